@@ -12,19 +12,19 @@ import (
 	"sluice/admin/fleet"
 	"sluice/admin/series"
 	"sluice/balancer"
-	"sluice/catalog/claim"
 	"sluice/config"
 	"sluice/consul/registration"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 	"sluice/discovery/saved"
-	"sluice/events"
 	"sluice/healthcheck"
-	"sluice/metrics"
+	"sluice/observe/events"
+	"sluice/observe/metrics"
+	"sluice/observe/tracing"
 	"sluice/proxy"
 	"sluice/route"
+	"sluice/tags/claim"
 	"sluice/test/balancertest"
-	"sluice/tracing"
 )
 
 // get sends a request for path to h, and returns the status and the body.

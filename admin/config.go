@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"sluice/config"
-	"sluice/orders"
+	"sluice/operator"
 )
 
 // Revision is an applied configuration.
@@ -193,7 +193,7 @@ func (h *handler) revision(w http.ResponseWriter, number string) (config.Revisio
 	return revision, true
 }
 
-// Errors of Options.RollBack, beside orders.ErrTakeover, whose answer is 503.
+// Errors of Options.RollBack, beside operator.ErrTakeover, whose answer is 503.
 var (
 	ErrNoRevision = errors.New("no revision")
 	ErrNoHistory  = errors.New("config.history is not set: a rollback would not outlive the process")
@@ -220,7 +220,7 @@ func (h *handler) rollback(w http.ResponseWriter, r *http.Request) {
 	}
 	revision, err := h.RollBack(r.Context(), number, strings.Trim(strings.TrimSpace(match), `"`), why)
 	switch {
-	case errors.Is(err, orders.ErrTakeover):
+	case errors.Is(err, operator.ErrTakeover):
 		refuseOrder(w, err)
 		return
 	case err != nil:

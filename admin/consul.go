@@ -13,7 +13,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // Comparison compares Consul's answer for a service with its pool.

@@ -13,7 +13,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
-	"sluice/orders"
+	"sluice/operator"
 )
 
 const (
@@ -50,7 +50,7 @@ type Acceptance struct {
 // drain answers POST /api/peers/{service}/{id}/drain. ?why= and ?by= are shown with the peer, ?for=
 // limits the drain.
 func (h *handler) drain(w http.ResponseWriter, r *http.Request) {
-	h.give(w, r, orders.Order{Kind: orders.Drain})
+	h.give(w, r, operator.Order{Kind: operator.Drain})
 }
 
 // setWeight answers POST /api/peers/{service}/{id}/weight?weight=, with the parameters of drain.
@@ -60,17 +60,17 @@ func (h *handler) setWeight(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, fmt.Sprintf("weight: want a number from 1 to %d, such as ?weight=5; a drain takes a peer out", discovery.MaxWeight))
 		return
 	}
-	h.give(w, r, orders.Order{Kind: orders.Weight, Weight: weight})
+	h.give(w, r, operator.Order{Kind: operator.Weight, Weight: weight})
 }
 
 // enable answers POST /api/peers/{service}/{id}/enable.
-func (h *handler) enable(w http.ResponseWriter, r *http.Request) { h.end(w, r, orders.Drain) }
+func (h *handler) enable(w http.ResponseWriter, r *http.Request) { h.end(w, r, operator.Drain) }
 
 // releaseWeight answers POST /api/peers/{service}/{id}/weight/release.
-func (h *handler) releaseWeight(w http.ResponseWriter, r *http.Request) { h.end(w, r, orders.Weight) }
+func (h *handler) releaseWeight(w http.ResponseWriter, r *http.Request) { h.end(w, r, operator.Weight) }
 
 // terms sets what the parameters of r say of any order, and reports whether they are valid.
-func terms(w http.ResponseWriter, r *http.Request, o *orders.Order) bool {
+func terms(w http.ResponseWriter, r *http.Request, o *operator.Order) bool {
 	query := r.URL.Query()
 	o.Why, o.By = query.Get("why"), query.Get("by")
 	if !textsFit(w, r, "why", "by") {
@@ -91,8 +91,8 @@ func terms(w http.ResponseWriter, r *http.Request, o *orders.Order) bool {
 // if not.
 func textsFit(w http.ResponseWriter, r *http.Request, names ...string) bool {
 	for _, name := range names {
-		if !orders.IsText(r.URL.Query().Get(name)) {
-			writeError(w, http.StatusBadRequest, fmt.Sprintf("%s: want up to %d bytes of printable text", name, orders.MaxText))
+		if !operator.IsText(r.URL.Query().Get(name)) {
+			writeError(w, http.StatusBadRequest, fmt.Sprintf("%s: want up to %d bytes of printable text", name, operator.MaxText))
 			return false
 		}
 	}
@@ -100,7 +100,7 @@ func textsFit(w http.ResponseWriter, r *http.Request, names ...string) bool {
 }
 
 // give gives an order about the peer that the path names.
-func (h *handler) give(w http.ResponseWriter, r *http.Request, o orders.Order) {
+func (h *handler) give(w http.ResponseWriter, r *http.Request, o operator.Order) {
 	if !terms(w, r, &o) {
 		return
 	}
@@ -108,7 +108,7 @@ func (h *handler) give(w http.ResponseWriter, r *http.Request, o orders.Order) {
 	if !ok {
 		return
 	}
-	about := orders.About(found.Key, found.node)
+	about := operator.About(found.Key, found.node)
 	o.Service, o.ID, o.Address, o.Machine, o.Node = about.Service, about.ID, about.Address, about.Machine, about.Node
 	if err := h.Orders.Give(o); err != nil {
 		refuseOrder(w, err)
@@ -118,8 +118,8 @@ func (h *handler) give(w http.ResponseWriter, r *http.Request, o orders.Order) {
 }
 
 // end ends the order of a kind about the peer that the path names.
-func (h *handler) end(w http.ResponseWriter, r *http.Request, kind orders.Kind) {
-	var o orders.Order
+func (h *handler) end(w http.ResponseWriter, r *http.Request, kind operator.Kind) {
+	var o operator.Order
 	if !terms(w, r, &o) {
 		return
 	}
@@ -127,14 +127,14 @@ func (h *handler) end(w http.ResponseWriter, r *http.Request, kind orders.Kind) 
 	if !ok {
 		return
 	}
-	o = orders.About(found.Key, found.node)
+	o = operator.About(found.Key, found.node)
 	o.Kind = kind
 	ended, err := h.Orders.End(o.Key(), r.URL.Query().Get("by"))
 	if err != nil {
 		refuseOrder(w, err)
 		return
 	}
-	if kind == orders.Drain && !ended && found.instance != nil {
+	if kind == operator.Drain && !ended && found.instance != nil {
 		if drain := h.Orders.Set().OfNode(*found.instance); drain != nil {
 			writeError(w, http.StatusConflict, fmt.Sprintf("its node is drained: %s (POST /api/nodes/%s/enable ends it)", drain.Reason(), drain.Node))
 			return
@@ -145,10 +145,10 @@ func (h *handler) end(w http.ResponseWriter, r *http.Request, kind orders.Kind) 
 
 func refuseOrder(w http.ResponseWriter, err error) {
 	switch {
-	case errors.Is(err, orders.ErrTakeover):
+	case errors.Is(err, operator.ErrTakeover):
 		w.Header().Set("Retry-After", "5")
 		writeError(w, http.StatusServiceUnavailable, err.Error())
-	case errors.Is(err, orders.ErrTooMany):
+	case errors.Is(err, operator.ErrTooMany):
 		writeError(w, http.StatusConflict, err.Error())
 	default:
 		writeError(w, http.StatusBadRequest, err.Error())
@@ -164,7 +164,7 @@ type found struct {
 
 // find returns the peer that the path names. ?node= and ?address= choose among peers with the same
 // id. An absent one is found if an order of the kind ended is about it. It answers if it finds none.
-func (h *handler) find(w http.ResponseWriter, r *http.Request, ended orders.Kind) (one found, ok bool) {
+func (h *handler) find(w http.ResponseWriter, r *http.Request, ended operator.Kind) (one found, ok bool) {
 	service, id, query := r.PathValue("service"), r.PathValue("id"), r.URL.Query()
 	node, address := query.Get("node"), query.Get("address")
 	var all []found
@@ -252,7 +252,7 @@ func (h *handler) peersThat(f func(balancer.PeerView) bool) []Peer {
 // among nodes with the same name.
 func (h *handler) drainNode(w http.ResponseWriter, r *http.Request) {
 	node := r.PathValue("node")
-	o := orders.Order{Kind: orders.Drain, Node: node}
+	o := operator.Order{Kind: operator.Drain, Node: node}
 	if !terms(w, r, &o) {
 		return
 	}
@@ -272,7 +272,7 @@ func (h *handler) drainNode(w http.ResponseWriter, r *http.Request) {
 
 // enableNode answers POST /api/nodes/{node}/enable.
 func (h *handler) enableNode(w http.ResponseWriter, r *http.Request) {
-	o := orders.Order{Kind: orders.Drain, Node: r.PathValue("node")}
+	o := operator.Order{Kind: operator.Drain, Node: r.PathValue("node")}
 	if !terms(w, r, &o) {
 		return
 	}
@@ -298,7 +298,7 @@ func (h *handler) enableNode(w http.ResponseWriter, r *http.Request) {
 }
 
 // chooseDatacenter sets the data centre of a node, and answers if there is not exactly one.
-func (h *handler) chooseDatacenter(w http.ResponseWriter, r *http.Request, o *orders.Order, datacenters map[string]bool) bool {
+func (h *handler) chooseDatacenter(w http.ResponseWriter, r *http.Request, o *operator.Order, datacenters map[string]bool) bool {
 	var list []string
 	for dc := range datacenters {
 		if wanted := r.URL.Query().Get("datacenter"); wanted == "" || wanted == dc {
@@ -321,7 +321,7 @@ func (h *handler) chooseDatacenter(w http.ResponseWriter, r *http.Request, o *or
 	return false
 }
 
-func (h *handler) answerOperatedNode(w http.ResponseWriter, r *http.Request, o *orders.Order) {
+func (h *handler) answerOperatedNode(w http.ResponseWriter, r *http.Request, o *operator.Order) {
 	writeJSON(w, http.StatusOK, OperatedNode{
 		Node: o.Node, Datacenter: o.Datacenter, Acceptance: h.acceptance(r.Context(), o.Key()),
 		Peers: h.peersThat(func(v balancer.PeerView) bool {
@@ -333,7 +333,7 @@ func (h *handler) answerOperatedNode(w http.ResponseWriter, r *http.Request, o *
 
 // Orders is the body of /api/orders.
 type Orders struct {
-	orders.Status
+	operator.Status
 	MayOrder bool `json:"may_order"` // the token of this request also allows orders
 }
 

@@ -10,7 +10,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
-	"sluice/orders"
+	"sluice/operator"
 )
 
 // post sends a POST request from this machine.
@@ -155,7 +155,7 @@ func TestRefusedOrders(t *testing.T) {
 	expect("no such peer", http.StatusNotFound, status, body)
 	status, body = post(t, h, path+"?node=elsewhere")
 	expect("no such node", http.StatusNotFound, status, body)
-	status, body = post(t, h, path+"?why="+strings.Repeat("x", orders.MaxText+1))
+	status, body = post(t, h, path+"?why="+strings.Repeat("x", operator.MaxText+1))
 	expect("long reason", http.StatusBadRequest, status, body)
 	status, body = post(t, h, path+"?why=a%1b[2J")
 	expect("reason with an escape", http.StatusBadRequest, status, body)
@@ -200,7 +200,7 @@ func TestAWeightInPlaceOfTheRegistrys(t *testing.T) {
 	if status != http.StatusOK || p == nil || p.Weight != 5 || p.State != "up" || len(p.Reasons) != 0 || len(p.Orders) != 1 {
 		t.Fatalf("got %d %s", status, body)
 	}
-	if o := p.Orders[0]; o.Kind != orders.Weight || o.Weight != 5 || o.Why != "bigger" || o.By != "root@vm" || o.Until.Sub(o.Since).Round(time.Minute) != time.Hour {
+	if o := p.Orders[0]; o.Kind != operator.Weight || o.Weight != 5 || o.Why != "bigger" || o.By != "root@vm" || o.Until.Sub(o.Since).Round(time.Minute) != time.Hour {
 		t.Errorf("got %+v", o)
 	}
 	for _, query := range []string{"", "?weight=0", "?weight=65536", "?weight=x", "?weight=5&for=x", "?weight=5&for=1ms", "?weight=5&for=-1h", "?weight=5&by=a%1b"} {

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"sluice/events"
+	"sluice/observe/events"
 )
 
 const (

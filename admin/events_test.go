@@ -13,7 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"sluice/events"
+	"sluice/observe/events"
 )
 
 // feedOf returns a feed with an event for each text, of the service "star".

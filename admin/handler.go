@@ -8,7 +8,7 @@ import (
 	"net/http/pprof"
 	"sync/atomic"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 type handler struct {

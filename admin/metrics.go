@@ -14,12 +14,12 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/balancer"
-	"sluice/catalog/claim"
 	"sluice/discovery"
 	"sluice/healthcheck"
-	"sluice/metrics"
-	"sluice/orders"
-	"sluice/panics"
+	"sluice/observe/metrics"
+	"sluice/observe/panics"
+	"sluice/operator"
+	"sluice/tags/claim"
 )
 
 // newMetrics returns the handler of /metrics, with its own registry.
@@ -323,7 +323,7 @@ func (c *collector) routes(e emitter) {
 func (c *collector) splits(e emitter) {
 	for _, s := range c.h.Splits() {
 		e.gauge(splitShare, s.Share, s.Service, s.Group)
-		for _, by := range []string{orders.ByJudge, orders.ByOperator} {
+		for _, by := range []string{operator.ByJudge, operator.ByOperator} {
 			e.gauge(splitGiven, number(s.Given != nil && s.Given.By == by), s.Service, s.Group, by)
 		}
 		if s.Judge != nil {

@@ -16,9 +16,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"sluice/balancer"
-	"sluice/catalog/claim"
 	"sluice/certificates"
-	"sluice/compression"
 	"sluice/config"
 	"sluice/consul"
 	"sluice/consul/registration"
@@ -26,11 +24,13 @@ import (
 	consulsource "sluice/discovery/consul"
 	"sluice/discovery/saved"
 	"sluice/healthcheck"
-	"sluice/metrics"
-	"sluice/orders"
+	"sluice/observe/metrics"
+	"sluice/observe/tracing"
+	"sluice/operator"
 	"sluice/proxy"
 	"sluice/route"
-	"sluice/tracing"
+	"sluice/route/compression"
+	"sluice/tags/claim"
 )
 
 // busy returns options with a value for each metric.
@@ -74,11 +74,11 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 
 	past := history(t, firstConfig, secondConfig)
 	past.Refused("sluice.yaml", os.ErrPermission)
-	given := orders.New(orders.Options{Prefix: "orders"})
+	given := operator.New(operator.Options{Prefix: "orders"})
 	t.Cleanup(given.Pause)
-	for _, o := range []orders.Order{
-		{Kind: orders.Drain, Node: "m"}, {Kind: orders.Drain, Service: "star", ID: "z", Address: "10.0.0.9:80"},
-		{Kind: orders.Weight, Service: "star", ID: "z", Address: "10.0.0.9:80", Weight: 5},
+	for _, o := range []operator.Order{
+		{Kind: operator.Drain, Node: "m"}, {Kind: operator.Drain, Service: "star", ID: "z", Address: "10.0.0.9:80"},
+		{Kind: operator.Weight, Service: "star", ID: "z", Address: "10.0.0.9:80", Weight: 5},
 	} {
 		if err := given.Give(o); err != nil {
 			t.Fatal(err)
@@ -140,7 +140,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		Snapshot: func() saved.Status { return saved.Status{Written: time.Unix(800, 0), Errors: 4} },
 		Splits: func() []SplitState {
 			return []SplitState{
-				{Service: "star", Group: "canary", Share: 0.25, Given: &orders.Share{By: orders.ByJudge}, Judge: &JudgeState{Evidence: 72, SlowEvidence: 73}},
+				{Service: "star", Group: "canary", Share: 0.25, Given: &operator.Share{By: operator.ByJudge}, Judge: &JudgeState{Evidence: 72, SlowEvidence: 73}},
 				{Service: "moon", Group: "new", Share: 0.5},
 			}
 		},

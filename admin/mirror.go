@@ -3,7 +3,7 @@ package admin
 import (
 	"slices"
 
-	"sluice/metrics"
+	"sluice/observe/metrics"
 	"sluice/route"
 )
 

@@ -15,8 +15,8 @@ import (
 	"sluice/admin/fleet"
 	"sluice/config"
 	"sluice/consul/sharedkeys"
-	"sluice/events"
-	"sluice/orders"
+	"sluice/observe/events"
+	"sluice/operator"
 	"sluice/test/openapitest"
 )
 
@@ -96,8 +96,8 @@ var goTypes = map[string]any{
 func TestOpenAPIHasEveryMember(t *testing.T) {
 	d := document(t)
 	types := openapitest.Types{Document: d, Names: map[reflect.Type]string{
-		reflect.TypeFor[orders.Listed]():      "ListedOrder",
-		reflect.TypeFor[orders.Share]():       "GivenShare",
+		reflect.TypeFor[operator.Listed]():    "ListedOrder",
+		reflect.TypeFor[operator.Share]():     "GivenShare",
 		reflect.TypeFor[sharedkeys.Invalid](): "InvalidOrder",
 		reflect.TypeFor[fleet.Service]():      "ReplicaService",
 		reflect.TypeFor[fleet.Group]():        "ReplicaGroup",

@@ -10,21 +10,21 @@ import (
 	"sluice/admin/fleet"
 	"sluice/admin/series"
 	"sluice/balancer"
-	"sluice/catalog/claim"
 	"sluice/certificates"
-	"sluice/compression"
 	"sluice/config"
 	"sluice/consul/registration"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 	"sluice/discovery/saved"
-	"sluice/events"
 	"sluice/healthcheck"
-	"sluice/metrics"
-	"sluice/orders"
+	"sluice/observe/events"
+	"sluice/observe/metrics"
+	"sluice/observe/tracing"
+	"sluice/operator"
 	"sluice/proxy"
 	"sluice/route"
-	"sluice/tracing"
+	"sluice/route/compression"
+	"sluice/tags/claim"
 )
 
 // Options are the views that the handler reads. All must be set. Functions are called
@@ -119,7 +119,7 @@ type Options struct {
 	OrderShare func(ShareOrder) error
 
 	// Orders are what operators have ordered about peers.
-	Orders *orders.Peers
+	Orders *operator.Peers
 	// TurnReady makes sluice not ready, or ready again, by an operator's order.
 	TurnReady func(off bool, why, by string) error
 	// LogLevel returns the level of the log.

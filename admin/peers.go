@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/orders"
+	"sluice/operator"
 )
 
 // Peer is an element of /api/peers: the state of one moment, with counters.
@@ -20,7 +20,7 @@ type Peer struct {
 	Address    string            `json:"address"`               // "host:port"
 	AddressTag string            `json:"address_tag,omitempty"` // if Address is a tagged address of Consul
 	Weight     int               `json:"weight"`
-	Orders     []orders.Order    `json:"orders,omitempty"` // of operators, about the peer or its node
+	Orders     []operator.Order  `json:"orders,omitempty"` // of operators, about the peer or its node
 	Group      string            `json:"group,omitempty"`  // of the service, if it has groups
 	Tags       []string          `json:"tags"`
 	Meta       map[string]string `json:"meta,omitempty"`
@@ -36,11 +36,11 @@ type Peer struct {
 	Probation  *time.Time        `json:"probation,omitempty"` // since when the registry has lost it
 }
 
-func describePeer(service string, v balancer.PeerView, set orders.Set) Peer {
+func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
 	i, p := v.Instance(), v.Peer
-	var ordered []orders.Order
+	var ordered []operator.Order
 	drain, weight := set.Of(i)
-	for _, o := range []*orders.Order{drain, weight} {
+	for _, o := range []*operator.Order{drain, weight} {
 		if o != nil {
 			ordered = append(ordered, *o)
 		}

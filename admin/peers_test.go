@@ -9,7 +9,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
-	"sluice/orders"
+	"sluice/operator"
 	"sluice/test/balancertest"
 )
 
@@ -38,7 +38,7 @@ func TestPeersHasEachPeerWithItsState(t *testing.T) {
 	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: 20 * time.Millisecond})
 	second := pick(t, pool)
 
-	h := handlerOf(Options{Pools: poolsOf(pool), Orders: orders.New(orders.Options{})})
+	h := handlerOf(Options{Pools: poolsOf(pool), Orders: operator.New(operator.Options{})})
 	for _, path := range []string{"/api", "/api/peers"} {
 		got := getJSON[[]Peer](t, h, path)
 		if len(got) != 4 {

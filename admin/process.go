@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"sluice/config"
-	"sluice/orders"
+	"sluice/operator"
 )
 
 // LogLevel is the answer of /api/log.
@@ -24,7 +24,7 @@ func (h *handler) logLevel(w http.ResponseWriter, _ *http.Request) {
 
 // setLogLevel answers POST /api/log/{level}; the level "release" is that of the configuration.
 func (h *handler) setLogLevel(w http.ResponseWriter, r *http.Request) {
-	var o orders.Order
+	var o operator.Order
 	if !terms(w, r, &o) {
 		return
 	}
@@ -55,7 +55,7 @@ func (h *handler) readyOff(w http.ResponseWriter, r *http.Request) { h.turnReady
 func (h *handler) readyOn(w http.ResponseWriter, r *http.Request) { h.turnReady(w, r, false) }
 
 func (h *handler) turnReady(w http.ResponseWriter, r *http.Request, off bool) {
-	var o orders.Order
+	var o operator.Order
 	if !terms(w, r, &o) {
 		return
 	}

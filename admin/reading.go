@@ -5,7 +5,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
-	"sluice/metrics"
+	"sluice/observe/metrics"
 )
 
 // reading is the counters of one service at one time, over all pools with its name.

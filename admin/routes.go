@@ -6,10 +6,10 @@ import (
 	"net/http"
 	"slices"
 
-	"sluice/catalog"
-	"sluice/catalog/claim"
 	"sluice/config"
 	"sluice/route"
+	"sluice/tags"
+	"sluice/tags/claim"
 )
 
 // Route is an element of /api/routes.
@@ -166,10 +166,10 @@ func streamsOf(c *config.Config) (routes []config.Route) {
 			})
 		}
 		for _, entry := range l.SNI {
-			add(catalog.ProtocolTLS, entry.Host, entry.Service)
+			add(tags.ProtocolTLS, entry.Host, entry.Service)
 		}
 		if l.Service != "" {
-			add(catalog.ProtocolTCP, "", l.Service)
+			add(tags.ProtocolTCP, "", l.Service)
 		}
 		slices.SortStableFunc(of, func(a, b config.Route) int {
 			return cmp.Or(cmp.Compare(b.Protocol, a.Protocol), cmp.Compare(a.Host, b.Host)) // tls, then tcp

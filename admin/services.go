@@ -6,8 +6,8 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
-	"sluice/metrics"
-	"sluice/orders"
+	"sluice/observe/metrics"
+	"sluice/operator"
 )
 
 // Service is an element of /api/services.
@@ -33,7 +33,7 @@ type Service struct {
 	Ejections        uint64            `json:"ejections"`
 	EjectionsRefused uint64            `json:"ejections_refused"` // because too many peers were ejected
 
-	StandingDrains []orders.Order `json:"standing_drains"` // of absent instances
+	StandingDrains []operator.Order `json:"standing_drains"` // of absent instances
 }
 
 type Tier struct {
@@ -139,7 +139,7 @@ func (h *handler) services(w http.ResponseWriter, r *http.Request) {
 		s := describeService(reading)
 		s.Watch = watches[s.Service]
 		for _, o := range all {
-			if o.Kind == orders.Drain && reading.named(o.Service) && !reading.has(o.Peer()) {
+			if o.Kind == operator.Drain && reading.named(o.Service) && !reading.has(o.Peer()) {
 				s.StandingDrains = append(s.StandingDrains, o)
 			}
 		}
@@ -170,7 +170,7 @@ func describeService(r *reading) Service {
 		Refusals:    map[string]uint64{},
 
 		Tiers:          []Tier{},
-		StandingDrains: []orders.Order{},
+		StandingDrains: []operator.Order{},
 	}
 	for limit, n := range r.refusals {
 		if n > 0 {

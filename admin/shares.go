@@ -7,18 +7,18 @@ import (
 	"strconv"
 	"time"
 
-	"sluice/orders"
+	"sluice/operator"
 )
 
 // SplitState is an element of /api/shares: the split of a service with the share of one group.
 type SplitState struct {
-	Service    string        `json:"service"`
-	Group      string        `json:"group"`
-	Share      float64       `json:"share"`            // in use
-	Configured float64       `json:"configured"`       // in the configuration
-	Given      *orders.Share `json:"given,omitempty"`  // absent: the share is that of the configuration
-	Judge      *JudgeState   `json:"judge,omitempty"`  // absent: the service has no judge
-	Shared     *SharedState  `json:"shared,omitempty"` // absent: each replica is on its own
+	Service    string          `json:"service"`
+	Group      string          `json:"group"`
+	Share      float64         `json:"share"`            // in use
+	Configured float64         `json:"configured"`       // in the configuration
+	Given      *operator.Share `json:"given,omitempty"`  // absent: the share is that of the configuration
+	Judge      *JudgeState     `json:"judge,omitempty"`  // absent: the service has no judge
+	Shared     *SharedState    `json:"shared,omitempty"` // absent: each replica is on its own
 }
 
 // JudgeState is what a judge has found in the present release.
@@ -96,7 +96,7 @@ func (h *handler) orderShare(w http.ResponseWriter, r *http.Request, o ShareOrde
 		return
 	}
 	switch err := h.OrderShare(o); {
-	case errors.Is(err, orders.ErrTakeover):
+	case errors.Is(err, operator.ErrTakeover):
 		refuseOrder(w, err)
 		return
 	case err != nil:

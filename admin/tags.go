@@ -3,7 +3,7 @@ package admin
 import (
 	"net/http"
 
-	"sluice/catalog/claim"
+	"sluice/tags/claim"
 )
 
 // TagProblem is an element of /api/tags: a tag that is not used as it is, or not at all.

@@ -5,9 +5,9 @@ import (
 	"reflect"
 	"testing"
 
-	"sluice/catalog/claim"
 	"sluice/config"
 	"sluice/route"
+	"sluice/tags/claim"
 )
 
 var (

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 func (p *Pool) leaveLocked(peer *Peer) {

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 
 	"sluice/discovery"
-	"sluice/metrics"
+	"sluice/observe/metrics"
 )
 
 // RestGroup is the name of the group of all instances that no selector selects. A pool

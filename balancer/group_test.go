@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"sluice/discovery"
-	"sluice/metrics"
+	"sluice/observe/metrics"
 )
 
 // withTags returns one instance per element, with these comma-separated tags.

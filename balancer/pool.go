@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"sluice/discovery"
-	"sluice/metrics"
+	"sluice/observe/metrics"
 )
 
 // Pool is the peers of one service and the choice among them. It is safe for concurrent

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // SlowStart ramps the weight of a peer that is new or has returned, so that caches fill

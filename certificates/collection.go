@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/lost"
+	"sluice/discovery"
 )
 
 // CollectionOptions are required, except Changed.
@@ -28,7 +28,7 @@ type CollectionOptions struct {
 //
 // A certificate is in use until a version that can be used replaces it: one with a key that
 // fits, and that has not expired if the one in use has not. A certificate whose keys are
-// gone, the last one or any, stays in use for [lost.Stay], or until its keys are written again,
+// gone, the last one or any, stays in use for [discovery.Stay], or until its keys are written again,
 // it expires, or others are valid for all of its names: a slip of an operator must not close a
 // listener at once.
 type Collection struct {
@@ -149,7 +149,7 @@ func (s InUse) Equal(other InUse) bool {
 func (c *Collection) review(now time.Time) {
 	pairs := pairsOf(c.keys)
 	for name := range pairs {
-		if since := c.gone[name]; !since.IsZero() && now.Sub(since) >= lost.Stay {
+		if since := c.gone[name]; !since.IsZero() && now.Sub(since) >= discovery.Stay {
 			delete(pairs, name)
 		} else if c.held[name] == nil {
 			c.held[name] = new(held)
@@ -169,7 +169,7 @@ func (c *Collection) review(now time.Time) {
 		}
 		var err error
 		if !present {
-			err = fmt.Errorf("its key is gone: the last version stays in use until %s, if it does not expire and no others are valid for its names", h.goneSince.Add(lost.Stay).UTC().Format(time.RFC3339))
+			err = fmt.Errorf("its key is gone: the last version stays in use until %s, if it does not expire and no others are valid for its names", h.goneSince.Add(discovery.Stay).UTC().Format(time.RFC3339))
 		} else if h.certificate == nil || p != h.pair {
 			var used bool
 			if used, err = h.use(p, now); used {
@@ -225,7 +225,7 @@ func (h *held) use(p pair, now time.Time) (used bool, err error) {
 // drop forgets certificates whose keys are gone, and reports whether one was in use.
 func (c *Collection) drop(now time.Time) (dropped bool) {
 	for name, h := range c.held {
-		if !h.goneSince.IsZero() && (h.certificate == nil || now.Sub(h.goneSince) >= lost.Stay || now.After(h.chain[0].NotAfter) || c.replaced(h, now)) {
+		if !h.goneSince.IsZero() && (h.certificate == nil || now.Sub(h.goneSince) >= discovery.Stay || now.After(h.chain[0].NotAfter) || c.replaced(h, now)) {
 			dropped = dropped || h.certificate != nil
 			delete(c.held, name)
 		}

@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"sluice/lost"
+	"sluice/discovery"
 	"sluice/test/testcert"
 )
 
@@ -114,7 +114,7 @@ func TestCollectionWithoutKeys(t *testing.T) {
 		if n := len(c.Certificates()); n != 1 {
 			t.Errorf("without keys: %d certificates", n)
 		}
-		time.Sleep(lost.Stay / 2)
+		time.Sleep(discovery.Stay / 2)
 		later := NewCollection(CollectionOptions{Source: "kv:certs"})
 		later.Suggest(c.InUse())
 		if n := len(later.Certificates()); n != 1 {
@@ -135,7 +135,7 @@ func TestCollectionWithoutKeys(t *testing.T) {
 			c.Update(one) // a slip that was undone
 			c.Update(nil)
 		}
-		time.Sleep(lost.Stay - time.Second)
+		time.Sleep(discovery.Stay - time.Second)
 		later = NewCollection(CollectionOptions{Source: "kv:certs"})
 		later.Suggest(c.InUse())
 		c.Refresh()

@@ -17,7 +17,7 @@ import (
 	"sluice/config"
 	"sluice/discovery"
 	"sluice/healthcheck"
-	"sluice/orders"
+	"sluice/operator"
 )
 
 // emptyAPI is the handler of an admin API without services. It wants the token s3cret for orders,
@@ -27,7 +27,7 @@ func emptyAPI() http.Handler {
 		Pools:   func() []*balancer.Pool { return nil },
 		History: new(config.History),
 		Tokens:  func() admin.Tokens { return admin.Tokens{Operate: "s3cret", Look: "scraper"} },
-		Orders:  orders.New(orders.Options{}),
+		Orders:  operator.New(operator.Options{}),
 		Watches: func() []discovery.WatchStatus { return nil },
 		Health:  func() map[string]healthcheck.Stats { return nil },
 	})

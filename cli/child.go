@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // Exit statuses for a program that cannot be started, as those of shells.

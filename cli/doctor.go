@@ -21,7 +21,7 @@ import (
 	"sluice/cli/terminal"
 	"sluice/config"
 	"sluice/consul"
-	"sluice/consul/doctor"
+	"sluice/doctor"
 	"sluice/gateway"
 )
 

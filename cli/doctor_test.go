@@ -15,7 +15,7 @@ import (
 	"sluice/admin"
 	"sluice/config"
 	"sluice/consul"
-	"sluice/consul/doctor"
+	"sluice/doctor"
 	"sluice/test/consultest"
 )
 

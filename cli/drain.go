@@ -113,7 +113,7 @@ func (o *order) command(c *cobra.Command) *cobra.Command {
 		if o.lasts != 0 {
 			o.query.Set("for", o.lasts.String())
 		}
-		o.query.Set("by", operator())
+		o.query.Set("by", userAtHost())
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		if o.node != "" {
@@ -135,8 +135,8 @@ func (o *order) addNode(c *cobra.Command) {
 	c.Flags().StringVar(&o.node, "node", "", "all peers that are registered with this `node`, in place of one peer")
 }
 
-// operator returns who runs this command, for people: USER@HOST. It is no proof.
-func operator() string {
+// userAtHost returns who runs this command, for people: USER@HOST. It is no proof.
+func userAtHost() string {
 	name := os.Getenv("SUDO_USER")
 	if u, err := user.Current(); name == "" && err == nil {
 		name = u.Username

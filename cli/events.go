@@ -20,7 +20,7 @@ import (
 
 	"sluice/admin"
 	"sluice/cli/terminal"
-	"sluice/events"
+	"sluice/observe/events"
 )
 
 const (

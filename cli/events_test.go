@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/events"
+	"sluice/observe/events"
 	"sluice/test/consultest"
 	"sluice/test/subprocess"
 )

@@ -36,7 +36,7 @@ func newLog() *cobra.Command {
 					level = "release"
 				}
 				method, path = http.MethodPost, "/api/log/"+level
-				parameters.Set("by", operator())
+				parameters.Set("by", userAtHost())
 			}
 			var l admin.LogLevel
 			body, err := a.ask(cmd.Context(), method, path, parameters)

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/cli/terminal"
-	"sluice/orders"
+	"sluice/operator"
 )
 
 func newOrders() *cobra.Command {
@@ -23,7 +23,7 @@ func newOrders() *cobra.Command {
 			"those about peers that are not registered now.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return look(cmd, v, query[orders.Status]{api: &a, path: "/api/orders", write: writeOrders})
+			return look(cmd, v, query[operator.Status]{api: &a, path: "/api/orders", write: writeOrders})
 		},
 	}
 	a.addFlags(command)
@@ -31,7 +31,7 @@ func newOrders() *cobra.Command {
 	return command
 }
 
-func writeOrders(out io.Writer, s orders.Status, now time.Time) error {
+func writeOrders(out io.Writer, s operator.Status, now time.Time) error {
 	if len(s.Orders) == 0 {
 		fmt.Fprintln(out, "no orders")
 	} else {
@@ -39,7 +39,7 @@ func writeOrders(out io.Writer, s orders.Status, now time.Time) error {
 		fmt.Fprintln(table, "ORDER\tABOUT\tNODE\tFOR\tENDS IN\tBY\tREPLICAS\tWHY")
 		for _, o := range s.Orders {
 			what, about, ends, replicas := string(o.Kind), "all its peers", "-", "all"
-			if o.Kind == orders.Weight {
+			if o.Kind == operator.Weight {
 				what = fmt.Sprintf("weight %d", o.Weight)
 			}
 			if !o.OfNode() {

@@ -34,7 +34,7 @@ func newReady() *cobra.Command {
 			method, path, parameters := http.MethodGet, "/api/ready", url.Values{}
 			if len(args) == 1 {
 				method, path = http.MethodPost, "/api/ready/"+args[0]
-				parameters.Set("by", operator())
+				parameters.Set("by", userAtHost())
 				if why != "" {
 					parameters.Set("why", why)
 				}

@@ -16,10 +16,10 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
-	"sluice/app"
 	"sluice/consul"
+	"sluice/consul/app"
 	"sluice/gateway"
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // registering is one execution of the register command.

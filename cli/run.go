@@ -13,10 +13,10 @@ import (
 
 	"sluice/config"
 	"sluice/gateway"
-	"sluice/panics"
+	"sluice/observe/panics"
 	"sluice/proxy"
 	"sluice/proxy/handover"
-	"sluice/systemd"
+	"sluice/proxy/handover/systemd"
 )
 
 func newRun() *cobra.Command {

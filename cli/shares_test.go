@@ -7,7 +7,7 @@ import (
 
 	"sluice/admin"
 	"sluice/config"
-	"sluice/orders"
+	"sluice/operator"
 )
 
 // serveShares serves the admin API with the splits that it returns, and the orders that it gets.
@@ -46,7 +46,7 @@ func TestSharesCommand(t *testing.T) {
 		{Service: "moon", Group: "new", Share: 0.001, Configured: 0.001},
 		{
 			Service: "star", Group: "canary", Configured: 0.05,
-			Given: &orders.Share{By: orders.ByJudge, Why: "5 % of 100 requests fail", Since: now.Add(-time.Hour - time.Minute)},
+			Given: &operator.Share{By: operator.ByJudge, Why: "5 % of 100 requests fail", Since: now.Add(-time.Hour - time.Minute)},
 			Judge: &admin.JudgeState{},
 		},
 		{
@@ -54,7 +54,7 @@ func TestSharesCommand(t *testing.T) {
 			Judge: &admin.JudgeState{Since: now, Evidence: 0.123, SlowEvidence: 4321, Verdict: "it\nwaits"},
 		},
 		{
-			Service: "venus", Group: "canary", Share: 0.5, Configured: 0.25, Given: &orders.Share{Share: 0.5, By: orders.ByOperator, Since: now},
+			Service: "venus", Group: "canary", Share: 0.5, Configured: 0.25, Given: &operator.Share{Share: 0.5, By: operator.ByOperator, Since: now},
 			Judge: &admin.JudgeState{Since: now, Evidence: 1, SlowEvidence: 1, Paused: true},
 		},
 	}
@@ -84,7 +84,7 @@ func TestSharesOrders(t *testing.T) {
 		}
 	}
 	do(exitOK, admin.ShareOrder{Service: "star", Verb: admin.ShareRelease}, "star: canary gets 5%\n", "clear", "star")
-	(*splits)[0].Given = &orders.Share{Group: "canary", Share: 0.1, Configured: 0.05, By: orders.ByOperator, Why: "the database\tis ready"}
+	(*splits)[0].Given = &operator.Share{Group: "canary", Share: 0.1, Configured: 0.05, By: operator.ByOperator, Why: "the database\tis ready"}
 	(*splits)[0].Judge = &admin.JudgeState{Paused: true}
 	const line = "star: canary gets 10%, set by operator, configured 5%: the database?is ready (the judge is paused)\n"
 	do(exitOK, admin.ShareOrder{Service: "star", Verb: admin.ShareSet, Share: 0.1}, line, "set", "star", "10%")

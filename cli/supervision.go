@@ -5,7 +5,7 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/app"
+	"sluice/consul/app"
 )
 
 // supervision is a running app of the register command. One goroutine uses it.

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/cli/top"
-	"sluice/events"
+	"sluice/observe/events"
 )
 
 // topEvents is the number of latest events that top asks for.

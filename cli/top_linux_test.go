@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/admin"
-	"sluice/events"
+	"sluice/observe/events"
 	"sluice/test/consultest"
 	"sluice/test/subprocess"
 )

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"sluice/events"
+	"sluice/observe/events"
 	"sluice/test/consultest"
 	"sluice/test/subprocess"
 )

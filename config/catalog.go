@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"sluice/catalog/native"
+	"sluice/tags/native"
 )
 
 // Catalog adds services from Consul that the file does not name, and routes that tags of

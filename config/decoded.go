@@ -6,7 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // Decoded keeps the documents of the last two configurations that were built, so that a build

@@ -19,7 +19,7 @@ type Dynamic struct {
 	AllowEmpty bool `key:"allow_empty" default:"false"`
 }
 
-// Empties reports whether nothing of what disappears from the source stays in use: see package lost.
+// Empties reports whether nothing of what disappears from the source stays in use: see discovery.Stay.
 func (y Dynamic) Empties() bool {
 	return y.AllowEmpty || y.ConsulKV != nil && y.ConsulKV.AllowEmpty || y.Etcd != nil && y.Etcd.AllowEmpty
 }
@@ -31,7 +31,7 @@ type DynamicConsulKV struct {
 	// .json, and short forms. It ends with a slash after loading.
 	Prefix string `key:"prefix" format:"kv_tree"`
 	// AllowEmpty says that what disappears with the last key, or with the registry's memory, is
-	// meant. Otherwise it stays in use for some time: see package lost.
+	// meant. Otherwise it stays in use for some time: see discovery.Stay.
 	AllowEmpty bool `key:"allow_empty" default:"false"`
 }
 

@@ -11,7 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"sluice/lost"
+	"sluice/discovery"
 )
 
 // EtcdCluster is how to connect to etcd.
@@ -35,7 +35,7 @@ type EtcdService struct {
 }
 
 // defaultEtcdProbation is the default of EtcdService.Probation.
-const defaultEtcdProbation = lost.Stay
+const defaultEtcdProbation = discovery.Stay
 
 // EtcdTLS configures TLS for https endpoints of etcd. Its files are in PEM format.
 type EtcdTLS struct {
@@ -60,7 +60,7 @@ type DynamicEtcd struct {
 	// Service is the name of the service of the instances; "": the last part of Prefix
 	// between slashes. Not empty after loading.
 	Service string `key:"service" format:"name"`
-	// AllowEmpty says that what disappears with the cluster's memory is meant: see package lost.
+	// AllowEmpty says that what disappears with the cluster's memory is meant: see discovery.Stay.
 	AllowEmpty bool `key:"allow_empty" default:"false"`
 }
 

@@ -8,11 +8,11 @@ import (
 	"strconv"
 	"strings"
 
-	"sluice/catalog/traefik"
-	"sluice/compression"
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/route"
+	"sluice/route/compression"
+	"sluice/tags/traefik"
 )
 
 // A format is a rule for a text.

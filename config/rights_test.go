@@ -11,7 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"sluice/catalog"
+	"sluice/tags"
 )
 
 // TestEveryKeyHasARow: who adds a key chooses who may set it.
@@ -136,7 +136,7 @@ func randomKeys(r *rand.Rand, t reflect.Type, depth int) any {
 	case reflect.Pointer:
 		return randomKeys(r, t.Elem(), depth)
 	case reflect.Struct:
-		keys := make(catalog.Keys)
+		keys := make(tags.Keys)
 		fields := keyFields(t)
 		for range r.IntN(4) {
 			f := fields[r.IntN(len(fields))]
@@ -150,14 +150,14 @@ func randomKeys(r *rand.Rand, t reflect.Type, depth int) any {
 		return keys
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Struct {
-			return []catalog.Keys{randomKeys(r, t.Elem(), depth).(catalog.Keys)}
+			return []tags.Keys{randomKeys(r, t.Elem(), depth).(tags.Keys)}
 		}
 		return []string{sample(), sample()}[:1+r.IntN(2)]
 	case reflect.Map:
 		if t.Elem().Kind() == reflect.Struct {
-			return catalog.Keys{"x": randomKeys(r, t.Elem(), depth)}
+			return tags.Keys{"x": randomKeys(r, t.Elem(), depth)}
 		}
-		return catalog.Keys{sample(): sample()}
+		return tags.Keys{sample(): sample()}
 	}
 	return sample()
 }
@@ -184,8 +184,8 @@ func TestNobodySetsMoreThanTheTableAllows(t *testing.T) {
 	}
 	c := mustParse(t, "catalog: { tags: [sluice] }")
 	for range 3000 {
-		route, _ := randomKeys(r, routeType, 4).(catalog.Keys)
-		service, _ := randomKeys(r, reflect.TypeFor[Service](), 4).(catalog.Keys)
+		route, _ := randomKeys(r, routeType, 4).(tags.Keys)
+		service, _ := randomKeys(r, reflect.TypeFor[Service](), 4).(tags.Keys)
 		for _, by := range []Setter{ByTag, ByRegistration} {
 			decoded, err := DecodeRoute(route, by)
 			count(err)
@@ -195,7 +195,7 @@ func TestNobodySetsMoreThanTheTableAllows(t *testing.T) {
 		_, err := decodeKeys(service, ByTag, allRights().below["services"].entry, &set)
 		count(err)
 		check(ByTag, service.String(), err, set, allRights().below["services"].entry)
-		text, err := yaml.Marshal(map[string]any{"services": catalog.Keys{"x": service}, "routes": []catalog.Keys{route}})
+		text, err := yaml.Marshal(map[string]any{"services": tags.Keys{"x": service}, "routes": []tags.Keys{route}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -238,7 +238,7 @@ func TestEachKeyOfTheFileIsRefused(t *testing.T) {
 					walk(typ.Elem(), rights.entry, append(slices.Clip(path), "x"))
 					return
 				}
-				keys := make(catalog.Keys)
+				keys := make(tags.Keys)
 				keys.Set("1", path...)
 				to := reflect.New(map[bool]reflect.Type{true: routeType, false: reflect.TypeFor[Service]()}[section == "routes"])
 				root := allRights().below[section]

@@ -28,7 +28,7 @@ type Source struct {
 	Revision  string     `json:"revision"`         // the source's own: the hash of files, or an index
 	Origin    string     `json:"origin,omitempty"` // what Revision counts the changes of: the id of a cluster of etcd
 	Documents []Document `json:"documents"`        // those in use
-	Lost      []Lost     `json:"lost,omitempty"`   // those among Documents that the source has lost: see package lost
+	Lost      []Lost     `json:"lost,omitempty"`   // those among Documents that the source has lost: see discovery.Stay
 	Pin       *Pin       `json:"pin,omitempty"`    // nil: Documents are what the source said
 }
 

@@ -9,8 +9,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"sluice/catalog"
 	"sluice/route"
+	"sluice/tags"
 )
 
 // isClaimedHost reports whether s is a host of a [Claim].
@@ -32,7 +32,7 @@ func isServiceHost(s string) bool {
 // by may set are allowed: see [Setter]. Service and
 // what needs the rest of the configuration are not checked. Its error names keys and what is
 // allowed, on one line.
-func DecodeRoute(keys catalog.Keys, by Setter) (Route, error) {
+func DecodeRoute(keys tags.Keys, by Setter) (Route, error) {
 	var r Route
 	d, err := decodeKeys(keys, by, allRights().below["routes"], &r)
 	if err != nil {
@@ -44,7 +44,7 @@ func DecodeRoute(keys catalog.Keys, by Setter) (Route, error) {
 
 // DecodeService returns s with the settings at these keys, which tags ask for, instead of its
 // own. Its error is as that of DecodeRoute.
-func DecodeService(s Service, keys catalog.Keys, c *Config) (Service, error) {
+func DecodeService(s Service, keys tags.Keys, c *Config) (Service, error) {
 	var set Service
 	d, err := decodeKeys(keys, ByTag, allRights().below["services"].entry, &set)
 	if err != nil {
@@ -61,7 +61,7 @@ func DecodeService(s Service, keys catalog.Keys, c *Config) (Service, error) {
 }
 
 // decodeKeys decodes keys with these rights into the struct that to points to.
-func decodeKeys(keys catalog.Keys, by Setter, rights *rightsOf, to any) (*decoder, error) {
+func decodeKeys(keys tags.Keys, by Setter, rights *rightsOf, to any) (*decoder, error) {
 	d := newDecoder("")
 	d.restrict(by, rights)
 	var n yaml.Node

@@ -5,14 +5,14 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/catalog"
+	"sluice/tags"
 )
 
 func TestDecodeRoute(t *testing.T) {
-	r, err := DecodeRoute(catalog.Keys{
+	r, err := DecodeRoute(tags.Keys{
 		"host": "h", "path": "/api", "match": "string_prefix", "strip_prefix": "/api", "listeners": []string{"web"},
-		"when":  catalog.Keys{"header": catalog.Keys{"x-a": "1"}, "any": []catalog.Keys{{"scheme": "https"}}},
-		"retry": catalog.Keys{"attempts": "3"},
+		"when":  tags.Keys{"header": tags.Keys{"x-a": "1"}, "any": []tags.Keys{{"scheme": "https"}}},
+		"retry": tags.Keys{"attempts": "3"},
 	}, ByTag)
 	if err != nil {
 		t.Fatal(err)
@@ -21,23 +21,23 @@ func TestDecodeRoute(t *testing.T) {
 		r.When.Any[0].Scheme != "https" || *r.Retry.Attempts != 3 || r.Listeners[0] != "web" {
 		t.Errorf("the route is %+v", r)
 	}
-	if r, err := DecodeRoute(catalog.Keys{"path": "/"}, ByTag); err != nil || r.Match != "prefix" {
+	if r, err := DecodeRoute(tags.Keys{"path": "/"}, ByTag); err != nil || r.Match != "prefix" {
 		t.Errorf("without more keys: %+v, %v: want the defaults", r, err)
 	}
 	for _, test := range []struct {
-		keys catalog.Keys
+		keys tags.Keys
 		want string
 	}{
-		{catalog.Keys{"colour": "red"}, "colour: unknown key"},
-		{catalog.Keys{"strip_prefix": "api"}, `strip_prefix: value "api": must start with a slash`},
-		{catalog.Keys{"match": "glob"}, "match: value"},
-		{catalog.Keys{"when": catalog.Keys{"colour": "red"}}, "when.colour: unknown key"},
-		{catalog.Keys{"when": "x"}, "when: want a mapping"},
-		{catalog.Keys{"redirect": catalog.Keys{"to": "javascript:x"}}, "redirect.to"},
+		{tags.Keys{"colour": "red"}, "colour: unknown key"},
+		{tags.Keys{"strip_prefix": "api"}, `strip_prefix: value "api": must start with a slash`},
+		{tags.Keys{"match": "glob"}, "match: value"},
+		{tags.Keys{"when": tags.Keys{"colour": "red"}}, "when.colour: unknown key"},
+		{tags.Keys{"when": "x"}, "when: want a mapping"},
+		{tags.Keys{"redirect": tags.Keys{"to": "javascript:x"}}, "redirect.to"},
 		// A text is never more than a text.
-		{catalog.Keys{"<<": catalog.Keys{"host": "h"}}, "unknown key"},
-		{catalog.Keys{"path": "/\nhost: other"}, ""},
-		{catalog.Keys{"host": "&a *a"}, ""},
+		{tags.Keys{"<<": tags.Keys{"host": "h"}}, "unknown key"},
+		{tags.Keys{"path": "/\nhost: other"}, ""},
+		{tags.Keys{"host": "&a *a"}, ""},
 	} {
 		r, err := DecodeRoute(test.keys, ByTag)
 		if err == nil && (test.want != "" || r.Host == "other") || err != nil && (!strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n")) {
@@ -50,10 +50,10 @@ func TestDecodeService(t *testing.T) {
 	c := mustParse(t, "catalog: { tags: [fabio] }")
 	found, _ := c.Found([]FoundService{{Name: "star"}}, "")
 	star := found.Services["star"]
-	s, err := DecodeService(star, catalog.Keys{
-		"upstream": catalog.Keys{"protocol": "h2", "tls": catalog.Keys{"server_name": "s"}},
-		"balance":  catalog.Keys{"policy": "sticky", "sticky": catalog.Keys{"cookie": "c"}},
-		"health":   catalog.Keys{"active": catalog.Keys{"type": "http", "path": "/up", "interval": "5s"}},
+	s, err := DecodeService(star, tags.Keys{
+		"upstream": tags.Keys{"protocol": "h2", "tls": tags.Keys{"server_name": "s"}},
+		"balance":  tags.Keys{"policy": "sticky", "sticky": tags.Keys{"cookie": "c"}},
+		"health":   tags.Keys{"active": tags.Keys{"type": "http", "path": "/up", "interval": "5s"}},
 	}, c)
 	if err != nil {
 		t.Fatal(err)
@@ -62,13 +62,13 @@ func TestDecodeService(t *testing.T) {
 		s.Health.Active.Path != "/up" || s.Consul.Service != "star" || s.Retry != star.Retry {
 		t.Errorf("the service is %+v", s)
 	}
-	if same, err := DecodeService(star, catalog.Keys{"upstream": catalog.Keys{}}, c); err != nil || !reflect.DeepEqual(same, star) {
+	if same, err := DecodeService(star, tags.Keys{"upstream": tags.Keys{}}, c); err != nil || !reflect.DeepEqual(same, star) {
 		t.Errorf("without settings: %+v, %v, want %+v", same, err, star)
 	}
-	for want, keys := range map[string]catalog.Keys{
-		"retry: a tag cannot set this: want it in the file (allowed here: balance, upstream, proxy_protocol, health)": {"retry": catalog.Keys{"attempts": "3"}},
-		"upstream.protocol":     {"upstream": catalog.Keys{"protocol": "h2"}}, // without tls
-		"balance.policy: value": {"balance": catalog.Keys{"policy": "magic"}},
+	for want, keys := range map[string]tags.Keys{
+		"retry: a tag cannot set this: want it in the file (allowed here: balance, upstream, proxy_protocol, health)": {"retry": tags.Keys{"attempts": "3"}},
+		"upstream.protocol":     {"upstream": tags.Keys{"protocol": "h2"}}, // without tls
+		"balance.policy: value": {"balance": tags.Keys{"policy": "magic"}},
 	} {
 		if _, err := DecodeService(star, keys, c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: the error is %v, want %q", keys, err, want)

@@ -5,8 +5,8 @@ import (
 	"maps"
 	"slices"
 
-	"sluice/catalog"
 	"sluice/route"
+	"sluice/tags"
 )
 
 // Protocols of a Listener.
@@ -106,10 +106,10 @@ func (l Listener) StreamKeys() []string {
 	}
 	var keys []string
 	if l.Service != "" {
-		keys = append(keys, Route{Protocol: catalog.ProtocolTCP}.StreamKey(l.Name))
+		keys = append(keys, Route{Protocol: tags.ProtocolTCP}.StreamKey(l.Name))
 	}
 	for _, entry := range l.SNI {
-		keys = append(keys, Route{Protocol: catalog.ProtocolTLS, Host: entry.Host, Path: "/"}.StreamKey(l.Name))
+		keys = append(keys, Route{Protocol: tags.ProtocolTLS, Host: entry.Host, Path: "/"}.StreamKey(l.Name))
 	}
 	for _, r := range l.Streams {
 		keys = append(keys, r.StreamKey(l.Name))
@@ -121,7 +121,7 @@ func (l Listener) StreamKeys() []string {
 // ones at a listener.
 func (r Route) StreamKey(listener string) string {
 	key := r.Protocol + " " + listener
-	if r.Protocol == catalog.ProtocolTCP {
+	if r.Protocol == tags.ProtocolTCP {
 		return key
 	}
 	r.Listeners = nil

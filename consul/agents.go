@@ -10,7 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/events"
+	"sluice/observe/events"
 )
 
 const (

@@ -11,8 +11,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/certificates"
-	"sluice/events"
-	"sluice/panics"
+	"sluice/observe/events"
+	"sluice/observe/panics"
 )
 
 const (

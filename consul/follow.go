@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // The rate of the queries of one loop. A burst has no delay, so that a change does not

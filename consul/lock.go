@@ -10,7 +10,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 const (

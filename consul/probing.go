@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"sluice/events"
-	"sluice/panics"
+	"sluice/observe/events"
+	"sluice/observe/panics"
 )
 
 const (

@@ -4,7 +4,7 @@ import (
 	"io"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // releaseTimeout bounds the wait of Release for an agent. It closes the connection of a

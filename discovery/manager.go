@@ -12,8 +12,8 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/events"
-	"sluice/panics"
+	"sluice/observe/events"
+	"sluice/observe/panics"
 )
 
 // Debounce configures the batching of additions and updates. Removals never wait.

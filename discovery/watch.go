@@ -8,7 +8,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/events"
+	"sluice/observe/events"
 )
 
 // Freshness says how current the set of a watch is.

@@ -9,8 +9,8 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/acme"
 	"sluice/certificates"
+	"sluice/certificates/acme"
 	"sluice/config"
 	"sluice/consul"
 )

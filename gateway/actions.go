@@ -6,12 +6,12 @@ import (
 	"slices"
 	"time"
 
-	"sluice/auth"
-	"sluice/compression"
 	"sluice/config"
 	"sluice/discovery/locality"
-	"sluice/ratelimit"
 	"sluice/route"
+	"sluice/route/auth"
+	"sluice/route/compression"
+	"sluice/route/ratelimit"
 )
 
 // limiters are the rate limits of routes. Those of a route that stays with the same

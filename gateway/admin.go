@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"sluice/admin"
-	"sluice/catalog/claim"
 	"sluice/certificates"
 	"sluice/config"
 	"sluice/consul/registration"
 	consulsource "sluice/discovery/consul"
-	"sluice/panics"
+	"sluice/observe/panics"
+	"sluice/tags/claim"
 )
 
 // newAdmin returns the server of the admin API, and sets adminCertificate.

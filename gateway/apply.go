@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"sluice/catalog/claim"
 	"sluice/certificates"
 	"sluice/config"
 	"sluice/discovery"
@@ -20,11 +19,12 @@ import (
 	filesource "sluice/discovery/file"
 	kvsource "sluice/discovery/kv"
 	"sluice/healthcheck"
-	"sluice/panics"
+	"sluice/observe/panics"
+	"sluice/observe/tracing"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/route"
-	"sluice/tracing"
+	"sluice/tags/claim"
 )
 
 // warmTimeout limits how long a reload waits for the first peers of new services before it

@@ -9,8 +9,8 @@ import (
 
 	"sluice/config"
 	consulsource "sluice/discovery/consul"
-	"sluice/events"
-	"sluice/panics"
+	"sluice/observe/events"
+	"sluice/observe/panics"
 )
 
 // finder finds services in Consul's catalog. Only the goroutine that reloads calls its

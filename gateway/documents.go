@@ -13,15 +13,15 @@ import (
 
 	"sluice/admin"
 	"sluice/config"
-	"sluice/document"
-	"sluice/events"
-	"sluice/panics"
+	"sluice/config/live"
+	"sluice/observe/events"
+	"sluice/observe/panics"
 )
 
 // documents follows the dynamic sources of the configuration. Its methods may be called
 // concurrently, but follow by one goroutine.
 type documents struct {
-	newSource func(y config.Dynamic, before config.Source) document.Source
+	newSource func(y config.Dynamic, before config.Source) live.Source
 	events    *events.Feed
 	log       zerolog.Logger
 	changed   chan struct{} // capacity 1: a source has reported something new
@@ -40,7 +40,7 @@ type followed struct {
 
 	// The mu of documents guards the fields below.
 
-	memory document.Memory
+	memory live.Memory
 	expiry *time.Timer // runs until some of memory ceases to count; nil: nothing does
 	known  bool        // memory has what the source said, not only what it said to an earlier process
 	failed error       // of the last report
@@ -49,7 +49,7 @@ type followed struct {
 	since         time.Time // when problem became what it is
 }
 
-func newDocuments(newSource func(config.Dynamic, config.Source) document.Source, feed *events.Feed, log zerolog.Logger) *documents {
+func newDocuments(newSource func(config.Dynamic, config.Source) live.Source, feed *events.Feed, log zerolog.Logger) *documents {
 	return &documents{newSource: newSource, events: feed, log: log, changed: make(chan struct{}, 1)}
 }
 
@@ -76,7 +76,7 @@ func (d *documents) change(ctx context.Context, list []config.Dynamic, used []co
 			before = slices.Delete(slices.Clone(before), i, i+1)
 			continue
 		}
-		f := &followed{spec: y, first: make(chan struct{}), memory: document.Memory{Empties: y.Empties(), State: stateOf(y, used)}}
+		f := &followed{spec: y, first: make(chan struct{}), memory: live.Memory{Empties: y.Empties(), State: stateOf(y, used)}}
 		if i >= 0 { // another setting of the same source
 			f.known, f.memory.State = before[i].known, before[i].memory.State
 		}
@@ -103,7 +103,7 @@ func (d *documents) startLocked(ctx context.Context, f *followed) {
 	var running sync.WaitGroup
 	running.Go(func() {
 		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
-			_ = source.Run(ctx, func(r document.Report) { d.report(f, r) }) // ends with ctx
+			_ = source.Run(ctx, func(r live.Report) { d.report(f, r) }) // ends with ctx
 		})
 	})
 	f.stop = func() {
@@ -113,7 +113,7 @@ func (d *documents) startLocked(ctx context.Context, f *followed) {
 }
 
 // report takes a report of f.
-func (d *documents) report(f *followed, r document.Report) {
+func (d *documents) report(f *followed, r live.Report) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	news := r.Err == nil || !closed(f.first)
@@ -265,7 +265,7 @@ func (d *documents) reread() {
 	for _, f := range sources {
 		if f.spec.Kind() == config.KindFile {
 			said, err := config.ReadFiles(f.spec.File)
-			d.report(f, document.Report{Said: said, Err: err})
+			d.report(f, live.Report{Said: said, Err: err})
 		}
 	}
 }
@@ -306,16 +306,16 @@ func (d *documents) isPaused() bool {
 }
 
 // newDocumentSource returns the source of a key of "dynamic".
-func (g *Gateway) newDocumentSource(y config.Dynamic, before config.Source) document.Source {
+func (g *Gateway) newDocumentSource(y config.Dynamic, before config.Source) live.Source {
 	if kv := y.ConsulKV; kv != nil {
-		return &document.ConsulKV{
+		return &live.ConsulKV{
 			Client: g.consul, Name: y.Name(), Key: kv.Key, Prefix: kv.Prefix, AllowEmpty: kv.AllowEmpty, Before: before, Wait: g.consulWait,
 		}
 	}
 	if y.Etcd != nil {
-		return &document.Etcd{Clusters: g.etcd, Options: etcdCluster(y.Etcd.EtcdCluster), Spec: *y.Etcd, Name: y.Name(), Before: before, Log: g.log}
+		return &live.Etcd{Clusters: g.etcd, Options: etcdCluster(y.Etcd.EtcdCluster), Spec: *y.Etcd, Name: y.Name(), Before: before, Log: g.log}
 	}
-	return &document.Files{Pattern: y.File, Problem: func(err error) {
+	return &live.Files{Pattern: y.File, Problem: func(err error) {
 		g.log.Warn().Err(err).Str("files", y.File).
 			Msg("the file system does not report changes: sluice reads the files every 10 seconds")
 	}}

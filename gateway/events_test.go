@@ -13,7 +13,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
-	"sluice/events"
+	"sluice/observe/events"
 	"sluice/test/balancertest"
 	"sluice/test/discoverytest"
 )

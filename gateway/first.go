@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"sluice/config"
-	"sluice/document"
+	"sluice/config/live"
 )
 
 // firstConfiguration is the configuration with which this process starts.
@@ -59,8 +59,8 @@ func (g *Gateway) choose() (err error) {
 	latest := []config.Source{g.file}
 	for _, y := range g.offered {
 		if said, ok := f.read[y.Name()]; ok {
-			m := document.Memory{Empties: y.Empties(), State: stateOf(y, used)}
-			m.Take(document.Report{Said: said}, time.Now())
+			m := live.Memory{Empties: y.Empties(), State: stateOf(y, used)}
+			m.Take(live.Report{Said: said}, time.Now())
 			latest = append(latest, m.State)
 		}
 	}

@@ -13,28 +13,28 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/acme"
 	"sluice/admin/series"
 	"sluice/certificates"
+	"sluice/certificates/acme"
 	"sluice/config"
 	"sluice/consul"
 	"sluice/consul/registration"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 	etcdsource "sluice/discovery/etcd"
+	"sluice/discovery/etcd/client"
 	kvsource "sluice/discovery/kv"
 	"sluice/discovery/locality"
 	"sluice/discovery/saved"
-	"sluice/etcd"
-	"sluice/events"
 	"sluice/healthcheck"
-	"sluice/orders"
-	"sluice/panics"
+	"sluice/observe/events"
+	"sluice/observe/panics"
+	"sluice/observe/tracing"
+	"sluice/operator"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
+	"sluice/proxy/handover/systemd"
 	"sluice/route"
-	"sluice/systemd"
-	"sluice/tracing"
 )
 
 // startTimeout limits how long sluice waits at the start for the first set of each service
@@ -93,9 +93,9 @@ type Gateway struct {
 	configured atomic.Pointer[config.Config]
 	finder     *finder
 	shares     *shares
-	recorded   map[string]orders.Share // those of shares that the history has; of the goroutine that applies configurations
-	orders     *orders.Peers
-	tags       *tags
+	recorded   map[string]operator.Share // those of shares that the history has; of the goroutine that applies configurations
+	orders     *operator.Peers
+	tags       *tagReader
 
 	accessLog    atomic.Pointer[accesslog.Logger]
 	tracer       atomic.Pointer[tracing.Tracer] // nil: no spans
@@ -108,7 +108,7 @@ type Gateway struct {
 	consul       *consul.Client
 	sources      *consulsource.Sources
 	kvSources    *kvsource.Sources
-	etcd         *etcd.Clusters
+	etcd         *client.Clusters
 	etcdSources  *etcdsource.Sources
 	discovery    *discovery.Manager
 	snapshot     *saved.Store // nil: no snapshot is configured
@@ -208,7 +208,7 @@ func New(o Options) (_ *Gateway, err error) {
 	}
 	g.sources = consulsource.NewSources(g.consul, g.log)
 	g.sources.Events = g.events
-	g.etcd = etcd.NewClusters(func(endpoints string, err error) { g.certificatesChanged("etcd " + endpoints)(err) })
+	g.etcd = client.NewClusters(func(endpoints string, err error) { g.certificatesChanged("etcd " + endpoints)(err) })
 	g.etcdSources = etcdsource.NewSources(g.etcd, g.log)
 	g.kvSources = kvsource.NewSources(g.consul, g.log)
 	g.acme = &acmeManagers{consul: g.consul, log: g.log, managers: make(map[acmeSettings]*acme.Manager)}

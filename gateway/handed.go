@@ -10,15 +10,15 @@ import (
 	"sync"
 	"time"
 
-	"sluice/acme"
 	"sluice/admin/series"
 	"sluice/certificates"
+	"sluice/certificates/acme"
 	"sluice/config"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
-	"sluice/events"
-	"sluice/orders"
-	"sluice/panics"
+	"sluice/observe/events"
+	"sluice/observe/panics"
+	"sluice/operator"
 )
 
 // handedVersion is the version of the format of handed. A process ignores a state of another
@@ -31,9 +31,9 @@ type handed struct {
 	Services map[string]handedService `json:"services"`
 	Catalog  *handedCatalog           `json:"catalog,omitempty"`
 
-	Orders      *orders.State[orders.Order] `json:"orders,omitempty"`       // nil: those of handedService
-	GivenShares *orders.State[orders.Share] `json:"given_shares,omitempty"` // nil: Shares
-	Shares      map[string]orders.Share     `json:"shares,omitempty"`       // in the form of earlier versions, by service
+	Orders      *operator.State[operator.Order] `json:"orders,omitempty"`       // nil: those of handedService
+	GivenShares *operator.State[operator.Share] `json:"given_shares,omitempty"` // nil: Shares
+	Shares      map[string]operator.Share       `json:"shares,omitempty"`       // in the form of earlier versions, by service
 
 	ByOperator byOperator `json:"by_operator,omitzero"`
 

@@ -9,8 +9,8 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
-	"sluice/events"
-	"sluice/panics"
+	"sluice/observe/events"
+	"sluice/observe/panics"
 )
 
 // journal adds the events of peers to the feed, and logs them, one line each. Pools call note

@@ -11,7 +11,7 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery"
-	"sluice/events"
+	"sluice/observe/events"
 	"sluice/test/balancertest"
 	"sluice/test/subprocess"
 )

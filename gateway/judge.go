@@ -9,9 +9,9 @@ import (
 
 	"sluice/admin"
 	"sluice/config"
-	"sluice/events"
-	"sluice/judge"
-	"sluice/orders"
+	"sluice/observe/events"
+	"sluice/operator"
+	"sluice/release/judge"
 )
 
 const (
@@ -83,10 +83,10 @@ func (g *Gateway) look(t *trial, now time.Time) {
 	}
 	given, _ := g.shares.of(t.service.name)
 	share := s.Split.Shares()[0].Size
-	if given.By == orders.ByJudge && given.Share == 0 && share > 0 {
+	if given.By == operator.ByJudge && given.Share == 0 && share > 0 {
 		return // the rollback is not applied yet
 	}
-	may := s.Judge.Act == "rollback" && given.By != orders.ByOperator
+	may := s.Judge.Act == "rollback" && given.By != operator.ByOperator
 	d := t.look(share, g.shares.judges.state().Judges, may, now)
 	acts := may && (d.Verdict == judge.Advance || d.Verdict == judge.Rollback)
 	switch {
@@ -95,7 +95,7 @@ func (g *Gateway) look(t *trial, now time.Time) {
 	case d.Verdict == judge.Advance && (!acts || given.Share == d.Share || !g.shares.judges.leads()):
 		return // up to others, or not applied yet
 	}
-	order, ok := g.newShare(t.service.name, d.Share, orders.ByJudge, d.Reason)
+	order, ok := g.newShare(t.service.name, d.Share, operator.ByJudge, d.Reason)
 	tell := func() { g.tellVerdict(t, d, acts) }
 	switch {
 	case !ok: // the configuration has just changed
@@ -123,12 +123,12 @@ func (g *Gateway) tellVerdict(t *trial, d judge.Decision, acts bool) {
 }
 
 // newShare returns a given share of a service, if its split has the share of one group.
-func (g *Gateway) newShare(service string, share float64, by, why string) (given orders.Share, ok bool) {
+func (g *Gateway) newShare(service string, share float64, by, why string) (given operator.Share, ok bool) {
 	own := g.configuredSplit(service).Shares()
 	if len(own) != 1 {
 		return given, false
 	}
-	return orders.Share{
+	return operator.Share{
 		Service: service, Group: own[0].Group, Share: share, Configured: own[0].Size, By: by, Why: why,
 		Since: time.Now().UTC().Truncate(time.Millisecond), Replica: g.replicaName(),
 	}, true
@@ -166,7 +166,7 @@ func (g *Gateway) splitStates() []admin.SplitState {
 		}
 		if t := trials[service.name]; t != nil {
 			s.Judge = t.state()
-			s.Judge.Paused = order.By == orders.ByOperator
+			s.Judge.Paused = order.By == operator.ByOperator
 		}
 		s.Shared = g.shares.state(service.name)
 		states = append(states, s)
@@ -191,10 +191,10 @@ func (g *Gateway) orderShare(o admin.ShareOrder) error {
 		return g.shares.release(o.Service)
 	case o.Verb != admin.ShareSet && s.Judge == nil:
 		return admin.ErrNoJudge
-	case o.Verb == admin.ShareResume && given.By != orders.ByOperator:
+	case o.Verb == admin.ShareResume && given.By != operator.ByOperator:
 		return admin.ErrNotPaused
 	}
-	order, ok := g.newShare(o.Service, all[0].Size, orders.ByOperator, o.Why)
+	order, ok := g.newShare(o.Service, all[0].Size, operator.ByOperator, o.Why)
 	if !ok {
 		return admin.ErrNoSplit
 	}
@@ -206,7 +206,7 @@ func (g *Gateway) orderShare(o admin.ShareOrder) error {
 			order.Share = given.Share // it may not be applied yet
 		}
 	case admin.ShareResume:
-		order.Share, order.By, order.Why = given.Share, orders.ByJudge, cmp.Or(o.Why, "resumed by an operator")
+		order.Share, order.By, order.Why = given.Share, operator.ByJudge, cmp.Or(o.Why, "resumed by an operator")
 	}
 	return g.shares.give(order)
 }

@@ -14,8 +14,8 @@ import (
 
 	"sluice/admin"
 	"sluice/balancer"
-	"sluice/events"
-	"sluice/judge"
+	"sluice/observe/events"
+	"sluice/release/judge"
 	"sluice/test/discoverytest"
 )
 

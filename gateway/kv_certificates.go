@@ -10,7 +10,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/consul"
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // kvCertificates are the certificates in Consul's KV store, with one watch for each prefix

@@ -14,7 +14,7 @@ import (
 
 	"sluice/config"
 	"sluice/discovery"
-	"sluice/panics"
+	"sluice/observe/panics"
 	"sluice/proxy"
 )
 

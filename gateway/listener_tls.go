@@ -9,8 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/acme"
 	"sluice/certificates"
+	"sluice/certificates/acme"
 	"sluice/config"
 	"sluice/proxy"
 )

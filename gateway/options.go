@@ -14,7 +14,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/balancer"
-	"sluice/catalog/native"
 	"sluice/certificates"
 	"sluice/config"
 	"sluice/consul"
@@ -22,12 +21,13 @@ import (
 	consulsource "sluice/discovery/consul"
 	dnssource "sluice/discovery/dns"
 	etcdsource "sluice/discovery/etcd"
-	"sluice/etcd"
+	"sluice/discovery/etcd/client"
 	"sluice/healthcheck"
+	"sluice/observe/tracing"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/route"
-	"sluice/tracing"
+	"sluice/tags/native"
 )
 
 // The functions below translate the configuration into options of other packages.
@@ -146,10 +146,10 @@ func ServiceOptions(s config.ConsulService, c config.Consul) consulsource.Servic
 }
 
 // etcdCluster returns the options of a cluster of etcd.
-func etcdCluster(e config.EtcdCluster) etcd.Options {
-	o := etcd.Options{Endpoints: strings.Join(e.Endpoints, ","), User: e.User, PasswordFile: e.PasswordFile}
+func etcdCluster(e config.EtcdCluster) client.Options {
+	o := client.Options{Endpoints: strings.Join(e.Endpoints, ","), User: e.User, PasswordFile: e.PasswordFile}
 	if e.TLS != nil {
-		o.TLS = etcd.TLS(*e.TLS)
+		o.TLS = client.TLS(*e.TLS)
 	}
 	return o
 }

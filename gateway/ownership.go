@@ -3,7 +3,7 @@ package gateway
 import (
 	"sync"
 
-	"sluice/orders"
+	"sluice/operator"
 )
 
 // ownership says whether this process is the one that serves. Only that process writes files which
@@ -38,10 +38,10 @@ func (o *ownership) Do(f func()) bool {
 }
 
 // order carries out an order of an operator. If this process does not own, it does nothing and returns
-// orders.ErrTakeover: the new process would not know of the order.
+// operator.ErrTakeover: the new process would not know of the order.
 func (o *ownership) order(carryOut func() error) (err error) {
 	if !o.Do(func() { err = carryOut() }) {
-		return orders.ErrTakeover
+		return operator.ErrTakeover
 	}
 	return err
 }

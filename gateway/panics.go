@@ -3,8 +3,8 @@ package gateway
 import (
 	"fmt"
 
-	"sluice/events"
-	"sluice/panics"
+	"sluice/observe/events"
+	"sluice/observe/panics"
 )
 
 // panicked logs a panic that ended only what its goroutine served, and adds it to the feed.

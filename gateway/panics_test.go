@@ -7,8 +7,8 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/events"
-	"sluice/panics"
+	"sluice/observe/events"
+	"sluice/observe/panics"
 )
 
 // A contained panic is in the log with its stack, and in the feed.

@@ -9,7 +9,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/balancer"
-	"sluice/events"
+	"sluice/observe/events"
 )
 
 // feedEvent returns what the feed says of an event of a pool, or false if another event of

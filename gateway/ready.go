@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"sluice/discovery"
-	"sluice/events"
+	"sluice/observe/events"
 )
 
 const (

@@ -8,7 +8,7 @@ import (
 	"sluice/config"
 	"sluice/consul/registration"
 	"sluice/discovery"
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // leaveTimeout limits how long a stop waits until the registration is removed from Consul.

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"sluice/config"
-	"sluice/events"
+	"sluice/observe/events"
 )
 
 // Reload requests that the configuration is loaded again and applied. After an error nothing

@@ -15,14 +15,14 @@ import (
 	"time"
 
 	"sluice/config"
-	"sluice/document"
+	"sluice/config/live"
 	"sluice/test/subprocess"
 )
 
 // silent is a source of documents whose reports a benchmark makes.
 type silent struct{}
 
-func (silent) Run(ctx context.Context, _ func(document.Report)) error {
+func (silent) Run(ctx context.Context, _ func(live.Report)) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
@@ -172,7 +172,7 @@ func newReloading(b *testing.B) *reloading {
 	if err != nil {
 		b.Fatal(err)
 	}
-	g.documents.newSource = func(config.Dynamic, config.Source) document.Source { return silent{} }
+	g.documents.newSource = func(config.Dynamic, config.Source) live.Source { return silent{} }
 	g.followDocuments(b.Context())
 	b.Cleanup(func() {
 		g.documents.end()
@@ -184,7 +184,7 @@ func newReloading(b *testing.B) *reloading {
 
 // report says that the tree has these documents.
 func (r *reloading) report(list []config.Document) {
-	r.documents.report(r.documents.sources[0], document.Report{Said: config.Source{
+	r.documents.report(r.documents.sources[0], live.Report{Said: config.Source{
 		Name: "consul_kv:sluice/", Kind: config.KindConsulKV, Documents: list,
 	}})
 }

@@ -7,7 +7,7 @@ import (
 
 	"sluice/admin"
 	"sluice/config"
-	"sluice/events"
+	"sluice/observe/events"
 )
 
 // order is an order of an operator about the configuration, for the goroutine that reloads.

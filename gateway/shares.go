@@ -13,8 +13,8 @@ import (
 	"sluice/admin"
 	"sluice/config"
 	"sluice/consul"
-	"sluice/events"
-	"sluice/orders"
+	"sluice/observe/events"
+	"sluice/operator"
 )
 
 // proposeInterval is the shortest time between two proposals for a service: one may fail.
@@ -24,7 +24,7 @@ const proposeInterval = 10 * time.Second
 var errOverruled = errors.New("an operator has set the share")
 
 // shares are shares of splits that a judge or an operator has set in place of those of the
-// configuration. Package orders keeps them. What is special about shares is that one counts only
+// configuration. Package operator keeps them. What is special about shares is that one counts only
 // while the configuration has the split for which it was given, and ends when a later configuration
 // has another one. It is safe for concurrent use.
 //
@@ -37,7 +37,7 @@ var errOverruled = errors.New("an operator has set the share")
 // lock moves a share on, by a proposal. So without Consul no share grows.
 type shares struct {
 	sharesOptions
-	store   *orders.Store[orders.Share]
+	store   *operator.Store[operator.Share]
 	judges  *judges
 	changed chan struct{} // capacity 1: the configuration must be applied again
 
@@ -47,8 +47,8 @@ type shares struct {
 	// without a split has an element if it had one; begun is the time of the first configuration.
 	splits   map[string]splitSince
 	begun    time.Time
-	told     map[string]orders.Share // what the feed has, or another process has told, by key
-	proposed map[string]time.Time    // when this replica last proposed a share, by service
+	told     map[string]operator.Share // what the feed has, or another process has told, by key
+	proposed map[string]time.Time      // when this replica last proposed a share, by service
 }
 
 type sharesOptions struct {
@@ -56,7 +56,7 @@ type sharesOptions struct {
 	prefix string // of the keys; "": each replica is on its own
 	path   string // of the file; "": none
 	wait   func() time.Duration
-	own    func(f func()) bool // see orders.StoreOptions
+	own    func(f func()) bool // see operator.StoreOptions
 	events *events.Feed
 	log    zerolog.Logger
 	// replica returns the name of this replica.
@@ -77,12 +77,12 @@ type splitSince struct {
 
 func newShares(o sharesOptions) *shares {
 	s := &shares{sharesOptions: o, changed: make(chan struct{}, 1),
-		splits: make(map[string]splitSince), told: make(map[string]orders.Share), proposed: make(map[string]time.Time)}
+		splits: make(map[string]splitSince), told: make(map[string]operator.Share), proposed: make(map[string]time.Time)}
 	s.judges = newJudges(s)
-	s.store = orders.NewStore(orders.StoreOptions[orders.Share]{
+	s.store = operator.NewStore(operator.StoreOptions[operator.Share]{
 		Path: o.path, Consul: o.client, Prefix: o.prefix, Wait: o.wait, Own: o.own, Log: o.log,
-		Parse: orders.ParseShare, Select: s.judges.selectShares, Beside: s.judges.attend,
-		Yields:  func(given, now orders.Share) bool { return now.By == orders.ByOperator && s.fits(now) },
+		Parse: operator.ParseShare, Select: s.judges.selectShares, Beside: s.judges.attend,
+		Yields:  func(given, now operator.Share) bool { return now.By == operator.ByOperator && s.fits(now) },
 		Changed: s.announce,
 		Name:    "given shares", Alone: "this replica judges on its own, and no share grows",
 	})
@@ -90,7 +90,7 @@ func newShares(o sharesOptions) *shares {
 }
 
 // adopt takes over the shares of another process; nil: those in the file. Nothing is told.
-func (s *shares) adopt(state *orders.State[orders.Share]) {
+func (s *shares) adopt(state *operator.State[operator.Share]) {
 	if state != nil {
 		s.store.Adopt(*state)
 	} else if err := s.store.Open(); err != nil {
@@ -120,13 +120,13 @@ func (s *shares) applyTo(c *config.Config) *config.Config {
 }
 
 // fits reports whether a share was given in place of that of a split.
-func fits(given orders.Share, split config.Split) bool {
+func fits(given operator.Share, split config.Split) bool {
 	configured := split.Shares()
 	return len(configured) == 1 && configured[0].Group == given.Group && configured[0].Size == given.Configured
 }
 
 // fits reports whether a share was given in place of that of the configuration in use.
-func (s *shares) fits(given orders.Share) bool { return fits(given, s.split(given.Service)) }
+func (s *shares) fits(given operator.Share) bool { return fits(given, s.split(given.Service)) }
 
 // applied ends the shares in place of which c, which is in use now, has others. Before, a refused
 // configuration would end them.
@@ -138,7 +138,7 @@ func (s *shares) applied(c *config.Config, now time.Time) {
 }
 
 // follow notes the splits of c, and returns the shares that the last configuration had a place for.
-func (s *shares) follow(c *config.Config, now time.Time) (ended []orders.Share) {
+func (s *shares) follow(c *config.Config, now time.Time) (ended []operator.Share) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.begun.IsZero() {
@@ -217,7 +217,7 @@ func (s *shares) tell() {
 }
 
 // give sets the share of a service.
-func (s *shares) give(given orders.Share) error {
+func (s *shares) give(given operator.Share) error {
 	defer s.tell()
 	return s.store.Put(given, false, nil)
 }
@@ -225,10 +225,10 @@ func (s *shares) give(given orders.Share) error {
 // judged sets the share of a service by the verdict of a judge, after a call of tell. It returns
 // errOverruled if an operator has set it, and one of another replica whom this one does not know yet
 // overrules it later.
-func (s *shares) judged(given orders.Share, tell func()) error {
+func (s *shares) judged(given operator.Share, tell func()) error {
 	defer s.tell()
-	return s.store.Put(given, true, func(standing map[string]orders.Share) error {
-		if now := standing[given.Key()]; now.By == orders.ByOperator && s.fits(now) {
+	return s.store.Put(given, true, func(standing map[string]operator.Share) error {
+		if now := standing[given.Key()]; now.By == operator.ByOperator && s.fits(now) {
 			return errOverruled
 		}
 		tell()
@@ -238,7 +238,7 @@ func (s *shares) judged(given orders.Share, tell func()) error {
 
 // propose sets the share of a service if Consul accepts it before anybody has changed the share. It
 // reports false if it is too soon for another proposal.
-func (s *shares) propose(given orders.Share) bool {
+func (s *shares) propose(given operator.Share) bool {
 	s.mu.Lock()
 	last := s.proposed[given.Service]
 	s.mu.Unlock()
@@ -254,7 +254,7 @@ func (s *shares) propose(given orders.Share) bool {
 // release returns a service to the share of the configuration.
 func (s *shares) release(service string) error {
 	defer s.tell()
-	_, err := s.store.End(orders.ShareKey(service), "")
+	_, err := s.store.End(operator.ShareKey(service), "")
 	return err
 }
 
@@ -267,17 +267,17 @@ func (s *shares) announce() {
 }
 
 // of returns the given share of a service, if it has one that counts.
-func (s *shares) of(service string) (given orders.Share, ok bool) {
-	given, ok = s.store.All()[orders.ShareKey(service)]
+func (s *shares) of(service string) (given operator.Share, ok bool) {
+	given, ok = s.store.All()[operator.ShareKey(service)]
 	if !ok || !s.fits(given) {
-		return orders.Share{}, false
+		return operator.Share{}, false
 	}
 	return given, true
 }
 
 // all returns the given shares that count, by service.
-func (s *shares) all() map[string]orders.Share {
-	given := make(map[string]orders.Share)
+func (s *shares) all() map[string]operator.Share {
+	given := make(map[string]operator.Share)
 	for _, share := range s.store.All() {
 		if s.fits(share) {
 			given[share.Service] = share
@@ -293,7 +293,7 @@ func (s *shares) state(service string) *admin.SharedState {
 		return nil
 	}
 	state := s.judges.state()
-	state.Pending = s.store.Entry(orders.ShareKey(service)).Pending
+	state.Pending = s.store.Entry(operator.ShareKey(service)).Pending
 	if err := s.store.QueryError(); err != nil {
 		state.Error = err.Error()
 	}
@@ -315,14 +315,14 @@ func (g *Gateway) newShares(c *config.Config) *shares {
 func (g *Gateway) adoptShares() {
 	state := g.handed.GivenShares
 	if old := g.handed.Shares; state == nil && old != nil { // of an earlier version: Consul says later which have ended
-		state = &orders.State[orders.Share]{Prefix: g.shares.prefix}
+		state = &operator.State[operator.Share]{Prefix: g.shares.prefix}
 		for service, given := range old {
 			given.Service = service
-			state.Orders = append(state.Orders, orders.Saved[orders.Share]{Order: given, Beside: orders.Beside{Shared: true}})
+			state.Orders = append(state.Orders, operator.Saved[operator.Share]{Order: given, Beside: operator.Beside{Shared: true}})
 		}
 	}
 	g.shares.adopt(state)
-	g.recorded = make(map[string]orders.Share)
+	g.recorded = make(map[string]operator.Share)
 	for _, given := range g.shares.store.All() {
 		g.recorded[given.Service] = given
 	}
@@ -353,14 +353,14 @@ func (g *Gateway) recordShares() {
 			now[service] = before // its split may be to come
 		} else if g.shares.fits(before) { // else the configuration's revision says it
 			given := before
-			given.Share, given.By, given.Why = before.Configured, orders.ByOperator, "that of the configuration again"
+			given.Share, given.By, given.Why = before.Configured, operator.ByOperator, "that of the configuration again"
 			g.recordShare(given, before.Share)
 		}
 	}
 	g.recorded = now
 }
 
-func (g *Gateway) recordShare(given orders.Share, before float64) {
+func (g *Gateway) recordShare(given operator.Share, before float64) {
 	change := config.Change{
 		Key:    "services." + given.Service + ".split." + given.Group,
 		Before: config.Percent(before), After: config.Percent(given.Share),

@@ -13,7 +13,7 @@ import (
 
 	"sluice/admin"
 	"sluice/consul"
-	"sluice/orders"
+	"sluice/operator"
 )
 
 const (
@@ -61,7 +61,7 @@ func (j *judges) selectShares(pairs []api.KVPair) (shares []api.KVPair) {
 	oldest := uint64(math.MaxUint64)
 	for _, pair := range pairs {
 		switch name := pair.Key[len(j.shares.prefix)+1:]; {
-		case strings.HasPrefix(name, orders.ShareKey("")):
+		case strings.HasPrefix(name, operator.ShareKey("")):
 			shares = append(shares, pair)
 		case strings.HasPrefix(name, "judges/") && pair.Session != "":
 			j.locks++

@@ -14,8 +14,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/config"
-	"sluice/events"
-	"sluice/orders"
+	"sluice/observe/events"
+	"sluice/operator"
 	"sluice/test/consultest"
 )
 
@@ -146,19 +146,19 @@ func TestReplicasShareShares(t *testing.T) {
 	a.await("one of them leads", func() bool { return a.split().Shared.Leads != b.split().Shared.Leads })
 
 	a.order("star?share=0.6&why=more", http.StatusOK)
-	b.awaitShare(0.6, orders.ByOperator)
+	b.awaitShare(0.6, operator.ByOperator)
 	if given := b.split().Given; given.Why != "more" || given.Replica != a.replicaName() || given.Configured != 0.5 {
 		t.Errorf("at the other: %+v", given)
 	}
 	b.order("star/resume", http.StatusOK)
-	a.awaitShare(0.6, orders.ByJudge)
+	a.awaitShare(0.6, operator.ByJudge)
 	b.order("star/release", http.StatusOK)
 	a.awaitShare(0.5, "")
 	b.awaitShare(0.5, "")
 
 	s.fail(a)
-	a.awaitShare(0, orders.ByJudge)
-	b.awaitShare(0, orders.ByJudge)
+	a.awaitShare(0, operator.ByJudge)
+	b.awaitShare(0, operator.ByJudge)
 	if why, verdict := b.split().Given.Why, a.split().Judge.Verdict; why != verdict || verdict == "" {
 		t.Errorf("at the other: %q, want %q", why, verdict)
 	}
@@ -166,7 +166,7 @@ func TestReplicasShareShares(t *testing.T) {
 		return strings.HasPrefix(b.history.Current().Reason, "judge of "+a.replicaName()+": services.star.split.canary: 50% -> 0%: ")
 	})
 	later := s.replica(s.agent.URL(), "step: 10m")
-	later.awaitShare(0, orders.ByJudge)
+	later.awaitShare(0, operator.ByJudge)
 
 	// Who changes the configuration has the last word, for all.
 	a.write(s.text(s.agent.URL(), "40%", "step: 10m"))
@@ -201,8 +201,8 @@ func TestOneReplicaMovesSharesOn(t *testing.T) {
 		t.Error("the second replica moves the share on")
 	}
 	a.look(a.trialsInUse()[0], later(11*time.Minute))
-	b.awaitShare(0.75, orders.ByJudge)
-	a.awaitShare(0.75, orders.ByJudge)
+	b.awaitShare(0.75, operator.ByJudge)
+	a.awaitShare(0.75, operator.ByJudge)
 
 	// The next in age takes over.
 	a.stop()
@@ -231,7 +231,7 @@ func TestOneReplicaMovesSharesOn(t *testing.T) {
 		clear(b.shares.proposed)
 		b.shares.mu.Unlock()
 		s := b.split()
-		return s.Share == 1 && s.Given.By == orders.ByJudge
+		return s.Share == 1 && s.Given.By == operator.ByJudge
 	})
 }
 
@@ -239,7 +239,7 @@ func TestOneReplicaMovesSharesOn(t *testing.T) {
 // if an operator has just set the share, and nothing is told of it.
 func TestProposalsAndVerdictsYield(t *testing.T) {
 	s := unconnectedShares(nil)
-	given := orders.Share{Service: "star", Group: "canary", Share: 0.7, Configured: 0.5}
+	given := operator.Share{Service: "star", Group: "canary", Share: 0.7, Configured: 0.5}
 	for i, want := range []bool{true, false} {
 		if got := s.propose(given); got != want {
 			t.Errorf("proposal %d: %v", i+1, got)
@@ -248,11 +248,11 @@ func TestProposalsAndVerdictsYield(t *testing.T) {
 	if _, ok := s.of("star"); ok {
 		t.Error("a proposal counts before Consul has it")
 	}
-	given.Share, given.By = 0.3, orders.ByOperator
+	given.Share, given.By = 0.3, operator.ByOperator
 	if err := s.give(given); err != nil {
 		t.Fatal(err)
 	}
-	given.Share, given.By = 0, orders.ByJudge
+	given.Share, given.By = 0, operator.ByJudge
 	if err := s.judged(given, func() { t.Error("the verdict is told") }); !errors.Is(err, errOverruled) {
 		t.Errorf("the verdict: %v", err)
 	}
@@ -284,7 +284,7 @@ func TestRollbacksWithoutConsul(t *testing.T) {
 			a.awaitJudges(2)
 			relay.Cut()
 			s.fail(a)
-			a.awaitShare(0, orders.ByJudge)
+			a.awaitShare(0, operator.ByJudge)
 			if got := a.split(); !got.Shared.Pending {
 				t.Errorf("without Consul: %+v", got.Shared)
 			}
@@ -296,9 +296,9 @@ func TestRollbacksWithoutConsul(t *testing.T) {
 				b.await("Consul has it", func() bool { return !b.split().Shared.Pending })
 			}
 			relay.Heal()
-			share, by := 0.0, orders.ByJudge
+			share, by := 0.0, operator.ByJudge
 			if overruled {
-				share, by = 0.3, orders.ByOperator
+				share, by = 0.3, operator.ByOperator
 			}
 			a.awaitShare(share, by)
 			b.awaitShare(share, by)
@@ -323,7 +323,7 @@ func TestKeysOfShares(t *testing.T) {
 	})
 	put(t, s.agent, key, `{"group":"other","share":0.3,"configured":0.5,"by":"operator"}`)
 	put(t, s.agent, key, `{"group":"canary","share":0.2,"configured":0.5,"by":"operator"}`)
-	a.awaitShare(0.2, orders.ByOperator)
+	a.awaitShare(0.2, operator.ByOperator)
 	a.await("the watch has it", func() bool {
 		e := a.shares.store.Entry("shares/star")
 		return e.Value.Share == 0.2 && !e.Changing
@@ -340,7 +340,7 @@ func TestSharesOutliveConsulsState(t *testing.T) {
 	s := newSharers(t)
 	a, b := s.replica(s.agent.URL(), "act: report"), s.replica(s.agent.URL(), "act: report")
 	a.order("star?share=0.2", http.StatusOK)
-	b.awaitShare(0.2, orders.ByOperator)
+	b.awaitShare(0.2, operator.ByOperator)
 	a.await("the mark is there", func() bool {
 		pair, _, err := s.agent.Client().KV().Get("edge/canary/begun", nil)
 		return err == nil && pair != nil && !a.shares.store.Entry("shares/star").Changing
@@ -354,7 +354,7 @@ func TestSharesOutliveConsulsState(t *testing.T) {
 		}
 	}
 	for _, c := range []*canaryRun{a, b, s.replica(s.agent.URL(), "act: report")} {
-		c.awaitShare(0.2, orders.ByOperator)
+		c.awaitShare(0.2, operator.ByOperator)
 		// One whose write has failed tries again: a value that ends meanwhile comes back.
 		c.await("it is written again", func() bool { return !c.shares.store.Entry("shares/star").Changing })
 	}
@@ -393,7 +393,7 @@ func TestAnUpgradeKeepsPendingShares(t *testing.T) {
 			relay := consultest.StartRelay(t, s.agent.HTTPAddress())
 			a, b := s.replica(relay.URL(), "act: report"), s.replica(s.agent.URL(), "act: report")
 			a.order("star?share=0.2", http.StatusOK)
-			b.awaitShare(0.2, orders.ByOperator)
+			b.awaitShare(0.2, operator.ByOperator)
 			a.await("Consul has it", func() bool { return !a.split().Shared.Pending })
 			relay.Cut()
 			a.order(order, http.StatusOK)
@@ -465,11 +465,11 @@ func TestAnUpgradeKnowsTheSharesInConsul(t *testing.T) {
 					pair, _, err := s.agent.Client().KV().Get("edge/canary/shares/star", nil)
 					return err == nil && pair != nil
 				})
-				a.awaitShare(0.2, orders.ByOperator)
+				a.awaitShare(0.2, operator.ByOperator)
 				return
 			}
 			b := s.replica(s.agent.URL(), "act: report")
-			b.awaitShare(0.2, orders.ByOperator)
+			b.awaitShare(0.2, operator.ByOperator)
 			b.order("star/release", http.StatusOK)
 			b.await("Consul has no share", func() bool { return !b.split().Shared.Pending })
 			relay.Heal()
@@ -549,5 +549,5 @@ func TestAFailedTakeoverChangesNoOrder(t *testing.T) {
 	if pair, _, err := s.agent.Client().KV().Get("edge/canary/shares/star", nil); err != nil || pair == nil {
 		t.Errorf("the share in Consul: %v, %v", pair, err)
 	}
-	a.awaitShare(0.2, orders.ByOperator)
+	a.awaitShare(0.2, operator.ByOperator)
 }

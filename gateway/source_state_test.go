@@ -15,8 +15,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/config"
-	"sluice/document"
-	"sluice/events"
+	"sluice/config/live"
+	"sluice/observe/events"
 	"sluice/test/consultest"
 )
 
@@ -117,7 +117,7 @@ func TestEveryFieldOfASourceIsHandedOver(t *testing.T) {
 	check("an upgrade", next)
 
 	var before []config.Source
-	d := newDocuments(func(_ config.Dynamic, s config.Source) document.Source {
+	d := newDocuments(func(_ config.Dynamic, s config.Source) live.Source {
 		before = append(before, s)
 		return idleSource{}
 	}, events.New(), zerolog.Nop())
@@ -139,7 +139,7 @@ func TestEveryFieldOfASourceIsHandedOver(t *testing.T) {
 // idleSource says nothing.
 type idleSource struct{}
 
-func (idleSource) Run(ctx context.Context, _ func(document.Report)) error {
+func (idleSource) Run(ctx context.Context, _ func(live.Report)) error {
 	<-ctx.Done()
 	return ctx.Err()
 }

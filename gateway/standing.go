@@ -10,13 +10,13 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery"
-	"sluice/events"
-	"sluice/orders"
+	"sluice/observe/events"
+	"sluice/operator"
 )
 
 // newOrders returns the store of operators' orders about peers.
-func (g *Gateway) newOrders(c *config.Config) *orders.Peers {
-	return orders.New(orders.Options{
+func (g *Gateway) newOrders(c *config.Config) *operator.Peers {
+	return operator.New(operator.Options{
 		Path:   c.Admin.Orders,
 		Consul: g.consul, Prefix: c.Consul.OrdersPrefix(), Wait: g.consulWait,
 		Own: g.owner.Do, Replica: g.replicaName,
@@ -46,9 +46,9 @@ func (g *Gateway) adoptOrders() {
 	state := g.orders.State()
 	for _, s := range g.handed.Services { // an old process of an earlier version
 		for _, d := range s.Drains {
-			o := orders.About(d.ID, d.Node)
-			o.Kind, o.Why, o.Since = orders.Drain, d.Why, d.Since
-			state.Orders = append(state.Orders, orders.Saved[orders.Order]{Order: o})
+			o := operator.About(d.ID, d.Node)
+			o.Kind, o.Why, o.Since = operator.Drain, d.Why, d.Since
+			state.Orders = append(state.Orders, operator.Saved[operator.Order]{Order: o})
 		}
 	}
 	g.orders.Adopt(state)
@@ -63,9 +63,9 @@ type handedDrain struct {
 }
 
 // handedDrains returns the drains of peers of a service, for a new process of an earlier version.
-func handedDrains(set orders.Set, service string) (drains []handedDrain) {
+func handedDrains(set operator.Set, service string) (drains []handedDrain) {
 	for _, o := range set.All() {
-		if o.Kind == orders.Drain && o.Service == service {
+		if o.Kind == operator.Drain && o.Service == service {
 			drains = append(drains, handedDrain{o.Peer(), o.Node, o.Reason(), o.Since})
 		}
 	}

@@ -16,7 +16,7 @@ import (
 
 	"sluice/admin"
 	"sluice/discovery"
-	"sluice/orders"
+	"sluice/operator"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 )
@@ -67,7 +67,7 @@ routes: [{ service: star }]
 	if counts["a"] != 0 || counts["b"] != 30 || counts["c"] != 10 {
 		t.Errorf("after a restart: %v", counts)
 	}
-	if p := r.peers()[a]; len(p.Orders) != 1 || p.Orders[0].Kind != orders.Drain || p.Orders[0].By != "root@vm" || p.Orders[0].Until.IsZero() || p.Orders[0].Replica == "" {
+	if p := r.peers()[a]; len(p.Orders) != 1 || p.Orders[0].Kind != operator.Drain || p.Orders[0].By != "root@vm" || p.Orders[0].Until.IsZero() || p.Orders[0].Replica == "" {
 		t.Errorf("the drained peer: %+v", p)
 	}
 	if p := r.peers()[b]; p.Weight != 3 || len(p.Orders) != 1 || p.Orders[0].Weight != 3 || p.State != "up" {
@@ -259,8 +259,8 @@ func TestOrdersWaitForTheirService(t *testing.T) {
 		return fmt.Sprintf("services: { star: { peers: [%q] }%s }\nroutes: [{ service: star }]", a, name)
 	}
 	r := start(t, services(""))
-	o := orders.About(discovery.Key{Service: "moon", ID: b, Address: b}, "")
-	o.Kind = orders.Drain
+	o := operator.About(discovery.Key{Service: "moon", ID: b, Address: b}, "")
+	o.Kind = operator.Drain
 	if err := r.orders.Give(o); err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +269,7 @@ func TestOrdersWaitForTheirService(t *testing.T) {
 	if p := r.peers()[b]; p.State != "draining" {
 		t.Errorf("the peer is %s", p.State)
 	}
-	var all orders.Status
+	var all operator.Status
 	if r.api("/api/orders", &all); len(all.Orders) != 1 || time.Since(all.Orders[0].Since) > time.Hour {
 		t.Errorf("orders %+v", all)
 	}

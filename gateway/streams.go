@@ -3,10 +3,10 @@ package gateway
 import (
 	"fmt"
 
-	"sluice/catalog"
 	"sluice/config"
 	"sluice/proxy"
 	"sluice/route"
+	"sluice/tags"
 )
 
 // newStreams returns where the connections of each listener of p go; nil for a listener with
@@ -34,7 +34,7 @@ func (g *Gateway) newStreams(p *plan, targets map[string]*route.Service) ([]*pro
 			if target.Actions, err = g.actionsOf(&r, p); err != nil {
 				return nil, fmt.Errorf("listener %q: %w", l.Name, err)
 			}
-			if r.Protocol == catalog.ProtocolTCP {
+			if r.Protocol == tags.ProtocolTCP {
 				all[i].Other = &target
 			} else {
 				names = append(names, target)

@@ -4,8 +4,8 @@ import (
 	"maps"
 	"slices"
 
-	"sluice/catalog/claim"
 	"sluice/config"
+	"sluice/tags/claim"
 )
 
 // tagRoutes returns the routes that tags ask for. It changes the services of found, which were
@@ -74,7 +74,7 @@ func (g *Gateway) tagRoutes(c *config.Config, found config.Fragment) (changed *c
 }
 
 // last returns the result in use.
-func (t *tags) last() claim.Result {
+func (t *tagReader) last() claim.Result {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.inUse
@@ -82,7 +82,7 @@ func (t *tags) last() claim.Result {
 
 // present returns the result in use with the instances of now: one with the same tags as others
 // changes no route.
-func (t *tags) present(documents, effective *config.Config) claim.Result {
+func (t *tagReader) present(documents, effective *config.Config) claim.Result {
 	services, inUse := t.presentServices(effective)
 	result := claim.Resolve(services, claim.NewRules(documents), inUse.Holders)
 	for _, p := range inUse.Problems {
@@ -94,7 +94,7 @@ func (t *tags) present(documents, effective *config.Config) claim.Result {
 }
 
 // presentServices returns what services ask for with the instances of now, and the result in use.
-func (t *tags) presentServices(effective *config.Config) ([]claim.Service, claim.Result) {
+func (t *tagReader) presentServices(effective *config.Config) ([]claim.Service, claim.Result) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	services := t.asking(effective.Services, t.reader)
@@ -108,7 +108,7 @@ func (t *tags) presentServices(effective *config.Config) ([]claim.Service, claim
 
 // resolve resolves what services ask for, with the rules of documents. Only the goroutine that
 // reloads calls it.
-func (t *tags) resolve(services []claim.Service, documents *config.Config) claim.Result {
+func (t *tagReader) resolve(services []claim.Service, documents *config.Config) claim.Result {
 	if len(services) == 0 {
 		return claim.Resolve(nil, claim.Rules{}, nil)
 	}
@@ -121,7 +121,7 @@ func (t *tags) resolve(services []claim.Service, documents *config.Config) claim
 
 // holders returns which services have the routes that several ask for. Until clients are served, they
 // are those of the old process, so the order in which services get their first sets decides nothing.
-func (t *tags) holders() map[string]string {
+func (t *tagReader) holders() map[string]string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.serves {
@@ -131,21 +131,21 @@ func (t *tags) holders() map[string]string {
 }
 
 // inherit sets the holders of routes in the old process.
-func (t *tags) inherit(holders map[string]string) {
+func (t *tagReader) inherit(holders map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.former = holders
 }
 
 // serve records that clients are served from now on: a service keeps the routes that it has.
-func (t *tags) serve() {
+func (t *tagReader) serve() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.serves = true
 }
 
 // resolved records a result, which is in use after applied.
-func (t *tags) resolved(r claim.Result) {
+func (t *tagReader) resolved(r claim.Result) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.latest = r

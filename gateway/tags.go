@@ -11,19 +11,19 @@ import (
 	"sync"
 	"time"
 
-	"sluice/catalog/claim"
 	"sluice/config"
 	"sluice/discovery"
-	"sluice/panics"
+	"sluice/observe/panics"
+	"sluice/tags/claim"
 )
 
-// tags reads routes from the tags of instances. It has the sets that the pools have, so that
+// tagReader reads routes from the tags of instances. It has the sets that the pools have, so that
 // tags cost no query of their own.
 //
 // A change of tags takes effect in this order: routes for the new tags, then requests to the
 // instances that have them. Until then a pool keeps the instances that it had. So an instance
 // gets no request by a route that it did not ask for.
-type tags struct {
+type tagReader struct {
 	changed func() // tells the goroutine that reloads
 
 	// Of resolve.
@@ -65,20 +65,20 @@ type reread struct {
 	readings []claim.Reading
 }
 
-func newTags(changed func()) *tags {
-	t := &tags{changed: changed, services: make(map[string]*taggedService), quiet: make(chan struct{})}
+func newTags(changed func()) *tagReader {
+	t := &tagReader{changed: changed, services: make(map[string]*taggedService), quiet: make(chan struct{})}
 	close(t.quiet)
 	return t
 }
 
 // use sets the reader of the configuration in use. The services wait for routes that it reads.
-func (t *tags) use(reader claim.Reader) {
+func (t *tagReader) use(reader claim.Reader) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.useLocked(reader)
 }
 
-func (t *tags) useLocked(reader claim.Reader) {
+func (t *tagReader) useLocked(reader claim.Reader) {
 	changed := !reader.Same(t.reader)
 	t.reader = reader
 	if !changed {
@@ -92,7 +92,7 @@ func (t *tags) useLocked(reader claim.Reader) {
 }
 
 // take passes a set of a service to apply, at once or after there are routes for its tags.
-func (t *tags) take(name string, set []discovery.Instance, apply func([]discovery.Instance)) {
+func (t *tagReader) take(name string, set []discovery.Instance, apply func([]discovery.Instance)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.services[name]
@@ -110,7 +110,7 @@ func (t *tags) take(name string, set []discovery.Instance, apply func([]discover
 }
 
 // wait records whether the tags of a service have no effect yet.
-func (t *tags) wait(s *taggedService, waits bool) {
+func (t *tagReader) wait(s *taggedService, waits bool) {
 	if s.waits == waits {
 		return
 	}
@@ -125,7 +125,7 @@ func (t *tags) wait(s *taggedService, waits bool) {
 }
 
 // pass passes the latest set to the pool, or what of it can be used with the present routes.
-func (t *tags) pass(s *taggedService) {
+func (t *tagReader) pass(s *taggedService) {
 	set := s.set
 	if s.kept != nil {
 		s.kept, s.asked = nil, nil
@@ -141,7 +141,7 @@ func (t *tags) pass(s *taggedService) {
 // of these, the ones that the pool has stay as they were. If none of the instances with the same
 // tags is usable any more, those of the pool stay: without them, their routes would have no
 // peers.
-func (t *tags) usable(s *taggedService) []discovery.Instance {
+func (t *tagReader) usable(s *taggedService) []discovery.Instance {
 	before := make(map[discovery.Key]*discovery.Instance, len(s.passed))
 	for i := range s.passed {
 		before[s.passed[i].Key()] = &s.passed[i]
@@ -189,7 +189,7 @@ func with(set, kept []discovery.Instance) []discovery.Instance {
 }
 
 // forget removes a service.
-func (t *tags) forget(name string) {
+func (t *tagReader) forget(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s := t.services[name]; s != nil {
@@ -226,7 +226,7 @@ func profileOf(reader claim.Reader, set []discovery.Instance) string {
 
 // snapshot returns the services with what their tags ask for by the reader of a configuration,
 // and the profiles that these have, for applied. The configuration may be refused: the reader in use stays.
-func (t *tags) snapshot(all map[string]config.Service, reader claim.Reader) (services []claim.Service, profiles map[string]string) {
+func (t *tagReader) snapshot(all map[string]config.Service, reader claim.Reader) (services []claim.Service, profiles map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.settle()
@@ -248,7 +248,7 @@ func (t *tags) snapshot(all map[string]config.Service, reader claim.Reader) (ser
 
 // asking returns the services with what their tags ask for by a reader. What the one in use has
 // read is kept.
-func (t *tags) asking(all map[string]config.Service, reader claim.Reader) (services []claim.Service) {
+func (t *tagReader) asking(all map[string]config.Service, reader claim.Reader) (services []claim.Service) {
 	inUse := reader.Same(t.reader)
 	for name, s := range t.services {
 		configured, ok := all[name]
@@ -312,7 +312,7 @@ const settling = 100 * time.Millisecond
 
 // applied says that the routes for these profiles, by this reader, are in use. The instances
 // that have waited for them are passed after the time settling.
-func (t *tags) applied(reader claim.Reader, profiles map[string]string) {
+func (t *tagReader) applied(reader claim.Reader, profiles map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.useLocked(reader)
@@ -341,7 +341,7 @@ func (t *tags) applied(reader claim.Reader, profiles map[string]string) {
 }
 
 // usedBy records the profiles for which there are routes.
-func (t *tags) usedBy(s *taggedService) {
+func (t *tagReader) usedBy(s *taggedService) {
 	s.used = make(map[string]bool)
 	for i := range s.set {
 		if profile := t.reader.Profile(&s.set[i]); profile != "" || s.profile != "" {
@@ -352,7 +352,7 @@ func (t *tags) usedBy(s *taggedService) {
 
 // settle passes the sets of services whose routes have been in use for long enough. Routes of
 // instances that are no longer kept must then be resolved again.
-func (t *tags) settle() {
+func (t *tagReader) settle() {
 	now := time.Now()
 	for _, s := range t.services {
 		if !s.settles || now.Before(s.until) {
@@ -369,7 +369,7 @@ func (t *tags) settle() {
 }
 
 // release passes the instances that wait, because their routes cannot be used for now.
-func (t *tags) release() {
+func (t *tagReader) release() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, s := range t.services {
@@ -383,7 +383,7 @@ func (t *tags) release() {
 }
 
 // await waits until the tags of all known instances have effect, at most for timeout.
-func (t *tags) await(ctx context.Context, timeout time.Duration) {
+func (t *tagReader) await(ctx context.Context, timeout time.Duration) {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	t.mu.Lock()

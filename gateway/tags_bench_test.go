@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"testing"
 
-	"sluice/catalog/claim"
 	"sluice/config"
 	"sluice/discovery"
 	"sluice/route"
+	"sluice/tags/claim"
 )
 
 // BenchmarkTags changes one tag among 10,000: 1,000 services of 10 instances with a tag each. It

@@ -13,9 +13,9 @@ import (
 
 	"sluice/admin"
 	"sluice/balancer"
-	"sluice/catalog/claim"
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/tags/claim"
 	"sluice/test/discoverytest"
 )
 

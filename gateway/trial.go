@@ -10,8 +10,8 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery"
-	"sluice/judge"
-	"sluice/metrics"
+	"sluice/observe/metrics"
+	"sluice/release/judge"
 	"sluice/route"
 )
 

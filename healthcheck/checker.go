@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // Checker runs the checks of one pool. It is safe for concurrent use.

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // counts are the counters of a peer at one time.

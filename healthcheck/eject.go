@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // fullFor is how long after a refused ejection no other one is considered, so that a

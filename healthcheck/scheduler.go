@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // scheduler runs tasks when they are due, on a bounded number of workers. While all are

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"sluice/proxy/accesslog"
-	"sluice/ratelimit"
 	"sluice/route"
+	"sluice/route/ratelimit"
 )
 
 // A loggedProxy is a testProxy with an access log.

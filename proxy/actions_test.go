@@ -17,9 +17,9 @@ import (
 	"testing"
 	"time"
 
-	"sluice/auth"
-	"sluice/ratelimit"
 	"sluice/route"
+	"sluice/route/auth"
+	"sluice/route/ratelimit"
 )
 
 // echoRequest answers with what a peer got: a line for the request, one for Host, and one

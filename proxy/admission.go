@@ -5,7 +5,7 @@ import (
 	"sync"
 	"syscall"
 
-	"sluice/places"
+	"sluice/route/places"
 )
 
 // admission limits the client connections, in total and per address block. It is

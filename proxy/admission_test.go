@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/places"
+	"sluice/route/places"
 )
 
 func TestAdmission(t *testing.T) {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 const (

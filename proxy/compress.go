@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"time"
 
-	"sluice/compression"
 	"sluice/proxy/http1"
+	"sluice/route/compression"
 )
 
 const (

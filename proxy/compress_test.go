@@ -16,8 +16,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/molecule-man/go-brrr"
 
-	"sluice/compression"
 	"sluice/route"
+	"sluice/route/compression"
 )
 
 // compressing returns the settings of a route that compresses text from minBytes on.

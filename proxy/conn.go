@@ -7,9 +7,9 @@ import (
 	"os"
 	"time"
 
-	"sluice/panics"
-	"sluice/places"
+	"sluice/observe/panics"
 	"sluice/proxy/http1"
+	"sluice/route/places"
 )
 
 // idleSetDelay is the idle time after which a connection enters the idle set. That

@@ -6,10 +6,10 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/compression"
+	"sluice/observe/tracing"
 	"sluice/proxy/http1"
 	"sluice/route"
-	"sluice/tracing"
+	"sluice/route/compression"
 )
 
 // statusClientClosed is the status in access log and metrics of a request whose

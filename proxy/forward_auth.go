@@ -6,9 +6,9 @@ import (
 
 	"github.com/valyala/fasthttp"
 
-	"sluice/auth"
+	"sluice/observe/tracing"
 	"sluice/proxy/http1"
-	"sluice/tracing"
+	"sluice/route/auth"
 )
 
 // maxAuthFields is the maximum number of fields in an answer of an authentication server.

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/auth"
 	"sluice/route"
+	"sluice/route/auth"
 )
 
 // An authentication server allows and denies requests, whatever the protocol of the client

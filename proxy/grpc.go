@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/metrics"
+	"sluice/observe/metrics"
 	"sluice/proxy/http1"
 )
 

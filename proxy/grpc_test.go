@@ -21,7 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"sluice/balancer"
-	"sluice/metrics"
+	"sluice/observe/metrics"
 	"sluice/proxy/http1"
 	"sluice/route"
 )

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/places"
+	"sluice/route/places"
 )
 
 const (

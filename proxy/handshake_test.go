@@ -18,9 +18,9 @@ import (
 	"testing"
 	"time"
 
-	"sluice/auth"
-	"sluice/places"
 	"sluice/route"
+	"sluice/route/auth"
+	"sluice/route/places"
 )
 
 // connectFrom connects from a loopback address. The connection ends with the test.

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/panics"
+	"sluice/observe/panics"
 	"sluice/proxy/attempt"
 	"sluice/proxy/http1"
 )

@@ -14,8 +14,8 @@ import (
 
 	xhttp2 "golang.org/x/net/http2"
 
-	"sluice/auth"
 	"sluice/route"
+	"sluice/route/auth"
 )
 
 // A hostileLane is a proxy for one case at a time.

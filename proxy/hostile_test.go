@@ -16,11 +16,11 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
-	"sluice/auth"
 	"sluice/balancer"
-	"sluice/compression"
 	"sluice/proxy/http2"
 	"sluice/route"
+	"sluice/route/auth"
+	"sluice/route/compression"
 	"sluice/test/balancertest"
 )
 

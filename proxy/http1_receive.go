@@ -4,7 +4,7 @@ import (
 	"io"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 	"sluice/proxy/http1"
 )
 

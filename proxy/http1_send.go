@@ -7,7 +7,7 @@ import (
 	"os"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // send implements upstream. If no part of the request was sent, the error is errStale

@@ -6,7 +6,7 @@ import (
 	"io"
 	"os"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 	"sluice/proxy/http2"
 )
 

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"runtime"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 	"sluice/proxy/http2"
 )
 

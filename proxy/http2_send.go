@@ -3,7 +3,7 @@ package proxy
 import (
 	"runtime"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // Moved implements [http2.Owner]. conn.mu is held.

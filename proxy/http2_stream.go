@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 )

@@ -12,7 +12,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/certificates"
-	"sluice/panics"
+	"sluice/observe/panics"
 	"sluice/proxy/http1"
 )
 

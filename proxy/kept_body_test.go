@@ -23,8 +23,8 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
-	"sluice/places"
 	"sluice/route"
+	"sluice/route/places"
 	"sluice/test/balancertest"
 )
 

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 	"sluice/route"
 )
 

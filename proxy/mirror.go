@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/panics"
+	"sluice/observe/panics"
+	"sluice/observe/tracing"
 	"sluice/proxy/http1"
 	"sluice/route"
-	"sluice/tracing"
 )
 
 // A mirrored is a copy of a request on its way to a mirror. It is an exchange of its own, in

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // What a goroutine does after it has panicked. It gives back what is counted: places, tokens,

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/panics"
+	"sluice/observe/panics"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 	"sluice/route"

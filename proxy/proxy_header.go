@@ -12,7 +12,7 @@ import (
 
 	"github.com/pires/go-proxyproto"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // The PROXY protocol: a proxy in front of sluice sends a header at the start of a

@@ -6,7 +6,7 @@ import (
 	"net"
 	"os"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // A relay forwards the bytes of one direction of a tunnel. It has a buffer or a pipe

@@ -22,10 +22,10 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
-	"sluice/auth"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 	"sluice/route"
+	"sluice/route/auth"
 )
 
 // namesOf has, for each reservation, some names whose fields it is about.

@@ -4,9 +4,9 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/observe/tracing"
 	"sluice/proxy/attempt"
 	"sluice/proxy/http1"
-	"sluice/tracing"
 )
 
 // Try implements [attempt.Exchange].

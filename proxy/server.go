@@ -11,13 +11,13 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/compression"
-	"sluice/metrics"
-	"sluice/panics"
-	"sluice/places"
+	"sluice/observe/metrics"
+	"sluice/observe/panics"
+	"sluice/observe/tracing"
 	"sluice/proxy/accesslog"
 	"sluice/route"
-	"sluice/tracing"
+	"sluice/route/compression"
+	"sluice/route/places"
 )
 
 // Options are the settings of a [Server]; see Configure for the required ones.

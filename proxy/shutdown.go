@@ -5,7 +5,7 @@ import (
 	"net"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // Shutdown stops accepting, waits for the requests in flight and returns when all

@@ -12,7 +12,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
-	"sluice/metrics"
+	"sluice/observe/metrics"
 	"sluice/proxy/accesslog"
 	"sluice/route"
 	"sluice/test/balancertest"

@@ -11,7 +11,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"sluice/balancer"
-	"sluice/panics"
+	"sluice/observe/panics"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/attempt"
 	"sluice/route"

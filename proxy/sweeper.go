@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // sweepInterval is the precision of the timeouts of the data plane.

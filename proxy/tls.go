@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"sluice/places"
+	"sluice/route/places"
 )
 
 // TLS on the sockets of this package

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/places"
+	"sluice/route/places"
 	"sluice/test/testcert"
 )
 

@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/observe/tracing"
 	"sluice/proxy/http1"
-	"sluice/tracing"
 )
 
 // beginTrace sets the span of the request. Without Options.Tracer it has none, but the

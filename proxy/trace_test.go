@@ -15,9 +15,9 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"sluice/balancer"
+	"sluice/observe/tracing"
 	"sluice/route"
 	"sluice/test/tracetest"
-	"sluice/tracing"
 )
 
 const (

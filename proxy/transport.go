@@ -11,7 +11,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/certificates"
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // TransportOptions are the settings of the idle connections to the peers of a pool.

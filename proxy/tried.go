@@ -5,9 +5,9 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/observe/tracing"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/attempt"
-	"sluice/tracing"
 )
 
 // maxTried is how many tries of an exchange are remembered. There are more only if an

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/metrics"
-	"sluice/panics"
+	"sluice/observe/metrics"
+	"sluice/observe/panics"
 	"sluice/route"
 )
 

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 	"sluice/proxy/http1"
 	"sluice/route"
 )

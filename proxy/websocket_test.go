@@ -20,9 +20,9 @@ import (
 	"github.com/coder/websocket"
 	xhttp2 "golang.org/x/net/http2"
 
-	"sluice/auth"
 	"sluice/balancer"
 	"sluice/route"
+	"sluice/route/auth"
 )
 
 // startWebSocketOrigin starts a server of WebSocket whose first message is what it got, as

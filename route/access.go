@@ -3,7 +3,7 @@ package route
 import (
 	"net/netip"
 
-	"sluice/ratelimit"
+	"sluice/route/ratelimit"
 )
 
 // Access says which clients may use a route, by their addresses.

@@ -1,8 +1,8 @@
 package route
 
 import (
-	"sluice/auth"
-	"sluice/compression"
+	"sluice/route/auth"
+	"sluice/route/compression"
 )
 
 // Actions are what a route does with its requests and their responses, besides sending

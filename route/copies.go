@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/metrics"
+	"sluice/observe/metrics"
 )
 
 // Dropped is why a request that was selected was not copied, or its copy not sent.

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/metrics"
+	"sluice/observe/metrics"
 )
 
 // Hedge configures hedging: a read-only request without an answer goes to a second peer

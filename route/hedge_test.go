@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metrics"
+	"sluice/observe/metrics"
 )
 
 func TestHedgeDelay(t *testing.T) {

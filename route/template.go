@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"sluice/template"
+	"sluice/route/template"
 )
 
 // A Template is a text with variables, such as "https://$host$path". The zero value is

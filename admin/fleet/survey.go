@@ -18,7 +18,7 @@ import (
 
 	"sluice/consul/registration"
 	"sluice/discovery"
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 const (

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/metrics"
+	"sluice/observe/metrics"
 )
 
 const (

@@ -11,7 +11,7 @@ import (
 
 	"sluice/admin"
 	"sluice/cli/terminal"
-	"sluice/events"
+	"sluice/observe/events"
 )
 
 // Reading is what a running sluice says at one time.

@@ -8,7 +8,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"sluice/cli/terminal"
-	"sluice/events"
+	"sluice/observe/events"
 )
 
 // marks are words of one character for each health: colour is never the only sign.

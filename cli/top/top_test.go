@@ -12,7 +12,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"sluice/admin"
-	"sluice/events"
+	"sluice/observe/events"
 )
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

@@ -14,7 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/consul"
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 const (

@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/consul"
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // markKey is the mark: see the package comment.

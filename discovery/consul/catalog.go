@@ -16,8 +16,8 @@ import (
 
 	"sluice/consul"
 	"sluice/discovery"
-	"sluice/events"
-	"sluice/panics"
+	"sluice/observe/events"
+	"sluice/observe/panics"
 )
 
 // Selection selects services of the catalog by their instances.

@@ -11,7 +11,7 @@ import (
 
 	"sluice/consul"
 	"sluice/discovery"
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // datacenterStableTime is how long a preferred data centre must have enough instances

@@ -6,7 +6,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/discovery/consul/overview"
-	"sluice/events"
+	"sluice/observe/events"
 )
 
 // Sources creates the sources that share a client of Consul. It is safe for concurrent

@@ -1,5 +1,5 @@
 // Package etcd watches the instances of a service in etcd: the keys below a prefix, or one key.
-// Package sluice/etcd follows the keys; [discovery.ParseValue] defines their values.
+// Package client follows the keys; [discovery.ParseValue] defines their values.
 //
 // # What etcd may take out of service
 //

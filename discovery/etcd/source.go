@@ -12,12 +12,12 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/discovery"
-	"sluice/etcd"
+	"sluice/discovery/etcd/client"
 )
 
 // Options select the instances of a service.
 type Options struct {
-	Cluster etcd.Options
+	Cluster client.Options
 	// Prefix is the start of the keys of the instances, the rest of a key is the id of the
 	// instance. Key, in place of it, is the only key; the id is what follows its last
 	// slash.
@@ -29,11 +29,11 @@ type Options struct {
 
 // Sources creates sources. It is safe for concurrent use.
 type Sources struct {
-	clusters *etcd.Clusters
+	clusters *client.Clusters
 	log      zerolog.Logger
 }
 
-func NewSources(clusters *etcd.Clusters, log zerolog.Logger) *Sources {
+func NewSources(clusters *client.Clusters, log zerolog.Logger) *Sources {
 	return &Sources{clusters, log}
 }
 
@@ -49,7 +49,7 @@ func (s *Sources) Source(service string, o Options) (discovery.Source, error) {
 type source struct {
 	service string
 	options Options
-	cluster *etcd.Cluster
+	cluster *client.Cluster
 	log     zerolog.Logger
 }
 
@@ -57,12 +57,14 @@ type source struct {
 // other endpoints.
 func (s *source) String() string { return "etcd " + s.keys().String() }
 
-func (s *source) keys() etcd.Range { return etcd.Range{Prefix: s.options.Prefix, Key: s.options.Key} }
+func (s *source) keys() client.Range {
+	return client.Range{Prefix: s.options.Prefix, Key: s.options.Key}
+}
 
 // Run implements discovery.Source.
 func (s *source) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
 	w := &watch{source: s, report: report, guard: discovery.Guard{Probation: s.options.Probation}}
-	return s.cluster.Follow(ctx, etcd.FollowOptions{Range: s.keys(), Read: w.read, Failed: w.failed})
+	return s.cluster.Follow(ctx, client.FollowOptions{Range: s.keys(), Read: w.read, Failed: w.failed})
 }
 
 // watch is one run of a source. Only its goroutine uses it.
@@ -86,7 +88,7 @@ type value struct {
 }
 
 // read reports a view.
-func (w *watch) read(v etcd.View) time.Duration {
+func (w *watch) read(v client.View) time.Duration {
 	if !w.accepted {
 		w.inherit(v)
 		v.Forgot = v.Forgot || w.of != 0 && (v.Cluster != w.of || v.Revision < w.last)
@@ -117,7 +119,7 @@ func (w *watch) read(v etcd.View) time.Duration {
 // inherit gives the guard the set in use before the first view: of another source with the same
 // keys, or a saved one. If the view has no usable instance, the report is doubtful, so that a
 // saved set is loaded.
-func (w *watch) inherit(v etcd.View) {
+func (w *watch) inherit(v client.View) {
 	usable := func(key string) bool {
 		i, err := w.parse(key, v.Entries[key].Value)
 		return err == nil && i.Serving()
@@ -151,7 +153,7 @@ func (w *watch) memory() []discovery.Memory {
 }
 
 // decode reads the values that have changed.
-func (w *watch) decode(v etcd.View) {
+func (w *watch) decode(v client.View) {
 	maps.DeleteFunc(w.values, func(key string, _ value) bool {
 		_, there := v.Entries[key]
 		return !there
@@ -193,7 +195,7 @@ func (w *watch) id(key string) string {
 // failed reports that the view may be out of date.
 func (w *watch) failed(err error) {
 	w.guard.Failed(time.Now())
-	if etcd.Refused(err) {
+	if client.Refused(err) {
 		err = refusal{err}
 	}
 	w.report(discovery.Report{Err: err, Memory: w.memory()})

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sluice/discovery"
-	"sluice/etcd"
+	"sluice/discovery/etcd/client"
 	"sluice/test/consultest"
 	"sluice/test/etcdtest"
 	"sluice/test/parallel"
@@ -42,7 +42,7 @@ func watchService(t *testing.T, o Options, saved ...discovery.Instance) *watched
 	t.Helper()
 	w := &watched{t: t}
 	log := zerolog.New(&w.log)
-	sources := NewSources(etcd.NewClusters(func(string, error) {}), log)
+	sources := NewSources(client.NewClusters(func(string, error) {}), log)
 	source, err := sources.Source("star", o)
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +124,7 @@ func del(t *testing.T, c *clientv3.Client, key string) {
 
 // at returns options for the keys below /star/ of a cluster.
 func at(c *etcdtest.Cluster) Options {
-	return Options{Cluster: etcd.Options{Endpoints: strings.Join(c.Endpoints(), ",")}, Prefix: "/star/", Probation: time.Minute}
+	return Options{Cluster: client.Options{Endpoints: strings.Join(c.Endpoints(), ",")}, Prefix: "/star/", Probation: time.Minute}
 }
 
 func TestInstancesOfAPrefix(t *testing.T) {

@@ -24,8 +24,8 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/app"
 	"sluice/consul"
+	"sluice/consul/app"
 )
 
 func main() {

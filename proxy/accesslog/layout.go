@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"sluice/template"
+	"sluice/route/template"
 )
 
 // A layout is a line with variables, such as "$client $status".

@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // Format is the format of a line: FormatJSON, FormatCombined or a template.

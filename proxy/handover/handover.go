@@ -26,7 +26,7 @@ import (
 	"github.com/cloudflare/tableflip"
 	"golang.org/x/sys/unix"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // Handover is the process's part in a replacement, as the old or the new one. A process

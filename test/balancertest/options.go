@@ -8,7 +8,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
-	"sluice/orders"
+	"sluice/operator"
 )
 
 // Drain orders the drain of these instances, and ends that of all others.
@@ -19,14 +19,14 @@ func Drain(p *balancer.Pool, why string, ids ...discovery.Key) {
 }
 
 // Obey returns a store of orders that the pools obey, without a file and other replicas.
-func Obey(pools func() []*balancer.Pool) *orders.Peers {
-	var store *orders.Peers
+func Obey(pools func() []*balancer.Pool) *operator.Peers {
+	var store *operator.Peers
 	apply := func() {
 		for _, p := range pools() {
 			p.SetOrders(func(i discovery.Instance) balancer.Orders { return store.Set().For(i) })
 		}
 	}
-	store = orders.New(orders.Options{Changed: apply})
+	store = operator.New(operator.Options{Changed: apply})
 	apply()
 	return store
 }

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // node follows the instances on a node. Its query blocks if it has a slot. If there are

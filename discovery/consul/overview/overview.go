@@ -20,7 +20,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"sluice/consul"
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 const (

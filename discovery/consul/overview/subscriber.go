@@ -10,7 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"sluice/consul"
-	"sluice/panics"
+	"sluice/observe/panics"
 )
 
 // Overviews are the overviews of a client, one per scope with subscribers. It is safe

@@ -1,0 +1,383 @@
+package acme
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/certificates"
+	"sluice/consul"
+	"sluice/observe/panics"
+)
+
+const (
+	// maxReads is the maximum number of reads in flight, outside of orders and renewals, and
+	// within them. They must not take the connections of the watches.
+	maxReads = 8
+	// readTimeout bounds a read outside of orders and renewals.
+	readTimeout = 5 * time.Second
+	// unlockTimeout bounds the release of the locks at the end, and the wait for them.
+	unlockTimeout = 2 * time.Second
+
+	// The pause after an error of an order or renewal doubles from firstPause to maxPause.
+	firstPause = 100 * time.Millisecond
+	maxPause   = 10 * time.Second
+)
+
+// consulStorage is a certmagic.Storage in Consul's KV store, which replicas share. The
+// value of a key is that of certmagic, encrypted by cipher; its flags are the time of the last
+// change in milliseconds since 1970. It is safe for concurrent use.
+//
+// Operations with a context of patiently are repeated until they succeed: certmagic would
+// give up an order if Consul is away.
+type consulStorage struct {
+	client      *consul.Client
+	prefix      string
+	cipher      *certificates.Cipher // nil: values are not encrypted
+	log         zerolog.Logger
+	reading     [2]chan struct{} // one element for each read in flight: outside of orders and renewals, and within
+	stopProbing func()
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	locks  map[string]*consul.Lock // that are held, by name
+	asked  map[string]*asked       // reads in flight for those who ask outside of orders and renewals, by key
+	closed bool
+	errs   [2]error // of the last read and the last change; nil: it succeeded
+}
+
+// access is the kind of an operation. A token may be enough for one and not for the other.
+type access uint8
+
+const (
+	reads access = iota
+	changes
+)
+
+// newConsulStorage returns the storage below prefix. The caller must call close.
+func newConsulStorage(client *consul.Client, prefix string, cipher *certificates.Cipher, log zerolog.Logger) *consulStorage {
+	return &consulStorage{
+		client: client, prefix: prefix, cipher: cipher, log: log, reading: [2]chan struct{}{make(chan struct{}, maxReads), make(chan struct{}, maxReads)},
+		stopProbing: client.KeepProbing(), locks: make(map[string]*consul.Lock), asked: make(map[string]*asked),
+	}
+}
+
+type patience struct{}
+
+// patiently returns a context of operations that are repeated until they succeed, or ctx
+// ends.
+func patiently(ctx context.Context) context.Context { return context.WithValue(ctx, patience{}, true) }
+
+// key returns the key in Consul.
+func (s *consulStorage) key(key string) string { return path.Join(s.prefix, key) }
+
+// do calls operation, once or until it succeeds.
+func (s *consulStorage) do(ctx context.Context, a access, operation func(context.Context) error) error {
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		changed := s.client.Changed()
+		err := operation(ctx)
+		if errors.Is(err, fs.ErrNotExist) {
+			s.note(a, nil)
+			return err
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		s.note(a, err)
+		if err == nil || ctx.Value(patience{}) == nil || errors.Is(err, certificates.ErrSealed) || consul.Denied(err) && !mayPass(err) {
+			return err
+		}
+		timer := time.NewTimer(pause/2 + s.client.Jitter(pause))
+		select {
+		case <-timer.C:
+		case <-changed:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// mayPass reports whether an operator or time may end the refusal err.
+func mayPass(err error) bool { return consul.Forbidden(err) || consul.StatusCode(err) == 429 }
+
+// note records the result of an operation, and logs when errors begin and end.
+func (s *consulStorage) note(a access, err error) {
+	s.mu.Lock()
+	before := errors.Join(s.errs[:]...)
+	s.errs[a] = err
+	now := errors.Join(s.errs[:]...)
+	s.mu.Unlock()
+	if now != nil && before == nil {
+		s.log.Warn().Err(err).Str("keys", s.prefix).Msg("acme: the storage in Consul cannot be used: certificates stay in use, but are not renewed")
+	} else if now == nil && before != nil {
+		s.log.Info().Str("keys", s.prefix).Msg("acme: the storage in Consul can be used again")
+	}
+}
+
+// fault returns why the storage cannot be used, or nil.
+func (s *consulStorage) fault() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Join(s.errs[:]...)
+}
+
+// read calls operation as do does, with few others at the same time.
+func (s *consulStorage) read(ctx context.Context, operation func(context.Context) error) error {
+	reading := s.reading[1]
+	if ctx.Value(patience{}) == nil {
+		reading = s.reading[0]
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, readTimeout)
+		defer cancel()
+	}
+	select {
+	case reading <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-reading }()
+	return s.do(ctx, reads, operation)
+}
+
+// get returns the pair of a key, with its decrypted value. old: it must be encrypted anew. The
+// error is fs.ErrNotExist if there is none.
+func (s *consulStorage) get(ctx context.Context, key string) (pair *api.KVPair, old bool, err error) {
+	err = s.read(ctx, func(ctx context.Context) (err error) {
+		pair, _, err = s.client.Key(ctx, s.key(key), 0, 0)
+		switch {
+		case err != nil:
+			return err
+		case pair == nil:
+			return fs.ErrNotExist
+		}
+		pair.Value, old, err = s.cipher.Open(key, pair.Value)
+		return err
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("%s: %w", s.key(key), err)
+	}
+	return pair, old, nil
+}
+
+// encryptAll encrypts all values that the first key has not encrypted. It leaves out those
+// that are changed meanwhile: another replica has encrypted them.
+func (s *consulStorage) encryptAll(ctx context.Context) error {
+	keys, err := s.List(ctx, "", true)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	count := 0
+	var errs []error
+	for _, key := range keys {
+		if strings.HasPrefix(key, locks) {
+			continue
+		}
+		pair, old, err := s.get(ctx, key)
+		if err == nil && old {
+			pair.Value = s.cipher.Seal(key, pair.Value)
+			err = s.do(ctx, changes, func(ctx context.Context) error {
+				replaced, err := s.client.ReplaceKey(ctx, pair)
+				if replaced {
+					count++
+				}
+				return err
+			})
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	if count > 0 {
+		s.log.Info().Str("keys", s.prefix).Int("values", count).Msg("acme: values in Consul are now encrypted with the first key")
+	}
+	return errors.Join(errs...)
+}
+
+// locks is the directory of the locks.
+const locks = "locks/"
+
+// Load implements certmagic.Storage. Outside of orders and renewals, one read of a key serves
+// all who wait for it: anyone can cause them by requests for challenges.
+func (s *consulStorage) Load(ctx context.Context, key string) ([]byte, error) {
+	if ctx.Value(patience{}) != nil {
+		return s.load(ctx, key)
+	}
+	a := s.ask(key)
+	select {
+	case <-a.done:
+		return a.value, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// ask returns the read of a key that is under way, or begins one.
+func (s *consulStorage) ask(key string) *asked {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.asked[key]
+	if a == nil {
+		a = &asked{done: make(chan struct{})}
+		s.asked[key] = a
+		go func() {
+			a.err = panics.Err
+			defer close(a.done)
+			defer func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				delete(s.asked, key)
+			}()
+			defer panics.Contain(panics.Task, nil)
+			a.value, a.err = s.load(context.Background(), key)
+		}()
+	}
+	return a
+}
+
+// asked is a read that all who want the key wait for. It ends within readTimeout.
+type asked struct {
+	done  chan struct{}
+	value []byte // valid when done is closed
+	err   error
+}
+
+func (s *consulStorage) load(ctx context.Context, key string) ([]byte, error) {
+	pair, _, err := s.get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return pair.Value, nil
+}
+
+// Store implements certmagic.Storage.
+func (s *consulStorage) Store(ctx context.Context, key string, value []byte) error {
+	pair := &api.KVPair{Key: s.key(key), Value: s.cipher.Seal(key, value), Flags: uint64(time.Now().UnixMilli())}
+	return s.do(ctx, changes, func(ctx context.Context) error { return s.client.PutKey(ctx, pair) })
+}
+
+// Delete implements certmagic.Storage.
+func (s *consulStorage) Delete(ctx context.Context, key string) error {
+	return s.do(ctx, changes, func(ctx context.Context) error {
+		if err := s.client.DeleteKey(ctx, s.key(key)); err != nil {
+			return err
+		}
+		return s.client.DeleteKeysBelow(ctx, s.key(key)+"/")
+	})
+}
+
+// Exists implements certmagic.Storage.
+func (s *consulStorage) Exists(ctx context.Context, key string) bool {
+	_, err := s.Stat(ctx, key)
+	return err == nil
+}
+
+// List implements certmagic.Storage.
+func (s *consulStorage) List(ctx context.Context, directory string, recursive bool) (keys []string, err error) {
+	below, separator := s.key(directory)+"/", "/"
+	if recursive {
+		separator = ""
+	}
+	var names []string
+	err = s.read(ctx, func(ctx context.Context) (err error) {
+		if names, err = s.client.KeyNames(ctx, below, separator); err == nil && len(names) == 0 {
+			err = fs.ErrNotExist
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", below, err)
+	}
+	for _, name := range names {
+		keys = append(keys, path.Join(directory, strings.TrimPrefix(name, below)))
+	}
+	return keys, nil
+}
+
+// Stat implements certmagic.Storage.
+func (s *consulStorage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
+	pair, _, err := s.get(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err = s.List(ctx, key, false); err == nil {
+			return certmagic.KeyInfo{Key: key}, nil
+		}
+	}
+	if err != nil {
+		return certmagic.KeyInfo{}, err
+	}
+	return certmagic.KeyInfo{
+		Key: key, Modified: time.UnixMilli(int64(pair.Flags)), Size: int64(len(pair.Value)), IsTerminal: true,
+	}, nil
+}
+
+// Lock implements certmagic.Locker, by a session of its own.
+func (s *consulStorage) Lock(ctx context.Context, name string) error {
+	var lock *consul.Lock
+	err := s.do(ctx, changes, func(ctx context.Context) (err error) {
+		lock, err = s.client.Lock(ctx, s.key(locks+certmagic.StorageKeys.Safe(name)))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if !s.closed {
+		s.locks[name] = lock
+		s.mu.Unlock()
+		return nil
+	}
+	s.mu.Unlock()
+	return errors.Join(errClosed, lock.Unlock(context.WithoutCancel(ctx)))
+}
+
+// Unlock implements certmagic.Locker. It is no error if close has freed the lock.
+func (s *consulStorage) Unlock(ctx context.Context, name string) error {
+	s.mu.Lock()
+	lock := s.locks[name]
+	delete(s.locks, name)
+	s.mu.Unlock()
+	if lock == nil {
+		return nil
+	}
+	return s.unlock(ctx, name, lock)
+}
+
+func (s *consulStorage) unlock(ctx context.Context, name string, lock *consul.Lock) error {
+	if errors.Is(context.Cause(lock.Held), consul.ErrLockLost) {
+		s.log.Warn().Str("lock", name).Msg("acme: the lock was lost during its use: another replica may have done the same")
+	}
+	return lock.Unlock(ctx)
+}
+
+// close frees the locks, so that other replicas need not wait for their end. Later calls of
+// Lock fail.
+func (s *consulStorage) close() {
+	s.mu.Lock()
+	held := s.locks
+	s.locks, s.closed = make(map[string]*consul.Lock), true
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), unlockTimeout)
+	defer cancel()
+	var running sync.WaitGroup
+	for name, lock := range held {
+		running.Go(func() {
+			defer panics.Contain(panics.Task, nil)
+			if err := s.unlock(ctx, name, lock); err != nil {
+				s.log.Warn().Err(err).Str("lock", name).Msg("acme: the lock cannot be freed: it ends by itself")
+			}
+		})
+	}
+	running.Wait()
+	s.stopProbing()
+}

@@ -1,0 +1,119 @@
+package acme
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+
+	"sluice/observe/panics"
+)
+
+// A Pair is a certificate with its chain, and its private key, in PEM format. It is secret.
+type Pair struct {
+	Cert string `json:"cert"`
+	Key  string `json:"key"`
+}
+
+// Adopt puts certificates into use, by name, until the manager has later ones. They come from
+// a process or a manager before this one, and the storage may be away. Those that have
+// expired, or end before the one in use, are ignored.
+func (m *Manager) Adopt(pairs map[string]Pair) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, pair := range pairs {
+		name = strings.ToLower(name)
+		c, err := tls.X509KeyPair([]byte(pair.Cert), []byte(pair.Key))
+		if err != nil {
+			m.log.Warn().Str("name", name).Err(err).Msg("acme: an earlier certificate cannot be used")
+			continue
+		}
+		if before := m.inUseLocked(name); c.Leaf.NotAfter.After(time.Now()) && (before == nil || c.Leaf.NotAfter.After(before.Leaf.NotAfter)) {
+			m.adopted[name] = &c
+		}
+	}
+}
+
+// Pairs returns the certificates in use by name.
+func (m *Manager) Pairs() map[string]Pair {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	pairs := make(map[string]Pair)
+	for name := range m.names {
+		c := m.inUseLocked(name)
+		if c == nil {
+			continue
+		}
+		key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+		if err != nil {
+			m.log.Warn().Str("name", name).Err(err).Msg("acme: the private key cannot be handed on")
+			continue
+		}
+		var chain strings.Builder
+		for _, der := range c.Certificate {
+			_ = pem.Encode(&chain, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a Builder takes all
+		}
+		pairs[name] = Pair{chain.String(), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))}
+	}
+	return pairs
+}
+
+// Load puts the certificates of names in the storage into use, so that the first handshakes
+// find them. It asks once, until ctx ends: Manage goes on.
+func (m *Manager) Load(ctx context.Context, names []string) {
+	var running sync.WaitGroup
+	for _, name := range names {
+		name = strings.ToLower(name)
+		if !m.uses(name) {
+			running.Go(func() {
+				defer panics.Contain(panics.Task, nil)
+				if pair, err := m.stored(ctx, name); err == nil {
+					m.Adopt(map[string]Pair{name: pair})
+				}
+			})
+		}
+	}
+	running.Wait()
+}
+
+// uses reports whether a certificate of a name is in use.
+func (m *Manager) uses(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.inUseLocked(name) != nil
+}
+
+// stored returns what the storage, or its copy, has for a name.
+func (m *Manager) stored(ctx context.Context, name string) (p Pair, err error) {
+	for _, storage := range []certmagic.Storage{m.config.LocalCache, m.config.Storage} {
+		if storage == nil {
+			continue
+		}
+		issuer := m.issuer.IssuerKey()
+		var cert, key []byte
+		if cert, err = storage.Load(ctx, certmagic.StorageKeys.SiteCert(issuer, name)); err == nil {
+			key, err = storage.Load(ctx, certmagic.StorageKeys.SitePrivateKey(issuer, name))
+		}
+		if err == nil {
+			return Pair{string(cert), string(key)}, nil
+		}
+	}
+	return p, fmt.Errorf("acme: %w", err)
+}
+
+// inUseLocked returns the certificate of a name that ends last; nil: there is none.
+func (m *Manager) inUseLocked(name string) *tls.Certificate {
+	c := m.adopted[name]
+	for _, managed := range m.cache.AllMatchingCertificates(name) {
+		if c == nil || !managed.Leaf.NotAfter.Before(c.Leaf.NotAfter) {
+			c = &managed.Certificate
+		}
+	}
+	return c
+}

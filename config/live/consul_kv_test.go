@@ -1,0 +1,118 @@
+package live
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/config"
+	"sluice/consul"
+)
+
+// With allow_empty, an empty tree that the leader does not confirm at first is used as soon as it does.
+func TestEmptyTreeIsConfirmedLater(t *testing.T) {
+	t.Parallel()
+	deleted := make(chan struct{})
+	var questions atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Consul-KnownLeader", "true")
+		q := r.URL.Query()
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/status/leader"):
+			fmt.Fprint(w, `"127.0.0.1:8300"`)
+			return
+		case q.Has("consistent"):
+			if questions.Add(1) == 1 {
+				http.Error(w, "rpc error: No cluster leader", http.StatusInternalServerError)
+				return
+			}
+		case q.Get("index") == "10":
+			select {
+			case <-deleted:
+			case <-r.Context().Done():
+			}
+		case q.Get("index") != "": // nothing changes any more
+			<-r.Context().Done()
+			return
+		}
+		select {
+		case <-deleted:
+			w.Header().Set("X-Consul-Index", "11")
+			w.WriteHeader(http.StatusNotFound)
+		default:
+			w.Header().Set("X-Consul-Index", "10")
+			fmt.Fprintf(w, `[{"Key":"sluice/a.yaml","Value":%q,"ModifyIndex":10,"CreateIndex":10}]`, base64.StdEncoding.EncodeToString([]byte("{}")))
+		}
+	}))
+	defer server.Close()
+	client, err := consul.New(consul.Options{Addresses: []string{server.URL}, Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	reports, ended := make(chan Report), make(chan struct{})
+	k := &ConsulKV{Client: client, Name: "consul_kv:sluice/", Prefix: "sluice/", AllowEmpty: true, Wait: func() time.Duration { return 10 * time.Minute }}
+	go func() {
+		defer close(ended)
+		_ = k.Run(ctx, func(r Report) {
+			select {
+			case reports <- r:
+			case <-ctx.Done():
+			}
+		})
+	}()
+	defer func() {
+		cancel()
+		<-ended
+	}()
+	if r := <-reports; len(r.Said.Documents) != 1 {
+		t.Fatalf("%+v", r)
+	}
+	close(deleted)
+	for r := range reports {
+		if r.Err == nil && len(r.Said.Documents) == 0 {
+			break
+		}
+	}
+	if n := questions.Load(); n < 2 {
+		t.Errorf("the leader was asked %d times", n)
+	}
+}
+
+// An answer that is older than the last one, or has an old key that is new, is that of a Consul that
+// may have lost its state.
+func TestForgetfulConsul(t *testing.T) {
+	doc := func(name string) config.Document { return config.Document{Name: name, Text: name} }
+	for name, test := range map[string]struct {
+		index  uint64
+		keys   map[string]uint64
+		forgot bool
+	}{
+		"the same":                      {10, map[string]uint64{"a": 7, "b": 9}, false},
+		"a change and a new key":        {12, map[string]uint64{"a": 11, "c": 12}, false},
+		"a deletion":                    {11, map[string]uint64{"a": 7}, false},
+		"the index goes backwards":      {9, map[string]uint64{"a": 7}, true},
+		"an old key that was not there": {20, map[string]uint64{"c": 8}, true},
+		"all is gone":                   {20, nil, true},
+	} {
+		before := config.Source{Revision: "10", Documents: []config.Document{doc("a"), doc("b")}}
+		a := answer{said: config.Source{Revision: fmt.Sprint(test.index)}}
+		for key, index := range test.keys {
+			a.keys = append(a.keys, api.KVPair{Key: key, ModifyIndex: index})
+			a.said.Documents = append(a.said.Documents, doc(key))
+		}
+		if got := forgot(before, a); got != test.forgot {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

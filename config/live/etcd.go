@@ -1,0 +1,177 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/config"
+	"sluice/discovery"
+	"sluice/discovery/etcd/client"
+)
+
+// again is the time between attempts to use certificates that cannot be read.
+const again = 5 * time.Second
+
+// Etcd follows the keys in etcd that begin with a prefix. Documents are read when they have not
+// changed for a short time, as in ConsulKV. While there is an instance, or was one in its key,
+// there is the document Spec.Instances: the instances themselves are the matter of the service.
+//
+// A key that is deleted while the source is followed is meant, also the last one: the events of a
+// watch are committed, and lists are linearizable.
+type Etcd struct {
+	Clusters *client.Clusters
+	Options  client.Options
+	Spec     config.DynamicEtcd
+	Name     string        // of the source
+	Before   config.Source // what the source said before Run
+	Log      zerolog.Logger
+}
+
+// Run implements Source.
+func (e *Etcd) Run(ctx context.Context, report func(Report)) error {
+	cluster, err := e.Clusters.Cluster(e.Options)
+	for err != nil {
+		report(Report{Err: err})
+		select {
+		case <-time.After(again):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		cluster, err = e.Clusters.Cluster(e.Options)
+	}
+	t := newTree(e, report)
+	return cluster.Follow(ctx, client.FollowOptions{
+		Range: client.Range{Prefix: e.Spec.Prefix}, Read: t.read, After: positionOf(e.Before),
+		Failed: func(err error) {
+			t.failing = true
+			report(Report{Err: err})
+		},
+	})
+}
+
+// positionOf returns how far a source was followed.
+func positionOf(s config.Source) (p client.Position) {
+	cluster, err := strconv.ParseUint(s.Origin, 16, 64)
+	revision, err2 := strconv.ParseInt(s.Revision, 10, 64)
+	if err != nil || err2 != nil {
+		return p
+	}
+	return client.Position{Cluster: cluster, Revision: revision}
+}
+
+// tree is one run of Etcd. Only its goroutine uses it.
+type tree struct {
+	*Etcd
+	report func(Report)
+
+	instances map[string]bool // keys of instances: whether there was a usable value
+
+	known    bool
+	forgot   bool          // the cluster has lost its state since the last report
+	said     config.Source // the last report
+	failing  bool          // an error was reported since
+	problem  string        // why no instance is usable, as last reported
+	changing time.Time     // since when the documents differ from said; zero: they do not
+	last     config.Source // of the last view
+	moved    time.Time     // when last last changed
+}
+
+func newTree(e *Etcd, report func(Report)) *tree {
+	return &tree{Etcd: e, report: report}
+}
+
+// read reports a view, now or after a short time.
+func (t *tree) read(v client.View) (next time.Duration) {
+	now := time.Now()
+	t.forgot = t.forgot || v.Forgot
+	said, problem := t.documents(v)
+	if !slices.Equal(said.Documents, t.last.Documents) {
+		t.last, t.moved = said, now
+	}
+	switch {
+	case !t.known || t.failing || t.hasInstances(said) != t.hasInstances(t.said):
+	case slices.Equal(said.Documents, t.said.Documents):
+		t.changing, t.forgot = time.Time{}, false
+		t.tell(problem)
+		return 0
+	default:
+		if t.changing.IsZero() {
+			t.changing = t.moved
+		}
+		if wait := min(settleTime-now.Sub(t.moved), settleTimeMax-now.Sub(t.changing)); wait > 0 {
+			return wait
+		}
+	}
+	r := Report{Said: said, Forgot: t.forgot, Deleted: t.known && !t.forgot}
+	t.known, t.forgot, t.failing, t.said, t.problem, t.changing = true, false, false, said, "", time.Time{}
+	t.report(r)
+	t.tell(problem)
+	return 0
+}
+
+// tell reports that no instance is usable, or that this is over.
+func (t *tree) tell(problem string) {
+	switch {
+	case problem == t.problem:
+	case problem == "":
+		t.report(Report{Said: t.said, Deleted: true})
+	default:
+		t.report(Report{Err: errors.New(problem)})
+	}
+	t.problem = problem
+}
+
+// hasInstances reports whether s has the document of the instances.
+func (t *tree) hasInstances(s config.Source) bool {
+	name := t.Spec.Instances().Name
+	return slices.ContainsFunc(s.Documents, func(d config.Document) bool { return d.Name == name })
+}
+
+// documents returns what the entries say. problem is why none of the instances is usable; "" if
+// there is one, or there is none at all.
+func (t *tree) documents(v client.View) (said config.Source, problem string) {
+	said = config.Source{
+		Name: t.Name, Kind: config.KindEtcd, Revision: strconv.FormatInt(v.Revision, 10), Origin: strconv.FormatUint(v.Cluster, 16),
+	}
+	instances, usable := make(map[string]bool), false
+	for _, key := range slices.Sorted(maps.Keys(v.Entries)) {
+		rest, value := key[len(t.Spec.Prefix):], v.Entries[key].Value
+		if !config.IsInstance(rest) {
+			said.Documents = append(said.Documents, config.TreeDocument(config.KindEtcd, key, rest, string(value)))
+			continue
+		}
+		if rest == "" && len(value) == 0 {
+			continue // a directory, as some programs make them
+		}
+		// At the start an earlier process may have seen a usable value.
+		was, seen := t.instances[key]
+		was = was || !t.known && !seen && len(t.Before.Documents) > 0
+		_, err := discovery.ParseValue(t.Spec.Service, rest, value)
+		if err != nil && !was {
+			problem = fmt.Sprintf("etcd:%s: %v", key, err)
+			if !seen {
+				t.Log.Warn().Str("source", t.Name).Str("etcd_key", key).Err(err).Msg("etcd: a value cannot be used")
+			}
+		}
+		instances[key] = err == nil || was
+		usable = usable || instances[key]
+	}
+	t.instances = instances
+	if usable {
+		return t.withInstances(said), ""
+	}
+	return said, problem
+}
+
+// withInstances returns said with the document of the instances.
+func (t *tree) withInstances(said config.Source) config.Source {
+	said.Documents = append(said.Documents, t.Spec.Instances())
+	return said
+}

@@ -1,0 +1,28 @@
+package live
+
+import (
+	"context"
+
+	"sluice/config"
+)
+
+// Report is what a source says, or why that is not known.
+type Report struct {
+	Said config.Source // if Err is nil, without what the source has lost
+	// Forgot says that the source may have lost its state since the last report without an
+	// error: what is missing now may be lost.
+	Forgot bool
+	// Deleted says that the source has seen each document that is missing being deleted.
+	Deleted bool
+	// Err is why the documents are not known, or must not be believed. Those of the last
+	// report without an error stay in use.
+	Err error
+}
+
+// Source is a source of documents.
+type Source interface {
+	// Run follows the source until ctx ends, and returns ctx's error. It calls report, one
+	// call at a time, with what the source says at first, after each change and after each
+	// failure; also several times with the same. A [Memory] decides what a report removes.
+	Run(ctx context.Context, report func(Report)) error
+}

@@ -1,0 +1,312 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+
+	"sluice/certificates"
+)
+
+// Options are how to connect to a cluster.
+type Options struct {
+	Endpoints    string // URLs with commas between them; all http or all https
+	User         string // empty: without authentication
+	PasswordFile string // read again for each login
+	TLS          TLS    // for https
+}
+
+// TLS are the TLS settings of connections to a cluster. The files are in PEM format, and are read
+// again for each connection.
+type TLS struct {
+	CA         string // trusted certificates; empty: the system's
+	Cert, Key  string // of the client; empty: none
+	ServerName string // in the certificates of the members; empty: the host of the endpoint
+	Insecure   bool   // accept any certificate
+}
+
+const (
+	// A member that answers nothing for keepAliveTime + keepAliveTimeout is left for
+	// another one. Servers refuse pings more often than every 5 s.
+	keepAliveTime    = 10 * time.Second
+	keepAliveTimeout = 3 * time.Second
+
+	// maxReconnectDelay limits the time between two attempts to connect to a member. The
+	// default of gRPC is two minutes.
+	maxReconnectDelay = 2 * time.Second
+	connectTimeout    = 5 * time.Second
+
+	// maxRetries limits how often the client repeats a query by itself. With its default
+	// of 100 the only error is that the time is over.
+	maxRetries = 3
+)
+
+// Clusters are the clusters in use, so that followers of one cluster share a connection. It is
+// safe for concurrent use.
+type Clusters struct {
+	certificatesChanged func(endpoints string, err error)
+
+	mu  sync.Mutex // guards all
+	all map[Options]*Cluster
+}
+
+// NewClusters returns an empty set. certificatesChanged is called when the files of a cluster
+// have changed; err is why they cannot be used, and the previous ones stay in use.
+func NewClusters(certificatesChanged func(endpoints string, err error)) *Clusters {
+	return &Clusters{certificatesChanged: certificatesChanged, all: make(map[Options]*Cluster)}
+}
+
+// Cluster returns the cluster with these options. It reads the files of certificates, but does
+// not connect.
+func (c *Clusters) Cluster(o Options) (*Cluster, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known := c.all[o]; known != nil {
+		return known, nil
+	}
+	cluster := &Cluster{options: o, turn: make(chan struct{}, 1)}
+	cluster.connect = cluster.newClient
+	if strings.HasPrefix(o.Endpoints, "https:") {
+		var err error
+		cluster.tls, err = certificates.NewClient(certificates.ClientOptions{
+			Files:      certificates.Files{CA: o.TLS.CA, Cert: o.TLS.Cert, Key: o.TLS.Key},
+			ServerName: o.TLS.ServerName, InsecureSkipVerify: o.TLS.Insecure,
+			Changed: func(err error) { c.certificatesChanged(o.Endpoints, err) },
+		})
+		if err != nil {
+			return nil, fmt.Errorf("etcd: %w", err)
+		}
+	}
+	c.all[o] = cluster
+	return cluster, nil
+}
+
+// Certificates returns the certificates of the clusters that are followed and use TLS, by their
+// endpoints.
+func (c *Clusters) Certificates() map[string]certificates.Source {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make(map[string]certificates.Source)
+	for o, cluster := range c.all {
+		if cluster.tls != nil && cluster.followed() {
+			all[o.Endpoints] = cluster.tls
+		}
+	}
+	return all
+}
+
+// Cluster is an etcd cluster. It is connected while it is followed. It is safe for concurrent use.
+type Cluster struct {
+	options Options
+	tls     *certificates.Client // nil: without TLS
+	connect func(ctx context.Context, password string) (store, error)
+
+	users struct {
+		sync.Mutex
+		n int // followers
+	}
+
+	turn     chan struct{} // capacity 1: who has sent owns the fields below
+	store    store         // nil: not connected
+	password string        // that store has logged in with
+}
+
+// store is the part of a client that followers use.
+type store interface {
+	Get(ctx context.Context, key string, options ...clientv3.OpOption) (*clientv3.GetResponse, error)
+	Watch(ctx context.Context, key string, options ...clientv3.OpOption) clientv3.WatchChan
+	// AwaitConnected waits until a member is connected, or, without connected, until none
+	// is. It returns false if ctx ends before.
+	AwaitConnected(ctx context.Context, connected bool) bool
+	Close() error
+}
+
+func (c *Cluster) followed() bool {
+	c.users.Lock()
+	defer c.users.Unlock()
+	return c.users.n > 0
+}
+
+// join begins, and the returned function ends, a use of c. The last one closes the connection.
+func (c *Cluster) join() (leave func()) {
+	c.users.Lock()
+	c.users.n++
+	c.users.Unlock()
+	return func() {
+		c.users.Lock()
+		c.users.n--
+		c.users.Unlock()
+		c.turn <- struct{}{}
+		defer func() { <-c.turn }()
+		if !c.followed() {
+			c.closeStore()
+		}
+	}
+}
+
+// closeStore closes the connection. The caller has the turn.
+func (c *Cluster) closeStore() {
+	if c.store != nil {
+		_ = c.store.Close() // reports only that its context has ended
+		c.store = nil
+	}
+}
+
+// connected returns the connection. It connects if there is none, and again if the password has
+// changed.
+func (c *Cluster) connected(ctx context.Context) (store, error) {
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	password, err := c.readPassword()
+	if err != nil {
+		return nil, err
+	}
+	if c.store != nil && password == c.password {
+		return c.store, nil
+	}
+	c.closeStore()
+	if c.store, err = c.connect(ctx, password); err != nil {
+		c.store = nil
+		return nil, err
+	}
+	c.password = password
+	return c.store, nil
+}
+
+func (c *Cluster) readPassword() (string, error) {
+	if c.options.PasswordFile == "" {
+		return "", nil
+	}
+	data, err := os.ReadFile(c.options.PasswordFile)
+	if err != nil {
+		return "", fmt.Errorf("password file: %w", err)
+	}
+	password := strings.TrimRight(string(data), "\r\n")
+	if password == "" {
+		return "", fmt.Errorf("password file: %s is empty", c.options.PasswordFile)
+	}
+	return password, nil
+}
+
+// newClient returns a new client. With a user it logs in, which needs the cluster.
+func (c *Cluster) newClient(ctx context.Context, password string) (store, error) {
+	live, end := context.WithCancel(context.Background())
+	// The client lives longer than ctx, which limits only the login.
+	stop := context.AfterFunc(ctx, end)
+	options := []grpc.DialOption{
+		grpc.WithUserAgent("sluice"),
+		grpc.WithChainUnaryInterceptor(record),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxReconnectDelay},
+			MinConnectTimeout: connectTimeout,
+		}),
+	}
+	if c.tls != nil {
+		options = append(options, grpc.WithTransportCredentials(freshCredentials{c.tls.Config}))
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints:            strings.Split(c.options.Endpoints, ","),
+		Username:             c.options.User,
+		Password:             password,
+		Context:              live,
+		DialTimeout:          answerTimeout,
+		DialKeepAliveTime:    keepAliveTime,
+		DialKeepAliveTimeout: keepAliveTimeout,
+		DialOptions:          options,
+		MaxUnaryRetries:      maxRetries,
+		Logger:               zap.NewNop(), // it writes to standard error otherwise
+	})
+	if err != nil {
+		end()
+		return nil, fmt.Errorf("log in: %w", err)
+	}
+	opened := &connection{client, end}
+	if !stop() {
+		_ = opened.Close()
+		return nil, context.Cause(ctx)
+	}
+	return opened, nil
+}
+
+// connection is a client with the function that ends its context.
+type connection struct {
+	*clientv3.Client
+	end context.CancelFunc
+}
+
+// Close closes the connection, and waits until nothing of it runs.
+func (c *connection) Close() error {
+	defer c.end()
+	return c.Client.Close()
+}
+
+// AwaitConnected implements store.
+func (c *connection) AwaitConnected(ctx context.Context, connected bool) bool {
+	conn := c.ActiveConnection()
+	for {
+		state := conn.GetState()
+		if (state == connectivity.Ready) == connected {
+			return true
+		}
+		if !conn.WaitForStateChange(ctx, state) {
+			return false
+		}
+	}
+}
+
+// traceKey is the key of a *trace in a context.
+type traceKey struct{}
+
+// trace is what is known about a query beside its result.
+type trace struct {
+	member peer.Peer
+	err    error // of the last attempt: the client returns only that the time is over
+}
+
+// record records an attempt of a query, if its context has a trace.
+func record(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	t, ok := ctx.Value(traceKey{}).(*trace)
+	if !ok {
+		return invoke(ctx, method, request, reply, conn, options...)
+	}
+	t.err = invoke(ctx, method, request, reply, conn, append(options, grpc.Peer(&t.member))...)
+	return t.err
+}
+
+// freshCredentials take a new TLS configuration for each connection.
+type freshCredentials struct{ config func() *tls.Config }
+
+func (c freshCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	config := c.config()
+	return credentials.NewTLS(config).ClientHandshake(ctx, cmp.Or(config.ServerName, authority), raw)
+}
+
+func (c freshCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return credentials.NewTLS(c.config()).ServerHandshake(raw)
+}
+
+func (c freshCredentials) Info() credentials.ProtocolInfo {
+	return credentials.NewTLS(c.config()).Info()
+}
+
+func (c freshCredentials) Clone() credentials.TransportCredentials { return c }
+
+func (c freshCredentials) OverrideServerName(string) error { return nil }

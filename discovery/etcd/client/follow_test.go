@@ -1,0 +1,438 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// fake is a cluster in memory with its client, for virtual time.
+type fake struct {
+	mu       sync.Mutex
+	id       uint64
+	revision int64
+	entries  map[string]Entry
+	down     error         // of every query
+	frozen   bool          // nothing is answered
+	deaf     bool          // watches get no events
+	watches  []*fakeWatch  // open
+	lost     chan struct{} // closed when no member is connected
+	lists    int
+	counts   int
+	opened   int
+	closed   int
+}
+
+type fakeWatch struct {
+	ctx    context.Context
+	events chan clientv3.WatchResponse
+}
+
+func newFake() *fake {
+	return &fake{id: 1, revision: 100, entries: make(map[string]Entry), lost: make(chan struct{})}
+}
+
+func (f *fake) Get(ctx context.Context, key string, options ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	op := clientv3.OpGet(key, options...)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if op.IsCountOnly() {
+		f.counts++
+	} else {
+		f.lists++
+	}
+	if f.frozen {
+		f.mu.Unlock()
+		<-ctx.Done()
+		f.mu.Lock()
+		return nil, ctx.Err()
+	}
+	if f.down != nil {
+		return nil, f.down
+	}
+	r := &clientv3.GetResponse{Header: &etcdserverpb.ResponseHeader{ClusterId: f.id, Revision: f.revision}, Count: int64(len(f.entries))}
+	if !op.IsCountOnly() {
+		for _, key := range slices.Sorted(maps.Keys(f.entries)) {
+			e := f.entries[key]
+			r.Kvs = append(r.Kvs, &mvccpb.KeyValue{Key: []byte(key), Value: e.Value, CreateRevision: e.Created, ModRevision: e.Modified})
+		}
+	}
+	return r, nil
+}
+
+func (f *fake) Watch(ctx context.Context, key string, options ...clientv3.OpOption) clientv3.WatchChan {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.frozen {
+		f.mu.Unlock()
+		<-ctx.Done()
+		f.mu.Lock()
+	}
+	w := &fakeWatch{ctx, make(chan clientv3.WatchResponse, 1000)}
+	if ctx.Err() != nil {
+		close(w.events)
+		return w.events
+	}
+	f.opened++
+	f.watches = append(f.watches, w)
+	return w.events
+}
+
+func (f *fake) AwaitConnected(ctx context.Context, connected bool) bool {
+	if connected {
+		<-ctx.Done()
+		return false
+	}
+	select {
+	case <-f.lost:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (f *fake) Close() error {
+	f.closed++
+	return nil
+}
+
+// put writes a key, and sends its event; an empty value deletes the key.
+func (f *fake) put(key, value string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.revision++
+	e := &clientv3.Event{Type: clientv3.EventTypePut, Kv: &mvccpb.KeyValue{Key: []byte(key), Value: []byte(value), ModRevision: f.revision}}
+	if value == "" {
+		e.Type = clientv3.EventTypeDelete
+		delete(f.entries, key)
+	} else {
+		f.entries[key] = Entry{Value: []byte(value), Created: f.revision, Modified: f.revision}
+	}
+	if !f.deaf {
+		f.sendLocked(clientv3.WatchResponse{Header: &etcdserverpb.ResponseHeader{ClusterId: f.id, Revision: f.revision}, Events: []*clientv3.Event{e}})
+	}
+}
+
+func (f *fake) sendLocked(r clientv3.WatchResponse) {
+	for _, w := range f.watches {
+		if w.ctx.Err() == nil {
+			w.events <- r
+		}
+	}
+}
+
+func (f *fake) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+// inBubble follows the keys below /p/ of a fake in virtual time. happened returns what Read and
+// Failed got since its last call: "15s a=1", with a "!" in front if the cluster forgot, or
+// "3s: error".
+func inBubble(t *testing.T, run func(t *testing.T, f *fake, happened func() []string)) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		c := &Cluster{
+			options: Options{Endpoints: "http://fake", User: "sluice"}, turn: make(chan struct{}, 1),
+			connect: func(context.Context, string) (store, error) { return f, nil },
+		}
+		begin := time.Now()
+		var mu sync.Mutex
+		var all []string
+		note := func(format string, args ...any) {
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, fmt.Sprintf("%v", time.Since(begin).Round(10*time.Millisecond))+fmt.Sprintf(format, args...))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- c.Follow(ctx, FollowOptions{
+				Range: Range{Prefix: "/p/"},
+				Read: func(v View) time.Duration {
+					text := ""
+					if v.Forgot {
+						text = " !"
+					}
+					for _, key := range slices.Sorted(maps.Keys(v.Entries)) {
+						text += " " + strings.TrimPrefix(key, "/p/") + "=" + string(v.Entries[key].Value)
+					}
+					note("%s", text)
+					return 0
+				},
+				Failed: func(err error) { note(": %v", err) },
+			})
+		}()
+		run(t, f, func() []string {
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			now := all
+			all = nil
+			return now
+		})
+		cancel()
+		if err := <-ended; err != context.Canceled {
+			t.Errorf("Follow returned %v", err)
+		}
+		if f.closed != 1 {
+			t.Errorf("the connection was closed %d times", f.closed)
+		}
+	})
+}
+
+func expect(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+// Several changes that have arrived are one view; each heartbeat confirms the view.
+func TestChangesAndHeartbeats(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake, happened func() []string) {
+		expect(t, happened(), "0s")
+		time.Sleep(time.Second)
+		f.put("/p/a", "1")
+		expect(t, happened(), "1s a=1")
+		f.put("/p/b", "2")
+		f.put("/p/a", "")
+		if got := happened(); len(got) == 0 || got[len(got)-1] != "1s b=2" {
+			t.Errorf("got %q", got)
+		}
+		time.Sleep(15 * time.Second)
+		expect(t, happened(), "16s b=2")
+		if f.opened != 1 || f.lists != 1 || f.counts != 1 {
+			t.Errorf("%d watches, %d lists, %d counts", f.opened, f.lists, f.counts)
+		}
+	})
+}
+
+// A frozen cluster is noticed by two heartbeats, a second apart, that have 3 s each.
+func TestTwoHeartbeatsWithoutAnAnswer(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake, happened func() []string) {
+		happened()
+		f.set(func() { f.frozen = true })
+		time.Sleep(15*time.Second + 3*time.Second + time.Second + 2999*time.Millisecond)
+		expect(t, happened())
+		time.Sleep(time.Millisecond)
+		expect(t, happened(), "22s: etcd http://fake: no answer: context deadline exceeded")
+		f.set(func() { f.frozen = false })
+		time.Sleep(6 * time.Second) // a list may have begun before
+		if got := happened(); len(got) == 0 || strings.Contains(got[len(got)-1], ":") {
+			t.Errorf("after the outage: %q", got)
+		}
+	})
+}
+
+// One lost heartbeat is no failure.
+func TestOneHeartbeatWithoutAnAnswer(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake, happened func() []string) {
+		happened()
+		f.set(func() { f.frozen = true })
+		time.Sleep(18 * time.Second)
+		f.set(func() { f.frozen = false })
+		time.Sleep(time.Second)
+		expect(t, happened(), "19s")
+		if f.opened != 1 {
+			t.Errorf("%d watches", f.opened)
+		}
+	})
+}
+
+// With no connection, one heartbeat is enough.
+func TestLostConnection(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake, happened func() []string) {
+		happened()
+		f.set(func() { f.down = rpctypes.ErrNoLeader })
+		time.Sleep(time.Second)
+		close(f.lost)
+		expect(t, happened()[:1], "1s: etcd: etcdserver: no leader")
+	})
+}
+
+// The delay after errors grows to 5 s, ± 50 %.
+func TestDelayAfterErrors(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake, happened func() []string) {
+		f.set(func() { f.down = errors.New("down") })
+		time.Sleep(5 * time.Minute)
+		if n := len(happened()); n < 40 || n > 140 { // 60 of 5 s, and the short ones
+			t.Errorf("%d queries in 5 minutes", n)
+		}
+		f.set(func() { f.down = nil })
+		time.Sleep(7500 * time.Millisecond)
+		if got := happened(); len(got) == 0 || strings.Contains(got[len(got)-1], "down") {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+// A refusal of the user is told at the first heartbeat.
+func TestRevokedPermission(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake, happened func() []string) {
+		happened()
+		f.set(func() { f.down = rpctypes.ErrPermissionDenied })
+		time.Sleep(15 * time.Second)
+		got := happened()
+		if want := `15s: etcd: the user "sluice" needs the read permission for prefix "/p/": etcdserver: permission denied`; len(got) == 0 || got[0] != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
+// After compaction the keys are listed, and that is no failure.
+func TestCompaction(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake, happened func() []string) {
+		happened()
+		f.set(func() {
+			f.entries["/p/a"] = Entry{Value: []byte("1"), Modified: 100}
+			f.sendLocked(clientv3.WatchResponse{Header: &etcdserverpb.ResponseHeader{ClusterId: 1}, Canceled: true, CompactRevision: 105})
+		})
+		time.Sleep(time.Second)
+		got := happened()
+		if len(got) != 1 || !strings.HasSuffix(got[0], " a=1") {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// A cluster that was restored is noticed by its revision, its id, or an older value.
+func TestForgot(t *testing.T) {
+	for what, change := range map[string]func(f *fake){
+		"revision": func(f *fake) { f.revision = 99 },
+		"id":       func(f *fake) { f.id, f.revision = 2, 1000 },
+	} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, f *fake, happened func() []string) {
+				f.put("/p/a", "1")
+				f.put("/p/b", "1")
+				happened()
+				f.set(func() {
+					delete(f.entries, "/p/b")
+					change(f)
+				})
+				time.Sleep(16 * time.Second)
+				got := happened()
+				if len(got) != 1 || !strings.HasSuffix(got[0], " ! a=1") {
+					t.Errorf("got %q", got)
+				}
+				time.Sleep(time.Minute)
+				if got := strings.Join(happened(), ";"); strings.Contains(got, "!") {
+					t.Errorf("forgot again: %q", got)
+				}
+			})
+		})
+	}
+	t.Run("older value", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, f *fake, happened func() []string) {
+			f.put("/p/a", "1")
+			f.put("/p/a", "2")
+			happened()
+			f.set(func() {
+				f.entries["/p/a"] = Entry{Value: []byte("1"), Modified: 101}
+				f.revision = 1000
+			})
+			time.Sleep(6 * time.Minute) // the next list
+			if got := happened(); !slices.ContainsFunc(got, func(s string) bool { return strings.HasSuffix(s, " ! a=1") }) {
+				t.Errorf("got %q", got)
+			}
+		})
+	})
+}
+
+// A watch that misses changes is replaced when two heartbeats have counted other keys.
+func TestDeafWatch(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake, happened func() []string) {
+		happened()
+		f.set(func() { f.deaf = true })
+		f.put("/p/a", "1")
+		time.Sleep(15 * time.Second)
+		expect(t, happened())
+		time.Sleep(1200 * time.Millisecond)
+		got := happened()
+		if len(got) != 1 || !strings.HasSuffix(got[0], " a=1") {
+			t.Errorf("got %q", got)
+		}
+		if f.opened != 2 {
+			t.Errorf("%d watches", f.opened)
+		}
+	})
+}
+
+// A change that a count cannot show is found by the list every 5 min.
+func TestListNowAndThen(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake, happened func() []string) {
+		f.put("/p/a", "1")
+		happened()
+		f.set(func() { f.deaf = true })
+		f.put("/p/a", "2")
+		time.Sleep(4 * time.Minute)
+		if got := happened(); !strings.HasSuffix(got[len(got)-1], " a=1") {
+			t.Errorf("got %q", got)
+		}
+		time.Sleep(2 * time.Minute)
+		if got := happened(); !strings.HasSuffix(got[len(got)-1], " a=2") {
+			t.Errorf("got %q", got)
+		}
+		if f.opened != 1 {
+			t.Errorf("%d watches", f.opened)
+		}
+	})
+}
+
+// A watch that the cluster does not confirm ends after 5 s.
+func TestWatchIsNotConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.frozen = true
+		w := &watch{follower: &follower{cluster: &Cluster{}, options: FollowOptions{Range: Range{Prefix: "/p/"}}}, store: f}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		begin := time.Now()
+		_, err := w.open(ctx, cancel)
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != answerTimeout {
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+	})
+}
+
+// The connection is shared, and made again with a new password.
+func TestOneConnectionForAllFollowers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		connected := 0
+		f := newFake()
+		c := &Cluster{turn: make(chan struct{}, 1), connect: func(context.Context, string) (store, error) {
+			connected++
+			return f, nil
+		}}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		for range 3 {
+			running.Go(func() {
+				_ = c.Follow(ctx, FollowOptions{Range: Range{Prefix: "/p/"}, Read: func(View) time.Duration { return 0 }, Failed: func(error) {}})
+			})
+		}
+		synctest.Wait()
+		if connected != 1 || f.opened != 3 || !c.followed() {
+			t.Errorf("%d connections, %d watches", connected, f.opened)
+		}
+		cancel()
+		running.Wait()
+		if f.closed != 1 || c.store != nil || c.followed() {
+			t.Errorf("closed %d times", f.closed)
+		}
+	})
+}

@@ -1,0 +1,328 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"sluice/test/consultest"
+	"sluice/test/etcdtest"
+)
+
+// following is a follower of a real etcd.
+type following struct {
+	t    *testing.T
+	stop context.CancelFunc
+
+	mu     sync.Mutex
+	views  []string // "a=1 b=2", with a "!" in front if Forgot
+	errs   []error
+	failed bool // since the last view
+}
+
+// follow follows the prefix /p/ until the test ends.
+func follow(t *testing.T, o Options) *following {
+	t.Helper()
+	f := &following{t: t}
+	cluster, err := NewClusters(func(string, error) {}).Cluster(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	f.stop = cancel
+	var running sync.WaitGroup
+	running.Go(func() {
+		err := cluster.Follow(ctx, FollowOptions{
+			Range: Range{Prefix: "/p/"},
+			Read: func(v View) time.Duration {
+				var text []string
+				for _, key := range slices.Sorted(maps.Keys(v.Entries)) {
+					text = append(text, strings.TrimPrefix(key, "/p/")+"="+string(v.Entries[key].Value))
+				}
+				line := strings.Join(text, " ")
+				if v.Forgot {
+					line = "!" + line
+				}
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.views = append(f.views, line)
+				f.failed = false
+				return 300 * time.Millisecond // a heartbeat this often, so that tests do not wait
+			},
+			Failed: func(err error) {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.errs = append(f.errs, err)
+				f.failed = true
+			},
+		})
+		if err != context.Canceled {
+			t.Errorf("Follow returned %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		if t.Failed() {
+			t.Logf("views %q, errors %v", f.views, f.errs)
+		}
+	})
+	return f
+}
+
+// await waits until the last view is want.
+func (f *following) await(want string) {
+	f.t.Helper()
+	consultest.Await(f.t, fmt.Sprintf("the view %q", want), func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.views) > 0 && f.views[len(f.views)-1] == want
+	})
+}
+
+// awaitFailing waits until the view is out of date for a reason that contains text.
+func (f *following) awaitFailing(text string) {
+	f.t.Helper()
+	consultest.Await(f.t, "a failure: "+text, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.failed && strings.Contains(f.errs[len(f.errs)-1].Error(), text)
+	})
+}
+
+// seen reports whether a view was text.
+func (f *following) seen(text string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Contains(f.views, text)
+}
+
+func put(t *testing.T, c *clientv3.Client, pairs ...string) {
+	t.Helper()
+	for i := 0; i < len(pairs); i += 2 {
+		if _, err := c.Put(t.Context(), "/p/"+pairs[i], pairs[i+1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func del(t *testing.T, c *clientv3.Client, key string, options ...clientv3.OpOption) {
+	t.Helper()
+	if _, err := c.Delete(t.Context(), "/p/"+key, options...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFollowChanges(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	client := c.Client(t)
+	put(t, client, "a", "1")
+	f := follow(t, Options{Endpoints: c.Endpoints()[0]})
+	f.await("a=1")
+	put(t, client, "b", "2")
+	f.await("a=1 b=2")
+	put(t, client, "a", "3")
+	f.await("a=3 b=2")
+	lease, err := client.Grant(t.Context(), 3600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Put(t.Context(), "/p/c", "4", clientv3.WithLease(lease.ID)); err != nil {
+		t.Fatal(err)
+	}
+	f.await("a=3 b=2 c=4")
+	if _, err := client.Revoke(t.Context(), lease.ID); err != nil { // as its end does
+		t.Fatal(err)
+	}
+	f.await("a=3 b=2")
+	// A transaction is one change.
+	if _, err := client.Txn(t.Context()).Then(clientv3.OpPut("/p/a", "5"), clientv3.OpPut("/p/b", "6"), clientv3.OpDelete("/p/c")).Commit(); err != nil {
+		t.Fatal(err)
+	}
+	f.await("a=5 b=6")
+	if f.seen("a=5 b=2") {
+		t.Error("a part of a transaction was seen")
+	}
+	del(t, client, "", clientv3.WithPrefix())
+	f.await("")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, v := range f.views {
+		if strings.HasPrefix(v, "!") {
+			t.Errorf("the cluster has not forgotten anything: %q", v)
+		}
+	}
+	for _, err := range f.errs {
+		if !strings.Contains(err.Error(), "no answer") { // the machine may have stood still for longer than a heartbeat
+			t.Error(err)
+		}
+	}
+}
+
+func TestFollowThroughARestart(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	m, client := c.Members[0], c.Client(t)
+	put(t, client, "a", "1", "b", "1")
+	f := follow(t, Options{Endpoints: m.Endpoint})
+	f.await("a=1 b=1")
+	if err := m.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	f.awaitFailing("connection refused")
+	if err := m.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	c.Await(t)
+	put(t, client, "a", "2")
+	del(t, client, "b")
+	f.await("a=2")
+	if f.seen("") || f.seen("!a=2") {
+		t.Error("the restart was taken for a loss")
+	}
+}
+
+func TestFollowAFrozenMember(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	m, client := c.Members[0], c.Client(t)
+	put(t, client, "a", "1")
+	f := follow(t, Options{Endpoints: m.Endpoint})
+	f.await("a=1")
+	if err := m.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	f.awaitFailing("no answer")
+	if err := m.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, client, "a", "2")
+	f.await("a=2")
+}
+
+func TestFollowCompactedWhileAway(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	client := c.Client(t)
+	put(t, client, "a", "1", "b", "1")
+	relay := newRelay(t, strings.TrimPrefix(c.Endpoints()[0], "http://"))
+	f := follow(t, Options{Endpoints: "http://" + relay.address()})
+	f.await("a=1 b=1")
+	relay.cut()
+	f.awaitFailing("")
+	del(t, client, "b")
+	for i := range 10 {
+		put(t, client, "a", fmt.Sprint(i))
+	}
+	now, err := client.Get(t.Context(), "/p/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Compact(t.Context(), now.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
+		t.Fatal(err)
+	}
+	relay.mend()
+	f.await("a=9")
+}
+
+func TestFollowRestoredData(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	m, client := c.Members[0], c.Client(t)
+	put(t, client, "a", "1")
+	if err := m.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	backup := m.Save(t)
+	if err := m.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	c.Await(t)
+	put(t, client, "b", "1")
+	f := follow(t, Options{Endpoints: m.Endpoint})
+	f.await("a=1 b=1")
+	if err := m.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	m.Restore(t, backup)
+	if err := m.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	c.Await(t)
+	consultest.Await(t, "the loss is noticed", func() bool { return f.seen("!a=1") })
+	put(t, client, "c", "1") // the watch works at the lower revision
+	f.await("a=1 c=1")
+}
+
+func TestFollowAnEmptiedCluster(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	m, client := c.Members[0], c.Client(t)
+	put(t, client, "a", "1", "b", "1")
+	f := follow(t, Options{Endpoints: m.Endpoint})
+	f.await("a=1 b=1")
+	if err := m.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	m.Restore(t, "")
+	if err := m.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	c.Await(t)
+	consultest.Await(t, "the loss is noticed", func() bool { return f.seen("!") })
+	if f.seen("a=1") || f.seen("b=1") {
+		t.Error("the last keys were not removed together")
+	}
+	put(t, client, "a", "2")
+	f.await("a=2")
+}
+
+// The leader is lost with two of three members; the third answers, but only what it knows.
+func TestFollowWithoutALeader(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{Members: 3})
+	client := c.Client(t)
+	put(t, client, "a", "1")
+	f := follow(t, Options{Endpoints: strings.Join(c.Endpoints(), ",")})
+	f.await("a=1")
+	for _, m := range c.Members[:2] {
+		if err := m.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.awaitFailing("")
+	for _, m := range c.Members[:2] {
+		if err := m.Launch(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Await(t)
+	put(t, client, "a", "2")
+	f.await("a=2")
+	// One of three may fail.
+	if err := c.Members[2].Kill(); err != nil {
+		t.Fatal(err)
+	}
+	consultest.Await(t, "a write with two members", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := client.Put(ctx, "/p/a", "3")
+		return err == nil
+	})
+	f.await("a=3")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, v := range f.views {
+		if strings.HasPrefix(v, "!") || v == "" {
+			t.Errorf("the loss of a leader was taken for a loss of state: %q", v)
+		}
+	}
+}

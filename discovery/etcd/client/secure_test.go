@@ -1,0 +1,111 @@
+package client
+
+import (
+	"crypto/x509"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"sluice/test/etcdtest"
+	"sluice/test/testcert"
+)
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The user's permission is revoked and granted again; its password changes in etcd, and then
+// in the file.
+func TestFollowWithAUser(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	client := c.Client(t)
+	put(t, client, "a", "1")
+	ctx := t.Context()
+	do := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	grant := func(c *clientv3.Client) {
+		t.Helper()
+		do(c.RoleGrantPermission(ctx, "reader", "/p/", clientv3.GetPrefixRangeEnd("/p/"), clientv3.PermissionType(clientv3.PermRead)))
+	}
+	do(client.UserAdd(ctx, "root", "root"))
+	do(client.UserGrantRole(ctx, "root", "root"))
+	do(client.RoleAdd(ctx, "reader"))
+	grant(client)
+	do(client.UserAdd(ctx, "sluice", "first"))
+	do(client.UserGrantRole(ctx, "sluice", "reader"))
+	do(client.AuthEnable(ctx))
+	root := c.Client(t, func(c *clientv3.Config) { c.Username, c.Password = "root", "root" })
+
+	password := filepath.Join(t.TempDir(), "password")
+	write(t, password, "wrong\n")
+	f := follow(t, Options{Endpoints: c.Endpoints()[0], User: "sluice", PasswordFile: password})
+	f.awaitFailing("authentication failed")
+	write(t, password, "first\n")
+	f.await("a=1")
+
+	do(root.RoleRevokePermission(ctx, "reader", "/p/", clientv3.GetPrefixRangeEnd("/p/")))
+	f.awaitFailing(`the user "sluice" needs the read permission for prefix "/p/"`)
+	put(t, root, "a", "2")
+	grant(root)
+	f.await("a=2")
+
+	do(root.UserChangePassword(ctx, "sluice", "second"))
+	f.awaitFailing("authentication failed")
+	write(t, password, "second")
+	put(t, root, "a", "3")
+	f.await("a=3")
+	for _, v := range f.views {
+		if v != "a=1" && v != "a=2" && v != "a=3" {
+			t.Errorf("view %q", v)
+		}
+	}
+
+	nobody := follow(t, Options{Endpoints: c.Endpoints()[0]})
+	nobody.awaitFailing("the cluster wants a user")
+}
+
+// The cluster asks for client certificates. The files are read again: the first ones cannot be
+// used.
+func TestFollowWithTLS(t *testing.T) {
+	t.Parallel()
+	dir, other := t.TempDir(), t.TempDir()
+	loopback := func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} }
+	server := testcert.Write(t, dir, "server", loopback)
+	trusted := testcert.Write(t, dir, "client")
+	c := etcdtest.Start(t, etcdtest.Options{HTTPS: true, Args: []string{
+		"--cert-file", server.Cert, "--key-file", server.Key, "--client-cert-auth", "--trusted-ca-file", trusted.Cert,
+	}})
+	own := testcert.Write(t, other, "client")
+	f := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: TLS{CA: server.Cert, Cert: own.Cert, Key: own.Key}})
+	// These fail at the same time as f.
+	stranger := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: TLS{Cert: trusted.Cert, Key: trusted.Key}})
+	named := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: TLS{CA: server.Cert, Cert: trusted.Cert, Key: trusted.Key, ServerName: "other"}})
+	f.awaitFailing("certificate")
+	for _, copy := range [][2]string{{trusted.Cert, own.Cert}, {trusted.Key, own.Key}} {
+		data, err := os.ReadFile(copy[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, copy[1], string(data))
+	}
+	f.await("")
+
+	stranger.awaitFailing("unknown authority")
+	named.awaitFailing("not other")
+	careless := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: TLS{Cert: trusted.Cert, Key: trusted.Key, Insecure: true}})
+	careless.await("")
+	if stranger.seen("") || named.seen("") {
+		t.Error("a certificate was accepted that must not be")
+	}
+}

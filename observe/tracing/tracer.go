@@ -1,0 +1,228 @@
+package tracing
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"sluice/observe/panics"
+)
+
+// Options configure a Tracer.
+type Options struct {
+	// Endpoint is the URL of the collector without the path of traces.
+	Endpoint string
+	Headers  map[string]string // of the requests to it
+	// Sample is the share of traces that begin here and are exported, from 0 to 1.
+	Sample float64
+
+	// The resource of the spans.
+
+	Service  string
+	Instance string // empty: unknown
+	Version  string
+
+	Counters *Counters
+
+	// Notify, if not nil, is called with the error when the export begins to fail, and
+	// with nil when it works again.
+	Notify func(error)
+}
+
+const (
+	// maxQueued bounds the requests that wait for the export.
+	maxQueued = 2048
+	// maxBatch bounds the requests of one export.
+	maxBatch = 512
+	// exportEvery is how long a request waits for others at most.
+	exportEvery = time.Second
+	// exportTimeout bounds an export with its retries.
+	exportTimeout = 10 * time.Second
+	// closeTimeout bounds the last exports.
+	closeTimeout = 3 * time.Second
+)
+
+// A Tracer decides which requests are traced, and exports their spans. It is safe for
+// concurrent use.
+type Tracer struct {
+	threshold uint64 // a random 64-bit number below it selects a trace
+	every     bool
+	client    otlptrace.Client
+	resource  *tracepb.ResourceSpans // its fields are copied
+	notify    func(error)
+
+	queue  chan *Request
+	quit   chan struct{}
+	stop   func() // closes quit
+	done   chan struct{}
+	ctx    context.Context // of exports
+	cancel context.CancelFunc
+
+	counts  *Counters
+	failing bool // of the goroutine that exports
+}
+
+// Counts are numbers of spans.
+type Counts struct {
+	Exported uint64
+	Dropped  uint64 // too many were waiting for the collector
+	Failed   uint64 // the collector was not there, or did not take them
+}
+
+// Counters have Counts, to which several Tracers may add. The zero value is ready for use.
+type Counters struct{ exported, dropped, failed atomic.Uint64 }
+
+// Read returns the numbers of spans until now.
+func (c *Counters) Read() Counts {
+	return Counts{c.exported.Load(), c.dropped.Load(), c.failed.Load()}
+}
+
+// New starts a Tracer. The caller must call Close.
+func New(o Options) (*Tracer, error) {
+	endpoint, err := url.JoinPath(o.Endpoint, "v1/traces")
+	if err != nil {
+		return nil, fmt.Errorf("tracing: %w", err)
+	}
+	t := &Tracer{
+		threshold: uint64(math.Ldexp(min(o.Sample, 1-1.0/(1<<53)), 64)), every: o.Sample >= 1,
+		client: otlptracehttp.NewClient(
+			otlptracehttp.WithEndpointURL(endpoint), otlptracehttp.WithHeaders(o.Headers),
+			otlptracehttp.WithCompression(otlptracehttp.GzipCompression), otlptracehttp.WithTimeout(exportTimeout),
+			otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: true, InitialInterval: 500 * time.Millisecond, MaxInterval: 5 * time.Second, MaxElapsedTime: exportTimeout}),
+		),
+		resource: newResource(o), notify: o.Notify,
+		queue: make(chan *Request, maxQueued), quit: make(chan struct{}), done: make(chan struct{}),
+		counts: o.Counters,
+	}
+	t.stop = sync.OnceFunc(func() { close(t.quit) })
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	if err := t.client.Start(t.ctx); err != nil {
+		t.cancel()
+		return nil, fmt.Errorf("tracing: %w", err)
+	}
+	go func() {
+		defer close(t.done)
+		defer t.client.Stop(context.Background()) // ends nothing that is needed
+		panics.Repeat(t.ctx.Done(), panics.Task, time.Second, t.run)
+	}()
+	return t, nil
+}
+
+// Begin returns the span of a new request. parent is what the client says; known is false
+// if it says nothing. The client's decision counts if it is trusted, else chance decides.
+// A request that goes on with a trace and is not sampled has no span of its own.
+func (t *Tracer) Begin(parent Parent, known, trusted bool) Span {
+	sampled := parent.Sampled
+	if !known || !trusted {
+		sampled = t.every || rand.Uint64() < t.threshold
+	}
+	switch {
+	case known && !sampled:
+		return Span{Trace: parent.Trace}
+	case known:
+		return Span{Trace: parent.Trace, Parent: parent.Span, ID: NewSpanID(), Sampled: true}
+	}
+	return Span{Trace: newTraceID(), ID: NewSpanID(), Sampled: sampled}
+}
+
+// Record exports the spans of a finished request, later. It waits for nothing: if too many
+// requests wait for the collector, or after Close, the spans are dropped.
+func (t *Tracer) Record(r *Request) {
+	select {
+	case <-t.quit:
+	default:
+		select {
+		case t.queue <- r:
+			return
+		default:
+		}
+	}
+	t.counts.dropped.Add(r.spans())
+}
+
+// spans returns the number of spans of r.
+func (r *Request) spans() uint64 { return uint64(1 + len(r.Attempts)) }
+
+// Close exports what waits, for a few seconds, and ends the Tracer. It may be called again.
+func (t *Tracer) Close() {
+	if t == nil {
+		return
+	}
+	t.stop()
+	timeout := time.AfterFunc(closeTimeout, t.cancel)
+	defer timeout.Stop()
+	<-t.done
+	t.cancel()
+	for len(t.queue) > 0 { // recorded meanwhile
+		t.counts.dropped.Add((<-t.queue).spans())
+	}
+}
+
+// run exports what is recorded, until Close.
+func (t *Tracer) run() {
+	tick := time.NewTicker(exportEvery)
+	defer tick.Stop()
+	batch := make([]*Request, 0, maxBatch)
+	for {
+		quit := false
+		select {
+		case r := <-t.queue:
+			if batch = append(batch, r); len(batch) < maxBatch {
+				continue
+			}
+		case <-tick.C:
+		case <-t.quit:
+			quit = true
+		}
+		batch = t.export(batch)
+		for quit && len(t.queue) > 0 {
+			for len(t.queue) > 0 && len(batch) < maxBatch {
+				batch = append(batch, <-t.queue)
+			}
+			batch = t.export(batch)
+		}
+		if quit {
+			return
+		}
+	}
+}
+
+// export sends a batch, and returns it empty.
+func (t *Tracer) export(batch []*Request) []*Request {
+	if len(batch) == 0 {
+		return batch
+	}
+	var spans []*tracepb.Span
+	for _, r := range batch {
+		spans = r.appendSpans(spans)
+	}
+	clear(batch)
+	ctx, cancel := context.WithTimeout(t.ctx, exportTimeout)
+	defer cancel()
+	err := t.client.UploadTraces(ctx, []*tracepb.ResourceSpans{{
+		Resource: t.resource.Resource, SchemaUrl: t.resource.SchemaUrl,
+		ScopeSpans: []*tracepb.ScopeSpans{{Scope: &commonpb.InstrumentationScope{Name: "sluice"}, SchemaUrl: t.resource.SchemaUrl, Spans: spans}},
+	}})
+	count := &t.counts.exported
+	if err != nil {
+		count = &t.counts.failed
+	}
+	count.Add(uint64(len(spans)))
+	if failing := err != nil; failing != t.failing {
+		t.failing = failing
+		if t.notify != nil {
+			t.notify(err)
+		}
+	}
+	return batch[:0]
+}

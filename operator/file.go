@@ -1,0 +1,183 @@
+package operator
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"sluice/discovery/saved"
+)
+
+// version is that of State.
+const version = 1
+
+// State is the content of the file, and what a process hands over to the next one.
+type State[V Value[V]] struct {
+	Version int        `json:"version"`
+	Prefix  string     `json:"prefix,omitempty"` // StoreOptions.Prefix
+	Orders  []Saved[V] `json:"orders"`
+	// Ended are the keys of orders that Consul may still have.
+	Ended []string `json:"ended,omitempty"`
+}
+
+// Saved is an order in a State. In JSON it is the order with members of its own.
+type Saved[V Value[V]] struct {
+	Order V
+	Beside
+}
+
+// Beside is what a State has beside an order.
+type Beside struct {
+	Shared bool `json:"shared,omitempty"` // Consul has it
+	Yields bool `json:"yields,omitempty"` // it was put to yield, or written again, and Consul may lack it
+}
+
+// MarshalJSON implements json.Marshaler.
+func (s Saved[V]) MarshalJSON() ([]byte, error) {
+	order, err := json.Marshal(s.Order)
+	if err != nil || s.Beside == (Beside{}) {
+		return order, err
+	}
+	beside, err := json.Marshal(s.Beside)
+	return slices.Concat(bytes.TrimSuffix(order, []byte("}")), []byte(","), beside[1:]), err
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *Saved[V]) UnmarshalJSON(text []byte) error {
+	return errors.Join(json.Unmarshal(text, &s.Order), json.Unmarshal(text, &s.Beside))
+}
+
+func (s *State[V]) check() error {
+	if s.Version != version {
+		return fmt.Errorf("its version is %d, this sluice reads version %d", s.Version, version)
+	}
+	for _, o := range s.Orders {
+		if err := o.Order.Check(); err != nil {
+			return fmt.Errorf("%s: %w", o.Order.Key(), err)
+		}
+	}
+	return nil
+}
+
+// Open reads the file, if there is one. After an error the store has no orders, and the file is
+// renamed if it is damaged.
+func (s *Store[V]) Open() error {
+	if s.options.Path == "" {
+		return nil
+	}
+	data, err := os.ReadFile(s.options.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var state State[V]
+	if err == nil {
+		err = json.Unmarshal(data, &state)
+		if err == nil {
+			err = state.check()
+		}
+		if err != nil {
+			err = errors.Join(fmt.Errorf("%s is damaged: %w", s.options.Path, err), os.Rename(s.options.Path, s.options.Path+".damaged"))
+		}
+	}
+	s.opened(bytes.TrimSpace(data), err)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.options.Name, err)
+	}
+	s.Adopt(state)
+	return nil
+}
+
+// opened notes what the file has, or why it cannot be used.
+func (s *Store[V]) opened(text []byte, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fileErr = err; err == nil {
+		s.written = text
+	}
+}
+
+func (s *Store[V]) fileError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fileErr
+}
+
+// Adopt replaces the orders by those of another process. Nothing is told.
+func (s *Store[V]) Adopt(state State[V]) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known, changes := make(map[string]V), make(map[string]*V)
+	samePrefix := s.Shares() && state.Prefix == s.options.Prefix
+	for _, o := range state.Orders {
+		if o.Shared && samePrefix {
+			known[o.Order.Key()] = o.Order
+		} else {
+			changes[o.Order.Key()] = &o.Order
+		}
+	}
+	for _, key := range state.Ended {
+		if samePrefix {
+			changes[key] = nil
+		}
+	}
+	s.keys.Adopt(known, changes)
+	for _, o := range state.Orders {
+		if o.Yields && samePrefix && s.options.Yields != nil {
+			s.put(o.Order, true)
+		}
+	}
+	standing := s.effective(time.Now())
+	s.standing.Store(&standing)
+	if s.options.Changed != nil {
+		s.options.Changed()
+	}
+	s.refreshLocked() // writes the file
+}
+
+// State returns the orders for another process. What this one only proposes, or retracts, is not
+// in it: the other process finds itself whether it wants that.
+func (s *Store[V]) State() State[V] {
+	all, now := s.keys.All(), time.Now()
+	state := State[V]{Version: version, Prefix: s.options.Prefix, Orders: []Saved[V]{}}
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		e := all[key]
+		switch shared := !e.Changing || e.Proposed; {
+		case !e.Absent && !expired(e.Value, now):
+			state.Orders = append(state.Orders, Saved[V]{e.Value, Beside{Shared: shared, Yields: !shared && e.Conditional}})
+		case e.Absent && e.Pending && !e.Conditional:
+			state.Ended = append(state.Ended, key)
+		}
+	}
+	return state
+}
+
+// saveLocked writes the state to the file, if its text is another one.
+func (s *Store[V]) saveLocked() {
+	if s.options.Path == "" {
+		return
+	}
+	state := s.State()
+	if len(state.Orders)+len(state.Ended) == 0 && s.written == nil {
+		return // no file is needed yet
+	}
+	text, _ := json.MarshalIndent(state, "", "  ") // cannot fail
+	if bytes.Equal(text, s.written) {
+		return
+	}
+	err := saved.Replace(s.options.Path, append(text, '\n'))
+	switch {
+	case err == nil && s.fileErr != nil:
+		s.log.Info().Str("file", s.options.Path).Msg(s.options.Name + " are written again")
+	case err != nil && s.fileErr == nil:
+		s.log.Error().Err(err).Str("file", s.options.Path).Msg(s.options.Name + " cannot be written: a restart loses them, unless Consul has them")
+	}
+	if s.fileErr = err; err == nil {
+		s.written = text
+	}
+}

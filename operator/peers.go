@@ -1,0 +1,112 @@
+package operator
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/observe/events"
+)
+
+// Limit bounds the number of orders about peers that stand at one time.
+const Limit = 1000
+
+// ErrTooMany is the error of an order above Limit.
+var ErrTooMany = fmt.Errorf("%d orders stand already: end some of them first", Limit)
+
+// Options configure Peers. Those without a comment are as in StoreOptions.
+type Options struct {
+	Path   string
+	Consul *consul.Client
+	Prefix string
+	Wait   func() time.Duration
+	Own    func(f func()) bool
+
+	// Replica names this replica in its orders.
+	Replica func() string
+	// Changed is called when the set has changed. It may call Set, and no other method.
+	Changed func()
+	Events  *events.Feed
+	Log     zerolog.Logger
+}
+
+// Peers is the store of orders about peers and nodes. Its methods may be called concurrently.
+type Peers struct {
+	*Store[Order]
+	options Options
+}
+
+// New returns Peers without orders.
+func New(o Options) *Peers {
+	p := &Peers{options: o}
+	p.Store = NewStore(StoreOptions[Order]{
+		Path: o.Path, Consul: o.Consul, Prefix: o.Prefix, Wait: o.Wait, Own: o.Own, Log: o.Log,
+		Parse: parse, Tell: p.tell, Changed: o.Changed,
+		Name: "operators' orders", Alone: "those that are known stay",
+	})
+	return p
+}
+
+// Set returns the orders that stand.
+func (p *Peers) Set() Set { return Set{p.All()} }
+
+// Give adds an order, in place of an earlier one with the same key. It sets Since and Replica.
+func (p *Peers) Give(o Order) error {
+	o.Since, o.Until = moment(time.Now()), moment(o.Until)
+	if p.options.Replica != nil {
+		o.Replica = p.options.Replica()
+	}
+	if !o.Until.IsZero() && !o.Until.After(o.Since) {
+		return errors.New("it would expire at once")
+	}
+	return p.Put(o, false, func(standing map[string]Order) error {
+		if _, replaces := standing[o.Key()]; !replaces && len(standing) >= Limit {
+			return ErrTooMany
+		}
+		return nil
+	})
+}
+
+// tell says what is different in the log and in the feed.
+func (p *Peers) tell(before, after map[string]Order, by string) {
+	now := time.Now()
+	for _, key := range slices.Sorted(maps.Keys(after)) {
+		o := after[key]
+		if earlier, ok := before[key]; !ok || !earlier.Same(o) {
+			text := "An operator has ordered: " + o.String()
+			if o.Why != "" {
+				text += ": " + o.Why
+			}
+			if !o.Until.IsZero() {
+				text += ", until " + o.Until.Format(time.RFC3339)
+			}
+			p.tellOne(o, events.KindOrderGiven, text, o.By)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(before)) {
+		o := before[key]
+		switch _, still := after[key]; {
+		case still:
+		case expired(o, now):
+			p.tellOne(o, events.KindOrderExpired, "An order has expired: "+o.String(), "")
+		default:
+			p.tellOne(o, events.KindOrderEnded, "An operator has ended an order: "+o.String(), by)
+		}
+	}
+}
+
+func (p *Peers) tellOne(o Order, kind events.Kind, text, by string) {
+	if by != "" {
+		text += " (by " + by + ")"
+	}
+	p.options.Events.Add(events.Event{Kind: kind, Service: o.Service, Peer: o.ID, Address: o.Address, Node: o.Node, Text: text})
+	p.log.Info().Str("service", o.Service).Str("peer", o.ID).Str("node", o.Node).Str("replica", o.Replica).Msg(text)
+}
+
+// moment returns t as the file and Consul have it.
+func moment(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }

@@ -1,0 +1,82 @@
+package operator
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// newShares returns a store of shares in which a verdict yields to an operator.
+func newShares(o StoreOptions[Share]) *Store[Share] {
+	o.Parse, o.Log = ParseShare, zerolog.Nop()
+	o.Yields = func(_, now Share) bool { return now.By == ByOperator }
+	return NewStore(o)
+}
+
+// share returns a share of a service.
+func share(service string, size float64, by string) Share {
+	return Share{Service: service, Group: "canary", Share: size, Configured: 0.5, By: by, Since: time.Now().UTC()}
+}
+
+// The state of shares goes on like that of other orders. A verdict that Consul does not have yet still yields
+// then to an operator's share; one that an operator has resumed does not.
+func TestAStateOfSharesGoesOn(t *testing.T) {
+	old := newShares(StoreOptions[Share]{Prefix: "edge"})
+	must(t, old.Put(share("verdict", 0, ByJudge), true, nil))
+	must(t, old.Put(share("resumed", 0.2, ByJudge), false, nil))
+	text, err := json.Marshal(old.State())
+	must(t, err)
+	var state State[Share]
+	must(t, json.Unmarshal(text, &state))
+	next := newShares(StoreOptions[Share]{Prefix: "edge"})
+	next.Adopt(state)
+	for service, yields := range map[string]bool{"verdict": true, "resumed": false} {
+		if e := next.Entry(ShareKey(service)); e.Absent || !e.Pending || e.Conditional != yields || !e.Value.Same(old.All()[ShareKey(service)]) {
+			t.Errorf("%s: %+v", service, e)
+		}
+	}
+}
+
+// A proposal is not in the state: the present share is.
+func TestAProposalIsNotHandedOver(t *testing.T) {
+	s := newShares(StoreOptions[Share]{Prefix: "edge"})
+	present := share("star", 0.2, ByJudge)
+	s.Adopt(State[Share]{Prefix: "edge", Orders: []Saved[Share]{{present, Beside{Shared: true}}}})
+	if !s.Propose(share("star", 0.3, ByJudge)) || s.Propose(share("star", 0.4, ByJudge)) {
+		t.Error("want one proposal at a time")
+	}
+	if state := s.State(); len(state.Orders) != 1 || !state.Orders[0].Order.Same(present) || !state.Orders[0].Shared {
+		t.Errorf("the state is %+v", state)
+	}
+}
+
+// A share is retracted unless it is another one by then.
+func TestRetractedShares(t *testing.T) {
+	s := newShares(StoreOptions[Share]{})
+	first, second := share("star", 0.2, ByJudge), share("star", 0.3, ByOperator)
+	must(t, s.Put(first, false, nil))
+	must(t, s.Put(second, false, nil))
+	must(t, s.Retract(first))
+	if now := s.All()[first.Key()]; !now.Same(second) {
+		t.Errorf("after the retraction of an earlier one: %+v", now)
+	}
+	must(t, s.Retract(second))
+	if all := s.All(); len(all) > 0 {
+		t.Errorf("after the retraction: %+v", all)
+	}
+}
+
+func TestParsedShares(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"group":"canary","share":0.2}`: "", `{"service":"star","share":1}`: "", `{"service":"moon","share":1}`: "belongs to the key shares/moon",
+		`{"share":2}`: "want a number from 0 to 1", `true`: "not a share",
+	} {
+		s, err := ParseShare("shares/star", []byte(text))
+		if want == "" && (err != nil || s.Service != "star") || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %+v, %v", text, s, err)
+		}
+	}
+}

@@ -1,0 +1,369 @@
+package operator
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/discovery"
+	"sluice/observe/events"
+)
+
+// star returns the instance number n of a service.
+func star(n int) discovery.Instance {
+	return discovery.Instance{Service: "star", ID: fmt.Sprint("star-", n), Node: "n1", Datacenter: "dc1", Address: "10.0.0.1", Port: 80 + n, Weight: 1}
+}
+
+// drainOf returns an order to drain an instance.
+func drainOf(i discovery.Instance) Order {
+	o := About(i.Key(), i.Node)
+	o.Kind = Drain
+	return o
+}
+
+func weightOf(i discovery.Instance, weight int) Order {
+	o := About(i.Key(), i.Node)
+	o.Kind, o.Weight = Weight, weight
+	return o
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// standing returns the orders of a store in words.
+func standing(s *Peers) string {
+	var list []string
+	for _, o := range s.Set().All() {
+		list = append(list, o.String())
+	}
+	return strings.Join(list, "; ")
+}
+
+func expectStanding(t *testing.T, s *Peers, want string) {
+	t.Helper()
+	if got := standing(s); got != want {
+		t.Errorf("the orders %q stand, want %q", got, want)
+	}
+}
+
+func TestOrdersApplyToInstances(t *testing.T) {
+	s := New(Options{Replica: func() string { return "edge-1" }})
+	must(t, s.Give(drainOf(star(1))))
+	must(t, s.Give(weightOf(star(2), 7)))
+	must(t, s.Give(Order{Kind: Drain, Node: "n2", Datacenter: "dc1", Why: "new disks"}))
+	moved, other := star(1), star(3)
+	moved.Port++ // the same id at another address
+	other.Node = "n2"
+	elsewhere := other
+	elsewhere.Datacenter = "dc2"
+	for _, test := range []struct {
+		what   string
+		i      discovery.Instance
+		drain  string
+		weight int
+	}{
+		{"drained", star(1), "by an operator", 0}, {"moved", moved, "", 0}, {"weighted", star(2), "", 7},
+		{"on the node", other, "node n2: new disks", 0}, {"on a node of the same name", elsewhere, "", 0},
+	} {
+		if o := s.Set().For(test.i); o.Drain != (test.drain != "") || o.Why != test.drain || o.Weight != test.weight {
+			t.Errorf("%s: %+v", test.what, o)
+		}
+	}
+	if o := s.Set().All()[0]; o.Replica != "edge-1" || o.Since.IsZero() {
+		t.Errorf("got %+v", o)
+	}
+	must(t, s.Give(weightOf(star(2), 9)))
+	expectStanding(t, s, "drain of the node n2 of dc1; drain of star/star-1 (10.0.0.1:81); weight 9 of star/star-2 (10.0.0.1:82)")
+	o := drainOf(star(1))
+	for _, want := range []bool{true, false} {
+		if found, err := s.End(o.Key(), ""); found != want || err != nil {
+			t.Errorf("end: %v, %v", found, err)
+		}
+	}
+	expectStanding(t, s, "drain of the node n2 of dc1; weight 9 of star/star-2 (10.0.0.1:82)")
+}
+
+func TestKeysAreDifferentAndWhole(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, o := range []Order{
+		{Kind: Drain, Service: "a", ID: "b/c", Address: "h:1"}, {Kind: Drain, Service: "a/b", ID: "c", Address: "h:1"},
+		{Kind: Drain, Service: "a", ID: "b", Address: "h:1"}, {Kind: Weight, Service: "a", ID: "b", Address: "h:1"},
+		{Kind: Drain, Service: "a", ID: "b", Address: "h:1", Machine: "10.0.0.1"}, {Kind: Drain, Service: "a", ID: "..", Address: "h:1"},
+		{Kind: Drain, Node: "n"}, {Kind: Drain, Node: "n", Datacenter: "drain"}, {Kind: Drain, Node: "=2E=2E"}, {Kind: Drain, Node: ".."},
+	} {
+		key := o.Key()
+		if seen[key] || strings.Contains(key, "//") || strings.Contains(key, "..") {
+			t.Errorf("%+v has the key %s", o, key)
+		}
+		seen[key] = true
+	}
+}
+
+func TestRefusedOrders(t *testing.T) {
+	s := New(Options{})
+	for want, o := range map[string]Order{
+		"want drain or weight": {Kind: "stop", Node: "n"}, "neither a peer nor a node": {Kind: Drain},
+		"no weight": {Kind: Weight, Node: "n", Weight: 1}, "lacks the service": {Kind: Drain, ID: "a"},
+		"want a number from 1": weightOf(star(1), 0), "to 65535": weightOf(star(1), 65536),
+		"why: want": {Kind: Drain, Node: "n", Why: "a\x1b[2J"}, "by: want": {Kind: Drain, Node: "n", By: strings.Repeat("x", MaxText+1)},
+		"expire at once": {Kind: Drain, Node: "n", Until: time.Now()}, "has no id": {Kind: Drain, Service: "a", Node: "n"},
+	} {
+		if err := s.Give(o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: error %v, want %s", o, err, want)
+		}
+	}
+	for n := range Limit {
+		must(t, s.Give(drainOf(star(n))))
+	}
+	if err := s.Give(drainOf(star(Limit))); !errors.Is(err, ErrTooMany) {
+		t.Errorf("one too many: %v", err)
+	}
+	must(t, s.Give(drainOf(star(0)))) // again
+	s.Pause()
+	if err := s.Give(drainOf(star(0))); !errors.Is(err, ErrTakeover) {
+		t.Errorf("while another process has the orders: %v", err)
+	}
+	if _, err := s.End(s.Set().All()[0].Key(), ""); !errors.Is(err, ErrTakeover) {
+		t.Errorf("while another process has the orders: %v", err)
+	}
+	s.Resume()
+	must(t, s.Give(drainOf(star(0))))
+}
+
+func TestOrdersExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		feed, changes := events.New(), 0
+		s := New(Options{Events: feed, Log: zerolog.Nop(), Changed: func() { changes++ }})
+		defer s.Pause()
+		short, long := drainOf(star(1)), weightOf(star(2), 5)
+		short.Until, long.Until = time.Now().Add(30*time.Minute), time.Now().Add(3*time.Hour)
+		must(t, s.Give(short))
+		must(t, s.Give(long))
+		must(t, s.Give(drainOf(star(3))))
+		if got := s.Set().For(star(1)).Why; got != "by an operator, until 2000-01-01T00:30:00Z" {
+			t.Errorf("reason %q", got)
+		}
+		time.Sleep(30*time.Minute - time.Millisecond)
+		synctest.Wait()
+		expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); weight 5 of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)")
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		expectStanding(t, s, "weight 5 of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)")
+		must(t, s.Give(weightOf(star(2), 6))) // for ever
+		time.Sleep(24 * time.Hour)
+		expectStanding(t, s, "weight 6 of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)")
+		if _, err := s.End(s.Set().All()[1].Key(), "root"); err != nil {
+			t.Error(err)
+		}
+		if changes != 6 {
+			t.Errorf("%d changes, want 6", changes)
+		}
+		var told []string
+		kept, _ := feed.Read(events.Filter{}, events.ID{})
+		for _, e := range kept {
+			told = append(told, string(e.Kind)+" "+e.Peer+": "+e.Text)
+		}
+		if want := []string{"order.ended star-3: An operator has ended an order: drain of star/star-3 (10.0.0.1:83) (by root)"}; !slices.Equal(told, want) { // older events are gone
+			t.Errorf("told\n%s", strings.Join(told, "\n"))
+		}
+	})
+}
+
+func TestTheFeedTellsOfOrders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		feed := events.New()
+		s := New(Options{Events: feed})
+		defer s.Pause()
+		o := drainOf(star(1))
+		o.Why, o.By, o.Until = "new disk", "root@vm", time.Now().Add(time.Minute)
+		must(t, s.Give(o))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		must(t, s.Give(Order{Kind: Drain, Node: "n1"}))
+		var told []string
+		kept, _ := feed.Read(events.Filter{}, events.ID{})
+		for _, e := range kept {
+			told = append(told, string(e.Kind)+": "+e.Text)
+		}
+		if want := []string{
+			"order.given: An operator has ordered: drain of star/star-1 (10.0.0.1:81): new disk, until 2000-01-01T00:01:00Z (by root@vm)",
+			"order.expired: An order has expired: drain of star/star-1 (10.0.0.1:81)",
+			"order.given: An operator has ordered: drain of the node n1",
+		}; !slices.Equal(told, want) {
+			t.Errorf("told\n%s", strings.Join(told, "\n"))
+		}
+	})
+}
+
+func TestOrdersSurviveARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "orders.json")
+		open := func() *Peers {
+			s := New(Options{Path: path, Log: zerolog.Nop()})
+			must(t, s.Open())
+			return s
+		}
+		a := open()
+		if _, err := os.Stat(path); err == nil {
+			t.Error("a file without orders")
+		}
+		o := drainOf(star(1))
+		o.Why, o.Until = "new disk", time.Now().Add(time.Hour)
+		must(t, a.Give(o))
+		must(t, a.Give(weightOf(star(2), 5)))
+		must(t, a.Give(drainOf(star(3))))
+		if _, err := a.End(a.Set().All()[2].Key(), ""); err != nil {
+			t.Fatal(err)
+		}
+		b := open() // a has crashed
+		a.Pause()
+		expectStanding(t, b, "drain of star/star-1 (10.0.0.1:81); weight 5 of star/star-2 (10.0.0.1:82)")
+		if got, want := b.Set().All()[0], a.Set().All()[0]; !got.Same(want) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+		if status := b.Status(); !status.Saved || status.Shared || status.Pending != 0 || status.Error != "" {
+			t.Errorf("status %+v", status)
+		}
+		b.Pause()
+		time.Sleep(time.Hour)
+		c := open()
+		defer c.Pause()
+		expectStanding(t, c, "weight 5 of star/star-2 (10.0.0.1:82)")
+		if data, err := os.ReadFile(path); err != nil || strings.Contains(string(data), "star-1") {
+			t.Errorf("an expired order is in the file: %s, %v", data, err)
+		}
+	})
+}
+
+func TestDamagedFiles(t *testing.T) {
+	good := New(Options{Path: filepath.Join(t.TempDir(), "orders.json")})
+	must(t, good.Give(weightOf(star(1), 5)))
+	text, err := os.ReadFile(good.options.Path)
+	must(t, err)
+	for what, data := range map[string]string{
+		"cut off": string(text[:len(text)/2]), "empty": "", "another version": strings.Replace(string(text), `"version": 1`, `"version": 2`, 1),
+		"a bad order": strings.Replace(string(text), `"weight": 5`, `"weight": -5`, 1),
+	} {
+		path := filepath.Join(t.TempDir(), "orders.json")
+		must(t, os.WriteFile(path, []byte(data), 0o600))
+		s := New(Options{Path: path, Log: zerolog.Nop()})
+		if err := s.Open(); err == nil || !strings.Contains(err.Error(), "damaged") {
+			t.Errorf("%s: %v", what, err)
+		}
+		if status := s.Status(); status.Saved || status.Error == "" {
+			t.Errorf("%s: status %+v", what, status)
+		}
+		expectStanding(t, s, "")
+		if kept, err := os.ReadFile(path + ".damaged"); err != nil || string(kept) != data {
+			t.Errorf("%s: the damaged file: %q, %v", what, kept, err)
+		}
+		must(t, s.Give(drainOf(star(2))))
+		var state State[Order]
+		data, err := os.ReadFile(path)
+		if err == nil {
+			err = json.Unmarshal(data, &state)
+		}
+		if err != nil || len(state.Orders) != 1 || !s.Status().Saved {
+			t.Errorf("%s: after the next order: %s, %v, %+v", what, data, err, s.Status())
+		}
+	}
+}
+
+// Without the disk an order takes effect, and is written when the disk is back.
+func TestAFileThatCannotBeWritten(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	s := New(Options{Path: filepath.Join(dir, "orders.json"), Log: zerolog.Nop()})
+	must(t, s.Open())
+	must(t, s.Give(drainOf(star(1))))
+	if status := s.Status(); status.Saved || status.Error == "" || len(status.Orders) != 1 {
+		t.Errorf("status %+v", status)
+	}
+	must(t, os.Mkdir(dir, 0o700))
+	must(t, s.Give(drainOf(star(2))))
+	if status := s.Status(); !status.Saved || status.Error != "" {
+		t.Errorf("status %+v", status)
+	}
+}
+
+// A process hands over what Consul does not have yet, and what it still has.
+func TestAStateGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := New(Options{Prefix: "orders"})
+		given, ended, kept := drainOf(star(1)), drainOf(star(2)), drainOf(star(3))
+		given.Since, ended.Since, kept.Since = time.Now(), time.Now(), time.Now()
+		old.keys.Adopt(map[string]Order{ended.Key(): ended, kept.Key(): kept}, map[string]*Order{given.Key(): &given})
+		old.Refresh()
+		if _, err := old.End(ended.Key(), ""); err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(old.State())
+		must(t, err)
+		var state State[Order]
+		must(t, json.Unmarshal(text, &state))
+		next, other := New(Options{Prefix: "orders"}), New(Options{Prefix: "others"})
+		next.Adopt(state)
+		other.Adopt(state)
+		for _, s := range []*Peers{next, other} {
+			expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); drain of star/star-3 (10.0.0.1:83)")
+		}
+		if e := next.keys.Of(ended.Key()); next.Status().Pending != 2 || !e.Absent || !e.Pending || next.keys.Of(kept.Key()).Changing {
+			t.Errorf("next: %+v, %+v", next.Status(), e)
+		}
+		if other.Status().Pending != 2 || !other.keys.Of(kept.Key()).Pending || other.keys.Of(ended.Key()).Changing {
+			t.Errorf("with another prefix: %+v", other.Status())
+		}
+	})
+}
+
+// A process that another one has replaced, or that does not serve yet, takes no order and writes no file.
+// When it serves, it writes what it has adopted.
+func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "orders.json")
+	old := New(Options{Path: path, Log: zerolog.Nop()})
+	must(t, old.Give(drainOf(star(1))))
+	before, err := os.ReadFile(path)
+	must(t, err)
+	must(t, old.Give(drainOf(star(2))))
+	state := old.State()
+	must(t, os.WriteFile(path, before, 0o600))
+
+	owns := false
+	next := New(Options{Path: path, Log: zerolog.Nop(), Own: func(f func()) bool {
+		if owns {
+			f()
+		}
+		return owns
+	}})
+	next.Adopt(state)
+	next.Resume()
+	const both = "drain of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
+	expectStanding(t, next, both)
+	if err := next.Give(drainOf(star(3))); !errors.Is(err, ErrTakeover) {
+		t.Errorf("an order: %v", err)
+	}
+	if _, err := next.End(drainOf(star(1)).Key(), ""); !errors.Is(err, ErrTakeover) {
+		t.Errorf("the end of an order: %v", err)
+	}
+	expectStanding(t, next, both)
+	if now, err := os.ReadFile(path); err != nil || string(now) != string(before) {
+		t.Errorf("the file is %s, %v", now, err)
+	}
+	owns = true
+	next.Refresh()
+	again := New(Options{Path: path, Log: zerolog.Nop()})
+	must(t, again.Open())
+	expectStanding(t, again, both)
+}

@@ -1,0 +1,106 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"sluice/route/places"
+)
+
+// Limits of a Forward.
+const (
+	maxAnswerHead  = 16 << 10
+	maxAnswerBody  = 64 << 10
+	maxConnections = 256
+	maxPerBlock    = maxConnections / 8 // questions about the requests of one address block
+	maxIdle        = 64
+	idleTimeout    = 30 * time.Second
+)
+
+// A Forward asks a server whether a request is allowed. It is safe for concurrent use.
+type Forward struct {
+	url     string
+	timeout time.Duration
+	client  *http.Client
+	places  *places.Places // of questions
+}
+
+// An Answer is that of the server.
+type Answer struct {
+	Status int // 200 to 599
+	Header http.Header
+	Body   []byte
+}
+
+// Allows reports whether the request is allowed.
+func (a *Answer) Allows() bool { return a.Status < 300 }
+
+// NewForward returns a Forward to an HTTP or HTTPS URL. timeout bounds each question. mayConnect
+// returns an error for an address to which no connection is opened; nil: every address is allowed.
+// It may be called concurrently.
+func NewForward(url string, timeout time.Duration, mayConnect func(netip.AddrPort) error) *Forward {
+	dialer := net.Dialer{}
+	if mayConnect != nil {
+		dialer.Control = func(_, address string, _ syscall.RawConn) error { // after the resolution of the name
+			to, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return err
+			}
+			return mayConnect(to)
+		}
+	}
+	return &Forward{url, timeout, &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			DialContext:            dialer.DialContext,
+			DisableCompression:     true,
+			MaxConnsPerHost:        maxConnections,
+			MaxIdleConnsPerHost:    maxIdle,
+			IdleConnTimeout:        idleTimeout,
+			MaxResponseHeaderBytes: maxAnswerHead,
+		},
+	}, places.New(maxConnections, maxPerBlock)}
+}
+
+// Timeout bounds the time of Ask.
+func (f *Forward) Timeout() time.Duration { return f.timeout }
+
+// Ask sends a GET request with that header, about a request of client, and returns the answer. An answer that could
+// not be passed on to a client is an error.
+func (f *Forward) Ask(ctx context.Context, client places.Block, header http.Header) (*Answer, error) {
+	if err := f.places.Take(client, func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }); err != nil {
+		return nil, fmt.Errorf("forward auth: too many questions wait for their answers: %w", err)
+	}
+	defer f.places.Give(client)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url, nil)
+	if err != nil {
+		return nil, fmt.Errorf("forward auth: %w", err)
+	}
+	request.Header = header
+	response, err := f.client.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("forward auth: %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode < 200 || response.StatusCode > 599 || response.StatusCode == http.StatusNotModified {
+		return nil, fmt.Errorf("forward auth: status %d", response.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBody+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("forward auth: %w", err)
+	case len(body) > maxAnswerBody:
+		return nil, errors.New("forward auth: the body of the answer is too long")
+	}
+	return &Answer{response.StatusCode, response.Header, body}, nil
+}
+
+// Close closes the idle connections.
+func (f *Forward) Close() { f.client.CloseIdleConnections() }

@@ -1,0 +1,77 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"sluice/route/places"
+)
+
+// No question goes to an address that is not allowed, by whatever name.
+func TestAddressesOfQuestions(t *testing.T) {
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+	defer server.Close()
+	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+	for _, host := range []string{"127.0.0.1", "localhost", "[::ffff:127.0.0.1]"} {
+		for _, allowed := range []bool{false, true} {
+			f := NewForward("http://"+host+":"+port, 0, func(to netip.AddrPort) error {
+				if !allowed {
+					return fmt.Errorf("%s is not allowed", to.Addr().Unmap())
+				}
+				return nil
+			})
+			_, err := f.Ask(t.Context(), places.BlockOf(netip.MustParseAddr("10.0.0.1")), http.Header{})
+			f.Close()
+			if allowed && err != nil || !allowed && (err == nil || !strings.HasSuffix(err.Error(), " is not allowed")) {
+				t.Errorf("%s, allowed %v: %v", host, allowed, err)
+			}
+		}
+	}
+	if n := asked.Load(); n != 3 {
+		t.Errorf("the server got %d questions, want 3", n)
+	}
+}
+
+// A client whose questions are not answered does not hold back the questions of others.
+func TestQuestionsOfOneClientHaveTheirShare(t *testing.T) {
+	asked := make(chan struct{}, 2*maxConnections)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Slow") != "" {
+			asked <- struct{}{}
+			<-r.Context().Done()
+		}
+	}))
+	defer server.Close()
+	f := NewForward(server.URL, 0, nil)
+	defer f.Close()
+	slow, other := places.BlockOf(netip.MustParseAddr("10.0.0.1")), places.BlockOf(netip.MustParseAddr("10.0.0.2"))
+	ctx, cancel := context.WithCancel(t.Context())
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	for range maxConnections {
+		asking.Go(func() {
+			if _, err := f.Ask(ctx, slow, http.Header{"Slow": {"1"}}); err == nil {
+				t.Error("an answer to a question without one")
+			}
+		})
+	}
+	for range maxPerBlock {
+		<-asked
+	}
+	if a, err := f.Ask(t.Context(), other, http.Header{}); err != nil || !a.Allows() {
+		t.Errorf("beside them: %v, %v", a, err)
+	}
+	if n := len(asked); n != 0 {
+		t.Errorf("the client has %d questions more than its share", n)
+	}
+}

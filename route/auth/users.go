@@ -1,0 +1,184 @@
+// Package auth knows who may use a route: users with passwords from a file.
+package auth
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tg123/go-htpasswd"
+
+	"sluice/route/places"
+)
+
+const (
+	maxFileBytes = 1 << 20
+	// maxVerified is how many verified passwords are remembered.
+	maxVerified = 4096
+	// maxPasswordBytes is the length of the longest password that Apache's htpasswd takes. The
+	// time of a hash of crypt grows with the length of the password.
+	maxPasswordBytes = 255
+)
+
+// turns bounds the computations of slow hashes: half of the processors are for requests.
+// Clients take turns, so that one that tries passwords does not hold back the others.
+var turns = places.New(processors, processors)
+
+var processors = max(1, runtime.GOMAXPROCS(0)/2)
+
+// Users are the users of a file in the format of Apache's htpasswd, with passwords hashed
+// by bcrypt, MD5 (apr1), SHA-1, SSHA, or crypt with SHA-256 or SHA-512. They are safe for
+// concurrent use.
+type Users struct {
+	path   string
+	loaded atomic.Pointer[users]
+}
+
+// users are the contents of a file.
+type users struct {
+	text  []byte
+	file  *htpasswd.File
+	first string // name of a user
+	salt  [16]byte
+
+	mu sync.Mutex
+	// verified has the salted hashes of names with the passwords that are theirs;
+	// guarded by mu.
+	verified map[[sha256.Size]byte]struct{}
+}
+
+// OpenUsers reads the file.
+func OpenUsers(path string) (*Users, error) {
+	u := &Users{path: path}
+	if _, err := u.Refresh(); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// Path returns the path of the file.
+func (u *Users) Path() string { return u.path }
+
+// Refresh reads the file again, and reports whether it has changed. After an error the
+// users stay as they are.
+func (u *Users) Refresh() (changed bool, err error) {
+	f, err := os.Open(u.path)
+	if err != nil {
+		return false, fmt.Errorf("users: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("users: %w", err)
+	case len(text) > maxFileBytes:
+		return false, fmt.Errorf("users: %s is larger than %d bytes", u.path, maxFileBytes)
+	}
+	if before := u.loaded.Load(); before != nil && bytes.Equal(before.text, text) {
+		return false, nil
+	}
+	loaded, err := parseUsers(text)
+	if err != nil {
+		return false, fmt.Errorf("users: %s: %w", u.path, err)
+	}
+	u.loaded.Store(loaded)
+	return true, nil
+}
+
+// parseUsers reads lines "NAME:HASH". Passwords that are not hashed are an error, and so
+// is a line that cannot be read: its user would be locked out.
+func parseUsers(text []byte) (*users, error) {
+	u := &users{text: text, verified: make(map[[sha256.Size]byte]struct{})}
+	rand.Read(u.salt[:]) // it never fails
+	var lines strings.Builder
+	number := 0
+	for line := range strings.Lines(string(text)) {
+		number++
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		name, _, ok := strings.Cut(line, ":")
+		if !ok || name == "" || strings.ContainsFunc(name, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+			return nil, fmt.Errorf("line %d: want NAME:HASH", number)
+		}
+		hashes := []htpasswd.PasswdParser{htpasswd.AcceptMd5, htpasswd.AcceptSha, htpasswd.AcceptBcrypt, htpasswd.AcceptSsha, htpasswd.AcceptCryptSha}
+		bad := false
+		if _, err := htpasswd.NewFromReader(strings.NewReader(line+"\n"), hashes, func(error) { bad = true }); err != nil || bad {
+			return nil, fmt.Errorf("line %d: want a password hashed by bcrypt, MD5 (apr1), SHA-1, SSHA, or crypt with SHA-256 or SHA-512", number)
+		}
+		u.first = name
+		lines.WriteString(line + "\n")
+	}
+	if u.first == "" {
+		return nil, errors.New("has no users") // perhaps it is being written
+	}
+	var err error
+	u.file, err = htpasswd.NewFromReader(strings.NewReader(lines.String()),
+		[]htpasswd.PasswdParser{htpasswd.AcceptMd5, htpasswd.AcceptSha, htpasswd.AcceptBcrypt, htpasswd.AcceptSsha, htpasswd.AcceptCryptSha}, nil)
+	return u, err
+}
+
+// ErrBusy means that a password was not verified in time, because too many others are.
+var ErrBusy = errors.New("too many passwords are being verified")
+
+// Verify reports whether the password is that of the user. A password that was right
+// before is verified at once. Any other takes the time of its hash, and waits for its turn
+// until the context that waiting returns ends: then the error is ErrBusy. The time does
+// not tell whether there is a user of that name. A password of more than 255 bytes is no
+// user's: nothing is computed for it.
+func (u *Users) Verify(client places.Block, name, password string, waiting func() (context.Context, context.CancelFunc)) (bool, error) {
+	if len(password) > maxPasswordBytes {
+		return false, nil
+	}
+	loaded := u.loaded.Load()
+	key := loaded.key(name, password)
+	if loaded.knows(key) {
+		return true, nil
+	}
+	if turns.Take(client, waiting) != nil {
+		return false, ErrBusy
+	}
+	defer turns.Give(client)
+	if !loaded.file.Exists(name) { // takes as long
+		loaded.file.Match(loaded.first, password)
+		return false, nil
+	}
+	if !loaded.file.Match(name, password) {
+		return false, nil
+	}
+	loaded.remember(key)
+	return true, nil
+}
+
+func (u *users) key(name, password string) [sha256.Size]byte {
+	h := sha256.New()
+	h.Write(u.salt[:])
+	fmt.Fprintf(h, "%d:%s%s", len(name), name, password)
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+func (u *users) knows(key [sha256.Size]byte) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, known := u.verified[key]
+	return known
+}
+
+func (u *users) remember(key [sha256.Size]byte) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.verified) >= maxVerified {
+		clear(u.verified)
+	}
+	u.verified[key] = struct{}{}
+}

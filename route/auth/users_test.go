@@ -1,0 +1,126 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/route/places"
+)
+
+// The password of all is "secret".
+const someUsers = `# users
+bcrypt:$2a$04$6N21KD3VTzF.JZ18AyPfTuYIryLDwNADkL2QPAJWvBqw3AWRCSFPK
+sha:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=
+
+apr1:$apr1$salt1234$G61s9lpZAELkzUFCbj/53/
+`
+
+func never() (context.Context, context.CancelFunc) { panic("no wait is expected") }
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestUsers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users")
+	write(t, path, someUsers)
+	u, err := OpenUsers(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"bcrypt", "sha", "apr1", "nobody", "", "# users"} {
+		for range 2 {
+			for password, right := range map[string]bool{"secret": true, "Secret": false, "": false} {
+				want := right && strings.Contains(someUsers, "\n"+name+":") && name != ""
+				if got, err := u.Verify(places.Many, name, password, never); got != want || err != nil {
+					t.Errorf("%q, %q: got %v, %v", name, password, got, err)
+				}
+			}
+		}
+	}
+
+	// A changed file is used, one with an error is not.
+	write(t, path, strings.Replace(someUsers, "sha:", "other:", 1))
+	if changed, err := u.Refresh(); !changed || err != nil {
+		t.Errorf("changed: %v, %v", changed, err)
+	}
+	if ok, _ := u.Verify(places.Many, "sha", "secret", never); ok {
+		t.Error("a removed user is known")
+	}
+	for _, text := range []string{"", "# nobody\n", "plain:secret\n", "noHash\n", ":{SHA}x\n", "a\x01:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n", strings.Repeat("#", maxFileBytes+1)} {
+		write(t, path, text)
+		if changed, err := u.Refresh(); changed || err == nil {
+			t.Errorf("%.20q: %v, %v", text, changed, err)
+		}
+		if ok, _ := u.Verify(places.Many, "other", "secret", never); !ok {
+			t.Error("the users are lost")
+		}
+	}
+	if _, err := OpenUsers(path + ".missing"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a missing file: %v", err)
+	}
+}
+
+// Who is verified needs no turn. Others wait as long as they may.
+func TestVerifyWaitsForItsTurn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users")
+	write(t, path, someUsers)
+	u, err := OpenUsers(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Verify(places.Many, "sha", "secret", never)
+	for range processors {
+		turns.Take(places.Many, nil)
+	}
+	if ok, err := u.Verify(places.Many, "sha", "secret", never); !ok || err != nil {
+		t.Errorf("known: %v, %v", ok, err)
+	}
+	brief := func() (context.Context, context.CancelFunc) {
+		return context.WithTimeout(context.Background(), time.Millisecond)
+	}
+	if ok, err := u.Verify(places.Many, "sha", "wrong", brief); ok || err != ErrBusy {
+		t.Errorf("unknown: %v, %v", ok, err)
+	}
+	for range processors {
+		turns.Give(places.Many)
+	}
+}
+
+// Nothing is computed for a password that htpasswd would not take: it needs no turn, and the
+// time of crypt grows with its length.
+func TestLongPasswordsAreWrong(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users")
+	write(t, path, someUsers)
+	u, err := OpenUsers(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range processors {
+		turns.Take(places.Many, nil)
+	}
+	defer func() {
+		for range processors {
+			turns.Give(places.Many)
+		}
+	}()
+	noTime := func() (context.Context, context.CancelFunc) {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		return ctx, cancel
+	}
+	if ok, err := u.Verify(places.Many, "sha", strings.Repeat("x", 256), noTime); ok || err != nil {
+		t.Errorf("256 bytes: %v, %v", ok, err)
+	}
+	if _, err := u.Verify(places.Many, "sha", strings.Repeat("x", 255), noTime); err != ErrBusy {
+		t.Errorf("255 bytes: %v, want %v", err, ErrBusy)
+	}
+}

@@ -1,0 +1,67 @@
+package claim
+
+import (
+	"fmt"
+	"hash/fnv"
+	"strings"
+
+	"sluice/tags/native"
+)
+
+// maxGroups limits the groups of a service.
+const maxGroups = 256
+
+// oldest returns the group of the oldest of the members with these indexes, and of several the one
+// with the smallest name: all replicas choose the same.
+func oldest(members []member, indexes []int) string {
+	chosen, name := indexes[0], groupName(members[indexes[0]].tags)
+	for _, i := range indexes[1:] {
+		other := groupName(members[i].tags)
+		if members[i].before(&members[chosen].Instance) || other < name && !members[chosen].before(&members[i].Instance) {
+			chosen, name = i, other
+		}
+	}
+	return name
+}
+
+// groupName returns the name of the group of instances whose routes are made by tags. An
+// instance with more tags belongs to an earlier group, in the order of names.
+func groupName(tags []string) string {
+	h := fnv.New64a()
+	for _, tag := range tags {
+		h.Write([]byte(tag + "\x00"))
+	}
+	return fmt.Sprintf("tags-%04d-%016x", max(0, 9999-len(tags)), h.Sum64())
+}
+
+// has reports whether an entry of the meta makes a route.
+func (i Instance) has(key, value string) bool {
+	found, ok := i.Meta[key]
+	return ok && found == value && strings.HasPrefix(key, native.MetaRoute)
+}
+
+// groupsOf divides instances by the tags that make their routes. Those without any are the last
+// group, which selects all that the others leave, if the default rule makes routes for them; else
+// they belong to no group. It reports false for too many groups.
+func groupsOf(members []member) (map[string]Group, bool) {
+	groups := make(map[string]Group)
+	for _, m := range members {
+		if len(m.tags) == 0 && len(m.routes) == 0 {
+			continue
+		}
+		var g Group
+		for _, tag := range m.tags {
+			key, value, isMeta := strings.Cut(tag, "=")
+			if isMeta && m.has(key, value) {
+				if g.Meta == nil {
+					g.Meta = make(map[string]string)
+				}
+				g.Meta[key] = value
+				continue
+			}
+			g.Tags = append(g.Tags, tag)
+		}
+		groups[groupName(m.tags)] = g
+	}
+	return groups, len(groups) <= maxGroups
+}

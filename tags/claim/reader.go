@@ -1,0 +1,123 @@
+package claim
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sluice/config"
+	"sluice/discovery"
+	"sluice/tags"
+	"sluice/tags/fabio"
+	"sluice/tags/native"
+	"sluice/tags/traefik"
+)
+
+// Reader reads the tags of instances in the configured dialects. It does not change, and is
+// safe for concurrent use. The zero value reads none.
+type Reader struct {
+	catalog  *config.Catalog // nil: no dialect
+	text     string          // of all of it, for comparison
+	rule     *traefik.Template
+	prefixes []string
+	own      bool // sluice's own tags
+	dc       string
+}
+
+// NewReader returns the reader of a valid configuration.
+func NewReader(c *config.Config) Reader {
+	r := Reader{catalog: c.Catalog, dc: c.Consul.Datacenter}
+	if r.catalog == nil {
+		return r
+	}
+	r.prefixes = r.catalog.TagPrefixes()
+	r.own = r.catalog.Reads(config.DialectSluice)
+	r.text = fmt.Sprintf("%q %q %+v %+v %s", r.catalog.Tags, r.catalog.DefaultRule, r.catalog.Fabio, r.catalog.Traefik, r.dc)
+	if text := r.catalog.Traefik.DefaultRule; text != "" {
+		r.rule, _ = traefik.ParseDefaultRule(text) // valid: the loader checks it
+	}
+	return r
+}
+
+// Same reports whether r and o read the same from every instance.
+func (r Reader) Same(o Reader) bool { return r.text == o.text }
+
+// Reads reports whether an instance can ask for routes: in a dialect, or by the default rule.
+func (r Reader) Reads() bool { return len(r.prefixes) > 0 || r.defaultRule() != "" }
+
+func (r Reader) defaultRule() string {
+	if r.catalog == nil {
+		return ""
+	}
+	return r.catalog.DefaultRule
+}
+
+// Asks reports whether a tag is one of a dialect.
+func (r Reader) Asks(tag string) bool {
+	tag = strings.ToLower(strings.TrimSpace(tag))
+	return slices.ContainsFunc(r.prefixes, func(prefix string) bool { return strings.HasPrefix(tag, prefix) })
+}
+
+// tags returns the tags of the dialects of an instance, and the entries of its meta that ask for
+// routes.
+func (r Reader) tags(i *discovery.Instance) (list []string) {
+	for _, tag := range i.Tags {
+		if r.Asks(tag) {
+			list = append(list, tag)
+		}
+	}
+	if r.own {
+		for key, value := range i.Meta {
+			if strings.HasPrefix(key, native.MetaRoute) {
+				list = append(list, key+"="+value)
+			}
+		}
+	}
+	return list
+}
+
+// Profile returns the tags of the dialects of an instance as a text: equal for instances of
+// a service that ask for the same, and empty for those that ask for nothing. One without such
+// tags asks for the route of the default rule, if there is one.
+func (r Reader) Profile(i *discovery.Instance) string {
+	if i.Kind != "" || !r.Reads() {
+		return ""
+	}
+	list := r.tags(i)
+	if len(list) == 0 {
+		return r.defaultRule()
+	}
+	slices.Sort(list)
+	var text []byte
+	for _, tag := range list {
+		text = append(strconv.AppendQuote(text, tag), ' ')
+	}
+	return string(strconv.AppendInt(text, int64(i.Port), 10))
+}
+
+// Read returns what the tags of an instance ask for, in the order of precedence. service is
+// its name in Consul. The result is never nil.
+func (r Reader) Read(service string, i *discovery.Instance) []Reading {
+	list := []Reading{}
+	if i.Kind != "" || r.catalog == nil {
+		return list
+	}
+	if rule := r.defaultRule(); rule != "" && len(r.tags(i)) == 0 {
+		return append(list, Reading{config.DialectDefault, byDefault(rule, service)})
+	}
+	in := tags.Instance{Service: service, Port: i.Port, Tags: i.Tags, Meta: i.Meta}
+	if r.own {
+		list = append(list, Reading{config.DialectSluice, native.Read(in)})
+	}
+	if r.catalog.Reads(config.DialectFabio) {
+		o := fabio.Options{Prefix: r.catalog.Fabio.Prefix, Datacenter: cmp.Or(r.dc, i.Datacenter)}
+		list = append(list, Reading{config.DialectFabio, fabio.Read(in, o)})
+	}
+	if r.catalog.Reads(config.DialectTraefik) {
+		o := traefik.Options{Prefix: r.catalog.Traefik.Prefix, Exposed: r.catalog.Traefik.Exposed, DefaultRule: r.rule}
+		list = append(list, Reading{config.DialectTraefik, traefik.Read(in, o)})
+	}
+	return list
+}

@@ -1,0 +1,59 @@
+package claim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"sluice/config"
+	"sluice/tags"
+	"sluice/tags/native"
+)
+
+// TestNoTagReachesAnotherService: whatever keys a tag or the meta has, its routes go to its own
+// service, and have nothing that only the file sets.
+func TestNoTagReachesAnotherService(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	words := []string{
+		"services.secret=100%", "services.secret=1", "services.key=none", "service=secret", "group=x", "split.x=5%", "mirror.service=secret", "mirror.share=1",
+		"basic_auth.users_file=/etc/passwd", "retry.body=16MiB", "retry.attempts=3", "request_headers.set.X-Forwarded-For=1", "request_headers.remove=X_Real.IP",
+		"request_headers.set.X-A=1", "strip=/x", "timeout=1s", "priority=3", "allow=10.0.0.0/8", "deny=::1", "when.header.A=1", "Services.secret=1", "host_header=peer",
+		"redirect=https://h/", "services=secret", "retry=1", "listener=web", "response_headers.set.Remote-User=1", "a=b",
+	}
+	routes, denied := 0, 0
+	for range 3000 {
+		text := "h.example.com/"
+		for range 1 + random.IntN(3) {
+			text += " " + words[random.IntN(len(words))]
+		}
+		in := tags.Instance{Service: "a", Port: 80, Tags: []string{"sluice.route=" + text}}
+		if random.IntN(2) == 0 {
+			in.Tags, in.Meta = nil, map[string]string{"sluice_route": text}
+		}
+		i := Instance{ID: "a1", Node: "n", Usable: true, Registered: 1, Meta: in.Meta, Readings: []Reading{{config.DialectSluice, native.Read(in)}}}
+		r := Resolve([]Service{service("a", i)}, allRules(), nil)
+		restricted := strings.Contains(text, " allow=") || strings.Contains(text, " deny=") || strings.Contains(text, " basic_auth.")
+		if restricted && len(r.Routes) != 1 {
+			t.Fatalf("%q: %d routes; one with a restriction must deny", text, len(r.Routes))
+		}
+		for _, route := range r.Routes {
+			routes++
+			if len(route.Deny) == 2 {
+				denied++
+			}
+			if route.Service != "a" || len(route.Services)+len(route.Parts)+len(route.Split) > 0 || route.Group != "" || route.Mirror != nil || route.BasicAuth != nil ||
+				route.Retry != nil && route.Retry.Body != nil {
+				t.Fatalf("%q makes %+v", text, route)
+			}
+			if edits := route.RequestHeaders; edits != nil && strings.Contains(strings.ToLower(fmt.Sprint(edits)), "real") || edits != nil && edits.Set["X-Forwarded-For"] != "" {
+				t.Fatalf("%q says who the client is: %+v", text, route)
+			}
+		}
+	}
+	if routes < 300 || denied < 50 {
+		t.Errorf("%d routes, %d deny: want more", routes, denied)
+	}
+}

@@ -1,0 +1,395 @@
+package claim
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"sluice/config"
+	"sluice/route"
+	"sluice/tags"
+)
+
+// asked is a route that an instance asks for.
+type asked struct {
+	dialect string
+	route   tags.Route
+	decoded config.Route
+	key     string // of what it matches
+	text    string // of all of it
+}
+
+// member is an instance with the routes that it may have.
+type member struct {
+	Instance
+	settings string // text of its settings
+	routes   map[string]asked
+	tags     []string // of all dialects
+}
+
+// resolver resolves the routes of one service.
+type resolver struct {
+	service  Service
+	rules    *Rules
+	decoded  decodings
+	problems *problems
+
+	settings tags.Keys        // below services.NAME; nil: none
+	groups   map[string]Group // nil: none
+}
+
+func newResolver(s Service, rules *Rules, decoded decodings) *resolver {
+	return &resolver{service: s, rules: rules, decoded: decoded, problems: newProblems()}
+}
+
+// decodings are checked routes, by the text of their keys and who wrote it.
+type decodings map[written]decoding
+
+type written struct {
+	text string
+	by   config.Setter
+}
+
+type decoding struct {
+	text  string // of the keys
+	route config.Route
+	key   string
+	wrong string
+}
+
+// add records a problem of a route.
+func (r *resolver) add(kind Kind, a asked, reason string, harmless bool, instances ...Named) {
+	p := Problem{Ask: askOf(r.service.Name, instances, a), Kind: kind, Reason: reason, Harmless: harmless}
+	if a.key != "" {
+		p.Wanted = &a.decoded
+	}
+	r.problems.add(p)
+}
+
+// complain records a problem of a tag of an instance.
+func (r *resolver) complain(i Instance, dialect, tag string, column int, reason string, harmless bool) {
+	r.problems.add(Problem{Ask: Ask{r.service.Name, []Named{i.named()}, dialect, tag}, Kind: KindBad, Column: column, Reason: reason, Harmless: harmless})
+}
+
+func (i Instance) named() Named { return Named{i.ID, i.Node} }
+
+// resolve returns the routes that the service wants to have.
+func (r *resolver) resolve() []*want {
+	members := make([]member, 0, len(r.service.Instances))
+	for _, i := range r.service.Instances {
+		members = append(members, r.member(i))
+	}
+	slices.SortFunc(members, func(a, b member) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Node, b.Node)) })
+	r.settle(members)
+	variants := make(map[string]map[string]*variant) // by key and text
+	for i := range members {
+		for key, a := range members[i].routes {
+			if variants[key] == nil {
+				variants[key] = make(map[string]*variant)
+			}
+			v := variants[key][a.text]
+			if v == nil {
+				v = &variant{asked: a}
+				variants[key][a.text] = v
+			}
+			if len(v.members) == 0 || members[i].before(v.oldest) {
+				v.oldest = &members[i].Instance
+			}
+			v.members = append(v.members, i)
+			v.names = append(v.names, members[i].named())
+		}
+	}
+	var list []*want
+	divided := false
+	for _, key := range slices.Sorted(maps.Keys(variants)) {
+		w, chosen := r.choose(variants[key])
+		switch {
+		case len(chosen.members) == len(members):
+		case r.rules.Divided[r.service.Name]:
+			r.add(KindDifferent, w.asked, "not all instances of the service have this route, but it has groups of its own: all of them get the requests", true, w.members...)
+		default:
+			divided = true
+			w.group = oldest(members, chosen.members)
+		}
+		if r.weigh(w, members, chosen.members) {
+			divided = true
+		}
+		list = append(list, w)
+	}
+	if !divided {
+		return list
+	}
+	groups, ok := groupsOf(members)
+	if !ok {
+		for _, w := range list {
+			r.add(KindDifferent, w.asked, fmt.Sprintf("the instances of the service have more than %d different sets of routes", maxGroups), false, w.members...)
+		}
+		return nil
+	}
+	r.groups = groups
+	return list
+}
+
+// weigh sets the weights of a route that the members with these indexes ask for, and reports
+// whether these must be divided by tags.
+func (r *resolver) weigh(w *want, members []member, indexes []int) (divided bool) {
+	weight := func(i int) float64 { return members[i].routes[w.key].route.Weight }
+	w.weights = map[string]float64{w.group: weight(indexes[0])}
+	if !slices.ContainsFunc(indexes, func(i int) bool { return weight(i) != weight(indexes[0]) }) {
+		return false
+	}
+	if r.rules.Divided[r.service.Name] {
+		w.weights[w.group] = 0
+		r.add(KindDifferent, w.asked, "the instances ask for different weights, but the service has groups of its own: the weights do not count", true, w.members...)
+		return false
+	}
+	w.weights = make(map[string]float64)
+	for _, i := range indexes {
+		w.weights[groupName(members[i].tags)] = weight(i)
+	}
+	return true
+}
+
+// choose returns the route that the service wants to have of several with the same key.
+func (r *resolver) choose(variants map[string]*variant) (*want, *variant) {
+	chosen := oldestOf(variants)
+	w := &want{asked: chosen.asked, service: r.service.Name, used: chosen.decoded, members: chosen.names}
+	w.used.Service, w.used.Dialect = r.service.Name, chosen.dialect
+	w.used.Origin = origin(w)
+	winner := w.ask()
+	for _, text := range slices.Sorted(maps.Keys(variants)) {
+		v := variants[text]
+		if v == chosen {
+			continue
+		}
+		w.over = append(w.over, askOf(r.service.Name, v.names, v.asked))
+		r.problems.add(Problem{
+			Ask: w.over[len(w.over)-1], Kind: KindDifferent, Harmless: true, Wanted: &v.decoded, Winner: &winner,
+			Reason: "an older instance of the service asks for this route with other options, which count until no instance in service asks for them: this one gets no requests for it",
+		})
+	}
+	return w, chosen
+}
+
+// member returns an instance with the routes that it may have.
+func (r *resolver) member(i Instance) member {
+	m := member{Instance: i, routes: make(map[string]asked)}
+	settings := make(tags.Keys)
+	for _, reading := range i.Readings {
+		if reading.Dialect == config.DialectDefault && r.rules.Named[r.service.Name] {
+			continue
+		}
+		m.tags = append(m.tags, reading.Tags...)
+		for _, c := range reading.Complaints {
+			r.complain(i, reading.Dialect, c.Tag, c.Column, c.Want, c.Harmless)
+		}
+		for key, value := range reading.Service {
+			if known, both := settings[key]; both && fmt.Sprint(known) != fmt.Sprint(value) {
+				r.complain(i, reading.Dialect, reading.Tags[0], 0, "tags of two dialects ask for another "+key+": the first one counts", true)
+				continue
+			}
+			settings[key] = value
+		}
+		for _, route := range reading.Routes {
+			r.route(&m, asked{dialect: reading.Dialect, route: route})
+		}
+	}
+	if m.settings = "{}"; len(settings) > 0 && !r.rules.Defined[r.service.Name] {
+		m.settings = settings.String()
+	}
+	m.tags = tags.SortedTags(m.tags...)
+	return m
+}
+
+// route adds a route to an instance, if the service may have it.
+func (r *resolver) route(m *member, a asked) {
+	problem := func(kind Kind, reason string, harmless bool) { r.add(kind, a, reason, harmless, m.named()) }
+	d := r.decoded.of(a.route)
+	if d.wrong != "" && !a.route.Closed && a.route.Keys.Restricts() {
+		problem(KindBad, d.wrong+"; the route denies every request", false)
+		a.route = a.route.Deny()
+		d = r.decoded.of(a.route)
+	}
+	if d.wrong != "" {
+		problem(KindBad, d.wrong, false)
+		return
+	}
+	if reason := r.rules.forwardAuth(d.route); reason != "" {
+		problem(KindRefused, reason, false)
+		a.route = a.route.Deny()
+		d = r.decoded.of(a.route)
+	}
+	a.decoded, a.key = d.route, d.key
+	a.decoded.Service, a.decoded.Dialect, a.decoded.Protocol = r.service.Name, a.dialect, a.route.Protocol
+	priority, refused := r.rules.allow(r.service.InConsul, a.decoded)
+	if refused != "" {
+		problem(KindRefused, refused, false)
+		return
+	}
+	if setting := r.rules.Requests[r.service.Name]; a.route.Protocol != "" && setting != "" {
+		problem(KindRefused, "the service has "+setting+" in the file, which connections for TCP cannot have", false)
+		return
+	}
+	if reason, harmless := r.rules.listeners(&a.decoded); reason != "" {
+		if problem(KindRefused, reason, harmless); !harmless {
+			return
+		}
+	}
+	if a.decoded.Priority = a.route.Priority; !a.route.Ranked && a.decoded.Priority > priority {
+		problem(KindRefused, fmt.Sprintf("the claim of the service allows priorities up to %d: this one counts", priority), true)
+		a.decoded.Priority = priority
+	}
+	a.text = fmt.Sprintf("%s %d %t %t", d.text, a.decoded.Priority, a.route.Ranked, a.route.Closed)
+	if a.route.Protocol == "" {
+		r.keep(m, a)
+		return
+	}
+	for _, name := range a.decoded.Listeners { // each may be another service's
+		a.decoded.Listeners = []string{name}
+		a.key = a.decoded.StreamKey(name)
+		r.keep(m, a)
+	}
+}
+
+// keep adds a route to an instance, if no other tag of it has one for the same requests.
+func (r *resolver) keep(m *member, a asked) {
+	if known, twice := m.routes[a.key]; twice {
+		if known.text != a.text || known.route.Weight != a.route.Weight {
+			r.add(KindBad, a, "another tag of the instance is a route for the same requests: "+tags.Shorten(tagOf(known.route)), false, m.named())
+		}
+		return
+	}
+	m.routes[a.key] = a
+}
+
+// of checks the keys of a route as those in a file, and that tags or the meta may set them.
+func (l decodings) of(asked tags.Route) decoding {
+	text, by := textOf(asked), config.ByTag
+	if asked.Meta {
+		by = config.ByRegistration
+	}
+	if d, known := l[written{text, by}]; known {
+		return d
+	}
+	d := decoding{text: text}
+	if decoded, err := config.DecodeRoute(asked.Keys, by); err != nil {
+		d.wrong = err.Error()
+	} else if checked, err := route.Check(withMore(&decoded, asked.More)); err != nil {
+		var list []string
+		for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
+			if wrong, ok := errors.AsType[*route.Error](err); ok {
+				list = append(list, fmt.Sprintf("%s %q: %s", wrong.Field, wrong.Value, wrong.Reason))
+			}
+		}
+		d.wrong = strings.Join(list, "; ")
+	} else {
+		d.route, d.key = decoded, checked.Key
+	}
+	l[written{text, by}] = d
+	return d
+}
+
+// textOf returns the keys and conditions of a route as a text.
+func textOf(r tags.Route) string {
+	if r.More == nil {
+		return r.Keys.String()
+	}
+	more, err := json.Marshal(r.More)
+	if err != nil {
+		return r.Keys.String() + fmt.Sprint(r.More)
+	}
+	return r.Keys.String() + string(more)
+}
+
+// withMore adds conditions without keys to r, and returns r for a route table.
+func withMore(r *config.Route, more *route.Conditions) route.Route {
+	if more != nil {
+		if r.When == nil {
+			r.When = new(config.Conditions)
+		}
+		r.When.More = more
+	}
+	return r.Target()
+}
+
+// variant is what some instances of a service ask for with one route.
+type variant struct {
+	asked
+	oldest  *Instance
+	members []int // indexes
+	names   []Named
+}
+
+// oldestOf returns the variant that the oldest instance asks for, and of several the one with the
+// smallest text: all replicas choose the same one.
+func oldestOf(variants map[string]*variant) *variant {
+	var chosen *variant
+	for _, text := range slices.Sorted(maps.Keys(variants)) {
+		if v := variants[text]; chosen == nil || v.oldest.before(chosen.oldest) {
+			chosen = v
+		}
+	}
+	return chosen
+}
+
+// settle decides the settings of a service: those that the oldest of its instances with routes asks
+// for. The others lose their routes.
+func (r *resolver) settle(members []member) {
+	var first *member
+	for i := range members {
+		m := &members[i]
+		if len(m.routes) > 0 && (first == nil || m.before(&first.Instance) || m.settings < first.settings && !first.before(&m.Instance)) {
+			first = m
+		}
+	}
+	if first == nil {
+		return
+	}
+	chosen := first.settings
+	settled := false
+	for i := range members {
+		m := &members[i]
+		switch {
+		case len(m.routes) == 0:
+		case m.settings != chosen:
+			r.drop(m, KindDifferent, "an older instance of the service asks for other settings, which the service has only once: they count until no instance in service asks for them")
+		case !r.rules.Insecure && strings.Contains(chosen, `"insecure":"true"`):
+			r.drop(m, KindRefused, "TLS without verification needs catalog.insecure: true in the file, or the service there with upstream.tls")
+		case !settled:
+			settled = true
+			settings := make(tags.Keys)
+			for _, reading := range m.Readings {
+				for key, value := range reading.Service {
+					if _, known := settings[key]; !known {
+						settings[key] = value
+					}
+				}
+			}
+			r.settings = settings.Clone()
+		}
+	}
+}
+
+// drop takes its routes from an instance.
+func (r *resolver) drop(m *member, kind Kind, reason string) {
+	for _, key := range slices.Sorted(maps.Keys(m.routes)) {
+		r.add(kind, m.routes[key], reason, false, m.named())
+	}
+	m.routes = nil
+}
+
+// origin says for people where a route comes from.
+func origin(w *want) string {
+	from := w.members[0].ID
+	if n := len(w.members) - 1; n > 0 {
+		from += fmt.Sprintf(" and %d more", n)
+	}
+	if w.dialect == config.DialectDefault {
+		return fmt.Sprintf("%s, for %s without tags", tags.Shorten(tagOf(w.route)), from)
+	}
+	return fmt.Sprintf("tag %s of %s", tags.Shorten(tagOf(w.route)), from)
+}

@@ -1,0 +1,309 @@
+package fabio
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"sluice/tags"
+)
+
+// tagTests are tags with the route that they make, the settings of the service, and the
+// complaints as "COLUMN: TEXT". A closed route begins with "closed".
+var tagTests = []struct{ tag, route, service, complaints string }{
+	// The documented examples.
+	{`urlprefix-/css`, `{"match":"string_prefix","path":"/css"}`, ``, ``},
+	{`urlprefix-i.com/static`, `{"host":"i.com","match":"string_prefix","path":"/static"}`, ``, ``},
+	{`urlprefix-mysite.com/`, `{"host":"mysite.com","path":"/"}`, ``, ``},
+	{`urlprefix-/foo/bar strip=/foo`, `{"match":"string_prefix","path":"/foo/bar","strip_prefix":"/foo"}`, ``, ``},
+	{`urlprefix-/bar prepend=/foo`, `{"add_prefix":"/foo","match":"string_prefix","path":"/bar"}`, ``, ``},
+	{`urlprefix-/bar prepend=/baz strip=/foo`, `{"add_prefix":"/baz","match":"string_prefix","path":"/bar","strip_prefix":"/foo"}`, ``, ``},
+	{`urlprefix-/foo/bar proto=https`, `{"match":"string_prefix","path":"/foo/bar"}`, `{"upstream":{"tls":{}}}`, ``},
+	{`urlprefix-/foo/bar proto=https tlsskipverify=true`, `{"match":"string_prefix","path":"/foo/bar"}`, `{"upstream":{"tls":{"insecure":"true"}}}`, ``},
+	{`urlprefix-/foo proto=https tlsskipverify=true`, `{"match":"string_prefix","path":"/foo"}`, `{"upstream":{"tls":{"insecure":"true"}}}`, ``},
+	{`urlprefix-:3306 proto=tcp`, ``, ``, `11: a tag opens no port: want a listener for TCP in the file, { address: ':3306', protocol: tcp, service: svc }`},
+	{`urlprefix-:3306 proto=tcp pxyproto=true`, ``, ``, `11: a tag opens no port: want a listener for TCP in the file, { address: ':3306', protocol: tcp, service: svc }`},
+	{`urlprefix-:1234 proto=tcp`, ``, ``, `11: a tag opens no port: want a listener for TCP in the file, { address: ':1234', protocol: tcp, service: svc }`},
+	{`urlprefix-127.0.0.1:1234 proto=tcp`, ``, ``, `11: a tag opens no address: want a listener for TCP in the file, { address: '127.0.0.1:1234', protocol: tcp, service: svc }`},
+	{`urlprefix-foo.com/ proto=tcp`, ``, ``, `11: a tag passes no TLS through: want a listener for TCP in the file, with sni: [{ host: foo.com, service: svc }]`},
+	{`urlprefix-foo.com/`, `{"host":"foo.com","path":"/"}`, ``, ``},
+	{`urlprefix-/my.service/Method proto=grpc`, `{"match":"string_prefix","path":"/my.service/Method"}`, `{"upstream":{"protocol":"h2c"}}`, ``},
+	{`urlprefix-/my.service proto=grpc`, `{"match":"string_prefix","path":"/my.service"}`, `{"upstream":{"protocol":"h2c"}}`, ``},
+	{`urlprefix-/my.service proto=grpcs`, `{"match":"string_prefix","path":"/my.service"}`, `{"upstream":{"protocol":"h2","tls":{}}}`, ``},
+	{`urlprefix-/my.service proto=grpcs grpcservername=my.service`, `{"match":"string_prefix","path":"/my.service"}`, `{"upstream":{"protocol":"h2","tls":{"server_name":"my.service"}}}`, ``},
+	{`urlprefix-/my.service proto=grpcs tlsskipverify=true`, `{"match":"string_prefix","path":"/my.service"}`, `{"upstream":{"protocol":"h2","tls":{"insecure":"true"}}}`, ``},
+	{`urlprefix-testonly/my.service/Method proto=grpc`, `{"host":"testonly","match":"string_prefix","path":"/my.service/Method"}`, `{"upstream":{"protocol":"h2c"}}`, ``},
+	{`urlprefix-/ proto=grpcs grpcservername=my.service.hostname`, `{"path":"/"}`, `{"upstream":{"protocol":"h2","tls":{"server_name":"my.service.hostname"}}}`, ``},
+	{`urlprefix-/path redirect=301,https://www.google.com/`, `{"match":"string_prefix","path":"/path","redirect":{"code":"301","to":"https://www.google.com/"}}`, ``, ``},
+	{`urlprefix-/path redirect=303,https://www.foo.com$path`, `{"match":"string_prefix","path":"/path","redirect":{"code":"303","to":"https://www.foo.com$path"}}`, ``, ``},
+	{`urlprefix-example.com:80/ redirect=301,https://example.com/`, `{"host":"example.com","path":"/","redirect":{"code":"301","to":"https://example.com/"},"when":{"scheme":"http"}}`, ``, ``},
+	{`urlprefix-www.bar.com:80/foo redirect=302,https://www.bar.com`, `{"host":"www.bar.com","match":"string_prefix","path":"/foo","redirect":{"code":"302","to":"https://www.bar.com"},"when":{"scheme":"http"}}`, ``, ``},
+	{`urlprefix-/ allow=ip:192.168.1.0/24,ip:fe80::/10`, `{"allow":["192.168.1.0/24","fe80::/10"],"path":"/"}`, ``, ``},
+	{`urlprefix-/ allow=ip:10.0.0.0/8,ip:fe80::/10`, `{"allow":["10.0.0.0/8","fe80::/10"],"path":"/"}`, ``, ``},
+	{`urlprefix-/ deny=ip:10.0.0.0/8,ip:fe80::1234`, `{"deny":["10.0.0.0/8","fe80::1234"],"path":"/"}`, ``, ``},
+	{`urlprefix-/ deny=ip:fe80::1234,100.123.0.0/16`, `closed {"deny":["0.0.0.0/0","::/0"],"path":"/"}`, ``, `32: want ip:ADDRESS or ip:NETWORK, with commas between them; the route denies every request`},
+	{`urlprefix-/ proto=https auth=mybasicauth`, `closed {"deny":["0.0.0.0/0","::/0"],"path":"/"}`, `{"upstream":{"tls":{}}}`, `25: the scheme "mybasicauth" is in fabio's own configuration: want a route in the file with basic_auth; the route denies every request`},
+	{`urlprefix-/user`, `{"match":"string_prefix","path":"/user"}`, ``, ``},
+	{`urlprefix-/product`, `{"match":"string_prefix","path":"/product"}`, ``, ``},
+	{`urlprefix-/foo`, `{"match":"string_prefix","path":"/foo"}`, ``, ``},
+	{`urlprefix-mysite.com/foo`, `{"host":"mysite.com","match":"string_prefix","path":"/foo"}`, ``, ``},
+	{`urlprefix-/foo host=name`, `{"host_header":"name","match":"string_prefix","path":"/foo"}`, ``, ``},
+	{`urlprefix-/foo host=dst`, `{"host_header":"peer","match":"string_prefix","path":"/foo"}`, ``, ``},
+	{`urlprefix-/foo register=name`, `{"match":"string_prefix","path":"/foo"}`, ``, `16: sluice registers nothing for a service: ignored`},
+	{`urlprefix-/foo/bar weight=0.2`, `{"match":"string_prefix","path":"/foo/bar"} weight 0.2`, ``, ``},
+
+	// TestParseTag.
+	{`urlprefix-`, ``, ``, `0: has no route: want HOST/PATH or /PATH after the prefix`},
+	{`urlprefix- `, ``, ``, `0: has no route: want HOST/PATH or /PATH after the prefix`},
+	{`urlprefix-/`, `{"path":"/"}`, ``, ``},
+	{` urlprefix-/`, `{"path":"/"}`, ``, ``},
+	{`urlprefix-/ `, `{"path":"/"}`, ``, ``},
+	{`urlprefix- / `, `{"path":"/"}`, ``, ``},
+	{`urlprefix- /foo`, `{"match":"string_prefix","path":"/foo"}`, ``, ``},
+	{`urlprefix-1.1.1.1:999`, `{"host":"1.1.1.1","path":"/"}`, ``, `18: the port of a host is ignored: the route counts for each listener that may use it`},
+	{`urlprefix-bar/foo`, `{"host":"bar","match":"string_prefix","path":"/foo"}`, ``, ``},
+	{`urlprefix-bar/foo/foo`, `{"host":"bar","match":"string_prefix","path":"/foo/foo"}`, ``, ``},
+	{`urlprefix-www.bar.com/foo/foo`, `{"host":"www.bar.com","match":"string_prefix","path":"/foo/foo"}`, ``, ``},
+	{`urlprefix-WWW.BAR.COM/foo/foo`, `{"host":"www.bar.com","match":"string_prefix","path":"/foo/foo"}`, ``, ``},
+	{`urlprefix-WWW.BAR.COM/Foo/FOO`, `{"host":"www.bar.com","match":"string_prefix","path":"/Foo/FOO"}`, ``, ``},
+	{`urlprefix-bar/foo a b c`, `{"host":"bar","match":"string_prefix","path":"/foo"}`, ``, `12: no option of fabio: ignored | 11: no option of fabio: ignored | 23: no option of fabio: ignored`},
+	{`urlprefix-$x/$y`, `{"path":"/"}`, ``, `11: only $DC is known: $x is removed | 11: only $DC is known: $y is removed`},
+	{`urlprefix-${x}/${y}`, `{"path":"/"}`, ``, `11: only $DC is known: $x is removed | 11: only $DC is known: $y is removed`},
+	{`urlprefix-$DC.example.com/$DC`, `{"host":"dc1.example.com","match":"string_prefix","path":"/dc1"}`, ``, ``},
+	{`urlprefix-${DC}.example.com/x${DC}y`, `{"host":"dc1.example.com","match":"string_prefix","path":"/xdc1y"}`, ``, ``},
+	{`urlprefix-$DC/`, `{"host":"dc1","path":"/"}`, ``, ``},
+
+	// Sources of TestTableParse, TestTableLookup and TestParse.
+	{`urlprefix-/one`, `{"match":"string_prefix","path":"/one"}`, ``, ``},
+	{`urlprefix-/two`, `{"match":"string_prefix","path":"/two"}`, ``, ``},
+	{`urlprefix-/a`, `{"match":"string_prefix","path":"/a"}`, ``, ``},
+	{`urlprefix-b.com/`, `{"host":"b.com","path":"/"}`, ``, ``},
+	{`urlprefix-a.com/a`, `{"host":"a.com","match":"string_prefix","path":"/a"}`, ``, ``},
+	{`urlprefix-abc.com/foo/`, `{"host":"abc.com","match":"string_prefix","path":"/foo/"}`, ``, ``},
+	{`urlprefix-abc.com/foo/bar/`, `{"host":"abc.com","match":"string_prefix","path":"/foo/bar/"}`, ``, ``},
+	{`urlprefix-z.abc.com/foo/`, `{"host":"z.abc.com","match":"string_prefix","path":"/foo/"}`, ``, ``},
+	{`urlprefix-*.abc.com/`, `{"host":"*.abc.com","path":"/"}`, ``, ``},
+	{`urlprefix-*.abc.com/foo/`, `{"host":"*.abc.com","match":"string_prefix","path":"/foo/"}`, ``, ``},
+	{`urlprefix-*.aaa.abc.com/`, `{"host":"*.aaa.abc.com","path":"/"}`, ``, ``},
+	{`urlprefix-xyz.com:80/`, `{"host":"xyz.com","path":"/","when":{"scheme":"http"}}`, ``, ``},
+	{`urlprefix-xyz.com:80/ redirect=302,https://xyz.com`, `{"host":"xyz.com","path":"/","redirect":{"code":"302","to":"https://xyz.com"},"when":{"scheme":"http"}}`, ``, ``},
+	{`urlprefix-abc.com:443/`, `{"host":"abc.com","path":"/","when":{"scheme":"https"}}`, ``, ``},
+	{`urlprefix-/ strip=/foo`, `{"path":"/","strip_prefix":"/foo"}`, ``, ``},
+	{`urlprefix-/ weight=0`, `{"path":"/"}`, ``, ``},
+	{`urlprefix-/ weight=-0.5`, `{"path":"/"}`, ``, ``},
+	{`urlprefix-/ weight=2`, `{"path":"/"} weight 2`, ``, ``},
+	{`urlprefix-/ weight=NaN`, `{"path":"/"}`, ``, `13: not a number: ignored`},
+	{`urlprefix-/ weight=1e9`, `{"path":"/"}`, ``, `13: want at most 1000, such as 0.2 for a fifth of the requests: ignored`},
+	{`urlprefix-vault.company.com`, `{"host":"vault.company.com","path":"/"}`, ``, ``},
+
+	// TestTarget_BuildRedirectURL.
+	{`urlprefix-/ redirect=301,http://bar.com/`, `{"path":"/","redirect":{"code":"301","to":"http://bar.com/"}}`, ``, ``},
+	{`urlprefix-/ redirect=301,http://bar.com/a/b/c?foo=bar`, `{"path":"/","redirect":{"code":"301","to":"http://bar.com/a/b/c?foo=bar"}}`, ``, ``},
+	{`urlprefix-*:80/ redirect=301,https://$host/`, `{"path":"/","redirect":{"code":"301","to":"https://$host/"},"when":{"scheme":"http"}}`, ``, ``},
+	{`urlprefix-/ redirect=301,http://bar.com/$path`, `{"path":"/","redirect":{"code":"301","to":"http://bar.com$path"}}`, ``, ``},
+	{`urlprefix-*:80/ redirect=301,https://$host/$path`, `{"path":"/","redirect":{"code":"301","to":"https://$host$path"},"when":{"scheme":"http"}}`, ``, ``},
+	{`urlprefix-/ redirect=301,http://bar.com$path`, `{"path":"/","redirect":{"code":"301","to":"http://bar.com$path"}}`, ``, ``},
+	{`urlprefix-*:80/ redirect=301,https://$host$path`, `{"path":"/","redirect":{"code":"301","to":"https://$host$path"},"when":{"scheme":"http"}}`, ``, ``},
+	{`urlprefix-/ redirect=301,http://bar.com/bbb/$path`, `{"path":"/","redirect":{"code":"301","to":"http://bar.com/bbb$path"}}`, ``, ``},
+	{`urlprefix-*:80/ redirect=301,https://$host/bbb/$path`, `{"path":"/","redirect":{"code":"301","to":"https://$host/bbb$path"},"when":{"scheme":"http"}}`, ``, ``},
+	{`urlprefix-/ redirect=301,http://bar.com/bbb$path`, `{"path":"/","redirect":{"code":"301","to":"http://bar.com/bbb$path"}}`, ``, ``},
+	{`urlprefix-*:80/ redirect=301,https://$host/bbb$path`, `{"path":"/","redirect":{"code":"301","to":"https://$host/bbb$path"},"when":{"scheme":"http"}}`, ``, ``},
+	{`urlprefix-/stripme redirect=301,http://bar.com/$path strip=/stripme`, `{"match":"string_prefix","path":"/stripme","redirect":{"code":"301","to":"http://bar.com$path"},"strip_prefix":"/stripme"}`, ``, ``},
+	{`urlprefix-*:80/stripme redirect=301,https://bar.com/bbb$path strip=/stripme`, `{"match":"string_prefix","path":"/stripme","redirect":{"code":"301","to":"https://bar.com/bbb$path"},"strip_prefix":"/stripme","when":{"scheme":"http"}}`, ``, ``},
+	{`urlprefix-/ redirect=301,http://bar.com/$path prepend=/prefix`, `{"add_prefix":"/prefix","path":"/","redirect":{"code":"301","to":"http://bar.com$path"}}`, ``, ``},
+	{`urlprefix-/ redirect=301,http://bar.com/$path prepend=/prefix strip=/stripme`, `{"add_prefix":"/prefix","path":"/","redirect":{"code":"301","to":"http://bar.com$path"},"strip_prefix":"/stripme"}`, ``, ``},
+
+	// TestTableLookupIssue448.
+	{`urlprefix-foo.com:80/ redirect=301,https://foo.com/`, `{"host":"foo.com","path":"/","redirect":{"code":"301","to":"https://foo.com/"},"when":{"scheme":"http"}}`, ``, ``},
+	{`urlprefix-aaa.com:80/ redirect=301,http://bbb.com/`, `{"host":"aaa.com","path":"/","redirect":{"code":"301","to":"http://bbb.com/"},"when":{"scheme":"http"}}`, ``, ``},
+	{`urlprefix-ccc.com:443/bar redirect=301,https://ccc.com/baz`, `{"host":"ccc.com","match":"string_prefix","path":"/bar","redirect":{"code":"301","to":"https://ccc.com/baz"},"when":{"scheme":"https"}}`, ``, ``},
+
+	// In use, or asked for.
+	{`urlprefix-/x/ strip=/x`, `{"match":"string_prefix","path":"/x/","strip_prefix":"/x"}`, ``, ``},
+	{`urlprefix-h:80/ redirect=308,https://h$path`, `{"host":"h","path":"/","redirect":{"code":"308","to":"https://h$path"},"when":{"scheme":"http"}}`, ``, ``},
+	{`urlprefix-h:443/`, `{"host":"h","path":"/","when":{"scheme":"https"}}`, ``, ``},
+	{`urlprefix-*.host/`, `{"host":"*.host","path":"/"}`, ``, ``},
+	{`urlprefix-*host.com/`, `{"host_regexp":"^.*host\\.com$","path":"/"}`, ``, ``},
+	{`urlprefix-api-*.example.com/`, `{"host_regexp":"^api-.*\\.example\\.com$","path":"/"}`, ``, ``},
+	{`urlprefix-*/path`, `{"match":"string_prefix","path":"/path"}`, ``, ``},
+	{`urlprefix-h:8080/x`, `{"host":"h","match":"string_prefix","path":"/x"}`, ``, `12: the port of a host is ignored: the route counts for each listener that may use it`},
+	{`urlprefix-[2001:db8::1]/`, `{"host":"[2001:db8::1]","path":"/"}`, ``, ``},
+	{`urlprefix-[2001:db8::1]:80/`, `{"host":"[2001:db8::1]","path":"/","when":{"scheme":"http"}}`, ``, ``},
+	{`urlprefix-192.0.2.1/`, `{"host":"192.0.2.1","path":"/"}`, ``, ``},
+	{`urlprefix-h/api/*`, ``, ``, `11: the path is a prefix, and '*' stands for itself: want /api/`},
+	{`urlprefix-/api*`, ``, ``, `11: the path is a prefix, and '*' stands for itself: want /api`},
+	{`urlprefix-{a,b}.example.com/`, ``, ``, `0: the host {a,b}.example.com is a pattern that sluice does not know: want '*' for any characters`},
+	{`urlprefix-h?/x`, ``, ``, `0: the host h? is a pattern that sluice does not know: want '*' for any characters`},
+	{`urlprefix-/x proto=http`, `{"match":"string_prefix","path":"/x"}`, ``, ``},
+	{`urlprefix-/x proto=ftp`, ``, ``, `14: unknown protocol "ftp": want http, https, grpc, grpcs or tcp`},
+	{`urlprefix-/x proto=tcp+sni`, ``, ``, `14: unknown protocol "tcp+sni": want http, https, grpc, grpcs or tcp`},
+	{`urlprefix-/x tlsskipverify=true`, `{"match":"string_prefix","path":"/x"}`, ``, `14: only with proto=https or proto=grpcs: ignored`},
+	{`urlprefix-/x pxyproto=true`, `{"match":"string_prefix","path":"/x"}`, ``, `14: only for TCP: ignored; want proxy_protocol of the service in the file`},
+	{`urlprefix-/x strip=x`, ``, ``, `14: want a path that begins with /`},
+	{`urlprefix-/x prepend=x`, ``, ``, `14: want a path that begins with /`},
+	{`urlprefix-/x strip=`, `{"match":"string_prefix","path":"/x"}`, ``, ``},
+	{`urlprefix-/x redirect=301`, ``, ``, `14: want redirect=CODE,URL`},
+	{`urlprefix-/x redirect=abc,http://h/`, ``, ``, `14: want redirect=CODE,URL`},
+	{`urlprefix-/x redirect=200,http://h/`, ``, ``, `14: want a code from 300 to 399`},
+	{`urlprefix-/x redirect=301,http://h/,x`, ``, ``, `14: want redirect=CODE,URL`},
+	{`urlprefix-/x weight=abc`, `{"match":"string_prefix","path":"/x"}`, ``, `14: not a number: ignored`},
+	{`urlprefix-/x weight=`, `{"match":"string_prefix","path":"/x"}`, ``, `14: not a number: ignored`},
+	{`urlprefix-/x allow=10.0.0.0/8`, `closed {"deny":["0.0.0.0/0","::/0"],"match":"string_prefix","path":"/x"}`, ``, `20: want ip:ADDRESS or ip:NETWORK, with commas between them; the route denies every request`},
+	{`urlprefix-/x allow=`, `closed {"deny":["0.0.0.0/0","::/0"],"match":"string_prefix","path":"/x"}`, ``, `0: want ip:ADDRESS or ip:NETWORK, with commas between them; the route denies every request`},
+	{`urlprefix-/x allow=ip:`, `closed {"deny":["0.0.0.0/0","::/0"],"match":"string_prefix","path":"/x"}`, ``, `20: want ip:ADDRESS or ip:NETWORK, with commas between them; the route denies every request`},
+	{`urlprefix-/x allow=ip:10.0.0.0/33`, `closed {"deny":["0.0.0.0/0","::/0"],"match":"string_prefix","path":"/x"}`, ``, `20: want ip:ADDRESS or ip:NETWORK, with commas between them; the route denies every request`},
+	{`urlprefix-/x allow=ip:10.1.2.3/8,ip:1.2.3.4`, `{"allow":["10.0.0.0/8","1.2.3.4"],"match":"string_prefix","path":"/x"}`, ``, ``},
+	{`urlprefix-/x allow=IP:10.0.0.0/8`, `{"allow":["10.0.0.0/8"],"match":"string_prefix","path":"/x"}`, ``, ``},
+	{`urlprefix-/x allow=ip:10.0.0.0/8 deny=ip:10.1.0.0/16`, `closed {"deny":["0.0.0.0/0","::/0"],"match":"string_prefix","path":"/x"}`, ``, `14: want allow or deny, not both; the route denies every request`},
+	{`urlprefix-/x deny=ip:::1`, `{"deny":["::1"],"match":"string_prefix","path":"/x"}`, ``, ``},
+	{`urlprefix-/x deny=country:de`, `closed {"deny":["0.0.0.0/0","::/0"],"match":"string_prefix","path":"/x"}`, ``, `19: want ip:ADDRESS or ip:NETWORK, with commas between them; the route denies every request`},
+	{`urlprefix-/x allow=ip:10.0.0.0/8 redirect=1,x`, `closed {"deny":["0.0.0.0/0","::/0"],"match":"string_prefix","path":"/x"}`, ``, `34: want a code from 300 to 399`},
+	{`urlprefix-/x auth=`, `closed {"deny":["0.0.0.0/0","::/0"],"match":"string_prefix","path":"/x"}`, ``, `14: the scheme "" is in fabio's own configuration: want a route in the file with basic_auth; the route denies every request`},
+	{`urlprefix-/x auth=corp strip=/x host=dst`, `closed {"deny":["0.0.0.0/0","::/0"],"match":"string_prefix","path":"/x"}`, ``, `14: the scheme "corp" is in fabio's own configuration: want a route in the file with basic_auth; the route denies every request`},
+	{`urlprefix-/x strip=/a strip=/b`, `{"match":"string_prefix","path":"/x","strip_prefix":"/b"}`, ``, ``},
+	{`urlprefix-/x  strip=/x   prepend=/y `, `{"add_prefix":"/y","match":"string_prefix","path":"/x","strip_prefix":"/x"}`, ``, ``},
+	{`urlprefix-/x proto=https host=backend.example.com`, `{"host_header":"backend.example.com","match":"string_prefix","path":"/x"}`, `{"upstream":{"tls":{}}}`, ``},
+	{`urlprefix-/x unknown=1 strip=/x`, `{"match":"string_prefix","path":"/x","strip_prefix":"/x"}`, ``, `14: no option of fabio: ignored`},
+	{`urlprefix-h/x"y`, `{"host":"h","match":"string_prefix","path":"/x\"y"}`, ``, ``},
+	{`other-/x`, ``, ``, ``},
+	{`urlprefix`, ``, ``, ``},
+}
+
+func TestTags(t *testing.T) {
+	for _, test := range tagTests {
+		r := Read(tags.Instance{Service: "svc", Port: 80, Tags: []string{test.tag}}, Options{Datacenter: "dc1"})
+		if got := routes(r); got != test.route {
+			t.Errorf("%q makes %s, want %s", test.tag, got, test.route)
+		}
+		for _, route := range r.Routes {
+			if !slices.Equal(route.Tags, []string{test.tag}) || route.Priority != 0 || route.Ranked {
+				t.Errorf("%q makes %+v: want its own tag, and no priority", test.tag, route)
+			}
+		}
+		service := ""
+		if upstream, _ := r.Service["upstream"].(tags.Keys); len(upstream) > 0 {
+			service = r.Service.String()
+		}
+		if service != test.service {
+			t.Errorf("%q sets %s, want %s", test.tag, service, test.service)
+		}
+		var complaints []string
+		for _, c := range r.Complaints {
+			complaints = append(complaints, fmt.Sprintf("%d: %s", c.Column, c.Want))
+			if c.Tag != test.tag {
+				t.Errorf("the complaint %s is about another tag than %q", c, test.tag)
+			}
+			if open := len(r.Routes) > 0 && !r.Routes[0].Closed; c.Harmless != open {
+				t.Errorf("the complaint %s says harmless = %t, want %t", c, c.Harmless, open)
+			}
+		}
+		if got := strings.Join(complaints, " | "); got != test.complaints {
+			t.Errorf("%q has the complaints %s, want %s", test.tag, got, test.complaints)
+		}
+	}
+}
+
+// routes returns the routes on one line.
+func routes(r tags.Reading) string {
+	var list []string
+	for _, route := range r.Routes {
+		text := route.Keys.String()
+		if route.Weight > 0 {
+			text += fmt.Sprintf(" weight %v", route.Weight)
+		}
+		if route.Closed {
+			text = "closed " + text
+		}
+		list = append(list, text)
+	}
+	return strings.Join(list, " ")
+}
+
+func TestSeveralTags(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		options    Options
+		tags       []string
+		routes     int
+		complaints []string // parts of them
+	}{
+		{"each tag makes a route", Options{}, []string{"v2", "urlprefix-/a", "urlprefix-h/b", "primary"}, 2, nil},
+		{"another prefix", Options{Prefix: "int-urlprefix-"}, []string{"urlprefix-/a", "int-urlprefix-/b"}, 1, nil},
+		{"an option as a tag", Options{}, []string{"urlprefix-/a", "proto=https"}, 1, []string{"write it behind the route"}},
+		{"an option as a tag of others", Options{}, []string{"proto=https"}, 0, nil},
+		{"two protocols", Options{}, []string{"urlprefix-/a", "urlprefix-/b proto=https"}, 1, []string{"another upstream"}},
+		{"one protocol twice", Options{}, []string{"urlprefix-/a proto=https", "urlprefix-/b proto=https"}, 2, nil},
+		{
+			"a tag that takes over another service in fabio", Options{},
+			[]string{"urlprefix-/x\thttp://192.0.2.66/\nroute\tdel\tvictim\nroute\tadd\tvictim\tshop/\thttp://192.0.2.66/", "urlprefix-/y"},
+			1, []string{"control character"},
+		},
+		{"a newline at the end", Options{}, []string{"urlprefix-/x\n"}, 0, []string{"control character"}},
+		{"a tag that is too long", Options{}, []string{"urlprefix-/" + strings.Repeat("x", tags.MaxTag)}, 0, []string{"too long"}},
+		{"too many tags", Options{}, many(tags.MaxRoutes + 1), tags.MaxRoutes, []string{"257 routes"}},
+		{"a bad tag among others", Options{}, []string{"urlprefix-/x weight=abc", `urlprefix-/y a="b`, "urlprefix-/z"}, 3, []string{"not a number", "no option"}},
+	} {
+		r := Read(tags.Instance{Service: "svc", Port: 80, Tags: test.tags}, test.options)
+		if len(r.Routes) != test.routes {
+			t.Errorf("%s: %d routes, want %d: %s", test.name, len(r.Routes), test.routes, routes(r))
+		}
+		if len(r.Complaints) != len(test.complaints) {
+			t.Errorf("%s: the complaints are %v, want %d", test.name, r.Complaints, len(test.complaints))
+			continue
+		}
+		for i, c := range r.Complaints {
+			if !strings.Contains(c.Want, test.complaints[i]) {
+				t.Errorf("%s: the complaint is %s, want %s", test.name, c, test.complaints[i])
+			}
+		}
+	}
+}
+
+func many(n int) []string {
+	tags := make([]string, n)
+	for i := range tags {
+		tags[i] = fmt.Sprintf("urlprefix-/%d", i)
+	}
+	return tags
+}
+
+// FuzzRead checks that a tag makes routes of printable texts only, that it harms no other tag,
+// and that a restriction never vanishes.
+func FuzzRead(f *testing.F) {
+	for _, test := range tagTests {
+		f.Add(test.tag)
+	}
+	f.Fuzz(func(t *testing.T, tag string) {
+		r := Read(tags.Instance{Service: "svc", Port: 80, Tags: []string{tag, "urlprefix-other/"}}, Options{})
+		other := `{"host":"other","path":"/"}`
+		if n := len(r.Routes); n == 0 || n > 2 {
+			t.Fatalf("%d routes", n)
+		}
+		last := r.Routes[len(r.Routes)-1]
+		if last.Keys.String() != other && r.Service != nil && len(r.Routes) == 1 {
+			return // the tag asks for another protocol, and is first
+		}
+		if len(r.Routes) == 1 {
+			if last.Keys.String() != other && r.Routes[0].Tags[0] != tag {
+				t.Fatalf("the other tag makes %s", last.Keys)
+			}
+			return
+		}
+		if last.Keys.String() != other {
+			t.Fatalf("the other tag makes %s", last.Keys)
+		}
+		mine := r.Routes[0]
+		if strings.ContainsFunc(mine.Keys.String(), func(r rune) bool { return r < 0x20 }) || tags.Control(tag) >= 0 {
+			t.Fatalf("%q makes %s", tag, mine.Keys)
+		}
+		_, options, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(tag), Prefix)), " ")
+		for _, option := range strings.Fields(options) {
+			key, _, _ := strings.Cut(option, "=")
+			restricts := key == "allow" || key == "deny" || key == "auth"
+			if restricts && mine.Keys["allow"] == nil && mine.Keys["deny"] == nil {
+				t.Fatalf("%q makes a route that is open: %s", tag, mine.Keys)
+			}
+		}
+	})
+}

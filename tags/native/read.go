@@ -1,0 +1,235 @@
+// Package native reads sluice's own tags:
+//
+//	sluice.route=HOST/PATH KEY=VALUE …
+//	sluice.upstream=KEY=VALUE …
+//
+// The keys are those of a route and of upstream in the configuration file, with dots between
+// the levels. Which of them a tag may set is decided where they are decoded. With match=regexp, the pattern in PATH begins at the start of the path. The meta key sluice_route, or one that begins with sluice_route_, is another
+// spelling of the tag sluice.route.
+package native
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sluice/tags"
+)
+
+// Names of tags and of meta keys.
+const (
+	Route     = "sluice.route"
+	Upstream  = "sluice.upstream"
+	MetaRoute = "sluice_route"
+)
+
+// Prefix is the prefix of the tags.
+const Prefix = "sluice."
+
+// Read returns what sluice's own tags of i ask for.
+func Read(i tags.Instance) tags.Reading {
+	var reading tags.Reading
+	for _, tag := range i.Tags {
+		if strings.HasPrefix(tag, Prefix) {
+			read(&reading, tag, tag)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(i.Meta)) {
+		if key == MetaRoute || strings.HasPrefix(key, MetaRoute+"_") {
+			read(&reading, key+"="+i.Meta[key], Route+"="+i.Meta[key])
+		}
+	}
+	reading.Tags = tags.SortedTags(reading.Tags...)
+	reading.Limit()
+	return reading
+}
+
+// read reads a tag, or the entry of the meta that text is another spelling of.
+func read(reading *tags.Reading, tag, text string) {
+	reading.Tags = append(reading.Tags, tag)
+	if c := tags.Check(tag); c != nil {
+		reading.Complain(*c)
+		return
+	}
+	name, value, _ := strings.Cut(text, "=")
+	r := &reader{reading: reading, tag: tag, meta: tag != text}
+	r.at = len(tag) - len(value)
+	switch name {
+	case Route:
+		r.route(value)
+	case Upstream:
+		r.upstream(value)
+	default:
+		r.complain(0, "unknown tag: want "+Route+"=HOST/PATH or "+Upstream+"=KEY=VALUE")
+	}
+}
+
+// reader reads one tag.
+type reader struct {
+	reading *tags.Reading
+	tag     string
+	meta    bool // tag is an entry of the meta
+	at      int  // index of the value in tag
+	failed  bool
+}
+
+// complain complains about the byte at an index of the value.
+func (r *reader) complain(at int, want string) {
+	r.failed = true
+	r.reading.Complain(tags.Complaint{Tag: r.tag, Column: r.at + at + 1, Want: want})
+}
+
+// short are spellings of keys of a route in tags.
+var short = map[string]string{
+	"strip":    "strip_prefix",
+	"add":      "add_prefix",
+	"timeout":  "timeouts.response_header",
+	"listener": "listeners",
+	"method":   "methods",
+	"code":     "redirect.code",
+}
+
+// lists are keys whose value is a list.
+var lists = []string{
+	"allow", "deny", "listeners", "methods", "when.client", "when.not.client",
+	"forward_auth.response_headers", "request_headers.remove", "response_headers.remove",
+}
+
+// named are keys above names that may have dots.
+var named = []string{
+	"when.header", "when.query", "when.cookie", "when.not.header", "when.not.query", "when.not.cookie",
+	"request_headers.set", "request_headers.add", "response_headers.set", "response_headers.add",
+}
+
+func (r *reader) route(value string) {
+	words := r.words(value)
+	if len(words) == 0 || words[0].text == "" {
+		r.complain(0, "has no route: want HOST/PATH, HOST or /PATH")
+		return
+	}
+	host, path, _ := strings.Cut(words[0].text, "/")
+	if strings.Contains(host, "=") {
+		r.complain(words[0].at, "want HOST/PATH, HOST or /PATH before the first KEY=VALUE")
+		return
+	}
+	route := tags.Route{Tags: []string{r.tag}, Meta: r.meta, Keys: tags.Keys{"path": "/" + path}}
+	if host != "" {
+		route.Keys["host"] = host
+	}
+	for _, w := range words[1:] {
+		key, value, ok := strings.Cut(w.text, "=")
+		if long := short[key]; long != "" {
+			key = long
+		}
+		path := split(key)
+		switch {
+		case !ok || key == "":
+			r.complain(w.at, "want KEY=VALUE")
+			if path = path[:1]; (tags.Keys{path[0]: ""}).Restricts() {
+				route.Keys.Set("", path...)
+			}
+		case key == "host" || key == "host_regexp" || key == "path":
+			r.complain(w.at, "want the host and the path before the first KEY=VALUE, as HOST/PATH")
+		case key == "priority":
+			n, err := strconv.Atoi(value)
+			if err != nil {
+				r.complain(w.at, "want a whole number")
+			}
+			route.Priority = n
+		case slices.Contains(lists, key):
+			known, _ := route.Keys.Get(path...).([]string)
+			for item := range strings.SplitSeq(value, ",") {
+				known = append(known, strings.TrimSpace(item))
+			}
+			route.Keys.Set(known, path...)
+		case key == "redirect":
+			route.Keys.Set(value, "redirect", "to")
+		default:
+			route.Keys.Set(value, path...)
+		}
+	}
+	if route.Keys["match"] == "regexp" {
+		route.Keys["path"] = "^/" + path // from the start of the path
+	}
+	if r.failed && !route.Keys.Restricts() {
+		return
+	}
+	if r.failed {
+		route = route.Deny() // it was to be for some clients only
+	}
+	r.reading.Routes = append(r.reading.Routes, route)
+}
+
+// split splits a key into its levels.
+func split(key string) []string {
+	for _, above := range named {
+		if name, ok := strings.CutPrefix(key, above+"."); ok {
+			return append(strings.Split(above, "."), name)
+		}
+	}
+	return strings.Split(key, ".")
+}
+
+func (r *reader) upstream(value string) {
+	upstream := make(tags.Keys)
+	for _, w := range r.words(value) {
+		key, value, ok := strings.Cut(w.text, "=")
+		switch {
+		case !ok:
+			r.complain(w.at, "want KEY=VALUE")
+		case key == "tls" && value == "true":
+			if upstream["tls"] == nil {
+				upstream["tls"] = make(tags.Keys)
+			}
+		case key == "protocol" || key == "tls.server_name" || key == "tls.insecure":
+			upstream.Set(value, split(key)...)
+		default:
+			r.complain(w.at, "unknown key: want protocol, tls=true, tls.server_name or tls.insecure")
+		}
+	}
+	if !r.failed {
+		r.reading.Set(tags.Keys{"upstream": upstream}, r.tag)
+	}
+}
+
+// word is a part of a value between blanks.
+type word struct {
+	text string
+	at   int // index in the value
+}
+
+// words splits a value at blanks, except within double quotes, which it removes. A quote
+// within quotes cannot be written.
+func (r *reader) words(value string) []word {
+	var words []word
+	var b strings.Builder
+	quoted, began := false, -1
+	end := func() {
+		if began >= 0 {
+			words = append(words, word{b.String(), began})
+		}
+		b.Reset()
+		began = -1
+	}
+	for i := range len(value) {
+		c := value[i]
+		if c == ' ' && !quoted {
+			end()
+			continue
+		}
+		if began < 0 {
+			began = i
+		}
+		if c == '"' {
+			quoted = !quoted
+			continue
+		}
+		b.WriteByte(c)
+	}
+	if quoted {
+		r.complain(len(value), "a quote is not closed")
+	}
+	end()
+	return words
+}

@@ -1,0 +1,247 @@
+package tags
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"sluice/route"
+)
+
+// Keys are keys of the configuration file with their values: strings, lists of strings, lists
+// of Keys, or Keys.
+type Keys map[string]any
+
+// Instance is an instance as the dialects see it. They do not change it.
+type Instance struct {
+	Service string // its name in the registry
+	Port    int
+	Tags    []string
+	Meta    map[string]string
+}
+
+// Reading is what the tags of one instance ask for. It does not share memory that changes.
+type Reading struct {
+	// Tags are the tags of the dialect, sorted, also those that are wrong; for a key of the
+	// meta "KEY=VALUE".
+	Tags       []string
+	Routes     []Route
+	Service    Keys // settings of the service, below services.NAME; nil: none
+	Complaints []Complaint
+}
+
+// Route is a route that tags ask for.
+type Route struct {
+	// Tags are the tags that make the route, sorted, each once. Another instance asks for
+	// the same route if it has the same ones.
+	Tags []string
+	// Name is the name of the router in Traefik's tags; else empty.
+	Name string
+	// Protocol is ProtocolTLS or ProtocolTCP for a route of connections, whose Keys are
+	// host, host_regexp, listeners, allow and deny; empty: of requests.
+	Protocol string
+	// Keys are the keys of a route in the configuration file, except service, group,
+	// split and priority.
+	Keys Keys
+	// More are conditions that have no key; nil: none. They do not change.
+	More *route.Conditions
+	// Priority is that of the route in its dialect.
+	Priority int
+	// Weight is the share that each instance is to get of the route's requests, among those of
+	// all services that share it; 0: an equal part of what the others leave.
+	Weight float64
+	// Ranked says that Priority follows Traefik's rule: routes are compared by Priority
+	// first, which is the length of the rule if no tag sets it.
+	Ranked bool
+	// Closed says that the route must deny every request.
+	Closed bool
+	// Meta says that an entry of the meta asks for the route, and no tag.
+	Meta bool
+}
+
+// Protocols of routes of connections, which go to the instances as they are.
+const (
+	// ProtocolTLS is for TLS clients, by the server name that they ask for.
+	ProtocolTLS = "tls"
+	// ProtocolTCP is for all connections for which no server name decides.
+	ProtocolTCP = "tcp"
+)
+
+// Complaint says what is wrong with a tag.
+type Complaint struct {
+	Tag    string // as registered; for a key of the meta "KEY=VALUE"
+	Column int    // of the first wrong byte, from 1; 0: the whole tag
+	Want   string // what is wrong, and what is allowed
+	// Harmless says that the route exists nevertheless, without what the complaint names.
+	Harmless bool
+}
+
+// String returns "tag "TAG", column N: WANT" on one line.
+func (c Complaint) String() string {
+	at := ""
+	if c.Column > 0 {
+		at = fmt.Sprintf(", column %d", c.Column)
+	}
+	return fmt.Sprintf("tag %q%s: %s", Shorten(c.Tag), at, c.Want)
+}
+
+// Limits on what one instance may ask for.
+const (
+	MaxTag    = 4096 // bytes of a tag
+	MaxRoutes = 256  // routes of an instance
+)
+
+// Control returns the index of the first control character of a tag (a byte below 0x20, or
+// 0x7F), or -1.
+func Control(tag string) int {
+	return strings.IndexFunc(tag, func(r rune) bool { return r < 0x20 || r == 0x7f })
+}
+
+// Check returns a complaint about a tag that no dialect accepts, or nil.
+func Check(tag string) *Complaint {
+	if n := Control(tag); n >= 0 {
+		return &Complaint{Tag: tag, Column: n + 1, Want: "has a control character: want printable text"}
+	}
+	if len(tag) > MaxTag {
+		return &Complaint{Tag: tag, Column: MaxTag + 1, Want: fmt.Sprintf("is too long: want at most %d bytes", MaxTag)}
+	}
+	return nil
+}
+
+// Shorten returns at most 200 bytes of s.
+func Shorten(s string) string {
+	const most = 200
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
+
+// Set sets the value at a path of keys. A value on the way that is not Keys is replaced.
+func (k Keys) Set(value any, path ...string) {
+	for _, key := range path[:len(path)-1] {
+		below, ok := k[key].(Keys)
+		if !ok {
+			below = make(Keys)
+			k[key] = below
+		}
+		k = below
+	}
+	k[path[len(path)-1]] = value
+}
+
+// Get returns the value at a path of keys, or nil.
+func (k Keys) Get(path ...string) any {
+	for _, key := range path[:len(path)-1] {
+		below, ok := k[key].(Keys)
+		if !ok {
+			return nil
+		}
+		k = below
+	}
+	return k[path[len(path)-1]]
+}
+
+// Clone returns a deep copy of k.
+func (k Keys) Clone() Keys {
+	copied := make(Keys, len(k))
+	for key, value := range k {
+		copied[key] = cloneValue(value)
+	}
+	return copied
+}
+
+func cloneValue(value any) any {
+	switch v := value.(type) {
+	case Keys:
+		return v.Clone()
+	case []string:
+		return slices.Clone(v)
+	case []Keys:
+		list := make([]Keys, len(v))
+		for i := range v {
+			list[i] = v[i].Clone()
+		}
+		return list
+	}
+	return value
+}
+
+// String returns k in JSON with sorted keys: equal for equal Keys. Values other than those of
+// Keys that have no JSON are printed as Go prints them.
+func (k Keys) String() string {
+	text, err := json.Marshal(k)
+	if err != nil {
+		return fmt.Sprint(map[string]any(k))
+	}
+	return string(text)
+}
+
+// Restricts reports whether the keys of a route say who may use it.
+func (k Keys) Restricts() bool {
+	for _, key := range []string{"allow", "deny", "client_certificate", "basic_auth", "forward_auth"} {
+		if k[key] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Deny makes r deny every request, with the conditions that it has.
+func (r Route) Deny() Route {
+	match := make(Keys)
+	for _, key := range []string{"host", "host_regexp", "path", "match", "methods", "when", "listeners"} {
+		if value, ok := r.Keys[key]; ok {
+			match[key] = cloneValue(value)
+		}
+	}
+	match["deny"] = []string{"0.0.0.0/0", "::/0"}
+	r.Keys, r.Closed = match, true
+	return r
+}
+
+// Set sets settings of the service, which tag asks for. Settings under one key belong
+// together: if another tag has set the key to other ones, these stay, Set adds a complaint and
+// returns false.
+func (r *Reading) Set(service Keys, tag string) bool {
+	if r.Service == nil && len(service) > 0 {
+		r.Service = make(Keys)
+	}
+	var conflicts []string
+	for _, key := range slices.Sorted(maps.Keys(service)) {
+		if mine, both := r.Service[key]; !both {
+			r.Service[key] = cloneValue(service[key])
+		} else if !reflect.DeepEqual(mine, service[key]) {
+			conflicts = append(conflicts, key)
+		}
+	}
+	if len(conflicts) > 0 {
+		r.Complain(Complaint{Tag: tag, Want: "another tag of the instance asks for another " + strings.Join(conflicts, " and ") +
+			": want one for all routes of a service"})
+	}
+	return len(conflicts) == 0
+}
+
+// Complain adds a complaint.
+func (r *Reading) Complain(c Complaint) { r.Complaints = append(r.Complaints, c) }
+
+// Limit drops the routes beyond MaxRoutes, with a complaint.
+func (r *Reading) Limit() {
+	if len(r.Routes) <= MaxRoutes {
+		return
+	}
+	r.Complain(Complaint{Tag: strings.Join(r.Routes[MaxRoutes].Tags, " "),
+		Want: fmt.Sprintf("the tags make %d routes: want at most %d, the rest is ignored", len(r.Routes), MaxRoutes)})
+	r.Routes = r.Routes[:MaxRoutes]
+}
+
+// SortedTags returns tags sorted, each once, in a new slice.
+func SortedTags(tags ...string) []string {
+	tags = slices.Clone(tags)
+	slices.SortFunc(tags, cmp.Compare[string])
+	return slices.Compact(tags)
+}

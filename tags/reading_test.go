@@ -1,0 +1,94 @@
+package tags
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestKeys(t *testing.T) {
+	k := Keys{"path": "/"}
+	k.Set("1", "when", "header", "X-A.B")
+	k.Set([]string{"web"}, "listeners")
+	k.Set([]Keys{{"scheme": "https"}}, "when", "any")
+	const want = `{"listeners":["web"],"path":"/","when":{"any":[{"scheme":"https"}],"header":{"X-A.B":"1"}}}`
+	if k.String() != want {
+		t.Errorf("the keys are %s, want %s", k, want)
+	}
+	if got := k.Get("when", "header", "X-A.B"); got != "1" {
+		t.Errorf("Get returns %v", got)
+	}
+	if got := k.Get("path", "x"); got != nil {
+		t.Errorf("Get returns %v below a text", got)
+	}
+	copied := k.Clone()
+	k.Set("2", "when", "header", "X-A.B")
+	k["listeners"].([]string)[0] = "other"
+	k.Get("when", "any").([]Keys)[0]["scheme"] = "http"
+	if copied.String() != want {
+		t.Errorf("the copy has become %s", copied)
+	}
+}
+
+func TestDeny(t *testing.T) {
+	r := Route{Tags: []string{"t"}, Priority: 3, Keys: Keys{
+		"host": "h", "path": "/x", "match": "exact", "methods": []string{"GET"}, "when": Keys{"scheme": "https"},
+		"listeners": []string{"web"}, "strip_prefix": "/x", "allow": []string{"::/0"}, "redirect": Keys{"to": "/"},
+	}}
+	denied := r.Deny()
+	const want = `{"deny":["0.0.0.0/0","::/0"],"host":"h","listeners":["web"],"match":"exact","methods":["GET"],"path":"/x","when":{"scheme":"https"}}`
+	if denied.Keys.String() != want || !denied.Closed || denied.Priority != 3 || !slices.Equal(denied.Tags, r.Tags) {
+		t.Errorf("the closed route is %+v, want %s", denied, want)
+	}
+	if r.Closed || r.Keys["strip_prefix"] == nil {
+		t.Errorf("the route itself has become %+v", r)
+	}
+}
+
+func TestReadingSet(t *testing.T) {
+	var r Reading
+	for _, step := range []struct {
+		keys Keys
+		ok   bool
+	}{
+		{nil, true},
+		{Keys{"upstream": Keys{}}, true},
+		{Keys{"upstream": Keys{}}, true},
+		{Keys{"upstream": Keys{"protocol": "h2c"}}, false}, // no merge: the parts belong together
+		{Keys{"balance": Keys{"policy": "sticky"}}, true},
+	} {
+		if ok := r.Set(step.keys, "tag"); ok != step.ok {
+			t.Errorf("Set(%s) returns %t", step.keys, ok)
+		}
+	}
+	if got := r.Service.String(); got != `{"balance":{"policy":"sticky"},"upstream":{}}` {
+		t.Errorf("the settings are %s", got)
+	}
+	if len(r.Complaints) != 1 || !strings.Contains(r.Complaints[0].Want, "another upstream") {
+		t.Errorf("the complaints are %v", r.Complaints)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	for tag, column := range map[string]int{
+		"plain":                         0,
+		"bell\a":                        5,
+		"\tindented":                    1,
+		"new\nline":                     4,
+		"delete\x7f":                    7,
+		"umlaut ü, broken \xff":         0,
+		strings.Repeat("x", MaxTag):     0,
+		strings.Repeat("x", MaxTag+1):   MaxTag + 1,
+		strings.Repeat("é", MaxTag/2):   0,
+		strings.Repeat("é\n", MaxTag):   3,
+		"a complaint \u2028 about this": 0,
+	} {
+		c := Check(tag)
+		if (c != nil) != (column > 0) || c != nil && c.Column != column {
+			t.Errorf("%q: the complaint is %v, want column %d", Shorten(tag), c, column)
+		}
+		if c != nil && strings.ContainsAny(c.String(), "\n\a\t") {
+			t.Errorf("the complaint has several lines: %s", c)
+		}
+	}
+}

@@ -1,0 +1,153 @@
+package traefik
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"sluice/tags"
+)
+
+// tagTest is tags of an instance of svc with port 80, beside traefik.enable=true. Each route
+// is its priority and its keys; one of connections begins with its protocol, and a closed one
+// with "closed". Then come the settings of the service, and the complaints as "COLUMN: TEXT".
+type tagTest struct {
+	name       string
+	tags       []string
+	routes     []string
+	service    string
+	complaints []string
+}
+
+var tagTests = slices.Concat(routerTags, pathTags, middlewareTags, serviceTags, streamTags, streamServiceTags)
+
+func TestTags(t *testing.T) {
+	for _, test := range tagTests {
+		list := append([]string{"traefik.enable=true"}, test.tags...)
+		r := Read(tags.Instance{Service: "svc", Port: 80, Tags: list}, Options{})
+		var routes, complaints []string
+		for _, route := range r.Routes {
+			text := strings.TrimSpace(fmt.Sprintf("%s %d %s", route.Protocol, route.Priority, route.Keys))
+			if route.Closed {
+				text = "closed " + text
+			}
+			routes = append(routes, text)
+			if !route.Ranked || route.Name == "" || len(route.Tags) == 0 {
+				t.Errorf("%s: the route is %+v", test.name, route)
+			}
+			for _, tag := range route.Tags {
+				if !slices.Contains(list, tag) {
+					t.Errorf("%s: the route is made by %q, which no instance has", test.name, tag)
+				}
+			}
+		}
+		for _, c := range r.Complaints {
+			complaints = append(complaints, fmt.Sprintf("%d: %s", c.Column, c.Want))
+			if !slices.Contains(list, c.Tag) {
+				t.Errorf("%s: the complaint %s is about a tag that no instance has", test.name, c)
+			}
+		}
+		service := ""
+		if r.Service != nil && r.Service.String() != `{"upstream":{}}` {
+			service = r.Service.String()
+		}
+		if !slices.Equal(routes, test.routes) {
+			t.Errorf("%s makes\n%s\nwant\n%s", test.name, strings.Join(routes, "\n"), strings.Join(test.routes, "\n"))
+		}
+		if service != test.service {
+			t.Errorf("%s sets %s, want %s", test.name, service, test.service)
+		}
+		if !slices.Equal(complaints, test.complaints) {
+			t.Errorf("%s has the complaints\n%s\nwant\n%s", test.name, strings.Join(complaints, "\n"), strings.Join(test.complaints, "\n"))
+		}
+	}
+}
+
+func TestExposed(t *testing.T) {
+	const rule = "traefik.http.routers.r.rule=Host(`a`)"
+	template, err := ParseDefaultRule("Host(`{{ .Name }}.{{ index .Labels \"customLabel\" }}`)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name       string
+		options    Options
+		tags       []string
+		host       any // of the only route; nil: there is none
+		complaints int
+	}{
+		{"not exposed", Options{}, []string{rule}, nil, 1},
+		{"exposed by a tag", Options{}, []string{rule, "traefik.enable=true"}, "a", 0},
+		{"exposed by default", Options{Exposed: true}, []string{rule}, "a", 0},
+		{"hidden by a tag", Options{Exposed: true}, []string{rule, "traefik.enable=false"}, nil, 0},
+		{"neither true nor false", Options{}, []string{rule, "traefik.enable=maybe"}, nil, 1},
+		{"without tags of Traefik", Options{Exposed: true}, []string{"v2"}, nil, 0},
+		{"another prefix", Options{Prefix: "Edge"}, []string{rule, "edge.enable=true", "edge.http.routers.r.rule=Host(`b`)"}, "b", 0},
+		{"a default rule", Options{DefaultRule: template}, []string{"traefik.enable=true", "customLabel=example.com"}, "my service.example.com", 0},
+		{"a default rule without a label", Options{DefaultRule: template}, []string{"traefik.enable=true"}, "my service", 0},
+		{"the normalized name", Options{}, []string{"traefik.enable=true"}, "my-service", 0},
+	} {
+		r := Read(tags.Instance{Service: "my service", Port: 80, Tags: test.tags}, test.options)
+		var host any
+		if len(r.Routes) == 1 {
+			host = r.Routes[0].Keys["host"]
+		}
+		if host != test.host || len(r.Routes) > 1 || len(r.Complaints) != test.complaints {
+			t.Errorf("%s: the routes are %v, the complaints %v", test.name, r.Routes, r.Complaints)
+		}
+	}
+}
+
+// TestOrder checks that the order of tags has no effect.
+func TestOrder(t *testing.T) {
+	for _, test := range tagTests {
+		if test.name == "the same key twice" {
+			continue // the last one counts
+		}
+		list := append([]string{"traefik.enable=true"}, test.tags...)
+		want := Read(tags.Instance{Service: "svc", Port: 80, Tags: list}, Options{})
+		slices.Reverse(list)
+		got := Read(tags.Instance{Service: "svc", Port: 80, Tags: list}, Options{})
+		if fmt.Sprint(got.Routes) != fmt.Sprint(want.Routes) || got.Service.String() != want.Service.String() {
+			t.Errorf("%s: the tags make %v, in reverse order %v", test.name, want.Routes, got.Routes)
+		}
+	}
+}
+
+// FuzzRead checks that tags make printable routes of their own tags, that a router that is
+// not touched stays, and that a restriction never vanishes.
+func FuzzRead(f *testing.F) {
+	for _, test := range tagTests {
+		f.Add(strings.Join(test.tags, "\n"))
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		const other = "Host(`other`) && PathPrefix(`/kept`)"
+		list := strings.Split(text, "\n")
+		if strings.Contains(strings.ToLower(text), "traefik.enable") || strings.Contains(strings.ToLower(text), "kept") {
+			return
+		}
+		touched := strings.Contains(strings.ToLower(text), ".services.") // a service counts for all routers
+		r := Read(tags.Instance{Service: "svc", Port: 80, Tags: append(list, "traefik.enable=true",
+			"traefik.http.routers.kept.rule="+other, "traefik.http.routers.kept.middlewares=kept",
+			"traefik.http.middlewares.kept.ipallowlist.sourcerange=10.0.0.0/8")}, Options{})
+		if len(r.Routes) > tags.MaxRoutes {
+			t.Fatalf("%d routes", len(r.Routes))
+		}
+		found := false
+		for _, route := range r.Routes {
+			if strings.ContainsFunc(route.Keys.String(), func(r rune) bool { return r < 0x20 }) {
+				t.Fatalf("control characters in %s", route.Keys)
+			}
+			if route.Name == "kept" {
+				found = true
+				if route.Keys["allow"] == nil && route.Keys["deny"] == nil {
+					t.Fatalf("the route is open: %s", route.Keys)
+				}
+			}
+		}
+		if !found && !touched && len(r.Routes) < tags.MaxRoutes {
+			t.Fatalf("the untouched router is missing in %v", r.Routes)
+		}
+	})
+}

@@ -1,0 +1,217 @@
+package traefik
+
+import (
+	"strconv"
+	"strings"
+
+	"sluice/tags"
+)
+
+// streamOptions are the keys of a router for TCP that are read.
+var streamOptions = []string{"rule", "priority", "entrypoints", "middlewares", "service", "tls", "rulesyntax"}
+
+// streamMiddlewares are those of routers for TCP, as middlewares.
+var streamMiddlewares = map[string]func(e *effects, kind label, options *part){
+	"inflightconn": ignored("want client.limits.connections_per_address in the file: ignored"),
+	"ipallowlist":  (*effects).allowList,
+	"ipwhitelist":  (*effects).allowList,
+}
+
+// streamRouter reads a router for TCP.
+func (r *reader) streamRouter(router *part) {
+	e := newEffects(r, router)
+	e.of, e.kinds = r.parts.tcp, streamMiddlewares
+	r.options(router, e, streamOptions)
+	rule := router.find("rule")
+	if rule == nil {
+		e.refuse(router.labels[0], "a router for TCP needs the key rule, such as HostSNI(`*`)")
+		return
+	}
+	terms, err := parseRule(rule.value, streamMatchers)
+	if err != nil {
+		r.complainRule(*rule, err)
+		return
+	}
+	secure := r.passthrough(router, e)
+	var matches []tags.Keys
+	for _, t := range terms {
+		keys, err := streamKeys(t, secure)
+		if err != nil {
+			if !e.refused { // else it is about a rule that is never used
+				r.complainRule(*rule, err)
+			}
+			continue
+		}
+		matches = append(matches, keys)
+	}
+	if len(matches) == 0 {
+		return
+	}
+	r.streamService(router, e)
+	r.middlewares(router, e)
+	r.listeners(router, e)
+	if e.refused {
+		if !e.restricts() {
+			return
+		}
+		e.closed = true
+	}
+	priority, set := priorityOf(router, *rule, e)
+	for _, keys := range matches {
+		route := tags.Route{
+			Tags: tags.SortedTags(e.tags...), Name: router.name, Keys: keys, Protocol: tags.ProtocolTCP, Priority: priority, Ranked: true,
+		}
+		if secure {
+			route.Protocol = tags.ProtocolTLS
+		}
+		if len(keys) == 0 && !set {
+			route.Priority = -1 // HostSNI(`*`) comes after all others, as in Traefik
+		}
+		for key, value := range e.keys.Clone() {
+			keys[key] = value
+		}
+		if e.closed {
+			route = route.Deny()
+		}
+		r.reading.Routes = append(r.reading.Routes, route)
+	}
+}
+
+// passthrough reports whether a router is for TLS, which goes to the instances as it is. It
+// refuses a router that wants to end it.
+func (r *reader) passthrough(router *part, e *effects) (secure bool) {
+	through := router.find("tls", "passthrough")
+	if through != nil {
+		var err error
+		if secure, err = strconv.ParseBool(through.value); err != nil {
+			e.refuse(*through, "want true or false")
+			return false
+		}
+	}
+	for _, l := range router.labels {
+		switch {
+		case l.path[0] != "tls" || len(l.path) == 1 && l.value == "false":
+		case !secure && through == nil || !secure && len(l.path) == 1:
+			e.refuse(l, "sluice does not end TLS of connections for TCP: want tls.passthrough=true, and the certificate at the instances")
+			return false
+		case secure && len(l.path) > 1 && l.path[1] != "passthrough":
+			e.ignore(l, "with tls.passthrough the instances have the certificates: ignored")
+		}
+	}
+	return secure
+}
+
+// streamKeys returns the conditions of t as keys of a route.
+func streamKeys(t term, secure bool) (tags.Keys, error) {
+	for _, m := range t {
+		switch {
+		case m.name == "ClientIP":
+			return nil, &ruleError{m.column, "sluice does not choose connections by ClientIP: want the middleware ipallowlist, which closes those of other clients"}
+		case m.name == "ALPN":
+			return nil, &ruleError{m.column, "sluice does not choose connections by ALPN: want HostSNI"}
+		case m.not:
+			return nil, &ruleError{m.column, "sluice does not choose connections by what their server name is not: want " + m.name + " without !"}
+		case !secure && m.values[0] != "*":
+			return nil, &ruleError{m.column, "clients without TLS ask for no server name: want HostSNI(`*`), or tls.passthrough=true"}
+		}
+	}
+	if len(t) > 1 {
+		return nil, &ruleError{t[1].column, "a client asks for one server name: want || between them"}
+	}
+	one := t[0]
+	one.name = strings.Replace(one.name, "HostSNI", "Host", 1)
+	keys, _, _, err := keysOf(term{one})
+	return keys, err
+}
+
+// streamService reads the service of a router for TCP.
+func (r *reader) streamService(router *part, e *effects) {
+	s, ok := r.serviceOf(router, e)
+	if !ok {
+		return
+	}
+	settings, last := tags.Keys{"upstream": tags.Keys{}}, r.labels[0].tag
+	if s != nil {
+		last = s.labels[0].tag
+		for _, l := range s.labels {
+			r.streamServiceOption(l, settings, e)
+		}
+		streamHealthcheck(s, settings, e)
+	}
+	if r.reading.Service.Get("balance", "policy") == "sticky" {
+		e.refuse(router.labels[0], "the service is sticky by cookie for its routers for HTTP, which connections for TCP do not have")
+	}
+	if e.refused || !r.reading.Set(settings, last) {
+		e.refused = true
+		return
+	}
+	if r.reading.Service["balance"] == nil { // the time to connect says little about load
+		r.reading.Set(tags.Keys{"balance": tags.Keys{"policy": "least_conn"}}, last)
+	}
+}
+
+// streamServiceOption reads one key of a service for TCP.
+func (r *reader) streamServiceOption(l label, settings tags.Keys, e *effects) {
+	if l.path[0] != "loadbalancer" || len(l.path) < 2 {
+		e.refuse(l, "want loadbalancer: other kinds of services are not in tags")
+		return
+	}
+	switch key := strings.Join(l.path[1:], "."); key {
+	case "server.port":
+		r.port(l, e)
+	case "server.tls":
+		if l.value != "false" {
+			e.refuse(l, "sluice does not begin TLS for connections for TCP: want tls.passthrough=true of the router, or instances without TLS")
+		}
+	case "proxyprotocol", "proxyprotocol.version":
+		version := l.value
+		if key == "proxyprotocol" && version == "true" {
+			version = "2"
+		}
+		switch {
+		case key == "proxyprotocol" && version == "false":
+		case version != "1" && version != "2":
+			e.refuse(l, "want 1 or 2")
+		case len(r.parts.http.routers) > 0:
+			e.refuse(l, "the instance has routers for HTTP too, whose requests share connections: want a service of its own in Consul for TCP")
+		default:
+			settings["proxy_protocol"] = "v" + version
+		}
+	case "server.weight":
+		e.ignore(l, "the weights of an instance are those in Consul: ignored")
+	case "terminationdelay":
+		e.ignore(l, "sluice waits for both sides, up to timeouts.tunnel: ignored")
+	default:
+		if !strings.HasPrefix(key, "healthcheck") {
+			e.ignore(l, "unknown key of a service: ignored")
+		}
+	}
+}
+
+// streamHealthcheck reads the active check, which opens a connection.
+func streamHealthcheck(s *part, settings tags.Keys, e *effects) {
+	check, on := tags.Keys{"type": "tcp"}, false
+	for _, l := range s.labels {
+		if len(l.path) < 2 || l.path[1] != "healthcheck" {
+			continue
+		}
+		if len(l.path) == 2 {
+			on = on || l.value != "false"
+			continue
+		}
+		on = true
+		switch l.path[2] {
+		case "port":
+			check["port"] = l.value
+		case "interval", "timeout":
+			check[l.path[2]] = duration(l.value)
+		case "unhealthyinterval":
+			check["failing_interval"] = duration(l.value)
+		default:
+			e.ignore(l, "sluice's checks of TCP only connect: ignored")
+		}
+	}
+	if on {
+		settings.Set(check, "health", "active")
+	}
+}
