@@ -31,7 +31,7 @@ func denyingPair(t *testing.T) (server, client *consultest.Agent, agentB *api.AC
 // documented returns the rules below a heading of the manual.
 func documented(t *testing.T, heading string) string {
 	t.Helper()
-	rules, err := consultest.DocumentedPolicy("../../docs/doctor.md", heading)
+	rules, err := consultest.DocumentedPolicy("../docs/doctor.md", heading)
 	must(t, err)
 	return rules
 }
@@ -109,7 +109,7 @@ func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
 		}
 	})
 	t.Run("all that sluice itself does not need", func(t *testing.T) {
-		rules, err := consultest.DocumentedPolicy("../../docs/consul.md", "## ACLs")
+		rules, err := consultest.DocumentedPolicy("../docs/consul.md", "## ACLs")
 		must(t, err)
 		report := examine(t, doctor("sluice", rules))
 		one(t, report, CodeACLAgent)

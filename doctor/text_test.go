@@ -111,7 +111,7 @@ func TestAgentURL(t *testing.T) {
 }
 
 func TestEveryCodeIsDocumented(t *testing.T) {
-	manual, err := os.ReadFile("../../docs/doctor.md")
+	manual, err := os.ReadFile("../docs/doctor.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,7 @@ func must(t *testing.T, err error) {
 func TestConsulStorage(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
-	rules, err := consultest.DocumentedPolicy("../docs/tls.md", "### Storage in Consul")
+	rules, err := consultest.DocumentedPolicy("../../docs/tls.md", "### Storage in Consul")
 	must(t, err)
 	_, token, err := agent.NewToken("acme", rules)
 	must(t, err)

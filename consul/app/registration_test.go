@@ -293,7 +293,7 @@ func TestAppThatClientsDoNotReach(t *testing.T) {
 func TestACLs(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
-	rules, err := consultest.DocumentedPolicy("../docs/register.md", "## Consul")
+	rules, err := consultest.DocumentedPolicy("../../docs/register.md", "## Consul")
 	if err != nil {
 		t.Fatal(err)
 	}
