@@ -138,7 +138,11 @@ func (c *connections) sweep(g *generation) {
 			unused = append(unused, conn)
 		}
 	}
+	replaced := g.replaced
 	c.mu.Unlock()
+	if replaced {
+		g.transport.CloseIdleConnections() // and those that a request gives back from now on
+	}
 	for _, conn := range unused {
 		conn.Close()
 	}
