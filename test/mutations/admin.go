@@ -1,0 +1,39 @@
+package main
+
+var adminFaults = []mutation{
+	{
+		name: "any-token-is-accepted",
+		file: "admin/authorization.go",
+		old:  `subtle.ConstantTimeCompare(a[:], b[:]) == 1 && token != ""`,
+		new:  `subtle.ConstantTimeCompare(a[:], a[:]) == 1 && len(b) > 0 && token != ""`,
+		test: "./admin TestTokenGuardsAllButHealthAndThePage",
+	},
+	{
+		name: "no-text-is-a-token",
+		file: "admin/authorization.go",
+		old:  `== 1 && token != ""`,
+		new:  "== 1",
+		test: "./admin TestNoTokenIsNoText",
+	},
+	{
+		name: "token-for-looking-gives-orders",
+		file: "admin/authorization.go",
+		old:  "case !open && given < need:",
+		new:  "case !open && given < scopeLook:",
+		test: "./admin TestTokenForLooking",
+	},
+	{
+		name: "name-of-another-site-needs-no-token",
+		file: "admin/authorization.go",
+		old:  "case open && !isLiteral(r.Host):",
+		new:  `case open && r.Host == "":`,
+		test: "./admin TestHostsThatNeedNoToken|TestOtherSitesGetNothingWithoutAToken",
+	},
+	{
+		name: "order-for-any-time",
+		file: "admin/drain.go",
+		old:  "d < time.Second || d > maxFor",
+		new:  "d < 0 || d > maxFor",
+		test: "./admin TestRefusedOrders",
+	},
+}

@@ -1,0 +1,53 @@
+package main
+
+var configFaults = []mutation{
+	{
+		name: "document-reads-any-key",
+		file: "config/rights.go",
+		old:  `{"services.NAME.consul_kv", "*", 0, nil}`,
+		new:  `{"services.NAME.consul_kv", "*", ByDocument, nil}`,
+		test: "./config TestTableOfRights|TestNobodySetsMoreThanTheTableAllows",
+	},
+	{
+		name: "tag-says-who-the-client-is",
+		file: "config/rights.go",
+		old:  `{"routes[].request_headers", "set add remove", byRoutes, noIdentity}`,
+		new:  `{"routes[].request_headers", "set add remove", byRoutes, nil}`,
+		test: "./config TestTableOfRights|TestNobodySetsMoreThanTheTableAllows",
+	},
+	{
+		name: "document-leads-to-a-unix-socket",
+		file: "config/rights.go",
+		old:  `{"services.NAME", "peers", ByDocument, noSocket}`,
+		new:  `{"services.NAME", "peers", ByDocument, nil}`,
+		test: "./config TestTableOfRights|TestNobodySetsMoreThanTheTableAllows",
+	},
+	{
+		name: "document-reads-the-environment",
+		file: "config/variables.go",
+		old:  "if _, foreign := d.origins[n]; foreign || !strings",
+		new:  "if !strings",
+		test: "./config TestDocumentsHaveNoVariables",
+	},
+	{
+		name: "variable-is-shown",
+		file: "config/variables.go",
+		old:  "\tif fromVariables {\n\t\td.hidden",
+		new:  "\tif fromVariables && text == \"\" {\n\t\td.hidden",
+		test: "./config TestVariablesAreNotShown",
+	},
+	{
+		name: "last-document-disappears-at-once",
+		file: "config/live/memory.go",
+		old:  "mayBeLost := r.Forgot || len(said.Documents) == 0 && !r.Deleted",
+		new:  "mayBeLost := r.Forgot",
+		test: "./config/live TestMemory",
+	},
+	{
+		name: "lost-document-stays-for-ever",
+		file: "config/live/memory.go",
+		old:  "if !already && mayBeLost {",
+		new:  "if mayBeLost {",
+		test: "./config/live TestMemory",
+	},
+}

@@ -1,0 +1,46 @@
+package main
+
+var consulFaults = []mutation{
+	{
+		name: "index-that-goes-backwards-is-kept",
+		file: "consul/follow.go",
+		old:  "f.last, f.index = a.Index, 0\n",
+		new:  "f.last, f.index = a.Index, f.last\n",
+		test: "./consul TestFollowReportsLossOfState",
+	},
+	{
+		name: "error-of-a-blocking-query-keeps-its-index",
+		file: "consul/follow.go",
+		old:  "\tif err != nil {\n\t\tf.index = 0\n",
+		new:  "\tif err != nil {\n",
+		test: "./consul TestFollowReportsErrorsFromTheSecondOn|TestCutBlockingQueryIsNotRepeatedWithItsIndex",
+	},
+	{
+		name: "new-token-is-not-used",
+		file: "consul/query.go",
+		old:  "if now := c.token.current(); now != q.Token {",
+		new:  `if now := c.token.current(); now == "" {`,
+		test: "./discovery/consul TestWatchRecoversAfterTheReplacementOfARevokedToken|TestTokenReplacedBeforeItsRevocationCausesNoError",
+	},
+	{
+		name: "answer-without-a-leader-is-believed",
+		file: "consul/query.go",
+		old:  "case !a.KnownLeader && !a.Streaming:",
+		new:  "case !a.KnownLeader && a.Streaming && a.Index == 0:",
+		test: "./discovery/consul TestAgentWithoutLeaderIsReplaced",
+	},
+	{
+		name: "proposal-overwrites-a-later-change",
+		file: "consul/sharedkeys/keys.go",
+		old:  "changed := func(_ V, index uint64) bool { return index != last }",
+		new:  "changed := func(_ V, index uint64) bool { return index < last }",
+		test: "./consul/sharedkeys TestProposals",
+	},
+	{
+		name: "lost-state-is-not-written-again",
+		file: "consul/sharedkeys/follow.go",
+		old:  "\t\t\tk.restoreLocked(now)\n",
+		new:  "",
+		test: "./consul/sharedkeys TestConsulBeginsAnew|TestANewConsulGetsTheMarkLast",
+	},
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Each fault still applies, and the tests that must notice it still exist. Nothing is built.
+func TestFaultsApply(t *testing.T) {
+	root, err := moduleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, rooms := make(map[string]bool), make(map[string]bool)
+	for _, m := range all() {
+		if names[m.name] {
+			t.Errorf("two faults have the name %s", m.name)
+		}
+		names[m.name], rooms[m.room()] = true, true
+		if _, err := m.apply(root); err != nil {
+			t.Error(err)
+		}
+		if pkg, pattern := m.command(); !hasTests(t, root+"/"+pkg, pattern) {
+			t.Errorf("%s: %s has no test %s", m.name, pkg, pattern)
+		}
+	}
+	if len(names) < 60 {
+		t.Errorf("%d faults, want at least 60", len(names))
+	}
+}
+
+// hasTests reports whether the folder has a test for each alternative of the pattern. What follows a /
+// selects subtests and is not looked at.
+func hasTests(t *testing.T, folder, pattern string) bool {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		t.Error(err)
+		return false
+	}
+	var found []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), "_test.go") {
+			content, err := os.ReadFile(folder + "/" + e.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, match := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)`).FindAllStringSubmatch(string(content), -1) {
+				found = append(found, match[1])
+			}
+		}
+	}
+	for alternative := range strings.SplitSeq(pattern, "|") {
+		alternative, _, _ = strings.Cut(alternative, "/")
+		matches, err := regexp.Compile(alternative)
+		if alternative == "" || err != nil || !slices.ContainsFunc(found, matches.MatchString) {
+			return false
+		}
+	}
+	return true
+}
