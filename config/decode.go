@@ -18,7 +18,7 @@ type decoder struct {
 	// mappings are those of the tree that errors were about.
 	mappings map[*yaml.Node]map[string]pair
 	errs     Errors
-	old      Errors // keys of earlier versions that are accepted
+	old      Errors // keys that are accepted under another name
 	part     bool   // the tree is a document of a source, not the configuration file
 
 	by     Setter    // of the tree
@@ -341,13 +341,9 @@ func (d *decoder) unknown(pairs []pair, o *object, at *keyPath) {
 		if slices.Contains(known, p.name) {
 			continue
 		}
-		if why := goneKey(join(key, p.name)); why != "" {
-			d.fail(d.placeOf(p.key), join(key, p.name), "", why)
-			continue
-		}
-		if why := oldKey(join(key, p.name)); why != "" {
+		if to := moved[join(key, p.name)]; to != "" {
 			at := d.placeOf(p.key)
-			d.old = append(d.old, &Error{Origin: at.origin, line: at.line, Key: join(key, p.name), Want: why})
+			d.old = append(d.old, &Error{Origin: at.origin, line: at.line, Key: join(key, p.name), Want: "deprecated: use " + to})
 			continue
 		}
 		want := "unknown key"

@@ -336,7 +336,7 @@ func (w *whole) addFragments(sources []Source, decoded *Decoded) {
 	}
 }
 
-// old returns the keys of earlier versions in all fragments.
+// old returns the keys under another name in all fragments.
 func (w *whole) old() Errors {
 	all := w.decoder.old.sorted()
 	for _, f := range w.fragments {

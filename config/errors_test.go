@@ -107,9 +107,6 @@ func TestRefusals(t *testing.T) {
 			"sluice.yaml:1: services.star.consul.datacenters: not allowed with prepared_query, which defines this itself"}},
 		{"cached and consistent", "services: { star: { consul: { cached: true, consistency: consistent } } }\nroutes: [{ service: star }]", []string{
 			`sluice.yaml:1: services.star.consul.cached: value "true": not allowed with consistency: consistent`}},
-		{"removed keys", "services: { star: { consul: { near: _agent }, balance: { tiers: [{ nodes: [local], datacenters: [dc1] }] } } }\nroutes: [{ service: star }]", []string{
-			"sluice.yaml:1: services.star.consul.near: removed: the order of instances in Consul has no effect; to prefer instances use balance.tiers, such as [{nodes: [local]}]",
-			"sluice.yaml:1: services.star.balance.tiers[0].datacenters: removed: all peers of a service are in one data centre at a time; consul.datacenters sets the order"}},
 		{"a data centre twice", "services: { star: { consul: { datacenters: [a, b, a] } } }\nroutes: [{ service: star }]", []string{
 			`sluice.yaml:1: services.star.consul.datacenters[2]: value "a": the same as services.star.consul.datacenters[0] at sluice.yaml:1`}},
 		{"an agent twice", `consul: { addresses: ["http://a:1", "a:2", "a:1"] }` + tail, []string{

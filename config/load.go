@@ -105,7 +105,7 @@ func Parse(name string, data []byte) (*Config, error) {
 // Built is a configuration that is put together from documents.
 type Built struct {
 	Config *Config
-	// Warnings lists accepted keys of earlier versions, each with its file and line.
+	// Warnings lists accepted keys under another name, each with its file and line.
 	Warnings []string
 	// Shadowed are the services and routes that are not used, because a source with
 	// precedence has them too.

@@ -89,16 +89,15 @@ routes: [{ service: star }]
 	served("cd")
 }
 
-func TestKeysWithoutEffectAreLogged(t *testing.T) {
+func TestMovedKeysAreLogged(t *testing.T) {
 	consul := discoverytest.Start(t)
 	text := fmt.Sprintf(`
-consul: { addresses: [%q], empty_hold: 1m }
-services: { star: { consul: { keep_answering: 1h } } }
+consul: { addresses: [%q], debounce: { quiet: 1ms } }
+services: { star: { consul: {} } }
 routes: [{ service: star }]
 `, consul.URL())
 	r := start(t, text)
-	want := `"keys":["` + r.file + `:6: consul.empty_hold: has no effect: use consul.probation",` +
-		`"` + r.file + `:7: services.star.consul.keep_answering: has no effect: use consul.probation"]`
+	want := `"keys":["` + r.file + `:6: consul.debounce: deprecated: use discovery.debounce"]`
 	if !strings.Contains(r.log.String(), want) {
 		t.Errorf("the log lacks %s:\n%s", want, r.log.String())
 	}

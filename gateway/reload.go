@@ -197,7 +197,7 @@ func (g *Gateway) refuse(errs map[string]error, reload bool) {
 	g.history.Stand(g.refusals.standing()...)
 }
 
-// warn logs keys of earlier versions, and what sources with precedence hide, once.
+// warn logs keys under another name, and what sources with precedence hide, once.
 func (g *Gateway) warn(b *config.Built) {
 	notes := fmt.Sprint(b.Warnings, b.Shadowed)
 	if notes == g.notes {
@@ -205,7 +205,7 @@ func (g *Gateway) warn(b *config.Built) {
 	}
 	g.notes = notes
 	if len(b.Warnings) > 0 {
-		g.log.Warn().Str("source", g.options.Input.Source()).Strs("keys", b.Warnings).Msg("the configuration has keys of an earlier version")
+		g.log.Warn().Str("source", g.options.Input.Source()).Strs("keys", b.Warnings).Msg("the configuration has keys with a newer name")
 	}
 	for _, shadowed := range b.Shadowed {
 		g.log.Warn().Err(shadowed).Msg("a part of the configuration is not used")

@@ -9,11 +9,11 @@ import (
 )
 
 func TestMovedKeysWork(t *testing.T) {
-	want := mustParse(t, "discovery: { debounce: { quiet: 7ms }, snapshot: a, snapshot_max_age: 1h }"+someService)
+	want := mustParse(t, "discovery: { debounce: { quiet: 7ms }, snapshot: a }"+someService)
 	for _, text := range []string{
-		"consul: { debounce: { quiet: 7ms }, snapshot: a, snapshot_max_age: 1h }",
-		"consul: { debounce: { quiet: 7ms }, snapshot: a }\ndiscovery: { snapshot_max_age: 1h }",
-		"consul: { debounce: &d { quiet: 7ms }, snapshot_max_age: 1h, <<: { snapshot: a } }\ndiscovery:",
+		"consul: { debounce: { quiet: 7ms }, snapshot: a }",
+		"consul: { snapshot: a }\ndiscovery: { debounce: { quiet: 7ms } }",
+		"consul: { debounce: &d { quiet: 7ms }, <<: { snapshot: a } }\ndiscovery:",
 	} {
 		in := Input{File: "sluice.yaml"}
 		built, err := in.Build([]Source{in.FileSource(text + someService)})
