@@ -289,6 +289,19 @@ func TestFailuresWithoutAKey(t *testing.T) {
 	}
 }
 
+// A client that fails again is no more evidence, on either side.
+func TestAClientCountsOnce(t *testing.T) {
+	for _, canary := range []bool{true, false} {
+		r := NewRelease(settings, Observation{})
+		r.Failed(7, canary, 0.5)
+		first := r.Evidence()
+		r.Failed(7, canary, 0.5)
+		if first == 1 || r.Evidence() != first {
+			t.Errorf("canary %v: evidence %v after one failure, %v after two of the same client", canary, first, r.Evidence())
+		}
+	}
+}
+
 // The memory of clients is bounded, and an arm that is certain proves nothing.
 func TestBounds(t *testing.T) {
 	r := NewRelease(settings, Observation{})

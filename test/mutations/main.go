@@ -120,13 +120,18 @@ func try(ctx context.Context, root string, m mutation) (result, output string) {
 	test.Dir = filepath.Join(root, pkg)
 	written, err := test.CombinedOutput()
 	switch {
-	case err != nil:
+	case err != nil && failed.Match(written):
 		return red, string(written)
+	case err != nil:
+		return broken, fmt.Sprintf("%s\n%v", written, err)
 	case !bytes.Contains(written, []byte("--- PASS")):
 		return broken, "no test matches " + pattern
 	}
 	return green, string(written)
 }
+
+// failed finds a failure of a test, not of its start, in what it wrote.
+var failed = regexp.MustCompile(`(?m)^\s*--- FAIL|^panic: |^fatal error: `)
 
 // moduleRoot returns the directory of go.mod.
 func moduleRoot() (string, error) {

@@ -37,10 +37,10 @@ var releaseFaults = []mutation{
 		test: "./release/judge TestLook|TestBounds",
 	},
 	{
-		name: "client-counts-each-time",
+		name: "client-of-the-baseline-counts-each-time",
 		file: "release/judge/evidence.go",
 		old:  "if _, again := s.counted[client]; again || len",
-		new:  "if _, again := s.counted[client]; again && canary || len",
-		test: "./release/judge TestFailuresWithoutAKey|TestLook|TestFalseRollbacks|TestBounds",
+		new:  "if _, again := s.counted[client]; again && canary || !again && len",
+		test: "./release/judge TestAClientCountsOnce",
 	},
 }

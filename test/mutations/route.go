@@ -83,7 +83,7 @@ var routeFaults = []mutation{
 		file: "route/networks.go",
 		old:  "n[i].last.Compare(a) >= 0 })",
 		new:  "n[i].last.Compare(a) > 0 })",
-		test: "./route TestMatchIsTheFirstRouteThatFits|TestSpellingsDoNotAvoidAnyKindOfMatch",
+		test: "./route TestNetworks",
 	},
 	{
 		name: "clients-of-replicas-get-different-groups",
