@@ -101,7 +101,7 @@ func TestKeysAreDifferentAndWhole(t *testing.T) {
 	for _, o := range []Order{
 		{Kind: Drain, Service: "a", ID: "b/c", Address: "h:1"}, {Kind: Drain, Service: "a/b", ID: "c", Address: "h:1"},
 		{Kind: Drain, Service: "a", ID: "b", Address: "h:1"}, {Kind: Weight, Service: "a", ID: "b", Address: "h:1"},
-		{Kind: Drain, Service: "a", ID: "b", Address: "h:1", Machine: "10.0.0.1"}, {Kind: Drain, Service: "a", ID: "..", Address: "h:1"},
+		{Kind: Drain, Service: "a", ID: "b", Address: "h:1", Machine: "10.0.0.1"}, {Kind: Drain, Service: "a", ID: "b", Address: "h:2"}, {Kind: Drain, Service: "a", ID: "..", Address: "h:1"},
 		{Kind: Drain, Node: "n"}, {Kind: Drain, Node: "n", Datacenter: "drain"}, {Kind: Drain, Node: "=2E=2E"}, {Kind: Drain, Node: ".."},
 	} {
 		key := o.Key()
