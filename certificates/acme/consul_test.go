@@ -177,6 +177,9 @@ func TestEncryptionInConsul(t *testing.T) {
 	a := newEncryptedStorage(t, agent.URL(), "", first)
 	expect(a, "a/b.key", "secret b")
 	must(t, a.Store(ctx, "a/d.key", []byte("secret d")))
+	if pair := stored()["a/d.key"]; pair == nil || strings.Contains(string(pair.Value), "secret") {
+		t.Errorf("a value is stored in plain text: %+v", pair)
+	}
 	must(t, a.encryptAll(ctx))
 	must(t, newEncryptedStorage(t, agent.URL(), "", first).encryptAll(ctx)) // changes nothing
 	for key, pair := range stored() {
