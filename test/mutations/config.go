@@ -23,10 +23,10 @@ var configFaults = []mutation{
 		test: "./config TestTableOfRights|TestNobodySetsMoreThanTheTableAllows",
 	},
 	{
-		name: "document-reads-the-environment",
-		file: "config/variables.go",
-		old:  "if _, foreign := d.origins[n]; foreign || !strings",
-		new:  "if !strings",
+		name: "document-has-variables",
+		file: "config/decode.go",
+		old:  "return &decoder{file: file, origins: make(map[*yaml.Node]string)}",
+		new:  "return &decoder{file: file, origins: make(map[*yaml.Node]string), getenv: func(name string) string { return name }}",
 		test: "./config TestDocumentsHaveNoVariables",
 	},
 	{
@@ -47,7 +47,7 @@ var configFaults = []mutation{
 		name: "lost-document-stays-for-ever",
 		file: "config/live/memory.go",
 		old:  "if !already && mayBeLost {",
-		new:  "if mayBeLost {",
+		new:  "if already || mayBeLost {",
 		test: "./config/live TestMemory",
 	},
 }

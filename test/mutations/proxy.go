@@ -68,7 +68,7 @@ var proxyFaults = []mutation{
 		name: "pseudo-field-behind-others",
 		file: "proxy/http2/request.go",
 		old:  "case regular || *pseudo != nil:",
-		new:  "case *pseudo != nil:",
+		new:  "case regular && pseudo == nil || *pseudo != nil:",
 		test: "./proxy/http2 TestRequestAsText",
 	},
 	{
