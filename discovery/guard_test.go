@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -287,5 +288,21 @@ func TestInheritKeepsProbation(t *testing.T) {
 	}
 	if got := g.Accept(now.Add(time.Minute), parseSet("b"), false); formatSet(got) != "b" {
 		t.Errorf("got %q after the time on probation", formatSet(got))
+	}
+}
+
+// The time that an instance has spent on probation goes on with the source after it.
+func TestInheritKeepsTheTimeOnProbation(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	first, next := &Guard{Probation: time.Minute}, &Guard{Probation: time.Minute}
+	first.Accept(now, parseSet("a b"), false)
+	first.Accept(now, nil, false)
+	next.Inherit(first.Accept(now.Add(40*time.Second), nil, false), first.Memory())
+	for at, want := range map[time.Duration]string{59 * time.Second: "a? b?", 60 * time.Second: ""} {
+		g := *next
+		g.probation = maps.Clone(next.probation)
+		if got := g.Accept(now.Add(at), nil, false); formatSet(got) != want {
+			t.Errorf("got %q after %v, want %q", formatSet(got), at, want)
+		}
 	}
 }

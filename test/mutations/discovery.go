@@ -18,8 +18,8 @@ var discoveryFaults = []mutation{
 	{
 		name: "no-settle-time-after-a-failure",
 		file: "discovery/guard.go",
-		old:  "(forgot || unsettled || CountServing(set) == 0)",
-		new:  "(forgot || CountServing(set) == 0)",
+		old:  "unsettled := now.Before(g.settled) && !g.PassingOnly",
+		new:  "unsettled := now.Before(g.settled) && g.PassingOnly",
 		test: "./discovery TestGuard$|TestAbsentAndLoses",
 	},
 	{
@@ -27,7 +27,7 @@ var discoveryFaults = []mutation{
 		file: "discovery/guard.go",
 		old:  "p.spent, p.brief = s.Spent, s.Brief",
 		new:  "p.brief = s.Brief",
-		test: "./discovery TestInheritKeepsProbation",
+		test: "./discovery TestInheritKeepsTheTimeOnProbation",
 	},
 	{
 		name: "probation-ends-one-instance-too-early",

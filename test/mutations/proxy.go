@@ -184,10 +184,10 @@ var proxyFaults = []mutation{
 		test: "./proxy/attempt TestRunReleasesAfterPanic",
 	},
 	{
-		name: "answer-of-5xx-is-retried",
+		name: "answer-that-has-begun-is-sent-again",
 		file: "proxy/attempt/attempt.go",
-		old:  "balancer.OutcomeStale, balancer.OutcomeLocal:",
-		new:  "balancer.OutcomeStale, balancer.OutcomeLocal, balancer.OutcomeServerError:",
+		old:  "!retryable(o) || x.Started() ||",
+		new:  "!retryable(o) ||",
 		test: "./proxy/attempt TestRun",
 	},
 }
