@@ -223,6 +223,31 @@ func TestHTTP2FramesOnTheirWayToResetStreams(t *testing.T) {
 	c.expectAlive(2*http2Streams + 1)
 }
 
+// What nobody has read of a body counts for the window of the connection no longer when its
+// stream has ended.
+func TestHTTP2UnreadBodiesGiveTheirWindowBack(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{Limits: Limits{BodyBytes: 10}})
+	c := p.dialFrames()
+	const length = 8 << 10
+	last := uint32(2*3*http2Window/length + 1)
+	for id := uint32(1); id < last; id += 2 {
+		c.conn.Write(c.framesOf(func() { // together: the bytes arrive before the refusal
+			c.request(id, http2Post+"|content-length=100000", false)
+			c.WriteData(id, false, make([]byte, length))
+		}))
+		for reset := false; !reset; {
+			switch f := c.read().(type) {
+			case nil, *xhttp2.GoAwayFrame:
+				t.Fatalf("stream %d: got %v", id, f)
+			case *xhttp2.RSTStreamFrame:
+				reset = true
+			}
+		}
+	}
+	c.expectAlive(last)
+}
+
 // A client that lowers SETTINGS_HEADER_TABLE_SIZE may require that the next field block
 // acknowledges it (RFC 7541, section 4.2).
 func TestHTTP2HeaderTableSize(t *testing.T) {

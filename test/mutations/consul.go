@@ -27,7 +27,7 @@ var consulFaults = []mutation{
 		file: "consul/query.go",
 		old:  "case !a.KnownLeader && !a.Streaming:",
 		new:  "case !a.KnownLeader && a.Streaming && a.Index == 0:",
-		test: "./discovery/consul TestAgentWithoutLeaderIsReplaced",
+		test: "./discovery/consul TestErrorsKeepTheInstances",
 	},
 	{
 		name: "proposal-overwrites-a-later-change",

@@ -146,7 +146,7 @@ var proxyFaults = []mutation{
 		file: "proxy/http2_stream.go",
 		old:  "h.grantLocked(s.body.drop())",
 		new:  "s.body.drop()",
-		test: "./proxy TestHTTP2ConnectionWindowHoldsOnlyBodies|TestHTTP2FramesOnTheirWayToResetStreams",
+		test: "./proxy TestHTTP2UnreadBodiesGiveTheirWindowBack",
 	},
 	{
 		name: "rapid-reset-is-not-counted",
