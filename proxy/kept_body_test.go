@@ -263,14 +263,14 @@ func testKeptBodies(t *testing.T, random *rand.Rand) {
 			u.frames = p.dialFrames()
 			u.conn = u.frames.conn
 			u.frames.request(1, fmt.Sprintf(":method=PUT|:scheme=http|:authority=a|:path=%s|content-length=%d", u.path, len(u.body)), false)
-		default:
-			u.conn = p.connectFrom(u.address)
-			fmt.Fprintf(u.conn, "PUT %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", u.path, len(u.body))
 		case 1:
 			p.address = secure
 			conn := tls.Client(p.connectFrom(u.address), &tls.Config{InsecureSkipVerify: true})
 			conn.Write(fmt.Appendf(nil, "PUT %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", u.path, len(u.body)))
 			u.conn = conn
+		default:
+			u.conn = p.connectFrom(u.address)
+			fmt.Fprintf(u.conn, "PUT %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", u.path, len(u.body))
 		}
 		u.send(random.IntN(len(u.body)))
 		open = append(open, u)
