@@ -44,6 +44,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"peers", "--watch", "--json"}, exitUsage, "sluice: --watch and --json exclude each other\nRun \"sluice peers --help\" for help.\n"},
 		{[]string{"drain"}, exitUsage, "sluice: name one peer\nRun \"sluice drain --help\" for help.\n"},
 		{[]string{"enable", "a", "b"}, exitUsage, "sluice: name one peer\nRun \"sluice enable --help\" for help.\n"},
+		{[]string{"ready", "offf"}, exitUsage, "sluice: want on, off or nothing\nRun \"sluice ready --help\" for help.\n"},
 		{[]string{"doctor", "star"}, exitUsage, "sluice: unexpected argument \"star\"\nRun \"sluice doctor --help\" for help.\n"},
 		{[]string{"doctor", "--yes"}, exitUsage, "sluice: --yes and --dry-run are for --fix\nRun \"sluice doctor --help\" for help.\n"},
 		{[]string{"doctor", "--fix", "--json"}, exitUsage, "sluice: --fix --json cannot prompt: add --yes or --dry-run\nRun \"sluice doctor --help\" for help.\n"},

@@ -34,6 +34,6 @@ var adminFaults = []mutation{
 		file: "admin/drain.go",
 		old:  "d < time.Second || d > maxFor",
 		new:  "d < 0 || d > maxFor",
-		test: "./admin TestRefusedOrders",
+		test: "./admin TestAWeightInPlaceOfTheRegistrys",
 	},
 }
