@@ -8,11 +8,4 @@ var gatewayFaults = []mutation{
 		new:  "\tf()\n",
 		test: "./gateway TestOldProcessDoesNotWriteTheSnapshot|TestANewProcessThatFailsWritesNothing",
 	},
-	{
-		name: "failures-of-the-baseline-count-for-the-canary",
-		file: "gateway/trial.go",
-		old:  "t.release.Failed(client, a == &t.canary, t.share)",
-		new:  "t.release.Failed(client, a != &t.canary, t.share)",
-		test: "./gateway TestJudgeRollsBack",
-	},
 }
