@@ -21,6 +21,10 @@ type lookup struct {
 	targets map[string]*target // of SRV records whose answer has no address
 }
 
+// maxInstances limits the instances of one service: each of the SRV records of an answer, which may be
+// thousands, may name a target with thousands of addresses.
+const maxInstances = 10_000
+
 // targetsTimeout limits the queries of the targets of one answer.
 const targetsTimeout = 5 * time.Second
 
@@ -115,6 +119,9 @@ func (l *lookup) findServices(ctx context.Context, elsewhere *server) (found, er
 		weight := int(r.weight)
 		if !weighted[r.priority] {
 			weight = 1
+		}
+		if len(f.set)+len(addresses) > maxInstances {
+			return found{}, fmt.Errorf("SRV records of %s: more than %d instances", l.options.Name, maxInstances)
 		}
 		for _, address := range addresses {
 			f.set = append(f.set, discovery.Instance{

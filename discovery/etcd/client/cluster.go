@@ -53,6 +53,10 @@ const (
 	// maxRetries limits how often the client repeats a query by itself. With its default
 	// of 100 the only error is that the time is over.
 	maxRetries = 3
+
+	// maxAnswerBytes limits an answer; etcd's client takes any by default. A larger one is an error, and
+	// changes nothing.
+	maxAnswerBytes = 64 << 20
 )
 
 // Clusters are the clusters in use, so that followers of one cluster share a connection. It is
@@ -232,6 +236,7 @@ func (c *Cluster) newClient(ctx context.Context, password string) (store, error)
 		DialKeepAliveTimeout: keepAliveTimeout,
 		DialOptions:          options,
 		MaxUnaryRetries:      maxRetries,
+		MaxCallRecvMsgSize:   maxAnswerBytes,
 		Logger:               zap.NewNop(), // it writes to standard error otherwise
 	})
 	if err != nil {
