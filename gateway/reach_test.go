@@ -109,7 +109,7 @@ func TestLoopbackAddressOfAnotherMachine(t *testing.T) {
 		}
 	}
 
-	r.write(strings.Replace(text, "] }", "], allow_local: true }", 1))
+	r.write(text + "\ndiscovery: { allow_local: true }\n")
 	r.awaitRevision(2)
 	if status, body := r.get("/"); status != 200 || body != "for this machine only" {
 		t.Errorf("with allow_local: got %d %q", status, body)
