@@ -138,11 +138,11 @@ func FuzzHTTP2(f *testing.F) {
 		_, err = io.WriteString(c.Conn, answerWithTrailer)
 		return err == nil
 	})
+	leftovers := findLeftovers(f) // before the goroutines that take buffers
 	// An end that arrives together with the last frame is seen when a window has been waited for.
 	p := startProxy(f, Options{Timeouts: Timeouts{Write: time.Second}}, origin.address())
 	var counted [balancer.NumOutcomes]uint64 // by earlier cases
 	var mu sync.Mutex                        // the cases of a plain test run may be parallel
-	leftovers := findLeftovers(f)
 	f.Fuzz(func(t *testing.T, input []byte) {
 		defer leftovers.enter(t, p)()
 		mu.Lock()
