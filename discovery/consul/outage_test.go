@@ -51,7 +51,7 @@ func (o *outage) begin() {
 		f.Drop = true
 		o.refused.Store(kind == 0)
 	case 2:
-		f.Hang = true
+		f.Pause = true
 	case 3:
 		f.Status, f.Body = http.StatusInternalServerError, "rpc error: No cluster leader"
 		o.consul.BreakProbes(http.StatusInternalServerError)

@@ -239,7 +239,7 @@ func (c *Consul) block(r *http.Request, request Request, look func() reply) {
 		fault, changed := c.fault, c.changed
 		c.mu.Unlock()
 		faulty := fault != nil && (fault.Only == nil || fault.Only(request))
-		if faulty && fault.Hang {
+		if faulty && fault.Pause {
 			select {
 			case <-changed:
 				continue
@@ -310,6 +310,8 @@ func (c *Consul) leader(w http.ResponseWriter, r *http.Request) {
 	case fault.Drop:
 		panic(http.ErrAbortHandler)
 	case fault.Hang:
+		<-r.Context().Done()
+	case fault.Pause:
 		select {
 		case <-changed:
 			c.leader(w, r)

@@ -10,14 +10,15 @@ import (
 )
 
 // Fault is a way to fail. Its fields combine; a fault is answered at once, even
-// to a query that would block, unless Hang is set.
+// to a query that would block, unless Hang or Pause is set.
 type Fault struct {
 	// Only limits the fault to the queries that it accepts; nil means all of
 	// them, and the question who the leader is. It may sleep, to delay the answer.
 	Only func(Request) bool
 
 	Drop     bool   // close the connection without an answer
-	Hang     bool   // give no answer until the fault ends or the client goes away
+	Hang     bool   // give no answer until the client goes away
+	Pause    bool   // give no answer until the fault ends or the client goes away
 	Status   int    // answer with this status and Body
 	Body     string // answer with this in place of the instances
 	Empty    bool   // list no instance
@@ -96,6 +97,9 @@ func (f *Fault) answerWith(w http.ResponseWriter, r *http.Request, at uint64, bo
 	switch {
 	case f.Drop:
 		panic(http.ErrAbortHandler)
+	case f.Hang:
+		<-r.Context().Done()
+		return
 	case f.Status != 0 && f.Status != http.StatusOK:
 		http.Error(w, f.Body, f.Status)
 		return
