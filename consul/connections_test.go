@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"sync"
 	"testing"
+	"time"
 )
 
 // A request in flight continues; later requests have another connection.
@@ -69,6 +70,46 @@ func TestRenewClosesOldConnectionsAfterTheirRequests(t *testing.T) {
 		}
 		server.Close()
 	}
+}
+
+// A former connection closes with its own request, whatever others do: an agent counts it.
+func TestRenewLeavesNoIdleConnection(t *testing.T) {
+	started, finish := make(chan struct{}), map[string]chan struct{}{"/a": make(chan struct{}), "/b": make(chan struct{})}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		started <- struct{}{}
+		<-finish[r.URL.Path]
+	}))
+	closed := make(chan struct{}, 2)
+	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateClosed {
+			closed <- struct{}{}
+		}
+	}
+	server.Start()
+	defer server.Close()
+	c := newConnections(func(dial dialFunc) *http.Transport { return &http.Transport{DialContext: dial} }, (&net.Dialer{}).DialContext, false)
+	var running sync.WaitGroup
+	for path := range finish {
+		running.Go(func() {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, nil)
+			if err := c.send(r, func(response *http.Response) error {
+				_, err := io.Copy(io.Discard, response.Body)
+				return err
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+		<-started
+	}
+	c.renew()
+	close(finish["/a"])
+	select {
+	case <-closed:
+	case <-time.After(time.Minute):
+		t.Error("the connection of /a stays open while /b is in flight")
+	}
+	close(finish["/b"])
+	running.Wait()
 }
 
 func must(t *testing.T, err error) {

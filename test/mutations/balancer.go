@@ -61,7 +61,7 @@ var balancerFaults = []mutation{
 		name: "hash-table-in-the-order-of-arrival",
 		file: "balancer/maglev.go",
 		old:  "h := xxhash.Sum64String(address)",
-		new:  "h := mix(uint64(i + 1))",
+		new:  "h := mix(xxhash.Sum64String(address) + uint64(i))",
 		test: "./balancer TestFewHashesMoveWithThePeers",
 	},
 	{
