@@ -523,6 +523,7 @@ func TestAFailedTakeoverChangesNoOrder(t *testing.T) {
 	a := &canaryRun{running: newRunning(t, text)}
 	a.run(Options{}, patience, func(*Gateway) {})
 	a.order("star?share=0.2", http.StatusOK)
+	a.await("the peers are there", func() bool { return len(a.peers()) == 3 })
 	for _, peer := range a.peers() {
 		if status := a.command("/api/peers/star/" + peer.ID + "/drain?why=disk"); status != http.StatusOK {
 			t.Fatal(status)

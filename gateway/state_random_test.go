@@ -242,11 +242,15 @@ func TestStateAtRandom(t *testing.T) {
 	m.keys["d0"], m.said["d0"], m.served["d0"] = 0, 0, 0
 	m.a, m.b = m.start(m.text), m.start(text)
 	m.check("the start")
-	for id, peer := range m.a.peers() {
-		if peer.Service == "star" {
-			m.peers = append(m.peers, id)
+	m.a.await("star has its peers", func() bool {
+		m.peers = nil
+		for id, peer := range m.a.peers() {
+			if peer.Service == "star" {
+				m.peers = append(m.peers, id)
+			}
 		}
-	}
+		return len(m.peers) == 3
+	})
 	slices.Sort(m.peers)
 	for range 25 {
 		what := m.step()
