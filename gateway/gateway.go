@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/admin/series"
+	"sluice/balancer/journal"
 	"sluice/certificates"
 	"sluice/certificates/acme"
 	"sluice/config"
@@ -104,7 +105,7 @@ type Gateway struct {
 	events       *events.Feed
 	unobserve    func() // ends the reports of panics
 	series       *series.Recorder
-	journal      *journal
+	journal      *journal.Journal
 	consul       *consul.Client
 	sources      *consulsource.Sources
 	kvSources    *kvsource.Sources
@@ -214,7 +215,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.acme = &acmeManagers{consul: g.consul, log: g.log, managers: make(map[acmeSettings]*acme.Manager)}
 	g.kvCertificates = newKVCertificates(g.consul, g.log, c.Consul.CertificatesDir, g.consulWait, g.updateTLS)
 	g.documents = newDocuments(g.newDocumentSource, g.events, g.log)
-	g.journal = newJournal(g.events, g.log)
+	g.journal = journal.New(g.events, g.log)
 	g.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
 	g.proxy = proxy.NewServer(proxyOptions(c.Client, nil, nil), g.log)
 	if g.snapshot, err = g.openSnapshot(c.Discovery); err != nil {
@@ -419,7 +420,7 @@ func (g *Gateway) release(ctx context.Context) {
 		_ = g.adminListener.Close()
 	}
 	g.health.Close()
-	g.journal.close()
+	g.journal.Close()
 	for _, service := range g.services.all() {
 		service.pool.Close()
 	}

@@ -261,7 +261,7 @@ func (g *Gateway) adopt() {
 	for _, service := range g.services.all() {
 		if state, ok := knownOf(states, service.name, sources[service.name].Source, service.source); ok && g.discovery.Adopt(service.name, state) {
 			sets++
-			g.journal.inherit(state.Set)
+			g.journal.Inherit(state.Set)
 		}
 	}
 	if g.handed.Version != 0 {

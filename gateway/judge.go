@@ -119,7 +119,7 @@ func (g *Gateway) tellVerdict(t *trial, d judge.Decision, acts bool) {
 	event.Str("service", t.service.name).Str("group", t.group).Stringer("verdict", d.Verdict).Float64("share", d.Share).
 		Bool("acts", acts).Str("why", d.Reason).Msg("judge of a split")
 	g.events.Add(events.Event{Kind: events.KindShareVerdict, Level: level, Service: t.service.name,
-		Text: fmt.Sprintf("The judge of the group %s says %s%s", t.group, d.Verdict, because(d.Reason))})
+		Text: fmt.Sprintf("The judge of the group %s says %s%s", t.group, d.Verdict, events.Because(d.Reason))})
 }
 
 // newShare returns a given share of a service, if its split has the share of one group.

@@ -138,7 +138,7 @@ func (g *Gateway) readiness() (ready bool, missing []string) {
 	}
 	missing = g.progress(0).missing
 	if o := g.ordered().NotReady; o != nil {
-		return false, append([]string{"an operator has made sluice not ready, since " + o.Since.Format(time.RFC3339) + because(o.Why)}, missing...)
+		return false, append([]string{"an operator has made sluice not ready, since " + o.Since.Format(time.RFC3339) + events.Because(o.Why)}, missing...)
 	}
 	return closed(g.becameReady), missing
 }

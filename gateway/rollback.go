@@ -69,7 +69,7 @@ func (g *Gateway) rollBack(ctx context.Context, number uint64, match, why string
 	g.refuse(nil, false)
 	revision := g.history.Current()
 	g.events.Add(events.Event{Kind: events.KindRolledBack, Revision: revision.Number,
-		Text: fmt.Sprintf("An operator has returned to revision %d of the configuration%s", number, because(why))})
+		Text: fmt.Sprintf("An operator has returned to revision %d of the configuration%s", number, events.Because(why))})
 	return revision, nil
 }
 

@@ -195,7 +195,7 @@ func (s *shares) tell() {
 		}
 		s.told[key] = given
 		s.events.Add(events.Event{Kind: events.KindShareGiven, Service: given.Service,
-			Text: fmt.Sprintf("The share of the group %s is %.4g %%, by the %s%s", given.Group, 100*given.Share, given.By, because(given.Why))})
+			Text: fmt.Sprintf("The share of the group %s is %.4g %%, by the %s%s", given.Group, 100*given.Share, given.By, events.Because(given.Why))})
 		if given.Replica != s.replica() {
 			s.log.Info().Str("service", given.Service).Str("group", given.Group).Float64("share", given.Share).
 				Str("by", given.By).Str("replica", given.Replica).Str("why", given.Why).Msg("a share of another replica is in use")
@@ -210,7 +210,7 @@ func (s *shares) tell() {
 			why = "the configuration has another split"
 		}
 		delete(s.told, key)
-		text := "The share is that of the configuration again" + because(why)
+		text := "The share is that of the configuration again" + events.Because(why)
 		s.events.Add(events.Event{Kind: events.KindShareEnded, Service: given.Service, Text: text})
 		s.log.Info().Str("service", given.Service).Msg(text)
 	}

@@ -118,7 +118,7 @@ func (g *Gateway) changeReady(off bool, why, by string) {
 	text, kind := "An operator has made sluice ready again", events.KindReady
 	var order *notReady
 	if off {
-		text, kind = "An operator has made sluice not ready, and requests are still served"+because(why), events.KindNotReady
+		text, kind = "An operator has made sluice not ready, and requests are still served"+events.Because(why), events.KindNotReady
 		order = &notReady{Why: why, Since: time.Now().UTC().Truncate(time.Millisecond)}
 	} else if !was {
 		return

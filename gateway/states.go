@@ -71,7 +71,7 @@ func (g *Gateway) watch(p *plan) {
 
 // notePeer passes an event of a pool on. The pool's mutex is held.
 func (g *Gateway) notePeer(e balancer.Event) {
-	g.journal.note(e)
+	g.journal.Note(e)
 	if g.snapshot != nil && e.Kind == balancer.EventState && !e.Peer.Instance().Probation.IsZero() {
 		g.snapshot.Changed() // it has failed for good, which is part of the state
 	}

@@ -31,6 +31,14 @@ const (
 	Warning Level = "warning"
 )
 
+// Because returns why as the end of a sentence of an event; "" if why is empty.
+func Because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return ": " + why
+}
+
 // maxText bounds each text of an event, in bytes, and so the memory of a feed. The output
 // of a check may be longer.
 const maxText = 400

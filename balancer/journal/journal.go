@@ -1,4 +1,6 @@
-package gateway
+// Package journal tells people what happens to peers: it logs the events of pools, and adds them to
+// the feed.
+package journal
 
 import (
 	"sync"
@@ -13,9 +15,10 @@ import (
 	"sluice/observe/panics"
 )
 
-// journal adds the events of peers to the feed, and logs them, one line each. Pools call note
-// with their mutex held, so note does not block: a slow log must not delay requests.
-type journal struct {
+// Journal adds the events of peers to the feed, and logs them, one line each. Pools call Note
+// with their mutex held, so Note does not block: a slow log must not delay requests. Its methods may be
+// called concurrently.
+type Journal struct {
 	feed  *events.Feed
 	log   zerolog.Logger
 	queue chan balancer.Event // for the log
@@ -27,15 +30,15 @@ type journal struct {
 	inherited map[discovery.Key]bool // instances whose peers the old process had
 }
 
-// journalSize is the number of events that wait for the log.
-const journalSize = 4096
+// queueSize is the number of events that wait for the log.
+const queueSize = 4096
 
-// newJournal starts a journal. It must be closed.
-func newJournal(feed *events.Feed, log zerolog.Logger) *journal {
-	j := &journal{
+// New starts a journal. It must be closed.
+func New(feed *events.Feed, log zerolog.Logger) *Journal {
+	j := &Journal{
 		feed:  feed,
 		log:   log,
-		queue: make(chan balancer.Event, journalSize),
+		queue: make(chan balancer.Event, queueSize),
 		stop:  make(chan struct{}),
 		done:  make(chan struct{}),
 
@@ -48,9 +51,9 @@ func newJournal(feed *events.Feed, log zerolog.Logger) *journal {
 	return j
 }
 
-// note adds e to the feed, and queues it for the log. It may be called concurrently. After close
-// nothing is logged.
-func (j *journal) note(e balancer.Event) {
+// Note adds e to the feed, and queues it for the log: if 4096 events wait there, it is lost, and the
+// log counts it. After Close nothing is logged.
+func (j *Journal) Note(e balancer.Event) {
 	if f, ok := feedEvent(e); ok && !(e.Kind == balancer.EventAdded && j.hadBefore(e.Peer.ID)) {
 		j.feed.Add(f)
 	}
@@ -61,8 +64,8 @@ func (j *journal) note(e balancer.Event) {
 	}
 }
 
-// inherit says that the old process had these instances: their peers do not join.
-func (j *journal) inherit(set []discovery.Instance) {
+// Inherit says that the old process had these instances: their peers do not join.
+func (j *Journal) Inherit(set []discovery.Instance) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, i := range set {
@@ -71,7 +74,7 @@ func (j *journal) inherit(set []discovery.Instance) {
 }
 
 // hadBefore reports whether the old process had an instance, once.
-func (j *journal) hadBefore(id discovery.Key) bool {
+func (j *Journal) hadBefore(id discovery.Key) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	had := j.inherited[id]
@@ -79,13 +82,13 @@ func (j *journal) hadBefore(id discovery.Key) bool {
 	return had
 }
 
-// close writes the queued events, and ends the journal.
-func (j *journal) close() {
+// Close writes the queued events, and ends the journal. It must be called once.
+func (j *Journal) Close() {
 	close(j.stop)
 	<-j.done
 }
 
-func (j *journal) run() {
+func (j *Journal) run() {
 	for {
 		select {
 		case e := <-j.queue:
@@ -103,7 +106,7 @@ func (j *journal) run() {
 	}
 }
 
-func (j *journal) write(e balancer.Event) {
+func (j *Journal) write(e balancer.Event) {
 	if lost := j.lost.Swap(0); lost > 0 {
 		j.log.Warn().Uint64("events", lost).Msg("the log is too slow: events of peers are lost")
 	}

@@ -1,4 +1,4 @@
-package gateway
+package journal
 
 import (
 	"fmt"
@@ -26,39 +26,31 @@ func feedEvent(e balancer.Event) (events.Event, bool) {
 	}
 	switch e.Kind {
 	case balancer.EventAdded:
-		f.Kind, f.Text = events.KindJoined, peer+" joined"+because(e.Detail)
+		f.Kind, f.Text = events.KindJoined, peer+" joined"+events.Because(e.Detail)
 	case balancer.EventRemoved:
 		f.Kind, f.Text = events.KindLeft, peer+" left: the set of its source has it no more"
 	case balancer.EventUpdated:
 		if u := e.Update; u.Old.Status != u.New.Status && e.Was != e.State && slices.Equal(u.Old.Tags, u.New.Tags) && maps.Equal(u.Old.Meta, u.New.Meta) {
 			return f, false // EventState follows
 		}
-		f.Kind, f.Text = updateKind(e), peer+" changed"+because(e.Detail)
+		f.Kind, f.Text = updateKind(e), peer+" changed"+events.Because(e.Detail)
 		if f.Kind == events.KindProbation {
 			f.Level = events.Warning
 		}
 	case balancer.EventState:
-		f.Kind, f.Text = stateKind(e), fmt.Sprintf("%s is %s, it was %s%s", peer, e.State, e.Was, because(strings.Join(e.Reasons, "; ")))
+		f.Kind, f.Text = stateKind(e), fmt.Sprintf("%s is %s, it was %s%s", peer, e.State, e.Was, events.Because(strings.Join(e.Reasons, "; ")))
 	case balancer.EventDrained:
 		f.Kind, f.Text = events.KindDrained, peer+" has drained: no request is in flight"
 	case balancer.EventCut:
-		f.Kind, f.Text = events.KindCut, peer+" was cut, its drain took too long"+because(e.Detail)
+		f.Kind, f.Text = events.KindCut, peer+" was cut, its drain took too long"+events.Because(e.Detail)
 	case balancer.EventPanic:
-		f.Kind, f.Text = events.KindPanic, "Panic, failing peers get requests too"+because(e.Detail)
+		f.Kind, f.Text = events.KindPanic, "Panic, failing peers get requests too"+events.Because(e.Detail)
 	case balancer.EventPanicOver:
-		f.Kind, f.Text = events.KindPanicOver, "The panic is over"+because(e.Detail)
+		f.Kind, f.Text = events.KindPanicOver, "The panic is over"+events.Because(e.Detail)
 	case balancer.EventRefused:
-		f.Kind, f.Text = events.KindForbidden, "No request may go to "+peer+because(e.Detail)
+		f.Kind, f.Text = events.KindForbidden, "No request may go to "+peer+events.Because(e.Detail)
 	}
 	return f, true
-}
-
-// because returns a reason as the end of a sentence.
-func because(why string) string {
-	if why == "" {
-		return ""
-	}
-	return ": " + why
 }
 
 // updateKind returns the most important change of an instance.

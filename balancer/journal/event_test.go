@@ -1,0 +1,91 @@
+package journal
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/observe/events"
+	"sluice/test/balancertest"
+)
+
+// told returns the kinds and texts of what is in a feed.
+func told(f *events.Feed) (lines []string) {
+	kept, _ := f.Read(events.Filter{}, events.ID{})
+	for _, e := range kept {
+		lines = append(lines, fmt.Sprintf("%s %s: %s", e.Level, e.Kind, e.Text))
+	}
+	return lines
+}
+
+func TestFeedTellsWhatHappensToPeers(t *testing.T) {
+	feed := events.New()
+	j := New(feed, zerolog.Nop())
+	defer j.Close()
+	pool, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{Notify: j.Note, PanicThreshold: .6}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	a := discovery.Instance{Service: "star", ID: "a", Node: "n", Address: "10.0.0.1", Port: 80, Weight: 1}
+	b := discovery.Instance{Service: "star", ID: "b", Node: "n", Address: "10.0.0.2", Port: 80, Weight: 1}
+	last := 0
+	expect := func(what string, want ...string) {
+		t.Helper()
+		lines := told(feed)
+		if got := lines[last:]; !slices.Equal(got, want) {
+			t.Errorf("%s: got\n%s\nwant\n%s", what, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		last = len(lines)
+	}
+	apply := func(set ...discovery.Instance) { pool.Apply(slices.Clone(set)) }
+	reason := func(i discovery.Instance, r balancer.Reason, down bool, why string) {
+		pool.SetReason(i.Key(), r, down, why)
+	}
+
+	apply(a, b)
+	expect("registration", "info peer.joined: a joined", "info peer.joined: b joined")
+	if e, _ := feed.Read(events.Filter{}, events.ID{}); e[0].Service != "star" || e[0].Peer != "a" || e[0].Address != "10.0.0.1:80" || e[0].Node != "n" {
+		t.Errorf("got %+v", e[0])
+	}
+	a.Weight = 5
+	apply(a, b)
+	expect("weight", "info peer.weight: a changed: weight 1 → 5")
+	a.Tags = []string{"v2"}
+	apply(a, b)
+	expect("tags", "info peer.changed: a changed: tags")
+	a.Status, a.Detail = discovery.StatusWarning, "slow"
+	apply(a, b)
+	expect("a warning", "info peer.changed: a changed: passing → warning")
+	a.Status, a.Detail = discovery.StatusCritical, "connection refused"
+	apply(a, b)
+	expect("a failed check of Consul",
+		"warning peer.unhealthy: a is unhealthy, it was up: consul: critical: connection refused")
+	a.Status, a.Detail = discovery.StatusPassing, ""
+	apply(a, b)
+	expect("recovery", "info peer.recovered: a is up, it was unhealthy")
+	reason(b, balancer.ReasonEjected, true, "5 failures in a row")
+	expect("ejection", "warning peer.ejected: b is ejected, it was up: ejected: 5 failures in a row",
+		"warning service.panic: Panic, failing peers get requests too: 1 of 2 peers are healthy")
+	reason(b, balancer.ReasonEjected, false, "")
+	expect("return", "info peer.recovered: b is up, it was ejected", "info service.panic_over: The panic is over: 2 of 2 peers are healthy")
+	balancertest.Drain(pool, "deploy", b.Key())
+	expect("drain", "info peer.draining: b is draining, it was up: drain: deploy",
+		"info peer.drained: b has drained: no request is in flight")
+	balancertest.Drain(pool, "")
+	expect("the end of the drain", "info peer.enabled: b is up, it was draining")
+	lost := a
+	lost.Probation = time.Unix(1000, 0)
+	apply(lost, b)
+	expect("probation", "warning peer.probation: a changed: lost by the registry, on probation")
+	apply(a, b)
+	expect("listed again", "info peer.listed: a changed: listed again")
+	apply(a)
+	expect("removal", "info peer.left: b left: the set of its source has it no more", "info peer.drained: b has drained: no request is in flight")
+}
