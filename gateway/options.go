@@ -376,15 +376,12 @@ func newProbe(a *config.ActiveCheck, secure *certificates.Client, http2 bool) (h
 	}
 	o := healthcheck.HTTPOptions{
 		Method: a.Method, Path: string(a.Path), Host: a.Host,
-		Status: status, Body: expect, TLS: tlsConfig, Reuse: a.ReuseConnections,
+		Status: status, Body: expect, TLS: tlsConfig, Reuse: a.ReuseConnections, HTTP2: http2,
 	}
 	for _, header := range a.Headers {
 		if name, value, ok := config.Header(string(header)); ok { // always: the loader checks it
 			o.Headers = append(o.Headers, [2]string{name, value})
 		}
-	}
-	if http2 {
-		return healthcheck.NewHTTP2(o), nil
 	}
 	return healthcheck.NewHTTP(o), nil
 }

@@ -1,32 +1,44 @@
 package gateway
 
 import (
-	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"sluice/config"
+	"sluice/healthcheck"
 )
 
 // Checks use HTTP/2 where requests do, except on another port.
 func TestProtocolOfChecks(t *testing.T) {
+	var got string
+	peer := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Proto }))
+	peer.Config.Protocols = new(http.Protocols)
+	peer.Config.Protocols.SetHTTP1(true)
+	peer.Config.Protocols.SetUnencryptedHTTP2(true)
+	peer.Start()
+	defer peer.Close()
 	for _, test := range []struct {
 		protocol string
 		port     int
 		want     string
 	}{
-		{"http1", 0, "*healthcheck.HTTP"},
-		{config.ProtocolH2C, 0, "*healthcheck.HTTP2"},
-		{config.ProtocolH2, 0, "*healthcheck.HTTP2"},
-		{config.ProtocolH2C, 8080, "*healthcheck.HTTP"},
+		{"http1", 0, "HTTP/1.1"},
+		{config.ProtocolH2C, 0, "HTTP/2.0"},
+		{config.ProtocolH2, 0, "HTTP/2.0"},
+		{config.ProtocolH2C, 8080, "HTTP/1.1"},
 	} {
 		c := &config.Service{Upstream: config.Upstream{Protocol: test.protocol}}
-		c.Health.Active = &config.ActiveCheck{Type: "http", Port: test.port}
+		c.Health.Active = &config.ActiveCheck{Type: "http", Method: "GET", Path: "/", Port: test.port}
 		c.Health.Active.Expect.Status = "200"
 		s, err := healthSettings(c, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := fmt.Sprintf("%T", s.Active.Probe); got != test.want {
+		if err := s.Active.Probe.Check(t.Context(), healthcheck.Target{Address: peer.Listener.Addr().String()}); err != nil {
+			t.Error(err)
+		}
+		if got != test.want {
 			t.Errorf("protocol %s, port %d: %s, want %s", test.protocol, test.port, got, test.want)
 		}
 	}

@@ -1,18 +1,15 @@
 package healthcheck
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http/httputil"
+	"net/http"
+	"net/url"
 	"strings"
-	"sync"
-
-	"github.com/valyala/fasthttp"
 
 	"sluice/discovery"
 )
@@ -29,53 +26,44 @@ type HTTPOptions struct {
 	Status  Statuses           // accepted
 	Body    Expectation        // ignored for HEAD
 	TLS     func() *tls.Config // returns the configuration of a new connection, which is changed; nil: plain HTTP
+	HTTP2   bool               // with TLS by ALPN, without TLS by prior knowledge; else HTTP/1.1
 	// Reuse reuses the connection. A new one also checks that the peer accepts
 	// connections.
 	Reuse bool
 }
 
-// HTTP is a [Probe] that sends an HTTP/1.1 request. It follows no redirects.
+// HTTP is a [Probe] that sends a request by HTTP/1.1 or HTTP/2. It follows no redirects.
 type HTTP struct {
 	o      HTTPOptions
 	dialer dialer
-	idle   *idleConnections[*httpConnection]
-}
-
-// httpConnection is a connection with its read buffer.
-type httpConnection struct {
-	net.Conn
-	reader *bufio.Reader
-}
-
-var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, maxHead) }}
-
-func newHTTPConnection(c net.Conn) *httpConnection {
-	r := readers.Get().(*bufio.Reader)
-	r.Reset(c)
-	return &httpConnection{c, r}
-}
-
-// Close must be called once.
-func (c *httpConnection) Close() error {
-	c.reader.Reset(nil)
-	readers.Put(c.reader)
-	return c.Conn.Close()
+	idle   *idleConnections[*http.ClientConn]
 }
 
 func NewHTTP(o HTTPOptions) *HTTP {
-	return &HTTP{o: o, dialer: dialer{tls: o.TLS}, idle: newIdleConnections[*httpConnection](o.Reuse)}
+	h := &HTTP{o: o, dialer: dialer{tls: o.TLS}, idle: newIdleConnections[*http.ClientConn](o.Reuse)}
+	if o.TLS != nil && o.HTTP2 {
+		h.dialer.tls = func() *tls.Config {
+			config := o.TLS()
+			config.NextProtos = []string{"h2"}
+			return config
+		}
+	}
+	return h
+}
+
+func (h *HTTP) scheme() string {
+	if h.o.TLS != nil {
+		return "https"
+	}
+	return "http"
 }
 
 func (h *HTTP) String() string {
-	scheme := "http"
-	if h.o.TLS != nil {
-		scheme = "https"
-	}
 	path, _, ok := strings.Cut(h.o.Path, "?")
 	if ok {
 		path += "?…" // may contain a credential
 	}
-	return scheme + " " + h.o.Method + " " + path
+	return h.scheme() + " " + h.o.Method + " " + path
 }
 
 func (h *HTTP) Forget(address string) { h.idle.forget(address) }
@@ -91,30 +79,63 @@ func (h *HTTP) Check(ctx context.Context, t Target) error {
 			return err
 		}
 	}
-	connection, err := h.dialer.dial(ctx, t)
+	connection, err := h.connect(ctx, t)
 	if err != nil {
 		return err
 	}
-	return h.exchange(ctx, t.Address, newHTTPConnection(connection), false)
+	return h.exchange(ctx, t.Address, connection, false)
+}
+
+// errNoHTTP2 is the error of a peer that agrees to no protocol, or to another one.
+var errNoHTTP2 = errors.New("TLS handshake: the peer does not agree to HTTP/2")
+
+// connect opens a connection. It dials here, as a panic in a goroutine of net/http could not
+// be contained.
+func (h *HTTP) connect(ctx context.Context, t Target) (*http.ClientConn, error) {
+	opened, err := h.dialer.dial(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	if secured, ok := opened.(*tls.Conn); ok && h.o.HTTP2 && secured.ConnectionState().NegotiatedProtocol != "h2" {
+		opened.Close()
+		return nil, errNoHTTP2
+	}
+	take := func(context.Context, string, string) (net.Conn, error) { return opened, nil }
+	transport := &http.Transport{
+		DialContext: take, DialTLSContext: take,
+		Protocols: new(http.Protocols), DisableCompression: true, MaxResponseHeaderBytes: maxHead,
+		ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10,
+	}
+	transport.Protocols.SetHTTP1(!h.o.HTTP2)
+	transport.Protocols.SetHTTP2(h.o.HTTP2 && h.o.TLS != nil)
+	transport.Protocols.SetUnencryptedHTTP2(h.o.HTTP2 && h.o.TLS == nil)
+	connection, err := transport.NewClientConn(ctx, h.scheme(), "localhost:80") // dialed above
+	if err != nil {
+		opened.Close()
+		return nil, failure("connect", err)
+	}
+	return connection, nil
 }
 
 // exchange sends a request, checks the answer, and closes the connection or stores it
 // for reuse.
-func (h *HTTP) exchange(ctx context.Context, address string, connection *httpConnection, used bool) error {
-	release := bound(ctx, connection)
-	if _, err := connection.Write(h.request(discovery.Authority(address))); err != nil {
+func (h *HTTP) exchange(ctx context.Context, address string, connection *http.ClientConn, used bool) error {
+	request, err := h.request(ctx, discovery.Authority(address))
+	if err != nil {
 		connection.Close()
-		release()
-		return stale(used, failure("request", err))
+		return err
 	}
-	if _, err := connection.reader.Peek(1); err != nil {
+	response, err := connection.RoundTrip(request)
+	if err != nil {
 		connection.Close()
-		release()
-		return stale(used && ctx.Err() == nil, failure("answer", err))
+		if used && ctx.Err() == nil {
+			return errStale
+		}
+		return answerFailure(err)
 	}
-	reusable, err := h.answer(connection.reader)
-	release()
-	if reusable && ctx.Err() == nil {
+	err = h.answer(response)
+	response.Body.Close()
+	if h.o.Reuse && !response.Close && ctx.Err() == nil && connection.Err() == nil {
 		h.idle.put(address, connection)
 	} else {
 		connection.Close()
@@ -122,98 +143,54 @@ func (h *HTTP) exchange(ctx context.Context, address string, connection *httpCon
 	return err
 }
 
-func stale(used bool, err error) error {
-	if used {
-		return errStale
+func (h *HTTP) request(ctx context.Context, address string) (*http.Request, error) {
+	target, err := url.ParseRequestURI(h.o.Path)
+	if err != nil {
+		return nil, fmt.Errorf("request: %w", err)
 	}
-	return err
-}
-
-func (h *HTTP) request(address string) []byte {
-	var header fasthttp.RequestHeader
-	header.DisableNormalizing()
-	header.SetMethod(h.o.Method)
-	header.SetRequestURI(h.o.Path)
-	header.SetHost(address)
-	header.SetUserAgent("sluice-healthcheck")
-	if h.o.Host != "" {
-		header.SetHost(h.o.Host)
-	}
+	target.Scheme, target.Host = h.scheme(), address
+	request := (&http.Request{
+		Method: h.o.Method, URL: target, Host: h.o.Host, Close: !h.o.Reuse,
+		Header: http.Header{"User-Agent": {"sluice-healthcheck"}},
+	}).WithContext(ctx)
 	for _, field := range h.o.Headers {
-		header.Set(field[0], field[1])
-	}
-	if !h.o.Reuse {
-		header.SetConnectionClose()
-	}
-	if h.o.Method == fasthttp.MethodPost || h.o.Method == fasthttp.MethodPut {
-		header.Set(fasthttp.HeaderContentLength, "0")
-	}
-	return header.Header()
-}
-
-var responseHeaders = sync.Pool{New: func() any { return new(fasthttp.ResponseHeader) }}
-
-// answer reads and checks an answer. reusable reports whether the connection can be
-// reused.
-func (h *HTTP) answer(r *bufio.Reader) (reusable bool, err error) {
-	header := responseHeaders.Get().(*fasthttp.ResponseHeader)
-	defer responseHeaders.Put(header)
-	for {
-		header.Reset()
-		if err := header.Read(r); err != nil {
-			var tooLarge *fasthttp.ErrSmallBuffer
-			if errors.As(err, &tooLarge) {
-				return false, fmt.Errorf("answer: head above %d KiB", maxHead>>10)
-			}
-			return false, failure("answer", err)
-		}
-		// Skip interim answers, such as 103 (RFC 9110, section 15.2).
-		if header.StatusCode() >= lowestStatus || header.StatusCode() == fasthttp.StatusSwitchingProtocols {
-			break
+		if strings.EqualFold(field[0], "Host") {
+			request.Host = field[1]
+		} else {
+			request.Header.Set(field[0], field[1])
 		}
 	}
-	status := header.StatusCode()
-	body, complete, err := h.body(r, header)
-	reusable = h.o.Reuse && complete && !header.ConnectionClose()
-	switch {
-	case !h.o.Status.Has(status):
-		return reusable, fmt.Errorf("status %d, want %s", status, h.o.Status)
-	case h.o.Method == fasthttp.MethodHead:
-		return reusable, nil
-	case err != nil && !h.o.Body.empty():
-		return false, failure("body", err)
-	}
-	return reusable, h.o.Body.check(body)
+	return request, nil
 }
 
-// body reads up to Body.Within bytes of the body, and reports whether that is all of
-// it.
-func (h *HTTP) body(r *bufio.Reader, header *fasthttp.ResponseHeader) (body []byte, complete bool, err error) {
-	length := header.ContentLength() // -1: chunked, -2: up to the end of the connection
-	status := header.StatusCode()
-	if h.o.Method == fasthttp.MethodHead || status == fasthttp.StatusNoContent || status == fasthttp.StatusNotModified || length == 0 {
-		return nil, true, nil
+// answerFailure describes an error of net/http, which has no values for two of them.
+func answerFailure(err error) error {
+	switch text := err.Error(); {
+	case strings.Contains(text, "response headers exceeded"):
+		return fmt.Errorf("answer: head above %d KiB", maxHead>>10)
+	case strings.Contains(text, "server closed idle connection"): // before it got the request
+		err = io.EOF
 	}
-	if h.o.Body.empty() && !h.o.Reuse {
-		return nil, false, nil
-	}
-	var source io.Reader = r
-	switch {
-	case length == -1:
-		source = httputil.NewChunkedReader(r)
-	case length > 0:
-		source = io.LimitReader(r, int64(length))
-	}
-	within := max(h.o.Body.Within, 0)
-	body, err = io.ReadAll(io.LimitReader(source, int64(within)+1))
-	if len(body) > within {
-		return body[:within], false, err
+	return failure("answer", err)
+}
+
+func (h *HTTP) answer(response *http.Response) error {
+	wrong := !h.o.Status.Has(response.StatusCode)
+	ignored := wrong || h.o.Method == http.MethodHead || h.o.Body.empty()
+	var body []byte
+	var err error
+	if !ignored || h.o.Reuse { // a connection can be reused after the end of a body
+		within := max(h.o.Body.Within, 0)
+		body, err = io.ReadAll(io.LimitReader(response.Body, int64(within)+1))
+		body = body[:min(len(body), within)]
 	}
 	switch {
+	case wrong:
+		return fmt.Errorf("status %d, want %s", response.StatusCode, h.o.Status)
+	case ignored:
+		return nil
 	case err != nil:
-		return body, false, err
-	case length > 0 && len(body) < length:
-		return body, false, io.ErrUnexpectedEOF
+		return failure("body", err)
 	}
-	return body, length > 0, nil // a chunked body may have trailers
+	return h.o.Body.check(body)
 }

@@ -7,13 +7,17 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 )
 
 // newHTTP2 returns a probe with the defaults of the configuration.
-func newHTTP2(o HTTPOptions) *HTTP2 { return NewHTTP2(newHTTP(o).o) }
+func newHTTP2(o HTTPOptions) *HTTP {
+	o.HTTP2 = true
+	return newHTTP(o)
+}
 
 // startHTTP2 starts a server with HTTP/2 only. opened counts its connections.
 func startHTTP2(t *testing.T, secure bool, handler http.HandlerFunc) (server *httptest.Server, opened *atomic.Int32) {
@@ -106,6 +110,14 @@ func TestHTTP2Failures(t *testing.T) {
 		t.Errorf("unknown CA: %q", got)
 	}
 
+	large, _ := startHTTP2(t, false, func(w http.ResponseWriter, _ *http.Request) {
+		for n := range 40 {
+			w.Header().Set("A"+strconv.Itoa(n), strings.Repeat("a", maxHead/20))
+		}
+	})
+	if got := check(t, newHTTP2(HTTPOptions{}), large.Listener.Addr().String(), patience); !strings.HasPrefix(got, "answer: ") {
+		t.Errorf("head too large: %q", got)
+	}
 	server, _ := startHTTP2(t, false, ok)
 	probe := newHTTP2(HTTPOptions{Reuse: true})
 	defer probe.Close()

@@ -206,6 +206,16 @@ func TestHTTPReportsTheFailure(t *testing.T) {
 			}
 		})
 	}
+	t.Run("closed before the request", func(t *testing.T) {
+		address := serveRaw(t, func(net.Conn) {})
+		for range 100 {
+			switch got := check(t, newHTTP(HTTPOptions{}), address, patience); got {
+			case "answer: connection closed", "answer: connection reset by peer", "answer: broken pipe":
+			default:
+				t.Fatalf("got %q", got)
+			}
+		}
+	})
 	t.Run("refused", func(t *testing.T) {
 		if got := check(t, newHTTP(HTTPOptions{}), nowhere, patience); got != "connect: connection refused" {
 			t.Errorf("got %q", got)
