@@ -23,6 +23,7 @@ import (
 	"sluice/consul"
 	"sluice/doctor"
 	"sluice/gateway"
+	"sluice/observe/logs"
 )
 
 // examination is one execution of the doctor command.
@@ -58,7 +59,7 @@ func newDoctor() *cobra.Command {
 			e.askAdmin = cmd.Flags().Changed("admin")
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			if err := e.checkFlags(gateway.IsTerminal(cmd.InOrStdin())); err != nil {
+			if err := e.checkFlags(logs.IsTerminal(cmd.InOrStdin())); err != nil {
 				return err
 			}
 			failed, err := e.run(ctx, cmd.InOrStdin(), cmd.OutOrStdout())

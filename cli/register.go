@@ -18,7 +18,7 @@ import (
 
 	"sluice/consul"
 	"sluice/consul/app"
-	"sluice/gateway"
+	"sluice/observe/logs"
 	"sluice/observe/panics"
 )
 
@@ -141,7 +141,7 @@ func (r *registering) translate(command []string, log io.Writer) error {
 	}
 	switch r.logFormat {
 	case "console":
-		log = zerolog.ConsoleWriter{Out: log, TimeFormat: "15:04:05.000", NoColor: !gateway.IsTerminal(log)}
+		log = zerolog.ConsoleWriter{Out: log, TimeFormat: "15:04:05.000", NoColor: !logs.IsTerminal(log)}
 	case "json":
 	case "off":
 		log = io.Discard

@@ -29,6 +29,7 @@ import (
 	"sluice/discovery/saved"
 	"sluice/healthcheck"
 	"sluice/observe/events"
+	"sluice/observe/logs"
 	"sluice/observe/panics"
 	"sluice/observe/tracing"
 	"sluice/operator"
@@ -69,7 +70,7 @@ type Options struct {
 // Gateway is a running sluice. Its methods may be called concurrently.
 type Gateway struct {
 	options Options
-	logs    *logWriter
+	logs    *logs.Writer
 	log     zerolog.Logger
 	started *config.Config // the first configuration, with the values in use of keys that need a restart
 	history config.History
@@ -197,8 +198,10 @@ func New(o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	c := g.first.built.Config
-	g.started, g.logs = c, newLogWriter(o.Log, c.Log)
-	g.log = g.logs.logger()
+	g.started = c
+	level, console := logFormat(c.Log)
+	g.logs = logs.New(o.Log, level, console)
+	g.log = g.logs.Logger()
 	g.cut, g.Cut = context.WithCancel(context.Background())
 	g.events = events.New()
 	g.unobserve = panics.Observe(g.panicked)

@@ -179,5 +179,14 @@ func (g *Gateway) useLog(c config.Log) {
 			c.Level = o.LogLevel.Level
 		}
 	})
-	g.logs.set(c)
+	g.logs.Set(logFormat(c))
+}
+
+// logFormat returns the level of c, and whether its format is the one for people.
+func logFormat(c config.Log) (level zerolog.Level, console bool) {
+	level, err := zerolog.ParseLevel(c.Level)
+	if err != nil {
+		panic("BUG: config allows the log level " + c.Level)
+	}
+	return level, c.Format == "console"
 }

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"sluice/admin"
 	"sluice/discovery"
 	"sluice/operator"
@@ -229,8 +227,8 @@ func TestTheLevelOfTheLogByOrder(t *testing.T) {
 		t.Helper()
 		var l admin.LogLevel
 		r.api("/api/log", &l)
-		if l.Level != level || l.Configured != configured || l.Since.IsZero() == set || zerolog.Level(r.logs.level.Load()).String() != level {
-			t.Errorf("got %+v, and the log has %v", l, zerolog.Level(r.logs.level.Load()))
+		if l.Level != level || l.Configured != configured || l.Since.IsZero() == set || r.logs.Level().String() != level {
+			t.Errorf("got %+v, and the log has %v", l, r.logs.Level())
 		}
 	}
 	var l admin.LogLevel

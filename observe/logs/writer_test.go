@@ -1,22 +1,23 @@
-package gateway
+package logs
 
 import (
 	"strings"
 	"testing"
 
-	"sluice/config"
+	"github.com/rs/zerolog"
+
 	"sluice/test/subprocess"
 )
 
 func TestLogFollowsItsSettings(t *testing.T) {
 	var out subprocess.Output
-	w := newLogWriter(&out, config.Log{Level: "warn", Format: "json"})
-	log := w.logger()
+	w := New(&out, zerolog.WarnLevel, false)
+	log := w.Logger()
 	log.Info().Msg("one")
 	log.Warn().Msg("two")
-	w.set(config.Log{Level: "debug", Format: "console"})
+	w.Set(zerolog.DebugLevel, true)
 	log.Debug().Str("key", "value").Msg("three")
-	w.set(config.Log{Level: "error", Format: "json"})
+	w.Set(zerolog.ErrorLevel, false)
 	log.Warn().Msg("four")
 	got := out.String()
 	for _, text := range []string{`"message":"two"}`, "DBG three key=value"} {

@@ -1,4 +1,5 @@
-package gateway
+// Package logs writes the log of sluice, whose level and format change while it runs.
+package logs
 
 import (
 	"io"
@@ -8,13 +9,11 @@ import (
 
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
-
-	"sluice/config"
 )
 
-// logWriter writes log lines. Its level and format can change at any time. Its methods may
+// Writer writes log lines, one at a time. Its level and format can change at any time. Its methods may
 // be called concurrently.
-type logWriter struct {
+type Writer struct {
 	level  atomic.Int32              // a zerolog.Level; lines below it are dropped
 	format atomic.Pointer[io.Writer] // writes to out
 	out    *serial
@@ -32,25 +31,25 @@ func (s *serial) Write(line []byte) (int, error) {
 	return s.w.Write(line)
 }
 
-func newLogWriter(out io.Writer, settings config.Log) *logWriter {
-	w := &logWriter{out: &serial{w: out}}
-	w.set(settings)
+// New returns a writer to out: see [Writer.Set].
+func New(out io.Writer, level zerolog.Level, console bool) *Writer {
+	w := &Writer{out: &serial{w: out}}
+	w.Set(level, console)
 	return w
 }
 
-// set changes the level and the format of later lines.
-func (w *logWriter) set(settings config.Log) {
-	level, err := zerolog.ParseLevel(settings.Level)
-	if err != nil {
-		panic("BUG: config allows the log level " + settings.Level)
-	}
+// Set changes the level and the format of later lines: JSON, or for people.
+func (w *Writer) Set(level zerolog.Level, console bool) {
 	var format io.Writer = w.out
-	if settings.Format == "console" {
+	if console {
 		format = zerolog.ConsoleWriter{Out: w.out, TimeFormat: "15:04:05.000", NoColor: !IsTerminal(w.out.w)}
 	}
 	w.format.Store(&format)
 	w.level.Store(int32(level))
 }
+
+// Level returns the level; lines below it are dropped.
+func (w *Writer) Level() zerolog.Level { return zerolog.Level(w.level.Load()) }
 
 // IsTerminal reports whether a reader or writer is a file that is a terminal.
 func IsTerminal(stream any) bool {
@@ -59,17 +58,17 @@ func IsTerminal(stream any) bool {
 }
 
 // Write writes a line without a level.
-func (w *logWriter) Write(line []byte) (int, error) { return (*w.format.Load()).Write(line) }
+func (w *Writer) Write(line []byte) (int, error) { return (*w.format.Load()).Write(line) }
 
 // WriteLevel implements zerolog.LevelWriter.
-func (w *logWriter) WriteLevel(level zerolog.Level, line []byte) (int, error) {
-	if level < zerolog.Level(w.level.Load()) {
+func (w *Writer) WriteLevel(level zerolog.Level, line []byte) (int, error) {
+	if level < w.Level() {
 		return len(line), nil
 	}
 	return w.Write(line)
 }
 
-// logger returns a logger that writes to w.
-func (w *logWriter) logger() zerolog.Logger {
+// Logger returns a logger that writes to w.
+func (w *Writer) Logger() zerolog.Logger {
 	return zerolog.New(w).With().Timestamp().Logger()
 }
