@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"sluice/config"
+	"sluice/operator"
 	"sluice/test/consultest"
 )
 
@@ -194,6 +195,10 @@ func (m *stateModel) check(what string) {
 			s := r.split()
 			return s.Share == m.share && s.Shared.Error == "" && !s.Shared.Pending && !r.shares.store.Entry("shares/star").Changing
 		})
+		// What is ended while Consul has lost it may come back.
+		r.await(fmt.Sprintf("after %s: Consul has what %s has", what, name), func() bool {
+			return inConsul(m, "edge/orders", r.orders.Store) && inConsul(m, "edge/canary", r.shares.store)
+		})
 	}
 	m.a.await(fmt.Sprintf("after %s: not ready %v", what, m.off), func() bool { return (m.a.ordered().NotReady != nil) == m.off })
 	var recorded config.Revision // it serves before it is recorded
@@ -203,6 +208,24 @@ func (m *stateModel) check(what string) {
 		return (source.Pin != nil) == m.pinned && maps.Equal(m.textsOf(source), m.textsOf(m.source()))
 	})
 	m.was[recorded.Number] = maps.Clone(m.served)
+}
+
+// inConsul reports whether Consul has all orders of a replica and the mark, and the replica knows that.
+func inConsul[V operator.Value[V]](m *stateModel, prefix string, store *operator.Store[V]) bool {
+	pairs, _, err := m.agent.Client().KV().List(prefix+"/", nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	indexes := make(map[string]uint64)
+	for _, p := range pairs {
+		indexes[strings.TrimPrefix(p.Key, prefix+"/")] = p.ModifyIndex
+	}
+	for key := range store.All() {
+		if e := store.Entry(key); e.Changing || e.Index != indexes[key] || indexes["begun"] == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // source is what a must use.
