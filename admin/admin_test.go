@@ -204,7 +204,7 @@ func complete(o Options) Options {
 		o.Registration = func() registration.Status { return registration.Status{} }
 	}
 	if o.Replica == nil {
-		o.Replica = func() fleet.Replica { return fleet.Replica{Pending: []string{}, Services: []fleet.Service{}} }
+		o.Replica = func() fleet.Replica { return fleet.Replica{Pending: []string{}, Parts: map[string]string{}} }
 	}
 	if o.Replicas == nil {
 		o.Replicas = func(context.Context) fleet.Report { return fleet.Report{} }

@@ -99,7 +99,6 @@ func TestOpenAPIHasEveryMember(t *testing.T) {
 		reflect.TypeFor[operator.Listed]():    "ListedOrder",
 		reflect.TypeFor[operator.Share]():     "GivenShare",
 		reflect.TypeFor[sharedkeys.Invalid](): "InvalidOrder",
-		reflect.TypeFor[fleet.Service]():      "ReplicaService",
 		reflect.TypeFor[fleet.Group]():        "ReplicaGroup",
 	}}
 	for _, o := range d.Operations() {

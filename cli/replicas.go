@@ -27,7 +27,7 @@ func newReplicas() *cobra.Command {
 		Use:   "replicas",
 		Short: "Show the replicas of sluice and whether they agree",
 		Long: "Show every sluice that is registered in Consul with the same service name, and\n" +
-			"their differences: the configuration, the services, the instances of a service. It\n" +
+			"in what they differ: configuration, services, instances, routes, orders or shares. It\n" +
 			"needs consul.register.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -82,12 +82,8 @@ func writeReplicas(out io.Writer, v admin.Replicas, now time.Time) error {
 		if m.Started != nil {
 			up = terminal.Age(now.Sub(*m.Started))
 		}
-		if m.Services != nil {
-			n := 0
-			for _, s := range m.Services {
-				n += s.Instances
-			}
-			services, instances = fmt.Sprint(len(m.Services)), fmt.Sprint(n)
+		if m.Parts != nil {
+			services, instances = fmt.Sprint(m.Services), fmt.Sprint(m.Instances)
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
 			printable(m.Name), printable(m.Node), printable(m.Address), m.Status, printable(m.Version), up, printable(m.ConfigHash), services, instances, printableWhy(cmp.Or(m.Error, m.Detail)))

@@ -22,10 +22,10 @@ func TestReplicasTable(t *testing.T) {
 		Report: fleet.Report{
 			Converged: &converged,
 			Replicas: []fleet.Member{
-				{Name: "sluice-a", Node: "n1", Address: "10.0.0.1:80", Status: "passing", Version: "v1", Started: &started, ConfigHash: "c1", Services: []fleet.Service{{Instances: 2}, {Instances: 3}}},
+				{Name: "sluice-a", Node: "n1", Address: "10.0.0.1:80", Status: "passing", Version: "v1", Started: &started, ConfigHash: "c1", Services: 2, Instances: 5, Parts: map[string]string{}},
 				{Name: "sluice-b", Node: "n2\x1b[2J", Address: "10.0.0.2:80", Status: "passing", ConfigHash: "c1", Error: "connection refused"},
 			},
-			Differences: []fleet.Difference{{Summary: "the instances of \"star\" differ"}},
+			Differences: []fleet.Difference{{Summary: "the instances differ: sluice-a: 1; sluice-b: 2"}},
 		},
 	}
 	var out bytes.Buffer
@@ -37,7 +37,7 @@ sluice-a  n1      10.0.0.1:80  passing  v1       1d2h  c1      2         5      
 sluice-b  n2?[2J  10.0.0.2:80  passing           -     c1      -         -          connection refused
 this replica is not registered (failing): 403 Forbidden
 they do not agree
-  the instances of "star" differ
+  the instances differ: sluice-a: 1; sluice-b: 2
 `
 	want = strings.ReplaceAll(want, "·", "") // marks the end of a line
 	if got := out.String(); got != want {

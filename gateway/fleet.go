@@ -5,18 +5,20 @@ import (
 	"crypto/tls"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"sluice/admin/fleet"
 	"sluice/certificates"
+	"sluice/config"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 )
 
 // replicaView describes this replica.
 func (g *Gateway) replicaView() fleet.Replica {
-	self, revision := g.replica, g.history.Current()
+	self, revision, parts := g.replica, g.history.Current(), make(map[string]string)
 	view := fleet.Replica{
 		Replica:    g.registrar.Self.Owner.Value,
 		Host:       self.Host,
@@ -24,28 +26,37 @@ func (g *Gateway) replicaView() fleet.Replica {
 		Started:    self.Started.UTC().Truncate(time.Millisecond),
 		ConfigHash: revision.Hash,
 		Pending:    append([]string{}, revision.Pending...),
-		Services:   []fleet.Service{},
+		Parts:      parts,
 	}
 	view.Ready, _ = g.readiness()
-	if g.orders.Shares() {
-		view.Orders = g.orders.Set().Digest()
-	}
-	watches := g.watches()
+	var services, instances, routes []string
 	for _, service := range g.services.all() {
-		peers := service.pool.Snapshot().All
-		set := make([]discovery.Instance, len(peers))
-		for i, p := range peers {
-			set[i] = p.Instance()
+		services = append(services, service.name)
+		for _, p := range service.pool.Snapshot().All {
+			instances = append(instances, fleet.Text(service.name, p.Instance()))
 		}
-		w := watches[service.name]
-		view.Services = append(view.Services, fleet.Service{
-			Service:   service.name,
-			Source:    w.Source,
-			State:     w.State.String(),
-			Index:     w.Index,
-			Instances: len(set),
-			Digest:    fleet.Digest(set),
-		})
+	}
+	view.Services, view.Instances = len(services), len(instances)
+	if c := g.effective.Load(); c != nil {
+		all := slices.Clone(c.Routes)
+		for _, l := range c.Listeners {
+			all = append(all, l.Streams...)
+		}
+		for _, r := range all {
+			one := config.Built{Config: &config.Config{Routes: []config.Route{r}}}
+			routes = append(routes, r.Protocol+" "+one.Hash())
+		}
+	}
+	parts[fleet.PartServices], parts[fleet.PartInstances], parts[fleet.PartRoutes] = fleet.Hash(services), fleet.Hash(instances), fleet.Hash(routes)
+	if g.orders.Shares() {
+		parts[fleet.PartOrders] = g.orders.Set().Digest()
+	}
+	if g.shares.store.Shares() {
+		var shares []string
+		for service, given := range g.shares.all() {
+			shares = append(shares, fmt.Sprintf("%s %s %v", service, given.Group, given.Share))
+		}
+		parts[fleet.PartShares] = fleet.Hash(shares)
 	}
 	return view
 }

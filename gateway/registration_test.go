@@ -145,7 +145,7 @@ func TestReplicasConverge(t *testing.T) {
 				return false
 			}
 			for _, m := range v.Replicas {
-				if len(m.Services) != 1 || m.Services[0].Instances != instances || m.Services[0].Index == 0 {
+				if m.Services != 1 || m.Instances != instances {
 					return false
 				}
 			}

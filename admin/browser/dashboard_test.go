@@ -214,7 +214,7 @@ func TestReplicas(t *testing.T) {
 	b.write(t, strings.ReplaceAll(b.read(t), "127.0.0.1:9", "127.0.0.1:10"))
 	p.await("in what they differ", func() bool {
 		notes := p.text("#replicas .notes")
-		return p.rest("#converged") == "do not agree" && strings.Contains(notes, "configuration") && strings.Contains(notes, `"fixed"`)
+		return p.rest("#converged") == "do not agree" && strings.Contains(notes, "configuration") && strings.Contains(notes, "the instances differ")
 	})
 	if err := b.Stop(); err != nil {
 		t.Fatal(err)

@@ -7,8 +7,8 @@ const replicaColumns = [
   [r => r.started ? age(r.started) : "", () => "number"],
   [r => r.version, () => ""],
   [r => r.config_hash + (r.pending?.length ? ", waits for a restart" : ""), r => r.differs || r.pending?.length ? "stale" : ""],
-  [r => r.services ? number(r.services.length) : "", () => "number"],
-  [r => r.services ? number(r.services.reduce((n, s) => n + s.instances, 0)) : "", () => "number"],
+  [r => r.parts ? number(r.services) : "", () => "number"],
+  [r => r.parts ? number(r.instances) : "", () => "number"],
 ];
 
 class ReplicaView {

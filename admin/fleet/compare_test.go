@@ -7,73 +7,50 @@ import (
 	"sluice/discovery"
 )
 
-// member returns a queried replica with services as "NAME=DIGEST@INDEX".
-func member(name, config string, services ...Service) Member {
-	return Member{Name: name, Status: "passing", ConfigHash: config, Services: append([]Service{}, services...)}
-}
-
-// ordered returns a replica with this digest of orders.
-func ordered(name, orders string) Member {
-	m := member(name, "c1")
-	m.Orders = orders
+// member returns a queried replica with parts as KIND, HASH, …
+func member(name, config string, parts ...string) Member {
+	m := Member{Name: name, Status: "passing", ConfigHash: config, Parts: make(map[string]string)}
+	for ; len(parts) > 0; parts = parts[2:] {
+		m.Parts[parts[0]] = parts[1]
+	}
 	return m
 }
 
-func star(digest string, index uint64) Service {
-	return Service{Service: "star", Source: "consul", Digest: digest, Index: index, Instances: 2}
-}
-
 func TestConclusions(t *testing.T) {
-	pending := member("b", "c1", star("d1", 7))
+	pending := member("b", "c1")
 	pending.Pending = []string{"listeners"}
 	critical := Member{Name: "c", Status: "critical", ConfigHash: "c0", Error: "connection refused"}
 	unreachable := Member{Name: "c", Status: "passing", ConfigHash: "c1", Error: "connection refused"}
 	stranger := Member{Name: "s", Status: "passing", Error: "not registered by sluice"}
 	duplicate := member("a@n", "c0")
-	duplicate.Duplicate, duplicate.Services = true, nil
-	other := star("d2", 900)
-	other.Source = "consul, dc2"
-	static := Service{Service: "static", Source: "static", Digest: "d1", Instances: 1}
-	changed := static
-	changed.Digest, changed.Instances = "d2", 2
+	duplicate.Duplicate, duplicate.Parts = true, nil
 
 	for _, c := range []struct {
-		name    string
-		members []Member
-		err     string
-		want    string // true, false, or null
-		unknown []string
-		// of the differences
-		summaries []string
-		behind    []string
+		name      string
+		members   []Member
+		err       string
+		want      string // true, false, or null
+		unknown   []string
+		summaries []string // of the differences
 	}{
-		{name: "orders", members: []Member{ordered("a", "o1"), ordered("b", "o1"), ordered("c", "")}, want: "true"},
-		{name: "other orders", members: []Member{ordered("a", "o1"), ordered("b", "o2")}, want: "false", summaries: []string{"operators' orders differ: a: o1; b: o2"}},
-		{name: "one replica", members: []Member{member("a", "c1", star("d1", 7))}, want: "true"},
-		{name: "the same", members: []Member{member("a", "c1", star("d1", 7)), member("b", "c1", star("d1", 7))}, want: "true"},
-		{name: "an index that moved for nothing", members: []Member{member("a", "c1", star("d1", 7)), member("b", "c1", star("d1", 70))}, want: "true"},
+		{name: "one replica", members: []Member{member("a", "c1", PartInstances, "i1")}, want: "true"},
+		{name: "the same", members: []Member{member("a", "c1", PartInstances, "i1"), member("b", "c1", PartInstances, "i1")}, want: "true"},
+		{name: "not all share orders", members: []Member{member("a", "c1", PartOrders, "o1"), member("b", "c1", PartOrders, "o1"), member("c", "c1")}, want: "true"},
 		{
-			name: "one behind", members: []Member{member("a", "c1", star("d1", 9)), member("b", "c1", star("d0", 7)), member("c", "c1", star("d1", 8))}, want: "false",
-			summaries: []string{`the instances of "star" differ: a, c: instances 2 at index 9; b: instances 2 at index 7; behind: b`}, behind: []string{"b"},
+			name: "other orders", members: []Member{member("a", "c1", PartOrders, "o1"), member("b", "c1", PartOrders, "o2")}, want: "false",
+			summaries: []string{"operators' orders differ: a: o1; b: o2"},
 		},
 		{
-			name: "another source", members: []Member{member("a", "c1", star("d1", 9)), member("b", "c1", other)}, want: "false",
-			summaries: []string{`the instances of "star" differ: b: instances 2 at index 900; a: instances 2 at index 9`},
+			name: "two parts", members: []Member{member("a", "c1", PartInstances, "i1", PartRoutes, "r1"), member("b", "c1", PartInstances, "i2", PartRoutes, "r2"), member("c", "c1", PartInstances, "i1", PartRoutes, "r2")}, want: "false",
+			summaries: []string{"the instances differ: a, c: i1; b: i2", "the routes differ: b, c: r2; a: r1"},
 		},
-		{
-			name: "static", members: []Member{member("a", "c1", static), member("b", "c1", changed)}, want: "false",
-			summaries: []string{`the instances of "static" differ: a: instances 1; b: instances 2`},
-		},
+		{name: "a part of a later version", members: []Member{member("a", "c1", "x", "1"), member("b", "c1", "x", "2")}, want: "false", summaries: []string{"x differ: a: 1; b: 2"}},
 		{
 			name: "another configuration", members: []Member{member("a", "c1"), member("b", "c1"), member("c", "c2")}, want: "false",
 			summaries: []string{`the configuration differs: a, b: c1; c: c2`},
 		},
 		{
-			name: "a service less", members: []Member{member("a", "c1", star("d1", 7)), member("b", "c1")}, want: "false",
-			summaries: []string{`not all have the service "star": a: instances 2 at index 7; b: missing`},
-		},
-		{
-			name: "one needs a restart", members: []Member{member("a", "c1", star("d1", 7)), pending}, want: "false",
+			name: "one needs a restart", members: []Member{member("a", "c1"), pending}, want: "false",
 			summaries: []string{`a restart is needed: a: nothing; b: listeners`},
 		},
 		{
@@ -100,33 +77,36 @@ func TestConclusions(t *testing.T) {
 			if got != c.want {
 				t.Errorf("converged %s, want %s", got, c.want)
 			}
-			var unknown, summaries, behind []string
+			var unknown, summaries []string
 			for _, u := range r.Unknown {
 				unknown = append(unknown, u.Replica)
 			}
 			for _, d := range r.Differences {
 				summaries = append(summaries, d.Summary)
-				behind = append(behind, d.Behind...)
 			}
-			if !slices.Equal(unknown, c.unknown) || !slices.Equal(summaries, c.summaries) || !slices.Equal(behind, c.behind) {
-				t.Errorf("unknown %q, behind %q, differences\n%q\nwant\n%q", unknown, behind, summaries, c.summaries)
+			if !slices.Equal(unknown, c.unknown) || !slices.Equal(summaries, c.summaries) {
+				t.Errorf("unknown %q, differences\n%q\nwant\n%q", unknown, summaries, c.summaries)
 			}
 		})
 	}
 }
 
-func TestDigest(t *testing.T) {
+func TestHash(t *testing.T) {
+	if one := Hash([]string{"a", "b"}); one != Hash([]string{"b", "a"}) || one == Hash([]string{"a"}) || one == Hash([]string{"ab"}) || Hash(nil) == one {
+		t.Error("the order counts, or a text does not")
+	}
+}
+
+func TestText(t *testing.T) {
 	a := discovery.Instance{Service: "star", ID: "a", Node: "n", Address: "10.0.0.1", Port: 80, Weight: 1, Tags: []string{"x"}, Meta: map[string]string{"k": "v"}}
-	b := a
-	b.ID = "b"
-	one := Digest([]discovery.Instance{a, b})
-	if one != Digest([]discovery.Instance{b, a}) {
-		t.Error("the digest depends on the order")
+	one := Text("s", a)
+	if one == Text("t", a) {
+		t.Error("the service does not count")
 	}
 	detail := a
 	detail.Detail = "200 OK after 3 ms"
-	if one != Digest([]discovery.Instance{detail, b}) {
-		t.Error("the digest depends on the output of a check")
+	if one != Text("s", detail) {
+		t.Error("it depends on the output of a check")
 	}
 	for name, change := range map[string]func(*discovery.Instance){
 		"id":         func(i *discovery.Instance) { i.ID = "c" },
@@ -143,11 +123,8 @@ func TestDigest(t *testing.T) {
 	} {
 		changed := a
 		change(&changed)
-		if one == Digest([]discovery.Instance{changed, b}) {
+		if one == Text("s", changed) {
 			t.Errorf("%s does not count", name)
 		}
-	}
-	if Digest(nil) == one || Digest(nil) != Digest([]discovery.Instance{}) {
-		t.Error("the empty set")
 	}
 }

@@ -2,11 +2,9 @@ package fleet
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
-	"maps"
+	"encoding/json"
 	"slices"
-	"strings"
 	"time"
 
 	"sluice/discovery"
@@ -21,59 +19,34 @@ type Replica struct {
 	ConfigHash string    `json:"config_hash"` // of the configuration in use, but for what belongs to one replica
 	Pending    []string  `json:"pending"`     // keys that wait for a restart
 	Ready      bool      `json:"ready"`
-	Orders     string    `json:"orders,omitempty"` // digest of operators' orders; empty: it does not share them
-	Services   []Service `json:"services"`         // sorted by name
+	Services   int       `json:"services"`  // their number
+	Instances  int       `json:"instances"` // in the pools of all services
+	// Parts has a hash of each part that replicas compare.
+	Parts map[string]string `json:"parts"`
 }
 
-// Service is the state of a service in a replica.
-type Service struct {
-	Service   string `json:"service"` // sluice's name for it
-	Source    string `json:"source"`  // indexes of different sources are not comparable
-	State     string `json:"state"`   // of its watch: pending, fresh, stale
-	Index     uint64 `json:"index"`   // of the last answer; 0: none
-	Instances int    `json:"instances"`
-	Digest    string `json:"digest"` // of the instances
+// Parts of a replica. Orders and shares are absent if it does not share them.
+const (
+	PartServices  = "services"  // names of services
+	PartInstances = "instances" // instances in the pools
+	PartRoutes    = "routes"    // routes in use
+	PartOrders    = "orders"    // orders of operators about peers
+	PartShares    = "shares"    // shares of groups that a judge or an operator has set
+)
+
+// Hash returns a hash of texts in any order. It sorts them.
+func Hash(texts []string) string {
+	slices.Sort(texts)
+	encoded, _ := json.Marshal(texts) // cannot fail
+	sum := sha256.Sum256(encoded)
+	return hex.EncodeToString(sum[:6])
 }
 
-// Digest returns a hash of the instances, independent of their order and of the output
-// of checks.
-func Digest(set []discovery.Instance) string {
-	lines := make([]string, len(set))
-	for n, i := range set {
-		var b strings.Builder
-		text := func(s string) {
-			var length [4]byte
-			binary.BigEndian.PutUint32(length[:], uint32(len(s)))
-			b.Write(length[:])
-			b.WriteString(s)
-		}
-		number := func(n int) {
-			var octets [8]byte
-			binary.BigEndian.PutUint64(octets[:], uint64(n))
-			b.Write(octets[:])
-		}
-		for _, s := range []string{i.Service, i.ID, i.Node, i.Datacenter, i.Address, i.Status.String()} {
-			text(s)
-		}
-		number(i.Port)
-		number(i.Weight)
-		number(len(i.Tags))
-		for _, tag := range i.Tags {
-			text(tag)
-		}
-		for _, key := range slices.Sorted(maps.Keys(i.Meta)) {
-			text(key)
-			text(i.Meta[key])
-		}
-		lines[n] = b.String()
-	}
-	slices.Sort(lines)
-	hash := sha256.New()
-	for _, line := range lines {
-		var length [4]byte
-		binary.BigEndian.PutUint32(length[:], uint32(len(line)))
-		hash.Write(length[:])
-		hash.Write([]byte(line))
-	}
-	return hex.EncodeToString(hash.Sum(nil)[:6])
+// Text returns what two replicas compare of an instance in the pool of a service: all but what
+// each finds out by itself, and the output of checks.
+func Text(service string, i discovery.Instance) string {
+	text, _ := json.Marshal([]any{ // cannot fail
+		service, i.Service, i.ID, i.Node, i.Datacenter, i.Address, i.Port, i.Status, i.Weight, i.Tags, i.Meta,
+	})
+	return string(text)
 }

@@ -36,46 +36,38 @@ type Member struct {
 	Admin string `json:"admin"` // its admin API: "host:port", "https://host:port" or "unix:PATH"
 	Error string `json:"error"` // why there is no answer; empty if there is
 
-	Ready    bool      `json:"ready"`
-	Pending  []string  `json:"pending"`
-	Orders   string    `json:"orders,omitempty"`
-	Services []Service `json:"services"` // null without an answer
+	Ready     bool              `json:"ready"`
+	Pending   []string          `json:"pending"`
+	Services  int               `json:"services"`
+	Instances int               `json:"instances"`
+	Parts     map[string]string `json:"parts"` // null without an answer
 
 	replica string // MetaReplica
 }
 
 // answered reports whether the replica answered.
-func (m *Member) answered() bool { return m.Services != nil }
+func (m *Member) answered() bool { return m.Parts != nil }
 
 // counts reports whether m is a replica that clients use.
 func (m *Member) counts() bool { return !m.Duplicate && (m.answered() || m.Status != "critical") }
 
-// Kinds of differences.
+// Kinds of differences, beside the parts.
 const (
-	KindConfig    = "config"    // texts of the configuration
-	KindPending   = "pending"   // values that wait for a restart
-	KindOrders    = "orders"    // orders of operators about peers
-	KindServices  = "services"  // a service that some do not have
-	KindInstances = "instances" // the instances of a service
+	KindConfig  = "config"  // hashes of the configuration
+	KindPending = "pending" // keys that wait for a restart
 )
 
 // Difference is a difference between replicas.
 type Difference struct {
-	Kind    string  `json:"kind"`
-	Service string  `json:"service,omitempty"`
-	Groups  []Group `json:"groups"` // replicas by value, the largest group first
-	// Behind are the replicas without the latest change: another value from the same
-	// source has a larger index.
-	Behind  []string `json:"behind"`
-	Summary string   `json:"summary"` // for people
+	Kind    string  `json:"kind"`    // KindConfig, KindPending or a part
+	Groups  []Group `json:"groups"`  // replicas by value, the largest group first
+	Summary string  `json:"summary"` // for people
 }
 
 // Group is the replicas with the same value.
 type Group struct {
-	Value     string   `json:"value"` // the hash, the digest, the pending keys, or "missing"
-	Replicas  []string `json:"replicas"`
-	Index     uint64   `json:"index,omitempty"`     // the largest
-	Instances int      `json:"instances,omitempty"` // of the service
+	Value    string   `json:"value"` // the hash, or the pending keys
+	Replicas []string `json:"replicas"`
 }
 
 // Unknown is a replica whose state is not known.

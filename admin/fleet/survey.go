@@ -22,11 +22,10 @@ import (
 )
 
 const (
-	surveyTimeout = 4 * time.Second // for all
-	askTimeout    = 2 * time.Second // for one replica
-	maxQueries    = 8
-	// maxAnswerBytes is well above the answer of a replica with 10,000 services.
-	maxAnswerBytes = 16 << 20
+	surveyTimeout  = 4 * time.Second // for all
+	askTimeout     = 2 * time.Second // for one replica
+	maxQueries     = 8
+	maxAnswerBytes = 64 << 10
 )
 
 // Survey queries all replicas. All fields must be set; it is safe for concurrent use.
@@ -199,8 +198,7 @@ func (m *Member) setAnswer(r Replica) {
 	m.Host, m.Version, m.ConfigHash, m.Ready = r.Host, r.Version, r.ConfigHash, r.Ready
 	m.Started = &r.Started
 	m.Pending = append([]string{}, r.Pending...)
-	m.Orders = r.Orders
-	m.Services = append([]Service{}, r.Services...)
+	m.Services, m.Instances, m.Parts = r.Services, r.Instances, r.Parts
 }
 
 func queryReplica(ctx context.Context, client *http.Client, address, token string) (Replica, error) {
@@ -226,7 +224,11 @@ func queryReplica(ctx context.Context, client *http.Client, address, token strin
 	case response.StatusCode != http.StatusOK:
 		return answer, errors.New(response.Status)
 	}
-	if err := json.NewDecoder(io.LimitReader(response.Body, maxAnswerBytes)).Decode(&answer); err != nil {
+	err = json.NewDecoder(io.LimitReader(response.Body, maxAnswerBytes)).Decode(&answer)
+	if err == nil && answer.Parts == nil {
+		err = errors.New("it has no parts")
+	}
+	if err != nil {
 		return answer, fmt.Errorf("not an answer of sluice: %w", err)
 	}
 	return answer, nil

@@ -56,7 +56,7 @@ func listed(id, host, admin string) discovery.Instance {
 func survey(token string, list ...discovery.Instance) Survey {
 	return Survey{
 		Self: func() Replica {
-			return Replica{Replica: "a", Host: "web1", ConfigHash: "c1", Version: "v1", Ready: true}
+			return Replica{Replica: "a", Host: "web1", ConfigHash: "c1", Version: "v1", Ready: true, Parts: map[string]string{}}
 		},
 		List:  func(context.Context) ([]discovery.Instance, error) { return list, nil },
 		Token: func() (string, error) { return token, nil },
@@ -91,7 +91,7 @@ func find(t *testing.T, r Report, name string) Member {
 }
 
 func TestSurveyQueriesTheOthers(t *testing.T) {
-	b := Replica{Replica: "b", Host: "web2", ConfigHash: "c1", Version: "v2", Ready: true, Services: []Service{}}
+	b := Replica{Replica: "b", Host: "web2", ConfigHash: "c1", Version: "v2", Ready: true, Parts: map[string]string{}}
 	r := take(t, "", listed("a", "web1", "127.0.0.1:1"), listed("b", "web1", replicaAPI(t, replicaHandler(b))))
 	if r.Converged == nil || !*r.Converged || len(r.Replicas) != 2 {
 		t.Errorf("got %+v", r)
@@ -121,14 +121,15 @@ func TestSurveyHasTheErrorOfAReplica(t *testing.T) {
 		"every address":     {everywhere, "listens on loopback only"},
 		"no address":        {away, "its registration has no address of its admin API"},
 		"not sluice":        {stranger, "not registered by sluice"},
-		"another":           {listed("x", "web1", replicaAPI(t, replicaHandler(Replica{Replica: "y"}))), "another replica answers at this address"},
+		"another":           {listed("x", "web1", replicaAPI(t, replicaHandler(Replica{Replica: "y", Parts: map[string]string{}}))), "another replica answers at this address"},
+		"no parts":          {listed("x", "web1", replicaAPI(t, replicaHandler(Replica{Replica: "x"}))), "not an answer of sluice: it has no parts"},
 		"not JSON":          {listed("x", "web1", replicaAPI(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) })), "not an answer of sluice"},
 		"404":               {listed("x", "web1", replicaAPI(t, http.NotFound)), "404 Not Found"},
 		"token":             {listed("x", "web1", replicaAPI(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) })), "it requires a token, see consul.register.replica_token_file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := take(t, "", c.instance)
-			if m := find(t, r, "x"); !strings.Contains(m.Error, c.want) || m.Services != nil {
+			if m := find(t, r, "x"); !strings.Contains(m.Error, c.want) || m.Parts != nil {
 				t.Errorf("got %+v, want %q", m, c.want)
 			}
 			if r.Converged != nil || len(r.Unknown) != 1 {
@@ -182,7 +183,7 @@ func TestTokenIsSentOnlyIfConfigured(t *testing.T) {
 
 func TestSurveyWithoutConsul(t *testing.T) {
 	s := Survey{
-		Self:  func() Replica { return Replica{Replica: "a"} },
+		Self:  func() Replica { return Replica{Replica: "a", Parts: map[string]string{}} },
 		List:  func(context.Context) ([]discovery.Instance, error) { return nil, errors.New("refused") },
 		Token: func() (string, error) { return "", nil },
 		TLS:   func() (*tls.Config, error) { return nil, nil },
@@ -212,7 +213,7 @@ func TestSurveyWithTLS(t *testing.T) {
 	var asked atomic.Int32
 	handler := func(w http.ResponseWriter, q *http.Request) {
 		asked.Add(1)
-		replicaHandler(Replica{Replica: "b", Services: []Service{}})(w, q)
+		replicaHandler(Replica{Replica: "b", Parts: map[string]string{}})(w, q)
 	}
 	secure := httptest.NewUnstartedServer(http.HandlerFunc(handler))
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
