@@ -18,22 +18,24 @@ import (
 // scripted is a source that reports what the test passes.
 type scripted struct {
 	reports chan reports
+	before  chan WatchState // what it got when it began
 	ended   chan struct{}
 }
 
 func newScripted() *scripted {
-	return &scripted{reports: make(chan reports, 1), ended: make(chan struct{})}
+	return &scripted{reports: make(chan reports, 1), before: make(chan WatchState, 1), ended: make(chan struct{})}
 }
 
 // reports is the report function of a source.
-type reports func(Report) WatchState
+type reports func(Report)
 
 func (r reports) set(set []Instance)                 { r.setAt(0, set) }
 func (r reports) setAt(index uint64, set []Instance) { r(Report{Set: set, Known: true, Index: index}) }
 func (r reports) fail(text string)                   { r(Report{Err: errors.New(text)}) }
 
-func (s *scripted) Run(ctx context.Context, report func(Report) WatchState) error {
+func (s *scripted) Run(ctx context.Context, before WatchState, report func(Report)) error {
 	defer close(s.ended)
+	s.before <- before
 	s.reports <- report
 	<-ctx.Done()
 	return ctx.Err()

@@ -1,12 +1,12 @@
 // Package discovery provides the full, sorted set of instances of each service.
 //
 // A [Source] watches one service in one registry (Consul, a static list, …) and
-// reports full sets of instances, or errors. A [Guard] decides which instances an
-// answer of a registry may take out of service. The [Manager] runs the sources, drops
+// reports full sets of instances, or errors. A [Watcher] continues where an earlier run has
+// ended, and its [Guard] decides which instances an answer of a registry may take out of service. The [Manager] runs the sources, drops
 // unchanged sets, coalesces bursts and passes each set to one function, Sink, from
 // one goroutine:
 //
-//	source (answer, Guard) ── Report ──► Manager (normalise, compare, coalesce) ──► Sink(service, set)
+//	source (answer, Watcher) ── Report ──► Manager (normalise, compare, coalesce) ──► Sink(service, set)
 //
 // # Debounce
 //

@@ -327,6 +327,14 @@ func (g *Guard) Expiry() (time.Time, bool) {
 	return first, len(g.probation) > 0 && !g.asOf.IsZero()
 }
 
+// Within returns wait, or the time until Expiry if that is shorter.
+func (g *Guard) Within(now time.Time, wait time.Duration) time.Duration {
+	if expiry, ok := g.Expiry(); ok {
+		return min(wait, max(expiry.Sub(now), 10*time.Millisecond))
+	}
+	return wait
+}
+
 // mapped returns set by key.
 func mapped(set []Instance) map[Key]Instance {
 	m := make(map[Key]Instance, len(set))

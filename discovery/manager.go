@@ -34,9 +34,9 @@ type ManagerOptions struct {
 	Sink func(service string, set []Instance)
 
 	// Fallback returns the saved state of a service, with Restored, for a service
-	// without a set when its first query fails, or after a second. source is as in
-	// WatchStatus. It is called at most once for each watch, and must neither block
-	// nor call the manager. May be nil.
+	// without a set: its source gets it, and it is in use when the first query fails,
+	// or after a second. source is as in WatchStatus. It is called at most once for
+	// each watch, and must neither block nor call the manager. May be nil.
 	Fallback func(service, source string) (state WatchState, ok bool)
 
 	Log    zerolog.Logger
@@ -227,7 +227,7 @@ func (m *Manager) startSources(ctx context.Context) {
 						w.take(Report{Err: fmt.Errorf("the watch ended: %w", cmp.Or(err, errSourceEnded))})
 					}
 				}()
-				err = w.source.Run(ctx, w.take)
+				err = w.source.Run(ctx, w.before(), w.take)
 			})
 		})
 	}

@@ -58,13 +58,15 @@ func TestReplacedSourceKeepsTheSet(t *testing.T) {
 		b.expect(0, call{0, "star", "a"})
 		old.set(instances("a", "b")) // waits
 
-		w := b.start("star")
+		second := newScripted()
+		b.Watch("star", second)
+		w := <-second.reports
 		<-first.ended
 		if s := b.status(); s.State != WatchStale || s.Instances != 2 || s.Changes != 1 {
 			t.Errorf("after the replacement: %+v", s)
 		}
-		if set := w(Report{}).Set; describe(set) != "a b" {
-			t.Errorf("it knows %q", describe(set))
+		if before := <-second.before; describe(before.Set) != "a b" {
+			t.Errorf("it knows %q", describe(before.Set))
 		}
 		old.setAt(9, nil)
 		b.expect(1500*ms, call{100 * ms, "star", "a b"})
@@ -102,7 +104,7 @@ func TestUnwatchStopsTheSource(t *testing.T) {
 
 type failingSource struct{}
 
-func (failingSource) Run(context.Context, func(Report) WatchState) error {
+func (failingSource) Run(context.Context, WatchState, func(Report)) error {
 	return errors.New("no such region")
 }
 

@@ -10,10 +10,7 @@ import (
 func TestSetWithAnErrorIsUsed(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		report := b.startWith("a")
-		inUse := report(Report{Set: instances("a", "b"), Known: true, Endpoint: "http://c", Index: 7, Err: errors.New("dc1 is away")}).Set
-		if describe(inUse) != "a b" {
-			t.Errorf("%q is in use", describe(inUse))
-		}
+		report(Report{Set: instances("a", "b"), Known: true, Endpoint: "http://c", Index: 7, Err: errors.New("dc1 is away")})
 		b.expect(time.Second, call{100 * ms, "star", "a b"})
 		if s := b.status(); s.State != WatchStale || s.LastError != "dc1 is away" || s.Endpoint != "http://c" || s.Index != 0 {
 			t.Errorf("status %+v", s)
@@ -21,23 +18,29 @@ func TestSetWithAnErrorIsUsed(t *testing.T) {
 	})
 }
 
-// Neither a zero report nor a doubtful one is a query or an empty set.
-func TestReportWithoutASetRemovesNothing(t *testing.T) {
+// A source gets what is in use of its own selection, or else what is saved of it, and the zero Report
+// changes nothing.
+func TestSourceGetsTheStateBefore(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		b.fallback = func(string, string) ([]Instance, time.Time, bool) { return instances("saved"), time.Now(), true }
-		report := b.start("star")
-		if inUse := report(Report{}).Set; inUse != nil {
-			t.Errorf("%q is in use", describe(inUse))
+		begin := func(want string) reports {
+			t.Helper()
+			s := newScripted()
+			b.Watch("star", s)
+			if before := <-s.before; before.Known != (want != "") || describe(before.Set) != want {
+				t.Errorf("before %+v, want %q", before, want)
+			}
+			return <-s.reports
 		}
-		if inUse := report(Report{Doubtful: true}).Set; describe(inUse) != "saved" {
-			t.Errorf("%q is in use, want the saved set", describe(inUse))
-		}
+		report := begin("saved")
 		report(Report{})
-		b.expect(0, call{0, "star", "saved"})
-		if s := b.status(); s.State != WatchStale || s.Queries != 0 {
-			t.Errorf("status %+v", s)
-		}
-		report(Report{Known: true})
+		b.expect(0) // the saved set is not in use yet
+		report(Report{Set: instances("a"), Known: true})
+		report(Report{})
+		b.expect(0, call{0, "star", "a"})
+		begin("a")
+		b.Watch("star", &Static{})
 		b.expect(0, call{0, "star", ""})
+		begin("")
 	})
 }

@@ -1,13 +1,15 @@
 package discovery
 
-import (
-	"context"
-	"errors"
-)
+import "context"
 
-// ErrRefused marks errors that concern the query or the permissions of one service,
+// RefusedError is an error that concerns the query or the permissions of one service,
 // not the health of the registry. A retry helps only after a change of configuration.
-var ErrRefused = errors.New("the registry refuses the query")
+type RefusedError struct{ Err error }
+
+func (e RefusedError) Error() string { return e.Err.Error() }
+
+// Unwrap is for errors.Is.
+func (e RefusedError) Unwrap() error { return e.Err }
 
 // Report is the result of a query of a source. It is immutable.
 type Report struct {
@@ -22,9 +24,7 @@ type Report struct {
 	// Set it concerns a part of the service that Set lacks.
 	Err error
 
-	// Memory is what the source knows beside Set; nil: nothing new. In a report without Set
-	// and Err it is what the first answer tells: a saved state has precedence if the registry
-	// has lost its memory since, or instances of it are on probation.
+	// Memory is what the source knows beside Set; nil: nothing new.
 	Memory []Memory
 
 	// Invalid lists the entries of the registry that cannot be used, with a Set; sorted by
@@ -33,10 +33,6 @@ type Report struct {
 
 	// Reset says that the registry has lost its state: its index went backwards.
 	Reset bool
-
-	// Doubtful says that a saved set has precedence over the answer: the answer is the
-	// first one and has no instance in service.
-	Doubtful bool
 }
 
 // Invalid is an entry of a registry that cannot be used.
@@ -51,14 +47,13 @@ type Invalid struct {
 // Run reports until ctx ends and returns ctx's error; it returns early only if it can
 // never succeed. It reports full sets, which may be unchanged. It must not report an
 // error, a timeout or an untrusted answer as an empty set, but as an error without a
-// set. A [Guard] decides which instances an answer may take out of service.
+// set. A [Watcher] decides which instances an answer may take out of service.
 //
-// report does not block and is safe for concurrent use. It returns the state in use: that of
-// the last set of this source or, before its first one, that of a source with the same
-// name, which may be a saved one; without a set if there is none. The zero Report only
-// returns that state.
+// before is the state in use of a source with the same name, such as an earlier run, or else a
+// saved one; without a set if there is none. report does not block and is safe for concurrent
+// use; a source learns nothing from it.
 //
 // The name of a Source in statuses and logs is its String method, if it has one.
 type Source interface {
-	Run(ctx context.Context, report func(Report) WatchState) error
+	Run(ctx context.Context, before WatchState, report func(Report)) error
 }

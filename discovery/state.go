@@ -3,12 +3,10 @@ package discovery
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"time"
 )
 
-// WatchState is what a watch knows, as one value. It is the same value that a source finds when it
-// starts, a new source of the service takes over in a reload, a service takes with it under a new
+// WatchState is what a watch knows, as one value. It is the same value that [Source.Run] gets, a new source of the service takes over in a reload, a service takes with it under a new
 // name, a process hands over to the one that replaces it, and the snapshot keeps. So whatever a
 // watch must not forget belongs here, and is then forgotten nowhere. It is immutable.
 type WatchState struct {
@@ -60,18 +58,6 @@ func (s WatchState) PartOf(part string) Memory {
 		}
 	}
 	return Memory{Part: part}
-}
-
-// precedes reports whether s must not be forgotten because of the first answer r: its registry has
-// lost its memory since, or instances of it are on probation.
-func (s WatchState) precedes(r Report) bool {
-	if len(r.Memory) == 0 { // r is no answer
-		return false
-	}
-	return slices.ContainsFunc(s.Set, func(i Instance) bool { return !i.Probation.IsZero() }) || slices.ContainsFunc(r.Memory, func(now Memory) bool {
-		before := s.PartOf(now.Part)
-		return now.Index < before.Index || before.Registry != "" && now.Registry != before.Registry
-	})
 }
 
 // UnmarshalJSON implements json.Unmarshaler. It rejects invalid instances.

@@ -86,7 +86,7 @@ func TestSetOfAnotherSourceIsNotAdopted(t *testing.T) {
 func TestPausedWatchesKeepTheirSets(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		runs := make(chan reports, 1)
-		b.Watch("star", sourceFunc(func(ctx context.Context, report func(Report) WatchState) error {
+		b.Watch("star", sourceFunc(func(ctx context.Context, _ WatchState, report func(Report)) error {
 			runs <- report
 			<-ctx.Done()
 			return ctx.Err()
@@ -95,7 +95,7 @@ func TestPausedWatchesKeepTheirSets(t *testing.T) {
 		w.setAt(1, instances("a"))
 		b.expect(0, call{0, "star", "a"})
 		var ended atomic.Int64
-		other := sourceFunc(func(ctx context.Context, _ func(Report) WatchState) error {
+		other := sourceFunc(func(ctx context.Context, _ WatchState, _ func(Report)) error {
 			<-ctx.Done()
 			time.Sleep(time.Second)
 			ended.Add(1)
@@ -124,8 +124,8 @@ func TestPausedWatchesKeepTheirSets(t *testing.T) {
 }
 
 // sourceFunc is a source.
-type sourceFunc func(context.Context, func(Report) WatchState) error
+type sourceFunc func(context.Context, WatchState, func(Report)) error
 
-func (f sourceFunc) Run(ctx context.Context, report func(Report) WatchState) error {
-	return f(ctx, report)
+func (f sourceFunc) Run(ctx context.Context, before WatchState, report func(Report)) error {
+	return f(ctx, before, report)
 }

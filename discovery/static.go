@@ -78,7 +78,7 @@ func parsePeer(peer string) (Instance, error) {
 }
 
 // Run reports the set once and waits for ctx to end.
-func (s *Static) Run(ctx context.Context, report func(Report) WatchState) error {
+func (s *Static) Run(ctx context.Context, _ WatchState, report func(Report)) error {
 	report(Report{Set: s.set, Known: true})
 	<-ctx.Done()
 	return ctx.Err()

@@ -47,7 +47,7 @@ type WatchStatus struct {
 
 	LastError string // of the last failed query; empty after a success
 	Errors    uint64 // failed queries
-	Refused   int    // consecutive last queries that failed with ErrRefused
+	Refused   int    // consecutive last queries that failed with a RefusedError
 	Queries   uint64 // failed and successful queries
 	Changes   uint64 // sets that Sink got
 	Instances int    // in the last set
@@ -92,15 +92,26 @@ type watch struct {
 	due     time.Time // when Sink gets latest; valid while queued
 }
 
-// take processes a report of the source and returns the state in use.
-func (w *watch) take(r Report) WatchState {
-	if failing, before, after, retired := w.note(r, Normalize(r.Set)); !retired {
-		w.log(r, failing, before, after)
-		w.restoreIf(func(saved WatchState) bool { return r.Err != nil || r.Doubtful || saved.precedes(r) })
-	}
+// before returns the state that the source gets when it runs.
+func (w *watch) before() WatchState {
 	w.manager.mu.Lock()
 	defer w.manager.mu.Unlock()
-	return w.stateLocked()
+	if w.known {
+		return w.stateLocked()
+	}
+	return w.savedLocked()
+}
+
+// take processes a report of the source.
+func (w *watch) take(r Report) {
+	failing, before, after, retired := w.note(r, Normalize(r.Set))
+	if retired {
+		return
+	}
+	w.log(r, failing, before, after)
+	if r.Err != nil {
+		w.restore()
+	}
 }
 
 // note updates the state with r, unless w is retired, and returns what log needs.
@@ -126,7 +137,7 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 		w.reported = true
 		w.settleLocked()
 	}
-	if r.Memory != nil && (r.Known || r.Err != nil) && w.origin == w.status.Source {
+	if r.Memory != nil && w.origin == w.status.Source {
 		w.memory = r.Memory
 	}
 	switch {
@@ -176,7 +187,7 @@ func (w *watch) log(r Report, failing bool, before, after WatchStatus) {
 // tellFailure adds the first of consecutive failed queries to the feed.
 func (w *watch) tellFailure(err error) {
 	kind, what := events.KindFailing, "cannot be read, its peers do not change"
-	if errors.Is(err, ErrRefused) {
+	if errors.As(err, new(RefusedError)) {
 		kind, what = events.KindRefused, "refuses the query, its peers do not change"
 	}
 	w.tell(kind, events.Warning, "%s %s: %v", name{w.source}, what, err)
@@ -211,7 +222,7 @@ func (w *watch) failedLocked(err error, now time.Time) {
 	w.status.Queries++
 	w.status.Errors++
 	w.status.LastError = err.Error()
-	if errors.Is(err, ErrRefused) {
+	if errors.As(err, new(RefusedError)) {
 		w.status.Refused++
 	} else {
 		w.status.Refused = 0
@@ -234,37 +245,35 @@ func (w *watch) setLatestLocked(set []Instance) {
 	w.manager.scheduleLocked(w)
 }
 
-// restore sets the state to the manager's fallback, if there is no set yet.
-func (w *watch) restore() { w.restoreIf(func(WatchState) bool { return true }) }
-
-// restoreIf is restore if the state of the fallback meets condition.
-func (w *watch) restoreIf(condition func(WatchState) bool) {
-	m := w.manager
-	if m.fallback == nil {
-		return
-	}
-	if s, ok := w.adoptSaved(condition); ok {
+// restore sets the state to the saved one, if there is no set yet.
+func (w *watch) restore() {
+	if s, ok := w.adoptSaved(); ok {
 		set, asOf := s.Set, s.Restored
-		w.named(m.log.Warn()).
+		w.named(w.manager.log.Warn()).
 			Int("instances", len(set)).Time("as_of", asOf).Msg("the saved set is in use until the source reports one")
 		w.tell(events.KindSaved, events.Warning, "The saved set of %s, with %d instances, is in use until %s reports one",
 			asOf.UTC().Format(time.RFC3339), len(set), name{w.source})
 	}
 }
 
-// adoptSaved adopts the state of the fallback, if it meets condition and there is no set yet.
-func (w *watch) adoptSaved(condition func(WatchState) bool) (s WatchState, ok bool) {
-	m := w.manager
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// adoptSaved adopts the saved state, if there is no set yet.
+func (w *watch) adoptSaved() (s WatchState, ok bool) {
+	w.manager.mu.Lock()
+	defer w.manager.mu.Unlock()
 	if w.known || w.retired {
 		return s, false
 	}
-	if !w.restored {
+	s = w.savedLocked()
+	return s, w.adoptLocked(s)
+}
+
+// savedLocked returns the state of the manager's fallback; without a set, if it has none.
+func (w *watch) savedLocked() WatchState {
+	if fallback := w.manager.fallback; fallback != nil && !w.restored {
 		w.restored = true
-		w.saved, _ = m.fallback(w.status.Service, w.status.Source) // without a set, if it has none
+		w.saved, _ = fallback(w.status.Service, w.status.Source)
 	}
-	return w.saved, condition(w.saved) && w.adoptLocked(w.saved)
+	return w.saved
 }
 
 func (w *watch) setStateLocked(s Freshness, now time.Time) {

@@ -107,7 +107,7 @@ type idle string
 
 func (i idle) String() string { return string(i) }
 
-func (idle) Run(ctx context.Context, _ func(discovery.Report) discovery.WatchState) error {
+func (idle) Run(ctx context.Context, _ discovery.WatchState, _ func(discovery.Report)) error {
 	<-ctx.Done()
 	return ctx.Err()
 }

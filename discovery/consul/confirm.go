@@ -22,7 +22,7 @@ const maxFilterIDs = 4
 // the mode "consistent", which the streaming backend ignores. forgot says that the
 // index went backwards.
 func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answer, error) {
-	absent, loses := w.guard.Absent(answer.Instances), w.guard.Loses(time.Now(), answer.Instances, forgot)
+	absent, loses := w.Guard.Absent(answer.Instances), w.Guard.Loses(time.Now(), answer.Instances, forgot)
 	consistent := w.options.Consistency == ConsistencyConsistent
 	switch {
 	case consistent && !answer.Streaming:
@@ -43,7 +43,7 @@ func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answ
 		return answer, err
 	}
 	w.advance(answer.Index)
-	return answer, w.deselect(ctx, answer, w.guard.Loses(time.Now(), answer.Instances, forgot))
+	return answer, w.deselect(ctx, answer, w.Guard.Loses(time.Now(), answer.Instances, forgot))
 }
 
 // deselect removes from the guard's known instances those that Consul still has, but
@@ -66,7 +66,7 @@ func (w *watch) deselect(ctx context.Context, answer Answer, loses bool) error {
 	for _, i := range answer.Instances {
 		selected[i.Key()] = true
 	}
-	w.guard.Deselect(slices.DeleteFunc(all.Instances, func(i discovery.Instance) bool {
+	w.Guard.Deselect(slices.DeleteFunc(all.Instances, func(i discovery.Instance) bool {
 		return selected[i.Key()]
 	}))
 	return nil

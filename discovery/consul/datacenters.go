@@ -44,8 +44,9 @@ func newDatacenters(c *Sources, o ServiceOptions) *datacenters {
 func (d *datacenters) String() string { return d.options.selection() }
 
 // Run implements discovery.Source.
-func (d *datacenters) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
+func (d *datacenters) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
 	c := &choice{
+		before:     before,
 		report:     report,
 		minHealthy: d.options.MinHealthy,
 		log:        d.log.With().Str("consul_service", d.options.Service).Logger(),
@@ -65,7 +66,7 @@ func (d *datacenters) Run(ctx context.Context, report func(discovery.Report) dis
 		running.Go(func() {
 			defer panics.Contain(panics.Watch, nil)
 			// ends with ctx: the service has a name
-			_ = s.Run(ctx, b.take)
+			_ = s.Run(ctx, c.partOf(b.datacenter), b.note)
 		})
 	}
 	if d.options.Nearest {
@@ -78,7 +79,8 @@ func (d *datacenters) Run(ctx context.Context, report func(discovery.Report) dis
 
 // choice chooses the data centre.
 type choice struct {
-	report     func(discovery.Report) discovery.WatchState
+	before     discovery.WatchState // the run
+	report     func(discovery.Report)
 	minHealthy int
 	log        zerolog.Logger
 	spill      bool          // all are used
@@ -113,26 +115,14 @@ type branch struct {
 	failing         bool             // the log has the failure
 }
 
-// take processes a report of the data centre. It returns the part of the state in use that
-// is about this data centre.
-func (b *branch) take(r discovery.Report) discovery.WatchState {
-	if r.Known || r.Err != nil {
-		b.note(r)
-	}
-	question := discovery.Report{Doubtful: r.Doubtful}
-	if !r.Known && r.Err == nil {
-		for _, m := range r.Memory {
-			m.Part = b.datacenter
-			question.Memory = append(question.Memory, m)
-		}
-	}
-	own := b.report(question)
-	memory := own.PartOf(b.datacenter)
+// partOf returns the part of the state before the run that is about a data centre.
+func (c *choice) partOf(datacenter string) discovery.WatchState {
+	own := c.before
+	memory := own.PartOf(datacenter)
 	memory.Part = ""
-	all := own.Set
 	own.Set, own.Memory = nil, []discovery.Memory{memory}
-	for _, i := range all {
-		if i.Datacenter == b.datacenter {
+	for _, i := range c.before.Set {
+		if i.Datacenter == datacenter {
 			own.Set = append(own.Set, i)
 		}
 	}

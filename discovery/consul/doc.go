@@ -22,6 +22,5 @@
 // query in the mode "consistent", which only a current leader answers. Consul has lost
 // its state when the index of this answer goes backwards, too.
 //
-// Each source has its own Guard, because confirmation needs a query, and because the
-// data centres of a service have separate losses.
+// Each source has its own [discovery.Watcher]: the data centres of a service have separate losses.
 package consul

@@ -20,9 +20,8 @@ type prepared struct{ source }
 const minTTL = time.Second
 
 // Run implements discovery.Source.
-func (s *prepared) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
-	w := s.newWatch(report)
-	w.guard.PassingOnly = true
+func (s *prepared) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
+	w := s.newWatch(discovery.Guard{Probation: s.options.Probation, PassingOnly: true}, before, report)
 	return w.run(ctx, w.execute)
 }
 
@@ -32,9 +31,6 @@ func (w *watch) execute(ctx context.Context) error {
 	answer, err := w.result(ctx)
 	if err != nil {
 		return w.named(err)
-	}
-	if !w.accepted {
-		w.inherit(answer)
 	}
 	if err := w.verify(answer); err != nil {
 		return err

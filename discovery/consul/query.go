@@ -154,20 +154,10 @@ func permissions(o *ServiceOptions) string {
 	return fmt.Sprintf("service:read for %q and node:read for its nodes", o.Service)
 }
 
-// refusal is an error that matches discovery.ErrRefused.
-type refusal struct{ error }
-
-// Unwrap is for errors.Is.
-func (r refusal) Unwrap() error { return r.error }
-
-// Is is for errors.Is.
-func (r refusal) Is(target error) bool { return target == discovery.ErrRefused }
-
-// classified returns err, so that it matches discovery.ErrRefused if consul.Refused
-// does.
+// classified returns err, as a discovery.RefusedError if consul.Refused says so.
 func classified(err error) error {
 	if consul.Refused(err) {
-		return refusal{err}
+		return discovery.RefusedError{Err: err}
 	}
 	return err
 }

@@ -13,17 +13,17 @@ const combineWait = time.Second
 
 // combineLocked reports the instances of all data centres, each with the place of its data
 // centre as priority. A data centre that fails keeps its last instances; one that has not
-// answered yet has those of the set in use, which may be a saved set. It returns after what time
+// answered yet has those from before the run, which may be a saved set. It returns after what time
 // it must be called again; 0: never.
 func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 	var first *branch // that has answered
 	var failed error
-	missing, asked := false, true
+	asked := true
 	for _, b := range c.branches {
 		failed = cmp.Or(failed, b.err)
 		switch {
 		case b.serving < 0:
-			missing, asked = true, asked && b.asked
+			asked = asked && b.asked
 		case first == nil:
 			first = b
 		}
@@ -37,10 +37,6 @@ func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 		}
 		return 0
 	}
-	var inUse []discovery.Instance
-	if missing {
-		inUse = c.report(discovery.Report{Doubtful: true}).Set // loads a saved set
-	}
 	var set []discovery.Instance
 	add := func(b *branch, i discovery.Instance) {
 		i.Priority = b.place
@@ -50,8 +46,8 @@ func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 		for _, i := range b.set {
 			add(b, i)
 		}
-		for _, i := range inUse {
-			if b.serving < 0 && i.Datacenter == b.datacenter {
+		if b.serving < 0 {
+			for _, i := range c.partOf(b.datacenter).Set {
 				add(b, i)
 			}
 		}

@@ -96,14 +96,10 @@ func (w *watch) wait(now time.Time) time.Duration {
 // untilExpiry shortens a wait to the end of the first probation, and to the next question about
 // silent checks.
 func (w *watch) untilExpiry(now time.Time, wait time.Duration) time.Duration {
-	expiry, ok := w.guard.Expiry()
-	if due := w.silence.due; !due.IsZero() && (!ok || due.Before(expiry)) {
-		expiry, ok = due, true
+	if due := w.silence.due; !due.IsZero() {
+		wait = min(wait, max(due.Sub(now), 10*time.Millisecond))
 	}
-	if ok {
-		return min(wait, max(expiry.Sub(now), 10*time.Millisecond))
-	}
-	return wait
+	return w.Guard.Within(now, wait)
 }
 
 // await waits for a reason to query: the first answer, a change, or the end of a long

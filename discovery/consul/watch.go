@@ -24,15 +24,14 @@ type source struct {
 // watch is one run of a source. Only its goroutine uses it.
 type watch struct {
 	*source
-	report  func(discovery.Report) discovery.WatchState
+	*discovery.Watcher
 	limiter *rate.Limiter
-	guard   discovery.Guard
 	loop    *consul.Loop
 
 	index    uint64 // for the next query; 0: it does not block
 	last     uint64 // of the last answer
 	filtered bool   // ACLs filtered the last accepted answer
-	accepted bool   // an answer was accepted
+	accepted bool   // an answer was accepted in this run
 
 	changed  time.Time // when the index of an answer last differed from the one before
 	differed time.Time // when the instances last did
@@ -47,22 +46,25 @@ type watch struct {
 }
 
 // Run implements discovery.Source.
-func (s *source) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
+func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
 	if s.options.Service == "" {
 		return errors.New("consul: the service has no name")
 	}
 	defer s.client.Join()()
-	w := s.newWatch(report)
+	w := s.newWatch(discovery.Guard{Probation: s.options.Probation}, before, report)
 	defer w.unsubscribe()
 	return w.run(ctx, w.poll)
 }
 
-func (s *source) newWatch(report func(discovery.Report) discovery.WatchState) *watch {
+// newWatch returns a watch that continues with the state before.
+func (s *source) newWatch(guard discovery.Guard, before discovery.WatchState, report func(discovery.Report)) *watch {
+	watcher := discovery.NewWatcher(guard, before, report)
 	return &watch{
-		source:  s,
-		report:  report,
-		limiter: rate.NewLimiter(s.rate, consul.QueryBurst),
-		guard:   discovery.Guard{Probation: s.options.Probation},
+		source:   s,
+		Watcher:  watcher,
+		last:     watcher.Memory().Index,
+		filtered: watcher.Memory().Filtered,
+		limiter:  rate.NewLimiter(s.rate, consul.QueryBurst),
 		loop: s.client.NewLoop(consul.LoopOptions{
 			Remote:      s.options.Datacenter != "" || s.options.Peer != "",
 			UserDefined: s.options.Filter != "" || s.options.PreparedQuery != "",
@@ -75,13 +77,13 @@ func (w *watch) run(ctx context.Context, poll func(context.Context) error) error
 	return w.loop.Run(ctx, func(ctx context.Context) error {
 		err := poll(ctx)
 		if err != nil && ctx.Err() == nil {
-			w.guard.Failed(time.Now())
+			w.Guard.Failed(time.Now())
 			// The next query must not block: the index of an agent that has lost its
 			// state may not be reached for long.
 			w.index = 0
 		}
 		return err
-	}, func(err error) { w.report(discovery.Report{Err: classified(err), Memory: w.memory()}) })
+	}, func(err error) { w.Failed(classified(err)) })
 }
 
 // poll queries once and reports the set. An error means that the answer is not used.
@@ -93,14 +95,11 @@ func (w *watch) poll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !w.accepted {
-		w.inherit(answer)
-	}
 	if err := w.verify(answer); err != nil {
 		return err
 	}
 	before := w.last
-	if before > 0 && answer.Index != before {
+	if w.accepted && answer.Index != before {
 		w.changed = time.Now()
 	}
 	forgot := w.advance(answer.Index)
@@ -109,7 +108,7 @@ func (w *watch) poll(ctx context.Context) error {
 		w.last = before // an index that went backwards is not confirmed
 		return fmt.Errorf("confirm the answer: %w", err)
 	}
-	if w.accepted && w.guard.Differs(counts.Instances) {
+	if w.accepted && w.Guard.Differs(counts.Instances) {
 		w.differed = time.Now()
 	}
 	w.silence.note(time.Now(), w.askable(counts), w.client.Jitter(firstAsk))
@@ -122,29 +121,6 @@ func (w *watch) poll(ctx context.Context) error {
 		w.subscriber.Answered(answer.nodes, w.differed)
 	}
 	return nil
-}
-
-// inherit continues with the state in use before the first answer is accepted: of
-// another source, another process, or a saved one. If the answer has no instance in
-// service, the report is doubtful, so that a saved state is loaded: Consul may have lost
-// its own. The index of the answer tells whether it has.
-func (w *watch) inherit(answer Answer) {
-	doubtful := discovery.CountServing(answer.Instances) == 0
-	known := w.report(discovery.Report{Doubtful: doubtful, Memory: []discovery.Memory{{Index: answer.Index}}})
-	if !known.Known {
-		return
-	}
-	memory := known.PartOf("")
-	w.guard.Inherit(known.Set, memory.Guard)
-	w.last, w.filtered = memory.Index, memory.Filtered
-}
-
-// memory returns what w knows beside its set; nil before it has accepted an answer.
-func (w *watch) memory() []discovery.Memory {
-	if !w.accepted {
-		return nil
-	}
-	return []discovery.Memory{{Index: w.last, Filtered: w.filtered, Guard: w.guard.Memory()}}
 }
 
 // query queries the instances that o selects.
@@ -163,7 +139,7 @@ func (w *watch) verify(answer Answer) error {
 	if len(answer.Instances) == 0 {
 		return err
 	}
-	if w.filtered || len(w.guard.Absent(answer.Instances)) == 0 {
+	if w.filtered || len(w.Guard.Absent(answer.Instances)) == 0 {
 		return nil
 	}
 	return err
@@ -190,7 +166,7 @@ func (w *watch) advance(index uint64) (regressed bool) {
 	}
 }
 
-// accept reports an answer. For forgot see discovery.Guard.
+// accept reports an answer. For forgot see discovery.Guard.Accept.
 func (w *watch) accept(answer Answer, forgot bool) {
 	w.warnACLs(answer)
 	w.accepted = true
@@ -198,8 +174,8 @@ func (w *watch) accept(answer Answer, forgot bool) {
 		w.filtered = answer.FilteredByACL
 	}
 	w.warnSkipped(answer.Skipped)
-	set := w.guard.Accept(time.Now(), w.silence.explained(answer.Instances, answer.silent), forgot)
-	w.report(discovery.Report{Set: set, Known: true, Endpoint: answer.URL, Index: answer.Index, Memory: w.memory(), Reset: forgot})
+	set := w.silence.explained(answer.Instances, answer.silent)
+	w.Accept(discovery.Report{Set: set, Endpoint: answer.URL, Index: answer.Index, Reset: forgot}, discovery.Memory{Index: w.last, Filtered: w.filtered})
 }
 
 // mayBeFiltered reports whether ACLs may have emptied an empty answer: Consul does not

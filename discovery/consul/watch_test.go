@@ -322,7 +322,7 @@ func TestServiceWithoutNameEndsTheWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := client.Source(ServiceOptions{}).Run(t.Context(), nil); err == nil || errors.Is(err, context.Canceled) {
+	if err := client.Source(ServiceOptions{}).Run(t.Context(), discovery.WatchState{}, nil); err == nil || errors.Is(err, context.Canceled) {
 		t.Errorf("Run: %v", err)
 	}
 }

@@ -204,14 +204,11 @@ func TestConsulDNSWithoutTCP(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
-		_ = s.Run(ctx, func(r discovery.Report) discovery.WatchState {
-			if r.Known || r.Err != nil {
-				select {
-				case reports <- r:
-				case <-ctx.Done():
-				}
+		_ = s.Run(ctx, discovery.WatchState{}, func(r discovery.Report) {
+			select {
+			case reports <- r:
+			case <-ctx.Done():
 			}
-			return discovery.WatchState{}
 		})
 	})
 	defer running.Wait()

@@ -94,8 +94,8 @@ func (s *source) String() string {
 }
 
 // Run implements discovery.Source.
-func (s *source) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
-	w := s.newWatch(report)
+func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
+	w := s.newWatch(before, report)
 	defer w.close()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -112,25 +112,25 @@ func (s *source) Run(ctx context.Context, report func(discovery.Report) discover
 // watch is one run of a source. Only its goroutine uses it.
 type watch struct {
 	lookup
-	report            func(discovery.Report) discovery.WatchState
-	guard             discovery.Guard
+	*discovery.Watcher
 	firstConfirmation time.Duration
 
-	accepted bool                  // an answer was accepted
 	doubts   int                   // answers in a row that there are no instances
 	failures int                   // in a row
 	known    []discovery.Instance  // of the last accepted answer
 	unseen   map[discovery.Key]int // in answers in a row
 }
 
-func (s *source) newWatch(report func(discovery.Report) discovery.WatchState) *watch {
+// newWatch returns a watch that continues with the set of before.
+func (s *source) newWatch(before discovery.WatchState, report func(discovery.Report)) *watch {
 	w := &watch{
 		lookup: lookup{service: s.service, options: s.options, targets: make(map[string]*target)},
-		report: report,
 		// Consul's DNS leaves out critical instances.
-		guard:             discovery.Guard{Probation: s.options.Probation, PassingOnly: true},
+		Watcher:           discovery.NewWatcher(discovery.Guard{Probation: s.options.Probation, PassingOnly: true}, before, report),
 		firstConfirmation: s.firstConfirmation,
+		known:             slices.DeleteFunc(slices.Clone(before.Set), func(i discovery.Instance) bool { return !i.Probation.IsZero() }),
 	}
+	w.remember(before.Set)
 	for _, address := range s.options.Servers {
 		w.servers = append(w.servers, &server{address: address, dial: s.dial})
 	}
@@ -146,10 +146,7 @@ func (w *watch) poll(ctx context.Context) time.Duration {
 	if err != nil {
 		return w.failed(err)
 	}
-	if !w.accepted {
-		w.inherit(f.set)
-	}
-	if f.absent != "" && len(w.guard.Absent(nil)) > 0 {
+	if f.absent != "" && len(w.Guard.Absent(nil)) > 0 {
 		if w.doubts++; w.doubts <= confirmations {
 			return w.doubted(f)
 		}
@@ -159,7 +156,7 @@ func (w *watch) poll(ctx context.Context) time.Duration {
 	} else {
 		w.unseen = nil
 	}
-	if f.absent == "" && len(w.guard.Absent(f.set)) > 0 {
+	if f.absent == "" && len(w.Guard.Absent(f.set)) > 0 {
 		if f, err = w.confirm(ctx, f); ctx.Err() != nil {
 			return 0
 		}
@@ -170,34 +167,10 @@ func (w *watch) poll(ctx context.Context) time.Duration {
 	return w.accept(f)
 }
 
-// inherit gives the guard the set in use before the first answer: of another source with the
-// same records, or a saved one. If there is no instance in service, the report is doubtful, so
-// that a saved set is loaded.
-func (w *watch) inherit(set []discovery.Instance) {
-	state := w.report(discovery.Report{Doubtful: discovery.CountServing(set) == 0})
-	if !state.Known {
-		return
-	}
-	known := state.Set
-	w.guard.Inherit(known, state.PartOf("").Guard)
-	w.known = slices.DeleteFunc(slices.Clone(known), func(i discovery.Instance) bool { return !i.Probation.IsZero() })
-	w.remember(known)
-	w.accepted = true
-}
-
-// memory returns what w knows beside its set; nil before the first answer.
-func (w *watch) memory() []discovery.Memory {
-	if !w.accepted {
-		return nil
-	}
-	return []discovery.Memory{{Guard: w.guard.Memory()}}
-}
-
 // failed reports an error.
 func (w *watch) failed(err error) time.Duration {
-	w.guard.Failed(time.Now())
+	w.Failed(err)
 	w.doubts = 0
-	w.report(discovery.Report{Err: err, Memory: w.memory()})
 	wait := min(minInterval<<min(w.failures, 5), maxRetry)
 	w.failures++
 	return spread(wait, wait)
@@ -205,9 +178,7 @@ func (w *watch) failed(err error) time.Duration {
 
 // doubted reports that DNS has no instances, before that is confirmed.
 func (w *watch) doubted(f found) time.Duration {
-	w.guard.Failed(time.Now())
-	w.report(discovery.Report{Memory: w.memory(), Err: fmt.Errorf("%s (from %s, answer %d of %d before the known instances count as lost)",
-		f.absent, f.from.address, w.doubts, confirmations+1)})
+	w.Failed(fmt.Errorf("%s (from %s, answer %d of %d before the known instances count as lost)", f.absent, f.from.address, w.doubts, confirmations+1))
 	return w.firstConfirmation << (w.doubts - 1)
 }
 
@@ -254,20 +225,14 @@ func (w *watch) complete(set []discovery.Instance) []discovery.Instance {
 
 // accept reports an answer.
 func (w *watch) accept(f found) time.Duration {
-	w.accepted, w.doubts, w.failures, w.known = true, 0, 0, f.set
-	now := time.Now()
-	set := w.guard.Accept(now, f.set, false)
-	w.report(discovery.Report{Set: set, Known: true, Endpoint: f.from.address, Memory: w.memory(), Err: f.missing})
+	w.doubts, w.failures, w.known = 0, 0, f.set
+	w.Accept(discovery.Report{Set: f.set, Endpoint: f.from.address, Err: f.missing}, discovery.Memory{})
 	longest := maxInterval
 	if f.absent != "" {
 		longest = maxAbsence
 	}
 	wait := min(max(f.ttl, minInterval), longest)
-	wait = spread(wait, wait/5)
-	if expiry, ok := w.guard.Expiry(); ok {
-		wait = min(wait, max(expiry.Sub(now), 10*time.Millisecond))
-	}
-	return wait
+	return w.Guard.Within(time.Now(), spread(wait, wait/5))
 }
 
 // spread returns a random time of which d is the middle and width the range.

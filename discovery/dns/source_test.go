@@ -535,12 +535,7 @@ func TestInheritedSet(t *testing.T) {
 		source := NewSource("star", o).(*source)
 		source.dial = s.Dial
 		go func() {
-			ended <- source.Run(ctx, func(r discovery.Report) discovery.WatchState {
-				if r.Known || r.Err != nil {
-					last = r
-				}
-				return discovery.WatchState{Known: true, Set: known}
-			})
+			ended <- source.Run(ctx, discovery.WatchState{Known: true, Set: known}, func(r discovery.Report) { last = r })
 		}()
 		synctest.Wait()
 		if got, want := format(last.Set), "a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80"; got != want || last.Err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,21 +63,21 @@ func (s *source) keys() client.Range {
 }
 
 // Run implements discovery.Source.
-func (s *source) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
-	w := &watch{source: s, report: report, guard: discovery.Guard{Probation: s.options.Probation}}
-	return s.cluster.Follow(ctx, client.FollowOptions{Range: s.keys(), Read: w.read, Failed: w.failed})
+func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
+	w := &watch{source: s, Watcher: discovery.NewWatcher(discovery.Guard{Probation: s.options.Probation}, before, report), before: before.Set}
+	memory, after := w.Memory(), client.Position{}
+	if id, err := strconv.ParseUint(memory.Registry, 16, 64); err == nil { // of an earlier version: empty
+		after = client.Position{Cluster: id, Revision: int64(memory.Index)}
+	}
+	return s.cluster.Follow(ctx, client.FollowOptions{Range: s.keys(), After: after, Read: w.read, Failed: w.failed})
 }
 
 // watch is one run of a source. Only its goroutine uses it.
 type watch struct {
 	*source
-	report func(discovery.Report) discovery.WatchState
-	guard  discovery.Guard
-
-	accepted bool   // a view was accepted
-	last     int64  // the revision of the last view
-	of       uint64 // the id of the cluster that it is of; 0: there was none
-	values   map[string]value
+	*discovery.Watcher
+	before []discovery.Instance // in use before the first view
+	values map[string]value     // nil: there was no view
 }
 
 // value is a key as it was last read.
@@ -89,12 +90,10 @@ type value struct {
 
 // read reports a view.
 func (w *watch) read(v client.View) time.Duration {
-	if !w.accepted {
-		w.inherit(v)
-		v.Forgot = v.Forgot || w.of != 0 && (v.Cluster != w.of || v.Revision < w.last)
+	if w.values == nil {
+		w.begin(v)
 	}
 	w.decode(v)
-	w.of, w.last = v.Cluster, v.Revision
 	set := make([]discovery.Instance, 0, len(w.values))
 	var invalid []discovery.Invalid
 	for _, key := range slices.Sorted(maps.Keys(w.values)) {
@@ -106,50 +105,22 @@ func (w *watch) read(v client.View) time.Duration {
 			invalid = append(invalid, discovery.Invalid{Key: key, Reason: known.fault, InUse: known.usable})
 		}
 	}
-	now := time.Now()
-	set = w.guard.Accept(now, discovery.Normalize(set), v.Forgot)
-	w.report(discovery.Report{Set: set, Known: true, Endpoint: v.Member, Index: uint64(v.Revision), Memory: w.memory(), Invalid: invalid, Reset: v.Forgot})
-	w.accepted = true
-	if expiry, ok := w.guard.Expiry(); ok {
-		return max(expiry.Sub(now), 10*time.Millisecond)
-	}
-	return 0
+	w.Accept(discovery.Report{Set: discovery.Normalize(set), Endpoint: v.Member, Index: uint64(v.Revision), Invalid: invalid, Reset: v.Forgot},
+		discovery.Memory{Index: uint64(v.Revision), Registry: strconv.FormatUint(v.Cluster, 16)})
+	return w.Guard.Within(time.Now(), math.MaxInt64)
 }
 
-// inherit gives the guard the set in use before the first view: of another source with the same
-// keys, or a saved one. If the view has no usable instance, the report is doubtful, so that a
-// saved set is loaded.
-func (w *watch) inherit(v client.View) {
-	usable := func(key string) bool {
-		i, err := w.parse(key, v.Entries[key].Value)
-		return err == nil && i.Serving()
-	}
-	doubtful := !slices.ContainsFunc(slices.Collect(maps.Keys(v.Entries)), usable)
-	state := w.report(discovery.Report{Doubtful: doubtful, Memory: []discovery.Memory{{Index: uint64(v.Revision), Registry: strconv.FormatUint(v.Cluster, 16)}}})
-	known := state.Set
-	if state.Known {
-		memory := state.PartOf("")
-		w.guard.Inherit(known, memory.Guard)
-		w.last = int64(memory.Index)
-		w.of, _ = strconv.ParseUint(memory.Registry, 16, 64) // of an earlier version: empty
-	}
+// begin makes the instances in use the last usable values of their keys.
+func (w *watch) begin(v client.View) {
 	w.values = make(map[string]value, len(v.Entries))
 	for key := range v.Entries {
-		for _, i := range known {
+		for _, i := range w.before {
 			if i.ID == w.id(key) {
 				i.Probation = time.Time{}
 				w.values[key] = value{instance: i, usable: true}
 			}
 		}
 	}
-}
-
-// memory returns what w knows beside its set; nil before the first view.
-func (w *watch) memory() []discovery.Memory {
-	if w.of == 0 {
-		return nil
-	}
-	return []discovery.Memory{{Index: uint64(w.last), Registry: strconv.FormatUint(w.of, 16), Guard: w.guard.Memory()}}
 }
 
 // decode reads the values that have changed.
@@ -194,18 +165,8 @@ func (w *watch) id(key string) string {
 
 // failed reports that the view may be out of date.
 func (w *watch) failed(err error) {
-	w.guard.Failed(time.Now())
 	if client.Refused(err) {
-		err = refusal{err}
+		err = discovery.RefusedError{Err: err}
 	}
-	w.report(discovery.Report{Err: err, Memory: w.memory()})
+	w.Failed(err)
 }
-
-// refusal is an error that matches discovery.ErrRefused.
-type refusal struct{ error }
-
-// Unwrap is for errors.Is.
-func (r refusal) Unwrap() error { return r.error }
-
-// Is is for errors.Is.
-func (r refusal) Is(target error) bool { return target == discovery.ErrRefused }

@@ -46,8 +46,9 @@ type source struct {
 func (s *source) String() string { return fmt.Sprintf("file %q", s.options.Path) }
 
 // Run implements discovery.Source.
-func (s *source) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
-	w := &watch{source: s, report: report}
+func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
+	// The Guard has no probation: an operator has removed the instances, and the text is whole.
+	w := &watch{s, discovery.NewWatcher(discovery.Guard{}, before, report)}
 	w.changed(ctx)
 	s.options.Watch(ctx, s.options.Path, func() { w.changed(ctx) })
 	return ctx.Err()
@@ -56,10 +57,7 @@ func (s *source) Run(ctx context.Context, report func(discovery.Report) discover
 // watch is one run of a source.
 type watch struct {
 	*source
-	report func(discovery.Report) discovery.WatchState
-	// guard has no probation: an operator has removed the instances, and the text is whole.
-	guard     discovery.Guard
-	inherited bool
+	*discovery.Watcher
 }
 
 // changed reads the file and reports the result.
@@ -69,11 +67,10 @@ func (w *watch) changed(ctx context.Context) {
 		return
 	}
 	if err != nil {
-		w.guard.Failed(time.Now())
-		w.report(discovery.Report{Err: err})
+		w.Failed(err)
 		return
 	}
-	w.report(discovery.Report{Set: w.guard.Accept(time.Now(), set, false), Known: true, Endpoint: w.options.Path})
+	w.Accept(discovery.Report{Set: set, Endpoint: w.options.Path}, discovery.Memory{})
 }
 
 // read returns the instances in the file.
@@ -85,11 +82,7 @@ func (w *watch) read(ctx context.Context) ([]discovery.Instance, error) {
 			break
 		}
 		set := discovery.Normalize(list)
-		if !w.inherited {
-			w.inherited = true
-			w.guard.Inherit(w.report(discovery.Report{Doubtful: discovery.CountServing(set) == 0}).Set, discovery.GuardMemory{}) // without probation it needs none
-		}
-		if len(w.guard.Absent(set)) == 0 {
+		if len(w.Guard.Absent(set)) == 0 {
 			return set, nil
 		}
 		select {

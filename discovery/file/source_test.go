@@ -40,7 +40,7 @@ func watchFile(t *testing.T, inUse []discovery.Instance, text string) *watched {
 					return
 				}
 			}
-		}}).Run(ctx, w.report)
+		}}).Run(ctx, discovery.WatchState{Known: inUse != nil, Set: inUse}, w.report)
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("Run returned %v", err)
 		}
@@ -52,16 +52,13 @@ func watchFile(t *testing.T, inUse []discovery.Instance, text string) *watched {
 	return w
 }
 
-func (w *watched) report(r discovery.Report) discovery.WatchState {
+func (w *watched) report(r discovery.Report) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if r.Known || r.Err != nil {
-		w.last = r
-	}
+	w.last = r
 	if r.Known {
 		w.set = r.Set
 	}
-	return discovery.WatchState{Known: w.set != nil, Set: w.set}
 }
 
 func (w *watched) inUse() []discovery.Instance {

@@ -60,48 +60,39 @@ type source struct {
 func (s *source) String() string { return fmt.Sprintf("consul key %q", s.options.Key) }
 
 // Run implements discovery.Source.
-func (s *source) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
+func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
 	defer s.client.Join()()
-	w := &watch{source: s, report: report, guard: discovery.Guard{Probation: s.options.Probation}}
+	w := &watch{source: s, Watcher: discovery.NewWatcher(discovery.Guard{Probation: s.options.Probation}, before, report)}
 	return s.client.Follow(ctx, consul.FollowOptions{
-		Query:     consul.OneKey(s.options.Key),
-		Begin:     w.begin,
-		Read:      func(a consul.Answer, body []byte) error { return w.read(ctx, a, body) },
-		Regressed: func() { w.forgot = w.answer.Index < w.last }, // else a server only lags
-		Ended:     w.ended,
+		Query: consul.OneKey(s.options.Key),
+		Begin: w.begin,
+		Read:  func(a consul.Answer, body []byte) error { return w.read(ctx, a, body) },
+		Ended: w.ended,
 	})
 }
 
 // watch is one run of a source. Only its goroutine uses it.
 type watch struct {
 	*source
-	report func(discovery.Report) discovery.WatchState
-	guard  discovery.Guard
+	*discovery.Watcher
 
-	inherited bool // the guard has the instances of an earlier source
-	asking    bool // the last query has no result yet: it has failed, if another one begins
+	asking bool // the last query has no result yet: it has failed, if another one begins
 
 	// The last answer.
 
 	answer consul.Answer
 	set    []discovery.Instance // normalised
 	fault  error                // why the value cannot be used; nil: it can
-	forgot bool                 // Consul has lost its state
-
-	last uint64 // index of the last reported answer
 }
 
 // begin returns how long the next query may block.
 func (w *watch) begin(context.Context) (time.Duration, error) {
 	now := time.Now()
 	if w.asking {
-		w.guard.Failed(now)
+		w.Guard.Failed(now)
 	}
 	w.asking = true
-	if expiry, ok := w.guard.Expiry(); ok {
-		return min(w.options.Wait, max(expiry.Sub(now), 10*time.Millisecond)), nil
-	}
-	return w.options.Wait, nil
+	return w.Guard.Within(now, w.options.Wait), nil
 }
 
 // read reads an answer. ended reports it.
@@ -110,17 +101,12 @@ func (w *watch) read(ctx context.Context, a consul.Answer, body []byte) error {
 	if err != nil {
 		return err
 	}
-	first := !w.inherited
-	if first {
-		w.inherit(a, set)
-	}
-	if w.fault == nil && len(w.guard.Absent(set)) > 0 {
+	if w.fault == nil && len(w.Guard.Absent(set)) > 0 {
 		if a, set, err = w.confirm(ctx); err != nil {
 			return fmt.Errorf("confirm the answer: %w", err)
 		}
 	}
 	w.answer, w.set = a, set
-	w.forgot = w.forgot || first && a.Index < w.last
 	return nil
 }
 
@@ -147,28 +133,6 @@ func (w *watch) decode(a consul.Answer, body []byte) ([]discovery.Instance, erro
 	return w.set, nil
 }
 
-// inherit gives the guard the set in use before the first answer: of another source with the same
-// key, or a saved one. If there is no instance in service, the report is doubtful, so that a
-// saved set is loaded: Consul may have lost its state.
-func (w *watch) inherit(a consul.Answer, set []discovery.Instance) {
-	w.inherited = true
-	known := w.report(discovery.Report{Doubtful: discovery.CountServing(set) == 0, Memory: []discovery.Memory{{Index: a.Index}}})
-	if !known.Known {
-		return
-	}
-	memory := known.PartOf("")
-	w.guard.Inherit(known.Set, memory.Guard)
-	w.last = memory.Index
-}
-
-// memory returns what w knows beside its set; nil before the first answer.
-func (w *watch) memory() []discovery.Memory {
-	if !w.inherited {
-		return nil
-	}
-	return []discovery.Memory{{Index: w.last, Guard: w.guard.Memory()}}
-}
-
 // confirm reads the key in the mode "consistent".
 func (w *watch) confirm(ctx context.Context) (a consul.Answer, set []discovery.Instance, err error) {
 	q := consul.OneKey(w.options.Key)
@@ -193,26 +157,15 @@ func (w *watch) ended(err error) {
 	w.asking = false
 	switch {
 	case err != nil:
-		w.guard.Failed(time.Now())
 		if consul.Refused(err) {
-			err = refusal{err}
+			err = discovery.RefusedError{Err: err}
 		}
-		w.report(discovery.Report{Err: err, Memory: w.memory()})
+		w.Failed(err)
 	case w.fault != nil:
-		w.report(discovery.Report{Err: w.fault})
+		w.Report(discovery.Report{Err: w.fault})
 	default:
-		set := w.guard.Accept(time.Now(), w.set, w.forgot)
-		w.last = w.answer.Index
-		w.report(discovery.Report{Set: set, Known: true, Endpoint: w.answer.URL, Index: w.answer.Index, Memory: w.memory(), Reset: w.forgot})
-		w.forgot = false
+		// The confirmed answer tells whether Consul has lost its state, or a server only lags.
+		index := w.answer.Index
+		w.Accept(discovery.Report{Set: w.set, Endpoint: w.answer.URL, Index: index, Reset: index < w.Memory().Index}, discovery.Memory{Index: index})
 	}
 }
-
-// refusal is an error that matches discovery.ErrRefused.
-type refusal struct{ error }
-
-// Unwrap is for errors.Is.
-func (r refusal) Unwrap() error { return r.error }
-
-// Is is for errors.Is.
-func (r refusal) Is(target error) bool { return target == discovery.ErrRefused }

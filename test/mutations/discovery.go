@@ -95,7 +95,7 @@ var discoveryFaults = []mutation{
 	{
 		name: "instance-hidden-by-acls-is-gone",
 		file: "discovery/consul/watch.go",
-		old:  "if w.filtered || len(w.guard.Absent(answer.Instances)) == 0 {",
+		old:  "if w.filtered || len(w.Guard.Absent(answer.Instances)) == 0 {",
 		new:  "if w.filtered || len(answer.Instances) > 0 {",
 		test: "./discovery/consul TestFilteredAnswerRemovesNothing|TestInstanceHiddenByACLsIsNotGone",
 	},

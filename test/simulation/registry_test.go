@@ -320,7 +320,7 @@ type source struct {
 func (s *source) String() string { return "simulated registry" }
 
 // Run implements discovery.Source.
-func (s *source) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
+func (s *source) Run(ctx context.Context, _ discovery.WatchState, report func(discovery.Report)) error {
 	for {
 		s.w.mu.Lock()
 		changed, delay := s.changed, s.delay

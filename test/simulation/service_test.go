@@ -41,6 +41,7 @@ type service struct {
 	sourced   time.Time // when its source last began
 	closed    time.Time // zero: in use
 	reports   []report  // of the scripted source, where they differ from the one before
+	offered   bool      // the manager has read the saved set
 	peers     map[*balancer.Peer]*peer
 	drains    map[discovery.Key]bool // by the operator
 	instant   *instant               // the latest at which something happened

@@ -127,6 +127,10 @@ func (w *world) sink(name string, set []discovery.Instance) {
 	s := w.byName[name]
 	w.logf("%s: set %s", name, describe(set))
 	if s != nil {
+		if len(s.reports) == 0 && s.offered {
+			w.counts["fallback"]++
+			s.reportedLocked(s.registry.saved)
+		}
 		s.registry.saved, s.registry.savedAt = set, time.Now()
 	}
 	w.mu.Unlock()
@@ -139,7 +143,7 @@ func (w *world) sink(name string, set []discovery.Instance) {
 }
 
 // fallback returns the last set of a service that was known before, as the file
-// of package snapshot does.
+// of package snapshot does. It is in use if sink gets it before a report of the source.
 func (w *world) fallback(name, source string) (state discovery.WatchState, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -147,12 +151,11 @@ func (w *world) fallback(name, source string) (state discovery.WatchState, ok bo
 	if s == nil || s.registry.savedAt.IsZero() {
 		return state, false
 	}
-	w.counts["fallback"]++
 	if n := len(s.reports); n > 0 && s.reports[n-1].at != time.Now() {
-		w.violateLocked("%s: falls back though the source has reported", name)
+		w.violateLocked("%s: the saved set is read though the source has reported", name)
 	}
-	w.logf("%s: falls back on %s", name, describe(s.registry.saved))
-	s.reportedLocked(s.registry.saved)
+	w.logf("%s: may fall back on %s", name, describe(s.registry.saved))
+	s.offered = true
 	return discovery.WatchState{Source: source, Known: true, Set: s.registry.saved, Restored: s.registry.savedAt}, true
 }
 
