@@ -8,14 +8,6 @@ import (
 	"time"
 )
 
-const (
-	// behindAfter is how old the data of a server may be.
-	behindAfter = 5 * time.Second
-
-	// expiresSoon is how long before its expiry a token is reported.
-	expiresSoon = 7 * 24 * time.Hour
-)
-
 // Thresholds configure Diagnose.
 type Thresholds struct {
 	CriticalFor time.Duration // after which critical-long is reported
@@ -31,7 +23,6 @@ func Diagnose(f *Facts, t Thresholds) []Finding {
 		f.useFindings,
 		f.duplicateFindings,
 		f.conflictFindings,
-		f.sharedFindings,
 		f.tags.findings,
 		func() []Finding { return f.instanceFindings(t) },
 	}
@@ -61,22 +52,6 @@ func (f *Facts) agentFindings() []Finding {
 			Why:     why,
 			Do:      "Check that a majority of the servers is up and that they reach each other.",
 			Command: "consul operator raft list-peers -stale",
-		})
-	}
-	if a.LastContact > behindAfter {
-		findings = append(findings, Finding{
-			Severity: SeverityWarning, Code: CodeAgentBehind, Node: a.Node,
-			Seen: fmt.Sprintf("the server behind the agent at %s last heard from the leader %v ago", a.URL, a.LastContact.Round(time.Second)),
-			Why:  "Its stale answers are that old: instances that left still get requests.",
-			Do:   "Check the load and the network of that server. Use another agent meanwhile.",
-		})
-	}
-	if a.MaxConnections > 0 && f.MaxWatches >= a.MaxConnections {
-		findings = append(findings, Finding{
-			Severity: SeverityWarning, Code: CodeConnectionLimit, Node: a.Node,
-			Seen: fmt.Sprintf("sluice may open %d connections (consul.max_watches), the agent accepts %d per client address (limits.http_max_conns_per_client)", f.MaxWatches, a.MaxConnections),
-			Why:  "Above its limit the agent answers 429 to every program on this machine.",
-			Do:   "Lower consul.max_watches, or raise limits.http_max_conns_per_client of the agent and reload it.",
 		})
 	}
 	return findings
@@ -113,17 +88,9 @@ func (f *Facts) tokenFindings() []Finding {
 		findings = append(findings, Finding{
 			Severity: SeverityNotice, Code: CodeACLAgent,
 			Seen:   "the agent refuses /v1/agent/self: " + f.Agent.Refused,
-			Why:    "The agent's node, version and connection limit are unknown.",
+			Why:    "The agent's node and version are unknown.",
 			Do:     "Use a token with this policy.",
 			Policy: `agent_prefix "" { policy = "read" }` + "\n",
-		})
-	}
-	if e := f.Token.Expires; !e.IsZero() && e.Sub(f.Time) < expiresSoon {
-		findings = append(findings, Finding{
-			Severity: SeverityWarning, Code: CodeTokenExpires,
-			Seen: fmt.Sprintf("the token %q expires at %s, in %v", f.Token.Name, e.UTC().Format(time.RFC3339), e.Sub(f.Time).Round(time.Minute)),
-			Why:  "Then Consul answers 403. sluice keeps its peers and sees no changes.",
-			Do:   "Put a new token into consul.token_file. sluice reads the file for each query.",
 		})
 	}
 	return findings

@@ -297,39 +297,3 @@ func (f *Facts) conflictFinding(group []Instance) []Finding {
 	}
 	return findings
 }
-
-// sharedFindings are about addresses of several services.
-func (f *Facts) sharedFindings() []Finding {
-	at := make(map[place]map[string]Instance) // by place of any service, and by service
-	for _, i := range f.Instances {
-		if i.Unusable != "" || i.Sidecar {
-			continue
-		}
-		p := f.placeOf(i)
-		p.service = ""
-		if at[p] == nil {
-			at[p] = make(map[string]Instance)
-		}
-		at[p][i.Service] = i
-	}
-	var findings []Finding
-	for _, services := range at {
-		for _, i := range services {
-			for _, other := range services {
-				// A process with two names passes or fails under both.
-				if i.Status != discovery.StatusCritical || other.Status != discovery.StatusPassing {
-					continue
-				}
-				findings = append(findings, Finding{
-					Severity: SeverityNotice, Code: CodeSharedAddress,
-					Service: i.Service, ID: i.ID, Node: i.Node, Address: i.address(),
-					Seen:    fmt.Sprintf("critical, while %s of the service %s is passing at the same address", other.ID, other.Service),
-					Why:     "The port may belong to another process now: if this registration passes again, requests for " + i.Service + " go to " + other.Service + ".",
-					Do:      "If it is a leftover, deregister it through its own agent.",
-					Command: f.agentDeregister(i),
-				})
-			}
-		}
-	}
-	return findings
-}

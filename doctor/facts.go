@@ -32,10 +32,9 @@ type Facts struct {
 	Configured bool // there is a configuration
 	// Config is that configuration as operators wrote it; nil: none. Only what it says
 	// about routes of tags is read.
-	Config     *config.Config
-	Own        string // service name of sluice's own registration; needs no route
-	Uses       []Use  // its services, and those given by name
-	MaxWatches int    // connections that sluice may open to an agent; 0: unknown
+	Config *config.Config
+	Own    string // service name of sluice's own registration; needs no route
+	Uses   []Use  // its services, and those given by name
 
 	// Silent has the errors of connection attempts by address; nil: none was tried.
 	Silent map[string]string
@@ -51,10 +50,6 @@ type Agent struct {
 	Version    string
 	Server     bool
 	Leader     string // address; "": unknown
-	// LastContact is the age of a stale answer.
-	LastContact time.Duration
-	// MaxConnections is limits.http_max_conns_per_client; 0: none, or unknown.
-	MaxConnections int
 	// Refused is the error of /v1/agent/self.
 	Refused string
 }
@@ -65,7 +60,6 @@ type Token struct {
 	DefaultDeny bool // the default policy is deny
 	Anonymous   bool // no token is sent
 	Name        string
-	Expires     time.Time // zero: never, or unknown
 }
 
 // Liveness is the state of a node's agent.

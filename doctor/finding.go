@@ -40,37 +40,29 @@ type Code string
 
 // The codes, as docs/doctor.md lists them.
 const (
-	CodeNoLeader        Code = "no-leader"
-	CodeAgentBehind     Code = "agent-behind"
-	CodeConnectionLimit Code = "connection-limit"
+	CodeNoLeader Code = "no-leader"
 
 	CodeACLAnonymous Code = "acl-anonymous"
 	CodeACLFiltered  Code = "acl-filtered"
 	CodeACLService   Code = "acl-service"
 	CodeACLAgent     Code = "acl-agent"
-	CodeTokenExpires Code = "acl-token-expires"
 
 	CodeServiceMissing Code = "service-missing"
 	CodeServiceEmpty   Code = "service-empty"
 	CodeServiceRefused Code = "service-refused"
 
 	CodeNoPort          Code = "no-port"
-	CodeNoAddress       Code = "no-address"
 	CodeNoTaggedAddress Code = "no-tagged-address"
-	CodeUnspecified     Code = "unspecified-address"
 	CodeLoopback        Code = "loopback-address"
-	CodeLinkLocal       Code = "link-local-address"
 	CodeRefused         Code = "refused-address"
 	CodeUnreachable     Code = "unreachable"
 
 	CodeDuplicate        Code = "duplicate"
 	CodeDuplicateAddress Code = "duplicate-address"
 	CodeConflict         Code = "conflict"
-	CodeSharedAddress    Code = "shared-address"
 
 	CodeTagBad      Code = "tag-bad"
 	CodeTagConflict Code = "tag-conflict"
-	CodeTagShared   Code = "tag-shared"
 	CodeTagRefused  Code = "tag-refused"
 	CodeTagsDiffer  Code = "tags-differ"
 
@@ -86,12 +78,12 @@ const (
 
 // codes are in the order of a report.
 var codes = []Code{
-	CodeNoLeader, CodeAgentBehind, CodeConnectionLimit,
-	CodeACLAnonymous, CodeACLFiltered, CodeACLService, CodeACLAgent, CodeTokenExpires,
+	CodeNoLeader,
+	CodeACLAnonymous, CodeACLFiltered, CodeACLService, CodeACLAgent,
 	CodeServiceMissing, CodeServiceEmpty, CodeServiceRefused,
-	CodeNoPort, CodeNoAddress, CodeUnspecified, CodeLoopback, CodeLinkLocal, CodeRefused, CodeUnreachable,
-	CodeDuplicate, CodeDuplicateAddress, CodeConflict, CodeSharedAddress,
-	CodeTagBad, CodeTagConflict, CodeTagShared, CodeTagRefused, CodeTagsDiffer,
+	CodeNoPort, CodeLoopback, CodeRefused, CodeUnreachable,
+	CodeDuplicate, CodeDuplicateAddress, CodeConflict,
+	CodeTagBad, CodeTagConflict, CodeTagRefused, CodeTagsDiffer,
 	CodeDeadNode, CodeNoAgent, CodeCriticalLong, CodeCritical, CodeNoCheck,
 	CodeUnrouted, CodeUnused,
 }

@@ -44,7 +44,7 @@ func (d *Doctor) gather(ctx context.Context) (*Facts, error) {
 	f := &Facts{
 		Nodes: make(map[string]Node), Only: d.options.Services,
 		Peers: d.options.Peers, PeersKnown: d.options.PeersKnown,
-		Configured: d.options.Configured, Config: d.options.Config, Own: d.options.Own, MaxWatches: d.options.Consul.MaxWatches,
+		Configured: d.options.Configured, Config: d.options.Config, Own: d.options.Own,
 	}
 	f.Agent.URL, f.Agent.Leader = d.api.URL, leader
 	if err := d.queryAgent(ctx, f); err != nil {
@@ -81,7 +81,6 @@ type self struct {
 		Datacenter, NodeName, Version string
 		Server                        bool
 	}
-	DebugConfig struct{ HTTPMaxConnsPerClient int }
 }
 
 // queryAgent reads /v1/agent/self, if the token may.
@@ -99,7 +98,6 @@ func (d *Doctor) queryAgent(ctx context.Context, f *Facts) error {
 	}
 	f.Agent.Node, f.Agent.Datacenter = s.Config.NodeName, s.Config.Datacenter
 	f.Agent.Version, f.Agent.Server = s.Config.Version, s.Config.Server
-	f.Agent.MaxConnections = s.DebugConfig.HTTPMaxConnsPerClient
 	return nil
 }
 
@@ -114,9 +112,6 @@ func (d *Doctor) queryToken(ctx context.Context, f *Facts) error {
 	case err == nil:
 		f.Token.ACLs = true
 		f.Token.Name = cmp.Or(token.Description, token.AccessorID)
-		if token.ExpirationTime != nil {
-			f.Token.Expires = *token.ExpirationTime
-		}
 	case consul.StatusCode(err) == http.StatusForbidden && !f.Token.Anonymous:
 		return fmt.Errorf("consul %s: the token is not valid: %w; a token with this policy is needed:\n%s", d.api.URL, consul.Shorten(err), strings.TrimSpace(readPolicy))
 	case consul.StatusCode(err) == http.StatusForbidden:
@@ -179,7 +174,7 @@ func (g *gathering) catalog(ctx context.Context) error {
 	return g.byNode(ctx, nodes)
 }
 
-// names returns the names of all services, and records the age of stale answers.
+// names returns the names of all services.
 func (g *gathering) names(ctx context.Context) ([]string, error) {
 	o := g.options(ctx)
 	o.AllowStale, o.RequireConsistent = true, false
@@ -188,7 +183,6 @@ func (g *gathering) names(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	g.note("/v1/catalog/services", meta)
-	g.facts.Agent.LastContact = meta.LastContact
 	delete(services, consulItself)
 	return slices.Sorted(maps.Keys(services)), nil
 }

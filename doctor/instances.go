@@ -52,13 +52,6 @@ func (f *Facts) instanceFindings(t Thresholds) []Finding {
 func (f *Facts) addressFinding(i Instance, refused string) (Finding, bool) {
 	const register = "Register the address and port at which other machines reach the application."
 	switch {
-	case i.Address == "":
-		return Finding{
-			Severity: SeverityError, Code: CodeNoAddress,
-			Seen: "neither the instance nor its node has an address",
-			Why:  "It gets no request.",
-			Do:   register,
-		}, true
 	case i.Unusable != "" && !i.Sidecar:
 		finding := Finding{
 			Severity: SeverityError, Code: CodeNoPort,
@@ -79,26 +72,12 @@ func (f *Facts) addressFinding(i Instance, refused string) (Finding, bool) {
 		severity = SeverityWarning
 	}
 	switch {
-	case ip.IsUnspecified():
-		return Finding{
-			Severity: severity, Code: CodeUnspecified,
-			Seen: i.Address + " is registered, which is an address to listen on, not to connect to",
-			Why:  "A connection to it stays on the machine that opens it. sluice opens none, unless it was registered on the same machine.",
-			Do:   register,
-		}, true
 	case ip.IsLoopback() && f.elsewhere(i.Node):
 		return Finding{
 			Severity: severity, Code: CodeLoopback,
 			Seen: i.Address + " is registered, on another machine",
 			Why:  "A request to a loopback address would reach a process on sluice's machine. So sluice sends none, unless discovery.allow_local is set.",
 			Do:   register + " An instance without an address has that of its node.",
-		}, true
-	case ip.IsLinkLocalUnicast():
-		return Finding{
-			Severity: severity, Code: CodeLinkLocal,
-			Seen: i.Address + " is valid only within one network segment",
-			Why:  "Other machines may not reach it, or reach another process. So sluice sends no requests there.",
-			Do:   register,
 		}, true
 	case refused != "":
 		return Finding{

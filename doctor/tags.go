@@ -3,8 +3,6 @@ package doctor
 import (
 	"cmp"
 	"fmt"
-	"slices"
-	"strings"
 
 	"sluice/config"
 	consulsource "sluice/discovery/consul"
@@ -88,33 +86,6 @@ func (t tagged) findings() (findings []Finding) {
 			findings = append(findings, finding.about(t.instances[p.Service][named]))
 		}
 	}
-	findings = append(findings, t.shared()...)
-	return append(findings, t.different()...)
-}
-
-// shared returns findings about instances of services that share a route.
-func (t tagged) shared() (findings []Finding) {
-	for _, r := range t.result.Routes {
-		claims := r.Claims()
-		if len(claims) == 1 {
-			continue
-		}
-		for i, c := range claims {
-			other := claims[(i+1)%len(claims)]
-			f := Finding{
-				Severity: SeverityNotice, Code: CodeTagShared,
-				Seen: fmt.Sprintf("tag %q asks for the same requests as tag %q of the service %s", c.Tag, other.Tag, other.Service),
-				Why:  "The services share these requests, as with fabio: in proportion to their instances, or by the weights of the tags.",
-				Do:   "Nothing, if it is meant. Else remove one of the tags, and allow the route to one service only: catalog.claims. catalog.fabio.share: false lets no services share a route.",
-			}
-			if more := len(claims) - 2; more > 0 {
-				f.Seen += fmt.Sprintf(", and of %d more", more)
-			}
-			for _, named := range c.Instances {
-				findings = append(findings, f.about(t.instances[c.Service][named]))
-			}
-		}
-	}
 	return findings
 }
 
@@ -130,66 +101,44 @@ func tagFinding(p claim.Problem) Finding {
 	if p.Column > 0 {
 		at = fmt.Sprintf(", column %d", p.Column)
 	}
-	f := Finding{Severity: SeverityError, Seen: fmt.Sprintf("tag %q%s: %s", p.Tag, at, p.Reason)}
+	what, asker := origin(p.Ask), "tag"
+	f := Finding{Severity: SeverityError, Code: CodeTagBad, Seen: what + at + ": " + p.Reason}
+	correct := "Correct the tag and register the instance again."
+	remove := "Remove the tag, or the route that it competes with. catalog.claims says which service may have a route."
+	if p.Dialect == config.DialectDefault {
+		asker = "default rule"
+		correct = "Give the service a route in a tag or in the file, or let catalog.select leave it out."
+		remove = correct
+	}
 	switch {
-	case p.Dialect == config.DialectDefault:
-		return defaultRuleFinding(p)
 	case p.Kind == claim.KindConflict && p.Winner != nil:
 		f.Code = CodeTagConflict
-		f.Seen = fmt.Sprintf("tag %q asks for the same requests as %s of the service %s", p.Tag, origin(*p.Winner), p.Winner.Service)
+		f.Seen = fmt.Sprintf("%s asks for the same requests as %s of the service %s", what, origin(*p.Winner), p.Winner.Service)
 		f.Why = "One of the two services gets all of these requests: the one that has the route keeps it, and at the start of sluice the one with the smaller name gets it."
-		f.Do = "Remove the tag from the service that should not have the requests, and allow the route to the other one only: catalog.claims."
+		f.Do = remove
 	case p.Kind == claim.KindConflict:
 		f.Severity, f.Code = SeverityWarning, CodeTagConflict
-		f.Why = "The route of the file gets these requests, the tag none."
-		f.Do = "Remove the tag, or the route from the file."
+		f.Why = "The route of the file gets these requests, the " + asker + " none."
+		f.Do = remove
 	case p.Kind == claim.KindRefused:
 		f.Severity, f.Code = SeverityWarning, CodeTagRefused
-		f.Why = "The configuration does not allow this to the service: the tag makes no route."
+		f.Why = "The configuration does not allow this to the service: the " + asker + " makes no route."
 		if p.Harmless {
 			f.Severity = SeverityNotice
 			f.Why = "The configuration does not allow this to the service: the route exists without it."
 		}
-		f.Do = "If the service may have it, allow it in the section catalog of the file. If not, remove the tag."
+		f.Do = "If the service may have it, allow it in the section catalog of the file. If not: " + correct
 	case p.Kind == claim.KindDifferent:
 		f.Severity, f.Code = SeverityNotice, CodeTagsDiffer
 		f.Why = "The instance gets no requests by this route until the older instances, which ask for something else, have gone."
 		f.Do = "Nothing during a release. Else register all instances with the same tags."
 	case p.Harmless:
-		f.Severity, f.Code = SeverityNotice, CodeTagBad
+		f.Severity = SeverityNotice
 		f.Why = "The route exists without what the tag asks for here."
 		f.Do = "Correct the tag, or set this in the file."
 	default:
-		f.Code = CodeTagBad
-		f.Why = "The tag makes no route, or one that denies every request if it was to be for some clients only."
-		f.Do = "Correct the tag and register the instance again."
-	}
-	return f
-}
-
-// defaultRuleFinding is tagFinding for a route that no tag asks for, but catalog.default_rule.
-func defaultRuleFinding(p claim.Problem) Finding {
-	f := Finding{
-		Severity: SeverityError, Code: CodeTagBad, Seen: p.Tag + ": " + p.Reason,
-		Why: "The default rule makes no route for the service.",
-		Do:  "Give the service a route in a tag or in the file, or let catalog.select leave it out.",
-	}
-	switch {
-	case p.Kind == claim.KindDifferent:
-		f.Severity, f.Code = SeverityNotice, CodeTagsDiffer
-		f.Why = "The instance has no tag for a route, and gets no requests by the default rule until the older instances, which ask for something else, have gone."
-		f.Do = "Nothing during a release. Else register all instances with the same tags."
-	case p.Kind == claim.KindConflict && p.Winner != nil:
-		f.Code = CodeTagConflict
-		f.Seen = fmt.Sprintf("%s asks for the same requests as %s of the service %s", p.Tag, origin(*p.Winner), p.Winner.Service)
-		f.Why = "One of the two services gets all of these requests: the one that has the route keeps it, and at the start of sluice the one with the smaller name gets it."
-	case p.Kind == claim.KindConflict:
-		f.Severity, f.Code = SeverityWarning, CodeTagConflict
-		f.Why = "The route of the file gets these requests, the default rule none."
-	case p.Kind == claim.KindRefused:
-		f.Severity, f.Code = SeverityWarning, CodeTagRefused
-		f.Why = "The configuration does not allow this to the service: the default rule makes no route for it."
-		f.Do = "If the service may have it, allow it in the section catalog of the file. If not, let catalog.select leave the service out."
+		f.Why = "The " + asker + " makes no route, or one that denies every request if it was to be for some clients only."
+		f.Do = correct
 	}
 	return f
 }
@@ -200,54 +149,4 @@ func origin(a claim.Ask) string {
 		return a.Tag
 	}
 	return fmt.Sprintf("tag %q", a.Tag)
-}
-
-// nameOf names a route for people.
-func nameOf(r claim.Route) string {
-	if r.Protocol == "" {
-		return r.Host + r.HostRegexp + r.Path
-	}
-	return r.Protocol + "://" + r.Host + r.HostRegexp + " at " + strings.Join(r.Listeners, ", ")
-}
-
-// maxLacking is the number of routes that a finding names.
-const maxLacking = 3
-
-// different returns findings about instances without routes that others of their service
-// have.
-func (t tagged) different() (findings []Finding) {
-	lacking := make(map[string]map[claim.Named][]string)
-	for _, route := range t.result.Routes {
-		if route.Members == "" {
-			continue
-		}
-		for named := range t.instances[route.By.Service] {
-			asks := slices.Contains(route.By.Instances, named) ||
-				slices.ContainsFunc(route.Over, func(a claim.Ask) bool { return a.Service == route.By.Service && slices.Contains(a.Instances, named) })
-			if asks {
-				continue
-			}
-			if lacking[route.By.Service] == nil {
-				lacking[route.By.Service] = make(map[claim.Named][]string)
-			}
-			of := lacking[route.By.Service]
-			of[named] = append(of[named], nameOf(route))
-		}
-	}
-	for service, of := range lacking {
-		for named, routes := range of {
-			slices.Sort(routes)
-			text := strings.Join(routes[:min(len(routes), maxLacking)], ", ")
-			if more := len(routes) - maxLacking; more > 0 {
-				text += fmt.Sprintf(" and %d more", more)
-			}
-			findings = append(findings, Finding{
-				Severity: SeverityNotice, Code: CodeTagsDiffer,
-				Seen: "no tag for " + text + ", which other instances of the service ask for",
-				Why:  "It gets no requests by these routes. The other instances get all of them.",
-				Do:   "Nothing during a release. Else register all instances with the same tags.",
-			}.about(t.instances[service][named]))
-		}
-	}
-	return findings
 }

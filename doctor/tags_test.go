@@ -104,11 +104,6 @@ func TestTagFindings(t *testing.T) {
 		{
 			name: "services that share a route", config: catalog,
 			instances: []Instance{asking("moon", 1, "urlprefix-h/"), asking("sun", 1, "urlprefix-H/ weight=0.2"), asking("sun", 2, "urlprefix-H/ weight=0.2")},
-			want: []string{
-				`notice tag-shared moon moon-1 on node a, 10.0.0.1:8001: tag "urlprefix-h/" asks for the same requests as tag "urlprefix-H/ weight=0.2" of the service sun`,
-				`notice tag-shared sun sun-1 on node a, 10.0.0.1:8001: of the service moon`,
-				`notice tag-shared sun sun-2 on node a, 10.0.0.1:8002: of the service moon`,
-			},
 		},
 		{
 			name: "services that may not share a route", config: strings.Replace(catalog, "claims:", "fabio: { share: false }, claims:", 1),
@@ -137,17 +132,6 @@ func TestTagFindings(t *testing.T) {
 			name: "other options", config: catalog,
 			instances: []Instance{asking("moon", 1, "urlprefix-h/"), asking("moon", 2, "urlprefix-h/"), asking("moon", 3, "urlprefix-h/ strip=/x").with(func(i *Instance) { i.Registered = 9 })},
 			want:      []string{`notice tags-differ moon moon-3 on node a, 10.0.0.1:8003: tag "urlprefix-h/ strip=/x": an older instance`},
-		},
-		{
-			name: "other routes", config: catalog,
-			instances: []Instance{
-				asking("moon", 1, "urlprefix-h/a", "urlprefix-h/b", "urlprefix-h/c", "urlprefix-h/d", "urlprefix-h/e"),
-				asking("moon", 2, "urlprefix-h/a"), asking("moon", 3),
-			},
-			want: []string{
-				"notice tags-differ moon moon-2 on node a, 10.0.0.1:8002: no tag for h/b, h/c, h/d and 1 more,",
-				"notice tags-differ moon moon-3 on node a, 10.0.0.1:8003: no tag for h/a, h/b, h/c and 2 more,",
-			},
 		},
 		{
 			name: "only the selected services", config: strings.Replace(catalog, "tags:", "select: { name: 'm*', tag: live, meta: [team=a] }, tags:", 1),
