@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/route"
+	"sluice/route/compression"
 )
 
 // Actions are the keys of a route for what happens to its requests and their responses,
@@ -23,8 +24,8 @@ type Actions struct {
 	Retry             *RouteRetry    `key:"retry"`
 	BodyLimit         *Size          `key:"body_limit" min:"1" max:"1024GiB"` // nil: client.limits.body
 	RateLimit         *RateLimit     `key:"rate_limit"`
-	Allow             []string       `key:"allow" format:"network"`              // of clients; empty: all
-	Deny              []string       `key:"deny" format:"network"`               // has precedence over Allow
+	Allow             []Network      `key:"allow" format:"network"`              // of clients; empty: all
+	Deny              []Network      `key:"deny" format:"network"`               // has precedence over Allow
 	ClientCertificate string         `key:"client_certificate" oneof:"required"` // that the listener has verified; empty: none is needed
 	BasicAuth         *BasicAuth     `key:"basic_auth"`
 	ForwardAuth       *ForwardAuth   `key:"forward_auth"`
@@ -33,23 +34,22 @@ type Actions struct {
 
 // Compress compresses responses.
 type Compress struct {
-	Encodings []string `key:"encodings" oneof:"zstd|br|gzip"` // the first is preferred; not empty after loading
-	Types     []string `key:"types" format:"media_type"`      // likewise not empty
-	MinLength Size     `key:"min_length" default:"1KiB" min:"0" max:"1GiB"`
-	Level     string   `key:"level" default:"default" oneof:"fast|default|best"`
+	Encodings []Encoding  `key:"encodings" oneof:"zstd|br|gzip" format:"encoding"` // the first is preferred; not empty after loading
+	Types     []MediaType `key:"types" format:"media_type"`                        // likewise not empty
+	MinLength Size        `key:"min_length" default:"1KiB" min:"0" max:"1GiB"`
+	Level     Level       `key:"level" default:"default" oneof:"fast|default|best" format:"level"`
 }
 
 // Defaults of [Compress]. The types are those whose content is text or compresses as well;
 // text/event-stream is not among them, because a response without an end keeps its memory.
 var (
-	DefaultEncodings = []string{"zstd", "br", "gzip"}
-	DefaultTypes     = []string{
+	defaultEncodings = typedList[string, compression.Encoding]("encoding", "zstd", "br", "gzip")
+	defaultTypes     = typedList[string, compression.Types]("media_type",
 		"text/html", "text/css", "text/plain", "text/javascript", "text/xml", "text/csv", "text/markdown", "text/calendar", "text/vtt",
 		"application/json", "application/*+json", "application/x-ndjson", "application/javascript",
 		"application/xml", "application/*+xml", "application/wasm", "application/yaml",
 		"image/svg+xml", "image/x-icon", "image/vnd.microsoft.icon", "image/bmp",
-		"font/ttf", "font/otf", "application/vnd.ms-fontobject",
-	}
+		"font/ttf", "font/otf", "application/vnd.ms-fontobject")
 )
 
 // ForwardAuth asks a server about each request.
@@ -73,18 +73,23 @@ type RateLimit struct {
 	Rate  int           `key:"rate" min:"1" max:"1000000" required:"yes"`
 	Per   time.Duration `key:"per" default:"1s" min:"1ms" max:"24h"`
 	Burst int           `key:"burst" default:"0" min:"0" max:"1000000"` // 0: Rate; not 0 after loading
-	Key   string        `key:"key" default:"client_address" format:"rate_key"`
+	Key   HashKey       `key:"key" default:"client_address" format:"rate_key"`
 }
 
 // PerRoute reports whether all requests of the route have one limit together.
-func (l *RateLimit) PerRoute() bool { return l.Key == keyOfRoute }
+func (l *RateLimit) PerRoute() bool { return l.Key.Text == keyOfRoute }
 
 const keyOfRoute = "route"
 
-// isRateKey reports whether s is allowed as [RateLimit.Key].
-func isRateKey(s string) bool {
-	key, err := route.ParseHashKey(s)
-	return s == keyOfRoute || err == nil && (key.Source == route.HashClientAddress || key.Source == route.HashHeader)
+// parseRateKey parses a [RateLimit.Key].
+func parseRateKey(s string) (key route.HashKey, err error) {
+	if s == keyOfRoute {
+		return key, nil
+	}
+	if key, err = route.ParseHashKey(s); err == nil && key.Source != route.HashClientAddress && key.Source != route.HashHeader {
+		err = errors.New("not a key of a rate limit")
+	}
+	return key, err
 }
 
 // HostOfPeer is the value of [Actions.HostHeader] for the address of the peer.
@@ -194,10 +199,10 @@ func (d *decoder) actions(a *Actions, match, key string) {
 	}
 	if c := a.Compress; c != nil {
 		if len(c.Encodings) == 0 {
-			c.Encodings = DefaultEncodings
+			c.Encodings = defaultEncodings
 		}
 		if len(c.Types) == 0 {
-			c.Types = DefaultTypes
+			c.Types = defaultTypes
 		}
 	}
 	d.headerEdits(a.RequestHeaders, key, "request_headers")

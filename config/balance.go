@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"slices"
 	"time"
+
+	"sluice/route"
 )
 
 // Balance configures how a peer is picked for a request.
@@ -26,17 +28,17 @@ const (
 
 // Hash configures the policy hash: requests with the same keys go to the same peer.
 type Hash struct {
-	Keys  []string `key:"keys" format:"hash_key"`                 // as in route.ParseHashKey; with policy hash not empty
-	Bound Ratio    `key:"bound" default:"1.25" min:"0" max:"100"` // limit of a peer's load, as a multiple of the average; 0: no limit
+	Keys  []HashKey `key:"keys" format:"hash_key"`                 // with policy hash not empty
+	Bound Ratio     `key:"bound" default:"1.25" min:"0" max:"100"` // limit of a peer's load, as a multiple of the average; 0: no limit
 }
 
-// defaultHashKey is the default of Hash.Keys.
-const defaultHashKey = "client_address"
+// byClientAddress is the default of Hash.Keys.
+var byClientAddress = HashKey{Text: "client_address", Value: route.HashKey{Source: route.HashClientAddress}}
 
 // Tier selects the peers that meet all of its conditions. At least one is set.
 type Tier struct {
 	Tags  []string `key:"tags"`               // a peer must have all of them
-	Meta  []string `key:"meta" format:"meta"` // "KEY=VALUE"; a peer must have all of them
+	Meta  []Meta   `key:"meta" format:"meta"` // a peer must have all of them
 	Nodes []string `key:"nodes"`              // a peer must be on one of them; LocalNode is this machine
 }
 
@@ -64,7 +66,7 @@ type Sticky struct {
 func (d *decoder) balance(b *Balance, key string) {
 	switch {
 	case b.Policy == policyHash && len(b.Hash.Keys) == 0 && !d.failed(key+".hash.keys"):
-		b.Hash.Keys = []string{defaultHashKey}
+		b.Hash.Keys = []HashKey{byClientAddress}
 	case b.Policy != policyHash && b.Policy != "" && len(b.Hash.Keys) > 0:
 		d.refuse(key+".hash.keys", "", fmt.Sprintf("without effect: balance.policy is %s, want hash", b.Policy))
 	}
@@ -85,7 +87,7 @@ func (d *decoder) balance(b *Balance, key string) {
 	d.subset(b, key)
 	for i, hashKey := range b.Hash.Keys {
 		if slices.Index(b.Hash.Keys, hashKey) < i {
-			d.refuse(fmt.Sprintf("%s.hash.keys[%d]", key, i), hashKey, "given twice")
+			d.refuse(fmt.Sprintf("%s.hash.keys[%d]", key, i), hashKey.Text, "given twice")
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/route"
 )
 
 // parseBalance loads a service with the balance given in flow style.
@@ -29,12 +31,12 @@ func TestBalanceReadsEveryKey(t *testing.T) {
 		}
 	}
 	f("{}", func(*Balance) {})
-	f("{ policy: hash }", func(b *Balance) { b.Policy, b.Hash.Keys = "hash", []string{"client_address"} })
+	f("{ policy: hash }", func(b *Balance) { b.Policy, b.Hash.Keys = "hash", []HashKey{byClientAddress} })
 	f(`{ policy: hash, hash: { keys: [header X-User, cookie sid, query q, path], bound: 0 } }`, func(b *Balance) {
-		b.Policy, b.Hash = "hash", Hash{Keys: []string{"header X-User", "cookie sid", "query q", "path"}}
+		b.Policy, b.Hash = "hash", Hash{Keys: typedList[string, route.HashKey]("hash_key", "header X-User", "cookie sid", "query q", "path")}
 	})
 	f("{ tiers: [{ nodes: [local] }, { tags: [a, b], meta: [zone=eu] }], overprovisioning: 200%, subset: { size: 20, replica: 3, replicas: 4 } }", func(b *Balance) {
-		b.Tiers = []Tier{{Nodes: []string{"local"}}, {Tags: []string{"a", "b"}, Meta: []string{"zone=eu"}}}
+		b.Tiers = []Tier{{Nodes: []string{"local"}}, {Tags: []string{"a", "b"}, Meta: []Meta{{Text: "zone=eu", Value: [2]string{"zone", "eu"}}}}}
 		b.Overprovisioning, b.Subset = 2, Subset{Size: 20, Replica: 3, Replicas: 4}
 	})
 	f(`{ policy: sticky, sticky: { cookie: __Host-p, path: /app, domain: example.com, max_age: 1h, secure: true, same_site: none, secret: x } }`, func(b *Balance) {

@@ -44,7 +44,7 @@ func canonicalHash(c *Config) string {
 func writeCanonical(w *bufio.Writer, v reflect.Value, name string) {
 	w.WriteByte('{')
 	writeText(w, name)
-	switch v.Kind() {
+	switch kindIn(v.Type()) {
 	case reflect.Pointer:
 		if !v.IsNil() {
 			writeCanonical(w, v.Elem(), "")
@@ -68,7 +68,7 @@ func writeCanonical(w *bufio.Writer, v reflect.Value, name string) {
 			writeCanonical(w, table[name], name)
 		}
 	default:
-		writeText(w, formatScalar(v))
+		writeText(w, formatScalar(written(v)))
 	}
 	w.WriteByte('}')
 }

@@ -42,7 +42,7 @@ type CatalogFabio struct {
 type CatalogTraefik struct {
 	Prefix      string `key:"prefix" default:"traefik" format:"name"`
 	Exposed     bool   `key:"exposed" default:"false"`            // also services without the tag PREFIX.enable=true
-	DefaultRule string `key:"default_rule" format:"traefik_rule"` // empty: traefik.DefaultRule
+	DefaultRule Rule   `key:"default_rule" format:"traefik_rule"` // empty: traefik.DefaultRule
 }
 
 // Claim is what services may claim by tags.
@@ -84,33 +84,15 @@ func (c *Catalog) TagPrefixes() []string {
 // CatalogSelect selects services, and the instances of them. All conditions that are
 // set must be met.
 type CatalogSelect struct {
-	Name string   `key:"name" format:"pattern"` // pattern for the service name, as in path.Match
-	Tag  string   `key:"tag"`                   // an instance must have it
-	Meta []string `key:"meta" format:"catalog_meta"`
-}
-
-// MetaOf returns the meta of entries of the form KEY=VALUE, nil for none.
-func MetaOf(entries []string) map[string]string {
-	var meta map[string]string
-	for _, entry := range entries {
-		if meta == nil {
-			meta = make(map[string]string, len(entries))
-		}
-		key, value, _ := strings.Cut(entry, "=")
-		meta[key] = value
-	}
-	return meta
+	Name string `key:"name" format:"pattern"` // pattern for the service name, as in path.Match
+	Tag  string `key:"tag"`                   // an instance must have it
+	Meta []Meta `key:"meta" format:"catalog_meta"`
 }
 
 // isPattern reports whether s is a pattern for path.Match.
 func isPattern(s string) bool {
 	_, err := path.Match(s, "")
 	return err == nil
-}
-
-// isCatalogMeta reports whether s is KEY=VALUE and can be quoted in a filter of Consul.
-func isCatalogMeta(s string) bool {
-	return strings.Index(s, "=") > 0 && !strings.Contains(s, "`")
 }
 
 // FoundService is a service in the catalog.

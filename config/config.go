@@ -62,7 +62,7 @@ type Tracing struct {
 	OTLP        string   `key:"otlp" format:"http_url"`                      // of the collector, without /v1/traces; empty: no spans
 	Sample      Ratio    `key:"sample" default:"1%" min:"0" max:"1"`         // share of traces that begin here
 	ServiceName string   `key:"service_name" default:"sluice" format:"text"` // of the spans' resource
-	Headers     []Secret `key:"headers" format:"header"`                     // for the collector; Secret because of credentials
+	Headers     []Header `key:"headers" format:"header"`                     // for the collector
 }
 
 // Admin is the listener of the admin API.
@@ -115,12 +115,12 @@ type Client struct {
 	Connections ClientConnections `key:"connections"`
 	// TrustedProxies are the networks whose X-Forwarded-*, X-Real-IP, Forwarded and
 	// X-Request-Id fields sluice uses. It removes these fields from all other requests.
-	TrustedProxies     []string `key:"trusted_proxies" format:"network"`
-	Forwarded          bool     `key:"forwarded" default:"false"`             // also send the Forwarded field of RFC 7239
-	RequestID          bool     `key:"request_id" default:"false"`            // give each request an id, in X-Request-Id
-	KeepForGoneClients bool     `key:"keep_for_gone_clients" default:"false"` // continue an exchange after its client has closed the connection
-	KeepUnderscores    bool     `key:"keep_underscores" default:"false"`      // forward fields with an underscore in the name; else remove them
-	KeepDotSegments    bool     `key:"keep_dot_segments" default:"false"`     // forward paths with ".." to hosts with a route that restricts its clients
+	TrustedProxies     []Network `key:"trusted_proxies" format:"network"`
+	Forwarded          bool      `key:"forwarded" default:"false"`             // also send the Forwarded field of RFC 7239
+	RequestID          bool      `key:"request_id" default:"false"`            // give each request an id, in X-Request-Id
+	KeepForGoneClients bool      `key:"keep_for_gone_clients" default:"false"` // continue an exchange after its client has closed the connection
+	KeepUnderscores    bool      `key:"keep_underscores" default:"false"`      // forward fields with an underscore in the name; else remove them
+	KeepDotSegments    bool      `key:"keep_dot_segments" default:"false"`     // forward paths with ".." to hosts with a route that restricts its clients
 }
 
 // ClientTimeouts limit how long sluice waits for a client.

@@ -154,7 +154,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, key *keyPath, r *rules) {
 		v.SetZero()
 		return
 	}
-	switch v.Kind() {
+	switch kindIn(v.Type()) {
 	case reflect.Struct:
 		d.object(n, v, key)
 	case reflect.Pointer: // optional: absent is nil
@@ -171,7 +171,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, key *keyPath, r *rules) {
 
 // setDefault sets v to the value of an absent key.
 func setDefault(v reflect.Value, r *rules) {
-	switch v.Kind() {
+	switch kindIn(v.Type()) {
 	case reflect.Struct:
 		v.Set(objectOf(v.Type()).absent)
 	case reflect.Pointer, reflect.Slice, reflect.Map: // optional

@@ -39,14 +39,14 @@ var configType = reflect.TypeFor[Config]()
 
 // encode is the inverse of the decoder. It omits empty fields.
 func encode(v reflect.Value, mask bool) *yaml.Node {
-	switch v.Kind() {
+	switch kindIn(v.Type()) {
 	case reflect.Pointer:
 		return encode(v.Elem(), mask)
 	case reflect.Struct:
 		n := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
 		for _, field := range keyFields(v.Type()) {
 			f := v.FieldByIndex(field.Index)
-			if f.IsZero() && (f.Kind() == reflect.Pointer || f.Kind() == reflect.Slice || f.Kind() == reflect.Map || f.Kind() == reflect.String) {
+			if kind := kindIn(f.Type()); f.IsZero() && (kind == reflect.Pointer || kind == reflect.Slice || kind == reflect.Map || kind == reflect.String) {
 				continue
 			}
 			n.Content = append(n.Content, textNode(field.Tag.Get("key")), encode(f, mask))
@@ -76,6 +76,7 @@ func encode(v reflect.Value, mask bool) *yaml.Node {
 		}
 		return n
 	}
+	v = written(v)
 	n := textNode(formatScalar(v))
 	switch {
 	case v.Kind() == reflect.String && mask:

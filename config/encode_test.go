@@ -81,7 +81,7 @@ func TestKeysOfCredentialsAreSecrets(t *testing.T) {
 	found := 0
 	var walk func(typ reflect.Type, key string)
 	walk = func(typ reflect.Type, key string) {
-		switch typ.Kind() {
+		switch kindIn(typ) {
 		case reflect.Pointer:
 			walk(typ.Elem(), key)
 		case reflect.Slice:
@@ -97,7 +97,7 @@ func TestKeysOfCredentialsAreSecrets(t *testing.T) {
 		default:
 			if credential.MatchString(key) && !strings.HasSuffix(key, ".response_headers[]") { // those are names
 				found++
-				if typ != secretType {
+				if typ != secretType && (typ.Kind() != reflect.Struct || typ.Field(0).Type != secretType) {
 					t.Errorf("%s is a %s", key, typ)
 				}
 			}

@@ -17,214 +17,78 @@ import (
 
 // A format is a rule for a text.
 type format struct {
-	want string            // what is allowed, for an error
-	ok   func(string) bool // reports whether a text, which is not empty, is allowed
+	want  string                    // what is allowed, for an error
+	ok    func(string) bool         // reports whether a text, which is not empty, is allowed
+	parse func(string) (any, error) // returns the value of a [Typed]; nil: the text is all
 }
+
+func plain(want string, ok func(string) bool) format { return format{want: want, ok: ok} }
 
 var isName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`).MatchString
 
 // formats are the rules for the tag "format".
 var formats = map[string]format{
-	"name": {
-		"a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit",
-		isName,
-	},
-	"listen": {
-		`HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535; or unix:/PATH`,
-		func(s string) bool { return isListenAddress(s) || isSocket(s) },
-	},
-	"file_mode": {
-		"permissions in octal, such as 0660",
-		func(s string) bool { _, err := parseMode(s); return err == nil },
-	},
-	"peer": {
-		`"HOST:PORT" or "HOST:PORT weight=N", an IPv6 address in brackets, the port from 1 to 65535, the weight from 0 to 65535; unix:/PATH instead of HOST:PORT`,
-		isPeer,
-	},
-	"consul": {
-		"http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH",
-		func(s string) bool { _, ok := consulURL(s, false); return ok },
-	},
-	"network": {
-		"a network such as 10.0.0.0/8 or fd00::/8, or a single IP address",
-		func(s string) bool { _, ok := Network(s); return ok },
-	},
-	"path": {
-		"a path that begins with /, in printable ASCII without spaces",
-		regexp.MustCompile(`^/[!-~]*$`).MatchString,
-	},
-	"authority": {
-		"HOST or HOST:PORT, an IPv6 address in brackets",
-		isAuthority,
-	},
-	"method": {
-		"a method in upper case, such as GET",
-		regexp.MustCompile(`^[A-Z][A-Z0-9_-]*$`).MatchString,
-	},
-	"token": {
-		"a name without spaces, such as X-Canary",
-		regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$").MatchString,
-	},
-	"media_type": {
-		"a media type such as text/html, or a pattern such as text/*, application/*+json or */*",
-		func(s string) bool { _, ok := compression.ParseType(s); return ok },
-	},
-	"parameter": {
-		"a name, decoded, such as version",
-		func(s string) bool { return s != "" },
-	},
-	"header": {
-		`"NAME: VALUE"`,
-		func(s string) bool { _, _, ok := Header(s); return ok },
-	},
-	"statuses": {
-		`numbers from 200 to 599, ranges such as "200-299" or classes such as "2xx", with commas between them`,
-		func(s string) bool { _, err := healthcheck.ParseStatuses(s); return err == nil },
-	},
-	"regexp": {
-		"a regular expression in Go's syntax (RE2)",
-		func(s string) bool { _, err := regexp.Compile(s); return err == nil },
-	},
-	"escaped": {
-		`a text on one line, with \r, \n, \t, \\ or \xHH for what does not fit in`,
-		func(s string) bool { _, ok := Unescape(s); return ok },
-	},
-	"file": {
-		"the path of a file",
-		func(s string) bool { return !strings.HasSuffix(s, "/") },
-	},
-	"meta": {
-		`"KEY=VALUE"`,
-		func(s string) bool { return strings.Index(s, "=") > 0 },
-	},
-	"tag_prefix": {
-		"printable text without blanks",
-		regexp.MustCompile(`^[!-~]+$`).MatchString,
-	},
-	"traefik_rule": {
-		"text with places such as {{ .Name }}, {{ normalize .Name }} and {{ index .Labels \"TAG\" }}",
-		func(s string) bool { _, err := traefik.ParseDefaultRule(s); return err == nil },
-	},
-	"claimed_host": {
-		`a host, a wildcard such as *.example.com, or "*"; {service} stands for the name of the service`,
-		isClaimedHost,
-	},
-	"service_host": {
-		"a host with {service} for the name of the service, such as {service}.apps.example.com",
-		isServiceHost,
-	},
-	"catalog_meta": {
-		`"KEY=VALUE", without the character "` + "`" + `"`,
-		isCatalogMeta,
-	},
-	"consul_service": {
-		"a name of up to 63 letters, digits or '-', as in DNS",
-		consulServiceName.MatchString,
-	},
-	"consul_meta": {
-		`"KEY=VALUE", the key of letters, digits, '_' and '-', not beginning with "consul-" or "sluice-", the value of up to 512 bytes`,
-		isConsulMeta,
-	},
-	"host": {
-		"a host name or an IP address, without a port",
-		discovery.IsHost,
-	},
-	"target": {
-		"HOST:PORT, an IPv6 address in brackets, the port from 1 to 65535",
-		isTarget,
-	},
-	"kv_prefix": {
-		"a prefix of keys such as certs/web, of up to 128 letters, digits, '.', '_', '-' or '/', without a slash at its start and end",
-		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9._-])?$`).MatchString,
-	},
-	"etcd": {
-		"http://HOST:PORT or https://HOST:PORT",
-		isEtcdURL,
-	},
-	"etcd_prefix": {
-		"the start of keys, such as /nodes/, of up to 512 bytes",
-		func(s string) bool { return len(s) <= 512 },
-	},
-	"etcd_key": {
-		"a key, of up to 512 bytes, that does not end with a slash",
-		func(s string) bool { return len(s) <= 512 && !strings.HasSuffix(s, "/") },
-	},
-	"dns_name": {
-		"a name such as _star._tcp.example.com, of up to 253 letters, digits, '-', '_' or '.'",
-		isDNSName,
-	},
-	"dns_server": {
-		"HOST:PORT, or HOST for port 53, an IPv6 address in brackets",
-		isDNSServer,
-	},
-	"consul_key": {
-		"a key, of up to 512 bytes, without a slash at its start and end",
-		isConsulKey,
-	},
-	"kv_key": {
-		"a key such as sluice/edge.yaml, of up to 128 letters, digits, '.', '_', '-' or '/'",
-		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9._-])?$`).MatchString,
-	},
-	"kv_tree": {
-		"a prefix of keys such as sluice/, of up to 128 letters, digits, '.', '_', '-' or '/'",
-		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,125}[A-Za-z0-9._-])?/?$`).MatchString,
-	},
-	"files": {
-		"the path of a file, or of files of one directory with * for any letters, such as routes.d/*.yaml",
-		isFiles,
-	},
-	"http_url": {
-		"http://HOST:PORT/PATH or https://HOST:PORT/PATH",
-		isHTTPURL,
-	},
-	"pattern": {
-		"a name, or a pattern with * for any letters, ? for one, and [a-z] for one of several",
-		isPattern,
-	},
-	"hash_key": {
-		`client_address, path, "header NAME", "cookie NAME" or "query NAME"`,
-		func(s string) bool { _, err := route.ParseHashKey(s); return err == nil },
-	},
-	"split_key": {
-		`cookie, "header NAME", client_address or none`,
-		func(s string) bool { _, err := route.ParseSplitKey(s); return err == nil },
-	},
-	"split": {
-		"the name of a group with its share from 0% to 100%, or key, or fallback",
-		isName,
-	},
-	"services": {
-		"the name of a service with its share from 0% to 100%, or key",
-		isName,
-	},
-	"text": {
-		"a text on one line",
-		func(string) bool { return true },
-	},
-	"quotable": {
-		`printable ASCII without '"' and '\'`,
-		regexp.MustCompile(`^[ !#-\[\]-~]+$`).MatchString,
-	},
-	"rate_key": {
-		`client_address, "header NAME" or route`,
-		isRateKey,
-	},
-	"cookie": {
-		"the name of a cookie: letters, digits, '.', '_' and '-'",
-		regexp.MustCompile(`^[A-Za-z0-9._-]+$`).MatchString,
-	},
-	"cookie_attribute": {
-		"printable ASCII without ';', ',' or spaces",
-		regexp.MustCompile(`^[!-+\--:<-~]+$`).MatchString,
-	},
-	"log_format": {
-		`json, combined, or a template such as '$client "$method $target" $status'`,
-		func(s string) bool { return s == "json" || s == "combined" || strings.Contains(s, "$") },
-	},
-	"access_log": {
-		`"stdout", "stderr", "off" or the path of a file`,
-		func(s string) bool { return !strings.HasSuffix(s, "/") },
-	},
+	"name": plain("a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit", isName),
+	"listen": plain(`HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535; or unix:/PATH`,
+		func(s string) bool { return isListenAddress(s) || isSocket(s) }),
+	"file_mode": typed("permissions in octal, such as 0660", parseMode),
+	"peer": plain(`"HOST:PORT" or "HOST:PORT weight=N", an IPv6 address in brackets, the port from 1 to 65535, the weight from 0 to 65535; unix:/PATH instead of HOST:PORT`,
+		isPeer),
+	"consul":       plain("http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH", func(s string) bool { _, ok := consulURL(s, false); return ok }),
+	"network":      typed("a network such as 10.0.0.0/8 or fd00::/8, or a single IP address", parseNetwork),
+	"path":         plain("a path that begins with /, in printable ASCII without spaces", regexp.MustCompile(`^/[!-~]*$`).MatchString),
+	"authority":    plain("HOST or HOST:PORT, an IPv6 address in brackets", isAuthority),
+	"method":       plain("a method in upper case, such as GET", regexp.MustCompile(`^[A-Z][A-Z0-9_-]*$`).MatchString),
+	"token":        plain("a name without spaces, such as X-Canary", regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$").MatchString),
+	"media_type":   typed("a media type such as text/html, or a pattern such as text/*, application/*+json or */*", known(compression.ParseType)),
+	"encoding":     typed("", known(compression.ParseEncoding)),
+	"level":        typed("", known(compression.ParseLevel)),
+	"parameter":    plain("a name, decoded, such as version", func(s string) bool { return s != "" }),
+	"header":       typed(`"NAME: VALUE"`, known(parseHeader)),
+	"statuses":     typed(`numbers from 200 to 599, ranges such as "200-299" or classes such as "2xx", with commas between them`, healthcheck.ParseStatuses),
+	"regexp":       typed("a regular expression in Go's syntax (RE2)", regexp.Compile),
+	"escaped":      typed(`a text on one line, with \r, \n, \t, \\ or \xHH for what does not fit in`, unescape),
+	"file":         plain("the path of a file", func(s string) bool { return !strings.HasSuffix(s, "/") }),
+	"meta":         typed(`"KEY=VALUE"`, known(parseMeta)),
+	"tag_prefix":   plain("printable text without blanks", regexp.MustCompile(`^[!-~]+$`).MatchString),
+	"traefik_rule": typed("text with places such as {{ .Name }}, {{ normalize .Name }} and {{ index .Labels \"TAG\" }}", traefik.ParseDefaultRule),
+	"claimed_host": plain(`a host, a wildcard such as *.example.com, or "*"; {service} stands for the name of the service`, isClaimedHost),
+	"service_host": plain("a host with {service} for the name of the service, such as {service}.apps.example.com", isServiceHost),
+	"catalog_meta": typed(`"KEY=VALUE", without the character "`+"`"+`"`, known(func(s string) ([2]string, bool) {
+		meta, ok := parseMeta(s)
+		return meta, ok && !strings.Contains(s, "`") // it is quoted in a filter of Consul
+	})),
+	"consul_service": plain("a name of up to 63 letters, digits or '-', as in DNS", consulServiceName.MatchString),
+	"consul_meta":    typed(`"KEY=VALUE", the key of letters, digits, '_' and '-', not beginning with "consul-" or "sluice-", the value of up to 512 bytes`, parseConsulMeta),
+	"host":           plain("a host name or an IP address, without a port", discovery.IsHost),
+	"target":         plain("HOST:PORT, an IPv6 address in brackets, the port from 1 to 65535", isTarget),
+	"kv_prefix": plain("a prefix of keys such as certs/web, of up to 128 letters, digits, '.', '_', '-' or '/', without a slash at its start and end",
+		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9._-])?$`).MatchString),
+	"etcd":        plain("http://HOST:PORT or https://HOST:PORT", isEtcdURL),
+	"etcd_prefix": plain("the start of keys, such as /nodes/, of up to 512 bytes", func(s string) bool { return len(s) <= 512 }),
+	"etcd_key":    plain("a key, of up to 512 bytes, that does not end with a slash", func(s string) bool { return len(s) <= 512 && !strings.HasSuffix(s, "/") }),
+	"dns_name":    plain("a name such as _star._tcp.example.com, of up to 253 letters, digits, '-', '_' or '.'", isDNSName),
+	"dns_server":  plain("HOST:PORT, or HOST for port 53, an IPv6 address in brackets", isDNSServer),
+	"consul_key":  plain("a key, of up to 512 bytes, without a slash at its start and end", isConsulKey),
+	"kv_key": plain("a key such as sluice/edge.yaml, of up to 128 letters, digits, '.', '_', '-' or '/'",
+		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9._-])?$`).MatchString),
+	"kv_tree": plain("a prefix of keys such as sluice/, of up to 128 letters, digits, '.', '_', '-' or '/'",
+		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,125}[A-Za-z0-9._-])?/?$`).MatchString),
+	"files":            plain("the path of a file, or of files of one directory with * for any letters, such as routes.d/*.yaml", isFiles),
+	"http_url":         plain("http://HOST:PORT/PATH or https://HOST:PORT/PATH", isHTTPURL),
+	"pattern":          plain("a name, or a pattern with * for any letters, ? for one, and [a-z] for one of several", isPattern),
+	"hash_key":         typed(`client_address, path, "header NAME", "cookie NAME" or "query NAME"`, route.ParseHashKey),
+	"split_key":        plain(`cookie, "header NAME", client_address or none`, func(s string) bool { _, err := route.ParseSplitKey(s); return err == nil }),
+	"split":            plain("the name of a group with its share from 0% to 100%, or key, or fallback", isName),
+	"services":         plain("the name of a service with its share from 0% to 100%, or key", isName),
+	"text":             plain("a text on one line", func(string) bool { return true }),
+	"quotable":         plain(`printable ASCII without '"' and '\'`, regexp.MustCompile(`^[ !#-\[\]-~]+$`).MatchString),
+	"rate_key":         typed(`client_address, "header NAME" or route`, parseRateKey),
+	"cookie":           plain("the name of a cookie: letters, digits, '.', '_' and '-'", regexp.MustCompile(`^[A-Za-z0-9._-]+$`).MatchString),
+	"cookie_attribute": plain("printable ASCII without ';', ',' or spaces", regexp.MustCompile(`^[!-+\--:<-~]+$`).MatchString),
+	"log_format": plain(`json, combined, or a template such as '$client "$method $target" $status'`,
+		func(s string) bool { return s == "json" || s == "combined" || strings.Contains(s, "$") }),
+	"access_log": plain(`"stdout", "stderr", "off" or the path of a file`, func(s string) bool { return !strings.HasSuffix(s, "/") }),
 }
 
 // isAuthority reports whether s is allowed as the Host of a request.
@@ -288,13 +152,18 @@ func isPort(s string, least uint64) bool {
 	return err == nil && n >= least && s == strconv.FormatUint(n, 10)
 }
 
-// Network parses a prefix or an IP address.
-func Network(s string) (netip.Prefix, bool) {
+// parseNetwork parses a prefix or an IP address.
+func parseNetwork(s string) (netip.Prefix, error) {
 	if ip, err := netip.ParseAddr(s); err == nil && ip.Zone() == "" {
-		return netip.PrefixFrom(ip, ip.BitLen()), true
+		return netip.PrefixFrom(ip, ip.BitLen()), nil
 	}
-	p, err := netip.ParsePrefix(s)
-	return p, err == nil
+	return netip.ParsePrefix(s)
+}
+
+// parseMeta splits KEY=VALUE.
+func parseMeta(s string) (meta [2]string, ok bool) {
+	key, value, ok := strings.Cut(s, "=")
+	return [2]string{key, value}, ok && key != ""
 }
 
 // consulURL returns the URL of a Consul agent. It accepts what Consul's own tools accept.

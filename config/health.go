@@ -45,18 +45,18 @@ type ActiveCheck struct {
 	Method  string      `key:"method" default:"GET" oneof:"GET|HEAD|OPTIONS|POST|PUT"`
 	Path    Location    `key:"path" default:"/" format:"path"`
 	Host    string      `key:"host" format:"authority"` // empty: the address of the check
-	Headers []Secret    `key:"headers" format:"header"` // Secret because of credentials
-	Service string      `key:"service"`                 // in grpc.health.v1; empty: the whole server
-	Send    Secret      `key:"send" format:"escaped"`   // see Unescape; Secret because of passwords
+	Headers []Header    `key:"headers" format:"header"`
+	Service string      `key:"service"`               // in grpc.health.v1; empty: the whole server
+	Send    Escaped     `key:"send" format:"escaped"` // Secret because of passwords
 	Expect  CheckExpect `key:"expect"`
 }
 
 // CheckExpect configures which responses pass a check.
 type CheckExpect struct {
-	Status string `key:"status" default:"200-299" format:"statuses"`
-	Text   string `key:"text"`                                       // must occur in the response
-	Regexp string `key:"regexp" format:"regexp"`                     // must match the response
-	Within Size   `key:"within" default:"64KiB" min:"1" max:"16MiB"` // size of the part of the response that is searched
+	Status Statuses `key:"status" default:"200-299" format:"statuses"`
+	Text   string   `key:"text"`                                       // must occur in the response
+	Regexp Regexp   `key:"regexp" format:"regexp"`                     // must match the response
+	Within Size     `key:"within" default:"64KiB" min:"1" max:"16MiB"` // size of the part of the response that is searched
 }
 
 // CheckTLS configures TLS for checks.
@@ -111,10 +111,10 @@ var checkKeys = []struct {
 	{"headers", []string{"http"}, func(a *ActiveCheck) bool { return a.Headers != nil }},
 	{"reuse_connections", []string{"http", "grpc"}, func(a *ActiveCheck) bool { return a.ReuseConnections }},
 	{"service", []string{"grpc"}, func(a *ActiveCheck) bool { return a.Service != "" }},
-	{"send", []string{"tcp"}, func(a *ActiveCheck) bool { return a.Send != "" }},
-	{"expect.status", []string{"http"}, func(a *ActiveCheck) bool { return a.Expect.Status != "200-299" }},
+	{"send", []string{"tcp"}, func(a *ActiveCheck) bool { return a.Send.Text != "" }},
+	{"expect.status", []string{"http"}, func(a *ActiveCheck) bool { return a.Expect.Status.Text != "200-299" }},
 	{"expect.text", []string{"http", "tcp"}, func(a *ActiveCheck) bool { return a.Expect.Text != "" }},
-	{"expect.regexp", []string{"http", "tcp"}, func(a *ActiveCheck) bool { return a.Expect.Regexp != "" }},
+	{"expect.regexp", []string{"http", "tcp"}, func(a *ActiveCheck) bool { return a.Expect.Regexp.Text != "" }},
 }
 
 // health checks rules of a service's health that involve several keys.
@@ -146,14 +146,13 @@ func (d *decoder) activeCheck(a *ActiveCheck, s *Service, key string) {
 	}
 }
 
-// Unescape replaces the escape sequences of Go's strings, such as \r, \n, \t, \\ and
-// \xHH. It returns false if one is invalid.
-func Unescape(s string) ([]byte, bool) {
-	var b []byte
+// unescape replaces the escape sequences of Go's strings, such as \r, \n, \t, \\ and
+// \xHH.
+func unescape(s string) (b []byte, err error) {
 	for s != "" {
 		c, multibyte, rest, err := strconv.UnquoteChar(s, 0)
 		if err != nil {
-			return nil, false
+			return nil, err
 		}
 		if multibyte {
 			b = utf8.AppendRune(b, c)
@@ -162,16 +161,16 @@ func Unescape(s string) ([]byte, bool) {
 		}
 		s = rest
 	}
-	return b, true
+	return b, nil
 }
 
-// Header splits "NAME: VALUE" (RFC 9110, section 5). It returns false for any other text.
-func Header(s string) (name, value string, ok bool) {
-	name, value, ok = strings.Cut(s, ":")
+// parseHeader splits "NAME: VALUE" (RFC 9110, section 5).
+func parseHeader(s string) (header [2]string, ok bool) {
+	name, value, ok := strings.Cut(s, ":")
 	if !ok || name == "" || strings.ContainsFunc(name, func(c rune) bool {
 		return !strings.ContainsRune("!#$%&'*+-.^_`|~", c) && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z')
 	}) {
-		return "", "", false
+		return header, false
 	}
-	return name, strings.Trim(value, " \t"), true
+	return [2]string{name, strings.Trim(value, " \t")}, true
 }

@@ -3,16 +3,19 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/healthcheck"
 )
 
 // defaultCheck is an active check that sets nothing.
 var defaultCheck = ActiveCheck{
 	Type: "http", Interval: 2 * time.Second, FailingInterval: time.Second, Jitter: 0.1, Timeout: time.Second,
 	Unhealthy: 3, Healthy: 2, Method: "GET", Path: "/",
-	Expect: CheckExpect{Status: "200-299", Within: 64 << 10},
+	Expect: CheckExpect{Status: typedList[string, healthcheck.Statuses]("statuses", "200-299")[0], Within: 64 << 10},
 }
 
 // parseHealth loads a service with the health given in flow style.
@@ -50,12 +53,12 @@ func TestHealthReadsEveryKey(t *testing.T) {
 				Type: "http", Interval: 5 * time.Second, FailingInterval: 500 * time.Millisecond, Jitter: 0.5, Timeout: 2 * time.Second,
 				Unhealthy: 4, Healthy: 5, MustPassFirst: true, OverridesConsul: true, Port: 9000, ReuseConnections: true,
 				TLS:    &CheckTLS{CA: "ca.pem", Cert: "c.pem", Key: "k.pem", ServerName: "star", SkipVerify: true},
-				Method: "HEAD", Path: "/health?full=1", Host: "star.example.com:80", Headers: []Secret{"X-A: b", "Authorization: Bearer x"},
-				Expect: CheckExpect{Status: "2xx, 304", Text: "ok", Regexp: "^o.", Within: 1024},
+				Method: "HEAD", Path: "/health?full=1", Host: "star.example.com:80", Headers: typedList[Secret, [2]string]("header", "X-A: b", "Authorization: Bearer x"),
+				Expect: CheckExpect{Status: typedList[string, healthcheck.Statuses]("statuses", "2xx, 304")[0], Text: "ok", Regexp: typedList[string, *regexp.Regexp]("regexp", "^o.")[0], Within: 1024},
 			}
 		})
 	f(`{ active: { type: tcp, send: 'PING\r\n', expect: { text: "+PONG" } } }`, func(h *ServiceHealth) {
-		h.Active.Type, h.Active.Send, h.Active.Expect.Text = "tcp", `PING\r\n`, "+PONG"
+		h.Active.Type, h.Active.Send, h.Active.Expect.Text = "tcp", Escaped{Text: `PING\r\n`, Value: []byte("PING\r\n")}, "+PONG"
 	})
 	f(`{ active: { type: grpc, service: greeter } }`, func(h *ServiceHealth) {
 		h.Active.Type, h.Active.Service = "grpc", "greeter"
@@ -122,8 +125,8 @@ func TestHealthRefusals(t *testing.T) {
 func TestUnescape(t *testing.T) {
 	f := func(text, want string, ok bool) {
 		t.Helper()
-		if got, gotOK := Unescape(text); string(got) != want || gotOK != ok {
-			t.Errorf("%q: %q, %v; want %q, %v", text, got, gotOK, want, ok)
+		if got, err := unescape(text); string(got) != want || (err == nil) != ok {
+			t.Errorf("%q: %q, %v; want %q, %v", text, got, err, want, ok)
 		}
 	}
 	f(`PING\r\n`, "PING\r\n", true)
@@ -137,8 +140,8 @@ func TestUnescape(t *testing.T) {
 func TestHeader(t *testing.T) {
 	f := func(text, name, value string, ok bool) {
 		t.Helper()
-		if n, v, gotOK := Header(text); n != name || v != value || gotOK != ok {
-			t.Errorf("%q: %q, %q, %v", text, n, v, gotOK)
+		if h, gotOK := parseHeader(text); h != [2]string{name, value} || gotOK != ok {
+			t.Errorf("%q: %q, %q, %v", text, h[0], h[1], gotOK)
 		}
 	}
 	f("Host: a:80", "Host", "a:80", true)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"reflect"
 	"testing"
 	"time"
@@ -146,14 +147,14 @@ health: { max_checks: 9 }
 	want := &Config{
 		Log:       Log{Level: "debug", Format: "console"},
 		AccessLog: AccessLog{Path: "/var/log/sluice/access.log", Format: "combined", Sample: 0.05, Slow: 250 * time.Millisecond},
-		Tracing:   Tracing{OTLP: "http://127.0.0.1:4318", Sample: 0.1, ServiceName: "edge", Headers: []Secret{"A: b"}},
+		Tracing:   Tracing{OTLP: "http://127.0.0.1:4318", Sample: 0.1, ServiceName: "edge", Headers: []Header{{Text: "A: b", Value: [2]string{"A", "b"}}}},
 		Admin:     Admin{Address: "0.0.0.0:9000", TokenFile: "/run/secrets/admin"},
 		Listeners: []Listener{{Name: "web", Address: ":80", Protocol: "http", HTTP2: true}, {Name: "[::1]:81", Address: "[::1]:81", Protocol: "http", HTTP2: true}},
 		Client: Client{
 			Timeouts:       ClientTimeouts{Head: time.Second, Body: 2 * time.Second, Write: 3 * time.Second, Idle: 4 * time.Second},
 			Limits:         ClientLimits{Connections: 100, ConnectionsPerAddress: 10, Head: 60 << 10, Fields: 1000, Target: 4096, Body: 10_000_000, KeptBodies: 50 << 20, Compression: 100 << 20},
 			Connections:    ClientConnections{MaxRequests: 1000, MaxAge: 10 * time.Minute},
-			TrustedProxies: []string{"10.0.0.0/8", "::1"}, Forwarded: true, RequestID: true, KeepForGoneClients: true, KeepUnderscores: true,
+			TrustedProxies: []Network{{Text: "10.0.0.0/8", Value: netip.MustParsePrefix("10.0.0.0/8")}, {Text: "::1", Value: netip.MustParsePrefix("::1/128")}}, Forwarded: true, RequestID: true, KeepForGoneClients: true, KeepUnderscores: true,
 		},
 		Consul: Consul{
 			Addresses: []string{"https://10.0.0.1:8500"},

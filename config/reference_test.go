@@ -16,11 +16,11 @@ type keyFacts struct {
 
 // keysOf returns the facts of all keys of t, in the order of the file.
 func keysOf(t reflect.Type, key string, r rules) []keyFacts {
-	switch t.Kind() {
+	switch kindIn(t) {
 	case reflect.Pointer:
 		return keysOf(t.Elem(), key, r)
 	case reflect.Slice:
-		if t.Elem().Kind() == reflect.Struct {
+		if kindIn(t.Elem()) == reflect.Struct {
 			return keysOf(t.Elem(), key+"[]", r)
 		}
 		facts := keysOf(t.Elem(), key, r)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -16,7 +17,7 @@ type ConsulRegister struct {
 	Address string   `key:"address" format:"host"` // empty: that of the first listener
 	Port    int      `key:"port" default:"0" min:"0" max:"65535"`
 	Tags    []string `key:"tags"`
-	Meta    []string `key:"meta" format:"consul_meta"`
+	Meta    []Meta   `key:"meta" format:"consul_meta"`
 
 	Check ConsulCheck `key:"check"`
 	// DeregisterCriticalAfter is how long the check may be critical before Consul
@@ -75,8 +76,7 @@ func (d *decoder) register(r *ConsulRegister) {
 	}
 	first := make(map[string]string, len(r.Meta))
 	for i, entry := range r.Meta {
-		name, _, _ := strings.Cut(entry, "=")
-		d.once(first, name, fmt.Sprintf("%s.meta[%d]", key, i), entry)
+		d.once(first, entry.Value[0], fmt.Sprintf("%s.meta[%d]", key, i), entry.Text)
 	}
 	if len(r.Meta) > maxConsulMeta {
 		d.refuse(key+".meta", "", fmt.Sprintf("%d entries: want at most %d", len(r.Meta), maxConsulMeta))
@@ -91,9 +91,12 @@ var (
 	consulMetaEntry   = regexp.MustCompile(`^([A-Za-z0-9_-]{1,128})=(.{0,512})$`)
 )
 
-// isConsulMeta reports whether s is KEY=VALUE, is allowed in the meta of a service in
-// Consul, and has no key that is reserved for Consul or sluice.
-func isConsulMeta(s string) bool {
+// parseConsulMeta parses KEY=VALUE, if it is allowed in the meta of a service in Consul and the
+// key is not reserved for Consul or sluice.
+func parseConsulMeta(s string) (meta [2]string, err error) {
 	m := consulMetaEntry.FindStringSubmatch(s)
-	return m != nil && len(m[2]) <= 512 && !strings.HasPrefix(m[1], "consul-") && !strings.HasPrefix(m[1], "sluice-")
+	if m == nil || len(m[2]) > 512 || strings.HasPrefix(m[1], "consul-") || strings.HasPrefix(m[1], "sluice-") {
+		return meta, errors.New("not an entry of a service's meta")
+	}
+	return [2]string(m[1:]), nil
 }

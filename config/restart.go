@@ -48,7 +48,7 @@ func NeedRestart(running, loaded *Config) []string {
 }
 
 func differences(a, b reflect.Value, key string) []string {
-	if a.Kind() != reflect.Struct {
+	if kindIn(a.Type()) != reflect.Struct {
 		if RestartReason(key) != "" && !reflect.DeepEqual(a.Interface(), b.Interface()) {
 			return []string{key}
 		}

@@ -171,12 +171,12 @@ func rightsBelow(t reflect.Type, key string, table map[string]right) *rightsOf {
 	switch {
 	case t.Kind() == reflect.Pointer:
 		return rightsBelow(t.Elem(), key, table)
-	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
+	case t.Kind() == reflect.Slice && kindIn(t.Elem()) == reflect.Struct:
 		return rightsBelow(t.Elem(), key+"[]", table)
-	case t.Kind() == reflect.Map && t.Elem().Kind() == reflect.Struct:
+	case t.Kind() == reflect.Map && kindIn(t.Elem()) == reflect.Struct:
 		entry := rightsBelow(t.Elem(), key+".NAME", table)
 		return &rightsOf{setters: entry.setters, entry: entry}
-	case t.Kind() != reflect.Struct:
+	case kindIn(t) != reflect.Struct:
 		r := table[key]
 		return &rightsOf{setters: ByFile | r.setters, only: r.only}
 	}

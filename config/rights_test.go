@@ -106,7 +106,7 @@ func outside(v reflect.Value, key string, rights *rightsOf, by Setter) (found []
 		}
 	case v.Kind() == reflect.Slice:
 		for i := range v.Len() {
-			if one := v.Index(i); one.Kind() == reflect.String && rights.only != nil && !rights.only.ok(one.String()) {
+			if one := v.Index(i); kindIn(one.Type()) == reflect.String && rights.only != nil && !rights.only.ok(written(one).String()) {
 				found = append(found, item(key, i))
 			}
 			found = append(found, outside(v.Index(i), item(key, i), rights, by)...)
@@ -132,7 +132,7 @@ var samples = []string{
 // randomKeys returns keys of a struct with random values, most of them of the right kind.
 func randomKeys(r *rand.Rand, t reflect.Type, depth int) any {
 	sample := func() string { return samples[r.IntN(len(samples))] }
-	switch t.Kind() {
+	switch kindIn(t) {
 	case reflect.Pointer:
 		return randomKeys(r, t.Elem(), depth)
 	case reflect.Struct:
@@ -149,12 +149,12 @@ func randomKeys(r *rand.Rand, t reflect.Type, depth int) any {
 		}
 		return keys
 	case reflect.Slice:
-		if t.Elem().Kind() == reflect.Struct {
+		if kindIn(t.Elem()) == reflect.Struct {
 			return []tags.Keys{randomKeys(r, t.Elem(), depth).(tags.Keys)}
 		}
 		return []string{sample(), sample()}[:1+r.IntN(2)]
 	case reflect.Map:
-		if t.Elem().Kind() == reflect.Struct {
+		if kindIn(t.Elem()) == reflect.Struct {
 			return tags.Keys{"x": randomKeys(r, t.Elem(), depth)}
 		}
 		return tags.Keys{sample(): sample()}
@@ -223,10 +223,10 @@ func TestEachKeyOfTheFileIsRefused(t *testing.T) {
 			}
 			var walk func(typ reflect.Type, rights *rightsOf, path []string)
 			walk = func(typ reflect.Type, rights *rightsOf, path []string) {
-				for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice && typ.Elem().Kind() == reflect.Struct {
+				for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice && kindIn(typ.Elem()) == reflect.Struct {
 					typ = typ.Elem()
 				}
-				if typ.Kind() == reflect.Struct && rights.below != nil {
+				if kindIn(typ) == reflect.Struct && rights.below != nil {
 					for _, f := range keyFields(typ) {
 						if at := rights.below[f.Tag.Get("key")]; at != rights {
 							walk(f.Type, at, append(slices.Clip(path), f.Tag.Get("key")))
@@ -234,7 +234,7 @@ func TestEachKeyOfTheFileIsRefused(t *testing.T) {
 					}
 					return
 				}
-				if typ.Kind() == reflect.Map && typ.Elem().Kind() == reflect.Struct {
+				if typ.Kind() == reflect.Map && kindIn(typ.Elem()) == reflect.Struct {
 					walk(typ.Elem(), rights.entry, append(slices.Clip(path), "x"))
 					return
 				}

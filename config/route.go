@@ -63,7 +63,7 @@ type Conditions struct {
 	Query  map[string]string `key:"query" format:"parameter"`
 	Cookie map[string]string `key:"cookie" format:"token"`
 	Scheme string            `key:"scheme" oneof:"http|https"`
-	Client []string          `key:"client" format:"network"`
+	Client []Network         `key:"client" format:"network"`
 	Not    *Conditions       `key:"not"` // none of these holds
 	Any    []Conditions      `key:"any"` // one of these holds
 
@@ -127,10 +127,8 @@ func (c *Conditions) target() (t route.Conditions) {
 	t.Queries = append(values(c.Query), t.Queries...)
 	t.Cookies = append(values(c.Cookie), t.Cookies...)
 	t.Scheme = cmp.Or(c.Scheme, t.Scheme)
-	for _, s := range c.Client {
-		if network, ok := Network(s); ok { // always: the decoder checks it
-			t.Clients = append(t.Clients, unmapped(network))
-		}
+	for _, network := range c.Client {
+		t.Clients = append(t.Clients, unmapped(network.Value))
 	}
 	if c.Not != nil {
 		not := c.Not.target()

@@ -48,6 +48,9 @@ func (l Location) MarshalText() ([]byte, error) { return []byte(l.String()), nil
 
 // masked returns a text of type t without secrets.
 func masked(text string, t reflect.Type) string {
+	if t.Kind() == reflect.Struct && kindIn(t) == reflect.String {
+		t = t.Field(0).Type
+	}
 	switch t {
 	case secretType:
 		return Secret(text).String()
@@ -117,6 +120,9 @@ func (r rules) want(t reflect.Type) string {
 
 // parse parses text into a value of type t, and reports whether the rules allow it.
 func (r rules) parse(text string, t reflect.Type) (reflect.Value, bool) {
+	if t.Kind() == reflect.Struct {
+		return r.parseTyped(text, t)
+	}
 	v, number, ok := parseScalar(text, t)
 	if !ok {
 		return v, false
@@ -132,9 +138,32 @@ func (r rules) parse(text string, t reflect.Type) (reflect.Value, bool) {
 	return v, least <= number && number <= most
 }
 
+// parseTyped parses text into a [Typed].
+func (r rules) parseTyped(text string, t reflect.Type) (v reflect.Value, ok bool) {
+	v = reflect.New(t).Elem()
+	if !isLine(text) || len(r.oneof) > 0 && !slices.Contains(r.oneof, text) {
+		return v, false
+	}
+	if text == "" && r.fallback == "" {
+		return v, true // like an absent key
+	}
+	value, err := formats[r.format].parse(text)
+	if text == "" || err != nil {
+		return v, false
+	}
+	v.Field(0).SetString(text)
+	v.Field(1).Set(reflect.ValueOf(value))
+	return v, true
+}
+
+// isLine reports whether a text has no control characters, and is valid UTF-8.
+func isLine(text string) bool {
+	return !strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f || c == '\uFFFD' })
+}
+
 // allow reports whether the rules allow a text.
 func (r rules) allow(text string) bool {
-	if strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f || c == '\uFFFD' }) {
+	if !isLine(text) {
 		return false
 	}
 	if text == "" && r.fallback == "" {

@@ -22,22 +22,20 @@ func isSocket(s string) bool {
 // Socket says who may connect to a unix socket.
 type Socket struct {
 	// Mode is the permissions of the file, in octal. Empty: 0660 with Group, else 0600.
-	Mode  string `key:"mode" format:"file_mode"`
-	User  string `key:"user"`  // name or number; empty: that of the process
-	Group string `key:"group"` // likewise
+	Mode  FileMode `key:"mode" format:"file_mode"`
+	User  string   `key:"user"`  // name or number; empty: that of the process
+	Group string   `key:"group"` // likewise
 }
 
 // Permissions returns the mode of the file and its owner; -1: that of the process.
 func (s Socket) Permissions() (mode fs.FileMode, uid, gid int, err error) {
-	text := s.Mode
 	switch {
-	case text == "" && s.Group != "":
-		text = "0660"
-	case text == "":
-		text = "0600"
-	}
-	if mode, err = parseMode(text); err != nil {
-		return 0, 0, 0, err
+	case s.Mode.Text != "":
+		mode = s.Mode.Value
+	case s.Group != "":
+		mode = 0o660
+	default:
+		mode = 0o600
 	}
 	if uid, err = s.userID(); err != nil {
 		return 0, 0, 0, err
@@ -93,7 +91,7 @@ func (d *decoder) socket(s *Socket, key, address string) {
 		key, value string
 		parse      func() (int, error)
 	}{
-		{"mode", s.Mode, func() (int, error) { return 0, nil }}, // its format is checked
+		{"mode", s.Mode.Text, func() (int, error) { return 0, nil }}, // its format is checked
 		{"user", s.User, s.userID},
 		{"group", s.Group, s.groupID},
 	} {

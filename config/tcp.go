@@ -22,7 +22,7 @@ const (
 type ProxyProtocol struct {
 	// From are the networks of proxies. Their connections must begin with a PROXY
 	// header, those of others are as without From.
-	From []string `key:"from" format:"network" required:"yes"`
+	From []Network `key:"from" format:"network" required:"yes"`
 }
 
 // ServerName sends the connections of TLS clients that ask for a server to a service.
@@ -141,7 +141,7 @@ func (s *Service) NoStreams() string {
 		return "upstream.tls"
 	case s.Balance.Policy == policySticky:
 		return "balance.policy " + policySticky
-	case s.Balance.Policy == policyHash && !slices.Contains(s.Balance.Hash.Keys, defaultHashKey):
+	case s.Balance.Policy == policyHash && !slices.Contains(s.Balance.Hash.Keys, byClientAddress):
 		return "balance.hash.keys without client_address"
 	}
 	return ""
@@ -207,7 +207,7 @@ func (d *decoder) streamBalance(s *Service, name string) {
 		d.refuse(key+".policy", policySticky,
 			"not for a service of a listener with protocol: tcp, which has no cookies: want ewma, hash, least_conn, random or round_robin")
 	case policyHash:
-		if !slices.Contains(s.Balance.Hash.Keys, defaultHashKey) {
+		if !slices.Contains(s.Balance.Hash.Keys, byClientAddress) {
 			d.refuse(key+".hash.keys", "",
 				"without client_address, the only key of a connection of a listener with protocol: tcp")
 		}

@@ -142,7 +142,7 @@ func (g *Gateway) actionsOf(r *config.Route, p *plan) (*route.Actions, error) {
 		}
 	}
 	if len(r.Allow)+len(r.Deny) > 0 {
-		a.Access = route.NewAccess(networks(r.Allow), networks(r.Deny))
+		a.Access = route.NewAccess(config.Values(r.Allow), config.Values(r.Deny))
 	}
 	a.ClientCertificate = r.ClientCertificate != ""
 	if r.BasicAuth != nil {
@@ -163,13 +163,13 @@ func (g *Gateway) actionsOf(r *config.Route, p *plan) (*route.Actions, error) {
 		if err != nil {
 			return nil, err
 		}
-		a.RateLimit = &route.RateLimit{Limiter: limiter, PerRoute: r.RateLimit.PerRoute()}
-		if !a.RateLimit.PerRoute {
-			a.RateLimit.Key, _ = route.ParseHashKey(r.RateLimit.Key) // valid: the loader checks it
-		}
+		a.RateLimit = &route.RateLimit{Limiter: limiter, PerRoute: r.RateLimit.PerRoute(), Key: r.RateLimit.Key.Value}
 	}
 	if r.Compress != nil {
-		a.Compress = compressionOf(r.Compress)
+		a.Compress = &compression.Settings{
+			Encodings: config.Values(r.Compress.Encodings), Types: slices.Concat(config.Values(r.Compress.Types)...),
+			MinBytes: int64(r.Compress.MinLength), Level: r.Compress.Level.Value,
+		}
 	}
 	if r.BodyLimit != nil {
 		a.BodyLimit = int64(*r.BodyLimit)
@@ -178,21 +178,6 @@ func (g *Gateway) actionsOf(r *config.Route, p *plan) (*route.Actions, error) {
 		return nil, nil
 	}
 	return &a, nil
-}
-
-// compressionOf returns c, which the loader has checked, for a route.
-func compressionOf(c *config.Compress) *compression.Settings {
-	s := &compression.Settings{MinBytes: int64(c.MinLength), Level: compression.Level(max(slices.Index(compression.Levels[:], c.Level), 0))}
-	for _, name := range c.Encodings {
-		if e, ok := compression.ParseEncoding(name); ok && !slices.Contains(s.Encodings, e) {
-			s.Encodings = append(s.Encodings, e)
-		}
-	}
-	for _, pattern := range c.Types {
-		types, _ := compression.ParseType(pattern)
-		s.Types = append(s.Types, types...)
-	}
-	return s
 }
 
 // withSettings returns s with the timeouts and the retries of r, which replace its own.

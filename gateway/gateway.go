@@ -520,9 +520,7 @@ func (g *Gateway) newTracer(c config.Tracing) (*tracing.Tracer, error) {
 	}
 	o.Instance, _ = os.Hostname() // without a name it is empty
 	for _, header := range c.Headers {
-		if name, value, ok := config.Header(string(header)); ok { // always: the loader checks it
-			o.Headers[name] = value
-		}
+		o.Headers[header.Value[0]] = header.Value[1]
 	}
 	return tracing.New(o)
 }

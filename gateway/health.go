@@ -14,7 +14,7 @@ import (
 func (g *Gateway) healthOf(name string, c config.Service, p *plan) (healthcheck.Settings, error) {
 	p.certificates[name] = nil
 	if c.Health.Active == nil || c.Health.Active.TLS == nil {
-		return healthSettings(&c, nil)
+		return healthSettings(&c, nil), nil
 	}
 	files, user := c.Health.Active.TLS, fmt.Sprintf("checks of service %q", name)
 	secure, err := certificates.NewClient(certificates.ClientOptions{
@@ -27,7 +27,7 @@ func (g *Gateway) healthOf(name string, c config.Service, p *plan) (healthcheck.
 		return healthcheck.Settings{}, fmt.Errorf("health.active.tls: %w", err)
 	}
 	p.certificates[name] = []certificateUse{{user, secure.Follower}}
-	return healthSettings(&c, secure)
+	return healthSettings(&c, secure), nil
 }
 
 // upstreamTLSOf returns the TLS settings of connections to the peers of a service, nil

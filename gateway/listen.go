@@ -228,7 +228,7 @@ func (g *Gateway) isServing() bool {
 func (l *listener) options() proxy.ListenerOptions {
 	o := proxy.ListenerOptions{Name: l.config.Name, HTTP2: l.config.HTTP2}
 	if l.config.ProxyProtocol != nil {
-		o.Proxies = networks(l.config.ProxyProtocol.From)
+		o.Proxies = config.Values(l.config.ProxyProtocol.From)
 	}
 	if l.config.Protocol == config.ProtocolTCP {
 		o.Streams = l.streams.Load

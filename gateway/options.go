@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"net/netip"
-	"regexp"
 	"strings"
 	"time"
 
@@ -48,7 +46,7 @@ func proxyOptions(c config.Client, accessLog *accesslog.Logger, tracer *tracing.
 			CompressionBytes:      int64(c.Limits.Compression),
 		},
 		Connections:        proxy.ConnectionLimits(c.Connections),
-		TrustedProxies:     networks(c.TrustedProxies),
+		TrustedProxies:     config.Values(c.TrustedProxies),
 		Forwarded:          c.Forwarded,
 		RequestID:          c.RequestID,
 		KeepForGoneClients: c.KeepForGoneClients,
@@ -56,17 +54,6 @@ func proxyOptions(c config.Client, accessLog *accesslog.Logger, tracer *tracing.
 		KeepDotSegments:    c.KeepDotSegments,
 	}
 	return o
-}
-
-// networks parses a list that the loader has checked.
-func networks(list []string) []netip.Prefix {
-	prefixes := make([]netip.Prefix, 0, len(list))
-	for _, s := range list {
-		if network, ok := config.Network(s); ok {
-			prefixes = append(prefixes, network)
-		}
-	}
-	return prefixes
 }
 
 // strictTransportSecurity returns the value of the field of RFC 6797, section 6.1.
@@ -231,13 +218,7 @@ func hashBound(h config.Hash) float64 {
 func affinityOf(b config.Balance) *route.Affinity {
 	switch balancer.Policy(b.Policy) {
 	case balancer.PolicyHash:
-		a := new(route.Affinity)
-		for _, s := range b.Hash.Keys {
-			if key, err := route.ParseHashKey(s); err == nil { // always: the loader checks it
-				a.Keys = append(a.Keys, key)
-			}
-		}
-		return a
+		return &route.Affinity{Keys: config.Values(b.Hash.Keys)}
 	case balancer.PolicySticky:
 		return &route.Affinity{
 			Cookie:           b.Sticky.Cookie,
@@ -303,17 +284,14 @@ func registrationSettings(r config.Revision, listener string, secure bool) *regi
 
 // healthSettings returns the health settings of a service. secure has the certificates of
 // active checks; nil: without TLS.
-func healthSettings(c *config.Service, secure *certificates.Client) (healthcheck.Settings, error) {
+func healthSettings(c *config.Service, secure *certificates.Client) healthcheck.Settings {
 	h := &c.Health
 	s := healthcheck.Settings{Passive: passiveSettings(h.Passive)}
 	if h.Active == nil {
-		return s, nil
+		return s
 	}
 	// Another port may be that of another server.
-	probe, err := newProbe(h.Active, secure, c.Upstream.UsesHTTP2() && h.Active.Port == 0)
-	if err != nil {
-		return s, fmt.Errorf("health.active: %w", err)
-	}
+	probe := newProbe(h.Active, secure, c.Upstream.UsesHTTP2() && h.Active.Port == 0)
 	s.Active = &healthcheck.Active{
 		Probe:              probe,
 		Interval:           h.Active.Interval,
@@ -326,7 +304,7 @@ func healthSettings(c *config.Service, secure *certificates.Client) (healthcheck
 		MustPassFirst:      h.Active.MustPassFirst,
 		OverridesRegistry:  h.Active.OverridesConsul,
 	}
-	return s, nil
+	return s
 }
 
 func passiveSettings(p config.Passive) healthcheck.Passive {
@@ -351,37 +329,21 @@ func passiveSettings(p config.Passive) healthcheck.Passive {
 }
 
 // newProbe returns the probe of a check. http2: a check of type http uses HTTP/2.
-func newProbe(a *config.ActiveCheck, secure *certificates.Client, http2 bool) (healthcheck.Probe, error) {
-	expect := healthcheck.Expectation{Text: a.Expect.Text, Within: int(a.Expect.Within)}
-	var err error
-	if a.Expect.Regexp != "" {
-		if expect.Regexp, err = regexp.Compile(a.Expect.Regexp); err != nil {
-			return nil, err
-		}
-	}
+func newProbe(a *config.ActiveCheck, secure *certificates.Client, http2 bool) healthcheck.Probe {
+	expect := healthcheck.Expectation{Text: a.Expect.Text, Regexp: a.Expect.Regexp.Value, Within: int(a.Expect.Within)}
 	var tlsConfig func() *tls.Config
 	if secure != nil {
 		tlsConfig = secure.Config
 	}
 	switch a.Type {
 	case "grpc":
-		return healthcheck.NewGRPC(healthcheck.GRPCOptions{Service: a.Service, TLS: tlsConfig, Reuse: a.ReuseConnections}), nil
+		return healthcheck.NewGRPC(healthcheck.GRPCOptions{Service: a.Service, TLS: tlsConfig, Reuse: a.ReuseConnections})
 	case "tcp":
-		send, _ := config.Unescape(string(a.Send)) // valid: the loader checks it
-		return healthcheck.NewTCP(healthcheck.TCPOptions{Send: send, Expect: expect, TLS: tlsConfig}), nil
-	}
-	status, err := healthcheck.ParseStatuses(a.Expect.Status)
-	if err != nil {
-		return nil, err
+		return healthcheck.NewTCP(healthcheck.TCPOptions{Send: a.Send.Value, Expect: expect, TLS: tlsConfig})
 	}
 	o := healthcheck.HTTPOptions{
-		Method: a.Method, Path: string(a.Path), Host: a.Host,
-		Status: status, Body: expect, TLS: tlsConfig, Reuse: a.ReuseConnections, HTTP2: http2,
+		Method: a.Method, Path: string(a.Path), Host: a.Host, Headers: config.Values(a.Headers),
+		Status: a.Expect.Status.Value, Body: expect, TLS: tlsConfig, Reuse: a.ReuseConnections, HTTP2: http2,
 	}
-	for _, header := range a.Headers {
-		if name, value, ok := config.Header(string(header)); ok { // always: the loader checks it
-			o.Headers = append(o.Headers, [2]string{name, value})
-		}
-	}
-	return healthcheck.NewHTTP(o), nil
+	return healthcheck.NewHTTP(o)
 }

@@ -30,11 +30,8 @@ func TestProtocolOfChecks(t *testing.T) {
 	} {
 		c := &config.Service{Upstream: config.Upstream{Protocol: test.protocol}}
 		c.Health.Active = &config.ActiveCheck{Type: "http", Method: "GET", Path: "/", Port: test.port}
-		c.Health.Active.Expect.Status = "200"
-		s, err := healthSettings(c, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c.Health.Active.Expect.Status.Value, _ = healthcheck.ParseStatuses("200")
+		s := healthSettings(c, nil)
 		if err := s.Active.Probe.Check(t.Context(), healthcheck.Target{Address: peer.Listener.Addr().String()}); err != nil {
 			t.Error(err)
 		}

@@ -32,7 +32,7 @@ func TestTiersAndSubsets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := tiersOf([]config.Tier{{Nodes: []string{"local", "n2"}}, {Tags: []string{"a"}, Meta: []string{"zone=b", "x=y=z"}}})
+	got := tiersOf([]config.Tier{{Nodes: []string{"local", "n2"}}, {Tags: []string{"a"}, Meta: []config.Meta{{Value: [2]string{"zone", "b"}}, {Value: [2]string{"x", "y=z"}}}}})
 	want := []balancer.Selector{
 		{Nodes: []string{host, "n2"}},
 		{Tags: []string{"a"}, Meta: map[string]string{"zone": "b", "x": "y=z"}},

@@ -22,6 +22,7 @@ func TestEveryPolicyCanBeConfigured(t *testing.T) {
 
 func TestAffinityOfPolicies(t *testing.T) {
 	sticky := config.Sticky{Cookie: "c", Path: "/", SameSite: "lax"}
+	header, path := route.HashKey{Source: route.HashHeader, Name: "x-user"}, route.HashKey{Source: route.HashPath}
 	f := func(b config.Balance, want *route.Affinity) {
 		t.Helper()
 		if got := affinityOf(b); !reflect.DeepEqual(got, want) {
@@ -29,8 +30,8 @@ func TestAffinityOfPolicies(t *testing.T) {
 		}
 	}
 	f(config.Balance{Policy: "ewma", Sticky: sticky}, nil)
-	f(config.Balance{Policy: "hash", Hash: config.Hash{Keys: []string{"header X-User", "path"}}, Sticky: sticky}, &route.Affinity{
-		Keys: []route.HashKey{{Source: route.HashHeader, Name: "x-user"}, {Source: route.HashPath}},
+	f(config.Balance{Policy: "hash", Hash: config.Hash{Keys: []config.HashKey{{Value: header}, {Value: path}}}, Sticky: sticky}, &route.Affinity{
+		Keys: []route.HashKey{header, path},
 	})
 	f(config.Balance{Policy: "sticky", Sticky: sticky}, &route.Affinity{Cookie: "c", CookieAttributes: "; Path=/; HttpOnly; SameSite=Lax"})
 	f(config.Balance{Policy: "sticky", Sticky: config.Sticky{

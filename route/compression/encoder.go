@@ -2,6 +2,7 @@ package compression
 
 import (
 	"io"
+	"slices"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -18,8 +19,13 @@ const (
 	levels
 )
 
-// Levels are the names of the levels.
-var Levels = [levels]string{"fast", "default", "best"}
+// ParseLevel returns the level with that name.
+func ParseLevel(name string) (l Level, ok bool) {
+	i := slices.Index(levelNames[:], name)
+	return Level(max(i, 0)), i >= 0
+}
+
+var levelNames = [levels]string{"fast", "default", "best"}
 
 // A kind is a coding at a level. stateBytes is the memory of an encoder with its output:
 // TestStateBytes measures it.

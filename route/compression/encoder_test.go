@@ -18,7 +18,7 @@ import (
 func eachKind(t *testing.T, f func(t *testing.T, e Encoding, l Level)) {
 	for _, e := range Encodings {
 		for l := range levels {
-			t.Run(fmt.Sprint(e, " ", Levels[l]), func(t *testing.T) { f(t, e, l) })
+			t.Run(fmt.Sprint(e, " ", levelNames[l]), func(t *testing.T) { f(t, e, l) })
 		}
 	}
 }
@@ -197,7 +197,7 @@ func BenchmarkLevels(b *testing.B) {
 	content := samples()[:64<<10]
 	for _, e := range Encodings {
 		for l := range levels {
-			b.Run(fmt.Sprint(e, " ", Levels[l]), func(b *testing.B) {
+			b.Run(fmt.Sprint(e, " ", levelNames[l]), func(b *testing.B) {
 				var s Encoders
 				b.SetBytes(int64(len(content)))
 				length := 0

@@ -35,9 +35,7 @@ func NewReader(c *config.Config) Reader {
 	r.prefixes = r.catalog.TagPrefixes()
 	r.own = r.catalog.Reads(config.DialectSluice)
 	r.text = fmt.Sprintf("%q %q %+v %+v %s", r.catalog.Tags, r.catalog.DefaultRule, r.catalog.Fabio, r.catalog.Traefik, r.dc)
-	if text := r.catalog.Traefik.DefaultRule; text != "" {
-		r.rule, _ = traefik.ParseDefaultRule(text) // valid: the loader checks it
-	}
+	r.rule = r.catalog.Traefik.DefaultRule.Value
 	return r
 }
 

@@ -1,0 +1,117 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"reflect"
+	"regexp"
+	"strconv"
+
+	"sluice/healthcheck"
+	"sluice/route"
+	"sluice/route/compression"
+	"sluice/tags/traefik"
+)
+
+// Typed is a text of the file with what it means. The decoder parses the text, by the format of
+// the field. T is string, [Secret] or [Location]. The zero value is an absent key.
+type Typed[T ~string, V any] struct {
+	Text  T
+	Value V
+}
+
+// The types of keys whose text is parsed.
+type (
+	Header    = Typed[Secret, [2]string] // name and value of a field; Secret because of credentials
+	Meta      = Typed[string, [2]string] // key and value
+	Network   = Typed[string, netip.Prefix]
+	HashKey   = Typed[string, route.HashKey]
+	Escaped   = Typed[Secret, []byte]
+	Statuses  = Typed[string, healthcheck.Statuses]
+	Regexp    = Typed[string, *regexp.Regexp]
+	FileMode  = Typed[string, fs.FileMode]
+	Rule      = Typed[string, *traefik.Template]
+	Encoding  = Typed[string, compression.Encoding]
+	MediaType = Typed[string, compression.Types]
+	Level     = Typed[string, compression.Level]
+)
+
+// typedList returns valid texts of a format.
+func typedList[T ~string, V any](format string, texts ...T) []Typed[T, V] {
+	list := make([]Typed[T, V], len(texts))
+	for i, text := range texts {
+		v, _ := (&rules{format: format}).parseTyped(string(text), reflect.TypeFor[Typed[T, V]]())
+		list[i] = v.Interface().(Typed[T, V])
+	}
+	return list
+}
+
+// Values returns what the texts of a list mean.
+func Values[T ~string, V any](list []Typed[T, V]) []V {
+	values := make([]V, len(list))
+	for i, t := range list {
+		values[i] = t.Value
+	}
+	return values
+}
+
+// MetaOf returns the entries by key, nil for none.
+func MetaOf(entries []Meta) map[string]string {
+	var meta map[string]string
+	for _, entry := range entries {
+		if meta == nil {
+			meta = make(map[string]string, len(entries))
+		}
+		meta[entry.Value[0]] = entry.Value[1]
+	}
+	return meta
+}
+
+// String returns the text, masked if it may be a secret.
+func (t Typed[T, V]) String() string { return fmt.Sprint(t.Text) }
+
+// GoString masks a secret in %#v.
+func (t Typed[T, V]) GoString() string { return strconv.Quote(t.String()) }
+
+// MarshalText masks a secret in JSON.
+func (t Typed[T, V]) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+func (Typed[T, V]) isTyped() {}
+
+// kindIn returns the kind of a type as the file has it: that of a [Typed] is String.
+func kindIn(t reflect.Type) reflect.Kind {
+	if t.Kind() == reflect.Struct && t.Implements(reflect.TypeFor[interface{ isTyped() }]()) {
+		return reflect.String
+	}
+	return t.Kind()
+}
+
+// written returns the text of a value that is one in the file.
+func written(v reflect.Value) reflect.Value {
+	if v.Kind() == reflect.Struct {
+		return v.Field(0)
+	}
+	return v
+}
+
+// typed returns the rule for the texts that parse accepts.
+func typed[V any](want string, parse func(string) (V, error)) format {
+	return format{
+		want:  want,
+		ok:    func(s string) bool { _, err := parse(s); return err == nil },
+		parse: func(s string) (any, error) { return parse(s) },
+	}
+}
+
+// known returns the parser of the words that parse knows.
+func known[V any](parse func(string) (V, bool)) func(string) (V, error) {
+	return func(s string) (v V, err error) {
+		v, ok := parse(s)
+		if !ok {
+			err = errors.New("unknown")
+		}
+		return v, err
+	}
+}
