@@ -13,6 +13,7 @@ import (
 	"sluice/admin/series"
 	"sluice/balancer"
 	"sluice/config"
+	"sluice/config/live"
 	"sluice/consul/registration"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
@@ -156,7 +157,7 @@ func complete(o Options) Options {
 		o.History = new(config.History)
 	}
 	if o.Sources == nil {
-		o.Sources = func() []SourceStatus { return nil }
+		o.Sources = func() []live.Status { return nil }
 	}
 	if o.Events == nil {
 		o.Events = events.New()

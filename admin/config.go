@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/config"
+	"sluice/config/live"
 	"sluice/operator"
 )
 
@@ -95,7 +96,7 @@ const (
 	sourceWaiting = "waiting"
 )
 
-func describeStatus(s SourceStatus) Source {
+func describeStatus(s live.Status) Source {
 	d := Source{SourceInUse: describeSource(s.Source), Offered: s.Offered, Since: moment(s.Since), State: sourceInUse, Errors: []string{}}
 	if s.Source.Pin != nil {
 		d.State = sourcePinned
@@ -193,14 +194,6 @@ func (h *handler) revision(w http.ResponseWriter, number string) (config.Revisio
 	return revision, true
 }
 
-// Errors of Options.RollBack, beside operator.ErrTakeover, whose answer is 503.
-var (
-	ErrNoRevision = errors.New("no revision")
-	ErrNoHistory  = errors.New("config.history is not set: a rollback would not outlive the process")
-	ErrChanged    = errors.New("the configuration in use is another one")
-	ErrInvalid    = errors.New("cannot use revision")
-)
-
 // rollback answers POST /api/config/rollback?number=N with the new revision. ?why= is kept
 // with it. The field If-Match has the hash of the configuration that the client has seen
 // (RFC 9110, section 13.1.1; without it 428 of RFC 6585).
@@ -234,13 +227,13 @@ func (h *handler) rollback(w http.ResponseWriter, r *http.Request) {
 
 func rollbackStatus(err error) int {
 	switch {
-	case errors.Is(err, ErrNoRevision):
+	case errors.Is(err, live.ErrNoRevision):
 		return http.StatusNotFound
-	case errors.Is(err, ErrChanged):
+	case errors.Is(err, live.ErrChanged):
 		return http.StatusPreconditionFailed
-	case errors.Is(err, ErrInvalid):
+	case errors.Is(err, live.ErrInvalid):
 		return http.StatusUnprocessableEntity
-	case errors.Is(err, ErrNoHistory):
+	case errors.Is(err, live.ErrNoHistory):
 		return http.StatusConflict
 	}
 	return http.StatusServiceUnavailable

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/config"
+	"sluice/config/live"
 	"sluice/route"
 )
 
@@ -154,14 +155,14 @@ func TestSinceOfSources(t *testing.T) {
 	read, refused := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
 	refusal := &config.Refusal{Time: refused, Source: "sluice.yaml", Err: errors.New("bad")}
 	for _, c := range []struct {
-		status SourceStatus
+		status live.Status
 		state  string
 		since  time.Time
 	}{
-		{SourceStatus{Refused: refusal}, sourceRefused, refused},
-		{SourceStatus{Since: read, Refused: refusal}, sourceRefused, refused},
-		{SourceStatus{Since: read}, sourceInUse, read},
-		{SourceStatus{Since: read, Refused: refusal, Stale: errors.New("no answer")}, sourceStale, read},
+		{live.Status{Refused: refusal}, sourceRefused, refused},
+		{live.Status{Since: read, Refused: refusal}, sourceRefused, refused},
+		{live.Status{Since: read}, sourceInUse, read},
+		{live.Status{Since: read, Refused: refusal, Stale: errors.New("no answer")}, sourceStale, read},
 	} {
 		if got := describeStatus(c.status); got.State != c.state || !got.Since.Equal(c.since) {
 			t.Errorf("%+v: %s since %s, want %s since %s", c.status, got.State, got.Since, c.state, c.since)

@@ -18,6 +18,7 @@ import (
 	"sluice/balancer"
 	"sluice/certificates"
 	"sluice/config"
+	"sluice/config/live"
 	"sluice/consul"
 	"sluice/consul/registration"
 	"sluice/discovery"
@@ -90,8 +91,8 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		Pools:   poolsOf(pool),
 		Table:   func() *route.Table { return table },
 		History: past,
-		Sources: func() []SourceStatus {
-			return []SourceStatus{{Source: config.Source{Name: "consul_kv:sluice/"}, Stale: errors.New("no answer")}}
+		Sources: func() []live.Status {
+			return []live.Status{{Source: config.Source{Name: "consul_kv:sluice/"}, Stale: errors.New("no answer")}}
 		},
 		Watches: func() []discovery.WatchStatus {
 			return []discovery.WatchStatus{

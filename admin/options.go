@@ -12,6 +12,7 @@ import (
 	"sluice/balancer"
 	"sluice/certificates"
 	"sluice/config"
+	"sluice/config/live"
 	"sluice/consul/registration"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
@@ -50,7 +51,7 @@ type Options struct {
 	History *config.History
 
 	// Sources returns the state of the sources of the configuration.
-	Sources func() []SourceStatus
+	Sources func() []live.Status
 
 	// Rebuild returns the configuration of a revision of an earlier process.
 	Rebuild func(config.Revision) (*config.Config, error)
@@ -154,16 +155,6 @@ type Options struct {
 
 	// Log gets errors that no client sees, and orders.
 	Log zerolog.Logger
-}
-
-// SourceStatus is the state of a source of documents.
-type SourceStatus struct {
-	Source  config.Source // in use
-	Unused  bool          // it has no documents in use
-	Offered string        // its own revision of what it says now; empty: not known
-	Since   time.Time     // when Stale became what it is
-	Stale   error         // why it cannot be read; nil: it can
-	Refused *config.Refusal
 }
 
 // CertificateStatus is the state of a certificate, and its use.

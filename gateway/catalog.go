@@ -17,7 +17,6 @@ import (
 // methods, except found, list and status.
 type finder struct {
 	gateway *Gateway
-	changed chan struct{} // capacity 1: services has changed
 	applied chan struct{} // closed when the first services are in use, or no catalog is configured
 
 	selection *consulsource.Selection // of the watch; nil: none
@@ -32,7 +31,7 @@ type finder struct {
 }
 
 func newFinder(g *Gateway) *finder {
-	return &finder{gateway: g, changed: make(chan struct{}, 1), applied: make(chan struct{}), stop: func() {}}
+	return &finder{gateway: g, applied: make(chan struct{}), stop: func() {}}
 }
 
 // expect sets the services until Consul answers.
@@ -93,15 +92,7 @@ func (f *finder) found(services []consulsource.CatalogService) {
 	f.mu.Lock()
 	f.services, f.answered = services, true
 	f.mu.Unlock()
-	f.poke()
-}
-
-// poke makes the goroutine that reloads apply what was found.
-func (f *finder) poke() {
-	select {
-	case f.changed <- struct{}{}:
-	default:
-	}
+	f.gateway.documents.Again()
 }
 
 // list returns the services, and whether Consul has answered.
@@ -133,15 +124,16 @@ func (f *finder) status() (consulsource.CatalogStatus, bool) {
 // cannot be used. A file that they lack may exist by then.
 const applyFoundRetry = 5 * time.Second
 
-// applyFound applies the services found in the catalog, and reports whether it succeeded.
-func (g *Gateway) applyFound(ctx context.Context) bool {
+// applyFound applies c, the configuration of the documents in use, with the services found in the catalog and
+// the given shares of now, and reports whether it succeeded.
+func (g *Gateway) applyFound(ctx context.Context, c *config.Config) bool {
 	defer func() {
 		if _, answered := g.finder.list(); answered {
 			g.finder.setApplied()
 		}
 	}()
 	before := g.effective.Load()
-	if err := g.apply(ctx, g.history.Current().Config); err != nil {
+	if err := g.apply(ctx, c); err != nil {
 		if text := err.Error(); text != g.finder.lastError {
 			g.finder.lastError = text
 			g.log.Error().Err(err).Stringer("again_in", g.waits.applyFound).Msg("catalog: the found services cannot be used")
@@ -155,6 +147,7 @@ func (g *Gateway) applyFound(ctx context.Context) bool {
 		g.log.Info().Strs("added", added).Strs("gone", removed).Int("services", len(now.Services)).Msg("services found in the catalog")
 		g.tellFound(added, removed)
 	}
+	g.recordShares()
 	return true
 }
 

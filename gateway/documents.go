@@ -1,308 +1,71 @@
 package gateway
 
 import (
-	"cmp"
 	"context"
-	"fmt"
-	"reflect"
-	"slices"
-	"sync"
 	"time"
 
-	"github.com/rs/zerolog"
-
-	"sluice/admin"
 	"sluice/config"
 	"sluice/config/live"
-	"sluice/observe/events"
-	"sluice/observe/panics"
 )
 
-// documents follows the dynamic sources of the configuration. Its methods may be called
-// concurrently, but follow by one goroutine.
-type documents struct {
-	newSource func(y config.Dynamic, before config.Source) live.Source
-	events    *events.Feed
-	log       zerolog.Logger
-	changed   chan struct{} // capacity 1: a source has reported something new
-
-	mu sync.Mutex
-	// mu guards the fields below.
-	paused  bool
-	sources []*followed // in the order of the configuration
-}
-
-// followed is a dynamic source that is followed.
-type followed struct {
-	spec  config.Dynamic
-	first chan struct{} // closed after the first report
-	stop  func()        // ends Run, and waits for that; nil: it does not run
-
-	// The mu of documents guards the fields below.
-
-	memory live.Memory
-	expiry *time.Timer // runs until some of memory ceases to count; nil: nothing does
-	known  bool        // memory has what the source said, not only what it said to an earlier process
-	failed error       // of the last report
-	// What was told of failed, and of what memory has lost.
-	told, missing error
-	since         time.Time // when problem became what it is
-}
-
-func newDocuments(newSource func(config.Dynamic, config.Source) live.Source, feed *events.Feed, log zerolog.Logger) *documents {
-	return &documents{newSource: newSource, events: feed, log: log, changed: make(chan struct{}, 1)}
-}
-
-// follow follows these sources and no others. used are the documents in use.
-func (d *documents) follow(ctx context.Context, list []config.Dynamic, used []config.Source) {
-	for _, stop := range d.change(ctx, list, used) {
-		stop()
-	}
-}
-
-// change starts to follow the sources that are new, and returns what ends those that are not in list.
-func (d *documents) change(ctx context.Context, list []config.Dynamic, used []config.Source) (ended []func()) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	before := d.sources
-	d.sources = nil
-	for _, y := range list {
-		if d.findLocked(y.Name()) != nil {
-			continue
-		}
-		i := slices.IndexFunc(before, func(f *followed) bool { return f.spec.Name() == y.Name() })
-		if i >= 0 && reflect.DeepEqual(before[i].spec, y) {
-			d.sources = append(d.sources, before[i])
-			before = slices.Delete(slices.Clone(before), i, i+1)
-			continue
-		}
-		f := &followed{spec: y, first: make(chan struct{}), memory: live.Memory{Empties: y.Empties(), State: stateOf(y, used)}}
-		if i >= 0 { // another setting of the same source
-			f.known, f.memory.State = before[i].known, before[i].memory.State
-		}
-		d.sources = append(d.sources, f)
-	}
-	for _, f := range before {
-		if f.stop != nil {
-			ended = append(ended, f.stop)
-		}
-		f.expireAt(time.Time{}, nil)
-	}
-	for _, f := range d.sources {
-		if f.stop == nil && !d.paused {
-			d.startLocked(ctx, f)
-		}
-	}
-	return ended
-}
-
-// startLocked starts to follow f. The caller holds d.mu.
-func (d *documents) startLocked(ctx context.Context, f *followed) {
-	source := d.newSource(f.spec, f.memory.State)
-	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() {
-		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
-			_ = source.Run(ctx, func(r live.Report) { d.report(f, r) }) // ends with ctx
-		})
-	})
-	f.stop = func() {
-		cancel()
-		running.Wait()
-	}
-}
-
-// report takes a report of f.
-func (d *documents) report(f *followed, r live.Report) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	news := r.Err == nil || !closed(f.first)
-	if f.failed = r.Err; r.Err == nil {
-		f.known = true
-		f.expireAt(f.memory.Take(r, time.Now()), func() { d.expire(f) })
-	}
-	d.stateLocked(f)
-	if !closed(f.first) {
-		close(f.first)
-	}
-	if news {
-		d.poke()
-	}
-}
-
-// stateLocked tells whether what f says is known, and whether it has lost something.
-func (d *documents) stateLocked(f *followed) {
-	name, missing := f.spec.Name(), f.memory.Problem()
-	tell := func(before, now error, fails, works string) {
-		switch {
-		case now != nil && before == nil:
-			d.log.Warn().Err(now).Str("source", name).Msg(fails)
-			d.events.Add(events.Event{Kind: events.KindSourceFails, Level: events.Warning, Text: fmt.Sprintf("%s: %s: %v", name, fails, now)})
-		case now == nil && before != nil:
-			d.log.Info().Str("source", name).Msg(works)
-			d.events.Add(events.Event{Kind: events.KindSourceWorks, Text: fmt.Sprintf("%s: %s", name, works)})
-		}
-	}
-	tell(f.told, f.failed, "a source of the configuration cannot be read: what it said last stays in use", "the source of the configuration can be read again")
-	tell(f.missing, missing, "a source of the configuration has lost documents: they stay in use", "the source of the configuration lacks nothing any more")
-	if err := cmp.Or(f.failed, missing); (err == nil) != (f.problem() == nil) || f.since.IsZero() {
-		f.since = time.Now()
-	}
-	f.told, f.missing = f.failed, missing
-}
-
-// problem is why what f says is not known, or is not all there; nil: it is.
-func (f *followed) problem() error { return cmp.Or(f.told, f.missing) }
-
-// expire removes what f has lost long ago, unless it cannot be read now: then its next report does.
-func (d *documents) expire(f *followed) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if f.failed != nil || !slices.Contains(d.sources, f) {
-		return
-	}
-	f.expireAt(f.memory.Expire(time.Now()), func() { d.expire(f) })
-	d.stateLocked(f)
-	d.poke()
-}
-
-// expireAt makes expire be called at a time; zero: never. The mu of documents guards it.
-func (f *followed) expireAt(at time.Time, expire func()) {
-	if f.expiry != nil {
-		f.expiry.Stop()
-		f.expiry = nil
-	}
-	if !at.IsZero() {
-		f.expiry = time.AfterFunc(max(time.Until(at), time.Millisecond), func() {
-			defer panics.Contain(panics.Task, nil)
-			expire()
-		})
-	}
-}
-
-// poke says that a source says something new.
-func (d *documents) poke() {
-	select {
-	case d.changed <- struct{}{}:
-	default:
-	}
-}
-
-// stateOf returns what a source said last, to this process or to an earlier one.
-func stateOf(y config.Dynamic, used []config.Source) config.Source {
-	for _, s := range used {
-		if s.Name == y.Name() {
-			return s.LastSaid()
-		}
-	}
-	return config.Source{Name: y.Name(), Kind: y.Kind()}
-}
-
-func (d *documents) findLocked(name string) *followed {
-	i := slices.IndexFunc(d.sources, func(f *followed) bool { return f.spec.Name() == name })
-	if i < 0 {
-		return nil
-	}
-	return d.sources[i]
-}
-
-// latest returns what each source said last.
-func (d *documents) latest() []config.Source {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var list []config.Source
-	for _, f := range d.sources {
-		if f.known {
-			list = append(list, f.memory.State)
-		}
-	}
-	return list
-}
-
-// await waits until each source has reported, at most for timeout, and returns the names of
-// those that have not.
-func (d *documents) await(ctx context.Context, timeout time.Duration) (silent []string) {
-	d.mu.Lock()
-	sources := slices.Clone(d.sources)
-	d.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	for _, f := range sources {
-		select {
-		case <-f.first:
-		case <-ctx.Done():
-			if !closed(f.first) {
-				silent = append(silent, f.spec.Name())
+// documentOptions returns what the documents of the configuration work with.
+func (g *Gateway) documentOptions() live.Options {
+	return live.Options{
+		NewSource: g.newDocumentSource,
+		Apply: func(ctx context.Context, c *config.Config) (*config.Config, error) {
+			if err := g.apply(ctx, c); err != nil {
+				return nil, err
 			}
-		}
-	}
-	return silent
-}
-
-// missing returns the sources that have never said anything and have no documents in use, with
-// reasons.
-func (d *documents) missing(used []config.Source) (missing []string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, f := range d.sources {
-		if f.known || slices.ContainsFunc(used, func(s config.Source) bool { return s.Name == f.spec.Name() }) {
-			continue
-		}
-		why := "no answer yet"
-		if f.told != nil {
-			why = f.told.Error()
-		}
-		missing = append(missing, "dynamic source "+f.spec.Name()+": "+why)
-	}
-	return missing
-}
-
-// reread reads the files again: somebody has asked for it.
-func (d *documents) reread() {
-	d.mu.Lock()
-	sources := slices.Clone(d.sources)
-	d.mu.Unlock()
-	for _, f := range sources {
-		if f.spec.Kind() == config.KindFile {
-			said, err := config.ReadFiles(f.spec.File)
-			d.report(f, live.Report{Said: said, Err: err})
-		}
+			g.finder.follow(ctx, c)
+			return g.effective.Load(), nil
+		},
+		Again:   g.applyFound,
+		Applied: g.registerAs,
+		Settled: func() { g.shares.reconsider() },
+		Reload:  g.reopen,
+		Order:   g.owner.order,
+		Events:  g.events,
+		Log:     g.log,
 	}
 }
 
-// end stops following.
-func (d *documents) end() {
-	d.follow(context.Background(), nil, nil)
+// followDocuments follows the documents and the catalog until ctx ends.
+func (g *Gateway) followDocuments(ctx context.Context) {
+	defer func() { g.finder.stop() }()
+	g.finder.follow(ctx, g.history.Current().Config)
+	g.documents.Run(ctx, g.waits.warm, g.waits.applyFound)
 }
 
-// pause stops following until resume: a new process follows the sources.
-func (d *documents) pause() {
-	d.mu.Lock()
-	d.paused = true
-	var ended []func()
-	for _, f := range d.sources {
-		if f.stop != nil {
-			ended = append(ended, f.stop)
-			f.stop = nil
-		}
+// Reload requests that the configuration is loaded again and applied: see live.Manager.Reload. It
+// also opens the file of the access log again, and reads the tokens of the admin API again.
+func (g *Gateway) Reload() { g.documents.Reload() }
+
+// reopen opens again what a reload opens beside the configuration, and tells systemd of the reload.
+func (g *Gateway) reopen() (done func()) {
+	g.options.Systemd.Reloading()
+	if err := g.accessLog.Load().Reopen(); err != nil {
+		g.log.Error().Err(err).Msg("access log: cannot be opened again, the old file stays in use")
 	}
-	d.mu.Unlock()
-	for _, stop := range ended {
-		stop()
+	tokens := g.tokens.Load()
+	if again, err := readTokens(tokens.operateFile, tokens.lookFile); err == nil {
+		g.tokens.Store(again)
+	} else {
+		g.log.Error().Err(err).Msg("the tokens of the admin API cannot be read again: the old ones stay in use")
 	}
+	return func() { g.options.Systemd.Reloaded(g.status()) }
 }
 
-// resume ends pause. The next follow starts the sources.
-func (d *documents) resume() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.paused = false
-}
-
-func (d *documents) isPaused() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.paused
+// awaitDocuments waits until what the dynamic sources say is in use, at most for timeout.
+func (g *Gateway) awaitDocuments(ctx context.Context, timeout time.Duration) {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-g.documents.Settled():
+	case <-timer.C:
+		g.log.Warn().Strs("missing", g.documents.Missing()).Stringer("waited", timeout).
+			Msg("not all dynamic sources have answered: what they said last is in use")
+	case <-ctx.Done():
+	}
 }
 
 // newDocumentSource returns the source of a key of "dynamic".
@@ -319,41 +82,4 @@ func (g *Gateway) newDocumentSource(y config.Dynamic, before config.Source) live
 		g.log.Warn().Err(err).Str("files", y.File).
 			Msg("the file system does not report changes: sluice reads the files every 10 seconds")
 	}}
-}
-
-// sourceStatuses returns the state of the sources of the configuration in use, and of those
-// that a refused file names, for the admin API.
-func (g *Gateway) sourceStatuses() []admin.SourceStatus {
-	used := g.history.Current().Sources
-	refused := g.refusals.all()
-	g.documents.mu.Lock()
-	defer g.documents.mu.Unlock()
-	var list []admin.SourceStatus
-	for _, s := range used {
-		list = append(list, admin.SourceStatus{Source: s})
-	}
-	for _, f := range g.documents.sources {
-		name := f.spec.Name()
-		i := slices.IndexFunc(list, func(s admin.SourceStatus) bool { return s.Source.Name == name })
-		if i < 0 {
-			list = append(list, admin.SourceStatus{Source: config.Source{Name: name, Kind: f.spec.Kind()}, Unused: true})
-			i = len(list) - 1
-		}
-		s := &list[i]
-		s.Since = f.since
-		if f.known {
-			s.Offered = f.memory.State.Revision
-		}
-		if err := f.problem(); err != nil {
-			s.Stale = err
-		} else if !f.known {
-			s.Stale = errNoAnswer
-		}
-	}
-	for i := range list {
-		if r, ok := refused[list[i].Source.Name]; ok {
-			list[i].Refused = &r
-		}
-	}
-	return list
 }

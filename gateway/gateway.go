@@ -18,6 +18,7 @@ import (
 	"sluice/certificates"
 	"sluice/certificates/acme"
 	"sluice/config"
+	"sluice/config/live"
 	"sluice/consul"
 	"sluice/consul/registration"
 	"sluice/discovery"
@@ -69,25 +70,12 @@ type Options struct {
 
 // Gateway is a running sluice. Its methods may be called concurrently.
 type Gateway struct {
-	options Options
-	logs    *logs.Writer
-	log     zerolog.Logger
-	started *config.Config // the first configuration, with the values in use of keys that need a restart
-	history config.History
-	first   firstConfiguration
-
-	// What the configuration file says, for the goroutine that reloads.
-
-	file    config.Source
-	fileErr error            // why it cannot be read
-	offered []config.Dynamic // the dynamic sources that it names
-	alone   *config.Built    // of the file just read without its dynamic sources; nil: built again
-
-	documents *documents
-	refusals  refusals
-	notes     string        // the latest warnings about the configuration, as logged
-	settled   chan struct{} // closed when the dynamic sources have said something, and it is applied
-	rollbacks chan order
+	options   Options
+	logs      *logs.Writer
+	log       zerolog.Logger
+	started   *config.Config // the first configuration, with the values in use of keys that need a restart
+	history   *config.History
+	documents *live.Manager
 	// effective is the configuration in use: the latest of history, merged with the
 	// services found in the catalog.
 	effective atomic.Pointer[config.Config]
@@ -124,7 +112,6 @@ type Gateway struct {
 	limiters     limiters                    // of the table; of the goroutine that applies configurations
 	mirrors      mirrors                     // likewise
 	forwards     forwards                    // likewise
-	unusable     bool                        // likewise: what the sources say is valid and cannot be used, as a file is missing
 	users        atomic.Pointer[userFiles]   // of the table
 
 	acme           *acmeManagers
@@ -157,8 +144,7 @@ type Gateway struct {
 	cut         context.Context // ends when requests in flight are cut
 	Cut         context.CancelFunc
 
-	waits  waits
-	reload chan struct{} // capacity 1: a reload is requested
+	waits waits
 }
 
 // waits limit how long a gateway waits. Tests change them before Run.
@@ -182,22 +168,19 @@ func New(o Options) (_ *Gateway, err error) {
 	if o.Listen == nil {
 		o.Listen = func(_, network, address string) (net.Listener, error) { return proxy.Listen(network, address) }
 	}
-	if o.Input.Decoded == nil {
-		o.Input.Decoded = new(config.Decoded)
-	}
 	if o.Release == nil {
 		o.Release = func(l net.Listener) { _ = l.Close() }
 	}
 	g := &Gateway{
-		options: o, reload: make(chan struct{}, 1), rollbacks: make(chan order), becameReady: make(chan struct{}),
-		warm: make(chan struct{}), failed: make(chan error, 1), settled: make(chan struct{}),
+		options: o, becameReady: make(chan struct{}), warm: make(chan struct{}), failed: make(chan error, 1),
 		waits: waits{certificatesEvery, startTimeout, warmTimeout, applyFoundRetry, takeoverTimeout, pauseTimeout, judgeInterval, judgeWarmUp},
 	}
 	g.users.Store(new(userFiles))
-	if err := g.readFirst(); err != nil {
+	if g.documents, err = live.Load(o.Input); err != nil {
 		return nil, err
 	}
-	c := g.first.built.Config
+	g.history = g.documents.History()
+	c := g.documents.First()
 	g.started = c
 	level, console := logFormat(c.Log)
 	g.logs = logs.New(o.Log, level, console)
@@ -217,7 +200,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.kvSources = kvsource.NewSources(g.consul, g.log)
 	g.acme = &acmeManagers{consul: g.consul, log: g.log, managers: make(map[acmeSettings]*acme.Manager)}
 	g.kvCertificates = newKVCertificates(g.consul, g.log, c.Consul.CertificatesDir, g.consulWait, g.updateTLS)
-	g.documents = newDocuments(g.newDocumentSource, g.events, g.log)
+	g.documents.Connect(g.documentOptions())
 	g.journal = journal.New(g.events, g.log)
 	g.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
 	g.proxy = proxy.NewServer(proxyOptions(c.Client, nil, nil), g.log)
@@ -234,7 +217,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.finder = newFinder(g)
 	g.shares = g.newShares(c)
 	g.orders = g.newOrders(c)
-	g.tags = newTags(g.finder.poke)
+	g.tags = newTags(g.documents.Again)
 	g.series = series.NewRecorder(g.services.pools)
 	if g.admin, err = g.newAdmin(c.Admin.TLS); err != nil {
 		return nil, err
@@ -253,7 +236,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.own(!g.takingOver)
 	g.adopt()
 	g.registrar = g.newRegistrar()
-	g.recordFirst()
+	g.documents.Begin(len(g.shares.all()) > 0)
 	g.warnOfSockets()
 	return g, nil
 }
@@ -287,8 +270,13 @@ func (g *Gateway) Run(ctx context.Context) error {
 		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.feedWatchdog(background) })
 	})
 	running.Go(func() {
-		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.reloads(background) })
+		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.followDocuments(background) })
 	})
+	if g.options.Input.File != "" {
+		running.Go(func() {
+			panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.documents.WatchFile(background) })
+		})
+	}
 	running.Go(func() {
 		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.recheckAddresses(background) })
 	})
@@ -303,11 +291,6 @@ func (g *Gateway) Run(ctx context.Context) error {
 	running.Go(func() {
 		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.followCertificates(background) })
 	})
-	if g.options.Input.File != "" {
-		running.Go(func() {
-			panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.watchFile(background) })
-		})
-	}
 
 	// Wait until the first requests have peers; Consul answers in milliseconds. The admin
 	// API answers at once, unless an old process still does. SIGTERM does not shorten
@@ -458,20 +441,6 @@ func (g *Gateway) deliver(name string, set []discovery.Instance) {
 	if g.snapshot != nil {
 		g.snapshot.Changed()
 	}
-}
-
-// watchFile reloads after each change of the configuration file.
-func (g *Gateway) watchFile(ctx context.Context) {
-	w := config.Watcher{
-		File:    g.options.Input.File,
-		Hash:    g.first.fileHash,
-		Changed: g.Reload,
-		Problem: func(err error) {
-			g.log.Warn().Err(err).Str("file", g.options.Input.File).
-				Msg("the file system does not report changes: sluice reads the configuration file every 10 seconds")
-		},
-	}
-	w.Run(ctx)
 }
 
 // watchPeers calls changed after each change of a file with peers, until ctx ends.

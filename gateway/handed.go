@@ -98,8 +98,7 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 		g.kvCertificates.resume()
 		g.shares.store.Resume()
 		g.orders.Resume()
-		g.documents.resume()
-		g.Reload()
+		g.documents.Resume()
 	}
 	var once sync.Once // resume, or the end of this process
 	err := replace(func(w io.Writer) error {
@@ -149,14 +148,14 @@ func (g *Gateway) pauseConsul() (abandoned int) {
 		g.kvCertificates.pause()
 		g.shares.store.Pause()
 		g.orders.Pause()
-		g.documents.pause()
+		g.documents.Pause()
 		g.discovery.Pause()
 	})
 }
 
 // state returns the state for a new process.
 func (g *Gateway) state(abandoned int) handed {
-	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: &g.history, KVCertificates: g.kvCertificates.handed(), ACMECertificates: g.acme.handed()}
+	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: g.history, KVCertificates: g.kvCertificates.handed(), ACMECertificates: g.acme.handed()}
 	standing, given := g.orders.State(), g.shares.store.State()
 	h.Orders, h.GivenShares, h.Shares, h.ByOperator = &standing, &given, g.shares.all(), g.ordered()
 	h.RouteHolders = g.tags.last().Holders
@@ -212,8 +211,10 @@ func (g *Gateway) expectServices() *config.Config {
 	g.adoptOrders()
 	g.adoptShares()
 	g.tags.inherit(g.handed.RouteHolders)
-	g.adoptHistory()
-	c := g.first.built.Config
+	if g.handed.History != nil {
+		g.documents.Adopt(g.handed.History)
+	}
+	c := g.documents.First()
 	if g.snapshot != nil {
 		g.finder.expectNames(g.snapshot.Services())
 	}

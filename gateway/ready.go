@@ -78,7 +78,7 @@ func (g *Gateway) progress(waited time.Duration) progress {
 		p.wait = inTime
 		p.missing = append(p.missing, "catalog: "+g.catalogMissing())
 	}
-	for _, missing := range g.documents.missing(g.history.Current().Sources) {
+	for _, missing := range g.documents.Missing() {
 		p.wait = p.wait || inTime
 		p.missing = append(p.missing, missing)
 	}

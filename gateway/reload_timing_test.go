@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,12 +20,18 @@ import (
 	"sluice/test/subprocess"
 )
 
-// silent is a source of documents whose reports a benchmark makes.
-type silent struct{}
+// reported is a source of documents whose reports a benchmark makes.
+type reported chan live.Report
 
-func (silent) Run(ctx context.Context, _ func(live.Report)) error {
-	<-ctx.Done()
-	return ctx.Err()
+func (r reported) Run(ctx context.Context, report func(live.Report)) error {
+	for {
+		select {
+		case one := <-r:
+			report(one)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // cpuTime returns the time that all processors have spent in this process.
@@ -41,7 +48,6 @@ func cpuTime(b *testing.B) time.Duration {
 // use, with 10,000 routes to 1,000 services. cpu-ms is the time of all processors, also of the
 // garbage collector; record-cpu-ms is that for the history, after the table is in use.
 func BenchmarkReload(b *testing.B) {
-	cpu := func() time.Duration { return cpuTime(b) }
 	for _, shape := range []struct {
 		name      string
 		documents int
@@ -77,39 +83,25 @@ func BenchmarkReload(b *testing.B) {
 				}
 				return list
 			}
-			var inUse, recorded time.Duration
 			apply := func(round int) {
-				g.report(documents(round))
-				sources := append([]config.Source{g.file}, g.documents.latest()...)
+				list := documents(round)
 				runtime.GC()
-				before := cpu()
-				b.StartTimer()
-				built, err := g.options.Input.Build(sources)
-				if err == nil {
-					err = g.apply(b.Context(), built.Config)
-				}
-				b.StopTimer()
-				if err != nil || len(g.table.Load().Routes()) != routes {
-					b.Fatal(err)
-				}
-				inUse += cpu() - before
-				before = cpu()
-				number := g.history.Current().Number
-				g.record(built, sources, "changed")
-				recorded += cpu() - before
-				if g.history.Current().Number != number+1 {
-					b.Fatal("not recorded")
+				g.applied(func() {
+					g.source <- live.Report{Said: config.Source{Name: "consul_kv:sluice/", Kind: config.KindConsulKV, Documents: list}}
+				})
+				if len(g.table.Load().Routes()) != routes {
+					b.Fatal("not applied")
 				}
 			}
 			b.StopTimer()
 			apply(1)
 			b.ResetTimer()
-			inUse, recorded = 0, 0
+			g.inUse, g.recorded = 0, 0
 			for round := 2; round < b.N+2; round++ {
 				apply(round)
 			}
-			b.ReportMetric(inUse.Seconds()*1000/float64(b.N), "cpu-ms/op")
-			b.ReportMetric(recorded.Seconds()*1000/float64(b.N), "record-cpu-ms/op")
+			b.ReportMetric(g.inUse.Seconds()*1000/float64(b.N), "cpu-ms/op")
+			b.ReportMetric(g.recorded.Seconds()*1000/float64(b.N), "record-cpu-ms/op")
 		})
 	}
 }
@@ -122,39 +114,51 @@ func BenchmarkReloadFile(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var spent time.Duration
 	reload := func(round int) {
-		b.StopTimer()
 		text := bytes.NewBuffer(bytes.Clone(without))
 		text.WriteString("routes:\n")
 		for i := range 10_000 {
 			fmt.Fprintf(text, "  - { host: h%d.example.com, path: /p%d/%d, service: s%d }\n", i%1000, i, round, i%1000)
 		}
-		if err := os.WriteFile(g.options.Input.File, text.Bytes(), 0o600); err != nil {
-			b.Fatal(err)
-		}
 		runtime.GC()
-		number, before := g.history.Current().Number, cpuTime(b)
-		b.StartTimer()
-		g.readFile()
-		g.consider(b.Context(), true)
-		spent += cpuTime(b) - before
-		if g.history.Current().Number != number+1 || len(g.table.Load().Routes()) != 10_000 {
+		g.applied(func() { // its watcher sees the change
+			if err := os.WriteFile(g.options.Input.File, text.Bytes(), 0o600); err != nil {
+				b.Fatal(err)
+			}
+		})
+		if len(g.table.Load().Routes()) != 10_000 {
 			b.Fatal("not applied")
 		}
 	}
+	b.StopTimer()
 	reload(0)
-	spent = 0
-	for b.Loop() {
-		reload(int(g.history.Current().Number))
+	b.ResetTimer()
+	g.inUse, g.recorded = 0, 0
+	for round := 1; round < b.N+1; round++ {
+		reload(round)
 	}
-	b.ReportMetric(spent.Seconds()*1000/float64(b.N), "cpu-ms/op")
+	b.ReportMetric((g.inUse+g.recorded).Seconds()*1000/float64(b.N), "cpu-ms/op")
 }
 
-// reloading is a gateway that does not run: the benchmark makes its reports.
+// reloading is a gateway that follows its documents, and does nothing else.
 type reloading struct {
 	*Gateway
-	b *testing.B
+	b               *testing.B
+	source          reported
+	used            time.Duration      // the time of all processors when the last configuration was in use
+	done            chan time.Duration // the time when it was recorded
+	inUse, recorded time.Duration      // sums
+}
+
+// applied calls change, and waits until what it changes is in use and recorded.
+func (r *reloading) applied(change func()) {
+	before := cpuTime(r.b)
+	r.b.StartTimer()
+	change()
+	done := <-r.done
+	r.b.StopTimer()
+	r.inUse += r.used - before
+	r.recorded += done - r.used
 }
 
 func newReloading(b *testing.B) *reloading {
@@ -172,19 +176,24 @@ func newReloading(b *testing.B) *reloading {
 	if err != nil {
 		b.Fatal(err)
 	}
-	g.documents.newSource = func(config.Dynamic, config.Source) live.Source { return silent{} }
-	g.followDocuments(b.Context())
+	r := &reloading{Gateway: g, b: b, source: make(reported), done: make(chan time.Duration)}
+	o := g.documentOptions()
+	o.NewSource = func(config.Dynamic, config.Source) live.Source { return r.source }
+	o.Apply = func(ctx context.Context, c *config.Config) (*config.Config, error) {
+		err := g.apply(ctx, c)
+		r.used = cpuTime(b)
+		return c, err
+	}
+	o.Applied = func(config.Revision) { r.done <- cpuTime(b) }
+	g.documents.Connect(o)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { g.documents.Run(ctx, time.Second, time.Second) })
 	b.Cleanup(func() {
-		g.documents.end()
+		cancel()
+		running.Wait()
 		_ = g.proxy.Shutdown(context.Background(), 0) // it has no clients
 		g.release(context.Background())
 	})
-	return &reloading{g, b}
-}
-
-// report says that the tree has these documents.
-func (r *reloading) report(list []config.Document) {
-	r.documents.report(r.documents.sources[0], live.Report{Said: config.Source{
-		Name: "consul_kv:sluice/", Kind: config.KindConsulKV, Documents: list,
-	}})
+	return r
 }

@@ -37,9 +37,8 @@ var errOverruled = errors.New("an operator has set the share")
 // lock moves a share on, by a proposal. So without Consul no share grows.
 type shares struct {
 	sharesOptions
-	store   *operator.Store[operator.Share]
-	judges  *judges
-	changed chan struct{} // capacity 1: the configuration must be applied again
+	store  *operator.Store[operator.Share]
+	judges *judges
 
 	mu sync.Mutex // guards the fields below
 
@@ -67,6 +66,8 @@ type sharesOptions struct {
 	settled func() bool
 	// judging reports whether this replica judges a service.
 	judging func() bool
+	// changed makes the configuration be applied again.
+	changed func()
 }
 
 // splitSince is a split, and when it became that of the configuration.
@@ -76,7 +77,7 @@ type splitSince struct {
 }
 
 func newShares(o sharesOptions) *shares {
-	s := &shares{sharesOptions: o, changed: make(chan struct{}, 1),
+	s := &shares{sharesOptions: o,
 		splits: make(map[string]splitSince), told: make(map[string]operator.Share), proposed: make(map[string]time.Time)}
 	s.judges = newJudges(s)
 	s.store = operator.NewStore(operator.StoreOptions[operator.Share]{
@@ -259,12 +260,7 @@ func (s *shares) release(service string) error {
 }
 
 // announce makes the configuration be applied again.
-func (s *shares) announce() {
-	select {
-	case s.changed <- struct{}{}:
-	default:
-	}
-}
+func (s *shares) announce() { s.changed() }
 
 // of returns the given share of a service, if it has one that counts.
 func (s *shares) of(service string) (given operator.Share, ok bool) {
@@ -306,8 +302,9 @@ func (g *Gateway) newShares(c *config.Config) *shares {
 	return newShares(sharesOptions{
 		client: g.consul, prefix: c.Consul.Shares, path: c.Admin.Shares, wait: g.consulWait, own: g.owner.Do,
 		events: g.events, log: log, replica: g.replicaName, split: g.configuredSplit,
-		settled: func() bool { return closed(g.settled) && closed(g.finder.applied) },
+		settled: func() bool { return closed(g.documents.Settled()) && closed(g.finder.applied) },
 		judging: func() bool { return len(g.trialsInUse()) > 0 },
+		changed: g.documents.Again,
 	})
 }
 
@@ -330,7 +327,7 @@ func (g *Gateway) adoptShares() {
 
 // recordShares makes a revision of each given share that has changed, and is in use now.
 func (g *Gateway) recordShares() {
-	if g.documents.isPaused() {
+	if g.documents.Paused() {
 		return // a new process takes over, and has the history
 	}
 	now := g.shares.all()

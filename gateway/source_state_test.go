@@ -1,148 +1,15 @@
 package gateway
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/rs/zerolog"
-
-	"sluice/config"
-	"sluice/config/live"
-	"sluice/observe/events"
 	"sluice/test/consultest"
 )
-
-// fill sets every field below v, to values that differ. A Source within a Source has no further one.
-func fill(t *testing.T, v reflect.Value, n *int) {
-	*n++
-	switch v.Kind() {
-	case reflect.String:
-		v.SetString(fmt.Sprint("text ", *n))
-	case reflect.Bool:
-		v.SetBool(true)
-	case reflect.Int, reflect.Int64:
-		v.SetInt(int64(*n))
-	case reflect.Uint8:
-		v.SetUint(1)
-	case reflect.Uint64:
-		v.SetUint(uint64(*n))
-	case reflect.Map:
-		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
-		fill(t, key, n)
-		fill(t, value, n)
-		v.Set(reflect.MakeMap(v.Type()))
-		v.SetMapIndex(key, value)
-	case reflect.Slice:
-		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
-		for i := range v.Len() {
-			fill(t, v.Index(i), n)
-		}
-	case reflect.Pointer:
-		if v.Type() == reflect.TypeFor[*config.Source]() {
-			said := config.Source{}
-			fillFields(t, reflect.ValueOf(&said).Elem(), n, "Pin")
-			v.Set(reflect.ValueOf(&said))
-			return
-		}
-		v.Set(reflect.New(v.Type().Elem()))
-		fill(t, v.Elem(), n)
-	case reflect.Struct:
-		if v.Type() == reflect.TypeFor[time.Time]() {
-			v.Set(reflect.ValueOf(time.Date(2026, 1, 2, 3, 4, *n, 0, time.UTC)))
-			return
-		}
-		fillFields(t, v, n, "")
-	default:
-		t.Fatalf("a field has the type %s: teach this test to set it", v.Type())
-	}
-}
-
-func fillFields(t *testing.T, v reflect.Value, n *int, except string) {
-	for i := range v.NumField() {
-		if v.Type().Field(i).Name != except {
-			fill(t, v.Field(i), n)
-		}
-	}
-}
-
-// Every field of the state of a source survives an upgrade, a restart and a reload.
-func TestEveryFieldOfASourceIsHandedOver(t *testing.T) {
-	path, n := filepath.Join(t.TempDir(), "history"), 0
-	state := func() (s config.Source) {
-		fill(t, reflect.ValueOf(&s).Elem(), &n)
-		return s
-	}
-	file := config.Source{Name: "sluice.yaml", Kind: config.KindFile, Documents: []config.Document{{Name: "sluice.yaml"}}}
-	want := []config.Source{file, state()}
-	keep := func() *config.History {
-		h := new(config.History)
-		if err := h.Keep(path, func(err error) { t.Error(err) }); err != nil {
-			t.Fatal(err)
-		}
-		return h
-	}
-	check := func(how string, h *config.History) {
-		t.Helper()
-		if got := h.Current().Sources; !reflect.DeepEqual(got, want) {
-			t.Errorf("%s:\ngot  %+v\nwant %+v", how, got, want)
-		}
-	}
-	h := keep()
-	h.Own(true)
-	h.Applied(config.Revision{Sources: want})
-	check("a restart", keep())
-	want = []config.Source{file, state()}
-	h.Unchanged(want)
-	check("a restart after a change of the state alone", keep())
-	want = []config.Source{file, state()}
-	h.Resume(nil, want)
-	check("a restart after a restart", keep())
-
-	data, err := json.Marshal(h)
-	if err != nil {
-		t.Fatal(err)
-	}
-	given, next := new(config.History), keep()
-	if err := json.Unmarshal(data, given); err != nil || !next.Adopt(given) {
-		t.Fatal(err)
-	}
-	check("an upgrade", next)
-
-	var before []config.Source
-	d := newDocuments(func(_ config.Dynamic, s config.Source) live.Source {
-		before = append(before, s)
-		return idleSource{}
-	}, events.New(), zerolog.Nop())
-	defer d.end()
-	y := config.Dynamic{File: want[1].Name}
-	d.follow(t.Context(), []config.Dynamic{y}, want)
-	y.AllowEmpty = true
-	d.follow(t.Context(), []config.Dynamic{y}, nil)
-	for _, got := range before {
-		if !reflect.DeepEqual(got, *want[1].Pin.Said) {
-			t.Errorf("a reload:\ngot  %+v\nwant %+v", got, *want[1].Pin.Said)
-		}
-	}
-	if len(before) != 2 {
-		t.Errorf("%d sources", len(before))
-	}
-}
-
-// idleSource says nothing.
-type idleSource struct{}
-
-func (idleSource) Run(ctx context.Context, _ func(live.Report)) error {
-	<-ctx.Done()
-	return ctx.Err()
-}
 
 // A volume that is unmounted leaves its mount point, an empty directory: its documents stay in use, also
 // after a restart. With allow_empty they do not.

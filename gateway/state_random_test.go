@@ -179,8 +179,12 @@ func (m *stateModel) check(what string) {
 		})
 		// A wipe that is followed by a write at once is a deletion, if the index of Consul goes on.
 		r.await(fmt.Sprintf("after %s: %s lacks %d of %v", what, name, len(m.said)-len(m.keys), m.said), func() bool {
-			latest := r.documents.latest()
-			return len(latest) == 1 && len(latest[0].Lost) == len(m.said)-len(m.keys) && len(latest[0].Documents) == len(m.said)
+			sources := r.documents.Statuses() // the file is the first
+			if len(sources) != 2 {
+				return false
+			}
+			said := sources[1].Source.LastSaid()
+			return len(said.Lost) == len(m.said)-len(m.keys) && len(said.Documents) == len(m.said)
 		})
 		r.await(fmt.Sprintf("after %s: %s drains %v", what, name, m.drained), func() bool {
 			status := r.orders.Status()

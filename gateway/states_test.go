@@ -18,12 +18,13 @@ import (
 	"sluice/discovery"
 	"sluice/discovery/saved"
 	"sluice/test/discoverytest"
+	"sluice/test/filled"
 )
 
 // Every field of the state of a watch passes every boundary.
 func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
 	var state discovery.WatchState
-	fill(t, reflect.ValueOf(&state).Elem(), new(int))
+	filled.New(t).Fill(&state)
 	for n := range state.Set {
 		state.Set[n].Socket = "" // else the address has no meaning
 	}

@@ -13,7 +13,7 @@ const stopMargin = 10 * time.Second
 // status returns what `systemctl status` shows of a process that serves.
 func (g *Gateway) status() string {
 	text := fmt.Sprintf("Serves. Configuration %d, services: %d", g.history.Current().Number, len(g.services.all()))
-	if len(g.refusals.all()) > 0 {
+	if g.documents.Refuses() {
 		text += ". A later configuration is refused: see the log"
 	}
 	return text

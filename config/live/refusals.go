@@ -1,7 +1,6 @@
-package gateway
+package live
 
 import (
-	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -9,8 +8,6 @@ import (
 
 	"sluice/config"
 )
-
-var errNoAnswer = errors.New("no answer yet")
 
 // refusals are what sources offer and sluice does not use, by source. Its methods may be
 // called concurrently.

@@ -1,0 +1,86 @@
+package live
+
+import (
+	"context"
+	"encoding/json"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"sluice/config"
+	"sluice/observe/events"
+	"sluice/test/filled"
+)
+
+// Every field of the state of a source survives an upgrade, a restart and a reload.
+func TestEveryFieldOfASourceIsHandedOver(t *testing.T) {
+	path, values := filepath.Join(t.TempDir(), "history"), filled.New(t)
+	state := func() (s config.Source) {
+		values.Fill(&s)
+		return s
+	}
+	file := config.Source{Name: "sluice.yaml", Kind: config.KindFile, Documents: []config.Document{{Name: "sluice.yaml"}}}
+	want := []config.Source{file, state()}
+	keep := func() *config.History {
+		h := new(config.History)
+		if err := h.Keep(path, func(err error) { t.Error(err) }); err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	check := func(how string, h *config.History) {
+		t.Helper()
+		if got := h.Current().Sources; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s:\ngot  %+v\nwant %+v", how, got, want)
+		}
+	}
+	h := keep()
+	h.Own(true)
+	h.Applied(config.Revision{Sources: want})
+	check("a restart", keep())
+	want = []config.Source{file, state()}
+	h.Unchanged(want)
+	check("a restart after a change of the state alone", keep())
+	want = []config.Source{file, state()}
+	h.Resume(nil, want)
+	check("a restart after a restart", keep())
+
+	data, err := json.Marshal(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	given, next := new(config.History), keep()
+	if err := json.Unmarshal(data, given); err != nil || !next.Adopt(given) {
+		t.Fatal(err)
+	}
+	check("an upgrade", next)
+
+	var before []config.Source
+	d := newDocuments(func(_ config.Dynamic, s config.Source) Source {
+		before = append(before, s)
+		return idleSource{}
+	}, events.New(), zerolog.Nop())
+	defer d.end()
+	y := config.Dynamic{File: want[1].Name}
+	d.follow(t.Context(), []config.Dynamic{y}, want)
+	y.AllowEmpty = true
+	d.follow(t.Context(), []config.Dynamic{y}, nil)
+	for _, got := range before {
+		if !reflect.DeepEqual(got, *want[1].Pin.Said) {
+			t.Errorf("a reload:\ngot  %+v\nwant %+v", got, *want[1].Pin.Said)
+		}
+	}
+	if len(before) != 2 {
+		t.Errorf("%d sources", len(before))
+	}
+}
+
+// idleSource says nothing.
+type idleSource struct{}
+
+func (idleSource) Run(ctx context.Context, _ func(Report)) error {
+	<-ctx.Done()
+	return ctx.Err()
+}

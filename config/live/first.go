@@ -1,0 +1,130 @@
+package live
+
+import (
+	"slices"
+	"time"
+
+	"sluice/config"
+)
+
+// firstConfiguration is the configuration with which this process starts.
+type firstConfiguration struct {
+	fileHash string                   // of the configuration file, as read
+	read     map[string]config.Source // what the dynamic files say, by name
+	built    *config.Built
+	sources  []config.Source
+	refused  map[string]error
+	keepErr  error // why the history cannot be read
+}
+
+// readFirst reads the files and the history, and chooses the first configuration. It fails if
+// the configuration file is not valid.
+func (m *Manager) readFirst() error {
+	in := m.input
+	text, err := in.Read()
+	if err != nil {
+		return err
+	}
+	m.file = in.FileSource(text)
+	alone, err := in.Build([]config.Source{m.file})
+	if err != nil {
+		return err
+	}
+	m.offered = alone.Config.Dynamic
+	m.first.fileHash, m.first.read = m.file.Revision, make(map[string]config.Source)
+	if path := alone.Config.Live.History; path != "" {
+		m.first.keepErr = m.history.Keep(path, func(err error) {
+			if err != nil {
+				m.options.Log.Warn().Err(err).Str("file", path).Msg("the history cannot be written: what is applied now is lost at a restart")
+			} else {
+				m.options.Log.Info().Str("file", path).Msg("the history is written again")
+			}
+		})
+	}
+	for _, y := range m.offered {
+		if y.Kind() != config.KindFile {
+			continue
+		}
+		if s, err := config.ReadFiles(y.File); err == nil { // Run reports an error
+			m.first.read[y.Name()] = s
+		}
+	}
+	return m.chooseFirst()
+}
+
+// chooseFirst sets the first configuration, from what the files say and what the history has.
+func (m *Manager) chooseFirst() (err error) {
+	f, used := &m.first, m.history.Current().Sources
+	latest := []config.Source{m.file}
+	for _, y := range m.offered {
+		if said, ok := f.read[y.Name()]; ok {
+			memory := Memory{Empties: y.Empties(), State: stateOf(y, used)}
+			memory.Take(Report{Said: said}, time.Now())
+			latest = append(latest, memory.State)
+		}
+	}
+	f.built, f.sources, f.refused, err = m.input.Start(latest, used)
+	return err
+}
+
+// First returns the configuration with which this process starts.
+func (m *Manager) First() *config.Config { return m.first.built.Config }
+
+// Adopt takes over the history of the old process, if that is later. Its documents of registries are
+// those that this process starts with.
+func (m *Manager) Adopt(old *config.History) {
+	if !m.history.Adopt(old) {
+		return
+	}
+	before := m.first
+	if err := m.chooseFirst(); err != nil { // impossible: the file was valid without it
+		m.first = before
+	}
+	m.Reload() // the listeners are those of the file, which may be pinned
+}
+
+// Begin records the first configuration, which is in use: the latest revision of the history goes on, if
+// it is the same. given says that shares are given which the history may have.
+func (m *Manager) Begin(given bool) {
+	f, last := &m.first, m.history.Current()
+	if f.keepErr != nil {
+		m.options.Log.Warn().Err(f.keepErr).Msg("the history cannot be read: it begins again")
+	}
+	m.warn(f.built)
+	samePins := len(config.Released(last.Sources, f.sources)) == 0
+	sameShares := !last.Given || given
+	// The configuration of the latest revision; nil: an earlier version had other keys.
+	var before *config.Config
+	if last.Number > 0 {
+		if b, err := m.input.Build(last.Sources); err == nil {
+			before = b.Config
+		}
+	}
+	// The hash leaves keys out.
+	same := before != nil && last.Hash == f.built.Hash() && config.Equal(before, f.built.Config)
+	if same && samePins && sameShares {
+		m.options.Applied(m.history.Resume(f.built.Config, f.sources))
+	} else {
+		r := m.revision(f.built, f.sources, "start")
+		if before != nil {
+			r.Diff = config.Summary(before, f.built.Config)
+		}
+		applied := m.history.Applied(r)
+		m.options.Applied(applied)
+		m.emitApplied(applied)
+	}
+	m.refuse(f.refused, false)
+	if slices.ContainsFunc(f.sources, func(s config.Source) bool { return s.Pin != nil }) {
+		m.options.Log.Warn().Strs("sources", pinnedNames(f.sources)).Msg("a rollback holds: the documents of these sources are those of an earlier revision")
+	}
+}
+
+// pinnedNames returns the names of the sources with a pin.
+func pinnedNames(sources []config.Source) (names []string) {
+	for _, s := range sources {
+		if s.Pin != nil {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}

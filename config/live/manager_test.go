@@ -1,0 +1,284 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/config"
+	"sluice/observe/events"
+)
+
+// treeName is the name of the source of these tests.
+const treeName = "consul_kv:sluice/"
+
+// managed is a manager whose configurations change nothing: the test sees them, and makes the reports of its source.
+type managed struct {
+	*Manager
+	t      *testing.T
+	source reported
+	wait   func() // ends Run
+
+	mu      sync.Mutex // guards the fields below
+	refuse  error      // of the configuration with the route /bad
+	inUse   []string   // the paths of the routes in use
+	applied int        // calls of Apply and Again
+	merges  bool       // what Again returns
+}
+
+// reported is a source whose reports a test makes.
+type reported chan Report
+
+func (s reported) Run(ctx context.Context, report func(Report)) error {
+	for {
+		select {
+		case r := <-s:
+			report(r)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (m *managed) apply(_ context.Context, c *config.Config) (*config.Config, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.applied++
+	var paths []string
+	for _, r := range c.Routes {
+		if r.Path == "/bad" && m.refuse != nil {
+			return nil, m.refuse
+		}
+		paths = append(paths, r.Path)
+	}
+	m.inUse = paths
+	return c, nil
+}
+
+// say reports a tree with one document, which has a route, and waits until nothing happens.
+func (m *managed) say(path string) {
+	m.source <- Report{Said: config.Source{Name: treeName, Kind: config.KindConsulKV, Revision: path, Documents: []config.Document{
+		{Name: "consul_kv:sluice/a.yaml", Text: fmt.Sprintf("routes: [{ path: %s, service: s }]", path)},
+	}}}
+	synctest.Wait()
+}
+
+// serves fails if other routes are in use.
+func (m *managed) serves(when string, want ...string) {
+	m.t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !slices.Equal(m.inUse, want) {
+		m.t.Errorf("%s: the routes are %q, want %q", when, m.inUse, want)
+	}
+}
+
+// state returns the status of the tree, in a word.
+func (m *managed) state() string {
+	for _, s := range m.Statuses() {
+		switch {
+		case s.Source.Name != treeName:
+		case s.Refused != nil:
+			return "refused"
+		case s.Stale != nil:
+			return "stale"
+		case s.Source.Pin != nil:
+			return "pinned"
+		default:
+			return "in use"
+		}
+	}
+	return "unused"
+}
+
+// manage runs a manager of a file in dir, until the test ends, with a retry every 5 seconds.
+func manage(t *testing.T, dir string) *managed {
+	t.Helper()
+	file := filepath.Join(dir, "sluice.yaml")
+	text := fmt.Sprintf("config: { history: %q }\ndynamic: [{ consul_kv: { prefix: sluice/ } }]\nservices: { s: { peers: ['127.0.0.1:1'] } }\nroutes: [{ path: /file, service: s }]", filepath.Join(dir, "history"))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	documents, err := Load(config.Input{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &managed{Manager: documents, t: t, source: make(reported), merges: true}
+	m.Connect(Options{
+		NewSource: func(config.Dynamic, config.Source) Source { return m.source },
+		Apply:     m.apply,
+		Again: func(ctx context.Context, c *config.Config) bool {
+			_, err := m.apply(ctx, c)
+			return err == nil && m.merges
+		},
+		Applied: func(config.Revision) {}, Settled: func() {}, Reload: func() func() { return func() {} },
+		Order:  func(f func() error) error { return f() },
+		Events: events.New(), Log: zerolog.Nop(),
+	})
+	m.History().Own(true)
+	if _, err := m.apply(t.Context(), m.First()); err != nil {
+		t.Fatal(err)
+	}
+	m.Begin(false)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		m.Run(ctx, time.Second, 5*time.Second)
+	}()
+	m.wait = sync.OnceFunc(func() { cancel(); <-ended })
+	t.Cleanup(m.wait)
+	synctest.Wait()
+	return m
+}
+
+// What is valid and cannot be applied is tried again, and the documents in use stay until then.
+func TestWhatCannotBeAppliedIsTriedAgain(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, dir)
+		defer m.wait()
+		m.say("/a")
+		m.serves("the first documents", "/file", "/a")
+		m.refuse = errors.New("a file is missing")
+		m.say("/bad")
+		m.serves("what cannot be applied", "/file", "/a")
+		if got := m.state(); got != "refused" {
+			t.Errorf("it is %s", got)
+		}
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		m.serves("still not", "/file", "/a")
+		m.mu.Lock()
+		m.refuse = nil
+		m.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		m.serves("it can be applied", "/file", "/bad")
+		if got := m.state(); got != "in use" {
+			t.Errorf("it is %s", got)
+		}
+		applied := m.applied
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if m.applied != applied {
+			t.Errorf("applied %d times more, for nothing", m.applied-applied)
+		}
+	})
+}
+
+// A rollback holds until the source says something else that can be used, also in the next process.
+func TestRollBackHolds(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, dir)
+		m.say("/a")
+		first := m.History().Current()
+		m.say("/b")
+		rollBack := func(number uint64, match string) error {
+			_, err := m.RollBack(t.Context(), number, match, "")
+			return err
+		}
+		if err := rollBack(first.Number, first.Hash); !errors.Is(err, ErrChanged) {
+			t.Errorf("with the hash of another revision: %v", err)
+		}
+		if err := rollBack(99, m.History().Current().Hash); !errors.Is(err, ErrNoRevision) {
+			t.Errorf("to no revision: %v", err)
+		}
+		if err := rollBack(first.Number, m.History().Current().Hash); err != nil {
+			t.Fatal(err)
+		}
+		m.serves("after the rollback", "/file", "/a")
+		m.say("/b")
+		m.serves("what it said before", "/file", "/a")
+		m.say("nonsense: [")
+		m.serves("nonsense", "/file", "/a")
+		m.wait()
+		m = manage(t, dir)
+		defer m.wait()
+		m.serves("the next process", "/file", "/a")
+		m.say("/b")
+		if got := m.state(); got != "pinned" {
+			t.Errorf("in the next process it is %s", got)
+		}
+		m.say("/c")
+		m.serves("something else", "/file", "/c")
+		if got := m.History().Current().Reason; got != "pin released: "+treeName {
+			t.Errorf("the reason is %s", got)
+		}
+	})
+}
+
+// What others add is applied with the documents in use, again and again until it can be.
+func TestAgainUntilItSucceeds(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, dir)
+		defer m.wait()
+		if closed(m.Settled()) {
+			t.Error("settled before the source has answered")
+		}
+		if missing := m.Missing(); len(missing) != 1 || !strings.Contains(missing[0], treeName) {
+			t.Errorf("missing: %q", missing)
+		}
+		m.say("/a")
+		if !closed(m.Settled()) || len(m.Missing()) > 0 {
+			t.Error("not settled")
+		}
+		before, number := m.applied, m.History().Current().Number
+		m.merges = false
+		m.Again()
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		if got := m.applied - before; got != 3 {
+			t.Errorf("applied %d times, want 3", got)
+		}
+		m.merges = true
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := m.applied - before; got != 4 {
+			t.Errorf("applied %d times, want 4", got)
+		}
+		if got := m.History().Current().Number; got != number {
+			t.Errorf("revision %d, want %d: the documents have not changed", got, number)
+		}
+	})
+}
+
+// While another process follows the sources, nothing is applied and nothing recorded.
+func TestPause(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, dir)
+		defer m.wait()
+		m.say("/a")
+		number := m.History().Current().Number
+		m.Pause()
+		text, err := m.input.Read()
+		if err == nil {
+			err = os.WriteFile(m.input.File, []byte(strings.Replace(text, "/file", "/changed", 1)), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Reload()
+		synctest.Wait()
+		m.serves("a reload", "/file", "/a")
+		if got := m.History().Current().Number; got != number {
+			t.Errorf("revision %d, want %d", got, number)
+		}
+		m.Resume()
+		synctest.Wait()
+		m.serves("afterwards", "/changed", "/a")
+	})
+}

@@ -1,0 +1,87 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"sluice/config"
+	"sluice/observe/events"
+)
+
+// Errors of RollBack.
+var (
+	ErrNoRevision = errors.New("no revision")
+	ErrNoHistory  = errors.New("config.history is not set: a rollback would not outlive the process")
+	ErrChanged    = errors.New("the configuration in use is another one")
+	ErrInvalid    = errors.New("cannot use revision")
+)
+
+// RollBack applies the documents of an earlier revision again, if the configuration in use
+// has the hash match. Each source that says something else than its documents is pinned to
+// them. It returns the new revision, or ErrNoRevision,
+// ErrNoHistory, ErrChanged, ErrInvalid, or the error of Options.Order.
+func (m *Manager) RollBack(ctx context.Context, number uint64, match, why string) (config.Revision, error) {
+	var revision config.Revision
+	var err error
+	done := make(chan struct{})
+	carryOut := func(ctx context.Context) {
+		defer close(done)
+		err = m.options.Order(func() (err error) {
+			revision, err = m.rollBack(ctx, number, match, why)
+			return err
+		})
+	}
+	select {
+	case m.orders <- carryOut:
+	case <-ctx.Done():
+		return revision, ctx.Err()
+	}
+	<-done
+	return revision, err
+}
+
+func (m *Manager) rollBack(ctx context.Context, number uint64, match, why string) (config.Revision, error) {
+	current := m.history.Current()
+	then, kept := m.history.Revision(number)
+	switch {
+	case !kept:
+		return current, fmt.Errorf("%w %d", ErrNoRevision, number)
+	case !m.history.Permanent():
+		return current, ErrNoHistory
+	case match != current.Hash:
+		return current, fmt.Errorf("%w: it has the hash %s", ErrChanged, current.Hash)
+	}
+	sources := config.RollBack(number, then.Sources, append(m.documents.latest(), m.file), current.Sources)
+	built, err := m.input.Build(sources)
+	if err == nil {
+		reason := fmt.Sprintf("rollback to %d", number)
+		if why != "" {
+			reason += ": " + why
+		}
+		if unknown := built.Config.Unknown(then.Sources); len(unknown) > 0 {
+			reason += "; not known then, so it stays: " + strings.Join(unknown, ", ")
+			m.options.Log.Warn().Uint64("number", number).Strs("sources", unknown).
+				Msg("a rollback to a revision from before these sources were known: their documents stay those of now")
+		}
+		err = m.apply(ctx, built, sources, reason)
+	}
+	if err != nil {
+		return current, fmt.Errorf("%w %d: %w", ErrInvalid, number, err)
+	}
+	m.refuse(nil, false)
+	revision := m.history.Current()
+	m.options.Events.Add(events.Event{Kind: events.KindRolledBack, Revision: revision.Number,
+		Text: fmt.Sprintf("An operator has returned to revision %d of the configuration%s", number, events.Because(why))})
+	return revision, nil
+}
+
+// Rebuild returns the configuration of a revision of an earlier process.
+func (m *Manager) Rebuild(r config.Revision) (*config.Config, error) {
+	built, err := m.input.Build(r.Sources)
+	if err != nil {
+		return nil, err
+	}
+	return built.Config, nil
+}
