@@ -87,6 +87,7 @@ func TestAdminTokens(t *testing.T) {
 		return "listeners: [{ address: '127.0.0.1:0' }]\naccess_log: { path: 'off' }\nadmin: { " + admin + " }\n" + static("star", "127.0.0.1:1")
 	}
 	r := start(t, of("address: '127.0.0.1:0', token_file: "+operate))
+	r.await("star has its peer", func() bool { return len(r.services.get("star").pool.Snapshot().All) == 1 })
 	base := "http://" + r.Address("admin").String()
 	check := func(what string, token string, see, drain int) {
 		t.Helper()
