@@ -23,6 +23,7 @@ import (
 	"sluice/observe/metrics"
 	"sluice/observe/tracing"
 	"sluice/proxy"
+	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/tags/claim"
 	"sluice/test/balancertest"
@@ -232,7 +233,7 @@ func complete(o Options) Options {
 		o.HTTP2 = func() proxy.HTTP2Stats { return proxy.HTTP2Stats{} }
 	}
 	if o.Handshakes == nil {
-		o.Handshakes = func() proxy.HandshakeStats { return proxy.HandshakeStats{} }
+		o.Handshakes = func() socket.HandshakeStats { return socket.HandshakeStats{} }
 	}
 	if o.Unrouted == nil {
 		o.Unrouted = metrics.NewRequests()

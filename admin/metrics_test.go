@@ -29,6 +29,7 @@ import (
 	"sluice/observe/tracing"
 	"sluice/operator"
 	"sluice/proxy"
+	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/route/compression"
 	"sluice/tags/claim"
@@ -117,8 +118,8 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		Compression: func() compression.Stats {
 			return compression.Stats{InUseBytes: 84, Skipped: 85, Encodings: []compression.EncodingStats{{Encoding: compression.Brotli, Responses: 81, BytesIn: 82, BytesOut: 83}}}
 		},
-		Handshakes: func() proxy.HandshakeStats {
-			return proxy.HandshakeStats{Full: 61, Resumed: 62, Failed: 63, InProgress: 64, Waiting: 65}
+		Handshakes: func() socket.HandshakeStats {
+			return socket.HandshakeStats{Full: 61, Resumed: 62, Failed: 63, InProgress: 64, Waiting: 65}
 		},
 		Certificates: func() []CertificateStatus {
 			good := CertificateStatus{`listener "web"`, certificates.Status{File: "/a.pem", Expires: time.Unix(2e9, 0)}}

@@ -23,6 +23,7 @@ import (
 	"sluice/observe/tracing"
 	"sluice/operator"
 	"sluice/proxy"
+	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/route/compression"
 	"sluice/tags/claim"
@@ -99,7 +100,7 @@ type Options struct {
 	Refused func() uint64
 
 	// Handshakes returns the TLS handshakes of clients.
-	Handshakes func() proxy.HandshakeStats
+	Handshakes func() socket.HandshakeStats
 
 	// EndedConnections returns the connections of clients that reached their limits.
 	EndedConnections func() proxy.EndedConnections

@@ -14,9 +14,9 @@ import (
 	"sluice/config"
 	"sluice/gateway"
 	"sluice/observe/panics"
-	"sluice/proxy"
 	"sluice/proxy/handover"
 	"sluice/proxy/handover/systemd"
+	"sluice/proxy/socket"
 )
 
 func newRun() *cobra.Command {
@@ -59,7 +59,7 @@ func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) 
 		if l, err := manager.TakeSocket(name, network, address); l != nil || err != nil {
 			return l, err
 		}
-		return proxy.Listen(network, address)
+		return socket.Listen(network, address)
 	})
 	defer h.Stop()
 	g, err := gateway.New(gateway.Options{

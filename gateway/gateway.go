@@ -37,6 +37,7 @@ import (
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/handover/systemd"
+	"sluice/proxy/socket"
 	"sluice/route"
 )
 
@@ -50,7 +51,7 @@ type Options struct {
 	Version string    // of the program, for metrics
 	Log     io.Writer // receives the log; os.Stderr if nil
 
-	// Listen binds the address of the listener of that name; proxy.Listen if nil.
+	// Listen binds the address of the listener of that name; socket.Listen if nil.
 	Listen func(name, network, address string) (net.Listener, error)
 	// Release closes a listener from Listen that a later configuration does not have;
 	// its Close if nil.
@@ -166,7 +167,7 @@ func New(o Options) (_ *Gateway, err error) {
 		o.Log = os.Stderr
 	}
 	if o.Listen == nil {
-		o.Listen = func(_, network, address string) (net.Listener, error) { return proxy.Listen(network, address) }
+		o.Listen = func(_, network, address string) (net.Listener, error) { return socket.Listen(network, address) }
 	}
 	if o.Release == nil {
 		o.Release = func(l net.Listener) { _ = l.Close() }

@@ -12,7 +12,7 @@ import (
 	"sluice/certificates"
 	"sluice/certificates/acme"
 	"sluice/config"
-	"sluice/proxy"
+	"sluice/proxy/socket"
 )
 
 // listenerTLS is the TLS of a listener. It follows its certificates.
@@ -133,7 +133,7 @@ func (t *listenerTLS) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 	var certificate *tls.Certificate
 	var err error
-	if late := proxy.AwaitOthers(hello, func() { certificate, err = t.acme.ChallengeCertificate(hello) }); late != nil {
+	if late := socket.AwaitOthers(hello, func() { certificate, err = t.acme.ChallengeCertificate(hello) }); late != nil {
 		return nil, late
 	}
 	if err != nil {

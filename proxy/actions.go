@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/proxy/http1"
+	"sluice/proxy/socket"
 	"sluice/route"
 )
 
@@ -34,7 +35,7 @@ func (x *httpExchange) act(b []byte) (done, ok bool) {
 	}
 	if a.Redirect != nil {
 		location := x.redirection(b)
-		if len(location) > requestBufferBytes {
+		if len(location) > socket.RequestBufferBytes {
 			return true, x.refuse(refusalOf(http1.ErrTargetTooLong))
 		}
 		if location != nil {
@@ -96,7 +97,7 @@ func (x *httpExchange) editPath(b []byte) *refusal {
 	switch {
 	case errors.Is(err, route.ErrDotSegment), errors.Is(err, route.ErrEncodedPrefix):
 		return &refusal{400, "unsafe_path", err.Error() + ": the route edits paths, and its service could read this one differently"}
-	case len(target) > requestBufferBytes:
+	case len(target) > socket.RequestBufferBytes:
 		return refusalOf(http1.ErrTargetTooLong)
 	}
 	x.target, x.stripped = target, stripped

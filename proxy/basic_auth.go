@@ -19,7 +19,7 @@ func (x *httpExchange) authenticate(b []byte) *refusal {
 	if !ok {
 		return refusalUnauthorized
 	}
-	x.giveBack()
+	x.GiveBack()
 	ok, err := x.actions.BasicAuth.Verify(x.client.block(), name, password, func() (context.Context, context.CancelFunc) { return x.Waiting(verifyTimeout) })
 	switch {
 	case err != nil:

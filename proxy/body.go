@@ -1,5 +1,7 @@
 package proxy
 
+import "sluice/proxy/socket"
+
 // A piece is a part of a body.
 type piece struct {
 	text []byte // valid until the next use of the buffers that were read into
@@ -19,10 +21,10 @@ type source interface {
 	// readBody reads the next piece of the body, with b as its buffers. It gives b
 	// back while it waits. coded: pieces may be coded. It must not be called inside
 	// RawConn.Read, or after the last piece.
-	readBody(b *buffers, coded bool) (piece, error)
+	readBody(b *socket.Buffers, coded bool) (piece, error)
 	// sourceSocket returns the socket that the rest of the body can be spliced from,
 	// and the body; nil: there is none.
-	sourceSocket() (side, *bodyReader)
+	sourceSocket() (socket.Side, *bodyReader)
 }
 
 // A sink takes a body: an upstream that of the request, a front that of the response.
@@ -31,8 +33,8 @@ type sink interface {
 	takesCoded() bool
 	// writeBody sends b.out, which may be empty, and p. It may change the text of p,
 	// and empties b.out.
-	writeBody(b *buffers, p piece) error
+	writeBody(b *socket.Buffers, p piece) error
 	// sinkSocket returns the socket that the rest of the body can be spliced to, and
 	// its pace; nil: there is none.
-	sinkSocket() (side, *pace)
+	sinkSocket() (socket.Side, *socket.Pace)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/proxy/socket"
 )
 
 // A peer that dies before the end of a short response, or sends a malformed one,
@@ -19,7 +20,7 @@ import (
 func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 	t.Parallel()
 	const head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
-	large := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", 10*responseBufferBytes)
+	large := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", 10*socket.ResponseBufferBytes)
 	for _, test := range []struct {
 		name, method string
 		parts        []string // of the response, sent one after the other

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/proxy/socket"
 	"sluice/route"
 )
 
@@ -145,7 +146,7 @@ func TestNoBufferBeforeTheFirstByteOfABody(t *testing.T) {
 		return
 	}
 	var taken atomic.Int64 // bytes
-	countBytes(&taken, bodyBuffers, smallBodies)
+	countBytes(&taken, socket.BodyBuffers, socket.SmallBodies)
 	const long = 10000 * time.Hour
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour, Body: long}}, origin.address())
@@ -159,7 +160,7 @@ func TestNoBufferBeforeTheFirstByteOfABody(t *testing.T) {
 	}
 	waiting := func() (n int) {
 		p.eachConn(func(c *clientConn) {
-			if c.deadline.Load()-p.sweeper.now() > int64(long/2) {
+			if c.Deadline.Load()-p.sweeper.Now() > int64(long/2) {
 				n++
 			}
 		})
@@ -173,8 +174,8 @@ func TestNoBufferBeforeTheFirstByteOfABody(t *testing.T) {
 	for _, conn := range conns {
 		io.WriteString(conn, "x")
 	}
-	eventually(t, "the first bytes are kept", func() bool { return taken.Load() >= clients*smallBodyBytes })
-	if n := taken.Load(); n > clients*smallBodyBytes || p.keptBodies.Taken() != n {
+	eventually(t, "the first bytes are kept", func() bool { return taken.Load() >= clients*socket.SmallBodyBytes })
+	if n := taken.Load(); n > clients*socket.SmallBodyBytes || p.keptBodies.Taken() != n {
 		t.Errorf("%d bytes for %d of %d requests, and %d are counted", n, clients, clients, p.keptBodies.Taken())
 	}
 	for _, conn := range conns {
@@ -191,8 +192,8 @@ func countBytes(made *atomic.Int64, pools ...*sync.Pool) {
 	for _, pool := range pools {
 		create := pool.New
 		pool.New = func() any {
-			b := create().(*buffer)
-			made.Add(int64(len(b.bytes)))
+			b := create().(*socket.Buffer)
+			made.Add(int64(len(b.Bytes)))
 			return b
 		}
 	}

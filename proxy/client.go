@@ -2,14 +2,17 @@ package proxy
 
 import (
 	"cmp"
+	"crypto/tls"
 	"net/netip"
+	"sluice/proxy/socket"
+	"strings"
 	"sync/atomic"
 )
 
-// A client is the client of an exchange, for every protocol. Its sweepEntry has the
+// A client is the client of an exchange, for every protocol. Its socket.SweepEntry has the
 // deadlines of waits for the client.
 type client struct {
-	sweepEntry
+	socket.SweepEntry
 	front    front
 	server   *Server
 	listener *listener
@@ -28,6 +31,18 @@ type client struct {
 	// mayPreface: nothing has been received on a connection without TLS, so that the
 	// client may use HTTP/2.
 	mayPreface bool
+}
+
+// A tlsSession is what the handshake with a client has agreed on. It does not change.
+type tlsSession struct {
+	version    string // such as "TLSv1.3"
+	cipher     string // by its IANA name
+	serverName string // that the client has sent; "": none
+}
+
+func newTLSSession(state tls.ConnectionState) *tlsSession {
+	version, _ := strings.CutPrefix(tls.VersionName(state.Version), "TLS ")
+	return &tlsSession{version: "TLSv" + version, cipher: tls.CipherSuiteName(state.CipherSuite), serverName: state.ServerName}
 }
 
 // protocol returns the version of HTTP, as in access logs. For HTTP/1.0 requests it is
@@ -68,7 +83,7 @@ func (c *client) idleUntil() int64 {
 // HTTP/1.1 text with the spans of [http1]'s scanners. No other part of the package
 // knows the wire protocol of the client.
 type front interface {
-	source // of the request's body; sweepEntry.interrupt ends readBody
+	source // of the request's body; socket.SweepEntry.interrupt ends readBody
 	sink   // for the response's body
 
 	// begin marks the start of a request.
@@ -90,7 +105,7 @@ type front interface {
 	cut()
 
 	// tunnel returns the end of t for the bytes after a protocol switch.
-	tunnel(t *tunnel) tunnelEnd
+	tunnel(t *socket.Tunnel) socket.TunnelEnd
 	// isGone reports whether the client has closed its connection. It is safe for
 	// concurrent use.
 	isGone() bool

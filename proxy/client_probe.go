@@ -5,12 +5,11 @@ import (
 	"time"
 
 	"sluice/observe/panics"
+	"sluice/proxy/socket"
 )
 
-const (
-	firstProbe    = 100 * time.Millisecond // from the start of a wait
-	probeInterval = 250 * time.Millisecond
-)
+// probeInterval is the time between probes. The first one is socket.FirstProbe after the start of a wait.
+const probeInterval = 250 * time.Millisecond
 
 // A clientProbe detects that a client has closed its connection while an upstream
 // waits for the response, so that the peer can be released. The sweeper's goroutine
@@ -23,30 +22,30 @@ type clientProbe struct {
 
 // sweep probes client, if not nil, if it is time, and returns the time of the next
 // call. u is the entry of the upstream.
-func (p *clientProbe) sweep(u *sweepEntry, client *client, now int64) int64 {
-	deadline := u.deadline.Load()
+func (p *clientProbe) sweep(u *socket.SweepEntry, client *client, now int64) int64 {
+	deadline := u.Deadline.Load()
 	switch {
 	case client == nil || deadline == 0:
 		p.client = nil
-		return never
+		return socket.Never
 	case client != p.client || deadline != p.deadline:
 		// The connection has made progress since the last sweep.
-		*p = clientProbe{client, deadline, now + int64(firstProbe)}
+		*p = clientProbe{client, deadline, now + int64(socket.FirstProbe)}
 	case now >= p.next:
 		p.next = now + int64(probeInterval)
 		// A changed deadline means that the connection serves another exchange.
-		if client.front.isGone() && u.deadline.CompareAndSwap(deadline, 1) {
+		if client.front.isGone() && u.Deadline.CompareAndSwap(deadline, 1) {
 			client.gone.Store(true)
-			u.writeDeadline.CompareAndSwap(deadline, 1) // where it still sends the request
-			u.conn.SetDeadline(aLongTimeAgo)
+			u.WriteDeadline.CompareAndSwap(deadline, 1) // where it still sends the request
+			u.Conn.SetDeadline(socket.ALongTimeAgo)
 		}
 	}
 	return p.next
 }
 
-// onSweep implements sweepOwner.
-func (u *upstreamConn) onSweep(now int64) int64 {
-	return u.probe.sweep(&u.sweepEntry, u.client.Load(), now)
+// OnSweep implements sweepOwner.
+func (u *upstreamConn) OnSweep(now int64) int64 {
+	return u.probe.sweep(&u.SweepEntry, u.client.Load(), now)
 }
 
 // Waiting implements [attempt.Exchange]. The context also ends when the server stops
@@ -86,7 +85,7 @@ func (c *client) whileThere(ctx context.Context, deadline time.Time) (_ context.
 }
 
 // cancelWhenGone calls cancel, which ends ctx, when isGone returns true, if the wait takes
-// longer than firstProbe. The returned function also waits until isGone is not called any
+// longer than socket.FirstProbe. The returned function also waits until isGone is not called any
 // more.
 func cancelWhenGone(ctx context.Context, cancel context.CancelFunc, isGone func() bool) (context.Context, context.CancelFunc) {
 	looked := make(chan struct{})
@@ -104,7 +103,7 @@ func cancelWhenGone(ctx context.Context, cancel context.CancelFunc, isGone func(
 		}
 		cancel()
 	}
-	timer := time.AfterFunc(firstProbe, look)
+	timer := time.AfterFunc(socket.FirstProbe, look)
 	return ctx, func() {
 		cancel()
 		if !timer.Stop() {

@@ -207,7 +207,7 @@ func (x *httpExchange) relayCompressed(u upstream) error {
 	defer x.dropEncoder()
 	var kept time.Time // when the encoder got the first bytes that may not have left it; zero: all have
 	for {
-		p, err := u.readBody(&x.buffers, false)
+		p, err := u.readBody(&x.Buffers, false)
 		if err != nil {
 			return err
 		}
@@ -235,7 +235,7 @@ func (x *httpExchange) relayCompressed(u upstream) error {
 			continue
 		}
 		if delay := x.flushDelay - time.Since(kept); delay > 0 {
-			if pauses, err := u.bodyPauses(&x.buffers, delay); err != nil {
+			if pauses, err := u.bodyPauses(&x.Buffers, delay); err != nil {
 				return err
 			} else if !pauses {
 				continue
@@ -255,7 +255,7 @@ func (x *httpExchange) sendEncoded(text []byte, p piece) error {
 	if !p.last && len(text) == 0 && x.answered {
 		return nil
 	}
-	x.borrow()
+	x.Borrow()
 	p.text, p.length = text, int64(len(text))
 	x.bytesOut += p.length
 	return x.toClient(p)

@@ -9,6 +9,7 @@ import (
 
 	"sluice/observe/panics"
 	"sluice/proxy/http1"
+	"sluice/proxy/socket"
 	"sluice/route/places"
 )
 
@@ -18,18 +19,17 @@ import (
 const idleSetDelay = 200 * time.Millisecond
 
 // A clientConn is an HTTP/1 connection of a client. While it is in the server's
-// idleSet, it has no goroutine.
+// socket.IdleSet, it has no goroutine.
 type clientConn struct {
 	client
-	wire
+	socket.Wire
 	exchange *http1Exchange // nil if no byte of a request has arrived
 	http2    *http2Conn     // not nil: the protocol is HTTP/2
 	lifetime lifetime
 
-	fd       int32 // valid while the connection is open
+	watch    socket.Watch
 	arrived  int32 // in phaseBody: bytes of the request when the deadline was set
 	phase    connPhase
-	watched  bool // for idleSet
 	reading  bool // readable runs
 	finished bool // the connection is to be closed
 	linger   bool // see lingerForAnswer
@@ -48,22 +48,22 @@ const (
 	phaseRequest                  // the exchange serves a request, or nothing was read yet
 )
 
-func newClientConn(s *Server, l *listener, conn socketConn, remote netip.Addr, shard uint32) (*clientConn, error) {
+func newClientConn(s *Server, l *listener, conn socket.Conn, remote netip.Addr, shard uint32) (*clientConn, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
 	c := &clientConn{
 		client: client{server: s, listener: l, shard: shard, remote: remote, address: remote.String()},
-		wire:   wire{conn: conn, raw: raw},
+		Wire:   socket.Wire{Conn: conn, Raw: raw},
 
 		lifetime: newLifetime(s.sweeper, shard),
 	}
-	if err := raw.Control(func(fd uintptr) { c.fd = int32(fd) }); err != nil {
+	if err := raw.Control(func(fd uintptr) { c.watch.FD = int32(fd) }); err != nil {
 		return nil, err
 	}
 	c.takeOptions()
-	c.front, c.owner = c, c
+	c.front, c.Owner = c, c
 	c.mayPreface = l.http2 && l.tls == nil
 	return c, nil
 }
@@ -72,7 +72,7 @@ func newClientConn(s *Server, l *listener, conn socketConn, remote netip.Addr, s
 func (c *clientConn) serve() {
 	defer panics.Contain(panics.Connection, c.fail)
 	if c.listener.tls != nil {
-		c.arm(c.server.sweeper, c.options.Timeouts.Head)
+		c.Arm(c.server.sweeper, c.options.Timeouts.Head)
 		if err := c.handshake(); err != nil {
 			c.server.log.Debug().Err(err).Str("listener", c.listener.name).Str("client", c.address).Msg("TLS handshake failed")
 			c.cutOff = true
@@ -83,8 +83,8 @@ func (c *clientConn) serve() {
 	// The connection cannot become idle before it has been read: the handshake may have taken
 	// the first request from the socket.
 	c.phase = phaseRequest
-	c.disarm()
-	if c.tls != nil && c.tls.usesHTTP2() {
+	c.Disarm()
+	if c.TLS != nil && c.TLS.UsesHTTP2() {
 		c.startHTTP2(nil)
 	}
 	c.serveOn()
@@ -94,11 +94,11 @@ func (c *clientConn) serve() {
 // protocol that is not HTTP: the answer to a challenge of ACME is the handshake, and nothing
 // may follow it (RFC 8737, section 3).
 func (c *clientConn) handshake() (err error) {
-	c.tls, err = acceptTLS(c.wire, &c.sweepEntry, c.server, c.block(), c.listener.tls)
+	c.TLS, err = c.server.handshakes.Accept(c.Wire, &c.SweepEntry, c.block(), c.listener.tls)
 	if err != nil {
 		return err
 	}
-	state := c.tls.ConnectionState()
+	state := c.TLS.ConnectionState()
 	if p := state.NegotiatedProtocol; p != "" && p != alpnHTTP1 && p != alpnHTTP2 {
 		return fmt.Errorf("the client has chosen the protocol %q", p)
 	}
@@ -115,11 +115,14 @@ func (c *client) block() places.Block {
 	return places.BlockOf(c.remote)
 }
 
-// continueServing serves a connection that was idle.
-func (c *clientConn) continueServing() {
+// Resume implements idleConn: it serves a connection that was idle.
+func (c *clientConn) Resume() {
 	defer panics.Contain(panics.Connection, c.fail)
 	c.serveOn()
 }
+
+// Watch implements idleConn.
+func (c *clientConn) Watch() *socket.Watch { return &c.watch }
 
 // serveOn serves requests until the connection ends or becomes idle. Then it
 // adds the connection to the idle set. If that fails, a new goroutine takes over,
@@ -127,18 +130,18 @@ func (c *clientConn) continueServing() {
 func (c *clientConn) serveOn() {
 	if !c.serveUntilIdle() {
 		c.end()
-	} else if !c.server.idleConns.add(c) || c.draining() && c.deadline.Load() > c.idleUntil() && c.server.idleConns.take(c) {
-		go c.continueServing() // not added, or its deadline is now earlier
+	} else if !c.server.idleConns.Add(c, c.Raw) || c.draining() && c.Deadline.Load() > c.idleUntil() && c.server.idleConns.Take(c) {
+		go c.Resume() // not added, or its deadline is now earlier
 	}
 }
 
-// onSweep implements sweepOwner: it restarts the goroutine of an idle connection that
+// OnSweep implements sweepOwner: it restarts the goroutine of an idle connection that
 // has timed out.
-func (c *clientConn) onSweep(now int64) int64 {
-	if passed(&c.deadline, now) && c.server.idleConns.take(c) {
-		go c.continueServing()
+func (c *clientConn) OnSweep(now int64) int64 {
+	if socket.Passed(&c.Deadline, now) && c.server.idleConns.Take(c) {
+		go c.Resume()
 	}
-	return never
+	return socket.Never
 }
 
 // serveUntilIdle serves requests. It returns true when the connection is idle, false
@@ -149,11 +152,11 @@ func (c *clientConn) serveUntilIdle() bool {
 	}
 	onReadable := c.readable
 	for {
-		err := c.raw.Read(onReadable)
+		err := c.Raw.Read(onReadable)
 		c.reading = false
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if c.expired(c.server.sweeper) {
+			if c.Expired(c.server.sweeper) {
 				if open := c.onDeadline(); !open || c.phase == phaseIdle {
 					return open
 				}
@@ -178,18 +181,18 @@ func (c *clientConn) end() {
 	c.dropExchange()
 	switch {
 	case c.reset:
-		resetOnClose(c.conn)
+		socket.ResetOnClose(c.Conn)
 	case linger:
 		c.lingerForAnswer()
-	case c.tls != nil && !c.cutOff:
-		c.tls.closeNotify()
+	case c.TLS != nil && !c.cutOff:
+		c.TLS.CloseNotify()
 	}
 }
 
 func (c *clientConn) close() {
 	c.closed = true
-	c.remove()
-	c.conn.Close()
+	c.Remove()
+	c.Conn.Close()
 	c.server.connClosed(c)
 }
 
@@ -198,7 +201,7 @@ func (c *clientConn) close() {
 // finished, or a request must be read further.
 func (c *clientConn) readable(fd uintptr) bool {
 	c.reading = true
-	c.wake()
+	c.Wake()
 	if c.exchange == nil {
 		c.exchange = acquireExchange(c)
 	}
@@ -228,16 +231,16 @@ func (c *clientConn) readable(fd uintptr) bool {
 			return !c.park()
 		}
 		space := x.space()
-		n, err := c.receive(fd, space)
+		n, err := c.Receive(fd, space)
 		switch {
-		case err == errWouldBlock:
+		case err == socket.ErrWouldBlock:
 			return !c.park()
 		case err != nil || n == 0:
 			c.finished = true
 			return true
 		}
 		x.end += n
-		drained = n < len(space) && c.tls == nil
+		drained = n < len(space) && c.TLS == nil
 	}
 }
 
@@ -260,28 +263,28 @@ func (c *clientConn) park() bool {
 	case x.headLength > 0:
 		if arrived := x.end - x.start; c.phase != phaseBody || arrived > int(c.arrived) {
 			c.phase, c.arrived = phaseBody, int32(arrived)
-			c.arm(sweeper, timeouts.Body)
+			c.Arm(sweeper, timeouts.Body)
 		}
 	case x.start < x.end:
 		if c.phase != phaseHead {
 			c.phase = phaseHead
-			c.arm(sweeper, timeouts.Head)
+			c.Arm(sweeper, timeouts.Head)
 		}
 	case c.draining():
 		// The client may be sending a request. It is answered with Connection: close.
-		left := time.Duration(c.idleUntil() - sweeper.now())
+		left := time.Duration(c.idleUntil() - sweeper.Now())
 		if left <= 0 {
 			c.finished = true
 			return false
 		}
 		c.dropExchange()
 		c.phase = phaseIdle
-		c.arm(sweeper, left)
+		c.Arm(sweeper, left)
 	default:
 		c.dropExchange()
 		if c.phase == phaseRequest {
 			c.phase = phaseRecent
-			c.arm(sweeper, min(idleSetDelay, timeouts.Idle))
+			c.Arm(sweeper, min(idleSetDelay, timeouts.Idle))
 		}
 	}
 	return true
@@ -303,8 +306,8 @@ func (c *clientConn) onDeadline() bool {
 			return c.hasArrived()
 		}
 		c.phase = phaseIdle
-		c.arm(c.server.sweeper, left)
-		c.conn.SetReadDeadline(time.Time{})
+		c.Arm(c.server.sweeper, left)
+		c.Conn.SetReadDeadline(time.Time{})
 		return true
 	case phaseIdle:
 		return c.hasArrived()
@@ -316,11 +319,11 @@ func (c *clientConn) onDeadline() bool {
 // and prepares the connection for it: closing would lose the request.
 func (c *clientConn) hasArrived() bool {
 	nothing := true
-	if err := c.raw.Control(func(fd uintptr) { nothing = quiet(fd) }); err != nil || nothing || !c.resumeRead() {
+	if err := c.Raw.Control(func(fd uintptr) { nothing = socket.Quiet(fd) }); err != nil || nothing || !c.ResumeRead() {
 		return false
 	}
 	c.phase = phaseRecent
-	c.arm(c.server.sweeper, min(idleSetDelay, c.options.Timeouts.Idle))
+	c.Arm(c.server.sweeper, min(idleSetDelay, c.options.Timeouts.Idle))
 	return true
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sluice/proxy/socket"
 	"strings"
 	"testing"
 	"time"
@@ -114,7 +115,7 @@ func TestPipelinedBehindChunks(t *testing.T) {
 	t.Parallel()
 	origin := startEchoOrigin(t)
 	p := startProxy(t, Options{}, origin.address())
-	for _, size := range []int{1, requestBufferBytes - 200, requestBufferBytes - 100, requestBufferBytes, 3 * requestBufferBytes, 3 * relayBufferBytes} {
+	for _, size := range []int{1, socket.RequestBufferBytes - 200, socket.RequestBufferBytes - 100, socket.RequestBufferBytes, 3 * socket.RequestBufferBytes, 3 * socket.RelayBufferBytes} {
 		for _, parts := range []int{1, 3} {
 			body := strings.Repeat("x", size)
 			next := strings.Repeat("y", size/2)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"net"
+	"sluice/proxy/socket"
 	"syscall"
 	"testing"
 	"time"
@@ -17,11 +18,11 @@ func dialAfterPause(t *testing.T, step time.Duration) (dials int, err error) {
 	}
 	defer l.Close()
 	const timeout = 300 * time.Millisecond
-	s := newSweeper()
+	s := socket.NewSweeper()
 	conn, err := dialPeer(t.Context(), s, l.Addr().String(), timeout, func(context.Context, string, string, syscall.RawConn) error {
 		if dials++; dials == 1 {
 			<-time.After(timeout + 50*time.Millisecond)
-			s.clock.Add(int64(step))
+			s.Advance(step)
 		}
 		return nil
 	})
@@ -33,7 +34,7 @@ func dialAfterPause(t *testing.T, step time.Duration) (dials int, err error) {
 
 func TestDialAfterAPauseOfTheProcess(t *testing.T) {
 	t.Parallel()
-	if _, err := dialAfterPause(t, longestStep/2); err != nil {
+	if _, err := dialAfterPause(t, socket.LongestStep/2); err != nil {
 		t.Error(err)
 	}
 }

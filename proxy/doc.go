@@ -10,9 +10,9 @@
 // side). Only these two know the wire protocol.
 //
 // One goroutine serves all requests of a client connection in sequence; an idle
-// connection has no goroutine (see idleSet). [Server] owns the client connections;
+// connection has no goroutine (see [socket.IdleSet]). [Server] owns the client connections;
 // a [Transport] owns the connections to one peer. Timeouts are coarse (see
-// sweeper): a request sets no timer.
+// [socket.Sweeper]): a request sets no timer.
 //
-// The data plane uses the socket instead of net.Conn: see socket.go.
+// The data plane uses the socket instead of net.Conn: see package [socket].
 package proxy

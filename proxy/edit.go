@@ -5,6 +5,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/proxy/http1"
+	"sluice/proxy/socket"
 	"sluice/route"
 )
 
@@ -62,24 +63,24 @@ const maxEditedHead = 60 << 10
 func (x *httpExchange) writeResponseHead(text []byte) error {
 	a := x.actions
 	if a != nil && !a.ResponseHeaders.Empty() {
-		memory := requestBuffers.Get().(*buffer)
-		defer requestBuffers.Put(memory)
+		memory := socket.RequestBuffers.Get().(*socket.Buffer)
+		defer socket.RequestBuffers.Put(memory)
 		line, fields := cutLine(text)
-		text = x.appendEditedFields(append(memory.bytes[:0], line...), fields, &a.ResponseHeaders)
+		text = x.appendEditedFields(append(memory.Bytes[:0], line...), fields, &a.ResponseHeaders)
 		if !x.rescan(text) {
 			return errHeadTooLong
 		}
 	}
 	if a != nil && a.Compress != nil {
-		memory := requestBuffers.Get().(*buffer)
-		defer requestBuffers.Put(memory)
-		compressed, ok := x.compress(memory.bytes[:0], text)
+		memory := socket.RequestBuffers.Get().(*socket.Buffer)
+		defer socket.RequestBuffers.Put(memory)
+		compressed, ok := x.compress(memory.Bytes[:0], text)
 		if !ok {
 			return errHeadTooLong
 		}
 		text = compressed
 	}
-	x.out = x.client.front.appendHead(x.out[:0], text)
+	x.Out = x.client.front.appendHead(x.Out[:0], text)
 	return nil
 }
 

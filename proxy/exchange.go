@@ -8,6 +8,7 @@ import (
 	"sluice/balancer"
 	"sluice/observe/tracing"
 	"sluice/proxy/http1"
+	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/route/compression"
 )
@@ -20,19 +21,19 @@ const statusClientClosed = 499
 // fields without pointers come last: the garbage collector does not scan them.
 type httpExchange struct {
 	client *client
-	buffers
+	socket.Buffers
 
 	// The request: in[start:end] begins with its head. It does not move while the
 	// request is served.
-	in         []byte  // small, or the bytes of large
-	large      *buffer // see growTo; nil: none
+	in         []byte         // small, or the bytes of large
+	large      *socket.Buffer // see growTo; nil: none
 	start, end int
-	headLength int     // 0: the head is incomplete
-	bodyLength int     // of the part of the body that is in the buffer
-	body       []byte  // the whole body, in the buffer or in bodyBuffer; of a streamed one, what was kept
-	bodyBuffer *buffer // for a body that does not fit the buffer; else nil
-	streaming  bool    // the body is not in body, or only its start
-	upgrade    bool    // the client asks for another protocol; of HTTP/2: by an extended CONNECT
+	headLength int            // 0: the head is incomplete
+	bodyLength int            // of the part of the body that is in the buffer
+	body       []byte         // the whole body, in the buffer or in bodyBuffer; of a streamed one, what was kept
+	bodyBuffer *socket.Buffer // for a body that does not fit the buffer; else nil
+	streaming  bool           // the body is not in body, or only its start
+	upgrade    bool           // the client asks for another protocol; of HTTP/2: by an extended CONNECT
 	// bodyTrailer is the trailer section after body, in tries without its reserved fields.
 	bodyTrailer []byte
 
@@ -90,7 +91,7 @@ type httpExchange struct {
 	webSocketKey webSocketKey
 	ownRequestID [requestIDBytes]byte
 	span         tracing.Span
-	small        [smallRequestBytes]byte
+	small        [socket.SmallRequestBytes]byte
 }
 
 // open prepares a new exchange for requests of c.
@@ -107,7 +108,7 @@ func (x *httpExchange) close() {
 	x.requestID, x.held, x.contenders = nil, nil, nil
 	x.tried.clear()
 	x.dropLarge()
-	x.giveBack()
+	x.GiveBack()
 	x.query = balancer.Query{}
 }
 
@@ -136,27 +137,27 @@ func (x *http1Exchange) next() {
 	x.resetRequest()
 }
 
-// growTo moves the request to a buffer of at least that many bytes, up to relayBufferBytes.
+// growTo moves the request to a buffer of at least that many bytes, up to socket.RelayBufferBytes.
 func (x *httpExchange) growTo(bytes int) {
-	larger := poolOfRequests(bytes).Get().(*buffer)
-	copy(larger.bytes, x.in[:x.end])
+	larger := poolOfRequests(bytes).Get().(*socket.Buffer)
+	copy(larger.Bytes, x.in[:x.end])
 	x.dropLarge()
-	x.large, x.in = larger, larger.bytes
+	x.large, x.in = larger, larger.Bytes
 }
 
 func (x *httpExchange) dropLarge() {
 	if x.large != nil {
-		poolOfRequests(len(x.large.bytes)).Put(x.large)
+		poolOfRequests(len(x.large.Bytes)).Put(x.large)
 		x.large, x.in = nil, x.small[:]
 	}
 }
 
 // poolOfRequests returns the pool of buffers for requests of that many bytes.
 func poolOfRequests(bytes int) *sync.Pool {
-	if bytes > requestBufferBytes {
-		return bodyBuffers
+	if bytes > socket.RequestBufferBytes {
+		return socket.BodyBuffers
 	}
-	return requestBuffers
+	return socket.RequestBuffers
 }
 
 // space returns the free part of the buffer, which is never empty.

@@ -19,7 +19,7 @@ const maxAuthFields = 80
 // client got the answer.
 func (x *httpExchange) authorize(b []byte) (done, ok bool) {
 	f := x.actions.ForwardAuth
-	x.giveBack()
+	x.GiveBack()
 	ctx, end := x.Waiting(f.Timeout())
 	answer, err := f.Ask(ctx, x.client.block(), x.authHeader(b))
 	end()
@@ -150,13 +150,13 @@ func (x *httpExchange) passDenial(answer *auth.Answer) bool {
 	}
 	head.SetContentLength(len(answer.Body))
 	x.status, x.refused = r.status, r.reason
-	x.borrow()
-	x.out = head.AppendBytes(x.out[:0])
+	x.Borrow()
+	x.Out = head.AppendBytes(x.Out[:0])
 	if x.head.Method != http1.MethodHead {
-		x.out = append(x.out, answer.Body...)
+		x.Out = append(x.Out, answer.Body...)
 		x.bytesOut = int64(len(answer.Body))
 	}
-	err := c.front.writeAnswer(x.out)
+	err := c.front.writeAnswer(x.Out)
 	if err != nil || !keep {
 		c.front.closeAfterAnswer()
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"sluice/proxy/socket"
 	"strings"
 	"testing"
 	"time"
@@ -258,7 +259,7 @@ func TestHalfClosedClient(t *testing.T) {
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 		closeWrite(t, conn)
 		got, err := io.ReadAll(conn)
-		if time.Since(begin) > firstProbe {
+		if time.Since(begin) > socket.FirstProbe {
 			continue // the machine stood still: a client that has closed its half counts as gone by then
 		}
 		if err != nil || !strings.HasSuffix(string(got), "ok") {

@@ -283,9 +283,9 @@ func (x *httpExchange) endGRPC(code grpcCode) {
 	}
 	x.grpcCode = code
 	trailer := appendGRPCStatus(nil, code, x.interrupted, "the response is incomplete")
-	x.out = x.out[:0]
+	x.Out = x.Out[:0]
 	// An error means that the client is gone too.
-	_ = x.client.front.writeBody(&x.buffers, piece{last: true, trailer: append(trailer, "\r\n"...)})
+	_ = x.client.front.writeBody(&x.Buffers, piece{last: true, trailer: append(trailer, "\r\n"...)})
 }
 
 // statusForMetrics returns the HTTP status that describes the result of the request: for a

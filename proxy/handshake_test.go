@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/route/auth"
 	"sluice/route/places"
@@ -66,10 +68,31 @@ func (p *testProxy) getFrom(address string) error {
 	return err
 }
 
+// clientHello returns what a client sends first.
+func clientHello(t testing.TB, config *tls.Config) []byte {
+	t.Helper()
+	hello := new(recorded)
+	config.InsecureSkipVerify = true
+	tls.Client(hello, config).Handshake() // fails
+	return hello.sent.Bytes()
+}
+
+// inRecords returns the message of one record in records of size bytes.
+func inRecords(record []byte, size int) (records []byte) {
+	for message := record[5:]; len(message) > 0; {
+		n := min(size, len(message))
+		records = append(records, record[:3]...)
+		records = binary.BigEndian.AppendUint16(records, uint16(n))
+		records = append(records, message[:n]...)
+		message = message[n:]
+	}
+	return records
+}
+
 // takeAllBut takes the places of handshakes for other clients, until so many are left.
-func (h *handshakes) takeAllBut(left int) {
-	for h.places.Taken() < maxHandshakes-left {
-		h.places.Take(places.Many, nil)
+func takeAllBut(h *socket.Handshakes, left int) {
+	for h.Places.Taken() < socket.MaxHandshakes-left {
+		h.Places.Take(places.Many, nil)
 	}
 }
 
@@ -83,7 +106,7 @@ func TestOverTLSPartsOfAClientHelloTakeNoPlace(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour}}, origin.address())
-	p.handshakes.takeAllBut(1)
+	takeAllBut(p.handshakes, 1)
 	hello := clientHello(t, &tls.Config{})
 	for n := range 20 {
 		p.sendFrom(goodClient, hello[:1+n*(len(hello)-2)/19])
@@ -92,7 +115,7 @@ func TestOverTLSPartsOfAClientHelloTakeNoPlace(t *testing.T) {
 	if err := p.getFrom(goodClient); err != nil {
 		t.Errorf("beside them: %v", err)
 	}
-	if n := p.Handshakes().InProgress; n != maxHandshakes-1 {
+	if n := p.Handshakes().InProgress; n != socket.MaxHandshakes-1 {
 		t.Errorf("%d handshakes are in progress", n)
 	}
 }
@@ -111,12 +134,13 @@ func TestOverTLSLongClientHelloTakesNoPlaceEarly(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour}}, origin.address())
-	p.handshakes.takeAllBut(1)
+	takeAllBut(p.handshakes, 1)
+	const recordBytes = 16 << 10 // at most
 	hello := clientHello(t, &tls.Config{NextProtos: longProtocols()})
-	if len(hello) < maxRecordBytes+1000 {
+	if len(hello) < recordBytes+1000 {
 		t.Fatalf("a ClientHello of %d bytes", len(hello))
 	}
-	for _, part := range []int{maxRecordBytes, maxRecordBytes + recordHeaderBytes, maxRecordBytes + 500, len(hello) - 1} {
+	for _, part := range []int{recordBytes, recordBytes + 5, recordBytes + 500, len(hello) - 1} {
 		for range 3 {
 			p.sendFrom(goodClient, hello[:part])
 		}
@@ -128,13 +152,13 @@ func TestOverTLSLongClientHelloTakesNoPlaceEarly(t *testing.T) {
 			t.Errorf("beside them: %v", err)
 		}
 	}
-	if h := p.Handshakes(); h.InProgress != maxHandshakes-1 || h.Failed+uint64(h.Waiting) > 0 {
+	if h := p.Handshakes(); h.InProgress != socket.MaxHandshakes-1 || h.Failed+uint64(h.Waiting) > 0 {
 		t.Errorf("got %+v", h)
 	}
 
 	for _, tooLong := range [][]byte{
 		inRecords(hello, 1), // 6 bytes for each of its own
-		append([]byte{recordHandshake, 3, 1, 0, 100, typeClientHello, 1, 0, 1}, hello[:50]...),
+		append([]byte{22, 3, 1, 0, 100, 1, 1, 0, 1}, hello[:50]...),
 	} {
 		conn := p.connectFrom(goodClient)
 		conn.Write(tooLong) // fails if it is refused early
@@ -175,14 +199,14 @@ func TestOverTLSOneClientHasItsShareOfTheHandshakes(t *testing.T) {
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour}}, origin.address())
 	hello := clientHello(t, &tls.Config{})
-	for range maxHandshakesPerBlock + 20 {
+	for range socket.MaxHandshakesPerBlock + 20 {
 		p.sendFrom(badClient, hello)
 	}
 	eventually(t, "twenty wait", func() bool { return p.Handshakes().Waiting == 20 })
-	if n := p.Handshakes().InProgress; n != maxHandshakesPerBlock {
+	if n := p.Handshakes().InProgress; n != socket.MaxHandshakesPerBlock {
 		t.Errorf("%d handshakes are in progress", n)
 	}
-	p.handshakes.takeAllBut(1)
+	takeAllBut(p.handshakes, 1)
 	for range 3 {
 		if err := p.getFrom(goodClient); err != nil {
 			t.Errorf("beside them: %v", err)
@@ -195,21 +219,21 @@ func TestOverTLSScarcePlacesAreLeftSoon(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour}}, origin.address())
-	p.handshakes.takeAllBut(8)
+	takeAllBut(p.handshakes, 8)
 	hello := clientHello(t, &tls.Config{})
 	for n := range 8 {
 		p.sendFrom(fmt.Sprint("127.0.1.", n), hello)
 	}
 	eventually(t, "each has had a place", func() bool {
 		h := p.Handshakes()
-		return h.InProgress+int(h.Failed) >= maxHandshakes
+		return h.InProgress+int(h.Failed) >= socket.MaxHandshakes
 	})
 	if err := p.getFrom(goodClient); err != nil {
 		t.Errorf("behind them: %v", err)
 	}
 	eventually(t, "they lose their places", func() bool {
 		h := p.Handshakes()
-		return h.InProgress == maxHandshakes-8 && h.Failed == 8
+		return h.InProgress == socket.MaxHandshakes-8 && h.Failed == 8
 	})
 }
 
@@ -224,12 +248,12 @@ func TestOverTLSWaitsForOthersTakeNoPlace(t *testing.T) {
 		if hello.ServerName != "hanging" {
 			return serverTLS, nil
 		}
-		return serverTLS, AwaitOthers(hello, func() {
+		return serverTLS, socket.AwaitOthers(hello, func() {
 			waits <- struct{}{}
 			<-release
 		})
 	}})
-	p.handshakes.takeAllBut(1)
+	takeAllBut(p.handshakes, 1)
 	var hanging sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) + 2 {
 		conn := p.connectFrom(goodClient)
@@ -313,12 +337,12 @@ func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
 		if hello.ServerName != "challenge" {
 			return secure, nil
 		}
-		if err := AwaitOthers(hello, func() { <-release }); err != nil {
+		if err := socket.AwaitOthers(hello, func() { <-release }); err != nil {
 			return nil, err
 		}
 		return nil, errors.New("there is no challenge")
 	}})
-	p.handshakes.takeAllBut(maxHandshakesPerBlock + 1)
+	takeAllBut(p.handshakes, socket.MaxHandshakesPerBlock+1)
 	hello := clientHello(t, &tls.Config{ServerName: "web"})
 	challenge := clientHello(t, &tls.Config{ServerName: "challenge"})
 	long := clientHello(t, &tls.Config{ServerName: "web", NextProtos: longProtocols()})
@@ -360,7 +384,7 @@ func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
 	eventually(t, "all connections have ended", func() bool { return p.Connections() == 0 })
 	eventually(t, "all places and turns are free", func() bool {
 		h := p.Handshakes()
-		return h.InProgress == maxHandshakes-maxHandshakesPerBlock-1 && h.Waiting == 0 && p.handshakes.turns.Taken() == 0
+		return h.InProgress == socket.MaxHandshakes-socket.MaxHandshakesPerBlock-1 && h.Waiting == 0 && p.handshakes.Turns.Taken() == 0
 	})
 	eventually(t, "no request is in flight", func() bool { return p.inflight() == 0 })
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"sluice/balancer"
+	"sluice/proxy/socket"
 	"sluice/test/balancertest"
 )
 
@@ -235,7 +236,7 @@ func TestLimitsOfResponseHeads(t *testing.T) {
 // The body of a response arrives also if its head fills the buffer exactly.
 func TestResponseHeadFillsTheBuffer(t *testing.T) {
 	t.Parallel()
-	for _, limit := range []int{responseBufferBytes, MaxHeadBytes} {
+	for _, limit := range []int{socket.ResponseBufferBytes, MaxHeadBytes} {
 		origin := startOrigin(t, func(c *originConn) bool {
 			if _, ok := c.request(); !ok {
 				return false

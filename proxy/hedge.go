@@ -10,6 +10,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/attempt"
 	"sluice/proxy/http1"
+	"sluice/proxy/socket"
 )
 
 // patience returns the wait for the first peer before a hedge; 0: no hedge. An upgrade opens
@@ -18,7 +19,7 @@ func (x *httpExchange) patience() time.Duration {
 	if x.streaming || x.upgrade || x.head.HasBody() || x.head.Method != http1.MethodGet && x.head.Method != http1.MethodHead {
 		return 0
 	}
-	return attempt.Patience(x.service, x.tries, x.client.server.sweeper.now())
+	return attempt.Patience(x.service, x.tries, x.client.server.sweeper.Now())
 }
 
 // leavable reports whether the exchange may move to another peer when the health
@@ -51,7 +52,7 @@ type contender struct {
 	required requirements
 	timeout  time.Duration
 
-	buffers
+	socket.Buffers
 	until       until
 	up          upstream // nil: there is no connection
 	sent        bool     // the request was sent on up
@@ -79,9 +80,9 @@ func (x *httpExchange) Ask(t balancer.Token) {
 	c := newContender(x, t)
 	c.required = x.requirements(c.picked)
 	c.timeout = x.tryTimeout()
-	c.headErr = x.writeRequestHead(&x.buffers, t.Peer)
-	c.head = bytes.Clone(x.out)
-	x.giveBack()
+	c.headErr = x.writeRequestHead(&x.Buffers, t.Peer)
+	c.head = bytes.Clone(x.Out)
+	x.GiveBack()
 	x.tries++
 }
 
@@ -149,8 +150,8 @@ func (x *httpExchange) follow(c *contender) {
 func (x *httpExchange) Receive(t balancer.Token) balancer.Outcome {
 	c := x.contender(t)
 	x.follow(c)
-	x.giveBack()
-	x.buffers, c.buffers = c.buffers, buffers{}
+	x.GiveBack()
+	x.Buffers, c.Buffers = c.Buffers, socket.Buffers{}
 	u := c.up
 	x.held, c.up = u, nil // receive finishes it
 	c.leaveList()
@@ -175,7 +176,7 @@ func (c *contender) end() {
 	if c.up != nil {
 		c.up.finish(false)
 	}
-	c.giveBack()
+	c.GiveBack()
 	c.leaveList()
 }
 
@@ -190,7 +191,7 @@ func (c *contender) run() {
 	defer func() { c.woke <- struct{}{} }()
 	defer panics.Contain(panics.Exchange, func() { c.err = errPanicked })
 	if c.err = c.wait(); c.err != nil {
-		c.giveBack()
+		c.GiveBack()
 	}
 }
 
@@ -222,7 +223,7 @@ func (c *contender) wait() error {
 			}
 			c.up, c.connectTime = u, connectTime
 		}
-		stop := context.AfterFunc(c.ctx, c.up.interrupt)
+		stop := context.AfterFunc(c.ctx, c.up.Interrupt)
 		err := c.waitOn(c.up)
 		if !stop() || err == nil || err == errSuspected {
 			return err
@@ -237,12 +238,12 @@ func (c *contender) wait() error {
 
 func (c *contender) waitOn(u upstream) error {
 	if c.sent {
-		return u.await(&c.buffers, c.until)
+		return u.await(&c.Buffers, c.until)
 	}
-	c.borrow()
-	c.out = append(c.out[:0], c.head...)
+	c.Borrow()
+	c.Out = append(c.Out[:0], c.head...)
 	u.waitAtMost(c.timeout)
 	c.sent = true
-	_, err := u.send(&c.buffers, c.x.body, c.x.bodyTrailer, c.until)
+	_, err := u.send(&c.Buffers, c.x.body, c.x.bodyTrailer, c.until)
 	return err
 }

@@ -1,6 +1,9 @@
 package proxy
 
-import "sluice/proxy/http1"
+import (
+	"sluice/proxy/http1"
+	"sluice/proxy/socket"
+)
 
 // A bodyReader takes the body of an HTTP/1 message from the bytes of a connection.
 type bodyReader struct {
@@ -59,9 +62,9 @@ func (r *bodyReader) nextChunks(b []byte, coded bool) (p piece, n int, err error
 // bytes that follow the body fit the exchange's buffer.
 func (r *bodyReader) most() int {
 	if r.chunked {
-		return int(min(r.scanner.Remaining()+requestBufferBytes, relayBufferBytes))
+		return int(min(r.scanner.Remaining()+socket.RequestBufferBytes, socket.RelayBufferBytes))
 	}
-	return int(min(r.left, relayBufferBytes))
+	return int(min(r.left, socket.RelayBufferBytes))
 }
 
 // maxChunkBytes is the maximum length of the chunks that sluice makes.

@@ -9,17 +9,18 @@ import (
 	"time"
 
 	"sluice/proxy/http1"
+	"sluice/proxy/socket"
 )
 
 // An http1Exchange is an exchange of a clientConn, with what its front needs during
 // the exchange. The fields without pointers come last, as in httpExchange.
 type http1Exchange struct {
-	reader  bufferedReader // of the request's body
-	body    bodyReader     // of the request
-	writer  writer         // its pace records whether the response had to wait
-	framing framing        // of the response's body
-	keep    bool           // the connection stays open after the exchange
-	surplus []byte         // bytes that were read with the end of a body
+	reader  socket.BufferedReader // of the request's body
+	body    bodyReader            // of the request
+	writer  socket.Writer         // its pace records whether the response had to wait
+	framing framing               // of the response's body
+	keep    bool                  // the connection stays open after the exchange
+	surplus []byte                // bytes that were read with the end of a body
 	httpExchange
 }
 
@@ -52,11 +53,11 @@ func releaseExchange(x *http1Exchange) {
 // begin implements front.
 func (c *clientConn) begin() {
 	c.phase, c.mayPreface = phaseRequest, false
-	c.disarm()
+	c.Disarm()
 	c.server.ended.count(c.lifetime.begin(c.server.sweeper, &c.options.Connections))
 	x := c.exchange
 	x.keep = false
-	x.writer.pace.waited = false
+	x.writer.Pace.Waited = false
 	if x.streaming {
 		x.body = bodyReader{chunked: x.head.Chunked, left: max(x.head.ContentLength, 0)}
 	}
@@ -70,7 +71,7 @@ func (c *clientConn) keepsOpen() bool {
 }
 
 // readBody implements source. The first bytes may be in the exchange's buffer.
-func (c *clientConn) readBody(b *buffers, coded bool) (p piece, err error) {
+func (c *clientConn) readBody(b *socket.Buffers, coded bool) (p piece, err error) {
 	x := c.exchange
 	text := x.in[x.start+x.headLength+x.bodyLength : x.end]
 	if len(text) > 0 {
@@ -78,19 +79,19 @@ func (c *clientConn) readBody(b *buffers, coded bool) (p piece, err error) {
 		x.bodyLength += n
 		return p, err
 	}
-	c.arm(c.server.sweeper, c.options.Timeouts.Body)
-	defer c.disarm()
+	c.Arm(c.server.sweeper, c.options.Timeouts.Body)
+	defer c.Disarm()
 	for {
-		n, err := x.reader.read(c.wire, b, 0, x.body.most())
+		n, err := x.reader.Read(c.Wire, b, 0, x.body.most())
 		switch {
 		case n > 0:
-			text = b.from[:n]
+			text = b.From[:n]
 			p, n, err := x.body.next(text, coded)
 			x.surplus = bytes.Clone(text[n:])
 			return p, err
 		case err == io.EOF:
 			return p, io.ErrUnexpectedEOF
-		case !errors.Is(err, os.ErrDeadlineExceeded) || c.expired(c.server.sweeper):
+		case !errors.Is(err, os.ErrDeadlineExceeded) || c.Expired(c.server.sweeper):
 			return p, err
 		}
 	}
@@ -104,9 +105,9 @@ func (c *clientConn) takesCoded() bool { return c.exchange.framing == framingChu
 
 // writeBody implements sink. It forwards the trailer section to clients that accept
 // one (RFC 9110, section 6.5.1).
-func (c *clientConn) writeBody(b *buffers, p piece) error {
-	x, out := c.exchange, b.out
-	b.out = out[:0]
+func (c *clientConn) writeBody(b *socket.Buffers, p piece) error {
+	x, out := c.exchange, b.Out
+	b.Out = out[:0]
 	return sendPiece(out, p, x.framing == framingChunked, x.head.TETrailers, c.send)
 }
 
@@ -117,18 +118,18 @@ func (c *clientConn) writeAnswer(text []byte) error {
 }
 
 // waited implements front.
-func (c *clientConn) waited() bool { return c.exchange.writer.pace.waited }
+func (c *clientConn) waited() bool { return c.exchange.writer.Pace.Waited }
 
 // send sends b to the client, encrypted if the connection uses TLS.
 func (c *clientConn) send(b []byte) error {
-	if c.tls == nil {
+	if c.TLS == nil {
 		return c.sendRaw(b)
 	}
-	records := sealBuffers.Get().(*buffer)
-	defer sealBuffers.Put(records)
+	records := socket.SealBuffers.Get().(*socket.Buffer)
+	defer socket.SealBuffers.Put(records)
 	for len(b) > 0 {
-		n := min(len(b), sealBytes)
-		sealed, err := c.tls.seal(b[:n], records)
+		n := min(len(b), socket.SealBytes)
+		sealed, err := c.TLS.Seal(b[:n], records)
 		if err == nil {
 			err = c.sendRaw(sealed)
 		}
@@ -143,13 +144,13 @@ func (c *clientConn) send(b []byte) error {
 // sendRaw sends b unencoded.
 func (c *clientConn) sendRaw(b []byte) error {
 	if c.reading {
-		n, err := send(uintptr(c.fd), b)
-		if n == len(b) || err != nil && err != errWouldBlock {
+		n, err := socket.Send(uintptr(c.watch.FD), b)
+		if n == len(b) || err != nil && err != socket.ErrWouldBlock {
 			return err
 		}
 		b = b[n:]
 	}
-	_, err := c.exchange.writer.write(c.side(c.options.Timeouts.Write), b)
+	_, err := c.exchange.writer.Write(c.side(c.options.Timeouts.Write), b)
 	return err
 }
 
@@ -161,29 +162,29 @@ func (c *clientConn) cut() {
 }
 
 // sourceSocket implements source.
-func (c *clientConn) sourceSocket() (side, *bodyReader) {
-	if c.tls != nil {
-		return side{}, nil
+func (c *clientConn) sourceSocket() (socket.Side, *bodyReader) {
+	if c.TLS != nil {
+		return socket.Side{}, nil
 	}
 	return c.side(c.options.Timeouts.Body), &c.exchange.body
 }
 
 // sinkSocket implements sink.
-func (c *clientConn) sinkSocket() (side, *pace) {
-	if c.tls != nil || c.exchange.framing != framingLength {
-		return side{}, nil
+func (c *clientConn) sinkSocket() (socket.Side, *socket.Pace) {
+	if c.TLS != nil || c.exchange.framing != framingLength {
+		return socket.Side{}, nil
 	}
-	return c.side(c.options.Timeouts.Write), &c.exchange.writer.pace
+	return c.side(c.options.Timeouts.Write), &c.exchange.writer.Pace
 }
 
-func (c *clientConn) side(timeout time.Duration) side {
-	return side{raw: c.raw, entry: &c.sweepEntry, sweeper: c.server.sweeper, timeout: timeout}
+func (c *clientConn) side(timeout time.Duration) socket.Side {
+	return socket.Side{Raw: c.Raw, Entry: &c.SweepEntry, Sweeper: c.server.sweeper, Timeout: timeout}
 }
 
 // tunnel implements front. The end of the connection is that of the bytes.
-func (c *clientConn) tunnel(*tunnel) tunnelEnd {
+func (c *clientConn) tunnel(*socket.Tunnel) socket.TunnelEnd {
 	c.exchange.framing = framingClose
-	return tunnelEnd{wire: c.wire, entry: &c.sweepEntry}
+	return socket.TunnelEnd{Wire: c.Wire, Entry: &c.SweepEntry}
 }
 
 // isGone implements front. A client that has closed only its sending side counts as
@@ -193,7 +194,7 @@ func (c *clientConn) isGone() bool {
 		return true
 	}
 	gone := false
-	return c.raw.Control(func(fd uintptr) { gone = ended(fd, c.tls != nil) }) == nil && gone
+	return c.Raw.Control(func(fd uintptr) { gone = socket.Ended(fd, c.TLS != nil) }) == nil && gone
 }
 
 // chooseFraming sets the framing of the body, and keep.

@@ -6,10 +6,11 @@ import (
 
 	"sluice/observe/panics"
 	"sluice/proxy/http1"
+	"sluice/proxy/socket"
 )
 
 // await implements upstream. Only send knows patience.
-func (u *upstreamConn) await(b *buffers, w until) error {
+func (u *upstreamConn) await(b *socket.Buffers, w until) error {
 	u.until = until{suspicion: w.suspicion, changed: w.changed}
 	defer func() { u.until = until{} }()
 	if err := u.endOfWait(); err != nil { // since the last wait
@@ -27,20 +28,20 @@ func (u *upstreamConn) await(b *buffers, w until) error {
 			}
 		}()
 	}
-	return u.fill(b, responseBufferBytes)
+	return u.fill(b, socket.ResponseBufferBytes)
 }
 
 // fill waits for bytes and reads them into b.from[:most]. It gives b back while it
 // waits.
-func (u *upstreamConn) fill(b *buffers, most int) error {
+func (u *upstreamConn) fill(b *socket.Buffers, most int) error {
 	for {
-		n, err := u.reader.read(u.wire(), b, 0, most)
+		n, err := u.reader.Read(u.wire(), b, 0, most)
 		u.start, u.end = 0, n
 		switch {
 		case n > 0:
 			return nil
 		case err == io.EOF:
-			return errClosedEarly
+			return socket.ErrClosedEarly
 		case !u.wokenInError(err):
 			return err
 		default:
@@ -52,9 +53,9 @@ func (u *upstreamConn) fill(b *buffers, most int) error {
 }
 
 // readHead implements upstream.
-func (u *upstreamConn) readHead(b *buffers, head *http1.ResponseHead) (text []byte, err error) {
+func (u *upstreamConn) readHead(b *socket.Buffers, head *http1.ResponseHead) (text []byte, err error) {
 	if u.start > 0 { // after an interim response
-		u.start, u.end = 0, copy(b.from, b.from[u.start:u.end])
+		u.start, u.end = 0, copy(b.From, b.From[u.start:u.end])
 	}
 	if u.end == 0 {
 		if err := u.await(b, until{}); err != nil {
@@ -64,7 +65,7 @@ func (u *upstreamConn) readHead(b *buffers, head *http1.ResponseHead) (text []by
 	limit := u.transport.options.HeadBytes
 	head.Reset(u.transport.options.Fields)
 	for {
-		n, err := head.Scan(b.from[:min(u.end, limit)])
+		n, err := head.Scan(b.From[:min(u.end, limit)])
 		switch {
 		case err == http1.ErrTooManyFields:
 			return nil, errHeadTooLong
@@ -72,11 +73,11 @@ func (u *upstreamConn) readHead(b *buffers, head *http1.ResponseHead) (text []by
 			return nil, err
 		case n > 0:
 			u.start = n
-			return b.from[:n], nil
+			return b.From[:n], nil
 		case u.end >= limit:
 			return nil, errHeadTooLong
 		}
-		if n, err = u.read(b.from[u.end:max(limit, responseBufferBytes)]); n == 0 {
+		if n, err = u.read(b.From[u.end:max(limit, socket.ResponseBufferBytes)]); n == 0 {
 			return nil, err
 		}
 		u.end += n
@@ -94,7 +95,7 @@ func (u *upstreamConn) read(b []byte) (int, error) {
 }
 
 // startBody implements upstream.
-func (u *upstreamConn) startBody(b *buffers, head *http1.ResponseHead, text []byte, bodiless bool) error {
+func (u *upstreamConn) startBody(b *socket.Buffers, head *http1.ResponseHead, text []byte, bodiless bool) error {
 	u.begun, u.persistent = false, head.Persistent()
 	if head.KeepAlive {
 		u.keepFor(head.Find(text, http1.NameKeepAlive))
@@ -144,17 +145,17 @@ func keepAliveTimeout(value []byte) (seconds int, ok bool) {
 }
 
 // readBody implements source.
-func (u *upstreamConn) readBody(b *buffers, coded bool) (p piece, err error) {
+func (u *upstreamConn) readBody(b *socket.Buffers, coded bool) (p piece, err error) {
 	if u.begun && u.start == u.end {
 		if err := u.fill(b, u.mostOfBody()); err != nil {
-			if err == errClosedEarly && u.response.left < 0 {
+			if err == socket.ErrClosedEarly && u.response.left < 0 {
 				return piece{last: true}, nil
 			}
 			return p, err
 		}
 	}
 	u.begun = true
-	p, n, err := u.response.next(b.from[u.start:u.end], coded)
+	p, n, err := u.response.next(b.From[u.start:u.end], coded)
 	u.start += n
 	return p, err
 }
@@ -162,18 +163,18 @@ func (u *upstreamConn) readBody(b *buffers, coded bool) (p piece, err error) {
 // mostOfBody returns how many bytes to read for the next piece of the body.
 func (u *upstreamConn) mostOfBody() int {
 	if !u.response.chunked && u.response.left > 0 {
-		return int(min(u.response.left, relayBufferBytes))
+		return int(min(u.response.left, socket.RelayBufferBytes))
 	}
-	return relayBufferBytes
+	return socket.RelayBufferBytes
 }
 
 // bodyPauses implements upstream. The end of the connection is for readBody.
-func (u *upstreamConn) bodyPauses(b *buffers, patience time.Duration) (bool, error) {
+func (u *upstreamConn) bodyPauses(b *socket.Buffers, patience time.Duration) (bool, error) {
 	if u.start < u.end {
 		return false, nil
 	}
 	u.conn.SetReadDeadline(time.Now().Add(patience))
-	n, err := u.reader.read(u.wire(), b, 0, u.mostOfBody())
+	n, err := u.reader.Read(u.wire(), b, 0, u.mostOfBody())
 	u.start, u.end = 0, n
 	switch {
 	case err != nil && u.wokenInError(err):
@@ -181,16 +182,16 @@ func (u *upstreamConn) bodyPauses(b *buffers, patience time.Duration) (bool, err
 	case n == 0 && err != io.EOF:
 		return false, err
 	}
-	if !u.resumeRead() {
-		u.conn.SetDeadline(aLongTimeAgo)
+	if !u.ResumeRead() {
+		u.conn.SetDeadline(socket.ALongTimeAgo)
 	}
 	return false, nil
 }
 
 // sourceSocket implements source.
-func (u *upstreamConn) sourceSocket() (side, *bodyReader) {
+func (u *upstreamConn) sourceSocket() (socket.Side, *bodyReader) {
 	if u.tls != nil {
-		return side{}, nil
+		return socket.Side{}, nil
 	}
 	return u.sinkSide(), &u.response
 }
@@ -205,8 +206,8 @@ const bodyStartTimeout = 100 * time.Millisecond
 //
 // Many servers send head and body separately. If the server fails between the two,
 // the request can still be retried, or answered with a 502.
-func (u *upstreamConn) awaitBodyStart(b *buffers) error {
-	room := max(responseBufferBytes, u.start+1)
+func (u *upstreamConn) awaitBodyStart(b *socket.Buffers) error {
+	room := max(socket.ResponseBufferBytes, u.start+1)
 	enough := u.start + int(min(u.response.left, 1))
 	if all := int64(u.start) + u.response.left; all <= int64(room) {
 		enough = int(all)
@@ -217,14 +218,14 @@ func (u *upstreamConn) awaitBodyStart(b *buffers) error {
 	u.acknowledge()
 	end := time.Now().Add(bodyStartTimeout)
 	for u.end < enough {
-		n, err := u.readBy(end, b.from[u.end:room])
+		n, err := u.readBy(end, b.From[u.end:room])
 		u.end += n
 		switch {
 		case n > 0:
 		case err == errPatience:
 			return nil
 		case err == io.EOF:
-			return errClosedEarly
+			return socket.ErrClosedEarly
 		default:
 			return err
 		}
@@ -247,8 +248,8 @@ func (u *upstreamConn) readBy(end time.Time, b []byte) (int, error) {
 		return n, errPatience
 	}
 	u.conn.SetReadDeadline(time.Time{})
-	if u.interrupted.Load() { // a concurrent interrupt may have set that deadline
-		u.conn.SetDeadline(aLongTimeAgo)
+	if u.Interrupted.Load() { // a concurrent interrupt may have set that deadline
+		u.conn.SetDeadline(socket.ALongTimeAgo)
 	}
 	return n, err
 }

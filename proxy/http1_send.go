@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/observe/panics"
+	"sluice/proxy/socket"
 )
 
 // send implements upstream. If no part of the request was sent, the error is errStale
@@ -15,11 +16,11 @@ import (
 //
 // If the peer responds before it has the whole body, a goroutine continues to send
 // body.
-func (u *upstreamConn) send(b *buffers, body, _ []byte, w until) (sent bool, err error) {
-	if len(body) <= requestBufferBytes {
-		b.out, body = append(b.out, body...), nil
+func (u *upstreamConn) send(b *socket.Buffers, body, _ []byte, w until) (sent bool, err error) {
+	if len(body) <= socket.RequestBufferBytes {
+		b.Out, body = append(b.Out, body...), nil
 	}
-	u.request, u.body, u.buffers, u.sent = b.out, body, b, false
+	u.request, u.body, u.buffers, u.sent = b.Out, body, b, false
 	if u.tls != nil {
 		if err := u.sealRequest(); err != nil {
 			return false, err
@@ -30,7 +31,7 @@ func (u *upstreamConn) send(b *buffers, body, _ []byte, w until) (sent bool, err
 	defer func() {
 		u.until = until{}
 		if err != nil {
-			b.giveBack()
+			b.GiveBack()
 			u.dropRecords()
 		}
 	}()
@@ -99,10 +100,10 @@ func endsShortly(done <-chan struct{}) bool {
 
 // receiveLast reads what the peer sent before it closed the connection fd, which may
 // be a response. It is called after a write failed.
-func (u *upstreamConn) receiveLast(fd uintptr, b *buffers) int {
+func (u *upstreamConn) receiveLast(fd uintptr, b *socket.Buffers) int {
 	w := u.wire()
-	w.wake()
-	n, _ := w.receive(fd, b.from[:responseBufferBytes])
+	w.Wake()
+	n, _ := w.Receive(fd, b.From[:socket.ResponseBufferBytes])
 	return n
 }
 
@@ -114,7 +115,7 @@ func (u *upstreamConn) waitIsOver() bool {
 		u.err = u.endOfWait()
 	}
 	if u.err == nil {
-		u.buffers.giveBack()
+		u.buffers.GiveBack()
 	}
 	return u.err != nil
 }
@@ -129,12 +130,12 @@ func (u *upstreamConn) step(fd uintptr) bool {
 			u.err = errStale
 			return true
 		}
-		n, err := send(fd, u.request)
+		n, err := socket.Send(fd, u.request)
 		if n > 0 {
 			u.sent = true
 		}
 		u.request = u.request[n:]
-		if err != nil && err != errWouldBlock {
+		if err != nil && err != socket.ErrWouldBlock {
 			if u.sent || !u.used {
 				u.end = u.receiveLast(fd, u.buffers)
 			}
@@ -153,31 +154,31 @@ func (u *upstreamConn) step(fd uintptr) bool {
 			return u.waitIsOver()
 		}
 	}
-	u.buffers.borrow()
+	u.buffers.Borrow()
 	w := u.wire()
-	w.wake()
-	n, err := w.receive(fd, u.buffers.from[:responseBufferBytes])
+	w.Wake()
+	n, err := w.Receive(fd, u.buffers.From[:socket.ResponseBufferBytes])
 	switch {
 	case err == io.EOF:
-		u.err = errClosedEarly
-	case err == errWouldBlock:
+		u.err = socket.ErrClosedEarly
+	case err == socket.ErrWouldBlock:
 		return u.waitIsOver()
 	case err != nil:
 		u.err = err
 	case n == 0:
-		u.err = errClosedEarly
+		u.err = socket.ErrClosedEarly
 	}
 	u.end = n
 	return true
 }
 
 // sendHead implements upstream.
-func (u *upstreamConn) sendHead(b *buffers, chunked bool) (answered, sent bool, err error) {
+func (u *upstreamConn) sendHead(b *socket.Buffers, chunked bool) (answered, sent bool, err error) {
 	u.chunked, u.start, u.end = chunked, 0, 0
 	if u.used && !u.quiet() {
 		return false, false, errStale
 	}
-	n, err := u.writer.writeSealed(u.sinkSide(), u.tls, b.out)
+	n, err := u.writer.WriteSealed(u.sinkSide(), u.tls, b.Out)
 	if err != nil && (n > 0 || !u.used) {
 		u.raw.Control(func(fd uintptr) { u.end = u.receiveLast(fd, b) })
 		if u.end > 0 {
@@ -191,40 +192,40 @@ func (u *upstreamConn) sendHead(b *buffers, chunked bool) (answered, sent bool, 
 func (u *upstreamConn) takesCoded() bool { return true }
 
 // writeBody implements sink.
-func (u *upstreamConn) writeBody(b *buffers, p piece) error {
+func (u *upstreamConn) writeBody(b *socket.Buffers, p piece) error {
 	if u.chunked && !p.coded {
-		b.borrow()
+		b.Borrow()
 	}
-	return sendPiece(b.out[:0], p, u.chunked, true, u.sendPiece)
+	return sendPiece(b.Out[:0], p, u.chunked, true, u.sendPiece)
 }
 
 func (u *upstreamConn) sendPiece(b []byte) error {
-	_, err := u.writer.writeSealed(u.sinkSide(), u.tls, b)
+	_, err := u.writer.WriteSealed(u.sinkSide(), u.tls, b)
 	return err
 }
 
 // sinkSide returns the connection for writing a streamed body. Its timeout does not
 // run while the response waits for the client.
-func (u *upstreamConn) sinkSide() side {
-	return side{u.raw, &u.sweepEntry, u.transport.sweeper, u.pause, u.blockedBy}
+func (u *upstreamConn) sinkSide() socket.Side {
+	return socket.Side{Raw: u.raw, Entry: &u.SweepEntry, Sweeper: u.transport.sweeper, Timeout: u.pause, BlockedBy: u.blockedBy}
 }
 
 // sinkSocket implements sink.
-func (u *upstreamConn) sinkSocket() (side, *pace) {
+func (u *upstreamConn) sinkSocket() (socket.Side, *socket.Pace) {
 	if u.tls != nil {
-		return side{}, nil
+		return socket.Side{}, nil
 	}
-	return u.sinkSide(), &u.writer.pace
+	return u.sinkSide(), &u.writer.Pace
 }
 
 // write writes all of b, unencoded, with the read deadline, which is that of the round trip.
 func (u *upstreamConn) write(b []byte) error {
-	u.armWrite(u.deadline.Load())
-	defer u.writeDeadline.Store(0)
+	u.ArmWrite(u.Deadline.Load())
+	defer u.WriteDeadline.Store(0)
 	for {
 		n, err := u.conn.Write(b)
 		b = b[n:]
-		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || u.writeExpired(u.transport.sweeper) {
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || u.WriteExpired(u.transport.sweeper) {
 			return err
 		}
 	}

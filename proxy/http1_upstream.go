@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/certificates"
+	"sluice/proxy/socket"
 )
 
 // errStale means that an idle connection was closed, or had unexpected bytes, before
@@ -16,20 +17,20 @@ var errStale = errors.New("stale idle connection")
 
 // An upstreamConn is a connection to a peer. One exchange at a time uses it.
 type upstreamConn struct {
-	sweepEntry
+	socket.SweepEntry
 	transport *Transport
 	slot      *slot
-	conn      socketConn
+	conn      socket.Conn
 	raw       syscall.RawConn
-	tls       *tlsConn              // nil: no TLS
+	tls       *socket.TLSConn       // nil: no TLS
 	secure    *certificates.Client  // the settings of tls
 	onSocket  func(fd uintptr) bool // step as a value: creating it allocates
-	quickAck  func(fd uintptr)      // acknowledgeNow
+	quickAck  func(fd uintptr)      // socket.AcknowledgeNow
 
 	client atomic.Pointer[client] // the client to probe, or nil
 	probe  clientProbe
 
-	reader      bufferedReader
+	reader      socket.BufferedReader
 	used        bool // by an exchange before, so it may be stale
 	drains      int  // of the transport, when the connection was opened
 	idleTimeout time.Duration
@@ -38,11 +39,11 @@ type upstreamConn struct {
 	complete    bool // no exchange is in progress, and none was cut
 
 	// The state of send.
-	request []byte   // to send
-	body    []byte   // to send after request
-	records *buffer  // with TLS: the memory of request, or nil
-	sent    bool     // a part of the request was sent
-	buffers *buffers // of the exchange
+	request []byte          // to send
+	body    []byte          // to send after request
+	records *socket.Buffer  // with TLS: the memory of request, or nil
+	sent    bool            // a part of the request was sent
+	buffers *socket.Buffers // of the exchange
 	err     error
 	woken   bool // before the whole request was sent
 
@@ -54,9 +55,9 @@ type upstreamConn struct {
 	picked time.Time // when the peer was, for the present exchange
 
 	// A streamed body.
-	writer    writer
-	pause     time.Duration // the longest one in taking it
-	blockedBy *sweepEntry   // of the client, see side
+	writer    socket.Writer
+	pause     time.Duration      // the longest one in taking it
+	blockedBy *socket.SweepEntry // of the client, see side
 	chunked   bool
 
 	// The response. Its unread bytes are at start:end in the buffers of the exchange.
@@ -66,23 +67,23 @@ type upstreamConn struct {
 	persistent bool // the connection is reusable after it
 }
 
-func newUpstreamConn(t *Transport, conn socketConn) (*upstreamConn, error) {
+func newUpstreamConn(t *Transport, conn socket.Conn) (*upstreamConn, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	u := &upstreamConn{transport: t, conn: conn, raw: raw, quickAck: acknowledgeNow, idleTimeout: t.options.IdleTimeout}
+	u := &upstreamConn{transport: t, conn: conn, raw: raw, quickAck: socket.AcknowledgeNow, idleTimeout: t.options.IdleTimeout}
 	u.onSocket = u.step
-	u.probes, u.owner = true, u
+	u.Probes, u.Owner = true, u
 	return u, nil
 }
 
-func (u *upstreamConn) wire() wire { return wire{conn: u.conn, raw: u.raw, tls: u.tls} }
+func (u *upstreamConn) wire() socket.Wire { return socket.Wire{Conn: u.conn, Raw: u.raw, TLS: u.tls} }
 
 func (u *upstreamConn) close() {
-	u.remove()
+	u.Remove()
 	if u.tls != nil && u.complete {
-		u.tls.closeNotify()
+		u.tls.CloseNotify()
 	}
 	u.conn.Close()
 	if u.remainder != nil {
@@ -103,7 +104,7 @@ func (u *upstreamConn) endOfWait() error {
 }
 
 // waitAtMost implements upstream.
-func (u *upstreamConn) waitAtMost(timeout time.Duration) { u.arm(u.transport.sweeper, timeout) }
+func (u *upstreamConn) waitAtMost(timeout time.Duration) { u.Arm(u.transport.sweeper, timeout) }
 
 // closedIdle implements upstream.
 func (u *upstreamConn) closedIdle(err error) (maybe, likely bool) {
@@ -123,9 +124,9 @@ func (u *upstreamConn) finish(complete bool) {
 
 // tunnel implements upstream. It stops the client probe: a client may close its
 // sending side of a tunnel.
-func (u *upstreamConn) tunnel(b *buffers) (tunnelEnd, []byte) {
+func (u *upstreamConn) tunnel(b *socket.Buffers) (socket.TunnelEnd, []byte) {
 	u.client.Store(nil)
-	return tunnelEnd{wire: u.wire(), entry: &u.sweepEntry}, b.from[u.start:u.end]
+	return socket.TunnelEnd{Wire: u.wire(), Entry: &u.SweepEntry}, b.From[u.start:u.end]
 }
 
 // quiet reports whether an idle connection is reusable: see the function quiet.
@@ -136,9 +137,9 @@ func (u *upstreamConn) quiet() bool {
 }
 
 // wake ends a wait for the peer, which then calls endOfWait.
-func (u *upstreamConn) wake() { u.conn.SetReadDeadline(aLongTimeAgo) }
+func (u *upstreamConn) wake() { u.conn.SetReadDeadline(socket.ALongTimeAgo) }
 
 // wokenInError reports whether err ended a wait whose deadline has not passed.
 func (u *upstreamConn) wokenInError(err error) bool {
-	return errors.Is(err, os.ErrDeadlineExceeded) && !u.expired(u.transport.sweeper)
+	return errors.Is(err, os.ErrDeadlineExceeded) && !u.Expired(u.transport.sweeper)
 }

@@ -1,27 +1,30 @@
 package proxy
 
-import "io"
+import (
+	"io"
+	"sluice/proxy/socket"
+)
 
 // TLS of a connection to a peer. The bytes of a request are encrypted before they are
-// sent, at most sealBytes at a time.
+// sent, at most socket.SealBytes at a time.
 
 // quietNow is the function quiet. With TLS, a peer may have sent records without data,
 // such as session tickets.
 func (u *upstreamConn) quietNow(fd uintptr) bool {
 	if u.tls == nil {
-		return quiet(fd)
+		return socket.Quiet(fd)
 	}
 	var b [1]byte
 	w := u.wire()
-	w.wake()
-	_, err := w.receive(fd, b[:])
-	return err == errWouldBlock
+	w.Wake()
+	_, err := w.Receive(fd, b[:])
+	return err == socket.ErrWouldBlock
 }
 
 // sealRequest encrypts request, the head and a small body.
 func (u *upstreamConn) sealRequest() (err error) {
-	u.records = sealBuffers.Get().(*buffer)
-	u.request, err = u.tls.seal(u.request, u.records)
+	u.records = socket.SealBuffers.Get().(*socket.Buffer)
+	u.request, err = u.tls.Seal(u.request, u.records)
 	return err
 }
 
@@ -31,13 +34,13 @@ func (u *upstreamConn) nextPart() (err error) {
 		u.request, u.body = u.body, nil
 		return nil
 	}
-	n := min(len(u.body), sealBytes)
+	n := min(len(u.body), socket.SealBytes)
 	if n == 0 {
 		u.request = nil
 		u.dropRecords()
 		return nil
 	}
-	u.request, err = u.tls.seal(u.body[:n], u.records)
+	u.request, err = u.tls.Seal(u.body[:n], u.records)
 	u.body = u.body[n:]
 	return err
 }
@@ -45,21 +48,21 @@ func (u *upstreamConn) nextPart() (err error) {
 // dropRecords gives records back.
 func (u *upstreamConn) dropRecords() {
 	if u.records != nil {
-		sealBuffers.Put(u.records)
+		socket.SealBuffers.Put(u.records)
 		u.records = nil
 	}
 }
 
-// writeSealed writes all of b, encrypted if the connection uses TLS, with records as
+// WriteSealed writes all of b, encrypted if the connection uses TLS, with records as
 // the memory, which it gives back.
-func (u *upstreamConn) writeSealed(records *buffer, b []byte) error {
+func (u *upstreamConn) writeSealed(records *socket.Buffer, b []byte) error {
 	if u.tls == nil {
 		return u.write(b)
 	}
-	defer sealBuffers.Put(records)
+	defer socket.SealBuffers.Put(records)
 	for len(b) > 0 {
-		n := min(len(b), sealBytes)
-		sealed, err := u.tls.seal(b[:n], records)
+		n := min(len(b), socket.SealBytes)
+		sealed, err := u.tls.Seal(b[:n], records)
 		if err == nil {
 			err = u.write(sealed)
 		}
@@ -78,9 +81,9 @@ func (u *upstreamConn) readConn(b []byte) (n int, err error) {
 	}
 	w := u.wire()
 	waitErr := u.raw.Read(func(fd uintptr) bool {
-		w.wake()
-		n, err = w.receive(fd, b)
-		return err != errWouldBlock
+		w.Wake()
+		n, err = w.Receive(fd, b)
+		return err != socket.ErrWouldBlock
 	})
 	if waitErr != nil {
 		return 0, waitErr

@@ -381,7 +381,7 @@ func TestHTTP2CostsAreForgotten(t *testing.T) {
 				id = test.cost(c, id)
 				c.expectAnswered(func(xhttp2.Frame) {})
 				eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
-				p.sweeper.clock.Add(int64(test.period))
+				p.sweeper.Advance(test.period)
 				c.request(id, http2GetOf("/none"), true)
 				if r := c.response(id); r.status != "204" {
 					t.Fatalf("got %+v", r)
@@ -412,6 +412,6 @@ func TestHTTP2ReaderGoesOnAfterAPause(t *testing.T) {
 		}
 		c.conn.Write(frames.Bytes())
 		c.expectAnswered(func(xhttp2.Frame) {})
-		p.sweeper.clock.Add(http2Resets * int64(http2ResetTime))
+		p.sweeper.Advance(http2Resets * http2ResetTime)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 )
 
 // Limits of an HTTP/2 connection of a client.
@@ -50,7 +51,7 @@ func maxListBytes(headBytes, fields int) int {
 	return max(http2ListBytes, headBytes+overhead*fields)
 }
 
-var frameBuffers = bufferPool(2 * http2.MaxFrameBytes) // for received frames
+var frameBuffers = socket.BufferPool(2 * http2.MaxFrameBytes) // for received frames
 
 // An http2Conn is the HTTP/2 protocol of a clientConn. One goroutine reads frames and
 // waits for nothing else; each stream has a goroutine that serves its request, and
@@ -59,11 +60,11 @@ type http2Conn struct {
 	conn       *clientConn
 	onReadable func(fd uintptr) bool // readable as a value: creating it allocates
 	onFlush    func()                // flush as a value
-	writer     writer                // of the goroutine that sends
+	writer     socket.Writer         // of the goroutine that sends
 
 	// The fields of the reading goroutine.
-	in         *buffer // nil while the connection waits without a part of a frame
-	start, end int     // of the unprocessed bytes in in
+	in         *socket.Buffer // nil while the connection waits without a part of a frame
+	start, end int            // of the unprocessed bytes in in
 	stage      http2Stage
 	decoder    *http2.Decoder
 	fields     http2.Fields
@@ -126,9 +127,9 @@ func (c *clientConn) startHTTP2(received []byte) {
 		output: http2.NewOutput(), received: http2Window, partial: true,
 	}
 	h.onReadable, h.onFlush = h.readable, h.flush
-	h.in = frameBuffers.Get().(*buffer)
-	h.end = copy(h.in.bytes, received)
-	if c.tls != nil && !c.tls.suitsHTTP2() {
+	h.in = frameBuffers.Get().(*socket.Buffer)
+	h.end = copy(h.in.Bytes, received)
+	if c.TLS != nil && !c.TLS.SuitsHTTP2() {
 		h.failure = errInadequateTLS
 	}
 	c.http2 = h
@@ -139,7 +140,7 @@ func (c *clientConn) startHTTP2(received []byte) {
 		http2.Setting{ID: http2.SettingEnableConnectProtocol, Value: 1},
 		http2.Setting{ID: http2.SettingNoPriorities, Value: 1})
 	h.output.Frames = http2.AppendWindowUpdate(h.output.Frames, 0, http2Window-http2.InitialWindow)
-	c.arm(c.server.sweeper, c.options.Timeouts.Head)
+	c.Arm(c.server.sweeper, c.options.Timeouts.Head)
 }
 
 // serveUntilIdle serves streams. It returns true when the connection is idle, false
@@ -154,14 +155,14 @@ func (h *http2Conn) serveUntilIdle() bool {
 		if c.draining() {
 			h.beginGoAway()
 		}
-		err := c.raw.Read(h.onReadable)
+		err := c.Raw.Read(h.onReadable)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			expired := c.expired(c.server.sweeper)
+			expired := c.Expired(c.server.sweeper)
 			if expired {
-				c.conn.SetReadDeadline(time.Time{}) // before isOver: see wakeReader
+				c.Conn.SetReadDeadline(time.Time{}) // before isOver: see wakeReader
 			}
-			if h.isOver() || c.interrupted.Load() {
+			if h.isOver() || c.Interrupted.Load() {
 				return h.close()
 			}
 			if expired && h.onDeadline() {
@@ -213,14 +214,14 @@ func (h *http2Conn) onDeadline() bool {
 		return false
 	case h.isBusyLocked():
 		h.dropFreeLocked()
-		c.disarm()
+		c.Disarm()
 		return false
 	case !h.idle:
 		h.idle = true
 		h.streams, h.fields = nil, http2.Fields{}
 		h.output.Discard()
 		h.dropFreeLocked()
-		c.arm(c.server.sweeper, max(c.options.Timeouts.Idle-idleSetDelay, sweepInterval))
+		c.Arm(c.server.sweeper, max(c.options.Timeouts.Idle-idleSetDelay, socket.SweepInterval))
 		return true
 	}
 	h.announceGoAwayLocked()
@@ -243,7 +244,7 @@ func (h *http2Conn) announceGoAwayLocked() {
 		return
 	}
 	h.goAway = goAwayAnnounced
-	h.goAwayUntil = h.conn.server.sweeper.now() + int64(http2GoAwayTimeout)
+	h.goAwayUntil = h.conn.server.sweeper.Now() + int64(http2GoAwayTimeout)
 	h.conn.server.http2.goAways.Add(1)
 	h.output.Frames = http2.AppendGoAway(h.output.Frames, http2.MaxWindow, http2.NoError)
 	h.output.Frames = http2.AppendPing(h.output.Frames, 0, goAwayPing)
@@ -253,7 +254,7 @@ func (h *http2Conn) announceGoAwayLocked() {
 
 // settleGoAwayLocked notes that the client knows of the end.
 func (h *http2Conn) settleGoAwayLocked() {
-	h.goAwayUntil = min(h.goAwayUntil, h.conn.server.sweeper.now()+int64(http2GoAwaySettle))
+	h.goAwayUntil = min(h.goAwayUntil, h.conn.server.sweeper.Now()+int64(http2GoAwaySettle))
 	h.armLocked()
 }
 
@@ -262,7 +263,7 @@ func (h *http2Conn) settleGoAwayLocked() {
 func (h *http2Conn) endGoAwayIfDue() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.goAway != goAwayAnnounced || h.partial || h.conn.server.sweeper.now() < h.goAwayUntil {
+	if h.goAway != goAwayAnnounced || h.partial || h.conn.server.sweeper.Now() < h.goAwayUntil {
 		return
 	}
 	h.goAway = goAwayFinal
@@ -278,18 +279,18 @@ func (h *http2Conn) armLocked() {
 	switch {
 	case h.partial: // it runs from the first byte
 	case h.goAway == goAwayAnnounced:
-		c.arm(sweeper, max(time.Duration(h.goAwayUntil-sweeper.now()), sweepInterval))
+		c.Arm(sweeper, max(time.Duration(h.goAwayUntil-sweeper.Now()), socket.SweepInterval))
 	case h.isBusyLocked():
 		h.idle = false
-		c.disarm()
+		c.Disarm()
 	default:
 		h.idle = false
-		c.arm(sweeper, min(idleSetDelay, timeouts.Idle))
+		c.Arm(sweeper, min(idleSetDelay, timeouts.Idle))
 	}
 }
 
 // wakeReader makes the reading goroutine check whether the connection is over.
-func (h *http2Conn) wakeReader() { h.conn.conn.SetReadDeadline(aLongTimeAgo) }
+func (h *http2Conn) wakeReader() { h.conn.Conn.SetReadDeadline(socket.ALongTimeAgo) }
 
 // close ends the connection: it tells the client why, and waits for the streams.
 // It returns false.
@@ -299,7 +300,7 @@ func (h *http2Conn) close() bool {
 	if h.failure != nil {
 		c.server.log.Debug().Err(h.failure).Str("listener", c.listener.name).Str("client", c.address).Msg("HTTP/2 connection closed")
 	}
-	c.disarm()
+	c.Disarm()
 	h.work.Wait()
 	h.mu.Lock()
 	defer h.mu.Unlock()

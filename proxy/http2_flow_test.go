@@ -88,7 +88,7 @@ func TestHTTP2SlowClientGetsTheEnd(t *testing.T) {
 		eventually(t, "the connection is accepted", func() bool { return p.Connections() == 1 })
 		p.mu.Lock()
 		for conn := range p.conns {
-			conn.conn.(*net.TCPConn).SetWriteBuffer(4 << 10)
+			conn.Conn.(*net.TCPConn).SetWriteBuffer(4 << 10)
 		}
 		p.mu.Unlock()
 		c.request(1, http2GetOf("/"), true)
@@ -438,7 +438,7 @@ func TestHTTP2ResetWithinABodyIsNoEnd(t *testing.T) {
 	h := p.onlyClient().http2
 	h.mu.Lock()
 	s := h.streams[1]
-	s.body.append([]byte("a part"))
+	s.body.Append([]byte("a part"))
 	s.abortLocked() // between awaitBody, which has found the part, and takeBody
 	h.mu.Unlock()
 	if n, last, _ := s.takeBody(make([]byte, 100)); last {

@@ -229,7 +229,7 @@ func (h *http2Conn) dataLocked(frame *http2.FrameHeader, payload []byte) *http2.
 	if padding := frame.Length - len(data); padding > 0 {
 		s.grantLocked(padding)
 	}
-	s.body.append(data)
+	s.body.Append(data)
 	if ends {
 		s.endedLocked(&s.received)
 	}
@@ -250,7 +250,7 @@ func (h *http2Conn) resetByClientLocked(id uint32) *http2.Error {
 	s.canceled = true
 	s.server.http2.resetsReceived.Add(1)
 	s.abortLocked()
-	if early := !s.answered && h.conn.server.sweeper.now()-s.opened < int64(http2EarlyReset); !early {
+	if early := !s.answered && h.conn.server.sweeper.Now()-s.opened < int64(http2EarlyReset); !early {
 		return nil
 	}
 	if h.resets.add(1) > http2Resets {

@@ -6,6 +6,7 @@ import (
 
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 )
 
 // An http2Stream is the front of its exchange.
@@ -20,7 +21,7 @@ func (s *http2Stream) keepsOpen() bool { return true }
 func (s *http2Stream) closeAfterAnswer() {}
 
 // readBody implements source.
-func (s *http2Stream) readBody(b *buffers, _ bool) (piece, error) {
+func (s *http2Stream) readBody(b *socket.Buffers, _ bool) (piece, error) {
 	timeout := s.options.Timeouts.Body
 	if x := s.exchange; x.standing.grpc {
 		timeout = max(timeout, x.service.Timeouts.Tunnel) // a stream of gRPC may be silent as long as a tunnel
@@ -28,25 +29,25 @@ func (s *http2Stream) readBody(b *buffers, _ bool) (piece, error) {
 	if err := s.awaitBody(b, timeout); err != nil {
 		return piece{}, err
 	}
-	b.borrow()
-	n, last, trailer := s.takeBody(b.from)
-	return piece{text: b.from[:n], length: int64(n), last: last, trailer: trailer}, nil
+	b.Borrow()
+	n, last, trailer := s.takeBody(b.From)
+	return piece{text: b.From[:n], length: int64(n), last: last, trailer: trailer}, nil
 }
 
 // sourceSocket implements source.
-func (s *http2Stream) sourceSocket() (side, *bodyReader) { return side{}, nil }
+func (s *http2Stream) sourceSocket() (socket.Side, *bodyReader) { return socket.Side{}, nil }
 
 // sinkSocket implements sink.
-func (s *http2Stream) sinkSocket() (side, *pace) { return side{}, nil }
+func (s *http2Stream) sinkSocket() (socket.Side, *socket.Pace) { return socket.Side{}, nil }
 
 // takesCoded implements sink.
 func (s *http2Stream) takesCoded() bool { return false }
 
 // writeBody implements sink. It forwards the trailer section to clients that accept
 // one, as in HTTP/1.1.
-func (s *http2Stream) writeBody(b *buffers, p piece) error {
-	head := b.out
-	b.out = head[:0]
+func (s *http2Stream) writeBody(b *socket.Buffers, p piece) error {
+	head := b.Out
+	b.Out = head[:0]
 	var trailer []byte
 	if p.last && s.exchange.head.TETrailers {
 		trailer = appendTrailerFrames(nil, p.trailer, s.id)

@@ -23,6 +23,7 @@ import (
 	"sluice/balancer"
 	"sluice/certificates"
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/balancertest"
 )
@@ -44,7 +45,7 @@ func TestHTTP2Model(t *testing.T) {
 	}
 	t.Logf("SLUICE_MODEL_SEED=%d", seed)
 	buffers := countBuffers(t)
-	var sweeper *sweeper
+	var sweeper *socket.Sweeper
 	t.Run("rounds", func(t *testing.T) {
 		m := startModel(t)
 		sweeper = m.proxy.sweeper
@@ -54,7 +55,7 @@ func TestHTTP2Model(t *testing.T) {
 			}
 		}
 	})
-	if n := sweeper.entries(); n > 0 {
+	if n := sweeper.Entries(); n > 0 {
 		t.Errorf("the sweeper has %d entries", n)
 	}
 	// It belongs to the whole process.
@@ -78,8 +79,8 @@ func countBuffers(t testing.TB) countedBuffers {
 	percent := debug.SetGCPercent(-1)
 	t.Cleanup(func() { debug.SetGCPercent(percent) })
 	all := countedBuffers{
-		"frame": {pool: frameBuffers}, "body segment": {pool: bodySegments}, "first segment": {pool: firstSegments}, "request": {pool: requestBuffers},
-		"body": {pool: bodyBuffers}, "small body": {pool: smallBodies}, "seal": {pool: sealBuffers}, "scratch": {pool: &scratches},
+		"frame": {pool: frameBuffers}, "body segment": {pool: socket.BodySegments}, "first segment": {pool: socket.FirstSegments}, "request": {pool: socket.RequestBuffers},
+		"body": {pool: socket.BodyBuffers}, "small body": {pool: socket.SmallBodies}, "seal": {pool: socket.SealBuffers}, "scratch": {pool: &socket.Scratches},
 		"exchange": {pool: &streamExchanges},
 	}
 	for _, c := range all {

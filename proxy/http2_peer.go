@@ -6,6 +6,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 )
 
 // Limits of an HTTP/2 connection to a peer.
@@ -51,17 +52,17 @@ const (
 // An http2PeerConn is an HTTP/2 connection to a peer. One goroutine reads frames, and
 // another one, as long as there are bytes, sends the frames of all streams.
 type http2PeerConn struct {
-	sweepEntry
+	socket.SweepEntry
 	transport *http2Transport
-	wire      wire
+	wire      socket.Wire
 	secure    *certificates.Client // the settings of wire.tls
-	writer    writer               // of the goroutine that sends
+	writer    socket.Writer        // of the goroutine that sends
 	onCheck   func(fd uintptr)     // checkLocked as a value: creating it allocates
 	work      sync.WaitGroup       // flush
 	settled   chan struct{}        // closed when the first SETTINGS has arrived, or the connection has failed
 
 	// The fields of the reading goroutine.
-	reader    bufferedReader
+	reader    socket.BufferedReader
 	decoder   *http2.Decoder
 	fields    http2.Fields
 	block     fieldBlock
@@ -94,8 +95,8 @@ type http2PeerConn struct {
 
 // newHTTP2PeerConn returns a connection that has sent its preface. Its user calls read. The
 // first SETTINGS must arrive before the coarse time deadline.
-func newHTTP2PeerConn(t *http2Transport, w wire, secure *certificates.Client, deadline int64, shard uint32) *http2PeerConn {
-	now := t.sweeper.now()
+func newHTTP2PeerConn(t *http2Transport, w socket.Wire, secure *certificates.Client, deadline int64, shard uint32) *http2PeerConn {
+	now := t.sweeper.Now()
 	listBytes := max(http2.UsualListBytes, maxListBytes(t.options.HeadBytes, t.options.Fields))
 	c := &http2PeerConn{
 		transport: t, wire: w, secure: secure, decoder: http2.NewDecoder(listBytes), maxUnread: listBytes, streams: make(map[uint32]*http2Upstream),
@@ -104,8 +105,8 @@ func newHTTP2PeerConn(t *http2Transport, w wire, secure *certificates.Client, de
 		lifetime: newLifetime(t.sweeper, shard),
 	}
 	c.onCheck = c.checkLocked
-	t.sweeper.add(&c.sweepEntry, w.conn, shard)
-	c.armRead(deadline)
+	t.sweeper.Add(&c.SweepEntry, w.Conn, shard)
+	c.ArmRead(deadline)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.output.Frames = append(c.output.Frames, http2.Preface...)
@@ -123,7 +124,7 @@ func (c *http2PeerConn) reserve(secure *certificates.Client) bool {
 	if c.secure != secure && c.ready { // the settings have changed
 		c.retireLocked()
 	}
-	now := c.transport.sweeper.now()
+	now := c.transport.sweeper.Now()
 	switch {
 	case c.err != nil, c.goAway, c.retired, c.lent >= c.limit, c.next > http2LastID, len(c.output.Frames) > http2PeerUnsent:
 		return false
@@ -135,7 +136,7 @@ func (c *http2PeerConn) reserve(secure *certificates.Client) bool {
 		}
 	case c.next > 1:
 		// The peer may have closed it, and the reading goroutine not know yet.
-		if c.wire.raw.Control(c.onCheck); c.goAway {
+		if c.wire.Raw.Control(c.onCheck); c.goAway {
 			return false
 		}
 		c.unheard = true
@@ -151,23 +152,23 @@ func (c *http2PeerConn) reserve(secure *certificates.Client) bool {
 }
 
 // checkLocked checks an idle connection.
-func (c *http2PeerConn) checkLocked(fd uintptr) { c.goAway = ended(fd, c.wire.tls != nil) }
+func (c *http2PeerConn) checkLocked(fd uintptr) { c.goAway = socket.Ended(fd, c.wire.TLS != nil) }
 
 // releasedLocked ends the reservation of a stream.
 func (c *http2PeerConn) releasedLocked() {
 	if c.lent--; c.lent > 0 {
 		return
 	}
-	c.changed = c.transport.sweeper.now()
+	c.changed = c.transport.sweeper.Now()
 	if c.goAway || c.retired || c.next > http2LastID {
-		c.wire.conn.CloseRead() // ends read
+		c.wire.Conn.CloseRead() // ends read
 	}
 }
 
 // silentSinceLocked reports whether nothing has arrived for http2PeerSilence, of the time
 // since the coarse time start.
 func (c *http2PeerConn) silentSinceLocked(start int64) bool {
-	return c.transport.sweeper.now()-max(c.heard, start) > int64(http2PeerSilence)
+	return c.transport.sweeper.Now()-max(c.heard, start) > int64(http2PeerSilence)
 }
 
 // pingLocked sends a PING, unless one waits for its answer.
@@ -175,10 +176,10 @@ func (c *http2PeerConn) pingLocked() {
 	if c.pinged != 0 {
 		return
 	}
-	c.pinged = c.transport.sweeper.now()
+	c.pinged = c.transport.sweeper.Now()
 	c.pings++
 	c.output.Frames = http2.AppendPing(c.output.Frames, 0, make([]byte, 8))
-	c.armRead(c.pinged + int64(http2PeerPingTimeout))
+	c.ArmRead(c.pinged + int64(http2PeerPingTimeout))
 	c.flushLocked()
 }
 
@@ -198,7 +199,7 @@ func (c *http2PeerConn) retireLocked() {
 		return
 	}
 	if c.retired = true; c.lent == 0 {
-		c.wire.conn.CloseRead()
+		c.wire.Conn.CloseRead()
 	}
 }
 
@@ -235,7 +236,7 @@ func (c *http2PeerConn) failLocked(err error) {
 
 // scheme returns http or https.
 func (c *http2PeerConn) scheme() string {
-	if c.wire.tls != nil {
+	if c.wire.TLS != nil {
 		return "https"
 	}
 	return "http"

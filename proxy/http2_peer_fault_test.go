@@ -11,6 +11,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 )
 
 // A peer answers before it has the whole body, which it never reads. With the end of the
@@ -219,7 +220,7 @@ func TestHTTP2PeerGetsFewResets(t *testing.T) {
 		for range mine {
 			<-answers
 		}
-		p.sweptFor(http2EarlyReset + 2*sweepInterval)
+		p.sweptFor(http2EarlyReset + 2*socket.SweepInterval)
 		for _, stream := range mine {
 			c.WriteRSTStream(stream, xhttp2.ErrCodeCancel)
 		}

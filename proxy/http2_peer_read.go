@@ -8,6 +8,7 @@ import (
 
 	"sluice/observe/panics"
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 )
 
 // read reads frames until the connection ends. It returns after all goroutines of the
@@ -15,15 +16,15 @@ import (
 func (c *http2PeerConn) read() {
 	defer panics.Contain(panics.Peer, nil)
 	defer c.work.Wait()
-	defer c.wire.conn.Close()
-	defer c.remove()
+	defer c.wire.Conn.Close()
+	defer c.Remove()
 	defer c.transport.forget(c)
-	var b buffers
+	var b socket.Buffers
 	err := errPanicked
 	func() {
 		defer panics.Contain(panics.Peer, nil)
 		err = c.readFrames(&b)
-		b.giveBack()
+		b.GiveBack()
 	}()
 	c.endStreams(err)
 }
@@ -35,26 +36,26 @@ func (c *http2PeerConn) endStreams(err error) {
 	if !c.ready && err != io.EOF {
 		c.failLocked(err) // dial returns it
 	}
-	c.failLocked(errClosedEarly)
+	c.failLocked(socket.ErrClosedEarly)
 	c.sendGoAwayLocked(err)
 }
 
-func (c *http2PeerConn) readFrames(b *buffers) error {
+func (c *http2PeerConn) readFrames(b *socket.Buffers) error {
 	for end := 0; ; {
-		n, err := c.reader.read(c.wire, b, end, relayBufferBytes)
+		n, err := c.reader.Read(c.wire, b, end, socket.RelayBufferBytes)
 		switch {
 		case n > 0:
-		case errors.Is(err, os.ErrDeadlineExceeded) && !c.expired(c.transport.sweeper):
+		case errors.Is(err, os.ErrDeadlineExceeded) && !c.Expired(c.transport.sweeper):
 			continue
 		default:
 			return err
 		}
 		end += n
-		taken, failure := c.process(b.from[:end])
+		taken, failure := c.process(b.From[:end])
 		if failure != nil {
 			return failure
 		}
-		end = copy(b.from, b.from[taken:end])
+		end = copy(b.From, b.From[taken:end])
 	}
 }
 
@@ -62,10 +63,10 @@ func (c *http2PeerConn) readFrames(b *buffers) error {
 func (c *http2PeerConn) process(b []byte) (taken int, err *http2.Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.heard, c.unheard = c.transport.sweeper.now(), false
+	c.heard, c.unheard = c.transport.sweeper.Now(), false
 	if c.pinged != 0 {
 		c.pinged = 0
-		c.disarm()
+		c.Disarm()
 	}
 	for err == nil && len(b)-taken >= http2.FrameHeaderBytes {
 		frame := http2.ParseFrameHeader(b[taken:])
@@ -181,7 +182,7 @@ func (c *http2PeerConn) dataLocked(frame *http2.FrameHeader, payload []byte) *ht
 	if u.granted -= frame.Length; u.granted < 0 {
 		return errTooMuchData
 	}
-	u.body.append(data)
+	u.body.Append(data)
 	u.received = frame.Has(http2.FlagEndStream)
 	u.grantLocked(frame.Length - len(data))
 	signal(u.waits.readable)
@@ -200,7 +201,7 @@ func (c *http2PeerConn) resetByPeerLocked(id uint32, code http2.ErrorCode) {
 		u.sent = true // the stream is closed
 		u.endLocked(nil)
 	default:
-		u.failLocked(errClosedEarly)
+		u.failLocked(socket.ErrClosedEarly)
 	}
 }
 
@@ -213,7 +214,7 @@ func (c *http2PeerConn) goAwayLocked(last uint32) {
 		}
 	}
 	if c.lent == 0 && c.ready {
-		c.wire.conn.CloseRead()
+		c.wire.Conn.CloseRead()
 	}
 }
 
@@ -222,7 +223,7 @@ func (c *http2PeerConn) settingsLocked(frame *http2.FrameHeader, payload []byte)
 		return nil
 	}
 	if !c.ready {
-		c.disarm()
+		c.Disarm()
 		c.ready, c.limit = true, http2PeerStreams
 		defer close(c.settled)
 	}
@@ -264,7 +265,7 @@ func (c *http2PeerConn) windowUpdateLocked(id uint32, increment http2.Window) *h
 		err = c.output.Window.Enlarge(increment)
 	}
 	if err != nil && id > 0 { // an error of the stream: RFC 9113, section 6.9
-		c.resetLocked(u, err.Code, errClosedEarly)
+		c.resetLocked(u, err.Code, socket.ErrClosedEarly)
 		return nil
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 
 	"sluice/observe/panics"
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 )
 
 // Moved implements [http2.Owner]. conn.mu is held.
@@ -28,9 +29,9 @@ func (c *http2PeerConn) flushLocked() {
 func (c *http2PeerConn) flush() {
 	defer panics.Contain(panics.Peer, c.fail)
 	runtime.Gosched()
-	to := side{raw: c.wire.raw, entry: &c.sweepEntry, sweeper: c.transport.sweeper, timeout: http2PeerStall}
+	to := socket.Side{Raw: c.wire.Raw, Entry: &c.SweepEntry, Sweeper: c.transport.sweeper, Timeout: http2PeerStall}
 	for b := c.takeOutput(nil, 0, nil); b != nil; {
-		n, err := c.writer.writeSealed(to, c.wire.tls, b)
+		n, err := c.writer.WriteSealed(to, c.wire.TLS, b)
 		b = c.takeOutput(b, n, err)
 	}
 }
@@ -47,7 +48,7 @@ func (c *http2PeerConn) takeOutput(sent []byte, n int, err error) []byte {
 		c.taken = c.written
 		switch {
 		case c.err != nil: // read has ended
-			c.failLocked(errClosedEarly)
+			c.failLocked(socket.ErrClosedEarly)
 		case err != nil:
 			c.stopSendingLocked()
 		}
@@ -65,13 +66,13 @@ func (c *http2PeerConn) takeOutput(sent []byte, n int, err error) []byte {
 // stopSendingLocked is called when the peer takes no more bytes. Responses and a GOAWAY may
 // have arrived before: read processes them, and then fails the streams that are left.
 func (c *http2PeerConn) stopSendingLocked() {
-	c.err = errClosedEarly
+	c.err = socket.ErrClosedEarly
 	for id, u := range c.streams {
 		if id >= c.written {
 			u.failLocked(errUnprocessed)
 		}
 	}
-	c.wire.conn.CloseRead() // ends read when it has read what is there
+	c.wire.Conn.CloseRead() // ends read when it has read what is there
 }
 
 // sendGoAwayLocked sends GOAWAY if it fits the socket buffer. err is why the connection ends.
@@ -85,12 +86,12 @@ func (c *http2PeerConn) sendGoAwayLocked(err error) {
 		code = failure.Code
 	}
 	frame := http2.AppendGoAway(nil, 0, code)
-	if c.wire.tls != nil {
-		records := sealBuffers.Get().(*buffer)
-		defer sealBuffers.Put(records)
-		if frame, err = c.wire.tls.seal(frame, records); err != nil {
+	if c.wire.TLS != nil {
+		records := socket.SealBuffers.Get().(*socket.Buffer)
+		defer socket.SealBuffers.Put(records)
+		if frame, err = c.wire.TLS.Seal(frame, records); err != nil {
 			return
 		}
 	}
-	c.wire.raw.Control(func(fd uintptr) { send(fd, frame) })
+	c.wire.Raw.Control(func(fd uintptr) { socket.Send(fd, frame) })
 }

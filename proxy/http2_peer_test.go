@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 	"sluice/route"
 )
 
@@ -163,7 +164,7 @@ func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 			t.Fatal("no stream is free")
 		}
 		u := newHTTP2Upstream(c, requirements{client: client})
-		b := &buffers{out: []byte("POST / HTTP/1.1\r\nHost: a\r\n\r\n")}
+		b := &socket.Buffers{Out: []byte("POST / HTTP/1.1\r\nHost: a\r\n\r\n")}
 		if err := u.open(b, nil, nil, true); err != nil {
 			t.Fatal(err)
 		}
@@ -194,7 +195,7 @@ func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 		err      error
 	}{
 		{"with an answer", answered, true, nil},
-		{"without an answer", lost, false, errClosedEarly},
+		{"without an answer", lost, false, socket.ErrClosedEarly},
 		{"excluded by GOAWAY", refused, false, errUnprocessed},
 		{"not written", unwritten, false, errUnprocessed},
 	} {

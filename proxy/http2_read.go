@@ -1,6 +1,9 @@
 package proxy
 
-import "sluice/proxy/http2"
+import (
+	"sluice/proxy/http2"
+	"sluice/proxy/socket"
+)
 
 var (
 	errPreface       = &http2.Error{Code: http2.ProtocolError, Reason: "invalid connection preface"}
@@ -26,15 +29,15 @@ const maxTrailerBytes = 4 << 10
 // have arrived, and reports whether raw.Read ends.
 func (h *http2Conn) readable(fd uintptr) bool {
 	c := h.conn
-	c.wake()
+	c.Wake()
 	for {
 		if h.in == nil {
-			h.in = frameBuffers.Get().(*buffer)
+			h.in = frameBuffers.Get().(*socket.Buffer)
 		}
-		space := h.in.bytes[h.end:]
-		n, err := c.receive(fd, space)
+		space := h.in.Bytes[h.end:]
+		n, err := c.Receive(fd, space)
 		switch {
-		case err == errWouldBlock:
+		case err == socket.ErrWouldBlock:
 			h.park()
 			h.endGoAwayIfDue()
 			return false
@@ -48,7 +51,7 @@ func (h *http2Conn) readable(fd uintptr) bool {
 		}
 		// The socket is empty: see clientConn.readable. Another read finds a client that
 		// has closed the connection within a request, or after GOAWAY.
-		if n < len(space) && c.tls == nil && !h.isPartial() && !h.expectsMore() {
+		if n < len(space) && c.TLS == nil && !h.isPartial() && !h.expectsMore() {
 			h.park()
 			return false
 		}
@@ -70,7 +73,7 @@ func (h *http2Conn) park() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if partial && (!h.partial || h.progressed) {
-		h.conn.arm(h.conn.server.sweeper, h.conn.options.Timeouts.Head)
+		h.conn.Arm(h.conn.server.sweeper, h.conn.options.Timeouts.Head)
 	}
 	if h.progressed = false; partial != h.partial || h.idle {
 		h.partial = partial
@@ -87,11 +90,11 @@ func (h *http2Conn) process() bool {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now := h.conn.server.sweeper.now()
+	now := h.conn.server.sweeper.Now()
 	h.overhead.leak(now, http2OverheadTime)
 	h.resets.leak(now, http2ResetTime)
 	for h.failure == nil && h.end-h.start >= http2.FrameHeaderBytes {
-		frame := http2.ParseFrameHeader(h.in.bytes[h.start:])
+		frame := http2.ParseFrameHeader(h.in.Bytes[h.start:])
 		if frame.Length > http2.MaxFrameBytes {
 			h.failure = errFrameTooLong
 			break
@@ -104,7 +107,7 @@ func (h *http2Conn) process() bool {
 			h.waits, h.paused = true, make(chan struct{})
 			break
 		}
-		payload := h.in.bytes[h.start+http2.FrameHeaderBytes : end]
+		payload := h.in.Bytes[h.start+http2.FrameHeaderBytes : end]
 		h.start = end
 		if h.failure = h.frameLocked(&frame, payload); h.failure == nil {
 			h.failure = h.countLocked(&frame)
@@ -112,7 +115,7 @@ func (h *http2Conn) process() bool {
 		h.progressed = h.progressed || !h.block.isOpen()
 	}
 	if h.start > 0 {
-		h.end, h.start = copy(h.in.bytes, h.in.bytes[h.start:h.end]), 0
+		h.end, h.start = copy(h.in.Bytes, h.in.Bytes[h.start:h.end]), 0
 	}
 	h.output.Fill()
 	h.flushLocked()
@@ -121,7 +124,7 @@ func (h *http2Conn) process() bool {
 
 // readPreface reports whether the preface has arrived.
 func (h *http2Conn) readPreface() bool {
-	b := h.in.bytes[h.start:h.end]
+	b := h.in.Bytes[h.start:h.end]
 	n := min(len(b), len(http2.Preface))
 	if string(b[:n]) != http2.Preface[:n] {
 		h.failure = errPreface

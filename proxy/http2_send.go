@@ -28,7 +28,7 @@ func (h *http2Conn) flush() {
 	growStack(nil)
 	runtime.Gosched()
 	for b := h.takeOutput(nil, nil); b != nil; {
-		_, err := h.writer.writeSealed(h.conn.side(h.conn.options.Timeouts.Write), h.conn.tls, b)
+		_, err := h.writer.WriteSealed(h.conn.side(h.conn.options.Timeouts.Write), h.conn.TLS, b)
 		b = h.takeOutput(b, err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 )
 
 // An http2Stream is a stream of an http2Conn, and the front of its exchange. It is
@@ -31,7 +32,7 @@ type http2Stream struct {
 	// connect does not change while the stream is served: the request is an extended
 	// CONNECT (RFC 8441).
 	connect  bool
-	inTunnel *tunnel // that the stream is an end of; nil: none
+	inTunnel *socket.Tunnel // that the stream is an end of; nil: none
 
 	// conn.mu guards the fields below. id does not change while the stream is served.
 	id       uint32
@@ -43,13 +44,13 @@ type http2Stream struct {
 	answered bool  // a final response has begun
 
 	// The body of the request.
-	body     byteQueue // that was not read
-	trailer  []byte    // field lines
-	expected int64     // bytes that Content-Length announces and that have not arrived; -1: unknown
-	granted  int64     // bytes that the client may send
-	limit    int64     // of granted
-	owed     int64     // bytes that were read and not granted again
-	taken    int64     // bytes that were read since limit was set
+	body     socket.ByteQueue // that was not read
+	trailer  []byte           // field lines
+	expected int64            // bytes that Content-Length announces and that have not arrived; -1: unknown
+	granted  int64            // bytes that the client may send
+	limit    int64            // of granted
+	owed     int64            // bytes that were read and not granted again
+	taken    int64            // bytes that were read since limit was set
 
 	// What is being sent.
 	sender      http2.Sender
@@ -81,14 +82,14 @@ func (h *http2Conn) takeStreamLocked() *http2Stream {
 		conn: h, admitted: admitted, waits: newStreamWaits(),
 	}
 	s.front, s.onServe = s, s.serve
-	c.server.sweeper.add(&s.sweepEntry, s.waits, c.shard)
+	c.server.sweeper.Add(&s.SweepEntry, s.waits, c.shard)
 	return s
 }
 
 // dropFreeLocked releases the unused streams.
 func (h *http2Conn) dropFreeLocked() {
 	for _, s := range h.free {
-		s.remove()
+		s.Remove()
 		if s.admitted {
 			s.server.admission.leave(s.remote)
 		}
@@ -98,7 +99,7 @@ func (h *http2Conn) dropFreeLocked() {
 
 // prepare makes s ready for the stream id.
 func (s *http2Stream) prepare(id uint32) {
-	s.id, s.opened = id, s.server.sweeper.now()
+	s.id, s.opened = id, s.server.sweeper.Now()
 	s.aborted, s.canceled, s.received, s.sent, s.answered = false, false, false, false, false
 	s.trailer, s.expected = nil, -1
 	s.granted, s.limit, s.owed, s.taken = http2.InitialWindow, http2.InitialWindow, 0, 0
@@ -180,12 +181,12 @@ func (s *http2Stream) scan() error {
 	if most := x.client.options.Limits.BodyBytes; most > 0 && length > most {
 		return http1.ErrBodyTooLong
 	}
-	if x.streaming = true; length < 0 || x.head.ExpectContinue || length > int64(requestBufferBytes-n) {
+	if x.streaming = true; length < 0 || x.head.ExpectContinue || length > int64(socket.RequestBufferBytes-n) {
 		return nil
 	}
 	end := n + int(length)
 	for last := false; !last; {
-		if err := s.awaitBody(&x.buffers, s.options.Timeouts.Body); err != nil {
+		if err := s.awaitBody(&x.Buffers, s.options.Timeouts.Body); err != nil {
 			return err
 		}
 		if x.end == len(x.in) && x.end < end { // not before there are bytes
@@ -211,7 +212,7 @@ func (s *http2Stream) wholeBody() int64 {
 	var late <-chan time.Time
 	for {
 		h.mu.Lock()
-		aborted, received, length, trailer := s.aborted, s.received, s.body.length(), s.trailer
+		aborted, received, length, trailer := s.aborted, s.received, s.body.Length(), s.trailer
 		h.mu.Unlock()
 		switch {
 		case aborted, len(trailer) > 0, length > 0 && !received:
@@ -232,23 +233,23 @@ func (s *http2Stream) wholeBody() int64 {
 }
 
 // awaitBody waits for a part of the body, or its end. While it waits, b is given back.
-func (s *http2Stream) awaitBody(b *buffers, timeout time.Duration) error {
+func (s *http2Stream) awaitBody(b *socket.Buffers, timeout time.Duration) error {
 	h := s.conn
-	s.arm(s.server.sweeper, timeout)
-	defer s.disarm()
+	s.Arm(s.server.sweeper, timeout)
+	defer s.Disarm()
 	for {
 		h.mu.Lock()
-		aborted, ready := s.aborted, s.received || !s.body.empty()
+		aborted, ready := s.aborted, s.received || !s.body.Empty()
 		h.mu.Unlock()
 		switch {
 		case aborted:
 			return errStreamAborted
 		case ready:
 			return nil
-		case s.waits.readDue.Load() && s.expired(s.server.sweeper):
+		case s.waits.readDue.Load() && s.Expired(s.server.sweeper):
 			return os.ErrDeadlineExceeded
 		}
-		b.giveBack()
+		b.GiveBack()
 		<-s.waits.readable
 	}
 }
@@ -258,9 +259,9 @@ func (s *http2Stream) awaitBody(b *buffers, timeout time.Duration) error {
 func (s *http2Stream) takeBody(b []byte) (n int, last bool, trailer []byte) {
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
-	n = s.body.take(b)
+	n = s.body.Take(b)
 	s.grantLocked(n)
-	last = s.received && !s.aborted && s.body.empty() // a part of a body is not the whole
+	last = s.received && !s.aborted && s.body.Empty() // a part of a body is not the whole
 	return n, last, s.trailer
 }
 
@@ -316,28 +317,28 @@ func (s *http2Stream) send(head, data, trailer []byte, ends bool) error {
 	for s.sender.IsSending() && !s.aborted {
 		if s.moved || s.isInTurnLocked() {
 			if s.inTunnel != nil {
-				s.inTunnel.touch()
+				s.inTunnel.Touch()
 			}
 			s.moved, s.movedBefore = false, h.moved
-			s.armWrite(s.server.sweeper.now() + int64(s.writePause()))
+			s.ArmWrite(s.server.sweeper.Now() + int64(s.writePause()))
 		}
 		s.delayed = true
 		h.mu.Unlock()
 		<-s.waits.writable
-		due := s.waits.writeDue.Load() && s.writeExpired(s.server.sweeper)
+		due := s.waits.writeDue.Load() && s.WriteExpired(s.server.sweeper)
 		h.mu.Lock()
 		switch {
 		case !due || !s.sender.IsSending():
-		case s.interrupted.Load():
+		case s.Interrupted.Load():
 			h.resetLocked(s, http2.Cancel)
 		case s.moved || s.isInTurnLocked():
 		case s.inTunnel != nil && s.writePause() > 0: // bytes have moved in the other direction
-			s.armWrite(s.server.sweeper.now() + int64(s.writePause()))
+			s.ArmWrite(s.server.sweeper.Now() + int64(s.writePause()))
 		default:
 			h.resetLocked(s, http2.Cancel)
 		}
 	}
-	s.writeDeadline.Store(0)
+	s.WriteDeadline.Store(0)
 	if !s.aborted {
 		return nil
 	}
@@ -401,7 +402,7 @@ func (h *http2Conn) resetLocked(s *http2Stream, code http2.ErrorCode) {
 // end ends the stream after its request was served.
 func (s *http2Stream) end() {
 	h := s.conn
-	s.disarm()
+	s.Disarm()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -416,11 +417,11 @@ func (s *http2Stream) end() {
 		h.resets.add(-1)
 	}
 	s.inTunnel = nil
-	h.grantLocked(s.body.drop())
+	h.grantLocked(s.body.Drop())
 	delete(h.streams, s.id)
-	s.resume()
+	s.Resume()
 	if h.broken || s.failed {
-		s.remove()
+		s.Remove()
 		if s.admitted {
 			s.server.admission.leave(s.remote)
 		}
@@ -433,7 +434,7 @@ func (s *http2Stream) end() {
 	}
 	if len(h.streams) > 0 {
 		if !h.partial && h.goAway == goAwayNone {
-			h.conn.arm(s.server.sweeper, idleSetDelay) // to drop the unused streams
+			h.conn.Arm(s.server.sweeper, idleSetDelay) // to drop the unused streams
 		}
 		return
 	}

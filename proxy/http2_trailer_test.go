@@ -10,6 +10,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 	"sluice/route"
 )
 
@@ -54,7 +55,7 @@ func TestRequestTrailersReachHTTP2Peers(t *testing.T) {
 			{"gRPC", "|content-type=application/grpc|te=trailers", "x-a x_b"},
 			{"other", "", "x-a"}, // names with an underscore do not pass
 		} {
-			for _, length := range []int{0, 1, 5000, requestBufferBytes, 40_000} {
+			for _, length := range []int{0, 1, 5000, socket.RequestBufferBytes, 40_000} {
 				for _, announced := range []bool{false, true} {
 					if announced && length == 0 { // there is no body
 						continue

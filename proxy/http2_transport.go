@@ -14,6 +14,7 @@ import (
 	"sluice/certificates"
 	"sluice/observe/panics"
 	"sluice/proxy/http1"
+	"sluice/proxy/socket"
 )
 
 // http2ResponseError is the error of a malformed response.
@@ -25,11 +26,12 @@ var errNoStreams = errors.New("HTTP/2: the peer accepts no streams")
 // An http2Transport owns the HTTP/2 connections to one peer: few, with many streams. It
 // implements [balancer.Transport] and is safe for concurrent use.
 type http2Transport struct {
-	peer    *balancer.Peer
-	options TransportOptions
-	sweeper *sweeper
-	tls     peerTLS
-	readers sync.WaitGroup // of connections
+	peer       *balancer.Peer
+	options    TransportOptions
+	sweeper    *socket.Sweeper
+	connectors *connectors
+	tls        peerTLS
+	readers    sync.WaitGroup // of connections
 
 	mu sync.Mutex
 	// mu guards the fields below. A connection's mutex may be taken while it is held.
@@ -48,10 +50,10 @@ type http2Transport struct {
 func (s *Server) NewHTTP2Transport(o TransportOptions) func(*balancer.Peer) balancer.Transport {
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &http2Transport{
-			peer: p, options: o, sweeper: s.sweeper, streams: http2PeerStreams, dialed: make(chan struct{}),
+			peer: p, options: o, sweeper: s.sweeper, connectors: s.connectors, streams: http2PeerStreams, dialed: make(chan struct{}),
 			tls: peerTLS{peer: p, address: p.Address(), protocol: alpnHTTP2, log: s.log},
 		}
-		s.sweeper.addTransport(t)
+		s.connectors.add(t)
 		return t
 	}
 }
@@ -87,7 +89,7 @@ func (t *http2Transport) connect(ctx context.Context, r requirements, stale upst
 // open returns a connection with a stream for the caller, which it or another request has
 // opened.
 func (t *http2Transport) open(ctx context.Context, r requirements) (*http2PeerConn, error) {
-	deadline := t.sweeper.now() + int64(r.timeout)
+	deadline := t.sweeper.Now() + int64(r.timeout)
 	for {
 		c, err := t.reserve(ctx, deadline, r.client.shard)
 		switch {
@@ -95,7 +97,7 @@ func (t *http2Transport) open(ctx context.Context, r requirements) (*http2PeerCo
 			return c, err
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case t.sweeper.now() >= deadline:
+		case t.sweeper.Now() >= deadline:
 			return nil, context.DeadlineExceeded
 		}
 	}
@@ -141,7 +143,7 @@ func (t *http2Transport) reserveLocked(secure *certificates.Client) (*http2PeerC
 // unlocks mu while it waits. The deadline is coarse time, so that a pause of the process
 // is no failure.
 func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64) error {
-	timer := time.NewTimer(max(t.until(deadline), sweepInterval))
+	timer := time.NewTimer(max(t.until(deadline), socket.SweepInterval))
 	defer timer.Stop()
 	dialed := t.dialed
 	t.waiting++
@@ -163,7 +165,7 @@ func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64) er
 
 // until returns the time until a coarse time.
 func (t *http2Transport) until(deadline int64) time.Duration {
-	return time.Duration(deadline - t.sweeper.now())
+	return time.Duration(deadline - t.sweeper.Now())
 }
 
 // dialLocked opens a connection, with a stream for the caller. It unlocks mu meanwhile.
@@ -187,7 +189,7 @@ func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, secure 
 // dial opens a connection and waits for its first SETTINGS, so that nothing is sent to a
 // peer that does not use HTTP/2, and no more streams than it accepts.
 func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certificates.Client, shard uint32) (_ *http2PeerConn, err error) {
-	var conn socketConn
+	var conn socket.Conn
 	defer panics.Contain(panics.Peer, func() {
 		err = errPanicked
 		if conn != nil {
@@ -235,14 +237,14 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certi
 }
 
 // add starts HTTP/2 on conn.
-func (t *http2Transport) add(ctx context.Context, conn socketConn, deadline int64, secure *certificates.Client, shard uint32) (*http2PeerConn, error) {
+func (t *http2Transport) add(ctx context.Context, conn socket.Conn, deadline int64, secure *certificates.Client, shard uint32) (*http2PeerConn, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	w := wire{conn: conn, raw: raw}
+	w := socket.Wire{Conn: conn, Raw: raw}
 	if secure != nil {
-		if w.tls, err = t.tls.handshake(ctx, conn, secure, time.Now().Add(t.until(deadline))); err != nil {
+		if w.TLS, err = t.tls.handshake(ctx, conn, secure, time.Now().Add(t.until(deadline))); err != nil {
 			return nil, err
 		}
 	}
@@ -319,12 +321,12 @@ func (t *http2Transport) suspectedSince(picked time.Time) bool {
 // Close closes all connections, and waits for their goroutines. Their exchanges fail as if
 // the peer had closed them. It may be called again.
 func (t *http2Transport) Close() {
-	t.sweeper.removeTransport(t)
+	t.connectors.remove(t)
 	t.mu.Lock()
 	t.shut = true
 	t.mu.Unlock()
 	for _, c := range t.all() {
-		c.wire.conn.Close()
+		c.wire.Conn.Close()
 	}
 	t.readers.Wait()
 }

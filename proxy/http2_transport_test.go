@@ -14,6 +14,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/balancertest"
 )
@@ -132,7 +133,7 @@ func TestSilentPeerIsPinged(t *testing.T) {
 			if status, _ := readResponse(t, waiting); status != 103 {
 				t.Fatalf("status %d", status)
 			}
-			p.sweeper.clock.Add(2 * int64(http2PeerSilence))
+			p.sweeper.Advance(2 * http2PeerSilence)
 			io.WriteString(second, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			eventually(t, "a PING", func() bool { return pings.Load() == 1 })
 			if alive {
@@ -144,13 +145,13 @@ func TestSilentPeerIsPinged(t *testing.T) {
 				}
 				return
 			}
-			p.sweeper.clock.Add(2 * int64(http2PeerSilence))
+			p.sweeper.Advance(2 * http2PeerSilence)
 			third := p.dial()
 			io.WriteString(third, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			if status, _ := readResponse(t, third); status != 204 {
 				t.Errorf("on another connection: status %d", status)
 			}
-			p.sweeper.clock.Add(int64(http2PeerPingTimeout))
+			p.sweeper.Advance(http2PeerPingTimeout)
 			for _, conn := range []io.Reader{waiting, second} {
 				b := make([]byte, 12)
 				if io.ReadFull(conn, b); string(b) != "HTTP/1.1 502" {
@@ -189,7 +190,7 @@ func TestHTTP2TransportCloseWaits(t *testing.T) {
 			c = all[0]
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			return c.flushing && c.writeDeadline.Load() != 0 && c.hasQueuedLocked()
+			return c.flushing && c.WriteDeadline.Load() != 0 && c.hasQueuedLocked()
 		}
 		return false
 	})
@@ -249,7 +250,7 @@ func TestUnsentRequestIsSentAgain(t *testing.T) {
 		})
 	}
 	opened("the connection is full", func(c *http2PeerConn) bool {
-		return c.flushing && c.writeDeadline.Load() != 0 && c.hasQueuedLocked()
+		return c.flushing && c.WriteDeadline.Load() != 0 && c.hasQueuedLocked()
 	})
 	small := p.dial()
 	io.WriteString(small, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
@@ -369,7 +370,7 @@ func (p *testProxy) unreadPeerConn() (c *http2PeerConn, peer net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c = newHTTP2PeerConn(p.http2Peer(), wire{conn: conn.(*net.TCPConn), raw: raw}, nil, 0, 0)
+	c = newHTTP2PeerConn(p.http2Peer(), socket.Wire{Conn: conn.(*net.TCPConn), Raw: raw}, nil, 0, 0)
 	if _, err := c.process(http2.AppendSettings(nil)); err != nil {
 		t.Fatal(err)
 	}
@@ -381,7 +382,7 @@ func (p *testProxy) unreadPeerConn() (c *http2PeerConn, peer net.Conn) {
 func TestStaleHTTP2Connection(t *testing.T) {
 	t.Parallel()
 	c, peer := startProxyToH2C(t, nowhere[0]).unreadPeerConn()
-	defer c.remove()
+	defer c.Remove()
 	defer c.work.Wait()
 	use := func() bool {
 		if !c.reserve(nil) {

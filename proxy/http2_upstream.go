@@ -9,6 +9,7 @@ import (
 
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 )
 
 // errUnprocessed means that the peer has certainly not processed the request: it
@@ -17,14 +18,14 @@ var errUnprocessed = errors.New("the peer did not process the request")
 
 // An http2Upstream is a stream to a peer. It serves one exchange.
 type http2Upstream struct {
-	sweepEntry
+	socket.SweepEntry
 	conn     *http2PeerConn
 	client   atomic.Pointer[client] // to probe, or nil
 	probe    clientProbe
 	picked   time.Time
-	pause    time.Duration // the longest one in taking a streamed body
-	blocked  *sweepEntry   // of the client, see side
-	replaces int           // how many streams of the request the peer did not process
+	pause    time.Duration      // the longest one in taking a streamed body
+	blocked  *socket.SweepEntry // of the client, see side
+	replaces int                // how many streams of the request the peer did not process
 
 	waits *streamWaits // of the goroutines that wait for the response, and that send
 
@@ -40,7 +41,7 @@ type http2Upstream struct {
 	sent     bool   // the whole request is in conn.output
 	final    bool   // the head of the final response has arrived
 	heads    []byte // of responses, as text, not yet read
-	body     byteQueue
+	body     socket.ByteQueue
 	trailer  []byte
 	granted  int // bytes that the peer may send
 	owed     int // bytes that were read and not granted again
@@ -49,11 +50,11 @@ type http2Upstream struct {
 
 func newHTTP2Upstream(c *http2PeerConn, r requirements) *http2Upstream {
 	u := &http2Upstream{
-		conn: c, picked: r.picked, pause: r.pause, blocked: &r.client.sweepEntry,
+		conn: c, picked: r.picked, pause: r.pause, blocked: &r.client.SweepEntry,
 		waits: newStreamWaits(),
 	}
-	c.transport.sweeper.add(&u.sweepEntry, u.waits, r.client.shard)
-	u.probes, u.owner = true, u
+	c.transport.sweeper.Add(&u.SweepEntry, u.waits, r.client.shard)
+	u.Probes, u.Owner = true, u
 	if !r.client.options.KeepForGoneClients {
 		u.client.Store(r.client)
 	}
@@ -61,24 +62,24 @@ func newHTTP2Upstream(c *http2PeerConn, r requirements) *http2Upstream {
 }
 
 // send implements upstream.
-func (u *http2Upstream) send(b *buffers, body, trailer []byte, w until) (sent bool, err error) {
+func (u *http2Upstream) send(b *socket.Buffers, body, trailer []byte, w until) (sent bool, err error) {
 	if err := u.open(b, body, trailer, true); err != nil {
 		return false, err
 	}
 	if err = u.await(b, w); err != nil {
-		b.giveBack()
+		b.GiveBack()
 	}
 	return err != errUnprocessed, err
 }
 
 // sendHead implements upstream.
-func (u *http2Upstream) sendHead(b *buffers, _ bool) (answered, sent bool, err error) {
+func (u *http2Upstream) sendHead(b *socket.Buffers, _ bool) (answered, sent bool, err error) {
 	err = u.open(b, nil, nil, false)
 	return false, err == nil, err
 }
 
 // open opens the stream with the head b.out. whole: the request ends with body and trailer.
-func (u *http2Upstream) open(b *buffers, body, trailer []byte, whole bool) error {
+func (u *http2Upstream) open(b *socket.Buffers, body, trailer []byte, whole bool) error {
 	c := u.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -86,13 +87,13 @@ func (u *http2Upstream) open(b *buffers, body, trailer []byte, whole bool) error
 		return errUnprocessed
 	}
 	// The ids of streams must rise on the wire.
-	u.id, u.opened = c.next, c.transport.sweeper.now()
+	u.id, u.opened = c.next, c.transport.sweeper.Now()
 	c.next += 2
 	c.streams[u.id] = u
 	c.output.Open(&u.sender, u, u.id)
 	u.granted = http2.InitialWindow
 	start := len(c.output.Frames)
-	c.output.Frames = u.appendFields(c.output.Frames, b.out)
+	c.output.Frames = u.appendFields(c.output.Frames, b.Out)
 	u.sent = whole && len(body)+len(trailer) == 0
 	c.output.EndBlock(start, u.id, u.sent)
 	if whole && !u.sent {
@@ -138,14 +139,14 @@ func hostOf(lines []byte) []byte {
 func (u *http2Upstream) takesCoded() bool { return false }
 
 // sinkSocket implements sink.
-func (u *http2Upstream) sinkSocket() (side, *pace) { return side{}, nil }
+func (u *http2Upstream) sinkSocket() (socket.Side, *socket.Pace) { return socket.Side{}, nil }
 
 // sourceSocket implements source.
-func (u *http2Upstream) sourceSocket() (side, *bodyReader) { return side{}, nil }
+func (u *http2Upstream) sourceSocket() (socket.Side, *bodyReader) { return socket.Side{}, nil }
 
 // writeBody implements sink. It returns when the peer's windows have allowed to take
 // all of p.
-func (u *http2Upstream) writeBody(_ *buffers, p piece) error {
+func (u *http2Upstream) writeBody(_ *socket.Buffers, p piece) error {
 	if len(p.text) == 0 && !p.last {
 		return nil
 	}
@@ -153,7 +154,7 @@ func (u *http2Upstream) writeBody(_ *buffers, p piece) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if u.isClosed() {
-		return errClosedEarly
+		return socket.ErrClosedEarly
 	}
 	var trailer []byte
 	if p.last {
@@ -163,26 +164,26 @@ func (u *http2Upstream) writeBody(_ *buffers, p piece) error {
 	c.output.Send(&u.sender, nil, p.text, trailer, p.last)
 	c.flushLocked()
 	for u.sender.IsSending() && !u.isClosed() {
-		if u.sender.Left() < left || u.blocked.writeDeadline.Load() != 0 {
+		if u.sender.Left() < left || u.blocked.WriteDeadline.Load() != 0 {
 			left = u.sender.Left()
-			u.armWrite(c.transport.sweeper.now() + int64(u.pause))
+			u.ArmWrite(c.transport.sweeper.Now() + int64(u.pause))
 		}
 		c.flushLocked()
 		c.mu.Unlock()
 		<-u.waits.writable
-		expired := u.waits.writeDue.Load() && u.writeExpired(c.transport.sweeper)
+		expired := u.waits.writeDue.Load() && u.WriteExpired(c.transport.sweeper)
 		c.mu.Lock()
-		if expired && u.sender.IsSending() && (u.sender.Left() == left || u.interrupted.Load()) {
+		if expired && u.sender.IsSending() && (u.sender.Left() == left || u.Interrupted.Load()) {
 			c.output.Drop(&u.sender)
-			u.writeDeadline.Store(0)
+			u.WriteDeadline.Store(0)
 			return os.ErrDeadlineExceeded
 		}
 	}
-	u.writeDeadline.Store(0)
+	u.WriteDeadline.Store(0)
 	c.flushLocked()
 	if u.sender.IsSending() {
 		c.output.Drop(&u.sender)
-		return errClosedEarly
+		return socket.ErrClosedEarly
 	}
 	return nil
 }
@@ -192,7 +193,7 @@ func (u *http2Upstream) writeBody(_ *buffers, p piece) error {
 func (u *http2Upstream) isClosed() bool { return u.err != nil || u.stopped }
 
 // await implements upstream.
-func (u *http2Upstream) await(b *buffers, w until) error {
+func (u *http2Upstream) await(b *socket.Buffers, w until) error {
 	// An error that the request may have caused is an answer: see readHead.
 	return u.wait(b, func() bool { return len(u.heads) > 0 || isAnswer(u.err) }, w)
 }
@@ -204,7 +205,7 @@ func isAnswer(err error) bool {
 
 // wait waits until arrived, called with conn.mu held, returns true, or fails as await does.
 // While it waits, b is given back.
-func (u *http2Upstream) wait(b *buffers, arrived func() bool, w until) error {
+func (u *http2Upstream) wait(b *socket.Buffers, arrived func() bool, w until) error {
 	c := u.conn
 	var impatient <-chan time.Time
 	for {
@@ -218,14 +219,14 @@ func (u *http2Upstream) wait(b *buffers, arrived func() bool, w until) error {
 			return err
 		case w.suspicion && c.transport.suspectedSince(u.picked):
 			return errSuspected
-		case u.waits.readDue.Load() && u.expired(c.transport.sweeper):
+		case u.waits.readDue.Load() && u.Expired(c.transport.sweeper):
 			return os.ErrDeadlineExceeded
 		case w.patience > 0 && impatient == nil:
 			timer := time.NewTimer(w.patience)
 			defer timer.Stop()
 			impatient = timer.C
 		}
-		b.giveBack()
+		b.GiveBack()
 		select {
 		case <-u.waits.readable:
 		case <-impatient:
@@ -237,14 +238,14 @@ func (u *http2Upstream) wait(b *buffers, arrived func() bool, w until) error {
 }
 
 // waitAtMost implements upstream.
-func (u *http2Upstream) waitAtMost(timeout time.Duration) { u.arm(u.conn.transport.sweeper, timeout) }
+func (u *http2Upstream) waitAtMost(timeout time.Duration) { u.Arm(u.conn.transport.sweeper, timeout) }
 
 // readHead implements upstream.
-func (u *http2Upstream) readHead(b *buffers, head *http1.ResponseHead) (text []byte, err error) {
+func (u *http2Upstream) readHead(b *socket.Buffers, head *http1.ResponseHead) (text []byte, err error) {
 	if err := u.await(b, until{}); err != nil {
 		return nil, err
 	}
-	b.borrow()
+	b.Borrow()
 	c := u.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -252,9 +253,9 @@ func (u *http2Upstream) readHead(b *buffers, head *http1.ResponseHead) (text []b
 		return nil, u.err
 	}
 	options := &c.transport.options
-	n := copy(b.from[:options.HeadBytes], u.heads)
+	n := copy(b.From[:options.HeadBytes], u.heads)
 	head.Reset(options.Fields)
-	length, err := head.Scan(b.from[:n])
+	length, err := head.Scan(b.From[:n])
 	switch {
 	case err == http1.ErrTooManyFields:
 		return nil, errHeadTooLong
@@ -266,7 +267,7 @@ func (u *http2Upstream) readHead(b *buffers, head *http1.ResponseHead) (text []b
 		return nil, http1.ErrResponse
 	}
 	u.heads = append(u.heads[:0], u.heads[length:]...)
-	return b.from[:length], nil
+	return b.From[:length], nil
 }
 
 // addHead adds the response head in fields to heads. conn.mu is held.
@@ -282,7 +283,7 @@ func (u *http2Upstream) addHead(fields *http2.Fields) error {
 
 // startBody implements upstream. It waits for a body with a Content-Length as
 // [upstreamConn.awaitBodyStart] does.
-func (u *http2Upstream) startBody(_ *buffers, head *http1.ResponseHead, _ []byte, bodiless bool) error {
+func (u *http2Upstream) startBody(_ *socket.Buffers, head *http1.ResponseHead, _ []byte, bodiless bool) error {
 	if u.left = head.ContentLength; bodiless {
 		u.left = 0
 	}
@@ -290,11 +291,11 @@ func (u *http2Upstream) startBody(_ *buffers, head *http1.ResponseHead, _ []byte
 		return nil
 	}
 	enough := 1
-	if u.left <= responseBufferBytes {
+	if u.left <= socket.ResponseBufferBytes {
 		enough = int(u.left)
 	}
-	arrived := func() bool { return u.received || u.body.length() >= enough }
-	var none buffers // the head is in those of the exchange
+	arrived := func() bool { return u.received || u.body.Length() >= enough }
+	var none socket.Buffers // the head is in those of the exchange
 	switch err := u.wait(&none, arrived, until{patience: bodyStartTimeout}); err {
 	case errPatience, os.ErrDeadlineExceeded: // the head was in time
 		return nil
@@ -304,7 +305,7 @@ func (u *http2Upstream) startBody(_ *buffers, head *http1.ResponseHead, _ []byte
 }
 
 // readBody implements source.
-func (u *http2Upstream) readBody(b *buffers, _ bool) (p piece, err error) {
+func (u *http2Upstream) readBody(b *socket.Buffers, _ bool) (p piece, err error) {
 	if u.begun {
 		if err := u.wait(b, u.bodyArrived, until{}); err != nil {
 			return p, err
@@ -318,11 +319,11 @@ func (u *http2Upstream) readBody(b *buffers, _ bool) (p piece, err error) {
 	}
 	// The head in b.out, and its text at the start of b.from, may still be needed.
 	u.begun = true
-	b.borrow()
-	n := u.body.take(b.from)
+	b.Borrow()
+	n := u.body.Take(b.From)
 	u.grantLocked(n)
-	p = piece{text: b.from[:n], length: int64(n)}
-	if p.last = u.received && u.body.empty(); p.last {
+	p = piece{text: b.From[:n], length: int64(n)}
+	if p.last = u.received && u.body.Empty(); p.last {
 		p.trailer = u.trailer
 	}
 	if u.left >= 0 {
@@ -336,10 +337,10 @@ func (u *http2Upstream) readBody(b *buffers, _ bool) (p piece, err error) {
 }
 
 // bodyArrived reports whether readBody does not wait. conn.mu is held.
-func (u *http2Upstream) bodyArrived() bool { return u.received || !u.body.empty() }
+func (u *http2Upstream) bodyArrived() bool { return u.received || !u.body.Empty() }
 
 // bodyPauses implements upstream.
-func (u *http2Upstream) bodyPauses(b *buffers, patience time.Duration) (bool, error) {
+func (u *http2Upstream) bodyPauses(b *socket.Buffers, patience time.Duration) (bool, error) {
 	err := u.wait(b, u.bodyArrived, until{patience: patience})
 	if err == errPatience {
 		return true, nil
@@ -376,18 +377,18 @@ func (u *http2Upstream) closedIdle(err error) (maybe, likely bool) {
 // body may wait for a window that the peer, which has answered, does not enlarge.
 func (u *http2Upstream) finish(bool) {
 	c := u.conn
-	u.remove()
+	u.Remove()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.output.Drop(&u.sender) // it belongs to the exchange
-	u.body.drop()
+	u.body.Drop()
 	if u.id != 0 {
 		delete(c.streams, u.id)
 		if c.err == nil && u.err == nil && (!u.received || !u.sent) {
-			c.resetLocked(u, http2.Cancel, errClosedEarly)
+			c.resetLocked(u, http2.Cancel, socket.ErrClosedEarly)
 		}
 	}
-	u.endLocked(errClosedEarly)
+	u.endLocked(socket.ErrClosedEarly)
 	if u.id != 0 && !u.received && c.err == nil && c.silentSinceLocked(u.opened) {
 		c.doubtLocked()
 	}
@@ -395,11 +396,13 @@ func (u *http2Upstream) finish(bool) {
 }
 
 // tunnel implements upstream. It is never called: readHead refuses a 101.
-func (u *http2Upstream) tunnel(*buffers) (tunnelEnd, []byte) { return tunnelEnd{}, nil }
+func (u *http2Upstream) tunnel(*socket.Buffers) (socket.TunnelEnd, []byte) {
+	return socket.TunnelEnd{}, nil
+}
 
 // failLocked ends the stream with err.
 func (u *http2Upstream) failLocked(err error) {
-	if u.received && err == errClosedEarly {
+	if u.received && err == socket.ErrClosedEarly {
 		err = nil // the response is whole
 	}
 	u.endLocked(err)
@@ -416,7 +419,7 @@ func (u *http2Upstream) endLocked(err error) {
 	signal(u.waits.writable)
 }
 
-// onSweep implements sweepOwner.
-func (u *http2Upstream) onSweep(now int64) int64 {
-	return u.probe.sweep(&u.sweepEntry, u.client.Load(), now)
+// OnSweep implements sweepOwner.
+func (u *http2Upstream) OnSweep(now int64) int64 {
+	return u.probe.sweep(&u.SweepEntry, u.client.Load(), now)
 }

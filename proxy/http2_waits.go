@@ -7,7 +7,7 @@ import (
 )
 
 // streamWaits wakes the waits of an HTTP/2 stream. It implements the deadlines of a
-// net.Conn, for the sweepEntry of the stream.
+// net.Conn, for the socket.SweepEntry of the stream.
 type streamWaits struct {
 	net.Conn                         // nil
 	readable, writable chan struct{} // wake the goroutine that waits

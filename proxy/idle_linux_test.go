@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
+	"sluice/proxy/socket"
 	"strings"
 	"sync"
 	"testing"
@@ -17,15 +18,7 @@ const hasIdleSet = true
 
 // idleConnCount returns how many connections rest.
 func (p *testProxy) idleConnCount() int {
-	p.idleConns.mu.Lock()
-	defer p.idleConns.mu.Unlock()
-	n := 0
-	for _, c := range p.idleConns.conns {
-		if c != nil {
-			n++
-		}
-	}
-	return n
+	return p.idleConns.Len()
 }
 
 // rested returns n connections that rest, after a request each.
@@ -142,7 +135,7 @@ func TestRequestsMeetIdleSet(t *testing.T) {
 					t.Errorf("got %d %q", status, body)
 				}
 				// A sweep takes note of it within this time.
-				time.Sleep(idleSetDelay + time.Duration(random.Int64N(int64(2*sweepInterval))) - sweepInterval/2)
+				time.Sleep(idleSetDelay + time.Duration(random.Int64N(int64(2*socket.SweepInterval))) - socket.SweepInterval/2)
 			}
 		})
 	}
@@ -165,7 +158,7 @@ func TestListenerIsGivenUp(t *testing.T) {
 		return ok
 	})
 	p := startProxy(t, Options{}, origin.address())
-	l, err := Listen("tcp", "127.0.0.1:0")
+	l, err := socket.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"os"
+	"sluice/proxy/socket"
 	"sync"
 )
 
@@ -15,7 +16,7 @@ func (x *httpExchange) bufferBody() bool {
 		return true
 	}
 	for last := false; !last; {
-		p, err := x.client.front.readBody(&x.buffers, false)
+		p, err := x.client.front.readBody(&x.Buffers, false)
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				x.lastRefusal = refusalBodyTimeout
@@ -23,7 +24,7 @@ func (x *httpExchange) bufferBody() bool {
 			return false
 		}
 		if !x.keep(p.text, length) {
-			x.upload.unkept, x.upload.buffers, x.buffers = p, x.buffers, buffers{}
+			x.upload.unkept, x.upload.buffers, x.Buffers = p, x.Buffers, socket.Buffers{}
 			x.bytesIn = 0
 			return true
 		}
@@ -43,11 +44,11 @@ func (x *httpExchange) keep(text []byte, length int64) bool {
 			return false
 		}
 		larger := newBodyBuffer(size)
-		copy(larger.bytes, x.body)
+		copy(larger.Bytes, x.body)
 		putBodyBuffer(x.bodyBuffer)
 		x.bodyBuffer = larger
 	}
-	x.body = x.bodyBuffer.bytes[:kept+copy(x.bodyBuffer.bytes[kept:], text)]
+	x.body = x.bodyBuffer.Bytes[:kept+copy(x.bodyBuffer.Bytes[kept:], text)]
 	return true
 }
 
@@ -56,7 +57,7 @@ func (x *httpExchange) keptBytes() int {
 	if x.bodyBuffer == nil {
 		return 0
 	}
-	return len(x.bodyBuffer.bytes)
+	return len(x.bodyBuffer.Bytes)
 }
 
 // dropBody gives the memory of the body back.
@@ -71,19 +72,19 @@ func (x *httpExchange) leaveBody() {
 	x.body, x.bodyTrailer = nil, nil
 	if b := x.bodyBuffer; b != nil {
 		x.bodyBuffer = nil
-		x.client.server.keptBodies.Give(x.client.block(), int64(len(b.bytes)))
+		x.client.server.keptBodies.Give(x.client.block(), int64(len(b.Bytes)))
 	}
 }
 
 // bodyBufferSize returns the size of a buffer for need bytes of a body of that length: at most
 // four times as much, because a client may announce a long body and send a short one, or
-// smallBodyBytes.
+// socket.SmallBodyBytes.
 func bodyBufferSize(need int, length int64) int {
-	size := smallBodyBytes
+	size := socket.SmallBodyBytes
 	for size < need {
 		size *= 4
 	}
-	if size > relayBufferBytes {
+	if size > socket.RelayBufferBytes {
 		size = int(min(int64(size), length))
 	}
 	return size
@@ -92,29 +93,29 @@ func bodyBufferSize(need int, length int64) int {
 // bodyPool returns the pool of buffers of exactly that size, or nil.
 func bodyPool(size int) *sync.Pool {
 	switch size {
-	case smallBodyBytes:
-		return smallBodies
-	case requestBufferBytes:
-		return requestBuffers
-	case relayBufferBytes:
-		return bodyBuffers
+	case socket.SmallBodyBytes:
+		return socket.SmallBodies
+	case socket.RequestBufferBytes:
+		return socket.RequestBuffers
+	case socket.RelayBufferBytes:
+		return socket.BodyBuffers
 	}
 	return nil
 }
 
-func newBodyBuffer(size int) *buffer {
+func newBodyBuffer(size int) *socket.Buffer {
 	if pool := bodyPool(size); pool != nil {
-		return pool.Get().(*buffer)
+		return pool.Get().(*socket.Buffer)
 	}
-	return &buffer{make([]byte, size)}
+	return &socket.Buffer{Bytes: make([]byte, size)}
 }
 
 // putBodyBuffer returns b, which may be nil, to its pool, if it has one.
-func putBodyBuffer(b *buffer) {
+func putBodyBuffer(b *socket.Buffer) {
 	if b == nil {
 		return
 	}
-	if pool := bodyPool(len(b.bytes)); pool != nil {
+	if pool := bodyPool(len(b.Bytes)); pool != nil {
 		pool.Put(b)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
+	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/route/places"
 	"sluice/test/balancertest"
@@ -79,7 +80,7 @@ func TestKeptBodiesHaveAShare(t *testing.T) {
 	t.Parallel()
 	for _, http2 := range []bool{false, true} {
 		for _, held := range []int{1, 20_000, 60_000} { // bytes of another request of the client
-			p := startProxy(t, Options{Limits: Limits{KeptBodyBytes: 8 * relayBufferBytes}})
+			p := startProxy(t, Options{Limits: Limits{KeptBodyBytes: 8 * socket.RelayBufferBytes}})
 			p.http2 = http2
 			options := balancer.Options{NewTransport: p.NewTransport(someTransport)}
 			if http2 {
@@ -143,7 +144,7 @@ func TestHTTP2BodyTakesMemoryAsItComes(t *testing.T) {
 		return
 	}
 	var taken atomic.Int64 // bytes
-	countBytes(&taken, requestBuffers, smallBodies, bodyBuffers, firstSegments, bodySegments)
+	countBytes(&taken, socket.RequestBuffers, socket.SmallBodies, socket.BodyBuffers, socket.FirstSegments, socket.BodySegments)
 	p := startProxy(t, Options{Timeouts: Timeouts{Body: time.Hour}}, startReader(t))
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}})
 	c := p.dialFrames()
@@ -155,8 +156,8 @@ func TestHTTP2BodyTakesMemoryAsItComes(t *testing.T) {
 		c.WriteData(id, false, body[:1])
 	}
 	c.expectAnswered(func(xhttp2.Frame) {})
-	eventually(t, "the first bytes are kept", func() bool { return p.keptBodies.Taken() == streams/2*smallBodyBytes })
-	if n := taken.Load(); n > streams*2*smallBodyBytes {
+	eventually(t, "the first bytes are kept", func() bool { return p.keptBodies.Taken() == streams/2*socket.SmallBodyBytes })
+	if n := taken.Load(); n > streams*2*socket.SmallBodyBytes {
 		t.Errorf("%d bytes for %d streams", n, streams)
 	}
 	c.conn.Close()
@@ -230,7 +231,7 @@ func TestKeptBodiesAtRandom(t *testing.T) {
 }
 
 func testKeptBodies(t *testing.T, random *rand.Rand) {
-	const limit = 8 * 2 * relayBufferBytes
+	const limit = 8 * 2 * socket.RelayBufferBytes
 	p := newUnmanagedProxy(t, Options{Limits: Limits{KeptBodyBytes: limit}, Timeouts: Timeouts{Body: patience}})
 	defer p.pool.Close()
 	p.http2 = random.IntN(2) == 0
@@ -290,8 +291,8 @@ func testKeptBodies(t *testing.T, random *rand.Rand) {
 			u.send(random.IntN(len(u.body) - u.sent))
 		case n == 7:
 			u := take()
-			if c, ok := u.conn.(socketConn); ok && random.IntN(2) == 0 {
-				resetOnClose(c)
+			if c, ok := u.conn.(socket.Conn); ok && random.IntN(2) == 0 {
+				socket.ResetOnClose(c)
 			}
 			u.conn.Close()
 		case n == 8:
@@ -330,7 +331,7 @@ func testKeptBodies(t *testing.T, random *rand.Rand) {
 			t.Errorf("%s has %d bytes at the end", address, n)
 		}
 	}
-	if h := p.Handshakes(); h.InProgress+h.Waiting+p.handshakes.turns.Taken() != 0 || p.pool.Pending() != 0 {
+	if h := p.Handshakes(); h.InProgress+h.Waiting+p.handshakes.Turns.Taken() != 0 || p.pool.Pending() != 0 {
 		t.Errorf("at the end: %+v, %d wait for a connection", h, p.pool.Pending())
 	}
 	for _, u := range open {

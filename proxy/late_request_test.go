@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"sluice/proxy/socket"
 	"testing"
 	"time"
 
@@ -28,7 +29,7 @@ func (c *clientConn) awaitArrival(t *testing.T) {
 	t.Helper()
 	eventually(t, "bytes have arrived", func() bool {
 		nothing := true
-		err := c.raw.Control(func(fd uintptr) { nothing = quiet(fd) })
+		err := c.Raw.Control(func(fd uintptr) { nothing = socket.Quiet(fd) })
 		return err == nil && !nothing
 	})
 }
@@ -52,16 +53,16 @@ func TestRequestArrivesAsIdleTimeEnds(t *testing.T) {
 		}
 		eventually(t, "the connection is idle", func() bool { return p.idleConnCount() == 1 })
 		c := p.onlyClient()
-		if !p.idleConns.take(c) {
+		if !p.idleConns.Take(c) {
 			t.Fatal("the connection is not idle")
 		}
-		// What onSweep does, but a request comes first.
-		p.sweeper.clock.Add(int64(idle))
-		p.sweptFor(2 * sweepInterval)
+		// What OnSweep does, but a request comes first.
+		p.sweeper.Advance(idle)
+		p.sweptFor(2 * socket.SweepInterval)
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 		c.awaitArrival(t)
-		c.conn.SetReadDeadline(aLongTimeAgo)
-		go c.continueServing()
+		c.Conn.SetReadDeadline(socket.ALongTimeAgo)
+		go c.Resume()
 		if status, _ := readResponse(t, conn); status != 200 {
 			t.Fatalf("got %d", status)
 		}
@@ -118,7 +119,7 @@ func TestStreamArrivesAsGoAwayEnds(t *testing.T) {
 				first = 5
 			}
 			func() {
-				client.deadline.Load() // the race detector sees no order in bytes of a socket
+				client.Deadline.Load() // the race detector sees no order in bytes of a socket
 				h := client.http2
 				h.mu.Lock() // nothing is processed
 				defer h.mu.Unlock()
@@ -146,14 +147,14 @@ func TestClientClosesAfterGoAway(t *testing.T) {
 	c.awaitGoAway()
 	client := p.onlyClient()
 	func() {
-		client.deadline.Load() // the race detector sees no order in bytes of a socket
+		client.Deadline.Load() // the race detector sees no order in bytes of a socket
 		h := client.http2
 		h.mu.Lock() // nothing is processed
 		defer h.mu.Unlock()
 		c.WritePing(false, [8]byte{1})
 		eventually(t, "the first frame is read", func() bool {
 			nothing := false
-			err := client.raw.Control(func(fd uintptr) { nothing = quiet(fd) })
+			err := client.Raw.Control(func(fd uintptr) { nothing = socket.Quiet(fd) })
 			return err == nil && nothing
 		})
 		c.WritePing(false, [8]byte{2})
@@ -162,8 +163,8 @@ func TestClientClosesAfterGoAway(t *testing.T) {
 		}
 		client.awaitArrival(t)
 		// No deadline wakes the connection.
-		h.goAwayUntil = client.server.sweeper.now() + int64(time.Hour)
-		client.disarm()
+		h.goAwayUntil = client.server.sweeper.Now() + int64(time.Hour)
+		client.Disarm()
 	}()
 	eventually(t, "the connection has ended", func() bool {
 		p.mu.Lock()

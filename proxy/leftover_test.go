@@ -54,8 +54,8 @@ func (l *leftovers) check(t *testing.T, p *testProxy) {
 	if l.cases == 1 {
 		l.goroutines = ownGoroutines()
 	}
-	start := p.sweeper.now()
-	eventually(t, "the sweeper goes on", func() bool { return p.sweeper.now() > start })
+	start := p.sweeper.Now()
+	eventually(t, "the sweeper goes on", func() bool { return p.sweeper.Now() > start })
 	eventually(t, "no goroutine is left", func() bool { return ownGoroutines() <= l.goroutines })
 	var m runtime.MemStats
 	if runtime.ReadMemStats(&m); m.NumGC == l.collections { // otherwise pools have forgotten some
@@ -106,21 +106,6 @@ func (p *testProxy) expectNoEntries(t testing.TB, pools ...*balancer.Pool) {
 				}
 			}
 		}
-		return p.sweeper.entries() <= connections
+		return p.sweeper.Entries() <= connections
 	})
-}
-
-// entries returns how many entries are to be swept.
-func (s *sweeper) entries() (n int) {
-	for i := range s.wheels {
-		w := &s.wheels[i]
-		w.mu.Lock()
-		for _, e := range w.slots {
-			for ; e != nil; e = e.next {
-				n++
-			}
-		}
-		w.mu.Unlock()
-	}
-	return n
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"sluice/proxy/socket"
 	"sync/atomic"
 	"time"
 )
@@ -54,12 +55,12 @@ type lifetime struct {
 	over     bool   // the last request has begun
 }
 
-func newLifetime(s *sweeper, number uint32) lifetime {
-	return lifetime{opened: s.now(), number: number}
+func newLifetime(s *socket.Sweeper, number uint32) lifetime {
+	return lifetime{opened: s.Now(), number: number}
 }
 
 // begin counts a request, and returns the limit that it reaches: then it is the last one.
-func (l *lifetime) begin(s *sweeper, limits *ConnectionLimits) connectionLimit {
+func (l *lifetime) begin(s *socket.Sweeper, limits *ConnectionLimits) connectionLimit {
 	l.requests++
 	switch {
 	case l.over:
@@ -67,7 +68,7 @@ func (l *lifetime) begin(s *sweeper, limits *ConnectionLimits) connectionLimit {
 	case limits.MaxRequests > 0 && int64(l.requests) >= l.earlier(int64(limits.MaxRequests)):
 		l.over = true
 		return limitRequests
-	case limits.MaxAge > 0 && s.now()-l.opened >= l.earlier(int64(limits.MaxAge)):
+	case limits.MaxAge > 0 && s.Now()-l.opened >= l.earlier(int64(limits.MaxAge)):
 		l.over = true
 		return limitAge
 	}

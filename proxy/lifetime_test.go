@@ -96,7 +96,7 @@ func TestMaxAgeOfAConnection(t *testing.T) {
 	answer := func(pass time.Duration) (closes bool) {
 		go func() {
 			<-arrived
-			p.sweeper.clock.Add(int64(pass))
+			p.sweeper.Advance(pass)
 			proceed <- struct{}{}
 		}()
 		status, closes := exchangeOn(t, conn, reader, "/")
@@ -285,7 +285,7 @@ func TestLimitedConnectionsToPeers(t *testing.T) {
 				conn := p.dial()
 				reader := bufio.NewReader(conn)
 				for n := range 10 {
-					p.sweeper.clock.Add(int64(age / 2))
+					p.sweeper.Advance(age / 2)
 					if status, _ := exchangeOn(t, conn, reader, "/"); status != 200 {
 						t.Errorf("request %d: status %d", n+1, status)
 					}

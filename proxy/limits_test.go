@@ -202,7 +202,7 @@ func TestConnectionsPerPeerAreNeverExceeded(t *testing.T) {
 			first.Done()
 			first.Wait()
 		}
-		for _, transport := range p.sweeper.allTransports() {
+		for _, transport := range p.connectors.list() {
 			idle, busy := transport.(*Transport).Connections()
 			mu.Lock()
 			most = max(most, idle+busy)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"os"
+	"sluice/proxy/socket"
 	"time"
 )
 
@@ -30,7 +31,7 @@ func (c *clientConn) sendsOn() bool {
 		return false
 	}
 	nothing := true
-	err := c.raw.Control(func(fd uintptr) { nothing = quiet(fd) })
+	err := c.Raw.Control(func(fd uintptr) { nothing = socket.Quiet(fd) })
 	return err == nil && !nothing
 }
 
@@ -39,19 +40,19 @@ func (c *clientConn) sendsOn() bool {
 func (c *clientConn) lingerForAnswer() {
 	lingering := &c.server.lingering
 	defer lingering.Add(-1)
-	if lingering.Add(1) > lingerConnections || c.closeWrite() != nil {
+	if lingering.Add(1) > lingerConnections || c.CloseWrite() != nil {
 		return
 	}
-	c.arm(c.server.sweeper, lingerTimeout)
+	c.Arm(c.server.sweeper, lingerTimeout)
 	var (
-		reader bufferedReader
-		b      buffers
+		reader socket.BufferedReader
+		b      socket.Buffers
 	)
-	defer b.giveBack()
+	defer b.GiveBack()
 	for left := lingerBytes; left > 0; {
-		n, err := reader.read(wire{raw: c.raw}, &b, 0, relayBufferBytes)
+		n, err := reader.Read(socket.Wire{Raw: c.Raw}, &b, 0, socket.RelayBufferBytes)
 		left -= n
-		if err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || c.expired(c.server.sweeper)) {
+		if err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || c.Expired(c.server.sweeper)) {
 			return
 		}
 	}
@@ -59,15 +60,15 @@ func (c *clientConn) lingerForAnswer() {
 
 // refuseConn answers a connection over the limits without waiting, and closes it. It
 // first reads what has arrived, so that closing does not reset the connection.
-func (s *Server) refuseConn(conn socketConn) {
+func (s *Server) refuseConn(conn socket.Conn) {
 	answer, _ := appendAnswer(nil, refusalTooManyConnections, false, false, false)
-	var b buffers
-	b.borrow()
-	defer b.giveBack()
+	var b socket.Buffers
+	b.Borrow()
+	defer b.GiveBack()
 	if raw, err := conn.SyscallConn(); err == nil {
 		raw.Control(func(fd uintptr) {
-			receive(fd, b.from)
-			send(fd, answer)
+			socket.Receive(fd, b.From)
+			socket.Send(fd, answer)
 		})
 	}
 	conn.Close()

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/proxy/socket"
 	"sluice/route"
 )
 
@@ -135,7 +136,7 @@ func TestLastAnswerOfDrainingServer(t *testing.T) {
 		defer p.mu.Unlock()
 		arrived := false
 		for c := range p.conns {
-			c.raw.Control(func(fd uintptr) { arrived = !quiet(fd) })
+			c.Raw.Control(func(fd uintptr) { arrived = !socket.Quiet(fd) })
 		}
 		return arrived
 	})

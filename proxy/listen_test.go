@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"io"
+	"sluice/proxy/socket"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +12,7 @@ import (
 // A client that connects and waits is let in like one that speaks at once.
 func TestListen(t *testing.T) {
 	t.Parallel()
-	l, err := Listen("tcp", "127.0.0.1:0")
+	l, err := socket.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

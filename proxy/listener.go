@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/observe/panics"
+	"sluice/proxy/socket"
 	"sluice/route"
 )
 
@@ -93,7 +94,7 @@ func (s *Server) ServeWith(ctx context.Context, l net.Listener, o ListenerOption
 		Listener: l, server: s, name: name, proxies: unmapped(o.Proxies), tls: o.TLS, http2: o.HTTP2, streams: o.Streams,
 		strictTransportSecurity: o.StrictTransportSecurity, httpsPort: o.HTTPSPort, challenge: o.Challenge,
 	}
-	deferAccept(l, o.Streams == nil)
+	socket.DeferAccept(l, o.Streams == nil)
 	s.mu.Lock()
 	if s.draining.Load() {
 		s.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/observe/tracing"
 	"sluice/proxy/http1"
+	"sluice/proxy/socket"
 	"sluice/route"
 )
 
@@ -172,23 +173,23 @@ type mirrorFront struct {
 	until time.Time // when to read no more
 }
 
-func (f *mirrorFront) begin()                                 {}
-func (f *mirrorFront) keepsOpen() bool                        { return true }
-func (f *mirrorFront) closeAfterAnswer()                      {}
-func (f *mirrorFront) appendHead(out, _ []byte) []byte        { return out }
-func (f *mirrorFront) writeAnswer([]byte) error               { return nil }
-func (f *mirrorFront) waited() bool                           { return false }
-func (f *mirrorFront) cut()                                   {}
-func (f *mirrorFront) tunnel(*tunnel) tunnelEnd               { return tunnelEnd{} } // a copy asks for no upgrade
-func (f *mirrorFront) isGone() bool                           { return false }
-func (f *mirrorFront) takesCoded() bool                       { return true }
-func (f *mirrorFront) sinkSocket() (side, *pace)              { return side{}, nil }
-func (f *mirrorFront) sourceSocket() (side, *bodyReader)      { return side{}, nil }
-func (f *mirrorFront) readBody(*buffers, bool) (piece, error) { return piece{last: true}, nil } // a copy has its body
+func (f *mirrorFront) begin()                                        {}
+func (f *mirrorFront) keepsOpen() bool                               { return true }
+func (f *mirrorFront) closeAfterAnswer()                             {}
+func (f *mirrorFront) appendHead(out, _ []byte) []byte               { return out }
+func (f *mirrorFront) writeAnswer([]byte) error                      { return nil }
+func (f *mirrorFront) waited() bool                                  { return false }
+func (f *mirrorFront) cut()                                          {}
+func (f *mirrorFront) tunnel(*socket.Tunnel) socket.TunnelEnd        { return socket.TunnelEnd{} } // a copy asks for no upgrade
+func (f *mirrorFront) isGone() bool                                  { return false }
+func (f *mirrorFront) takesCoded() bool                              { return true }
+func (f *mirrorFront) sinkSocket() (socket.Side, *socket.Pace)       { return socket.Side{}, nil }
+func (f *mirrorFront) sourceSocket() (socket.Side, *bodyReader)      { return socket.Side{}, nil }
+func (f *mirrorFront) readBody(*socket.Buffers, bool) (piece, error) { return piece{last: true}, nil } // a copy has its body
 
 // writeBody implements sink.
-func (f *mirrorFront) writeBody(b *buffers, p piece) error {
-	b.out = b.out[:0]
+func (f *mirrorFront) writeBody(b *socket.Buffers, p piece) error {
+	b.Out = b.Out[:0]
 	if f.left -= p.length; !p.last && (f.left < 0 || time.Now().After(f.until)) {
 		return errAnswerDropped
 	}

@@ -132,7 +132,7 @@ func outlast(m *misdeed) {
 		m.proxy.mu.Lock()
 		defer m.proxy.mu.Unlock()
 		for c := range m.proxy.conns {
-			return c.deadline.Load() != 0 || c.writeDeadline.Load() != 0
+			return c.Deadline.Load() != 0 || c.WriteDeadline.Load() != 0
 		}
 		return false
 	})

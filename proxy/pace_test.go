@@ -79,7 +79,7 @@ func TestSlowReaderIsNotCut(t *testing.T) {
 					eventually(t, "the connection is served", func() bool { return p.Connections() == 1 })
 					p.mu.Lock()
 					for c := range p.conns {
-						c.conn.(*net.TCPConn).SetWriteBuffer(buffer)
+						c.Conn.(*net.TCPConn).SetWriteBuffer(buffer)
 					}
 					p.mu.Unlock()
 					fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", framing)
@@ -176,15 +176,15 @@ func TestSlowBodyPutsDeadlineOff(t *testing.T) {
 			last := int64(0)
 			for range 5 {
 				eventually(t, "the deadline is put off", func() bool {
-					d := c.deadline.Load()
-					later := d > last && d > p.sweeper.now()+int64(20*time.Second) && d <= p.sweeper.now()+int64(30*time.Second)
+					d := c.Deadline.Load()
+					later := d > last && d > p.sweeper.Now()+int64(20*time.Second) && d <= p.sweeper.Now()+int64(30*time.Second)
 					if later {
 						last = d
 					}
 					return later
 				})
-				clock := p.sweeper.now()
-				eventually(t, "time passes", func() bool { return p.sweeper.now() > clock })
+				clock := p.sweeper.Now()
+				eventually(t, "time passes", func() bool { return p.sweeper.Now() > clock })
 				io.WriteString(conn, "x")
 			}
 			if status, _ := readResponse(t, conn); status != 200 {

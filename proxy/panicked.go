@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/observe/panics"
+	"sluice/proxy/socket"
 )
 
 // What a goroutine does after it has panicked. It gives back what is counted: places, tokens,
@@ -86,7 +87,7 @@ func (x *httpExchange) releaseHeld() {
 func (l *upload) fail() {
 	l.err = errPanicked
 	l.broken.Store(true)
-	l.up.interrupt()
+	l.up.Interrupt()
 }
 
 // fail ends the copy.
@@ -141,9 +142,9 @@ func (h *http2Conn) failReading() {
 // fail ends the connection and its streams: the goroutine that sends has panicked. The one
 // that reads ends then.
 func (c *http2PeerConn) fail() {
-	c.wire.conn.Close()
+	c.wire.Conn.Close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.flushing = false
-	c.failLocked(errClosedEarly)
+	c.failLocked(socket.ErrClosedEarly)
 }

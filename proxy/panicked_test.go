@@ -16,6 +16,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/balancertest"
 )
@@ -66,39 +67,39 @@ type faultyUpstream struct {
 	*fault
 }
 
-func (u faultyUpstream) send(b *buffers, body, trailer []byte, w until) (bool, error) {
+func (u faultyUpstream) send(b *socket.Buffers, body, trailer []byte, w until) (bool, error) {
 	u.at("send")
 	sent, err := u.upstream.send(b, body, trailer, w)
 	u.at("sent")
 	return sent, err
 }
 
-func (u faultyUpstream) sendHead(b *buffers, chunked bool) (answered, sent bool, err error) {
+func (u faultyUpstream) sendHead(b *socket.Buffers, chunked bool) (answered, sent bool, err error) {
 	u.at("sendHead")
 	return u.upstream.sendHead(b, chunked)
 }
 
-func (u faultyUpstream) await(b *buffers, w until) error {
+func (u faultyUpstream) await(b *socket.Buffers, w until) error {
 	u.at("await")
 	return u.upstream.await(b, w)
 }
 
-func (u faultyUpstream) writeBody(b *buffers, p piece) error {
+func (u faultyUpstream) writeBody(b *socket.Buffers, p piece) error {
 	u.at("writeBody")
 	return u.upstream.writeBody(b, p)
 }
 
-func (u faultyUpstream) readHead(b *buffers, head *http1.ResponseHead) ([]byte, error) {
+func (u faultyUpstream) readHead(b *socket.Buffers, head *http1.ResponseHead) ([]byte, error) {
 	u.at("readHead")
 	return u.upstream.readHead(b, head)
 }
 
-func (u faultyUpstream) startBody(b *buffers, head *http1.ResponseHead, text []byte, bodiless bool) error {
+func (u faultyUpstream) startBody(b *socket.Buffers, head *http1.ResponseHead, text []byte, bodiless bool) error {
 	u.at("startBody")
 	return u.upstream.startBody(b, head, text, bodiless)
 }
 
-func (u faultyUpstream) readBody(b *buffers, coded bool) (piece, error) {
+func (u faultyUpstream) readBody(b *socket.Buffers, coded bool) (piece, error) {
 	u.at("readBody")
 	p, err := u.upstream.readBody(b, coded)
 	if u.step.Load() != nil && *u.step.Load() == "relay" && len(p.text) > 0 {

@@ -8,6 +8,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/proxy/http1"
+	"sluice/proxy/socket"
 )
 
 // A connector provides the upstreams to one peer. Each peer protocol has one type of it;
@@ -49,30 +50,30 @@ type upstream interface {
 	// whether a part of the request may have reached the peer. body must not change until
 	// the upstream is finished. trailer follows the body if the protocol has trailer
 	// sections after a body with a Content-Length.
-	send(b *buffers, body, trailer []byte, w until) (sent bool, err error)
+	send(b *socket.Buffers, body, trailer []byte, w until) (sent bool, err error)
 	// sendHead sends the head b.out of a request whose body follows by writeBody.
 	// answered: the peer has responded already and takes no body.
-	sendHead(b *buffers, chunked bool) (answered, sent bool, err error)
+	sendHead(b *socket.Buffers, chunked bool) (answered, sent bool, err error)
 	// await waits for the first bytes of a response. It gives b back while it waits. It
 	// fails with errPatience or errSuspected if w says so; then it may be called again,
 	// and continues the wait.
-	await(b *buffers, w until) error
+	await(b *socket.Buffers, w until) error
 	// waitAtMost sets the timeout of waits for the peer.
 	waitAtMost(timeout time.Duration)
-	// interrupt ends all present and future waits for the peer. It is safe for
+	// Interrupt ends all present and future waits for the peer. It is safe for
 	// concurrent use.
-	interrupt()
+	Interrupt()
 
 	// readHead reads the head of the next response, interim or final, and scans it
 	// into head. text is in b, and valid until startBody.
-	readHead(b *buffers, head *http1.ResponseHead) (text []byte, err error)
+	readHead(b *socket.Buffers, head *http1.ResponseHead) (text []byte, err error)
 	// startBody prepares readBody after a final response with that head. It may wait
 	// shortly for the start of the body, and then keeps text.
-	startBody(b *buffers, head *http1.ResponseHead, text []byte, bodiless bool) error
+	startBody(b *socket.Buffers, head *http1.ResponseHead, text []byte, bodiless bool) error
 
 	// bodyPauses waits up to patience until readBody does not wait, and reports whether it
 	// still would. It gives b back while it waits.
-	bodyPauses(b *buffers, patience time.Duration) (bool, error)
+	bodyPauses(b *socket.Buffers, patience time.Duration) (bool, error)
 
 	// closedIdle reports whether the peer may have closed the connection while it was
 	// idle, given err, and whether that is likely enough not to count as a failure.
@@ -83,7 +84,7 @@ type upstream interface {
 
 	// tunnel returns the connection for the bytes after a protocol switch, and those
 	// that were read with the head.
-	tunnel(b *buffers) (end tunnelEnd, late []byte)
+	tunnel(b *socket.Buffers) (end socket.TunnelEnd, late []byte)
 }
 
 // An until says what ends a wait for a peer's answer, besides what always does: see wake.

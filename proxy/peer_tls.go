@@ -15,6 +15,7 @@ import (
 	"sluice/balancer"
 	"sluice/certificates"
 	"sluice/discovery"
+	"sluice/proxy/socket"
 )
 
 // Protocols of ALPN.
@@ -81,22 +82,19 @@ func (p *peerTLS) configOf(secure *certificates.Client) (*tls.Config, error) {
 }
 
 // handshake performs the TLS handshake on a new connection. An error was logged.
-func (p *peerTLS) handshake(ctx context.Context, conn socketConn, secure *certificates.Client, deadline time.Time) (*tlsConn, error) {
+func (p *peerTLS) handshake(ctx context.Context, conn socket.Conn, secure *certificates.Client, deadline time.Time) (*socket.TLSConn, error) {
 	config, err := p.configOf(secure)
 	if err != nil {
 		return nil, err
 	}
-	socket := &tlsSocket{socketConn: conn, handshaking: true}
-	c := &tlsConn{Conn: tls.Client(socket, config), socket: socket}
 	conn.SetDeadline(deadline)
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(aLongTimeAgo) })
-	err = c.Handshake()
-	socket.handshaking = false
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(socket.ALongTimeAgo) })
+	c, err := socket.ConnectTLS(conn, config)
 	if !stop() {
 		err = context.Cause(ctx) // the server shuts down
 	}
 	conn.SetDeadline(time.Time{})
-	if p.protocol == alpnHTTP2 && (err == nil && !c.usesHTTP2() || err != nil && strings.Contains(err.Error(), alertNoProtocol)) {
+	if p.protocol == alpnHTTP2 && (err == nil && !c.UsesHTTP2() || err != nil && strings.Contains(err.Error(), alertNoProtocol)) {
 		err = errNoHTTP2
 	}
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"sluice/observe/panics"
+	"sluice/proxy/socket"
 )
 
 // The PROXY protocol: a proxy in front of sluice sends a header at the start of a
@@ -43,7 +44,7 @@ func proxyHeaderLength(b []byte) (int, error) {
 			return end + 2, nil
 		}
 		if len(b) >= proxyHeaderV1Bytes {
-			return 0, errTooLong
+			return 0, socket.ErrTooLong
 		}
 		return 0, nil
 	case begins(proxyHeaderV2Start):
@@ -53,7 +54,7 @@ func proxyHeaderLength(b []byte) (int, error) {
 		n := proxyHeaderV2Fixed + int(binary.BigEndian.Uint16(b[proxyHeaderLengthFrom:]))
 		switch {
 		case n > maxProxyHeaderBytes:
-			return 0, errTooLong
+			return 0, socket.ErrTooLong
 		case n > len(b):
 			return 0, nil
 		}
@@ -110,10 +111,10 @@ func plainAddress(a net.Addr) netip.AddrPort {
 
 // An arrival is a new connection of a proxy whose PROXY header is awaited.
 type arrival struct {
-	sweepEntry
+	socket.SweepEntry
 	server   *Server
 	listener *listener
-	conn     socketConn
+	conn     socket.Conn
 	raw      syscall.RawConn
 	from     addresses // of the proxy
 	admitted netip.Addr
@@ -121,7 +122,7 @@ type arrival struct {
 }
 
 // awaitProxyHeader serves a connection of a proxy that was admitted.
-func (s *Server) awaitProxyHeader(at *listener, conn socketConn, from addresses) error {
+func (s *Server) awaitProxyHeader(at *listener, conn socket.Conn, from addresses) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
@@ -133,8 +134,8 @@ func (s *Server) awaitProxyHeader(at *listener, conn socketConn, from addresses)
 		return net.ErrClosed
 	}
 	s.arrivals[a] = struct{}{}
-	s.sweeper.add(&a.sweepEntry, conn, s.shards.Add(1))
-	a.arm(s.sweeper, s.options.Load().Timeouts.Head)
+	s.sweeper.Add(&a.SweepEntry, conn, s.shards.Add(1))
+	a.Arm(s.sweeper, s.options.Load().Timeouts.Head)
 	if s.draining.Load() { // Shutdown has bounded all other arrivals
 		a.boundLocked(s.idleUntil.Load())
 	}
@@ -145,8 +146,8 @@ func (s *Server) awaitProxyHeader(at *listener, conn socketConn, from addresses)
 // boundLocked makes the wait for the header end at the coarse time until, or earlier. The
 // caller holds the mutex of the server.
 func (a *arrival) boundLocked(until int64) {
-	if a.deadline.Load() > until {
-		a.armRead(max(until, 1))
+	if a.Deadline.Load() > until {
+		a.ArmRead(max(until, 1))
 	}
 }
 
@@ -156,7 +157,7 @@ func (a *arrival) serve() {
 	defer s.arrivalEnded(a)
 	defer panics.Contain(panics.Connection, a.close)
 	of, err := a.read()
-	a.remove()
+	a.Remove()
 	if err == nil {
 		if err = s.begin(a.listener, a.conn, of); err == nil {
 			a.handed = true
@@ -173,7 +174,7 @@ func (a *arrival) close() {
 		return
 	}
 	a.handed = true
-	a.remove()
+	a.Remove()
 	a.server.admission.leave(a.admitted)
 	a.conn.Close()
 }
@@ -182,15 +183,15 @@ func (a *arrival) close() {
 func (a *arrival) read() (of addresses, err error) {
 	s, proxy := a.server, a.from.client.Addr()
 	length, known := 0, false
-	err = awaitPrelude(&a.sweepEntry, a.raw, s.sweeper, maxProxyHeaderBytes, func(b []byte) (_ bool, err error) {
+	err = socket.AwaitPrelude(&a.SweepEntry, a.raw, s.sweeper, maxProxyHeaderBytes, func(b []byte) (_ bool, err error) {
 		if length, err = proxyHeaderLength(b); length > 0 {
 			of, known, err = parseProxyHeader(b[:length])
 		}
 		return length > 0, err
 	})
-	a.disarm()
+	a.Disarm()
 	if err == nil {
-		err = take(a.raw, length)
+		err = socket.Discard(a.raw, length)
 	}
 	switch {
 	case err != nil:

@@ -288,7 +288,7 @@ func TestProxyHeaderWhileDraining(t *testing.T) {
 		before, after func(p *testProxy, l net.Listener)
 	}{
 		"server, before the wait": {before: func(p *testProxy, _ net.Listener) {
-			p.idleUntil.Store(p.sweeper.now() + int64(short))
+			p.idleUntil.Store(p.sweeper.Now() + int64(short))
 			p.draining.Store(true)
 		}},
 		"listener":                {after: func(p *testProxy, l net.Listener) { p.Drain(l, short, long) }},

@@ -24,6 +24,7 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/proxy/http1"
+	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/balancertest"
 )
@@ -158,15 +159,15 @@ func eventually(t testing.TB, what string, condition func() bool) {
 // so that it would have done by then what it does after that time.
 func (p *testProxy) sweptFor(d time.Duration) {
 	p.t.Helper()
-	start := p.sweeper.now()
-	eventually(p.t, "the sweeper's clock goes on", func() bool { return p.sweeper.now()-start >= int64(d) })
+	start := p.sweeper.Now()
+	eventually(p.t, "the sweeper's clock goes on", func() bool { return p.sweeper.Now()-start >= int64(d) })
 }
 
 // skip lets d pass on the sweeper's clock, and the sweeper act on it.
 func (p *testProxy) skip(d time.Duration) {
 	p.t.Helper()
-	p.sweeper.clock.Add(int64(d))
-	p.sweptFor(2 * sweepInterval)
+	p.sweeper.Advance(d)
+	p.sweptFor(2 * socket.SweepInterval)
 }
 
 func (p *testProxy) setPeers(addresses ...string) {
@@ -345,7 +346,7 @@ func hanging(c *originConn) bool {
 
 // looks is how long it takes until it has been looked more than once whether the
 // client of an exchange is there.
-const looks = 2 * (firstProbe + probeInterval)
+const looks = 2 * (socket.FirstProbe + probeInterval)
 
 const okResponse = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"sluice/proxy/http1"
+	"sluice/proxy/socket"
 )
 
 // redirectToHTTPS answers the request with the same URL on the HTTPS port of the
@@ -28,7 +29,7 @@ func (x *httpExchange) redirectToHTTPS() bool {
 	if !bytes.Equal(target, []byte("*")) {
 		location = append(location, target...)
 	}
-	if len(location) > requestBufferBytes {
+	if len(location) > socket.RequestBufferBytes {
 		return x.refuse(refusalOf(http1.ErrTargetTooLong))
 	}
 	return x.refuse(refusalHTTPS, [2]string{"Location", string(location)})

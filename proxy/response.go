@@ -12,7 +12,7 @@ import (
 // receive reads the response of u and forwards it. It finishes u.
 func (x *httpExchange) receive(u upstream) balancer.Outcome {
 	for {
-		text, err := u.readHead(&x.buffers, &x.response)
+		text, err := u.readHead(&x.Buffers, &x.response)
 		if err != nil {
 			return x.receiveFailed(u, err)
 		}
@@ -65,8 +65,8 @@ func (x *httpExchange) passInterim(head []byte) error {
 		return nil
 	}
 	x.begun = true
-	x.out = x.client.front.appendHead(x.out[:0], head)
-	return x.client.front.writeBody(&x.buffers, piece{})
+	x.Out = x.client.front.appendHead(x.Out[:0], head)
+	return x.client.front.writeBody(&x.Buffers, piece{})
 }
 
 // receiveFinal forwards a final response with the head text. It finishes u.
@@ -95,7 +95,7 @@ func (x *httpExchange) receiveFinal(u upstream, text []byte) balancer.Outcome {
 	if x.standing.grpc {
 		x.grpcCode = parseGRPCCode(x.response.FindOther(text, "grpc-status"))
 	}
-	if err := u.startBody(&x.buffers, &x.response, text, x.response.Bodiless(x.head.Method == http1.MethodHead)); err != nil {
+	if err := u.startBody(&x.Buffers, &x.response, text, x.response.Bodiless(x.head.Method == http1.MethodHead)); err != nil {
 		return x.receiveFailed(u, err)
 	}
 	err := x.writeResponseHead(text) // before the body overwrites it
@@ -143,7 +143,7 @@ var errClientWrite = errors.New("write to client")
 // toClient sends x.out, which may contain the head, and p to the client.
 func (x *httpExchange) toClient(p piece) error {
 	x.begun, x.answered = true, true
-	if x.client.front.writeBody(&x.buffers, p) != nil {
+	if x.client.front.writeBody(&x.Buffers, p) != nil {
 		return errClientWrite
 	}
 	return nil
@@ -157,7 +157,7 @@ func (x *httpExchange) relay(u upstream) error {
 	}
 	to := x.client.front
 	for {
-		p, err := u.readBody(&x.buffers, to.takesCoded())
+		p, err := u.readBody(&x.Buffers, to.takesCoded())
 		if err != nil {
 			return err
 		}
@@ -170,7 +170,7 @@ func (x *httpExchange) relay(u upstream) error {
 			return err
 		}
 		if !x.streaming || x.upload.ended.Load() {
-			switch done, sourceFailed, err := spliceBody(&x.buffers, to, u, &x.bytesOut, nil); {
+			switch done, sourceFailed, err := spliceBody(&x.Buffers, to, u, &x.bytesOut, nil); {
 			case done && err != nil && !sourceFailed:
 				return errClientWrite
 			case done:

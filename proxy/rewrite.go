@@ -7,18 +7,19 @@ import (
 
 	"sluice/balancer"
 	"sluice/proxy/http1"
+	"sluice/proxy/socket"
 )
 
 // writeRequestHead writes the head for the peer to b.out, with the edits of the route. It
 // may overwrite b.from. The error is errEditedHead.
-func (x *httpExchange) writeRequestHead(b *buffers, peer *balancer.Peer) error {
-	b.borrow()
+func (x *httpExchange) writeRequestHead(b *socket.Buffers, peer *balancer.Peer) error {
+	b.Borrow()
 	if x.actions == nil {
-		b.out = x.appendRequestHead(b.out[:0], peer)
+		b.Out = x.appendRequestHead(b.Out[:0], peer)
 		return nil
 	}
-	b.out = x.appendEditedRequest(b.out[:0], x.appendRequestHead(b.from[:0], peer), peer)
-	if len(b.out) > maxSentHead {
+	b.Out = x.appendEditedRequest(b.Out[:0], x.appendRequestHead(b.From[:0], peer), peer)
+	if len(b.Out) > maxSentHead {
 		return errEditedHead
 	}
 	return nil

@@ -3,6 +3,7 @@ package proxy
 import (
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 )
 
 type scanResult uint8
@@ -52,7 +53,7 @@ func (x *httpExchange) scan() scanResult {
 	switch {
 	case x.head.ExpectContinue:
 	case x.head.Chunked:
-	case x.head.ContentLength > int64(requestBufferBytes-x.headLength):
+	case x.head.ContentLength > int64(socket.RequestBufferBytes-x.headLength):
 	case int64(arrived) < x.head.ContentLength:
 		return scanIncomplete
 	default:

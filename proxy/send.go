@@ -7,6 +7,7 @@ import (
 	"sluice/observe/tracing"
 	"sluice/proxy/attempt"
 	"sluice/proxy/http1"
+	"sluice/proxy/socket"
 )
 
 // Try implements [attempt.Exchange].
@@ -110,14 +111,14 @@ func (x *httpExchange) connectFailed(err error) (o balancer.Outcome) {
 
 // sendOn sends the request on u and waits for a response.
 func (x *httpExchange) sendOn(u upstream) (sent bool, err error) {
-	if err := x.writeRequestHead(&x.buffers, x.token.Peer); err != nil {
+	if err := x.writeRequestHead(&x.Buffers, x.token.Peer); err != nil {
 		return false, err
 	}
 	if x.streaming {
 		return x.upload.start(u)
 	}
 	u.waitAtMost(x.tryTimeout())
-	return u.send(&x.buffers, x.body, x.bodyTrailer, x.until())
+	return u.send(&x.Buffers, x.body, x.bodyTrailer, x.until())
 }
 
 // tryTimeout returns the timeout of the response head, which is positive. The per-try
@@ -125,7 +126,7 @@ func (x *httpExchange) sendOn(u upstream) (sent bool, err error) {
 func (x *httpExchange) tryTimeout() time.Duration {
 	left := x.service.Timeouts.ResponseHeader
 	if x.tries > 0 {
-		left = max(left-time.Since(x.firstPicked), sweepInterval)
+		left = max(left-time.Since(x.firstPicked), socket.SweepInterval)
 	}
 	if retry := &x.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.tries+1 < retry.Attempts {
 		left = min(left, retry.PerTryTimeout)

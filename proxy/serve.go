@@ -124,9 +124,9 @@ func (x *httpExchange) refuse(r *refusal, fields ...[2]string) bool {
 	var bodyBytes int
 	if x.standing.grpc {
 		x.status, x.grpcCode = 200, r.grpcCode()
-		x.borrow()
-		x.out = appendGRPCAnswer(x.out[:0], r, x.appendRequestIDLine(nil))
-		err := c.front.writeAnswer(x.out)
+		x.Borrow()
+		x.Out = appendGRPCAnswer(x.Out[:0], r, x.appendRequestIDLine(nil))
+		err := c.front.writeAnswer(x.Out)
 		x.account()
 		return err == nil
 	}
@@ -136,11 +136,11 @@ func (x *httpExchange) refuse(r *refusal, fields ...[2]string) bool {
 	if len(x.requestID) > 0 {
 		fields = append(fields, [2]string{"X-Request-Id", string(x.requestID)})
 	}
-	x.borrow()
-	x.out, bodyBytes = appendAnswer(x.out[:0], r, keep,
+	x.Borrow()
+	x.Out, bodyBytes = appendAnswer(x.Out[:0], r, keep,
 		x.headLength > 0 && wantsJSON(x.head.Find(b, http1.NameAccept)), x.head.Method == http1.MethodHead, fields...)
 	x.bytesOut = int64(bodyBytes)
-	err := c.front.writeAnswer(x.out)
+	err := c.front.writeAnswer(x.Out)
 	if err != nil || !keep {
 		c.front.closeAfterAnswer()
 	}

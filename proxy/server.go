@@ -15,6 +15,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/observe/tracing"
 	"sluice/proxy/accesslog"
+	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/route/compression"
 	"sluice/route/places"
@@ -90,14 +91,15 @@ func (o Options) complete() bool {
 // A Server accepts client connections and serves their requests with its route
 // table. It is safe for concurrent use.
 type Server struct {
-	options   atomic.Pointer[Options]
-	log       zerolog.Logger
-	sweeper   *sweeper
-	idleConns *idleSet
-	tables    atomic.Pointer[route.Table]
-	requests  *metrics.Requests // see Unrouted
-	draining  atomic.Bool
-	idleUntil atomic.Int64 // for all listeners, as listener.idleUntil
+	options    atomic.Pointer[Options]
+	log        zerolog.Logger
+	sweeper    *socket.Sweeper
+	connectors *connectors
+	idleConns  *socket.IdleSet[*clientConn]
+	tables     atomic.Pointer[route.Table]
+	requests   *metrics.Requests // see Unrouted
+	draining   atomic.Bool
+	idleUntil  atomic.Int64 // for all listeners, as listener.idleUntil
 
 	ctx    context.Context // ends when connections are cut
 	cancel context.CancelFunc
@@ -107,7 +109,7 @@ type Server struct {
 	copies     sync.WaitGroup // of requests; each begins while a connection of a client is open
 
 	admission  admission
-	handshakes *handshakes
+	handshakes *socket.Handshakes
 	http2      http2Counters
 	ended      endedCounters
 	keptBodies *places.Shares
@@ -134,9 +136,8 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 		panic("BUG: " + err.Error())
 	}
 	s := &Server{
-		log: log, sweeper: newSweeper(),
+		log: log, sweeper: socket.NewSweeper(), connectors: newConnectors(),
 		admission:  admission{perBlock: make(map[places.Block]int)},
-		handshakes: newHandshakes(),
 		keptBodies: places.NewShares(),
 		requests:   metrics.NewRequests(),
 		stop:       make(chan struct{}),
@@ -147,21 +148,22 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 		drained:    make(chan struct{}),
 	}
 	s.Configure(o)
-	if s.idleConns, err = newIdleSet(); err != nil {
+	if s.idleConns, err = socket.NewIdleSet[*clientConn](); err != nil {
 		s.log.Warn().Err(err).Msg("epoll failed: idle connections use more memory")
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.handshakes = socket.NewHandshakes(s.ctx, s.sweeper)
 	s.tables.Store(empty)
-	s.repeat(s.idleConns.run)
-	s.repeat(func() { s.sweeper.run(s.stop) })
-	s.repeat(func() { s.sweeper.closeIdle(s.stop) })
+	s.repeat(s.idleConns.Run)
+	s.repeat(func() { s.sweeper.Run(s.stop) })
+	s.repeat(func() { s.connectors.run(s.sweeper, s.stop) })
 	s.repeat(func() { reclaim(s.stop, s.shards.Load, processorTime, collectGarbage) })
 	return s
 }
 
 // repeat runs what serves all connections in the background, again if it has panicked.
 func (s *Server) repeat(run func()) {
-	s.background.Go(func() { panics.Repeat(s.stop, panics.Task, sweepInterval, run) })
+	s.background.Go(func() { panics.Repeat(s.stop, panics.Task, socket.SweepInterval, run) })
 }
 
 // Configure sets the options of new requests and connections. All timeouts and
@@ -190,12 +192,15 @@ func (s *Server) RefusedConnections() uint64 { return s.refused.Load() }
 // Unrouted returns the counters of the requests that match no route or are malformed.
 func (s *Server) Unrouted() *metrics.Requests { return s.requests }
 
+// Handshakes returns the TLS handshakes of clients so far.
+func (s *Server) Handshakes() socket.HandshakeStats { return s.handshakes.Stats() }
+
 // Compression returns the counts of compressed responses.
 func (s *Server) Compression() compression.Stats { return s.encoders.Stats() }
 
 // start serves a new connection in its own goroutine.
 func (s *Server) start(at *listener, conn net.Conn) {
-	socket, ok := conn.(socketConn)
+	socket, ok := conn.(socket.Conn)
 	if !ok {
 		conn.Close()
 		return
@@ -225,7 +230,7 @@ func (s *Server) start(at *listener, conn net.Conn) {
 
 // begin serves a connection of a client that was admitted, in its own goroutine. It
 // fails if the connection or the server is closed.
-func (s *Server) begin(at *listener, conn socketConn, of addresses) error {
+func (s *Server) begin(at *listener, conn socket.Conn, of addresses) error {
 	if at.streams != nil {
 		return s.startStream(at, conn, of)
 	}
@@ -240,7 +245,7 @@ func (s *Server) begin(at *listener, conn socketConn, of addresses) error {
 	}
 	s.conns[c] = struct{}{}
 	s.connCount.Add(1)
-	s.sweeper.add(&c.sweepEntry, conn, c.shard)
+	s.sweeper.Add(&c.SweepEntry, conn, c.shard)
 	go c.serve()
 	return nil
 }

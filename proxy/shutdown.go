@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/observe/panics"
+	"sluice/proxy/socket"
 )
 
 // Shutdown stops accepting, waits for the requests in flight and returns when all
@@ -18,7 +19,7 @@ import (
 // request in this time is answered with Connection: close.
 func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 	s.mu.Lock()
-	s.idleUntil.Store(s.sweeper.now() + int64(idleGrace))
+	s.idleUntil.Store(s.sweeper.Now() + int64(idleGrace))
 	s.draining.Store(true)
 	for l := range s.listeners {
 		l.close()
@@ -30,7 +31,7 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 	for a := range s.arrivals {
 		a.boundLocked(s.idleUntil.Load())
 	}
-	s.idleConns.close()
+	s.idleConns.Close()
 	s.mu.Unlock()
 
 	var err error
@@ -43,7 +44,7 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 		s.cutPeers()
 		s.mu.Lock()
 		for c := range s.conns {
-			c.conn.Close()
+			c.Conn.Close()
 		}
 		for c := range s.streams {
 			c.abort()
@@ -64,7 +65,7 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 // cutPeers ends all exchanges with peers.
 func (s *Server) cutPeers() {
 	s.cancel()
-	for _, t := range s.sweeper.allTransports() {
+	for _, t := range s.connectors.list() {
 		t.Close()
 	}
 }
@@ -78,12 +79,12 @@ func (s *Server) Drain(l net.Listener, idleGrace, grace time.Duration) {
 	if !s.cutAfter(l, grace) {
 		return
 	}
-	until := s.sweeper.now() + int64(idleGrace)
+	until := s.sweeper.Now() + int64(idleGrace)
 	s.eachConnection(l, func(c *clientConn) {
 		c.listener.idleUntil.Store(until)
 		c.wakeIfIdle()
-		if s.idleConns.take(c) {
-			go c.continueServing()
+		if s.idleConns.Take(c) {
+			go c.Resume()
 		}
 	})
 	s.eachArrival(l, func(a *arrival) { a.boundLocked(until) })
@@ -107,7 +108,7 @@ func (s *Server) cutAfter(l net.Listener, grace time.Duration) bool {
 			s.eachArrival(l, func(a *arrival) { a.conn.Close() })
 			s.eachConnection(l, func(c *clientConn) {
 				c.listener.cut.Store(true)
-				c.interrupt()
+				c.Interrupt()
 			})
 			s.abortStreams(l)
 		}
@@ -152,5 +153,5 @@ func (s *Server) abortStreams(l net.Listener) {
 // wakeIfIdle makes a connection that waits for a request check whether it drains. A
 // spurious wake of a busy connection is harmless.
 func (c *clientConn) wakeIfIdle() {
-	c.conn.SetReadDeadline(aLongTimeAgo)
+	c.Conn.SetReadDeadline(socket.ALongTimeAgo)
 }

@@ -14,6 +14,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/attempt"
+	"sluice/proxy/socket"
 	"sluice/route"
 )
 
@@ -44,17 +45,17 @@ var (
 // protocol. It implements [attempt.Exchange]: a try opens a connection to a peer, and
 // if that succeeds, forwards until the end.
 type stream struct {
-	sweepEntry      // of the client's connection
-	socket     wire // of the client
-	server     *Server
-	listener   *listener
-	shard      uint32
-	ends       addresses
-	address    string         // of the client, as text
-	name       string         // of the server, from the ClientHello; "": none
-	service    *route.Service // nil: none
-	query      balancer.Query
-	token      balancer.Token // of the last try
+	socket.SweepEntry             // of the client's connection
+	socket            socket.Wire // of the client
+	server            *Server
+	listener          *listener
+	shard             uint32
+	ends              addresses
+	address           string         // of the client, as text
+	name              string         // of the server, from the ClientHello; "": none
+	service           *route.Service // nil: none
+	query             balancer.Query
+	token             balancer.Token // of the last try
 
 	startTime      time.Time
 	tries          int
@@ -69,13 +70,13 @@ type stream struct {
 	bytesOut       int64
 }
 
-func newStream(s *Server, l *listener, conn socketConn, of addresses, shard uint32) (*stream, error) {
+func newStream(s *Server, l *listener, conn socket.Conn, of addresses, shard uint32) (*stream, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
 	return &stream{
-		socket: wire{conn: conn, raw: raw}, server: s, listener: l, shard: shard,
+		socket: socket.Wire{Conn: conn, Raw: raw}, server: s, listener: l, shard: shard,
 		ends: of, address: of.client.Addr().String(), startTime: time.Now(),
 	}, nil
 }
@@ -93,7 +94,7 @@ func (s *stream) serve() {
 // fail accounts for a stream that has panicked, and resets it.
 func (s *stream) fail() {
 	s.cut = errPanicked
-	resetOnClose(s.socket.conn)
+	socket.ResetOnClose(s.socket.Conn)
 	s.account()
 }
 
@@ -117,7 +118,7 @@ func (s *stream) choose() *refusal {
 		}
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return refusalHelloTimeout
-	case err != errNoTLS && err != errTooLong:
+	case err != socket.ErrNoTLS && err != socket.ErrTooLong:
 		return refusalHelloGone
 	case matched == nil:
 		return refusalNoTLS
@@ -142,25 +143,25 @@ func (s *stream) use(matched *route.Route) *refusal {
 // ClientHello first: closing a connection with unread bytes resets it, and the alert
 // would be lost.
 func (s *stream) sendAlert() {
-	borrowed := requestBuffers.Get().(*buffer)
-	defer requestBuffers.Put(borrowed)
-	_ = s.socket.raw.Control(func(fd uintptr) {
-		_, _ = receive(fd, borrowed.bytes)
-		_, _ = send(fd, unrecognizedName)
+	borrowed := socket.RequestBuffers.Get().(*socket.Buffer)
+	defer socket.RequestBuffers.Put(borrowed)
+	_ = s.socket.Raw.Control(func(fd uintptr) {
+		_, _ = socket.Receive(fd, borrowed.Bytes)
+		_, _ = socket.Send(fd, socket.UnrecognizedName)
 	})
 }
 
 // lookAtHello returns the server name in the ClientHello, which stays in the socket.
 func (s *stream) lookAtHello() (name string, err error) {
-	s.arm(s.server.sweeper, s.server.options.Load().Timeouts.Head)
-	defer s.disarm()
-	err = awaitPrelude(&s.sweepEntry, s.socket.raw, s.server.sweeper, maxClientHelloBytes, func(b []byte) (bool, error) {
-		whole, err := wholeClientHello(b)
+	s.Arm(s.server.sweeper, s.server.options.Load().Timeouts.Head)
+	defer s.Disarm()
+	err = socket.AwaitPrelude(&s.SweepEntry, s.socket.Raw, s.server.sweeper, socket.MaxClientHelloBytes, func(b []byte) (bool, error) {
+		whole, err := socket.WholeClientHello(b)
 		if !whole || err != nil {
 			return false, err
 		}
-		if name, err = serverName(b); err != nil {
-			return false, errNoTLS
+		if name, err = socket.ServerName(b); err != nil {
+			return false, socket.ErrNoTLS
 		}
 		return true, nil
 	})
@@ -193,7 +194,7 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 	s.tries++
 	s.tried.begin(t.Peer, t.Picked().Sub(s.startTime))
 	dialStart := time.Now()
-	ctx, end := s.Waiting(s.service.Timeouts.Connect + sweepInterval)
+	ctx, end := s.Waiting(s.service.Timeouts.Connect + socket.SweepInterval)
 	u, err := t.Peer.Transport.(*Transport).dialStream(ctx, t.Picked(), s.service.Timeouts.Connect, s.shard)
 	if end(); err != nil {
 		var o balancer.Outcome
@@ -208,11 +209,11 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 	defer u.finish(false)
 	t.Connected(s.connectTime)
 	s.sendProxyHeader(u)
-	tunnel := tunnel{
-		client: tunnelEnd{wire: s.socket, entry: &s.sweepEntry}, up: tunnelEnd{wire: u.wire(), entry: &u.sweepEntry}, sweeper: s.server.sweeper,
-		timeouts: tunnelTimeouts(s.service.Timeouts), requests: s.service.Pool.Requests(), shard: s.shard,
+	tunnel := socket.Tunnel{
+		Client: socket.TunnelEnd{Wire: s.socket, Entry: &s.SweepEntry}, Up: socket.TunnelEnd{Wire: u.wire(), Entry: &u.SweepEntry}, Sweeper: s.server.sweeper,
+		Timeouts: tunnelTimeouts(s.service.Timeouts), Requests: s.service.Pool.Requests(), Shard: s.shard,
 	}
-	s.cut = tunnel.run(nil, &s.bytesIn, &s.bytesOut)
+	s.cut = tunnel.Run(nil, &s.bytesIn, &s.bytesOut)
 	return attempt.Ended(balancer.Outcome{Class: balancer.OutcomeOK})
 }
 
@@ -246,22 +247,22 @@ func (s *stream) Waiting(timeout time.Duration) (context.Context, context.Cancel
 // before it closed its sending side may wait for an answer.
 func (s *stream) isGone() bool {
 	gone := true // if abort has closed the connection
-	_ = s.socket.raw.Control(func(fd uintptr) { gone = ended(fd, false) })
+	_ = s.socket.Raw.Control(func(fd uintptr) { gone = socket.Ended(fd, false) })
 	s.gone = s.gone || gone
 	return gone
 }
 
 // close closes the connection.
 func (s *stream) close() {
-	s.remove()
-	s.conn.Close()
+	s.Remove()
+	s.Conn.Close()
 	s.server.streamClosed(s)
 }
 
 // abort resets the connection. It is safe for concurrent use.
 func (s *stream) abort() {
-	resetOnClose(s.socket.conn)
-	s.socket.conn.Close()
+	socket.ResetOnClose(s.socket.Conn)
+	s.socket.Conn.Close()
 }
 
 // account records the stream in the metrics and the access log.
@@ -323,7 +324,7 @@ func (t *Transport) dialStream(ctx context.Context, picked time.Time, timeout ti
 }
 
 // startStream implements begin for a listener with protocol tcp.
-func (s *Server) startStream(at *listener, conn socketConn, of addresses) error {
+func (s *Server) startStream(at *listener, conn socket.Conn, of addresses) error {
 	stream, err := newStream(s, at, conn, of, s.shards.Add(1))
 	if err != nil {
 		return err
@@ -335,7 +336,7 @@ func (s *Server) startStream(at *listener, conn socketConn, of addresses) error 
 	}
 	s.streams[stream] = struct{}{}
 	s.connCount.Add(1)
-	s.sweeper.add(&stream.sweepEntry, conn, stream.shard)
+	s.sweeper.Add(&stream.SweepEntry, conn, stream.shard)
 	go stream.serve()
 	return nil
 }

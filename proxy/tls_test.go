@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/proxy/socket"
 	"sluice/route/places"
 	"sluice/test/testcert"
 )
@@ -51,7 +52,7 @@ func clientSide(t testing.TB, conn net.Conn) net.Conn {
 	return tls.Client(conn, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
 }
 
-// closeWrite ends what a client or an origin sends.
+// CloseWrite ends what a client or an origin sends.
 func closeWrite(t testing.TB, conn net.Conn) {
 	t.Helper()
 	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
@@ -226,12 +227,12 @@ func TestOverTLSHandshakesInProgress(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour}}, origin.address())
-	others := maxHandshakesPerBlock - 2 // not so many that places are scarce
+	others := socket.MaxHandshakesPerBlock - 2 // not so many that places are scarce
 	for range others {
-		p.handshakes.places.Take(places.BlockOf(netip.MustParseAddr("127.0.0.1")), nil)
+		p.handshakes.Places.Take(places.BlockOf(netip.MustParseAddr("127.0.0.1")), nil)
 	}
 	for range runtime.GOMAXPROCS(0) - 1 {
-		p.handshakes.turns.Take(places.Many, nil)
+		p.handshakes.Turns.Take(places.Many, nil)
 	}
 	inProgress := func() int { return p.Handshakes().InProgress - others }
 	request := "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -315,10 +316,8 @@ func TestOverTLSRequestThatCameWithTheHandshake(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				now := p.sweeper.clock.Add(int64(idleSetDelay))
-				for i := range p.sweeper.wheels {
-					p.sweeper.wheels[i].sweep(now)
-				}
+				p.sweeper.Advance(idleSetDelay)
+				p.sweeper.Sweep(0)
 			}
 		}
 	})

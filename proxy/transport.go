@@ -12,6 +12,7 @@ import (
 	"sluice/balancer"
 	"sluice/certificates"
 	"sluice/observe/panics"
+	"sluice/proxy/socket"
 )
 
 // TransportOptions are the settings of the idle connections to the peers of a pool.
@@ -38,12 +39,13 @@ type TransportOptions struct {
 // the idle ones, in LIFO order. It implements [balancer.Transport] and is safe for
 // concurrent use.
 type Transport struct {
-	peer    *balancer.Peer
-	address string
-	options TransportOptions
-	sweeper *sweeper
-	pool    fasthttp.HostClient // of slots; it sends no requests
-	tls     peerTLS
+	peer       *balancer.Peer
+	address    string
+	options    TransportOptions
+	sweeper    *socket.Sweeper
+	connectors *connectors
+	pool       fasthttp.HostClient // of slots; it sends no requests
+	tls        peerTLS
 
 	mu sync.Mutex
 	// mu guards the fields below, slot.u and upstreamConn.idleUntil. pool's own
@@ -61,7 +63,7 @@ type Transport struct {
 func (s *Server) NewTransport(o TransportOptions) func(*balancer.Peer) balancer.Transport {
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &Transport{
-			peer: p, address: p.Address(), options: o, sweeper: s.sweeper,
+			peer: p, address: p.Address(), options: o, sweeper: s.sweeper, connectors: s.connectors,
 			tls:  peerTLS{peer: p, address: p.Address(), protocol: alpnHTTP1, log: s.log},
 			open: make(map[*upstreamConn]struct{}),
 		}
@@ -69,7 +71,7 @@ func (s *Server) NewTransport(o TransportOptions) func(*balancer.Peer) balancer.
 			Addr: t.address, MaxConns: math.MaxInt, ConnPoolStrategy: fasthttp.LIFO,
 			Dial: func(string) (net.Conn, error) { return &slot{transport: t}, nil },
 		}
-		s.sweeper.addTransport(t)
+		s.connectors.add(t)
 		return t
 	}
 }
@@ -110,7 +112,7 @@ func (t *Transport) connect(ctx context.Context, r requirements, stale upstream)
 		}
 		connectTime = time.Since(start)
 	}
-	u.pause, u.blockedBy = r.pause, &r.client.sweepEntry
+	u.pause, u.blockedBy = r.pause, &r.client.SweepEntry
 	if !r.client.options.KeepForGoneClients {
 		u.client.Store(r.client) // to probe it
 	}
@@ -163,7 +165,7 @@ func (t *Transport) lendLocked(u *upstreamConn, picked time.Time) {
 // dial opens a new connection for s within timeout, with TLS if secure is not nil. If
 // it fails, it removes s.
 func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout time.Duration, shard uint32, secure *certificates.Client) (_ *upstreamConn, err error) {
-	var conn socketConn
+	var conn socket.Conn
 	defer panics.Contain(panics.Peer, func() {
 		err = errPanicked
 		s.remove()
@@ -171,7 +173,7 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 			conn.Close()
 		}
 	})
-	start := t.sweeper.now()
+	start := t.sweeper.Now()
 	conn, err = dialPeer(ctx, t.sweeper, t.address, timeout, t.peer.Control)
 	t.peer.NoteRefusal(err)
 	if err != nil {
@@ -181,7 +183,7 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 	u, err := newUpstreamConn(t, conn)
 	if err == nil && secure != nil {
 		u.secure = secure
-		left := timeout - time.Duration(t.sweeper.now()-start)
+		left := timeout - time.Duration(t.sweeper.Now()-start)
 		u.tls, err = t.tls.handshake(ctx, conn, secure, time.Now().Add(left))
 	}
 	if err == nil {
@@ -207,14 +209,14 @@ func (t *Transport) add(u *upstreamConn, s *slot, picked time.Time, shard uint32
 	t.lendLocked(u, picked)
 	u.lifetime = newLifetime(t.sweeper, shard)
 	u.lifetime.begin(t.sweeper, &t.options.Connections)
-	t.sweeper.add(&u.sweepEntry, u.conn, shard)
+	t.sweeper.Add(&u.SweepEntry, u.conn, shard)
 	return nil
 }
 
 // release makes a busy connection idle, if the transport may keep it. The last
 // response must be complete and no bytes may follow it.
 func (t *Transport) release(u *upstreamConn) {
-	u.disarm()
+	u.Disarm()
 	u.client.Store(nil)
 	// They belong to the exchange.
 	u.request, u.body, u.buffers, u.remainder, u.blockedBy, u.response.section = nil, nil, nil, nil, nil, nil
@@ -223,7 +225,7 @@ func (t *Transport) release(u *upstreamConn) {
 	keep := u.drains == t.drains && !t.closed && t.idle < t.options.MaxIdle && !u.lifetime.over
 	if keep {
 		t.idle++
-		u.idleUntil = t.sweeper.now() + int64(u.idleTimeout)
+		u.idleUntil = t.sweeper.Now() + int64(u.idleTimeout)
 		u.slot.release()
 	}
 	t.mu.Unlock()
@@ -342,7 +344,7 @@ func (t *Transport) countsAsStale(now time.Time) bool {
 // Close closes all connections. Their exchanges fail as if the peer had closed them.
 // It may be called again.
 func (t *Transport) Close() {
-	t.sweeper.removeTransport(t)
+	t.connectors.remove(t)
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
@@ -350,8 +352,8 @@ func (t *Transport) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for u := range t.open { // Drain has closed the idle ones
-		resetOnClose(u.conn) // the peer must not take the end for that of the bytes
-		u.conn.Close()       // its exchange discards it
+		socket.ResetOnClose(u.conn) // the peer must not take the end for that of the bytes
+		u.conn.Close()              // its exchange discards it
 	}
 }
 

@@ -75,7 +75,7 @@ func TestIdleConnectionsExpire(t *testing.T) {
 	busy := dial(transport.acquire(time.Now()))
 	transport.release(long)
 	transport.release(short)
-	now := transport.sweeper.now()
+	now := transport.sweeper.Now()
 	transport.closeIdle(now + int64(time.Minute))
 	transport.expect(t, 1, 1, 3)
 	if got := transport.acquire(time.Now()).u; got != long {

@@ -21,6 +21,7 @@ import (
 	"github.com/coder/websocket"
 	xhttp2 "golang.org/x/net/http2"
 
+	"sluice/proxy/socket"
 	"sluice/route"
 )
 
@@ -144,7 +145,7 @@ func TestTunnelIdleTimeout(t *testing.T) {
 		return conn, pause, nil
 	}
 	conn, pause, err := use()
-	for err != nil && pause >= timeouts.Tunnel-sweepInterval { // the machine stood still
+	for err != nil && pause >= timeouts.Tunnel-socket.SweepInterval { // the machine stood still
 		conn, pause, err = use()
 	}
 	if err != nil {

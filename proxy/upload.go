@@ -9,6 +9,7 @@ import (
 
 	"sluice/observe/panics"
 	"sluice/proxy/http1"
+	"sluice/proxy/socket"
 	"sluice/route"
 )
 
@@ -20,7 +21,7 @@ type upload struct {
 	up      upstream
 	started bool
 	copy    *mirrored // that gets the body too; nil: none
-	buffers buffers
+	buffers socket.Buffers
 	unkept  piece // that was read in buffers, behind the part of the body that is kept; empty: none
 	done    chan struct{}
 	read    atomic.Bool // the whole body was read from the client; set before its last bytes are sent
@@ -58,7 +59,7 @@ func (l *upload) start(u upstream) (sent bool, err error) {
 	if !x.deadline.IsZero() {
 		u.waitAtMost(x.withinDeadline(0)) // also while the client sends
 	}
-	answered, sent, err := u.sendHead(&x.buffers, x.head.Chunked)
+	answered, sent, err := u.sendHead(&x.Buffers, x.head.Chunked)
 	switch {
 	case answered:
 		x.client.front.closeAfterAnswer()
@@ -69,7 +70,7 @@ func (l *upload) start(u upstream) (sent bool, err error) {
 	}
 	l.up, l.started, l.done = u, true, make(chan struct{})
 	go l.run()
-	return true, u.await(&x.buffers, x.until())
+	return true, u.await(&x.Buffers, x.until())
 }
 
 // wait ends the upload and waits for its goroutine. If the upload is incomplete, the
@@ -77,7 +78,7 @@ func (l *upload) start(u upstream) (sent bool, err error) {
 // client's connection is closed after the response.
 func (l *upload) wait() {
 	if !l.started {
-		l.buffers.giveBack()
+		l.buffers.GiveBack()
 		l.dropCopy()
 		return
 	}
@@ -86,10 +87,10 @@ func (l *upload) wait() {
 	case <-l.done:
 	default:
 		if !l.read.Load() {
-			c.interrupt()
+			c.Interrupt()
 			<-l.done
-			c.disarm()
-			c.resume()
+			c.Disarm()
+			c.Resume()
 		}
 		<-l.done
 	}
@@ -110,7 +111,7 @@ func (l *upload) dropCopy() {
 func (l *upload) run() {
 	defer close(l.done)
 	defer panics.Contain(panics.Exchange, l.fail)
-	defer l.buffers.giveBack()
+	defer l.buffers.GiveBack()
 	err := l.forward()
 	switch {
 	case err == nil:
@@ -119,12 +120,12 @@ func (l *upload) run() {
 		// The peer closed. The other goroutine reads what it sent before.
 		l.end(false)
 	case err == errPeerStalled:
-		l.up.interrupt()
+		l.up.Interrupt()
 	default:
 		l.err = err
 		l.broken.Store(true)
 		// The peer must not process an incomplete body.
-		l.up.interrupt()
+		l.up.Interrupt()
 	}
 }
 
@@ -154,7 +155,7 @@ func (l *upload) answering() bool {
 
 // waitsForClient reports whether the upload waits for bytes of the client.
 func (l *upload) waitsForClient() bool {
-	return l.started && !l.read.Load() && l.x.client.deadline.Load() != 0
+	return l.started && !l.read.Load() && l.x.client.Deadline.Load() != 0
 }
 
 var (

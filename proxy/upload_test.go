@@ -86,7 +86,7 @@ func TestConnectionGoesOnBehindReadBody(t *testing.T) {
 
 // idleUpstream returns the idle connections to peers.
 func (p *testProxy) idleUpstream() (conns []*upstreamConn) {
-	for _, c := range p.sweeper.allTransports() {
+	for _, c := range p.connectors.list() {
 		transport := c.(*Transport)
 		transport.mu.Lock()
 		for u := range transport.open {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"io"
+	"sluice/proxy/socket"
 	"testing"
 	"time"
 )
@@ -28,9 +29,9 @@ func TestSendThatIsWokenBeforeItSends(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer transport.discard(u)
-			u.arm(transport.sweeper, time.Second)
+			u.Arm(transport.sweeper, time.Second)
 			test.wake(u)
-			if sent, err := u.send(&buffers{out: request}, nil, nil, test.until); !sent || err != test.want {
+			if sent, err := u.send(&socket.Buffers{Out: request}, nil, nil, test.until); !sent || err != test.want {
 				t.Errorf("got %v, %v, want %v", sent, err, test.want)
 			}
 			eventually(t, "the request has arrived", func() bool { return origin.got() == string(request) })
@@ -77,9 +78,9 @@ func TestAnswerAtAccept(t *testing.T) {
 	u.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	u.raw.Read(func(uintptr) bool { return false }) // hears of it, and leaves it
 	u.conn.SetReadDeadline(time.Time{})
-	u.arm(transport.sweeper, time.Second)
-	b := buffers{out: []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n")}
-	if _, err := u.send(&b, nil, nil, until{}); err != nil || string(b.from[:u.end]) != busy {
-		t.Errorf("got %q, %v", b.from[:u.end], err)
+	u.Arm(transport.sweeper, time.Second)
+	b := socket.Buffers{Out: []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n")}
+	if _, err := u.send(&b, nil, nil, until{}); err != nil || string(b.From[:u.end]) != busy {
+		t.Errorf("got %q, %v", b.From[:u.end], err)
 	}
 }

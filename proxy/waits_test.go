@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/balancertest"
 )
@@ -181,7 +182,7 @@ func (m *modalPeers) serveUpgrade(w http.ResponseWriter, r *http.Request) {
 		}
 		io.WriteString(conn, "ok")
 	case peersBreak:
-		resetOnClose(conn.(socketConn))
+		socket.ResetOnClose(conn.(socket.Conn))
 	}
 }
 
@@ -220,7 +221,7 @@ func sendText(request string) func(*testProxy) waitClient {
 }
 
 func (c *textClient) leave() {
-	resetOnClose(c.Conn.(socketConn))
+	socket.ResetOnClose(c.Conn.(socket.Conn))
 	c.Close()
 }
 
@@ -410,7 +411,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 		steps = append(steps, "suspicion")
 		p.suspect(addresses[:inSet], random)
 		if random.IntN(2) == 0 {
-			p.sweptFor(sweepInterval) // there is no other peer yet
+			p.sweptFor(socket.SweepInterval) // there is no other peer yet
 		}
 		inSet++
 		p.setPeers(addresses[:inSet]...)

@@ -122,14 +122,14 @@ var proxyFaults = []mutation{
 	},
 	{
 		name: "timeouts-never-pass",
-		file: "proxy/sweeper.go",
+		file: "proxy/socket/sweeper.go",
 		old:  "return d != 0 && d <= now",
 		new:  "return d != 0 && d <= now-int64(time.Hour)",
-		test: "./proxy TestTimeoutsActInTime|TestTricklingHead",
+		test: "./proxy/socket TestTimeoutsActInTime",
 	},
 	{
 		name: "cut-connection-looks-whole",
-		file: "proxy/tls.go",
+		file: "proxy/socket/tls.go",
 		old:  "return 0, errNoCloseNotify",
 		new:  "return 0, nil",
 		test: "./proxy TestPeersOverTLSCutAnswer|TestOverTLSEnd",
@@ -144,8 +144,8 @@ var proxyFaults = []mutation{
 	{
 		name: "reset-keeps-the-window-of-the-connection",
 		file: "proxy/http2_stream.go",
-		old:  "h.grantLocked(s.body.drop())",
-		new:  "s.body.drop()",
+		old:  "h.grantLocked(s.body.Drop())",
+		new:  "s.body.Drop()",
 		test: "./proxy TestHTTP2UnreadBodiesGiveTheirWindowBack",
 	},
 	{

@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"errors"
@@ -37,7 +37,7 @@ func (s *relaySplicer) splice(r *relay) (client bool, err error) {
 	}()
 	for s.inPipe = 0; ; {
 		s.read = nil
-		if r.from.raw.Read(s.onSource) != nil {
+		if r.from.Raw.Read(s.onSource) != nil {
 			return false, nil // the relay gets the same error
 		}
 		switch {
@@ -64,14 +64,14 @@ func (s *relaySplicer) fill(fd uintptr) bool {
 // empty empties the pipe.
 func (s *relaySplicer) empty() error {
 	to := s.relay.to
-	defer to.entry.writeDeadline.Store(0)
+	defer to.Entry.WriteDeadline.Store(0)
 	for {
 		s.write = nil
-		err := to.raw.Write(s.onSink)
+		err := to.Raw.Write(s.onSink)
 		if err == nil {
 			return s.write
 		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !to.entry.resumeWrite() {
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !to.Entry.resumeWrite() {
 			return err
 		}
 	}
@@ -84,7 +84,7 @@ func (s *relaySplicer) drain(fd uintptr) bool {
 		s.relay.moved(n)
 		switch {
 		case err == syscall.EAGAIN:
-			s.write = s.relay.arm(s.relay.to.entry.armWrite)
+			s.write = s.relay.arm(s.relay.to.Entry.ArmWrite)
 			return s.write != nil
 		case err != nil:
 			s.write = err

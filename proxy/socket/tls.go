@@ -1,11 +1,10 @@
-package proxy
+package socket
 
 import (
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,44 +18,31 @@ import (
 // temporary, and the records of a write are collected and then sent like plain
 // bytes, with the same deadlines and in one call.
 
-// A tlsConn is a connection with TLS, to a client or to a peer. One goroutine at a
+// A TLSConn is a connection with TLS, to a client or to a peer. One goroutine at a
 // time may read, and one may write.
-type tlsConn struct {
+type TLSConn struct {
 	*tls.Conn
 	socket *tlsSocket
 	unsent []byte  // records of write that did not fit the socket buffer
-	buffer *buffer // the memory of unsent
+	buffer *Buffer // the memory of unsent
 	sealed int     // the number of plain bytes in unsent
 }
 
-// A tlsSession is what the handshake with a client has agreed on. It does not change.
-type tlsSession struct {
-	version    string // such as "TLSv1.3"
-	cipher     string // by its IANA name
-	serverName string // that the client has sent; "": none
-}
-
-func newTLSSession(state tls.ConnectionState) *tlsSession {
-	version, _ := strings.CutPrefix(tls.VersionName(state.Version), "TLS ")
-	return &tlsSession{version: "TLSv" + version, cipher: tls.CipherSuiteName(state.CipherSuite), serverName: state.ServerName}
-}
-
-// sealBytes is the number of bytes to encrypt at a time. With the overhead of the
+// SealBytes is the number of bytes to encrypt at a time. With the overhead of the
 // records they fit a buffer.
-const sealBytes = 60 << 10
+const SealBytes = 60 << 10
 
-var sealBuffers = bufferPool(64 << 10)
+var SealBuffers = BufferPool(64 << 10)
 
-// acceptTLS performs the handshake with a client. It takes nothing but a goroutine before the
+// Accept performs the handshake with a client. It takes nothing but a goroutine before the
 // whole ClientHello has arrived, and for one that is longer than usual, memory for what has
 // arrived. The caller has set the deadline of entry.
-func acceptTLS(w wire, entry *sweepEntry, s *Server, block places.Block, config *tls.Config) (*tlsConn, error) {
-	all := s.handshakes
-	err := awaitPrelude(entry, w.raw, s.sweeper, maxClientHelloBytes, wholeClientHello)
-	h := newHandshake(s, w.raw, entry, block)
+func (all *Handshakes) Accept(w Wire, entry *SweepEntry, block places.Block, config *tls.Config) (*TLSConn, error) {
+	err := AwaitPrelude(entry, w.Raw, all.sweeper, MaxClientHelloBytes, WholeClientHello)
+	h := newHandshake(all, w.Raw, entry, block)
 	defer h.end()
 	defer h.dropHello()
-	if err == errTooLong { // than usual
+	if err == ErrTooLong { // than usual
 		err = h.awaitLongHello()
 	}
 	if err != nil {
@@ -67,8 +53,8 @@ func acceptTLS(w wire, entry *sweepEntry, s *Server, block places.Block, config 
 		all.failed.Add(1)
 		return nil, err
 	}
-	socket := &tlsSocket{socketConn: w.conn, handshaking: true, handshake: h}
-	t := &tlsConn{Conn: tls.Server(socket, config), socket: socket}
+	socket := &tlsSocket{Conn: w.Conn, handshaking: true, handshake: h}
+	t := &TLSConn{Conn: tls.Server(socket, config), socket: socket}
 	err = t.Handshake()
 	socket.handshaking, socket.handshake = false, nil
 	switch {
@@ -82,19 +68,28 @@ func acceptTLS(w wire, entry *sweepEntry, s *Server, block places.Block, config 
 	return t, err
 }
 
+// ConnectTLS performs the handshake with a peer. The caller has set the deadline of conn.
+func ConnectTLS(conn Conn, config *tls.Config) (*TLSConn, error) {
+	socket := &tlsSocket{Conn: conn, handshaking: true}
+	t := &TLSConn{Conn: tls.Client(socket, config), socket: socket}
+	err := t.Handshake()
+	socket.handshaking = false
+	return t, err
+}
+
 // errNoCloseNotify means that a connection with TLS has ended without the alert that
 // marks the end of its bytes: it was cut (RFC 8446, section 6.1).
 var errNoCloseNotify = errors.New("TLS: the connection has ended without close_notify")
 
 // receive implements wire.receive. Only a close_notify is the end of the bytes.
-func (t *tlsConn) receive(fd uintptr, b []byte) (int, error) {
+func (t *TLSConn) receive(fd uintptr, b []byte) (int, error) {
 	t.socket.fd, t.socket.got = fd, false
 	n, err := t.Conn.Read(b)
 	switch {
 	case n > 0:
 		return n, nil
 	case errors.Is(err, errNothingYet):
-		return 0, errWouldBlock
+		return 0, ErrWouldBlock
 	case t.socket.ended: // crypto/tls takes the end between two records for a close_notify
 		return 0, errNoCloseNotify
 	case err == io.EOF:
@@ -103,51 +98,51 @@ func (t *tlsConn) receive(fd uintptr, b []byte) (int, error) {
 	return 0, err
 }
 
-// seal encrypts b, at most sealBytes long, and returns the records in buffer. Pending
+// Seal encrypts b, at most SealBytes long, and returns the records in buffer. Pending
 // records of crypto/tls come first.
-func (t *tlsConn) seal(b []byte, buffer *buffer) ([]byte, error) {
-	t.socket.collect(buffer.bytes[:0])
+func (t *TLSConn) Seal(b []byte, buffer *Buffer) ([]byte, error) {
+	t.socket.collect(buffer.Bytes[:0])
 	_, err := t.Conn.Write(b)
 	return t.socket.collect(nil), err
 }
 
 // write implements wire.write.
-func (t *tlsConn) write(b []byte) (int, error) {
+func (t *TLSConn) write(b []byte) (int, error) {
 	if len(t.unsent) == 0 {
-		t.buffer, t.sealed = sealBuffers.Get().(*buffer), min(len(b), sealBytes)
+		t.buffer, t.sealed = SealBuffers.Get().(*Buffer), min(len(b), SealBytes)
 		var err error
-		if t.unsent, err = t.seal(b[:t.sealed], t.buffer); err != nil {
+		if t.unsent, err = t.Seal(b[:t.sealed], t.buffer); err != nil {
 			return 0, err
 		}
 	}
-	n, err := t.socket.socketConn.Write(t.unsent)
+	n, err := t.socket.Conn.Write(t.unsent)
 	if t.unsent = t.unsent[n:]; len(t.unsent) > 0 {
 		return 0, err
 	}
-	sealBuffers.Put(t.buffer)
+	SealBuffers.Put(t.buffer)
 	t.buffer = nil
 	return t.sealed, err
 }
 
-// closeNotify sends a close_notify alert if it fits the socket buffer.
-func (t *tlsConn) closeNotify() {
+// CloseNotify sends a close_notify alert if it fits the socket buffer.
+func (t *TLSConn) CloseNotify() {
 	if t.Conn.CloseWrite() != nil || len(t.unsent) > 0 {
 		return
 	}
 	alert := t.socket.collect(nil)
 	if raw, err := t.socket.SyscallConn(); err == nil {
-		raw.Control(func(fd uintptr) { send(fd, alert) })
+		raw.Control(func(fd uintptr) { Send(fd, alert) })
 	}
 }
 
 // A tlsSocket is the connection as crypto/tls sees it.
 type tlsSocket struct {
-	socketConn
+	Conn
 	handshaking bool       // reads and writes may wait
 	handshake   *handshake // with a client, while it lasts
 	fd          uintptr    // of the socket, after the handshake
 	drained     bool       // the last read emptied the socket
-	got         bool       // bytes were read by the present call of tlsConn.receive
+	got         bool       // bytes were read by the present call of TLSConn.receive
 	ended       bool       // the other side has closed it
 
 	mu sync.Mutex
@@ -169,7 +164,7 @@ func (nothingYet) Temporary() bool { return true }
 func (s *tlsSocket) Read(b []byte) (int, error) {
 	if s.handshaking {
 		if s.handshake == nil { // with a peer
-			return s.socketConn.Read(b)
+			return s.Conn.Read(b)
 		}
 		return s.handshake.read(b)
 	}
@@ -178,10 +173,10 @@ func (s *tlsSocket) Read(b []byte) (int, error) {
 	}
 	// In the middle of a record it is read again until there is nothing: its end may have come
 	// with these bytes, and then nothing announces it.
-	n, err := receive(s.fd, b)
+	n, err := Receive(s.fd, b)
 	s.drained, s.got = n < len(b), n > 0
 	switch {
-	case err == errWouldBlock:
+	case err == ErrWouldBlock:
 		return 0, errNothingYet
 	case n == 0 && err == nil:
 		s.ended = true
@@ -196,7 +191,7 @@ func (s *tlsSocket) Write(b []byte) (int, error) {
 	case s.handshake != nil:
 		return s.handshake.write(b)
 	case s.handshaking: // with a peer
-		return s.socketConn.Write(b)
+		return s.Conn.Write(b)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -219,12 +214,12 @@ func (s *tlsSocket) collect(next []byte) []byte {
 // SetWriteDeadline does nothing: crypto/tls sets a deadline for close_notify.
 func (s *tlsSocket) SetWriteDeadline(time.Time) error { return nil }
 
-// usesHTTP2 reports whether the client has chosen HTTP/2. Call it after the handshake.
-func (t *tlsConn) usesHTTP2() bool { return t.ConnectionState().NegotiatedProtocol == "h2" }
+// UsesHTTP2 reports whether the client has chosen HTTP/2. Call it after the handshake.
+func (t *TLSConn) UsesHTTP2() bool { return t.ConnectionState().NegotiatedProtocol == "h2" }
 
-// suitsHTTP2 reports whether HTTP/2 allows the cipher suite (RFC 9113, section 9.2.2): in
+// SuitsHTTP2 reports whether HTTP/2 allows the cipher suite (RFC 9113, section 9.2.2): in
 // TLS 1.2, those of crypto/tls with ephemeral keys and authenticated encryption.
-func (t *tlsConn) suitsHTTP2() bool {
+func (t *TLSConn) SuitsHTTP2() bool {
 	state := t.ConnectionState()
 	switch state.CipherSuite {
 	case tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,

@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"math"
@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// never is a coarse time after all others.
-const never = math.MaxInt64
+// Never is a coarse time after all others.
+const Never = math.MaxInt64
 
 // wheelSlots is the number of sweep intervals that a wheel covers: 13 seconds.
 const wheelSlots = 256
@@ -19,7 +19,7 @@ const wheelSlots = 256
 type wheel struct {
 	mu sync.Mutex
 	// mu guards the fields below, and those of the entries' wheelLink.
-	slots [wheelSlots]*sweepEntry
+	slots [wheelSlots]*SweepEntry
 	turn  int64 // the interval of the last sweep
 }
 
@@ -29,12 +29,12 @@ type wheelLink struct {
 	// due is the coarse time of the next sweep; never: the entry is in no slot; 0: it
 	// was removed. Writing requires the wheel's mutex, reading does not.
 	due  atomic.Int64
-	next *sweepEntry
-	at   **sweepEntry // the pointer to the entry; nil: it is in no slot
+	next *SweepEntry
+	at   **SweepEntry // the pointer to the entry; nil: it is in no slot
 }
 
 // sweepBy schedules the next sweep of e for due, unless it is earlier.
-func (e *sweepEntry) sweepBy(due int64) {
+func (e *SweepEntry) sweepBy(due int64) {
 	if due >= e.due.Load() {
 		return
 	}
@@ -52,15 +52,15 @@ func (w *wheel) sweep(now int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	first := w.turn // again: entries may have been due later in that interval
-	w.turn = now / int64(sweepInterval)
+	w.turn = now / int64(SweepInterval)
 	for turn := first; turn <= w.turn; turn++ {
 		for e := w.slots[turn%wheelSlots]; e != nil; {
 			next := e.next
 			w.unlinkLocked(e)
 			// Before e reads its deadlines: a concurrent sweepBy then sees never, and
 			// waits for the mutex.
-			e.due.Store(never)
-			if due := e.sweep(now); due != never {
+			e.due.Store(Never)
+			if due := e.sweep(now); due != Never {
 				w.linkLocked(e, due)
 			}
 			e = next
@@ -70,9 +70,9 @@ func (w *wheel) sweep(now int64) {
 
 // linkLocked puts e into the slot of the interval of due, or into the last slot if due
 // is later.
-func (w *wheel) linkLocked(e *sweepEntry, due int64) {
+func (w *wheel) linkLocked(e *SweepEntry, due int64) {
 	e.due.Store(due)
-	turn := min(max(due/int64(sweepInterval), w.turn), w.turn+wheelSlots-1)
+	turn := min(max(due/int64(SweepInterval), w.turn), w.turn+wheelSlots-1)
 	slot := &w.slots[turn%wheelSlots]
 	if e.next = *slot; e.next != nil {
 		e.next.at = &e.next
@@ -80,7 +80,7 @@ func (w *wheel) linkLocked(e *sweepEntry, due int64) {
 	*slot, e.at = e, slot
 }
 
-func (w *wheel) unlinkLocked(e *sweepEntry) {
+func (w *wheel) unlinkLocked(e *SweepEntry) {
 	if e.at == nil {
 		return
 	}
@@ -90,7 +90,18 @@ func (w *wheel) unlinkLocked(e *sweepEntry) {
 	e.at, e.next = nil, nil
 }
 
-func (w *wheel) remove(e *sweepEntry) {
+func (w *wheel) entries() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.slots {
+		for ; e != nil; e = e.next {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *wheel) remove(e *SweepEntry) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.unlinkLocked(e)

@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"syscall"
@@ -9,9 +9,9 @@ import (
 // The system calls below never block, so RawSyscall saves the bookkeeping of the
 // scheduler.
 
-// receive reads into b, which is not empty, without waiting. It returns (0, nil) at
+// Receive reads into b, which is not empty, without waiting. It returns (0, nil) at
 // the end of the stream.
-func receive(fd uintptr, b []byte) (int, error) {
+func Receive(fd uintptr, b []byte) (int, error) {
 	for {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd,
 			uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), syscall.MSG_DONTWAIT, 0, 0)
@@ -24,8 +24,8 @@ func receive(fd uintptr, b []byte) (int, error) {
 	}
 }
 
-// send writes the part of b that fits the socket buffer.
-func send(fd uintptr, b []byte) (int, error) {
+// Send writes the part of b that fits the socket buffer.
+func Send(fd uintptr, b []byte) (int, error) {
 	for {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd,
 			uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
@@ -38,16 +38,16 @@ func send(fd uintptr, b []byte) (int, error) {
 	}
 }
 
-// quiet reports whether the socket is open and has no bytes to read, so that an idle
+// Quiet reports whether the socket is open and has no bytes to read, so that an idle
 // connection to a peer is reusable. It consumes nothing.
-func quiet(fd uintptr) bool {
+func Quiet(fd uintptr) bool {
 	_, errno := peek(fd)
 	return errno == syscall.EAGAIN
 }
 
-// ended reports whether the connection is broken, or closed and has no bytes to read;
+// Ended reports whether the connection is broken, or closed and has no bytes to read;
 // with TLS, no bytes except a close_notify record. It consumes nothing.
-func ended(fd uintptr, tls bool) bool {
+func Ended(fd uintptr, tls bool) bool {
 	n, errno := peek(fd)
 	switch {
 	case tls && errno == 0 && n <= closeNotifyBytes:
@@ -108,8 +108,8 @@ func look(fd uintptr, b []byte) (int, error) {
 	}
 }
 
-// acknowledgeNow sends delayed acknowledgements (tcp(7), TCP_QUICKACK).
-func acknowledgeNow(fd uintptr) {
+// AcknowledgeNow sends delayed acknowledgements (tcp(7), TCP_QUICKACK).
+func AcknowledgeNow(fd uintptr) {
 	syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 1)
 }
 

@@ -1,6 +1,6 @@
 //go:build unix
 
-package proxy
+package socket
 
 import (
 	"context"
@@ -39,9 +39,9 @@ func Listen(network, address string) (net.Listener, error) {
 	return config.Listen(context.Background(), network, address)
 }
 
-// deferAccept sets whether a connection on l is accepted when its first bytes have
+// DeferAccept sets whether a connection on l is accepted when its first bytes have
 // arrived, or after a second, on Linux. That saves a wait if the client sends first.
-func deferAccept(l net.Listener, on bool) {
+func DeferAccept(l net.Listener, on bool) {
 	conn, ok := l.(syscall.Conn)
 	if !ok {
 		return

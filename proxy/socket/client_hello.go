@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"bytes"
@@ -19,22 +19,22 @@ const (
 	maxRecordBytes      = 16 << 10
 	handshakeHeader     = 4
 	typeClientHello     = 1
-	maxClientHelloBytes = requestBufferBytes // of a usual one
+	MaxClientHelloBytes = RequestBufferBytes // of a usual one
 
 	// maxLongHelloBytes bounds every ClientHello, with the headers of its records, of which
 	// it has up to five if the client does not divide it more. crypto/tls has the same bound
 	// for the message.
-	maxLongHelloBytes = relayBufferBytes
+	maxLongHelloBytes = RelayBufferBytes
 )
 
-// unrecognizedName is the fatal alert that no service has the name (RFC 8446, section 6).
-var unrecognizedName = []byte{21, 3, 3, 0, 2, 2, 112}
+// UnrecognizedName is the fatal alert that no service has the name (RFC 8446, section 6).
+var UnrecognizedName = []byte{21, 3, 3, 0, 2, 2, 112}
 
-var errNoTLS = errors.New("no TLS")
+var ErrNoTLS = errors.New("no TLS")
 
-// wholeClientHello reports whether b begins with all records of a ClientHello. It fails if b
+// WholeClientHello reports whether b begins with all records of a ClientHello. It fails if b
 // begins with something else, or the ClientHello is longer than any may be.
-func wholeClientHello(b []byte) (bool, error) {
+func WholeClientHello(b []byte) (bool, error) {
 	missing, err := missingOfClientHello(b)
 	return missing == 0 && err == nil, err
 }
@@ -46,14 +46,14 @@ func missingOfClientHello(b []byte) (missing int, err error) {
 	left := 0   // of it, if its header has arrived
 	for {
 		if len(b) > 0 && b[0] != recordHandshake || len(b) > 1 && b[1] != 3 {
-			return 0, errNoTLS
+			return 0, ErrNoTLS
 		}
 		if len(b) < recordHeaderBytes {
 			return max(1, left), nil
 		}
 		record := int(binary.BigEndian.Uint16(b[3:]))
 		if record == 0 || record > maxRecordBytes {
-			return 0, errNoTLS
+			return 0, ErrNoTLS
 		}
 		part := b[recordHeaderBytes:min(recordHeaderBytes+record, len(b))]
 		if length < len(header) {
@@ -65,9 +65,9 @@ func missingOfClientHello(b []byte) (missing int, err error) {
 		}
 		switch {
 		case length > 0 && header[0] != typeClientHello:
-			return 0, errNoTLS
+			return 0, ErrNoTLS
 		case left > maxLongHelloBytes-length:
-			return 0, errTooLong
+			return 0, ErrTooLong
 		case len(part) < record:
 			return max(record-len(part), left), nil
 		case length >= len(header) && left <= 0:
@@ -77,8 +77,8 @@ func missingOfClientHello(b []byte) (missing int, err error) {
 	}
 }
 
-// serverName returns the name in a whole ClientHello; "": it has none.
-func serverName(hello []byte) (name string, err error) {
+// ServerName returns the name in a whole ClientHello; "": it has none.
+func ServerName(hello []byte) (name string, err error) {
 	parsed := errors.New("parsed")
 	err = tls.Server(helloConn{bytes.NewReader(hello)}, &tls.Config{
 		GetConfigForClient: func(info *tls.ClientHelloInfo) (*tls.Config, error) {

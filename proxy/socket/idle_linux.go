@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"os"
@@ -6,23 +6,23 @@ import (
 	"syscall"
 )
 
-// An idleSet waits for events on idle client connections, with one goroutine and an
+// An IdleSet waits for events on idle client connections, with one goroutine and an
 // epoll instance for all: a goroutine for each would double the memory of an idle
 // connection. The function that removes a connection, after an event or a timeout,
 // starts its goroutine again. Safe for concurrent use.
-type idleSet struct {
+type IdleSet[C idleConn] struct {
 	epoll *os.File // nil: epoll is not available, and add fails
 	raw   syscall.RawConn
 	fd    int // of epoll, until closed
 
 	mu sync.Mutex
 	// mu guards the fields below, and watched of the connections.
-	conns  []*clientConn // by descriptor
+	conns  []C // by descriptor
 	closed bool
 }
 
-func newIdleSet() (*idleSet, error) {
-	s := new(idleSet)
+func NewIdleSet[C idleConn]() (*IdleSet[C], error) {
+	s := new(IdleSet[C])
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
 		return s, os.NewSyscallError("epoll_create1", err)
@@ -41,14 +41,14 @@ func newIdleSet() (*idleSet, error) {
 	return s, nil
 }
 
-// add adds c and reports whether it did; then the goroutine of c must end. Bytes that
+// Add adds c, whose socket is raw, and reports whether it did; then the goroutine of c must end. Bytes that
 // have arrived before wake c.
-func (s *idleSet) add(c *clientConn) bool {
+func (s *IdleSet[C]) Add(c C, raw syscall.RawConn) bool {
 	if s.epoll == nil {
 		return false
 	}
-	added := false
-	c.raw.Control(func(fd uintptr) {
+	added, w := false, c.Watch()
+	raw.Control(func(fd uintptr) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.closed {
@@ -57,15 +57,15 @@ func (s *idleSet) add(c *clientConn) bool {
 		const oneShot = 1 << 30 // EPOLLONESHOT
 		event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | oneShot, Fd: int32(fd)}
 		op := syscall.EPOLL_CTL_ADD
-		if c.watched {
+		if w.watched {
 			op = syscall.EPOLL_CTL_MOD
 		}
 		if syscall.EpollCtl(s.fd, op, int(fd), &event) != nil {
 			return
 		}
-		c.watched = true
+		w.watched = true
 		if more := int(fd) + 1 - len(s.conns); more > 0 {
-			s.conns = append(s.conns, make([]*clientConn, more)...)
+			s.conns = append(s.conns, make([]C, more)...)
 		}
 		s.conns[fd] = c
 		added = true
@@ -73,20 +73,35 @@ func (s *idleSet) add(c *clientConn) bool {
 	return added
 }
 
-// take removes c and reports whether c was in the set.
-func (s *idleSet) take(c *clientConn) bool {
+// Take removes c and reports whether c was in the set.
+func (s *IdleSet[C]) Take(c C) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// A closed connection may have had the descriptor before.
-	if int(c.fd) >= len(s.conns) || s.conns[c.fd] != c {
+	fd := int(c.Watch().FD)
+	if fd >= len(s.conns) || s.conns[fd] != c {
 		return false
 	}
-	s.conns[c.fd] = nil
+	var none C
+	s.conns[fd] = none
 	return true
 }
 
-// run wakes connections whose clients may have sent bytes or closed, until close.
-func (s *idleSet) run() {
+// Len returns how many connections are in the set.
+func (s *IdleSet[C]) Len() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var none C
+	for _, c := range s.conns {
+		if c != none {
+			n++
+		}
+	}
+	return n
+}
+
+// Run wakes connections whose clients may have sent bytes or closed, until close.
+func (s *IdleSet[C]) Run() {
 	if s.epoll == nil {
 		return
 	}
@@ -109,25 +124,27 @@ func (s *idleSet) run() {
 
 // wake starts a goroutine for the connection with this descriptor. The descriptor may
 // have been reused since the event; a spurious wake is harmless.
-func (s *idleSet) wake(fd int32) {
+func (s *IdleSet[C]) wake(fd int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if int(fd) >= len(s.conns) { // closed
 		return
 	}
-	if c := s.conns[fd]; c != nil {
-		s.conns[fd] = nil
-		go c.continueServing()
+	var none C
+	if c := s.conns[fd]; c != none {
+		s.conns[fd] = none
+		go c.Resume()
 	}
 }
 
-// close wakes all connections and ends run. Later calls of add fail.
-func (s *idleSet) close() {
+// Close wakes all connections and ends run. Later calls of add fail.
+func (s *IdleSet[C]) Close() {
 	s.mu.Lock()
 	s.closed = true
+	var none C
 	for _, c := range s.conns {
-		if c != nil {
-			go c.continueServing()
+		if c != none {
+			go c.Resume()
 		}
 	}
 	s.conns = nil

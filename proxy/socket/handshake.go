@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"context"
@@ -15,43 +15,45 @@ import (
 )
 
 const (
-	// maxHandshakes is the maximum number of TLS handshakes in progress. One takes about
+	// MaxHandshakes is the maximum number of TLS handshakes in progress. One takes about
 	// 40 KiB until the client has sent its last part.
-	maxHandshakes = 1024
-	// maxHandshakesPerBlock is how many of them one address block may have.
-	maxHandshakesPerBlock = maxHandshakes / 8
+	MaxHandshakes = 1024
+	// MaxHandshakesPerBlock is how many of them one address block may have.
+	MaxHandshakesPerBlock = MaxHandshakes / 8
 	// scarcePatience bounds a wait for the next part of a client while more than half of
 	// the places are taken.
 	scarcePatience = time.Second
 )
 
-// handshakes bounds the TLS handshakes of clients, and counts them. A handshake is in
+// Handshakes bounds the TLS handshakes of clients, and counts them. A handshake is in
 // progress from the arrival of the whole ClientHello on. While it computes it also has
 // one of few turns, so that open connections keep their share of the processors when many
 // clients connect at once. It is safe for concurrent use.
-type handshakes struct {
-	places, turns *places.Places
+type Handshakes struct {
+	ctx     context.Context // ends when connections are cut
+	sweeper *Sweeper
+
+	Places, Turns *places.Places
 
 	full, resumed, failed atomic.Uint64
 }
 
-func newHandshakes() *handshakes {
+func NewHandshakes(ctx context.Context, s *Sweeper) *Handshakes {
 	processors := runtime.GOMAXPROCS(0)
-	return &handshakes{places: places.New(maxHandshakes, maxHandshakesPerBlock), turns: places.New(processors, processors)}
+	return &Handshakes{ctx: ctx, sweeper: s, Places: places.New(MaxHandshakes, MaxHandshakesPerBlock), Turns: places.New(processors, processors)}
 }
 
 // A handshake is one of handshakes: its waits for the client, and what it has meanwhile.
 type handshake struct {
-	all      *handshakes
+	all      *Handshakes
 	block    places.Block
 	raw      syscall.RawConn
-	entry    *sweepEntry
-	server   *Server
+	entry    *SweepEntry
 	deadline int64 // coarse time when it must have ended
 
 	placed, running bool
 
-	long  *buffer // the ClientHello, if it was read by awaitLongHello, until it was used
+	long  *Buffer // the ClientHello, if it was read by awaitLongHello, until it was used
 	hello []byte  // the unused part of it
 
 	// Of the present read or write.
@@ -62,8 +64,8 @@ type handshake struct {
 	err                    error
 }
 
-func newHandshake(s *Server, raw syscall.RawConn, entry *sweepEntry, block places.Block) *handshake {
-	h := &handshake{all: s.handshakes, block: block, raw: raw, entry: entry, server: s, deadline: entry.deadline.Load()}
+func newHandshake(all *Handshakes, raw syscall.RawConn, entry *SweepEntry, block places.Block) *handshake {
+	h := &handshake{all: all, block: block, raw: raw, entry: entry, deadline: entry.Deadline.Load()}
 	h.onReadable, h.onWritable = h.readable, h.writable
 	return h
 }
@@ -71,14 +73,14 @@ func newHandshake(s *Server, raw syscall.RawConn, entry *sweepEntry, block place
 // awaitLongHello reads a ClientHello that is too long to be left in the socket: at most
 // maxLongHelloBytes.
 func (h *handshake) awaitLongHello() (err error) {
-	h.long = bodyBuffers.Get().(*buffer)
+	h.long = BodyBuffers.Get().(*Buffer)
 	n, next := 0, 1 // bytes; what to look at next
 	onReadable := func(fd uintptr) bool {
 		for {
 			var got int
-			got, err = receive(fd, h.long.bytes[n:])
+			got, err = Receive(fd, h.long.Bytes[n:])
 			switch {
-			case err == errWouldBlock:
+			case err == ErrWouldBlock:
 				err = nil
 				return false
 			case err == nil && got == 0:
@@ -91,11 +93,11 @@ func (h *handshake) awaitLongHello() (err error) {
 				continue
 			}
 			var missing int
-			if missing, err = missingOfClientHello(h.long.bytes[:n]); missing == 0 || err != nil {
+			if missing, err = missingOfClientHello(h.long.Bytes[:n]); missing == 0 || err != nil {
 				return true
 			}
 			if next = n + missing; next > maxLongHelloBytes {
-				err = errTooLong
+				err = ErrTooLong
 				return true
 			}
 		}
@@ -104,9 +106,9 @@ func (h *handshake) awaitLongHello() (err error) {
 		waitErr := h.raw.Read(onReadable)
 		switch {
 		case waitErr == nil:
-			h.hello = h.long.bytes[:n]
+			h.hello = h.long.Bytes[:n]
 			return err
-		case !errors.Is(waitErr, os.ErrDeadlineExceeded) || h.entry.expired(h.server.sweeper):
+		case !errors.Is(waitErr, os.ErrDeadlineExceeded) || h.entry.Expired(h.all.sweeper):
 			return waitErr
 		}
 	}
@@ -115,7 +117,7 @@ func (h *handshake) awaitLongHello() (err error) {
 // dropHello gives the memory of a long ClientHello back.
 func (h *handshake) dropHello() {
 	if h.long != nil {
-		bodyBuffers.Put(h.long)
+		BodyBuffers.Put(h.long)
 		h.long, h.hello = nil, nil
 	}
 }
@@ -131,7 +133,7 @@ func (h *handshake) read(b []byte) (int, error) {
 	}
 	h.bytes, h.n, h.err = b, 0, nil
 	err := h.raw.Read(h.onReadable)
-	for errors.Is(err, os.ErrDeadlineExceeded) && !h.entry.expired(h.server.sweeper) {
+	for errors.Is(err, os.ErrDeadlineExceeded) && !h.entry.Expired(h.all.sweeper) {
 		err = h.raw.Read(h.onReadable)
 	}
 	h.bytes = nil
@@ -146,14 +148,14 @@ func (h *handshake) read(b []byte) (int, error) {
 	if h.running {
 		return h.n, nil
 	}
-	h.entry.armRead(h.deadline)
+	h.entry.ArmRead(h.deadline)
 	return h.n, h.proceed()
 }
 
 func (h *handshake) readable(fd uintptr) bool {
-	if h.n, h.err = receive(fd, h.bytes); h.err == errWouldBlock {
+	if h.n, h.err = Receive(fd, h.bytes); h.err == ErrWouldBlock {
 		h.pause()
-		h.entry.armRead(h.patience())
+		h.entry.ArmRead(h.patience())
 		return false
 	}
 	return true
@@ -163,7 +165,7 @@ func (h *handshake) readable(fd uintptr) bool {
 func (h *handshake) write(b []byte) (int, error) {
 	h.bytes, h.n, h.err = b, 0, nil
 	err := h.raw.Write(h.onWritable)
-	for errors.Is(err, os.ErrDeadlineExceeded) && !h.entry.writeExpired(h.server.sweeper) {
+	for errors.Is(err, os.ErrDeadlineExceeded) && !h.entry.WriteExpired(h.all.sweeper) {
 		err = h.raw.Write(h.onWritable)
 	}
 	h.bytes = nil
@@ -175,7 +177,7 @@ func (h *handshake) write(b []byte) (int, error) {
 	case h.running:
 		return h.n, nil
 	}
-	h.entry.writeDeadline.Store(0)
+	h.entry.WriteDeadline.Store(0)
 	if !h.entry.resumeWrite() {
 		return h.n, os.ErrDeadlineExceeded
 	}
@@ -184,11 +186,11 @@ func (h *handshake) write(b []byte) (int, error) {
 
 func (h *handshake) writable(fd uintptr) bool {
 	for h.n < len(h.bytes) {
-		n, err := send(fd, h.bytes[h.n:])
+		n, err := Send(fd, h.bytes[h.n:])
 		h.n += n
-		if err == errWouldBlock {
+		if err == ErrWouldBlock {
 			h.pause()
-			h.entry.armWrite(h.patience())
+			h.entry.ArmWrite(h.patience())
 			return false
 		}
 		if err != nil {
@@ -203,12 +205,12 @@ func (h *handshake) writable(fd uintptr) bool {
 // time of the handshake is over first, or the connections are cut.
 func (h *handshake) proceed() error {
 	if !h.placed {
-		if err := h.all.places.Take(h.block, h.left); err != nil {
+		if err := h.all.Places.Take(h.block, h.left); err != nil {
 			return err
 		}
 		h.placed = true
 	}
-	if err := h.all.turns.Take(h.block, h.left); err != nil {
+	if err := h.all.Turns.Take(h.block, h.left); err != nil {
 		return err
 	}
 	h.running = true
@@ -217,7 +219,7 @@ func (h *handshake) proceed() error {
 
 // left returns a context that ends with the time of the handshake.
 func (h *handshake) left() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(h.server.ctx, time.Duration(h.deadline-h.server.sweeper.now()))
+	return context.WithTimeout(h.all.ctx, time.Duration(h.deadline-h.all.sweeper.Now()))
 }
 
 // pause gives the turn back, before a wait for the client. The place stays taken, since
@@ -225,15 +227,15 @@ func (h *handshake) left() (context.Context, context.CancelFunc) {
 func (h *handshake) pause() {
 	if h.running {
 		h.running = false
-		h.all.turns.Give(h.block)
+		h.all.Turns.Give(h.block)
 	}
 }
 
 // patience returns the coarse time until which a wait for the client may last: short if
 // places are scarce.
 func (h *handshake) patience() int64 {
-	if h.all.places.Taken() > maxHandshakes/2 {
-		return min(h.deadline, h.server.sweeper.now()+int64(scarcePatience))
+	if h.all.Places.Taken() > MaxHandshakes/2 {
+		return min(h.deadline, h.all.sweeper.Now()+int64(scarcePatience))
 	}
 	return h.deadline
 }
@@ -243,7 +245,7 @@ func (h *handshake) end() {
 	h.pause()
 	if h.placed {
 		h.placed = false
-		h.all.places.Give(h.block)
+		h.all.Places.Give(h.block)
 	}
 }
 
@@ -267,11 +269,10 @@ type HandshakeStats struct {
 	Waiting               int // for a place among those in progress, or for a processor
 }
 
-// Handshakes returns the TLS handshakes so far.
-func (s *Server) Handshakes() HandshakeStats {
-	h := s.handshakes
+// Stats returns the TLS handshakes so far.
+func (h *Handshakes) Stats() HandshakeStats {
 	return HandshakeStats{
 		Full: h.full.Load(), Resumed: h.resumed.Load(), Failed: h.failed.Load(),
-		InProgress: h.places.Taken(), Waiting: h.places.Waiting() + h.turns.Waiting(),
+		InProgress: h.Places.Taken(), Waiting: h.Places.Waiting() + h.Turns.Waiting(),
 	}
 }

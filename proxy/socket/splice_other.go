@@ -1,11 +1,11 @@
 //go:build unix && !linux
 
-package proxy
+package socket
 
 import "sync/atomic"
 
-// splice does nothing on systems without splice(2).
-func splice(sink, source side, pace *pace, n int64, moved *int64, allRead *atomic.Bool) (ok, sourceFailed bool, err error) {
+// Splice does nothing on systems without splice(2).
+func Splice(sink, source Side, pace *Pace, n int64, moved *int64, allRead *atomic.Bool) (ok, sourceFailed bool, err error) {
 	return false, false, nil
 }
 

@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package proxy
+package socket
 
 import (
 	"syscall"
@@ -9,9 +9,9 @@ import (
 
 // See socket_linux.go for the specification.
 
-func receive(fd uintptr, b []byte) (int, error) {
+func Receive(FD uintptr, b []byte) (int, error) {
 	for {
-		n, err := syscall.Read(int(fd), b)
+		n, err := syscall.Read(int(FD), b)
 		if err == nil {
 			return n, nil
 		}
@@ -21,9 +21,9 @@ func receive(fd uintptr, b []byte) (int, error) {
 	}
 }
 
-func send(fd uintptr, b []byte) (int, error) {
+func Send(FD uintptr, b []byte) (int, error) {
 	for {
-		n, err := syscall.Write(int(fd), b)
+		n, err := syscall.Write(int(FD), b)
 		if err == nil {
 			return n, nil
 		}
@@ -33,21 +33,21 @@ func send(fd uintptr, b []byte) (int, error) {
 	}
 }
 
-func quiet(fd uintptr) bool {
+func Quiet(FD uintptr) bool {
 	var b [1]byte
-	_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
+	_, _, err := syscall.Recvfrom(int(FD), b[:], syscall.MSG_PEEK)
 	return err == syscall.EAGAIN
 }
 
-func ended(fd uintptr, tls bool) bool {
+func Ended(FD uintptr, TLS bool) bool {
 	var b [1]byte
-	n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
+	n, _, err := syscall.Recvfrom(int(FD), b[:], syscall.MSG_PEEK)
 	return err == nil && n == 0 || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
 }
 
-func look(fd uintptr, b []byte) (int, error) {
+func look(FD uintptr, b []byte) (int, error) {
 	for {
-		n, _, err := syscall.Recvfrom(int(fd), b, syscall.MSG_PEEK)
+		n, _, err := syscall.Recvfrom(int(FD), b, syscall.MSG_PEEK)
 		if err == nil {
 			return n, nil
 		}
@@ -58,12 +58,12 @@ func look(fd uintptr, b []byte) (int, error) {
 }
 
 // hungUp does not know: a wait ends with its timeout.
-func hungUp(fd uintptr) bool { return false }
+func hungUp(FD uintptr) bool { return false }
 
-func acknowledgeNow(fd uintptr) {}
+func AcknowledgeNow(FD uintptr) {}
 
 // setListenerOptions does nothing: the options have other names on each system.
-func setListenerOptions(fd int, keepAlive time.Duration) error { return nil }
+func setListenerOptions(FD int, keepAlive time.Duration) error { return nil }
 
 // setDeferAccept does nothing: only Linux has the option.
-func setDeferAccept(fd, seconds int) error { return nil }
+func setDeferAccept(FD, seconds int) error { return nil }

@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"errors"
@@ -12,12 +12,12 @@ import (
 // A relay forwards the bytes of one direction of a tunnel. It has a buffer or a pipe
 // only while there are bytes to forward.
 type relay struct {
-	tunnel     *tunnel
-	from, to   tunnelEnd
+	tunnel     *Tunnel
+	from, to   TunnelEnd
 	fromClient bool
 	copied     *int64
 
-	buffer *buffer // nil while there are no bytes to forward
+	buffer *Buffer // nil while there are no bytes to forward
 	unsent []byte  // a part of buffer
 	full   bool    // the last read filled the buffer
 	err    error   // of from: io.EOF at its end
@@ -29,7 +29,7 @@ type relay struct {
 	onSocket           func(fd uintptr)      // sendNow
 }
 
-func newRelay(t *tunnel, from, to tunnelEnd, copied *int64) *relay {
+func newRelay(t *Tunnel, from, to TunnelEnd, copied *int64) *relay {
 	r := &relay{tunnel: t, from: from, to: to, copied: copied}
 	r.onReadable, r.onRoom, r.onSocket = r.readable, r.room, r.sendNow
 	return r
@@ -38,7 +38,7 @@ func newRelay(t *tunnel, from, to tunnelEnd, copied *int64) *relay {
 // forward sends early, which from has sent before, and then forwards until from ends or the
 // tunnel is cut.
 func (r *relay) forward(early []byte) {
-	defer panics.Contain(panics.Tunnel, func() { r.tunnel.cut(errPanicked) })
+	defer panics.Contain(panics.Tunnel, func() { r.tunnel.cut(panics.Err) })
 	if r.write(early) == nil {
 		r.run()
 	}
@@ -47,14 +47,14 @@ func (r *relay) forward(early []byte) {
 // run forwards until from ends or the tunnel is cut.
 func (r *relay) run() {
 	defer r.giveBack()
-	if r.from.stream != nil {
+	if r.from.Stream != nil {
 		r.runFromStream()
 		return
 	}
 	plain := r.from.isPlain() && r.to.isPlain()
 	for {
-		err := r.from.raw.Read(r.onReadable)
-		if errors.Is(err, os.ErrDeadlineExceeded) && r.from.entry.resumeRead() {
+		err := r.from.Raw.Read(r.onReadable)
+		if errors.Is(err, os.ErrDeadlineExceeded) && r.from.Entry.ResumeRead() {
 			continue
 		}
 		if err != nil {
@@ -81,20 +81,54 @@ func (r *relay) run() {
 	}
 }
 
+// runFromStream is run where from is a stream.
+func (r *relay) runFromStream() {
+	for {
+		if err := r.awaitStream(); err != nil {
+			r.broken(r.fromClient, err)
+			return
+		}
+		r.buffer = RequestBuffers.Get().(*Buffer)
+		n, last := r.from.Stream.TakeTunnel(r.buffer.Bytes)
+		if r.write(r.buffer.Bytes[:n]) != nil {
+			return
+		}
+		r.giveBack()
+		if last {
+			r.end()
+			return
+		}
+	}
+}
+
+// awaitStream waits until the stream from has bytes or has ended.
+func (r *relay) awaitStream() error {
+	for {
+		left := r.tunnel.Left(r.tunnel.Sweeper.Now())
+		if left <= 0 {
+			return ErrIdle
+		}
+		err := r.from.Stream.AwaitTunnel(left)
+		if err != os.ErrDeadlineExceeded || r.from.Entry.Interrupted.Load() {
+			return err
+		}
+	}
+}
+
 // readable reads and sends until from has no more bytes. It is called inside
 // RawConn.Read, and reports whether that ends: there are bytes that to does not take at
 // once, a buffer was filled, or from has ended.
 func (r *relay) readable(fd uintptr) bool {
 	for {
-		r.from.wake() // also before the last read, which finds an end that came with bytes
+		r.from.Wake() // also before the last read, which finds an end that came with bytes
 		if r.buffer == nil {
-			r.buffer = requestBuffers.Get().(*buffer)
+			r.buffer = RequestBuffers.Get().(*Buffer)
 		}
-		n, err := r.from.receive(fd, r.buffer.bytes)
+		n, err := r.from.Receive(fd, r.buffer.Bytes)
 		switch {
-		case err == errWouldBlock:
+		case err == ErrWouldBlock:
 			r.giveBack()
-			if r.err = r.arm(r.from.entry.armRead); r.err != nil {
+			if r.err = r.arm(r.from.Entry.ArmRead); r.err != nil {
 				return true
 			}
 			return false
@@ -105,12 +139,12 @@ func (r *relay) readable(fd uintptr) bool {
 			r.err = io.EOF
 			return true
 		}
-		r.unsent, r.full = r.buffer.bytes[:n], n == len(r.buffer.bytes)
-		r.tunnel.touch()
+		r.unsent, r.full = r.buffer.Bytes[:n], n == len(r.buffer.Bytes)
+		r.tunnel.Touch()
 		if r.to.isPlain() {
 			// This does not wait, because closing a connection waits until the
 			// calls of its RawConn.Read return.
-			r.to.raw.Control(r.onSocket)
+			r.to.Raw.Control(r.onSocket)
 		}
 		if len(r.unsent) > 0 || r.full {
 			return true
@@ -120,7 +154,7 @@ func (r *relay) readable(fd uintptr) bool {
 
 // sendNow sends as much of unsent as the socket takes at once. write finds its errors.
 func (r *relay) sendNow(fd uintptr) {
-	n, _ := send(fd, r.unsent)
+	n, _ := Send(fd, r.unsent)
 	r.unsent = r.unsent[n:]
 	r.moved(n)
 }
@@ -130,26 +164,26 @@ func (r *relay) write(b []byte) (err error) {
 	if len(b) == 0 {
 		return nil
 	}
-	defer r.to.entry.writeDeadline.Store(0)
+	defer r.to.Entry.WriteDeadline.Store(0)
 	for r.unsent = b; len(r.unsent) > 0; {
 		switch {
-		case r.to.stream != nil:
-			if err = r.to.stream.sendTunnel(r.unsent, false); err == nil {
+		case r.to.Stream != nil:
+			if err = r.to.Stream.SendTunnel(r.unsent, false); err == nil {
 				n := len(r.unsent)
 				r.unsent = nil
 				r.moved(n)
 			}
-		case r.to.tls != nil:
-			if err = r.arm(r.to.entry.armWrite); err == nil {
+		case r.to.TLS != nil:
+			if err = r.arm(r.to.Entry.ArmWrite); err == nil {
 				err = r.writeRecords()
 			}
 		default:
 			r.sendTo = nil
-			if err = r.to.raw.Write(r.onRoom); err == nil {
+			if err = r.to.Raw.Write(r.onRoom); err == nil {
 				err = r.sendTo
 			}
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) && r.to.entry.resumeWrite() {
+		if errors.Is(err, os.ErrDeadlineExceeded) && r.to.Entry.resumeWrite() {
 			continue
 		}
 		if err != nil {
@@ -162,12 +196,12 @@ func (r *relay) write(b []byte) (err error) {
 
 // writeRecords encrypts and sends a part of unsent.
 func (r *relay) writeRecords() error {
-	before := len(r.to.tls.unsent)
+	before := len(r.to.TLS.unsent)
 	n, err := r.to.write(r.unsent)
 	r.unsent = r.unsent[n:]
 	r.moved(n)
-	if len(r.to.tls.unsent) != before { // a part of the records was sent
-		r.tunnel.touch()
+	if len(r.to.TLS.unsent) != before { // a part of the records was sent
+		r.tunnel.Touch()
 	}
 	return err
 }
@@ -175,12 +209,12 @@ func (r *relay) writeRecords() error {
 // room sends unsent. It is called inside RawConn.Write, and reports whether that ends.
 func (r *relay) room(fd uintptr) bool {
 	for len(r.unsent) > 0 {
-		n, err := send(fd, r.unsent)
+		n, err := Send(fd, r.unsent)
 		r.unsent = r.unsent[n:]
 		r.moved(n)
 		switch {
-		case err == errWouldBlock:
-			r.sendTo = r.arm(r.to.entry.armWrite)
+		case err == ErrWouldBlock:
+			r.sendTo = r.arm(r.to.Entry.ArmWrite)
 			return r.sendTo != nil
 		case err != nil:
 			r.sendTo = err
@@ -199,23 +233,23 @@ func (r *relay) moved(n int) {
 	t := r.tunnel
 	*r.copied += int64(n)
 	if r.fromClient {
-		t.requests.Transfer(t.shard, int64(n), 0)
+		t.Requests.Transfer(t.Shard, int64(n), 0)
 	} else {
-		t.requests.Transfer(t.shard, 0, int64(n))
+		t.Requests.Transfer(t.Shard, 0, int64(n))
 	}
-	t.touch()
+	t.Touch()
 }
 
-// arm sets the deadline of a wait. It returns errIdle if the tunnel has timed out.
+// arm sets the deadline of a wait. It returns ErrIdle if the tunnel has timed out.
 func (r *relay) arm(set func(deadline int64)) error {
-	now := r.tunnel.sweeper.now()
+	now := r.tunnel.Sweeper.Now()
 	for {
-		left := r.tunnel.left(now)
+		left := r.tunnel.Left(now)
 		if left <= 0 {
-			return errIdle
+			return ErrIdle
 		}
 		set(now + int64(left))
-		if r.tunnel.left(now) >= left {
+		if r.tunnel.Left(now) >= left {
 			return nil
 		} // else the other direction has ended meanwhile, which shortens the timeout
 	}
@@ -225,27 +259,27 @@ func (r *relay) arm(set func(deadline int64)) error {
 // timeout to answer that.
 func (r *relay) end() {
 	t := r.tunnel
-	t.touch()
+	t.Touch()
 	t.halfClosed.Store(true)
 	if r.to.closeWrite() != nil {
 		r.broken(!r.fromClient, net.ErrClosed)
 		return
 	}
-	now := t.sweeper.now()
-	r.to.entry.armRead(now + int64(t.left(now)))
+	now := t.Sweeper.Now()
+	r.to.Entry.ArmRead(now + int64(t.Left(now)))
 }
 
 // broken cuts the tunnel after an error of the client's or the peer's connection.
 func (r *relay) broken(client bool, err error) {
-	if err != errIdle && !errors.Is(err, net.ErrClosed) {
-		err = brokenEnd{client, err}
+	if err != ErrIdle && !errors.Is(err, net.ErrClosed) {
+		err = BrokenEnd{client, err}
 	}
 	r.tunnel.cut(err)
 }
 
 func (r *relay) giveBack() {
 	if r.buffer != nil {
-		requestBuffers.Put(r.buffer)
+		RequestBuffers.Put(r.buffer)
 		r.buffer, r.unsent = nil, nil
 	}
 }

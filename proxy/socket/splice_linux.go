@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"errors"
@@ -51,8 +51,8 @@ type splicer struct {
 	pipe   *pipe
 	left   int64 // bytes to read
 	inPipe int
-	sink   side
-	pace   *pace // of the sink
+	sink   Side
+	pace   *Pace // of the sink
 	moved  bool  // bytes were written to the sink since the last wait
 	err    error
 
@@ -67,11 +67,11 @@ var splicers = sync.Pool{New: func() any {
 	return s
 }}
 
-// splice moves n bytes from source to sink and adds the number of written bytes to
+// Splice moves n bytes from source to sink and adds the number of written bytes to
 // moved. pace is that of the sink. If allRead is not nil, it is set when all bytes are
 // read, before the last ones are written. ok is false if no pipe is available; then
 // no bytes were moved.
-func splice(sink, source side, pace *pace, n int64, moved *int64, allRead *atomic.Bool) (ok, sourceFailed bool, err error) {
+func Splice(sink, source Side, pace *Pace, n int64, moved *int64, allRead *atomic.Bool) (ok, sourceFailed bool, err error) {
 	p, err := acquirePipe()
 	if err != nil {
 		return false, false, nil
@@ -94,21 +94,21 @@ func splice(sink, source side, pace *pace, n int64, moved *int64, allRead *atomi
 	} else {
 		p.close()
 	}
-	s.pipe, s.allRead, s.sink, s.pace = nil, nil, side{}, nil
+	s.pipe, s.allRead, s.sink, s.pace = nil, nil, Side{}, nil
 	return true, sourceFailed, err
 }
 
 // read reads into the pipe, which is empty.
-func (s *splicer) read(source *side) error {
-	source.entry.arm(source.sweeper, source.timeout)
-	defer source.entry.disarm()
+func (s *splicer) read(source *Side) error {
+	source.Entry.Arm(source.Sweeper, source.Timeout)
+	defer source.Entry.Disarm()
 	s.err = nil
 	for {
-		err := source.raw.Read(s.onSource)
+		err := source.Raw.Read(s.onSource)
 		if err == nil {
 			return s.err
 		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) || source.entry.expired(source.sweeper) {
+		if !errors.Is(err, os.ErrDeadlineExceeded) || source.Entry.Expired(source.Sweeper) {
 			return err
 		}
 	}
@@ -116,14 +116,14 @@ func (s *splicer) read(source *side) error {
 
 // write empties the pipe.
 func (s *splicer) write() error {
-	defer s.sink.entry.writeDeadline.Store(0)
+	defer s.sink.Entry.WriteDeadline.Store(0)
 	s.err, s.moved = nil, true
 	for {
-		err := s.sink.raw.Write(s.onSink)
+		err := s.sink.Raw.Write(s.onSink)
 		if err == nil {
 			return s.err
 		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !s.sink.entry.resumeWrite() {
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !s.sink.Entry.resumeWrite() {
 			return err
 		}
 	}
@@ -137,7 +137,7 @@ func (s *splicer) fill(fd uintptr) bool {
 	case err != nil:
 		s.err = err
 	case n == 0:
-		s.err = errClosedEarly
+		s.err = ErrClosedEarly
 	}
 	s.inPipe += n
 	if s.left -= int64(n); s.left == 0 && s.allRead != nil {

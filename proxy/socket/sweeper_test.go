@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"math/rand/v2"
@@ -20,22 +20,22 @@ func (e *expiring) SetReadDeadline(time.Time) error {
 }
 
 func TestTimeoutsActInTime(t *testing.T) {
-	s, conn := newSweeper(), new(expiring)
-	var e sweepEntry
-	s.add(&e, conn, 0)
-	e.arm(s, time.Second)
-	for passed := sweepInterval; passed <= time.Second; passed += sweepInterval {
-		s.sweep(sweepInterval)
+	s, conn := NewSweeper(), new(expiring)
+	var e SweepEntry
+	s.Add(&e, conn, 0)
+	e.Arm(s, time.Second)
+	for passed := SweepInterval; passed <= time.Second; passed += SweepInterval {
+		s.Sweep(SweepInterval)
 		if conn.woken != (passed == time.Second) {
 			t.Fatalf("after %v: woken %v", passed, conn.woken)
 		}
 	}
-	if !e.expired(s) {
+	if !e.Expired(s) {
 		t.Error("the deadline has not passed")
 	}
-	e.disarm()
+	e.Disarm()
 	conn.woken = false
-	s.sweep(sweepInterval)
+	s.Sweep(SweepInterval)
 	if conn.woken {
 		t.Error("woken without a deadline")
 	}
@@ -44,16 +44,16 @@ func TestTimeoutsActInTime(t *testing.T) {
 // A process that has stood still gives those that it waits for the time that it
 // would have given them.
 func TestTimeInWhichTheProcessDidNotRunHardlyCounts(t *testing.T) {
-	s, conn := newSweeper(), new(expiring)
-	var e sweepEntry
-	s.add(&e, conn, 0)
-	e.arm(s, time.Second)
-	s.sweep(time.Hour)
+	s, conn := NewSweeper(), new(expiring)
+	var e SweepEntry
+	s.Add(&e, conn, 0)
+	e.Arm(s, time.Second)
+	s.Sweep(time.Hour)
 	if conn.woken {
 		t.Fatal("all waits end when the process runs on")
 	}
-	for range (time.Second - longestStep) / sweepInterval {
-		s.sweep(sweepInterval)
+	for range (time.Second - LongestStep) / SweepInterval {
+		s.Sweep(SweepInterval)
 	}
 	if !conn.woken {
 		t.Error("the time after it does not count")
@@ -66,28 +66,28 @@ func TestWheelKeepsDeadlines(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	s := newSweeper()
-	entries, conns := make([]sweepEntry, 50), make([]expiring, 50)
+	s := NewSweeper()
+	entries, conns := make([]SweepEntry, 50), make([]expiring, 50)
 	for i := range entries {
-		s.add(&entries[i], &conns[i], uint32(i))
+		s.Add(&entries[i], &conns[i], uint32(i))
 	}
-	timeouts := []time.Duration{0, 10 * time.Millisecond, time.Second, 10 * time.Second, wheelSlots * sweepInterval, time.Minute}
+	timeouts := []time.Duration{0, 10 * time.Millisecond, time.Second, 10 * time.Second, wheelSlots * SweepInterval, time.Minute}
 	for range 20_000 {
 		i := random.IntN(len(entries))
 		if e, timeout := &entries[i], timeouts[random.IntN(len(timeouts))]; random.IntN(10) > 0 {
-			e.arm(s, timeout)
+			e.Arm(s, timeout)
 		} else {
-			e.remove()
-			s.add(e, &conns[i], random.Uint32())
-			e.disarm()
+			e.Remove()
+			s.Add(e, &conns[i], random.Uint32())
+			e.Disarm()
 		}
 		if random.IntN(20) > 0 {
 			continue
 		}
-		s.sweep(time.Duration(random.Int64N(int64(2 * longestStep))))
+		s.Sweep(time.Duration(random.Int64N(int64(2 * LongestStep))))
 		for i := range entries {
-			if want := passed(&entries[i].deadline, s.now()); conns[i].woken != want {
-				t.Fatalf("entry %d: woken %v at %d with the deadline %d", i, conns[i].woken, s.now(), entries[i].deadline.Load())
+			if want := Passed(&entries[i].Deadline, s.Now()); conns[i].woken != want {
+				t.Fatalf("entry %d: woken %v at %d with the deadline %d", i, conns[i].woken, s.Now(), entries[i].Deadline.Load())
 			}
 			conns[i].woken = false
 		}
@@ -96,14 +96,14 @@ func TestWheelKeepsDeadlines(t *testing.T) {
 
 // An entry that has been removed is not looked at, whatever deadline it gets.
 func TestRemovedEntryIsNotWoken(t *testing.T) {
-	s, conn := newSweeper(), new(expiring)
-	var e sweepEntry
-	s.add(&e, conn, 0)
-	e.arm(s, time.Second)
-	e.remove()
-	e.arm(s, sweepInterval)
+	s, conn := NewSweeper(), new(expiring)
+	var e SweepEntry
+	s.Add(&e, conn, 0)
+	e.Arm(s, time.Second)
+	e.Remove()
+	e.Arm(s, SweepInterval)
 	for range 100 {
-		s.sweep(sweepInterval)
+		s.Sweep(SweepInterval)
 	}
 	if conn.woken {
 		t.Error("woken")
@@ -112,7 +112,7 @@ func TestRemovedEntryIsNotWoken(t *testing.T) {
 
 // No deadline is missed that is set while a sweep looks at the connection.
 func TestDeadlinesMeetSweeps(t *testing.T) {
-	s := newSweeper()
+	s := NewSweeper()
 	stop := make(chan struct{})
 	var sweeps, waits sync.WaitGroup
 	sweeps.Go(func() {
@@ -121,27 +121,27 @@ func TestDeadlinesMeetSweeps(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				s.sweep(sweepInterval)
+				s.Sweep(SweepInterval)
 			}
 		}
 	})
 	for i := range 4 {
 		waits.Go(func() {
 			conn := &signalling{woken: make(chan struct{}, 1)}
-			var e sweepEntry
-			s.add(&e, conn, uint32(i))
+			var e SweepEntry
+			s.Add(&e, conn, uint32(i))
 			for n := range 2000 {
-				e.arm(s, time.Minute)
-				e.arm(s, time.Duration(n%3)*sweepInterval+1)
+				e.Arm(s, time.Minute)
+				e.Arm(s, time.Duration(n%3)*SweepInterval+1)
 				select {
 				case <-conn.woken:
-				case <-time.After(patience):
+				case <-time.After(time.Minute):
 					t.Error("a deadline was missed")
 					return
 				}
-				e.disarm()
+				e.Disarm()
 			}
-			e.remove()
+			e.Remove()
 		})
 	}
 	waits.Wait()
@@ -166,24 +166,24 @@ func (s *signalling) SetReadDeadline(time.Time) error {
 // What a sweep costs with idle connections of clients, and the deadlines of a
 // request.
 func BenchmarkSweep(b *testing.B) {
-	s := newSweeper()
-	entries := make([]sweepEntry, 10_000)
+	s := NewSweeper()
+	entries := make([]SweepEntry, 10_000)
 	for i := range entries {
-		s.add(&entries[i], nil, uint32(i))
-		entries[i].arm(s, 75*time.Second)
+		s.Add(&entries[i], nil, uint32(i))
+		entries[i].Arm(s, 75*time.Second)
 	}
 	b.Run("10000 idle", func(b *testing.B) {
 		for n := 0; b.Loop(); n++ {
-			if s.sweep(sweepInterval); n%1000 == 0 { // in 50 s
+			if s.Sweep(SweepInterval); n%1000 == 0 { // in 50 s
 				for i := range entries {
-					entries[i].arm(s, 75*time.Second)
+					entries[i].Arm(s, 75*time.Second)
 				}
 			}
 		}
 	})
 	b.Run("arm", func(b *testing.B) {
 		for b.Loop() {
-			entries[0].arm(s, time.Second)
+			entries[0].Arm(s, time.Second)
 		}
 	})
 }

@@ -1,0 +1,59 @@
+package proxy
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/observe/panics"
+	"sluice/proxy/socket"
+)
+
+// idleInterval is the time between checks of idle connections to peers, which are not
+// urgent and may be many.
+const idleInterval = 10 * socket.SweepInterval
+
+// connectors are those with idle connections to close. They have a goroutine of their own,
+// beside the sweeper's: it takes the mutexes of connections. Safe for concurrent use.
+type connectors struct {
+	mu sync.Mutex
+	// mu guards the field below.
+	open map[connector]struct{}
+}
+
+func newConnectors() *connectors { return &connectors{open: make(map[connector]struct{})} }
+
+// run closes idle connections until stop is closed.
+func (all *connectors) run(s *socket.Sweeper, stop <-chan struct{}) {
+	ticker := time.NewTicker(idleInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-ticker.C:
+			for _, t := range all.list() {
+				contained(panics.Sweep, func() { t.closeIdle(s.Now()) })
+			}
+		}
+	}
+}
+
+func (all *connectors) add(t connector) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	all.open[t] = struct{}{}
+}
+
+func (all *connectors) remove(t connector) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	delete(all.open, t)
+}
+
+func (all *connectors) list() []connector {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	return slices.Collect(maps.Keys(all.open))
+}

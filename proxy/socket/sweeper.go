@@ -1,0 +1,204 @@
+package socket
+
+import (
+	"net"
+	"sync/atomic"
+	"time"
+
+	"sluice/observe/panics"
+)
+
+// SweepInterval is the precision of the timeouts of the data plane.
+const SweepInterval = 50 * time.Millisecond
+
+// LongestStep is the maximum step of the coarse clock at a sweep. After a pause of
+// the process or the machine, bytes of clients and peers may be unread. Without the
+// maximum, all waits would time out then.
+const LongestStep = 5 * SweepInterval
+
+// FirstProbe is how long a wait of an entry with probes lasts before it is swept.
+const FirstProbe = 100 * time.Millisecond
+
+// ALongTimeAgo is a deadline that ends every wait on a connection.
+var ALongTimeAgo = time.Unix(1, 0)
+
+// A Sweeper ends waits that have timed out. A connection sets its deadline with an
+// atomic store; one goroutine checks the deadlines that may have passed, every
+// SweepInterval. Runtime timers are more precise than necessary, and cost each
+// request several updates of a shared heap.
+type Sweeper struct {
+	clock  atomic.Int64 // coarse time: nanoseconds in which the process ran
+	wheels [16]wheel
+}
+
+// A SweepEntry is a connection with deadlines that a sweeper enforces. The goroutines
+// of the connection set them. Reading and writing have separate deadlines, because
+// both directions may transfer a body at the same time.
+type SweepEntry struct {
+	Deadline      atomic.Int64 // of reading: coarse time, 0 for none
+	WriteDeadline atomic.Int64
+	Interrupted   atomic.Bool
+	Probes        bool // arm schedules a sweep after FirstProbe
+	Conn          net.Conn
+	Owner         sweepOwner
+	wheelLink
+}
+
+// sweepOwner is the connection of a SweepEntry.
+type sweepOwner interface {
+	// OnSweep is called before the deadlines are checked. It returns the coarse time
+	// of its next call, or never. It takes no mutex of a connection: all timeouts
+	// would wait for it.
+	OnSweep(now int64) int64
+}
+
+func NewSweeper() *Sweeper {
+	s := new(Sweeper)
+	s.clock.Store(1)
+	return s
+}
+
+// Now returns the coarse time, which is never 0.
+func (s *Sweeper) Now() int64 { return s.clock.Load() }
+
+// Advance adds d to the coarse time, so that tests need not wait. The next sweep acts on it.
+func (s *Sweeper) Advance(d time.Duration) { s.clock.Add(int64(d)) }
+
+// Entries returns how many entries are to be swept.
+func (s *Sweeper) Entries() (n int) {
+	for i := range s.wheels {
+		n += s.wheels[i].entries()
+	}
+	return n
+}
+
+// Run sweeps until stop is closed.
+func (s *Sweeper) Run(stop <-chan struct{}) {
+	ticker := time.NewTicker(SweepInterval)
+	defer ticker.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-ticker.C:
+			now := time.Now()
+			s.Sweep(now.Sub(last))
+			last = now
+		}
+	}
+}
+
+// Sweep ends the waits that have timed out. elapsed is the time since the last call.
+func (s *Sweeper) Sweep(elapsed time.Duration) {
+	now := s.clock.Add(int64(min(elapsed, LongestStep)))
+	for i := range s.wheels {
+		s.wheels[i].sweep(now)
+	}
+}
+
+// sweep ends the waits of e that have timed out, and returns the time of its next
+// call.
+func (e *SweepEntry) sweep(now int64) (next int64) {
+	defer panics.Contain(panics.Sweep, e.Interrupt)
+	next = Never
+	if e.Owner != nil {
+		next = e.Owner.OnSweep(now)
+	}
+	// The connection may get another deadline before this one wakes it. Then expired
+	// returns false, and the wait continues.
+	if Passed(&e.Deadline, now) {
+		e.Conn.SetReadDeadline(ALongTimeAgo)
+	}
+	if Passed(&e.WriteDeadline, now) {
+		e.Conn.SetWriteDeadline(ALongTimeAgo)
+	}
+	for _, deadline := range [...]int64{e.Deadline.Load(), e.WriteDeadline.Load()} {
+		if deadline != 0 {
+			next = min(next, deadline)
+		}
+	}
+	return next
+}
+
+func Passed(deadline *atomic.Int64, now int64) bool {
+	d := deadline.Load()
+	return d != 0 && d <= now
+}
+
+// Add adds e, which has no deadline yet. hint distributes entries over the wheels.
+func (s *Sweeper) Add(e *SweepEntry, conn net.Conn, hint uint32) {
+	e.Conn, e.wheel = conn, &s.wheels[hint%uint32(len(s.wheels))]
+	e.due.Store(Never)
+}
+
+// Remove removes e permanently. The connection may be closed before or after.
+func (e *SweepEntry) Remove() { e.wheel.remove(e) }
+
+// Arm sets the read deadline to timeout from now; 0: none.
+func (e *SweepEntry) Arm(s *Sweeper, timeout time.Duration) {
+	if timeout <= 0 {
+		e.Deadline.Store(0)
+		return
+	}
+	now := s.Now()
+	e.Deadline.Store(now + int64(timeout))
+	if e.Probes {
+		timeout = min(timeout, FirstProbe)
+	}
+	e.sweepBy(now + int64(timeout))
+}
+
+// ArmRead sets the read deadline to a coarse time.
+func (e *SweepEntry) ArmRead(deadline int64) {
+	e.Deadline.Store(deadline)
+	e.sweepBy(deadline)
+}
+
+// ArmWrite sets the write deadline.
+func (e *SweepEntry) ArmWrite(deadline int64) {
+	e.WriteDeadline.Store(deadline)
+	e.sweepBy(deadline)
+}
+
+// Disarm removes the read deadline.
+func (e *SweepEntry) Disarm() { e.Deadline.Store(0) }
+
+// Interrupt ends all present and future waits for the connection, as if their
+// deadlines had passed, even if deadlines are set later.
+func (e *SweepEntry) Interrupt() {
+	e.Interrupted.Store(true)
+	e.Conn.SetDeadline(ALongTimeAgo)
+}
+
+// Resume reverts interrupt.
+func (e *SweepEntry) Resume() {
+	e.Interrupted.Store(false)
+	e.Conn.SetDeadline(time.Time{})
+}
+
+// Expired reports whether the read deadline has passed or the connection was
+// interrupted. Otherwise the wake was spurious, and expired makes the connection
+// readable again.
+func (e *SweepEntry) Expired(s *Sweeper) bool {
+	return Passed(&e.Deadline, s.Now()) || e.Interrupted.Load() || !e.ResumeRead()
+}
+
+// ResumeRead makes the connection readable again after a wake. It returns false if the
+// connection was interrupted.
+func (e *SweepEntry) ResumeRead() bool {
+	e.Conn.SetReadDeadline(time.Time{})
+	return !e.Interrupted.Load() // a concurrent interrupt may have set that deadline
+}
+
+// WriteExpired is expired for writing.
+func (e *SweepEntry) WriteExpired(s *Sweeper) bool {
+	return Passed(&e.WriteDeadline, s.Now()) || e.Interrupted.Load() || !e.resumeWrite()
+}
+
+// resumeWrite makes the connection writable again after a wake. It returns false if
+// the connection was interrupted.
+func (e *SweepEntry) resumeWrite() bool {
+	e.Conn.SetWriteDeadline(time.Time{})
+	return !e.Interrupted.Load() // a concurrent interrupt may have set that deadline
+}

@@ -1,0 +1,74 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"io"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/route"
+)
+
+// tlsOrigin is a server of TLS with the certificate of tests, which tells its name.
+func tlsOrigin(t *testing.T, name string, config *tls.Config) *origin {
+	return startOrigin(t, func(c *originConn) bool {
+		conn := tls.Server(bufferedConn{c}, config)
+		io.WriteString(conn, name)
+		conn.CloseWrite()
+		io.Copy(io.Discard, conn)
+		return false
+	})
+}
+
+// bufferedConn reads from the origin's reader.
+type bufferedConn struct{ *originConn }
+
+func (c bufferedConn) Read(b []byte) (int, error) { return c.originConn.Read(b) }
+
+func TestStreamsByServerName(t *testing.T) {
+	t.Parallel()
+	config := &tls.Config{Certificates: []tls.Certificate{certificate()}}
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: 2 * time.Second}}, tlsOrigin(t, "git", config).address())
+	git := p.service
+	other := newUnmanagedProxy(t, Options{}, tlsOrigin(t, "other", config).address())
+	t.Cleanup(func() {
+		other.Shutdown(t.Context(), 0)
+		other.pool.Close()
+	})
+	names, err := route.NewTable([]route.Route{{Host: "git.example.com", Path: "/", Service: git}, {Host: "*.git.example.com", Path: "/", Service: git}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var streams atomic.Pointer[Streams]
+	streams.Store(&Streams{Names: names, Other: &route.Route{Service: other.service}})
+	p.serveProxies(ListenerOptions{Streams: streams.Load})
+	dial := func(name string) (string, error) {
+		conn := p.stream()
+		io.WriteString(conn, "PROXY UNKNOWN\r\n")
+		secure := tls.Client(conn, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+		got, err := io.ReadAll(secure)
+		return string(got), err
+	}
+	for name, want := range map[string]string{"git.example.com": "git", "GIT.example.com": "git", "a.git.example.com": "git", "x.example.com": "other", "": "other"} {
+		if got, err := dial(name); got != want || err != nil {
+			t.Errorf("%q: got %q, %v, want %q", name, got, err, want)
+		}
+	}
+	streams.Store(&Streams{Names: names})
+	if got, err := dial("x.example.com"); err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+		t.Errorf("without a service: got %q, %v, want the alert", got, err)
+	}
+	for _, sent := range []string{"GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01"} { // no TLS, and too slow
+		conn := p.stream()
+		io.WriteString(conn, "PROXY UNKNOWN\r\n"+sent)
+		if got, _ := io.ReadAll(conn); len(got) > 0 {
+			t.Errorf("%q: got %q", sent, got)
+		}
+	}
+	eventually(t, "all are counted", func() bool {
+		s := p.Unrouted().Snapshot()
+		return s.Total() == 3
+	})
+}
