@@ -3,6 +3,8 @@ package config
 import (
 	"cmp"
 	"errors"
+	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -30,7 +32,13 @@ type Actions struct {
 	BasicAuth         *BasicAuth     `key:"basic_auth"`
 	ForwardAuth       *ForwardAuth   `key:"forward_auth"`
 	Compress          *Compress      `key:"compress"`
+
+	built *route.Actions `key:"-"` // see Built
 }
+
+// Built returns what the actions do, nil for nothing. A limiter, users and a client of an
+// authentication server, which outlive a configuration, are missing. The caller must not change it.
+func (a *Actions) Built() *route.Actions { return a.built }
 
 // Compress compresses responses.
 type Compress struct {
@@ -76,9 +84,7 @@ type RateLimit struct {
 	Key   HashKey       `key:"key" default:"client_address" format:"rate_key"`
 }
 
-// PerRoute reports whether all requests of the route have one limit together.
-func (l *RateLimit) PerRoute() bool { return l.Key.Text == keyOfRoute }
-
+// keyOfRoute is the key of a limit that all requests of the route have together.
 const keyOfRoute = "route"
 
 // parseRateKey parses a [RateLimit.Key].
@@ -92,8 +98,8 @@ func parseRateKey(s string) (key route.HashKey, err error) {
 	return key, err
 }
 
-// HostOfPeer is the value of [Actions.HostHeader] for the address of the peer.
-const HostOfPeer = "peer"
+// hostOfPeer is the value of [Actions.HostHeader] for the address of the peer.
+const hostOfPeer = "peer"
 
 // Rewrite replaces paths that match a regular expression.
 type Rewrite struct {
@@ -111,18 +117,6 @@ type Redirect struct {
 	GetCode *int   `key:"get_code" min:"301" max:"308"` // status for GET; nil: Code
 }
 
-// Target returns r for a route table.
-func (r *Redirect) Target() (*route.Redirect, error) {
-	codes := route.RedirectCodes{Code: r.Code}
-	if r.GetCode != nil {
-		codes.Get = *r.GetCode
-	}
-	if r.Regexp != "" {
-		return route.NewRegexpRedirect(r.Regexp, r.To, codes)
-	}
-	return route.NewRedirect(r.To, codes)
-}
-
 // needsService reports whether not every request is redirected.
 func (a *Actions) needsService() bool { return a.Redirect == nil || a.Redirect.Regexp != "" }
 
@@ -132,11 +126,6 @@ type HeaderEdits struct {
 	Set    map[string]Secret `key:"set" format:"token"`
 	Add    map[string]Secret `key:"add" format:"token"`
 	Remove []string          `key:"remove" format:"token"`
-}
-
-// Lists returns the arguments of route.NewHeaderEdits.
-func (e *HeaderEdits) Lists() (set, add map[string]string, remove []string) {
-	return texts(e.Set), texts(e.Add), e.Remove
 }
 
 func texts(values map[string]Secret) map[string]string {
@@ -166,33 +155,46 @@ type RouteRetry struct {
 // maxFill is the longest time in which an empty bucket of a rate limit may become full.
 const maxFill = 365 * 24 * time.Hour
 
-// actions checks what the rules of single keys do not.
+// actions checks what the rules of single keys do not, and sets what [Actions.Built] returns.
 func (d *decoder) actions(a *Actions, match, key string) {
-	_, err := route.NewPathEdits(a.PathOptions(match))
+	if reflect.ValueOf(a).Elem().IsZero() {
+		return
+	}
+	built := &route.Actions{ClientCertificate: a.ClientCertificate != "", HostOfPeer: a.HostHeader == hostOfPeer}
+	var err error
+	path := route.PathOptions{Strip: a.StripPrefix, StripString: match == string(route.PathStringPrefix), Add: a.AddPrefix}
+	if a.Rewrite != nil {
+		path.Rewrite, path.To = a.Rewrite.Regexp, a.Rewrite.To
+	}
+	built.Path, err = route.NewPathEdits(path)
 	if wrong, ok := errors.AsType[*route.PathError](err); ok {
 		d.refuse(join(key, wrong.Key), wrong.Value, wrong.Err.Error())
 	}
 	if a.Redirect != nil {
-		const want = "want 301, 302, 303, 307 or 308"
-		if code := a.Redirect.Code; !route.IsRedirect(code) {
-			d.refuse(join(key, "redirect.code"), strconv.Itoa(code), want)
-		} else if get := a.Redirect.GetCode; get != nil && !route.IsRedirect(*get) {
-			d.refuse(join(key, "redirect.get_code"), strconv.Itoa(*get), want)
-		} else if _, err := a.Redirect.Target(); err != nil {
-			d.refuse(join(key, "redirect.to"), a.Redirect.To, err.Error())
-		}
+		built.Redirect = d.redirect(a.Redirect, join(key, "redirect"))
 	}
-	if a.HostHeader != "" && a.HostHeader != HostOfPeer && !isAuthority(a.HostHeader) {
+	if !built.HostOfPeer {
+		built.Host = a.HostHeader
+	}
+	if built.Host != "" && !isAuthority(built.Host) {
 		d.refuse(join(key, "host_header"), a.HostHeader, `want "peer", or `+formats["authority"].want)
+	}
+	if len(a.Allow)+len(a.Deny) > 0 {
+		built.Access = route.NewAccess(Values(a.Allow), Values(a.Deny))
 	}
 	if l := a.RateLimit; l != nil {
 		l.Burst = cmp.Or(l.Burst, l.Rate)
 		if fill := float64(l.Per) / float64(max(l.Rate, 1)) * float64(l.Burst); fill > float64(maxFill) {
 			d.refuse(join(key, "rate_limit.burst"), strconv.Itoa(l.Burst), "want a burst that the rate allows again within a year")
 		}
+		built.RateLimit = &route.RateLimit{PerRoute: l.Key.Text == keyOfRoute, Key: l.Key.Value}
+	}
+	if a.BasicAuth != nil {
+		built.BasicAuth = &route.BasicAuth{Realm: a.BasicAuth.Realm}
 	}
 	if a.ForwardAuth != nil {
-		_, err := route.NewHeaderEdits(nil, nil, a.ForwardAuth.ResponseHeaders)
+		built.ForwardAuth = new(route.ForwardAuth)
+		built.ForwardAuth.Copied, err = route.NewHeaderEdits(nil, nil, a.ForwardAuth.ResponseHeaders)
 		if wrong, ok := errors.AsType[*route.FieldError](err); ok {
 			d.refuse(join(key, "forward_auth.response_headers"), wrong.Name, wrong.Err.Error())
 		}
@@ -204,30 +206,54 @@ func (d *decoder) actions(a *Actions, match, key string) {
 		if len(c.Types) == 0 {
 			c.Types = defaultTypes
 		}
+		built.Compress = &compression.Settings{
+			Encodings: Values(c.Encodings), Types: slices.Concat(Values(c.Types)...), MinBytes: int64(c.MinLength), Level: c.Level.Value,
+		}
 	}
-	d.headerEdits(a.RequestHeaders, key, "request_headers")
-	d.headerEdits(a.ResponseHeaders, key, "response_headers")
+	if a.BodyLimit != nil {
+		built.BodyLimit = int64(*a.BodyLimit)
+	}
+	built.RequestHeaders = d.headerEdits(a.RequestHeaders, join(key, "request_headers"))
+	built.ResponseHeaders = d.headerEdits(a.ResponseHeaders, join(key, "response_headers"))
+	if !reflect.DeepEqual(*built, route.Actions{}) {
+		a.built = built
+	}
 }
 
-func (d *decoder) headerEdits(e *HeaderEdits, above, name string) {
-	if e == nil {
-		return
+func (d *decoder) redirect(r *Redirect, key string) (built *route.Redirect) {
+	const want = "want 301, 302, 303, 307 or 308"
+	codes := route.RedirectCodes{Code: r.Code}
+	if r.GetCode != nil {
+		codes.Get = *r.GetCode
 	}
-	_, err := route.NewHeaderEdits(e.Lists())
+	var err error
+	switch {
+	case !route.IsRedirect(r.Code):
+		d.refuse(join(key, "code"), strconv.Itoa(r.Code), want)
+	case r.GetCode != nil && !route.IsRedirect(*r.GetCode):
+		d.refuse(join(key, "get_code"), strconv.Itoa(*r.GetCode), want)
+	case r.Regexp != "":
+		built, err = route.NewRegexpRedirect(r.Regexp, r.To, codes)
+	default:
+		built, err = route.NewRedirect(r.To, codes)
+	}
+	if err != nil {
+		d.refuse(join(key, "to"), r.To, err.Error())
+	}
+	return built
+}
+
+func (d *decoder) headerEdits(e *HeaderEdits, key string) (built route.HeaderEdits) {
+	if e == nil {
+		return built
+	}
+	built, err := route.NewHeaderEdits(texts(e.Set), texts(e.Add), e.Remove)
 	if wrong, ok := errors.AsType[*route.FieldError](err); ok {
-		at, value := join(join(above, name), wrong.List), wrong.Name
+		at, value := join(key, wrong.List), wrong.Name
 		if wrong.List != "remove" {
 			at, value = join(at, wrong.Name), "" // it may be a credential
 		}
 		d.refuse(at, value, wrong.Err.Error())
 	}
-}
-
-// PathOptions returns the edits of the path for a route whose match is that.
-func (a *Actions) PathOptions(match string) route.PathOptions {
-	o := route.PathOptions{Strip: a.StripPrefix, StripString: match == string(route.PathStringPrefix), Add: a.AddPrefix}
-	if a.Rewrite != nil {
-		o.Rewrite, o.To = a.Rewrite.Regexp, a.Rewrite.To
-	}
-	return o
+	return built
 }

@@ -274,7 +274,11 @@ func (d *decoder) table(n *yaml.Node, v reflect.Value, key *keyPath, r *rules) {
 			continue
 		}
 		entry, mistakes := reflect.New(v.Type().Elem()).Elem(), len(d.errs)
-		if d.value(p.value, entry, at, &rules{}); len(d.errs) > mistakes && at.rights != nil && at.rights.below == nil {
+		rules := &rules{}
+		if v.Type() == splitType {
+			rules = splitRules(p.name)
+		}
+		if d.value(p.value, entry, at, rules); len(d.errs) > mistakes && at.rights != nil && at.rights.below == nil {
 			continue // its name may be what is not allowed
 		}
 		table.SetMapIndex(reflect.ValueOf(p.name), entry)

@@ -74,11 +74,19 @@ var formats = map[string]format{
 		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9._-])?$`).MatchString),
 	"kv_tree": plain("a prefix of keys such as sluice/, of up to 128 letters, digits, '.', '_', '-' or '/'",
 		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,125}[A-Za-z0-9._-])?/?$`).MatchString),
-	"files":            plain("the path of a file, or of files of one directory with * for any letters, such as routes.d/*.yaml", isFiles),
-	"http_url":         plain("http://HOST:PORT/PATH or https://HOST:PORT/PATH", isHTTPURL),
-	"pattern":          plain("a name, or a pattern with * for any letters, ? for one, and [a-z] for one of several", isPattern),
-	"hash_key":         typed(`client_address, path, "header NAME", "cookie NAME" or "query NAME"`, route.ParseHashKey),
-	"split_key":        plain(`cookie, "header NAME", client_address or none`, func(s string) bool { _, err := route.ParseSplitKey(s); return err == nil }),
+	"files":    plain("the path of a file, or of files of one directory with * for any letters, such as routes.d/*.yaml", isFiles),
+	"http_url": plain("http://HOST:PORT/PATH or https://HOST:PORT/PATH", isHTTPURL),
+	"pattern":  plain("a name, or a pattern with * for any letters, ? for one, and [a-z] for one of several", isPattern),
+	"hash_key": typed(`client_address, path, "header NAME", "cookie NAME" or "query NAME"`, route.ParseHashKey),
+	"split_key": typed(`cookie, "header NAME", client_address or none`, func(s string) (p Portion, err error) {
+		p.Key, err = route.ParseSplitKey(s)
+		return p, err
+	}),
+	"share": typed(wantShare, func(s string) (p Portion, err error) {
+		p.Share, err = ParseShare(s)
+		return p, err
+	}),
+	"group":            typed("a text on one line", func(string) (Portion, error) { return Portion{}, nil }),
 	"split":            plain("the name of a group with its share from 0% to 100%, or key, or fallback", isName),
 	"services":         plain("the name of a service with its share from 0% to 100%, or key", isName),
 	"text":             plain("a text on one line", func(string) bool { return true }),

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/route"
 )
 
 // Group selects the instances of a service that meet all of its conditions. At least one
@@ -22,7 +23,13 @@ type Group struct {
 
 // Split divides clients among groups of a service. Its keys are names of groups, whose
 // values are shares, and those below.
-type Split map[string]string
+type Split map[string]Typed[string, Portion]
+
+// Portion is a value of a Split: a share, or what identifies a client.
+type Portion struct {
+	Share float64 // from 0 to 1
+	Key   route.SplitKey
+}
 
 // Judge moves the share of the one group of a service's Split: to 0 if the group fails more
 // often than the rest or is slower, and else through Steps.
@@ -42,8 +49,16 @@ const (
 	splitFallback = "fallback" // the group that gets the requests to an empty one
 )
 
-// defaultSplitKey is the default of splitKey.
-const defaultSplitKey = "cookie"
+// splitRules are the rules for the value of a key of a Split.
+func splitRules(name string) *rules {
+	switch name {
+	case splitKey:
+		return &rules{format: "split_key"}
+	case splitFallback, balancer.RestGroup:
+		return &rules{format: "group"}
+	}
+	return &rules{format: "share"}
+}
 
 // Share is the part of a Split that one group gets.
 type Share struct {
@@ -59,23 +74,17 @@ func (s Split) Shares() []Share {
 	var shares []Share
 	for _, name := range slices.Sorted(maps.Keys(s)) {
 		if name != splitKey && name != splitFallback {
-			_, size, _ := parseScalar(s[name], ratioType) // valid: the loader checks it
-			shares = append(shares, Share{name, size})
+			shares = append(shares, Share{name, s[name].Value.Share})
 		}
 	}
 	return shares
 }
 
-// Key returns what identifies a client, in the form of route.ParseSplitKey.
-func (s Split) Key() string {
-	if key := s[splitKey]; key != "" {
-		return key
-	}
-	return defaultSplitKey
-}
+// Key returns what identifies a client. The default is the zero value: a cookie.
+func (s Split) Key() route.SplitKey { return s[splitKey].Value.Key }
 
 // Fallback returns the name of the group that gets the requests to an empty one, or "".
-func (s Split) Fallback() string { return s[splitFallback] }
+func (s Split) Fallback() string { return s[splitFallback].Text }
 
 // groups checks the groups of a service and the split of its routes.
 func (d *decoder) groups(s *Service, key string) {
@@ -115,33 +124,27 @@ func (d *decoder) judge(s *Service, key string) {
 // WithShare returns the split with another share of its one group.
 func (s Split) WithShare(share float64) Split {
 	changed := maps.Clone(s)
-	changed[s.Shares()[0].Group] = strconv.FormatFloat(share, 'g', -1, 64)
+	changed[s.Shares()[0].Group] = Typed[string, Portion]{strconv.FormatFloat(share, 'g', -1, 64), Portion{Share: share}}
 	return changed
 }
 
 // split checks a split of the requests to s.
 func (d *decoder) split(split Split, s *Service, key string) {
 	sum := 0.
-	share := rules{min: "0", max: "1"}
 	for _, name := range slices.Sorted(maps.Keys(split)) {
-		at, text := join(key, name), split[name]
+		at, text := join(key, name), split[name].Text
 		switch name {
 		case splitKey:
-			if f := formats["split_key"]; !f.ok(text) {
-				d.refuse(at, text, "want "+f.want)
-			}
+			d.needText(at, text, name)
 		case splitFallback:
 			d.groupOf(s, at, text, true)
 		case balancer.RestGroup:
 			d.refuse(at, text, "not a share: this group gets what the others leave")
 		default:
-			size, ok := share.parse(text, ratioType)
-			if !ok {
-				d.refuse(at, text, "want "+share.want(ratioType))
-				continue
+			if d.needText(at, text, name) {
+				sum += split[name].Value.Share
+				d.groupOf(s, at, name, false)
 			}
-			sum += size.Float()
-			d.groupOf(s, at, name, false)
 		}
 	}
 	if sum > 1+1e-9 {
@@ -152,18 +155,27 @@ func (d *decoder) split(split Split, s *Service, key string) {
 	}
 }
 
+// needText checks that a key of a Split has a value.
+func (d *decoder) needText(key, text, name string) bool {
+	if text == "" && !d.failed(key) {
+		d.refuse(key, "", "want "+formats[splitRules(name).format].want)
+	}
+	return text != ""
+}
+
 // Percent returns a share for people, such as 5%.
 func Percent(share float64) string { return fmt.Sprintf("%.4g%%", 100*share) }
 
 // ParseShare reads a share as in the file: 0.05 or 5%.
 func ParseShare(text string) (float64, error) {
-	limits := rules{min: "0", max: "1"}
-	size, ok := limits.parse(text, ratioType)
-	if !ok {
-		return 0, fmt.Errorf("share %q: want %s", text, limits.want(ratioType))
+	_, size, ok := parseScalar(text, ratioType)
+	if !ok || size < 0 || size > 1 {
+		return 0, fmt.Errorf("share %q: want %s", text, wantShare)
 	}
-	return size.Float(), nil
+	return size, nil
 }
+
+const wantShare = "a number from 0 to 1, or a percentage"
 
 // groupOf checks the name of a group of s. rest: RestGroup is allowed, if there are
 // groups.

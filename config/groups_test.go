@@ -4,6 +4,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"sluice/route"
 )
 
 // parseGroups loads a service with these keys and a route with those, in flow style.
@@ -22,10 +24,10 @@ func TestGroupsAndSplits(t *testing.T) {
 	if want := map[string]Group{"canary": {Tags: []string{"v2"}}, "beta": {Tags: []string{"b"}, Meta: map[string]string{"zone": "eu"}}}; !reflect.DeepEqual(s.Groups, want) {
 		t.Errorf("groups %v", s.Groups)
 	}
-	if want := []Share{{"beta", .25}, {"canary", .05}}; !reflect.DeepEqual(s.Split.Shares(), want) || s.Split.Key() != "cookie" || s.Split.Fallback() != "" {
-		t.Errorf("split %v: shares %v, key %q, fallback %q", s.Split, s.Split.Shares(), s.Split.Key(), s.Split.Fallback())
+	if want := []Share{{"beta", .25}, {"canary", .05}}; !reflect.DeepEqual(s.Split.Shares(), want) || s.Split.Key() != (route.SplitKey{}) || s.Split.Fallback() != "" {
+		t.Errorf("split %v: shares %v, key %v, fallback %q", s.Split, s.Split.Shares(), s.Split.Key(), s.Split.Fallback())
 	}
-	if want := []Share{{"canary", 1}}; !reflect.DeepEqual(r.Split.Shares(), want) || r.Split.Key() != "header X-User" || r.Split.Fallback() != "rest" {
+	if want := []Share{{"canary", 1}}; !reflect.DeepEqual(r.Split.Shares(), want) || r.Split.Key() != (route.SplitKey{Source: route.SplitHeader, Header: "x-user"}) || r.Split.Fallback() != "rest" {
 		t.Errorf("the route's split %v: shares %v, key %q, fallback %q", r.Split, r.Split.Shares(), r.Split.Key(), r.Split.Fallback())
 	}
 	if c, err = parseGroups(twoGroups, "group: rest"); err != nil || c.Routes[0].Group != "rest" {

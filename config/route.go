@@ -78,6 +78,8 @@ const (
 	maxConditions      = 256 // of a route
 )
 
+var splitType = reflect.TypeFor[Split]()
+
 var conditionsType = reflect.TypeFor[Conditions]()
 
 // enterConditions counts conditions, and reports whether they are within the limits.
@@ -117,6 +119,15 @@ func (r Route) Target() route.Route {
 		t.Class = route.ClassTag
 	}
 	return t
+}
+
+// Key returns a text that is equal for routes that match the same requests.
+func (r Route) Key() string {
+	checked, err := route.Check(r.Target())
+	if err != nil { // only before it is checked
+		return err.Error()
+	}
+	return checked.Key
 }
 
 func (c *Conditions) target() (t route.Conditions) {

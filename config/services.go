@@ -60,25 +60,18 @@ func (d *decoder) services(r *Route, key string) {
 		d.refuse(join(key, "mirror.group"), m.Group, "only with mirror.service: the route has several services")
 	}
 	key = join(key, "services")
-	sum, share := 0., rules{min: "0", max: "1"}
+	sum := 0.
 	for _, name := range slices.Sorted(maps.Keys(r.Services)) {
-		at, text := join(key, name), r.Services[name]
+		at, text := join(key, name), r.Services[name].Text
 		switch name {
 		case splitKey:
-			if f := formats["split_key"]; !f.ok(text) {
-				d.refuse(at, text, "want "+f.want)
-			}
-			continue
+			d.needText(at, text, name)
 		case splitFallback:
 			d.refuse(at, text, "not here: a service without usable peers gives its share to the others")
-			continue
+		default:
+			d.needText(at, text, name)
+			sum += r.Services[name].Value.Share
 		}
-		size, ok := share.parse(text, ratioType)
-		if !ok {
-			d.refuse(at, text, "want "+share.want(ratioType))
-			continue
-		}
-		sum += size.Float()
 	}
 	if math.Abs(sum-1) > 1e-9 && !d.failed(key) {
 		d.refuse(key, "", fmt.Sprintf("the shares add up to %s, want 100%%", Percent(sum)))

@@ -4,6 +4,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"sluice/route"
 )
 
 // parseServices loads two services and a route with these keys, in flow style.
@@ -17,8 +19,8 @@ func TestServicesOfARoute(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := c.Routes[0]
-	if r.Services.Key() != "header X-User" || !reflect.DeepEqual(r.ServiceNames(), []string{"", "b", "a", "b"}) {
-		t.Errorf("key %q, services %q", r.Services.Key(), r.ServiceNames())
+	if r.Services.Key() != (route.SplitKey{Source: route.SplitHeader, Header: "x-user"}) || !reflect.DeepEqual(r.ServiceNames(), []string{"", "b", "a", "b"}) {
+		t.Errorf("key %v, services %q", r.Services.Key(), r.ServiceNames())
 	}
 	for i, want := range []Share{{"a", .2}, {"b", .8}} {
 		part := r.Divided()[i]
@@ -26,7 +28,7 @@ func TestServicesOfARoute(t *testing.T) {
 			t.Errorf("part %d is %+v, want %v", i, part, want)
 		}
 	}
-	if c, err = parseServices("services: { a: 100%, b: 0% }"); err != nil || c.Routes[0].Services.Key() != "cookie" {
+	if c, err = parseServices("services: { a: 100%, b: 0% }"); err != nil || c.Routes[0].Services.Key() != (route.SplitKey{}) {
 		t.Errorf("%v, %v", c, err)
 	}
 	encoded, err := c.MarshalJSON()

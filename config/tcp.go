@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 
-	"sluice/route"
 	"sluice/tags"
 )
 
@@ -125,11 +124,7 @@ func (r Route) StreamKey(listener string) string {
 		return key
 	}
 	r.Listeners = nil
-	checked, err := route.Check(r.Target())
-	if err != nil {
-		return key + " " + err.Error()
-	}
-	return key + " " + checked.Key
+	return key + " " + r.Key()
 }
 
 // NoStreams returns why no route of connections can lead to s; empty: one can.

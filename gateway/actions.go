@@ -2,15 +2,12 @@ package gateway
 
 import (
 	"net/netip"
-	"reflect"
-	"slices"
 	"time"
 
 	"sluice/config"
 	"sluice/discovery/locality"
 	"sluice/route"
 	"sluice/route/auth"
-	"sluice/route/compression"
 	"sluice/route/ratelimit"
 )
 
@@ -24,15 +21,10 @@ type limiterID struct {
 }
 
 // of returns the limiter of a route, which it takes from before or creates.
-func (l limiters) of(r *config.Route, before limiters) (*ratelimit.Limiter, error) {
-	checked, err := route.Check(r.Target())
-	if err != nil {
-		return nil, err
-	}
-	id := limiterID{checked.Key, *r.RateLimit}
-	return keep(l, before, id, func() *ratelimit.Limiter {
+func (l limiters) of(r *config.Route, before limiters) *ratelimit.Limiter {
+	return keep(l, before, limiterID{r.Key(), *r.RateLimit}, func() *ratelimit.Limiter {
 		return ratelimit.New(r.RateLimit.Rate, r.RateLimit.Per, r.RateLimit.Burst)
-	}), nil
+	})
 }
 
 // keep returns what next has for id. If it has nothing, it gets what before has, or what
@@ -114,68 +106,26 @@ func (g *Gateway) readUsers(faults map[string]string) {
 // actionsOf returns the actions of a route; nil: it has none. It adds what outlives the
 // configuration to p.
 func (g *Gateway) actionsOf(r *config.Route, p *plan) (*route.Actions, error) {
-	if reflect.ValueOf(&r.Actions).Elem().IsZero() {
+	built := r.Built()
+	if built == nil {
 		return nil, nil
 	}
-	var a route.Actions
-	var err error
-	if a.Path, err = route.NewPathEdits(r.PathOptions(r.Match)); err != nil {
-		return nil, err
-	}
-	if r.Redirect != nil {
-		if a.Redirect, err = r.Redirect.Target(); err != nil {
-			return nil, err
-		}
-	}
-	if a.HostOfPeer = r.HostHeader == config.HostOfPeer; !a.HostOfPeer {
-		a.Host = r.HostHeader
-	}
-	for _, part := range []struct {
-		from *config.HeaderEdits
-		to   *route.HeaderEdits
-	}{{r.RequestHeaders, &a.RequestHeaders}, {r.ResponseHeaders, &a.ResponseHeaders}} {
-		if part.from == nil {
-			continue
-		}
-		if *part.to, err = route.NewHeaderEdits(part.from.Lists()); err != nil {
-			return nil, err
-		}
-	}
-	if len(r.Allow)+len(r.Deny) > 0 {
-		a.Access = route.NewAccess(config.Values(r.Allow), config.Values(r.Deny))
-	}
-	a.ClientCertificate = r.ClientCertificate != ""
+	a := *built
 	if r.BasicAuth != nil {
 		users, err := p.users.of(r.BasicAuth.UsersFile, *g.users.Load())
 		if err != nil {
 			return nil, err
 		}
-		a.BasicAuth = &route.BasicAuth{Users: users, Realm: r.BasicAuth.Realm}
+		a.BasicAuth = &route.BasicAuth{Users: users, Realm: built.BasicAuth.Realm}
 	}
 	if r.ForwardAuth != nil {
-		a.ForwardAuth = &route.ForwardAuth{Forward: p.forwards.of(r.ForwardAuth, g.forwards, g.machine, p.config.Discovery.AllowLocal)}
-		if a.ForwardAuth.Copied, err = route.NewHeaderEdits(nil, nil, r.ForwardAuth.ResponseHeaders); err != nil {
-			return nil, err
-		}
+		client := p.forwards.of(r.ForwardAuth, g.forwards, g.machine, p.config.Discovery.AllowLocal)
+		a.ForwardAuth = &route.ForwardAuth{Forward: client, Copied: built.ForwardAuth.Copied}
 	}
 	if r.RateLimit != nil {
-		limiter, err := p.limiters.of(r, g.limiters)
-		if err != nil {
-			return nil, err
-		}
-		a.RateLimit = &route.RateLimit{Limiter: limiter, PerRoute: r.RateLimit.PerRoute(), Key: r.RateLimit.Key.Value}
-	}
-	if r.Compress != nil {
-		a.Compress = &compression.Settings{
-			Encodings: config.Values(r.Compress.Encodings), Types: slices.Concat(config.Values(r.Compress.Types)...),
-			MinBytes: int64(r.Compress.MinLength), Level: r.Compress.Level.Value,
-		}
-	}
-	if r.BodyLimit != nil {
-		a.BodyLimit = int64(*r.BodyLimit)
-	}
-	if reflect.DeepEqual(a, route.Actions{}) {
-		return nil, nil
+		limit := *built.RateLimit
+		limit.Limiter = p.limiters.of(r, g.limiters)
+		a.RateLimit = &limit
 	}
 	return &a, nil
 }

@@ -35,8 +35,7 @@ func splitOf(r *config.Route, s config.Service, target *route.Service) *route.Sp
 	if len(from) == 0 {
 		return nil
 	}
-	split := &route.Split{Rest: target.Pool.Group(balancer.RestGroup), Seed: target.Name, Judged: judged}
-	split.Key, _ = route.ParseSplitKey(from.Key()) // valid: the loader checks it
+	split := &route.Split{Rest: target.Pool.Group(balancer.RestGroup), Key: from.Key(), Seed: target.Name, Judged: judged}
 	for _, share := range from.Shares() {
 		split.Shares = append(split.Shares, route.Share{Group: target.Pool.Group(share.Group), Size: share.Size})
 	}

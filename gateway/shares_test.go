@@ -266,7 +266,9 @@ func TestProposalsAndVerdictsYield(t *testing.T) {
 func unconnectedShares(own func(func()) bool) *shares {
 	return newShares(sharesOptions{
 		prefix: "edge/canary", own: own, events: events.New(), log: zerolog.Nop(), replica: func() string { return "a" },
-		split:   func(string) config.Split { return config.Split{"canary": "50%"} },
+		split: func(string) config.Split {
+			return config.Split{"canary": {Text: "50%", Value: config.Portion{Share: 0.5}}}
+		},
 		settled: func() bool { return true }, judging: func() bool { return false },
 	})
 }

@@ -61,8 +61,7 @@ func judgeSettings(j *config.Judge) judge.Settings {
 
 // isKeyless reports whether a split divides requests at random.
 func isKeyless(s config.Split) bool {
-	key, _ := route.ParseSplitKey(s.Key()) // valid: the loader checks it
-	return key.Source == route.SplitNone
+	return s.Key().Source == route.SplitNone
 }
 
 // fits reports whether the trial is that of a service with this configuration.

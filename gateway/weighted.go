@@ -16,7 +16,7 @@ func (g *Gateway) weightedOf(r *config.Route, actions *route.Actions, targets ma
 	}
 	w := &route.Weighted{ByPeers: len(r.Parts) > 0, Key: route.SplitKey{Source: route.SplitNone}}
 	if !w.ByPeers {
-		w.Key, _ = route.ParseSplitKey(r.Services.Key()) // valid: the loader checks it
+		w.Key = r.Services.Key()
 	}
 	var names []string
 	for i := range parts {

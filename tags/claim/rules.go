@@ -67,9 +67,7 @@ func NewRules(c *config.Config) Rules {
 	}
 	rules.Taken = make(map[string]string, len(c.Routes))
 	for _, r := range c.Routes {
-		if checked, err := route.Check(r.Target()); err == nil { // always: the loader checks it
-			rules.Taken[checked.Key] = r.Origin
-		}
+		rules.Taken[r.Key()] = r.Origin
 		if r.Host != "" {
 			rules.Reserved[normalHost(r.Host)] = true
 		}
