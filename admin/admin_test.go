@@ -9,21 +9,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"sluice/admin/fleet"
 	"sluice/admin/series"
 	"sluice/balancer"
+	"sluice/certificates"
 	"sluice/config"
 	"sluice/config/live"
 	"sluice/consul/registration"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
-	"sluice/discovery/saved"
 	"sluice/healthcheck"
 	"sluice/observe/events"
-	"sluice/observe/metrics"
-	"sluice/observe/tracing"
-	"sluice/proxy"
-	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/tags/claim"
 	"sluice/test/balancertest"
@@ -181,17 +179,11 @@ func complete(o Options) Options {
 	if o.Watches == nil {
 		o.Watches = func() []discovery.WatchStatus { return nil }
 	}
-	if o.Snapshot == nil {
-		o.Snapshot = func() saved.Status { return saved.Status{} }
-	}
 	if o.Table == nil {
 		o.Table = func() *route.Table { return new(route.Table) }
 	}
 	if o.Consul == nil {
 		o.Consul = func(context.Context, string) (ConsulAnswer, error) { return ConsulAnswer{}, ErrNotInConsul }
-	}
-	if o.ConsulStats == nil {
-		o.ConsulStats = func() consulsource.Stats { return consulsource.Stats{} }
 	}
 	if o.Tags == nil {
 		o.Tags = func() claim.Result { return claim.Result{} }
@@ -214,44 +206,14 @@ func complete(o Options) Options {
 	if o.Ready == nil {
 		o.Ready = func() (bool, []string) { return true, nil }
 	}
-	if o.Connections == nil {
-		o.Connections = func() int { return 0 }
-	}
-	if o.EndedConnections == nil {
-		o.EndedConnections = func() proxy.EndedConnections { return proxy.EndedConnections{} }
-	}
-	if o.ConnectionLimit == nil {
-		o.ConnectionLimit = func() int { return 0 }
-	}
-	if o.Refused == nil {
-		o.Refused = func() uint64 { return 0 }
-	}
-	if o.TagProblems == nil {
-		o.TagProblems = func() []claim.Problem { return nil }
-	}
-	if o.HTTP2 == nil {
-		o.HTTP2 = func() proxy.HTTP2Stats { return proxy.HTTP2Stats{} }
-	}
-	if o.Handshakes == nil {
-		o.Handshakes = func() socket.HandshakeStats { return socket.HandshakeStats{} }
-	}
-	if o.Unrouted == nil {
-		o.Unrouted = metrics.NewRequests()
-	}
 	if o.Health == nil {
 		o.Health = func() map[string]healthcheck.Stats { return nil }
 	}
-	if o.Checks == nil {
-		o.Checks = func() (running, overdue int) { return 0, 0 }
-	}
 	if o.Certificates == nil {
-		o.Certificates = func() []CertificateStatus { return nil }
+		o.Certificates = func() []certificates.Usage { return nil }
 	}
-	if o.Spans == nil {
-		o.Spans = func() tracing.Counts { return tracing.Counts{} }
-	}
-	if o.AccessLogDropped == nil {
-		o.AccessLogDropped = func() uint64 { return 0 }
+	if o.Metrics == nil {
+		o.Metrics = prometheus.NewRegistry()
 	}
 	if o.Tokens == nil {
 		o.Tokens = func() Tokens { return Tokens{} }

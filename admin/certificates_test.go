@@ -13,11 +13,11 @@ import (
 // ready.
 func TestCertificates(t *testing.T) {
 	now := time.Now()
-	status := func(file string, begin, expires time.Time, fault error) CertificateStatus {
-		return CertificateStatus{`listener "web"`, certificates.Status{File: file, Names: []string{"a.example"}, Begin: begin, Expires: expires, Fault: fault}}
+	status := func(file string, begin, expires time.Time, fault error) certificates.Usage {
+		return certificates.Usage{UsedBy: `listener "web"`, Status: certificates.Status{File: file, Names: []string{"a.example"}, Begin: begin, Expires: expires, Fault: fault}}
 	}
-	h := handlerOf(Options{Certificates: func() []CertificateStatus {
-		return []CertificateStatus{
+	h := handlerOf(Options{Certificates: func() []certificates.Usage {
+		return []certificates.Usage{
 			status("/expired.pem", now.Add(-2*time.Hour), now.Add(-time.Hour), nil),
 			status("/early.pem", now.Add(time.Hour), now.Add(2*time.Hour), errors.New("no such file")),
 		}

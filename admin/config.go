@@ -87,28 +87,15 @@ func describeSource(s config.Source) SourceInUse {
 	return d
 }
 
-// States of a source.
-const (
-	sourceInUse   = "in_use"
-	sourcePinned  = "pinned"
-	sourceRefused = "refused"
-	sourceStale   = "stale"
-	sourceWaiting = "waiting"
-)
-
 func describeStatus(s live.Status) Source {
-	d := Source{SourceInUse: describeSource(s.Source), Offered: s.Offered, Since: moment(s.Since), State: sourceInUse, Errors: []string{}}
-	if s.Source.Pin != nil {
-		d.State = sourcePinned
-	}
+	d := Source{SourceInUse: describeSource(s.Source), Offered: s.Offered, Since: moment(s.Since), State: string(s.State()), Errors: []string{}}
 	if s.Refused != nil {
-		d.State, d.Since, d.Errors = sourceRefused, moment(s.Refused.Time), linesOf(s.Refused.Err)
+		d.Errors = linesOf(s.Refused.Err)
+		if s.Stale == nil {
+			d.Since = moment(s.Refused.Time)
+		}
 	}
 	if s.Stale != nil {
-		d.State, d.Since = sourceStale, moment(s.Since)
-		if s.Unused {
-			d.State = sourceWaiting
-		}
 		d.Errors = append(d.Errors, linesOf(s.Stale)...)
 	}
 	return d

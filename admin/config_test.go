@@ -156,15 +156,15 @@ func TestSinceOfSources(t *testing.T) {
 	refusal := &config.Refusal{Time: refused, Source: "sluice.yaml", Err: errors.New("bad")}
 	for _, c := range []struct {
 		status live.Status
-		state  string
+		state  live.SourceState
 		since  time.Time
 	}{
-		{live.Status{Refused: refusal}, sourceRefused, refused},
-		{live.Status{Since: read, Refused: refusal}, sourceRefused, refused},
-		{live.Status{Since: read}, sourceInUse, read},
-		{live.Status{Since: read, Refused: refusal, Stale: errors.New("no answer")}, sourceStale, read},
+		{live.Status{Refused: refusal}, live.SourceRefused, refused},
+		{live.Status{Since: read, Refused: refusal}, live.SourceRefused, refused},
+		{live.Status{Since: read}, live.SourceInUse, read},
+		{live.Status{Since: read, Refused: refusal, Stale: errors.New("no answer")}, live.SourceStale, read},
 	} {
-		if got := describeStatus(c.status); got.State != c.state || !got.Since.Equal(c.since) {
+		if got := describeStatus(c.status); got.State != string(c.state) || !got.Since.Equal(c.since) {
 			t.Errorf("%+v: %s since %s, want %s since %s", c.status, got.State, got.Since, c.state, c.since)
 		}
 	}

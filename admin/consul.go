@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/balancer/reading"
 	"sluice/discovery"
 	"sluice/observe/panics"
 )
@@ -94,7 +95,7 @@ func (h *handler) consulAll(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), consulTimeout)
 	defer cancel()
 	var names []string
-	for _, p := range h.sortedPools() {
+	for _, p := range reading.Sorted(h.Pools()) {
 		names = append(names, p.Name())
 	}
 	names = slices.Compact(names)

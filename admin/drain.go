@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/balancer/reading"
 	"sluice/discovery"
 	"sluice/operator"
 )
@@ -176,7 +177,7 @@ func (h *handler) find(w http.ResponseWriter, r *http.Request, ended operator.Ki
 	}
 	// In the registry the service may have another name, which the instances and the orders have.
 	known, names := false, map[string]bool{service: true}
-	for _, pool := range h.sortedPools() {
+	for _, pool := range reading.Sorted(h.Pools()) {
 		if pool.Name() != service {
 			continue
 		}
@@ -237,7 +238,7 @@ func (h *handler) acceptance(ctx context.Context, key string) (a Acceptance) {
 // peersThat returns the peers in the sets of all services that f selects.
 func (h *handler) peersThat(f func(balancer.PeerView) bool) []Peer {
 	peers, set := []Peer{}, h.Orders.Set()
-	for _, pool := range h.sortedPools() {
+	for _, pool := range reading.Sorted(h.Pools()) {
 		view := pool.View()
 		for _, v := range view.Peers[:len(view.Snapshot.All)] {
 			if f(v) {

@@ -78,7 +78,7 @@ func (h *handler) endpoints() map[string]http.HandlerFunc {
 		order("/api/shares/{service}/"+string(verb), h.changeShare(verb))
 	}
 	order("/api/config/rollback", h.rollback)
-	guarded("/metrics", h.newMetrics().ServeHTTP)
+	guarded("/metrics", h.serveMetrics())
 	profile := func(path string, f http.HandlerFunc) { all[path] = readOnly(h.authorized(scopeOperate, f)) }
 	profile("/debug/pprof/", pprof.Index) // they cost time and show memory
 	profile("/debug/pprof/profile", pprof.Profile)

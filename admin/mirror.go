@@ -1,8 +1,6 @@
 package admin
 
 import (
-	"slices"
-
 	"sluice/observe/metrics"
 	"sluice/route"
 )
@@ -43,35 +41,4 @@ func describeMirror(m *route.Mirror) *Mirror {
 		}
 	}
 	return described
-}
-
-// mirrors sends the metrics of the copies of all routes.
-func (c *collector) mirrors(e emitter) {
-	var seen []*route.Copies
-	var all []*route.Mirror
-	for _, r := range c.h.Table().Routes() {
-		all = append(all, r.Mirror)
-	}
-	for _, r := range c.h.Table().Weighted() {
-		for _, t := range r.Weighted.Targets {
-			all = append(all, t.Route.Mirror)
-		}
-	}
-	for _, m := range all {
-		if m == nil || slices.Contains(seen, m.Copies) {
-			continue
-		}
-		copies := m.Copies
-		seen = append(seen, copies)
-		answers := copies.Answers().Snapshot()
-		for class := range metrics.Class(metrics.NumClasses) {
-			e.counter(mirrorRequests, float64(answers.Class(class)), copies.From, copies.To, copies.Group, class.String())
-		}
-		c.histogram(e, mirrorDuration, &answers, copies.From, copies.To, copies.Group)
-		e.counter(mirrorFailures, float64(copies.Failed()), copies.From, copies.To, copies.Group)
-		for why, n := range copies.Dropped() {
-			e.counter(mirrorDropped, float64(n), copies.From, copies.To, copies.Group, route.Dropped(why).String())
-		}
-		e.gauge(mirrorInFlight, float64(copies.InFlight()), copies.From, copies.To, copies.Group)
-	}
 }

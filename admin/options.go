@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"sluice/admin/fleet"
@@ -16,23 +17,17 @@ import (
 	"sluice/consul/registration"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
-	"sluice/discovery/saved"
 	"sluice/healthcheck"
 	"sluice/observe/events"
-	"sluice/observe/metrics"
-	"sluice/observe/tracing"
 	"sluice/operator"
-	"sluice/proxy"
-	"sluice/proxy/socket"
 	"sluice/route"
-	"sluice/route/compression"
 	"sluice/tags/claim"
 )
 
 // Options are the views that the handler reads. All must be set. Functions are called
 // concurrently and must not block unless they take a context.
 type Options struct {
-	// Version is that of the program, for sluice_build_info.
+	// Version is that of the program.
 	Version string
 
 	// Pools returns the pools in use and the closed ones that still drain, in any
@@ -41,9 +36,6 @@ type Options struct {
 
 	// Watches returns the state of every watch; see discovery.Manager.Statuses.
 	Watches func() []discovery.WatchStatus
-
-	// Snapshot returns the state of writing the snapshot.
-	Snapshot func() saved.Status
 
 	// Table returns the route table in use.
 	Table func() *route.Table
@@ -66,17 +58,12 @@ type Options struct {
 	// another source.
 	Consul func(ctx context.Context, service string) (ConsulAnswer, error)
 
-	// ConsulStats returns the counters of Consul's client.
-	ConsulStats func() consulsource.Stats
-
 	// Effective returns the configuration in use, with what was found in registries.
 	Effective func() *config.Config
 
 	// Tags returns the routes that tags of instances ask for, and the tags that are not
 	// used as they are.
 	Tags func() claim.Result
-	// TagProblems returns the problems of Tags, without the instances of now. It takes less time.
-	TagProblems func() []claim.Problem
 	// Catalog returns the state of the catalog watch; false: not configured.
 	Catalog func() (consulsource.CatalogStatus, bool)
 
@@ -91,28 +78,6 @@ type Options struct {
 
 	// Ready reports whether sluice can serve, and what is missing; see Readiness.
 	Ready func() (ready bool, missing []string)
-
-	// Connections returns the number of open client connections.
-	Connections func() int
-	// ConnectionLimit returns the limit of Connections.
-	ConnectionLimit func() int
-	// Refused returns the number of client connections that a limit refused.
-	Refused func() uint64
-
-	// Handshakes returns the TLS handshakes of clients.
-	Handshakes func() socket.HandshakeStats
-
-	// EndedConnections returns the connections of clients that reached their limits.
-	EndedConnections func() proxy.EndedConnections
-	// HTTP2 returns what ended HTTP/2 streams and connections of clients early.
-	HTTP2 func() proxy.HTTP2Stats
-
-	// Compression returns the counts of compressed responses.
-	Compression func() compression.Stats
-
-	// Unrouted counts requests without a service: no route matched, or they were
-	// malformed.
-	Unrouted *metrics.Requests
 
 	// Splits returns the state of every split of a service with the share of one group.
 	Splits func() []SplitState
@@ -130,19 +95,10 @@ type Options struct {
 	SetLogLevel func(level, by string) error
 
 	// Certificates returns the state of all certificates.
-	Certificates func() []CertificateStatus
+	Certificates func() []certificates.Usage
 
 	// Health returns the health check counters by service.
 	Health func() map[string]healthcheck.Stats
-
-	// Checks returns the numbers of running and overdue active checks.
-	Checks func() (running, overdue int)
-
-	// AccessLogDropped returns the number of dropped access log lines.
-	AccessLogDropped func() uint64
-
-	// Spans returns how many spans were exported or lost.
-	Spans func() tracing.Counts
 
 	// Events is the feed of what happened.
 	Events *events.Feed
@@ -150,18 +106,15 @@ type Options struct {
 	// Series are the samples of what services did.
 	Series *series.Recorder
 
+	// Metrics has the collectors of all parts.
+	Metrics prometheus.Gatherer
+
 	// Tokens returns the tokens, one of which is required as "Authorization: Bearer …",
 	// except for /, /healthz and /readyz. They may change.
 	Tokens func() Tokens
 
 	// Log gets errors that no client sees, and orders.
 	Log zerolog.Logger
-}
-
-// CertificateStatus is the state of a certificate, and its use.
-type CertificateStatus struct {
-	UsedBy string // for people: `listener "web"`
-	certificates.Status
 }
 
 // ConsulAnswer is Consul's current answer for a service.

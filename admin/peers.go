@@ -1,13 +1,13 @@
 package admin
 
 import (
-	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
 	"time"
 
 	"sluice/balancer"
+	"sluice/balancer/reading"
 	"sluice/operator"
 )
 
@@ -82,7 +82,7 @@ func groupName(g *balancer.Group) string {
 func (h *handler) peers(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	services, states, nodes := query["service"], query["state"], query["node"]
-	pools := h.sortedPools()
+	pools := reading.Sorted(h.Pools())
 	for _, name := range services {
 		if !slices.ContainsFunc(pools, func(p *balancer.Pool) bool { return p.Name() == name }) {
 			writeError(w, http.StatusNotFound, fmt.Sprintf("no service %q", name))
@@ -102,12 +102,6 @@ func (h *handler) peers(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	writeJSON(w, http.StatusOK, peers)
-}
-
-func (h *handler) sortedPools() []*balancer.Pool {
-	pools := slices.Clone(h.Pools())
-	slices.SortStableFunc(pools, func(a, b *balancer.Pool) int { return cmp.Compare(a.Name(), b.Name()) })
-	return pools
 }
 
 // list replaces nil by an empty slice, for [] in JSON instead of null.

@@ -55,13 +55,3 @@ func (h *handler) replicas(w http.ResponseWriter, r *http.Request) {
 	}
 	writeJSON(w, http.StatusOK, Replicas{describeRegistration(status), h.Replicas(r.Context())})
 }
-
-func (c *collector) registration(e emitter) {
-	s := c.h.Registration()
-	if s.State == registration.StateOff {
-		return
-	}
-	e.gauge(registeredDesc, number(s.State == registration.StateRegistered), s.Service)
-	e.counter(registrationsTotal, float64(s.Registrations), s.Service)
-	e.counter(registrationErrors, float64(s.Errors), s.Service)
-}

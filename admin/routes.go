@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 
+	"sluice/balancer/reading"
 	"sluice/config"
 	"sluice/route"
 	"sluice/tags"
@@ -58,7 +59,7 @@ type Share struct {
 	Group
 }
 
-func describeSplit(s *route.Split, service *reading) *Split {
+func describeSplit(s *route.Split, service *reading.Service) *Split {
 	if s == nil {
 		return nil
 	}
@@ -75,11 +76,11 @@ func describeSplit(s *route.Split, service *reading) *Split {
 }
 
 // groupOf returns a group of a service, which may be nil: it was removed just now.
-func groupOf(service *reading, name string) Group {
+func groupOf(service *reading.Service, name string) Group {
 	if service != nil {
-		for i := range service.groups {
-			if service.groups[i].name == name {
-				return describeGroup(&service.groups[i])
+		for i := range service.Groups {
+			if service.Groups[i].Name == name {
+				return describeGroup(&service.Groups[i])
 			}
 		}
 	}
@@ -87,7 +88,7 @@ func groupOf(service *reading, name string) Group {
 }
 
 // describeRoute describes a route. readings may lack its services, as for groupOf.
-func describeRoute(r *route.Route, readings map[string]*reading) Route {
+func describeRoute(r *route.Route, readings map[string]*reading.Service) Route {
 	return Route{
 		Host: r.Host, HostRegexp: r.HostRegexp, Path: r.Path, Match: string(r.PathMatch), Conditions: r.Requirements(),
 		Listeners: r.Listeners, Priority: r.Priority, Class: r.Class.String(), Origin: r.Origin, Service: r.ServiceName(),
@@ -97,10 +98,10 @@ func describeRoute(r *route.Route, readings map[string]*reading) Route {
 }
 
 // readingsByName returns the state of all services by their names.
-func (h *handler) readingsByName() map[string]*reading {
-	readings := make(map[string]*reading)
-	for _, reading := range h.readings() {
-		readings[reading.service] = reading
+func (h *handler) readingsByName() map[string]*reading.Service {
+	readings := make(map[string]*reading.Service)
+	for _, service := range reading.Of(h.Pools()) {
+		readings[service.Name] = service
 	}
 	return readings
 }

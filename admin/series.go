@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/admin/series"
+	"sluice/balancer/reading"
 )
 
 // SeriesAnswer is the body of /api/series: what services did in the last 15 minutes.
@@ -41,7 +42,7 @@ func (h *handler) series(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	names := []string{}
-	for _, pool := range h.sortedPools() {
+	for _, pool := range reading.Sorted(h.Pools()) {
 		names = append(names, pool.Name())
 	}
 	names = slices.Compact(names)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/balancer/reading"
 	"sluice/discovery"
 	"sluice/observe/metrics"
 	"sluice/operator"
@@ -54,12 +55,12 @@ type Group struct {
 	Fallbacks uint64  `json:"fallbacks"` // attempts that found no peer here and went to the fallback
 }
 
-func describeGroup(g *groupReading) Group {
+func describeGroup(g *reading.Group) Group {
 	return Group{
-		Group: g.name, Peers: g.peers, Eligible: g.eligible,
-		Attempts: g.attempts.Total(), Errors: g.attempts.Class(metrics.Class5xx),
-		P50MS: millis(g.attempts.Quantile(0.5)), P99MS: millis(g.attempts.Quantile(0.99)),
-		Fallbacks: g.fallbacks,
+		Group: g.Name, Peers: g.Peers, Eligible: g.Eligible,
+		Attempts: g.Attempts.Total(), Errors: g.Attempts.Class(metrics.Class5xx),
+		P50MS: millis(g.Attempts.Quantile(0.5)), P99MS: millis(g.Attempts.Quantile(0.99)),
+		Fallbacks: g.Fallbacks,
 	}
 }
 
@@ -135,11 +136,11 @@ func (h *handler) services(w http.ResponseWriter, r *http.Request) {
 	}
 	services, all := []Service{}, h.Orders.Set().All()
 	health := h.Health()
-	for _, reading := range h.readings() {
-		s := describeService(reading)
+	for _, counters := range reading.Of(h.Pools()) {
+		s := describeService(counters)
 		s.Watch = watches[s.Service]
 		for _, o := range all {
-			if o.Kind == operator.Drain && reading.named(o.Service) && !reading.has(o.Peer()) {
+			if o.Kind == operator.Drain && counters.Named(o.Service) && !counters.Has(o.Peer()) {
 				s.StandingDrains = append(s.StandingDrains, o)
 			}
 		}
@@ -152,39 +153,39 @@ func (h *handler) services(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, services)
 }
 
-func describeService(r *reading) Service {
+func describeService(r *reading.Service) Service {
 	s := Service{
-		Service:  r.service,
-		Policy:   string(r.policy),
+		Service:  r.Name,
+		Policy:   string(r.Policy),
 		Peers:    map[string]int{},
-		Eligible: r.eligible,
-		Panic:    r.panic,
-		Inflight: r.inflight(),
-		Requests: r.requests.Total(),
-		Errors:   r.requests.Class(metrics.Class5xx),
-		P50MS:    millis(r.requests.Quantile(0.5)),
-		P99MS:    millis(r.requests.Quantile(0.99)),
+		Eligible: r.Eligible,
+		Panic:    r.Panic,
+		Inflight: r.Inflight(),
+		Requests: r.Requests.Total(),
+		Errors:   r.Requests.Class(metrics.Class5xx),
+		P50MS:    millis(r.Requests.Quantile(0.5)),
+		P99MS:    millis(r.Requests.Quantile(0.99)),
 
-		Retries:     r.requests.Retries,
-		RetriesLeft: r.retries,
+		Retries:     r.Requests.Retries,
+		RetriesLeft: r.Retries,
 		Refusals:    map[string]uint64{},
 
 		Tiers:          []Tier{},
 		StandingDrains: []operator.Order{},
 	}
-	for limit, n := range r.refusals {
+	for limit, n := range r.Refusals {
 		if n > 0 {
-			s.Refusals[label(balancer.Limit(limit))] = n
+			s.Refusals[metrics.Label(balancer.Limit(limit))] = n
 		}
 	}
-	for _, t := range r.tiers {
+	for _, t := range r.Tiers {
 		s.Tiers = append(s.Tiers, Tier(t))
 	}
-	for i := range r.groups {
-		s.Groups = append(s.Groups, describeGroup(&r.groups[i]))
+	for i := range r.Groups {
+		s.Groups = append(s.Groups, describeGroup(&r.Groups[i]))
 	}
-	count := r.states()
-	for _, state := range peerStates {
+	count := r.States()
+	for _, state := range reading.States {
 		s.Peers[state.String()] = count[state]
 	}
 	return s

@@ -3,6 +3,7 @@ package admin
 import (
 	"encoding/json"
 
+	"sluice/balancer/reading"
 	"sluice/config"
 	"sluice/route"
 )
@@ -31,7 +32,7 @@ type Target struct {
 }
 
 // describeWeighted describes w, which may be nil.
-func describeWeighted(w *route.Weighted, readings map[string]*reading) *Weighted {
+func describeWeighted(w *route.Weighted, readings map[string]*reading.Service) *Weighted {
 	if w == nil {
 		return nil
 	}
@@ -41,9 +42,7 @@ func describeWeighted(w *route.Weighted, readings map[string]*reading) *Weighted
 		t := &w.Targets[i]
 		r := t.Route
 		one := Target{Service: r.Service.Name, Share: t.Share, Present: shares[i], UsablePeers: t.UsablePeers(), Mirror: describeMirror(r.Mirror), Origin: r.Origin}
-		if r.Split != nil && len(r.Split.Shares) == 0 {
-			one.Group = r.Split.Rest.Name()
-		} else {
+		if one.Group = t.Group(); one.Group == "" {
 			one.Split = describeSplit(r.Split, readings[r.Service.Name])
 		}
 		d.Targets = append(d.Targets, one)

@@ -11,12 +11,27 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
 	"sluice/admin"
+	"sluice/balancer/reading"
 	"sluice/certificates"
 	"sluice/config"
+	"sluice/config/live"
 	"sluice/consul/registration"
+	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
+	"sluice/discovery/saved"
+	"sluice/healthcheck"
+	"sluice/observe/metrics"
 	"sluice/observe/panics"
+	"sluice/observe/tracing"
+	"sluice/operator"
+	"sluice/proxy"
+	"sluice/proxy/accesslog"
+	"sluice/route"
+	"sluice/route/compression"
 	"sluice/tags/claim"
 )
 
@@ -29,48 +44,35 @@ func (g *Gateway) newAdmin(secure *config.AdminTLS) (_ *http.Server, err error) 
 		}
 	}
 	handler := admin.New(admin.Options{
-		Version:          g.options.Version,
-		Pools:            g.services.pools,
-		Watches:          g.discovery.Statuses,
-		Snapshot:         g.snapshotStatus,
-		Table:            g.table.Load,
-		History:          g.history,
-		Sources:          g.documents.Statuses,
-		Rebuild:          g.documents.Rebuild,
-		RollBack:         g.documents.RollBack,
-		Consul:           g.askConsul,
-		ConsulStats:      g.sources.Stats,
-		Catalog:          g.finder.status,
-		Tags:             func() claim.Result { return g.tags.present(g.history.Current().Config, g.effective.Load()) },
-		TagProblems:      func() []claim.Problem { return g.tags.last().Problems },
-		Effective:        g.effective.Load,
-		Registration:     func() registration.Status { return g.registrar.Status() },
-		Replica:          g.replicaView,
-		Replicas:         g.surveyFleet,
-		Ready:            g.readiness,
-		Connections:      g.proxy.Connections,
-		EndedConnections: g.proxy.EndedConnections,
-		ConnectionLimit:  g.proxy.ConnectionLimit,
-		Refused:          g.proxy.RefusedConnections,
-		Handshakes:       g.proxy.Handshakes,
-		HTTP2:            g.proxy.HTTP2,
-		Compression:      g.proxy.Compression,
-		Unrouted:         g.proxy.Unrouted(),
-		AccessLogDropped: func() uint64 { return g.accessLog.Load().Dropped() },
-		Spans:            g.spans.Read,
-		Certificates:     g.certificateStatuses,
-		Splits:           g.splitStates,
-		OrderShare:       g.orderShare,
-		Orders:           g.orders,
-		TurnReady:        g.turnReady,
-		LogLevel:         g.logLevel,
-		SetLogLevel:      g.setLogLevel,
-		Health:           g.services.health,
-		Checks:           g.health.Load,
-		Events:           g.events,
-		Series:           g.series,
-		Tokens:           func() admin.Tokens { return g.tokens.Load().Tokens },
-		Log:              g.log,
+		Version:      g.options.Version,
+		Pools:        g.services.pools,
+		Watches:      g.discovery.Statuses,
+		Table:        g.table.Load,
+		History:      g.history,
+		Sources:      g.documents.Statuses,
+		Rebuild:      g.documents.Rebuild,
+		RollBack:     g.documents.RollBack,
+		Consul:       g.askConsul,
+		Catalog:      g.finder.status,
+		Tags:         func() claim.Result { return g.tags.present(g.history.Current().Config, g.effective.Load()) },
+		Effective:    g.effective.Load,
+		Registration: func() registration.Status { return g.registrar.Status() },
+		Replica:      g.replicaView,
+		Replicas:     g.surveyFleet,
+		Ready:        g.readiness,
+		Certificates: g.certificateStatuses,
+		Splits:       g.splitStates,
+		OrderShare:   g.orderShare,
+		Orders:       g.orders,
+		TurnReady:    g.turnReady,
+		LogLevel:     g.logLevel,
+		SetLogLevel:  g.setLogLevel,
+		Health:       g.services.health,
+		Events:       g.events,
+		Series:       g.series,
+		Metrics:      g.metrics(),
+		Tokens:       func() admin.Tokens { return g.tokens.Load().Tokens },
+		Log:          g.log,
 	})
 	server := &http.Server{
 		Handler:           handler,
@@ -81,6 +83,34 @@ func (g *Gateway) newAdmin(secure *config.AdminTLS) (_ *http.Server, err error) 
 	}
 	server.RegisterOnShutdown(g.events.Close) // else Shutdown would wait for the streams
 	return server, nil
+}
+
+// metrics returns the metrics of all parts. Each part has its own, beside the values that they show.
+func (g *Gateway) metrics() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		metrics.Panics(),
+		admin.ProcessMetrics(g.options.Version, g.readiness),
+		admin.ShareMetrics(g.splitStates),
+		operator.Metrics(g.orders.Stats),
+		reading.Metrics(g.services.pools),
+		healthcheck.Metrics(g.health.Load, g.services.health),
+		discovery.Metrics(g.discovery.Statuses),
+		saved.Metrics(g.snapshotStatus),
+		consulsource.Metrics(g.sources.Stats),
+		registration.Metrics(func() registration.Status { return g.registrar.Status() }),
+		live.Metrics(g.history, g.documents.Statuses),
+		claim.Metrics(func() []claim.Problem { return g.tags.last().Problems }),
+		certificates.Metrics(g.certificateStatuses),
+		route.Metrics(g.table.Load),
+		proxy.Metrics(g.proxy.Stats),
+		compression.Metrics(g.proxy.Compression),
+		accesslog.Metrics(func() uint64 { return g.accessLog.Load().Dropped() }),
+		tracing.Metrics(g.spans.Read),
+	)
+	return registry
 }
 
 // adminUser is the admin API as a user of certificates.

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"sluice/admin"
 	"sluice/certificates"
 )
 
@@ -58,19 +57,19 @@ func (g *Gateway) certificateUses() []certificateUse {
 }
 
 // certificateStatuses returns the state of all certificates.
-func (g *Gateway) certificateStatuses() []admin.CertificateStatus {
-	var all []admin.CertificateStatus
+func (g *Gateway) certificateStatuses() []certificates.Usage {
+	var all []certificates.Usage
 	for _, l := range g.allListeners() {
 		if l.tls == nil || l.tls.acme == nil {
 			continue
 		}
 		for _, status := range l.tls.acme.Statuses(l.tls.acme.names) {
-			all = append(all, admin.CertificateStatus{UsedBy: fmt.Sprintf("listener %q", l.config.Name), Status: status})
+			all = append(all, certificates.Usage{UsedBy: fmt.Sprintf("listener %q", l.config.Name), Status: status})
 		}
 	}
 	for _, use := range g.certificateUses() {
 		for _, status := range use.Statuses() {
-			all = append(all, admin.CertificateStatus{UsedBy: use.user, Status: status})
+			all = append(all, certificates.Usage{UsedBy: use.user, Status: status})
 		}
 	}
 	return all

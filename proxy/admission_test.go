@@ -68,7 +68,7 @@ func TestTooManyConnections(t *testing.T) {
 	if !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") || !strings.Contains(string(answer), "X-Sluice-Reason: too_many_connections\r\n") {
 		t.Errorf("got %q", answer)
 	}
-	if n := p.RefusedConnections(); n != 1 {
+	if n := p.Stats().Refused; n != 1 {
 		t.Errorf("%d refused, want 1", n)
 	}
 	other, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp", p.address)

@@ -115,7 +115,7 @@ func TestOverTLSPartsOfAClientHelloTakeNoPlace(t *testing.T) {
 	if err := p.getFrom(goodClient); err != nil {
 		t.Errorf("beside them: %v", err)
 	}
-	if n := p.Handshakes().InProgress; n != socket.MaxHandshakes-1 {
+	if n := p.Stats().Handshakes.InProgress; n != socket.MaxHandshakes-1 {
 		t.Errorf("%d handshakes are in progress", n)
 	}
 }
@@ -152,7 +152,7 @@ func TestOverTLSLongClientHelloTakesNoPlaceEarly(t *testing.T) {
 			t.Errorf("beside them: %v", err)
 		}
 	}
-	if h := p.Handshakes(); h.InProgress != socket.MaxHandshakes-1 || h.Failed+uint64(h.Waiting) > 0 {
+	if h := p.Stats().Handshakes; h.InProgress != socket.MaxHandshakes-1 || h.Failed+uint64(h.Waiting) > 0 {
 		t.Errorf("got %+v", h)
 	}
 
@@ -202,8 +202,8 @@ func TestOverTLSOneClientHasItsShareOfTheHandshakes(t *testing.T) {
 	for range socket.MaxHandshakesPerBlock + 20 {
 		p.sendFrom(badClient, hello)
 	}
-	eventually(t, "twenty wait", func() bool { return p.Handshakes().Waiting == 20 })
-	if n := p.Handshakes().InProgress; n != socket.MaxHandshakesPerBlock {
+	eventually(t, "twenty wait", func() bool { return p.Stats().Handshakes.Waiting == 20 })
+	if n := p.Stats().Handshakes.InProgress; n != socket.MaxHandshakesPerBlock {
 		t.Errorf("%d handshakes are in progress", n)
 	}
 	takeAllBut(p.handshakes, 1)
@@ -225,14 +225,14 @@ func TestOverTLSScarcePlacesAreLeftSoon(t *testing.T) {
 		p.sendFrom(fmt.Sprint("127.0.1.", n), hello)
 	}
 	eventually(t, "each has had a place", func() bool {
-		h := p.Handshakes()
+		h := p.Stats().Handshakes
 		return h.InProgress+int(h.Failed) >= socket.MaxHandshakes
 	})
 	if err := p.getFrom(goodClient); err != nil {
 		t.Errorf("behind them: %v", err)
 	}
 	eventually(t, "they lose their places", func() bool {
-		h := p.Handshakes()
+		h := p.Stats().Handshakes
 		return h.InProgress == socket.MaxHandshakes-8 && h.Failed == 8
 	})
 }
@@ -383,7 +383,7 @@ func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
 	}
 	eventually(t, "all connections have ended", func() bool { return p.Connections() == 0 })
 	eventually(t, "all places and turns are free", func() bool {
-		h := p.Handshakes()
+		h := p.Stats().Handshakes
 		return h.InProgress == socket.MaxHandshakes-socket.MaxHandshakesPerBlock-1 && h.Waiting == 0 && p.handshakes.Turns.Taken() == 0
 	})
 	eventually(t, "no request is in flight", func() bool { return p.inflight() == 0 })

@@ -331,7 +331,7 @@ func testKeptBodies(t *testing.T, random *rand.Rand) {
 			t.Errorf("%s has %d bytes at the end", address, n)
 		}
 	}
-	if h := p.Handshakes(); h.InProgress+h.Waiting+p.handshakes.Turns.Taken() != 0 || p.pool.Pending() != 0 {
+	if h := p.Stats().Handshakes; h.InProgress+h.Waiting+p.handshakes.Turns.Taken() != 0 || p.pool.Pending() != 0 {
 		t.Errorf("at the end: %+v, %d wait for a connection", h, p.pool.Pending())
 	}
 	for _, u := range open {

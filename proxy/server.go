@@ -183,18 +183,6 @@ func (s *Server) SetTable(t *route.Table) { s.tables.Store(t) }
 // Connections returns the number of open client connections.
 func (s *Server) Connections() int { return int(s.connCount.Load()) }
 
-// ConnectionLimit returns the limit of open client connections.
-func (s *Server) ConnectionLimit() int { return s.options.Load().Limits.Connections }
-
-// RefusedConnections returns the number of connections that exceeded a limit.
-func (s *Server) RefusedConnections() uint64 { return s.refused.Load() }
-
-// Unrouted returns the counters of the requests that match no route or are malformed.
-func (s *Server) Unrouted() *metrics.Requests { return s.requests }
-
-// Handshakes returns the TLS handshakes of clients so far.
-func (s *Server) Handshakes() socket.HandshakeStats { return s.handshakes.Stats() }
-
 // Compression returns the counts of compressed responses.
 func (s *Server) Compression() compression.Stats { return s.encoders.Stats() }
 

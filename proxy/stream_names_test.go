@@ -68,7 +68,7 @@ func TestStreamsByServerName(t *testing.T) {
 		}
 	}
 	eventually(t, "all are counted", func() bool {
-		s := p.Unrouted().Snapshot()
+		s := p.Stats().Unrouted
 		return s.Total() == 3
 	})
 }

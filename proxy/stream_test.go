@@ -359,7 +359,7 @@ func TestStreamsPerAddress(t *testing.T) {
 	if got, err := io.ReadAll(p.stream()); len(got) > 0 {
 		t.Errorf("beyond the limit: got %q, %v", got, err)
 	}
-	if n := p.RefusedConnections(); n != 1 {
+	if n := p.Stats().Refused; n != 1 {
 		t.Errorf("%d refused, want 1", n)
 	}
 }

@@ -234,7 +234,7 @@ func TestOverTLSHandshakesInProgress(t *testing.T) {
 	for range runtime.GOMAXPROCS(0) - 1 {
 		p.handshakes.Turns.Take(places.Many, nil)
 	}
-	inProgress := func() int { return p.Handshakes().InProgress - others }
+	inProgress := func() int { return p.Stats().Handshakes.InProgress - others }
 	request := "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 	first := stallHandshake(t, p)
 	eventually(t, "one handshake", func() bool { return inProgress() == 1 })
@@ -250,13 +250,13 @@ func TestOverTLSHandshakesInProgress(t *testing.T) {
 		answer, _ := io.ReadAll(third)
 		got <- string(answer)
 	}()
-	eventually(t, "a third one that waits", func() bool { return p.Handshakes().Waiting == 1 })
+	eventually(t, "a third one that waits", func() bool { return p.Stats().Handshakes.Waiting == 1 })
 	first.Close()
 	if answer := <-got; !strings.HasPrefix(answer, "HTTP/1.1 200 ") {
 		t.Errorf("the third: got %q", answer)
 	}
 	eventually(t, "the end of the first", func() bool {
-		h := p.Handshakes()
+		h := p.Stats().Handshakes
 		return inProgress() == 1 && h.Full == 2 && h.Failed == 1
 	})
 }

@@ -74,6 +74,15 @@ func (w *Weighted) count(t *Target) int {
 
 func always(*Target) int { return 1 }
 
+// Group returns the name of the only group that gets requests of a target; "": all do, or a split
+// divides them.
+func (t *Target) Group() string {
+	if s := t.Route.Split; s != nil && len(s.Shares) == 0 {
+		return s.Rest.Name()
+	}
+	return ""
+}
+
 // UsablePeers returns the number of peers that may get requests of a target.
 func (t *Target) UsablePeers() int {
 	if s := t.Route.Split; s != nil && len(s.Shares) == 0 {

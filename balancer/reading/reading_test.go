@@ -1,0 +1,88 @@
+package reading
+
+import (
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/test/balancertest"
+)
+
+func instance(id, address string) discovery.Instance {
+	return discovery.Instance{Service: "star", ID: id, Node: "n", Address: address, Port: 80, Weight: 1}
+}
+
+func newPool(t *testing.T, name string, set ...discovery.Instance) *balancer.Pool {
+	t.Helper()
+	p, err := balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	p.Apply(set)
+	return p
+}
+
+// check compares the series of some metrics of pools.
+func check(t *testing.T, pools []*balancer.Pool, want string, names ...string) {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(Metrics(func() []*balancer.Pool { return pools }))
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	got := ""
+	for line := range strings.Lines(w.Body.String()) {
+		name, _, _ := strings.Cut(strings.TrimPrefix(line, "sluice_"), "{")
+		if slices.Contains(names, name) {
+			got += strings.TrimPrefix(line, "sluice_")
+		}
+	}
+	if got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+func TestSeriesOfRemovedPeersAndServicesEnd(t *testing.T) {
+	star := newPool(t, "star", instance("a", "10.0.0.1"), instance("b", "10.0.0.2"))
+	check(t, []*balancer.Pool{star, newPool(t, "other")}, `peer_requests_in_flight{address="10.0.0.1:80",id="a",node="n",service="star"} 0
+peer_requests_in_flight{address="10.0.0.2:80",id="b",node="n",service="star"} 0
+peers_eligible{service="other"} 0
+peers_eligible{service="star"} 2
+`, "peer_requests_in_flight", "peers_eligible")
+	star.Apply([]discovery.Instance{instance("a", "10.0.0.1")})
+	check(t, []*balancer.Pool{star}, `peer_requests_in_flight{address="10.0.0.1:80",id="a",node="n",service="star"} 0
+peers_eligible{service="star"} 1
+`, "peer_requests_in_flight", "peers_eligible")
+}
+
+// A service that is removed and added again has two pools while the first one drains, with the
+// same peers. A duplicate series would invalidate the whole scrape.
+func TestPoolsOfTheSameNameAreAdded(t *testing.T) {
+	first := newPool(t, "star", instance("a", "10.0.0.1"))
+	again := newPool(t, "star", instance("a", "10.0.0.1"), instance("c", "10.0.0.3"))
+	for _, pool := range []*balancer.Pool{first, again, again} {
+		pool.Requests().Observe(0, 200, time.Millisecond, 5, 0)
+		token, err := pool.Pick(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer token.Done(balancer.Outcome{})
+	}
+	first.Close()
+	check(t, []*balancer.Pool{first, again}, `peers_eligible{service="star"} 2
+request_body_bytes_total{service="star"} 15
+requests_in_flight{service="star"} 3
+`, "peers_eligible", "requests_in_flight", "request_body_bytes_total")
+}
+
+func TestLabelsThatAreNotUTF8DoNotInvalidateTheScrape(t *testing.T) {
+	pools := []*balancer.Pool{newPool(t, "star", instance("a\xff", "10.0.0.1"))}
+	check(t, pools, "peer_requests_in_flight{address=\"10.0.0.1:80\",id=\"a\ufffd\",node=\"n\",service=\"star\"} 0\n", "peer_requests_in_flight")
+}

@@ -1,0 +1,80 @@
+package route
+
+import (
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sluice/observe/metrics"
+)
+
+var descriptions metrics.Descriptions
+
+var (
+	mirrorRequests = descriptions.New("mirror_requests_total", "Copies of requests that were sent and have ended, by class of the status; one without an answer is 5xx.", "service", "mirror", "group", "class")
+	mirrorDuration = descriptions.New("mirror_request_duration_seconds", "Time from the pick of a peer for a copy to its response head.", "service", "mirror", "group")
+	mirrorFailures = descriptions.New("mirror_failures_total", "Copies of requests that were sent and got no complete answer.", "service", "mirror", "group")
+	mirrorDropped  = descriptions.New("mirror_dropped_total", "Requests that were selected for a copy and not sent, by reason.", "service", "mirror", "group", "reason")
+	mirrorInFlight = descriptions.New("mirror_requests_in_flight", "Copies of requests in flight.", "service", "mirror", "group")
+
+	routeShare = descriptions.New("route_share", "Share of a service in the requests of a route with several, at present, 0 to 1; of several routes for a host and path, of the first.", "host", "path", "service", "group")
+)
+
+// Metrics returns the collector of the table that read returns.
+func Metrics(read func() *Table) prometheus.Collector {
+	return descriptions.Collector(func(s metrics.Series) {
+		table := read()
+		collectMirrors(s, table)
+		collectShares(s, table)
+	})
+}
+
+// collectMirrors sends the series of the copies of all routes.
+func collectMirrors(s metrics.Series, table *Table) {
+	var all []*Mirror
+	for _, r := range table.Routes() {
+		all = append(all, r.Mirror)
+	}
+	for _, r := range table.Weighted() {
+		for _, t := range r.Weighted.Targets {
+			all = append(all, t.Route.Mirror)
+		}
+	}
+	var seen []*Copies
+	for _, m := range all {
+		if m == nil || slices.Contains(seen, m.Copies) {
+			continue
+		}
+		c := m.Copies
+		seen = append(seen, c)
+		answers := c.Answers().Snapshot()
+		for class := range metrics.Class(metrics.NumClasses) {
+			s.Counter(mirrorRequests, answers.Class(class), c.From, c.To, c.Group, class.String())
+		}
+		s.Histogram(mirrorDuration, &answers, c.From, c.To, c.Group)
+		s.Counter(mirrorFailures, c.Failed(), c.From, c.To, c.Group)
+		for why, n := range c.Dropped() {
+			s.Counter(mirrorDropped, n, c.From, c.To, c.Group, Dropped(why).String())
+		}
+		s.Gauge(mirrorInFlight, float64(c.InFlight()), c.From, c.To, c.Group)
+	}
+}
+
+// collectShares sends the series of the routes with several services.
+func collectShares(s metrics.Series, table *Table) {
+	seen := make(map[[2]string]bool)
+	for _, r := range table.Weighted() {
+		of := [2]string{r.Host, r.Path}
+		if r.HostRegexp != "" {
+			of[0] = "~" + r.HostRegexp
+		}
+		if seen[of] {
+			continue
+		}
+		seen[of] = true
+		for i, share := range r.Weighted.Shares() {
+			target := &r.Weighted.Targets[i]
+			s.Gauge(routeShare, share, of[0], of[1], target.Route.Service.Name, target.Group())
+		}
+	}
+}
