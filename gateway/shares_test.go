@@ -269,7 +269,7 @@ func unconnectedShares(own func(func()) bool) *shares {
 		split: func(string) config.Split {
 			return config.Split{"canary": {Text: "50%", Value: config.Portion{Share: 0.5}}}
 		},
-		settled: func() bool { return true }, judging: func() bool { return false },
+		changed: func() {}, settled: func() bool { return true }, judging: func() bool { return false },
 	})
 }
 
