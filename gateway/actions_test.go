@@ -232,9 +232,7 @@ func TestConfigurationWithAMissingFile(t *testing.T) {
 	if n := refusals(); n != 1 {
 		t.Errorf("the log has the refusal %d times, want once", n)
 	}
-	if v := r.applied().Reloads; v.LastError != nil {
-		t.Errorf("refusals stand: %+v", v)
-	}
+	r.await("no refusal stands", func() bool { return r.applied().Reloads.LastError == nil })
 }
 
 // The client of an authentication server outlives a reload, and ends when no route has it.

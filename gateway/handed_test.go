@@ -57,7 +57,7 @@ func (r *running) succeed(text string, pass func(io.ReadCloser) io.ReadCloser, t
 			return reader, true, nil
 		},
 		Serving: func() error { close(serves); return nil },
-	}, time.Millisecond, func(g *Gateway) { g.waits.takeover = takeover })
+	}, patience, func(g *Gateway) { g.waits.takeover = takeover })
 	return s
 }
 

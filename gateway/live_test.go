@@ -180,14 +180,6 @@ func TestAccessLogChanges(t *testing.T) {
 	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second")
 	r := start(t, text(first, ""))
 	stop := r.load("web")
-	r.await("a request", func() bool { status, _ := r.get("/"); return status == http.StatusOK })
-	r.write(text(second, ""))
-	r.awaitRevision(2)
-	r.get("/")
-	requests := stop() + 2
-	r.write(text(second, ", format: combined"))
-	r.awaitRevision(3)
-	r.get("/combined")
 	lines := func(path string) int {
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -195,6 +187,15 @@ func TestAccessLogChanges(t *testing.T) {
 		}
 		return strings.Count(string(data), "\n")
 	}
+	r.await("a request", func() bool { status, _ := r.get("/"); return status == http.StatusOK })
+	r.await("its line", func() bool { return lines(first) > 0 }) // a request is logged after its answer
+	r.write(text(second, ""))
+	r.awaitRevision(2)
+	r.get("/")
+	requests := stop() + 2
+	r.write(text(second, ", format: combined"))
+	r.awaitRevision(3)
+	r.get("/combined")
 	r.await("a line for each request", func() bool { return lines(first)+lines(second) >= requests+1 })
 	r.write(text("off", ""))
 	r.awaitRevision(4)

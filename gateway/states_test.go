@@ -195,7 +195,10 @@ func TestFailureOnProbationPassesEveryBoundary(t *testing.T) {
 			r := start(t, text)
 			r.await("both peers", func() bool { return r.peers()[a].Used && r.peers()[address].Used })
 			consul.Set("star")
-			r.await("both are on probation", func() bool { return r.watchOf("star").Probation == 2 })
+			r.await("both are on probation", func() bool {
+				peers := r.peers()
+				return peers[a].Probation != nil && peers[address].Probation != nil
+			})
 			b.CloseClientConnections()
 			b.Close()
 			r.await("its use has ended for good", func() bool { r.get("/"); return r.peers()[address].State == "unhealthy" })
