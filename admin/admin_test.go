@@ -22,6 +22,7 @@ import (
 	consulsource "sluice/discovery/consul"
 	"sluice/healthcheck"
 	"sluice/observe/events"
+	"sluice/release"
 	"sluice/route"
 	"sluice/tags/claim"
 	"sluice/test/balancertest"
@@ -168,7 +169,7 @@ func complete(o Options) Options {
 		o.Series = series.NewRecorder(o.Pools)
 	}
 	if o.Splits == nil {
-		o.Splits = func() []SplitState { return []SplitState{} }
+		o.Splits = func() []release.State { return []release.State{} }
 	}
 	if o.LogLevel == nil {
 		o.LogLevel = func() LogLevel { return LogLevel{Level: "info", Configured: "info"} }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"sluice/observe/panics"
+	"sluice/release"
 )
 
 type handler struct {
@@ -74,7 +75,7 @@ func (h *handler) endpoints() map[string]http.HandlerFunc {
 	order("/api/ready/on", h.readyOn)
 	order("/api/log/{level}", h.setLogLevel)
 	order("/api/shares/{service}", h.setShare)
-	for _, verb := range []ShareVerb{SharePause, ShareResume, ShareRelease} {
+	for _, verb := range []release.Verb{release.Pause, release.Resume, release.Release} {
 		order("/api/shares/{service}/"+string(verb), h.changeShare(verb))
 	}
 	order("/api/config/rollback", h.rollback)

@@ -32,6 +32,7 @@ import (
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/socket"
+	"sluice/release"
 	"sluice/route"
 	"sluice/route/compression"
 	"sluice/tags/claim"
@@ -147,9 +148,9 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 			return registration.Status{State: registration.StateRegistered, Service: "sluice", Registrations: 41, Errors: 42}
 		}),
 		saved.Metrics(func() saved.Status { return saved.Status{Written: time.Unix(800, 0), Errors: 4} }),
-		ShareMetrics(func() []SplitState {
-			return []SplitState{
-				{Service: "star", Group: "canary", Share: 0.25, Given: &operator.Share{By: operator.ByJudge}, Judge: &JudgeState{Evidence: 72, SlowEvidence: 73}},
+		release.Metrics(func() []release.State {
+			return []release.State{
+				{Service: "star", Group: "canary", Share: 0.25, Given: &release.Share{By: release.ByJudge}, Judge: &release.JudgeState{Evidence: 72, SlowEvidence: 73}},
 				{Service: "moon", Group: "new", Share: 0.5},
 			}
 		}),

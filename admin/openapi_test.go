@@ -17,6 +17,7 @@ import (
 	"sluice/consul/sharedkeys"
 	"sluice/observe/events"
 	"sluice/operator"
+	"sluice/release"
 	"sluice/test/openapitest"
 )
 
@@ -72,11 +73,11 @@ var goTypes = map[string]any{
 	"GET /api/routes":                               []Route{},
 	"GET /api/route":                                RouteAnswer{},
 	"GET /api/tags":                                 []TagProblem{},
-	"GET /api/shares":                               []SplitState{},
-	"POST /api/shares/{service}":                    []SplitState{},
-	"POST /api/shares/{service}/pause":              []SplitState{},
-	"POST /api/shares/{service}/resume":             []SplitState{},
-	"POST /api/shares/{service}/release":            []SplitState{},
+	"GET /api/shares":                               []release.State{},
+	"POST /api/shares/{service}":                    []release.State{},
+	"POST /api/shares/{service}/pause":              []release.State{},
+	"POST /api/shares/{service}/resume":             []release.State{},
+	"POST /api/shares/{service}/release":            []release.State{},
 	"GET /api/config":                               AppliedConfig{},
 	"GET /api/config/history":                       []Revision{},
 	"GET /api/config/history/{number}":              RevisionConfig{},
@@ -97,7 +98,8 @@ func TestOpenAPIHasEveryMember(t *testing.T) {
 	d := document(t)
 	types := openapitest.Types{Document: d, Names: map[reflect.Type]string{
 		reflect.TypeFor[operator.Listed]():    "ListedOrder",
-		reflect.TypeFor[operator.Share]():     "GivenShare",
+		reflect.TypeFor[release.State]():      "SplitState",
+		reflect.TypeFor[release.Share]():      "GivenShare",
 		reflect.TypeFor[sharedkeys.Invalid](): "InvalidOrder",
 		reflect.TypeFor[fleet.Group]():        "ReplicaGroup",
 	}}

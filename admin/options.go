@@ -20,6 +20,7 @@ import (
 	"sluice/healthcheck"
 	"sluice/observe/events"
 	"sluice/operator"
+	"sluice/release"
 	"sluice/route"
 	"sluice/tags/claim"
 )
@@ -80,10 +81,10 @@ type Options struct {
 	Ready func() (ready bool, missing []string)
 
 	// Splits returns the state of every split of a service with the share of one group.
-	Splits func() []SplitState
+	Splits func() []release.State
 	// OrderShare carries out an order about such a share. The error is one of those of
-	// ShareOrder.
-	OrderShare func(ShareOrder) error
+	// release.Judge.Order.
+	OrderShare func(release.Order) error
 
 	// Orders are what operators have ordered about peers.
 	Orders *operator.Peers

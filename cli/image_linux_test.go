@@ -34,7 +34,7 @@ func releaseProgram(t *testing.T) (path string) {
 	if testing.Short() {
 		t.Skip("-short: this compiles everything anew, with the flags of a release")
 	}
-	path, err := release()
+	path, err := releaseBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func releaseCommand() (string, error) {
 	return string(command[1]), nil
 }
 
-var release = sync.OnceValues(func() (path string, err error) {
+var releaseBinary = sync.OnceValues(func() (path string, err error) {
 	command, err := releaseCommand()
 	if err != nil {
 		return "", err

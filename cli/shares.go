@@ -14,9 +14,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sluice/admin"
 	"sluice/cli/terminal"
 	"sluice/config"
+	"sluice/release"
 )
 
 func newShares() *cobra.Command {
@@ -31,7 +31,7 @@ func newShares() *cobra.Command {
 			"enough for a rollback.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return look(cmd, v, query[[]admin.SplitState]{api: &a, path: "/api/shares", write: writeShares})
+			return look(cmd, v, query[[]release.State]{api: &a, path: "/api/shares", write: writeShares})
 		},
 	}
 	a.addFlags(command)
@@ -40,7 +40,7 @@ func newShares() *cobra.Command {
 	return command
 }
 
-func writeShares(out io.Writer, splits []admin.SplitState, now time.Time) error {
+func writeShares(out io.Writer, splits []release.State, now time.Time) error {
 	if len(splits) == 0 {
 		_, err := fmt.Fprintln(out, "no service has a split with the share of one group")
 		return err
@@ -157,11 +157,11 @@ func (o *sharesOrder) complete(c *cobra.Command) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var splits []admin.SplitState
+		var splits []release.State
 		if err := o.decode(body, &splits); err != nil {
 			return err
 		}
-		i := slices.IndexFunc(splits, func(s admin.SplitState) bool { return s.Service == args[0] })
+		i := slices.IndexFunc(splits, func(s release.State) bool { return s.Service == args[0] })
 		if i < 0 {
 			return fmt.Errorf("admin API at %s: its answer lacks the service %q", o.address, args[0])
 		}
@@ -171,7 +171,7 @@ func (o *sharesOrder) complete(c *cobra.Command) *cobra.Command {
 }
 
 // writeShare writes the share that a split has, or gets in a moment.
-func writeShare(out io.Writer, s admin.SplitState) error {
+func writeShare(out io.Writer, s release.State) error {
 	line := fmt.Sprintf("%s: %s gets %s", printable(s.Service), printable(s.Group), config.Percent(s.Configured))
 	if given := s.Given; given != nil {
 		line = fmt.Sprintf("%s: %s gets %s, set by %s, configured %s", printable(s.Service), printable(s.Group),

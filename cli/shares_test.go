@@ -7,21 +7,21 @@ import (
 
 	"sluice/admin"
 	"sluice/config"
-	"sluice/operator"
+	"sluice/release"
 )
 
 // serveShares serves the admin API with the splits that it returns, and the orders that it gets.
-func serveShares(t *testing.T) (address string, splits *[]admin.SplitState, last *admin.ShareOrder) {
+func serveShares(t *testing.T) (address string, splits *[]release.State, last *release.Order) {
 	t.Helper()
-	splits, last = new([]admin.SplitState), new(admin.ShareOrder)
+	splits, last = new([]release.State), new(release.Order)
 	server := httptest.NewServer(admin.New(admin.Options{
-		Splits: func() []admin.SplitState { return *splits },
-		OrderShare: func(o admin.ShareOrder) error {
+		Splits: func() []release.State { return *splits },
+		OrderShare: func(o release.Order) error {
 			if *last = o; o.Service != "star" {
-				return admin.ErrNoSplit
+				return release.ErrNoSplit
 			}
-			if o.Verb == admin.ShareResume {
-				return admin.ErrNotPaused
+			if o.Verb == release.Resume {
+				return release.ErrNotPaused
 			}
 			return nil
 		},
@@ -42,20 +42,20 @@ func TestSharesCommand(t *testing.T) {
 	}
 	show("no service has a split with the share of one group\n")
 	now := time.Now()
-	*splits = []admin.SplitState{
+	*splits = []release.State{
 		{Service: "moon", Group: "new", Share: 0.001, Configured: 0.001},
 		{
 			Service: "star", Group: "canary", Configured: 0.05,
-			Given: &operator.Share{By: operator.ByJudge, Why: "5 % of 100 requests fail", Since: now.Add(-time.Hour - time.Minute)},
-			Judge: &admin.JudgeState{},
+			Given: &release.Share{By: release.ByJudge, Why: "5 % of 100 requests fail", Since: now.Add(-time.Hour - time.Minute)},
+			Judge: &release.JudgeState{},
 		},
 		{
 			Service: "sun", Group: "canary", Share: 0.25, Configured: 0.25,
-			Judge: &admin.JudgeState{Since: now, Evidence: 0.123, SlowEvidence: 4321, Verdict: "it\nwaits"},
+			Judge: &release.JudgeState{Since: now, Evidence: 0.123, SlowEvidence: 4321, Verdict: "it\nwaits"},
 		},
 		{
-			Service: "venus", Group: "canary", Share: 0.5, Configured: 0.25, Given: &operator.Share{Share: 0.5, By: operator.ByOperator, Since: now},
-			Judge: &admin.JudgeState{Since: now, Evidence: 1, SlowEvidence: 1, Paused: true},
+			Service: "venus", Group: "canary", Share: 0.5, Configured: 0.25, Given: &release.Share{Share: 0.5, By: release.ByOperator, Since: now},
+			Judge: &release.JudgeState{Since: now, Evidence: 1, SlowEvidence: 1, Paused: true},
 		},
 	}
 	show(`SERVICE  GROUP   SHARE  CONFIGURED  SET BY    FOR   JUDGE   FAILING  SLOWER   WHY
@@ -71,10 +71,10 @@ venus    canary  50%    25%         operator  0s    paused  1        1
 
 func TestSharesOrders(t *testing.T) {
 	address, splits, last := serveShares(t)
-	*splits = []admin.SplitState{{Service: "star", Group: "canary", Share: 0.05, Configured: 0.05}}
-	do := func(wantStatus int, wantOrder admin.ShareOrder, want string, args ...string) {
+	*splits = []release.State{{Service: "star", Group: "canary", Share: 0.05, Configured: 0.05}}
+	do := func(wantStatus int, wantOrder release.Order, want string, args ...string) {
 		t.Helper()
-		*last = admin.ShareOrder{}
+		*last = release.Order{}
 		status, stdout, stderr := execute(t, append(append([]string{"shares"}, args...), "--admin", address)...)
 		if got := stdout + stderr; status != wantStatus || got != want {
 			t.Errorf("%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
@@ -83,17 +83,17 @@ func TestSharesOrders(t *testing.T) {
 			t.Errorf("%q: order %+v, want %+v", args, *last, wantOrder)
 		}
 	}
-	do(exitOK, admin.ShareOrder{Service: "star", Verb: admin.ShareRelease}, "star: canary gets 5%\n", "clear", "star")
-	(*splits)[0].Given = &operator.Share{Group: "canary", Share: 0.1, Configured: 0.05, By: operator.ByOperator, Why: "the database\tis ready"}
-	(*splits)[0].Judge = &admin.JudgeState{Paused: true}
+	do(exitOK, release.Order{Service: "star", Verb: release.Release}, "star: canary gets 5%\n", "clear", "star")
+	(*splits)[0].Given = &release.Share{Group: "canary", Share: 0.1, Configured: 0.05, By: release.ByOperator, Why: "the database\tis ready"}
+	(*splits)[0].Judge = &release.JudgeState{Paused: true}
 	const line = "star: canary gets 10%, set by operator, configured 5%: the database?is ready (the judge is paused)\n"
-	do(exitOK, admin.ShareOrder{Service: "star", Verb: admin.ShareSet, Share: 0.1}, line, "set", "star", "10%")
-	do(exitOK, admin.ShareOrder{Service: "star", Verb: admin.ShareSet, Share: 0.005, Group: "canary", Why: "a b"}, line,
+	do(exitOK, release.Order{Service: "star", Verb: release.Set, Share: 0.1}, line, "set", "star", "10%")
+	do(exitOK, release.Order{Service: "star", Verb: release.Set, Share: 0.005, Group: "canary", Why: "a b"}, line,
 		"set", "star", "canary", "0.005", "--why", "a b")
-	do(exitOK, admin.ShareOrder{Service: "star", Verb: admin.SharePause, Why: "look"}, line, "pause", "star", "--why", "look")
+	do(exitOK, release.Order{Service: "star", Verb: release.Pause, Why: "look"}, line, "pause", "star", "--why", "look")
 	api := "sluice: admin API at " + address + ": "
-	do(exitFailed, admin.ShareOrder{Service: "star", Verb: admin.ShareResume}, api+"service \"star\": the judge is not paused\n", "resume", "star")
-	do(exitFailed, admin.ShareOrder{Service: "a/b", Verb: admin.SharePause},
+	do(exitFailed, release.Order{Service: "star", Verb: release.Resume}, api+"service \"star\": the judge is not paused\n", "resume", "star")
+	do(exitFailed, release.Order{Service: "a/b", Verb: release.Pause},
 		api+"service \"a/b\": no service with this name and a split that has the share of one group\n", "pause", "a/b")
 
 	const help = "Run \"sluice shares set --help\" for help.\n"
@@ -103,9 +103,9 @@ func TestSharesOrders(t *testing.T) {
 		"-1%":  "unknown shorthand flag: '1' in -1%",
 		"":     "share \"\": want a number from 0 to 1, or a percentage",
 	} {
-		do(exitUsage, admin.ShareOrder{}, "sluice: "+want+"\n"+help, "set", "star", share)
+		do(exitUsage, release.Order{}, "sluice: "+want+"\n"+help, "set", "star", share)
 	}
-	do(exitUsage, admin.ShareOrder{}, "sluice: want SERVICE, perhaps GROUP, and SHARE\n"+help, "set", "star")
-	do(exitUsage, admin.ShareOrder{}, "sluice: name one service\nRun \"sluice shares clear --help\" for help.\n", "clear")
-	do(exitUsage, admin.ShareOrder{}, "sluice: unexpected argument \"star\"\nRun \"sluice shares --help\" for help.\n", "star")
+	do(exitUsage, release.Order{}, "sluice: want SERVICE, perhaps GROUP, and SHARE\n"+help, "set", "star")
+	do(exitUsage, release.Order{}, "sluice: name one service\nRun \"sluice shares clear --help\" for help.\n", "clear")
+	do(exitUsage, release.Order{}, "sluice: unexpected argument \"star\"\nRun \"sluice shares --help\" for help.\n", "star")
 }

@@ -30,6 +30,7 @@ import (
 	"sluice/operator"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
+	"sluice/release"
 	"sluice/route"
 	"sluice/route/compression"
 	"sluice/tags/claim"
@@ -61,8 +62,8 @@ func (g *Gateway) newAdmin(secure *config.AdminTLS) (_ *http.Server, err error) 
 		Replicas:     g.surveyFleet,
 		Ready:        g.readiness,
 		Certificates: g.certificateStatuses,
-		Splits:       g.splitStates,
-		OrderShare:   g.orderShare,
+		Splits:       g.judge.States,
+		OrderShare:   g.judge.Order,
 		Orders:       g.orders,
 		TurnReady:    g.turnReady,
 		LogLevel:     g.logLevel,
@@ -93,7 +94,7 @@ func (g *Gateway) metrics() *prometheus.Registry {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		metrics.Panics(),
 		admin.ProcessMetrics(g.options.Version, g.readiness),
-		admin.ShareMetrics(g.splitStates),
+		release.Metrics(g.judge.States),
 		operator.Metrics(g.orders.Stats),
 		reading.Metrics(g.services.pools),
 		healthcheck.Metrics(g.health.Load, g.services.health),

@@ -81,7 +81,7 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
 	for _, conflict := range conflicts {
 		g.log.Warn().Err(conflict).Msg("a part of the configuration is ignored")
 	}
-	p.config = g.shares.applyTo(merged)
+	p.config = g.shares.ApplyTo(merged)
 	if !config.Identical(p.config, g.effective.Load()) {
 		if err := g.prepare(p); err != nil {
 			return err
@@ -90,8 +90,7 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
 			return err
 		}
 	}
-	g.configured.Store(merged)
-	g.shares.applied(merged, time.Now())
+	g.shares.Applied(merged, time.Now())
 	g.tags.applied(claim.NewReader(c), profiles)
 	return nil
 }
@@ -265,7 +264,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	}
 	g.services.add(p.created)
 	for _, service := range p.created {
-		g.obey(service) // orders may have changed since
+		g.applyOrders(service) // orders may have changed since
 	}
 	for _, service := range p.created {
 		service.checker.Start(service.pool, p.health[service.name])

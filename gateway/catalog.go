@@ -147,7 +147,9 @@ func (g *Gateway) applyFound(ctx context.Context, c *config.Config) bool {
 		g.log.Info().Strs("added", added).Strs("gone", removed).Int("services", len(now.Services)).Msg("services found in the catalog")
 		g.tellFound(added, removed)
 	}
-	g.recordShares()
+	if !g.documents.Paused() { // else a new process has the history
+		g.shares.Record(func(reason string, diff []config.Change) { g.history.Given(reason, diff) })
+	}
 	return true
 }
 

@@ -21,7 +21,7 @@ func (g *Gateway) documentOptions() live.Options {
 		},
 		Again:   g.applyFound,
 		Applied: g.registerAs,
-		Settled: func() { g.shares.reconsider() },
+		Settled: func() { g.shares.Reconsider() },
 		Reload:  g.reopen,
 		Order:   g.owner.order,
 		Events:  g.events,

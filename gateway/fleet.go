@@ -51,9 +51,9 @@ func (g *Gateway) replicaView() fleet.Replica {
 	if g.orders.Shares() {
 		parts[fleet.PartOrders] = g.orders.Set().Digest()
 	}
-	if g.shares.store.Shares() {
+	if g.shares.Shares() {
 		var shares []string
-		for service, given := range g.shares.all() {
+		for service, given := range g.shares.Counting() {
 			shares = append(shares, fmt.Sprintf("%s %s %v", service, given.Group, given.Share))
 		}
 		parts[fleet.PartShares] = fleet.Hash(shares)

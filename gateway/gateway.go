@@ -38,6 +38,7 @@ import (
 	"sluice/proxy/accesslog"
 	"sluice/proxy/handover/systemd"
 	"sluice/proxy/socket"
+	"sluice/release"
 	"sluice/route"
 )
 
@@ -80,13 +81,11 @@ type Gateway struct {
 	// effective is the configuration in use: the latest of history, merged with the
 	// services found in the catalog.
 	effective atomic.Pointer[config.Config]
-	// configured is effective without given shares.
-	configured atomic.Pointer[config.Config]
-	finder     *finder
-	shares     *shares
-	recorded   map[string]operator.Share // those of shares that the history has; of the goroutine that applies configurations
-	orders     *operator.Peers
-	tags       *tagReader
+	finder    *finder
+	shares    *release.Shares
+	judge     *release.Judge
+	orders    *operator.Peers
+	tags      *tagReader
 
 	accessLog    atomic.Pointer[accesslog.Logger]
 	tracer       atomic.Pointer[tracing.Tracer] // nil: no spans
@@ -118,9 +117,6 @@ type Gateway struct {
 	acme           *acmeManagers
 	kvCertificates *kvCertificates
 	tickets        ticketKeys
-
-	trialsMu sync.Mutex // guards the field below
-	trials   []*trial   // of services with a judge; the slice is replaced, not changed
 
 	mu         sync.Mutex  // guards the fields below
 	listeners  []*listener // for clients; the slice is replaced, not changed
@@ -156,8 +152,6 @@ type waits struct {
 	applyFound   time.Duration // applyFoundRetry
 	takeover     time.Duration // takeoverTimeout
 	paused       time.Duration // pauseTimeout
-	judge        time.Duration // judgeInterval
-	judgeWarmUp  time.Duration // judgeWarmUp
 }
 
 // New loads the configuration, opens the logs, binds the listeners and creates everything
@@ -174,7 +168,7 @@ func New(o Options) (_ *Gateway, err error) {
 	}
 	g := &Gateway{
 		options: o, becameReady: make(chan struct{}), warm: make(chan struct{}), failed: make(chan error, 1),
-		waits: waits{certificatesEvery, startTimeout, warmTimeout, applyFoundRetry, takeoverTimeout, pauseTimeout, judgeInterval, judgeWarmUp},
+		waits: waits{certificatesEvery, startTimeout, warmTimeout, applyFoundRetry, takeoverTimeout, pauseTimeout},
 	}
 	g.users.Store(new(userFiles))
 	if g.documents, err = live.Load(o.Input); err != nil {
@@ -216,7 +210,7 @@ func New(o Options) (_ *Gateway, err error) {
 		Events:   g.events,
 	})
 	g.finder = newFinder(g)
-	g.shares = g.newShares(c)
+	g.shares, g.judge = g.newRelease(c)
 	g.orders = g.newOrders(c)
 	g.tags = newTags(g.documents.Again)
 	g.series = series.NewRecorder(g.services.pools)
@@ -237,7 +231,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.own(!g.takingOver)
 	g.adopt()
 	g.registrar = g.newRegistrar()
-	g.documents.Begin(len(g.shares.all()) > 0)
+	g.documents.Begin(len(g.shares.Counting()) > 0)
 	g.warnOfSockets()
 	return g, nil
 }
@@ -281,10 +275,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	running.Go(func() {
 		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.recheckAddresses(background) })
 	})
-	g.shares.store.Resume()
+	g.shares.Resume()
 	g.orders.Resume()
 	running.Go(func() {
-		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.judge(background) })
+		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.judge.Run(background) })
 	})
 	running.Go(func() {
 		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.series.Run(background) })
@@ -312,7 +306,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 			begin := time.Now()
 			g.awaitDocuments(background, g.waits.start)
 			g.awaitCatalog(background, g.waits.start-time.Since(begin))
-			g.shares.store.AwaitFirst(background, g.waits.start-time.Since(begin))
+			g.shares.AwaitFirst(background, g.waits.start-time.Since(begin))
 			g.orders.AwaitFirst(background, g.waits.start-time.Since(begin))
 			g.awaitFirst(background, g.services.all(), g.waits.start-time.Since(begin))
 			g.awaitKnown(background, g.waits.warm)
@@ -413,7 +407,7 @@ func (g *Gateway) release(ctx context.Context) {
 	}
 	g.acme.retain(nil)
 	g.kvCertificates.retain(nil)
-	g.shares.store.Pause()
+	g.shares.Pause()
 	g.orders.Pause()
 	g.consul.Close()
 	if err := g.accessLog.Load().Close(); err != nil {

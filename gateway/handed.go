@@ -19,6 +19,7 @@ import (
 	"sluice/observe/events"
 	"sluice/observe/panics"
 	"sluice/operator"
+	"sluice/release"
 )
 
 // handedVersion is the version of the format of handed. A process ignores a state of another
@@ -31,9 +32,8 @@ type handed struct {
 	Services map[string]handedService `json:"services"`
 	Catalog  *handedCatalog           `json:"catalog,omitempty"`
 
-	Orders      *operator.State[operator.Order] `json:"orders,omitempty"`       // nil: those of handedService
-	GivenShares *operator.State[operator.Share] `json:"given_shares,omitempty"` // nil: Shares
-	Shares      map[string]operator.Share       `json:"shares,omitempty"`       // in the form of earlier versions, by service
+	Orders      *operator.State[operator.Order] `json:"orders,omitempty"`
+	GivenShares *operator.State[release.Share]  `json:"given_shares,omitempty"`
 
 	ByOperator byOperator `json:"by_operator,omitzero"`
 
@@ -66,8 +66,7 @@ type handed struct {
 
 // handedService is the state of a service.
 type handedService struct {
-	Watch  *discovery.WatchState `json:"watch,omitempty"` // nil: the peers are in the configuration
-	Drains []handedDrain         `json:"drains,omitempty"`
+	Watch *discovery.WatchState `json:"watch,omitempty"` // nil: the peers are in the configuration
 }
 
 // handedCatalog contains the services found in Consul's catalog.
@@ -96,7 +95,7 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 		g.consul.Reduce(abandoned)
 		g.discovery.Resume()
 		g.kvCertificates.resume()
-		g.shares.store.Resume()
+		g.shares.Resume()
 		g.orders.Resume()
 		g.documents.Resume()
 	}
@@ -133,8 +132,7 @@ func (g *Gateway) own(owns bool) {
 	g.history.Own(owns)
 	if owns {
 		g.orders.Refresh()
-		g.shares.store.Refresh()
-		g.shares.announce() // what the configuration has ended is ended now
+		g.shares.Owned()
 	}
 	if owns && g.snapshot != nil {
 		g.snapshot.Changed()
@@ -146,7 +144,7 @@ func (g *Gateway) own(owns bool) {
 func (g *Gateway) pauseConsul() (abandoned int) {
 	return g.consul.Release(func() {
 		g.kvCertificates.pause()
-		g.shares.store.Pause()
+		g.shares.Pause()
 		g.orders.Pause()
 		g.documents.Pause()
 		g.discovery.Pause()
@@ -156,19 +154,14 @@ func (g *Gateway) pauseConsul() (abandoned int) {
 // state returns the state for a new process.
 func (g *Gateway) state(abandoned int) handed {
 	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: g.history, KVCertificates: g.kvCertificates.handed(), ACMECertificates: g.acme.handed()}
-	standing, given := g.orders.State(), g.shares.store.State()
-	h.Orders, h.GivenShares, h.Shares, h.ByOperator = &standing, &given, g.shares.all(), g.ordered()
+	standing, given := g.orders.State(), g.shares.State()
+	h.Orders, h.GivenShares, h.ByOperator = &standing, &given, g.ordered()
 	h.RouteHolders = g.tags.last().Holders
 	h.RegisteredAs = g.registrar.Owner()
 	h.Events, _ = g.events.Read(events.Filter{}, events.ID{})
 	h.Series = g.series.State()
 	for name, state := range g.states() {
 		h.Services[name] = handedService{Watch: &state}
-	}
-	for _, service := range g.services.all() {
-		s := h.Services[service.name]
-		s.Drains = handedDrains(g.orders.Set(), service.name)
-		h.Services[service.name] = s
 	}
 	if closed(g.finder.applied) {
 		services, _ := g.finder.list()
@@ -209,7 +202,7 @@ func (g *Gateway) expectServices() *config.Config {
 	g.tellStarted()
 	g.setOrdered(func(o *byOperator) { *o = g.handed.ByOperator })
 	g.adoptOrders()
-	g.adoptShares()
+	g.shares.Begin(g.handed.GivenShares)
 	g.tags.inherit(g.handed.RouteHolders)
 	if g.handed.History != nil {
 		g.documents.Adopt(g.handed.History)

@@ -75,7 +75,7 @@ func (g *Gateway) newPool(name string, c config.Service, health healthcheck.Sett
 		return nil, err
 	}
 	s.pool = pool
-	g.obey(s)
+	g.applyOrders(s)
 	return s, nil
 }
 

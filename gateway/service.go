@@ -95,6 +95,14 @@ func (s *services) get(name string) *service {
 	return s.byName[name]
 }
 
+// pool returns the pool of a service in use; nil: there is none.
+func (s *services) pool(name string) *balancer.Pool {
+	if service := s.get(name); service != nil {
+		return service.pool
+	}
+	return nil
+}
+
 // all returns the services in use, sorted by name.
 func (s *services) all() []*service {
 	s.mu.RLock()

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,11 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
-
-	"sluice/config"
-	"sluice/observe/events"
-	"sluice/operator"
+	"sluice/release"
 	"sluice/test/consultest"
 )
 
@@ -71,7 +66,7 @@ routes: [{ service: star }]
 func (s *sharers) replica(consul, judge string) *canaryRun {
 	s.t.Helper()
 	c := &canaryRun{running: newRunning(s.t, s.text(consul, "50%", judge))}
-	c.run(Options{}, patience, func(g *Gateway) { g.waits.judge = time.Millisecond })
+	c.run(Options{}, patience, func(g *Gateway) { g.judge.Interval = time.Millisecond })
 	return c
 }
 
@@ -146,19 +141,19 @@ func TestReplicasShareShares(t *testing.T) {
 	a.await("one of them leads", func() bool { return a.split().Shared.Leads != b.split().Shared.Leads })
 
 	a.order("star?share=0.6&why=more", http.StatusOK)
-	b.awaitShare(0.6, operator.ByOperator)
+	b.awaitShare(0.6, release.ByOperator)
 	if given := b.split().Given; given.Why != "more" || given.Replica != a.replicaName() || given.Configured != 0.5 {
 		t.Errorf("at the other: %+v", given)
 	}
 	b.order("star/resume", http.StatusOK)
-	a.awaitShare(0.6, operator.ByJudge)
+	a.awaitShare(0.6, release.ByJudge)
 	b.order("star/release", http.StatusOK)
 	a.awaitShare(0.5, "")
 	b.awaitShare(0.5, "")
 
 	s.fail(a)
-	a.awaitShare(0, operator.ByJudge)
-	b.awaitShare(0, operator.ByJudge)
+	a.awaitShare(0, release.ByJudge)
+	b.awaitShare(0, release.ByJudge)
 	if why, verdict := b.split().Given.Why, a.split().Judge.Verdict; why != verdict || verdict == "" {
 		t.Errorf("at the other: %q, want %q", why, verdict)
 	}
@@ -166,7 +161,7 @@ func TestReplicasShareShares(t *testing.T) {
 		return strings.HasPrefix(b.history.Current().Reason, "judge of "+a.replicaName()+": services.star.split.canary: 50% -> 0%: ")
 	})
 	later := s.replica(s.agent.URL(), "step: 10m")
-	later.awaitShare(0, operator.ByJudge)
+	later.awaitShare(0, release.ByJudge)
 
 	// Who changes the configuration has the last word, for all.
 	a.write(s.text(s.agent.URL(), "40%", "step: 10m"))
@@ -175,101 +170,6 @@ func TestReplicasShareShares(t *testing.T) {
 	a.await("Consul has no share", func() bool {
 		pair, _, err := s.agent.Client().KV().Get("edge/canary/shares/star", nil)
 		return err == nil && pair == nil
-	})
-}
-
-// Only one replica moves a share on.
-func TestOneReplicaMovesSharesOn(t *testing.T) {
-	t.Parallel()
-	s := newSharers(t)
-	const judge = "steps: [50%, 75%, 100%], step: 10m"
-	a := s.replica(s.agent.URL(), judge)
-	a.await("the first leads", func() bool { return a.split().Shared.Leads })
-	relay := consultest.StartRelay(t, s.agent.HTTPAddress())
-	b := s.replica(relay.URL(), judge)
-	b.awaitJudges(2)
-	a.awaitJudges(2)
-	for _, c := range []*canaryRun{a, b} {
-		c.await("the judge has seen the release", func() bool { return judging(c.split()) })
-		for range 600 {
-			c.trialsInUse()[0].canary.group.Attempts().Observe(0, http.StatusOK, time.Millisecond, 0, 0)
-		}
-	}
-	later := func(d time.Duration) time.Time { return time.Now().Add(d) }
-	b.look(b.trialsInUse()[0], later(11*time.Minute))
-	if s := b.split().Shared; s.Leads || s.Pending {
-		t.Error("the second replica moves the share on")
-	}
-	a.look(a.trialsInUse()[0], later(11*time.Minute))
-	b.awaitShare(0.75, operator.ByJudge)
-	a.awaitShare(0.75, operator.ByJudge)
-
-	// The next in age takes over.
-	a.stop()
-	<-a.ended
-	b.await("the other leads", func() bool { return b.split().Shared.Leads })
-
-	// Without Consul no share grows.
-	relay.Cut()
-	b.await("Consul is away", func() bool { return b.split().Shared.Error != "" })
-	advance := func() {
-		for range 600 {
-			b.trialsInUse()[0].canary.group.Attempts().Observe(0, http.StatusOK, time.Millisecond, 0, 0)
-		}
-		b.look(b.trialsInUse()[0], later(20*time.Minute)) // a new share
-		b.look(b.trialsInUse()[0], later(40*time.Minute))
-	}
-	advance()
-	if got := b.split(); got.Share != 0.75 || got.Shared.Pending {
-		t.Errorf("without Consul: %+v, %+v", got, got.Shared)
-	}
-	relay.Heal()
-	b.await("Consul is back", func() bool { return b.split().Shared.Error == "" })
-	b.await("the next share is in use", func() bool {
-		advance() // a write may fail
-		b.shares.mu.Lock()
-		clear(b.shares.proposed)
-		b.shares.mu.Unlock()
-		s := b.split()
-		return s.Share == 1 && s.Given.By == operator.ByJudge
-	})
-}
-
-// A replica that has just proposed a share waits with the next proposal. A verdict changes nothing
-// if an operator has just set the share, and nothing is told of it.
-func TestProposalsAndVerdictsYield(t *testing.T) {
-	s := unconnectedShares(nil)
-	given := operator.Share{Service: "star", Group: "canary", Share: 0.7, Configured: 0.5}
-	for i, want := range []bool{true, false} {
-		if got := s.propose(given); got != want {
-			t.Errorf("proposal %d: %v", i+1, got)
-		}
-	}
-	if _, ok := s.of("star"); ok {
-		t.Error("a proposal counts before Consul has it")
-	}
-	given.Share, given.By = 0.3, operator.ByOperator
-	if err := s.give(given); err != nil {
-		t.Fatal(err)
-	}
-	given.Share, given.By = 0, operator.ByJudge
-	if err := s.judged(given, func() { t.Error("the verdict is told") }); !errors.Is(err, errOverruled) {
-		t.Errorf("the verdict: %v", err)
-	}
-	if got, _ := s.of("star"); got.Share != 0.3 {
-		t.Errorf("%+v", got)
-	}
-}
-
-// unconnectedShares are shares of a service star, whose canary has 50 % in the configuration. Their
-// replicas cannot be reached.
-func unconnectedShares(own func(func()) bool) *shares {
-	return newShares(sharesOptions{
-		prefix: "edge/canary", own: own, events: events.New(), log: zerolog.Nop(), replica: func() string { return "a" },
-		split: func(string) config.Split {
-			return config.Split{"canary": {Text: "50%", Value: config.Portion{Share: 0.5}}}
-		},
-		changed: func() {}, settled: func() bool { return true }, judging: func() bool { return false },
 	})
 }
 
@@ -286,7 +186,7 @@ func TestRollbacksWithoutConsul(t *testing.T) {
 			a.awaitJudges(2)
 			relay.Cut()
 			s.fail(a)
-			a.awaitShare(0, operator.ByJudge)
+			a.awaitShare(0, release.ByJudge)
 			if got := a.split(); !got.Shared.Pending {
 				t.Errorf("without Consul: %+v", got.Shared)
 			}
@@ -298,9 +198,9 @@ func TestRollbacksWithoutConsul(t *testing.T) {
 				b.await("Consul has it", func() bool { return !b.split().Shared.Pending })
 			}
 			relay.Heal()
-			share, by := 0.0, operator.ByJudge
+			share, by := 0.0, release.ByJudge
 			if overruled {
-				share, by = 0.3, operator.ByOperator
+				share, by = 0.3, release.ByOperator
 			}
 			a.awaitShare(share, by)
 			b.awaitShare(share, by)
@@ -325,9 +225,9 @@ func TestKeysOfShares(t *testing.T) {
 	})
 	put(t, s.agent, key, `{"group":"other","share":0.3,"configured":0.5,"by":"operator"}`)
 	put(t, s.agent, key, `{"group":"canary","share":0.2,"configured":0.5,"by":"operator"}`)
-	a.awaitShare(0.2, operator.ByOperator)
+	a.awaitShare(0.2, release.ByOperator)
 	a.await("the watch has it", func() bool {
-		e := a.shares.store.Entry("shares/star")
+		e := a.shares.Entry("shares/star")
 		return e.Value.Share == 0.2 && !e.Changing
 	})
 	if _, err := s.agent.Client().KV().Delete(key, nil); err != nil {
@@ -342,10 +242,10 @@ func TestSharesOutliveConsulsState(t *testing.T) {
 	s := newSharers(t)
 	a, b := s.replica(s.agent.URL(), "act: report"), s.replica(s.agent.URL(), "act: report")
 	a.order("star?share=0.2", http.StatusOK)
-	b.awaitShare(0.2, operator.ByOperator)
+	b.awaitShare(0.2, release.ByOperator)
 	a.await("the mark is there", func() bool {
 		pair, _, err := s.agent.Client().KV().Get("edge/canary/begun", nil)
-		return err == nil && pair != nil && !a.shares.store.Entry("shares/star").Changing
+		return err == nil && pair != nil && !a.shares.Entry("shares/star").Changing
 	})
 	for _, act := range []func() error{
 		s.agent.Stop, s.agent.Wipe,
@@ -356,9 +256,9 @@ func TestSharesOutliveConsulsState(t *testing.T) {
 		}
 	}
 	for _, c := range []*canaryRun{a, b, s.replica(s.agent.URL(), "act: report")} {
-		c.awaitShare(0.2, operator.ByOperator)
+		c.awaitShare(0.2, release.ByOperator)
 		// One whose write has failed tries again: a value that ends meanwhile comes back.
-		c.await("it is written again", func() bool { return !c.shares.store.Entry("shares/star").Changing })
+		c.await("it is written again", func() bool { return !c.shares.Entry("shares/star").Changing })
 	}
 	b.order("star/release", http.StatusOK)
 	a.awaitShare(0.5, "")
@@ -395,7 +295,7 @@ func TestAnUpgradeKeepsPendingShares(t *testing.T) {
 			relay := consultest.StartRelay(t, s.agent.HTTPAddress())
 			a, b := s.replica(relay.URL(), "act: report"), s.replica(s.agent.URL(), "act: report")
 			a.order("star?share=0.2", http.StatusOK)
-			b.awaitShare(0.2, operator.ByOperator)
+			b.awaitShare(0.2, release.ByOperator)
 			a.await("Consul has it", func() bool { return !a.split().Shared.Pending })
 			relay.Cut()
 			a.order(order, http.StatusOK)
@@ -446,7 +346,7 @@ func TestAnUpgradeKnowsTheSharesInConsul(t *testing.T) {
 			a := s.replica(relay.URL(), "act: report")
 			a.order("star?share=0.2", http.StatusOK)
 			a.await("Consul has it", func() bool { return !a.split().Shared.Pending })
-			a.await("it is seen", func() bool { return !a.shares.store.Entry("shares/star").Changing })
+			a.await("it is seen", func() bool { return !a.shares.Entry("shares/star").Changing })
 			relay.Cut()
 			next := a.succeed(s.text(relay.URL(), "50%", "act: report"), nil, patience)
 			if err := <-next.outcome; err != nil {
@@ -467,11 +367,11 @@ func TestAnUpgradeKnowsTheSharesInConsul(t *testing.T) {
 					pair, _, err := s.agent.Client().KV().Get("edge/canary/shares/star", nil)
 					return err == nil && pair != nil
 				})
-				a.awaitShare(0.2, operator.ByOperator)
+				a.awaitShare(0.2, release.ByOperator)
 				return
 			}
 			b := s.replica(s.agent.URL(), "act: report")
-			b.awaitShare(0.2, operator.ByOperator)
+			b.awaitShare(0.2, release.ByOperator)
 			b.order("star/release", http.StatusOK)
 			b.await("Consul has no share", func() bool { return !b.split().Shared.Pending })
 			relay.Heal()
@@ -531,7 +431,7 @@ func TestAFailedTakeoverChangesNoOrder(t *testing.T) {
 			t.Fatal(status)
 		}
 	}
-	a.await("Consul has the share", func() bool { return !a.shares.store.Entry("shares/star").Changing })
+	a.await("Consul has the share", func() bool { return !a.shares.Entry("shares/star").Changing })
 	before, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -552,5 +452,5 @@ func TestAFailedTakeoverChangesNoOrder(t *testing.T) {
 	if pair, _, err := s.agent.Client().KV().Get("edge/canary/shares/star", nil); err != nil || pair == nil {
 		t.Errorf("the share in Consul: %v, %v", pair, err)
 	}
-	a.awaitShare(0.2, operator.ByOperator)
+	a.awaitShare(0.2, release.ByOperator)
 }

@@ -12,6 +12,7 @@ import (
 	"sluice/discovery"
 	"sluice/observe/events"
 	"sluice/operator"
+	"sluice/release"
 )
 
 // newOrders returns the store of operators' orders about peers.
@@ -22,15 +23,30 @@ func (g *Gateway) newOrders(c *config.Config) *operator.Peers {
 		Own: g.owner.Do, Replica: g.replicaName,
 		Changed: func() {
 			for _, service := range g.services.all() {
-				g.obey(service)
+				g.applyOrders(service)
 			}
 		},
 		Events: g.events, Log: g.log,
 	})
 }
 
-// obey makes the pool of a service obey the orders that stand.
-func (g *Gateway) obey(s *service) {
+// newRelease returns the given shares, without any, and the judge.
+func (g *Gateway) newRelease(c *config.Config) (*release.Shares, *release.Judge) {
+	shares := release.NewShares(release.Options{
+		Path:   c.Admin.Shares,
+		Consul: g.consul, Prefix: c.Consul.Shares, Wait: g.consulWait,
+		Own: g.owner.Do, Replica: g.replicaName,
+		Settled: func() bool { return closed(g.documents.Settled()) && closed(g.finder.applied) },
+		Changed: g.documents.Again,
+		Events:  g.events, Log: g.log,
+	})
+	return shares, release.NewJudge(release.JudgeOptions{
+		Shares: shares, Config: g.effective.Load, Pool: g.services.pool, Events: g.events, Log: g.log,
+	})
+}
+
+// applyOrders makes the pool of a service obey the orders that stand.
+func (g *Gateway) applyOrders(s *service) {
 	s.pool.SetOrders(func(i discovery.Instance) balancer.Orders { return g.orders.Set().For(i) })
 }
 
@@ -43,33 +59,6 @@ func (g *Gateway) adoptOrders() {
 	if err := g.orders.Open(); err != nil {
 		g.log.Error().Err(err).Msg("drains and weights of an earlier process are lost, unless Consul has them")
 	}
-	state := g.orders.State()
-	for _, s := range g.handed.Services { // an old process of an earlier version
-		for _, d := range s.Drains {
-			o := operator.About(d.ID, d.Node)
-			o.Kind, o.Why, o.Since = operator.Drain, d.Why, d.Since
-			state.Orders = append(state.Orders, operator.Saved[operator.Order]{Order: o})
-		}
-	}
-	g.orders.Adopt(state)
-}
-
-// handedDrain is a drain in the form of earlier versions.
-type handedDrain struct {
-	ID    discovery.Key
-	Node  string
-	Why   string
-	Since time.Time
-}
-
-// handedDrains returns the drains of peers of a service, for a new process of an earlier version.
-func handedDrains(set operator.Set, service string) (drains []handedDrain) {
-	for _, o := range set.All() {
-		if o.Kind == operator.Drain && o.Service == service {
-			drains = append(drains, handedDrain{o.Peer(), o.Node, o.Reason(), o.Since})
-		}
-	}
-	return drains
 }
 
 // byOperator is what an operator has ordered about this process. A new process takes it over

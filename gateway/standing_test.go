@@ -132,23 +132,6 @@ func changeState(t *testing.T, change func(map[string]any)) func(io.ReadCloser) 
 	}
 }
 
-// A process of an earlier version hands over drains with its services.
-func TestDrainsOfAnEarlierVersion(t *testing.T) {
-	t.Parallel()
-	a, b := origin(t, "a"), origin(t, "b")
-	text := fmt.Sprintf("services: { star: { peers: [%q, %q] } }\nroutes: [{ service: star }]", a, b)
-	old := start(t, text)
-	old.get("/") // waits for the peers
-	old.drain("star", a)
-	next := old.succeed(text, changeState(t, func(h map[string]any) { delete(h, "orders") }), patience)
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
-	if peers := next.peers(); peers[a].State != "draining" || peers[b].State != "up" {
-		t.Errorf("peers %+v", peers)
-	}
-}
-
 // An order at one replica is obeyed by all.
 func TestReplicasShareOrders(t *testing.T) {
 	t.Parallel()

@@ -197,11 +197,11 @@ func (m *stateModel) check(what string) {
 		})
 		r.await(fmt.Sprintf("after %s: %s has the share %v", what, name, m.share), func() bool {
 			s := r.split()
-			return s.Share == m.share && s.Shared.Error == "" && !s.Shared.Pending && !r.shares.store.Entry("shares/star").Changing
+			return s.Share == m.share && s.Shared.Error == "" && !s.Shared.Pending && !r.shares.Entry("shares/star").Changing
 		})
 		// What is ended while Consul has lost it may come back.
 		r.await(fmt.Sprintf("after %s: Consul has what %s has", what, name), func() bool {
-			return inConsul(m, "edge/orders", r.orders.Store) && inConsul(m, "edge/canary", r.shares.store)
+			return inConsul(m, "edge/orders", r.orders.Store) && inConsul(m, "edge/canary", r.shares.Store)
 		})
 	}
 	m.a.await(fmt.Sprintf("after %s: not ready %v", what, m.off), func() bool { return (m.a.ordered().NotReady != nil) == m.off })

@@ -1,14 +1,14 @@
-// Package operator keeps what operators and judges have ordered: about peers, drains, and weights in place
-// of the registry's; about splits, shares in place of those of the configuration. An order lasts until it
-// is ended or expires. Whether what it is about exists does not matter.
+// Package operator keeps what operators have ordered: drains of peers, and weights in place of the
+// registry's. An order lasts until it is ended or expires. Whether what it is about exists does not
+// matter.
 //
-//	peers := orders.New(orders.Options{Path: "/var/lib/sluice/orders.json", Changed: apply})
+//	peers := operator.New(operator.Options{Path: "/var/lib/sluice/orders.json", Changed: apply})
 //	err := peers.Open()                   // reads the file
 //	peers.Resume()                        // follows Consul
-//	err = peers.Give(orders.Order{Kind: orders.Drain, Node: "n1", Why: "new disks"})
+//	err = peers.Give(operator.Order{Kind: operator.Drain, Node: "n1", Why: "new disks"})
 //	found, err := peers.End(key, "root")
 //
-// A Store keeps orders of one kind. Peers is the one about peers; gateway has another one with shares.
+// A Store keeps orders of one kind. Peers is the one about peers; package release has another one with shares.
 //
 // # The file
 //

@@ -13,7 +13,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/admin"
+	"sluice/release"
 	"sluice/test/sluicetest"
 )
 
@@ -69,7 +69,7 @@ func byVersion2(c sluicetest.Count) (n int) {
 }
 
 // peers returns a condition: so many peers are up.
-func (r *release) peers(want int) func(context.Context) (bool, error) {
+func (r *rollout) peers(want int) func(context.Context) (bool, error) {
 	return func(ctx context.Context) (bool, error) {
 		peers, err := r.sluice.Peers(ctx)
 		up := 0
@@ -83,7 +83,7 @@ func (r *release) peers(want int) func(context.Context) (bool, error) {
 }
 
 // split returns the split of the service.
-func (r *release) split(ctx context.Context) (s admin.SplitState, err error) {
+func (r *rollout) split(ctx context.Context) (s release.State, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.sluice.AdminURL()+"/api/shares", nil)
 	if err != nil {
 		return s, err
@@ -93,7 +93,7 @@ func (r *release) split(ctx context.Context) (s admin.SplitState, err error) {
 		return s, err
 	}
 	defer response.Body.Close()
-	var all []admin.SplitState
+	var all []release.State
 	if err := json.NewDecoder(response.Body).Decode(&all); err != nil {
 		return s, err
 	}
@@ -107,7 +107,7 @@ func (r *release) split(ctx context.Context) (s admin.SplitState, err error) {
 const patience = 2 * time.Minute
 
 // await waits until condition returns true.
-func (r *release) await(ctx context.Context, what string, condition func(context.Context) (bool, error)) error {
+func (r *rollout) await(ctx context.Context, what string, condition func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -49,8 +49,8 @@ services:
 routes: [{ service: star }]
 `
 
-// release is what runs.
-type release struct {
+// rollout is what runs.
+type rollout struct {
 	out       io.Writer
 	directory string
 	consul    *consultest.Agent
@@ -61,7 +61,7 @@ type release struct {
 
 // run shows the release and removes everything.
 func run(ctx context.Context, out io.Writer) (err error) {
-	r := &release{out: out}
+	r := &rollout{out: out}
 	defer func() { err = errors.Join(err, r.clear()) }()
 	if err := r.start(ctx); err != nil {
 		return err
@@ -89,9 +89,9 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	return r.fail(ctx)
 }
 
-func (r *release) line(format string, args ...any) { fmt.Fprintf(r.out, format+"\n", args...) }
+func (r *rollout) line(format string, args ...any) { fmt.Fprintf(r.out, format+"\n", args...) }
 
-func (r *release) start(ctx context.Context) (err error) {
+func (r *rollout) start(ctx context.Context) (err error) {
 	if r.directory, err = os.MkdirTemp("", "sluice-canary-"); err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (r *release) start(ctx context.Context) (err error) {
 }
 
 // register starts instances of a version.
-func (r *release) register(version string, count int) error {
+func (r *rollout) register(version string, count int) error {
 	for range count {
 		i, err := startInstance(r.consul.Client(), version, len(r.instances)+1)
 		if err != nil {
@@ -135,7 +135,7 @@ func (r *release) register(version string, count int) error {
 	return nil
 }
 
-func (r *release) registerCanary(ctx context.Context) error {
+func (r *rollout) registerCanary(ctx context.Context) error {
 	if err := r.register("v2", 2); err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func (r *release) registerCanary(ctx context.Context) error {
 }
 
 // shift gives the canary a share, and waits until requests are divided so.
-func (r *release) shift(share string) func(context.Context) error {
+func (r *rollout) shift(share string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if err := r.configure(share); err != nil {
 			return err
@@ -173,7 +173,7 @@ func (r *release) shift(share string) func(context.Context) error {
 }
 
 // fail makes version 2 answer with errors, and waits until its share is 0.
-func (r *release) fail(ctx context.Context) error {
+func (r *rollout) fail(ctx context.Context) error {
 	before, begin := r.load.Count(), time.Now()
 	for _, i := range r.instances {
 		i.broken.Store(i.version == "v2")
@@ -207,10 +207,10 @@ func (r *release) fail(ctx context.Context) error {
 	return nil
 }
 
-func (r *release) file() string { return filepath.Join(r.directory, "sluice.yaml") }
+func (r *rollout) file() string { return filepath.Join(r.directory, "sluice.yaml") }
 
 // configure replaces the configuration, which sluice then reads.
-func (r *release) configure(share string) error {
+func (r *rollout) configure(share string) error {
 	text := fmt.Sprintf(configuration, r.consul.URL(), share)
 	if err := os.WriteFile(r.file()+"~", []byte(text), 0o600); err != nil {
 		return err
@@ -219,7 +219,7 @@ func (r *release) configure(share string) error {
 }
 
 // clear ends everything and removes the files.
-func (r *release) clear() error {
+func (r *rollout) clear() error {
 	var errs []error
 	if r.load != nil {
 		r.load.Stop()

@@ -1,4 +1,4 @@
-package gateway
+package release
 
 import (
 	"context"
@@ -7,13 +7,12 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/admin"
 	"sluice/consul"
-	"sluice/operator"
 )
 
 const (
@@ -25,7 +24,8 @@ const (
 
 // judges are the replicas that judge: each holds a lock while it does. It is safe for concurrent use.
 type judges struct {
-	shares *shares
+	shares *Shares
+	needed atomic.Bool // this replica judges a service
 
 	mu sync.Mutex // guards the fields below
 
@@ -33,24 +33,21 @@ type judges struct {
 	oldest bool // that of this one is the oldest
 }
 
-func newJudges(s *shares) *judges { return &judges{shares: s} }
-
 // state returns how many replicas judge, at least 1, and whether the lock of this one is the oldest.
-func (j *judges) state() admin.SharedState {
+func (j *judges) state() SharedState {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return admin.SharedState{Judges: max(1, j.locks), Leads: j.oldest}
+	return SharedState{Judges: max(1, j.locks), Leads: j.oldest}
 }
 
 // leads reports whether this replica may move shares on.
 func (j *judges) leads() bool {
-	store := j.shares.store
-	return !store.Shares() || j.state().Leads && store.Current()
+	return !j.shares.Shares() || j.state().Leads && j.shares.Current()
 }
 
 // lockKey returns the name of the lock of this process: no other has it.
 func (j *judges) lockKey() string {
-	return fmt.Sprintf("%s/judges/%s/%d", j.shares.prefix, j.shares.replica(), os.Getpid())
+	return fmt.Sprintf("%s/judges/%s/%d", j.shares.options.Prefix, j.shares.options.Replica(), os.Getpid())
 }
 
 // selectShares counts the locks in an answer of Consul, and returns the shares.
@@ -60,8 +57,8 @@ func (j *judges) selectShares(pairs []api.KVPair) (shares []api.KVPair) {
 	j.locks, j.oldest = 0, false
 	oldest := uint64(math.MaxUint64)
 	for _, pair := range pairs {
-		switch name := pair.Key[len(j.shares.prefix)+1:]; {
-		case strings.HasPrefix(name, operator.ShareKey("")):
+		switch name := pair.Key[len(j.shares.options.Prefix)+1:]; {
+		case strings.HasPrefix(name, sharesBelow):
 			shares = append(shares, pair)
 		case strings.HasPrefix(name, "judges/") && pair.Session != "":
 			j.locks++
@@ -75,9 +72,9 @@ func (j *judges) selectShares(pairs []api.KVPair) (shares []api.KVPair) {
 
 // attend holds a lock while this replica judges, until ctx ends.
 func (j *judges) attend(ctx context.Context) {
-	client, failing := j.shares.client, false
+	client, failing := j.shares.options.Consul, false
 	for {
-		if j.shares.judging() {
+		if j.needed.Load() {
 			lock, err := client.Lock(ctx, j.lockKey())
 			if err == nil {
 				j.hold(ctx, lock)
@@ -96,7 +93,7 @@ func (j *judges) attend(ctx context.Context) {
 func (j *judges) hold(ctx context.Context, lock *consul.Lock) {
 	needed := time.NewTicker(attendInterval)
 	defer needed.Stop()
-	for j.shares.judging() {
+	for j.needed.Load() {
 		select {
 		case <-needed.C:
 			continue

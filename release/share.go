@@ -1,4 +1,4 @@
-package operator
+package release
 
 import (
 	"encoding/json"
@@ -13,7 +13,7 @@ const (
 	ByOperator = "operator"
 )
 
-// Share is an order about the split of a service: a share that is used in place of the configuration's.
+// Share is the share of a group that is used in place of the configuration's. It is immutable.
 type Share struct {
 	Service    string    `json:"service"`
 	Group      string    `json:"group"`
@@ -27,11 +27,11 @@ type Share struct {
 
 const sharesBelow = "shares/"
 
-// ShareKey returns the key of the share of a service.
-func ShareKey(service string) string { return sharesBelow + service }
+// Key returns the key of the share of a service.
+func Key(service string) string { return sharesBelow + service }
 
 // Key returns what identifies s: a later share of the service replaces it.
-func (s Share) Key() string { return ShareKey(s.Service) }
+func (s Share) Key() string { return Key(s.Service) }
 
 // Ends returns zero: a share does not expire.
 func (s Share) Ends() time.Time { return time.Time{} }
@@ -54,8 +54,8 @@ func (s Share) Check() error {
 	return nil
 }
 
-// ParseShare returns the share in the value of a key. One without a service is about that of its key.
-func ParseShare(key string, value []byte) (s Share, err error) {
+// parse returns the share in the value of a key. One without a service is about that of its key.
+func parse(key string, value []byte) (s Share, err error) {
 	if err := json.Unmarshal(value, &s); err != nil {
 		return s, fmt.Errorf("not a share: %w", err)
 	}

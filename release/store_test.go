@@ -1,4 +1,4 @@
-package operator
+package release
 
 import (
 	"encoding/json"
@@ -7,13 +7,15 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"sluice/operator"
 )
 
-// newShares returns a store of shares in which a verdict yields to an operator.
-func newShares(o StoreOptions[Share]) *Store[Share] {
-	o.Parse, o.Log = ParseShare, zerolog.Nop()
+// newStore returns a store of shares in which a verdict yields to an operator.
+func newStore(o operator.StoreOptions[Share]) *operator.Store[Share] {
+	o.Parse, o.Log = parse, zerolog.Nop()
 	o.Yields = func(_, now Share) bool { return now.By == ByOperator }
-	return NewStore(o)
+	return operator.NewStore(o)
 }
 
 // share returns a share of a service.
@@ -24,17 +26,17 @@ func share(service string, size float64, by string) Share {
 // The state of shares goes on like that of other orders. A verdict that Consul does not have yet still yields
 // then to an operator's share; one that an operator has resumed does not.
 func TestAStateOfSharesGoesOn(t *testing.T) {
-	old := newShares(StoreOptions[Share]{Prefix: "edge"})
+	old := newStore(operator.StoreOptions[Share]{Prefix: "edge"})
 	must(t, old.Put(share("verdict", 0, ByJudge), true, nil))
 	must(t, old.Put(share("resumed", 0.2, ByJudge), false, nil))
 	text, err := json.Marshal(old.State())
 	must(t, err)
-	var state State[Share]
+	var state operator.State[Share]
 	must(t, json.Unmarshal(text, &state))
-	next := newShares(StoreOptions[Share]{Prefix: "edge"})
+	next := newStore(operator.StoreOptions[Share]{Prefix: "edge"})
 	next.Adopt(state)
 	for service, yields := range map[string]bool{"verdict": true, "resumed": false} {
-		if e := next.Entry(ShareKey(service)); e.Absent || !e.Pending || e.Conditional != yields || !e.Value.Same(old.All()[ShareKey(service)]) {
+		if e := next.Entry(Key(service)); e.Absent || !e.Pending || e.Conditional != yields || !e.Value.Same(old.All()[Key(service)]) {
 			t.Errorf("%s: %+v", service, e)
 		}
 	}
@@ -42,9 +44,9 @@ func TestAStateOfSharesGoesOn(t *testing.T) {
 
 // A proposal is not in the state: the present share is.
 func TestAProposalIsNotHandedOver(t *testing.T) {
-	s := newShares(StoreOptions[Share]{Prefix: "edge"})
+	s := newStore(operator.StoreOptions[Share]{Prefix: "edge"})
 	present := share("star", 0.2, ByJudge)
-	s.Adopt(State[Share]{Prefix: "edge", Orders: []Saved[Share]{{present, Beside{Shared: true}}}})
+	s.Adopt(operator.State[Share]{Prefix: "edge", Orders: []operator.Saved[Share]{{Order: present, Beside: operator.Beside{Shared: true}}}})
 	if !s.Propose(share("star", 0.3, ByJudge)) || s.Propose(share("star", 0.4, ByJudge)) {
 		t.Error("want one proposal at a time")
 	}
@@ -55,7 +57,7 @@ func TestAProposalIsNotHandedOver(t *testing.T) {
 
 // A share is retracted unless it is another one by then.
 func TestRetractedShares(t *testing.T) {
-	s := newShares(StoreOptions[Share]{})
+	s := newStore(operator.StoreOptions[Share]{})
 	first, second := share("star", 0.2, ByJudge), share("star", 0.3, ByOperator)
 	must(t, s.Put(first, false, nil))
 	must(t, s.Put(second, false, nil))
@@ -74,9 +76,16 @@ func TestParsedShares(t *testing.T) {
 		`{"group":"canary","share":0.2}`: "", `{"service":"star","share":1}`: "", `{"service":"moon","share":1}`: "belongs to the key shares/moon",
 		`{"share":2}`: "want a number from 0 to 1", `true`: "not a share",
 	} {
-		s, err := ParseShare("shares/star", []byte(text))
+		s, err := parse("shares/star", []byte(text))
 		if want == "" && (err != nil || s.Service != "star") || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s: %+v, %v", text, s, err)
 		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

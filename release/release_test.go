@@ -1,0 +1,352 @@
+package release
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/balancer"
+	"sluice/config"
+	"sluice/discovery"
+	"sluice/observe/events"
+	"sluice/test/balancertest"
+)
+
+// split is a service star of two instances with the tag v1 and one with v2, whose group canary has a split
+// with a judge. It applies the configuration as the gateway does.
+type split struct {
+	t       *testing.T
+	pool    *balancer.Pool
+	shares  *Shares
+	judge   *Judge
+	events  *events.Feed
+	clients uint32
+
+	configured, inUse *config.Config
+}
+
+// newSplit returns one whose canary has 50 % in the configuration.
+func newSplit(t *testing.T, settings string, o Options) *split {
+	t.Helper()
+	s := &split{t: t, events: events.New()}
+	o.Events, o.Log = s.events, zerolog.Nop()
+	o.Settled, o.Changed = func() bool { return true }, func() {}
+	if o.Replica == nil {
+		o.Replica = func() string { return "a" }
+	}
+	s.shares = NewShares(o)
+	s.shares.Begin(nil)
+	s.judge = NewJudge(JudgeOptions{
+		Shares: s.shares, Config: func() *config.Config { return s.inUse },
+		Pool:   func(string) *balancer.Pool { return s.pool },
+		Events: s.events, Log: zerolog.Nop(),
+	})
+	s.judge.WarmUp = 0
+	pool, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{
+		Groups: []balancer.GroupSelector{{Name: "canary", Selector: balancer.Selector{Tags: []string{"v2"}}}},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	s.pool = pool
+	var set []discovery.Instance
+	for n, tag := range []string{"v1", "v1", "v2"} {
+		set = append(set, discovery.Instance{Service: "star", ID: fmt.Sprint(n), Address: "127.0.0.1", Port: n + 1, Weight: 1, Status: discovery.StatusPassing, Tags: []string{tag}})
+	}
+	pool.Apply(set)
+	s.configure("50%", settings)
+	return s
+}
+
+// configure applies another configuration.
+func (s *split) configure(share, settings string) {
+	s.t.Helper()
+	c, err := config.Parse("test.yaml", fmt.Appendf(nil, `
+services:
+  star:
+    peers: ["127.0.0.1:1"]
+    groups: { canary: { tags: [v2] } }
+    split: { canary: %s, key: header X-User }
+    judge: { %s }
+routes: [{ service: star }]
+`, share, settings))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.configured = c
+	s.apply()
+}
+
+// apply applies the configuration with the shares that are given now.
+func (s *split) apply() {
+	s.inUse = s.shares.ApplyTo(s.configured)
+	s.shares.Applied(s.configured, time.Now())
+}
+
+// look makes the judge look at a time from now, and applies what it does.
+func (s *split) look(later time.Duration) State {
+	s.t.Helper()
+	s.judge.Look(time.Now().Add(later))
+	s.apply()
+	return s.state()
+}
+
+func (s *split) state() State {
+	s.t.Helper()
+	states := s.judge.States()
+	if len(states) != 1 {
+		s.t.Fatalf("%d splits", len(states))
+	}
+	return states[0]
+}
+
+// order is an order of an operator, which is applied.
+func (s *split) order(o Order, want error) State {
+	s.t.Helper()
+	o.Service = "star"
+	if err := s.judge.Order(o); err != want {
+		s.t.Errorf("%+v: %v, want %v", o, err, want)
+	}
+	s.apply()
+	return s.state()
+}
+
+// attempts are attempts of n new clients that the split has assigned to a group.
+func (s *split) attempts(n int, group string, status int, latency time.Duration) {
+	s.t.Helper()
+	for range n {
+		s.clients++
+		token, err := s.pool.Pick(&balancer.Query{Group: s.pool.Group(group).ID(), Client: s.clients})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		o := balancer.Outcome{Class: balancer.OutcomeOK, Status: status, Latency: latency}
+		if status >= 500 {
+			o.Class = balancer.OutcomeServerError
+		}
+		token.Done(o)
+	}
+}
+
+// failing are failures of the canary that are enough for a verdict.
+func (s *split) failing() { s.attempts(60, "canary", http.StatusInternalServerError, time.Millisecond) }
+
+// A canary that fails loses its share, and the feed has why. The release is over then, also if nobody has
+// looked while the canary had no share.
+func TestJudgeRollsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSplit(t, "step: 10m", Options{})
+		s.look(0)
+		s.failing()
+		got := s.look(0)
+		if got.Share != 0 || got.Configured != 0.5 || got.Given == nil || got.Given.By != ByJudge || got.Given.Why != got.Judge.Verdict {
+			t.Errorf("after the failures: %+v, %+v, %+v", got, got.Given, got.Judge)
+		}
+		feed, _ := s.events.Read(events.Filter{}, events.ID{})
+		if len(feed) != 2 || feed[0].Kind != events.KindShareVerdict || feed[0].Level != events.Warning || feed[1].Kind != events.KindShareGiven {
+			t.Errorf("the feed has %+v", feed)
+		}
+		if got := s.order(Order{Verb: Release}, nil); got.Share != 0.5 || got.Given != nil {
+			t.Errorf("after the release: %+v", got)
+		}
+		if got := s.look(0); got.Given != nil || got.Judge.Evidence != 1 {
+			t.Errorf("then: %+v, %+v", got.Given, got.Judge)
+		}
+	})
+}
+
+// A judge that only reports changes nothing.
+func TestJudgeReports(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSplit(t, "act: report", Options{})
+		s.look(0)
+		s.failing()
+		if got := s.look(0); got.Share != 0.5 || got.Given != nil || got.Judge.Verdict == "" {
+			t.Errorf("%+v, %+v", got, got.Judge)
+		}
+	})
+}
+
+// An operator's share holds until it is released, whatever the judge finds. Then the judge acts on that.
+func TestOperatorOverrulesTheJudge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSplit(t, "step: 10m", Options{})
+		s.order(Order{Verb: Set, Share: 0.6, Why: "known failures"}, nil)
+		s.look(0)
+		s.failing()
+		if got := s.look(0); got.Share != 0.6 || got.Given.By != ByOperator || got.Given.Why != "known failures" {
+			t.Errorf("%+v, %+v", got, got.Given)
+		}
+		s.order(Order{Verb: Release}, nil)
+		if got := s.look(0); got.Share != 0 || got.Given.By != ByJudge {
+			t.Errorf("after the release: %+v, %+v", got, got.Given)
+		}
+		s.order(Order{Verb: Release}, nil)
+		s.order(Order{Verb: Release}, ErrNotGiven)
+		s.order(Order{Verb: Resume}, ErrNotPaused)
+		s.order(Order{Verb: Set, Group: "moon"}, ErrNoGroup)
+		if err := s.judge.Order(Order{Service: "moon", Verb: Set}); err != ErrNoSplit {
+			t.Errorf("another service: %v", err)
+		}
+	})
+}
+
+// A paused judge changes nothing until it is resumed. Then it acts on what it has found.
+func TestOperatorPausesTheJudge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSplit(t, "step: 10m", Options{})
+		s.order(Order{Verb: Pause, Why: "we look at it"}, nil)
+		s.look(0)
+		s.failing()
+		if got := s.look(0); got.Share != 0.5 || !got.Judge.Paused || got.Given.Why != "we look at it" {
+			t.Errorf("%+v, %+v, %+v", got, got.Judge, got.Given)
+		}
+		if feed, _ := s.events.Read(events.Filter{Kinds: []string{string(events.KindShareVerdict)}}, events.ID{}); len(feed) != 1 {
+			t.Errorf("the feed has the verdicts %+v", feed)
+		}
+		s.order(Order{Verb: Resume}, nil)
+		if got := s.look(0); got.Share != 0 || got.Judge.Paused || got.Given.By != ByJudge {
+			t.Errorf("after the resumption: %+v, %+v", got.Judge, got.Given)
+		}
+		if got := s.order(Order{Verb: Pause}, nil); got.Given.Share != 0 || !got.Judge.Paused {
+			t.Errorf("after a rollback: %+v", got.Given)
+		}
+	})
+}
+
+// A canary that is slower than allowed loses its share.
+func TestJudgeFindsSlowCanaries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSplit(t, "slower: 30%", Options{})
+		s.look(0)
+		s.attempts(200, balancer.RestGroup, http.StatusOK, 100*time.Millisecond)
+		s.look(0)
+		s.attempts(200, "canary", http.StatusOK, 120*time.Millisecond)
+		if got := s.look(0); got.Judge.SlowEvidence != 1 || got.Judge.P90MS != 120 || got.Judge.RestP90MS != 100 {
+			t.Errorf("as slow as allowed: %+v", got.Judge)
+		}
+		s.attempts(200, "canary", http.StatusOK, 140*time.Millisecond)
+		const why = "90 % of the requests take up to 140ms, 100ms with the baseline"
+		if got := s.look(0); got.Share != 0 || got.Given == nil || !strings.Contains(got.Given.Why, why) {
+			t.Errorf("slower: %+v, %+v", got, got.Given)
+		}
+	})
+}
+
+// Nothing is slow while an instance of the canary is new, or if latency is not judged.
+func TestLatencyThatDoesNotCount(t *testing.T) {
+	for _, settings := range []string{"slower: 0", "slower: 30%"} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSplit(t, settings, Options{})
+			s.judge.WarmUp = time.Minute
+			slow := func(later time.Duration) State {
+				s.attempts(200, balancer.RestGroup, http.StatusOK, 100*time.Millisecond)
+				s.look(later)
+				s.attempts(200, "canary", http.StatusOK, time.Second)
+				return s.look(later)
+			}
+			s.look(0)
+			if got := slow(59 * time.Second); got.Judge.SlowEvidence != 1 || got.Judge.P90MS != 0 || got.Given != nil {
+				t.Errorf("%s, new: %+v", settings, got.Judge)
+			}
+			if got := slow(time.Minute); (got.Given != nil) != (settings == "slower: 30%") {
+				t.Errorf("%s, later: %+v", settings, got.Judge)
+			}
+		})
+	}
+}
+
+// A release that does not fail goes through the steps, each of which lasts.
+func TestJudgeAdvances(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSplit(t, "steps: [50%, 75%, 100%], step: 10m", Options{})
+		s.look(0)
+		for _, group := range []string{"canary", balancer.RestGroup} {
+			s.attempts(600, group, http.StatusOK, time.Millisecond)
+		}
+		if got := s.look(10*time.Minute - time.Nanosecond); got.Given != nil {
+			t.Errorf("before the step is over: %+v", got.Given)
+		}
+		if got := s.look(10 * time.Minute); got.Share != 0.75 || got.Given.By != ByJudge {
+			t.Errorf("after it: %+v", got)
+		}
+	})
+}
+
+// A share ends when the configuration has another one, and not before.
+func TestTheConfigurationHasTheLastWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSplit(t, "step: 10m", Options{})
+		s.order(Order{Verb: Set, Share: 0.2}, nil)
+		s.configure("50%", "step: 20m")
+		if got := s.state(); got.Share != 0.2 || got.Configured != 0.5 {
+			t.Errorf("with the same split: %+v", got)
+		}
+		s.configure("40%", "step: 20m")
+		if got := s.state(); got.Share != 0.4 || got.Given != nil {
+			t.Errorf("with another one: %+v", got)
+		}
+	})
+}
+
+// The history gets each share that has changed, and the return to that of the configuration, once.
+func TestRecordedShares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSplit(t, "step: 10m", Options{})
+		want := func(want ...string) {
+			t.Helper()
+			var got []string
+			s.shares.Record(func(reason string, diff []config.Change) {
+				if len(diff) != 1 || diff[0].Key != "services.star.split.canary" {
+					t.Errorf("the difference is %v", diff)
+				}
+				got = append(got, reason)
+			})
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("%q, want %q", got, want)
+			}
+		}
+		want()
+		s.order(Order{Verb: Set, Share: 0.2, Why: "small"}, nil)
+		want("operator: services.star.split.canary: 50% -> 20%: small")
+		want()
+		s.order(Order{Verb: Release}, nil)
+		want("operator: services.star.split.canary: 20% -> 50%: that of the configuration again")
+		s.order(Order{Verb: Set, Share: 0.3}, nil)
+		want("operator: services.star.split.canary: 50% -> 30%")
+		s.configure("40%", "step: 10m")
+		want() // the configuration's revision says it
+	})
+}
+
+// A replica that has just proposed a share waits with the next proposal. A verdict changes nothing
+// if an operator has just set the share, and nothing is emitted of it.
+func TestProposalsAndVerdictsYield(t *testing.T) {
+	s := newSplit(t, "step: 10m", Options{Prefix: "edge/canary"}).shares
+	given := Share{Service: "star", Group: "canary", Share: 0.7, Configured: 0.5}
+	for i, want := range []bool{true, false} {
+		if got := s.propose(given); got != want {
+			t.Errorf("proposal %d: %v", i+1, got)
+		}
+	}
+	if _, ok := s.of("star"); ok {
+		t.Error("a proposal counts before Consul has it")
+	}
+	given.Share, given.By = 0.3, ByOperator
+	if err := s.give(given); err != nil {
+		t.Fatal(err)
+	}
+	given.Share, given.By = 0, ByJudge
+	if err := s.giveByVerdict(given, func() { t.Error("the verdict is emitted") }); err != errOverruled {
+		t.Errorf("the verdict: %v", err)
+	}
+	if got, _ := s.of("star"); got.Share != 0.3 {
+		t.Errorf("%+v", got)
+	}
+}

@@ -1,0 +1,85 @@
+package release
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/test/consultest"
+)
+
+// newReplica returns a split that shares what is given through Consul, until the test ends. The result of
+// leave is that it does no more.
+func newReplica(t *testing.T, name, url, settings string) (s *split, leave func()) {
+	t.Helper()
+	client, err := consul.New(consul.Options{Addresses: []string{url}, Log: zerolog.Nop()})
+	must(t, err)
+	s = newSplit(t, settings, Options{
+		Consul: client, Prefix: "edge/canary", Wait: func() time.Duration { return 2 * time.Second },
+		Replica: func() string { return name },
+	})
+	s.judge.Look(time.Now()) // it judges from now on
+	s.shares.Resume()
+	leave = func() {
+		s.shares.Pause()
+		client.Close()
+	}
+	t.Cleanup(leave)
+	return s, leave
+}
+
+// await applies what the replica knows until a condition holds.
+func (s *split) await(what string, f func(State) bool) {
+	s.t.Helper()
+	consultest.Await(s.t, what, func() bool {
+		s.apply()
+		return f(s.state())
+	})
+}
+
+// Only one replica moves a share on: the one with the oldest lock. Without Consul no share grows.
+func TestOneReplicaMovesSharesOn(t *testing.T) {
+	t.Parallel()
+	const settings = "steps: [50%, 75%, 100%], step: 10m"
+	agent := consultest.Start(t, consultest.Options{})
+	a, leave := newReplica(t, "a", agent.URL(), settings)
+	a.await("the first leads", func(s State) bool { return s.Shared.Leads })
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	b, _ := newReplica(t, "b", relay.URL(), settings)
+	for _, s := range []*split{a, b} {
+		s.await("two judges", func(s State) bool { return s.Shared.Judges == 2 })
+		s.attempts(600, "canary", http.StatusOK, time.Millisecond)
+	}
+	if got := b.look(11 * time.Minute); got.Shared.Leads || got.Shared.Pending {
+		t.Errorf("the second replica moves the share on: %+v", got.Shared)
+	}
+	a.look(11 * time.Minute)
+	for _, s := range []*split{a, b} {
+		s.await("75 % by a judge", func(s State) bool { return s.Share == 0.75 && s.Given.By == ByJudge })
+	}
+
+	leave()
+	b.await("the other leads", func(s State) bool { return s.Shared.Leads })
+	relay.Cut()
+	b.await("Consul is away", func(s State) bool { return s.Shared.Error != "" })
+	advance := func() State {
+		b.attempts(600, "canary", http.StatusOK, time.Millisecond)
+		b.look(20 * time.Minute) // a new share
+		return b.look(40 * time.Minute)
+	}
+	if got := advance(); got.Share != 0.75 || got.Shared.Pending {
+		t.Errorf("without Consul: %+v, %+v", got, got.Shared)
+	}
+	relay.Heal()
+	b.await("Consul is back", func(s State) bool { return s.Shared.Error == "" })
+	b.await("the next share is in use", func(s State) bool {
+		advance() // a write may fail
+		b.shares.mu.Lock()
+		clear(b.shares.proposed)
+		b.shares.mu.Unlock()
+		return s.Share == 1 && s.Given.By == ByJudge
+	})
+}

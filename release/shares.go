@@ -1,0 +1,326 @@
+package release
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/config"
+	"sluice/consul"
+	"sluice/observe/events"
+	"sluice/operator"
+)
+
+// proposeInterval is the shortest time between two proposals for a service: one may fail.
+const proposeInterval = 10 * time.Second
+
+// errOverruled is the error of a verdict about a share that an operator has set.
+var errOverruled = errors.New("an operator has set the share")
+
+// Options configure Shares. Those without a comment are as in operator.StoreOptions.
+type Options struct {
+	Path   string
+	Consul *consul.Client
+	Prefix string // of the keys; "": each replica is on its own
+	Wait   func() time.Duration
+	Own    func(f func()) bool
+
+	// Replica returns the name of this replica.
+	Replica func() string
+	// Settled reports whether all of the configuration is known. Before, no share ends because the
+	// configuration lacks its split.
+	Settled func() bool
+	// Changed is called when the configuration must be applied again, with other shares. It must not
+	// call a method of Shares, nor wait for one.
+	Changed func()
+	Events  *events.Feed
+	Log     zerolog.Logger
+}
+
+// Shares are shares of splits that a judge or an operator has given in place of those of the
+// configuration. A store of orders keeps them. What is special about shares is that one counts only
+// while the configuration has the split for which it was given, and ends when a later configuration
+// has another one. The methods of Shares may be called concurrently.
+//
+// With a prefix, replicas agree about them by keys of Consul's KV store:
+//
+//	PREFIX/shares/SERVICE   the given share of a service, as JSON
+//	PREFIX/judges/REPLICA   a lock that the replica holds while it judges
+//
+// Each replica may roll back, which takes effect at its own place at once. Only the one with the oldest
+// lock moves a share on, by a proposal. So without Consul no share grows.
+type Shares struct {
+	*operator.Store[Share]
+
+	options Options
+	log     zerolog.Logger
+	judges  *judges
+	// recorded are those that the history has, by service. Only Begin and Record use them.
+	recorded map[string]Share
+
+	mu sync.Mutex // guards the fields below
+
+	// splits are those of the configuration in use, with the times at which they became so. A service
+	// without a split has an element if it had one; begun is the time of the first configuration.
+	splits   map[string]splitSince
+	begun    time.Time
+	emitted  map[string]Share     // what the feed has, or another process has emitted, by key
+	proposed map[string]time.Time // when this replica last proposed a share, by service
+}
+
+// splitSince is a split, and when it became that of the configuration.
+type splitSince struct {
+	split config.Split
+	since time.Time
+}
+
+// NewShares returns Shares without any.
+func NewShares(o Options) *Shares {
+	s := &Shares{options: o, log: o.Log,
+		splits: make(map[string]splitSince), emitted: make(map[string]Share), proposed: make(map[string]time.Time)}
+	s.judges = &judges{shares: s}
+	s.Store = operator.NewStore(operator.StoreOptions[Share]{
+		Path: o.Path, Consul: o.Consul, Prefix: o.Prefix, Wait: o.Wait, Own: o.Own, Log: o.Log,
+		Parse: parse, Select: s.judges.selectShares, Beside: s.judges.attend,
+		Yields:  func(given, now Share) bool { return now.By == ByOperator && s.fits(now) },
+		Changed: o.Changed,
+		Name:    "given shares", Alone: "this replica judges on its own, and no share grows",
+	})
+	return s
+}
+
+// Begin takes over the shares of another process; nil: those in the file. The feed gets nothing of them.
+// It is called once, before all other methods.
+func (s *Shares) Begin(state *operator.State[Share]) {
+	if state != nil {
+		s.Adopt(*state)
+	} else if err := s.Open(); err != nil {
+		s.log.Error().Err(err).Msg("the shares of an earlier process are lost, unless Consul has them")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.recorded = make(map[string]Share)
+	for key, given := range s.All() {
+		s.emitted[key], s.recorded[given.Service] = given, given
+	}
+}
+
+// Owned makes what has changed take effect, because this process owns now.
+func (s *Shares) Owned() {
+	s.Refresh()
+	s.options.Changed() // what the configuration has ended is ended now
+}
+
+// ApplyTo returns c with the given shares, except for services whose split is another one in c: who
+// changes the configuration has the last word. It does not change c.
+func (s *Shares) ApplyTo(c *config.Config) *config.Config {
+	all := s.All()
+	if len(all) == 0 {
+		return c
+	}
+	changed := *c
+	changed.Services = maps.Clone(c.Services)
+	for _, given := range all {
+		if service := c.Services[given.Service]; fits(given, service.Split) {
+			service.Split = service.Split.WithShare(given.Share)
+			changed.Services[given.Service] = service
+		}
+	}
+	return &changed
+}
+
+// fits reports whether a share was given in place of that of a split.
+func fits(given Share, split config.Split) bool {
+	configured := split.Shares()
+	return len(configured) == 1 && configured[0].Group == given.Group && configured[0].Size == given.Configured
+}
+
+// fits reports whether a share was given in place of that of the configuration in use.
+func (s *Shares) fits(given Share) bool { return fits(given, s.split(given.Service)) }
+
+// split returns the split of a service in the configuration in use, without given shares.
+func (s *Shares) split(service string) config.Split {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.splits[service].split
+}
+
+// Applied ends the shares in place of which c, which is in use now, has others. c has no given shares.
+// Before, a refused configuration would end them.
+func (s *Shares) Applied(c *config.Config, now time.Time) {
+	for _, given := range s.follow(c, now) {
+		_ = s.Retract(given) // or the process that serves does it
+	}
+	s.Reconsider()
+}
+
+// follow notes the splits of c, and returns the shares that the last configuration had a place for.
+func (s *Shares) follow(c *config.Config, now time.Time) (ended []Share) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun.IsZero() {
+		s.begun = now
+	}
+	for _, given := range s.All() {
+		if fits(given, s.splits[given.Service].split) && !fits(given, c.Services[given.Service].Split) {
+			ended = append(ended, given)
+		}
+	}
+	for name, service := range c.Services {
+		if before := s.splits[name]; len(service.Split) > 0 && !maps.Equal(before.split, service.Split) {
+			s.splits[name] = splitSince{service.Split, now}
+		}
+	}
+	for name, before := range s.splits {
+		if len(before.split) > 0 && len(c.Services[name].Split) == 0 {
+			s.splits[name] = splitSince{since: now}
+		}
+	}
+	return ended
+}
+
+// Reconsider ends the shares that are older than the configuration, which has another split, and emits
+// which are in use. While not all of the configuration is known, they may be for what is to come.
+func (s *Shares) Reconsider() {
+	for _, given := range s.All() {
+		if !s.fits(given) && s.options.Settled() && given.Since.Before(s.since(given.Service)) {
+			_ = s.Retract(given) // or the process that serves does it
+		}
+	}
+	s.emit()
+}
+
+// since returns when the split of a service became that of the configuration in use.
+func (s *Shares) since(service string) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if split, ok := s.splits[service]; ok {
+		return split.since
+	}
+	return s.begun
+}
+
+// emit adds to the log and the feed which shares are in use, and which have ended.
+func (s *Shares) emit() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.All()
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		given := all[key]
+		if given.Same(s.emitted[key]) || !fits(given, s.splits[given.Service].split) {
+			continue
+		}
+		s.emitted[key] = given
+		s.options.Events.Add(events.Event{Kind: events.KindShareGiven, Service: given.Service,
+			Text: fmt.Sprintf("The share of the group %s is %.4g %%, by the %s%s", given.Group, 100*given.Share, given.By, events.Because(given.Why))})
+		if given.Replica != s.options.Replica() {
+			s.log.Info().Str("service", given.Service).Str("group", given.Group).Float64("share", given.Share).
+				Str("by", given.By).Str("replica", given.Replica).Str("why", given.Why).Msg("a share of another replica is in use")
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.emitted)) {
+		if _, stands := all[key]; stands {
+			continue
+		}
+		given, why := s.emitted[key], "the given one was released"
+		if !fits(given, s.splits[given.Service].split) {
+			why = "the configuration has another split"
+		}
+		delete(s.emitted, key)
+		text := "The share is that of the configuration again" + events.Because(why)
+		s.options.Events.Add(events.Event{Kind: events.KindShareEnded, Service: given.Service, Text: text})
+		s.log.Info().Str("service", given.Service).Msg(text)
+	}
+}
+
+// replacing returns a share in place of the configured one, if the split has the share of one group.
+func (s *Shares) replacing(service string, share float64, by, why string) (given Share, ok bool) {
+	own := s.split(service).Shares()
+	if len(own) != 1 {
+		return given, false
+	}
+	return Share{
+		Service: service, Group: own[0].Group, Share: share, Configured: own[0].Size, By: by, Why: why,
+		Since: time.Now().UTC().Truncate(time.Millisecond), Replica: s.options.Replica(),
+	}, true
+}
+
+// give sets the share of a service.
+func (s *Shares) give(given Share) error {
+	defer s.emit()
+	return s.Put(given, false, nil)
+}
+
+// giveByVerdict sets the share of a service by the verdict of a judge, after a call of emit. It returns
+// errOverruled if an operator has set it, and one of another replica whom this one does not know yet
+// overrules it later.
+func (s *Shares) giveByVerdict(given Share, emit func()) error {
+	defer s.emit()
+	return s.Put(given, true, func(standing map[string]Share) error {
+		if now := standing[given.Key()]; now.By == ByOperator && s.fits(now) {
+			return errOverruled
+		}
+		emit()
+		return nil
+	})
+}
+
+// propose sets the share of a service if Consul accepts it before anybody has changed the share. It
+// reports false if it is too soon for another proposal.
+func (s *Shares) propose(given Share) bool {
+	s.mu.Lock()
+	last := s.proposed[given.Service]
+	s.mu.Unlock()
+	if time.Since(last) < proposeInterval || !s.Propose(given) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.proposed[given.Service] = time.Now()
+	return true
+}
+
+// release returns a service to the share of the configuration.
+func (s *Shares) release(service string) error {
+	defer s.emit()
+	_, err := s.End(Key(service), "")
+	return err
+}
+
+// of returns the given share of a service, if it has one that counts.
+func (s *Shares) of(service string) (given Share, ok bool) {
+	given, ok = s.All()[Key(service)]
+	if !ok || !s.fits(given) {
+		return Share{}, false
+	}
+	return given, true
+}
+
+// Counting returns the given shares that count, by service.
+func (s *Shares) Counting() map[string]Share {
+	given := make(map[string]Share)
+	for _, share := range s.All() {
+		if s.fits(share) {
+			given[share.Service] = share
+		}
+	}
+	return given
+}
+
+// shared returns what this replica knows of the others about a service; nil: it is on its own.
+func (s *Shares) shared(service string) *SharedState {
+	if !s.Shares() {
+		return nil
+	}
+	state := s.judges.state()
+	state.Pending = s.Entry(Key(service)).Pending
+	if err := s.QueryError(); err != nil {
+		state.Error = err.Error()
+	}
+	return &state
+}

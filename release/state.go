@@ -1,0 +1,64 @@
+package release
+
+import (
+	"errors"
+	"time"
+)
+
+// State is the state of the split of a service with the share of one group.
+type State struct {
+	Service    string       `json:"service"`
+	Group      string       `json:"group"`
+	Share      float64      `json:"share"`            // in use
+	Configured float64      `json:"configured"`       // in the configuration
+	Given      *Share       `json:"given,omitempty"`  // absent: the share is that of the configuration
+	Judge      *JudgeState  `json:"judge,omitempty"`  // absent: the service has no judge
+	Shared     *SharedState `json:"shared,omitempty"` // absent: each replica is on its own
+}
+
+// JudgeState is what a judge has found in the present release.
+type JudgeState struct {
+	Since        time.Time `json:"since,omitzero"` // when the release began; absent: the group has no share
+	Paused       bool      `json:"paused"`         // an operator has set the share
+	Evidence     float64   `json:"evidence"`       // that the group fails more often: 1 is none, 1000 is enough; 0 without a release
+	SlowEvidence float64   `json:"slow_evidence"`  // that it is slower than allowed, with the present share
+	P90MS        float64   `json:"p90_ms"`         // of its last 512 attempts; 0: fewer than 100
+	RestP90MS    float64   `json:"rest_p90_ms"`    // likewise of the rest
+	Verdict      string    `json:"verdict,omitempty"`
+}
+
+// SharedState is what this replica knows of the others.
+type SharedState struct {
+	Judges  int    `json:"judges"`          // replicas that judge, this one included
+	Leads   bool   `json:"leads"`           // this one moves shares on
+	Pending bool   `json:"pending"`         // the others do not have the share yet
+	Error   string `json:"error,omitempty"` // why Consul cannot be followed
+}
+
+// Order is an operator's order about the split of a service.
+type Order struct {
+	Service string
+	Verb    Verb
+	Group   string  // empty: that of the split
+	Share   float64 // with Set
+	Why     string
+}
+
+// Verb is what an Order asks for, as in the path of the admin API.
+type Verb string
+
+const (
+	Set     Verb = "set"     // use a share; the judge changes nothing
+	Pause   Verb = "pause"   // keep the share; the judge changes nothing
+	Resume  Verb = "resume"  // keep the share; the judge goes on
+	Release Verb = "release" // return to the share of the configuration
+)
+
+// Errors of Judge.Order.
+var (
+	ErrNoSplit   = errors.New("no service with this name and a split that has the share of one group")
+	ErrNoGroup   = errors.New("the split has another group")
+	ErrNotGiven  = errors.New("the share is that of the configuration")
+	ErrNoJudge   = errors.New("the service has no judge")
+	ErrNotPaused = errors.New("the judge is not paused")
+)
