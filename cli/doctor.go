@@ -24,6 +24,7 @@ import (
 	"sluice/doctor"
 	"sluice/gateway"
 	"sluice/observe/logs"
+	"sluice/tags/catalog"
 )
 
 // examination is one execution of the doctor command.
@@ -168,7 +169,7 @@ func (e *examination) configure() error {
 	if err != nil {
 		return err
 	}
-	c := gateway.BeforeFound(revision.Config)
+	c := catalog.BeforeFound(revision.Config)
 	e.options.Consul = gateway.ClientOptions(c.Consul, zerolog.Nop())
 	if e.options.Datacenter == "" {
 		e.options.Datacenter = c.Consul.Datacenter

@@ -24,7 +24,6 @@ import (
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/route"
-	"sluice/tags/claim"
 )
 
 // warmTimeout limits how long a reload waits for the first peers of new services before it
@@ -75,9 +74,10 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
 	}
 	if g.effective.Load() == nil {
 		c = g.expectServices() // late, because the old process gives its state only once
+		g.tags.Start(c)
 	}
-	divided, fragments, profiles := g.fragments(c)
-	merged, conflicts := config.Merge(divided, fragments...)
+	asked := g.tags.Ask(c, g.finder.Fragment(c))
+	merged, conflicts := config.Merge(asked.Config, asked.Found, asked.Routes)
 	for _, conflict := range conflicts {
 		g.log.Warn().Err(conflict).Msg("a part of the configuration is ignored")
 	}
@@ -91,7 +91,7 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
 		}
 	}
 	g.shares.Applied(merged, time.Now())
-	g.tags.applied(claim.NewReader(c), profiles)
+	g.tags.Applied(asked)
 	return nil
 }
 
@@ -262,6 +262,9 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 			return err // impossible with a checked configuration
 		}
 	}
+	for _, service := range p.created {
+		service.gate = g.tags.Gate(service.name, service.apply)
+	}
 	g.services.add(p.created)
 	for _, service := range p.created {
 		g.applyOrders(service) // orders may have changed since
@@ -308,7 +311,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	for _, service := range g.services.all() {
 		if p.wanted[service.name] == nil {
 			g.discovery.Unwatch(service.name)
-			g.tags.forget(service.name)
+			g.tags.Forget(service.name)
 			service.checker.Stop()
 			service.pool.Close()
 			g.services.retire(service)

@@ -16,7 +16,7 @@ func (g *Gateway) documentOptions() live.Options {
 			if err := g.apply(ctx, c); err != nil {
 				return nil, err
 			}
-			g.finder.follow(ctx, c)
+			g.finder.Follow(ctx, c)
 			return g.effective.Load(), nil
 		},
 		Again:   g.applyFound,
@@ -31,8 +31,8 @@ func (g *Gateway) documentOptions() live.Options {
 
 // followDocuments follows the documents and the catalog until ctx ends.
 func (g *Gateway) followDocuments(ctx context.Context) {
-	defer func() { g.finder.stop() }()
-	g.finder.follow(ctx, g.history.Current().Config)
+	defer g.finder.Stop()
+	g.finder.Follow(ctx, g.history.Current().Config)
 	g.documents.Run(ctx, g.waits.warm, g.waits.applyFound)
 }
 

@@ -40,6 +40,7 @@ import (
 	"sluice/proxy/socket"
 	"sluice/release"
 	"sluice/route"
+	"sluice/tags/catalog"
 )
 
 // startTimeout limits how long sluice waits at the start for the first set of each service
@@ -81,11 +82,11 @@ type Gateway struct {
 	// effective is the configuration in use: the latest of history, merged with the
 	// services found in the catalog.
 	effective atomic.Pointer[config.Config]
-	finder    *finder
+	finder    *catalog.Finder
 	shares    *release.Shares
 	judge     *release.Judge
 	orders    *operator.Peers
-	tags      *tagReader
+	tags      *catalog.Reader
 
 	accessLog    atomic.Pointer[accesslog.Logger]
 	tracer       atomic.Pointer[tracing.Tracer] // nil: no spans
@@ -209,10 +210,10 @@ func New(o Options) (_ *Gateway, err error) {
 		Log:      g.log,
 		Events:   g.events,
 	})
-	g.finder = newFinder(g)
+	g.finder = catalog.NewFinder(g.sources.Catalog, g.documents.Again, g.log)
 	g.shares, g.judge = g.newRelease(c)
 	g.orders = g.newOrders(c)
-	g.tags = newTags(g.documents.Again)
+	g.tags = catalog.NewReader(g.documents.Again)
 	g.series = series.NewRecorder(g.services.pools)
 	if g.admin, err = g.newAdmin(c.Admin.TLS); err != nil {
 		return nil, err
@@ -293,14 +294,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 	running.Go(func() {
 		defer panics.Contain(panics.Task, nil)
 		defer close(g.warm)
-		defer g.tags.serve()
+		defer g.tags.Serve()
 		if g.takingOver {
 			if err := g.awaitTakeover(background); err != nil {
 				g.fail(err)
 				<-background.Done() // without accepting clients
 				return
 			}
-			g.tags.await(background, g.waits.start)
+			g.tags.Await(background, g.waits.start)
 			g.awaitCertificates(background, g.allListeners(), g.waits.start)
 		} else {
 			begin := time.Now()
@@ -310,7 +311,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 			g.orders.AwaitFirst(background, g.waits.start-time.Since(begin))
 			g.awaitFirst(background, g.services.all(), g.waits.start-time.Since(begin))
 			g.awaitKnown(background, g.waits.warm)
-			g.tags.await(background, g.waits.start-time.Since(begin))
+			g.tags.Await(background, g.waits.start-time.Since(begin))
 			g.awaitCertificates(background, g.allListeners(), g.waits.start-time.Since(begin))
 		}
 		if g.options.Serving == nil || g.stopping.Load() {
@@ -431,7 +432,7 @@ func (g *Gateway) consulWait() time.Duration {
 // time.
 func (g *Gateway) deliver(name string, set []discovery.Instance) {
 	if service := g.services.get(name); service != nil {
-		g.tags.take(name, set, service.apply)
+		service.gate.Pass(set)
 	}
 	if g.snapshot != nil {
 		g.snapshot.Changed()

@@ -20,6 +20,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/operator"
 	"sluice/release"
+	"sluice/tags/catalog"
 )
 
 // handedVersion is the version of the format of handed. A process ignores a state of another
@@ -156,15 +157,15 @@ func (g *Gateway) state(abandoned int) handed {
 	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: g.history, KVCertificates: g.kvCertificates.handed(), ACMECertificates: g.acme.handed()}
 	standing, given := g.orders.State(), g.shares.State()
 	h.Orders, h.GivenShares, h.ByOperator = &standing, &given, g.ordered()
-	h.RouteHolders = g.tags.last().Holders
+	h.RouteHolders = g.tags.InUse().Holders
 	h.RegisteredAs = g.registrar.Owner()
 	h.Events, _ = g.events.Read(events.Filter{}, events.ID{})
 	h.Series = g.series.State()
 	for name, state := range g.states() {
 		h.Services[name] = handedService{Watch: &state}
 	}
-	if closed(g.finder.applied) {
-		services, _ := g.finder.list()
+	if closed(g.finder.Used()) {
+		services, _ := g.finder.Services()
 		h.Catalog = &handedCatalog{Selection: selectionText(g.effective.Load()), Services: services}
 	}
 	return h
@@ -172,7 +173,7 @@ func (g *Gateway) state(abandoned int) handed {
 
 // selectionText returns the catalog selection of c as a text to compare. That of another version of
 // sluice may differ for the same selection: then a new process waits for an answer of Consul.
-func selectionText(c *config.Config) string { return fmt.Sprintf("%+v", selectionOf(c)) }
+func selectionText(c *config.Config) string { return fmt.Sprintf("%+v", catalog.SelectionOf(c)) }
 
 // inherit gets the state of the old process, if there is one.
 func (g *Gateway) inherit() {
@@ -203,24 +204,21 @@ func (g *Gateway) expectServices() *config.Config {
 	g.setOrdered(func(o *byOperator) { *o = g.handed.ByOperator })
 	g.adoptOrders()
 	g.shares.Begin(g.handed.GivenShares)
-	g.tags.inherit(g.handed.RouteHolders)
+	g.tags.Inherit(g.handed.RouteHolders)
 	if g.handed.History != nil {
 		g.documents.Adopt(g.handed.History)
 	}
 	c := g.documents.First()
 	if g.snapshot != nil {
-		g.finder.expectNames(g.snapshot.Services())
+		g.finder.ExpectNames(g.snapshot.Services())
 	}
 	h := g.handed.Catalog
 	if h != nil && h.Services != nil && c.Catalog != nil {
 		// As in a reload, what an earlier selection has found stays until Consul answers.
-		g.finder.expect(h.Services)
-		if h.Selection == selectionText(c) {
-			g.finder.setApplied()
-		}
+		g.finder.Expect(h.Services, h.Selection == selectionText(c))
 	}
 	if c.Catalog == nil {
-		g.finder.setApplied()
+		g.finder.Expect(nil, true)
 	}
 	return c
 }

@@ -107,7 +107,7 @@ func TestNewProcessAdoptsTheState(t *testing.T) {
 	if status, body := next.get("/found"); status != 200 || body != "b" {
 		t.Errorf("found: %d %q", status, body)
 	}
-	services, _ := next.finder.list()
+	services, _ := next.finder.Services()
 	if !slices.ContainsFunc(services, func(s consulsource.CatalogService) bool {
 		return s.Name == "found" && slices.Equal(s.Tags, []string{"blue", "web"})
 	}) {

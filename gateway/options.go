@@ -25,7 +25,6 @@ import (
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/route"
-	"sluice/tags/native"
 )
 
 // The functions below translate the configuration into options of other packages.
@@ -149,31 +148,6 @@ func dnsOptions(d config.DNSService) dnssource.Options {
 // etcdOptions returns the options of the source of a service in etcd.
 func etcdOptions(e config.EtcdService) etcdsource.Options {
 	return etcdsource.Options{Cluster: etcdCluster(e.EtcdCluster), Prefix: e.Prefix, Key: e.Key, Probation: e.Probation}
-}
-
-// selectionOf returns the catalog selection of c, or nil.
-func selectionOf(c *config.Config) *consulsource.Selection {
-	if c.Catalog == nil {
-		return nil
-	}
-	want := c.Catalog.Select
-	s := &consulsource.Selection{
-		Name:       want.Name,
-		Tag:        want.Tag,
-		Meta:       config.MetaOf(want.Meta),
-		Typical:    len(c.Catalog.Tags) > 0 || c.Catalog.DefaultRule != "",
-		Datacenter: c.Consul.Datacenter,
-		Wait:       c.Consul.Wait,
-		Probation:  c.Consul.Probation,
-	}
-	if c.Catalog.DefaultRule != "" {
-		return s // also services without tags have routes
-	}
-	s.TagPrefixes = c.Catalog.TagPrefixes()
-	if c.Catalog.Reads(config.DialectSluice) {
-		s.MetaKey = native.MetaRoute
-	}
-	return s
 }
 
 // poolOptions returns the options of the pool of a service.

@@ -74,7 +74,7 @@ func (p progress) ready() bool { return len(p.missing) == 0 || p.answered && !p.
 func (g *Gateway) progress(waited time.Duration) progress {
 	var p progress
 	watches, inTime := g.watches(), waited < readyTimeout
-	if !closed(g.finder.applied) {
+	if !closed(g.finder.Used()) {
 		p.wait = inTime
 		p.missing = append(p.missing, "catalog: "+g.catalogMissing())
 	}
@@ -124,7 +124,7 @@ func (g *Gateway) watches() map[string]discovery.WatchStatus {
 
 // catalogMissing returns why the services of the catalog are not in use.
 func (g *Gateway) catalogMissing() string {
-	if status, ok := g.finder.status(); ok && status.LastError != "" {
+	if status, ok := g.finder.Status(); ok && status.LastError != "" {
 		return status.LastError
 	}
 	return "no answer from Consul yet"

@@ -13,6 +13,7 @@ import (
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/route"
+	"sluice/tags/catalog"
 )
 
 // service is a service in use. It has the same pool as long as it is configured.
@@ -20,6 +21,7 @@ type service struct {
 	name    string
 	pool    *balancer.Pool
 	checker *healthcheck.Checker // of the peers of the pool
+	gate    *catalog.Gate        // before the pool; set when the service comes into use
 
 	first     chan struct{} // closed when the pool has its first set, and has checked it if must_pass_first is set
 	firstOnce sync.Once

@@ -36,7 +36,7 @@ func (g *Gateway) newRelease(c *config.Config) (*release.Shares, *release.Judge)
 		Path:   c.Admin.Shares,
 		Consul: g.consul, Prefix: c.Consul.Shares, Wait: g.consulWait,
 		Own: g.owner.Do, Replica: g.replicaName,
-		Settled: func() bool { return closed(g.documents.Settled()) && closed(g.finder.applied) },
+		Settled: func() bool { return closed(g.documents.Settled()) && closed(g.finder.Used()) },
 		Changed: g.documents.Again,
 		Events:  g.events, Log: g.log,
 	})

@@ -1,4 +1,4 @@
-package gateway
+package catalog
 
 import (
 	"fmt"
@@ -7,7 +7,6 @@ import (
 	"sluice/config"
 	"sluice/discovery"
 	"sluice/route"
-	"sluice/tags/claim"
 )
 
 // BenchmarkTags changes one tag among 10,000: 1,000 services of 10 instances with a tag each. It
@@ -18,8 +17,8 @@ func BenchmarkTags(b *testing.B) {
 		b.Fatal(err)
 	}
 	const services, instances = 1000, 10
-	all := newTags(func() {})
-	all.use(claim.NewReader(c))
+	all := NewReader(func() {})
+	all.Start(c)
 	set := func(service, round int) (list []discovery.Instance) {
 		name := fmt.Sprintf("s%d", service)
 		for i := range instances {
@@ -32,20 +31,16 @@ func BenchmarkTags(b *testing.B) {
 	}
 	found := make([]config.FoundService, services)
 	pool := func([]discovery.Instance) {}
+	gates := make([]*Gate, services)
 	for s := range services {
 		found[s].Name = fmt.Sprintf("s%d", s)
-		all.take(found[s].Name, set(s, 0), pool)
+		gates[s] = all.Gate(found[s].Name, pool)
+		gates[s].Pass(set(s, 0))
 	}
 	fragment, _ := c.Found(found, "")
-	configured := fragment.Services
 	apply := func(b *testing.B) {
-		asked, profiles := all.snapshot(configured, claim.NewReader(c))
-		all.resolved(all.resolve(asked, c))
-		routes := config.Fragment{Origin: "tags"}
-		for _, r := range all.latest.Routes {
-			routes.Routes = append(routes.Routes, r.Route)
-		}
-		merged, conflicts := config.Merge(c, fragment, routes)
+		asked := all.Ask(c, fragment)
+		merged, conflicts := config.Merge(c, fragment, asked.Routes)
 		targets := make([]route.Route, len(merged.Routes))
 		for i, r := range merged.Routes {
 			targets[i] = r.Target()
@@ -54,14 +49,14 @@ func BenchmarkTags(b *testing.B) {
 		if _, err := route.NewTable(targets); err != nil || len(targets) != services || len(conflicts) > 0 {
 			b.Fatalf("%d routes, want %d: %v %v", len(targets), services, conflicts, err)
 		}
-		all.applied(claim.NewReader(c), profiles)
+		all.Applied(asked)
 	}
 	apply(b)
 	b.Run("one service changes", func(b *testing.B) {
 		round := 0
 		for b.Loop() {
 			round++
-			all.take("s7", set(7, round), pool)
+			gates[7].Pass(set(7, round))
 			apply(b)
 		}
 	})
@@ -70,18 +65,18 @@ func BenchmarkTags(b *testing.B) {
 		for b.Loop() {
 			round++
 			for s := range services {
-				all.take(found[s].Name, set(s, -round), pool)
+				gates[s].Pass(set(s, -round))
 			}
 			apply(b)
 		}
 	})
 	b.Run("instances change, tags do not", func(b *testing.B) {
 		one := set(7, 0)
-		all.take("s7", one, pool)
+		gates[7].Pass(one)
 		apply(b)
 		for b.Loop() {
 			one[0].Weight++
-			all.take("s7", one, pool)
+			gates[7].Pass(one)
 		}
 	})
 }

@@ -1,0 +1,196 @@
+package catalog
+
+import (
+	"context"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/config"
+	consulsource "sluice/discovery/consul"
+	"sluice/observe/panics"
+)
+
+// Finder finds services in Consul's catalog. Only the goroutine that applies configurations calls its
+// methods, except Services, Status and Used.
+type Finder struct {
+	newWatch func(consulsource.Selection, ...consulsource.CatalogService) *consulsource.Catalog
+	changed  func()
+	log      zerolog.Logger
+	used     chan struct{} // see Used
+
+	selection *consulsource.Selection // of the watch; nil: none
+	stop      func()                  // ends the watch, and waits for it
+	skipped   []string                // names that sluice does not allow, as last logged
+	lastError string                  // why the services cannot be applied, as last logged; "": they can
+
+	mu       sync.Mutex // guards the fields below
+	watch    *consulsource.Catalog
+	services []consulsource.CatalogService
+	answered bool // services is from Consul
+}
+
+// NewFinder returns a finder that has found nothing. newWatch returns a watch of the services of a selection, which
+// begins with those that are known. changed requests that the configuration is applied again; it must not block.
+func NewFinder(newWatch func(consulsource.Selection, ...consulsource.CatalogService) *consulsource.Catalog, changed func(), log zerolog.Logger) *Finder {
+	return &Finder{newWatch: newWatch, changed: changed, log: log, used: make(chan struct{}), stop: func() {}}
+}
+
+// Expect sets the services until Consul answers, if they are not nil: those that another process has found. selected
+// says that it has found all that the first configuration selects.
+func (f *Finder) Expect(services []consulsource.CatalogService, selected bool) {
+	if services != nil {
+		f.services = services
+	}
+	if selected {
+		f.setUsed()
+	}
+}
+
+// ExpectNames is Expect for services without known tags.
+func (f *Finder) ExpectNames(names []string) {
+	for _, name := range names {
+		f.services = append(f.services, consulsource.CatalogService{Name: name})
+	}
+}
+
+// Follow watches the catalog with the selection of c until ctx ends. The services found
+// with an earlier selection stay until Consul answers.
+func (f *Finder) Follow(ctx context.Context, c *config.Config) {
+	selection := SelectionOf(c)
+	if reflect.DeepEqual(selection, f.selection) {
+		if selection == nil {
+			f.setUsed()
+		}
+		return
+	}
+	f.stop()
+	f.selection, f.stop = selection, func() {}
+	if selection == nil {
+		f.mu.Lock()
+		f.watch, f.services = nil, nil
+		f.mu.Unlock()
+		f.setUsed()
+		return
+	}
+	watch := f.begin(*selection)
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() {
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
+			if err := watch.Run(ctx, f.found); ctx.Err() == nil {
+				f.log.Error().Err(err).Msg("catalog: the watch has ended, new services are not found")
+			}
+		})
+	})
+	f.stop = func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// Stop ends what Follow has begun, and waits for it.
+func (f *Finder) Stop() { f.stop() }
+
+// begin returns a watch of the selected services.
+func (f *Finder) begin(selection consulsource.Selection) *consulsource.Catalog {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.watch = f.newWatch(selection, f.services...)
+	return f.watch
+}
+
+// found stores the services in Consul's catalog.
+func (f *Finder) found(services []consulsource.CatalogService) {
+	f.store(services)
+	f.changed()
+}
+
+func (f *Finder) store(services []consulsource.CatalogService) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.services, f.answered = services, true
+}
+
+// Services returns the services, and whether Consul has answered.
+func (f *Finder) Services() (services []consulsource.CatalogService, answered bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.services, f.answered
+}
+
+// Used returns a channel that is closed when the first services are in use, or no catalog is configured.
+func (f *Finder) Used() <-chan struct{} { return f.used }
+
+func (f *Finder) setUsed() {
+	select {
+	case <-f.used:
+	default:
+		close(f.used)
+	}
+}
+
+// Applied says that a configuration with the services has been applied or, with an error, why not; again is when
+// that is tried next.
+func (f *Finder) Applied(err error, again time.Duration) {
+	if _, answered := f.Services(); answered {
+		f.setUsed()
+	}
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != f.lastError {
+		f.log.Error().Err(err).Stringer("again_in", again).Msg("catalog: the found services cannot be used")
+	}
+	f.lastError = text
+}
+
+// Status returns the status of the watch, or false if there is none.
+func (f *Finder) Status() (consulsource.CatalogStatus, bool) {
+	watch := f.watched()
+	if watch == nil {
+		return consulsource.CatalogStatus{}, false
+	}
+	return watch.Status(), true
+}
+
+func (f *Finder) watched() *consulsource.Catalog {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.watch
+}
+
+// Fragment returns the services found, as a part of the configuration beside c.
+func (f *Finder) Fragment(c *config.Config) config.Fragment {
+	services, _ := f.Services()
+	fragment, skipped := fragmentOf(c, services)
+	if len(skipped) > 0 && !slices.Equal(skipped, f.skipped) {
+		f.log.Warn().Strs("services", skipped).Msg("catalog: services with names that are not allowed")
+	}
+	f.skipped = skipped
+	return fragment
+}
+
+// fragmentOf returns the fragment of services found in the catalog.
+func fragmentOf(c *config.Config, services []consulsource.CatalogService) (f config.Fragment, skipped []string) {
+	if c.Catalog == nil {
+		return f, nil
+	}
+	list := make([]config.FoundService, len(services))
+	for i, s := range services {
+		list[i] = config.FoundService(s)
+	}
+	return c.Found(list, SelectionOf(c).InstanceFilter())
+}
+
+// BeforeFound returns c as it is before anything is found in the catalog: with a service for
+// each service that a route refers to.
+func BeforeFound(c *config.Config) *config.Config {
+	f, _ := fragmentOf(c, nil)
+	merged, _ := config.Merge(c, f)
+	return merged
+}

@@ -1,0 +1,293 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice/discovery"
+	"sluice/observe/panics"
+	"sluice/tags/claim"
+)
+
+// Gate passes the sets of a service to its pool, at once. Only instances whose tags ask for other routes
+// than those in use wait, until the [Reader] says that their routes are in use. A change of tags takes
+// effect in this order: routes for the new tags, then requests to the instances that have them. Until then
+// a pool keeps the instances that it had. So an instance gets no request by a route that it did not ask for.
+//
+// No method waits for the reading of tags. They may be called concurrently.
+type Gate struct {
+	apply   func([]discovery.Instance) // of the pool
+	changed func()                     // requests that the configuration is applied again
+	waiting *waiting
+
+	mu sync.Mutex // guards the fields below, and is held while sets are passed to the pool
+
+	reader  claim.Reader         // of the configuration in use
+	known   bool                 // there is a set
+	set     []discovery.Instance // the latest
+	passed  []discovery.Instance // what the pool has
+	profile string               // of set, for comparison
+	used    map[string]bool      // profiles of instances for which there are routes
+	waits   bool                 // set has profiles for which there are no routes yet
+	kept    []discovery.Instance // that passed has beside set
+	version uint64               // of set and kept
+	settles bool                 // until then, the pool stays as it is: there may be requests by the former routes
+	until   time.Time
+}
+
+// settling is how long a pool stays as it is after its routes have changed: longer than a
+// request is between its route and its peer.
+const settling = 100 * time.Millisecond
+
+// seen is what a gate has seen last.
+type seen struct {
+	set     []discovery.Instance
+	kept    []discovery.Instance // the pool has them beside set: nobody asks for their routes any more
+	profile string               // of set
+	waits   bool                 // for routes that are not in use yet
+	version uint64               // of set and kept: another one for others
+}
+
+func (g *Gate) seen() seen {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return seen{g.set, g.kept, g.profile, g.waits, g.version}
+}
+
+// Pass passes a set to the pool, at once or after there are routes for its tags. The set must not be changed
+// afterwards.
+func (g *Gate) Pass(set []discovery.Instance) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.set, g.known = set, true
+	g.version++
+	if profile := profileOf(g.reader, set); profile != g.profile || g.settles {
+		g.profile, g.settles = profile, false
+		g.waitLocked(true)
+		g.changed()
+	}
+	g.passLocked()
+}
+
+// read sets the reader of the configuration in use. The instances wait for routes that it reads.
+func (g *Gate) read(reader claim.Reader) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.reader, g.used = reader, nil
+	g.profile = profileOf(reader, g.set)
+	g.waitLocked(g.known)
+}
+
+// waitLocked records whether the tags of the set have no effect yet.
+func (g *Gate) waitLocked(waits bool) {
+	if g.waits != waits {
+		g.waits = waits
+		g.waiting.count(waits)
+	}
+}
+
+// passLocked passes the latest set to the pool, or what of it can be used with the present routes.
+func (g *Gate) passLocked() {
+	set := g.set
+	if g.kept != nil {
+		g.kept = nil
+		g.version++
+	}
+	if g.waits && len(g.used) > 0 {
+		set = g.usableLocked()
+	}
+	g.passed = set
+	g.apply(set)
+}
+
+// usableLocked returns the latest set without instances with tags for which there are no routes yet:
+// of these, the ones that the pool has stay as they were. If none of the instances with the same
+// tags is usable any more, those of the pool stay: without them, their routes would have no
+// peers.
+func (g *Gate) usableLocked() []discovery.Instance {
+	before := make(map[discovery.Key]*discovery.Instance, len(g.passed))
+	for i := range g.passed {
+		before[g.passed[i].Key()] = &g.passed[i]
+	}
+	set := make([]discovery.Instance, 0, len(g.set))
+	served := make(map[string]bool)
+	for _, i := range g.set {
+		if !g.used[g.reader.Profile(&i)] {
+			old := before[i.Key()]
+			if old == nil {
+				continue
+			}
+			i.Tags, i.Meta, i.Kind = old.Tags, old.Meta, old.Kind
+		}
+		if i.Usable() {
+			served[g.reader.Profile(&i)] = true
+		}
+		set = append(set, i)
+	}
+	if !slices.ContainsFunc(g.set, discovery.Instance.Usable) {
+		return g.set // there is nothing to wait for
+	}
+	for i := range g.passed {
+		old := &g.passed[i]
+		if !old.Usable() || served[g.reader.Profile(old)] {
+			continue
+		}
+		g.kept = append(g.kept, *old)
+		g.version++
+	}
+	return with(set, g.kept)
+}
+
+// with returns set with the instances of kept, also instead of those with the same keys.
+func with(set, kept []discovery.Instance) []discovery.Instance {
+	if len(kept) == 0 {
+		return set
+	}
+	all := slices.Clone(kept)
+	for _, i := range set {
+		if !slices.ContainsFunc(kept, func(k discovery.Instance) bool { return k.Key() == i.Key() }) {
+			all = append(all, i)
+		}
+	}
+	return discovery.Normalize(all)
+}
+
+// routed says that the routes for a profile are in use. The instances that have waited for them are passed
+// after the time settling.
+func (g *Gate) routed(profile string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.profile != profile || !g.waits {
+		return
+	}
+	g.waitLocked(false)
+	if len(g.used) == 0 {
+		g.useLocked()
+		g.passLocked()
+		return
+	}
+	g.settles, g.until = true, time.Now().Add(settling)
+	time.AfterFunc(settling, func() {
+		defer panics.Contain(panics.Task, nil)
+		g.changed()
+	})
+}
+
+// useLocked records the profiles for which there are routes.
+func (g *Gate) useLocked() {
+	g.used = make(map[string]bool)
+	for i := range g.set {
+		if profile := g.reader.Profile(&g.set[i]); profile != "" || g.profile != "" {
+			g.used[profile] = true
+		}
+	}
+}
+
+// settle passes the latest set if its routes have been in use for long enough. Routes of
+// instances that are no longer kept must then be resolved again.
+func (g *Gate) settle() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.settles || time.Now().Before(g.until) {
+		return
+	}
+	g.settles = false
+	g.useLocked()
+	if len(g.kept) > 0 {
+		g.waitLocked(true)
+	}
+	g.kept, g.passed = nil, g.set
+	g.version++
+	g.apply(g.set)
+}
+
+// release passes the instances that wait, because their routes cannot be used for now.
+func (g *Gate) release() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.waits || g.settles {
+		used := g.used
+		g.used = nil
+		g.passLocked()
+		g.used = used
+	}
+}
+
+// end ends the wait for routes: the service is gone.
+func (g *Gate) end() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.waitLocked(false)
+}
+
+// profileOf returns the profiles of a set as a text. If there are several, it has who decides
+// between them: see claim.Instance.
+func profileOf(reader claim.Reader, set []discovery.Instance) string {
+	type age struct {
+		usable bool
+		oldest uint64 // of the usable instances, or of all if there is none
+	}
+	ages := make(map[string]age)
+	for i := range set {
+		profile, one := reader.Profile(&set[i]), age{set[i].Usable(), set[i].Registered}
+		if known, again := ages[profile]; !again || one.usable && !known.usable || one.usable == known.usable && one.oldest < known.oldest {
+			ages[profile] = one
+		}
+	}
+	if len(ages) == 1 {
+		for profile := range ages {
+			return profile
+		}
+	}
+	var b strings.Builder
+	for _, profile := range slices.Sorted(maps.Keys(ages)) {
+		fmt.Fprintf(&b, "%t %d %s\n", ages[profile].usable, ages[profile].oldest, profile)
+	}
+	return b.String()
+}
+
+// waiting counts the gates whose tags have no effect yet. It is safe for concurrent use.
+type waiting struct {
+	mu    sync.Mutex // guards the fields below
+	gates int
+	quiet chan struct{} // closed when gates is 0; nil: it has never been more
+}
+
+// count counts a gate that begins to wait, or one that ends.
+func (w *waiting) count(begins bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if begins {
+		if w.gates++; w.gates == 1 {
+			w.quiet = make(chan struct{})
+		}
+	} else if w.gates--; w.gates == 0 {
+		close(w.quiet)
+	}
+}
+
+// await waits until no gate waits, at most for timeout.
+func (w *waiting) await(ctx context.Context, timeout time.Duration) {
+	quiet := w.latest()
+	if quiet == nil {
+		return
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-quiet:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+func (w *waiting) latest() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.quiet
+}

@@ -1,0 +1,175 @@
+package catalog
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/config"
+	"sluice/discovery"
+)
+
+// gated is a service whose tags are read, with what its pool has.
+type gated struct {
+	*Gate
+	t      *testing.T
+	reader *Reader
+	c      *config.Config
+	pool   []discovery.Instance
+	asked  int // requests to apply the configuration again
+}
+
+func newGated(t *testing.T) *gated {
+	t.Helper()
+	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio] }\nservices: { star: { consul: {} } }"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gated{t: t, c: c}
+	g.reader = NewReader(func() { g.asked++ })
+	g.reader.Start(c)
+	g.Gate = g.reader.Gate("star", func(set []discovery.Instance) { g.pool = set })
+	return g
+}
+
+// pass passes instances, each as "id path"; "!" before the id: it is critical.
+func (g *gated) pass(list ...string) {
+	var set []discovery.Instance
+	for _, text := range list {
+		id, path, _ := strings.Cut(text, " ")
+		i := discovery.Instance{Service: "star", Address: "192.0.2.1", Port: 80, Weight: 1, Tags: []string{"urlprefix-h" + path}}
+		if i.ID = strings.TrimPrefix(id, "!"); i.ID != id {
+			i.Status = discovery.StatusCritical
+		}
+		set = append(set, i)
+	}
+	g.Pass(set)
+}
+
+// apply applies what the tags ask for.
+func (g *gated) apply() { g.reader.Applied(g.reader.Ask(g.c, config.Fragment{})) }
+
+// has fails if the pool has other instances, in the form of pass.
+func (g *gated) has(when string, want ...string) {
+	g.t.Helper()
+	var got []string
+	for _, i := range g.pool {
+		text := i.ID + strings.TrimPrefix(i.Tags[0], "urlprefix-h")
+		if !i.Usable() {
+			text = "!" + text
+		}
+		got = append(got, strings.Replace(text, "/", " /", 1))
+	}
+	if !slices.Equal(got, want) {
+		g.t.Errorf("%s: the pool has %q, want %q", when, got, want)
+	}
+}
+
+// An instance that asks for routes which are not in use waits for them; everything else passes at once.
+func TestGateHoldsOnlyWhatHasNoRoutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGated(t)
+		g.pass("a /x")
+		g.has("the first set", "a /x")
+		g.apply()
+		g.pass("a /x", "b /x")
+		g.has("the same tags", "a /x", "b /x")
+		g.pass("!a /x", "b /x", "c /y")
+		g.has("other tags, and a failure", "!a /x", "b /x")
+		g.pass("b /x", "c /y")
+		g.has("a removal", "b /x")
+		g.pass("b /y", "c /y")
+		g.has("the last one has other tags too", "b /x")
+		g.apply()
+		g.has("the routes have just been replaced", "b /x")
+		g.pass("b /y", "c /y", "d /y")
+		g.has("a set meanwhile", "b /x")
+		g.apply()
+		asked := g.asked
+		time.Sleep(settling)
+		synctest.Wait()
+		if g.asked <= asked {
+			t.Error("nobody asked to apply the configuration again")
+		}
+		g.apply()
+		g.has("the routes are in use", "b /y", "c /y", "d /y")
+	})
+}
+
+// If no instance of a variant is there any more, those of the pool stay until its routes have been replaced.
+func TestGateKeepsTheLastOfItsRoutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGated(t)
+		g.pass("a /x")
+		g.apply()
+		g.pass("b /y")
+		g.has("all at once", "a /x")
+		g.pass("!b /y")
+		g.has("there is nothing to wait for", "!b /y")
+		g.pass("b /y")
+		g.has("it works again: nothing of the pool is worth to keep", "b /y")
+		g.pass("a /x")
+		g.apply()
+		time.Sleep(settling)
+		g.apply()
+		g.has("back", "a /x")
+		g.pass("b /y")
+		g.reader.Release()
+		g.has("the routes cannot be used for now", "b /y")
+	})
+}
+
+// A set passes while tags are being read, whatever is in it: the gate does not wait for the reader.
+func TestReaderDelaysNoSet(t *testing.T) {
+	g := newGated(t)
+	g.pass("a /x", "b /x")
+	g.apply()
+	g.reader.mu.Lock() // as while it reads
+	defer g.reader.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		g.pass("b /x")
+		g.pass("b /x", "c /y")
+		g.pass("c /y")
+		g.pass("!c /y")
+	}()
+	select {
+	case <-done:
+		g.has("the latest set", "!c /y")
+	case <-time.After(30 * time.Second):
+		t.Fatal("a set waits for the reader")
+	}
+}
+
+// Each reader of a new configuration has its own routes: sets wait for these, and a gate without a set
+// passes none.
+func TestGateOfAnotherReader(t *testing.T) {
+	g := newGated(t)
+	g.pass("a /x")
+	g.apply()
+	passed := 0
+	g.reader.Gate("moon", func([]discovery.Instance) { passed++ })
+	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio, sluice] }\nservices: { star: { consul: {} }, moon: { consul: {} } }"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := g.reader.Ask(c, config.Fragment{})
+	if routes := fmt.Sprint(len(asked.Routes.Routes)); routes != "1" {
+		t.Errorf("%s routes, want 1", routes)
+	}
+	g.reader.Applied(asked)
+	g.has("with another reader", "a /x")
+	if passed > 0 {
+		t.Error("a set that there is not was passed")
+	}
+	g.reader.Await(t.Context(), 0)
+	select {
+	case <-g.reader.waiting.latest():
+	default:
+		t.Error("a gate waits for routes")
+	}
+}

@@ -1,0 +1,375 @@
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/config"
+	"sluice/discovery"
+	"sluice/tags/claim"
+)
+
+// Reader reads routes from the tags of instances. It looks at the sets that gates have passed, so tags
+// cost no query of their own, and delays none of them. Its methods may be called concurrently, but Ask
+// and Applied by one goroutine, one after the other.
+type Reader struct {
+	changed func()
+	waiting waiting
+
+	// Of resolve.
+
+	resolver  claim.Resolver
+	documents *config.Config // as in the last call
+	rules     *claim.Rules   // of documents
+
+	mu       sync.Mutex // guards the fields below
+	services map[string]*taggedService
+	reader   claim.Reader
+	latest   claim.Result // not in use yet
+	inUse    claim.Result
+	former   map[string]string // holders of routes in the old process
+	serves   bool              // clients are served
+}
+
+// taggedService is a service whose instances may have tags of the dialects.
+type taggedService struct {
+	gate    *Gate
+	read    map[string]reread // by id and address
+	asked   *claim.Service    // what was asked for at the version; nil: not known
+	version uint64
+	latest  claim.Service // as last resolved
+	inUse   claim.Service // as the routes in use were resolved
+}
+
+// reread is what the tags of an instance were read as.
+type reread struct {
+	profile  string
+	readings []claim.Reading
+}
+
+// NewReader returns a reader that reads no dialect yet. changed requests that the configuration is applied
+// again; it must not block.
+func NewReader(changed func()) *Reader {
+	return &Reader{changed: changed, services: make(map[string]*taggedService)}
+}
+
+// Gate returns a new gate of a service. apply passes sets to its pool; it must not call the gate or the reader.
+func (r *Reader) Gate(name string, apply func([]discovery.Instance)) *Gate {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	gate := &Gate{apply: apply, changed: r.changed, waiting: &r.waiting, reader: r.reader}
+	r.services[name] = &taggedService{gate: gate}
+	return gate
+}
+
+// Forget removes the gate of a service.
+func (r *Reader) Forget(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.services[name]; s != nil {
+		s.gate.end()
+		delete(r.services, name)
+	}
+}
+
+// Start makes the first sets wait for the routes of the first configuration.
+func (r *Reader) Start(c *config.Config) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.useLocked(claim.NewReader(c))
+}
+
+// useLocked sets the reader of the configuration in use. The services wait for routes that it reads.
+func (r *Reader) useLocked(reader claim.Reader) {
+	changed := !reader.Same(r.reader)
+	r.reader = reader
+	if !changed {
+		return
+	}
+	for _, s := range r.services {
+		s.read, s.asked = nil, nil
+		s.gate.read(reader)
+	}
+}
+
+// Asked is what the catalog adds to a configuration.
+type Asked struct {
+	Config *config.Config  // with the groups that Routes need
+	Found  config.Fragment // the services found in the catalog, with what tags ask for
+	Routes config.Fragment // that tags ask for
+
+	reader   claim.Reader
+	profiles map[string]string // of the services, for which Routes are
+}
+
+// Ask returns what the catalog adds to c. It writes to found, the services found in the catalog. The
+// configuration may be refused: what is in use stays until Applied.
+func (r *Reader) Ask(c *config.Config, found config.Fragment) Asked {
+	asked := Asked{Config: c, Found: found, reader: claim.NewReader(c)}
+	asked.Routes.Origin = "tags in Consul's catalog"
+	all := c.Services
+	if len(found.Services) > 0 { // none of them is in c
+		all = maps.Clone(found.Services)
+		maps.Copy(all, c.Services)
+	}
+	var services []claim.Service
+	services, asked.profiles = r.snapshot(all, asked.reader)
+	inUse := r.InUse()
+	result := r.resolve(services, c)
+	for _, name := range slices.Sorted(maps.Keys(result.Settings)) {
+		service, ok := found.Services[name]
+		if !ok {
+			continue // an operator's
+		}
+		service, err := config.DecodeService(service, result.Settings[name], c)
+		if err != nil {
+			result.Problems = append(result.Problems, claim.Problem{Ask: claim.Ask{Service: name}, Kind: claim.KindBad, Reason: "the settings cannot be used: " + err.Error()})
+			continue
+		}
+		found.Services[name] = service
+	}
+	r.resolved(result)
+	for _, route := range result.Routes {
+		route.Group = route.Members // of a shared route none: its parts have groups
+		if route.Protocol != "" {
+			asked.Routes.Streams = append(asked.Routes.Streams, route.Route)
+			continue
+		}
+		asked.Routes.Routes = append(asked.Routes.Routes, route.Route)
+	}
+	asked.divide(groupsFor(result, inUse))
+	return asked
+}
+
+// divide adds groups to services.
+func (a *Asked) divide(divided map[string]map[string]claim.Group) {
+	if len(divided) == 0 {
+		return
+	}
+	copied := *a.Config
+	copied.Services = maps.Clone(a.Config.Services)
+	a.Config = &copied
+	for name, groups := range divided {
+		of := copied.Services
+		if _, ok := a.Found.Services[name]; ok {
+			of = a.Found.Services
+		}
+		service, ok := of[name]
+		if !ok {
+			continue
+		}
+		service.Groups = maps.Clone(service.Groups)
+		if service.Groups == nil {
+			service.Groups = make(map[string]config.Group, len(groups))
+		}
+		for group, selector := range groups {
+			service.Groups[group] = config.Group{Tags: selector.Tags, Meta: selector.Meta}
+		}
+		of[name] = service
+	}
+}
+
+// groupsFor returns the groups of r, and those of the result in use: its routes need them until
+// they are replaced.
+func groupsFor(r, inUse claim.Result) map[string]map[string]claim.Group {
+	all := make(map[string]map[string]claim.Group)
+	for _, groups := range []map[string]map[string]claim.Group{r.Groups, inUse.Groups} {
+		for service, of := range groups {
+			if all[service] == nil {
+				all[service] = make(map[string]claim.Group)
+			}
+			maps.Copy(all[service], of)
+		}
+	}
+	return all
+}
+
+// snapshot returns the services with what their tags ask for by the reader of a configuration,
+// and the profiles that these have.
+func (r *Reader) snapshot(all map[string]config.Service, reader claim.Reader) (services []claim.Service, profiles map[string]string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	profiles = make(map[string]string)
+	views := make(map[string]seen)
+	for name, s := range r.services {
+		s.gate.settle()
+		if configured, ok := all[name]; ok && configured.Consul != nil {
+			view := s.gate.seen()
+			if !reader.Same(r.reader) {
+				view.profile = profileOf(reader, view.set)
+			}
+			views[name], profiles[name] = view, view.profile
+		}
+	}
+	services = r.askingLocked(all, reader, views)
+	for _, s := range services {
+		r.services[s.Name].latest = s
+	}
+	return services, profiles
+}
+
+// askingLocked returns the services of views with what their tags ask for by a reader. What the one in use has
+// read is kept.
+func (r *Reader) askingLocked(all map[string]config.Service, reader claim.Reader, views map[string]seen) (services []claim.Service) {
+	inUse := reader.Same(r.reader)
+	for name, view := range views {
+		if view.profile == "" && len(view.kept) == 0 {
+			continue
+		}
+		s, inConsul := r.services[name], cmp.Or(all[name].Consul.Service, name)
+		switch {
+		case !inUse:
+			service, _ := view.asks(name, inConsul, reader, nil)
+			services = append(services, service)
+		case s.asked != nil && s.version == view.version && s.asked.InConsul == inConsul:
+			services = append(services, *s.asked)
+		default:
+			service, read := view.asks(name, inConsul, reader, s.read)
+			s.read, s.asked, s.version = read, &service, view.version
+			services = append(services, service)
+		}
+	}
+	return services
+}
+
+// asks returns the service with what its instances ask for. before is what the same reader has
+// read.
+func (v *seen) asks(name, inConsul string, reader claim.Reader, before map[string]reread) (service claim.Service, read map[string]reread) {
+	service = claim.Service{Name: name, InConsul: inConsul}
+	read = make(map[string]reread, len(v.set))
+	for i := range v.set {
+		instance := &v.set[i]
+		key := instance.ID + " " + instance.HostPort()
+		one, profile := before[key], reader.Profile(instance)
+		if one.profile != profile || one.readings == nil {
+			one = reread{profile, reader.Read(inConsul, instance)}
+		}
+		read[key] = one
+		service.Instances = append(service.Instances, claim.Instance{
+			ID: instance.ID, Node: instance.Node, Usable: instance.Usable(), Registered: instance.Registered, Meta: instance.Meta, Readings: one.readings,
+		})
+	}
+	for i := range v.kept {
+		if old := &v.kept[i]; read[old.ID+" "+old.HostPort()].readings == nil {
+			service.Instances = append(service.Instances, claim.Instance{
+				// Nobody asks for this any more: it counts after all others.
+				ID: old.ID, Node: old.Node, Registered: math.MaxUint64, Meta: old.Meta, Readings: reader.Read(inConsul, old),
+			})
+		}
+	}
+	return service, read
+}
+
+// Applied says that the routes of asked are in use. The gates pass the instances that have waited for them.
+func (r *Reader) Applied(asked Asked) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.useLocked(asked.reader)
+	r.inUse = r.latest
+	for name, profile := range asked.profiles {
+		if s := r.services[name]; s != nil {
+			s.inUse = s.latest
+			s.gate.routed(profile)
+		}
+	}
+}
+
+// Release makes all gates pass the instances that wait, because their routes cannot be used for now.
+func (r *Reader) Release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.services {
+		s.gate.release()
+	}
+}
+
+// Await waits until the tags of all known instances have effect, at most for timeout.
+func (r *Reader) Await(ctx context.Context, timeout time.Duration) { r.waiting.await(ctx, timeout) }
+
+// InUse returns the result in use.
+func (r *Reader) InUse() claim.Result {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.inUse
+}
+
+// Present returns the result in use with the instances of now: one with the same tags as others
+// changes no route. documents is the configuration of the documents, and effective the one in use.
+func (r *Reader) Present(documents, effective *config.Config) claim.Result {
+	services, inUse := r.present(effective)
+	result := claim.Resolve(services, claim.NewRules(documents), inUse.Holders)
+	for _, p := range inUse.Problems {
+		if len(p.Instances) == 0 { // it is not of Resolve
+			result.Problems = append(result.Problems, p)
+		}
+	}
+	return result
+}
+
+// present returns what services ask for with the instances of now, and the result in use.
+func (r *Reader) present(effective *config.Config) ([]claim.Service, claim.Result) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	views := make(map[string]seen)
+	for name, s := range r.services {
+		if configured, ok := effective.Services[name]; ok && configured.Consul != nil {
+			views[name] = s.gate.seen()
+		}
+	}
+	services := r.askingLocked(effective.Services, r.reader, views)
+	for i, s := range services {
+		if views[s.Name].waits {
+			services[i] = r.services[s.Name].inUse
+		}
+	}
+	return slices.DeleteFunc(services, func(s claim.Service) bool { return s.Name == "" }), r.inUse
+}
+
+// resolve resolves what services ask for, with the rules of documents. Only Ask calls it.
+func (r *Reader) resolve(services []claim.Service, documents *config.Config) claim.Result {
+	if len(services) == 0 {
+		return claim.Resolve(nil, claim.Rules{}, nil)
+	}
+	if r.documents != documents {
+		rules := claim.NewRules(documents)
+		r.documents, r.rules = documents, &rules
+	}
+	return r.resolver.Resolve(services, r.rules, r.holders())
+}
+
+// holders returns which services have the routes that several ask for. Until clients are served, they
+// are those of the old process, so the order in which services get their first sets decides nothing.
+func (r *Reader) holders() map[string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.serves {
+		return r.former
+	}
+	return r.inUse.Holders
+}
+
+// Inherit sets the holders of routes in the old process: see claim.Result.
+func (r *Reader) Inherit(holders map[string]string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.former = holders
+}
+
+// Serve records that clients are served from now on: a service keeps the routes that it has.
+func (r *Reader) Serve() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.serves = true
+}
+
+// resolved records a result, which is in use after Applied.
+func (r *Reader) resolved(result claim.Result) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.latest = result
+}
