@@ -84,9 +84,13 @@ func newAPI(config api.Config, dial dialFunc, c *certificates.Client, m *meter, 
 	}
 	shared := strings.HasPrefix(displayURL(&config), "https://")
 	proxied := c.Config() // dialTLS is not used for connections through a proxy
+	limit := 0            // probes do not wait; they need two while one hangs
+	if most > 1 {
+		limit = forQueries(most)
+	}
 	connections := newConnections(func(dial dialFunc) *http.Transport {
-		return newTransport(dial, dialTLS(dial, c), proxied.Clone(), most)
-	}, m.dial(dial), shared)
+		return newTransport(dial, dialTLS(dial, c), proxied.Clone(), most, limit)
+	}, m.dial(dial), shared, limit)
 	config.HttpClient = &http.Client{Transport: meteredTransport{connections, m}, CheckRedirect: refuseRedirect}
 	if strings.HasPrefix(config.Address, "unix://") {
 		config.Address = "localhost" // the transport dials the socket
@@ -103,8 +107,8 @@ func refuseRedirect(to *http.Request, _ []*http.Request) error {
 // close cancels the queries in flight and closes the connections.
 func (a *agent) close() {
 	a.end(errClosed)
-	a.connections.renew()
-	a.probeConnections.renew()
+	a.connections.close()
+	a.probeConnections.close()
 }
 
 // probe queries the address of the leader, which needs no permission and little work.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"sync"
+	"sync/atomic"
 )
 
 // dialingLimit bounds the requests that wait for a connection if requests share
@@ -22,9 +23,17 @@ type connections struct {
 	dialing      chan struct{} // one element per request that waits for a connection
 	exclusive    chan struct{} // closed when each request needs its own connection (HTTP/1.1)
 	setExclusive func()        // closes exclusive
+	most         int           // that may be open, with those that the agent has not closed yet; 0: any number
+	silent       atomic.Bool   // the agent does not answer
+	closers      sync.WaitGroup
 
-	mu      sync.Mutex // guards the fields below
-	current *generation
+	mu        sync.Mutex // guards the fields below
+	current   *generation
+	open      int                          // being opened, open, or closing
+	closing   map[*generationConn]struct{} // closed here, and not by the agent yet
+	freed     chan struct{}                // closed, and replaced, when open has decreased
+	abandoned int                          // of closing, those that the agent has not closed in time
+	shut      bool                         // nobody waits for the agent any more
 }
 
 // generation is a transport whose connections are replaced together. The mu of
@@ -37,13 +46,17 @@ type generation struct {
 }
 
 // newConnections returns connections of transport, opened with dial. shared says that
-// requests may share connections.
-func newConnections(transport func(dialFunc) *http.Transport, dial dialFunc, shared bool) *connections {
+// requests may share connections. While the agent has not closed those that are closed here, there are
+// at most most; 0: any number.
+func newConnections(transport func(dialFunc) *http.Transport, dial dialFunc, shared bool, most int) *connections {
 	c := &connections{
 		transport: transport,
 		dial:      dial,
 		dialing:   make(chan struct{}, dialingLimit),
 		exclusive: make(chan struct{}),
+		most:      most,
+		closing:   make(map[*generationConn]struct{}),
+		freed:     make(chan struct{}),
 	}
 	c.setExclusive = sync.OnceFunc(func() { close(c.exclusive) })
 	c.current = c.newGeneration()
@@ -151,11 +164,15 @@ func (c *connections) sweep(g *generation) {
 func (c *connections) newGeneration() *generation {
 	g := &generation{open: make(map[*generationConn]struct{})}
 	g.transport = c.transport(func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := c.dial(ctx, network, address)
-		if err != nil {
+		if err := c.awaitRoom(ctx); err != nil {
 			return nil, err
 		}
-		opened := &generationConn{Conn: &refusableConn{Conn: conn}, connections: c, generation: g}
+		conn, err := c.dial(ctx, network, address)
+		if err != nil {
+			c.free(nil, false)
+			return nil, err
+		}
+		opened := &generationConn{Conn: &refusableConn{Conn: conn}, raw: conn, connections: c, generation: g}
 		c.mu.Lock()
 		g.open[opened] = struct{}{}
 		c.mu.Unlock()
@@ -163,18 +180,4 @@ func (c *connections) newGeneration() *generation {
 		return opened, nil
 	})
 	return g
-}
-
-// generationConn is an open connection of a generation.
-type generationConn struct {
-	net.Conn
-	connections *connections
-	generation  *generation
-}
-
-func (c *generationConn) Close() error {
-	c.connections.mu.Lock()
-	delete(c.generation.open, c)
-	c.connections.mu.Unlock()
-	return c.Conn.Close()
 }

@@ -34,7 +34,7 @@ func TestRenewClosesOldConnectionsAfterTheirRequests(t *testing.T) {
 			transport := server.Client().Transport.(*http.Transport).Clone()
 			transport.DialContext = dial
 			return transport
-		}, (&net.Dialer{}).DialContext, true)
+		}, (&net.Dialer{}).DialContext, true, 0)
 		get := func(path string) string {
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, nil)
 			var address []byte
@@ -87,7 +87,7 @@ func TestRenewLeavesNoIdleConnection(t *testing.T) {
 	}
 	server.Start()
 	defer server.Close()
-	c := newConnections(func(dial dialFunc) *http.Transport { return &http.Transport{DialContext: dial} }, (&net.Dialer{}).DialContext, false)
+	c := newConnections(func(dial dialFunc) *http.Transport { return &http.Transport{DialContext: dial} }, (&net.Dialer{}).DialContext, false, 0)
 	var running sync.WaitGroup
 	for path := range finish {
 		running.Go(func() {

@@ -36,20 +36,13 @@ type meter struct {
 
 	queries, probes, errors, received, sent, refused, opened atomic.Uint64
 
-	closed *sync.Cond // of mu: closing has decreased
-
 	mu         sync.Mutex // guards the fields below
 	open, peak int
-	releasing  bool // see Client.Release
-	closing    int  // connections that the agents have not closed yet
-	abandoned  int  // connections that the agents have not closed in time
 }
 
 // newMeter returns a meter for a number of connections.
 func newMeter(g *gate, connections int) *meter {
-	m := &meter{gate: g, connections: connections}
-	m.closed = sync.NewCond(&m.mu)
-	return m
+	return &meter{gate: g, connections: connections}
 }
 
 func (m *meter) stats() Stats {
@@ -108,20 +101,26 @@ func (c *meteredConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (c *meteredConn) Close() (err error) {
-	c.once.Do(func() {
-		if !c.closeInBackground() {
-			err = c.close()
-		}
-	})
-	return err
+func (c *meteredConn) Close() error {
+	c.once.Do(c.meter.closed)
+	return c.Conn.Close()
 }
 
-func (c *meteredConn) close() error {
-	c.meter.mu.Lock()
-	c.meter.open--
-	c.meter.mu.Unlock()
-	return c.Conn.Close()
+// CloseWrite closes the connection for the client.
+func (c *meteredConn) CloseWrite() error {
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	c.once.Do(c.meter.closed)
+	return half.CloseWrite()
+}
+
+// closed counts a connection that the client has closed.
+func (m *meter) closed() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.open--
 }
 
 // meteredTransport counts requests, and calls the bodyReader in the context of a

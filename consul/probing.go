@@ -153,6 +153,7 @@ func (a *agent) setConditionLocked(now time.Time, c condition, denied bool) (las
 	}
 	if a.condition != c {
 		a.condition, a.since = c, now
+		a.connections.silent.Store(c == unreachable)
 	}
 	return lasted
 }

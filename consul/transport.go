@@ -35,13 +35,9 @@ func dialer(address string, dial dialFunc) (dialFunc, error) {
 }
 
 // newTransport returns a transport that keeps a connection per watch, and uses HTTP/2
-// with TLS. proxied is the TLS configuration through a proxy; the transport changes it.
-func newTransport(dial, dialTLS dialFunc, proxied *tls.Config, connections int) *http.Transport {
-	most := 0
-	if connections > 1 {
-		// net/http may dial more connections than it has requests.
-		most = forQueries(connections)
-	}
+// with TLS. proxied is the TLS configuration through a proxy; the transport changes it. limit is
+// for net/http, which may dial more connections than it has requests.
+func newTransport(dial, dialTLS dialFunc, proxied *tls.Config, connections, limit int) *http.Transport {
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dial,
@@ -49,7 +45,7 @@ func newTransport(dial, dialTLS dialFunc, proxied *tls.Config, connections int) 
 		TLSClientConfig:     proxied,
 		TLSHandshakeTimeout: dialTimeout,
 		MaxIdleConnsPerHost: connections,
-		MaxConnsPerHost:     most,
+		MaxConnsPerHost:     limit,
 		DisableCompression:  true, // agents are near: compression costs them more than sending
 		IdleConnTimeout:     90 * time.Second,
 		ForceAttemptHTTP2:   true,
@@ -57,8 +53,7 @@ func newTransport(dial, dialTLS dialFunc, proxied *tls.Config, connections int) 
 	}
 }
 
-// forQueries returns the number of connections for queries. Probes need two while one
-// hangs.
+// forQueries returns the number of connections for queries. Probes need the others.
 func forQueries(connections int) int { return max(1, connections-2) }
 
 // unrepeated returns r, which has no body, as a request that net/http sends once. Otherwise it

@@ -164,6 +164,60 @@ func TestRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
 	}
 }
 
+// An agent that was stopped has not closed the connections of canceled queries yet when it answers
+// again. It counts them with those that replace them.
+func TestReplacedConnectionsAreNotCountedTwice(t *testing.T) {
+	for _, tt := range []struct {
+		services int
+		within   time.Duration // all are fresh after the recovery: a probe in 550 ms, a spread of 200 ms
+	}{
+		{manyServices, 1500 * ms},
+		{manyServices / 3, 800 * ms}, // there is room: they do not wait
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			fake, running := discoverytest.New(), make(chan struct{})
+			close(running)
+			pipe := discoverytest.ServePipe(fake)
+			pipe.Closing = func() {
+				<-running
+				time.Sleep(300 * ms) // it is busy
+			}
+			client, err := newClient(consul.Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop()}.WithDial(pipe.DialContext))
+			must(t, err)
+			m := watchMany(client, tt.services)
+			ctx, cancel := context.WithCancel(t.Context())
+			var run sync.WaitGroup
+			run.Go(func() { m.Run(ctx) })
+			defer func() {
+				cancel()
+				run.Wait()
+				client.Close()
+				pipe.Close()
+				time.Sleep(time.Second) // the agent closes connections
+			}()
+			for range 3 {
+				time.Sleep(10 * time.Second)
+				running = make(chan struct{})
+				fake.Break(discoverytest.Fault{Pause: true})
+				time.Sleep(6 * time.Second)
+				if n := notFresh(m); n != tt.services {
+					t.Errorf("in the outage %d watches of %d are not fresh", n, tt.services)
+				}
+				fake.Heal()
+				close(running)
+				time.Sleep(tt.within)
+				synctest.Wait()
+				if n := notFresh(m); n > 0 {
+					t.Errorf("%v after the outage %d watches of %d are not fresh", tt.within, n, tt.services)
+				}
+			}
+			if most := pipe.Most(); most > agentLimit-10 {
+				t.Errorf("the agent had %d connections for %d services, want fewer than its limit of %d", most, tt.services, agentLimit)
+			}
+		})
+	}
+}
+
 func TestFewQueriesGoToAnAgentThatDoesNotAnswer(t *testing.T) {
 	atBusyAgent(t, manyServices, 60, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
 		agent.Break(discoverytest.Fault{Hang: true})
@@ -222,9 +276,9 @@ func TestRealRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
 	client, err := newClient(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})
 	must(t, err)
-	// An agent that has just been resumed may accept new connections before it has closed those of the
-	// outage, for which it has room: 200 in all. It has none for what several outages would leave.
-	const services = 60
+	// An agent that has just been resumed counts the connections of the outage until it has closed them. It
+	// has room for 200 in all: neither for both, nor for what several outages would leave.
+	const services = 110
 	m := watchMany(client, services)
 	ctx, cancel := context.WithCancel(context.Background())
 	var run sync.WaitGroup

@@ -1,0 +1,180 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/observe/panics"
+)
+
+// An agent counts a connection against its limit for the client's address until it has closed it,
+// too. So a connection is closed by the end of what it sends, and is there until the agent answers with
+// the same. After an outage, all are replaced: then the new ones wait for the former ones, as far as
+// both together are too many.
+const (
+	// closeTimeout bounds the wait for an agent that answers. It closes the connection of a
+	// query that a view answers within milliseconds, and others when the query's wait is over.
+	closeTimeout = 3 * time.Second
+
+	// roomTimeout bounds how late a connection is opened.
+	roomTimeout = 500 * time.Millisecond
+)
+
+// generationConn is an open connection of a generation.
+type generationConn struct {
+	net.Conn
+	raw         net.Conn // without what a request needs
+	connections *connections
+	generation  *generation
+	once        sync.Once
+}
+
+// Close implements net.Conn. It does not wait for the agent.
+func (c *generationConn) Close() (err error) {
+	c.once.Do(func() {
+		half, ok := c.raw.(interface{ CloseWrite() error })
+		if ok && half.CloseWrite() == nil && c.connections.closeLater(c) {
+			return
+		}
+		err = c.raw.Close()
+		c.connections.free(c, false)
+	})
+	return err
+}
+
+// awaitAgent reports whether the agent has closed the connection in time. The time does not run while the
+// agent does not answer.
+func (c *generationConn) awaitAgent() bool {
+	for {
+		silent := c.connections.silent.Load()
+		_ = c.raw.SetReadDeadline(time.Now().Add(closeTimeout))
+		_, err := io.Copy(io.Discard, c.raw)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return true
+		}
+		if !silent && !c.connections.silent.Load() {
+			return false
+		}
+	}
+}
+
+// closeLater closes conn when the agent has closed it, unless c is shut or many wait. It reports
+// whether it does.
+func (c *connections) closeLater(conn *generationConn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shut || c.most > 0 && len(c.closing) >= c.most {
+		return false
+	}
+	delete(conn.generation.open, conn)
+	c.closing[conn] = struct{}{}
+	c.closers.Go(func() {
+		defer panics.Contain(panics.Watch, nil)
+		inTime := conn.awaitAgent()
+		_ = conn.raw.Close()
+		c.free(conn, !inTime)
+	})
+	return true
+}
+
+// free notes that a connection, or for nil the attempt to open one, is over.
+func (c *connections) free(conn *generationConn, abandoned bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open--
+	if conn != nil {
+		delete(conn.generation.open, conn)
+		delete(c.closing, conn)
+	}
+	if abandoned {
+		c.abandoned++
+	}
+	close(c.freed)
+	c.freed = make(chan struct{})
+}
+
+// awaitRoom waits, at most for roomTimeout, while a further connection were too many with those that the
+// agent has not closed yet. It counts it.
+func (c *connections) awaitRoom(ctx context.Context) error {
+	timer := time.NewTimer(roomTimeout)
+	defer timer.Stop()
+	for late := false; ; {
+		freed := c.take(late)
+		if freed == nil {
+			return nil
+		}
+		select {
+		case <-freed:
+		case <-timer.C:
+			late = true
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// take counts a further connection, if there is room or it is late. Otherwise it returns what to
+// wait for.
+func (c *connections) take(late bool) (freed <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !late && c.most > 0 && len(c.closing) > 0 && c.open >= c.most {
+		return c.freed
+	}
+	c.open++
+	return nil
+}
+
+// awaitClosed waits until the agent has closed all connections that are closed here, or until deadline.
+// It returns how many it has not closed, or not in time.
+func (c *connections) awaitClosed(deadline time.Time) int {
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	for {
+		closing, abandoned, freed := c.left()
+		if closing == 0 {
+			return abandoned
+		}
+		select {
+		case <-freed:
+		case <-timer.C:
+			return abandoned + closing
+		}
+	}
+}
+
+func (c *connections) left() (closing, abandoned int, freed <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.closing), c.abandoned, c.freed
+}
+
+func (c *connections) forgetAbandoned() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.abandoned = 0
+}
+
+// close closes all connections without a wait for the agent.
+func (c *connections) close() {
+	c.renew()
+	for _, conn := range c.shutDown() {
+		_ = conn.raw.Close()
+	}
+	c.closers.Wait()
+}
+
+// shutDown ends the waits for the agent to come. It returns the connections of the present ones.
+func (c *connections) shutDown() []*generationConn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shut = true
+	return slices.Collect(maps.Keys(c.closing))
+}
