@@ -92,8 +92,11 @@ func (f *Finder) Follow(ctx context.Context, c *config.Config) {
 	}
 }
 
-// Stop ends what Follow has begun, and waits for it.
-func (f *Finder) Stop() { f.stop() }
+// Stop ends what Follow has begun, and waits for it. Follow may begin again: a goroutine does that after a panic.
+func (f *Finder) Stop() {
+	f.stop()
+	f.selection, f.stop = nil, func() {}
+}
 
 // begin returns a watch of the selected services.
 func (f *Finder) begin(selection consulsource.Selection) *consulsource.Catalog {

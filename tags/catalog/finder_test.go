@@ -1,0 +1,60 @@
+package catalog
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/config"
+	"sluice/consul"
+	consulsource "sluice/discovery/consul"
+	"sluice/test/discoverytest"
+)
+
+// The catalog is watched again after Stop, with the services that were found before.
+func TestFinderFollowsAgain(t *testing.T) {
+	agent := discoverytest.Start(t)
+	star := discoverytest.Instance("star", "star-1", 80)
+	star.Service.Tags = []string{"urlprefix-h/"}
+	agent.Set("star", star)
+	client, err := consul.New(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio] }"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources := consulsource.NewSources(client, zerolog.Nop())
+	changed := make(chan struct{}, 1)
+	var begun [][]consulsource.CatalogService // the services that each watch begins with
+	f := NewFinder(func(s consulsource.Selection, known ...consulsource.CatalogService) *consulsource.Catalog {
+		begun = append(begun, known)
+		return sources.Catalog(s, known...)
+	}, func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}, zerolog.Nop())
+	defer f.Stop()
+	for range 2 {
+		f.Follow(t.Context(), c)
+		f.Follow(t.Context(), c) // without effect
+		select {
+		case <-changed:
+		case <-time.After(30 * time.Second):
+			t.Fatal("no service is found")
+		}
+		if got := f.Fragment(c).Services; len(got) != 1 {
+			t.Fatalf("found %v, want star", got)
+		}
+		f.Stop()
+	}
+	if len(begun) != 2 || len(begun[0]) != 0 || !slices.ContainsFunc(begun[1], func(s consulsource.CatalogService) bool { return s.Name == "star" }) {
+		t.Errorf("the watches begin with %v", begun)
+	}
+}
