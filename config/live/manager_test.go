@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,11 +30,12 @@ type managed struct {
 	source reported
 	wait   func() // ends Run
 
-	mu      sync.Mutex // guards the fields below
-	refuse  error      // of the configuration with the route /bad
-	inUse   []string   // the paths of the routes in use
-	applied int        // calls of Apply and Again
-	merges  bool       // what Again returns
+	refuses atomic.Bool  // the configuration with the route /bad cannot be applied
+	applied atomic.Int64 // calls of Apply and Again
+	merges  atomic.Bool  // what Again returns
+
+	mu    sync.Mutex // guards the field below
+	inUse []string   // the paths of the routes in use
 }
 
 // reported is a source whose reports a test makes.
@@ -53,11 +55,11 @@ func (s reported) Run(ctx context.Context, report func(Report)) error {
 func (m *managed) apply(_ context.Context, c *config.Config) (*config.Config, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.applied++
+	m.applied.Add(1)
 	var paths []string
 	for _, r := range c.Routes {
-		if r.Path == "/bad" && m.refuse != nil {
-			return nil, m.refuse
+		if r.Path == "/bad" && m.refuses.Load() {
+			return nil, errors.New("a file is missing")
 		}
 		paths = append(paths, r.Path)
 	}
@@ -113,13 +115,14 @@ func manage(t *testing.T, dir string) *managed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &managed{Manager: documents, t: t, source: make(reported), merges: true}
+	m := &managed{Manager: documents, t: t, source: make(reported)}
+	m.merges.Store(true)
 	m.Connect(Options{
 		NewSource: func(config.Dynamic, config.Source) Source { return m.source },
 		Apply:     m.apply,
 		Again: func(ctx context.Context, c *config.Config) bool {
 			_, err := m.apply(ctx, c)
-			return err == nil && m.merges
+			return err == nil && m.merges.Load()
 		},
 		Applied: func(config.Revision) {}, Settled: func() {}, Reload: func() func() { return func() {} },
 		Order:  func(f func() error) error { return f() },
@@ -150,7 +153,7 @@ func TestWhatCannotBeAppliedIsTriedAgain(t *testing.T) {
 		defer m.wait()
 		m.say("/a")
 		m.serves("the first documents", "/file", "/a")
-		m.refuse = errors.New("a file is missing")
+		m.refuses.Store(true)
 		m.say("/bad")
 		m.serves("what cannot be applied", "/file", "/a")
 		if got := m.state(); got != "refused" {
@@ -159,20 +162,18 @@ func TestWhatCannotBeAppliedIsTriedAgain(t *testing.T) {
 		time.Sleep(6 * time.Second)
 		synctest.Wait()
 		m.serves("still not", "/file", "/a")
-		m.mu.Lock()
-		m.refuse = nil
-		m.mu.Unlock()
+		m.refuses.Store(false)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		m.serves("it can be applied", "/file", "/bad")
 		if got := m.state(); got != "in use" {
 			t.Errorf("it is %s", got)
 		}
-		applied := m.applied
+		applied := m.applied.Load()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if m.applied != applied {
-			t.Errorf("applied %d times more, for nothing", m.applied-applied)
+		if now := m.applied.Load(); now != applied {
+			t.Errorf("applied %d times more, for nothing", now-applied)
 		}
 	})
 }
@@ -235,18 +236,18 @@ func TestAgainUntilItSucceeds(t *testing.T) {
 		if !closed(m.Settled()) || len(m.Missing()) > 0 {
 			t.Error("not settled")
 		}
-		before, number := m.applied, m.History().Current().Number
-		m.merges = false
+		before, number := m.applied.Load(), m.History().Current().Number
+		m.merges.Store(false)
 		m.Again()
 		time.Sleep(11 * time.Second)
 		synctest.Wait()
-		if got := m.applied - before; got != 3 {
+		if got := m.applied.Load() - before; got != 3 {
 			t.Errorf("applied %d times, want 3", got)
 		}
-		m.merges = true
+		m.merges.Store(true)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := m.applied - before; got != 4 {
+		if got := m.applied.Load() - before; got != 4 {
 			t.Errorf("applied %d times, want 4", got)
 		}
 		if got := m.History().Current().Number; got != number {

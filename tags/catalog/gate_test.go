@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +20,7 @@ type gated struct {
 	reader *Reader
 	c      *config.Config
 	pool   []discovery.Instance
-	asked  int // requests to apply the configuration again
+	asked  atomic.Int64 // requests to apply the configuration again
 }
 
 func newGated(t *testing.T) *gated {
@@ -29,7 +30,7 @@ func newGated(t *testing.T) *gated {
 		t.Fatal(err)
 	}
 	g := &gated{t: t, c: c}
-	g.reader = NewReader(func() { g.asked++ })
+	g.reader = NewReader(func() { g.asked.Add(1) })
 	g.reader.Start(c)
 	g.Gate = g.reader.Gate("star", func(set []discovery.Instance) { g.pool = set })
 	return g
@@ -88,10 +89,10 @@ func TestGateHoldsOnlyWhatHasNoRoutes(t *testing.T) {
 		g.pass("b /y", "c /y", "d /y")
 		g.has("a set meanwhile", "b /x")
 		g.apply()
-		asked := g.asked
+		asked := g.asked.Load()
 		time.Sleep(settling)
 		synctest.Wait()
-		if g.asked <= asked {
+		if g.asked.Load() <= asked {
 			t.Error("nobody asked to apply the configuration again")
 		}
 		g.apply()
