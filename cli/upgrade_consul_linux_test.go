@@ -97,10 +97,10 @@ func (s *serving) ready() bool {
 }
 
 // neighbour is another client on this machine, which sends each query to the agent on a new
-// connection. stop returns the number of refused connections.
-func (c *crowd) neighbour() (stop func() (refused int)) {
+// connection. stop returns the number of refused connections, and how the last one was refused.
+func (c *crowd) neighbour() (stop func() (refused int, last string)) {
 	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
-	refused, done := 0, make(chan struct{})
+	refused, last, done := 0, "", make(chan struct{})
 	var asking sync.WaitGroup
 	asking.Go(func() {
 		pace := time.NewTicker(5 * time.Millisecond)
@@ -115,12 +115,12 @@ func (c *crowd) neighbour() (stop func() (refused int)) {
 			// also an error.
 			r, err := client.Get(c.agent.URL() + "/v1/status/leader")
 			if err != nil {
-				refused++
+				refused, last = refused+1, err.Error()
 				continue
 			}
 			r.Body.Close()
 			if r.StatusCode != http.StatusOK {
-				refused++
+				refused, last = refused+1, r.Status
 			}
 		}
 	})
@@ -129,7 +129,7 @@ func (c *crowd) neighbour() (stop func() (refused int)) {
 		asking.Wait()
 	})
 	c.t.Cleanup(end)
-	return func() int { end(); return refused }
+	return func() (int, string) { end(); return refused, last }
 }
 
 // Upgrades under load with so many services that the agent would not accept the connections of two
@@ -159,11 +159,11 @@ func TestReplaceWithManyServices(t *testing.T) {
 				s.replace()
 			}
 			l.more(300)
-			refused := stop()
+			refused, last := stop()
 			l.stop()
 			t.Logf("%d requests", l.served.Load())
 			if refused > 0 {
-				t.Errorf("the agent refused the neighbour %d times", refused)
+				t.Errorf("the agent refused the neighbour %d times: %s", refused, last)
 			}
 			if n := strings.Count(s.log(), "429 Too Many Requests"); n > 0 {
 				t.Errorf("the agent refused sluice: %d lines of the log", n)
