@@ -162,7 +162,7 @@ func TestHigherLevelsShadowLowerOnes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := b.Config.Services["a"].Peers; got[0] != "127.0.0.1:1" || len(b.Config.Routes) != 2 || b.Config.Routes[0].Service != "a" {
+	if got := b.Config.Services["a"].Peers; got[0].Text != "127.0.0.1:1" || len(b.Config.Routes) != 2 || b.Config.Routes[0].Service != "a" {
 		t.Errorf("a has the peers %q, routes %+v", got, b.Config.Routes)
 	}
 	want := []string{

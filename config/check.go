@@ -196,7 +196,7 @@ func (d *decoder) service(s *Service, name string, consul *Consul) {
 	d.groups(s, key)
 	first := make(map[string]string, len(s.Peers))
 	for i, peer := range s.Peers {
-		d.once(first, peerAddress(peer), fmt.Sprintf("%s.peers[%d]", key, i), peer)
+		d.once(first, peerAddress(peer.Text), fmt.Sprintf("%s.peers[%d]", key, i), peer.Text)
 	}
 }
 

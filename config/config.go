@@ -21,7 +21,7 @@ import (
 // the struct that contains it.
 //
 // A field without a default is optional and empty, unless check.go sets it. A change
-// takes effect when the file is loaded again, except for the keys in restart.go.
+// takes effect when the file is loaded again, except for those in restarts.
 type Config struct {
 	Log       Log                `key:"log"`
 	AccessLog AccessLog          `key:"access_log"`
@@ -44,8 +44,8 @@ type Config struct {
 
 // Log configures the log of sluice on standard error.
 type Log struct {
-	Level  string `key:"level" default:"info" oneof:"debug|info|warn|error"`
-	Format string `key:"format" default:"json" oneof:"json|console"`
+	Level  LogLevel `key:"level" default:"info" oneof:"debug|info|warn|error" format:"log_level"`
+	Format string   `key:"format" default:"json" oneof:"json|console"`
 }
 
 // AccessLog configures the log of requests.
@@ -242,7 +242,7 @@ type Service struct {
 	DNS         *DNSService    `key:"dns"`
 	ConsulKV    *KVService     `key:"consul_kv"`
 	File        string         `key:"file" format:"file"` // with the instances, as discovery.ParseValues reads it
-	Peers       []string       `key:"peers" format:"peer"`
+	Peers       []Peer         `key:"peers" format:"peer"`
 	Balance     Balance        `key:"balance"`
 	Timeouts    Timeouts       `key:"timeouts"`
 	Keepalive   Keepalive      `key:"keepalive"`

@@ -1,12 +1,15 @@
 package config
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/rs/zerolog"
 
 	"sluice/discovery"
 	"sluice/healthcheck"
@@ -31,9 +34,9 @@ var formats = map[string]format{
 	"name": plain("a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit", isName),
 	"listen": plain(`HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535; or unix:/PATH`,
 		func(s string) bool { return isListenAddress(s) || isSocket(s) }),
-	"file_mode": typed("permissions in octal, such as 0660", parseMode),
-	"peer": plain(`"HOST:PORT" or "HOST:PORT weight=N", an IPv6 address in brackets, the port from 1 to 65535, the weight from 0 to 65535; unix:/PATH instead of HOST:PORT`,
-		isPeer),
+	"file_mode":    typed("permissions in octal, such as 0660", parseMode),
+	"peer":         typed(`"HOST:PORT" or "HOST:PORT weight=N", an IPv6 address in brackets, the port from 1 to 65535, the weight from 0 to 65535; unix:/PATH instead of HOST:PORT`, parsePeer),
+	"log_level":    typed("", zerolog.ParseLevel),
 	"consul":       plain("http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH", func(s string) bool { _, ok := consulURL(s, false); return ok }),
 	"network":      typed("a network such as 10.0.0.0/8 or fd00::/8, or a single IP address", parseNetwork),
 	"path":         plain("a path that begins with /, in printable ASCII without spaces", regexp.MustCompile(`^/[!-~]*$`).MatchString),
@@ -132,17 +135,13 @@ func isHTTPURL(s string) bool {
 		discovery.IsHost(u.Hostname()) && (u.Port() == "" || isPort(u.Port(), 1))
 }
 
-// isPeer reports whether the static source accepts s and the host is valid.
-func isPeer(s string) bool {
-	if _, err := discovery.NewStatic("", []string{s}); err != nil {
-		return false
+// parsePeer parses a peer of the static source whose host is valid.
+func parsePeer(s string) (discovery.Instance, error) {
+	i, err := discovery.ParsePeer(s)
+	if address := peerAddress(s); err == nil && !isSocket(address) && !isTarget(address) {
+		err = errors.New("not an address to connect to")
 	}
-	address := peerAddress(s)
-	if isSocket(address) {
-		return true
-	}
-	host, port, err := net.SplitHostPort(address)
-	return err == nil && discovery.IsHost(host) && isPort(port, 1)
+	return i, err
 }
 
 // peerAddress returns the address of a peer, without its weight.

@@ -6,7 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"sluice/balancer"
+	"sluice/discovery"
 )
 
 // tail completes a document.
@@ -49,7 +52,7 @@ var (
 func TestParseFillsDefaults(t *testing.T) {
 	got := mustParse(t, tail)
 	want := &Config{
-		Log:       Log{Level: "info", Format: "json"},
+		Log:       Log{Level: LogLevel{"info", zerolog.InfoLevel}, Format: "json"},
 		AccessLog: AccessLog{Path: "stdout", Format: "json", Sample: 1, Slow: time.Second},
 		Tracing:   Tracing{Sample: 0.01, ServiceName: "sluice"},
 		Admin:     Admin{Address: "127.0.0.1:8081"},
@@ -145,7 +148,7 @@ health: { max_checks: 9 }
 	starHealth.SlowStart = 10 * time.Second
 	timeouts := Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour}
 	want := &Config{
-		Log:       Log{Level: "debug", Format: "console"},
+		Log:       Log{Level: LogLevel{"debug", zerolog.DebugLevel}, Format: "console"},
 		AccessLog: AccessLog{Path: "/var/log/sluice/access.log", Format: "combined", Sample: 0.05, Slow: 250 * time.Millisecond},
 		Tracing:   Tracing{OTLP: "http://127.0.0.1:4318", Sample: 0.1, ServiceName: "edge", Headers: []Header{{Text: "A: b", Value: [2]string{"A", "b"}}}},
 		Admin:     Admin{Address: "0.0.0.0:9000", TokenFile: "/run/secrets/admin"},
@@ -181,7 +184,7 @@ health: { max_checks: 9 }
 				Health:      starHealth,
 			},
 			"origin": {
-				Peers:    []string{"127.0.0.1:19001", "[::1]:19002 weight=3"},
+				Peers:    typedList[string, discovery.Instance]("peer", "127.0.0.1:19001", "[::1]:19002 weight=3"),
 				Balance:  defaultBalance,
 				Timeouts: timeouts, Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512}, Upstream: Upstream{Protocol: "http1"}, Retry: defaultRetry, Limits: defaultLimits, Drain: Drain{Timeout: 30 * time.Second}, Health: defaultHealth,
 			},
@@ -208,7 +211,7 @@ services:
   c: { peers: ["127.0.0.1:3"], timeouts: *slow }
 routes: [{ service: a }]
 `)
-	if b := c.Services["b"]; b.Peers[0] != "127.0.0.1:2" || b.Retry.Attempts != 3 || b.Timeouts.Connect != 5*time.Second {
+	if b := c.Services["b"]; b.Peers[0].Text != "127.0.0.1:2" || b.Retry.Attempts != 3 || b.Timeouts.Connect != 5*time.Second {
 		t.Errorf("merged service: %+v", b)
 	}
 	if got := c.Services["c"].Timeouts.Connect; got != 5*time.Second {

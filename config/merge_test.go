@@ -10,7 +10,7 @@ func TestTheFirstFragmentHasPrecedence(t *testing.T) {
 	c := mustParse(t, "services: { star: { peers: [\"127.0.0.1:80\"] } }\nroutes: [{ host: a.example, service: star }]")
 	before := mustParse(t, "services: { star: { peers: [\"127.0.0.1:80\"] } }\nroutes: [{ host: a.example, service: star }]")
 	sun, moon := c.Services["star"], c.Services["star"]
-	sun.Peers, moon.Peers = []string{"127.0.0.1:81"}, []string{"127.0.0.1:82"}
+	sun.Peers, moon.Peers = []Peer{{Text: "127.0.0.1:81"}}, []Peer{{Text: "127.0.0.1:82"}}
 	merged, conflicts := Merge(c,
 		Fragment{Origin: "one", Services: map[string]Service{"star": sun, "sun": sun}, Routes: []Route{
 			{Host: "A.example", Path: "/", Service: "sun"}, {Host: "b.example", Path: "/", Service: "moon"},

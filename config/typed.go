@@ -9,6 +9,9 @@ import (
 	"regexp"
 	"strconv"
 
+	"github.com/rs/zerolog"
+
+	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/route"
 	"sluice/route/compression"
@@ -34,6 +37,8 @@ type (
 	FileMode  = Typed[string, fs.FileMode]
 	Rule      = Typed[string, *traefik.Template]
 	Encoding  = Typed[string, compression.Encoding]
+	Peer      = Typed[string, discovery.Instance]
+	LogLevel  = Typed[string, zerolog.Level]
 	MediaType = Typed[string, compression.Types]
 	Level     = Typed[string, compression.Level]
 )
@@ -48,11 +53,10 @@ func typedList[T ~string, V any](format string, texts ...T) []Typed[T, V] {
 	return list
 }
 
-// Values returns what the texts of a list mean.
-func Values[T ~string, V any](list []Typed[T, V]) []V {
-	values := make([]V, len(list))
-	for i, t := range list {
-		values[i] = t.Value
+// Values returns what the texts of a list mean, nil for none.
+func Values[T ~string, V any](list []Typed[T, V]) (values []V) {
+	for _, t := range list {
+		values = append(values, t.Value)
 	}
 	return values
 }

@@ -20,13 +20,7 @@ func TestAwaitStatic(t *testing.T) {
 				got = append(got, describe(set))
 			},
 		})
-		static := func(peers ...string) *Static {
-			s, err := NewStatic("star", peers)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return s
-		}
+		static := func(texts ...string) *Static { return NewStatic("star", peers(t, texts...)) }
 		m.Watch("star", static("a:1"))
 		m.AwaitStatic(t.Context()) // without Run
 		ctx, cancel := context.WithCancel(t.Context())

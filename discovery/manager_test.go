@@ -120,10 +120,7 @@ func TestEndedSourceIsReported(t *testing.T) {
 
 func TestStaticSource(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
-		s, err := NewStatic("origin", []string{"127.0.0.1:2", "127.0.0.1:1"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := NewStatic("origin", peers(t, "127.0.0.1:2", "127.0.0.1:1"))
 		b.Watch("origin", s)
 		b.expect(0, call{0, "origin", "127.0.0.1:1 127.0.0.1:2"})
 		if s := b.Statuses()[0]; s.State != WatchFresh || s.Source != "static" || s.Instances != 2 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -18,35 +19,19 @@ type Static struct {
 	set []Instance
 }
 
-// NewStatic returns a source with peers, each "host:port" or "host:port weight=N"
-// (default weight 1, at most [MaxWeight]; 0: no traffic). The host is a name, an IPv4
-// address, or an IPv6 address in brackets; "unix:/path" is a unix socket. The instance's id is
-// its address. The
-// error lists every invalid peer.
-func NewStatic(service string, peers []string) (*Static, error) {
-	var errs []error
-	set := make([]Instance, 0, len(peers))
-	seen := make(map[string]bool, len(peers))
-	for n, peer := range peers {
-		i, err := parsePeer(peer)
-		if err == nil && seen[i.ID] {
-			err = errors.New("listed twice")
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("peers[%d] %q: %w", n, peer, err))
-			continue
-		}
-		seen[i.ID] = true
-		i.Service = service
-		set = append(set, i)
+// NewStatic returns a source with peers, as [ParsePeer] returns them, each with an id of its own.
+func NewStatic(service string, peers []Instance) *Static {
+	set := slices.Clone(peers)
+	for i := range set {
+		set[i].Service = service
 	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
-	}
-	return &Static{set: set}, nil
+	return &Static{set: set}
 }
 
-func parsePeer(peer string) (Instance, error) {
+// ParsePeer reads "host:port" or "host:port weight=N" (default weight 1, at most [MaxWeight]; 0:
+// no traffic). The host is a name, an IPv4 address, or an IPv6 address in brackets; "unix:/path"
+// is a unix socket. The instance's id is its address; its service is empty.
+func ParsePeer(peer string) (Instance, error) {
 	fields := strings.Fields(peer)
 	if len(fields) == 0 || len(fields) > 2 {
 		return Instance{}, errors.New(`want "host:port" or "host:port weight=N"`)

@@ -38,7 +38,7 @@ type sourceSpec struct {
 	dns    *dnssource.Options
 	kv     *kvsource.Options
 	file   string
-	peers  []string // without the others
+	peers  []discovery.Instance // without the others
 }
 
 func specOf(s config.Service, c config.Consul) sourceSpec {
@@ -57,7 +57,7 @@ func specOf(s config.Service, c config.Consul) sourceSpec {
 	case s.File != "":
 		return sourceSpec{file: s.File}
 	}
-	return sourceSpec{peers: s.Peers}
+	return sourceSpec{peers: config.Values(s.Peers)}
 }
 
 // apply merges c, the configuration from the documents, with all other fragments, and changes
@@ -219,7 +219,7 @@ func (g *Gateway) newSource(name string, spec sourceSpec) (discovery.Source, err
 	case spec.file != "":
 		return filesource.NewSource(name, filesource.Options{Path: spec.file, Watch: g.watchPeers}), nil
 	}
-	return discovery.NewStatic(name, spec.peers)
+	return discovery.NewStatic(name, spec.peers), nil
 }
 
 func (g *Gateway) newTable(p *plan, targets map[string]*route.Service) (*route.Table, error) {

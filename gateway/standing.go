@@ -122,7 +122,7 @@ func (g *Gateway) changeReady(off bool, why, by string) {
 
 // logLevel returns the level of the log.
 func (g *Gateway) logLevel() admin.LogLevel {
-	configured := g.effective.Load().Log.Level
+	configured := g.effective.Load().Log.Level.Text
 	l := admin.LogLevel{Level: configured, Configured: configured}
 	if o := g.ordered().LogLevel; o != nil {
 		l.Level, l.By, l.Since = o.Level, o.By, o.Since
@@ -142,10 +142,10 @@ func (g *Gateway) changeLogLevel(level, by string) {
 	c := g.effective.Load().Log
 	var order *logLevel
 	if level != "" {
-		order = &logLevel{Level: level, Replaces: c.Level, By: by, Since: time.Now().UTC().Truncate(time.Millisecond)}
+		order = &logLevel{Level: level, Replaces: c.Level.Text, By: by, Since: time.Now().UTC().Truncate(time.Millisecond)}
 	}
 	g.setOrdered(func(o *byOperator) { o.LogLevel = order })
-	text := "The level of the log is " + cmp.Or(level, c.Level)
+	text := "The level of the log is " + cmp.Or(level, c.Level.Text)
 	if level == "" {
 		text += ", that of the configuration"
 	}
@@ -161,11 +161,13 @@ func (g *Gateway) changeLogLevel(level, by string) {
 // level in the configuration has the last word.
 func (g *Gateway) useLog(c config.Log) {
 	g.setOrdered(func(o *byOperator) {
-		if o.LogLevel != nil && o.LogLevel.Replaces != c.Level {
+		if o.LogLevel != nil && o.LogLevel.Replaces != c.Level.Text {
 			o.LogLevel = nil
 		}
 		if o.LogLevel != nil {
-			c.Level = o.LogLevel.Level
+			if ordered, err := zerolog.ParseLevel(o.LogLevel.Level); err == nil {
+				c.Level.Value = ordered
+			}
 		}
 	})
 	g.logs.Set(logFormat(c))
@@ -173,9 +175,5 @@ func (g *Gateway) useLog(c config.Log) {
 
 // logFormat returns the level of c, and whether its format is the one for people.
 func logFormat(c config.Log) (level zerolog.Level, console bool) {
-	level, err := zerolog.ParseLevel(c.Level)
-	if err != nil {
-		panic("BUG: config allows the log level " + c.Level)
-	}
-	return level, c.Format == "console"
+	return c.Level.Value, c.Format == "console"
 }
