@@ -153,7 +153,7 @@ func (g *Gateway) discard(p *plan) {
 		}
 	}
 	g.acme.retain(g.allListeners())
-	g.kvCertificates.retain(g.allListeners())
+	g.kvCertificates.Retain(kvPrefixes(g.allListeners()))
 	_ = p.accessLog.Close() // nothing was written
 	p.tracer.Close()
 }
@@ -307,7 +307,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	}
 	g.useListeners(p.listeners, c)
 	g.acme.retain(p.listeners)
-	g.kvCertificates.retain(p.listeners)
+	g.kvCertificates.Retain(kvPrefixes(p.listeners))
 	for _, service := range g.services.all() {
 		if p.wanted[service.name] == nil {
 			g.discovery.Unwatch(service.name)

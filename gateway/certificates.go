@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/certificates"
+	"sluice/certificates/kv"
 )
 
 const (
@@ -105,6 +106,41 @@ func (g *Gateway) readCertificates() {
 		use.Refresh()
 	}
 	g.updateTLS()
+}
+
+// kvPrefixes returns the certificates in Consul that listeners use.
+func kvPrefixes(listeners []*listener) (used []*kv.Prefix) {
+	for _, l := range listeners {
+		if l.tls != nil {
+			used = append(used, l.tls.kv...)
+		}
+	}
+	return used
+}
+
+// awaitCertificates waits until the certificates of listeners are known, at most for timeout.
+func (g *Gateway) awaitCertificates(ctx context.Context, listeners []*listener, timeout time.Duration) {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	loading, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for _, u := range acmeUses(listeners) {
+		u.Load(loading, u.names)
+	}
+	for _, p := range kvPrefixes(listeners) {
+		if !p.Await(ctx, timer.C) {
+			return
+		}
+	}
+}
+
+// updateTLS makes new connections use the certificates that are known now.
+func (g *Gateway) updateTLS() {
+	for _, l := range g.allListeners() {
+		if l.tls != nil {
+			l.tls.update()
+		}
+	}
 }
 
 // rotateTicketKeys makes the listeners use a new key for session tickets, if it is

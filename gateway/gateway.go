@@ -17,6 +17,7 @@ import (
 	"sluice/balancer/journal"
 	"sluice/certificates"
 	"sluice/certificates/acme"
+	"sluice/certificates/kv"
 	"sluice/config"
 	"sluice/config/live"
 	"sluice/consul"
@@ -116,7 +117,7 @@ type Gateway struct {
 	users        atomic.Pointer[userFiles]   // of the table
 
 	acme           *acmeManagers
-	kvCertificates *kvCertificates
+	kvCertificates *kv.Manager
 	tickets        ticketKeys
 
 	mu         sync.Mutex  // guards the fields below
@@ -195,7 +196,9 @@ func New(o Options) (_ *Gateway, err error) {
 	g.etcdSources = etcdsource.NewSources(g.etcd, g.log)
 	g.kvSources = kvsource.NewSources(g.consul, g.log)
 	g.acme = &acmeManagers{consul: g.consul, log: g.log, managers: make(map[acmeSettings]*acme.Manager)}
-	g.kvCertificates = newKVCertificates(g.consul, g.log, c.Consul.CertificatesDir, g.consulWait, g.updateTLS)
+	g.kvCertificates = kv.New(kv.Options{
+		Consul: g.consul, Wait: g.consulWait, Copies: c.Consul.CertificatesDir, Changed: g.updateTLS, Log: g.log,
+	})
 	g.documents.Connect(g.documentOptions())
 	g.journal = journal.New(g.events, g.log)
 	g.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
@@ -407,7 +410,7 @@ func (g *Gateway) release(ctx context.Context) {
 		service.pool.Close()
 	}
 	g.acme.retain(nil)
-	g.kvCertificates.retain(nil)
+	g.kvCertificates.Retain(nil)
 	g.shares.Pause()
 	g.orders.Pause()
 	g.consul.Close()

@@ -95,7 +95,7 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 	resume := func() {
 		g.consul.Reduce(abandoned)
 		g.discovery.Resume()
-		g.kvCertificates.resume()
+		g.kvCertificates.Resume()
 		g.shares.Resume()
 		g.orders.Resume()
 		g.documents.Resume()
@@ -144,7 +144,7 @@ func (g *Gateway) own(owns bool) {
 // those of two processes. It returns the number of connections that the agent still counts.
 func (g *Gateway) pauseConsul() (abandoned int) {
 	return g.consul.Release(func() {
-		g.kvCertificates.pause()
+		g.kvCertificates.Pause()
 		g.shares.Pause()
 		g.orders.Pause()
 		g.documents.Pause()
@@ -154,7 +154,7 @@ func (g *Gateway) pauseConsul() (abandoned int) {
 
 // state returns the state for a new process.
 func (g *Gateway) state(abandoned int) handed {
-	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: g.history, KVCertificates: g.kvCertificates.handed(), ACMECertificates: g.acme.handed()}
+	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: g.history, KVCertificates: g.kvCertificates.State(), ACMECertificates: g.acme.handed()}
 	standing, given := g.orders.State(), g.shares.State()
 	h.Orders, h.GivenShares, h.ByOperator = &standing, &given, g.ordered()
 	h.RouteHolders = g.tags.InUse().Holders
@@ -238,7 +238,7 @@ func (g *Gateway) adopt() {
 	g.consul.Reduce(g.handed.Short)
 	g.tickets.adopt(g.handed.TicketKeys)
 	g.rotateTicketKeys(time.Now())
-	g.kvCertificates.adopt(g.handed.KVCertificates)
+	g.kvCertificates.Adopt(g.handed.KVCertificates)
 	g.acme.adopt(g.handed.ACMECertificates)
 	g.updateTLS()
 	g.series.Adopt(g.handed.Series, time.Now())

@@ -11,6 +11,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/certificates/acme"
+	"sluice/certificates/kv"
 	"sluice/config"
 	"sluice/proxy/socket"
 )
@@ -21,7 +22,7 @@ type listenerTLS struct {
 	current atomic.Pointer[tls.Config] // with the certificates
 	uses    []certificateUse
 	pairs   []certificates.Source  // of uses, those with the certificates of the listener, in order of preference
-	kv      []*kvPrefix            // of pairs, those in Consul
+	kv      []*kv.Prefix           // of pairs, those in Consul
 	ca      *certificates.Follower // of uses, that of client_ca; nil: none
 	acme    *acmeUse               // nil: none
 
@@ -50,7 +51,7 @@ func (g *Gateway) newListenerTLS(l config.Listener, c *config.Config) (*listener
 	}
 	for _, files := range l.TLS.Certificates {
 		if files.ConsulKV != "" {
-			p := g.kvCertificates.follow(files.ConsulKV)
+			p := g.kvCertificates.Follow(files.ConsulKV)
 			t.kv = append(t.kv, p)
 			add(p)
 			continue
