@@ -50,6 +50,7 @@ func TestJSONLine(t *testing.T) {
 				`"tls_version":"TLSv1.3","tls_cipher":"TLS_AES_128_GCM_SHA256","tls_server_name":"a.example.com","status":0,"upstream_status":503,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
 		{"tries", &Entry{Peer: "b:2", Attempts: 2, Tries: twoTries}, `{"time":"0001-01-01T00:00:00.000Z","client":"","method":"","target":"","proto":"","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"peer":"b:2","attempts":2,` +
 			`"tries":[{"peer":"a:1","outcome":"connect_failure","start_ms":0.010,"duration_ms":1.200},{"peer":"b:2","outcome":"ok","status":200,"start_ms":1.300,"duration_ms":20.000}]}` + "\n"},
+		{"TCP has no method and no target", &Entry{Proto: ProtoTCP, Method: []byte("GET")}, `{"time":"0001-01-01T00:00:00.000Z","client":"","proto":"TCP","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
 		{"no field", &Entry{}, `{"time":"0001-01-01T00:00:00.000Z","client":"","method":"","target":"","proto":"","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
 		{"time zone", &Entry{Time: time.Date(2026, 6, 30, 23, 59, 59, 999_999_999, time.FixedZone("", -3600))},
 			`{"time":"2026-07-01T00:59:59.999Z","client":"","method":"","target":"","proto":"","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
