@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/observe/panics"
@@ -23,6 +24,10 @@ const (
 	// query that a view answers within milliseconds, and others when the query's wait is over.
 	closeTimeout = 3 * time.Second
 
+	// maxUnread is how much of an answer that nobody wants is read. If the agent sends more, the
+	// connection is cut.
+	maxUnread = 256 << 10
+
 	// roomTimeout bounds how late a connection is opened.
 	roomTimeout = 500 * time.Millisecond
 )
@@ -34,11 +39,23 @@ type generationConn struct {
 	connections *connections
 	generation  *generation
 	once        sync.Once
+	closed      atomic.Bool
+}
+
+// Read implements net.Conn. What the agent sends after Close is no answer: it may have ended it because
+// of that.
+func (c *generationConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.closed.Load() {
+		return 0, net.ErrClosed
+	}
+	return n, err
 }
 
 // Close implements net.Conn. It does not wait for the agent.
 func (c *generationConn) Close() (err error) {
 	c.once.Do(func() {
+		c.closed.Store(true)
 		half, ok := c.raw.(interface{ CloseWrite() error })
 		if ok && half.CloseWrite() == nil && c.connections.closeLater(c) {
 			return
@@ -49,13 +66,14 @@ func (c *generationConn) Close() (err error) {
 	return err
 }
 
-// awaitAgent reports whether the agent has closed the connection in time. The time does not run while the
+// awaitAgent waits until the agent has closed the connection, or sends too much. It reports whether that
+// was in time. The time does not run while the
 // agent does not answer.
 func (c *generationConn) awaitAgent() bool {
 	for {
 		silent := c.connections.silent.Load()
 		_ = c.raw.SetReadDeadline(time.Now().Add(closeTimeout))
-		_, err := io.Copy(io.Discard, c.raw)
+		_, err := io.Copy(io.Discard, io.LimitReader(c.raw, maxUnread))
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return true
 		}
