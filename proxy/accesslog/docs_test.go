@@ -29,7 +29,7 @@ func TestDocumentationListsTheKeys(t *testing.T) {
 		}
 	}
 	// A template has the same names.
-	templates := slices.Sorted(maps.Keys(variableNames))
+	templates := slices.Sorted(maps.Keys(byName))
 	templates = slices.DeleteFunc(templates, func(name string) bool { return name == "time_combined" })
 	inTries := []string{"outcome", "start_ms"}
 	want = slices.DeleteFunc(want, func(key string) bool { return slices.Contains(inTries, key) })

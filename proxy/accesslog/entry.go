@@ -8,48 +8,51 @@ const ProtoTCP = "TCP"
 
 // Entry describes one finished request or connection; docs/access-log.md explains the fields. Log
 // does not retain the slices.
+//
+// The tag log names the variable of a field. Lines of JSON have the fields in this order, without
+// those that are zero, but for tags with "always", and with "http" for all but TCP.
 type Entry struct {
-	Time      time.Time
-	RequestID []byte
-	TraceID   []byte
-	Client    []byte
-	Proxy     string // address of the trusted proxy that the client came through; empty: none
-	User      string
+	Time      time.Time `log:"time"`
+	RequestID []byte    `log:"request_id"`
+	TraceID   []byte    `log:"trace_id"`
+	Client    []byte    `log:"client,always"`
+	Proxy     string    `log:"proxy"` // address of the trusted proxy that the client came through; empty: none
+	User      string    `log:"user"`
 
-	Method    []byte
-	Host      []byte
-	Target    []byte
-	Proto     string
-	UserAgent []byte
-	Referer   []byte
-	Head      []byte // of the request, in HTTP/1.1 text, for templates
+	Method []byte `log:"method,http"`
+	Host   []byte `log:"host"`
+	Target []byte `log:"target,http"`
+	Proto  string `log:"proto,always"`
 
-	TLSVersion    string // empty: without TLS
-	TLSCipher     string
-	TLSServerName string
+	TLSVersion    string `log:"tls_version"` // empty: without TLS
+	TLSCipher     string `log:"tls_cipher"`
+	TLSServerName string `log:"tls_server_name"`
 
-	Status         int
-	UpstreamStatus int // 0: the last peer has not answered
-	BytesIn        int64
-	BytesOut       int64
+	Status         int           `log:"status,always"`
+	GRPCStatus     string        `log:"grpc_status"`     // name of the status code of a gRPC call; empty: none
+	UpstreamStatus int           `log:"upstream_status"` // 0: the last peer has not answered
+	BytesIn        int64         `log:"bytes_in,always"`
+	BytesOut       int64         `log:"bytes_out,always"`
+	Duration       time.Duration `log:"duration_ms,always"`
 
-	Duration time.Duration
-	Upstream time.Duration // 0: no response head arrived
-	Connect  time.Duration // 0: no connection was opened
+	Service  string        `log:"service"`
+	Peer     string        `log:"peer"`
+	Group    string        `log:"group"` // of the peer; empty: its service has no groups
+	Attempts int           `log:"attempts,always"`
+	Tries    []Try         `log:"tries"`       // if there were several
+	Upstream time.Duration `log:"upstream_ms"` // 0: no response head arrived
+	Connect  time.Duration `log:"connect_ms"`  // 0: no connection was opened
+	Reason   string        `log:"reason"`
+
+	UserAgent []byte `log:"user_agent"`
+	Referer   []byte `log:"referer"`
+
+	Head []byte // of the request, in HTTP/1.1 text, for templates
 	// Waited is how long the client has waited, for Options.Slow: it has no time in
 	// which a tunnel was open.
 	Waited time.Duration
-
-	Service  string
-	Peer     string
-	Group    string // of the peer; empty: its service has no groups
-	Attempts int
-	Tries    []Try // if there were several
-	Reason   string
-
 	// Failed: the entry is always logged, like those with a Status of 500 and above.
-	Failed     bool
-	GRPCStatus string // name of the status code of a gRPC call; empty: none
+	Failed bool
 }
 
 // Try is an attempt with one peer.

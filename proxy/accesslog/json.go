@@ -8,69 +8,35 @@ import (
 
 // jsonLine appends e as one line of JSON.
 func jsonLine(b []byte, e *Entry, c *clock) []byte {
-	b = append(b, `{"time":"`...)
-	b = c.appendRFC3339(b, e.Time)
-	b = append(b, '"')
-	b = appendMember(b, `,"request_id":"`, e.RequestID)
-	b = appendMember(b, `,"trace_id":"`, e.TraceID)
-	b = append(b, `,"client":"`...)
-	b = appendJSON(b, e.Client)
-	b = append(b, '"')
-	b = appendMember(b, `,"proxy":"`, octets(e.Proxy))
-	b = appendMember(b, `,"user":"`, octets(e.User))
-	if e.Proto != ProtoTCP {
-		b = append(b, `,"method":"`...)
-		b = append(appendJSON(b, e.Method), '"')
+	for i := range variables {
+		v := &variables[i]
+		switch v.kind {
+		case kindText:
+			text := v.text(e)
+			if len(text) == 0 && !v.always || v.http && e.Proto == ProtoTCP {
+				continue
+			}
+			b = append(appendJSON(append(b, v.prefix...), text), '"')
+		case kindInt, kindInt64:
+			if n := v.number(e); v.always || n != 0 {
+				b = strconv.AppendInt(append(b, v.prefix...), n, 10)
+			}
+		case kindDuration:
+			if d := at[time.Duration](v, e); v.always || d > 0 {
+				b = appendMillis(append(b, v.prefix...), d)
+			}
+		case kindTime:
+			b = append(c.appendRFC3339(append(b, v.prefix...), e.Time), '"')
+		case kindTries:
+			if len(e.Tries) > 0 {
+				b = appendJSONTries(append(b, v.prefix...), e.Tries)
+			}
+		}
 	}
-	b = appendMember(b, `,"host":"`, e.Host)
-	if e.Proto != ProtoTCP {
-		b = append(b, `,"target":"`...)
-		b = append(appendJSON(b, e.Target), '"')
-	}
-	b = append(b, `,"proto":"`...)
-	b = append(appendJSON(b, octets(e.Proto)), '"')
-	b = appendMember(b, `,"tls_version":"`, octets(e.TLSVersion))
-	b = appendMember(b, `,"tls_cipher":"`, octets(e.TLSCipher))
-	b = appendMember(b, `,"tls_server_name":"`, octets(e.TLSServerName))
-	b = append(b, `,"status":`...)
-	b = strconv.AppendInt(b, int64(e.Status), 10)
-	b = appendMember(b, `,"grpc_status":"`, octets(e.GRPCStatus))
-	if e.UpstreamStatus != 0 {
-		b = append(b, `,"upstream_status":`...)
-		b = strconv.AppendInt(b, int64(e.UpstreamStatus), 10)
-	}
-	b = append(b, `,"bytes_in":`...)
-	b = strconv.AppendInt(b, e.BytesIn, 10)
-	b = append(b, `,"bytes_out":`...)
-	b = strconv.AppendInt(b, e.BytesOut, 10)
-	b = append(b, `,"duration_ms":`...)
-	b = appendMillis(b, e.Duration)
-	b = appendMember(b, `,"service":"`, octets(e.Service))
-	b = appendMember(b, `,"peer":"`, octets(e.Peer))
-	b = appendMember(b, `,"group":"`, octets(e.Group))
-	b = append(b, `,"attempts":`...)
-	b = strconv.AppendInt(b, int64(e.Attempts), 10)
-	b = appendJSONTries(b, e.Tries)
-	if e.Upstream > 0 {
-		b = append(b, `,"upstream_ms":`...)
-		b = appendMillis(b, e.Upstream)
-	}
-	if e.Connect > 0 {
-		b = append(b, `,"connect_ms":`...)
-		b = appendMillis(b, e.Connect)
-	}
-	b = appendMember(b, `,"reason":"`, octets(e.Reason))
-	b = appendMember(b, `,"user_agent":"`, e.UserAgent)
-	b = appendMember(b, `,"referer":"`, e.Referer)
 	return append(b, "}\n"...)
 }
 
-// appendJSONTries appends the tries, if there are any.
 func appendJSONTries(b []byte, tries []Try) []byte {
-	if len(tries) == 0 {
-		return b
-	}
-	b = append(b, `,"tries":`...)
 	separator := byte('[')
 	for i := range tries {
 		t := &tries[i]
@@ -91,16 +57,6 @@ func appendJSONTries(b []byte, tries []Try) []byte {
 		separator = ','
 	}
 	return append(b, ']')
-}
-
-// appendMember appends an optional string member. prefix ends with the opening quote.
-func appendMember(b []byte, prefix string, value []byte) []byte {
-	if len(value) == 0 {
-		return b
-	}
-	b = append(b, prefix...)
-	b = appendJSON(b, value)
-	return append(b, '"')
 }
 
 // appendMillis appends d in milliseconds with three decimals.

@@ -19,90 +19,14 @@ type layout []part
 type part struct {
 	text     string
 	variable variable
-	field    []byte // with variableField: its name in lower case
+	field    []byte // with kindField: its name in lower case
 }
-
-// A variable is a part of an entry.
-type variable uint8
 
 // combined is the combined log format, with further fields at the end.
 const combined = `$client - $user [$time_combined] "$method $target $proto" $status $bytes_out "$referer" "$user_agent"` +
 	` host="$host" service="$service" peer="$peer" attempts=$attempts bytes_in=$bytes_in duration_ms=$duration_ms` +
 	` upstream_ms=$upstream_ms connect_ms=$connect_ms reason="$reason" grpc_status=$grpc_status group=$group` +
 	` upstream_status=$upstream_status tries="$tries" request_id=$request_id`
-
-const (
-	variableNone  variable = iota
-	variableField          // of the request
-	variableAttempts
-	variableBytesIn
-	variableBytesOut
-	variableClient
-	variableConnectMS
-	variableDurationMS
-	variableGroup
-	variableGRPCStatus
-	variableHost
-	variableMethod
-	variablePeer
-	variableProto
-	variableProxy
-	variableReason
-	variableReferer
-	variableRequestID
-	variableService
-	variableStatus
-	variableTarget
-	variableTime
-	variableTimeCombined
-	variableTLSCipher
-	variableTLSServerName
-	variableTLSVersion
-	variableTraceID
-	variableTries
-	variableUpstreamMS
-	variableUpstreamStatus
-	variableUser
-	variableUserAgent
-)
-
-// variableNames are the keys of JSON lines, and time_combined.
-var variableNames = map[string]variable{
-	"attempts":        variableAttempts,
-	"bytes_in":        variableBytesIn,
-	"bytes_out":       variableBytesOut,
-	"client":          variableClient,
-	"connect_ms":      variableConnectMS,
-	"duration_ms":     variableDurationMS,
-	"group":           variableGroup,
-	"grpc_status":     variableGRPCStatus,
-	"host":            variableHost,
-	"method":          variableMethod,
-	"peer":            variablePeer,
-	"proto":           variableProto,
-	"proxy":           variableProxy,
-	"reason":          variableReason,
-	"referer":         variableReferer,
-	"request_id":      variableRequestID,
-	"service":         variableService,
-	"status":          variableStatus,
-	"target":          variableTarget,
-	"time":            variableTime,
-	"time_combined":   variableTimeCombined,
-	"tls_cipher":      variableTLSCipher,
-	"tls_server_name": variableTLSServerName,
-	"tls_version":     variableTLSVersion,
-	"trace_id":        variableTraceID,
-	"tries":           variableTries,
-	"upstream_ms":     variableUpstreamMS,
-	"upstream_status": variableUpstreamStatus,
-	"user":            variableUser,
-	"user_agent":      variableUserAgent,
-}
-
-// IsVariable reports whether a template can contain the variable name, other than the fields
-// of a request.
-func IsVariable(name string) bool { return variableNames[name] != variableNone }
 
 // fieldPrefix begins the names of variables for the fields of a request.
 const fieldPrefix = "http_"
@@ -127,17 +51,17 @@ func isNameCharacter(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '_'
 }
 
-// lookUp returns the variable of that name, and for variableField the name of the field.
+// lookUp returns the variable of that name, and for kindField the name of the field.
 func lookUp(name string) (v variable, field []byte, err error) {
-	if v, ok := variableNames[name]; ok {
+	if v, ok := byName[name]; ok {
 		return v, nil, nil
 	}
 	after, isField := strings.CutPrefix(name, fieldPrefix)
 	if isField && after != "" && strings.IndexFunc(after, func(r rune) bool { return r > 0x7f || !isNameCharacter(byte(r)) }) < 0 {
-		return variableField, []byte(strings.ReplaceAll(after, "_", "-")), nil
+		return variable{kind: kindField}, []byte(strings.ReplaceAll(after, "_", "-")), nil
 	}
-	names := slices.Sorted(maps.Keys(variableNames))
-	return 0, nil, fmt.Errorf("$%s is not a variable: want one of $%s, $%sNAME for a header of the request, or $$ for a dollar sign",
+	names := slices.Sorted(maps.Keys(byName))
+	return v, nil, fmt.Errorf("$%s is not a variable: want one of $%s, $%sNAME for a header of the request, or $$ for a dollar sign",
 		name, strings.Join(names, ", $"), fieldPrefix)
 }
 
@@ -146,83 +70,38 @@ func (l layout) line(b []byte, e *Entry, c *clocks) []byte {
 	for i := range l {
 		p := &l[i]
 		b = append(b, p.text...)
-		switch p.variable {
-		case variableNone:
-		case variableField:
+		switch p.variable.kind {
+		case kindNone:
+		case kindField:
 			b = appendText(b, findField(e.Head, p.field))
 		default:
-			b = appendVariable(b, p.variable, e, c)
+			b = appendVariable(b, &p.variable, e, c)
 		}
 	}
 	return b
 }
 
-// appendVariable appends the value of a variable. It is no table of functions: an entry
-// that one of them gets would be allocated.
-func appendVariable(b []byte, v variable, e *Entry, c *clocks) []byte {
-	switch v {
-	case variableAttempts:
-		return strconv.AppendInt(b, int64(e.Attempts), 10)
-	case variableBytesIn:
-		return strconv.AppendInt(b, e.BytesIn, 10)
-	case variableBytesOut:
-		return strconv.AppendInt(b, e.BytesOut, 10)
-	case variableClient:
-		return appendText(b, e.Client)
-	case variableConnectMS:
-		return appendMillisOrDash(b, e.Connect)
-	case variableDurationMS:
-		return appendMillis(b, e.Duration)
-	case variableGroup:
-		return appendText(b, octets(e.Group))
-	case variableGRPCStatus:
-		return appendText(b, octets(e.GRPCStatus))
-	case variableHost:
-		return appendText(b, e.Host)
-	case variableMethod:
-		return appendText(b, e.Method)
-	case variablePeer:
-		return appendText(b, octets(e.Peer))
-	case variableProto:
-		return appendText(b, octets(e.Proto))
-	case variableProxy:
-		return appendText(b, octets(e.Proxy))
-	case variableReason:
-		return appendText(b, octets(e.Reason))
-	case variableReferer:
-		return appendText(b, e.Referer)
-	case variableRequestID:
-		return appendText(b, e.RequestID)
-	case variableService:
-		return appendText(b, octets(e.Service))
-	case variableStatus:
-		return strconv.AppendInt(b, int64(e.Status), 10)
-	case variableTarget:
-		return appendText(b, e.Target)
-	case variableTime:
+// appendVariable appends the value of a variable, or a dash.
+func appendVariable(b []byte, v *variable, e *Entry, c *clocks) []byte {
+	switch v.kind {
+	case kindTime:
 		return c.rfc3339.appendRFC3339(b, e.Time)
-	case variableTimeCombined:
+	case kindTimeCombined:
 		return c.combined.appendCombined(b, e.Time)
-	case variableTLSCipher:
-		return appendText(b, octets(e.TLSCipher))
-	case variableTLSServerName:
-		return appendText(b, octets(e.TLSServerName))
-	case variableTLSVersion:
-		return appendText(b, octets(e.TLSVersion))
-	case variableTraceID:
-		return appendText(b, e.TraceID)
-	case variableTries:
+	case kindText:
+		return appendText(b, v.text(e))
+	case kindInt, kindInt64:
+		if n := v.number(e); v.always || n != 0 {
+			return strconv.AppendInt(b, n, 10)
+		}
+	case kindDuration:
+		if d := at[time.Duration](v, e); v.always || d > 0 {
+			return appendMillis(b, d)
+		}
+	case kindTries:
 		return appendTries(b, e.Tries)
-	case variableUpstreamMS:
-		return appendMillisOrDash(b, e.Upstream)
-	case variableUpstreamStatus:
-		return appendNumberOrDash(b, e.UpstreamStatus)
-	case variableUser:
-		return appendText(b, octets(e.User))
-	case variableUserAgent:
-		return appendText(b, e.UserAgent)
 	}
-	return b
+	return append(b, '-')
 }
 
 // findField returns the value of the first field of that name in a request head, or nil.
@@ -252,24 +131,14 @@ func appendTries(b []byte, tries []Try) []byte {
 		t := &tries[i]
 		b = append(appendText(b, octets(t.Peer)), '/')
 		b = append(append(b, t.Outcome...), '/')
-		b = append(appendNumberOrDash(b, t.Status), '/')
-		b = appendMillis(b, t.Duration)
+		if t.Status == 0 {
+			b = append(b, '-')
+		} else {
+			b = strconv.AppendInt(b, int64(t.Status), 10)
+		}
+		b = appendMillis(append(b, '/'), t.Duration)
 	}
 	return b
-}
-
-func appendNumberOrDash(b []byte, n int) []byte {
-	if n == 0 {
-		return append(b, '-')
-	}
-	return strconv.AppendInt(b, int64(n), 10)
-}
-
-func appendMillisOrDash(b []byte, d time.Duration) []byte {
-	if d <= 0 {
-		return append(b, '-')
-	}
-	return appendMillis(b, d)
 }
 
 // appendText appends s, with characters that could break the line as \xXX.

@@ -35,9 +35,9 @@ func TestTemplateLine(t *testing.T) {
 
 // Every variable has a value for an empty entry, and escapes what it gets.
 func TestTemplateVariables(t *testing.T) {
-	for name, v := range variableNames {
+	for name, v := range byName {
 		c := newClocks()
-		if got := appendVariable(nil, v, &Entry{}, &c); len(got) == 0 {
+		if got := appendVariable(nil, &v, &Entry{}, &c); len(got) == 0 {
 			t.Errorf("$%s appends nothing", name)
 		}
 		evil := "a\n\"b"
@@ -46,7 +46,7 @@ func TestTemplateVariables(t *testing.T) {
 			Target: []byte(evil), Proto: evil, UserAgent: []byte(evil), Referer: []byte(evil), TLSServerName: evil, TLSVersion: evil, TLSCipher: evil, Service: evil,
 			Peer: evil, Group: evil, Reason: evil, GRPCStatus: evil, Tries: []Try{{Peer: evil}},
 		}
-		if got := string(appendVariable(nil, v, e, &c)); strings.ContainsAny(got, "\n\"") {
+		if got := string(appendVariable(nil, &v, e, &c)); strings.ContainsAny(got, "\n\"") {
 			t.Errorf("$%s appends %q", name, got)
 		}
 	}

@@ -1,0 +1,85 @@
+package accesslog
+
+import (
+	"reflect"
+	"strings"
+	"time"
+	"unsafe"
+)
+
+// A variable is a field of an entry, by its place in Entry: with a function to read it, each
+// entry would be allocated.
+type variable struct {
+	name   string
+	kind   kind
+	offset uintptr
+	always bool   // in lines of JSON also if it is zero
+	http   bool   // never for TCP
+	prefix string // of its member in a line of JSON
+}
+
+// kind is the type of a variable.
+type kind uint8
+
+const (
+	kindNone kind = iota
+	kindField
+	kindTime
+	kindTimeCombined
+	kindText // string or []byte
+	kindInt
+	kindInt64
+	kindDuration
+	kindTries
+)
+
+// variables are those of lines of JSON, in their order.
+var variables = func() (all []variable) {
+	kinds := map[reflect.Type]kind{
+		reflect.TypeFor[time.Time](): kindTime, reflect.TypeFor[[]byte](): kindText, reflect.TypeFor[string](): kindText, reflect.TypeFor[int](): kindInt,
+		reflect.TypeFor[int64](): kindInt64, reflect.TypeFor[time.Duration](): kindDuration, reflect.TypeFor[[]Try](): kindTries,
+	}
+	quotes := map[kind]string{kindTime: `"`, kindText: `"`}
+	start := byte('{')
+	for field := range reflect.TypeFor[Entry]().Fields() {
+		tag, ok := field.Tag.Lookup("log")
+		if !ok {
+			continue
+		}
+		v := variable{kind: kinds[field.Type], offset: field.Offset}
+		var option string
+		v.name, option, _ = strings.Cut(tag, ",")
+		v.always, v.http = option != "", option == "http"
+		v.prefix = string(start) + `"` + v.name + `":` + quotes[v.kind]
+		all = append(all, v)
+		start = ','
+	}
+	return all
+}()
+
+// byName has the variables of templates, which are those of JSON and $time_combined.
+var byName = func() map[string]variable {
+	all := map[string]variable{"time_combined": {name: "time_combined", kind: kindTimeCombined, offset: unsafe.Offsetof(Entry{}.Time)}}
+	for _, v := range variables {
+		all[v.name] = v
+	}
+	return all
+}()
+
+// IsVariable reports whether a template can contain the variable name, other than the fields
+// of a request.
+func IsVariable(name string) bool { return byName[name].kind != kindNone }
+
+// at returns the field of e, whose type kind says.
+func at[T any](v *variable, e *Entry) T { return *(*T)(unsafe.Add(unsafe.Pointer(e), v.offset)) }
+
+// text returns the value of a variable of kindText. A []byte begins with the words of a string.
+func (v *variable) text(e *Entry) []byte { return octets(at[string](v, e)) }
+
+// number returns the value of a variable of kindInt or kindInt64.
+func (v *variable) number(e *Entry) int64 {
+	if v.kind == kindInt {
+		return int64(at[int](v, e))
+	}
+	return at[int64](v, e)
+}
