@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -149,15 +150,26 @@ func history(t testing.TB, texts ...string) *config.History {
 	return h
 }
 
+// documents are those of a history, without sources.
+type documents struct{ history *config.History }
+
+func (d documents) History() *config.History { return d.history }
+func (d documents) Statuses() []live.Status  { return nil }
+
+func (d documents) Rebuild(config.Revision) (*config.Config, error) {
+	return nil, errors.New("it has no documents")
+}
+
+func (d documents) RollBack(context.Context, uint64, string, string) (config.Revision, error) {
+	return config.Revision{}, errors.New("it has no documents")
+}
+
 func handlerOf(o Options) http.Handler { return New(complete(o)) }
 
 // complete sets the views that a test does not use to empty ones.
 func complete(o Options) Options {
-	if o.History == nil {
-		o.History = new(config.History)
-	}
-	if o.Sources == nil {
-		o.Sources = func() []live.Status { return nil }
+	if o.Documents == nil {
+		o.Documents = documents{new(config.History)}
 	}
 	if o.Events == nil {
 		o.Events = events.New()

@@ -16,7 +16,8 @@ var everyOrder = []string{
 // The token for looking reads everything but profiles, and gives no orders.
 func TestTokenForLooking(t *testing.T) {
 	h := handlerOf(Options{
-		Tokens: func() Tokens { return Tokens{Operate: "s3cret", Look: "scraper"} }, History: history(t, firstConfig),
+		Tokens:    func() Tokens { return Tokens{Operate: "s3cret", Look: "scraper"} },
+		Documents: documents{history(t, firstConfig)},
 	})
 	ask := func(method, path, token string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(method, path, nil)

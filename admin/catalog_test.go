@@ -18,7 +18,7 @@ func TestCatalog(t *testing.T) {
 		Services: []consulsource.CatalogService{{Name: "moon"}, {Name: "star", Tags: []string{"v1"}}}, Probation: []string{"moon"},
 	}
 	found := false
-	h := handlerOf(Options{History: new(config.History), Catalog: func() (consulsource.CatalogStatus, bool) { return status, found }})
+	h := handlerOf(Options{Documents: documents{new(config.History)}, Services: Services{Catalog: func() (consulsource.CatalogStatus, bool) { return status, found }}})
 	ask := func() (int, string) {
 		status, body := get(t, h, "/api/catalog")
 		return status, strings.Join(strings.Fields(body), " ")

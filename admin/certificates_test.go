@@ -16,12 +16,16 @@ func TestCertificates(t *testing.T) {
 	status := func(file string, begin, expires time.Time, fault error) certificates.Usage {
 		return certificates.Usage{UsedBy: `listener "web"`, Status: certificates.Status{File: file, Names: []string{"a.example"}, Begin: begin, Expires: expires, Fault: fault}}
 	}
-	h := handlerOf(Options{Certificates: func() []certificates.Usage {
-		return []certificates.Usage{
-			status("/expired.pem", now.Add(-2*time.Hour), now.Add(-time.Hour), nil),
-			status("/early.pem", now.Add(time.Hour), now.Add(2*time.Hour), errors.New("no such file")),
-		}
-	}})
+	h := handlerOf(Options{
+		Process: Process{
+			Certificates: func() []certificates.Usage {
+				return []certificates.Usage{
+					status("/expired.pem", now.Add(-2*time.Hour), now.Add(-time.Hour), nil),
+					status("/early.pem", now.Add(time.Hour), now.Add(2*time.Hour), errors.New("no such file")),
+				}
+			},
+		},
+	})
 	_, body := get(t, h, "/api/certificates")
 	got := decode[[]Certificate](t, body)
 	if len(got) != 2 || got[0].State != "expired" || got[1].State != "not yet valid" || got[1].Error != "no such file" ||

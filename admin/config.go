@@ -123,23 +123,23 @@ func describeReloads(r config.Reloads) Reloads {
 }
 
 func (h *handler) config(w http.ResponseWriter, r *http.Request) {
-	current := h.History.Current()
+	current := h.History().Current()
 	states := []Source{}
-	for _, s := range h.Sources() {
+	for _, s := range h.Statuses() {
 		states = append(states, describeStatus(s))
 	}
 	w.Header().Set("ETag", `"`+current.Hash+`"`)
 	writeJSON(w, http.StatusOK, AppliedConfig{
 		Revision: describeRevision(current),
 		Config:   current.Config,
-		Reloads:  describeReloads(h.History.Reloads()),
+		Reloads:  describeReloads(h.History().Reloads()),
 		States:   states,
 	})
 }
 
 func (h *handler) configHistory(w http.ResponseWriter, r *http.Request) {
 	revisions := []Revision{}
-	for _, rev := range h.History.Revisions() {
+	for _, rev := range h.History().Revisions() {
 		revisions = append(revisions, describeRevision(rev))
 	}
 	writeJSON(w, http.StatusOK, revisions)
@@ -167,7 +167,7 @@ func (h *handler) configDiff(w http.ResponseWriter, r *http.Request) {
 // not possible.
 func (h *handler) revision(w http.ResponseWriter, number string) (config.Revision, bool) {
 	n, err := strconv.ParseUint(number, 10, 64)
-	revision, kept := h.History.Revision(n)
+	revision, kept := h.History().Revision(n)
 	if err != nil || !kept {
 		writeError(w, http.StatusNotFound, fmt.Sprintf("no revision %q", number))
 		return revision, false

@@ -31,7 +31,7 @@ func TestRoutesInTheOrderTheyAreTried(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := handlerOf(Options{Table: func() *route.Table { return table }})
+	h := handlerOf(Options{Routes: Routes{Table: func() *route.Table { return table }}})
 	got := getJSON[[]Route](t, h, "/api/routes")
 	want := []Route{
 		{Host: "*.example.com", Path: "/", Match: "prefix", Service: "star", Priority: 3, Class: "tag"},
@@ -58,7 +58,7 @@ func TestRouteExplainsEveryCandidate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := handlerOf(Options{Table: func() *route.Table { return table }})
+	h := handlerOf(Options{Routes: Routes{Table: func() *route.Table { return table }}})
 	for _, test := range []struct{ query, want string }{
 		{"url=http://A.example:80/x/../api/", "secure condition method is PUT; canary condition header x-canary is \"1\"; api chosen; rest later; 1 path, 1 host, /api"},
 		{"url=http://a.example/api&header=x-CANARY:+1&client=10.0.0.1", "secure condition method is PUT; canary chosen; api later; rest later; 1 path, 1 host, /api"},
@@ -89,7 +89,7 @@ func TestRouteExplainsEveryCandidate(t *testing.T) {
 
 func TestConfigHasTheRevisionInUseAndTheLatestRefusal(t *testing.T) {
 	past := history(t, firstConfig, secondConfig)
-	h := handlerOf(Options{History: past})
+	h := handlerOf(Options{Documents: documents{past}})
 
 	type shown struct {
 		Number  uint64
@@ -128,7 +128,7 @@ func TestConfigHasTheRevisionInUseAndTheLatestRefusal(t *testing.T) {
 }
 
 func TestConfigHistory(t *testing.T) {
-	h := handlerOf(Options{History: history(t, firstConfig, secondConfig)})
+	h := handlerOf(Options{Documents: documents{history(t, firstConfig, secondConfig)}})
 	list := getJSON[[]Revision](t, h, "/api/config/history")
 	if len(list) != 2 || list[0].Number != 2 || list[1].Number != 1 || list[1].Time.IsZero() {
 		t.Fatalf("got %+v", list)
@@ -140,7 +140,7 @@ func TestConfigHistory(t *testing.T) {
 }
 
 func TestSecretsAreMasked(t *testing.T) {
-	h := handlerOf(Options{History: history(t, firstConfig, secondConfig), Tokens: func() Tokens { return Tokens{Operate: "admin-s3cret"} }})
+	h := handlerOf(Options{Documents: documents{history(t, firstConfig, secondConfig)}, Tokens: func() Tokens { return Tokens{Operate: "admin-s3cret"} }})
 	for path := range everyPath {
 		_, body := get(t, h, path, "Authorization", "Bearer admin-s3cret")
 		if strings.Contains(body, "s3cret") {

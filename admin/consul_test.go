@@ -26,15 +26,17 @@ func TestConsulMarksDifferences(t *testing.T) {
 
 	answer := ConsulAnswer{Index: 42, KnownLeader: true, LastContact: 1500 * time.Microsecond}
 	h := handlerOf(Options{
-		Pools: poolsOf(newPool(t, "web", same, both, pooled), newPool(t, "static")),
-		Consul: func(ctx context.Context, service string) (ConsulAnswer, error) {
-			if service != "web" {
-				return ConsulAnswer{}, ErrNotInConsul
-			}
-			if _, ok := ctx.Deadline(); !ok {
-				t.Error("no deadline")
-			}
-			return answer, nil
+		Services: Services{
+			Pools: poolsOf(newPool(t, "web", same, both, pooled), newPool(t, "static")),
+			Consul: func(ctx context.Context, service string) (ConsulAnswer, error) {
+				if service != "web" {
+					return ConsulAnswer{}, ErrNotInConsul
+				}
+				if _, ok := ctx.Deadline(); !ok {
+					t.Error("no deadline")
+				}
+				return answer, nil
+			},
 		},
 	})
 
@@ -88,12 +90,14 @@ func TestConsulMarksDifferences(t *testing.T) {
 
 func TestConsulUnreachable(t *testing.T) {
 	h := handlerOf(Options{
-		Pools: poolsOf(newPool(t, "a"), newPool(t, "b")),
-		Consul: func(_ context.Context, service string) (ConsulAnswer, error) {
-			if service == "a" {
-				return ConsulAnswer{}, errors.New("connection refused")
-			}
-			return ConsulAnswer{Index: 7}, nil
+		Services: Services{
+			Pools: poolsOf(newPool(t, "a"), newPool(t, "b")),
+			Consul: func(_ context.Context, service string) (ConsulAnswer, error) {
+				if service == "a" {
+					return ConsulAnswer{}, errors.New("connection refused")
+				}
+				return ConsulAnswer{Index: 7}, nil
+			},
 		},
 	})
 	status, body := get(t, h, "/consul/a")
@@ -114,10 +118,12 @@ func TestOneTimeoutForAllServices(t *testing.T) {
 			pools = append(pools, newPool(t, fmt.Sprint("service", i)))
 		}
 		h := handlerOf(Options{
-			Pools: poolsOf(pools...),
-			Consul: func(ctx context.Context, _ string) (ConsulAnswer, error) {
-				<-ctx.Done()
-				return ConsulAnswer{}, ctx.Err()
+			Services: Services{
+				Pools: poolsOf(pools...),
+				Consul: func(ctx context.Context, _ string) (ConsulAnswer, error) {
+					<-ctx.Done()
+					return ConsulAnswer{}, ctx.Err()
+				},
 			},
 		})
 		begin := time.Now()

@@ -21,7 +21,7 @@ func post(t testing.TB, h http.Handler, path string, header ...string) (int, str
 
 func TestDrainAndEnable(t *testing.T) {
 	pool := newPool(t, "star", instance("star", "a", "10.0.0.1"), instance("star", "b/1 ü", "10.0.0.2"))
-	h := handlerOf(Options{Pools: poolsOf(newPool(t, "other", instance("star", "a", "10.0.0.1")), pool)})
+	h := handlerOf(Options{Services: Services{Pools: poolsOf(newPool(t, "other", instance("star", "a", "10.0.0.1")), pool)}})
 	flying := []balancer.Token{pick(t, pool), pick(t, pool)}
 
 	status, body := post(t, h, "/api/peers/star/b%2F1%20%C3%BC/drain?why=new+disk")
@@ -56,7 +56,7 @@ func TestDrainAndEnable(t *testing.T) {
 // A service of sluice is a part of one in Consul, which has another name: orders name that of sluice.
 func TestOrdersAboutAServiceWithAnotherName(t *testing.T) {
 	pool := newPool(t, "blue", instance("star", "a", "10.0.0.1"), instance("star", "b", "10.0.0.2"))
-	h := handlerOf(Options{Pools: poolsOf(pool)})
+	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}})
 	for _, tt := range []struct{ order, state string }{
 		{"drain", "draining"}, {"weight?weight=3", "draining"}, {"enable", "up"}, {"weight/release", "up"},
 	} {
@@ -90,7 +90,7 @@ func peerNamed(t *testing.T, h http.Handler, service, id string) Peer {
 func TestAnOrderMustMatchOnePeer(t *testing.T) {
 	first, second := instance("star", "star", "10.0.0.1"), instance("star", "star", "10.0.0.2")
 	second.Node = "m"
-	h := handlerOf(Options{Pools: poolsOf(newPool(t, "star", first, second))})
+	h := handlerOf(Options{Services: Services{Pools: poolsOf(newPool(t, "star", first, second))}})
 	status, body := post(t, h, "/api/peers/star/star/drain")
 	if want := `service "star" has several peers "star": choose one with ?node= or ?address= (n 10.0.0.1:80, m 10.0.0.2:80)`; status != http.StatusConflict || errorOf(t, body) != want {
 		t.Errorf("got %d %s, want %s", status, body, want)
@@ -111,7 +111,7 @@ func TestAnOrderMustMatchOnePeer(t *testing.T) {
 func TestADrainOfAnAbsentInstanceIsListedAndEnded(t *testing.T) {
 	a := instance("star", "a", "10.0.0.1")
 	pool := newPool(t, "star", a)
-	h := handlerOf(Options{Pools: poolsOf(pool)})
+	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}})
 	post(t, h, "/api/peers/star/a/drain?why=upgrade")
 	pool.Apply(nil)
 	drains := getJSON[[]Service](t, h, "/api/services")[0].StandingDrains
@@ -135,7 +135,7 @@ func TestADrainOfAnAbsentInstanceIsListedAndEnded(t *testing.T) {
 func TestRefusedOrders(t *testing.T) {
 	token := ""
 	pool := newPool(t, "star", instance("star", "a", "10.0.0.1"))
-	h := handlerOf(Options{Pools: poolsOf(pool), Tokens: func() Tokens { return Tokens{Operate: token} }})
+	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Tokens: func() Tokens { return Tokens{Operate: token} }})
 	const path = "/api/peers/star/a/drain"
 	expect := func(what string, want, got int, body string) {
 		t.Helper()
@@ -194,7 +194,7 @@ func TestHostsThatNeedNoToken(t *testing.T) {
 
 func TestAWeightInPlaceOfTheRegistrys(t *testing.T) {
 	pool := newPool(t, "star", instance("star", "a", "10.0.0.1"), instance("star", "b", "10.0.0.2"))
-	h := handlerOf(Options{Pools: poolsOf(pool)})
+	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}})
 	status, body := post(t, h, "/api/peers/star/a/weight?weight=5&why=bigger&by=root@vm&for=1h")
 	p := decode[Operated](t, body).Peer
 	if status != http.StatusOK || p == nil || p.Weight != 5 || p.State != "up" || len(p.Reasons) != 0 || len(p.Orders) != 1 {
@@ -222,7 +222,7 @@ func TestADrainOfANode(t *testing.T) {
 	a, b, c, d := instance("star", "a", "10.0.0.1"), instance("star", "b", "10.0.0.2"), instance("moon", "c", "10.0.0.1"), instance("moon", "d", "10.0.0.4")
 	b.Node, d.Datacenter = "m", "dc2" // d is on another node n
 	star := newPool(t, "star", a, b)
-	h := handlerOf(Options{Pools: poolsOf(star, newPool(t, "moon", c, d))})
+	h := handlerOf(Options{Services: Services{Pools: poolsOf(star, newPool(t, "moon", c, d))}})
 	draining := func(want ...string) {
 		t.Helper()
 		if got := ids(getJSON[[]Peer](t, h, "/api/peers?state=draining")); !slices.Equal(got, append([]string{}, want...)) {

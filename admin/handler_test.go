@@ -23,7 +23,7 @@ var everyPath = map[string]bool{
 func TestOtherSitesGetNothingWithoutAToken(t *testing.T) {
 	const linkElsewhere = "a link on another site"
 	token := ""
-	h := handlerOf(Options{Tokens: func() Tokens { return Tokens{Operate: token} }, History: history(t, firstConfig)})
+	h := handlerOf(Options{Tokens: func() Tokens { return Tokens{Operate: token} }, Documents: documents{history(t, firstConfig)}})
 	for path, guarded := range everyPath {
 		for _, test := range []struct {
 			what, url string
@@ -153,7 +153,7 @@ func TestTokenGuardsAllButHealthAndThePage(t *testing.T) {
 
 func TestReadiness(t *testing.T) {
 	ready, missing := false, []string{`service "star": no answer from Consul yet`}
-	h := handlerOf(Options{Ready: func() (bool, []string) { return ready, missing }})
+	h := handlerOf(Options{Process: Process{Ready: func() (bool, []string) { return ready, missing }}})
 	status, body := get(t, h, "/readyz")
 	if got := decode[Readiness](t, body); status != http.StatusServiceUnavailable || got.Ready || !slices.Equal(got.Missing, missing) {
 		t.Errorf("not ready: got %d %s", status, body)
@@ -171,8 +171,8 @@ func TestReadiness(t *testing.T) {
 // Where a token is required, only who has one learns the names of services and files.
 func TestReadinessNamesNothingToStrangers(t *testing.T) {
 	h := handlerOf(Options{
-		Tokens: func() Tokens { return Tokens{Operate: "s3cret", Look: "scraper"} },
-		Ready:  func() (bool, []string) { return false, []string{`service "star": no answer from Consul yet`} },
+		Tokens:  func() Tokens { return Tokens{Operate: "s3cret", Look: "scraper"} },
+		Process: Process{Ready: func() (bool, []string) { return false, []string{`service "star": no answer from Consul yet`} }},
 	})
 	for token, want := range map[string]bool{"": false, "wrong": false, "scraper": true, "s3cret": true} {
 		status, body := get(t, h, "/readyz", "Authorization", "Bearer "+token)

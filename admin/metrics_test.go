@@ -90,12 +90,11 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		}
 	}
 	o := Options{
-		Version: "1.2.3",
-		Orders:  given,
-		Pools:   poolsOf(pool),
-		Table:   func() *route.Table { return table },
-		History: past,
-		Ready:   func() (bool, []string) { return false, []string{"never"} },
+		Process:   Process{Version: "1.2.3", Ready: func() (bool, []string) { return false, []string{"never"} }},
+		Orders:    given,
+		Services:  Services{Pools: poolsOf(pool)},
+		Routes:    Routes{Table: func() *route.Table { return table }},
+		Documents: documents{past},
 	}
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(

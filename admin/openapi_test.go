@@ -33,7 +33,7 @@ func document(t testing.TB) *openapitest.Document {
 
 var parsedDocument = sync.OnceValues(func() (*openapitest.Document, error) {
 	request, _ := http.NewRequest(http.MethodGet, "http://127.0.0.1/api/openapi.json", nil)
-	w := answerOf(New(complete(Options{Version: "v1.2.3"})), request)
+	w := answerOf(New(complete(Options{Process: Process{Version: "v1.2.3"}})), request)
 	return openapitest.Parse(w.Body.Bytes())
 })
 
@@ -207,13 +207,13 @@ func TestOpenAPIHasEveryKindOfEvent(t *testing.T) {
 func TestOpenAPINamesTheVersion(t *testing.T) {
 	served := getJSON[struct {
 		Info struct{ Version string }
-	}](t, handlerOf(Options{Version: "v1.2.3"}), "/api/openapi.json")
+	}](t, handlerOf(Options{Process: Process{Version: "v1.2.3"}}), "/api/openapi.json")
 	if served.Info.Version != "v1.2.3" {
 		t.Errorf("got %+v", served)
 	}
 	if other := getJSON[struct {
 		Info struct{ Version string }
-	}](t, handlerOf(Options{Version: "v1.2.4"}), "/api/openapi.json"); other.Info.Version != "v1.2.4" {
+	}](t, handlerOf(Options{Process: Process{Version: "v1.2.4"}}), "/api/openapi.json"); other.Info.Version != "v1.2.4" {
 		t.Errorf("got %+v", other)
 	}
 }

@@ -25,87 +25,21 @@ import (
 	"sluice/tags/claim"
 )
 
-// Options are the views that the handler reads. All must be set. Functions are called
+// Options are the parts that the handler reads. All must be set. Functions are called
 // concurrently and must not block unless they take a context.
 type Options struct {
-	// Version is that of the program.
-	Version string
-
-	// Pools returns the pools in use and the closed ones that still drain, in any
-	// order. Several may have the same name.
-	Pools func() []*balancer.Pool
-
-	// Watches returns the state of every watch; see discovery.Manager.Statuses.
-	Watches func() []discovery.WatchStatus
-
-	// Table returns the route table in use.
-	Table func() *route.Table
-
-	// History is the history of configurations.
-	History *config.History
-
-	// Sources returns the state of the sources of the configuration.
-	Sources func() []live.Status
-
-	// Rebuild returns the configuration of a revision of an earlier process.
-	Rebuild func(config.Revision) (*config.Config, error)
-
-	// RollBack applies the documents of the revision with a number again, if the
-	// configuration in use has the hash match. why is for people.
-	RollBack func(ctx context.Context, number uint64, match, why string) (config.Revision, error)
-
-	// Consul queries the instances of a service, given by sluice's name for it, with
-	// the selection of its watch. The error is ErrNotInConsul for a service from
-	// another source.
-	Consul func(ctx context.Context, service string) (ConsulAnswer, error)
-
-	// Effective returns the configuration in use, with what was found in registries.
-	Effective func() *config.Config
-
-	// Tags returns the routes that tags of instances ask for, and the tags that are not
-	// used as they are.
-	Tags func() claim.Result
-	// Catalog returns the state of the catalog watch; false: not configured.
-	Catalog func() (consulsource.CatalogStatus, bool)
-
-	// Registration returns the state of sluice's registration in Consul.
-	Registration func() registration.Status
-
-	// Replica returns this replica's state for the others.
-	Replica func() fleet.Replica
-
-	// Replicas queries all replicas.
-	Replicas func(ctx context.Context) fleet.Report
-
-	// Ready reports whether sluice can serve, and what is missing; see Readiness.
-	Ready func() (ready bool, missing []string)
-
-	// Splits returns the state of every split of a service with the share of one group.
-	Splits func() []release.State
-	// OrderShare carries out an order about such a share. The error is one of those of
-	// release.Judge.Order.
-	OrderShare func(release.Order) error
+	Process
+	Services
+	Routes
+	Fleet
+	Documents
+	Shares
 
 	// Orders are what operators have ordered about peers.
 	Orders *operator.Peers
-	// TurnReady makes sluice not ready, or ready again, by an operator's order.
-	TurnReady func(off bool, why, by string) error
-	// LogLevel returns the level of the log.
-	LogLevel func() LogLevel
-	// SetLogLevel replaces the level of the configuration; "": no longer.
-	SetLogLevel func(level, by string) error
-
-	// Certificates returns the state of all certificates.
-	Certificates func() []certificates.Usage
-
-	// Health returns the health check counters by service.
-	Health func() map[string]healthcheck.Stats
 
 	// Events is the feed of what happened.
 	Events *events.Feed
-
-	// Series are the samples of what services did.
-	Series *series.Recorder
 
 	// Metrics has the collectors of all parts.
 	Metrics prometheus.Gatherer
@@ -118,6 +52,41 @@ type Options struct {
 	Log zerolog.Logger
 }
 
+// Process is the running program.
+type Process struct {
+	// Version is that of the program.
+	Version string
+	// Ready reports whether sluice can serve, and what is missing; see Readiness.
+	Ready func() (ready bool, missing []string)
+	// TurnReady makes sluice not ready, or ready again, by an operator's order.
+	TurnReady func(off bool, why, by string) error
+	// LogLevel returns the level of the log.
+	LogLevel func() LogLevel
+	// SetLogLevel replaces the level of the configuration; "": no longer.
+	SetLogLevel func(level, by string) error
+	// Certificates returns the state of all certificates.
+	Certificates func() []certificates.Usage
+}
+
+// Services are the services and their peers.
+type Services struct {
+	// Pools returns the pools in use and the closed ones that still drain, in any
+	// order. Several may have the same name.
+	Pools func() []*balancer.Pool
+	// Watches returns the state of every watch; see discovery.Manager.Statuses.
+	Watches func() []discovery.WatchStatus
+	// Health returns the health check counters by service.
+	Health func() map[string]healthcheck.Stats
+	// Series are the samples of what services did.
+	Series *series.Recorder
+	// Consul queries the instances of a service, given by sluice's name for it, with
+	// the selection of its watch. The error is ErrNotInConsul for a service from
+	// another source.
+	Consul func(ctx context.Context, service string) (ConsulAnswer, error)
+	// Catalog returns the state of the catalog watch; false: not configured.
+	Catalog func() (consulsource.CatalogStatus, bool)
+}
+
 // ConsulAnswer is Consul's current answer for a service.
 type ConsulAnswer struct {
 	Instances   []discovery.Instance // in any order
@@ -126,5 +95,48 @@ type ConsulAnswer struct {
 	LastContact time.Duration // since the answering server heard from the leader
 }
 
-// ErrNotInConsul is the error of Options.Consul for a service from another source.
+// ErrNotInConsul is the error of Services.Consul for a service from another source.
 var ErrNotInConsul = errors.New("the service does not come from Consul")
+
+// Routes are the routes of requests, and who asks for them.
+type Routes struct {
+	// Table returns the route table in use.
+	Table func() *route.Table
+	// Effective returns the configuration in use, with what was found in registries.
+	Effective func() *config.Config
+	// Tags returns the routes that tags of instances ask for, and the tags that are not
+	// used as they are.
+	Tags func() claim.Result
+}
+
+// Fleet is this replica among the others.
+type Fleet struct {
+	// Registration returns the state of sluice's registration in Consul.
+	Registration func() registration.Status
+	// Replica returns this replica's state for the others.
+	Replica func() fleet.Replica
+	// Replicas queries all replicas.
+	Replicas func(ctx context.Context) fleet.Report
+}
+
+// Documents are the documents of the configuration: a [live.Manager].
+type Documents interface {
+	// History returns the history of configurations.
+	History() *config.History
+	// Statuses returns the state of the sources of the configuration.
+	Statuses() []live.Status
+	// Rebuild returns the configuration of a revision of an earlier process.
+	Rebuild(config.Revision) (*config.Config, error)
+	// RollBack applies the documents of the revision with a number again, if the
+	// configuration in use has the hash match. why is for people.
+	RollBack(ctx context.Context, number uint64, match, why string) (config.Revision, error)
+}
+
+// Shares are the splits of services with the share of one group.
+type Shares struct {
+	// Splits returns the state of all of them.
+	Splits func() []release.State
+	// OrderShare carries out an order about such a share. The error is one of those of
+	// release.Judge.Order.
+	OrderShare func(release.Order) error
+}

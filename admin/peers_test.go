@@ -38,7 +38,7 @@ func TestPeersHasEachPeerWithItsState(t *testing.T) {
 	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: 20 * time.Millisecond})
 	second := pick(t, pool)
 
-	h := handlerOf(Options{Pools: poolsOf(pool), Orders: operator.New(operator.Options{})})
+	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Orders: operator.New(operator.Options{})})
 	for _, path := range []string{"/api", "/api/peers"} {
 		got := getJSON[[]Peer](t, h, path)
 		if len(got) != 4 {
@@ -83,12 +83,16 @@ func TestPeersSelectsByServiceStateAndNode(t *testing.T) {
 	bad.Status = discovery.StatusCritical
 	elsewhere := instance("b", "b1", "10.0.0.3")
 	elsewhere.Node = "m"
-	h := handlerOf(Options{Pools: poolsOf(
-		newPool(t, "c", instance("c", "c1", "10.0.0.4")),
-		newPool(t, "a", instance("a", "a1", "10.0.0.1"), bad),
-		newPool(t, "b", elsewhere),
-		newPool(t, "empty"),
-	)})
+	h := handlerOf(Options{
+		Services: Services{
+			Pools: poolsOf(
+				newPool(t, "c", instance("c", "c1", "10.0.0.4")),
+				newPool(t, "a", instance("a", "a1", "10.0.0.1"), bad),
+				newPool(t, "b", elsewhere),
+				newPool(t, "empty"),
+			),
+		},
+	})
 	for _, test := range []struct {
 		query string
 		want  []string
@@ -126,7 +130,7 @@ func TestPeersAreConsistentWithPicks(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	h := handlerOf(Options{Pools: poolsOf(pool)})
+	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}})
 	row := func() Peer { return getJSON[[]Peer](t, h, "/api/peers?service=web")[0] }
 	for range rounds {
 		pool.Apply(sound)

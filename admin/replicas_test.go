@@ -16,12 +16,14 @@ func TestReplicas(t *testing.T) {
 	status := registration.Status{}
 	converged := false
 	o := Options{
-		Registration: func() registration.Status { return status },
-		Replica: func() fleet.Replica {
-			return fleet.Replica{Replica: "web1/127.0.0.1:8081", Pending: []string{}, Parts: map[string]string{}}
-		},
-		Replicas: func(context.Context) fleet.Report {
-			return fleet.Report{Converged: &converged, Differences: []fleet.Difference{}, Unknown: []fleet.Unknown{}, Replicas: []fleet.Member{{ID: "a", Status: "passing"}}}
+		Fleet: Fleet{
+			Registration: func() registration.Status { return status },
+			Replica: func() fleet.Replica {
+				return fleet.Replica{Replica: "web1/127.0.0.1:8081", Pending: []string{}, Parts: map[string]string{}}
+			},
+			Replicas: func(context.Context) fleet.Report {
+				return fleet.Report{Converged: &converged, Differences: []fleet.Difference{}, Unknown: []fleet.Unknown{}, Replicas: []fleet.Member{{ID: "a", Status: "passing"}}}
+			},
 		},
 	}
 	h := handlerOf(o)

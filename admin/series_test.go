@@ -21,7 +21,7 @@ func TestSeries(t *testing.T) {
 		inUse.Store(&[]*balancer.Pool{star})
 		pools := func() []*balancer.Pool { return *inUse.Load() }
 		recorder := series.NewRecorder(pools)
-		h := handlerOf(Options{Pools: pools, Series: recorder})
+		h := handlerOf(Options{Services: Services{Pools: pools, Series: recorder}})
 		go recorder.Run(t.Context()) // the bubble waits for it
 		synctest.Wait()
 		begin := time.Now()

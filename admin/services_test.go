@@ -47,7 +47,7 @@ func TestGroups(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := handlerOf(Options{Pools: poolsOf(pool), Table: func() *route.Table { return table }, History: history(t, firstConfig)})
+	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Routes: Routes{Table: func() *route.Table { return table }}, Documents: documents{history(t, firstConfig)}})
 	groups := getJSON[[]Service](t, h, "/api/services")[0].Groups
 	want := []Group{
 		{Group: "canary", Peers: 1, Eligible: 1, Attempts: 2, Errors: 1, P50MS: 3.75, P99MS: 4.975, Fallbacks: 1},
@@ -74,7 +74,7 @@ func TestGroups(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asks := handlerOf(Options{Pools: poolsOf(pool), Table: func() *route.Table { return explained }})
+	asks := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Routes: Routes{Table: func() *route.Table { return explained }}})
 	for query, want := range map[string]string{
 		"/all": "", "/canary": "canary", "/cookie": "", "/user": "", "/address": "",
 		"/cookie&header=Cookie:+a=b%3B+sluice_client=x":   byUser.Group([]byte("x")).Name(),
@@ -127,18 +127,20 @@ func TestServices(t *testing.T) {
 
 	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	h := handlerOf(Options{
-		Pools: poolsOf(star, newPool(t, "origin"), gone),
-		Watches: func() []discovery.WatchStatus {
-			return []discovery.WatchStatus{{
-				Service: "star", Source: "consul", Endpoint: "http://c", State: discovery.WatchStale, Since: since, Index: 42, Instances: 2, Probation: 1,
-				LastSuccess: since, Restored: since, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2,
-				Invalid: []discovery.Invalid{{Key: "/star/a", Reason: "empty", InUse: true}},
-			}}
+		Services: Services{
+			Pools: poolsOf(star, newPool(t, "origin"), gone),
+			Watches: func() []discovery.WatchStatus {
+				return []discovery.WatchStatus{{
+					Service: "star", Source: "consul", Endpoint: "http://c", State: discovery.WatchStale, Since: since, Index: 42, Instances: 2, Probation: 1,
+					LastSuccess: since, Restored: since, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2,
+					Invalid: []discovery.Invalid{{Key: "/star/a", Reason: "empty", InUse: true}},
+				}}
+			},
+			Health: func() map[string]healthcheck.Stats {
+				return map[string]healthcheck.Stats{"star": {Ejections: [healthcheck.NumCauses]uint64{2, 3}, Refused: 7}}
+			},
 		},
-		Health: func() map[string]healthcheck.Stats {
-			return map[string]healthcheck.Stats{"star": {Ejections: [healthcheck.NumCauses]uint64{2, 3}, Refused: 7}}
-		},
-		History: history(t, "services: { star: { consul: {}, balance: { policy: round_robin } }, origin: { peers: ['127.0.0.1:1'] } }\nroutes: [ { service: star } ]"),
+		Documents: documents{history(t, "services: { star: { consul: {}, balance: { policy: round_robin } }, origin: { peers: ['127.0.0.1:1'] } }\nroutes: [ { service: star } ]")},
 	})
 	got := getJSON[[]Service](t, h, "/api/services")
 	if len(got) != 2 || got[0].Service != "origin" || got[1].Service != "star" {

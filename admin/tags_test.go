@@ -19,12 +19,16 @@ var (
 )
 
 func TestTagProblems(t *testing.T) {
-	h := handlerOf(Options{Tags: func() claim.Result {
-		return claim.Result{Problems: []claim.Problem{
-			{Ask: starAsks, Kind: claim.KindBad, Column: 3, Reason: "has no route"},
-			{Ask: evilAsks, Kind: claim.KindConflict, Harmless: true, Winner: &starAsks},
-		}}
-	}})
+	h := handlerOf(Options{
+		Routes: Routes{
+			Tags: func() claim.Result {
+				return claim.Result{Problems: []claim.Problem{
+					{Ask: starAsks, Kind: claim.KindBad, Column: 3, Reason: "has no route"},
+					{Ask: evilAsks, Kind: claim.KindConflict, Harmless: true, Winner: &starAsks},
+				}}
+			},
+		},
+	})
 	want := []TagProblem{
 		{TagAsk: starAsked, Kind: "bad", Column: 3, Reason: "has no route"},
 		{TagAsk: evilAsked, Kind: "conflict", Harmless: true, LostTo: &starAsked},
@@ -49,17 +53,19 @@ func TestRoutesOfTags(t *testing.T) {
 	}
 	key := keyOf(used.Target())
 	h := handlerOf(Options{
-		Table:     func() *route.Table { return table },
-		Effective: func() *config.Config { return &config.Config{Routes: []config.Route{file, used}} },
-		Tags: func() claim.Result {
-			return claim.Result{
-				Routes: []claim.Route{{Route: used, Key: key, By: starAsks, Tags: []string{"other", starAsks.Tag}, Over: []claim.Ask{evilAsks}}},
-				Problems: []claim.Problem{
-					{Ask: starAsks, Kind: claim.KindBad, Reason: "not a number", Harmless: true},
-					{Ask: evilAsks, Kind: claim.KindConflict, Reason: "star has it", Wanted: &wanted, Winner: &starAsks},
-					{Ask: claim.Ask{Service: "evil", Dialect: "fabio", Tag: "urlprefix-"}, Kind: claim.KindBad, Reason: "no route", Harmless: true},
-				},
-			}
+		Routes: Routes{
+			Table:     func() *route.Table { return table },
+			Effective: func() *config.Config { return &config.Config{Routes: []config.Route{file, used}} },
+			Tags: func() claim.Result {
+				return claim.Result{
+					Routes: []claim.Route{{Route: used, Key: key, By: starAsks, Tags: []string{"other", starAsks.Tag}, Over: []claim.Ask{evilAsks}}},
+					Problems: []claim.Problem{
+						{Ask: starAsks, Kind: claim.KindBad, Reason: "not a number", Harmless: true},
+						{Ask: evilAsks, Kind: claim.KindConflict, Reason: "star has it", Wanted: &wanted, Winner: &starAsks},
+						{Ask: claim.Ask{Service: "evil", Dialect: "fabio", Tag: "urlprefix-"}, Kind: claim.KindBad, Reason: "no route", Harmless: true},
+					},
+				}
+			},
 		},
 	})
 	want := []Route{

@@ -15,21 +15,30 @@ import (
 	"sluice/admin"
 	"sluice/balancer"
 	"sluice/config"
+	"sluice/config/live"
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/operator"
 )
 
+// noDocuments are documents without a history.
+type noDocuments struct{ admin.Documents }
+
+func (noDocuments) History() *config.History { return new(config.History) }
+func (noDocuments) Statuses() []live.Status  { return nil }
+
 // emptyAPI is the handler of an admin API without services. It wants the token s3cret for orders,
 // and scraper for looking.
 func emptyAPI() http.Handler {
 	return admin.New(admin.Options{
-		Pools:   func() []*balancer.Pool { return nil },
-		History: new(config.History),
-		Tokens:  func() admin.Tokens { return admin.Tokens{Operate: "s3cret", Look: "scraper"} },
-		Orders:  operator.New(operator.Options{}),
-		Watches: func() []discovery.WatchStatus { return nil },
-		Health:  func() map[string]healthcheck.Stats { return nil },
+		Services: admin.Services{
+			Pools:   func() []*balancer.Pool { return nil },
+			Watches: func() []discovery.WatchStatus { return nil },
+			Health:  func() map[string]healthcheck.Stats { return nil },
+		},
+		Documents: noDocuments{},
+		Tokens:    func() admin.Tokens { return admin.Tokens{Operate: "s3cret", Look: "scraper"} },
+		Orders:    operator.New(operator.Options{}),
 	})
 }
 

@@ -8,7 +8,6 @@ import (
 
 	"sluice/admin"
 	"sluice/balancer"
-	"sluice/config"
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/test/balancertest"
@@ -26,9 +25,14 @@ func servePools(t *testing.T, sets ...[]discovery.Instance) (address string, poo
 		pools = append(pools, p)
 	}
 	server := httptest.NewServer(admin.New(admin.Options{
-		Pools: func() []*balancer.Pool { return pools }, History: new(config.History), Tokens: func() admin.Tokens { return admin.Tokens{} },
-		Orders:  balancertest.Obey(func() []*balancer.Pool { return pools }),
-		Watches: func() []discovery.WatchStatus { return nil }, Health: func() map[string]healthcheck.Stats { return nil },
+		Services: admin.Services{
+			Pools:   func() []*balancer.Pool { return pools },
+			Watches: func() []discovery.WatchStatus { return nil },
+			Health:  func() map[string]healthcheck.Stats { return nil },
+		},
+		Documents: noDocuments{},
+		Tokens:    func() admin.Tokens { return admin.Tokens{} },
+		Orders:    balancertest.Obey(func() []*balancer.Pool { return pools }),
 	}))
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String(), pools

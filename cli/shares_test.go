@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"sluice/admin"
-	"sluice/config"
 	"sluice/release"
 )
 
@@ -15,17 +14,17 @@ func serveShares(t *testing.T) (address string, splits *[]release.State, last *r
 	t.Helper()
 	splits, last = new([]release.State), new(release.Order)
 	server := httptest.NewServer(admin.New(admin.Options{
-		Splits: func() []release.State { return *splits },
-		OrderShare: func(o release.Order) error {
-			if *last = o; o.Service != "star" {
-				return release.ErrNoSplit
-			}
-			if o.Verb == release.Resume {
-				return release.ErrNotPaused
-			}
-			return nil
-		},
-		History: new(config.History), Tokens: func() admin.Tokens { return admin.Tokens{} },
+		Shares: admin.Shares{Splits: func() []release.State { return *splits },
+			OrderShare: func(o release.Order) error {
+				if *last = o; o.Service != "star" {
+					return release.ErrNoSplit
+				}
+				if o.Verb == release.Resume {
+					return release.ErrNotPaused
+				}
+				return nil
+			}},
+		Documents: noDocuments{}, Tokens: func() admin.Tokens { return admin.Tokens{} },
 	}))
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String(), splits, last
