@@ -146,10 +146,10 @@ func (g *Gateway) updateTLS() {
 // rotateTicketKeys makes the listeners use a new key for session tickets, if it is
 // time.
 func (g *Gateway) rotateTicketKeys(now time.Time) {
-	g.tickets.rotate(now)
+	g.tickets.Rotate(now)
 	for _, l := range g.allListeners() {
 		if l.tls != nil {
-			g.tickets.use(l.tls.config)
+			g.tickets.Use(l.tls.config)
 		}
 	}
 }

@@ -118,7 +118,7 @@ type Gateway struct {
 
 	acme           *acmeManagers
 	kvCertificates *kv.Manager
-	tickets        ticketKeys
+	tickets        certificates.TicketKeys
 
 	mu         sync.Mutex  // guards the fields below
 	listeners  []*listener // for clients; the slice is replaced, not changed

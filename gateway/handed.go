@@ -44,7 +44,7 @@ type handed struct {
 	Series series.State   `json:"series,omitzero"`
 
 	// TicketKeys are secret. The state is passed through a pipe only.
-	TicketKeys []ticketKey `json:"ticket_keys,omitempty"`
+	TicketKeys []certificates.TicketKey `json:"ticket_keys,omitempty"`
 
 	// History has the applied configurations, whose documents may be secret.
 	History *config.History `json:"history,omitempty"`
@@ -154,7 +154,7 @@ func (g *Gateway) pauseConsul() (abandoned int) {
 
 // state returns the state for a new process.
 func (g *Gateway) state(abandoned int) handed {
-	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: g.history, KVCertificates: g.kvCertificates.State(), ACMECertificates: g.acme.handed()}
+	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.All(), History: g.history, KVCertificates: g.kvCertificates.State(), ACMECertificates: g.acme.handed()}
 	standing, given := g.orders.State(), g.shares.State()
 	h.Orders, h.GivenShares, h.ByOperator = &standing, &given, g.ordered()
 	h.RouteHolders = g.tags.InUse().Holders
@@ -236,7 +236,7 @@ func (g *Gateway) tellStarted() {
 // adopt sets the state of services to that of the old process.
 func (g *Gateway) adopt() {
 	g.consul.Reduce(g.handed.Short)
-	g.tickets.adopt(g.handed.TicketKeys)
+	g.tickets.Adopt(g.handed.TicketKeys)
 	g.rotateTicketKeys(time.Now())
 	g.kvCertificates.Adopt(g.handed.KVCertificates)
 	g.acme.adopt(g.handed.ACMECertificates)

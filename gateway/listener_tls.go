@@ -81,8 +81,8 @@ func (g *Gateway) newListenerTLS(l config.Listener, c *config.Config) (*listener
 		}
 	}
 	t.config = &tls.Config{GetConfigForClient: t.choose}
-	g.tickets.rotate(time.Now())
-	g.tickets.use(t.config)
+	g.tickets.Rotate(time.Now())
+	g.tickets.Use(t.config)
 	t.update()
 	return t, nil
 }

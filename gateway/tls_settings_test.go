@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sluice/admin"
+	"sluice/certificates"
 	"sluice/test/consultest"
 	"sluice/test/testcert"
 )
@@ -258,7 +259,7 @@ listeners: [{ name: %s, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q
 	if !resumes(r, "other") {
 		t.Error("the session is lost in a reload")
 	}
-	r.rotateTicketKeys(time.Now().Add(ticketKeyEvery))
+	r.rotateTicketKeys(time.Now().Add(certificates.TicketKeyEvery))
 	if !resumes(r, "other") {
 		t.Error("the session is lost with a new key")
 	}
@@ -274,9 +275,9 @@ listeners: [{ name: %s, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q
 	if !resumes(next, "web") {
 		t.Error("the session is lost in a new process")
 	}
-	for range maxTicketKeys {
-		now := r.tickets.all()[0].Made
-		r.rotateTicketKeys(now.Add(ticketKeyEvery))
+	for range certificates.MaxTicketKeys {
+		now := r.tickets.All()[0].Made
+		r.rotateTicketKeys(now.Add(certificates.TicketKeyEvery))
 	}
 	if resumes(r, "other") {
 		t.Error("a session outlives its keys")
