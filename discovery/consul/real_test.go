@@ -302,9 +302,10 @@ func TestRealServerRestart(t *testing.T) {
 	}
 	r := watchReal(t, agent, ServiceOptions{Service: "star"})
 	r.await("a b")
+	queries := r.manager.Statuses()[0].Queries
 	must(t, agent.Restart(t.Context()))
 	r.awaitStatus("fresh again", func(s discovery.WatchStatus) bool {
-		return s.State == discovery.WatchFresh && s.Errors > 0
+		return s.State == discovery.WatchFresh && s.Queries > queries
 	})
 	r.quiet()
 	registerTTL(t, agent, "star", "c", 8003, nil)
