@@ -24,6 +24,7 @@ import (
 	"sluice/observe/tracing"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
+	"sluice/proxy/socket"
 	"sluice/route"
 )
 
@@ -44,7 +45,7 @@ func proxyOptions(c config.Client, accessLog *accesslog.Logger, tracer *tracing.
 			KeptBodyBytes:         int64(c.Limits.KeptBodies),
 			CompressionBytes:      int64(c.Limits.Compression),
 		},
-		Connections:        proxy.ConnectionLimits(c.Connections),
+		Connections:        socket.ConnectionLimits(c.Connections),
 		TrustedProxies:     config.Values(c.TrustedProxies),
 		Forwarded:          c.Forwarded,
 		RequestID:          c.RequestID,
@@ -82,7 +83,7 @@ func transportOptions(s config.Service, secure func() *certificates.Client) prox
 	return proxy.TransportOptions{
 		IdleTimeout: s.Keepalive.Idle, MaxIdle: s.Keepalive.Max, TLS: secure,
 		HeadBytes: int(s.Limits.ResponseHead), Fields: s.Limits.ResponseFields,
-		Connections: proxy.ConnectionLimits{MaxRequests: s.Keepalive.MaxRequests, MaxAge: s.Keepalive.MaxAge},
+		Connections: socket.ConnectionLimits{MaxRequests: s.Keepalive.MaxRequests, MaxAge: s.Keepalive.MaxAge},
 	}
 }
 

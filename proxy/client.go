@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net/netip"
 	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
 	"strings"
 	"sync/atomic"
 )
@@ -13,10 +14,10 @@ import (
 // deadlines of waits for the client.
 type client struct {
 	socket.SweepEntry
-	front    front
-	server   *Server
-	listener *listener
-	shard    uint32 // for counters and logs
+	downstream downstream
+	server     *Server
+	listener   *listener
+	shard      uint32 // for counters and logs
 
 	remote  netip.Addr
 	address string   // remote as text
@@ -78,13 +79,13 @@ func (c *client) idleUntil() int64 {
 	return cmp.Or(c.server.idleUntil.Load(), c.listener.idleUntil.Load())
 }
 
-// A front is the client's side of an exchange: it provides the body of the request
-// and sends the response. Each client protocol has one front type. Heads are
+// A downstream is the client's side of an exchange: it provides the body of the request
+// and sends the response. Each client protocol has one downstream type. Heads are
 // HTTP/1.1 text with the spans of [http1]'s scanners. No other part of the package
 // knows the wire protocol of the client.
-type front interface {
-	source // of the request's body; socket.SweepEntry.interrupt ends readBody
-	sink   // for the response's body
+type downstream interface {
+	transfer.Source // of the request's body; socket.SweepEntry.interrupt ends ReadBody
+	transfer.Sink   // for the response's body
 
 	// begin marks the start of a request.
 	begin()

@@ -34,7 +34,7 @@ func (p *clientProbe) sweep(u *socket.SweepEntry, client *client, now int64) int
 	case now >= p.next:
 		p.next = now + int64(probeInterval)
 		// A changed deadline means that the connection serves another exchange.
-		if client.front.isGone() && u.Deadline.CompareAndSwap(deadline, 1) {
+		if client.downstream.isGone() && u.Deadline.CompareAndSwap(deadline, 1) {
 			client.gone.Store(true)
 			u.WriteDeadline.CompareAndSwap(deadline, 1) // where it still sends the request
 			u.Conn.SetDeadline(socket.ALongTimeAgo)
@@ -77,7 +77,7 @@ func (c *client) whileThere(ctx context.Context, deadline time.Time) (_ context.
 		return ctx, cancel
 	}
 	return cancelWhenGone(ctx, cancel, func() bool {
-		if c.front.isGone() {
+		if c.downstream.isGone() {
 			c.gone.Store(true)
 		}
 		return c.gone.Load()

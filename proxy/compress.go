@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/proxy/http1"
+	"sluice/proxy/transfer"
 	"sluice/route/compression"
 )
 
@@ -207,27 +208,27 @@ func (x *httpExchange) relayCompressed(u upstream) error {
 	defer x.dropEncoder()
 	var kept time.Time // when the encoder got the first bytes that may not have left it; zero: all have
 	for {
-		p, err := u.readBody(&x.Buffers, false)
+		p, err := u.ReadBody(&x.Buffers, false)
 		if err != nil {
 			return err
 		}
-		if len(p.text) > 0 && kept.IsZero() {
+		if len(p.Text) > 0 && kept.IsZero() {
 			kept = time.Now()
 		}
-		for text := p.text; len(text) > 0; {
+		for text := p.Text; len(text) > 0; {
 			n := min(len(text), encoderStepBytes)
 			e.Write(text[:n])
 			if text = text[n:]; len(text) > 0 {
-				if err := x.sendEncoded(e.Take(), piece{}); err != nil {
+				if err := x.sendEncoded(e.Take(), transfer.Piece{}); err != nil {
 					return err
 				}
 			}
 		}
-		if p.last {
+		if p.Last {
 			e.End()
-			return x.sendEncoded(e.Take(), piece{last: true, trailer: x.filterTrailer(p.trailer, toClients)})
+			return x.sendEncoded(e.Take(), transfer.Piece{Last: true, Trailer: x.filterTrailer(p.Trailer, toClients)})
 		}
-		if err := x.sendEncoded(e.Take(), piece{}); err != nil {
+		if err := x.sendEncoded(e.Take(), transfer.Piece{}); err != nil {
 			return err
 		}
 		x.awaitBody(u)
@@ -243,7 +244,7 @@ func (x *httpExchange) relayCompressed(u upstream) error {
 		}
 		kept = time.Time{}
 		e.Flush()
-		if err := x.sendEncoded(e.Take(), piece{}); err != nil {
+		if err := x.sendEncoded(e.Take(), transfer.Piece{}); err != nil {
 			return err
 		}
 		x.awaitBody(u)
@@ -251,12 +252,12 @@ func (x *httpExchange) relayCompressed(u upstream) error {
 }
 
 // sendEncoded sends x.out, which may contain the head, and p with that text.
-func (x *httpExchange) sendEncoded(text []byte, p piece) error {
-	if !p.last && len(text) == 0 && x.answered {
+func (x *httpExchange) sendEncoded(text []byte, p transfer.Piece) error {
+	if !p.Last && len(text) == 0 && x.answered {
 		return nil
 	}
 	x.Borrow()
-	p.text, p.length = text, int64(len(text))
-	x.bytesOut += p.length
+	p.Text, p.Length = text, int64(len(text))
+	x.bytesOut += p.Length
 	return x.toClient(p)
 }

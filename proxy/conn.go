@@ -23,9 +23,9 @@ const idleSetDelay = 200 * time.Millisecond
 type clientConn struct {
 	client
 	socket.Wire
-	exchange *http1Exchange // nil if no byte of a request has arrived
-	http2    *http2Conn     // not nil: the protocol is HTTP/2
-	lifetime lifetime
+	exchange *http1Exchange   // nil if no byte of a request has arrived
+	http2    *http2ClientConn // not nil: the protocol is HTTP/2
+	lifetime socket.Lifetime
 
 	watch    socket.Watch
 	arrived  int32 // in phaseBody: bytes of the request when the deadline was set
@@ -57,13 +57,13 @@ func newClientConn(s *Server, l *listener, conn socket.Conn, remote netip.Addr, 
 		client: client{server: s, listener: l, shard: shard, remote: remote, address: remote.String()},
 		Wire:   socket.Wire{Conn: conn, Raw: raw},
 
-		lifetime: newLifetime(s.sweeper, shard),
+		lifetime: socket.NewLifetime(s.sweeper, shard),
 	}
 	if err := raw.Control(func(fd uintptr) { c.watch.FD = int32(fd) }); err != nil {
 		return nil, err
 	}
 	c.takeOptions()
-	c.front, c.Owner = c, c
+	c.downstream, c.Owner = c, c
 	c.mayPreface = l.http2 && l.tls == nil
 	return c, nil
 }

@@ -6,7 +6,7 @@
 //	                                       │
 //	                                       └→ httpExchange.Try → upstreamConn → Token.Done
 //
-// An httpExchange uses a front (the client's side) and an upstream (the peer's
+// An httpExchange uses a downstream (the client's side) and an upstream (the peer's
 // side). Only these two know the wire protocol.
 //
 // One goroutine serves all requests of a client connection in sequence; an idle

@@ -80,7 +80,7 @@ func (x *httpExchange) writeResponseHead(text []byte) error {
 		}
 		text = compressed
 	}
-	x.Out = x.client.front.appendHead(x.Out[:0], text)
+	x.Out = x.client.downstream.appendHead(x.Out[:0], text)
 	return nil
 }
 

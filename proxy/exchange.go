@@ -17,7 +17,7 @@ import (
 // client closed its connection before the response, as in nginx.
 const statusClientClosed = 499
 
-// An httpExchange is a request and its response, between a front and upstreams. The
+// An httpExchange is a request and its response, between a downstream and upstreams. The
 // fields without pointers come last: the garbage collector does not scan them.
 type httpExchange struct {
 	client *client

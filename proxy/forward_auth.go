@@ -122,7 +122,7 @@ func (x *httpExchange) passDenial(answer *auth.Answer) bool {
 		return x.refuse(r)
 	}
 	c := x.client
-	keep := c.front.keepsOpen()
+	keep := c.downstream.keepsOpen()
 	var head fasthttp.ResponseHeader
 	head.DisableNormalizing()
 	head.SetNoDefaultContentType(true)
@@ -156,9 +156,9 @@ func (x *httpExchange) passDenial(answer *auth.Answer) bool {
 		x.Out = append(x.Out, answer.Body...)
 		x.bytesOut = int64(len(answer.Body))
 	}
-	err := c.front.writeAnswer(x.Out)
+	err := c.downstream.writeAnswer(x.Out)
 	if err != nil || !keep {
-		c.front.closeAfterAnswer()
+		c.downstream.closeAfterAnswer()
 	}
 	x.account()
 	return err == nil

@@ -9,6 +9,7 @@ import (
 	"sluice/balancer"
 	"sluice/observe/metrics"
 	"sluice/proxy/http1"
+	"sluice/proxy/transfer"
 )
 
 // A grpcCode is a status code of gRPC, or grpcUnset.
@@ -285,7 +286,7 @@ func (x *httpExchange) endGRPC(code grpcCode) {
 	trailer := appendGRPCStatus(nil, code, x.interrupted, "the response is incomplete")
 	x.Out = x.Out[:0]
 	// An error means that the client is gone too.
-	_ = x.client.front.writeBody(&x.Buffers, piece{last: true, trailer: append(trailer, "\r\n"...)})
+	_ = x.client.downstream.WriteBody(&x.Buffers, transfer.Piece{Last: true, Trailer: append(trailer, "\r\n"...)})
 }
 
 // statusForMetrics returns the HTTP status that describes the result of the request: for a

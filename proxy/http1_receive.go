@@ -7,6 +7,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
 )
 
 // await implements upstream. Only send knows patience.
@@ -100,12 +101,12 @@ func (u *upstreamConn) startBody(b *socket.Buffers, head *http1.ResponseHead, te
 	if head.KeepAlive {
 		u.keepFor(head.Find(text, http1.NameKeepAlive))
 	}
-	u.response = bodyReader{chunked: head.Chunked, left: head.ContentLength}
+	u.response = transfer.Reader{Chunked: head.Chunked, Left: head.ContentLength}
 	switch {
 	case bodiless:
-		u.response = bodyReader{}
+		u.response = transfer.Reader{}
 	case head.Chunked:
-		u.response.left = 0
+		u.response.Left = 0
 	case head.ContentLength >= 0:
 		return u.awaitBodyStart(b)
 	default:
@@ -144,31 +145,31 @@ func keepAliveTimeout(value []byte) (seconds int, ok bool) {
 	return 0, false
 }
 
-// readBody implements source.
-func (u *upstreamConn) readBody(b *socket.Buffers, coded bool) (p piece, err error) {
+// ReadBody implements source.
+func (u *upstreamConn) ReadBody(b *socket.Buffers, coded bool) (p transfer.Piece, err error) {
 	if u.begun && u.start == u.end {
 		if err := u.fill(b, u.mostOfBody()); err != nil {
-			if err == socket.ErrClosedEarly && u.response.left < 0 {
-				return piece{last: true}, nil
+			if err == socket.ErrClosedEarly && u.response.Left < 0 {
+				return transfer.Piece{Last: true}, nil
 			}
 			return p, err
 		}
 	}
 	u.begun = true
-	p, n, err := u.response.next(b.From[u.start:u.end], coded)
+	p, n, err := u.response.Next(b.From[u.start:u.end], coded)
 	u.start += n
 	return p, err
 }
 
 // mostOfBody returns how many bytes to read for the next piece of the body.
 func (u *upstreamConn) mostOfBody() int {
-	if !u.response.chunked && u.response.left > 0 {
-		return int(min(u.response.left, socket.RelayBufferBytes))
+	if !u.response.Chunked && u.response.Left > 0 {
+		return int(min(u.response.Left, socket.RelayBufferBytes))
 	}
 	return socket.RelayBufferBytes
 }
 
-// bodyPauses implements upstream. The end of the connection is for readBody.
+// bodyPauses implements upstream. The end of the connection is for ReadBody.
 func (u *upstreamConn) bodyPauses(b *socket.Buffers, patience time.Duration) (bool, error) {
 	if u.start < u.end {
 		return false, nil
@@ -188,8 +189,8 @@ func (u *upstreamConn) bodyPauses(b *socket.Buffers, patience time.Duration) (bo
 	return false, nil
 }
 
-// sourceSocket implements source.
-func (u *upstreamConn) sourceSocket() (socket.Side, *bodyReader) {
+// SourceSocket implements source.
+func (u *upstreamConn) SourceSocket() (socket.Side, *transfer.Reader) {
 	if u.tls != nil {
 		return socket.Side{}, nil
 	}
@@ -208,8 +209,8 @@ const bodyStartTimeout = 100 * time.Millisecond
 // the request can still be retried, or answered with a 502.
 func (u *upstreamConn) awaitBodyStart(b *socket.Buffers) error {
 	room := max(socket.ResponseBufferBytes, u.start+1)
-	enough := u.start + int(min(u.response.left, 1))
-	if all := int64(u.start) + u.response.left; all <= int64(room) {
+	enough := u.start + int(min(u.response.Left, 1))
+	if all := int64(u.start) + u.response.Left; all <= int64(room) {
 		enough = int(all)
 	}
 	if u.end >= enough {

@@ -9,6 +9,7 @@ import (
 
 	"sluice/observe/panics"
 	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
 )
 
 // send implements upstream. If no part of the request was sent, the error is errStale
@@ -188,15 +189,15 @@ func (u *upstreamConn) sendHead(b *socket.Buffers, chunked bool) (answered, sent
 	return false, n > 0 || err == nil, err
 }
 
-// takesCoded implements sink.
-func (u *upstreamConn) takesCoded() bool { return true }
+// TakesCoded implements sink.
+func (u *upstreamConn) TakesCoded() bool { return true }
 
-// writeBody implements sink.
-func (u *upstreamConn) writeBody(b *socket.Buffers, p piece) error {
-	if u.chunked && !p.coded {
+// WriteBody implements sink.
+func (u *upstreamConn) WriteBody(b *socket.Buffers, p transfer.Piece) error {
+	if u.chunked && !p.Coded {
 		b.Borrow()
 	}
-	return sendPiece(b.Out[:0], p, u.chunked, true, u.sendPiece)
+	return transfer.Send(b.Out[:0], p, u.chunked, true, u.sendPiece)
 }
 
 func (u *upstreamConn) sendPiece(b []byte) error {
@@ -210,8 +211,8 @@ func (u *upstreamConn) sinkSide() socket.Side {
 	return socket.Side{Raw: u.raw, Entry: &u.SweepEntry, Sweeper: u.transport.sweeper, Timeout: u.pause, BlockedBy: u.blockedBy}
 }
 
-// sinkSocket implements sink.
-func (u *upstreamConn) sinkSocket() (socket.Side, *socket.Pace) {
+// SinkSocket implements sink.
+func (u *upstreamConn) SinkSocket() (socket.Side, *socket.Pace) {
 	if u.tls != nil {
 		return socket.Side{}, nil
 	}

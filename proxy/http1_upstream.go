@@ -9,6 +9,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
 )
 
 // errStale means that an idle connection was closed, or had unexpected bytes, before
@@ -35,7 +36,7 @@ type upstreamConn struct {
 	drains      int  // of the transport, when the connection was opened
 	idleTimeout time.Duration
 	idleUntil   int64 // coarse time, 0 while busy; guarded by transport.mu
-	lifetime    lifetime
+	lifetime    socket.Lifetime
 	complete    bool // no exchange is in progress, and none was cut
 
 	// The state of send.
@@ -62,7 +63,7 @@ type upstreamConn struct {
 
 	// The response. Its unread bytes are at start:end in the buffers of the exchange.
 	start, end int
-	response   bodyReader
+	response   transfer.Reader
 	begun      bool // the first piece of its body was read
 	persistent bool // the connection is reusable after it
 }
@@ -114,7 +115,7 @@ func (u *upstreamConn) closedIdle(err error) (maybe, likely bool) {
 
 // finish implements upstream.
 func (u *upstreamConn) finish(complete bool) {
-	u.complete = complete && u.response.ended() && u.start == u.end && (u.persistent || u.tls != nil) && u.allSent()
+	u.complete = complete && u.response.Ended() && u.start == u.end && (u.persistent || u.tls != nil) && u.allSent()
 	if u.complete && u.persistent {
 		u.transport.release(u)
 	} else {

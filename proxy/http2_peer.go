@@ -65,7 +65,7 @@ type http2PeerConn struct {
 	reader    socket.BufferedReader
 	decoder   *http2.Decoder
 	fields    http2.Fields
-	block     fieldBlock
+	block     http2.FieldBlock
 	maxUnread int // bytes of the heads of a stream that were not read
 
 	mu stateMutex
@@ -89,7 +89,7 @@ type http2PeerConn struct {
 	taken    uint32 // flush writes the requests of the streams from written to below this id
 	received int64  // bytes of bodies to grant on the connection
 	heard    int64  // coarse time when bytes last arrived
-	lifetime lifetime
+	lifetime socket.Lifetime
 	resets   int // streams that were reset by us
 }
 
@@ -100,9 +100,9 @@ func newHTTP2PeerConn(t *http2Transport, w socket.Wire, secure *certificates.Cli
 	listBytes := max(http2.UsualListBytes, maxListBytes(t.options.HeadBytes, t.options.Fields))
 	c := &http2PeerConn{
 		transport: t, wire: w, secure: secure, decoder: http2.NewDecoder(listBytes), maxUnread: listBytes, streams: make(map[uint32]*http2Upstream),
-		block:   fieldBlock{maxBytes: http2PeerBlockBytes, maxFrames: http2PeerContinuations},
+		block:   http2.FieldBlock{MaxBytes: http2PeerBlockBytes, MaxFrames: http2PeerContinuations},
 		settled: make(chan struct{}), next: 1, output: http2.NewOutput(), changed: now, heard: now,
-		lifetime: newLifetime(t.sweeper, shard),
+		lifetime: socket.NewLifetime(t.sweeper, shard),
 	}
 	c.onCheck = c.checkLocked
 	t.sweeper.Add(&c.SweepEntry, w.Conn, shard)
@@ -145,7 +145,7 @@ func (c *http2PeerConn) reserve(secure *certificates.Client) bool {
 		c.changed = now
 	}
 	c.lent++
-	if c.lifetime.begin(c.transport.sweeper, &c.transport.options.Connections) != limitNone {
+	if c.lifetime.Begin(c.transport.sweeper, &c.transport.options.Connections) != socket.LimitNone {
 		c.retired = true // the stream is the last one
 	}
 	return true

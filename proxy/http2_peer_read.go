@@ -72,10 +72,10 @@ func (c *http2PeerConn) process(b []byte) (taken int, err *http2.Error) {
 		frame := http2.ParseFrameHeader(b[taken:])
 		end := taken + http2.FrameHeaderBytes + frame.Length
 		if !c.ready && (frame.Type != http2.FrameSettings || frame.Has(http2.FlagAck)) {
-			return taken, errNoSettings
+			return taken, http2.ErrNoSettings
 		}
 		if frame.Length > http2.MaxFrameBytes {
-			return taken, errFrameTooLong
+			return taken, http2.ErrFrameTooLong
 		}
 		if end > len(b) {
 			break
@@ -92,7 +92,7 @@ func (c *http2PeerConn) process(b []byte) (taken int, err *http2.Error) {
 }
 
 func (c *http2PeerConn) frameLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
-	if err := c.block.check(frame); err != nil {
+	if err := c.block.Check(frame); err != nil {
 		return err
 	}
 	switch frame.Type {
@@ -101,11 +101,11 @@ func (c *http2PeerConn) frameLocked(frame *http2.FrameHeader, payload []byte) *h
 		return c.dataLocked(frame, payload)
 	case http2.FrameHeaders, http2.FrameContinuation:
 		c.pings = 0
-		block, whole, err := c.block.take(frame, payload)
+		block, whole, err := c.block.Take(frame, payload)
 		if err != nil || !whole {
 			return err
 		}
-		return c.blockLocked(frame.StreamID, c.block.ends, block)
+		return c.blockLocked(frame.StreamID, c.block.Ends, block)
 	case http2.FrameResetStream:
 		c.resetByPeerLocked(frame.StreamID, http2.ErrorCode(binary.BigEndian.Uint32(payload)))
 	case http2.FrameSettings:
@@ -133,7 +133,7 @@ func (c *http2PeerConn) blockLocked(id uint32, ends bool, block []byte) *http2.E
 	u := c.streams[id]
 	switch {
 	case id%2 == 0 || id >= c.next:
-		return errStreamID
+		return http2.ErrStreamID
 	case u == nil || u.received || u.err != nil: // sent before the peer knew
 		return nil
 	case tooLong != nil && !u.final:
@@ -172,7 +172,7 @@ func (c *http2PeerConn) dataLocked(frame *http2.FrameHeader, payload []byte) *ht
 	u := c.streams[frame.StreamID]
 	switch {
 	case frame.StreamID >= c.next:
-		return errStreamID
+		return http2.ErrStreamID
 	case u == nil || u.err != nil || u.received: // sent before the peer knew, or after the end
 		return nil
 	case !u.final:
@@ -180,7 +180,7 @@ func (c *http2PeerConn) dataLocked(frame *http2.FrameHeader, payload []byte) *ht
 		return nil
 	}
 	if u.granted -= frame.Length; u.granted < 0 {
-		return errTooMuchData
+		return http2.ErrTooMuchData
 	}
 	u.body.Append(data)
 	u.received = frame.Has(http2.FlagEndStream)
@@ -252,10 +252,10 @@ func (c *http2PeerConn) settingsLocked(frame *http2.FrameHeader, payload []byte)
 
 func (c *http2PeerConn) windowUpdateLocked(id uint32, increment http2.Window) *http2.Error {
 	u := c.streams[id]
-	err := errNoIncrement
+	err := http2.ErrNoIncrement
 	switch {
 	case id >= c.next:
-		return errStreamID
+		return http2.ErrStreamID
 	case id > 0 && (u == nil || u.err != nil):
 		return nil
 	case increment == 0:

@@ -196,7 +196,7 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certi
 			conn.Close()
 		}
 	})
-	conn, err = dialPeer(ctx, t.sweeper, t.peer.Address(), t.until(deadline), t.peer.Control)
+	conn, err = socket.Dial(ctx, t.sweeper, t.peer.Address(), t.until(deadline), t.peer.Control)
 	t.peer.NoteRefusal(err)
 	if err != nil {
 		return nil, err

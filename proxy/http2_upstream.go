@@ -10,6 +10,7 @@ import (
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
 )
 
 // errUnprocessed means that the peer has certainly not processed the request: it
@@ -135,19 +136,19 @@ func hostOf(lines []byte) []byte {
 	return nil
 }
 
-// takesCoded implements sink.
-func (u *http2Upstream) takesCoded() bool { return false }
+// TakesCoded implements sink.
+func (u *http2Upstream) TakesCoded() bool { return false }
 
-// sinkSocket implements sink.
-func (u *http2Upstream) sinkSocket() (socket.Side, *socket.Pace) { return socket.Side{}, nil }
+// SinkSocket implements sink.
+func (u *http2Upstream) SinkSocket() (socket.Side, *socket.Pace) { return socket.Side{}, nil }
 
-// sourceSocket implements source.
-func (u *http2Upstream) sourceSocket() (socket.Side, *bodyReader) { return socket.Side{}, nil }
+// SourceSocket implements source.
+func (u *http2Upstream) SourceSocket() (socket.Side, *transfer.Reader) { return socket.Side{}, nil }
 
-// writeBody implements sink. It returns when the peer's windows have allowed to take
+// WriteBody implements sink. It returns when the peer's windows have allowed to take
 // all of p.
-func (u *http2Upstream) writeBody(_ *socket.Buffers, p piece) error {
-	if len(p.text) == 0 && !p.last {
+func (u *http2Upstream) WriteBody(_ *socket.Buffers, p transfer.Piece) error {
+	if len(p.Text) == 0 && !p.Last {
 		return nil
 	}
 	c := u.conn
@@ -157,11 +158,11 @@ func (u *http2Upstream) writeBody(_ *socket.Buffers, p piece) error {
 		return socket.ErrClosedEarly
 	}
 	var trailer []byte
-	if p.last {
-		trailer = appendTrailerFrames(nil, p.trailer, u.id)
+	if p.Last {
+		trailer = appendTrailerFrames(nil, p.Trailer, u.id)
 	}
-	left := len(p.text) + 1
-	c.output.Send(&u.sender, nil, p.text, trailer, p.last)
+	left := len(p.Text) + 1
+	c.output.Send(&u.sender, nil, p.Text, trailer, p.Last)
 	c.flushLocked()
 	for u.sender.IsSending() && !u.isClosed() {
 		if u.sender.Left() < left || u.blocked.WriteDeadline.Load() != 0 {
@@ -304,8 +305,8 @@ func (u *http2Upstream) startBody(_ *socket.Buffers, head *http1.ResponseHead, _
 	}
 }
 
-// readBody implements source.
-func (u *http2Upstream) readBody(b *socket.Buffers, _ bool) (p piece, err error) {
+// ReadBody implements source.
+func (u *http2Upstream) ReadBody(b *socket.Buffers, _ bool) (p transfer.Piece, err error) {
 	if u.begun {
 		if err := u.wait(b, u.bodyArrived, until{}); err != nil {
 			return p, err
@@ -322,21 +323,21 @@ func (u *http2Upstream) readBody(b *socket.Buffers, _ bool) (p piece, err error)
 	b.Borrow()
 	n := u.body.Take(b.From)
 	u.grantLocked(n)
-	p = piece{text: b.From[:n], length: int64(n)}
-	if p.last = u.received && u.body.Empty(); p.last {
-		p.trailer = u.trailer
+	p = transfer.Piece{Text: b.From[:n], Length: int64(n)}
+	if p.Last = u.received && u.body.Empty(); p.Last {
+		p.Trailer = u.trailer
 	}
 	if u.left >= 0 {
 		// RFC 9113, section 8.1.1: otherwise the rest would be another response for an
 		// HTTP/1 client.
-		if u.left -= p.length; u.left < 0 || p.last && u.left > 0 {
+		if u.left -= p.Length; u.left < 0 || p.Last && u.left > 0 {
 			return p, http1.ErrResponse
 		}
 	}
 	return p, nil
 }
 
-// bodyArrived reports whether readBody does not wait. conn.mu is held.
+// bodyArrived reports whether ReadBody does not wait. conn.mu is held.
 func (u *http2Upstream) bodyArrived() bool { return u.received || !u.body.Empty() }
 
 // bodyPauses implements upstream.

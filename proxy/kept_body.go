@@ -16,19 +16,19 @@ func (x *httpExchange) bufferBody() bool {
 		return true
 	}
 	for last := false; !last; {
-		p, err := x.client.front.readBody(&x.Buffers, false)
+		p, err := x.client.downstream.ReadBody(&x.Buffers, false)
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				x.lastRefusal = refusalBodyTimeout
 			}
 			return false
 		}
-		if !x.keep(p.text, length) {
+		if !x.keep(p.Text, length) {
 			x.upload.unkept, x.upload.buffers, x.Buffers = p, x.Buffers, socket.Buffers{}
 			x.bytesIn = 0
 			return true
 		}
-		x.bytesIn, x.bodyTrailer, last = int64(len(x.body)), p.trailer, p.last
+		x.bytesIn, x.bodyTrailer, last = int64(len(x.body)), p.Trailer, p.Last
 	}
 	x.streaming = false
 	return true

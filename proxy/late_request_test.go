@@ -78,7 +78,7 @@ func TestRequestArrivesAsIdleTimeEnds(t *testing.T) {
 func TestStreamArrivesAfterAnswerToGoAway(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answerOK)
-	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 1}}, origin.address())
+	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, origin.address())
 	c := p.dialFrames()
 	c.request(1, http2Post, false)
 	ping := c.awaitGoAway()
@@ -105,7 +105,7 @@ func TestStreamArrivesAsGoAwayEnds(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			origin := startOrigin(t, answerOK)
-			p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 1}}, origin.address())
+			p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, origin.address())
 			c := p.dialFrames()
 			c.request(1, http2Get, true)
 			ping := c.awaitGoAway()
@@ -141,7 +141,7 @@ func TestStreamArrivesAsGoAwayEnds(t *testing.T) {
 func TestClientClosesAfterGoAway(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answerOK)
-	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 1}}, origin.address())
+	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, origin.address())
 	c := p.dialFrames()
 	c.request(1, http2Get, true)
 	c.awaitGoAway()

@@ -15,6 +15,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 	"sluice/test/balancertest"
 )
 
@@ -47,7 +48,7 @@ func answerOK(c *originConn) bool {
 func TestMaxRequestsOfAConnection(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answerOK)
-	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 3}}, origin.address())
+	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 3}}, origin.address())
 	for i, last := range []string{"/", "*"} { // "*" is malformed for GET
 		conn := p.dial()
 		reader := bufio.NewReader(conn)
@@ -85,7 +86,7 @@ func TestMaxAgeOfAConnection(t *testing.T) {
 	})
 	const age = time.Hour
 	p := startProxy(t, Options{
-		Connections: ConnectionLimits{MaxAge: age},
+		Connections: socket.ConnectionLimits{MaxAge: age},
 		Timeouts:    Timeouts{Idle: 2 * age, Body: 2 * age, Write: 2 * age, Head: 2 * age},
 	}, origin.address())
 	service := *p.service
@@ -126,7 +127,7 @@ func TestMaxAgeOfAConnection(t *testing.T) {
 func TestMaxRequestsOfAnHTTP2Connection(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answerOK)
-	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 2}}, origin.address())
+	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 2}}, origin.address())
 	c := p.dialFrames()
 	c.request(1, http2Get, true)
 	if r := c.response(1); r.status != "200" {
@@ -175,7 +176,7 @@ func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 		_, err := io.WriteString(c.Conn, okResponse)
 		return err == nil
 	})
-	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 10}}, origin.address())
+	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 10}}, origin.address())
 	for name, test := range map[string]struct {
 		client *http.Client
 		body   func() io.Reader
@@ -221,7 +222,7 @@ func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 func TestHTTP2GoAwayIsNotDelayed(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answerOK)
-	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 1}}, origin.address())
+	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, origin.address())
 	c := p.dialFrames()
 	goAways := 0
 	for id := uint32(1); id < 10 && goAways < 2; id += 2 {
@@ -247,12 +248,12 @@ func TestHTTP2GoAwayIsNotDelayed(t *testing.T) {
 func TestLimitedConnectionsToPeers(t *testing.T) {
 	const age = time.Hour
 	for name, test := range map[string]struct {
-		limits ConnectionLimits
+		limits socket.ConnectionLimits
 		opened int // by 10 requests, before each of which half the age passes
 	}{
-		"requests": {ConnectionLimits{MaxRequests: 5}, 2},
-		"age":      {ConnectionLimits{MaxAge: age}, 4}, // each for three requests
-		"none":     {ConnectionLimits{}, 1},
+		"requests": {socket.ConnectionLimits{MaxRequests: 5}, 2},
+		"age":      {socket.ConnectionLimits{MaxAge: age}, 4}, // each for three requests
+		"none":     {socket.ConnectionLimits{}, 1},
 	} {
 		for _, protocol := range []string{"HTTP/1", "HTTP/2"} {
 			t.Run(name+" "+protocol, func(t *testing.T) {
@@ -294,30 +295,6 @@ func TestLimitedConnectionsToPeers(t *testing.T) {
 					t.Errorf("%d connections, want %d", n, test.opened)
 				}
 			})
-		}
-	}
-}
-
-// Connections that begin together end at times that are spread over a tenth of the limit.
-func TestLimitsOfConnectionsDiffer(t *testing.T) {
-	const limit, connections = 10_000, 100
-	values := []int64{limit * 9 / 10, limit}
-	for n := range uint32(connections) {
-		l := lifetime{number: 4_000_000_000 + n} // the number overflows meanwhile
-		values = append(values, l.earlier(limit))
-	}
-	slices.Sort(values)
-	if values[0] < limit*9/10 || values[len(values)-1] > limit {
-		t.Errorf("from %d to %d", values[0], values[len(values)-1])
-	}
-	for i := range values[1:] {
-		if gap := values[i+1] - values[i]; gap > 3*limit/10/connections {
-			t.Errorf("no connection between %d and %d", values[i], values[i+1])
-		}
-	}
-	for _, small := range []int64{1, 5} {
-		if l := (lifetime{number: 7}); l.earlier(small) != small {
-			t.Errorf("the limit %d becomes %d", small, l.earlier(small))
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"sluice/observe/tracing"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
 	"sluice/route"
 )
 
@@ -21,15 +22,15 @@ import (
 // it.
 type mirrored struct {
 	httpExchange
-	sender client // what peers learn about the client of the request
-	front  mirrorFront
-	mirror *route.Mirror
+	sender     client // what peers learn about the client of the request
+	downstream mirrorDownstream
+	mirror     *route.Mirror
 }
 
-// copies are unused. sender.front never changes, because the sweeper may read it late.
+// copies are unused. sender.downstream never changes, because the sweeper may read it late.
 var copies = sync.Pool{New: func() any {
 	m := new(mirrored)
-	m.sender.front = &m.front
+	m.sender.downstream = &m.downstream
 	return m
 }}
 
@@ -94,12 +95,12 @@ func (x *httpExchange) copyHead(to *route.Mirror, b []byte) *mirrored {
 
 // add adds a piece of the body, and starts the copy after the last one. It returns m, or nil
 // if m is started or dropped.
-func (m *mirrored) add(p piece) *mirrored {
-	if int64(len(m.body))+p.length > m.mirror.BodyBytes {
+func (m *mirrored) add(p transfer.Piece) *mirrored {
+	if int64(len(m.body))+p.Length > m.mirror.BodyBytes {
 		m.drop(route.DroppedBodyTooLong)
 		return nil
 	}
-	if m.body = append(m.body, p.text...); p.last {
+	if m.body = append(m.body, p.Text...); p.Last {
 		m.start()
 		return nil
 	}
@@ -133,7 +134,7 @@ func (m *mirrored) run() {
 		m.drop(route.DroppedNoPeer)
 		return
 	}
-	m.front = mirrorFront{left: maxMirrorAnswer, until: time.Now().Add(m.service.Timeouts.ResponseHeader + m.service.Timeouts.Idle)}
+	m.downstream = mirrorDownstream{left: maxMirrorAnswer, until: time.Now().Add(m.service.Timeouts.ResponseHeader + m.service.Timeouts.Idle)}
 	o := m.tryOn(t)
 	status, answered := m.result(o)
 	m.mirror.Copies.End(m.sender.shard, status, cmp.Or(o.Latency, time.Since(t.Picked())), answered)
@@ -167,30 +168,32 @@ const maxMirrorAnswer = 1 << 20
 // errAnswerDropped ends the reading of an answer that is long, or takes long.
 var errAnswerDropped = errors.New("the rest of the answer is not needed")
 
-// A mirrorFront takes the answer to a copy, and drops it.
-type mirrorFront struct {
+// A mirrorDownstream takes the answer to a copy, and drops it.
+type mirrorDownstream struct {
 	left  int64     // bytes to read
 	until time.Time // when to read no more
 }
 
-func (f *mirrorFront) begin()                                        {}
-func (f *mirrorFront) keepsOpen() bool                               { return true }
-func (f *mirrorFront) closeAfterAnswer()                             {}
-func (f *mirrorFront) appendHead(out, _ []byte) []byte               { return out }
-func (f *mirrorFront) writeAnswer([]byte) error                      { return nil }
-func (f *mirrorFront) waited() bool                                  { return false }
-func (f *mirrorFront) cut()                                          {}
-func (f *mirrorFront) tunnel(*socket.Tunnel) socket.TunnelEnd        { return socket.TunnelEnd{} } // a copy asks for no upgrade
-func (f *mirrorFront) isGone() bool                                  { return false }
-func (f *mirrorFront) takesCoded() bool                              { return true }
-func (f *mirrorFront) sinkSocket() (socket.Side, *socket.Pace)       { return socket.Side{}, nil }
-func (f *mirrorFront) sourceSocket() (socket.Side, *bodyReader)      { return socket.Side{}, nil }
-func (f *mirrorFront) readBody(*socket.Buffers, bool) (piece, error) { return piece{last: true}, nil } // a copy has its body
+func (f *mirrorDownstream) begin()                                        {}
+func (f *mirrorDownstream) keepsOpen() bool                               { return true }
+func (f *mirrorDownstream) closeAfterAnswer()                             {}
+func (f *mirrorDownstream) appendHead(out, _ []byte) []byte               { return out }
+func (f *mirrorDownstream) writeAnswer([]byte) error                      { return nil }
+func (f *mirrorDownstream) waited() bool                                  { return false }
+func (f *mirrorDownstream) cut()                                          {}
+func (f *mirrorDownstream) tunnel(*socket.Tunnel) socket.TunnelEnd        { return socket.TunnelEnd{} } // a copy asks for no upgrade
+func (f *mirrorDownstream) isGone() bool                                  { return false }
+func (f *mirrorDownstream) TakesCoded() bool                              { return true }
+func (f *mirrorDownstream) SinkSocket() (socket.Side, *socket.Pace)       { return socket.Side{}, nil }
+func (f *mirrorDownstream) SourceSocket() (socket.Side, *transfer.Reader) { return socket.Side{}, nil }
+func (f *mirrorDownstream) ReadBody(*socket.Buffers, bool) (transfer.Piece, error) {
+	return transfer.Piece{Last: true}, nil
+} // a copy has its body
 
-// writeBody implements sink.
-func (f *mirrorFront) writeBody(b *socket.Buffers, p piece) error {
+// WriteBody implements sink.
+func (f *mirrorDownstream) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 	b.Out = b.Out[:0]
-	if f.left -= p.length; !p.last && (f.left < 0 || time.Now().After(f.until)) {
+	if f.left -= p.Length; !p.Last && (f.left < 0 || time.Now().After(f.until)) {
 		return errAnswerDropped
 	}
 	return nil

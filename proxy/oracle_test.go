@@ -199,7 +199,7 @@ func readRequest(s string, headBytes, fields int) (m *wireMessage, rest string, 
 		m.fields = slices.DeleteFunc(m.fields, func(f wireField) bool { return f.is("Host") })
 		m.fields = slices.Insert(m.fields, 0, wireField{"Host", parts[1]})
 	}
-	rest, end = m.readBody(rest, max(m.length, 0))
+	rest, end = m.ReadBody(rest, max(m.length, 0))
 	return m, rest, end
 }
 
@@ -273,8 +273,8 @@ func (m *wireMessage) framed() bool {
 	return !m.chunked || m.length < 0 && !m.http10
 }
 
-// readBody reads a chunked body, or one of the given length.
-func (m *wireMessage) readBody(s string, length int) (rest string, end wireEnd) {
+// ReadBody reads a chunked body, or one of the given length.
+func (m *wireMessage) ReadBody(s string, length int) (rest string, end wireEnd) {
 	if m.chunked {
 		return m.readChunks(s)
 	}
@@ -366,7 +366,7 @@ func readResponses(s, method string, closed bool) (all []*wireMessage, rest stri
 			m.body, m.complete = after, closed
 			return all, "", endsClosed
 		}
-		rest, end = m.readBody(after, max(m.length, 0))
+		rest, end = m.ReadBody(after, max(m.length, 0))
 		return all, rest, end
 	}
 }

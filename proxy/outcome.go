@@ -24,7 +24,7 @@ var (
 // delayedByClient reports whether the peer had to wait for the client. Servers
 // reset the connections of slow clients, and sluice is as slow as its client.
 func (x *httpExchange) delayedByClient() bool {
-	return x.upload.waitsForClient() || x.client.front.waited()
+	return x.upload.waitsForClient() || x.client.downstream.waited()
 }
 
 // resetOutcome returns the outcome after the peer has closed the connection early.

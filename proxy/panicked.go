@@ -43,7 +43,7 @@ func (c *clientConn) fail() {
 	if c.closed {
 		return
 	}
-	c.reading, c.cutOff, c.lifetime.over = false, true, true
+	c.reading, c.cutOff, c.lifetime.Over = false, true, true
 	if x := c.exchange; x != nil {
 		answered := x.fail()
 		c.exchange = nil
@@ -67,7 +67,7 @@ func (x *httpExchange) fail() (answered bool) {
 			answered = x.refuse(refusalInternal)
 		default:
 			x.interrupted = refusalInternal.reason
-			x.client.front.cut()
+			x.client.downstream.cut()
 			x.account()
 		}
 	})
@@ -120,7 +120,7 @@ func (s *http2Stream) fail() {
 }
 
 // fail ends the connection and its streams.
-func (h *http2Conn) fail() {
+func (h *http2ClientConn) fail() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.broken, h.output.Frames = true, nil
@@ -131,7 +131,7 @@ func (h *http2Conn) fail() {
 }
 
 // failReading is fail for the goroutine that reads. It waits for the streams.
-func (h *http2Conn) failReading() {
+func (h *http2ClientConn) failReading() {
 	contained(panics.Connection, h.fail)
 	h.work.Wait()
 	h.mu.Lock()

@@ -17,6 +17,7 @@ import (
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
 	"sluice/route"
 	"sluice/test/balancertest"
 )
@@ -84,9 +85,9 @@ func (u faultyUpstream) await(b *socket.Buffers, w until) error {
 	return u.upstream.await(b, w)
 }
 
-func (u faultyUpstream) writeBody(b *socket.Buffers, p piece) error {
+func (u faultyUpstream) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 	u.at("writeBody")
-	return u.upstream.writeBody(b, p)
+	return u.upstream.WriteBody(b, p)
 }
 
 func (u faultyUpstream) readHead(b *socket.Buffers, head *http1.ResponseHead) ([]byte, error) {
@@ -99,10 +100,10 @@ func (u faultyUpstream) startBody(b *socket.Buffers, head *http1.ResponseHead, t
 	return u.upstream.startBody(b, head, text, bodiless)
 }
 
-func (u faultyUpstream) readBody(b *socket.Buffers, coded bool) (piece, error) {
+func (u faultyUpstream) ReadBody(b *socket.Buffers, coded bool) (transfer.Piece, error) {
 	u.at("readBody")
-	p, err := u.upstream.readBody(b, coded)
-	if u.step.Load() != nil && *u.step.Load() == "relay" && len(p.text) > 0 {
+	p, err := u.upstream.ReadBody(b, coded)
+	if u.step.Load() != nil && *u.step.Load() == "relay" && len(p.Text) > 0 {
 		empty := ""
 		u.step.Store(&empty) // a piece is passed on before the next call
 	} else if s := u.step.Load(); s != nil && *s == "" {
@@ -254,10 +255,10 @@ func TestPanicUnderMutexEndsConnection(t *testing.T) {
 		}
 	})
 	answerBoth := func() { answer <- struct{}{}; answer <- struct{}{} }
-	for name, use := range map[string]func(h *http2Conn, c *frameClient){ // the queue of streams, with mu held
-		"reader": func(_ *http2Conn, c *frameClient) { c.WritePing(false, [8]byte{}) },
-		"stream": func(*http2Conn, *frameClient) { go answerBoth() },
-		"sender": func(h *http2Conn, _ *frameClient) {
+	for name, use := range map[string]func(h *http2ClientConn, c *frameClient){ // the queue of streams, with mu held
+		"reader": func(_ *http2ClientConn, c *frameClient) { c.WritePing(false, [8]byte{}) },
+		"stream": func(*http2ClientConn, *frameClient) { go answerBoth() },
+		"sender": func(h *http2ClientConn, _ *frameClient) {
 			h.output.Frames = http2.AppendPing(h.output.Frames, 0, goAwayPing)
 			h.flushLocked()
 		},

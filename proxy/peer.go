@@ -9,6 +9,7 @@ import (
 	"sluice/balancer"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
 )
 
 // A connector provides the upstreams to one peer. Each peer protocol has one type of it;
@@ -42,8 +43,8 @@ type requirements struct {
 // The user must call finish, or pass it to connect, exactly once. No other part of the
 // package knows the wire protocol of the peer.
 type upstream interface {
-	sink   // for the body of the request
-	source // of the response's body; the first readBody does not wait
+	transfer.Sink   // for the body of the request
+	transfer.Source // of the response's body; the first ReadBody does not wait
 
 	// send sends a request with the head b.out and the whole body, and waits for a
 	// response as await does. It gives b back while it waits and if it fails. sent reports
@@ -51,7 +52,7 @@ type upstream interface {
 	// the upstream is finished. trailer follows the body if the protocol has trailer
 	// sections after a body with a Content-Length.
 	send(b *socket.Buffers, body, trailer []byte, w until) (sent bool, err error)
-	// sendHead sends the head b.out of a request whose body follows by writeBody.
+	// sendHead sends the head b.out of a request whose body follows by WriteBody.
 	// answered: the peer has responded already and takes no body.
 	sendHead(b *socket.Buffers, chunked bool) (answered, sent bool, err error)
 	// await waits for the first bytes of a response. It gives b back while it waits. It
@@ -67,11 +68,11 @@ type upstream interface {
 	// readHead reads the head of the next response, interim or final, and scans it
 	// into head. text is in b, and valid until startBody.
 	readHead(b *socket.Buffers, head *http1.ResponseHead) (text []byte, err error)
-	// startBody prepares readBody after a final response with that head. It may wait
+	// startBody prepares ReadBody after a final response with that head. It may wait
 	// shortly for the start of the body, and then keeps text.
 	startBody(b *socket.Buffers, head *http1.ResponseHead, text []byte, bodiless bool) error
 
-	// bodyPauses waits up to patience until readBody does not wait, and reports whether it
+	// bodyPauses waits up to patience until ReadBody does not wait, and reports whether it
 	// still would. It gives b back while it waits.
 	bodyPauses(b *socket.Buffers, patience time.Duration) (bool, error)
 

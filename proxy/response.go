@@ -7,6 +7,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/proxy/http1"
+	"sluice/proxy/transfer"
 )
 
 // receive reads the response of u and forwards it. It finishes u.
@@ -65,8 +66,8 @@ func (x *httpExchange) passInterim(head []byte) error {
 		return nil
 	}
 	x.begun = true
-	x.Out = x.client.front.appendHead(x.Out[:0], head)
-	return x.client.front.writeBody(&x.Buffers, piece{})
+	x.Out = x.client.downstream.appendHead(x.Out[:0], head)
+	return x.client.downstream.WriteBody(&x.Buffers, transfer.Piece{})
 }
 
 // receiveFinal forwards a final response with the head text. It finishes u.
@@ -119,7 +120,7 @@ func (x *httpExchange) receiveFinal(u upstream, text []byte) balancer.Outcome {
 		x.interrupted = "client_gone"
 		return outcome
 	}
-	x.client.front.cut()
+	x.client.downstream.cut()
 	code := grpcUnavailable
 	switch {
 	case x.upload.failed():
@@ -141,9 +142,9 @@ func (x *httpExchange) receiveFinal(u upstream, text []byte) balancer.Outcome {
 var errClientWrite = errors.New("write to client")
 
 // toClient sends x.out, which may contain the head, and p to the client.
-func (x *httpExchange) toClient(p piece) error {
+func (x *httpExchange) toClient(p transfer.Piece) error {
 	x.begun, x.answered = true, true
-	if x.client.front.writeBody(&x.Buffers, p) != nil {
+	if x.client.downstream.WriteBody(&x.Buffers, p) != nil {
 		return errClientWrite
 	}
 	return nil
@@ -155,22 +156,22 @@ func (x *httpExchange) relay(u upstream) error {
 	if x.encoder != nil {
 		return x.relayCompressed(u)
 	}
-	to := x.client.front
+	to := x.client.downstream
 	for {
-		p, err := u.readBody(&x.Buffers, to.takesCoded())
+		p, err := u.ReadBody(&x.Buffers, to.TakesCoded())
 		if err != nil {
 			return err
 		}
-		x.bytesOut += p.length
-		if p.last && x.standing.grpc && len(p.trailer) > 0 {
-			x.grpcCode = grpcCodeOfTrailer(p.trailer)
+		x.bytesOut += p.Length
+		if p.Last && x.standing.grpc && len(p.Trailer) > 0 {
+			x.grpcCode = grpcCodeOfTrailer(p.Trailer)
 		}
-		p.trailer = x.filterTrailer(p.trailer, toClients)
-		if err := x.toClient(p); err != nil || p.last {
+		p.Trailer = x.filterTrailer(p.Trailer, toClients)
+		if err := x.toClient(p); err != nil || p.Last {
 			return err
 		}
 		if !x.streaming || x.upload.ended.Load() {
-			switch done, sourceFailed, err := spliceBody(&x.Buffers, to, u, &x.bytesOut, nil); {
+			switch done, sourceFailed, err := transfer.Splice(&x.Buffers, to, u, &x.bytesOut, nil); {
 			case done && err != nil && !sourceFailed:
 				return errClientWrite
 			case done:

@@ -10,7 +10,7 @@ import (
 
 // begin resets the exchange and starts the clock of a request.
 func (x *httpExchange) begin() {
-	x.client.front.begin()
+	x.client.downstream.begin()
 	x.startTime = time.Now()
 	x.decide()
 	x.chooseRequestID()
@@ -119,14 +119,14 @@ func (x *httpExchange) serve() bool {
 func (x *httpExchange) refuse(r *refusal, fields ...[2]string) bool {
 	c := x.client
 	b := x.in[x.start:x.end]
-	keep := c.front.keepsOpen() && r.status != 413 && r.status != 408
+	keep := c.downstream.keepsOpen() && r.status != 413 && r.status != 408
 	x.status, x.refused = r.status, r.reason
 	var bodyBytes int
 	if x.standing.grpc {
 		x.status, x.grpcCode = 200, r.grpcCode()
 		x.Borrow()
 		x.Out = appendGRPCAnswer(x.Out[:0], r, x.appendRequestIDLine(nil))
-		err := c.front.writeAnswer(x.Out)
+		err := c.downstream.writeAnswer(x.Out)
 		x.account()
 		return err == nil
 	}
@@ -140,9 +140,9 @@ func (x *httpExchange) refuse(r *refusal, fields ...[2]string) bool {
 	x.Out, bodyBytes = appendAnswer(x.Out[:0], r, keep,
 		x.headLength > 0 && wantsJSON(x.head.Find(b, http1.NameAccept)), x.head.Method == http1.MethodHead, fields...)
 	x.bytesOut = int64(bodyBytes)
-	err := c.front.writeAnswer(x.Out)
+	err := c.downstream.writeAnswer(x.Out)
 	if err != nil || !keep {
-		c.front.closeAfterAnswer()
+		c.downstream.closeAfterAnswer()
 	}
 	x.account()
 	return err == nil

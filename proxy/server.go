@@ -28,7 +28,7 @@ type Options struct {
 
 	Timeouts    Timeouts
 	Limits      Limits
-	Connections ConnectionLimits
+	Connections socket.ConnectionLimits
 
 	// TrustedProxies are the networks whose X-Forwarded-* and Forwarded fields are
 	// forwarded, and say who the client is. These fields of other clients are dropped.
@@ -157,7 +157,7 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 	s.repeat(s.idleConns.Run)
 	s.repeat(func() { s.sweeper.Run(s.stop) })
 	s.repeat(func() { s.connectors.run(s.sweeper, s.stop) })
-	s.repeat(func() { reclaim(s.stop, s.shards.Load, processorTime, collectGarbage) })
+	s.repeat(func() { socket.Reclaim(s.stop, s.shards.Load, socket.ProcessorTime, socket.CollectGarbage) })
 	return s
 }
 

@@ -28,7 +28,7 @@ type TransportOptions struct {
 
 	// Connections bound the use of a connection, so that new ones reach what is now behind
 	// the peer's address. A connection at a limit closes after its last request.
-	Connections ConnectionLimits
+	Connections socket.ConnectionLimits
 
 	// TLS returns the TLS settings of new connections, as of their last Read; nil, or
 	// if it returns nil: no TLS. Connections with other settings are not reused.
@@ -129,7 +129,7 @@ func (t *Transport) acquire(picked time.Time) *slot {
 		if u != nil {
 			t.idle--
 			u.idleUntil = 0
-			u.lifetime.begin(t.sweeper, &t.options.Connections)
+			u.lifetime.Begin(t.sweeper, &t.options.Connections)
 			t.lendLocked(u, picked)
 		}
 		t.mu.Unlock()
@@ -174,7 +174,7 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 		}
 	})
 	start := t.sweeper.Now()
-	conn, err = dialPeer(ctx, t.sweeper, t.address, timeout, t.peer.Control)
+	conn, err = socket.Dial(ctx, t.sweeper, t.address, timeout, t.peer.Control)
 	t.peer.NoteRefusal(err)
 	if err != nil {
 		s.remove()
@@ -207,8 +207,8 @@ func (t *Transport) add(u *upstreamConn, s *slot, picked time.Time, shard uint32
 	s.u, u.slot, u.drains = u, s, t.drains
 	t.open[u] = struct{}{}
 	t.lendLocked(u, picked)
-	u.lifetime = newLifetime(t.sweeper, shard)
-	u.lifetime.begin(t.sweeper, &t.options.Connections)
+	u.lifetime = socket.NewLifetime(t.sweeper, shard)
+	u.lifetime.Begin(t.sweeper, &t.options.Connections)
 	t.sweeper.Add(&u.SweepEntry, u.conn, shard)
 	return nil
 }
@@ -219,10 +219,10 @@ func (t *Transport) release(u *upstreamConn) {
 	u.Disarm()
 	u.client.Store(nil)
 	// They belong to the exchange.
-	u.request, u.body, u.buffers, u.remainder, u.blockedBy, u.response.section = nil, nil, nil, nil, nil, nil
+	u.request, u.body, u.buffers, u.remainder, u.blockedBy, u.response.Section = nil, nil, nil, nil, nil, nil
 	u.used = true
 	t.mu.Lock()
-	keep := u.drains == t.drains && !t.closed && t.idle < t.options.MaxIdle && !u.lifetime.over
+	keep := u.drains == t.drains && !t.closed && t.idle < t.options.MaxIdle && !u.lifetime.Over
 	if keep {
 		t.idle++
 		u.idleUntil = t.sweeper.Now() + int64(u.idleTimeout)

@@ -5,6 +5,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
 	"sluice/route"
 )
 
@@ -17,12 +18,12 @@ func (x *httpExchange) receiveTunnel(u upstream) balancer.Outcome {
 		Up: up, Sweeper: x.client.server.sweeper, Timeouts: tunnelTimeouts(x.service.Timeouts),
 		Requests: x.service.Pool.Requests(), Shard: x.client.shard,
 	}
-	t.Client = x.client.front.tunnel(&t)
+	t.Client = x.client.downstream.tunnel(&t)
 	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime - x.picked.Sub(x.startTime)}
 	x.status = x.response.Status
 	early := x.in[x.start+x.headLength : x.end]
 	x.bodyLength = len(early)
-	if x.toClient(piece{text: late}) != nil {
+	if x.toClient(transfer.Piece{Text: late}) != nil {
 		return outcome
 	}
 	x.bytesOut, x.counted = int64(len(late)), true
@@ -34,7 +35,7 @@ func (x *httpExchange) receiveTunnel(u upstream) balancer.Outcome {
 	x.GiveBack()
 	if cut := t.Run(early, &x.bytesIn, &x.bytesOut); cut != nil {
 		x.interrupted = cutReason(cut)
-		x.client.front.cut()
+		x.client.downstream.cut()
 	}
 	return outcome
 }

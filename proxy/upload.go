@@ -10,6 +10,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
 	"sluice/route"
 )
 
@@ -22,7 +23,7 @@ type upload struct {
 	started bool
 	copy    *mirrored // that gets the body too; nil: none
 	buffers socket.Buffers
-	unkept  piece // that was read in buffers, behind the part of the body that is kept; empty: none
+	unkept  transfer.Piece // that was read in buffers, behind the part of the body that is kept; empty: none
 	done    chan struct{}
 	read    atomic.Bool // the whole body was read from the client; set before its last bytes are sent
 	ended   atomic.Bool // the whole body was sent to the peer
@@ -62,7 +63,7 @@ func (l *upload) start(u upstream) (sent bool, err error) {
 	answered, sent, err := u.sendHead(&x.Buffers, x.head.Chunked)
 	switch {
 	case answered:
-		x.client.front.closeAfterAnswer()
+		x.client.downstream.closeAfterAnswer()
 		u.waitAtMost(x.withinDeadline(x.service.Timeouts.ResponseHeader))
 		return sent, nil
 	case err != nil:
@@ -96,7 +97,7 @@ func (l *upload) wait() {
 	}
 	l.dropCopy()
 	if !l.read.Load() {
-		c.front.closeAfterAnswer()
+		c.downstream.closeAfterAnswer()
 	}
 }
 
@@ -176,45 +177,45 @@ func peerError(err error) error {
 
 // next returns the next piece of the body: first what was read before the memory for bodies was
 // used up.
-func (l *upload) next(coded bool) (p piece, err error) {
+func (l *upload) next(coded bool) (p transfer.Piece, err error) {
 	switch x := l.x; {
 	case len(x.body) > 0:
-		p = piece{text: x.body, length: int64(len(x.body))}
+		p = transfer.Piece{Text: x.body, Length: int64(len(x.body))}
 		x.body = nil
 		return p, nil
-	case l.unkept.length > 0:
+	case l.unkept.Length > 0:
 		x.dropBody() // it was sent
-		p, l.unkept = l.unkept, piece{}
+		p, l.unkept = l.unkept, transfer.Piece{}
 		return p, nil
 	}
-	return l.x.client.front.readBody(&l.buffers, coded)
+	return l.x.client.downstream.ReadBody(&l.buffers, coded)
 }
 
 // forward sends the body.
 func (l *upload) forward() error {
-	x, from := l.x, l.x.client.front
+	x, from := l.x, l.x.client.downstream
 	limit := x.bodyLimit()
-	coded := l.up.takesCoded() && l.copy == nil
+	coded := l.up.TakesCoded() && l.copy == nil
 	for {
 		p, err := l.next(coded)
 		if err != nil {
 			return err
 		}
-		if x.bytesIn += p.length; limit > 0 && x.bytesIn > limit {
+		if x.bytesIn += p.Length; limit > 0 && x.bytesIn > limit {
 			return http1.ErrBodyTooLong
 		}
 		if l.copy != nil {
 			l.copy = l.copy.add(p)
 		}
-		p.trailer = x.filterTrailer(p.trailer, toPeers)
-		l.read.Store(p.last)
-		if err := l.up.writeBody(&l.buffers, p); err != nil || p.last {
+		p.Trailer = x.filterTrailer(p.Trailer, toPeers)
+		l.read.Store(p.Last)
+		if err := l.up.WriteBody(&l.buffers, p); err != nil || p.Last {
 			return peerError(err)
 		}
-		if l.copy != nil || l.unkept.length > 0 { // splice would give it back
+		if l.copy != nil || l.unkept.Length > 0 { // splice would give it back
 			continue
 		}
-		switch done, sourceFailed, err := spliceBody(&l.buffers, l.up, from, &x.bytesIn, &l.read); {
+		switch done, sourceFailed, err := transfer.Splice(&l.buffers, l.up, from, &x.bytesIn, &l.read); {
 		case sourceFailed:
 			return err
 		case done:

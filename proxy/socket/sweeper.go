@@ -11,10 +11,10 @@ import (
 // SweepInterval is the precision of the timeouts of the data plane.
 const SweepInterval = 50 * time.Millisecond
 
-// LongestStep is the maximum step of the coarse clock at a sweep. After a pause of
+// longestStep is the maximum step of the coarse clock at a sweep. After a pause of
 // the process or the machine, bytes of clients and peers may be unread. Without the
 // maximum, all waits would time out then.
-const LongestStep = 5 * SweepInterval
+const longestStep = 5 * SweepInterval
 
 // FirstProbe is how long a wait of an entry with probes lasts before it is swept.
 const FirstProbe = 100 * time.Millisecond
@@ -91,7 +91,7 @@ func (s *Sweeper) Run(stop <-chan struct{}) {
 
 // Sweep ends the waits that have timed out. elapsed is the time since the last call.
 func (s *Sweeper) Sweep(elapsed time.Duration) {
-	now := s.clock.Add(int64(min(elapsed, LongestStep)))
+	now := s.clock.Add(int64(min(elapsed, longestStep)))
 	for i := range s.wheels {
 		s.wheels[i].sweep(now)
 	}

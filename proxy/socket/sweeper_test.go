@@ -52,7 +52,7 @@ func TestTimeInWhichTheProcessDidNotRunHardlyCounts(t *testing.T) {
 	if conn.woken {
 		t.Fatal("all waits end when the process runs on")
 	}
-	for range (time.Second - LongestStep) / SweepInterval {
+	for range (time.Second - longestStep) / SweepInterval {
 		s.Sweep(SweepInterval)
 	}
 	if !conn.woken {
@@ -84,7 +84,7 @@ func TestWheelKeepsDeadlines(t *testing.T) {
 		if random.IntN(20) > 0 {
 			continue
 		}
-		s.Sweep(time.Duration(random.Int64N(int64(2 * LongestStep))))
+		s.Sweep(time.Duration(random.Int64N(int64(2 * longestStep))))
 		for i := range entries {
 			if want := Passed(&entries[i].Deadline, s.Now()); conns[i].woken != want {
 				t.Fatalf("entry %d: woken %v at %d with the deadline %d", i, conns[i].woken, s.Now(), entries[i].Deadline.Load())

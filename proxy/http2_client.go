@@ -53,10 +53,10 @@ func maxListBytes(headBytes, fields int) int {
 
 var frameBuffers = socket.BufferPool(2 * http2.MaxFrameBytes) // for received frames
 
-// An http2Conn is the HTTP/2 protocol of a clientConn. One goroutine reads frames and
+// An http2ClientConn is the HTTP/2 protocol of a clientConn. One goroutine reads frames and
 // waits for nothing else; each stream has a goroutine that serves its request, and
 // another one, as long as there are bytes, sends the frames of all streams.
-type http2Conn struct {
+type http2ClientConn struct {
 	conn       *clientConn
 	onReadable func(fd uintptr) bool // readable as a value: creating it allocates
 	onFlush    func()                // flush as a value
@@ -68,12 +68,12 @@ type http2Conn struct {
 	stage      http2Stage
 	decoder    *http2.Decoder
 	fields     http2.Fields
-	block      fieldBlock
-	progressed bool         // the last part of a frame or a field block has arrived since park
-	overhead   leakyBucket  // bytes of frames, less the allowed ratio of heads and bodies
-	waits      bool         // in has a frame that must wait until paused is closed
-	ended      bool         // the client has closed the connection, or it is broken
-	failure    *http2.Error // of the client
+	block      http2.FieldBlock
+	progressed bool              // the last part of a frame or a field block has arrived since park
+	overhead   http2.LeakyBucket // bytes of frames, less the allowed ratio of heads and bodies
+	waits      bool              // in has a frame that must wait until paused is closed
+	ended      bool              // the client has closed the connection, or it is broken
+	failure    *http2.Error      // of the client
 
 	work sync.WaitGroup // streams and flush
 
@@ -84,7 +84,7 @@ type http2Conn struct {
 	last      uint32                  // the highest id of a stream
 	open      int                     // streams that count as open for the client
 	receiving int                     // streams whose request has not arrived completely
-	resets    leakyBucket             // see http2Resets
+	resets    http2.LeakyBucket       // see http2Resets
 	canceled  []uint32                // ids of the last http2Streams streams that ended before their request did
 	cancels   int                     // number of them so far
 	output    http2.Output
@@ -121,9 +121,9 @@ const (
 // startHTTP2 begins HTTP/2 on c. received are the bytes that have arrived.
 func (c *clientConn) startHTTP2(received []byte) {
 	listBytes := maxListBytes(c.options.Limits.HeadBytes, c.options.Limits.Fields)
-	h := &http2Conn{
+	h := &http2ClientConn{
 		conn: c, decoder: http2.NewDecoder(max(listBytes, http2.UsualListBytes)),
-		block:  fieldBlock{maxBytes: listBytes, maxFrames: http2Continuations},
+		block:  http2.FieldBlock{MaxBytes: listBytes, MaxFrames: http2Continuations},
 		output: http2.NewOutput(), received: http2Window, partial: true,
 	}
 	h.onReadable, h.onFlush = h.readable, h.flush
@@ -145,7 +145,7 @@ func (c *clientConn) startHTTP2(received []byte) {
 
 // serveUntilIdle serves streams. It returns true when the connection is idle, false
 // when it has ended.
-func (h *http2Conn) serveUntilIdle() bool {
+func (h *http2ClientConn) serveUntilIdle() bool {
 	c := h.conn
 	c.takeOptions()
 	if h.stage == stagePreface && !h.processAll() {
@@ -183,14 +183,14 @@ func (h *http2Conn) serveUntilIdle() bool {
 
 // isOver reports whether the connection can be closed: it is broken, or the last
 // stream after GOAWAY has ended.
-func (h *http2Conn) isOver() bool {
+func (h *http2ClientConn) isOver() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.broken || h.goAway == goAwayFinal && len(h.streams) == 0 && !h.flushing
 }
 
 // idleNow reports whether the connection has no stream for the idle set.
-func (h *http2Conn) idleNow() bool {
+func (h *http2ClientConn) idleNow() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.idle && h.goAway == goAwayNone && len(h.streams) == 0
@@ -198,12 +198,12 @@ func (h *http2Conn) idleNow() bool {
 
 // isBusyLocked reports whether the connection has streams or sends, or ends when it no
 // longer does.
-func (h *http2Conn) isBusyLocked() bool {
+func (h *http2ClientConn) isBusyLocked() bool {
 	return len(h.streams) > 0 || h.flushing || h.goAway == goAwayFinal
 }
 
 // onDeadline handles a timeout of the client. It reports whether serveUntilIdle ends.
-func (h *http2Conn) onDeadline() bool {
+func (h *http2ClientConn) onDeadline() bool {
 	c := h.conn
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -229,7 +229,7 @@ func (h *http2Conn) onDeadline() bool {
 }
 
 // beginGoAway tells the client to open no more streams, once.
-func (h *http2Conn) beginGoAway() {
+func (h *http2ClientConn) beginGoAway() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.announceGoAwayLocked()
@@ -239,7 +239,7 @@ var goAwayPing = []byte("goaway..")
 
 // announceGoAwayLocked announces the end of the connection. A client may have sent
 // requests before it gets that; PING finds out when it has (RFC 9113, section 6.8).
-func (h *http2Conn) announceGoAwayLocked() {
+func (h *http2ClientConn) announceGoAwayLocked() {
 	if h.goAway != goAwayNone {
 		return
 	}
@@ -253,14 +253,14 @@ func (h *http2Conn) announceGoAwayLocked() {
 }
 
 // settleGoAwayLocked notes that the client knows of the end.
-func (h *http2Conn) settleGoAwayLocked() {
+func (h *http2ClientConn) settleGoAwayLocked() {
 	h.goAwayUntil = min(h.goAwayUntil, h.conn.server.sweeper.Now()+int64(http2GoAwaySettle))
 	h.armLocked()
 }
 
 // endGoAwayIfDue names the last stream when the time for others is over. All frames that have
 // arrived must have been processed; a part of one may be of another stream.
-func (h *http2Conn) endGoAwayIfDue() {
+func (h *http2ClientConn) endGoAwayIfDue() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.goAway != goAwayAnnounced || h.partial || h.conn.server.sweeper.Now() < h.goAwayUntil {
@@ -273,7 +273,7 @@ func (h *http2Conn) endGoAwayIfDue() {
 }
 
 // armLocked sets the deadline of the connection.
-func (h *http2Conn) armLocked() {
+func (h *http2ClientConn) armLocked() {
 	c := h.conn
 	sweeper, timeouts := c.server.sweeper, &c.options.Timeouts
 	switch {
@@ -290,11 +290,11 @@ func (h *http2Conn) armLocked() {
 }
 
 // wakeReader makes the reading goroutine check whether the connection is over.
-func (h *http2Conn) wakeReader() { h.conn.Conn.SetReadDeadline(socket.ALongTimeAgo) }
+func (h *http2ClientConn) wakeReader() { h.conn.Conn.SetReadDeadline(socket.ALongTimeAgo) }
 
 // close ends the connection: it tells the client why, and waits for the streams.
 // It returns false.
-func (h *http2Conn) close() bool {
+func (h *http2ClientConn) close() bool {
 	h.announceEnd()
 	c := h.conn
 	if h.failure != nil {
@@ -311,7 +311,7 @@ func (h *http2Conn) close() bool {
 }
 
 // announceEnd ends the streams, and tells the client why.
-func (h *http2Conn) announceEnd() {
+func (h *http2ClientConn) announceEnd() {
 	c := h.conn
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -334,7 +334,7 @@ func (h *http2Conn) announceEnd() {
 }
 
 // releaseInput gives the memory of received frames back.
-func (h *http2Conn) releaseInput() {
+func (h *http2ClientConn) releaseInput() {
 	if h.in != nil {
 		frameBuffers.Put(h.in)
 		h.in, h.start, h.end = nil, 0, 0
@@ -342,7 +342,7 @@ func (h *http2Conn) releaseInput() {
 }
 
 // flushLocked starts to send output.
-func (h *http2Conn) flushLocked() {
+func (h *http2ClientConn) flushLocked() {
 	if h.flushing || len(h.output.Frames) == 0 || h.broken {
 		return
 	}

@@ -1,36 +1,36 @@
-package proxy
+package transfer
 
 import (
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
 )
 
-// A bodyReader takes the body of an HTTP/1 message from the bytes of a connection.
-type bodyReader struct {
-	chunked bool
-	left    int64 // of a body with a length; -1: it ends with the connection
+// A Reader takes the body of an HTTP/1 message from the bytes of a connection.
+type Reader struct {
+	Chunked bool
+	Left    int64 // of a body with a length; -1: it ends with the connection
 	scanner http1.ChunkScanner
-	section []byte // the start of a trailer section that arrives in parts
+	Section []byte // the start of a trailer section that arrives in parts
 }
 
-// ended reports whether the whole body was taken.
-func (r *bodyReader) ended() bool { return r.left == 0 && (!r.chunked || r.scanner.Done()) }
+// Ended reports whether the whole body was taken.
+func (r *Reader) Ended() bool { return r.Left == 0 && (!r.Chunked || r.scanner.Done()) }
 
-// next takes a piece from the start of b, which has n bytes of it. Data of a chunked
+// Next takes a piece from the start of b, which has n bytes of it. Data of a chunked
 // body moves to the start of b, unless pieces may be coded.
-func (r *bodyReader) next(b []byte, coded bool) (p piece, n int, err error) {
+func (r *Reader) Next(b []byte, coded bool) (p Piece, n int, err error) {
 	switch {
-	case r.chunked:
+	case r.Chunked:
 		return r.nextChunks(b, coded)
-	case r.left >= 0:
-		n = int(min(int64(len(b)), r.left))
-		r.left -= int64(n)
-		return piece{text: b[:n], length: int64(n), last: r.left == 0}, n, nil
+	case r.Left >= 0:
+		n = int(min(int64(len(b)), r.Left))
+		r.Left -= int64(n)
+		return Piece{Text: b[:n], Length: int64(n), Last: r.Left == 0}, n, nil
 	}
-	return piece{text: b, length: int64(len(b))}, len(b), nil
+	return Piece{Text: b, Length: int64(len(b))}, len(b), nil
 }
 
-func (r *bodyReader) nextChunks(b []byte, coded bool) (p piece, n int, err error) {
+func (r *Reader) nextChunks(b []byte, coded bool) (p Piece, n int, err error) {
 	before, data := r.scanner.Length, b[:0]
 	for n < len(b) && !r.scanner.InTrailer() {
 		taken, dataStart, err := r.scanner.Next(b[n:])
@@ -45,36 +45,36 @@ func (r *bodyReader) nextChunks(b []byte, coded bool) (p piece, n int, err error
 	if coded {
 		data = b[:n]
 	}
-	p = piece{text: data, coded: coded, length: r.scanner.Length - before}
+	p = Piece{Text: data, Coded: coded, Length: r.scanner.Length - before}
 	if n == len(b) {
 		return p, n, nil
 	}
 	taken, _, err := r.scanner.Next(b[n:])
-	if p.trailer = b[n : n+taken]; len(r.section) > 0 || !r.scanner.Done() {
-		r.section = append(r.section, p.trailer...)
-		p.trailer = r.section
+	if p.Trailer = b[n : n+taken]; len(r.Section) > 0 || !r.scanner.Done() {
+		r.Section = append(r.Section, p.Trailer...)
+		p.Trailer = r.Section
 	}
-	p.last = r.scanner.Done()
+	p.Last = r.scanner.Done()
 	return p, n + taken, err
 }
 
-// most returns how many bytes to read for the next piece of a request, so that the
+// Most returns how many bytes to read for the next piece of a request, so that the
 // bytes that follow the body fit the exchange's buffer.
-func (r *bodyReader) most() int {
-	if r.chunked {
+func (r *Reader) Most() int {
+	if r.Chunked {
 		return int(min(r.scanner.Remaining()+socket.RequestBufferBytes, socket.RelayBufferBytes))
 	}
-	return int(min(r.left, socket.RelayBufferBytes))
+	return int(min(r.Left, socket.RelayBufferBytes))
 }
 
 // maxChunkBytes is the maximum length of the chunks that sluice makes.
 const maxChunkBytes = 16 << 10
 
-// sendPiece sends out and p as a part of an HTTP/1 message, in one call of send if p
+// Send sends out and p as a part of an HTTP/1 message, in one call of send if p
 // is not long. trailers: the trailer section is forwarded.
-func sendPiece(out []byte, p piece, chunked, trailers bool, send func([]byte) error) error {
-	text := p.text
-	if chunked && !p.coded {
+func Send(out []byte, p Piece, chunked, trailers bool, send func([]byte) error) error {
+	text := p.Text
+	if chunked && !p.Coded {
 		for len(text) > 0 {
 			n := min(len(text), maxChunkBytes)
 			out = appendChunk(out, text[:n])
@@ -85,16 +85,16 @@ func sendPiece(out []byte, p piece, chunked, trailers bool, send func([]byte) er
 				out = out[:0]
 			}
 		}
-		if p.last {
+		if p.Last {
 			out = append(out, "0\r\n"...)
 		}
 	}
 	if len(out) > 0 {
 		text = append(out, text...)
 	}
-	if chunked && p.last {
+	if chunked && p.Last {
 		if trailers {
-			text = appendTrailer(text, p.trailer)
+			text = appendTrailer(text, p.Trailer)
 		}
 		text = append(text, "\r\n"...)
 	}

@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"sync/atomic"
@@ -17,7 +17,7 @@ func TestReclaimAfterRush(t *testing.T) {
 		stop, ended := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(ended)
-			reclaim(stop, opened.Load, func() time.Duration { return time.Duration(worked.Load()) }, func() { collections.Add(1) })
+			Reclaim(stop, opened.Load, func() time.Duration { return time.Duration(worked.Load()) }, func() { collections.Add(1) })
 		}()
 		work := time.Duration(0) // within each interval
 		// step lets n connections come within an interval, and says how many

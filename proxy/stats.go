@@ -1,6 +1,9 @@
 package proxy
 
-import "sync/atomic"
+import (
+	"sluice/proxy/socket"
+	"sync/atomic"
+)
 
 // HTTP2Stats are what ended HTTP/2 streams and connections of a server's clients early.
 type HTTP2Stats struct {
@@ -27,4 +30,24 @@ func (s *Server) HTTP2() HTTP2Stats {
 		RefusedStreams: c.refusedStreams.Load(), RefusedConnections: c.refusedConnections.Load(),
 		GoAways: c.goAways.Load(), Errors: c.errors.Load(),
 	}
+}
+
+// EndedConnections counts the connections of clients that ConnectionLimits have ended.
+type EndedConnections struct{ MaxRequests, MaxAge uint64 }
+
+type endedCounters struct{ maxRequests, maxAge atomic.Uint64 }
+
+// count counts a connection of a client that reached a limit.
+func (c *endedCounters) count(reached socket.ReachedLimit) {
+	switch reached {
+	case socket.LimitRequests:
+		c.maxRequests.Add(1)
+	case socket.LimitAge:
+		c.maxAge.Add(1)
+	}
+}
+
+// EndedConnections returns the connections that ConnectionLimits have ended so far.
+func (s *Server) EndedConnections() EndedConnections {
+	return EndedConnections{MaxRequests: s.ended.maxRequests.Load(), MaxAge: s.ended.maxAge.Load()}
 }

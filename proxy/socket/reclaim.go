@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"runtime"
@@ -21,11 +21,11 @@ const (
 	reclaimWork = reclaimInterval / 10
 )
 
-// reclaim calls collect after each burst of connections, once the process is quiet,
+// Reclaim calls collect after each burst of connections, once the process is quiet,
 // because a collection delays requests. It returns when stop is closed. opened
 // returns the number of connections so far, worked the CPU time so far. A steady
 // rate of connections is not a burst.
-func reclaim(stop <-chan struct{}, opened func() uint32, worked func() time.Duration, collect func()) {
+func Reclaim(stop <-chan struct{}, opened func() uint32, worked func() time.Duration, collect func()) {
 	ticker := time.NewTicker(reclaimInterval)
 	defer ticker.Stop()
 	last, lastWorked := opened(), worked()
@@ -52,8 +52,8 @@ func reclaim(stop <-chan struct{}, opened func() uint32, worked func() time.Dura
 	}
 }
 
-// processorTime returns the CPU time of the process.
-func processorTime() time.Duration {
+// ProcessorTime returns the CPU time of the process.
+func ProcessorTime() time.Duration {
 	var usage syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &usage) != nil {
 		return 0
@@ -61,7 +61,7 @@ func processorTime() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-func collectGarbage() {
+func CollectGarbage() {
 	runtime.GC()
 	debug.FreeOSMemory()
 }

@@ -13,13 +13,13 @@ import (
 	"sluice/proxy/socket"
 )
 
-// An http2Stream is a stream of an http2Conn, and the front of its exchange. It is
+// An http2Stream is a stream of an http2ClientConn, and the downstream of its exchange. It is
 // reused for later streams of the connection. Except for the first one of a connection,
 // it counts as a connection for the limits of the server: a request takes as much
 // memory.
 type http2Stream struct {
 	client
-	conn     *http2Conn
+	conn     *http2ClientConn
 	exchange *httpExchange
 	admitted bool
 
@@ -63,7 +63,7 @@ var streamExchanges = sync.Pool{New: func() any { return new(httpExchange) }}
 var errStreamAborted = errors.New("stream was reset")
 
 // takeStreamLocked returns an unused stream, or nil: there are too many.
-func (h *http2Conn) takeStreamLocked() *http2Stream {
+func (h *http2ClientConn) takeStreamLocked() *http2Stream {
 	if n := len(h.free); n > 0 {
 		s := h.free[n-1]
 		h.free = h.free[:n-1]
@@ -81,13 +81,13 @@ func (h *http2Conn) takeStreamLocked() *http2Stream {
 		},
 		conn: h, admitted: admitted, waits: newStreamWaits(),
 	}
-	s.front, s.onServe = s, s.serve
+	s.downstream, s.onServe = s, s.serve
 	c.server.sweeper.Add(&s.SweepEntry, s.waits, c.shard)
 	return s
 }
 
 // dropFreeLocked releases the unused streams.
-func (h *http2Conn) dropFreeLocked() {
+func (h *http2ClientConn) dropFreeLocked() {
 	for _, s := range h.free {
 		s.Remove()
 		if s.admitted {
@@ -290,7 +290,7 @@ func (s *http2Stream) grantLocked(n int) {
 }
 
 // grantLocked lets the client send n more bytes on the connection.
-func (h *http2Conn) grantLocked(n int) {
+func (h *http2ClientConn) grantLocked(n int) {
 	if h.owed += int64(n); h.owed < http2Window/2 {
 		return
 	}
@@ -389,7 +389,7 @@ func (s *http2Stream) closeLocked() {
 }
 
 // resetLocked ends a stream whose request may be incomplete.
-func (h *http2Conn) resetLocked(s *http2Stream, code http2.ErrorCode) {
+func (h *http2ClientConn) resetLocked(s *http2Stream, code http2.ErrorCode) {
 	if !s.received {
 		h.noteCanceledLocked(s.id)
 	}
@@ -414,7 +414,7 @@ func (s *http2Stream) end() {
 	case !s.received: // the rest of the request is not needed
 		h.resetLocked(s, http2.NoError)
 	default:
-		h.resets.add(-1)
+		h.resets.Add(-1)
 	}
 	s.inTunnel = nil
 	h.grantLocked(s.body.Drop())

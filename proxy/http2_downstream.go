@@ -7,61 +7,62 @@ import (
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
 )
 
-// An http2Stream is the front of its exchange.
+// An http2Stream is the downstream of its exchange.
 
-// begin implements front.
+// begin implements downstream.
 func (s *http2Stream) begin() {}
 
-// keepsOpen implements front.
+// keepsOpen implements downstream.
 func (s *http2Stream) keepsOpen() bool { return true }
 
-// closeAfterAnswer implements front. The end of the stream does what is necessary.
+// closeAfterAnswer implements downstream. The end of the stream does what is necessary.
 func (s *http2Stream) closeAfterAnswer() {}
 
-// readBody implements source.
-func (s *http2Stream) readBody(b *socket.Buffers, _ bool) (piece, error) {
+// ReadBody implements source.
+func (s *http2Stream) ReadBody(b *socket.Buffers, _ bool) (transfer.Piece, error) {
 	timeout := s.options.Timeouts.Body
 	if x := s.exchange; x.standing.grpc {
 		timeout = max(timeout, x.service.Timeouts.Tunnel) // a stream of gRPC may be silent as long as a tunnel
 	}
 	if err := s.awaitBody(b, timeout); err != nil {
-		return piece{}, err
+		return transfer.Piece{}, err
 	}
 	b.Borrow()
 	n, last, trailer := s.takeBody(b.From)
-	return piece{text: b.From[:n], length: int64(n), last: last, trailer: trailer}, nil
+	return transfer.Piece{Text: b.From[:n], Length: int64(n), Last: last, Trailer: trailer}, nil
 }
 
-// sourceSocket implements source.
-func (s *http2Stream) sourceSocket() (socket.Side, *bodyReader) { return socket.Side{}, nil }
+// SourceSocket implements source.
+func (s *http2Stream) SourceSocket() (socket.Side, *transfer.Reader) { return socket.Side{}, nil }
 
-// sinkSocket implements sink.
-func (s *http2Stream) sinkSocket() (socket.Side, *socket.Pace) { return socket.Side{}, nil }
+// SinkSocket implements sink.
+func (s *http2Stream) SinkSocket() (socket.Side, *socket.Pace) { return socket.Side{}, nil }
 
-// takesCoded implements sink.
-func (s *http2Stream) takesCoded() bool { return false }
+// TakesCoded implements sink.
+func (s *http2Stream) TakesCoded() bool { return false }
 
-// writeBody implements sink. It forwards the trailer section to clients that accept
+// WriteBody implements sink. It forwards the trailer section to clients that accept
 // one, as in HTTP/1.1.
-func (s *http2Stream) writeBody(b *socket.Buffers, p piece) error {
+func (s *http2Stream) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 	head := b.Out
 	b.Out = head[:0]
 	var trailer []byte
-	if p.last && s.exchange.head.TETrailers {
-		trailer = appendTrailerFrames(nil, p.trailer, s.id)
+	if p.Last && s.exchange.head.TETrailers {
+		trailer = appendTrailerFrames(nil, p.Trailer, s.id)
 	}
 	switch {
 	case len(trailer) > 0:
-		return s.send(head, p.text, trailer, true)
-	case len(p.text) > 0:
-	case !p.last && len(head) == 0:
+		return s.send(head, p.Text, trailer, true)
+	case len(p.Text) > 0:
+	case !p.Last && len(head) == 0:
 		return nil
-	case p.last && len(head) > 0:
+	case p.Last && len(head) > 0:
 		head[flagsOfFrame] |= http2.FlagEndStream // of HEADERS
 	}
-	return s.send(head, p.text, nil, p.last)
+	return s.send(head, p.Text, nil, p.Last)
 }
 
 // flagsOfFrame is the position of the flags in a frame.
@@ -97,7 +98,7 @@ var (
 	requestIDName = []byte("x-request-id")
 )
 
-// appendHead implements front.
+// appendHead implements downstream.
 func (s *http2Stream) appendHead(out, text []byte) []byte {
 	x := s.exchange
 	start := len(out)
@@ -155,7 +156,7 @@ func (s *http2Stream) dropsField(f *http1.Field, text []byte) bool {
 	return x.reserves(f.Name, f.FieldName(text), toClients)
 }
 
-// writeAnswer implements front.
+// writeAnswer implements downstream.
 func (s *http2Stream) writeAnswer(text []byte) error {
 	x := s.exchange
 	x.response.Reset(http1.UsualFields)
@@ -168,13 +169,13 @@ func (s *http2Stream) writeAnswer(text []byte) error {
 	return s.send(out, body, nil, true)
 }
 
-// waited implements front.
+// waited implements downstream.
 func (s *http2Stream) waited() bool { return s.delayed }
 
-// cut implements front. The end of the stream resets it, since the response has no end.
+// cut implements downstream. The end of the stream resets it, since the response has no end.
 func (s *http2Stream) cut() {}
 
-// isGone implements front.
+// isGone implements downstream.
 func (s *http2Stream) isGone() bool {
 	if s.gone.Load() {
 		return true

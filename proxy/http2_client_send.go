@@ -22,7 +22,7 @@ func (s *http2Stream) Moved(n int, whole, ends bool) {
 
 // flush sends output until it is empty. It yields first, so that the streams that can run
 // add their frames: one write for many responses.
-func (h *http2Conn) flush() {
+func (h *http2ClientConn) flush() {
 	defer h.work.Done()
 	defer panics.Contain(panics.Connection, h.fail)
 	growStack(nil)
@@ -35,7 +35,7 @@ func (h *http2Conn) flush() {
 
 // takeOutput returns the frames to send next; nil: there are none, and flush ends. sent is
 // nil or what was sent before, with that result.
-func (h *http2Conn) takeOutput(sent []byte, err error) []byte {
+func (h *http2ClientConn) takeOutput(sent []byte, err error) []byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if sent != nil {
@@ -61,7 +61,7 @@ func (h *http2Conn) takeOutput(sent []byte, err error) []byte {
 }
 
 // breakLocked ends all streams after the connection has failed.
-func (h *http2Conn) breakLocked() {
+func (h *http2ClientConn) breakLocked() {
 	h.broken, h.output.Frames = true, nil
 	for _, s := range h.streams {
 		s.abortLocked()

@@ -6,17 +6,18 @@ import (
 
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 )
 
 // frameLocked processes a frame.
-func (h *http2Conn) frameLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
+func (h *http2ClientConn) frameLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
 	if h.stage == stageSettings {
 		if frame.Type != http2.FrameSettings || frame.Has(http2.FlagAck) {
-			return errNoSettings
+			return http2.ErrNoSettings
 		}
 		h.stage = stageFrames
 	}
-	if err := h.block.check(frame); err != nil {
+	if err := h.block.Check(frame); err != nil {
 		return err
 	}
 	switch frame.Type {
@@ -29,7 +30,7 @@ func (h *http2Conn) frameLocked(frame *http2.FrameHeader, payload []byte) *http2
 		case frame.Length != 5:
 			return errPriorityBytes
 		case binary.BigEndian.Uint32(payload)&^(1<<31) == frame.StreamID:
-			return errDependency
+			return http2.ErrDependency
 		}
 	case http2.FrameResetStream:
 		return h.resetByClientLocked(frame.StreamID)
@@ -44,20 +45,20 @@ func (h *http2Conn) frameLocked(frame *http2.FrameHeader, payload []byte) *http2
 }
 
 // headersLocked processes HEADERS and CONTINUATION.
-func (h *http2Conn) headersLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
+func (h *http2ClientConn) headersLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
 	if frame.StreamID%2 == 0 {
-		return errStreamID
+		return http2.ErrStreamID
 	}
-	block, whole, err := h.block.take(frame, payload)
+	block, whole, err := h.block.Take(frame, payload)
 	if err != nil || !whole {
 		return err
 	}
-	return h.blockLocked(frame.StreamID, h.block.ends, block)
+	return h.blockLocked(frame.StreamID, h.block.Ends, block)
 }
 
 // blockLocked processes a complete field block. It is decoded in any case, since later
 // ones depend on it.
-func (h *http2Conn) blockLocked(id uint32, ends bool, block []byte) *http2.Error {
+func (h *http2ClientConn) blockLocked(id uint32, ends bool, block []byte) *http2.Error {
 	if err := h.decoder.Decode(block, &h.fields); err != nil {
 		return err
 	}
@@ -88,19 +89,19 @@ func (h *http2Conn) blockLocked(id uint32, ends bool, block []byte) *http2.Error
 
 // isIgnoredLocked reports whether id is of a stream that was opened before the client
 // knew that it must not.
-func (h *http2Conn) isIgnoredLocked(id uint32) bool {
+func (h *http2ClientConn) isIgnoredLocked(id uint32) bool {
 	return id > h.last && h.goAway == goAwayFinal
 }
 
 // refuseLocked resets a stream that is not served.
-func (h *http2Conn) refuseLocked(id uint32, code http2.ErrorCode) {
+func (h *http2ClientConn) refuseLocked(id uint32, code http2.ErrorCode) {
 	h.noteCanceledLocked(id)
 	h.output.Frames = http2.AppendResetStream(h.output.Frames, id, code)
 }
 
 // noteCanceledLocked notes that a stream ends before its request: the client, which may
 // have http2Streams open, may have sent more of them before it knows.
-func (h *http2Conn) noteCanceledLocked(id uint32) {
+func (h *http2ClientConn) noteCanceledLocked(id uint32) {
 	if len(h.canceled) < http2Streams {
 		h.canceled = append(h.canceled, id)
 	} else {
@@ -110,7 +111,7 @@ func (h *http2Conn) noteCanceledLocked(id uint32) {
 }
 
 // openLocked starts to serve the request in fields.
-func (h *http2Conn) openLocked(s *http2Stream, id uint32, ends bool) *http2.Error {
+func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http2.Error {
 	s.prepare(id)
 	x := s.exchange
 	switch bytes := h.fields.RequestBytes(); {
@@ -148,7 +149,7 @@ func (h *http2Conn) openLocked(s *http2Stream, id uint32, ends bool) *http2.Erro
 	if len(h.streams) == 1 && !h.partial {
 		h.armLocked()
 	}
-	if reached := h.conn.lifetime.begin(s.server.sweeper, &s.options.Connections); reached != limitNone {
+	if reached := h.conn.lifetime.Begin(s.server.sweeper, &s.options.Connections); reached != socket.LimitNone {
 		s.server.ended.count(reached)
 		h.announceGoAwayLocked()
 	}
@@ -158,21 +159,21 @@ func (h *http2Conn) openLocked(s *http2Stream, id uint32, ends bool) *http2.Erro
 }
 
 // faultLocked counts a stream that ends early by the act or fault of the client.
-func (h *http2Conn) faultLocked() *http2.Error {
-	if h.resets.add(1) > http2Resets {
+func (h *http2ClientConn) faultLocked() *http2.Error {
+	if h.resets.Add(1) > http2Resets {
 		return errResets
 	}
 	return h.output.CountAnswer()
 }
 
 // failLocked resets a stream by the fault of the client.
-func (h *http2Conn) failLocked(s *http2Stream, code http2.ErrorCode) *http2.Error {
+func (h *http2ClientConn) failLocked(s *http2Stream, code http2.ErrorCode) *http2.Error {
 	h.resetLocked(s, code)
 	return h.faultLocked()
 }
 
 // trailerLocked ends a request with the trailer section in fields.
-func (h *http2Conn) trailerLocked(s *http2Stream, ends bool) *http2.Error {
+func (h *http2ClientConn) trailerLocked(s *http2Stream, ends bool) *http2.Error {
 	switch {
 	case s.canceled, s.received && !s.aborted:
 		return errStreamEnded
@@ -191,14 +192,14 @@ func (h *http2Conn) trailerLocked(s *http2Stream, ends bool) *http2.Error {
 	return nil
 }
 
-func (h *http2Conn) dataLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
+func (h *http2ClientConn) dataLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
 	data, _, err := frame.Unpad(payload)
 	if err != nil {
 		return err
 	}
 	length := int64(frame.Length)
 	if h.received -= length; h.received < 0 {
-		return errTooMuchData
+		return http2.ErrTooMuchData
 	}
 	s := h.streams[frame.StreamID]
 	switch {
@@ -206,7 +207,7 @@ func (h *http2Conn) dataLocked(frame *http2.FrameHeader, payload []byte) *http2.
 		h.grantLocked(frame.Length)
 		return nil
 	case s == nil && frame.StreamID > h.last:
-		return errStreamID
+		return http2.ErrStreamID
 	case s == nil && !slices.Contains(h.canceled, frame.StreamID):
 		return errStreamEnded
 	case s != nil && (s.canceled || s.received && !s.aborted):
@@ -216,7 +217,7 @@ func (h *http2Conn) dataLocked(frame *http2.FrameHeader, payload []byte) *http2.
 		return nil
 	}
 	if s.granted -= length; s.granted < 0 {
-		return errTooMuchData
+		return http2.ErrTooMuchData
 	}
 	ends := frame.Has(http2.FlagEndStream)
 	if s.expected >= 0 {
@@ -237,13 +238,13 @@ func (h *http2Conn) dataLocked(frame *http2.FrameHeader, payload []byte) *http2.
 	return nil
 }
 
-func (h *http2Conn) resetByClientLocked(id uint32) *http2.Error {
+func (h *http2ClientConn) resetByClientLocked(id uint32) *http2.Error {
 	s := h.streams[id]
 	switch {
 	case h.isIgnoredLocked(id):
 		return nil
 	case id > h.last:
-		return errStreamID
+		return http2.ErrStreamID
 	case s == nil || s.aborted:
 		return nil
 	}
@@ -253,13 +254,13 @@ func (h *http2Conn) resetByClientLocked(id uint32) *http2.Error {
 	if early := !s.answered && h.conn.server.sweeper.Now()-s.opened < int64(http2EarlyReset); !early {
 		return nil
 	}
-	if h.resets.add(1) > http2Resets {
+	if h.resets.Add(1) > http2Resets {
 		return errResets
 	}
 	return nil
 }
 
-func (h *http2Conn) settingsLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
+func (h *http2ClientConn) settingsLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
 	if frame.Has(http2.FlagAck) {
 		return nil
 	}
@@ -287,7 +288,7 @@ func (h *http2Conn) settingsLocked(frame *http2.FrameHeader, payload []byte) *ht
 	return h.output.CountAnswer()
 }
 
-func (h *http2Conn) pingLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
+func (h *http2ClientConn) pingLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
 	if frame.Has(http2.FlagAck) {
 		if h.goAway == goAwayAnnounced && string(payload) == string(goAwayPing) {
 			h.settleGoAwayLocked()
@@ -298,14 +299,14 @@ func (h *http2Conn) pingLocked(frame *http2.FrameHeader, payload []byte) *http2.
 	return h.output.CountAnswer()
 }
 
-func (h *http2Conn) windowUpdateLocked(id uint32, increment http2.Window) *http2.Error {
+func (h *http2ClientConn) windowUpdateLocked(id uint32, increment http2.Window) *http2.Error {
 	switch {
 	case h.isIgnoredLocked(id):
 		return nil
 	case id > h.last:
-		return errStreamID
+		return http2.ErrStreamID
 	case increment == 0:
-		return errNoIncrement
+		return http2.ErrNoIncrement
 	case id == 0:
 		return h.output.Window.Enlarge(increment)
 	}

@@ -10,13 +10,14 @@ import (
 
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
 )
 
-// An http1Exchange is an exchange of a clientConn, with what its front needs during
+// An http1Exchange is an exchange of a clientConn, with what its downstream needs during
 // the exchange. The fields without pointers come last, as in httpExchange.
 type http1Exchange struct {
 	reader  socket.BufferedReader // of the request's body
-	body    bodyReader            // of the request
+	body    transfer.Reader       // of the request
 	writer  socket.Writer         // its pace records whether the response had to wait
 	framing framing               // of the response's body
 	keep    bool                  // the connection stays open after the exchange
@@ -43,50 +44,50 @@ func acquireExchange(c *clientConn) *http1Exchange {
 }
 
 func releaseExchange(x *http1Exchange) {
-	x.surplus, x.body.section = nil, nil
+	x.surplus, x.body.Section = nil, nil
 	x.close()
 	exchanges.Put(x)
 }
 
-// A clientConn is the front of its exchanges.
+// A clientConn is the downstream of its exchanges.
 
-// begin implements front.
+// begin implements downstream.
 func (c *clientConn) begin() {
 	c.phase, c.mayPreface = phaseRequest, false
 	c.Disarm()
-	c.server.ended.count(c.lifetime.begin(c.server.sweeper, &c.options.Connections))
+	c.server.ended.count(c.lifetime.Begin(c.server.sweeper, &c.options.Connections))
 	x := c.exchange
 	x.keep = false
 	x.writer.Pace.Waited = false
 	if x.streaming {
-		x.body = bodyReader{chunked: x.head.Chunked, left: max(x.head.ContentLength, 0)}
+		x.body = transfer.Reader{Chunked: x.head.Chunked, Left: max(x.head.ContentLength, 0)}
 	}
 }
 
-// keepsOpen implements front. After an unread body, the start of the next request is
+// keepsOpen implements downstream. After an unread body, the start of the next request is
 // unknown.
 func (c *clientConn) keepsOpen() bool {
 	x := c.exchange
-	return x.headLength > 0 && x.head.Persistent() && !c.lifetime.over && !c.draining() && x.bodyRead()
+	return x.headLength > 0 && x.head.Persistent() && !c.lifetime.Over && !c.draining() && x.bodyRead()
 }
 
-// readBody implements source. The first bytes may be in the exchange's buffer.
-func (c *clientConn) readBody(b *socket.Buffers, coded bool) (p piece, err error) {
+// ReadBody implements source. The first bytes may be in the exchange's buffer.
+func (c *clientConn) ReadBody(b *socket.Buffers, coded bool) (p transfer.Piece, err error) {
 	x := c.exchange
 	text := x.in[x.start+x.headLength+x.bodyLength : x.end]
 	if len(text) > 0 {
-		p, n, err := x.body.next(text, coded)
+		p, n, err := x.body.Next(text, coded)
 		x.bodyLength += n
 		return p, err
 	}
 	c.Arm(c.server.sweeper, c.options.Timeouts.Body)
 	defer c.Disarm()
 	for {
-		n, err := x.reader.Read(c.Wire, b, 0, x.body.most())
+		n, err := x.reader.Read(c.Wire, b, 0, x.body.Most())
 		switch {
 		case n > 0:
 			text = b.From[:n]
-			p, n, err := x.body.next(text, coded)
+			p, n, err := x.body.Next(text, coded)
 			x.surplus = bytes.Clone(text[n:])
 			return p, err
 		case err == io.EOF:
@@ -97,27 +98,27 @@ func (c *clientConn) readBody(b *socket.Buffers, coded bool) (p piece, err error
 	}
 }
 
-// closeAfterAnswer implements front.
+// closeAfterAnswer implements downstream.
 func (c *clientConn) closeAfterAnswer() { c.exchange.keep, c.linger = false, true }
 
-// takesCoded implements sink.
-func (c *clientConn) takesCoded() bool { return c.exchange.framing == framingChunked }
+// TakesCoded implements sink.
+func (c *clientConn) TakesCoded() bool { return c.exchange.framing == framingChunked }
 
-// writeBody implements sink. It forwards the trailer section to clients that accept
+// WriteBody implements sink. It forwards the trailer section to clients that accept
 // one (RFC 9110, section 6.5.1).
-func (c *clientConn) writeBody(b *socket.Buffers, p piece) error {
+func (c *clientConn) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 	x, out := c.exchange, b.Out
 	b.Out = out[:0]
-	return sendPiece(out, p, x.framing == framingChunked, x.head.TETrailers, c.send)
+	return transfer.Send(out, p, x.framing == framingChunked, x.head.TETrailers, c.send)
 }
 
-// writeAnswer implements front.
+// writeAnswer implements downstream.
 func (c *clientConn) writeAnswer(text []byte) error {
 	c.exchange.keep = c.keepsOpen()
 	return c.send(text)
 }
 
-// waited implements front.
+// waited implements downstream.
 func (c *clientConn) waited() bool { return c.exchange.writer.Pace.Waited }
 
 // send sends b to the client, encrypted if the connection uses TLS.
@@ -154,23 +155,23 @@ func (c *clientConn) sendRaw(b []byte) error {
 	return err
 }
 
-// cut implements front. If the end of the connection marks the end of the response,
+// cut implements downstream. If the end of the connection marks the end of the response,
 // the connection must be reset.
 func (c *clientConn) cut() {
 	c.exchange.keep, c.cutOff = false, true
 	c.reset = c.exchange.framing == framingClose
 }
 
-// sourceSocket implements source.
-func (c *clientConn) sourceSocket() (socket.Side, *bodyReader) {
+// SourceSocket implements source.
+func (c *clientConn) SourceSocket() (socket.Side, *transfer.Reader) {
 	if c.TLS != nil {
 		return socket.Side{}, nil
 	}
 	return c.side(c.options.Timeouts.Body), &c.exchange.body
 }
 
-// sinkSocket implements sink.
-func (c *clientConn) sinkSocket() (socket.Side, *socket.Pace) {
+// SinkSocket implements sink.
+func (c *clientConn) SinkSocket() (socket.Side, *socket.Pace) {
 	if c.TLS != nil || c.exchange.framing != framingLength {
 		return socket.Side{}, nil
 	}
@@ -181,13 +182,13 @@ func (c *clientConn) side(timeout time.Duration) socket.Side {
 	return socket.Side{Raw: c.Raw, Entry: &c.SweepEntry, Sweeper: c.server.sweeper, Timeout: timeout}
 }
 
-// tunnel implements front. The end of the connection is that of the bytes.
+// tunnel implements downstream. The end of the connection is that of the bytes.
 func (c *clientConn) tunnel(*socket.Tunnel) socket.TunnelEnd {
 	c.exchange.framing = framingClose
 	return socket.TunnelEnd{Wire: c.Wire, Entry: &c.SweepEntry}
 }
 
-// isGone implements front. A client that has closed only its sending side counts as
+// isGone implements downstream. A client that has closed only its sending side counts as
 // gone, as in nginx: the two cases cannot be distinguished.
 func (c *clientConn) isGone() bool {
 	if c.listener.cut.Load() {
@@ -214,7 +215,7 @@ func (c *clientConn) chooseFraming() {
 	}
 }
 
-// appendHead implements front. It copies adjacent lines at once.
+// appendHead implements downstream. It copies adjacent lines at once.
 func (c *clientConn) appendHead(out, b []byte) []byte {
 	x := c.exchange
 	head := &x.response

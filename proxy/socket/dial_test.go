@@ -1,9 +1,8 @@
-package proxy
+package socket
 
 import (
 	"context"
 	"net"
-	"sluice/proxy/socket"
 	"syscall"
 	"testing"
 	"time"
@@ -18,8 +17,8 @@ func dialAfterPause(t *testing.T, step time.Duration) (dials int, err error) {
 	}
 	defer l.Close()
 	const timeout = 300 * time.Millisecond
-	s := socket.NewSweeper()
-	conn, err := dialPeer(t.Context(), s, l.Addr().String(), timeout, func(context.Context, string, string, syscall.RawConn) error {
+	s := NewSweeper()
+	conn, err := Dial(t.Context(), s, l.Addr().String(), timeout, func(context.Context, string, string, syscall.RawConn) error {
 		if dials++; dials == 1 {
 			<-time.After(timeout + 50*time.Millisecond)
 			s.Advance(step)
@@ -34,7 +33,7 @@ func dialAfterPause(t *testing.T, step time.Duration) (dials int, err error) {
 
 func TestDialAfterAPauseOfTheProcess(t *testing.T) {
 	t.Parallel()
-	if _, err := dialAfterPause(t, socket.LongestStep/2); err != nil {
+	if _, err := dialAfterPause(t, longestStep/2); err != nil {
 		t.Error(err)
 	}
 }

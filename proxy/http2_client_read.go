@@ -8,16 +8,8 @@ import (
 var (
 	errPreface       = &http2.Error{Code: http2.ProtocolError, Reason: "invalid connection preface"}
 	errInadequateTLS = &http2.Error{Code: http2.InadequateSecurity, Reason: "cipher suite is prohibited"}
-	errNoSettings    = &http2.Error{Code: http2.ProtocolError, Reason: "first frame is not SETTINGS"}
-	errFrameTooLong  = &http2.Error{Code: http2.FrameSizeError, Reason: "frame exceeds 16 KiB"}
-	errContinuation  = &http2.Error{Code: http2.ProtocolError, Reason: "CONTINUATION does not follow its HEADERS"}
-	errBlockTooLong  = &http2.Error{Code: http2.EnhanceYourCalm, Reason: "field block is too long or in too many frames"}
-	errStreamID      = &http2.Error{Code: http2.ProtocolError, Reason: "stream id is even, or frame is for a stream that was not opened"}
 	errStreamEnded   = &http2.Error{Code: http2.StreamClosed, Reason: "frame after the end of its stream"}
-	errDependency    = &http2.Error{Code: http2.ProtocolError, Reason: "stream depends on itself"}
 	errPriorityBytes = &http2.Error{Code: http2.FrameSizeError, Reason: "PRIORITY is not 5 bytes long"}
-	errTooMuchData   = &http2.Error{Code: http2.FlowControlError, Reason: "DATA exceeds its window"}
-	errNoIncrement   = &http2.Error{Code: http2.ProtocolError, Reason: "WINDOW_UPDATE of 0"}
 	errFlood         = &http2.Error{Code: http2.EnhanceYourCalm, Reason: "too many frames beside requests"}
 	errResets        = &http2.Error{Code: http2.EnhanceYourCalm, Reason: "too many streams end early"}
 )
@@ -27,7 +19,7 @@ const maxTrailerBytes = 4 << 10
 
 // readable is called when the client may have sent bytes. It processes all frames that
 // have arrived, and reports whether raw.Read ends.
-func (h *http2Conn) readable(fd uintptr) bool {
+func (h *http2ClientConn) readable(fd uintptr) bool {
 	c := h.conn
 	c.Wake()
 	for {
@@ -60,12 +52,12 @@ func (h *http2Conn) readable(fd uintptr) bool {
 
 // isPartial reports whether a part of the preface, a frame or a field block has arrived,
 // or the first SETTINGS is awaited.
-func (h *http2Conn) isPartial() bool {
-	return h.start < h.end || h.stage != stageFrames || h.block.isOpen()
+func (h *http2ClientConn) isPartial() bool {
+	return h.start < h.end || h.stage != stageFrames || h.block.IsOpen()
 }
 
 // park prepares a wait for the client.
-func (h *http2Conn) park() {
+func (h *http2ClientConn) park() {
 	if h.start == h.end {
 		h.releaseInput()
 	}
@@ -83,7 +75,7 @@ func (h *http2Conn) park() {
 
 // process processes the frames in in, or those before one that waits for the end of a
 // stream: see waits. It returns false if the connection must be closed: failure is set.
-func (h *http2Conn) process() bool {
+func (h *http2ClientConn) process() bool {
 	h.waits = false
 	if h.stage == stagePreface && !h.readPreface() {
 		return h.failure == nil
@@ -91,12 +83,12 @@ func (h *http2Conn) process() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.conn.server.sweeper.Now()
-	h.overhead.leak(now, http2OverheadTime)
-	h.resets.leak(now, http2ResetTime)
+	h.overhead.Leak(now, http2OverheadTime)
+	h.resets.Leak(now, http2ResetTime)
 	for h.failure == nil && h.end-h.start >= http2.FrameHeaderBytes {
 		frame := http2.ParseFrameHeader(h.in.Bytes[h.start:])
 		if frame.Length > http2.MaxFrameBytes {
-			h.failure = errFrameTooLong
+			h.failure = http2.ErrFrameTooLong
 			break
 		}
 		end := h.start + http2.FrameHeaderBytes + frame.Length
@@ -112,7 +104,7 @@ func (h *http2Conn) process() bool {
 		if h.failure = h.frameLocked(&frame, payload); h.failure == nil {
 			h.failure = h.countLocked(&frame)
 		}
-		h.progressed = h.progressed || !h.block.isOpen()
+		h.progressed = h.progressed || !h.block.IsOpen()
 	}
 	if h.start > 0 {
 		h.end, h.start = copy(h.in.Bytes, h.in.Bytes[h.start:h.end]), 0
@@ -123,7 +115,7 @@ func (h *http2Conn) process() bool {
 }
 
 // readPreface reports whether the preface has arrived.
-func (h *http2Conn) readPreface() bool {
+func (h *http2ClientConn) readPreface() bool {
 	b := h.in.Bytes[h.start:h.end]
 	n := min(len(b), len(http2.Preface))
 	if string(b[:n]) != http2.Preface[:n] {
@@ -141,20 +133,20 @@ func (h *http2Conn) readPreface() bool {
 // mustPauseLocked reports whether a new stream has to wait for the end of another one:
 // as many are being served as may be open, since some were reset and have not ended. So
 // a client that resets streams cannot have more work done than one that does not.
-func (h *http2Conn) mustPauseLocked(id uint32) bool {
+func (h *http2ClientConn) mustPauseLocked(id uint32) bool {
 	return id > h.last && len(h.streams) >= http2Streams && h.open < http2Streams
 }
 
 // expectsMore reports whether a request has not arrived completely, or the client is to close the
 // connection.
-func (h *http2Conn) expectsMore() bool {
+func (h *http2ClientConn) expectsMore() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.receiving > 0 || h.goAway != goAwayNone
 }
 
 // processAll is process that also waits for the ends of streams that it needs.
-func (h *http2Conn) processAll() bool {
+func (h *http2ClientConn) processAll() bool {
 	for h.process() {
 		if !h.waits {
 			return true
@@ -170,14 +162,14 @@ func (h *http2Conn) processAll() bool {
 }
 
 // countLocked bounds the frames beside heads and bodies.
-func (h *http2Conn) countLocked(frame *http2.FrameHeader) *http2.Error {
+func (h *http2ClientConn) countLocked(frame *http2.FrameHeader) *http2.Error {
 	useful := h.sentBytes
 	h.sentBytes = 0
 	switch frame.Type {
 	case http2.FrameData, http2.FrameHeaders, http2.FrameContinuation:
 		useful += int64(frame.Length)
 	}
-	if h.overhead.add(int64(http2.FrameHeaderBytes+frame.Length)-http2OverheadRatio*useful) > http2OverheadBytes {
+	if h.overhead.Add(int64(http2.FrameHeaderBytes+frame.Length)-http2OverheadRatio*useful) > http2OverheadBytes {
 		return errFlood
 	}
 	return nil

@@ -1,0 +1,52 @@
+package http2
+
+// A FieldBlock puts the field blocks of a connection together: HEADERS and the CONTINUATION
+// frames that follow it. Both roles use it.
+type FieldBlock struct {
+	MaxBytes  int // of a block in several frames, encoded
+	MaxFrames int // CONTINUATION frames of a block
+
+	stream uint32 // of the block that continues; 0: none
+	Ends   bool   // the last block ends its stream
+	bytes  []byte // of the block that continues
+	frames int    // its CONTINUATION frames
+}
+
+// IsOpen reports whether a CONTINUATION must follow.
+func (b *FieldBlock) IsOpen() bool { return b.stream != 0 }
+
+// Check checks the header of any frame, and that no frame interrupts a block.
+func (b *FieldBlock) Check(frame *FrameHeader) *Error {
+	if continues := frame.Type == FrameContinuation; continues != b.IsOpen() || continues && frame.StreamID != b.stream {
+		return errContinuation
+	}
+	return frame.Check()
+}
+
+// Take takes HEADERS or CONTINUATION that check has accepted. If the block is whole, it returns
+// the block, which is valid until the next call, and ends is set.
+func (b *FieldBlock) Take(frame *FrameHeader, payload []byte) (block []byte, whole bool, err *Error) {
+	if frame.Type == FrameHeaders {
+		block, dependency, err := frame.Unpad(payload)
+		switch {
+		case err != nil:
+			return nil, false, err
+		case dependency == frame.StreamID:
+			return nil, false, ErrDependency
+		}
+		if b.Ends = frame.Has(FlagEndStream); frame.Has(FlagEndHeaders) {
+			return block, true, nil
+		}
+		b.stream, b.frames, b.bytes = frame.StreamID, 0, append([]byte(nil), block...)
+		return nil, false, nil
+	}
+	if b.frames++; b.frames > b.MaxFrames || len(b.bytes)+len(payload) > b.MaxBytes {
+		return nil, false, errBlockTooLong
+	}
+	b.bytes = append(b.bytes, payload...)
+	if !frame.Has(FlagEndHeaders) {
+		return nil, false, nil
+	}
+	block, b.bytes, b.stream = b.bytes, nil, 0
+	return block, true, nil
+}

@@ -1,0 +1,30 @@
+package socket
+
+import (
+	"slices"
+	"testing"
+)
+
+// Connections that begin together end at times that are spread over a tenth of the limit.
+func TestLimitsOfConnectionsDiffer(t *testing.T) {
+	const limit, connections = 10_000, 100
+	values := []int64{limit * 9 / 10, limit}
+	for n := range uint32(connections) {
+		l := Lifetime{number: 4_000_000_000 + n} // the number overflows meanwhile
+		values = append(values, l.earlier(limit))
+	}
+	slices.Sort(values)
+	if values[0] < limit*9/10 || values[len(values)-1] > limit {
+		t.Errorf("from %d to %d", values[0], values[len(values)-1])
+	}
+	for i := range values[1:] {
+		if gap := values[i+1] - values[i]; gap > 3*limit/10/connections {
+			t.Errorf("no connection between %d and %d", values[i], values[i+1])
+		}
+	}
+	for _, small := range []int64{1, 5} {
+		if l := (Lifetime{number: 7}); l.earlier(small) != small {
+			t.Errorf("the limit %d becomes %d", small, l.earlier(small))
+		}
+	}
+}
