@@ -180,7 +180,7 @@ func TestRegistersWhileWatchesUseAllConnections(t *testing.T) {
 	if err := agent.Client().Agent().ServiceRegister(star); err != nil {
 		t.Fatal(err)
 	}
-	r := start(t, fmt.Sprintf("consul: { addresses: [%q], max_watches: 1, wait: 10m, register: {} }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n", agent.URL()))
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q], max_watches: 1, wait: 10m, orders: off, register: {} }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n", agent.URL()))
 	r.await("the registration", func() bool { return len(instances(t, agent, "sluice")) == 1 })
 	r.stop()
 	r.await("the registration is removed", func() bool { return len(instances(t, agent, "sluice")) == 0 })
