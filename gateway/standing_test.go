@@ -1,10 +1,8 @@
 package gateway
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -111,24 +109,6 @@ func TestAnUpgradeKeepsOrders(t *testing.T) {
 	}
 	if _, err := old.orders.End(next.orders.Set().All()[0].Key(), ""); err == nil {
 		t.Error("the old process accepts an order")
-	}
-}
-
-// changeState changes the state that a process hands over.
-func changeState(t *testing.T, change func(map[string]any)) func(io.ReadCloser) io.ReadCloser {
-	return func(given io.ReadCloser) io.ReadCloser {
-		state := make(map[string]any)
-		decoder := json.NewDecoder(given)
-		decoder.UseNumber()
-		if err := decoder.Decode(&state); err != nil {
-			t.Error(err)
-		}
-		change(state)
-		text, err := json.Marshal(state)
-		if err != nil {
-			t.Error(err)
-		}
-		return io.NopCloser(bytes.NewReader(text))
 	}
 }
 
