@@ -165,15 +165,15 @@ func (w *watch) log(r Report, failing bool, before, after WatchStatus) {
 		event := log.Debug()
 		if !failing {
 			event = log.Warn()
-			w.tellFailure(r.Err)
+			w.emitFailure(r.Err)
 		}
 		w.named(event).Int("instances_in_use", after.Instances).Err(r.Err).Msg("watch failing")
 	case r.Known && failing:
 		w.named(log.Info()).Stringer("after", after.LastSuccess.Sub(before.Since)).Msg("watch recovered")
-		w.tell(events.KindReadable, events.Info, "%s can be read again, after %s", name{w.source}, after.LastSuccess.Sub(before.Since).Round(time.Millisecond))
+		w.emit(events.KindReadable, events.Info, "%s can be read again, after %s", name{w.source}, after.LastSuccess.Sub(before.Since).Round(time.Millisecond))
 	}
 	if r.Reset {
-		w.tell(events.KindReset, events.Warning, "The index of %s went backwards: the registry has lost its state", name{w.source})
+		w.emit(events.KindReset, events.Warning, "The index of %s went backwards: the registry has lost its state", name{w.source})
 	}
 	switch {
 	case after.Probation > before.Probation:
@@ -184,17 +184,17 @@ func (w *watch) log(r Report, failing bool, before, after WatchStatus) {
 	}
 }
 
-// tellFailure adds the first of consecutive failed queries to the feed.
-func (w *watch) tellFailure(err error) {
+// emitFailure adds the first of consecutive failed queries to the feed.
+func (w *watch) emitFailure(err error) {
 	kind, what := events.KindFailing, "cannot be read, its peers do not change"
 	if errors.As(err, new(RefusedError)) {
 		kind, what = events.KindRefused, "refuses the query, its peers do not change"
 	}
-	w.tell(kind, events.Warning, "%s %s: %v", name{w.source}, what, err)
+	w.emit(kind, events.Warning, "%s %s: %v", name{w.source}, what, err)
 }
 
-// tell adds an event of the service to the feed.
-func (w *watch) tell(kind events.Kind, level events.Level, format string, values ...any) {
+// emit adds an event of the service to the feed.
+func (w *watch) emit(kind events.Kind, level events.Level, format string, values ...any) {
 	w.manager.events.Add(events.Event{Kind: kind, Level: level, Service: w.status.Service, Text: fmt.Sprintf(format, values...)})
 }
 
@@ -251,7 +251,7 @@ func (w *watch) restore() {
 		set, asOf := s.Set, s.Restored
 		w.named(w.manager.log.Warn()).
 			Int("instances", len(set)).Time("as_of", asOf).Msg("the saved set is in use until the source reports one")
-		w.tell(events.KindSaved, events.Warning, "The saved set of %s, with %d instances, is in use until %s reports one",
+		w.emit(events.KindSaved, events.Warning, "The saved set of %s, with %d instances, is in use until %s reports one",
 			asOf.UTC().Format(time.RFC3339), len(set), name{w.source})
 	}
 }

@@ -123,8 +123,8 @@ func (a *acmeManagers) unused(uses []*acmeUse) (unused []*acme.Manager) {
 	return unused
 }
 
-// handed returns the certificates in use for a new process, by name. They are secret.
-func (a *acmeManagers) handed() map[string]acme.Pair {
+// handoverPairs returns the certificates in use for a new process, by name. They are secret.
+func (a *acmeManagers) handoverPairs() map[string]acme.Pair {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	all := make(map[string]acme.Pair)

@@ -26,7 +26,7 @@ func (g *Gateway) applyFound(ctx context.Context, c *config.Config) bool {
 	now := g.effective.Load()
 	if added, removed := onlyIn(now, before), onlyIn(before, now); len(added)+len(removed) > 0 {
 		g.log.Info().Strs("added", added).Strs("gone", removed).Int("services", len(now.Services)).Msg("services found in the catalog")
-		g.tellFound(added, removed)
+		g.emitFound(added, removed)
 	}
 	if !g.documents.Paused() { // else a new process has the history
 		g.shares.Record(func(reason string, diff []config.Change) { g.history.Given(reason, diff) })
@@ -34,8 +34,8 @@ func (g *Gateway) applyFound(ctx context.Context, c *config.Config) bool {
 	return true
 }
 
-// tellFound adds to the feed which services Consul's catalog has and has no more.
-func (g *Gateway) tellFound(added, removed []string) {
+// emitFound adds to the feed which services Consul's catalog has and has no more.
+func (g *Gateway) emitFound(added, removed []string) {
 	for _, name := range added {
 		g.events.Add(events.Event{Kind: events.KindAdded, Service: name, Text: "The service " + name + " was found in Consul's catalog"})
 	}

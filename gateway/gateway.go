@@ -134,7 +134,7 @@ type Gateway struct {
 
 	becameReady chan struct{} // closed when this process is ready: see progress
 	stopping    atomic.Bool
-	handed      handed          // state of the old process; Version is 0 if there is none
+	inherited   handoverState   // state of the old process; Version is 0 if there is none
 	takingOver  bool            // this process replaces an old one
 	served      atomic.Bool     // Options.Serving was called
 	owner       ownership       // whether this process writes files and takes orders

@@ -218,7 +218,7 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_
 	}
 	next := newRunning(t, strings.Replace(text, fmt.Sprintf("certificates_dir: %q", dir), "", 1))
 	next.run(Options{}, time.Millisecond, func(g *Gateway) {
-		g.handed.KVCertificates = r.state(0).KVCertificates
+		g.inherited.KVCertificates = r.state(0).KVCertificates
 		g.adopt()
 	})
 	if got := next.served("web", "a.example"); got != first {

@@ -153,7 +153,7 @@ func (g *Gateway) useListeners(all []*listener, c *config.Config) {
 	g.listeners = all
 	g.mu.Unlock()
 	g.updateTLS() // with what has changed since their creation
-	g.tellMachine()
+	g.emitMachine()
 	if before == nil {
 		return // Run serves them
 	}

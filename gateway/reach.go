@@ -14,8 +14,8 @@ import (
 // of this machine may change.
 const recheckInterval = 10 * time.Second
 
-// tellMachine passes the addresses of the listeners to machine.
-func (g *Gateway) tellMachine() {
+// emitMachine passes the addresses of the listeners to machine.
+func (g *Gateway) emitMachine() {
 	var all []locality.Listener
 	add := func(name string, l net.Listener) {
 		switch a := l.Addr().(type) {

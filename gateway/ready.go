@@ -35,7 +35,7 @@ func (g *Gateway) becomeReady(ctx context.Context) {
 				event = g.log.Warn().Strs("missing", p.missing)
 			}
 			event.Int("services", len(g.services.all())).Msg("ready")
-			g.tellReady(p.missing)
+			g.emitReady(p.missing)
 			return
 		}
 		g.options.Systemd.Waiting(p.missing)
@@ -47,8 +47,8 @@ func (g *Gateway) becomeReady(ctx context.Context) {
 	}
 }
 
-// tellReady adds to the feed that this process is ready, although something is missing.
-func (g *Gateway) tellReady(missing []string) {
+// emitReady adds to the feed that this process is ready, although something is missing.
+func (g *Gateway) emitReady(missing []string) {
 	ready := events.Event{Kind: events.KindReady, Text: "sluice is ready"}
 	if len(missing) > 0 {
 		ready.Level, ready.Text = events.Warning, ready.Text+", but "+strings.Join(missing, "; ")
@@ -108,7 +108,7 @@ func closed(c <-chan struct{}) bool {
 
 // unknownBefore reports whether the old process had no set of the watch either.
 func (g *Gateway) unknownBefore(watch discovery.WatchStatus) bool {
-	old := g.handed.Services[watch.Service].Watch
+	old := g.inherited.Services[watch.Service].Watch
 	return old != nil && !old.Known && old.Source == watch.Source
 }
 

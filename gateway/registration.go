@@ -21,7 +21,7 @@ func (g *Gateway) newRegistrar() *registration.Registrar {
 	g.replica.Host, _ = os.Hostname() // without a name it is empty
 	ready := func(context.Context) (bool, []string) { return g.readiness() }
 	r := registration.New(registration.Options{Consul: g.consul, Self: g.replica.Self(), Ready: ready, Log: g.log})
-	r.Inherit(g.handed.RegisteredAs)
+	r.Inherit(g.inherited.RegisteredAs)
 	return r
 }
 

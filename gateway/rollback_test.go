@@ -192,7 +192,7 @@ func TestNewProcessHasTheHistory(t *testing.T) {
 	if err := json.NewEncoder(&state).Encode(old.state(0)); err != nil {
 		t.Fatal(err)
 	}
-	var h handed
+	var h handoverState
 	if err := json.Unmarshal([]byte(state.String()), &h); err != nil {
 		t.Fatal(err)
 	}

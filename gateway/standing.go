@@ -52,8 +52,8 @@ func (g *Gateway) applyOrders(s *service) {
 
 // adoptOrders takes over the orders of the old process, or reads those in the file.
 func (g *Gateway) adoptOrders() {
-	if g.handed.Orders != nil {
-		g.orders.Adopt(*g.handed.Orders)
+	if g.inherited.Orders != nil {
+		g.orders.Adopt(*g.inherited.Orders)
 		return
 	}
 	if err := g.orders.Open(); err != nil {

@@ -36,11 +36,11 @@ func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
 		}
 	}
 	t.Run("between processes", func(t *testing.T) {
-		data, err := json.Marshal(handed{Services: map[string]handedService{"star": {Watch: &state}}})
+		data, err := json.Marshal(handoverState{Services: map[string]handoverService{"star": {Watch: &state}}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got handed
+		var got handoverState
 		if err := json.Unmarshal(data, &got); err != nil {
 			t.Fatal(err)
 		}

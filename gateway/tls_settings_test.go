@@ -268,7 +268,7 @@ listeners: [{ name: %s, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q
 	}
 	next := newRunning(t, text("web"))
 	next.run(Options{}, patience, func(g *Gateway) {
-		g.handed.TicketKeys = r.state(0).TicketKeys
+		g.inherited.TicketKeys = r.state(0).TicketKeys
 		g.adopt()
 	})
 	next.client = r.client

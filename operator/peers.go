@@ -46,7 +46,7 @@ func New(o Options) *Peers {
 	p := &Peers{options: o}
 	p.Store = NewStore(StoreOptions[Order]{
 		Path: o.Path, Consul: o.Consul, Prefix: o.Prefix, Wait: o.Wait, Own: o.Own, Log: o.Log,
-		Parse: parse, Tell: p.tell, Changed: o.Changed,
+		Parse: parse, Tell: p.emit, Changed: o.Changed,
 		Name: "operators' orders", Alone: "those that are known stay",
 	})
 	return p
@@ -72,8 +72,8 @@ func (p *Peers) Give(o Order) error {
 	})
 }
 
-// tell says what is different in the log and in the feed.
-func (p *Peers) tell(before, after map[string]Order, by string) {
+// emit says what is different in the log and in the feed.
+func (p *Peers) emit(before, after map[string]Order, by string) {
 	now := time.Now()
 	for _, key := range slices.Sorted(maps.Keys(after)) {
 		o := after[key]
@@ -85,7 +85,7 @@ func (p *Peers) tell(before, after map[string]Order, by string) {
 			if !o.Until.IsZero() {
 				text += ", until " + o.Until.Format(time.RFC3339)
 			}
-			p.tellOne(o, events.KindOrderGiven, text, o.By)
+			p.emitOne(o, events.KindOrderGiven, text, o.By)
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(before)) {
@@ -93,14 +93,14 @@ func (p *Peers) tell(before, after map[string]Order, by string) {
 		switch _, still := after[key]; {
 		case still:
 		case expired(o, now):
-			p.tellOne(o, events.KindOrderExpired, "An order has expired: "+o.String(), "")
+			p.emitOne(o, events.KindOrderExpired, "An order has expired: "+o.String(), "")
 		default:
-			p.tellOne(o, events.KindOrderEnded, "An operator has ended an order: "+o.String(), by)
+			p.emitOne(o, events.KindOrderEnded, "An operator has ended an order: "+o.String(), by)
 		}
 	}
 }
 
-func (p *Peers) tellOne(o Order, kind events.Kind, text, by string) {
+func (p *Peers) emitOne(o Order, kind events.Kind, text, by string) {
 	if by != "" {
 		text += " (by " + by + ")"
 	}

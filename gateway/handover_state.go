@@ -23,15 +23,15 @@ import (
 	"sluice/tags/catalog"
 )
 
-// handedVersion is the version of the format of handed. A process ignores a state of another
+// handoverVersion is the version of the format of handed. A process ignores a state of another
 // version.
-const handedVersion = 1
+const handoverVersion = 1
 
-// handed is the state that a process hands over to the one that replaces it.
-type handed struct {
-	Version  int                      `json:"version"`
-	Services map[string]handedService `json:"services"`
-	Catalog  *handedCatalog           `json:"catalog,omitempty"`
+// handoverState is the state that a process hands over to the one that replaces it.
+type handoverState struct {
+	Version  int                        `json:"version"`
+	Services map[string]handoverService `json:"services"`
+	Catalog  *handoverCatalog           `json:"catalog,omitempty"`
 
 	Orders      *operator.State[operator.Order] `json:"orders,omitempty"`
 	GivenShares *operator.State[release.Share]  `json:"given_shares,omitempty"`
@@ -65,13 +65,13 @@ type handed struct {
 	Short int `json:"short,omitempty"`
 }
 
-// handedService is the state of a service.
-type handedService struct {
+// handoverService is the state of a service.
+type handoverService struct {
 	Watch *discovery.WatchState `json:"watch,omitempty"` // nil: the peers are in the configuration
 }
 
-// handedCatalog contains the services found in Consul's catalog.
-type handedCatalog struct {
+// handoverCatalog contains the services found in Consul's catalog.
+type handoverCatalog struct {
 	Selection string                        `json:"selection"` // see selectionText
 	Services  []consulsource.CatalogService `json:"services"`
 }
@@ -153,8 +153,8 @@ func (g *Gateway) pauseConsul() (abandoned int) {
 }
 
 // state returns the state for a new process.
-func (g *Gateway) state(abandoned int) handed {
-	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.All(), History: g.history, KVCertificates: g.kvCertificates.State(), ACMECertificates: g.acme.handed()}
+func (g *Gateway) state(abandoned int) handoverState {
+	h := handoverState{Version: handoverVersion, Services: make(map[string]handoverService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.All(), History: g.history, KVCertificates: g.kvCertificates.State(), ACMECertificates: g.acme.handoverPairs()}
 	standing, given := g.orders.State(), g.shares.State()
 	h.Orders, h.GivenShares, h.ByOperator = &standing, &given, g.ordered()
 	h.RouteHolders = g.tags.InUse().Holders
@@ -162,11 +162,11 @@ func (g *Gateway) state(abandoned int) handed {
 	h.Events, _ = g.events.Read(events.Filter{}, events.ID{})
 	h.Series = g.series.State()
 	for name, state := range g.states() {
-		h.Services[name] = handedService{Watch: &state}
+		h.Services[name] = handoverService{Watch: &state}
 	}
 	if closed(g.finder.Used()) {
 		services, _ := g.finder.Services()
-		h.Catalog = &handedCatalog{Selection: selectionText(g.effective.Load()), Services: services}
+		h.Catalog = &handoverCatalog{Selection: selectionText(g.effective.Load()), Services: services}
 	}
 	return h
 }
@@ -184,12 +184,12 @@ func (g *Gateway) inherit() {
 	g.takingOver = replacing
 	if state != nil {
 		defer state.Close()
-		if err = json.NewDecoder(state).Decode(&g.handed); err == nil && g.handed.Version != handedVersion {
-			err = fmt.Errorf("it has version %d, want %d", g.handed.Version, handedVersion)
+		if err = json.NewDecoder(state).Decode(&g.inherited); err == nil && g.inherited.Version != handoverVersion {
+			err = fmt.Errorf("it has version %d, want %d", g.inherited.Version, handoverVersion)
 		}
 	}
 	if err != nil {
-		g.handed = handed{}
+		g.inherited = handoverState{}
 		g.log.Warn().Err(err).Msg("the state of the old process cannot be used")
 	} else if replacing && state == nil {
 		g.log.Info().Msg("the old process hands over only its listeners")
@@ -200,19 +200,19 @@ func (g *Gateway) inherit() {
 // earlier one found in the catalog. It returns the configuration to start with.
 func (g *Gateway) expectServices() *config.Config {
 	g.inherit()
-	g.tellStarted()
-	g.setOrdered(func(o *byOperator) { *o = g.handed.ByOperator })
+	g.emitStarted()
+	g.setOrdered(func(o *byOperator) { *o = g.inherited.ByOperator })
 	g.adoptOrders()
-	g.shares.Begin(g.handed.GivenShares)
-	g.tags.Inherit(g.handed.RouteHolders)
-	if g.handed.History != nil {
-		g.documents.Adopt(g.handed.History)
+	g.shares.Begin(g.inherited.GivenShares)
+	g.tags.Inherit(g.inherited.RouteHolders)
+	if g.inherited.History != nil {
+		g.documents.Adopt(g.inherited.History)
 	}
 	c := g.documents.First()
 	if g.snapshot != nil {
 		g.finder.ExpectNames(g.snapshot.Services())
 	}
-	h := g.handed.Catalog
+	h := g.inherited.Catalog
 	if h != nil && h.Services != nil && c.Catalog != nil {
 		// As in a reload, what an earlier selection has found stays until Consul answers.
 		g.finder.Expect(h.Services, h.Selection == selectionText(c))
@@ -223,9 +223,9 @@ func (g *Gateway) expectServices() *config.Config {
 	return c
 }
 
-// tellStarted begins the feed, with the events of the old process.
-func (g *Gateway) tellStarted() {
-	g.events.Adopt(g.handed.Events)
+// emitStarted begins the feed, with the events of the old process.
+func (g *Gateway) emitStarted() {
+	g.events.Adopt(g.inherited.Events)
 	started := events.Event{Kind: events.KindStarted, Text: "sluice " + g.options.Version + " has started"}
 	if g.takingOver {
 		started.Text += " in place of another process"
@@ -235,16 +235,16 @@ func (g *Gateway) tellStarted() {
 
 // adopt sets the state of services to that of the old process.
 func (g *Gateway) adopt() {
-	g.consul.Reduce(g.handed.Short)
-	g.tickets.Adopt(g.handed.TicketKeys)
+	g.consul.Reduce(g.inherited.Short)
+	g.tickets.Adopt(g.inherited.TicketKeys)
 	g.rotateTicketKeys(time.Now())
-	g.kvCertificates.Adopt(g.handed.KVCertificates)
-	g.acme.adopt(g.handed.ACMECertificates)
+	g.kvCertificates.Adopt(g.inherited.KVCertificates)
+	g.acme.adopt(g.inherited.ACMECertificates)
 	g.updateTLS()
-	g.series.Adopt(g.handed.Series, time.Now())
+	g.series.Adopt(g.inherited.Series, time.Now())
 	sets := 0
 	states := make(map[string]discovery.WatchState)
-	for name, h := range g.handed.Services {
+	for name, h := range g.inherited.Services {
 		if h.Watch != nil {
 			states[name] = *h.Watch
 		}
@@ -256,7 +256,7 @@ func (g *Gateway) adopt() {
 			g.journal.Inherit(state.Set)
 		}
 	}
-	if g.handed.Version != 0 {
+	if g.inherited.Version != 0 {
 		g.log.Info().Int("sets", sets).Int("orders", len(g.orders.Set().All())).Msg("state of the old process adopted")
 	}
 }
@@ -274,7 +274,7 @@ func (g *Gateway) awaitTakeover(ctx context.Context) error {
 	for {
 		p := g.progress(time.Since(begin))
 		may, mayNot := p.ready(), time.Since(begin) > g.waits.takeover
-		if g.handed.Version != 0 {
+		if g.inherited.Version != 0 {
 			missing := g.missesPeers()
 			may, mayNot = !p.wait && !missing, mayNot || !p.wait && missing
 		}
@@ -302,7 +302,7 @@ func (g *Gateway) awaitTakeover(ctx context.Context) error {
 // missesPeers reports whether a service has peers in the old process and no set in this one.
 func (g *Gateway) missesPeers() bool {
 	return slices.ContainsFunc(g.services.all(), func(s *service) bool {
-		old := g.handed.Services[s.name].Watch
+		old := g.inherited.Services[s.name].Watch
 		return old != nil && slices.ContainsFunc(old.Set, discovery.Instance.Usable) && !closed(s.first)
 	})
 }
