@@ -23,7 +23,7 @@ import (
 	"sluice/tags/catalog"
 )
 
-// handoverVersion is the version of the format of handed. A process ignores a state of another
+// handoverVersion is the version of the format of handoverState. A process ignores a state of another
 // version.
 const handoverVersion = 1
 
