@@ -234,12 +234,3 @@ func equalRoutes(a, b *Route) bool {
 	x.Origin, y.Origin, x.checked, y.checked = "", "", nil, nil
 	return reflect.DeepEqual(x, y)
 }
-
-// routesWithoutOrigins returns routes that can be compared deeply.
-func routesWithoutOrigins(routes []Route) []Route {
-	routes = slices.Clone(routes)
-	for i := range routes {
-		routes[i].Origin, routes[i].checked = "", nil
-	}
-	return routes
-}

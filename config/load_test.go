@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -228,4 +229,13 @@ func TestPoliciesAreThoseOfTheBalancer(t *testing.T) {
 	if got := rulesOf(field.Tag).oneof; !reflect.DeepEqual(got, want) {
 		t.Errorf("balance.policy allows %q, the balancer has %q", got, want)
 	}
+}
+
+// routesWithoutOrigins returns routes that can be compared deeply.
+func routesWithoutOrigins(routes []Route) []Route {
+	routes = slices.Clone(routes)
+	for i := range routes {
+		routes[i].Origin, routes[i].checked = "", nil
+	}
+	return routes
 }

@@ -4,10 +4,11 @@ import (
 	"cmp"
 	"crypto/tls"
 	"net/netip"
-	"sluice/proxy/socket"
-	"sluice/proxy/transfer"
 	"strings"
 	"sync/atomic"
+
+	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
 )
 
 // A client is the client of an exchange, for every protocol. Its socket.SweepEntry has the

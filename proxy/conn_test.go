@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sluice/proxy/socket"
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/proxy/socket"
 )
 
 // A client that goes away amid a request is noticed at once, however closely

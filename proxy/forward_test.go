@@ -7,10 +7,11 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
-	"sluice/proxy/socket"
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/proxy/socket"
 )
 
 // The peer gets the request byte for byte, but for what ends at this hop and

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"io"
+
 	"sluice/proxy/socket"
 )
 

@@ -1,8 +1,9 @@
 package proxy
 
 import (
-	"sluice/proxy/socket"
 	"time"
+
+	"sluice/proxy/socket"
 )
 
 // A tunnel over HTTP/2 (RFC 8441): the DATA frames of a stream in both directions are its

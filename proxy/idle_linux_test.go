@@ -7,11 +7,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
-	"sluice/proxy/socket"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"sluice/proxy/socket"
 )
 
 const hasIdleSet = true

@@ -3,8 +3,9 @@ package proxy
 import (
 	"errors"
 	"os"
-	"sluice/proxy/socket"
 	"sync"
+
+	"sluice/proxy/socket"
 )
 
 // bufferBody reads a body that is short enough, so that the request can be replayed. If the

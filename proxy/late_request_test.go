@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"io"
 	"net"
-	"sluice/proxy/socket"
 	"testing"
 	"time"
 
 	xhttp2 "golang.org/x/net/http2"
+
+	"sluice/proxy/socket"
 )
 
 // onlyClient returns the connection of the only client.

@@ -3,8 +3,9 @@ package proxy
 import (
 	"errors"
 	"os"
-	"sluice/proxy/socket"
 	"time"
+
+	"sluice/proxy/socket"
 )
 
 // Closing a connection that has unread bytes, or receives more, makes the kernel

@@ -3,10 +3,11 @@ package proxy
 import (
 	"context"
 	"io"
-	"sluice/proxy/socket"
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/proxy/socket"
 )
 
 // A client that connects and waits is let in like one that speaks at once.

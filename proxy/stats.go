@@ -1,8 +1,9 @@
 package proxy
 
 import (
-	"sluice/proxy/socket"
 	"sync/atomic"
+
+	"sluice/proxy/socket"
 )
 
 // HTTP2Stats are what ended HTTP/2 streams and connections of a server's clients early.

@@ -2,9 +2,10 @@ package proxy
 
 import (
 	"io"
-	"sluice/proxy/socket"
 	"testing"
 	"time"
+
+	"sluice/proxy/socket"
 )
 
 // What ends the wait for a peer may come before the request is sent: then the

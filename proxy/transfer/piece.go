@@ -8,18 +8,17 @@ import "sluice/proxy/socket"
 // A Piece is a part of a body.
 type Piece struct {
 	Text []byte // valid until the next use of the buffers that were read into
-	// Coded: text is chunked coding with its framing, without the trailer section.
+	// Coded: Text is chunked coding with its framing, without the trailer section.
 	// Otherwise it is data.
 	Coded  bool
-	Length int64 // of the data in text
+	Length int64 // of the data in Text
 	Last   bool  // the body ends with the piece
-	// Trailer is the trailer section, of the last piece only. text may be extended
+	// Trailer is the trailer section, of the last piece only. Text may be extended
 	// into it.
 	Trailer []byte
 }
 
-// A Source provides a body: a front that of the request, an upstream that of the
-// response.
+// A Source provides a body: a downstream the request's, an upstream the response's.
 type Source interface {
 	// ReadBody reads the next piece of the body, with b as its buffers. It gives b
 	// back while it waits. coded: pieces may be coded. It must not be called inside
@@ -30,12 +29,12 @@ type Source interface {
 	SourceSocket() (socket.Side, *Reader)
 }
 
-// A Sink takes a body: an upstream that of the request, a front that of the response.
+// A Sink takes a body: an upstream the request's, a downstream the response's.
 type Sink interface {
 	// TakesCoded reports whether WriteBody accepts coded pieces.
 	TakesCoded() bool
-	// WriteBody sends b.out, which may be empty, and p. It may change the text of p,
-	// and empties b.out.
+	// WriteBody sends b.Out, which may be empty, and p. It may change the text of p,
+	// and empties b.Out.
 	WriteBody(b *socket.Buffers, p Piece) error
 	// SinkSocket returns the socket that the rest of the body can be spliced to, and
 	// its pace; nil: there is none.

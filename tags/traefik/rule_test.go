@@ -3,9 +3,10 @@ package traefik
 import (
 	"errors"
 	"fmt"
-	"sluice/route"
 	"strings"
 	"testing"
+
+	"sluice/route"
 )
 
 // ruleTests are rules with the conditions of their alternatives, of which some have an error
