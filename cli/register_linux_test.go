@@ -197,17 +197,6 @@ func TestRegisterDeregistersBeforeTheAppStops(t *testing.T) {
 	r.awaitOutput("got terminated")
 }
 
-func TestRegisterEndsAfterTheDrain(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	r := startRegister(t, agent.URL(), []string{"--drain", "10ms"}, []string{"%APP%"})
-	awaitStars(t, agent, r.id())
-	r.signal(syscall.SIGINT)
-	r.awaitStatus(7)
-	r.awaitOutput("got interrupt")
-	awaitStars(t, agent, "")
-}
-
 func TestRegisterAfterACrash(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})

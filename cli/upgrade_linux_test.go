@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -12,9 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"sluice/observe/events"
 	"sluice/test/consultest"
-	"sluice/test/subprocess"
 )
 
 // Under load on persistent and on new connections, a new process takes over ten times. No request
@@ -75,37 +72,6 @@ func TestReplaceByBrokenProcess(t *testing.T) {
 	s.end()
 }
 
-// "events --follow" goes on with the new process, and no event is lost or twice.
-func TestFollowEventsAcrossReplacements(t *testing.T) {
-	t.Parallel()
-	s := startServing(t, static("http://127.0.0.1:1"))
-	var out, problems subprocess.Output
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	root := newRoot()
-	root.SetArgs([]string{"events", "--follow", "--json", "--kind", "sluice", "--kind", "config", "--admin", s.admin})
-	root.SetOut(&out)
-	root.SetErr(&problems)
-	go func() { ended <- root.ExecuteContext(ctx) }()
-	count := func(kind events.Kind) int { return strings.Count(out.String(), string(kind)) }
-	awaitThat(t, "the first process is followed", func() bool { return count(events.KindReady) == 1 })
-	for n := range 3 {
-		s.replace()
-		awaitThat(t, "the new process is followed", func() bool { return count(events.KindReady) == n+2 })
-	}
-	s.configure(static("http://127.0.0.1:2"))
-	s.signal(syscall.SIGHUP)
-	awaitThat(t, "the new configuration", func() bool { return count(events.KindApplied) == 2 })
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	if started, first := count(events.KindStarted), strings.Count(out.String(), ": start\""); started != 4 || first != 1 || problems.String() != "" {
-		t.Errorf("%d starts, %d first configurations, %s:\n%s", started, first, problems.String(), out.String())
-	}
-	s.end()
-}
-
 // Inherited listeners are also protected from requests to peers.
 func TestNoRequestReachesAnInheritedListener(t *testing.T) {
 	t.Parallel()
@@ -123,68 +89,6 @@ func TestNoRequestReachesAnInheritedListener(t *testing.T) {
 			t.Errorf("a peer at %s: %d %s, %v", own, r.StatusCode, body, err)
 		}
 	}
-	s.end()
-}
-
-// Connections of a listener for TCP go on in the old process, which ends with the last of
-// them. The new one accepts meanwhile.
-func TestReplaceWithStreams(t *testing.T) {
-	t.Parallel()
-	peer, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer peer.Close()
-	go func() {
-		for {
-			conn, err := peer.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				io.Copy(conn, conn)
-			}()
-		}
-	}()
-	db := freeAddress(t)
-	s := startListening(t, fmt.Sprintf(", { name: db, address: %q, protocol: tcp, service: db }", db),
-		fmt.Sprintf("shutdown: { idle: 0s, grace: 1h }\nservices: { db: { peers: [%q] } }\nroutes: [{ service: db }]\n", peer.Addr()))
-	connect := func() net.Conn {
-		t.Helper()
-		var conn net.Conn
-		awaitThat(t, "the listener accepts", func() (ok bool) {
-			conn, err = net.Dial("tcp", db)
-			return err == nil
-		})
-		t.Cleanup(func() { conn.Close() })
-		return conn
-	}
-	echoes := func(conn net.Conn, text string) {
-		t.Helper()
-		io.WriteString(conn, text)
-		b := make([]byte, len(text))
-		if _, err := io.ReadFull(conn, b); err != nil || string(b) != text {
-			t.Errorf("got %q, %v, want %q", b, err, text)
-		}
-	}
-	first, other := connect(), connect()
-	echoes(first, "one")
-	echoes(other, "one")
-	old := s.pid
-	s.signal(syscall.SIGUSR2)
-	s.pid = awaitPID(t, s.pidFile, old)
-	second := connect()
-	for _, conn := range []net.Conn{first, other, second} {
-		echoes(conn, "two")
-	}
-	for _, conn := range []net.Conn{first, other, second} { // the old process may have accepted the second one too
-		conn.Close()
-	}
-	s.awaitEnd(old) // long before its grace
-	third := connect()
-	echoes(third, "three")
-	third.Close()
 	s.end()
 }
 

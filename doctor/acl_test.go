@@ -88,35 +88,3 @@ func TestACLs(t *testing.T) {
 		t.Errorf("unknown token: %v", err)
 	}
 }
-
-func TestFixWithoutPermission(t *testing.T) {
-	t.Parallel()
-	agent := denying(t)
-	addMachine(t, agent)
-	registerAt(t, agent, machine, "star-1", 9001, api.HealthPassing)
-	registerAt(t, agent, machine, "star-2", 9001, api.HealthPassing)
-	awaitRegistered(t, agent, "star-1@a", "star-2@a")
-	reader := token(t, agent, "reads", readPolicy)
-	d := newDoctor(t, agent, nil, func(o *Options) { o.Consul.Token = reader })
-	finding := one(t, examine(t, d), CodeDuplicateAddress)
-	if finding.ID != "star-1" || !finding.Fix.Possible || finding.Policy != "service \"star\" { policy = \"write\" }\n" {
-		t.Fatalf("%+v %+v", finding, finding.Fix)
-	}
-	fixed := d.Fix(t.Context(), finding, FixOptions{})
-	if fixed.Result != ResultFailed || !strings.Contains(fixed.Detail, `the token lacks service:write for "star"`) {
-		t.Errorf("%+v", fixed)
-	}
-
-	blind := token(t, agent, "knows-no-agent", `service_prefix "" { policy = "write" } node_prefix "" { policy = "read" }`)
-	d = newDoctor(t, agent, nil, func(o *Options) { o.Consul.Token = blind })
-	if f := one(t, examine(t, d), CodeDuplicateAddress); f.Fix.Possible || !strings.Contains(f.Fix.WhyNot, `the token lacks agent:read for "a"`) {
-		t.Errorf("without agent:read: %+v", f.Fix)
-	}
-
-	writer := token(t, agent, "writes", readPolicy+finding.Policy)
-	d = newDoctor(t, agent, nil, func(o *Options) { o.Consul.Token = writer })
-	if fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicateAddress), FixOptions{}); fixed.Result != ResultDone {
-		t.Errorf("with the policy shown: %+v", fixed)
-	}
-	checkRegistered(t, agent, "star-2@a")
-}

@@ -183,20 +183,6 @@ func TestFixDeregistersThroughTheOwner(t *testing.T) {
 	}
 }
 
-// A registration that is removed only from the catalog returns. Therefore Fix uses the
-// owner.
-func TestRemovalFromTheCatalogDoesNotLast(t *testing.T) {
-	t.Parallel()
-	server, client := pair(t)
-	register(t, client, "star-1", 9001, api.HealthPassing)
-	awaitRegistered(t, server, "star-1@b")
-	_, err := server.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: "b", ServiceID: "star-1"}, nil)
-	must(t, err)
-	awaitRegistered(t, server)
-	must(t, client.Restart(t.Context()))
-	awaitRegistered(t, server, "star-1@b")
-}
-
 func TestFixExaminesAgain(t *testing.T) {
 	t.Parallel()
 	server, client := pair(t)
@@ -295,24 +281,6 @@ func TestFixKeepsLoopbackAddressesOfDifferentMachines(t *testing.T) {
 		}
 	}
 	checkRegistered(t, server, all...)
-}
-
-// Another service has reused the id of the duplicate.
-func TestFixKeepsReusedID(t *testing.T) {
-	t.Parallel()
-	server, client := pair(t)
-	registerTwice(t, server, client)
-	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
-	finding := one(t, examine(t, d), CodeDuplicate)
-	must(t, client.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "moon", ID: finding.ID, Address: machine, Port: 9001}))
-	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft {
-		t.Errorf("%+v", fixed)
-	}
-	services, err := client.Client().Agent().Services()
-	must(t, err)
-	if s := services[finding.ID]; s == nil || s.Service != "moon" {
-		t.Errorf("the agent has %+v", services)
-	}
 }
 
 func TestFixRequiresTheOwnersAgent(t *testing.T) {
