@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/config"
 	"sluice/operator"
@@ -18,13 +19,14 @@ import (
 
 // stateModel is what two replicas must have, whatever has happened to them and to Consul.
 type stateModel struct {
-	t      *testing.T
-	random *rand.Rand
-	agent  *consultest.Agent
-	a, b   *canaryRun // only a is restarted, upgraded and rolled back
-	text   string     // of a
-	bodies []string   // addresses of origins; the model has their indexes
-	peers  []string   // of the service star, whose ids are their addresses
+	t         *testing.T
+	random    *rand.Rand
+	agent     *consultest.Agent
+	a, b      *canaryRun // only a is restarted, upgraded and rolled back
+	text      string     // of a
+	bodies    []string   // addresses of origins; the model has their indexes
+	peersFile string     // of the service star
+	peers     []string   // of the service star, whose ids are their addresses
 
 	keys    map[string]int            // documents in Consul, with the origins of their routes
 	said    map[string]int            // keys, and what Consul has lost
@@ -76,7 +78,7 @@ func (m *stateModel) order(r *canaryRun) (what string) {
 
 // step does something at random.
 func (m *stateModel) step() (what string) {
-	switch m.random.IntN(9) {
+	switch m.random.IntN(11) {
 	case 0, 1:
 		name, body := fmt.Sprint("d", m.random.IntN(4)), m.random.IntN(len(m.bodies))
 		before, had := m.said[name]
@@ -147,6 +149,17 @@ func (m *stateModel) step() (what string) {
 			m.t.Fatalf("POST %s: %d", path, status)
 		}
 		return path
+	case 8:
+		m.a.Reload()
+		return "reload"
+	case 9: // the new process never has the peers that the old one has
+		next := m.a.succeed(strings.Replace(m.text, m.peersFile, m.peersFile+".missing", 1), nil, time.Second)
+		what = "failed upgrade, meanwhile at the other replica " + m.order(m.b)
+		if err := <-next.outcome; err == nil {
+			m.t.Fatal("a process without peers has taken over")
+		}
+		<-next.ended
+		return what
 	default:
 		r := []*canaryRun{m.a, m.b}[m.random.IntN(2)]
 		return m.order(r)
@@ -257,7 +270,7 @@ func TestStateAtRandom(t *testing.T) {
 	t.Logf("seed %d", seed)
 	s := newSharers(t)
 	m := &stateModel{
-		t: t, random: rand.New(rand.NewPCG(seed, 0)), agent: s.agent, share: 0.5,
+		t: t, random: rand.New(rand.NewPCG(seed, 0)), agent: s.agent, share: 0.5, peersFile: s.peers,
 		bodies: []string{origin(t, "0"), origin(t, "1")},
 		keys:   make(map[string]int), said: make(map[string]int), served: make(map[string]int),
 		was: make(map[uint64]map[string]int), drained: make(map[string]bool),
