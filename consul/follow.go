@@ -14,13 +14,6 @@ import (
 	"sluice/observe/panics"
 )
 
-// The rate of the queries of one loop. A burst has no delay, so that a change does not
-// wait after the previous one. Steady changes cost Consul QueryRate.
-const (
-	QueryRate  = 5 // a second
-	QueryBurst = 10
-)
-
 // FollowOptions configure Follow.
 type FollowOptions struct {
 	Query Query         // Follow sets its index and its wait
@@ -47,16 +40,12 @@ type FollowOptions struct {
 // Oversubscribed the caller calls Join.
 func (c *Client) Follow(ctx context.Context, f FollowOptions) error {
 	w := followLoop{FollowOptions: f, loop: c.NewLoop(LoopOptions{Remote: f.Query.Datacenter != ""})}
-	limiter := rate.NewLimiter(QueryRate, QueryBurst)
 	return w.loop.Run(ctx, func(ctx context.Context) error {
 		wait, err := f.Wait, error(nil)
 		if f.Begin != nil {
 			if wait, err = f.Begin(ctx); err != nil {
 				return err
 			}
-		}
-		if err := limiter.Wait(ctx); err != nil {
-			return err
 		}
 		return w.poll(ctx, wait)
 	}, w.fail)
@@ -66,26 +55,18 @@ func (c *Client) Follow(ctx context.Context, f FollowOptions) error {
 type followLoop struct {
 	FollowOptions
 	loop     *Loop
-	index    uint64 // for the next query; 0: it does not block
-	last     uint64 // of the last answer
-	filtered bool   // ACLs filtered the last answer
-	failed   int    // consecutive queries
+	filtered bool // ACLs filtered the last answer
+	failed   int  // consecutive queries
 }
 
 // poll sends one query.
 func (f *followLoop) poll(ctx context.Context, wait time.Duration) (err error) {
-	defer panics.Contain(panics.Watch, func() {
-		f.index = 0
-		err = panics.Err // and so the query is repeated after a pause
-	})
+	defer panics.Contain(panics.Watch, func() { err = panics.Err }) // the query is repeated after a pause
 	q := f.Query
 	if wait == 0 {
-		f.index = 0
+		f.loop.Index = 0
 	}
-	if f.index > 0 {
-		q.WaitIndex = f.index
-		q.WaitTime = wait - f.loop.client.Jitter(wait/10)
-	}
+	f.loop.Block(&q.QueryOptions, wait-f.loop.client.Jitter(wait/10))
 	buffer := bodies.Get().(*bytes.Buffer)
 	defer bodies.Put(buffer)
 	answer, err := f.loop.Get(ctx, q, func(body io.Reader) error {
@@ -97,7 +78,6 @@ func (f *followLoop) poll(ctx context.Context, wait time.Duration) (err error) {
 		err = f.take(answer, buffer.Bytes())
 	}
 	if err != nil {
-		f.index = 0
 		return err
 	}
 	f.failed = 0
@@ -114,20 +94,15 @@ func (f *followLoop) take(a Answer, body []byte) error {
 	if err := f.loop.client.Doubt(a); err != nil {
 		return err
 	}
-	if a.Index > 0 && a.Index == f.last && f.index > 0 && a.FilteredByACL == f.filtered {
+	if a.Index > 0 && a.Index == f.loop.Last && f.loop.Index > 0 && a.FilteredByACL == f.filtered {
 		return nil // the wait has ended without a change
 	}
 	if err := f.Read(a, body); err != nil {
 		return err
 	}
 	f.filtered = a.FilteredByACL
-	if a.Index < f.last {
-		if f.Regressed != nil {
-			f.Regressed()
-		}
-		f.last, f.index = a.Index, 0
-	} else {
-		f.last, f.index = a.Index, max(a.Index, 1)
+	if f.loop.Advance(a.Index) && f.Regressed != nil {
+		f.Regressed()
 	}
 	return nil
 }

@@ -1,11 +1,22 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/hashicorp/consul/api"
+	"golang.org/x/time/rate"
+)
+
+// The rate of the queries of one loop. A burst has no delay, so that a change does not
+// wait after the previous one. Steady changes cost Consul QueryRate.
+const (
+	QueryRate  = 5 // a second
+	QueryBurst = 10
 )
 
 const (
@@ -22,11 +33,18 @@ const (
 	maxRefusedRetryDelay = 10 * time.Second
 )
 
-// Loop sends the queries of one goroutine, one after the other, and decides when and
-// where to retry after an error. It is not safe for concurrent use.
+// Loop sends the queries of one goroutine, one after the other, at a limited rate. It keeps the index of
+// blocking queries, and decides when and where to retry after an error. It is not safe for
+// concurrent use.
 type Loop struct {
+	// Index is the index of the next query; 0: it does not block. It is 0 after an error: an
+	// agent that has lost its state may not reach the index for long.
+	Index uint64
+	Last  uint64 // index of the last answer, in this loop or before
+
 	client  *Client
 	options LoopOptions
+	limiter *rate.Limiter
 
 	agent    *agent    // of the last query
 	faults   int       // consecutive errors that may be the agent's fault
@@ -42,10 +60,47 @@ type LoopOptions struct {
 	// UserDefined: the queries contain a filter, or execute a prepared query, so that
 	// errors of one loop may not be the agent's fault.
 	UserDefined bool
+	Rate        rate.Limit // of the queries; 0: QueryRate
 }
 
 // NewLoop returns a loop.
-func (c *Client) NewLoop(o LoopOptions) *Loop { return &Loop{client: c, options: o} }
+func (c *Client) NewLoop(o LoopOptions) *Loop {
+	return &Loop{client: c, options: o, limiter: rate.NewLimiter(cmp.Or(o.Rate, QueryRate), QueryBurst)}
+}
+
+// Block makes q block for up to wait, if there is an index and a wait.
+func (l *Loop) Block(q *api.QueryOptions, wait time.Duration) {
+	if l.Index > 0 && wait > 0 {
+		q.WaitIndex, q.WaitTime = l.Index, wait
+	}
+}
+
+// Advance records the index of an answer, and reports whether it went backwards.
+//
+// "Reset the index if it goes backwards. [...] Sanity check index is greater than zero
+// [...] it is always safe to use an index of 1 to wait for updates."
+// https://developer.hashicorp.com/consul/api-docs/features/blocking
+func (l *Loop) Advance(index uint64) (regressed bool) {
+	switch {
+	case index == 0:
+		l.Index = 1
+		// Such a server may not block either: empty the bucket.
+		l.limiter.ReserveN(time.Now(), l.limiter.Burst())
+		return false
+	case index < l.Last:
+		l.Last, l.Index = index, 0
+		return true
+	default:
+		l.Last, l.Index = index, index
+		return false
+	}
+}
+
+// GetMore is Get for a further query of one call of Run's query. It counts in the rate, and does not wait for it.
+func (l *Loop) GetMore(ctx context.Context, q Query, read func(io.Reader) error) (Answer, error) {
+	l.limiter.Reserve()
+	return l.Get(ctx, q, read)
+}
 
 // Get is [Client.Get]. For 70 s after a failed query, blocking queries bypass the
 // agent's views, which may be out of date.
@@ -55,7 +110,7 @@ func (l *Loop) Get(ctx context.Context, q Query, read func(io.Reader) error) (An
 	return answer, err
 }
 
-// Run calls query repeatedly until ctx ends, and returns ctx's error. It keeps the
+// Run calls query repeatedly, at the rate of the loop, until ctx ends, and returns ctx's error. It keeps the
 // choice of the agent up to date. After an error it calls query again within 0.2 s if
 // another agent is in use, or the agent has recovered. Otherwise it calls failed and
 // waits for 0.1 s, doubled with each further error up to 1 s (10 s after 403 and 429),
@@ -64,7 +119,10 @@ func (l *Loop) Run(ctx context.Context, query func(context.Context) error, faile
 	defer l.client.KeepProbing()()
 	for {
 		changed := l.client.Changed()
-		err := query(ctx)
+		err := l.limiter.Wait(ctx)
+		if err == nil {
+			err = query(ctx)
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -72,6 +130,7 @@ func (l *Loop) Run(ctx context.Context, query func(context.Context) error, faile
 			l.faults, l.retries = 0, 0
 			continue
 		}
+		l.Index = 0
 		l.failedAt = time.Now()
 		delay := l.client.Jitter(retrySpread)
 		if !l.retryNow(ctx, err) {

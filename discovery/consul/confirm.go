@@ -42,7 +42,7 @@ func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answ
 	if err := w.verify(answer); err != nil {
 		return answer, err
 	}
-	w.advance(answer.Index)
+	w.loop.Advance(answer.Index)
 	return answer, w.deselect(ctx, answer, w.Guard.Loses(time.Now(), answer.Instances, forgot))
 }
 
@@ -122,6 +122,5 @@ func idFilter(filter string, instances []discovery.Instance) (expression string,
 // queryLeader queries, without blocking, in the mode "consistent": the leader confirms
 // that it still is the leader. It takes from the token bucket without waiting for it.
 func (w *watch) queryLeader(ctx context.Context, o *ServiceOptions) (Answer, error) {
-	w.limiter.Reserve()
-	return w.query(ctx, o, api.QueryOptions{RequireConsistent: true})
+	return query(ctx, w.loop.GetMore, o, api.QueryOptions{RequireConsistent: true})
 }

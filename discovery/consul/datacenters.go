@@ -9,7 +9,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/consul"
 	"sluice/discovery"
 	"sluice/observe/panics"
 )
@@ -35,7 +34,7 @@ func newDatacenters(c *Sources, o ServiceOptions) *datacenters {
 	for _, name := range o.Datacenters {
 		one := o
 		one.Datacenters, one.Datacenter = nil, name
-		d.sources = append(d.sources, &source{c, one, consul.QueryRate})
+		d.sources = append(d.sources, &source{Sources: c, options: one})
 	}
 	return d
 }

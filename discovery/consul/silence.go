@@ -155,8 +155,7 @@ func (w *watch) ask(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var checks map[string]*api.HealthCheck
-	w.limiter.Reserve()
-	_, err := w.client.Get(ctx, consul.Query{
+	_, err := w.loop.GetMore(ctx, consul.Query{
 		Path: "agent/checks", WithoutIndex: true, Needs: fmt.Sprintf("service:read for %q", w.options.Service),
 		QueryOptions: api.QueryOptions{
 			Filter:    fmt.Sprintf("(ServiceName == `%s` or ServiceName == ``) and Status != passing", w.options.Service),

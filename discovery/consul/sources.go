@@ -32,12 +32,12 @@ func NewSources(client *consul.Client, log zerolog.Logger) *Sources {
 func (c *Sources) Source(o ServiceOptions) discovery.Source {
 	o = o.normal()
 	if o.PreparedQuery != "" {
-		return &prepared{source{c, o, consul.QueryRate}}
+		return &prepared{source{Sources: c, options: o}}
 	}
 	if len(o.Datacenters) > 1 {
 		return newDatacenters(c, o)
 	}
-	return &source{c, o, consul.QueryRate}
+	return &source{Sources: c, options: o}
 }
 
 // Stats are the cost of the sources for Consul, with all other users of their client.

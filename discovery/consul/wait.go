@@ -46,7 +46,7 @@ func (w *watch) next(ctx context.Context) (Answer, error) {
 // with ctx.
 func (w *watch) nextWhile(ctx, limited context.Context, oversubscribed bool) (Answer, error) {
 	if oversubscribed {
-		if w.index > 0 && w.subscriber != nil && w.subscriber.Direct() {
+		if w.loop.Index > 0 && w.subscriber != nil && w.subscriber.Direct() {
 			return w.send(limited, min(overview.DirectWait, w.wait(time.Now())))
 		}
 		if err := w.await(limited); err != nil {
@@ -55,7 +55,7 @@ func (w *watch) nextWhile(ctx, limited context.Context, oversubscribed bool) (An
 		return w.queryShared(ctx)
 	}
 	w.unsubscribe()
-	if w.index == 0 {
+	if w.loop.Index == 0 {
 		return w.send(ctx, 0)
 	}
 	return w.send(limited, w.wait(time.Now()))
@@ -81,9 +81,7 @@ func (w *watch) queryShared(ctx context.Context) (Answer, error) {
 // send queries. With a wait, and an index, the query blocks.
 func (w *watch) send(ctx context.Context, wait time.Duration) (Answer, error) {
 	q := api.QueryOptions{}
-	if w.index > 0 && wait > 0 {
-		q.WaitIndex, q.WaitTime = w.index, wait
-	}
+	w.loop.Block(&q, wait)
 	return w.query(ctx, &w.options, q)
 }
 
@@ -106,7 +104,7 @@ func (w *watch) untilExpiry(now time.Time, wait time.Duration) time.Duration {
 // time.
 func (w *watch) await(ctx context.Context) error {
 	limit, watches := w.client.Capacity()
-	first := w.index == 0
+	first := w.loop.Index == 0
 	if w.options.Peer != "" || limit < overview.Needed {
 		// A peer has no list of its services, or there are no connections for an overview.
 		w.unsubscribe()

@@ -25,13 +25,10 @@ type source struct {
 type watch struct {
 	*source
 	*discovery.Watcher
-	limiter *rate.Limiter
-	loop    *consul.Loop
+	loop *consul.Loop
 
-	index    uint64 // for the next query; 0: it does not block
-	last     uint64 // of the last answer
-	filtered bool   // ACLs filtered the last accepted answer
-	accepted bool   // an answer was accepted in this run
+	filtered bool // ACLs filtered the last accepted answer
+	accepted bool // an answer was accepted in this run
 
 	changed  time.Time // when the index of an answer last differed from the one before
 	differed time.Time // when the instances last did
@@ -59,17 +56,18 @@ func (s *source) Run(ctx context.Context, before discovery.WatchState, report fu
 // newWatch returns a watch that continues with the state before.
 func (s *source) newWatch(guard discovery.Guard, before discovery.WatchState, report func(discovery.Report)) *watch {
 	watcher := discovery.NewWatcher(guard, before, report)
-	return &watch{
+	w := &watch{
 		source:   s,
 		Watcher:  watcher,
-		last:     watcher.Memory().Index,
 		filtered: watcher.Memory().Filtered,
-		limiter:  rate.NewLimiter(s.rate, consul.QueryBurst),
 		loop: s.client.NewLoop(consul.LoopOptions{
 			Remote:      s.options.Datacenter != "" || s.options.Peer != "",
 			UserDefined: s.options.Filter != "" || s.options.PreparedQuery != "",
+			Rate:        s.rate,
 		}),
 	}
+	w.loop.Last = watcher.Memory().Index
+	return w
 }
 
 // run calls poll until ctx ends.
@@ -78,9 +76,6 @@ func (w *watch) run(ctx context.Context, poll func(context.Context) error) error
 		err := poll(ctx)
 		if err != nil && ctx.Err() == nil {
 			w.Guard.Failed(time.Now())
-			// The next query must not block: the index of an agent that has lost its
-			// state may not be reached for long.
-			w.index = 0
 		}
 		return err
 	}, func(err error) { w.Failed(classified(err)) })
@@ -88,9 +83,6 @@ func (w *watch) run(ctx context.Context, poll func(context.Context) error) error
 
 // poll queries once and reports the set. An error means that the answer is not used.
 func (w *watch) poll(ctx context.Context) error {
-	if err := w.limiter.Wait(ctx); err != nil {
-		return err
-	}
 	answer, err := w.next(ctx)
 	if err != nil {
 		return err
@@ -98,14 +90,14 @@ func (w *watch) poll(ctx context.Context) error {
 	if err := w.verify(answer); err != nil {
 		return err
 	}
-	before := w.last
+	before := w.loop.Last
 	if w.accepted && answer.Index != before {
 		w.changed = time.Now()
 	}
-	forgot := w.advance(answer.Index)
+	forgot := w.loop.Advance(answer.Index)
 	counts, err := w.confirmed(ctx, answer, forgot)
 	if err != nil {
-		w.last = before // an index that went backwards is not confirmed
+		w.loop.Last = before // an index that went backwards is not confirmed
 		return fmt.Errorf("confirm the answer: %w", err)
 	}
 	if w.accepted && w.Guard.Differs(counts.Instances) {
@@ -145,27 +137,6 @@ func (w *watch) verify(answer Answer) error {
 	return err
 }
 
-// advance records the index of an answer, and reports whether it went backwards.
-//
-// "Reset the index if it goes backwards. [...] Sanity check index is greater than zero
-// [...] it is always safe to use an index of 1 to wait for updates."
-// https://developer.hashicorp.com/consul/api-docs/features/blocking
-func (w *watch) advance(index uint64) (regressed bool) {
-	switch {
-	case index == 0:
-		w.index = 1
-		// Such a server may not block either: empty the bucket.
-		w.limiter.ReserveN(time.Now(), w.limiter.Burst())
-		return false
-	case index < w.last:
-		w.last, w.index = index, 0
-		return true
-	default:
-		w.last, w.index = index, index
-		return false
-	}
-}
-
 // accept reports an answer. For forgot see discovery.Guard.Accept.
 func (w *watch) accept(answer Answer, forgot bool) {
 	w.warnACLs(answer)
@@ -175,7 +146,7 @@ func (w *watch) accept(answer Answer, forgot bool) {
 	}
 	w.warnSkipped(answer.Skipped)
 	set := w.silence.explained(answer.Instances, answer.silent)
-	w.Accept(discovery.Report{Set: set, Endpoint: answer.URL, Index: answer.Index, Reset: forgot}, discovery.Memory{Index: w.last, Filtered: w.filtered})
+	w.Accept(discovery.Report{Set: set, Endpoint: answer.URL, Index: answer.Index, Reset: forgot}, discovery.Memory{Index: w.loop.Last, Filtered: w.filtered})
 }
 
 // mayBeFiltered reports whether ACLs may have emptied an empty answer: Consul does not

@@ -4,15 +4,15 @@ var consulFaults = []mutation{
 	{
 		name: "index-that-goes-backwards-is-kept",
 		file: "consul/follow.go",
-		old:  "f.last, f.index = a.Index, 0\n",
-		new:  "f.last, f.index = a.Index, f.last\n",
+		old:  "if f.loop.Advance(a.Index) && f.Regressed",
+		new:  "if before := f.loop.Last; f.loop.Advance(max(a.Index, before)) && f.Regressed",
 		test: "./consul TestFollowReportsLossOfState",
 	},
 	{
 		name: "error-of-a-blocking-query-keeps-its-index",
-		file: "consul/follow.go",
-		old:  "\tif err != nil {\n\t\tf.index = 0\n",
-		new:  "\tif err != nil {\n",
+		file: "consul/loop.go",
+		old:  "\t\tl.Index = 0\n\t\tl.failedAt",
+		new:  "\t\tl.failedAt",
 		test: "./consul TestFollowReportsErrorsFromTheSecondOn|TestCutBlockingQueryIsNotRepeatedWithItsIndex",
 	},
 	{

@@ -101,16 +101,16 @@ var discoveryFaults = []mutation{
 	},
 	{
 		name: "lower-index-does-not-reset-the-index",
-		file: "discovery/consul/watch.go",
-		old:  "w.last, w.index = index, 0\n",
-		new:  "w.last, w.index = index, w.last\n",
+		file: "consul/loop.go",
+		old:  "l.Last, l.Index = index, 0\n",
+		new:  "l.Last, l.Index = index, l.Last\n",
 		test: "./discovery/consul TestLowerIndexResetsTheIndex",
 	},
 	{
 		name: "index-zero-does-not-block",
-		file: "discovery/consul/watch.go",
-		old:  "\t\tw.index = 1\n\t\t// Such a server may not block either: empty the bucket.\n\t\tw.limiter.ReserveN(time.Now(), w.limiter.Burst())\n",
-		new:  "\t\tw.index = 0\n",
+		file: "consul/loop.go",
+		old:  "\t\tl.Index = 1\n\t\t// Such a server may not block either: empty the bucket.\n\t\tl.limiter.ReserveN(time.Now(), l.limiter.Burst())\n",
+		new:  "\t\tl.Index = 0\n",
 		test: "./discovery/consul TestIndexZeroCausesNoBusyLoop",
 	},
 	{
