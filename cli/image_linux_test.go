@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/test/long"
 	"sluice/test/parallel"
 	"sluice/test/subprocess"
 )
@@ -247,6 +248,7 @@ func configuration(peer, more string) string {
 
 func TestReleaseIsStatic(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	program, err := elf.Open(releaseProgram(t))
 	if err != nil {
 		t.Fatal(err)
@@ -265,6 +267,7 @@ func TestReleaseIsStatic(t *testing.T) {
 // A build with the files that .dockerignore leaves knows the commit, and is not marked as modified.
 func TestImageKnowsItsVersion(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	if testing.Short() {
 		t.Skip("-short: this compiles everything anew, with the flags of a release")
 	}

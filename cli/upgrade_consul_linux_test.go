@@ -14,6 +14,7 @@ import (
 	consulapi "github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/long"
 )
 
 // manyServices is a number of services for which one process has a blocking query each, and two
@@ -137,6 +138,7 @@ func (c *crowd) neighbour() (stop func() (refused int, last string)) {
 // another client.
 func TestReplaceWithManyServices(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	for name, test := range map[string]struct {
 		services, nodes, upgrades int
 		strategy                  string // labels of a metric
@@ -205,6 +207,7 @@ func (c *crowd) change(s *serving) {
 // process watches Consul when it is available again.
 func TestReplaceWithoutConsul(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	c := startCrowd(t, manyServices, 1)
 	s := startServing(t, c.configuration())
 	awaitThat(t, "readiness", s.ready)

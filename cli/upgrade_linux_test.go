@@ -12,16 +12,14 @@ import (
 	"testing"
 
 	"sluice/test/consultest"
+	"sluice/test/long"
 )
 
 // Under load on persistent and on new connections, a new process takes over ten times. No request
 // fails, and no connection is refused or reset.
 func TestReplaceUnderLoad(t *testing.T) {
 	t.Parallel()
-	upgrades := 10
-	if testing.Short() {
-		upgrades = 3
-	}
+	upgrades := long.Count(t, 3, 10)
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(w, r.Body)
 		io.WriteString(w, "ok")

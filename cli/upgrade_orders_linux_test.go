@@ -19,6 +19,7 @@ import (
 
 	"sluice/admin"
 	"sluice/test/consultest"
+	"sluice/test/long"
 )
 
 // Orders of an operator are in force in every process from its first request on: after upgrades, also
@@ -26,6 +27,7 @@ import (
 // Consul without a file. An order ends in the process that serves then.
 func TestReplaceWithOrders(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	for name, test := range map[string]struct {
 		keys func(dir string) (admin, consul string) // where orders are kept
 		away bool                                    // Consul, at the restart
@@ -149,6 +151,7 @@ func TestReplaceWithOrders(t *testing.T) {
 // The samples of the last 15 minutes are those of all processes.
 func TestReplaceKeepsSeries(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") }))
 	defer origin.Close()
 	s := startServing(t, static(origin.URL))

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/interop/grpc_testing"
 
+	"sluice/test/long"
 	"sluice/test/sluicetest"
 	"sluice/test/testcert"
 )
@@ -32,6 +33,7 @@ import (
 // them.
 func TestReplaceUnderLoadOfAllProtocols(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	const upgrades = 10
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(w, r.Body)

@@ -3,12 +3,12 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"sluice/test/long"
 )
 
 func TestRelease(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts Consul and sluice, and takes ten seconds")
-	}
+	long.Test(t)
 	var out strings.Builder
 	err := run(t.Context(), &out)
 	t.Log(out.String())

@@ -3,12 +3,12 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"sluice/test/long"
 )
 
 func TestTour(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds and starts etcd and sluice")
-	}
+	long.Test(t)
 	var out strings.Builder
 	err := run(t.Context(), &out)
 	t.Log(out.String())

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/test/consultest"
+	"sluice/test/long"
 	"sluice/test/sluicetest"
 	"sluice/test/subprocess"
 )
@@ -92,9 +93,7 @@ func passing(agent *consultest.Agent) map[string]bool {
 // to all instances when they pass in Consul, and one killed under load without a failed
 // request.
 func TestFlaskApps(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts Consul, three Flask apps and sluice")
-	}
+	long.Test(t)
 	python := python(t)
 	agent := consultest.Start(t, consultest.Options{})
 	sluice := sluicetest.Run(t, "--config", configuration(t, agent))

@@ -22,6 +22,7 @@ import (
 
 	"sluice/examples/grpc/helloworld"
 	"sluice/test/consultest"
+	"sluice/test/long"
 	"sluice/test/sluicetest"
 	"sluice/test/subprocess"
 )
@@ -49,9 +50,7 @@ func python(t *testing.T) string {
 // Greeters start, are replaced one by one, crash and stop, with sluice.yaml. As long as
 // there is one, no call fails, but those that a crash interrupts.
 func TestGreeters(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts Consul, sluice and greeters")
-	}
+	long.Test(t)
 	t.Run("Python", func(t *testing.T) {
 		t.Parallel()
 		program := python(t)

@@ -3,12 +3,12 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"sluice/test/long"
 )
 
 func TestTour(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts Consul, apps and sluice, and takes a quarter of a minute")
-	}
+	long.Test(t)
 	var out strings.Builder
 	err := run(t.Context(), newPrinter(&out), tour)
 	t.Log(out.String())

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/long"
 )
 
 // service is a simulated service in the middle of a release. Each client has a point from
@@ -97,10 +99,7 @@ var settings = Settings{Steps: []float64{0.05, 0.25, 0.5, 1}, Step: 10 * time.Mi
 // Canaries that are no worse are not rolled back: 1 in 1,000 at most, whatever fails. Failures
 // of single clients, which go on, do not count again.
 func TestFalseRollbacks(t *testing.T) {
-	releases := 1000
-	if testing.Short() {
-		releases = 100
-	}
+	releases := long.Count(t, 100, 1000)
 	for name, make := range map[string]func(seed uint64) *service{
 		"broken clients":     func(seed uint64) *service { return newService(seed, 2000, 0.01, 0.001, 0) },
 		"few clients":        func(seed uint64) *service { return newService(seed, 200, 0.05, 0, 0) },

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"sluice/test/long"
 )
 
 // timing is what the latencies of a simulated service depend on, and what is known of them.
@@ -77,10 +79,7 @@ var timedSettings = func() Settings {
 // Canaries that are as fast as the baseline, or slower by what is allowed, are not rolled back: 1
 // in 1,000 at most.
 func TestFalseRollbacksOfSlowCanaries(t *testing.T) {
-	releases := 1000
-	if testing.Short() {
-		releases = 50
-	}
+	releases := long.Count(t, 50, 1000)
 	for name, make := range map[string]func(seed uint64) *service{
 		"as fast, heavy clients": func(seed uint64) *service { return newTimedService(seed, 2000, 0.05, 1) },
 		"as slow as allowed":     func(seed uint64) *service { return newTimedService(seed, 2000, 0.01, 1.5) },
@@ -108,10 +107,7 @@ func TestFalseRollbacksOfSlowCanaries(t *testing.T) {
 
 // Slow canaries are rolled back, most of them in the first step.
 func TestSlowCanariesAreRolledBack(t *testing.T) {
-	releases := 100
-	if testing.Short() {
-		releases = 20
-	}
+	releases := long.Count(t, 20, 100)
 	for _, test := range []struct {
 		factor  float64
 		seconds int // median until the rollback

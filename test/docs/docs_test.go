@@ -17,12 +17,13 @@ import (
 	"time"
 
 	"sluice/cli"
+	"sluice/test/long"
 	"sluice/test/testcert"
 )
 
 var update = flag.Bool("update", false, "write what commands print into the pages, where it differs")
 
-// TestCommands runs the console and sh blocks of all pages.
+// TestCommands runs the console and sh blocks of all pages; go test ./... only those of README.md.
 func TestCommands(t *testing.T) {
 	names, err := pages()
 	if err != nil {
@@ -36,6 +37,9 @@ func TestCommands(t *testing.T) {
 		if slices.ContainsFunc(steps, func(s step) bool { return s.runs() }) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
+				if name != "README.md" && !*update {
+					long.Test(t)
+				}
 				require(t, steps)
 				runPage(t, name, steps)
 			})

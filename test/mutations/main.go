@@ -118,6 +118,7 @@ func try(ctx context.Context, root string, m mutation) (result, output string) {
 	// Run as go test does, but the time to build does not count, and no cache holds the result.
 	test := exec.CommandContext(ctx, binary, "-test.run", pattern, "-test.timeout", timeout.String(), "-test.failfast", "-test.v")
 	test.Dir = filepath.Join(root, pkg)
+	test.Env = append(os.Environ(), "SLUICE_TESTS=all")
 	written, err := test.CombinedOutput()
 	switch {
 	case err != nil && failed.Match(written):

@@ -2,10 +2,10 @@
 // one after the other, with a real Consul and a whole gateway, under an open-loop load.
 // docs/rolling.md has the results.
 //
-//	go test -v ./test/rolling                             # everything: 1 min
+//	go test -v ./test/rolling                             # three modes, two replacements each: 10 s
+//	SLUICE_TESTS=all go test -v ./test/rolling            # everything: 1 min
 //	go test -v -run 'TestRollingDeploy$' ./test/rolling   # with the settings of docs/rolling.md
 //	go test -v -run WithDefaults ./test/rolling           # without any setting
-//	go test -v -short ./test/rolling                      # three modes, two replacements each: 10 s
 //	SLUICE_ROLLING=long go test -v ./test/rolling         # 12 instances, longer pauses: 4 min
 //	SLUICE_ROLLING_SOAK=10m go test -v -run Soak -timeout 20m ./test/rolling
 //

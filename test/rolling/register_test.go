@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/test/consultest"
+	"sluice/test/long"
 	"sluice/test/subprocess"
 )
 
@@ -61,11 +62,9 @@ func startRegistered(t *testing.T, consulURL, service string) *registeredApp {
 // time, with default settings. No request fails, whatever its method.
 func TestRollingDeployOfRegisteredApps(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	m := mode{traffic: traffic{http1Peers, methodMix, 240, 0}, name: "registered", instances: 10, patient: true}
 	replaced := m.instances
-	if testing.Short() {
-		replaced = 4
-	}
 	r := startRolls(t, pace{}, []mode{m}, "")
 	start := func() *registeredApp { return startRegistered(t, r.agent.URL(), m.name) }
 	awaitUse := func(a *registeredApp) {

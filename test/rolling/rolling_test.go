@@ -26,6 +26,7 @@ import (
 	"sluice/config"
 	"sluice/gateway"
 	"sluice/test/consultest"
+	"sluice/test/long"
 	"sluice/test/testcert"
 )
 
@@ -61,27 +62,30 @@ const controlService = "control"
 // fails, on an idle machine.
 const maxLatency = 4 * time.Second
 
-// TestRollingDeploy is described in the package comment.
+// TestRollingDeploy is described in the package comment. By go test ./... it has three modes.
 func TestRollingDeploy(t *testing.T) {
 	t.Parallel()
-	testRolling(t, plainTraffic, lossless)
+	testRolling(t, plainTraffic, lossless, long.All())
 }
 
 // TestRollingDeployWithDefaults is the same with default settings.
 func TestRollingDeployWithDefaults(t *testing.T) {
 	t.Parallel()
-	testRolling(t, plainTraffic, "")
+	long.Test(t)
+	testRolling(t, plainTraffic, "", true)
 }
 
 // TestRollingDeployHTTPS is the same with clients of HTTPS, HTTP/2 and HTTP/1.1.
 func TestRollingDeployHTTPS(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	testRollingTogether(t, traffic{http1Peers, httpMix, 30, 15})
 }
 
 // TestRollingDeployHTTP2 is TestRollingDeployHTTPS with HTTP/2 over TLS to the instances.
 func TestRollingDeployHTTP2(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	testRollingTogether(t, traffic{http2Peers, httpMix, 30, 15})
 }
 
@@ -89,6 +93,7 @@ func TestRollingDeployHTTP2(t *testing.T) {
 // are not cut.
 func TestRollingDeployGRPC(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	testRollingTogether(t, traffic{grpcPeers, grpcMix, 24, 15})
 }
 
@@ -102,8 +107,8 @@ type traffic struct {
 
 var plainTraffic = traffic{http1Peers, plainMix, 300, 60}
 
-// paceOf returns the pace of modes, and the modes.
-func paceOf(list []mode) (pace, []mode) {
+// paceOf returns the pace of modes, and all of them or those that find the most.
+func paceOf(list []mode, all bool) (pace, []mode) {
 	switch {
 	case os.Getenv("SLUICE_ROLLING") == "long":
 		for i := range list {
@@ -112,7 +117,7 @@ func paceOf(list []mode) (pace, []mode) {
 			}
 		}
 		return pace{replaced: 12, before: 10 * time.Second, pause: time.Second, misbehaved: 20 * time.Second}, list
-	case testing.Short():
+	case !all:
 		list = slices.DeleteFunc(list, func(m mode) bool { return !slices.Contains([]string{"stop", "abrupt", "hang"}, m.name) })
 		return pace{replaced: 2, before: 500 * time.Millisecond, pause: 100 * time.Millisecond}, list
 	}
@@ -120,8 +125,8 @@ func paceOf(list []mode) (pace, []mode) {
 }
 
 // testRolling runs one mode after the other, so that their latencies can be compared.
-func testRolling(t *testing.T, with traffic, settings string) {
-	p, list := paceOf(modes(with))
+func testRolling(t *testing.T, with traffic, settings string, all bool) {
+	p, list := paceOf(modes(with), all)
 	if settings == "" {
 		for i := range list {
 			list[i].settings = ""
@@ -139,7 +144,7 @@ func testRolling(t *testing.T, with traffic, settings string) {
 
 // testRollingTogether runs all modes at the same time, except slow.
 func testRollingTogether(t *testing.T, with traffic) {
-	p, list := paceOf(modes(with))
+	p, list := paceOf(modes(with), true)
 	list = slices.DeleteFunc(list, func(m mode) bool { return m.name == "slow" })
 	p.misbehaved = 0
 	for i := range list {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/long"
 )
 
 // TestMain limits the test to one processor, so that simultaneous events have the same order
@@ -57,10 +59,8 @@ func TestSeeds(t *testing.T) {
 	case ok:
 	case raceEnabled:
 		seeds = 50
-	case testing.Short():
-		seeds = 200
 	default:
-		seeds = 500
+		seeds = long.Count(t, uint64(150), 1000)
 	}
 	start := time.Now()
 	all := make(counts)
@@ -93,7 +93,7 @@ func TestSameSeedSameTrace(t *testing.T) {
 		t.Skip("takes long")
 	}
 	const plays = 20
-	for seed := range uint64(30) {
+	for seed := range long.Count(t, uint64(6), 30) {
 		w := simulate(t, seed)
 		if len(w.consuls) > 0 {
 			continue

@@ -1,0 +1,30 @@
+// Package long marks the tests that are too long for go test ./...: they run with SLUICE_TESTS=all,
+// as .ci/run long does, which finds them by their calls of this package. Call it in the test
+// function itself.
+package long
+
+import (
+	"os"
+	"testing"
+)
+
+// All reports whether SLUICE_TESTS=all is set.
+func All() bool { return os.Getenv("SLUICE_TESTS") == "all" }
+
+// Test skips t unless all tests run.
+func Test(t testing.TB) {
+	t.Helper()
+	if !All() {
+		t.Skip("long: .ci/run long runs it, or SLUICE_TESTS=all go test")
+	}
+}
+
+// Count returns how often t does something: usual times, or many times if all tests run.
+func Count[N int | uint64](t testing.TB, usual, many N) N {
+	t.Helper()
+	if All() {
+		return many
+	}
+	t.Logf("%d instead of %d: .ci/run long does all, or SLUICE_TESTS=all go test", usual, many)
+	return usual
+}

@@ -1,0 +1,17 @@
+package long
+
+import "testing"
+
+func TestSkipsUnlessAllRun(t *testing.T) {
+	for _, all := range []bool{false, true} {
+		t.Setenv("SLUICE_TESTS", map[bool]string{true: "all"}[all])
+		ran := false
+		t.Run("", func(t *testing.T) {
+			Test(t)
+			ran = true
+		})
+		if n := Count(t, 1, 2); ran != all || (n == 2) != all {
+			t.Errorf("all is %t: the test ran: %t, count %d", all, ran, n)
+		}
+	}
+}
