@@ -40,7 +40,6 @@ type server interface {
 type peerProtocol struct {
 	upstream string // key of the service
 	retry    string // further keys of retry
-	stream   bool   // clients use a listener with protocol tcp
 	parts    bool   // an instance can die between the head of an answer and its body
 	start    func(instance) (server, error)
 	check    func(address string) api.AgentServiceCheck // of Consul
@@ -68,12 +67,6 @@ var (
 		upstream: "    upstream: { protocol: h2c }\n",
 		start:    startGRPC,
 		check:    func(address string) api.AgentServiceCheck { return api.AgentServiceCheck{GRPC: address} },
-	}
-	webSocketPeers = peerProtocol{start: startWebSocket, check: http1Peers.check}
-	streamPeers    = peerProtocol{
-		stream: true,
-		start:  startStream,
-		check:  func(address string) api.AgentServiceCheck { return api.AgentServiceCheck{TCP: address} },
 	}
 )
 

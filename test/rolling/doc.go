@@ -7,7 +7,6 @@
 //	go test -v -run 'TestRollingDeploy$' ./test/rolling   # with the settings of docs/rolling.md
 //	go test -v -run WithDefaults ./test/rolling           # without any setting
 //	SLUICE_ROLLING=long go test -v ./test/rolling         # 12 instances, longer pauses: 4 min
-//	SLUICE_ROLLING_SOAK=10m go test -v -run Soak -timeout 20m ./test/rolling
 //
 // The modes are the ways in which instances leave or fail:
 //
@@ -34,7 +33,6 @@
 //
 // TestRollingDeployHTTPS, -HTTP2 and -GRPC are the same for other protocols, with all modes at the same time.
 // TestRollingDeployOfRegisteredApps replaces apps that "sluice register" runs; none of its requests may fail.
-// TestSoak replaces the instances of all protocols again and again.
 //
 // Other times are logged and not asserted.
 package rolling

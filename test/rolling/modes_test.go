@@ -123,7 +123,6 @@ type pace struct {
 	before     time.Duration // before the roll
 	pause      time.Duration // after each replacement
 	misbehaved time.Duration // the roll of a mode without replacements
-	again      time.Duration // for so long, the instances are replaced again and again
 }
 
 const (
@@ -248,16 +247,12 @@ func (d *deploy) run(g *runningGateway) outcome {
 // roll replaces the instances, one after the other, and returns the ids of the
 // new ones.
 func (d *deploy) roll() (replacements []string) {
-	for begin := time.Now(); ; {
-		for i := d.keep; i < min(d.instances, d.keep+d.replaced); i++ {
-			d.apps[i] = d.replace(d.apps[i])
-			replacements = append(replacements, d.apps[i].id)
-			time.Sleep(d.pause)
-		}
-		if time.Since(begin) >= d.again || d.t.Failed() {
-			return replacements
-		}
+	for i := d.keep; i < min(d.instances, d.keep+d.replaced); i++ {
+		d.apps[i] = d.replace(d.apps[i])
+		replacements = append(replacements, d.apps[i].id)
+		time.Sleep(d.pause)
 	}
+	return replacements
 }
 
 // replace replaces an old instance with a new one.

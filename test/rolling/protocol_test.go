@@ -19,8 +19,6 @@ const (
 	h2c     protocol = "h2c" // HTTP/2 without TLS
 	grpcH2  protocol = "gRPC, h2"
 	grpcH2C protocol = "gRPC, h2c"
-	wss     protocol = "WebSocket" // over TLS
-	tcp     protocol = "TCP"
 )
 
 // sender sends requests of a protocol, and never one twice. Its methods may be called concurrently.
@@ -35,7 +33,6 @@ type sender interface {
 type target struct {
 	address string      // of the listener without TLS
 	secure  string      // of that with TLS
-	stream  string      // of that for TCP
 	tls     *tls.Config // for it
 	host    string
 }
@@ -47,8 +44,6 @@ func (t target) sender(p protocol, body []byte) sender {
 		return &http1Sender{dial: t.dialer(p), host: t.host, body: body}
 	case h2, h2c:
 		return newHTTP2Sender(t.dialer(p), t.host, body)
-	case wss, tcp:
-		return &tunnelSender{target: t, protocol: p, body: body}
 	default:
 		return newGRPCSender(t, p, body)
 	}

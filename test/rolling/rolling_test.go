@@ -50,8 +50,7 @@ const (
 // These are for a machine that has too much to do: what it delays is not cut.
 const (
 	clientPatience  = "client: { timeouts: { head: 2m, body: 2m, write: 2m, idle: 1h } }\n" // a client reuses each idle connection
-	servicePatience = "    timeouts: { connect: 30s, response_header: 2m }\n" + streamPatience
-	streamPatience  = "    drain: { timeout: 10m }\n" // the same without what is about requests
+	servicePatience = "    timeouts: { connect: 30s, response_header: 2m }\n    drain: { timeout: 10m }\n"
 )
 
 // controlService has peers that do not change. The latency of its requests shows the load of
@@ -277,14 +276,8 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 	if err != nil || !g.trust.AppendCertsFromPEM(pem) {
 		t.Fatal("the certificate cannot be read: ", err)
 	}
-	streams := ""
-	for _, m := range list {
-		if m.peers.stream {
-			streams += fmt.Sprintf("  - { name: %s, address: '127.0.0.1:0', protocol: tcp, service: %s }\n", m.name, m.name)
-		}
-	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "listeners:\n  - { name: web, address: '127.0.0.1:0' }\n  - { name: websecure, address: '127.0.0.1:0', tls: { certificates: [{ cert: %q, key: %q }] } }\n%sadmin: { address: '127.0.0.1:0' }\n", files.Cert, files.Key, streams)
+	fmt.Fprintf(&text, "listeners:\n  - { name: web, address: '127.0.0.1:0' }\n  - { name: websecure, address: '127.0.0.1:0', tls: { certificates: [{ cert: %q, key: %q }] } }\nadmin: { address: '127.0.0.1:0' }\n", files.Cert, files.Key)
 	fmt.Fprintf(&text, "access_log: { path: %q }\nlog: { format: json }\nconsul: { addresses: [%q] }\n", g.accessLog(), r.agent.URL())
 	services := fmt.Sprintf("services:\n  %s:\n    peers: [%q, %q]\n%s", controlService, control[0], control[1], servicePatience)
 	routes := fmt.Sprintf("routes:\n  - { host: %s, service: %s }\n", controlService, controlService)
@@ -296,10 +289,6 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 		for _, m := range variants {
 			services += fmt.Sprintf("  %s:\n    consul: {}\n%s%s", m.name, m.peers.upstream,
 				strings.ReplaceAll(cmp.Or(m.settings, settings), "%s", m.peers.retry))
-			if m.peers.stream {
-				services += streamPatience
-				continue
-			}
 			if m.patient {
 				services += servicePatience
 			}
@@ -335,12 +324,7 @@ func (g *runningGateway) accessLog() string { return filepath.Join(g.dir, "acces
 
 // target returns where a load of a service goes.
 func (g *runningGateway) target(service string) target {
-	stream := ""
-	if l := g.Address(service); l != nil {
-		stream = l.String()
-	}
 	return target{
-		stream:  stream,
 		address: g.Address("web").String(), secure: g.Address("websecure").String(),
 		tls: &tls.Config{RootCAs: g.trust, ServerName: service}, host: service,
 	}
@@ -410,14 +394,6 @@ func (a *additions) times() map[string]time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return maps.Clone(a.known)
-}
-
-// forget drops the log.
-func (a *additions) forget() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.log = bytes.Buffer{}
-	clear(a.known)
 }
 
 func (a *additions) text() string {
