@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"sluice/proxy/accesslog"
+	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
 )
 
@@ -100,7 +101,7 @@ func (x *httpExchange) observe(duration time.Duration) {
 		in, out = 0, 0
 	}
 	requests.Observe(c.shard, x.statusForMetrics(), duration, in, out)
-	if x.grpcCode != grpcUnset {
+	if x.grpcCode != grpc.Unset {
 		requests.ObserveGRPC(c.shard, int(x.grpcCode))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/route"
 )
@@ -17,15 +18,15 @@ import (
 func (x *httpExchange) act(b []byte) (done, ok bool) {
 	a := x.actions
 	if a.Access != nil && !a.Access.Allows(x.standing.client) {
-		return true, x.refuse(refusalClientDenied)
+		return true, x.refuse(refusal.ClientDenied)
 	}
 	if a.ClientCertificate && !x.standing.certified {
-		return true, x.refuse(refusalNoCertificate)
+		return true, x.refuse(refusal.NoCertificate)
 	}
 	if a.RateLimit != nil {
 		if wait := x.takeToken(b); wait > 0 {
 			seconds := strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10)
-			return true, x.refuse(refusalRateLimited, [2]string{"Retry-After", seconds})
+			return true, x.refuse(refusal.RateLimited, [2]string{"Retry-After", seconds})
 		}
 	}
 	if !a.Path.Empty() {
@@ -36,17 +37,17 @@ func (x *httpExchange) act(b []byte) (done, ok bool) {
 	if a.Redirect != nil {
 		location := x.redirection(b)
 		if len(location) > socket.RequestBufferBytes {
-			return true, x.refuse(refusalOf(http1.ErrTargetTooLong))
+			return true, x.refuse(refusal.Of(http1.ErrTargetTooLong))
 		}
 		if location != nil {
-			return true, x.refuse(&refusal{a.Redirect.Code(x.head.Method == http1.MethodGet), "redirect", "the route redirects to another URL"}, [2]string{"Location", string(location)})
+			return true, x.refuse(refusal.New(a.Redirect.Code(x.head.Method == http1.MethodGet), "redirect", "the route redirects to another URL"), [2]string{"Location", string(location)})
 		}
 		if x.service == nil {
-			return true, x.refuse(refusalRedirectLoop)
+			return true, x.refuse(refusal.RedirectLoop)
 		}
 	}
 	if limit := a.BodyLimit; limit > 0 && max(x.head.ContentLength, int64(x.bodyLength)) > limit {
-		return true, x.refuse(refusalOf(http1.ErrBodyTooLong))
+		return true, x.refuse(refusal.Of(http1.ErrBodyTooLong))
 	}
 	if a.BasicAuth != nil {
 		if r := x.authenticate(b); r != nil {
@@ -87,7 +88,7 @@ func appendClientNetwork(out []byte, client netip.Addr) []byte {
 }
 
 // editPath sets target to the edited one. The target "*" has no path.
-func (x *httpExchange) editPath(b []byte) *refusal {
+func (x *httpExchange) editPath(b []byte) *refusal.Refusal {
 	path := x.head.Path(b)
 	if len(path) == 1 && path[0] == '*' {
 		return nil
@@ -96,9 +97,9 @@ func (x *httpExchange) editPath(b []byte) *refusal {
 	target, stripped, err := x.actions.Path.Append(x.target[:0], path, query)
 	switch {
 	case errors.Is(err, route.ErrDotSegment), errors.Is(err, route.ErrEncodedPrefix):
-		return &refusal{400, "unsafe_path", err.Error() + ": the route edits paths, and its service could read this one differently"}
+		return refusal.New(400, "unsafe_path", err.Error()+": the route edits paths, and its service could read this one differently")
 	case len(target) > socket.RequestBufferBytes:
-		return refusalOf(http1.ErrTargetTooLong)
+		return refusal.Of(http1.ErrTargetTooLong)
 	}
 	x.target, x.stripped = target, stripped
 	return nil

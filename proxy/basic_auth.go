@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
 )
 
 // verifyTimeout bounds the wait for the verification of a password to begin.
@@ -14,18 +15,18 @@ const verifyTimeout = 5 * time.Second
 
 // authenticate checks the password of the request, whose head is b. If it is right, user
 // becomes the user's name, and the refusal is nil.
-func (x *httpExchange) authenticate(b []byte) *refusal {
+func (x *httpExchange) authenticate(b []byte) *refusal.Refusal {
 	name, password, ok := x.credentials(b)
 	if !ok {
-		return refusalUnauthorized
+		return refusal.Unauthorized
 	}
 	x.GiveBack()
 	ok, err := x.actions.BasicAuth.Verify(x.client.block(), name, password, func() (context.Context, context.CancelFunc) { return x.Waiting(verifyTimeout) })
 	switch {
 	case err != nil:
-		return refusalAuthBusy
+		return refusal.AuthBusy
 	case !ok:
-		return refusalUnauthorized
+		return refusal.Unauthorized
 	}
 	x.user = name
 	return nil

@@ -4,17 +4,14 @@ import (
 	"bytes"
 
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
 )
 
 const challengePrefix = "/.well-known/acme-challenge/"
 
-// challengeReason is the reason of the response to an ACME challenge, whose text is the
-// whole body.
-const challengeReason = "acme_challenge"
-
 // challenge returns the response to a present ACME challenge (RFC 8555, section 8.3);
 // nil: the request, with the head b, is none.
-func (x *httpExchange) challenge(b []byte) *refusal {
+func (x *httpExchange) challenge(b []byte) *refusal.Refusal {
 	answer := x.client.listener.challenge
 	if answer == nil || x.head.Method != http1.MethodGet || x.upgrade || !bytes.HasPrefix(x.head.Path(b), []byte(challengePrefix)) {
 		return nil
@@ -23,5 +20,5 @@ func (x *httpExchange) challenge(b []byte) *refusal {
 	if !ok {
 		return nil
 	}
-	return &refusal{200, challengeReason, string(body)}
+	return refusal.New(200, refusal.ChallengeReason, string(body))
 }

@@ -9,6 +9,7 @@ import (
 
 	"sluice/observe/panics"
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/route/places"
 )
@@ -296,10 +297,10 @@ func (c *clientConn) onDeadline() bool {
 	switch c.phase {
 	case phaseHead:
 		c.exchange.begin()
-		c.exchange.refuse(refusalHeadTimeout)
+		c.exchange.refuse(refusal.HeadTimeout)
 	case phaseBody:
 		c.exchange.begin()
-		c.exchange.refuse(refusalBodyTimeout)
+		c.exchange.refuse(refusal.BodyTimeout)
 	case phaseRecent:
 		left := c.options.Timeouts.Idle - idleSetDelay
 		if left <= 0 {
@@ -340,5 +341,5 @@ func (x *httpExchange) refuseMalformed(err error) {
 	if !errors.As(err, &malformed) {
 		malformed = http1.ErrResponse
 	}
-	x.refuse(refusalOf(malformed))
+	x.refuse(refusal.Of(malformed))
 }

@@ -7,15 +7,13 @@ import (
 
 	"sluice/balancer"
 	"sluice/observe/tracing"
+	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/route/compression"
 )
-
-// statusClientClosed is the status in access log and metrics of a request whose
-// client closed its connection before the response, as in nginx.
-const statusClientClosed = 499
 
 // An httpExchange is a request and its response, between a downstream and upstreams. The
 // fields without pointers come last: the garbage collector does not scan them.
@@ -78,11 +76,11 @@ type httpExchange struct {
 	upstreamStatus int           // of the peer's response; 0: none
 	refused        string        // the reason of the refusal that was sent
 	interrupted    string        // why the response is incomplete
-	lastRefusal    *refusal
-	grpcCode       grpcCode // of the response to a gRPC call; else grpcUnset
-	mayReplaySent  bool     // the method is idempotent
-	touched        bool     // a peer may have received a part of the request
-	counted        bool     // a tunnel has counted bytesIn and bytesOut in the metrics
+	lastRefusal    *refusal.Refusal
+	grpcCode       grpc.Code // of the response to a gRPC call; else grpc.Unset
+	mayReplaySent  bool      // the method is idempotent
+	touched        bool      // a peer may have received a part of the request
+	counted        bool      // a tunnel has counted bytesIn and bytesOut in the metrics
 
 	// Without pointers, except those to unusually many fields.
 	head     http1.RequestHead

@@ -6,8 +6,10 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"sluice/observe/metrics"
 	"sluice/observe/tracing"
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
 	"sluice/route/auth"
 )
 
@@ -28,11 +30,11 @@ func (x *httpExchange) authorize(b []byte) (done, ok bool) {
 	}
 	switch {
 	case x.client.gone.Load():
-		x.status, x.interrupted = statusClientClosed, "client_gone"
+		x.status, x.interrupted = metrics.StatusClientClosedRequest, "client_gone"
 		x.account()
 		return true, false
 	case err != nil:
-		return true, x.refuse(refusalAuthUnavailable)
+		return true, x.refuse(refusal.AuthUnavailable)
 	case !answer.Allows():
 		return true, x.passDenial(answer)
 	}
@@ -47,7 +49,7 @@ func (x *httpExchange) authorize(b []byte) (done, ok bool) {
 		}
 	}
 	if len(x.authorized) > maxEditedHead {
-		return true, x.refuse(refusalAuthUnavailable)
+		return true, x.refuse(refusal.AuthUnavailable)
 	}
 	return false, false
 }
@@ -117,7 +119,7 @@ func (x *httpExchange) authHeader(b []byte) http.Header {
 // passDenial answers the request with the answer of the authentication server, and reports
 // whether the client got it.
 func (x *httpExchange) passDenial(answer *auth.Answer) bool {
-	r := &refusal{answer.Status, "auth_denied", "the authentication server of the route does not allow the request"}
+	r := refusal.New(answer.Status, "auth_denied", "the authentication server of the route does not allow the request")
 	if x.standing.grpc {
 		return x.refuse(r)
 	}
@@ -134,14 +136,14 @@ func (x *httpExchange) passDenial(answer *auth.Answer) bool {
 		}
 		for _, value := range values {
 			if count++; count > maxAuthFields {
-				return x.refuse(refusalAuthUnavailable)
+				return x.refuse(refusal.AuthUnavailable)
 			}
 			text := []byte(value)
 			clean(text)
 			head.Add(name, string(text))
 		}
 	}
-	head.Set("X-Sluice-Reason", r.reason)
+	head.Set("X-Sluice-Reason", r.Reason)
 	if len(x.requestID) > 0 {
 		head.Set("X-Request-Id", string(x.requestID))
 	}
@@ -149,7 +151,7 @@ func (x *httpExchange) passDenial(answer *auth.Answer) bool {
 		head.Set("Connection", "close")
 	}
 	head.SetContentLength(len(answer.Body))
-	x.status, x.refused = r.status, r.reason
+	x.status, x.refused = r.Status, r.Reason
 	x.Borrow()
 	x.Out = head.AppendBytes(x.Out[:0])
 	if x.head.Method != http1.MethodHead {

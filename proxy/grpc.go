@@ -1,55 +1,14 @@
 package proxy
 
 import (
-	"bytes"
-	"fmt"
-	"strconv"
 	"time"
 
 	"sluice/balancer"
-	"sluice/observe/metrics"
+	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
 	"sluice/proxy/transfer"
 )
-
-// A grpcCode is a status code of gRPC, or grpcUnset.
-type grpcCode int
-
-const (
-	grpcUnset              grpcCode = -1 // there is no status
-	grpcUnknown            grpcCode = 2
-	grpcDeadlineExceeded   grpcCode = 4
-	grpcPermissionDenied   grpcCode = 7
-	grpcResourceExhausted  grpcCode = 8
-	grpcFailedPrecondition grpcCode = 9
-	grpcUnimplemented      grpcCode = 12
-	grpcInternal           grpcCode = 13
-	grpcUnavailable        grpcCode = 14
-	grpcUnauthenticated    grpcCode = 16
-)
-
-// grpcHTTPStatus has the HTTP status that means the same as a code to Envoy's outlier
-// detection and to google.rpc.Code.
-var grpcHTTPStatus = [metrics.NumGRPCCodes]int{
-	200, metrics.StatusClientClosedRequest, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401,
-}
-
-// String returns the name of the code, the number of an unknown one, or "".
-func (c grpcCode) String() string {
-	if c == grpcUnset {
-		return ""
-	}
-	return metrics.GRPCName(int(c))
-}
-
-// httpStatus returns the HTTP status that means the same. Clients take an unknown code
-// for UNKNOWN.
-func (c grpcCode) httpStatus() int {
-	if int(c) >= len(grpcHTTPStatus) {
-		c = grpcUnknown
-	}
-	return grpcHTTPStatus[c]
-}
 
 // asksForGRPC reports whether the request is a call of gRPC as far as its head says.
 func (x *httpExchange) asksForGRPC() bool {
@@ -63,38 +22,6 @@ func (x *httpExchange) noteCall(method, contentType []byte) {
 	}
 }
 
-// contentTypeOf returns the Content-Type in text, a head that cannot be scanned.
-func contentTypeOf(text []byte) []byte {
-	for line := range http1.TrailerLines(text) {
-		if name, value, _ := bytes.Cut(line, colon); http1.EqualFold(name, "content-type") {
-			return bytes.Trim(value, " \t\r\n")
-		}
-	}
-	return nil
-}
-
-// parseGRPCCode returns the code in the value of a grpc-status field; nil: there is none.
-func parseGRPCCode(value []byte) grpcCode {
-	if value == nil {
-		return grpcUnset
-	}
-	code, err := strconv.ParseUint(string(value), 10, 16)
-	if err != nil {
-		return grpcUnknown
-	}
-	return grpcCode(code)
-}
-
-// grpcCodeOfTrailer returns the code in a trailer section.
-func grpcCodeOfTrailer(section []byte) grpcCode {
-	for line := range http1.TrailerLines(section) {
-		if name, value, _ := bytes.Cut(line, colon); http1.EqualFold(name, "grpc-status") {
-			return parseGRPCCode(bytes.Trim(value, " \t\r\n"))
-		}
-	}
-	return grpcUnset
-}
-
 // grpcOutcome returns the outcome of a call after its whole response was forwarded, given
 // the outcome by the HTTP status.
 //
@@ -103,90 +30,37 @@ func grpcCodeOfTrailer(section []byte) grpcCode {
 // does DEADLINE_EXCEEDED count if the client has set the deadline. An answer without gRPC's
 // content type is that of a server that has no gRPC: clients can send calls to any server.
 func (x *httpExchange) grpcOutcome(o balancer.Outcome) balancer.Outcome {
-	if x.grpcCode == grpcUnset {
+	if x.grpcCode == grpc.Unset {
 		if x.response.Status == 200 {
-			x.grpcCode = grpcUnknown // as for the client
-			if x.response.GRPC {     // a gRPC server always sends a code
+			x.grpcCode = grpc.Unknown // as for the client
+			if x.response.GRPC {      // a gRPC server always sends a code
 				o.Class = balancer.OutcomeReset
 			}
 		}
 		return o
 	}
 	switch {
-	case x.grpcCode.httpStatus() < 500, x.grpcCode == grpcUnimplemented,
-		x.grpcCode == grpcDeadlineExceeded && !x.deadline.IsZero():
+	case x.grpcCode.HTTPStatus() < 500, x.grpcCode == grpc.Unimplemented,
+		x.grpcCode == grpc.DeadlineExceeded && !x.deadline.IsZero():
 	default:
-		o.Class, o.Status = balancer.OutcomeServerError, x.grpcCode.httpStatus()
+		o.Class, o.Status = balancer.OutcomeServerError, x.grpcCode.HTTPStatus()
 	}
 	return o
-}
-
-// grpcTimeout returns the value of a grpc-timeout field, at most what 8 digits of seconds
-// express. ok: it is well-formed.
-func grpcTimeout(value []byte) (timeout time.Duration, ok bool) {
-	const maxDigits, longest = 8, 99_999_999 * time.Second
-	n := len(value) - 1
-	if n < 1 || n > maxDigits {
-		return 0, false
-	}
-	var unit time.Duration
-	switch value[n] {
-	case 'H':
-		unit = time.Hour
-	case 'M':
-		unit = time.Minute
-	case 'S':
-		unit = time.Second
-	case 'm':
-		unit = time.Millisecond
-	case 'u':
-		unit = time.Microsecond
-	case 'n':
-		unit = time.Nanosecond
-	default:
-		return 0, false
-	}
-	count := int64(0)
-	for _, c := range value[:n] {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		count = count*10 + int64(c-'0')
-	}
-	if count > int64(longest/unit) {
-		return longest, true
-	}
-	return time.Duration(count) * unit, true
-}
-
-// appendGRPCTimeout appends a timeout of at least d as the value of a grpc-timeout field,
-// with at most 8 digits. It is never 0.
-func appendGRPCTimeout(out []byte, d time.Duration) []byte {
-	const most = 99_999_999
-	unit, letter := time.Microsecond, byte('u')
-	switch {
-	case d > most*time.Millisecond:
-		unit, letter = time.Second, 'S'
-	case d > most*time.Microsecond:
-		unit, letter = time.Millisecond, 'm'
-	}
-	d = max(d, 1)
-	return append(strconv.AppendInt(out, min(int64((d-1)/unit)+1, most), 10), letter)
 }
 
 // setDeadline sets the deadline of a gRPC call with grpc-timeout, or returns the refusal of
 // one that is over already, or malformed: the peer would fail, by an act of the client. b is
 // the head.
-func (x *httpExchange) setDeadline(b []byte) *refusal {
+func (x *httpExchange) setDeadline(b []byte) *refusal.Refusal {
 	if !x.standing.grpc || !x.head.Has(http1.NameGRPCTimeout) {
 		return nil
 	}
-	timeout, ok := grpcTimeout(x.sentOnce(http1.NameGRPCTimeout))
+	timeout, ok := grpc.ParseTimeout(x.sentOnce(http1.NameGRPCTimeout))
 	switch {
 	case !ok:
-		return refusalGRPCTimeout
+		return refusal.GRPCTimeout
 	case timeout == 0:
-		return refusalDeadline
+		return refusal.Deadline
 	}
 	x.deadline = x.startTime.Add(timeout)
 	return nil
@@ -224,66 +98,14 @@ func (x *httpExchange) bodyPause() time.Duration {
 	return x.withinDeadline(pause)
 }
 
-// grpcCode returns the code that gRPC clients get instead of the refusal's HTTP status.
-func (r *refusal) grpcCode() grpcCode {
-	switch r {
-	case refusalNoRoute:
-		return grpcUnimplemented
-	case refusalTooManyConnections, refusalNoDescriptors, refusalSaturated, refusalPeersFull, refusalConnectionsFull, refusalPending:
-		return grpcResourceExhausted
-	case refusalBadResponse, refusalLongResponse, refusalInternal:
-		return grpcInternal
-	}
-	switch r.status {
-	case 301, 302, 303, 307, 308:
-		return grpcFailedPrecondition
-	case 400:
-		return grpcInternal // as gRPC's clients
-	case 401:
-		return grpcUnauthenticated
-	case 403:
-		return grpcPermissionDenied
-	case 408, 504:
-		return grpcDeadlineExceeded
-	case 413, 414, 429, 431:
-		return grpcResourceExhausted
-	case 502, 503:
-		return grpcUnavailable
-	}
-	return grpcUnknown
-}
-
-// appendGRPCStatus appends the field lines of a status that sluice generates.
-func appendGRPCStatus(out []byte, code grpcCode, reason, message string) []byte {
-	out = append(out, "grpc-status: "...)
-	out = strconv.AppendInt(out, int64(code), 10)
-	out = append(out, "\r\ngrpc-message: "...)
-	for _, c := range []byte(message) {
-		if c < ' ' || c > '~' || c == '%' {
-			out = fmt.Appendf(out, "%%%02X", c)
-		} else {
-			out = append(out, c)
-		}
-	}
-	return append(append(append(out, "\r\nx-sluice-reason: "...), reason...), "\r\n"...)
-}
-
-// appendGRPCAnswer appends the response to a gRPC call for r: a status without a body.
-// lines are more field lines.
-func appendGRPCAnswer(out []byte, r *refusal, lines []byte) []byte {
-	out = append(out, "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n"...)
-	out = append(out, lines...)
-	return append(appendGRPCStatus(out, r.grpcCode(), r.reason, r.text), "\r\n"...)
-}
-
 // endGRPC ends an interrupted response to a gRPC call with a status: the client would
 // otherwise learn only that the stream was reset.
-func (x *httpExchange) endGRPC(code grpcCode) {
+func (x *httpExchange) endGRPC(code grpc.Code) {
 	if !x.standing.grpc || !x.head.TETrailers {
 		return
 	}
 	x.grpcCode = code
-	trailer := appendGRPCStatus(nil, code, x.interrupted, "the response is incomplete")
+	trailer := grpc.AppendStatus(nil, code, x.interrupted, "the response is incomplete")
 	x.Out = x.Out[:0]
 	// An error means that the client is gone too.
 	_ = x.client.downstream.WriteBody(&x.Buffers, transfer.Piece{Last: true, Trailer: append(trailer, "\r\n"...)})
@@ -292,8 +114,8 @@ func (x *httpExchange) endGRPC(code grpcCode) {
 // statusForMetrics returns the HTTP status that describes the result of the request: for a
 // gRPC call, the one that means the same as its code.
 func (x *httpExchange) statusForMetrics() int {
-	if x.grpcCode == grpcUnset || x.status != 200 {
+	if x.grpcCode == grpc.Unset || x.status != 200 {
 		return x.status
 	}
-	return x.grpcCode.httpStatus()
+	return x.grpcCode.HTTPStatus()
 }

@@ -367,30 +367,6 @@ const (
 	grpcUnaryCall = grpcService + "UnaryCall" + grpcFields
 )
 
-// What is left of the timeout goes to the peer.
-func TestGRPCTimeoutField(t *testing.T) {
-	for value, want := range map[string]time.Duration{
-		"1H": time.Hour, "2M": 2 * time.Minute, "3S": 3 * time.Second, "4m": 4 * time.Millisecond, "5u": 5 * time.Microsecond,
-		"99999999n": 99_999_999, "99999999H": 99_999_999 * time.Second,
-		"": 0, "S": 0, "1": 0, "1s": 0, "-1S": 0, "+1S": 0, "1.5S": 0, "123456789S": 0, "0S": 0,
-	} {
-		if got, ok := grpcTimeout([]byte(value)); got != want || ok != (want != 0 || value == "0S") {
-			t.Errorf("%q: got %v, %v, want %v", value, got, ok, want)
-		}
-	}
-	for _, d := range []time.Duration{1, 999, time.Microsecond, time.Millisecond + 1, time.Second, 99 * time.Second, 100 * time.Second, time.Hour, 28 * time.Hour, 99_999_999 * time.Second} {
-		value := appendGRPCTimeout(nil, d)
-		if got, ok := grpcTimeout(value); !ok || got < d || got > d+d/1000+time.Microsecond {
-			t.Errorf("%v: got %q", d, value)
-		}
-	}
-	for _, d := range []time.Duration{0, -time.Second} {
-		if got := appendGRPCTimeout(nil, d); string(got) != "1u" {
-			t.Errorf("%v: got %q", d, got)
-		}
-	}
-}
-
 // sluice's own answers are statuses of gRPC.
 func TestGRPCRefusals(t *testing.T) {
 	t.Parallel()
@@ -446,21 +422,6 @@ func TestGRPCRefusals(t *testing.T) {
 	}
 }
 
-func TestGRPCCodesOfRefusals(t *testing.T) {
-	for r, want := range map[*refusal]codes.Code{
-		refusalNoRoute: codes.Unimplemented, refusalNoPeers: codes.Unavailable, refusalNoEligible: codes.Unavailable,
-		refusalSaturated: codes.ResourceExhausted, refusalPeersFull: codes.ResourceExhausted, refusalPending: codes.ResourceExhausted,
-		refusalConnectionsFull: codes.ResourceExhausted, refusalNoDescriptors: codes.ResourceExhausted,
-		refusalConnect: codes.Unavailable, refusalReset: codes.Unavailable, refusalPeerTLS: codes.Unavailable,
-		refusalTimeout: codes.DeadlineExceeded, refusalDeadline: codes.DeadlineExceeded, refusalBodyTimeout: codes.DeadlineExceeded,
-		refusalBadResponse: codes.Internal, refusalLoop: codes.Internal,
-	} {
-		if got := codes.Code(r.grpcCode()); got != want {
-			t.Errorf("%s: got %v, want %v", r.reason, got, want)
-		}
-	}
-}
-
 // What a peer says in grpc-status is its outcome.
 func TestGRPCOutcomes(t *testing.T) {
 	t.Parallel()
@@ -488,9 +449,6 @@ func TestGRPCOutcomes(t *testing.T) {
 		if got := failures() > before; got != want {
 			t.Errorf("%v: failure %v, want %v", code, got, want)
 		}
-		if name := grpcCode(code).String(); !strings.EqualFold(strings.ReplaceAll(name, "_", ""), code.String()) && code != codes.Canceled {
-			t.Errorf("%v: name %q", code, name)
-		}
 	}
 	var counted metrics.RequestsSnapshot
 	eventually(t, "all calls are counted", func() bool {
@@ -510,33 +468,6 @@ func TestGRPCOutcomes(t *testing.T) {
 		if got := counted.Class(class); got != want {
 			t.Errorf("%d requests are counted as %v, want %d", got, class, want)
 		}
-	}
-}
-
-// The status of an outcome selects what passive health checks count.
-func TestGRPCOutcomeStatus(t *testing.T) {
-	for code, want := range map[grpcCode]balancer.Outcome{
-		grpcUnavailable: {Class: balancer.OutcomeServerError, Status: 503},
-		4:               {Class: balancer.OutcomeServerError, Status: 504},
-		grpcInternal:    {Class: balancer.OutcomeServerError, Status: 500},
-		99:              {Class: balancer.OutcomeServerError, Status: 500},
-		5:               {Class: balancer.OutcomeOK, Status: 200},
-		grpcUnset:       {Class: balancer.OutcomeReset, Status: 200},
-	} {
-		x := &httpExchange{grpcCode: code}
-		x.response.Status, x.response.GRPC = 200, true
-		if got := x.grpcOutcome(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200}); got != want {
-			t.Errorf("%v: got %+v, want %+v", code, got, want)
-		}
-	}
-	other := &httpExchange{grpcCode: grpcUnset} // an answer of a server without gRPC
-	other.response.Status = 200
-	if got := other.grpcOutcome(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200}); got.Class != balancer.OutcomeOK || other.grpcCode != grpcUnknown {
-		t.Errorf("without gRPC: got %+v, %v", got, other.grpcCode)
-	}
-	x := &httpExchange{grpcCode: grpcDeadlineExceeded, deadline: time.Now()}
-	if got := x.grpcOutcome(balancer.Outcome{}); got.Class != balancer.OutcomeOK {
-		t.Errorf("deadline of the client: got %+v", got)
 	}
 }
 

@@ -4,26 +4,19 @@ import (
 	"bytes"
 
 	"sluice/proxy/http1"
-)
-
-const (
-	// maxHops is how many times a request may pass sluice before it counts as a loop.
-	maxHops = 5
-	// maxAddresses limits X-Forwarded-For, which is never truncated: the last
-	// addresses are the trusted ones.
-	maxAddresses = 100
+	"sluice/proxy/refusal"
 )
 
 // notForwarded returns the refusal of a request that must not be forwarded, or nil.
 // b is the head.
-func (x *httpExchange) notForwarded(b []byte) *refusal {
+func (x *httpExchange) notForwarded(b []byte) *refusal.Refusal {
 	switch {
 	case x.head.Method == http1.MethodOptions && x.maxForwards() == 0:
-		return refusalMaxForwards
-	case x.head.Has(http1.NameVia) && x.hops(b) >= maxHops:
-		return refusalLoop
-	case x.standing.trusted && x.head.Has(http1.NameXForwardedFor) && x.addresses(b) > maxAddresses:
-		return refusalTooManyAddresses
+		return refusal.MaxForwards
+	case x.head.Has(http1.NameVia) && x.hops(b) >= refusal.MaxHops:
+		return refusal.Loop
+	case x.standing.trusted && x.head.Has(http1.NameXForwardedFor) && x.addresses(b) > refusal.MaxAddresses:
+		return refusal.TooManyAddresses
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 )
 
@@ -122,7 +123,7 @@ func (s *http2Stream) serve() {
 	case err != errStreamAborted:
 		x.begin()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			x.refuse(refusalBodyTimeout)
+			x.refuse(refusal.BodyTimeout)
 		} else {
 			x.refuseMalformed(err)
 		}
@@ -164,7 +165,7 @@ func (s *http2Stream) scan() error {
 	if err != nil {
 		text := x.in[:x.end]
 		method, _, _ := bytes.Cut(text, space)
-		x.noteCall(method, contentTypeOf(text)) // the scan has not seen all fields
+		x.noteCall(method, http1.TrailerField(text, "content-type")) // the scan has not seen all fields
 		return err
 	}
 	x.headLength = n

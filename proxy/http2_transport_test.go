@@ -14,6 +14,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/proxy/http2"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/balancertest"
@@ -81,7 +82,7 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 			p := startProxyToH2C(t, address)
 			p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3}})
 			const request = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
-			if answer := p.raw(request); !strings.Contains(answer, refusalConnect.reason) {
+			if answer := p.raw(request); !strings.Contains(answer, refusal.Connect.Reason) {
 				t.Errorf("got %q", answer)
 			}
 			peer := p.pool.Snapshot().All[0]
@@ -267,7 +268,7 @@ func TestRejectedRequestIsNotCounted(t *testing.T) {
 	p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {
 		p.WriteRSTStream(stream, xhttp2.ErrCodeProtocol)
 	}))
-	if answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.Contains(answer, refusalBadResponse.reason) {
+	if answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.Contains(answer, refusal.BadResponse.Reason) {
 		t.Errorf("got %q", answer)
 	}
 	p.expectNothingCounted()
@@ -471,8 +472,8 @@ func TestHTTP2PeerOverTLS(t *testing.T) {
 		want   string
 	}{
 		{"h2", server, "HTTP/1.1 200"},
-		{"only http/1.1", http1, refusalPeerTLS.reason},
-		{"no ALPN", silent, refusalPeerTLS.reason},
+		{"only http/1.1", http1, refusal.PeerTLS.Reason},
+		{"no ALPN", silent, refusal.PeerTLS.Reason},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var uploaded atomic.Int64

@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 )
 
@@ -20,7 +21,7 @@ func (x *httpExchange) bufferBody() bool {
 		p, err := x.client.downstream.ReadBody(&x.Buffers, false)
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
-				x.lastRefusal = refusalBodyTimeout
+				x.lastRefusal = refusal.BodyTimeout
 			}
 			return false
 		}

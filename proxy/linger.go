@@ -5,6 +5,7 @@ import (
 	"os"
 	"time"
 
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 )
 
@@ -62,7 +63,7 @@ func (c *clientConn) lingerForAnswer() {
 // refuseConn answers a connection over the limits without waiting, and closes it. It
 // first reads what has arrived, so that closing does not reset the connection.
 func (s *Server) refuseConn(conn socket.Conn) {
-	answer, _ := appendAnswer(nil, refusalTooManyConnections, false, false, false)
+	answer, _ := refusal.Append(nil, refusal.TooManyConnections, false, false, false)
 	var b socket.Buffers
 	b.Borrow()
 	defer b.GiveBack()

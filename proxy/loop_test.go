@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"sluice/proxy/refusal"
 )
 
 // A route that leads back to sluice is found out after a few hops, and what that
@@ -20,8 +22,8 @@ func TestLoopIsRefused(t *testing.T) {
 	}
 	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 	peer := p.pool.Snapshot().All[0]
-	if n := peer.Requests(); n != maxHops {
-		t.Errorf("%d requests to the peer, want %d", n, maxHops)
+	if n := peer.Requests(); n != refusal.MaxHops {
+		t.Errorf("%d requests to the peer, want %d", n, refusal.MaxHops)
 	}
 	p.expectNothingCounted()
 }
@@ -31,7 +33,7 @@ func TestChainOfSluices(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	first := startProxy(t, Options{}, origin.address())
-	for range maxHops - 1 {
+	for range refusal.MaxHops - 1 {
 		first = startProxy(t, Options{}, first.address)
 	}
 	conn := first.dial()
@@ -39,8 +41,8 @@ func TestChainOfSluices(t *testing.T) {
 	if status, _ := readResponse(t, conn); status != 200 {
 		t.Errorf("got %d", status)
 	}
-	if got := strings.Count(origin.got(), "Via: 1.1 sluice\r\n"); got != maxHops {
-		t.Errorf("the request came through %d of %d", got, maxHops)
+	if got := strings.Count(origin.got(), "Via: 1.1 sluice\r\n"); got != refusal.MaxHops {
+		t.Errorf("the request came through %d of %d", got, refusal.MaxHops)
 	}
 }
 

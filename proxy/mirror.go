@@ -12,6 +12,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/observe/tracing"
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 	"sluice/route"
@@ -154,11 +155,11 @@ func (m *mirrored) result(o balancer.Outcome) (status int, answered bool) {
 	case o.Class == balancer.OutcomeOK, o.Class == balancer.OutcomeServerError:
 		return o.Status, true
 	case m.lastRefusal != nil:
-		return m.lastRefusal.status, false
+		return m.lastRefusal.Status, false
 	case o.Class == balancer.OutcomeTimeout:
-		return refusalTimeout.status, false
+		return refusal.Timeout.Status, false
 	}
-	return refusalReset.status, false
+	return refusal.Reset.Status, false
 }
 
 // maxMirrorAnswer bounds the bytes of an answer that are read so that its connection can be

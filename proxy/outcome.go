@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
 )
 
 // The behaviour of a client must not count as a failure of the peer: otherwise a
@@ -55,31 +57,31 @@ func (x *httpExchange) latency(at time.Time) time.Duration {
 
 // refusal returns the refusal for a body that could not be read, or nil if the
 // client has closed its connection.
-func (l *upload) refusal() *refusal {
+func (l *upload) refusal() *refusal.Refusal {
 	var malformed *http1.Error
 	switch {
 	case l.err == errPanicked:
-		return refusalInternal
+		return refusal.Internal
 	case errors.As(l.err, &malformed):
-		return refusalOf(malformed)
+		return refusal.Of(malformed)
 	case errors.Is(l.err, os.ErrDeadlineExceeded):
-		return refusalBodyTimeout
+		return refusal.BodyTimeout
 	}
 	return nil
 }
 
 // grpcCode returns the code that a gRPC client gets for it.
-func (l *upload) grpcCode() grpcCode {
+func (l *upload) grpcCode() grpc.Code {
 	if r := l.refusal(); r != nil {
-		return r.grpcCode()
+		return r.GRPCCode()
 	}
-	return grpcUnavailable
+	return grpc.Unavailable
 }
 
 // reason returns the reason for logs why the body could not be read.
 func (l *upload) reason() string {
 	if r := l.refusal(); r != nil {
-		return r.reason
+		return r.Reason
 	}
 	return "client_gone"
 }

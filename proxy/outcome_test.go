@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"sluice/balancer"
+	"sluice/proxy/grpc"
 	"sluice/route"
 )
 
@@ -353,5 +355,32 @@ func TestLatencyWithoutTheClientsTime(t *testing.T) {
 		if got := p.pool.Snapshot().All[0].Latency(); got > longest {
 			t.Errorf("%.60q: latency %v, though the peer had the whole request for %v at most", request, got, longest)
 		}
+	}
+}
+
+// The status of an outcome selects what passive health checks count.
+func TestGRPCOutcomeStatus(t *testing.T) {
+	for code, want := range map[grpc.Code]balancer.Outcome{
+		grpc.Unavailable: {Class: balancer.OutcomeServerError, Status: 503},
+		4:                {Class: balancer.OutcomeServerError, Status: 504},
+		grpc.Internal:    {Class: balancer.OutcomeServerError, Status: 500},
+		99:               {Class: balancer.OutcomeServerError, Status: 500},
+		5:                {Class: balancer.OutcomeOK, Status: 200},
+		grpc.Unset:       {Class: balancer.OutcomeReset, Status: 200},
+	} {
+		x := &httpExchange{grpcCode: code}
+		x.response.Status, x.response.GRPC = 200, true
+		if got := x.grpcOutcome(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200}); got != want {
+			t.Errorf("%v: got %+v, want %+v", code, got, want)
+		}
+	}
+	other := &httpExchange{grpcCode: grpc.Unset} // an answer of a server without gRPC
+	other.response.Status = 200
+	if got := other.grpcOutcome(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200}); got.Class != balancer.OutcomeOK || other.grpcCode != grpc.Unknown {
+		t.Errorf("without gRPC: got %+v, %v", got, other.grpcCode)
+	}
+	x := &httpExchange{grpcCode: grpc.DeadlineExceeded, deadline: time.Now()}
+	if got := x.grpcOutcome(balancer.Outcome{}); got.Class != balancer.OutcomeOK {
+		t.Errorf("deadline of the client: got %+v", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/observe/panics"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 )
 
@@ -64,9 +65,9 @@ func (x *httpExchange) fail() (answered bool) {
 		switch {
 		case !x.serving:
 		case !x.begun:
-			answered = x.refuse(refusalInternal)
+			answered = x.refuse(refusal.Internal)
 		default:
-			x.interrupted = refusalInternal.reason
+			x.interrupted = refusal.Internal.Reason
 			x.client.downstream.cut()
 			x.account()
 		}
@@ -94,7 +95,7 @@ func (l *upload) fail() {
 func (m *mirrored) fail() {
 	contained(panics.Mirror, m.releaseHeld)
 	if m.mirror != nil {
-		m.mirror.Copies.End(m.sender.shard, refusalInternal.status, time.Since(m.startTime), false)
+		m.mirror.Copies.End(m.sender.shard, refusal.Internal.Status, time.Since(m.startTime), false)
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"sluice/proxy/refusal"
 )
 
 // docs/reasons.md has a heading for each reason of the code, and no other one. The overviews in
@@ -29,7 +31,7 @@ func TestReasonsAreDocumented(t *testing.T) {
 		inText = append(inText, found[1])
 	}
 	overview := read("requests.md") + read("tcp.md")
-	inCode := reasonsOf(t, ".", "http1")
+	inCode := reasonsOf(t, ".", "http1", "refusal")
 	for _, reason := range inCode {
 		if !slices.Contains(inText, reason) {
 			t.Errorf("docs/reasons.md has no heading for %s", reason)
@@ -53,8 +55,8 @@ func TestReasonsAreDocumented(t *testing.T) {
 func reasonsOf(t *testing.T, dirs ...string) []string {
 	var reasons []string
 	add := func(e ast.Expr) {
-		if e, ok := e.(*ast.Ident); ok && e.Name == "challengeReason" {
-			reasons = append(reasons, challengeReason)
+		if e, ok := e.(*ast.SelectorExpr); ok && e.Sel.Name == "ChallengeReason" {
+			reasons = append(reasons, refusal.ChallengeReason)
 		}
 		if e, ok := e.(*ast.BasicLit); ok && e.Kind == token.STRING {
 			if reason, err := strconv.Unquote(e.Value); err == nil && reason != "" {
@@ -78,8 +80,17 @@ func reasonsOf(t *testing.T, dirs ...string) []string {
 			ast.Inspect(file, func(n ast.Node) bool {
 				switch n := n.(type) {
 				case *ast.CompositeLit:
-					if name, ok := n.Type.(*ast.Ident); ok && (name.Name == "refusal" || name.Name == "Error") && len(n.Elts) == 3 {
+					if name, ok := n.Type.(*ast.Ident); ok && name.Name == "Error" && len(n.Elts) == 3 {
 						add(n.Elts[1])
+					}
+				case *ast.CallExpr: // of refusal.New
+					name, ok := n.Fun.(*ast.Ident)
+					if of, is := n.Fun.(*ast.SelectorExpr); is {
+						from, known := of.X.(*ast.Ident)
+						name, ok = of.Sel, known && from.Name == "refusal"
+					}
+					if ok && name.Name == "New" && len(n.Args) == 3 {
+						add(n.Args[1])
 					}
 				case *ast.AssignStmt:
 					for i, left := range n.Lhs {

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 )
 
@@ -15,7 +16,7 @@ func (x *httpExchange) redirectToHTTPS() bool {
 	b := x.in[x.start:x.end]
 	host := withoutPort(x.head.Authority(b))
 	if len(host) == 0 {
-		return x.refuse(refusalNoHost)
+		return x.refuse(refusal.NoHost)
 	}
 	location := append([]byte("https://"), host...)
 	if port := x.client.listener.httpsPort; port != 443 {
@@ -30,9 +31,9 @@ func (x *httpExchange) redirectToHTTPS() bool {
 		location = append(location, target...)
 	}
 	if len(location) > socket.RequestBufferBytes {
-		return x.refuse(refusalOf(http1.ErrTargetTooLong))
+		return x.refuse(refusal.Of(http1.ErrTargetTooLong))
 	}
-	return x.refuse(refusalHTTPS, [2]string{"Location", string(location)})
+	return x.refuse(refusal.HTTPS, [2]string{"Location", string(location)})
 }
 
 // withoutPort returns the host of an authority.

@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
 	"sluice/proxy/transfer"
 )
 
@@ -36,12 +38,12 @@ func (x *httpExchange) receiveFailed(u upstream, err error) balancer.Outcome {
 	}
 	switch {
 	case err == errDeclined:
-		x.lastRefusal = refusalDeclined
+		x.lastRefusal = refusal.Declined
 		x.mayReplaySent = false
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	case isMalformed(err), err == errHeadTooLong, err == errOtherProtocol, err == errRejected:
-		if x.lastRefusal = refusalBadResponse; err == errHeadTooLong {
-			x.lastRefusal = refusalLongResponse
+		if x.lastRefusal = refusal.BadResponse; err == errHeadTooLong {
+			x.lastRefusal = refusal.LongResponse
 		}
 		x.mayReplaySent = false // another peer would probably send the same
 		if !isMalformed(err) {
@@ -49,7 +51,7 @@ func (x *httpExchange) receiveFailed(u upstream, err error) balancer.Outcome {
 		}
 		return balancer.Outcome{Class: balancer.OutcomeReset, Latency: x.latency(time.Now())}
 	}
-	x.lastRefusal = refusalReset
+	x.lastRefusal = refusal.Reset
 	return x.resetOutcome()
 }
 
@@ -94,7 +96,7 @@ func (x *httpExchange) receiveFinal(u upstream, text []byte) balancer.Outcome {
 	}
 	x.status = x.response.Status
 	if x.standing.grpc {
-		x.grpcCode = parseGRPCCode(x.response.FindOther(text, "grpc-status"))
+		x.grpcCode = grpc.ParseCode(x.response.FindOther(text, "grpc-status"))
 	}
 	if err := u.startBody(&x.Buffers, &x.response, text, x.response.Bodiless(x.head.Method == http1.MethodHead)); err != nil {
 		return x.receiveFailed(u, err)
@@ -115,22 +117,22 @@ func (x *httpExchange) receiveFinal(u upstream, text []byte) balancer.Outcome {
 		}
 		return outcome
 	}
-	x.grpcCode = grpcUnset
+	x.grpcCode = grpc.Unset
 	if errors.Is(err, errClientWrite) || x.client.gone.Load() {
 		x.interrupted = "client_gone"
 		return outcome
 	}
 	x.client.downstream.cut()
-	code := grpcUnavailable
+	code := grpc.Unavailable
 	switch {
 	case x.upload.failed():
 		x.interrupted, code = x.upload.reason(), x.upload.grpcCode()
 	case isMalformed(err):
 		x.interrupted, outcome.Class = "upstream_cut", balancer.OutcomeReset
 	case x.deadlineFirst.Load() && errors.Is(err, os.ErrDeadlineExceeded), x.deadlinePassed():
-		x.interrupted, code = refusalDeadline.reason, grpcDeadlineExceeded
+		x.interrupted, code = refusal.Deadline.Reason, grpc.DeadlineExceeded
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		code = grpcDeadlineExceeded
+		code = grpc.DeadlineExceeded
 		x.interrupted, outcome.Class = "upstream_stalled", balancer.OutcomeTimeout
 	default:
 		x.interrupted, outcome.Class = "upstream_cut", x.resetOutcome().Class
@@ -164,7 +166,7 @@ func (x *httpExchange) relay(u upstream) error {
 		}
 		x.bytesOut += p.Length
 		if p.Last && x.standing.grpc && len(p.Trailer) > 0 {
-			x.grpcCode = grpcCodeOfTrailer(p.Trailer)
+			x.grpcCode = grpc.CodeOfTrailer(p.Trailer)
 		}
 		p.Trailer = x.filterTrailer(p.Trailer, toClients)
 		if err := x.toClient(p); err != nil || p.Last {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
 )
@@ -95,7 +96,7 @@ func (x *httpExchange) appendRequestHead(out []byte, peer *balancer.Peer) []byte
 	}
 	if !x.deadline.IsZero() {
 		out = append(out, "Grpc-Timeout: "...)
-		out = append(appendGRPCTimeout(out, time.Until(x.deadline)), "\r\n"...)
+		out = append(grpc.AppendTimeout(out, time.Until(x.deadline)), "\r\n"...)
 	}
 	switch {
 	case x.upgrade:

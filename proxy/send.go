@@ -7,6 +7,7 @@ import (
 	"sluice/observe/tracing"
 	"sluice/proxy/attempt"
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 )
 
@@ -97,12 +98,12 @@ func (x *httpExchange) requirements(picked time.Time) requirements {
 func (x *httpExchange) connectFailed(err error) (o balancer.Outcome) {
 	switch {
 	case err == errNoWebSocket:
-		x.lastRefusal = refusalNoWebSocket
+		x.lastRefusal = refusal.NoWebSocket
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	case x.client.gone.Load():
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	case x.deadlinePassed():
-		x.lastRefusal = refusalDeadline
+		x.lastRefusal = refusal.Deadline
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	}
 	o, x.lastRefusal = dialFailure(err)
@@ -141,10 +142,10 @@ func (x *httpExchange) sendFailed(u upstream, err error) (o balancer.Outcome, ag
 		return o, false
 	}
 	if err == errEditedHead {
-		x.lastRefusal = refusalOf(http1.ErrHeadTooLong)
+		x.lastRefusal = refusal.Of(http1.ErrHeadTooLong)
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}, false
 	}
-	x.lastRefusal = refusalReset
+	x.lastRefusal = refusal.Reset
 	if x.delayedByClient() {
 		return x.resetOutcome(), false
 	}
@@ -167,10 +168,10 @@ func (x *httpExchange) endedOtherwise(err error) (o balancer.Outcome, ended bool
 		return balancer.Outcome{Class: balancer.OutcomeClientGone, Latency: x.latency(time.Now())}, true
 	case wakeDeadline:
 		if x.deadlineFirst.Load() || x.deadlinePassed() {
-			x.lastRefusal = refusalDeadline
+			x.lastRefusal = refusal.Deadline
 			return balancer.Outcome{Class: balancer.OutcomeClientGone}, true
 		}
-		x.lastRefusal = refusalTimeout
+		x.lastRefusal = refusal.Timeout
 		return balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: x.latency(time.Now())}, true
 	}
 	return o, false

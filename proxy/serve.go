@@ -4,8 +4,11 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/observe/metrics"
 	"sluice/proxy/attempt"
+	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
 )
 
 // begin resets the exchange and starts the clock of a request.
@@ -24,7 +27,7 @@ func (x *httpExchange) begin() {
 	x.connectTime, x.upstreamTime = 0, 0
 	x.refused, x.interrupted, x.lastRefusal = "", "", nil
 	x.serving, x.begun, x.answered, x.touched, x.counted = true, false, false, false, false
-	x.grpcCode, x.deadline = grpcUnset, time.Time{}
+	x.grpcCode, x.deadline = grpc.Unset, time.Time{}
 	if x.deadlineFirst.Load() { // cheaper than a store
 		x.deadlineFirst.Store(false)
 	}
@@ -49,7 +52,7 @@ func (x *httpExchange) serve() bool {
 	host, path := x.head.Authority(b), x.head.Path(b)
 	matched := table.Match(host, path, (*routedRequest)(x))
 	if matched == nil {
-		return x.refuse(refusalNoRoute)
+		return x.refuse(refusal.NoRoute)
 	}
 	if w := matched.Weighted; w != nil {
 		matched = x.chooseTarget(w, b)
@@ -60,7 +63,7 @@ func (x *httpExchange) serve() bool {
 		return x.refuse(r)
 	}
 	if table.Evades(host, path) && !c.options.KeepDotSegments {
-		return x.refuse(refusalDotSegment)
+		return x.refuse(refusal.DotSegment)
 	}
 	if r := x.notForwarded(b); r != nil {
 		return x.refuse(r)
@@ -80,7 +83,7 @@ func (x *httpExchange) serve() bool {
 		if x.lastRefusal != nil {
 			return x.refuse(x.lastRefusal)
 		}
-		x.status, x.interrupted = statusClientClosed, "client_gone"
+		x.status, x.interrupted = metrics.StatusClientClosedRequest, "client_gone"
 		x.account()
 		return false
 	}
@@ -98,17 +101,17 @@ func (x *httpExchange) serve() bool {
 	switch {
 	case x.answered:
 	case err != nil && c.gone.Load():
-		x.status, x.interrupted = statusClientClosed, "client_gone"
+		x.status, x.interrupted = metrics.StatusClientClosedRequest, "client_gone"
 	case err != nil && x.deadlinePassed():
-		return x.refuse(refusalDeadline)
-	case x.lastRefusal == refusalConnect && len(x.service.Pool.Snapshot().Eligible) == 0:
-		return x.refuse(refusalNoEligible) // this failure ejected the last peer
+		return x.refuse(refusal.Deadline)
+	case x.lastRefusal == refusal.Connect && len(x.service.Pool.Snapshot().Eligible) == 0:
+		return x.refuse(refusal.NoEligible) // this failure ejected the last peer
 	case x.lastRefusal != nil:
 		return x.refuse(x.lastRefusal)
 	case outcome.Class == balancer.OutcomeClientGone:
-		x.status, x.interrupted = statusClientClosed, "client_gone"
+		x.status, x.interrupted = metrics.StatusClientClosedRequest, "client_gone"
 	case err != nil:
-		return x.refuse(pickRefusal(err, x.service.Pool, x.query.Group != 0))
+		return x.refuse(refusal.OfPick(err, x.service.Pool, x.query.Group != 0))
 	}
 	x.account()
 	return x.interrupted == ""
@@ -116,16 +119,16 @@ func (x *httpExchange) serve() bool {
 
 // refuse answers the request with r, and with more header fields. It reports whether
 // the client got it.
-func (x *httpExchange) refuse(r *refusal, fields ...[2]string) bool {
+func (x *httpExchange) refuse(r *refusal.Refusal, fields ...[2]string) bool {
 	c := x.client
 	b := x.in[x.start:x.end]
-	keep := c.downstream.keepsOpen() && r.status != 413 && r.status != 408
-	x.status, x.refused = r.status, r.reason
+	keep := c.downstream.keepsOpen() && r.Status != 413 && r.Status != 408
+	x.status, x.refused = r.Status, r.Reason
 	var bodyBytes int
 	if x.standing.grpc {
-		x.status, x.grpcCode = 200, r.grpcCode()
+		x.status, x.grpcCode = 200, r.GRPCCode()
 		x.Borrow()
-		x.Out = appendGRPCAnswer(x.Out[:0], r, x.appendRequestIDLine(nil))
+		x.Out = refusal.AppendGRPC(x.Out[:0], r, x.appendRequestIDLine(nil))
 		err := c.downstream.writeAnswer(x.Out)
 		x.account()
 		return err == nil
@@ -137,8 +140,8 @@ func (x *httpExchange) refuse(r *refusal, fields ...[2]string) bool {
 		fields = append(fields, [2]string{"X-Request-Id", string(x.requestID)})
 	}
 	x.Borrow()
-	x.Out, bodyBytes = appendAnswer(x.Out[:0], r, keep,
-		x.headLength > 0 && wantsJSON(x.head.Find(b, http1.NameAccept)), x.head.Method == http1.MethodHead, fields...)
+	x.Out, bodyBytes = refusal.Append(x.Out[:0], r, keep,
+		x.headLength > 0 && refusal.WantsJSON(x.head.Find(b, http1.NameAccept)), x.head.Method == http1.MethodHead, fields...)
 	x.bytesOut = int64(bodyBytes)
 	err := c.downstream.writeAnswer(x.Out)
 	if err != nil || !keep {

@@ -14,6 +14,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/attempt"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/route"
 )
@@ -32,14 +33,6 @@ type Streams struct {
 // streamForwarded is the status of a stream in access log and metrics if a peer was
 // connected.
 const streamForwarded = 200
-
-var (
-	refusalNoServerName = &refusal{404, "no_server_name", "no service has the server name of the client"}
-	refusalNoTLS        = &refusal{400, "no_client_hello", "the client does not begin with a ClientHello of TLS"}
-	refusalHelloTimeout = &refusal{408, "client_hello_timeout", "the ClientHello did not arrive in time"}
-	refusalHelloGone    = &refusal{statusClientClosed, "client_gone", "the client left before it had sent a ClientHello"}
-	refusalStreamGone   = &refusal{statusClientClosed, "client_gone", "the client left before a peer was connected"}
-)
 
 // A stream is a connection of a client that is forwarded without knowledge of its
 // protocol. It implements [attempt.Exchange]: a try opens a connection to a peer, and
@@ -62,10 +55,10 @@ type stream struct {
 	tried          triedPeers
 	connected      bool
 	connectTime    time.Duration
-	connectedAfter time.Duration // from the start
-	refusal        *refusal      // of the last try
-	gone           bool          // the client has left during a wait for a peer
-	cut            error         // see tunnel.run
+	connectedAfter time.Duration    // from the start
+	refusal        *refusal.Refusal // of the last try
+	gone           bool             // the client has left during a wait for a peer
+	cut            error            // see tunnel.run
 	bytesIn        int64
 	bytesOut       int64
 }
@@ -99,7 +92,7 @@ func (s *stream) fail() {
 }
 
 // choose sets the service, or returns why the client gets none.
-func (s *stream) choose() *refusal {
+func (s *stream) choose() *refusal.Refusal {
 	streams := s.listener.streams()
 	matched := streams.Other
 	if streams.Names == nil {
@@ -114,27 +107,27 @@ func (s *stream) choose() *refusal {
 		}
 		if matched == nil {
 			s.sendAlert()
-			return refusalNoServerName
+			return refusal.NoServerName
 		}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return refusalHelloTimeout
+		return refusal.HelloTimeout
 	case err != socket.ErrNoTLS && err != socket.ErrTooLong:
-		return refusalHelloGone
+		return refusal.ClientGone
 	case matched == nil:
-		return refusalNoTLS
+		return refusal.NoTLS
 	}
 	return s.use(matched)
 }
 
 // use sets the service of a route, and its group. It returns a refusal if the route is not for
 // the client.
-func (s *stream) use(matched *route.Route) *refusal {
+func (s *stream) use(matched *route.Route) *refusal.Refusal {
 	s.service = matched.Service
 	if matched.Split != nil {
 		s.query.Group = matched.Split.Group(nil).ID()
 	}
 	if a := matched.Actions; a != nil && a.Access != nil && !a.Access.Allows(s.ends.client.Addr().Unmap().WithZone("")) {
-		return refusalClientDenied
+		return refusal.ClientDenied
 	}
 	return nil
 }
@@ -180,11 +173,11 @@ func (s *stream) forward() {
 	switch {
 	case s.connected:
 	case s.gone:
-		s.refusal = refusalStreamGone
-	case s.refusal == refusalConnect && len(s.service.Pool.Snapshot().Eligible) == 0:
-		s.refusal = refusalNoEligible // this failure ejected the last peer
+		s.refusal = refusal.ClientGone
+	case s.refusal == refusal.Connect && len(s.service.Pool.Snapshot().Eligible) == 0:
+		s.refusal = refusal.NoEligible // this failure ejected the last peer
 	case s.refusal == nil:
-		s.refusal = pickRefusal(err, s.service.Pool, s.query.Group != 0)
+		s.refusal = refusal.OfPick(err, s.service.Pool, s.query.Group != 0)
 	}
 }
 
@@ -199,7 +192,7 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 	if end(); err != nil {
 		var o balancer.Outcome
 		if o, s.refusal = dialFailure(err); s.gone {
-			o, s.refusal = balancer.Outcome{Class: balancer.OutcomeClientGone}, refusalStreamGone
+			o, s.refusal = balancer.Outcome{Class: balancer.OutcomeClientGone}, refusal.ClientGone
 		}
 		s.tried.of(t.Peer).end(o, s.startTime)
 		return attempt.Ended(o)
@@ -269,7 +262,7 @@ func (s *stream) abort() {
 func (s *stream) account() {
 	status, reason := streamForwarded, cutReason(s.cut)
 	if s.refusal != nil {
-		status, reason = s.refusal.status, s.refusal.reason
+		status, reason = s.refusal.Status, s.refusal.Reason
 	}
 	duration := time.Since(s.startTime)
 	requests := s.server.requests
@@ -303,18 +296,18 @@ func (s *stream) account() {
 }
 
 // dialFailure classifies an error of opening a connection to a peer.
-func dialFailure(err error) (balancer.Outcome, *refusal) {
+func dialFailure(err error) (balancer.Outcome, *refusal.Refusal) {
 	switch {
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EADDRNOTAVAIL):
-		return balancer.Outcome{Class: balancer.OutcomeLocal}, refusalNoDescriptors
+		return balancer.Outcome{Class: balancer.OutcomeLocal}, refusal.NoDescriptors
 	case errors.Is(err, net.ErrClosed): // the transport is closed
-		return balancer.Outcome{Class: balancer.OutcomeLocal}, refusalConnect
+		return balancer.Outcome{Class: balancer.OutcomeLocal}, refusal.Connect
 	}
 	var handshake tlsError
 	if errors.As(err, &handshake) {
-		return balancer.Outcome{Class: balancer.OutcomeConnectFailure}, refusalPeerTLS
+		return balancer.Outcome{Class: balancer.OutcomeConnectFailure}, refusal.PeerTLS
 	}
-	return balancer.Outcome{Class: balancer.OutcomeConnectFailure}, refusalConnect
+	return balancer.Outcome{Class: balancer.OutcomeConnectFailure}, refusal.Connect
 }
 
 // dialStream opens a connection for a stream. It is not in the pool, and its user must

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"sluice/balancer"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 	"sluice/route"
@@ -50,7 +51,7 @@ func cutReason(cut error) string {
 	case cut == socket.ErrIdle:
 		return "idle_timeout"
 	case cut == errPanicked:
-		return refusalInternal.reason
+		return refusal.Internal.Reason
 	case !errors.As(cut, &broken):
 		return "drain_timeout"
 	case broken.Client:

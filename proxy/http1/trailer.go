@@ -22,6 +22,17 @@ func TrailerLines(section []byte) iter.Seq[[]byte] {
 	}
 }
 
+// TrailerField returns the value of the first field with that name, in lower case, in a trailer
+// section or in a head, or nil.
+func TrailerField(section []byte, name string) []byte {
+	for line := range TrailerLines(section) {
+		if of, value, _ := bytes.Cut(line, []byte(":")); EqualFold(of, name) {
+			return bytes.Trim(value, " \t\r\n")
+		}
+	}
+	return nil
+}
+
 // forbiddenTrailers are the names, in lower case, of fields that RFC 9110, section
 // 6.5.1 forbids in a trailer section.
 var forbiddenTrailers = []string{

@@ -116,8 +116,8 @@ var proxyFaults = []mutation{
 	{
 		name: "loop-is-not-found",
 		file: "proxy/hops.go",
-		old:  "x.hops(b) >= maxHops",
-		new:  "x.hops(b) >= 10*maxHops",
+		old:  "x.hops(b) >= refusal.MaxHops",
+		new:  "x.hops(b) >= 10*refusal.MaxHops",
 		test: "./proxy TestLoopIsRefused",
 	},
 	{

@@ -1,0 +1,41 @@
+package grpc
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+)
+
+// What is left of the timeout goes to the peer.
+func TestTimeoutField(t *testing.T) {
+	for value, want := range map[string]time.Duration{
+		"1H": time.Hour, "2M": 2 * time.Minute, "3S": 3 * time.Second, "4m": 4 * time.Millisecond, "5u": 5 * time.Microsecond,
+		"99999999n": 99_999_999, "99999999H": 99_999_999 * time.Second,
+		"": 0, "S": 0, "1": 0, "1s": 0, "-1S": 0, "+1S": 0, "1.5S": 0, "123456789S": 0, "0S": 0,
+	} {
+		if got, ok := ParseTimeout([]byte(value)); got != want || ok != (want != 0 || value == "0S") {
+			t.Errorf("%q: got %v, %v, want %v", value, got, ok, want)
+		}
+	}
+	for _, d := range []time.Duration{1, 999, time.Microsecond, time.Millisecond + 1, time.Second, 99 * time.Second, 100 * time.Second, time.Hour, 28 * time.Hour, 99_999_999 * time.Second} {
+		value := AppendTimeout(nil, d)
+		if got, ok := ParseTimeout(value); !ok || got < d || got > d+d/1000+time.Microsecond {
+			t.Errorf("%v: got %q", d, value)
+		}
+	}
+	for _, d := range []time.Duration{0, -time.Second} {
+		if got := AppendTimeout(nil, d); string(got) != "1u" {
+			t.Errorf("%v: got %q", d, got)
+		}
+	}
+}
+
+func TestNamesOfCodes(t *testing.T) {
+	for code := codes.OK; code <= codes.Unauthenticated; code++ {
+		if name := Code(code).String(); !strings.EqualFold(strings.ReplaceAll(name, "_", ""), code.String()) && code != codes.Canceled {
+			t.Errorf("%v: name %q", code, name)
+		}
+	}
+}

@@ -1,0 +1,177 @@
+// Package refusal has the answers that sluice gives by itself, in place of a peer: why, and how
+// they are written for clients of HTTP and of gRPC.
+package refusal
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"sluice/balancer"
+	"sluice/observe/metrics"
+	"sluice/proxy/http1"
+)
+
+// What requests may have gone through.
+const (
+	// MaxHops is how many times a request may pass sluice before it counts as a loop.
+	MaxHops = 5
+	// MaxAddresses limits X-Forwarded-For, which is never truncated: the last
+	// addresses are the trusted ones.
+	MaxAddresses = 100
+)
+
+// A Refusal is a response that sluice generates.
+type Refusal struct {
+	Status int
+	Reason string // the X-Sluice-Reason field
+	Text   string // for the user
+}
+
+// New returns a refusal of a status, with a reason of docs/reasons.md.
+func New(status int, reason, text string) *Refusal {
+	return &Refusal{Status: status, Reason: reason, Text: text}
+}
+
+var (
+	// ClientGone is not written, because nobody is there to read it.
+	ClientGone = New(metrics.StatusClientClosedRequest, "client_gone", "the client has closed its connection")
+
+	TooManyConnections = New(503, "too_many_connections", "sluice, or one client, has too many connections")
+
+	NoDescriptors    = New(503, "no_descriptors", "sluice has no file descriptor or local port left for a connection to the service's instance")
+	MaxForwards      = New(200, "max_forwards", "Max-Forwards is 0: the request ends here")
+	Loop             = New(400, "loop", fmt.Sprintf("the request has come through sluice %d times: a route leads back", MaxHops))
+	HTTPS            = New(308, "https_redirect", "the same URL is served over HTTPS")
+	ClientDenied     = New(403, "client_denied", "the route is not for this client's address")
+	NoCertificate    = New(403, "certificate_required", "the route is for clients with a certificate that the listener verifies")
+	DotSegment       = New(400, "unsafe_path", "the path has a segment \"..\", and the host has a route that not every client may use: its service could read this path as one of that route")
+	Unauthorized     = New(401, "unauthorized", "the route requires a user and a password")
+	AuthBusy         = New(503, "auth_busy", "too many passwords are being verified")
+	AuthUnavailable  = New(503, "auth_unavailable", "the authentication server of the route has not answered")
+	RateLimited      = New(429, "rate_limited", "the request exceeds the route's rate limit")
+	RedirectLoop     = New(508, "redirect_loop", "the route redirects this URL to itself")
+	NoHost           = New(400, "no_host", "the request names no host, so that there is no HTTPS URL for it")
+	NoRoute          = New(404, "no_route", "no route leads from this host and path to a service")
+	NoPeers          = New(503, "no_peers", "the service has no instances")
+	NotKnown         = New(503, "no_peers", "nothing is known about the service's instances yet: what lists them has not answered since sluice has started")
+	NoEligible       = New(503, "no_eligible_peer", "every instance of the service is unhealthy or draining")
+	NoGroup          = New(503, "group_empty", "the request's group has no healthy instance, and neither has its fallback")
+	Saturated        = New(503, "too_many_requests", "the service has reached its limit of requests in flight")
+	PeersFull        = New(503, "peers_saturated", "every instance of the service has reached its limit of requests in flight")
+	ConnectionsFull  = New(503, "connections_saturated", "every instance of the service has reached its limit of connections, and no connection became free in time")
+	Pending          = New(503, "too_many_pending", "no instance of the service can take the request now, and the service has reached its limit of waiting requests")
+	Connect          = New(502, "connect_failed", "no connection to the service's instance could be made")
+	PeerTLS          = New(502, "upstream_tls_failed", "no TLS connection to the service's instance could be made: the log has the reason")
+	Reset            = New(502, "upstream_reset", "the service's instance closed the connection before it answered")
+	BadResponse      = New(502, "bad_response", "the service's instance sent a malformed response")
+	LongResponse     = New(502, "response_head_too_long", "the service's instance sent a response head over its limit")
+	Declined         = New(502, "upgrade_declined", "the service's instance answered as if no WebSocket was asked for")
+	NoWebSocket      = New(501, "no_websocket", "the service's instances use HTTP/2, and sluice forwards WebSocket over HTTP/1.1 only")
+	Timeout          = New(504, "upstream_timeout", "the service's instance did not answer in time")
+	GRPCTimeout      = New(400, "bad_grpc_timeout", "grpc-timeout is no number of up to 8 digits with one of the units H, M, S, m, u and n")
+	Deadline         = New(504, "grpc_timeout", "the request's grpc-timeout has passed")
+	BodyTimeout      = New(408, "body_timeout", "the request's body did not arrive in time")
+	TooManyAddresses = New(400, "too_many_addresses", fmt.Sprintf("X-Forwarded-For has more than %d addresses", MaxAddresses))
+
+	// Of connections that are forwarded without knowledge of their protocol.
+	NoServerName = New(404, "no_server_name", "no service has the server name of the client")
+	NoTLS        = New(400, "no_client_hello", "the client does not begin with a ClientHello of TLS")
+	HelloTimeout = New(408, "client_hello_timeout", "the ClientHello did not arrive in time")
+
+	Internal = New(500, "internal_error", "sluice has failed by a fault of its own: its log has the reason")
+
+	HeadTimeout = New(408, "head_timeout", "the request's head did not arrive in time")
+)
+
+// Of returns the refusal of a message that http1 has rejected.
+func Of(err *http1.Error) *Refusal {
+	return New(err.Status, err.Reason, err.Error())
+}
+
+// OfPick returns the refusal for an error of the first pick from a pool. inGroup: it was to
+// pick from a group.
+func OfPick(err error, pool *balancer.Pool, inGroup bool) *Refusal {
+	if err == balancer.ErrNoPeers && !pool.Known() {
+		return NotKnown
+	}
+	if inGroup && (err == balancer.ErrNoPeers || err == balancer.ErrNoEligible) {
+		return NoGroup
+	}
+	switch err {
+	case balancer.ErrNoPeers:
+		return NoPeers
+	case balancer.ErrSaturated:
+		return Saturated
+	case balancer.ErrPeersSaturated:
+		return PeersFull
+	case balancer.ErrConnectionsSaturated:
+		return ConnectionsFull
+	case balancer.ErrTooManyPending:
+		return Pending
+	}
+	return NoEligible
+}
+
+// Append appends the response for r and returns the length of its body. json
+// selects the format; bodiless: the request is a HEAD request. fields are more header
+// fields.
+func Append(out []byte, r *Refusal, keep, json, bodiless bool, fields ...[2]string) ([]byte, int) {
+	var head fasthttp.ResponseHeader
+	head.SetNoDefaultContentType(true)
+	head.DisableNormalizing()
+	head.SetStatusCode(r.Status)
+	head.Set("X-Sluice-Reason", r.Reason)
+	head.Set("Cache-Control", "no-store")
+	head.Set("Date", string(fasthttp.AppendHTTPDate(nil, time.Now())))
+	for _, f := range fields {
+		head.Set(f[0], f[1])
+	}
+	if !keep {
+		head.Set("Connection", "close")
+	}
+	if r.Status == 503 {
+		head.Set("Retry-After", "1")
+	}
+	var body []byte
+	if json {
+		head.SetContentType("application/json")
+		body = append(body, `{"status":`...)
+		body = strconv.AppendInt(body, int64(r.Status), 10)
+		body = append(body, `,"reason":`...)
+		body = strconv.AppendQuote(body, r.Reason)
+		body = append(body, `,"message":`...)
+		body = strconv.AppendQuote(body, r.Text)
+		body = append(body, "}\n"...)
+	} else {
+		head.SetContentType("text/plain; charset=utf-8")
+		body = strconv.AppendInt(body, int64(r.Status), 10)
+		body = append(body, ' ')
+		body = append(body, fasthttp.StatusMessage(r.Status)...)
+		body = append(body, ": "...)
+		body = append(body, r.Text...)
+		body = append(body, '\n')
+	}
+	if r.Reason == ChallengeReason {
+		head.SetContentType("application/octet-stream")
+		body = append(body[:0], r.Text...)
+	}
+	head.SetContentLength(len(body))
+	out = head.AppendBytes(out)
+	if bodiless {
+		return out, 0
+	}
+	return append(out, body...), len(body)
+}
+
+// ChallengeReason is the reason of the response to an ACME challenge, whose text is the
+// whole body.
+const ChallengeReason = "acme_challenge"
+
+// WantsJSON reports whether an Accept field names JSON.
+func WantsJSON(accept []byte) bool {
+	return bytes.Contains(accept, []byte("application/json"))
+}
