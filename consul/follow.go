@@ -69,6 +69,7 @@ func (f *followLoop) poll(ctx context.Context, wait time.Duration) (err error) {
 	f.loop.Block(&q.QueryOptions, wait-f.loop.client.Jitter(wait/10))
 	buffer := bodies.Get().(*bytes.Buffer)
 	defer bodies.Put(buffer)
+	buffer.Reset() // an answer 404 is not read
 	answer, err := f.loop.Get(ctx, q, func(body io.Reader) error {
 		buffer.Reset()
 		_, err := buffer.ReadFrom(body)

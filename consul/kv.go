@@ -1,7 +1,6 @@
 package consul
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,8 +47,8 @@ func DecodeKeys(a Answer, body []byte) ([]api.KVPair, error) {
 	if a.FilteredByACL {
 		return nil, ErrFiltered
 	}
-	if len(bytes.TrimSpace(body)) == 0 {
-		return nil, nil // 404
+	if a.Absent {
+		return nil, nil
 	}
 	var all, keys []api.KVPair
 	if err := json.Unmarshal(body, &all); err != nil {
@@ -102,11 +101,11 @@ func (c *Client) KeyNames(ctx context.Context, prefix, separator string) ([]stri
 	return names, err
 }
 
-// decoder decodes the body of an answer into v. An answer 404 has none.
+// decoder decodes the body of an answer into v.
 func decoder(v any) func(io.Reader) error {
 	return func(body io.Reader) error {
-		if err := json.NewDecoder(body).Decode(v); !errors.Is(err, io.EOF) {
-			return err
+		if err := json.NewDecoder(body).Decode(v); err != nil {
+			return fmt.Errorf("decode the answer: %w", err)
 		}
 		return nil
 	}

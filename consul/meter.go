@@ -133,7 +133,7 @@ type meteredTransport struct {
 type bodyKey struct{}
 
 // bodyReader reads the body of an answer.
-type bodyReader func(http.Header, io.Reader) error
+type bodyReader func(*http.Response) error
 
 // withBody returns a context for a request of q. If the status is 200, or 404 and the request
 // may find nothing, read is called with the body, and hashicorp/consul/api decodes "null":
@@ -233,7 +233,7 @@ func readBody(ctx context.Context, response *http.Response) error {
 	if !ok || response.StatusCode != http.StatusOK && !(b.mayBeAbsent && response.StatusCode == http.StatusNotFound) {
 		return nil
 	}
-	err := b.read(response.Header, response.Body)
+	err := b.read(response)
 	if err == nil {
 		_, err = io.Copy(io.Discard, response.Body)
 	}

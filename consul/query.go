@@ -33,8 +33,8 @@ type Query struct {
 	// updates. It does so for the instances of a service.
 	View bool
 
-	// MayBeAbsent says that an answer 404 is one without content: there is nothing at
-	// Path, or Send finds nothing.
+	// MayBeAbsent says that an answer 404 is no error: there is nothing at Path, or Send
+	// finds nothing. Its body is not read.
 	MayBeAbsent bool
 
 	// WithoutIndex says that answers have no header of a blocking endpoint. Answer has the
@@ -50,6 +50,7 @@ type Query struct {
 type Answer struct {
 	URL       string // of the agent
 	Anonymous bool   // without a token
+	Absent    bool   // the answer is 404, and Query.MayBeAbsent
 
 	Index         uint64        // X-Consul-Index
 	KnownLeader   bool          // X-Consul-KnownLeader; always false with Streaming
@@ -98,6 +99,20 @@ func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(i
 	return answer, err
 }
 
+// Confirm sends q, without blocking, in the mode "consistent": the leader answers after it has confirmed
+// that it still is the leader. It returns the body of the answer, which is not doubtful.
+func (c *Client) Confirm(ctx context.Context, q Query) (a Answer, body []byte, err error) {
+	q.RequireConsistent = true
+	a, err = c.Get(ctx, q, func(r io.Reader) (err error) {
+		body, err = io.ReadAll(r)
+		return err
+	})
+	if err == nil {
+		err = c.Doubt(a)
+	}
+	return a, body, err
+}
+
 // Doubt returns why a is doubtful, or nil: the agent knows no leader, does not answer
 // probes, or its cache has not been updated for 3 s.
 func (c *Client) Doubt(a Answer) error {
@@ -118,13 +133,16 @@ func (a *agent) get(ctx context.Context, q Query, read func(io.Reader) error) (A
 	defer cancel()
 	var (
 		header  http.Header
+		absent  bool
 		readErr error
 	)
 	err := a.repeat(limited, q.QueryOptions, func(ctx context.Context) (err error) {
 		readErr = nil
-		options := q.QueryOptions.WithContext(withBody(ctx, q, func(h http.Header, body io.Reader) error {
-			header = h
-			readErr = read(body)
+		options := q.QueryOptions.WithContext(withBody(ctx, q, func(r *http.Response) error {
+			header, absent = r.Header, r.StatusCode == http.StatusNotFound
+			if !absent {
+				readErr = read(r.Body)
+			}
 			return nil
 		}))
 		if q.Send != nil {
@@ -147,6 +165,7 @@ func (a *agent) get(ctx context.Context, q Query, read func(io.Reader) error) (A
 		if err != nil {
 			return Answer{}, fmt.Errorf("consul %s: %w", a.url, err)
 		}
+		answer.Absent = absent
 		return answer, nil
 	}
 	return Answer{}, fmt.Errorf("consul %s: %w", a.url, explain(err, q.Needs))

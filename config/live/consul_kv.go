@@ -3,7 +3,6 @@ package live
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"sync"
@@ -159,32 +158,16 @@ func (k *ConsulKV) document(pair api.KVPair) config.Document {
 // if it is to be used.
 func (k *ConsulKV) check(ctx context.Context, a answer) Report {
 	if k.AllowEmpty && len(a.said.Documents) == 0 && len(k.Before.Documents) > 0 {
-		confirmed, err := k.confirm(ctx)
+		header, body, err := k.Client.Confirm(ctx, k.query())
+		if err == nil {
+			a, err = k.decode(header, body)
+		}
 		if err != nil {
 			return Report{Err: fmt.Errorf("%s: empty, which Consul's leader does not confirm: %w", k.Name, err)}
 		}
-		a = confirmed
 	}
 	k.Before = a.said
 	return Report{Said: a.said}
-}
-
-// confirm asks the leader.
-func (k *ConsulKV) confirm(ctx context.Context) (answer, error) {
-	q := k.query()
-	q.RequireConsistent = true
-	var body []byte
-	a, err := k.Client.Get(ctx, q, func(r io.Reader) (err error) {
-		body, err = io.ReadAll(r)
-		return err
-	})
-	if err == nil {
-		err = k.Client.Doubt(a)
-	}
-	if err != nil {
-		return answer{}, err
-	}
-	return k.decode(a, body)
 }
 
 // forgot reports whether Consul may have lost its state between two answers: it has no key any more,

@@ -1,10 +1,8 @@
 package kv
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -102,7 +100,10 @@ func (w *watch) read(ctx context.Context, a consul.Answer, body []byte) error {
 		return err
 	}
 	if w.fault == nil && len(w.Guard.Absent(set)) > 0 {
-		if a, set, err = w.confirm(ctx); err != nil {
+		if a, body, err = w.client.Confirm(ctx, consul.OneKey(w.options.Key)); err == nil {
+			set, err = w.decode(a, body)
+		}
+		if err != nil {
 			return fmt.Errorf("confirm the answer: %w", err)
 		}
 	}
@@ -131,25 +132,6 @@ func (w *watch) decode(a consul.Answer, body []byte) ([]discovery.Instance, erro
 			Err(err).Int("instances_in_use", len(w.set)).Msg("consul: a value cannot be used")
 	}
 	return w.set, nil
-}
-
-// confirm reads the key in the mode "consistent".
-func (w *watch) confirm(ctx context.Context) (a consul.Answer, set []discovery.Instance, err error) {
-	q := consul.OneKey(w.options.Key)
-	q.RequireConsistent = true
-	var body bytes.Buffer
-	a, err = w.client.Get(ctx, q, func(r io.Reader) error {
-		body.Reset()
-		_, err := body.ReadFrom(r)
-		return err
-	})
-	if err == nil {
-		err = w.client.Doubt(a)
-	}
-	if err == nil {
-		set, err = w.decode(a, body.Bytes())
-	}
-	return a, set, err
 }
 
 // ended reports the result of a query.

@@ -41,6 +41,7 @@ var ConsulAnswers = []Case[http.HandlerFunc]{
 	}},
 	{Name: "a page with the header of Consul", Reason: "the answer", Answer: AsConsul("<html>")},
 	{Name: "half an answer", Reason: "the answer", Answer: AsConsul(`[{"Key":"a","Node":{`)},
+	{Name: "nothing", Reason: "the answer", Answer: AsConsul("")},
 	{Name: "null", Reason: "is not a list", Answer: AsConsul("null")},
 	{Name: "a number", Reason: "the answer", Answer: AsConsul("1e999999999")},
 	{Name: "control characters", Reason: "the answer", Answer: AsConsul("[\x00\x1b[2J]")},
