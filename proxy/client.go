@@ -5,20 +5,17 @@ import (
 	"crypto/tls"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 )
 
-// A client is the client of an exchange, for every protocol. Its socket.SweepEntry has the
-// deadlines of waits for the client.
+// A client is the client of an exchange, for every protocol.
 type client struct {
-	socket.SweepEntry
+	upstreamClient
 	downstream downstream
 	server     *Server
 	listener   *listener
-	shard      uint32 // for counters and logs
 
 	remote  netip.Addr
 	address string   // remote as text
@@ -27,9 +24,8 @@ type client struct {
 	certificate string
 	session     *tlsSession // nil: without TLS
 
-	gone    atomic.Bool // a probe found that the client has closed its connection
-	proxied bool        // remote is one of TrustedProxies, for httpExchange.decide only
-	isHTTP2 bool        // the version of HTTP is 2, not 1.0 or 1.1
+	proxied bool // remote is one of TrustedProxies, for httpExchange.decide only
+	isHTTP2 bool // the version of HTTP is 2, not 1.0 or 1.1
 	// mayPreface: nothing has been received on a connection without TLS, so that the
 	// client may use HTTP/2.
 	mayPreface bool
@@ -108,7 +104,5 @@ type downstream interface {
 
 	// tunnel returns the end of t for the bytes after a protocol switch.
 	tunnel(t *socket.Tunnel) socket.TunnelEnd
-	// isGone reports whether the client has closed its connection. It is safe for
-	// concurrent use.
-	isGone() bool
+	presence
 }

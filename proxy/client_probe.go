@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"sluice/observe/panics"
@@ -11,18 +12,33 @@ import (
 // probeInterval is the time between probes. The first one is socket.FirstProbe after the start of a wait.
 const probeInterval = 250 * time.Millisecond
 
+// An upstreamClient is who waits for a response, as the peer's side of a try sees it.
+type upstreamClient struct {
+	socket.SweepEntry             // the deadlines of waits for the client
+	presence          presence    // that asks whether the client is there
+	shard             uint32      // for counters and logs
+	gone              atomic.Bool // a probe found that the client has closed its connection
+}
+
+// A presence knows a client's connection.
+type presence interface {
+	// IsGone reports whether the client has closed its connection. It is safe for
+	// concurrent use.
+	IsGone() bool
+}
+
 // A clientProbe detects that a client has closed its connection while an upstream
 // waits for the response, so that the peer can be released. The sweeper's goroutine
 // probes slow exchanges only; others have no cost. The fields belong to that goroutine.
 type clientProbe struct {
-	client   *client
+	client   *upstreamClient
 	deadline int64 // the upstream's, when client was first seen
 	next     int64 // coarse time
 }
 
 // sweep probes client, if not nil, if it is time, and returns the time of the next
 // call. u is the entry of the upstream.
-func (p *clientProbe) sweep(u *socket.SweepEntry, client *client, now int64) int64 {
+func (p *clientProbe) sweep(u *socket.SweepEntry, client *upstreamClient, now int64) int64 {
 	deadline := u.Deadline.Load()
 	switch {
 	case client == nil || deadline == 0:
@@ -34,7 +50,7 @@ func (p *clientProbe) sweep(u *socket.SweepEntry, client *client, now int64) int
 	case now >= p.next:
 		p.next = now + int64(probeInterval)
 		// A changed deadline means that the connection serves another exchange.
-		if client.downstream.isGone() && u.Deadline.CompareAndSwap(deadline, 1) {
+		if client.presence.IsGone() && u.Deadline.CompareAndSwap(deadline, 1) {
 			client.gone.Store(true)
 			u.WriteDeadline.CompareAndSwap(deadline, 1) // where it still sends the request
 			u.Conn.SetDeadline(socket.ALongTimeAgo)
@@ -48,39 +64,24 @@ func (u *upstreamConn) OnSweep(now int64) int64 {
 	return u.probe.sweep(&u.SweepEntry, u.client.Load(), now)
 }
 
-// Waiting implements [attempt.Exchange]. The context also ends when the server stops
-// or the client closes its connection. The wait does not count as time of the peers that
-// were tried before.
-func (x *httpExchange) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
-	start := time.Now()
-	ctx, cancel := context.WithTimeout(x.client.server.ctx, timeout)
-	ctx, end := x.client.whileThere(ctx, x.deadline)
-	return ctx, func() {
-		end()
-		cancel()
-		if x.tries > 0 {
-			x.firstPicked = x.firstPicked.Add(time.Since(start))
-		}
-	}
-}
-
-// whileThere returns a context that also ends when the client closes its connection, or at
-// its deadline, if that is not zero. The caller calls end after the wait.
-func (c *client) whileThere(ctx context.Context, deadline time.Time) (_ context.Context, end context.CancelFunc) {
+// whileThere returns a context that also ends when the client closes its connection, or no
+// longer waits. The caller calls end after the wait.
+func (r requirements) whileThere(ctx context.Context) (_ context.Context, end context.CancelFunc) {
+	client := r.client
 	var cancel context.CancelFunc
-	if deadline.IsZero() {
+	if r.deadline.IsZero() {
 		ctx, cancel = context.WithCancel(ctx)
 	} else {
-		ctx, cancel = context.WithDeadline(ctx, deadline)
+		ctx, cancel = context.WithDeadline(ctx, r.deadline)
 	}
-	if c.options.KeepForGoneClients {
+	if r.keepForGone {
 		return ctx, cancel
 	}
 	return cancelWhenGone(ctx, cancel, func() bool {
-		if c.downstream.isGone() {
-			c.gone.Store(true)
+		if client.presence.IsGone() {
+			client.gone.Store(true)
 		}
-		return c.gone.Load()
+		return client.gone.Load()
 	})
 }
 

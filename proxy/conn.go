@@ -55,7 +55,7 @@ func newClientConn(s *Server, l *listener, conn socket.Conn, remote netip.Addr, 
 		return nil, err
 	}
 	c := &clientConn{
-		client: client{server: s, listener: l, shard: shard, remote: remote, address: remote.String()},
+		client: client{upstreamClient: upstreamClient{shard: shard}, server: s, listener: l, remote: remote, address: remote.String()},
 		Wire:   socket.Wire{Conn: conn, Raw: raw},
 
 		lifetime: socket.NewLifetime(s.sweeper, shard),
@@ -64,7 +64,7 @@ func newClientConn(s *Server, l *listener, conn socket.Conn, remote netip.Addr, 
 		return nil, err
 	}
 	c.takeOptions()
-	c.downstream, c.Owner = c, c
+	c.downstream, c.presence, c.Owner = c, c, c
 	c.mayPreface = l.http2 && l.tls == nil
 	return c, nil
 }
@@ -100,7 +100,7 @@ func (c *clientConn) handshake() (err error) {
 		return err
 	}
 	state := c.TLS.ConnectionState()
-	if p := state.NegotiatedProtocol; p != "" && p != alpnHTTP1 && p != alpnHTTP2 {
+	if p := state.NegotiatedProtocol; p != "" && p != socket.ALPNHTTP1 && p != socket.ALPNHTTP2 {
 		return fmt.Errorf("the client has chosen the protocol %q", p)
 	}
 	c.session = newTLSSession(state)

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"sluice/observe/panics"
 	"sluice/proxy/socket"
 )
@@ -17,15 +19,20 @@ const idleInterval = 10 * socket.SweepInterval
 // connectors are those with idle connections to close. They have a goroutine of their own,
 // beside the sweeper's: it takes the mutexes of connections. Safe for concurrent use.
 type connectors struct {
+	sweeper *socket.Sweeper
+	log     zerolog.Logger
+
 	mu sync.Mutex
 	// mu guards the field below.
 	open map[connector]struct{}
 }
 
-func newConnectors() *connectors { return &connectors{open: make(map[connector]struct{})} }
+func newConnectors(s *socket.Sweeper, log zerolog.Logger) *connectors {
+	return &connectors{sweeper: s, log: log, open: make(map[connector]struct{})}
+}
 
 // run closes idle connections until stop is closed.
-func (all *connectors) run(s *socket.Sweeper, stop <-chan struct{}) {
+func (all *connectors) run(stop <-chan struct{}) {
 	ticker := time.NewTicker(idleInterval)
 	defer ticker.Stop()
 	for {
@@ -34,10 +41,16 @@ func (all *connectors) run(s *socket.Sweeper, stop <-chan struct{}) {
 			return
 		case <-ticker.C:
 			for _, t := range all.list() {
-				contained(panics.Sweep, func() { t.closeIdle(s.Now()) })
+				closeIdle(t, all.sweeper.Now())
 			}
 		}
 	}
+}
+
+// closeIdle closes the idle connections of one connector, which may panic.
+func closeIdle(t connector, now int64) {
+	defer panics.Contain(panics.Sweep, nil)
+	t.closeIdle(now)
 }
 
 func (all *connectors) add(t connector) {

@@ -68,7 +68,7 @@ func (x *httpExchange) writeResponseHead(text []byte) error {
 		line, fields := cutLine(text)
 		text = x.appendEditedFields(append(memory.Bytes[:0], line...), fields, &a.ResponseHeaders)
 		if !x.rescan(text) {
-			return errHeadTooLong
+			return http1.ErrResponseTooLong
 		}
 	}
 	if a != nil && a.Compress != nil {
@@ -76,7 +76,7 @@ func (x *httpExchange) writeResponseHead(text []byte) error {
 		defer socket.RequestBuffers.Put(memory)
 		compressed, ok := x.compress(memory.Bytes[:0], text)
 		if !ok {
-			return errHeadTooLong
+			return http1.ErrResponseTooLong
 		}
 		text = compressed
 	}

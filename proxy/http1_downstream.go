@@ -188,9 +188,9 @@ func (c *clientConn) tunnel(*socket.Tunnel) socket.TunnelEnd {
 	return socket.TunnelEnd{Wire: c.Wire, Entry: &c.SweepEntry}
 }
 
-// isGone implements downstream. A client that has closed only its sending side counts as
+// IsGone implements downstream. A client that has closed only its sending side counts as
 // gone, as in nginx: the two cases cannot be distinguished.
-func (c *clientConn) isGone() bool {
+func (c *clientConn) IsGone() bool {
 	if c.listener.cut.Load() {
 		return true
 	}

@@ -69,14 +69,14 @@ func (u *upstreamConn) readHead(b *socket.Buffers, head *http1.ResponseHead) (te
 		n, err := head.Scan(b.From[:min(u.end, limit)])
 		switch {
 		case err == http1.ErrTooManyFields:
-			return nil, errHeadTooLong
+			return nil, http1.ErrResponseTooLong
 		case err != nil:
 			return nil, err
 		case n > 0:
 			u.start = n
 			return b.From[:n], nil
 		case u.end >= limit:
-			return nil, errHeadTooLong
+			return nil, http1.ErrResponseTooLong
 		}
 		if n, err = u.read(b.From[u.end:max(limit, socket.ResponseBufferBytes)]); n == 0 {
 			return nil, err

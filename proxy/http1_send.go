@@ -81,22 +81,9 @@ func (u *upstreamConn) sendRemainder(request, body []byte) {
 }
 
 // allSent reports whether the whole request was sent. It is called when the response
-// is complete: see endsShortly.
+// is complete: see transfer.EndsShortly.
 func (u *upstreamConn) allSent() bool {
-	return u.remainder == nil || endsShortly(u.remainder) && u.remainderSent
-}
-
-// endsShortly waits up to 20 ms for done: a peer may respond before the goroutine that
-// sends the request has recorded the end.
-func endsShortly(done <-chan struct{}) bool {
-	timer := time.NewTimer(20 * time.Millisecond)
-	defer timer.Stop()
-	select {
-	case <-done:
-		return true
-	case <-timer.C:
-		return false
-	}
+	return u.remainder == nil || transfer.EndsShortly(u.remainder) && u.remainderSent
 }
 
 // receiveLast reads what the peer sent before it closed the connection fd, which may

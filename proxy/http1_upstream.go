@@ -28,7 +28,7 @@ type upstreamConn struct {
 	onSocket  func(fd uintptr) bool // step as a value: creating it allocates
 	quickAck  func(fd uintptr)      // socket.AcknowledgeNow
 
-	client atomic.Pointer[client] // the client to probe, or nil
+	client atomic.Pointer[upstreamClient] // the client to probe, or nil
 	probe  clientProbe
 
 	reader      socket.BufferedReader
@@ -127,7 +127,11 @@ func (u *upstreamConn) finish(complete bool) {
 // sending side of a tunnel.
 func (u *upstreamConn) tunnel(b *socket.Buffers) (socket.TunnelEnd, []byte) {
 	u.client.Store(nil)
-	return socket.TunnelEnd{Wire: u.wire(), Entry: &u.SweepEntry}, b.From[u.start:u.end]
+	return u.tunnelEnd(), b.From[u.start:u.end]
+}
+
+func (u *upstreamConn) tunnelEnd() socket.TunnelEnd {
+	return socket.TunnelEnd{Wire: u.wire(), Entry: &u.SweepEntry}
 }
 
 // quiet reports whether an idle connection is reusable: see the function quiet.

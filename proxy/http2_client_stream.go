@@ -77,12 +77,12 @@ func (h *http2ClientConn) takeStreamLocked() *http2Stream {
 	}
 	s := &http2Stream{
 		client: client{
-			server: c.server, listener: c.listener, shard: c.shard, remote: c.remote, address: c.address,
+			upstreamClient: upstreamClient{shard: c.shard}, server: c.server, listener: c.listener, remote: c.remote, address: c.address,
 			isHTTP2: true, certificate: c.certificate, session: c.session,
 		},
 		conn: h, admitted: admitted, waits: newStreamWaits(),
 	}
-	s.downstream, s.onServe = s, s.serve
+	s.downstream, s.presence, s.onServe = s, s, s.serve
 	c.server.sweeper.Add(&s.SweepEntry, s.waits, c.shard)
 	return s
 }

@@ -175,13 +175,13 @@ func (s *http2Stream) waited() bool { return s.delayed }
 // cut implements downstream. The end of the stream resets it, since the response has no end.
 func (s *http2Stream) cut() {}
 
-// isGone implements downstream.
-func (s *http2Stream) isGone() bool {
+// IsGone implements downstream.
+func (s *http2Stream) IsGone() bool {
 	if s.gone.Load() {
 		return true
 	}
 	c := s.conn.conn
-	if !c.isGone() {
+	if !c.IsGone() {
 		return false
 	}
 	s.conn.wakeReader() // its end may have arrived together with the last frames

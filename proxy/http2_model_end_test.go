@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 )
 
 // A modelEnd is the other end of an HTTP/2 connection of sluice: its client or its peer. Until
@@ -123,7 +124,7 @@ func modelServerSide(conn net.Conn) (net.Conn, error) {
 	first, err := r.Peek(1)
 	conn = peekedConn{conn, r}
 	if err == nil && first[0] == handshake {
-		conn = tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{alpnHTTP2}})
+		conn = tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{socket.ALPNHTTP2}})
 	}
 	return conn, err
 }

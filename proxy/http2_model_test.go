@@ -161,7 +161,7 @@ func startModel(t *testing.T) *model {
 	t.Cleanup(func() { l.Close() })
 	m.proxy = startProxy(t, Options{Timeouts: Timeouts{Head: patience, Body: patience, Write: patience, Idle: patience}})
 	m.address = map[bool]string{false: m.proxy.address}
-	m.proxy.serveTLS(&tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{alpnHTTP2}})
+	m.proxy.serveTLS(&tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{socket.ALPNHTTP2}})
 	m.address[true] = m.proxy.address
 	options := someTransport
 	options.TLS = func() *certificates.Client {
@@ -362,7 +362,7 @@ func (m *model) round(random *rand.Rand) {
 	}
 	conn.SetDeadline(time.Now().Add(patience))
 	if overTLS {
-		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{alpnHTTP2}, MaxVersion: version})
+		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{socket.ALPNHTTP2}, MaxVersion: version})
 	}
 	defer conn.Close()
 	e := newModelEnd(t, conn, rand.New(rand.NewPCG(random.Uint64(), 3)))

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"sluice/observe/panics"
+	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 )
@@ -20,7 +21,7 @@ func (c *http2PeerConn) read() {
 	defer c.Remove()
 	defer c.transport.forget(c)
 	var b socket.Buffers
-	err := errPanicked
+	err := panics.Err
 	func() {
 		defer panics.Contain(panics.Peer, nil)
 		err = c.readFrames(&b)
@@ -137,7 +138,7 @@ func (c *http2PeerConn) blockLocked(id uint32, ends bool, block []byte) *http2.E
 	case u == nil || u.received || u.err != nil: // sent before the peer knew
 		return nil
 	case tooLong != nil && !u.final:
-		c.resetLocked(u, http2.Cancel, errHeadTooLong)
+		c.resetLocked(u, http2.Cancel, http1.ErrResponseTooLong)
 		return nil
 	}
 	err := error(http2.ErrMalformed)
@@ -150,7 +151,7 @@ func (c *http2PeerConn) blockLocked(id uint32, ends bool, block []byte) *http2.E
 			err = http2.ErrMalformed
 		}
 		if err == nil && len(u.heads) > c.maxUnread {
-			c.resetLocked(u, http2.Cancel, errHeadTooLong)
+			c.resetLocked(u, http2.Cancel, http1.ErrResponseTooLong)
 			return nil
 		}
 	}

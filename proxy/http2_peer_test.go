@@ -158,7 +158,7 @@ func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 	t.Parallel()
 	p := startProxyToH2C(t, nowhere[0])
 	c, accepted := p.unreadPeerConn()
-	client := &client{server: p.Server, options: &Options{}}
+	client := new(upstreamClient)
 	open := func() *http2Upstream {
 		if !c.reserve(nil) {
 			t.Fatal("no stream is free")

@@ -9,6 +9,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/certificates"
+	"sluice/proxy/socket"
 	"sluice/test/balancertest"
 )
 
@@ -35,7 +36,7 @@ func TestNewTLSSettingsWhileHTTP2PeersConnect(t *testing.T) {
 	}
 	p.setService(*p.service)
 	p.setPeers(startFramePeerWith(t, framePeerOptions{
-		tls:    &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{alpnHTTP2}},
+		tls:    &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{socket.ALPNHTTP2}},
 		answer: func(p *framePeer, stream uint32) { p.headers(stream, true, ":status", "204") },
 	}))
 	var work sync.WaitGroup

@@ -20,6 +20,9 @@ import (
 // http2ResponseError is the error of a malformed response.
 var http2ResponseError = http1.ErrResponse
 
+// errNoWebSocket means that the protocol of the peer has no WebSocket.
+var errNoWebSocket = errors.New("requests for WebSocket are not sent to peers with HTTP/2")
+
 // errNoStreams is the error of a new connection to a peer that accepts no streams.
 var errNoStreams = errors.New("HTTP/2: the peer accepts no streams")
 
@@ -45,15 +48,15 @@ type http2Transport struct {
 	shut      bool
 }
 
-// NewHTTP2Transport returns the transport factory of a pool whose peers use HTTP/2, for
+// http2 returns the transport factory of a pool whose peers use HTTP/2, for
 // [balancer.Options]: without TLS by prior knowledge, and with TLS by ALPN.
-func (s *Server) NewHTTP2Transport(o TransportOptions) func(*balancer.Peer) balancer.Transport {
+func (all *connectors) http2(o TransportOptions) func(*balancer.Peer) balancer.Transport {
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &http2Transport{
-			peer: p, options: o, sweeper: s.sweeper, connectors: s.connectors, streams: http2PeerStreams, dialed: make(chan struct{}),
-			tls: peerTLS{peer: p, address: p.Address(), protocol: alpnHTTP2, log: s.log},
+			peer: p, options: o, sweeper: all.sweeper, connectors: all, streams: http2PeerStreams, dialed: make(chan struct{}),
+			tls: peerTLS{peer: p, address: p.Address(), protocol: socket.ALPNHTTP2, log: all.log},
 		}
-		s.connectors.add(t)
+		all.add(t)
 		return t
 	}
 }
@@ -71,7 +74,7 @@ func (t *http2Transport) connect(ctx context.Context, r requirements, stale upst
 	var connectTime time.Duration
 	if c == nil && err == nil {
 		start := time.Now()
-		ctx, end := r.client.whileThere(ctx, r.deadline)
+		ctx, end := r.whileThere(ctx)
 		c, err = t.open(ctx, r)
 		end()
 		connectTime = time.Since(start)
@@ -191,7 +194,7 @@ func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, secure 
 func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certificates.Client, shard uint32) (_ *http2PeerConn, err error) {
 	var conn socket.Conn
 	defer panics.Contain(panics.Peer, func() {
-		err = errPanicked
+		err = panics.Err
 		if conn != nil {
 			conn.Close()
 		}

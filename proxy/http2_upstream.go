@@ -17,11 +17,14 @@ import (
 // refused the stream, its GOAWAY excludes it, or the request was not sent.
 var errUnprocessed = errors.New("the peer did not process the request")
 
+// errRejected means that a healthy peer has refused the request.
+var errRejected = errors.New("the peer considers the request malformed")
+
 // An http2Upstream is a stream to a peer. It serves one exchange.
 type http2Upstream struct {
 	socket.SweepEntry
 	conn     *http2PeerConn
-	client   atomic.Pointer[client] // to probe, or nil
+	client   atomic.Pointer[upstreamClient] // to probe, or nil
 	probe    clientProbe
 	picked   time.Time
 	pause    time.Duration      // the longest one in taking a streamed body
@@ -56,7 +59,7 @@ func newHTTP2Upstream(c *http2PeerConn, r requirements) *http2Upstream {
 	}
 	c.transport.sweeper.Add(&u.SweepEntry, u.waits, r.client.shard)
 	u.Probes, u.Owner = true, u
-	if !r.client.options.KeepForGoneClients {
+	if !r.keepForGone {
 		u.client.Store(r.client)
 	}
 	return u
@@ -201,7 +204,7 @@ func (u *http2Upstream) await(b *socket.Buffers, w until) error {
 
 // isAnswer reports whether the request may have caused the error err of a healthy peer.
 func isAnswer(err error) bool {
-	return err == http2ResponseError || err == errRejected || err == errHeadTooLong
+	return err == http2ResponseError || err == errRejected || err == http1.ErrResponseTooLong
 }
 
 // wait waits until arrived, called with conn.mu held, returns true, or fails as await does.
@@ -259,11 +262,11 @@ func (u *http2Upstream) readHead(b *socket.Buffers, head *http1.ResponseHead) (t
 	length, err := head.Scan(b.From[:n])
 	switch {
 	case err == http1.ErrTooManyFields:
-		return nil, errHeadTooLong
+		return nil, http1.ErrResponseTooLong
 	case err != nil:
 		return nil, err
 	case length == 0 && n == options.HeadBytes:
-		return nil, errHeadTooLong
+		return nil, http1.ErrResponseTooLong
 	case length == 0 || head.Status == 101:
 		return nil, http1.ErrResponse
 	}

@@ -28,10 +28,10 @@ type mirrored struct {
 	mirror     *route.Mirror
 }
 
-// copies are unused. sender.downstream never changes, because the sweeper may read it late.
+// copies are unused. The sides of the sender never change, because the sweeper may read them late.
 var copies = sync.Pool{New: func() any {
 	m := new(mirrored)
-	m.sender.downstream = &m.downstream
+	m.sender.downstream, m.sender.presence = &m.downstream, &m.downstream
 	return m
 }}
 
@@ -183,7 +183,7 @@ func (f *mirrorDownstream) writeAnswer([]byte) error                      { retu
 func (f *mirrorDownstream) waited() bool                                  { return false }
 func (f *mirrorDownstream) cut()                                          {}
 func (f *mirrorDownstream) tunnel(*socket.Tunnel) socket.TunnelEnd        { return socket.TunnelEnd{} } // a copy asks for no upgrade
-func (f *mirrorDownstream) isGone() bool                                  { return false }
+func (f *mirrorDownstream) IsGone() bool                                  { return false }
 func (f *mirrorDownstream) TakesCoded() bool                              { return true }
 func (f *mirrorDownstream) SinkSocket() (socket.Side, *socket.Pace)       { return socket.Side{}, nil }
 func (f *mirrorDownstream) SourceSocket() (socket.Side, *transfer.Reader) { return socket.Side{}, nil }

@@ -16,12 +16,40 @@ import (
 // peer runs while the peer may wait for the client (see upload and pace), and the
 // latency of the peer excludes the time of the client.
 
-// Errors that a request can cause at a healthy peer.
-var (
-	errHeadTooLong   = errors.New("the response head exceeds its limit") // it may repeat a part of the request
-	errOtherProtocol = errors.New("the peer switches to a protocol that the request does not offer")
-	errRejected      = errors.New("the peer considers the request malformed")
+// errOtherProtocol is an error that a request can cause at a healthy peer.
+var errOtherProtocol = errors.New("the peer switches to a protocol that the request does not offer")
+
+// A wake is why a wait for a peer ended.
+type wake uint8
+
+const (
+	wakeAnswer     wake = iota // the peer has sent bytes
+	wakePatience               // it is time for a hedge
+	wakeSuspicion              // health checks of the peer have begun to fail
+	wakeRequest                // the body of the request could not be read
+	wakeClientGone             // the client has closed its connection
+	wakeDeadline               // the peer timed out
+	wakeBroken                 // the peer closed the connection, or sent a malformed response
 )
+
+// wakeOf returns why a wait for the peer ended with err.
+func (x *httpExchange) wakeOf(err error) wake {
+	switch {
+	case err == nil:
+		return wakeAnswer
+	case err == errPatience:
+		return wakePatience
+	case err == errSuspected:
+		return wakeSuspicion
+	case x.upload.failed():
+		return wakeRequest
+	case x.client.gone.Load():
+		return wakeClientGone
+	case errors.Is(err, os.ErrDeadlineExceeded), !isMalformed(err) && x.deadlinePassed():
+		return wakeDeadline
+	}
+	return wakeBroken
+}
 
 // delayedByClient reports whether the peer had to wait for the client. Servers
 // reset the connections of slow clients, and sluice is as slow as its client.

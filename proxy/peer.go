@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"os"
 	"time"
 
 	"sluice/balancer"
@@ -30,12 +29,13 @@ type connector interface {
 
 // requirements are what an exchange requires of an upstream.
 type requirements struct {
-	picked    time.Time     // when the peer was
-	timeout   time.Duration // of opening a connection
-	deadline  time.Time     // when the client no longer waits; zero: unknown
-	pause     time.Duration // the longest pause in taking a streamed body
-	client    *client
-	webSocket bool // the request asks for WebSocket
+	picked      time.Time     // when the peer was
+	timeout     time.Duration // of opening a connection
+	deadline    time.Time     // when the client no longer waits; zero: unknown
+	pause       time.Duration // the longest pause in taking a streamed body
+	client      *upstreamClient
+	keepForGone bool // the exchange is completed also if the client closes its connection
+	webSocket   bool // the request asks for WebSocket
 }
 
 // An upstream is the peer's side of a try. Each peer protocol has one upstream type.
@@ -108,41 +108,9 @@ func (w *until) isOver() bool {
 	}
 }
 
-// A wake is why a wait for a peer ended.
-type wake uint8
-
-const (
-	wakeAnswer     wake = iota // the peer has sent bytes
-	wakePatience               // it is time for a hedge
-	wakeSuspicion              // health checks of the peer have begun to fail
-	wakeRequest                // the body of the request could not be read
-	wakeClientGone             // the client has closed its connection
-	wakeDeadline               // the peer timed out
-	wakeBroken                 // the peer closed the connection, or sent a malformed response
-)
-
 // errPatience ends a wait for a hedge. The exchange on the upstream continues.
 var errPatience = errors.New("no response yet")
 
 // errSuspected ends a wait because health checks of the peer have begun to fail. The
 // exchange on the upstream continues.
 var errSuspected = errors.New("health checks of the peer fail")
-
-// wakeOf returns why a wait for the peer ended with err.
-func (x *httpExchange) wakeOf(err error) wake {
-	switch {
-	case err == nil:
-		return wakeAnswer
-	case err == errPatience:
-		return wakePatience
-	case err == errSuspected:
-		return wakeSuspicion
-	case x.upload.failed():
-		return wakeRequest
-	case x.client.gone.Load():
-		return wakeClientGone
-	case errors.Is(err, os.ErrDeadlineExceeded), !isMalformed(err) && x.deadlinePassed():
-		return wakeDeadline
-	}
-	return wakeBroken
-}

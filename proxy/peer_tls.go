@@ -18,17 +18,11 @@ import (
 	"sluice/proxy/socket"
 )
 
-// Protocols of ALPN.
-const (
-	alpnHTTP1 = "http/1.1"
-	alpnHTTP2 = "h2"
-)
-
 // peerTLS is the TLS of the connections to one peer.
 type peerTLS struct {
 	peer     *balancer.Peer
 	address  string
-	protocol string // alpnHTTP1 or alpnHTTP2
+	protocol string // socket.ALPNHTTP1 or socket.ALPNHTTP2
 	log      zerolog.Logger
 
 	mu sync.Mutex
@@ -42,10 +36,10 @@ type peerTLS struct {
 // failureEvery is the time between two log lines about the same error of a peer.
 const failureEvery = time.Minute
 
-// tlsError is an error of a TLS handshake with a peer.
-type tlsError struct{ error }
+// A handshakeError is an error of a TLS handshake with a peer.
+type handshakeError struct{ error }
 
-func (e tlsError) Unwrap() error { return e.error }
+func (e handshakeError) Unwrap() error { return e.error }
 
 // errNoHTTP2 is the error of a handshake with a peer that does not agree to HTTP/2.
 var errNoHTTP2 = errors.New("the peer does not agree to HTTP/2 (h2 by ALPN), which upstream.protocol requires")
@@ -94,12 +88,12 @@ func (p *peerTLS) handshake(ctx context.Context, conn socket.Conn, secure *certi
 		err = context.Cause(ctx) // the server shuts down
 	}
 	conn.SetDeadline(time.Time{})
-	if p.protocol == alpnHTTP2 && (err == nil && !c.UsesHTTP2() || err != nil && strings.Contains(err.Error(), alertNoProtocol)) {
+	if p.protocol == socket.ALPNHTTP2 && (err == nil && !c.UsesHTTP2() || err != nil && strings.Contains(err.Error(), alertNoProtocol)) {
 		err = errNoHTTP2
 	}
 	if err != nil {
 		p.note(fmt.Errorf("TLS handshake: %w", err))
-		return nil, tlsError{err}
+		return nil, handshakeError{err}
 	}
 	return c, nil
 }

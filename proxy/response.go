@@ -41,8 +41,8 @@ func (x *httpExchange) receiveFailed(u upstream, err error) balancer.Outcome {
 		x.lastRefusal = refusal.Declined
 		x.mayReplaySent = false
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
-	case isMalformed(err), err == errHeadTooLong, err == errOtherProtocol, err == errRejected:
-		if x.lastRefusal = refusal.BadResponse; err == errHeadTooLong {
+	case isMalformed(err), err == http1.ErrResponseTooLong, err == errOtherProtocol, err == errRejected:
+		if x.lastRefusal = refusal.BadResponse; err == http1.ErrResponseTooLong {
 			x.lastRefusal = refusal.LongResponse
 		}
 		x.mayReplaySent = false // another peer would probably send the same

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"time"
 
 	"sluice/balancer"
@@ -91,7 +92,10 @@ func (x *httpExchange) finish(u upstream, complete bool) {
 // requirements returns what the exchange requires of an upstream to a peer that was
 // picked at that time.
 func (x *httpExchange) requirements(picked time.Time) requirements {
-	return requirements{picked: picked, timeout: x.service.Timeouts.Connect, deadline: x.deadline, pause: x.service.Timeouts.Idle, client: x.client, webSocket: x.asksForWebSocket()}
+	return requirements{
+		picked: picked, timeout: x.service.Timeouts.Connect, deadline: x.deadline, pause: x.service.Timeouts.Idle,
+		client: &x.client.upstreamClient, keepForGone: x.client.options.KeepForGoneClients, webSocket: x.asksForWebSocket(),
+	}
 }
 
 // connectFailed classifies an error of opening a connection.
@@ -190,3 +194,20 @@ func (x *httpExchange) Replayable() bool {
 
 // Started implements [attempt.Exchange].
 func (x *httpExchange) Started() bool { return x.begun }
+
+// Waiting implements [attempt.Exchange]. The context also ends when the server stops
+// or the client closes its connection. The wait does not count as time of the peers that
+// were tried before.
+func (x *httpExchange) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(x.client.server.ctx, timeout)
+	r := requirements{client: &x.client.upstreamClient, deadline: x.deadline, keepForGone: x.client.options.KeepForGoneClients}
+	ctx, end := r.whileThere(ctx)
+	return ctx, func() {
+		end()
+		cancel()
+		if x.tries > 0 {
+			x.firstPicked = x.firstPicked.Add(time.Since(start))
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/balancer"
 	"sluice/observe/metrics"
 	"sluice/observe/panics"
 	"sluice/observe/tracing"
@@ -136,7 +137,7 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 		panic("BUG: " + err.Error())
 	}
 	s := &Server{
-		log: log, sweeper: socket.NewSweeper(), connectors: newConnectors(),
+		log: log, sweeper: socket.NewSweeper(),
 		admission:  admission{perBlock: make(map[places.Block]int)},
 		keptBodies: places.NewShares(),
 		requests:   metrics.NewRequests(),
@@ -147,6 +148,7 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 		arrivals:   make(map[*arrival]struct{}),
 		drained:    make(chan struct{}),
 	}
+	s.connectors = newConnectors(s.sweeper, log)
 	s.Configure(o)
 	if s.idleConns, err = socket.NewIdleSet[*clientConn](); err != nil {
 		s.log.Warn().Err(err).Msg("epoll failed: idle connections use more memory")
@@ -156,9 +158,20 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 	s.tables.Store(empty)
 	s.repeat(s.idleConns.Run)
 	s.repeat(func() { s.sweeper.Run(s.stop) })
-	s.repeat(func() { s.connectors.run(s.sweeper, s.stop) })
+	s.repeat(func() { s.connectors.run(s.stop) })
 	s.repeat(func() { socket.Reclaim(s.stop, s.shards.Load, socket.ProcessorTime, socket.CollectGarbage) })
 	return s
+}
+
+// NewTransport returns the transport factory of a pool, for [balancer.Options].
+func (s *Server) NewTransport(o TransportOptions) func(*balancer.Peer) balancer.Transport {
+	return s.connectors.http1(o)
+}
+
+// NewHTTP2Transport returns the transport factory of a pool whose peers use HTTP/2, for
+// [balancer.Options]: without TLS by prior knowledge, and with TLS by ALPN.
+func (s *Server) NewHTTP2Transport(o TransportOptions) func(*balancer.Peer) balancer.Transport {
+	return s.connectors.http2(o)
 }
 
 // repeat runs what serves all connections in the background, again if it has panicked.

@@ -203,7 +203,7 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 	t.Connected(s.connectTime)
 	s.sendProxyHeader(u)
 	tunnel := socket.Tunnel{
-		Client: socket.TunnelEnd{Wire: s.socket, Entry: &s.SweepEntry}, Up: socket.TunnelEnd{Wire: u.wire(), Entry: &u.SweepEntry}, Sweeper: s.server.sweeper,
+		Client: socket.TunnelEnd{Wire: s.socket, Entry: &s.SweepEntry}, Up: u.tunnelEnd(), Sweeper: s.server.sweeper,
 		Timeouts: tunnelTimeouts(s.service.Timeouts), Requests: s.service.Pool.Requests(), Shard: s.shard,
 	}
 	s.cut = tunnel.Run(nil, &s.bytesIn, &s.bytesOut)
@@ -214,7 +214,7 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 // connection is broken, and the tunnel finds that.
 func (s *stream) sendProxyHeader(u *upstreamConn) {
 	if version := s.service.ProxyProtocol; version != 0 {
-		_, _ = u.conn.Write(proxyHeader(version, s.ends)) // the socket buffer is empty
+		_, _ = u.wire().Conn.Write(proxyHeader(version, s.ends)) // the socket buffer is empty
 	}
 }
 
@@ -303,17 +303,11 @@ func dialFailure(err error) (balancer.Outcome, *refusal.Refusal) {
 	case errors.Is(err, net.ErrClosed): // the transport is closed
 		return balancer.Outcome{Class: balancer.OutcomeLocal}, refusal.Connect
 	}
-	var handshake tlsError
+	var handshake handshakeError
 	if errors.As(err, &handshake) {
 		return balancer.Outcome{Class: balancer.OutcomeConnectFailure}, refusal.PeerTLS
 	}
 	return balancer.Outcome{Class: balancer.OutcomeConnectFailure}, refusal.Connect
-}
-
-// dialStream opens a connection for a stream. It is not in the pool, and its user must
-// call finish(false).
-func (t *Transport) dialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*upstreamConn, error) {
-	return t.dial(ctx, &slot{transport: t, remove: func() {}}, picked, timeout, shard, nil)
 }
 
 // startStream implements begin for a listener with protocol tcp.

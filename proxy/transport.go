@@ -59,19 +59,20 @@ type Transport struct {
 	closed    bool
 }
 
-// NewTransport returns the transport factory of a pool, for [balancer.Options].
-func (s *Server) NewTransport(o TransportOptions) func(*balancer.Peer) balancer.Transport {
+// http1 returns the transport factory of a pool whose peers use HTTP/1.1, for
+// [balancer.Options].
+func (all *connectors) http1(o TransportOptions) func(*balancer.Peer) balancer.Transport {
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &Transport{
-			peer: p, address: p.Address(), options: o, sweeper: s.sweeper, connectors: s.connectors,
-			tls:  peerTLS{peer: p, address: p.Address(), protocol: alpnHTTP1, log: s.log},
+			peer: p, address: p.Address(), options: o, sweeper: all.sweeper, connectors: all,
+			tls:  peerTLS{peer: p, address: p.Address(), protocol: socket.ALPNHTTP1, log: all.log},
 			open: make(map[*upstreamConn]struct{}),
 		}
 		t.pool = fasthttp.HostClient{
 			Addr: t.address, MaxConns: math.MaxInt, ConnPoolStrategy: fasthttp.LIFO,
 			Dial: func(string) (net.Conn, error) { return &slot{transport: t}, nil },
 		}
-		s.connectors.add(t)
+		all.add(t)
 		return t
 	}
 }
@@ -105,7 +106,7 @@ func (t *Transport) connect(ctx context.Context, r requirements, stale upstream)
 	if u == nil {
 		start := time.Now()
 		var err error
-		ctx, end := r.client.whileThere(ctx, r.deadline)
+		ctx, end := r.whileThere(ctx)
 		u, err = t.dial(ctx, s, r.picked, r.timeout, r.client.shard, secure)
 		if end(); err != nil {
 			return nil, 0, err
@@ -113,7 +114,7 @@ func (t *Transport) connect(ctx context.Context, r requirements, stale upstream)
 		connectTime = time.Since(start)
 	}
 	u.pause, u.blockedBy = r.pause, &r.client.SweepEntry
-	if !r.client.options.KeepForGoneClients {
+	if !r.keepForGone {
 		u.client.Store(r.client) // to probe it
 	}
 	return u, connectTime, nil
@@ -167,7 +168,7 @@ func (t *Transport) lendLocked(u *upstreamConn, picked time.Time) {
 func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout time.Duration, shard uint32, secure *certificates.Client) (_ *upstreamConn, err error) {
 	var conn socket.Conn
 	defer panics.Contain(panics.Peer, func() {
-		err = errPanicked
+		err = panics.Err
 		s.remove()
 		if conn != nil {
 			conn.Close()
@@ -195,6 +196,12 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 		return nil, err
 	}
 	return u, nil
+}
+
+// dialStream opens a connection for a stream. It is not in the pool, and its user must
+// call finish(false).
+func (t *Transport) dialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*upstreamConn, error) {
+	return t.dial(ctx, &slot{transport: t, remove: func() {}}, picked, timeout, shard, nil)
 }
 
 // add makes u the connection of s, for an exchange.

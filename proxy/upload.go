@@ -42,10 +42,10 @@ func (l *upload) reset(x *httpExchange) {
 }
 
 // complete reports whether the whole body was sent. It is called when the response is
-// complete: see endsShortly.
+// complete: see transfer.EndsShortly.
 func (l *upload) complete() bool {
 	if !l.ended.Load() && l.read.Load() {
-		endsShortly(l.done)
+		transfer.EndsShortly(l.done)
 	}
 	return l.ended.Load()
 }

@@ -17,13 +17,9 @@ const (
 	webSocketAccept = "sec-websocket-accept"
 )
 
-var (
-	// errDeclined means that the peer does not switch to WebSocket, but answers with a
-	// status that says so in HTTP/2 (RFC 8441, section 5).
-	errDeclined = errors.New("the peer answers a request for WebSocket with success, and does not switch")
-	// errNoWebSocket means that the protocol of the peer has no WebSocket.
-	errNoWebSocket = errors.New("requests for WebSocket are not sent to peers with HTTP/2")
-)
+// errDeclined means that the peer does not switch to WebSocket, but answers with a
+// status that says so in HTTP/2 (RFC 8441, section 5).
+var errDeclined = errors.New("the peer answers a request for WebSocket with success, and does not switch")
 
 // offerWebSocket prepares the request for WebSocket of a client with HTTP/2.
 func (x *httpExchange) offerWebSocket() error {

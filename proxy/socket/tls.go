@@ -215,7 +215,13 @@ func (s *tlsSocket) collect(next []byte) []byte {
 func (s *tlsSocket) SetWriteDeadline(time.Time) error { return nil }
 
 // UsesHTTP2 reports whether the client has chosen HTTP/2. Call it after the handshake.
-func (t *TLSConn) UsesHTTP2() bool { return t.ConnectionState().NegotiatedProtocol == "h2" }
+func (t *TLSConn) UsesHTTP2() bool { return t.ConnectionState().NegotiatedProtocol == ALPNHTTP2 }
+
+// Protocols of ALPN.
+const (
+	ALPNHTTP1 = "http/1.1"
+	ALPNHTTP2 = "h2"
+)
 
 // SuitsHTTP2 reports whether HTTP/2 allows the cipher suite (RFC 9113, section 9.2.2): in
 // TLS 1.2, those of crypto/tls with ephemeral keys and authenticated encryption.
