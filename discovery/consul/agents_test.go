@@ -249,7 +249,7 @@ func TestWatchesRetryWhenThereIsALeader(t *testing.T) {
 		inCluster(t, 1, func(t *testing.T, c *cluster) {
 			c.at(10 * sec)
 			c.agents[0].Break(discoverytest.Fault{NoLeader: true})
-			at := 5*time.Minute + time.Duration(n)*700*ms
+			at := time.Minute + time.Duration(n)*700*ms
 			c.at(at)
 			c.expect(0, discovery.WatchStale)
 			c.register("a", "b", "c")

@@ -125,12 +125,12 @@ func TestDatacenterThatIsUnreachableForAMinuteCountsAsEmpty(t *testing.T) {
 		if log := b.log.String(); countLines(log, `"instead_of":`, `"unreachable":`) != 1 {
 			t.Errorf("want one log line with the error:\n%s", log)
 		}
-		b.expect(2 * time.Hour)
-		if b.Probes() > 2*3600 {
+		b.expect(20 * time.Minute)
+		if b.Probes() > 20*60 {
 			t.Errorf("%d probes, want one a second at most", b.Probes())
 		}
 		b.Heal()
-		b.expectOne(2*time.Hour+datacenterStableTime, 2*time.Hour+datacenterStableTime+10*sec, "a b")
+		b.expectOne(20*time.Minute+datacenterStableTime, 20*time.Minute+datacenterStableTime+10*sec, "a b")
 		if s := b.status(); s.State != discovery.WatchFresh {
 			t.Errorf("status %+v", s)
 		}
@@ -143,24 +143,24 @@ func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T
 		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 			b.expect(sec, "0s: a b")
 			b.cut("dc1", "dc2")
-			b.expect(2 * time.Hour)
+			b.expect(20 * time.Minute)
 			b.Heal()
-			b.expect(3 * time.Hour)
+			b.expect(30 * time.Minute)
 		})
 	})
 	t.Run("the other one recovers first", func(t *testing.T) {
 		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 			b.expect(sec, "0s: a b")
 			b.cut("dc1", "dc2")
-			b.at(time.Hour)
+			b.at(10 * time.Minute)
 			b.cut("dc1")
-			b.expect(time.Hour + 50*sec)
+			b.expect(10*time.Minute + 50*sec)
 			b.Heal()
-			b.expect(2 * time.Hour)
+			b.expect(20 * time.Minute)
 			b.cut("dc1", "dc2")
-			b.at(3 * time.Hour)
+			b.at(30 * time.Minute)
 			b.cut("dc1")
-			b.expectOne(3*time.Hour+60*sec, 3*time.Hour+75*sec, "x y")
+			b.expectOne(30*time.Minute+60*sec, 30*time.Minute+75*sec, "x y")
 		})
 	})
 	t.Run("the other one has no instance", func(t *testing.T) {
@@ -177,14 +177,14 @@ func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T
 	t.Run("short outages", func(t *testing.T) {
 		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 			b.expect(sec, "0s: a b")
-			for n := range 20 {
+			for n := range 5 {
 				begin := time.Duration(1+2*n) * time.Minute
 				b.at(begin)
 				b.cut("dc1")
 				b.at(begin + 45*sec)
 				b.Heal()
 			}
-			b.expect(45 * time.Minute)
+			b.expect(15 * time.Minute)
 		})
 	})
 	t.Run("a less preferred one", func(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/discoverytest"
+	"sluice/test/long"
 )
 
 // outage is a Consul that is not there, or not right, for a time.
@@ -181,7 +182,7 @@ func outageInBubble(t *testing.T, services int, random *rand.Rand) {
 // connection for each service and with fewer.
 func TestNewInstanceIsUsedAfterOutages(t *testing.T) {
 	base := uint64(time.Now().UnixNano())
-	for n := range uint64(4) {
+	for n := range long.Count(t, uint64(1), 4) {
 		seed := base + n
 		random := func() *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

@@ -54,18 +54,18 @@ func TestUnreachableDatacenterKeepsItsInstancesIfAllAreUsed(t *testing.T) {
 		b.expect(sec, "0s: a b x y")
 		for n, datacenter := range []string{"dc1", "dc2"} {
 			b.cut(datacenter)
-			b.expect(time.Duration(n+1) * time.Hour)
+			b.expect(time.Duration(n+1) * 10 * time.Minute)
 			if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "No path to datacenter") {
 				t.Errorf("without %s: status %+v", datacenter, s)
 			}
 			b.Heal()
 		}
-		b.at(2*time.Hour + time.Minute)
+		b.at(21 * time.Minute)
 		b.cut("dc1")
 		b.setIn("dc2", "x")
-		b.expect(3*time.Hour, "2h1m0s: a b x")
+		b.expect(30*time.Minute, "21m0s: a b x")
 		b.Heal()
-		b.expect(4 * time.Hour)
+		b.expect(40 * time.Minute)
 		if s := b.status(); s.State != discovery.WatchFresh {
 			t.Errorf("status %+v", s)
 		}

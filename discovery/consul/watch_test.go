@@ -134,7 +134,7 @@ func TestErrorsKeepTheInstances(t *testing.T) {
 			watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
 				b.expect(sec, "0s: a b")
 				b.Break(tt.fault)
-				b.expect(10 * time.Minute)
+				b.expect(2 * time.Minute)
 				s := b.status()
 				if s.State != discovery.WatchStale || s.Instances != 2 || !strings.Contains(s.LastError, tt.want) {
 					t.Errorf("status %+v, want an error with %q", s, tt.want)
@@ -146,7 +146,7 @@ func TestErrorsKeepTheInstances(t *testing.T) {
 					t.Errorf("%d warnings, want one:\n%s", got, b.log.String())
 				}
 				b.Heal()
-				b.at(10*time.Minute + 16*sec)
+				b.at(2*time.Minute + 16*sec)
 				if s := b.status(); s.State != discovery.WatchFresh || s.LastError != "" || s.Changes != 1 {
 					t.Errorf("after the fault: %+v", s)
 				}
