@@ -9,7 +9,6 @@ import (
 	"sluice/balancer/reading"
 	"sluice/config"
 	"sluice/route"
-	"sluice/tags"
 	"sluice/tags/claim"
 )
 
@@ -157,21 +156,7 @@ func streamsOf(c *config.Config) (routes []config.Route) {
 		return nil
 	}
 	for _, l := range c.Listeners {
-		if l.Protocol != config.ProtocolTCP {
-			continue
-		}
-		of := slices.Clone(l.Streams)
-		add := func(protocol, host, service string) {
-			of = append(of, config.Route{
-				Protocol: protocol, Host: host, Path: "/", Listeners: []string{l.Name}, Service: service, Origin: "listener " + l.Name,
-			})
-		}
-		for _, entry := range l.SNI {
-			add(tags.ProtocolTLS, entry.Host, entry.Service)
-		}
-		if l.Service != "" {
-			add(tags.ProtocolTCP, "", l.Service)
-		}
+		of := l.StreamRoutes()
 		slices.SortStableFunc(of, func(a, b config.Route) int {
 			return cmp.Or(cmp.Compare(b.Protocol, a.Protocol), cmp.Compare(a.Host, b.Host)) // tls, then tcp
 		})

@@ -155,8 +155,8 @@ type RouteRetry struct {
 // maxFill is the longest time in which an empty bucket of a rate limit may become full.
 const maxFill = 365 * 24 * time.Hour
 
-// actions checks what the rules of single keys do not, and sets what [Actions.Built] returns.
-func (d *decoder) actions(a *Actions, match, key string) {
+// build checks what the rules of single keys do not, and sets what [Actions.Built] returns.
+func (a *Actions) build(d *decoder, match, key string) {
 	if reflect.ValueOf(a).Elem().IsZero() {
 		return
 	}
@@ -171,7 +171,7 @@ func (d *decoder) actions(a *Actions, match, key string) {
 		d.refuse(join(key, wrong.Key), wrong.Value, wrong.Err.Error())
 	}
 	if a.Redirect != nil {
-		built.Redirect = d.redirect(a.Redirect, join(key, "redirect"))
+		built.Redirect = a.Redirect.build(d, join(key, "redirect"))
 	}
 	if !built.HostOfPeer {
 		built.Host = a.HostHeader
@@ -213,14 +213,14 @@ func (d *decoder) actions(a *Actions, match, key string) {
 	if a.BodyLimit != nil {
 		built.BodyLimit = int64(*a.BodyLimit)
 	}
-	built.RequestHeaders = d.headerEdits(a.RequestHeaders, join(key, "request_headers"))
-	built.ResponseHeaders = d.headerEdits(a.ResponseHeaders, join(key, "response_headers"))
+	built.RequestHeaders = a.RequestHeaders.build(d, join(key, "request_headers"))
+	built.ResponseHeaders = a.ResponseHeaders.build(d, join(key, "response_headers"))
 	if !reflect.DeepEqual(*built, route.Actions{}) {
 		a.built = built
 	}
 }
 
-func (d *decoder) redirect(r *Redirect, key string) (built *route.Redirect) {
+func (r *Redirect) build(d *decoder, key string) (built *route.Redirect) {
 	const want = "want 301, 302, 303, 307 or 308"
 	codes := route.RedirectCodes{Code: r.Code}
 	if r.GetCode != nil {
@@ -243,7 +243,7 @@ func (d *decoder) redirect(r *Redirect, key string) (built *route.Redirect) {
 	return built
 }
 
-func (d *decoder) headerEdits(e *HeaderEdits, key string) (built route.HeaderEdits) {
+func (e *HeaderEdits) build(d *decoder, key string) (built route.HeaderEdits) {
 	if e == nil {
 		return built
 	}

@@ -63,7 +63,7 @@ type Sticky struct {
 	Secret   Secret        `key:"secret"` // key of the HMAC in the value; empty: the service's name
 }
 
-func (d *decoder) balance(b *Balance, key string) {
+func (b *Balance) check(d *decoder, key string) {
 	switch {
 	case b.Policy == policyHash && len(b.Hash.Keys) == 0 && !d.failed(key+".hash.keys"):
 		b.Hash.Keys = []HashKey{byClientAddress}
@@ -84,7 +84,7 @@ func (d *decoder) balance(b *Balance, key string) {
 			d.refuse(tier, "", "without a condition: want tags, meta or nodes; peers that no tier selects are in one more, the last")
 		}
 	}
-	d.subset(b, key)
+	b.checkSubset(d, key)
 	for i, hashKey := range b.Hash.Keys {
 		if slices.Index(b.Hash.Keys, hashKey) < i {
 			d.refuse(fmt.Sprintf("%s.hash.keys[%d]", key, i), hashKey.Text, "given twice")
@@ -92,7 +92,7 @@ func (d *decoder) balance(b *Balance, key string) {
 	}
 }
 
-func (d *decoder) subset(b *Balance, key string) {
+func (b *Balance) checkSubset(d *decoder, key string) {
 	s := b.Subset
 	key += ".subset"
 	switch {

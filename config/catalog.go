@@ -158,6 +158,6 @@ func (c *Config) foundService(filter string) Service {
 		s.Consul.Tags = []string{tag}
 	}
 	s.Consul.Filter = filter
-	newDecoder("").service(&s, "", &c.Consul)
+	s.check(newDecoder(""), "", &c.Consul)
 	return s
 }

@@ -39,22 +39,22 @@ func (w *whole) complete() {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		s := c.Services[name]
-		w.service(&s, name, &c.Consul)
+		s.check(w.decoder, name, &c.Consul)
 		c.Services[name] = s
 	}
 	w.addServices()
 	w.awaitServices()
 	w.nameServices()
-	w.listeners(c)
+	c.checkListeners(w.decoder)
 	if c.Catalog != nil {
-		w.tagListeners(c.Catalog.Listeners, c)
+		c.Catalog.checkListeners(w.decoder, c.Listeners)
 	}
 	w.needRoutes()
 	w.addRoutes()
 	w.streams()
 }
 
-func (d *decoder) consul(c *Consul, tls bool) {
+func (c *Consul) check(d *decoder, tls bool) {
 	if len(c.Addresses) == 0 {
 		c.Addresses = []string{defaultConsulAddress}
 	}
@@ -66,9 +66,7 @@ func (d *decoder) consul(c *Consul, tls bool) {
 		}
 		d.once(first, c.Addresses[i], key, address)
 	}
-	if t := c.TLS; (t.Cert == "") != (t.Key == "") {
-		d.refuse("consul.tls", "", "give both cert and key, or neither")
-	}
+	needPair(d, "consul.tls", c.TLS.Cert, c.TLS.Key)
 	if c.Token != "" && c.TokenFile != "" {
 		d.refuse("consul.token", "", "give either consul.token or consul.token_file, not both")
 	}
@@ -80,22 +78,11 @@ func (d *decoder) consul(c *Consul, tls bool) {
 		}
 	}
 	if c.Register != nil {
-		d.register(c.Register)
+		c.Register.check(d)
 	}
 }
 
-// once records an error if identity is already in seen, which maps identities to keys.
-// value is the text in the file.
-func (d *decoder) once(seen map[string]string, identity, key, value string) {
-	other, twice := seen[identity]
-	if !twice {
-		seen[identity] = key
-		return
-	}
-	d.refuse(key, value, "the same as "+other+" at "+d.place(other).origin)
-}
-
-func (d *decoder) listeners(c *Config) {
+func (c *Config) checkListeners(d *decoder) {
 	if len(c.Listeners) == 0 && len(d.errs) == 0 {
 		c.Listeners = []Listener{{Name: defaultListener, Address: defaultListenerAddress, Protocol: ProtocolHTTP, HTTP2: true}}
 	}
@@ -123,23 +110,23 @@ func (d *decoder) listeners(c *Config) {
 		if network == discovery.NetworkUnix && l.TLS != nil && l.TLS.ACME != nil {
 			d.refuse(key+".tls.acme", "", "not on a unix socket, which no authority reaches")
 		}
-		d.socket(l.Socket, key+".socket", l.Address)
+		l.Socket.check(d, key+".socket", l.Address)
 		if l.TLS != nil {
-			d.listenerTLS(l.TLS, key+".tls")
+			l.TLS.check(d, key+".tls")
 			if l.RedirectHTTPS != nil {
 				d.refuse(key+".redirect_https", "", "not on a listener with tls, which serves HTTPS already")
 			}
 		}
-		d.listenerProtocol(l, key, c)
+		l.checkProtocol(d, key, c)
 	}
 	if r := c.Consul.Register; r != nil && len(c.Listeners) > 0 && !remote && (r.Address == "" || r.Port == 0) && !d.failed("listeners") {
 		d.refuse("consul.register", "", "every listener is a unix socket: give the address and the port that clients use")
 	}
-	d.admin(c)
+	c.checkAdmin(d)
 }
 
-// admin checks rules of the admin API that involve several keys.
-func (d *decoder) admin(c *Config) {
+// checkAdmin checks rules of the admin API that involve several keys.
+func (c *Config) checkAdmin(d *decoder) {
 	a := c.Admin
 	network, _ := discovery.Endpoint(a.Address)
 	switch {
@@ -151,12 +138,12 @@ func (d *decoder) admin(c *Config) {
 		d.refuse("admin.address", a.Address,
 			"reachable from other machines: set admin.token_file too, or use a loopback address such as 127.0.0.1:8081")
 	}
-	d.socket(a.Socket, "admin.socket", a.Address)
+	a.Socket.check(d, "admin.socket", a.Address)
 	if a.TLS != nil {
 		if network == discovery.NetworkUnix {
 			d.refuse("admin.tls", "", "not with a unix socket, which only programs of this machine reach")
 		}
-		d.certificatePair("admin.tls", a.TLS.Cert, a.TLS.Key)
+		checkCertificate(d, "admin.tls", a.TLS.Cert, a.TLS.Key)
 	}
 	if a.ReadTokenFile != "" && a.TokenFile == "" {
 		d.refuse("admin.read_token_file", a.ReadTokenFile, "only with admin.token_file, the token of those who may do more than read")
@@ -179,12 +166,12 @@ func collide(a, b string) bool {
 	return hostA == hostB || wildcard(hostA) || wildcard(hostB)
 }
 
-func (d *decoder) service(s *Service, name string, consul *Consul) {
+func (s *Service) check(d *decoder, name string, consul *Consul) {
 	key := join("services", name)
-	d.sources(s, key, name, consul)
-	d.health(s, key+".health")
-	if t := s.Upstream.TLS; t != nil && (t.Cert == "") != (t.Key == "") {
-		d.refuse(key+".upstream.tls", "", "give both cert and key, or neither")
+	s.checkSource(d, key, name, consul)
+	s.checkHealth(d, key+".health")
+	if t := s.Upstream.TLS; t != nil {
+		needPair(d, key+".upstream.tls", t.Cert, t.Key)
 	}
 	switch secure := s.Upstream.TLS != nil; {
 	case s.Upstream.Protocol == ProtocolH2C && secure:
@@ -192,17 +179,17 @@ func (d *decoder) service(s *Service, name string, consul *Consul) {
 	case s.Upstream.Protocol == ProtocolH2 && !secure:
 		d.refuse(key+".upstream.protocol", ProtocolH2, "only with upstream.tls: h2 is HTTP/2 over TLS, h2c is HTTP/2 without TLS")
 	}
-	d.balance(&s.Balance, key+".balance")
-	d.groups(s, key)
+	s.Balance.check(d, key+".balance")
+	s.checkGroups(d, key)
 	first := make(map[string]string, len(s.Peers))
 	for i, peer := range s.Peers {
 		d.once(first, peerAddress(peer.Text), fmt.Sprintf("%s.peers[%d]", key, i), peer.Text)
 	}
 }
 
-// consulService sets the values that a service inherits from the consul section, and
+// check sets the values that a service inherits from the consul section, and
 // checks which keys may be set together.
-func (d *decoder) consulService(s *ConsulService, key, name string, consul *Consul) {
+func (s *ConsulService) check(d *decoder, key, name string, consul *Consul) {
 	if s.PreparedQuery == "" {
 		s.Service = cmp.Or(s.Service, name)
 	} else {
@@ -246,14 +233,6 @@ func (d *decoder) consulService(s *ConsulService, key, name string, consul *Cons
 	s.Probation = cmp.Or(s.Probation, &consul.Probation)
 }
 
-// failed reports whether an error is recorded for key or for a key below it.
-func (d *decoder) failed(key string) bool {
-	return slices.ContainsFunc(d.errs, func(e *Error) bool {
-		rest, under := strings.CutPrefix(e.Key, key)
-		return under && (rest == "" || rest[0] == '.' || rest[0] == '[')
-	})
-}
-
 // needRoutes checks that there is something to serve, or may be.
 func (w *whole) needRoutes() {
 	c := w.config
@@ -268,45 +247,42 @@ func (w *whole) needRoutes() {
 	}
 }
 
-// checkRoutes checks what depends on nothing but the route itself, and sets checked.
-func (d *decoder) checkRoutes(routes []Route) {
-	for i := range routes {
-		r, key := &routes[i], routeAt{index: i}.key()
-		if d.failed(key) {
-			continue
-		}
-		r.checked = d.match(key, *r)
-		d.actions(&r.Actions, r.Match, key)
-		d.services(r, key)
-		if !r.hasService() && r.needsService() {
-			d.refuse(key+".service", "", "required, except with redirect: "+(&rules{}).want(reflect.TypeFor[string]()))
-		}
+// check checks what depends on nothing but the route itself, and sets checked.
+func (r *Route) check(d *decoder, key string) {
+	if d.failed(key) {
+		return
+	}
+	r.checked = r.match(d, key)
+	r.build(d, r.Match, key)
+	r.checkServices(d, key)
+	if !r.hasService() && r.needsService() {
+		d.refuse(key+".service", "", "required, except with redirect: "+(&rules{}).want(reflect.TypeFor[string]()))
 	}
 }
 
-// references checks what a route of a document refers to: listeners, and the services and their
+// checkReferences checks what a route of a document refers to: listeners, and the services and their
 // groups.
-func (d *decoder) references(r *Route, at routeAt, c *Config) {
+func (r *Route) checkReferences(d *decoder, at routeAt, c *Config) {
 	if len(r.Listeners) > 0 {
-		d.routeListeners(r.Listeners, at.key(), c)
+		r.checkListeners(d, at.key(), c)
 	}
 	if r.Mirror != nil {
-		d.mirror(r, join(at.key(), "mirror"), c)
+		r.checkMirror(d, join(at.key(), "mirror"), c)
 	}
 	for _, share := range r.Services.Shares() {
-		d.serviceExists(join(at.key(), "services."+share.Group), share.Group, c)
+		c.needService(d, join(at.key(), "services."+share.Group), share.Group)
 	}
 	switch s, ok := c.Services[r.Service]; {
 	case r.Service == "":
 	case !ok:
-		d.serviceExists(at.key()+".service", r.Service, c)
+		c.needService(d, at.key()+".service", r.Service)
 	case r.divides() && !d.awaited[r.Service]:
-		d.routeGroups(r, &s, at.key())
+		r.checkGroups(d, &s, at.key())
 	}
 }
 
 // match checks that the route table accepts a route; nil: it does not.
-func (d *decoder) match(key string, r Route) *route.Checked {
+func (r *Route) match(d *decoder, key string) *route.Checked {
 	checked, err := route.Check(r.Target())
 	if err == nil {
 		return checked
@@ -320,22 +296,22 @@ func (d *decoder) match(key string, r Route) *route.Checked {
 	return nil
 }
 
-// routeListeners checks that the listeners of a route exist and serve requests.
-func (d *decoder) routeListeners(names []string, key string, c *Config) {
-	for i, name := range names {
+// checkListeners checks that the listeners of a route exist and serve requests.
+func (r *Route) checkListeners(d *decoder, key string, c *Config) {
+	for i, name := range r.Listeners {
 		if want := c.wantListener(name); want != "" && !d.failed("listeners") {
 			d.refuse(fmt.Sprintf("%s.listeners[%d]", key, i), name, want)
 		}
 	}
 }
 
-// tagListeners checks that the listeners for tags exist.
-func (d *decoder) tagListeners(names []string, c *Config) {
+// checkListeners checks that the listeners for tags exist.
+func (c *Catalog) checkListeners(d *decoder, listeners []Listener) {
 	var known []string
-	for _, l := range c.Listeners {
+	for _, l := range listeners {
 		known = append(known, l.Name)
 	}
-	for i, name := range names {
+	for i, name := range c.Listeners {
 		if !slices.Contains(known, name) && !d.failed("listeners") {
 			d.refuse(fmt.Sprintf("catalog.listeners[%d]", i), name, noListener(name, known))
 		}

@@ -100,46 +100,6 @@ func (d *decoder) may(n *yaml.Node, t reflect.Type, key *keyPath) bool {
 	return false
 }
 
-// place is the place of a key in the input.
-type place struct {
-	origin string
-	line   int
-}
-
-// refuse records an error for key, at its place. An empty value is not in the message.
-func (d *decoder) refuse(key, value, want string) { d.fail(d.place(key), key, value, want) }
-
-// fail is refuse with another place.
-func (d *decoder) fail(p place, key, value, want string) {
-	if value != "" {
-		value = quote(d.textOf(key, value))
-	}
-	d.errs = append(d.errs, &Error{Origin: p.origin, Key: key, Value: value, Want: want, line: p.line})
-}
-
-// placeOf returns the place of n, or of the whole file if n is nil.
-func (d *decoder) placeOf(n *yaml.Node) place {
-	if n == nil {
-		return place{origin: d.file}
-	}
-	if origin, ok := d.origins[n]; ok {
-		return place{origin: origin}
-	}
-	return place{origin: atLine(d.file, n.Line), line: n.Line}
-}
-
-// place returns the place of key, or of the nearest key above it.
-func (d *decoder) place(key string) place {
-	at, _ := d.find(key)
-	return d.placeOf(at)
-}
-
-// given reports whether key is in the tree.
-func (d *decoder) given(key string) bool {
-	_, whole := d.find(key)
-	return whole
-}
-
 // noKey is the key of fields that are not in the file.
 const noKey = "-"
 
@@ -332,6 +292,23 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, key *keyPath) {
 	if known < len(pairs) {
 		d.unknown(pairs, o, key)
 	}
+}
+
+// enterConditions counts conditions, and reports whether they are within the limits.
+func (d *decoder) enterConditions(n *yaml.Node, key *keyPath) bool {
+	if d.conditionsDepth == 0 {
+		d.conditions = 0
+	}
+	d.conditions++
+	d.conditionsDepth++
+	switch {
+	case d.conditionsDepth > maxConditionsDepth:
+		d.fail(d.placeOf(n), key.String(), "", fmt.Sprintf("nested too deeply: want at most %d levels of not and any", maxConditionsDepth))
+		return false
+	case d.conditions == maxConditions+1:
+		d.fail(d.placeOf(n), key.String(), "", fmt.Sprintf("too many conditions: want at most %d for a route", maxConditions))
+	}
+	return d.conditions <= maxConditions
 }
 
 // unknown records the pairs of a mapping that are no keys of o.

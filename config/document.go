@@ -50,16 +50,17 @@ func decodeDocument(doc writtenDocument, consul *Consul) *fragment {
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.parts.Services)) {
 		s := f.parts.Services[name]
-		f.service(&s, name, consul)
+		s.check(f.decoder, name, consul)
 		s.ByDocument = doc.by == ByDocument
 		f.parts.Services[name] = s
 	}
 	for i := range f.parts.Routes {
-		if a := f.parts.Routes[i].ForwardAuth; a != nil {
+		r := &f.parts.Routes[i]
+		if a := r.ForwardAuth; a != nil {
 			a.ByDocument = doc.by == ByDocument
 		}
+		r.check(f.decoder, routeAt{index: i}.key())
 	}
-	f.checkRoutes(f.parts.Routes)
 	// The tree is ten times as large as the text, and only errors need it again.
 	f.root, f.mappings = func() *yaml.Node { return newDecoder(doc.Name).tree(doc.Document) }, nil
 	return f
@@ -201,7 +202,9 @@ func (r routeAt) key() string { return item("routes", r.index) }
 func (w *whole) addRoutes() {
 	c := w.config
 	file := &fragment{decoder: w.decoder, parts: parts{Routes: c.Routes}}
-	file.checkRoutes(c.Routes)
+	for i := range c.Routes {
+		c.Routes[i].check(w.decoder, routeAt{index: i}.key())
+	}
 	unindexed := make(unindexed)
 	total := len(c.Routes)
 	for _, f := range w.fragments {
@@ -214,7 +217,7 @@ func (w *whole) addRoutes() {
 	for _, f := range slices.Insert(slices.Clone(w.fragments), 0, file) {
 		for i := range f.parts.Routes {
 			r, at := &f.parts.Routes[i], routeAt{f, i}
-			f.references(r, at, c)
+			r.checkReferences(f.decoder, at, c)
 			if r.checked == nil {
 				continue
 			}
@@ -267,7 +270,7 @@ func (w *whole) awaitServices() {
 		}
 		var s Service
 		setDefault(reflect.ValueOf(&s).Elem(), nil)
-		newDecoder("").service(&s, name, &c.Consul) // that it has no source is meant
+		s.check(newDecoder(""), name, &c.Consul) // that it has no source is meant
 		c.Services[name], awaited[name] = s, true
 	}
 	awaitRoutes := func(routes []Route) {

@@ -77,8 +77,8 @@ func (y Dynamic) writer(doc Document) Setter {
 	return ByDocument
 }
 
-// dynamic completes and checks the sources of documents.
-func (d *decoder) dynamic(c *Config) {
+// checkDynamic completes and checks the sources of documents.
+func (c *Config) checkDynamic(d *decoder) {
 	first := make(map[string]string, len(c.Dynamic))
 	for i := range c.Dynamic {
 		y := &c.Dynamic[i]
@@ -100,7 +100,7 @@ func (d *decoder) dynamic(c *Config) {
 			d.refuse(key+".allow_empty", "true", "only beside file; that of consul_kv or etcd is below that key")
 		}
 		if y.Etcd != nil {
-			d.dynamicEtcd(y.Etcd, key+".etcd")
+			y.Etcd.check(d, key+".etcd")
 		}
 		if kv := y.ConsulKV; kv != nil {
 			if (kv.Key == "") == (kv.Prefix == "") {

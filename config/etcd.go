@@ -64,9 +64,9 @@ type DynamicEtcd struct {
 	AllowEmpty bool `key:"allow_empty" default:"false"`
 }
 
-// dynamicEtcd completes and checks e.
-func (d *decoder) dynamicEtcd(e *DynamicEtcd, key string) {
-	d.etcdCluster(&e.EtcdCluster, key)
+// check completes and checks e.
+func (e *DynamicEtcd) check(d *decoder, key string) {
+	e.EtcdCluster.check(d, key)
 	if e.Service == "" {
 		e.Service = path.Base("/" + e.Prefix)
 		if !formats["name"].ok(e.Service) {
@@ -88,16 +88,16 @@ func (e *DynamicEtcd) Instances() Document {
 	return Document{Name: KindEtcd + ":" + e.Prefix, Text: string(text)}
 }
 
-// etcdService checks which keys may be set together, and that the files can be read.
-func (d *decoder) etcdService(e *EtcdService, key string) {
+// check checks which keys may be set together, and that the files can be read.
+func (e *EtcdService) check(d *decoder, key string) {
 	if (e.Prefix == "") == (e.Key == "") && !d.failed(join(key, "prefix")) && !d.failed(join(key, "key")) {
 		d.refuse(key, "", `want either prefix, such as "/nodes/", or key`)
 	}
-	d.etcdCluster(&e.EtcdCluster, key)
+	e.EtcdCluster.check(d, key)
 }
 
-// etcdCluster checks the keys of a connection to etcd.
-func (d *decoder) etcdCluster(e *EtcdCluster, key string) {
+// check checks the keys of a connection to etcd.
+func (e *EtcdCluster) check(d *decoder, key string) {
 	secure := false
 	for i, endpoint := range e.Endpoints {
 		scheme, _, _ := strings.Cut(endpoint, "://")
@@ -119,8 +119,6 @@ func (d *decoder) etcdCluster(e *EtcdCluster, key string) {
 		if !secure && len(e.Endpoints) > 0 {
 			d.refuse(join(key, "tls"), "", "only with endpoints that begin with https://")
 		}
-		if (t.Cert == "") != (t.Key == "") {
-			d.refuse(join(key, "tls"), "", "give both cert and key, or neither")
-		}
+		needPair(d, join(key, "tls"), t.Cert, t.Key)
 	}
 }

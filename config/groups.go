@@ -86,8 +86,8 @@ func (s Split) Key() route.SplitKey { return s[splitKey].Value.Key }
 // Fallback returns the name of the group that gets the requests to an empty one, or "".
 func (s Split) Fallback() string { return s[splitFallback].Text }
 
-// groups checks the groups of a service and the split of its routes.
-func (d *decoder) groups(s *Service, key string) {
+// checkGroups checks the groups of a service and the split of its routes.
+func (s *Service) checkGroups(d *decoder, key string) {
 	first := make(map[string]string, len(s.Groups))
 	for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
 		group, g := join(key, "groups."+name), s.Groups[name]
@@ -102,12 +102,12 @@ func (d *decoder) groups(s *Service, key string) {
 			d.once(first, fmt.Sprint(g), group, "")
 		}
 	}
-	d.split(s.Split, s, join(key, "split"))
-	d.judge(s, join(key, "judge"))
+	s.Split.check(d, s, join(key, "split"))
+	s.checkJudge(d, join(key, "judge"))
 }
 
-// judge checks the judge of a service.
-func (d *decoder) judge(s *Service, key string) {
+// checkJudge checks the judge of a service.
+func (s *Service) checkJudge(d *decoder, key string) {
 	if s.Judge == nil {
 		return
 	}
@@ -128,39 +128,40 @@ func (s Split) WithShare(share float64) Split {
 	return changed
 }
 
-// split checks a split of the requests to s.
-func (d *decoder) split(split Split, s *Service, key string) {
+// check checks a split of the requests to a service.
+func (s Split) check(d *decoder, of *Service, key string) {
 	sum := 0.
-	for _, name := range slices.Sorted(maps.Keys(split)) {
-		at, text := join(key, name), split[name].Text
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		at, text := join(key, name), s[name].Text
 		switch name {
 		case splitKey:
-			d.needText(at, text, name)
+			s.needText(d, at, name)
 		case splitFallback:
-			d.groupOf(s, at, text, true)
+			of.checkGroup(d, at, text, true)
 		case balancer.RestGroup:
 			d.refuse(at, text, "not a share: this group gets what the others leave")
 		default:
-			if d.needText(at, text, name) {
-				sum += split[name].Value.Share
-				d.groupOf(s, at, name, false)
+			if s.needText(d, at, name) {
+				sum += s[name].Value.Share
+				of.checkGroup(d, at, name, false)
 			}
 		}
 	}
 	if sum > 1+1e-9 {
 		d.refuse(key, "", fmt.Sprintf("the shares add up to %s, want at most 100%%", Percent(sum)))
 	}
-	if len(split) > 0 && len(split.Shares()) == 0 && !d.failed(key) {
+	if len(s) > 0 && len(s.Shares()) == 0 && !d.failed(key) {
 		d.refuse(key, "", "without a share: want at least one, such as \"canary: 5%\"")
 	}
 }
 
 // needText checks that a key of a Split has a value.
-func (d *decoder) needText(key, text, name string) bool {
-	if text == "" && !d.failed(key) {
+func (s Split) needText(d *decoder, key, name string) bool {
+	given := s[name].Text != ""
+	if !given && !d.failed(key) {
 		d.refuse(key, "", "want "+formats[splitRules(name).format].want)
 	}
-	return text != ""
+	return given
 }
 
 // Percent returns a share for people, such as 5%.
@@ -177,9 +178,9 @@ func ParseShare(text string) (float64, error) {
 
 const wantShare = "a number from 0 to 1, or a percentage"
 
-// groupOf checks the name of a group of s. rest: RestGroup is allowed, if there are
+// checkGroup checks the name of a group of s. rest: RestGroup is allowed, if there are
 // groups.
-func (d *decoder) groupOf(s *Service, key, name string, rest bool) {
+func (s *Service) checkGroup(d *decoder, key, name string, rest bool) {
 	if _, known := s.Groups[name]; known || rest && name == balancer.RestGroup && len(s.Groups) > 0 {
 		return
 	}
@@ -194,15 +195,15 @@ func (d *decoder) groupOf(s *Service, key, name string, rest bool) {
 	d.refuse(key, name, "no such group (known: "+strings.Join(names, ", ")+")")
 }
 
-// routeGroups checks the group and the split of a route to s.
-func (d *decoder) routeGroups(r *Route, s *Service, key string) {
+// checkGroups checks the group and the split of a route to s.
+func (r *Route) checkGroups(d *decoder, s *Service, key string) {
 	if r.Group != "" {
 		if len(r.Split) > 0 {
 			d.refuse(join(key, "group"), r.Group, "not with split: want one of them")
 		}
-		d.groupOf(s, join(key, "group"), r.Group, true)
+		s.checkGroup(d, join(key, "group"), r.Group, true)
 	}
-	d.split(r.Split, s, join(key, "split"))
+	r.Split.check(d, s, join(key, "split"))
 }
 
 // divides reports whether a route names groups of its service.

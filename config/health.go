@@ -117,10 +117,10 @@ var checkKeys = []struct {
 	{"expect.regexp", []string{"http", "tcp"}, func(a *ActiveCheck) bool { return a.Expect.Regexp.Text != "" }},
 }
 
-// health checks rules of a service's health that involve several keys.
-func (d *decoder) health(s *Service, key string) {
+// checkHealth checks rules of a service's health that involve several keys.
+func (s *Service) checkHealth(d *decoder, key string) {
 	if a := s.Health.Active; a != nil {
-		d.activeCheck(a, s, key+".active")
+		a.check(d, s, key+".active")
 	}
 	p := s.Health.Passive
 	if p.MaxEjection < p.Ejection {
@@ -129,7 +129,7 @@ func (d *decoder) health(s *Service, key string) {
 	}
 }
 
-func (d *decoder) activeCheck(a *ActiveCheck, s *Service, key string) {
+func (a *ActiveCheck) check(d *decoder, s *Service, key string) {
 	if d.failed(key) {
 		return
 	}
@@ -138,8 +138,8 @@ func (d *decoder) activeCheck(a *ActiveCheck, s *Service, key string) {
 			d.refuse(at, "", fmt.Sprintf("allowed only with type %s, and the type is %s", strings.Join(k.types, " or "), a.Type))
 		}
 	}
-	if t := a.TLS; t != nil && (t.Cert == "") != (t.Key == "") {
-		d.refuse(key+".tls", "", "give both cert and key, or neither")
+	if t := a.TLS; t != nil {
+		needPair(d, key+".tls", t.Cert, t.Key)
 	}
 	if a.OverridesConsul && s.Consul == nil {
 		d.refuse(key+".overrides_consul", "true", "the service does not come from Consul: want false")

@@ -11,24 +11,24 @@ import (
 type Revision struct {
 	// Number is at least 1 and never used twice, also by later processes with the same
 	// history.
-	Number uint64
-	Time   time.Time // when sluice applied it
-	Source string    // the file, or "command line"
+	Number uint64    `json:"number"`
+	Time   time.Time `json:"time"`   // when sluice applied it
+	Source string    `json:"source"` // the file, or "command line"
 	// Hash is that of the configuration in canonical form, without what belongs to one
 	// replica. It is equal on all replicas with otherwise the same documents.
-	Hash    string
-	Reason  string   // why it was applied, such as "start" or "changed: consul_kv:sluice/"
-	Sources []Source // the documents, of the file first
+	Hash    string   `json:"hash"`
+	Reason  string   `json:"reason"`  // why it was applied, such as "start" or "changed: consul_kv:sluice/"
+	Sources []Source `json:"sources"` // the documents, of the file first; they may contain secrets
 	// Diff lists the differences from the revision before. Secrets are masked.
-	Diff []Change
+	Diff []Change `json:"diff,omitempty"`
 	// Config is what the documents say, with all defaults; nil for a revision of an earlier
 	// process, and for an old one if there are many routes: Build returns it.
-	Config *Config
+	Config *Config `json:"-"`
 	// Pending lists the keys whose new values take effect at the next start.
-	Pending []string
+	Pending []string `json:"pending,omitempty"`
 	// Given says that the documents are those of the revision before: a judge or an operator has
 	// changed a share.
-	Given bool
+	Given bool `json:"given,omitempty"`
 }
 
 // Refusal is a configuration that was not applied.

@@ -132,14 +132,14 @@ func (in Input) Build(sources []Source) (*Built, error) {
 	if len(d.errs) > 0 {
 		return nil, d.errs
 	}
-	d.move(root)
+	tree{d, root}.move()
 	in.override(d, root)
 	c := new(Config)
 	d.decode(root, reflect.ValueOf(c).Elem())
 	c.hidden = slices.DeleteFunc(d.hiddenBelow(nil, 0), func(g hiddenValue) bool { return g.path[0] == "routes" }) // see Route
-	d.dynamic(c)
+	c.checkDynamic(d)
 	w := &whole{decoder: d, config: c}
-	w.consul(&c.Consul, in.tls())
+	c.Consul.check(d, in.tls())
 	w.addFragments(sources[1:], in.Decoded)
 	w.complete()
 	if errs := w.errors(); len(errs) > 0 {

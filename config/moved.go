@@ -14,8 +14,8 @@ var moved = map[string]string{
 }
 
 // move moves the values of moved keys to their present names.
-func (d *decoder) move(root *yaml.Node) {
-	t := tree{d, root}
+func (t tree) move() {
+	d, root := t.d, t.root
 	consul := t.get("consul")
 	if consul == nil || consul.Kind != yaml.MappingNode {
 		return

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -41,6 +42,65 @@ func join(key, name string) string {
 		return name
 	}
 	return key + "." + name
+}
+
+// place is the place of a key in the input.
+type place struct {
+	origin string
+	line   int
+}
+
+// refuse records an error for key, at its place. An empty value is not in the message.
+func (d *decoder) refuse(key, value, want string) { d.fail(d.place(key), key, value, want) }
+
+// fail is refuse with another place.
+func (d *decoder) fail(p place, key, value, want string) {
+	if value != "" {
+		value = quote(d.textOf(key, value))
+	}
+	d.errs = append(d.errs, &Error{Origin: p.origin, Key: key, Value: value, Want: want, line: p.line})
+}
+
+// placeOf returns the place of n, or of the whole file if n is nil.
+func (d *decoder) placeOf(n *yaml.Node) place {
+	if n == nil {
+		return place{origin: d.file}
+	}
+	if origin, ok := d.origins[n]; ok {
+		return place{origin: origin}
+	}
+	return place{origin: atLine(d.file, n.Line), line: n.Line}
+}
+
+// place returns the place of key, or of the nearest key above it.
+func (d *decoder) place(key string) place {
+	at, _ := d.find(key)
+	return d.placeOf(at)
+}
+
+// given reports whether key is in the tree.
+func (d *decoder) given(key string) bool {
+	_, whole := d.find(key)
+	return whole
+}
+
+// once records an error if identity is already in seen, which maps identities to keys.
+// value is the text in the file.
+func (d *decoder) once(seen map[string]string, identity, key, value string) {
+	other, twice := seen[identity]
+	if !twice {
+		seen[identity] = key
+		return
+	}
+	d.refuse(key, value, "the same as "+other+" at "+d.place(other).origin)
+}
+
+// failed reports whether an error is recorded for key or for a key below it.
+func (d *decoder) failed(key string) bool {
+	return slices.ContainsFunc(d.errs, func(e *Error) bool {
+		rest, under := strings.CutPrefix(e.Key, key)
+		return under && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
 }
 
 // find returns the node at the path key, or that of the nearest key above it, or nil if there is

@@ -51,8 +51,8 @@ type ConsulCheck struct {
 // https://developer.hashicorp.com/consul/api-docs/agent/check#deregistercriticalserviceafter
 const leastDeregisterAfter = time.Minute
 
-// register checks rules of consul.register that involve several keys.
-func (d *decoder) register(r *ConsulRegister) {
+// check checks rules of consul.register that involve several keys.
+func (r *ConsulRegister) check(d *decoder) {
 	const key = "consul.register"
 	if after := r.DeregisterCriticalAfter; after > 0 && after < leastDeregisterAfter {
 		d.refuse(key+".deregister_critical_after", formatDuration(after),

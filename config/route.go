@@ -8,8 +8,6 @@ import (
 	"reflect"
 	"slices"
 
-	"go.yaml.in/yaml/v3"
-
 	"sluice/route"
 )
 
@@ -81,23 +79,6 @@ const (
 var splitType = reflect.TypeFor[Split]()
 
 var conditionsType = reflect.TypeFor[Conditions]()
-
-// enterConditions counts conditions, and reports whether they are within the limits.
-func (d *decoder) enterConditions(n *yaml.Node, key *keyPath) bool {
-	if d.conditionsDepth == 0 {
-		d.conditions = 0
-	}
-	d.conditions++
-	d.conditionsDepth++
-	switch {
-	case d.conditionsDepth > maxConditionsDepth:
-		d.fail(d.placeOf(n), key.String(), "", fmt.Sprintf("nested too deeply: want at most %d levels of not and any", maxConditionsDepth))
-		return false
-	case d.conditions == maxConditions+1:
-		d.fail(d.placeOf(n), key.String(), "", fmt.Sprintf("too many conditions: want at most %d for a route", maxConditions))
-	}
-	return d.conditions <= maxConditions
-}
 
 // Target returns r for a route table, without its service.
 func (r Route) Target() route.Route {

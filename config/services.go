@@ -44,8 +44,8 @@ func (r *Route) ServiceNames() []string {
 // hasService reports whether r has a service, or several.
 func (r *Route) hasService() bool { return r.Service != "" || len(r.Services) > 0 || len(r.Parts) > 0 }
 
-// services checks what depends on nothing but the services of a route.
-func (d *decoder) services(r *Route, key string) {
+// checkServices checks what depends on nothing but the services of a route.
+func (r *Route) checkServices(d *decoder, key string) {
 	if len(r.Services) == 0 {
 		return
 	}
@@ -66,11 +66,11 @@ func (d *decoder) services(r *Route, key string) {
 		at, text := join(key, name), r.Services[name].Text
 		switch name {
 		case splitKey:
-			d.needText(at, text, name)
+			r.Services.needText(d, at, name)
 		case splitFallback:
 			d.refuse(at, text, "not here: a service without usable peers gives its share to the others")
 		default:
-			d.needText(at, text, name)
+			r.Services.needText(d, at, name)
 			sum += r.Services[name].Value.Share
 		}
 	}
@@ -79,8 +79,8 @@ func (d *decoder) services(r *Route, key string) {
 	}
 }
 
-// serviceExists checks that a service of a route exists, or may be in the catalog.
-func (d *decoder) serviceExists(key, name string, c *Config) {
+// needService checks that a service of a route exists, or may be in the catalog.
+func (c *Config) needService(d *decoder, key, name string) {
 	_, ok := c.Services[name]
 	switch {
 	case ok || d.failed(join("services", name)):
@@ -103,8 +103,8 @@ type Mirror struct {
 // mirrorTo returns the name of the service that gets the copies.
 func (r *Route) mirrorTo() string { return cmp.Or(r.Mirror.Service, r.Service) }
 
-// mirror checks the mirror of a route, which is not nil.
-func (d *decoder) mirror(r *Route, key string, c *Config) {
+// checkMirror checks the mirror of a route, which is not nil.
+func (r *Route) checkMirror(d *decoder, key string, c *Config) {
 	m := r.Mirror
 	switch {
 	case d.failed(key):
@@ -122,7 +122,7 @@ func (d *decoder) mirror(r *Route, key string, c *Config) {
 	}
 	switch s, ok := c.Services[name]; {
 	case ok && m.Group != "" && !d.awaited[name]:
-		d.groupOf(&s, key+".group", m.Group, true)
+		s.checkGroup(d, key+".group", m.Group, true)
 	case ok || m.Service == "" || d.failed(join("services", name)):
 	case c.Catalog != nil && formats["name"].ok(name): // the catalog may have it
 	default:

@@ -37,39 +37,41 @@ func (s Socket) Permissions() (mode fs.FileMode, uid, gid int, err error) {
 	default:
 		mode = 0o600
 	}
-	if uid, err = s.userID(); err != nil {
-		return 0, 0, 0, err
+	if uid, err = idOf(s.User, userID); err == nil {
+		gid, err = idOf(s.Group, groupID)
 	}
-	gid, err = s.groupID()
 	return mode, uid, gid, err
 }
 
-func (s Socket) userID() (int, error) {
-	if s.User == "" {
-		return -1, nil
-	}
-	if n, err := strconv.ParseUint(s.User, 10, 31); err == nil {
-		return int(n), nil
-	}
-	u, err := user.Lookup(s.User)
+func userID(name string) (string, error) {
+	u, err := user.Lookup(name)
 	if err != nil {
-		return 0, err
+		return "", err
 	}
-	return strconv.Atoi(u.Uid)
+	return u.Uid, nil
 }
 
-func (s Socket) groupID() (int, error) {
-	if s.Group == "" {
+func groupID(name string) (string, error) {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return "", err
+	}
+	return g.Gid, nil
+}
+
+// idOf returns the number of a user or a group, which may be a number; -1 for "".
+func idOf(name string, lookUp func(string) (string, error)) (int, error) {
+	if name == "" {
 		return -1, nil
 	}
-	if n, err := strconv.ParseUint(s.Group, 10, 31); err == nil {
+	if n, err := strconv.ParseUint(name, 10, 31); err == nil {
 		return int(n), nil
 	}
-	g, err := user.LookupGroup(s.Group)
+	id, err := lookUp(name)
 	if err != nil {
 		return 0, err
 	}
-	return strconv.Atoi(g.Gid)
+	return strconv.Atoi(id)
 }
 
 // parseMode returns permissions in octal.
@@ -81,26 +83,24 @@ func parseMode(s string) (fs.FileMode, error) {
 	return fs.FileMode(n), err
 }
 
-// socket checks s, which is at key and belongs to address.
-func (d *decoder) socket(s *Socket, key, address string) {
+// check checks s, which is at key and belongs to address.
+func (s *Socket) check(d *decoder, key, address string) {
 	if s == nil {
 		return
 	}
 	network, _ := discovery.Endpoint(address)
 	for _, field := range []struct {
 		key, value string
-		parse      func() (int, error)
-	}{
-		{"mode", s.Mode.Text, func() (int, error) { return 0, nil }}, // its format is checked
-		{"user", s.User, s.userID},
-		{"group", s.Group, s.groupID},
-	} {
+		lookUp     func(string) (string, error)
+	}{{"mode", s.Mode.Text, nil}, {"user", s.User, userID}, {"group", s.Group, groupID}} {
 		if field.value == "" {
 			continue
 		}
 		if network != discovery.NetworkUnix {
 			d.refuse(join(key, field.key), field.value, "only with the address of a unix socket, such as unix:/run/sluice/admin.sock")
-		} else if _, err := field.parse(); err != nil {
+		} else if field.lookUp == nil {
+			continue
+		} else if _, err := idOf(field.value, field.lookUp); err != nil {
 			d.refuse(join(key, field.key), field.value, "this machine has no such "+field.key+": "+err.Error())
 		}
 	}

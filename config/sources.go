@@ -27,8 +27,8 @@ type KVService struct {
 	Probation *time.Duration `key:"probation" min:"0s" max:"24h"` // nil: consul.probation; not nil after loading
 }
 
-// sources checks that a service has one source of instances, and completes it.
-func (d *decoder) sources(s *Service, key, name string, consul *Consul) {
+// checkSource checks that a service has one source of instances, and completes it.
+func (s *Service) checkSource(d *decoder, key, name string, consul *Consul) {
 	var set []string
 	for _, source := range []struct {
 		key string
@@ -49,21 +49,21 @@ func (d *decoder) sources(s *Service, key, name string, consul *Consul) {
 			`"dns: { name: NAME, server: HOST:PORT }", "consul_kv: { key: KEY }", "file: PATH" or "peers: [HOST:PORT, …]"`)
 	}
 	if s.Consul != nil {
-		d.consulService(s.Consul, join(key, "consul"), name, consul)
+		s.Consul.check(d, join(key, "consul"), name, consul)
 	}
 	if s.Etcd != nil {
-		d.etcdService(s.Etcd, join(key, "etcd"))
+		s.Etcd.check(d, join(key, "etcd"))
 	}
 	if s.DNS != nil {
-		d.dnsService(s.DNS, join(key, "dns"))
+		s.DNS.check(d, join(key, "dns"))
 	}
 	if s.ConsulKV != nil && s.ConsulKV.Probation == nil {
 		s.ConsulKV.Probation = &consul.Probation
 	}
 }
 
-// dnsService checks which keys may be set together, and sets Servers.
-func (d *decoder) dnsService(s *DNSService, key string) {
+// check checks which keys may be set together, and sets Servers.
+func (s *DNSService) check(d *decoder, key string) {
 	switch {
 	case d.failed(join(key, "type")) || d.failed(join(key, "port")):
 	case s.Type == "srv" && s.Port != 0:

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"time"
 )
 
 // Limits of the file of a history. The newest revision is kept in any case.
@@ -20,20 +19,7 @@ const (
 	maxHistoryLines  = 2 * keepRevisions // then those that a History does not keep are removed
 )
 
-// record is a revision in a file, one line of JSON. Its documents may contain secrets.
-type record struct {
-	Number  uint64    `json:"number"`
-	Time    time.Time `json:"time"`
-	Source  string    `json:"source"`
-	Hash    string    `json:"hash"`
-	Reason  string    `json:"reason"`
-	Sources []Source  `json:"sources"`
-	Diff    []Change  `json:"diff,omitempty"`
-	Pending []string  `json:"pending,omitempty"`
-	Given   bool      `json:"given,omitempty"`
-}
-
-// historyFile is the file of a history: one revision on each line, the oldest first. A new
+// historyFile is the file of a history: one revision on each line, as JSON, the oldest first. A new
 // one is appended; now and then the file is replaced by one without the oldest.
 type historyFile struct {
 	mu sync.Mutex // guards the fields below, and writes
@@ -96,7 +82,7 @@ func decodeHistory(file string, data []byte) (revisions []Revision, highest uint
 	number := 0
 	for line := range bytes.Lines(data) {
 		number++
-		var r record
+		var r Revision
 		if err := json.Unmarshal(line, &r); err != nil {
 			if !bytes.HasSuffix(line, []byte("\n")) {
 				break // the write was cut off
@@ -109,17 +95,9 @@ func decodeHistory(file string, data []byte) (revisions []Revision, highest uint
 		for n := len(revisions); n > 0 && revisions[n-1].Number >= r.Number; n-- {
 			revisions = revisions[:n-1]
 		}
-		revisions, highest = append(revisions, revisionOf(r)), max(highest, r.Number)
+		revisions, highest = append(revisions, r), max(highest, r.Number)
 	}
 	return newest(revisions), highest, nil
-}
-
-func revisionOf(r record) Revision {
-	return Revision{Number: r.Number, Time: r.Time, Source: r.Source, Hash: r.Hash, Reason: r.Reason, Sources: r.Sources, Diff: r.Diff, Pending: r.Pending, Given: r.Given}
-}
-
-func recordOf(r Revision) record {
-	return record{r.Number, r.Time, r.Source, r.Hash, r.Reason, r.Sources, r.Diff, r.Pending, r.Given}
 }
 
 // encodeHistory returns the lines of the newest revisions that fit into the limit.
@@ -141,7 +119,7 @@ func encodeHistory(revisions []Revision) ([]byte, error) {
 }
 
 func encodeRevision(r Revision) ([]byte, error) {
-	line, err := json.Marshal(recordOf(r))
+	line, err := json.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("revision %d: %w", r.Number, err)
 	}
@@ -210,24 +188,20 @@ func replaceFile(file string, data []byte) error {
 func (h *History) MarshalJSON() ([]byte, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	records := make([]record, len(h.revisions))
-	for i, r := range h.revisions {
-		records[i] = recordOf(r)
-	}
-	return json.Marshal(records)
+	return json.Marshal(append([]Revision{}, h.revisions...))
 }
 
 // UnmarshalJSON replaces the revisions by those of another process.
 func (h *History) UnmarshalJSON(data []byte) error {
-	var records []record
-	if err := json.Unmarshal(data, &records); err != nil {
+	var revisions []Revision
+	if err := json.Unmarshal(data, &revisions); err != nil {
 		return err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.revisions, h.highest = nil, 0
-	for _, r := range records {
-		h.revisions, h.highest = append(h.revisions, revisionOf(r)), max(h.highest, r.Number)
+	h.revisions, h.highest = revisions, 0
+	for _, r := range revisions {
+		h.highest = max(h.highest, r.Number)
 	}
 	return nil
 }

@@ -38,8 +38,8 @@ func DecodeRoute(keys tags.Keys, by Setter) (Route, error) {
 	if err != nil {
 		return r, err
 	}
-	d.actions(&r.Actions, r.Match, "")
-	return r, d.short()
+	r.build(d, r.Match, "")
+	return r, d.errs.short()
 }
 
 // DecodeService returns s with the settings at these keys, which tags ask for, instead of its
@@ -56,8 +56,8 @@ func DecodeService(s Service, keys tags.Keys, c *Config) (Service, error) {
 			to.FieldByIndex(f.index).Set(from.FieldByIndex(f.index))
 		}
 	}
-	d.service(&s, "", &c.Consul)
-	return s, d.short()
+	s.check(d, "", &c.Consul)
+	return s, d.errs.short()
 }
 
 // decodeKeys decodes keys with these rights into the struct that to points to.
@@ -69,13 +69,13 @@ func decodeKeys(keys tags.Keys, by Setter, rights *rightsOf, to any) (*decoder, 
 		return nil, fmt.Errorf("cannot be used: %w", err)
 	}
 	d.decode(&n, reflect.ValueOf(to).Elem())
-	return d, d.short()
+	return d, d.errs.short()
 }
 
 // short returns the errors on one line, without their places.
-func (d *decoder) short() error {
-	texts := make([]string, len(d.errs))
-	for i, e := range d.errs {
+func (es Errors) short() error {
+	texts := make([]string, len(es))
+	for i, e := range es {
 		texts[i] = e.Key
 		if e.Value != "" {
 			texts[i] += ": value " + e.Value

@@ -35,8 +35,8 @@ func (c *Config) onlyTCP() bool {
 	return len(c.Listeners) > 0 && !slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Protocol != ProtocolTCP })
 }
 
-// listenerProtocol checks the keys of a listener that belong to one protocol only.
-func (d *decoder) listenerProtocol(l *Listener, key string, c *Config) {
+// checkProtocol checks the keys of a listener that belong to one protocol only.
+func (l *Listener) checkProtocol(d *decoder, key string, c *Config) {
 	switch l.Protocol {
 	case ProtocolHTTP:
 		if len(l.SNI) > 0 {
@@ -58,22 +58,22 @@ func (d *decoder) listenerProtocol(l *Listener, key string, c *Config) {
 		if l.Service == "" && len(l.SNI) == 0 && !d.failed(key+".service") && !c.Catalog.Reads(DialectTraefik) {
 			d.refuse(key+".service", "", "required with protocol: tcp, unless there is sni, or catalog.tags has traefik: the name of a service")
 		}
-		d.streamService(l.Service, key+".service", c)
+		c.needStreamService(d, l.Service, key+".service")
 		first := make(map[string]string, len(l.SNI))
 		for i, entry := range l.SNI {
 			at := fmt.Sprintf("%s.sni[%d]", key, i)
 			if !d.failed(at) {
-				if checked := d.match(at, Route{Host: entry.Host, Path: "/"}); checked != nil {
+				if checked := (&Route{Host: entry.Host, Path: "/"}).match(d, at); checked != nil {
 					d.once(first, checked.Key, at, entry.Host+"/")
 				}
 			}
-			d.streamService(entry.Service, at+".service", c)
+			c.needStreamService(d, entry.Service, at+".service")
 		}
 	}
 }
 
-// streamService checks that the service of a listener for TCP exists.
-func (d *decoder) streamService(service, key string, c *Config) {
+// needStreamService checks that the service of a listener for TCP exists.
+func (c *Config) needStreamService(d *decoder, service, key string) {
 	if _, ok := c.Services[service]; !ok && service != "" && !d.failed(join("services", service)) {
 		d.refuse(key, service, d.serviceNames().want(service))
 	}
@@ -81,17 +81,8 @@ func (d *decoder) streamService(service, key string, c *Config) {
 
 // StreamServices returns the names of the services that l forwards connections to.
 func (l Listener) StreamServices() []string {
-	if l.Protocol != ProtocolTCP {
-		return nil
-	}
 	var names []string
-	if l.Service != "" {
-		names = append(names, l.Service)
-	}
-	for _, entry := range l.SNI {
-		names = append(names, entry.Service)
-	}
-	for _, r := range l.Streams {
+	for _, r := range l.StreamRoutes() {
 		names = append(names, r.Service)
 	}
 	return names
@@ -100,20 +91,30 @@ func (l Listener) StreamServices() []string {
 // StreamKeys returns the keys of the connections for which l has a service, as
 // [Route.StreamKey].
 func (l Listener) StreamKeys() []string {
-	if l.Protocol != ProtocolTCP {
-		return nil
-	}
 	var keys []string
-	if l.Service != "" {
-		keys = append(keys, Route{Protocol: tags.ProtocolTCP}.StreamKey(l.Name))
-	}
-	for _, entry := range l.SNI {
-		keys = append(keys, Route{Protocol: tags.ProtocolTLS, Host: entry.Host, Path: "/"}.StreamKey(l.Name))
-	}
-	for _, r := range l.Streams {
+	for _, r := range l.StreamRoutes() {
 		keys = append(keys, r.StreamKey(l.Name))
 	}
 	return keys
+}
+
+// StreamRoutes returns all routes of connections of l: those of its keys, and Streams.
+func (l Listener) StreamRoutes() (routes []Route) {
+	if l.Protocol != ProtocolTCP {
+		return nil
+	}
+	add := func(protocol, host, service string) {
+		routes = append(routes, Route{
+			Protocol: protocol, Host: host, Path: "/", Listeners: []string{l.Name}, Service: service, Origin: "listener " + l.Name,
+		})
+	}
+	if l.Service != "" {
+		add(tags.ProtocolTCP, "", l.Service)
+	}
+	for _, entry := range l.SNI {
+		add(tags.ProtocolTLS, entry.Host, entry.Service)
+	}
+	return append(routes, l.Streams...)
 }
 
 // StreamKey returns a text that is equal for valid routes of connections that match the same
@@ -169,9 +170,9 @@ func (w *whole) streams() {
 		for _, name := range l.StreamServices() {
 			if s, ok := c.Services[name]; ok {
 				d := w.ownerOf(name)
-				d.streamBalance(&s, name)
+				s.checkStreams(d, name)
 				if !routed[name] && c.Catalog == nil {
-					d.streamOnly(name)
+					checkStreamOnly(d, name)
 				}
 				c.Services[name] = s
 			}
@@ -184,9 +185,9 @@ func (w *whole) streams() {
 // connections more.
 const defaultStreamPolicy = "least_conn"
 
-// streamBalance completes the policy of a service of a listener for TCP, and complains
+// checkStreams completes the policy of a service of a listener for TCP, and complains
 // about one that needs HTTP.
-func (d *decoder) streamBalance(s *Service, name string) {
+func (s *Service) checkStreams(d *decoder, name string) {
 	if s.Upstream.UsesHTTP2() {
 		d.refuse(join("services", name)+".upstream.protocol", s.Upstream.Protocol, "not for a service of a listener with protocol: tcp, which forwards bytes as they are")
 	}
@@ -209,9 +210,9 @@ func (d *decoder) streamBalance(s *Service, name string) {
 	}
 }
 
-// streamOnly complains about settings that need requests, of a service to which no
+// checkStreamOnly complains about settings that need requests, of a service to which no
 // route leads.
-func (d *decoder) streamOnly(name string) {
+func checkStreamOnly(d *decoder, name string) {
 	for _, key := range []string{
 		"timeouts.response_header", "keepalive", "retry.per_try_timeout", "retry.body", "retry.hedge",
 		"health.passive.consecutive_5xx",

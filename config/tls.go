@@ -64,8 +64,8 @@ type Certificate struct {
 	ConsulKV string `key:"consul_kv" format:"kv_prefix"` // without a slash at its end; empty: files
 }
 
-// listenerTLS checks that the certificates can be loaded.
-func (d *decoder) listenerTLS(t *ListenerTLS, key string) {
+// check checks that the certificates can be loaded.
+func (t *ListenerTLS) check(d *decoder, key string) {
 	if t.ClientCA != "" {
 		if _, err := certificates.Read(certificates.Files{CA: t.ClientCA}); err != nil {
 			d.refuse(join(key, "client_ca"), t.ClientCA, "cannot be used: "+err.Error())
@@ -119,13 +119,20 @@ func (d *decoder) listenerTLS(t *ListenerTLS, key string) {
 				d.refuse(join(pair, file.key), "", "required: "+formats["file"].want+", or give consul_kv instead of cert and key")
 			}
 		}
-		d.certificatePair(pair, c.Cert, c.Key)
+		checkCertificate(d, pair, c.Cert, c.Key)
 	}
 }
 
-// certificatePair checks that the files of the mapping at a key can be loaded. An empty path is
+// needPair checks that the section at a key has both a certificate and its key, or neither.
+func needPair(d *decoder, at, cert, key string) {
+	if (cert == "") != (key == "") {
+		d.refuse(at, "", "give both cert and key, or neither")
+	}
+}
+
+// checkCertificate checks that the files of the mapping at a key can be loaded. An empty path is
 // an error that is already recorded.
-func (d *decoder) certificatePair(at, cert, key string) {
+func checkCertificate(d *decoder, at, cert, key string) {
 	for _, file := range []struct{ key, path string }{{"cert", cert}, {"key", key}} {
 		if file.path == "" {
 			continue
