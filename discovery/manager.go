@@ -39,6 +39,10 @@ type ManagerOptions struct {
 	// each watch, and must neither block nor call the manager. May be nil.
 	Fallback func(service, source string) (state WatchState, ok bool)
 
+	// Complete returns a set of a service with the instances on probation that have failed, which only
+	// its pool knows. It must not call the manager. May be nil.
+	Complete func(service string, set []Instance) []Instance
+
 	Log    zerolog.Logger
 	Events *events.Feed // gets what happens to the watches; may be nil
 }
@@ -51,6 +55,7 @@ const fallbackAfter = time.Second
 type Manager struct {
 	sink     func(service string, set []Instance)
 	fallback func(service, source string) (WatchState, bool)
+	complete func(service string, set []Instance) []Instance // may be nil
 	log      zerolog.Logger
 	events   *events.Feed
 	wake     chan struct{} // capacity 1: the queue or starting has changed
@@ -62,7 +67,8 @@ type Manager struct {
 	running  bool
 	paused   bool
 	watches  map[string]*watch
-	starting []*watch // whose sources do not run yet
+	former   map[string]WatchState // of the process before, by service
+	starting []*watch              // whose sources do not run yet
 	queue    queue
 }
 
@@ -71,6 +77,7 @@ func NewManager(o ManagerOptions) *Manager {
 	return &Manager{
 		sink:     o.Sink,
 		fallback: o.Fallback,
+		complete: o.Complete,
 		log:      o.Log,
 		events:   o.Events,
 		wake:     make(chan struct{}, 1),
@@ -108,8 +115,8 @@ func (m *Manager) Run(ctx context.Context) error {
 
 // Watch starts to watch service with s. It may be called before and during Run. It
 // stops another source of the same service, whose last set stays in use until s
-// reports one; the watch is stale until then. known is what is known about s from elsewhere, for a
-// service that is not watched yet; see Adopt.
+// reports one; the watch is stale until then. known is what is known from elsewhere about the source, for a
+// service without a set.
 func (m *Manager) Watch(service string, s Source, known ...WatchState) {
 	w := &watch{manager: m, source: s}
 	w.status = WatchStatus{Service: service, Source: name{s}.String(), Since: time.Now()}

@@ -42,6 +42,10 @@ type Invalid struct {
 	InUse  bool // an earlier value of the entry is in use
 }
 
+// ServiceNamer is a [Source] whose registry names the service of each instance. With other sources, an instance
+// has the name of the service that is watched.
+type ServiceNamer interface{ NamesServices() }
+
 // Source finds the instances of one service.
 //
 // Run reports until ctx ends and returns ctx's error; it returns early only if it can

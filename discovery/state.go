@@ -77,28 +77,6 @@ func (s *WatchState) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// States returns the states of the watches of registries, by service.
-func (m *Manager) States() map[string]WatchState {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	states := make(map[string]WatchState, len(m.watches))
-	for service, w := range m.watches {
-		if _, static := w.source.(*Static); !static {
-			states[service] = w.stateLocked()
-		}
-	}
-	return states
-}
-
-// Adopt sets the state of the watch of a service to s, if it is that of the same source and the watch
-// has no set yet, and reports whether it did.
-func (m *Manager) Adopt(service string, s WatchState) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	w := m.watches[service]
-	return w != nil && w.adoptLocked(s)
-}
-
 // Pause ends the sources and waits for them. The sets and states of the watches do not
 // change until Resume.
 func (m *Manager) Pause() {

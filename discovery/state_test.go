@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -20,27 +21,19 @@ func TestAdoptedSetIsUsedAtOnce(t *testing.T) {
 		b.expect(0, call{0, "fixed", ""})
 
 		next := NewManager(ManagerOptions{Sink: func(string, []Instance) {}})
-		for _, name := range []string{"star", "later", "fixed"} {
-			next.Watch(name, newScripted())
+		handed := b.Save()
+		h := handed["star"].Watch
+		if h.Fresh || !h.Known || h.Endpoint != "http://c" || !h.LastSuccess.Equal(b.begin) || len(handed) != 2 {
+			t.Errorf("handed %+v of %d", h, len(handed))
 		}
-		adopted := 0
-		handed := b.States()
-		for service, h := range handed {
-			if service == "star" {
-				if h.Fresh || !h.Known || h.Endpoint != "http://c" || !h.LastSuccess.Equal(b.begin) {
-					t.Errorf("handed %+v", h)
-				}
-				h.Fresh, h.Restored = true, asOf
-			}
-			if next.Adopt(service, h) {
-				adopted++
-			}
-			if next.Adopt(service, h) {
-				t.Errorf("%s is adopted twice", service)
-			}
+		h.Fresh, h.Restored = true, asOf
+		next.Inherit(handed)
+		next.WatchAll(map[string]Source{"star": newScripted(), "later": sourceFunc(nil), "fixed": &Static{}})
+		if state, ok := next.Former("star"); !ok || !state.Known {
+			t.Errorf("the process before had %+v, %t", state, ok)
 		}
-		if adopted != 1 || len(handed) != 2 {
-			t.Errorf("%d of %d are adopted", adopted, len(handed))
+		if _, ok := next.Former("fixed"); ok {
+			t.Error("the process before had a watch of static peers")
 		}
 		for _, s := range next.Statuses() {
 			switch s.Service {
@@ -53,9 +46,6 @@ func TestAdoptedSetIsUsedAtOnce(t *testing.T) {
 					t.Errorf("%s is %v", s.Service, s.State)
 				}
 			}
-		}
-		if next.Adopt("star", WatchState{Source: "another", Known: true}) || next.Adopt("other", WatchState{Known: true}) {
-			t.Error("adopted an unwatched service")
 		}
 	})
 }
@@ -77,9 +67,9 @@ func TestSetFromBeforeAReloadIsHanded(t *testing.T) {
 // A set of another selection is not used.
 func TestSetOfAnotherSourceIsNotAdopted(t *testing.T) {
 	m := NewManager(ManagerOptions{Sink: func(string, []Instance) {}})
-	m.Watch("star", newScripted())
-	if m.Adopt("star", WatchState{Source: `consul service "moon"`, Known: true, Set: instances("a")}) {
-		t.Error("adopted")
+	m.Watch("star", newScripted(), WatchState{Source: `consul service "moon"`, Known: true, Set: instances("a")})
+	if state := m.States()["star"]; state.Known {
+		t.Errorf("adopted: %+v", state)
 	}
 }
 
@@ -128,4 +118,31 @@ type sourceFunc func(context.Context, WatchState, func(Report)) error
 
 func (f sourceFunc) Run(ctx context.Context, before WatchState, report func(Report)) error {
 	return f(ctx, before, report)
+}
+
+// namingSource is a source whose registry names services.
+type namingSource struct{ scripted }
+
+func (*namingSource) NamesServices() {}
+func (*namingSource) String() string { return "naming" }
+
+// A service that gets another name keeps its set. Its instances get the name too, unless their registry names them.
+func TestSetOfARenamedService(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		synctest.Wait() // until Run has begun
+		for _, test := range []struct {
+			source Source
+			want   string
+		}{{newScripted(), "sun"}, {&namingSource{}, "star"}} {
+			set := []Instance{{Service: "star", ID: "a", Address: "10.0.0.1", Port: 80}}
+			b.Watch("star", test.source, WatchState{Source: name{test.source}.String(), Known: true, Fresh: true, Set: set})
+			b.WatchAll(map[string]Source{"sun": test.source})
+			state := b.States()["sun"]
+			if !state.Known || state.Fresh || len(state.Set) != 1 || state.Set[0].Service != test.want {
+				t.Errorf("%T: %+v", test.source, state)
+			}
+			b.Unwatch("star")
+			b.Unwatch("sun")
+		}
+	})
 }

@@ -93,7 +93,7 @@ func (g *Gateway) metrics() *prometheus.Registry {
 		reading.Metrics(g.services.pools),
 		healthcheck.Metrics(g.health.Load, g.services.health),
 		discovery.Metrics(g.discovery.Statuses),
-		saved.Metrics(g.snapshotStatus),
+		saved.Metrics(g.snapshot.Status),
 		consulsource.Metrics(g.sources.Stats),
 		registration.Metrics(func() registration.Status { return g.registrar.Status() }),
 		live.Metrics(g.history, g.documents.Statuses),

@@ -73,7 +73,9 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
 		return err
 	}
 	if g.effective.Load() == nil {
-		c = g.expectServices() // late, because the old process gives its state only once
+		g.registrar = g.newRegistrar()
+		c = g.inherit()
+		g.rotateTicketKeys(time.Now())
 		g.tags.Start(c)
 	}
 	asked := g.tags.Ask(c, g.finder.Fragment(c))
@@ -290,7 +292,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	g.useProxyOptions(p)
 	g.recheckAddressesNow()
 	g.discovery.SetDebounce(discovery.Debounce(c.Discovery.Debounce))
-	g.watch(p)
+	g.discovery.WatchAll(p.sources)
 	if g.table.Load() != nil { // there may be requests
 		g.awaitFirst(ctx, p.routed(), g.waits.warm)
 		g.awaitStatic(ctx, g.waits.warm)

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/admin/series"
+	"sluice/balancer"
 	"sluice/balancer/journal"
 	"sluice/certificates"
 	"sluice/certificates/acme"
@@ -103,7 +104,7 @@ type Gateway struct {
 	etcd         *client.Clusters
 	etcdSources  *etcdsource.Sources
 	discovery    *discovery.Manager
-	snapshot     *saved.Store // nil: no snapshot is configured
+	snapshot     *saved.Store
 	health       *healthcheck.Monitor
 	registrar    *registration.Registrar
 	replica      registration.Replica // this process
@@ -134,7 +135,7 @@ type Gateway struct {
 
 	becameReady chan struct{} // closed when this process is ready: see progress
 	stopping    atomic.Bool
-	inherited   handoverState   // state of the old process; Version is 0 if there is none
+	inherited   bool            // the state of an old process has been restored
 	takingOver  bool            // this process replaces an old one
 	served      atomic.Bool     // Options.Serving was called
 	owner       ownership       // whether this process writes files and takes orders
@@ -203,13 +204,17 @@ func New(o Options) (_ *Gateway, err error) {
 	g.journal = journal.New(g.events, g.log)
 	g.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
 	g.proxy = proxy.NewServer(proxyOptions(c.Client, nil, nil), g.log)
-	if g.snapshot, err = g.openSnapshot(c.Discovery); err != nil {
-		return nil, err
+	if g.snapshot, err = saved.Open(saved.Options{
+		Path: c.Discovery.Snapshot, MaxAge: c.Discovery.SnapshotMaxAge, Owner: g.owner.Do,
+		States: func() map[string]discovery.WatchState { return g.discovery.States() }, Log: g.log,
+	}); err != nil {
+		return nil, fmt.Errorf("discovery.snapshot: %w", err)
 	}
 	g.discovery = discovery.NewManager(discovery.ManagerOptions{
 		Debounce: discovery.Debounce(c.Discovery.Debounce),
 		Sink:     g.deliver,
-		Fallback: g.restore,
+		Fallback: g.snapshot.Get,
+		Complete: g.services.withFailures,
 		Log:      g.log,
 		Events:   g.events,
 	})
@@ -233,8 +238,7 @@ func New(o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	g.own(!g.takingOver)
-	g.adopt()
-	g.registrar = g.newRegistrar()
+	g.noteInherited()
 	g.documents.Begin(len(g.shares.Counting()) > 0)
 	g.warnOfSockets()
 	return g, nil
@@ -249,11 +253,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	running.Go(func() { // ends with background
 		panics.Repeat(background.Done(), panics.Task, time.Second, func() { _ = g.discovery.Run(background) })
 	})
-	if g.snapshot != nil {
-		running.Go(func() {
-			panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.snapshot.Run(background) })
-		})
-	}
+	running.Go(func() {
+		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.snapshot.Run(background) })
+	})
 	g.serveAdmin()
 	for _, l := range g.listeners {
 		g.serve(l)
@@ -437,9 +439,7 @@ func (g *Gateway) deliver(name string, set []discovery.Instance) {
 	if service := g.services.get(name); service != nil {
 		service.gate.Pass(set)
 	}
-	if g.snapshot != nil {
-		g.snapshot.Changed()
-	}
+	g.snapshot.Changed()
 }
 
 // watchPeers calls changed after each change of a file with peers, until ctx ends.
@@ -491,4 +491,12 @@ func (g *Gateway) newTracer(c config.Tracing) (*tracing.Tracer, error) {
 		o.Headers[header.Value[0]] = header.Value[1]
 	}
 	return tracing.New(o)
+}
+
+// notePeer passes an event of a pool on. The pool's mutex is held.
+func (g *Gateway) notePeer(e balancer.Event) {
+	g.journal.Note(e)
+	if e.Kind == balancer.EventState && !e.Peer.Instance().Probation.IsZero() {
+		g.snapshot.Changed() // it has failed for good, which is part of the state
+	}
 }

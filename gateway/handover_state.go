@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -10,71 +9,13 @@ import (
 	"sync"
 	"time"
 
-	"sluice/admin/series"
-	"sluice/certificates"
-	"sluice/certificates/acme"
 	"sluice/config"
 	"sluice/discovery"
-	consulsource "sluice/discovery/consul"
 	"sluice/observe/events"
 	"sluice/observe/panics"
-	"sluice/operator"
-	"sluice/release"
+	"sluice/proxy/handover"
 	"sluice/tags/catalog"
 )
-
-// handoverVersion is the version of the format of handoverState. A process ignores a state of another
-// version.
-const handoverVersion = 1
-
-// handoverState is the state that a process hands over to the one that replaces it.
-type handoverState struct {
-	Version  int                        `json:"version"`
-	Services map[string]handoverService `json:"services"`
-	Catalog  *handoverCatalog           `json:"catalog,omitempty"`
-
-	Orders      *operator.State[operator.Order] `json:"orders,omitempty"`
-	GivenShares *operator.State[release.Share]  `json:"given_shares,omitempty"`
-
-	ByOperator byOperator `json:"by_operator,omitzero"`
-
-	RouteHolders map[string]string `json:"route_holders,omitempty"` // services by route, as in claim.Result
-
-	Events []events.Event `json:"events,omitempty"` // oldest first
-	Series series.State   `json:"series,omitzero"`
-
-	// TicketKeys are secret. The state is passed through a pipe only.
-	TicketKeys []certificates.TicketKey `json:"ticket_keys,omitempty"`
-
-	// History has the applied configurations, whose documents may be secret.
-	History *config.History `json:"history,omitempty"`
-
-	// KVCertificates are the certificates in Consul that are in use, by prefix. They are secret
-	// too.
-	KVCertificates map[string]certificates.InUse `json:"certificates,omitempty"`
-
-	// ACMECertificates are those by ACME, by name. They are secret too.
-	ACMECertificates map[string]acme.Pair `json:"acme_certificates,omitempty"`
-
-	// RegisteredAs is the owner of the registrations in Consul; "": none.
-	RegisteredAs string `json:"registered_as,omitempty"`
-
-	// Short is the number of connections to Consul that the new process must not open
-	// for a while: those that the agent still counts, and those that it has refused to
-	// the old process.
-	Short int `json:"short,omitempty"`
-}
-
-// handoverService is the state of a service.
-type handoverService struct {
-	Watch *discovery.WatchState `json:"watch,omitempty"` // nil: the peers are in the configuration
-}
-
-// handoverCatalog contains the services found in Consul's catalog.
-type handoverCatalog struct {
-	Selection string                        `json:"selection"` // see selectionText
-	Services  []consulsource.CatalogService `json:"services"`
-}
 
 // pauseTimeout is how long this process pauses its watches of Consul for a new process. If the
 // new process does not serve by then, both watch Consul, although the agent may refuse some
@@ -102,9 +43,7 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 	}
 	var once sync.Once // resume, or the end of this process
 	err := replace(func(w io.Writer) error {
-		if g.snapshot != nil {
-			g.snapshot.Save() // the new process may be killed before its first write
-		}
+		g.snapshot.Save() // the new process may be killed before its first write
 		g.own(false)
 		abandoned = g.pauseConsul()
 		time.AfterFunc(g.waits.paused, func() {
@@ -114,7 +53,7 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 				resume()
 			})
 		})
-		return json.NewEncoder(w).Encode(g.state(abandoned))
+		return handover.Save(w, g.parts(abandoned))
 	})
 	if err != nil {
 		once.Do(resume)
@@ -134,8 +73,6 @@ func (g *Gateway) own(owns bool) {
 	if owns {
 		g.orders.Refresh()
 		g.shares.Owned()
-	}
-	if owns && g.snapshot != nil {
 		g.snapshot.Changed()
 	}
 }
@@ -152,80 +89,53 @@ func (g *Gateway) pauseConsul() (abandoned int) {
 	})
 }
 
-// state returns the state for a new process.
-func (g *Gateway) state(abandoned int) handoverState {
-	h := handoverState{Version: handoverVersion, Services: make(map[string]handoverService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.All(), History: g.history, KVCertificates: g.kvCertificates.State(), ACMECertificates: g.acme.handoverPairs()}
-	standing, given := g.orders.State(), g.shares.State()
-	h.Orders, h.GivenShares, h.ByOperator = &standing, &given, g.ordered()
-	h.RouteHolders = g.tags.InUse().Holders
-	h.RegisteredAs = g.registrar.Owner()
-	h.Events, _ = g.events.Read(events.Filter{}, events.ID{})
-	h.Series = g.series.State()
-	for name, state := range g.states() {
-		h.Services[name] = handoverService{Watch: &state}
+// parts returns what a new process continues with, in the order in which it restores that. abandoned is the number
+// of connections to Consul that the agent still counts: the new process must not open as many for a while.
+func (g *Gateway) parts(abandoned int) []handover.Part {
+	return []handover.Part{
+		handover.NewPart("events", g.events.All, g.beginFeed),
+		handover.NewPart("by_operator", g.ordered, func(o byOperator) { g.setOrdered(func(now *byOperator) { *now = o }) }),
+		handover.NewPart("orders", g.orders.State, g.orders.Begin),
+		handover.NewPart("given_shares", g.shares.State, g.shares.Begin),
+		handover.NewPart("route_holders", func() map[string]string { return g.tags.InUse().Holders }, g.tags.Inherit),
+		handover.NewPart("history", func() *config.History { return g.history }, g.documents.Adopt),
+		handover.NewPart("catalog", func() *catalog.State { return g.finder.State(g.effective.Load()) }, func(old *catalog.State) { g.finder.Begin(g.documents.First(), old, g.snapshot.Services()) }),
+		handover.NewPart("services", g.discovery.Save, g.discovery.Inherit),
+		handover.NewPart("ticket_keys", g.tickets.All, g.tickets.Adopt),
+		handover.NewPart("certificates", g.kvCertificates.State, g.kvCertificates.Adopt),
+		handover.NewPart("acme_certificates", g.acme.handoverPairs, g.acme.adopt),
+		handover.NewPart("registered_as", func() string { return g.registrar.Owner() }, func(owner string) { g.registrar.Inherit(owner) }),
+		handover.NewPart("short", func() int { return abandoned + g.consul.Reduction() }, g.consul.Reduce),
 	}
-	if closed(g.finder.Used()) {
-		services, _ := g.finder.Services()
-		h.Catalog = &handoverCatalog{Selection: selectionText(g.effective.Load()), Services: services}
-	}
-	return h
 }
 
-// selectionText returns the catalog selection of c as a text to compare. That of another version of
-// sluice may differ for the same selection: then a new process waits for an answer of Consul.
-func selectionText(c *config.Config) string { return fmt.Sprintf("%+v", catalog.SelectionOf(c)) }
-
-// inherit gets the state of the old process, if there is one.
-func (g *Gateway) inherit() {
-	if g.options.Inherit == nil {
-		return
+// inherit restores the state of the old process, if there is one, and returns the configuration to start with. The
+// listeners must be bound, because the old process gives its state only once.
+func (g *Gateway) inherit() *config.Config {
+	var state io.ReadCloser
+	var err error
+	if g.options.Inherit != nil {
+		state, g.takingOver, err = g.options.Inherit()
 	}
-	state, replacing, err := g.options.Inherit()
-	g.takingOver = replacing
-	if state != nil {
-		defer state.Close()
-		if err = json.NewDecoder(state).Decode(&g.inherited); err == nil && g.inherited.Version != handoverVersion {
-			err = fmt.Errorf("it has version %d, want %d", g.inherited.Version, handoverVersion)
+	if state == nil {
+		_ = handover.Restore(nil, g.parts(0)) // without a state there is no error
+		if g.takingOver && err == nil {
+			g.log.Info().Msg("the old process hands over only its listeners")
 		}
+	} else {
+		defer state.Close()
+		err = handover.Restore(state, g.parts(0))
+		g.inherited = err == nil
 	}
 	if err != nil {
-		g.inherited = handoverState{}
 		g.log.Warn().Err(err).Msg("the state of the old process cannot be used")
-	} else if replacing && state == nil {
-		g.log.Info().Msg("the old process hands over only its listeners")
 	}
+	return g.documents.First()
 }
 
-// expectServices gets the state of the old process, and sets the services that it or an
-// earlier one found in the catalog. It returns the configuration to start with.
-func (g *Gateway) expectServices() *config.Config {
-	g.inherit()
-	g.emitStarted()
-	g.setOrdered(func(o *byOperator) { *o = g.inherited.ByOperator })
-	g.adoptOrders()
-	g.shares.Begin(g.inherited.GivenShares)
-	g.tags.Inherit(g.inherited.RouteHolders)
-	if g.inherited.History != nil {
-		g.documents.Adopt(g.inherited.History)
-	}
-	c := g.documents.First()
-	if g.snapshot != nil {
-		g.finder.ExpectNames(g.snapshot.Services())
-	}
-	h := g.inherited.Catalog
-	if h != nil && h.Services != nil && c.Catalog != nil {
-		// As in a reload, what an earlier selection has found stays until Consul answers.
-		g.finder.Expect(h.Services, h.Selection == selectionText(c))
-	}
-	if c.Catalog == nil {
-		g.finder.Expect(nil, true)
-	}
-	return c
-}
-
-// emitStarted begins the feed, with the events of the old process.
-func (g *Gateway) emitStarted() {
-	g.events.Adopt(g.inherited.Events)
+// beginFeed begins the feed, with the events of the old process.
+func (g *Gateway) beginFeed(earlier []events.Event) {
+	g.events.Adopt(earlier)
 	started := events.Event{Kind: events.KindStarted, Text: "sluice " + g.options.Version + " has started"}
 	if g.takingOver {
 		started.Text += " in place of another process"
@@ -233,32 +143,19 @@ func (g *Gateway) emitStarted() {
 	g.events.Add(started)
 }
 
-// adopt sets the state of services to that of the old process.
-func (g *Gateway) adopt() {
-	g.consul.Reduce(g.inherited.Short)
-	g.tickets.Adopt(g.inherited.TicketKeys)
-	g.rotateTicketKeys(time.Now())
-	g.kvCertificates.Adopt(g.inherited.KVCertificates)
-	g.acme.adopt(g.inherited.ACMECertificates)
-	g.updateTLS()
-	g.series.Adopt(g.inherited.Series, time.Now())
-	sets := 0
-	states := make(map[string]discovery.WatchState)
-	for name, h := range g.inherited.Services {
-		if h.Watch != nil {
-			states[name] = *h.Watch
-		}
+// noteInherited tells which sets are those of the old process. The pools do not have them yet.
+func (g *Gateway) noteInherited() {
+	if !g.inherited {
+		return
 	}
-	sources := g.watches()
-	for _, service := range g.services.all() {
-		if state, ok := knownOf(states, service.name, sources[service.name].Source, service.source); ok && g.discovery.Adopt(service.name, state) {
+	sets := 0
+	for _, state := range g.discovery.States() {
+		if state.Known {
 			sets++
 			g.journal.Inherit(state.Set)
 		}
 	}
-	if g.inherited.Version != 0 {
-		g.log.Info().Int("sets", sets).Int("orders", len(g.orders.Set().All())).Msg("state of the old process adopted")
-	}
+	g.log.Info().Int("sets", sets).Int("orders", len(g.orders.Set().All())).Msg("state of the old process adopted")
 }
 
 // takeoverTimeout limits how long this process waits for the sets that the old one has. It is
@@ -274,7 +171,7 @@ func (g *Gateway) awaitTakeover(ctx context.Context) error {
 	for {
 		p := g.progress(time.Since(begin))
 		may, mayNot := p.ready(), time.Since(begin) > g.waits.takeover
-		if g.inherited.Version != 0 {
+		if g.inherited {
 			missing := g.missesPeers()
 			may, mayNot = !p.wait && !missing, mayNot || !p.wait && missing
 		}
@@ -302,7 +199,7 @@ func (g *Gateway) awaitTakeover(ctx context.Context) error {
 // missesPeers reports whether a service has peers in the old process and no set in this one.
 func (g *Gateway) missesPeers() bool {
 	return slices.ContainsFunc(g.services.all(), func(s *service) bool {
-		old := g.inherited.Services[s.name].Watch
-		return old != nil && slices.ContainsFunc(old.Set, discovery.Instance.Usable) && !closed(s.first)
+		old, _ := g.discovery.Former(s.name)
+		return slices.ContainsFunc(old.Set, discovery.Instance.Usable) && !closed(s.first)
 	})
 }

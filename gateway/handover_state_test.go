@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,6 +16,7 @@ import (
 
 	"sluice/admin"
 	consulsource "sluice/discovery/consul"
+	"sluice/proxy/handover"
 	"sluice/test/discoverytest"
 )
 
@@ -142,6 +146,26 @@ func TestNewProcessKeepsTheHoldersOfRoutes(t *testing.T) {
 	next.await("moon is served", func() bool { status, _ := next.ask("h/moon"); return status == http.StatusOK })
 	if status, body := next.ask("h/x"); status != http.StatusOK || body != "star" {
 		t.Errorf("got %d %s, want the star, which had the route", status, body)
+	}
+}
+
+// Other versions of sluice know the parts of the state by these names.
+func TestNamesOfTheState(t *testing.T) {
+	t.Parallel()
+	r := start(t, static("star", origin(t, "a")))
+	var text bytes.Buffer
+	if err := handover.Save(&text, r.parts(0)); err != nil {
+		t.Fatal(err)
+	}
+	var state map[string]json.RawMessage
+	if err := json.Unmarshal(text.Bytes(), &state); err != nil {
+		t.Fatal(err)
+	}
+	if got := slices.Sorted(maps.Keys(state)); !slices.Equal(got, []string{
+		"acme_certificates", "by_operator", "catalog", "certificates", "events", "given_shares", "history", "orders",
+		"registered_as", "route_holders", "services", "short", "ticket_keys", "version",
+	}) {
+		t.Errorf("got %v", got)
 	}
 }
 

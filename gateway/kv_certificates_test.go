@@ -218,8 +218,8 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_
 	}
 	next := newRunning(t, strings.Replace(text, fmt.Sprintf("certificates_dir: %q", dir), "", 1))
 	next.run(Options{}, time.Millisecond, func(g *Gateway) {
-		g.inherited.KVCertificates = r.state(0).KVCertificates
-		g.adopt()
+		g.kvCertificates.Adopt(r.kvCertificates.State())
+		g.updateTLS()
 	})
 	if got := next.served("web", "a.example"); got != first {
 		t.Errorf("in a new process %q is served, want %q", got, first)

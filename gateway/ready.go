@@ -108,8 +108,8 @@ func closed(c <-chan struct{}) bool {
 
 // unknownBefore reports whether the old process had no set of the watch either.
 func (g *Gateway) unknownBefore(watch discovery.WatchStatus) bool {
-	old := g.inherited.Services[watch.Service].Watch
-	return old != nil && !old.Known && old.Source == watch.Source
+	old, ok := g.discovery.Former(watch.Service)
+	return ok && !old.Known && old.Source == watch.Source
 }
 
 // watches returns the statuses of all watches by service.

@@ -20,9 +20,7 @@ func (g *Gateway) newRegistrar() *registration.Registrar {
 	g.replica = registration.Replica{Admin: endpoint(g.adminListener.Addr()), TLS: g.started.Admin.TLS != nil, Version: g.options.Version, Started: time.Now()}
 	g.replica.Host, _ = os.Hostname() // without a name it is empty
 	ready := func(context.Context) (bool, []string) { return g.readiness() }
-	r := registration.New(registration.Options{Consul: g.consul, Self: g.replica.Self(), Ready: ready, Log: g.log})
-	r.Inherit(g.inherited.RegisteredAs)
-	return r
+	return registration.New(registration.Options{Consul: g.consul, Self: g.replica.Self(), Ready: ready, Log: g.log})
 }
 
 // replicaName returns the name of this replica for others.

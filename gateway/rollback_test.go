@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -11,6 +12,8 @@ import (
 	"testing"
 
 	"sluice/admin"
+	"sluice/config"
+	"sluice/proxy/handover"
 	"sluice/test/consultest"
 )
 
@@ -188,15 +191,15 @@ func TestNewProcessHasTheHistory(t *testing.T) {
 	old := start(t, treeBelow(agent.URL(), ""))
 	old.awaitBody("/s", "a")
 	old.await("the revision", func() bool { return old.history.Current().Number == 2 })
-	var state strings.Builder
-	if err := json.NewEncoder(&state).Encode(old.state(0)); err != nil {
+	var state bytes.Buffer
+	if err := handover.Save(&state, old.parts(0)); err != nil {
 		t.Fatal(err)
 	}
-	var h handoverState
-	if err := json.Unmarshal([]byte(state.String()), &h); err != nil {
+	var revisions []config.Revision
+	history := handover.NewPart("history", func() *config.History { return nil }, func(h *config.History) { revisions = h.Revisions() })
+	if err := handover.Restore(&state, []handover.Part{history}); err != nil {
 		t.Fatal(err)
 	}
-	revisions := h.History.Revisions()
 	if len(revisions) != 2 || revisions[0].Number != 2 || len(revisions[0].Sources) != 2 || revisions[0].Sources[1].Documents[0].Text != serving("s", a) {
 		t.Errorf("got %+v", revisions)
 	}

@@ -105,6 +105,14 @@ func (s *services) pool(name string) *balancer.Pool {
 	return nil
 }
 
+// withFailures returns a set of a service with the instances on probation that have failed.
+func (s *services) withFailures(name string, set []discovery.Instance) []discovery.Instance {
+	if pool := s.pool(name); pool != nil {
+		return pool.WithFailures(set)
+	}
+	return set
+}
+
 // all returns the services in use, sorted by name.
 func (s *services) all() []*service {
 	s.mu.RLock()

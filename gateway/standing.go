@@ -50,17 +50,6 @@ func (g *Gateway) applyOrders(s *service) {
 	s.pool.SetOrders(func(i discovery.Instance) balancer.Orders { return g.orders.Set().For(i) })
 }
 
-// adoptOrders takes over the orders of the old process, or reads those in the file.
-func (g *Gateway) adoptOrders() {
-	if g.inherited.Orders != nil {
-		g.orders.Adopt(*g.inherited.Orders)
-		return
-	}
-	if err := g.orders.Open(); err != nil {
-		g.log.Error().Err(err).Msg("drains and weights of an earlier process are lost, unless Consul has them")
-	}
-}
-
 // byOperator is what an operator has ordered about this process. A new process takes it over
 // (SIGUSR2), a restart ends it.
 type byOperator struct {

@@ -3,7 +3,6 @@ package gateway
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,6 +16,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/discovery/saved"
+	"sluice/proxy/handover"
 	"sluice/test/discoverytest"
 	"sluice/test/filled"
 )
@@ -36,22 +36,21 @@ func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
 		}
 	}
 	t.Run("between processes", func(t *testing.T) {
-		data, err := json.Marshal(handoverState{Services: map[string]handoverService{"star": {Watch: &state}}})
-		if err != nil {
+		old, next := discovery.NewManager(discovery.ManagerOptions{}), discovery.NewManager(discovery.ManagerOptions{})
+		old.Watch("star", idle(state.Source), state)
+		var written bytes.Buffer
+		if err := handover.Save(&written, []handover.Part{handover.NewPart("services", old.Save, next.Inherit)}); err != nil {
 			t.Fatal(err)
 		}
-		var got handoverState
-		if err := json.Unmarshal(data, &got); err != nil {
+		if err := handover.Restore(&written, []handover.Part{handover.NewPart("services", old.Save, next.Inherit)}); err != nil {
 			t.Fatal(err)
 		}
-		same(t, *got.Services["star"].Watch, state)
+		next.WatchAll(map[string]discovery.Source{"star": idle(state.Source)})
+		same(t, next.States()["star"], state)
 	})
 	t.Run("between watches", func(t *testing.T) {
 		m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
-		m.Watch("star", idle(state.Source))
-		if !m.Adopt("star", state) {
-			t.Fatal("not adopted")
-		}
+		m.Watch("star", idle(state.Source), state)
 		same(t, m.States()["star"], state)
 		m.Watch("star", idle(state.Source)) // a reload
 		reloaded := state

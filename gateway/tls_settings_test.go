@@ -263,13 +263,13 @@ listeners: [{ name: %s, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q
 	if !resumes(r, "other") {
 		t.Error("the session is lost with a new key")
 	}
-	if n := len(r.state(0).TicketKeys); n != 2 {
+	if n := len(r.tickets.All()); n != 2 {
 		t.Errorf("%d keys are handed over, want 2", n)
 	}
 	next := newRunning(t, text("web"))
 	next.run(Options{}, patience, func(g *Gateway) {
-		g.inherited.TicketKeys = r.state(0).TicketKeys
-		g.adopt()
+		g.tickets.Adopt(r.tickets.All())
+		g.rotateTicketKeys(time.Now())
 	})
 	next.client = r.client
 	if !resumes(next, "web") {

@@ -108,6 +108,15 @@ func (s *Store[V]) fileError() error {
 	return s.fileErr
 }
 
+// Begin takes over the orders of another process or, if it has handed over none, those in the file.
+func (s *Store[V]) Begin(state State[V]) {
+	if state.Version != 0 {
+		s.Adopt(state)
+	} else if err := s.Open(); err != nil {
+		s.log.Error().Err(err).Msg("what an earlier process had is lost, unless Consul has it")
+	}
+}
+
 // Adopt replaces the orders by those of another process. Nothing is told.
 func (s *Store[V]) Adopt(state State[V]) {
 	s.mu.Lock()

@@ -2,7 +2,7 @@
 // whose split has the share of that one group.
 //
 //	shares := release.NewShares(release.Options{Prefix: "edge/canary", Consul: client, …})
-//	shares.Begin(nil)                         // those in the file
+//	shares.Begin(operator.State[Share]{})     // those in the file
 //	c = shares.ApplyTo(c)                     // a configuration with the given shares
 //	shares.Applied(configured, time.Now())    // it is in use
 //	judge := release.NewJudge(release.JudgeOptions{Shares: shares, …})

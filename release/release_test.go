@@ -14,6 +14,7 @@ import (
 	"sluice/config"
 	"sluice/discovery"
 	"sluice/observe/events"
+	"sluice/operator"
 	"sluice/test/balancertest"
 )
 
@@ -40,7 +41,7 @@ func newSplit(t *testing.T, settings string, o Options) *split {
 		o.Replica = func() string { return "a" }
 	}
 	s.shares = NewShares(o)
-	s.shares.Begin(nil)
+	s.shares.Begin(operator.State[Share]{})
 	s.judge = NewJudge(JudgeOptions{
 		Shares: s.shares, Config: func() *config.Config { return s.inUse },
 		Pool:   func(string) *balancer.Pool { return s.pool },

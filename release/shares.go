@@ -94,14 +94,9 @@ func NewShares(o Options) *Shares {
 	return s
 }
 
-// Begin takes over the shares of another process; nil: those in the file. The feed gets nothing of them.
-// It is called once, before all other methods.
-func (s *Shares) Begin(state *operator.State[Share]) {
-	if state != nil {
-		s.Adopt(*state)
-	} else if err := s.Open(); err != nil {
-		s.log.Error().Err(err).Msg("the shares of an earlier process are lost, unless Consul has them")
-	}
+// Begin is that of the store. The feed gets nothing of the shares. It is called once, before all other methods.
+func (s *Shares) Begin(state operator.State[Share]) {
+	s.Store.Begin(state)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.recorded = make(map[string]Share)

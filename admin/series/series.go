@@ -78,7 +78,7 @@ func (r *Recorder) Run(ctx context.Context) {
 	}
 }
 
-// begin notes where the first sample begins, unless it continues those of another process.
+// begin notes where the first sample begins, unless Run has begun before.
 func (r *Recorder) begin(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -70,10 +70,10 @@ func (m *Manager) chooseFirst() (err error) {
 // First returns the configuration with which this process starts.
 func (m *Manager) First() *config.Config { return m.first.built.Config }
 
-// Adopt takes over the history of the old process, if that is later. Its documents of registries are
+// Adopt takes over the history of the old process, if that is later; nil: there is none. Its documents of registries are
 // those that this process starts with.
 func (m *Manager) Adopt(old *config.History) {
-	if !m.history.Adopt(old) {
+	if old == nil || !m.history.Adopt(old) {
 		return
 	}
 	before := m.first

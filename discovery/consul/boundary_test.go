@@ -58,7 +58,7 @@ func startEdge(t *testing.T, fake *discoverytest.Pipe, path, name string, o Serv
 	if p.pool, err = balancer.NewPool("star", balancertest.Complete(balancer.Options{})); err != nil {
 		t.Fatal(err)
 	}
-	if p.store, err = saved.Open(saved.Options{Path: path, States: p.states, Log: log, Owner: func(f func()) bool {
+	if p.store, err = saved.Open(saved.Options{Path: path, States: func() map[string]discovery.WatchState { return p.manager.States() }, Log: log, Owner: func(f func()) bool {
 		if p.owns {
 			f()
 		}
@@ -68,18 +68,17 @@ func startEdge(t *testing.T, fake *discoverytest.Pipe, path, name string, o Serv
 	}
 	p.manager = discovery.NewManager(discovery.ManagerOptions{
 		Log: log, Fallback: p.store.Get,
-		Sink: func(service string, set []discovery.Instance) { p.pool.Apply(set) },
+		Sink:     func(service string, set []discovery.Instance) { p.pool.Apply(set) },
+		Complete: func(_ string, set []discovery.Instance) []discovery.Instance { return p.pool.WithFailures(set) },
 	})
-	p.manager.Watch(name, p.client.Source(o))
 	if handed != nil {
-		var states map[string]discovery.WatchState
+		var states map[string]discovery.ServiceState
 		if err := json.Unmarshal(handed, &states); err != nil {
 			t.Fatal(err)
 		}
-		for service, s := range states {
-			p.manager.Adopt(service, s)
-		}
+		p.manager.Inherit(states)
 	}
+	p.manager.WatchAll(map[string]discovery.Source{name: p.client.Source(o)})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = p.manager.Run(ctx) })
@@ -93,20 +92,10 @@ func startEdge(t *testing.T, fake *discoverytest.Pipe, path, name string, o Serv
 	return p
 }
 
-// states is that of the gateway: the pool knows who has failed.
-func (p *edge) states() map[string]discovery.WatchState {
-	states := p.manager.States()
-	for service, s := range states {
-		s.Set = p.pool.WithFailures(s.Set)
-		states[service] = s
-	}
-	return states
-}
-
 // upgrade replaces p.
 func (p *edge) upgrade(fake *discoverytest.Pipe, path string, meanwhile func()) *edge {
 	p.manager.Pause()
-	handed, err := json.Marshal(p.states())
+	handed, err := json.Marshal(p.manager.Save())
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -210,7 +199,7 @@ func (m *model) step() {
 		before := m.process.name
 		m.process.name = fmt.Sprint("name", m.renamed)
 		note("rename to %s", m.process.name)
-		m.process.manager.Watch(m.process.name, m.process.client.Source(m.options), m.process.states()[before])
+		m.process.manager.WatchAll(map[string]discovery.Source{m.process.name: m.process.client.Source(m.options)})
 		m.process.manager.Unwatch(before)
 	case 4:
 		m.lose()

@@ -42,6 +42,9 @@ func newDatacenters(c *Sources, o ServiceOptions) *datacenters {
 // String returns the description of the selected instances.
 func (d *datacenters) String() string { return d.options.selection() }
 
+// NamesServices implements discovery.ServiceNamer.
+func (d *datacenters) NamesServices() {}
+
 // Run implements discovery.Source.
 func (d *datacenters) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
 	c := &choice{

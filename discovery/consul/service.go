@@ -89,6 +89,9 @@ func (o ServiceOptions) normal() ServiceOptions {
 // same description, also with other agents.
 func (s *source) String() string { return s.options.selection() }
 
+// NamesServices implements discovery.ServiceNamer.
+func (s *source) NamesServices() {}
+
 // selection describes the selected instances.
 func (o *ServiceOptions) selection() string {
 	var b strings.Builder

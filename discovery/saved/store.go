@@ -37,7 +37,7 @@ type Options struct {
 	Log   zerolog.Logger
 }
 
-// Store holds the last known good set of each service. It is safe for concurrent use.
+// Store holds the last known good set of each service. A nil Store has none. It is safe for concurrent use.
 type Store struct {
 	options Options
 	changed chan struct{} // capacity 1: Changed was called
@@ -58,8 +58,11 @@ type Status struct {
 }
 
 // Open reads the file, if there is one. A damaged file is logged and not used. It is an
-// error if the file cannot be read or its directory does not exist.
+// error if the file cannot be read or its directory does not exist. Without a path there is no Store: it is nil.
 func Open(o Options) (*Store, error) {
+	if o.Path == "" {
+		return nil, nil
+	}
 	if info, err := os.Stat(filepath.Dir(o.Path)); err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	} else if !info.IsDir() {
@@ -96,6 +99,9 @@ func (s *Store) sweep() {
 // service with this source, which has had another name; false if there is none, or it is too old.
 // Its Restored is the time of its last confirmation.
 func (s *Store) Get(service, source string) (state discovery.WatchState, ok bool) {
+	if s == nil {
+		return state, false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, ok := s.entries[service]
@@ -131,6 +137,9 @@ func (s *Store) Get(service, source string) (state discovery.WatchState, ok bool
 
 // Services returns the services with a set, in any order.
 func (s *Store) Services() []string {
+	if s == nil {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	names := make([]string, 0, len(s.entries))
@@ -142,6 +151,9 @@ func (s *Store) Services() []string {
 
 // Changed says that the states have changed, or that Owner has: the file is written soon.
 func (s *Store) Changed() {
+	if s == nil {
+		return
+	}
 	select {
 	case s.changed <- struct{}{}:
 	default:
@@ -149,6 +161,9 @@ func (s *Store) Changed() {
 }
 
 func (s *Store) Status() Status {
+	if s == nil {
+		return Status{}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status
@@ -156,6 +171,9 @@ func (s *Store) Status() Status {
 
 // Run writes the file after changes, and once more when ctx ends.
 func (s *Store) Run(ctx context.Context) {
+	if s == nil {
+		return
+	}
 	due := time.NewTimer(refresh)
 	defer due.Stop()
 	var first, last time.Time // first unwritten change, last write; zero: none
@@ -181,6 +199,9 @@ func (s *Store) Run(ctx context.Context) {
 
 // Save writes the file now, if it belongs to this process and a registry has reported a set.
 func (s *Store) Save() {
+	if s == nil {
+		return
+	}
 	if s.options.Owner == nil {
 		s.replace()
 	} else {

@@ -82,6 +82,12 @@ func (f *Feed) wakeLocked() {
 	}
 }
 
+// All returns the kept events, oldest first.
+func (f *Feed) All() []Event {
+	all, _ := f.Read(Filter{}, ID{})
+	return all
+}
+
 // Adopt puts the events of the process before this one, oldest first, before those of this
 // process. It must be called before Add.
 func (f *Feed) Adopt(earlier []Event) {

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"slices"
 	"sync"
@@ -39,21 +40,40 @@ func NewFinder(newWatch func(consulsource.Selection, ...consulsource.CatalogServ
 	return &Finder{newWatch: newWatch, changed: changed, log: log, used: make(chan struct{}), stop: func() {}}
 }
 
-// Expect sets the services until Consul answers, if they are not nil: those that another process has found. selected
-// says that it has found all that the first configuration selects.
-func (f *Finder) Expect(services []consulsource.CatalogService, selected bool) {
-	if services != nil {
-		f.services = services
-	}
-	if selected {
-		f.setUsed()
-	}
+// State is what a process hands over of the services that it has found.
+type State struct {
+	// Selection is that with which they were found, as a text to compare. That of another version of sluice may
+	// differ for the same selection: then a new process waits for an answer of Consul.
+	Selection string                        `json:"selection"`
+	Services  []consulsource.CatalogService `json:"services"`
 }
 
-// ExpectNames is Expect for services without known tags.
-func (f *Finder) ExpectNames(names []string) {
-	for _, name := range names {
+func selectionText(c *config.Config) string { return fmt.Sprintf("%+v", SelectionOf(c)) }
+
+// State returns the services found for c, which is in use, for a new process; nil: none are in use yet.
+func (f *Finder) State(c *config.Config) *State {
+	select {
+	case <-f.used:
+	default:
+		return nil
+	}
+	services, _ := f.Services()
+	return &State{selectionText(c), services}
+}
+
+// Begin sets the services until Consul answers: those that another process has found, as in a reload also with another
+// selection than that of c, the first configuration; or else those with saved names, without known tags.
+func (f *Finder) Begin(c *config.Config, other *State, saved []string) {
+	for _, name := range saved {
 		f.services = append(f.services, consulsource.CatalogService{Name: name})
+	}
+	complete := c.Catalog == nil
+	if other != nil && other.Services != nil && !complete {
+		f.services = other.Services
+		complete = other.Selection == selectionText(c)
+	}
+	if complete {
+		f.setUsed()
 	}
 }
 

@@ -1,0 +1,120 @@
+package discovery
+
+import (
+	"maps"
+	"slices"
+)
+
+// ServiceState is what a process hands over of a service to the one that replaces it.
+type ServiceState struct {
+	Watch *WatchState `json:"watch,omitempty"` // nil: the peers are in the configuration
+}
+
+// States returns the states of the watches of registries, by service, complete: a new process, the snapshot and a
+// service with a new name get the same.
+func (m *Manager) States() map[string]WatchState {
+	states := m.states()
+	if m.complete != nil {
+		for service, state := range states {
+			state.Set = m.complete(service, state.Set)
+			states[service] = state
+		}
+	}
+	return states
+}
+
+func (m *Manager) states() map[string]WatchState {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	states := make(map[string]WatchState, len(m.watches))
+	for service, w := range m.watches {
+		if _, static := w.source.(*Static); !static {
+			states[service] = w.stateLocked()
+		}
+	}
+	return states
+}
+
+// Save returns States for a new process.
+func (m *Manager) Save() map[string]ServiceState {
+	all := make(map[string]ServiceState)
+	for service, state := range m.States() {
+		all[service] = ServiceState{&state}
+	}
+	return all
+}
+
+// Inherit sets what the process before has handed over. It is called before WatchAll.
+func (m *Manager) Inherit(services map[string]ServiceState) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.former = make(map[string]WatchState)
+	for service, s := range services {
+		if s.Watch != nil {
+			m.former[service] = *s.Watch
+		}
+	}
+}
+
+// Former returns what the process before had of a service.
+func (m *Manager) Former(service string) (state WatchState, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	state, ok = m.former[service]
+	return state, ok
+}
+
+// WatchAll is Watch for the new sources of services. A service without a set continues with what is known about
+// a source of the same name: the service may have had another name before. Before Run that is what the process
+// before has handed over.
+func (m *Manager) WatchAll(sources map[string]Source) {
+	states, known := m.known(), make(map[string]WatchState) // by service, and by source
+	for _, service := range slices.Backward(slices.Sorted(maps.Keys(states))) {
+		if state := states[service]; state.Known {
+			known[state.Source] = state
+		}
+	}
+	for _, service := range slices.Sorted(maps.Keys(sources)) {
+		source := sources[service]
+		from := name{source}.String()
+		if state := states[service]; state.Known && state.Source == from {
+			m.Watch(service, source, state)
+		} else if state, ok := known[from]; ok {
+			state.Set = renamed(state.Set, service, source)
+			m.Watch(service, source, state)
+		} else {
+			m.Watch(service, source)
+		}
+	}
+}
+
+// known returns what is known about sources, by service.
+func (m *Manager) known() map[string]WatchState {
+	if former, begun := m.begun(); !begun {
+		return former
+	}
+	states := m.States()
+	for service, state := range states {
+		state.Fresh = false // until its own source confirms it
+		states[service] = state
+	}
+	return states
+}
+
+func (m *Manager) begun() (former map[string]WatchState, begun bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.former, m.running
+}
+
+// renamed returns a set for a service of another name.
+func renamed(set []Instance, service string, source Source) []Instance {
+	if _, own := source.(ServiceNamer); own {
+		return set
+	}
+	set = slices.Clone(set)
+	for n := range set {
+		set[n].Service = service
+	}
+	return Normalize(set)
+}

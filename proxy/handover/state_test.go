@@ -1,0 +1,57 @@
+package handover
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A new process gets the value of each part, in their order. Without a state, with one of another version, or if a
+// part of it is damaged, it begins anew with all of them.
+func TestState(t *testing.T) {
+	var written bytes.Buffer
+	save := func() []string { return []string{"a", "b"} }
+	if err := Save(&written, []Part{
+		NewPart("names", save, nil), NewPart("count", func() int { return 7 }, nil), NewPart("gone", save, nil),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		text, err string
+		none      bool
+	}{
+		"all":                {text: written.String()},
+		"another version":    {text: `{"version":2,"names":["a","b"],"count":7}`, err: "it has version 2, want 1", none: true},
+		"no version":         {text: `{"names":["a","b"],"count":7}`, err: "want 1", none: true},
+		"a damaged part":     {text: `{"version":1,"names":["a","b"],"count":"7"}`, err: "count: ", none: true},
+		"a state that ended": {text: written.String()[:written.Len()/2], err: "unexpected EOF", none: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var names []string
+			var count int
+			var order []string
+			parts := []Part{
+				NewPart("new", func() string { return "" }, func(s string) { order = append(order, "new"+s) }),
+				NewPart("names", save, func(v []string) { names, order = v, append(order, "names") }),
+				NewPart("count", func() int { return 0 }, func(v int) { count, order = v, append(order, "count") }),
+			}
+			err := Restore(strings.NewReader(test.text), parts)
+			if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+				t.Errorf("error %v, want %q", err, test.err)
+			}
+			if test.none != (names == nil) || test.none != (count == 0) {
+				t.Errorf("restored %v and %d", names, count)
+			}
+			if !slices.Equal(order, []string{"new", "names", "count"}) {
+				t.Errorf("restored in the order %v", order)
+			}
+		})
+	}
+	t.Run("no state", func(t *testing.T) {
+		called := false
+		if err := Restore(nil, []Part{NewPart("names", save, func(v []string) { called = v == nil })}); err != nil || !called {
+			t.Errorf("error %v, restored from nothing: %t", err, called)
+		}
+	})
+}
