@@ -56,6 +56,7 @@ type followLoop struct {
 	FollowOptions
 	loop     *Loop
 	filtered bool // ACLs filtered the last answer
+	absent   bool // the last answer was 404
 	failed   int  // consecutive queries
 }
 
@@ -95,13 +96,14 @@ func (f *followLoop) take(a Answer, body []byte) error {
 	if err := f.loop.client.Doubt(a); err != nil {
 		return err
 	}
-	if a.Index > 0 && a.Index == f.loop.Last && f.loop.Index > 0 && a.FilteredByACL == f.filtered {
+	// A recursive deletion with a shorter prefix does not change the index of the keys below a longer one.
+	if a.Index > 0 && a.Index == f.loop.Last && f.loop.Index > 0 && a.FilteredByACL == f.filtered && a.Absent == f.absent {
 		return nil // the wait has ended without a change
 	}
 	if err := f.Read(a, body); err != nil {
 		return err
 	}
-	f.filtered = a.FilteredByACL
+	f.filtered, f.absent = a.FilteredByACL, a.Absent
 	if f.loop.Advance(a.Index) && f.Regressed != nil {
 		f.Regressed()
 	}

@@ -271,6 +271,28 @@ func TestANewConsulGetsTheMarkLast(t *testing.T) {
 	awaitCounting(t, startReplica(t, agent.URL()), "a=2", "c=19", "new=1")
 }
 
+// A recursive deletion with a shorter prefix does not wake the query, and leaves the index at the last
+// deletion of a key: the answer at the end of the wait counts.
+func TestADeletionWithAShorterPrefix(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	k := startReplica(t, agent.URL())
+	k.Put("a", "1", nil)
+	k.Put("b", "1", nil)
+	awaitAccepted(t, k, "a", "b")
+	consultest.Await(t, "the mark is there", func() bool { return indexes(t, agent)[markKey] > 0 })
+	k.Delete("b", nil)
+	awaitCounting(t, k, "a=1")
+	if _, err := agent.Client().KV().DeleteTree("p", nil); err != nil {
+		t.Fatal(err)
+	}
+	consultest.Await(t, "Consul has the value and the mark again", func() bool {
+		now := indexes(t, agent)
+		return now["a"] > 0 && now[markKey] > now["a"]
+	})
+	awaitCounting(t, k, "a=1")
+}
+
 // Keys of an earlier version, which has no mark, count and get one.
 func TestKeysWithoutTheMark(t *testing.T) {
 	t.Parallel()
