@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"sluice/observe/panics"
+	"sluice/proxy/proxyprotocol"
 	"sluice/proxy/socket"
 	"sluice/route"
 )
@@ -141,4 +143,109 @@ func (s *Server) ServeWith(ctx context.Context, l net.Listener, o ListenerOption
 		case <-s.ctx.Done():
 		}
 	}
+}
+
+// An arrival is a new connection of a proxy whose PROXY header is awaited.
+type arrival struct {
+	socket.SweepEntry
+	server   *Server
+	listener *listener
+	conn     socket.Conn
+	raw      syscall.RawConn
+	from     proxyprotocol.Addresses // of the proxy
+	admitted netip.Addr
+	handed   bool // the connection is served, or closed
+}
+
+// awaitProxyHeader serves a connection of a proxy that was admitted.
+func (s *Server) awaitProxyHeader(at *listener, conn socket.Conn, from proxyprotocol.Addresses) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	a := &arrival{server: s, listener: at, conn: conn, raw: raw, from: from, admitted: from.Client.Addr()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return net.ErrClosed
+	}
+	s.arrivals[a] = struct{}{}
+	s.sweeper.Add(&a.SweepEntry, conn, s.shards.Add(1))
+	a.Arm(s.sweeper, s.options.Load().Timeouts.Head)
+	if s.draining.Load() { // Shutdown has bounded all other arrivals
+		a.boundLocked(s.idleUntil.Load())
+	}
+	go a.serve()
+	return nil
+}
+
+// boundLocked makes the wait for the header end at the coarse time until, or earlier. The
+// caller holds the mutex of the server.
+func (a *arrival) boundLocked(until int64) {
+	if a.Deadline.Load() > until {
+		a.ArmRead(max(until, 1))
+	}
+}
+
+// serve reads the header and begins to serve the client.
+func (a *arrival) serve() {
+	s := a.server
+	defer s.arrivalEnded(a)
+	defer panics.Contain(panics.Connection, a.close)
+	of, err := a.read()
+	a.Remove()
+	if err == nil {
+		if err = s.begin(a.listener, a.conn, of); err == nil {
+			a.handed = true
+		}
+	} else {
+		s.log.Debug().Err(err).Str("listener", a.listener.name).Stringer("proxy", a.from.Client.Addr()).Msg("no PROXY header was received")
+	}
+	a.close()
+}
+
+// close closes the connection, unless it is served.
+func (a *arrival) close() {
+	if a.handed {
+		return
+	}
+	a.handed = true
+	a.Remove()
+	a.server.admission.leave(a.admitted)
+	a.conn.Close()
+}
+
+// read returns the addresses of the client, which it admits.
+func (a *arrival) read() (of proxyprotocol.Addresses, err error) {
+	s, proxy := a.server, a.from.Client.Addr()
+	length, known := 0, false
+	err = socket.AwaitPrelude(&a.SweepEntry, a.raw, s.sweeper, proxyprotocol.MaxBytes, func(b []byte) (_ bool, err error) {
+		if length, err = proxyprotocol.Length(b); length > 0 {
+			of, known, err = proxyprotocol.Parse(b[:length])
+		}
+		return length > 0, err
+	})
+	a.Disarm()
+	if err == nil {
+		err = socket.Discard(a.raw, length)
+	}
+	switch {
+	case err != nil:
+		return of, err
+	case !known:
+		return a.from, nil
+	case !s.admission.admit(of.Client.Addr(), false):
+		s.refused.Add(1)
+		return of, fmt.Errorf("too many connections of %s", of.Client.Addr())
+	}
+	s.admission.leave(proxy)
+	a.admitted = of.Client.Addr()
+	return of, nil
+}
+
+func (s *Server) arrivalEnded(a *arrival) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.arrivals, a)
+	s.noteDrainedLocked()
 }

@@ -16,6 +16,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/observe/tracing"
 	"sluice/proxy/accesslog"
+	"sluice/proxy/proxyprotocol"
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/route/compression"
@@ -72,7 +73,7 @@ type Limits struct {
 	BodyBytes   int64 // of a request body; 0: no limit
 
 	// KeptBodyBytes is the memory of request bodies that are kept for a retry, and an eighth
-	// of it that of one block of addresses, except TrustedProxies. What would need more is
+	// of it that of one block of proxyprotocol.Addresses, except TrustedProxies. What would need more is
 	// streamed. What fits a buffer together with its head does not count.
 	KeptBodyBytes int64
 	// CompressionBytes is the memory of encoders in use. Responses that would need more are
@@ -207,8 +208,8 @@ func (s *Server) start(at *listener, conn net.Conn) {
 		return
 	}
 	defer panics.Contain(panics.Connection, func() { conn.Close() })
-	of := addresses{plainAddress(conn.RemoteAddr()), plainAddress(conn.LocalAddr())}
-	remote := of.client.Addr()
+	of := proxyprotocol.Addresses{Client: proxyprotocol.AddressOf(conn.RemoteAddr()), Server: proxyprotocol.AddressOf(conn.LocalAddr())}
+	remote := of.Client.Addr()
 	fromProxy := contains(at.proxies, remote)
 	if !s.admission.admit(remote, fromProxy) {
 		s.refused.Add(1)
@@ -231,11 +232,11 @@ func (s *Server) start(at *listener, conn net.Conn) {
 
 // begin serves a connection of a client that was admitted, in its own goroutine. It
 // fails if the connection or the server is closed.
-func (s *Server) begin(at *listener, conn socket.Conn, of addresses) error {
+func (s *Server) begin(at *listener, conn socket.Conn, of proxyprotocol.Addresses) error {
 	if at.streams != nil {
 		return s.startStream(at, conn, of)
 	}
-	c, err := newClientConn(s, at, conn, of.client.Addr(), s.shards.Add(1))
+	c, err := newClientConn(s, at, conn, of.Client.Addr(), s.shards.Add(1))
 	if err != nil { // the connection is closed already
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/attempt"
+	"sluice/proxy/proxyprotocol"
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/route"
@@ -43,7 +44,7 @@ type stream struct {
 	server            *Server
 	listener          *listener
 	shard             uint32
-	ends              addresses
+	ends              proxyprotocol.Addresses
 	address           string         // of the client, as text
 	name              string         // of the server, from the ClientHello; "": none
 	service           *route.Service // nil: none
@@ -63,14 +64,14 @@ type stream struct {
 	bytesOut       int64
 }
 
-func newStream(s *Server, l *listener, conn socket.Conn, of addresses, shard uint32) (*stream, error) {
+func newStream(s *Server, l *listener, conn socket.Conn, of proxyprotocol.Addresses, shard uint32) (*stream, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
 	return &stream{
 		socket: socket.Wire{Conn: conn, Raw: raw}, server: s, listener: l, shard: shard,
-		ends: of, address: of.client.Addr().String(), startTime: time.Now(),
+		ends: of, address: of.Client.Addr().String(), startTime: time.Now(),
 	}, nil
 }
 
@@ -126,7 +127,7 @@ func (s *stream) use(matched *route.Route) *refusal.Refusal {
 	if matched.Split != nil {
 		s.query.Group = matched.Split.Group(nil).ID()
 	}
-	if a := matched.Actions; a != nil && a.Access != nil && !a.Access.Allows(s.ends.client.Addr().Unmap().WithZone("")) {
+	if a := matched.Actions; a != nil && a.Access != nil && !a.Access.Allows(s.ends.Client.Addr().Unmap().WithZone("")) {
 		return refusal.ClientDenied
 	}
 	return nil
@@ -214,7 +215,7 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 // connection is broken, and the tunnel finds that.
 func (s *stream) sendProxyHeader(u *upstreamConn) {
 	if version := s.service.ProxyProtocol; version != 0 {
-		_, _ = u.wire().Conn.Write(proxyHeader(version, s.ends)) // the socket buffer is empty
+		_, _ = u.wire().Conn.Write(proxyprotocol.Header(version, s.ends)) // the socket buffer is empty
 	}
 }
 
@@ -311,7 +312,7 @@ func dialFailure(err error) (balancer.Outcome, *refusal.Refusal) {
 }
 
 // startStream implements begin for a listener with protocol tcp.
-func (s *Server) startStream(at *listener, conn socket.Conn, of addresses) error {
+func (s *Server) startStream(at *listener, conn socket.Conn, of proxyprotocol.Addresses) error {
 	stream, err := newStream(s, at, conn, of, s.shards.Add(1))
 	if err != nil {
 		return err
@@ -329,7 +330,7 @@ func (s *Server) startStream(at *listener, conn socket.Conn, of addresses) error
 }
 
 func (s *Server) streamClosed(closed *stream) {
-	s.admission.leave(closed.ends.client.Addr())
+	s.admission.leave(closed.ends.Client.Addr())
 	s.connCount.Add(-1)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,8 +2,17 @@ package proxy
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/sha1"
+	"encoding/base64"
+	"errors"
 
+	"sluice/balancer"
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
+	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
+	"sluice/route"
 )
 
 // asksForUpgrade reports whether the request asks for a protocol except HTTP.
@@ -71,4 +80,117 @@ func (x *httpExchange) askedFor(protocol []byte) bool {
 		}
 	}
 	return false
+}
+
+// Clients with HTTP/2 ask for WebSocket by an extended CONNECT (RFC 8441), whose text is
+// an HTTP/1.1 upgrade. The handshake of RFC 6455 is between sluice and the peer then.
+
+const (
+	webSocket       = "websocket"
+	webSocketAccept = "sec-websocket-accept"
+)
+
+// errDeclined means that the peer does not switch to WebSocket, but answers with a
+// status that says so in HTTP/2 (RFC 8441, section 5).
+var errDeclined = errors.New("the peer answers a request for WebSocket with success, and does not switch")
+
+// offerWebSocket prepares the request for WebSocket of a client with HTTP/2.
+func (x *httpExchange) offerWebSocket() error {
+	if !http1.EqualFold(x.head.Find(x.in[x.start:x.end], http1.NameUpgrade), webSocket) {
+		return http1.ErrProtocolRefused
+	}
+	x.webSocketKey = newWebSocketKey()
+	return nil
+}
+
+// asksForWebSocket reports whether the request asks for WebSocket.
+func (x *httpExchange) asksForWebSocket() bool {
+	if !x.upgrade {
+		return false
+	}
+	for protocol := range x.head.Elements(x.in[x.start:x.end], http1.NameUpgrade) {
+		if http1.EqualFold(protocol, webSocket) {
+			return true
+		}
+	}
+	return false
+}
+
+// A webSocketKey is the value of Sec-WebSocket-Key: 16 random bytes (RFC 6455, section
+// 4.1).
+type webSocketKey [24]byte
+
+func newWebSocketKey() (key webSocketKey) {
+	var nonce [16]byte
+	rand.Read(nonce[:]) // it never fails
+	base64.StdEncoding.Encode(key[:], nonce[:])
+	return key
+}
+
+// accept returns the value of Sec-WebSocket-Accept by which a peer confirms the key.
+func (key *webSocketKey) accept() string {
+	sum := sha1.Sum(append(key[:], "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"...))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// acceptsWebSocket reports whether the response, with the head b, confirms the key that
+// sluice sent: the peer has understood the request, and does not repeat an earlier
+// response.
+func (x *httpExchange) acceptsWebSocket(b []byte) bool {
+	return string(x.response.FindOther(b, webSocketAccept)) == x.webSocketKey.accept()
+}
+
+// receiveTunnel forwards the 101 response, whose head is x.out, and then all bytes in both
+// directions until the tunnel ends. It closes u.
+func (x *httpExchange) receiveTunnel(u upstream) balancer.Outcome {
+	defer x.finish(u, false)
+	up, late := u.tunnel(&x.Buffers)
+	t := socket.Tunnel{
+		Up: up, Sweeper: x.client.server.sweeper, Timeouts: tunnelTimeouts(x.service.Timeouts),
+		Requests: x.service.Pool.Requests(), Shard: x.client.shard,
+	}
+	t.Client = x.client.downstream.tunnel(&t)
+	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime - x.picked.Sub(x.startTime)}
+	x.status = x.response.Status
+	early := x.in[x.start+x.headLength : x.end]
+	x.bodyLength = len(early)
+	if x.toClient(transfer.Piece{Text: late}) != nil {
+		return outcome
+	}
+	x.bytesOut, x.counted = int64(len(late)), true
+	if noted := x.tried.of(x.token.Peer); noted != nil {
+		noted.connect, noted.status = x.connectTime, x.upstreamStatus
+	}
+	x.record(x.upstreamTime) // of the handshake
+	t.Requests.Transfer(t.Shard, 0, x.bytesOut)
+	x.GiveBack()
+	if cut := t.Run(early, &x.bytesIn, &x.bytesOut); cut != nil {
+		x.interrupted = cutReason(cut)
+		x.client.downstream.cut()
+	}
+	return outcome
+}
+
+// cutReason returns why a tunnel ended before both sides had closed their sending
+// sides; cut is the result of run. "": it did not.
+func cutReason(cut error) string {
+	var broken socket.BrokenEnd
+	switch {
+	case cut == nil:
+		return ""
+	case cut == socket.ErrIdle:
+		return "idle_timeout"
+	case cut == errPanicked:
+		return refusal.Internal.Reason
+	case !errors.As(cut, &broken):
+		return "drain_timeout"
+	case broken.Client:
+		return "client_gone"
+	}
+	return "upstream_reset"
+}
+
+// tunnelTimeouts returns the idle timeouts of the tunnels of a service.
+func tunnelTimeouts(t route.Timeouts) socket.IdleTimeouts {
+	return socket.IdleTimeouts{Open: t.Tunnel, HalfClosed: min(t.Tunnel, t.Idle)}
 }

@@ -115,7 +115,7 @@ var proxyFaults = []mutation{
 	},
 	{
 		name: "loop-is-not-found",
-		file: "proxy/hops.go",
+		file: "proxy/restrictions.go",
 		old:  "x.hops(b) >= refusal.MaxHops",
 		new:  "x.hops(b) >= 10*refusal.MaxHops",
 		test: "./proxy TestLoopIsRefused",

@@ -13,6 +13,96 @@ import (
 	"sluice/route"
 )
 
+const challengePrefix = "/.well-known/acme-challenge/"
+
+// challenge returns the response to a present ACME challenge (RFC 8555, section 8.3);
+// nil: the request, with the head b, is none.
+func (x *httpExchange) challenge(b []byte) *refusal.Refusal {
+	answer := x.client.listener.challenge
+	if answer == nil || x.head.Method != http1.MethodGet || x.upgrade || !bytes.HasPrefix(x.head.Path(b), []byte(challengePrefix)) {
+		return nil
+	}
+	body, ok := answer(string(x.head.Authority(b)), string(x.head.Path(b)))
+	if !ok {
+		return nil
+	}
+	return refusal.New(200, refusal.ChallengeReason, string(body))
+}
+
+// redirectToHTTPS answers the request with the same URL on the HTTPS port of the
+// listener, and reports whether the client got the answer. The client must not change
+// the method.
+func (x *httpExchange) redirectToHTTPS() bool {
+	b := x.in[x.start:x.end]
+	host := withoutPort(x.head.Authority(b))
+	if len(host) == 0 {
+		return x.refuse(refusal.NoHost)
+	}
+	location := append([]byte("https://"), host...)
+	if port := x.client.listener.httpsPort; port != 443 {
+		location = append(location, ':')
+		location = strconv.AppendInt(location, int64(port), 10)
+	}
+	target := x.head.OriginTarget(b)
+	if len(target) == 0 || target[0] != '/' { // empty, a query only, or *
+		location = append(location, '/')
+	}
+	if !bytes.Equal(target, []byte("*")) {
+		location = append(location, target...)
+	}
+	if len(location) > socket.RequestBufferBytes {
+		return x.refuse(refusal.Of(http1.ErrTargetTooLong))
+	}
+	return x.refuse(refusal.HTTPS, [2]string{"Location", string(location)})
+}
+
+// withoutPort returns the host of an authority.
+func withoutPort(authority []byte) []byte {
+	if i := bytes.LastIndexByte(authority, ':'); i > bytes.LastIndexByte(authority, ']') {
+		return authority[:i]
+	}
+	return authority
+}
+
+// notForwarded returns the refusal of a request that must not be forwarded, or nil.
+// b is the head.
+func (x *httpExchange) notForwarded(b []byte) *refusal.Refusal {
+	switch {
+	case x.head.Method == http1.MethodOptions && x.maxForwards() == 0:
+		return refusal.MaxForwards
+	case x.head.Has(http1.NameVia) && x.hops(b) >= refusal.MaxHops:
+		return refusal.Loop
+	case x.standing.trusted && x.head.Has(http1.NameXForwardedFor) && x.addresses(b) > refusal.MaxAddresses:
+		return refusal.TooManyAddresses
+	}
+	return nil
+}
+
+// hops returns how many times the request has passed any sluice.
+func (x *httpExchange) hops(b []byte) int {
+	n := 0
+	for element := range x.head.Elements(b, http1.NameVia) {
+		// RFC 9110, section 7.6.3: protocol, pseudonym, optional comment.
+		_, by, _ := bytes.Cut(element, space)
+		by, _, _ = bytes.Cut(by, space)
+		if http1.EqualFold(by, "sluice") {
+			n++
+		}
+	}
+	return n
+}
+
+var space = []byte(" ")
+
+// addresses returns the number of addresses in X-Forwarded-For.
+func (x *httpExchange) addresses(b []byte) int {
+	n := 0
+	for range x.head.Elements(b, http1.NameXForwardedFor) {
+		n++
+	}
+	return n
+}
+
 // act applies the actions of the route before the request, whose head is b, is sent.
 // done: the request is answered, and ok reports whether the client got the answer.
 func (x *httpExchange) act(b []byte) (done, ok bool) {
