@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
 
 	"sluice/certificates"
 	"sluice/observe/events"
@@ -229,6 +230,45 @@ func (c *Client) Capacity() (limit, joined int) { return c.gate.size() }
 
 // Resized returns a channel that is closed when the limit of Capacity changes.
 func (c *Client) Resized() <-chan struct{} { return c.gate.sized() }
+
+// KV returns Consul's KV store.
+func (c *Client) KV() KV { return KV{c} }
+
+// NewLoop returns a loop.
+func (c *Client) NewLoop(o LoopOptions) *Loop {
+	return &Loop{client: c, options: o, limiter: rate.NewLimiter(cmp.Or(o.Rate, QueryRate), QueryBurst)}
+}
+
+// Release calls end, which must end all loops of the client, closes all connections,
+// and returns when the agents have closed them too, or after 3 s. Until then an agent
+// counts a connection against its limit for the client's address. abandoned is the
+// number of connections that the agents have not closed.
+func (c *Client) Release(end func()) (abandoned int) {
+	var all []*connections
+	for _, a := range c.agents.all {
+		all = append(all, a.connections, a.probeConnections)
+	}
+	for _, s := range all {
+		s.forgetAbandoned()
+	}
+	end()
+	for _, s := range all {
+		s.renew()
+	}
+	deadline := time.Now().Add(closeTimeout)
+	for _, s := range all {
+		abandoned += s.awaitClosed(deadline)
+	}
+	return abandoned
+}
+
+// Reduction returns by how many connections answers 429 and Reduce have lowered the
+// limit.
+func (c *Client) Reduction() int { return c.gate.reduction() }
+
+// Reduce lowers the limit of connections, for other clients at this address. It grows
+// again as after an answer 429.
+func (c *Client) Reduce(connections int) { c.gate.reduce(connections) }
 
 // defaultAddress returns the default address of config. It replaces the name localhost,
 // which may be ::1, where a stock agent does not listen.

@@ -65,16 +65,19 @@ func DecodeKeys(a Answer, body []byte) ([]api.KVPair, error) {
 	return keys, nil
 }
 
-// Key returns a key of Consul's KV store; nil: there is none. With an index above 0 it
+// KV is Consul's KV store.
+type KV struct{ c *Client }
+
+// Get returns a key; nil: there is none. With an index above 0 it
 // waits, at most for wait, until the index of the key is greater. Only the leader answers,
 // so the answer has every write that has succeeded before.
-func (c *Client) Key(ctx context.Context, key string, index uint64, wait time.Duration) (*api.KVPair, Answer, error) {
+func (k KV) Get(ctx context.Context, key string, index uint64, wait time.Duration) (*api.KVPair, Answer, error) {
 	q := OneKey(key)
 	q.WaitIndex, q.WaitTime = index, wait
 	var list []api.KVPair
-	a, err := c.Get(ctx, q, decoder(&list))
+	a, err := k.c.Get(ctx, q, decoder(&list))
 	if err == nil {
-		err = c.Doubt(a)
+		err = k.c.Doubt(a)
 	}
 	if err != nil || len(list) == 0 {
 		return nil, a, err
@@ -82,18 +85,18 @@ func (c *Client) Key(ctx context.Context, key string, index uint64, wait time.Du
 	return &list[0], a, nil
 }
 
-// KeyNames returns the names of the keys that begin with prefix. If separator is not
+// Names returns the names of the keys that begin with prefix. If separator is not
 // empty, it is the part of each name up to the next separator after prefix, once.
-func (c *Client) KeyNames(ctx context.Context, prefix, separator string) ([]string, error) {
+func (k KV) Names(ctx context.Context, prefix, separator string) ([]string, error) {
 	q := KeysBelow(prefix)
 	q.Send = func(c *api.Client, q *api.QueryOptions) error {
 		_, _, err := c.KV().Keys(prefix, separator, q)
 		return err
 	}
 	var names []string
-	a, err := c.Get(ctx, q, decoder(&names))
+	a, err := k.c.Get(ctx, q, decoder(&names))
 	if err == nil {
-		err = c.Doubt(a)
+		err = k.c.Doubt(a)
 	}
 	if err == nil && a.FilteredByACL {
 		err = ErrFiltered
@@ -111,45 +114,45 @@ func decoder(v any) func(io.Reader) error {
 	}
 }
 
-// PutKey writes a key of Consul's KV store.
-func (c *Client) PutKey(ctx context.Context, pair *api.KVPair) error {
-	return c.write(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) error {
+// Put writes a key.
+func (k KV) Put(ctx context.Context, pair *api.KVPair) error {
+	return k.c.write(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) error {
 		_, err := c.KV().Put(pair, w)
 		return err
 	})
 }
 
-// ReplaceKey writes a key of Consul's KV store if its ModifyIndex is still that of pair; 0: if
+// Replace writes a key if its ModifyIndex is still that of pair; 0: if
 // there is no such key.
-func (c *Client) ReplaceKey(ctx context.Context, pair *api.KVPair) (replaced bool, err error) {
-	err = c.write(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) (err error) {
+func (k KV) Replace(ctx context.Context, pair *api.KVPair) (replaced bool, err error) {
+	err = k.c.write(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) (err error) {
 		replaced, _, err = c.KV().CAS(pair, w)
 		return err
 	})
 	return replaced, err
 }
 
-// DeleteKeyIf deletes a key of Consul's KV store if it has not changed since it had pair's
+// DeleteIf deletes a key if it has not changed since it had pair's
 // ModifyIndex. It reports whether it did.
-func (c *Client) DeleteKeyIf(ctx context.Context, pair *api.KVPair) (done bool, err error) {
-	err = c.write(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) (err error) {
+func (k KV) DeleteIf(ctx context.Context, pair *api.KVPair) (done bool, err error) {
+	err = k.c.write(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) (err error) {
 		done, _, err = c.KV().DeleteCAS(pair, w)
 		return err
 	})
 	return done, err
 }
 
-// DeleteKey deletes a key of Consul's KV store. It is no error if there is none.
-func (c *Client) DeleteKey(ctx context.Context, key string) error {
-	return c.write(ctx, keyWrite(key), func(c *api.Client, w *api.WriteOptions) error {
+// Delete deletes a key. It is no error if there is none.
+func (k KV) Delete(ctx context.Context, key string) error {
+	return k.c.write(ctx, keyWrite(key), func(c *api.Client, w *api.WriteOptions) error {
 		_, err := c.KV().Delete(key, w)
 		return err
 	})
 }
 
-// DeleteKeysBelow deletes all keys that begin with prefix.
-func (c *Client) DeleteKeysBelow(ctx context.Context, prefix string) error {
-	return c.write(ctx, keyWrite(prefix), func(c *api.Client, w *api.WriteOptions) error {
+// DeleteBelow deletes all keys that begin with prefix.
+func (k KV) DeleteBelow(ctx context.Context, prefix string) error {
+	return k.c.write(ctx, keyWrite(prefix), func(c *api.Client, w *api.WriteOptions) error {
 		_, err := c.KV().DeleteTree(prefix, w)
 		return err
 	})

@@ -41,7 +41,7 @@ func TestKeys(t *testing.T) {
 		key "hidden/b" { policy = "deny" }`)
 	must(t, err)
 	operator, c := realClient(t, agent, agent.Token()), realClient(t, agent, token.SecretID)
-	if pair, a, err := c.Key(t.Context(), "a/none", 0, 0); pair != nil || err != nil || a.Index == 0 {
+	if pair, a, err := c.KV().Get(t.Context(), "a/none", 0, 0); pair != nil || err != nil || a.Index == 0 {
 		t.Errorf("no key: %+v, %+v, %v", pair, a, err)
 	}
 	if names, a, err := below(t, c, "a/"); len(names) > 0 || err != nil || a.Index == 0 {
@@ -49,30 +49,30 @@ func TestKeys(t *testing.T) {
 	}
 	all := []string{"a/b/c?d e", "a/b/e", "a/f"}
 	for _, key := range append(all, "a/directory/", "ab", "hidden/a", "hidden/b") {
-		must(t, operator.PutKey(t.Context(), &api.KVPair{Key: key, Value: []byte("value of " + key), Flags: 7}))
+		must(t, operator.KV().Put(t.Context(), &api.KVPair{Key: key, Value: []byte("value of " + key), Flags: 7}))
 	}
 	if names, _, err := below(t, c, "a/"); err != nil || !slices.Equal(names, all) {
 		t.Errorf("got %q, %v", names, err)
 	}
-	if pair, _, err := c.Key(t.Context(), all[0], 0, 0); err != nil || pair == nil || string(pair.Value) != "value of "+all[0] || pair.Flags != 7 {
+	if pair, _, err := c.KV().Get(t.Context(), all[0], 0, 0); err != nil || pair == nil || string(pair.Value) != "value of "+all[0] || pair.Flags != 7 {
 		t.Errorf("%s: %+v, %v", all[0], pair, err)
 	}
-	if names, err := c.KeyNames(t.Context(), "a/", "/"); err != nil || !slices.Equal(names, []string{"a/b/", "a/directory/", "a/f"}) {
+	if names, err := c.KV().Names(t.Context(), "a/", "/"); err != nil || !slices.Equal(names, []string{"a/b/", "a/directory/", "a/f"}) {
 		t.Errorf("with a separator: %q, %v", names, err)
 	}
 	if names, _, err := below(t, c, "hidden/"); !errors.Is(err, ErrFiltered) {
 		t.Errorf("hidden: %q, %v", names, err)
 	}
-	if names, err := c.KeyNames(t.Context(), "hidden/", ""); !errors.Is(err, ErrFiltered) {
+	if names, err := c.KV().Names(t.Context(), "hidden/", ""); !errors.Is(err, ErrFiltered) {
 		t.Errorf("hidden names: %q, %v", names, err)
 	}
-	if err := c.PutKey(t.Context(), &api.KVPair{Key: "ab"}); !Forbidden(err) {
+	if err := c.KV().Put(t.Context(), &api.KVPair{Key: "ab"}); !Forbidden(err) {
 		t.Errorf("write of another key: %v", err)
 	}
-	must(t, c.DeleteKey(t.Context(), "a/f"))
-	must(t, c.DeleteKey(t.Context(), "a/f"))
-	must(t, c.DeleteKeysBelow(t.Context(), "a/b/"))
-	if names, err := operator.KeyNames(t.Context(), "a", ""); err != nil || !slices.Equal(names, []string{"a/directory/", "ab"}) {
+	must(t, c.KV().Delete(t.Context(), "a/f"))
+	must(t, c.KV().Delete(t.Context(), "a/f"))
+	must(t, c.KV().DeleteBelow(t.Context(), "a/b/"))
+	if names, err := operator.KV().Names(t.Context(), "a", ""); err != nil || !slices.Equal(names, []string{"a/directory/", "ab"}) {
 		t.Errorf("after deletion: %q, %v", names, err)
 	}
 }

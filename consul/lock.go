@@ -50,12 +50,12 @@ type Lock struct {
 // with the lock. If this process dies, the lock is free after 21 s. The caller must call
 // Unlock.
 func (c *Client) Lock(ctx context.Context, key string) (*Lock, error) {
-	session, err := c.newSession(ctx, key)
-	if err != nil {
+	held, end := context.WithCancelCause(context.Background())
+	l := &Lock{client: c, key: key, end: end, Held: held}
+	if err := l.open(ctx); err != nil {
+		end(err)
 		return nil, fmt.Errorf("lock %s: %w", key, err)
 	}
-	held, end := context.WithCancelCause(context.Background())
-	l := &Lock{client: c, key: key, session: session, end: end, Held: held}
 	l.renewed.Go(func() {
 		defer panics.Contain(panics.Watch, nil)
 		l.renew()
@@ -115,7 +115,7 @@ func (l *Lock) acquire(ctx context.Context) error {
 // awaitFree waits until no session has the key.
 func (l *Lock) awaitFree(ctx context.Context) error {
 	for index := uint64(0); ; {
-		pair, a, err := l.client.Key(ctx, l.key, index, lockWait)
+		pair, a, err := l.client.KV().Get(ctx, l.key, index, lockWait)
 		if err != nil {
 			return err
 		}
@@ -131,20 +131,18 @@ func (l *Lock) awaitFree(ctx context.Context) error {
 	}
 }
 
-// newSession creates a session that ends by its TTL only: the health of the agent's node
+// open creates the session, which ends by its TTL only: the health of the agent's node
 // says nothing about this process.
-func (c *Client) newSession(ctx context.Context, key string) (id string, err error) {
+func (l *Lock) open(ctx context.Context) error {
 	// Without the answer nobody could destroy the session.
 	ctx, cancel := extend(ctx, sessionGrace)
 	defer cancel()
-	ttl := c.lockTTL
-	err = c.write(ctx, sessionWrite, func(c *api.Client, w *api.WriteOptions) (err error) {
-		id, _, err = c.Session().CreateNoChecks(&api.SessionEntry{
-			Name: "sluice: lock " + key, TTL: ttl.String(), LockDelay: lockDelay, Behavior: api.SessionBehaviorDelete,
+	return l.client.write(ctx, sessionWrite, func(c *api.Client, w *api.WriteOptions) (err error) {
+		l.session, _, err = c.Session().CreateNoChecks(&api.SessionEntry{
+			Name: "sluice: lock " + l.key, TTL: l.client.lockTTL.String(), LockDelay: lockDelay, Behavior: api.SessionBehaviorDelete,
 		}, w)
 		return err
 	})
-	return id, err
 }
 
 // extend returns a context that ends grace after ctx.

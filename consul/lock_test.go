@@ -89,7 +89,7 @@ func TestLock(t *testing.T) {
 	}
 	must(t, l.Unlock(t.Context()))
 	awaitSessions(t, agent, 0)
-	pair, _, err := a.Key(t.Context(), lockKey, 0, 0)
+	pair, _, err := a.KV().Get(t.Context(), lockKey, 0, 0)
 	must(t, err)
 	if pair != nil {
 		t.Errorf("the key is left: %+v", pair)
@@ -194,7 +194,7 @@ func TestLockOfADeadProcess(t *testing.T) {
 		t.Errorf("the session depends on more than its TTL: %+v", session)
 	}
 	must(t, dead.Unlock(t.Context())) // of a process that was asleep: it frees nothing
-	pair, _, err := c.Key(t.Context(), lockKey, 0, 0)
+	pair, _, err := c.KV().Get(t.Context(), lockKey, 0, 0)
 	must(t, err)
 	if pair == nil || pair.Session != l.session {
 		t.Errorf("the lock is gone: %+v", pair)

@@ -1,7 +1,6 @@
 package consul
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -61,11 +60,6 @@ type LoopOptions struct {
 	// errors of one loop may not be the agent's fault.
 	UserDefined bool
 	Rate        rate.Limit // of the queries; 0: QueryRate
-}
-
-// NewLoop returns a loop.
-func (c *Client) NewLoop(o LoopOptions) *Loop {
-	return &Loop{client: c, options: o, limiter: rate.NewLimiter(cmp.Or(o.Rate, QueryRate), QueryBurst)}
 }
 
 // Block makes q block for up to wait, if there is an index and a wait.

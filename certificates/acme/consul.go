@@ -152,7 +152,7 @@ func (s *consulStorage) read(ctx context.Context, operation func(context.Context
 // error is fs.ErrNotExist if there is none.
 func (s *consulStorage) get(ctx context.Context, key string) (pair *api.KVPair, old bool, err error) {
 	err = s.read(ctx, func(ctx context.Context) (err error) {
-		pair, _, err = s.client.Key(ctx, s.key(key), 0, 0)
+		pair, _, err = s.client.KV().Get(ctx, s.key(key), 0, 0)
 		switch {
 		case err != nil:
 			return err
@@ -188,7 +188,7 @@ func (s *consulStorage) encryptAll(ctx context.Context) error {
 		if err == nil && old {
 			pair.Value = s.cipher.Seal(key, pair.Value)
 			err = s.do(ctx, changes, func(ctx context.Context) error {
-				replaced, err := s.client.ReplaceKey(ctx, pair)
+				replaced, err := s.client.KV().Replace(ctx, pair)
 				if replaced {
 					count++
 				}
@@ -264,16 +264,16 @@ func (s *consulStorage) load(ctx context.Context, key string) ([]byte, error) {
 // Store implements certmagic.Storage.
 func (s *consulStorage) Store(ctx context.Context, key string, value []byte) error {
 	pair := &api.KVPair{Key: s.key(key), Value: s.cipher.Seal(key, value), Flags: uint64(time.Now().UnixMilli())}
-	return s.do(ctx, changes, func(ctx context.Context) error { return s.client.PutKey(ctx, pair) })
+	return s.do(ctx, changes, func(ctx context.Context) error { return s.client.KV().Put(ctx, pair) })
 }
 
 // Delete implements certmagic.Storage.
 func (s *consulStorage) Delete(ctx context.Context, key string) error {
 	return s.do(ctx, changes, func(ctx context.Context) error {
-		if err := s.client.DeleteKey(ctx, s.key(key)); err != nil {
+		if err := s.client.KV().Delete(ctx, s.key(key)); err != nil {
 			return err
 		}
-		return s.client.DeleteKeysBelow(ctx, s.key(key)+"/")
+		return s.client.KV().DeleteBelow(ctx, s.key(key)+"/")
 	})
 }
 
@@ -291,7 +291,7 @@ func (s *consulStorage) List(ctx context.Context, directory string, recursive bo
 	}
 	var names []string
 	err = s.read(ctx, func(ctx context.Context) (err error) {
-		if names, err = s.client.KeyNames(ctx, below, separator); err == nil && len(names) == 0 {
+		if names, err = s.client.KV().Names(ctx, below, separator); err == nil && len(names) == 0 {
 			err = fs.ErrNotExist
 		}
 		return err

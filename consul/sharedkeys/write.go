@@ -65,7 +65,7 @@ func (k *Keys[V]) writeAll(ctx context.Context) error {
 	k.mu.Unlock()
 	failure := k.carryOutAll(ctx, restoring)
 	if lacksMark && failure == nil {
-		_, failure = k.options.Consul.ReplaceKey(ctx, &api.KVPair{Key: k.name(markKey)}) // or another replica has
+		_, failure = k.options.Consul.KV().Replace(ctx, &api.KVPair{Key: k.name(markKey)}) // or another replica has
 	}
 	return cmp.Or(k.carryOutAll(ctx, others), failure)
 }
@@ -111,7 +111,7 @@ func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void,
 		text, _ = json.Marshal(c.value) // cannot fail
 	}
 	for accepted := false; ; {
-		pair, answer, err := k.options.Consul.Key(ctx, k.name(key), 0, 0)
+		pair, answer, err := k.options.Consul.KV().Get(ctx, k.name(key), 0, 0)
 		if err != nil {
 			return false, false, 0, err
 		}
@@ -126,10 +126,10 @@ func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void,
 			return void, absent, seen, nil
 		}
 		if c.value == nil {
-			accepted, err = k.options.Consul.DeleteKeyIf(ctx, pair)
+			accepted, err = k.options.Consul.KV().DeleteIf(ctx, pair)
 		} else {
 			pair.Value = text
-			accepted, err = k.options.Consul.ReplaceKey(ctx, pair)
+			accepted, err = k.options.Consul.KV().Replace(ctx, pair)
 		}
 		if err != nil {
 			return false, false, 0, err

@@ -37,7 +37,7 @@ func (s *Sources) Source(service string, o Options) discovery.Source {
 
 // Read returns the instances that a key has now.
 func (s *Sources) Read(ctx context.Context, service, key string) ([]discovery.Instance, consul.Answer, error) {
-	pair, answer, err := s.client.Key(ctx, key, 0, 0)
+	pair, answer, err := s.client.KV().Get(ctx, key, 0, 0)
 	if err != nil || pair == nil {
 		return nil, answer, err
 	}
