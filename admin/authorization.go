@@ -25,12 +25,12 @@ const (
 	scopeOperate
 )
 
-// authorized requires a token that allows need, if there is one (RFC 6750, section 2.1).
+// authorized requires a token that allows need, if there is one of these (RFC 6750, section 2.1).
 // Without one it accepts any request except those that a browser sends for a page of
 // another site. A link on such a page may lead to what only reads.
-func (h *handler) authorized(need scope, next http.HandlerFunc) http.HandlerFunc {
+func authorized(of func() Tokens, need scope, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		tokens := h.Tokens()
+		tokens := of()
 		open, given := tokens.Operate == "", tokens.scopeOf(r)
 		switch {
 		case !open && given == scopeNothing:

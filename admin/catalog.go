@@ -4,8 +4,6 @@ import (
 	"net/http"
 	"slices"
 	"time"
-
-	consulsource "sluice/discovery/consul"
 )
 
 // Catalog is the body of /api/catalog.
@@ -26,16 +24,11 @@ type FoundService struct {
 	Probation bool     `json:"probation"` // not listed any more
 }
 
-func (h *handler) catalog(w http.ResponseWriter, _ *http.Request) {
+func (h serviceHandler) catalog(*http.Request) (any, error) {
 	s, ok := h.Catalog()
 	if !ok {
-		writeError(w, http.StatusNotFound, "the configuration has no catalog")
-		return
+		return nil, refuse(http.StatusNotFound, "the configuration has no catalog")
 	}
-	writeJSON(w, http.StatusOK, describeCatalog(s))
-}
-
-func describeCatalog(s consulsource.CatalogStatus) Catalog {
 	c := Catalog{
 		State:       s.State.String(),
 		Since:       moment(s.Since),
@@ -48,5 +41,5 @@ func describeCatalog(s consulsource.CatalogStatus) Catalog {
 	for _, service := range s.Services {
 		c.Services = append(c.Services, FoundService{service.Name, list(service.Tags), slices.Contains(s.Probation, service.Name)})
 	}
-	return c
+	return c, nil
 }

@@ -20,7 +20,7 @@ type Certificate struct {
 	Error     string    `json:"error,omitempty"` // why the present version cannot be used: an earlier one is in use
 }
 
-func (h *handler) certificates(w http.ResponseWriter, r *http.Request) {
+func (h programHandler) certificates(*http.Request) (any, error) {
 	now := time.Now()
 	all := []Certificate{}
 	for _, c := range h.Certificates() {
@@ -33,11 +33,11 @@ func (h *handler) certificates(w http.ResponseWriter, r *http.Request) {
 		}
 		all = append(all, d)
 	}
-	writeJSON(w, http.StatusOK, all)
+	return all, nil
 }
 
 // certificateProblems describes the certificates that need attention.
-func (h *handler) certificateProblems(now time.Time) (problems []string) {
+func (h programHandler) certificateProblems(now time.Time) (problems []string) {
 	for _, c := range h.Certificates() {
 		if state := c.State(now); state == certificates.Missing {
 			problems = append(problems, fmt.Sprintf("%s: %s is missing", c.UsedBy, c.File))

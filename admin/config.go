@@ -2,7 +2,6 @@ package admin
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -122,7 +121,10 @@ func describeReloads(r config.Reloads) Reloads {
 	return d
 }
 
-func (h *handler) config(w http.ResponseWriter, r *http.Request) {
+// configHandler answers about the configuration and its documents.
+type configHandler struct{ Options }
+
+func (h configHandler) config(w http.ResponseWriter, _ *http.Request) {
 	current := h.History().Current()
 	states := []Source{}
 	for _, s := range h.Statuses() {
@@ -137,91 +139,87 @@ func (h *handler) config(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func (h *handler) configHistory(w http.ResponseWriter, r *http.Request) {
+func (h configHandler) history(*http.Request) (any, error) {
 	revisions := []Revision{}
 	for _, rev := range h.History().Revisions() {
 		revisions = append(revisions, describeRevision(rev))
 	}
-	writeJSON(w, http.StatusOK, revisions)
+	return revisions, nil
 }
 
-func (h *handler) configRevision(w http.ResponseWriter, r *http.Request) {
-	revision, ok := h.revision(w, r.PathValue("number"))
-	if ok {
-		writeJSON(w, http.StatusOK, RevisionConfig{describeRevision(revision), revision.Config})
-	}
+func (h configHandler) numbered(r *http.Request) (any, error) {
+	revision, err := h.revision(r.PathValue("number"))
+	return RevisionConfig{describeRevision(revision), revision.Config}, err
 }
 
-// configDiff answers /api/config/diff/{from}/{to} with the differences.
-func (h *handler) configDiff(w http.ResponseWriter, r *http.Request) {
-	from, ok := h.revision(w, r.PathValue("from"))
-	if !ok {
-		return
+// diff answers /api/config/diff/{from}/{to} with the differences.
+func (h configHandler) diff(r *http.Request) (any, error) {
+	from, err := h.revision(r.PathValue("from"))
+	if err != nil {
+		return nil, err
 	}
-	if to, ok := h.revision(w, r.PathValue("to")); ok {
-		writeJSON(w, http.StatusOK, list(config.Diff(from.Config, to.Config)))
+	to, err := h.revision(r.PathValue("to"))
+	if err != nil {
+		return nil, err
 	}
+	return list(config.Diff(from.Config, to.Config)), nil
 }
 
-// revision returns the revision with a number, with its configuration, or answers that this is
-// not possible.
-func (h *handler) revision(w http.ResponseWriter, number string) (config.Revision, bool) {
+// revision returns the revision with a number, with its configuration.
+func (h configHandler) revision(number string) (config.Revision, error) {
 	n, err := strconv.ParseUint(number, 10, 64)
 	revision, kept := h.History().Revision(n)
 	if err != nil || !kept {
-		writeError(w, http.StatusNotFound, fmt.Sprintf("no revision %q", number))
-		return revision, false
+		return revision, refuse(http.StatusNotFound, "no revision %q", number)
 	}
 	if revision.Config == nil { // of an earlier process
 		if revision.Config, err = h.Rebuild(revision); err != nil {
-			writeError(w, http.StatusConflict, fmt.Sprintf("revision %d is not valid any more: %v", n, err))
-			return revision, false
+			return revision, refuse(http.StatusConflict, "revision %d is not valid any more: %w", n, err)
 		}
 	}
-	return revision, true
+	return revision, nil
 }
 
 // rollback answers POST /api/config/rollback?number=N with the new revision. ?why= is kept
 // with it. The field If-Match has the hash of the configuration that the client has seen
 // (RFC 9110, section 13.1.1; without it 428 of RFC 6585).
-func (h *handler) rollback(w http.ResponseWriter, r *http.Request) {
-	number, err := strconv.ParseUint(r.URL.Query().Get("number"), 10, 64)
-	why := r.URL.Query().Get("why")
-	match := r.Header.Get("If-Match")
-	switch {
-	case err != nil:
-		writeError(w, http.StatusBadRequest, "number: want that of a revision")
-		return
-	case !textsFit(w, r, "why"):
-		return
-	case match == "":
-		writeError(w, http.StatusPreconditionRequired, `If-Match: want the hash of the configuration in use, in quotes, from /api/config`)
+func (h configHandler) rollback(w http.ResponseWriter, r *http.Request) {
+	revision, err := h.rollBack(r)
+	if err != nil {
+		writeFailure(w, err)
 		return
 	}
-	revision, err := h.RollBack(r.Context(), number, strings.Trim(strings.TrimSpace(match), `"`), why)
-	switch {
-	case errors.Is(err, operator.ErrTakeover):
-		refuseOrder(w, err)
-		return
-	case err != nil:
-		writeError(w, rollbackStatus(err), err.Error())
-		return
-	}
-	h.Log.Info().Uint64("number", number).Uint64("revision", revision.Number).Str("client", r.RemoteAddr).Str("why", why).Msg("an operator's rollback")
 	w.Header().Set("ETag", `"`+revision.Hash+`"`)
 	writeJSON(w, http.StatusOK, describeRevision(revision))
 }
 
-func rollbackStatus(err error) int {
-	switch {
-	case errors.Is(err, live.ErrNoRevision):
-		return http.StatusNotFound
-	case errors.Is(err, live.ErrChanged):
-		return http.StatusPreconditionFailed
-	case errors.Is(err, live.ErrInvalid):
-		return http.StatusUnprocessableEntity
-	case errors.Is(err, live.ErrNoHistory):
-		return http.StatusConflict
+func (h configHandler) rollBack(r *http.Request) (config.Revision, error) {
+	number, err := strconv.ParseUint(r.URL.Query().Get("number"), 10, 64)
+	if err != nil {
+		return config.Revision{}, refuse(http.StatusBadRequest, "number: want that of a revision")
 	}
-	return http.StatusServiceUnavailable
+	if err := checkTexts(r, "why"); err != nil {
+		return config.Revision{}, err
+	}
+	match, why := r.Header.Get("If-Match"), r.URL.Query().Get("why")
+	if match == "" {
+		return config.Revision{}, refuse(http.StatusPreconditionRequired, `If-Match: want the hash of the configuration in use, in quotes, from /api/config`)
+	}
+	revision, err := h.RollBack(r.Context(), number, strings.Trim(strings.TrimSpace(match), `"`), why)
+	switch {
+	case err == nil:
+		h.Log.Info().Uint64("number", number).Uint64("revision", revision.Number).Str("client", r.RemoteAddr).Str("why", why).Msg("an operator's rollback")
+		return revision, nil
+	case errors.Is(err, operator.ErrTakeover):
+		return revision, err
+	case errors.Is(err, live.ErrNoRevision):
+		return revision, refusal{err, http.StatusNotFound}
+	case errors.Is(err, live.ErrChanged):
+		return revision, refusal{err, http.StatusPreconditionFailed}
+	case errors.Is(err, live.ErrInvalid):
+		return revision, refusal{err, http.StatusUnprocessableEntity}
+	case errors.Is(err, live.ErrNoHistory):
+		return revision, refusal{err, http.StatusConflict}
+	}
+	return revision, refusal{err, http.StatusServiceUnavailable}
 }

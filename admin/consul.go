@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -75,14 +74,14 @@ const (
 	consulQueries = 8               // concurrent
 )
 
-func (h *handler) consulOne(w http.ResponseWriter, r *http.Request) {
+func (h serviceHandler) consulOne(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("service")
 	ctx, cancel := context.WithTimeout(r.Context(), consulTimeout)
 	defer cancel()
 	c, err := h.compare(ctx, name)
 	switch {
 	case errors.Is(err, ErrNotInConsul):
-		writeError(w, http.StatusNotFound, fmt.Sprintf("service %q: %v", name, err))
+		writeFailure(w, refuse(http.StatusNotFound, "service %q: %w", name, err))
 	case err != nil:
 		writeJSON(w, http.StatusBadGateway, c)
 	default:
@@ -91,7 +90,7 @@ func (h *handler) consulOne(w http.ResponseWriter, r *http.Request) {
 }
 
 // consulAll answers /consul with every service that comes from Consul.
-func (h *handler) consulAll(w http.ResponseWriter, r *http.Request) {
+func (h serviceHandler) consulAll(r *http.Request) (any, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), consulTimeout)
 	defer cancel()
 	var names []string
@@ -114,11 +113,11 @@ func (h *handler) consulAll(w http.ResponseWriter, r *http.Request) {
 		})
 	}
 	asking.Wait()
-	writeJSON(w, http.StatusOK, slices.DeleteFunc(answers, func(c *Comparison) bool { return c == nil }))
+	return slices.DeleteFunc(answers, func(c *Comparison) bool { return c == nil }), nil
 }
 
 // compare queries Consul for a service. On an error the comparison contains it.
-func (h *handler) compare(ctx context.Context, service string) (Comparison, error) {
+func (h serviceHandler) compare(ctx context.Context, service string) (Comparison, error) {
 	answer, err := h.Consul(ctx, service)
 	if err != nil {
 		return Comparison{Service: service, Error: err.Error(), Instances: []ComparedInstance{}}, err

@@ -3,8 +3,7 @@ package admin
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -48,112 +47,97 @@ type Acceptance struct {
 	Pending string `json:"pending,omitempty"` // why Consul does not have it yet
 }
 
+// orderHandler carries out orders about peers and nodes.
+type orderHandler struct{ Options }
+
 // drain answers POST /api/peers/{service}/{id}/drain. ?why= and ?by= are shown with the peer, ?for=
 // limits the drain.
-func (h *handler) drain(w http.ResponseWriter, r *http.Request) {
-	h.give(w, r, operator.Order{Kind: operator.Drain})
+func (h orderHandler) drain(r *http.Request) (any, error) {
+	return h.give(r, operator.Order{Kind: operator.Drain})
 }
 
 // setWeight answers POST /api/peers/{service}/{id}/weight?weight=, with the parameters of drain.
-func (h *handler) setWeight(w http.ResponseWriter, r *http.Request) {
+func (h orderHandler) setWeight(r *http.Request) (any, error) {
 	weight, err := strconv.Atoi(r.URL.Query().Get("weight"))
 	if err != nil || weight < 1 || weight > discovery.MaxWeight {
-		writeError(w, http.StatusBadRequest, fmt.Sprintf("weight: want a number from 1 to %d, such as ?weight=5; a drain takes a peer out", discovery.MaxWeight))
-		return
+		return nil, refuse(http.StatusBadRequest, "weight: want a number from 1 to %d, such as ?weight=5; a drain takes a peer out", discovery.MaxWeight)
 	}
-	h.give(w, r, operator.Order{Kind: operator.Weight, Weight: weight})
+	return h.give(r, operator.Order{Kind: operator.Weight, Weight: weight})
 }
 
 // enable answers POST /api/peers/{service}/{id}/enable.
-func (h *handler) enable(w http.ResponseWriter, r *http.Request) { h.end(w, r, operator.Drain) }
+func (h orderHandler) enable(r *http.Request) (any, error) { return h.end(r, operator.Drain) }
 
 // releaseWeight answers POST /api/peers/{service}/{id}/weight/release.
-func (h *handler) releaseWeight(w http.ResponseWriter, r *http.Request) { h.end(w, r, operator.Weight) }
+func (h orderHandler) releaseWeight(r *http.Request) (any, error) { return h.end(r, operator.Weight) }
 
-// terms sets what the parameters of r say of any order, and reports whether they are valid.
-func terms(w http.ResponseWriter, r *http.Request, o *operator.Order) bool {
+// terms returns what the parameters of r say of any order.
+func terms(r *http.Request) (o operator.Order, err error) {
 	query := r.URL.Query()
 	o.Why, o.By = query.Get("why"), query.Get("by")
-	if !textsFit(w, r, "why", "by") {
-		return false
+	if err := checkTexts(r, "why", "by"); err != nil {
+		return o, err
 	}
 	if query.Has("for") {
 		d, err := time.ParseDuration(query.Get("for"))
 		if err != nil || d < time.Second || d > maxFor {
-			writeError(w, http.StatusBadRequest, fmt.Sprintf("for: want a duration from 1s to %v, such as ?for=30m", maxFor))
-			return false
+			return o, refuse(http.StatusBadRequest, "for: want a duration from 1s to %v, such as ?for=30m", maxFor)
 		}
 		o.Until = time.Now().Add(d)
 	}
-	return true
+	return o, nil
 }
 
-// textsFit reports whether the parameters, which are for people, may be kept and shown. It answers
-// if not.
-func textsFit(w http.ResponseWriter, r *http.Request, names ...string) bool {
+// checkTexts checks that parameters for people may be kept and shown.
+func checkTexts(r *http.Request, names ...string) error {
 	for _, name := range names {
 		if !operator.IsText(r.URL.Query().Get(name)) {
-			writeError(w, http.StatusBadRequest, fmt.Sprintf("%s: want up to %d bytes of printable text", name, operator.MaxText))
-			return false
+			return refuse(http.StatusBadRequest, "%s: want up to %d bytes of printable text", name, operator.MaxText)
 		}
 	}
-	return true
+	return nil
 }
 
-// give gives an order about the peer that the path names.
-func (h *handler) give(w http.ResponseWriter, r *http.Request, o operator.Order) {
-	if !terms(w, r, &o) {
-		return
+// give gives an order of a kind, perhaps with a weight, about the peer that the path names.
+func (h orderHandler) give(r *http.Request, kind operator.Order) (any, error) {
+	o, err := terms(r)
+	if err != nil {
+		return nil, err
 	}
-	found, ok := h.find(w, r, "")
-	if !ok {
-		return
+	found, err := h.find(r, "")
+	if err != nil {
+		return nil, err
 	}
 	about := operator.About(found.Key, found.node)
-	o.Service, o.ID, o.Address, o.Machine, o.Node = about.Service, about.ID, about.Address, about.Machine, about.Node
-	if err := h.Orders.Give(o); err != nil {
-		refuseOrder(w, err)
-		return
+	about.Kind, about.Weight, about.Why, about.By, about.Until = kind.Kind, kind.Weight, o.Why, o.By, o.Until
+	if err := h.Orders.Give(about); err != nil {
+		return nil, err
 	}
-	h.answerOperated(w, r, found, o.Key())
+	return h.operated(r, found, about.Key()), nil
 }
 
 // end ends the order of a kind about the peer that the path names.
-func (h *handler) end(w http.ResponseWriter, r *http.Request, kind operator.Kind) {
-	var o operator.Order
-	if !terms(w, r, &o) {
-		return
-	}
-	found, ok := h.find(w, r, kind)
-	if !ok {
-		return
-	}
-	o = operator.About(found.Key, found.node)
-	o.Kind = kind
-	ended, err := h.Orders.End(o.Key(), r.URL.Query().Get("by"))
+func (h orderHandler) end(r *http.Request, kind operator.Kind) (any, error) {
+	by, err := terms(r)
 	if err != nil {
-		refuseOrder(w, err)
-		return
+		return nil, err
+	}
+	found, err := h.find(r, kind)
+	if err != nil {
+		return nil, err
+	}
+	o := operator.About(found.Key, found.node)
+	o.Kind = kind
+	ended, err := h.Orders.End(o.Key(), by.By)
+	if err != nil {
+		return nil, err
 	}
 	if kind == operator.Drain && !ended && found.instance != nil {
 		if drain := h.Orders.Set().OfNode(*found.instance); drain != nil {
-			writeError(w, http.StatusConflict, fmt.Sprintf("its node is drained: %s (POST /api/nodes/%s/enable ends it)", drain.Reason(), drain.Node))
-			return
+			return nil, refuse(http.StatusConflict, "its node is drained: %s (POST /api/nodes/%s/enable ends it)", drain.Reason(), drain.Node)
 		}
 	}
-	h.answerOperated(w, r, found, o.Key())
-}
-
-func refuseOrder(w http.ResponseWriter, err error) {
-	switch {
-	case errors.Is(err, operator.ErrTakeover):
-		w.Header().Set("Retry-After", "5")
-		writeError(w, http.StatusServiceUnavailable, err.Error())
-	case errors.Is(err, operator.ErrTooMany):
-		writeError(w, http.StatusConflict, err.Error())
-	default:
-		writeError(w, http.StatusBadRequest, err.Error())
-	}
+	return h.operated(r, found, o.Key()), nil
 }
 
 // found is a peer that an order is about.
@@ -164,8 +148,8 @@ type found struct {
 }
 
 // find returns the peer that the path names. ?node= and ?address= choose among peers with the same
-// id. An absent one is found if an order of the kind ended is about it. It answers if it finds none.
-func (h *handler) find(w http.ResponseWriter, r *http.Request, ended operator.Kind) (one found, ok bool) {
+// id. An absent one is found if an order of the kind ended is about it.
+func (h orderHandler) find(r *http.Request, ended operator.Kind) (one found, err error) {
 	service, id, query := r.PathValue("service"), r.PathValue("id"), r.URL.Query()
 	node, address := query.Get("node"), query.Get("address")
 	var all []found
@@ -198,15 +182,13 @@ func (h *handler) find(w http.ResponseWriter, r *http.Request, ended operator.Ki
 	}
 	switch {
 	case !known:
-		writeError(w, http.StatusNotFound, fmt.Sprintf("no service %q", service))
+		return one, refuse(http.StatusNotFound, "no service %q", service)
 	case len(all) == 0:
-		writeError(w, http.StatusNotFound, fmt.Sprintf("service %q has no peer %q", service, id))
+		return one, refuse(http.StatusNotFound, "service %q has no peer %q", service, id)
 	case len(all) > 1:
-		writeError(w, http.StatusConflict, fmt.Sprintf("service %q has several peers %q: choose one with ?node= or ?address= (%s)", service, id, choices(all)))
-	default:
-		return all[0], true
+		return one, refuse(http.StatusConflict, "service %q has several peers %q: choose one with ?node= or ?address= (%s)", service, id, choices(all))
 	}
-	return one, false
+	return all[0], nil
 }
 
 func choices(all []found) string {
@@ -217,17 +199,17 @@ func choices(all []found) string {
 	return strings.Join(list, ", ")
 }
 
-func (h *handler) answerOperated(w http.ResponseWriter, r *http.Request, f found, key string) {
+func (h orderHandler) operated(r *http.Request, f found, key string) Operated {
 	answer := Operated{Service: r.PathValue("service"), ID: f.ID, Node: f.node, Address: f.Address, Acceptance: h.acceptance(r.Context(), key)}
 	peers := h.peersThat(func(v balancer.PeerView) bool { return v.Peer.ID == f.Key })
 	if len(peers) > 0 {
 		answer.Peer = &peers[0]
 	}
-	writeJSON(w, http.StatusOK, answer)
+	return answer
 }
 
 // acceptance waits until Consul has an order, for a moment.
-func (h *handler) acceptance(ctx context.Context, key string) (a Acceptance) {
+func (h orderHandler) acceptance(ctx context.Context, key string) (a Acceptance) {
 	if err := h.Orders.Await(ctx, key, acceptTimeout); err != nil {
 		a.Pending = err.Error()
 	}
@@ -236,7 +218,7 @@ func (h *handler) acceptance(ctx context.Context, key string) (a Acceptance) {
 }
 
 // peersThat returns the peers in the sets of all services that f selects.
-func (h *handler) peersThat(f func(balancer.PeerView) bool) []Peer {
+func (h orderHandler) peersThat(f func(balancer.PeerView) bool) []Peer {
 	peers, set := []Peer{}, h.Orders.Set()
 	for _, pool := range reading.Sorted(h.Pools()) {
 		view := pool.View()
@@ -251,85 +233,75 @@ func (h *handler) peersThat(f func(balancer.PeerView) bool) []Peer {
 
 // drainNode answers POST /api/nodes/{node}/drain, with the parameters of drain. ?datacenter= chooses
 // among nodes with the same name.
-func (h *handler) drainNode(w http.ResponseWriter, r *http.Request) {
-	node := r.PathValue("node")
-	o := operator.Order{Kind: operator.Drain, Node: node}
-	if !terms(w, r, &o) {
-		return
-	}
-	datacenters := map[string]bool{}
-	for _, peer := range h.peersThat(func(v balancer.PeerView) bool { return v.Instance().Node == node }) {
-		datacenters[peer.Datacenter] = true
-	}
-	if !h.chooseDatacenter(w, r, &o, datacenters) {
-		return
+func (h orderHandler) drainNode(r *http.Request) (any, error) {
+	o, err := h.orderOfNode(r, false)
+	if err != nil {
+		return nil, err
 	}
 	if err := h.Orders.Give(o); err != nil {
-		refuseOrder(w, err)
-		return
+		return nil, err
 	}
-	h.answerOperatedNode(w, r, &o)
+	return h.operatedNode(r, o), nil
 }
 
 // enableNode answers POST /api/nodes/{node}/enable.
-func (h *handler) enableNode(w http.ResponseWriter, r *http.Request) {
-	o := operator.Order{Kind: operator.Drain, Node: r.PathValue("node")}
-	if !terms(w, r, &o) {
-		return
+func (h orderHandler) enableNode(r *http.Request) (any, error) {
+	o, err := h.orderOfNode(r, true)
+	if err != nil {
+		return nil, err
 	}
+	if _, err := h.Orders.End(o.Key(), o.By); err != nil {
+		return nil, err
+	}
+	return h.operatedNode(r, o), nil
+}
+
+// orderOfNode returns the drain of the node that the path names. ended: it is to be ended, so a data
+// centre counts in which it stands.
+func (h orderHandler) orderOfNode(r *http.Request, ended bool) (operator.Order, error) {
+	o, err := terms(r)
+	if err != nil {
+		return o, err
+	}
+	o.Kind, o.Node = operator.Drain, r.PathValue("node")
 	datacenters := map[string]bool{}
-	for _, standing := range h.Orders.Set().All() {
-		if standing.OfNode() && standing.Node == o.Node {
-			datacenters[standing.Datacenter] = true
+	if ended {
+		for _, standing := range h.Orders.Set().All() {
+			if standing.OfNode() && standing.Node == o.Node {
+				datacenters[standing.Datacenter] = true
+			}
 		}
 	}
-	if len(datacenters) == 0 { // nothing is ordered: no error if the node exists
+	if len(datacenters) == 0 { // to end what is not ordered is no error if the node exists
 		for _, peer := range h.peersThat(func(v balancer.PeerView) bool { return v.Instance().Node == o.Node }) {
 			datacenters[peer.Datacenter] = true
 		}
 	}
-	if !h.chooseDatacenter(w, r, &o, datacenters) {
-		return
+	if wanted := r.URL.Query().Get("datacenter"); wanted != "" {
+		maps.DeleteFunc(datacenters, func(dc string, _ bool) bool { return dc != wanted })
 	}
-	if _, err := h.Orders.End(o.Key(), o.By); err != nil {
-		refuseOrder(w, err)
-		return
-	}
-	h.answerOperatedNode(w, r, &o)
-}
-
-// chooseDatacenter sets the data centre of a node, and answers if there is not exactly one.
-func (h *handler) chooseDatacenter(w http.ResponseWriter, r *http.Request, o *operator.Order, datacenters map[string]bool) bool {
-	var list []string
-	for dc := range datacenters {
-		if wanted := r.URL.Query().Get("datacenter"); wanted == "" || wanted == dc {
-			list = append(list, dc)
-		}
-	}
-	slices.Sort(list)
+	list := slices.Sorted(maps.Keys(datacenters))
 	switch len(list) {
 	case 0:
-		writeError(w, http.StatusNotFound, fmt.Sprintf("no peer is registered with a node %q", o.Node))
-		return false
+		return o, refuse(http.StatusNotFound, "no peer is registered with a node %q", o.Node)
 	case 1:
 		o.Datacenter = list[0]
-		return true
+		return o, nil
 	}
 	for i, dc := range list {
 		list[i] = cmp.Or(dc, `""`)
 	}
-	writeError(w, http.StatusConflict, fmt.Sprintf("several data centres have a node %q: choose one with ?datacenter= (%s)", o.Node, strings.Join(list, ", ")))
-	return false
+	return o, refuse(http.StatusConflict, "several data centres have a node %q: choose one with ?datacenter= (%s)", o.Node, strings.Join(list, ", "))
 }
 
-func (h *handler) answerOperatedNode(w http.ResponseWriter, r *http.Request, o *operator.Order) {
-	writeJSON(w, http.StatusOK, OperatedNode{
+func (h orderHandler) operatedNode(r *http.Request, o operator.Order) OperatedNode {
+	return OperatedNode{
 		Node: o.Node, Datacenter: o.Datacenter, Acceptance: h.acceptance(r.Context(), o.Key()),
 		Peers: h.peersThat(func(v balancer.PeerView) bool {
 			i := v.Instance()
 			return i.Node == o.Node && i.Datacenter == o.Datacenter
 		}),
-	})
+	}
 }
 
 // Orders is the body of /api/orders.
@@ -339,25 +311,7 @@ type Orders struct {
 }
 
 // orders answers GET /api/orders.
-func (h *handler) orders(w http.ResponseWriter, r *http.Request) {
+func (h orderHandler) orders(r *http.Request) (any, error) {
 	tokens := h.Tokens()
-	writeJSON(w, http.StatusOK, Orders{h.Orders.Status(), tokens.Operate == "" || tokens.scopeOf(r) == scopeOperate})
-}
-
-// order accepts only POST requests, and none that a browser sends for a page of another
-// origin.
-func (h *handler) order(next http.HandlerFunc) http.HandlerFunc {
-	origins := http.NewCrossOriginProtection()
-	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost {
-			w.Header().Set("Allow", http.MethodPost)
-			writeError(w, http.StatusMethodNotAllowed, "method "+r.Method+" is not allowed here")
-			return
-		}
-		if err := origins.Check(r); err != nil {
-			writeError(w, http.StatusForbidden, err.Error())
-			return
-		}
-		next(w, r)
-	}
+	return Orders{h.Orders.Status(), tokens.Operate == "" || tokens.scopeOf(r) == scopeOperate}, nil
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sluice/observe/events"
@@ -30,6 +31,12 @@ const (
 	maxEventStreams = 100
 )
 
+// eventHandler answers with events.
+type eventHandler struct {
+	feed    *events.Feed
+	streams atomic.Int32 // that are open
+}
+
 // eventsQuery is a request for events.
 type eventsQuery struct {
 	filter events.Filter
@@ -40,13 +47,13 @@ type eventsQuery struct {
 
 // events answers /api/events with a stream of server-sent events, or with the list of those that
 // are kept.
-func (h *handler) events(w http.ResponseWriter, r *http.Request) {
+func (h *eventHandler) events(w http.ResponseWriter, r *http.Request) {
 	q, err := newEventsQuery(r)
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	kept, reader := h.Events.Read(q.filter, q.after)
+	kept, reader := h.feed.Read(q.filter, q.after)
 	if q.limit > 0 {
 		kept = kept[max(0, len(kept)-q.limit):]
 	}
@@ -54,13 +61,13 @@ func (h *handler) events(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, list(kept))
 		return
 	}
-	if h.eventStreams.Add(1) > maxEventStreams {
-		h.eventStreams.Add(-1)
+	if h.streams.Add(1) > maxEventStreams {
+		h.streams.Add(-1)
 		w.Header().Set("Retry-After", "10")
 		writeError(w, http.StatusServiceUnavailable, fmt.Sprintf("%d streams of events are open: no more are allowed", maxEventStreams))
 		return
 	}
-	defer h.eventStreams.Add(-1)
+	defer h.streams.Add(-1)
 	streamEvents(w, r, kept, reader)
 }
 

@@ -3,24 +3,20 @@ package admin
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/pprof"
-	"sync/atomic"
 
 	"sluice/observe/panics"
+	"sluice/operator"
 	"sluice/release"
 )
-
-type handler struct {
-	Options
-	eventStreams atomic.Int32 // open streams of events
-}
 
 // New returns the handler of the admin listener.
 func New(o Options) http.Handler {
 	mux := http.NewServeMux()
-	for path, f := range (&handler{Options: o}).endpoints() {
+	for path, f := range endpoints(o) {
 		mux.Handle(path, f)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -33,59 +29,110 @@ func New(o Options) http.Handler {
 }
 
 // endpoints returns the handlers by path. openapi.yaml describes each of them.
-func (h *handler) endpoints() map[string]http.HandlerFunc {
+func endpoints(o Options) map[string]http.HandlerFunc {
 	all := make(map[string]http.HandlerFunc)
 	open := func(path string, f http.HandlerFunc) { all[path] = readOnly(f) }
-	guarded := func(path string, f http.HandlerFunc) { all[path] = readOnly(h.authorized(scopeLook, f)) }
+	look := func(path string, f http.HandlerFunc) { open(path, authorized(o.Tokens, scopeLook, f)) }
+	profile := func(path string, f http.HandlerFunc) { open(path, authorized(o.Tokens, scopeOperate, f)) }
+	order := func(path string, f http.HandlerFunc) { all[path] = postOnly(authorized(o.Tokens, scopeOperate, f)) }
 
-	open("/healthz", h.healthz)
-	open("/readyz", h.readyz)
+	program := programHandler{o}
+	open("/healthz", healthz)
+	open("/readyz", program.readyz)
 	open("/{$}", dashboard)
+	look("/api/ready", answer(program.ready))
+	look("/api/log", answer(program.logLevel))
+	look("/api/certificates", answer(program.certificates))
+	look("/api/openapi.json", answer(program.openAPI))
+	order("/api/ready/off", answer(program.readyOff))
+	order("/api/ready/on", answer(program.readyOn))
+	order("/api/log/{level}", answer(program.setLogLevel))
 
-	guarded("/api", h.peers)
-	guarded("/api/peers", h.peers)
-	guarded("/api/services", h.services)
-	guarded("/api/catalog", h.catalog)
-	guarded("/api/replica", h.replica)
-	guarded("/api/replicas", h.replicas)
-	guarded("/api/events", h.events)
-	guarded("/api/series", h.series)
-	guarded("/api/route", h.route)
-	guarded("/api/routes", h.routes)
-	guarded("/api/shares", h.shares)
-	guarded("/api/orders", h.orders)
-	guarded("/api/log", h.logLevel)
-	guarded("/api/ready", h.ready)
-	guarded("/api/tags", h.tags)
-	guarded("/api/certificates", h.certificates)
-	guarded("/api/config", h.config)
-	guarded("/api/config/history", h.configHistory)
-	guarded("/api/config/history/{number}", h.configRevision)
-	guarded("/api/config/diff/{from}/{to}", h.configDiff)
-	guarded("/consul", h.consulAll)
-	guarded("/consul/{service}", h.consulOne)
-	order := func(path string, f http.HandlerFunc) { all[path] = h.order(h.authorized(scopeOperate, f)) }
-	order("/api/peers/{service}/{id}/drain", h.drain)
-	order("/api/peers/{service}/{id}/enable", h.enable)
-	order("/api/peers/{service}/{id}/weight", h.setWeight)
-	order("/api/peers/{service}/{id}/weight/release", h.releaseWeight)
-	order("/api/nodes/{node}/drain", h.drainNode)
-	order("/api/nodes/{node}/enable", h.enableNode)
-	order("/api/ready/off", h.readyOff)
-	order("/api/ready/on", h.readyOn)
-	order("/api/log/{level}", h.setLogLevel)
-	order("/api/shares/{service}", h.setShare)
+	services := serviceHandler{o}
+	look("/api", answer(services.peers))
+	look("/api/peers", answer(services.peers))
+	look("/api/services", answer(services.services))
+	look("/api/catalog", answer(services.catalog))
+	look("/api/series", services.series)
+	look("/consul", answer(services.consulAll))
+	look("/consul/{service}", services.consulOne)
+
+	orders := orderHandler{o}
+	look("/api/orders", answer(orders.orders))
+	order("/api/peers/{service}/{id}/drain", answer(orders.drain))
+	order("/api/peers/{service}/{id}/enable", answer(orders.enable))
+	order("/api/peers/{service}/{id}/weight", answer(orders.setWeight))
+	order("/api/peers/{service}/{id}/weight/release", answer(orders.releaseWeight))
+	order("/api/nodes/{node}/drain", answer(orders.drainNode))
+	order("/api/nodes/{node}/enable", answer(orders.enableNode))
+
+	shares := shareHandler{o}
+	look("/api/shares", answer(shares.shares))
+	order("/api/shares/{service}", answer(shares.set))
 	for _, verb := range []release.Verb{release.Pause, release.Resume, release.Release} {
-		order("/api/shares/{service}/"+string(verb), h.changeShare(verb))
+		order("/api/shares/{service}/"+string(verb), answer(shares.change(verb)))
 	}
-	order("/api/config/rollback", h.rollback)
-	guarded("/metrics", h.serveMetrics())
-	profile := func(path string, f http.HandlerFunc) { all[path] = readOnly(h.authorized(scopeOperate, f)) }
+
+	routes := routeHandler{o}
+	look("/api/route", answer(routes.route))
+	look("/api/routes", answer(routes.routes))
+	look("/api/tags", answer(routes.tags))
+
+	configuration := configHandler{o}
+	look("/api/config", configuration.config)
+	look("/api/config/history", answer(configuration.history))
+	look("/api/config/history/{number}", answer(configuration.numbered))
+	look("/api/config/diff/{from}/{to}", answer(configuration.diff))
+	order("/api/config/rollback", configuration.rollback)
+
+	replicas := replicaHandler{o}
+	look("/api/replica", answer(replicas.replica))
+	look("/api/replicas", answer(replicas.replicas))
+
+	look("/api/events", (&eventHandler{feed: o.Events}).events)
+	look("/metrics", serveMetrics(o))
 	profile("/debug/pprof/", pprof.Index) // they cost time and show memory
 	profile("/debug/pprof/profile", pprof.Profile)
 	profile("/debug/pprof/trace", pprof.Trace)
-	guarded("/api/openapi.json", h.openAPI)
 	return all
+}
+
+// answer returns a handler that answers with what f returns, as JSON, or with its error.
+func answer(f func(r *http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := f(r)
+		if err != nil {
+			writeFailure(w, err)
+			return
+		}
+		writeJSON(w, http.StatusOK, v)
+	}
+}
+
+// A refusal is an error with the status of the answer.
+type refusal struct {
+	error
+	status int
+}
+
+func refuse(status int, format string, args ...any) error {
+	return refusal{fmt.Errorf(format, args...), status}
+}
+
+// writeFailure answers with a refusal, or with the error of an order that was not accepted.
+func writeFailure(w http.ResponseWriter, err error) {
+	status := http.StatusBadRequest
+	var refused refusal
+	switch {
+	case errors.As(err, &refused):
+		status = refused.status
+	case errors.Is(err, operator.ErrTakeover):
+		w.Header().Set("Retry-After", "5")
+		status = http.StatusServiceUnavailable
+	case errors.Is(err, operator.ErrTooMany):
+		status = http.StatusConflict
+	}
+	writeError(w, status, err.Error())
 }
 
 // readOnly rejects all methods except GET and HEAD.
@@ -94,6 +141,24 @@ func readOnly(next http.HandlerFunc) http.HandlerFunc {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
 			writeError(w, http.StatusMethodNotAllowed, "method "+r.Method+" is not allowed here")
+			return
+		}
+		next(w, r)
+	}
+}
+
+// postOnly accepts only POST requests, and none that a browser sends for a page of another
+// origin.
+func postOnly(next http.HandlerFunc) http.HandlerFunc {
+	origins := http.NewCrossOriginProtection()
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			w.Header().Set("Allow", http.MethodPost)
+			writeError(w, http.StatusMethodNotAllowed, "method "+r.Method+" is not allowed here")
+			return
+		}
+		if err := origins.Check(r); err != nil {
+			writeError(w, http.StatusForbidden, err.Error())
 			return
 		}
 		next(w, r)

@@ -24,12 +24,15 @@ type Readiness struct {
 	Certificates []string `json:"certificates"`
 }
 
-func (h *handler) healthz(w http.ResponseWriter, r *http.Request) {
+// programHandler answers about the running program.
+type programHandler struct{ Options }
+
+func healthz(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, Health{"ok"})
 }
 
 // readyz names services and files only to those who may look.
-func (h *handler) readyz(w http.ResponseWriter, r *http.Request) {
+func (h programHandler) readyz(w http.ResponseWriter, r *http.Request) {
 	answer, status := h.describeReadiness(), http.StatusOK
 	if tokens := h.Tokens(); tokens.Operate != "" && tokens.scopeOf(r) < scopeLook {
 		answer.Missing, answer.Restored, answer.Certificates = []string{}, []string{}, []string{}
@@ -40,7 +43,7 @@ func (h *handler) readyz(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, status, answer)
 }
 
-func (h *handler) describeReadiness() (answer Readiness) {
+func (h programHandler) describeReadiness() (answer Readiness) {
 	answer.Ready, answer.Missing = h.Ready()
 	for _, w := range h.Watches() {
 		if !w.Restored.IsZero() {

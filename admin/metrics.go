@@ -14,11 +14,11 @@ import (
 )
 
 // serveMetrics returns the handler of /metrics.
-func (h *handler) serveMetrics() http.HandlerFunc {
-	return promhttp.HandlerFor(h.Metrics, promhttp.HandlerOpts{
+func serveMetrics(o Options) http.HandlerFunc {
+	return promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{
 		EnableOpenMetrics: true,
 		ErrorHandling:     promhttp.ContinueOnError,
-		ErrorLog:          gatherLog{h.Log},
+		ErrorLog:          gatherLog{o.Log},
 	}).ServeHTTP
 }
 

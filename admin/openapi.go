@@ -22,10 +22,10 @@ var openAPIDocument = sync.OnceValue(func() (document map[string]any) {
 })
 
 // openAPI answers /api/openapi.json with the description of this API.
-func (h *handler) openAPI(w http.ResponseWriter, _ *http.Request) {
+func (h programHandler) openAPI(*http.Request) (any, error) {
 	document := maps.Clone(openAPIDocument())
 	info := maps.Clone(document["info"].(map[string]any))
 	info["version"] = h.Version
 	document["info"] = info
-	writeJSON(w, http.StatusOK, document)
+	return document, nil
 }

@@ -121,10 +121,9 @@ func TestOpenAPIHasEveryMember(t *testing.T) {
 func TestOpenAPIHasEveryEndpoint(t *testing.T) {
 	const token, look = "s3cret", "scraper"
 	d := document(t)
-	h := &handler{Options: complete(Options{Tokens: func() Tokens { return Tokens{Operate: token, Look: look} }})}
 	mux := http.NewServeMux()
 	missing := make(map[string]bool)
-	for path, f := range h.endpoints() {
+	for path, f := range endpoints(complete(Options{Tokens: func() Tokens { return Tokens{Operate: token, Look: look} }})) {
 		mux.Handle(path, f)
 		missing[path] = true
 	}

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -79,14 +78,13 @@ func groupName(g *balancer.Group) string {
 }
 
 // peers answers /api/peers. ?service=, ?state= and ?node= select, and may be repeated.
-func (h *handler) peers(w http.ResponseWriter, r *http.Request) {
+func (h serviceHandler) peers(r *http.Request) (any, error) {
 	query := r.URL.Query()
 	services, states, nodes := query["service"], query["state"], query["node"]
 	pools := reading.Sorted(h.Pools())
 	for _, name := range services {
 		if !slices.ContainsFunc(pools, func(p *balancer.Pool) bool { return p.Name() == name }) {
-			writeError(w, http.StatusNotFound, fmt.Sprintf("no service %q", name))
-			return
+			return nil, refuse(http.StatusNotFound, "no service %q", name)
 		}
 	}
 	peers, set := []Peer{}, h.Orders.Set()
@@ -101,7 +99,7 @@ func (h *handler) peers(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	writeJSON(w, http.StatusOK, peers)
+	return peers, nil
 }
 
 // list replaces nil by an empty slice, for [] in JSON instead of null.

@@ -1,12 +1,10 @@
 package admin
 
 import (
-	"fmt"
 	"net/http"
 	"time"
 
 	"sluice/config"
-	"sluice/operator"
 )
 
 // LogLevel is the answer of /api/log.
@@ -18,50 +16,43 @@ type LogLevel struct {
 }
 
 // logLevel answers GET /api/log.
-func (h *handler) logLevel(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, h.LogLevel())
-}
+func (h programHandler) logLevel(*http.Request) (any, error) { return h.LogLevel(), nil }
 
 // setLogLevel answers POST /api/log/{level}; the level "release" is that of the configuration.
-func (h *handler) setLogLevel(w http.ResponseWriter, r *http.Request) {
-	var o operator.Order
-	if !terms(w, r, &o) {
-		return
+func (h programHandler) setLogLevel(r *http.Request) (any, error) {
+	o, err := terms(r)
+	if err != nil {
+		return nil, err
 	}
 	level := r.PathValue("level")
 	switch {
 	case level == "release":
 		level = ""
 	case !config.IsLogLevel(level):
-		writeError(w, http.StatusBadRequest, fmt.Sprintf("level %q: want debug, info, warn, error or release", level))
-		return
+		return nil, refuse(http.StatusBadRequest, "level %q: want debug, info, warn, error or release", level)
 	}
 	if err := h.SetLogLevel(level, o.By); err != nil {
-		refuseOrder(w, err)
-		return
+		return nil, err
 	}
-	h.logLevel(w, r)
+	return h.logLevel(r)
 }
 
 // ready answers GET /api/ready: what /readyz says, always with status 200.
-func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, h.describeReadiness())
-}
+func (h programHandler) ready(*http.Request) (any, error) { return h.describeReadiness(), nil }
 
 // readyOff answers POST /api/ready/off: sluice is not ready, and serves.
-func (h *handler) readyOff(w http.ResponseWriter, r *http.Request) { h.turnReady(w, r, true) }
+func (h programHandler) readyOff(r *http.Request) (any, error) { return h.turnReady(r, true) }
 
 // readyOn answers POST /api/ready/on.
-func (h *handler) readyOn(w http.ResponseWriter, r *http.Request) { h.turnReady(w, r, false) }
+func (h programHandler) readyOn(r *http.Request) (any, error) { return h.turnReady(r, false) }
 
-func (h *handler) turnReady(w http.ResponseWriter, r *http.Request, off bool) {
-	var o operator.Order
-	if !terms(w, r, &o) {
-		return
+func (h programHandler) turnReady(r *http.Request, off bool) (any, error) {
+	o, err := terms(r)
+	if err != nil {
+		return nil, err
 	}
 	if err := h.TurnReady(off, o.Why, o.By); err != nil {
-		refuseOrder(w, err)
-		return
+		return nil, err
 	}
-	h.ready(w, r)
+	return h.ready(r)
 }

@@ -43,15 +43,15 @@ func describeRegistration(s registration.Status) Registration {
 	}
 }
 
-func (h *handler) replica(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, h.Replica())
-}
+// replicaHandler answers about this replica and the others.
+type replicaHandler struct{ Options }
 
-func (h *handler) replicas(w http.ResponseWriter, r *http.Request) {
+func (h replicaHandler) replica(*http.Request) (any, error) { return h.Replica(), nil }
+
+func (h replicaHandler) replicas(r *http.Request) (any, error) {
 	status := h.Registration()
 	if status.State == registration.StateOff {
-		writeError(w, http.StatusNotFound, "the configuration has no consul.register")
-		return
+		return nil, refuse(http.StatusNotFound, "the configuration has no consul.register")
 	}
-	writeJSON(w, http.StatusOK, Replicas{describeRegistration(status), h.Replicas(r.Context())})
+	return Replicas{describeRegistration(status), h.Replicas(r.Context())}, nil
 }

@@ -37,12 +37,11 @@ type Candidate struct {
 }
 
 // route answers /api/route?method=&url=&header=&client=&listener=&all=.
-func (h *handler) route(w http.ResponseWriter, r *http.Request) {
+func (h routeHandler) route(r *http.Request) (any, error) {
 	query := r.URL.Query()
 	request, err := newImagined(query)
 	if err != nil {
-		writeError(w, http.StatusBadRequest, err.Error())
-		return
+		return nil, refuse(http.StatusBadRequest, "%w", err)
 	}
 	x := h.Table().Explain([]byte(request.url.Host), []byte(request.url.EscapedPath()), request)
 	readings := h.readingsByName()
@@ -67,7 +66,7 @@ func (h *handler) route(w http.ResponseWriter, r *http.Request) {
 		}
 		answer.Candidates = append(answer.Candidates, c)
 	}
-	writeJSON(w, http.StatusOK, answer)
+	return answer, nil
 }
 
 // imagined is a request that nobody sent. It implements [route.Request].

@@ -96,8 +96,11 @@ func describeRoute(r *route.Route, readings map[string]*reading.Service) Route {
 	}
 }
 
+// routeHandler answers about routes, and who asks for them.
+type routeHandler struct{ Options }
+
 // readingsByName returns the state of all services by their names.
-func (h *handler) readingsByName() map[string]*reading.Service {
+func (h routeHandler) readingsByName() map[string]*reading.Service {
 	readings := make(map[string]*reading.Service)
 	for _, service := range reading.Of(h.Pools()) {
 		readings[service.Name] = service
@@ -107,7 +110,7 @@ func (h *handler) readingsByName() map[string]*reading.Service {
 
 // routes answers /api/routes: the table, the routes of connections, and then what tags ask for
 // and do not get.
-func (h *handler) routes(w http.ResponseWriter, r *http.Request) {
+func (h routeHandler) routes(*http.Request) (any, error) {
 	routes := []Route{}
 	readings := h.readingsByName()
 	configured := make(map[string]config.Route)
@@ -136,7 +139,7 @@ func (h *handler) routes(w http.ResponseWriter, r *http.Request) {
 		origins.explain(&d, stream.StreamKey(stream.Listeners[0]))
 		routes = append(routes, d)
 	}
-	writeJSON(w, http.StatusOK, append(routes, origins.unused()...))
+	return append(routes, origins.unused()...), nil
 }
 
 // describeConfigured describes a route as it is configured, without its service.

@@ -31,7 +31,7 @@ type ServiceSeries struct {
 
 // series answers /api/series. ?service= selects and may be repeated; ?after= leaves out the
 // samples that do not end after a time.
-func (h *handler) series(w http.ResponseWriter, r *http.Request) {
+func (h serviceHandler) series(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	var after time.Time
 	if text := query.Get("after"); text != "" {

@@ -129,7 +129,10 @@ func optionalMoment(t time.Time) *time.Time {
 	return &t
 }
 
-func (h *handler) services(w http.ResponseWriter, r *http.Request) {
+// serviceHandler answers about services and their peers.
+type serviceHandler struct{ Options }
+
+func (h serviceHandler) services(*http.Request) (any, error) {
 	watches := make(map[string]*Watch)
 	for _, w := range h.Watches() {
 		watches[w.Service] = describeWatch(w)
@@ -150,7 +153,7 @@ func (h *handler) services(w http.ResponseWriter, r *http.Request) {
 		}
 		services = append(services, s)
 	}
-	writeJSON(w, http.StatusOK, services)
+	return services, nil
 }
 
 func describeService(r *reading.Service) Service {

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 
@@ -10,49 +9,46 @@ import (
 	"sluice/release"
 )
 
-// shares answers GET /api/shares.
-func (h *handler) shares(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, h.Splits())
-}
+// shareHandler answers about shares, and changes them.
+type shareHandler struct{ Options }
 
-// setShare answers POST /api/shares/{service}?share=. ?group= names the group that is meant, and
+// shares answers GET /api/shares.
+func (h shareHandler) shares(*http.Request) (any, error) { return h.Splits(), nil }
+
+// set answers POST /api/shares/{service}?share=. ?group= names the group that is meant, and
 // ?why= is shown with the share.
-func (h *handler) setShare(w http.ResponseWriter, r *http.Request) {
+func (h shareHandler) set(r *http.Request) (any, error) {
 	share, err := strconv.ParseFloat(r.URL.Query().Get("share"), 64)
 	if err != nil || !(share >= 0 && share <= 1) {
-		writeError(w, http.StatusBadRequest, "share: want a number from 0 to 1, such as ?share=0.05")
-		return
+		return nil, refuse(http.StatusBadRequest, "share: want a number from 0 to 1, such as ?share=0.05")
 	}
-	h.orderShare(w, r, release.Order{Verb: release.Set, Group: r.URL.Query().Get("group"), Share: share})
+	return h.order(r, release.Order{Verb: release.Set, Group: r.URL.Query().Get("group"), Share: share})
 }
 
-// changeShare answers POST /api/shares/{service}/{verb}.
-func (h *handler) changeShare(verb release.Verb) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) { h.orderShare(w, r, release.Order{Verb: verb}) }
+// change answers POST /api/shares/{service}/{verb}.
+func (h shareHandler) change(verb release.Verb) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) { return h.order(r, release.Order{Verb: verb}) }
 }
 
-// orderShare carries out o for the service that the path names.
-func (h *handler) orderShare(w http.ResponseWriter, r *http.Request, o release.Order) {
+// order carries out o for the service that the path names.
+func (h shareHandler) order(r *http.Request, o release.Order) (any, error) {
 	o.Service, o.Why = r.PathValue("service"), r.URL.Query().Get("why")
-	if !textsFit(w, r, "why") {
-		return
+	if err := checkTexts(r, "why"); err != nil {
+		return nil, err
 	}
 	switch err := h.OrderShare(o); {
+	case err == nil:
 	case errors.Is(err, operator.ErrTakeover):
-		refuseOrder(w, err)
-		return
-	case err != nil:
-		status := http.StatusConflict
-		if errors.Is(err, release.ErrNoSplit) || errors.Is(err, release.ErrNoGroup) || errors.Is(err, release.ErrNotGiven) {
-			status = http.StatusNotFound
-		}
-		writeError(w, status, fmt.Sprintf("service %q: %v", o.Service, err))
-		return
+		return nil, err
+	case errors.Is(err, release.ErrNoSplit) || errors.Is(err, release.ErrNoGroup) || errors.Is(err, release.ErrNotGiven):
+		return nil, refuse(http.StatusNotFound, "service %q: %w", o.Service, err)
+	default:
+		return nil, refuse(http.StatusConflict, "service %q: %w", o.Service, err)
 	}
 	event := h.Log.Info().Str("service", o.Service).Str("order", string(o.Verb))
 	if o.Verb == release.Set {
 		event = event.Float64("share", o.Share)
 	}
 	event.Str("why", o.Why).Str("client", r.RemoteAddr).Msg("an operator's order")
-	h.shares(w, r)
+	return h.Splits(), nil
 }

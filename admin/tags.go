@@ -35,10 +35,10 @@ func describeProblem(p claim.Problem) TagProblem {
 	return d
 }
 
-func (h *handler) tags(w http.ResponseWriter, _ *http.Request) {
+func (h routeHandler) tags(*http.Request) (any, error) {
 	problems := []TagProblem{}
 	for _, p := range h.Tags().Problems {
 		problems = append(problems, describeProblem(p))
 	}
-	writeJSON(w, http.StatusOK, problems)
+	return problems, nil
 }
