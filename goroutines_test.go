@@ -28,7 +28,7 @@ var uncontained = map[string]string{
 	"proxy/socket go c.Resume()":                                                      "of idleConn, which contains",
 	"proxy AfterFunc(c.up.Interrupt)":                                                 "it sets a deadline only",
 	"proxy AfterFunc(look)":                                                           "a value of a function that contains",
-	"proxy go h.onFlush()":                                                            "a value of flush, which contains",
+	"proxy/http2 go c.onFlush()":                                                      "a value of flush, which contains",
 	"proxy go s.onServe()":                                                            "a value of serve, which contains",
 }
 

@@ -358,8 +358,8 @@ func TestHTTP2CostsAreForgotten(t *testing.T) {
 		period time.Duration // after which the costs are forgotten
 		cost   func(c *frameClient, id uint32) (next uint32)
 	}{
-		{"overhead", http2OverheadBytes * http2OverheadTime, func(c *frameClient, id uint32) uint32 {
-			for range http2OverheadBytes / (frame + http2.FrameHeaderBytes) {
+		{"overhead", http2.OverheadBytes * http2.OverheadTime, func(c *frameClient, id uint32) uint32 {
+			for range http2.OverheadBytes / (frame + http2.FrameHeaderBytes) {
 				c.WriteRawFrame(0xee, 0, 0, make([]byte, frame))
 			}
 			return id

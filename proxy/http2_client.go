@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
+	"net"
 	"os"
-	"sync"
 	"time"
 
+	"sluice/observe/panics"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 )
@@ -29,12 +31,6 @@ const (
 	// http2ResetTime.
 	http2Resets    = 2 * http2Streams
 	http2ResetTime = time.Second
-	// http2OverheadBytes and http2OverheadRatio bound the bytes of a client's frames
-	// beside heads and bodies, absolutely and in relation to these. A byte is forgotten in
-	// each http2OverheadTime.
-	http2OverheadBytes = 1 << 20
-	http2OverheadRatio = 8
-	http2OverheadTime  = time.Millisecond
 	// http2EarlyReset is the age of a request after which its end counts no more in
 	// http2Resets: a client that waits so long gives up, and does not flood.
 	http2EarlyReset = time.Second
@@ -53,62 +49,34 @@ func maxListBytes(headBytes, fields int) int {
 
 var frameBuffers = socket.BufferPool(2 * http2.MaxFrameBytes) // for received frames
 
-// An http2ClientConn is the HTTP/2 protocol of a clientConn. One goroutine reads frames and
-// waits for nothing else; each stream has a goroutine that serves its request, and
-// another one, as long as there are bytes, sends the frames of all streams.
+// An http2ClientConn is the HTTP/2 protocol of a clientConn, an [http2.Conn] in the role of the
+// server. One goroutine reads frames and waits for nothing else; each stream has a goroutine that
+// serves its request.
 type http2ClientConn struct {
+	http2.Conn // Work has the streams too
 	conn       *clientConn
 	onReadable func(fd uintptr) bool // readable as a value: creating it allocates
-	onFlush    func()                // flush as a value
-	writer     socket.Writer         // of the goroutine that sends
 
 	// The fields of the reading goroutine.
 	in         *socket.Buffer // nil while the connection waits without a part of a frame
 	start, end int            // of the unprocessed bytes in in
-	stage      http2Stage
-	decoder    *http2.Decoder
-	fields     http2.Fields
-	block      http2.FieldBlock
-	progressed bool              // the last part of a frame or a field block has arrived since park
-	overhead   http2.LeakyBucket // bytes of frames, less the allowed ratio of heads and bodies
-	waits      bool              // in has a frame that must wait until paused is closed
-	ended      bool              // the client has closed the connection, or it is broken
-	failure    *http2.Error      // of the client
+	prefaced   bool           // the preface has arrived
+	waits      bool           // in has a frame that must wait until paused is closed
+	ended      bool           // the client has closed the connection, or it is broken
+	failure    *http2.Error   // of the client
 
-	work sync.WaitGroup // streams and flush
-
-	mu stateMutex
-	// mu guards the fields below, and those of the streams that say so.
-	streams   map[uint32]*http2Stream // that are being served
-	free      []*http2Stream          // to be reused
-	last      uint32                  // the highest id of a stream
-	open      int                     // streams that count as open for the client
-	receiving int                     // streams whose request has not arrived completely
-	resets    http2.LeakyBucket       // see http2Resets
-	canceled  []uint32                // ids of the last http2Streams streams that ended before their request did
-	cancels   int                     // number of them so far
-	output    http2.Output
-	flushing  bool          // flush runs
-	broken    bool          // no stream can send or receive
-	moved     int64         // bytes of bodies in output so far
-	received  int64         // bytes of bodies that the client may still send
-	owed      int64         // bytes of bodies that were forwarded, not yet granted again
-	sentBytes int64         // of bodies, not yet in overhead
-	partial   bool          // a part of a frame, of a field block or of the preface has arrived
-	idle      bool          // without a stream for idleSetDelay
-	paused    chan struct{} // not nil: it is closed, and set to nil, when a stream ends
-	goAway    goAwayPhase
+	// Mu guards the fields below.
+	free     []*http2Stream    // to be reused
+	resets   http2.LeakyBucket // see http2Resets
+	canceled []uint32          // ids of the last http2Streams streams that ended before their request did
+	cancels  int               // number of them so far
+	partial  bool              // a part of a frame, of a field block or of the preface has arrived
+	idle     bool              // without a stream for idleSetDelay
+	paused   chan struct{}     // not nil: it is closed, and set to nil, when a stream ends
+	goAway   goAwayPhase
 	// goAwayUntil is the coarse time when goAwayAnnounced ends.
 	goAwayUntil int64
 }
-
-type http2Stage uint8
-
-const (
-	stagePreface  http2Stage = iota // the preface is awaited
-	stageSettings                   // the first SETTINGS is awaited
-	stageFrames
-)
 
 type goAwayPhase uint8
 
@@ -121,12 +89,19 @@ const (
 // startHTTP2 begins HTTP/2 on c. received are the bytes that have arrived.
 func (c *clientConn) startHTTP2(received []byte) {
 	listBytes := maxListBytes(c.options.Limits.HeadBytes, c.options.Limits.Fields)
-	h := &http2ClientConn{
-		conn: c, decoder: http2.NewDecoder(max(listBytes, http2.UsualListBytes)),
-		block:  http2.FieldBlock{MaxBytes: listBytes, MaxFrames: http2Continuations},
-		output: http2.NewOutput(), received: http2Window, partial: true,
-	}
-	h.onReadable, h.onFlush = h.readable, h.flush
+	h := &http2ClientConn{conn: c, partial: true}
+	h.Init(http2.ConnOptions{
+		Role: h, Sweeper: c.server.sweeper, Place: panics.Connection,
+		ListBytes: max(listBytes, http2.UsualListBytes), BlockBytes: listBytes, Continuations: http2Continuations,
+		Window: http2Window, StreamWindow: http2StreamWindow,
+		Settings: []http2.Setting{
+			{ID: http2.SettingMaxConcurrentStreams, Value: http2Streams},
+			{ID: http2.SettingMaxHeaderListSize, Value: uint32(listBytes)},
+			{ID: http2.SettingEnableConnectProtocol, Value: 1},
+			{ID: http2.SettingNoPriorities, Value: 1},
+		},
+	})
+	h.onReadable = h.readable
 	h.in = frameBuffers.Get().(*socket.Buffer)
 	h.end = copy(h.in.Bytes, received)
 	if c.TLS != nil && !c.TLS.SuitsHTTP2() {
@@ -134,12 +109,6 @@ func (c *clientConn) startHTTP2(received []byte) {
 	}
 	c.http2 = h
 	c.dropExchange()
-	h.output.Frames = http2.AppendSettings(h.output.Frames,
-		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Value: http2Streams},
-		http2.Setting{ID: http2.SettingMaxHeaderListSize, Value: uint32(listBytes)},
-		http2.Setting{ID: http2.SettingEnableConnectProtocol, Value: 1},
-		http2.Setting{ID: http2.SettingNoPriorities, Value: 1})
-	h.output.Frames = http2.AppendWindowUpdate(h.output.Frames, 0, http2Window-http2.InitialWindow)
 	c.Arm(c.server.sweeper, c.options.Timeouts.Head)
 }
 
@@ -148,7 +117,7 @@ func (c *clientConn) startHTTP2(received []byte) {
 func (h *http2ClientConn) serveUntilIdle() bool {
 	c := h.conn
 	c.takeOptions()
-	if h.stage == stagePreface && !h.processAll() {
+	if !h.prefaced && !h.processAll() {
 		return h.close()
 	}
 	for {
@@ -184,29 +153,29 @@ func (h *http2ClientConn) serveUntilIdle() bool {
 // isOver reports whether the connection can be closed: it is broken, or the last
 // stream after GOAWAY has ended.
 func (h *http2ClientConn) isOver() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.broken || h.goAway == goAwayFinal && len(h.streams) == 0 && !h.flushing
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
+	return h.Err != nil || h.goAway == goAwayFinal && len(h.Streams) == 0 && !h.Flushing
 }
 
 // idleNow reports whether the connection has no stream for the idle set.
 func (h *http2ClientConn) idleNow() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.idle && h.goAway == goAwayNone && len(h.streams) == 0
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
+	return h.idle && h.goAway == goAwayNone && len(h.Streams) == 0
 }
 
 // isBusyLocked reports whether the connection has streams or sends, or ends when it no
 // longer does.
 func (h *http2ClientConn) isBusyLocked() bool {
-	return len(h.streams) > 0 || h.flushing || h.goAway == goAwayFinal
+	return len(h.Streams) > 0 || h.Flushing || h.goAway == goAwayFinal
 }
 
 // onDeadline handles a timeout of the client. It reports whether serveUntilIdle ends.
 func (h *http2ClientConn) onDeadline() bool {
 	c := h.conn
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
 	switch {
 	case h.partial:
 		return true
@@ -218,8 +187,7 @@ func (h *http2ClientConn) onDeadline() bool {
 		return false
 	case !h.idle:
 		h.idle = true
-		h.streams, h.fields = nil, http2.Fields{}
-		h.output.Discard()
+		h.DiscardLocked()
 		h.dropFreeLocked()
 		c.Arm(c.server.sweeper, max(c.options.Timeouts.Idle-idleSetDelay, socket.SweepInterval))
 		return true
@@ -230,8 +198,8 @@ func (h *http2ClientConn) onDeadline() bool {
 
 // beginGoAway tells the client to open no more streams, once.
 func (h *http2ClientConn) beginGoAway() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
 	h.announceGoAwayLocked()
 }
 
@@ -246,9 +214,9 @@ func (h *http2ClientConn) announceGoAwayLocked() {
 	h.goAway = goAwayAnnounced
 	h.goAwayUntil = h.conn.server.sweeper.Now() + int64(http2GoAwayTimeout)
 	h.conn.server.http2.goAways.Add(1)
-	h.output.Frames = http2.AppendGoAway(h.output.Frames, http2.MaxWindow, http2.NoError)
-	h.output.Frames = http2.AppendPing(h.output.Frames, 0, goAwayPing)
-	h.flushLocked()
+	h.Output.Frames = http2.AppendGoAway(h.Output.Frames, http2.MaxWindow, http2.NoError)
+	h.Output.Frames = http2.AppendPing(h.Output.Frames, 0, goAwayPing)
+	h.FlushLocked()
 	h.armLocked()
 }
 
@@ -261,14 +229,14 @@ func (h *http2ClientConn) settleGoAwayLocked() {
 // endGoAwayIfDue names the last stream when the time for others is over. All frames that have
 // arrived must have been processed; a part of one may be of another stream.
 func (h *http2ClientConn) endGoAwayIfDue() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
 	if h.goAway != goAwayAnnounced || h.partial || h.conn.server.sweeper.Now() < h.goAwayUntil {
 		return
 	}
-	h.goAway = goAwayFinal
-	h.output.Frames = http2.AppendGoAway(h.output.Frames, h.last, http2.NoError)
-	h.flushLocked()
+	h.goAway, h.Final = goAwayFinal, true
+	h.Output.Frames = http2.AppendGoAway(h.Output.Frames, h.Last, http2.NoError)
+	h.FlushLocked()
 	h.armLocked()
 }
 
@@ -301,10 +269,10 @@ func (h *http2ClientConn) close() bool {
 		c.server.log.Debug().Err(h.failure).Str("listener", c.listener.name).Str("client", c.address).Msg("HTTP/2 connection closed")
 	}
 	c.Disarm()
-	h.work.Wait()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.broken = true
+	h.Work.Wait()
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
+	h.Err = cmp.Or(h.Err, net.ErrClosed)
 	h.dropFreeLocked()
 	h.releaseInput()
 	return false
@@ -313,24 +281,24 @@ func (h *http2ClientConn) close() bool {
 // announceEnd ends the streams, and tells the client why.
 func (h *http2ClientConn) announceEnd() {
 	c := h.conn
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, s := range h.streams {
-		s.abortLocked()
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
+	for _, s := range h.Streams {
+		s.StopLocked(socket.ErrClosedEarly)
 	}
 	switch {
-	case h.ended || h.broken:
+	case h.ended || h.Err != nil:
 	case h.failure != nil:
 		c.server.http2.errors.Add(1)
-		h.output.Frames = http2.AppendGoAway(h.output.Frames, h.last, h.failure.Code)
+		h.Output.Frames = http2.AppendGoAway(h.Output.Frames, h.Last, h.failure.Code)
 		c.linger = true
 	case h.goAway != goAwayFinal: // a timeout
-		h.output.Frames = http2.AppendGoAway(h.output.Frames, h.last, http2.NoError)
+		h.Output.Frames = http2.AppendGoAway(h.Output.Frames, h.Last, http2.NoError)
 		c.linger = true
 	default:
 		c.linger = true
 	}
-	h.flushLocked()
+	h.FlushLocked()
 }
 
 // releaseInput gives the memory of received frames back.
@@ -339,14 +307,4 @@ func (h *http2ClientConn) releaseInput() {
 		frameBuffers.Put(h.in)
 		h.in, h.start, h.end = nil, 0, 0
 	}
-}
-
-// flushLocked starts to send output.
-func (h *http2ClientConn) flushLocked() {
-	if h.flushing || len(h.output.Frames) == 0 || h.broken {
-		return
-	}
-	h.flushing = true
-	h.work.Add(1)
-	go h.onFlush()
 }

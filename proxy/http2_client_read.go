@@ -9,8 +9,6 @@ var (
 	errPreface       = &http2.Error{Code: http2.ProtocolError, Reason: "invalid connection preface"}
 	errInadequateTLS = &http2.Error{Code: http2.InadequateSecurity, Reason: "cipher suite is prohibited"}
 	errStreamEnded   = &http2.Error{Code: http2.StreamClosed, Reason: "frame after the end of its stream"}
-	errPriorityBytes = &http2.Error{Code: http2.FrameSizeError, Reason: "PRIORITY is not 5 bytes long"}
-	errFlood         = &http2.Error{Code: http2.EnhanceYourCalm, Reason: "too many frames beside requests"}
 	errResets        = &http2.Error{Code: http2.EnhanceYourCalm, Reason: "too many streams end early"}
 )
 
@@ -43,17 +41,17 @@ func (h *http2ClientConn) readable(fd uintptr) bool {
 		}
 		// The socket is empty: see clientConn.readable. Another read finds a client that
 		// has closed the connection within a request, or after GOAWAY.
-		if n < len(space) && c.TLS == nil && !h.isPartial() && !h.expectsMore() {
+		if n < len(space) && c.TLS == nil && !h.hasPartial() && !h.expectsMore() {
 			h.park()
 			return false
 		}
 	}
 }
 
-// isPartial reports whether a part of the preface, a frame or a field block has arrived,
+// hasPartial reports whether a part of the preface, a frame or a field block has arrived,
 // or the first SETTINGS is awaited.
-func (h *http2ClientConn) isPartial() bool {
-	return h.start < h.end || h.stage != stageFrames || h.block.IsOpen()
+func (h *http2ClientConn) hasPartial() bool {
+	return h.start < h.end || h.IsPartial()
 }
 
 // park prepares a wait for the client.
@@ -61,13 +59,13 @@ func (h *http2ClientConn) park() {
 	if h.start == h.end {
 		h.releaseInput()
 	}
-	partial := h.isPartial()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if partial && (!h.partial || h.progressed) {
+	partial := h.hasPartial()
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
+	if partial && (!h.partial || h.Progressed) {
 		h.conn.Arm(h.conn.server.sweeper, h.conn.options.Timeouts.Head)
 	}
-	if h.progressed = false; partial != h.partial || h.idle {
+	if h.Progressed = false; partial != h.partial || h.idle {
 		h.partial = partial
 		h.armLocked()
 	}
@@ -77,41 +75,22 @@ func (h *http2ClientConn) park() {
 // stream: see waits. It returns false if the connection must be closed: failure is set.
 func (h *http2ClientConn) process() bool {
 	h.waits = false
-	if h.stage == stagePreface && !h.readPreface() {
+	if !h.prefaced && !h.readPreface() {
 		return h.failure == nil
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	now := h.conn.server.sweeper.Now()
-	h.overhead.Leak(now, http2OverheadTime)
-	h.resets.Leak(now, http2ResetTime)
-	for h.failure == nil && h.end-h.start >= http2.FrameHeaderBytes {
-		frame := http2.ParseFrameHeader(h.in.Bytes[h.start:])
-		if frame.Length > http2.MaxFrameBytes {
-			h.failure = http2.ErrFrameTooLong
-			break
-		}
-		end := h.start + http2.FrameHeaderBytes + frame.Length
-		if end > h.end {
-			break
-		}
-		if frame.Type == http2.FrameHeaders && h.mustPauseLocked(frame.StreamID) {
-			h.waits, h.paused = true, make(chan struct{})
-			break
-		}
-		payload := h.in.Bytes[h.start+http2.FrameHeaderBytes : end]
-		h.start = end
-		if h.failure = h.frameLocked(&frame, payload); h.failure == nil {
-			h.failure = h.countLocked(&frame)
-		}
-		h.progressed = h.progressed || !h.block.IsOpen()
+	if h.failure != nil {
+		return false
 	}
-	if h.start > 0 {
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
+	now := h.conn.server.sweeper.Now()
+	h.resets.Leak(now, http2ResetTime)
+	var taken int
+	taken, h.failure = h.ProcessLocked(h.in.Bytes[h.start:h.end], now)
+	if h.start += taken; h.start > 0 {
 		h.end, h.start = copy(h.in.Bytes, h.in.Bytes[h.start:h.end]), 0
 	}
-	h.output.Fill()
-	h.flushLocked()
-	return h.failure == nil && !h.broken
+	return h.failure == nil && h.Err == nil
 }
 
 // readPreface reports whether the preface has arrived.
@@ -126,23 +105,27 @@ func (h *http2ClientConn) readPreface() bool {
 		return false
 	}
 	h.start += n
-	h.stage = stageSettings
+	h.prefaced = true
 	return true
 }
 
-// mustPauseLocked reports whether a new stream has to wait for the end of another one:
-// as many are being served as may be open, since some were reset and have not ended. So
-// a client that resets streams cannot have more work done than one that does not.
-func (h *http2ClientConn) mustPauseLocked(id uint32) bool {
-	return id > h.last && len(h.streams) >= http2Streams && h.open < http2Streams
+// MayOpen implements [http2.Role]. A new stream has to wait for the end of another one if as many are
+// being served as may be open, since some were reset and have not ended. So a client that resets
+// streams cannot have more work done than one that does not.
+func (h *http2ClientConn) MayOpen(id uint32) bool {
+	if id <= h.Last || len(h.Streams) < http2Streams || h.Open >= http2Streams {
+		return true
+	}
+	h.waits, h.paused = true, make(chan struct{})
+	return false
 }
 
 // expectsMore reports whether a request has not arrived completely, or the client is to close the
 // connection.
 func (h *http2ClientConn) expectsMore() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.receiving > 0 || h.goAway != goAwayNone
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
+	return h.Receiving > 0 || h.goAway != goAwayNone
 }
 
 // processAll is process that also waits for the ends of streams that it needs.
@@ -151,26 +134,12 @@ func (h *http2ClientConn) processAll() bool {
 		if !h.waits {
 			return true
 		}
-		h.mu.Lock()
+		h.Mu.Lock()
 		paused := h.paused
-		h.mu.Unlock()
+		h.Mu.Unlock()
 		if paused != nil { // else a stream has ended meanwhile
 			<-paused
 		}
 	}
 	return false
-}
-
-// countLocked bounds the frames beside heads and bodies.
-func (h *http2ClientConn) countLocked(frame *http2.FrameHeader) *http2.Error {
-	useful := h.sentBytes
-	h.sentBytes = 0
-	switch frame.Type {
-	case http2.FrameData, http2.FrameHeaders, http2.FrameContinuation:
-		useful += int64(frame.Length)
-	}
-	if h.overhead.Add(int64(http2.FrameHeaderBytes+frame.Length)-http2OverheadRatio*useful) > http2OverheadBytes {
-		return errFlood
-	}
-	return nil
 }

@@ -51,7 +51,7 @@ func (s *http2Stream) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 	b.Out = head[:0]
 	var trailer []byte
 	if p.Last && s.exchange.head.TETrailers {
-		trailer = appendTrailerFrames(nil, p.Trailer, s.id)
+		trailer = appendTrailerFrames(nil, p.Trailer, s.ID)
 	}
 	switch {
 	case len(trailer) > 0:
@@ -113,7 +113,7 @@ func (s *http2Stream) appendHead(out, text []byte) []byte {
 		var memory [128]byte
 		out = http2.AppendField(out, setCookieName, x.appendSplitCookie(memory[:0]))
 	}
-	return http2.EndFieldBlock(out, start, s.id, false)
+	return http2.EndFieldBlock(out, start, s.ID, false)
 }
 
 // appendFields appends room for the header of a frame and the field block of the
@@ -165,12 +165,12 @@ func (s *http2Stream) writeAnswer(text []byte) error {
 		return fmt.Errorf("an answer of sluice: %w", err)
 	}
 	body := text[n:]
-	out := http2.EndFieldBlock(s.appendFields(text[len(text):], text, true), 0, s.id, len(body) == 0)
+	out := http2.EndFieldBlock(s.appendFields(text[len(text):], text, true), 0, s.ID, len(body) == 0)
 	return s.send(out, body, nil, true)
 }
 
 // waited implements downstream.
-func (s *http2Stream) waited() bool { return s.delayed }
+func (s *http2Stream) waited() bool { return s.Delayed }
 
 // cut implements downstream. The end of the stream resets it, since the response has no end.
 func (s *http2Stream) cut() {}

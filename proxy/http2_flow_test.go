@@ -14,6 +14,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 )
 
 // http2GetOf returns the fields of a GET request.
@@ -436,12 +437,12 @@ func TestHTTP2ResetWithinABodyIsNoEnd(t *testing.T) {
 	c.request(1, http2Post, false)
 	eventually(t, "the upload has begun", func() bool { return p.inflight() == 1 })
 	h := p.onlyClient().http2
-	h.mu.Lock()
-	s := h.streams[1]
-	s.body.Append([]byte("a part"))
-	s.abortLocked() // between awaitBody, which has found the part, and takeBody
-	h.mu.Unlock()
-	if n, last, _ := s.takeBody(make([]byte, 100)); last {
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
+	s := h.Streams[1]
+	s.Body.Append([]byte("a part"))
+	s.StopLocked(socket.ErrClosedEarly) // between awaitBody, which has found the part, and takeBody
+	if n, last := s.TakeLocked(make([]byte, 100)); last {
 		t.Errorf("%d bytes, and the end", n)
 	}
 }

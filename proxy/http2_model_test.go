@@ -349,9 +349,9 @@ func (m *model) round(random *rand.Rand) {
 	m.random, m.calm, m.broken = rand.New(rand.NewPCG(random.Uint64(), 2)), false, false
 	m.peers = nil
 	for _, c := range m.proxy.http2Peer().all() { // each round has its own connections
-		c.mu.Lock()
+		c.Mu.Lock()
 		c.retireLocked()
-		c.mu.Unlock()
+		c.Mu.Unlock()
 	}
 	m.mu.Unlock()
 	overTLS, version := random.IntN(2) == 0, tls.VersionTLS12+uint16(random.IntN(2))
@@ -446,9 +446,9 @@ func (m *model) round(random *rand.Rand) {
 			return false
 		}
 		for _, c := range p.http2Peer().all() {
-			c.mu.Lock()
-			left := c.lent + len(c.streams)
-			c.mu.Unlock()
+			c.Mu.Lock()
+			left := c.lent + len(c.Streams)
+			c.Mu.Unlock()
 			if left > 0 {
 				return false
 			}

@@ -1,10 +1,10 @@
 package proxy
 
 import (
-	"sync"
 	"time"
 
 	"sluice/certificates"
+	"sluice/observe/panics"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 )
@@ -14,8 +14,7 @@ const (
 	// http2PeerStreams is the maximum number of streams; SETTINGS may lower it.
 	http2PeerStreams = 100
 	// http2PeerWindow is how many bytes of bodies the peer may send on a connection.
-	// They are granted again when they arrive, so that a slow client delays only its
-	// own stream.
+	// Its streams use little of that, so that a slow client delays only its own stream.
 	http2PeerWindow = 1 << 30
 	// http2PeerStall bounds each pause in which the peer takes no bytes at all.
 	http2PeerStall = 30 * time.Second
@@ -49,46 +48,29 @@ const (
 	http2LastID = 1 << 30
 )
 
-// An http2PeerConn is an HTTP/2 connection to a peer. One goroutine reads frames, and
-// another one, as long as there are bytes, sends the frames of all streams.
+// An http2PeerConn is an HTTP/2 connection to a peer, an [http2.Conn] in the role of the client.
 type http2PeerConn struct {
+	http2.Conn
 	socket.SweepEntry
 	transport *http2Transport
 	wire      socket.Wire
-	secure    *certificates.Client // the settings of wire.tls
-	writer    socket.Writer        // of the goroutine that sends
-	onCheck   func(fd uintptr)     // checkLocked as a value: creating it allocates
-	work      sync.WaitGroup       // flush
-	settled   chan struct{}        // closed when the first SETTINGS has arrived, or the connection has failed
+	secure    *certificates.Client  // the settings of wire.tls
+	reader    socket.BufferedReader // of the reading goroutine
+	onCheck   func(fd uintptr)      // checkLocked as a value: creating it allocates
+	settled   chan struct{}         // closed when the first SETTINGS has arrived, or the connection has failed
+	maxUnread int                   // bytes of the heads of a stream that were not read
 
-	// The fields of the reading goroutine.
-	reader    socket.BufferedReader
-	decoder   *http2.Decoder
-	fields    http2.Fields
-	block     http2.FieldBlock
-	maxUnread int // bytes of the heads of a stream that were not read
-
-	mu stateMutex
-	// mu guards the fields below, and those of the streams that say so.
-	streams  map[uint32]*http2Upstream
-	lent     int    // streams of exchanges, and reserved ones
-	changed  int64  // coarse time when lent became 0 or more than 0
-	next     uint32 // the id of the next stream
-	limit    int    // of streams; 0 before the first SETTINGS
-	ready    bool   // the first SETTINGS has arrived
-	goAway   bool   // by the peer: it processes no new streams
-	served   bool   // with goAway: the peer has processed streams
-	retired  bool   // no stream is reserved any more
-	unheard  bool   // nothing has arrived since a time without a stream
-	pinged   int64  // coarse time of the PING that waits for its answer; 0: none
-	pings    int    // since HEADERS or DATA last arrived
-	err      error  // the connection has failed or was closed
-	output   http2.Output
-	flushing bool   // flush runs
-	written  uint32 // the peer can know streams below this id only
-	taken    uint32 // flush writes the requests of the streams from written to below this id
-	received int64  // bytes of bodies to grant on the connection
-	heard    int64  // coarse time when bytes last arrived
+	// Mu guards the fields below.
+	ready    bool  // settled is closed
+	lent     int   // streams of exchanges, and reserved ones
+	changed  int64 // coarse time when lent became 0 or more than 0
+	goAway   bool  // by the peer: it processes no new streams
+	served   bool  // with goAway: the peer has processed streams
+	retired  bool  // no stream is reserved any more
+	unheard  bool  // nothing has arrived since a time without a stream
+	pinged   int64 // coarse time of the PING that waits for its answer; 0: none
+	pings    int   // since HEADERS or DATA last arrived
+	heard    int64 // coarse time when bytes last arrived
 	lifetime socket.Lifetime
 	resets   int // streams that were reset by us
 }
@@ -99,34 +81,47 @@ func newHTTP2PeerConn(t *http2Transport, w socket.Wire, secure *certificates.Cli
 	now := t.sweeper.Now()
 	listBytes := max(http2.UsualListBytes, maxListBytes(t.options.HeadBytes, t.options.Fields))
 	c := &http2PeerConn{
-		transport: t, wire: w, secure: secure, decoder: http2.NewDecoder(listBytes), maxUnread: listBytes, streams: make(map[uint32]*http2Upstream),
-		block:   http2.FieldBlock{MaxBytes: http2PeerBlockBytes, MaxFrames: http2PeerContinuations},
-		settled: make(chan struct{}), next: 1, output: http2.NewOutput(), changed: now, heard: now,
+		transport: t, wire: w, secure: secure, maxUnread: listBytes,
+		settled: make(chan struct{}), changed: now, heard: now,
 		lifetime: socket.NewLifetime(t.sweeper, shard),
 	}
+	c.Init(http2.ConnOptions{
+		Role: c, Client: true, Sweeper: t.sweeper, Place: panics.Peer,
+		ListBytes: listBytes, BlockBytes: http2PeerBlockBytes, Continuations: http2PeerContinuations,
+		Window: http2PeerWindow, StreamWindow: http2.InitialWindow,
+		Settings: []http2.Setting{{ID: http2.SettingEnablePush}, {ID: http2.SettingMaxHeaderListSize, Value: uint32(listBytes)}},
+	})
 	c.onCheck = c.checkLocked
 	t.sweeper.Add(&c.SweepEntry, w.Conn, shard)
 	c.ArmRead(deadline)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.output.Frames = append(c.output.Frames, http2.Preface...)
-	c.output.Frames = http2.AppendSettings(c.output.Frames, http2.Setting{ID: http2.SettingEnablePush}, http2.Setting{ID: http2.SettingMaxHeaderListSize, Value: uint32(listBytes)})
-	c.output.Frames = http2.AppendWindowUpdate(c.output.Frames, 0, http2PeerWindow-http2.InitialWindow)
-	c.flushLocked()
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
+	c.FlushLocked()
 	return c
 }
+
+// limitLocked returns how many streams the peer accepts; 0: not known yet.
+func (c *http2PeerConn) limitLocked() int {
+	if !c.Settled {
+		return 0
+	}
+	return int(min(c.StreamLimit, http2PeerStreams))
+}
+
+// isExhausted reports whether the ids of streams are used up.
+func (c *http2PeerConn) isExhausted() bool { return c.Last > http2LastID }
 
 // reserve reserves a stream, and reports whether there was a free one on a connection
 // with the settings secure.
 func (c *http2PeerConn) reserve(secure *certificates.Client) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
 	if c.secure != secure && c.ready { // the settings have changed
 		c.retireLocked()
 	}
 	now := c.transport.sweeper.Now()
 	switch {
-	case c.err != nil, c.goAway, c.retired, c.lent >= c.limit, c.next > http2LastID, len(c.output.Frames) > http2PeerUnsent:
+	case c.Err != nil, c.goAway, c.retired, c.lent >= c.limitLocked(), c.isExhausted(), len(c.Output.Frames) > http2PeerUnsent:
 		return false
 	case c.pinged != 0 && now-c.pinged > int64(http2PeerSilence):
 		return false
@@ -134,7 +129,7 @@ func (c *http2PeerConn) reserve(secure *certificates.Client) bool {
 		if c.silentSinceLocked(c.changed) && c.pings < http2PeerPings {
 			c.pingLocked()
 		}
-	case c.next > 1:
+	case c.Last > 0:
 		// The peer may have closed it, and the reading goroutine not know yet.
 		if c.wire.Raw.Control(c.onCheck); c.goAway {
 			return false
@@ -160,7 +155,7 @@ func (c *http2PeerConn) releasedLocked() {
 		return
 	}
 	c.changed = c.transport.sweeper.Now()
-	if c.goAway || c.retired || c.next > http2LastID {
+	if c.goAway || c.retired || c.isExhausted() {
 		c.wire.Conn.CloseRead() // ends read
 	}
 }
@@ -178,9 +173,9 @@ func (c *http2PeerConn) pingLocked() {
 	}
 	c.pinged = c.transport.sweeper.Now()
 	c.pings++
-	c.output.Frames = http2.AppendPing(c.output.Frames, 0, make([]byte, 8))
+	c.Output.Frames = http2.AppendPing(c.Output.Frames, 0, make([]byte, 8))
 	c.ArmRead(c.pinged + int64(http2PeerPingTimeout))
-	c.flushLocked()
+	c.FlushLocked()
 }
 
 // doubtLocked is called when a stream has ended without an answer, and nothing has arrived
@@ -203,33 +198,23 @@ func (c *http2PeerConn) retireLocked() {
 	}
 }
 
-// resetLocked resets u, whose exchange ends with err.
-func (c *http2PeerConn) resetLocked(u *http2Upstream, code http2.ErrorCode, err error) {
-	c.output.Frames = http2.AppendResetStream(c.output.Frames, u.id, code)
-	if c.resets++; c.resets >= http2PeerResets {
-		c.retired = true
-	}
-	u.failLocked(err)
-	c.flushLocked()
-}
-
 // failLocked ends the connection and its streams with err. Those whose requests have not
 // been written end with errUnprocessed: another peer can have them, also with methods that
 // are not idempotent. Those whose requests are being written are left to flush.
 func (c *http2PeerConn) failLocked(err error) {
-	if c.err == nil {
-		c.err = err
+	if c.Err == nil {
+		c.Err = err
 	}
 	if !c.ready {
 		c.ready = true
 		close(c.settled)
 	}
-	for id, u := range c.streams {
+	for id, s := range c.Streams {
 		switch {
-		case id < c.written:
-			u.failLocked(err)
-		case id >= c.taken:
-			u.failLocked(errUnprocessed)
+		case id <= c.Written:
+			s.StopLocked(err)
+		case id > c.Taken:
+			s.StopLocked(errUnprocessed)
 		}
 	}
 }

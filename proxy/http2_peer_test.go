@@ -172,20 +172,20 @@ func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 	}
 	answered, lost, refused := open(), open(), open()
 	eventually(t, "all are written", func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.written == c.next && !c.flushing
+		c.Mu.Lock()
+		defer c.Mu.Unlock()
+		return c.Written == c.Last && !c.Flushing
 	})
 	peer := &framePeer{Framer: xhttp2.NewFramer(accepted, nil), Conn: accepted}
 	peer.hpack = hpack.NewEncoder(&peer.block)
-	peer.headers(answered.id, true, ":status", "204")
-	peer.WriteGoAway(lost.id, xhttp2.ErrCodeNo, nil)
+	peer.headers(answered.ID, true, ":status", "204")
+	peer.WriteGoAway(lost.ID, xhttp2.ErrCodeNo, nil)
 	accepted.Close() // a reset, since it has not read
 	unwritten := open()
 	eventually(t, "writing has failed", func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.err != nil
+		c.Mu.Lock()
+		defer c.Mu.Unlock()
+		return c.Err != nil
 	})
 	c.read()
 	for _, test := range []struct {
@@ -199,8 +199,8 @@ func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 		{"excluded by GOAWAY", refused, false, errUnprocessed},
 		{"not written", unwritten, false, errUnprocessed},
 	} {
-		if got := len(test.u.heads) > 0; got != test.answered || test.u.err != test.err {
-			t.Errorf("stream %s: answered %t, error %v; want %t, %v", test.name, got, test.u.err, test.answered, test.err)
+		if got := len(test.u.heads) > 0; got != test.answered || test.u.Err != test.err {
+			t.Errorf("stream %s: answered %t, error %v; want %t, %v", test.name, got, test.u.Err, test.answered, test.err)
 		}
 		test.u.finish(false)
 	}

@@ -23,12 +23,12 @@ func TestStuckConnectionDelaysNoTimeout(t *testing.T) {
 		Unlock()
 	}{&transport.mu}
 	for _, c := range transport.all() {
-		stuck = append(stuck, &c.mu)
+		stuck = append(stuck, &c.Mu)
 	}
 	p.mu.Lock()
 	for c := range p.conns {
 		if c.http2 != nil {
-			stuck = append(stuck, &c.http2.mu)
+			stuck = append(stuck, &c.http2.Mu)
 		}
 	}
 	p.mu.Unlock()

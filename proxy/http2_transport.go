@@ -211,12 +211,12 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certi
 	}
 	select {
 	case <-c.settled:
-		c.mu.Lock()
-		limit := c.limit
-		if err = c.err; c.next > 1 || c.retired {
+		c.Mu.Lock()
+		limit := c.limitLocked()
+		if err = c.Err; c.Last > 0 || c.retired {
 			err = nil // it has ended, but not by the peer, or not before other requests have used it
 		}
-		c.mu.Unlock()
+		c.Mu.Unlock()
 		if err == nil && limit == 0 {
 			return nil, errNoStreams // the connection closes when it was idle for some time
 		}
@@ -281,11 +281,11 @@ func (t *http2Transport) usesTLS() bool { return t.options.secure() != nil }
 // closeIdle implements connector.
 func (t *http2Transport) closeIdle(now int64) {
 	for _, c := range t.all() {
-		c.mu.Lock()
+		c.Mu.Lock()
 		if c.lent == 0 && now-c.changed >= int64(t.options.IdleTimeout) {
 			c.retireLocked()
 		}
-		c.mu.Unlock()
+		c.Mu.Unlock()
 	}
 }
 
@@ -293,9 +293,9 @@ func (t *http2Transport) closeIdle(now int64) {
 // connections that are opened later, if the peer returns.
 func (t *http2Transport) Drain() {
 	for _, c := range t.all() {
-		c.mu.Lock()
+		c.Mu.Lock()
 		c.retireLocked()
-		c.mu.Unlock()
+		c.Mu.Unlock()
 	}
 }
 
@@ -306,11 +306,11 @@ func (t *http2Transport) Suspect() {
 	t.suspected = time.Now()
 	t.mu.Unlock()
 	for _, c := range t.all() {
-		c.mu.Lock()
-		for _, u := range c.streams {
-			signal(u.waits.readable)
+		c.Mu.Lock()
+		for _, s := range c.Streams {
+			s.Wake()
 		}
-		c.mu.Unlock()
+		c.Mu.Unlock()
 	}
 }
 

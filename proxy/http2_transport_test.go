@@ -189,15 +189,15 @@ func TestHTTP2TransportCloseWaits(t *testing.T) {
 	eventually(t, "the sending goroutine is blocked", func() bool {
 		if all := transport.all(); len(all) == 1 {
 			c = all[0]
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			return c.flushing && c.WriteDeadline.Load() != 0 && c.hasQueuedLocked()
+			c.Mu.Lock()
+			defer c.Mu.Unlock()
+			return c.Flushing && c.WriteDeadline.Load() != 0 && c.hasQueuedLocked()
 		}
 		return false
 	})
 	// Another sending goroutine takes its time.
 	proceed, ended := make(chan struct{}), new(atomic.Bool)
-	c.work.Go(func() { <-proceed; ended.Store(true) })
+	c.Work.Go(func() { <-proceed; ended.Store(true) })
 	waited := make(chan bool, 1)
 	go func() { transport.Close(); waited <- ended.Load() }()
 	eventually(t, "the connection is closed", func() bool { return len(transport.all()) == 0 })
@@ -205,10 +205,10 @@ func TestHTTP2TransportCloseWaits(t *testing.T) {
 	if !<-waited {
 		t.Error("a goroutine runs after Close")
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.flushing || c.err == nil {
-		t.Errorf("after Close, flushing is %v, the error %v", c.flushing, c.err)
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
+	if c.Flushing || c.Err == nil {
+		t.Errorf("after Close, flushing is %v, the error %v", c.Flushing, c.Err)
 	}
 }
 
@@ -245,17 +245,17 @@ func TestUnsentRequestIsSentAgain(t *testing.T) {
 			if len(all) != 1 {
 				return false
 			}
-			all[0].mu.Lock()
-			defer all[0].mu.Unlock()
+			all[0].Mu.Lock()
+			defer all[0].Mu.Unlock()
 			return condition(all[0])
 		})
 	}
 	opened("the connection is full", func(c *http2PeerConn) bool {
-		return c.flushing && c.WriteDeadline.Load() != 0 && c.hasQueuedLocked()
+		return c.Flushing && c.WriteDeadline.Load() != 0 && c.hasQueuedLocked()
 	})
 	small := p.dial()
 	io.WriteString(small, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
-	opened("the request waits", func(c *http2PeerConn) bool { return len(c.streams) == 2 })
+	opened("the request waits", func(c *http2PeerConn) bool { return len(c.Streams) == 2 })
 	close(broken)
 	if status, _ := readResponse(t, small); status != 200 {
 		t.Errorf("got %d", status)
@@ -286,16 +286,16 @@ func TestNoDataAfterReset(t *testing.T) {
 	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
 	eventually(t, "the body waits for the window", func() bool {
 		for _, c := range p.http2Peer().all() {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			for _, u := range c.streams {
-				if !u.sender.IsSending() {
+			c.Mu.Lock()
+			defer c.Mu.Unlock()
+			for _, u := range c.Streams {
+				if !u.Sender.IsSending() {
 					return false
 				}
-				before := len(c.output.Frames)
-				u.failLocked(http2ResponseError)
-				c.output.Enlarge(&u.sender, 100)
-				if c.output.Fill(); len(c.output.Frames) > before {
+				before := len(c.Output.Frames)
+				u.StopLocked(http2ResponseError)
+				c.Output.Enlarge(&u.Sender, 100)
+				if c.Output.Fill(); len(c.Output.Frames) > before {
 					t.Error("DATA on a failed stream")
 				}
 				return true
@@ -341,8 +341,8 @@ func TestHTTP2ConnectionIsLost(t *testing.T) {
 
 // hasQueuedLocked reports whether a stream waits for room, or for the window of the connection.
 func (c *http2PeerConn) hasQueuedLocked() bool {
-	for _, u := range c.streams {
-		if u.sender.IsQueued() {
+	for _, u := range c.Streams {
+		if u.Sender.IsQueued() {
 			return true
 		}
 	}
@@ -384,14 +384,14 @@ func TestStaleHTTP2Connection(t *testing.T) {
 	t.Parallel()
 	c, peer := startProxyToH2C(t, nowhere[0]).unreadPeerConn()
 	defer c.Remove()
-	defer c.work.Wait()
+	defer c.Work.Wait()
 	use := func() bool {
 		if !c.reserve(nil) {
 			return false
 		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.next += 2
+		c.Mu.Lock()
+		defer c.Mu.Unlock()
+		c.Last += 2
 		c.releasedLocked()
 		return true
 	}

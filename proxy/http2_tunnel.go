@@ -18,15 +18,6 @@ func (s *http2Stream) tunnel(t *socket.Tunnel) socket.TunnelEnd {
 // SendTunnel implements tunnelStream: the client's windows allow it.
 func (s *http2Stream) SendTunnel(b []byte, ends bool) error { return s.send(nil, b, nil, ends) }
 
-// writePause returns how long send waits until the client takes more bytes. A tunnel
-// waits as long as bytes move in the other direction.
-func (s *http2Stream) writePause() time.Duration {
-	if s.inTunnel != nil {
-		return s.inTunnel.Left(s.server.sweeper.Now())
-	}
-	return s.options.Timeouts.Write
-}
-
 // AwaitTunnel implements tunnelStream.
 func (s *http2Stream) AwaitTunnel(pause time.Duration) error {
 	var none socket.Buffers

@@ -23,6 +23,7 @@ var errRejected = errors.New("the peer considers the request malformed")
 // An http2Upstream is a stream to a peer. It serves one exchange.
 type http2Upstream struct {
 	socket.SweepEntry
+	http2.Stream
 	conn     *http2PeerConn
 	client   atomic.Pointer[upstreamClient] // to probe, or nil
 	probe    clientProbe
@@ -31,33 +32,22 @@ type http2Upstream struct {
 	blocked  *socket.SweepEntry // of the client, see side
 	replaces int                // how many streams of the request the peer did not process
 
-	waits *streamWaits // of the goroutines that wait for the response, and that send
-
 	begun bool  // the first piece of the body was read
 	left  int64 // bytes of the body that the response announces; -1: unknown
 
-	// conn.mu guards the fields below.
-	id       uint32 // 0: not yet open
-	opened   int64  // coarse time
-	err      error  // the stream has failed
-	received bool   // the whole response has arrived
-	stopped  bool   // the peer does not need the rest of the request
-	sent     bool   // the whole request is in conn.output
-	final    bool   // the head of the final response has arrived
-	heads    []byte // of responses, as text, not yet read
-	body     socket.ByteQueue
-	trailer  []byte
-	granted  int // bytes that the peer may send
-	owed     int // bytes that were read and not granted again
-	sender   http2.Sender
+	opened int64 // coarse time
+
+	// conn.Mu guards the fields below.
+	final   bool   // the head of the final response has arrived
+	heads   []byte // of responses, as text, not yet read
+	trailer []byte
 }
 
 func newHTTP2Upstream(c *http2PeerConn, r requirements) *http2Upstream {
 	u := &http2Upstream{
 		conn: c, picked: r.picked, pause: r.pause, blocked: &r.client.SweepEntry,
-		waits: newStreamWaits(),
 	}
-	c.transport.sweeper.Add(&u.SweepEntry, u.waits, r.client.shard)
+	u.Init(&c.Conn, u, &u.SweepEntry, r.client.shard)
 	u.Probes, u.Owner = true, u
 	if !r.keepForGone {
 		u.client.Store(r.client)
@@ -85,25 +75,26 @@ func (u *http2Upstream) sendHead(b *socket.Buffers, _ bool) (answered, sent bool
 // open opens the stream with the head b.out. whole: the request ends with body and trailer.
 func (u *http2Upstream) open(b *socket.Buffers, body, trailer []byte, whole bool) error {
 	c := u.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err != nil || c.goAway || c.next > http2LastID {
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
+	if c.Err != nil || c.goAway || c.isExhausted() {
 		return errUnprocessed
 	}
-	// The ids of streams must rise on the wire.
-	u.id, u.opened = c.next, c.transport.sweeper.Now()
-	c.next += 2
-	c.streams[u.id] = u
-	c.output.Open(&u.sender, u, u.id)
-	u.granted = http2.InitialWindow
-	start := len(c.output.Frames)
-	c.output.Frames = u.appendFields(c.output.Frames, b.Out)
-	u.sent = whole && len(body)+len(trailer) == 0
-	c.output.EndBlock(start, u.id, u.sent)
-	if whole && !u.sent {
-		c.output.Send(&u.sender, nil, body, appendTrailerFrames(nil, trailer, u.id), true)
+	u.opened = c.transport.sweeper.Now()
+	u.OpenLocked((c.Last + 1) | 1) // the ids of streams must rise on the wire
+	ends := whole && len(body)+len(trailer) == 0
+	start := len(c.Output.Frames)
+	c.Output.Frames = u.appendFields(c.Output.Frames, b.Out)
+	c.Output.EndBlock(start, u.ID, ends)
+	switch {
+	case ends:
+		u.EndSentLocked()
+		c.FlushLocked()
+	case whole:
+		u.QueueLocked(nil, body, appendTrailerFrames(nil, trailer, u.ID), true)
+	default:
+		c.FlushLocked()
 	}
-	c.flushLocked()
 	return nil
 }
 
@@ -155,51 +146,19 @@ func (u *http2Upstream) WriteBody(_ *socket.Buffers, p transfer.Piece) error {
 		return nil
 	}
 	c := u.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if u.isClosed() {
-		return socket.ErrClosedEarly
-	}
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
 	var trailer []byte
 	if p.Last {
-		trailer = appendTrailerFrames(nil, p.Trailer, u.id)
+		trailer = appendTrailerFrames(nil, p.Trailer, u.ID)
 	}
-	left := len(p.Text) + 1
-	c.output.Send(&u.sender, nil, p.Text, trailer, p.Last)
-	c.flushLocked()
-	for u.sender.IsSending() && !u.isClosed() {
-		if u.sender.Left() < left || u.blocked.WriteDeadline.Load() != 0 {
-			left = u.sender.Left()
-			u.ArmWrite(c.transport.sweeper.Now() + int64(u.pause))
-		}
-		c.flushLocked()
-		c.mu.Unlock()
-		<-u.waits.writable
-		expired := u.waits.writeDue.Load() && u.WriteExpired(c.transport.sweeper)
-		c.mu.Lock()
-		if expired && u.sender.IsSending() && (u.sender.Left() == left || u.Interrupted.Load()) {
-			c.output.Drop(&u.sender)
-			u.WriteDeadline.Store(0)
-			return os.ErrDeadlineExceeded
-		}
-	}
-	u.WriteDeadline.Store(0)
-	c.flushLocked()
-	if u.sender.IsSending() {
-		c.output.Drop(&u.sender)
-		return socket.ErrClosedEarly
-	}
-	return nil
+	return u.SendLocked(nil, p.Text, trailer, p.Last)
 }
-
-// isClosed reports whether the peer gets no more of the request: the stream has failed, or
-// the exchange has ended. conn.mu is held.
-func (u *http2Upstream) isClosed() bool { return u.err != nil || u.stopped }
 
 // await implements upstream.
 func (u *http2Upstream) await(b *socket.Buffers, w until) error {
 	// An error that the request may have caused is an answer: see readHead.
-	return u.wait(b, func() bool { return len(u.heads) > 0 || isAnswer(u.err) }, w)
+	return u.wait(b, func() bool { return len(u.heads) > 0 || isAnswer(u.Err) }, w)
 }
 
 // isAnswer reports whether the request may have caused the error err of a healthy peer.
@@ -207,37 +166,20 @@ func isAnswer(err error) bool {
 	return err == http2ResponseError || err == errRejected || err == http1.ErrResponseTooLong
 }
 
-// wait waits until arrived, called with conn.mu held, returns true, or fails as await does.
+// wait waits until arrived, called with conn.Mu held, returns true, or fails as await does.
 // While it waits, b is given back.
 func (u *http2Upstream) wait(b *socket.Buffers, arrived func() bool, w until) error {
-	c := u.conn
-	var impatient <-chan time.Time
-	for {
-		c.mu.Lock()
-		there, err := arrived(), u.err
-		c.mu.Unlock()
-		switch {
-		case there:
-			return nil
-		case err != nil:
-			return err
-		case w.suspicion && c.transport.suspectedSince(u.picked):
-			return errSuspected
-		case u.waits.readDue.Load() && u.Expired(c.transport.sweeper):
-			return os.ErrDeadlineExceeded
-		case w.patience > 0 && impatient == nil:
-			timer := time.NewTimer(w.patience)
-			defer timer.Stop()
-			impatient = timer.C
-		}
-		b.GiveBack()
-		select {
-		case <-u.waits.readable:
-		case <-impatient:
-			return errPatience
-		case <-w.changed:
-			return errSuspected
-		}
+	wakes := http2.Wakes{Patience: w.patience, Changed: w.changed}
+	if w.suspicion {
+		wakes.IsChanged = func() bool { return u.conn.transport.suspectedSince(u.picked) }
+	}
+	switch err := u.Wait(b, arrived, wakes); err {
+	case http2.ErrPatience:
+		return errPatience
+	case http2.ErrChanged:
+		return errSuspected
+	default:
+		return err
 	}
 }
 
@@ -251,10 +193,10 @@ func (u *http2Upstream) readHead(b *socket.Buffers, head *http1.ResponseHead) (t
 	}
 	b.Borrow()
 	c := u.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
 	if len(u.heads) == 0 {
-		return nil, u.err
+		return nil, u.Err
 	}
 	options := &c.transport.options
 	n := copy(b.From[:options.HeadBytes], u.heads)
@@ -274,7 +216,7 @@ func (u *http2Upstream) readHead(b *socket.Buffers, head *http1.ResponseHead) (t
 	return b.From[:length], nil
 }
 
-// addHead adds the response head in fields to heads. conn.mu is held.
+// addHead adds the response head in fields to heads. conn.Mu is held.
 func (u *http2Upstream) addHead(fields *http2.Fields) error {
 	status := len(u.heads) + len("HTTP/1.1 ")
 	heads, err := fields.AppendResponse(u.heads)
@@ -298,7 +240,7 @@ func (u *http2Upstream) startBody(_ *socket.Buffers, head *http1.ResponseHead, _
 	if u.left <= socket.ResponseBufferBytes {
 		enough = int(u.left)
 	}
-	arrived := func() bool { return u.received || u.body.Length() >= enough }
+	arrived := func() bool { return u.Received || u.Body.Length() >= enough }
 	var none socket.Buffers // the head is in those of the exchange
 	switch err := u.wait(&none, arrived, until{patience: bodyStartTimeout}); err {
 	case errPatience, os.ErrDeadlineExceeded: // the head was in time
@@ -316,18 +258,17 @@ func (u *http2Upstream) ReadBody(b *socket.Buffers, _ bool) (p transfer.Piece, e
 		}
 	}
 	c := u.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !u.begun && u.err != nil && !u.bodyArrived() {
-		return p, u.err
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
+	if !u.begun && u.Err != nil && !u.bodyArrived() {
+		return p, u.Err
 	}
 	// The head in b.out, and its text at the start of b.from, may still be needed.
 	u.begun = true
 	b.Borrow()
-	n := u.body.Take(b.From)
-	u.grantLocked(n)
-	p = transfer.Piece{Text: b.From[:n], Length: int64(n)}
-	if p.Last = u.received && u.body.Empty(); p.Last {
+	n, last := u.TakeLocked(b.From)
+	p = transfer.Piece{Text: b.From[:n], Length: int64(n), Last: last}
+	if last {
 		p.Trailer = u.trailer
 	}
 	if u.left >= 0 {
@@ -340,8 +281,8 @@ func (u *http2Upstream) ReadBody(b *socket.Buffers, _ bool) (p transfer.Piece, e
 	return p, nil
 }
 
-// bodyArrived reports whether ReadBody does not wait. conn.mu is held.
-func (u *http2Upstream) bodyArrived() bool { return u.received || !u.body.Empty() }
+// bodyArrived reports whether ReadBody does not wait. conn.Mu is held.
+func (u *http2Upstream) bodyArrived() bool { return u.Received || !u.Body.Empty() }
 
 // bodyPauses implements upstream.
 func (u *http2Upstream) bodyPauses(b *socket.Buffers, patience time.Duration) (bool, error) {
@@ -352,28 +293,15 @@ func (u *http2Upstream) bodyPauses(b *socket.Buffers, patience time.Duration) (b
 	return false, err
 }
 
-// grantLocked lets the peer send n more bytes, which were read.
-func (u *http2Upstream) grantLocked(n int) {
-	u.owed += n
-	if u.received || u.owed < http2.InitialWindow/2 {
-		return
-	}
-	c := u.conn
-	c.output.Frames = http2.AppendWindowUpdate(c.output.Frames, u.id, u.owed)
-	u.granted += u.owed
-	u.owed = 0
-	c.flushLocked()
-}
-
 // closedIdle implements upstream.
 func (u *http2Upstream) closedIdle(err error) (maybe, likely bool) {
-	u.conn.mu.Lock()
-	defer u.conn.mu.Unlock()
+	u.conn.Mu.Lock()
+	defer u.conn.Mu.Unlock()
 	if err == errUnprocessed {
 		again := u.replaces < http2Refusals || u.conn.served && u.replaces < http2Replacements
 		return again, again
 	}
-	maybe = u.replaces == 0 && u.conn.err != nil && u.conn.unheard && time.Since(u.picked) < staleWithin
+	maybe = u.replaces == 0 && u.conn.Err != nil && u.conn.unheard && time.Since(u.picked) < staleWithin
 	return maybe, false
 }
 
@@ -382,18 +310,14 @@ func (u *http2Upstream) closedIdle(err error) (maybe, likely bool) {
 func (u *http2Upstream) finish(bool) {
 	c := u.conn
 	u.Remove()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.output.Drop(&u.sender) // it belongs to the exchange
-	u.body.Drop()
-	if u.id != 0 {
-		delete(c.streams, u.id)
-		if c.err == nil && u.err == nil && (!u.received || !u.sent) {
-			c.resetLocked(u, http2.Cancel, socket.ErrClosedEarly)
-		}
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
+	if u.ID != 0 && c.Err == nil && !u.Stopped && (!u.Received || !u.Sent) {
+		u.ResetLocked(http2.Cancel, socket.ErrClosedEarly)
 	}
-	u.endLocked(socket.ErrClosedEarly)
-	if u.id != 0 && !u.received && c.err == nil && c.silentSinceLocked(u.opened) {
+	u.StopLocked(socket.ErrClosedEarly)
+	u.CloseLocked()
+	if u.ID != 0 && !u.Received && c.Err == nil && c.silentSinceLocked(u.opened) {
 		c.doubtLocked()
 	}
 	c.releasedLocked()
@@ -402,25 +326,6 @@ func (u *http2Upstream) finish(bool) {
 // tunnel implements upstream. It is never called: readHead refuses a 101.
 func (u *http2Upstream) tunnel(*socket.Buffers) (socket.TunnelEnd, []byte) {
 	return socket.TunnelEnd{}, nil
-}
-
-// failLocked ends the stream with err.
-func (u *http2Upstream) failLocked(err error) {
-	if u.received && err == socket.ErrClosedEarly {
-		err = nil // the response is whole
-	}
-	u.endLocked(err)
-}
-
-// endLocked lets the peer have no more of the request, and wakes all waits for the stream.
-func (u *http2Upstream) endLocked(err error) {
-	if u.err == nil {
-		u.err = err
-	}
-	u.stopped = true
-	u.conn.output.Halt(&u.sender)
-	signal(u.waits.readable)
-	signal(u.waits.writable)
 }
 
 // OnSweep implements sweepOwner.

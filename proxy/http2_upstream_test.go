@@ -16,6 +16,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/proxy/http1"
+	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/balancertest"
@@ -290,30 +291,31 @@ func TestHTTP2ResponseWaitsForItsBody(t *testing.T) {
 		err      error
 		after    time.Duration
 	}{
-		{"the peer fails", func(u *http2Upstream) { u.failLocked(socket.ErrClosedEarly) }, false, socket.ErrClosedEarly, soon},
-		{"the body arrives", func(u *http2Upstream) { u.body.Append(make([]byte, length)) }, false, nil, soon},
-		{"the response is too short", func(u *http2Upstream) { u.received = true }, false, nil, soon},
-		{"a part arrives", func(u *http2Upstream) { u.body.Append(make([]byte, 1)) }, false, nil, bodyStartTimeout},
+		{"the peer fails", func(u *http2Upstream) { u.StopLocked(socket.ErrClosedEarly) }, false, socket.ErrClosedEarly, soon},
+		{"the body arrives", func(u *http2Upstream) { u.Body.Append(make([]byte, length)) }, false, nil, soon},
+		{"the response is too short", func(u *http2Upstream) { u.Received = true }, false, nil, soon},
+		{"a part arrives", func(u *http2Upstream) { u.Body.Append(make([]byte, 1)) }, false, nil, bodyStartTimeout},
 		{"nothing happens", func(*http2Upstream) {}, false, nil, bodyStartTimeout},
 		{"the timeout of the head ends", func(u *http2Upstream) {
 			u.ArmRead(u.conn.transport.sweeper.Now())
-			u.waits.readDue.Store(true)
+			u.SweepEntry.Conn.SetReadDeadline(socket.ALongTimeAgo)
 		}, false, nil, soon},
 		{"there is no body", func(*http2Upstream) {}, true, nil, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				u := &http2Upstream{conn: &http2PeerConn{transport: &http2Transport{sweeper: socket.NewSweeper()}}, waits: newStreamWaits()}
-				u.conn.transport.sweeper.Add(&u.SweepEntry, u.waits, 0)
+				u := &http2Upstream{conn: &http2PeerConn{transport: &http2Transport{sweeper: socket.NewSweeper()}}}
+				u.conn.Init(http2.ConnOptions{Sweeper: u.conn.transport.sweeper})
+				u.Init(&u.conn.Conn, u, &u.SweepEntry, 0)
 				begin := time.Now()
 				var peer sync.WaitGroup
 				defer peer.Wait()
 				peer.Go(func() {
 					time.Sleep(soon)
-					u.conn.mu.Lock()
-					defer u.conn.mu.Unlock()
+					u.conn.Mu.Lock()
+					defer u.conn.Mu.Unlock()
 					test.happens(u)
-					signal(u.waits.readable)
+					u.Wake()
 				})
 				var head http1.ResponseHead
 				head.ContentLength = length

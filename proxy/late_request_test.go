@@ -122,8 +122,8 @@ func TestStreamArrivesAsGoAwayEnds(t *testing.T) {
 			func() {
 				client.Deadline.Load() // the race detector sees no order in bytes of a socket
 				h := client.http2
-				h.mu.Lock() // nothing is processed
-				defer h.mu.Unlock()
+				h.Mu.Lock() // nothing is processed
+				defer h.Mu.Unlock()
 				p.skip(http2GoAwayTimeout)
 				c.conn.Write(frames[:first])
 				client.awaitArrival(t)
@@ -150,8 +150,8 @@ func TestClientClosesAfterGoAway(t *testing.T) {
 	func() {
 		client.Deadline.Load() // the race detector sees no order in bytes of a socket
 		h := client.http2
-		h.mu.Lock() // nothing is processed
-		defer h.mu.Unlock()
+		h.Mu.Lock() // nothing is processed
+		defer h.Mu.Unlock()
 		c.WritePing(false, [8]byte{1})
 		eventually(t, "the first frame is read", func() bool {
 			nothing := false

@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"sluice/observe/panics"
@@ -21,22 +19,6 @@ var errPanicked = panics.Err
 func contained(at panics.Place, f func()) {
 	defer panics.Contain(at, nil)
 	f()
-}
-
-// A stateMutex is a mutex that notes whether a panic has left what it guards half changed.
-type stateMutex struct {
-	sync.Mutex
-	torn atomic.Bool
-}
-
-// Unlock unlocks m. It notes a panic if it was deferred.
-func (m *stateMutex) Unlock() {
-	if value := recover(); value != nil {
-		m.torn.Store(true)
-		m.Mutex.Unlock()
-		panic(value)
-	}
-	m.Mutex.Unlock()
 }
 
 // fail ends the connection. It answers the request of HTTP/1 that it serves, if any.
@@ -104,48 +86,48 @@ func (m *mirrored) fail() {
 func (s *http2Stream) fail() {
 	h := s.conn
 	s.failed = true
-	if x := s.exchange; x != nil && !h.mu.torn.Load() {
+	if x := s.exchange; x != nil && !h.Mu.Torn() {
 		x.fail()
 	} else if x != nil {
 		contained(panics.Stream, x.releaseHeld)
 		contained(panics.Stream, x.upload.wait)
 		contained(panics.Stream, x.leaveBody)
 	}
-	if h.mu.torn.Load() {
-		contained(panics.Stream, h.fail)
+	if h.Mu.Torn() {
+		contained(panics.Stream, h.OnPanic)
 	}
 	contained(panics.Stream, s.end)
-	if h.mu.torn.Load() { // by the end too
-		contained(panics.Stream, h.fail)
+	if h.Mu.Torn() { // by the end too
+		contained(panics.Stream, h.OnPanic)
 	}
 }
 
-// fail ends the connection and its streams.
-func (h *http2ClientConn) fail() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.broken, h.output.Frames = true, nil
+// OnPanic implements [http2.Role]: it ends the connection and its streams.
+func (h *http2ClientConn) OnPanic() {
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
+	h.Err, h.Output.Frames = errPanicked, nil
 	h.wakeReader()
-	for _, s := range h.streams {
-		contained(panics.Stream, s.abortLocked)
+	for _, s := range h.Streams {
+		contained(panics.Stream, func() { s.StopLocked(socket.ErrClosedEarly) })
 	}
 }
 
-// failReading is fail for the goroutine that reads. It waits for the streams.
+// failReading is OnPanic for the goroutine that reads. It waits for the streams.
 func (h *http2ClientConn) failReading() {
-	contained(panics.Connection, h.fail)
-	h.work.Wait()
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	contained(panics.Connection, h.OnPanic)
+	h.Work.Wait()
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
 	h.dropFreeLocked()
 }
 
-// fail ends the connection and its streams: the goroutine that sends has panicked. The one
-// that reads ends then.
-func (c *http2PeerConn) fail() {
+// OnPanic implements [http2.Role]: it ends the connection and its streams. The goroutine that reads
+// ends then.
+func (c *http2PeerConn) OnPanic() {
 	c.wire.Conn.Close()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.flushing = false
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
+	c.Flushing = false
 	c.failLocked(socket.ErrClosedEarly)
 }

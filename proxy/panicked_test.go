@@ -208,9 +208,9 @@ func (p *testProxy) peersAreIdle() bool {
 			}
 		case *http2Transport:
 			for _, conn := range c.all() {
-				conn.mu.Lock()
+				conn.Mu.Lock()
 				lent := conn.lent
-				conn.mu.Unlock()
+				conn.Mu.Unlock()
 				if lent != 0 {
 					return false
 				}
@@ -259,8 +259,8 @@ func TestPanicUnderMutexEndsConnection(t *testing.T) {
 		"reader": func(_ *http2ClientConn, c *frameClient) { c.WritePing(false, [8]byte{}) },
 		"stream": func(*http2ClientConn, *frameClient) { go answerBoth() },
 		"sender": func(h *http2ClientConn, _ *frameClient) {
-			h.output.Frames = http2.AppendPing(h.output.Frames, 0, goAwayPing)
-			h.flushLocked()
+			h.Output.Frames = http2.AppendPing(h.Output.Frames, 0, goAwayPing)
+			h.FlushLocked()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -274,12 +274,12 @@ func TestPanicUnderMutexEndsConnection(t *testing.T) {
 			h := p.onlyClient().http2
 			before := panicked()
 			eventually(t, "all is sent", func() bool {
-				h.mu.Lock()
-				defer h.mu.Unlock()
-				if h.flushing {
+				h.Mu.Lock()
+				defer h.Mu.Unlock()
+				if h.Flushing {
 					return false
 				}
-				h.output.Send(new(http2.Sender), nil, nil, nil, true) // without an owner
+				h.Output.Send(new(http2.Sender), nil, nil, nil, true) // without an owner
 				use(h, c)
 				return true
 			})

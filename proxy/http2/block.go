@@ -32,7 +32,7 @@ func (b *FieldBlock) Take(frame *FrameHeader, payload []byte) (block []byte, who
 		case err != nil:
 			return nil, false, err
 		case dependency == frame.StreamID:
-			return nil, false, ErrDependency
+			return nil, false, errDependency
 		}
 		if b.Ends = frame.Has(FlagEndStream); frame.Has(FlagEndHeaders) {
 			return block, true, nil

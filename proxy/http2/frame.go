@@ -110,10 +110,10 @@ var (
 	errNoStream        = &Error{ProtocolError, "frame of a stream has no stream"}
 	errFrameSize       = &Error{FrameSizeError, "frame has an invalid length"}
 	errTooManySettings = &Error{EnhanceYourCalm, "more than 100 settings in a frame"}
-	errPush            = &Error{ProtocolError, "PUSH_PROMISE from a client"}
+	errPush            = &Error{ProtocolError, "PUSH_PROMISE, which is not allowed"}
 )
 
-// Check checks what a client may send: the length of a frame of fixed length, and
+// Check checks what either side may send: the length of a frame of fixed length, and
 // whether it has a stream. Unknown types pass.
 func (h *FrameHeader) Check() *Error {
 	switch h.Type {
@@ -124,6 +124,9 @@ func (h *FrameHeader) Check() *Error {
 	case FramePriority:
 		if h.StreamID == 0 {
 			return errNoStream
+		}
+		if h.Length != 5 {
+			return errFrameSize
 		}
 	case FrameResetStream:
 		if h.StreamID == 0 {

@@ -1,0 +1,200 @@
+package http2
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+
+	"sluice/proxy/socket"
+)
+
+// A testRole is a role that counts, and opens the streams that the other side opens if it is a server.
+type testRole struct {
+	Conn
+	client bool
+	late   int
+	faults int
+	resets []uint32
+}
+
+func (r *testRole) Side() (socket.Side, *socket.TLSConn) { return socket.Side{}, nil }
+func (r *testRole) OnPanic()                             {}
+func (r *testRole) MayOpen(uint32) bool                  { return true }
+func (r *testRole) OnSettings()                          {}
+func (r *testRole) OnPong([]byte)                        {}
+func (r *testRole) OnGoAway(uint32)                      {}
+func (r *testRole) OnWritten(error)                      {}
+func (r *testRole) OnFlushed()                           {}
+func (r *testRole) OnReset(s *Stream)                    { r.resets = append(r.resets, s.ID) }
+func (r *testRole) OnFault() *Error                      { r.faults++; return nil }
+func (r *testRole) OnLate(uint32, *Stream) *Error        { r.late++; return nil }
+func (r *testRole) OnOpen(id uint32, ends bool, err *Error) *Error {
+	if r.client || err != nil {
+		return ErrStreamID
+	}
+	r.open(id)
+	return nil
+}
+
+func (r *testRole) open(id uint32) *Stream {
+	s := new(Stream)
+	s.Init(&r.Conn, testStreamRole{s}, new(socket.SweepEntry), 0)
+	s.OpenLocked(id)
+	return s
+}
+
+type testStreamRole struct{ s *Stream }
+
+func (r testStreamRole) OnHead(ends bool, err *Error) *Error {
+	if ends {
+		r.s.EndReceivedLocked()
+	}
+	return err
+}
+func (r testStreamRole) OnData(int, bool) error        { return nil }
+func (r testStreamRole) OnReset(ErrorCode) *Error      { r.s.StopLocked(socket.ErrClosedEarly); return nil }
+func (r testStreamRole) OnStop()                       {}
+func (r testStreamRole) Patience(_ bool) time.Duration { return 0 }
+
+// newTestConn returns a connection with the open stream 1 and the closed stream 3. It sends nothing.
+func newTestConn(client bool) *testRole {
+	r := &testRole{client: client}
+	r.Init(ConnOptions{
+		Role: r, Client: client, Sweeper: socket.NewSweeper(),
+		ListBytes: UsualListBytes, BlockBytes: UsualListBytes, Continuations: 8, Window: 1 << 20, StreamWindow: InitialWindow,
+	})
+	r.Flushing = true // nothing is to be sent
+	r.open(1)
+	r.open(3).CloseLocked()
+	r.Output.Frames = nil
+	return r
+}
+
+func frame(t FrameType, flags uint8, stream uint32, payload ...byte) []byte {
+	return append(AppendFrameHeader(nil, FrameHeader{Length: len(payload), Type: t, Flags: flags, StreamID: stream}), payload...)
+}
+
+// Both roles do the same with frames that do not depend on the role.
+func TestFramesInBothRoles(t *testing.T) {
+	settings := AppendSettings(nil)
+	ping := []byte("12345678")
+	for _, test := range []struct {
+		name string
+		in   []byte // after SETTINGS, unless it begins with another frame
+		bare bool   // without SETTINGS before
+		err  *Error
+		out  []byte // after the acknowledgement of SETTINGS
+	}{
+		{name: "first frame", in: AppendPing(nil, 0, ping), bare: true, err: errNoSettings},
+		{name: "acknowledgement first", in: AppendSettingsAck(nil), bare: true, err: errNoSettings},
+		{name: "long frame", in: AppendFrameHeader(nil, FrameHeader{Length: MaxFrameBytes + 1, Type: 0xee}), err: errFrameTooLong},
+		{name: "PING", in: AppendPing(nil, 0, ping), out: AppendPing(nil, FlagAck, ping)},
+		{name: "answer to PING", in: AppendPing(nil, FlagAck, ping)},
+		{name: "SETTINGS", in: settings, out: AppendSettingsAck(nil)},
+		{name: "unknown frame", in: frame(0xee, 0xff, 77, 1, 2, 3)},
+		{name: "PRIORITY", in: frame(FramePriority, 0, 1, 0, 0, 0, 3, 1)},
+		{name: "PRIORITY of itself", in: frame(FramePriority, 0, 1, 0, 0, 0, 1, 1), err: errDependency},
+		{name: "short PRIORITY", in: frame(FramePriority, 0, 1, 0, 0, 0, 3), err: errFrameSize},
+		{name: "push", in: frame(FramePushPromise, 0, 1, 0, 0, 0, 2), err: errPush},
+		{name: "CONTINUATION alone", in: frame(FrameContinuation, FlagEndHeaders, 1, 0x82), err: errContinuation},
+		{name: "interrupted block", in: append(frame(FrameHeaders, 0, 1, 0x82), settings...), err: errContinuation},
+		{name: "head with an even id", in: frame(FrameHeaders, FlagEndHeaders, 2, 0x82), err: ErrStreamID},
+		{name: "malformed block", in: frame(FrameHeaders, FlagEndHeaders, 1, 0x80), err: errHPACK},
+		{name: "malformed block of a closed stream", in: frame(FrameHeaders, FlagEndHeaders, 3, 0x80), err: errHPACK},
+		{name: "DATA", in: frame(FrameData, 0, 1, 1)},
+		{name: "padding beyond the frame", in: frame(FrameData, FlagPadded, 1, 2, 0), err: errPadding},
+		{name: "DATA of a closed stream", in: frame(FrameData, 0, 3, 1)},
+		{name: "DATA of an idle stream", in: frame(FrameData, 0, 5, 1), err: ErrStreamID},
+		{name: "DATA beyond the window of the stream", in: bytes.Repeat(frame(FrameData, 0, 1, make([]byte, MaxFrameBytes)...), 4), err: errTooMuchData},
+		{name: "reset of an idle stream", in: frame(FrameResetStream, 0, 5, 0, 0, 0, 8), err: ErrStreamID},
+		{name: "reset of a closed stream", in: frame(FrameResetStream, 0, 3, 0, 0, 0, 8)},
+		{name: "window of an idle stream", in: AppendWindowUpdate(nil, 5, 1), err: ErrStreamID},
+		{name: "window of a closed stream", in: AppendWindowUpdate(nil, 3, 0)},
+		{name: "no increment", in: AppendWindowUpdate(nil, 0, 0), err: errNoIncrement},
+		{name: "no increment of a stream", in: AppendWindowUpdate(nil, 1, 0), out: AppendResetStream(nil, 1, ProtocolError)},
+		{name: "window too large", in: AppendWindowUpdate(nil, 0, MaxWindow), err: errWindow},
+		{name: "window of a stream too large", in: AppendWindowUpdate(nil, 1, MaxWindow), out: AppendResetStream(nil, 1, FlowControlError)},
+		{name: "flood", in: bytes.Repeat(AppendWindowUpdate(nil, 0, 1), 2*OverheadBytes/13), err: errFlood},
+		{name: "flood of empty DATA", in: bytes.Repeat(frame(FrameData, 0, 1), 2*OverheadBytes/9), err: errFlood},
+		{name: "unread answers", in: bytes.Repeat(AppendPing(nil, 0, ping), MaxAnswers+1), err: errNotRead},
+	} {
+		for _, client := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, client %t", test.name, client), func(t *testing.T) {
+				r := newTestConn(client)
+				in := test.in
+				if !test.bare {
+					if _, err := r.ProcessLocked(settings, 0); err != nil {
+						t.Fatal(err)
+					}
+					r.Output.Take()
+				}
+				taken, err := r.ProcessLocked(in, 0)
+				if err != test.err || err == nil && taken != len(in) {
+					t.Errorf("%d of %d bytes, %v; want %v", taken, len(in), err, test.err)
+				}
+				if err == nil && !bytes.Equal(r.Output.Frames, test.out) {
+					t.Errorf("sent %x, want %x", r.Output.Frames, test.out)
+				}
+			})
+		}
+	}
+}
+
+// Bytes are given back when they are read or dropped, on the stream and on the connection, in both roles.
+func TestWindowsAreGivenBack(t *testing.T) {
+	for _, client := range []bool{false, true} {
+		r := newTestConn(client)
+		r.Settled = true
+		s := r.Streams[1]
+		data := frame(FrameData, FlagPadded, 1, append([]byte{7}, make([]byte, 8007)...)...)
+		for i := range 1000 {
+			id := uint32(1)
+			if i%2 > 0 {
+				id = 3 // closed
+			}
+			data[8] = byte(id)
+			if _, err := r.ProcessLocked(data, 0); err != nil {
+				t.Fatalf("client %t, frame %d: %v", client, i, err)
+			}
+			for s.Body.Length() > 0 {
+				s.TakeLocked(make([]byte, 3000))
+			}
+			r.Output.Frames = nil
+		}
+		if r.late != 500 {
+			t.Errorf("client %t: %d late frames", client, r.late)
+		}
+		if s.Body.Append(make([]byte, 100)); r.received+r.owed != 1<<20 || s.granted+s.owed != InitialWindow {
+			t.Errorf("client %t: %d and %d bytes may be sent", client, r.received+r.owed, s.granted+s.owed)
+		}
+	}
+}
+
+// Each stream counts as open until it has ended in both directions or has stopped, and as receiving until
+// its end has arrived or it has stopped.
+func TestOpenStreamsAreCounted(t *testing.T) {
+	type step struct {
+		name            string
+		do              func(s *Stream)
+		open, receiving int
+	}
+	stop := step{"stop", func(s *Stream) { s.StopLocked(socket.ErrClosedEarly) }, 0, 0}
+	for _, steps := range [][]step{
+		{{"received", (*Stream).EndReceivedLocked, 1, 0}, {"sent", (*Stream).EndSentLocked, 0, 0}, stop},
+		{{"sent", (*Stream).EndSentLocked, 1, 1}, {"received", (*Stream).EndReceivedLocked, 0, 0}, stop},
+		{{"received", (*Stream).EndReceivedLocked, 1, 0}, stop, stop},
+		{{"sent", (*Stream).EndSentLocked, 1, 1}, stop},
+		{{"reset", func(s *Stream) { s.ResetLocked(Cancel, socket.ErrClosedEarly) }, 0, 0}, stop},
+	} {
+		r := &testRole{}
+		r.Init(ConnOptions{Role: r, Sweeper: socket.NewSweeper(), Window: InitialWindow})
+		r.Flushing = true
+		s := r.open(1)
+		for _, step := range steps {
+			if step.do(s); r.Open != step.open || r.Receiving != step.receiving {
+				t.Errorf("after %s: %d open, %d receiving; want %d, %d", step.name, r.Open, r.Receiving, step.open, step.receiving)
+			}
+		}
+	}
+}

@@ -1,0 +1,221 @@
+package proxy
+
+import (
+	"slices"
+	"time"
+
+	"sluice/proxy/http1"
+	"sluice/proxy/http2"
+	"sluice/proxy/socket"
+)
+
+// An http2ClientConn is the role of its http2.Conn, and an http2Stream the role of its http2.Stream.
+
+// Side implements [http2.Role].
+func (h *http2ClientConn) Side() (socket.Side, *socket.TLSConn) {
+	return h.conn.side(h.conn.options.Timeouts.Write), h.conn.TLS
+}
+
+// OnOpen implements [http2.Role].
+func (h *http2ClientConn) OnOpen(id uint32, ends bool, err *http2.Error) *http2.Error {
+	if err != nil {
+		return err
+	}
+	h.Last = id
+	if h.Open >= http2Streams {
+		h.conn.server.http2.refusedStreams.Add(1)
+		h.refuseLocked(id, http2.RefusedStream)
+		return h.OnFault()
+	}
+	if s := h.takeStreamLocked(); s != nil {
+		return h.openLocked(s, id, ends)
+	}
+	h.conn.server.http2.refusedConnections.Add(1)
+	h.refuseLocked(id, http2.RefusedStream)
+	return h.Output.CountAnswer()
+}
+
+// OnLate implements [http2.Role]: the client may not know that the stream was canceled.
+func (h *http2ClientConn) OnLate(id uint32, s *http2.Stream) *http2.Error {
+	if s == nil && slices.Contains(h.canceled, id) || s != nil && !s.Received && !s.Canceled {
+		return nil
+	}
+	return errStreamEnded
+}
+
+// refuseLocked resets a stream that is not served.
+func (h *http2ClientConn) refuseLocked(id uint32, code http2.ErrorCode) {
+	h.noteCanceledLocked(id)
+	h.Output.Frames = http2.AppendResetStream(h.Output.Frames, id, code)
+}
+
+// noteCanceledLocked notes that a stream ends before its request: the client, which may
+// have http2Streams open, may have sent more of them before it knows.
+func (h *http2ClientConn) noteCanceledLocked(id uint32) {
+	if len(h.canceled) < http2Streams {
+		h.canceled = append(h.canceled, id)
+	} else {
+		h.canceled[h.cancels%http2Streams] = id
+	}
+	h.cancels++
+}
+
+// openLocked starts to serve the request in fields.
+func (h *http2ClientConn) openLocked(s *http2Stream, id uint32, ends bool) *http2.Error {
+	s.prepare()
+	x := s.exchange
+	switch bytes := h.Fields.RequestBytes(); {
+	case bytes > s.options.Limits.HeadBytes:
+		s.refused = http1.ErrHeadTooLong
+		x.noteCall(h.Fields.Find(":method"), h.Fields.Find("content-type"))
+	case bytes > len(x.in):
+		x.growTo(bytes)
+	}
+	if s.refused == nil {
+		text, framing, err := h.Fields.AppendRequest(x.in[:0], ends)
+		if err != nil {
+			h.free = append(h.free, s)
+			s.release()
+			h.conn.server.http2.resetsSent.Add(1)
+			h.refuseLocked(id, http2.ProtocolError)
+			return h.OnFault()
+		}
+		x.end = len(text)
+		s.connect = framing == http2.FramingTunnel
+		if framing == http2.FramingLength {
+			s.expected = h.Fields.ContentLength()
+		}
+	}
+	s.OpenLocked(id)
+	h.idle = false
+	if ends {
+		s.EndReceivedLocked()
+	}
+	if len(h.Streams) == 1 && !h.partial {
+		h.armLocked()
+	}
+	if reached := h.conn.lifetime.Begin(s.server.sweeper, &s.options.Connections); reached != socket.LimitNone {
+		s.server.ended.count(reached)
+		h.announceGoAwayLocked()
+	}
+	h.Work.Add(1)
+	go s.onServe()
+	return nil
+}
+
+// OnFault implements [http2.Role]. It counts a stream that ends early by the act or fault of the
+// client.
+func (h *http2ClientConn) OnFault() *http2.Error {
+	if h.resets.Add(1) > http2Resets {
+		return errResets
+	}
+	return h.Output.CountAnswer()
+}
+
+// OnReset implements [http2.Role].
+func (h *http2ClientConn) OnReset(s *http2.Stream) {
+	if !s.Received {
+		h.noteCanceledLocked(s.ID)
+	}
+	h.conn.server.http2.resetsSent.Add(1)
+}
+
+// OnSettings implements [http2.Role].
+func (h *http2ClientConn) OnSettings() {}
+
+// OnGoAway implements [http2.Role].
+func (h *http2ClientConn) OnGoAway(uint32) {}
+
+// OnPong implements [http2.Role].
+func (h *http2ClientConn) OnPong(data []byte) {
+	if h.goAway == goAwayAnnounced && string(data) == string(goAwayPing) {
+		h.settleGoAwayLocked()
+	}
+}
+
+// OnWritten implements [http2.Role].
+func (h *http2ClientConn) OnWritten(err error) {
+	if err != nil {
+		h.breakLocked(err)
+	}
+}
+
+// breakLocked ends all streams after the connection has failed.
+func (h *http2ClientConn) breakLocked(err error) {
+	h.Err, h.Output.Frames = err, nil
+	for _, s := range h.Streams {
+		s.StopLocked(socket.ErrClosedEarly)
+	}
+}
+
+// OnFlushed implements [http2.Role].
+func (h *http2ClientConn) OnFlushed() {
+	if len(h.Streams) == 0 {
+		h.armLocked()
+	}
+	if h.Err != nil || h.goAway == goAwayFinal && len(h.Streams) == 0 {
+		h.wakeReader()
+	}
+}
+
+// OnHead implements [http2.StreamRole]: the trailer section ends the request.
+func (s *http2Stream) OnHead(ends bool, tooLong *http2.Error) *http2.Error {
+	h := s.conn
+	if tooLong != nil {
+		return tooLong
+	}
+	if !ends || s.connect || s.expected > 0 || h.Fields.RequestBytes() > maxTrailerBytes {
+		return h.FaultLocked(&s.Stream, http2.ProtocolError, socket.ErrClosedEarly)
+	}
+	trailer, err := h.Fields.AppendTrailer(nil)
+	if err != nil {
+		return h.FaultLocked(&s.Stream, http2.ProtocolError, socket.ErrClosedEarly)
+	}
+	s.trailer = trailer
+	s.EndReceivedLocked()
+	s.Wake()
+	return nil
+}
+
+// OnData implements [http2.StreamRole]. The body has as many bytes as Content-Length announces.
+func (s *http2Stream) OnData(n int, ends bool) error {
+	if s.expected < 0 {
+		return nil
+	}
+	if s.expected -= int64(n); s.expected < 0 || ends && s.expected > 0 {
+		return socket.ErrClosedEarly
+	}
+	return nil
+}
+
+// OnReset implements [http2.StreamRole].
+func (s *http2Stream) OnReset(http2.ErrorCode) *http2.Error {
+	h := s.conn
+	s.server.http2.resetsReceived.Add(1)
+	s.StopLocked(socket.ErrClosedEarly)
+	if early := !s.answered && s.server.sweeper.Now()-s.opened < int64(http2EarlyReset); early && h.resets.Add(1) > http2Resets {
+		return errResets
+	}
+	return nil
+}
+
+// OnStop implements [http2.StreamRole].
+func (s *http2Stream) OnStop() {
+	if !s.options.KeepForGoneClients {
+		s.gone.Store(true)
+	}
+}
+
+// Patience implements [http2.StreamRole]. A tunnel waits as long as bytes move in the other direction.
+func (s *http2Stream) Patience(moved bool) time.Duration {
+	switch {
+	case s.inTunnel != nil:
+		if moved {
+			s.inTunnel.Touch()
+		}
+		return s.inTunnel.Left(s.server.sweeper.Now())
+	case moved:
+		return s.options.Timeouts.Write
+	}
+	return 0
+}

@@ -1,0 +1,154 @@
+package proxy
+
+import (
+	"time"
+
+	"sluice/proxy/http1"
+	"sluice/proxy/http2"
+	"sluice/proxy/socket"
+)
+
+// An http2PeerConn is the role of its http2.Conn, and an http2Upstream the role of its http2.Stream.
+
+// Side implements [http2.Role].
+func (c *http2PeerConn) Side() (socket.Side, *socket.TLSConn) {
+	return socket.Side{Raw: c.wire.Raw, Entry: &c.SweepEntry, Sweeper: c.transport.sweeper, Timeout: http2PeerStall}, c.wire.TLS
+}
+
+// MayOpen implements [http2.Role].
+func (c *http2PeerConn) MayOpen(uint32) bool { return true }
+
+// OnOpen implements [http2.Role]: a peer opens no streams.
+func (c *http2PeerConn) OnOpen(uint32, bool, *http2.Error) *http2.Error { return http2.ErrStreamID }
+
+// OnLate implements [http2.Role]: what was sent before the peer knew, or after the end, is ignored.
+func (c *http2PeerConn) OnLate(uint32, *http2.Stream) *http2.Error {
+	c.pings = 0
+	return nil
+}
+
+// OnSettings implements [http2.Role].
+func (c *http2PeerConn) OnSettings() {
+	if !c.ready {
+		c.Disarm()
+		c.ready = true
+		close(c.settled)
+	}
+}
+
+// OnPong implements [http2.Role]: any bytes count as an answer.
+func (c *http2PeerConn) OnPong([]byte) {}
+
+// OnGoAway implements [http2.Role]: the streams above last were not processed.
+func (c *http2PeerConn) OnGoAway(last uint32) {
+	c.goAway, c.served = true, last > 0
+	for id, s := range c.Streams {
+		if id > last {
+			s.StopLocked(errUnprocessed)
+		}
+	}
+	if c.lent == 0 && c.ready {
+		c.wire.Conn.CloseRead()
+	}
+}
+
+// OnReset implements [http2.Role].
+func (c *http2PeerConn) OnReset(*http2.Stream) {
+	if c.resets++; c.resets >= http2PeerResets {
+		c.retired = true
+	}
+}
+
+// OnFault implements [http2.Role]: resets are bounded by http2PeerResets.
+func (c *http2PeerConn) OnFault() *http2.Error { return nil }
+
+// OnWritten implements [http2.Role].
+func (c *http2PeerConn) OnWritten(err error) {
+	switch {
+	case c.Err != nil: // read has ended
+		c.failLocked(socket.ErrClosedEarly)
+	case err != nil:
+		c.stopSendingLocked()
+	}
+}
+
+// OnFlushed implements [http2.Role].
+func (c *http2PeerConn) OnFlushed() {}
+
+// stopSendingLocked is called when the peer takes no more bytes. Responses and a GOAWAY may
+// have arrived before: read processes them, and then fails the streams that are left.
+func (c *http2PeerConn) stopSendingLocked() {
+	c.Err = socket.ErrClosedEarly
+	for id, s := range c.Streams {
+		if id > c.Written {
+			s.StopLocked(errUnprocessed)
+		}
+	}
+	c.wire.Conn.CloseRead() // ends read when it has read what is there
+}
+
+// OnHead implements [http2.StreamRole]. A head or a trailer section that is too long, or malformed,
+// is an error of its stream.
+func (u *http2Upstream) OnHead(ends bool, tooLong *http2.Error) *http2.Error {
+	c := u.conn
+	c.pings = 0
+	err := error(http2.ErrMalformed)
+	switch {
+	case tooLong != nil && !u.final:
+		u.ResetLocked(http2.Cancel, http1.ErrResponseTooLong)
+		return nil
+	case tooLong != nil, u.final && !ends:
+	case u.final:
+		u.trailer, err = c.Fields.AppendTrailer(nil)
+	default:
+		if err = u.addHead(&c.Fields); err == nil && ends && !u.final {
+			err = http2.ErrMalformed
+		}
+		if err == nil && len(u.heads) > c.maxUnread {
+			u.ResetLocked(http2.Cancel, http1.ErrResponseTooLong)
+			return nil
+		}
+	}
+	if err != nil {
+		u.ResetLocked(http2.ProtocolError, http2ResponseError)
+		return nil
+	}
+	if ends {
+		u.EndReceivedLocked()
+	}
+	u.Wake()
+	return nil
+}
+
+// OnData implements [http2.StreamRole].
+func (u *http2Upstream) OnData(int, bool) error {
+	if u.conn.pings = 0; !u.final {
+		return http2ResponseError
+	}
+	return nil
+}
+
+// OnReset implements [http2.StreamRole].
+func (u *http2Upstream) OnReset(code http2.ErrorCode) *http2.Error {
+	switch {
+	case code == http2.RefusedStream && !u.final:
+		u.StopLocked(errUnprocessed)
+	case code == http2.ProtocolError && !u.final:
+		u.StopLocked(errRejected)
+	default:
+		u.StopLocked(socket.ErrClosedEarly)
+	}
+	return nil
+}
+
+// OnStop implements [http2.StreamRole].
+func (u *http2Upstream) OnStop() {}
+
+// Patience implements [http2.StreamRole]. A client from which nothing more can come because it takes no
+// answer does not make the peer slow.
+func (u *http2Upstream) Patience(moved bool) time.Duration {
+	if moved || u.blocked.WriteDeadline.Load() != 0 {
+		return u.pause
+	}
+	return 0
+}
