@@ -11,6 +11,7 @@ import (
 	"sluice/discovery"
 	"sluice/operator"
 	"sluice/test/balancertest"
+	"sluice/test/long"
 )
 
 // ids returns the ids of peers, in their order.
@@ -117,7 +118,7 @@ func TestPeersSelectsByServiceStateAndNode(t *testing.T) {
 // When the API reports a peer in maintenance, no later pick uses it, and no response mixes the old
 // and the new state of a peer.
 func TestPeersAreConsistentWithPicks(t *testing.T) {
-	const peers, rounds = 250, 50
+	const peers = 250
 	sound := make([]discovery.Instance, peers)
 	for i := range sound {
 		sound[i] = instance("star", fmt.Sprintf("star-%03d", i), fmt.Sprintf("10.0.0.%d", i))
@@ -132,7 +133,7 @@ func TestPeersAreConsistentWithPicks(t *testing.T) {
 	t.Cleanup(pool.Close)
 	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}})
 	row := func() Peer { return getJSON[[]Peer](t, h, "/api/peers?service=web")[0] }
-	for range rounds {
+	for range long.Count(t, 10, 50) {
 		pool.Apply(sound)
 		applied := make(chan struct{})
 		go func() {

@@ -99,7 +99,7 @@ func TestHashesAreSharedByWeight(t *testing.T) {
 // When a peer joins or leaves, its part of the hashes must move. The table moves a little more,
 // as the paper predicts.
 func TestFewHashesMoveWithThePeers(t *testing.T) {
-	keys := hashes(100000)
+	keys := hashes(30000)
 	for _, n := range []int{3, 10, 100} {
 		p := newHashPool(t, instances(n))
 		before := owners(t, p, keys)

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"sluice/test/long"
 )
 
 // forEachLoad runs f for services with few and many peers, with low and high load.
@@ -67,7 +69,7 @@ func TestAPeerIsTriedAgainSoonAfterOneSlowAnswer(t *testing.T) {
 
 // A peer that stays slow gets few requests, although it is tried again.
 func TestASlowPeerGetsFewRequests(t *testing.T) {
-	const seeds = 10
+	seeds := long.Count(t, 4, 10)
 	forEachLoad(t, func(t *testing.T, peers int, rate float64) {
 		slow, all := 0, 0
 		for seed := range uint64(seeds) {
@@ -81,7 +83,7 @@ func TestASlowPeerGetsFewRequests(t *testing.T) {
 			slow += r.perServer[peers-1]
 		}
 		share := float64(slow) / float64(all)
-		perMinute := float64(slow) / seeds / 4.5
+		perMinute := float64(slow) / float64(seeds) / 4.5
 		t.Logf("%.2f %% of the requests, %.1f a minute", share*100, perMinute)
 		if perMinute > 8 || share > 0.5/float64(peers) {
 			t.Errorf("the slow one gets %.2f %% of the requests, %.1f a minute", share*100, perMinute)

@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/long"
 )
 
 // While Consul is away, and when it comes back without its data, its last documents stay in use,
@@ -23,6 +24,7 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 		mode         consultest.Mode
 		begin, end   func(*testing.T, *consultest.Agent, *consultest.Relay)
 		losesItsData bool
+		long         bool // it is noticed at the end of a timeout
 	}
 	for name, o := range map[string]outage{
 		"connections are refused": {
@@ -30,6 +32,7 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 			end:   func(_ *testing.T, _ *consultest.Agent, relay *consultest.Relay) { relay.Heal() },
 		},
 		"connections hang": {
+			long:  true,
 			begin: func(_ *testing.T, _ *consultest.Agent, relay *consultest.Relay) { relay.Hang() },
 			end:   func(_ *testing.T, _ *consultest.Agent, relay *consultest.Relay) { relay.Heal() },
 		},
@@ -50,6 +53,9 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if o.long {
+				long.Test(t)
+			}
 			const source = "consul_kv:sluice/"
 			agent := consultest.Start(t, consultest.Options{Mode: o.mode})
 			relay := consultest.StartRelay(t, agent.HTTPAddress())

@@ -15,6 +15,7 @@ import (
 	"sluice/config"
 	"sluice/operator"
 	"sluice/test/consultest"
+	"sluice/test/long"
 )
 
 // stateModel is what two replicas must have, whatever has happened to them and to Consul.
@@ -292,7 +293,7 @@ func TestStateAtRandom(t *testing.T) {
 		return len(m.peers) == 3
 	})
 	slices.Sort(m.peers)
-	for range 25 {
+	for range long.Count(t, 8, 25) {
 		what := m.step()
 		if what == "" {
 			continue

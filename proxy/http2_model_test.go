@@ -26,6 +26,7 @@ import (
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/long"
 )
 
 // Whatever a client and a peer of HTTP/2 do at a time within the protocol, each stream ends as
@@ -36,7 +37,7 @@ func TestHTTP2Model(t *testing.T) {
 	if !alone(t) {
 		return
 	}
-	rounds, seed := 25, rand.Uint64()
+	rounds, seed := long.Count(t, 8, 25), rand.Uint64()
 	if n, err := strconv.Atoi(os.Getenv("SLUICE_MODEL")); err == nil {
 		rounds = n
 	}

@@ -60,8 +60,8 @@ func echoes(c *originConn) bool {
 // read.
 const longBody = 32 << 20
 
-// long sends a long body, framed as the path says.
-func long(c *originConn) bool {
+// sendLong sends a long body, framed as the path says.
+func sendLong(c *originConn) bool {
 	r, ok := c.request()
 	if !ok {
 		return false
@@ -215,10 +215,10 @@ func TestWhatClientsDoIsNotCounted(t *testing.T) {
 		for _, version := range []string{"1.1", "1.0"} {
 			get := "GET " + framing + " HTTP/" + version + "\r\nHost: a\r\nConnection: close\r\n\r\n"
 			name := framing + " to HTTP/" + version + ": "
-			add(test{name + "stops reading", get, stopReading, long, short, 0})
-			add(test{name + "stops reading for longer than idle", get, stopReading, long, short, shorter})
+			add(test{name + "stops reading", get, stopReading, sendLong, short, 0})
+			add(test{name + "stops reading for longer than idle", get, stopReading, sendLong, short, shorter})
 			for deed, do := range map[string]func(*misdeed){"outlasts the peer": outlast, "leaves": leave, "breaks off": breakOff, "half-closes": halfClose} {
-				add(test{name + deed, get, amid(do), long, patient, 0})
+				add(test{name + deed, get, amid(do), sendLong, patient, 0})
 			}
 		}
 	}

@@ -72,7 +72,7 @@ func TestSlowReaderIsNotCut(t *testing.T) {
 		for _, buffer := range []int{8 << 10, 1 << 20} {
 			t.Run(fmt.Sprint(framing, ", buffer ", buffer), func(t *testing.T) {
 				t.Parallel()
-				p := startProxy(t, Options{Timeouts: Timeouts{Write: pauseTimeout}}, startOrigin(t, long).address())
+				p := startProxy(t, Options{Timeouts: Timeouts{Write: pauseTimeout}}, startOrigin(t, sendLong).address())
 				read := func() (time.Duration, error) {
 					conn := dialWithBuffer(t, p.address, 4<<10)
 					defer conn.Close()

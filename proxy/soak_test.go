@@ -27,21 +27,15 @@ import (
 	"sluice/route"
 	"sluice/test/balancertest"
 	"sluice/test/consultest"
+	"sluice/test/long"
 )
-
-// soakDuration is how long TestSoak lasts; the environment variable SLUICE_SOAK
-// changes it.
-const soakDuration = 6 * time.Second
 
 // TestSoak has clients of all kinds at work, good, bad, slow and gone, while
 // peers crash, come back and are replaced. No good request may fail, and
 // nothing may be left of it all in the end: no goroutine, no descriptor, no
-// request in flight, no memory.
+// request in flight, no memory. The environment variable SLUICE_SOAK changes how long it lasts.
 func TestSoak(t *testing.T) {
-	duration := soakDuration
-	if testing.Short() {
-		duration = 2 * time.Second
-	}
+	duration := long.Count(t, 2*time.Second, 6*time.Second)
 	if s := os.Getenv("SLUICE_SOAK"); s != "" {
 		var err error
 		if duration, err = time.ParseDuration(s); err != nil {

@@ -8,6 +8,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	parallel.SetDefault(clusters)
+	parallel.SetDefault(6)
 	os.Exit(m.Run())
 }

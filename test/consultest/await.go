@@ -27,7 +27,7 @@ func AwaitPromptly(t testing.TB, what string, holds func() bool) {
 }
 
 // Poll is the time between two evaluations of a condition, on an idle machine.
-const Poll = 10 * time.Millisecond
+const Poll = 20 * time.Millisecond
 
 func await(t testing.TB, patience time.Duration, what string, holds func() bool) {
 	t.Helper()

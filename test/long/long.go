@@ -19,12 +19,12 @@ func Test(t testing.TB) {
 	}
 }
 
-// Count returns how often t does something: usual times, or many times if all tests run.
-func Count[N int | uint64](t testing.TB, usual, many N) N {
+// Count returns how often or how long t does something: usual, or many if all tests run.
+func Count[N ~int | ~int64 | ~uint64](t testing.TB, usual, many N) N {
 	t.Helper()
 	if All() {
 		return many
 	}
-	t.Logf("%d instead of %d: .ci/run long does all, or SLUICE_TESTS=all go test", usual, many)
+	t.Logf("%v instead of %v: .ci/run long does all, or SLUICE_TESTS=all go test", usual, many)
 	return usual
 }
