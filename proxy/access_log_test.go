@@ -238,7 +238,8 @@ func TestOverTLSAccessLog(t *testing.T) {
 
 // A tunnel is not slow because it is open for long.
 func TestTunnelIsNotSlow(t *testing.T) {
-	x := httpExchange{upstreamTime: time.Second}
+	var x httpExchange
+	x.upstreamTime = time.Second
 	if got := x.waited(time.Hour); got != time.Hour {
 		t.Errorf("a request: got %v", got)
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"strings"
 	"time"
 
@@ -194,4 +195,91 @@ func (p *triedPeers) appendTries(to []accesslog.Try, total time.Duration) []acce
 		})
 	}
 	return to
+}
+
+// record exports the spans of the exchange, which took that long, if it is sampled.
+func (x *answeredRequest) record(duration time.Duration) {
+	t := x.client.server.options.Load().Tracer
+	if t == nil || !x.span.Sampled {
+		return
+	}
+	c, b := x.client, x.in[x.start:x.end]
+	r := &tracing.Request{
+		Span: x.span, Start: x.startTime, Duration: duration,
+		Scheme: c.scheme(), Proto: c.protocol()[len("HTTP/"):], Client: string(x.clientAddress()), Connected: c.address,
+		RequestID: string(x.requestID), Status: x.status, GRPC: x.standing.grpc, GRPCStatus: x.grpcCode.String(),
+		Failed: x.statusForMetrics() >= 500 || x.interrupted != "", Reason: x.refused,
+	}
+	if x.interrupted != "" {
+		r.Reason = x.interrupted
+	}
+	switch {
+	case x.head.HTTP10:
+		r.Proto = "1.0"
+	case c.isHTTP2:
+		r.Proto = "2"
+	}
+	if x.headLength > 0 {
+		path, query, _ := bytes.Cut(x.head.OriginTarget(b), questionMark)
+		r.Method, r.Host, r.Path, r.Query = string(x.head.MethodName(b)), string(x.head.Authority(b)), string(path), string(query)
+		r.Scheme = x.Scheme()
+		r.UserAgent = string(x.head.Find(b, http1.NameUserAgent))
+		if !x.span.Parent.IsZero() {
+			r.TraceState = traceState(&x.head, b)
+		}
+	}
+	if x.matched != nil {
+		r.Route = x.matched.Path
+	}
+	if x.service != nil {
+		r.Service = x.service.Name
+	}
+	all := x.tried.all()
+	for i := range all {
+		r.Attempts = append(r.Attempts, all[i].attempt(duration))
+		if i > 0 {
+			r.Attempts[i].Cause = all[i-1].cause(all[i].start)
+		}
+	}
+	t.Record(r)
+}
+
+// traceState returns the tracestate of the request with that head in one line.
+func traceState(head *http1.RequestHead, b []byte) string {
+	const name = "tracestate"
+	var state []byte
+	fields := head.Fields()
+	for i := range fields {
+		if f := &fields[i]; http1.EqualFold(f.FieldName(b), name) {
+			if len(state) > 0 {
+				state = append(state, ',')
+			}
+			state = append(state, f.Value(b)...)
+		}
+	}
+	return string(bytes.ToValidUTF8(state, nil))
+}
+
+// attempt returns what the span of a try says. The exchange took total.
+func (t *tried) attempt(total time.Duration) tracing.Attempt {
+	a := tracing.Attempt{
+		ID: t.span, Start: t.start, Duration: t.took(total), Connect: t.connect,
+		Peer: t.peer.Address(), PeerID: t.peer.ID.ID, Status: t.status, Outcome: outcomeLabels[t.class],
+	}
+	switch t.class {
+	case balancer.OutcomeOK, balancer.OutcomeSuperseded, balancer.OutcomeClientGone:
+		a.OK = true
+	}
+	if p, ok := t.peer.Transport.(connector); ok {
+		a.Secure = p.usesTLS()
+	}
+	return a
+}
+
+// cause returns why a try began at start, after t.
+func (t *tried) cause(start time.Duration) string {
+	if t.duration == 0 || t.start+t.duration > start {
+		return "hedge"
+	}
+	return outcomeLabels[t.class]
 }

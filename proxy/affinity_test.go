@@ -110,7 +110,7 @@ func TestRequestsWithoutAHashKey(t *testing.T) {
 }
 
 func TestClientAddressBehindProxies(t *testing.T) {
-	x := &httpExchange{client: &client{listener: new(listener), remote: netip.MustParseAddr("10.0.0.1"), address: "10.0.0.1", options: &Options{
+	x := &request{client: &client{listener: new(listener), remote: netip.MustParseAddr("10.0.0.1"), address: "10.0.0.1", options: &Options{
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
 	}}}
 	f := func(trusted bool, want string, lines ...string) {
@@ -282,7 +282,7 @@ func TestCookiesAreSecureOverTLS(t *testing.T) {
 // No key costs an allocation.
 func TestAffinityDoesNotAllocate(t *testing.T) {
 	head := []byte("GET /path?a=1&u=2 HTTP/1.1\r\nHost: a\r\nCookie: a=b; sid=1; peer=zzzz\r\nX-User: 7\r\nX-Forwarded-For: 192.0.2.1, 10.0.0.2\r\n\r\n")
-	x := &httpExchange{client: &client{address: "10.0.0.1", proxied: true, listener: new(listener), remote: netip.MustParseAddr("10.0.0.1"), options: &Options{
+	x := &request{client: &client{address: "10.0.0.1", proxied: true, listener: new(listener), remote: netip.MustParseAddr("10.0.0.1"), options: &Options{
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 	}}}
 	x.head.Reset(1000, http1.UsualFields)

@@ -8,39 +8,33 @@ import (
 	"strings"
 	"time"
 
-	"github.com/valyala/fasthttp"
-
-	"sluice/observe/metrics"
 	"sluice/observe/tracing"
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
+	"sluice/route"
 	"sluice/route/auth"
 )
 
 // maxAuthFields is the maximum number of fields in an answer of an authentication server.
 const maxAuthFields = 80
 
-// authorize asks the authentication server of the route whether the request, whose head is
-// b, is allowed. If not, done is true: the request is answered, and ok reports whether the
-// client got the answer.
-func (x *httpExchange) authorize(b []byte) (done, ok bool) {
-	f := x.actions.ForwardAuth
+// askServer asks the authentication server of the route whether the request, whose head is
+// b, is allowed. If so, the refusal is nil.
+func (x *sentRequest) askServer(f *route.ForwardAuth, b []byte) *refusal.Refusal {
 	x.GiveBack()
 	ctx, end := x.Waiting(f.Timeout())
 	answer, err := f.Ask(ctx, x.client.block(), x.authHeader(b))
 	end()
 	if err == nil {
-		err = x.checkAnswer(answer)
+		err = scanAnswer(answer)
 	}
 	switch {
 	case x.client.gone.Load():
-		x.status, x.interrupted = metrics.StatusClientClosedRequest, "client_gone"
-		x.account()
-		return true, false
+		return refusal.ClientGone
 	case err != nil:
-		return true, x.refuse(refusal.AuthUnavailable)
+		return refusal.AuthUnavailable
 	case !answer.Allows():
-		return true, x.passDenial(answer)
+		return x.denial(answer)
 	}
 	x.authorized = x.authorized[:0]
 	for _, name := range f.Copied.Dropped {
@@ -53,14 +47,14 @@ func (x *httpExchange) authorize(b []byte) (done, ok bool) {
 		}
 	}
 	if len(x.authorized) > maxEditedHead {
-		return true, x.refuse(refusal.AuthUnavailable)
+		return refusal.AuthUnavailable
 	}
-	return false, false
+	return nil
 }
 
-// checkAnswer fails for an answer that would be malformed as the response of a peer, so that
+// scanAnswer fails for an answer that would be malformed as the response of a peer, so that
 // its fields can be passed on to peers and clients.
-func (x *httpExchange) checkAnswer(answer *auth.Answer) error {
+func scanAnswer(answer *auth.Answer) error {
 	text := fmt.Appendf(nil, "HTTP/1.1 %d \r\n", answer.Status)
 	for name, values := range answer.Header {
 		switch http1.NameOf([]byte(name)) {
@@ -72,8 +66,9 @@ func (x *httpExchange) checkAnswer(answer *auth.Answer) error {
 		}
 	}
 	text = append(text, "\r\n"...)
-	x.response.Reset(maxAuthFields)
-	n, err := x.response.Scan(text)
+	var head http1.ResponseHead
+	head.Reset(maxAuthFields)
+	n, err := head.Scan(text)
 	switch {
 	case err != nil:
 		return err
@@ -85,7 +80,7 @@ func (x *httpExchange) checkAnswer(answer *auth.Answer) error {
 
 // authHeader returns the fields of the question: those of the request that would be
 // forwarded, without those about its body, and what the request is for.
-func (x *httpExchange) authHeader(b []byte) http.Header {
+func (x *routedRequest) authHeader(b []byte) http.Header {
 	header := make(http.Header)
 	var seen forwardedFields
 	fields := x.head.Fields()
@@ -106,7 +101,7 @@ func (x *httpExchange) authHeader(b []byte) http.Header {
 	header.Set("X-Forwarded-Method", string(x.head.MethodName(b)))
 	header.Set("X-Forwarded-Uri", string(x.head.OriginTarget(b)))
 	header.Set("X-Forwarded-Host", string(x.head.Authority(b)))
-	header.Set("X-Forwarded-Proto", x.scheme())
+	header.Set("X-Forwarded-Proto", x.Scheme())
 	client := string(x.clientAddress())
 	header.Set("X-Forwarded-For", client)
 	header.Set("X-Real-Ip", client)
@@ -120,58 +115,28 @@ func (x *httpExchange) authHeader(b []byte) http.Header {
 	return header
 }
 
-// passDenial answers the request with the answer of the authentication server, and reports
-// whether the client got it.
-func (x *httpExchange) passDenial(answer *auth.Answer) bool {
-	r := refusal.New(answer.Status, "auth_denied", "the authentication server of the route does not allow the request")
-	if x.standing.grpc {
-		return x.refuse(r)
-	}
-	c := x.client
-	keep := c.downstream.keepsOpen()
-	var head fasthttp.ResponseHeader
-	head.DisableNormalizing()
-	head.SetNoDefaultContentType(true)
-	head.SetStatusCode(answer.Status)
-	count := 0
+// denial returns the answer of the authentication server for the client.
+func (x *routedRequest) denial(answer *auth.Answer) *refusal.Refusal {
+	var fields [][2]string
 	for name, values := range answer.Header {
 		if x.dropsOfDenial(name) {
 			continue
 		}
 		for _, value := range values {
-			if count++; count > maxAuthFields {
-				return x.refuse(refusal.AuthUnavailable)
-			}
 			text := []byte(value)
 			clean(text)
-			head.Add(name, string(text))
+			fields = append(fields, [2]string{name, string(text)})
 		}
 	}
-	head.Set("X-Sluice-Reason", r.Reason)
-	if len(x.requestID) > 0 {
-		head.Set("X-Request-Id", string(x.requestID))
+	if len(fields) > maxAuthFields {
+		return refusal.AuthUnavailable
 	}
-	if !keep {
-		head.Set("Connection", "close")
-	}
-	head.SetContentLength(len(answer.Body))
-	x.status, x.refused = r.Status, r.Reason
-	x.Borrow()
-	x.Out = head.AppendBytes(x.Out[:0])
-	if x.head.Method != http1.MethodHead {
-		x.Out = append(x.Out, answer.Body...)
-		x.bytesOut = int64(len(answer.Body))
-	}
-	err := c.downstream.writeAnswer(x.Out)
-	if err != nil || !keep {
-		c.downstream.closeAfterAnswer()
-	}
-	x.account()
-	return err == nil
+	r := refusal.New(answer.Status, "auth_denied", "the authentication server of the route does not allow the request")
+	return r.Passing(fields, answer.Body)
 }
 
 // dropsOfDenial reports whether clients do not get a field of an answer.
-func (x *httpExchange) dropsOfDenial(name string) bool {
+func (x *routedRequest) dropsOfDenial(name string) bool {
 	n := http1.NameOf([]byte(name))
 	return n == http1.NameContentLength || n == http1.NameTrailer || n == http1.NameProxyAuthenticate ||
 		x.reserves(n, []byte(name), toClients)
@@ -180,15 +145,15 @@ func (x *httpExchange) dropsOfDenial(name string) bool {
 // verifyTimeout bounds the wait for the verification of a password to begin.
 const verifyTimeout = 5 * time.Second
 
-// authenticate checks the password of the request, whose head is b. If it is right, user
+// checkPassword checks the password of the request, whose head is b. If it is right, user
 // becomes the user's name, and the refusal is nil.
-func (x *httpExchange) authenticate(b []byte) *refusal.Refusal {
-	name, password, ok := x.credentials(b)
+func (x *sentRequest) checkPassword(users *route.BasicAuth, b []byte) *refusal.Refusal {
+	name, password, ok := credentials(&x.head, b)
 	if !ok {
 		return refusal.Unauthorized
 	}
 	x.GiveBack()
-	ok, err := x.actions.BasicAuth.Verify(x.client.block(), name, password, func() (context.Context, context.CancelFunc) { return x.Waiting(verifyTimeout) })
+	ok, err := users.Verify(x.client.block(), name, password, func() (context.Context, context.CancelFunc) { return x.Waiting(verifyTimeout) })
 	switch {
 	case err != nil:
 		return refusal.AuthBusy
@@ -199,11 +164,11 @@ func (x *httpExchange) authenticate(b []byte) *refusal.Refusal {
 	return nil
 }
 
-// credentials returns those of the Authorization field (RFC 7617, section 2). A request
+// credentials returns those of the Authorization field of a head (RFC 7617, section 2). A request
 // with two of them has none: the peer could use the other one.
-func (x *httpExchange) credentials(b []byte) (name, password string, ok bool) {
+func credentials(head *http1.RequestHead, b []byte) (name, password string, ok bool) {
 	var value []byte
-	fields := x.head.Fields()
+	fields := head.Fields()
 	for i := range fields {
 		if !http1.EqualFold(fields[i].FieldName(b), "authorization") {
 			continue

@@ -27,7 +27,7 @@ type client struct {
 	certificate string
 	session     *tlsSession // nil: without TLS
 
-	proxied bool // remote is one of TrustedProxies, for httpExchange.decide only
+	proxied bool // remote is one of TrustedProxies, for request.decide only
 	isHTTP2 bool // the version of HTTP is 2, not 1.0 or 1.1
 	// mayPreface: nothing has been received on a connection without TLS, so that the
 	// client may use HTTP/2.

@@ -29,8 +29,9 @@ type compressible struct {
 	varies      bool   // Vary has Accept-Encoding
 }
 
-func (x *httpExchange) compressible(text []byte) (c compressible) {
-	fields := x.response.Fields()
+// compressibleOf returns those of the head text.
+func compressibleOf(head *http1.ResponseHead, text []byte) (c compressible) {
+	fields := head.Fields()
 	for i := range fields {
 		f := &fields[i]
 		name, value := f.FieldName(text), f.Value(text)
@@ -70,12 +71,12 @@ var eventStream, _ = compression.ParseType("text/event-stream")
 // its encoder. It returns the head that the client gets, which it appends to out if it
 // differs. A response to HEAD gets the head of that to GET. ok is false if the head that it
 // has made is too long.
-func (x *httpExchange) compress(out, text []byte) (head []byte, ok bool) {
+func (x *answeredRequest) compress(out, text []byte) (head []byte, ok bool) {
 	fields := len(x.response.Fields())
 	if fields+2 > x.response.MaxFields() || len(text)+compressedHeadBytes+fields*weakenedBytes > maxEditedHead {
 		return text, true
 	}
-	c := x.compressible(text)
+	c := compressibleOf(&x.response, text)
 	encoding := compression.Identity
 	switch status := x.response.Status; {
 	case c.refused, x.standing.grpc, status < 200, status == 204, status == 205, status == 206:
@@ -103,7 +104,7 @@ func (x *httpExchange) compress(out, text []byte) (head []byte, ok bool) {
 }
 
 // dropEncoder gives the encoder back.
-func (x *httpExchange) dropEncoder() {
+func (x *answeredRequest) dropEncoder() {
 	if e := x.encoder; e != nil {
 		x.encoder = nil
 		e.Release()
@@ -111,12 +112,12 @@ func (x *httpExchange) dropEncoder() {
 }
 
 // chooseEncoding returns the encoding for the client, and acquires the encoder for it.
-func (x *httpExchange) chooseEncoding(s *compression.Settings) compression.Encoding {
+func (x *answeredRequest) chooseEncoding(s *compression.Settings) compression.Encoding {
 	if x.head.HTTP10 {
 		return compression.Identity // its connection would end with the response
 	}
 	var accept compression.Accept
-	request := (*routedRequest)(x)
+	request := x
 	for value, next := request.Field("accept-encoding", 0); next >= 0; value, next = request.Field("accept-encoding", next) {
 		accept.Add(value)
 	}
@@ -140,12 +141,12 @@ func (x *httpExchange) chooseEncoding(s *compression.Settings) compression.Encod
 
 // revalidatesCompressed reports whether the client has the response with the weak form of
 // a strong ETag, whose line is given: so it was compressed.
-func (x *httpExchange) revalidatesCompressed(line []byte) bool {
+func (x *answeredRequest) revalidatesCompressed(line []byte) bool {
 	_, tag, strong := cutETag(line)
 	if !strong {
 		return false
 	}
-	request := (*routedRequest)(x)
+	request := x
 	for value, next := request.Field("if-none-match", 0); next >= 0; value, next = request.Field("if-none-match", next) {
 		if i := bytes.Index(value, tag); i >= len("W/") && string(value[i-len("W/"):i]) == "W/" {
 			return true
@@ -164,7 +165,7 @@ func cutETag(line []byte) (name, tag []byte, strong bool) {
 
 // appendCompressedHead appends the head text for a response with that encoding. If it is
 // Identity, the response stays as it is but depends on Accept-Encoding.
-func (x *httpExchange) appendCompressedHead(out, text []byte, c *compressible, encoding compression.Encoding) []byte {
+func (x *answeredRequest) appendCompressedHead(out, text []byte, c *compressible, encoding compression.Encoding) []byte {
 	changed := encoding != compression.Identity
 	weakens := changed || x.response.Status == 304
 	line, rest := cutLine(text)
@@ -203,7 +204,7 @@ func isOfUncompressed(line []byte) bool {
 }
 
 // relayCompressed is relay with x.encoder.
-func (x *httpExchange) relayCompressed(u upstream) error {
+func (x *answeredRequest) relayCompressed(u upstream) error {
 	e := x.encoder
 	defer x.dropEncoder()
 	var kept time.Time // when the encoder got the first bytes that may not have left it; zero: all have
@@ -252,7 +253,7 @@ func (x *httpExchange) relayCompressed(u upstream) error {
 }
 
 // sendEncoded sends x.out, which may contain the head, and p with that text.
-func (x *httpExchange) sendEncoded(text []byte, p transfer.Piece) error {
+func (x *answeredRequest) sendEncoded(text []byte, p transfer.Piece) error {
 	if !p.Last && len(text) == 0 && x.answered {
 		return nil
 	}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"sluice/observe/panics"
-	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/route/places"
@@ -212,7 +211,12 @@ func (c *clientConn) readable(fd uintptr) bool {
 	// with a partial request is read again.
 	drained := false
 	for {
-		switch x.scan() {
+		result, err := x.scan()
+		if err != nil {
+			x.begin()
+			x.refuseMalformed(err)
+		}
+		switch result {
 		case scanWhole:
 			if !c.serveRequest() {
 				c.finished = true
@@ -333,13 +337,4 @@ func (c *clientConn) dropExchange() {
 		releaseExchange(c.exchange)
 		c.exchange = nil
 	}
-}
-
-// refuseMalformed answers a request that http1 has rejected.
-func (x *httpExchange) refuseMalformed(err error) {
-	var malformed *http1.Error
-	if !errors.As(err, &malformed) {
-		malformed = http1.ErrResponse
-	}
-	x.refuse(refusal.Of(malformed))
 }

@@ -3,56 +3,10 @@ package proxy
 import (
 	"bytes"
 
-	"sluice/balancer"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
 	"sluice/route"
 )
-
-// appendEditedRequest appends text, a request head that sluice wrote, with the edits of
-// the route.
-func (x *httpExchange) appendEditedRequest(out, text []byte, peer *balancer.Peer) []byte {
-	a := x.actions
-	line, fields := cutLine(text)
-	if len(x.target) == 0 {
-		out = append(out, line...)
-	} else {
-		out = append(append(out, x.head.MethodName(x.in[x.start:x.end])...), ' ')
-		out = append(append(out, x.target...), " HTTP/1.1\r\n"...)
-	}
-	host := a.Host
-	if a.HostOfPeer {
-		host = peer.Authority()
-	}
-	if host != "" {
-		out = append(append(append(out, "Host: "...), host...), "\r\n"...)
-	}
-	if x.stripped {
-		start := len(out)
-		out = append(append(append(out, "X-Forwarded-Prefix: "...), a.Path.Stripped()...), "\r\n"...)
-		if drops(&a.RequestHeaders, out[start:]) {
-			out = out[:start]
-		}
-	}
-	for rest := fields; len(rest) > len("\r\n"); {
-		line, rest = cutLine(rest)
-		switch {
-		case host != "" && hasName(line, "host"):
-		case drops(&a.RequestHeaders, line):
-		case a.ForwardAuth != nil && drops(&a.ForwardAuth.Copied, line):
-		default:
-			out = append(out, line...)
-		}
-	}
-	if a.ForwardAuth != nil {
-		for rest := x.authorized; len(rest) > 0; {
-			if line, rest = cutLine(rest); !drops(&a.RequestHeaders, line) {
-				out = append(out, line...)
-			}
-		}
-	}
-	return x.appendAdded(out, &a.RequestHeaders)
-}
 
 // maxEditedHead bounds a response head after edits: positions in a head have 16 bits.
 const maxEditedHead = 60 << 10
@@ -60,7 +14,7 @@ const maxEditedHead = 60 << 10
 // writeResponseHead writes the head of a response, with the edits of the route, to x.out
 // in the wire format of the client. text is the head from the peer. It also decides
 // whether the response is compressed.
-func (x *httpExchange) writeResponseHead(text []byte) error {
+func (x *answeredRequest) writeResponseHead(text []byte) error {
 	a := x.actions
 	if a != nil && !a.ResponseHeaders.Empty() {
 		memory := socket.RequestBuffers.Get().(*socket.Buffer)
@@ -85,7 +39,7 @@ func (x *httpExchange) writeResponseHead(text []byte) error {
 }
 
 // rescan scans a response head after edits, and reports whether it is not too long.
-func (x *httpExchange) rescan(edited []byte) bool {
+func (x *answeredRequest) rescan(edited []byte) bool {
 	if len(edited) > maxEditedHead {
 		return false
 	}
@@ -95,7 +49,7 @@ func (x *httpExchange) rescan(edited []byte) bool {
 }
 
 // appendEditedFields appends field lines, which end with an empty line, after the edits e.
-func (x *httpExchange) appendEditedFields(out, fields []byte, e *route.HeaderEdits) []byte {
+func (x *routedRequest) appendEditedFields(out, fields []byte, e *route.HeaderEdits) []byte {
 	for len(fields) > len("\r\n") {
 		var line []byte
 		if line, fields = cutLine(fields); !drops(e, line) {
@@ -106,7 +60,7 @@ func (x *httpExchange) appendEditedFields(out, fields []byte, e *route.HeaderEdi
 }
 
 // appendAdded appends the field lines that e adds, and an empty line.
-func (x *httpExchange) appendAdded(out []byte, e *route.HeaderEdits) []byte {
+func (x *routedRequest) appendAdded(out []byte, e *route.HeaderEdits) []byte {
 	for i := range e.Added {
 		f := &e.Added[i]
 		out = append(append(out, f.Name...), ": "...)
@@ -142,7 +96,7 @@ func clean(value []byte) {
 }
 
 // Variable implements [route.Values].
-func (x *httpExchange) Variable(v route.Variable) []byte {
+func (x *routedRequest) Variable(v route.Variable) []byte {
 	b := x.in[x.start:x.end]
 	switch v {
 	case route.VariableAuthority:
@@ -162,7 +116,7 @@ func (x *httpExchange) Variable(v route.Variable) []byte {
 	case route.VariableRequestID:
 		return x.requestID
 	case route.VariableScheme:
-		return []byte(x.scheme())
+		return []byte(x.Scheme())
 	case route.VariableTarget:
 		return x.head.OriginTarget(b)
 	case route.VariableUser:
@@ -172,7 +126,7 @@ func (x *httpExchange) Variable(v route.Variable) []byte {
 }
 
 // sentTarget returns the target that peers get, from the path on.
-func (x *httpExchange) sentTarget(b []byte) []byte {
+func (x *routedRequest) sentTarget(b []byte) []byte {
 	if len(x.target) > 0 {
 		return x.target
 	}

@@ -22,7 +22,7 @@ func FuzzEdits(f *testing.F) {
 		if err != nil {
 			t.Skip()
 		}
-		x := new(httpExchange)
+		x := new(routedRequest)
 		x.in, x.end = []byte(text), len(text)
 		x.client = &client{listener: &listener{}, address: "192.0.2.1"}
 		x.head.Reset(8<<10, http1.UsualFields)

@@ -11,12 +11,12 @@ import (
 )
 
 // asksForGRPC reports whether the request is a call of gRPC as far as its head says.
-func (x *httpExchange) asksForGRPC() bool {
+func (x *request) asksForGRPC() bool {
 	return x.head.GRPC && x.head.Method == http1.MethodPost && x.client.isHTTP2 && !x.upgrade
 }
 
 // noteCall notes that a request whose head cannot be scanned is a call of gRPC, if it is.
-func (x *httpExchange) noteCall(method, contentType []byte) {
+func (x *request) noteCall(method, contentType []byte) {
 	if string(method) == "POST" && http1.IsGRPC(contentType) {
 		x.head.Method, x.head.GRPC = http1.MethodPost, true
 	}
@@ -29,7 +29,7 @@ func (x *httpExchange) noteCall(method, contentType []byte) {
 // not UNIMPLEMENTED: one client that calls a wrong method would eject every peer. Nor
 // does DEADLINE_EXCEEDED count if the client has set the deadline. An answer without gRPC's
 // content type is that of a server that has no gRPC: clients can send calls to any server.
-func (x *httpExchange) grpcOutcome(o balancer.Outcome) balancer.Outcome {
+func (x *answeredRequest) grpcOutcome(o balancer.Outcome) balancer.Outcome {
 	if x.grpcCode == grpc.Unset {
 		if x.response.Status == 200 {
 			x.grpcCode = grpc.Unknown // as for the client
@@ -51,7 +51,7 @@ func (x *httpExchange) grpcOutcome(o balancer.Outcome) balancer.Outcome {
 // setDeadline sets the deadline of a gRPC call with grpc-timeout, or returns the refusal of
 // one that is over already, or malformed: the peer would fail, by an act of the client. b is
 // the head.
-func (x *httpExchange) setDeadline(b []byte) *refusal.Refusal {
+func (x *request) setDeadline(b []byte) *refusal.Refusal {
 	if !x.standing.grpc || !x.head.Has(http1.NameGRPCTimeout) {
 		return nil
 	}
@@ -68,14 +68,14 @@ func (x *httpExchange) setDeadline(b []byte) *refusal.Refusal {
 
 // deadlinePassed reports whether the client's deadline is over. The peer knows it too, and
 // may reset the stream first.
-func (x *httpExchange) deadlinePassed() bool {
+func (x *request) deadlinePassed() bool {
 	return !x.deadline.IsZero() && !time.Now().Before(x.deadline)
 }
 
 // withinDeadline returns timeout, or the time until the deadline if that is less; it is
 // positive then. A timeout of 0 is none. It records which of both applies, for the wait
 // for the peer that begins.
-func (x *httpExchange) withinDeadline(timeout time.Duration) time.Duration {
+func (x *request) withinDeadline(timeout time.Duration) time.Duration {
 	if x.deadline.IsZero() {
 		return timeout
 	}
@@ -88,19 +88,9 @@ func (x *httpExchange) withinDeadline(timeout time.Duration) time.Duration {
 	return timeout
 }
 
-// bodyPause returns the timeout of a pause in the response's body. A stream of gRPC may be
-// silent as long as a tunnel.
-func (x *httpExchange) bodyPause() time.Duration {
-	pause := x.service.Timeouts.Idle
-	if x.standing.grpc {
-		pause = max(pause, x.service.Timeouts.Tunnel)
-	}
-	return x.withinDeadline(pause)
-}
-
 // endGRPC ends an interrupted response to a gRPC call with a status: the client would
 // otherwise learn only that the stream was reset.
-func (x *httpExchange) endGRPC(code grpc.Code) {
+func (x *answeredRequest) endGRPC(code grpc.Code) {
 	if !x.standing.grpc || !x.head.TETrailers {
 		return
 	}
@@ -113,7 +103,7 @@ func (x *httpExchange) endGRPC(code grpc.Code) {
 
 // statusForMetrics returns the HTTP status that describes the result of the request: for a
 // gRPC call, the one that means the same as its code.
-func (x *httpExchange) statusForMetrics() int {
+func (x *answeredRequest) statusForMetrics() int {
 	if x.grpcCode == grpc.Unset || x.status != 200 {
 		return x.status
 	}

@@ -324,7 +324,8 @@ func TestGRPCDeadlineOfSilentPeer(t *testing.T) {
 
 // A peer that resets a call after its deadline is not to blame.
 func TestGRPCResetAfterDeadline(t *testing.T) {
-	x := &httpExchange{client: new(client)}
+	x := new(sentRequest)
+	x.client = new(client)
 	if got := x.wakeOf(io.ErrUnexpectedEOF); got != wakeBroken {
 		t.Errorf("without a deadline: got %d", got)
 	}

@@ -15,7 +15,7 @@ import (
 
 // patience returns the wait for the first peer before a hedge; 0: no hedge. An upgrade opens
 // a session, of which there must not be two.
-func (x *httpExchange) patience() time.Duration {
+func (x *sentRequest) patience() time.Duration {
 	if x.streaming || x.upgrade || x.head.HasBody() || x.head.Method != http1.MethodGet && x.head.Method != http1.MethodHead {
 		return 0
 	}
@@ -24,12 +24,12 @@ func (x *httpExchange) patience() time.Duration {
 
 // leavable reports whether the exchange may move to another peer when the health
 // checks of its peer begin to fail.
-func (x *httpExchange) leavable() bool {
+func (x *sentRequest) leavable() bool {
 	return x.mayReplaySent && !x.streaming && attempt.MayLeave(x.service, x.tries)
 }
 
 // until returns what ends a wait for a peer, for every kind of try.
-func (x *httpExchange) until() until {
+func (x *sentRequest) until() until {
 	return until{patience: x.patience(), suspicion: x.leavable()}
 }
 
@@ -37,7 +37,7 @@ func (x *httpExchange) until() until {
 // with those of others, or with a reason to leave it. While Await waits, the goroutine of
 // run owns all fields but those of the request.
 type contender struct {
-	x         *httpExchange
+	x         *sentRequest
 	token     balancer.Token
 	picked    time.Time
 	ctx       context.Context // ends when the contender is left
@@ -60,7 +60,7 @@ type contender struct {
 	err         error // of the wait
 }
 
-func newContender(x *httpExchange, t balancer.Token) *contender {
+func newContender(x *sentRequest, t balancer.Token) *contender {
 	c := &contender{x: x, token: t, picked: t.Picked(), woke: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(x.client.server.ctx)
 	x.contenders = append(x.contenders, c)
@@ -68,14 +68,14 @@ func newContender(x *httpExchange, t balancer.Token) *contender {
 }
 
 // unanswered makes u, the upstream of the last try, a contender.
-func (x *httpExchange) unanswered(u upstream) {
+func (x *sentRequest) unanswered(u upstream) {
 	c := newContender(x, x.token)
 	c.up, c.sent, c.connectTime = u, true, x.connectTime
 	x.held = nil
 }
 
 // Ask implements [attempt.Racer].
-func (x *httpExchange) Ask(t balancer.Token) {
+func (x *sentRequest) Ask(t balancer.Token) {
 	x.beginTry(t)
 	c := newContender(x, t)
 	c.required = x.requirements(c.picked)
@@ -87,7 +87,7 @@ func (x *httpExchange) Ask(t balancer.Token) {
 }
 
 // Await implements [attempt.Racer].
-func (x *httpExchange) Await(changed <-chan struct{}) (balancer.Token, attempt.Result) {
+func (x *sentRequest) Await(changed <-chan struct{}) (balancer.Token, attempt.Result) {
 	for _, c := range x.contenders {
 		if c.waiting {
 			continue
@@ -120,7 +120,7 @@ func (x *httpExchange) Await(changed <-chan struct{}) (balancer.Token, attempt.R
 }
 
 // firstAwake waits until run of a contender returns. There are at most two.
-func (x *httpExchange) firstAwake() *contender {
+func (x *sentRequest) firstAwake() *contender {
 	first := x.contenders[0]
 	if len(x.contenders) == 1 {
 		<-first.woke
@@ -136,33 +136,18 @@ func (x *httpExchange) firstAwake() *contender {
 }
 
 // contender returns the contender of a token.
-func (x *httpExchange) contender(t balancer.Token) *contender {
+func (x *sentRequest) contender(t balancer.Token) *contender {
 	return x.contenders[slices.IndexFunc(x.contenders, func(c *contender) bool { return c.token.Peer == t.Peer })]
 }
 
 // follow makes the contender's peer the peer of the exchange.
-func (x *httpExchange) follow(c *contender) {
+func (x *sentRequest) follow(c *contender) {
 	x.token, x.picked, x.connectTime = c.token, c.picked, c.connectTime
 	x.upstreamTime, x.upstreamStatus = 0, 0
 }
 
-// Receive implements [attempt.Racer].
-func (x *httpExchange) Receive(t balancer.Token) balancer.Outcome {
-	c := x.contender(t)
-	x.follow(c)
-	x.GiveBack()
-	x.Buffers, c.Buffers = c.Buffers, socket.Buffers{}
-	u := c.up
-	x.held, c.up = u, nil // receive finishes it
-	c.leaveList()
-	defer c.cancel()
-	o := x.receive(u)
-	x.endTry(t, o)
-	return o
-}
-
 // Leave implements [attempt.Racer].
-func (x *httpExchange) Leave(t balancer.Token) balancer.Outcome {
+func (x *sentRequest) Leave(t balancer.Token) balancer.Outcome {
 	c := x.contender(t)
 	c.abandon()
 	o := balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(c.picked)}
@@ -196,7 +181,7 @@ func (c *contender) run() {
 }
 
 // abandonContenders gives back what the contenders of an exchange that has panicked hold.
-func (x *httpExchange) abandonContenders() {
+func (x *sentRequest) abandonContenders() {
 	for _, c := range slices.Clone(x.contenders) {
 		c.abandon()
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // An http1Exchange is an exchange of a clientConn, with what its downstream needs during
-// the exchange. The fields without pointers come last, as in httpExchange.
+// the exchange. The fields without pointers come last, as in request.
 type http1Exchange struct {
 	reader  socket.BufferedReader // of the request's body
 	body    transfer.Reader       // of the request
@@ -23,6 +23,22 @@ type http1Exchange struct {
 	keep    bool                  // the connection stays open after the exchange
 	surplus []byte                // bytes that were read with the end of a body
 	httpExchange
+}
+
+// next prepares the exchange for the next request.
+func (x *http1Exchange) next() {
+	x.start += x.headLength + x.bodyLength
+	if x.start == x.end {
+		x.dropLarge()
+		x.start, x.end = 0, 0
+		if len(x.surplus) > len(x.in) {
+			x.growTo(len(x.surplus))
+		}
+		x.end = copy(x.in, x.surplus)
+		x.surplus = nil
+	}
+	x.dropBody(x.client)
+	x.reset()
 }
 
 // framing is how the body of a response ends for the client.
@@ -248,7 +264,7 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	out = append(out, b[runStart:runEnd]...)
 
 	if x.service.Affinity != nil && !head.Interim() {
-		out = x.appendStickyCookie(out)
+		out = x.appendStickyCookie(out, x.token.Peer)
 	}
 	if x.newClient != 0 && !head.Interim() {
 		out = append(out, "Set-Cookie: "...)

@@ -105,7 +105,7 @@ func (s *http2Stream) appendHead(out, text []byte) []byte {
 	out = s.appendFields(out, text, false)
 	if x.service.Affinity != nil && !x.response.Interim() {
 		var memory [512]byte
-		if line := x.appendStickyCookie(memory[:0]); len(line) > 0 {
+		if line := x.appendStickyCookie(memory[:0], x.token.Peer); len(line) > 0 {
 			out = appendFieldLine(out, line)
 		}
 	}

@@ -9,10 +9,18 @@ import (
 	"sluice/proxy/socket"
 )
 
+// A keptBody is the body of a request as far as it is in memory.
+type keptBody struct {
+	body       []byte         // the whole body, in the buffer of the request or in bodyBuffer; of a streamed one, what was kept
+	bodyBuffer *socket.Buffer // for a body that does not fit the buffer of the request; else nil
+	// bodyTrailer is the trailer section after body, in tries without its reserved fields.
+	bodyTrailer []byte
+}
+
 // bufferBody reads a body that is short enough, so that the request can be replayed. If the
 // memory for that is used up, the rest of the body is streamed. It returns false if reading
 // failed.
-func (x *httpExchange) bufferBody() bool {
+func (x *sentRequest) bufferBody() bool {
 	length := x.head.ContentLength
 	if x.upgrade || x.head.ExpectContinue || length < 0 || length > x.service.Retry.BodyBytes {
 		return true
@@ -25,7 +33,7 @@ func (x *httpExchange) bufferBody() bool {
 			}
 			return false
 		}
-		if !x.keep(p.Text, length) {
+		if !x.keep(x.client, p.Text, length) {
 			x.upload.unkept, x.upload.buffers, x.Buffers = p, x.Buffers, socket.Buffers{}
 			x.bytesIn = 0
 			return true
@@ -38,10 +46,10 @@ func (x *httpExchange) bufferBody() bool {
 
 // keep adds text to the part of the body that is kept, whose length is given. It reports false,
 // and adds nothing, if there is no memory for it: see Limits.KeptBodyBytes.
-func (x *httpExchange) keep(text []byte, length int64) bool {
+func (x *keptBody) keep(c *client, text []byte, length int64) bool {
 	kept := len(x.body)
 	if need, had := kept+len(text), x.keptBytes(); x.bodyBuffer == nil || need > had {
-		c, size := x.client, bodyBufferSize(need, length)
+		size := bodyBufferSize(need, length)
 		if !c.server.keptBodies.Take(c.block(), int64(size-had), c.options.Limits.KeptBodyBytes) {
 			return false
 		}
@@ -55,7 +63,7 @@ func (x *httpExchange) keep(text []byte, length int64) bool {
 }
 
 // keptBytes returns how much memory the body has of what KeptBodyBytes limits.
-func (x *httpExchange) keptBytes() int {
+func (x *keptBody) keptBytes() int {
 	if x.bodyBuffer == nil {
 		return 0
 	}
@@ -63,18 +71,18 @@ func (x *httpExchange) keptBytes() int {
 }
 
 // dropBody gives the memory of the body back.
-func (x *httpExchange) dropBody() {
+func (x *keptBody) dropBody(c *client) {
 	b := x.bodyBuffer
-	x.leaveBody()
+	x.leaveBody(c)
 	putBodyBuffer(b)
 }
 
 // leaveBody is dropBody after a panic: it leaves the memory to the garbage collector.
-func (x *httpExchange) leaveBody() {
+func (x *keptBody) leaveBody(c *client) {
 	x.body, x.bodyTrailer = nil, nil
 	if b := x.bodyBuffer; b != nil {
 		x.bodyBuffer = nil
-		x.client.server.keptBodies.Give(x.client.block(), int64(len(b.Bytes)))
+		c.server.keptBodies.Give(c.block(), int64(len(b.Bytes)))
 	}
 }
 

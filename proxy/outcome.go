@@ -33,7 +33,7 @@ const (
 )
 
 // wakeOf returns why a wait for the peer ended with err.
-func (x *httpExchange) wakeOf(err error) wake {
+func (x *sentRequest) wakeOf(err error) wake {
 	switch {
 	case err == nil:
 		return wakeAnswer
@@ -53,12 +53,12 @@ func (x *httpExchange) wakeOf(err error) wake {
 
 // delayedByClient reports whether the peer had to wait for the client. Servers
 // reset the connections of slow clients, and sluice is as slow as its client.
-func (x *httpExchange) delayedByClient() bool {
+func (x *sentRequest) delayedByClient() bool {
 	return x.upload.waitsForClient() || x.client.downstream.waited()
 }
 
 // resetOutcome returns the outcome after the peer has closed the connection early.
-func (x *httpExchange) resetOutcome() balancer.Outcome {
+func (x *sentRequest) resetOutcome() balancer.Outcome {
 	if x.delayedByClient() {
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	}
@@ -66,14 +66,14 @@ func (x *httpExchange) resetOutcome() balancer.Outcome {
 }
 
 // uploadOutcome returns the outcome after the body of the request could not be read.
-func (x *httpExchange) uploadOutcome() balancer.Outcome {
+func (x *sentRequest) uploadOutcome() balancer.Outcome {
 	x.lastRefusal = x.upload.refusal()
 	return balancer.Outcome{Class: balancer.OutcomeClientGone}
 }
 
 // latency returns the time from the end of the request to at. 0: the peer did not
 // have the whole request.
-func (x *httpExchange) latency(at time.Time) time.Duration {
+func (x *sentRequest) latency(at time.Time) time.Duration {
 	switch {
 	case !x.upload.started:
 		return at.Sub(x.picked)

@@ -368,18 +368,19 @@ func TestGRPCOutcomeStatus(t *testing.T) {
 		5:                {Class: balancer.OutcomeOK, Status: 200},
 		grpc.Unset:       {Class: balancer.OutcomeReset, Status: 200},
 	} {
-		x := &httpExchange{grpcCode: code}
+		x := &answeredRequest{grpcCode: code}
 		x.response.Status, x.response.GRPC = 200, true
 		if got := x.grpcOutcome(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200}); got != want {
 			t.Errorf("%v: got %+v, want %+v", code, got, want)
 		}
 	}
-	other := &httpExchange{grpcCode: grpc.Unset} // an answer of a server without gRPC
+	other := &answeredRequest{grpcCode: grpc.Unset} // an answer of a server without gRPC
 	other.response.Status = 200
 	if got := other.grpcOutcome(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200}); got.Class != balancer.OutcomeOK || other.grpcCode != grpc.Unknown {
 		t.Errorf("without gRPC: got %+v, %v", got, other.grpcCode)
 	}
-	x := &httpExchange{grpcCode: grpc.DeadlineExceeded, deadline: time.Now()}
+	x := &answeredRequest{grpcCode: grpc.DeadlineExceeded}
+	x.deadline = time.Now()
 	if got := x.grpcOutcome(balancer.Outcome{}); got.Class != balancer.OutcomeOK {
 		t.Errorf("deadline of the client: got %+v", got)
 	}

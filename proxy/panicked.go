@@ -42,7 +42,7 @@ func (c *clientConn) fail() {
 func (x *httpExchange) fail() (answered bool) {
 	contained(panics.Exchange, x.releaseHeld)
 	contained(panics.Exchange, x.upload.wait)
-	contained(panics.Exchange, x.leaveBody)
+	contained(panics.Exchange, func() { x.leaveBody(x.client) })
 	contained(panics.Exchange, func() {
 		switch {
 		case !x.serving:
@@ -55,15 +55,6 @@ func (x *httpExchange) fail() (answered bool) {
 		}
 	})
 	return answered
-}
-
-// releaseHeld gives back what is counted.
-func (x *httpExchange) releaseHeld() {
-	defer x.dropEncoder()
-	defer x.abandonContenders()
-	if u := x.held; u != nil {
-		x.finish(u, false)
-	}
 }
 
 // fail lets the exchange fail whose body cannot be sent.
@@ -91,7 +82,7 @@ func (s *http2Stream) fail() {
 	} else if x != nil {
 		contained(panics.Stream, x.releaseHeld)
 		contained(panics.Stream, x.upload.wait)
-		contained(panics.Stream, x.leaveBody)
+		contained(panics.Stream, func() { x.leaveBody(x.client) })
 	}
 	if h.Mu.Torn() {
 		contained(panics.Stream, h.OnPanic)

@@ -3,11 +3,117 @@ package proxy
 import (
 	"bytes"
 	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/cespare/xxhash/v2"
+
+	"sluice/observe/tracing"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
+	"sluice/route"
 )
+
+// A request is what its client has sent, and what is known about it from that and from its
+// connection. It is the first of the parts of an exchange: each is embedded in the next one,
+// and knows the ones before it, but not what comes after.
+//
+//	request → routedRequest → sentRequest → answeredRequest → httpExchange
+//
+// In each, what is large and has no pointers comes last: the garbage collector does not scan it.
+type request struct {
+	client *client
+
+	// in[start:end] begins with the head. It does not move while the request is served.
+	in         []byte         // small, or the bytes of large
+	large      *socket.Buffer // see growTo; nil: none
+	requestID  []byte         // in ownRequestID or in the head; empty: none
+	startTime  time.Time
+	deadline   time.Time // when the client of a gRPC call no longer waits; zero: unknown
+	start, end int
+	headLength int  // 0: the head is incomplete
+	bodyLength int  // of the part of the body that is in the buffer
+	streaming  bool // the body is not in memory, or only its start
+	upgrade    bool // the client asks for another protocol; of HTTP/2: by an extended CONNECT
+	// deadlineFirst: the timeout that runs is that of the client.
+	deadlineFirst atomic.Bool
+
+	standing standing
+	// Without pointers, except those to unusually many fields.
+	head http1.RequestHead
+	// webSocketKey is valid if upgrade is set and the client uses HTTP/2.
+	webSocketKey webSocketKey
+	ownRequestID [requestIDBytes]byte
+	span         tracing.Span
+	small        [socket.SmallRequestBytes]byte
+}
+
+// open prepares x for requests of c.
+func (x *request) open(c *client) {
+	x.client = c
+	x.in, x.start, x.end = x.small[:], 0, 0
+	x.reset()
+}
+
+// reset prepares x for the next request.
+func (x *request) reset() {
+	x.client.takeOptions()
+	x.head.Reset(x.client.options.Limits.TargetBytes, x.client.options.Limits.Fields)
+	x.headLength, x.bodyLength, x.streaming, x.upgrade = 0, 0, false, false
+}
+
+// begin starts the clock, and decides who has sent the request and whom to believe.
+func (x *request) begin() {
+	x.client.downstream.begin()
+	x.startTime, x.deadline = time.Now(), time.Time{}
+	if x.deadlineFirst.Load() { // cheaper than a store
+		x.deadlineFirst.Store(false)
+	}
+	x.decide()
+	x.chooseRequestID()
+	x.beginTrace()
+}
+
+// bytes returns what has arrived. It begins with the head.
+func (x *request) bytes() []byte { return x.in[x.start:x.end] }
+
+// growTo moves the request to a buffer of at least that many bytes, up to socket.RelayBufferBytes.
+func (x *request) growTo(bytes int) {
+	larger := poolOfRequests(bytes).Get().(*socket.Buffer)
+	copy(larger.Bytes, x.in[:x.end])
+	x.dropLarge()
+	x.large, x.in = larger, larger.Bytes
+}
+
+func (x *request) dropLarge() {
+	if x.large != nil {
+		poolOfRequests(len(x.large.Bytes)).Put(x.large)
+		x.large, x.in = nil, x.small[:]
+	}
+}
+
+// poolOfRequests returns the pool of buffers for requests of that many bytes.
+func poolOfRequests(bytes int) *sync.Pool {
+	if bytes > socket.RequestBufferBytes {
+		return socket.BodyBuffers
+	}
+	return socket.RequestBuffers
+}
+
+// space returns the free part of the buffer, which is never empty.
+func (x *request) space() []byte {
+	if x.start > 0 && (x.end == len(x.in) || x.headLength > 0) {
+		x.end = copy(x.in, x.in[x.start:x.end])
+		x.start = 0
+	}
+	if x.end == len(x.in) {
+		x.growTo(len(x.in) + 1)
+	}
+	return x.in[x.end:]
+}
 
 type scanResult uint8
 
@@ -15,14 +121,14 @@ const (
 	scanIncomplete scanResult = iota // more bytes are needed
 	scanWhole                        // a request with its body is in the buffer
 	scanStreaming                    // a head is in the buffer; the body is forwarded while it is read
-	scanRefused                      // the request was refused
+	scanRefused                      // the request is malformed
 	scanHTTP2                        // the client uses HTTP/2
 )
 
-// scan scans the request in the buffer.
-func (x *httpExchange) scan() scanResult {
+// scan scans the request in the buffer. The error belongs to scanRefused.
+func (x *request) scan() (scanResult, error) {
 	if x.start == x.end {
-		return scanIncomplete
+		return scanIncomplete, nil
 	}
 	limits := &x.client.options.Limits
 	if x.headLength == 0 {
@@ -33,24 +139,24 @@ func (x *httpExchange) scan() scanResult {
 		if err != nil {
 			if x.client.mayPreface && err == http1.ErrMethodRefused {
 				if result := x.scanPreface(); result != scanRefused {
-					return result
+					return result, nil
 				}
 			}
-			return x.scanFailed(err)
+			return scanRefused, err
 		}
 		if n == 0 {
-			return scanIncomplete
+			return scanIncomplete, nil
 		}
 		x.headLength = n
 	}
 	if !x.head.HasBody() {
 		if x.upgrade = x.asksForUpgrade(); x.upgrade {
-			return scanStreaming
+			return scanStreaming, nil
 		}
-		return scanWhole
+		return scanWhole, nil
 	}
 	if limits.BodyBytes > 0 && x.head.ContentLength > limits.BodyBytes {
-		return x.scanFailed(http1.ErrBodyTooLong)
+		return scanRefused, http1.ErrBodyTooLong
 	}
 	arrived := x.end - x.start - x.headLength
 	switch {
@@ -58,17 +164,17 @@ func (x *httpExchange) scan() scanResult {
 	case x.head.Chunked:
 	case x.head.ContentLength > int64(socket.RequestBufferBytes-x.headLength):
 	case int64(arrived) < x.head.ContentLength:
-		return scanIncomplete
+		return scanIncomplete, nil
 	default:
 		x.bodyLength = int(x.head.ContentLength)
-		return scanWhole
+		return scanWhole, nil
 	}
 	x.streaming = true
-	return scanStreaming
+	return scanStreaming, nil
 }
 
 // scanPreface scans the preface of HTTP/2, which is no valid request of HTTP/1.
-func (x *httpExchange) scanPreface() scanResult {
+func (x *request) scanPreface() scanResult {
 	b, limits := x.in[x.start:x.end], &x.client.options.Limits
 	n := min(len(b), len(http2.Preface))
 	switch {
@@ -81,52 +187,170 @@ func (x *httpExchange) scanPreface() scanResult {
 	return scanHTTP2
 }
 
-func (x *httpExchange) scanFailed(err error) scanResult {
-	x.begin()
-	x.refuseMalformed(err)
-	return scanRefused
-}
+// The conditions of routes see the request as a [route.Request].
 
-// routedRequest is the request of an exchange as the conditions of routes see it. It
-// implements [route.Request].
-type routedRequest httpExchange
-
-func (r *routedRequest) bytes() []byte { return r.in[r.start:r.end] }
-
-func (r *routedRequest) Method() []byte { return r.head.MethodName(r.bytes()) }
+func (x *request) Method() []byte { return x.head.MethodName(x.bytes()) }
 
 // Field does not return fields that are not forwarded because the client is not trusted to
 // send them, or because a peer may take them for another one.
-func (r *routedRequest) Field(name string, from int) (value []byte, next int) {
-	b, fields := r.bytes(), r.head.Fields()
+func (x *request) Field(name string, from int) (value []byte, next int) {
+	b, fields := x.bytes(), x.head.Fields()
 	for i := from; i < len(fields); i++ {
 		f := &fields[i]
-		if http1.EqualFold(f.FieldName(b), name) && !r.ignores(f) {
+		if http1.EqualFold(f.FieldName(b), name) && !x.ignores(f) {
 			return f.Value(b), i + 1
 		}
 	}
 	return nil, -1
 }
 
-func (r *routedRequest) ignores(f *http1.Field) bool {
+func (x *request) ignores(f *http1.Field) bool {
 	switch reservations[f.Name] {
 	case ofProxies, ofSluice, likeAnother:
-		return (*httpExchange)(r).reserves(f.Name, f.FieldName(r.bytes()), toPeers)
+		return x.reserves(f.Name, f.FieldName(x.bytes()), toPeers)
 	}
 	return false
 }
 
-func (r *routedRequest) Query() []byte {
-	_, query, _ := bytes.Cut(r.head.OriginTarget(r.bytes()), questionMark)
+func (x *request) Query() []byte {
+	_, query, _ := bytes.Cut(x.head.OriginTarget(x.bytes()), questionMark)
 	return query
 }
 
 var questionMark = []byte("?")
 
-// Scheme implements route.Request.
-func (r *routedRequest) Scheme() string { return (*httpExchange)(r).scheme() }
+// Scheme implements route.Request: what who sent the request used, http or https.
+func (x *request) Scheme() string {
+	if x.standing.secure {
+		return "https"
+	}
+	return "http"
+}
 
 // Client implements route.Request.
-func (r *routedRequest) Client() netip.Addr { return r.standing.client }
+func (x *request) Client() netip.Addr { return x.standing.client }
 
-func (r *routedRequest) Listener() string { return r.client.listener.name }
+func (x *request) Listener() string { return x.client.listener.name }
+
+// sentOnce returns the value of the field with that name, or nil if there are several.
+func (x *request) sentOnce(name http1.Name) (value []byte) {
+	fields := x.head.Fields()
+	for i := range fields {
+		if fields[i].Name != name {
+			continue
+		}
+		if value != nil {
+			return nil
+		}
+		value = fields[i].Value(x.in[x.start:x.end])
+	}
+	return value
+}
+
+// affinity returns the Query.Hash of the request whose head is b: the id in its
+// cookie, or a hash of the first key that the request has. 0: the request has none.
+func (x *request) affinity(a *route.Affinity, b []byte) uint64 {
+	if a.Cookie != "" {
+		id, err := parseStickyID(x.cookie(a.Cookie, b))
+		if err != nil {
+			return 0
+		}
+		return id
+	}
+	for i := range a.Keys {
+		if value := x.hashKey(&a.Keys[i], b); len(value) > 0 {
+			return max(1, xxhash.Sum64(value))
+		}
+	}
+	return 0
+}
+
+// hashKey returns the value of the key in the request, or an empty slice.
+func (x *request) hashKey(k *route.HashKey, b []byte) []byte {
+	switch k.Source {
+	case route.HashClientAddress:
+		if !x.standing.client.IsValid() {
+			return nil
+		}
+		return x.clientAddress()
+	case route.HashPath:
+		return x.head.Path(b)
+	case route.HashHeader:
+		value, _ := x.Field(k.Name, 0)
+		return value
+	case route.HashCookie:
+		return x.cookie(k.Name, b)
+	case route.HashQuery:
+		return queryParameter(x.head.OriginTarget(b), k.Name)
+	}
+	return nil
+}
+
+// cookie returns the value of the first cookie with that name, or nil (RFC 6265,
+// section 4.2.1).
+func (x *request) cookie(name string, b []byte) []byte {
+	fields := x.head.Fields()
+	for i := range fields {
+		if fields[i].Name != http1.NameCookie {
+			continue
+		}
+		for pair := range bytes.SplitSeq(fields[i].Value(b), semicolon) {
+			pair = bytes.TrimLeft(pair, " \t")
+			if len(pair) > len(name) && pair[len(name)] == '=' && string(pair[:len(name)]) == name {
+				return bytes.TrimRight(pair[len(name)+1:], " \t")
+			}
+		}
+	}
+	return nil
+}
+
+var semicolon = []byte(";")
+
+// queryParameter returns the undecoded value of the first parameter with that name
+// in the query of target, or nil.
+func queryParameter(target []byte, name string) []byte {
+	_, query, _ := bytes.Cut(target, []byte("?"))
+	for len(query) > 0 {
+		var pair []byte
+		pair, query, _ = bytes.Cut(query, []byte("&"))
+		if len(pair) > len(name) && pair[len(name)] == '=' && string(pair[:len(name)]) == name {
+			return pair[len(name)+1:]
+		}
+	}
+	return nil
+}
+
+// hops returns how many times the request has passed any sluice.
+func (x *request) hops(b []byte) int {
+	n := 0
+	for element := range x.head.Elements(b, http1.NameVia) {
+		// RFC 9110, section 7.6.3: protocol, pseudonym, optional comment.
+		_, by, _ := bytes.Cut(element, space)
+		by, _, _ = bytes.Cut(by, space)
+		if http1.EqualFold(by, "sluice") {
+			n++
+		}
+	}
+	return n
+}
+
+var space = []byte(" ")
+
+// addresses returns the number of addresses in X-Forwarded-For.
+func (x *request) addresses(b []byte) int {
+	n := 0
+	for range x.head.Elements(b, http1.NameXForwardedFor) {
+		n++
+	}
+	return n
+}
+
+// maxForwards returns the Max-Forwards field, or -1 (RFC 9110, section 7.6.2).
+func (x *request) maxForwards() int {
+	value := x.head.Find(x.in[x.start:x.end], http1.NameMaxForwards)
+	left, err := strconv.Atoi(string(value))
+	if err != nil || left < 0 {
+		return -1
+	}
+	return left
+}

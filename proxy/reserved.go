@@ -76,7 +76,7 @@ const (
 
 // reserves reports whether a field that others have written does not pass in that direction.
 // n is the Name of its name.
-func (x *httpExchange) reserves(n http1.Name, name []byte, to direction) bool {
+func (x *request) reserves(n http1.Name, name []byte, to direction) bool {
 	switch reservations[n] {
 	case ofConnection, ofSluice:
 		return true
@@ -98,7 +98,7 @@ func (x *httpExchange) reserves(n http1.Name, name []byte, to direction) bool {
 
 // reservesMarked is reserves for names with marks, which some servers read as hyphens. gRPC's
 // metadata often has underscores, and its servers do not.
-func (x *httpExchange) reservesMarked(name []byte, to direction) bool {
+func (x *request) reservesMarked(name []byte, to direction) bool {
 	like := http1.NameLike(name)
 	switch reservations[like] {
 	case free:
@@ -113,13 +113,13 @@ func (x *httpExchange) reservesMarked(name []byte, to direction) bool {
 }
 
 // dropsUnderscores reports whether names with underscores do not pass.
-func (x *httpExchange) dropsUnderscores() bool {
+func (x *request) dropsUnderscores() bool {
 	return !x.standing.grpc && !x.client.options.KeepUnderscores
 }
 
 // reservesInTrailer is reserves for a trailer section, of which the route edits the same names
 // as of the head.
-func (x *httpExchange) reservesInTrailer(line []byte, to direction) bool {
+func (x *routedRequest) reservesInTrailer(line []byte, to direction) bool {
 	name := http1.LineName(line)
 	if http1.ForbiddenInTrailer(name) || x.reserves(http1.NameOf(name), name, to) || x.dropsUnderscores() && bytes.IndexByte(name, '_') >= 0 {
 		return true
@@ -136,7 +136,7 @@ func (x *httpExchange) reservesInTrailer(line []byte, to direction) bool {
 
 // filterTrailer returns a trailer section without reserved fields. It does not change section,
 // which is sent again with a request that is sent again.
-func (x *httpExchange) filterTrailer(section []byte, to direction) []byte {
+func (x *routedRequest) filterTrailer(section []byte, to direction) []byte {
 	if len(section) == 0 {
 		return section
 	}

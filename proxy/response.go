@@ -6,14 +6,79 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/proxy/attempt"
 	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
+	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
+	"sluice/route/compression"
 )
 
+// An answeredRequest is a request with its response, as it is forwarded from a peer to the
+// client. It implements [attempt.Racer].
+type answeredRequest struct {
+	encoder     *compression.Encoder // of the response that is relayed; nil: it is not compressed
+	refused     string               // the reason of the refusal that was sent
+	interrupted string               // why the response is incomplete
+	flushDelay  time.Duration        // see maxFlushDelay
+	status      int
+	bytesOut    int64     // of the response's body
+	grpcCode    grpc.Code // of the response to a gRPC call; else grpc.Unset
+	begun       bool      // a byte of a response was sent
+	answered    bool      // a byte of the final response was sent
+	counted     bool      // a tunnel has counted bytesIn and bytesOut in the metrics
+	response    http1.ResponseHead
+	sentRequest
+}
+
+// begin begins with another request, which has no response yet.
+func (x *answeredRequest) begin() {
+	x.sentRequest.begin()
+	x.status, x.bytesOut, x.grpcCode = 0, 0, grpc.Unset
+	x.refused, x.interrupted = "", ""
+	x.begun, x.answered, x.counted = false, false, false
+}
+
+// Try implements [attempt.Exchange].
+func (x *answeredRequest) Try(t balancer.Token) attempt.Result {
+	x.token, x.lastRefusal = t, nil
+	if x.picked = t.Picked(); x.tries == 0 {
+		x.firstPicked = x.picked
+	}
+	x.beginTry(t)
+	u, result := x.send(t.Peer.Transport.(connector))
+	x.tries++
+	switch {
+	case u != nil:
+		result = attempt.Ended(x.receive(u))
+	case result.Kind != attempt.Done:
+		return result
+	}
+	x.endTry(t, result.Outcome)
+	return result
+}
+
+// Receive implements [attempt.Racer].
+func (x *answeredRequest) Receive(t balancer.Token) balancer.Outcome {
+	c := x.contender(t)
+	x.follow(c)
+	x.GiveBack()
+	x.Buffers, c.Buffers = c.Buffers, socket.Buffers{}
+	u := c.up
+	x.held, c.up = u, nil // receive finishes it
+	c.leaveList()
+	defer c.cancel()
+	o := x.receive(u)
+	x.endTry(t, o)
+	return o
+}
+
+// Started implements [attempt.Exchange].
+func (x *answeredRequest) Started() bool { return x.begun }
+
 // receive reads the response of u and forwards it. It finishes u.
-func (x *httpExchange) receive(u upstream) balancer.Outcome {
+func (x *answeredRequest) receive(u upstream) balancer.Outcome {
 	for {
 		text, err := u.readHead(&x.Buffers, &x.response)
 		if err != nil {
@@ -31,7 +96,7 @@ func (x *httpExchange) receive(u upstream) balancer.Outcome {
 
 // receiveFailed classifies an error before any byte of the final response was
 // forwarded. It finishes u.
-func (x *httpExchange) receiveFailed(u upstream, err error) balancer.Outcome {
+func (x *answeredRequest) receiveFailed(u upstream, err error) balancer.Outcome {
 	x.finish(u, false)
 	if o, ended := x.endedOtherwise(err); ended {
 		return o
@@ -63,7 +128,7 @@ func isMalformed(err error) bool {
 
 // passInterim forwards a 1xx response if the client supports it (RFC 9110, section
 // 15.2).
-func (x *httpExchange) passInterim(head []byte) error {
+func (x *answeredRequest) passInterim(head []byte) error {
 	if x.head.HTTP10 || x.response.Status == 100 && !x.head.ExpectContinue {
 		return nil
 	}
@@ -73,7 +138,7 @@ func (x *httpExchange) passInterim(head []byte) error {
 }
 
 // receiveFinal forwards a final response with the head text. It finishes u.
-func (x *httpExchange) receiveFinal(u upstream, text []byte) balancer.Outcome {
+func (x *answeredRequest) receiveFinal(u upstream, text []byte) balancer.Outcome {
 	x.upstreamTime, x.upstreamStatus = time.Since(x.startTime), x.response.Status
 	if x.response.Status == 101 {
 		switch {
@@ -144,7 +209,7 @@ func (x *httpExchange) receiveFinal(u upstream, text []byte) balancer.Outcome {
 var errClientWrite = errors.New("write to client")
 
 // toClient sends x.out, which may contain the head, and p to the client.
-func (x *httpExchange) toClient(p transfer.Piece) error {
+func (x *answeredRequest) toClient(p transfer.Piece) error {
 	x.begun, x.answered = true, true
 	if x.client.downstream.WriteBody(&x.Buffers, p) != nil {
 		return errClientWrite
@@ -154,7 +219,7 @@ func (x *httpExchange) toClient(p transfer.Piece) error {
 
 // relay sends x.out, the head, and the body. The start of the body is validated before
 // anything is sent. The error is errClientWrite or an error of the peer.
-func (x *httpExchange) relay(u upstream) error {
+func (x *answeredRequest) relay(u upstream) error {
 	if x.encoder != nil {
 		return x.relayCompressed(u)
 	}
@@ -186,8 +251,17 @@ func (x *httpExchange) relay(u upstream) error {
 
 // awaitBody sets the timeout for the next piece of the response's body. None runs
 // until the peer has the whole request, because it may wait for the client.
-func (x *httpExchange) awaitBody(u upstream) {
+func (x *answeredRequest) awaitBody(u upstream) {
 	if !x.streaming || x.upload.answering() {
 		u.waitAtMost(x.bodyPause())
+	}
+}
+
+// releaseHeld gives back what is counted.
+func (x *answeredRequest) releaseHeld() {
+	defer x.dropEncoder()
+	defer x.abandonContenders()
+	if u := x.held; u != nil {
+		x.finish(u, false)
 	}
 }

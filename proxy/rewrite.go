@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/observe/tracing"
 	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
@@ -13,7 +14,7 @@ import (
 
 // writeRequestHead writes the head for the peer to b.out, with the edits of the route. It
 // may overwrite b.from. The error is errEditedHead.
-func (x *httpExchange) writeRequestHead(b *socket.Buffers, peer *balancer.Peer) error {
+func (x *sentRequest) writeRequestHead(b *socket.Buffers, peer *balancer.Peer) error {
 	b.Borrow()
 	if x.actions == nil {
 		b.Out = x.appendRequestHead(b.Out[:0], peer)
@@ -35,7 +36,7 @@ var errEditedHead = errors.New("the head of the request is too long after the ed
 
 // appendRequestHead appends the head for the peer. It copies adjacent lines at once,
 // without the hop-by-hop fields and those that sluice writes.
-func (x *httpExchange) appendRequestHead(out []byte, peer *balancer.Peer) []byte {
+func (x *sentRequest) appendRequestHead(out []byte, peer *balancer.Peer) []byte {
 	b, head := x.in[x.start:x.end], &x.head
 	out = append(out, head.MethodName(b)...)
 	out = append(out, ' ')
@@ -114,19 +115,9 @@ func (x *httpExchange) appendRequestHead(out []byte, peer *balancer.Peer) []byte
 	return append(out, "\r\n"...)
 }
 
-// maxForwards returns the Max-Forwards field, or -1 (RFC 9110, section 7.6.2).
-func (x *httpExchange) maxForwards() int {
-	value := x.head.Find(x.in[x.start:x.end], http1.NameMaxForwards)
-	left, err := strconv.Atoi(string(value))
-	if err != nil || left < 0 {
-		return -1
-	}
-	return left
-}
-
 // dropsRequestField reports whether f is not forwarded: it is reserved, or is written anew
 // in this head. It records in seen the fields that are forwarded.
-func (x *httpExchange) dropsRequestField(f *http1.Field, seen *forwardedFields) bool {
+func (x *request) dropsRequestField(f *http1.Field, seen *forwardedFields) bool {
 	switch f.Name {
 	case http1.NameXForwardedFor, http1.NameXRealIP:
 		return true
@@ -150,7 +141,7 @@ func (x *httpExchange) dropsRequestField(f *http1.Field, seen *forwardedFields) 
 type forwardedFields struct{ host, proto bool }
 
 // appendForwarded appends X-Forwarded-*, X-Real-IP, Forwarded, X-Request-Id and Via.
-func (x *httpExchange) appendForwarded(out, b []byte, seen forwardedFields) []byte {
+func (x *request) appendForwarded(out, b []byte, seen forwardedFields) []byte {
 	c, authority := x.client, x.head.Authority(b)
 	out = append(out, "X-Forwarded-For: "...)
 	if x.standing.trusted && x.head.Has(http1.NameXForwardedFor) {
@@ -192,4 +183,63 @@ func (x *httpExchange) appendForwarded(out, b []byte, seen forwardedFields) []by
 	out = append(out, "Via: "...)
 	out = append(out, c.protocol()[len("HTTP/"):]...)
 	return append(out, " sluice\r\n"...)
+}
+
+// appendTraceparent appends the traceparent line for the peer of a try, if the request has
+// a span. Otherwise the peer gets what the client has sent.
+func (x *sentRequest) appendTraceparent(out []byte, peer *balancer.Peer) []byte {
+	if x.span.ID.IsZero() {
+		return out
+	}
+	id := x.span.ID
+	if t := x.tried.of(peer); t != nil && !t.span.IsZero() {
+		id = t.span
+	}
+	out = append(out, "traceparent: "...)
+	return append(tracing.AppendTraceparent(out, x.span.Trace, id, x.span.Sampled), "\r\n"...)
+}
+
+// appendEditedRequest appends text, a request head that sluice wrote, with the edits of
+// the route.
+func (x *sentRequest) appendEditedRequest(out, text []byte, peer *balancer.Peer) []byte {
+	a := x.actions
+	line, fields := cutLine(text)
+	if len(x.target) == 0 {
+		out = append(out, line...)
+	} else {
+		out = append(append(out, x.head.MethodName(x.in[x.start:x.end])...), ' ')
+		out = append(append(out, x.target...), " HTTP/1.1\r\n"...)
+	}
+	host := a.Host
+	if a.HostOfPeer {
+		host = peer.Authority()
+	}
+	if host != "" {
+		out = append(append(append(out, "Host: "...), host...), "\r\n"...)
+	}
+	if x.stripped {
+		start := len(out)
+		out = append(append(append(out, "X-Forwarded-Prefix: "...), a.Path.Stripped()...), "\r\n"...)
+		if drops(&a.RequestHeaders, out[start:]) {
+			out = out[:start]
+		}
+	}
+	for rest := fields; len(rest) > len("\r\n"); {
+		line, rest = cutLine(rest)
+		switch {
+		case host != "" && hasName(line, "host"):
+		case drops(&a.RequestHeaders, line):
+		case a.ForwardAuth != nil && drops(&a.ForwardAuth.Copied, line):
+		default:
+			out = append(out, line...)
+		}
+	}
+	if a.ForwardAuth != nil {
+		for rest := x.authorized; len(rest) > 0; {
+			if line, rest = cutLine(rest); !drops(&a.RequestHeaders, line) {
+				out = append(out, line...)
+			}
+		}
+	}
+	return x.appendAdded(out, &a.RequestHeaders)
 }

@@ -12,27 +12,43 @@ import (
 	"sluice/proxy/socket"
 )
 
-// Try implements [attempt.Exchange].
-func (x *httpExchange) Try(t balancer.Token) attempt.Result {
-	x.token, x.lastRefusal = t, nil
-	if x.picked = t.Picked(); x.tries == 0 {
-		x.firstPicked = x.picked
-	}
-	x.beginTry(t)
-	u, result := x.send(t.Peer.Transport.(connector))
-	x.tries++
-	switch {
-	case u != nil:
-		result = attempt.Ended(x.receive(u))
-	case result.Kind != attempt.Done:
-		return result
-	}
-	x.endTry(t, result.Outcome)
-	return result
+// A sentRequest is a request on its way to peers, by tries.
+type sentRequest struct {
+	socket.Buffers
+	keptBody
+	upload      upload
+	token       balancer.Token // of the last try
+	tried       triedPeers
+	held        upstream     // of the present try; nil: none, or it is finished
+	contenders  []*contender // of a try that returned before the peer answered
+	lastRefusal *refusal.Refusal
+	picked      time.Time // when the peer of token was picked
+	// firstPicked is when the first peer was picked, after the body was buffered.
+	firstPicked    time.Time
+	tries          int
+	bytesIn        int64 // of the request's body
+	connectTime    time.Duration
+	upstreamTime   time.Duration // from the start to the end of the response head
+	upstreamStatus int           // of the peer's response; 0: none
+	mayReplaySent  bool          // the method is idempotent
+	touched        bool          // a peer may have received a part of the request
+	routedRequest
+}
+
+// begin begins with another request, whose body is in the buffer, or follows.
+func (x *sentRequest) begin() {
+	x.routedRequest.begin()
+	x.token, x.tries, x.bytesIn = balancer.Token{}, 0, int64(x.bodyLength)
+	x.tried.reset()
+	x.connectTime, x.upstreamTime, x.upstreamStatus = 0, 0, 0
+	x.lastRefusal, x.touched, x.mayReplaySent = nil, false, x.head.Method.Idempotent()
+	x.upload.reset(x)
+	body := x.start + x.headLength
+	x.body = x.in[body : body+x.bodyLength]
 }
 
 // beginTry notes the start of a try.
-func (x *httpExchange) beginTry(t balancer.Token) {
+func (x *sentRequest) beginTry(t balancer.Token) {
 	x.upstreamTime, x.upstreamStatus = 0, 0
 	noted := x.tried.begin(t.Peer, t.Picked().Sub(x.startTime))
 	if x.span.Sampled {
@@ -41,7 +57,7 @@ func (x *httpExchange) beginTry(t balancer.Token) {
 }
 
 // endTry notes the outcome of a try.
-func (x *httpExchange) endTry(t balancer.Token, o balancer.Outcome) {
+func (x *sentRequest) endTry(t balancer.Token, o balancer.Outcome) {
 	noted := x.tried.of(t.Peer)
 	if noted == nil { // there were too many
 		return
@@ -55,7 +71,7 @@ func (x *httpExchange) endTry(t balancer.Token, o balancer.Outcome) {
 // send sends the request to the peer and waits for a response. It replaces a stale
 // connection by a new one, since that is no failure of the peer. If there is no
 // response, u is nil and result says why.
-func (x *httpExchange) send(peer connector) (u upstream, result attempt.Result) {
+func (x *sentRequest) send(peer connector) (u upstream, result attempt.Result) {
 	r := x.requirements(x.picked)
 	for {
 		var err error
@@ -84,14 +100,14 @@ func (x *httpExchange) send(peer connector) (u upstream, result attempt.Result) 
 }
 
 // finish finishes u, which the exchange holds.
-func (x *httpExchange) finish(u upstream, complete bool) {
+func (x *sentRequest) finish(u upstream, complete bool) {
 	x.held = nil
 	u.finish(complete)
 }
 
 // requirements returns what the exchange requires of an upstream to a peer that was
 // picked at that time.
-func (x *httpExchange) requirements(picked time.Time) requirements {
+func (x *sentRequest) requirements(picked time.Time) requirements {
 	return requirements{
 		picked: picked, timeout: x.service.Timeouts.Connect, deadline: x.deadline, pause: x.service.Timeouts.Idle,
 		client: &x.client.upstreamClient, keepForGone: x.client.options.KeepForGoneClients, webSocket: x.asksForWebSocket(),
@@ -99,7 +115,7 @@ func (x *httpExchange) requirements(picked time.Time) requirements {
 }
 
 // connectFailed classifies an error of opening a connection.
-func (x *httpExchange) connectFailed(err error) (o balancer.Outcome) {
+func (x *sentRequest) connectFailed(err error) (o balancer.Outcome) {
 	switch {
 	case err == errNoWebSocket:
 		x.lastRefusal = refusal.NoWebSocket
@@ -115,7 +131,7 @@ func (x *httpExchange) connectFailed(err error) (o balancer.Outcome) {
 }
 
 // sendOn sends the request on u and waits for a response.
-func (x *httpExchange) sendOn(u upstream) (sent bool, err error) {
+func (x *sentRequest) sendOn(u upstream) (sent bool, err error) {
 	if err := x.writeRequestHead(&x.Buffers, x.token.Peer); err != nil {
 		return false, err
 	}
@@ -128,7 +144,7 @@ func (x *httpExchange) sendOn(u upstream) (sent bool, err error) {
 
 // tryTimeout returns the timeout of the response head, which is positive. The per-try
 // timeout applies only if another try may follow.
-func (x *httpExchange) tryTimeout() time.Duration {
+func (x *sentRequest) tryTimeout() time.Duration {
 	left := x.service.Timeouts.ResponseHeader
 	if x.tries > 0 {
 		left = max(left-time.Since(x.firstPicked), socket.SweepInterval)
@@ -141,7 +157,7 @@ func (x *httpExchange) tryTimeout() time.Duration {
 
 // sendFailed classifies an error before the first byte of a response. again: the
 // request may be sent on a new connection to the same peer.
-func (x *httpExchange) sendFailed(u upstream, err error) (o balancer.Outcome, again bool) {
+func (x *sentRequest) sendFailed(u upstream, err error) (o balancer.Outcome, again bool) {
 	if o, ended := x.endedOtherwise(err); ended {
 		return o, false
 	}
@@ -164,7 +180,7 @@ func (x *httpExchange) sendFailed(u upstream, err error) (o balancer.Outcome, ag
 
 // endedOtherwise classifies an error of waiting for the peer, unless the peer closed
 // the connection.
-func (x *httpExchange) endedOtherwise(err error) (o balancer.Outcome, ended bool) {
+func (x *sentRequest) endedOtherwise(err error) (o balancer.Outcome, ended bool) {
 	switch x.wakeOf(err) {
 	case wakeRequest:
 		return x.uploadOutcome(), true
@@ -182,7 +198,7 @@ func (x *httpExchange) endedOtherwise(err error) (o balancer.Outcome, ended bool
 }
 
 // Replayable implements [attempt.Exchange].
-func (x *httpExchange) Replayable() bool {
+func (x *sentRequest) Replayable() bool {
 	if x.upload.started || x.tries > 0 && time.Since(x.firstPicked) >= x.service.Timeouts.ResponseHeader {
 		return false
 	}
@@ -192,13 +208,10 @@ func (x *httpExchange) Replayable() bool {
 	return !x.touched || x.mayReplaySent
 }
 
-// Started implements [attempt.Exchange].
-func (x *httpExchange) Started() bool { return x.begun }
-
 // Waiting implements [attempt.Exchange]. The context also ends when the server stops
 // or the client closes its connection. The wait does not count as time of the peers that
 // were tried before.
-func (x *httpExchange) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
+func (x *sentRequest) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(x.client.server.ctx, timeout)
 	r := requirements{client: &x.client.upstreamClient, deadline: x.deadline, keepForGone: x.client.options.KeepForGoneClients}
@@ -211,3 +224,6 @@ func (x *httpExchange) Waiting(timeout time.Duration) (context.Context, context.
 		}
 	}
 }
+
+// bodyRead reports whether the whole request was read.
+func (x *sentRequest) bodyRead() bool { return !x.streaming || x.upload.read.Load() }

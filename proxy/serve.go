@@ -1,58 +1,113 @@
+// Package proxy forwards requests: it accepts client connections, matches each
+// request to a route, picks a peer from the pool of the route and forwards the
+// request and the response.
+//
+//	accept → clientConn → route.Table → attempt.Run → balancer.Pool.Pick
+//	                                       │
+//	                                       └→ answeredRequest.Try → upstreamConn → Token.Done
+//
+// An httpExchange uses a downstream (the client's side) and an upstream (the peer's
+// side). Only these two know the wire protocol.
+//
+// One goroutine serves all requests of a client connection in sequence; an idle
+// connection has no goroutine (see [socket.IdleSet]). [Server] owns the client connections;
+// a [Transport] owns the connections to one peer. Timeouts are coarse (see
+// [socket.Sweeper]): a request sets no timer.
+//
+// The data plane uses the socket instead of net.Conn: see package [socket].
 package proxy
 
 import (
+	"cmp"
+	"errors"
+	"strconv"
 	"time"
 
 	"sluice/balancer"
-	"sluice/observe/metrics"
 	"sluice/proxy/attempt"
-	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
 )
 
+// An httpExchange is a request and its response, between a downstream and upstreams.
+type httpExchange struct {
+	serving bool // begin was called, and account was not
+	answeredRequest
+}
+
 // begin resets the exchange and starts the clock of a request.
 func (x *httpExchange) begin() {
-	x.client.downstream.begin()
-	x.startTime = time.Now()
-	x.decide()
-	x.chooseRequestID()
-	x.beginTrace()
-	x.matched, x.service, x.actions, x.token = nil, nil, nil, balancer.Token{}
-	x.target, x.stripped, x.user = x.target[:0], false, ""
-	x.query, x.newClient = balancer.Query{}, 0
-	x.tries, x.status, x.bytesIn, x.bytesOut = 0, 0, int64(x.bodyLength), 0
-	x.tried.reset()
-	x.upstreamStatus = 0
-	x.connectTime, x.upstreamTime = 0, 0
-	x.refused, x.interrupted, x.lastRefusal = "", "", nil
-	x.serving, x.begun, x.answered, x.touched, x.counted = true, false, false, false, false
-	x.grpcCode, x.deadline = grpc.Unset, time.Time{}
-	if x.deadlineFirst.Load() { // cheaper than a store
-		x.deadlineFirst.Store(false)
-	}
-	x.mayReplaySent = x.head.Method.Idempotent()
-	x.upload.reset(x)
-	body := x.start + x.headLength
-	x.body = x.in[body : body+x.bodyLength]
+	x.answeredRequest.begin()
+	x.serving = true
+}
+
+// close releases what the exchange holds.
+func (x *httpExchange) close() {
+	x.dropBody(x.client)
+	x.client, x.matched, x.service, x.actions, x.token = nil, nil, nil, nil, balancer.Token{}
+	x.requestID, x.held, x.contenders = nil, nil, nil
+	x.tried.clear()
+	x.dropLarge()
+	x.GiveBack()
+	x.query = balancer.Query{}
+}
+
+// phases are what is done with a request, in this order. A phase returns nil, and the next one
+// follows, or why the request ends there, with an answer by sluice.
+//
+// Before them, a listener has accepted the client's connection (Server.start), its bytes were
+// scanned as a head (request.scan and http2Stream.scan, the two ways in), and begin has decided
+// who has sent the request, and whom to believe about it (standing.go). After them comes the
+// account (account.go). A copy for a mirror has passed them with its request; then it makes one
+// try of its own (mirror.go).
+var phases = [...]func(*httpExchange) *refusal.Refusal{
+	(*httpExchange).answerChallenge,
+	(*httpExchange).requireHTTPS,
+	(*httpExchange).chooseRoute,
+	(*httpExchange).endLoops,
+	(*httpExchange).restrictClients,
+	(*httpExchange).limitRate,
+	(*httpExchange).editTarget,
+	(*httpExchange).limitBody,
+	(*httpExchange).requirePassword,
+	(*httpExchange).askAuthServer,
+	(*httpExchange).choosePeers,
+	(*httpExchange).keepBody,
+	(*httpExchange).mirror,
+	(*httpExchange).forward,
 }
 
 // serve serves the request, and reports whether the client got a complete response.
 func (x *httpExchange) serve() bool {
 	x.begin()
-	c := x.client
-	b := x.in[x.start:x.end]
-	if r := x.challenge(b); r != nil {
-		return x.refuse(r)
+	for _, phase := range phases {
+		if r := phase(x); r != nil {
+			return x.refuse(r)
+		}
 	}
-	if c.listener.httpsPort != 0 && !x.standing.secure {
-		return x.redirectToHTTPS()
+	x.account()
+	return x.interrupted == ""
+}
+
+// answerChallenge answers an ACME challenge for a certificate of the listener.
+func (x *httpExchange) answerChallenge() *refusal.Refusal { return x.challenge(x.bytes()) }
+
+// requireHTTPS redirects to HTTPS, at a listener that does.
+func (x *httpExchange) requireHTTPS() *refusal.Refusal {
+	if x.client.listener.httpsPort == 0 || x.standing.secure {
+		return nil
 	}
-	table := c.listener.table()
+	return x.redirectToHTTPS()
+}
+
+// chooseRoute finds the route, its service and its actions, and with the service the deadline of
+// a gRPC call. A path that a service could read as one of a restricted route has none.
+func (x *httpExchange) chooseRoute() *refusal.Refusal {
+	b, table := x.bytes(), x.client.listener.table()
 	host, path := x.head.Authority(b), x.head.Path(b)
-	matched := table.Match(host, path, (*routedRequest)(x))
+	matched := table.Match(host, path, &x.request)
 	if matched == nil {
-		return x.refuse(refusal.NoRoute)
+		return refusal.NoRoute
 	}
 	if w := matched.Weighted; w != nil {
 		matched = x.chooseTarget(w, b)
@@ -60,39 +115,131 @@ func (x *httpExchange) serve() bool {
 	x.matched, x.service, x.actions = matched, matched.Service, matched.Actions
 	x.decideFor(x.service)
 	if r := x.setDeadline(b); r != nil {
-		return x.refuse(r)
+		return r
 	}
-	if table.Evades(host, path) && !c.options.KeepDotSegments {
-		return x.refuse(refusal.DotSegment)
+	if table.Evades(host, path) && !x.client.options.KeepDotSegments {
+		return refusal.DotSegment
 	}
-	if r := x.notForwarded(b); r != nil {
-		return x.refuse(r)
+	return nil
+}
+
+// endLoops ends requests that have come through sluice too often, or are for sluice.
+func (x *httpExchange) endLoops() *refusal.Refusal { return x.notForwarded(x.bytes()) }
+
+// restrictClients refuses clients that the route is not for.
+func (x *httpExchange) restrictClients() *refusal.Refusal {
+	a := x.actions
+	switch {
+	case a == nil:
+	case a.Access != nil && !a.Access.Allows(x.standing.client):
+		return refusal.ClientDenied
+	case a.ClientCertificate && !x.standing.certified:
+		return refusal.NoCertificate
 	}
-	if x.actions != nil {
-		if done, ok := x.act(b); done {
-			return ok
+	return nil
+}
+
+// limitRate refuses requests over the rate limit of the route.
+func (x *httpExchange) limitRate() *refusal.Refusal {
+	if x.actions == nil || x.actions.RateLimit == nil {
+		return nil
+	}
+	wait := x.takeToken(x.bytes())
+	if wait <= 0 {
+		return nil
+	}
+	seconds := strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10)
+	return refusal.RateLimited.With("Retry-After", seconds)
+}
+
+// editTarget edits the path, and redirects to another URL. Heads are edited as they are written
+// (edit.go).
+func (x *httpExchange) editTarget() *refusal.Refusal {
+	a, b := x.actions, x.bytes()
+	if a == nil {
+		return nil
+	}
+	if !a.Path.Empty() {
+		if r := x.editPath(b); r != nil {
+			return r
 		}
 	}
-	if s := matched.Split; s != nil {
-		x.chooseGroup(s, b)
+	if a.Redirect == nil {
+		return nil
+	}
+	r := x.redirect(b)
+	if r == nil && x.service == nil {
+		return refusal.RedirectLoop
+	}
+	return r
+}
+
+// limitBody refuses a body that is known to be longer than the route allows. See upload for the
+// others.
+func (x *httpExchange) limitBody() *refusal.Refusal {
+	if x.actions == nil {
+		return nil
+	}
+	if limit := x.actions.BodyLimit; limit > 0 && max(x.head.ContentLength, int64(x.bodyLength)) > limit {
+		return refusal.Of(http1.ErrBodyTooLong)
+	}
+	return nil
+}
+
+// requirePassword refuses requests without a password of a user of the route.
+func (x *httpExchange) requirePassword() *refusal.Refusal {
+	if x.actions == nil || x.actions.BasicAuth == nil {
+		return nil
+	}
+	users := x.actions.BasicAuth
+	r := x.checkPassword(users, x.bytes())
+	if r == nil {
+		return nil
+	}
+	return r.With("WWW-Authenticate", `Basic realm="`+users.Realm+`", charset="UTF-8"`)
+}
+
+// askAuthServer asks the authentication server of the route.
+func (x *httpExchange) askAuthServer() *refusal.Refusal {
+	if x.actions == nil || x.actions.ForwardAuth == nil {
+		return nil
+	}
+	return x.askServer(x.actions.ForwardAuth, x.bytes())
+}
+
+// choosePeers chooses which peers are picked from: a group, and who has an affinity to the client.
+func (x *httpExchange) choosePeers() *refusal.Refusal {
+	if s := x.matched.Split; s != nil {
+		x.chooseGroup(s, x.bytes())
 	}
 	if a := x.service.Affinity; a != nil {
-		x.query.Hash = x.affinity(a, b)
+		x.query.Hash = x.affinity(a, x.bytes())
 	}
+	return nil
+}
+
+// keepBody keeps a short body, so that the request can be sent again.
+func (x *httpExchange) keepBody() *refusal.Refusal {
 	if x.streaming && !x.bufferBody() {
-		if x.lastRefusal != nil {
-			return x.refuse(x.lastRefusal)
-		}
-		x.status, x.interrupted = metrics.StatusClientClosedRequest, "client_gone"
-		x.account()
-		return false
+		return cmp.Or(x.lastRefusal, refusal.ClientGone)
 	}
 	if len(x.bodyTrailer) > 0 {
 		x.bodyTrailer = x.filterTrailer(x.bodyTrailer, toPeers)
 	}
-	if matched.Mirror != nil {
-		x.copyTo(matched.Mirror, b)
+	return nil
+}
+
+// mirror copies the request to the mirror of the route.
+func (x *httpExchange) mirror() *refusal.Refusal {
+	if to := x.matched.Mirror; to != nil {
+		x.copyTo(to, x.bytes())
 	}
+	return nil
+}
+
+// forward picks peers, tries them, and relays the answer of one of them.
+func (x *httpExchange) forward() *refusal.Refusal {
+	c := x.client
 	outcome, tries, err := attempt.Run(x.service, &x.query, x)
 	for range tries - 1 {
 		x.service.Pool.Requests().Retry(c.shard)
@@ -100,53 +247,64 @@ func (x *httpExchange) serve() bool {
 	x.upload.wait()
 	switch {
 	case x.answered:
+		return nil
 	case err != nil && c.gone.Load():
-		x.status, x.interrupted = metrics.StatusClientClosedRequest, "client_gone"
+		return refusal.ClientGone
 	case err != nil && x.deadlinePassed():
-		return x.refuse(refusal.Deadline)
+		return refusal.Deadline
 	case x.lastRefusal == refusal.Connect && len(x.service.Pool.Snapshot().Eligible) == 0:
-		return x.refuse(refusal.NoEligible) // this failure ejected the last peer
+		return refusal.NoEligible // this failure ejected the last peer
 	case x.lastRefusal != nil:
-		return x.refuse(x.lastRefusal)
+		return x.lastRefusal
 	case outcome.Class == balancer.OutcomeClientGone:
-		x.status, x.interrupted = metrics.StatusClientClosedRequest, "client_gone"
+		return refusal.ClientGone
 	case err != nil:
-		return x.refuse(refusal.OfPick(err, x.service.Pool, x.query.Group != 0))
+		return refusal.OfPick(err, x.service.Pool, x.query.Group != 0)
 	}
-	x.account()
-	return x.interrupted == ""
+	return nil
 }
 
-// refuse answers the request with r, and with more header fields. It reports whether
-// the client got it.
-func (x *httpExchange) refuse(r *refusal.Refusal, fields ...[2]string) bool {
+// refuse ends the exchange with r, and reports whether the client got it.
+func (x *httpExchange) refuse(r *refusal.Refusal) bool {
+	x.status = r.Status
+	if r == refusal.ClientGone {
+		x.interrupted = r.Reason
+		x.account()
+		return false
+	}
+	x.refused = r.Reason
 	c := x.client
-	b := x.in[x.start:x.end]
 	keep := c.downstream.keepsOpen() && r.Status != 413 && r.Status != 408
-	x.status, x.refused = r.Status, r.Reason
-	var bodyBytes int
+	x.Borrow()
 	if x.standing.grpc {
 		x.status, x.grpcCode = 200, r.GRPCCode()
-		x.Borrow()
 		x.Out = refusal.AppendGRPC(x.Out[:0], r, x.appendRequestIDLine(nil))
-		err := c.downstream.writeAnswer(x.Out)
-		x.account()
-		return err == nil
+	} else {
+		var fields [][2]string
+		if hsts := c.listener.strictTransportSecurity; hsts != "" {
+			fields = append(fields, [2]string{"Strict-Transport-Security", hsts})
+		}
+		if len(x.requestID) > 0 {
+			fields = append(fields, [2]string{"X-Request-Id", string(x.requestID)})
+		}
+		json := x.headLength > 0 && refusal.WantsJSON(x.head.Find(x.bytes(), http1.NameAccept))
+		var bodyBytes int
+		x.Out, bodyBytes = refusal.Append(x.Out[:0], r, keep, json, x.head.Method == http1.MethodHead, fields...)
+		x.bytesOut = int64(bodyBytes)
 	}
-	if hsts := c.listener.strictTransportSecurity; hsts != "" {
-		fields = append(fields, [2]string{"Strict-Transport-Security", hsts})
-	}
-	if len(x.requestID) > 0 {
-		fields = append(fields, [2]string{"X-Request-Id", string(x.requestID)})
-	}
-	x.Borrow()
-	x.Out, bodyBytes = refusal.Append(x.Out[:0], r, keep,
-		x.headLength > 0 && refusal.WantsJSON(x.head.Find(b, http1.NameAccept)), x.head.Method == http1.MethodHead, fields...)
-	x.bytesOut = int64(bodyBytes)
 	err := c.downstream.writeAnswer(x.Out)
 	if err != nil || !keep {
 		c.downstream.closeAfterAnswer()
 	}
 	x.account()
 	return err == nil
+}
+
+// refuseMalformed answers a request that http1 has rejected.
+func (x *httpExchange) refuseMalformed(err error) {
+	var malformed *http1.Error
+	if !errors.As(err, &malformed) {
+		malformed = http1.ErrResponse
+	}
+	x.refuse(refusal.Of(malformed))
 }

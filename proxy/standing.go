@@ -2,12 +2,16 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"math/rand/v2"
 	"net/netip"
 	"strings"
+	"time"
 	"unsafe"
 
+	"sluice/observe/tracing"
 	"sluice/proxy/http1"
-	"sluice/route"
 )
 
 // A standing is what a request is, and whom sluice believes about it. It is decided once,
@@ -41,7 +45,7 @@ const maxAddressText = len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
 const unknownClient = "unknown"
 
 // decide sets the standing of the request. Without a head, the client is who has connected.
-func (x *httpExchange) decide() {
+func (x *request) decide() {
 	c, s := x.client, &x.standing
 	s.trusted = c.proxied
 	s.grpc = x.asksForGRPC()
@@ -53,15 +57,8 @@ func (x *httpExchange) decide() {
 	}
 }
 
-// decideFor completes the standing of a request to a service, which may be nil.
-func (x *httpExchange) decideFor(service *route.Service) {
-	if service != nil && !service.HTTP2 {
-		x.standing.grpc = false
-	}
-}
-
 // believe sets what a trusted proxy says about its client in the head b.
-func (x *httpExchange) believe(b []byte) {
+func (x *request) believe(b []byte) {
 	s := &x.standing
 	for scheme := range x.head.Elements(b, http1.NameXForwardedProto) { // who adds to it, adds at its end
 		s.secure = http1.EqualFold(scheme, "https")
@@ -80,7 +77,7 @@ func (x *httpExchange) believe(b []byte) {
 // that is not trusted, or the first one if all are; without X-Forwarded-For the one in
 // X-Real-IP; without both the proxy. The zero value: an element before the last that counts
 // is no address.
-func (x *httpExchange) forwardedClient(b []byte) netip.Addr {
+func (x *request) forwardedClient(b []byte) netip.Addr {
 	client := x.client.remote
 	if !x.head.Has(http1.NameXForwardedFor) {
 		if !x.head.Has(http1.NameXRealIP) {
@@ -136,17 +133,97 @@ func parseHop(hop []byte) (netip.Addr, bool) {
 }
 
 // clientAddress returns the address of who sent the request, as text.
-func (x *httpExchange) clientAddress() []byte {
+func (x *request) clientAddress() []byte {
 	if s := &x.standing; s.length > 0 {
 		return s.text[:s.length]
 	}
 	return unsafe.Slice(unsafe.StringData(x.client.address), len(x.client.address)) // only read
 }
 
-// scheme returns what who sent the request used: http or https.
-func (x *httpExchange) scheme() string {
-	if x.standing.secure {
-		return "https"
+// maxRequestIDBytes is the maximum length of a request id that is taken over.
+const maxRequestIDBytes = 128
+
+// requestIDBytes is the length of one that sluice makes: a UUID.
+const requestIDBytes = 36
+
+// chooseRequestID sets the id of the request: that of a trusted client if it is well-formed,
+// or a new one. Without Options.RequestID there is none.
+func (x *request) chooseRequestID() {
+	x.requestID = nil
+	if !x.client.options.RequestID {
+		return
 	}
-	return "http"
+	if x.standing.trusted && x.headLength > 0 && x.head.Has(http1.NameXRequestID) {
+		if id := x.sentOnce(http1.NameXRequestID); isRequestID(id) {
+			x.requestID = id
+			return
+		}
+	}
+	x.requestID = appendRequestID(x.ownRequestID[:0], x.startTime, rand.Uint64(), rand.Uint64())
+}
+
+// isRequestID reports whether an id is taken over: its characters are those of UUIDs, of
+// base64 and of paths.
+func isRequestID(id []byte) bool {
+	if len(id) == 0 || len(id) > maxRequestIDBytes {
+		return false
+	}
+	for _, c := range id {
+		if !requestIDCharacters[c] {
+			return false
+		}
+	}
+	return true
+}
+
+var requestIDCharacters = func() (table [256]bool) {
+	for _, c := range []byte("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._~:+/=@") {
+		table[c] = true
+	}
+	return table
+}()
+
+// appendRequestID appends a UUID of version 7 (RFC 9562, section 5.7): ids sort by time.
+// The generator of math/rand/v2 is seeded by the kernel once for each thread, so an id
+// takes no system call.
+func appendRequestID(out []byte, now time.Time, random1, random2 uint64) []byte {
+	const variant = 0b10 << 62
+	var id [16]byte
+	binary.BigEndian.PutUint64(id[:], uint64(now.UnixMilli())<<16|7<<12|random1&(1<<12-1))
+	binary.BigEndian.PutUint64(id[8:], variant|random2&(1<<62-1))
+	out = hex.AppendEncode(out, id[:4])
+	for _, end := range [...]int{6, 8, 10} {
+		out = hex.AppendEncode(append(out, '-'), id[end-2:end])
+	}
+	return hex.AppendEncode(append(out, '-'), id[10:])
+}
+
+// appendRequestIDLine appends the X-Request-Id line of the request, if it has an id.
+func (x *request) appendRequestIDLine(out []byte) []byte {
+	if len(x.requestID) == 0 {
+		return out
+	}
+	return append(append(append(out, "X-Request-Id: "...), x.requestID...), "\r\n"...)
+}
+
+// beginTrace sets the span of the request. Without Options.Tracer it has none, but the
+// access log still names the trace of a traceparent field.
+func (x *request) beginTrace() {
+	t := x.client.options.Tracer
+	known := x.headLength > 0 && x.head.Has(http1.NameTraceparent)
+	if t == nil && !known {
+		if !x.span.Trace.IsZero() {
+			x.span = tracing.Span{}
+		}
+		return
+	}
+	var parent tracing.Parent
+	if known {
+		parent, known = tracing.ParseTraceparent(x.sentOnce(http1.NameTraceparent))
+	}
+	if t == nil {
+		x.span = tracing.Span{Trace: parent.Trace}
+		return
+	}
+	x.span = t.Begin(parent, known, x.standing.trusted)
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // asksForUpgrade reports whether the request asks for a protocol except HTTP.
-func (x *httpExchange) asksForUpgrade() bool {
+func (x *request) asksForUpgrade() bool {
 	if !x.head.Upgrade || x.head.HTTP10 {
 		return false
 	}
@@ -38,7 +38,7 @@ func isHTTP(protocol []byte) bool {
 var slash = []byte("/")
 
 // appendUpgrade appends the Upgrade and Connection fields. b is the request head.
-func (x *httpExchange) appendUpgrade(out, b []byte) []byte {
+func (x *request) appendUpgrade(out, b []byte) []byte {
 	separator := "Upgrade: "
 	for protocol := range x.head.Elements(b, http1.NameUpgrade) {
 		if !isHTTP(protocol) {
@@ -56,7 +56,7 @@ func (x *httpExchange) appendUpgrade(out, b []byte) []byte {
 
 // switches reports whether the response, with the head b, selects only protocols that
 // the request asks for.
-func (x *httpExchange) switches(b []byte) bool {
+func (x *answeredRequest) switches(b []byte) bool {
 	if !x.upgrade || !x.response.Upgrade {
 		return false
 	}
@@ -66,11 +66,13 @@ func (x *httpExchange) switches(b []byte) bool {
 			break
 		}
 	}
-	return agreed && (!x.client.isHTTP2 || x.acceptsWebSocket(b))
+	// A peer that confirms the key that sluice sent has understood the request, and does not repeat
+	// an earlier response.
+	return agreed && (!x.client.isHTTP2 || string(x.response.FindOther(b, webSocketAccept)) == x.webSocketKey.accept())
 }
 
 // askedFor reports whether the forwarded request asks for the protocol.
-func (x *httpExchange) askedFor(protocol []byte) bool {
+func (x *request) askedFor(protocol []byte) bool {
 	if isHTTP(protocol) {
 		return false
 	}
@@ -95,7 +97,7 @@ const (
 var errDeclined = errors.New("the peer answers a request for WebSocket with success, and does not switch")
 
 // offerWebSocket prepares the request for WebSocket of a client with HTTP/2.
-func (x *httpExchange) offerWebSocket() error {
+func (x *request) offerWebSocket() error {
 	if !http1.EqualFold(x.head.Find(x.in[x.start:x.end], http1.NameUpgrade), webSocket) {
 		return http1.ErrProtocolRefused
 	}
@@ -104,7 +106,7 @@ func (x *httpExchange) offerWebSocket() error {
 }
 
 // asksForWebSocket reports whether the request asks for WebSocket.
-func (x *httpExchange) asksForWebSocket() bool {
+func (x *request) asksForWebSocket() bool {
 	if !x.upgrade {
 		return false
 	}
@@ -133,16 +135,9 @@ func (key *webSocketKey) accept() string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// acceptsWebSocket reports whether the response, with the head b, confirms the key that
-// sluice sent: the peer has understood the request, and does not repeat an earlier
-// response.
-func (x *httpExchange) acceptsWebSocket(b []byte) bool {
-	return string(x.response.FindOther(b, webSocketAccept)) == x.webSocketKey.accept()
-}
-
 // receiveTunnel forwards the 101 response, whose head is x.out, and then all bytes in both
 // directions until the tunnel ends. It closes u.
-func (x *httpExchange) receiveTunnel(u upstream) balancer.Outcome {
+func (x *answeredRequest) receiveTunnel(u upstream) balancer.Outcome {
 	defer x.finish(u, false)
 	up, late := u.tunnel(&x.Buffers)
 	t := socket.Tunnel{

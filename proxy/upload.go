@@ -18,7 +18,7 @@ import (
 // because the peer may respond before it has the whole body (RFC 9112, section
 // 9.3.2).
 type upload struct {
-	x       *httpExchange
+	x       *sentRequest
 	up      upstream
 	started bool
 	copy    *mirrored // that gets the body too; nil: none
@@ -37,7 +37,7 @@ type upload struct {
 	over       bool // the peer no longer waits for the client
 }
 
-func (l *upload) reset(x *httpExchange) {
+func (l *upload) reset(x *sentRequest) {
 	*l = upload{x: x}
 }
 
@@ -184,7 +184,7 @@ func (l *upload) next(coded bool) (p transfer.Piece, err error) {
 		x.body = nil
 		return p, nil
 	case l.unkept.Length > 0:
-		x.dropBody() // it was sent
+		x.dropBody(x.client) // it was sent
 		p, l.unkept = l.unkept, transfer.Piece{}
 		return p, nil
 	}

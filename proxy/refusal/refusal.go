@@ -5,6 +5,7 @@ package refusal
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -29,11 +30,26 @@ type Refusal struct {
 	Status int
 	Reason string // the X-Sluice-Reason field
 	Text   string // for the user
+
+	fields [][2]string // of this answer
+	body   []byte      // in place of Text; nil: none
 }
 
 // New returns a refusal of a status, with a reason of docs/reasons.md.
 func New(status int, reason, text string) *Refusal {
 	return &Refusal{Status: status, Reason: reason, Text: text}
+}
+
+// With returns r with one more header field.
+func (r *Refusal) With(name, value string) *Refusal {
+	with := *r
+	with.fields = append(slices.Clip(r.fields), [2]string{name, value})
+	return &with
+}
+
+// Passing returns r with the header fields and the body of another server, in place of sluice's.
+func (r *Refusal) Passing(fields [][2]string, body []byte) *Refusal {
+	return &Refusal{r.Status, r.Reason, r.Text, fields, append([]byte{}, body...)}
 }
 
 var (
@@ -125,19 +141,39 @@ func Append(out []byte, r *Refusal, keep, json, bodiless bool, fields ...[2]stri
 	head.DisableNormalizing()
 	head.SetStatusCode(r.Status)
 	head.Set("X-Sluice-Reason", r.Reason)
-	head.Set("Cache-Control", "no-store")
-	head.Set("Date", string(fasthttp.AppendHTTPDate(nil, time.Now())))
+	for _, f := range r.fields {
+		head.Add(f[0], f[1])
+	}
 	for _, f := range fields {
 		head.Set(f[0], f[1])
 	}
 	if !keep {
 		head.Set("Connection", "close")
 	}
+	body := r.body
+	if body == nil {
+		body = r.appendBody(&head, json)
+	}
+	head.SetContentLength(len(body))
+	out = head.AppendBytes(out)
+	if bodiless {
+		return out, 0
+	}
+	return append(out, body...), len(body)
+}
+
+// appendBody returns the body in sluice's own words, and sets its fields.
+func (r *Refusal) appendBody(head *fasthttp.ResponseHeader, json bool) (body []byte) {
+	head.Set("Cache-Control", "no-store")
+	head.Set("Date", string(fasthttp.AppendHTTPDate(nil, time.Now())))
 	if r.Status == 503 {
 		head.Set("Retry-After", "1")
 	}
-	var body []byte
-	if json {
+	switch {
+	case r.Reason == ChallengeReason:
+		head.SetContentType("application/octet-stream")
+		body = append(body, r.Text...)
+	case json:
 		head.SetContentType("application/json")
 		body = append(body, `{"status":`...)
 		body = strconv.AppendInt(body, int64(r.Status), 10)
@@ -146,7 +182,7 @@ func Append(out []byte, r *Refusal, keep, json, bodiless bool, fields ...[2]stri
 		body = append(body, `,"message":`...)
 		body = strconv.AppendQuote(body, r.Text)
 		body = append(body, "}\n"...)
-	} else {
+	default:
 		head.SetContentType("text/plain; charset=utf-8")
 		body = strconv.AppendInt(body, int64(r.Status), 10)
 		body = append(body, ' ')
@@ -155,16 +191,7 @@ func Append(out []byte, r *Refusal, keep, json, bodiless bool, fields ...[2]stri
 		body = append(body, r.Text...)
 		body = append(body, '\n')
 	}
-	if r.Reason == ChallengeReason {
-		head.SetContentType("application/octet-stream")
-		body = append(body[:0], r.Text...)
-	}
-	head.SetContentLength(len(body))
-	out = head.AppendBytes(out)
-	if bodiless {
-		return out, 0
-	}
-	return append(out, body...), len(body)
+	return body
 }
 
 // ChallengeReason is the reason of the response to an ACME challenge, whose text is the

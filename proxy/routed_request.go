@@ -1,0 +1,127 @@
+package proxy
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"time"
+	"unsafe"
+
+	"sluice/balancer"
+	"sluice/route"
+)
+
+// A routedRequest is a request with what its route has decided.
+type routedRequest struct {
+	matched    *route.Route // nil: none
+	service    *route.Service
+	actions    *route.Actions // of the route; nil: none
+	target     []byte         // after the edits of the path; empty: as the client sent it
+	authorized []byte         // field lines of the authentication server
+	user       string         // who sent the request, if the route authenticates
+	query      balancer.Query
+	newClient  uint64 // the id that the client gets in route.SplitCookieName; 0: none
+	stripped   bool   // the route has removed its prefix from the path
+	request
+}
+
+// begin begins with another request, which has no route yet.
+func (x *routedRequest) begin() {
+	x.request.begin()
+	x.matched, x.service, x.actions = nil, nil, nil
+	x.target, x.stripped, x.user = x.target[:0], false, ""
+	x.query, x.newClient = balancer.Query{}, 0
+}
+
+// appendStickyCookie appends the Set-Cookie field with the id of the peer, unless
+// the client has this cookie already.
+func (x *routedRequest) appendStickyCookie(out []byte, peer *balancer.Peer) []byte {
+	a := x.service.Affinity
+	id := peer.StickyID()
+	if a.Cookie == "" || id == x.query.Hash && !a.RefreshCookie {
+		return out
+	}
+	out = append(out, "Set-Cookie: "...)
+	out = append(out, a.Cookie...)
+	out = append(out, '=')
+	out = strconv.AppendUint(out, id, 36)
+	out = append(out, a.CookieAttributes...)
+	if a.SecureCookie || x.standing.secure {
+		out = append(out, "; Secure"...)
+	}
+	return append(out, "\r\n"...)
+}
+
+// parseStickyID reads what appendStickyCookie writes.
+func parseStickyID(value []byte) (uint64, error) {
+	return strconv.ParseUint(unsafe.String(unsafe.SliceData(value), len(value)), 36, 64)
+}
+
+// chooseTarget returns what the request whose head is b gets of a route with targets.
+func (x *routedRequest) chooseTarget(w *route.Weighted, b []byte) *route.Route {
+	var memory [16]byte
+	return w.Choose(x.clientKey(w.Key, b, memory[:0])).Route
+}
+
+// chooseGroup sets the group of the service's peers for the request whose head is b.
+func (x *routedRequest) chooseGroup(s *route.Split, b []byte) {
+	var memory [16]byte
+	group, id := s.Assign(x.clientKey(s.Key, b, memory[:0]))
+	if x.query.Group = group.ID(); s.Judged {
+		x.query.Client = max(1, uint32(id))
+	}
+	if s.Fallback != nil {
+		x.query.Fallback = s.Fallback.ID()
+	}
+}
+
+// clientKey returns what identifies the client of the request whose head is b, or nothing. It
+// may append to memory. A client without the cookie that does gets one.
+func (x *routedRequest) clientKey(k route.SplitKey, b, memory []byte) []byte {
+	switch k.Source {
+	case route.SplitCookie:
+		if client := x.cookie(route.SplitCookieName, b); len(client) > 0 {
+			return client
+		}
+		if x.newClient == 0 {
+			x.newClient = max(1, rand.Uint64())
+		}
+		return x.appendClientID(memory)
+	case route.SplitHeader:
+		return x.head.FindOther(b, k.Header)
+	case route.SplitClientAddress:
+		return x.clientAddress()
+	}
+	return nil
+}
+
+func (x *routedRequest) appendClientID(out []byte) []byte {
+	return strconv.AppendUint(out, x.newClient, 36)
+}
+
+// appendSplitCookie appends the value of a Set-Cookie field with the new id of the
+// client. A browser drops it when it closes.
+func (x *routedRequest) appendSplitCookie(out []byte) []byte {
+	out = append(out, route.SplitCookieName+"="...)
+	out = append(x.appendClientID(out), "; Path=/; HttpOnly; SameSite=Lax"...)
+	if x.standing.secure {
+		out = append(out, "; Secure"...)
+	}
+	return out
+}
+
+// decideFor completes the standing of a request to a service, which may be nil.
+func (x *routedRequest) decideFor(service *route.Service) {
+	if service != nil && !service.HTTP2 {
+		x.standing.grpc = false
+	}
+}
+
+// bodyPause returns the timeout of a pause in the response's body. A stream of gRPC may be
+// silent as long as a tunnel.
+func (x *routedRequest) bodyPause() time.Duration {
+	pause := x.service.Timeouts.Idle
+	if x.standing.grpc {
+		pause = max(pause, x.service.Timeouts.Tunnel)
+	}
+	return x.withinDeadline(pause)
+}
