@@ -75,7 +75,6 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
 	if g.effective.Load() == nil {
 		g.registrar = g.newRegistrar()
 		c = g.inherit()
-		g.rotateTicketKeys(time.Now())
 		g.tags.Start(c)
 	}
 	asked := g.tags.Ask(c, g.finder.Fragment(c))

@@ -216,17 +216,16 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_
 	if got := restarted.served("web", "a.example"); got != first {
 		t.Errorf("after a restart %q is served, want %q", got, first)
 	}
-	next := newRunning(t, strings.Replace(text, fmt.Sprintf("certificates_dir: %q", dir), "", 1))
-	next.run(Options{}, time.Millisecond, func(g *Gateway) {
-		g.kvCertificates.Adopt(r.kvCertificates.State())
-		g.updateTLS()
-	})
+	next := r.succeed(strings.Replace(text, fmt.Sprintf("certificates_dir: %q", dir), "", 1), nil, patience)
+	if err := <-next.outcome; err != nil {
+		t.Fatal(err)
+	}
 	if got := next.served("web", "a.example"); got != first {
 		t.Errorf("in a new process %q is served, want %q", got, first)
 	}
 	relay.Heal()
 	second := kvCertificate(t, agent, "certs/web/a.pem", "a.example")
-	for _, r := range []*running{r, restarted, next} {
+	for _, r := range []*running{restarted, next.running} {
 		consultest.Await(t, "the certificate after the recovery", func() bool { return r.served("web", "a.example") == second })
 	}
 }

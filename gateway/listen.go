@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"sluice/config"
 	"sluice/discovery"
@@ -153,6 +154,7 @@ func (g *Gateway) useListeners(all []*listener, c *config.Config) {
 	g.listeners = all
 	g.mu.Unlock()
 	g.updateTLS() // with what has changed since their creation
+	g.rotateTicketKeys(time.Now())
 	g.emitMachine()
 	if before == nil {
 		return // Run serves them

@@ -266,13 +266,12 @@ listeners: [{ name: %s, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q
 	if n := len(r.tickets.All()); n != 2 {
 		t.Errorf("%d keys are handed over, want 2", n)
 	}
-	next := newRunning(t, text("web"))
-	next.run(Options{}, patience, func(g *Gateway) {
-		g.tickets.Adopt(r.tickets.All())
-		g.rotateTicketKeys(time.Now())
-	})
+	next := r.succeed(text("web"), nil, patience)
+	if err := <-next.outcome; err != nil {
+		t.Fatal(err)
+	}
 	next.client = r.client
-	if !resumes(next, "web") {
+	if !resumes(next.running, "web") {
 		t.Error("the session is lost in a new process")
 	}
 	for range certificates.MaxTicketKeys {
