@@ -40,7 +40,7 @@ import (
 func (g *Gateway) newAdmin(secure *config.AdminTLS) (_ *http.Server, err error) {
 	if secure != nil {
 		files := certificates.Files{Cert: secure.Cert, Key: secure.Key}
-		if g.adminCertificate, err = certificates.Follow(files, g.certificatesChanged(adminUser)); err != nil {
+		if g.adminCertificate, err = certificates.Follow(files, certificates.LogChanges(adminUser, g.log)); err != nil {
 			return nil, fmt.Errorf("admin.tls: %w", err)
 		}
 	}

@@ -119,7 +119,7 @@ type plan struct {
 
 	// Of the services that are new or changed.
 
-	certificates map[string][]certificateUse
+	certificates map[string][]certificates.Use
 	upstreamTLS  map[string]*certificates.Client
 }
 
@@ -153,8 +153,7 @@ func (g *Gateway) discard(p *plan) {
 			g.options.Release(l.Listener)
 		}
 	}
-	g.acme.retain(g.allListeners())
-	g.kvCertificates.Retain(kvPrefixes(g.allListeners()))
+	g.certificates.Retain()
 	_ = p.accessLog.Close() // nothing was written
 	p.tracer.Close()
 }
@@ -166,7 +165,7 @@ func (g *Gateway) prepare(p *plan) (err error) {
 	p.specs = make(map[string]sourceSpec)
 	p.health = make(map[string]healthcheck.Settings)
 	p.sources = make(map[string]discovery.Source)
-	p.certificates = make(map[string][]certificateUse)
+	p.certificates = make(map[string][]certificates.Use)
 	p.upstreamTLS = make(map[string]*certificates.Client)
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		wanted := c.Services[name]
@@ -295,7 +294,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	if g.table.Load() != nil { // there may be requests
 		g.awaitFirst(ctx, p.routed(), g.waits.warm)
 		g.awaitStatic(ctx, g.waits.warm)
-		g.awaitCertificates(ctx, p.listeners, g.waits.warm)
+		g.certificates.Await(ctx, tlsOf(p.listeners), g.waits.warm)
 	}
 	g.table.Store(p.table)
 	g.limiters, g.mirrors = p.limiters, p.mirrors
@@ -307,8 +306,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		l.streams.Store(p.streams[i])
 	}
 	g.useListeners(p.listeners, c)
-	g.acme.retain(p.listeners)
-	g.kvCertificates.Retain(kvPrefixes(p.listeners))
+	g.certificates.Retain()
 	for _, service := range g.services.all() {
 		if p.wanted[service.name] == nil {
 			g.discovery.Unwatch(service.name)

@@ -17,8 +17,7 @@ import (
 	"sluice/balancer"
 	"sluice/balancer/journal"
 	"sluice/certificates"
-	"sluice/certificates/acme"
-	"sluice/certificates/kv"
+	"sluice/certificates/listeners"
 	"sluice/config"
 	"sluice/config/live"
 	"sluice/consul"
@@ -117,9 +116,7 @@ type Gateway struct {
 	forwards     forwards                    // likewise
 	users        atomic.Pointer[userFiles]   // of the table
 
-	acme           *acmeManagers
-	kvCertificates *kv.Manager
-	tickets        certificates.TicketKeys
+	certificates *listeners.Manager // of listeners
 
 	mu         sync.Mutex  // guards the fields below
 	listeners  []*listener // for clients; the slice is replaced, not changed
@@ -193,13 +190,10 @@ func New(o Options) (_ *Gateway, err error) {
 	}
 	g.sources = consulsource.NewSources(g.consul, g.log)
 	g.sources.Events = g.events
-	g.etcd = client.NewClusters(func(endpoints string, err error) { g.certificatesChanged("etcd " + endpoints)(err) })
+	g.etcd = client.NewClusters(func(endpoints string, err error) { certificates.LogChanges("etcd "+endpoints, g.log)(err) })
 	g.etcdSources = etcdsource.NewSources(g.etcd, g.log)
 	g.kvSources = kvsource.NewSources(g.consul, g.log)
-	g.acme = &acmeManagers{consul: g.consul, log: g.log, managers: make(map[acmeSettings]*acme.Manager)}
-	g.kvCertificates = kv.New(kv.Options{
-		Consul: g.consul, Wait: g.consulWait, Copies: c.Consul.CertificatesDir, Changed: g.updateTLS, Log: g.log,
-	})
+	g.certificates = listeners.New(listeners.Options{Consul: g.consul, Wait: g.consulWait, Copies: c.Consul.CertificatesDir, Log: g.log})
 	g.documents.Connect(g.documentOptions())
 	g.journal = journal.New(g.events, g.log)
 	g.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
@@ -307,7 +301,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 				return
 			}
 			g.tags.Await(background, g.waits.start)
-			g.awaitCertificates(background, g.allListeners(), g.waits.start)
+			g.certificates.Await(background, nil, g.waits.start)
 		} else {
 			begin := time.Now()
 			g.awaitDocuments(background, g.waits.start)
@@ -317,7 +311,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 			g.awaitFirst(background, g.services.all(), g.waits.start-time.Since(begin))
 			g.awaitKnown(background, g.waits.warm)
 			g.tags.Await(background, g.waits.start-time.Since(begin))
-			g.awaitCertificates(background, g.allListeners(), g.waits.start-time.Since(begin))
+			g.certificates.Await(background, nil, g.waits.start-time.Since(begin))
 		}
 		if g.options.Serving == nil || g.stopping.Load() {
 			return // if this process stops, the old one continues
@@ -386,7 +380,7 @@ func (g *Gateway) shutdown(leave func(), stop context.CancelFunc, running *sync.
 		}
 		delay.Stop()
 	}
-	g.acme.retain(nil) // challenges cannot be answered any more
+	g.certificates.EndChallenges() // challenges cannot be answered any more
 	grace, cancel := context.WithTimeout(g.cut, settings.Grace)
 	defer cancel()
 	if err := g.proxy.Shutdown(grace, settings.Idle); err != nil {
@@ -411,8 +405,7 @@ func (g *Gateway) release(ctx context.Context) {
 	for _, service := range g.services.all() {
 		service.pool.Close()
 	}
-	g.acme.retain(nil)
-	g.kvCertificates.Retain(nil)
+	g.certificates.Close()
 	g.shares.Pause()
 	g.orders.Pause()
 	g.consul.Close()

@@ -36,7 +36,7 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 	resume := func() {
 		g.consul.Reduce(abandoned)
 		g.discovery.Resume()
-		g.kvCertificates.Resume()
+		g.certificates.Resume()
 		g.shares.Resume()
 		g.orders.Resume()
 		g.documents.Resume()
@@ -81,7 +81,7 @@ func (g *Gateway) own(owns bool) {
 // those of two processes. It returns the number of connections that the agent still counts.
 func (g *Gateway) pauseConsul() (abandoned int) {
 	return g.consul.Release(func() {
-		g.kvCertificates.Pause()
+		g.certificates.Pause()
 		g.shares.Pause()
 		g.orders.Pause()
 		g.documents.Pause()
@@ -92,7 +92,7 @@ func (g *Gateway) pauseConsul() (abandoned int) {
 // parts returns what a new process continues with, in the order in which it restores that. abandoned is the number
 // of connections to Consul that the agent still counts: the new process must not open as many for a while.
 func (g *Gateway) parts(abandoned int) []handover.Part {
-	return []handover.Part{
+	return append([]handover.Part{
 		handover.NewPart("events", g.events.All, g.beginFeed),
 		handover.NewPart("by_operator", g.ordered, func(o byOperator) { g.setOrdered(func(now *byOperator) { *now = o }) }),
 		handover.NewPart("orders", g.orders.State, g.orders.Begin),
@@ -101,12 +101,9 @@ func (g *Gateway) parts(abandoned int) []handover.Part {
 		handover.NewPart("history", func() *config.History { return g.history }, g.documents.Adopt),
 		handover.NewPart("catalog", func() *catalog.State { return g.finder.State(g.effective.Load()) }, func(old *catalog.State) { g.finder.Begin(g.documents.First(), old, g.snapshot.Services()) }),
 		handover.NewPart("services", g.discovery.Save, g.discovery.Inherit),
-		handover.NewPart("ticket_keys", g.tickets.All, g.tickets.Adopt),
-		handover.NewPart("certificates", g.kvCertificates.State, g.kvCertificates.Adopt),
-		handover.NewPart("acme_certificates", g.acme.handoverPairs, g.acme.adopt),
 		handover.NewPart("registered_as", func() string { return g.registrar.Owner() }, func(owner string) { g.registrar.Inherit(owner) }),
 		handover.NewPart("short", func() int { return abandoned + g.consul.Reduction() }, g.consul.Reduce),
-	}
+	}, g.certificates.Parts()...)
 }
 
 // inherit restores the state of the old process, if there is one, and returns the configuration to start with. The

@@ -21,12 +21,12 @@ func (g *Gateway) healthOf(name string, c config.Service, p *plan) (healthcheck.
 		Files:              certificates.Files{CA: files.CA, Cert: files.Cert, Key: files.Key},
 		ServerName:         files.ServerName,
 		InsecureSkipVerify: files.SkipVerify,
-		Changed:            g.certificatesChanged(user),
+		Changed:            certificates.LogChanges(user, g.log),
 	})
 	if err != nil {
 		return healthcheck.Settings{}, fmt.Errorf("health.active.tls: %w", err)
 	}
-	p.certificates[name] = []certificateUse{{user, secure.Follower}}
+	p.certificates[name] = []certificates.Use{{User: user, Source: secure.Follower}}
 	return healthSettings(&c, secure), nil
 }
 
@@ -39,19 +39,19 @@ func (g *Gateway) upstreamTLSOf(name string, c config.Service, current *service,
 	}
 	if current != nil && reflect.DeepEqual(current.config.Upstream.TLS, files) {
 		secure := current.upstreamTLS.Load() // its connections can be reused
-		p.certificates[name] = append(p.certificates[name], certificateUse{user, secure.Follower})
+		p.certificates[name] = append(p.certificates[name], certificates.Use{User: user, Source: secure.Follower})
 		return secure, nil
 	}
 	secure, err := certificates.NewClient(certificates.ClientOptions{
 		Files:              certificates.Files{CA: files.CA, Cert: files.Cert, Key: files.Key},
 		ServerName:         files.ServerName,
 		InsecureSkipVerify: files.Insecure,
-		Changed:            g.certificatesChanged(user),
+		Changed:            certificates.LogChanges(user, g.log),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("upstream.tls: %w", err)
 	}
-	p.certificates[name] = append(p.certificates[name], certificateUse{user, secure.Follower})
+	p.certificates[name] = append(p.certificates[name], certificates.Use{User: user, Source: secure.Follower})
 	return secure, nil
 }
 

@@ -11,8 +11,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"syscall"
-	"time"
 
+	"sluice/certificates/listeners"
 	"sluice/config"
 	"sluice/discovery"
 	"sluice/observe/panics"
@@ -27,11 +27,20 @@ const adminName = "admin"
 type listener struct {
 	net.Listener
 	config config.Listener
-	tls    *listenerTLS // nil: without TLS
+	tls    *listeners.TLS // nil: without TLS
 	// streams is where connections go, with protocol tcp. A reload replaces it.
 	streams atomic.Pointer[proxy.Streams]
 
 	leave func() // stops accepting, and returns when that has ended; set by serve
+}
+
+// tlsOf returns the TLS of each listener.
+func tlsOf(all []*listener) []*listeners.TLS {
+	list := make([]*listeners.TLS, len(all))
+	for i, l := range all {
+		list[i] = l.tls
+	}
+	return list
 }
 
 // allListeners returns the listeners for clients, in the configuration's order.
@@ -75,7 +84,7 @@ func (g *Gateway) listen(c *config.Config) (all []*listener, err error) {
 	free := slices.Clone(g.allListeners())
 	add := func(i int, socket net.Listener) {
 		wanted := c.Listeners[i]
-		secure, err := g.newListenerTLS(wanted, c)
+		secure, err := g.certificates.TLS(wanted, c)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listener %q: %w", wanted.Name, err))
 		}
@@ -87,7 +96,7 @@ func (g *Gateway) listen(c *config.Config) (all []*listener, err error) {
 			if all[i] != nil || n < 0 {
 				continue
 			}
-			if all[i] = free[n]; !reflect.DeepEqual(free[n].config, wanted) || !free[n].tls.suits(c) {
+			if all[i] = free[n]; !reflect.DeepEqual(free[n].config, wanted) || !free[n].tls.Suits(c) {
 				add(i, free[n].Listener)
 			}
 			free = slices.Delete(free, n, n+1)
@@ -153,8 +162,7 @@ func (g *Gateway) useListeners(all []*listener, c *config.Config) {
 	before := g.listeners
 	g.listeners = all
 	g.mu.Unlock()
-	g.updateTLS() // with what has changed since their creation
-	g.rotateTicketKeys(time.Now())
+	g.certificates.Use(tlsOf(all))
 	g.emitMachine()
 	if before == nil {
 		return // Run serves them
@@ -184,7 +192,7 @@ func (g *Gateway) useListeners(all []*listener, c *config.Config) {
 		g.log.Info().Str("listener", old.config.Name).Str("address", endpoint(old.Addr())).Msg("listener removed: its connections finish")
 	}
 	if g.isServing() {
-		g.acme.manage(all)
+		g.certificates.Obtain()
 	}
 }
 
@@ -209,10 +217,10 @@ func (g *Gateway) serve(l *listener) {
 		if !g.isServing() {
 			return // the old process continues to serve
 		}
-		g.acme.manage(g.allListeners()) // challenges are answered from now on
+		g.certificates.Obtain() // challenges are answered from now on
 		options := l.options()
 		if l.tls == nil {
-			options.Challenge = g.answerChallenge
+			options.Challenge = g.certificates.Answer
 		}
 		if err := g.proxy.ServeWith(ctx, l.Listener, options); ctx.Err() == nil && !errors.Is(err, proxy.ErrServerClosed) {
 			g.fail(err)
@@ -236,7 +244,7 @@ func (l *listener) options() proxy.ListenerOptions {
 		o.Streams = l.streams.Load
 	}
 	if l.tls != nil {
-		o.TLS = l.tls.config
+		o.TLS = l.tls.Config
 		o.StrictTransportSecurity = strictTransportSecurity(l.config.TLS.HSTS)
 	}
 	if l.config.RedirectHTTPS != nil {

@@ -27,7 +27,7 @@ type service struct {
 	firstOnce sync.Once
 	gone      chan struct{} // closed when the service is no longer configured
 
-	certificates atomic.Pointer[[]certificateUse]    // of connections to the peers
+	certificates atomic.Pointer[[]certificates.Use]  // of connections to the peers
 	upstreamTLS  atomic.Pointer[certificates.Client] // of requests; nil: without TLS
 
 	// What was last applied, for the goroutine that applies configurations.
@@ -38,7 +38,7 @@ type service struct {
 
 func newService(name string, checker *healthcheck.Checker) *service {
 	s := &service{name: name, checker: checker, first: make(chan struct{}), gone: make(chan struct{})}
-	s.certificates.Store(new([]certificateUse))
+	s.certificates.Store(new([]certificates.Use))
 	return s
 }
 

@@ -106,30 +106,3 @@ listeners: [{ name: websecure, address: "127.0.0.1:0", tls: { certificates: [{ c
 		t.Errorf("/api/certificates: %+v", all)
 	}
 }
-
-// A warning about a certificate comes once a day.
-func TestCertificateExpires(t *testing.T) {
-	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {})
-	files := testcert.Write(t, t.TempDir(), "a.example", testcert.Lasting(-time.Hour, 30*24*time.Hour))
-	r := start(t, fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
-listeners: [{ name: websecure, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q, key: %q }] } }]
-`, files.Cert, files.Key)+static("star", peer))
-	now, warned := time.Now(), make(map[string]time.Time)
-	expect := func(after time.Duration, level string, want int) {
-		t.Helper()
-		before := r.log.String()
-		r.warnOfCertificates(now.Add(after), warned)
-		text := strings.TrimPrefix(r.log.String(), before)
-		if got := strings.Count(text, files.Cert); got != want || want > 0 && !strings.Contains(text, level) {
-			t.Errorf("after %v: %q, want %d of level %s", after, text, want, level)
-		}
-	}
-	const day = 24 * time.Hour
-	expect(10*day, "", 0)
-	expect(25*day, "warn", 1)
-	expect(25*day+time.Hour, "warn", 0)
-	expect(26*day+time.Hour, "warn", 1)
-	expect(31*day, "error", 1)
-	expect(31*day+time.Hour, "error", 0)
-}

@@ -1,4 +1,4 @@
-package gateway
+package listeners
 
 import (
 	"crypto/tls"
@@ -16,11 +16,13 @@ import (
 	"sluice/proxy/socket"
 )
 
-// listenerTLS is the TLS of a listener. It follows its certificates.
-type listenerTLS struct {
-	config  *tls.Config                // of every connection: it chooses current, and has the ticket keys
+// TLS is the TLS of a listener. It follows its certificates.
+type TLS struct {
+	// Config is that of every connection: it chooses current, and has the ticket keys.
+	Config  *tls.Config
 	current atomic.Pointer[tls.Config] // with the certificates
-	uses    []certificateUse
+	user    string                     // for people: "listener …"
+	uses    []certificates.Use
 	pairs   []certificates.Source  // of uses, those with the certificates of the listener, in order of preference
 	kv      []*kv.Prefix           // of pairs, those in Consul
 	ca      *certificates.Follower // of uses, that of client_ca; nil: none
@@ -35,39 +37,39 @@ type listenerTLS struct {
 	usedTrusted *x509.CertPool
 }
 
-// newListenerTLS returns the TLS of a listener of c; nil: it has none.
-func (g *Gateway) newListenerTLS(l config.Listener, c *config.Config) (*listenerTLS, error) {
+// TLS returns the TLS of a listener of c; nil: it has none. It is not in use before Use.
+func (m *Manager) TLS(l config.Listener, c *config.Config) (*TLS, error) {
 	if l.TLS == nil {
 		return nil, nil
 	}
-	t := &listenerTLS{protocols: []string{"h2", "http/1.1"}}
+	t := &TLS{user: fmt.Sprintf("listener %q", l.Name), protocols: []string{"h2", "http/1.1"}}
 	if !l.HTTP2 {
 		t.protocols = t.protocols[1:]
 	}
-	user := fmt.Sprintf("listener %q", l.Name)
+	changed := certificates.LogChanges(t.user, m.options.Log)
 	add := func(s certificates.Source) {
-		t.uses = append(t.uses, certificateUse{user, s})
+		t.uses = append(t.uses, certificates.Use{User: t.user, Source: s})
 		t.pairs = append(t.pairs, s)
 	}
 	for _, files := range l.TLS.Certificates {
 		if files.ConsulKV != "" {
-			p := g.kvCertificates.Follow(files.ConsulKV)
+			p := m.kv.Follow(files.ConsulKV)
 			t.kv = append(t.kv, p)
 			add(p)
 			continue
 		}
-		pair, err := certificates.Follow(certificates.Files{Cert: files.Cert, Key: files.Key}, g.certificatesChanged(user))
+		pair, err := certificates.Follow(certificates.Files{Cert: files.Cert, Key: files.Key}, changed)
 		if err != nil {
 			return nil, err
 		}
 		add(pair)
 	}
 	if l.TLS.ClientCA != "" {
-		ca, err := certificates.Follow(certificates.Files{CA: l.TLS.ClientCA}, g.certificatesChanged(user))
+		ca, err := certificates.Follow(certificates.Files{CA: l.TLS.ClientCA}, changed)
 		if err != nil {
 			return nil, fmt.Errorf("client_ca: %w", err)
 		}
-		t.uses = append(t.uses, certificateUse{user, ca})
+		t.uses = append(t.uses, certificates.Use{User: t.user, Source: ca})
 		t.ca = ca
 		t.clientAuth = tls.RequireAndVerifyClientCert
 		if l.TLS.ClientAuth == "optional" {
@@ -76,25 +78,25 @@ func (g *Gateway) newListenerTLS(l config.Listener, c *config.Config) (*listener
 	}
 	if l.TLS.ACME != nil {
 		var err error
-		if t.acme, err = g.acme.use(l.TLS.ACME, c); err != nil {
+		if t.acme, err = m.authorities.use(l.TLS.ACME, c); err != nil {
 			return nil, err
 		}
 	}
-	t.config = &tls.Config{GetConfigForClient: t.choose}
-	g.tickets.Rotate(time.Now())
-	g.tickets.Use(t.config)
+	t.Config = &tls.Config{GetConfigForClient: t.choose}
+	m.tickets.Rotate(time.Now())
+	m.tickets.Use(t.Config)
 	t.update()
 	return t, nil
 }
 
-// suits reports whether t can be kept with the configuration c, in which its listener is
+// Suits reports whether t can be kept with the configuration c, in which its listener is
 // unchanged.
-func (t *listenerTLS) suits(c *config.Config) bool {
+func (t *TLS) Suits(c *config.Config) bool {
 	return t == nil || t.acme == nil || t.acme.http == servesHTTP(c)
 }
 
 // update makes new connections use the certificates as they were last read.
-func (t *listenerTLS) update() {
+func (t *TLS) update() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var now []*tls.Certificate
@@ -128,7 +130,7 @@ func (t *listenerTLS) update() {
 
 // choose returns the configuration of a connection. A challenge of ACME has its own: the
 // proxy serves nothing after such a handshake, and its session cannot be resumed.
-func (t *listenerTLS) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+func (t *TLS) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	if t.acme == nil || !slices.Equal(hello.SupportedProtos, []string{acme.Protocol}) || !t.acme.manages(hello.ServerName) {
 		return t.current.Load(), nil
 	}
@@ -145,7 +147,7 @@ func (t *listenerTLS) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 
 // obtained returns the certificate from ACME for the requested name; nil: one of the
 // files is used.
-func (t *listenerTLS) obtained(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (t *TLS) obtained(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if !t.acme.manages(hello.ServerName) {
 		return nil, nil
 	}

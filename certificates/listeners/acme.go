@@ -1,4 +1,4 @@
-package gateway
+package listeners
 
 import (
 	"fmt"
@@ -15,23 +15,23 @@ import (
 	"sluice/consul"
 )
 
-// acmeManagers are the managers of certificates by ACME: one for each directory and storage,
+// authorities are the managers of certificates by ACME: one for each directory and storage,
 // whatever listeners use it. A listener comes and goes with its configuration, and the
 // certificates stay. A new manager has those that the others have, and those of the old
 // process, before it knows its storage: a certificate in use is given up only for another
 // one. It is safe for concurrent use.
-type acmeManagers struct {
+type authorities struct {
 	consul *consul.Client
 	log    zerolog.Logger
 
 	mu sync.Mutex
 	// mu guards the fields below.
-	managers map[acmeSettings]*acme.Manager
+	managers map[authority]*acme.Manager
 	adopted  map[string]acme.Pair // of the old process, by name
 }
 
-// acmeSettings are those of a manager. It is comparable.
-type acmeSettings struct {
+// authority identifies a manager. It is comparable.
+type authority struct {
 	directory, email, storage, consulKV, encryptionKeys, ca string
 	http                                                    bool // HTTP-01 may be used
 }
@@ -50,8 +50,8 @@ func (u *acmeUse) manages(name string) bool {
 
 // use returns the use of a manager by a listener of c. A new manager does nothing until
 // it is told its names, and ends with the next retain that does not name it.
-func (a *acmeManagers) use(settings *config.ACME, c *config.Config) (*acmeUse, error) {
-	key := acmeSettings{
+func (a *authorities) use(settings *config.ACME, c *config.Config) (*acmeUse, error) {
+	key := authority{
 		settings.Directory, settings.Email, settings.Storage, settings.ConsulKV, strings.Join(settings.EncryptionKeys, "\n"), settings.CA, servesHTTP(c),
 	}
 	use := &acmeUse{names: settings.Names, http: key.http}
@@ -88,11 +88,11 @@ func (a *acmeManagers) use(settings *config.ACME, c *config.Config) (*acmeUse, e
 	return use, nil
 }
 
-// manage has the certificates of listeners obtained and renewed. It is called when they
+// obtain has the certificates of listeners obtained and renewed. It is called when they
 // are about to accept connections, so that challenges are answered.
-func (a *acmeManagers) manage(listeners []*listener) {
+func (a *authorities) obtain(uses []*acmeUse) {
 	names := make(map[*acme.Manager][]string)
-	for _, u := range acmeUses(listeners) {
+	for _, u := range uses {
 		names[u.Manager] = append(names[u.Manager], u.names...)
 	}
 	for m, all := range names {
@@ -102,18 +102,18 @@ func (a *acmeManagers) manage(listeners []*listener) {
 	}
 }
 
-// retain ends the managers that none of the listeners uses.
-func (a *acmeManagers) retain(listeners []*listener) {
-	for _, m := range a.unused(acmeUses(listeners)) {
+// retain ends the managers without a use.
+func (a *authorities) retain(uses []*acmeUse) {
+	for _, m := range a.unused(uses) {
 		m.Close()
 	}
 }
 
 // unused removes and returns the managers that are not in uses.
-func (a *acmeManagers) unused(uses []*acmeUse) (unused []*acme.Manager) {
+func (a *authorities) unused(uses []*acmeUse) (unused []*acme.Manager) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	maps.DeleteFunc(a.managers, func(_ acmeSettings, m *acme.Manager) bool {
+	maps.DeleteFunc(a.managers, func(_ authority, m *acme.Manager) bool {
 		used := slices.ContainsFunc(uses, func(u *acmeUse) bool { return u.Manager == m })
 		if !used {
 			unused = append(unused, m)
@@ -123,8 +123,8 @@ func (a *acmeManagers) unused(uses []*acmeUse) (unused []*acme.Manager) {
 	return unused
 }
 
-// handoverPairs returns the certificates in use for a new process, by name. They are secret.
-func (a *acmeManagers) handoverPairs() map[string]acme.Pair {
+// pairs returns the certificates in use for a new process, by name. They are secret.
+func (a *authorities) pairs() map[string]acme.Pair {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	all := make(map[string]acme.Pair)
@@ -135,7 +135,7 @@ func (a *acmeManagers) handoverPairs() map[string]acme.Pair {
 }
 
 // adopt makes the certificates of the old process those in use.
-func (a *acmeManagers) adopt(pairs map[string]acme.Pair) {
+func (a *authorities) adopt(pairs map[string]acme.Pair) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.adopted = pairs
@@ -144,29 +144,9 @@ func (a *acmeManagers) adopt(pairs map[string]acme.Pair) {
 	}
 }
 
-// acmeUses returns the uses of managers by listeners.
-func acmeUses(listeners []*listener) (uses []*acmeUse) {
-	for _, l := range listeners {
-		if l.tls != nil && l.tls.acme != nil {
-			uses = append(uses, l.tls.acme)
-		}
-	}
-	return uses
-}
-
 // servesHTTP reports whether a listener of c serves HTTP without TLS.
 func servesHTTP(c *config.Config) bool {
 	return slices.ContainsFunc(c.Listeners, func(l config.Listener) bool {
 		return l.TLS == nil && l.Protocol != config.ProtocolTCP
 	})
-}
-
-// answerChallenge returns the response to a challenge of a listener's order.
-func (g *Gateway) answerChallenge(host, path string) ([]byte, bool) {
-	for _, u := range acmeUses(g.allListeners()) {
-		if body, ok := u.HTTPChallenge(host, path); ok {
-			return body, true
-		}
-	}
-	return nil, false
 }

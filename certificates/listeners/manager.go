@@ -1,0 +1,188 @@
+// Package listeners has the TLS of the listeners for clients: certificates from files, from Consul and by ACME, and the
+// keys of session tickets. What is in use outlives the listeners, and passes on to a new process.
+package listeners
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/certificates"
+	"sluice/certificates/acme"
+	"sluice/certificates/kv"
+	"sluice/consul"
+	"sluice/proxy/handover"
+)
+
+// Options configure a Manager.
+type Options struct {
+	Consul *consul.Client
+	Wait   func() time.Duration // of blocking queries
+	Copies string               // the directory of copies of what Consul has; "": none
+	Log    zerolog.Logger
+}
+
+// Manager has the TLS of all listeners. Its methods may be called concurrently.
+type Manager struct {
+	options     Options
+	authorities *authorities
+	kv          *kv.Manager
+	tickets     certificates.TicketKeys
+
+	mu    sync.Mutex // guards the field below
+	inUse []*TLS     // the slice is replaced, not changed
+}
+
+// New returns a Manager without listeners.
+func New(o Options) *Manager {
+	m := &Manager{options: o}
+	m.authorities = &authorities{consul: o.Consul, log: o.Log, managers: make(map[authority]*acme.Manager)}
+	m.kv = kv.New(kv.Options{Consul: o.Consul, Wait: o.Wait, Copies: o.Copies, Changed: m.update, Log: o.Log})
+	return m
+}
+
+// Use sets the TLS of the listeners in use; nil elements are listeners without. What others use stays until Retain.
+func (m *Manager) Use(all []*TLS) {
+	m.set(slices.DeleteFunc(slices.Clone(all), func(t *TLS) bool { return t == nil }))
+	m.RotateKeys(time.Now())
+	m.update()
+}
+
+func (m *Manager) set(all []*TLS) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.inUse = all
+}
+
+func (m *Manager) used() []*TLS {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.inUse
+}
+
+// Retain ends what no listener in use uses.
+func (m *Manager) Retain() {
+	m.authorities.retain(acmeUses(m.used()))
+	m.kv.Retain(prefixes(m.used()))
+}
+
+// EndChallenges ends what obtains certificates: challenges cannot be answered any more. Those in use stay.
+func (m *Manager) EndChallenges() { m.authorities.retain(nil) }
+
+// Close ends everything.
+func (m *Manager) Close() {
+	m.set(nil)
+	m.Retain()
+}
+
+// Obtain has certificates by ACME obtained and renewed from now on: the listeners answer challenges.
+func (m *Manager) Obtain() { m.authorities.obtain(acmeUses(m.used())) }
+
+// Answer returns the response to an HTTP challenge of the order of a listener.
+func (m *Manager) Answer(host, path string) ([]byte, bool) {
+	for _, u := range acmeUses(m.used()) {
+		if body, ok := u.HTTPChallenge(host, path); ok {
+			return body, true
+		}
+	}
+	return nil, false
+}
+
+// Await waits until the certificates of listeners, nil for those in use, are known, at most for timeout.
+func (m *Manager) Await(ctx context.Context, all []*TLS, timeout time.Duration) {
+	if all == nil {
+		all = m.used()
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	loading, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for _, u := range acmeUses(all) {
+		u.Load(loading, u.names)
+	}
+	for _, p := range prefixes(all) {
+		if !p.Await(ctx, timer.C) {
+			return
+		}
+	}
+}
+
+// Refresh makes new connections use the certificates as their sources have them now: see Uses.
+func (m *Manager) Refresh() {
+	m.update()
+	m.RotateKeys(time.Now())
+}
+
+// update makes new connections use the certificates that are known now.
+func (m *Manager) update() {
+	for _, t := range m.used() {
+		t.update()
+	}
+}
+
+// RotateKeys makes the listeners use a new key for session tickets, if it is time.
+func (m *Manager) RotateKeys(now time.Time) {
+	m.tickets.Rotate(now)
+	for _, t := range m.used() {
+		m.tickets.Use(t.Config)
+	}
+}
+
+// Uses returns the uses of certificates, except by ACME.
+func (m *Manager) Uses() (uses []certificates.Use) {
+	for _, t := range m.used() {
+		uses = append(uses, t.uses...)
+	}
+	return uses
+}
+
+// Statuses returns the state of the certificates by ACME.
+func (m *Manager) Statuses() (all []certificates.Usage) {
+	for _, t := range m.used() {
+		if t.acme == nil {
+			continue
+		}
+		for _, status := range t.acme.Statuses(t.acme.names) {
+			all = append(all, certificates.Usage{UsedBy: t.user, Status: status})
+		}
+	}
+	return all
+}
+
+// Pause ends the watches of Consul until Resume: a new process watches it.
+func (m *Manager) Pause() { m.kv.Pause() }
+
+// Resume begins the watches again, after Pause.
+func (m *Manager) Resume() { m.kv.Resume() }
+
+// Parts returns what a new process continues with. It is secret.
+func (m *Manager) Parts() []handover.Part {
+	return []handover.Part{
+		handover.NewPart("ticket_keys", m.tickets.All, m.tickets.Adopt),
+		handover.NewPart("certificates", m.kv.State, m.kv.Adopt),
+		handover.NewPart("acme_certificates", m.authorities.pairs, m.authorities.adopt),
+	}
+}
+
+// acmeUses returns the uses of managers of certificates by ACME.
+func acmeUses(all []*TLS) (uses []*acmeUse) {
+	for _, t := range all {
+		if t != nil && t.acme != nil {
+			uses = append(uses, t.acme)
+		}
+	}
+	return uses
+}
+
+// prefixes returns the certificates in Consul that are used.
+func prefixes(all []*TLS) (used []*kv.Prefix) {
+	for _, t := range all {
+		if t != nil {
+			used = append(used, t.kv...)
+		}
+	}
+	return used
+}

@@ -1,0 +1,36 @@
+package certificates
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/test/testcert"
+)
+
+// A warning about a certificate comes once a day.
+func TestWarnings(t *testing.T) {
+	files := testcert.Write(t, t.TempDir(), "a.example", testcert.Lasting(-time.Hour, 30*24*time.Hour))
+	follower, err := Follow(Files{Cert: files.Cert, Key: files.Key}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	uses, warnings, now := []Use{{"a listener", follower}}, make(Warnings), time.Now()
+	expect := func(after time.Duration, level string, want int) {
+		t.Helper()
+		var log strings.Builder
+		warnings.Log(Statuses(uses), now.Add(after), zerolog.New(&log))
+		if got := strings.Count(log.String(), files.Cert); got != want || want > 0 && !strings.Contains(log.String(), level) {
+			t.Errorf("after %v: %q, want %d of level %s", after, log.String(), want, level)
+		}
+	}
+	const day = 24 * time.Hour
+	expect(10*day, "", 0)
+	expect(25*day, "warn", 1)
+	expect(25*day+time.Hour, "warn", 0)
+	expect(26*day+time.Hour, "warn", 1)
+	expect(31*day, "error", 1)
+	expect(31*day+time.Hour, "error", 0)
+}
