@@ -3,6 +3,7 @@ package consul
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -218,10 +219,20 @@ func (c *Client) Jitter(d time.Duration) time.Duration { return c.agents.upTo(d)
 // Oversubscribed.
 func (c *Client) Join() (leave func()) { return c.gate.join() }
 
+// ErrModeChanged is the cause of the end of a context of Oversubscribed.
+var ErrModeChanged = errors.New("the loops have become oversubscribed, or are no longer")
+
 // Oversubscribed reports whether there are more loops than queries that may block at a
-// time. It returns a context that ends when this changes.
-func (c *Client) Oversubscribed() (oversubscribed bool, lasting context.Context) {
-	return c.gate.oversubscription()
+// time. It returns a context that ends with ctx or, with ErrModeChanged, when this changes. The caller
+// calls end.
+func (c *Client) Oversubscribed(ctx context.Context) (oversubscribed bool, lasting context.Context, end func()) {
+	oversubscribed, mode := c.gate.oversubscription()
+	lasting, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(mode, func() { cancel(ErrModeChanged) })
+	return oversubscribed, lasting, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 // Capacity returns the number of queries that may be in flight, and the number of

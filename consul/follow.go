@@ -14,6 +14,10 @@ import (
 	"sluice/observe/panics"
 )
 
+// briefWait bounds how long a query for keys blocks while there are more loops than connections:
+// then others need its connection.
+const briefWait = 10 * time.Second
+
 // FollowOptions configure Follow.
 type FollowOptions struct {
 	Query Query         // Follow sets its index and its wait
@@ -60,8 +64,26 @@ type followLoop struct {
 	failed   int  // consecutive queries
 }
 
-// poll sends one query.
-func (f *followLoop) poll(ctx context.Context, wait time.Duration) (err error) {
+// poll sends one query. It ends a long query for keys when the loops become oversubscribed.
+func (f *followLoop) poll(ctx context.Context, wait time.Duration) error {
+	if f.Query.brief {
+		oversubscribed, lasting, end := f.loop.client.Oversubscribed(ctx)
+		defer end()
+		if oversubscribed {
+			wait = min(wait, briefWait)
+		} else {
+			ctx = lasting
+		}
+	}
+	err := f.query(ctx, wait)
+	if errors.Is(err, ErrModeChanged) {
+		return nil
+	}
+	return err
+}
+
+// query sends one query, and reports its result.
+func (f *followLoop) query(ctx context.Context, wait time.Duration) (err error) {
 	defer panics.Contain(panics.Watch, func() { err = panics.Err }) // the query is repeated after a pause
 	q := f.Query
 	if wait == 0 {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -215,5 +217,57 @@ func TestVolumeLimitsReads(t *testing.T) {
 		if n, most := len(f.calls), (burst+60*perSecond)/200; n < 3 || n > most {
 			t.Errorf("read %d answers in a minute, want 3 to %d", n, most)
 		}
+	})
+}
+
+// A query for keys that blocks for minutes would keep its connection from the queries for services.
+func TestQueriesForKeysGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pipe := discoverytest.ServePipe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/v1/status/") {
+				io.WriteString(w, `"127.0.0.1:8300"`)
+				return
+			}
+			if wait, err := time.ParseDuration(r.URL.Query().Get("wait")); err == nil {
+				select {
+				case <-time.After(wait):
+				case <-r.Context().Done():
+				}
+			}
+			w.Header().Set("X-Consul-Index", "7")
+			w.Header().Set("X-Consul-KnownLeader", "true")
+			io.WriteString(w, "[]")
+		}))
+		client, err := New(Options{Addresses: []string{"http://fake"}, MaxWatches: 1, Log: zerolog.Nop()}.WithDial(pipe.DialContext))
+		must(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() {
+			defer client.Join()()
+			_ = client.Follow(ctx, FollowOptions{ // ends with ctx
+				Query: OneKey("a"), Wait: 10 * time.Minute,
+				Read: func(Answer, []byte) error { return nil },
+				Ended: func(err error) {
+					if err != nil {
+						t.Errorf("an error of the keys: %v", err)
+					}
+				},
+			})
+		})
+		time.Sleep(time.Second)
+		leave := client.Join()
+		for n, most := range []time.Duration{time.Second, briefWait * 9 / 8} {
+			begin := time.Now()
+			_, err := client.Get(ctx, Query{Path: "health/service/star"}, func(io.Reader) error { return nil })
+			if waited := time.Since(begin); err != nil || waited > most {
+				t.Errorf("query %d: an answer after %v, %v, want at most %v", n, waited, err, most)
+			}
+			time.Sleep(time.Second)
+		}
+		leave()
+		cancel()
+		running.Wait()
+		client.Close()
+		pipe.Close()
 	})
 }

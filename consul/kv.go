@@ -19,6 +19,7 @@ const writeTimeout = 10 * time.Second
 func KeysBelow(prefix string) Query {
 	return Query{
 		MayBeAbsent: true,
+		brief:       true,
 		Needs:       fmt.Sprintf("key:read: key_prefix %q { policy = \"read\" }", prefix),
 		Send: func(c *api.Client, q *api.QueryOptions) error {
 			_, _, err := c.KV().List(prefix, q)
@@ -32,6 +33,7 @@ func KeysBelow(prefix string) Query {
 func OneKey(key string) Query {
 	return Query{
 		MayBeAbsent: true,
+		brief:       true,
 		Needs:       fmt.Sprintf("key:read: key %q { policy = \"read\" }", key),
 		Send: func(c *api.Client, q *api.QueryOptions) error {
 			_, _, err := c.KV().Get(key, q)

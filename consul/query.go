@@ -43,6 +43,9 @@ type Query struct {
 
 	// Needs are the permissions that a token needs, for the error of an answer 403.
 	Needs string
+
+	// brief: Follow gives the query's connection to others that need it; see briefWait.
+	brief bool
 }
 
 // Answer is the header of an answer.

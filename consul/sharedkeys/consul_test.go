@@ -46,25 +46,6 @@ func startReplica(t *testing.T, url string) *Keys[string] {
 	return k
 }
 
-// A query that blocks for minutes would keep its connection from those of services.
-func TestQueriesBlockBrieflyWhileOthersNeedTheirConnection(t *testing.T) {
-	client, err := consul.New(consul.Options{Addresses: []string{"http://127.0.0.1:1"}, MaxWatches: 1, Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	k := New(Options[string]{
-		Consul: client, Prefix: "p", Wait: func() time.Duration { return 10 * time.Minute }, Decode: decode,
-		Name: "values", Log: zerolog.Nop(),
-	})
-	for _, want := range []time.Duration{10 * time.Minute, briefWait} {
-		defer client.Join()()
-		if got, err := k.begin(t.Context()); got != want || err != nil {
-			t.Errorf("a query blocks for %v, %v, want %v", got, err, want)
-		}
-	}
-}
-
 func awaitCounting(t *testing.T, k *Keys[string], want ...string) {
 	t.Helper()
 	consultest.Await(t, fmt.Sprintf("%q count, and nothing is pending", want), func() bool {

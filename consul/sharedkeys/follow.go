@@ -17,10 +17,6 @@ import (
 // markKey is the mark: see the package comment.
 const markKey = "begun"
 
-// briefWait bounds how long a query blocks while there are more loops than connections: then
-// others wait for its own.
-const briefWait = 10 * time.Second
-
 // Resume begins to follow Consul, and to write changes, if that is not done yet.
 func (k *Keys[V]) Resume() {
 	k.mu.Lock()
@@ -76,22 +72,15 @@ func (k *Keys[V]) follow(ctx context.Context) {
 	})
 }
 
-// begin is called before each query, and returns how long it may block.
+// begin is called before each query, and returns how long it may block. The answer has what Consul has
+// accepted by now.
 func (k *Keys[V]) begin(context.Context) (time.Duration, error) {
-	k.ask()
-	if oversubscribed, _ := k.options.Consul.Oversubscribed(); oversubscribed {
-		return min(k.options.Wait(), briefWait), nil
-	}
-	return k.options.Wait(), nil
-}
-
-// ask records that the answer of the query to come has what Consul has accepted by now.
-func (k *Keys[V]) ask() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, c := range k.changes {
 		c.due = c.accepted
 	}
+	return k.options.Wait(), nil
 }
 
 // read takes an answer of Consul.

@@ -105,7 +105,9 @@ func TestAReplicaThatWasAwayRestoresNothing(t *testing.T) {
 	u.expect("before", "a=a!", "b=b!")
 	u.use(500, []api.KVPair{mark(3), pair("a", 900)}) // to a query from before the write
 	u.expect("an earlier answer", "a=a!", "b=b!")
-	u.ask()
+	if _, err := u.begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	u.use(3, []api.KVPair{mark(3)})
 	u.expect("back again")
 	u.expectPending("back again", 0)

@@ -23,20 +23,14 @@ const (
 	repeatAfter = 5 * time.Second
 )
 
-// errModeChanged: a watch has to wait in another way.
-var errModeChanged = errors.New("the loops have become oversubscribed, or are no longer")
-
 // next returns the next answer. The query blocks in Consul or, if the loops are
 // oversubscribed and the service has not just changed, follows a change in an overview.
 func (w *watch) next(ctx context.Context) (Answer, error) {
 	for {
-		oversubscribed, lasting := w.client.Oversubscribed()
-		limited, cancel := context.WithCancelCause(ctx)
-		stop := context.AfterFunc(lasting, func() { cancel(errModeChanged) })
+		oversubscribed, limited, end := w.client.Oversubscribed(ctx)
 		answer, err := w.nextWhile(ctx, limited, oversubscribed)
-		stop()
-		cancel(nil)
-		if !errors.Is(err, errModeChanged) {
+		end()
+		if !errors.Is(err, consul.ErrModeChanged) {
 			return answer, err
 		}
 	}
