@@ -27,6 +27,7 @@ import (
 	"sluice/route"
 	"sluice/tags/claim"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // get sends a request for path to h, and returns the status and the body.
@@ -105,9 +106,7 @@ func instance(service, id, address string) discovery.Instance {
 func newPool(t testing.TB, name string, set ...discovery.Instance) *balancer.Pool {
 	t.Helper()
 	p, err := balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(p.Close)
 	p.Apply(set)
 	return p
@@ -117,18 +116,14 @@ func newPool(t testing.TB, name string, set ...discovery.Instance) *balancer.Poo
 func divide(t testing.TB, p *balancer.Pool) {
 	t.Helper()
 	isA := func(i *discovery.Instance) bool { return i.ID == "a" }
-	if err := p.Reconfigure(balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{{Name: "canary", Match: isA}}})); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{{Name: "canary", Match: isA}}})))
 }
 
 // pick starts an attempt.
 func pick(t testing.TB, p *balancer.Pool) balancer.Token {
 	t.Helper()
 	token, err := p.Pick(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return token
 }
 
@@ -142,9 +137,7 @@ func history(t testing.TB, texts ...string) *config.History {
 	h := new(config.History)
 	for _, text := range texts {
 		c, err := config.Parse("sluice.yaml", []byte(text))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		h.Applied(config.Revision{Source: "sluice.yaml", Hash: "0123", Config: c})
 	}
 	return h

@@ -2,11 +2,11 @@ package admin
 
 import (
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
 	"sluice/certificates"
+	"sluice/test/verify"
 )
 
 // What is wrong with a certificate is in its own view and in /readyz, which stays
@@ -38,8 +38,6 @@ func TestCertificates(t *testing.T) {
 		t.Fatalf("got %d %s", code, body)
 	}
 	for i, want := range []string{"/expired.pem is expired", "/early.pem is not yet valid", "no such file"} {
-		if !strings.Contains(ready.Certificates[i], want) {
-			t.Errorf("got %q, want %q", ready.Certificates[i], want)
-		}
+		verify.Contains(t, ready.Certificates[i], want, "ready.Certificates[i]")
 	}
 }

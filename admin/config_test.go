@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"sluice/config"
 	"sluice/config/live"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 const (
@@ -28,9 +28,7 @@ func TestRoutesInTheOrderTheyAreTried(t *testing.T) {
 		{Path: "/api/", Service: star, Conditions: route.Conditions{Methods: []string{"PUT", "GET"}}, Listeners: []string{"web"}},
 		{HostRegexp: "^a", Path: "^/b$", PathMatch: route.PathRegexp, Service: star, Class: route.ClassTraefik, Priority: 7},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	h := handlerOf(Options{Routes: Routes{Table: func() *route.Table { return table }}})
 	got := getJSON[[]Route](t, h, "/api/routes")
 	want := []Route{
@@ -39,9 +37,7 @@ func TestRoutesInTheOrderTheyAreTried(t *testing.T) {
 		{Path: "/api", Match: "prefix", Service: "star", Class: "document", Listeners: []string{"web"}, Conditions: []string{"listener is web", "method is GET or PUT"}},
 		{Path: "/", Match: "prefix", Service: "origin", Class: "document", Origin: "a.yaml:1"},
 	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
+	verify.DeepEqual(t, got, want, "got")
 }
 
 func TestRouteExplainsEveryCandidate(t *testing.T) {
@@ -55,9 +51,7 @@ func TestRouteExplainsEveryCandidate(t *testing.T) {
 		{Host: "a.example", Path: "/other", Service: service("other")},
 		{Host: "b.example", Path: "/", Service: service("b"), Listeners: []string{"internal"}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	h := handlerOf(Options{Routes: Routes{Table: func() *route.Table { return table }}})
 	for _, test := range []struct{ query, want string }{
 		{"url=http://A.example:80/x/../api/", "secure condition method is PUT; canary condition header x-canary is \"1\"; api chosen; rest later; 1 path, 1 host, /api"},
@@ -71,14 +65,10 @@ func TestRouteExplainsEveryCandidate(t *testing.T) {
 		answer := getJSON[RouteAnswer](t, h, "/api/route?"+test.query)
 		for _, c := range answer.Candidates {
 			got += strings.TrimSpace(c.Service+" "+c.Outcome+" "+c.Failing) + "; "
-			if c.Outcome == "chosen" && c.Service != answer.Route.Service {
-				t.Errorf("%s: the route is %+v", test.query, answer.Route)
-			}
+			verify.That(t, c.Outcome != "chosen" || c.Service == answer.Route.Service, "%s: the route is %+v", test.query, answer.Route)
 		}
 		got += fmt.Sprintf("%d path, %d host, %s", answer.OtherPath, answer.OtherHost, answer.Path)
-		if got != test.want {
-			t.Errorf("%s:\n got  %s\n want %s", test.query, got, test.want)
-		}
+		verify.Equal(t, got, test.want, "%s:  got", test.query)
 	}
 	for _, query := range []string{"", "url=/api", "url=ftp://a/", "url=http://a/&header=x", "url=http://a/&client=a"} {
 		if status, body := get(t, h, "/api/route?"+query); status != 400 || !strings.Contains(body, "want ") {
@@ -104,15 +94,9 @@ func TestConfigHasTheRevisionInUseAndTheLatestRefusal(t *testing.T) {
 		Reloads Reloads
 	}
 	got := getJSON[shown](t, h, "/api/config")
-	if got.Number != 2 || got.Source != "sluice.yaml" || got.Hash != "0123" || got.Pending == nil || time.Since(got.Time) > time.Minute {
-		t.Errorf("got %+v", got)
-	}
-	if !slices.Equal(got.Config.Services["star"].Peers, []string{"127.0.0.1:19001"}) || got.Config.Routes[0].Path != "/api" {
-		t.Errorf("config: got %+v", got.Config)
-	}
-	if got.Reloads.Applied != 2 || got.Reloads.Refused != 0 || got.Reloads.LastError != nil {
-		t.Errorf("reloads: got %+v", got.Reloads)
-	}
+	verify.That(t, got.Number == 2 && got.Source == "sluice.yaml" && got.Hash == "0123" && got.Pending != nil && time.Since(got.Time) <= time.Minute, "got %+v", got)
+	verify.That(t, slices.Equal(got.Config.Services["star"].Peers, []string{"127.0.0.1:19001"}) && got.Config.Routes[0].Path == "/api", "config: got %+v", got.Config)
+	verify.That(t, got.Reloads.Applied == 2 && got.Reloads.Refused == 0 && got.Reloads.LastError == nil, "reloads: got %+v", got.Reloads)
 
 	_, err := config.Parse("sluice.yaml", []byte("nonsense: 1\nservices: { star: { peers: [x] } }\nroutes: [ { path: /, service: star } ]\n"))
 	past.Refused("sluice.yaml", err)
@@ -134,18 +118,14 @@ func TestConfigHistory(t *testing.T) {
 		t.Fatalf("got %+v", list)
 	}
 	_, body := get(t, h, "/api/config/history/1")
-	if !strings.Contains(body, `"number": 1`) || !strings.Contains(body, `"path": "/"`) {
-		t.Errorf("got %s", body)
-	}
+	verify.That(t, strings.Contains(body, `"number": 1`) && strings.Contains(body, `"path": "/"`), "got %s", body)
 }
 
 func TestSecretsAreMasked(t *testing.T) {
 	h := handlerOf(Options{Documents: documents{history(t, firstConfig, secondConfig)}, Tokens: func() Tokens { return Tokens{Operate: "admin-s3cret"} }})
 	for path := range everyPath {
 		_, body := get(t, h, path, "Authorization", "Bearer admin-s3cret")
-		if strings.Contains(body, "s3cret") {
-			t.Errorf("%s shows a secret: %s", path, body)
-		}
+		verify.That(t, !strings.Contains(body, "s3cret"), "%s shows a secret: %s", path, body)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 func TestConsulMarksDifferences(t *testing.T) {
@@ -52,16 +53,12 @@ func TestConsulMarksDifferences(t *testing.T) {
 		} else {
 			got = getJSON[Comparison](t, h, path)
 		}
-		if got.Service != "web" || got.Index != 42 || !got.KnownLeader || got.LastContactMS != 1.5 || got.Same || got.Error != "" {
-			t.Errorf("%s: got %+v", path, got)
-		}
+		verify.That(t, got.Service == "web" && got.Index == 42 && got.KnownLeader && got.LastContactMS == 1.5 && !got.Same && got.Error == "", "%s: got %+v", path, got)
 		type mark struct{ id, address, difference string }
 		var marks []mark
 		for _, i := range got.Instances {
 			marks = append(marks, mark{i.ID, i.Address, i.Difference})
-			if (i.Consul == nil) != (i.Difference == onlyInPool) || (i.Pool == nil) != (i.Difference == onlyInConsul) {
-				t.Errorf("%s: %+v", path, i)
-			}
+			verify.That(t, (i.Consul == nil) == (i.Difference == onlyInPool) && (i.Pool == nil) == (i.Difference == onlyInConsul), "%s: %+v", path, i)
 		}
 		want := []mark{
 			{"a-same", "10.0.0.1:80", ""},
@@ -70,13 +67,9 @@ func TestConsulMarksDifferences(t *testing.T) {
 			{"c-registered", "10.0.0.3:80", onlyInConsul},
 			{"d-pooled", "10.0.0.4:80", onlyInPool},
 		}
-		if !slices.Equal(marks, want) {
-			t.Errorf("%s:\ngot  %v\nwant %v", path, marks, want)
-		}
+		verify.That(t, slices.Equal(marks, want), "%s:\ngot  %v\nwant %v", path, marks, want)
 		b := got.Instances[1]
-		if !slices.Equal(b.Fields, []string{"status", "weight", "tags", "meta"}) {
-			t.Errorf("%s: fields %v", path, b.Fields)
-		}
+		verify.Slices(t, b.Fields, []string{"status", "weight", "tags", "meta"}, "%s: fields", path)
 		if b.Consul.Status != "warning" || b.Consul.Detail != "check: slow" || b.Consul.Weight != 3 || b.Pool.Status != "passing" || b.Pool.State != "up" {
 			t.Errorf("%s: got %+v and %+v", path, b.Consul, b.Pool)
 		}
@@ -105,9 +98,7 @@ func TestConsulUnreachable(t *testing.T) {
 		t.Errorf("got %d %s", status, body)
 	}
 	got := getJSON[[]Comparison](t, h, "/consul")
-	if len(got) != 2 || got[0].Error != "connection refused" || got[1].Index != 7 || !got[1].Same {
-		t.Errorf("got %+v", got)
-	}
+	verify.That(t, len(got) == 2 && got[0].Error == "connection refused" && got[1].Index == 7 && got[1].Same, "got %+v", got)
 }
 
 // If Consul hangs, the response for many services takes one timeout, not one for each.
@@ -128,11 +119,7 @@ func TestOneTimeoutForAllServices(t *testing.T) {
 		})
 		begin := time.Now()
 		got := getJSON[[]Comparison](t, h, "/consul")
-		if waited := time.Since(begin); waited != consulTimeout {
-			t.Errorf("answered after %v", waited)
-		}
-		if len(got) != 50 || got[0].Error == "" || got[49].Error == "" {
-			t.Errorf("got %d services: %+v", len(got), got)
-		}
+		verify.Equal(t, time.Since(begin), consulTimeout, "answered after")
+		verify.That(t, len(got) == 50 && got[0].Error != "" && got[49].Error != "", "got %d services: %+v", len(got), got)
 	})
 }

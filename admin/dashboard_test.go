@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // The page contains all its resources, and its policy allows only these. Package browser tests it
@@ -22,7 +24,5 @@ func TestDashboardIsSelfContained(t *testing.T) {
 			t.Errorf("the policy %q lacks %q", policy, want)
 		}
 	}
-	if foreign := regexp.MustCompile(`(?:src|href)="(?:https?:)?//[^"]*"|@import|url\(`).FindString(page); foreign != "" {
-		t.Errorf("the page needs %s", foreign)
-	}
+	verify.Equal(t, regexp.MustCompile(`(?:src|href)="(?:https?:)?//[^"]*"|@import|url\(`).FindString(page), "", "the page needs")
 }

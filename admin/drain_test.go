@@ -11,6 +11,7 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/operator"
+	"sluice/test/verify"
 )
 
 // post sends a POST request from this machine.
@@ -48,9 +49,7 @@ func TestDrainAndEnable(t *testing.T) {
 	if status, body := post(t, h, "/api/peers/star/a/enable"); status != http.StatusOK {
 		t.Errorf("enable again: got %d %s", status, body)
 	}
-	if state := peerNamed(t, h, "other", "a").State; state != "up" {
-		t.Errorf("the peer of the same id in another service is %s", state)
-	}
+	verify.Equal(t, peerNamed(t, h, "other", "a").State, "up", "the peer of the same id in another service")
 }
 
 // A service of sluice is a part of one in Consul, which has another name: orders name that of sluice.
@@ -96,15 +95,11 @@ func TestAnOrderMustMatchOnePeer(t *testing.T) {
 		t.Errorf("got %d %s, want %s", status, body, want)
 	}
 	for _, p := range getJSON[[]Peer](t, h, "/api/peers") {
-		if p.State != "up" {
-			t.Errorf("%s is %s", p.Address, p.State)
-		}
+		verify.Equal(t, p.State, "up", "%s", p.Address)
 	}
 	for query, address := range map[string]string{"node=m": "10.0.0.2:80", "address=10.0.0.1:80": "10.0.0.1:80"} {
 		status, body := post(t, h, "/api/peers/star/star/drain?"+query)
-		if status != http.StatusOK || decode[Operated](t, body).Peer.Address != address {
-			t.Errorf("%s: got %d %s", query, status, body)
-		}
+		verify.That(t, status == http.StatusOK && decode[Operated](t, body).Peer.Address == address, "%s: got %d %s", query, status, body)
 	}
 }
 
@@ -139,12 +134,8 @@ func TestRefusedOrders(t *testing.T) {
 	const path = "/api/peers/star/a/drain"
 	expect := func(what string, want, got int, body string) {
 		t.Helper()
-		if got != want {
-			t.Errorf("%s: got %d %s, want %d", what, got, body, want)
-		}
-		if errorOf(t, body) == "" {
-			t.Errorf("%s: no reason in %s", what, body)
-		}
+		verify.Equal(t, got, want, "%s: %s", what, body)
+		verify.That(t, errorOf(t, body) != "", "%s: no reason in %s", what, body)
 		if len(pool.Snapshot().Eligible) != 1 {
 			t.Fatalf("%s: the peer was drained", what)
 		}
@@ -186,9 +177,7 @@ func TestHostsThatNeedNoToken(t *testing.T) {
 	} {
 		r := httptest.NewRequest(http.MethodPost, "/", nil)
 		r.Host = host
-		if got := isLiteral(r.Host); got != want {
-			t.Errorf("%q: %v, want %v", host, got, want)
-		}
+		verify.Equal(t, isLiteral(r.Host), want, "%q", host)
 	}
 }
 
@@ -212,9 +201,7 @@ func TestAWeightInPlaceOfTheRegistrys(t *testing.T) {
 		t.Errorf("release: got %d %s", status, body)
 	}
 	for _, p := range getJSON[[]Peer](t, h, "/api/peers") {
-		if p.Weight != 1 || len(p.Orders) != 0 {
-			t.Errorf("afterwards %+v", p)
-		}
+		verify.That(t, p.Weight == 1 && len(p.Orders) == 0, "afterwards %+v", p)
 	}
 }
 
@@ -254,9 +241,7 @@ func TestADrainOfANode(t *testing.T) {
 		t.Errorf("the end of its own drain: got %d %s", status, body)
 	}
 	all := getJSON[Orders](t, h, "/api/orders")
-	if len(all.Orders) != 2 || all.Shared || all.Saved || all.Orders[0].Node != "m" || all.Orders[1].Datacenter != "dc2" {
-		t.Errorf("orders %+v", all)
-	}
+	verify.That(t, len(all.Orders) == 2 && !all.Shared && !all.Saved && all.Orders[0].Node == "m" && all.Orders[1].Datacenter == "dc2", "orders %+v", all)
 	post(t, h, "/api/nodes/m/enable")
 	post(t, h, "/api/nodes/n/enable")
 	draining()

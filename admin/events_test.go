@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sluice/observe/events"
+	"sluice/test/verify"
 )
 
 // feedOf returns a feed with an event for each text, of the service "star".
@@ -51,9 +52,7 @@ func TestEventsAsAList(t *testing.T) {
 		"after=" + all[0].ID.String(): "two; <three>",
 		"limit=1&service=star&after=" + all[0].ID.String(): "two",
 	} {
-		if got := textsOf(getJSON[[]events.Event](t, h, "/api/events?format=json&"+query)); got != want {
-			t.Errorf("%s: got %q, want %q", query, got, want)
-		}
+		verify.Equal(t, textsOf(getJSON[[]events.Event](t, h, "/api/events?format=json&"+query)), want, "%s", query)
 	}
 	status, body := get(t, h, "/api/events", "Accept", "application/json", "Last-Event-ID", all[1].ID.String())
 	if got := textsOf(decode[[]events.Event](t, body)); status != http.StatusOK || got != "<three>" {
@@ -98,16 +97,12 @@ type stream struct {
 func openStream(t *testing.T, server *httptest.Server, query string, header ...string) *stream {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/api/events"+query, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for i := 0; i < len(header); i += 2 {
 		request.Header.Set(header[i], header[i+1])
 	}
 	response, err := server.Client().Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if got := response.Header.Get("Content-Type"); response.StatusCode != http.StatusOK || got != "text/event-stream" {
 		t.Fatalf("status %d, %s", response.StatusCode, got)
 	}
@@ -153,9 +148,7 @@ func TestEventsAsAStream(t *testing.T) {
 	server := newEventServer(t, feed)
 	s := openStream(t, server, "")
 	defer s.response.Body.Close()
-	if got := s.next(); got != "retry: 1000\n" {
-		t.Errorf("first message: %q", got)
-	}
+	verify.Equal(t, s.next(), "retry: 1000\n", "first message")
 	one := s.event()
 	if two := s.event(); one.Text != "one" || two.Text != "two" {
 		t.Errorf("got %+v, %+v", one, two)
@@ -184,9 +177,7 @@ func TestTooManyStreamsOfEventsAreRefused(t *testing.T) {
 		defer openStream(t, server, "").response.Body.Close()
 	}
 	response, err := server.Client().Get(server.URL + "/api/events")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer response.Body.Close()
 	body, _ := io.ReadAll(response.Body)
 	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" || !strings.Contains(string(body), "100 streams") {
@@ -260,9 +251,7 @@ func TestStreamsOfEventsHaveHeartbeats(t *testing.T) {
 				beats++
 			}
 		}
-		if got := time.Since(begin); got != 3*EventsHeartbeat {
-			t.Errorf("3 heartbeats took %s", got)
-		}
+		verify.Equal(t, time.Since(begin), 3*EventsHeartbeat, "3 heartbeats took")
 		cancel()
 		ended()
 	})
@@ -280,12 +269,8 @@ func TestSlowClientIsCut(t *testing.T) {
 		for i := range 2 * events.Capacity {
 			feed.Add(events.Event{Kind: events.KindJoined, Text: fmt.Sprint(i)})
 		}
-		if got := time.Since(begin); got != 0 {
-			t.Errorf("to add events took %s", got)
-		}
+		verify.Equal(t, time.Since(begin), 0, "to add events took")
 		ended()
-		if got := time.Since(begin); got != eventsPatience {
-			t.Errorf("the client was cut after %s", got)
-		}
+		verify.Equal(t, time.Since(begin), eventsPatience, "the client was cut after")
 	})
 }

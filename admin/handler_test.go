@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // everyPath contains the paths, and whether they need a token.
@@ -47,9 +49,7 @@ func TestOtherSitesGetNothingWithoutAToken(t *testing.T) {
 			status, body := get(t, h, test.url+path, test.header...)
 			// A link must not start a profile.
 			refused := test.refused || test.what == linkElsewhere && strings.HasPrefix(path, "/debug/pprof/")
-			if got := status == http.StatusForbidden; got != (guarded && refused) {
-				t.Errorf("%s, %s: got %d %.200s", path, test.what, status, body)
-			}
+			verify.Equal(t, status == http.StatusForbidden, (guarded && refused), "%s, %s: got %d %.200s", path, test.what, status, body)
 			token = "s3cret" // authenticates
 			if status, body := get(t, h, test.url+path, append(test.header, "Authorization", "Bearer s3cret")...); status == http.StatusForbidden {
 				t.Errorf("%s, %s, with the token: got %d %.200s", path, test.what, status, body)
@@ -109,9 +109,7 @@ func TestHeadersOfAnswers(t *testing.T) {
 	} {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(test.method, test.path, nil))
-		if got := w.Header().Get(test.header); got != test.want {
-			t.Errorf("%s %s: %s is %q, want %q", test.method, test.path, test.header, got, test.want)
-		}
+		verify.Equal(t, w.Header().Get(test.header), test.want, "%s %s: %s", test.method, test.path, test.header)
 	}
 }
 
@@ -134,9 +132,7 @@ func TestTokenGuardsAllButHealthAndThePage(t *testing.T) {
 			{"s3cret", false},
 		} {
 			status, body := get(t, h, path, "Authorization", test.header)
-			if refused := status == http.StatusUnauthorized; refused != (guarded && !test.passes) {
-				t.Errorf("%s with %q: got %d %s", path, test.header, status, body)
-			}
+			verify.Equal(t, status == http.StatusUnauthorized, (guarded && !test.passes), "%s with %q: got %d %s", path, test.header, status, body)
 		}
 	}
 
@@ -189,14 +185,10 @@ func TestProfiles(t *testing.T) {
 		r := httptest.NewRequest("GET", path, nil)
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
-		if w.Code != http.StatusUnauthorized {
-			t.Errorf("%s without token: %d", path, w.Code)
-		}
+		verify.Equal(t, w.Code, http.StatusUnauthorized, "%s without token", path)
 		r.Header.Set("Authorization", "Bearer secret")
 		w = httptest.NewRecorder()
 		h.ServeHTTP(w, r)
-		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "goroutine") {
-			t.Errorf("%s: %d %.100s", path, w.Code, w.Body)
-		}
+		verify.That(t, w.Code == http.StatusOK && strings.Contains(w.Body.String(), "goroutine"), "%s: %d %.100s", path, w.Code, w.Body)
 	}
 }

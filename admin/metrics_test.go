@@ -36,6 +36,7 @@ import (
 	"sluice/route"
 	"sluice/route/compression"
 	"sluice/tags/claim"
+	"sluice/test/verify"
 )
 
 // busy returns options with a value for each metric.
@@ -73,9 +74,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 			{Route: &route.Route{Service: target, Split: route.ToGroup(pool.Group("canary"))}, Share: .4}, {Route: &route.Route{Service: target}, Share: .6},
 		}}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 
 	past := history(t, firstConfig, secondConfig)
 	past.Refused("sluice.yaml", os.ErrPermission)
@@ -85,9 +84,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		{Kind: operator.Drain, Node: "m"}, {Kind: operator.Drain, Service: "star", ID: "z", Address: "10.0.0.9:80"},
 		{Kind: operator.Weight, Service: "star", ID: "z", Address: "10.0.0.9:80", Weight: 5},
 	} {
-		if err := given.Give(o); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, given.Give(o))
 	}
 	o := Options{
 		Process:   Process{Version: "1.2.3", Ready: func() (bool, []string) { return false, []string{"never"} }},
@@ -305,31 +302,23 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_trace_spans_total{result="exported"} 12`,
 		`sluice_trace_spans_total{result="failed"} 14`,
 	} {
-		if !strings.Contains(body, "\n"+want+"\n") {
-			t.Errorf("no line %s", want)
-		}
+		verify.Contains(t, body, "\n"+want+"\n", "no line %s", want)
 	}
 	for _, unwanted := range []string{
 		`sluice_discovery_last_success_timestamp_seconds{service="never"}`,
 		`id="b",node="n",outcome="connect_failure"`,
 	} {
-		if strings.Contains(body, unwanted) {
-			t.Errorf("unwanted: %s", unwanted)
-		}
+		verify.That(t, !strings.Contains(body, unwanted), "unwanted: %s", unwanted)
 	}
 	for _, want := range []string{`sluice_build_info{go_version="go1.`, `version="1.2.3"} 1`} {
-		if !strings.Contains(body, want) {
-			t.Errorf("nothing like %s", want)
-		}
+		verify.That(t, strings.Contains(body, want), "nothing like %s", want)
 	}
 }
 
 func TestMetricsFollowPrometheusConventions(t *testing.T) {
 	o, _ := busy(t)
 	problems, err := testutil.GatherAndLint(o.Metrics)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
@@ -369,9 +358,7 @@ type documented struct{ name, kind, labels, help string }
 func TestDocumentationListsEveryMetric(t *testing.T) {
 	o, _ := busy(t)
 	families, err := o.Metrics.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	var want []documented
 	for _, f := range families {
 		var labels []string
@@ -382,26 +369,18 @@ func TestDocumentationListsEveryMetric(t *testing.T) {
 	}
 
 	text, err := os.ReadFile("../docs/metrics.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	var got []documented
 	for _, row := range regexp.MustCompile("(?m)^\\| `(sluice_\\w+)` \\| (\\w*) \\| ([^|]*) \\| ([^|]*) \\|$").FindAllStringSubmatch(string(text), -1) {
 		got = append(got, documented{row[1], row[2], strings.TrimSpace(row[3]), row[4]})
 	}
 	for _, d := range want {
-		if !slices.Contains(got, d) {
-			t.Errorf("docs/metrics.md has no row\n| `%s` | %s | %s | %s |", d.name, d.kind, d.labels, d.help)
-		}
+		verify.That(t, slices.Contains(got, d), "docs/metrics.md has no row\n| `%s` | %s | %s | %s |", d.name, d.kind, d.labels, d.help)
 	}
 	for _, d := range got {
-		if !slices.Contains(want, d) {
-			t.Errorf("docs/metrics.md has a row for what is not there:\n%+v", d)
-		}
+		verify.That(t, slices.Contains(want, d), "docs/metrics.md has a row for what is not there:\n%+v", d)
 	}
 	declared := make(chan *prometheus.Desc, len(got)+1)
 	o.Metrics.(*prometheus.Registry).Describe(declared)
-	if len(want) != len(declared) {
-		t.Errorf("%d metrics are declared, the test sees %d", len(declared), len(want))
-	}
+	verify.That(t, len(want) == len(declared), "%d metrics are declared, the test sees %d", len(declared), len(want))
 }

@@ -19,6 +19,7 @@ import (
 	"sluice/operator"
 	"sluice/release"
 	"sluice/test/openapitest"
+	"sluice/test/verify"
 )
 
 // document returns openapi.yaml as it is served.
@@ -41,9 +42,7 @@ var parsedDocument = sync.OnceValues(func() (*openapitest.Document, error) {
 func checkAnswer(t testing.TB, method, path string, status int, header http.Header, body []byte) {
 	t.Helper()
 	target, err := url.Parse(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if err := document(t).Check(openapitest.Answer{Method: method, URL: target, Status: status, Header: header, Body: body}); err != nil {
 		t.Error(err)
 	}
@@ -130,9 +129,7 @@ func TestOpenAPIHasEveryEndpoint(t *testing.T) {
 	for _, o := range d.Operations() {
 		path := regexp.MustCompile(`\{[a-z]+\}`).ReplaceAllString(o.Path, "1")
 		request, err := http.NewRequest(o.Method, "http://127.0.0.1:8081"+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		_, pattern := mux.Handler(request)
 		if pattern == "" {
 			t.Errorf("openapi.yaml has %s, which handler.go does not", o)
@@ -164,15 +161,11 @@ func TestOpenAPIHasEveryEndpoint(t *testing.T) {
 // Every parameter that a handler reads from the query is in openapi.yaml, and the reverse.
 func TestOpenAPIHasEveryParameter(t *testing.T) {
 	files, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	read := make(map[string]bool)
 	for _, file := range files {
 		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		if strings.HasSuffix(file, "_test.go") {
 			continue
 		}
@@ -182,14 +175,10 @@ func TestOpenAPIHasEveryParameter(t *testing.T) {
 	}
 	documented := document(t).QueryParameters("/debug/pprof/") // those are read by net/http/pprof
 	for name := range read {
-		if !slices.Contains(documented, name) {
-			t.Errorf("a handler reads the parameter %q, which openapi.yaml does not have", name)
-		}
+		verify.That(t, slices.Contains(documented, name), "a handler reads the parameter %q, which openapi.yaml does not have", name)
 	}
 	for _, name := range documented {
-		if !read[name] {
-			t.Errorf("openapi.yaml has the parameter %q, which no handler reads", name)
-		}
+		verify.That(t, read[name], "openapi.yaml has the parameter %q, which no handler reads", name)
 	}
 }
 
@@ -207,9 +196,7 @@ func TestOpenAPINamesTheVersion(t *testing.T) {
 	served := getJSON[struct {
 		Info struct{ Version string }
 	}](t, handlerOf(Options{Process: Process{Version: "v1.2.3"}}), "/api/openapi.json")
-	if served.Info.Version != "v1.2.3" {
-		t.Errorf("got %+v", served)
-	}
+	verify.Equal(t, served.Info.Version, "v1.2.3", "got %+v", served)
 	if other := getJSON[struct {
 		Info struct{ Version string }
 	}](t, handlerOf(Options{Process: Process{Version: "v1.2.4"}}), "/api/openapi.json"); other.Info.Version != "v1.2.4" {
@@ -220,9 +207,7 @@ func TestOpenAPINamesTheVersion(t *testing.T) {
 // docs/http-api.md lists the endpoints of openapi.yaml, and describes every member and parameter.
 func TestOpenAPIAgreesWithTheManual(t *testing.T) {
 	text, err := os.ReadFile("../docs/http-api.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	manual := string(text)
 	_, table, _ := strings.Cut(manual, "| path | answer |\n|---|---|\n")
 	table, _, _ = strings.Cut(table, "\n\n")
@@ -247,9 +232,7 @@ func TestOpenAPIAgreesWithTheManual(t *testing.T) {
 	}
 	d := document(t)
 	for _, o := range d.Operations() {
-		if !listed[o.String()] && !strings.HasPrefix(o.Path, "/debug/pprof/") {
-			t.Errorf("the table of docs/http-api.md lacks %s", o)
-		}
+		verify.That(t, listed[o.String()] || strings.HasPrefix(o.Path, "/debug/pprof/"), "the table of docs/http-api.md lacks %s", o)
 		delete(listed, o.String())
 	}
 	for name := range listed {
@@ -260,8 +243,6 @@ func TestOpenAPIAgreesWithTheManual(t *testing.T) {
 		words[word] = true
 	}
 	for _, name := range append(d.Members(), d.QueryParameters("/debug/pprof/")...) {
-		if !words[name] {
-			t.Errorf("docs/http-api.md does not say what %s is", name)
-		}
+		verify.That(t, words[name], "docs/http-api.md does not say what %s is", name)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"sluice/operator"
 	"sluice/test/balancertest"
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // ids returns the ids of peers, in their order.
@@ -42,9 +43,7 @@ func TestPeersHasEachPeerWithItsState(t *testing.T) {
 	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Orders: operator.New(operator.Options{})})
 	for _, path := range []string{"/api", "/api/peers"} {
 		got := getJSON[[]Peer](t, h, path)
-		if len(got) != 4 {
-			t.Fatalf("%s: got %+v", path, got)
-		}
+		verify.Require(t, len(got) == 4, "%s: got %+v", path, got)
 		for i := range got {
 			if got[i].Since.Before(before.Add(-time.Minute)) || got[i].Since.After(time.Now()) || got[i].Since.Location() != time.UTC {
 				t.Errorf("%s: since %v", got[i].ID, got[i].Since)
@@ -109,9 +108,7 @@ func TestPeersSelectsByServiceStateAndNode(t *testing.T) {
 		{"?node=m&node=n&state=up", []string{"a1", "b1", "c1"}},
 		{"?node=none", []string{}},
 	} {
-		if got := ids(getJSON[[]Peer](t, h, "/api/peers"+test.query)); !slices.Equal(got, test.want) {
-			t.Errorf("%q: got %v, want %v", test.query, got, test.want)
-		}
+		verify.Slices(t, ids(getJSON[[]Peer](t, h, "/api/peers"+test.query)), test.want, "%q", test.query)
 	}
 }
 
@@ -127,9 +124,7 @@ func TestPeersAreConsistentWithPicks(t *testing.T) {
 	upgraded[0].Status, upgraded[0].Detail, upgraded[0].Weight = discovery.StatusMaintenance, "upgrade", 9
 	// With this policy it takes long to build a snapshot.
 	pool, err := balancer.NewPool("web", balancertest.Complete(balancer.Options{Policy: balancer.PolicyHash}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(pool.Close)
 	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}})
 	row := func() Peer { return getJSON[[]Peer](t, h, "/api/peers?service=web")[0] }
@@ -148,9 +143,7 @@ func TestPeersAreConsistentWithPicks(t *testing.T) {
 				want = Peer{Status: "maintenance", State: "unhealthy", Weight: 9, Reasons: []string{"consul: maintenance: upgrade"}}
 			}
 			got := Peer{Status: p.Status, State: p.State, Weight: p.Weight, Reasons: p.Reasons, Used: p.Used}
-			if !reflect.DeepEqual(got, want) {
-				t.Fatalf("shown as %+v", got)
-			}
+			verify.Require(t, reflect.DeepEqual(got, want), "shown as %+v", got)
 		}
 		if slices.ContainsFunc(pool.Snapshot().Eligible, func(p *balancer.Peer) bool { return p.ID == sound[0].Key() }) {
 			t.Fatal("picked after the API reported maintenance")

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"maps"
-	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"sluice/healthcheck"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // Groups are beside each other, in the services and in the routes; each peer names its own.
@@ -23,9 +23,7 @@ func TestGroups(t *testing.T) {
 	try := func(o balancer.Outcome) {
 		t.Helper()
 		token, err := pool.Pick(q)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		token.Done(o)
 	}
 	try(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200, Latency: 4 * time.Millisecond})
@@ -35,18 +33,14 @@ func TestGroups(t *testing.T) {
 
 	service := &route.Service{Name: "star", Pool: pool}
 	redirect, err := route.NewRedirect("https://$host/", route.RedirectCodes{Code: 301})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	table, err := route.NewTable([]route.Route{
 		{Path: "/", Service: service, Split: &route.Split{Shares: []route.Share{{Group: canary, Size: .05}}, Rest: rest, Fallback: rest}},
 		{Path: "/canary", Service: service, Split: route.ToGroup(canary)},
 		{Path: "/all", Service: service},
 		{Path: "/redirected", Actions: &route.Actions{Redirect: redirect}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Routes: Routes{Table: func() *route.Table { return table }}, Documents: documents{history(t, firstConfig)}})
 	groups := getJSON[[]Service](t, h, "/api/services")[0].Groups
 	want := []Group{
@@ -57,9 +51,7 @@ func TestGroups(t *testing.T) {
 		t.Fatalf("groups %+v, want %+v", groups, want)
 	}
 	for _, p := range getJSON[[]Peer](t, h, "/api/peers") {
-		if want := map[string]string{"a": "canary", "b": "rest"}[p.ID]; p.Group != want {
-			t.Errorf("peer %s: group %q, want %q", p.ID, p.Group, want)
-		}
+		verify.Equal(t, p.Group, map[string]string{"a": "canary", "b": "rest"}[p.ID], "peer %s: group", p.ID)
 	}
 	byUser := route.Split{Shares: []route.Share{{Group: canary, Size: .5}}, Rest: rest, Key: route.SplitKey{Source: route.SplitHeader, Header: "x-user"}}
 	byAddress := byUser
@@ -71,9 +63,7 @@ func TestGroups(t *testing.T) {
 		{Path: "/canary", Service: service, Split: route.ToGroup(canary)},
 		{Path: "/all", Service: service},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	asks := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Routes: Routes{Table: func() *route.Table { return explained }}})
 	for query, want := range map[string]string{
 		"/all": "", "/canary": "canary", "/cookie": "", "/user": "", "/address": "",
@@ -91,9 +81,7 @@ func TestGroups(t *testing.T) {
 		"/canary": {Groups: []Share{{1, groups[0]}}, Key: "none"},
 	}
 	for _, r := range getJSON[[]Route](t, h, "/api/routes") {
-		if !reflect.DeepEqual(r.Split, splits[r.Path]) {
-			t.Errorf("route %s: split %+v, want %+v", r.Path, r.Split, splits[r.Path])
-		}
+		verify.DeepEqual(t, r.Split, splits[r.Path], "route %s: split", r.Path)
 	}
 }
 
@@ -101,9 +89,7 @@ func TestServices(t *testing.T) {
 	bad := instance("star", "b", "10.0.0.2")
 	bad.Status = discovery.StatusCritical
 	star := newPool(t, "star", instance("star", "a", "10.0.0.1"), bad)
-	if err := star.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin})); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, star.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin})))
 	defer pick(t, star).Done(balancer.Outcome{})
 	star.Requests().Observe(0, 200, 4*time.Millisecond, 0, 10)
 	star.Requests().Observe(1, 503, 4*time.Millisecond, 0, 10)
@@ -112,9 +98,7 @@ func TestServices(t *testing.T) {
 	again.Tried.Add(star.Snapshot().All[1])
 	for star.RetriesLeft() > 0 {
 		token, err := star.Pick(&again)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		token.Done(balancer.Outcome{})
 	}
 	if _, err := star.Pick(&again); err == nil {
@@ -153,9 +137,7 @@ func TestServices(t *testing.T) {
 	if want := (map[string]int{"up": 1, "warming": 0, "ejected": 0, "unhealthy": 1, "draining": 1}); !maps.Equal(s.Peers, want) {
 		t.Errorf("peers: got %v, want %v", s.Peers, want)
 	}
-	if s.Policy != "round_robin" || s.Eligible != 1 || s.Inflight != 2 || s.Requests != 2 || s.Errors != 1 || s.P50MS <= 2 || s.P99MS > 5 {
-		t.Errorf("got %+v", s)
-	}
+	verify.That(t, s.Policy == "round_robin" && s.Eligible == 1 && s.Inflight == 2 && s.Requests == 2 && s.Errors == 1 && s.P50MS > 2 && s.P99MS <= 5, "got %+v", s)
 	if s.Retries != 1 || s.Refusals["retry_budget"] != 1 || len(s.Refusals) != 1 || s.Ejections != 5 || s.EjectionsRefused != 7 {
 		t.Errorf("retries, refusals, ejections: got %+v", s)
 	}
@@ -165,7 +147,5 @@ func TestServices(t *testing.T) {
 	}
 	w.LastSuccess, w.Restored = nil, nil
 	want := Watch{Source: "consul", Endpoint: "http://c", State: "stale", Since: since, Index: 42, Instances: 2, Probation: 1, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2, Invalid: []Invalid{{"/star/a", "empty", true}}}
-	if !reflect.DeepEqual(w, want) {
-		t.Errorf("watch: got %+v, want %+v", w, want)
-	}
+	verify.DeepEqual(t, w, want, "watch")
 }

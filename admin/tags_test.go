@@ -8,6 +8,7 @@ import (
 	"sluice/config"
 	"sluice/route"
 	"sluice/tags/claim"
+	"sluice/test/verify"
 )
 
 var (
@@ -33,9 +34,7 @@ func TestTagProblems(t *testing.T) {
 		{TagAsk: starAsked, Kind: "bad", Column: 3, Reason: "has no route"},
 		{TagAsk: evilAsked, Kind: "conflict", Harmless: true, LostTo: &starAsked},
 	}
-	if got := getJSON[[]TagProblem](t, h, "/api/tags"); !reflect.DeepEqual(got, want) {
-		t.Errorf("the problems are %+v, want %+v", got, want)
-	}
+	verify.DeepEqual(t, getJSON[[]TagProblem](t, h, "/api/tags"), want, "the problems")
 }
 
 // TestRoutesOfTags has a route of a tag with everything, one of the file, and tags that get
@@ -48,9 +47,7 @@ func TestRoutesOfTags(t *testing.T) {
 	targets := []route.Route{used.Target(), file.Target()}
 	targets[0].Service, targets[1].Service = &route.Service{Name: "star"}, &route.Service{Name: "rest"}
 	table, err := route.NewTable(targets)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	key := keyOf(used.Target())
 	h := handlerOf(Options{
 		Routes: Routes{
@@ -88,9 +85,7 @@ func TestRoutesOfTags(t *testing.T) {
 	for i := range got {
 		if len(got[i].Actions) > 0 { // the answer is indented
 			var value any
-			if err := json.Unmarshal(got[i].Actions, &value); err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, json.Unmarshal(got[i].Actions, &value))
 			if i > 0 {
 				t.Errorf("route %d has actions: %s", i, got[i].Actions)
 				continue
@@ -105,7 +100,5 @@ func TestRoutesOfTags(t *testing.T) {
 			t.Errorf("route %d is %+v, want %+v", i, got[i], want[min(i, len(want)-1)])
 		}
 	}
-	if len(got) != len(want) {
-		t.Errorf("%d routes, want %d", len(got), len(want))
-	}
+	verify.Equal(t, len(got), len(want), "routes")
 }

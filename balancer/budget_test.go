@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // retries returns how many retries p allows now.
@@ -19,9 +21,7 @@ func retries(t *testing.T, p *Pool) int {
 		if err == ErrRetryBudget {
 			return n
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		token.Done(Outcome{})
 		n++
 	}
@@ -46,19 +46,11 @@ func TestRetriesAreAShareOfTheRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{RetryBudget: &RetryBudget{Ratio: 0.2}})
 		p.Apply(instances(2))
-		if got := retries(t, p); got != 0 {
-			t.Errorf("%d retries before any request, want 0", got)
-		}
+		verify.Equal(t, retries(t, p), 0, "retries before any request")
 		requests(t, p, 1001)
-		if got := p.RetriesLeft(); got != 200 {
-			t.Errorf("%d retries are left after 1001 requests, want 200", got)
-		}
-		if got := retries(t, p); got != 200 {
-			t.Errorf("%d retries after 1001 requests, want 200", got)
-		}
-		if got := p.RetriesLeft(); got != 0 {
-			t.Errorf("%d retries are left after all of them, want 0", got)
-		}
+		verify.Equal(t, p.RetriesLeft(), 200, "retries are left after 1001 requests")
+		verify.Equal(t, retries(t, p), 200, "retries after 1001 requests")
+		verify.Equal(t, p.RetriesLeft(), 0, "retries are left after all of them")
 		// If all attempts fail, one in five requests is retried.
 		var first, again int
 		for range 60 {
@@ -99,21 +91,15 @@ func TestMinimumOfRetriesIsAllowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{RetryBudget: &RetryBudget{MinPerSecond: 10}})
 		p.Apply(instances(2))
-		if got := retries(t, p); got != 100 {
-			t.Errorf("%d retries at the start, want 100", got)
-		}
+		verify.Equal(t, retries(t, p), 100, "retries at the start")
 		total := 0
 		for range 100 {
 			time.Sleep(time.Second)
 			total += retries(t, p)
 		}
-		if total < 900 || total > 1000 {
-			t.Errorf("%d retries in 100 seconds, want nearly 1000", total)
-		}
+		verify.That(t, total >= 900 && total <= 1000, "%d retries in 100 seconds, want nearly 1000", total)
 		time.Sleep(time.Hour)
-		if got := retries(t, p); got != 100 {
-			t.Errorf("%d retries after an hour, want 100", got)
-		}
+		verify.Equal(t, retries(t, p), 100, "retries after an hour")
 	})
 }
 
@@ -121,26 +107,14 @@ func TestAPoolWithoutRetryBudgetHasTheDefault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{})
 		p.Apply(instances(2))
-		if got := retries(t, p); got != 100 {
-			t.Errorf("%d retries at the start, want 100", got)
-		}
+		verify.Equal(t, retries(t, p), 100, "retries at the start")
 		requests(t, p, 100)
-		if got := retries(t, p); got != 20 {
-			t.Errorf("%d retries after 100 requests, want 20", got)
-		}
-		if err := p.Reconfigure(complete(Options{RetryBudget: &RetryBudget{Ratio: 1}})); err != nil {
-			t.Fatal(err)
-		}
-		if got := retries(t, p); got != 0 {
-			t.Errorf("%d retries with a new budget without a reserve, want 0", got)
-		}
+		verify.Equal(t, retries(t, p), 20, "retries after 100 requests")
+		verify.NoError(t, p.Reconfigure(complete(Options{RetryBudget: &RetryBudget{Ratio: 1}})))
+		verify.Equal(t, retries(t, p), 0, "retries with a new budget without a reserve")
 		requests(t, p, 100)
-		if got := retries(t, p); got != 100 {
-			t.Errorf("with another ratio: %d retries after 100 requests, want 100", got)
-		}
-		if got := p.Refusals()[LimitRetryBudget]; got != 4 {
-			t.Errorf("%d refusals, want 4", got)
-		}
+		verify.Equal(t, retries(t, p), 100, "with another ratio: retries after 100 requests")
+		verify.Equal(t, p.Refusals()[LimitRetryBudget], 4, "refusals")
 	})
 }
 
@@ -181,7 +155,5 @@ func TestBudgetAfterALongPauseOrABackwardClock(t *testing.T) {
 	}
 	b.deposit(terms, math.MinInt64)
 	b.deposit(terms, math.MaxInt64)
-	if !b.withdraw(terms, 0) {
-		t.Error("no retry")
-	}
+	verify.That(t, b.withdraw(terms, 0), "no retry")
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // FuzzPool drives a pool with a script of two bytes per step and compares it
@@ -126,9 +127,7 @@ func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[disc
 			eligible++
 		}
 	}
-	if !slices.IsSortedFunc(s.All, comparePeers) {
-		t.Error("not sorted")
-	}
+	verify.That(t, slices.IsSortedFunc(s.All, comparePeers), "not sorted")
 	for peer := range known {
 		_, present := want[peer.ID]
 		gone := !present || !slices.Contains(s.All, peer)
@@ -153,9 +152,7 @@ func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[disc
 		reached[token.Peer] = true
 		token.Done(Outcome{})
 	}
-	if len(reached) != eligible {
-		t.Errorf("%d of %d eligible peers can be picked", len(reached), eligible)
-	}
+	verify.That(t, len(reached) == eligible, "%d of %d eligible peers can be picked", len(reached), eligible)
 	if eligible == 0 {
 		wantErr := ErrNoEligible
 		if len(set) == 0 {

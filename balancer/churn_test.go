@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // strictTransport fails the test if it is used after Close.
@@ -23,15 +24,11 @@ func (s *strictTransport) Drain()   {}
 func (s *strictTransport) Suspect() {}
 
 func (s *strictTransport) Close() {
-	if s.closed.Swap(true) {
-		s.t.Error("a transport was closed twice")
-	}
+	verify.That(s.t, !s.closed.Swap(true), "a transport was closed twice")
 }
 
 func (s *strictTransport) use() {
-	if s.closed.Load() {
-		s.t.Error("a transport was closed under a token")
-	}
+	verify.That(s.t, !s.closed.Load(), "a transport was closed under a token")
 }
 
 // churn changes a pool at random until stop is closed.
@@ -135,41 +132,25 @@ func TestChurn(t *testing.T) {
 	readers.Wait()
 	close(stop)
 	writers.Wait()
-	if n := len(p.Snapshot().Draining); n != 0 {
-		t.Errorf("%d peers drain, but nothing is in flight", n)
-	}
+	verify.Equal(t, len(p.Snapshot().Draining), 0, "peers drain, but nothing is in flight")
 	p.Close()
-	if !drained(p) {
-		t.Error("the pool is not drained when nothing is in flight")
-	}
+	verify.That(t, drained(p), "the pool is not drained when nothing is in flight")
 	var requests uint64
 	made.Range(func(peer, transport any) bool {
-		if n := peer.(*Peer).Inflight(); n != 0 {
-			t.Errorf("%v: %d in flight", peer, n)
-		}
-		if !transport.(*strictTransport).closed.Load() {
-			t.Errorf("%v: its transport was not closed", peer)
-		}
+		verify.Equal(t, peer.(*Peer).Inflight(), 0, "%v: in flight", peer)
+		verify.That(t, transport.(*strictTransport).closed.Load(), "%v: its transport was not closed", peer)
 		requests += peer.(*Peer).Requests()
 		return true
 	})
-	if int64(requests) != picked.Load() {
-		t.Errorf("%d requests, want %d", requests, picked.Load())
-	}
+	verify.Equal(t, int64(requests), picked.Load(), "%d requests", requests)
 	var counted uint64
 	for name, g := range p.groups {
-		if n := g.inflight.Load(); n != 0 {
-			t.Errorf("group %s: %d in flight", name, n)
-		}
+		verify.Equal(t, g.inflight.Load(), 0, "group %s: in flight", name)
 		attempts := g.attempts.Snapshot()
 		counted += attempts.Total()
 	}
-	if counted == 0 || counted > requests {
-		t.Errorf("the groups have %d of %d attempts", counted, requests)
-	}
-	if picked.Load() == 0 {
-		t.Error("nothing was picked")
-	}
+	verify.That(t, counted != 0 && counted <= requests, "the groups have %d of %d attempts", counted, requests)
+	verify.That(t, picked.Load() != 0, "nothing was picked")
 }
 
 // A peer that an operator has drained gets no request after its last one has ended.
@@ -195,9 +176,7 @@ func TestNoRequestStartsOnADrainedPeer(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if token.Peer == target && down.Load() {
-					t.Error("a request was started on a peer that had drained")
-				}
+				verify.That(t, token.Peer != target || !down.Load(), "a request was started on a peer that had drained")
 				token.Done(Outcome{Class: OutcomeOK})
 				if picks++; picks%64 == 0 {
 					runtime.Gosched() // with one processor

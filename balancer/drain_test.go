@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // drained reports whether the pool has drained, without waiting.
@@ -42,16 +43,12 @@ func TestARemovedPeerFinishesItsRequests(t *testing.T) {
 			t.Errorf("%d drains, %d closes, want 1, 0", tr.drains.Load(), tr.closes.Load())
 		}
 		second.Done(Outcome{})
-		if got := transportOf(peer).closes.Load(); got != 1 {
-			t.Errorf("closed %d times after the last request, want once", got)
-		}
+		verify.Equal(t, transportOf(peer).closes.Load(), 1, "times closed after the last request")
 		if s := p.Snapshot(); len(s.Draining) != 0 {
 			t.Errorf("snapshot %+v, want nothing draining", s)
 		}
 		time.Sleep(time.Hour)
-		if got := transportOf(peer).closes.Load(); got != 1 {
-			t.Errorf("closed %d times, want once", got)
-		}
+		verify.Equal(t, transportOf(peer).closes.Load(), 1, "times closed")
 	})
 }
 
@@ -65,9 +62,7 @@ func TestAnIdlePeerIsRetiredAtOnce(t *testing.T) {
 		if i == 0 {
 			want = 0
 		}
-		if got := transportOf(peer).closes.Load(); got != want {
-			t.Errorf("peer %d: closed %d times, want %d", i, got, want)
-		}
+		verify.Equal(t, transportOf(peer).closes.Load(), want, "peer %d: times closed", i)
 	}
 	if s := p.Snapshot(); len(s.Draining) != 0 || len(s.All) != 1 {
 		t.Errorf("snapshot %+v, want one peer, none draining", s)
@@ -84,27 +79,15 @@ func TestDrainWithOpenStreamIsCut(t *testing.T) {
 		got.take()
 		time.Sleep(10*time.Second - 1)
 		synctest.Wait()
-		if n := transportOf(stream.Peer).closes.Load(); n != 0 {
-			t.Errorf("closed before the timeout")
-		}
+		verify.Equal(t, transportOf(stream.Peer).closes.Load(), 0, "closed before the timeout")
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
-		if n := transportOf(stream.Peer).closes.Load(); n != 1 {
-			t.Errorf("closed %d times at the timeout, want once", n)
-		}
-		if e, want := got.take(), []string{"cut star-0000: draining: 1 in flight after 10s"}; !slices.Equal(e, want) {
-			t.Errorf("events %q, want %q", e, want)
-		}
-		if n := len(p.Snapshot().Draining); n != 0 {
-			t.Errorf("%d draining, want none", n)
-		}
+		verify.Equal(t, transportOf(stream.Peer).closes.Load(), 1, "times closed at the timeout")
+		verify.Slices(t, got.take(), []string{"cut star-0000: draining: 1 in flight after 10s"}, "events")
+		verify.Equal(t, len(p.Snapshot().Draining), 0, "draining")
 		stream.Done(Outcome{Class: OutcomeReset})
-		if n := stream.Peer.Inflight(); n != 0 {
-			t.Errorf("in flight %d, want 0", n)
-		}
-		if n := transportOf(stream.Peer).closes.Load(); n != 1 {
-			t.Errorf("closed %d times, want once", n)
-		}
+		verify.Equal(t, stream.Peer.Inflight(), 0, "in flight")
+		verify.Equal(t, transportOf(stream.Peer).closes.Load(), 1, "times closed")
 		if e := got.take(); e != nil {
 			t.Errorf("events %q, want none", e)
 		}
@@ -120,17 +103,13 @@ func TestAPeerThatReturnsWhileDrainingIsReused(t *testing.T) {
 		peer := token.Peer
 		p.SetReason(peer.ID, ReasonEjected, true, "")
 		p.Apply(nil)
-		if p.SetReason(peer.ID, ReasonEjected, false, "") {
-			t.Error("a verdict on a peer that has left is not void")
-		}
+		verify.That(t, !p.SetReason(peer.ID, ReasonEjected, false, ""), "a verdict on a peer that has left is not void")
 		time.Sleep(9 * time.Second)
 		p.Apply(set)
 		if got := peerOf(t, p, set[0]); got != peer {
 			t.Fatal("another peer replaced it")
 		}
-		if peer.State() != StateEjected || peer.Inflight() != 1 {
-			t.Errorf("state %v, in flight %d; want what it was", peer.State(), peer.Inflight())
-		}
+		verify.That(t, peer.State() == StateEjected && peer.Inflight() == 1, "state %v, in flight %d; want what it was", peer.State(), peer.Inflight())
 		p.SetReason(peer.ID, ReasonEjected, false, "")
 		mustPick(t, p, nil).Done(Outcome{})
 
@@ -139,14 +118,10 @@ func TestAPeerThatReturnsWhileDrainingIsReused(t *testing.T) {
 		p.Apply(nil)
 		time.Sleep(9 * time.Second)
 		synctest.Wait()
-		if transportOf(peer).closes.Load() != 0 || len(p.Snapshot().Draining) != 1 {
-			t.Error("cut before its time")
-		}
+		verify.That(t, transportOf(peer).closes.Load() == 0 && len(p.Snapshot().Draining) == 1, "cut before its time")
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if transportOf(peer).closes.Load() != 1 {
-			t.Error("not cut in time")
-		}
+		verify.Equal(t, transportOf(peer).closes.Load(), 1, "not cut in time")
 		p.Apply(set)
 		if got := peerOf(t, p, set[0]); got == peer {
 			t.Error("a peer whose transport is closed was taken back")
@@ -168,9 +143,7 @@ func TestALatePickDoesNotStopADrain(t *testing.T) {
 	if peer.acquire(quiesced - 1) {
 		t.Fatal("a late pick got a peer that has left")
 	}
-	if got := peer.Inflight(); got != 1 {
-		t.Errorf("in flight %d after a late pick, want 1", got)
-	}
+	verify.Equal(t, peer.Inflight(), 1, "in flight after a late pick")
 	peer.load.Add(-1) // the last request ends, which is not noticed
 	if peer.acquire(quiesced - 1) {
 		t.Fatal("a late pick got a peer that has drained")
@@ -178,9 +151,7 @@ func TestALatePickDoesNotStopADrain(t *testing.T) {
 	if n := len(p.Snapshot().Draining); n != 0 || transportOf(peer).closes.Load() != 1 {
 		t.Error("nothing is in flight and the drain did not end")
 	}
-	if peer.acquire(quiesced-1) || peer.Inflight() != 0 || transportOf(peer).closes.Load() != 1 {
-		t.Error("a late pick disturbed a peer that is gone")
-	}
+	verify.That(t, !peer.acquire(quiesced-1) && peer.Inflight() == 0 && transportOf(peer).closes.Load() == 1, "a late pick disturbed a peer that is gone")
 }
 
 // A timer that has fired may wait for the mutex while the peer returns and leaves again.
@@ -192,14 +163,10 @@ func TestALateTimerDoesNotCutALaterDrain(t *testing.T) {
 	departure := token.Peer.departures
 	p.Apply(instances(1))
 	p.cut(token.Peer, departure, complete(Options{}).DrainTimeout)
-	if peerOf(t, p, instance(0, 1)) != token.Peer || transportOf(token.Peer).closes.Load() != 0 {
-		t.Error("cut after it had returned")
-	}
+	verify.That(t, peerOf(t, p, instance(0, 1)) == token.Peer && transportOf(token.Peer).closes.Load() == 0, "cut after it had returned")
 	p.Apply(nil)
 	p.cut(token.Peer, departure, complete(Options{}).DrainTimeout)
-	if len(p.Snapshot().Draining) != 1 || transportOf(token.Peer).closes.Load() != 0 {
-		t.Error("cut by the timer of an earlier drain")
-	}
+	verify.That(t, len(p.Snapshot().Draining) == 1 && transportOf(token.Peer).closes.Load() == 0, "cut by the timer of an earlier drain")
 	token.Done(Outcome{})
 }
 
@@ -217,9 +184,7 @@ func TestAnOperatorDrainsAPeer(t *testing.T) {
 		got.take()
 		time.Sleep(time.Hour) // a drain by an operator has no timeout
 		token.Done(Outcome{})
-		if e, want := got.take(), []string{"drained star-0000: draining"}; !slices.Equal(e, want) {
-			t.Errorf("events %q, want %q", e, want)
-		}
+		verify.Slices(t, got.take(), []string{"drained star-0000: draining"}, "events")
 		if tr := transportOf(peer); tr.drains.Load() != 1 || tr.closes.Load() != 0 {
 			t.Errorf("%d drains, %d closes, want 1, 0", tr.drains.Load(), tr.closes.Load())
 		}
@@ -231,9 +196,7 @@ func TestAnOperatorDrainsAPeer(t *testing.T) {
 			"state star-0000: draining: up → draining: drain",
 			"drained star-0000: draining",
 		}
-		if e := got.take(); !slices.Equal(e, want) {
-			t.Errorf("events %q, want %q", e, want)
-		}
+		verify.Slices(t, got.take(), want, "events")
 	})
 }
 
@@ -254,22 +217,14 @@ func TestCloseDrainsEveryPeer(t *testing.T) {
 		if err := p.Reconfigure(complete(Options{DrainTimeout: 10 * time.Second})); err != nil {
 			t.Error(err)
 		}
-		if drained(p) {
-			t.Error("drained with two requests in flight")
-		}
+		verify.That(t, !drained(p), "drained with two requests in flight")
 		first.Done(Outcome{})
-		if drained(p) {
-			t.Error("drained with a request in flight")
-		}
+		verify.That(t, !drained(p), "drained with a request in flight")
 		time.Sleep(11 * time.Second)
 		synctest.Wait()
-		if !drained(p) {
-			t.Error("not drained after the timeout")
-		}
+		verify.That(t, drained(p), "not drained after the timeout")
 		for _, peer := range all {
-			if n := transportOf(peer).closes.Load(); n != 1 {
-				t.Errorf("%v: closed %d times, want once", peer, n)
-			}
+			verify.Equal(t, transportOf(peer).closes.Load(), 1, "%v: times closed", peer)
 		}
 		second.Done(Outcome{})
 	})
@@ -280,8 +235,6 @@ func TestAnIdlePoolClosesAtOnce(t *testing.T) {
 		p := newTestPool(t, Options{})
 		p.Apply(set)
 		p.Close()
-		if !drained(p) {
-			t.Errorf("with %d idle peers: not drained", len(set))
-		}
+		verify.That(t, drained(p), "with %d idle peers: not drained", len(set))
 	}
 }

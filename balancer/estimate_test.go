@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 const (
@@ -21,13 +23,9 @@ func near(got, want float64) bool { return math.Abs(got-want) <= 0.001*math.Abs(
 func TestAPeakCountsInFullAtOnce(t *testing.T) {
 	var e estimate
 	e.observe(5*ms, begin)
-	if got := e.average(); got != 5*ms {
-		t.Errorf("first sample: %v, want 5ms", got)
-	}
+	verify.Equal(t, e.average(), 5*ms, "first sample")
 	e.observe(80*ms, begin+1)
-	if got := e.average(); got != 80*ms {
-		t.Errorf("peak: %v, want 80ms", got)
-	}
+	verify.Equal(t, e.average(), 80*ms, "peak")
 }
 
 func TestASinglePeakDecaysSoon(t *testing.T) {
@@ -103,9 +101,7 @@ func TestALateSampleCountsWithItsAge(t *testing.T) {
 	var e estimate
 	e.observe(5*ms, begin)
 	e.observe(10*ms, begin-int64(time.Minute))
-	if got := e.average(); got != 5*ms {
-		t.Errorf("%v, want 5ms", got)
-	}
+	verify.Equal(t, e.average(), 5*ms, "e.average()")
 	e.observe(10*time.Second, begin-int64(minDecay))
 	if got := float64(e.average()); !near(got, float64(10*time.Second)/math.E) {
 		t.Errorf("%v, want 10s/e", e.average())

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 func TestEachChangeHasAnEventInOrder(t *testing.T) {
@@ -28,9 +29,7 @@ func TestEachChangeHasAnEventInOrder(t *testing.T) {
 	b.Detail = "http: timeout" // only another output
 	p.Apply([]discovery.Instance{a, b})
 	expect()
-	if got, want := peerOf(t, p, b).Reasons()[0], "consul: critical: http: timeout"; got != want {
-		t.Errorf("reason %q, want %q", got, want)
-	}
+	verify.Equal(t, peerOf(t, p, b).Reasons()[0], "consul: critical: http: timeout", "reason")
 
 	a.Weight, a.Tags = 3, []string{"v2"}
 	b.Status, b.Detail = discovery.StatusPassing, ""
@@ -99,22 +98,16 @@ func TestSinceIsTheStartOfTheState(t *testing.T) {
 		time.Sleep(time.Second)
 		i.Weight = 2
 		p.Apply([]discovery.Instance{i})
-		if peer.Since() != start {
-			t.Error("a change of weight changed Since")
-		}
+		verify.Equal(t, peer.Since(), start, "a change of weight changed Since")
 		p.SetReason(i.Key(), ReasonActive, true, "")
-		if got := peer.Since().Sub(start); got != time.Second {
-			t.Errorf("after a change of state Since is %v later, want 1s", got)
-		}
+		verify.Equal(t, peer.Since().Sub(start), time.Second, "after a change of state Since is later")
 	})
 }
 
 func TestNames(t *testing.T) {
 	f := func(got, want string) {
 		t.Helper()
-		if got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
+		verify.Equal(t, got, want, "got")
 	}
 	f(StateUp.String()+StateWarming.String()+StateEjected.String()+StateUnhealthy.String()+StateDraining.String(),
 		"upwarmingejectedunhealthydraining")

@@ -4,6 +4,8 @@ import (
 	"math"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // normal is a server with free capacity at the rates below.
@@ -35,9 +37,7 @@ func TestAStuckPeerIsAvoided(t *testing.T) {
 func TestAFailingPeerIsAvoided(t *testing.T) {
 	for _, class := range []OutcomeClass{OutcomeConnectFailure, OutcomeReset, OutcomeServerError} {
 		got := simulate(PolicyEWMA, fleet(10, normal, func(s *server) { s.class, s.service = class, ms/10 }))
-		if got.shares[9] > 0.005 {
-			t.Errorf("%v: %d of %d requests failed; %v", class, got.failures, len(got.latencies), got)
-		}
+		verify.That(t, got.shares[9] <= 0.005, "%v: %d of %d requests failed; %v", class, got.failures, len(got.latencies), got)
 	}
 }
 
@@ -51,9 +51,7 @@ func TestANewPeerGetsItsShare(t *testing.T) {
 	if share := got.shares[9]; share < 0.05 || share > 0.2 {
 		t.Errorf("in its first second a new peer had a share of %.3f, want about 0.1", share)
 	}
-	if got.quantile(0.99) > 50*ms {
-		t.Errorf("%v: too slow", got)
-	}
+	verify.That(t, got.quantile(0.99) <= 50*ms, "%v: too slow", got)
 }
 
 func TestFasterPeersGetMore(t *testing.T) {
@@ -63,9 +61,7 @@ func TestFasterPeersGetMore(t *testing.T) {
 	for _, share := range got.shares[5:] {
 		slower += share
 	}
-	if slower > 0.35 {
-		t.Errorf("the half that is four times slower got %.2f of the requests", slower)
-	}
+	verify.That(t, slower <= 0.35, "the half that is four times slower got %.2f of the requests", slower)
 }
 
 // A peer with one slow answer or a failure gets requests before the others are overloaded.
@@ -98,12 +94,8 @@ func TestAPeerThatWasSlowIsTriedAgain(t *testing.T) {
 		}
 		return false
 	}
-	if pickedAt(begin) {
-		t.Error("picked right after it was slow")
-	}
-	if !pickedAt(begin + 4*int64(minDecay)) {
-		t.Error("not picked four seconds after it was slow")
-	}
+	verify.That(t, !pickedAt(begin), "picked right after it was slow")
+	verify.That(t, pickedAt(begin+4*int64(minDecay)), "not picked four seconds after it was slow")
 }
 
 func TestCompare(t *testing.T) {

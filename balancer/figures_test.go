@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+
+	"sluice/test/verify"
 )
 
 var update = flag.Bool("update", false, "write the figures into docs/balancing.md and docs/images")
@@ -122,9 +124,7 @@ func TestFigures(t *testing.T) {
 	t.Log("\n" + table)
 	claim := func(what string, holds bool) {
 		t.Helper()
-		if !holds {
-			t.Errorf("wrong in docs/balancing.md: %s", what)
-		}
+		verify.That(t, holds, "wrong in docs/balancing.md: %s", what)
 	}
 	ewma, least, rr, hash, sticky := byName[PolicyEWMA], byName[PolicyLeastConn], byName[PolicyRoundRobin], byName[PolicyHash], byName[PolicySticky]
 	p99 := func(r *result) time.Duration { return r.quantile(.99) }
@@ -157,9 +157,7 @@ func write(t *testing.T, figure, text string) {
 	t.Helper()
 	const file = "../docs/balancing.md"
 	old, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	markers := regexp.MustCompile("(?s)(<!-- figure " + figure + " -->\n).*?(<!-- end -->)")
 	if !markers.Match(old) {
 		t.Fatalf("%s has no markers for the figure %q", file, figure)
@@ -169,9 +167,7 @@ func write(t *testing.T, figure, text string) {
 
 func writeFile(t *testing.T, file, text string) {
 	t.Helper()
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte(text), 0o644))
 }
 
 // Two other kinds of consistent hashing, for comparison.

@@ -12,6 +12,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/observe/metrics"
+	"sluice/test/verify"
 )
 
 // withTags returns one instance per element, with these comma-separated tags.
@@ -64,9 +65,7 @@ func expectMembers(t *testing.T, p *Pool, want map[string][]int) {
 			picked[token.Peer.Instance().Port-10000] = true
 			token.Done(Outcome{})
 		}
-		if got := slices.Sorted(maps.Keys(picked)); !slices.Equal(got, numbers) {
-			t.Errorf("group %s: picked %v, want %v", name, got, numbers)
-		}
+		verify.Slices(t, slices.Sorted(maps.Keys(picked)), numbers, "group %s: picked", name)
 	}
 }
 
@@ -83,24 +82,16 @@ func TestGroups(t *testing.T) {
 	expectMembers(t, p, map[string][]int{"a": {0, 3}, "b": {1, 2}, "rest": {4}})
 
 	o.Groups = append(byTag("c"), GroupSelector{Name: "b", Match: func(i *discovery.Instance) bool { return i.Port >= 10003 }})
-	if err := p.Reconfigure(complete(o)); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.Reconfigure(complete(o)))
 	expectMembers(t, p, map[string][]int{"c": {4}, "b": {3}, "rest": {0, 1, 2}})
-	if got := held.Peer.Group().Name(); got != RestGroup {
-		t.Errorf("the peer is in %q", got)
-	}
+	verify.Equal(t, held.Peer.Group().Name(), RestGroup, "the peer is in")
 	if n := held.Peer.Inflight(); n != 1 || !slices.Equal(p.Snapshot().All, before) {
 		t.Errorf("the peers are others, or the one with a request has %d", n)
 	}
 	held.Done(Outcome{})
 
-	if err := p.Reconfigure(complete(Options{NewTransport: newTestTransport})); err != nil {
-		t.Fatal(err)
-	}
-	if p.Snapshot().Groups != nil || held.Peer.Group() != nil {
-		t.Error("there are groups after the last was removed")
-	}
+	verify.NoError(t, p.Reconfigure(complete(Options{NewTransport: newTestTransport})))
+	verify.That(t, p.Snapshot().Groups == nil && held.Peer.Group() == nil, "there are groups after the last was removed")
 	mustPick(t, p, in(p, "b")).Done(Outcome{}) // routed just before
 }
 
@@ -152,9 +143,7 @@ func TestPicksStayInTheirGroup(t *testing.T) {
 	}
 	fallback.Tried.Add(peerOf(t, p, set[0]))
 	expectPick(t, p, fallback, nil)
-	if n := p.Group("a").Fallbacks(); n != 3 {
-		t.Errorf("%d fallbacks are counted, want 3", n)
-	}
+	verify.Equal(t, p.Group("a").Fallbacks(), 3, "fallbacks are counted")
 	p.SetReason(set[1].Key(), ReasonEjected, true, "")
 	p.SetReason(set[2].Key(), ReasonEjected, true, "")
 	expectPick(t, p, fallback, ErrNoEligible)
@@ -187,9 +176,7 @@ func TestTiersOfAGroup(t *testing.T) {
 		t.Errorf("shares of the first tier: %v and %v, want 0 and 1", share("a"), share(RestGroup))
 	}
 	token := mustPick(t, p, in(p, "a"))
-	if token.Peer != peerOf(t, p, set[1]) {
-		t.Errorf("picked %v", token.Peer)
-	}
+	verify.Equal(t, token.Peer, peerOf(t, p, set[1]), "picked")
 	token.Done(Outcome{})
 }
 
@@ -201,15 +188,11 @@ func TestSubsetsOfGroups(t *testing.T) {
 	s := p.Snapshot()
 	used := slices.Clone(s.Eligible)
 	for _, part := range s.Groups {
-		if len(part.Eligible) != 2 {
-			t.Errorf("group %s uses %d peers, want 2", part.Group.Name(), len(part.Eligible))
-		}
+		verify.Equal(t, len(part.Eligible), 2, "group %s uses peers", part.Group.Name())
 		used = append(used, part.Eligible...)
 	}
 	for _, peer := range s.All {
-		if peer.Used() != slices.Contains(used, peer) {
-			t.Errorf("%v: used %v", peer, peer.Used())
-		}
+		verify.Equal(t, peer.Used(), slices.Contains(used, peer), "%v: used", peer)
 	}
 }
 
@@ -225,9 +208,7 @@ func TestGroupsTakeTheirOwnTurns(t *testing.T) {
 		mustPick(t, p, in(p, RestGroup)).Done(Outcome{})
 	}
 	for peer, n := range turns {
-		if n != 10 {
-			t.Errorf("%v: %d turns of 30, want 10", peer, n)
-		}
+		verify.Equal(t, n, 10, "%v: turns of 30", peer)
 	}
 }
 
@@ -243,9 +224,7 @@ func TestASessionFollowsItsGroup(t *testing.T) {
 		q := in(p, test.group)
 		q.Hash = peerOf(t, p, set[1]).StickyID()
 		token := mustPick(t, p, q)
-		if (token.Peer.StickyID() == q.Hash) != test.stays || token.Peer.Group().Name() != test.group {
-			t.Errorf("group %s: picked %v", test.group, token.Peer)
-		}
+		verify.That(t, (token.Peer.StickyID() == q.Hash) == test.stays && token.Peer.Group().Name() == test.group, "group %s: picked %v", test.group, token.Peer)
 		token.Done(Outcome{})
 	}
 }
@@ -273,9 +252,7 @@ func TestHashesOfAGroupAreBounded(t *testing.T) {
 	for _, peer := range p.Snapshot().part(q.Group).All {
 		inflight += peer.Inflight()
 	}
-	if n := p.Group("a").inflight.Load(); n != int64(inflight) {
-		t.Errorf("%d are counted for the group, its peers have %d", n, inflight)
-	}
+	verify.Equal(t, p.Group("a").inflight.Load(), int64(inflight), "are counted for the group, its peers have %d", inflight)
 	for _, token := range held {
 		token.Done(Outcome{})
 	}
@@ -309,16 +286,10 @@ func TestAttemptsOfAGroup(t *testing.T) {
 	for class := range got {
 		got[class] = attempts.Class(metrics.Class(class))
 	}
-	if want := [metrics.NumClasses]uint64{metrics.Class2xx: 2, metrics.Class4xx: 1, metrics.Class5xx: 4, metrics.ClassAborted: 2}; got != want {
-		t.Errorf("attempts by class %v, want %v", got, want)
-	}
-	if want := 2*time.Second + 4*time.Millisecond; attempts.Latency != want {
-		t.Errorf("latency %v, want %v", attempts.Latency, want)
-	}
+	verify.Equal(t, got, [metrics.NumClasses]uint64{metrics.Class2xx: 2, metrics.Class4xx: 1, metrics.Class5xx: 4, metrics.ClassAborted: 2}, "attempts by class")
+	verify.Equal(t, attempts.Latency, 2*time.Second+4*time.Millisecond, "latency")
 	rest := p.Group(RestGroup).Attempts().Snapshot()
-	if n := rest.Total(); n != 0 {
-		t.Errorf("%d attempts of the rest", n)
-	}
+	verify.Equal(t, rest.Total(), 0, "attempts of the rest")
 	// Attempts count for the group of their peer, also without a group in the query.
 	for range 50 {
 		mustPick(t, p, nil).Done(Outcome{Class: OutcomeOK, Status: 200})
@@ -357,9 +328,7 @@ func TestGroupsWaitInTheirOwnLines(t *testing.T) {
 			t.Errorf("the request that waited: %v", err)
 		}
 		cancel()
-		if n := p.queue.length.Load(); n != 0 {
-			t.Errorf("%d still wait", n)
-		}
+		verify.Equal(t, p.queue.length.Load(), 0, "still wait")
 	})
 }
 
@@ -373,9 +342,7 @@ func TestGroupOnDone(t *testing.T) {
 	try := func(q Query, class OutcomeClass) {
 		t.Helper()
 		token, err := p.Pick(&q)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		token.Done(Outcome{Class: class})
 	}
 	try(Query{Group: a.ID(), Client: 1}, OutcomeReset)
@@ -389,7 +356,5 @@ func TestGroupOnDone(t *testing.T) {
 	a.OnDone(nil)
 	try(Query{Group: a.ID(), Client: 9}, OutcomeReset)
 	want := []string{"1 reset", "2 server error", "3 ok", "4 client gone"}
-	if !slices.Equal(got, want) {
-		t.Errorf("the group learns of %q, want %q", got, want)
-	}
+	verify.Slices(t, got, want, "the group learns of")
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 func newHashPool(t testing.TB, set []discovery.Instance) *Pool {
@@ -56,18 +57,14 @@ func TestAHashStaysOnItsPeer(t *testing.T) {
 	p := newHashPool(t, instances(10))
 	keys := hashes(1000)
 	first := owners(t, p, keys)
-	if again := owners(t, p, keys); !slices.Equal(first, again) {
-		t.Error("the same hashes went elsewhere")
-	}
+	verify.Slices(t, first, owners(t, p, keys), "the same hashes went elsewhere")
 	// Another replica, whose peers changed in another order, selects the same ones.
 	set := instances(12)
 	generator(t).Shuffle(len(set), func(i, j int) { set[i], set[j] = set[j], set[i] })
 	other := newHashPool(t, set[:3])
 	other.Apply(set)
 	other.Apply(instances(10))
-	if theirs := owners(t, other, keys); !slices.Equal(first, theirs) {
-		t.Error("another replica sends hashes elsewhere")
-	}
+	verify.Slices(t, first, owners(t, other, keys), "another replica sends hashes elsewhere")
 }
 
 func TestHashesAreSharedByWeight(t *testing.T) {
@@ -89,9 +86,7 @@ func TestHashesAreSharedByWeight(t *testing.T) {
 			if len(weights) < 10 && math.Abs(float64(got)-want) > slack {
 				t.Errorf("%v: peer %d has %d of %d hashes, want %.0f ± %.0f", weights, i, got, n, want, slack)
 			}
-			if got == 0 {
-				t.Errorf("%v: peer %d has no hash", weights, i)
-			}
+			verify.That(t, got != 0, "%v: peer %d has no hash", weights, i)
 		}
 	}
 }
@@ -109,9 +104,7 @@ func TestFewHashesMoveWithThePeers(t *testing.T) {
 			t.Errorf("%d peers, one leaves: %.4f of the hashes move, want little more than %.4f", n, got, least)
 		}
 		p.Apply(instances(n))
-		if !slices.Equal(before, owners(t, p, keys)) {
-			t.Errorf("%d peers, one leaves and returns: hashes do not return", n)
-		}
+		verify.Slices(t, before, owners(t, p, keys), "%d peers, one leaves and returns: hashes do not return", n)
 		p.Apply(instances(n + 1))
 		if got := moved(before, owners(t, p, keys)); got > 1/float64(n+1)+.02 {
 			t.Errorf("%d peers, one joins: %.4f of the hashes move, want little more than %.4f", n, got, 1/float64(n+1))
@@ -169,12 +162,8 @@ func TestEjectionDoesNotReshuffle(t *testing.T) {
 			}
 		}
 		out(p, set, false)
-		if !slices.Equal(before, owners(t, p, keys)) {
-			t.Errorf("%s: hashes do not return", what)
-		}
-		if p.Snapshot().tables.made[0] != table {
-			t.Errorf("%s: the table was made anew", what)
-		}
+		verify.Slices(t, before, owners(t, p, keys), "%s: hashes do not return", what)
+		verify.Equal(t, p.Snapshot().tables.made[0], table, "%s: the table was made anew", what)
 	}
 }
 
@@ -207,9 +196,7 @@ func TestLoadIsBounded(t *testing.T) {
 			for j, peer := range p.Snapshot().All {
 				busiest = max(busiest, float64(peer.Inflight())/n*float64(total)/float64(weights[j]))
 			}
-			if name == "one hash" && busiest < 1.2 {
-				t.Errorf("%v: the peer of the only hash has %.2f of the average, want 1.25", weights, busiest)
-			}
+			verify.That(t, name != "one hash" || busiest >= 1.2, "%v: the peer of the only hash has %.2f of the average, want 1.25", weights, busiest)
 		}
 	}
 }

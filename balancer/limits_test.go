@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // hold picks n times.
@@ -22,9 +24,7 @@ func hold(t *testing.T, p *Pool, n int) []Token {
 func expectPick(t *testing.T, p *Pool, q *Query, want error) {
 	t.Helper()
 	token, err := p.Pick(q)
-	if err != want {
-		t.Errorf("Pick: %v, want %v", err, want)
-	}
+	verify.Equal(t, err, want, "Pick")
 	if err == nil {
 		token.Done(Outcome{})
 	}
@@ -45,9 +45,7 @@ func TestRequestsInFlightAreLimited(t *testing.T) {
 	if got := p.Refusals(); got != [NumLimits]uint64{LimitRequests: 2} {
 		t.Errorf("refusals %v, want 2 of the first kind", got)
 	}
-	if p.inflight.Load() != 0 {
-		t.Errorf("%d are counted when none is in flight", p.inflight.Load())
-	}
+	verify.Equal(t, p.inflight.Load(), 0, "are counted when none is in flight")
 }
 
 // A pick that fails for another reason does not count.
@@ -59,9 +57,7 @@ func TestARefusedPickDoesNotCount(t *testing.T) {
 	expectPick(t, p, nil, ErrPeersSaturated)
 	q := triedOne()
 	expectPick(t, p, &q, ErrRetryBudget)
-	if err := p.Reconfigure(complete(Options{Limits: p.options.Limits, RetryBudget: &RetryBudget{MinPerSecond: 0.1}})); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.Reconfigure(complete(Options{Limits: p.options.Limits, RetryBudget: &RetryBudget{MinPerSecond: 0.1}})))
 	q.Tried.Add(token.Peer)
 	for range 3 { // with a budget for one
 		expectPick(t, p, &q, ErrAllTried)
@@ -87,9 +83,7 @@ func TestRetriesInFlightAreLimited(t *testing.T) {
 	held[0].Done(Outcome{})
 	expectPick(t, p, &q, nil)
 	held[1].Done(Outcome{})
-	if p.retries.Load() != 0 {
-		t.Errorf("%d retries are counted when none is in flight", p.retries.Load())
-	}
+	verify.Equal(t, p.retries.Load(), 0, "retries are counted when none is in flight")
 }
 
 func TestAFullPeerIsNotPicked(t *testing.T) {
@@ -105,9 +99,7 @@ func TestAFullPeerIsNotPicked(t *testing.T) {
 			p.Apply(set)
 			held := hold(t, p, 3*n) // every free place is used
 			for _, peer := range p.Snapshot().All {
-				if got := peer.Inflight(); got != 3 {
-					t.Errorf("%s: %d in flight on %v, want 3", policy, got, peer)
-				}
+				verify.Equal(t, peer.Inflight(), 3, "%s: in flight on %v", policy, peer)
 			}
 			expectPick(t, p, nil, full)
 			held[0].Done(Outcome{})
@@ -146,9 +138,7 @@ func TestLimitsChangeWhileRequestsAreInFlight(t *testing.T) {
 	uncounted := hold(t, p, 5)
 	reconfigure := func(l Limits) {
 		t.Helper()
-		if err := p.Reconfigure(complete(Options{Limits: l})); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, p.Reconfigure(complete(Options{Limits: l})))
 	}
 	reconfigure(Limits{Requests: 2})
 	counted := hold(t, p, 2)
@@ -162,9 +152,7 @@ func TestLimitsChangeWhileRequestsAreInFlight(t *testing.T) {
 	for _, token := range counted {
 		token.Done(Outcome{})
 	}
-	if p.inflight.Load() != 0 {
-		t.Errorf("%d are counted when none is in flight", p.inflight.Load())
-	}
+	verify.Equal(t, p.inflight.Load(), 0, "are counted when none is in flight")
 }
 
 // With concurrent requests, no limit is exceeded and no place is lost.
@@ -231,9 +219,7 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 		if _, err := p.Await(ctx, nil); err != ErrNoEligible || time.Since(start) != 5*time.Second {
 			t.Errorf("%v after %v, want %v after 5s", err, time.Since(start), ErrNoEligible)
 		}
-		if got := p.Pending(); got != 0 {
-			t.Errorf("%d pending, want 0", got)
-		}
+		verify.Equal(t, p.Pending(), 0, "pending")
 	})
 }
 
@@ -253,9 +239,7 @@ func TestAwaitDoesNotWaitForLimits(t *testing.T) {
 		if _, err := p.Await(t.Context(), &q); err != ErrAllTried {
 			t.Errorf("Await: %v, want %v", err, ErrAllTried)
 		}
-		if time.Since(start) != 0 {
-			t.Errorf("waited %v", time.Since(start))
-		}
+		verify.Equal(t, time.Since(start), 0, "waited")
 	})
 }
 
@@ -277,9 +261,7 @@ func TestPendingRequestsAreLimited(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		if got := p.Pending(); got != 3 {
-			t.Errorf("%d pending, want 3", got)
-		}
+		verify.Equal(t, p.Pending(), 3, "pending")
 		if _, err := p.Await(t.Context(), nil); err != ErrTooManyPending {
 			t.Errorf("Await: %v, want %v", err, ErrTooManyPending)
 		}

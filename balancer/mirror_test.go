@@ -5,15 +5,15 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // mustPickMirror picks a peer for a copy.
 func mustPickMirror(t *testing.T, p *Pool, q Query) Token {
 	t.Helper()
 	token, err := p.PickMirror(q)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return token
 }
 
@@ -32,9 +32,7 @@ func TestCopiesTakeNoPlace(t *testing.T) {
 			for range 2 {
 				held = append(held, mustPickMirror(t, p, Query{}))
 			}
-			if n := p.Snapshot().All[0].Inflight(); n != 2 {
-				t.Errorf("%d in flight, want 2", n)
-			}
+			verify.Equal(t, p.Snapshot().All[0].Inflight(), 2, "in flight")
 			for range 2 {
 				held = append(held, mustPick(t, p, nil))
 			}
@@ -55,9 +53,7 @@ func TestCopiesTakeNoPlace(t *testing.T) {
 			for _, n := range p.Refusals() {
 				refused += n
 			}
-			if refused != 1 {
-				t.Errorf("%d refusals, want that of the request", refused)
-			}
+			verify.That(t, refused == 1, "%d refusals, want that of the request", refused)
 		})
 	}
 }
@@ -92,9 +88,7 @@ func TestCopiesCountForThePeerOnly(t *testing.T) {
 		token.Done(Outcome{Latency: time.Millisecond})
 	}
 	for peer, n := range got {
-		if n != 10 {
-			t.Errorf("%v got %d of 20 requests, want half", peer, n)
-		}
+		verify.Equal(t, n, 10, "%v of 20 requests", peer)
 		if o := peer.Outcomes(); o[OutcomeServerError] != 10 || o[OutcomeOK] != 20 {
 			t.Errorf("%v has the outcomes %v, want those of copies too", peer, o)
 		}
@@ -109,9 +103,7 @@ func TestCopiesFailForThePeer(t *testing.T) {
 	for range 3 {
 		mustPickMirror(t, p, Query{}).Done(Outcome{Class: OutcomeConnectFailure})
 	}
-	if streak != 3 {
-		t.Errorf("a streak of %d failures, want 3", streak)
-	}
+	verify.Equal(t, streak, 3, "a streak of failures")
 }
 
 func TestPickMirrorWithoutPeers(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // An instance that an operator has drained gets no request after a new registration, until the
@@ -46,9 +47,7 @@ func TestADrainOutlastsReRegistration(t *testing.T) {
 		}
 		p.Apply(set[:1])
 		p.Apply(set)
-		if state := peerOf(t, p, set[1]).State(); state != StateUp {
-			t.Errorf("state %v: an ended drain is in force", state)
-		}
+		verify.Equal(t, peerOf(t, p, set[1]).State(), StateUp, "state: an ended drain is in force")
 	})
 }
 
@@ -66,16 +65,12 @@ func TestADrainEndsWhileTheInstanceIsAbsent(t *testing.T) {
 		p.Apply(nil)
 		setReason(p, id, ReasonDrain, false, "")
 		p.Apply(set)
-		if state := peerOf(t, p, set[0]).State(); state != StateUp {
-			t.Errorf("in flight %v: state %v, want up", inflight, state)
-		}
+		verify.Equal(t, peerOf(t, p, set[0]).State(), StateUp, "in flight %v: state", inflight)
 		if inflight {
 			p.Apply(nil)
 			setReason(p, id, ReasonDrain, true, "") // while it drains
 			p.Apply(set)
-			if state := peerOf(t, p, set[0]).State(); state != StateDraining {
-				t.Errorf("state %v, want draining", state)
-			}
+			verify.Equal(t, peerOf(t, p, set[0]).State(), StateDraining, "state")
 			token.Done(Outcome{})
 		}
 	}
@@ -108,21 +103,15 @@ func TestAPeerOutlastsTheNodeOfItsRegistration(t *testing.T) {
 		if peerOf(t, p, app) != peer || peer.State() != StateDraining || peer.Inflight() != 1 || peer.StickyID() != sticky {
 			t.Fatalf("registered with %v: another peer: %v", nodes, p.Snapshot().All)
 		}
-		if node := peer.Instance().Node; node != slices.Min(nodes) {
-			t.Errorf("registered with %v: the node is %q", nodes, node)
-		}
+		verify.Equal(t, peer.Instance().Node, slices.Min(nodes), "registered with %v: the node", nodes)
 	}
 	want := []string{
 		"updated star-0000: draining: node node-b → node-a", "updated star-0000: draining: node node-a → node-b",
 		"updated star-0000: draining: node node-b → node-z",
 	}
-	if e := got.take(); !slices.Equal(e, want) {
-		t.Errorf("events %q, want %q", e, want)
-	}
+	verify.Slices(t, got.take(), want, "events")
 	setReason(p, app.Key(), ReasonDrain, false, "")
-	if peer.State() != StateUp {
-		t.Errorf("state %v after the end of the drain", peer.State())
-	}
+	verify.Equal(t, peer.State(), StateUp, "state after the end of the drain")
 	token.Done(Outcome{})
 
 	setReason(p, app.Key(), ReasonDrain, true, "broken again")
@@ -144,9 +133,7 @@ func TestOrdersFollowTheInstance(t *testing.T) {
 	set[0].Node, set[2].Node = "node-2", "node-1"
 	p.Apply(set)
 	expectEligible(t, p, false, 1, 2)
-	if got := peerOf(t, p, set[0]).Reasons(); !slices.Equal(got, []string{"drain: new disks"}) {
-		t.Errorf("reasons %q", got)
-	}
+	verify.Slices(t, peerOf(t, p, set[0]).Reasons(), []string{"drain: new disks"}, "reasons")
 	p.SetOrders(func(discovery.Instance) Orders { return Orders{} })
 	expectEligible(t, p, false, 0, 1, 2)
 }
@@ -200,7 +187,5 @@ func TestAnOrderedWeight(t *testing.T) {
 	expect(0, StateUnhealthy, 0)
 	update(3, discovery.StatusPassing)
 	expect(3, StateUp, 90)
-	if peer.Instance().Weight != 3 {
-		t.Errorf("the registry's weight is %d", peer.Instance().Weight)
-	}
+	verify.Equal(t, peer.Instance().Weight, 3, "the registry's weight")
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // expectEligible fails unless exactly the numbered peers are eligible, and picked.
@@ -19,9 +20,7 @@ func expectEligible(t *testing.T, p *Pool, panicking bool, want ...int) {
 	for _, n := range want {
 		keys = append(keys, instance(n, 1).Key())
 	}
-	if s.Panic != panicking || !slices.Equal(got, keys) {
-		t.Errorf("panic %v, eligible %v; want %v, %v", s.Panic, got, panicking, keys)
-	}
+	verify.That(t, s.Panic == panicking && slices.Equal(got, keys), "panic %v, eligible %v; want %v, %v", s.Panic, got, panicking, keys)
 	picked := make(map[*Peer]bool)
 	for range 1000 {
 		token, err := p.Pick(nil)
@@ -31,9 +30,7 @@ func expectEligible(t *testing.T, p *Pool, panicking bool, want ...int) {
 		picked[token.Peer] = true
 		token.Done(Outcome{})
 	}
-	if len(picked) != len(want) {
-		t.Errorf("%d peers are picked, want %d", len(picked), len(want))
-	}
+	verify.Equal(t, len(picked), len(want), "peers are picked")
 	for _, peer := range s.All {
 		if peer.isQuiesced() == slices.Contains(keys, peer.ID) {
 			t.Errorf("%v: quiesced %v", peer, peer.isQuiesced())
@@ -54,9 +51,7 @@ func TestPanicUsesFailingPeers(t *testing.T) {
 	setReasonOf(2, ReasonActive, true)
 	expectEligible(t, p, true, 0, 1, 2, 3)
 	want := []string{"state star-0002: unhealthy: up → unhealthy: active", "panic: 1 of 4 peers are healthy"}
-	if e := got.take(); !slices.Equal(e, want) {
-		t.Errorf("events %q, want %q", e, want)
-	}
+	verify.Slices(t, got.take(), want, "events")
 	if peer := peerOf(t, p, set[0]); peer.State() != StateUnhealthy || peer.Reasons() == nil {
 		t.Errorf("state %v, reasons %q: panic does not make a peer healthy", peer.State(), peer.Reasons())
 	}
@@ -69,9 +64,7 @@ func TestPanicUsesFailingPeers(t *testing.T) {
 		"state star-0003: unhealthy: up → unhealthy: active", "state star-0003: up: unhealthy → up",
 		"state star-0002: up: unhealthy → up", "panic_over: 2 of 4 peers are healthy",
 	}
-	if e := got.take(); !slices.Equal(e, want) {
-		t.Errorf("events %q, want %q", e, want)
-	}
+	verify.Slices(t, got.take(), want, "events")
 }
 
 // Panic does not use peers that an operator has drained, that the registry does not allow, or
@@ -97,9 +90,7 @@ func TestPanicDoesNotUseDrainedAndUncheckedPeers(t *testing.T) {
 	drained := transportOf(peerOf(t, p, set[4])).drains.Load()
 	setReasonOf(4, ReasonDrain, true) // during panic
 	expectEligible(t, p, true, 5)
-	if transportOf(peerOf(t, p, set[4])).drains.Load() != drained+1 {
-		t.Error("a peer drained in panic keeps its connections")
-	}
+	verify.Equal(t, transportOf(peerOf(t, p, set[4])).drains.Load(), drained+1, "a peer drained in panic keeps its connections")
 	setReasonOf(4, ReasonDrain, false)
 	expectEligible(t, p, true, 4, 5)
 	setReasonOf(6, ReasonActive, true) // its first check fails
@@ -121,15 +112,11 @@ func TestPanicIsReconfigured(t *testing.T) {
 	}
 	expectEligible(t, p, false, 3)
 	for _, threshold := range []float64{.5, .26, 1} {
-		if err := p.Reconfigure(complete(Options{PanicThreshold: threshold})); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, p.Reconfigure(complete(Options{PanicThreshold: threshold})))
 		expectEligible(t, p, true, 0, 1, 2, 3)
 	}
 	for _, threshold := range []float64{.25, .1, 0} {
-		if err := p.Reconfigure(complete(Options{PanicThreshold: threshold})); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, p.Reconfigure(complete(Options{PanicThreshold: threshold})))
 		expectEligible(t, p, false, 3)
 	}
 }

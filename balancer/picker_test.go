@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"sluice/test/verify"
 )
 
 // candidatesOf returns idle candidates with these weights.
@@ -102,9 +104,7 @@ func TestLotteryIsExact(t *testing.T) {
 		candidates := candidatesOf(weights...)
 		l := newLottery(candidates)
 		if equalWeights(candidates) {
-			if l.tickets != nil {
-				t.Errorf("%v: equal weights need no tickets", weights)
-			}
+			verify.That(t, l.tickets == nil, "%v: equal weights need no tickets", weights)
 			continue
 		}
 		n := float64(len(weights))
@@ -159,18 +159,14 @@ func checkSchedule(t *testing.T, counts []int) {
 			}
 		}
 	}
-	if !slices.Equal(had, counts) {
-		t.Errorf("turns %v, want %v", had, counts)
-	}
+	verify.Slices(t, had, counts, "turns")
 }
 
 func TestScheduleIsExactAndSmooth(t *testing.T) {
 	for _, weights := range weightCases {
 		checkSchedule(t, weights)
 	}
-	if got, want := newSchedule([]int{5, 1, 1}), []uint32{0, 0, 0, 1, 0, 0, 2}; !slices.Equal(got, want) {
-		t.Errorf("schedule %v, want %v", got, want)
-	}
+	verify.Slices(t, newSchedule([]int{5, 1, 1}), []uint32{0, 0, 0, 1, 0, 0, 2}, "schedule")
 }
 
 func FuzzSchedule(f *testing.F) {
@@ -192,9 +188,7 @@ func FuzzSchedule(f *testing.F) {
 func TestSchedulesAreBounded(t *testing.T) {
 	f := func(weights []int, want []int) {
 		t.Helper()
-		if got := turns(candidatesOf(weights...)); !slices.Equal(got, want) {
-			t.Errorf("turns of %v: %v, want %v", weights, got, want)
-		}
+		verify.Slices(t, turns(candidatesOf(weights...)), want, "turns of %v", weights)
 	}
 	f([]int{10, 20, 30}, []int{1, 2, 3})
 	f([]int{4000, 96}, []int{125, 3})
@@ -211,9 +205,7 @@ func TestSchedulesAreBounded(t *testing.T) {
 		}
 		length += n
 	}
-	if length != 1000*turnsPerPeer {
-		t.Errorf("%d turns, want %d", length, 1000*turnsPerPeer)
-	}
+	verify.Equal(t, length, 1000*turnsPerPeer, "turns")
 }
 
 // In a small pool all peers are compared.
@@ -314,9 +306,7 @@ func TestHotFieldsHaveTheirCacheLines(t *testing.T) {
 	var peer Peer
 	lineOf := func(offset uintptr) uintptr { return offset / line }
 	load, counters := lineOf(unsafe.Offsetof(peer.load)), lineOf(unsafe.Offsetof(peer.outcomes))
-	if lineOf(unsafe.Offsetof(peer.latency)+unsafe.Sizeof(peer.latency)-1) != load {
-		t.Error("what a pick reads is on two cache lines")
-	}
+	verify.Equal(t, lineOf(unsafe.Offsetof(peer.latency)+unsafe.Sizeof(peer.latency)-1), load, "what a pick reads is on two cache lines")
 	if lineOf(unsafe.Offsetof(peer.drained)) >= load || load >= counters ||
 		unsafe.Offsetof(peer.outcomes)%line != 0 || unsafe.Sizeof(peer)%line != 0 {
 		t.Error("fields of a peer share cache lines that should not")

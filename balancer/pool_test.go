@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 func TestAnEmptyPoolIsANormalState(t *testing.T) {
@@ -19,13 +20,9 @@ func TestAnEmptyPoolIsANormalState(t *testing.T) {
 	p.Apply(instances(1))
 	<-changed
 	token := mustPick(t, p, nil)
-	if got := token.Peer.Inflight(); got != 1 {
-		t.Errorf("in flight %d, want 1", got)
-	}
+	verify.Equal(t, token.Peer.Inflight(), 1, "in flight")
 	token.Done(Outcome{Class: OutcomeOK, Status: 200})
-	if got := token.Peer.Inflight(); got != 0 {
-		t.Errorf("in flight %d, want 0", got)
-	}
+	verify.Equal(t, token.Peer.Inflight(), 0, "in flight")
 	p.Apply(nil)
 	if _, err := p.Pick(nil); err != ErrNoPeers {
 		t.Errorf("Pick = %v, want %v", err, ErrNoPeers)
@@ -46,9 +43,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		if err := p.Reconfigure(o); err == nil {
 			t.Errorf("Reconfigure(%+v): no error", o)
 		}
-		if p.options.Policy != PolicyRandom {
-			t.Errorf("a refused Reconfigure changed the policy to %q", p.options.Policy)
-		}
+		verify.Equal(t, p.options.Policy, PolicyRandom, "a refused Reconfigure changed the policy to")
 	}
 }
 
@@ -66,9 +61,7 @@ func TestWeightOnlyChangeKeepsState(t *testing.T) {
 	changed.Meta = map[string]string{"zone": "b"}
 	changed.Status = discovery.StatusWarning
 	changes := p.Apply([]discovery.Instance{changed, instance(1, 1)})
-	if len(changes.Updated) != 1 || len(changes.Added) != 1 || len(changes.Removed) != 0 {
-		t.Errorf("changes %+v, want one update and one addition", changes)
-	}
+	verify.That(t, len(changes.Updated) == 1 && len(changes.Added) == 1 && len(changes.Removed) == 0, "changes %+v, want one update and one addition", changes)
 	if got := peerOf(t, p, changed); got != peer {
 		t.Fatalf("the peer was replaced")
 	}
@@ -82,12 +75,8 @@ func TestWeightOnlyChangeKeepsState(t *testing.T) {
 	if peer.Transport != transport || transportOf(peer).drains.Load() != 0 || transportOf(peer).closes.Load() != 0 {
 		t.Error("the transport was replaced, drained or closed")
 	}
-	if err := p.Reconfigure(complete(Options{Policy: PolicyRoundRobin})); err != nil {
-		t.Fatal(err)
-	}
-	if peerOf(t, p, changed) != peer || peer.Inflight() != 1 || peer.Transport != transport {
-		t.Error("Reconfigure lost state")
-	}
+	verify.NoError(t, p.Reconfigure(complete(Options{Policy: PolicyRoundRobin})))
+	verify.That(t, peerOf(t, p, changed) == peer && peer.Inflight() == 1 && peer.Transport == transport, "Reconfigure lost state")
 	second.Done(Outcome{})
 }
 
@@ -99,24 +88,14 @@ func TestSameIDAtNewAddressIsAnotherPeer(t *testing.T) {
 	moved := instance(0, 1)
 	moved.Port++
 	changes := p.Apply([]discovery.Instance{moved})
-	if len(changes.Added) != 1 || len(changes.Removed) != 1 {
-		t.Errorf("changes %+v, want one addition and one removal", changes)
-	}
+	verify.That(t, len(changes.Added) == 1 && len(changes.Removed) == 1, "changes %+v, want one addition and one removal", changes)
 	next := mustPick(t, p, nil)
-	if next.Peer == old {
-		t.Error("the old address was picked")
-	}
-	if next.Peer.Transport == old.Transport {
-		t.Error("the old transport is used for the new address")
-	}
-	if got := old.State(); got != StateDraining {
-		t.Errorf("the old peer is %v, want draining", got)
-	}
+	verify.That(t, next.Peer != old, "the old address was picked")
+	verify.That(t, next.Peer.Transport != old.Transport, "the old transport is used for the new address")
+	verify.Equal(t, old.State(), StateDraining, "the old peer")
 	next.Done(Outcome{})
 	token.Done(Outcome{})
-	if got := transportOf(old).closes.Load(); got != 1 {
-		t.Errorf("the old transport was closed %d times, want once", got)
-	}
+	verify.Equal(t, transportOf(old).closes.Load(), 1, "the old transport was times closed")
 }
 
 func TestUnchangedSetChangesNothing(t *testing.T) {
@@ -131,9 +110,7 @@ func TestUnchangedSetChangesNothing(t *testing.T) {
 	if changes := p.Apply(reversed); !changes.Empty() {
 		t.Errorf("changes %+v, want none", changes)
 	}
-	if p.Snapshot() != before {
-		t.Error("there is a new snapshot")
-	}
+	verify.Equal(t, p.Snapshot(), before, "there is a new snapshot")
 	if e := got.take(); e != nil {
 		t.Errorf("events %q, want none", e)
 	}
@@ -147,16 +124,10 @@ func TestHealthOfTheRegistry(t *testing.T) {
 		i.Status, i.Detail = status, detail
 		p.Apply([]discovery.Instance{i})
 		peer := peerOf(t, p, i)
-		if got := peer.State(); got != want {
-			t.Errorf("%v, weight %d: state %v, want %v", status, weight, got, want)
-		}
-		if got := peer.Reasons(); !slices.Equal(got, reasons) {
-			t.Errorf("%v, weight %d: reasons %q, want %q", status, weight, got, reasons)
-		}
+		verify.Equal(t, peer.State(), want, "%v, weight %d: state", status, weight)
+		verify.Slices(t, peer.Reasons(), reasons, "%v, weight %d: reasons", status, weight)
 		_, err := p.Pick(nil)
-		if want == StateUp && err != nil || want != StateUp && err != ErrNoEligible {
-			t.Errorf("%v, weight %d: Pick: %v", status, weight, err)
-		}
+		verify.That(t, (want != StateUp || err == nil) && (want == StateUp || err == ErrNoEligible), "%v, weight %d: Pick: %v", status, weight, err)
 	}
 	f(discovery.StatusPassing, 1, "", StateUp)
 	f(discovery.StatusPassing, 1<<40, "", StateUp)
@@ -177,21 +148,13 @@ func TestEachReasonHasItsOwner(t *testing.T) {
 	peer := peerOf(t, p, i)
 	expect := func(want State, reasons ...string) {
 		t.Helper()
-		if got := peer.State(); got != want {
-			t.Errorf("state %v, want %v", got, want)
-		}
-		if got := peer.Reasons(); !slices.Equal(got, reasons) {
-			t.Errorf("reasons %q, want %q", got, reasons)
-		}
-		if eligible := len(p.Snapshot().Eligible) == 1; eligible != (reasons == nil) {
-			t.Errorf("eligible: %v, with reasons %q", eligible, reasons)
-		}
+		verify.Equal(t, peer.State(), want, "state")
+		verify.Slices(t, peer.Reasons(), reasons, "reasons")
+		verify.Equal(t, len(p.Snapshot().Eligible) == 1, (reasons == nil), "eligible:, with reasons %q", reasons)
 	}
 	set := func(r Reason, down bool, why string) {
 		t.Helper()
-		if !setReason(p, i.Key(), r, down, why) {
-			t.Error("SetReason does not know the peer")
-		}
+		verify.That(t, setReason(p, i.Key(), r, down, why), "SetReason does not know the peer")
 	}
 	expect(StateUp)
 	set(ReasonEjected, true, "5 failures in a row")
@@ -212,13 +175,9 @@ func TestEachReasonHasItsOwner(t *testing.T) {
 	set(ReasonActive, false, "")
 	expect(StateUp)
 
-	if p.SetReason(instance(1, 1).Key(), ReasonActive, true, "") {
-		t.Error("SetReason accepts an unknown peer")
-	}
+	verify.That(t, !p.SetReason(instance(1, 1).Key(), ReasonActive, true, ""), "SetReason accepts an unknown peer")
 	defer func() {
-		if recover() == nil {
-			t.Error("SetReason accepts ReasonRegistry")
-		}
+		verify.That(t, recover() != nil, "SetReason accepts ReasonRegistry")
 	}()
 	p.SetReason(i.Key(), ReasonRegistry, false, "")
 }
@@ -229,15 +188,11 @@ func TestIneligiblePeersAreNotPicked(t *testing.T) {
 		p.Apply(instances(5))
 		for i := range 4 {
 			p.SetReason(instance(i, 1).Key(), ReasonActive, true, "")
-			if got := transportOf(peerOf(t, p, instance(i, 1))).drains.Load(); got != 1 {
-				t.Errorf("%s: transport drained %d times, want once", policy, got)
-			}
+			verify.Equal(t, transportOf(peerOf(t, p, instance(i, 1))).drains.Load(), 1, "%s: transport times drained", policy)
 		}
 		for range 100 {
 			token := mustPick(t, p, nil)
-			if got := token.Peer.ID; got != instance(4, 1).Key() {
-				t.Errorf("%s: picked %v", policy, got)
-			}
+			verify.Equal(t, token.Peer.ID, instance(4, 1).Key(), "%s: picked", policy)
 			token.Done(Outcome{})
 		}
 		p.SetReason(instance(4, 1).Key(), ReasonEjected, true, "")
@@ -246,9 +201,7 @@ func TestIneligiblePeersAreNotPicked(t *testing.T) {
 		}
 		p.SetReason(instance(2, 1).Key(), ReasonActive, false, "")
 		token := mustPick(t, p, nil)
-		if got := token.Peer.ID; got != instance(2, 1).Key() {
-			t.Errorf("%s: picked %v", policy, got)
-		}
+		verify.Equal(t, token.Peer.ID, instance(2, 1).Key(), "%s: picked", policy)
 		token.Done(Outcome{})
 	}
 }
@@ -269,10 +222,6 @@ func TestOutcomesAreCounted(t *testing.T) {
 			t.Errorf("%v: %d, want %d", OutcomeClass(c), n, c+1)
 		}
 	}
-	if got := peer.Requests(); got != 45 {
-		t.Errorf("requests %d, want 45", got)
-	}
-	if got := peer.Failures(); got != 2+3+4+5 {
-		t.Errorf("failures %d, want 14", got)
-	}
+	verify.Equal(t, peer.Requests(), 45, "requests")
+	verify.Equal(t, peer.Failures(), 2+3+4+5, "failures")
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // since is the time at which the registry lost the instances.
@@ -60,9 +61,7 @@ func TestAPeerOnProbationIsUsedUntilAConnectFailure(t *testing.T) {
 
 	p.Apply(set)
 	expectEligible(t, p, false, 0, 1)
-	if peer.Reasons() != nil {
-		t.Errorf("reasons %q of a peer that is listed", peer.Reasons())
-	}
+	verify.That(t, peer.Reasons() == nil, "reasons %q of a peer that is listed", peer.Reasons())
 	pickPeer(t, p, set[0]).Done(Outcome{Class: OutcomeConnectFailure})
 	expectEligible(t, p, false, 0, 1) // no longer on probation
 	events := slices.DeleteFunc(got.take(), func(line string) bool { return strings.HasPrefix(line, "state") })
@@ -70,9 +69,7 @@ func TestAPeerOnProbationIsUsedUntilAConnectFailure(t *testing.T) {
 		"updated star-0000: up: lost by the registry, on probation", "updated star-0001: up: lost by the registry, on probation",
 		"updated star-0000: up: listed again", "updated star-0001: up: listed again",
 	}
-	if !slices.Equal(events, want) {
-		t.Errorf("events %q, want %q", events, want)
-	}
+	verify.Slices(t, events, want, "events")
 }
 
 func TestTheFirstFailedCheckEndsProbation(t *testing.T) {
@@ -86,9 +83,7 @@ func TestTheFirstFailedCheckEndsProbation(t *testing.T) {
 			expectEligible(t, p, false, 1) // also not used in panic
 			p.SetReason(set[0].Key(), r, false, "")
 			expectEligible(t, p, false, 1) // one failure is enough
-			if reasons := peerOf(t, p, set[0]).Reasons(); !slices.Equal(reasons, []string{"consul: lost since 2026-01-02T03:04:05Z, and failed since: status 500"}) {
-				t.Errorf("reasons %q", reasons)
-			}
+			verify.Slices(t, peerOf(t, p, set[0]).Reasons(), []string{"consul: lost since 2026-01-02T03:04:05Z, and failed since: status 500"}, "reasons")
 		})
 	}
 }

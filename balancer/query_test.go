@@ -1,6 +1,10 @@
 package balancer
 
-import "testing"
+import (
+	"testing"
+
+	"sluice/test/verify"
+)
 
 // Each attempt of a request goes to another peer, with any weights, until all are tried.
 func TestTriedPeersAreNotPickedAgain(t *testing.T) {
@@ -33,9 +37,7 @@ func TestTriedSet(t *testing.T) {
 	var s TriedSet
 	peers := make([]Peer, maxTried+1)
 	for i := range peers[:maxTried] {
-		if s.Has(&peers[i]) {
-			t.Errorf("has peer %d before it was added", i)
-		}
+		verify.That(t, !s.Has(&peers[i]), "has peer %d before it was added", i)
 		s.Add(&peers[i])
 		s.Add(&peers[i])
 		if !s.Has(&peers[i]) || s.Len() != i+1 {

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // onePlace returns a pool of n peers with one connection each, all in use.
@@ -37,15 +39,11 @@ func TestConnectionsAreAwaitedInOrder(t *testing.T) {
 			}()
 			synctest.Wait() // until it waits
 		}
-		if got := p.Pending(); got != waiters {
-			t.Errorf("%d pending, want %d", got, waiters)
-		}
+		verify.Equal(t, p.Pending(), waiters, "pending")
 		held[0].Done(Outcome{})
 		expectPick(t, p, nil, ErrConnectionsSaturated) // others wait
 		synctest.Wait()
-		if !slices.Equal(served, []int{0}) {
-			t.Errorf("%v have a connection, want 0", served)
-		}
+		verify.Slices(t, served, []int{0}, "have a connection")
 		start := time.Now()
 		held[1].Done(Outcome{})
 		for range 2 {
@@ -99,12 +97,8 @@ func TestWaitForAConnectionEnds(t *testing.T) {
 				if err != test.err || time.Since(start) != test.after {
 					t.Errorf("%v after %v, want %v after %v", err, time.Since(start), test.err, test.after)
 				}
-				if err := <-behind; err != test.behind {
-					t.Errorf("%v for the one behind, want %v", err, test.behind)
-				}
-				if got := p.Pending(); got != 0 {
-					t.Errorf("%d pending, want none", got)
-				}
+				verify.Equal(t, <-behind, test.behind, "for the one behind")
+				verify.Equal(t, p.Pending(), 0, "pending")
 			})
 		})
 	}
@@ -149,8 +143,6 @@ func TestRequestsThatWaitForAConnectionAreLimited(t *testing.T) {
 		held[0].Done(Outcome{})
 		<-done
 		// A waiting request is not refused when it becomes the first.
-		if got := p.Refusals(); got != [NumLimits]uint64{LimitPending: 1} {
-			t.Errorf("refusals %v, want one", got)
-		}
+		verify.Equal(t, p.Refusals(), [NumLimits]uint64{LimitPending: 1}, "refusals")
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // closedPort refuses connections to one port of all hosts.
@@ -45,15 +46,11 @@ func TestAnAddressThatMayNotBeConnectedTo(t *testing.T) {
 
 	// It is not used in panic either.
 	p.SetReason(good.ID, ReasonActive, true, "")
-	if !p.Snapshot().Panic {
-		t.Error("no panic")
-	}
+	verify.That(t, p.Snapshot().Panic, "no panic")
 	expect("in panic", StateUnhealthy, false, "address: closed")
 	p.SetReason(good.ID, ReasonActive, false, "")
 
-	if err := p.Reconfigure(complete(Options{Policy: PolicyRandom})); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.Reconfigure(complete(Options{Policy: PolicyRandom})))
 	expect("with other options", StateUnhealthy, false, "address: closed")
 
 	closed.Store(0)
@@ -64,9 +61,7 @@ func TestAnAddressThatMayNotBeConnectedTo(t *testing.T) {
 	p.RecheckAddresses()
 	p.RecheckAddresses()
 	expect("closed again", StateUnhealthy, false, "address: closed")
-	if want := []string{"star-0001: closed"}; !slices.Equal(refused, want) {
-		t.Errorf("refused %q, want %q", refused, want)
-	}
+	verify.Slices(t, refused, []string{"star-0001: closed"}, "refused")
 }
 
 // The address of a host name is known only after it is resolved.
@@ -82,27 +77,17 @@ func TestANameThatMayNotBeConnectedTo(t *testing.T) {
 	i := discovery.Instance{Service: "star", ID: "star-1", Address: "evil.example", Port: 80, Weight: 1}
 	p.Apply([]discovery.Instance{i})
 	peer := peerOf(t, p, i)
-	if peer.State() != StateUp || peer.Reasons() != nil {
-		t.Errorf("before it is resolved: %v %q", peer.State(), peer.Reasons())
-	}
+	verify.That(t, peer.State() == StateUp && peer.Reasons() == nil, "before it is resolved: %v %q", peer.State(), peer.Reasons())
 	err := peer.Control(t.Context(), "tcp4", "127.0.0.1:80", nil)
 	if err == nil {
 		t.Fatal("it may be connected to")
 	}
 	peer.NoteRefusal(&net.OpError{Op: "dial", Err: err})
 	peer.NoteRefusal(&net.OpError{Op: "dial", Err: err})
-	if want := []string{"address: closed"}; !slices.Equal(peer.Reasons(), want) {
-		t.Errorf("refused: %q, want %q", peer.Reasons(), want)
-	}
+	verify.Slices(t, peer.Reasons(), []string{"address: closed"}, "refused")
 	p.RecheckAddresses()
-	if len(peer.Reasons()) != 1 {
-		t.Errorf("after a recheck without an address: %q", peer.Reasons())
-	}
+	verify.Equal(t, len(peer.Reasons()), 1, "after a recheck without an address: %q", peer.Reasons())
 	peer.NoteRefusal(peer.Control(t.Context(), "tcp6", "[2001:db8::1%eth0]:81", nil))
-	if peer.Reasons() != nil {
-		t.Errorf("resolved to another one: %q", peer.Reasons())
-	}
-	if notified != 1 {
-		t.Errorf("notified %d times", notified)
-	}
+	verify.That(t, peer.Reasons() == nil, "resolved to another one: %q", peer.Reasons())
+	verify.Equal(t, notified, 1, "times notified")
 }

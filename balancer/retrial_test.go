@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // forEachLoad runs f for services with few and many peers, with low and high load.
@@ -60,9 +61,7 @@ func TestAPeerIsTriedAgainSoonAfterOneSlowAnswer(t *testing.T) {
 			if limit := 4*time.Second + 8*turn; last > limit {
 				t.Errorf("an answer after %v: at worst tried again after %v, want at most %v", slow, last, limit)
 			}
-			if share < 0.75 || share > 1.25 {
-				t.Errorf("an answer after %v: later it gets %.2f of its share", slow, share)
-			}
+			verify.That(t, share >= 0.75 && share <= 1.25, "an answer after %v: later it gets %.2f of its share", slow, share)
 		}
 	})
 }

@@ -3,6 +3,8 @@ package balancer
 import (
 	"math"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // With equal weights, n consecutive picks go to all n peers.
@@ -16,9 +18,7 @@ func TestRoundRobinTakesTurns(t *testing.T) {
 			seen[token.Peer] = true
 			token.Done(Outcome{})
 		}
-		if len(seen) != 7 {
-			t.Errorf("7 picks went to %d peers", len(seen))
-		}
+		verify.Equal(t, len(seen), 7, "7 picks went to peers")
 	}
 }
 
@@ -30,9 +30,7 @@ func TestRoundRobinStartsAtRandom(t *testing.T) {
 		p.Apply(instances(100))
 		seen[mustPick(t, p, nil).Peer.ID.ID] = true
 	}
-	if len(seen) < 10 {
-		t.Errorf("50 pools start with only %d different peers of 100", len(seen))
-	}
+	verify.That(t, len(seen) >= 10, "50 pools start with only %d different peers of 100", len(seen))
 }
 
 // A dead peer that is still eligible gets its share of the requests and no more: their retries

@@ -3,12 +3,12 @@ package balancer
 import (
 	"fmt"
 	"math"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // The values are calculated with Envoy's formula.
@@ -16,9 +16,7 @@ func TestSlowStartFollowsEnvoysFormula(t *testing.T) {
 	f := func(s SlowStart, age time.Duration, want float64) {
 		t.Helper()
 		s = complete(Options{SlowStart: s}).SlowStart
-		if err := s.check(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, s.check())
 		if got := s.factor(age); math.Abs(got-want) > 1e-9 {
 			t.Errorf("%+v: factor %v at %v, want %v", s, got, age, want)
 		}
@@ -64,9 +62,7 @@ func TestANewPeersShareGrows(t *testing.T) {
 		time.Sleep(time.Minute)
 		p.Apply(set)
 		added := peerOf(t, p, set[1])
-		if added.State() != StateWarming {
-			t.Errorf("state %v, want warming", added.State())
-		}
+		verify.Equal(t, added.State(), StateWarming, "state")
 		expectShare(t, p, set[1], .1/1.1)
 		start := time.Now()
 		for age := time.Second; age < 10*time.Second; age += time.Second {
@@ -82,16 +78,12 @@ func TestANewPeersShareGrows(t *testing.T) {
 			t.Errorf("%v since %v, want up since 10s", added.State(), added.Since().Sub(start))
 		}
 		want := []string{"added star-0000: up", "added star-0001: warming", "state star-0001: up: warming → up"}
-		if e := got.take(); !slices.Equal(e, want) {
-			t.Errorf("events %q, want %q", e, want)
-		}
+		verify.Slices(t, got.take(), want, "events")
 		// Without a warming peer nothing happens.
 		generation := p.Snapshot().Generation
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if p.Snapshot().Generation != generation || p.warmTimer != nil {
-			t.Error("snapshots are made without need")
-		}
+		verify.That(t, p.Snapshot().Generation == generation && p.warmTimer == nil, "snapshots are made without need")
 	})
 }
 
@@ -106,9 +98,7 @@ func TestIfAllPeersAreNewTheyShareTheLoadAtOnce(t *testing.T) {
 				t.Errorf("%d eligible, want %d", len(s.Eligible), n)
 			}
 			for _, peer := range p.Snapshot().Eligible {
-				if peer.State() != StateUp {
-					t.Errorf("%v is %v", peer, peer.State())
-				}
+				verify.Equal(t, peer.State(), StateUp, "%v", peer)
 			}
 		}
 		p.Apply(set[:3])
@@ -172,13 +162,9 @@ func TestAPeerThatReturnsWarmsAgain(t *testing.T) {
 				away(p, set[1], true)
 				time.Sleep(time.Second)
 				away(p, set[1], false)
-				if got := peerOf(t, p, set[1]).State(); got != StateWarming {
-					t.Errorf("%s: state %v, want warming", what, got)
-				}
+				verify.Equal(t, peerOf(t, p, set[1]).State(), StateWarming, "%s: state", what)
 				expectShare(t, p, set[1], .1/1.1)
-				if got := peerOf(t, p, set[0]).State(); got != StateUp {
-					t.Errorf("%s: the other peer is %v", what, got)
-				}
+				verify.Equal(t, peerOf(t, p, set[0]).State(), StateUp, "%s: the other peer", what)
 				// A peer that leaves while it warms starts again.
 				time.Sleep(5 * time.Second)
 				away(p, set[1], true)
@@ -230,9 +216,7 @@ func TestSlowStartIsReconfigured(t *testing.T) {
 		p := newTestPool(t, Options{Policy: PolicyRoundRobin})
 		reconfigure := func(window time.Duration) {
 			t.Helper()
-			if err := p.Reconfigure(complete(Options{Policy: PolicyRoundRobin, SlowStart: SlowStart{Window: window}})); err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, p.Reconfigure(complete(Options{Policy: PolicyRoundRobin, SlowStart: SlowStart{Window: window}})))
 		}
 		set := instances(4)
 		p.Apply(set[:1])
@@ -241,25 +225,17 @@ func TestSlowStartIsReconfigured(t *testing.T) {
 		expectShare(t, p, set[1], .5) // off
 		reconfigure(time.Minute)
 		p.Apply(set[:3])
-		if got := peerOf(t, p, set[2]).State(); got != StateWarming {
-			t.Errorf("state %v, want warming", got)
-		}
+		verify.Equal(t, peerOf(t, p, set[2]).State(), StateWarming, "state")
 		time.Sleep(10 * time.Second)
 		reconfigure(8 * time.Second) // has ended by now
-		if got := peerOf(t, p, set[2]).State(); got != StateUp {
-			t.Errorf("state %v, want up", got)
-		}
+		verify.Equal(t, peerOf(t, p, set[2]).State(), StateUp, "state")
 		p.Apply(set)
 		reconfigure(0)
-		if got := peerOf(t, p, set[3]).State(); got != StateUp {
-			t.Errorf("state %v with slow start turned off, want up", got)
-		}
+		verify.Equal(t, peerOf(t, p, set[3]).State(), StateUp, "state with slow start turned off")
 		expectShare(t, p, set[3], .25)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if p.warmTimer != nil {
-			t.Error("the timer runs on")
-		}
+		verify.That(t, p.warmTimer == nil, "the timer runs on")
 	})
 }
 
@@ -274,13 +250,9 @@ func TestAClosedPoolDoesNotWarm(t *testing.T) {
 		p.Close()
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if p.warmTimer != nil {
-			t.Error("the timer runs on")
-		}
+		verify.That(t, p.warmTimer == nil, "the timer runs on")
 		token.Done(Outcome{})
-		if !drained(p) {
-			t.Error("not drained")
-		}
+		verify.That(t, drained(p), "not drained")
 	})
 }
 

@@ -3,6 +3,8 @@ package balancer
 import (
 	"math"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestStickyRequestsReturnToTheirPeer(t *testing.T) {
@@ -15,9 +17,7 @@ func TestStickyRequestsReturnToTheirPeer(t *testing.T) {
 		reached[token.Peer] = true
 		token.Done(Outcome{})
 	}
-	if len(reached) != 5 {
-		t.Errorf("%d of 5 peers were picked", len(reached))
-	}
+	verify.Equal(t, len(reached), 5, "of 5 peers were picked")
 	for _, peer := range p.Snapshot().All {
 		q := Query{Hash: peer.StickyID()}
 		for range 100 { // however busy it is
@@ -35,9 +35,7 @@ func TestStickyRequestsReturnToTheirPeer(t *testing.T) {
 		t.Error("picked an ejected peer")
 	}
 	p.SetReason(first.ID, ReasonEjected, false, "")
-	if got := mustPick(t, p, &q).Peer; got != first {
-		t.Errorf("picked %v after it returned, want %v", got, first)
-	}
+	verify.Equal(t, mustPick(t, p, &q).Peer, first, "picked after it returned")
 	q.Tried.Add(first)
 	if got := mustPick(t, p, &q).Peer; got == first {
 		t.Error("picked a tried peer")
@@ -64,9 +62,7 @@ func TestStickyRequestsReturnToTheirPeerInAnyTier(t *testing.T) {
 			q := Query{Hash: peer.StickyID()}
 			token := mustPick(t, p, &q)
 			token.Done(Outcome{})
-			if token.Peer != peer {
-				t.Errorf("a session moves from %v to %v", peer, token.Peer)
-			}
+			verify.That(t, token.Peer == peer, "a session moves from %v to %v", peer, token.Peer)
 		}
 	}
 	stay()
@@ -93,17 +89,13 @@ func TestStickyRequestsReturnToTheirPeerInAnyTier(t *testing.T) {
 func TestStickyIDs(t *testing.T) {
 	ids := func(name, key string) map[uint64]bool {
 		p, err := NewPool(name, complete(Options{Policy: PolicySticky, StickyKey: key}))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		p.Apply(instances(3))
 		set := make(map[uint64]bool)
 		for _, peer := range p.Snapshot().All {
 			set[peer.StickyID()] = true
 		}
-		if len(set) != 3 || set[0] {
-			t.Errorf("ids %v of 3 peers", set)
-		}
+		verify.That(t, len(set) == 3 && !set[0], "ids %v of 3 peers", set)
 		return set
 	}
 	same := func(a, b map[uint64]bool) bool {
@@ -115,21 +107,13 @@ func TestStickyIDs(t *testing.T) {
 		}
 		return n == 3
 	}
-	if !same(ids("star", ""), ids("star", "")) || !same(ids("star", "k"), ids("moon", "k")) {
-		t.Error("replicas with the same key name peers differently")
-	}
-	if same(ids("star", ""), ids("moon", "")) || same(ids("star", "k"), ids("star", "l")) {
-		t.Error("names do not depend on the key")
-	}
+	verify.That(t, same(ids("star", ""), ids("star", "")) && same(ids("star", "k"), ids("moon", "k")), "replicas with the same key name peers differently")
+	verify.That(t, !same(ids("star", ""), ids("moon", "")) && !same(ids("star", "k"), ids("star", "l")), "names do not depend on the key")
 
 	p := newTestPool(t, Options{Policy: PolicySticky})
 	p.Apply(instances(1))
 	peer := p.Snapshot().All[0]
 	before := peer.StickyID()
-	if err := p.Reconfigure(complete(Options{Policy: PolicySticky, StickyKey: "k"})); err != nil {
-		t.Fatal(err)
-	}
-	if peer.StickyID() == before {
-		t.Error("another key does not change names")
-	}
+	verify.NoError(t, p.Reconfigure(complete(Options{Policy: PolicySticky, StickyKey: "k"})))
+	verify.That(t, peer.StickyID() != before, "another key does not change names")
 }

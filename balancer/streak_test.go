@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // failures collects the calls of OnFailure.
@@ -32,9 +33,7 @@ func TestStreakCountsByKind(t *testing.T) {
 		t.Helper()
 		before := len(heard.streaks)
 		mustPick(t, p, nil).Done(Outcome{Class: class, Status: status})
-		if got := peer.Streak(); got != want {
-			t.Errorf("after %v %d: %+v, want %+v", class, status, got, want)
-		}
+		verify.Equal(t, peer.Streak(), want, "after %v %d", class, status)
 		switch calls := heard.streaks[before:]; {
 		case class.Failure() && (len(calls) != 1 || calls[0] != want):
 			t.Errorf("after %v %d OnFailure got %+v, want %+v", class, status, calls, want)
@@ -63,9 +62,7 @@ func TestStreakCountsByKind(t *testing.T) {
 
 func TestStreakStopsAtItsLimit(t *testing.T) {
 	s := Streak{Connect: 65535, Gateway: 65535, Any: 65535}
-	if got := unpackStreak(s.after(Outcome{Class: OutcomeConnectFailure}).pack()); got != s {
-		t.Errorf("%+v, want %+v", got, s)
-	}
+	verify.Equal(t, unpackStreak(s.after(Outcome{Class: OutcomeConnectFailure}).pack()), s, "result")
 }
 
 // Attempts that started before the reset do not count.
@@ -85,13 +82,9 @@ func TestAttemptsFromBeforeAResetDoNotCount(t *testing.T) {
 			t.Errorf("%+v, OnFailure got %+v, want %+v and nothing", got, heard.streaks, trial)
 		}
 		mustPick(t, p, nil).Done(Outcome{Class: OutcomeTimeout})
-		if want := []Streak{{0, 5, 5}}; !slices.Equal(heard.streaks, want) {
-			t.Errorf("OnFailure got %+v, want %+v", heard.streaks, want)
-		}
+		verify.Slices(t, heard.streaks, []Streak{{0, 5, 5}}, "OnFailure")
 		mustPick(t, p, nil).Done(Outcome{Class: OutcomeOK})
-		if got := peer.Streak(); got != (Streak{}) {
-			t.Errorf("%+v after a success, want none", got)
-		}
+		verify.Equal(t, peer.Streak(), (Streak{}), "after a success")
 	})
 }
 
@@ -109,9 +102,7 @@ func TestOnFailureMayCallThePool(t *testing.T) {
 	if _, err := p.Pick(&q); err != ErrAllTried {
 		t.Errorf("Pick = %v, want %v", err, ErrAllTried)
 	}
-	if err := p.Reconfigure(complete(Options{})); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.Reconfigure(complete(Options{})))
 	mustPick(t, p, nil).Done(Outcome{Class: OutcomeReset}) // no call
 }
 
@@ -138,22 +129,14 @@ func TestManyVerdictsAreOneSnapshot(t *testing.T) {
 		{Peer: peerOf(t, p, stay[1]), Down: true},
 		{Peer: others.Snapshot().All[0], Down: true},
 	}
-	if n := p.SetReasons(ReasonActive, verdicts...); n != 3 {
-		t.Errorf("%d verdicts counted, want 3", n)
-	}
-	if n := p.Snapshot().Generation - before; n != 1 {
-		t.Errorf("%d snapshots, want 1", n)
-	}
+	verify.Equal(t, p.SetReasons(ReasonActive, verdicts...), 3, "verdicts counted")
+	verify.Equal(t, p.Snapshot().Generation-before, 1, "snapshots")
 	if lines := got.take(); len(lines) != 2 || !strings.Contains(lines[0], "active: refused") {
 		t.Errorf("events %q, want one for each peer in the set", lines)
 	}
-	if !leaving.Has(ReasonActive|ReasonDrain) || leaving.Has(ReasonEjected) {
-		t.Error("a verdict on a peer that may return was lost")
-	}
+	verify.That(t, leaving.Has(ReasonActive|ReasonDrain) && !leaving.Has(ReasonEjected), "a verdict on a peer that may return was lost")
 	held.Done(Outcome{})
-	if n := p.SetReasons(ReasonActive, Verdict{Peer: leaving}); n != 0 {
-		t.Error("a verdict on a peer that is gone counted")
-	}
+	verify.Equal(t, p.SetReasons(ReasonActive, Verdict{Peer: leaving}), 0, "a verdict on a peer that is gone counted")
 }
 
 func TestNewPeersMustPassFirst(t *testing.T) {
@@ -200,13 +183,9 @@ func TestActiveChecksMayOverrideTheRegistry(t *testing.T) {
 	apply(discovery.StatusPassing, 0)
 	expect(false, 0)
 	apply(discovery.StatusCritical, 0)
-	if err := p.Reconfigure(complete(Options{})); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.Reconfigure(complete(Options{})))
 	expect(false, 0)
-	if err := p.Reconfigure(complete(Options{ActiveOverridesRegistry: true})); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.Reconfigure(complete(Options{ActiveOverridesRegistry: true})))
 	expect(false, 1) // no check has passed since
 	p.SetReasons(ReasonActive, Verdict{Peer: peer})
 	expect(true, 1)
@@ -221,39 +200,27 @@ func TestLatenciesAreMeasuredOnRequest(t *testing.T) {
 	}
 	count := func() int { l := peer.Latencies(); return l.Count() }
 	take(OutcomeOK, time.Millisecond)
-	if count() != 0 {
-		t.Error("latencies are measured without a handler")
-	}
-	if err := p.Reconfigure(complete(Options{MeasureLatencies: true})); err != nil {
-		t.Fatal(err)
-	}
+	verify.Equal(t, count(), 0, "latencies are measured without a handler")
+	verify.NoError(t, p.Reconfigure(complete(Options{MeasureLatencies: true})))
 	take(OutcomeOK, time.Millisecond)
 	take(OutcomeOK, 0) // not measured
 	take(OutcomeServerError, time.Millisecond)
 	before := peer.Latencies()
-	if err := p.Reconfigure(complete(Options{MeasureLatencies: true})); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.Reconfigure(complete(Options{MeasureLatencies: true})))
 	take(OutcomeOK, time.Second)
 	take(OutcomeOK, time.Second)
 	since := peer.Latencies().Since(before)
 	if before.Count() != 1 || since.Count() != 2 || since.Median() < 800*time.Millisecond || since.Median() > 1200*time.Millisecond {
 		t.Errorf("%d before, %d since with median %v", before.Count(), since.Count(), since.Median())
 	}
-	if err := p.Reconfigure(complete(Options{})); err != nil {
-		t.Fatal(err)
-	}
-	if count() != 0 {
-		t.Error("latencies are still measured")
-	}
+	verify.NoError(t, p.Reconfigure(complete(Options{})))
+	verify.Equal(t, count(), 0, "latencies are still measured")
 }
 
 func TestLatencyBuckets(t *testing.T) {
 	for i := 1; i < numLatencies; i++ {
 		bound := time.Duration(latencyBound(i))
-		if latencyBucket(bound) != i || latencyBucket(bound-1) != i-1 {
-			t.Errorf("bucket %d does not begin at %v", i, bound)
-		}
+		verify.That(t, latencyBucket(bound) == i && latencyBucket(bound-1) == i-1, "bucket %d does not begin at %v", i, bound)
 		if before := latencyBound(i - 1); i > 1 && latencyBound(i)/before > 1.2501 {
 			t.Errorf("bucket %d is too wide: %v to %v", i-1, before, bound)
 		}
@@ -264,13 +231,9 @@ func TestLatencyBuckets(t *testing.T) {
 		}
 	}
 	var l Latencies
-	if l.Median() != 0 {
-		t.Error("a median of nothing")
-	}
+	verify.Equal(t, l.Median(), 0, "a median of nothing")
 	l[numLatencies-1] = 3
-	if got := l.Median(); got != time.Duration(latencyBound(numLatencies-1)) {
-		t.Errorf("the median of what is too long is %v", got)
-	}
+	verify.Equal(t, l.Median(), time.Duration(latencyBound(numLatencies-1)), "the median of what is too long")
 }
 
 // A stream reports that its peer works when it begins, not when it ends.
@@ -307,18 +270,12 @@ func TestOldAnswersDoNotEndAStreak(t *testing.T) {
 		mustPick(t, p, nil).Done(Outcome{Class: OutcomeConnectFailure})
 		stream.Done(Outcome{Class: OutcomeOK})
 		download.Done(Outcome{Class: OutcomeOK, Latency: time.Millisecond})
-		if got, want := peer.Streak(), (Streak{1, 1, 1}); got != want {
-			t.Errorf("after the end of old attempts: %+v, want %+v", got, want)
-		}
+		verify.Equal(t, peer.Streak(), (Streak{1, 1, 1}), "after the end of old attempts")
 		time.Sleep(time.Second)
 		request.Done(Outcome{Class: OutcomeOK, Latency: 2 * time.Second})
-		if got := peer.Streak(); got != (Streak{}) {
-			t.Errorf("after an answer: %+v, want none", got)
-		}
+		verify.Equal(t, peer.Streak(), (Streak{}), "after an answer")
 		mustPick(t, p, nil).Done(Outcome{Class: OutcomeConnectFailure})
 		mustPick(t, p, nil).Connected(time.Millisecond)
-		if got := peer.Streak(); got != (Streak{}) {
-			t.Errorf("after a connection: %+v, want none", got)
-		}
+		verify.Equal(t, peer.Streak(), (Streak{}), "after a connection")
 	})
 }

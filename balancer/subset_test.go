@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // subsets returns the peers that each replica uses, by number.
@@ -49,9 +50,7 @@ func TestSubsetsAreEven(t *testing.T) {
 	} {
 		used := make(map[string]int)
 		for _, subset := range subsets(t, instances(test.peers), test.size, test.replicas) {
-			if len(subset) != test.size {
-				t.Errorf("%+v: a replica uses %d peers", test, len(subset))
-			}
+			verify.Equal(t, len(subset), test.size, "%+v: a replica uses peers", test)
 			for _, address := range subset {
 				used[address]++
 			}
@@ -60,9 +59,7 @@ func TestSubsetsAreEven(t *testing.T) {
 		for _, i := range instances(test.peers) {
 			least, most = min(least, used[i.HostPort()]), max(most, used[i.HostPort()])
 		}
-		if most-least > 1 {
-			t.Errorf("%+v: peers are used by %d to %d replicas", test, least, most)
-		}
+		verify.That(t, most-least <= 1, "%+v: peers are used by %d to %d replicas", test, least, most)
 	}
 }
 
@@ -91,9 +88,7 @@ func TestSubsetsAreStable(t *testing.T) {
 			touched++
 		}
 	}
-	if touched != 2 {
-		t.Errorf("%d replicas use other peers, want the 2 that used the ejected one", touched)
-	}
+	verify.That(t, touched == 2, "%d replicas use other peers, want the 2 that used the ejected one", touched)
 }
 
 // Peers outside of the subset keep no connections and are no failure.
@@ -102,15 +97,11 @@ func TestPeersOutsideOfTheSubset(t *testing.T) {
 	p.Apply(instances(10))
 	reconfigure := func(s Subset) {
 		t.Helper()
-		if err := p.Reconfigure(complete(Options{NewTransport: newTestTransport, Subset: s})); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, p.Reconfigure(complete(Options{NewTransport: newTestTransport, Subset: s})))
 	}
 	reconfigure(Subset{Size: 4, Replica: 1, Replicas: 3})
 	s := p.Snapshot()
-	if len(s.All) != 10 || len(s.Eligible) != 4 || s.Tiers[0] != (Tier{Peers: 10, Eligible: 4, Share: 1}) {
-		t.Errorf("snapshot %+v", s)
-	}
+	verify.That(t, len(s.All) == 10 && len(s.Eligible) == 4 && s.Tiers[0] == (Tier{Peers: 10, Eligible: 4, Share: 1}), "snapshot %+v", s)
 	for _, peer := range s.All {
 		used := slices.Contains(s.Eligible, peer)
 		if peer.State() != StateUp || peer.Used() != used || (transportOf(peer).drains.Load() == 0) != used {
@@ -125,11 +116,7 @@ func TestPeersOutsideOfTheSubset(t *testing.T) {
 	}
 	p.SetReasons(ReasonEjected, verdicts...)
 	requests(t, p, 100)
-	if n := len(p.Snapshot().Eligible); n != 4 {
-		t.Errorf("%d eligible, want 4 others", n)
-	}
+	verify.Equal(t, len(p.Snapshot().Eligible), 4, "eligible others")
 	reconfigure(Subset{})
-	if n := len(p.Snapshot().Eligible); n != 6 {
-		t.Errorf("%d eligible without subset, want 6", n)
-	}
+	verify.Equal(t, len(p.Snapshot().Eligible), 6, "eligible without subset")
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 func TestOnlyFailingChecksMakeAPeerSuspect(t *testing.T) {
@@ -56,9 +57,7 @@ func TestOnlyFailingChecksMakeAPeerSuspect(t *testing.T) {
 			p.Apply(set)
 			suspect := transportOf(peerOf(t, p, set[0]))
 			test.happen(p, set)
-			if got := suspect.suspicions.Load(); got != test.want {
-				t.Errorf("suspected %d times, want %d", got, test.want)
-			}
+			verify.Equal(t, suspect.suspicions.Load(), test.want, "times suspected")
 		})
 	}
 }
@@ -68,9 +67,7 @@ func TestAPeerThatIsNotCheckedYetIsNotSuspect(t *testing.T) {
 	p := newTestPool(t, Options{MustPassFirst: true, NewTransport: newTestTransport})
 	set := instances(1)
 	p.Apply(set)
-	if got := transportOf(peerOf(t, p, set[0])).suspicions.Load(); got != 0 {
-		t.Errorf("suspected %d times", got)
-	}
+	verify.Equal(t, transportOf(peerOf(t, p, set[0])).suspicions.Load(), 0, "times suspected")
 }
 
 // The latency of a failing peer is not that after its recovery.
@@ -83,9 +80,7 @@ func TestLatencyIsResetWhenChecksPassAgain(t *testing.T) {
 			peer := peerOf(t, p, set[0])
 			pick := func() Token {
 				token, err := p.Pick(nil)
-				if err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, err)
 				return token
 			}
 			fail := func(down bool) {
@@ -106,17 +101,11 @@ func TestLatencyIsResetWhenChecksPassAgain(t *testing.T) {
 				t.Errorf("latency %v before the peer recovers", got)
 			}
 			fail(false)
-			if got := peer.Latency(); got != 0 {
-				t.Errorf("latency %v after the peer has recovered", got)
-			}
+			verify.Equal(t, peer.Latency(), 0, "latency after the peer has recovered")
 			still.Done(Outcome{Latency: 20 * time.Second})
-			if got := peer.Latency(); got != 0 {
-				t.Errorf("latency %v after an answer to a request from before", got)
-			}
+			verify.Equal(t, peer.Latency(), 0, "latency after an answer to a request from before")
 			pick().Done(Outcome{Latency: 7 * time.Millisecond})
-			if got := peer.Latency(); got != 7*time.Millisecond {
-				t.Errorf("latency %v after an answer", got)
-			}
+			verify.Equal(t, peer.Latency(), 7*time.Millisecond, "latency after an answer")
 		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // tiersOf returns tiers with so many of so many peers eligible.
@@ -72,9 +73,7 @@ func FuzzTierShares(f *testing.F) {
 			if share < 0 || share > 1 || share > 0 && len(tiers[i].eligible) == 0 {
 				t.Errorf("share %v of tier %d with %d of %d", share, i, len(tiers[i].eligible), len(tiers[i].all))
 			}
-			if i > 0 && share > 1e-9 && room >= 1 && tiers[i-1].left()*overprovisioning >= 1 {
-				t.Errorf("tier %d has %v, though the one before has room", i, share)
-			}
+			verify.That(t, i <= 0 || share <= 1e-9 || room < 1 || tiers[i-1].left()*overprovisioning < 1, "tier %d has %v, though the one before has room", i, share)
 		}
 		if want := map[bool]float64{true: 1, false: 0}[present]; math.Abs(sum-want) > 1e-9 {
 			t.Errorf("shares add up to %v, want %v", sum, want)
@@ -86,9 +85,7 @@ func TestSelectors(t *testing.T) {
 	i := discovery.Instance{Tags: []string{"v1", "backup"}, Meta: map[string]string{"zone": "b", "empty": ""}, Datacenter: "dc1", Node: "n1"}
 	f := func(want bool, s Selector) {
 		t.Helper()
-		if got := s.selects(&i); got != want {
-			t.Errorf("%+v: %v, want %v", s, got, want)
-		}
+		verify.Equal(t, s.selects(&i), want, "%+v", s)
 	}
 	f(true, Selector{})
 	f(true, Selector{Tags: []string{"backup"}})
@@ -159,9 +156,7 @@ func TestBackupPeersGetWhatTheOthersHaveNoRoomFor(t *testing.T) {
 		down(5, false)
 		expect(.7)
 		p.Apply(set[:2]) // only backups are left
-		if got := p.Snapshot().Tiers; !slices.Equal(got, []Tier{{}, {Peers: 2, Eligible: 2, Share: 1}}) {
-			t.Errorf("%s: tiers %+v", policy, got)
-		}
+		verify.Slices(t, p.Snapshot().Tiers, []Tier{{}, {Peers: 2, Eligible: 2, Share: 1}}, "%s: tiers", policy)
 		requests(t, p, 100)
 	}
 }
@@ -211,9 +206,7 @@ func TestTheTierOfAHashIsTheSameEachTime(t *testing.T) {
 	p.SetReason(set[2].Key(), ReasonEjected, true, "")
 	p.SetReason(set[3].Key(), ReasonEjected, true, "")
 	during := owners(t, p, keys)
-	if again := owners(t, p, keys); !slices.Equal(during, again) {
-		t.Error("hashes moved for no reason")
-	}
+	verify.Slices(t, during, owners(t, p, keys), "hashes moved for no reason")
 	out := []string{set[2].HostPort(), set[3].HostPort()}
 	stayed := 0
 	for i := range keys {
@@ -236,9 +229,7 @@ func TestPriorities(t *testing.T) {
 	p.Apply(set)
 	one := Tier{Peers: 2, Eligible: 2}
 	first := Tier{Peers: 2, Eligible: 2, Share: 1}
-	if got := p.Snapshot().Tiers; !slices.Equal(got, []Tier{first, one}) {
-		t.Errorf("tiers %+v", got)
-	}
+	verify.Slices(t, p.Snapshot().Tiers, []Tier{first, one}, "tiers")
 	if got := sharesOf(t, p, 1000); got[0]+got[2] != 1 {
 		t.Errorf("the smaller priority gets %v of the requests, want all", got[0]+got[2])
 	}
@@ -257,9 +248,7 @@ func TestPriorities(t *testing.T) {
 		changed[n].Priority = 20
 	}
 	p.Apply(changed)
-	if got := p.Snapshot().Tiers; !slices.Equal(got, []Tier{{Peers: 4, Eligible: 3, Share: 1}}) {
-		t.Errorf("with one priority: tiers %+v", got)
-	}
+	verify.Slices(t, p.Snapshot().Tiers, []Tier{{Peers: 4, Eligible: 3, Share: 1}}, "with one priority: tiers")
 
 	p = newTestPool(t, backups(Options{}))
 	p.Apply(set) // 2 and 3 are the main ones
@@ -282,9 +271,7 @@ func TestNoPanicWhileAnotherTierHasRoom(t *testing.T) {
 		t.Errorf("with one of two backups left: %+v", s)
 	}
 	got := sharesOf(t, p, 1000)
-	if got[0]+got[1] != 1 {
-		t.Errorf("the backups get %v of the requests, want all", got[0]+got[1])
-	}
+	verify.Equal(t, got[0]+got[1], 1, "the backups get of the requests")
 	p.SetReason(set[1].Key(), ReasonActive, true, "")
 	if s := p.Snapshot(); !s.Panic || s.Tiers[0].Share != 1 {
 		t.Errorf("without a healthy peer: %+v", s)

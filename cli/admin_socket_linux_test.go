@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // newSocketServing returns the program with an admin API on a unix socket, which has not started, and
@@ -14,9 +16,7 @@ import (
 func newSocketServing(t *testing.T) (s *serving, path string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sluice-") // not t.TempDir: the address of a socket is short
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	s, path = newServing(t, "", static("http://127.0.0.1:1")), filepath.Join(dir, "admin.sock")
 	s.admin = "unix:" + path
@@ -32,9 +32,7 @@ func (s *serving) checkAdmin(before os.FileInfo) (now os.FileInfo) {
 		s.t.Errorf("status %d: %s%s", status, stdout, stderr)
 	}
 	now, err := os.Stat(strings.TrimPrefix(s.admin, "unix:"))
-	if err != nil || before != nil && !os.SameFile(before, now) {
-		s.t.Errorf("another file: %v, %v", now, err)
-	}
+	verify.That(s.t, err == nil && (before == nil || os.SameFile(before, now)), "another file: %v, %v", now, err)
 	return now
 }
 
@@ -51,9 +49,7 @@ func TestAdminSocketIsPassedOn(t *testing.T) {
 		s.checkAdmin(file)
 	}
 	good, err := os.ReadFile(s.configuration)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	s.write(string(good) + "nonsense: 1\n")
 	s.signal(syscall.SIGUSR2)
 	awaitThat(t, "the new process fails", func() bool { return strings.Contains(s.log(), "the new process does not serve") })
@@ -84,9 +80,7 @@ func TestAdminSocketOfSystemd(t *testing.T) {
 	m := startServiceManager(t)
 	s, path := newSocketServing(t)
 	m.activate(s.command, "admin", []*os.File{listenFile(t, "unix", path)})
-	if err := os.Chmod(path, 0o640); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.Chmod(path, 0o640))
 	s.start()
 	s.pid = awaitPID(t, s.pidFile, 0)
 	file := s.checkAdmin(nil)

@@ -19,6 +19,7 @@ import (
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/operator"
+	"sluice/test/verify"
 )
 
 // noDocuments are documents without a history.
@@ -44,15 +45,11 @@ func emptyAPI() http.Handler {
 
 func TestCommandsThroughAUnixSocket(t *testing.T) {
 	dir, err := os.MkdirTemp("", "sluice-") // not t.TempDir: the address of a socket is short
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "admin.sock")
 	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	server := httptest.NewUnstartedServer(emptyAPI())
 	server.Listener.Close()
 	server.Listener = l

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // execute runs a command line in this process.
@@ -22,9 +24,7 @@ func execute(t *testing.T, args ...string) (status int, stdout, stderr string) {
 func writeFile(t *testing.T, name, text string) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(path, []byte(text), 0o644))
 	return path
 }
 
@@ -84,23 +84,15 @@ func TestCompletion(t *testing.T) {
 		t.Helper()
 		status, stdout, stderr := execute(t, append([]string{"__complete"}, args...)...)
 		names, found := strings.CutSuffix(stdout, ":4\n") // no names of files
-		if status != exitOK || !found {
-			t.Errorf("%q: status %d\n%s%s", args, status, stdout, stderr)
-		}
+		verify.That(t, status == exitOK && found, "%q: status %d\n%s%s", args, status, stdout, stderr)
 		return names
 	}
 	for _, args := range [][]string{{"peers", "--admin", address, ""}, {"peers", "moon", "--admin", address, ""}, {"shares", "pause", "--admin", address, ""}} {
-		if names := complete(args...); names != "moon\nstar\n" {
-			t.Errorf("%q: %q", args, names)
-		}
+		verify.Equal(t, complete(args...), "moon\nstar\n", "%q", args)
 	}
-	if names := complete("shares", "pause", "moon", "--admin", address, ""); names != "" {
-		t.Errorf("a second service: %q", names)
-	}
+	verify.Equal(t, complete("shares", "pause", "moon", "--admin", address, ""), "", "a second service")
 	server.Close()
-	if names := complete("peers", "--admin", address, ""); names != "" {
-		t.Errorf("without sluice: %q", names)
-	}
+	verify.Equal(t, complete("peers", "--admin", address, ""), "", "without sluice")
 }
 
 func TestCheck(t *testing.T) {
@@ -116,14 +108,10 @@ func TestCheck(t *testing.T) {
 %[1]s:3: routes[0].service: value "b": no such service, did you mean "a"? (known: a)
 sluice: errors in the configuration: 2
 `, bad)
-	if status != exitFailed || stdout != "" || stderr != want {
-		t.Errorf("status %d\n%s%s want\n%s", status, stdout, stderr, want)
-	}
+	verify.That(t, status == exitFailed && stdout == "" && stderr == want, "status %d\n%s%s want\n%s", status, stdout, stderr, want)
 }
 
 func TestVersion(t *testing.T) {
 	status, stdout, _ := execute(t, "version")
-	if status != exitOK || !strings.HasPrefix(stdout, "sluice ") || strings.Count(stdout, "\n") != 1 {
-		t.Errorf("status %d: %s", status, stdout)
-	}
+	verify.That(t, status == exitOK && strings.HasPrefix(stdout, "sluice ") && strings.Count(stdout, "\n") == 1, "status %d: %s", status, stdout)
 }

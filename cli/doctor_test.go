@@ -17,6 +17,7 @@ import (
 	"sluice/consul"
 	"sluice/doctor"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // registerStar registers an instance of star, at the address of a node.
@@ -35,9 +36,7 @@ func registerStarAt(t *testing.T, agent *consultest.Agent, address, id string, p
 		Name: "star", ID: id, Address: address, Port: port,
 		Check: &consulapi.AgentServiceCheck{CheckID: "check-" + id, TTL: "1h", Status: status},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	consultest.Await(t, id+" is in the catalog", func() bool { return strings.Contains(stars(t, agent), id) })
 }
 
@@ -45,9 +44,7 @@ func registerStarAt(t *testing.T, agent *consultest.Agent, address, id string, p
 func stars(t *testing.T, agent *consultest.Agent) string {
 	t.Helper()
 	instances, _, err := agent.Client().Catalog().Service("star", "", &consulapi.QueryOptions{RequireConsistent: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	var ids []string
 	for _, i := range instances {
 		ids = append(ids, i.ServiceID)
@@ -69,9 +66,7 @@ func TestDoctor(t *testing.T) {
 	}
 
 	status, stdout, stderr := examine()
-	if status != exitOK || !strings.HasSuffix(stdout, "\nNo findings.\n") || stderr != "" {
-		t.Errorf("status %d\n%s%s", status, stdout, stderr)
-	}
+	verify.That(t, status == exitOK && strings.HasSuffix(stdout, "\nNo findings.\n") && stderr == "", "status %d\n%s%s", status, stdout, stderr)
 
 	file := writeFile(t, "sluice.yaml", "services: { star: { consul: { service: star } }, moon: { consul: { service: moon } } }\nroutes: [{ service: moon }]\n")
 	status, stdout, stderr = examine("--config", file)
@@ -79,9 +74,7 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("status %d\n%s%s", status, stdout, stderr)
 	}
 	status, stdout, _ = examine("--config", file, "--service", "star")
-	if status != exitOK || strings.Contains(stdout, "moon") {
-		t.Errorf("only star: status %d\n%s", status, stdout)
-	}
+	verify.That(t, status == exitOK && !strings.Contains(stdout, "moon"), "only star: status %d\n%s", status, stdout)
 
 	if status, stdout, _ = examine("--service", "strar"); status != exitFailed || !strings.Contains(stdout, "ERROR service-missing\n  strar\n") {
 		t.Errorf("a service that is not there: status %d\n%s", status, stdout)
@@ -96,9 +89,7 @@ func TestDoctor(t *testing.T) {
 	if f := report.Findings[0]; f.Code != doctor.CodeDuplicateAddress || f.ID != "star-1" || f.Severity != doctor.SeverityWarning {
 		t.Errorf("%+v", f)
 	}
-	if len(report.Fixed) != 1 || report.Fixed[0].Result != doctor.ResultWould {
-		t.Errorf("%+v", report.Fixed)
-	}
+	verify.That(t, len(report.Fixed) == 1 && report.Fixed[0].Result == doctor.ResultWould, "%+v", report.Fixed)
 	if got := stars(t, agent); got != "star-1 star-2" {
 		t.Fatalf("a dry run left %q", got)
 	}
@@ -113,12 +104,8 @@ func TestDoctor(t *testing.T) {
 
 	status, stdout, stderr = examine("--fix", "--yes")
 	want := "star star-1 on node a: deregistered through " + agent.URL() + ", and gone from the catalog; star-2 on node a, passing, stays\n"
-	if status != exitOK || !strings.HasSuffix(stdout, want) || stderr != "" {
-		t.Errorf("status %d\n%s%s", status, stdout, stderr)
-	}
-	if got := stars(t, agent); got != "star-2" {
-		t.Errorf("the catalog has %q", got)
-	}
+	verify.That(t, status == exitOK && strings.HasSuffix(stdout, want) && stderr == "", "status %d\n%s%s", status, stdout, stderr)
+	verify.Equal(t, stars(t, agent), "star-2", "the catalog")
 }
 
 func TestDoctorAsks(t *testing.T) {
@@ -134,12 +121,8 @@ func TestDoctorAsks(t *testing.T) {
 	if err != nil || problems {
 		t.Fatalf("%v, %v\n%s", problems, err, out.String())
 	}
-	if got := stars(t, agent); got != "star-0 star-2 star-3" {
-		t.Errorf("n, y, q left %q\n%s", got, out.String())
-	}
-	if n := strings.Count(out.String(), "[y/n/q]"); n != 3 {
-		t.Errorf("%d prompts, want 3\n%s", n, out.String())
-	}
+	verify.Equal(t, stars(t, agent), "star-0 star-2 star-3", "n, y, q left  %s", out.String())
+	verify.Equal(t, strings.Count(out.String(), "[y/n/q]"), 3, "prompts %s", out.String())
 	// The end of the input does not confirm.
 	out.Reset()
 	if _, err := e.run(t.Context(), strings.NewReader(""), &out); err != nil || stars(t, agent) != "star-0 star-2 star-3" {
@@ -158,21 +141,15 @@ func TestDoctorAsksAboutContainers(t *testing.T) {
 	fix := func(args ...string) string {
 		t.Helper()
 		status, stdout, stderr := execute(t, append([]string{"doctor", "--consul", agent.URL(), "--fix"}, args...)...)
-		if status != exitOK || stderr != "" {
-			t.Errorf("status %d\n%s%s", status, stdout, stderr)
-		}
+		verify.That(t, status == exitOK && stderr == "", "status %d\n%s%s", status, stdout, stderr)
 		return stdout
 	}
 
 	left := "star star-0 on node a: not changed: " + doubt + "; to confirm that it is the same process, name its service: --service star\n"
 	for _, args := range [][]string{{"--yes"}, {"--yes", "--dry-run"}} {
-		if stdout := fix(args...); !strings.Contains(stdout, left) {
-			t.Errorf("%q:\n%s", args, stdout)
-		}
+		verify.Contains(t, fix(args...), left, "%q", args)
 	}
-	if stdout := fix("--dry-run"); !strings.Contains(stdout, ", after you confirm that it is the same process: "+doubt) {
-		t.Errorf("a dry run:\n%s", stdout)
-	}
+	verify.Contains(t, fix("--dry-run"), ", after you confirm that it is the same process: "+doubt, "a dry run")
 	if got := stars(t, agent); got != "star-0 star-1 star-2" {
 		t.Fatalf("without a confirmation it left %q", got)
 	}
@@ -190,9 +167,7 @@ func TestDoctorAsksAboutContainers(t *testing.T) {
 	}
 
 	fix("--yes", "--service", "star")
-	if got := stars(t, agent); got != "star-2" {
-		t.Errorf("with the name of the service it left %q", got)
-	}
+	verify.Equal(t, stars(t, agent), "star-2", "with the name of the service it left")
 }
 
 func TestDoctorGetsTimesFromARunningSluice(t *testing.T) {
@@ -210,9 +185,7 @@ func TestDoctorGetsTimesFromARunningSluice(t *testing.T) {
 		t.Errorf("status %d\n%s%s", status, stdout, stderr)
 	}
 	status, stdout, stderr = execute(t, "doctor", "--consul", agent.URL(), "--admin", sluice, "--token-file", token, "--critical-for", "3h")
-	if status != exitOK || strings.Contains(stdout, "critical") {
-		t.Errorf("status %d\n%s%s", status, stdout, stderr)
-	}
+	verify.That(t, status == exitOK && !strings.Contains(stdout, "critical"), "status %d\n%s%s", status, stdout, stderr)
 	if status, _, stderr = execute(t, "doctor", "--consul", agent.URL(), "--admin", nowhere); status != exitUnseen || !strings.Contains(stderr, "no sluice answers") {
 		t.Errorf("named and not there: status %d: %s", status, stderr)
 	}
@@ -244,9 +217,7 @@ services: { fixed: { peers: ["127.0.0.1:1"] }, star: { consul: { tags: [v1] } } 
 routes: [{ service: fixed }, { path: /moon, service: moon }]
 `)
 	e := examination{in: config.Input{File: file}}
-	if err := e.configure(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, e.configure())
 	got := make(map[string]doctor.Use)
 	for _, u := range e.options.Uses {
 		got[u.Name] = u
@@ -255,7 +226,5 @@ routes: [{ service: fixed }, { path: /moon, service: moon }]
 	if len(got) != 2 || !moon.Routed || moon.Source.Service != "moon" || moon.Source.Tags[0] != "public" || star.Routed || star.Source.Tags[0] != "v1" {
 		t.Errorf("%+v", got)
 	}
-	if e.options.Datacenter != "dc7" || e.options.Consul.MaxWatches != 77 || e.address != "127.0.0.1:8081" {
-		t.Errorf("%+v, admin %s", e.options, e.address)
-	}
+	verify.That(t, e.options.Datacenter == "dc7" && e.options.Consul.MaxWatches == 77 && e.address == "127.0.0.1:8081", "%+v, admin %s", e.options, e.address)
 }

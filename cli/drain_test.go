@@ -11,6 +11,7 @@ import (
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // servePools serves the admin API with a pool for each service of the instances.
@@ -18,9 +19,7 @@ func servePools(t *testing.T, sets ...[]discovery.Instance) (address string, poo
 	t.Helper()
 	for _, set := range sets {
 		p, err := balancer.NewPool(set[0].Service, balancertest.Complete(balancer.Options{}))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		p.Apply(set)
 		pools = append(pools, p)
 	}
@@ -75,9 +74,7 @@ func TestDrainAndEnableCommands(t *testing.T) {
 func TestDrainWaitsForRequestsInFlight(t *testing.T) {
 	address, pools := servePools(t, []discovery.Instance{instanceOf("star", "star-1", "a", 1)})
 	token, err := pools[0].Pick(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	status, stdout, stderr := execute(t, "drain", "star-1", "--wait", "1ms", "--admin", address)
 	if want := "sluice: star/star-1 (10.0.0.1:1) still has 1 in flight after 1ms\n"; status != exitFailed || stderr != want {
 		t.Errorf("status %d\n%s%s want %s", status, stdout, stderr, want)
@@ -88,9 +85,7 @@ func TestDrainWaitsForRequestsInFlight(t *testing.T) {
 		ended <- stdout + stderr
 	}()
 	token.Done(balancer.Outcome{})
-	if got, want := <-ended, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n"; got != want {
-		t.Errorf("got %s want %s", got, want)
-	}
+	verify.Equal(t, <-ended, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "<-ended")
 	if _, stdout, _ := execute(t, "drain", "--help"); !strings.Contains(stdout, "--wait time") {
 		t.Errorf("no word of --wait in\n%s", stdout)
 	}

@@ -14,6 +14,7 @@ import (
 	"sluice/observe/events"
 	"sluice/test/consultest"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 var someEvents = []events.Event{
@@ -39,12 +40,8 @@ func TestEventsAsLines(t *testing.T) {
 	want := line(someEvents[0], "   peer.joined        star         a joined") +
 		line(someEvents[1], " ! peer.ejected       star         a is ejected?[2J") +
 		line(someEvents[2], "   config.applied     -            applied")
-	if status != exitOK || out != want {
-		t.Errorf("status %d, %s\n%swant\n%s", status, stderr, out, want)
-	}
-	if got := query.Load(); got != "/api/events?format=json&kind=peer&kind=config.applied&limit=9&service=star" {
-		t.Errorf("asked for %s", got)
-	}
+	verify.That(t, status == exitOK && out == want, "status %d, %s\n%swant\n%s", status, stderr, out, want)
+	verify.Equal(t, query.Load(), "/api/events?format=json&kind=peer&kind=config.applied&limit=9&service=star", "asked for")
 	if _, out, _ := execute(t, "events", "--admin", address, "--json"); !strings.HasPrefix(out, `[{"id":"5-1",`) {
 		t.Errorf("--json: %s", out)
 	}
@@ -99,12 +96,8 @@ func TestFollowContinues(t *testing.T) {
 	address := server.Listener.Addr().String()
 	stdout, stderr, err := followUntil(t, "applied", "--admin", address, "--limit", "1")
 	want := line(someEvents[0], "   peer.joined        star         a joined") + line(someEvents[2], "   config.applied     -            applied")
-	if stdout != want || err != nil {
-		t.Errorf("got %v\n%swant\n%s", err, stdout, want)
-	}
-	if want := "sluice: admin API at " + address + ": too many; asking again until Ctrl-C\n"; stderr != want {
-		t.Errorf("got %q, want %q", stderr, want)
-	}
+	verify.That(t, stdout == want && err == nil, "got %v\n%swant\n%s", err, stdout, want)
+	verify.Equal(t, stderr, "sluice: admin API at "+address+": too many; asking again until Ctrl-C\n", "stderr")
 }
 
 func TestFollowFailsAtOnce(t *testing.T) {

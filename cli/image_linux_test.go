@@ -25,6 +25,7 @@ import (
 	"sluice/test/long"
 	"sluice/test/parallel"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 const patience = 60 * time.Second
@@ -36,9 +37,7 @@ func releaseProgram(t *testing.T) (path string) {
 		t.Skip("-short: this compiles everything anew, with the flags of a release")
 	}
 	path, err := releaseBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return path
 }
 
@@ -108,9 +107,7 @@ func newImage(t *testing.T, configuration string) *image {
 	program := releaseProgram(t)
 	// Not t.TempDir: the user nobody cannot enter it.
 	root, err := os.MkdirTemp("", "sluice-image-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(root) })
 	i := &image{t: t, root: root, file: filepath.Join(root, "etc", "sluice", "sluice.yaml")}
 	data, err := os.ReadFile(program)
@@ -120,18 +117,14 @@ func newImage(t *testing.T, configuration string) *image {
 			os.WriteFile(filepath.Join(root, "sluice"), data, 0o755),
 			os.MkdirAll(filepath.Dir(i.file), 0o755))
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	i.configure(configuration)
 	return i
 }
 
 func (i *image) configure(text string) {
 	i.t.Helper()
-	if err := errors.Join(os.WriteFile(i.file+"~", []byte(text), 0o644), os.Rename(i.file+"~", i.file)); err != nil {
-		i.t.Fatal(err)
-	}
+	verify.NoError(i.t, errors.Join(os.WriteFile(i.file+"~", []byte(text), 0o644), os.Rename(i.file+"~", i.file)))
 }
 
 // container is a running image.
@@ -223,9 +216,7 @@ func (c *container) await(what string, condition func() bool) {
 
 func (c *container) signal(s os.Signal) {
 	c.t.Helper()
-	if err := c.cmd.Process.Signal(s); err != nil {
-		c.t.Fatal(err)
-	}
+	verify.NoError(c.t, c.cmd.Process.Signal(s))
 }
 
 // wait returns the exit status.
@@ -250,18 +241,12 @@ func TestReleaseIsStatic(t *testing.T) {
 	t.Parallel()
 	long.Test(t)
 	program, err := elf.Open(releaseProgram(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer program.Close()
 	for _, p := range program.Progs {
-		if p.Type == elf.PT_INTERP {
-			t.Error("the program needs a dynamic linker")
-		}
+		verify.That(t, p.Type != elf.PT_INTERP, "the program needs a dynamic linker")
 	}
-	if program.Section(".debug_info") != nil || program.Section(".symtab") != nil {
-		t.Error("the program is not stripped")
-	}
+	verify.That(t, program.Section(".debug_info") == nil && program.Section(".symtab") == nil, "the program is not stripped")
 }
 
 // A build with the files that .dockerignore leaves knows the commit, and is not marked as modified.
@@ -286,21 +271,15 @@ func TestImageKnowsItsVersion(t *testing.T) {
 	git("clone", "--quiet", "..", context) // as on a machine that only builds
 	commit := git("rev-parse", "--short=12", "HEAD")
 	ignored, err := os.ReadFile("../.dockerignore")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for pattern := range strings.Lines(string(ignored)) {
 		if pattern = strings.TrimSpace(pattern); pattern == "" || pattern[0] == '#' {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(context, pattern)); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.RemoveAll(filepath.Join(context, pattern)))
 	}
 	command, err := releaseCommand()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	program := filepath.Join(t.TempDir(), "sluice")
 	build := exec.Command("sh", "-c", command+" -o "+program+" .")
 	build.Dir = context
@@ -333,22 +312,16 @@ func TestImageServesReloadsAndStops(t *testing.T) {
 		body, _ := io.ReadAll(response.Body)
 		return string(body)
 	}
-	if got := get(); got != "one" {
-		t.Errorf("got %q", got)
-	}
+	verify.Equal(t, get(), "one", "get()")
 	i.configure(configuration(two, ""))
 	c.await("the other peer answers", func() bool { return get() == "two" })
 	c.signal(syscall.SIGHUP) // the file is unchanged: only the signal causes a reload
 	c.await("the reload", func() bool { return strings.Contains(c.log.String(), "configuration unchanged") })
 	i.configure("nonsense")
 	c.await("the invalid file is refused", func() bool { return strings.Contains(c.log.String(), `"in_use":`) })
-	if got := get(); got != "two" {
-		t.Errorf("got %q", got)
-	}
+	verify.Equal(t, get(), "two", "get()")
 	c.signal(syscall.SIGTERM)
-	if status := c.wait(); status != 0 {
-		t.Errorf("status %d", status)
-	}
+	verify.Equal(t, c.wait(), 0, "status")
 	if log := c.log.String(); strings.Contains(log, "panic") {
 		t.Errorf("log:\n%s", log)
 	}
@@ -382,18 +355,14 @@ func TestSecondSignalCuts(t *testing.T) {
 	case <-time.After(100 * time.Millisecond):
 	}
 	c.signal(syscall.SIGTERM)
-	if status := c.wait(); status != 0 {
-		t.Errorf("status %d", status)
-	}
+	verify.Equal(t, c.wait(), 0, "status")
 	<-cut
 }
 
 func TestPortInUse(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer taken.Close()
 	text := strings.Replace(configuration("127.0.0.1:1", ""), "127.0.0.1:0", taken.Addr().String(), 1)
 	file := writeFile(t, "a.yaml", text)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/admin"
+	"sluice/test/verify"
 )
 
 // adminAPI serves /api/peers to requests with the token.
@@ -45,9 +46,7 @@ func TestPeersTable(t *testing.T) {
 		{Service: "b", ID: "c", Address: "[::1]:81", State: "up", Since: now.Add(-61 * time.Minute)},
 	}
 	var out bytes.Buffer
-	if err := writePeers(&out, peers, nil, now); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, writePeers(&out, peers, nil, now))
 	want := `SERVICE  PEER      ADDRESS      STATE      FOR    WEIGHT  INFLIGHT  REQUESTS  FAILURES  LATENCY  WHY
 star     star-1    10.0.0.1:80  up         2d2h   1       3         1234      0         1.3ms    ·
 star     evil?[2J  10.0.0.2:80  unhealthy  1m30s  0       0         0         2         -        consul: critical: ` + strings.Repeat("x", 181) + `…
@@ -65,9 +64,7 @@ func TestPeersOfARunningSluice(t *testing.T) {
 	address := adminAPI(t, "s3cret", []admin.Peer{{Service: "a", ID: "a-1", State: "up"}, {Service: "b", ID: "b-1", State: "up"}})
 
 	status, stdout, stderr := execute(t, "peers", "--admin", address, "--token-file", token)
-	if status != exitOK || !strings.Contains(stdout, "a-1") || !strings.Contains(stdout, "b-1") {
-		t.Errorf("status %d\n%s%s", status, stdout, stderr)
-	}
+	verify.That(t, status == exitOK && strings.Contains(stdout, "a-1") && strings.Contains(stdout, "b-1"), "status %d\n%s%s", status, stdout, stderr)
 	status, stdout, stderr = execute(t, "peers", "--admin", address, "--token-file", token, "--json", "b")
 	var peers []admin.Peer
 	if err := json.Unmarshal([]byte(stdout), &peers); err != nil || status != exitOK || len(peers) != 1 || peers[0].ID != "b-1" {
@@ -130,7 +127,5 @@ func TestPeersOfServicesOfWhichNothingIsKnown(t *testing.T) {
 func TestPeersWithoutSluice(t *testing.T) {
 	status, _, stderr := execute(t, "peers", "--admin", nowhere)
 	want := "sluice: no sluice answers at " + nowhere + ": is it running? (--admin sets the address)\n"
-	if status != exitFailed || stderr != want {
-		t.Errorf("status %d: %s", status, stderr)
-	}
+	verify.That(t, status == exitFailed && stderr == want, "status %d: %s", status, stderr)
 }

@@ -19,6 +19,7 @@ import (
 
 	"sluice/test/consultest"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // envRole makes the test binary run as another program: "sluice", or an app.
@@ -86,9 +87,7 @@ func startRegister(t *testing.T, consulURL string, flags, command []string) *reg
 	r.command = exec.Command(os.Args[0], args...)
 	r.command.Env = append(os.Environ(), envRole+"=sluice")
 	r.command.Stdout, r.command.Stderr = r.output, r.output
-	if err := r.command.Start(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, r.command.Start())
 	go func() {
 		defer close(r.ended)
 		_ = r.command.Wait() // ProcessState says more
@@ -108,9 +107,7 @@ func (r *registered) id() string { return "star-127.0.0.1-" + r.port }
 
 func (r *registered) signal(s syscall.Signal) {
 	r.t.Helper()
-	if err := r.command.Process.Signal(s); err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, r.command.Process.Signal(s))
 }
 
 // awaitOutput waits until the output has a text.
@@ -132,9 +129,7 @@ func (r *registered) awaitOutput(text string) {
 func (r *registered) awaitStatus(want int) {
 	r.t.Helper()
 	<-r.ended
-	if got := r.command.ProcessState.ExitCode(); got != want {
-		r.t.Errorf("exit status %d, want %d", got, want)
-	}
+	verify.Equal(r.t, r.command.ProcessState.ExitCode(), want, "exit status")
 }
 
 // appPID returns the id of the process of the app.
@@ -160,9 +155,7 @@ func (r *registered) answers() bool {
 func passingStars(t *testing.T, agent *consultest.Agent) (ids []string) {
 	t.Helper()
 	entries, _, err := agent.Client().Health().Service("star", "", true, (&consulapi.QueryOptions{}).WithContext(t.Context()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, e := range entries {
 		ids = append(ids, e.Service.ID)
 	}
@@ -189,9 +182,7 @@ func TestRegisterDeregistersBeforeTheAppStops(t *testing.T) {
 	r.signal(syscall.SIGTERM)
 	awaitStars(t, agent, "")
 	r.awaitOutput("drain")
-	if !r.answers() || strings.Contains(r.output.String(), "got terminated") {
-		t.Errorf("the app has been stopped before the end of the drain")
-	}
+	verify.That(t, r.answers() && !strings.Contains(r.output.String(), "got terminated"), "the app has been stopped before the end of the drain")
 	r.signal(syscall.SIGTERM)
 	r.awaitStatus(7)
 	r.awaitOutput("got terminated")
@@ -202,14 +193,10 @@ func TestRegisterAfterACrash(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
 	r := startRegister(t, agent.URL(), []string{"--drain", "1h", "--interval", "1h"}, []string{"%APP%"})
 	awaitStars(t, agent, r.id())
-	if err := syscall.Kill(r.appPID(), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, syscall.Kill(r.appPID(), syscall.SIGKILL))
 	r.awaitStatus(128 + int(syscall.SIGKILL))
 	services, err := agent.Client().Agent().Services()
-	if err != nil || len(services) > 0 {
-		t.Errorf("Consul still has %v, %v", services, err)
-	}
+	verify.That(t, err == nil && len(services) <= 0, "Consul still has %v, %v", services, err)
 }
 
 // Consul's absence does not matter to the app.
@@ -230,9 +217,7 @@ func TestRegisterPassesTheStatusOn(t *testing.T) {
 	} {
 		r := startRegister(t, noConsul, []string{"--ttl"}, c.command)
 		r.awaitStatus(c.status)
-		if !strings.Contains(r.output.String(), c.says) {
-			t.Errorf("%q: the output lacks %q", c.command, c.says)
-		}
+		verify.That(t, strings.Contains(r.output.String(), c.says), "%q: the output lacks %q", c.command, c.says)
 	}
 }
 
@@ -250,9 +235,7 @@ func TestRegisterPassesTheInputOn(t *testing.T) {
 func TestRegisterKeepsItsTokenToItself(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte("secret"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte("secret"), 0o600))
 	const show = `echo "${CONSUL_HTTP_TOKEN-none} ${CONSUL_HTTP_TOKEN_FILE-none} ${CONSUL_HTTP_AUTH-none} ${CONSUL_HTTP_ADDR-none}"`
 	for flag, want := range map[string]string{"--pass-token=false": "none none none http://x", "--pass-token": "secret " + file + " user http://x"} {
 		command := exec.Command(os.Args[0], "register", "--name", "star", "--port", "1", "--ttl", "--consul", noConsul, "--log", "off", flag, "--", "sh", "-c", show)
@@ -288,9 +271,7 @@ func TestRegisterEndsWhatAShellHasStarted(t *testing.T) {
 	r.awaitOutput("process")
 	r.signal(syscall.SIGTERM)
 	r.awaitStatus(128 + int(syscall.SIGTERM))
-	if r.answers() || !strings.Contains(r.output.String(), "got terminated") {
-		t.Error("the app runs, or was killed")
-	}
+	verify.That(t, !r.answers() && strings.Contains(r.output.String(), "got terminated"), "the app runs, or was killed")
 }
 
 // If sluice is killed, the app ends too: a new one can use its port.
@@ -298,9 +279,7 @@ func TestRegisterIsKilled(t *testing.T) {
 	t.Parallel()
 	r := startRegister(t, noConsul, nil, []string{"%APP%"})
 	r.awaitOutput("process")
-	if err := r.command.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, r.command.Process.Kill())
 	r.awaitOutput("got terminated")
 }
 

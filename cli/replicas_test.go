@@ -12,6 +12,7 @@ import (
 
 	"sluice/admin"
 	"sluice/admin/fleet"
+	"sluice/test/verify"
 )
 
 func TestReplicasTable(t *testing.T) {
@@ -29,9 +30,7 @@ func TestReplicasTable(t *testing.T) {
 		},
 	}
 	var out bytes.Buffer
-	if err := writeReplicas(&out, v, now); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, writeReplicas(&out, v, now))
 	want := `REPLICA   NODE    ADDRESS      STATUS   VERSION  UP    CONFIG  SERVICES  INSTANCES  WHY
 sluice-a  n1      10.0.0.1:80  passing  v1       1d2h  c1      2         5          ·
 sluice-b  n2?[2J  10.0.0.2:80  passing           -     c1      -         -          connection refused

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"sluice/admin"
+	"sluice/test/verify"
 )
 
 func TestRoute(t *testing.T) {
@@ -42,9 +43,7 @@ PLACE  HOST       PATH   MATCH   PRIORITY  SERVICE   ORIGIN          RESULT
 
 routes that do not match: 4 for other hosts, 1 for other paths
 `
-	if status != exitOK || stdout != want {
-		t.Errorf("status %d\n%s%s\nwant\n%s", status, stdout, stderr, want)
-	}
+	verify.That(t, status == exitOK && stdout == want, "status %d\n%s%s\nwant\n%s", status, stdout, stderr, want)
 	query := asked.URL.Query()
 	if got := asked.URL.Path + query.Get("method") + query.Get("url") + strings.Join(query["header"], "|") + query.Get("client") + query.Get("listener") + query.Get("all"); got != "/api/routePOSThttp://a.example/api?x=1X-Canary: 2|A: b10.0.0.1webtrue" {
 		t.Errorf("asked %s", got)
@@ -65,9 +64,7 @@ SERVICE  GROUP         SHARE  PEERS  SHARE NOW  ORIGIN
 a        canary        20 %   3      100 %      sluice.yaml:12
 b        by its split  80 %   0      0 %        sluice.yaml:12
 `
-	if !strings.HasPrefix(stdout, want) {
-		t.Errorf("got %s\nwant %s", stdout, want)
-	}
+	verify.That(t, strings.HasPrefix(stdout, want), "got %s\nwant %s", stdout, want)
 	answer.Service = "a"
 	if _, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address); !strings.HasPrefix(stdout, "service a, group canary, by the route at ") {
 		t.Errorf("got %s", stdout)

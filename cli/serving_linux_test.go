@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // serving is the release program, in processes that replace each other.
@@ -68,14 +69,10 @@ func newServing(t *testing.T, listeners, text string) *serving {
 func (s *serving) start() {
 	s.t.Helper()
 	log, err := os.Create(s.logFile)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, err)
 	defer log.Close() // the process has a copy
 	s.command.Stdout, s.command.Stderr = log, log
-	if err := s.command.Start(); err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, s.command.Start())
 	s.t.Cleanup(func() {
 		if s.pid == 0 {
 			_ = s.command.Process.Kill()
@@ -98,12 +95,8 @@ func (s *serving) configure(text string) {
 // write replaces the configuration with text. Nobody reads a part of it.
 func (s *serving) write(text string) {
 	s.t.Helper()
-	if err := os.WriteFile(s.configuration+"~", []byte(text), 0o644); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := os.Rename(s.configuration+"~", s.configuration); err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, os.WriteFile(s.configuration+"~", []byte(text), 0o644))
+	verify.NoError(s.t, os.Rename(s.configuration+"~", s.configuration))
 }
 
 func (s *serving) log() string {
@@ -122,9 +115,7 @@ func (s *serving) replace() {
 
 func (s *serving) signal(which syscall.Signal) {
 	s.t.Helper()
-	if err := syscall.Kill(s.pid, which); err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, syscall.Kill(s.pid, which))
 }
 
 // end stops the current process, and waits for its end.

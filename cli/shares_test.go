@@ -7,6 +7,7 @@ import (
 
 	"sluice/admin"
 	"sluice/release"
+	"sluice/test/verify"
 )
 
 // serveShares serves the admin API with the splits that it returns, and the orders that it gets.
@@ -35,9 +36,7 @@ func TestSharesCommand(t *testing.T) {
 	show := func(want string, args ...string) {
 		t.Helper()
 		status, stdout, stderr := execute(t, append([]string{"shares", "--admin", address}, args...)...)
-		if status != exitOK || stdout != want || stderr != "" {
-			t.Errorf("status %d\n%s%s want\n%s", status, stdout, stderr, want)
-		}
+		verify.That(t, status == exitOK && stdout == want && stderr == "", "status %d\n%s%s want\n%s", status, stdout, stderr, want)
 	}
 	show("no service has a split with the share of one group\n")
 	now := time.Now()
@@ -78,9 +77,7 @@ func TestSharesOrders(t *testing.T) {
 		if got := stdout + stderr; status != wantStatus || got != want {
 			t.Errorf("%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
 		}
-		if *last != wantOrder {
-			t.Errorf("%q: order %+v, want %+v", args, *last, wantOrder)
-		}
+		verify.Equal(t, *last, wantOrder, "%q: order", args)
 	}
 	do(exitOK, release.Order{Service: "star", Verb: release.Release}, "star: canary gets 5%\n", "clear", "star")
 	(*splits)[0].Given = &release.Share{Group: "canary", Share: 0.1, Configured: 0.05, By: release.ByOperator, Why: "the database\tis ready"}

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // serviceManager receives what the processes of a service send to systemd.
@@ -32,14 +34,10 @@ type serviceManager struct {
 func startServiceManager(t *testing.T) *serviceManager {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sluice-") // not t.TempDir: the address of a socket is short
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	m := &serviceManager{t: t, address: filepath.Join(dir, "notify")}
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.address, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	var receiving sync.WaitGroup
 	receiving.Go(func() {
 		for message := make([]byte, 64<<10); ; {
@@ -99,17 +97,13 @@ func (m *serviceManager) activate(command *exec.Cmd, names string, sockets []*os
 func listenFile(t *testing.T, network, address string) *os.File {
 	t.Helper()
 	l, err := net.Listen(network, address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer l.Close()
 	if l, ok := l.(*net.UnixListener); ok {
 		l.SetUnlinkOnClose(false)
 	}
 	file, err := l.(interface{ File() (*os.File, error) }).File()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { file.Close() })
 	return file
 }
@@ -126,9 +120,7 @@ func TestUnderSystemd(t *testing.T) {
 	get := func() {
 		t.Helper()
 		r, err := http.Get("http://" + s.address + "/")
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		defer r.Body.Close()
 		if body, err := io.ReadAll(r.Body); string(body) != "ok" {
 			t.Errorf("%d %s, %v", r.StatusCode, body, err)
@@ -140,16 +132,12 @@ func TestUnderSystemd(t *testing.T) {
 	}
 	get()
 	m.await(n, "WATCHDOG=1")
-	if log := s.log(); !strings.Contains(log, `"sockets":["spare (127.0.0.1:`) {
-		t.Error("no warning of the socket without a listener")
-	}
+	verify.Contains(t, s.log(), `"sockets":["spare (127.0.0.1:`, "no warning of the socket without a listener")
 	s.pid = awaitPID(t, s.pidFile, 0)
 
 	s.signal(syscall.SIGHUP)
 	reloading, n := m.await(n, "RELOADING=1")
-	if !regexp.MustCompile(`^RELOADING=1\nMONOTONIC_USEC=\d+$`).MatchString(reloading) {
-		t.Errorf("got %q", reloading)
-	}
+	verify.That(t, regexp.MustCompile(`^RELOADING=1\nMONOTONIC_USEC=\d+$`).MatchString(reloading), "got %q", reloading)
 	_, n = m.await(n, "READY=1")
 	s.configure("nonsense")
 	s.signal(syscall.SIGHUP)
@@ -211,9 +199,7 @@ func TestSystemdWaitsForReadiness(t *testing.T) {
 func TestWrongSocketsOfSystemd(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "sluice-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer os.RemoveAll(dir)
 	m := startServiceManager(t)
 	s := newServing(t, "", static("http://127.0.0.1:1"))

@@ -15,6 +15,7 @@ import (
 	"sluice/observe/events"
 	"sluice/test/consultest"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // openTerminal returns the two ends of a terminal of 100 by 30 characters: what a program
@@ -22,9 +23,7 @@ import (
 func openTerminal(t *testing.T) (program, user *os.File) {
 	t.Helper()
 	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { user.Close() })
 	number, err := unix.IoctlGetInt(int(user.Fd()), unix.TIOCGPTN)
 	if err == nil {
@@ -33,13 +32,9 @@ func openTerminal(t *testing.T) (program, user *os.File) {
 	if err == nil {
 		err = unix.IoctlSetWinsize(int(user.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 30, Col: 100})
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { program.Close() })
 	return program, user
 }

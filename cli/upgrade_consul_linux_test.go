@@ -15,6 +15,7 @@ import (
 
 	"sluice/test/consultest"
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // manyServices is a number of services for which one process has a blocking query each, and two
@@ -48,18 +49,14 @@ func startCrowd(t *testing.T, services, nodes int) *crowd {
 func (c *crowd) register(n int, at *httptest.Server) {
 	c.t.Helper()
 	address, err := netip.ParseAddrPort(strings.TrimPrefix(at.URL, "http://"))
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	verify.NoError(c.t, err)
 	node, name := fmt.Sprint("node-", n%c.nodes), crowdService(n)
 	_, err = c.agent.Client().Catalog().Register(&consulapi.CatalogRegistration{
 		Node: node, Address: "127.0.0.1", SkipNodeUpdate: n >= c.nodes,
 		Service: &consulapi.AgentService{ID: name, Service: name, Address: address.Addr().String(), Port: int(address.Port())},
 		Checks:  consulapi.HealthChecks{{Node: node, CheckID: name, ServiceID: name, Status: consulapi.HealthPassing}},
 	}, nil)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	verify.NoError(c.t, err)
 }
 
 func crowdService(n int) string { return fmt.Sprintf("s%03d", n) }
@@ -164,9 +161,7 @@ func TestReplaceWithManyServices(t *testing.T) {
 			refused, last := stop()
 			l.stop()
 			t.Logf("%d requests", l.served.Load())
-			if refused > 0 {
-				t.Errorf("the agent refused the neighbour %d times: %s", refused, last)
-			}
+			verify.That(t, refused <= 0, "the agent refused the neighbour %d times: %s", refused, last)
 			if n := strings.Count(s.log(), "429 Too Many Requests"); n > 0 {
 				t.Errorf("the agent refused sluice: %d lines of the log", n)
 			}
@@ -213,27 +208,17 @@ func TestReplaceWithoutConsul(t *testing.T) {
 	awaitThat(t, "readiness", s.ready)
 	l := startLoad(t, 6, c.ask(s))
 	l.more(100)
-	if err := c.agent.Pause(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, c.agent.Pause())
 	s.replace()
 	l.more(manyServices)
 	s.replace()
 	l.more(manyServices)
-	if err := c.agent.Resume(); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.agent.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, c.agent.Resume())
+	verify.NoError(t, c.agent.Kill())
 	s.replace()
 	l.more(manyServices)
-	if !s.ready() {
-		t.Error("not ready")
-	}
-	if err := c.agent.Launch(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	verify.That(t, s.ready(), "not ready")
+	verify.NoError(t, c.agent.Launch(t.Context()))
 	for n := range manyServices {
 		c.register(n, c.origin)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"sluice/test/consultest"
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // Under load on persistent and on new connections, a new process takes over ten times. No request
@@ -78,14 +79,10 @@ func TestNoRequestReachesAnInheritedListener(t *testing.T) {
 		s.configure(static("http://" + own))
 		s.replace()
 		r, err := http.Get("http://" + s.address + "/api/peers")
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		body, err := io.ReadAll(r.Body)
 		r.Body.Close()
-		if err != nil || r.StatusCode != http.StatusServiceUnavailable {
-			t.Errorf("a peer at %s: %d %s, %v", own, r.StatusCode, body, err)
-		}
+		verify.That(t, err == nil && r.StatusCode == http.StatusServiceUnavailable, "a peer at %s: %d %s, %v", own, r.StatusCode, body, err)
 	}
 	s.end()
 }

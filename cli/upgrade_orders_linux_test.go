@@ -20,6 +20,7 @@ import (
 	"sluice/admin"
 	"sluice/test/consultest"
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // Orders of an operator are in force in every process from its first request on: after upgrades, also
@@ -108,21 +109,15 @@ func TestReplaceWithOrders(t *testing.T) {
 			s.replace()
 			l.more(50)
 			inForce("after an upgrade")
-			if err := agent.Pause(); err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, agent.Pause())
 			s.replace()
 			l.more(50)
 			inForce("after an upgrade while Consul hangs")
 			l.stop()
 
-			if err := agent.Resume(); err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, agent.Resume())
 			if test.away {
-				if err := agent.Kill(); err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, agent.Kill())
 			}
 			s.restart()
 			for range 50 {
@@ -178,9 +173,7 @@ func TestReplaceKeepsSeries(t *testing.T) {
 	for _, upgrades := range []int{1, 2} {
 		for range 20 {
 			r, err := http.Get("http://" + s.address + "/")
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			io.Copy(io.Discard, r.Body)
 			r.Body.Close()
 			sent++
@@ -200,9 +193,7 @@ func TestReplaceKeepsSeries(t *testing.T) {
 func get[T any](s *serving, path string) (v T) {
 	s.t.Helper()
 	r, err := http.Get("http://" + s.admin + path)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, err)
 	defer r.Body.Close()
 	if err := json.NewDecoder(r.Body).Decode(&v); err != nil || r.StatusCode != http.StatusOK {
 		s.t.Fatalf("%s: %s, %v", path, r.Status, err)
@@ -214,9 +205,7 @@ func get[T any](s *serving, path string) (v T) {
 func (s *serving) post(path string) {
 	s.t.Helper()
 	r, err := http.Post("http://"+s.admin+path, "", nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, err)
 	defer r.Body.Close()
 	if text, _ := io.ReadAll(r.Body); r.StatusCode != http.StatusOK {
 		s.t.Fatalf("%s: %s %s", path, r.Status, text)

@@ -25,6 +25,7 @@ import (
 	"sluice/test/long"
 	"sluice/test/sluicetest"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // A new process takes over ten times, under load with HTTPS and HTTP/2 with and without TLS, each on
@@ -108,9 +109,7 @@ func TestReplaceUnderLoadOfAllProtocols(t *testing.T) {
 		var open []*echoStream
 		for _, client := range clients {
 			stream, err := openStream(t.Context(), client)
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			open = append(open, stream)
 		}
 		old := s.pid
@@ -167,9 +166,7 @@ func startCalls(t *testing.T, clients int, call func(context.Context) error) *lo
 func dialGRPC(t *testing.T, address string, transport credentials.TransportCredentials) grpc_testing.TestServiceClient {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(transport), grpc.WithDisableRetry())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	return grpc_testing.NewTestServiceClient(conn)
 }
@@ -248,9 +245,7 @@ type echoServer struct {
 func startEcho(t *testing.T) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	server := grpc.NewServer()
 	grpc_testing.RegisterTestServiceServer(server, echoServer{})
 	served := make(chan error, 1)

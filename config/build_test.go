@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // file returns the configuration file of a test as a source.
@@ -42,9 +44,7 @@ func TestDocumentsOfAllSourcesMakeOneConfiguration(t *testing.T) {
 		files("b.yaml", "services: { b: { peers: ['127.0.0.1:2'], timeouts: { connect: 2s } } }\nroutes: [{ path: /c, service: c }]"),
 		keys("services/c", "127.0.0.1:3\n\n 127.0.0.1:4 weight=2 \n", "x.json", `{"routes": [{"path": "/a", "service": "a"}]}`),
 	)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	want := mustParse(t, `services:
   a: { peers: ['127.0.0.1:1'] }
   b: { peers: ['127.0.0.1:2'], timeouts: { connect: 2s } }
@@ -58,13 +58,9 @@ routes: [{ service: b }, { path: /c, service: c }, { path: /a, service: a }]
 		t.Errorf("got  %+v\nwant %+v", b.Config, want)
 	}
 	for i, origin := range []string{"sluice.yaml:3", "routes.d/b.yaml:2", "consul_kv:sluice/x.json:1"} {
-		if got := b.Config.Routes[i].Origin; got != origin {
-			t.Errorf("route %d is from %s, want %s", i, got, origin)
-		}
+		verify.Equal(t, b.Config.Routes[i].Origin, origin, "route %d is from", i)
 	}
-	if len(b.Missing)+len(b.Shadowed)+len(b.Warnings) > 0 {
-		t.Errorf("missing %q, shadowed %v, warnings %q", b.Missing, b.Shadowed, b.Warnings)
-	}
+	verify.That(t, len(b.Missing)+len(b.Shadowed)+len(b.Warnings) <= 0, "missing %q, shadowed %v, warnings %q", b.Missing, b.Shadowed, b.Warnings)
 }
 
 // Each error names its document and line.
@@ -159,9 +155,7 @@ func TestHigherLevelsShadowLowerOnes(t *testing.T) {
 		file(dynamicFile+"services: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ service: a }]"),
 		keys("a.yaml", "services:\n  a: { peers: ['127.0.0.1:9'] }\n  b: { peers: ['127.0.0.1:2'] }\nroutes:\n  - { service: b }\n  - { path: /b, service: b }"),
 	)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if got := b.Config.Services["a"].Peers; got[0].Text != "127.0.0.1:1" || len(b.Config.Routes) != 2 || b.Config.Routes[0].Service != "a" {
 		t.Errorf("a has the peers %q, routes %+v", got, b.Config.Routes)
 	}
@@ -169,18 +163,14 @@ func TestHigherLevelsShadowLowerOnes(t *testing.T) {
 		"consul_kv:sluice/a.yaml:2: services.a: not used: services.a at sluice.yaml:2 has precedence",
 		"consul_kv:sluice/a.yaml:5: routes[0]: not used: routes[0] at sluice.yaml:3 has precedence",
 	}
-	if got := strings.Split(b.Shadowed.Error(), "\n"); !reflect.DeepEqual(got, want) {
-		t.Errorf("got %q, want %q", got, want)
-	}
+	verify.DeepEqual(t, strings.Split(b.Shadowed.Error(), "\n"), want, "result")
 }
 
 // While a source is not known, the services that it may define have no peers.
 func TestServicesOfAnUnknownSourceAreAwaited(t *testing.T) {
 	text := dynamicFile + "listeners: [{ address: ':1' }, { address: ':2', protocol: tcp, service: s }]\nroutes: [{ service: a }]"
 	b, err := build(file(text), files())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if !reflect.DeepEqual(b.Missing, []string{"consul_kv:sluice/"}) || len(b.Config.Routes) != 1 {
 		t.Errorf("missing %q, routes %+v", b.Missing, b.Config.Routes)
 	}
@@ -206,9 +196,7 @@ func TestStreamServiceInADocument(t *testing.T) {
 		t.Fatalf("%v, policy %+v", err, b)
 	}
 	_, err = build(file(listeners), files(), keys("s.yaml", "services:\n  s:\n    peers: ['127.0.0.1:1']\n    keepalive: { max: 1 }"))
-	if err == nil || !strings.HasPrefix(err.Error(), "consul_kv:sluice/s.yaml:4: services.s.keepalive: without effect") {
-		t.Errorf("got %v", err)
-	}
+	verify.That(t, err != nil && strings.HasPrefix(err.Error(), "consul_kv:sluice/s.yaml:4: services.s.keepalive: without effect"), "got %v", err)
 }
 
 // The hash says whether two replicas have the same configuration.
@@ -216,9 +204,7 @@ func TestCanonicalHash(t *testing.T) {
 	hash := func(sources ...Source) string {
 		t.Helper()
 		b, err := build(sources...)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		return b.Hash()
 	}
 	const services = "services: { a: { peers: ['127.0.0.1:1'] }, b: { peers: ['127.0.0.1:2'] } }\n"
@@ -228,9 +214,7 @@ func TestCanonicalHash(t *testing.T) {
 		services + "admin: { address: '127.0.0.1:7' }\nconsul: { addresses: ['http://127.0.0.1:7'], token: x }\nroutes: [{ service: a }]",
 		"services: { b: { peers: ['127.0.0.1:2'] }, a: { peers: ['127.0.0.1:1'], timeouts: { connect: 1s } } }\nroutes: [{ service: a }]",
 	} {
-		if got := hash(file(same)); got != want {
-			t.Errorf("%s: got %s, want %s", same, got, want)
-		}
+		verify.Equal(t, hash(file(same)), want, "%s", same)
 	}
 	for _, other := range []string{
 		services + "routes: [{ service: b }]",
@@ -238,21 +222,15 @@ func TestCanonicalHash(t *testing.T) {
 		services + "routes: [{ service: a }]\nconsul: { datacenter: x }",
 		strings.Replace(services, "127.0.0.1:2", "127.0.0.1:3", 1) + "routes: [{ service: a }]",
 	} {
-		if hash(file(other)) == want {
-			t.Errorf("%s: the same hash", other)
-		}
+		verify.That(t, hash(file(other)) != want, "%s: the same hash", other)
 	}
 	// Replicas on one machine differ in their addresses only.
 	replica := func(port int, more string) string {
 		return hash(file(fmt.Sprintf("listeners: [{ name: web, address: ':%d' }, { address: '127.0.0.1:%d'%s }]\n", port, port+1, more) +
 			fmt.Sprintf("consul: { register: { port: %d } }\n", port) + services + "routes: [{ service: a }]"))
 	}
-	if replica(1000, "") != replica(2000, "") {
-		t.Error("replicas on one machine have different hashes")
-	}
-	if replica(1000, "") == replica(2000, ", http2: false") {
-		t.Error("the hash of other settings of a listener is the same")
-	}
+	verify.Equal(t, replica(1000, ""), replica(2000, ""), "replicas on one machine have different hashes")
+	verify.That(t, replica(1000, "") != replica(2000, ", http2: false"), "the hash of other settings of a listener is the same")
 	one := hash(file(dynamicFile+services), files(), keys("a.yaml", "routes: [{ service: a }, { path: /b, service: b }]"))
 	if two := hash(file(dynamicFile+services), files(), keys("a.yaml", "routes: [{ service: a }]", "b.yaml", "routes: [{ path: /b, service: b }]")); one != two {
 		t.Errorf("in two documents %s, in one %s", two, one)
@@ -267,9 +245,7 @@ func TestLoadReadsDynamicFiles(t *testing.T) {
 	write(t, filepath.Join(dir, "routes.d", "a.yaml"), "services: { a: { peers: ['127.0.0.1:1'] } }")
 	in := Input{File: filepath.Join(dir, "sluice.yaml")}
 	b, err := in.Load()
-	if err != nil || len(b.Config.Services) != 1 {
-		t.Errorf("%+v, %v", b, err)
-	}
+	verify.That(t, err == nil && len(b.Config.Services) == 1, "%+v, %v", b, err)
 	must(t, os.RemoveAll(filepath.Join(dir, "routes.d")))
 	if _, err := in.Load(); err == nil || !strings.Contains(err.Error(), "no such file or directory") {
 		t.Errorf("without the directory: %v", err)

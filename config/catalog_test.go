@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestTheFileHasPrecedenceOverFoundServices(t *testing.T) {
@@ -22,15 +24,9 @@ routes:
 	filter := "Service.Meta[`public`] == `yes`"
 	found, skipped := c.Found([]FoundService{{Name: "moon"}, {Name: "star"}, {Name: "sun"}, {Name: "with space"}, {Name: "ä"}}, filter)
 	merged, conflicts := Merge(c, found)
-	if conflicts != nil {
-		t.Errorf("conflicts: %v", conflicts)
-	}
-	if got := slices.Sorted(maps.Keys(merged.Services)); !slices.Equal(got, []string{"front", "later", "star", "sun"}) {
-		t.Errorf("services %q", got)
-	}
-	if !slices.Equal(skipped, []string{"with space", "ä"}) {
-		t.Errorf("skipped %q", skipped)
-	}
+	verify.That(t, conflicts == nil, "conflicts: %v", conflicts)
+	verify.Slices(t, slices.Sorted(maps.Keys(merged.Services)), []string{"front", "later", "star", "sun"}, "services")
+	verify.Slices(t, skipped, []string{"with space", "ä"}, "skipped")
 	if !reflect.DeepEqual(merged.Services["star"], c.Services["star"]) || !reflect.DeepEqual(merged.Services["front"], c.Services["front"]) {
 		t.Error("a found service replaces one of the file")
 	}
@@ -53,9 +49,7 @@ func TestCatalogWithoutServicesAndRoutes(t *testing.T) {
 	c := mustParse(t, "catalog: {}")
 	found, _ := c.Found(nil, "")
 	merged, _ := Merge(c, found)
-	if c.Catalog == nil || len(merged.Services) != 0 || len(merged.Routes) != 0 {
-		t.Errorf("%+v", merged)
-	}
+	verify.That(t, c.Catalog != nil && len(merged.Services) == 0 && len(merged.Routes) == 0, "%+v", merged)
 }
 
 func TestCatalogRefusals(t *testing.T) {

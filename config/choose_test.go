@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // choosing is the state of a process that follows sources.
@@ -68,14 +70,10 @@ func TestChooseTakesWhatIsValid(t *testing.T) {
 	}
 	p.expect("at first", "a b")
 
-	if refused := p.offer(file(dynamicFile+service("a2")), files("x.yaml", service("c")), keys("x.yaml", bad)); !slices.Equal(refused, []string{kvName}) {
-		t.Errorf("refused %q", refused)
-	}
+	verify.Slices(t, p.offer(file(dynamicFile+service("a2")), files("x.yaml", service("c")), keys("x.yaml", bad)), []string{kvName}, "refused")
 	p.expect("with a bad tree", "a2 b c")
 
-	if refused := p.offer(file(bad), files("x.yaml", service("d")), keys("x.yaml", service("e"))); !slices.Equal(refused, []string{fileName}) {
-		t.Errorf("refused %q", refused)
-	}
+	verify.Slices(t, p.offer(file(bad), files("x.yaml", service("d")), keys("x.yaml", service("e"))), []string{fileName}, "refused")
 	p.expect("with a bad file", "a2 d e")
 
 	// Each of them is valid only with the other.
@@ -84,9 +82,7 @@ func TestChooseTakesWhatIsValid(t *testing.T) {
 		t.Errorf("refused %q", refused)
 	}
 	p.expect("both", "g")
-	if refused := p.offer(latest[0], latest[1], keys("x.yaml", service("f"))); !slices.Equal(refused, []string{kvName}) {
-		t.Errorf("refused %q", refused)
-	}
+	verify.Slices(t, p.offer(latest[0], latest[1], keys("x.yaml", service("f"))), []string{kvName}, "refused")
 	p.expect("a service of a route is gone", "g")
 
 	p.offer(latest[0], latest[1]) // Consul is away
@@ -104,13 +100,9 @@ func TestRollBackPinsSources(t *testing.T) {
 	p.offer(first...)
 	then := p.used
 	p.offer(second...)
-	if err := p.try(RollBack(1, then, second, p.used)); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.try(RollBack(1, then, second, p.used)))
 	p.expect("after the rollback", "a b", kvName)
-	if p.used[0].Pin != nil {
-		t.Error("the file, which is the same in both, is pinned")
-	}
+	verify.That(t, p.used[0].Pin == nil, "the file, which is the same in both, is pinned")
 	pinned := p.used
 
 	p.offer(second...)
@@ -122,16 +114,12 @@ func TestRollBackPinsSources(t *testing.T) {
 	p.offer(file(dynamicFile+service("a2")), files(), again)
 	p.expect("the same text is written again, and the file changes", "a2 b", kvName)
 
-	if refused := p.offer(f, files(), keys("x.yaml", bad)); !slices.Equal(refused, []string{kvName}) {
-		t.Errorf("refused %q", refused)
-	}
+	verify.Slices(t, p.offer(f, files(), keys("x.yaml", bad)), []string{kvName}, "refused")
 	p.expect("the new text is not valid", "a b", kvName)
 	before := p.used
 	p.offer(f, files(), keys("x.yaml", service("c")))
 	p.expect("a new text", "a c")
-	if got := Released(before, p.used); !slices.Equal(got, []string{kvName}) {
-		t.Errorf("released %q", got)
-	}
+	verify.Slices(t, Released(before, p.used), []string{kvName}, "released")
 
 	// The pinned text itself ends the pin too.
 	p.used = pinned
@@ -144,9 +132,7 @@ func TestRollBackWithoutTheSource(t *testing.T) {
 	f := file(dynamicFile + service("a"))
 	then := []Source{f, files(), keys("x.yaml", service("b"))}
 	p := &choosing{t: t}
-	if err := p.try(RollBack(1, then, []Source{f, files()}, p.used)); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.try(RollBack(1, then, []Source{f, files()}, p.used)))
 	p.expect("after the rollback", "a b", kvName)
 	p.offer(f, files(), keys("x.yaml", service("c")))
 	p.expect("the first answer", "a b", kvName)
@@ -185,9 +171,7 @@ func TestStart(t *testing.T) {
 			}
 			p := &choosing{t, chosen, b.Config}
 			p.expect(what, test.services)
-			if got := slices.Sorted(maps.Keys(refused)); !slices.Equal(got, test.refused) {
-				t.Errorf("refused %q, want %q", got, test.refused)
-			}
+			verify.Slices(t, slices.Sorted(maps.Keys(refused)), test.refused, "refused")
 		})
 	}
 	pinned := slices.Clone(used)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // Whatever was built before, a build with kept documents gives the same configuration or the
@@ -42,9 +44,7 @@ func TestDecodedDocumentsAreTheSame(t *testing.T) {
 			t.Fatalf("round %d: %+v\nwithout kept documents %+v", round, kept.Config, fresh.Config)
 		}
 	}
-	if valid < 50 || valid == 500 {
-		t.Errorf("%d of 500 are valid", valid)
-	}
+	verify.That(t, valid >= 50 && valid != 500, "%d of 500 are valid", valid)
 }
 
 // A document that has not changed is not decoded again.
@@ -55,9 +55,7 @@ func TestUnchangedDocumentIsKept(t *testing.T) {
 	var before *Config
 	for round := range 3 {
 		built, err := in.Build([]Source{f, keys("a.yaml", a, "b.yaml", fmt.Sprintf("routes: [{ path: /b%d, service: a }]", round))})
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		if c := built.Config; before != nil && (c.Routes[0].checked != before.Routes[0].checked || c.Routes[1].checked == before.Routes[1].checked) {
 			t.Errorf("round %d: the changed document must be decoded again, and no other", round)
 		}

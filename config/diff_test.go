@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestDiffNamesKeys(t *testing.T) {
@@ -44,9 +46,7 @@ routes: [{ service: c }, { host: a.example, service: a }]
 		"services.b",
 		"services.c",
 	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got:\n%q\nwant:\n%q", got, want)
-	}
+	verify.That(t, reflect.DeepEqual(got, want), "got:\n%q\nwant:\n%q", got, want)
 	if changes := Diff(before, before); len(changes) > 0 {
 		t.Errorf("the same: %v", changes)
 	}

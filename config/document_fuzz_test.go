@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"sluice/test/verify"
 )
 
 // fuzzedTree returns a tree in Consul: text has documents and short forms, each after a line
@@ -45,9 +47,7 @@ func FuzzDocuments(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		in := Input{File: "sluice.yaml", Decoded: new(Decoded)}
 		before, err := in.Build([]Source{main, good})
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		tree := fuzzedTree(text)
 		built, err := in.Build([]Source{main, tree})
 		if _, again := in.Build([]Source{main, tree}); fmt.Sprint(again) != fmt.Sprint(err) {
@@ -62,9 +62,7 @@ func FuzzDocuments(f *testing.F) {
 				if i < 0 || strings.Contains(e.Error(), "\n") || e.Key == "" && !whole {
 					t.Errorf("error %q does not name its place: document %d, key %q", e, i, e.Key)
 				}
-				if e.line == 0 && !whole {
-					t.Errorf("error %q has no line", e)
-				}
+				verify.That(t, e.line != 0 || whole, "error %q has no line", e)
 			}
 			if after, err := in.Build([]Source{main, good}); err != nil || !Identical(after.Config, before.Config) {
 				t.Errorf("after a refused tree %+v, %v", after, err)
@@ -76,17 +74,13 @@ func FuzzDocuments(f *testing.F) {
 			t.Errorf("again %+v, %v", again, err)
 		}
 		written, err := yaml.Marshal(encode(reflect.ValueOf(parts{c.Services, c.Routes}), false))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		one := file("dynamic: [{ consul_kv: { prefix: sluice } }]\n" + string(written))
 		again, err := in.Build([]Source{one})
 		if err != nil {
 			t.Fatalf("%v\nwritten:\n%s", err, written)
 		}
 		c.Services = asInFile(c.Services)
-		if !Equal(again.Config, c) || again.Hash() != built.Hash() {
-			t.Errorf("again %+v\nfirst %+v\nwritten:\n%s", again.Config, c, written)
-		}
+		verify.That(t, Equal(again.Config, c) && again.Hash() == built.Hash(), "again %+v\nfirst %+v\nwritten:\n%s", again.Config, c, written)
 	})
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"sluice/test/verify"
 )
 
 // All output of a configuration uses these encodings.
@@ -30,21 +32,13 @@ routes: [{ service: a }]
 `
 	c := mustParse(t, text)
 	shown, err := yaml.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	asJSON, err := json.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	parts, err := json.Marshal([]any{c.Consul, c.Services})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, text := range []string{string(shown), string(asJSON), string(parts), fmt.Sprint(c.Consul, c.Services, *c.Consul.Register, c.Services["a"].Health.Active), fmt.Sprintf("%+v %#v", *c.Services["a"].Health.Active, *c.Services["b"].Health.Active)} {
-		if strings.Contains(text, "s3cret") {
-			t.Errorf("shown: %s", text)
-		}
+		verify.That(t, !strings.Contains(text, "s3cret"), "shown: %s", text)
 	}
 	if !strings.Contains(string(shown), "/health?***") || !strings.Contains(string(shown), "http://127.0.0.1:8081/readyz?***") {
 		t.Errorf("more than the query is masked: %s", shown)
@@ -97,39 +91,27 @@ func TestKeysOfCredentialsAreSecrets(t *testing.T) {
 		default:
 			if credential.MatchString(key) && !strings.HasSuffix(key, ".response_headers[]") { // those are names
 				found++
-				if typ != secretType && (typ.Kind() != reflect.Struct || typ.Field(0).Type != secretType) {
-					t.Errorf("%s is a %s", key, typ)
-				}
+				verify.That(t, typ == secretType || typ.Kind() == reflect.Struct && typ.Field(0).Type == secretType, "%s is a %s", key, typ)
 			}
 		}
 	}
 	walk(reflect.TypeFor[Config](), "")
-	if found < 4 {
-		t.Errorf("only %d keys found", found)
-	}
+	verify.That(t, found >= 4, "only %d keys found", found)
 }
 
 func TestEncodedConfigurationLoadsAgain(t *testing.T) {
 	c := mustParse(t, "consul: { token: s3cret }"+tail)
 	shown, err := yaml.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	asJSON, err := c.MarshalJSON()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, text := range []string{string(shown), string(asJSON)} {
-		if strings.Contains(text, "s3cret") || !strings.Contains(text, `***`) {
-			t.Errorf("shown: %s", text)
-		}
+		verify.That(t, !strings.Contains(text, "s3cret") && strings.Contains(text, `***`), "shown: %s", text)
 	}
 	want := *c
 	want.Consul.Token = "***"
 	for _, text := range []string{string(shown), string(asJSON)} { // JSON is YAML
 		got := mustParse(t, text)
-		if !reflect.DeepEqual(withoutOrigins(got), withoutOrigins(&want)) {
-			t.Errorf("got  %+v\nwant %+v", got, want)
-		}
+		verify.That(t, reflect.DeepEqual(withoutOrigins(got), withoutOrigins(&want)), "got  %+v\nwant %+v", got, want)
 	}
 }

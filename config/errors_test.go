@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestAllErrorsAreReportedInOrder(t *testing.T) {
@@ -53,9 +55,7 @@ func diffLines(t *testing.T, err error, want []string) {
 		if i < len(want) {
 			w = want[i]
 		}
-		if g != w {
-			t.Errorf("error %d:\n got  %s\n want %s", i, g, w)
-		}
+		verify.Equal(t, g, w, "error %d:  got", i)
 	}
 }
 
@@ -221,7 +221,5 @@ func TestErrorListsFewNames(t *testing.T) {
 		fmt.Fprintf(&text, "  service%02d: { peers: ['127.0.0.1:1'] }\n", i)
 	}
 	_, err := Parse("sluice.yaml", []byte(text.String()+"routes: [{ service: other }]"))
-	if err == nil || !strings.HasSuffix(err.Error(), "service18, service19 and 10 more)") {
-		t.Errorf("got %v", err)
-	}
+	verify.That(t, err != nil && strings.HasSuffix(err.Error(), "service18, service19 and 10 more)"), "got %v", err)
 }

@@ -3,17 +3,16 @@ package config
 import (
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func TestEtcdService(t *testing.T) {
 	password := filepath.Join(t.TempDir(), "password")
-	if err := os.WriteFile(password, []byte("secret\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(password, []byte("secret\n"), 0o600))
 	c := mustParse(t, `
 services:
   star: { etcd: { endpoints: ["http://127.0.0.1:2379"], prefix: /nodes/ } }
@@ -27,16 +26,12 @@ services:
       probation: 0s
 routes: [{ service: star }]`)
 	want := &EtcdService{EtcdCluster: EtcdCluster{Endpoints: []string{"http://127.0.0.1:2379"}}, Prefix: "/nodes/", Probation: 10 * time.Minute}
-	if got := c.Services["star"].Etcd; !reflect.DeepEqual(got, want) {
-		t.Errorf("star %+v, want %+v", got, want)
-	}
+	verify.DeepEqual(t, c.Services["star"].Etcd, want, "star")
 	want = &EtcdService{Key: "/moon/ip_port", EtcdCluster: EtcdCluster{
 		Endpoints: []string{"https://a.example:2379", "https://b.example:2379"},
 		User:      "sluice", PasswordFile: password, TLS: &EtcdTLS{"ca.pem", "c.pem", "k.pem", "etcd", true},
 	}}
-	if got := c.Services["moon"].Etcd; !reflect.DeepEqual(got, want) {
-		t.Errorf("moon %+v, want %+v", got, want)
-	}
+	verify.DeepEqual(t, c.Services["moon"].Etcd, want, "moon")
 }
 
 func TestEtcdRefusals(t *testing.T) {
@@ -69,26 +64,18 @@ func TestDynamicEtcd(t *testing.T) {
 - etcd: { endpoints: ["http://127.0.0.1:2379"], prefix: teams/a, service: shop }
 `
 	built, err := in.Build([]Source{in.FileSource(text)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	var names []string
 	for _, y := range built.Config.Dynamic {
 		names = append(names, y.Name()+" "+y.Etcd.Service)
 	}
-	if want := []string{"etcd:/test/ test", "etcd:/ etcd", "etcd:teams/a shop"}; !reflect.DeepEqual(names, want) {
-		t.Errorf("%q, want %q", names, want)
-	}
+	verify.DeepEqual(t, names, []string{"etcd:/test/ test", "etcd:/ etcd", "etcd:teams/a shop"}, "names")
 	doc := built.Config.Dynamic[0].Etcd.Instances()
 	built, err = in.Build([]Source{in.FileSource(text), {Name: "etcd:/test/", Kind: KindEtcd, Documents: []Document{doc}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if s := built.Config.Services["test"].Etcd; s == nil || s.Prefix != "/test/" || s.Probation != 10*time.Minute || len(built.Config.Routes) != 1 {
 		t.Errorf("%+v, routes %+v", s, built.Config.Routes)
 	}
 	_, err = Parse("sluice.yaml", []byte("dynamic: [{ etcd: { endpoints: [\"http://h:1\"] } }]"))
-	if err == nil || !strings.Contains(err.Error(), "dynamic[0].etcd.prefix: required") {
-		t.Errorf("without a prefix: %v", err)
-	}
+	verify.That(t, err != nil && strings.Contains(err.Error(), "dynamic[0].etcd.prefix: required"), "without a prefix: %v", err)
 }

@@ -3,6 +3,8 @@ package config
 import (
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestFiltersOfOtherPathsAreTranslated(t *testing.T) {
@@ -21,9 +23,7 @@ func TestFiltersOfOtherPathsAreTranslated(t *testing.T) {
 		`not (Service.ID matches "Tags == 1")`:                       `not (Service.ID matches "Tags == 1")`,
 	} {
 		got, wrong := healthFilter(filter)
-		if got != want || wrong != "" {
-			t.Errorf("%s: got %s, wrong %q; want %s", filter, got, wrong, want)
-		}
+		verify.That(t, got == want && wrong == "", "%s: got %s, wrong %q; want %s", filter, got, wrong, want)
 		if again, wrong := healthFilter(got); again != got || wrong != "" {
 			t.Errorf("%s is not stable: %s, %q", got, again, wrong)
 		}
@@ -35,9 +35,7 @@ func TestFiltersOfOtherPathsAreTranslated(t *testing.T) {
 	}
 	c := mustParse(t, `services: { a: { consul: { filter: 'via in Tags' } } }
 routes: [{ service: a }]`)
-	if got := c.Services["a"].Consul.Filter; got != "via in Service.Tags" {
-		t.Errorf("the filter is %s", got)
-	}
+	verify.Equal(t, c.Services["a"].Consul.Filter, "via in Service.Tags", "the filter")
 	_, err := Parse("sluice.yaml", []byte("services:\n  a: { consul: { filter: 'x in tags' } }\nroutes: [{ service: a }]"))
 	if want := `sluice.yaml:2: services.a.consul.filter: value "x in tags": selector tags: want one that begins with Service.`; err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)

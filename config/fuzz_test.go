@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"sluice/test/verify"
 )
 
 // FuzzParse: no text makes the loader panic, each line of an error begins with the name of
@@ -22,23 +24,17 @@ func FuzzParse(f *testing.F) {
 		c, err := Parse("f", []byte(text))
 		if err != nil {
 			for line := range strings.SplitSeq(err.Error(), "\n") {
-				if !strings.HasPrefix(line, "f:") {
-					t.Errorf("line %q does not begin with the file", line)
-				}
+				verify.That(t, strings.HasPrefix(line, "f:"), "line %q does not begin with the file", line)
 			}
 			return
 		}
 		written, err := yaml.Marshal(encode(reflect.ValueOf(*c), false))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		again, err := Parse("f", written)
 		if err != nil {
 			t.Fatalf("%v\nwritten:\n%s\nfrom:\n%s", err, written, text)
 		}
-		if !reflect.DeepEqual(withoutOrigins(again), withoutOrigins(c)) {
-			t.Errorf("again %+v\nfirst %+v\nwritten:\n%s", again, c, written)
-		}
+		verify.DeepEqual(t, withoutOrigins(again), withoutOrigins(c), "again %+v first %+v written: %s", again, c, written)
 	})
 }
 

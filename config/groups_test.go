@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // parseGroups loads a service with these keys and a route with those, in flow style.
@@ -17,13 +18,9 @@ const twoGroups = "groups: { canary: { tags: [v2] }, beta: { tags: [b], meta: { 
 
 func TestGroupsAndSplits(t *testing.T) {
 	c, err := parseGroups(twoGroups+", split: { canary: 5%, beta: 0.25 }", "split: { canary: 100%, key: header X-User, fallback: rest }")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	s, r := c.Services["star"], c.Routes[0]
-	if want := map[string]Group{"canary": {Tags: []string{"v2"}}, "beta": {Tags: []string{"b"}, Meta: map[string]string{"zone": "eu"}}}; !reflect.DeepEqual(s.Groups, want) {
-		t.Errorf("groups %v", s.Groups)
-	}
+	verify.DeepEqual(t, s.Groups, map[string]Group{"canary": {Tags: []string{"v2"}}, "beta": {Tags: []string{"b"}, Meta: map[string]string{"zone": "eu"}}}, "groups")
 	if want := []Share{{"beta", .25}, {"canary", .05}}; !reflect.DeepEqual(s.Split.Shares(), want) || s.Split.Key() != (route.SplitKey{}) || s.Split.Fallback() != "" {
 		t.Errorf("split %v: shares %v, key %v, fallback %q", s.Split, s.Split.Shares(), s.Split.Key(), s.Split.Fallback())
 	}

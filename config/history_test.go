@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestHistoryNumbersRevisionsAndDropsOldOnes(t *testing.T) {
@@ -56,12 +58,8 @@ func TestGivenSharesAreFew(t *testing.T) {
 	for i := range 70 {
 		last = h.Given(fmt.Sprint("share ", i), []Change{{"a", "1%", "2%"}})
 	}
-	if last.Number != 130 || !last.Given || last.Sources[0].Documents[0].Text != "59" || len(last.Diff) != 1 {
-		t.Errorf("the last: %+v", last)
-	}
-	if n := h.Reloads().Applied; n != 60 {
-		t.Errorf("%d reloads are counted, want 60", n)
-	}
+	verify.That(t, last.Number == 130 && last.Given && last.Sources[0].Documents[0].Text == "59" && len(last.Diff) == 1, "the last: %+v", last)
+	verify.Equal(t, h.Reloads().Applied, 60, "reloads are counted")
 	for name, history := range map[string]*History{"here": h, "in the file": kept(t, path)} {
 		given := 0
 		for _, r := range history.Revisions() {
@@ -88,11 +86,7 @@ func TestHistoryForgetsOldRoutes(t *testing.T) {
 		}
 		return kept
 	}
-	if got, want := fmt.Sprint(kept()), "[true true false]"; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
+	verify.Equal(t, fmt.Sprint(kept()), "[true true false]", "fmt.Sprint(kept())")
 	h.Applied(Revision{Config: &Config{Routes: make([]Route, keepRoutes+1)}})
-	if got, want := fmt.Sprint(kept()), "[true false false false]"; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
+	verify.Equal(t, fmt.Sprint(kept()), "[true false false false]", "fmt.Sprint(kept())")
 }

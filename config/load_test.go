@@ -11,6 +11,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // tail completes a document.
@@ -82,9 +83,7 @@ func TestParseFillsDefaults(t *testing.T) {
 		Shutdown: Shutdown{Idle: time.Second, Grace: 30 * time.Second},
 		Health:   Health{MaxChecks: 512},
 	}
-	if !reflect.DeepEqual(withoutOrigins(got), want) {
-		t.Errorf("got  %+v\nwant %+v", got, want)
-	}
+	verify.That(t, reflect.DeepEqual(withoutOrigins(got), want), "got  %+v\nwant %+v", got, want)
 }
 
 func TestParseReadsEveryKey(t *testing.T) {
@@ -194,9 +193,7 @@ health: { max_checks: 9 }
 		Shutdown: Shutdown{Delay: 5 * time.Second, Idle: 2 * time.Second, Grace: time.Minute},
 		Health:   Health{MaxChecks: 9},
 	}
-	if !reflect.DeepEqual(withoutOrigins(got), want) {
-		t.Errorf("got  %+v\nwant %+v", got, want)
-	}
+	verify.That(t, reflect.DeepEqual(withoutOrigins(got), want), "got  %+v\nwant %+v", got, want)
 }
 
 func TestAliasesAndMerges(t *testing.T) {
@@ -215,9 +212,7 @@ routes: [{ service: a }]
 	if b := c.Services["b"]; b.Peers[0].Text != "127.0.0.1:2" || b.Retry.Attempts != 3 || b.Timeouts.Connect != 5*time.Second {
 		t.Errorf("merged service: %+v", b)
 	}
-	if got := c.Services["c"].Timeouts.Connect; got != 5*time.Second {
-		t.Errorf("aliased timeouts: connect = %v", got)
-	}
+	verify.Equal(t, c.Services["c"].Timeouts.Connect, 5*time.Second, "aliased timeouts: connect")
 }
 
 func TestPoliciesAreThoseOfTheBalancer(t *testing.T) {

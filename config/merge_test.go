@@ -4,6 +4,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestTheFirstFragmentHasPrecedence(t *testing.T) {
@@ -18,12 +20,8 @@ func TestTheFirstFragmentHasPrecedence(t *testing.T) {
 		Fragment{Origin: "two", Services: map[string]Service{"moon": moon, "sun": moon}, Routes: []Route{
 			{Host: "b.example", Path: "/", Service: "star"}, {Path: "/", Service: "mars"}, {Path: "x", Service: "sun"}, {Path: "/g", Service: "sun", Group: "canary"},
 		}})
-	if want := map[string]Service{"star": c.Services["star"], "sun": sun, "moon": moon}; !reflect.DeepEqual(merged.Services, want) {
-		t.Errorf("services %v", merged.Services)
-	}
-	if want := append(c.Routes, Route{Host: "b.example", Path: "/", Service: "moon", Origin: "one"}); !reflect.DeepEqual(merged.Routes, want) {
-		t.Errorf("routes %v", merged.Routes)
-	}
+	verify.DeepEqual(t, merged.Services, map[string]Service{"star": c.Services["star"], "sun": sun, "moon": moon}, "services")
+	verify.DeepEqual(t, merged.Routes, append(c.Routes, Route{Host: "b.example", Path: "/", Service: "moon", Origin: "one"}), "routes")
 	for i, want := range []string{
 		"one: services.star: ignored: the file has",
 		"two: services.sun: ignored: one has",
@@ -37,9 +35,7 @@ func TestTheFirstFragmentHasPrecedence(t *testing.T) {
 			t.Fatalf("conflicts %v: want at %d %q", conflicts, i, want)
 		}
 	}
-	if !reflect.DeepEqual(c, before) {
-		t.Error("Merge changed its argument")
-	}
+	verify.DeepEqual(t, c, before, "Merge changed its argument")
 }
 
 func TestMergeComparesWhatRoutesMatch(t *testing.T) {
@@ -58,9 +54,7 @@ func TestMergeComparesWhatRoutesMatch(t *testing.T) {
 		star(Route{Listeners: []string{"web", "internal"}}),
 		star(Route{When: new(Conditions)}),
 	}})
-	if len(merged.Routes) != 6 {
-		t.Errorf("routes %+v", merged.Routes)
-	}
+	verify.Equal(t, len(merged.Routes), 6, "routes %+v", merged.Routes)
 	want := []string{
 		"one: routes[5]: ignored: the file has a route for the same requests",
 		`one: routes[6].listeners: ignored: listener "internal": no such listener (known: web)`,
@@ -113,12 +107,8 @@ catalog: { tags: [traefik], listeners: [web, tls, empty] }
 			got = append(got, l.Name+" "+r.Protocol+" "+r.Host)
 		}
 	}
-	if want := []string{"db tls ", "tls tls b.example", "empty tcp ", "empty tls B.example"}; !reflect.DeepEqual(got, want) {
-		t.Errorf("the streams are %q, want %q", got, want)
-	}
-	if !reflect.DeepEqual(c, before) {
-		t.Error("Merge changed its argument")
-	}
+	verify.DeepEqual(t, got, []string{"db tls ", "tls tls b.example", "empty tcp ", "empty tls B.example"}, "the streams")
+	verify.DeepEqual(t, c, before, "Merge changed its argument")
 	if names, all := c.TagListeners(ProtocolTCP); !reflect.DeepEqual(names, []string{"tls", "empty"}) || all {
 		t.Errorf("the listeners for tags are %q, all: %t", names, all)
 	}
@@ -139,8 +129,6 @@ func TestNoStreams(t *testing.T) {
 	} {
 		c := mustParse(t, "services: { star: { peers: [\"127.0.0.1:80\"], "+settings+" } }\nroutes: [{ service: star }]")
 		star := c.Services["star"]
-		if got := star.NoStreams(); got != want {
-			t.Errorf("%s: %q, want %q", settings, got, want)
-		}
+		verify.Equal(t, star.NoStreams(), want, "%s", settings)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 const mirrorServices = "services: { star: { peers: [\"127.0.0.1:1\"], " + twoGroups + " }, next: { peers: [\"127.0.0.1:2\"] } }\n"
@@ -57,9 +59,7 @@ func TestMergeOmitsMirrors(t *testing.T) {
 		`one: routes[0].mirror: ignored: there is no service "mars"`,
 		`one: routes[1].mirror: ignored: the service "star" has no group "gamma"`,
 	} {
-		if i >= len(conflicts) || conflicts[i].Error() != want {
-			t.Errorf("conflicts %v, want at %d %q", conflicts, i, want)
-		}
+		verify.That(t, i < len(conflicts) && conflicts[i].Error() == want, "conflicts %v, want at %d %q", conflicts, i, want)
 	}
 }
 

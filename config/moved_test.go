@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func TestMovedKeysWork(t *testing.T) {
@@ -22,9 +24,7 @@ func TestMovedKeysWork(t *testing.T) {
 			continue
 		}
 		c, warnings := built.Config, built.Warnings
-		if !reflect.DeepEqual(c.Discovery, want.Discovery) || c.Discovery.Debounce.Quiet != 7*time.Millisecond {
-			t.Errorf("%s: %+v", text, c.Discovery)
-		}
+		verify.That(t, reflect.DeepEqual(c.Discovery, want.Discovery) && c.Discovery.Debounce.Quiet == 7*time.Millisecond, "%s: %+v", text, c.Discovery)
 		if !slices.ContainsFunc(warnings, func(w string) bool {
 			return strings.HasSuffix(w, ":1: consul.snapshot: deprecated: use discovery.snapshot")
 		}) {

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"reflect"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func environ(pairs ...string) func(string) string {
@@ -21,32 +23,24 @@ func environ(pairs ...string) func(string) string {
 func TestServiceFlagEqualsFile(t *testing.T) {
 	in := Input{Service: "star", Getenv: environ()}
 	flags, err := in.Load()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if file := withoutOrigins(mustParse(t, tail)); !reflect.DeepEqual(withoutOrigins(flags.Config), file) {
 		t.Errorf("flags %+v\nfile  %+v", flags.Config, file)
 	}
-	if in.Source() != "command line" {
-		t.Errorf("source %q", in.Source())
-	}
+	verify.Equal(t, in.Source(), "command line", "source")
 }
 
 func TestPrecedence(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
 	text := "consul: &c\n  addresses: [\"http://file:1\"]\n  token_file: /file\n  tls: { ca: file }\nadmin: { address: 127.0.0.1:1 }" + tail
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	env := environ("CONSUL_HTTP_ADDR", "env:1", "CONSUL_HTTP_TOKEN", "s3cret", "CONSUL_HTTP_SSL", "true",
 		"CONSUL_CACERT", "env", "CONSUL_TLS_SERVER_NAME", "name", "CONSUL_HTTP_SSL_VERIFY", "false", "CONSUL_NAMESPACE", "ns")
 	load := func(in Input) *Config {
 		t.Helper()
 		in.File = file
 		r, err := in.Load()
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		return r.Config
 	}
 	if c := load(Input{}).Consul; c.Addresses[0] != "http://file:1" || c.TokenFile != "/file" {
@@ -58,9 +52,7 @@ func TestPrecedence(t *testing.T) {
 		t.Errorf("environment over file: %+v", c)
 	}
 	c := load(Input{Getenv: env, Consul: "http://flag:1", Admin: "127.0.0.1:2", Listen: ":3"})
-	if len(c.Consul.Addresses) != 1 || c.Consul.Addresses[0] != "http://flag:1" {
-		t.Errorf("flag over environment: %+v", c.Consul)
-	}
+	verify.That(t, len(c.Consul.Addresses) == 1 && c.Consul.Addresses[0] == "http://flag:1", "flag over environment: %+v", c.Consul)
 	if c.Admin.Address != "127.0.0.1:2" || !reflect.DeepEqual(c.Listeners[0], Listener{Name: "web", Address: ":3", Protocol: "http", HTTP2: true}) {
 		t.Errorf("flags over file: %+v %+v", c.Admin, c.Listeners)
 	}
@@ -73,9 +65,7 @@ func TestPrecedence(t *testing.T) {
 func TestFlagErrorsNameTheFlag(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "sluice.yaml")
-	if err := os.WriteFile(file, []byte("listeners: [{ address: ':80' }]"+tail), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte("listeners: [{ address: ':80' }]"+tail), 0o600))
 	tests := []struct {
 		in   Input
 		want string

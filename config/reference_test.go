@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // keyFacts are the columns of a key in the reference.
@@ -55,9 +57,7 @@ var referenceRow = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (.+) \\| (.+) \\| 
 
 func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
 	text, err := os.ReadFile("../docs/configuration.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	rows := make(map[string]keyFacts)
 	for _, m := range referenceRow.FindAllStringSubmatch(string(text), -1) {
 		if _, twice := rows[m[1]]; twice {
@@ -74,15 +74,11 @@ func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
 		}
 		if want.fallback == "" {
 			want.fallback = row.fallback // a description in words, or empty
-			if strings.HasPrefix(row.fallback, "`") {
-				t.Errorf("%s: the reference has the default %s, the code none", row.key, row.fallback)
-			}
+			verify.That(t, !strings.HasPrefix(row.fallback, "`"), "%s: the reference has the default %s, the code none", row.key, row.fallback)
 		} else {
 			want.fallback = "`" + want.fallback + "`"
 		}
-		if row != want {
-			t.Errorf("row of %s:\n got  %+v\n want %+v", want.key, row, want)
-		}
+		verify.Equal(t, row, want, "row of %s:  got", want.key)
 	}
 	for key := range rows {
 		t.Errorf("row for %s, which is not a key", key)
@@ -93,9 +89,7 @@ func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
 func TestReferenceExamplesLoad(t *testing.T) {
 	for _, document := range []string{"configuration.md", "health.md", "consul.md", "tcp.md", "routes.md", "groups.md", "actions.md", "sources.md", "access-log.md", "tracing.md"} {
 		text, err := os.ReadFile("../docs/" + document)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(text), -1)
 		if len(blocks) == 0 {
 			t.Fatalf("%s: no example", document)

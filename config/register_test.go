@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 const someService = "\nservices: {a: {peers: [\"127.0.0.1:80\"]}}\nroutes: [{service: a}]"
@@ -56,9 +58,7 @@ func TestRegisterRefusals(t *testing.T) {
 		`meta: [` + strings.Repeat(`k=v,`, 49) + `x=]`: `50 entries: want at most 48`,
 	} {
 		_, err := Parse("sluice.yaml", []byte("consul: { register: { "+text+" } }"+someService))
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%.60s: error %v, want one with %s", text, err, want)
-		}
+		verify.That(t, err != nil && strings.Contains(err.Error(), want), "%.60s: error %v, want one with %s", text, err, want)
 	}
 }
 

@@ -2,9 +2,10 @@ package config
 
 import (
 	"os"
-	"reflect"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestNeedRestart(t *testing.T) {
@@ -21,9 +22,7 @@ routes: [{ service: star }]
 shutdown: { grace: 1s }
 `)
 	want := []string{"admin.address", "discovery.snapshot", "consul.addresses"}
-	if got := NeedRestart(running, loaded); !reflect.DeepEqual(got, want) {
-		t.Errorf("got %q, want %q", got, want)
-	}
+	verify.DeepEqual(t, NeedRestart(running, loaded), want, "NeedRestart(running, loaded)")
 	if got := NeedRestart(running, running); got != nil {
 		t.Errorf("unchanged: %q", got)
 	}
@@ -31,9 +30,7 @@ shutdown: { grace: 1s }
 
 func TestReferenceGivesTheReasonsForRestarts(t *testing.T) {
 	text, err := os.ReadFile("../docs/configuration.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, r := range restarts {
 		if row := "  | `" + r.key + "` | " + r.why + " |\n"; !strings.Contains(string(text), row) {
 			t.Errorf("no row: %s", row)

@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"sluice/tags"
+	"sluice/test/verify"
 )
 
 // TestEveryKeyHasARow: who adds a key chooses who may set it.
@@ -24,9 +25,7 @@ func TestEveryKeyHasARow(t *testing.T) {
 			}
 			rows[r.section+"."+key] = false
 		}
-		if r.keys == "*" && r.setters != 0 {
-			t.Errorf("%s.*: a new key would be for more than the file: want a row for each key", r.section)
-		}
+		verify.That(t, r.keys != "*" || r.setters == 0, "%s.*: a new key would be for more than the file: want a row for each key", r.section)
 	}
 	for _, key := range keysOf(reflect.TypeFor[Config](), "", rules{}) {
 		name := strings.TrimSuffix(key.key, ".NAME")
@@ -42,14 +41,10 @@ func TestEveryKeyHasARow(t *testing.T) {
 				break
 			}
 		}
-		if section == "" {
-			t.Errorf("%s has no row in rights: who may set it besides the file?", name)
-		}
+		verify.That(t, section != "", "%s has no row in rights: who may set it besides the file?", name)
 	}
 	for row, used := range rows {
-		if !used {
-			t.Errorf("the row %s is for no key", row)
-		}
+		verify.That(t, used, "the row %s is for no key", row)
 	}
 }
 
@@ -76,12 +71,8 @@ func TestTableOfRights(t *testing.T) {
 			yes(r.setters&ByDocument != 0, r.only), yes(r.setters&ByTag != 0, r.only), yes(r.setters&ByRegistration != 0, r.only))
 	}
 	page, err := os.ReadFile("../docs/rights.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(page), want.String()) {
-		t.Errorf("docs/rights.md: want these rows:\n%s", want.String())
-	}
+	verify.NoError(t, err)
+	verify.That(t, strings.Contains(string(page), want.String()), "docs/rights.md: want these rows:\n%s", want.String())
 }
 
 // outside returns the keys of v with a value of their own that a setter may not set.
@@ -196,9 +187,7 @@ func TestNobodySetsMoreThanTheTableAllows(t *testing.T) {
 		count(err)
 		check(ByTag, service.String(), err, set, allRights().below["services"].entry)
 		text, err := yaml.Marshal(map[string]any{"services": tags.Keys{"x": service}, "routes": []tags.Keys{route}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		f := decodeDocument(writtenDocument{Document{Name: "consul_kv:a.yaml", Text: string(text)}, ByDocument}, &c.Consul)
 		if len(f.errs) == 0 {
 			count(nil)
@@ -208,9 +197,7 @@ func TestNobodySetsMoreThanTheTableAllows(t *testing.T) {
 		check(ByDocument, string(text), f.errs, f.parts.Routes, allRights().below["routes"])
 		check(ByDocument, string(text), f.errs, f.parts.Services, allRights().below["services"])
 	}
-	if refused < 300 || accepted < 300 {
-		t.Errorf("%d refused, %d accepted: want many of both", refused, accepted)
-	}
+	verify.That(t, refused >= 300 && accepted >= 300, "%d refused, %d accepted: want many of both", refused, accepted)
 }
 
 // TestEachKeyOfTheFileIsRefused sets each key alone, as each setter.

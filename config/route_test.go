@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 const routeTestServices = "services: { star: { peers: ['127.0.0.1:1'] } }\n"
@@ -49,9 +50,7 @@ func TestRouteWithEveryKey(t *testing.T) {
 		Listeners: []string{"web", "internal"}, Priority: -3, Origin: "sluice.yaml:4",
 	}
 	got.Checked = nil
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got  %+v\nwant %+v", got, want)
-	}
+	verify.That(t, reflect.DeepEqual(got, want), "got  %+v\nwant %+v", got, want)
 }
 
 func TestRouteErrors(t *testing.T) {

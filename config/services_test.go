@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // parseServices loads two services and a route with these keys, in flow style.
@@ -15,9 +16,7 @@ func parseServices(route string) (*Config, error) {
 
 func TestServicesOfARoute(t *testing.T) {
 	c, err := parseServices("services: { b: 80%, a: 0.2, key: header X-User }, strip_prefix: /x, mirror: { service: b }")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	r := c.Routes[0]
 	if r.Services.Key() != (route.SplitKey{Source: route.SplitHeader, Header: "x-user"}) || !reflect.DeepEqual(r.ServiceNames(), []string{"", "b", "a", "b"}) {
 		t.Errorf("key %v, services %q", r.Services.Key(), r.ServiceNames())
@@ -32,9 +31,7 @@ func TestServicesOfARoute(t *testing.T) {
 		t.Errorf("%v, %v", c, err)
 	}
 	encoded, err := c.MarshalJSON()
-	if err != nil || !strings.Contains(string(encoded), `"services":{"a":"100%","b":"0%"}`) {
-		t.Errorf("%s, %v", encoded, err)
-	}
+	verify.That(t, err == nil && strings.Contains(string(encoded), `"services":{"a":"100%","b":"0%"}`), "%s, %v", encoded, err)
 }
 
 func TestWrongServicesOfARoute(t *testing.T) {
@@ -62,9 +59,7 @@ func TestWrongServicesOfARoute(t *testing.T) {
 // A route whose services are not all there is left out of a merged configuration.
 func TestMergeOfSeveralServices(t *testing.T) {
 	c, err := parseServices("services: { a: 20%, b: 80% }")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if merged, conflicts := Merge(c); len(merged.Routes) != 1 || len(conflicts) > 0 {
 		t.Errorf("%d routes, %v", len(merged.Routes), conflicts)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 func TestEndpoint(t *testing.T) {
@@ -23,9 +24,7 @@ func TestEndpoint(t *testing.T) {
 		":80":         {"unix:/run/a": false},
 	} {
 		for b, want := range others {
-			if collide(a, b) != want {
-				t.Errorf("%s and %s: want %v", a, b, want)
-			}
+			verify.Equal(t, collide(a, b), want, "%s and %s", a, b)
 		}
 	}
 }
@@ -42,8 +41,6 @@ func TestPermissions(t *testing.T) {
 		{Socket{Mode: FileMode{"600", 0o600}, User: "5", Group: "7"}, 0o600, 5, 7},
 	} {
 		mode, uid, gid, err := c.socket.Permissions()
-		if mode != c.mode || uid != c.uid || gid != c.gid || err != nil {
-			t.Errorf("%+v: got %o %d %d %v", c.socket, mode, uid, gid, err)
-		}
+		verify.That(t, mode == c.mode && uid == c.uid && gid == c.gid && err == nil, "%+v: got %o %d %d %v", c.socket, mode, uid, gid, err)
 	}
 }

@@ -1,10 +1,11 @@
 package config
 
 import (
-	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func TestSources(t *testing.T) {
@@ -22,9 +23,7 @@ routes: [{ service: star }]`)
 		"star": {Name: "_star._tcp.service.consul", Type: "srv", Servers: []string{"127.0.0.1:8600"}, Probation: 10 * time.Minute},
 		"moon": {Name: "moon.example.", Type: "ip", Port: 80, Servers: []string{"ns.example:53", "[fd00::1]:5353", "[fd00::2]:53", "[fd00::3]:53"}},
 	} {
-		if got := c.Services[name].DNS; !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: %+v, want %+v", name, got, want)
-		}
+		verify.DeepEqual(t, c.Services[name].DNS, want, "%s", name)
 	}
 	if via, own := c.Services["via"].ConsulKV, c.Services["own"].ConsulKV; via.Key != "metis/via_ip_port" || *via.Probation != 3*time.Minute || *own.Probation != time.Second {
 		t.Errorf("%+v, %+v", via, own)
@@ -32,9 +31,7 @@ routes: [{ service: star }]`)
 	if wide := c.Services["wide"].Consul; !wide.Spill || !wide.Nearest || len(wide.Datacenters) != 2 {
 		t.Errorf("%+v", wide)
 	}
-	if got := c.Services["list"].File; got != "peers.json" {
-		t.Errorf("file %q", got)
-	}
+	verify.Equal(t, c.Services["list"].File, "peers.json", "file")
 }
 
 func TestSourcesAreChecked(t *testing.T) {
@@ -62,8 +59,6 @@ func TestSourcesAreChecked(t *testing.T) {
 			source = "{ " + source + " }"
 		}
 		_, err := Parse("sluice.yaml", []byte("services: { star: "+source+" }\nroutes: [{ service: star }]"))
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", source, err, want)
-		}
+		verify.That(t, err != nil && strings.Contains(err.Error(), want), "%s: %v, want %q", source, err, want)
 	}
 }

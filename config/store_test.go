@@ -10,15 +10,15 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // kept returns a history that a file keeps.
 func kept(t *testing.T, path string) *History {
 	t.Helper()
 	h := new(History)
-	if err := h.Keep(path, func(err error) { t.Errorf("failed: %v", err) }); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, h.Keep(path, func(err error) { t.Errorf("failed: %v", err) }))
 	h.Own(true)
 	return h
 }
@@ -49,20 +49,14 @@ func TestHistoryOutlivesTheProcess(t *testing.T) {
 	again := kept(t, path)
 	for i, want := range []Revision{second, first} {
 		got := again.Revisions()[i]
-		if !got.Time.Equal(want.Time) {
-			t.Errorf("time %v, want %v", got.Time, want.Time)
-		}
+		verify.That(t, got.Time.Equal(want.Time), "time %v, want %v", got.Time, want.Time)
 		got.Time = want.Time
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("got  %+v\nwant %+v", got, want)
-		}
+		verify.That(t, reflect.DeepEqual(got, want), "got  %+v\nwant %+v", got, want)
 	}
 	if third := again.Applied(revisionWith("three")); third.Number != 3 {
 		t.Errorf("the third has the number %d", third.Number)
 	}
-	if got := numbers(kept(t, path)); !reflect.DeepEqual(got, []uint64{3, 2, 1}) {
-		t.Errorf("numbers %d", got)
-	}
+	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{3, 2, 1}, "numbers")
 	if left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".*")); len(left) > 0 || err != nil {
 		t.Errorf("left %q, %v", left, err)
 	}
@@ -94,9 +88,7 @@ func TestHistoryWithATornLine(t *testing.T) {
 		if length == len(data)-1 { // only the line break is missing
 			want = []uint64{2, 1}
 		}
-		if !reflect.DeepEqual(before, want) {
-			t.Errorf("%d bytes: revisions %d", length, before)
-		}
+		verify.DeepEqual(t, before, want, "%d bytes: revisions", length)
 		r := h.Applied(revisionWith("three"))
 		if got := numbers(kept(t, path)); len(got) != len(want)+1 || got[0] != r.Number {
 			t.Errorf("%d bytes: then revisions %d", length, got)
@@ -116,9 +108,7 @@ func TestHistoryThatCannotBeRead(t *testing.T) {
 		}
 		h.Own(true)
 		h.Applied(revisionWith("one"))
-		if got := numbers(kept(t, path)); !reflect.DeepEqual(got, []uint64{1}) {
-			t.Errorf("%s: then revisions %d", text, got)
-		}
+		verify.DeepEqual(t, numbers(kept(t, path)), []uint64{1}, "%s: then revisions", text)
 	}
 }
 
@@ -166,9 +156,7 @@ func TestHistoryThatCannotBeWritten(t *testing.T) {
 	if h.Applied(revisionWith("three")); len(told) != 3 || told[2] != nil {
 		t.Errorf("told %v", told)
 	}
-	if got := numbers(kept(t, path)); !reflect.DeepEqual(got, []uint64{3, 2, 1}) {
-		t.Errorf("revisions %d", got)
-	}
+	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{3, 2, 1}, "revisions")
 }
 
 func TestHistoryIsHandedOver(t *testing.T) {
@@ -180,13 +168,9 @@ func TestHistoryIsHandedOver(t *testing.T) {
 	must(t, err)
 	received := new(History)
 	must(t, json.Unmarshal(data, received))
-	if !h.Adopt(received) || h.Adopt(new(History)) {
-		t.Error("want it adopted, and not one without revisions")
-	}
+	verify.That(t, h.Adopt(received) && !h.Adopt(new(History)), "want it adopted, and not one without revisions")
 	r := h.Resume(new(Config), []Source{file("x")})
-	if r.Number != 3 || h.Applied(revisionWith("y")).Number != 4 {
-		t.Errorf("resumed %d", r.Number)
-	}
+	verify.That(t, r.Number == 3 && h.Applied(revisionWith("y")).Number == 4, "resumed %d", r.Number)
 }
 
 // Two processes begin with the same file, and only the one that owns it writes. The revisions of the
@@ -199,27 +183,19 @@ func TestHistoryHasOneOwner(t *testing.T) {
 	next := new(History)
 	must(t, next.Keep(path, func(err error) { t.Errorf("failed: %v", err) }))
 	next.Applied(revisionWith("two of the new process"))
-	if got := numbers(kept(t, path)); !reflect.DeepEqual(got, []uint64{1}) {
-		t.Errorf("the file has %d, written by a process that does not own it", got)
-	}
+	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{1}, "the file has, written by a process that does not own it")
 	old.Applied(revisionWith("two of the old process")) // it does not know yet whether the new one serves
 	old.Own(true)
 	old.Applied(revisionWith("three of the old process"))
-	if got := numbers(kept(t, path)); !reflect.DeepEqual(got, []uint64{3, 2, 1}) {
-		t.Errorf("the file has %d", got)
-	}
+	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{3, 2, 1}, "the file")
 	old.Own(false)
 	next.Own(true)
-	if got := numbers(next); !reflect.DeepEqual(got, []uint64{4, 3, 2, 1}) {
-		t.Errorf("the new process has %d", got)
-	}
+	verify.DeepEqual(t, numbers(next), []uint64{4, 3, 2, 1}, "the new process")
 	if r := next.Given("share", nil); r.Number != 5 || r.Sources[0].Documents[0].Text != "two of the new process" {
 		t.Errorf("%+v", r)
 	}
 	again := kept(t, path)
-	if got := numbers(again); !reflect.DeepEqual(got, []uint64{5, 4, 3, 2, 1}) {
-		t.Errorf("the file has %d", got)
-	}
+	verify.DeepEqual(t, numbers(again), []uint64{5, 4, 3, 2, 1}, "the file")
 	if r, _ := again.Revision(3); r.Sources[0].Documents[0].Text != "three of the old process" {
 		t.Errorf("%+v", r)
 	}
@@ -238,9 +214,7 @@ func TestHistoryWithANumberTwice(t *testing.T) {
 	}
 	must(t, os.WriteFile(path, text, 0o600))
 	h := kept(t, path)
-	if got := numbers(h); !reflect.DeepEqual(got, []uint64{4, 3, 2, 1}) {
-		t.Errorf("revisions %d", got)
-	}
+	verify.DeepEqual(t, numbers(h), []uint64{4, 3, 2, 1}, "revisions")
 	if r, _ := h.Revision(3); r.Sources[0].Documents[0].Text != "4" {
 		t.Errorf("%+v", r)
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestSuggest(t *testing.T) {
@@ -14,16 +16,10 @@ func TestSuggest(t *testing.T) {
 		strings.Repeat("x", 300):      "",
 		strings.Repeat("prefix", 100): "",
 	} {
-		if got := suggest(s, known); got != want {
-			t.Errorf("%q: %q, want %q", s, got, want)
-		}
+		verify.Equal(t, suggest(s, known), want, "%q", s)
 	}
-	if got := suggest("S17", []string{"s1", "s17", "s170"}); got != "s17" {
-		t.Errorf("%q, want s17", got)
-	}
-	if got := suggest(strings.Repeat("x", 250), []string{strings.Repeat("y", 250)}); got != "" {
-		t.Errorf("%q is similar to nothing", got)
-	}
+	verify.Equal(t, suggest("S17", []string{"s1", "s17", "s170"}), "s17", "result")
+	verify.Equal(t, suggest(strings.Repeat("x", 250), []string{strings.Repeat("y", 250)}), "", "is similar to nothing")
 }
 
 // All errors name the services that there are; a similar one is looked for only for the first

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sluice/tags"
+	"sluice/test/verify"
 )
 
 func TestDecodeRoute(t *testing.T) {
@@ -14,9 +15,7 @@ func TestDecodeRoute(t *testing.T) {
 		"when":  tags.Keys{"header": tags.Keys{"x-a": "1"}, "any": []tags.Keys{{"scheme": "https"}}},
 		"retry": tags.Keys{"attempts": "3"},
 	}, ByTag)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if r.Host != "h" || r.Match != "string_prefix" || r.StripPrefix != "/api" || r.When.Header["x-a"] != "1" ||
 		r.When.Any[0].Scheme != "https" || *r.Retry.Attempts != 3 || r.Listeners[0] != "web" {
 		t.Errorf("the route is %+v", r)
@@ -55,9 +54,7 @@ func TestDecodeService(t *testing.T) {
 		"balance":  tags.Keys{"policy": "sticky", "sticky": tags.Keys{"cookie": "c"}},
 		"health":   tags.Keys{"active": tags.Keys{"type": "http", "path": "/up", "interval": "5s"}},
 	}, c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if s.Upstream.Protocol != ProtocolH2 || s.Upstream.TLS.ServerName != "s" || s.Balance.Sticky.Cookie != "c" ||
 		s.Health.Active.Path != "/up" || s.Consul.Service != "star" || s.Retry != star.Retry {
 		t.Errorf("the service is %+v", s)
@@ -81,8 +78,6 @@ func TestClaimedHosts(t *testing.T) {
 		"*": true, "h": true, "*.example.com": true, "{service}.example.com": true, "*.{service}.example.com": true,
 		"a.*.com": false, "*x.com": false, "h/": false, "h:80": false, "a b": false,
 	} {
-		if isClaimedHost(host) != ok {
-			t.Errorf("%q: want %t", host, ok)
-		}
+		verify.Equal(t, isClaimedHost(host), ok, "%q", host)
 	}
 }

@@ -1,6 +1,10 @@
 package config
 
-import "testing"
+import (
+	"testing"
+
+	"sluice/test/verify"
+)
 
 func TestTCPListener(t *testing.T) {
 	c := mustParse(t, `
@@ -17,9 +21,7 @@ routes: [{ service: star }]
 		t.Errorf("got %+v", l)
 	}
 	for name, want := range map[string]string{"star": "ewma", "postgres": "least_conn", "redis": "round_robin"} {
-		if got := c.Services[name].Balance.Policy; got != want {
-			t.Errorf("the policy of %s is %s, want %s", name, got, want)
-		}
+		verify.Equal(t, c.Services[name].Balance.Policy, want, "the policy of %s", name)
 	}
 }
 

@@ -8,15 +8,14 @@ import (
 	"testing"
 
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 func TestListenerTLS(t *testing.T) {
 	dir := t.TempDir()
 	site, other := testcert.Write(t, dir, "site"), testcert.Write(t, dir, "other")
 	text := filepath.Join(dir, "text")
-	if err := os.WriteFile(text, []byte("no certificate"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(text, []byte("no certificate"), 0o600))
 	missing := filepath.Join(dir, "missing")
 	parse := func(tls string) (*Config, error) {
 		return Parse("sluice.yaml", []byte(fmt.Sprintf(`services: { star: { peers: ["127.0.0.1:1"] } }
@@ -27,9 +26,7 @@ listeners:
 `, tls)))
 	}
 	c, err := parse(fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }, { cert: %s, key: %s }] }", site.Cert, site.Key, other.Cert, other.Key))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if got := c.Listeners[0].TLS.Certificates; len(got) != 2 || got[1] != (Certificate{Cert: other.Cert, Key: other.Key}) {
 		t.Errorf("got %+v", got)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestTypedTextsHideSecrets(t *testing.T) {
@@ -13,9 +15,7 @@ func TestTypedTextsHideSecrets(t *testing.T) {
 		t.Fatalf("the value is %q", header.Value[1])
 	}
 	encoded, err := json.Marshal([]Header{header})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	all := fmt.Sprintf("%v %+v %#v %s", header, struct{ List []Header }{[]Header{header}}, &header, encoded)
 	if strings.Contains(all, "s3cret") || !strings.Contains(all, "***") {
 		t.Error(all)
@@ -29,9 +29,7 @@ func TestTypedKeysHaveTheirFormat(t *testing.T) {
 		"statuses": "2xx", "regexp": "^a", "escaped": `a\n`, "meta": "a=b", "catalog_meta": "a=b", "consul_meta": "a=b",
 		"traefik_rule": "Host(`a`)", "hash_key": "path", "rate_key": "route",
 	} {
-		if formats[format].parse == nil || !formats[format].ok(text) {
-			t.Errorf("%s refuses %s", format, text)
-		}
+		verify.That(t, formats[format].parse != nil && formats[format].ok(text), "%s refuses %s", format, text)
 	}
 	c := mustParse(t, `
 tracing: { headers: ["A: b"] }
@@ -49,7 +47,5 @@ services:
 routes:
   - { path: /, service: star, when: { client: [10.0.0.0/8] }, allow: [10.0.0.0/8], deny: ["::1"], rate_limit: { rate: 1, key: route }, compress: { encodings: [gzip], types: [text/html], level: fast } }
 `)
-	if got := string(c.Services["tcp"].Health.Active.Send.Value); got != "a\n" {
-		t.Errorf("the check sends %q", got)
-	}
+	verify.Equal(t, string(c.Services["tcp"].Health.Active.Send.Value), "a\n", "the check sends")
 }

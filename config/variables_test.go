@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"sluice/test/verify"
 )
 
 // buildIn builds a configuration in an environment.
@@ -40,9 +42,7 @@ func TestVariables(t *testing.T) {
 		d := newDecoder("")
 		d.getenv = env
 		got, _, err := d.resolve(in)
-		if err != nil || got != want {
-			t.Errorf("%s: %q, %v, want %q", in, got, err, want)
-		}
+		verify.That(t, err == nil && got == want, "%s: %q, %v, want %q", in, got, err, want)
 	}
 }
 
@@ -58,9 +58,7 @@ services:
   b: { <<: *a, upstream: { tls: { server_name: "${NAME:-}" } } }
 routes: [{ host: "${HOST}", service: a, request_headers: { set: { X-Host: "${host}", Authorization: "Bearer ${TOKEN}" } } }, { service: b }]
 `, env)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	set := c.Routes[0].RequestHeaders.Set
 	if c.Log.Level.Text != "debug" || c.Consul.Addresses[0] != "http://10.0.0.1:8500" || c.Consul.Token != "s3cret" || c.Consul.MaxWatches != 7 ||
 		c.AccessLog.Sample != 0.05 || c.Services["a"].Peers[0].Text != "10.0.0.1:80" || c.Services["b"].Peers[0].Text != "10.0.0.1:80" ||
@@ -84,9 +82,7 @@ func TestVariableErrors(t *testing.T) {
 		"log: { level: '${A:-${LEVEL}}' }":                  `sluice.yaml:1: log.level: value "${A:-${LEVEL}}": want ${A} or ${A:-DEFAULT}, or $${ for the text "${"`,
 	} {
 		_, err := buildIn(text+tail, env)
-		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
-			t.Errorf("%s:\n got  %v\n want %s", text, err, want)
-		}
+		verify.That(t, err != nil && strings.Contains(err.Error(), want) && !strings.Contains(err.Error(), "s3cret"), "%s:\n got  %v\n want %s", text, err, want)
 	}
 }
 
@@ -97,9 +93,7 @@ func TestDocumentsHaveNoVariables(t *testing.T) {
 	}}}
 	_, err := buildIn("dynamic: [{ consul_kv: { key: a } }]"+tail, environ("HOME", "s3cret"), source)
 	want := `consul_kv:a:2: routes[0].path: value "/${HOME}": only the configuration file can contain variables of the environment such as ${HOME}; $${ stands for the text "${"`
-	if err == nil || err.Error() != want {
-		t.Errorf("got  %v\nwant %s", err, want)
-	}
+	verify.That(t, err != nil && err.Error() == want, "got  %v\nwant %s", err, want)
 }
 
 // What shows a configuration shows the text of the file in place of a variable.
@@ -113,20 +107,14 @@ routes:
   - { path: /y, service: b, when: { header: { X-Key: "${TOKEN}" } } }
 `
 	c, err := buildIn(text, environ("PORT", "8081", "TOKEN", "s3cret"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	merged, _ := Merge(c, Fragment{Origin: "tags", Routes: []Route{{Path: "/z", Match: "prefix", Service: "a"}}})
 	merged.Routes = merged.Routes[1:] // as if its service were missing
 	for _, c := range []*Config{c, merged} {
 		asYAML, err := yaml.Marshal(c)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		asJSON, err := json.Marshal(c)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		for _, shown := range []string{string(asYAML), string(asJSON)} {
 			if strings.Contains(shown, "s3cret") || strings.Count(shown, "${TOKEN}") != 3 || !strings.Contains(shown, "127.0.0.1:${PORT}") {
 				t.Errorf("shown: %s", shown)
@@ -134,11 +122,7 @@ routes:
 		}
 	}
 	later, err := buildIn(text, environ("PORT", "8082", "TOKEN", "s3cret2"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	changes := fmt.Sprint(Diff(c, later))
-	if strings.Contains(changes, "s3cret") || !strings.Contains(changes, "admin.address: changed (the value is secret)") {
-		t.Errorf("changes: %s", changes)
-	}
+	verify.That(t, !strings.Contains(changes, "s3cret") && strings.Contains(changes, "admin.address: changed (the value is secret)"), "changes: %s", changes)
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"sluice/test/verify"
 )
 
 // watching runs w until the test ends. The channel receives a value for each change.
@@ -62,9 +64,7 @@ func rename(t *testing.T, file, text string) {
 
 func must(t *testing.T, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 }
 
 // quick returns a Watcher that depends on notifications: it polls once an hour.

@@ -10,6 +10,7 @@ import (
 
 	consulsource "sluice/discovery/consul"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // denyingPair starts a server and a client agent, on the nodes a and b, with default policy
@@ -39,17 +40,13 @@ func documented(t *testing.T, heading string) string {
 func TestFixOfTwoAgentsWithTheDocumentedPolicy(t *testing.T) {
 	t.Parallel()
 	look, write := documented(t, "## Permissions"), documented(t, "## Removing a duplicate")
-	if look != readPolicy {
-		t.Errorf("the manual shows\n%sand a report shows\n%s", look, readPolicy)
-	}
+	verify.That(t, look == readPolicy, "the manual shows\n%sand a report shows\n%s", look, readPolicy)
 	server, client, _ := denyingPair(t)
 	secret := token(t, server, "doctor", look+write)
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, func(o *Options) { o.Consul.Token = secret })
 	report := examine(t, d)
 	for _, f := range report.Findings {
-		if strings.HasPrefix(string(f.Code), "acl-") {
-			t.Errorf("the policy is not enough: %+v", f)
-		}
+		verify.That(t, !strings.HasPrefix(string(f.Code), "acl-"), "the policy is not enough: %+v", f)
 	}
 	finding := one(t, report, CodeDuplicate)
 	if finding.Node != "b" || finding.Fix.KeepNode != "a" || !finding.Fix.Possible || finding.Policy != write {
@@ -80,9 +77,7 @@ func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
 	t.Run("service:write", func(t *testing.T) {
 		d := doctor("looks", readPolicy)
 		finding := one(t, examine(t, d), CodeDuplicate)
-		if !finding.Fix.Possible || finding.Policy != writeStar {
-			t.Errorf("%+v %+v", finding, finding.Fix)
-		}
+		verify.That(t, finding.Fix.Possible && finding.Policy == writeStar, "%+v %+v", finding, finding.Fix)
 		fixed := d.Fix(t.Context(), finding, FixOptions{})
 		if fixed.Result != ResultFailed || !strings.HasPrefix(fixed.Detail, client.URL()) || !strings.Contains(fixed.Detail, `the token lacks service:write for "star"`) {
 			t.Errorf("%+v", fixed)
@@ -91,19 +86,13 @@ func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
 	t.Run("service:write for this service", func(t *testing.T) {
 		d := doctor("writes-moon", readPolicy+`service "moon" { policy = "write" }`)
 		fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicate), FixOptions{})
-		if fixed.Result != ResultFailed || !strings.Contains(fixed.Detail, `the token lacks service:write for "star"`) {
-			t.Errorf("%+v", fixed)
-		}
+		verify.That(t, fixed.Result == ResultFailed && strings.Contains(fixed.Detail, `the token lacks service:write for "star"`), "%+v", fixed)
 	})
 	t.Run("agent:read for the owner", func(t *testing.T) {
 		d := doctor("knows-agent-a", `service_prefix "" { policy = "write" } node_prefix "" { policy = "read" } agent "a" { policy = "read" }`)
 		finding := one(t, examine(t, d), CodeDuplicate)
-		if finding.Fix.Possible || !strings.Contains(finding.Fix.WhyNot, `the token lacks agent:read for "b"`) {
-			t.Errorf("%+v", finding.Fix)
-		}
-		if want := "agent \"b\" { policy = \"read\" }\n" + writeStar; finding.Policy != want {
-			t.Errorf("policy %q, want %q", finding.Policy, want)
-		}
+		verify.That(t, !finding.Fix.Possible && strings.Contains(finding.Fix.WhyNot, `the token lacks agent:read for "b"`), "%+v", finding.Fix)
+		verify.Equal(t, finding.Policy, "agent \"b\" { policy = \"read\" }\n"+writeStar, "policy")
 		if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft {
 			t.Errorf("%+v", fixed)
 		}
@@ -114,9 +103,7 @@ func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
 		report := examine(t, doctor("sluice", rules))
 		one(t, report, CodeACLAgent)
 		f := one(t, report, CodeDuplicate)
-		if f.Fix.Possible || !strings.Contains(f.Fix.WhyNot, fmt.Sprintf("the token lacks agent:read for %q", f.Node)) {
-			t.Errorf("%+v %+v", f, f.Fix)
-		}
+		verify.That(t, !f.Fix.Possible && strings.Contains(f.Fix.WhyNot, fmt.Sprintf("the token lacks agent:read for %q", f.Node)), "%+v %+v", f, f.Fix)
 	})
 	t.Run("node:read for the owner", func(t *testing.T) {
 		d := doctor("knows-node-a", `service_prefix "" { policy = "write" } node "a" { policy = "read" } agent_prefix "" { policy = "read" }`)
@@ -131,9 +118,7 @@ func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
 	t.Run("service:read", func(t *testing.T) {
 		d := doctor("knows-nodes", `node_prefix "" { policy = "read" } agent_prefix "" { policy = "read" }`)
 		f := one(t, examine(t, d), CodeACLService)
-		if f.Service != "star" || f.Severity != SeverityError || !strings.Contains(f.Policy, `service     "star" { policy = "read" }`) {
-			t.Errorf("%+v", f)
-		}
+		verify.That(t, f.Service == "star" && f.Severity == SeverityError && strings.Contains(f.Policy, `service     "star" { policy = "read" }`), "%+v", f)
 	})
 	checkRegistered(t, server, "star-1@a", "star-1@b")
 

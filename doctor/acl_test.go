@@ -8,6 +8,7 @@ import (
 
 	consulsource "sluice/discovery/consul"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 const rootToken = "00000000-0000-0000-0000-000000000001"
@@ -47,21 +48,15 @@ func TestACLs(t *testing.T) {
 
 	report := look(rootToken)
 	for _, f := range report.Findings {
-		if strings.HasPrefix(string(f.Code), "acl-") || f.Severity == SeverityError {
-			t.Errorf("with every permission: %+v", f)
-		}
+		verify.That(t, !strings.HasPrefix(string(f.Code), "acl-") && f.Severity != SeverityError, "with every permission: %+v", f)
 	}
 
 	// The policy in the finding is sufficient.
 	report = look(token(t, agent, "sees-everything", readPolicy))
 	for _, f := range report.Findings {
-		if strings.HasPrefix(string(f.Code), "acl-") || f.Severity == SeverityError {
-			t.Errorf("with the policy shown: %+v", f)
-		}
+		verify.That(t, !strings.HasPrefix(string(f.Code), "acl-") && f.Severity != SeverityError, "with the policy shown: %+v", f)
 	}
-	if report.Agent.Token != "sees-everything" || report.Looked.Instances != 1 {
-		t.Errorf("%+v %+v", report.Agent, report.Looked)
-	}
+	verify.That(t, report.Agent.Token == "sees-everything" && report.Looked.Instances == 1, "%+v %+v", report.Agent, report.Looked)
 
 	report = look("")
 	if f := one(t, report, CodeACLAnonymous); f.Severity != SeverityError || f.Policy != readPolicy {
@@ -76,9 +71,7 @@ func TestACLs(t *testing.T) {
 	one(t, report, CodeACLFiltered)
 	one(t, report, CodeACLAgent)
 	f := one(t, report, CodeACLService)
-	if f.Service != "star" || f.Severity != SeverityError || !strings.Contains(f.Policy, `service     "star" { policy = "read" }`) {
-		t.Errorf("%+v", f)
-	}
+	verify.That(t, f.Service == "star" && f.Severity == SeverityError && strings.Contains(f.Policy, `service     "star" { policy = "read" }`), "%+v", f)
 	if found := report.of(CodeServiceMissing); len(found) != 0 {
 		t.Errorf("hidden services are reported as missing: %+v", found)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // unused is a port without a listener: tcpmux, which no system starts by default. A port
@@ -32,7 +33,5 @@ func TestTryAll(t *testing.T) {
 		t.Errorf("%q", silent)
 	}
 	silent = tryAll(t.Context(), instances[:1], time.Nanosecond)
-	if why := silent[listener.Addr().String()]; why != "no answer within 1ns" {
-		t.Errorf("%q", silent)
-	}
+	verify.Equal(t, silent[listener.Addr().String()], "no answer within 1ns", "%q", silent)
 }

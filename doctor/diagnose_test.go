@@ -9,6 +9,7 @@ import (
 
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
+	"sluice/test/verify"
 )
 
 var now = time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
@@ -165,9 +166,7 @@ func TestDiagnose(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
 			}
 			for _, f := range findings {
-				if f.Seen == "" || f.Why == "" || f.Do == "" {
-					t.Errorf("%s lacks a text: %+v", f.Code, f)
-				}
+				verify.That(t, f.Seen != "" && f.Why != "" && f.Do != "", "%s lacks a text: %+v", f.Code, f)
 			}
 		})
 	}
@@ -348,9 +347,7 @@ func TestTwoIDsWithOneLoopbackAddress(t *testing.T) {
 	f.Instances = []Instance{star(1, "a", "127.0.0.1", 80), star(2, "a", "127.0.0.1", 80)}
 	f.Owners = map[string]Owner{"a": {Services: map[string]Registration{"star-1": {"star", "127.0.0.1:80"}, "star-2": {"star", "127.0.0.1:80"}}}}
 	findings := f.duplicateFindings()
-	if len(findings) != 1 || findings[0].Fix.Possible || !strings.Contains(findings[0].Fix.WhyNot, "127.0.0.1") {
-		t.Errorf("%+v", findings)
-	}
+	verify.That(t, len(findings) == 1 && !findings[0].Fix.Possible && strings.Contains(findings[0].Fix.WhyNot, "127.0.0.1"), "%+v", findings)
 }
 
 // The agent may have reused the id since the catalog was read.
@@ -376,9 +373,7 @@ func TestCommandsQuoteNames(t *testing.T) {
 	f.Instances = []Instance{star(1, "it's\n$(x)", "10.0.0.1", 80)}
 	got := Diagnose(f, Thresholds{})[0].Command
 	want := `curl -X PUT -H "X-Consul-Token: $CONSUL_HTTP_TOKEN" -d '{"Node":"it'\''s\n$(x)","ServiceID":"star-1"}' "$CONSUL_HTTP_ADDR/v1/catalog/deregister"`
-	if got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
+	verify.That(t, got == want, "got  %s\nwant %s", got, want)
 }
 
 // Another agent may have the same id.
@@ -391,14 +386,10 @@ func TestDeregistrationCommandNamesTheAgent(t *testing.T) {
 		"c":   "ssh c 'consul services deregister -id=star-1'",
 		"-oX": "",
 	} {
-		if got := f.agentDeregister(star(1, node, "10.0.0.1", 80)); got != want {
-			t.Errorf("on node %s: %s", node, got)
-		}
+		verify.Equal(t, f.agentDeregister(star(1, node, "10.0.0.1", 80)), want, "on node %s", node)
 	}
 	f.Remote = true
-	if got := f.agentDeregister(star(1, "a", "10.0.0.1", 80)); got != "ssh a 'consul services deregister -id=star-1'" {
-		t.Errorf("on a node with that name in another data centre: %s", got)
-	}
+	verify.Equal(t, f.agentDeregister(star(1, "a", "10.0.0.1", 80)), "ssh a 'consul services deregister -id=star-1'", "on a node with that name in another data centre")
 }
 
 func TestSelects(t *testing.T) {
@@ -475,9 +466,7 @@ func FuzzDuplicates(f *testing.F) {
 			}
 		}
 		for address, n := range processes {
-			if found[address] != n-1 {
-				t.Errorf("%s: %d registrations, %d findings", address, n, found[address])
-			}
+			verify.Equal(t, found[address], n-1, "%s: %d registrations, findings", address, n)
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 
 	"sluice/consul"
 	consulsource "sluice/discovery/consul"
+	"sluice/test/verify"
 )
 
 // sluice connects to the address that the configuration names.
@@ -66,7 +67,5 @@ func TestCatalogChangesDuringTheExamination(t *testing.T) {
 	if got, want := strings.Join(briefs(report.Findings), "\n"), "warning no-check bare bare-1 on node a, 10.0.0.1:2"; got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if report.Looked.Instances != 3 || report.Looked.Nodes != 1 || report.Looked.Queries != 9 {
-		t.Errorf("%+v", report.Looked)
-	}
+	verify.That(t, report.Looked.Instances == 3 && report.Looked.Nodes == 1 && report.Looked.Queries == 9, "%+v", report.Looked)
 }

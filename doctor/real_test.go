@@ -12,13 +12,12 @@ import (
 
 	"sluice/consul"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 func must(t *testing.T, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 }
 
 // register registers an instance of star at 127.0.0.1.
@@ -63,9 +62,7 @@ func checkRegistered(t *testing.T, agent *consultest.Agent, want ...string) {
 	t.Helper()
 	var got []string
 	consultest.Await(t, "the catalog answers", func() bool { got = registered(agent); return got != nil })
-	if !slices.Equal(got, want) {
-		t.Errorf("the catalog has %q, want %q", got, want)
-	}
+	verify.Slices(t, got, want, "the catalog")
 }
 
 // pair starts a dev agent and a client agent.

@@ -8,6 +8,7 @@ import (
 
 	"sluice/config"
 	consulsource "sluice/discovery/consul"
+	"sluice/test/verify"
 )
 
 // asking returns an instance of a service with tags, on node a.
@@ -41,9 +42,7 @@ func TestFindingsOfTheDefaultRuleNameNoTag(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, err := config.Parse("sluice.yaml", []byte(test.config))
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			facts := healthy()
 			facts.Configured, facts.Config, facts.Instances = true, c, test.instances
 			findings := slices.DeleteFunc(Diagnose(facts, Thresholds{}), func(f Finding) bool { return f.Code == CodeUnused })
@@ -55,9 +54,7 @@ func TestFindingsOfTheDefaultRuleNameNoTag(t *testing.T) {
 				t.Errorf("%s: %s; %s", brief(f), f.Seen, f.Do)
 			}
 			for _, text := range []string{f.Why, f.Do} {
-				if strings.Contains(text, "the tag") || strings.Contains(text, "The tag") {
-					t.Errorf("it speaks of a tag: %s", text)
-				}
+				verify.That(t, !strings.Contains(text, "the tag") && !strings.Contains(text, "The tag"), "it speaks of a tag: %s", text)
 			}
 		})
 	}
@@ -166,9 +163,7 @@ func TestTagFindings(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, err := config.Parse("sluice.yaml", []byte(test.config))
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			facts := healthy()
 			facts.Configured, facts.Config, facts.Instances, facts.Uses = true, c, test.instances, test.uses
 			findings := Diagnose(facts, Thresholds{})

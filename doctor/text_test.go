@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"sluice/test/verify"
 )
 
 func TestText(t *testing.T) {
@@ -42,13 +44,9 @@ WARNING dead-node
     the agent of its node is dead: gone?[2J
     $ consul force-leave b
 `
-	if !strings.HasPrefix(text, begin) {
-		t.Errorf("got\n%s\nwant first\n%s", text, begin)
-	}
+	verify.That(t, strings.HasPrefix(text, begin), "got\n%s\nwant first\n%s", text, begin)
 	for _, want := range []string{"  … and 6 more: --json shows all\n", "\n\n1 error, 26 warnings, 0 notices.\n"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("%q is missing:\n%s", want, text)
-		}
+		verify.That(t, strings.Contains(text, want), "%q is missing:\n%s", want, text)
 	}
 	for line := range strings.Lines(text) {
 		if n := utf8.RuneCountInString(line); n > textWidth+1 && !strings.HasPrefix(line, "Consul ") {
@@ -64,9 +62,7 @@ func TestReportWithoutFindings(t *testing.T) {
 		t.Error(r.text(t))
 	}
 	encoded, err := json.Marshal(r)
-	if err != nil || !strings.Contains(string(encoded), `"findings":[]`) {
-		t.Errorf("%s, %v", encoded, err)
-	}
+	verify.That(t, err == nil && strings.Contains(string(encoded), `"findings":[]`), "%s, %v", encoded, err)
 }
 
 func TestSeverityAsText(t *testing.T) {
@@ -86,13 +82,9 @@ func TestSeverityAsText(t *testing.T) {
 func TestShellWord(t *testing.T) {
 	for _, word := range []string{"star-1", "", "a b", "it's", "$(reboot)", "`x`", `"\`, "a\nb", "-x", "ä"} {
 		out, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+shellWord(word)).Output()
-		if err != nil || string(out) != word {
-			t.Errorf("%q: %q, %v", word, out, err)
-		}
+		verify.That(t, err == nil && string(out) == word, "%q: %q, %v", word, out, err)
 	}
-	if got := shellWord("star-1"); got != "star-1" {
-		t.Errorf("quoted without need: %s", got)
-	}
+	verify.Equal(t, shellWord("star-1"), "star-1", "quoted without need")
 }
 
 func TestAgentURL(t *testing.T) {
@@ -104,22 +96,16 @@ func TestAgentURL(t *testing.T) {
 		{"unix:///run/consul.sock", "10.0.0.2", "http://10.0.0.2:8500"},
 	}
 	for _, test := range tests {
-		if got := agentURL(test.like, test.address); got != test.want {
-			t.Errorf("%s: %s, want %s", test.like, got, test.want)
-		}
+		verify.Equal(t, agentURL(test.like, test.address), test.want, "%s", test.like)
 	}
 }
 
 func TestEveryCodeIsDocumented(t *testing.T) {
 	manual, err := os.ReadFile("../docs/doctor.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	seen := make(map[Code]bool)
 	for _, code := range codes {
-		if seen[code] || !strings.Contains(string(manual), "| `"+string(code)+"` |") {
-			t.Errorf("%s has no row, or is listed twice", code)
-		}
+		verify.That(t, !seen[code] && strings.Contains(string(manual), "| `"+string(code)+"` |"), "%s has no row, or is listed twice", code)
 		seen[code] = true
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // activeSettings are an interval of 10 s, 1 s after a failed check, without jitter.
@@ -27,9 +28,7 @@ func TestANewPeerIsCheckedAtOnce(t *testing.T) {
 		if n, _ := probe.count(instance(0)); n != 1 {
 			t.Errorf("%d checks at once, want 1", n)
 		}
-		if f.eligible() != 1 {
-			t.Error("a new peer without must_pass_first is not eligible")
-		}
+		verify.Equal(t, f.eligible(), 1, "a new peer without must_pass_first is not eligible")
 		time.Sleep(5 * time.Second)
 		f.Apply(instances(2))
 		synctest.Wait()
@@ -61,9 +60,7 @@ func TestIntervals(t *testing.T) {
 		probe.set(instance(0), false)
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
-		if f.eligible() != 1 {
-			t.Error("the peer is unhealthy 3 s after its recovery")
-		}
+		verify.Equal(t, f.eligible(), 1, "the peer is unhealthy 3 s after its recovery")
 	})
 }
 
@@ -83,16 +80,12 @@ func TestUnhealthyAndBack(t *testing.T) {
 		probe.set(instance(0), false)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if f.eligible() != 2 {
-			t.Errorf("%d eligible after two passes, want 2", f.eligible())
-		}
+		verify.Equal(t, f.eligible(), 2, "eligible after two passes")
 		want := []string{
 			"star-00000: up → unhealthy: active: script: status 500",
 			"star-00000: unhealthy → up",
 		}
-		if got := f.events(); !slices.Equal(got, want) {
-			t.Errorf("events %q, want %q", got, want)
-		}
+		verify.Slices(t, f.events(), want, "events")
 		if s := f.checker.Stats(); s.ChecksFailed < 3 || s.ChecksPassed < 6 {
 			t.Errorf("stats %+v", s)
 		}
@@ -113,9 +106,7 @@ func TestReasonHasTheCurrentCause(t *testing.T) {
 		probe.mu.Unlock()
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		if got := f.peer(0).Reasons(); !slices.Equal(got, []string{"active: script: timed out"}) {
-			t.Errorf("reasons %q", got)
-		}
+		verify.Slices(t, f.peer(0).Reasons(), []string{"active: script: timed out"}, "reasons")
 		if got := f.events(); len(got) != 1 {
 			t.Errorf("events %q, want one", got)
 		}
@@ -131,27 +122,17 @@ func TestMustPassFirst(t *testing.T) {
 		defer f.close()
 		probe.set(instance(1), true)
 		f.Apply(instances(2))
-		if f.eligible() != 0 {
-			t.Error("a peer gets requests before its first check")
-		}
+		verify.Equal(t, f.eligible(), 0, "a peer gets requests before its first check")
 		synctest.Wait()
-		if f.eligible() != 1 {
-			t.Errorf("%d eligible after the first check, want the one that passed", f.eligible())
-		}
-		if got := f.peer(1).Reasons(); !slices.Equal(got, []string{"active: script: status 500"}) {
-			t.Errorf("reasons %q", got)
-		}
+		verify.That(t, f.eligible() == 1, "%d eligible after the first check, want the one that passed", f.eligible())
+		verify.Slices(t, f.peer(1).Reasons(), []string{"active: script: status 500"}, "reasons")
 		probe.set(instance(1), false)
 		time.Sleep(2*time.Second - time.Millisecond)
 		synctest.Wait()
-		if f.eligible() != 1 {
-			t.Error("one pass after a failure makes a peer healthy, want two")
-		}
+		verify.Equal(t, f.eligible(), 1, "one pass after a failure makes a peer healthy")
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		if f.eligible() != 2 {
-			t.Error("two passes do not make a peer healthy")
-		}
+		verify.Equal(t, f.eligible(), 2, "two passes do not make a peer healthy")
 	})
 }
 
@@ -172,18 +153,14 @@ func TestOverridesRegistry(t *testing.T) {
 		probe.set(instance(0), true)
 		time.Sleep(13 * time.Second)
 		synctest.Wait()
-		if f.eligible() != 0 {
-			t.Error("a peer that fails its checks gets requests")
-		}
+		verify.Equal(t, f.eligible(), 0, "a peer that fails its checks gets requests")
 		// From now on the registry and the check must pass.
 		probe.set(instance(0), false)
 		s.Active.OverridesRegistry = false
 		f.reconfigure(s)
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		if got := f.peer(0).Reasons(); !slices.Equal(got, []string{"consul: critical: agent lost"}) {
-			t.Errorf("reasons %q", got)
-		}
+		verify.Slices(t, f.peer(0).Reasons(), []string{"consul: critical: agent lost"}, "reasons")
 	})
 }
 
@@ -200,9 +177,7 @@ func TestPeersWithoutRequestsAreChecked(t *testing.T) {
 		probe.set(i, true)
 		time.Sleep(time.Minute)
 		f.Apply(instances(1))
-		if f.eligible() != 0 {
-			t.Error("the peer gets requests, although its checks fail")
-		}
+		verify.Equal(t, f.eligible(), 0, "the peer gets requests, although its checks fail")
 	})
 }
 
@@ -216,9 +191,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 		running, overdue := f.monitor.Load()
-		if running != 10 || overdue == 0 {
-			t.Errorf("%d running, %d overdue; want 10 and the rest", running, overdue)
-		}
+		verify.That(t, running == 10 && overdue != 0, "%d running, %d overdue; want 10 and the rest", running, overdue)
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
 		for n := range 100 { // each peer is checked
@@ -226,9 +199,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 				t.Errorf("peer %d was not checked", n)
 			}
 		}
-		if probe.most != 10 {
-			t.Errorf("%d checks at a time, want 10", probe.most)
-		}
+		verify.Equal(t, probe.most, 10, "checks at a time")
 	})
 }
 
@@ -269,14 +240,10 @@ func TestAnotherPort(t *testing.T) {
 		six.Address = "::1"
 		f.Apply([]discovery.Instance{six, instance(1)})
 		synctest.Wait()
-		if probe.checks["[::1]:9999"] != 1 || probe.checks["127.0.0.1:9999"] != 1 {
-			t.Errorf("checks of %v", probe.checks)
-		}
+		verify.That(t, probe.checks["[::1]:9999"] == 1 && probe.checks["127.0.0.1:9999"] == 1, "checks of %v", probe.checks)
 		s.Active.Port = 0
 		f.reconfigure(s)
 		synctest.Wait()
-		if probe.checks["[::1]:10000"] != 1 {
-			t.Errorf("checks of %v", probe.checks)
-		}
+		verify.Equal(t, probe.checks["[::1]:10000"], 1, "checks of %v", probe.checks)
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/test/verify"
 )
 
 func TestProbeForgetsARemovedPeer(t *testing.T) {
@@ -24,9 +25,7 @@ func TestProbeForgetsARemovedPeer(t *testing.T) {
 		if after, _ := probe.count(instance(1)); after != before {
 			t.Errorf("%d checks after the peer left", after-before)
 		}
-		if probe.forgotten[instance(1).HostPort()] == 0 {
-			t.Error("Forget was not called")
-		}
+		verify.That(t, probe.forgotten[instance(1).HostPort()] != 0, "Forget was not called")
 	})
 }
 
@@ -99,9 +98,7 @@ func TestAPeerThatReturnsIsCheckedAgain(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(time.Second)
 		f.Apply(instances(1))
-		if f.peer(0) != token.Peer || f.eligible() != 0 {
-			t.Error("the peer lost its state")
-		}
+		verify.That(t, f.peer(0) == token.Peer && f.eligible() == 0, "the peer lost its state")
 		probe.set(instance(0), false)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
@@ -127,9 +124,7 @@ func TestReconfigurationPreservesHealth(t *testing.T) {
 		s.Active.Interval = time.Second
 		f.reconfigure(s)
 		synctest.Wait()
-		if f.eligible() != 2 || !probe.closed || other.closed {
-			t.Errorf("%d eligible, want 2; closed: old %v, new %v", f.eligible(), probe.closed, other.closed)
-		}
+		verify.That(t, f.eligible() == 2 && probe.closed && !other.closed, "%d eligible, want 2; closed: old %v, new %v", f.eligible(), probe.closed, other.closed)
 		time.Sleep(10*time.Second + time.Millisecond)
 		if n, _ := other.count(instance(1)); n < 9 {
 			t.Errorf("%d checks in 10 s with the new interval of 1 s", n)
@@ -142,9 +137,7 @@ func TestReconfigurationPreservesHealth(t *testing.T) {
 		// Without checks no peer is unhealthy.
 		f.reconfigure(Settings{})
 		synctest.Wait()
-		if f.eligible() != 3 || !other.closed {
-			t.Errorf("%d eligible without checks, want 3; closed: %v", f.eligible(), other.closed)
-		}
+		verify.That(t, f.eligible() == 3 && other.closed, "%d eligible without checks, want 3; closed: %v", f.eligible(), other.closed)
 		// With checks again, no peer is unhealthy before they fail.
 		third := newScript()
 		third.set(instance(0), true)
@@ -152,14 +145,10 @@ func TestReconfigurationPreservesHealth(t *testing.T) {
 		s.Active.MustPassFirst = true // for new peers
 		f.reconfigure(s)
 		synctest.Wait()
-		if f.eligible() != 3 {
-			t.Errorf("%d eligible with checks again, want 3", f.eligible())
-		}
+		verify.Equal(t, f.eligible(), 3, "eligible with checks again")
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
-		if f.eligible() != 2 {
-			t.Errorf("%d eligible after some checks, want 2", f.eligible())
-		}
+		verify.Equal(t, f.eligible(), 2, "eligible after some checks")
 	})
 }
 
@@ -204,9 +193,7 @@ func TestCloseEndsChecks(t *testing.T) {
 		}
 		f.close()
 		f.checker.Configure(Settings{}) // after Close, without effect
-		if got := strings.Join(f.events(), "; "); got != "" {
-			t.Errorf("events %q", got)
-		}
+		verify.Equal(t, strings.Join(f.events(), "; "), "", "events")
 	})
 }
 
@@ -243,9 +230,7 @@ func TestAfterFirstChecksThatNeedNotPass(t *testing.T) {
 		f.Apply(instances(5))
 		called := false
 		f.checker.AfterFirstChecks(func() { called = true })
-		if !called {
-			t.Error("not called at once")
-		}
+		verify.That(t, called, "not called at once")
 	})
 }
 
@@ -267,14 +252,10 @@ func TestStopEndsTheWaitForFirstChecks(t *testing.T) {
 				called := false
 				f.checker.AfterFirstChecks(func() { called = true })
 				synctest.Wait()
-				if called {
-					t.Error("called at once")
-				}
+				verify.That(t, !called, "called at once")
 				end(f)
 				synctest.Wait()
-				if !called {
-					t.Error("not called")
-				}
+				verify.That(t, called, "not called")
 				f.close()
 			})
 		})

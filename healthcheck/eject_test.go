@@ -11,6 +11,7 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // Outcomes.
@@ -38,9 +39,7 @@ func passiveSettings() Settings {
 func (f *fixture) fail(peer, n int, o balancer.Outcome) {
 	f.t.Helper()
 	for range n {
-		if !f.request(peer, o) {
-			f.t.Errorf("peer %d gets no requests", peer)
-		}
+		verify.That(f.t, f.request(peer, o), "peer %d gets no requests", peer)
 	}
 	synctest.Wait()
 }
@@ -99,17 +98,13 @@ func TestConsecutiveFailuresEject(t *testing.T) {
 				if got := p.State() == balancer.StateEjected; got != test.ejected {
 					t.Fatalf("state %v, reasons %q", p.State(), p.Reasons())
 				}
-				if got := strings.Join(p.Reasons(), ""); got != test.why {
-					t.Errorf("reason %q, want %q", got, test.why)
-				}
+				verify.Equal(t, strings.Join(p.Reasons(), ""), test.why, "reason")
 				s := f.checker.Stats()
 				var want Stats
 				if test.ejected {
 					want.Ejections[test.cause] = 1
 				}
-				if s != want {
-					t.Errorf("stats %+v, want %+v", s, want)
-				}
+				verify.Equal(t, s, want, "stats")
 			})
 		})
 	}
@@ -129,14 +124,10 @@ func TestEjectionTimeGrowsAndDecays(t *testing.T) {
 			}
 			time.Sleep(want - time.Millisecond)
 			synctest.Wait()
-			if f.eligible() != 2 {
-				t.Errorf("the peer is back before %v", want)
-			}
+			verify.Equal(t, f.eligible(), 2, "the peer is back before %v", want)
 			time.Sleep(time.Millisecond)
 			synctest.Wait()
-			if f.eligible() != 3 {
-				t.Errorf("the peer is not back after %v", want)
-			}
+			verify.Equal(t, f.eligible(), 3, "the peer is not back after %v", want)
 		}
 		f.fail(0, 5, refused)
 		lasts(10*time.Second, "Z")
@@ -155,9 +146,7 @@ func TestEjectionTimeGrowsAndDecays(t *testing.T) {
 		// A success ends the trial.
 		f.fail(0, 1, fine)
 		f.fail(0, 4, refused)
-		if f.eligible() != 3 {
-			t.Error("the peer is still on trial after a success")
-		}
+		verify.Equal(t, f.eligible(), 3, "the peer is still on trial after a success")
 		// 60 s without an ejection reduce the count of 8 by 6.
 		f.fail(0, 1, fine)
 		time.Sleep(time.Minute)
@@ -188,9 +177,7 @@ func TestEarlierRequestsDoNotCount(t *testing.T) {
 			token.Done(timeout)
 		}
 		synctest.Wait()
-		if f.eligible() != 3 {
-			t.Error("the peer was ejected by requests that began before its ejection")
-		}
+		verify.Equal(t, f.eligible(), 3, "the peer was ejected by requests that began before its ejection")
 	})
 }
 
@@ -213,9 +200,7 @@ func TestMaxEjected(t *testing.T) {
 					f.fail(n, 5, refused)
 					time.Sleep(time.Second) // longer than a refused ejection counts
 				}
-				if got := test.peers - f.eligible(); got != test.want {
-					t.Errorf("%d ejected, want %d", got, test.want)
-				}
+				verify.Equal(t, test.peers-f.eligible(), test.want, "ejected")
 				if s := f.checker.Stats(); s.Refused != uint64(test.peers-test.want) {
 					t.Errorf("stats %+v", s)
 				}
@@ -237,9 +222,7 @@ func TestMaxEjectedIsAShareOfUsablePeers(t *testing.T) {
 		balancertest.Drain(f.Pool, "", drained...)
 		f.fail(8, 5, refused)
 		f.fail(9, 5, refused)
-		if f.eligible() != 1 {
-			t.Errorf("%d eligible, want 1", f.eligible())
-		}
+		verify.Equal(t, f.eligible(), 1, "eligible")
 	})
 }
 
@@ -274,13 +257,9 @@ func TestEjectedPeersReturnIfNoOtherIsLeft(t *testing.T) {
 		f.fail(0, 5, refused)
 		balancertest.Drain(f.Pool, "", instance(1).Key())
 		synctest.Wait()
-		if f.eligible() != 1 {
-			t.Errorf("%d eligible, want the one that was ejected", f.eligible())
-		}
+		verify.That(t, f.eligible() == 1, "%d eligible, want the one that was ejected", f.eligible())
 		f.fail(0, 20, refused)
-		if f.eligible() != 1 {
-			t.Error("the last peer was ejected")
-		}
+		verify.Equal(t, f.eligible(), 1, "the last peer was ejected")
 	})
 }
 
@@ -326,24 +305,16 @@ func TestReconfiguringPassive(t *testing.T) {
 		s.Passive.ConsecutiveFailures = 2
 		f.reconfigure(s)
 		synctest.Wait()
-		if f.eligible() != 2 {
-			t.Error("a new setting ended an ejection")
-		}
+		verify.Equal(t, f.eligible(), 2, "a new setting ended an ejection")
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		f.fail(1, 2, refused)
-		if f.eligible() != 2 {
-			t.Error("the new setting has no effect")
-		}
+		verify.Equal(t, f.eligible(), 2, "the new setting has no effect")
 		f.reconfigure(Settings{})
 		synctest.Wait()
-		if f.eligible() != 3 {
-			t.Error("a peer is ejected without a rule")
-		}
+		verify.Equal(t, f.eligible(), 3, "a peer is ejected without a rule")
 		f.fail(1, 20, refused)
-		if f.eligible() != 3 {
-			t.Error("a peer was ejected without a rule")
-		}
+		verify.Equal(t, f.eligible(), 3, "a peer was ejected without a rule")
 	})
 }
 
@@ -351,9 +322,7 @@ func TestEjectionLengths(t *testing.T) {
 	f := func(base, limit time.Duration, times int, want time.Duration) {
 		t.Helper()
 		p := Passive{Ejection: base, MaxEjection: limit}
-		if got := p.ejection(times); got != want {
-			t.Errorf("%v, at most %v, number %d: %v, want %v", base, limit, times, got, want)
-		}
+		verify.Equal(t, p.ejection(times), want, "%v, at most %v, number %d", base, limit, times)
 	}
 	f(10*time.Second, time.Minute, 1, 10*time.Second)
 	f(10*time.Second, time.Minute, 5, 50*time.Second)

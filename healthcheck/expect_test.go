@@ -3,6 +3,8 @@ package healthcheck
 import (
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestParseStatuses(t *testing.T) {
@@ -57,11 +59,7 @@ func FuzzParseStatuses(f *testing.F) {
 			return
 		}
 		again, err := ParseStatuses(s.String())
-		if err != nil || again != s {
-			t.Errorf("%q is %q, and that is %q (%v)", text, s, again, err)
-		}
-		if s == (Statuses{}) {
-			t.Errorf("%q is nothing", text)
-		}
+		verify.That(t, err == nil && again == s, "%q is %q, and that is %q (%v)", text, s, again, err)
+		verify.That(t, s != (Statuses{}), "%q is nothing", text)
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // hanging is a probe that returns at once for addresses below a limit, and never for others.
@@ -39,9 +40,7 @@ func TestAHangingServiceDoesNotDelayTheChecksOfOthers(t *testing.T) {
 					}}
 					c := m.NewChecker()
 					pool, err := balancer.NewPool(name, c.Adapt(balancertest.Complete(balancer.Options{}), s))
-					if err != nil {
-						t.Fatal(err)
-					}
+					verify.NoError(t, err)
 					var set []discovery.Instance
 					for n := range peers {
 						i := instance(n)
@@ -67,9 +66,7 @@ func TestAHangingServiceDoesNotDelayTheChecksOfOthers(t *testing.T) {
 				}
 				running, overdue := m.Load()
 				t.Logf("%d running, %d overdue", running, overdue)
-				if running < 128 || running > 256 {
-					t.Errorf("%d checks run, want at least half of 256", running)
-				}
+				verify.That(t, running >= 128 && running <= 256, "%d checks run, want at least half of 256", running)
 			})
 		})
 	}

@@ -18,15 +18,14 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // serveGRPC serves until the test ends and counts connections.
 func serveGRPC(t *testing.T, register func(*grpc.Server), options ...grpc.ServerOption) (address string, opened *atomic.Int32) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	counted := &countingListener{Listener: l}
 	server := grpc.NewServer(options...)
 	register(server)
@@ -64,9 +63,7 @@ func TestGRPC(t *testing.T) {
 
 	f := func(service, address, want string) {
 		t.Helper()
-		if got := check(t, NewGRPC(GRPCOptions{Service: service}), address, patience); got != want {
-			t.Errorf("%q: %q, want %q", service, got, want)
-		}
+		verify.Equal(t, check(t, NewGRPC(GRPCOptions{Service: service}), address, patience), want, "%q", service)
 	}
 	f("", address, "")
 	f("greeter", address, "")
@@ -89,15 +86,9 @@ func TestGRPC(t *testing.T) {
 		}
 		return opened.Load()
 	}
-	if n := count(false, func(*GRPC) {}); n != 4 {
-		t.Errorf("%d connections for 4 checks, want 4", n)
-	}
-	if n := count(true, func(*GRPC) {}); n != 1 {
-		t.Errorf("%d connections for 4 checks that keep theirs, want 1", n)
-	}
-	if n := count(true, func(p *GRPC) { p.Forget(address) }); n != 4 {
-		t.Errorf("%d connections for 4 checks with Forget, want 4", n)
-	}
+	verify.Equal(t, count(false, func(*GRPC) {}), 4, "connections for 4 checks")
+	verify.Equal(t, count(true, func(*GRPC) {}), 1, "connections for 4 checks that keep theirs")
+	verify.Equal(t, count(true, func(p *GRPC) { p.Forget(address) }), 4, "connections for 4 checks with Forget")
 	if a, b := NewGRPC(GRPCOptions{}).String(), NewGRPC(GRPCOptions{Service: "a"}).String(); a != "grpc" || b != "grpc a" {
 		t.Errorf("names %q, %q", a, b)
 	}
@@ -107,9 +98,7 @@ func TestGRPC(t *testing.T) {
 func TestGRPCAfterARestart(t *testing.T) {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(consultest.ReservePort(t)))
 	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	serve := func(l net.Listener) *grpc.Server {
 		s := grpc.NewServer()
 		grpc_health_v1.RegisterHealthServer(s, health.NewServer())
@@ -124,17 +113,13 @@ func TestGRPCAfterARestart(t *testing.T) {
 	}
 	first.Stop()
 	check(t, p, address, patience) // passes or fails
-	if got := check(t, p, address, patience); got != "connect: connection refused" {
-		t.Errorf("stopped: %q", got)
-	}
+	verify.Equal(t, check(t, p, address, patience), "connect: connection refused", "stopped")
 	if l, err = net.Listen("tcp", address); err != nil {
 		t.Fatal(err)
 	}
 	second := serve(l)
 	defer second.Stop()
-	if got := check(t, p, address, patience); got != "" {
-		t.Errorf("started again: %q", got)
-	}
+	verify.Equal(t, check(t, p, address, patience), "", "started again")
 }
 
 func TestGRPCTimesOut(t *testing.T) {

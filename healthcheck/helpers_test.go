@@ -16,6 +16,7 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -211,9 +212,7 @@ func (f *fixture) close() {
 func (f *fixture) reconfigure(s Settings) {
 	f.t.Helper()
 	s = s.clone()
-	if err := f.Pool.Reconfigure(f.checker.Adapt(f.options, s)); err != nil {
-		f.t.Fatal(err)
-	}
+	verify.NoError(f.t, f.Pool.Reconfigure(f.checker.Adapt(f.options, s)))
 	f.checker.Configure(s)
 }
 

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // newHTTP2 returns a probe with the defaults of the configuration.
@@ -73,9 +75,7 @@ func TestHTTP2(t *testing.T) {
 					Body: Expectation{Text: test.text, Within: 1000},
 				})
 				for range 2 {
-					if got := check(t, probe, address, patience); got != test.want {
-						t.Errorf("%s: got %q, want %q", probe, got, test.want)
-					}
+					verify.Equal(t, check(t, probe, address, patience), test.want, "%s", probe)
 				}
 				probe.Close()
 			}
@@ -83,9 +83,7 @@ func TestHTTP2(t *testing.T) {
 			if reuse {
 				want = 4
 			}
-			if n := opened.Load() - before; n != want {
-				t.Errorf("TLS %v, reuse %v: %d connections, want %d", secure, reuse, n, want)
-			}
+			verify.Equal(t, opened.Load()-before, want, "TLS %v, reuse %v: connections", secure, reuse)
 		}
 	}
 }
@@ -122,9 +120,7 @@ func TestHTTP2Failures(t *testing.T) {
 	probe := newHTTP2(HTTPOptions{Reuse: true})
 	defer probe.Close()
 	for range 3 {
-		if got := check(t, probe, server.Listener.Addr().String(), patience); got != "" {
-			t.Errorf("got %q", got)
-		}
+		verify.Equal(t, check(t, probe, server.Listener.Addr().String(), patience), "", "result")
 		server.CloseClientConnections()
 	}
 	silent := serveRaw(t, func(c net.Conn) { io.Copy(io.Discard, c) })

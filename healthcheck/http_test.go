@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // patience is the timeout of checks that should not time out.
@@ -34,9 +36,7 @@ func check(t *testing.T, p Probe, address string, limit time.Duration) string {
 func serveRaw(t *testing.T, answer func(net.Conn)) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -79,9 +79,7 @@ const nowhere = "127.0.0.1:1"
 func statuses(t *testing.T, text string) Statuses {
 	t.Helper()
 	s, err := ParseStatuses(text)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return s
 }
 
@@ -91,9 +89,7 @@ func TestHTTPSendsItsOptions(t *testing.T) {
 	defer server.Close()
 	address := server.Listener.Addr().String()
 
-	if wrong := check(t, newHTTP(HTTPOptions{}), address, patience); wrong != "" {
-		t.Errorf("check: %s", wrong)
-	}
+	verify.Equal(t, check(t, newHTTP(HTTPOptions{}), address, patience), "", "check")
 	r := got.Load()
 	if r.Method != "GET" || r.RequestURI != "/" || r.Host != address || r.UserAgent() != "sluice-healthcheck" || !r.Close || r.ProtoMinor != 1 {
 		t.Errorf("request %s %s %s, host %q, agent %q, close %v", r.Method, r.RequestURI, r.Proto, r.Host, r.UserAgent(), r.Close)
@@ -103,17 +99,13 @@ func TestHTTPSendsItsOptions(t *testing.T) {
 		Method: "POST", Path: "/health?full=1&a=%2F", Host: "star.example.com",
 		Headers: [][2]string{{"x-lower", "a b"}, {"Authorization", "Bearer secret"}},
 	})
-	if wrong := check(t, p, address, patience); wrong != "" {
-		t.Errorf("check: %s", wrong)
-	}
+	verify.Equal(t, check(t, p, address, patience), "", "check")
 	r = got.Load()
 	if r.Method != "POST" || r.RequestURI != "/health?full=1&a=%2F" || r.Host != "star.example.com" ||
 		r.Header.Get("X-Lower") != "a b" || r.Header.Get("Authorization") != "Bearer secret" || r.ContentLength != 0 {
 		t.Errorf("request %s %s, host %q, header %v", r.Method, r.RequestURI, r.Host, r.Header)
 	}
-	if p.String() != "http POST /health?…" {
-		t.Errorf("probe %q", p)
-	}
+	verify.Equal(t, p.String(), "http POST /health?…", "probe %q", p)
 }
 
 func TestHTTPChecksTheResponse(t *testing.T) {
@@ -162,9 +154,7 @@ func TestHTTPChecksTheResponse(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			server := httptest.NewServer(test.handler)
 			defer server.Close()
-			if got := check(t, newHTTP(test.o), server.Listener.Addr().String(), patience); got != test.want {
-				t.Errorf("got %q, want %q", got, test.want)
-			}
+			verify.Equal(t, check(t, newHTTP(test.o), server.Listener.Addr().String(), patience), test.want, "result")
 		})
 	}
 }
@@ -200,9 +190,7 @@ func TestHTTPReportsTheFailure(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			address := serveRaw(t, test.answer)
 			for range 2 {
-				if got := check(t, newHTTP(test.o), address, patience); got != test.want {
-					t.Errorf("got %q, want %q", got, test.want)
-				}
+				verify.Equal(t, check(t, newHTTP(test.o), address, patience), test.want, "result")
 			}
 		})
 	}
@@ -217,9 +205,7 @@ func TestHTTPReportsTheFailure(t *testing.T) {
 		}
 	})
 	t.Run("refused", func(t *testing.T) {
-		if got := check(t, newHTTP(HTTPOptions{}), nowhere, patience); got != "connect: connection refused" {
-			t.Errorf("got %q", got)
-		}
+		verify.Equal(t, check(t, newHTTP(HTTPOptions{}), nowhere, patience), "connect: connection refused", "result")
 	})
 	t.Run("not HTTP", func(t *testing.T) {
 		address := serveRaw(t, respond("SSH-2.0-OpenSSH_9.2\r\n\r\n"))
@@ -279,17 +265,13 @@ func TestHTTPSpeaksTLS(t *testing.T) {
 	f("another name", &tls.Config{RootCAs: trusting.RootCAs, ServerName: "star.example.net"}, "TLS handshake: ")
 	f("not trusted", &tls.Config{}, "TLS handshake: ")
 	f("any", &tls.Config{InsecureSkipVerify: true}, "")
-	if got := check(t, newHTTP(HTTPOptions{}), address, patience); got != "status 400, want 200-299" {
-		t.Errorf("plain HTTP to a TLS port: %q", got)
-	}
+	verify.Equal(t, check(t, newHTTP(HTTPOptions{}), address, patience), "status 400, want 200-299", "plain HTTP to a TLS port")
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
 	if got := check(t, newHTTP(HTTPOptions{TLS: fixed(&tls.Config{})}), plain.Listener.Addr().String(), patience); !strings.HasPrefix(got, "TLS handshake: ") {
 		t.Errorf("TLS to a plain port: %q", got)
 	}
-	if got := newHTTP(HTTPOptions{TLS: fixed(&tls.Config{}), Path: "/a"}).String(); got != "https GET /a" {
-		t.Errorf("probe %q", got)
-	}
+	verify.Equal(t, newHTTP(HTTPOptions{TLS: fixed(&tls.Config{}), Path: "/a"}).String(), "https GET /a", "probe")
 }
 
 // Each check has a new connection, except with Reuse. A reused connection that the peer has closed
@@ -320,14 +302,10 @@ func TestHTTPConnections(t *testing.T) {
 		p := newHTTP(o)
 		defer p.Close()
 		for range 4 {
-			if got := check(t, p, address, patience); got != "" {
-				t.Errorf("%s: %s", name, got)
-			}
+			verify.Equal(t, check(t, p, address, patience), "", "%s", name)
 			between(p)
 		}
-		if got := opened.Load(); got != want {
-			t.Errorf("%s: %d connections for 4 checks, want %d", name, got, want)
-		}
+		verify.Equal(t, opened.Load(), want, "%s: connections for 4 checks", name)
 	}
 	nothing := func(*HTTP) {}
 	body := Expectation{Text: "ok", Within: 100}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/test/verify"
 )
 
 // load sends requests to peers 0 to 4, of which the last one is worse, and returns the ejected
@@ -52,9 +53,7 @@ func TestSuccessRateEjects(t *testing.T) {
 		if want := "ejected: success rate 75.0 % of 100 requests, mean of all peers 95.8 %; for 10s until "; !strings.HasPrefix(why, want) {
 			t.Errorf("reason %q, want %q…", why, want)
 		}
-		if got := f.checker.Stats().Ejections[CauseSuccessRate]; got != 1 {
-			t.Errorf("%d ejections by success rate, want 1", got)
-		}
+		verify.Equal(t, f.checker.Stats().Ejections[CauseSuccessRate], 1, "ejections by success rate")
 		// The previous interval does not count again.
 		time.Sleep(10 * time.Second)
 		if ejected := f.load(6, 100, func(int, int) balancer.Outcome { return fine }); ejected != nil {
@@ -85,9 +84,7 @@ func TestLatencyEjects(t *testing.T) {
 			t.Fatalf("ejected %v, want peer 3", ejected)
 		}
 		why := f.peer(3).Reasons()[0]
-		if !strings.HasPrefix(why, "ejected: median latency ") || !strings.Contains(why, " of 50 answers, median of all peers ") {
-			t.Errorf("reason %q", why)
-		}
+		verify.That(t, strings.HasPrefix(why, "ejected: median latency ") && strings.Contains(why, " of 50 answers, median of all peers "), "reason %q", why)
 	})
 }
 
@@ -107,9 +104,7 @@ func TestSuccessRateOutliers(t *testing.T) {
 		for _, o := range s.outliers(peers) {
 			got = append(got, o.index)
 		}
-		if !slices.Equal(got, want) {
-			t.Errorf("%s: outliers %v, want %v", name, got, want)
-		}
+		verify.Slices(t, got, want, "%s: outliers", name)
 	}
 	f("all alike", []int{1000, 1000, 1000, 1000, 1000})
 	f("all bad", []int{500, 500, 500, 500, 500})
@@ -142,9 +137,7 @@ func TestLatencyOutliers(t *testing.T) {
 		for _, o := range l.outliers(peers) {
 			got = append(got, o.index)
 		}
-		if !slices.Equal(got, want) {
-			t.Errorf("%s: outliers %v, want %v", name, got, want)
-		}
+		verify.Slices(t, got, want, "%s: outliers", name)
 	}
 	f("all alike", []int{20, 20, 20})
 	f("one slow", []int{20, 61, 20}, 1)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // lost returns instances on probation.
@@ -42,15 +43,11 @@ func TestOneFailedCheckEndsProbation(t *testing.T) {
 		}
 		probe.set(instance(0), true)
 		f.awaitCheck(probe, 0)
-		if f.eligible() != 1 || f.peer(0).Used() {
-			t.Errorf("%d eligible after one failure, want 1", f.eligible())
-		}
+		verify.That(t, f.eligible() == 1 && !f.peer(0).Used(), "%d eligible after one failure, want 1", f.eligible())
 		probe.set(instance(0), false)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if f.eligible() != 1 {
-			t.Errorf("%d eligible after two passes, want 1", f.eligible())
-		}
+		verify.Equal(t, f.eligible(), 1, "eligible after two passes")
 	})
 }
 
@@ -68,9 +65,7 @@ func TestAFailureFromBeforeCountsOnProbation(t *testing.T) {
 		}
 		f.Apply(lost(1))
 		synctest.Wait()
-		if f.eligible() != 0 {
-			t.Error("the peer is used, although its latest check failed")
-		}
+		verify.Equal(t, f.eligible(), 0, "the peer is used, although its latest check failed")
 		if reasons := f.peer(0).Reasons(); reasons[1] != "active: script: status 500" {
 			t.Errorf("reasons %q", reasons)
 		}
@@ -90,13 +85,9 @@ func TestPeersOnProbationAreEjectedWithoutALimit(t *testing.T) {
 			synctest.Wait()
 			time.Sleep(fullFor + time.Millisecond)
 		}
-		if f.eligible() != 0 {
-			t.Errorf("%d eligible, want none", f.eligible())
-		}
+		verify.Equal(t, f.eligible(), 0, "eligible")
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if f.eligible() != 0 {
-			t.Errorf("%d eligible when their ejection is over, want none", f.eligible())
-		}
+		verify.Equal(t, f.eligible(), 0, "eligible when their ejection is over")
 	})
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // Each kind of probe checks the resolved address before it connects.
@@ -21,12 +23,8 @@ func TestProbesDoNotConnectToRefusedAddresses(t *testing.T) {
 			checked += " " + to
 			return errors.New("not to be connected to")
 		}})
-		if err == nil || !strings.Contains(err.Error(), "not to be connected to") {
-			t.Errorf("%s: %v", probe, err)
-		}
-		if !strings.Contains(checked, " 127.0.0.1:"+port) {
-			t.Errorf("%s: checked%s", probe, checked)
-		}
+		verify.That(t, err != nil && strings.Contains(err.Error(), "not to be connected to"), "%s: %v", probe, err)
+		verify.Contains(t, checked, " 127.0.0.1:"+port, "%s: checked", probe)
 		probe.Close()
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func TestSchedulerKeepsTheOrder(t *testing.T) {
@@ -31,9 +33,7 @@ func TestSchedulerKeepsTheOrder(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
 		want := []int{905, 10, 111, 212, 812, 414, 515, 616, 717}
-		if !slices.Equal(ran, want) && !slices.Equal(ran, []int{905, 10, 111, 812, 212, 414, 515, 616, 717}) {
-			t.Errorf("ran %v, want %v", ran, want)
-		}
+		verify.That(t, slices.Equal(ran, want) || slices.Equal(ran, []int{905, 10, 111, 812, 212, 414, 515, 616, 717}), "ran %v, want %v", ran, want)
 		if running, overdue := s.load(); running != 0 || overdue != 0 {
 			t.Errorf("%d running, %d overdue", running, overdue)
 		}
@@ -61,9 +61,7 @@ func TestSchedulerRunsATaskOnceAtATime(t *testing.T) {
 			s.schedule(slow, 0) // also when it is waiting
 		}
 		synctest.Wait()
-		if runs < 9 || runs > 11 {
-			t.Errorf("%d runs in 100 s, want 10", runs)
-		}
+		verify.That(t, runs >= 9 && runs <= 11, "%d runs in 100 s, want 10", runs)
 	})
 }
 
@@ -87,9 +85,7 @@ func TestSchedulerRunsTheLongestOverdueFirst(t *testing.T) {
 		}
 		time.Sleep(55 * time.Second)
 		synctest.Wait()
-		if want := []int{4, 3, 2, 1, 0}; !slices.Equal(order, want) {
-			t.Errorf("order %v, want %v", order, want)
-		}
+		verify.Slices(t, order, []int{4, 3, 2, 1, 0}, "order")
 	})
 }
 

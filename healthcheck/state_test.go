@@ -1,6 +1,10 @@
 package healthcheck
 
-import "testing"
+import (
+	"testing"
+
+	"sluice/test/verify"
+)
 
 func TestThresholds(t *testing.T) {
 	a := &Active{UnhealthyThreshold: 3, HealthyThreshold: 2}
@@ -16,9 +20,7 @@ func TestThresholds(t *testing.T) {
 				got += "u"
 			}
 		}
-		if got != want {
-			t.Errorf("%s: %s, want %s", results, got, want)
-		}
+		verify.Equal(t, got, want, "%s", results)
 	}
 	f(false, "+++", "uuu")
 	f(false, "---+-+++", "uudddduu")

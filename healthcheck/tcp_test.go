@@ -7,10 +7,11 @@ import (
 	"io"
 	"net"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func TestTCP(t *testing.T) {
@@ -53,12 +54,8 @@ func TestTCP(t *testing.T) {
 			}
 		})
 	}
-	if got := check(t, NewTCP(TCPOptions{}), nowhere, patience); got != "connect: connection refused" {
-		t.Errorf("got %q", got)
-	}
-	if names := []string{NewTCP(TCPOptions{}).String(), NewTCP(TCPOptions{TLS: fixed(&tls.Config{})}).String()}; !slices.Equal(names, []string{"tcp", "tls"}) {
-		t.Errorf("names %q", names)
-	}
+	verify.Equal(t, check(t, NewTCP(TCPOptions{}), nowhere, patience), "connect: connection refused", "result")
+	verify.Slices(t, []string{NewTCP(TCPOptions{}).String(), NewTCP(TCPOptions{TLS: fixed(&tls.Config{})}).String()}, []string{"tcp", "tls"}, "names")
 }
 
 func TestTCPReadsALargeAnswer(t *testing.T) {

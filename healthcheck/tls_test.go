@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"sluice/certificates"
+	"sluice/test/verify"
 )
 
 // fixed is config for every connection.
@@ -52,9 +53,7 @@ func selfSigned(t *testing.T, name string) (cert, key []byte) {
 
 func must(t *testing.T, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 }
 
 func write(t *testing.T, file string, data []byte) {
@@ -113,9 +112,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 						t.Errorf("%s: %q, want %q", what, got, want)
 					}
 				}
-				if !slices.EqualFunc(told, news, strings.Contains) {
-					t.Errorf("%s: told %q, want %q", what, told, news)
-				}
+				verify.That(t, slices.EqualFunc(told, news, strings.Contains), "%s: told %q, want %q", what, told, news)
 				told = nil
 			}
 			expect("old files", "certificate")

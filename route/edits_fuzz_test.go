@@ -5,6 +5,8 @@ import (
 	"path"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // FuzzPathEdits checks that an edited path stays where the edits put it, for a server that
@@ -21,9 +23,7 @@ func FuzzPathEdits(f *testing.F) {
 		}
 		got, stripped, err := e.Append(nil, []byte(target), nil)
 		if err != nil {
-			if len(got) != 0 || stripped {
-				t.Errorf("%q with an error", got)
-			}
+			verify.That(t, len(got) == 0 && !stripped, "%q with an error", got)
 			return
 		}
 		// By hand: the text changes at its start only.
@@ -37,9 +37,7 @@ func FuzzPathEdits(f *testing.F) {
 				want = "/" + want
 			}
 		}
-		if rest != want {
-			t.Errorf("got %q, want %q", rest, want)
-		}
+		verify.Equal(t, rest, want, "rest")
 		// No reading leads out of the prefix.
 		readings := []string{string(got)}
 		if decoded, err := url.PathUnescape(string(got)); err == nil {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // someValues are the values of variables in tests.
@@ -56,9 +58,7 @@ func TestHeaderEditsThatAreNotAllowed(t *testing.T) {
 			"remove": second(NewHeaderEdits(nil, nil, []string{name})),
 		} {
 			wrong := new(FieldError)
-			if !errors.As(err, &wrong) || wrong.List != list || wrong.Name != name {
-				t.Errorf("%s %q: %v", list, name, err)
-			}
+			verify.That(t, errors.As(err, &wrong) && wrong.List == list && wrong.Name == name, "%s %q: %v", list, name, err)
 		}
 	}
 	for _, test := range []struct{ set, remove []string }{
@@ -135,17 +135,13 @@ func TestPathEdits(t *testing.T) {
 		{PathOptions{Strip: "/a", Add: "/b", Rewrite: "^/b/(.*)$", To: "/c/$1"}, "/a/x", "/c/x?q", true},
 	} {
 		e, err := NewPathEdits(test.o)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		target, stripped, err := e.Append([]byte("GET "), []byte(test.path), []byte("?q"))
 		got := strings.TrimPrefix(string(target), "GET ")
 		if err != nil {
 			got = err.Error()
 		}
-		if got != test.want || stripped != test.stripped {
-			t.Errorf("%+v, %q: got %q, %v, want %q, %v", test.o, test.path, got, stripped, test.want, test.stripped)
-		}
+		verify.That(t, got == test.want && stripped == test.stripped, "%+v, %q: got %q, %v, want %q, %v", test.o, test.path, got, stripped, test.want, test.stripped)
 	}
 }
 
@@ -160,12 +156,8 @@ func TestRedirects(t *testing.T) {
 		"/#top":               "/#top",
 	} {
 		r, err := NewRedirect(to, RedirectCodes{Code: 301})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := string(r.Append(nil, values)); got != want {
-			t.Errorf("%q: got %q, want %q", to, got, want)
-		}
+		verify.NoError(t, err)
+		verify.Equal(t, string(r.Append(nil, values)), want, "%q", to)
 	}
 	for _, to := range []string{"", "x", "$path", "//$host", "ftp://a", "/$0", "https://a b", "/\r\n"} {
 		if _, err := NewRedirect(to, RedirectCodes{Code: 301}); err == nil {
@@ -187,12 +179,8 @@ func TestRedirects(t *testing.T) {
 	} {
 		values[VariableAuthority], values[VariablePath], values[VariableTarget] = "a.example:81", "/edited", test.path+"?q=1"
 		r, err := NewRegexpRedirect(test.expression, test.to, RedirectCodes{Code: 302})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := string(r.Append(nil, values)); got != test.want {
-			t.Errorf("%s, %s: %s becomes %q, want %q", test.expression, test.to, test.path, got, test.want)
-		}
+		verify.NoError(t, err)
+		verify.Equal(t, string(r.Append(nil, values)), test.want, "%s, %s: %s becomes", test.expression, test.to, test.path)
 	}
 	for _, test := range [][2]string{{"(", "/"}, {"", "/"}, {"a", "/$1"}, {"a", "/ b"}, {strings.Repeat("a", 5000), "/"}} {
 		if _, err := NewRegexpRedirect(test[0], test[1], RedirectCodes{Code: 302}); err == nil {

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func FuzzMatch(f *testing.F) {
@@ -19,9 +21,7 @@ func FuzzMatch(f *testing.F) {
 	f.Fuzz(func(t *testing.T, host, path []byte) {
 		for _, tab := range []*Table{tab, partial} {
 			got, want := tab.Match(host, path, nil), naiveMatch(tab, string(host), string(path), nil)
-			if got != want {
-				t.Errorf("host %q path %q: got %+v, want %+v", host, path, got, want)
-			}
+			verify.Equal(t, got, want, "host %q path %q", host, path)
 		}
 	})
 }
@@ -38,9 +38,7 @@ func FuzzMatchEverything(f *testing.F) {
 		r.method, r.query = method, query
 		r.fields = append(r.fields, "cookie: "+cookie, "x-a: "+header)
 		want := naiveMatch(table, host, path, r)
-		if got := table.Match([]byte(host), []byte(path), r); got != want {
-			t.Errorf("host %q path %q %+v: got %+v, want %+v", host, path, r, got, want)
-		}
+		verify.Equal(t, table.Match([]byte(host), []byte(path), r), want, "host %q path %q %+v", host, path, r)
 		checkExplanation(t, table, host, path, r, want)
 	})
 }
@@ -83,8 +81,6 @@ func FuzzNewTable(f *testing.F) {
 				return
 			}
 		}
-		if tab.Match([]byte(request), []byte(path), nil) == nil {
-			t.Errorf("host %q, path %q: does not match %+v", request, path, r)
-		}
+		verify.That(t, tab.Match([]byte(request), []byte(path), nil) != nil, "host %q, path %q: does not match %+v", request, path, r)
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/observe/metrics"
+	"sluice/test/verify"
 )
 
 func TestHedgeDelay(t *testing.T) {
@@ -15,13 +16,9 @@ func TestHedgeDelay(t *testing.T) {
 		}
 	}
 	var none *Hedge
-	if d := none.Delay(0, requests); d != 0 {
-		t.Errorf("no hedge: %v", d)
-	}
+	verify.Equal(t, none.Delay(0, requests), 0, "no hedge")
 	fixed := &Hedge{After: time.Second}
-	if d := fixed.Delay(0, requests); d != time.Second {
-		t.Errorf("fixed: %v", d)
-	}
+	verify.Equal(t, fixed.Delay(0, requests), time.Second, "fixed")
 
 	h := &Hedge{Percentile: 0.9}
 	second := int64(time.Second)
@@ -31,23 +28,13 @@ func TestHedgeDelay(t *testing.T) {
 	}
 	observe(1000, time.Millisecond)
 	observe(50, time.Second)
-	if d := h.Delay(5*second, requests); d != 0 {
-		t.Errorf("before the renewal: %v", d)
-	}
+	verify.Equal(t, h.Delay(5*second, requests), 0, "before the renewal")
 	early := h.Delay(20*second, requests)
-	if early < time.Millisecond/2 || early > 5*time.Millisecond {
-		t.Errorf("mostly 1 ms: %v", early)
-	}
+	verify.That(t, early >= time.Millisecond/2 && early <= 5*time.Millisecond, "mostly 1 ms: %v", early)
 	// Only what came since counts.
 	observe(1000, 100*time.Millisecond)
-	if d := h.Delay(21*second, requests); d != early {
-		t.Errorf("before the renewal: %v, want %v", d, early)
-	}
+	verify.Equal(t, h.Delay(21*second, requests), early, "before the renewal")
 	late := h.Delay(31*second, requests)
-	if late < 50*time.Millisecond || late > 250*time.Millisecond {
-		t.Errorf("then 100 ms: %v", late)
-	}
-	if d := h.Delay(60*second, requests); d != late {
-		t.Errorf("nothing new: %v, want %v", d, late)
-	}
+	verify.That(t, late >= 50*time.Millisecond && late <= 250*time.Millisecond, "then 100 ms: %v", late)
+	verify.Equal(t, h.Delay(60*second, requests), late, "nothing new")
 }

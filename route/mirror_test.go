@@ -3,6 +3,8 @@ package route
 import (
 	"slices"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // Of any number of requests in a row, from any one on, a share is selected within a few; also of
@@ -51,14 +53,10 @@ func TestSettingsOfCopies(t *testing.T) {
 		t.Errorf("service %+v", got)
 	}
 	edits, err := NewHeaderEdits(map[string]string{"X-A": "a"}, nil, []string{"Cookie"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	actions := &Actions{Host: "h", RequestHeaders: edits, ResponseHeaders: edits, BodyLimit: 7, RateLimit: new(RateLimit)}
 	got := MirrorActions(actions, "a$b")
-	if got.Host != "h" || !got.ResponseHeaders.Empty() || got.BodyLimit != 0 || got.RateLimit != nil {
-		t.Errorf("actions %+v", got)
-	}
+	verify.That(t, got.Host == "h" && got.ResponseHeaders.Empty() && got.BodyLimit == 0 && got.RateLimit == nil, "actions %+v", got)
 	if !slices.Equal(got.RequestHeaders.Dropped, []string{"cookie", "x-a", "x-sluice-mirror"}) || len(actions.RequestHeaders.Added) != 1 {
 		t.Errorf("edits %+v", got.RequestHeaders)
 	}

@@ -3,6 +3,8 @@ package route
 import (
 	"net/netip"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // A network ends with its last address, also where networks overlap, and an address of the other
@@ -23,11 +25,7 @@ func TestNetworks(t *testing.T) {
 		{"fd00:0:0:1::", true}, {"fd00:0:0:1:ffff:ffff:ffff:ffff", true}, {"fd00:0:0:2::", false}, {"fd00::ffff:ffff:ffff:ffff", false},
 		{"fe80::1", true}, {"fe80::2", false}, {"::a00:1", false},
 	} {
-		if got := n.contains(netip.MustParseAddr(c.address)); got != c.want {
-			t.Errorf("%s: %v, want %v", c.address, got, c.want)
-		}
+		verify.Equal(t, n.contains(netip.MustParseAddr(c.address)), c.want, "%s", c.address)
 	}
-	if n.contains(netip.Addr{}) {
-		t.Error("an unknown address is in a network")
-	}
+	verify.That(t, !n.contains(netip.Addr{}), "an unknown address is in a network")
 }

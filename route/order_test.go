@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // The order of the package's comment, line by line.
@@ -106,9 +108,7 @@ func TestPathsOfEveryKind(t *testing.T) {
 		tab := newTable(t, []Route{{Path: test.path, PathMatch: test.match, Service: &Service{}}})
 		for want, paths := range map[bool]string{true: test.matches, false: test.differs} {
 			for path := range strings.SplitSeq(paths, " ") {
-				if got := tab.Match(nil, []byte(path), nil) != nil; got != want {
-					t.Errorf("%s %q: %q matches: %t", test.match, test.path, path, got)
-				}
+				verify.Equal(t, tab.Match(nil, []byte(path), nil) != nil, want, "%s %q: %q matches", test.match, test.path, path)
 			}
 		}
 	}
@@ -126,9 +126,7 @@ func TestSpellingsDoNotAvoidAnyKindOfMatch(t *testing.T) {
 			if strings.HasSuffix(path, "/z") {
 				continue // it is below /admin
 			}
-			if got := match(tab, "", path); got != "admin" {
-				t.Errorf("%s %q: %q goes to %s", admin.PathMatch, admin.Path, path, got)
-			}
+			verify.Equal(t, match(tab, "", path), "admin", "%s %q: %q goes to", admin.PathMatch, admin.Path, path)
 		}
 	}
 }
@@ -156,9 +154,7 @@ func TestLiteralEnds(t *testing.T) {
 		{"^$", "", ""},
 	} {
 		prefix, suffix := literalEnds(test.expression)
-		if prefix != test.prefix || suffix != test.suffix {
-			t.Errorf("%q: got %q and %q, want %q and %q", test.expression, prefix, suffix, test.prefix, test.suffix)
-		}
+		verify.That(t, prefix == test.prefix && suffix == test.suffix, "%q: got %q and %q, want %q and %q", test.expression, prefix, suffix, test.prefix, test.suffix)
 	}
 }
 
@@ -203,9 +199,7 @@ func TestRegexpsWithoutLiteralsAreLimited(t *testing.T) {
 			Route{HostRegexp: "^" + text + `\.example$`, Path: "/", Service: &Service{}})
 	}
 	_, err := NewTable(routes)
-	if err == nil || !strings.HasPrefix(err.Error(), `route 601: path "xxx`) || strings.Contains(err.Error(), "\n") {
-		t.Errorf("got %.200v", err)
-	}
+	verify.That(t, err != nil && strings.HasPrefix(err.Error(), `route 601: path "xxx`) && !strings.Contains(err.Error(), "\n"), "got %.200v", err)
 	if _, err := NewTable(routes[:600]); err != nil {
 		t.Error(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // testRequest is a Request of fixed values. A field is "name: value".
@@ -147,9 +149,7 @@ func (s source) table(t testing.TB, n int) *Table {
 		}
 	}
 	table, err := NewTable(routes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return table
 }
 
@@ -182,9 +182,7 @@ func TestMatchIsTheFirstRouteThatFits(t *testing.T) {
 			checkExplanation(t, table, host, path, r, want)
 		}
 	}
-	if matched < 3_000 {
-		t.Errorf("only %d of 12,000 requests have a route", matched)
-	}
+	verify.That(t, matched >= 3_000, "only %d of 12,000 requests have a route", matched)
 }
 
 // checkExplanation compares Explain with the naive match of each route alone.

@@ -3,6 +3,8 @@ package route
 import (
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // spellings are paths with a segment "..", as some server reads them.
@@ -20,17 +22,13 @@ var withoutDotSegments = []string{
 
 func TestClimbs(t *testing.T) {
 	for _, path := range spellings {
-		if !climbs([]byte(path)) {
-			t.Errorf("%s does not climb", path)
-		}
+		verify.That(t, climbs([]byte(path)), "%s does not climb", path)
 	}
 	for _, path := range withoutDotSegments {
 		if path == "/a;b=../c" || path == "/a;.." {
 			continue // the server that reads parameters as text sees no segment ".." either
 		}
-		if climbs([]byte(path)) {
-			t.Errorf("%s climbs", path)
-		}
+		verify.That(t, !climbs([]byte(path)), "%s climbs", path)
 	}
 }
 
@@ -59,19 +57,13 @@ func TestEvades(t *testing.T) {
 			t.Fatalf("%s: %v", test.name, err)
 		}
 		for host := range strings.FieldsSeq(test.guarded) {
-			if !table.Evades([]byte(host), path) || table.Evades([]byte(host), []byte("/x/y")) {
-				t.Errorf("%s: %s is not guarded", test.name, host)
-			}
+			verify.That(t, table.Evades([]byte(host), path) && !table.Evades([]byte(host), []byte("/x/y")), "%s: %s is not guarded", test.name, host)
 		}
 		for host := range strings.FieldsSeq(test.open) {
-			if table.Evades([]byte(host), path) {
-				t.Errorf("%s: %s is guarded", test.name, host)
-			}
+			verify.That(t, !table.Evades([]byte(host), path), "%s: %s is guarded", test.name, host)
 		}
 	}
 	for _, a := range []Actions{{Access: NewAccess(nil, nil)}, {BasicAuth: new(BasicAuth)}, {ForwardAuth: new(ForwardAuth)}, {ClientCertificate: true}} {
-		if !a.Restricts() {
-			t.Errorf("%+v does not restrict", a)
-		}
+		verify.That(t, a.Restricts(), "%+v does not restrict", a)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // clients returns the keys of n clients, the same ones in each run.
@@ -113,9 +114,7 @@ func TestReplicasAgreeOnClients(t *testing.T) {
 
 func TestSplitDoesNotAllocate(t *testing.T) {
 	s, client := split("star", .05), []byte("3w5e11264sgsf")
-	if n := testing.AllocsPerRun(100, func() { s.Group(client) }); n != 0 {
-		t.Errorf("%v allocations, want 0", n)
-	}
+	verify.Equal(t, testing.AllocsPerRun(100, func() { s.Group(client) }), 0, "allocations")
 }
 
 func TestParseSplitKey(t *testing.T) {
@@ -132,9 +131,7 @@ func TestParseSplitKey(t *testing.T) {
 			t.Errorf("%q: %v, want an error", text, got)
 		}
 	}
-	if got := (SplitKey{SplitHeader, "x-user"}).String(); got != "header x-user" {
-		t.Errorf("got %q", got)
-	}
+	verify.Equal(t, (SplitKey{SplitHeader, "x-user"}).String(), "header x-user", "result")
 }
 
 // Requests without a key are divided too. The draw is not seeded, so the test asks for each

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // table builds a table from "host path" pairs. The service of each route has
@@ -17,9 +19,7 @@ func table(t testing.TB, pairs ...string) *Table {
 		routes = append(routes, Route{Host: host, Path: path, Service: &Service{Name: pair}})
 	}
 	tab, err := NewTable(routes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return tab
 }
 
@@ -60,9 +60,7 @@ func TestMatchPath(t *testing.T) {
 		{"/..c/d", " /..c"},
 		{"/?/../api", " /"},
 	} {
-		if got := match(tab, "any.example", test.path); got != test.want {
-			t.Errorf("path %q: got %q, want %q", test.path, got, test.want)
-		}
+		verify.Equal(t, match(tab, "any.example", test.path), test.want, "path %q", test.path)
 	}
 }
 
@@ -108,9 +106,7 @@ func TestMatchForgetsTheSegmentsThatDotsRemove(t *testing.T) {
 		"/stx/../b/x": "b", "/stx/../b": "b", "/stx/../x": "root", "/x/../sty/z": "string", "/stx/../c": "c", "/stx/../c/x": "root", "/c/x/..": "c",
 		"/stx/y/../..": "root", "/b/x/../../stx": "string",
 	} {
-		if got := match(tab, "", path); got != want {
-			t.Errorf("%q goes to %s, want %s", path, got, want)
-		}
+		verify.Equal(t, match(tab, "", path), want, "%q goes to", path)
 	}
 }
 
@@ -149,9 +145,7 @@ func TestMatchHost(t *testing.T) {
 		{strings.Repeat("x", 242) + ".example.com", " /"}, // longer than any name
 		{strings.Repeat("x", 1<<16), " /"},
 	} {
-		if got := match(tab, test.host, "/"); got != test.want {
-			t.Errorf("host %.80q: got %q, want %q", test.host, got, test.want)
-		}
+		verify.Equal(t, match(tab, test.host, "/"), test.want, "host %.80q", test.host)
 	}
 }
 
@@ -165,20 +159,14 @@ func TestMatchAsksLessSpecificHostsWhenNoPathFits(t *testing.T) {
 		{"/none", "-"},
 		{"/", "-"},
 	} {
-		if got := match(tab, "a.example.com", test.path); got != test.want {
-			t.Errorf("path %q: got %q, want %q", test.path, got, test.want)
-		}
+		verify.Equal(t, match(tab, "a.example.com", test.path), test.want, "path %q", test.path)
 	}
 }
 
 func TestMatchEmptyTable(t *testing.T) {
 	tab, err := NewTable(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := match(tab, "a", "/"); got != "-" {
-		t.Errorf("got %q from an empty table", got)
-	}
+	verify.NoError(t, err)
+	verify.Equal(t, match(tab, "a", "/"), "-", "from an empty table")
 }
 
 func TestRoutesAreInTheOrderTheyAreTried(t *testing.T) {
@@ -188,17 +176,13 @@ func TestRoutesAreInTheOrderTheyAreTried(t *testing.T) {
 		got = append(got, r.Host+" "+r.Path)
 	}
 	want := []string{"b.a /x/y/z", "b.a /w/x/a", "a.b /q", "b.a /", "*.a.b.c /p", "*.a.b.d /p", "*.b.c /", " /x/y", " /"}
-	if !slices.Equal(got, want) {
-		t.Errorf("got  %q\nwant %q", got, want)
-	}
+	verify.That(t, slices.Equal(got, want), "got  %q\nwant %q", got, want)
 }
 
 func TestRoutesBelongToTheCaller(t *testing.T) {
 	tab := table(t, " /")
 	tab.Routes()[0].Path = "/changed"
-	if got := tab.Routes()[0].Path; got != "/" {
-		t.Errorf("the table changed: %q", got)
-	}
+	verify.Equal(t, tab.Routes()[0].Path, "/", "the table changed")
 }
 
 func TestNewTableNamesEveryError(t *testing.T) {
@@ -290,7 +274,5 @@ func TestErrorSaysWhichRouteAndField(t *testing.T) {
 		t.Fatalf("%T is not an *Error", err)
 	}
 	want := Error{Index: 1, Field: "path", Value: "x", Reason: "must start with a slash"}
-	if *e != want {
-		t.Errorf("got %+v, want %+v", *e, want)
-	}
+	verify.Equal(t, *e, want, "*e")
 }

@@ -3,6 +3,8 @@ package route
 import (
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 type longPath struct{}
@@ -12,9 +14,7 @@ func (longPath) Variable(Variable) []byte { return make([]byte, 10_000) }
 // An expansion ends soon after the length that no head may have.
 func TestExpansionsAreBounded(t *testing.T) {
 	template, err := ParseTemplate(strings.Repeat("$path", 100_000), NoGroups)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if n := len(template.Append(nil, longPath{})); n <= maxExpansion || n > maxExpansion+10_000 {
 		t.Errorf("%d bytes", n)
 	}

@@ -9,15 +9,14 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // target returns a target with a service of its own that has n usable peers.
 func target(t testing.TB, name string, n int, share float64) Target {
 	t.Helper()
 	pool, err := balancer.NewPool(name, balancertest.Complete(balancer.Options{}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(pool.Close)
 	setPeers(pool, n)
 	return Target{Route: &Route{Service: &Service{Name: name, Pool: pool}}, Share: share}
@@ -151,9 +150,7 @@ func TestUsablePeersOfAGroup(t *testing.T) {
 	setPeers(pool, 3)
 	for group, want := range map[string]int{"canary": 1, balancer.RestGroup: 2} {
 		one.Route.Split = ToGroup(pool.Group(group))
-		if got := one.UsablePeers(); got != want {
-			t.Errorf("%s has %d peers, want %d", group, got, want)
-		}
+		verify.Equal(t, one.UsablePeers(), want, "%s has peers", group)
 	}
 }
 

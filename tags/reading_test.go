@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestKeys(t *testing.T) {
@@ -12,12 +14,8 @@ func TestKeys(t *testing.T) {
 	k.Set([]string{"web"}, "listeners")
 	k.Set([]Keys{{"scheme": "https"}}, "when", "any")
 	const want = `{"listeners":["web"],"path":"/","when":{"any":[{"scheme":"https"}],"header":{"X-A.B":"1"}}}`
-	if k.String() != want {
-		t.Errorf("the keys are %s, want %s", k, want)
-	}
-	if got := k.Get("when", "header", "X-A.B"); got != "1" {
-		t.Errorf("Get returns %v", got)
-	}
+	verify.Equal(t, k.String(), want, "the keys are %s", k)
+	verify.Equal(t, k.Get("when", "header", "X-A.B"), "1", "Get returns")
 	if got := k.Get("path", "x"); got != nil {
 		t.Errorf("Get returns %v below a text", got)
 	}
@@ -25,9 +23,7 @@ func TestKeys(t *testing.T) {
 	k.Set("2", "when", "header", "X-A.B")
 	k["listeners"].([]string)[0] = "other"
 	k.Get("when", "any").([]Keys)[0]["scheme"] = "http"
-	if copied.String() != want {
-		t.Errorf("the copy has become %s", copied)
-	}
+	verify.Equal(t, copied.String(), want, "the copy has become %s", copied)
 }
 
 func TestDeny(t *testing.T) {
@@ -40,9 +36,7 @@ func TestDeny(t *testing.T) {
 	if denied.Keys.String() != want || !denied.Closed || denied.Priority != 3 || !slices.Equal(denied.Tags, r.Tags) {
 		t.Errorf("the closed route is %+v, want %s", denied, want)
 	}
-	if r.Closed || r.Keys["strip_prefix"] == nil {
-		t.Errorf("the route itself has become %+v", r)
-	}
+	verify.That(t, !r.Closed && r.Keys["strip_prefix"] != nil, "the route itself has become %+v", r)
 }
 
 func TestReadingSet(t *testing.T) {
@@ -61,12 +55,8 @@ func TestReadingSet(t *testing.T) {
 			t.Errorf("Set(%s) returns %t", step.keys, ok)
 		}
 	}
-	if got := r.Service.String(); got != `{"balance":{"policy":"sticky"},"upstream":{}}` {
-		t.Errorf("the settings are %s", got)
-	}
-	if len(r.Complaints) != 1 || !strings.Contains(r.Complaints[0].Want, "another upstream") {
-		t.Errorf("the complaints are %v", r.Complaints)
-	}
+	verify.Equal(t, r.Service.String(), `{"balance":{"policy":"sticky"},"upstream":{}}`, "the settings")
+	verify.That(t, len(r.Complaints) == 1 && strings.Contains(r.Complaints[0].Want, "another upstream"), "the complaints are %v", r.Complaints)
 }
 
 func TestCheck(t *testing.T) {
@@ -87,8 +77,6 @@ func TestCheck(t *testing.T) {
 		if (c != nil) != (column > 0) || c != nil && c.Column != column {
 			t.Errorf("%q: the complaint is %v, want column %d", Shorten(tag), c, column)
 		}
-		if c != nil && strings.ContainsAny(c.String(), "\n\a\t") {
-			t.Errorf("the complaint has several lines: %s", c)
-		}
+		verify.That(t, c == nil || !strings.ContainsAny(c.String(), "\n\a\t"), "the complaint has several lines: %s", c)
 	}
 }

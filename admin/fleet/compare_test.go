@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // member returns a queried replica with parts as KIND, HASH, …
@@ -74,9 +75,7 @@ func TestConclusions(t *testing.T) {
 			if r.Converged != nil {
 				got = map[bool]string{true: "true", false: "false"}[*r.Converged]
 			}
-			if got != c.want {
-				t.Errorf("converged %s, want %s", got, c.want)
-			}
+			verify.Equal(t, got, c.want, "converged")
 			var unknown, summaries []string
 			for _, u := range r.Unknown {
 				unknown = append(unknown, u.Replica)
@@ -100,14 +99,10 @@ func TestHash(t *testing.T) {
 func TestText(t *testing.T) {
 	a := discovery.Instance{Service: "star", ID: "a", Node: "n", Address: "10.0.0.1", Port: 80, Weight: 1, Tags: []string{"x"}, Meta: map[string]string{"k": "v"}}
 	one := Text("s", a)
-	if one == Text("t", a) {
-		t.Error("the service does not count")
-	}
+	verify.That(t, one != Text("t", a), "the service does not count")
 	detail := a
 	detail.Detail = "200 OK after 3 ms"
-	if one != Text("s", detail) {
-		t.Error("it depends on the output of a check")
-	}
+	verify.Equal(t, one, Text("s", detail), "it depends on the output of a check")
 	for name, change := range map[string]func(*discovery.Instance){
 		"id":         func(i *discovery.Instance) { i.ID = "c" },
 		"node":       func(i *discovery.Instance) { i.Node = "m" },
@@ -123,8 +118,6 @@ func TestText(t *testing.T) {
 	} {
 		changed := a
 		change(&changed)
-		if one == Text("s", changed) {
-			t.Errorf("%s does not count", name)
-		}
+		verify.That(t, one != Text("s", changed), "%s does not count", name)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"sluice/consul/registration"
 	"sluice/discovery"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -93,9 +94,7 @@ func find(t *testing.T, r Report, name string) Member {
 func TestSurveyQueriesTheOthers(t *testing.T) {
 	b := Replica{Replica: "b", Host: "web2", ConfigHash: "c1", Version: "v2", Ready: true, Parts: map[string]string{}}
 	r := take(t, "", listed("a", "web1", "127.0.0.1:1"), listed("b", "web1", replicaAPI(t, replicaHandler(b))))
-	if r.Converged == nil || !*r.Converged || len(r.Replicas) != 2 {
-		t.Errorf("got %+v", r)
-	}
+	verify.That(t, r.Converged != nil && *r.Converged && len(r.Replicas) == 2, "got %+v", r)
 	if m := find(t, r, "b"); m.Version != "v2" || m.Error != "" || !m.Ready || m.Self {
 		t.Errorf("b: %+v", m)
 	}
@@ -132,9 +131,7 @@ func TestSurveyHasTheErrorOfAReplica(t *testing.T) {
 			if m := find(t, r, "x"); !strings.Contains(m.Error, c.want) || m.Parts != nil {
 				t.Errorf("got %+v, want %q", m, c.want)
 			}
-			if r.Converged != nil || len(r.Unknown) != 1 {
-				t.Errorf("got %+v", r)
-			}
+			verify.That(t, r.Converged == nil && len(r.Unknown) == 1, "got %+v", r)
 		})
 	}
 }
@@ -170,9 +167,7 @@ func TestTokenIsSentOnlyIfConfigured(t *testing.T) {
 			})
 			r := take(t, token, listed("x", "web1", address))
 			for range len(sent) {
-				if got := <-sent; got != want {
-					t.Errorf("%q was sent, want %q", got, want)
-				}
+				verify.Equal(t, <-sent, want, "was sent")
 			}
 			if m := find(t, r, "x"); !strings.Contains(m.Error, "302 Found") {
 				t.Errorf("got %+v", m)
@@ -189,9 +184,7 @@ func TestSurveyWithoutConsul(t *testing.T) {
 		TLS:   func() (*tls.Config, error) { return nil, nil },
 	}
 	r := s.Take(t.Context())
-	if r.Error != "refused" || r.Converged != nil || len(r.Replicas) != 1 || r.Replicas[0].Status != "unregistered" {
-		t.Errorf("got %+v", r)
-	}
+	verify.That(t, r.Error == "refused" && r.Converged == nil && len(r.Replicas) == 1 && r.Replicas[0].Status == "unregistered", "got %+v", r)
 }
 
 // The same id on two agents counts once. Two replicas may have the same id.

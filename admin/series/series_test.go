@@ -10,14 +10,13 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 func newPool(t testing.TB, name string, ids ...string) *balancer.Pool {
 	t.Helper()
 	p, err := balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(p.Close)
 	var set []discovery.Instance
 	for _, id := range ids {
@@ -105,9 +104,7 @@ func TestOldSamplesAreForgotten(t *testing.T) {
 				t.Fatalf("%d samples", len(samples))
 			}
 			for i, sample := range samples {
-				if want := uint32(Length + 8 + i); sample.Requests != want {
-					t.Errorf("service %d, sample %d has %d requests, want %d", s, i, sample.Requests, want)
-				}
+				verify.Equal(t, sample.Requests, uint32(Length+8+i), "service %d, sample %d has requests", s, i)
 			}
 		}
 	})

@@ -13,6 +13,7 @@ import (
 	"sluice/discovery"
 	"sluice/observe/events"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // told returns the kinds and texts of what is in a feed.
@@ -29,9 +30,7 @@ func TestFeedTellsWhatHappensToPeers(t *testing.T) {
 	j := New(feed, zerolog.Nop())
 	defer j.Close()
 	pool, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{Notify: j.Note, PanicThreshold: .6}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer pool.Close()
 	a := discovery.Instance{Service: "star", ID: "a", Node: "n", Address: "10.0.0.1", Port: 80, Weight: 1}
 	b := discovery.Instance{Service: "star", ID: "b", Node: "n", Address: "10.0.0.2", Port: 80, Weight: 1}

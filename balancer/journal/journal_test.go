@@ -13,15 +13,14 @@ import (
 	"sluice/observe/events"
 	"sluice/test/balancertest"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // peerOf returns a peer of a pool.
 func peerOf(t *testing.T) *balancer.Peer {
 	t.Helper()
 	pool, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(pool.Close)
 	pool.Apply([]discovery.Instance{{Service: "star", ID: "star-1", Node: "n", Address: "10.0.0.1", Port: 80, Weight: 1}})
 	return pool.Snapshot().All[0]
@@ -47,9 +46,7 @@ func TestJournalWritesOneLineForEachEvent(t *testing.T) {
 
 func TestEveryKindOfEventHasAMessage(t *testing.T) {
 	for kind := balancer.EventAdded; kind.String() != "unknown"; kind++ {
-		if eventMessages[kind] == "" {
-			t.Errorf("no message for %q", kind)
-		}
+		verify.That(t, eventMessages[kind] != "", "no message for %q", kind)
 	}
 }
 
@@ -78,7 +75,5 @@ func TestJournalDoesNotWaitForTheLog(t *testing.T) {
 	}()
 	j.Close()
 	writer.Close()
-	if text := <-read; !strings.Contains(text, "events of peers are lost") {
-		t.Error("the log does not report lost events")
-	}
+	verify.Contains(t, <-read, "events of peers are lost", "the log does not report lost events")
 }

@@ -13,6 +13,7 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 func instance(id, address string) discovery.Instance {
@@ -22,9 +23,7 @@ func instance(id, address string) discovery.Instance {
 func newPool(t *testing.T, name string, set ...discovery.Instance) *balancer.Pool {
 	t.Helper()
 	p, err := balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(p.Close)
 	p.Apply(set)
 	return p
@@ -44,9 +43,7 @@ func check(t *testing.T, pools []*balancer.Pool, want string, names ...string) {
 			got += strings.TrimPrefix(line, "sluice_")
 		}
 	}
-	if got != want {
-		t.Errorf("got\n%swant\n%s", got, want)
-	}
+	verify.That(t, got == want, "got\n%swant\n%s", got, want)
 }
 
 func TestSeriesOfRemovedPeersAndServicesEnd(t *testing.T) {
@@ -70,9 +67,7 @@ func TestPoolsOfTheSameNameAreAdded(t *testing.T) {
 	for _, pool := range []*balancer.Pool{first, again, again} {
 		pool.Requests().Observe(0, 200, time.Millisecond, 5, 0)
 		token, err := pool.Pick(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		defer token.Done(balancer.Outcome{})
 	}
 	first.Close()

@@ -13,6 +13,7 @@ import (
 
 	"sluice/admin"
 	"sluice/observe/events"
+	"sluice/test/verify"
 )
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -68,9 +69,7 @@ func (s *screen) send(message tea.Msg) {
 		s.order = order
 	}
 	lines := s.lines()
-	if len(lines) > s.height {
-		s.t.Errorf("%d lines on a screen of %d", len(lines), s.height)
-	}
+	verify.That(s.t, len(lines) <= s.height, "%d lines on a screen of %d", len(lines), s.height)
 	for _, line := range lines {
 		if width := ansi.StringWidth(line); width > s.width {
 			s.t.Errorf("a line is %d wide: %q", width, line)
@@ -113,9 +112,7 @@ func (s *screen) text() string {
 func (s *screen) want(lines ...string) {
 	s.t.Helper()
 	for _, line := range lines {
-		if !slices.Contains(strings.Split(s.text(), "\n"), line) {
-			s.t.Errorf("the screen lacks the line\n%s\nit is\n%s", line, s.text())
-		}
+		verify.That(s.t, slices.Contains(strings.Split(s.text(), "\n"), line), "the screen lacks the line\n%s\nit is\n%s", line, s.text())
 	}
 }
 
@@ -159,14 +156,10 @@ func TestServicesAndPeers(t *testing.T) {
 		"-  star       1/2     20    3.0  1.5ms  12.2ms         7  1 ejected, consul is stale for 1m30s: refused?[2J",
 	)
 	s.press("down")
-	if s.selected() != "star" {
-		t.Errorf("down selects %q, want star", s.selected())
-	}
+	verify.Equal(t, s.selected(), "star", "down selects")
 	s.press("s") // by requests: star is first, and stays selected
 	s.want("q quit  ↑↓ select  enter peers  / filter  s sort: requests")
-	if s.rows()[0].key != "star" || s.selected() != "star" {
-		t.Errorf("by requests: %s", s.text())
-	}
+	verify.That(t, s.rows()[0].key == "star" && s.selected() == "star", "by requests: %s", s.text())
 	s.press("enter")
 	s.want("sluice 127.0.0.1:8081  service star", "…")
 	s.send(s.order())
@@ -177,9 +170,7 @@ func TestServicesAndPeers(t *testing.T) {
 		"!  a     10.0.0.1:80  ejected  1m0s       1    7.0     1.0        -         0  5 failures, in a row",
 	)
 	s.press("esc")
-	if s.selected() != "star" {
-		t.Errorf("after esc %q is selected, want star", s.selected())
-	}
+	verify.Equal(t, s.selected(), "star", "after esc is selected")
 }
 
 // An answer to the reading of a service that is no longer shown changes nothing.
@@ -190,9 +181,7 @@ func TestLateAnswerIsDropped(t *testing.T) {
 	s.press("enter")
 	before := s.text()
 	s.send(late())
-	if s.text() != before {
-		t.Errorf("the screen became\n%s", s.text())
-	}
+	verify.Equal(t, s.text(), before, "the screen became")
 }
 
 // A service whose instances nobody has listed yet may have some.
@@ -213,9 +202,7 @@ func TestFilter(t *testing.T) {
 	s.take()
 	s.press("/", "stq", "backspace")
 	s.want("filter: st▏  enter keeps it, esc clears it")
-	if s.selected() != "star" || strings.Contains(s.text(), "moon") {
-		t.Errorf("filtered by st:\n%s", s.text())
-	}
+	verify.That(t, s.selected() == "star" && !strings.Contains(s.text(), "moon"), "filtered by st:\n%s", s.text())
 	s.press("enter", "down") // no longer part of the filter
 	s.want("q quit  ↑↓ select  enter peers  / filter  s sort: trouble  filter: st")
 	s.press("esc")
@@ -240,9 +227,7 @@ func TestProblemIsShown(t *testing.T) {
 	s.want("! no sluice answers", "   moon       2/2      -      -      -  40.0ms         0")
 	fails = false
 	s.take()
-	if strings.Contains(s.text(), "no sluice answers") {
-		t.Errorf("after an answer:\n%s", s.text())
-	}
+	verify.That(t, !strings.Contains(s.text(), "no sluice answers"), "after an answer:\n%s", s.text())
 }
 
 // Every size of a screen is filled and not exceeded, and the selected row is on it.

@@ -16,6 +16,7 @@ import (
 
 	"sluice/config"
 	"sluice/consul"
+	"sluice/test/verify"
 )
 
 // With allow_empty, an empty tree that the leader does not confirm at first is used as soon as it does.
@@ -55,9 +56,7 @@ func TestEmptyTreeIsConfirmedLater(t *testing.T) {
 	}))
 	defer server.Close()
 	client, err := consul.New(consul.Options{Addresses: []string{server.URL}, Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer client.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	reports, ended := make(chan Report), make(chan struct{})
@@ -111,8 +110,6 @@ func TestForgetfulConsul(t *testing.T) {
 			a.keys = append(a.keys, api.KVPair{Key: key, ModifyIndex: index})
 			a.said.Documents = append(a.said.Documents, doc(key))
 		}
-		if got := forgot(before, a); got != test.forgot {
-			t.Errorf("%s: %v", name, got)
-		}
+		verify.Equal(t, forgot(before, a), test.forgot, "%s", name)
 	}
 }

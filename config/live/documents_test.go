@@ -12,6 +12,7 @@ import (
 	"sluice/config"
 	"sluice/observe/events"
 	"sluice/test/filled"
+	"sluice/test/verify"
 )
 
 // Every field of the state of a source survives an upgrade, a restart and a reload.
@@ -25,9 +26,7 @@ func TestEveryFieldOfASourceIsHandedOver(t *testing.T) {
 	want := []config.Source{file, state()}
 	keep := func() *config.History {
 		h := new(config.History)
-		if err := h.Keep(path, func(err error) { t.Error(err) }); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, h.Keep(path, func(err error) { t.Error(err) }))
 		return h
 	}
 	check := func(how string, h *config.History) {
@@ -48,9 +47,7 @@ func TestEveryFieldOfASourceIsHandedOver(t *testing.T) {
 	check("a restart after a restart", keep())
 
 	data, err := json.Marshal(h)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	given, next := new(config.History), keep()
 	if err := json.Unmarshal(data, given); err != nil || !next.Adopt(given) {
 		t.Fatal(err)
@@ -72,9 +69,7 @@ func TestEveryFieldOfASourceIsHandedOver(t *testing.T) {
 			t.Errorf("a reload:\ngot  %+v\nwant %+v", got, *want[1].Pin.Said)
 		}
 	}
-	if len(before) != 2 {
-		t.Errorf("%d sources", len(before))
-	}
+	verify.Equal(t, len(before), 2, "sources")
 }
 
 // idleSource says nothing.

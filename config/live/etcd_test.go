@@ -11,6 +11,7 @@ import (
 
 	"sluice/config"
 	"sluice/discovery/etcd/client"
+	"sluice/test/verify"
 )
 
 // etcdTree reads views in virtual time.
@@ -73,9 +74,7 @@ func (e *etcdTree) settle(next time.Duration) {
 
 func (e *etcdTree) expect(t *testing.T, want ...string) {
 	t.Helper()
-	if fmt.Sprintf("%q", e.reports) != fmt.Sprintf("%q", want) {
-		t.Errorf("got  %q\nwant %q", e.reports, want)
-	}
+	verify.That(t, fmt.Sprintf("%q", e.reports) == fmt.Sprintf("%q", want), "got  %q\nwant %q", e.reports, want)
 	e.reports = nil
 }
 
@@ -166,9 +165,7 @@ func TestForgottenKeysInEtcd(t *testing.T) {
 		e.expect(t, "0s forgot")
 		e.settle(e.read(e.set("a.yaml", "{ }")))
 		e.expect(t, "200ms a.yaml")
-		if !e.last.Deleted {
-			t.Error("what is missing was not deleted")
-		}
+		verify.That(t, e.last.Deleted, "what is missing was not deleted")
 
 		v = e.set("a.yaml", "")
 		v.Forgot = true
@@ -177,8 +174,6 @@ func TestForgottenKeysInEtcd(t *testing.T) {
 		next := newEtcdTree()
 		next.settle(next.read(next.set()))
 		next.expect(t, "0s")
-		if next.last.Deleted {
-			t.Error("what was deleted before Run is known")
-		}
+		verify.That(t, !next.last.Deleted, "what was deleted before Run is known")
 	})
 }

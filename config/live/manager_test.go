@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +17,7 @@ import (
 
 	"sluice/config"
 	"sluice/observe/events"
+	"sluice/test/verify"
 )
 
 // treeName is the name of the source of these tests.
@@ -80,9 +80,7 @@ func (m *managed) serves(when string, want ...string) {
 	m.t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !slices.Equal(m.inUse, want) {
-		m.t.Errorf("%s: the routes are %q, want %q", when, m.inUse, want)
-	}
+	verify.Slices(m.t, m.inUse, want, "%s: the routes", when)
 }
 
 // state returns the status of the tree, in a word.
@@ -108,13 +106,9 @@ func manage(t *testing.T, dir string) *managed {
 	t.Helper()
 	file := filepath.Join(dir, "sluice.yaml")
 	text := fmt.Sprintf("config: { history: %q }\ndynamic: [{ consul_kv: { prefix: sluice/ } }]\nservices: { s: { peers: ['127.0.0.1:1'] } }\nroutes: [{ path: /file, service: s }]", filepath.Join(dir, "history"))
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	documents, err := Load(config.Input{File: file})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	m := &managed{Manager: documents, t: t, source: make(reported)}
 	m.merges.Store(true)
 	m.Connect(Options{
@@ -156,9 +150,7 @@ func TestWhatCannotBeAppliedIsTriedAgain(t *testing.T) {
 		m.refuses.Store(true)
 		m.say("/bad")
 		m.serves("what cannot be applied", "/file", "/a")
-		if got := m.state(); got != "refused" {
-			t.Errorf("it is %s", got)
-		}
+		verify.Equal(t, m.state(), "refused", "it")
 		time.Sleep(6 * time.Second)
 		synctest.Wait()
 		m.serves("still not", "/file", "/a")
@@ -166,9 +158,7 @@ func TestWhatCannotBeAppliedIsTriedAgain(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		m.serves("it can be applied", "/file", "/bad")
-		if got := m.state(); got != "in use" {
-			t.Errorf("it is %s", got)
-		}
+		verify.Equal(t, m.state(), "in use", "it")
 		applied := m.applied.Load()
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -196,9 +186,7 @@ func TestRollBackHolds(t *testing.T) {
 		if err := rollBack(99, m.History().Current().Hash); !errors.Is(err, ErrNoRevision) {
 			t.Errorf("to no revision: %v", err)
 		}
-		if err := rollBack(first.Number, m.History().Current().Hash); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, rollBack(first.Number, m.History().Current().Hash))
 		m.serves("after the rollback", "/file", "/a")
 		m.say("/b")
 		m.serves("what it said before", "/file", "/a")
@@ -209,14 +197,10 @@ func TestRollBackHolds(t *testing.T) {
 		defer m.wait()
 		m.serves("the next process", "/file", "/a")
 		m.say("/b")
-		if got := m.state(); got != "pinned" {
-			t.Errorf("in the next process it is %s", got)
-		}
+		verify.Equal(t, m.state(), "pinned", "in the next process it")
 		m.say("/c")
 		m.serves("something else", "/file", "/c")
-		if got := m.History().Current().Reason; got != "pin released: "+treeName {
-			t.Errorf("the reason is %s", got)
-		}
+		verify.Equal(t, m.History().Current().Reason, "pin released: "+treeName, "the reason")
 	})
 }
 
@@ -226,33 +210,23 @@ func TestAgainUntilItSucceeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := manage(t, dir)
 		defer m.wait()
-		if closed(m.Settled()) {
-			t.Error("settled before the source has answered")
-		}
+		verify.That(t, !closed(m.Settled()), "settled before the source has answered")
 		if missing := m.Missing(); len(missing) != 1 || !strings.Contains(missing[0], treeName) {
 			t.Errorf("missing: %q", missing)
 		}
 		m.say("/a")
-		if !closed(m.Settled()) || len(m.Missing()) > 0 {
-			t.Error("not settled")
-		}
+		verify.That(t, closed(m.Settled()) && len(m.Missing()) <= 0, "not settled")
 		before, number := m.applied.Load(), m.History().Current().Number
 		m.merges.Store(false)
 		m.Again()
 		time.Sleep(11 * time.Second)
 		synctest.Wait()
-		if got := m.applied.Load() - before; got != 3 {
-			t.Errorf("applied %d times, want 3", got)
-		}
+		verify.Equal(t, m.applied.Load()-before, 3, "times applied")
 		m.merges.Store(true)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := m.applied.Load() - before; got != 4 {
-			t.Errorf("applied %d times, want 4", got)
-		}
-		if got := m.History().Current().Number; got != number {
-			t.Errorf("revision %d, want %d: the documents have not changed", got, number)
-		}
+		verify.Equal(t, m.applied.Load()-before, 4, "times applied")
+		verify.Equal(t, m.History().Current().Number, number, "revision: the documents have not changed")
 	})
 }
 
@@ -269,15 +243,11 @@ func TestPause(t *testing.T) {
 		if err == nil {
 			err = os.WriteFile(m.input.File, []byte(strings.Replace(text, "/file", "/changed", 1)), 0o600)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		m.Reload()
 		synctest.Wait()
 		m.serves("a reload", "/file", "/a")
-		if got := m.History().Current().Number; got != number {
-			t.Errorf("revision %d, want %d", got, number)
-		}
+		verify.Equal(t, m.History().Current().Number, number, "revision")
 		m.Resume()
 		synctest.Wait()
 		m.serves("afterwards", "/changed", "/a")

@@ -11,6 +11,7 @@ import (
 
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // said returns what a source says: documents with these names, whose text is the name and version.
@@ -132,13 +133,9 @@ func TestMemoryAtRandom(t *testing.T) {
 				clear(written)
 			case 6: // an upgrade, a restart, or a reload
 				data, err := json.Marshal(m.State)
-				if err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, err)
 				var state config.Source
-				if err := json.Unmarshal(data, &state); err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, json.Unmarshal(data, &state))
 				m = Memory{State: state}
 				continue
 			case 7:

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"sluice/route/places"
+	"sluice/test/verify"
 )
 
 // No question goes to an address that is not allowed, by whatever name.
@@ -36,9 +37,7 @@ func TestAddressesOfQuestions(t *testing.T) {
 			}
 		}
 	}
-	if n := asked.Load(); n != 3 {
-		t.Errorf("the server got %d questions, want 3", n)
-	}
+	verify.Equal(t, asked.Load(), 3, "the server questions")
 }
 
 // A client whose questions are not answered does not hold back the questions of others.
@@ -71,7 +70,5 @@ func TestQuestionsOfOneClientHaveTheirShare(t *testing.T) {
 	if a, err := f.Ask(t.Context(), other, http.Header{}); err != nil || !a.Allows() {
 		t.Errorf("beside them: %v, %v", a, err)
 	}
-	if n := len(asked); n != 0 {
-		t.Errorf("the client has %d questions more than its share", n)
-	}
+	verify.Equal(t, len(asked), 0, "the client has questions more than its share")
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/route/places"
+	"sluice/test/verify"
 )
 
 // The password of all is "secret".
@@ -24,18 +25,14 @@ func never() (context.Context, context.CancelFunc) { panic("no wait is expected"
 
 func write(t *testing.T, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
 func TestUsers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users")
 	write(t, path, someUsers)
 	u, err := OpenUsers(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, name := range []string{"bcrypt", "sha", "apr1", "nobody", "", "# users"} {
 		for range 2 {
 			for password, right := range map[string]bool{"secret": true, "Secret": false, "": false} {
@@ -74,9 +71,7 @@ func TestVerifyWaitsForItsTurn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users")
 	write(t, path, someUsers)
 	u, err := OpenUsers(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	u.Verify(places.Many, "sha", "secret", never)
 	for range processors {
 		turns.Take(places.Many, nil)
@@ -101,9 +96,7 @@ func TestLongPasswordsAreWrong(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users")
 	write(t, path, someUsers)
 	u, err := OpenUsers(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for range processors {
 		turns.Take(places.Many, nil)
 	}

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestChoose(t *testing.T) {
@@ -62,9 +64,7 @@ func TestChoose(t *testing.T) {
 		for field := range strings.SplitSeq(test.fields, "|") {
 			a.Add([]byte(field))
 		}
-		if got := a.Choose(order(t, test.order)); got != test.want {
-			t.Errorf("Accept-Encoding %q, order %q: %s, want %s", test.fields, test.order, got, test.want)
-		}
+		verify.Equal(t, a.Choose(order(t, test.order)), test.want, "Accept-Encoding %q, order %q", test.fields, test.order)
 	}
 }
 
@@ -151,8 +151,6 @@ func FuzzChoose(f *testing.F) {
 		if weight(Identity) > weight(want) {
 			want = Identity
 		}
-		if got := a.Choose(order); got != want {
-			t.Errorf("Accept-Encoding %q, order %v: %s, want %s", value, order, got, want)
-		}
+		verify.Equal(t, a.Choose(order), want, "Accept-Encoding %q, order %v", value, order)
 	})
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/molecule-man/go-brrr"
+
+	"sluice/test/verify"
 )
 
 // eachKind runs a test for each coding at each level.
@@ -28,18 +30,14 @@ func decoder(t testing.TB, e Encoding, from io.Reader) io.Reader {
 	switch e {
 	case Zstd:
 		d, err := zstd.NewReader(from, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		t.Cleanup(d.Close)
 		return d
 	case Brotli:
 		return brrr.NewReader(from)
 	}
 	d, err := gzip.NewReader(from)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return d
 }
 
@@ -80,9 +78,7 @@ func TestRoundTrip(t *testing.T) {
 			if err != nil || !bytes.Equal(got, content) {
 				t.Fatalf("pieces of %d: %d bytes, %v, want %d", length, len(got), err, len(content))
 			}
-			if len(encoded) > len(content)/2 {
-				t.Errorf("%d bytes of %d", len(encoded), len(content))
-			}
+			verify.That(t, len(encoded) <= len(content)/2, "%d bytes of %d", len(encoded), len(content))
 			left := s.Acquire(e, l, 1<<30)
 			left.Write(content[:length/2])
 			left.Release()
@@ -93,9 +89,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("no content: %q, %v", got, err)
 		}
 		c.Release()
-		if in := s.Stats().InUseBytes; in != 0 {
-			t.Errorf("%d bytes in use", in)
-		}
+		verify.Equal(t, s.Stats().InUseBytes, 0, "bytes in use")
 	})
 }
 
@@ -131,9 +125,7 @@ func TestFlush(t *testing.T) {
 		c.End()
 		w.Write(c.Take())
 		w.Close()
-		if got := <-done; got != "<nil>" {
-			t.Errorf("the end: %q", got)
-		}
+		verify.Equal(t, <-done, "<nil>", "the end")
 	})
 }
 

@@ -1,6 +1,10 @@
 package compression
 
-import "testing"
+import (
+	"testing"
+
+	"sluice/test/verify"
+)
 
 func TestTypes(t *testing.T) {
 	for _, test := range []struct {
@@ -28,9 +32,7 @@ func TestTypes(t *testing.T) {
 		if !ok {
 			t.Fatalf("%q is refused", test.pattern)
 		}
-		if got := types.Match([]byte(test.contentType)); got != test.want {
-			t.Errorf("%q matches %q: %v", test.pattern, test.contentType, got)
-		}
+		verify.Equal(t, types.Match([]byte(test.contentType)), test.want, "%q matches %q", test.pattern, test.contentType)
 	}
 	for _, pattern := range []string{"", "text", "/", "text/", "/html", "*", "*/html", "te*t/html", "text/h*", "text/*json", "text/*+", "text/*+a*", "text/html; charset=utf-8", "text/a b", "text/html/x"} {
 		if _, ok := ParseType(pattern); ok {

@@ -9,14 +9,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func block(t testing.TB, address string) Block {
 	t.Helper()
 	a, err := netip.ParseAddr(address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return BlockOf(a)
 }
 
@@ -28,15 +28,11 @@ func atMost(d time.Duration) func() (context.Context, context.CancelFunc) {
 
 func TestBlocks(t *testing.T) {
 	same := func(a, b string) bool { return block(t, a) == block(t, b) }
-	if !same("1.2.3.4", "1.2.3.4") || same("1.2.3.4", "1.2.3.5") {
-		t.Error("an IPv4 address is a block")
-	}
+	verify.That(t, same("1.2.3.4", "1.2.3.4") && !same("1.2.3.4", "1.2.3.5"), "an IPv4 address is a block")
 	if !same("2001:db8::1", "2001:db8::ffff:0:1") || same("2001:db8::1", "2001:db8:0:1::1") || !same("fe80::1%eth0", "fe80::2") {
 		t.Error("the /64 of an IPv6 address is a block")
 	}
-	if block(t, "0.0.0.0") == Many || block(t, "::") == Many {
-		t.Error("no address is many clients")
-	}
+	verify.That(t, block(t, "0.0.0.0") != Many && block(t, "::") != Many, "no address is many clients")
 }
 
 // However many wait for one block, others get the next place but one, and the waits end.
@@ -129,9 +125,7 @@ func TestPlacesAtRandom(t *testing.T) {
 					t.Errorf("%v: %d of %d places, %d wait; %d of %d are taken", c.block, c.taken, c.share, len(c.waiting), p.taken, p.all)
 				}
 			}
-			if taken != p.taken || taken > p.all || waiting != p.waiting {
-				t.Errorf("%d places taken, %d wait; counted %d, %d", p.taken, p.waiting, taken, waiting)
-			}
+			verify.That(t, taken == p.taken && taken <= p.all && waiting == p.waiting, "%d places taken, %d wait; counted %d, %d", p.taken, p.waiting, taken, waiting)
 			p.mu.Unlock()
 		}
 		running.Wait()

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // other returns a block with another counter.
@@ -82,13 +84,9 @@ func TestSharesAtRandom(t *testing.T) {
 		s.Give(h.block, h.n)
 	}
 	for i := range s.blocks {
-		if n := s.blocks[i].Load(); n != 0 {
-			t.Errorf("counter %d is %d at the end", i, n)
-		}
+		verify.Equal(t, s.blocks[i].Load(), 0, "counter %d is at the end", i)
 	}
-	if s.Taken() != 0 {
-		t.Errorf("%d are taken at the end", s.Taken())
-	}
+	verify.Equal(t, s.Taken(), 0, "are taken at the end")
 }
 
 func TestSharesAllocateNothing(t *testing.T) {

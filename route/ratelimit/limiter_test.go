@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func TestTake(t *testing.T) {
@@ -96,7 +98,5 @@ func (l *Limiter) len() (n int) {
 func TestTakeDoesNotAllocate(t *testing.T) {
 	l := New(1, time.Second, 1)
 	key, now := []byte("a"), time.Now()
-	if n := testing.AllocsPerRun(100, func() { l.Take(key, now) }); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
+	verify.Equal(t, testing.AllocsPerRun(100, func() { l.Take(key, now) }), 0, "allocations")
 }

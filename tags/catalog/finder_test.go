@@ -11,6 +11,7 @@ import (
 	"sluice/consul"
 	consulsource "sluice/discovery/consul"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // The catalog is watched again after Stop, with the services that were found before.
@@ -20,14 +21,10 @@ func TestFinderFollowsAgain(t *testing.T) {
 	star.Service.Tags = []string{"urlprefix-h/"}
 	agent.Set("star", star)
 	client, err := consul.New(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer client.Close()
 	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio] }"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	sources := consulsource.NewSources(client, zerolog.Nop())
 	changed := make(chan struct{}, 1)
 	var begun [][]consulsource.CatalogService // the services that each watch begins with

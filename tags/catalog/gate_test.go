@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -11,6 +10,7 @@ import (
 
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // gated is a service whose tags are read, with what its pool has.
@@ -26,9 +26,7 @@ type gated struct {
 func newGated(t *testing.T) *gated {
 	t.Helper()
 	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio] }\nservices: { star: { consul: {} } }"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	g := &gated{t: t, c: c}
 	g.reader = NewReader(func() { g.asked.Add(1) })
 	g.reader.Start(c)
@@ -64,9 +62,7 @@ func (g *gated) has(when string, want ...string) {
 		}
 		got = append(got, strings.Replace(text, "/", " /", 1))
 	}
-	if !slices.Equal(got, want) {
-		g.t.Errorf("%s: the pool has %q, want %q", when, got, want)
-	}
+	verify.Slices(g.t, got, want, "%s: the pool", when)
 }
 
 // An instance that asks for routes which are not in use waits for them; everything else passes at once.
@@ -92,9 +88,7 @@ func TestGateHoldsOnlyWhatHasNoRoutes(t *testing.T) {
 		asked := g.asked.Load()
 		time.Sleep(settling)
 		synctest.Wait()
-		if g.asked.Load() <= asked {
-			t.Error("nobody asked to apply the configuration again")
-		}
+		verify.That(t, g.asked.Load() > asked, "nobody asked to apply the configuration again")
 		g.apply()
 		g.has("the routes are in use", "b /y", "c /y", "d /y")
 	})
@@ -155,18 +149,12 @@ func TestGateOfAnotherReader(t *testing.T) {
 	passed := 0
 	g.reader.Gate("moon", func([]discovery.Instance) { passed++ })
 	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio, sluice] }\nservices: { star: { consul: {} }, moon: { consul: {} } }"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	asked := g.reader.Ask(c, config.Fragment{})
-	if routes := fmt.Sprint(len(asked.Routes.Routes)); routes != "1" {
-		t.Errorf("%s routes, want 1", routes)
-	}
+	verify.Equal(t, fmt.Sprint(len(asked.Routes.Routes)), "1", "routes")
 	g.reader.Applied(asked)
 	g.has("with another reader", "a /x")
-	if passed > 0 {
-		t.Error("a set that there is not was passed")
-	}
+	verify.That(t, passed <= 0, "a set that there is not was passed")
 	g.reader.Await(t.Context(), 0)
 	select {
 	case <-g.reader.waiting.latest():

@@ -6,15 +6,14 @@ import (
 
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // TestPresentTags compares what is shown with what is in use: new tags are shown with their
 // routes, and other instances with the same tags at once.
 func TestPresentTags(t *testing.T) {
 	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio] }\nservices: { star: { consul: {} } }"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	all := NewReader(func() {})
 	all.Start(c)
 	star := all.Gate("star", func([]discovery.Instance) {})
@@ -28,9 +27,7 @@ func TestPresentTags(t *testing.T) {
 		for _, r := range all.Present(c, c).Routes {
 			got += fmt.Sprintf("%s %q;", r.Path, r.By.IDs())
 		}
-		if got != want {
-			t.Errorf("the routes are %s, want %s", got, want)
-		}
+		verify.Equal(t, got, want, "the routes")
 	}
 	resolve := func() { all.Applied(all.Ask(c, config.Fragment{})) }
 	take(instance("a", "urlprefix-h/x"))
@@ -49,9 +46,7 @@ func TestPresentTags(t *testing.T) {
 // them has a route. From then on the one that has it keeps it.
 func TestHoldersOfRoutes(t *testing.T) {
 	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio], fabio: { share: false } }\nservices: { moon: { consul: {} }, star: { consul: {} }, sun: { consul: {} } }"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	const key = `"h" 0 "string_prefix" "/x" []` // of the route
 	for _, test := range []struct{ former, serveAfter, want string }{
 		{"", "sun", "moon"},

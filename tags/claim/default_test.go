@@ -2,13 +2,13 @@ package claim
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // resolveDefault resolves instances, each written as "SERVICE ID REGISTERED TAG …", with a
@@ -16,17 +16,13 @@ import (
 func resolveDefault(t *testing.T, text string, instances ...string) Result {
 	t.Helper()
 	c, err := config.Parse("sluice.yaml", []byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	reader := NewReader(c)
 	services := make(map[string]*Service)
 	for _, written := range instances {
 		words := strings.Fields(written)
 		i := discovery.Instance{Service: words[0], ID: words[1], Port: 80, Tags: words[3:]}
-		if reader.Profile(&i) == "" {
-			t.Errorf("%s asks for nothing", written)
-		}
+		verify.That(t, reader.Profile(&i) != "", "%s asks for nothing", written)
 		if services[i.Service] == nil {
 			services[i.Service] = &Service{Name: i.Service, InConsul: i.Service}
 		}
@@ -74,17 +70,13 @@ func TestDefaultRule(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := resolveDefault(t, test.text, test.instances...)
-			if got := lines(r); !reflect.DeepEqual(got, test.routes) {
-				t.Errorf("routes %q, want %q", got, test.routes)
-			}
+			verify.DeepEqual(t, lines(r), test.routes, "routes")
 			var problems []string
 			for _, p := range r.Problems {
 				problems = append(problems, fmt.Sprintf("%s %s", p.Service, p.Kind))
 			}
 			slices.Sort(problems)
-			if !slices.Equal(problems, test.problems) {
-				t.Errorf("problems %+v, want %q", r.Problems, test.problems)
-			}
+			verify.Slices(t, problems, test.problems, "problems %+v", r.Problems)
 		})
 	}
 }
@@ -102,7 +94,5 @@ func TestTheGroupOfTheDefaultRuleIsTheLast(t *testing.T) {
 		t.Errorf("groups %+v", r.Groups)
 	}
 	const want = "catalog.default_rule={service}.apps.example.com, for moon-1 without tags"
-	if !slices.ContainsFunc(r.Routes, func(r Route) bool { return r.Origin == want }) {
-		t.Errorf("no route has the origin %q: %+v", want, r.Routes)
-	}
+	verify.That(t, slices.ContainsFunc(r.Routes, func(r Route) bool { return r.Origin == want }), "no route has the origin %q: %+v", want, r.Routes)
 }

@@ -15,6 +15,7 @@ import (
 	"sluice/tags/fabio"
 	"sluice/tags/native"
 	"sluice/tags/traefik"
+	"sluice/test/verify"
 )
 
 // instance returns an instance with tags in all dialects. One that was registered at 0 is not usable.
@@ -255,9 +256,7 @@ func TestResolve(t *testing.T) {
 					t.Errorf("the problem is %+v, want %s", p, test.problems[i])
 				}
 			}
-			if len(r.Problems) < len(test.problems) {
-				t.Errorf("the problems are %+v, want %q", r.Problems, test.problems)
-			}
+			verify.That(t, len(r.Problems) >= len(test.problems), "the problems are %+v, want %q", r.Problems, test.problems)
 		})
 	}
 }
@@ -307,14 +306,10 @@ catalog:
 services: { x: { peers: ["127.0.0.1:1"], groups: { g: { tags: [g] } } }, y: { peers: ["127.0.0.1:1"], upstream: { tls: {} } }, z: { peers: ["127.0.0.1:1"] } }
 routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 `))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	key := func(r config.Route) string {
 		checked, err := route.Check(r.Target())
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		return checked.Key
 	}
 	want := Rules{
@@ -328,9 +323,7 @@ routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 			c.Listeners[2].StreamKeys()[0]: "the listener db", c.Listeners[3].StreamKeys()[0]: "the listener tls",
 		},
 	}
-	if got := NewRules(c); !reflect.DeepEqual(got, want) {
-		t.Errorf("the rules are %+v, want %+v", got, want)
-	}
+	verify.DeepEqual(t, NewRules(c), want, "the rules")
 }
 
 // A route whose restriction is not understood exists, and denies every request.
@@ -344,9 +337,7 @@ func TestClosedRoutes(t *testing.T) {
 			continue
 		}
 		admin := r.Routes[slices.IndexFunc(r.Routes, func(r Route) bool { return r.Path != "/" })]
-		if admin.Path != "/admin" || fmt.Sprint(admin.Deny) != "[0.0.0.0/0 ::/0]" || admin.StripPrefix != "" {
-			t.Errorf("%s: the route is open: %+v", tag, admin)
-		}
+		verify.That(t, admin.Path == "/admin" && fmt.Sprint(admin.Deny) == "[0.0.0.0/0 ::/0]" && admin.StripPrefix == "", "%s: the route is open: %+v", tag, admin)
 	}
 }
 
@@ -377,9 +368,7 @@ func TestAsks(t *testing.T) {
 	if got := r.Routes[0]; !reflect.DeepEqual(got.By, usual) || !reflect.DeepEqual(got.Over, []Ask{other, lost}) || got.Key == "" {
 		t.Errorf("the route %q is of %+v and over %+v, want %+v and %+v", got.Key, got.By, got.Over, usual, []Ask{other, lost})
 	}
-	if got := r.Routes[0].By.IDs(); !slices.Equal(got, []string{"a1", "a3"}) {
-		t.Errorf("the ids are %q", got)
-	}
+	verify.Slices(t, r.Routes[0].By.IDs(), []string{"a1", "a3"}, "the ids")
 	type brief struct {
 		tag, wanted string
 		kind        Kind
@@ -410,9 +399,7 @@ func TestAsks(t *testing.T) {
 		want[b] = true
 	}
 	for b, seen := range want {
-		if !seen {
-			t.Errorf("no problem of the kind %s about %s", b.kind, b.tag)
-		}
+		verify.That(t, seen, "no problem of the kind %s about %s", b.kind, b.tag)
 	}
 }
 
@@ -438,9 +425,7 @@ func TestForwardAuth(t *testing.T) {
 			refused := slices.ContainsFunc(r.Problems, func(p Problem) bool {
 				return p.Kind == KindRefused && !p.Harmless && strings.Contains(p.Reason, "catalog.forward_auth")
 			})
-			if refused == allowed {
-				t.Errorf("%q: the problems are %+v", tags, r.Problems)
-			}
+			verify.That(t, refused != allowed, "%q: the problems are %+v", tags, r.Problems)
 		}
 	}
 }
@@ -507,12 +492,8 @@ func TestSettings(t *testing.T) {
 	rules := allRules()
 	rules.Defined = map[string]bool{"b": true}
 	r := Resolve(services, rules, nil)
-	if got := r.Settings["a"].String(); got != `{"upstream":{"protocol":"h2c"}}` {
-		t.Errorf("the settings of a are %s", got)
-	}
-	if got := lines(r); !slices.Equal(got, []string{"a h/", "b g/"}) {
-		t.Errorf("the routes are %q", got)
-	}
+	verify.Equal(t, r.Settings["a"].String(), `{"upstream":{"protocol":"h2c"}}`, "the settings of a")
+	verify.Slices(t, lines(r), []string{"a h/", "b g/"}, "the routes")
 }
 
 // TestOrderHasNoEffect resolves the same services and instances in many orders.

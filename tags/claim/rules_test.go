@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"sluice/config"
+	"sluice/test/verify"
 )
 
 // The hosts of the operator's routes are reserved in every spelling, and a claim covers them in every
@@ -16,9 +17,7 @@ func TestHostsAreComparedInOneSpelling(t *testing.T) {
 			", claims: [{ service: web, hosts: ['[2001:DB8::0:1]', app.EXAMPLE] }]": true,
 		} {
 			c, err := config.Parse("f.yaml", []byte("catalog: { tags: [sluice]"+claims+" }\n"+text))
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			rules := NewRules(c)
 			if _, refused := rules.allow("web", config.Route{Host: host, Path: "/"}); (refused == "") != want {
 				t.Errorf("%s with the claims %q: %q", host, claims, refused)

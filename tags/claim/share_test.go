@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"sluice/config"
+	"sluice/test/verify"
 )
 
 // sharedLines returns the parts of the routes as "HOST/PATH: SERVICE TAGS-OF-THE-GROUP weight …".
@@ -79,17 +80,13 @@ func TestShare(t *testing.T) {
 		{name: "a claim for two of three", rules: claims, services: []Service{a, b, service("c", instance("c", "c1", 1, "urlprefix-h/"))}, routes: []string{"h/: a 0, b 0,"}, lost: []string{"c"}, after: "a b"},
 	} {
 		r := Resolve(test.services, test.rules, test.holders)
-		if got := sharedLines(r); !slices.Equal(got, test.routes) {
-			t.Errorf("%s: the routes are %q, want %q", test.name, got, test.routes)
-		}
+		verify.Slices(t, sharedLines(r), test.routes, "%s: the routes", test.name)
 		var lost []string
 		for _, p := range r.Problems {
 			lost = append(lost, p.Service)
 		}
 		slices.Sort(lost)
-		if !slices.Equal(lost, test.lost) {
-			t.Errorf("%s: problems of %q, want %q: %+v", test.name, lost, test.lost, r.Problems)
-		}
+		verify.Slices(t, lost, test.lost, "%s: problems of: %+v", test.name, r.Problems)
 		if want := map[string]string{"h/": test.after}; !maps.Equal(r.Holders, want) {
 			t.Errorf("%s: the holders are %q, want %q", test.name, r.Holders, want)
 		}

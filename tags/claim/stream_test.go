@@ -7,6 +7,7 @@ import (
 
 	"sluice/config"
 	"sluice/tags"
+	"sluice/test/verify"
 )
 
 // router returns the tags of a router for TCP.
@@ -123,17 +124,13 @@ func TestStreams(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := Resolve(test.services, test.rules, test.holders)
-			if got := lines(r); !slices.Equal(got, test.routes) {
-				t.Errorf("the routes are %q, want %q", got, test.routes)
-			}
+			verify.Slices(t, lines(r), test.routes, "the routes")
 			var problems []string
 			for _, p := range r.Problems {
 				problems = append(problems, fmt.Sprintf("%s %s: %s", p.Service, p.Kind, p.Reason))
 			}
 			slices.Sort(problems)
-			if !slices.Equal(problems, test.problems) {
-				t.Errorf("the problems are %q, want %q", problems, test.problems)
-			}
+			verify.Slices(t, problems, test.problems, "the problems")
 		})
 	}
 }

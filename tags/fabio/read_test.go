@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sluice/tags"
+	"sluice/test/verify"
 )
 
 // tagTests are tags with the route that they make, the settings of the service, and the
@@ -173,9 +174,7 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 func TestTags(t *testing.T) {
 	for _, test := range tagTests {
 		r := Read(tags.Instance{Service: "svc", Port: 80, Tags: []string{test.tag}}, Options{Datacenter: "dc1"})
-		if got := routes(r); got != test.route {
-			t.Errorf("%q makes %s, want %s", test.tag, got, test.route)
-		}
+		verify.Equal(t, routes(r), test.route, "%q makes", test.tag)
 		for _, route := range r.Routes {
 			if !slices.Equal(route.Tags, []string{test.tag}) || route.Priority != 0 || route.Ranked {
 				t.Errorf("%q makes %+v: want its own tag, and no priority", test.tag, route)
@@ -185,22 +184,14 @@ func TestTags(t *testing.T) {
 		if upstream, _ := r.Service["upstream"].(tags.Keys); len(upstream) > 0 {
 			service = r.Service.String()
 		}
-		if service != test.service {
-			t.Errorf("%q sets %s, want %s", test.tag, service, test.service)
-		}
+		verify.Equal(t, service, test.service, "%q sets", test.tag)
 		var complaints []string
 		for _, c := range r.Complaints {
 			complaints = append(complaints, fmt.Sprintf("%d: %s", c.Column, c.Want))
-			if c.Tag != test.tag {
-				t.Errorf("the complaint %s is about another tag than %q", c, test.tag)
-			}
-			if open := len(r.Routes) > 0 && !r.Routes[0].Closed; c.Harmless != open {
-				t.Errorf("the complaint %s says harmless = %t, want %t", c, c.Harmless, open)
-			}
+			verify.That(t, c.Tag == test.tag, "the complaint %s is about another tag than %q", c, test.tag)
+			verify.Equal(t, c.Harmless, len(r.Routes) > 0 && !r.Routes[0].Closed, "the complaint %s says harmless", c)
 		}
-		if got := strings.Join(complaints, " | "); got != test.complaints {
-			t.Errorf("%q has the complaints %s, want %s", test.tag, got, test.complaints)
-		}
+		verify.Equal(t, strings.Join(complaints, " | "), test.complaints, "%q has the complaints", test.tag)
 	}
 }
 
@@ -253,9 +244,7 @@ func TestSeveralTags(t *testing.T) {
 			continue
 		}
 		for i, c := range r.Complaints {
-			if !strings.Contains(c.Want, test.complaints[i]) {
-				t.Errorf("%s: the complaint is %s, want %s", test.name, c, test.complaints[i])
-			}
+			verify.Contains(t, c.Want, test.complaints[i], "%s: the complaint is %s", test.name, c)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sluice/tags"
+	"sluice/test/verify"
 )
 
 // tagTests are tags with the route that they make, the settings of the service, and the
@@ -74,30 +75,20 @@ func check(t *testing.T, tag string, i tags.Instance, route, service, complaints
 			text = "closed " + text
 		}
 		list = append(list, text)
-		if !slices.Equal(r.Tags, []string{tag}) || r.Ranked {
-			t.Errorf("%q makes %+v: want its own tag, and not Traefik's order", tag, r)
-		}
+		verify.That(t, slices.Equal(r.Tags, []string{tag}) && !r.Ranked, "%q makes %+v: want its own tag, and not Traefik's order", tag, r)
 	}
-	if got := strings.Join(list, " "); got != route {
-		t.Errorf("%q makes %s, want %s", tag, got, route)
-	}
+	verify.Equal(t, strings.Join(list, " "), route, "%q makes", tag)
 	got := ""
 	if r.Service != nil {
 		got = r.Service.String()
 	}
-	if got != service {
-		t.Errorf("%q sets %s, want %s", tag, got, service)
-	}
+	verify.Equal(t, got, service, "%q sets", tag)
 	list = nil
 	for _, c := range r.Complaints {
 		list = append(list, fmt.Sprintf("%d: %s", c.Column, c.Want))
-		if c.Tag != tag {
-			t.Errorf("the complaint %s is about another tag than %q", c, tag)
-		}
+		verify.That(t, c.Tag == tag, "the complaint %s is about another tag than %q", c, tag)
 	}
-	if got := strings.Join(list, " | "); got != complaints {
-		t.Errorf("%q has the complaints %s, want %s", tag, got, complaints)
-	}
+	verify.Equal(t, strings.Join(list, " | "), complaints, "%q has the complaints", tag)
 }
 
 func TestMeta(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sluice/tags"
+	"sluice/test/verify"
 )
 
 // tagTest is tags of an instance of svc with port 80, beside traefik.enable=true. Each route
@@ -33,20 +34,14 @@ func TestTags(t *testing.T) {
 				text = "closed " + text
 			}
 			routes = append(routes, text)
-			if !route.Ranked || route.Name == "" || len(route.Tags) == 0 {
-				t.Errorf("%s: the route is %+v", test.name, route)
-			}
+			verify.That(t, route.Ranked && route.Name != "" && len(route.Tags) != 0, "%s: the route is %+v", test.name, route)
 			for _, tag := range route.Tags {
-				if !slices.Contains(list, tag) {
-					t.Errorf("%s: the route is made by %q, which no instance has", test.name, tag)
-				}
+				verify.That(t, slices.Contains(list, tag), "%s: the route is made by %q, which no instance has", test.name, tag)
 			}
 		}
 		for _, c := range r.Complaints {
 			complaints = append(complaints, fmt.Sprintf("%d: %s", c.Column, c.Want))
-			if !slices.Contains(list, c.Tag) {
-				t.Errorf("%s: the complaint %s is about a tag that no instance has", test.name, c)
-			}
+			verify.That(t, slices.Contains(list, c.Tag), "%s: the complaint %s is about a tag that no instance has", test.name, c)
 		}
 		service := ""
 		if r.Service != nil && r.Service.String() != `{"upstream":{}}` {
@@ -55,9 +50,7 @@ func TestTags(t *testing.T) {
 		if !slices.Equal(routes, test.routes) {
 			t.Errorf("%s makes\n%s\nwant\n%s", test.name, strings.Join(routes, "\n"), strings.Join(test.routes, "\n"))
 		}
-		if service != test.service {
-			t.Errorf("%s sets %s, want %s", test.name, service, test.service)
-		}
+		verify.Equal(t, service, test.service, "%s sets", test.name)
 		if !slices.Equal(complaints, test.complaints) {
 			t.Errorf("%s has the complaints\n%s\nwant\n%s", test.name, strings.Join(complaints, "\n"), strings.Join(test.complaints, "\n"))
 		}
@@ -67,9 +60,7 @@ func TestTags(t *testing.T) {
 func TestExposed(t *testing.T) {
 	const rule = "traefik.http.routers.r.rule=Host(`a`)"
 	template, err := ParseDefaultRule("Host(`{{ .Name }}.{{ index .Labels \"customLabel\" }}`)")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, test := range []struct {
 		name       string
 		options    Options

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // ruleTests are rules with the conditions of their alternatives, of which some have an error
@@ -215,9 +216,7 @@ var ruleTests = []struct{ rule, alternatives, err string }{
 func TestRules(t *testing.T) {
 	for _, test := range ruleTests {
 		terms, err := parseRule(test.rule, requestMatchers)
-		if got := textOf(err); got != test.err {
-			t.Errorf("%s has the error %q, want %q", test.rule, got, test.err)
-		}
+		verify.Equal(t, textOf(err), test.err, "%s has the error", test.rule)
 		var alternatives []string
 		for _, term := range terms {
 			keys, more, never, err := keysOf(term)
@@ -230,9 +229,7 @@ func TestRules(t *testing.T) {
 				alternatives = append(alternatives, keys.String()+moreText(more))
 			}
 		}
-		if got := strings.Join(alternatives, " "); got != test.alternatives {
-			t.Errorf("%s means %s, want %s", test.rule, got, test.alternatives)
-		}
+		verify.Equal(t, strings.Join(alternatives, " "), test.alternatives, "%s means", test.rule)
 	}
 }
 
@@ -306,14 +303,10 @@ func TestNormalForm(t *testing.T) {
 		"!(!Host(`a`) && !Host(`b`)) && !Host(`c`)": func(a, b, c bool) bool { return (a || b) && !c },
 	} {
 		terms, err := parseRule(rule, requestMatchers)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		for bits := range 8 {
 			a, b, c := bits&1 != 0, bits&2 != 0, bits&4 != 0
-			if got := (truth{"a": a, "b": b, "c": c}).anyOf(terms); got != want(a, b, c) {
-				t.Errorf("%s with %t, %t, %t is %t", rule, a, b, c, got)
-			}
+			verify.Equal(t, (truth{"a": a, "b": b, "c": c}).anyOf(terms), want(a, b, c), "%s with %t, %t, %t", rule, a, b, c)
 		}
 	}
 }

@@ -1,6 +1,10 @@
 package traefik
 
-import "testing"
+import (
+	"testing"
+
+	"sluice/test/verify"
+)
 
 func TestTemplate(t *testing.T) {
 	label := func(name string) string { return map[string]string{"host": "a b", "x.y": "z"}[name] }
@@ -20,9 +24,7 @@ func TestTemplate(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
-		if got := template.expand("my service", label); got != want {
-			t.Errorf("%s: got %q, want %q", text, got, want)
-		}
+		verify.Equal(t, template.expand("my service", label), want, "%s", text)
 	}
 	for _, text := range []string{"{{", "{{ .Name", "{{ }}", "{{ .Names }}", "{{ printf .Name }}", "{{ index .Labels }}", `{{ (index .Labels "a" }}`, `{{ index .Labels "a") }}`, "{{ if .Name }}a{{ end }}"} {
 		if _, err := ParseDefaultRule(text); err == nil {

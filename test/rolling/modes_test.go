@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // mode is a kind of leaving or misbehaviour of instances.
@@ -163,9 +164,7 @@ type outcome struct {
 func (d *deploy) start(ttl bool) *app {
 	d.t.Helper()
 	a, err := startApp(d.consul, d.ledger, d.peers, d.name, fmt.Sprintf("%s-%d-%d", d.name, d.number, len(d.all)+1), work)
-	if err != nil {
-		d.t.Fatal(err)
-	}
+	verify.NoError(d.t, err)
 	a.ttl, a.timeout = ttl, d.check
 	d.all = append(d.all, a)
 	return a
@@ -192,9 +191,7 @@ func (d *deploy) run(g *runningGateway) outcome {
 	defer d.end()
 	for i := range d.instances {
 		a := d.start(d.begin != nil && i == 0)
-		if err := a.register(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, a.register())
 		d.apps = append(d.apps, a)
 	}
 	consultest.Await(t, "the gateway has the instances", func() bool { return g.added.has(d.apps) })

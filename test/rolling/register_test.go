@@ -14,6 +14,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/long"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // methodMix has requests of every method with an answer that has a body.
@@ -46,9 +47,7 @@ func startRegistered(t *testing.T, consulURL, service string) *registeredApp {
 		Output:      a.output,
 		DeathSignal: syscall.SIGTERM,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() {
 		_ = a.Kill() // the app ends with it
 		if t.Failed() {

@@ -28,6 +28,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/long"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // Settings that lose no request: see docs/rolling.md. %s is for further keys of retry.
@@ -205,9 +206,7 @@ func (o outcome) check(t *testing.T, g *runningGateway) {
 	for _, r := range o.control {
 		if r.err != nil {
 			wrong++
-			if wrong <= shown {
-				t.Errorf("%s: %s of the service that never changes failed: %v", o.name, r.kind, r.err)
-			}
+			verify.That(t, wrong > shown, "%s: %s of the service that never changes failed: %v", o.name, r.kind, r.err)
 		}
 	}
 	for _, r := range o.results {
@@ -242,9 +241,7 @@ func startControl(t *testing.T) (addresses []string) {
 	t.Helper()
 	for i := range 2 {
 		a, err := startApp(nil, newLedger(), http1Peers, controlService, fmt.Sprintf("%s-%d", controlService, i+1), work)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		t.Cleanup(a.stop)
 		addresses = append(addresses, a.address())
 	}
@@ -297,13 +294,9 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 	}
 	text.WriteString(clientPatience + services + routes)
 	file := filepath.Join(g.dir, "sluice.yaml")
-	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte(text.String()), 0o600))
 	g.Gateway, err = gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: g.added})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- g.Run(ctx) }()
@@ -413,9 +406,7 @@ func watchRegistry(t *testing.T, consul *api.Client, service string) (registered
 		for ctx.Err() == nil {
 			entries, meta, err := consul.Health().Service(service, "", true, query)
 			if err != nil {
-				if ctx.Err() == nil {
-					t.Errorf("watch %s: %v", service, err)
-				}
+				verify.That(t, ctx.Err() != nil, "watch %s: %v", service, err)
 				return
 			}
 			now := time.Now()

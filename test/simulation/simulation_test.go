@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // TestMain limits the test to one processor, so that simultaneous events have the same order
@@ -49,9 +50,7 @@ func TestSeeds(t *testing.T) {
 	if seed, ok := variable(t, "SLUICE_SEED"); ok {
 		w := simulate(t, seed)
 		t.Logf("seed %d:\n%s", seed, w.chronicle(0))
-		if w.violation != "" {
-			t.Errorf("seed %d: %s", seed, w.violation)
-		}
+		verify.Equal(t, w.violation, "", "seed %d", seed)
 		return
 	}
 	seeds, ok := variable(t, "SLUICE_SEEDS")
@@ -80,9 +79,7 @@ func TestSeeds(t *testing.T) {
 		t.Errorf("%v requests began with the first tier, want %.0f ± %.0f", firstTier.got, firstTier.expected, 6*math.Sqrt(firstTier.variance))
 	}
 	for _, what := range happenings {
-		if all[what] == 0 && seeds >= 500 {
-			t.Errorf("%s: never in %d seeds", what, seeds)
-		}
+		verify.That(t, all[what] != 0 || seeds < 500, "%s: never in %d seeds", what, seeds)
 	}
 }
 

@@ -1,0 +1,68 @@
+// Package verify has the checks that most tests make. But for NoError, a check that fails does not end the test.
+package verify
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// NoError ends the test with err, unless it is nil.
+func NoError(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// That fails the test with a message, unless the condition holds.
+func That(t testing.TB, condition bool, format string, arguments ...any) {
+	t.Helper()
+	if !condition {
+		t.Errorf(format, arguments...)
+	}
+}
+
+// Equal fails the test if got is not want. what, a format with its arguments, says what is compared.
+func Equal[T comparable](t testing.TB, got, want T, what string, arguments ...any) {
+	t.Helper()
+	if got != want {
+		differ(t, got, want, fmt.Sprintf(what, arguments...))
+	}
+}
+
+// Slices is Equal for slices, of which one that is empty is equal to nil.
+func Slices[T comparable](t testing.TB, got, want []T, what string, arguments ...any) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		differ(t, got, want, fmt.Sprintf(what, arguments...))
+	}
+}
+
+// DeepEqual is Equal for values of any type, as reflect.DeepEqual compares them.
+func DeepEqual(t testing.TB, got, want any, what string, arguments ...any) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		differ(t, got, want, fmt.Sprintf(what, arguments...))
+	}
+}
+
+// Contains fails the test if got lacks the text want.
+func Contains(t testing.TB, got, want, what string, arguments ...any) {
+	t.Helper()
+	if !strings.Contains(got, want) {
+		t.Errorf("%s: got %s\nwant a text with %s", fmt.Sprintf(what, arguments...), got, want)
+	}
+}
+
+func differ(t testing.TB, got, want any, what string) {
+	t.Helper()
+	value := "%+v"
+	switch got.(type) {
+	case string, []string:
+		value = "%q"
+	}
+	t.Errorf("%s: got "+value+", want "+value, what, got, want)
+}
