@@ -12,6 +12,7 @@ import (
 	"sluice/proxy/accesslog"
 	"sluice/route"
 	"sluice/route/ratelimit"
+	"sluice/test/verify"
 )
 
 // A loggedProxy is a testProxy with an access log.
@@ -25,9 +26,7 @@ func startLogged(t *testing.T, o Options, addresses ...string) *loggedProxy {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "access.log")
 	log, err := accesslog.New(accesslog.Options{Path: path, Sample: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { log.Close() })
 	o.AccessLog = log
 	return &loggedProxy{startProxy(t, o, addresses...), path, log}
@@ -65,13 +64,9 @@ type logTry struct {
 func (p *loggedProxy) lines() (lines []logLine) {
 	p.t.Helper()
 	eventually(p.t, "no connection is open", func() bool { return p.Connections() == 0 })
-	if err := p.log.Close(); err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, p.log.Close())
 	text, err := os.ReadFile(p.path)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 	for line := range strings.Lines(string(text)) {
 		var l logLine
 		if err := json.Unmarshal([]byte(line), &l); err != nil {
@@ -136,9 +131,7 @@ func TestRateLimitOfClientsBehindProxies(t *testing.T) {
 		if trusted != nil {
 			want = "200 200 429 "
 		}
-		if statuses != want {
-			t.Errorf("trusted %v: got %s, want %s", trusted, statuses, want)
-		}
+		verify.Equal(t, statuses, want, "trusted %v", trusted)
 	}
 }
 
@@ -152,15 +145,11 @@ func TestAccessLogNamesTheTries(t *testing.T) {
 	several := 0
 	for _, l := range p.lines() {
 		if l.Attempts == 1 {
-			if l.Tries != nil || l.UpstreamStatus != 200 || l.Peer != origin.address() {
-				t.Errorf("got %+v", l)
-			}
+			verify.That(t, l.Tries == nil && l.UpstreamStatus == 200 && l.Peer == origin.address(), "got %+v", l)
 			continue
 		}
 		several++
-		if len(l.Tries) != l.Attempts || l.Peer != origin.address() || l.UpstreamStatus != 200 {
-			t.Fatalf("got %+v", l)
-		}
+		verify.Require(t, len(l.Tries) == l.Attempts && l.Peer == origin.address() && l.UpstreamStatus == 200, "got %+v", l)
 		end := 0.0
 		for i, try := range l.Tries {
 			want := logTry{Peer: try.Peer, Outcome: "connect_failure"}
@@ -176,9 +165,7 @@ func TestAccessLogNamesTheTries(t *testing.T) {
 			t.Errorf("times of %+v", l)
 		}
 	}
-	if several == 0 {
-		t.Error("no request was tried on several peers")
-	}
+	verify.That(t, several != 0, "no request was tried on several peers")
 }
 
 // A response that is not passed on has a status in the log besides that of the answer.
@@ -189,9 +176,7 @@ func TestAccessLogHasTheUpstreamStatus(t *testing.T) {
 	p.raw("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 	p.raw("GET /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\nBad Field: 1\r\n\r\n")
 	lines := p.lines()
-	if len(lines) != 2 || lines[0].Status != 502 || lines[0].UpstreamStatus != 503 || lines[0].Reason != "bad_response" {
-		t.Errorf("got %+v", lines)
-	}
+	verify.That(t, len(lines) == 2 && lines[0].Status == 502 && lines[0].UpstreamStatus == 503 && lines[0].Reason == "bad_response", "got %+v", lines)
 	if len(lines) == 2 && (lines[1].Status != 400 || lines[1].UpstreamStatus != 0) {
 		t.Errorf("got %+v", lines[1])
 	}
@@ -204,9 +189,8 @@ func TestHedgedTriesAreLogged(t *testing.T) {
 	p := startLogged(t, Options{}, slow.address(), fast.address())
 	hedged(p.testProxy, 2)
 	for range 4 {
-		if status, _ := get(t, p.testProxy, "GET"); status != 200 {
-			t.Fatalf("got %d", status)
-		}
+		status, _ := get(t, p.testProxy, "GET")
+		verify.Require(t, status == 200, "got %d", status)
 	}
 	superseded := 0
 	for _, l := range p.lines() {
@@ -217,13 +201,9 @@ func TestHedgedTriesAreLogged(t *testing.T) {
 				t.Errorf("got %+v", l)
 			}
 		}
-		if l.Peer != fast.address() {
-			t.Errorf("got %+v, want the peer that answered", l)
-		}
+		verify.That(t, l.Peer == fast.address(), "got %+v, want the peer that answered", l)
 	}
-	if superseded == 0 {
-		t.Error("no line says that another peer answered first")
-	}
+	verify.That(t, superseded != 0, "no line says that another peer answered first")
 }
 
 func TestOverTLSAccessLog(t *testing.T) {
@@ -231,20 +211,14 @@ func TestOverTLSAccessLog(t *testing.T) {
 	p := startLogged(t, Options{}, startOrigin(t, answering(okResponse)).address())
 	p.raw(closingRequest)
 	lines := p.lines()
-	if len(lines) != 1 || lines[0].TLSVersion != "TLSv1.3" || !strings.HasPrefix(lines[0].TLSCipher, "TLS_") {
-		t.Errorf("got %+v", lines)
-	}
+	verify.That(t, len(lines) == 1 && lines[0].TLSVersion == "TLSv1.3" && strings.HasPrefix(lines[0].TLSCipher, "TLS_"), "got %+v", lines)
 }
 
 // A tunnel is not slow because it is open for long.
 func TestTunnelIsNotSlow(t *testing.T) {
 	var x httpExchange
 	x.upstreamTime = time.Second
-	if got := x.waited(time.Hour); got != time.Hour {
-		t.Errorf("a request: got %v", got)
-	}
+	verify.Equal(t, x.waited(time.Hour), time.Hour, "a request")
 	x.counted = true
-	if got := x.waited(time.Hour); got != time.Second {
-		t.Errorf("a tunnel: got %v", got)
-	}
+	verify.Equal(t, x.waited(time.Hour), time.Second, "a tunnel")
 }

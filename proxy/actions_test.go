@@ -20,6 +20,7 @@ import (
 	"sluice/route"
 	"sluice/route/auth"
 	"sluice/route/ratelimit"
+	"sluice/test/verify"
 )
 
 // echoRequest answers with what a peer got: a line for the request, one for Host, and one
@@ -71,9 +72,7 @@ func (p *testProxy) fronts() []testFront {
 func (f *testFront) ask(t testing.TB, method, target, body string, fields ...string) (*http.Response, string) {
 	t.Helper()
 	r, err := http.NewRequest(method, f.url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	r.URL.Opaque, r.Host = target, "shop.example"
 	for _, field := range fields {
 		name, value, _ := strings.Cut(field, ": ")
@@ -100,36 +99,28 @@ func (p *testProxy) setActions(a *route.Actions) {
 func (p *testProxy) setRoutes(routes ...route.Route) {
 	p.t.Helper()
 	table, err := route.NewTable(routes)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 	p.SetTable(table)
 }
 
 func headerEdits(t testing.TB, set, add map[string]string, remove ...string) route.HeaderEdits {
 	t.Helper()
 	e, err := route.NewHeaderEdits(set, add, remove)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return e
 }
 
 func pathEdits(t testing.TB, o route.PathOptions) route.PathEdits {
 	t.Helper()
 	e, err := route.NewPathEdits(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return e
 }
 
 func redirectByPattern(t testing.TB, expression, to string) *route.Redirect {
 	t.Helper()
 	r, err := route.NewRegexpRedirect(expression, to, route.RedirectCodes{Code: 302})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return r
 }
 
@@ -141,9 +132,7 @@ func redirect(t testing.TB, to string, code int) *route.Redirect {
 func redirectFor(t testing.TB, to string, codes route.RedirectCodes) *route.Redirect {
 	t.Helper()
 	r, err := route.NewRedirect(to, codes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return r
 }
 
@@ -177,13 +166,9 @@ func TestActions(t *testing.T) {
 		ResponseHeaders: headerEdits(t, pairs{"X-Peer": "public", "X-New": "$$"}, pairs{"X-Twice": "3"}, "Content-Type"),
 	}
 	file := filepath.Join(t.TempDir(), "users")
-	if err := os.WriteFile(file, []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600))
 	users, err := auth.OpenUsers(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	password := route.Actions{
 		BasicAuth:      &route.BasicAuth{Users: users, Realm: "the shop"},
 		RequestHeaders: headerEdits(t, pairs{"X-User": "$user"}, nil, "Authorization"),
@@ -335,9 +320,7 @@ func TestRedirectWithoutService(t *testing.T) {
 	for _, front := range p.fronts() {
 		for target, want := range map[string]string{"/x": "303 redirect", "/to": "508 redirect_loop"} {
 			response, _ := front.ask(t, "GET", target, "")
-			if got := fmt.Sprint(response.StatusCode, " ", response.Header.Get("X-Sluice-Reason")); got != want {
-				t.Errorf("%s, %s: got %s, want %s", front.name, target, got, want)
-			}
+			verify.Equal(t, fmt.Sprint(response.StatusCode, " ", response.Header.Get("X-Sluice-Reason")), want, "%s, %s", front.name, target)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"sluice/route/places"
+	"sluice/test/verify"
 )
 
 func TestAdmission(t *testing.T) {
@@ -60,30 +61,20 @@ func TestTooManyConnections(t *testing.T) {
 		return status
 	}
 	for _, conn := range conns {
-		if status := get(conn); status != 200 {
-			t.Errorf("got %d", status)
-		}
+		verify.Equal(t, get(conn), 200, "get(conn)")
 	}
 	answer, _ := io.ReadAll(p.dial())
 	if !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") || !strings.Contains(string(answer), "X-Sluice-Reason: too_many_connections\r\n") {
 		t.Errorf("got %q", answer)
 	}
-	if n := p.Stats().Refused; n != 1 {
-		t.Errorf("%d refused, want 1", n)
-	}
+	verify.Equal(t, p.Stats().Refused, 1, "refused")
 	other, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp", p.address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer other.Close()
-	if status := get(other); status != 200 {
-		t.Errorf("another client got %d", status)
-	}
+	verify.Equal(t, get(other), 200, "another client")
 	conns[0].Close()
 	eventually(t, "a free place", func() bool { return p.Connections() == 3 })
-	if status := get(p.dial()); status != 200 {
-		t.Errorf("in a free place: got %d", status)
-	}
+	verify.Equal(t, get(p.dial()), 200, "in a free place")
 }
 
 // One too many is told so even if it has sent its request before it was
@@ -92,23 +83,17 @@ func TestTooManyConnectionsWithRequest(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{Limits: Limits{Connections: 1}})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	p.dial()
 	eventually(t, "a connection", func() bool { return p.Connections() == 1 })
 	conn, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer conn.Close()
 	io.WriteString(conn, closingRequest)
 	served := make(chan error, 1)
 	go func() { served <- p.Serve(context.Background(), l, "later") }()
 	answer, err := io.ReadAll(conn)
-	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") {
-		t.Errorf("got %q, %v", answer, err)
-	}
+	verify.That(t, err == nil && strings.HasPrefix(string(answer), "HTTP/1.1 503 "), "got %q, %v", answer, err)
 	l.Close()
 	<-served
 }
@@ -132,16 +117,12 @@ func TestTrustedNetworksOfMappedAddresses(t *testing.T) {
 				served := make(chan error, 1)
 				go func() { served <- p.Serve(context.Background(), l, "other") }()
 				conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", l.Addr().(*net.TCPAddr).Port))
-				if err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, err)
 				defer conn.Close()
 				before := len(origin.got())
 				fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n")
 				readResponse(t, conn)
-				if got := strings.Contains(origin.got()[before:], "6.6.6.6"); got != trusted {
-					t.Errorf("trusted: %v, want %v", got, trusted)
-				}
+				verify.Equal(t, strings.Contains(origin.got()[before:], "6.6.6.6"), trusted, "trusted")
 				l.Close()
 				<-served
 			})

@@ -12,6 +12,7 @@ import (
 	"sluice/proxy/http1"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // startAffine is startProxy with n peers that each answer with their number.
@@ -29,9 +30,7 @@ func startAffine(t *testing.T, o Options, policy balancer.Policy, a *route.Affin
 
 func (p *testProxy) setPolicy(policy balancer.Policy) {
 	p.t.Helper()
-	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: policy, NewTransport: p.NewTransport(transportOf(p.t))})); err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: policy, NewTransport: p.NewTransport(transportOf(p.t))})))
 }
 
 // get returns the answer to a request for target with these header lines, and
@@ -63,9 +62,7 @@ func TestHashKeysOfRequests(t *testing.T) {
 		{"client_address", func(v int) (string, []string) { return "/", []string{fmt.Sprintf("X-Forwarded-For: 198.51.%d.1", v)} }},
 	} {
 		key, err := route.ParseHashKey(test.key)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		trusted := Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
 		p := startAffine(t, trusted, balancer.PolicyHash, &route.Affinity{Keys: []route.HashKey{key}}, 3)
 		// Where a value leads depends on the addresses of the peers, which differ from
@@ -82,9 +79,7 @@ func TestHashKeysOfRequests(t *testing.T) {
 				}
 			}
 		}
-		if len(reached) != 3 {
-			t.Errorf("%s: %d values reach %d of 3 peers", test.key, manyValues, len(reached))
-		}
+		verify.Equal(t, len(reached), 3, "%s: %d values reach of 3 peers", test.key, manyValues)
 	}
 }
 
@@ -98,9 +93,7 @@ func TestRequestsWithoutAHashKey(t *testing.T) {
 		_, peer := p.get("/?u=", "X-User:")
 		reached[peer] = true
 	}
-	if len(reached) != 3 {
-		t.Errorf("requests without a key reach %d of 3 peers", len(reached))
-	}
+	verify.Equal(t, len(reached), 3, "requests without a key reach of 3 peers")
 	for value := range 10 {
 		_, first := p.get(fmt.Sprintf("/?u=%d", value))
 		if _, again := p.get(fmt.Sprintf("/x?u=%d", value)); again != first {
@@ -123,9 +116,7 @@ func TestClientAddressBehindProxies(t *testing.T) {
 		}
 		x.in, x.headLength, x.end = head, len(head), len(head)
 		x.decide()
-		if got := string(x.clientAddress()); got != want {
-			t.Errorf("trusted %v, %q: got %s, want %s", trusted, lines, got, want)
-		}
+		verify.Equal(t, string(x.clientAddress()), want, "trusted %v, %q", trusted, lines)
 	}
 	f(true, "10.0.0.1")
 	f(false, "10.0.0.1", "X-Forwarded-For: 192.0.2.1")
@@ -173,15 +164,11 @@ func TestStickyCookie(t *testing.T) {
 		}
 		values[peer] = m[1]
 	}
-	if len(values) != 3 {
-		t.Errorf("requests without a cookie reach %d of 3 peers", len(values))
-	}
+	verify.Equal(t, len(values), 3, "requests without a cookie reach of 3 peers")
 	for peer, value := range values {
 		for range 5 {
 			answer, again := p.get("/", "Cookie: other=1; peer="+value)
-			if again != peer || strings.Contains(answer, "Set-Cookie") {
-				t.Errorf("the cookie of peer %s leads to %s: %q", peer, again, answer)
-			}
+			verify.That(t, again == peer && !strings.Contains(answer, "Set-Cookie"), "the cookie of peer %s leads to %s: %q", peer, again, answer)
 		}
 		// The peer is out: another one answers, and is the one from then on.
 		var out *balancer.Peer
@@ -238,9 +225,7 @@ func TestStickyCookieAndInterimResponses(t *testing.T) {
 		p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &route.Affinity{Cookie: "peer"}})
 		answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: x\r\n\r\n")
 		head, rest, _ := strings.Cut(answer, "\r\n\r\n")
-		if strings.Contains(head, "Set-Cookie") || strings.Count(rest, "Set-Cookie: peer=") != 1 {
-			t.Errorf("got %q", answer)
-		}
+		verify.That(t, !strings.Contains(head, "Set-Cookie") && strings.Count(rest, "Set-Cookie: peer=") == 1, "got %q", answer)
 	}
 }
 
@@ -270,9 +255,7 @@ func TestCookiesAreSecureOverTLS(t *testing.T) {
 					t.Fatalf("%s: got %v", front.name, response.Header)
 				}
 				for _, cookie := range cookies {
-					if want := secure || always && cookie.Name == "peer"; cookie.Secure != want {
-						t.Errorf("%s, trusted %v, always %v: got %q", front.name, trusted, always, cookie)
-					}
+					verify.Equal(t, cookie.Secure, secure || always && cookie.Name == "peer", "%s, trusted %v, always %v: got %q", front.name, trusted, always, cookie)
 				}
 			}
 		}
@@ -292,19 +275,13 @@ func TestAffinityDoesNotAllocate(t *testing.T) {
 	affinities := []route.Affinity{{Cookie: "peer"}}
 	for _, k := range []string{"client_address", "path", "header X-User", "cookie sid", "query u"} {
 		key, err := route.ParseHashKey(k)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		affinities = append(affinities, route.Affinity{Keys: []route.HashKey{key}})
 	}
 	for _, a := range affinities {
 		x.in, x.headLength, x.end = head, len(head), len(head)
 		x.decide()
-		if x.affinity(&a, head) == 0 {
-			t.Errorf("%+v is not found", a)
-		}
-		if n := testing.AllocsPerRun(100, func() { x.decide(); x.affinity(&a, head) }); n != 0 {
-			t.Errorf("%+v: %v allocations, want 0", a, n)
-		}
+		verify.That(t, x.affinity(&a, head) != 0, "%+v is not found", a)
+		verify.Equal(t, testing.AllocsPerRun(100, func() { x.decide(); x.affinity(&a, head) }), 0, "%+v: allocations", a)
 	}
 }

@@ -6,15 +6,14 @@ import (
 	"testing"
 
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 func TestNoRoute(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})
 	table, err := route.NewTable([]route.Route{{Host: "a", Path: "/x", Service: p.service}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	p.SetTable(table)
 	conn := p.dial()
 	for _, test := range []struct {
@@ -36,9 +35,7 @@ func TestAnswerAsJSON(t *testing.T) {
 	got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nConnection: close\r\n\r\n")
 	for _, want := range []string{"HTTP/1.1 503 ", "\r\nX-Sluice-Reason: no_peers\r\n", "\r\nContent-Type: application/json\r\n",
 		`{"status":503,"reason":"no_peers","message":"the service has no instances"}`} {
-		if !strings.Contains(got, want) {
-			t.Errorf("got %q, want it to have %q", got, want)
-		}
+		verify.That(t, strings.Contains(got, want), "got %q, want it to have %q", got, want)
 	}
 }
 
@@ -48,7 +45,5 @@ func TestMaxForwardsZero(t *testing.T) {
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
 	got := p.raw("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nConnection: close\r\n\r\n")
-	if !strings.HasPrefix(got, "HTTP/1.1 200 ") || origin.got() != "" {
-		t.Errorf("got %q, the peer %q", got, origin.got())
-	}
+	verify.That(t, strings.HasPrefix(got, "HTTP/1.1 200 ") && origin.got() == "", "got %q, the peer %q", got, origin.got())
 }

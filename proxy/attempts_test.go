@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 func TestWaitForFirstPeer(t *testing.T) {
@@ -45,9 +46,7 @@ func TestUpstreamConnectionsAreReused(t *testing.T) {
 			t.Fatalf("got %d", status)
 		}
 	}
-	if n := origin.connections(); n != 1 {
-		t.Errorf("%d connections to the peer, want 1", n)
-	}
+	verify.Equal(t, origin.connections(), 1, "connections to the peer")
 }
 
 // A connection that the peer closed while it was idle loses no request, not
@@ -100,17 +99,13 @@ func TestRetryWhereSafe(t *testing.T) {
 				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", test.method)
 				if status, _ := readResponse(t, conn); status != 200 {
 					failed++
-					if status != test.status {
-						t.Errorf("got %d", status)
-					}
+					verify.Equal(t, status, test.status, "status")
 				}
 			}
 			if test.status == 200 && failed > 0 || test.status != 200 && failed != int(seen.Load()) {
 				t.Errorf("%d requests failed, %d were seen by the dying peer", failed, seen.Load())
 			}
-			if seen.Load() == 0 {
-				t.Error("the dying peer was never tried")
-			}
+			verify.That(t, seen.Load() != 0, "the dying peer was never tried")
 		})
 	}
 }
@@ -171,12 +166,8 @@ func TestPerTryTimeout(t *testing.T) {
 					t.Errorf("got %d %q", status, body)
 				}
 			}
-			if hung.connections() == 0 {
-				t.Error("the hanging peer was never tried")
-			}
-			if !strings.Contains(good.got(), "X-Sluice-Attempts: 2\r\n") != (test.status != 200) {
-				t.Errorf("the good peer got %q", good.got())
-			}
+			verify.That(t, hung.connections() != 0, "the hanging peer was never tried")
+			verify.Equal(t, !strings.Contains(good.got(), "X-Sluice-Attempts: 2\r\n"), (test.status != 200), "the good peer got %q", good.got())
 		})
 	}
 }
@@ -230,9 +221,7 @@ func TestKeptBodyIsSentAgain(t *testing.T) {
 					t.Errorf("the next request got %d and %d bytes", status, len(body))
 				}
 			}
-			if dying.connections() == 0 {
-				t.Error("the dying peer was never tried")
-			}
+			verify.That(t, dying.connections() != 0, "the dying peer was never tried")
 		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/proxy/socket"
+	"sluice/test/verify"
 )
 
 // A peer that dies before the end of a short response, or sends a malformed one,
@@ -79,18 +80,14 @@ func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 					t.Errorf("got %q, want a whole response of status %d", answer, test.status)
 				}
 			}
-			if whole == 0 {
-				t.Error("the client got the head of each response that was cut short")
-			}
+			verify.That(t, whole != 0, "the client got the head of each response that was cut short")
 			// The client has its answer a moment before the attempt has ended.
 			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
 			failed := uint64(0)
 			for _, peer := range p.pool.Snapshot().All {
 				failed += peer.Outcomes()[balancer.OutcomeReset]
 			}
-			if failed != tries {
-				t.Errorf("%d failures were noted, want %d", failed, tries)
-			}
+			verify.Equal(t, failed, tries, "failures were noted")
 		})
 	}
 }
@@ -173,8 +170,6 @@ func TestHeadOfSlowBody(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if n := origin.connections(); n != 1 {
-			t.Errorf("%d connections to the peer", n)
-		}
+		verify.Equal(t, origin.connections(), 1, "connections to the peer")
 	}
 }

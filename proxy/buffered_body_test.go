@@ -17,6 +17,7 @@ import (
 	"sluice/balancer"
 	"sluice/proxy/socket"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // A peer may answer before it has got all of a body that is kept, and read no
@@ -167,9 +168,7 @@ func TestNoBufferBeforeTheFirstByteOfABody(t *testing.T) {
 		return n
 	}
 	eventually(t, "all bodies are awaited", func() bool { return waiting() == clients })
-	if n := taken.Load(); n != 0 {
-		t.Errorf("%d bytes for %d requests", n, clients)
-	}
+	verify.Equal(t, taken.Load(), 0, "bytes for %d requests", clients)
 	// The first bytes take little more than they are.
 	for _, conn := range conns {
 		io.WriteString(conn, "x")

@@ -10,13 +10,12 @@ import (
 	"testing"
 
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 func TestClientCertificateLine(t *testing.T) {
 	spiffe, err := url.Parse("spiffe://mesh/ns/default/svc/web")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, test := range []struct {
 		name   string
 		change func(*x509.Certificate)
@@ -38,14 +37,10 @@ func TestClientCertificateLine(t *testing.T) {
 		text, _ := testcert.PEM("star", func(c *x509.Certificate) { c.DNSNames = nil }, test.change)
 		block, _ := pem.Decode(text)
 		certificate, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		line, err := clientCertificateLine(tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{certificate}}})
 		if test.want == "" {
-			if err == nil {
-				t.Errorf("%s: got %q", test.name, line)
-			}
+			verify.That(t, err != nil, "%s: got %q", test.name, line)
 			continue
 		}
 		const start = "X-Forwarded-Client-Cert: Hash="

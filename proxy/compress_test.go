@@ -18,6 +18,7 @@ import (
 
 	"sluice/route"
 	"sluice/route/compression"
+	"sluice/test/verify"
 )
 
 // compressing returns the settings of a route that compresses text from minBytes on.
@@ -65,18 +66,14 @@ func decode(t testing.TB, encoding string, from io.Reader) io.Reader {
 	switch encoding {
 	case "zstd":
 		d, err := zstd.NewReader(from)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		t.Cleanup(d.Close)
 		return d
 	case "br":
 		return brrr.NewReader(from)
 	case "gzip":
 		d, err := gzip.NewReader(from)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		return d
 	}
 	return from
@@ -136,16 +133,10 @@ func TestCompresses(t *testing.T) {
 						h.Get("ETag") != `W/"v1"` || !slices.Equal(h.Values("Vary"), []string{"Accept-Encoding"}) || h.Get("X-Accepts") != accept {
 						t.Errorf("%s: length %d, %v", name, r.ContentLength, h)
 					}
-					if 2*len(body) > len(want) {
-						t.Errorf("%s: %d bytes of %d", name, len(body), len(want))
-					}
+					verify.That(t, 2*len(body) <= len(want), "%s: %d bytes of %d", name, len(body), len(want))
 					got, err := io.ReadAll(decode(t, encoding, strings.NewReader(body)))
-					if err != nil || string(got) != want {
-						t.Errorf("%s: %d bytes, %v, want %d", name, len(got), err, len(want))
-					}
-					if path == "/chunks" && r.Trailer.Get("X-Sum") != "sum" {
-						t.Errorf("%s: trailer %v", name, r.Trailer)
-					}
+					verify.That(t, err == nil && string(got) == want, "%s: %d bytes, %v, want %d", name, len(got), err, len(want))
+					verify.That(t, path != "/chunks" || r.Trailer.Get("X-Sum") == "sum", "%s: trailer %v", name, r.Trailer)
 					head, _ := front.ask(t, "HEAD", path, "", "Accept-Encoding: "+accept)
 					if head.Header.Get("Content-Encoding") != encoding || head.ContentLength >= 0 || head.Header.Get("ETag") != `W/"v1"` {
 						t.Errorf("%s: HEAD: length %d, %v", name, head.ContentLength, head.Header)
@@ -165,9 +156,7 @@ func TestCompresses(t *testing.T) {
 		})
 		p.expectNothingCounted()
 		for _, e := range stats.Encodings {
-			if e.Responses == 0 || e.BytesIn < 2*e.BytesOut || e.BytesOut == 0 {
-				t.Errorf("%+v", e)
-			}
+			verify.That(t, e.Responses != 0 && e.BytesIn >= 2*e.BytesOut && e.BytesOut != 0, "%+v", e)
 		}
 	})
 }
@@ -238,18 +227,12 @@ func TestDoesNotCompress(t *testing.T) {
 			}
 			got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + test.request + "\r\n\r\n")
 			for _, want := range test.want {
-				if !strings.Contains(got, want) {
-					t.Errorf("no %q in %q", want, got)
-				}
+				verify.That(t, strings.Contains(got, want), "no %q in %q", want, got)
 			}
 			for _, not := range test.not {
-				if strings.Contains(got, not) {
-					t.Errorf("%q in %q", not, got)
-				}
+				verify.That(t, !strings.Contains(got, not), "%q in %q", not, got)
 			}
-			if n := p.Compression().InUseBytes; n != 0 {
-				t.Errorf("%d bytes of encoders are in use", n)
-			}
+			verify.Equal(t, p.Compression().InUseBytes, 0, "bytes of encoders are in use")
 		})
 	}
 }
@@ -294,17 +277,11 @@ func TestCompressedStreamIsNotHeldBack(t *testing.T) {
 			for _, front := range p.fronts() {
 				next = make(chan string)
 				r, err := http.NewRequest("GET", front.url, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, err)
 				r.Header.Set("Accept-Encoding", "zstd")
 				response, err := front.client.Do(r)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if response.Header.Get("Content-Encoding") != "zstd" {
-					t.Errorf("%s: %v", front.name, response.Header)
-				}
+				verify.NoError(t, err)
+				verify.Equal(t, response.Header.Get("Content-Encoding"), "zstd", "%s: %v", front.name, response.Header)
 				lines := bufio.NewReader(decode(t, "zstd", response.Body))
 				for i := range 3 {
 					text := fmt.Sprintf("data: %d\n", i)
@@ -345,22 +322,16 @@ func TestCompressedResponseIsCut(t *testing.T) {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
 				r, err := http.NewRequestWithContext(ctx, "GET", front.url+path, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, err)
 				r.Header.Set("Accept-Encoding", "gzip")
 				response, err := front.client.Do(r)
-				if err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, err)
 				decoder := decode(t, "gzip", response.Body)
 				got := make([]byte, len(content))
 				if _, err := io.ReadFull(decoder, got); err != nil || string(got) != content {
 					t.Fatalf("%s %s: %v", front.name, path, err)
 				}
-				if p.Compression().InUseBytes == 0 {
-					t.Errorf("%s %s: no encoder is in use", front.name, path)
-				}
+				verify.That(t, p.Compression().InUseBytes != 0, "%s %s: no encoder is in use", front.name, path)
 				if path == "/client" {
 					cancel()
 				} else {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/proxy/socket"
+	"sluice/test/verify"
 )
 
 // A client that goes away amid a request is noticed at once, however closely
@@ -27,9 +28,7 @@ func TestClientThatLeavesAmidRequest(t *testing.T) {
 	} {
 		for range 20 {
 			conn, err := net.Dial("tcp", p.address)
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			io.WriteString(conn, half)
 			closeWrite(t, conn)
 			io.Copy(io.Discard, conn)
@@ -103,9 +102,7 @@ func TestMalformedTrailerEndsConnection(t *testing.T) {
 			if status, body := readResponse(t, next); status != 200 || body != "ok" {
 				t.Fatalf("the next request got %d %q", status, body)
 			}
-			if n := origin.connections(); n != 2 {
-				t.Errorf("%d connections to the peer, want 2", n)
-			}
+			verify.Equal(t, origin.connections(), 2, "connections to the peer")
 		})
 	}
 }

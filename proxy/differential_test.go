@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // A badRequest is ambiguous or malformed. bad is the invalid part, which must not get through.
@@ -99,9 +100,7 @@ func runDifferential(t *testing.T, origin *witness, proxy string, patience time.
 // whether the connection then ended.
 func converse(t *testing.T, proxy, request string, patience time.Duration) (status int, ended bool) {
 	conn, err := net.Dial("tcp", proxy)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
 	go io.WriteString(conn, request)
@@ -122,9 +121,7 @@ func converse(t *testing.T, proxy, request string, patience time.Duration) (stat
 // goodExchange sends a good request and returns the status of each answer.
 func goodExchange(t *testing.T, proxy string, good goodRequest, patience time.Duration) (status []int) {
 	conn, err := net.Dial("tcp", proxy)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(max(patience, 5*time.Second)))
 	if good.byteByByte {
@@ -226,9 +223,7 @@ func readWitnessed(reader *bufio.Reader, mostBytes int) (*http.Request, error) {
 func (w *witness) settle(p *testProxy) {
 	p.t.Helper()
 	last, err := net.Dial("tcp", w.address())
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 	last.Close()
 	eventually(p.t, "all connections to the witness are accepted", func() bool { return w.hasAccepted(last.LocalAddr()) })
 	eventually(p.t, "the witness is at rest", func() bool {
@@ -311,19 +306,13 @@ func (o *otherProxy) start(t *testing.T, peer string) (address string) {
 	config := filepath.Join(dir, "config")
 	for range 5 { // somebody else may take the port
 		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		address = l.Addr().String()
 		l.Close()
-		if err := os.WriteFile(config, fmt.Appendf(nil, o.config, address, peer), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.WriteFile(config, fmt.Appendf(nil, o.config, address, peer), 0o600))
 		var output bytes.Buffer
 		process, err := subprocess.Start(subprocess.Options{Program: program, Args: o.args(dir, config), Dir: dir, Output: &output})
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		for started := time.Now(); time.Since(started) < 20*time.Second; time.Sleep(10 * time.Millisecond) {
 			if conn, err := net.Dial("tcp", address); err == nil {
 				conn.Close()

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // hostilePaths spell the paths of a restricted route /admin, or paths outside of it, in the
@@ -47,16 +48,12 @@ func TestPathsPassNoRestriction(t *testing.T) {
 		answer := p.raw("GET " + path + " HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n")
 		got := origin.got()[before:]
 		if got == "" {
-			if !strings.HasPrefix(answer, "HTTP/1.1 4") {
-				t.Errorf("%s: no peer got it, and the answer is %q", path, answer)
-			}
+			verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 4"), "%s: no peer got it, and the answer is %q", path, answer)
 			continue
 		}
 		target := strings.Fields(got)[1]
 		for decodings := range 2 {
-			if readsAsAdmin(target, decodings) {
-				t.Errorf("%s passes the restriction as %s", path, target)
-			}
+			verify.That(t, !readsAsAdmin(target, decodings), "%s passes the restriction as %s", path, target)
 		}
 	}
 	// Hosts without a restriction keep their paths, and all do if the operator wants it.

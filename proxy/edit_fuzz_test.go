@@ -3,12 +3,12 @@ package proxy
 import (
 	"bytes"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 
 	"sluice/proxy/http1"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // FuzzEdits compares edits of a head with those of net/http's header, and checks that no
@@ -77,14 +77,10 @@ func FuzzEdits(f *testing.F) {
 			read[name] = append(read[name], string(edited[i].Value(whole)))
 		}
 		for name, values := range want {
-			if !slices.Equal(read[name], values) {
-				t.Errorf("%s: got %q, want %q", name, read[name], values)
-			}
+			verify.Slices(t, read[name], values, "%s", name)
 		}
 		for name := range read {
-			if want[name] == nil {
-				t.Errorf("%s was added: %q", name, got)
-			}
+			verify.That(t, want[name] != nil, "%s was added: %q", name, got)
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"sluice/balancer"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // visibleEdits change something in every request and response.
@@ -59,9 +60,7 @@ func TestEditsOfInterimResponsesAndCookies(t *testing.T) {
 		return err == nil
 	})
 	p := startProxy(t, Options{}, origin.address())
-	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicySticky, NewTransport: p.NewTransport(someTransport)})); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicySticky, NewTransport: p.NewTransport(someTransport)})))
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3}, Affinity: &route.Affinity{Cookie: "peer"}})
 	p.setActions(visibleEdits(t))
 	conn := p.dial()
@@ -70,12 +69,8 @@ func TestEditsOfInterimResponsesAndCookies(t *testing.T) {
 		io.WriteString(conn, "POST /api HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n")
 		for _, want := range []string{"100 1 ", "103 2 ", "200  response"} {
 			r, err := http.ReadResponse(reader, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := fmt.Sprint(r.StatusCode, " ", r.Header.Get("X"), " ", r.Header.Get("X-Set")); got != want {
-				t.Errorf("got %q, want %q", got, want)
-			}
+			verify.NoError(t, err)
+			verify.Equal(t, fmt.Sprint(r.StatusCode, " ", r.Header.Get("X"), " ", r.Header.Get("X-Set")), want, "result")
 			if r.StatusCode == 100 {
 				io.WriteString(conn, "4\r\nbody\r\n0\r\n\r\n")
 			}
@@ -105,9 +100,7 @@ func TestEditsOfRetries(t *testing.T) {
 			t.Fatalf("got %d %q", status, body)
 		}
 	}
-	if reset.got() == "" {
-		t.Error("no request was sent again")
-	}
+	verify.That(t, reset.got() != "", "no request was sent again")
 	for _, o := range []*origin{reset, fine} {
 		got := o.got()
 		requests := strings.Count(got, "GET /v1/x HTTP/1.1\r\nHost: "+o.address()+"\r\n")
@@ -131,9 +124,7 @@ func TestEditsOfHedges(t *testing.T) {
 		}
 	}
 	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
-	if slow.got() == "" {
-		t.Error("the slow peer was never asked")
-	}
+	verify.That(t, slow.got() != "", "the slow peer was never asked")
 	for _, o := range []*origin{slow, fast} {
 		if got := o.got(); strings.Count(got, "\r\nHost: "+o.address()+"\r\n") != strings.Count(got, "GET ") {
 			t.Errorf("%s got %q", o.address(), got)
@@ -159,9 +150,7 @@ func TestBodyLimitOfARoute(t *testing.T) {
 			fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", test.bytes, strings.Repeat("x", test.bytes)),
 		} {
 			answer := p.raw("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + framing)
-			if !strings.HasPrefix(answer, "HTTP/1.1 "+test.want+" ") {
-				t.Errorf("%d bytes, limit %d: got %q, want %s", test.bytes, test.limit, answer, test.want)
-			}
+			verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 "+test.want+" "), "%d bytes, limit %d: got %q, want %s", test.bytes, test.limit, answer, test.want)
 		}
 	}
 }

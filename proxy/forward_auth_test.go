@@ -12,6 +12,7 @@ import (
 
 	"sluice/route"
 	"sluice/route/auth"
+	"sluice/test/verify"
 )
 
 // An authentication server allows and denies requests, whatever the protocol of the client
@@ -92,9 +93,7 @@ func TestForwardAuth(t *testing.T) {
 				if response.StatusCode != test.status || response.Header.Get("X-Sluice-Reason") != test.reason {
 					t.Errorf("%s: got %d %q, want %d %q", what, response.StatusCode, response.Header.Get("X-Sluice-Reason"), test.status, test.reason)
 				}
-				if passed := served.Load() > before; passed != (test.status == 200) {
-					t.Errorf("%s: the peer was asked: %v", what, passed)
-				}
+				verify.Equal(t, served.Load() > before, (test.status == 200), "%s: the peer was asked", what)
 				if strings.Contains(strings.ToLower(body), "-user: forged") || strings.Contains(body, "-Group: forged") || strings.Contains(body, "X-Other") {
 					t.Errorf("%s: the peer got\n%s", what, body)
 				}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/proxy/socket"
+	"sluice/test/verify"
 )
 
 // The peer gets the request byte for byte, but for what ends at this hop and
@@ -296,9 +297,7 @@ func TestStreamsAtOnce(t *testing.T) {
 			conn := p.dial()
 			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			r, err := http.ReadResponse(bufio.NewReader(conn), nil) // the head alone
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			proceed <- struct{}{}
 			b := make([]byte, 3)
 			if _, err := io.ReadFull(r.Body, b); err != nil || string(b) != "one" {

@@ -24,6 +24,7 @@ import (
 	"sluice/observe/metrics"
 	"sluice/proxy/http1"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // A grpcOrigin is grpc-go's server. Calls of EmptyCall last until their context ends.
@@ -38,9 +39,7 @@ type grpcOrigin struct {
 func startGRPCOrigin(t *testing.T) *grpcOrigin {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	o := &grpcOrigin{address: l.Addr().String(), server: grpc.NewServer(grpc.MaxRecvMsgSize(16 << 20))}
 	grpc_testing.RegisterTestServiceServer(o.server, o)
 	served := make(chan error, 1)
@@ -129,9 +128,7 @@ func dialGRPC(t *testing.T, address string) grpc_testing.TestServiceClient {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)), grpc.WithDisableRetry())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	return grpc_testing.NewTestServiceClient(conn)
 }
@@ -152,9 +149,7 @@ func TestGRPCUnary(t *testing.T) {
 	for _, bytes := range []int{0, 1, 10_000, 60_000, 3_000_000} {
 		for _, option := range []grpc.CallOption{grpc.EmptyCallOption{}, grpc.UseCompressor(gzip.Name)} {
 			got, err := client.UnaryCall(patientContext(t), unary(bytes, bytes), option)
-			if err != nil || len(got.Payload.Body) != bytes {
-				t.Errorf("%d bytes: %v", bytes, err)
-			}
+			verify.That(t, err == nil && len(got.Payload.Body) == bytes, "%d bytes: %v", bytes, err)
 		}
 	}
 	p.expectNothingCounted()
@@ -168,18 +163,14 @@ func TestGRPCMetadata(t *testing.T) {
 	request := unary(0, 0)
 	request.ResponseStatus = &grpc_testing.EchoStatus{Code: int32(codes.NotFound), Message: "100 % é\n"}
 	_, err := client.UnaryCall(ctx, request, grpc.Header(&header), grpc.Trailer(&trailer))
-	if s := status.Convert(err); s.Code() != codes.NotFound || s.Message() != "100 % é\n" {
-		t.Errorf("got %v", err)
-	}
-	if got := append(header["x_under-bin"], trailer["x_under-bin"]...); len(got) == 0 || got[0] != "\x00\xff" {
-		t.Errorf("header %v, trailer %v", header, trailer)
-	}
+	s := status.Convert(err)
+	verify.That(t, s.Code() == codes.NotFound && s.Message() == "100 % é\n", "got %v", err)
+	got := append(header["x_under-bin"], trailer["x_under-bin"]...)
+	verify.That(t, len(got) != 0 && got[0] == "\x00\xff", "header %v, trailer %v", header, trailer)
 	if _, err := client.UnaryCall(ctx, unary(0, 1), grpc.Header(&header), grpc.Trailer(&trailer)); err != nil {
 		t.Error(err)
 	}
-	if len(header["x_under-bin"]) != 1 || len(trailer["x_under-bin"]) != 1 {
-		t.Errorf("header %v, trailer %v", header, trailer)
-	}
+	verify.That(t, len(header["x_under-bin"]) == 1 && len(trailer["x_under-bin"]) == 1, "header %v, trailer %v", header, trailer)
 }
 
 func TestGRPCStreams(t *testing.T) {
@@ -188,9 +179,7 @@ func TestGRPCStreams(t *testing.T) {
 	ctx := patientContext(t)
 
 	up, err := client.StreamingInputCall(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for range 50 {
 		up.Send(&grpc_testing.StreamingInputCallRequest{Payload: &grpc_testing.Payload{Body: make([]byte, 10_000)}})
 	}
@@ -203,9 +192,7 @@ func TestGRPCStreams(t *testing.T) {
 		parameters[i] = &grpc_testing.ResponseParameters{Size: int32(i * 1000)}
 	}
 	down, err := client.StreamingOutputCall(ctx, &grpc_testing.StreamingOutputCallRequest{ResponseParameters: parameters})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for i := range parameters {
 		if got, err := down.Recv(); err != nil || len(got.Payload.Body) != i*1000 {
 			t.Fatalf("server streaming: message %d: %v", i, err)
@@ -216,9 +203,7 @@ func TestGRPCStreams(t *testing.T) {
 	}
 
 	talk, err := client.FullDuplexCall(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, word := range []string{"", "a", strings.Repeat("b", 100_000)} {
 		exchange(t, talk, word)
 	}
@@ -234,9 +219,7 @@ type duplex = grpc.BidiStreamingClient[grpc_testing.StreamingOutputCallRequest, 
 // exchange sends word and expects it back.
 func exchange(t *testing.T, stream duplex, word string) {
 	t.Helper()
-	if err := stream.Send(&grpc_testing.StreamingOutputCallRequest{Payload: &grpc_testing.Payload{Body: []byte(word)}}); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, stream.Send(&grpc_testing.StreamingOutputCallRequest{Payload: &grpc_testing.Payload{Body: []byte(word)}}))
 	got, err := stream.Recv()
 	if err != nil || string(got.Payload.Body) != word {
 		t.Fatalf("got %d bytes, %v", len(got.GetPayload().GetBody()), err)
@@ -256,9 +239,7 @@ func TestGRPCCancel(t *testing.T) {
 	}()
 	eventually(t, "the call is at the peer", func() bool { return origin.waiting.Load() == 1 })
 	cancel()
-	if code := status.Code(<-failed); code != codes.Canceled {
-		t.Errorf("got %v", code)
-	}
+	verify.Equal(t, status.Code(<-failed), codes.Canceled, "status.Code(<-failed)")
 	eventually(t, "the call ends", func() bool { return origin.waiting.Load() == 0 && p.inflight() == 0 })
 	p.expectNothingCounted()
 }
@@ -269,9 +250,7 @@ func TestGRPCDrain(t *testing.T) {
 	first, second := startGRPCOrigin(t), startGRPCOrigin(t)
 	p, client := startGRPC(t, first.address)
 	stream, err := client.FullDuplexCall(patientContext(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	exchange(t, stream, "a")
 	p.setPeers(second.address)
 	for range 20 {
@@ -284,9 +263,8 @@ func TestGRPCDrain(t *testing.T) {
 	if _, err := stream.Recv(); err != io.EOF {
 		t.Errorf("the stream ends with %v", err)
 	}
-	if a, b := first.calls.Load(), second.calls.Load(); a != 0 || b != 20 {
-		t.Errorf("%d calls at the draining peer, %d at the new one", a, b)
-	}
+	a, b := first.calls.Load(), second.calls.Load()
+	verify.That(t, a == 0 && b == 20, "%d calls at the draining peer, %d at the new one", a, b)
 }
 
 // The deadline of grpc-timeout ends a call with a status if the peer is silent, before its
@@ -326,16 +304,10 @@ func TestGRPCDeadlineOfSilentPeer(t *testing.T) {
 func TestGRPCResetAfterDeadline(t *testing.T) {
 	x := new(sentRequest)
 	x.client = new(client)
-	if got := x.wakeOf(io.ErrUnexpectedEOF); got != wakeBroken {
-		t.Errorf("without a deadline: got %d", got)
-	}
+	verify.Equal(t, x.wakeOf(io.ErrUnexpectedEOF), wakeBroken, "without a deadline")
 	x.deadline = time.Now()
-	if got := x.wakeOf(io.ErrUnexpectedEOF); got != wakeDeadline {
-		t.Errorf("after the deadline: got %d", got)
-	}
-	if got := x.wakeOf(http1.ErrResponse); got != wakeBroken {
-		t.Errorf("a malformed response after the deadline: got %d", got)
-	}
+	verify.Equal(t, x.wakeOf(io.ErrUnexpectedEOF), wakeDeadline, "after the deadline")
+	verify.Equal(t, x.wakeOf(http1.ErrResponse), wakeBroken, "a malformed response after the deadline")
 }
 
 // A peer that knows the deadline may be the first that ends the call.
@@ -352,9 +324,7 @@ func TestGRPCDeadline(t *testing.T) {
 		if r.trailer != nil {
 			got = r.trailer
 		}
-		if got["grpc-status"] != "4" || r.status != "200" {
-			t.Errorf("got %+v", r)
-		}
+		verify.That(t, got["grpc-status"] == "4" && r.status == "200", "got %+v", r)
 		eventually(t, "the call ends", func() bool { return origin.waiting.Load() == 0 && p.inflight() == 0 })
 		p.expectNothingCounted()
 	}
@@ -374,25 +344,19 @@ func TestGRPCRefusals(t *testing.T) {
 	p, client := startGRPC(t)
 	var header metadata.MD
 	_, err := client.UnaryCall(patientContext(t), unary(0, 0), grpc.Header(&header), grpc.Trailer(&header))
-	if s := status.Convert(err); s.Code() != codes.Unavailable || s.Message() != "the service has no instances" {
-		t.Errorf("no peers: %v", err)
-	}
-	if got := header["x-sluice-reason"]; len(got) != 1 || got[0] != "no_peers" {
-		t.Errorf("reason %q", got)
-	}
+	s := status.Convert(err)
+	verify.That(t, s.Code() == codes.Unavailable && s.Message() == "the service has no instances", "no peers: %v", err)
+	got := header["x-sluice-reason"]
+	verify.That(t, len(got) == 1 && got[0] == "no_peers", "reason %q", got)
 
 	stream, err := client.FullDuplexCall(patientContext(t))
 	if err == nil {
 		_, err = stream.Recv()
 	}
-	if status.Code(err) != codes.Unavailable {
-		t.Errorf("no peers, stream: %v", err)
-	}
+	verify.Equal(t, status.Code(err), codes.Unavailable, "no peers, stream: %v", err)
 
 	table, err := route.NewTable([]route.Route{{Path: "/elsewhere", Service: p.service}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	p.SetTable(table)
 	if _, err := client.UnaryCall(patientContext(t), unary(0, 0)); status.Code(err) != codes.Unimplemented {
 		t.Errorf("no route: %v", err)
@@ -442,14 +406,11 @@ func TestGRPCOutcomes(t *testing.T) {
 		if code != codes.OK {
 			request.ResponseStatus = &grpc_testing.EchoStatus{Code: int32(code)}
 		}
-		if _, err := client.UnaryCall(t.Context(), request); status.Code(err) != code {
-			t.Errorf("%v: got %v", code, err)
-		}
+		_, err := client.UnaryCall(t.Context(), request)
+		verify.That(t, status.Code(err) == code, "%v: got %v", code, err)
 		eventually(t, "the call has ended", func() bool { return p.inflight() == 0 })
 		want := code == codes.Unknown || code == codes.DeadlineExceeded || code == codes.Internal || code == codes.Unavailable || code == codes.DataLoss
-		if got := failures() > before; got != want {
-			t.Errorf("%v: failure %v, want %v", code, got, want)
-		}
+		verify.Equal(t, failures() > before, want, "%v: failure", code)
 	}
 	var counted metrics.RequestsSnapshot
 	eventually(t, "all calls are counted", func() bool {
@@ -466,9 +427,7 @@ func TestGRPCOutcomes(t *testing.T) {
 		}
 	}
 	for class, want := range map[metrics.Class]uint64{metrics.Class2xx: 1, metrics.Class4xx: 9, metrics.Class5xx: 6, metrics.ClassAborted: 1} {
-		if got := counted.Class(class); got != want {
-			t.Errorf("%d requests are counted as %v, want %d", got, class, want)
-		}
+		verify.Equal(t, counted.Class(class), want, "requests are counted as %v", class)
 	}
 }
 
@@ -484,9 +443,8 @@ func TestGRPCPeerBreaksOff(t *testing.T) {
 	c := p.dialFrames()
 	c.request(1, grpcPost, true)
 	r := c.response(1)
-	if got := bytes.Join([][]byte{[]byte(r.header["grpc-status"]), []byte(r.trailer["grpc-status"])}, nil); string(got) != "14" || !r.ended {
-		t.Errorf("got %+v", r)
-	}
+	got := bytes.Join([][]byte{[]byte(r.header["grpc-status"]), []byte(r.trailer["grpc-status"])}, nil)
+	verify.That(t, string(got) == "14" && r.ended, "got %+v", r)
 }
 
 // A unary call that the peer has not processed is sent again with its body.
@@ -512,9 +470,8 @@ func TestGRPCUnprocessedCallIsSentAgain(t *testing.T) {
 				framer.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.encode(grpcUnaryCall), EndHeaders: true})
 				framer.WriteData(id, true, make([]byte, 5)) // a message without bytes
 				c.conn.Write(segment.Bytes())
-				if r := c.response(id); r.header["grpc-status"]+r.trailer["grpc-status"] != "0" {
-					t.Errorf("got %+v", r)
-				}
+				r := c.response(id)
+				verify.That(t, r.header["grpc-status"]+r.trailer["grpc-status"] == "0", "got %+v", r)
 			}
 			if refused.Load() == 0 || origin.calls.Load() != 4 {
 				t.Errorf("%d refused, %d served", refused.Load(), origin.calls.Load())
@@ -531,7 +488,6 @@ func TestGRPCStreamWithoutMessage(t *testing.T) {
 	}))
 	c := p.dialFrames()
 	c.request(1, grpcPost, false)
-	if r := c.response(1); r.header["grpc-status"] != "0" || !r.ended {
-		t.Errorf("got %+v", r)
-	}
+	r := c.response(1)
+	verify.That(t, r.header["grpc-status"] == "0" && r.ended, "got %+v", r)
 }

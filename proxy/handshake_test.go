@@ -23,6 +23,7 @@ import (
 	"sluice/route"
 	"sluice/route/auth"
 	"sluice/route/places"
+	"sluice/test/verify"
 )
 
 // connectFrom connects from a loopback address. The connection ends with the test.
@@ -30,9 +31,7 @@ func (p *testProxy) connectFrom(address string) net.Conn {
 	p.t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
 	conn, err := d.Dial("tcp", p.address)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 	p.t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	return conn
@@ -115,9 +114,7 @@ func TestOverTLSPartsOfAClientHelloTakeNoPlace(t *testing.T) {
 	if err := p.getFrom(goodClient); err != nil {
 		t.Errorf("beside them: %v", err)
 	}
-	if n := p.Stats().Handshakes.InProgress; n != socket.MaxHandshakes-1 {
-		t.Errorf("%d handshakes are in progress", n)
-	}
+	verify.Equal(t, p.Stats().Handshakes.InProgress, socket.MaxHandshakes-1, "handshakes are in progress")
 }
 
 // longProtocols are so many that a ClientHello with them has two records.
@@ -203,9 +200,7 @@ func TestOverTLSOneClientHasItsShareOfTheHandshakes(t *testing.T) {
 		p.sendFrom(badClient, hello)
 	}
 	eventually(t, "twenty wait", func() bool { return p.Stats().Handshakes.Waiting == 20 })
-	if n := p.Stats().Handshakes.InProgress; n != socket.MaxHandshakesPerBlock {
-		t.Errorf("%d handshakes are in progress", n)
-	}
+	verify.Equal(t, p.Stats().Handshakes.InProgress, socket.MaxHandshakesPerBlock, "handshakes are in progress")
 	takeAllBut(p.handshakes, 1)
 	for range 3 {
 		if err := p.getFrom(goodClient); err != nil {
@@ -276,9 +271,7 @@ func TestOverTLSWaitsForOthersTakeNoPlace(t *testing.T) {
 func (p *testProxy) serveTLS(c *tls.Config) {
 	p.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 	p.address = l.Addr().String()
 	go p.ServeWith(context.Background(), l, ListenerOptions{Name: "more", TLS: c}) // until Shutdown, which waits for it
 }
@@ -303,9 +296,7 @@ func TestOverTLSNothingFollowsAChallenge(t *testing.T) {
 		}
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 		answer, _ := io.ReadAll(conn)
-		if served := bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")); served != (protocol != "acme-tls/1") {
-			t.Errorf("%q: got %q", protocol, answer)
-		}
+		verify.Equal(t, bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")), (protocol != "acme-tls/1"), "%q: got %q", protocol, answer)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"sluice/balancer"
 	"sluice/proxy/socket"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // padding returns n header fields, of that many bytes together as lines.
@@ -66,9 +67,7 @@ func TestLimitsOfRequestHeads(t *testing.T) {
 		if peer == "HTTP/2" {
 			address, factory = http2Origin.address, p.NewHTTP2Transport
 		}
-		if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: factory(options)})); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: factory(options)})))
 		p.setPeers(address)
 		for name, client := range map[string]*http.Client{"HTTP/1": {Transport: new(http.Transport), Timeout: patience}, "HTTP/2": http2Client(t)} {
 			for _, test := range []struct {
@@ -86,9 +85,7 @@ func TestLimitsOfRequestHeads(t *testing.T) {
 				{20, MaxHeadBytes, 0, 431, "head_too_long"},
 			} {
 				r, err := http.NewRequest("POST", "http://"+p.address, strings.NewReader(strings.Repeat("x", test.body)))
-				if err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, err)
 				r.Header = padding(test.fields, test.bytes)
 				answer, err := client.Do(r)
 				if err != nil {
@@ -100,9 +97,7 @@ func TestLimitsOfRequestHeads(t *testing.T) {
 				if answer.StatusCode != test.status || answer.Header.Get("X-Sluice-Reason") != test.reason {
 					t.Errorf("%s to %s: %+v: status %d, %q", name, peer, test, answer.StatusCode, body)
 				} else if test.status == 200 {
-					if err != nil || string(body) != fmt.Sprint(test.body) {
-						t.Errorf("%s to %s: %+v: body %q, %v", name, peer, test, body, err)
-					}
+					verify.That(t, err == nil && string(body) == fmt.Sprint(test.body), "%s to %s: %+v: body %q, %v", name, peer, test, body, err)
 					expectPadding(t, answer.Header, r.Header)
 				}
 			}
@@ -121,9 +116,7 @@ func TestLargeHeadsArePipelined(t *testing.T) {
 	p := startProxy(t, Options{Limits: largeHeads})
 	options := someTransport
 	options.HeadBytes, options.Fields = largeHeads.HeadBytes, largeHeads.Fields
-	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(options)})); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(options)})))
 	p.setPeers(strings.TrimPrefix(origin.URL, "http://"))
 	var all strings.Builder
 	heads := []http.Header{padding(1, 100), padding(300, 50<<10), padding(2, 1<<10), padding(20, 18<<10), padding(1, 15<<10), padding(150, 30<<10)}
@@ -161,9 +154,7 @@ func TestLowLimitsOfHeads(t *testing.T) {
 		conn := p.dial()
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n"+head+"\r\n")
 		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		want := 200
 		if reason != "" {
 			want = 431
@@ -205,9 +196,7 @@ func TestLimitsOfResponseHeads(t *testing.T) {
 			if peer == "HTTP/2" {
 				address, factory = http2Origin.address, p.NewHTTP2Transport
 			}
-			if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: factory(options)})); err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: factory(options)})))
 			p.setPeers(address)
 			client := &http.Client{Transport: new(http.Transport), Timeout: patience}
 			for path, head := range heads {
@@ -249,9 +238,7 @@ func TestResponseHeadFillsTheBuffer(t *testing.T) {
 		p := startProxy(t, Options{})
 		options := transportOf(t)
 		options.HeadBytes = limit
-		if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(options)})); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(options)})))
 		p.setPeers(origin.address())
 		for range 3 {
 			conn := p.dial()

@@ -11,6 +11,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // hedged serves with a second peer asked after a moment.
@@ -69,9 +70,7 @@ func TestHedge(t *testing.T) {
 				second += strings.Count(head+"\r\n", "X-Sluice-Attempts: 2\r\n")
 			}
 		}
-		if asked == 0 || asked > 2 || second > 1 || asked == 2 && second != 1 {
-			t.Errorf("request %d: %d peers got it, %d as the second one", i, asked, second)
-		}
+		verify.That(t, asked != 0 && asked <= 2 && second <= 1 && (asked != 2 || second == 1), "request %d: %d peers got it, %d as the second one", i, asked, second)
 	}
 	for _, peer := range p.pool.Snapshot().All {
 		if peer.Address() == slow.address() && (peer.Outcomes()[balancer.OutcomeSuperseded] == 0 || peer.Failures() > 0) {
@@ -123,9 +122,7 @@ func TestHedgeFirstPeerWins(t *testing.T) {
 				t.Errorf("got %d %q", status, body)
 			}
 			answer()
-			if n := asked.Load(); n != 2 {
-				t.Errorf("%d peers were asked, want 2", n)
-			}
+			verify.Equal(t, asked.Load(), 2, "peers were asked")
 		})
 	}
 }
@@ -160,9 +157,7 @@ func TestNoHedge(t *testing.T) {
 			if status, _ := readResponse(t, conn); status != 200 {
 				t.Errorf("got %d", status)
 			}
-			if n := a.connections() + b.connections(); n != 1 {
-				t.Errorf("%d peers were asked", n)
-			}
+			verify.Equal(t, a.connections()+b.connections(), 1, "peers were asked")
 		})
 	}
 }
@@ -198,7 +193,5 @@ func TestHedgeForGoneClient(t *testing.T) {
 			outcomes[balancer.OutcomeClass(class).String()] += n
 		}
 	}
-	if outcomes["ok"] != 1 || outcomes["client gone"] > 0 {
-		t.Errorf("outcomes %v", outcomes)
-	}
+	verify.That(t, outcomes["ok"] == 1 && outcomes["client gone"] <= 0, "outcomes %v", outcomes)
 }

@@ -16,6 +16,7 @@ import (
 
 	"sluice/route"
 	"sluice/route/auth"
+	"sluice/test/verify"
 )
 
 // A hostileLane is a proxy for one case at a time.
@@ -50,9 +51,7 @@ func newHostileLane(f *testing.F) *hostileLane {
 // expectNothingLeft checks that a case has left nothing.
 func (l *hostileLane) expectNothingLeft(t *testing.T) {
 	t.Helper()
-	if l.smuggled.Swap(false) {
-		t.Error("the peer got a field that was smuggled")
-	}
+	verify.That(t, !l.smuggled.Swap(false), "the peer got a field that was smuggled")
 	l.hostile.closeIdle()
 	l.p.expectNothingLeft(t, 0)
 	l.p.expectNoEntries(t, l.p.pool, l.hostile.http1.Pool, l.hostile.http2.Pool)
@@ -87,14 +86,10 @@ func (l *hostileLane) exchange(t *testing.T) {
 			for {
 				response, err := http.ReadResponse(reader, nil)
 				if err != nil {
-					if timedOut(err) {
-						t.Errorf("no answer: %v", err)
-					}
+					verify.That(t, !timedOut(err), "no answer: %v", err)
 					return
 				}
-				if response.Header.Get("Injected") != "" {
-					t.Errorf("the client got a field that was smuggled: %v", response.Header)
-				}
+				verify.Equal(t, response.Header.Get("Injected"), "", "the client got a field that was smuggled: %v", response.Header)
 				if response.StatusCode < 200 && response.StatusCode != 101 {
 					continue
 				}
@@ -125,9 +120,7 @@ func (l *hostileLane) exchange(t *testing.T) {
 				return
 			default:
 				if err != nil {
-					if timedOut(err) {
-						t.Errorf("the stream does not end: %v", err)
-					}
+					verify.That(t, !timedOut(err), "the stream does not end: %v", err)
 					return
 				}
 			}

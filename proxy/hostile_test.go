@@ -22,6 +22,7 @@ import (
 	"sluice/route/auth"
 	"sluice/route/compression"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // A scriptServer is a server that sends the same bytes on each connection, whatever it gets: a
@@ -41,9 +42,7 @@ type scriptServer struct {
 func startScript(t testing.TB, http2 bool) *scriptServer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	s := &scriptServer{address: l.Addr().String(), http2: http2}
 	var serving sync.WaitGroup
 	serving.Go(func() {
@@ -270,9 +269,7 @@ func TestHostileInputs(t *testing.T) {
 			hostile.set(input)
 			for _, front := range []string{"HTTP/1", "HTTP/2"} {
 				got := hostile.send(t, front, input)
-				if !strings.HasPrefix(got, input.want) || input.want == "" && strings.HasPrefix(got, "5") {
-					t.Errorf("%s: got %q, want %q", front, got, input.want)
-				}
+				verify.That(t, strings.HasPrefix(got, input.want) && (input.want != "" || !strings.HasPrefix(got, "5")), "%s: got %q, want %q", front, got, input.want)
 				if answer := p.raw("GET /other HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 200") {
 					t.Errorf("%s: another client got %q", front, answer)
 				}
@@ -298,9 +295,7 @@ func newHostileRoutes(t testing.TB, p *testProxy) *hostileRoutes {
 	h := &hostileRoutes{p: p, peer: startScript(t, false), peer2: startScript(t, true), auth: startScript(t, false)}
 	service := func(name, address string, transport func(*balancer.Peer) balancer.Transport) *route.Service {
 		pool, err := balancer.NewPool(name, balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: transport}))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		t.Cleanup(pool.Close)
 		other := *p
 		other.pool = pool
@@ -368,9 +363,7 @@ func (h *hostileRoutes) send(t testing.TB, front string, input hostileInput) str
 			fields += "|" + strings.ToLower(name) + "=" + value
 		}
 	}
-	if err := c.request(1, fields, true); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, c.request(1, fields, true))
 	return c.response(1).status
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/proxy/socket"
+	"sluice/test/verify"
 )
 
 const hasIdleSet = true
@@ -112,9 +113,7 @@ func TestShutdownOfIdleConnections(t *testing.T) {
 	p.idleClients(3)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := p.Shutdown(ctx, time.Hour); err != context.Canceled {
-		t.Errorf("shutdown: %v", err)
-	}
+	verify.Equal(t, p.Shutdown(ctx, time.Hour), context.Canceled, "shutdown")
 }
 
 // Requests that come at the very moment at which a connection begins to rest,
@@ -160,9 +159,7 @@ func TestListenerIsGivenUp(t *testing.T) {
 	})
 	p := startProxy(t, Options{}, origin.address())
 	l, err := socket.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	serve := func(name string) (end func()) {
 		ctx, cancel := context.WithCancel(context.Background())
 		served := make(chan error, 1)
@@ -177,9 +174,7 @@ func TestListenerIsGivenUp(t *testing.T) {
 	}
 	dial := func() net.Conn {
 		conn, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		t.Cleanup(func() { conn.Close() })
 		return conn
 	}

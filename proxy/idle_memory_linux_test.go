@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // An idle connection has a clientConn and a place in two tables, and no goroutine.
@@ -58,17 +60,13 @@ func TestIdleTLSConnectionHoldsLittle(t *testing.T) {
 			open := func() (sockets []net.Conn) {
 				for range conns {
 					conn, err := net.Dial("tcp", address)
-					if err != nil {
-						t.Fatal(err)
-					}
+					verify.NoError(t, err)
 					t.Cleanup(func() { conn.Close() })
 					sockets = append(sockets, conn)
 					client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, CurvePreferences: test.curves}) // garbage from the response on
 					io.WriteString(client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 					response, err := http.ReadResponse(bufio.NewReader(client), nil)
-					if err != nil {
-						t.Fatal(err)
-					}
+					verify.NoError(t, err)
 					if body, err := io.ReadAll(response.Body); err != nil || string(body) != "ok" {
 						t.Fatalf("got %q, %v", body, err)
 					}

@@ -27,6 +27,7 @@ import (
 	"sluice/route"
 	"sluice/route/places"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // startReader starts a peer by HTTP/1.1 and HTTP/2 that answers with the sum of a body. With
@@ -62,9 +63,7 @@ func sumOf(body []byte) string { return fmt.Sprintf("%x", sha256.Sum256(body)) }
 func blockAt(t testing.TB, address string) places.Block {
 	t.Helper()
 	ip, err := netip.ParseAddr(address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return places.BlockOf(ip)
 }
 
@@ -86,9 +85,7 @@ func TestKeptBodiesHaveAShare(t *testing.T) {
 			if http2 {
 				options.NewTransport = p.NewHTTP2Transport(someTransport)
 			}
-			if err := p.pool.Reconfigure(balancertest.Complete(options)); err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(options)))
 			p.setPeers(startReader(t), startReader(t))
 			p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 1 << 20}})
 			bad := blockAt(t, badClient)
@@ -242,9 +239,7 @@ func testKeptBodies(t *testing.T, random *rand.Rand) {
 	if p.http2 {
 		options.NewTransport = p.NewHTTP2Transport(someTransport)
 	}
-	if err := p.pool.Reconfigure(balancertest.Complete(options)); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(options)))
 	p.setPeers(startReader(t), startReader(t), startReader(t))
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 100_000, Hedge: &route.Hedge{After: time.Millisecond}}})
 	plain, secure := p.address, p.serveWith(ListenerOptions{Name: "secure", TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}}})
@@ -327,9 +322,7 @@ func testKeptBodies(t *testing.T, random *rand.Rand) {
 	p.Shutdown(ctx, 0)
 	p.expectNothingLeft(t, 0)
 	for _, address := range addresses {
-		if n := p.keptBodies.TakenBy(blockAt(t, address)); n != 0 {
-			t.Errorf("%s has %d bytes at the end", address, n)
-		}
+		verify.Equal(t, p.keptBodies.TakenBy(blockAt(t, address)), 0, "%s has bytes at the end", address)
 	}
 	if h := p.Stats().Handshakes; h.InProgress+h.Waiting+p.handshakes.Turns.Taken() != 0 || p.pool.Pending() != 0 {
 		t.Errorf("at the end: %+v, %d wait for a connection", h, p.pool.Pending())

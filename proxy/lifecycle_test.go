@@ -17,6 +17,7 @@ import (
 	"sluice/balancer"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 func TestSlowClients(t *testing.T) {
@@ -241,9 +242,7 @@ func TestIdleConnectionsTimeOut(t *testing.T) {
 func TestAcceptSurvivesErrors(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	failing := &failingListener{Listener: l, errors: []error{
 		&net.OpError{Op: "accept", Err: syscall.EMFILE}, &net.OpError{Op: "accept", Err: syscall.ECONNABORTED}, errors.New("odd"),
 	}}
@@ -251,9 +250,7 @@ func TestAcceptSurvivesErrors(t *testing.T) {
 	served := make(chan error)
 	go func() { served <- s.Serve(context.Background(), failing, "test") }()
 	conn, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer conn.Close()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	if status, _ := readResponse(t, conn); status != 404 {
@@ -326,9 +323,7 @@ func TestClientThatGoesAwayWaiting(t *testing.T) {
 			}
 			eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
 			peer := p.pool.Snapshot().All[0]
-			if n := peer.Failures(); n != 0 {
-				t.Errorf("%d failures counted against the peer", n)
-			}
+			verify.Equal(t, peer.Failures(), 0, "failures counted against the peer")
 			if ok := peer.Outcomes()[balancer.OutcomeOK]; test.keep != (ok == 1) && test.first == "" {
 				t.Errorf("%d exchanges went to their end", ok)
 			}

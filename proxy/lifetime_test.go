@@ -17,6 +17,7 @@ import (
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // exchangeOn sends a request on a connection of its own, and returns whether the response
@@ -25,9 +26,7 @@ func exchangeOn(t *testing.T, w io.Writer, r *bufio.Reader, path string) (status
 	t.Helper()
 	io.WriteString(w, "GET "+path+" HTTP/1.1\r\nHost: a\r\n\r\n")
 	response, err := http.ReadResponse(r, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if _, err := io.ReadAll(response.Body); err != nil {
 		t.Fatal(err)
 	}
@@ -65,9 +64,7 @@ func TestMaxRequestsOfAConnection(t *testing.T) {
 		if n, err := reader.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("after the last response: %d, %v", n, err)
 		}
-		if got, want := p.EndedConnections(), (EndedConnections{MaxRequests: uint64(i) + 1}); got != want {
-			t.Errorf("%+v", got)
-		}
+		verify.Equal(t, p.EndedConnections(), (EndedConnections{MaxRequests: uint64(i) + 1}), "p.EndedConnections()")
 	}
 }
 
@@ -101,26 +98,16 @@ func TestMaxAgeOfAConnection(t *testing.T) {
 			proceed <- struct{}{}
 		}()
 		status, closes := exchangeOn(t, conn, reader, "/")
-		if status != 200 {
-			t.Errorf("status %d", status)
-		}
+		verify.Equal(t, status, 200, "status")
 		return closes
 	}
-	if answer(0) {
-		t.Error("the first response ends the connection")
-	}
-	if answer(age) {
-		t.Error("a connection that was young when the request arrived ends with its response")
-	}
-	if !answer(0) {
-		t.Error("an old connection stays open")
-	}
+	verify.That(t, !answer(0), "the first response ends the connection")
+	verify.That(t, !answer(age), "a connection that was young when the request arrived ends with its response")
+	verify.That(t, answer(0), "an old connection stays open")
 	if n, err := reader.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("after the last response: %d, %v", n, err)
 	}
-	if got, want := p.EndedConnections(), (EndedConnections{MaxAge: 1}); got != want {
-		t.Errorf("%+v", got)
-	}
+	verify.Equal(t, p.EndedConnections(), (EndedConnections{MaxAge: 1}), "p.EndedConnections()")
 }
 
 // HTTP/2 clients are told before the connection ends; what they have sent is served.
@@ -147,9 +134,7 @@ func TestMaxRequestsOfAnHTTP2Connection(t *testing.T) {
 			c.WritePing(true, f.Data)
 		case *xhttp2.GoAwayFrame:
 			goAways = append(goAways, f)
-			if f.ErrCode != xhttp2.ErrCodeNo {
-				t.Errorf("got %v", f)
-			}
+			verify.Equal(t, f.ErrCode, xhttp2.ErrCodeNo, "got %v", f)
 		}
 	}
 	slices.Sort(ended)
@@ -159,9 +144,7 @@ func TestMaxRequestsOfAnHTTP2Connection(t *testing.T) {
 	if goAways[0].LastStreamID != http2.MaxWindow {
 		t.Errorf("got %v", goAways[0])
 	}
-	if got, want := p.EndedConnections(), (EndedConnections{MaxRequests: 1}); got != want {
-		t.Errorf("%+v", got)
-	}
+	verify.Equal(t, p.EndedConnections(), (EndedConnections{MaxRequests: 1}), "p.EndedConnections()")
 }
 
 // Clients that keep their connections lose no request, and none is served twice.
@@ -201,20 +184,14 @@ func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 					}
 					io.Copy(io.Discard, r.Body)
 					r.Body.Close()
-					if r.StatusCode != 200 {
-						t.Errorf("%s: %s", name, r.Status)
-					}
+					verify.Equal(t, r.StatusCode, 200, "%s: %s", name, r.Status)
 				}
 			})
 		}
 		wg.Wait()
 		test.client.CloseIdleConnections()
-		if n := served.Load(); n != clients*requests {
-			t.Errorf("%s: %d requests were served, want %d", name, n, clients*requests)
-		}
-		if p.EndedConnections().MaxRequests == before {
-			t.Errorf("%s: no connection has reached its limit", name)
-		}
+		verify.Equal(t, served.Load(), clients*requests, "%s: requests were served", name)
+		verify.That(t, p.EndedConnections().MaxRequests != before, "%s: no connection has reached its limit", name)
 	}
 }
 
@@ -239,9 +216,7 @@ func TestHTTP2GoAwayIsNotDelayed(t *testing.T) {
 		}
 		p.skip(http2GoAwayTimeout * 6 / 10)
 	}
-	if goAways != 2 {
-		t.Errorf("%d GOAWAY", goAways)
-	}
+	verify.Equal(t, goAways, 2, "GOAWAY")
 }
 
 // Connections to peers end with the request that reaches a limit; no request fails.
@@ -279,9 +254,7 @@ func TestLimitedConnectionsToPeers(t *testing.T) {
 					}
 				}
 				options.Connections, options.IdleTimeout = test.limits, long
-				if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: factory(options)})); err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: factory(options)})))
 				p.setPeers(address)
 				conn := p.dial()
 				reader := bufio.NewReader(conn)
@@ -291,9 +264,7 @@ func TestLimitedConnectionsToPeers(t *testing.T) {
 						t.Errorf("request %d: status %d", n+1, status)
 					}
 				}
-				if n := opened(); n != test.opened {
-					t.Errorf("%d connections, want %d", n, test.opened)
-				}
+				verify.Equal(t, opened(), test.opened, "connections")
 			})
 		}
 	}

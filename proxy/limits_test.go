@@ -13,6 +13,7 @@ import (
 	"sluice/balancer"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // limit sets the pool's limits and retry budget.
@@ -22,9 +23,7 @@ func (p *testProxy) limit(limits balancer.Limits, budget *balancer.RetryBudget) 
 		Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(transportOf(p.t)),
 		Limits: limits, RetryBudget: budget,
 	}))
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 }
 
 const closingRequest = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -106,12 +105,8 @@ func TestWithoutRetryBudgetTheFirstFailureIsTheAnswer(t *testing.T) {
 		failed++
 		expectReason(t, answer, "502", "connect_failed")
 	}
-	if failed != 2 {
-		t.Errorf("%d requests failed, want 2", failed)
-	}
-	if got := p.pool.Refusals()[balancer.LimitRetryBudget]; got != 2 {
-		t.Errorf("the budget stopped %d retries, want 2", got)
-	}
+	verify.Equal(t, failed, 2, "requests failed")
+	verify.Equal(t, p.pool.Refusals()[balancer.LimitRetryBudget], 2, "the budget stopped retries")
 	p.limit(balancer.Limits{}, &balancer.RetryBudget{Ratio: 1, MinPerSecond: 10})
 	for range 4 {
 		if answer := p.raw(closingRequest); !strings.HasPrefix(answer, "HTTP/1.1 200 ") {
@@ -160,9 +155,7 @@ func TestConnectionsPerPeer(t *testing.T) {
 			continue
 		}
 		if i > 0 {
-			if got, want := <-arrived, fmt.Sprintf("/%d", i); got != want {
-				t.Errorf("the peer got %q, want %q", got, want)
-			}
+			verify.Equal(t, <-arrived, fmt.Sprintf("/%d", i), "the peer")
 		}
 		answer <- struct{}{}
 		if status, _ := readResponse(t, conn); status != 200 {
@@ -171,9 +164,7 @@ func TestConnectionsPerPeer(t *testing.T) {
 	}
 	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 	origin.mu.Lock()
-	if origin.accepted != 1 {
-		t.Errorf("%d connections to the peer, want 1", origin.accepted)
-	}
+	verify.Equal(t, origin.accepted, 1, "connections to the peer")
 	origin.mu.Unlock()
 
 	wait(time.Millisecond)
@@ -227,7 +218,5 @@ func TestConnectionsPerPeerAreNeverExceeded(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if most != limit {
-		t.Errorf("there were %d connections, want %d", most, limit)
-	}
+	verify.Equal(t, most, limit, "there were connections")
 }

@@ -12,6 +12,7 @@ import (
 
 	"sluice/proxy/socket"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // A client that still sends when it is answered for the last time gets the
@@ -60,9 +61,7 @@ func TestAnswerReachesClientThatSendsOn(t *testing.T) {
 			})
 			p := startProxy(t, Options{Limits: Limits{BodyBytes: 100000}}, origin.address())
 			table, err := route.NewTable([]route.Route{{Host: "a", Path: "/", Service: p.service}})
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			p.SetTable(table)
 			for {
 				begin := time.Now()
@@ -142,9 +141,7 @@ func TestLastAnswerOfDrainingServer(t *testing.T) {
 	})
 	close(proceed)
 	answer, err := io.ReadAll(conn)
-	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 ") || !strings.HasSuffix(string(answer), "ok") {
-		t.Errorf("got %q, %v", answer, err)
-	}
+	verify.That(t, err == nil && strings.HasPrefix(string(answer), "HTTP/1.1 200 ") && strings.HasSuffix(string(answer), "ok"), "got %q, %v", answer, err)
 	conn.Close()
 	if err := <-ended; err != nil {
 		t.Errorf("shutdown: %v", err)
@@ -180,9 +177,7 @@ func TestLingeringIsBounded(t *testing.T) {
 			}
 		}
 		const buffers = 16 << 20 // of the sockets
-		if sent > lingerBytes+buffers {
-			t.Errorf("%d bytes were taken", sent)
-		}
+		verify.That(t, sent <= lingerBytes+buffers, "%d bytes were taken", sent)
 	})
 	t.Run("connections", func(t *testing.T) {
 		p.lingering.Add(lingerConnections)

@@ -8,15 +8,14 @@ import (
 	"time"
 
 	"sluice/proxy/socket"
+	"sluice/test/verify"
 )
 
 // A client that connects and waits is let in like one that speaks at once.
 func TestListen(t *testing.T) {
 	t.Parallel()
 	l, err := socket.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	s := newTestServer(Options{})
 	p := &testProxy{Server: s, t: t, address: l.Addr().String()}
 	served := make(chan error)

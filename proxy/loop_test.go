@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sluice/proxy/refusal"
+	"sluice/test/verify"
 )
 
 // A route that leads back to sluice is found out after a few hops, and what that
@@ -22,9 +23,7 @@ func TestLoopIsRefused(t *testing.T) {
 	}
 	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 	peer := p.pool.Snapshot().All[0]
-	if n := peer.Requests(); n != refusal.MaxHops {
-		t.Errorf("%d requests to the peer, want %d", n, refusal.MaxHops)
-	}
+	verify.Equal(t, peer.Requests(), refusal.MaxHops, "requests to the peer")
 	p.expectNothingCounted()
 }
 
@@ -68,9 +67,7 @@ func TestWhatIsNotForwarded(t *testing.T) {
 			answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + test.lines + "\r\n")
 			if test.reason != "" {
 				expectReason(t, answer, "400", test.reason)
-				if got := origin.got(); got != "" {
-					t.Errorf("the peer got %q", got)
-				}
+				verify.Equal(t, origin.got(), "", "the peer")
 			} else if !strings.HasPrefix(answer, "HTTP/1.1 200 ") {
 				t.Errorf("got %q", answer)
 			}

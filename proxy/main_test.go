@@ -8,6 +8,7 @@ import (
 
 	"sluice/test/parallel"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // Most tests wait for a time limit to end. Those that exchange thousands of messages with one
@@ -28,18 +29,14 @@ func alone(t *testing.T) bool {
 	}
 	t.Parallel()
 	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	args := []string{"-test.v", "-test.run=^" + t.Name() + "$", fmt.Sprintf("-test.short=%t", testing.Short())}
 	if deadline, ok := t.Deadline(); ok { // a little earlier, so that the stacks are seen
 		args = append(args, fmt.Sprint("-test.timeout=", time.Until(deadline)*9/10))
 	}
 	var output subprocess.Output
 	p, err := subprocess.Start(subprocess.Options{Program: program, Args: args, Env: []string{variable + "=" + t.Name()}, Output: &output})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	<-p.Exited()
 	if t.Log(output.String()); p.Err() != nil {
 		t.Errorf("alone: %v", p.Err())

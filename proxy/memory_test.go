@@ -8,6 +8,8 @@ import (
 	"net"
 	"runtime"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // Who waits for a client or a peer holds little memory, whatever is waited for: a
@@ -125,9 +127,7 @@ func memory() int64 {
 // switches to WebSocket and greets, and is silent then, until end is called. It has one goroutine and no buffers.
 func startQuietOrigin(t *testing.T, answer string) (address string, end func()) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -18,6 +18,7 @@ import (
 	"sluice/proxy/http1"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // A mirrorTest is a proxy whose requests are copied to another service.
@@ -32,9 +33,7 @@ type mirrorTest struct {
 func startMirror(t testing.TB, p *testProxy, m route.Mirror, actions *route.Actions, newTransport func(*balancer.Peer) balancer.Transport, mirrors ...string) *mirrorTest {
 	t.Helper()
 	pool, err := balancer.NewPool("next", balancertest.Complete(balancer.Options{NewTransport: newTransport}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	var set []discovery.Instance
 	for _, address := range mirrors {
 		host, port, _ := net.SplitHostPort(address)
@@ -72,9 +71,7 @@ func (p *mirrorTest) ended(sent int) {
 	eventually(p.t, fmt.Sprintf("%d copies", sent), func() bool {
 		return p.copies.InFlight() == 0 && p.sent() >= sent
 	})
-	if n := p.sent(); n != sent {
-		p.t.Errorf("%d copies were sent, want %d", n, sent)
-	}
+	verify.Equal(p.t, p.sent(), sent, "copies were sent")
 }
 
 func (p *mirrorTest) sent() int {
@@ -99,9 +96,7 @@ type sight struct{ request, body, mark string }
 func recording(t testing.TB, got chan<- sight) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			t.Errorf("body: %v", err)
-		}
+		verify.That(t, err == nil, "body: %v", err)
 		got <- sight{
 			fmt.Sprintf("%s %s %s %s %s", r.Method, r.URL, r.Host, r.Header.Get("X-Mine"), r.Header.Get("X-Forwarded-For")),
 			string(body), r.Header.Get(route.MirrorField),
@@ -150,9 +145,7 @@ func TestCopyIsIdentical(t *testing.T) {
 						request.Header.Set("X-Mine", "from the client")
 						request.Header.Set(route.MirrorField, "forged")
 						response, err := client.Do(request)
-						if err != nil {
-							t.Fatal(err)
-						}
+						verify.NoError(t, err)
 						answer, err := io.ReadAll(response.Body)
 						response.Body.Close()
 						original := <-got
@@ -176,9 +169,7 @@ func TestCopyIsIdentical(t *testing.T) {
 			}
 			mt.ended(sent)
 			mt.expectDropped(map[route.Dropped]uint64{route.DroppedBodyTooLong: tooLong})
-			if n := mt.copies.Failed(); n != 0 {
-				t.Errorf("%d copies failed", n)
-			}
+			verify.Equal(t, mt.copies.Failed(), 0, "copies failed")
 		})
 	}
 }
@@ -234,25 +225,19 @@ func TestMirrorDisturbsNobody(t *testing.T) {
 				}
 			}
 			if test.hangs {
-				if n := mt.copies.InFlight(); n != 3 {
-					t.Errorf("%d copies in flight, want 3", n)
-				}
+				verify.Equal(t, mt.copies.InFlight(), 3, "copies in flight")
 				mirror.close()
 				eventually(t, "the end of the copies", func() bool { return mt.copies.InFlight() == 0 })
 			} else {
 				mt.ended(test.sent)
-				if n := mt.copies.Failed(); n != test.failed {
-					t.Errorf("%d copies failed, want %d", n, test.failed)
-				}
+				verify.Equal(t, mt.copies.Failed(), test.failed, "copies failed")
 			}
 			mt.expectDropped(map[route.Dropped]uint64{route.DroppedInFlight: uint64(test.dropped)})
 			requests := p.pool.Requests().Snapshot()
 			if requests.Total() != 20 || requests.Class(2) != 20 {
 				eventually(t, "20 counted requests", func() bool { requests = p.pool.Requests().Snapshot(); return requests.Total() == 20 })
 			}
-			if requests.Retries != 0 {
-				t.Errorf("%d retries", requests.Retries)
-			}
+			verify.Equal(t, requests.Retries, 0, "retries")
 			p.expectNothingCounted()
 			if others := mt.mirror.Requests().Snapshot(); others.Total() != 0 {
 				t.Errorf("copies count as %d requests to their service", others.Total())
@@ -329,9 +314,7 @@ func TestNotCopied(t *testing.T) {
 	mt.expectDropped(map[route.Dropped]uint64{route.DroppedProtocol: 1})
 
 	answer, _ := p.get("/", "X-Sluice-Mirror: other")
-	if !strings.Contains(origin.got(), "\r\nX-Sluice-Mirror: other\r\n") {
-		t.Errorf("a trusted proxy's mark was removed; answer %q", answer)
-	}
+	verify.Contains(t, origin.got(), "\r\nX-Sluice-Mirror: other\r\n", "a trusted proxy's mark was removed; answer %q", answer)
 	mt.expectDropped(map[route.Dropped]uint64{route.DroppedProtocol: 1, route.DroppedMirrored: 1})
 
 	conn := p.dial()
@@ -340,9 +323,7 @@ func TestNotCopied(t *testing.T) {
 	conn.Close()
 	mt.ended(0)
 	mt.expectDropped(map[route.Dropped]uint64{route.DroppedProtocol: 1, route.DroppedMirrored: 1, route.DroppedBodyIncomplete: 1})
-	if got := mirror.got(); got != "" {
-		t.Errorf("the mirror got %q", got)
-	}
+	verify.Equal(t, mirror.got(), "", "the mirror")
 }
 
 // A body that no peer takes, since none can be connected to, is not copied.
@@ -375,9 +356,7 @@ func TestEndlessAnswerToACopy(t *testing.T) {
 	mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport), mirror.address())
 	p.get("/")
 	mt.ended(1)
-	if mt.copies.Failed() != 0 {
-		t.Error("the answer counts as none")
-	}
+	verify.Equal(t, mt.copies.Failed(), 0, "the answer counts as none")
 	eventually(t, "its connection is closed", func() bool { return mirror.open() == 0 })
 }
 
@@ -410,9 +389,7 @@ func TestShutdownCutsCopies(t *testing.T) {
 			if err := <-ended; err != nil {
 				t.Errorf("shutdown: %v", err)
 			}
-			if n := mt.copies.InFlight(); n != 0 {
-				t.Errorf("%d copies in flight after the shutdown", n)
-			}
+			verify.Equal(t, mt.copies.InFlight(), 0, "copies in flight after the shutdown")
 			cut := !proceeds || time.Since(begin) >= copiesGrace // the machine may stand still
 			if failed := mt.copies.Failed(); failed == 0 && !proceeds || failed > 0 && !cut {
 				t.Errorf("%d copies failed", failed)
@@ -440,9 +417,7 @@ func TestCopiesOfGRPC(t *testing.T) {
 		request.Header.Set("Content-Type", "application/grpc")
 		request.Header.Set("TE", "trailers")
 		response, err := http2Client(t).Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		io.Copy(io.Discard, response.Body)
 		response.Body.Close()
 	}
@@ -507,7 +482,5 @@ func TestForgedMarkMatchesNoRoute(t *testing.T) {
 	if answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nX-Sluice-Mirror: star\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 404 ") {
 		t.Errorf("got %q", answer)
 	}
-	if http1.NameOf([]byte(route.MirrorField)) != http1.NameXSluiceMirror {
-		t.Error("the scanner does not know the mark")
-	}
+	verify.Equal(t, http1.NameOf([]byte(route.MirrorField)), http1.NameXSluiceMirror, "the scanner does not know the mark")
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 const (
@@ -51,9 +52,7 @@ func dialWithBuffer(t *testing.T, address string, size int) net.Conn {
 		return raw.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, size) })
 	}}
 	conn, err := d.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	conn.SetDeadline(time.Now().Add(patience))
 	return conn
 }
@@ -94,9 +93,7 @@ func TestSlowReaderIsNotCut(t *testing.T) {
 					eventually(t, "the connection is closed", func() bool { return p.Connections() == 0 })
 					longest, err = read()
 				}
-				if err != nil {
-					t.Errorf("cut, though it took no %d pieces longer than %v: %v", someOf, longest, err)
-				}
+				verify.That(t, err == nil, "cut, though it took no %d pieces longer than %v: %v", someOf, longest, err)
 			})
 		}
 	}
@@ -142,9 +139,7 @@ func TestPeerThatReadsSlowlyIsNotCut(t *testing.T) {
 			for stoodStill(got.longest) {
 				got = send()
 			}
-			if got.err != nil {
-				t.Errorf("cut, though it took no %d pieces longer than %v: %v", someOf, got.longest, got.err)
-			}
+			verify.That(t, got.err == nil, "cut, though it took no %d pieces longer than %v: %v", someOf, got.longest, got.err)
 		})
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"sluice/certificates"
 	"sluice/test/balancertest"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // peersOverTLS reports whether the origins of a test speak TLS: those of tests whose
@@ -94,9 +95,7 @@ func startVerifyingOrigin(t *testing.T, config *tls.Config) *verifyingOrigin {
 		return nil
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	o.address = l.Addr().String()
 	var serving sync.WaitGroup
 	serving.Go(func() {
@@ -127,14 +126,10 @@ func startVerifyingOrigin(t *testing.T, config *tls.Config) *verifyingOrigin {
 func (p *testProxy) useTLS(o certificates.ClientOptions) *certificates.Client {
 	p.t.Helper()
 	secure, err := certificates.NewClient(o)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 	options := someTransport
 	options.TLS = func() *certificates.Client { return secure }
-	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(options)})); err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(options)})))
 	return secure
 }
 
@@ -145,9 +140,7 @@ func TestPeerVerification(t *testing.T) {
 	dir := t.TempDir()
 	good, other := testcert.Write(t, dir, "peer.example"), testcert.Write(t, dir, "other.example")
 	pair, err := tls.LoadX509KeyPair(good.Cert, good.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	config := &tls.Config{Certificates: []tls.Certificate{pair}}
 	const request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 	for _, test := range []struct {
@@ -167,9 +160,7 @@ func TestPeerVerification(t *testing.T) {
 			p.useTLS(test.options)
 			p.setPeers(origin.address)
 			for range 3 {
-				if answer := p.raw(request); !strings.Contains(answer, test.want) {
-					t.Errorf("got %q", answer)
-				}
+				verify.Contains(t, p.raw(request), test.want, "p.raw(request)")
 			}
 			peer := p.pool.Snapshot().All[0]
 			if test.want == "200 OK" {
@@ -190,9 +181,7 @@ func TestClientCertificateForPeersChanges(t *testing.T) {
 	server := testcert.Write(t, dir, "peer.example")
 	client := testcert.Write(t, dir, "client")
 	pair, err := tls.LoadX509KeyPair(server.Cert, server.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	var shown atomic.Pointer[x509.Certificate]
 	config := &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert}
 	config.VerifyPeerCertificate = func(raw [][]byte, _ [][]*x509.Certificate) error {
@@ -213,9 +202,7 @@ func TestClientCertificateForPeersChanges(t *testing.T) {
 		testcert.Write(t, dir, "client")
 		secure.Read()
 	}
-	if seen[0].Equal(seen[1]) {
-		t.Error("the certificate before was shown again")
-	}
+	verify.That(t, !seen[0].Equal(seen[1]), "the certificate before was shown again")
 }
 
 // A peer that does not take part in the handshake costs a request no more than
@@ -230,14 +217,10 @@ func TestHandshakeWithPeerTimesOut(t *testing.T) {
 	transport := peer.Transport.(*Transport)
 	s := transport.next()
 	conn, err := net.Dial("tcp", origin.address())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer conn.Close()
 	_, err = transport.tls.handshake(context.Background(), conn.(*net.TCPConn), transport.options.secure(), time.Now().Add(50*time.Millisecond))
-	if err == nil || !strings.Contains(err.Error(), "timeout") {
-		t.Errorf("got %v", err)
-	}
+	verify.That(t, err != nil && strings.Contains(err.Error(), "timeout"), "got %v", err)
 	s.remove()
 }
 
@@ -254,9 +237,7 @@ func TestPeersOverTLSGetCloseNotify(t *testing.T) {
 		{"malformed", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", false},
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		defer l.Close()
 		notified := make(chan bool, 1)
 		go func() {
@@ -324,9 +305,7 @@ func TestPeersOverTLSCutAnswer(t *testing.T) {
 				io.WriteString(conn, "GET / HTTP/"+version+"\r\nHost: a\r\n\r\n")
 				reader := bufio.NewReader(conn)
 				r, err := http.ReadResponse(reader, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, err)
 				b := make([]byte, len("part"))
 				if _, err := io.ReadFull(r.Body, b); err != nil || string(b) != "part" {
 					t.Fatalf("HTTP/%s: got %q, %v", version, b, err)

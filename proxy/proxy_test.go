@@ -27,6 +27,7 @@ import (
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // patience bounds every wait of these tests: far more than any step takes, also
@@ -59,9 +60,7 @@ func startProxy(t testing.TB, o Options, addresses ...string) *testProxy {
 			t.Errorf("shutdown: %v", err)
 		}
 		p.pool.Close()
-		if n := p.inflight(); n != 0 {
-			t.Errorf("%d in flight at the end", n)
-		}
+		verify.Equal(t, p.inflight(), 0, "in flight at the end")
 	})
 	return p
 }
@@ -75,24 +74,18 @@ func newUnmanagedProxy(t testing.TB, o Options, addresses ...string) *testProxy 
 		Policy:       balancer.PolicyRoundRobin,
 		NewTransport: p.NewTransport(transportOf(p.t)),
 	}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	p.setPeers(addresses...)
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3}})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	p.address = l.Addr().String()
 	served := make(chan error, 1)
 	go func() {
 		served <- p.ServeWith(context.Background(), l, ListenerOptions{Name: "test", TLS: serverTLS(t), HTTP2: true})
 	}()
 	t.Cleanup(func() {
-		if err := <-served; err != ErrServerClosed {
-			t.Errorf("serve: %v", err)
-		}
+		verify.Equal(t, <-served, ErrServerClosed, "serve")
 	})
 	return p
 }
@@ -175,9 +168,7 @@ func (p *testProxy) setPeers(addresses ...string) {
 	var set []discovery.Instance
 	for _, a := range addresses {
 		host, port, err := net.SplitHostPort(a)
-		if err != nil {
-			p.t.Fatal(err)
-		}
+		verify.NoError(p.t, err)
 		n, _ := strconv.Atoi(port)
 		set = append(set, discovery.Instance{Service: "star", ID: a, Address: host, Port: n, Weight: 1})
 	}
@@ -189,18 +180,14 @@ func (p *testProxy) setService(s route.Service) {
 	s.Name, s.Pool, s.HTTP2 = "star", p.pool, p.http2
 	p.service = &s
 	table, err := route.NewTable([]route.Route{{Path: "/", Service: p.service}})
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 	p.SetTable(table)
 }
 
 func (p *testProxy) dial() net.Conn {
 	p.t.Helper()
 	conn, err := net.Dial("tcp", p.address)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 	p.t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	return clientSide(p.t, conn)
@@ -260,9 +247,7 @@ func (r *recordingReader) Read(b []byte) (int, error) {
 func startOrigin(t testing.TB, handle func(o *originConn) bool) *origin {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	o := &origin{t: t, listener: l, handle: handle}
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -354,9 +339,7 @@ func TestForwards(t *testing.T) {
 	t.Parallel()
 	origin := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			t.Errorf("body: %v", err)
-		}
+		verify.That(t, err == nil, "body: %v", err)
 		w.Header().Set("X-Method", r.Method)
 		fmt.Fprintf(w, "%s %d %s", r.URL, len(body), r.Header.Get("X-Forwarded-For"))
 	}))

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"sluice/proxy/refusal"
+	"sluice/test/verify"
 )
 
 // docs/reasons.md has a heading for each reason of the code, and no other one. The overviews in
@@ -21,9 +22,7 @@ func TestReasonsAreDocumented(t *testing.T) {
 	t.Parallel()
 	read := func(name string) string {
 		text, err := os.ReadFile("../docs/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		return string(text)
 	}
 	var inText []string
@@ -33,20 +32,12 @@ func TestReasonsAreDocumented(t *testing.T) {
 	overview := read("requests.md") + read("tcp.md")
 	inCode := reasonsOf(t, ".", "http1", "refusal")
 	for _, reason := range inCode {
-		if !slices.Contains(inText, reason) {
-			t.Errorf("docs/reasons.md has no heading for %s", reason)
-		}
-		if !strings.Contains(overview, "`"+reason+"`") {
-			t.Errorf("neither docs/requests.md nor docs/tcp.md names %s", reason)
-		}
+		verify.That(t, slices.Contains(inText, reason), "docs/reasons.md has no heading for %s", reason)
+		verify.Contains(t, overview, "`"+reason+"`", "neither docs/requests.md nor docs/tcp.md names %s", reason)
 	}
 	for n, reason := range inText {
-		if !slices.Contains(inCode, reason) {
-			t.Errorf("docs/reasons.md has a heading for %s, which no code gives", reason)
-		}
-		if slices.Contains(inText[:n], reason) {
-			t.Errorf("docs/reasons.md has two headings for %s", reason)
-		}
+		verify.That(t, slices.Contains(inCode, reason), "docs/reasons.md has a heading for %s, which no code gives", reason)
+		verify.That(t, !slices.Contains(inText[:n], reason), "docs/reasons.md has two headings for %s", reason)
 	}
 }
 
@@ -66,17 +57,13 @@ func reasonsOf(t *testing.T, dirs ...string) []string {
 	}
 	for _, dir := range dirs {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		for _, name := range files {
 			if strings.HasSuffix(name, "_test.go") {
 				continue
 			}
 			file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			ast.Inspect(file, func(n ast.Node) bool {
 				switch n := n.(type) {
 				case *ast.CompositeLit:

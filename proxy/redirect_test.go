@@ -6,15 +6,15 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // serveWith serves another listener of p and returns its address.
 func (p *testProxy) serveWith(o ListenerOptions) string {
 	p.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- p.ServeWith(ctx, l, o) }()
@@ -52,13 +52,9 @@ func TestRedirectToHTTPS(t *testing.T) {
 		} else if !strings.HasPrefix(head, "HTTP/1.1 308 ") {
 			t.Errorf("%q: got %q", test.request, head)
 		}
-		if !strings.Contains(head+"\r\n", want) {
-			t.Errorf("%q: got %q, want %q", test.request, head, want)
-		}
+		verify.Contains(t, head+"\r\n", want, "%q: got %q", test.request, head)
 	}
-	if got := origin.got(); got != "" {
-		t.Errorf("the peer got %q", got)
-	}
+	verify.Equal(t, origin.got(), "", "the peer")
 }
 
 // A trusted proxy that terminates TLS is not redirected, since its clients would come
@@ -84,9 +80,7 @@ func TestRequestsOverTLSToATrustedProxyAreNotRedirected(t *testing.T) {
 		p := startProxy(t, Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix(test.trusted)}}, origin.address())
 		p.address = p.serveWith(ListenerOptions{Name: "plain", HTTPSPort: 443})
 		answer := p.raw("GET / HTTP/1.1\r\nHost: a.example\r\n" + test.protocol + "Connection: close\r\n\r\n")
-		if !strings.HasPrefix(answer, "HTTP/1.1 "+test.status+" ") {
-			t.Errorf("%s, %q: got %q, want %s", test.trusted, test.protocol, answer, test.status)
-		}
+		verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 "+test.status+" "), "%s, %q: got %q, want %s", test.trusted, test.protocol, answer, test.status)
 	}
 }
 

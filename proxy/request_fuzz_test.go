@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // Whatever a client sends: the peers get the requests that the oracle reads in
@@ -99,9 +100,7 @@ func (c *fuzzClient) run() {
 			c.t.Logf("sent %.3000q, which ends %d; got %.2000q, %v", c.sent, end, received, broken)
 		}
 	})
-	if broken != nil && end != endsClosed {
-		c.t.Errorf("the connection ends with %v", broken)
-	}
+	verify.That(c.t, broken == nil || end == endsClosed, "the connection ends with %v", broken)
 	answered := c.checkAnswers(want, end, received, broken != nil)
 	c.checkSeen(want, seen, answered)
 }
@@ -110,9 +109,7 @@ func (c *fuzzClient) run() {
 func (c *fuzzClient) converse(end wireEnd) (received []byte, broken error) {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: c.address.AsSlice()}, Timeout: patience}
 	dialed, err := dialer.Dial("tcp", c.p.address)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	verify.NoError(c.t, err)
 	conn := dialed.(*net.TCPConn)
 	defer conn.Close()
 	conn.SetLinger(0) // leaves no port behind in TIME_WAIT
@@ -185,9 +182,7 @@ func (c *fuzzClient) checkAnswers(want []*wireMessage, end wireEnd, received []b
 	// What follows a body that sluice did not wait for is lost.
 	mayEnd := answered > 0 && want[answered-1].isNotForwarded() && (want[answered-1].chunked || want[answered-1].length > 0)
 	if answered < complete {
-		if !mayBreak && !mayEnd {
-			c.t.Errorf("%d of %d requests were answered", answered, complete)
-		}
+		verify.That(c.t, mayBreak || mayEnd, "%d of %d requests were answered", answered, complete)
 		return answered
 	}
 	// The method of the request that this may answer is not always known.
@@ -238,9 +233,7 @@ func (c *fuzzClient) checkSeen(want []*wireMessage, seen []*seenRequest, answere
 		}
 		got := seen[i]
 		i++
-		if got.complete && !m.complete {
-			c.t.Errorf("the peer got a complete request, which the client did not send: %.500q", got.raw)
-		}
+		verify.That(c.t, !got.complete || m.complete, "the peer got a complete request, which the client did not send: %.500q", got.raw)
 		if got.complete {
 			c.compare(got, m)
 		}
@@ -251,9 +244,7 @@ func (c *fuzzClient) checkSeen(want []*wireMessage, seen []*seenRequest, answere
 	if i < len(seen) {
 		c.t.Errorf("the peer got more than the client sent: %.500q", seen[i].raw)
 	}
-	if i < answered {
-		c.t.Errorf("the peer got %d requests, but %d were answered", i, answered)
-	}
+	verify.That(c.t, i >= answered, "the peer got %d requests, but %d were answered", i, answered)
 }
 
 // compare compares a request as the peer got it, read by the oracle and by
@@ -290,9 +281,7 @@ func (c *fuzzClient) compare(got *seenRequest, want *wireMessage) {
 		trailers = trailers[at+1:]
 	}
 	for _, f := range want.trailers {
-		if f.isHarmlessTrailer() && !slices.Contains(m.trailers, f) {
-			c.t.Errorf("the peer did not get trailer %q", f)
-		}
+		verify.That(c.t, !f.isHarmlessTrailer() || slices.Contains(m.trailers, f), "the peer did not get trailer %q", f)
 	}
 	if got.method != want.method || got.body != want.body || !slices.Equal([]string{got.host}, m.values("Host")) {
 		c.t.Errorf("net/http read %s for %q with %d bytes", got.method, got.host, len(got.body))
@@ -304,9 +293,7 @@ func (c *fuzzClient) compare(got *seenRequest, want *wireMessage) {
 func (c *fuzzClient) compareOwnFields(m, want *wireMessage) {
 	for _, f := range m.fields {
 		own := f.is("X-Forwarded-For", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto")
-		if f.isReserved() && !own || f.is("Keep-Alive", "Proxy-Connection", "HTTP2-Settings", "Proxy-Authorization") {
-			c.t.Errorf("the peer got the field %q", f)
-		}
+		verify.That(c.t, (!f.isReserved() || own) && !f.is("Keep-Alive", "Proxy-Connection", "HTTP2-Settings", "Proxy-Authorization"), "the peer got the field %q", f)
 	}
 	wants := map[string][]string{
 		"X-Forwarded-For":   {c.address.String()},
@@ -334,8 +321,6 @@ func (c *fuzzClient) compareOwnFields(m, want *wireMessage) {
 		}
 	}
 	for name, values := range wants {
-		if got := m.values(name); !slices.Equal(got, values) {
-			c.t.Errorf("the peer got %s: %q, want %q", name, got, values)
-		}
+		verify.Slices(c.t, m.values(name), values, "the peer got %s", name)
 	}
 }

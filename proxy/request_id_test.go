@@ -12,6 +12,7 @@ import (
 
 	"sluice/proxy/http1"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // isUUID7 is what sluice makes.
@@ -19,9 +20,7 @@ var isUUID7 = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0
 
 func TestAppendRequestID(t *testing.T) {
 	now := time.UnixMilli(0x0123456789ab)
-	if got := string(appendRequestID([]byte("x"), now, 0xffff_ffff_ffff_fabc, 0xffff_0000_1234_5678)); got != "x01234567-89ab-7abc-bfff-000012345678" {
-		t.Errorf("got %s", got)
-	}
+	verify.Equal(t, string(appendRequestID([]byte("x"), now, 0xffff_ffff_ffff_fabc, 0xffff_0000_1234_5678)), "x01234567-89ab-7abc-bfff-000012345678", "result")
 	if got := string(appendRequestID(nil, now, 0, 0)); got != "01234567-89ab-7000-8000-000000000000" || len(got) != requestIDBytes {
 		t.Errorf("got %s", got)
 	}
@@ -33,9 +32,7 @@ func TestIsRequestID(t *testing.T) {
 		strings.Repeat("a", maxRequestIDBytes): true, strings.Repeat("a", maxRequestIDBytes+1): false,
 		"": false, "a b": false, "a,b": false, "a;b": false, `a"b`: false, "a\tb": false, "é": false, "a\\b": false, "<a>": false,
 	} {
-		if got := isRequestID([]byte(id)); got != want {
-			t.Errorf("%q: got %v", id, got)
-		}
+		verify.Equal(t, isRequestID([]byte(id)), want, "%q", id)
 	}
 }
 
@@ -134,22 +131,16 @@ func TestRequestIDElsewhere(t *testing.T) {
 	p := startLogged(t, Options{RequestID: true, TrustedProxies: loopback}, nowhere[0], startOrigin(t, answering(okResponse)).address())
 	p.setActions(&route.Actions{ResponseHeaders: headerEdits(t, map[string]string{"X-Id": "<$request_id>"}, nil)})
 	for range 2 {
-		if answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: a-1\r\nConnection: close\r\n\r\n"); !strings.Contains(answer, "\r\nX-Id: <a-1>\r\n") {
-			t.Errorf("got %q", answer)
-		}
+		verify.Contains(t, p.raw("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: a-1\r\nConnection: close\r\n\r\n"), "\r\nX-Id: <a-1>\r\n", "result")
 	}
 	for _, l := range p.lines() {
-		if l.RequestID != "a-1" {
-			t.Errorf("logged %+v", l)
-		}
+		verify.Equal(t, l.RequestID, "a-1", "logged %+v", l)
 	}
 }
 
 // Metadata of that name at the end of a gRPC call is not lost.
 func TestRequestIDInTrailers(t *testing.T) {
 	for _, name := range []string{"x-request-id", "traceparent"} {
-		if http1.ForbiddenInTrailer([]byte(name)) {
-			t.Errorf("%s is removed from trailers", name)
-		}
+		verify.That(t, !http1.ForbiddenInTrailer([]byte(name)), "%s is removed from trailers", name)
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"sluice/proxy/http2"
 	"sluice/route"
 	"sluice/route/auth"
+	"sluice/test/verify"
 )
 
 // namesOf has, for each reservation, some names whose fields it is about.
@@ -242,9 +243,7 @@ func TestReservedNames(t *testing.T) {
 		}
 	}()
 	for r := range reservation(likeAnother) {
-		if len(namesOf[r]) == 0 && r != ofTrace && r != ofDeadline && r != ofListener {
-			t.Errorf("reservation %d has no name in the test", r)
-		}
+		verify.That(t, len(namesOf[r]) != 0 || r == ofTrace || r == ofDeadline || r == ofListener, "reservation %d has no name in the test", r)
 	}
 	for _, http2Peers := range []bool{false, true} {
 		for _, keep := range []bool{false, true} {
@@ -359,9 +358,7 @@ func (p *testProxy) dialFrom(address string) net.Conn {
 func dialFrom(t testing.TB, from, to string) net.Conn {
 	t.Helper()
 	conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", to)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	return conn
@@ -420,9 +417,7 @@ func (r *hostileRequest) sendHTTP1(t testing.TB, conn net.Conn, path string, ask
 	reader := bufio.NewReader(conn)
 	answer, _ := io.ReadAll(reader)
 	conn.Close()
-	if len(answer) == 0 {
-		t.Errorf("no answer to %q", text.String())
-	}
+	verify.That(t, len(answer) != 0, "no answer to %q", text.String())
 	return strings.Split(string(answer), "\r\n")
 }
 
@@ -478,9 +473,7 @@ func (r *hostileRequest) check(t *testing.T, recorder *fieldRecorder, path strin
 		r.compare(t, place+" trailer", path, trailer, r.trailers, true)
 		if place != "auth" {
 			for _, line := range []string{"X-User: right", "X-Group: right"} {
-				if !slices.Contains(head, line) {
-					t.Errorf("%s: the %s did not get %q", path, place, line)
-				}
+				verify.That(t, slices.Contains(head, line), "%s: the %s did not get %q", path, place, line)
 			}
 		}
 	}
@@ -537,9 +530,7 @@ func checkAnswer(t *testing.T, what string, lines []string, theirs []hostileFiel
 			continue
 		}
 		i := slices.IndexFunc(theirs, func(f hostileField) bool { return strings.EqualFold(f.name, name) })
-		if i < 0 || !theirsPasses(t, theirs[i], id, trailer, false) {
-			t.Errorf("%s: the client got %q", what, line)
-		}
+		verify.That(t, i >= 0 && theirsPasses(t, theirs[i], id, trailer, false), "%s: the client got %q", what, line)
 	}
 }
 
@@ -547,9 +538,7 @@ func checkAnswer(t *testing.T, what string, lines []string, theirs []hostileFiel
 func TestReservationsOfNames(t *testing.T) {
 	for of, names := range namesOf {
 		for _, name := range names {
-			if got := reservations[http1.NameOf([]byte(name))]; got != of {
-				t.Errorf("%s has the reservation %d, want %d", name, got, of)
-			}
+			verify.Equal(t, reservations[http1.NameOf([]byte(name))], of, "%s has the reservation", name)
 			if spelled := []byte(strings.ReplaceAll(name, "-", "_")); bytes.ContainsRune(spelled, '_') && reservations[http1.NameOf(spelled)] != likeAnother {
 				t.Errorf("%s is no spelling", spelled)
 			}

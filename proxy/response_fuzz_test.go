@@ -8,12 +8,13 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // Whatever a peer answers: the client gets the response that the oracle reads
@@ -119,9 +120,7 @@ func (c *responseCase) run() {
 
 func (c *responseCase) dial() *net.TCPConn {
 	conn, err := net.Dial("tcp", c.p.address)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	verify.NoError(c.t, err)
 	conn.SetDeadline(time.Now().Add(patience))
 	conn.(*net.TCPConn).SetLinger(0)
 	return conn.(*net.TCPConn)
@@ -161,16 +160,12 @@ func (c *responseCase) checkResponse(reader *bufio.Reader, want []*wireMessage, 
 	}
 	r, err := http.ReadResponse(reader, &http.Request{Method: c.method})
 	if err != nil {
-		if final == nil || final.complete {
-			c.t.Errorf("no response: %v", err)
-		}
+		verify.That(c.t, final != nil && !final.complete, "no response: %v", err)
 		return false
 	}
 	body, err := io.ReadAll(r.Body)
 	if final == nil {
-		if err != nil || r.StatusCode != 502 || r.Header.Get("X-Sluice-Reason") == "" {
-			c.t.Errorf("got %d %q, %v for what is malformed", r.StatusCode, body, err)
-		}
+		verify.That(c.t, err == nil && r.StatusCode == 502 && r.Header.Get("X-Sluice-Reason") != "", "got %d %q, %v for what is malformed", r.StatusCode, body, err)
 		return !r.Close
 	}
 	if reason := r.Header.Get("X-Sluice-Reason"); !final.complete && r.StatusCode == 502 && err == nil &&
@@ -190,9 +185,7 @@ func (c *responseCase) checkResponse(reader *bufio.Reader, want []*wireMessage, 
 	}
 	if length := r.Header.Get("Content-Length"); final.complete && length != "" && length != strconv.Itoa(final.length) && c.method != "HEAD" {
 		n, err := strconv.Atoi(length)
-		if err != nil || n != final.length {
-			c.t.Errorf("got Content-Length %q, want %d", length, final.length)
-		}
+		verify.That(c.t, err == nil && n == final.length, "got Content-Length %q, want %d", length, final.length)
 	}
 	if err == nil {
 		c.compareTrailers(r.Trailer, final)
@@ -222,9 +215,7 @@ func (c *responseCase) compareTrailers(got http.Header, want *wireMessage) {
 		}
 	}
 	for name := range wanted {
-		if !slices.Equal(got[name], wanted[name]) {
-			c.t.Errorf("got trailer %s: %q, want %q", name, got[name], wanted[name])
-		}
+		verify.Slices(c.t, got[name], wanted[name], "got trailer %s", name)
 	}
 }
 
@@ -254,9 +245,7 @@ func (c *responseCase) compareHead(r *http.Response, want *wireMessage) {
 		}
 	}
 	for name := range expected {
-		if !slices.Equal(got[name], expected[name]) {
-			c.t.Errorf("got %s: %q, want %q", name, got[name], expected[name])
-		}
+		verify.Slices(c.t, got[name], expected[name], "got %s", name)
 	}
 	for name := range got {
 		if expected[name] == nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // startConditional is startProxy with a route for each of the conditions, on the path
@@ -19,9 +20,7 @@ func startConditional(t *testing.T, o Options, conditions ...route.Conditions) *
 		routes = append(routes, route.Route{Path: fmt.Sprintf("/%d", i), Conditions: c, Service: p.service})
 	}
 	table, err := route.NewTable(routes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	p.SetTable(table)
 	return p
 }
@@ -33,9 +32,7 @@ func (p *testProxy) wantRouted(want bool, request string) {
 	if want {
 		status = "HTTP/1.1 200 "
 	}
-	if !strings.HasPrefix(answer, status) {
-		p.t.Errorf("%q: got %.30q", request, answer)
-	}
+	verify.That(p.t, strings.HasPrefix(answer, status), "%q: got %.30q", request, answer)
 }
 
 func TestConditionsOfRequests(t *testing.T) {
@@ -110,9 +107,7 @@ func TestRouteOfOneListener(t *testing.T) {
 		want     bool
 	}{{"other", false}, {"test", true}} {
 		table, err := route.NewTable([]route.Route{{Path: "/", Listeners: []string{test.listener}, Service: p.service}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		p.SetTable(table)
 		p.wantRouted(test.want, "GET / HTTP/1.1\r\n")
 	}

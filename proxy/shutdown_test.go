@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // Shutdown lets the request in flight finish, and its connection ends with the
@@ -86,9 +87,7 @@ func TestShutdownCutsWhatIsLeft(t *testing.T) {
 	<-arrived
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	if err := p.Shutdown(ctx, 0); err != context.DeadlineExceeded {
-		t.Errorf("shutdown: %v", err)
-	}
+	verify.Equal(t, p.Shutdown(ctx, 0), context.DeadlineExceeded, "shutdown")
 	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the client's connection is still open")
 	}
@@ -117,18 +116,14 @@ func TestDrainCutsWhatIsLeft(t *testing.T) {
 	})
 	p := startProxy(t, Options{}, origin.address())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer l.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- p.Serve(ctx, l, "drains") }()
 	ask := func(address, request string) net.Conn {
 		conn, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		t.Cleanup(func() { conn.Close() })
 		conn.SetDeadline(time.Now().Add(patience))
 		io.WriteString(conn, request)
@@ -179,9 +174,7 @@ func TestShutdownServesIdleConnectionsOnceMore(t *testing.T) {
 	for _, conn := range []net.Conn{used, fresh} {
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 		answer, err := io.ReadAll(conn)
-		if err != nil || !strings.HasSuffix(string(answer), "\r\nConnection: close\r\n\r\nok") {
-			t.Errorf("got %q, %v", answer, err)
-		}
+		verify.That(t, err == nil && strings.HasSuffix(string(answer), "\r\nConnection: close\r\n\r\nok"), "got %q, %v", answer, err)
 	}
 	if err := <-ended; err != nil {
 		t.Error(err)
@@ -219,15 +212,11 @@ func TestShutdownDoesNotWaitForPeers(t *testing.T) {
 	go func() { ended <- p.Shutdown(ctx, 0) }()
 	select {
 	case err := <-ended:
-		if err != context.DeadlineExceeded {
-			t.Errorf("shutdown: %v", err)
-		}
+		verify.Equal(t, err, context.DeadlineExceeded, "shutdown")
 	case <-time.After(patience):
 		t.Fatal("shutdown still waits")
 	}
-	if n := p.pool.Pending(); n != 0 {
-		t.Errorf("%d requests still wait", n)
-	}
+	verify.Equal(t, p.pool.Pending(), 0, "requests still wait")
 }
 
 // A connection that is accepted while the server begins to stop is served:
@@ -238,18 +227,14 @@ func TestShutdownWaitsForLateConnections(t *testing.T) {
 	origin := startOrigin(t, answering(okResponse))
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer socket.Close()
 	late := newLateListener(socket)
 	served := make(chan error, 1)
 	go func() { served <- p.Serve(context.Background(), late, "late") }()
 	<-late.accepting
 	client, err := net.Dial("tcp", socket.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer client.Close()
 	client.SetDeadline(time.Now().Add(patience))
 	io.WriteString(client, closingRequest)
@@ -264,15 +249,11 @@ func TestShutdownWaitsForLateConnections(t *testing.T) {
 	}
 	close(late.proceed)
 	answer, err := io.ReadAll(client)
-	if err != nil || !strings.HasSuffix(string(answer), "\r\n\r\nok") {
-		t.Errorf("got %q, %v", answer, err)
-	}
+	verify.That(t, err == nil && strings.HasSuffix(string(answer), "\r\n\r\nok"), "got %q, %v", answer, err)
 	if err := <-ended; err != nil {
 		t.Errorf("shutdown: %v", err)
 	}
-	if err := <-served; err != ErrServerClosed {
-		t.Errorf("serve: %v", err)
-	}
+	verify.Equal(t, <-served, ErrServerClosed, "serve")
 }
 
 // One that comes when the grace is over is not served, and not waited for.
@@ -280,18 +261,14 @@ func TestShutdownCutsLateConnections(t *testing.T) {
 	t.Parallel()
 	p := newUnmanagedProxy(t, Options{})
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer socket.Close()
 	late := newLateListener(socket)
 	served := make(chan error, 1)
 	go func() { served <- p.Serve(context.Background(), late, "late") }()
 	<-late.accepting
 	client, err := net.Dial("tcp", socket.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer client.Close()
 	client.SetDeadline(time.Now().Add(patience))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -301,9 +278,7 @@ func TestShutdownCutsLateConnections(t *testing.T) {
 	cancel()
 	eventually(t, "the grace is over", func() bool { return p.ctx.Err() != nil })
 	close(late.proceed)
-	if err := <-ended; err != context.Canceled {
-		t.Errorf("shutdown: %v", err)
-	}
+	verify.Equal(t, <-ended, context.Canceled, "shutdown")
 	if _, err := client.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the late connection: %v, want it closed", err)
 	}

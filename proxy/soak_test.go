@@ -28,6 +28,7 @@ import (
 	"sluice/test/balancertest"
 	"sluice/test/consultest"
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // TestSoak has clients of all kinds at work, good, bad, slow and gone, while
@@ -119,9 +120,7 @@ func soak(t *testing.T, duration time.Duration) {
 		Timeouts: Timeouts{Head: 5 * time.Second, Body: 10 * time.Second, Write: 10 * time.Second, Idle: 10 * time.Second},
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	s.address = l.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- s.server.Serve(context.Background(), l, "soak") }()
@@ -153,12 +152,8 @@ func soak(t *testing.T, duration time.Duration) {
 	if err := s.server.Shutdown(shutdown, 0); err != nil {
 		t.Errorf("shutdown: %v", err)
 	}
-	if err := <-served; err != ErrServerClosed {
-		t.Errorf("serve: %v", err)
-	}
-	if n := s.server.Connections(); n != 0 {
-		t.Errorf("%d connections at the end", n)
-	}
+	verify.Equal(t, <-served, ErrServerClosed, "serve")
+	verify.Equal(t, s.server.Connections(), 0, "connections at the end")
 	for _, pool := range []*balancer.Pool{s.good, s.stable, s.odd} {
 		pool.Close()
 		<-pool.Drained()
@@ -182,9 +177,7 @@ func (s *soaker) newPool(name string) *balancer.Pool {
 		// Peers crash more often here than a budget is made for.
 		RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 1000},
 	}))
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, err)
 	return pool
 }
 
@@ -205,9 +198,7 @@ func (s *soaker) makeTables() {
 			{Host: fmt.Sprintf("host-%d.example.com", i), Path: "/", Service: &route.Service{Name: "other", Pool: s.odd, Timeouts: timeouts, Retry: attempts}},
 		}
 		table, err := route.NewTable(routes)
-		if err != nil {
-			s.t.Fatal(err)
-		}
+		verify.NoError(s.t, err)
 		s.tables = append(s.tables, table)
 	}
 	s.server.SetTable(s.tables[0])
@@ -252,9 +243,7 @@ func (s *soaker) report() {
 	})
 	slices.Sort(all)
 	s.t.Logf("%d good requests succeeded, %d failed; %q", s.succeeded.Load(), s.failed.Load(), all)
-	if s.succeeded.Load() == 0 {
-		s.t.Error("no good request succeeded")
-	}
+	verify.That(s.t, s.succeeded.Load() != 0, "no good request succeeded")
 }
 
 // A soakPeer is a server that can be crashed and started again at its address, which nobody else
@@ -269,14 +258,10 @@ type soakPeer struct {
 
 func newSoakPeer(t *testing.T) *soakPeer {
 	first, reserved, err := consultest.ReserveBlock()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	p := &soakPeer{address: fmt.Sprint("127.0.0.1:", first), reserved: reserved}
 	l, err := net.Listen("tcp", p.address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	host, port, _ := net.SplitHostPort(p.address)
 	p.instance = discovery.Instance{Service: "soak", ID: p.address, Address: host, Weight: 1}
 	p.instance.Port, _ = strconv.Atoi(port)

@@ -16,6 +16,7 @@ import (
 	"sluice/proxy/accesslog"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // startSplit starts a proxy with two peers that answer with their number. Peer 0 is the
@@ -46,9 +47,7 @@ func (p *testProxy) setSplit(s route.Split, canary float64) {
 	s.Shares = []route.Share{{Group: p.pool.Group("canary"), Size: canary}}
 	s.Rest, s.Seed = p.pool.Group("rest"), "star"
 	table, err := route.NewTable([]route.Route{{Path: "/", Service: p.service, Split: &s}})
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 	p.SetTable(table)
 }
 
@@ -74,9 +73,7 @@ func TestSplitByCookie(t *testing.T) {
 	expect := func(client, want string) {
 		t.Helper()
 		answer, peer := p.get("/", "Cookie: a=b; sluice_client="+client)
-		if peer != want || strings.Contains(answer, "Set-Cookie") {
-			t.Errorf("client of peer %s: got %q", want, answer)
-		}
+		verify.That(t, peer == want && !strings.Contains(answer, "Set-Cookie"), "client of peer %s: got %q", want, answer)
 	}
 	for peer, clients := range inGroup {
 		for _, client := range clients {
@@ -104,9 +101,7 @@ func TestSplitByCookieOverHTTP2(t *testing.T) {
 		var first string
 		for i := range 10 {
 			response, err := client.Get("http://" + p.address + "/")
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			body := make([]byte, 1)
 			response.Body.Read(body)
 			response.Body.Close()
@@ -123,9 +118,7 @@ func TestSplitByCookieOverHTTP2(t *testing.T) {
 
 func TestSplitByOtherKeys(t *testing.T) {
 	byUser, err := route.ParseSplitKey("header X-User")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	p, _ := startSplit(t, route.Split{Key: byUser}, .5)
 	reached := make(map[string]bool)
 	for user := range 60 {
@@ -136,9 +129,7 @@ func TestSplitByOtherKeys(t *testing.T) {
 		}
 		reached[peer] = true
 	}
-	if len(reached) != 2 {
-		t.Errorf("peers %v were reached, want both", reached)
-	}
+	verify.Equal(t, len(reached), 2, "peers %v were reached", reached)
 	p.setSplit(route.Split{Key: route.SplitKey{Source: route.SplitClientAddress}}, .5)
 	_, first := p.get("/")
 	for range 20 {
@@ -178,14 +169,10 @@ func TestEmptyGroup(t *testing.T) {
 	for range 10 {
 		p.get("/")
 	}
-	if n := canary.Fallbacks(); n != 20 {
-		t.Errorf("%d fallbacks, want 20", n)
-	}
+	verify.Equal(t, canary.Fallbacks(), 20, "fallbacks")
 	p.setSplit(route.Split{}, 1)
 	answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-	if !strings.HasPrefix(answer, "HTTP/1.1 503 ") || !strings.Contains(answer, "X-Sluice-Reason: group_empty\r\n") {
-		t.Errorf("got %q", answer)
-	}
+	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 503 ") && strings.Contains(answer, "X-Sluice-Reason: group_empty\r\n"), "got %q", answer)
 	p.setSplit(route.Split{}, 0)
 	p.get("/")
 }
@@ -194,18 +181,14 @@ func TestAccessLogNamesTheGroup(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "access.log")
 	log, err := accesslog.New(accesslog.Options{Path: path, Format: accesslog.FormatJSON, Sample: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	p, _ := startSplit(t, route.Split{}, 1)
 	o := *p.options.Load()
 	o.AccessLog = log
 	p.Configure(o)
 	p.get("/")
 	eventually(t, "the request is logged, and its connection closed", func() bool { return p.Connections() == 0 })
-	if err := log.Close(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, log.Close())
 	if line, err := os.ReadFile(path); err != nil || !strings.Contains(string(line), `,"group":"canary",`) {
 		t.Errorf("got %s, %v", line, err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // breaking answers GET requests, and has its way with any other one that comes
@@ -55,9 +56,7 @@ func TestPeerThatBreaksUsedConnections(t *testing.T) {
 	p := startProxy(t, Options{}, origin.address())
 	peer := p.pool.Snapshot().All[0]
 	start := time.Now()
-	if status := postOnUsed(t, p, shortBody); status != 502 {
-		t.Errorf("got %d", status)
-	}
+	verify.Equal(t, postOnUsed(t, p, shortBody), 502, "postOnUsed(t, p, shortBody)")
 	soon := time.Since(start) < staleWithin // else the machine stood still
 	if outcomes := peer.Outcomes(); soon && (outcomes[balancer.OutcomeStale] != 1 || peer.Failures() > 0) {
 		t.Errorf("the first time: outcomes %v", outcomes)
@@ -86,9 +85,7 @@ func TestUsedConnectionIsLostByThePeer(t *testing.T) {
 			t.Parallel()
 			origin := startOrigin(t, breaking(test.then))
 			p := startProxy(t, Options{}, origin.address())
-			if status := postOnUsed(t, p, test.body); status != 502 {
-				t.Errorf("got %d", status)
-			}
+			verify.Equal(t, postOnUsed(t, p, test.body), 502, "postOnUsed(t, p, test.body)")
 			if outcomes := p.pool.Snapshot().All[0].Outcomes(); outcomes[balancer.OutcomeReset] != 1 {
 				t.Errorf("outcomes %v", outcomes)
 			}
@@ -108,9 +105,7 @@ func TestExcusedConnections(t *testing.T) {
 		{25 * time.Second, true}, {25500 * time.Millisecond, true},
 		{34 * time.Second, false},
 	} {
-		if got := transport.countsAsStale(start.Add(step.at)); got != step.want {
-			t.Errorf("after %v: %v, want %v", step.at, got, step.want)
-		}
+		verify.Equal(t, transport.countsAsStale(start.Add(step.at)), step.want, "after %v", step.at)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // A request is a call of gRPC only if it is a POST request over HTTP/2 to peers with HTTP/2. No
@@ -70,9 +71,7 @@ func TestContentTypeMakesNoCall(t *testing.T) {
 
 func newEmptyTable(t testing.TB) *route.Table {
 	table, err := route.NewTable(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return table
 }
 
@@ -169,9 +168,7 @@ func TestClientThatCannotBeUnderstood(t *testing.T) {
 	} {
 		for path, want := range map[string]int{"/allow": test.allow, "/deny": test.deny, "/when": test.when, "/not": test.not, "/not2": test.not} {
 			answer := p.raw("GET " + path + " HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: " + test.forwarded + "\r\nConnection: close\r\n\r\n")
-			if !strings.HasPrefix(answer, fmt.Sprintf("HTTP/1.1 %d ", want)) {
-				t.Errorf("%s of %q: got %.20q, want %d", path, test.forwarded, answer, want)
-			}
+			verify.That(t, strings.HasPrefix(answer, fmt.Sprintf("HTTP/1.1 %d ", want)), "%s of %q: got %.20q, want %d", path, test.forwarded, answer, want)
 		}
 	}
 }

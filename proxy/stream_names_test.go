@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // tlsOrigin is a server of TLS with the certificate of tests, which tells its name.
@@ -38,9 +39,7 @@ func TestStreamsByServerName(t *testing.T) {
 		other.pool.Close()
 	})
 	names, err := route.NewTable([]route.Route{{Host: "git.example.com", Path: "/", Service: git}, {Host: "*.git.example.com", Path: "/", Service: git}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	var streams atomic.Pointer[Streams]
 	streams.Store(&Streams{Names: names, Other: &route.Route{Service: other.service}})
 	p.serveProxies(ListenerOptions{Streams: streams.Load})

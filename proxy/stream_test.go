@@ -20,6 +20,7 @@ import (
 	"sluice/proxy/accesslog"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // startStreams is startProxy for connections that are forwarded as they are.
@@ -27,9 +28,7 @@ func startStreams(t testing.TB, o Options, addresses ...string) *testProxy {
 	t.Helper()
 	p := startProxy(t, o, addresses...)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	served := make(chan error, 1)
 	go func() { served <- p.ServeWith(context.Background(), l, ListenerOptions{Name: "db", Streams: p.target}) }()
 	t.Cleanup(func() {
@@ -49,9 +48,7 @@ func (p *testProxy) target() *Streams {
 func (p *testProxy) stream() *net.TCPConn {
 	p.t.Helper()
 	conn, err := net.Dial("tcp", p.address)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 	p.t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	return conn.(*net.TCPConn)
@@ -69,9 +66,7 @@ func TestStream(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "access.log")
 	log, err := accesslog.New(accesslog.Options{Path: path, Format: accesslog.FormatJSON, Sample: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	origin := startOrigin(t, greeting)
 	p := startStreams(t, Options{AccessLog: log}, origin.address())
 	conn := p.stream()
@@ -95,14 +90,10 @@ func TestStream(t *testing.T) {
 	if s := p.pool.Requests().Snapshot(); s.Total() != 1 || s.BytesIn != 5 || s.BytesOut != 15 {
 		t.Errorf("%d connections with %d and %d bytes, want 1 with 5 and 15", s.Total(), s.BytesIn, s.BytesOut)
 	}
-	if err := log.Close(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, log.Close())
 	line, err := os.ReadFile(path)
 	for _, want := range []string{`"client":"127.0.0.1","proto":"TCP","status":200,"bytes_in":5,"bytes_out":15,"duration_ms":`, `"service":"star","peer":"` + origin.address() + `","attempts":1,"connect_ms":`} {
-		if err != nil || !strings.Contains(string(line), want) {
-			t.Errorf("%s, %v: want %s", line, err, want)
-		}
+		verify.That(t, err == nil && strings.Contains(string(line), want), "%s, %v: want %s", line, err, want)
 	}
 }
 
@@ -159,9 +150,7 @@ func TestStreamOfManyBytes(t *testing.T) {
 		conn.CloseWrite()
 	}()
 	n, err := io.Copy(got, conn)
-	if err != nil || n != size || !bytes.Equal(sent.Sum(nil), got.Sum(nil)) {
-		t.Errorf("%d bytes of %d came back, %v, or others", n, size, err)
-	}
+	verify.That(t, err == nil && n == size && bytes.Equal(sent.Sum(nil), got.Sum(nil)), "%d bytes of %d came back, %v, or others", n, size, err)
 }
 
 func TestStreamIdleTimeout(t *testing.T) {
@@ -305,9 +294,7 @@ func TestStreamsOfADrainingPeer(t *testing.T) {
 	}
 	next := p.stream()
 	io.ReadFull(next, b)
-	if other.connections() != 1 {
-		t.Errorf("%d connections to the new peer, want 1", other.connections())
-	}
+	verify.Equal(t, other.connections(), 1, "connections to the new peer")
 	p.setPeers(origin.address())
 	if _, err := io.ReadAll(next); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a connection ended with %v, want a reset after the drain timeout", err)
@@ -319,9 +306,7 @@ func TestShutdownCutsStreams(t *testing.T) {
 	origin := startOrigin(t, greeting)
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	served := make(chan error, 1)
 	go func() { served <- p.ServeWith(context.Background(), l, ListenerOptions{Name: "db", Streams: p.target}) }()
 	p.address = l.Addr().String()
@@ -341,9 +326,7 @@ func TestShutdownCutsStreams(t *testing.T) {
 		t.Errorf("a connection of a server that stops: got %q, %v", got, err)
 	}
 	cancel()
-	if err := <-ended; err != context.Canceled {
-		t.Errorf("shutdown: %v", err)
-	}
+	verify.Equal(t, <-ended, context.Canceled, "shutdown")
 	if _, err := io.ReadAll(long); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a connection ended with %v, want a reset", err)
 	}
@@ -360,9 +343,7 @@ func TestStreamsPerAddress(t *testing.T) {
 	if got, err := io.ReadAll(p.stream()); len(got) > 0 {
 		t.Errorf("beyond the limit: got %q, %v", got, err)
 	}
-	if n := p.Stats().Refused; n != 1 {
-		t.Errorf("%d refused, want 1", n)
-	}
+	verify.Equal(t, p.Stats().Refused, 1, "refused")
 }
 
 // With the policy hash a client stays with its peer.
@@ -385,9 +366,7 @@ func TestStreamsByClientAddress(t *testing.T) {
 		io.ReadAll(conn)
 	}
 	counts := []int{a.connections(), b.connections(), c.connections()}
-	if max(counts[0], counts[1], counts[2]) != 12 {
-		t.Errorf("the peers got %v connections, want 12 at one of them", counts)
-	}
+	verify.Equal(t, max(counts[0], counts[1], counts[2]), 12, "the peers got %v connections at one of them", counts)
 }
 
 // The end of a stream is seen also where it arrives with the last bytes.
@@ -471,9 +450,7 @@ func TestDrainResetsStreams(t *testing.T) {
 	origin := startOrigin(t, greeting)
 	p := startProxy(t, Options{}, origin.address())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	ctx, leave := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- p.ServeWith(ctx, l, ListenerOptions{Name: "db", Streams: p.target}) }()

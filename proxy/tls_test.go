@@ -21,6 +21,7 @@ import (
 	"sluice/proxy/socket"
 	"sluice/route/places"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // certificate is of a listener in tests, whose clients do not check it.
@@ -120,9 +121,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 func dialRecorded(t *testing.T, p *testProxy, version uint16, most int) (*tls.Conn, *recorder) {
 	t.Helper()
 	conn, err := net.Dial("tcp", p.address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	r := &recorder{Conn: conn, most: most}
@@ -187,9 +186,7 @@ func TestOverTLSEnd(t *testing.T) {
 			io.Copy(io.Discard, conn)
 			last := r.got.Bytes()
 			last = last[max(0, len(last)-len(closeNotify)-19):]
-			if got := bytes.HasPrefix(last, closeNotify); got != test.want {
-				t.Errorf("close_notify: %v, want %v", got, test.want)
-			}
+			verify.Equal(t, bytes.HasPrefix(last, closeNotify), test.want, "close_notify")
 		})
 	}
 }
@@ -198,9 +195,7 @@ func TestOverTLSEnd(t *testing.T) {
 func stallHandshake(t *testing.T, p *testProxy) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", p.address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	hello := new(recorded)
 	tls.Client(hello, &tls.Config{InsecureSkipVerify: true}).Handshake() // fails
@@ -266,9 +261,7 @@ func TestOverTLSHandshakeTimesOut(t *testing.T) {
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: 100 * time.Millisecond}})
 	for name, hello := range map[string]string{"a part of a hello": "\x16\x03\x01\x02\x00", "HTTP": "GET / HTTP/1.1\r\nHost: a\r\n\r\n"} {
 		conn, err := net.Dial("tcp", p.address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(patience))
 		io.WriteString(conn, hello)
@@ -323,15 +316,11 @@ func TestOverTLSRequestThatCameWithTheHandshake(t *testing.T) {
 	})
 	for range 100 {
 		conn, err := net.Dial("tcp", p.address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		conn.SetDeadline(time.Now().Add(patience))
 		wire := &heldBack{Conn: conn}
 		client := tls.Client(wire, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
-		if err := client.Handshake(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, client.Handshake())
 		wire.released = true
 		io.WriteString(client, "GET / HTTP/1.1\r\n\r\n") // no Host
 		if status, _ := readResponse(t, client); status != 400 {

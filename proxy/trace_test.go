@@ -18,6 +18,7 @@ import (
 	"sluice/observe/tracing"
 	"sluice/route"
 	"sluice/test/tracetest"
+	"sluice/test/verify"
 )
 
 const (
@@ -34,12 +35,8 @@ func TestTraceContextPassesUnchanged(t *testing.T) {
 	throughProtocols(t, Options{}, echoRequest, func(t *testing.T, p *testProxy, front testFront) {
 		for _, sent := range []string{traceparent, notSampled, "nonsense"} {
 			_, echoed := front.ask(t, "GET", "/", "", "traceparent: "+sent, "tracestate: "+tracestate, "tracestate: zed=1")
-			if got := valuesOf("Traceparent", echoed); !slices.Equal(got, []string{sent}) {
-				t.Errorf("got the traceparent %q, want %s", got, sent)
-			}
-			if got := valuesOf("Tracestate", echoed); !slices.Equal(got, []string{tracestate, "zed=1"}) {
-				t.Errorf("got the tracestate %q", got)
-			}
+			verify.Slices(t, valuesOf("Traceparent", echoed), []string{sent}, "got the traceparent for %s", sent)
+			verify.Slices(t, valuesOf("Tracestate", echoed), []string{tracestate, "zed=1"}, "got the tracestate")
 		}
 	})
 }
@@ -49,9 +46,7 @@ func startTracer(t *testing.T, sample float64) (*tracing.Tracer, *tracetest.Coll
 	t.Helper()
 	collector := tracetest.Start(t)
 	tracer, err := tracing.New(tracing.Options{Endpoint: collector.URL, Sample: sample, Counters: new(tracing.Counters), Service: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(tracer.Close)
 	return tracer, collector
 }
@@ -119,9 +114,7 @@ func TestSpans(t *testing.T) {
 				t.Fatalf("%d spans of attempts, want 1", len(s.attempts))
 			}
 			want := fmt.Sprintf("00-%x-%x-01", s.TraceId, s.attempts[0].SpanId)
-			if got := valuesOf("Traceparent", echoed); !slices.Equal(got, []string{want}) {
-				t.Errorf("the peer got the traceparent %q, want %s", got, want)
-			}
+			verify.Slices(t, valuesOf("Traceparent", echoed), []string{want}, "the peer got the traceparent")
 			peer := tracetest.Attributes(s.attempts[0])
 			if s.attributes["url.scheme"] != scheme || s.attributes["network.protocol.version"] != version || s.attributes["http.route"] != "/items" ||
 				s.attributes["server.address"] != "shop.example" || s.attributes["client.address"] != "127.0.0.1" || s.attributes["http.response.status_code"] != int64(200) ||
@@ -138,9 +131,7 @@ func TestSpans(t *testing.T) {
 		if s := list[1]; s.Name != "POST /items" || hex.EncodeToString(s.TraceId) != sentTrace || hex.EncodeToString(s.ParentSpanId) != sentSpan || s.TraceState != "a=1,b=2" {
 			t.Errorf("got %v", s)
 		}
-		if got := valuesOf("Tracestate", second); !slices.Equal(got, []string{"a=1", "b=2"}) {
-			t.Errorf("the peer got the tracestate %q", got)
-		}
+		verify.Slices(t, valuesOf("Tracestate", second), []string{"a=1", "b=2"}, "the peer got the tracestate")
 		if s := list[2]; s.Name != "GET" || len(s.attempts) != 0 || s.attributes["http.response.status_code"] != int64(404) || s.attributes["sluice.reason"] != "no_route" || s.Status.GetCode() != 0 {
 			t.Errorf("got %v", s)
 		}
@@ -210,9 +201,7 @@ func TestSpansOfAttempts(t *testing.T) {
 	if second["error.type"] != nil || second["http.request.resend_count"] != int64(1) || second["sluice.attempt.cause"] != "connect_failure" || second["http.response.status_code"] != int64(200) {
 		t.Errorf("the second: %v", second)
 	}
-	if got := origin.got(); !strings.Contains(got, fmt.Sprintf("\r\ntraceparent: 00-%x-%x-01\r\nX-Sluice-Attempts: 2\r\n", list[1].TraceId, list[1].attempts[1].SpanId)) {
-		t.Errorf("the peer got %q", got)
-	}
+	verify.Contains(t, origin.got(), fmt.Sprintf("\r\ntraceparent: 00-%x-%x-01\r\nX-Sluice-Attempts: 2\r\n", list[1].TraceId, list[1].attempts[1].SpanId), "the peer")
 }
 
 func TestSpansOfHedges(t *testing.T) {
@@ -284,18 +273,14 @@ func TestSpansOfTunnels(t *testing.T) {
 	conn := p.dial()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
 	s := awaitSpans(t, collector, 1)[0]
-	if p.Connections() != 1 {
-		t.Error("the tunnel is closed")
-	}
+	verify.Equal(t, p.Connections(), 1, "the tunnel is closed")
 	if len(s.attempts) != 1 || s.attributes["http.response.status_code"] != int64(101) || tracetest.Attributes(s.attempts[0])["http.response.status_code"] != int64(101) {
 		t.Errorf("got %v", s)
 	}
 	conn.Close()
 	eventually(t, "the tunnel is closed", func() bool { return p.Connections() == 0 })
 	tracer.Close()
-	if n := len(collector.Spans()); n != 2 {
-		t.Errorf("%d spans, want 2", n)
-	}
+	verify.Equal(t, len(collector.Spans()), 2, "spans")
 }
 
 // A trace has its id in the access log, whoever has made it.
@@ -333,11 +318,7 @@ func TestSlowCollectorDelaysNothing(t *testing.T) {
 func TestCauseOfAttempts(t *testing.T) {
 	failed := tried{start: time.Millisecond, duration: time.Millisecond, class: balancer.OutcomeReset}
 	for start, want := range map[time.Duration]string{2 * time.Millisecond: "reset", time.Second: "reset", 1500 * time.Microsecond: "hedge"} {
-		if got := failed.cause(start); got != want {
-			t.Errorf("after %v: got %s, want %s", start, got, want)
-		}
+		verify.Equal(t, failed.cause(start), want, "after %v", start)
 	}
-	if got := new(tried).cause(time.Second); got != "hedge" {
-		t.Errorf("while the first goes on: got %s", got)
-	}
+	verify.Equal(t, new(tried).cause(time.Second), "hedge", "while the first goes on")
 }

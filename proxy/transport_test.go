@@ -4,6 +4,8 @@ import (
 	"math"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // pooled returns a transport without connections, and a function that opens one
@@ -14,9 +16,7 @@ func pooled(t *testing.T) (*Transport, func(*slot) *upstreamConn) {
 	return transport, func(s *slot) *upstreamConn {
 		t.Helper()
 		u, err := transport.dial(t.Context(), s, time.Now(), patience, 0, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		return u
 	}
 }
@@ -37,9 +37,7 @@ func TestLastUsedConnectionIsUsedFirst(t *testing.T) {
 	transport.release(first)
 	transport.expect(t, 2, 0, 2)
 	for _, want := range []*upstreamConn{first, second} {
-		if got := transport.acquire(time.Now()).u; got != want {
-			t.Errorf("got %p, want %p", got, want)
-		}
+		verify.Equal(t, transport.acquire(time.Now()).u, want, "result")
 	}
 	if s := transport.acquire(time.Now()); s.u != nil {
 		t.Error("there is a third connection")
@@ -60,9 +58,7 @@ func TestStaleConnectionIsReplaced(t *testing.T) {
 	transport.release(other)
 	fresh := dial(transport.detach(stale))
 	transport.expect(t, 1, 1, 2)
-	if fresh.used {
-		t.Error("the new connection has been used")
-	}
+	verify.That(t, !fresh.used, "the new connection has been used")
 	transport.discard(fresh)
 	transport.expect(t, 1, 0, 1)
 }
@@ -78,9 +74,7 @@ func TestIdleConnectionsExpire(t *testing.T) {
 	now := transport.sweeper.Now()
 	transport.closeIdle(now + int64(time.Minute))
 	transport.expect(t, 1, 1, 3)
-	if got := transport.acquire(time.Now()).u; got != long {
-		t.Errorf("got %p, want %p, which is idle", got, long)
-	}
+	verify.Equal(t, transport.acquire(time.Now()).u, long, "which is idle")
 	transport.expect(t, 0, 2, 2)
 	transport.release(busy)
 	transport.release(long)

@@ -23,6 +23,7 @@ import (
 
 	"sluice/proxy/socket"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 const upgradeRequest = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: Echo\r\n\r\n"
@@ -68,9 +69,7 @@ func TestTunnel(t *testing.T) {
 		t.Fatalf("got %+v, %v", r, err)
 	}
 	io.WriteString(conn, "late")
-	if p.inflight() != 1 {
-		t.Errorf("%d in flight, want 1", p.inflight())
-	}
+	verify.Equal(t, p.inflight(), 1, "in flight")
 	closeWrite(t, conn) // the other direction goes on
 	if got, err := io.ReadAll(reader); err != nil || string(got) != "hello early late" {
 		t.Errorf("got %q, %v", got, err)
@@ -91,9 +90,7 @@ func TestRefusedUpgrade(t *testing.T) {
 			t.Errorf("got %d %q", status, body)
 		}
 	}
-	if n := origin.connections(); n != 1 {
-		t.Errorf("%d connections to the peer, want 1", n)
-	}
+	verify.Equal(t, origin.connections(), 1, "connections to the peer")
 }
 
 func TestUpgradeToOtherThanAskedFor(t *testing.T) {
@@ -164,9 +161,7 @@ func TestTunnelEndsWithServer(t *testing.T) {
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	conn := p.dial()
 	io.WriteString(conn, upgradeRequest)
-	if err := awaitHello(conn); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, awaitHello(conn))
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	if err := p.Shutdown(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
@@ -241,16 +236,12 @@ func TestWebSocket(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	c, _, err := websocket.Dial(ctx, "ws://"+p.address+"/", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer c.CloseNow()
 	c.SetReadLimit(1 << 20)
 	for _, size := range []int{1, 1000, 300_000} {
 		message := strings.Repeat("x", size)
-		if err := c.Write(ctx, websocket.MessageText, []byte(message)); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, c.Write(ctx, websocket.MessageText, []byte(message)))
 		if _, got, err := c.Read(ctx); err != nil || string(got) != message {
 			t.Fatalf("got %d bytes, %v, want %d", len(got), err, size)
 		}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // A client's connection goes on when all of its request has been read, whether
@@ -58,9 +60,7 @@ func TestConnectionGoesOnBehindReadBody(t *testing.T) {
 						io.WriteString(conn, test.body)
 					}
 					r, err := http.ReadResponse(reader, nil)
-					if err != nil {
-						t.Fatal(err)
-					}
+					verify.NoError(t, err)
 					if body, err := io.ReadAll(r.Body); err != nil || string(body) != "ok" {
 						t.Fatalf("got %q, %v", body, err)
 					}
@@ -77,9 +77,7 @@ func TestConnectionGoesOnBehindReadBody(t *testing.T) {
 					kept = true
 				}
 			}
-			if !kept {
-				t.Error("the connection was closed each time")
-			}
+			verify.That(t, kept, "the connection was closed each time")
 		})
 	}
 }
@@ -182,9 +180,7 @@ func TestEarlyAnswerToUpload(t *testing.T) {
 	// It is told that the rest of its body is of no use (RFC 9110, section 10.1.1).
 	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	close(answered)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if body, err := io.ReadAll(r.Body); err != nil || r.StatusCode != 413 || string(body) != "big" || !r.Close {
 		t.Errorf("got %d %q, %v, close %v", r.StatusCode, body, err, r.Close)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/proxy/socket"
+	"sluice/test/verify"
 )
 
 // What ends the wait for a peer may come before the request is sent: then the
@@ -26,9 +27,7 @@ func TestSendThatIsWokenBeforeItSends(t *testing.T) {
 			p := startProxy(t, Options{}, origin.address())
 			transport := p.pool.Snapshot().All[0].Transport.(*Transport)
 			u, err := transport.dial(t.Context(), transport.acquire(time.Now()), time.Now(), patience, 0, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			defer transport.discard(u)
 			u.Arm(transport.sweeper, time.Second)
 			test.wake(u)
@@ -70,9 +69,7 @@ func TestAnswerAtAccept(t *testing.T) {
 	p := startProxy(t, Options{}, origin.address())
 	transport := p.pool.Snapshot().All[0].Transport.(*Transport)
 	u, err := transport.dial(t.Context(), transport.acquire(time.Now()), time.Now(), patience, 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer transport.discard(u)
 	<-answered
 	eventually(t, "the answer has arrived", func() bool { return !u.quiet() })

@@ -18,6 +18,7 @@ import (
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // What a group of peers does with requests, also with those that it has.
@@ -52,9 +53,7 @@ func newModalPeers(t testing.TB) *modalPeers {
 func (m *modalPeers) start() string {
 	m.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	verify.NoError(m.t, err)
 	address := l.Addr().String()
 	server := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		broken := m.enter(address)
@@ -348,9 +347,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 	if kind.http2 {
 		options.NewTransport = p.NewHTTP2Transport(someTransport)
 	}
-	if err := p.pool.Reconfigure(balancertest.Complete(options)); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(options)))
 	inSet := 2
 	p.setPeers(addresses[:inSet]...)
 	service := route.Service{Timeouts: defaultTimeouts(), ConnectionWait: patience, Retry: route.Retry{Attempts: 3, BodyBytes: 100}}
@@ -376,9 +373,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 		}
 		for range n {
 			token, err := p.pool.Pick(nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			held = append(held, token)
 		}
 	}
@@ -468,9 +463,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 			return false
 		}
 	})
-	if got != expect {
-		t.Errorf("got %q, want %q", got, expect)
-	}
+	verify.Equal(t, got, expect, "got")
 	client.leave()
 	expectNothingOpen(t, p, peers)
 	if requests, _ := peers.counts(); !kind.leaves && requests != want {
@@ -523,9 +516,7 @@ func TestConnectingEndsWithTheClient(t *testing.T) {
 				t.Parallel()
 				p := startProxy(t, Options{})
 				p.http2 = true // so that the client may have a deadline
-				if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{NewTransport: test.transport(p)})); err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{NewTransport: test.transport(p)})))
 				p.setPeers(silent.address())
 				timeouts := defaultTimeouts()
 				timeouts.Connect = time.Hour

@@ -23,6 +23,7 @@ import (
 	"sluice/balancer"
 	"sluice/route"
 	"sluice/route/auth"
+	"sluice/test/verify"
 )
 
 // startWebSocketOrigin starts a server of WebSocket whose first message is what it got, as
@@ -95,13 +96,9 @@ func TestActionsOfWebSockets(t *testing.T) {
 	t.Parallel()
 	type pairs = map[string]string
 	file := filepath.Join(t.TempDir(), "users")
-	if err := os.WriteFile(file, []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600))
 	users, err := auth.OpenUsers(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	password := route.Actions{
 		BasicAuth:      &route.BasicAuth{Users: users, Realm: "the shop"},
 		RequestHeaders: headerEdits(t, pairs{"X-User": "$user"}, nil, "Authorization"),
@@ -187,9 +184,7 @@ func TestActionsOfWebSockets(t *testing.T) {
 						}
 					}
 					for _, line := range test.absent {
-						if slices.Contains(lines, line) {
-							t.Errorf("%s: the peer got %q:\n%s", front.name, line, first)
-						}
+						verify.That(t, !slices.Contains(lines, line), "%s: the peer got %q:\n%s", front.name, line, first)
 					}
 					for _, field := range test.answer {
 						name, value, _ := strings.Cut(field, ":")

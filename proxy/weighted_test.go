@@ -11,6 +11,7 @@ import (
 	"sluice/discovery"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // startWeighted starts a proxy with a route to two services, each with the peer of its name: "a" has a share of one half, and "b" a split by the cookie.
@@ -23,9 +24,7 @@ func startWeighted(t *testing.T, key route.SplitKey, peer func(service string) (
 			NewTransport: p.NewTransport(transportOf(t)),
 			Groups:       []balancer.GroupSelector{{Name: "canary", Match: func(*discovery.Instance) bool { return true }}},
 		}))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		t.Cleanup(pool.Close)
 		host, port, _ := net.SplitHostPort(peer(name))
 		n, _ := strconv.Atoi(port)
@@ -83,7 +82,5 @@ func TestServicesByAddress(t *testing.T) {
 			t.Fatalf("service %s, then %s", service, again)
 		}
 	}
-	if set := strings.Contains(answer, "Set-Cookie"); set != (service == "b") {
-		t.Errorf("service %s: %q", service, answer)
-	}
+	verify.Equal(t, strings.Contains(answer, "Set-Cookie"), (service == "b"), "service %s: %q", service, answer)
 }

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestDocumentationListsTheKeys(t *testing.T) {
@@ -19,9 +21,7 @@ func TestDocumentationListsTheKeys(t *testing.T) {
 		want = append(want, key[1])
 	}
 	text, err := os.ReadFile("../../docs/access-log.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	var inText []string
 	for _, row := range regexp.MustCompile("(?m)^\\| (`.*?) \\| ").FindAllStringSubmatch(string(text), -1) {
 		for _, key := range regexp.MustCompile("`(\\w+)`").FindAllStringSubmatch(row[1], -1) {
@@ -36,10 +36,6 @@ func TestDocumentationListsTheKeys(t *testing.T) {
 	slices.Sort(inText)
 	slices.Sort(want)
 	want = slices.Compact(want)
-	if !slices.Equal(templates, want) {
-		t.Errorf("variables are %q\nkeys are      %q", templates, want)
-	}
-	if !slices.Equal(inText, want) {
-		t.Errorf("access-log.md lists %q\na line has           %q", inText, want)
-	}
+	verify.That(t, slices.Equal(templates, want), "variables are %q\nkeys are      %q", templates, want)
+	verify.That(t, slices.Equal(inText, want), "access-log.md lists %q\na line has           %q", inText, want)
 }

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func TestTemplateLine(t *testing.T) {
@@ -28,9 +30,7 @@ func TestTemplateLine(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", test.format, got, test.want)
 		}
 	}
-	if got := lineOf("$http_x_canary", &Entry{}); got != "-\n" {
-		t.Errorf("without fields: got %q", got)
-	}
+	verify.Equal(t, lineOf("$http_x_canary", &Entry{}), "-\n", "without fields")
 }
 
 // Every variable has a value for an empty entry, and escapes what it gets.
@@ -88,11 +88,7 @@ func TestSlowEntriesAreLogged(t *testing.T) {
 			l.Log(0, &Entry{Duration: waited, Waited: waited})
 		}
 		l.Log(0, &Entry{Duration: time.Hour, Waited: time.Millisecond}) // a tunnel
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if string(f.data) != test.want {
-			t.Errorf("slow: %v: got %q, want %q", test.slow, f.data, test.want)
-		}
+		verify.NoError(t, l.Close())
+		verify.Equal(t, string(f.data), test.want, "slow: %v: got %q", test.slow, f.data)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"sluice/test/verify"
 )
 
 func lineJSON(e *Entry) string {
@@ -124,9 +126,7 @@ func TestAppendMillis(t *testing.T) {
 		{-time.Second, "0.000"},
 		{math.MaxInt64, "9223372036854.775"},
 	} {
-		if got := string(appendMillis(nil, test.d)); got != test.want {
-			t.Errorf("%v: got %s, want %s", test.d, got, test.want)
-		}
+		verify.Equal(t, string(appendMillis(nil, test.d)), test.want, "%v", test.d)
 	}
 }
 
@@ -164,9 +164,7 @@ func TestClockFollowsTheTime(t *testing.T) {
 	start := time.Date(2026, 12, 31, 23, 59, 58, 0, time.UTC)
 	for i := range 40 {
 		now := start.Add(time.Duration(i*i%37) * 100 * time.Millisecond) // also backwards: shards are shared
-		if got, want := string(c.appendRFC3339(nil, now)), now.Format("2006-01-02T15:04:05.000Z"); got != want {
-			t.Errorf("got %s, want %s", got, want)
-		}
+		verify.Equal(t, string(c.appendRFC3339(nil, now)), now.Format("2006-01-02T15:04:05.000Z"), "result")
 	}
 }
 
@@ -233,9 +231,7 @@ func FuzzJSONLine(f *testing.F) {
 		if err := json.Unmarshal([]byte(line), &got); err != nil {
 			t.Fatalf("%v: %s", err, line)
 		}
-		if got != want {
-			t.Errorf("got  %+v\nwant %+v", got, want)
-		}
+		verify.That(t, got == want, "got  %+v\nwant %+v", got, want)
 		if line := lineCombined(e); strings.IndexByte(line, '\n') != len(line)-1 || bytes.Count([]byte(line), []byte{'"'}) != 16 {
 			t.Errorf("combined: %q", line)
 		}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // fakeFile is an output in memory.
@@ -92,9 +94,7 @@ func TestLinesAreWrittenWithinASecond(t *testing.T) {
 		}
 		time.Sleep(time.Second + time.Millisecond)
 		synctest.Wait()
-		if got := numbers(t, f.lines()); !slices.Equal(got, []int{1, 2}) {
-			t.Errorf("after a second: got lines %v", got)
-		}
+		verify.Slices(t, numbers(t, f.lines()), []int{1, 2}, "after a second: got lines")
 	})
 }
 
@@ -119,9 +119,7 @@ func TestFullBuffersAreWrittenAtOnceAndInOrder(t *testing.T) {
 				synctest.Wait()
 			}
 		}
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, l.Close())
 		got := numbers(t, f.lines())
 		if !slices.IsSorted(got) || len(got) != n || l.Dropped() != 0 {
 			t.Errorf("got %d lines, want %d in order; %d dropped", len(got), n, l.Dropped())
@@ -136,15 +134,11 @@ func TestCloseWritesBuffers(t *testing.T) {
 		l.Log(uint32(i), numbered(i))
 	}
 	for range 2 {
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, l.Close())
 	}
 	got := numbers(t, f.lines())
 	slices.Sort(got)
-	if len(got) != 100 || got[0] != 0 || got[99] != 99 {
-		t.Errorf("got lines %v", got)
-	}
+	verify.That(t, len(got) == 100 && got[0] == 0 && got[99] == 99, "got lines %v", got)
 	l.Log(0, numbered(1))
 	if n := len(f.lines()); n != 100 || l.Dropped() != 1 {
 		t.Errorf("after Close: %d lines, %d dropped, want 100 and 1", n, l.Dropped())
@@ -166,9 +160,7 @@ func TestSlowOutputDropsLinesAndNeverBlocks(t *testing.T) {
 			t.Errorf("%d buffers, at most %d are allowed", l.supply.made.Load(), limit)
 		}
 		close(f.block)
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, l.Close())
 		if got := len(numbers(t, f.lines())); uint64(got)+l.Dropped() != lines {
 			t.Errorf("%d written + %d dropped, want %d in all", got, l.Dropped(), lines)
 		}
@@ -206,9 +198,7 @@ func TestCloseTimesOutIfTheOutputBlocks(t *testing.T) {
 		if err := l.Close(); err == nil {
 			t.Error("no error")
 		}
-		if took := time.Since(begin); took != closeTimeout {
-			t.Errorf("took %v", took)
-		}
+		verify.Equal(t, time.Since(begin), closeTimeout, "took")
 		close(f.block)
 	})
 }
@@ -233,22 +223,14 @@ func TestOutputFailureIsNotifiedOnceAndLinesStayWhole(t *testing.T) {
 		f.fail(0, nil)
 		second(4)
 		second(5)
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, l.Close())
 		lines := f.lines()
 		if len(lines) != 4 || len(lines[1]) != 5 {
 			t.Fatalf("got %q: want a line, 5 octets of the next, and two lines", lines)
 		}
-		if got := numbers(t, slices.Delete(lines, 1, 2)); !slices.Equal(got, []int{1, 4, 5}) {
-			t.Errorf("got lines %v", got)
-		}
-		if l.Dropped() != 2 {
-			t.Errorf("%d dropped, want 2", l.Dropped())
-		}
-		if len(notes) != 2 || !errors.Is(notes[0], full) || notes[1] != nil {
-			t.Errorf("notified of %v", notes)
-		}
+		verify.Slices(t, numbers(t, slices.Delete(lines, 1, 2)), []int{1, 4, 5}, "got lines")
+		verify.Equal(t, l.Dropped(), 2, "dropped")
+		verify.That(t, len(notes) == 2 && errors.Is(notes[0], full) && notes[1] == nil, "notified of %v", notes)
 	})
 }
 
@@ -259,9 +241,7 @@ func TestLongLineIsWrittenWhole(t *testing.T) {
 	e.Target = bytes.Repeat([]byte{'/'}, 3*bufferSize)
 	l.Log(0, e)
 	l.Log(0, numbered(201))
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, l.Close())
 	lines := f.lines()
 	if got := numbers(t, lines); !slices.Equal(got, []int{200, 201}) || len(lines[0]) < 3*bufferSize {
 		t.Errorf("got lines %v, the first with %d octets", got, len(lines[0]))
@@ -285,9 +265,7 @@ func TestSampleKeepsErrors(t *testing.T) {
 			for range 10 {
 				l.Log(0, numbered(500))
 			}
-			if err := l.Close(); err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, l.Close())
 			count := map[int]int{}
 			for _, n := range numbers(t, f.lines()) {
 				count[n]++
@@ -330,8 +308,6 @@ func TestOffAndNilLoggersDoNothing(t *testing.T) {
 			}
 		}
 		l.Log(0, numbered(500))
-		if l.Enabled() || l.Reopen() != nil || l.Close() != nil || l.Dropped() != 0 {
-			t.Errorf("path %q: does something", path)
-		}
+		verify.That(t, !l.Enabled() && l.Reopen() == nil && l.Close() == nil && l.Dropped() == 0, "path %q: does something", path)
 	}
 }

@@ -7,27 +7,21 @@ import (
 	"slices"
 	"sync"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestReopenFollowsARenamedFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
 	l, err := New(Options{Path: path, Format: FormatCombined, Sample: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer l.Close()
 	l.Log(0, numbered(1))
-	if err := os.Rename(path, path+".1"); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.Rename(path, path+".1"))
 	l.Log(0, numbered(2))
-	if err := l.Reopen(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, l.Reopen())
 	l.Log(0, numbered(3))
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, l.Close())
 	for name, want := range map[string][]int{path + ".1": {1, 2}, path: {3}} {
 		if got := numbers(t, fileLines(t, name)); !slices.Equal(got, want) {
 			t.Errorf("%s: got lines %v, want %v", filepath.Base(name), got, want)
@@ -40,47 +34,31 @@ func TestReopenFollowsARenamedFile(t *testing.T) {
 
 func TestReopenKeepsTheFileIfTheNewOneCannotBeOpened(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "logs")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.Mkdir(dir, 0o755))
 	l, err := New(Options{Path: filepath.Join(dir, "access.log"), Format: FormatCombined, Sample: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	moved := dir + ".moved"
-	if err := os.Rename(dir, moved); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.Rename(dir, moved))
 	if err := l.Reopen(); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("got error %v", err)
 	}
 	l.Log(0, numbered(1))
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if got := numbers(t, fileLines(t, filepath.Join(moved, "access.log"))); !slices.Equal(got, []int{1}) {
-		t.Errorf("got lines %v", got)
-	}
+	verify.NoError(t, l.Close())
+	verify.Slices(t, numbers(t, fileLines(t, filepath.Join(moved, "access.log"))), []int{1}, "got lines")
 }
 
 func fileLines(t *testing.T, name string) []string {
 	t.Helper()
 	data, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return (&fakeFile{data: data}).lines()
 }
 
 func TestStreamsStayOpen(t *testing.T) {
 	for _, path := range []string{"stdout", "stderr"} {
 		l, err := New(Options{Path: path})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := errors.Join(l.Reopen(), l.Close()); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
+		verify.NoError(t, errors.Join(l.Reopen(), l.Close()))
 	}
 	if _, err := os.Stdout.Stat(); err != nil {
 		t.Errorf("stdout: %v", err)
@@ -92,9 +70,7 @@ func TestStreamsStayOpen(t *testing.T) {
 func TestConcurrentUse(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
 	l, err := New(Options{Path: path, Format: FormatCombined, Sample: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	const goroutines, each = 8, 500
 	var wg sync.WaitGroup
 	for g := range goroutines {
@@ -110,9 +86,7 @@ func TestConcurrentUse(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, l.Close())
 	if got := len(numbers(t, fileLines(t, path))); uint64(got)+l.Dropped() != goroutines*each {
 		t.Errorf("%d written, %d dropped, want %d in all", got, l.Dropped(), goroutines*each)
 	}
@@ -123,9 +97,7 @@ func TestCloseForASuccessor(t *testing.T) {
 	dir := t.TempDir()
 	open := func(name string) *Logger {
 		l, err := New(Options{Path: filepath.Join(dir, name), Format: FormatCombined, Sample: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		return l
 	}
 	old, next := open("old"), open("next")
@@ -141,14 +113,10 @@ func TestCloseForASuccessor(t *testing.T) {
 		}
 	})
 	<-half
-	if err := old.CloseFor(next); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, old.CloseFor(next))
 	logging.Wait()
 	old.Log(0, numbered(lines))
-	if err := next.Close(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, next.Close())
 	got := append(numbers(t, fileLines(t, filepath.Join(dir, "old"))), numbers(t, fileLines(t, filepath.Join(dir, "next")))...)
 	if len(got) != lines+1 || !slices.IsSorted(got) || next.Dropped() != 0 {
 		t.Errorf("%d lines, sorted %v, %d dropped; want %d", len(got), slices.IsSorted(got), next.Dropped(), lines+1)

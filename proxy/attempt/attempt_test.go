@@ -13,6 +13,7 @@ import (
 	"sluice/discovery"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 var (
@@ -100,9 +101,7 @@ func (s *script) Waiting(timeout time.Duration) (context.Context, context.Cancel
 // pool returns one with that many peers.
 func pool(t *testing.T, peers int) *balancer.Pool {
 	p, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(p.Close)
 	var set []discovery.Instance
 	for i := range peers {
@@ -180,18 +179,12 @@ func TestRun(t *testing.T) {
 			if o != test.want || tries != test.tries || err != test.err {
 				t.Errorf("got %v, %d tries, %v, want %v, %d tries, %v", o.Class, tries, err, test.want.Class, test.tries, test.err)
 			}
-			if got := strings.Join(test.x.calls, " "); got != test.calls {
-				t.Errorf("calls %q, want %q", got, test.calls)
-			}
+			verify.Equal(t, strings.Join(test.x.calls, " "), test.calls, "calls")
 			for i, p := range test.x.peers {
-				if slices.Contains(test.x.peers[:i], p) {
-					t.Errorf("a peer was tried twice")
-				}
+				verify.That(t, !slices.Contains(test.x.peers[:i], p), "a peer was tried twice")
 			}
 			for _, p := range service.Pool.Snapshot().All {
-				if n := p.Inflight(); n != 0 {
-					t.Errorf("%d tries of a peer have no end", n)
-				}
+				verify.Equal(t, p.Inflight(), 0, "tries of a peer have no end")
 			}
 		})
 	}
@@ -199,16 +192,12 @@ func TestRun(t *testing.T) {
 
 func TestPatience(t *testing.T) {
 	service := &route.Service{Pool: pool(t, 1)}
-	if got := Patience(service, 0, 0); got != 0 {
-		t.Errorf("%v without hedging, want none", got)
-	}
+	verify.Equal(t, Patience(service, 0, 0), 0, "without hedging")
 	service.Retry.Hedge = &route.Hedge{After: time.Second}
 	if got := Patience(service, 0, 0); got != time.Second {
 		t.Errorf("%v for the first try, want a second", got)
 	}
-	if got := Patience(service, 1, 0); got != 0 {
-		t.Errorf("%v for the second try, want none", got)
-	}
+	verify.Equal(t, Patience(service, 1, 0), 0, "for the second try")
 }
 
 func TestMayLeave(t *testing.T) {
@@ -217,9 +206,7 @@ func TestMayLeave(t *testing.T) {
 		want            bool
 	}{{1, 0, false}, {2, 0, true}, {2, MaxTries - 2, true}, {2, MaxTries - 1, false}} {
 		service := &route.Service{Retry: route.Retry{Attempts: test.attempts}}
-		if got := MayLeave(service, test.tries); got != test.want {
-			t.Errorf("%d attempts, %d tries: %v", test.attempts, test.tries, got)
-		}
+		verify.Equal(t, MayLeave(service, test.tries), test.want, "%d attempts, %d tries", test.attempts, test.tries)
 	}
 }
 
@@ -248,9 +235,7 @@ func TestRunWaits(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := pool(t, test.peers)
-				if err := p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})); err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
 				var held balancer.Token
 				if test.busy {
 					held, _ = p.Pick(new(balancer.Query))
@@ -287,9 +272,7 @@ func TestSuspectedPeerIsLeftForALaterOne(t *testing.T) {
 	if o, tries, err := Run(service, new(balancer.Query), &x); o != ok || tries != 2 || err != nil {
 		t.Errorf("got %v, %d tries, %v", o.Class, tries, err)
 	}
-	if got, want := strings.Join(x.calls, " "), "try await leave 0 ask await receive 1"; got != want {
-		t.Errorf("calls %q, want %q", got, want)
-	}
+	verify.Equal(t, strings.Join(x.calls, " "), "try await leave 0 ask await receive 1", "calls")
 }
 
 // A retry waits as a first try does: for a connection, and for a peer.
@@ -316,9 +299,7 @@ func TestRetryWaits(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := pool(t, 2)
-				if err := p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})); err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
 				held, _ := p.Pick(new(balancer.Query))
 				service := &route.Service{Pool: p, WaitForPeer: peer, ConnectionWait: connection, Retry: route.Retry{Attempts: 3}}
 				x := script{tries: []Result{Ended(refused), Ended(ok)}}
@@ -344,16 +325,12 @@ func TestRunReleasesAfterPanic(t *testing.T) {
 			service := &route.Service{Name: "star", Pool: pool(t, 3), Retry: route.Retry{Attempts: 3}}
 			func() {
 				defer func() {
-					if recover() == nil {
-						t.Error("the exchange did not panic")
-					}
+					verify.That(t, recover() != nil, "the exchange did not panic")
 				}()
 				_, _, _ = Run(service, new(balancer.Query), x) // next of an empty list
 			}()
 			for _, p := range service.Pool.Snapshot().All {
-				if n := p.Inflight(); n != 0 {
-					t.Errorf("%d tries of a peer are in flight", n)
-				}
+				verify.Equal(t, p.Inflight(), 0, "tries of a peer are in flight")
 			}
 		})
 	}

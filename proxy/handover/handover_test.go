@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // A process has one handover that listens, so all of it is in one test, which has
@@ -28,9 +30,7 @@ func TestHandover(t *testing.T) {
 		t.Errorf("replace before listening: %v", err)
 	}
 	l, err := h.Listen("web", "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if _, err := h.Listen("web", "tcp", l.Addr().String()); err == nil || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("listen twice: %v", err)
 	}
@@ -51,16 +51,10 @@ func TestHandover(t *testing.T) {
 
 	// A released socket is not kept, and its address is free.
 	other, err := h.Listen("web", "tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !listens(other) {
-		t.Error("a new listener does not listen")
-	}
+	verify.NoError(t, err)
+	verify.That(t, listens(other), "a new listener does not listen")
 	kept, err := other.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer kept.Close()
 	h.Release(other)
 	if conn, err := net.Dial("tcp", other.Addr().String()); err == nil {
@@ -81,16 +75,10 @@ func TestHandover(t *testing.T) {
 	// The same for a unix socket, whose file stays.
 	path := filepath.Join(t.TempDir(), "s")
 	socket, err := h.Listen("web", "unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !listens(socket) {
-		t.Error("a new unix socket does not listen")
-	}
+	verify.NoError(t, err)
+	verify.That(t, listens(socket), "a new unix socket does not listen")
 	keptSocket, err := socket.(*net.UnixListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer keptSocket.Close()
 	h.Release(socket)
 	if conn, err := net.Dial("unix", path); err == nil {

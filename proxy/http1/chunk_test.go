@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // A chunkReading is what scanning a chunked body came to.
@@ -288,9 +290,7 @@ func TestEveryOctetOfChunks(t *testing.T) {
 		b := []byte(strings.Join(parts, ""))
 		want := decodeChunks(b)
 		got, broken := readChunks(b, len(b))
-		if broken != nil || got.done != want.done || got.done && got != want {
-			t.Errorf("%q: got %+v, %v, want %+v", b, got, broken, want)
-		}
+		verify.That(t, broken == nil && got.done == want.done && (!got.done || got == want), "%q: got %+v, %v, want %+v", b, got, broken, want)
 	}
 	for i := range len(body) {
 		check(body[:i], body[i+1:])

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/valyala/fasthttp"
+
+	"sluice/test/verify"
 )
 
 // The oracles are net/http and fasthttp: what http1 accepts is sent on byte for
@@ -94,9 +96,7 @@ func compareWithNetHTTP(t *testing.T, head *RequestHead, b, stripped []byte) {
 	if r.Method != string(head.MethodName(b)) || r.RequestURI != string(head.Target(b)) || r.Host != string(head.Authority(b)) {
 		t.Errorf("net/http reads %q %q for %q", r.Method, r.RequestURI, r.Host)
 	}
-	if r.ProtoMajor != 1 || (r.ProtoMinor == 0) != head.HTTP10 || r.ProtoMinor > 1 {
-		t.Errorf("net/http reads version %s", r.Proto)
-	}
+	verify.That(t, r.ProtoMajor == 1 && (r.ProtoMinor == 0) == head.HTTP10 && r.ProtoMinor <= 1, "net/http reads version %s", r.Proto)
 	length := head.ContentLength
 	switch {
 	case head.Chunked:
@@ -107,9 +107,7 @@ func compareWithNetHTTP(t *testing.T, head *RequestHead, b, stripped []byte) {
 	if chunked := slices.Equal(r.TransferEncoding, []string{"chunked"}); r.ContentLength != length || chunked != head.Chunked || len(r.TransferEncoding) > 1 {
 		t.Errorf("net/http reads length %d, codings %q; want %d, chunked %v", r.ContentLength, r.TransferEncoding, length, head.Chunked)
 	}
-	if r.Close == head.Persistent() {
-		t.Errorf("net/http reads close %v", r.Close)
-	}
+	verify.That(t, r.Close != head.Persistent(), "net/http reads close %v", r.Close)
 	want := fieldsAsInNetHTTP(&head.Head, b)
 	delete(want, "Host")
 	if want.Get("Pragma") == "no-cache" && want.Values("Cache-Control") == nil {
@@ -145,9 +143,7 @@ func compareFields(t *testing.T, got, want http.Header, chunked bool) {
 		}
 	}
 	for name, values := range want {
-		if !slices.Equal(got[name], values) {
-			t.Errorf("net/http reads %s: %q, want %q", name, got[name], values)
-		}
+		verify.Slices(t, got[name], values, "net/http reads %s", name)
 	}
 	for name := range got {
 		if _, ok := want[name]; !ok {
@@ -183,9 +179,7 @@ func compareWithFasthttp(t *testing.T, head *RequestHead, b []byte) {
 	case length < 0:
 		length = -2
 	}
-	if got := r.ContentLength(); got != length {
-		t.Errorf("fasthttp reads length %d, want %d", got, length)
-	}
+	verify.Equal(t, r.ContentLength(), length, "fasthttp reads length")
 	i := 0
 	for name, value := range r.AllInOrder() {
 		if i == len(head.Fields()) {
@@ -240,12 +234,8 @@ func FuzzResponseHead(f *testing.F) {
 			}
 			return
 		}
-		if r.StatusCode != head.Status || r.Status != strings.TrimLeft(string(head.StatusText(b)), " ") {
-			t.Errorf("net/http reads status %q", r.Status)
-		}
-		if r.ProtoMajor != 1 || (r.ProtoMinor == 0) != head.HTTP10 || r.ProtoMinor > 1 {
-			t.Errorf("net/http reads version %s", r.Proto)
-		}
+		verify.That(t, r.StatusCode == head.Status && r.Status == strings.TrimLeft(string(head.StatusText(b)), " "), "net/http reads status %q", r.Status)
+		verify.That(t, r.ProtoMajor == 1 && (r.ProtoMinor == 0) == head.HTTP10 && r.ProtoMinor <= 1, "net/http reads version %s", r.Proto)
 		bodiless := head.Bodiless(false)
 		length := head.ContentLength
 		if bodiless {
@@ -256,9 +246,7 @@ func FuzzResponseHead(f *testing.F) {
 			t.Errorf("net/http reads length %d, codings %q; want %d, chunked %v", r.ContentLength, r.TransferEncoding, length, head.Chunked)
 		}
 		untilClose := !bodiless && !head.Chunked && head.ContentLength < 0
-		if r.Close != (!head.Persistent() || untilClose) {
-			t.Errorf("net/http reads close %v", r.Close)
-		}
+		verify.Equal(t, r.Close, (!head.Persistent() || untilClose), "net/http reads close")
 		want := fieldsAsInNetHTTP(&head.Head, b)
 		if want.Get("Pragma") == "no-cache" && want.Values("Cache-Control") == nil {
 			want.Set("Cache-Control", "no-cache") // net/http's addition
@@ -319,9 +307,7 @@ func FuzzChunkScanner(f *testing.F) {
 
 		reader := bufio.NewReader(io.MultiReader(strings.NewReader("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), bytes.NewReader(b)))
 		r, err := http.ReadResponse(reader, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		data, err := io.ReadAll(r.Body)
 		switch {
 		case err == nil && !whole.done && whole.err == nil:
@@ -333,9 +319,7 @@ func FuzzChunkScanner(f *testing.F) {
 		case err != nil && !errors.Is(err, io.ErrUnexpectedEOF):
 			return
 		}
-		if whole.done && string(data) != whole.data {
-			t.Errorf("net/http reads %q, want %q", data, whole.data)
-		}
+		verify.That(t, !whole.done || string(data) == whole.data, "net/http reads %q, want %q", data, whole.data)
 	})
 }
 
@@ -352,11 +336,7 @@ func compareTrailers(t *testing.T, got http.Header, section string) {
 		want.Add(name, strings.Trim(value, " \t\r\n"))
 	}
 	for name, values := range want {
-		if !slices.Equal(got[name], values) {
-			t.Errorf("net/http reads trailer %s: %q, want %q", name, got[name], values)
-		}
+		verify.Slices(t, got[name], values, "net/http reads trailer %s", name)
 	}
-	if len(got) != len(want) {
-		t.Errorf("net/http reads trailers %q, want %q", got, want)
-	}
+	verify.That(t, len(got) == len(want), "net/http reads trailers %q, want %q", got, want)
 }

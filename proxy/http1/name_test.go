@@ -3,19 +3,17 @@ package http1
 import (
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestLookUpName(t *testing.T) {
 	seen := map[Name]bool{}
 	for length, names := range namesByLength {
 		for _, known := range names {
-			if len(known.lower) != length || known.lower != strings.ToLower(known.lower) {
-				t.Errorf("%q is among the names of %d octets", known.lower, length)
-			}
+			verify.That(t, len(known.lower) == length && known.lower == strings.ToLower(known.lower), "%q is among the names of %d octets", known.lower, length)
 			for _, name := range []string{known.lower, strings.ToUpper(known.lower), strings.ToUpper(known.lower[:1]) + known.lower[1:]} {
-				if got := NameOf([]byte(name)); got != known.name {
-					t.Errorf("%s: got %d, want %d", name, got, known.name)
-				}
+				verify.Equal(t, NameOf([]byte(name)), known.name, "%s", name)
 			}
 			if strings.Contains(known.lower, "-") {
 				for _, mark := range []string{"_", ".", "~", "+"} {
@@ -34,14 +32,10 @@ func TestLookUpName(t *testing.T) {
 		}
 	}
 	for name := NameOther + 1; name < NameMarked; name++ {
-		if !seen[name] && name != NameXSluice {
-			t.Errorf("name %d cannot be found", name)
-		}
+		verify.That(t, seen[name] || name == NameXSluice, "name %d cannot be found", name)
 	}
 	for _, name := range []string{"", "x", strings.Repeat("x", 31), strings.Repeat("x", 32), strings.Repeat("x", 1000)} {
-		if got := NameOf([]byte(name)); got != NameOther {
-			t.Errorf("%q: got %d", name, got)
-		}
+		verify.Equal(t, NameOf([]byte(name)), NameOther, "%q", name)
 	}
 }
 
@@ -53,16 +47,12 @@ func TestNamesByPrefix(t *testing.T) {
 		"X-Forwarde": NameOther, "X-Sluic": NameOther, "X-Sluice": NameOther, "SSL": NameOther, "s": NameOther, "x": NameOther, "X-": NameOther, "Y-Forwarded-For": NameOther,
 		"X_Forwarded-User": NameMarked, "X-Forwarded-A.B": NameMarked,
 	} {
-		if got := NameOf([]byte(name)); got != want {
-			t.Errorf("%s: got %d, want %d", name, got, want)
-		}
+		verify.Equal(t, NameOf([]byte(name)), want, "%s", name)
 	}
 	for name, want := range map[string]Name{
 		"X_Forwarded.User": NameClaim, "X_FORWARDED_" + strings.Repeat("a_", 1000): NameClaim, "X.Sluice_A": NameXSluice, "x_y": NameOther, "REMOTE_USER": NameClaim, "a.": NameOther,
 	} {
-		if got := NameLike([]byte(name)); got != want {
-			t.Errorf("%s: like %d, want %d", name, got, want)
-		}
+		verify.Equal(t, NameLike([]byte(name)), want, "%s: like", name)
 	}
 }
 
@@ -77,25 +67,17 @@ func TestEqualFold(t *testing.T) {
 		{"a-b", "a-b", true}, {"a\rb", "a-b", false}, {"@", "`", false}, {"[", "{", false}, {"A\x0dB", "a-b", false},
 		{"\x01", "!", false}, {"\x80", "\xa0", false},
 	} {
-		if got := EqualFold([]byte(test.b), test.lower); got != test.want {
-			t.Errorf("%q, %q: got %v", test.b, test.lower, got)
-		}
-		if got := equalFold([]byte(test.b), []byte(test.lower)); got != test.want {
-			t.Errorf("both folded: %q, %q: got %v", test.b, test.lower, got)
-		}
+		verify.Equal(t, EqualFold([]byte(test.b), test.lower), test.want, "%q, %q", test.b, test.lower)
+		verify.Equal(t, equalFold([]byte(test.b), []byte(test.lower)), test.want, "both folded: %q, %q", test.b, test.lower)
 	}
 	// Only letters have a case.
 	for a := range 256 {
 		for b := range 256 {
 			x, y := []byte{byte(a)}, []byte{byte(b)}
 			want := a == b || a < 0x80 && b < 0x80 && strings.EqualFold(string(x), string(y))
-			if got := equalFold(x, y); got != want {
-				t.Errorf("%q, %q: got %v", x, y, got)
-			}
+			verify.Equal(t, equalFold(x, y), want, "%q, %q", x, y)
 			if isUpper := b >= 'A' && b <= 'Z'; !isUpper {
-				if got := EqualFold(x, string(y)); got != want {
-					t.Errorf("%q, %q: got %v", x, y, got)
-				}
+				verify.Equal(t, EqualFold(x, string(y)), want, "%q, %q", x, y)
 			}
 		}
 	}

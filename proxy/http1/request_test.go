@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestRefusedRequestHeads(t *testing.T) {
@@ -316,9 +318,7 @@ func TestRequestHeadReset(t *testing.T) {
 			if length > 0 {
 				got.text = requestText(&used, b)
 			}
-			if want := readRequest(b, len(b)); got != want {
-				t.Errorf("%q after %q: got %+v, want %+v", second, first, got, want)
-			}
+			verify.Equal(t, got, readRequest(b, len(b)), "%q after %q", second, first)
 		}
 	}
 }
@@ -428,8 +428,6 @@ func TestValidHost(t *testing.T) {
 		"[::1]]": false, "[[::1]]": false, "[g::]": false, "[::1%25eth0]": false, "[::1]:a": false, "[::1]:80:80": false, "[v1.a]": false, "[1.2.3.4]": false, "[1]": false,
 		strings.Repeat("a", 300): false,
 	} {
-		if got := validHost([]byte(host)); got != want {
-			t.Errorf("%q: got %v", host, got)
-		}
+		verify.Equal(t, validHost([]byte(host)), want, "%q", host)
 	}
 }

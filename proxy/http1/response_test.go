@@ -3,6 +3,8 @@ package http1
 import (
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestRefusedResponseHeads(t *testing.T) {
@@ -148,13 +150,9 @@ func TestHeadsLongerThanTheirPositions(t *testing.T) {
 		head.Reset(UsualFields)
 		n, err := head.Scan(b)
 		if length >= 1<<16 {
-			if err == nil {
-				t.Errorf("%d bytes: %d, and no error", length, n)
-			}
+			verify.That(t, err != nil, "%d bytes: %d, and no error", length, n)
 			continue
 		}
-		if err != nil || n != length || string(head.Fields()[1].Value(b)) != "z" {
-			t.Errorf("%d bytes: %d, %v", length, n, err)
-		}
+		verify.That(t, err == nil && n == length && string(head.Fields()[1].Value(b)) == "z", "%d bytes: %d, %v", length, n, err)
 	}
 }

@@ -1,9 +1,10 @@
 package http1
 
 import (
-	"slices"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestTrailerLines(t *testing.T) {
@@ -17,9 +18,7 @@ func TestTrailerLines(t *testing.T) {
 		for line := range TrailerLines([]byte(strings.Join(section, "") + "\r\n")) {
 			got = append(got, string(line))
 		}
-		if !slices.Equal(got, section) {
-			t.Errorf("got %q, want %q", got, section)
-		}
+		verify.Slices(t, got, section, "got")
 		for range TrailerLines([]byte(strings.Join(section, "") + "\r\n")) {
 			break // is allowed
 		}
@@ -37,8 +36,6 @@ func TestForbiddenInTrailer(t *testing.T) {
 		"X-Checksum: a\r\n": false, "Grpc-Status: 0\r\n": false, "Server-Timing: a\r\n": false, "ETag: \"a\"\r\n": false, "Digest: a\r\n": false,
 		"Content-Lengths: a\r\n": false, "X: Content-Length: 1\r\n": false,
 	} {
-		if got := ForbiddenInTrailer(LineName([]byte(line))); got != want {
-			t.Errorf("%q: got %v", line, got)
-		}
+		verify.Equal(t, ForbiddenInTrailer(LineName([]byte(line))), want, "%q", line)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestCutData(t *testing.T) {
@@ -43,9 +45,7 @@ func TestCutData(t *testing.T) {
 				}
 				out := cut.AppendFrame(nil, 7)
 				if len(cut.Payload) == 0 && !cut.EndStream {
-					if len(out) > 0 {
-						t.Errorf("a frame without meaning: %x", out)
-					}
+					verify.That(t, len(out) <= 0, "a frame without meaning: %x", out)
 					return
 				}
 				h := ParseFrameHeader(out)
@@ -53,9 +53,7 @@ func TestCutData(t *testing.T) {
 				if cut.EndStream {
 					want.Flags = FlagEndStream
 				}
-				if h != want || len(out) != FrameHeaderBytes+test.payload {
-					t.Errorf("got %+v in %d bytes", h, len(out))
-				}
+				verify.That(t, h == want && len(out) == FrameHeaderBytes+test.payload, "got %+v in %d bytes", h, len(out))
 			})
 		}
 	}

@@ -7,6 +7,8 @@ import (
 
 	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"sluice/test/verify"
 )
 
 // Others read the frames that are written.
@@ -31,27 +33,17 @@ func TestOthersReadFrames(t *testing.T) {
 				t.Errorf("got %v", f)
 			}
 		case *xhttp2.PingFrame:
-			if string(f.Data[:]) != "12345678" || !f.IsAck() {
-				t.Errorf("got %v", f)
-			}
+			verify.That(t, string(f.Data[:]) == "12345678" && f.IsAck(), "got %v", f)
 		case *xhttp2.RSTStreamFrame:
-			if f.StreamID != 5 || f.ErrCode != xhttp2.ErrCodeCancel {
-				t.Errorf("got %v", f)
-			}
+			verify.That(t, f.StreamID == 5 && f.ErrCode == xhttp2.ErrCodeCancel, "got %v", f)
 		case *xhttp2.WindowUpdateFrame:
-			if f.StreamID != 7 || f.Increment != 1<<20 {
-				t.Errorf("got %v", f)
-			}
+			verify.That(t, f.StreamID == 7 && f.Increment == 1<<20, "got %v", f)
 		case *xhttp2.GoAwayFrame:
-			if f.LastStreamID != 9 || f.ErrCode != xhttp2.ErrCodeEnhanceYourCalm {
-				t.Errorf("got %v", f)
-			}
+			verify.That(t, f.LastStreamID == 9 && f.ErrCode == xhttp2.ErrCodeEnhanceYourCalm, "got %v", f)
 		}
 		got = append(got, frame.Header().Type.String())
 	}
-	if want := "SETTINGS SETTINGS PING RST_STREAM WINDOW_UPDATE GOAWAY"; strings.Join(got, " ") != want {
-		t.Errorf("got %s", got)
-	}
+	verify.Equal(t, strings.Join(got, " "), "SETTINGS SETTINGS PING RST_STREAM WINDOW_UPDATE GOAWAY", "got %s", got)
 }
 
 // A long field block is divided into frames.
@@ -64,13 +56,9 @@ func TestLongFieldBlock(t *testing.T) {
 		framer := xhttp2.NewFramer(nil, bytes.NewReader(out[len("before"):]))
 		framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 		frame, err := framer.ReadFrame()
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		head := frame.(*xhttp2.MetaHeadersFrame)
-		if !head.StreamEnded() || head.StreamID != 3 || len(head.Fields) != 2 || head.Fields[1].Value != value {
-			t.Errorf("length %d: got %v", length, head)
-		}
+		verify.That(t, head.StreamEnded() && head.StreamID == 3 && len(head.Fields) == 2 && head.Fields[1].Value == value, "length %d: got %v", length, head)
 		if _, err := framer.ReadFrame(); err == nil {
 			t.Errorf("length %d: another frame", length)
 		}
@@ -82,9 +70,7 @@ func FuzzFrame(f *testing.F) {
 	var b bytes.Buffer
 	framer := xhttp2.NewFramer(&b, nil)
 	add := func(err error) {
-		if err != nil {
-			f.Fatal(err)
-		}
+		verify.NoError(f, err)
 		f.Add(bytes.Clone(b.Bytes()))
 		b.Reset()
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2/hpack"
+
+	"sluice/test/verify"
 )
 
 func fieldsOf(f *Fields) (list []hpack.HeaderField) {
@@ -137,13 +139,9 @@ func TestListIsBounded(t *testing.T) {
 	encoder.WriteField(hpack.HeaderField{Name: "x", Value: strings.Repeat("v", 4000)})
 	bomb := append(block.Bytes(), bytes.Repeat([]byte{0x80 | staticEntries + 1}, 20)...)
 	var fields Fields
-	if err := NewDecoder(UsualListBytes).Decode(bomb, &fields); err != ErrListTooLong {
-		t.Errorf("indexed: got %v", err)
-	}
+	verify.Equal(t, NewDecoder(UsualListBytes).Decode(bomb, &fields), ErrListTooLong, "indexed")
 	empty := append([]byte{0x40, 1, 'x', 0}, bytes.Repeat([]byte{0x80 | staticEntries + 1}, 4000)...)
-	if err := NewDecoder(UsualListBytes).Decode(empty, &fields); err != ErrListTooLong {
-		t.Errorf("empty values: got %v", err)
-	}
+	verify.Equal(t, NewDecoder(UsualListBytes).Decode(empty, &fields), ErrListTooLong, "empty values")
 	if cap(fields.text) > 2*UsualListBytes || len(fields.list) > UsualListBytes/fieldOverhead+1 {
 		t.Errorf("%d bytes, %d fields", cap(fields.text), len(fields.list))
 	}
@@ -193,9 +191,7 @@ func BenchmarkRequestHead(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := decoder.Decode(block.Bytes(), &fields); err != nil {
-			b.Fatal(err)
-		}
+		verify.NoError(b, decoder.Decode(block.Bytes(), &fields))
 		if _, _, err := fields.AppendRequest(out, true); err != nil {
 			b.Fatal(err)
 		}
@@ -234,7 +230,5 @@ func TestDecoderGoesOnAfterALongList(t *testing.T) {
 			t.Fatalf("seed %d: got %q, want %q", seed, fieldsOf(&fields), list)
 		}
 	}
-	if refused == 0 || refused == 300 {
-		t.Errorf("seed %d: %d of 300 lists were too long", seed, refused)
-	}
+	verify.That(t, refused != 0 && refused != 300, "seed %d: %d of 300 lists were too long", seed, refused)
 }

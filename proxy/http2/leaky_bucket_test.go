@@ -3,6 +3,8 @@ package http2
 import (
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // However often the bucket leaks, it leaks one in each period, and an empty one saves
@@ -16,9 +18,7 @@ func TestLeakyBucket(t *testing.T) {
 		for now := time.Hour; now <= time.Hour+210*period; now += step {
 			b.Leak(int64(now), period)
 		}
-		if b.Level != 790 {
-			t.Errorf("step %v: level %d after 210 periods, want 790", step, b.Level)
-		}
+		verify.Equal(t, b.Level, 790, "step %v: level after 210 periods", step)
 		b.Leak(int64(2*time.Hour), period)
 		if b.Add(1); b.Level != 1 {
 			t.Errorf("step %v: level %d, want 1", step, b.Level)

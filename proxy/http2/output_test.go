@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // An outputLog notes what an Output has moved, for each stream.
@@ -111,9 +113,7 @@ func TestOutput(t *testing.T) {
 			frames = append(frames, framesOf(t, o.Frames)...)
 			o.Recycle(o.Take())
 		}
-		if got := strings.Join(frames, ", "); got != test.frames {
-			t.Errorf("%s: got %s, want %s", test.name, got, test.frames)
-		}
+		verify.Equal(t, strings.Join(frames, ", "), test.frames, "%s", test.name)
 		if got := strings.Join(moved, ", "); test.moved != "" && got != test.moved {
 			t.Errorf("%s: moved %s, want %s", test.name, got, test.moved)
 		}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"sluice/proxy/http1"
+	"sluice/test/verify"
 )
 
 // decoded returns the fields of "name: value" lines.
@@ -21,9 +22,7 @@ func decoded(t testing.TB, lines string) *Fields {
 		encoder.WriteField(hpack.HeaderField{Name: line[:i], Value: line[i+1:]})
 	}
 	fields := new(Fields)
-	if err := NewDecoder(UsualListBytes).Decode(block.Bytes(), fields); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, NewDecoder(UsualListBytes).Decode(block.Bytes(), fields))
 	return fields
 }
 
@@ -92,9 +91,7 @@ func TestRequestAsText(t *testing.T) {
 	} {
 		text, framing, err := decoded(t, test.fields).AppendRequest(nil, !test.body)
 		if test.want == "" {
-			if err != ErrMalformed {
-				t.Errorf("%q: got %q, %v", test.fields, text, err)
-			}
+			verify.Equal(t, err, ErrMalformed, "%q: got %q", test.fields, text)
 			continue
 		}
 		wantTunnel := strings.HasPrefix(test.fields, connect)
@@ -106,9 +103,7 @@ func TestRequestAsText(t *testing.T) {
 
 func TestTrailerAsText(t *testing.T) {
 	text, err := decoded(t, "x=1|grpc-status=0").AppendTrailer(nil)
-	if err != nil || string(text) != "x: 1\r\ngrpc-status: 0\r\n" {
-		t.Errorf("got %q, %v", text, err)
-	}
+	verify.That(t, err == nil && string(text) == "x: 1\r\ngrpc-status: 0\r\n", "got %q, %v", text, err)
 	for _, fields := range []string{":path=/", "x=1|:method=GET", "connection=close", "x=1\r\ny: 2", "X=1"} {
 		if text, err := decoded(t, fields).AppendTrailer(nil); err != ErrMalformed {
 			t.Errorf("%q: got %q, %v", fields, text, err)

@@ -6,15 +6,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // dialAfterPause dials a listener with a timeout of 300 ms. The first time, the process
 // stops for longer than that, in which the coarse clock advances by step.
 func dialAfterPause(t *testing.T, step time.Duration) (dials int, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer l.Close()
 	const timeout = 300 * time.Millisecond
 	s := NewSweeper()

@@ -7,15 +7,15 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // socketPath returns a path that is short enough for a unix socket.
 func socketPath(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sluice-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return filepath.Join(dir, "s")
 }
@@ -24,9 +24,7 @@ func TestSocketReplacesAnAbandonedOne(t *testing.T) {
 	path := socketPath(t)
 	for range 3 {
 		l, err := ListenSocket(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeSocket|0o600 {
 			t.Errorf("the file has %v, %v", info.Mode(), err)
 		}
@@ -45,9 +43,7 @@ func TestSocketReplacesAnAbandonedOne(t *testing.T) {
 func TestSocketOfAnotherProcessStays(t *testing.T) {
 	path := socketPath(t)
 	first, err := ListenSocket(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer first.Close()
 	if l, err := ListenSocket(path); err == nil || err.Error() != path+" is in use by another process" {
 		t.Errorf("got %v, %v", l, err)
@@ -66,9 +62,7 @@ func TestSocketReplacesNoOtherFile(t *testing.T) {
 		"directory": func() error { return os.Mkdir(path, 0o700) },
 		"link":      func() error { return os.Symlink("/dev/null", path) },
 	} {
-		if err := make(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, make())
 		if _, err := ListenSocket(path); err == nil || !strings.Contains(err.Error(), "is not a socket: remove it") {
 			t.Errorf("%s: %v", what, err)
 		}

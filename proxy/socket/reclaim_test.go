@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func TestReclaimAfterRush(t *testing.T) {
@@ -28,9 +30,7 @@ func TestReclaimAfterRush(t *testing.T) {
 			worked.Add(int64(work))
 			time.Sleep(reclaimInterval)
 			synctest.Wait()
-			if got := collections.Load(); got != want {
-				t.Errorf("after %d more connections: %d collections, want %d", n, got, want)
-			}
+			verify.Equal(t, collections.Load(), want, "after %d more connections: collections", n)
 		}
 		step(900, 0)  // no rush
 		step(0, 0)    // nor in all

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // expiring is a connection that notes that it was woken.
@@ -30,15 +32,11 @@ func TestTimeoutsActInTime(t *testing.T) {
 			t.Fatalf("after %v: woken %v", passed, conn.woken)
 		}
 	}
-	if !e.Expired(s) {
-		t.Error("the deadline has not passed")
-	}
+	verify.That(t, e.Expired(s), "the deadline has not passed")
 	e.Disarm()
 	conn.woken = false
 	s.Sweep(SweepInterval)
-	if conn.woken {
-		t.Error("woken without a deadline")
-	}
+	verify.That(t, !conn.woken, "woken without a deadline")
 }
 
 // A process that has stood still gives those that it waits for the time that it
@@ -55,9 +53,7 @@ func TestTimeInWhichTheProcessDidNotRunHardlyCounts(t *testing.T) {
 	for range (time.Second - longestStep) / SweepInterval {
 		s.Sweep(SweepInterval)
 	}
-	if !conn.woken {
-		t.Error("the time after it does not count")
-	}
+	verify.That(t, conn.woken, "the time after it does not count")
 }
 
 // Whatever deadlines entries get, they are woken at the first sweep at which one
@@ -105,9 +101,7 @@ func TestRemovedEntryIsNotWoken(t *testing.T) {
 	for range 100 {
 		s.Sweep(SweepInterval)
 	}
-	if conn.woken {
-		t.Error("woken")
-	}
+	verify.That(t, !conn.woken, "woken")
 }
 
 // No deadline is missed that is set while a sweep looks at the connection.
