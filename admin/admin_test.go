@@ -77,9 +77,7 @@ func (w flushRecorder) Flush() {
 func getJSON[T any](t testing.TB, h http.Handler, path string) T {
 	t.Helper()
 	status, body := get(t, h, path)
-	if status != http.StatusOK {
-		t.Fatalf("%s: status %d: %s", path, status, body)
-	}
+	verify.Require(t, status == http.StatusOK, "%s: status %d: %s", path, status, body)
 	return decode[T](t, body)
 }
 

@@ -34,9 +34,7 @@ func TestCertificates(t *testing.T) {
 	}
 	code, body := get(t, h, "/readyz")
 	ready := decode[Readiness](t, body)
-	if code != 200 || !ready.Ready || len(ready.Certificates) != 3 {
-		t.Fatalf("got %d %s", code, body)
-	}
+	verify.Require(t, code == 200 && ready.Ready && len(ready.Certificates) == 3, "got %d %s", code, body)
 	for i, want := range []string{"/expired.pem is expired", "/early.pem is not yet valid", "no such file"} {
 		verify.Contains(t, ready.Certificates[i], want, "ready.Certificates[i]")
 	}

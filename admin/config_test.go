@@ -114,9 +114,7 @@ func TestConfigHasTheRevisionInUseAndTheLatestRefusal(t *testing.T) {
 func TestConfigHistory(t *testing.T) {
 	h := handlerOf(Options{Documents: documents{history(t, firstConfig, secondConfig)}})
 	list := getJSON[[]Revision](t, h, "/api/config/history")
-	if len(list) != 2 || list[0].Number != 2 || list[1].Number != 1 || list[1].Time.IsZero() {
-		t.Fatalf("got %+v", list)
-	}
+	verify.Require(t, len(list) == 2 && list[0].Number == 2 && list[1].Number == 1 && !list[1].Time.IsZero(), "got %+v", list)
 	_, body := get(t, h, "/api/config/history/1")
 	verify.That(t, strings.Contains(body, `"number": 1`) && strings.Contains(body, `"path": "/"`), "got %s", body)
 }

@@ -46,9 +46,7 @@ func TestConsulMarksDifferences(t *testing.T) {
 		var got Comparison
 		if path == "/consul" {
 			all := getJSON[[]Comparison](t, h, path)
-			if len(all) != 1 {
-				t.Fatalf("got %+v", all)
-			}
+			verify.Require(t, len(all) == 1, "got %+v", all)
 			got = all[0]
 		} else {
 			got = getJSON[Comparison](t, h, path)

@@ -32,9 +32,7 @@ func TestDrainAndEnable(t *testing.T) {
 	}
 	for range 20 {
 		token := pick(t, pool)
-		if token.Peer.ID.ID != "a" {
-			t.Fatalf("picked %v", token.Peer)
-		}
+		verify.Require(t, token.Peer.ID.ID == "a", "picked %v", token.Peer)
 		token.Done(balancer.Outcome{})
 	}
 	if status, body := post(t, h, "/api/peers/star/a/drain"); status != http.StatusOK || !strings.Contains(body, "drain: by an operator") {
@@ -110,9 +108,7 @@ func TestADrainOfAnAbsentInstanceIsListedAndEnded(t *testing.T) {
 	post(t, h, "/api/peers/star/a/drain?why=upgrade")
 	pool.Apply(nil)
 	drains := getJSON[[]Service](t, h, "/api/services")[0].StandingDrains
-	if len(drains) != 1 || drains[0].Since.IsZero() {
-		t.Fatalf("standing drains %+v", drains)
-	}
+	verify.Require(t, len(drains) == 1 && !drains[0].Since.IsZero(), "standing drains %+v", drains)
 	if d := drains[0]; d.ID != "a" || d.Node != "n" || d.Address != "10.0.0.1:80" || d.Why != "upgrade" {
 		t.Errorf("standing drain %+v", d)
 	}
@@ -136,9 +132,7 @@ func TestRefusedOrders(t *testing.T) {
 		t.Helper()
 		verify.Equal(t, got, want, "%s: %s", what, body)
 		verify.That(t, errorOf(t, body) != "", "%s: no reason in %s", what, body)
-		if len(pool.Snapshot().Eligible) != 1 {
-			t.Fatalf("%s: the peer was drained", what)
-		}
+		verify.Require(t, len(pool.Snapshot().Eligible) == 1, "%s: the peer was drained", what)
 	}
 	status, body := post(t, h, "/api/peers/nope/a/drain")
 	expect("no such service", http.StatusNotFound, status, body)

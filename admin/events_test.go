@@ -39,9 +39,7 @@ func TestEventsAsAList(t *testing.T) {
 	feed.Add(events.Event{Kind: events.KindApplied, Revision: 3, Text: "<three>"})
 	h := handlerOf(Options{Events: feed})
 	all := getJSON[[]events.Event](t, h, "/api/events?format=json")
-	if textsOf(all) != "one; two; <three>" || all[0].Service != "star" || all[2].Revision != 3 {
-		t.Fatalf("got %+v", all)
-	}
+	verify.Require(t, textsOf(all) == "one; two; <three>" && all[0].Service == "star" && all[2].Revision == 3, "got %+v", all)
 	for query, want := range map[string]string{
 		"service=star":                "one; two",
 		"service=origin":              "",
@@ -123,9 +121,7 @@ func (s *stream) event() events.Event {
 	s.t.Helper()
 	message := s.next()
 	_, data, found := strings.Cut(message, "data: ")
-	if !found {
-		s.t.Fatalf("no event: %q", message)
-	}
+	verify.Require(s.t, found, "no event: %q", message)
 	e := decode[events.Event](s.t, data)
 	if id, _, _ := strings.Cut(message, "\n"); e.ID != (events.ID{}) && id != "id: "+e.ID.String() {
 		s.t.Errorf("%s of the event %+v", id, e)

@@ -158,9 +158,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 func scrape(t testing.TB, h http.Handler) string {
 	t.Helper()
 	status, body := get(t, h, "/metrics")
-	if status != http.StatusOK {
-		t.Fatalf("status %d: %s", status, body)
-	}
+	verify.Require(t, status == http.StatusOK, "status %d: %s", status, body)
 	return body
 }
 

@@ -26,9 +26,7 @@ import (
 func document(t testing.TB) *openapitest.Document {
 	t.Helper()
 	d, err := parsedDocument()
-	if err != nil {
-		t.Fatalf("openapi.yaml: %v", err)
-	}
+	verify.Require(t, err == nil, "openapi.yaml: %v", err)
 	return d
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"sluice/admin/series"
 	"sluice/balancer"
+	"sluice/test/verify"
 )
 
 // The samples of services have common times; what a service lacks is null.
@@ -33,9 +34,7 @@ func TestSeries(t *testing.T) {
 		time.Sleep(series.Interval)
 
 		got := getJSON[SeriesAnswer](t, h, "/api/series")
-		if len(got.Times) != 3 || !got.Times[2].Equal(moment(begin.Add(2*series.Interval))) {
-			t.Fatalf("times %v", got.Times)
-		}
+		verify.Require(t, len(got.Times) == 3 && got.Times[2].Equal(moment(begin.Add(2*series.Interval))), "times %v", got.Times)
 		n, ms, peers := func(n uint32) *uint32 { return &n }, func(ms float32) *float32 { return &ms }, func(n uint16) *uint16 { return &n }
 		states := func(up ...*uint16) map[string][]*uint16 {
 			all := map[string][]*uint16{"up": up}

@@ -47,9 +47,7 @@ func TestGroups(t *testing.T) {
 		{Group: "canary", Peers: 1, Eligible: 1, Attempts: 2, Errors: 1, P50MS: 3.75, P99MS: 4.975, Fallbacks: 1},
 		{Group: "rest", Peers: 1, Eligible: 1, Attempts: 1, P50MS: .05, P99MS: .099},
 	}
-	if !slices.Equal(groups, want) {
-		t.Fatalf("groups %+v, want %+v", groups, want)
-	}
+	verify.Require(t, slices.Equal(groups, want), "groups %+v, want %+v", groups, want)
 	for _, p := range getJSON[[]Peer](t, h, "/api/peers") {
 		verify.Equal(t, p.Group, map[string]string{"a": "canary", "b": "rest"}[p.ID], "peer %s: group", p.ID)
 	}
@@ -127,9 +125,7 @@ func TestServices(t *testing.T) {
 		Documents: documents{history(t, "services: { star: { consul: {}, balance: { policy: round_robin } }, origin: { peers: ['127.0.0.1:1'] } }\nroutes: [ { service: star } ]")},
 	})
 	got := getJSON[[]Service](t, h, "/api/services")
-	if len(got) != 2 || got[0].Service != "origin" || got[1].Service != "star" {
-		t.Fatalf("got %+v", got)
-	}
+	verify.Require(t, len(got) == 2 && got[0].Service == "origin" && got[1].Service == "star", "got %+v", got)
 	if got[0].Watch != nil || got[0].Policy != "ewma" || got[0].Eligible != 0 {
 		t.Errorf("origin: got %+v", got[0])
 	}

@@ -57,12 +57,10 @@ func FuzzPool(f *testing.F) {
 			case 8:
 				policies := Policies()
 				panicThreshold = []float64{0, .5, 1}[argument>>4%3]
-				if err := p.Reconfigure(complete(Options{
+				verify.NoError(t, p.Reconfigure(complete(Options{
 					Policy: policies[int(argument&15)%len(policies)], PanicThreshold: panicThreshold,
 					SlowStart: SlowStart{Window: time.Duration(argument >> 7)}, NewTransport: newTestTransport,
-				})); err != nil {
-					t.Fatal(err)
-				}
+				})))
 			default: // several changes at once
 				continue
 			}
@@ -95,9 +93,7 @@ func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[disc
 		}
 	}
 	panicking := float64(len(healthy)) < panicThreshold*float64(len(inPanic))
-	if s.Panic != panicking {
-		t.Fatalf("panic %v with %d of %d and a threshold of %v", s.Panic, len(healthy), len(inPanic), panicThreshold)
-	}
+	verify.Require(t, s.Panic == panicking, "panic %v with %d of %d and a threshold of %v", s.Panic, len(healthy), len(inPanic), panicThreshold)
 	maps.Copy(want, healthy)
 	if panicking {
 		maps.Copy(want, inPanic)
@@ -107,9 +103,7 @@ func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[disc
 			reasons[key] &= ReasonDrain // a later peer has no other reason
 		}
 	}
-	if len(s.All) != len(want) || len(s.Draining) != 0 {
-		t.Fatalf("%d peers, %d draining; want %d, 0", len(s.All), len(s.Draining), len(want))
-	}
+	verify.Require(t, len(s.All) == len(want) && len(s.Draining) == 0, "%d peers, %d draining; want %d, 0", len(s.All), len(s.Draining), len(want))
 	eligible := 0
 	for _, peer := range s.All {
 		known[peer] = true
@@ -143,12 +137,8 @@ func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[disc
 	reached := make(map[*Peer]bool)
 	for n := 0; n < 5000 && len(reached) < eligible; n++ {
 		token, err := p.Pick(nil)
-		if err != nil {
-			t.Fatalf("%d eligible, Pick: %v", eligible, err)
-		}
-		if !slices.Contains(s.Eligible, token.Peer) {
-			t.Fatalf("picked %v, which is not eligible", token.Peer)
-		}
+		verify.Require(t, err == nil, "%d eligible, Pick: %v", eligible, err)
+		verify.Require(t, slices.Contains(s.Eligible, token.Peer), "picked %v, which is not eligible", token.Peer)
 		reached[token.Peer] = true
 		token.Done(Outcome{})
 	}

@@ -140,14 +140,10 @@ func TestALatePickDoesNotStopADrain(t *testing.T) {
 	p.Apply(instances(1))
 	peer := mustPick(t, p, nil).Peer
 	p.Apply(nil)
-	if peer.acquire(quiesced - 1) {
-		t.Fatal("a late pick got a peer that has left")
-	}
+	verify.Require(t, !peer.acquire(quiesced-1), "a late pick got a peer that has left")
 	verify.Equal(t, peer.Inflight(), 1, "in flight after a late pick")
 	peer.load.Add(-1) // the last request ends, which is not noticed
-	if peer.acquire(quiesced - 1) {
-		t.Fatal("a late pick got a peer that has drained")
-	}
+	verify.Require(t, !peer.acquire(quiesced-1), "a late pick got a peer that has drained")
 	if n := len(p.Snapshot().Draining); n != 0 || transportOf(peer).closes.Load() != 1 {
 		t.Error("nothing is in flight and the drain did not end")
 	}

@@ -159,9 +159,7 @@ func write(t *testing.T, figure, text string) {
 	old, err := os.ReadFile(file)
 	verify.NoError(t, err)
 	markers := regexp.MustCompile("(?s)(<!-- figure " + figure + " -->\n).*?(<!-- end -->)")
-	if !markers.Match(old) {
-		t.Fatalf("%s has no markers for the figure %q", file, figure)
-	}
+	verify.Require(t, markers.Match(old), "%s has no markers for the figure %q", file, figure)
 	writeFile(t, file, markers.ReplaceAllString(string(old), "${1}"+text+"${2}"))
 }
 

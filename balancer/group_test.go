@@ -136,9 +136,7 @@ func TestPicksStayInTheirGroup(t *testing.T) {
 	p.SetReason(set[0].Key(), ReasonEjected, false, "")
 	for range 100 {
 		token := mustPick(t, p, fallback)
-		if token.Peer.Group().Name() != "a" {
-			t.Fatal("the fallback is used although the group has a peer")
-		}
+		verify.Require(t, token.Peer.Group().Name() == "a", "the fallback is used although the group has a peer")
 		token.Done(Outcome{})
 	}
 	fallback.Tried.Add(peerOf(t, p, set[0]))

@@ -234,9 +234,7 @@ func TestHashWithoutBound(t *testing.T) {
 	p.Apply(instances(10))
 	peer := mustPick(t, p, &Query{Hash: 7}).Peer
 	for range 1000 {
-		if mustPick(t, p, &Query{Hash: 7}).Peer != peer {
-			t.Fatal("went elsewhere")
-		}
+		verify.Require(t, mustPick(t, p, &Query{Hash: 7}).Peer == peer, "went elsewhere")
 	}
 }
 
@@ -255,9 +253,7 @@ func TestTheSecondChoiceOfAHashIsTheSameToo(t *testing.T) {
 		third := mustPick(t, p, &Query{Hash: h})
 		third.Done(Outcome{})
 		p.SetReason(first.Peer.ID, ReasonEjected, false, "")
-		if second.Peer != third.Peer {
-			t.Fatalf("the retry went to %v, without the first peer requests go to %v", second.Peer, third.Peer)
-		}
+		verify.Require(t, second.Peer == third.Peer, "the retry went to %v, without the first peer requests go to %v", second.Peer, third.Peer)
 	}
 }
 

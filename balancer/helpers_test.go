@@ -12,6 +12,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // instance returns instance number n of a test service.
@@ -88,18 +89,14 @@ func newTestPool(t testing.TB, o Options) *Pool {
 		o.Random = numbers(seedOf(t))
 	}
 	p, err := NewPool("star", complete(o))
-	if err != nil {
-		t.Fatalf("NewPool: %v", err)
-	}
+	verify.Require(t, err == nil, "NewPool: %v", err)
 	return p
 }
 
 func mustPick(t testing.TB, p *Pool, q *Query) Token {
 	t.Helper()
 	token, err := p.Pick(q)
-	if err != nil {
-		t.Fatalf("Pick: %v", err)
-	}
+	verify.Require(t, err == nil, "Pick: %v", err)
 	return token
 }
 

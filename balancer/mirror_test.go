@@ -70,9 +70,7 @@ func TestCopiesCountForThePeerOnly(t *testing.T) {
 	before := p.budget.balance.Load()
 	for range 20 {
 		copied := mustPickMirror(t, p, Query{Group: q.Group, Client: 7})
-		if copied.Peer.Group().Name() != "a" {
-			t.Fatalf("a copy for group a went to %v", copied.Peer)
-		}
+		verify.Require(t, copied.Peer.Group().Name() == "a", "a copy for group a went to %v", copied.Peer)
 		copied.Done(Outcome{Class: OutcomeServerError, Status: 500, Latency: time.Millisecond})
 	}
 	if n := p.Group("a").Attempts().Snapshot(); n.Total() != 0 || len(clients) != 0 {

@@ -26,9 +26,7 @@ func TestADrainOutlastsReRegistration(t *testing.T) {
 		got.take()
 		p.Apply(set)
 		after := peerOf(t, p, set[1])
-		if after == before {
-			t.Fatal("the retired peer was reused")
-		}
+		verify.Require(t, after != before, "the retired peer was reused")
 		if after.State() != StateDraining || !slices.Equal(after.Reasons(), []string{"drain: upgrade"}) {
 			t.Errorf("state %v, reasons %q", after.State(), after.Reasons())
 		}
@@ -37,9 +35,7 @@ func TestADrainOutlastsReRegistration(t *testing.T) {
 		}
 		for range 50 {
 			token := mustPick(t, p, nil)
-			if token.Peer == after {
-				t.Fatal("picked")
-			}
+			verify.Require(t, token.Peer != after, "picked")
 			token.Done(Outcome{})
 		}
 		if setReason(p, id, ReasonDrain, false, ""); after.State() != StateUp {

@@ -128,9 +128,7 @@ func TestDrawTwoAreDifferent(t *testing.T) {
 		seen := make(map[[2]int]int)
 		for range 10000 {
 			i, j := l.drawTwo(nil)
-			if i == j || i < 0 || j < 0 || i >= len(weights) || j >= len(weights) {
-				t.Fatalf("%v: drew %d and %d", weights, i, j)
-			}
+			verify.Require(t, i != j && i >= 0 && j >= 0 && i < len(weights) && j < len(weights), "%v: drew %d and %d", weights, i, j)
 			seen[[2]int{i, j}]++
 		}
 		if equalWeights(candidatesOf(weights...)) {
@@ -200,9 +198,7 @@ func TestSchedulesAreBounded(t *testing.T) {
 	}
 	length := 0
 	for i, n := range turns(candidatesOf(many...)) {
-		if n != turnsPerPeer {
-			t.Fatalf("peer %d has %d turns, want %d", i, n, turnsPerPeer)
-		}
+		verify.Require(t, n == turnsPerPeer, "peer %d has %d turns, want %d", i, n, turnsPerPeer)
 		length += n
 	}
 	verify.Equal(t, length, 1000*turnsPerPeer, "turns")
@@ -224,9 +220,7 @@ func TestLeastConnFindsTheOnlyIdlePeer(t *testing.T) {
 		for _, token := range tokens {
 			token.Done(Outcome{})
 			again := mustPick(t, p, nil)
-			if again.Peer != token.Peer {
-				t.Fatal("picked a busy peer while another was idle")
-			}
+			verify.Require(t, again.Peer == token.Peer, "picked a busy peer while another was idle")
 		}
 	}
 }

@@ -16,12 +16,8 @@ func TestTriedPeersAreNotPickedAgain(t *testing.T) {
 				var q Query
 				for range weights {
 					token, err := p.Pick(&q)
-					if err != nil {
-						t.Fatalf("%s %v: with %d tried: %v", policy, weights, q.Tried.Len(), err)
-					}
-					if q.Tried.Has(token.Peer) {
-						t.Fatalf("%s %v: picked a tried peer", policy, weights)
-					}
+					verify.Require(t, err == nil, "%s %v: with %d tried: %v", policy, weights, q.Tried.Len(), err)
+					verify.Require(t, !q.Tried.Has(token.Peer), "%s %v: picked a tried peer", policy, weights)
 					q.Tried.Add(token.Peer)
 					token.Done(Outcome{})
 				}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // During concurrent writes, status, weight, state, reasons and use of a peer in a view are
@@ -55,9 +56,7 @@ func TestViewIsConsistent(t *testing.T) {
 		for _, p := range v.Peers {
 			got := fmt.Sprint(p.Instance().Status, p.Weight(), " ", p.State(), " ", p.Reasons(), p.Used())
 			seen[got] = true
-			if !want[got] {
-				t.Fatalf("%s: %s", p.Peer, got)
-			}
+			verify.Require(t, want[got], "%s: %s", p.Peer, got)
 			if p.Used() {
 				used++
 			}

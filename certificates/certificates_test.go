@@ -11,13 +11,12 @@ import (
 	"time"
 
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 func must(t *testing.T, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 }
 
 func read(t *testing.T, name string) []byte {
@@ -57,9 +56,7 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 		{Files{Cert: large, Key: star.Key}, "larger than"},
 	} {
 		_, err := Read(test.files)
-		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%+v: %v, want %q", test.files, err, test.want)
-		}
+		verify.That(t, (err == nil) == (test.want == "") && (err == nil || strings.Contains(err.Error(), test.want)), "%+v: %v, want %q", test.files, err, test.want)
 	}
 }
 
@@ -122,9 +119,7 @@ func TestFollow(t *testing.T) {
 				t.Errorf("%s: new contents: %v, want %v", what, got != before, fresh)
 			}
 		}
-		if !slices.EqualFunc(told, news, strings.Contains) {
-			t.Errorf("%s: told %q, want %q", what, told, news)
-		}
+		verify.That(t, slices.EqualFunc(told, news, strings.Contains), "%s: told %q, want %q", what, told, news)
 		told = nil
 	}
 	expect("unchanged", false)
@@ -163,12 +158,8 @@ func TestStatuses(t *testing.T) {
 	f, err := Follow(files, nil)
 	must(t, err)
 	all := f.Statuses()
-	if len(all) != 2 || all[0].Trusted || !all[1].Trusted || all[0].File != files.Cert || all[1].File != files.CA {
-		t.Fatalf("got %+v", all)
-	}
-	if !slices.Equal(all[0].Names, []string{"a.example", "b.example"}) {
-		t.Errorf("names %q", all[0].Names)
-	}
+	verify.Require(t, len(all) == 2 && !all[0].Trusted && all[1].Trusted && all[0].File == files.Cert && all[1].File == files.CA, "got %+v", all)
+	verify.Slices(t, all[0].Names, []string{"a.example", "b.example"}, "names")
 	for _, test := range []struct {
 		days      int
 		pair, CAs State

@@ -12,6 +12,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // combined returns a certificate and its key in one text.
@@ -47,9 +48,7 @@ func TestPairs(t *testing.T) {
 	want := map[string]string{
 		"a.pem": "1 1", "b-cert.pem": "2 3", "x/c.crt": "4 5", "0/certFile": "6 7", "certFile": "8 keyFile", "d-cert.pem": " 9d-cert.pem",
 	}
-	if !maps.Equal(got, want) {
-		t.Errorf("got  %q\nwant %q", got, want)
-	}
+	verify.That(t, maps.Equal(got, want), "got  %q\nwant %q", got, want)
 }
 
 // A version that is not valid yet waits for its time; an expired one is used only if there
@@ -74,12 +73,8 @@ func TestCollectionKeepsWhatIsValid(t *testing.T) {
 		expect := func(what string, want map[string]string, news ...string) {
 			t.Helper()
 			c.Refresh()
-			if !maps.Equal(c.InUse().Keys, want) {
-				t.Errorf("%s: another version is in use", what)
-			}
-			if !slices.Equal(told, news) {
-				t.Errorf("%s: told %q, want %q", what, told, news)
-			}
+			verify.That(t, maps.Equal(c.InUse().Keys, want), "%s: another version is in use", what)
+			verify.Slices(t, told, news, "%s: told", what)
 			told = nil
 		}
 		c.Update(expired)
@@ -111,15 +106,11 @@ func TestCollectionWithoutKeys(t *testing.T) {
 		c := NewCollection(CollectionOptions{Source: "kv:certs"})
 		c.Update(one)
 		c.Update(nil)
-		if n := len(c.Certificates()); n != 1 {
-			t.Errorf("without keys: %d certificates", n)
-		}
+		verify.Equal(t, len(c.Certificates()), 1, "without keys: certificates")
 		time.Sleep(discovery.Stay / 2)
 		later := NewCollection(CollectionOptions{Source: "kv:certs"})
 		later.Suggest(c.InUse())
-		if n := len(later.Certificates()); n != 1 {
-			t.Errorf("after a restart: %d certificates", n)
-		}
+		verify.Equal(t, len(later.Certificates()), 1, "after a restart: certificates")
 		later.Update(nil)
 		later.Refresh()
 		if n := len(later.Certificates()); n != 1 || !later.InUse().Equal(c.InUse()) {
@@ -139,21 +130,15 @@ func TestCollectionWithoutKeys(t *testing.T) {
 		later = NewCollection(CollectionOptions{Source: "kv:certs"})
 		later.Suggest(c.InUse())
 		c.Refresh()
-		if len(c.Certificates()) != 1 || len(later.Certificates()) != 1 {
-			t.Error("the certificate is gone within ten minutes")
-		}
+		verify.That(t, len(c.Certificates()) == 1 && len(later.Certificates()) == 1, "the certificate is gone within ten minutes")
 		time.Sleep(time.Second)
 		c.Refresh()
 		later.Refresh()
-		if len(c.Certificates()) != 0 || len(later.Certificates()) != 0 {
-			t.Error("the certificate is still there after ten minutes")
-		}
+		verify.That(t, len(c.Certificates()) == 0 && len(later.Certificates()) == 0, "the certificate is still there after ten minutes")
 		c.Update(one)
 		c.Update(nil)
 		c.Update(half)
-		if n := len(c.Certificates()); n != 2 {
-			t.Errorf("with one name: %d certificates", n)
-		}
+		verify.Equal(t, len(c.Certificates()), 2, "with one name: certificates")
 		maps.Copy(half, rest)
 		c.Update(half)
 		if n := len(c.Certificates()); n != 2 || !slices.Equal(inUse(c, half), []string{"half.pem", "rest.pem"}) {
@@ -182,9 +167,7 @@ func TestCopy(t *testing.T) {
 	}
 	files, err := os.ReadDir(dir)
 	must(t, err)
-	if len(files) != 1 {
-		t.Errorf("files %v", files)
-	}
+	verify.Equal(t, len(files), 1, "files %v", files)
 	must(t, os.WriteFile(filepath.Join(dir, files[0].Name()), []byte("{"), 0o600))
 	if _, err := c.Load(); err == nil {
 		t.Error("a damaged file is no error")

@@ -118,9 +118,7 @@ func TestDoctorAsks(t *testing.T) {
 	e.address = nowhere
 	var out strings.Builder
 	problems, err := e.run(t.Context(), strings.NewReader("n\nyes\nq\n"), &out)
-	if err != nil || problems {
-		t.Fatalf("%v, %v\n%s", problems, err, out.String())
-	}
+	verify.Require(t, err == nil && !problems, "%v, %v\n%s", problems, err, out.String())
 	verify.Equal(t, stars(t, agent), "star-0 star-2 star-3", "n, y, q left  %s", out.String())
 	verify.Equal(t, strings.Count(out.String(), "[y/n/q]"), 3, "prompts %s", out.String())
 	// The end of the input does not confirm.

@@ -208,9 +208,7 @@ func (c *container) await(what string, condition func() bool) {
 			c.t.Fatalf("it ended before %s", what)
 		default:
 		}
-		if time.Now().After(deadline) {
-			c.t.Fatalf("waited in vain until %s", what)
-		}
+		verify.Require(c.t, !time.Now().After(deadline), "waited in vain until %s", what)
 	}
 }
 
@@ -263,9 +261,7 @@ func TestImageKnowsItsVersion(t *testing.T) {
 	git := func(args ...string) string {
 		t.Helper()
 		output, err := exec.Command("git", args...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("git %q: %v\n%s", args, err, output)
-		}
+		verify.Require(t, err == nil, "git %q: %v\n%s", args, err, output)
 		return strings.TrimSpace(string(output))
 	}
 	git("clone", "--quiet", "..", context) // as on a machine that only builds

@@ -116,9 +116,7 @@ func (r *registered) awaitOutput(text string) {
 	awaitThat(r.t, "the output has "+text, func() bool {
 		select {
 		case <-r.ended:
-			if !strings.Contains(r.output.String(), text) {
-				r.t.Fatalf("it has ended, and the output lacks %q", text)
-			}
+			verify.Require(r.t, strings.Contains(r.output.String(), text), "it has ended, and the output lacks %q", text)
 		default:
 		}
 		return strings.Contains(r.output.String(), text)

@@ -155,9 +155,7 @@ func TestUnderSystemd(t *testing.T) {
 	first := s.pid
 	n = len(m.since(0))
 	s.replace()
-	if first == s.pid {
-		t.Fatal("the process is the same")
-	}
+	verify.Require(t, first != s.pid, "the process is the same")
 	_, n = m.await(n, "MAINPID="+strconv.Itoa(s.pid))
 	m.await(n, "READY=1")
 	get()
@@ -170,9 +168,7 @@ func TestUnderSystemd(t *testing.T) {
 	m.await(0, "STOPPING=1", "EXTEND_TIMEOUT_USEC=44000000")
 	// Connections wait in systemd's socket for the next start.
 	conn, err := net.Dial("tcp", s.address)
-	if err != nil {
-		t.Fatalf("systemd's socket has ended with the process: %v", err)
-	}
+	verify.Require(t, err == nil, "systemd's socket has ended with the process: %v", err)
 	conn.Close()
 }
 

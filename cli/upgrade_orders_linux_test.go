@@ -49,11 +49,9 @@ func TestReplaceWithOrders(t *testing.T) {
 				}))
 				t.Cleanup(app.Close)
 				at := netip.MustParseAddrPort(app.Listener.Addr().String())
-				if err := agent.Client().Agent().ServiceRegister(&consulapi.AgentServiceRegistration{
+				verify.NoError(t, agent.Client().Agent().ServiceRegister(&consulapi.AgentServiceRegistration{
 					Name: "star", ID: fmt.Sprint("star-", i), Address: at.Addr().String(), Port: int(at.Port()),
-				}); err != nil {
-					t.Fatal(err)
-				}
+				}))
 			}
 			dir := t.TempDir()
 			inAdmin, inConsul := test.keys(dir)
@@ -158,9 +156,7 @@ func TestReplaceKeepsSeries(t *testing.T) {
 	sent := uint32(0)
 	sampled := func() (n uint32) {
 		answer := get[admin.SeriesAnswer](s, "/api/series")
-		if len(answer.Times) < len(begin) || !answer.Times[0].Equal(begin[0]) {
-			t.Fatalf("the samples begin at %v, not at %v", answer.Times, begin)
-		}
+		verify.Require(t, len(answer.Times) >= len(begin) && answer.Times[0].Equal(begin[0]), "the samples begin at %v, not at %v", answer.Times, begin)
 		for _, requests := range answer.Services[0].Requests {
 			if requests != nil {
 				n += *requests

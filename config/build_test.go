@@ -94,13 +94,9 @@ func TestErrorsInDocuments(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			_, err := build(append([]Source{file(dynamicFile + good)}, test.sources...)...)
-			if err == nil {
-				t.Fatal("no error")
-			}
+			verify.Require(t, err != nil, "no error")
 			got := strings.Split(err.Error(), "\n")
-			if len(got) != len(test.want) {
-				t.Fatalf("got %d errors:\n%v\nwant %q", len(got), err, test.want)
-			}
+			verify.Require(t, len(got) == len(test.want), "got %d errors:\n%v\nwant %q", len(got), err, test.want)
 			for i, want := range test.want {
 				if !strings.HasPrefix(got[i], want) {
 					t.Errorf("got  %s\nwant %s", got[i], want)
@@ -188,13 +184,9 @@ func TestServicesOfAnUnknownSourceAreAwaited(t *testing.T) {
 func TestStreamServiceInADocument(t *testing.T) {
 	const listeners = dynamicFile + "listeners: [{ address: ':2', protocol: tcp, service: s }]\n"
 	b, err := build(file(listeners), files(), keys("services/s", "127.0.0.1:1"))
-	if err != nil || b.Config.Services["s"].Balance.Policy != defaultStreamPolicy {
-		t.Fatalf("%v, policy %+v", err, b)
-	}
+	verify.Require(t, err == nil && b.Config.Services["s"].Balance.Policy == defaultStreamPolicy, "%v, policy %+v", err, b)
 	b, err = build(file(listeners), files(), keys("s.yaml", "services: { s: { peers: ['127.0.0.1:1'], balance: { policy: random } } }"))
-	if err != nil || b.Config.Services["s"].Balance.Policy != "random" {
-		t.Fatalf("%v, policy %+v", err, b)
-	}
+	verify.Require(t, err == nil && b.Config.Services["s"].Balance.Policy == "random", "%v, policy %+v", err, b)
 	_, err = build(file(listeners), files(), keys("s.yaml", "services:\n  s:\n    peers: ['127.0.0.1:1']\n    keepalive: { max: 1 }"))
 	verify.That(t, err != nil && strings.HasPrefix(err.Error(), "consul_kv:sluice/s.yaml:4: services.s.keepalive: without effect"), "got %v", err)
 }

@@ -33,9 +33,7 @@ func TestDecodedDocumentsAreTheSame(t *testing.T) {
 		}
 		fresh, freshErr := Input{File: "sluice.yaml"}.Build(sources)
 		kept, keptErr := Input{File: "sluice.yaml", Decoded: decoded}.Build(sources)
-		if fmt.Sprint(freshErr) != fmt.Sprint(keptErr) {
-			t.Fatalf("round %d: errors\n%v\nwithout kept documents\n%v", round, keptErr, freshErr)
-		}
+		verify.Require(t, fmt.Sprint(freshErr) == fmt.Sprint(keptErr), "round %d: errors\n%v\nwithout kept documents\n%v", round, keptErr, freshErr)
 		if freshErr != nil {
 			continue
 		}

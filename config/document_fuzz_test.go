@@ -77,9 +77,7 @@ func FuzzDocuments(f *testing.F) {
 		verify.NoError(t, err)
 		one := file("dynamic: [{ consul_kv: { prefix: sluice } }]\n" + string(written))
 		again, err := in.Build([]Source{one})
-		if err != nil {
-			t.Fatalf("%v\nwritten:\n%s", err, written)
-		}
+		verify.Require(t, err == nil, "%v\nwritten:\n%s", err, written)
 		c.Services = asInFile(c.Services)
 		verify.That(t, Equal(again.Config, c) && again.Hash() == built.Hash(), "again %+v\nfirst %+v\nwritten:\n%s", again.Config, c, written)
 	})

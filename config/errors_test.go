@@ -43,9 +43,7 @@ routes:
 func diffLines(t *testing.T, err error, want []string) {
 	t.Helper()
 	var all Errors
-	if !errors.As(err, &all) {
-		t.Fatalf("error is %T (%v), want Errors", err, err)
-	}
+	verify.Require(t, errors.As(err, &all), "error is %T (%v), want Errors", err, err)
 	got := strings.Split(err.Error(), "\n")
 	for i := range max(len(got), len(want)) {
 		var g, w string

@@ -31,9 +31,7 @@ func FuzzParse(f *testing.F) {
 		written, err := yaml.Marshal(encode(reflect.ValueOf(*c), false))
 		verify.NoError(t, err)
 		again, err := Parse("f", written)
-		if err != nil {
-			t.Fatalf("%v\nwritten:\n%s\nfrom:\n%s", err, written, text)
-		}
+		verify.Require(t, err == nil, "%v\nwritten:\n%s\nfrom:\n%s", err, written, text)
 		verify.DeepEqual(t, withoutOrigins(again), withoutOrigins(c), "again %+v first %+v written: %s", again, c, written)
 	})
 }

@@ -23,9 +23,7 @@ routes: [{ service: star }]
 func mustParse(t *testing.T, text string) *Config {
 	t.Helper()
 	c, err := Parse("sluice.yaml", []byte(text))
-	if err != nil {
-		t.Fatalf("Parse: %v\n%s", err, text)
-	}
+	verify.Require(t, err == nil, "Parse: %v\n%s", err, text)
 	return c
 }
 

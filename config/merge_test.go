@@ -31,9 +31,7 @@ func TestTheFirstFragmentHasPrecedence(t *testing.T) {
 		"two: routes[2]: ",
 		`two: routes[3]: ignored: the service "sun" has no group "canary"`,
 	} {
-		if i >= len(conflicts) || !strings.HasPrefix(conflicts[i].Error(), want) {
-			t.Fatalf("conflicts %v: want at %d %q", conflicts, i, want)
-		}
+		verify.Require(t, i < len(conflicts) && strings.HasPrefix(conflicts[i].Error(), want), "conflicts %v: want at %d %q", conflicts, i, want)
 	}
 	verify.DeepEqual(t, c, before, "Merge changed its argument")
 }

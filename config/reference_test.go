@@ -91,9 +91,7 @@ func TestReferenceExamplesLoad(t *testing.T) {
 		text, err := os.ReadFile("../docs/" + document)
 		verify.NoError(t, err)
 		blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(text), -1)
-		if len(blocks) == 0 {
-			t.Fatalf("%s: no example", document)
-		}
+		verify.Require(t, len(blocks) != 0, "%s: no example", document)
 		for i, block := range blocks {
 			if _, err := Parse(fmt.Sprintf("%s, example %d", document, i+1), []byte(block[1])); err != nil {
 				t.Errorf("%v\n%s", err, block[1])

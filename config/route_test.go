@@ -93,9 +93,7 @@ func TestRouteErrors(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			const head = "listeners: [{ name: web, address: ':80' }, { name: db, address: ':81', protocol: tcp, service: star }]\n"
 			_, err := Parse("sluice.yaml", []byte(head+routeTestServices+"routes:\n"+test.text+"\n"))
-			if err == nil {
-				t.Fatal("accepted")
-			}
+			verify.Require(t, err != nil, "accepted")
 			diffLines(t, err, test.want)
 		})
 	}

@@ -42,9 +42,7 @@ func TestManyUnknownServices(t *testing.T) {
 		} {
 			_, err := build(sources...)
 			errs, _ := err.(Errors)
-			if len(errs) != many {
-				t.Fatalf("%s: %d errors, want %d: %v", name, len(errs), many, err)
-			}
+			verify.Require(t, len(errs) == many, "%s: %d errors, want %d: %v", name, len(errs), many, err)
 			for i, err := range errs {
 				if want := fmt.Sprintf("%s:%d: routes[%d].service: %s", name, i+3, i, want(i)); err.Error() != want {
 					t.Fatalf("%s\nwant %s", err, want)

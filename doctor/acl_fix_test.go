@@ -49,9 +49,7 @@ func TestFixOfTwoAgentsWithTheDocumentedPolicy(t *testing.T) {
 		verify.That(t, !strings.HasPrefix(string(f.Code), "acl-"), "the policy is not enough: %+v", f)
 	}
 	finding := one(t, report, CodeDuplicate)
-	if finding.Node != "b" || finding.Fix.KeepNode != "a" || !finding.Fix.Possible || finding.Policy != write {
-		t.Fatalf("%+v %+v", finding, finding.Fix)
-	}
+	verify.Require(t, finding.Node == "b" && finding.Fix.KeepNode == "a" && finding.Fix.Possible && finding.Policy == write, "%+v %+v", finding, finding.Fix)
 	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultDone {
 		t.Fatalf("%+v", fixed)
 	}

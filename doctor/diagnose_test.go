@@ -313,9 +313,7 @@ func TestDuplicatesThatMayBeDifferentProcesses(t *testing.T) {
 			own := Owner{URL: "http://agent", Services: map[string]Registration{"star-1": {"star", first.address()}}}
 			f.Owners = map[string]Owner{"a": own, "b": own}
 			findings := f.duplicateFindings()
-			if len(findings) != test.findings {
-				t.Fatalf("%d findings: %+v", len(findings), findings)
-			}
+			verify.Require(t, len(findings) == test.findings, "%d findings: %+v", len(findings), findings)
 			for _, finding := range findings {
 				if finding.Fix.Possible != (test.whyNot == "") || !strings.Contains(finding.Fix.WhyNot, test.whyNot) {
 					t.Errorf("%+v, want %q", finding.Fix, test.whyNot)

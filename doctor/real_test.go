@@ -155,9 +155,7 @@ func TestFixDeregistersThroughTheOwner(t *testing.T) {
 
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	finding := one(t, examine(t, d), CodeDuplicate)
-	if finding.Node != "b" || finding.Fix.KeepNode != "a" || !finding.Fix.Possible || finding.Fix.Agent != client.URL() {
-		t.Fatalf("%+v %+v", finding, finding.Fix)
-	}
+	verify.Require(t, finding.Node == "b" && finding.Fix.KeepNode == "a" && finding.Fix.Possible && finding.Fix.Agent == client.URL(), "%+v %+v", finding, finding.Fix)
 	if fixed := d.Fix(t.Context(), finding, FixOptions{DryRun: true}); fixed.Result != ResultWould || !strings.Contains(fixed.Detail, client.URL()) {
 		t.Errorf("dry run: %+v", fixed)
 	}
@@ -227,9 +225,7 @@ func TestFixOfAContainerIsConfirmed(t *testing.T) {
 	awaitRegistered(t, server, "star-1@a", "star-1@b")
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	finding := one(t, examine(t, d), CodeDuplicate)
-	if finding.Fix.Possible || !finding.Fix.Confirm {
-		t.Fatalf("%+v", finding.Fix)
-	}
+	verify.Require(t, !finding.Fix.Possible && finding.Fix.Confirm, "%+v", finding.Fix)
 	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft || fixed.Detail != finding.Fix.WhyNot {
 		t.Errorf("not confirmed: %+v", fixed)
 	}

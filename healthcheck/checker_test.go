@@ -169,9 +169,7 @@ func TestManyVerdictsAreAppliedTogether(t *testing.T) {
 	for f.eligible() > 0 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
-	if f.eligible() > 0 {
-		t.Fatalf("%d of %d peers are eligible", f.eligible(), peers)
-	}
+	verify.Require(t, f.eligible() <= 0, "%d of %d peers are eligible", f.eligible(), peers)
 	if n := f.Snapshot().Generation; n > peers/4 {
 		t.Errorf("%d snapshots for %d verdicts", n, peers)
 	}

@@ -46,9 +46,7 @@ func TestSuccessRateEjects(t *testing.T) {
 			}
 			return fine
 		})
-		if !slices.Equal(ejected, []int{2}) {
-			t.Fatalf("ejected %v, want peer 2", ejected)
-		}
+		verify.Require(t, slices.Equal(ejected, []int{2}), "ejected %v, want peer 2", ejected)
 		why := f.peer(2).Reasons()[0]
 		if want := "ejected: success rate 75.0 % of 100 requests, mean of all peers 95.8 %; for 10s until "; !strings.HasPrefix(why, want) {
 			t.Errorf("reason %q, want %q…", why, want)
@@ -80,9 +78,7 @@ func TestLatencyEjects(t *testing.T) {
 			}
 			return balancer.Outcome{Class: balancer.OutcomeOK, Latency: latency}
 		})
-		if !slices.Equal(ejected, []int{3}) {
-			t.Fatalf("ejected %v, want peer 3", ejected)
-		}
+		verify.Require(t, slices.Equal(ejected, []int{3}), "ejected %v, want peer 3", ejected)
 		why := f.peer(3).Reasons()[0]
 		verify.That(t, strings.HasPrefix(why, "ejected: median latency ") && strings.Contains(why, " of 50 answers, median of all peers "), "reason %q", why)
 	})

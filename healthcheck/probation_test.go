@@ -38,9 +38,7 @@ func TestOneFailedCheckEndsProbation(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		f.Apply(lost(2))
 		synctest.Wait()
-		if f.eligible() != 2 {
-			t.Fatalf("%d eligible that have passed their checks, want 2", f.eligible())
-		}
+		verify.Require(t, f.eligible() == 2, "%d eligible that have passed their checks, want 2", f.eligible())
 		probe.set(instance(0), true)
 		f.awaitCheck(probe, 0)
 		verify.That(t, f.eligible() == 1 && !f.peer(0).Used(), "%d eligible after one failure, want 1", f.eligible())
@@ -60,9 +58,7 @@ func TestAFailureFromBeforeCountsOnProbation(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		probe.set(instance(0), true)
 		f.awaitCheck(probe, 0)
-		if f.eligible() != 1 {
-			t.Fatal("one failure makes a registered peer unhealthy")
-		}
+		verify.Require(t, f.eligible() == 1, "one failure makes a registered peer unhealthy")
 		f.Apply(lost(1))
 		synctest.Wait()
 		verify.Equal(t, f.eligible(), 0, "the peer is used, although its latest check failed")

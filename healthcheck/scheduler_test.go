@@ -127,15 +127,11 @@ func TestSchedulerSharesWorkersAmongGroups(t *testing.T) {
 				for i := range groups {
 					g := &groups[i]
 					running += g.running
-					if s.groups > 1 && g.running > limit/2 {
-						t.Fatalf("seed %d: group %d has %d of %d workers", seed, i, g.running, limit)
-					}
+					verify.Require(t, s.groups <= 1 || g.running <= limit/2, "seed %d: group %d has %d of %d workers", seed, i, g.running, limit)
 					if free := s.freeLocked(); len(g.held) > 0 && (g.running < free || s.groups == 1 && free > 0) {
 						t.Fatalf("seed %d: group %d has %d workers and waits, though %d are free", seed, i, g.running, free)
 					}
-					if (len(g.held) > 0) != slices.Contains(s.blocked, g) {
-						t.Fatalf("seed %d: group %d waits with %d tasks: not as noted", seed, i, len(g.held))
-					}
+					verify.Require(t, (len(g.held) > 0) == slices.Contains(s.blocked, g), "seed %d: group %d waits with %d tasks: not as noted", seed, i, len(g.held))
 				}
 				if running != limit-s.freeLocked() {
 					t.Fatalf("seed %d: the groups have %d workers, %d of %d are free", seed, running, s.freeLocked(), limit)

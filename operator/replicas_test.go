@@ -16,6 +16,7 @@ import (
 	"sluice/consul"
 	"sluice/consul/sharedkeys"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 const prefix = "sluice-orders/edge"
@@ -200,9 +201,7 @@ func TestBadKeys(t *testing.T) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}
-	if !a.log.has("operators' orders: a key in Consul cannot be used") {
-		t.Error("the log does not say so")
-	}
+	verify.That(t, a.log.has("operators' orders: a key in Consul cannot be used"), "the log does not say so")
 	expectStanding(t, a.Peers, "drain of star/star-1 (10.0.0.1:81)")
 	a.give(weightOf(star(2), 3)) // replaces the bad value
 	a.awaitStatus("one key less", func(s Status) bool { return len(s.Invalid) == 3 })
@@ -240,9 +239,7 @@ func TestOrdersAreWrittenIntoANewConsul(t *testing.T) {
 	}
 	a.give(drainOf(star(2)))
 	a.awaitStatus("the watch has all", func(s Status) bool { return len(a.State().Orders) == 2 && a.State().Orders[1].Shared })
-	if err := agent.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, agent.Stop())
 	must(t, agent.Wipe())
 	must(t, agent.Launch(t.Context()))
 	must(t, agent.WaitReady(t.Context()))
@@ -270,9 +267,7 @@ func TestDocumentedPolicyOfOrders(t *testing.T) {
 		o := drainOf(star(1))
 		must(t, s.Give(o))
 		err = s.Await(t.Context(), o.Key(), time.Minute)
-		if allowed && err != nil || !allowed && (err == nil || !strings.Contains(err.Error(), "lacks key:")) {
-			t.Errorf("allowed %v: %v", allowed, err)
-		}
+		verify.That(t, (!allowed || err == nil) && (allowed || err != nil && strings.Contains(err.Error(), "lacks key:")), "allowed %v: %v", allowed, err)
 		expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
 		consultest.Await(t, "the stats say whether writes fail", func() bool {
 			stats := s.Stats()

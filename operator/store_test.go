@@ -16,6 +16,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/observe/events"
+	"sluice/test/verify"
 )
 
 // star returns the instance number n of a service.
@@ -38,9 +39,7 @@ func weightOf(i discovery.Instance, weight int) Order {
 
 func must(t *testing.T, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 }
 
 // standing returns the orders of a store in words.
@@ -54,9 +53,7 @@ func standing(s *Peers) string {
 
 func expectStanding(t *testing.T, s *Peers, want string) {
 	t.Helper()
-	if got := standing(s); got != want {
-		t.Errorf("the orders %q stand, want %q", got, want)
-	}
+	verify.Equal(t, standing(s), want, "the orders stand")
 }
 
 func TestOrdersApplyToInstances(t *testing.T) {
@@ -105,9 +102,7 @@ func TestKeysAreDifferentAndWhole(t *testing.T) {
 		{Kind: Drain, Node: "n"}, {Kind: Drain, Node: "n", Datacenter: "drain"}, {Kind: Drain, Node: "=2E=2E"}, {Kind: Drain, Node: ".."},
 	} {
 		key := o.Key()
-		if seen[key] || strings.Contains(key, "//") || strings.Contains(key, "..") {
-			t.Errorf("%+v has the key %s", o, key)
-		}
+		verify.That(t, !seen[key] && !strings.Contains(key, "//") && !strings.Contains(key, ".."), "%+v has the key %s", o, key)
 		seen[key] = true
 	}
 }
@@ -153,9 +148,7 @@ func TestOrdersExpire(t *testing.T) {
 		must(t, s.Give(short))
 		must(t, s.Give(long))
 		must(t, s.Give(drainOf(star(3))))
-		if got := s.Set().For(star(1)).Why; got != "by an operator, until 2000-01-01T00:30:00Z" {
-			t.Errorf("reason %q", got)
-		}
+		verify.Equal(t, s.Set().For(star(1)).Why, "by an operator, until 2000-01-01T00:30:00Z", "reason")
 		time.Sleep(30*time.Minute - time.Millisecond)
 		synctest.Wait()
 		expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); weight 5 of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)")
@@ -168,9 +161,7 @@ func TestOrdersExpire(t *testing.T) {
 		if _, err := s.End(s.Set().All()[1].Key(), "root"); err != nil {
 			t.Error(err)
 		}
-		if changes != 6 {
-			t.Errorf("%d changes, want 6", changes)
-		}
+		verify.Equal(t, changes, 6, "changes")
 		var told []string
 		kept, _ := feed.Read(events.Filter{}, events.ID{})
 		for _, e := range kept {

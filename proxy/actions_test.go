@@ -79,14 +79,10 @@ func (f *testFront) ask(t testing.TB, method, target, body string, fields ...str
 		r.Header.Add(name, value)
 	}
 	response, err := f.client.Do(r)
-	if err != nil {
-		t.Fatalf("%s: %s %s: %v", f.name, method, target, err)
-	}
+	verify.Require(t, err == nil, "%s: %s %s: %v", f.name, method, target, err)
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatalf("%s: %s %s: %v", f.name, method, target, err)
-	}
+	verify.Require(t, err == nil, "%s: %s %s: %v", f.name, method, target, err)
 	return response, string(text)
 }
 

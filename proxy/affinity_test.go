@@ -38,9 +38,7 @@ func (p *testProxy) setPolicy(policy balancer.Policy) {
 func (p *testProxy) get(target string, lines ...string) (answer, peer string) {
 	p.t.Helper()
 	answer = p.raw("GET " + target + " HTTP/1.1\r\nHost: a\r\n" + strings.Join(append(lines, "Connection: close"), "\r\n") + "\r\n\r\n")
-	if !strings.HasPrefix(answer, "HTTP/1.1 200 ") {
-		p.t.Fatalf("got %q", answer)
-	}
+	verify.Require(p.t, strings.HasPrefix(answer, "HTTP/1.1 200 "), "got %q", answer)
 	return answer, answer[len(answer)-1:]
 }
 
@@ -251,9 +249,7 @@ func TestCookiesAreSecureOverTLS(t *testing.T) {
 				response, _ := front.ask(t, "GET", "/", "", "X-Forwarded-Proto: https")
 				secure := strings.HasPrefix(front.url, "https") || trusted
 				cookies := response.Cookies()
-				if len(cookies) != 2 {
-					t.Fatalf("%s: got %v", front.name, response.Header)
-				}
+				verify.Require(t, len(cookies) == 2, "%s: got %v", front.name, response.Header)
 				for _, cookie := range cookies {
 					verify.Equal(t, cookie.Secure, secure || always && cookie.Name == "peer", "%s, trusted %v, always %v: got %q", front.name, trusted, always, cookie)
 				}

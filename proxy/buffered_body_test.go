@@ -104,9 +104,7 @@ func TestKeptBodyGoesOnBehindEarlyAnswer(t *testing.T) {
 	reader := bufio.NewReader(conn)
 	// Not used again is the connection of a request whose end is noticed too late.
 	for requests := 0; requests < 3 || origin.connections() == requests; requests++ {
-		if requests == 30 {
-			t.Fatal("no connection to the peer was used again")
-		}
+		verify.Require(t, requests != 30, "no connection to the peer was used again")
 		fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", length)
 		go io.WriteString(conn, strings.Repeat("x", length))
 		if status, _ := readResponseFrom(t, reader, "PUT"); status != 103 {

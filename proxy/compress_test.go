@@ -25,9 +25,7 @@ import (
 func compressing(t testing.TB, minBytes int64) *route.Actions {
 	t.Helper()
 	types, ok := compression.ParseType("text/*")
-	if !ok {
-		t.Fatal("no types")
-	}
+	verify.Require(t, ok, "no types")
 	return &route.Actions{Compress: &compression.Settings{Encodings: compression.Encodings, Types: types, MinBytes: minBytes, Level: compression.Default}}
 }
 

@@ -186,9 +186,7 @@ func TestResponseAsSent(t *testing.T) {
 			if _, err := io.ReadFull(conn, got); err != nil {
 				t.Errorf("read: %v", err)
 			}
-			if string(got) != test.want {
-				t.Fatalf("got\n%q, want\n%q", got, test.want)
-			}
+			verify.Require(t, string(got) == test.want, "got\n%q, want\n%q", got, test.want)
 			// The connection goes on, or is closed, as was said.
 			if strings.Contains(test.want, "Connection: close") {
 				if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
@@ -264,9 +262,7 @@ func TestHalfClosedClient(t *testing.T) {
 		if time.Since(begin) > socket.FirstProbe {
 			continue // the machine stood still: a client that has closed its half counts as gone by then
 		}
-		if err != nil || !strings.HasSuffix(string(got), "ok") {
-			t.Fatalf("got %q, %v", got, err)
-		}
+		verify.Require(t, err == nil && strings.HasSuffix(string(got), "ok"), "got %q, %v", got, err)
 		answered++
 	}
 }

@@ -134,9 +134,7 @@ func TestOverTLSLongClientHelloTakesNoPlaceEarly(t *testing.T) {
 	takeAllBut(p.handshakes, 1)
 	const recordBytes = 16 << 10 // at most
 	hello := clientHello(t, &tls.Config{NextProtos: longProtocols()})
-	if len(hello) < recordBytes+1000 {
-		t.Fatalf("a ClientHello of %d bytes", len(hello))
-	}
+	verify.Require(t, len(hello) >= recordBytes+1000, "a ClientHello of %d bytes", len(hello))
 	for _, part := range []int{recordBytes, recordBytes + 5, recordBytes + 500, len(hello) - 1} {
 		for range 3 {
 			p.sendFrom(goodClient, hello[:part])

@@ -201,9 +201,7 @@ func TestLimitsOfResponseHeads(t *testing.T) {
 			client := &http.Client{Transport: new(http.Transport), Timeout: patience}
 			for path, head := range heads {
 				answer, err := client.Get("http://" + p.address + path)
-				if err != nil {
-					t.Fatalf("%s: %v", path, err)
-				}
+				verify.Require(t, err == nil, "%s: %v", path, err)
 				body, err := io.ReadAll(answer.Body)
 				answer.Body.Close()
 				if slices.Contains(strings.Fields(passing), path) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"sluice/proxy/http2"
+	"sluice/test/verify"
 )
 
 // A frameClient is an HTTP/2 client that sends single frames, also wrong ones.
@@ -28,9 +29,7 @@ type frameClient struct {
 func (p *testProxy) dialFrames(settings ...xhttp2.Setting) *frameClient {
 	p.t.Helper()
 	conn, err := net.Dial("tcp", p.address)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 	p.t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	c := &frameClient{Framer: xhttp2.NewFramer(conn, conn), t: p.t, conn: conn}
@@ -103,9 +102,7 @@ func (c *frameClient) response(id uint32) (r http2Response) {
 		case nil:
 			c.t.Fatalf("the connection ended in stream %d: %+v", id, r)
 		case *xhttp2.MetaHeadersFrame:
-			if f.StreamID != id {
-				c.t.Fatalf("got %v", f)
-			}
+			verify.Require(c.t, f.StreamID == id, "got %v", f)
 			fields := make(map[string]string)
 			for _, field := range f.RegularFields() {
 				fields[field.Name] = strings.Trim(fields[field.Name]+", "+field.Value, ", ")
@@ -123,9 +120,7 @@ func (c *frameClient) response(id uint32) (r http2Response) {
 				return r
 			}
 		case *xhttp2.DataFrame:
-			if f.StreamID != id {
-				c.t.Fatalf("got %v", f)
-			}
+			verify.Require(c.t, f.StreamID == id, "got %v", f)
 			r.body += string(f.Data())
 			if f.StreamEnded() {
 				r.ended = true
@@ -139,9 +134,7 @@ func (c *frameClient) response(id uint32) (r http2Response) {
 		case *xhttp2.PingFrame:
 			c.WritePing(true, f.Data)
 		case *xhttp2.GoAwayFrame:
-			if f.ErrCode != xhttp2.ErrCodeNo {
-				c.t.Fatalf("got %v", f)
-			}
+			verify.Require(c.t, f.ErrCode == xhttp2.ErrCodeNo, "got %v", f)
 		}
 	}
 }
@@ -159,9 +152,7 @@ func (c *frameClient) expectEnd(code xhttp2.ErrCode) {
 			got, found = f.ErrCode, true
 		}
 	}
-	if !found || got != code {
-		c.t.Errorf("the connection ended with %v (GOAWAY: %v), want %v", got, found, code)
-	}
+	verify.That(c.t, found && got == code, "the connection ended with %v (GOAWAY: %v), want %v", got, found, code)
 }
 
 // expectAlive checks that the connection still serves requests.

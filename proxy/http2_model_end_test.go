@@ -20,6 +20,7 @@ import (
 
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
+	"sluice/test/verify"
 )
 
 // A modelEnd is the other end of an HTTP/2 connection of sluice: its client or its peer. Until
@@ -164,9 +165,7 @@ func (e *modelEnd) read() {
 		frame, err := e.framer.ReadFrame()
 		if err != nil {
 			var network *net.OpError
-			if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.As(err, &network) {
-				e.t.Errorf("a frame of sluice: %v", err)
-			}
+			verify.That(e.t, errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &network), "a frame of sluice: %v", err)
 			return
 		}
 		e.mu.Lock()
@@ -220,9 +219,7 @@ func (e *modelEnd) process(frame xhttp2.Frame) {
 	switch f := frame.(type) {
 	case *xhttp2.DataFrame:
 		s, length := e.of(id), int64(f.Length)
-		if s.ended {
-			e.t.Errorf("DATA after the end of stream %d", id)
-		}
+		verify.That(e.t, !s.ended, "DATA after the end of stream %d", id)
 		if e.granted -= length; e.granted < 0 {
 			e.t.Errorf("DATA of %d exceeds the window of the connection by %d", length, -e.granted)
 		}
@@ -244,16 +241,12 @@ func (e *modelEnd) process(frame xhttp2.Frame) {
 		}
 	case *xhttp2.MetaHeadersFrame:
 		s := e.of(id)
-		if s.ended {
-			e.t.Errorf("HEADERS after the end of stream %d", id)
-		}
+		verify.That(e.t, !s.ended, "HEADERS after the end of stream %d", id)
 		fields := make(map[string]string)
 		for _, field := range f.Fields {
 			fields[field.Name] = field.Value
 		}
-		if len(fields) == 0 {
-			e.t.Errorf("an empty field block on stream %d", id)
-		}
+		verify.That(e.t, len(fields) != 0, "an empty field block on stream %d", id)
 		s.ended = f.StreamEnded()
 		switch status := fields[":status"]; {
 		case s.header != nil:
@@ -293,9 +286,7 @@ func (e *modelEnd) process(frame xhttp2.Frame) {
 			e.push(func() error { return e.framer.WritePing(true, data) })
 		}
 	case *xhttp2.GoAwayFrame:
-		if f.ErrCode != xhttp2.ErrCodeNo {
-			e.t.Errorf("GOAWAY with %v", f.ErrCode)
-		}
+		verify.Equal(e.t, f.ErrCode, xhttp2.ErrCodeNo, "GOAWAY with")
 	}
 }
 

@@ -4,13 +4,13 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strings"
 	"testing"
 
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/proxy/http2"
+	"sluice/test/verify"
 )
 
 // A peer that lowers SETTINGS_HEADER_TABLE_SIZE may require that the next field block
@@ -62,9 +62,7 @@ func TestHTTP2PeerHeaderTableSize(t *testing.T) {
 			} else if size < 4096 {
 				want[0] = true
 			}
-			if !slices.Equal(updates, want) {
-				t.Errorf("size %d, later %t: updates %v, want %v", size, later, updates, want)
-			}
+			verify.Slices(t, updates, want, "size %d, later %t: updates", size, later)
 		}
 	}
 }

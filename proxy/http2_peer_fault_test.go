@@ -12,6 +12,7 @@ import (
 
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
+	"sluice/test/verify"
 )
 
 // A peer answers before it has the whole body, which it never reads. With the end of the
@@ -139,14 +140,10 @@ func TestHTTP2PeerFaultsOfAStream(t *testing.T) {
 			if answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.Contains(answer, " 502 ") || !strings.Contains(answer, test.reason) {
 				t.Errorf("the one request: %.200q", answer)
 			}
-			if n := len(p.http2Peer().all()); n != 1 {
-				t.Errorf("%d connections", n)
-			}
+			verify.Equal(t, len(p.http2Peer().all()), 1, "connections")
 			answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 			for i := range others + 1 {
-				if !strings.Contains(answer, " 204 ") || !strings.Contains(answer, "x-next: v\r\n") {
-					t.Errorf("other request %d: %.200q", i, answer)
-				}
+				verify.That(t, strings.Contains(answer, " 204 ") && strings.Contains(answer, "x-next: v\r\n"), "other request %d: %.200q", i, answer)
 				if i < others {
 					answer = <-answers
 				}

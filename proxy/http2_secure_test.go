@@ -11,6 +11,7 @@ import (
 	"sluice/certificates"
 	"sluice/proxy/socket"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // New settings of TLS end no request: connections with others are used no more, and that may be
@@ -18,9 +19,7 @@ import (
 func TestNewTLSSettingsWhileHTTP2PeersConnect(t *testing.T) {
 	t.Parallel()
 	another, err := certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	var uses atomic.Int64
 	options := someTransport
 	options.TLS = func() *certificates.Client {
@@ -31,9 +30,7 @@ func TestNewTLSSettingsWhileHTTP2PeersConnect(t *testing.T) {
 	}
 	p := startProxy(t, Options{})
 	err = p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewHTTP2Transport(options)}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	p.setService(*p.service)
 	p.setPeers(startFramePeerWith(t, framePeerOptions{
 		tls:    &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{socket.ALPNHTTP2}},

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"sluice/test/pinned"
+	"sluice/test/verify"
 )
 
 // The cases of h2spec, without and with TLS. One fails without TLS: what does not begin with
@@ -23,9 +24,7 @@ func TestHTTP2Spec(t *testing.T) {
 		Package: "github.com/summerwind/h2spec/cmd/h2spec", Dir: "test/h2spec",
 	}
 	binary, err := program.Binary(t.Context(), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, test := range []struct {
 		name      string
 		tls       *tls.Config
@@ -38,9 +37,7 @@ func TestHTTP2Spec(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			p := startProxy(t, Options{}, startLongOrigin(t, 1000).address())
 			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			ctx, cancel := context.WithCancel(context.Background())
 			served := make(chan error, 1)
 			go func() { served <- p.ServeWith(ctx, l, ListenerOptions{Name: "spec", TLS: test.tls, HTTP2: true}) }()
@@ -53,13 +50,9 @@ func TestHTTP2Spec(t *testing.T) {
 				t.Fatal(err)
 			}
 			passed, failures := readSpecReport(t, report)
-			if passed < 140 {
-				t.Errorf("%d cases passed:\n%s", passed, out)
-			}
+			verify.That(t, passed >= 140, "%d cases passed:\n%s", passed, out)
 			for name, text := range failures {
-				if name != test.exception {
-					t.Errorf("%s: %s", name, text)
-				}
+				verify.Equal(t, name, test.exception, "%s", text)
 			}
 		})
 	}
@@ -85,9 +78,7 @@ func readSpecReport(t *testing.T, file string) (passed int, failures map[string]
 	if err == nil {
 		err = xml.Unmarshal(text, &report)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	failures = make(map[string]string)
 	for _, suite := range report.Suites {
 		for _, c := range suite.Cases {

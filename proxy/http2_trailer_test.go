@@ -12,6 +12,7 @@ import (
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // The trailer section of a request reaches an HTTP/2 peer, whether or not the request has a
@@ -74,9 +75,7 @@ func TestRequestTrailersReachHTTP2Peers(t *testing.T) {
 							body = body[n:]
 						}
 						c.request(1, "x-a=1|x_b=2|content-length=3", true)
-						if got := <-arrived; got != kind.want {
-							t.Errorf("the trailer section has %q, want %q", got, kind.want)
-						}
+						verify.Equal(t, <-arrived, kind.want, "the trailer section")
 						if r := c.response(1); r.status != "204" {
 							t.Errorf("got %+v", r)
 						}

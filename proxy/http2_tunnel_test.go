@@ -24,6 +24,7 @@ import (
 	"sluice/balancer"
 	"sluice/proxy/http2"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 const http2WebSocket = ":method=CONNECT|:protocol=websocket|:scheme=http|:authority=a|:path=/ws"
@@ -67,9 +68,7 @@ func (c *frameClient) expectBytes(id uint32, want string) {
 	c.t.Helper()
 	for got := ""; got != want; {
 		f, ok := c.read().(*xhttp2.DataFrame)
-		if !ok || f.StreamID != id {
-			c.t.Fatalf("got %v after %q, want %q", f, got, want)
-		}
+		verify.Require(c.t, ok && f.StreamID == id, "got %v after %q, want %q", f, got, want)
 		if got += string(f.Data()); !strings.HasPrefix(want, got) || f.StreamEnded() {
 			c.t.Fatalf("got %q, want %q", got, want)
 		}
@@ -78,9 +77,7 @@ func (c *frameClient) expectBytes(id uint32, want string) {
 
 // Sample of RFC 6455, section 1.3.
 func TestWebSocketKey(t *testing.T) {
-	if got := newAccept("dGhlIHNhbXBsZSBub25jZQ=="); got != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
-		t.Errorf("got %q", got)
-	}
+	verify.Equal(t, newAccept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "result")
 	if a, b := newWebSocketKey(), newWebSocketKey(); a == b {
 		t.Errorf("twice the key %s", a[:])
 	}
@@ -95,13 +92,9 @@ func TestHTTP2Tunnel(t *testing.T) {
 	c.request(1, http2WebSocket+"|sec-websocket-key=dGhlIHNhbXBsZSBub25jZQ==|sec-websocket-version=13|cookie=a=1|cookie=b=2|te=trailers", false)
 	c.WriteData(1, false, []byte("early ")) // before the response
 	f, ok := c.read().(*xhttp2.MetaHeadersFrame)
-	if !ok || f.PseudoValue("status") != "200" || len(f.RegularFields()) != 1 || f.RegularFields()[0].Name != "x" {
-		t.Fatalf("got %v", f)
-	}
+	verify.Require(t, ok && f.PseudoValue("status") == "200" && len(f.RegularFields()) == 1 && f.RegularFields()[0].Name == "x", "got %v", f)
 	c.expectBytes(1, "hello early ")
-	if p.inflight() != 1 {
-		t.Errorf("%d in flight, want 1", p.inflight())
-	}
+	verify.Equal(t, p.inflight(), 1, "in flight")
 	head := regexp.MustCompile("^GET /ws HTTP/1.1\r\nhost: a\r\nsec-websocket-version: 13\r\ncookie: a=1; b=2\r\n" +
 		"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: [A-Za-z0-9+/]{22}==\r\n" +
 		"X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nVia: 2.0 sluice\r\n\r\nearly $")
@@ -179,9 +172,7 @@ func TestHTTP2TunnelDeclined(t *testing.T) {
 			t.Errorf("%q: got %v", test.answer, f)
 		}
 		p.expectNothingCounted()
-		if n := origin.connections(); n != 1 {
-			t.Errorf("%q: %d attempts", test.answer, n)
-		}
+		verify.Equal(t, origin.connections(), 1, "%q: attempts", test.answer)
 	}
 }
 
@@ -246,9 +237,7 @@ func TestHTTP2TunnelMalformed(t *testing.T) {
 		}
 		id += 2
 	}
-	if got := origin.got(); got != "" {
-		t.Errorf("the peer got %q", got)
-	}
+	verify.Equal(t, origin.got(), "", "the peer")
 	c.openTunnel(id)
 	c.request(id, "x=1", true) // a trailer section: RFC 9113, section 8.5
 	if f, ok := c.read().(*xhttp2.RSTStreamFrame); !ok || f.StreamID != id || f.ErrCode != xhttp2.ErrCodeProtocol {
@@ -383,9 +372,7 @@ func TestHTTP2TunnelFlowControl(t *testing.T) {
 		c.WritePing(false, [8]byte{1})
 		for answered := false; !answered; {
 			f, err := c.ReadFrame()
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			switch f := f.(type) {
 			case *xhttp2.WindowUpdateFrame:
 				if f.StreamID == 1 {
@@ -406,9 +393,7 @@ func TestHTTP2TunnelFlowControl(t *testing.T) {
 	c.WriteWindowUpdate(1, flood)
 	for received < flood {
 		f, ok := c.read().(*xhttp2.DataFrame)
-		if !ok || f.StreamID != 1 {
-			t.Fatalf("got %v after %d bytes", f, received)
-		}
+		verify.Require(t, ok && f.StreamID == 1, "got %v after %d bytes", f, received)
 		received += len(f.Data())
 	}
 	if err := <-sent; err != nil || received != flood {
@@ -437,30 +422,22 @@ func TestHTTP2TunnelIsAnAttempt(t *testing.T) {
 	for ; id < 9; id += 2 {
 		c.request(id, http2WebSocket, false)
 		f, ok := c.read().(*xhttp2.MetaHeadersFrame)
-		if !ok || f.PseudoValue("status") != "200" {
-			t.Fatalf("got %v", f)
-		}
+		verify.Require(t, ok && f.PseudoValue("status") == "200", "got %v", f)
 		cookie := ""
 		for _, field := range f.RegularFields() {
 			if field.Name == "set-cookie" {
 				cookie = field.Value
 			}
 		}
-		if !strings.HasPrefix(cookie, "id=") {
-			t.Errorf("cookie %q", cookie)
-		}
+		verify.That(t, strings.HasPrefix(cookie, "id="), "cookie %q", cookie)
 		c.expectBytes(id, "hello ")
 	}
-	if p.inflight() != 4 {
-		t.Errorf("%d in flight", p.inflight())
-	}
+	verify.Equal(t, p.inflight(), 4, "in flight")
 	var failures uint64
 	for _, peer := range p.pool.Snapshot().All {
 		failures += peer.Outcomes()[balancer.OutcomeConnectFailure]
 	}
-	if failures == 0 {
-		t.Error("no request was tried again")
-	}
+	verify.That(t, failures != 0, "no request was tried again")
 }
 
 // A tunnel keeps a stopping server no longer than its time.
@@ -477,9 +454,7 @@ func TestHTTP2TunnelEndsWithServer(t *testing.T) {
 		t.Fatalf("got %v", f)
 	}
 	ping, ok := c.read().(*xhttp2.PingFrame)
-	if !ok {
-		t.Fatalf("got %v", ping)
-	}
+	verify.Require(t, ok, "got %v", ping)
 	c.WritePing(true, ping.Data)
 	if f, ok := c.read().(*xhttp2.GoAwayFrame); !ok || f.LastStreamID != 1 {
 		t.Fatalf("got %v", f)
@@ -567,9 +542,7 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 				return
 			}
 			defer c.CloseNow()
-			if c.Subprotocol() != "b" {
-				t.Errorf("subprotocol %q", c.Subprotocol())
-			}
+			verify.Equal(t, c.Subprotocol(), "b", "subprotocol")
 			c.SetReadLimit(2 << 20)
 			for _, size := range []int{0, 1, 1000, 300_000, 1 << 20} {
 				message := strings.Repeat("x", size)

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	xhttp2 "golang.org/x/net/http2"
+
+	"sluice/test/verify"
 )
 
 // noWindow lowers the window of each stream by more than is left of it.
@@ -36,12 +38,8 @@ func TestHTTP2ClientLowersItsWindow(t *testing.T) {
 			c.expectAnswered(func(f xhttp2.Frame) { t.Errorf("got %v", f) })
 			close(lowered)
 			r := c.response(1)
-			if !r.ended || r.body != "" || r.trailer != nil && len(r.trailer) == 0 {
-				t.Errorf("got %+v", r)
-			}
-			if sum := test.name == "with trailers"; sum != (r.trailer["x-sum"] == "1") {
-				t.Errorf("trailers %v", r.trailer)
-			}
+			verify.That(t, r.ended && r.body == "" && (r.trailer == nil || len(r.trailer) != 0), "got %+v", r)
+			verify.Equal(t, test.name == "with trailers", (r.trailer["x-sum"] == "1"), "trailers %v", r.trailer)
 		})
 	}
 }

@@ -138,9 +138,7 @@ func TestMaxRequestsOfAnHTTP2Connection(t *testing.T) {
 		}
 	}
 	slices.Sort(ended)
-	if !slices.Equal(ended, []uint32{3, 5}) || len(goAways) != 2 {
-		t.Fatalf("the streams %v ended, and there were %d GOAWAY", ended, len(goAways))
-	}
+	verify.Require(t, slices.Equal(ended, []uint32{3, 5}) && len(goAways) == 2, "the streams %v ended, and there were %d GOAWAY", ended, len(goAways))
 	if goAways[0].LastStreamID != http2.MaxWindow {
 		t.Errorf("got %v", goAways[0])
 	}

@@ -194,9 +194,7 @@ func TestLingeringIsBounded(t *testing.T) {
 			if time.Since(begin) < lingerTimeout/2 {
 				return
 			}
-			if tries == 5 {
-				t.Fatal("one more connection was kept")
-			}
+			verify.Require(t, tries != 5, "one more connection was kept")
 		}
 	})
 }

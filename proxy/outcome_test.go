@@ -13,6 +13,7 @@ import (
 	"sluice/balancer"
 	"sluice/proxy/grpc"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // Peers of TestWhatClientsDoIsNotCounted.
@@ -370,9 +371,7 @@ func TestGRPCOutcomeStatus(t *testing.T) {
 	} {
 		x := &answeredRequest{grpcCode: code}
 		x.response.Status, x.response.GRPC = 200, true
-		if got := x.grpcOutcome(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200}); got != want {
-			t.Errorf("%v: got %+v, want %+v", code, got, want)
-		}
+		verify.Equal(t, x.grpcOutcome(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200}), want, "%v", code)
 	}
 	other := &answeredRequest{grpcCode: grpc.Unset} // an answer of a server without gRPC
 	other.response.Status = 200

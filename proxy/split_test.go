@@ -29,14 +29,12 @@ func startSplit(t testing.TB, s route.Split, canary float64) (p *testProxy, orig
 		addresses = append(addresses, origins[i].address())
 	}
 	p = startProxy(t, Options{}, addresses...)
-	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{
+	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{
 		NewTransport: p.NewTransport(transportOf(t)),
 		Groups: []balancer.GroupSelector{{
 			Name: "canary", Match: func(i *discovery.Instance) bool { return i.HostPort() == addresses[0] },
 		}},
-	})); err != nil {
-		t.Fatal(err)
-	}
+	})))
 	p.setSplit(s, canary)
 	return p, origins
 }

@@ -125,9 +125,7 @@ func TestCopiesHaveTheStandingOfTheirRequest(t *testing.T) {
 		mt.ended(n + 1)
 	}
 	heads := strings.Split(strings.TrimSuffix(mirror.got(), "\r\n\r\n"), "\r\n\r\n")
-	if len(heads) != 20 {
-		t.Fatalf("the mirror got %d heads", len(heads))
-	}
+	verify.Require(t, len(heads) == 20, "the mirror got %d heads", len(heads))
 	for n, head := range heads {
 		want := "X-Forwarded-For: 10.1.1.1, 127.0.0.2\r\nX-Real-IP: 10.1.1.1\r\n"
 		if n%2 == 1 {

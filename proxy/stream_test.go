@@ -287,11 +287,9 @@ func TestStreamsOfADrainingPeer(t *testing.T) {
 	if _, err := io.ReadFull(conn, b); err != nil || string(b) != "still here" {
 		t.Errorf("got %q, %v", b, err)
 	}
-	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{
+	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{
 		DrainTimeout: 50 * time.Millisecond, NewTransport: p.NewTransport(someTransport),
-	})); err != nil {
-		t.Fatal(err)
-	}
+	})))
 	next := p.stream()
 	io.ReadFull(next, b)
 	verify.Equal(t, other.connections(), 1, "connections to the new peer")
@@ -351,11 +349,9 @@ func TestStreamsByClientAddress(t *testing.T) {
 	t.Parallel()
 	a, b, c := startOrigin(t, greeting), startOrigin(t, greeting), startOrigin(t, greeting)
 	p := startStreams(t, Options{}, a.address(), b.address(), c.address())
-	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{
+	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{
 		Policy: balancer.PolicyHash, HashBound: 100, NewTransport: p.NewTransport(someTransport),
-	})); err != nil {
-		t.Fatal(err)
-	}
+	})))
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, Affinity: &route.Affinity{
 		Keys: []route.HashKey{{Source: route.HashHeader, Name: "x"}, {Source: route.HashClientAddress}},
 	}})
@@ -399,11 +395,9 @@ func TestCutStreamsResetTheirPeers(t *testing.T) {
 		return false
 	})
 	p := startStreams(t, Options{}, origin.address())
-	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{
+	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{
 		DrainTimeout: 50 * time.Millisecond, NewTransport: p.NewTransport(someTransport),
-	})); err != nil {
-		t.Fatal(err)
-	}
+	})))
 	conn := p.stream()
 	io.ReadFull(conn, make([]byte, len("220 ready\n")))
 	io.WriteString(conn, "a part of a file")

@@ -76,16 +76,12 @@ func awaitSpans(t *testing.T, c *tracetest.Collector, requests int) (list []trac
 				continue
 			}
 			of := &list[len(list)-1]
-			if !bytes.Equal(s.ParentSpanId, of.SpanId) || !bytes.Equal(s.TraceId, of.TraceId) {
-				t.Fatalf("%v is not below %v", s, of)
-			}
+			verify.Require(t, bytes.Equal(s.ParentSpanId, of.SpanId) && bytes.Equal(s.TraceId, of.TraceId), "%v is not below %v", s, of)
 			of.attempts = append(of.attempts, s)
 		}
 		return len(list) >= requests
 	})
-	if len(list) != requests {
-		t.Fatalf("%d spans of requests, want %d", len(list), requests)
-	}
+	verify.Require(t, len(list) == requests, "%d spans of requests, want %d", len(list), requests)
 	return list
 }
 
@@ -110,9 +106,7 @@ func TestSpans(t *testing.T) {
 		}
 		for i, echoed := range []string{first, second} {
 			s := list[i]
-			if len(s.attempts) != 1 {
-				t.Fatalf("%d spans of attempts, want 1", len(s.attempts))
-			}
+			verify.Require(t, len(s.attempts) == 1, "%d spans of attempts, want 1", len(s.attempts))
 			want := fmt.Sprintf("00-%x-%x-01", s.TraceId, s.attempts[0].SpanId)
 			verify.Slices(t, valuesOf("Traceparent", echoed), []string{want}, "the peer got the traceparent")
 			peer := tracetest.Attributes(s.attempts[0])
@@ -191,9 +185,7 @@ func TestSpansOfAttempts(t *testing.T) {
 	}
 	list := awaitSpans(t, collector, 2)
 	slices.SortFunc(list, func(a, b traced) int { return cmp.Compare(len(a.attempts), len(b.attempts)) })
-	if len(list[0].attempts) != 1 || len(list[1].attempts) != 2 {
-		t.Fatalf("got %v", list)
-	}
+	verify.Require(t, len(list[0].attempts) == 1 && len(list[1].attempts) == 2, "got %v", list)
 	first, second := tracetest.Attributes(list[1].attempts[0]), tracetest.Attributes(list[1].attempts[1])
 	if first["error.type"] != "connect_failure" || first["http.request.resend_count"] != nil || first["sluice.attempt.cause"] != nil {
 		t.Errorf("the first: %v", first)
@@ -220,9 +212,7 @@ func TestSpansOfHedges(t *testing.T) {
 			return false
 		}
 		first, second := tracetest.Attributes(last.attempts[0]), tracetest.Attributes(last.attempts[1])
-		if second["sluice.attempt.cause"] != "hedge" {
-			t.Fatalf("the second: %v", second)
-		}
+		verify.Require(t, second["sluice.attempt.cause"] == "hedge", "the second: %v", second)
 		arrived := func(at *origin, n int) bool {
 			return strings.Contains(at.got(), fmt.Sprintf("traceparent: 00-%x-%x-01\r\n", last.TraceId, last.attempts[n].SpanId))
 		}

@@ -229,9 +229,7 @@ func (c *textClient) leave() {
 // awaitSwitch reads the head of a 101.
 func (c *textClient) awaitSwitch(t *testing.T) {
 	r, err := http.ReadResponse(bufio.NewReader(oneByteReader{c.Conn}), nil)
-	if err != nil || r.StatusCode != 101 {
-		t.Fatalf("got %v, %v", r, err)
-	}
+	verify.Require(t, err == nil && r.StatusCode == 101, "got %v, %v", r, err)
 	c.switched = true
 }
 

@@ -235,9 +235,7 @@ func TestStickyWebSockets(t *testing.T) {
 		}
 		defer c.CloseNow()
 		cookies := response.Cookies()
-		if len(cookies) != 2 || cookies[0].Name != "own" || cookies[1].Name != "peer" {
-			t.Fatalf("%s: cookies %v", front.name, cookies)
-		}
+		verify.Require(t, len(cookies) == 2 && cookies[0].Name == "own" && cookies[1].Name == "peer", "%s: cookies %v", front.name, cookies)
 		for range 5 {
 			c, response, again := front.open(ctx, "/ws", fmt.Sprintf("Cookie: peer=%s", cookies[1].Value))
 			if c == nil || peerOf(again) != peerOf(first) || len(response.Cookies()) != 1 {

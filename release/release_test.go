@@ -16,6 +16,7 @@ import (
 	"sluice/observe/events"
 	"sluice/operator"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // split is a service star of two instances with the tag v1 and one with v2, whose group canary has a split
@@ -51,9 +52,7 @@ func newSplit(t *testing.T, settings string, o Options) *split {
 	pool, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{
 		Groups: []balancer.GroupSelector{{Name: "canary", Selector: balancer.Selector{Tags: []string{"v2"}}}},
 	}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(pool.Close)
 	s.pool = pool
 	var set []discovery.Instance
@@ -77,9 +76,7 @@ services:
     judge: { %s }
 routes: [{ service: star }]
 `, share, settings))
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, err)
 	s.configured = c
 	s.apply()
 }
@@ -101,9 +98,7 @@ func (s *split) look(later time.Duration) State {
 func (s *split) state() State {
 	s.t.Helper()
 	states := s.judge.States()
-	if len(states) != 1 {
-		s.t.Fatalf("%d splits", len(states))
-	}
+	verify.Require(s.t, len(states) == 1, "%d splits", len(states))
 	return states[0]
 }
 
@@ -111,9 +106,7 @@ func (s *split) state() State {
 func (s *split) order(o Order, want error) State {
 	s.t.Helper()
 	o.Service = "star"
-	if err := s.judge.Order(o); err != want {
-		s.t.Errorf("%+v: %v, want %v", o, err, want)
-	}
+	verify.Equal(s.t, s.judge.Order(o), want, "%+v", o)
 	s.apply()
 	return s.state()
 }
@@ -124,9 +117,7 @@ func (s *split) attempts(n int, group string, status int, latency time.Duration)
 	for range n {
 		s.clients++
 		token, err := s.pool.Pick(&balancer.Query{Group: s.pool.Group(group).ID(), Client: s.clients})
-		if err != nil {
-			s.t.Fatal(err)
-		}
+		verify.NoError(s.t, err)
 		o := balancer.Outcome{Class: balancer.OutcomeOK, Status: status, Latency: latency}
 		if status >= 500 {
 			o.Class = balancer.OutcomeServerError
@@ -192,9 +183,7 @@ func TestOperatorOverrulesTheJudge(t *testing.T) {
 		s.order(Order{Verb: Release}, ErrNotGiven)
 		s.order(Order{Verb: Resume}, ErrNotPaused)
 		s.order(Order{Verb: Set, Group: "moon"}, ErrNoGroup)
-		if err := s.judge.Order(Order{Service: "moon", Verb: Set}); err != ErrNoSplit {
-			t.Errorf("another service: %v", err)
-		}
+		verify.Equal(t, s.judge.Order(Order{Service: "moon", Verb: Set}), ErrNoSplit, "another service")
 	})
 }
 
@@ -304,14 +293,10 @@ func TestRecordedShares(t *testing.T) {
 			t.Helper()
 			var got []string
 			s.shares.Record(func(reason string, diff []config.Change) {
-				if len(diff) != 1 || diff[0].Key != "services.star.split.canary" {
-					t.Errorf("the difference is %v", diff)
-				}
+				verify.That(t, len(diff) == 1 && diff[0].Key == "services.star.split.canary", "the difference is %v", diff)
 				got = append(got, reason)
 			})
-			if fmt.Sprint(got) != fmt.Sprint(want) {
-				t.Errorf("%q, want %q", got, want)
-			}
+			verify.That(t, fmt.Sprint(got) == fmt.Sprint(want), "%q, want %q", got, want)
 		}
 		want()
 		s.order(Order{Verb: Set, Share: 0.2, Why: "small"}, nil)
@@ -340,13 +325,9 @@ func TestProposalsAndVerdictsYield(t *testing.T) {
 		t.Error("a proposal counts before Consul has it")
 	}
 	given.Share, given.By = 0.3, ByOperator
-	if err := s.give(given); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, s.give(given))
 	given.Share, given.By = 0, ByJudge
-	if err := s.giveByVerdict(given, func() { t.Error("the verdict is emitted") }); err != errOverruled {
-		t.Errorf("the verdict: %v", err)
-	}
+	verify.Equal(t, s.giveByVerdict(given, func() { t.Error("the verdict is emitted") }), errOverruled, "the verdict")
 	if got, _ := s.of("star"); got.Share != 0.3 {
 		t.Errorf("%+v", got)
 	}

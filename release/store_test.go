@@ -9,6 +9,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/operator"
+	"sluice/test/verify"
 )
 
 // newStore returns a store of shares in which a verdict yields to an operator.
@@ -47,9 +48,7 @@ func TestAProposalIsNotHandedOver(t *testing.T) {
 	s := newStore(operator.StoreOptions[Share]{Prefix: "edge"})
 	present := share("star", 0.2, ByJudge)
 	s.Adopt(operator.State[Share]{Prefix: "edge", Orders: []operator.Saved[Share]{{Order: present, Beside: operator.Beside{Shared: true}}}})
-	if !s.Propose(share("star", 0.3, ByJudge)) || s.Propose(share("star", 0.4, ByJudge)) {
-		t.Error("want one proposal at a time")
-	}
+	verify.That(t, s.Propose(share("star", 0.3, ByJudge)) && !s.Propose(share("star", 0.4, ByJudge)), "want one proposal at a time")
 	if state := s.State(); len(state.Orders) != 1 || !state.Orders[0].Order.Same(present) || !state.Orders[0].Shared {
 		t.Errorf("the state is %+v", state)
 	}
@@ -85,7 +84,5 @@ func TestParsedShares(t *testing.T) {
 
 func must(t *testing.T, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 }

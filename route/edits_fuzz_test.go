@@ -28,9 +28,7 @@ func FuzzPathEdits(f *testing.F) {
 		}
 		// By hand: the text changes at its start only.
 		rest := strings.TrimPrefix(string(got), e.add)
-		if !strings.HasPrefix(string(got), e.add) || !strings.HasPrefix(rest, "/") {
-			t.Fatalf("got %q, which does not begin with %q", got, e.add)
-		}
+		verify.Require(t, strings.HasPrefix(string(got), e.add) && strings.HasPrefix(rest, "/"), "got %q, which does not begin with %q", got, e.add)
 		want := target
 		if stripped {
 			if want = strings.TrimPrefix(target, e.strip); !strings.HasPrefix(want, "/") {

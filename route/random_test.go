@@ -140,9 +140,7 @@ func (s source) table(t testing.TB, n int) *Table {
 	for range n {
 		r := s.route()
 		checked, err := Check(r)
-		if err != nil {
-			t.Fatalf("%+v: %v", r, err)
-		}
+		verify.Require(t, err == nil, "%+v: %v", r, err)
 		if !seen[checked.Key] {
 			seen[checked.Key] = true
 			routes = append(routes, r)
@@ -173,9 +171,7 @@ func TestMatchIsTheFirstRouteThatFits(t *testing.T) {
 		for range 60 {
 			host, path, r := s.host(), s.path(), s.request()
 			got, want := table.Match([]byte(host), []byte(path), r), naiveMatch(table, host, path, r)
-			if got != want {
-				t.Fatalf("seed %d, host %q, path %q, %+v:\ngot  %+v\nwant %+v", seed, host, path, r, got, want)
-			}
+			verify.Require(t, got == want, "seed %d, host %q, path %q, %+v:\ngot  %+v\nwant %+v", seed, host, path, r, got, want)
 			if want != nil {
 				matched++
 			}
@@ -192,9 +188,7 @@ func checkExplanation(t *testing.T, table *Table, host, path string, r Request, 
 	if got := x.Chosen(); got != want {
 		t.Fatalf("host %q, path %q, %+v:\nexplained %+v\nwant %+v", host, path, r, got, want)
 	}
-	if len(x.Verdicts) != len(table.entries) {
-		t.Fatalf("%d verdicts about %d routes", len(x.Verdicts), len(table.entries))
-	}
+	verify.Require(t, len(x.Verdicts) == len(table.entries), "%d verdicts about %d routes", len(x.Verdicts), len(table.entries))
 	for i, v := range x.Verdicts {
 		alone := Table{entries: table.entries[i : i+1]}
 		matches := naiveMatch(&alone, host, path, r) != nil

@@ -53,9 +53,7 @@ func TestEvades(t *testing.T) {
 		{"other actions", []Route{{Path: "/", Service: service, Actions: &Actions{BodyLimit: 1}}}, "", "a.example"},
 	} {
 		table, err := NewTable(test.routes)
-		if err != nil {
-			t.Fatalf("%s: %v", test.name, err)
-		}
+		verify.Require(t, err == nil, "%s: %v", test.name, err)
 		for host := range strings.FieldsSeq(test.guarded) {
 			verify.That(t, table.Evades([]byte(host), path) && !table.Evades([]byte(host), []byte("/x/y")), "%s: %s is not guarded", test.name, host)
 		}

@@ -270,9 +270,7 @@ func TestNewTableNamesEveryError(t *testing.T) {
 func TestErrorSaysWhichRouteAndField(t *testing.T) {
 	_, err := NewTable([]Route{{Host: "", Path: "/", Service: &Service{}}, {Host: "", Path: "x", Service: &Service{}}})
 	var e *Error
-	if !errors.As(err, &e) {
-		t.Fatalf("%T is not an *Error", err)
-	}
+	verify.Require(t, errors.As(err, &e), "%T is not an *Error", err)
 	want := Error{Index: 1, Field: "path", Value: "x", Reason: "must start with a slash"}
 	verify.Equal(t, *e, want, "*e")
 }

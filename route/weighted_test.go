@@ -114,9 +114,7 @@ func TestClientsOfATargetWithoutPeers(t *testing.T) {
 	}
 	setPeers(pool, 2)
 	for i, now := range choices() {
-		if now != before[i] {
-			t.Fatalf("client %d does not come back", i)
-		}
+		verify.Require(t, now == before[i], "client %d does not come back", i)
 	}
 }
 
@@ -130,9 +128,7 @@ func TestALargerShareOfAServiceMovesClientsOneWay(t *testing.T) {
 		w := &Weighted{Targets: []Target{a, b}, Seed: "a b"}
 		for i, key := range keys {
 			has := w.Choose(key) == &w.Targets[0]
-			if had[i] && !has {
-				t.Fatalf("at %v client %d goes back", share, i)
-			}
+			verify.Require(t, !had[i] || has, "at %v client %d goes back", share, i)
 			had[i] = has
 		}
 	}
@@ -142,11 +138,9 @@ func TestALargerShareOfAServiceMovesClientsOneWay(t *testing.T) {
 func TestUsablePeersOfAGroup(t *testing.T) {
 	one := target(t, "a", 0, 1)
 	pool := one.Route.Service.Pool
-	if err := pool.Reconfigure(balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{
+	verify.NoError(t, pool.Reconfigure(balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{
 		{Name: "canary", Match: func(i *discovery.Instance) bool { return i.ID == "0" }},
-	}})); err != nil {
-		t.Fatal(err)
-	}
+	}})))
 	setPeers(pool, 3)
 	for group, want := range map[string]int{"canary": 1, balancer.RestGroup: 2} {
 		one.Route.Split = ToGroup(pool.Group(group))

@@ -100,9 +100,7 @@ func TestOldSamplesAreForgotten(t *testing.T) {
 			t.Fatalf("%d limits, from %v", len(got.Limits), got.Limits[0].Sub(begin))
 		}
 		for s, samples := range got.Services {
-			if len(samples) != Length {
-				t.Fatalf("%d samples", len(samples))
-			}
+			verify.Require(t, len(samples) == Length, "%d samples", len(samples))
 			for i, sample := range samples {
 				verify.Equal(t, sample.Requests, uint32(Length+8+i), "service %d, sample %d has requests", s, i)
 			}

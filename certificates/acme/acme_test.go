@@ -16,6 +16,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 func newManager(t *testing.T, o Options) *Manager {
@@ -35,9 +36,7 @@ func TestChallengesNeedNoServer(t *testing.T) {
 	for _, http := range []bool{true, false} {
 		m := newManager(t, Options{Storage: t.TempDir(), HTTP: http})
 		i := m.issuer
-		if i.DisableHTTPChallenge == http {
-			t.Errorf("HTTP %v: HTTP-01 disabled: %v", http, i.DisableHTTPChallenge)
-		}
+		verify.That(t, i.DisableHTTPChallenge != http, "HTTP %v: HTTP-01 disabled: %v", http, i.DisableHTTPChallenge)
 		for _, port := range []int{i.AltHTTPPort, i.AltTLSALPNPort} {
 			address := net.JoinHostPort(i.ListenHost, strconv.Itoa(port))
 			if l, err := net.Listen("tcp", address); err == nil {
@@ -62,12 +61,8 @@ func TestHTTPChallengeOfAnotherReplica(t *testing.T) {
 	const token = `{"type":"http-01","token":"abc","keyAuthorization":"abc.key","identifier":{"type":"dns","value":%q}}`
 	for _, name := range []string{"a.example", "b.example"} {
 		file := filepath.Join(storage, "acme", certmagic.StorageKeys.Safe(m.issuer.IssuerKey()), "challenge_tokens", name+".json")
-		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, fmt.Appendf(nil, token, name), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
+		verify.NoError(t, os.WriteFile(file, fmt.Appendf(nil, token, name), 0o600))
 	}
 	for _, host := range []string{"a.example", "A.example:80"} {
 		if body, ok := m.HTTPChallenge(host, ChallengePath+"abc"); !ok || string(body) != "abc.key" {
@@ -102,21 +97,15 @@ func TestAdoptedCertificates(t *testing.T) {
 	names := []string{"A.example", "b.example"}
 	m := newManager(t, Options{Storage: blocked})
 	m.Adopt(map[string]Pair{"a.example": pair(1, -time.Hour), "b.example": {"x", "y"}})
-	if got := serial(m, "a.example"); got != "" {
-		t.Errorf("an expired one: %q", got)
-	}
+	verify.Equal(t, serial(m, "a.example"), "", "an expired one")
 	m.Adopt(map[string]Pair{"a.example": pair(2, time.Hour)})
 	m.Adopt(map[string]Pair{"a.example": pair(3, time.Minute)})
 	must(t, m.Manage(names))
-	if got := serial(m, "A.EXAMPLE"); got != "2" {
-		t.Errorf("got %q", got)
-	}
+	verify.Equal(t, serial(m, "A.EXAMPLE"), "2", "result")
 	next := newManager(t, Options{Storage: blocked})
 	next.Adopt(m.Pairs())
 	must(t, next.Manage(names))
-	if got := serial(next, "a.example"); got != "2" {
-		t.Errorf("the next manager: got %q", got)
-	}
+	verify.Equal(t, serial(next, "a.example"), "2", "the next manager")
 	if all := next.Statuses(names); all[0].State(time.Now()) == certificates.Missing || all[1].State(time.Now()) != certificates.Missing {
 		t.Errorf("statuses: %+v", all)
 	}

@@ -22,15 +22,14 @@ import (
 	"sluice/consul"
 	"sluice/test/consultest"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // newClient returns a client of the agent at url.
 func newClient(t *testing.T, url, token string) *consul.Client {
 	t.Helper()
 	client, err := consul.New(consul.Options{Addresses: []string{url}, Token: token, Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(client.Close)
 	return client
 }
@@ -63,9 +62,7 @@ func newCipher(t *testing.T, files ...string) (*certificates.Cipher, []string) {
 
 func must(t *testing.T, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 }
 
 // The storage behaves as that in a directory, with the documented permissions.
@@ -85,9 +82,7 @@ func TestConsulStorage(t *testing.T) {
 	} {
 		missing := func(what string, err error) {
 			t.Helper()
-			if !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("%s: %s: %v", name, what, err)
-			}
+			verify.That(t, errors.Is(err, fs.ErrNotExist), "%s: %s: %v", name, what, err)
 		}
 		_, err := s.Load(ctx, "a/b.crt")
 		missing("Load", err)
@@ -110,17 +105,13 @@ func TestConsulStorage(t *testing.T) {
 		if info, err := s.Stat(ctx, "a/c"); err != nil || info.IsTerminal {
 			t.Errorf("%s: a directory: %+v, %v", name, info, err)
 		}
-		if !s.Exists(ctx, "a/c") || !s.Exists(ctx, "a/b.crt") || s.Exists(ctx, "a/b") || s.Exists(ctx, "c") {
-			t.Errorf("%s: Exists is wrong", name)
-		}
+		verify.That(t, s.Exists(ctx, "a/c") && s.Exists(ctx, "a/b.crt") && !s.Exists(ctx, "a/b") && !s.Exists(ctx, "c"), "%s: Exists is wrong", name)
 		if keys, err := s.List(ctx, "a", false); err != nil || !slices.Equal(keys, []string{"a/b.crt", "a/c"}) {
 			t.Errorf("%s: %q, %v", name, keys, err)
 		}
 		keys, err := s.List(ctx, "a", true)
 		for _, key := range []string{"a/b.crt", "a/c/d.key", "a/c/e/f.json"} {
-			if err != nil || !slices.Contains(keys, key) || slices.Contains(keys, "ab") {
-				t.Errorf("%s: %q, %v", name, keys, err)
-			}
+			verify.That(t, err == nil && slices.Contains(keys, key) && !slices.Contains(keys, "ab"), "%s: %q, %v", name, keys, err)
 		}
 		must(t, s.Delete(ctx, "a/c"))
 		if s.Exists(ctx, "a/c/d.key") || s.Exists(ctx, "a/c") || !s.Exists(ctx, "a/b.crt") || !s.Exists(ctx, "ab") {
@@ -183,9 +174,7 @@ func TestEncryptionInConsul(t *testing.T) {
 	must(t, a.encryptAll(ctx))
 	must(t, newEncryptedStorage(t, agent.URL(), "", first).encryptAll(ctx)) // changes nothing
 	for key, pair := range stored() {
-		if strings.Contains(string(pair.Value), "secret") {
-			t.Errorf("%s is in plain text", key)
-		}
+		verify.That(t, !strings.Contains(string(pair.Value), "secret"), "%s is in plain text", key)
 		if old := before[key]; old != nil && (old.Flags != pair.Flags || strings.HasPrefix(key, locks) && old.ModifyIndex != pair.ModifyIndex) {
 			t.Errorf("%s: got %+v, want %+v", key, pair, old)
 		}
@@ -201,9 +190,7 @@ func TestEncryptionInConsul(t *testing.T) {
 	withFirst := stored()
 	must(t, b.encryptAll(ctx))
 	for key, pair := range stored() {
-		if pair.ModifyIndex == withFirst[key].ModifyIndex {
-			t.Errorf("%s has the old key", key)
-		}
+		verify.That(t, pair.ModifyIndex != withFirst[key].ModifyIndex, "%s has the old key", key)
 	}
 	expect(b, "a/c.key", "secret c")
 	refused(a, "a/c.key")
@@ -303,9 +290,7 @@ func TestLocksEndWithTheStorage(t *testing.T) {
 	}
 	must(t, b.Unlock(t.Context(), "one"))
 	sessions, _, err := agent.Client().Session().List(nil)
-	if err != nil || len(sessions) > 0 {
-		t.Errorf("sessions %v, %v", sessions, err)
-	}
+	verify.That(t, err == nil && len(sessions) <= 0, "sessions %v, %v", sessions, err)
 }
 
 // Orders wait for Consul, challenges do not.
@@ -318,9 +303,7 @@ func TestOrdersWaitForConsul(t *testing.T) {
 	if _, err := s.Load(t.Context(), "a"); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a challenge: %v", err)
 	}
-	if s.fault() == nil {
-		t.Error("no fault is told")
-	}
+	verify.That(t, s.fault() != nil, "no fault is told")
 	loaded := make(chan error, 1)
 	ended := make(chan struct{})
 	go func() {
@@ -343,9 +326,7 @@ func TestOrdersWaitForConsul(t *testing.T) {
 	if err := <-loaded; !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("an order: %v", err)
 	}
-	if s.fault() == nil {
-		t.Error("a read hides that nothing could be stored")
-	}
+	verify.That(t, s.fault() != nil, "a read hides that nothing could be stored")
 	must(t, s.Store(patiently(t.Context()), "b", nil))
 	if err := s.fault(); err != nil {
 		t.Errorf("the fault is still told: %v", err)

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // absent fails the test if there is a file or directory.
@@ -95,9 +97,7 @@ func TestFilesEnd(t *testing.T) {
 			time.Sleep(time.Minute) // certmagic ends what refreshes a lock
 		})
 		entries, err := os.ReadDir(filepath.Join(dir, "locks"))
-		if err != nil || len(entries) > 0 {
-			t.Errorf("locks %v, %v", entries, err)
-		}
+		verify.That(t, err == nil && len(entries) <= 0, "locks %v, %v", entries, err)
 		absent(t, filepath.Join(dir, "late"))
 	}
 }

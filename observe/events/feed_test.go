@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
+
+	"sluice/test/verify"
 )
 
 func texts(list []Event) string {
@@ -39,9 +41,7 @@ func TestFeedKeepsEventsInOrder(t *testing.T) {
 		t.Fatalf("got %s", got)
 	}
 	for i, e := range list {
-		if e.ID != (ID{f.start, uint64(i) + 1}) || e.Level != Info || e.Time.IsZero() || e.Time.Location() != time.UTC {
-			t.Errorf("event %d: %+v", i, e)
-		}
+		verify.That(t, e.ID == (ID{f.start, uint64(i) + 1}) && e.Level == Info && !e.Time.IsZero() && e.Time.Location() == time.UTC, "event %d: %+v", i, e)
 	}
 	var none *Feed
 	none.Add(Event{Kind: KindJoined})
@@ -56,9 +56,7 @@ func TestFeedIsBounded(t *testing.T) {
 	if len(list) != Capacity || list[0].Text != fmt.Sprint(Capacity+1) || list[Capacity-1].Text != fmt.Sprint(2*Capacity) {
 		t.Errorf("%d events, from %s to %s", len(list), list[0].Text, list[len(list)-1].Text)
 	}
-	if len(f.ring) != Capacity {
-		t.Errorf("the ring has %d places", len(f.ring))
-	}
+	verify.Equal(t, len(f.ring), Capacity, "the ring has places")
 }
 
 func TestFeedForgetsAfterAnHour(t *testing.T) {
@@ -67,26 +65,16 @@ func TestFeedForgetsAfterAnHour(t *testing.T) {
 		f.Add(Event{Kind: KindJoined, Text: "old"})
 		time.Sleep(Retention - time.Second)
 		f.Add(Event{Kind: KindLeft, Text: "new"})
-		if got := texts(kept(f, Filter{}, ID{})); got != "old; new" {
-			t.Errorf("before an hour: %s", got)
-		}
+		verify.Equal(t, texts(kept(f, Filter{}, ID{})), "old; new", "before an hour")
 		time.Sleep(time.Second)
-		if got := texts(kept(f, Filter{}, ID{})); got != "new" {
-			t.Errorf("after an hour: %s", got)
-		}
-		if f.ring[0].Text != "" {
-			t.Error("the text of a forgotten event is still in memory")
-		}
-		if got := texts(kept(f, Filter{}, ID{f.start, 1})); got != "new" {
-			t.Errorf("after the forgotten event: %s", got)
-		}
+		verify.Equal(t, texts(kept(f, Filter{}, ID{})), "new", "after an hour")
+		verify.Equal(t, f.ring[0].Text, "", "the text of a forgotten event is still in memory")
+		verify.Equal(t, texts(kept(f, Filter{}, ID{f.start, 1})), "new", "after the forgotten event")
 		time.Sleep(Retention)
 		if got := kept(f, Filter{}, ID{}); len(got) != 0 {
 			t.Errorf("after two hours: %v", got)
 		}
-		if got := texts(kept(f, Filter{}, ID{f.start, 1})); got != "1 earlier events of all kinds are not kept any more" {
-			t.Errorf("a reader that knows only the first event: %s", got)
-		}
+		verify.Equal(t, texts(kept(f, Filter{}, ID{f.start, 1})), "1 earlier events of all kinds are not kept any more", "a reader that knows only the first event")
 	})
 }
 
@@ -115,9 +103,7 @@ func TestFeedResumesAfterAnEvent(t *testing.T) {
 		{ID{7, 1}, "1 earlier events of all kinds are not kept any more; old 3; old 4; old 5; new 1; new 2; new 3"},
 		{ID{6, 1}, "Events may be missing: sluice has started again; old 3; old 4; old 5; new 1; new 2; new 3"},
 	} {
-		if got := texts(kept(f, Filter{}, c.after)); got != c.want {
-			t.Errorf("after %s: got %q, want %q", c.after, got, c.want)
-		}
+		verify.Equal(t, texts(kept(f, Filter{}, c.after)), c.want, "after %s", c.after)
 	}
 }
 
@@ -136,17 +122,11 @@ func TestFilterSelects(t *testing.T) {
 		{Filter{Kinds: []string{"peer.ejected", "config"}}, "2; 3"},
 		{Filter{Services: []string{"star"}, Kinds: []string{"config"}}, ""},
 	} {
-		if got := texts(kept(f, c.filter, ID{})); got != c.want {
-			t.Errorf("%v: got %q, want %q", c.filter, got, c.want)
-		}
-		if got := c.filter.UnknownKind(); got != "" {
-			t.Errorf("%v: %q is not known", c.filter, got)
-		}
+		verify.Equal(t, texts(kept(f, c.filter, ID{})), c.want, "%v", c.filter)
+		verify.Equal(t, c.filter.UnknownKind(), "", "%v: is not known", c.filter)
 	}
 	for _, unknown := range []string{"pee", "peer.", "peer.joine", ""} {
-		if (Filter{Kinds: []string{"peer", unknown}}).UnknownKind() != unknown && unknown != "" {
-			t.Errorf("%q is known", unknown)
-		}
+		verify.That(t, (Filter{Kinds: []string{"peer", unknown}}).UnknownKind() == unknown || unknown == "", "%q is known", unknown)
 	}
 }
 
@@ -205,9 +185,7 @@ func TestCloseEndsReadersAfterTheLastEvent(t *testing.T) {
 			t.Errorf("got %q, %v", texts(got), err)
 		}
 		f.Add(Event{Kind: KindReplaced, Text: "later"})
-		if got := texts(kept(f, Filter{}, ID{})); got != "last; later" {
-			t.Errorf("after Close: %s", got)
-		}
+		verify.Equal(t, texts(kept(f, Filter{}, ID{})), "last; later", "after Close")
 	})
 }
 
@@ -220,9 +198,7 @@ func TestSlowReaderSkips(t *testing.T) {
 		f.Add(Event{Kind: KindJoined, Text: fmt.Sprint(i)})
 	}
 	list, err := slow.Next(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if list[0].Kind != KindSkipped || list[0].ID != (ID{}) || list[0].Text != "5 earlier events of all kinds are not kept any more" || list[1].Text != "5" {
 		t.Errorf("got %+v, %+v", list[0], list[1])
 	}
@@ -237,9 +213,7 @@ func TestLongTextsAreShortened(t *testing.T) {
 	f.Add(Event{Kind: KindUnhealthy, Service: long, Peer: long, Address: long, Node: long, Text: "x" + long})
 	e := kept(f, Filter{}, ID{})[0]
 	for _, text := range []string{e.Service, e.Peer, e.Address, e.Node, e.Text} {
-		if len(text) > maxText || len(text) < maxText-8 || !utf8.ValidString(text) || !strings.HasSuffix(text, "…") {
-			t.Errorf("%d bytes: %q", len(text), text)
-		}
+		verify.That(t, len(text) <= maxText && len(text) >= maxText-8 && utf8.ValidString(text) && strings.HasSuffix(text, "…"), "%d bytes: %q", len(text), text)
 	}
 }
 
@@ -280,24 +254,16 @@ func TestIDsAreTexts(t *testing.T) {
 // Every kind is in the list of kinds, because a filter must know it, and in the docs.
 func TestKindsAreKnown(t *testing.T) {
 	source, err := os.ReadFile("kind.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	docs, err := os.ReadFile("../../docs/http-api.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if declared := strings.Count(string(source), ` Kind = "`); declared != len(kinds) {
 		t.Errorf("%d kinds are declared, and %d in the list", declared, len(kinds))
 	}
 	seen := make(map[Kind]bool)
 	for _, k := range Kinds() {
-		if seen[k] || k.Group() == string(k) {
-			t.Errorf("%q", k)
-		}
-		if !strings.Contains(string(docs), "`"+string(k)+"`") {
-			t.Errorf("docs/http-api.md lacks %q", k)
-		}
+		verify.That(t, !seen[k] && k.Group() != string(k), "%q", k)
+		verify.Contains(t, string(docs), "`"+string(k)+"`", "docs/http-api.md lacks %q", k)
 		seen[k] = true
 	}
 }
@@ -318,9 +284,7 @@ func TestChurn(t *testing.T) {
 			for {
 				list, err := reader.Next(t.Context())
 				if err != nil {
-					if last != adders*each || !errors.Is(err, ErrClosed) {
-						t.Errorf("reader %d ended at event %d: %v", r, last, err)
-					}
+					verify.That(t, last == adders*each && errors.Is(err, ErrClosed), "reader %d ended at event %d: %v", r, last, err)
 					return
 				}
 				for _, e := range list {
@@ -360,7 +324,5 @@ func TestChurn(t *testing.T) {
 	adding.Wait()
 	f.Close()
 	reading.Wait()
-	if got := len(kept(f, Filter{}, ID{})); got != Capacity {
-		t.Errorf("%d events are kept", got)
-	}
+	verify.Equal(t, len(kept(f, Filter{}, ID{})), Capacity, "events are kept")
 }

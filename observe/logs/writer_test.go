@@ -7,6 +7,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 func TestLogFollowsItsSettings(t *testing.T) {
@@ -21,13 +22,9 @@ func TestLogFollowsItsSettings(t *testing.T) {
 	log.Warn().Msg("four")
 	got := out.String()
 	for _, text := range []string{`"message":"two"}`, "DBG three key=value"} {
-		if !strings.Contains(got, text) {
-			t.Errorf("%q is missing in\n%s", text, got)
-		}
+		verify.That(t, strings.Contains(got, text), "%q is missing in\n%s", text, got)
 	}
 	for _, text := range []string{"one", "four", "\x1b["} {
-		if strings.Contains(got, text) {
-			t.Errorf("%q is in\n%s", text, got)
-		}
+		verify.That(t, !strings.Contains(got, text), "%q is in\n%s", text, got)
 	}
 }

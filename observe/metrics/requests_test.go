@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"sluice/test/verify"
 )
 
 func TestObserveCountsEachRequestOnce(t *testing.T) {
@@ -33,28 +35,16 @@ func TestObserveCountsEachRequestOnce(t *testing.T) {
 	r.ObserveGRPC(0, -1)
 
 	s := r.Snapshot()
-	if got := s.Total(); got != 5 {
-		t.Errorf("total %d, want 5", got)
-	}
+	verify.Equal(t, s.Total(), 5, "total")
 	for class, want := range map[Class]uint64{Class1xx: 0, Class2xx: 2, Class3xx: 0, Class4xx: 1, Class5xx: 1, ClassAborted: 1} {
-		if got := s.Class(class); got != want {
-			t.Errorf("class %v: %d, want %d", class, got, want)
-		}
+		verify.Equal(t, s.Class(class), want, "class %v", class)
 	}
 	var want [NumBuckets]uint64
 	want[0], want[2], want[3], want[12], want[NumBuckets-1] = 1, 1, 1, 1, 1
-	if got := s.Buckets(); got != want {
-		t.Errorf("buckets %v, want %v", got, want)
-	}
-	if want := 300*time.Microsecond + time.Millisecond + time.Second + time.Hour; s.Latency != want {
-		t.Errorf("latency %v, want %v", s.Latency, want)
-	}
-	if s.BytesIn != 5 || s.BytesOut != 13 || s.Retries != 2 {
-		t.Errorf("in %d, out %d, retries %d; want 5, 13, 2", s.BytesIn, s.BytesOut, s.Retries)
-	}
-	if want := [NumGRPCCodes]uint64{0: 1, 2: 2, 16: 1}; s.GRPC != want {
-		t.Errorf("gRPC %v, want %v", s.GRPC, want)
-	}
+	verify.Equal(t, s.Buckets(), want, "buckets")
+	verify.Equal(t, s.Latency, 300*time.Microsecond+time.Millisecond+time.Second+time.Hour, "latency")
+	verify.That(t, s.BytesIn == 5 && s.BytesOut == 13 && s.Retries == 2, "in %d, out %d, retries %d; want 5, 13, 2", s.BytesIn, s.BytesOut, s.Retries)
+	verify.Equal(t, s.GRPC, [NumGRPCCodes]uint64{0: 1, 2: 2, 16: 1}, "gRPC")
 }
 
 func TestClassOf(t *testing.T) {
@@ -63,9 +53,7 @@ func TestClassOf(t *testing.T) {
 		498: Class4xx, 499: ClassAborted, 500: Class5xx, 599: Class5xx,
 		600: ClassAborted, 99: ClassAborted, 0: ClassAborted, -1: ClassAborted, math.MinInt: ClassAborted,
 	} {
-		if got := ClassOf(status); got != want {
-			t.Errorf("ClassOf(%d) = %v, want %v", status, got, want)
-		}
+		verify.Equal(t, ClassOf(status), want, "ClassOf(%d)", status)
 	}
 }
 
@@ -85,19 +73,13 @@ func TestBucketsHoldTheirUpperBound(t *testing.T) {
 			if ns < 0 {
 				continue // past the end of int64
 			}
-			if got, want := bucketOf(ns), slowBucketOf(ns); got != want {
-				t.Errorf("bound %d: bucketOf(%d) = %d, want %d", i, ns, got, want)
-			}
+			verify.Equal(t, bucketOf(ns), slowBucketOf(ns), "bound %d: bucketOf(%d)", i, ns)
 		}
 	}
 	for i := 1; i < len(bounds); i++ {
-		if bounds[i]/2 < bounds[i-1] {
-			t.Errorf("bound %d is less than twice the one before", i)
-		}
+		verify.That(t, bounds[i]/2 >= bounds[i-1], "bound %d is less than twice the one before", i)
 	}
-	if got := len(BucketBounds()); got != NumBuckets-1 {
-		t.Errorf("%d bounds, want %d", got, NumBuckets-1)
-	}
+	verify.Equal(t, len(BucketBounds()), NumBuckets-1, "bounds")
 }
 
 func FuzzBucketOf(f *testing.F) {
@@ -105,9 +87,7 @@ func FuzzBucketOf(f *testing.F) {
 	f.Add(int64(math.MaxInt64))
 	f.Fuzz(func(t *testing.T, ns int64) {
 		ns &= math.MaxInt64
-		if got, want := bucketOf(ns), slowBucketOf(ns); got != want {
-			t.Errorf("bucketOf(%d) = %d, want %d", ns, got, want)
-		}
+		verify.Equal(t, bucketOf(ns), slowBucketOf(ns), "bucketOf(%d)", ns)
 	})
 }
 
@@ -119,9 +99,7 @@ func TestQuantile(t *testing.T) {
 			r.Observe(uint32(i), 200, l, 0, 0)
 		}
 		s := r.Snapshot()
-		if got := s.Quantile(q); got != want {
-			t.Errorf("quantile %v of %v = %v, want %v", q, latencies, got, want)
-		}
+		verify.Equal(t, s.Quantile(q), want, "quantile %v of %v", q, latencies)
 	}
 	const ms = time.Millisecond
 	f(0.5, 0)
@@ -133,9 +111,7 @@ func TestQuantile(t *testing.T) {
 }
 
 func TestShardsShareNoCacheLine(t *testing.T) {
-	if size := unsafe.Sizeof(shard{}); size != shardSize {
-		t.Errorf("a shard has %d bytes, want %d", size, shardSize)
-	}
+	verify.Equal(t, unsafe.Sizeof(shard{}), shardSize, "a shard has bytes")
 	r := NewRequests()
 	if addr := uintptr(unsafe.Pointer(&r.shards[0])); addr%128 != 0 {
 		t.Errorf("first shard at %#x, which is not the start of a pair of cache lines", addr)
@@ -147,9 +123,7 @@ func TestShardsFollowTheProcessors(t *testing.T) {
 		prev := runtime.GOMAXPROCS(procs)
 		got := len(NewRequests().shards)
 		runtime.GOMAXPROCS(prev)
-		if got != want {
-			t.Errorf("%d processors: %d shards, want %d", procs, got, want)
-		}
+		verify.Equal(t, got, want, "%d processors: shards", procs)
 	}
 }
 
@@ -176,9 +150,7 @@ func TestConcurrentObservers(t *testing.T) {
 		default:
 		}
 		s := r.Snapshot()
-		if s.Total() < last.Total() || s.Latency < last.Latency || s.Retries < last.Retries {
-			t.Fatalf("a counter went back: %+v after %+v", s, last)
-		}
+		verify.Require(t, s.Total() >= last.Total() && s.Latency >= last.Latency && s.Retries >= last.Retries, "a counter went back: %+v after %+v", s, last)
 		last = s
 	}
 	const total = observers * each

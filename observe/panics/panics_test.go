@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // survive makes panics end only their goroutines.
@@ -40,9 +42,7 @@ func fails() {
 
 func TestPanicsAreFatalInTests(t *testing.T) {
 	defer func() {
-		if recover() == nil {
-			t.Error("the panic was contained")
-		}
+		verify.That(t, recover() != nil, "the panic was contained")
 	}()
 	defer Contain(Task, func() { t.Error("fail was called") })
 	fails()
@@ -86,9 +86,7 @@ func TestContain(t *testing.T) {
 func TestContainWithoutPanic(t *testing.T) {
 	before := Total(Task)
 	func() { defer Contain(Task, func() { t.Error("fail was called") }) }()
-	if Total(Task) != before {
-		t.Error("a panic was counted")
-	}
+	verify.Equal(t, Total(Task), before, "a panic was counted")
 }
 
 // A loop begins again after its pause, until it returns or must end.

@@ -3,6 +3,8 @@ package tracing
 import (
 	"encoding/hex"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 const (
@@ -36,24 +38,16 @@ func TestParseTraceparent(t *testing.T) {
 		{"00-" + traceText, false, false},
 	} {
 		p, ok := ParseTraceparent([]byte(test.field))
-		if ok != test.ok || p.Sampled != test.sampled {
-			t.Errorf("%q: got %v, sampled %v", test.field, ok, p.Sampled)
-		}
-		if ok && (hex.EncodeToString(p.Trace[:]) != traceText || hex.EncodeToString(p.Span[:]) != spanText) {
-			t.Errorf("%q: got %x %x", test.field, p.Trace, p.Span)
-		}
-		if !ok && p != (Parent{}) {
-			t.Errorf("%q: got %+v", test.field, p)
-		}
+		verify.That(t, ok == test.ok && p.Sampled == test.sampled, "%q: got %v, sampled %v", test.field, ok, p.Sampled)
+		verify.That(t, !ok || hex.EncodeToString(p.Trace[:]) == traceText && hex.EncodeToString(p.Span[:]) == spanText, "%q: got %x %x", test.field, p.Trace, p.Span)
+		verify.That(t, ok || p == (Parent{}), "%q: got %+v", test.field, p)
 	}
 }
 
 func TestAppendTraceparent(t *testing.T) {
 	for _, field := range []string{"00-" + traceText + "-" + spanText + "-01", "00-" + traceText + "-" + spanText + "-00"} {
 		p, _ := ParseTraceparent([]byte(field))
-		if got := string(AppendTraceparent(nil, p.Trace, p.Span, p.Sampled)); got != field {
-			t.Errorf("got %s, want %s", got, field)
-		}
+		verify.Equal(t, string(AppendTraceparent(nil, p.Trace, p.Span, p.Sampled)), field, "result")
 	}
 }
 
@@ -66,8 +60,6 @@ func FuzzParseTraceparent(f *testing.F) {
 			return
 		}
 		again, ok := ParseTraceparent(AppendTraceparent(nil, p.Trace, p.Span, p.Sampled))
-		if !ok || again != p {
-			t.Errorf("%q: got %+v, and again %+v", field, p, again)
-		}
+		verify.That(t, ok && again == p, "%q: got %+v, and again %+v", field, p, again)
 	})
 }

@@ -11,6 +11,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"sluice/test/tracetest"
+	"sluice/test/verify"
 )
 
 // start starts a Tracer for the collector, which is closed after the test.
@@ -20,9 +21,7 @@ func start(t *testing.T, o Options) *Tracer {
 		o.Counters = new(Counters)
 	}
 	tracer, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(tracer.Close)
 	return tracer
 }
@@ -31,9 +30,7 @@ func start(t *testing.T, o Options) *Tracer {
 func await(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !condition(); <-time.After(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
+		verify.Require(t, !time.Now().After(deadline), "waited in vain for %s", what)
 	}
 }
 
@@ -59,12 +56,8 @@ func TestBegin(t *testing.T) {
 	} {
 		tracer := start(t, Options{Endpoint: "http://127.0.0.1:1", Sample: test.sample})
 		s := tracer.Begin(test.parent, test.known, test.trusted)
-		if s.Sampled != test.sampled || s.ID.IsZero() == test.span || s.Trace.IsZero() {
-			t.Errorf("%s: got %+v", test.name, s)
-		}
-		if test.known && s.Trace != test.parent.Trace {
-			t.Errorf("%s: got the trace %x", test.name, s.Trace)
-		}
+		verify.That(t, s.Sampled == test.sampled && s.ID.IsZero() != test.span && !s.Trace.IsZero(), "%s: got %+v", test.name, s)
+		verify.That(t, !test.known || s.Trace == test.parent.Trace, "%s: got the trace %x", test.name, s.Trace)
 		if want := test.parent.Span; test.span && s.Parent != want {
 			t.Errorf("%s: got the parent %x", test.name, s.Parent)
 		}
@@ -76,9 +69,7 @@ func TestBegin(t *testing.T) {
 			sampled++
 		}
 	}
-	if sampled < requests*45/100 || sampled > requests*55/100 {
-		t.Errorf("%d of %d are sampled, want half", sampled, requests)
-	}
+	verify.That(t, sampled >= requests*45/100 && sampled <= requests*55/100, "%d of %d are sampled, want half", sampled, requests)
 }
 
 func TestExport(t *testing.T) {
@@ -106,16 +97,12 @@ func TestExport(t *testing.T) {
 	tracer.Record(grpc)
 	await(t, "the export", func() bool { return counters.Read() == Counts{Exported: 6} }) // in one or several parts
 	tracer.Close()
-	if got := collector.Header("Authorization"); got != "Bearer x" {
-		t.Errorf("the collector got Authorization: %q", got)
-	}
+	verify.Equal(t, collector.Header("Authorization"), "Bearer x", "the collector got Authorization")
 	if got := collector.Resource(); !maps.Equal(got, map[string]any{"service.name": "edge", "service.instance.id": "host-1", "service.version": "v1"}) {
 		t.Errorf("resource %v", got)
 	}
 	spans := collector.Spans()
-	if len(spans) != 6 {
-		t.Fatalf("%d spans, want 6", len(spans))
-	}
+	verify.Require(t, len(spans) == 6, "%d spans, want 6", len(spans))
 	const server, client = tracepb.Span_SPAN_KIND_SERVER, tracepb.Span_SPAN_KIND_CLIENT
 	type attributes = map[string]any
 	for i, want := range []struct {
@@ -157,9 +144,7 @@ func TestExport(t *testing.T) {
 		}
 	}
 	for i, s := range spans[:3] {
-		if text2(s.TraceId) != traceText || s.TraceState != "a=1" || s.Flags&flagSampled == 0 {
-			t.Errorf("span %d: got %v", i, s)
-		}
+		verify.That(t, text2(s.TraceId) == traceText && s.TraceState == "a=1" && s.Flags&flagSampled != 0, "span %d: got %v", i, s)
 	}
 	if got := tracetest.Attributes(spans[4]); got["rpc.system.name"] != "grpc" || got["rpc.response.status_code"] != "UNAVAILABLE" || got["error.type"] != "UNAVAILABLE" {
 		t.Errorf("gRPC: got %v", got)
@@ -185,9 +170,7 @@ func TestSlowCollector(t *testing.T) {
 		tracer.Record(&Request{Span: tracer.Begin(Parent{}, false, false)})
 	}
 	dropped := counters.Read().Dropped
-	if dropped < requests-2*maxBatch-maxQueued {
-		t.Errorf("%d spans were dropped", dropped)
-	}
+	verify.That(t, dropped >= requests-2*maxBatch-maxQueued, "%d spans were dropped", dropped)
 	close(goOn)
 	tracer.Close()
 	got := counters.Read()
@@ -223,9 +206,7 @@ func TestCollectorThatRefuses(t *testing.T) {
 	collector.Refuse(0)
 	record()
 	tracer.Close()
-	if got, want := counters.Read(), (Counts{Exported: 1, Failed: 2}); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
+	verify.Equal(t, counters.Read(), (Counts{Exported: 1, Failed: 2}), "counters.Read()")
 	if len(told) != 2 || told[0] == nil || told[1] != nil {
 		t.Errorf("told %v, want a failure and its end", errors.Join(told...))
 	}
@@ -237,9 +218,7 @@ func TestNoCollector(t *testing.T) {
 	tracer := start(t, Options{Endpoint: "http://127.0.0.1:1", Sample: 1, Counters: counters})
 	tracer.Record(&Request{Span: tracer.Begin(Parent{}, false, false)})
 	tracer.Close()
-	if got, want := counters.Read(), (Counts{Failed: 1}); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
+	verify.Equal(t, counters.Read(), (Counts{Failed: 1}), "counters.Read()")
 }
 
 func TestNewRejectsInvalidEndpoint(t *testing.T) {

@@ -213,13 +213,9 @@ func FuzzJSONLine(f *testing.F) {
 			Service: string(target), Peer: string(agent), Group: string(host), Attempts: status, Reason: string(referer),
 		}
 		line := lineJSON(e)
-		if strings.IndexByte(line, '\n') != len(line)-1 {
-			t.Fatalf("not one line: %q", line)
-		}
+		verify.Require(t, strings.IndexByte(line, '\n') == len(line)-1, "not one line: %q", line)
 		for _, c := range line[:len(line)-1] {
-			if c < ' ' || c >= 0x7f && c <= 0x9f || c == '\u2028' || c == '\u2029' {
-				t.Fatalf("%q in %q", c, line)
-			}
+			verify.Require(t, c >= ' ' && (c < 0x7f || c > 0x9f) && c != '\u2028' && c != '\u2029', "%q in %q", c, line)
 		}
 		ms := func(d time.Duration) float64 { return float64(max(d, 0)/time.Microsecond) / 1000 }
 		want := record{

@@ -69,13 +69,9 @@ func numbers(t *testing.T, lines []string) []int {
 	var list []int
 	for _, line := range lines {
 		fields := strings.Fields(line)
-		if len(fields) < 9 {
-			t.Fatalf("torn line %q", line)
-		}
+		verify.Require(t, len(fields) >= 9, "torn line %q", line)
 		n, err := strconv.Atoi(fields[8])
-		if err != nil {
-			t.Fatalf("line %q: %v", line, err)
-		}
+		verify.Require(t, err == nil, "line %q: %v", line, err)
 		list = append(list, n)
 	}
 	return list
@@ -108,9 +104,7 @@ func TestFullBuffersAreWrittenAtOnceAndInOrder(t *testing.T) {
 			if n%100 == 0 {
 				synctest.Wait()
 			}
-			if n > bufferSize {
-				t.Fatal("a full buffer is not written")
-			}
+			verify.Require(t, n <= bufferSize, "a full buffer is not written")
 		}
 		for range 5000 {
 			l.Log(0, numbered(n))
@@ -153,9 +147,7 @@ func TestSlowOutputDropsLinesAndNeverBlocks(t *testing.T) {
 		for i := range lines {
 			l.Log(uint32(i), numbered(i))
 		}
-		if l.Dropped() == 0 {
-			t.Fatal("no line was dropped")
-		}
+		verify.Require(t, l.Dropped() != 0, "no line was dropped")
 		if limit := l.supply.limit; l.supply.made.Load() > limit {
 			t.Errorf("%d buffers, at most %d are allowed", l.supply.made.Load(), limit)
 		}
@@ -225,9 +217,7 @@ func TestOutputFailureIsNotifiedOnceAndLinesStayWhole(t *testing.T) {
 		second(5)
 		verify.NoError(t, l.Close())
 		lines := f.lines()
-		if len(lines) != 4 || len(lines[1]) != 5 {
-			t.Fatalf("got %q: want a line, 5 octets of the next, and two lines", lines)
-		}
+		verify.Require(t, len(lines) == 4 && len(lines[1]) == 5, "got %q: want a line, 5 octets of the next, and two lines", lines)
 		verify.Slices(t, numbers(t, slices.Delete(lines, 1, 2)), []int{1, 4, 5}, "got lines")
 		verify.Equal(t, l.Dropped(), 2, "dropped")
 		verify.That(t, len(notes) == 2 && errors.Is(notes[0], full) && notes[1] == nil, "notified of %v", notes)

@@ -2,9 +2,10 @@ package handover
 
 import (
 	"bytes"
-	"slices"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // A new process gets the value of each part, in their order. Without a state, with one of another version, or if a
@@ -12,11 +13,9 @@ import (
 func TestState(t *testing.T) {
 	var written bytes.Buffer
 	save := func() []string { return []string{"a", "b"} }
-	if err := Save(&written, []Part{
+	verify.NoError(t, Save(&written, []Part{
 		NewPart("names", save, nil), NewPart("count", func() int { return 7 }, nil), NewPart("gone", save, nil),
-	}); err != nil {
-		t.Fatal(err)
-	}
+	}))
 	for name, test := range map[string]struct {
 		text, err string
 		none      bool
@@ -37,15 +36,9 @@ func TestState(t *testing.T) {
 				NewPart("count", func() int { return 0 }, func(v int) { count, order = v, append(order, "count") }),
 			}
 			err := Restore(strings.NewReader(test.text), parts)
-			if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
-				t.Errorf("error %v, want %q", err, test.err)
-			}
-			if test.none != (names == nil) || test.none != (count == 0) {
-				t.Errorf("restored %v and %d", names, count)
-			}
-			if !slices.Equal(order, []string{"new", "names", "count"}) {
-				t.Errorf("restored in the order %v", order)
-			}
+			verify.That(t, (err == nil) == (test.err == "") && (err == nil || strings.Contains(err.Error(), test.err)), "error %v, want %q", err, test.err)
+			verify.That(t, test.none == (names == nil) && test.none == (count == 0), "restored %v and %d", names, count)
+			verify.Slices(t, order, []string{"new", "names", "count"}, "restored in the order")
 		})
 	}
 	t.Run("no state", func(t *testing.T) {

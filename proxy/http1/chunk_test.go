@@ -240,13 +240,9 @@ func TestChunks(t *testing.T) {
 					}
 					if want.err != nil {
 						want.taken = got.taken
-						if got.taken >= len(test.body) {
-							t.Fatalf("arriving as %v: took all before the error", feeding)
-						}
+						verify.Require(t, got.taken < len(test.body), "arriving as %v: took all before the error", feeding)
 					}
-					if got != want {
-						t.Fatalf("arriving as %v: got %+v, want %+v", feeding, got, want)
-					}
+					verify.Require(t, got == want, "arriving as %v: got %+v, want %+v", feeding, got, want)
 				}
 				if want.err != nil {
 					break
@@ -274,9 +270,7 @@ func TestExtensionsInLongBody(t *testing.T) {
 	for range 10000 {
 		for b := chunk; len(b) > 0; {
 			n, _, err := s.Next(b)
-			if err != nil {
-				t.Fatalf("after %d bytes: %v", s.Length, err)
-			}
+			verify.Require(t, err == nil, "after %d bytes: %v", s.Length, err)
 			b = b[n:]
 		}
 	}

@@ -182,9 +182,7 @@ func compareWithFasthttp(t *testing.T, head *RequestHead, b []byte) {
 	verify.Equal(t, r.ContentLength(), length, "fasthttp reads length")
 	i := 0
 	for name, value := range r.AllInOrder() {
-		if i == len(head.Fields()) {
-			t.Fatalf("fasthttp reads more fields: %q", name)
-		}
+		verify.Require(t, i != len(head.Fields()), "fasthttp reads more fields: %q", name)
 		f := &head.Fields()[i]
 		if !strings.EqualFold(string(name), string(f.FieldName(b))) || !bytes.Equal(value, f.Value(b)) {
 			t.Errorf("fasthttp reads field %d as %q: %q, want %q: %q", i, name, value, f.FieldName(b), f.Value(b))
@@ -217,9 +215,7 @@ func FuzzResponseHead(f *testing.F) {
 		reader := bufio.NewReaderSize(bytes.NewReader(b), 2*maxFuzzedHead)
 		r, err := http.ReadResponse(reader, nil)
 		if whole.length == 0 {
-			if whole.err == nil && err == nil {
-				t.Fatalf("incomplete, but net/http reads %+v", r)
-			}
+			verify.Require(t, whole.err != nil || err != nil, "incomplete, but net/http reads %+v", r)
 			return
 		}
 		var head ResponseHead
@@ -284,17 +280,11 @@ func FuzzChunkScanner(f *testing.F) {
 		naive := decodeChunks(b)
 		switch {
 		case whole.done || naive.done:
-			if whole != naive {
-				t.Fatalf("got %+v, want %+v", whole, naive)
-			}
+			verify.Require(t, whole == naive, "got %+v, want %+v", whole, naive)
 		case naive.err != nil:
-			if whole.err != naive.err || whole.data != naive.data {
-				t.Fatalf("got %+v, want %+v", whole, naive)
-			}
+			verify.Require(t, whole.err == naive.err && whole.data == naive.data, "got %+v, want %+v", whole, naive)
 		case whole.err == nil:
-			if whole.taken != len(b) || whole.data != naive.data {
-				t.Fatalf("got %+v, want %+v", whole, naive)
-			}
+			verify.Require(t, whole.taken == len(b) && whole.data == naive.data, "got %+v, want %+v", whole, naive)
 		default:
 			// The scanner does not wait for the end of a malformed line. Nothing
 			// that may follow makes it well-formed.

@@ -87,8 +87,6 @@ func TestCutsAreTheBody(t *testing.T) {
 				break
 			}
 		}
-		if !bytes.Equal(got, body) {
-			t.Fatalf("seed %d: the frames are not the body", seed)
-		}
+		verify.Require(t, bytes.Equal(got, body), "seed %d: the frames are not the body", seed)
 	}
 }

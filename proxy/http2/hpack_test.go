@@ -162,13 +162,9 @@ func TestOthersDecodeWhatIsEncoded(t *testing.T) {
 			want = append(want, hpack.HeaderField{Name: strings.ToLower(name), Value: value})
 		}
 		got, err := oracle.DecodeFull(block)
-		if err != nil || !equalFields(got, want) {
-			t.Fatalf("got %q, %v; want %q", got, err, want)
-		}
+		verify.Require(t, err == nil && equalFields(got, want), "got %q, %v; want %q", got, err, want)
 		for _, f := range got {
-			if f.Name == "set-cookie" && !f.Sensitive {
-				t.Fatal("set-cookie may be indexed")
-			}
+			verify.Require(t, f.Name != "set-cookie" || f.Sensitive, "set-cookie may be indexed")
 		}
 	}
 }
@@ -221,9 +217,7 @@ func TestDecoderGoesOnAfterALongList(t *testing.T) {
 		switch {
 		case size > 1000:
 			refused++
-			if err != ErrListTooLong || len(fields.list) > 0 {
-				t.Fatalf("seed %d: %v, %d fields of a list of %d", seed, err, len(fields.list), size)
-			}
+			verify.Require(t, err == ErrListTooLong && len(fields.list) <= 0, "seed %d: %v, %d fields of a list of %d", seed, err, len(fields.list), size)
 		case err != nil:
 			t.Fatalf("seed %d: %v", seed, err)
 		case !equalFields(fieldsOf(&fields), list):

@@ -151,9 +151,7 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if n != len(text) {
-			t.Fatalf("%q: the head ends after %d bytes", text, n)
-		}
+		verify.Require(t, n == len(text), "%q: the head ends after %d bytes", text, n)
 		if head.Chunked != (framing == FramingChunked) || ended && head.HasBody() || head.Upgrade != (framing == FramingTunnel) {
 			t.Fatalf("%q: framing %d", text, framing)
 		}
@@ -174,13 +172,9 @@ func FuzzRequest(f *testing.F) {
 				if framing == FramingTunnel && field.Value == "CONNECT" {
 					field.Value = "GET"
 				}
-				if request.Method != field.Value {
-					t.Fatalf("%q: method %q", text, request.Method)
-				}
+				verify.Require(t, request.Method == field.Value, "%q: method %q", text, request.Method)
 			case ":path":
-				if request.RequestURI != field.Value {
-					t.Fatalf("%q: target %q", text, request.RequestURI)
-				}
+				verify.Require(t, request.RequestURI == field.Value, "%q: target %q", text, request.RequestURI)
 			case ":protocol":
 				want.Set("Upgrade", field.Value)
 				want.Set("Connection", "upgrade")
@@ -201,21 +195,15 @@ func FuzzRequest(f *testing.F) {
 			want.Set("Cookie", strings.Join(cookies, "; "))
 		}
 		for _, h := range host {
-			if h != request.Host {
-				t.Fatalf("%q: host %q, want %q", text, request.Host, host)
-			}
+			verify.Require(t, h == request.Host, "%q: host %q, want %q", text, request.Host, host)
 		}
 		if framing == FramingNone && request.ContentLength == 0 && want.Get("Content-Length") == "" {
 			request.Header.Del("Content-Length") // of POST
 		}
 		request.Header.Del("Transfer-Encoding")
-		if len(request.Header) != len(want) {
-			t.Fatalf("%q: got %q, want %q", text, request.Header, want)
-		}
+		verify.Require(t, len(request.Header) == len(want), "%q: got %q, want %q", text, request.Header, want)
 		for name := range want {
-			if strings.Join(want[name], "\n") != strings.Join(request.Header[name], "\n") {
-				t.Fatalf("%q: got %q, want %q", text, request.Header, want)
-			}
+			verify.Require(t, strings.Join(want[name], "\n") == strings.Join(request.Header[name], "\n"), "%q: got %q, want %q", text, request.Header, want)
 		}
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"google.golang.org/grpc/codes"
+
+	"sluice/test/verify"
 )
 
 func TestGRPCCodesOfRefusals(t *testing.T) {
@@ -15,8 +17,6 @@ func TestGRPCCodesOfRefusals(t *testing.T) {
 		Timeout: codes.DeadlineExceeded, Deadline: codes.DeadlineExceeded, BodyTimeout: codes.DeadlineExceeded,
 		BadResponse: codes.Internal, Loop: codes.Internal,
 	} {
-		if got := codes.Code(r.GRPCCode()); got != want {
-			t.Errorf("%s: got %v, want %v", r.Reason, got, want)
-		}
+		verify.Equal(t, codes.Code(r.GRPCCode()), want, "%s", r.Reason)
 	}
 }

@@ -87,9 +87,7 @@ func TestManyTakeAnAbandonedSocket(t *testing.T) {
 		}
 		binding.Wait()
 		close(got)
-		if len(got) != 1 {
-			t.Fatalf("%d have it", len(got))
-		}
+		verify.Require(t, len(got) == 1, "%d have it", len(got))
 		l := <-got
 		if conn, err := net.Dial("unix", path); err != nil {
 			t.Error(err)

@@ -28,9 +28,7 @@ func TestTimeoutsActInTime(t *testing.T) {
 	e.Arm(s, time.Second)
 	for passed := SweepInterval; passed <= time.Second; passed += SweepInterval {
 		s.Sweep(SweepInterval)
-		if conn.woken != (passed == time.Second) {
-			t.Fatalf("after %v: woken %v", passed, conn.woken)
-		}
+		verify.Require(t, conn.woken == (passed == time.Second), "after %v: woken %v", passed, conn.woken)
 	}
 	verify.That(t, e.Expired(s), "the deadline has not passed")
 	e.Disarm()
@@ -47,9 +45,7 @@ func TestTimeInWhichTheProcessDidNotRunHardlyCounts(t *testing.T) {
 	s.Add(&e, conn, 0)
 	e.Arm(s, time.Second)
 	s.Sweep(time.Hour)
-	if conn.woken {
-		t.Fatal("all waits end when the process runs on")
-	}
+	verify.Require(t, !conn.woken, "all waits end when the process runs on")
 	for range (time.Second - longestStep) / SweepInterval {
 		s.Sweep(SweepInterval)
 	}

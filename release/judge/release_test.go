@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // service is a simulated service in the middle of a release. Each client has a point from
@@ -119,9 +120,7 @@ func TestFalseRollbacks(t *testing.T) {
 			}
 			t.Logf("%d releases: %d rolled back, %d not complete after 40 minutes", releases, rollbacks, unfinished)
 			// Of seeds that are fixed, so it is the same each time.
-			if rollbacks > max(1, releases/1000) {
-				t.Errorf("%d of %d rolled back, want 1 in 1,000", rollbacks, releases)
-			}
+			verify.That(t, rollbacks <= max(1, releases/1000), "%d of %d rolled back, want 1 in 1,000", rollbacks, releases)
 		})
 	}
 }
@@ -283,9 +282,7 @@ func TestFailuresWithoutAKey(t *testing.T) {
 			o.Canary.Failures++
 		}
 	})
-	if d.Verdict != Rollback {
-		t.Errorf("got %+v", d)
-	}
+	verify.Equal(t, d.Verdict, Rollback, "got %+v", d)
 }
 
 // A client that fails again is no more evidence, on either side.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // timing is what the latencies of a simulated service depend on, and what is known of them.
@@ -126,9 +127,7 @@ func TestSlowCanariesAreRolledBack(t *testing.T) {
 		slices.Sort(took)
 		t.Logf("%v times as slow, 2000 clients, 100 requests a second: after %d s at the median, %d s at most; %d of %d missed",
 			test.factor, took[releases/2], took[releases-1], missed, releases)
-		if missed > test.missed*releases/100 {
-			t.Errorf("%v times as slow: %d of %d releases were not rolled back", test.factor, missed, releases)
-		}
+		verify.That(t, missed <= test.missed*releases/100, "%v times as slow: %d of %d releases were not rolled back", test.factor, missed, releases)
 		if took[releases/2] > test.seconds {
 			t.Errorf("%v times as slow: after %d s at the median, want at most %d", test.factor, took[releases/2], test.seconds)
 		}
@@ -181,9 +180,7 @@ func TestLookAtLatency(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := look(t, timedSettings, test.change)
-			if got.Verdict != test.want || !strings.Contains(got.Reason, test.reason) {
-				t.Errorf("got %+v, want %v, %q", got, test.want, test.reason)
-			}
+			verify.That(t, got.Verdict == test.want && strings.Contains(got.Reason, test.reason), "got %+v, want %v, %q", got, test.want, test.reason)
 		})
 	}
 }
@@ -249,9 +246,7 @@ func TestRecent(t *testing.T) {
 		r.Add(time.Duration(n + 1))
 	}
 	for q, want := range map[float64]time.Duration{0: 1, 0.5: 50, 0.9: 90, 1: 100} {
-		if got := r.Quantile(q); got != want {
-			t.Errorf("quantile %v: %d, want %d", q, got, want)
-		}
+		verify.Equal(t, r.Quantile(q), want, "quantile %v", q)
 	}
 	random := rand.New(rand.NewPCG(1, 2))
 	var adding sync.WaitGroup
@@ -283,9 +278,7 @@ func TestRanked(t *testing.T) {
 		}
 		sorted := slices.Sorted(slices.Values(values))
 		for rank, want := range sorted {
-			if got := ranked(slices.Clone(values), rank); got != want {
-				t.Errorf("rank %d of %v: %d, want %d", rank, values, got, want)
-			}
+			verify.Equal(t, ranked(slices.Clone(values), rank), want, "rank %d of %v", rank, values)
 		}
 	}
 }

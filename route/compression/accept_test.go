@@ -72,9 +72,7 @@ func order(t testing.TB, names string) (order []Encoding) {
 	t.Helper()
 	for name := range strings.FieldsSeq(names) {
 		e, ok := ParseEncoding(name)
-		if !ok {
-			t.Fatalf("no encoding %q", name)
-		}
+		verify.Require(t, ok, "no encoding %q", name)
 		order = append(order, e)
 	}
 	return order

@@ -75,9 +75,7 @@ func TestRoundTrip(t *testing.T) {
 			encoded := encode(c, content, length)
 			c.Release()
 			got, err := io.ReadAll(decoder(t, e, bytes.NewReader(encoded)))
-			if err != nil || !bytes.Equal(got, content) {
-				t.Fatalf("pieces of %d: %d bytes, %v, want %d", length, len(got), err, len(content))
-			}
+			verify.Require(t, err == nil && bytes.Equal(got, content), "pieces of %d: %d bytes, %v, want %d", length, len(got), err, len(content))
 			verify.That(t, len(encoded) <= len(content)/2, "%d bytes of %d", len(encoded), len(content))
 			left := s.Acquire(e, l, 1<<30)
 			left.Write(content[:length/2])

@@ -29,9 +29,7 @@ func TestTypes(t *testing.T) {
 		{"*/*", ";charset=utf-8", false},
 	} {
 		types, ok := ParseType(test.pattern)
-		if !ok {
-			t.Fatalf("%q is refused", test.pattern)
-		}
+		verify.Require(t, ok, "%q is refused", test.pattern)
 		verify.Equal(t, types.Match([]byte(test.contentType)), test.want, "%q matches %q", test.pattern, test.contentType)
 	}
 	for _, pattern := range []string{"", "text", "/", "text/", "/html", "*", "*/html", "te*t/html", "text/h*", "text/*json", "text/*+", "text/*+a*", "text/html; charset=utf-8", "text/a b", "text/html/x"} {

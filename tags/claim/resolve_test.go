@@ -536,9 +536,7 @@ func TestGroups(t *testing.T) {
 		instances = append(instances, instance("s", fmt.Sprint(i), 1, list...))
 	}
 	groups := Resolve([]Service{service("s", instances...)}, allRules(), nil).Groups["s"]
-	if len(groups) != len(tags) {
-		t.Fatalf("%d groups: %v", len(groups), groups)
-	}
+	verify.Require(t, len(groups) == len(tags), "%d groups: %v", len(groups), groups)
 	for _, list := range tags {
 		for _, name := range slices.Sorted(maps.Keys(groups)) {
 			has := func(tag string) bool { return slices.Contains(list, tag) }

@@ -37,9 +37,7 @@ func TestNoTagReachesAnotherService(t *testing.T) {
 		i := Instance{ID: "a1", Node: "n", Usable: true, Registered: 1, Meta: in.Meta, Readings: []Reading{{config.DialectSluice, native.Read(in)}}}
 		r := Resolve([]Service{service("a", i)}, allRules(), nil)
 		restricted := strings.Contains(text, " allow=") || strings.Contains(text, " deny=") || strings.Contains(text, " basic_auth.")
-		if restricted && len(r.Routes) != 1 {
-			t.Fatalf("%q: %d routes; one with a restriction must deny", text, len(r.Routes))
-		}
+		verify.Require(t, !restricted || len(r.Routes) == 1, "%q: %d routes; one with a restriction must deny", text, len(r.Routes))
 		for _, route := range r.Routes {
 			routes++
 			if len(route.Deny) == 2 {

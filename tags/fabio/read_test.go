@@ -274,18 +274,12 @@ func FuzzRead(f *testing.F) {
 			return // the tag asks for another protocol, and is first
 		}
 		if len(r.Routes) == 1 {
-			if last.Keys.String() != other && r.Routes[0].Tags[0] != tag {
-				t.Fatalf("the other tag makes %s", last.Keys)
-			}
+			verify.Require(t, last.Keys.String() == other || r.Routes[0].Tags[0] == tag, "the other tag makes %s", last.Keys)
 			return
 		}
-		if last.Keys.String() != other {
-			t.Fatalf("the other tag makes %s", last.Keys)
-		}
+		verify.Require(t, last.Keys.String() == other, "the other tag makes %s", last.Keys)
 		mine := r.Routes[0]
-		if strings.ContainsFunc(mine.Keys.String(), func(r rune) bool { return r < 0x20 }) || tags.Control(tag) >= 0 {
-			t.Fatalf("%q makes %s", tag, mine.Keys)
-		}
+		verify.Require(t, !strings.ContainsFunc(mine.Keys.String(), func(r rune) bool { return r < 0x20 }) && tags.Control(tag) < 0, "%q makes %s", tag, mine.Keys)
 		_, options, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(tag), Prefix)), " ")
 		for _, option := range strings.Fields(options) {
 			key, _, _ := strings.Cut(option, "=")

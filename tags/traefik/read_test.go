@@ -122,14 +122,10 @@ func FuzzRead(f *testing.F) {
 		r := Read(tags.Instance{Service: "svc", Port: 80, Tags: append(list, "traefik.enable=true",
 			"traefik.http.routers.kept.rule="+other, "traefik.http.routers.kept.middlewares=kept",
 			"traefik.http.middlewares.kept.ipallowlist.sourcerange=10.0.0.0/8")}, Options{})
-		if len(r.Routes) > tags.MaxRoutes {
-			t.Fatalf("%d routes", len(r.Routes))
-		}
+		verify.Require(t, len(r.Routes) <= tags.MaxRoutes, "%d routes", len(r.Routes))
 		found := false
 		for _, route := range r.Routes {
-			if strings.ContainsFunc(route.Keys.String(), func(r rune) bool { return r < 0x20 }) {
-				t.Fatalf("control characters in %s", route.Keys)
-			}
+			verify.Require(t, !strings.ContainsFunc(route.Keys.String(), func(r rune) bool { return r < 0x20 }), "control characters in %s", route.Keys)
 			if route.Name == "kept" {
 				found = true
 				if route.Keys["allow"] == nil && route.Keys["deny"] == nil {
@@ -137,8 +133,6 @@ func FuzzRead(f *testing.F) {
 				}
 			}
 		}
-		if !found && !touched && len(r.Routes) < tags.MaxRoutes {
-			t.Fatalf("the untouched router is missing in %v", r.Routes)
-		}
+		verify.Require(t, found || touched || len(r.Routes) >= tags.MaxRoutes, "the untouched router is missing in %v", r.Routes)
 	})
 }

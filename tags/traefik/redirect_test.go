@@ -7,6 +7,7 @@ import (
 
 	"sluice/route"
 	"sluice/tags"
+	"sluice/test/verify"
 )
 
 // requestOf has the parts of a URL.
@@ -48,14 +49,10 @@ func TestRedirectRegexp(t *testing.T) {
 			"traefik.http.middlewares.m.redirectregex.regex=" + test[0], "traefik.http.middlewares.m.redirectregex.replacement=" + test[1],
 		}
 		r := Read(tags.Instance{Service: "s", Port: 80, Tags: list}, Options{})
-		if len(r.Routes) != 1 {
-			t.Fatalf("%q makes no route: %v", test, r.Complaints)
-		}
+		verify.Require(t, len(r.Routes) == 1, "%q makes no route: %v", test, r.Complaints)
 		keys := r.Routes[0].Keys["redirect"].(tags.Keys)
 		redirect, err := route.NewRegexpRedirect(keys["regexp"].(string), keys["to"].(string), route.RedirectCodes{Code: 307})
-		if err != nil {
-			t.Fatalf("%q: %v", test, err)
-		}
+		verify.Require(t, err == nil, "%q: %v", test, err)
 		re := regexp.MustCompile(test[0])
 		for _, url := range []string{
 			"http://localhost/", "http://localhost/a/b?c=d", "https://www.a.example/x", "http://a.example:81/dash", "http://www.example/old/x", "https://example/older",
@@ -100,9 +97,7 @@ func TestPathRegexps(t *testing.T) {
 			list = append(list, "traefik.http.middlewares.m."+tag)
 		}
 		r := Read(tags.Instance{Service: "s", Port: 80, Tags: list}, Options{})
-		if len(r.Routes) != 1 {
-			t.Fatalf("%q makes no route: %v", test.middleware, r.Complaints)
-		}
+		verify.Require(t, len(r.Routes) == 1, "%q makes no route: %v", test.middleware, r.Complaints)
 		var edits route.PathEdits
 		if keys, ok := r.Routes[0].Keys["rewrite"].(tags.Keys); ok {
 			var err error

@@ -320,23 +320,17 @@ func FuzzRule(f *testing.F) {
 	f.Fuzz(func(t *testing.T, rule string) {
 		terms, err := parseRule(rule, requestMatchers)
 		var wrong *ruleError
-		if err != nil && (!errors.As(err, &wrong) || wrong.column < 0 || wrong.column > len(rule)+1) {
-			t.Fatalf("%q: the error is %#v", rule, err)
-		}
+		verify.Require(t, err == nil || errors.As(err, &wrong) && wrong.column >= 0 && wrong.column <= len(rule)+1, "%q: the error is %#v", rule, err)
 		if err != nil && terms != nil {
 			t.Fatalf("%q: alternatives beside the error %v", rule, err)
 		}
-		if len(terms) > maxTerms {
-			t.Fatalf("%q: %d alternatives", rule, len(terms))
-		}
+		verify.Require(t, len(terms) <= maxTerms, "%q: %d alternatives", rule, len(terms))
 		for _, term := range terms {
 			keys, _, _, err := keysOf(term)
 			if err != nil && (!errors.As(err, &wrong) || wrong.column < 1 || wrong.column > len(rule)) {
 				t.Fatalf("%q: the error of an alternative is %#v", rule, err)
 			}
-			if err == nil && strings.ContainsFunc(keys.String(), func(r rune) bool { return r < 0x20 }) {
-				t.Fatalf("%q: control characters in %s", rule, keys)
-			}
+			verify.Require(t, err != nil || !strings.ContainsFunc(keys.String(), func(r rune) bool { return r < 0x20 }), "%q: control characters in %s", rule, keys)
 		}
 	})
 }

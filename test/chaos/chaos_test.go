@@ -12,6 +12,7 @@ import (
 
 	"sluice/test/consultest"
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // EnvSeeds is the environment variable with the number of seeds to run, EnvFirstSeed that with the
@@ -93,9 +94,7 @@ func number(t *testing.T, env string, otherwise uint64) uint64 {
 		return otherwise
 	}
 	n, err := strconv.ParseUint(text, 10, 32)
-	if err != nil {
-		t.Fatalf("%s: %v", env, err)
-	}
+	verify.Require(t, err == nil, "%s: %v", env, err)
 	return n
 }
 
@@ -129,9 +128,7 @@ func runTrial(t *testing.T, order []fault, random *rand.Rand, limit time.Duratio
 		total.recovered(f.name, served)
 		t.Logf("%-36s failed requests: %d, new app served after %v; all in all %v", f.name,
 			tr.load.failed.Load()-failed, served.Round(time.Millisecond), time.Since(begin).Round(100*time.Millisecond))
-		if served > limit {
-			t.Errorf("%s: a new app was served after %v, want %v", f.name, served, limit)
-		}
+		verify.That(t, served <= limit, "%s: a new app was served after %v, want %v", f.name, served, limit)
 	}
 	// With as many apps as before, no instance is on probation.
 	for range moreApps {
@@ -144,9 +141,7 @@ func runTrial(t *testing.T, order []fault, random *rand.Rand, limit time.Duratio
 	sent, failed := tr.load.sent.Load(), tr.load.failed.Load()
 	t.Logf("%d requests, %d failed, the slowest %v; total %v", sent, failed,
 		tr.load.slowest().Round(time.Millisecond), time.Since(begin).Round(100*time.Millisecond))
-	if failed > 0 {
-		t.Errorf("%d of %d requests failed", failed, sent)
-	}
+	verify.That(t, failed <= 0, "%d of %d requests failed", failed, sent)
 }
 
 // happen runs a fault. It returns the time from its end until a new app was served, as far as

@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 const (
@@ -102,9 +103,7 @@ func (c *cluster) tryToken() error {
 	}
 	if policy == nil {
 		rules, err := consultest.DocumentedPolicy("../../docs/consul.md", "## ACLs")
-		if err != nil {
-			c.t.Fatal(err)
-		}
+		verify.NoError(c.t, err)
 		if policy, _, err = acl.PolicyCreate(&api.ACLPolicy{Name: "sluice", Rules: rules}, nil); err != nil {
 			return err
 		}
@@ -227,7 +226,5 @@ func (c *cluster) launch(servers ...*consultest.Agent) {
 
 func must(t *testing.T, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 }

@@ -19,6 +19,7 @@ import (
 	"sluice/cli"
 	"sluice/test/long"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 var update = flag.Bool("update", false, "write what commands print into the pages, where it differs")
@@ -26,14 +27,10 @@ var update = flag.Bool("update", false, "write what commands print into the page
 // TestCommands runs the console and sh blocks of all pages; go test ./... only those of README.md.
 func TestCommands(t *testing.T) {
 	names, err := pages()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, name := range names {
 		steps, err := readPage(name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		if slices.ContainsFunc(steps, func(s step) bool { return s.runs() }) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -63,15 +60,11 @@ func require(t *testing.T, steps []step) {
 func TestMarked(t *testing.T) {
 	t.Parallel()
 	names, err := pages()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	commands := regexp.MustCompile(`(?m)^(\$|sluice|curl|consul|etcdctl|jq|go (run|test)) .*`)
 	for _, name := range names {
 		steps, err := readPage(name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		for _, s := range steps {
 			if found := commands.FindString(s.text); s.kind == "" && found != "" {
 				t.Errorf("%s:%d: a block with the command %q is neither console nor sh", name, s.line, found)
@@ -100,21 +93,15 @@ func runPage(t *testing.T, name string, steps []step) {
 			}
 		case part.file != "":
 			file := filepath.Join(s.dir, part.file)
-			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(file, []byte(s.ports.real(part.text)), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+			verify.NoError(t, os.WriteFile(file, []byte(s.ports.real(part.text)), 0o600))
 		case part.serves:
 			s.serve(name, part)
 		case part.signal != "":
 			s.signal(name, part)
 		case part.runs():
 			commands, err := part.commands()
-			if err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
+			verify.Require(t, err == nil, "%s: %v", name, err)
 			for _, c := range commands {
 				if strings.TrimSpace(c.text) == "" {
 					continue
@@ -137,9 +124,7 @@ func runPage(t *testing.T, name string, steps []step) {
 func (s *session) serve(name string, block step) {
 	s.t.Helper()
 	commands, err := block.commands()
-	if err != nil || len(commands) != 1 {
-		s.t.Fatalf("%s:%d: one command can serve, not %d: %v", name, block.line, len(commands), err)
-	}
+	verify.Require(s.t, err == nil && len(commands) == 1, "%s:%d: one command can serve, not %d: %v", name, block.line, len(commands), err)
 	s.served, s.shown = filepath.Join(s.own, "served"), 0
 	s.run(": >" + s.served + "; " + commands[0].text + " >>" + s.served + " 2>&1 & served=$!")
 	s.awaitServed(name, commands[0].line, commands[0].shown)
@@ -163,18 +148,14 @@ func (s *session) awaitServed(name string, line int, shown []string) {
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); ; <-tick.C {
 		output, err := os.ReadFile(s.served)
-		if err != nil {
-			s.t.Fatal(err)
-		}
+		verify.NoError(s.t, err)
 		printed := slow.ReplaceAllString(s.ports.shown(string(output[s.shown:])), "")
 		err = differ(append(slices.Clone(shown), "…"), strings.Split(strings.TrimSuffix(printed, "\n"), "\n"))
 		if err == nil {
 			s.shown = len(output)
 			return
 		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("%s:%d: it prints\n%s\nand not what the page shows, %v", name, line, printed, err)
-		}
+		verify.Require(s.t, !time.Now().After(deadline), "%s:%d: it prints\n%s\nand not what the page shows, %v", name, line, printed, err)
 	}
 }
 
@@ -200,9 +181,7 @@ func (s *session) command(name string, block step, c command) (printed []string,
 		output, status := s.run(s.background(text))
 		printed = strings.Split(strings.TrimSuffix(output, "\n"), "\n")
 		if block.kind != "console" {
-			if status != 0 {
-				s.t.Errorf("%s:%d: %s\nended with status %d and printed\n%s", name, c.line, c.text, status, output)
-			}
+			verify.Equal(s.t, status, 0, "%s:%d: %s ended with status and printed %s", name, c.line, c.text, output)
 			return printed, status == 0
 		}
 		err := differ(c.shown, printed)
@@ -227,26 +206,20 @@ type correction struct {
 func correct(t *testing.T, name string, corrections []correction) {
 	file := filepath.Join(repository, name)
 	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	lines := strings.Split(string(text), "\n")
 	for _, c := range slices.Backward(corrections) {
 		first := c.command.line + strings.Count(c.command.text, "\n")
 		lines = slices.Replace(lines, first, first+len(c.command.shown), c.printed...)
 	}
-	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644))
 }
 
 // TestConfigurations checks the yaml blocks of all pages as sluice check does. A block that is not
 // right as it is may lack services and routes: it gets the simplest ones.
 func TestConfigurations(t *testing.T) {
 	names, err := pages()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	blocks := make(map[string][]step)
 	for _, name := range names {
 		if blocks[name], err = readPage(name); err != nil {
@@ -265,9 +238,7 @@ func TestConfigurations(t *testing.T) {
 			if err != nil {
 				err = check(t, block.complete())
 			}
-			if err != nil {
-				t.Errorf("%s:%d: %v", name, block.line, err)
-			}
+			verify.That(t, err == nil, "%s:%d: %v", name, block.line, err)
 		}
 	}
 }
@@ -275,13 +246,9 @@ func TestConfigurations(t *testing.T) {
 // check runs sluice check. Warnings are errors: pages show no keys of earlier versions.
 func check(t *testing.T, text string) error {
 	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	text = strings.ReplaceAll(text, "/etc/sluice/", dir+"/")
-	if err := os.WriteFile("sluice.yaml", []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile("sluice.yaml", []byte(text), 0o600))
 	var stdout, stderr bytes.Buffer
 	if status := cli.Run([]string{"check", "--config", "sluice.yaml"}, &stdout, &stderr); status != 0 || stderr.Len() > 0 {
 		return fmt.Errorf("sluice check ends with status %d:\n%s%s", status, &stdout, &stderr)
@@ -297,9 +264,7 @@ func writeReferenced(t *testing.T, dir string) {
 	write(t, dir, "internal.pem", string(cert))
 	write(t, dir, "clients.pem", string(cert))
 	write(t, dir, "acme-1.key", base64.StdEncoding.EncodeToString(make([]byte, 32)))
-	if err := os.Mkdir(filepath.Join(dir, "routes.d"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.Mkdir(filepath.Join(dir, "routes.d"), 0o755))
 }
 
 // complete returns a block of keys as a whole configuration. A part has the indentation of the

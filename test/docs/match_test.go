@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // varying are the forms of values that differ between two runs. All values of a form are equal.
@@ -134,8 +136,6 @@ func TestDiffer(t *testing.T) {
 		{"PLACE  HOST  PATH\n1      any   /", "PLACE  HOST  PATH\n2      any   /", false},
 	} {
 		err := differ(strings.Split(test.shown, "\n"), strings.Split(test.printed, "\n"))
-		if (err == nil) != test.equal {
-			t.Errorf("%q and %q: got %v, want equal: %v", test.shown, test.printed, err, test.equal)
-		}
+		verify.That(t, (err == nil) == test.equal, "%q and %q: got %v, want equal: %v", test.shown, test.printed, err, test.equal)
 	}
 }

@@ -13,23 +13,20 @@ import (
 	"testing"
 
 	"sluice/cli"
+	"sluice/test/verify"
 )
 
 // textOf returns the text of a file of the repository.
 func textOf(t *testing.T, name string) string {
 	text, err := os.ReadFile(filepath.Join(repository, name))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return string(text)
 }
 
 // forEach calls check with the first group of each match in the pages.
 func forEach(t *testing.T, pattern string, check func(found string) error) {
 	names, err := pages()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, name := range names {
 		for n, line := range strings.Split(textOf(t, name), "\n") {
 			for _, found := range regexp.MustCompile(pattern).FindAllStringSubmatch(line, -1) {

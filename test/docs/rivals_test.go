@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // TestRivals checks the nginx and haproxy blocks of all pages with these programs, where they are
@@ -20,15 +21,11 @@ import (
 func TestRivals(t *testing.T) {
 	t.Parallel()
 	names, err := pages()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	dir := t.TempDir()
 	writeReferenced(t, dir)
 	first, reserved, err := consultest.ReserveBlock()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer reserved.Close()
 	ports := make(map[string]int) // a free port for each of the pages
 	checks := map[string]func(string) *exec.Cmd{
@@ -53,9 +50,7 @@ func TestRivals(t *testing.T) {
 	}
 	for _, name := range names {
 		steps, err := readPage(name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		for _, s := range steps {
 			check := checks[s.kind]
 			if check == nil || s.illustration != "" {
@@ -86,8 +81,6 @@ func program(name string) string {
 
 func write(t *testing.T, dir, name, text string) string {
 	file := filepath.Join(dir, name)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	return file
 }

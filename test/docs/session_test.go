@@ -23,6 +23,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/etcdtest"
 	"sluice/test/sluicetest"
+	"sluice/test/verify"
 )
 
 const (
@@ -85,36 +86,22 @@ app() { terminal command app "$@"; await curl "http://127.0.0.1:$1/"; }
 func newSession(t *testing.T, steps []step) *session {
 	s := &session{t: t, dir: t.TempDir(), own: t.TempDir(), ports: newPorts(t, steps)}
 	s.ports.state, s.ports.files = filepath.Join(s.own, "state"), s.dir
-	if err := os.Mkdir(s.ports.state, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.Mkdir(s.ports.state, 0o755))
 	bin := filepath.Join(s.own, "bin")
 	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(bin, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
+	verify.NoError(t, os.Mkdir(bin, 0o755))
 	for _, role := range []string{"sluice", "app"} {
-		if err := os.Symlink(self, filepath.Join(bin, role)); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.Symlink(self, filepath.Join(bin, role)))
 	}
 	// curl shows its progress unless it writes to a terminal.
-	if err := os.WriteFile(filepath.Join(s.own, ".curlrc"), []byte("silent\nshow-error\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(filepath.Join(s.own, ".curlrc"), []byte("silent\nshow-error\n"), 0o600))
 	writeReferenced(t, s.dir)
 	for _, s := range steps {
 		if strings.Contains(s.text, "goapp") && s.illustration == "" {
 			program, err := goapp(t)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Symlink(program, filepath.Join(bin, "goapp")); err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
+			verify.NoError(t, os.Symlink(program, filepath.Join(bin, "goapp")))
 			break
 		}
 	}
@@ -133,13 +120,9 @@ func newSession(t *testing.T, steps []step) *session {
 		t.Fatal(err)
 	}
 	statuses, err := shell.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	s.ended = bufio.NewScanner(statuses)
-	if err := shell.Start(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, shell.Start())
 	s.group = shell.Process.Pid
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -182,23 +165,17 @@ func (s *session) run(text string) (output string, status int) {
 	s.commands++
 	script, out := filepath.Join(s.own, "script"), filepath.Join(s.own, fmt.Sprintf("output-%d", s.commands))
 	// The command finds the status of the previous one in $?.
-	if err := os.WriteFile(script, fmt.Appendf(nil, "(exit %d)\n%s\n", s.status, text), 0o600); err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, os.WriteFile(script, fmt.Appendf(nil, "(exit %d)\n%s\n", s.status, text), 0o600))
 	fmt.Fprintf(s.stdin, ". %s >%s 2>&1 </dev/null; echo $?\n", script, out)
 	endless := time.AfterFunc(limit, func() { _ = syscall.Kill(-s.group, syscall.SIGKILL) })
 	defer endless.Stop()
-	if !s.ended.Scan() {
-		s.t.Fatalf("the shell has ended, or this has not within %v: %s", limit, text)
-	}
+	verify.Require(s.t, s.ended.Scan(), "the shell has ended, or this has not within %v: %s", limit, text)
 	var err error
 	if s.status, err = strconv.Atoi(s.ended.Text()); err != nil {
 		s.t.Fatal(err)
 	}
 	printed, err := os.ReadFile(out)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, err)
 	return s.ports.shown(string(printed)), s.status
 }
 
@@ -218,12 +195,8 @@ func (s *session) background(text string) string {
 func (s *session) startConsul(port string) {
 	s.t.Helper()
 	program, err := consultest.Binary(s.t.Context(), nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := os.Symlink(program, filepath.Join(s.own, "bin", "consul")); err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, err)
+	verify.NoError(s.t, os.Symlink(program, filepath.Join(s.own, "bin", "consul")))
 	agent := consultest.Start(s.t, consultest.Options{Node: "node-1"})
 	_, real, _ := strings.Cut(agent.HTTPAddress(), ":")
 	s.ports.add(port, real)
@@ -234,12 +207,8 @@ func (s *session) startConsul(port string) {
 func (s *session) startEtcd(port string) {
 	s.t.Helper()
 	program, err := etcdtest.Ctl(s.t.Context(), os.Stderr)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := os.Symlink(program, filepath.Join(s.own, "bin", "etcdctl")); err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, err)
+	verify.NoError(s.t, os.Symlink(program, filepath.Join(s.own, "bin", "etcdctl")))
 	endpoint := etcdtest.Start(s.t, etcdtest.Options{}).Endpoints()[0]
 	_, real, _ := strings.Cut(strings.TrimPrefix(endpoint, "http://"), ":")
 	s.ports.add(port, real)
@@ -299,9 +268,7 @@ func newPorts(t *testing.T, steps []step) *ports {
 	var free []int
 	for range (len(shown) + block - 1) / block {
 		first, reserved, err := consultest.ReserveBlock()
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		t.Cleanup(func() { reserved.Close() })
 		for n := range block {
 			free = append(free, first+n)

@@ -6,19 +6,17 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // Each fault still applies, and the tests that must notice it still exist. Nothing is built.
 func TestFaultsApply(t *testing.T) {
 	root, err := moduleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	names, rooms := make(map[string]bool), make(map[string]bool)
 	for _, m := range all() {
-		if names[m.name] {
-			t.Errorf("two faults have the name %s", m.name)
-		}
+		verify.That(t, !names[m.name], "two faults have the name %s", m.name)
 		names[m.name], rooms[m.room()] = true, true
 		if _, err := m.apply(root); err != nil {
 			t.Error(err)
@@ -27,9 +25,7 @@ func TestFaultsApply(t *testing.T) {
 			t.Errorf("%s: %s has no test %s", m.name, pkg, pattern)
 		}
 	}
-	if len(names) < 60 {
-		t.Errorf("%d faults, want at least 60", len(names))
-	}
+	verify.That(t, len(names) >= 60, "%d faults, want at least 60", len(names))
 }
 
 // hasTests reports whether the folder has a test for each alternative of the pattern. What follows a /
@@ -44,9 +40,7 @@ func hasTests(t *testing.T, folder, pattern string) bool {
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), "_test.go") {
 			content, err := os.ReadFile(folder + "/" + e.Name())
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			for _, match := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)`).FindAllStringSubmatch(string(content), -1) {
 				found = append(found, match[1])
 			}

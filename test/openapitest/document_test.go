@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 const small = `
@@ -57,9 +59,7 @@ components:
 func parse(t *testing.T, text string) *Document {
 	t.Helper()
 	d, err := Parse([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return d
 }
 
@@ -116,9 +116,7 @@ func TestCheck(t *testing.T) {
 		{"GET", "/things/first", 200, thing, "the document has no such method of this path: add it"},
 	} {
 		target, err := url.Parse(test.url)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		err = d.Check(Answer{test.method, target, test.status, http.Header{"Content-Type": {"application/json"}}, []byte(test.body)})
 		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%s %s: %d %s: got %v, want %q", test.method, test.url, test.status, test.body, err, test.want)

@@ -40,9 +40,7 @@ func variable(t *testing.T, name string) (n uint64, ok bool) {
 		return 0, false
 	}
 	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
+	verify.Require(t, err == nil, "%s: %v", name, err)
 	return n, true
 }
 
@@ -97,9 +95,7 @@ func TestSameSeedSameTrace(t *testing.T) {
 		}
 		traces := [][]line{w.sortedTrace()}
 		for repeated := false; !repeated; {
-			if len(traces) == plays {
-				t.Fatalf("seed %d: %d plays with as many traces", seed, plays)
-			}
+			verify.Require(t, len(traces) != plays, "seed %d: %d plays with as many traces", seed, plays)
 			again := simulate(t, seed).sortedTrace()
 			repeated = slices.ContainsFunc(traces, func(trace []line) bool { return slices.Equal(trace, again) })
 			traces = append(traces, again)

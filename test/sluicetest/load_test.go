@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 func TestLoadCountsAnswersByApp(t *testing.T) {
@@ -33,17 +34,13 @@ func TestLoadCountsAnswersByApp(t *testing.T) {
 		return c
 	}
 	good := await("two apps", func(c Count) bool { return c.ByApp["star-0"] > 5 && c.ByApp["star-1"] > 5 })
-	if good.Failed > 0 {
-		t.Errorf("%d failed: %q", good.Failed, good.Failures)
-	}
+	verify.That(t, good.Failed <= 0, "%d failed: %q", good.Failed, good.Failures)
 	broken.Store(1)
 	begin := time.Now()
 	await("failures", func(c Count) bool { return c.Failed > 5 })
 	load.Stop()
 	end := load.Count()
-	if end.Requests != end.Failed+end.ByApp["star-0"]+end.ByApp["star-1"] {
-		t.Errorf("%d requests are not the sum of %d failed and %v", end.Requests, end.Failed, end.ByApp)
-	}
+	verify.Equal(t, end.Requests, end.Failed+end.ByApp["star-0"]+end.ByApp["star-1"], "requests are not the sum of %d failed and %v", end.Failed, end.ByApp)
 	if sent := end.LastSent["star-0"]; sent.IsZero() || sent.After(begin) {
 		t.Errorf("the last answered request was sent at %v", sent)
 	}
@@ -59,9 +56,7 @@ func TestIsFree(t *testing.T) {
 	if address := server.Listener.Addr().String(); IsFree(address) {
 		t.Errorf("%s is taken for a free address", address)
 	}
-	if !IsFree(Any) {
-		t.Error("no address is free")
-	}
+	verify.That(t, IsFree(Any), "no address is free")
 }
 
 // Without responses, at most the requests of one second are in flight.

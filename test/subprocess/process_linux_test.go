@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // patience limits the wait for another process on a busy machine.
@@ -51,20 +53,12 @@ func TestChildDiesWithItsParent(t *testing.T) {
 	parent := exec.Command(os.Args[0])
 	parent.Env = append(os.Environ(), envRole+"=parent")
 	out, err := parent.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := parent.Start(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
+	verify.NoError(t, parent.Start())
 	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	pid, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	parent.Process.Kill()
 	parent.Wait()
 	for end := time.Now().Add(patience); alive(pid); time.Sleep(10 * time.Millisecond) {
@@ -78,18 +72,12 @@ func TestChildDiesWithItsParent(t *testing.T) {
 func TestStopIsGentleFirst(t *testing.T) {
 	var out Output
 	p, err := Start(Options{Program: "sh", Args: []string{"-c", `trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.01; done`}, Output: &out})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer p.Kill()
 	for end := time.Now().Add(patience); !strings.Contains(out.String(), "ready"); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the shell did not start")
-		}
+		verify.Require(t, !time.Now().After(end), "the shell did not start")
 	}
-	if err := p.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.Stop())
 	<-p.Exited()
 	if exit := (*exec.ExitError)(nil); !errors.As(p.Err(), &exit) || exit.ExitCode() != 3 || !strings.Contains(out.String(), "bye") {
 		t.Errorf("ended with %v and %q, want status 3 and a farewell", p.Err(), out.String())
@@ -104,32 +92,22 @@ const threads = 8
 // After Pause, no thread of the process runs.
 func TestPauseReturnsWhenEveryThreadHasStopped(t *testing.T) {
 	p, err := Start(Options{Program: os.Args[0], Env: []string{envRole + "=threads"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer p.Kill()
 	for end := time.Now().Add(patience); len(threadStates(t, p.PID())) < threads; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the program did not start")
-		}
+		verify.Require(t, !time.Now().After(end), "the program did not start")
 	}
 	for range 20 {
-		if err := p.Pause(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, p.Pause())
 		if states := threadStates(t, p.PID()); strings.Trim(states, "T") != "" {
 			t.Fatalf("the threads are in the states %s, want all stopped", states)
 		}
 		if err := p.Pause(); err != nil {
 			t.Errorf("a second time: %v", err)
 		}
-		if err := p.Resume(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, p.Resume())
 	}
-	if err := p.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, p.Kill())
 	if err := p.Pause(); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("pause of a process that has ended: %v", err)
 	}
@@ -139,9 +117,7 @@ func TestPauseReturnsWhenEveryThreadHasStopped(t *testing.T) {
 func threadStates(t *testing.T, pid int) string {
 	t.Helper()
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	var states strings.Builder
 	for _, file := range files {
 		stat, err := os.ReadFile(file)

@@ -1,4 +1,4 @@
-// Package verify has the checks that most tests make. But for NoError, a check that fails does not end the test.
+// Package verify has the checks that most tests make. Those that fail end the test only if they say so.
 package verify
 
 import (
@@ -22,6 +22,14 @@ func That(t testing.TB, condition bool, format string, arguments ...any) {
 	t.Helper()
 	if !condition {
 		t.Errorf(format, arguments...)
+	}
+}
+
+// Require ends the test with a message, unless the condition holds.
+func Require(t testing.TB, condition bool, format string, arguments ...any) {
+	t.Helper()
+	if !condition {
+		t.Fatalf(format, arguments...)
 	}
 }
 
