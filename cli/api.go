@@ -36,8 +36,12 @@ func (a *api) addFlags(c *cobra.Command) {
 	flags.StringVar(&a.tokenFile, "token-file", "", "`file` with the token of the admin API")
 }
 
-// decode decodes the body of an answer into v.
-func (a api) decode(body []byte, v any) error {
+// into decodes the answer to ask into v.
+func (a api) into(ctx context.Context, method, path string, query url.Values, v any) error {
+	body, err := a.ask(ctx, method, path, query)
+	if err != nil {
+		return err
+	}
 	if err := json.Unmarshal(body, v); err != nil {
 		return fmt.Errorf("admin API at %s: not an answer of sluice: %w", a.address, err)
 	}

@@ -131,24 +131,13 @@ func newConfigRollback() *cobra.Command {
 }
 
 func (r *rollback) carryOut(ctx context.Context, number string, out io.Writer) error {
-	body, err := r.ask(ctx, http.MethodGet, "/api/config", nil)
-	if err != nil {
-		return err
-	}
-	var current admin.Revision
-	if err := r.decode(body, &current); err != nil {
+	var current, done admin.Revision
+	if err := r.into(ctx, http.MethodGet, "/api/config", nil, &current); err != nil {
 		return err
 	}
 	r.match = current.Hash
-	query := url.Values{"number": {number}}
-	if r.why != "" {
-		query.Set("why", r.why)
-	}
-	if body, err = r.ask(ctx, http.MethodPost, "/api/config/rollback", query); err != nil {
-		return err
-	}
-	var done admin.Revision
-	if err := r.decode(body, &done); err != nil {
+	query := url.Values{"number": {number}, "why": {r.why}}
+	if err := r.into(ctx, http.MethodPost, "/api/config/rollback", query, &done); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintf(out, "revision %d is in use: %s\n", done.Number, printable(done.Reason)); err != nil {

@@ -8,12 +8,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/signal"
 	"os/user"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -114,7 +112,8 @@ func (o *order) command(c *cobra.Command) *cobra.Command {
 			o.query.Set("for", o.lasts.String())
 		}
 		o.query.Set("by", userAtHost())
-		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		o.query.Set("why", o.why)
+		ctx, stop := untilSignal(cmd)
 		defer stop()
 		if o.node != "" {
 			return o.carryOutForNode(ctx, cmd.OutOrStdout())
@@ -151,17 +150,10 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	path := "/api/peers/" + url.PathEscape(p.Service) + "/" + url.PathEscape(p.ID) + "/" + o.path
-	for name, value := range map[string]string{"node": p.Node, "address": p.Address, "why": o.why} {
-		if value != "" {
-			o.query.Set(name, value)
-		}
-	}
-	body, err := o.ask(ctx, http.MethodPost, path, o.query)
-	if err != nil {
-		return err
-	}
+	o.query.Set("node", p.Node)
+	o.query.Set("address", p.Address)
 	var done admin.Operated
-	if err := o.decode(body, &done); err != nil {
+	if err := o.into(ctx, http.MethodPost, path, o.query, &done); err != nil {
 		return err
 	}
 	if o.wait > 0 {
@@ -186,18 +178,12 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 }
 
 func (o *order) carryOutForNode(ctx context.Context, out io.Writer) error {
-	if o.why != "" {
-		o.query.Set("why", o.why)
-	}
-	body, err := o.ask(ctx, http.MethodPost, "/api/nodes/"+url.PathEscape(o.node)+"/"+o.path, o.query)
-	if err != nil {
-		return err
-	}
 	var done admin.OperatedNode
-	if err := o.decode(body, &done); err != nil {
+	if err := o.into(ctx, http.MethodPost, "/api/nodes/"+url.PathEscape(o.node)+"/"+o.path, o.query, &done); err != nil {
 		return err
 	}
 	if o.wait > 0 {
+		var err error
 		if done.Peers, err = o.await(ctx, "node "+printable(o.node), func(p *admin.Peer) bool {
 			return p.Node == done.Node && p.Datacenter == done.Datacenter
 		}); err != nil {

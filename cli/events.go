@@ -10,10 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -57,7 +54,7 @@ func newEvents() *cobra.Command {
 			if q.limit < 0 {
 				return &usageError{fmt.Errorf("--limit %d: want at least 1", q.limit)}
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			ctx, stop := untilSignal(cmd)
 			defer stop()
 			q.out = cmd.OutOrStdout()
 			if follow {
@@ -86,16 +83,15 @@ func (q *eventsQuery) values(format string) url.Values {
 
 // list writes the events that sluice has kept.
 func (q *eventsQuery) list(ctx context.Context) error {
-	body, err := q.ask(ctx, http.MethodGet, "/api/events", q.values("json"))
-	if err != nil {
-		return err
-	}
 	if q.asJSON {
-		_, err = q.out.Write(body)
+		body, err := q.ask(ctx, http.MethodGet, "/api/events", q.values("json"))
+		if err == nil {
+			_, err = q.out.Write(body)
+		}
 		return err
 	}
 	var list []events.Event
-	if err := q.decode(body, &list); err != nil {
+	if err := q.into(ctx, http.MethodGet, "/api/events", q.values("json"), &list); err != nil {
 		return err
 	}
 	for _, e := range list {
@@ -104,9 +100,10 @@ func (q *eventsQuery) list(ctx context.Context) error {
 		}
 	}
 	if len(list) == 0 {
-		_, err = fmt.Fprintln(q.out, "no events")
+		_, err := fmt.Fprintln(q.out, "no events")
+		return err
 	}
-	return err
+	return nil
 }
 
 func (q *eventsQuery) write(e events.Event) error {

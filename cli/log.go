@@ -39,18 +39,14 @@ func newLog() *cobra.Command {
 				parameters.Set("by", userAtHost())
 			}
 			var l admin.LogLevel
-			body, err := a.ask(cmd.Context(), method, path, parameters)
-			if err == nil {
-				err = a.decode(body, &l)
-			}
-			if err != nil {
+			if err := a.into(cmd.Context(), method, path, parameters, &l); err != nil {
 				return err
 			}
 			line := l.Level
 			if !l.Since.IsZero() {
 				line = fmt.Sprintf("%s, set by %s since %s, configured %s", l.Level, printable(l.By), l.Since.Format(time.RFC3339), l.Configured)
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), line)
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), line)
 			return err
 		},
 	}

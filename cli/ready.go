@@ -35,16 +35,10 @@ func newReady() *cobra.Command {
 			if len(args) == 1 {
 				method, path = http.MethodPost, "/api/ready/"+args[0]
 				parameters.Set("by", userAtHost())
-				if why != "" {
-					parameters.Set("why", why)
-				}
+				parameters.Set("why", why)
 			}
 			var answer admin.Readiness
-			body, err := a.ask(cmd.Context(), method, path, parameters)
-			if err == nil {
-				err = a.decode(body, &answer)
-			}
-			if err != nil {
+			if err := a.into(cmd.Context(), method, path, parameters, &answer); err != nil {
 				return err
 			}
 			if err := writeReadiness(cmd.OutOrStdout(), answer); err != nil {

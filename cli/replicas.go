@@ -6,10 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -38,7 +35,7 @@ func newReplicas() *cobra.Command {
 			if v.watch || v.asJSON {
 				return &usageError{errors.New("--watch, --json and --wait exclude each other")}
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			ctx, stop := untilSignal(cmd)
 			defer stop()
 			return awaitAgreement(ctx, cmd.OutOrStdout(), q, wait)
 		},

@@ -150,15 +150,9 @@ func (o *sharesOrder) complete(c *cobra.Command) *cobra.Command {
 	c.ValidArgsFunction = completeServices(&o.api, 1)
 	c.Flags().StringVar(&o.why, "why", "", "`reason` to keep with the share")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		if o.why != "" {
-			o.query.Set("why", o.why)
-		}
-		body, err := o.ask(cmd.Context(), http.MethodPost, "/api/shares/"+url.PathEscape(args[0])+o.path, o.query)
-		if err != nil {
-			return err
-		}
+		o.query.Set("why", o.why)
 		var splits []release.State
-		if err := o.decode(body, &splits); err != nil {
+		if err := o.into(cmd.Context(), http.MethodPost, "/api/shares/"+url.PathEscape(args[0])+o.path, o.query, &splits); err != nil {
 			return err
 		}
 		i := slices.IndexFunc(splits, func(s release.State) bool { return s.Service == args[0] })

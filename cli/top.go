@@ -5,8 +5,6 @@ import (
 	"errors"
 	"net/url"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/mattn/go-isatty"
@@ -34,7 +32,7 @@ func newTop() *cobra.Command {
 			if !ok || !isatty.IsTerminal(out.Fd()) {
 				return errors.New("top needs a terminal: \"sluice peers\" writes to files and pipes")
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			ctx, stop := untilSignal(cmd)
 			defer stop()
 			if _, err := a.read(ctx, ""); err != nil {
 				return err // before the screen is taken

@@ -40,11 +40,7 @@ type query[T any] struct {
 
 func (q query[T]) get(ctx context.Context) (T, error) {
 	var answer T
-	body, err := q.ask(ctx, http.MethodGet, q.path, q.query)
-	if err == nil {
-		err = q.decode(body, &answer)
-	}
-	return answer, err
+	return answer, q.into(ctx, http.MethodGet, q.path, q.query, &answer)
 }
 
 // look shows the answer of q as v wants it, for cmd, until a signal ends the command.
@@ -63,7 +59,7 @@ func lookAt[T any](cmd *cobra.Command, v view, q query[T], show func(context.Con
 	if v.watch && v.asJSON {
 		return &usageError{errors.New("--watch and --json exclude each other")}
 	}
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal(cmd)
 	defer stop()
 	switch out := cmd.OutOrStdout(); {
 	case v.asJSON:
@@ -77,6 +73,11 @@ func lookAt[T any](cmd *cobra.Command, v view, q query[T], show func(context.Con
 	default:
 		return show(ctx, out)
 	}
+}
+
+// untilSignal returns a context for a command that a signal ends.
+func untilSignal(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 }
 
 // redraw writes a table every second until ctx ends. Errors are shown and do not end
