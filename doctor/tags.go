@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"sluice/config"
-	consulsource "sluice/discovery/consul"
+	"sluice/tags/catalog"
 	"sluice/tags/claim"
 )
 
@@ -24,7 +24,8 @@ func (f *Facts) resolveTags() tagged {
 	if f.Config == nil || !claim.NewReader(f.Config).Reads() {
 		return t
 	}
-	reader, selected := claim.NewReader(f.Config), selectionOf(f.Config.Catalog)
+	reader, selected := claim.NewReader(f.Config), catalog.SelectionOf(f.Config)
+	selected.TagPrefixes = nil // the service of an instance without such tags may have another with them
 	services := make(map[string]*claim.Service)
 	asks := make(map[string]bool)
 	add := func(name, inConsul string, i Instance) {
@@ -71,11 +72,6 @@ func (f *Facts) resolveTags() tagged {
 		}
 	}
 	return t
-}
-
-// selectionOf returns what sluice would look for in the catalog.
-func selectionOf(c *config.Catalog) consulsource.Selection {
-	return consulsource.Selection{Name: c.Select.Name, Tag: c.Select.Tag, Meta: config.MetaOf(c.Select.Meta)}
 }
 
 // findings are about tags that ask for routes, one for each instance.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -237,6 +238,19 @@ func (r *Reading) Limit() {
 	r.Complain(Complaint{Tag: strings.Join(r.Routes[MaxRoutes].Tags, " "),
 		Want: fmt.Sprintf("the tags make %d routes: want at most %d, the rest is ignored", len(r.Routes), MaxRoutes)})
 	r.Routes = r.Routes[:MaxRoutes]
+}
+
+// Network returns a network or an address in its normal form.
+func Network(s string) (string, bool) {
+	s = strings.TrimSpace(s)
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		return a.String(), true
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return "", false
+	}
+	return p.Masked().String(), true
 }
 
 // SortedTags returns tags sorted, each once, in a new slice.

@@ -2,7 +2,6 @@ package fabio
 
 import (
 	"math"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -141,7 +140,7 @@ func (r *reader) access(values map[string]string) {
 		var networks []string
 		for item := range strings.SplitSeq(value, ",") {
 			kind, text, _ := strings.Cut(item, ":")
-			network, ok := parseNetwork(strings.TrimSpace(text))
+			network, ok := tags.Network(text)
 			if !ok || strings.ToLower(strings.TrimSpace(kind)) != "ip" {
 				r.closeRoute(item, "want ip:ADDRESS or ip:NETWORK, with commas between them")
 				return
@@ -150,16 +149,4 @@ func (r *reader) access(values map[string]string) {
 		}
 		r.route.Keys[key] = networks
 	}
-}
-
-// parseNetwork returns a network or an address in its normal form.
-func parseNetwork(s string) (string, bool) {
-	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
-		return a.String(), true
-	}
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
-		return "", false
-	}
-	return p.Masked().String(), true
 }

@@ -1,8 +1,8 @@
 package traefik
 
 import (
-	"net/netip"
 	"regexp"
+	"sluice/tags"
 	"strings"
 )
 
@@ -43,7 +43,7 @@ func (m matcher) check() error {
 			return refuse("placeholders are of version 2: want PathRegexp(`^" + version3(last) + "`)")
 		}
 	case "ClientIP":
-		if _, ok := network(last); !ok {
+		if _, ok := tags.Network(last); !ok {
 			return refuse("want an address or a network")
 		}
 	case "HostRegexp", "HostSNIRegexp", "PathRegexp", "HeaderRegexp":
@@ -90,17 +90,4 @@ func version3(pattern string) string {
 
 func ascii(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 })
-}
-
-// network returns a network or an address in its normal form.
-func network(s string) (string, bool) {
-	s = strings.TrimSpace(s)
-	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
-		return a.String(), true
-	}
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
-		return "", false
-	}
-	return p.Masked().String(), true
 }

@@ -17,7 +17,7 @@ const maxChain = 8
 
 // middlewares translate a middleware of the kind, each with its options below the kind.
 var middlewares = map[string]func(e *effects, kind label, options *part){
-	"addprefix":        (*effects).addPrefix,
+	"addprefix":        needs((*effects).addPrefix, "prefix"),
 	"basicauth":        (*effects).basicAuth,
 	"buffering":        (*effects).buffering,
 	"compress":         (*effects).compress,
@@ -27,13 +27,13 @@ var middlewares = map[string]func(e *effects, kind label, options *part){
 	"ipallowlist":      (*effects).allowList,
 	"ipwhitelist":      (*effects).allowList,
 	"ratelimit":        (*effects).rateLimit,
-	"redirectregex":    (*effects).redirectRegexp,
-	"redirectscheme":   (*effects).redirectScheme,
-	"replacepath":      (*effects).replacePath,
-	"replacepathregex": (*effects).replacePathRegexp,
-	"retry":            (*effects).retry,
-	"stripprefix":      (*effects).stripPrefix,
-	"stripprefixregex": (*effects).stripPrefixRegexp,
+	"redirectregex":    needs((*effects).redirectRegexp, "regex", "replacement", "permanent"),
+	"redirectscheme":   needs((*effects).redirectScheme, "scheme", "permanent", "port"),
+	"replacepath":      needs((*effects).replacePath, "path"),
+	"replacepathregex": needs((*effects).replacePathRegexp, "regex", "replacement"),
+	"retry":            needs((*effects).retry, "attempts"),
+	"stripprefix":      needs((*effects).stripPrefix, "prefixes", "forceslash"),
+	"stripprefixregex": needs((*effects).stripPrefixRegexp, "regex"),
 
 	"circuitbreaker": ignored("sluice ejects failing peers, always: ignored"),
 	"contenttype":    ignored("sluice never guesses a content type: ignored"),
@@ -45,6 +45,17 @@ var middlewares = map[string]func(e *effects, kind label, options *part){
 
 func ignored(want string) func(*effects, label, *part) {
 	return func(e *effects, l label, _ *part) { e.ignore(l, want) }
+}
+
+// needs returns the translation by apply of a middleware with known keys. apply gets the first, without
+// which the middleware is refused.
+func needs(apply func(e *effects, l label, options *part), keys ...string) func(*effects, label, *part) {
+	return func(e *effects, kind label, options *part) {
+		e.only(options, keys...)
+		if l, ok := e.required(kind, options, keys[0]); ok {
+			apply(e, l, options)
+		}
+	}
 }
 
 // middleware adds the effects of the middleware with a name. from has the name.
@@ -111,12 +122,7 @@ func (e *effects) chain(kind label, options *part, depth int) {
 	}
 }
 
-func (e *effects) redirectScheme(kind label, options *part) {
-	e.only(options, "scheme", "permanent", "port")
-	l, ok := e.required(kind, options, "scheme")
-	if !ok {
-		return
-	}
+func (e *effects) redirectScheme(l label, options *part) {
 	scheme := strings.ToLower(l.value)
 	if scheme != "http" && scheme != "https" {
 		e.refuse(l, "want http or https")
@@ -139,12 +145,7 @@ func redirectKeys(options *part) tags.Keys {
 }
 
 // redirectRegexp makes a redirect of what the pattern matches first.
-func (e *effects) redirectRegexp(kind label, options *part) {
-	e.only(options, "regex", "replacement", "permanent")
-	l, ok := e.required(kind, options, "regex")
-	if !ok {
-		return
-	}
+func (e *effects) redirectRegexp(l label, options *part) {
 	re, err := regexp.Compile(l.value)
 	if err != nil {
 		e.refuse(l, "want a regular expression in Go's syntax: "+err.Error())
@@ -209,10 +210,8 @@ func template(replacement string, re *regexp.Regexp, before int) string {
 // word is what may follow "$" in a replacement.
 var word = regexp.MustCompile(`^[\p{L}\p{Nd}_]+`)
 
-func (e *effects) stripPrefix(kind label, options *part) {
-	e.only(options, "prefixes", "forceslash")
-	l, ok := e.required(kind, options, "prefixes")
-	if !ok || !e.change(l, stepStrip) {
+func (e *effects) stripPrefix(l label, _ *part) {
+	if !e.change(l, stepStrip) {
 		return
 	}
 	for _, prefix := range list(l.value) {
@@ -223,10 +222,8 @@ func (e *effects) stripPrefix(kind label, options *part) {
 	}
 }
 
-func (e *effects) stripPrefixRegexp(kind label, options *part) {
-	e.only(options, "regex")
-	l, ok := e.required(kind, options, "regex")
-	if !ok || !e.change(l, stepRewrite) {
+func (e *effects) stripPrefixRegexp(l label, _ *part) {
+	if !e.change(l, stepRewrite) {
 		return
 	}
 	var patterns []string
@@ -245,10 +242,8 @@ func (e *effects) stripPrefixRegexp(kind label, options *part) {
 	e.keys["rewrite"] = tags.Keys{"regexp": re.String(), "to": fmt.Sprintf("/${%d}", re.NumSubexp())}
 }
 
-func (e *effects) addPrefix(kind label, options *part) {
-	e.only(options, "prefix")
-	l, ok := e.required(kind, options, "prefix")
-	if !ok || !e.change(l, stepAdd) {
+func (e *effects) addPrefix(l label, _ *part) {
+	if !e.change(l, stepAdd) {
 		return
 	}
 	if l.value[0] != '/' {
@@ -258,17 +253,14 @@ func (e *effects) addPrefix(kind label, options *part) {
 	e.keys["add_prefix"] = l.value
 }
 
-func (e *effects) replacePath(kind label, options *part) {
-	e.only(options, "path")
-	if l, ok := e.required(kind, options, "path"); ok && e.change(l, stepRewrite) {
+func (e *effects) replacePath(l label, _ *part) {
+	if e.change(l, stepRewrite) {
 		e.keys["rewrite"] = tags.Keys{"regexp": "^.*$", "to": strings.ReplaceAll(l.value, "$", "$$")}
 	}
 }
 
-func (e *effects) replacePathRegexp(kind label, options *part) {
-	e.only(options, "regex", "replacement")
-	l, ok := e.required(kind, options, "regex")
-	if !ok || !e.change(l, stepRewrite) {
+func (e *effects) replacePathRegexp(l label, options *part) {
+	if !e.change(l, stepRewrite) {
 		return
 	}
 	re, err := regexp.Compile(l.value)
@@ -291,7 +283,7 @@ func (e *effects) allowList(kind label, options *part) {
 			continue
 		}
 		for _, item := range list(l.value) {
-			network, ok := network(item)
+			network, ok := tags.Network(item)
 			if !ok {
 				e.close(l, "want addresses and networks, with commas between them")
 				return
@@ -370,20 +362,17 @@ func (e *effects) inFlight(kind label, _ *part) {
 	e.ignore(kind, "requests at a time are limited per service: ignored; want limits.requests of the service in the file")
 }
 
-func (e *effects) retry(kind label, options *part) {
-	e.only(options, "attempts")
-	if l, ok := e.required(kind, options, "attempts"); ok {
-		attempts, err := strconv.Atoi(l.value)
-		if err != nil || attempts < 1 {
-			e.ignore(l, "want a number of at least 1: ignored")
-			return
-		}
-		const most = 5
-		if attempts > most {
-			e.ignore(l, "at most 5 attempts: 5 count")
-		}
-		e.keys.Set(strconv.Itoa(min(attempts, most)), "retry", "attempts")
+func (e *effects) retry(l label, _ *part) {
+	attempts, err := strconv.Atoi(l.value)
+	if err != nil || attempts < 1 {
+		e.ignore(l, "want a number of at least 1: ignored")
+		return
 	}
+	const most = 5
+	if attempts > most {
+		e.ignore(l, "at most 5 attempts: 5 count")
+	}
+	e.keys.Set(strconv.Itoa(min(attempts, most)), "retry", "attempts")
 }
 
 // compress compresses with sluice's types, unless the middleware has a list of its own.

@@ -242,7 +242,7 @@ func asPattern(value string) string {
 }
 
 func (m *match) addClient(one matcher) {
-	value, _ := network(one.values[0])
+	value, _ := tags.Network(one.values[0])
 	if one.not {
 		known, _ := m.keys.Get("when", "not", "client").([]string)
 		m.keys.Set(append(slices.Clone(known), value), "when", "not", "client")
