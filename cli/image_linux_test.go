@@ -33,9 +33,6 @@ const patience = 60 * time.Second
 // releaseProgram builds the program with the command of the Dockerfile.
 func releaseProgram(t *testing.T) (path string) {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("-short: this compiles everything anew, with the flags of a release")
-	}
 	path, err := releaseBinary()
 	verify.NoError(t, err)
 	return path
@@ -250,10 +247,7 @@ func TestReleaseIsStatic(t *testing.T) {
 // A build with the files that .dockerignore leaves knows the commit, and is not marked as modified.
 func TestImageKnowsItsVersion(t *testing.T) {
 	t.Parallel()
-	long.Test(t)
-	if testing.Short() {
-		t.Skip("-short: this compiles everything anew, with the flags of a release")
-	}
+	long.Test(t) // it compiles everything anew, with the flags of a release
 	if _, err := os.Stat("../.git"); err != nil {
 		t.Skip("this is no clone of the repository")
 	}
@@ -291,6 +285,7 @@ func TestImageKnowsItsVersion(t *testing.T) {
 
 func TestImageServesReloadsAndStops(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	origin := func(name string) string {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) }))
 		t.Cleanup(server.Close)
@@ -325,6 +320,7 @@ func TestImageServesReloadsAndStops(t *testing.T) {
 
 func TestSecondSignalCuts(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	arrived := make(chan struct{})
 	ctx, finish := context.WithCancel(context.Background())
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -362,7 +358,7 @@ func TestPortInUse(t *testing.T) {
 	defer taken.Close()
 	text := strings.Replace(configuration("127.0.0.1:1", ""), "127.0.0.1:0", taken.Addr().String(), 1)
 	file := writeFile(t, "a.yaml", text)
-	output, err := exec.Command(releaseProgram(t), "run", "--config", file).CombinedOutput()
+	output, err := exec.Command("env", envRole+"=sluice", os.Args[0], "run", "--config", file).CombinedOutput()
 	want := fmt.Sprintf("sluice: listener \"web\": %s is in use by another process\n", taken.Addr())
 	if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != exitFailed || string(output) != want {
 		t.Errorf("%v: %s", err, output)

@@ -54,14 +54,16 @@ func startListening(t *testing.T, listeners, text string) *serving {
 // newServing is startListening without a start.
 func newServing(t *testing.T, listeners, text string) *serving {
 	t.Helper()
-	program := releaseProgram(t)
+	if testing.Short() {
+		t.Skip("-short: sluice runs in processes of its own")
+	}
 	dir := t.TempDir()
 	s := &serving{
 		t: t, address: freeAddress(t), admin: freeAddress(t), listeners: listeners,
 		configuration: filepath.Join(dir, "sluice.yaml"), pidFile: filepath.Join(dir, "pid"), logFile: filepath.Join(dir, "log"),
 	}
 	s.configure(text)
-	s.command = exec.Command(program, "run", "--config", s.configuration, "--pid-file", s.pidFile)
+	s.command = exec.Command("env", envRole+"=sluice", os.Args[0], "run", "--config", s.configuration, "--pid-file", s.pidFile)
 	return s
 }
 
