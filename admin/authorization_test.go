@@ -5,6 +5,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // everyOrder contains paths of orders.
@@ -49,9 +51,8 @@ func TestTokenForLooking(t *testing.T) {
 		}
 	}
 	for token, want := range map[string]bool{"scraper": false, "s3cret": true} {
-		if got := decode[Orders](t, ask("GET", "/api/orders", token).Body.String()); got.MayOrder != want {
-			t.Errorf("may_order with the token %s: %t", token, got.MayOrder)
-		}
+		got := decode[Orders](t, ask("GET", "/api/orders", token).Body.String())
+		verify.That(t, got.MayOrder == want, "may_order with the token %s: %t", token, got.MayOrder)
 	}
 	if w := ask("POST", everyOrder[0], "s3cret"); w.Code != http.StatusNotFound { // there is no such service
 		t.Errorf("%s with the token for everything: %d %s", everyOrder[0], w.Code, w.Body)
@@ -62,8 +63,7 @@ func TestTokenForLooking(t *testing.T) {
 func TestNoTokenIsNoText(t *testing.T) {
 	h := handlerOf(Options{Tokens: func() Tokens { return Tokens{Operate: "s3cret"} }})
 	for _, header := range []string{"Bearer", "Bearer ", "Bearer  "} {
-		if status, body := get(t, h, "/api", "Authorization", header); status != http.StatusUnauthorized {
-			t.Errorf("%q: %d %s", header, status, body)
-		}
+		status, body := get(t, h, "/api", "Authorization", header)
+		verify.That(t, status == http.StatusUnauthorized, "%q: %d %s", header, status, body)
 	}
 }

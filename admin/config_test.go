@@ -71,9 +71,8 @@ func TestRouteExplainsEveryCandidate(t *testing.T) {
 		verify.Equal(t, got, test.want, "%s:  got", test.query)
 	}
 	for _, query := range []string{"", "url=/api", "url=ftp://a/", "url=http://a/&header=x", "url=http://a/&client=a"} {
-		if status, body := get(t, h, "/api/route?"+query); status != 400 || !strings.Contains(body, "want ") {
-			t.Errorf("%s: got %d %s", query, status, body)
-		}
+		status, body := get(t, h, "/api/route?"+query)
+		verify.That(t, status == 400 && strings.Contains(body, "want "), "%s: got %d %s", query, status, body)
 	}
 }
 
@@ -142,8 +141,7 @@ func TestSinceOfSources(t *testing.T) {
 		{live.Status{Since: read}, live.SourceInUse, read},
 		{live.Status{Since: read, Refused: refusal, Stale: errors.New("no answer")}, live.SourceStale, read},
 	} {
-		if got := describeStatus(c.status); got.State != string(c.state) || !got.Since.Equal(c.since) {
-			t.Errorf("%+v: %s since %s, want %s since %s", c.status, got.State, got.Since, c.state, c.since)
-		}
+		got := describeStatus(c.status)
+		verify.That(t, got.State == string(c.state) && got.Since.Equal(c.since), "%+v: %s since %s, want %s since %s", c.status, got.State, got.Since, c.state, c.since)
 	}
 }

@@ -33,9 +33,8 @@ func TestConsulMarksDifferences(t *testing.T) {
 				if service != "web" {
 					return ConsulAnswer{}, ErrNotInConsul
 				}
-				if _, ok := ctx.Deadline(); !ok {
-					t.Error("no deadline")
-				}
+				_, ok := ctx.Deadline()
+				verify.That(t, ok, "no deadline")
 				return answer, nil
 			},
 		},

@@ -18,9 +18,8 @@ func TestDashboardIsSelfContained(t *testing.T) {
 	for _, element := range []string{"style", "script"} {
 		texts := regexp.MustCompile(`(?s)<`+element+`>(.*?)</`+element+`>`).FindAllStringSubmatch(page, -1)
 		verify.Require(t, len(texts) == 1 && len(texts[0][1]) >= 1000, "the page has %d times the element %s, or nothing in it", len(texts), element)
-		if want := element + "-src " + hashOf(texts[0][1]); !strings.Contains(policy, want) {
-			t.Errorf("the policy %q lacks %q", policy, want)
-		}
+		want := element + "-src " + hashOf(texts[0][1])
+		verify.That(t, strings.Contains(policy, want), "the policy %q lacks %q", policy, want)
 	}
 	verify.Equal(t, regexp.MustCompile(`(?:src|href)="(?:https?:)?//[^"]*"|@import|url\(`).FindString(page), "", "the page needs")
 }

@@ -58,15 +58,13 @@ func TestOrdersAboutAServiceWithAnotherName(t *testing.T) {
 		{"drain", "draining"}, {"weight?weight=3", "draining"}, {"enable", "up"}, {"weight/release", "up"},
 	} {
 		status, body := post(t, h, "/api/peers/blue/a/"+tt.order)
-		if got := decode[Operated](t, body); status != http.StatusOK || got.Service != "blue" || got.Peer == nil || got.Peer.State != tt.state {
-			t.Errorf("%s: got %d %s", tt.order, status, body)
-		}
+		got := decode[Operated](t, body)
+		verify.That(t, status == http.StatusOK && got.Service == "blue" && got.Peer != nil && got.Peer.State == tt.state, "%s: got %d %s", tt.order, status, body)
 	}
 	post(t, h, "/api/peers/blue/a/drain")
 	pool.Apply([]discovery.Instance{instance("star", "b", "10.0.0.2")})
-	if s := getJSON[[]Service](t, h, "/api/services")[0]; len(s.StandingDrains) != 1 {
-		t.Errorf("the drain of an absent instance: %+v", s.StandingDrains)
-	}
+	s := getJSON[[]Service](t, h, "/api/services")[0]
+	verify.That(t, len(s.StandingDrains) == 1, "the drain of an absent instance: %+v", s.StandingDrains)
 	if status, body := post(t, h, "/api/peers/blue/a/enable"); status != http.StatusOK || decode[Operated](t, body).Peer != nil {
 		t.Errorf("enable an absent instance: got %d %s", status, body)
 	}
@@ -89,9 +87,8 @@ func TestAnOrderMustMatchOnePeer(t *testing.T) {
 	second.Node = "m"
 	h := handlerOf(Options{Services: Services{Pools: poolsOf(newPool(t, "star", first, second))}})
 	status, body := post(t, h, "/api/peers/star/star/drain")
-	if want := `service "star" has several peers "star": choose one with ?node= or ?address= (n 10.0.0.1:80, m 10.0.0.2:80)`; status != http.StatusConflict || errorOf(t, body) != want {
-		t.Errorf("got %d %s, want %s", status, body, want)
-	}
+	want := `service "star" has several peers "star": choose one with ?node= or ?address= (n 10.0.0.1:80, m 10.0.0.2:80)`
+	verify.That(t, status == http.StatusConflict && errorOf(t, body) == want, "got %d %s, want %s", status, body, want)
 	for _, p := range getJSON[[]Peer](t, h, "/api/peers") {
 		verify.Equal(t, p.State, "up", "%s", p.Address)
 	}
@@ -109,9 +106,8 @@ func TestADrainOfAnAbsentInstanceIsListedAndEnded(t *testing.T) {
 	pool.Apply(nil)
 	drains := getJSON[[]Service](t, h, "/api/services")[0].StandingDrains
 	verify.Require(t, len(drains) == 1 && !drains[0].Since.IsZero(), "standing drains %+v", drains)
-	if d := drains[0]; d.ID != "a" || d.Node != "n" || d.Address != "10.0.0.1:80" || d.Why != "upgrade" {
-		t.Errorf("standing drain %+v", d)
-	}
+	d := drains[0]
+	verify.That(t, d.ID == "a" && d.Node == "n" && d.Address == "10.0.0.1:80" && d.Why == "upgrade", "standing drain %+v", d)
 	if status, body := post(t, h, "/api/peers/star/a/drain"); status != http.StatusNotFound {
 		t.Errorf("drain of an absent instance: got %d %s", status, body)
 	}

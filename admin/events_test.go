@@ -53,9 +53,8 @@ func TestEventsAsAList(t *testing.T) {
 		verify.Equal(t, textsOf(getJSON[[]events.Event](t, h, "/api/events?format=json&"+query)), want, "%s", query)
 	}
 	status, body := get(t, h, "/api/events", "Accept", "application/json", "Last-Event-ID", all[1].ID.String())
-	if got := textsOf(decode[[]events.Event](t, body)); status != http.StatusOK || got != "<three>" {
-		t.Errorf("status %d, %s", status, body)
-	}
+	got := textsOf(decode[[]events.Event](t, body))
+	verify.That(t, status == http.StatusOK && got == "<three>", "status %d, %s", status, body)
 	if _, body := get(t, handlerOf(Options{}), "/api/events?format=json"); strings.TrimSpace(body) != "[]" {
 		t.Errorf("without events: %s", body)
 	}
@@ -72,9 +71,8 @@ func TestEventsRefuseBadQueries(t *testing.T) {
 		"format=ndjson": `format "ndjson": want json or sse`,
 	} {
 		status, body := get(t, h, "/api/events?"+query)
-		if got := errorOf(t, body); status != http.StatusBadRequest || !strings.HasPrefix(got, want) {
-			t.Errorf("%s: status %d, %s", query, status, got)
-		}
+		got := errorOf(t, body)
+		verify.That(t, status == http.StatusBadRequest && strings.HasPrefix(got, want), "%s: status %d, %s", query, status, got)
 	}
 	if status, _ := ask(t, h, http.MethodPost, "/api/events"); status != http.StatusMethodNotAllowed {
 		t.Errorf("POST: status %d", status)
@@ -101,9 +99,8 @@ func openStream(t *testing.T, server *httptest.Server, query string, header ...s
 	}
 	response, err := server.Client().Do(request)
 	verify.NoError(t, err)
-	if got := response.Header.Get("Content-Type"); response.StatusCode != http.StatusOK || got != "text/event-stream" {
-		t.Fatalf("status %d, %s", response.StatusCode, got)
-	}
+	got := response.Header.Get("Content-Type")
+	verify.Require(t, response.StatusCode == http.StatusOK && got == "text/event-stream", "status %d, %s", response.StatusCode, got)
 	return &stream{t, response, bufio.NewScanner(response.Body)}
 }
 
@@ -123,9 +120,8 @@ func (s *stream) event() events.Event {
 	_, data, found := strings.Cut(message, "data: ")
 	verify.Require(s.t, found, "no event: %q", message)
 	e := decode[events.Event](s.t, data)
-	if id, _, _ := strings.Cut(message, "\n"); e.ID != (events.ID{}) && id != "id: "+e.ID.String() {
-		s.t.Errorf("%s of the event %+v", id, e)
-	}
+	id, _, _ := strings.Cut(message, "\n")
+	verify.That(s.t, e.ID == (events.ID{}) || id == "id: "+e.ID.String(), "%s of the event %+v", id, e)
 	return e
 }
 
@@ -146,9 +142,8 @@ func TestEventsAsAStream(t *testing.T) {
 	defer s.response.Body.Close()
 	verify.Equal(t, s.next(), "retry: 1000\n", "first message")
 	one := s.event()
-	if two := s.event(); one.Text != "one" || two.Text != "two" {
-		t.Errorf("got %+v, %+v", one, two)
-	}
+	two := s.event()
+	verify.That(t, one.Text == "one" && two.Text == "two", "got %+v, %+v", one, two)
 	feed.Add(events.Event{Kind: events.KindLeft, Service: "star", Text: "a\nb <c>"})
 	if e := s.event(); e.Text != "a\nb <c>" || e.Kind != events.KindLeft {
 		t.Errorf("got %+v", e)

@@ -90,9 +90,8 @@ func TestErrorsAreJSON(t *testing.T) {
 		{"GET", "/consul/x", 404, `service "x": the service does not come from Consul`},
 	} {
 		status, body := ask(t, h, test.method, test.path)
-		if got := errorOf(t, body); status != test.status || got != test.want {
-			t.Errorf("%s %s: got %d %q, want %d %q", test.method, test.path, status, got, test.status, test.want)
-		}
+		got := errorOf(t, body)
+		verify.That(t, status == test.status && got == test.want, "%s %s: got %d %q, want %d %q", test.method, test.path, status, got, test.status, test.want)
 	}
 }
 
@@ -142,9 +141,8 @@ func TestTokenGuardsAllButHealthAndThePage(t *testing.T) {
 	}
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest("GET", "/api", nil))
-	if got := w.Header().Get("WWW-Authenticate"); !strings.HasPrefix(got, "Bearer ") {
-		t.Errorf("WWW-Authenticate is %q", got)
-	}
+	got := w.Header().Get("WWW-Authenticate")
+	verify.That(t, strings.HasPrefix(got, "Bearer "), "WWW-Authenticate is %q", got)
 }
 
 func TestReadiness(t *testing.T) {

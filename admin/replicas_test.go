@@ -9,6 +9,7 @@ import (
 
 	"sluice/admin/fleet"
 	"sluice/consul/registration"
+	"sluice/test/verify"
 )
 
 func TestReplicas(t *testing.T) {
@@ -27,9 +28,8 @@ func TestReplicas(t *testing.T) {
 		},
 	}
 	h := handlerOf(o)
-	if code, body := get(t, h, "/api/replicas"); code != http.StatusNotFound || errorOf(t, body) != "the configuration has no consul.register" {
-		t.Errorf("without a registration: %d %s", code, body)
-	}
+	code, body := get(t, h, "/api/replicas")
+	verify.That(t, code == http.StatusNotFound && errorOf(t, body) == "the configuration has no consul.register", "without a registration: %d %s", code, body)
 	status = registration.Status{
 		State: registration.StateFailing, Since: since, Service: "sluice", ID: "a", Agent: "http://c", Check: registration.CheckTTL,
 		LastError: "403", Registrations: 2, Errors: 3,

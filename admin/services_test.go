@@ -70,9 +70,8 @@ func TestGroups(t *testing.T) {
 		"/user&header=X-User:+x":                          byUser.Group([]byte("x")).Name(),
 		"/address&client=10.0.0.7":                        byUser.Group([]byte("10.0.0.7")).Name(),
 	} {
-		if got := getJSON[RouteAnswer](t, asks, "/api/route?url=http://a"+query); got.Group != want {
-			t.Errorf("%s: group %q, want %q", query, got.Group, want)
-		}
+		got := getJSON[RouteAnswer](t, asks, "/api/route?url=http://a"+query)
+		verify.That(t, got.Group == want, "%s: group %q, want %q", query, got.Group, want)
 	}
 	splits := map[string]*Split{
 		"/":       {Groups: []Share{{.05, groups[0]}, {.95, groups[1]}}, Key: "cookie", Fallback: "rest"},

@@ -108,9 +108,8 @@ func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[disc
 	for _, peer := range s.All {
 		known[peer] = true
 		expected, present := want[peer.ID]
-		if got := slices.Contains(s.Eligible, peer); !present || got != expected {
-			t.Fatalf("%v: present %v, eligible %v; want %v", peer, present, got, expected)
-		}
+		got := slices.Contains(s.Eligible, peer)
+		verify.Require(t, present && got == expected, "%v: present %v, eligible %v; want %v", peer, present, got, expected)
 		if up := peer.State() <= StateWarming; up != healthy[peer.ID] || (peer.Reasons() == nil) != healthy[peer.ID] {
 			t.Errorf("%v: state %v, reasons %q, but should be used as a matter of course: %v", peer, peer.State(), peer.Reasons(), healthy[peer.ID])
 		}
@@ -125,9 +124,8 @@ func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[disc
 	for peer := range known {
 		_, present := want[peer.ID]
 		gone := !present || !slices.Contains(s.All, peer)
-		if closed := transportOf(peer).closes.Load(); gone && closed != 1 || !gone && closed != 0 {
-			t.Errorf("%v: gone %v, transport closed %d times", peer, gone, closed)
-		}
+		closed := transportOf(peer).closes.Load()
+		verify.That(t, (!gone || closed == 1) && (gone || closed == 0), "%v: gone %v, transport closed %d times", peer, gone, closed)
 		if gone {
 			delete(known, peer)
 		}

@@ -28,9 +28,8 @@ func TestARemovedPeerFinishesItsRequests(t *testing.T) {
 		peer := first.Peer
 		p.Apply(nil)
 
-		if _, err := p.Pick(nil); err != ErrNoPeers {
-			t.Errorf("Pick = %v, want %v", err, ErrNoPeers)
-		}
+		_, err := p.Pick(nil)
+		verify.That(t, err == ErrNoPeers, "Pick = %v, want %v", err, ErrNoPeers)
 		if s := p.Snapshot(); len(s.All) != 0 || !slices.Equal(s.Draining, []*Peer{peer}) {
 			t.Errorf("snapshot %+v, want one draining peer", s)
 		}
@@ -64,9 +63,8 @@ func TestAnIdlePeerIsRetiredAtOnce(t *testing.T) {
 		}
 		verify.Equal(t, transportOf(peer).closes.Load(), want, "peer %d: times closed", i)
 	}
-	if s := p.Snapshot(); len(s.Draining) != 0 || len(s.All) != 1 {
-		t.Errorf("snapshot %+v, want one peer, none draining", s)
-	}
+	s := p.Snapshot()
+	verify.That(t, len(s.Draining) == 0 && len(s.All) == 1, "snapshot %+v, want one peer, none draining", s)
 }
 
 func TestDrainWithOpenStreamIsCut(t *testing.T) {
@@ -88,9 +86,8 @@ func TestDrainWithOpenStreamIsCut(t *testing.T) {
 		stream.Done(Outcome{Class: OutcomeReset})
 		verify.Equal(t, stream.Peer.Inflight(), 0, "in flight")
 		verify.Equal(t, transportOf(stream.Peer).closes.Load(), 1, "times closed")
-		if e := got.take(); e != nil {
-			t.Errorf("events %q, want none", e)
-		}
+		e := got.take()
+		verify.That(t, e == nil, "events %q, want none", e)
 	})
 }
 
@@ -144,9 +141,8 @@ func TestALatePickDoesNotStopADrain(t *testing.T) {
 	verify.Equal(t, peer.Inflight(), 1, "in flight after a late pick")
 	peer.load.Add(-1) // the last request ends, which is not noticed
 	verify.Require(t, !peer.acquire(quiesced-1), "a late pick got a peer that has drained")
-	if n := len(p.Snapshot().Draining); n != 0 || transportOf(peer).closes.Load() != 1 {
-		t.Error("nothing is in flight and the drain did not end")
-	}
+	n := len(p.Snapshot().Draining)
+	verify.That(t, n == 0 && transportOf(peer).closes.Load() == 1, "nothing is in flight and the drain did not end")
 	verify.That(t, !peer.acquire(quiesced-1) && peer.Inflight() == 0 && transportOf(peer).closes.Load() == 1, "a late pick disturbed a peer that is gone")
 }
 
@@ -174,9 +170,8 @@ func TestAnOperatorDrainsAPeer(t *testing.T) {
 		token := mustPick(t, p, nil)
 		peer := token.Peer
 		setReason(p, peer.ID, ReasonDrain, true, "")
-		if _, err := p.Pick(nil); err != ErrNoEligible {
-			t.Errorf("Pick = %v, want %v", err, ErrNoEligible)
-		}
+		_, err := p.Pick(nil)
+		verify.That(t, err == ErrNoEligible, "Pick = %v, want %v", err, ErrNoEligible)
 		got.take()
 		time.Sleep(time.Hour) // a drain by an operator has no timeout
 		token.Done(Outcome{})
@@ -207,9 +202,8 @@ func TestCloseDrainsEveryPeer(t *testing.T) {
 		if _, err := p.Pick(nil); err != ErrNoPeers {
 			t.Errorf("Pick = %v, want %v", err, ErrNoPeers)
 		}
-		if changes := p.Apply(instances(3)); !changes.Empty() || len(p.Snapshot().All) != 0 {
-			t.Error("a closed pool accepts peers")
-		}
+		changes := p.Apply(instances(3))
+		verify.That(t, changes.Empty() && len(p.Snapshot().All) == 0, "a closed pool accepts peers")
 		if err := p.Reconfigure(complete(Options{DrainTimeout: 10 * time.Second})); err != nil {
 			t.Error(err)
 		}

@@ -106,9 +106,8 @@ func TestALateSampleCountsWithItsAge(t *testing.T) {
 	if got := float64(e.average()); !near(got, float64(10*time.Second)/math.E) {
 		t.Errorf("%v, want 10s/e", e.average())
 	}
-	if _, age := e.at(begin); age != 0 {
-		t.Errorf("a late sample made the estimate older: %v", age)
-	}
+	_, age := e.at(begin)
+	verify.That(t, age == 0, "a late sample made the estimate older: %v", age)
 }
 
 func TestAFailureIsAPeak(t *testing.T) {
@@ -119,15 +118,13 @@ func TestAFailureIsAPeak(t *testing.T) {
 			p.latency.observe(before, begin)
 		}
 		p.measure(o, begin+int64(ms))
-		if got := p.Latency(); !near(float64(got), float64(want)) {
-			t.Errorf("%v, then %v after %v: %v, want %v", before, o.Class, o.Latency, got, want)
-		}
+		got := p.Latency()
+		verify.That(t, near(float64(got), float64(want)), "%v, then %v after %v: %v, want %v", before, o.Class, o.Latency, got, want)
 		if want == before {
 			return
 		}
-		if _, age := p.latency.at(begin + int64(ms)); want > 0 && age != 0 {
-			t.Errorf("%v, then %v: age %v, want 0", before, o.Class, age)
-		}
+		_, age := p.latency.at(begin + int64(ms))
+		verify.That(t, want <= 0 || age == 0, "%v, then %v: age %v, want 0", before, o.Class, age)
 	}
 	for _, c := range []OutcomeClass{OutcomeConnectFailure, OutcomeReset, OutcomeTimeout} {
 		f(0, Outcome{Class: c}, failureLatency)
@@ -156,9 +153,8 @@ func TestFailuresKeepTheEstimateFresh(t *testing.T) {
 		for range 100 {
 			end += int64(time.Second)
 			p.measure(o, end)
-			if _, age := p.latency.at(end); age != 0 {
-				t.Fatalf("%v: age %v, want 0", o.Class, age)
-			}
+			_, age := p.latency.at(end)
+			verify.Require(t, age == 0, "%v: age %v, want 0", o.Class, age)
 		}
 		if got := p.Latency(); got < failureLatency {
 			t.Errorf("%v: %v, want at least %v", o.Class, got, failureLatency)
@@ -187,8 +183,7 @@ func TestNoPeakIsLostAmongConcurrentSamples(t *testing.T) {
 		start.Store(true)
 		e.observe(time.Second, begin+int64(step))
 		other.Wait()
-		if got := e.average(); got < time.Second-ms {
-			t.Fatalf("%v, want 1s", got)
-		}
+		got := e.average()
+		verify.Require(t, got >= time.Second-ms, "%v, want 1s", got)
 	}
 }

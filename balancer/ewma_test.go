@@ -28,9 +28,8 @@ func TestOneSlowPeerDoesNotRaiseTheTail(t *testing.T) {
 // A peer that never answers has no more requests in flight than the others.
 func TestAStuckPeerIsAvoided(t *testing.T) {
 	got := simulate(PolicyEWMA, fleet(10, normal, func(s *server) { s.hangs = true }))
-	if n := got.peers[9].Inflight(); n > 20 {
-		t.Errorf("a stuck peer has %d requests; %v", n, got)
-	}
+	n := got.peers[9].Inflight()
+	verify.That(t, n <= 20, "a stuck peer has %d requests; %v", n, got)
 }
 
 // A peer that fails at once is fast and idle, but must not get more requests.
@@ -48,9 +47,8 @@ func TestANewPeerGetsItsShare(t *testing.T) {
 		policy: PolicyEWMA, rate: 4000, duration: joins + time.Second, warmUp: joins,
 		servers: fleet(10, normal, func(s *server) { s.from = joins }),
 	}.run()
-	if share := got.shares[9]; share < 0.05 || share > 0.2 {
-		t.Errorf("in its first second a new peer had a share of %.3f, want about 0.1", share)
-	}
+	share := got.shares[9]
+	verify.That(t, share >= 0.05 && share <= 0.2, "in its first second a new peer had a share of %.3f, want about 0.1", share)
 	verify.That(t, got.quantile(0.99) <= 50*ms, "%v: too slow", got)
 }
 
@@ -74,9 +72,8 @@ func TestAPeerThatWasSlowGetsRequestsUnderLoad(t *testing.T) {
 	for range 1000 {
 		picker.pick(Query{}, begin, nil).load.Add(1)
 	}
-	if got := slow.Inflight(); got < 1000/maxSlower-5 || got > 1000/maxSlower+5 {
-		t.Errorf("%d of 1000 in flight on the slow peer, want about 1 in %d", got, maxSlower)
-	}
+	got := slow.Inflight()
+	verify.That(t, got >= 1000/maxSlower-5 && got <= 1000/maxSlower+5, "%d of 1000 in flight on the slow peer, want about 1 in %d", got, maxSlower)
 }
 
 func TestAPeerThatWasSlowIsTriedAgain(t *testing.T) {

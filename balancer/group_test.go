@@ -52,9 +52,8 @@ func members(p *Pool) map[string][]int {
 
 func expectMembers(t *testing.T, p *Pool, want map[string][]int) {
 	t.Helper()
-	if got := members(p); !maps.EqualFunc(got, want, slices.Equal) {
-		t.Errorf("groups %v, want %v", got, want)
-	}
+	got := members(p)
+	verify.That(t, maps.EqualFunc(got, want, slices.Equal), "groups %v, want %v", got, want)
 	for name, numbers := range want {
 		picked := make(map[int]bool)
 		for range 300 {
@@ -85,9 +84,8 @@ func TestGroups(t *testing.T) {
 	verify.NoError(t, p.Reconfigure(complete(o)))
 	expectMembers(t, p, map[string][]int{"c": {4}, "b": {3}, "rest": {0, 1, 2}})
 	verify.Equal(t, held.Peer.Group().Name(), RestGroup, "the peer is in")
-	if n := held.Peer.Inflight(); n != 1 || !slices.Equal(p.Snapshot().All, before) {
-		t.Errorf("the peers are others, or the one with a request has %d", n)
-	}
+	n := held.Peer.Inflight()
+	verify.That(t, n == 1 && slices.Equal(p.Snapshot().All, before), "the peers are others, or the one with a request has %d", n)
 	held.Done(Outcome{})
 
 	verify.NoError(t, p.Reconfigure(complete(Options{NewTransport: newTestTransport})))
@@ -97,9 +95,8 @@ func TestGroups(t *testing.T) {
 
 func TestGroupNames(t *testing.T) {
 	for _, groups := range [][]GroupSelector{byTag(""), byTag("rest"), byTag("a", "b", "a")} {
-		if _, err := NewPool("star", complete(Options{Groups: groups})); err == nil {
-			t.Errorf("%v: no error", groups)
-		}
+		_, err := NewPool("star", complete(Options{Groups: groups}))
+		verify.That(t, err != nil, "%v: no error", groups)
 	}
 }
 
@@ -109,9 +106,8 @@ func TestUnknownGroupIsTheWholePool(t *testing.T) {
 	p.Apply(withTags("", ""))
 	expectPick(t, p, in(p, "b"), nil)
 	expectPick(t, p, in(p, "a"), ErrNoPeers)
-	if first := p.Group("a"); p.Group("a") != first || first.ID() == p.Group("b").ID() {
-		t.Error("groups are not told apart by name")
-	}
+	first := p.Group("a")
+	verify.That(t, p.Group("a") == first && first.ID() != p.Group("b").ID(), "groups are not told apart by name")
 }
 
 // A pick never leaves its group, unless it has a fallback.
@@ -239,9 +235,8 @@ func TestHashesOfAGroupAreBounded(t *testing.T) {
 		held = append(held, mustPick(t, p, q))
 	}
 	for _, peer := range p.Snapshot().part(q.Group).All {
-		if n := peer.Inflight(); n < 140 || n > 260 {
-			t.Errorf("%v has %d of 400 requests", peer, n)
-		}
+		n := peer.Inflight()
+		verify.That(t, n >= 140 && n <= 260, "%v has %d of 400 requests", peer, n)
 	}
 	for range 600 {
 		held = append(held, mustPick(t, p, nil))
@@ -254,9 +249,8 @@ func TestHashesOfAGroupAreBounded(t *testing.T) {
 	for _, token := range held {
 		token.Done(Outcome{})
 	}
-	if a, rest := p.Group("a").inflight.Load(), p.Group(RestGroup).inflight.Load(); a != 0 || rest != 0 {
-		t.Errorf("%d and %d are counted when none is in flight", a, rest)
-	}
+	a, rest := p.Group("a").inflight.Load(), p.Group(RestGroup).inflight.Load()
+	verify.That(t, a == 0 && rest == 0, "%d and %d are counted when none is in flight", a, rest)
 }
 
 func TestAttemptsOfAGroup(t *testing.T) {
@@ -293,9 +287,8 @@ func TestAttemptsOfAGroup(t *testing.T) {
 		mustPick(t, p, nil).Done(Outcome{Class: OutcomeOK, Status: 200})
 	}
 	attempts, rest = p.Group("a").Attempts().Snapshot(), p.Group(RestGroup).Attempts().Snapshot()
-	if a, b := attempts.Total(), rest.Total(); a+b != 59 || b == 0 {
-		t.Errorf("%d and %d attempts, want 59 together", a, b)
-	}
+	a, b := attempts.Total(), rest.Total()
+	verify.That(t, a+b == 59 && b != 0, "%d and %d attempts, want 59 together", a, b)
 }
 
 // Requests that wait for a connection to a peer of one group do not hold up those of

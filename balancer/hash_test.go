@@ -157,9 +157,8 @@ func TestEjectionDoesNotReshuffle(t *testing.T) {
 			t.Errorf("%s: its hashes went to %d of %d peers", what, len(counts), n-1)
 		}
 		for address, got := range counts {
-			if want := float64(len(keys)) * 2 / (n + 1) / (n - 1); math.Abs(float64(got)-want) > .15*want {
-				t.Errorf("%s: %d of its hashes went to %s, want about %.0f", what, got, address, want)
-			}
+			want := float64(len(keys)) * 2 / (n + 1) / (n - 1)
+			verify.That(t, math.Abs(float64(got)-want) <= .15*want, "%s: %d of its hashes went to %s, want about %.0f", what, got, address, want)
 		}
 		out(p, set, false)
 		verify.Slices(t, before, owners(t, p, keys), "%s: hashes do not return", what)
@@ -282,9 +281,8 @@ func TestHashesMoveToAWarmingPeerGradually(t *testing.T) {
 				}
 			}
 			factor := max(.1, float64(age)/10)
-			if want := float64(len(keys)) / 4 * factor; math.Abs(float64(count)-want) > 5*math.Sqrt(want)+20 {
-				t.Errorf("after %d s the new peer has %d hashes, want about %.0f", age, count, want)
-			}
+			want := float64(len(keys)) / 4 * factor
+			verify.That(t, math.Abs(float64(count)-want) <= 5*math.Sqrt(want)+20, "after %d s the new peer has %d hashes, want about %.0f", age, count, want)
 			before = now
 			time.Sleep(time.Second)
 		}

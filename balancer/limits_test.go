@@ -42,9 +42,8 @@ func TestRequestsInFlightAreLimited(t *testing.T) {
 	for _, token := range held[1:] {
 		token.Done(Outcome{})
 	}
-	if got := p.Refusals(); got != [NumLimits]uint64{LimitRequests: 2} {
-		t.Errorf("refusals %v, want 2 of the first kind", got)
-	}
+	got := p.Refusals()
+	verify.That(t, got == [NumLimits]uint64{LimitRequests: 2}, "refusals %v, want 2 of the first kind", got)
 	verify.Equal(t, p.inflight.Load(), 0, "are counted when none is in flight")
 }
 
@@ -175,9 +174,8 @@ func TestLimitsUnderConcurrency(t *testing.T) {
 				if err != nil {
 					continue
 				}
-				if n := inflight.Add(1); n > int64(limits.Requests) {
-					t.Errorf("%d in flight", n)
-				}
+				n := inflight.Add(1)
+				verify.That(t, n <= int64(limits.Requests), "%d in flight", n)
 				if retry && retries.Add(1) > int64(limits.Retries) {
 					t.Errorf("%d retries in flight", retries.Load())
 				}
@@ -270,8 +268,7 @@ func TestPendingRequestsAreLimited(t *testing.T) {
 		if served.Load() != 3 || gaveUp.Load() != 0 || p.Pending() != 0 {
 			t.Errorf("%d served, %d gave up, %d pending; want 3, 0, 0", served.Load(), gaveUp.Load(), p.Pending())
 		}
-		if got := p.Refusals(); got != [NumLimits]uint64{LimitPending: 1} {
-			t.Errorf("refusals %v, want 1 of %v", got, LimitPending)
-		}
+		got := p.Refusals()
+		verify.That(t, got == [NumLimits]uint64{LimitPending: 1}, "refusals %v, want 1 of %v", got, LimitPending)
 	})
 }

@@ -46,9 +46,8 @@ func TestCopiesTakeNoPlace(t *testing.T) {
 			for _, token := range held {
 				token.Done(Outcome{})
 			}
-			if load, inflight := p.Snapshot().All[0].load.Load(), p.inflight.Load(); load != 0 || inflight != 0 {
-				t.Errorf("%d and %d in flight at the end", load, inflight)
-			}
+			load, inflight := p.Snapshot().All[0].load.Load(), p.inflight.Load()
+			verify.That(t, load == 0 && inflight == 0, "%d and %d in flight at the end", load, inflight)
 			refused := uint64(0)
 			for _, n := range p.Refusals() {
 				refused += n
@@ -87,9 +86,8 @@ func TestCopiesCountForThePeerOnly(t *testing.T) {
 	}
 	for peer, n := range got {
 		verify.Equal(t, n, 10, "%v of 20 requests", peer)
-		if o := peer.Outcomes(); o[OutcomeServerError] != 10 || o[OutcomeOK] != 20 {
-			t.Errorf("%v has the outcomes %v, want those of copies too", peer, o)
-		}
+		o := peer.Outcomes()
+		verify.That(t, o[OutcomeServerError] == 10 && o[OutcomeOK] == 20, "%v has the outcomes %v, want those of copies too", peer, o)
 	}
 }
 

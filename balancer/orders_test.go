@@ -30,9 +30,8 @@ func TestADrainOutlastsReRegistration(t *testing.T) {
 		if after.State() != StateDraining || !slices.Equal(after.Reasons(), []string{"drain: upgrade"}) {
 			t.Errorf("state %v, reasons %q", after.State(), after.Reasons())
 		}
-		if e, want := got.take(), []string{"added star-0001: draining: drain: upgrade"}; !slices.Equal(e[:1], want) {
-			t.Errorf("events %q, want %q first", e, want)
-		}
+		e, want := got.take(), []string{"added star-0001: draining: drain: upgrade"}
+		verify.That(t, slices.Equal(e[:1], want), "events %q, want %q first", e, want)
 		for range 50 {
 			token := mustPick(t, p, nil)
 			verify.Require(t, token.Peer != after, "picked")
@@ -112,9 +111,8 @@ func TestAPeerOutlastsTheNodeOfItsRegistration(t *testing.T) {
 
 	setReason(p, app.Key(), ReasonDrain, true, "broken again")
 	p.Apply(instances(2)[1:])
-	if back := peerOf(t, p, through("node-y")); back.State() != StateDraining {
-		t.Errorf("state %v of an instance that returned through another agent", back.State())
-	}
+	back := peerOf(t, p, through("node-y"))
+	verify.That(t, back.State() == StateDraining, "state %v of an instance that returned through another agent", back.State())
 }
 
 // A drain of a node applies to the instances that are registered with it, whenever they join.

@@ -52,9 +52,8 @@ func TestPanicUsesFailingPeers(t *testing.T) {
 	expectEligible(t, p, true, 0, 1, 2, 3)
 	want := []string{"state star-0002: unhealthy: up → unhealthy: active", "panic: 1 of 4 peers are healthy"}
 	verify.Slices(t, got.take(), want, "events")
-	if peer := peerOf(t, p, set[0]); peer.State() != StateUnhealthy || peer.Reasons() == nil {
-		t.Errorf("state %v, reasons %q: panic does not make a peer healthy", peer.State(), peer.Reasons())
-	}
+	peer := peerOf(t, p, set[0])
+	verify.That(t, peer.State() == StateUnhealthy && peer.Reasons() != nil, "state %v, reasons %q: panic does not make a peer healthy", peer.State(), peer.Reasons())
 	setReasonOf(3, ReasonActive, true) // no healthy peer
 	expectEligible(t, p, true, 0, 1, 2, 3)
 	setReasonOf(3, ReasonActive, false)
@@ -98,9 +97,8 @@ func TestPanicDoesNotUseDrainedAndUncheckedPeers(t *testing.T) {
 	p.Apply(set[:5])
 	expectEligible(t, p, true, 4)
 	p.Apply(nil)
-	if s := p.Snapshot(); s.Panic || len(s.Eligible) != 0 {
-		t.Errorf("an empty pool: %+v", s)
-	}
+	s := p.Snapshot()
+	verify.That(t, !s.Panic && len(s.Eligible) == 0, "an empty pool: %+v", s)
 }
 
 func TestPanicIsReconfigured(t *testing.T) {

@@ -61,9 +61,8 @@ func TestSharesFollowTheWeightsUnderLittleLoad(t *testing.T) {
 				policy: policy, rate: rate, duration: 5000 * time.Second / time.Duration(rate),
 				servers: []server{{weight: 9, service: 5 * ms}, {weight: 1, service: 5 * ms}},
 			}.run()
-			if share := got.shares[1]; share < 0.06 || share > 0.15 {
-				t.Errorf("%s, %v requests a second: a peer with a tenth of the weight has a share of %.3f", policy, rate, share)
-			}
+			share := got.shares[1]
+			verify.That(t, share >= 0.06 && share <= 0.15, "%s, %v requests a second: a peer with a tenth of the weight has a share of %.3f", policy, rate, share)
 		}
 	}
 }
@@ -134,9 +133,8 @@ func TestDrawTwoAreDifferent(t *testing.T) {
 		if equalWeights(candidatesOf(weights...)) {
 			pairs := len(weights) * (len(weights) - 1)
 			for pair, n := range seen {
-				if want := 10000 / pairs; n < want*8/10 || n > want*12/10 {
-					t.Errorf("%v: pair %v came %d times, want about %d", weights, pair, n, want)
-				}
+				want := 10000 / pairs
+				verify.That(t, n >= want*8/10 && n <= want*12/10, "%v: pair %v came %d times, want about %d", weights, pair, n, want)
 			}
 		}
 	}
@@ -211,9 +209,8 @@ func TestLeastConnFindsTheOnlyIdlePeer(t *testing.T) {
 	tokens := make(map[*Peer]Token)
 	for range fullScan {
 		token := mustPick(t, p, nil)
-		if _, busy := tokens[token.Peer]; busy {
-			t.Fatal("picked a busy peer while another was idle")
-		}
+		_, busy := tokens[token.Peer]
+		verify.Require(t, !busy, "picked a busy peer while another was idle")
 		tokens[token.Peer] = token
 	}
 	for range 100 {
@@ -293,9 +290,8 @@ func TestHotFieldsHaveTheirCacheLines(t *testing.T) {
 	p := newTestPool(t, Options{})
 	p.Apply(instances(10))
 	for _, peer := range p.Snapshot().All {
-		if addr := uintptr(unsafe.Pointer(peer)); addr%line != 0 {
-			t.Errorf("a peer at %#x is not at the start of a cache line", addr)
-		}
+		addr := uintptr(unsafe.Pointer(peer))
+		verify.That(t, addr%line == 0, "a peer at %#x is not at the start of a cache line", addr)
 	}
 	var peer Peer
 	lineOf := func(offset uintptr) uintptr { return offset / line }
@@ -305,7 +301,6 @@ func TestHotFieldsHaveTheirCacheLines(t *testing.T) {
 		unsafe.Offsetof(peer.outcomes)%line != 0 || unsafe.Sizeof(peer)%line != 0 {
 		t.Error("fields of a peer share cache lines that should not")
 	}
-	if before, after := unsafe.Offsetof(p.cursor)-unsafe.Offsetof(p.snapshot), unsafe.Offsetof(p.mu)-unsafe.Offsetof(p.cursor); before < line || after < line {
-		t.Error("the cursor shares its cache line")
-	}
+	before, after := unsafe.Offsetof(p.cursor)-unsafe.Offsetof(p.snapshot), unsafe.Offsetof(p.mu)-unsafe.Offsetof(p.cursor)
+	verify.That(t, before >= line && after >= line, "the cursor shares its cache line")
 }

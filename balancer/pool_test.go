@@ -62,9 +62,8 @@ func TestWeightOnlyChangeKeepsState(t *testing.T) {
 	changed.Status = discovery.StatusWarning
 	changes := p.Apply([]discovery.Instance{changed, instance(1, 1)})
 	verify.That(t, len(changes.Updated) == 1 && len(changes.Added) == 1 && len(changes.Removed) == 0, "changes %+v, want one update and one addition", changes)
-	if got := peerOf(t, p, changed); got != peer {
-		t.Fatalf("the peer was replaced")
-	}
+	got := peerOf(t, p, changed)
+	verify.Require(t, got == peer, "the peer was replaced")
 	if peer.Weight() != 5 || peer.Instance().Tags[0] != "v2" || peer.Instance().Meta["zone"] != "b" {
 		t.Errorf("weight %d, instance %+v; want what was applied", peer.Weight(), peer.Instance())
 	}
@@ -107,13 +106,11 @@ func TestUnchangedSetChangesNothing(t *testing.T) {
 	before := p.Snapshot()
 	reversed := slices.Clone(set)
 	slices.Reverse(reversed)
-	if changes := p.Apply(reversed); !changes.Empty() {
-		t.Errorf("changes %+v, want none", changes)
-	}
+	changes := p.Apply(reversed)
+	verify.That(t, changes.Empty(), "changes %+v, want none", changes)
 	verify.Equal(t, p.Snapshot(), before, "there is a new snapshot")
-	if e := got.take(); e != nil {
-		t.Errorf("events %q, want none", e)
-	}
+	e := got.take()
+	verify.That(t, e == nil, "events %q, want none", e)
 }
 
 func TestHealthOfTheRegistry(t *testing.T) {
@@ -196,9 +193,8 @@ func TestIneligiblePeersAreNotPicked(t *testing.T) {
 			token.Done(Outcome{})
 		}
 		p.SetReason(instance(4, 1).Key(), ReasonEjected, true, "")
-		if _, err := p.Pick(nil); err != ErrNoEligible {
-			t.Errorf("%s: Pick = %v, want %v", policy, err, ErrNoEligible)
-		}
+		_, err := p.Pick(nil)
+		verify.That(t, err == ErrNoEligible, "%s: Pick = %v, want %v", policy, err, ErrNoEligible)
 		p.SetReason(instance(2, 1).Key(), ReasonActive, false, "")
 		token := mustPick(t, p, nil)
 		verify.Equal(t, token.Peer.ID, instance(2, 1).Key(), "%s: picked", policy)

@@ -137,9 +137,8 @@ func TestRequestsThatWaitForAConnectionAreLimited(t *testing.T) {
 			p.AwaitConnection(t.Context(), nil)
 		}()
 		synctest.Wait()
-		if _, err := p.AwaitConnection(t.Context(), nil); err != ErrTooManyPending {
-			t.Errorf("got %v, want %v", err, ErrTooManyPending)
-		}
+		_, err := p.AwaitConnection(t.Context(), nil)
+		verify.That(t, err == ErrTooManyPending, "got %v, want %v", err, ErrTooManyPending)
 		held[0].Done(Outcome{})
 		<-done
 		// A waiting request is not refused when it becomes the first.

@@ -17,9 +17,8 @@ func TestSlowStartFollowsEnvoysFormula(t *testing.T) {
 		t.Helper()
 		s = complete(Options{SlowStart: s}).SlowStart
 		verify.NoError(t, s.check())
-		if got := s.factor(age); math.Abs(got-want) > 1e-9 {
-			t.Errorf("%+v: factor %v at %v, want %v", s, got, age, want)
-		}
+		got := s.factor(age)
+		verify.That(t, math.Abs(got-want) <= 1e-9, "%+v: factor %v at %v, want %v", s, got, age, want)
 	}
 	minute := SlowStart{Window: time.Minute}
 	f(minute, -time.Second, .1)
@@ -48,9 +47,8 @@ func shareOf(t *testing.T, p *Pool, i discovery.Instance) float64 {
 
 func expectShare(t *testing.T, p *Pool, i discovery.Instance, want float64) {
 	t.Helper()
-	if got := shareOf(t, p, i); math.Abs(got-want) > 0.002 {
-		t.Errorf("share %.3f, want %.3f", got, want)
-	}
+	got := shareOf(t, p, i)
+	verify.That(t, math.Abs(got-want) <= 0.002, "share %.3f, want %.3f", got, want)
 }
 
 func TestANewPeersShareGrows(t *testing.T) {
@@ -94,9 +92,8 @@ func TestIfAllPeersAreNewTheyShareTheLoadAtOnce(t *testing.T) {
 		set := instances(4)
 		expectUp := func(n int) {
 			t.Helper()
-			if s := p.Snapshot(); len(s.Eligible) != n {
-				t.Errorf("%d eligible, want %d", len(s.Eligible), n)
-			}
+			s := p.Snapshot()
+			verify.That(t, len(s.Eligible) == n, "%d eligible, want %d", len(s.Eligible), n)
 			for _, peer := range p.Snapshot().Eligible {
 				verify.Equal(t, peer.State(), StateUp, "%v", peer)
 			}
@@ -168,9 +165,8 @@ func TestAPeerThatReturnsWarmsAgain(t *testing.T) {
 				// A peer that leaves while it warms starts again.
 				time.Sleep(5 * time.Second)
 				away(p, set[1], true)
-				if got := p.Snapshot().Eligible; len(got) != 1 {
-					t.Errorf("%s: %d eligible, want 1", what, len(got))
-				}
+				got := p.Snapshot().Eligible
+				verify.That(t, len(got) == 1, "%s: %d eligible, want 1", what, len(got))
 				away(p, set[1], false)
 				expectShare(t, p, set[1], .1/1.1)
 				time.Sleep(10 * time.Second)
@@ -192,9 +188,8 @@ func TestWarmingKeepsWeightsInProportion(t *testing.T) {
 			time.Sleep(time.Minute)
 			p.Apply(set)
 			for i, want := range []float64{1. / 5, 3. / 5, 1. / 5} {
-				if got := shareOf(t, p, set[i]); math.Abs(got-want) > .02 {
-					t.Errorf("%s: share of peer %d: %.3f, want %.3f", policy, i, got, want)
-				}
+				got := shareOf(t, p, set[i])
+				verify.That(t, math.Abs(got-want) <= .02, "%s: share of peer %d: %.3f, want %.3f", policy, i, got, want)
 			}
 		})
 	}
@@ -280,9 +275,8 @@ func TestAWarmingPeerIsNotFlooded(t *testing.T) {
 				for _, token := range held {
 					token.Done(Outcome{Latency: ms})
 				}
-				if share := float64(added.Requests()) / 20000; share < .002 || share > .03 {
-					t.Errorf("share %.3f, want about 0.011, and at least some", share)
-				}
+				share := float64(added.Requests()) / 20000
+				verify.That(t, share >= .002 && share <= .03, "share %.3f, want about 0.011, and at least some", share)
 			})
 		})
 	}

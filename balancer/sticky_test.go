@@ -81,9 +81,8 @@ func TestStickyRequestsReturnToTheirPeerInAnyTier(t *testing.T) {
 			backup++
 		}
 	}
-	if share := backup / 20000; math.Abs(share-.3) > .02 {
-		t.Errorf("the backup peers get %.3f of those whose peer is out, want 0.3", share)
-	}
+	share := backup / 20000
+	verify.That(t, math.Abs(share-.3) <= .02, "the backup peers get %.3f of those whose peer is out, want 0.3", share)
 }
 
 func TestStickyIDs(t *testing.T) {

@@ -78,9 +78,8 @@ func TestAttemptsFromBeforeAResetDoNotCount(t *testing.T) {
 		peer.ResetStreak(trial)
 		early[0].Done(Outcome{Class: OutcomeOK})
 		early[1].Done(Outcome{Class: OutcomeTimeout})
-		if got := peer.Streak(); got != trial || len(heard.streaks) != 0 {
-			t.Errorf("%+v, OnFailure got %+v, want %+v and nothing", got, heard.streaks, trial)
-		}
+		got := peer.Streak()
+		verify.That(t, got == trial && len(heard.streaks) == 0, "%+v, OnFailure got %+v, want %+v and nothing", got, heard.streaks, trial)
 		mustPick(t, p, nil).Done(Outcome{Class: OutcomeTimeout})
 		verify.Slices(t, heard.streaks, []Streak{{0, 5, 5}}, "OnFailure")
 		mustPick(t, p, nil).Done(Outcome{Class: OutcomeOK})
@@ -99,9 +98,8 @@ func TestOnFailureMayCallThePool(t *testing.T) {
 	q.Tried.Add(peerOf(t, p, instance(1, 1)))
 	mustPick(t, p, &q).Done(Outcome{Class: OutcomeReset})
 	mustPick(t, p, &q).Done(Outcome{Class: OutcomeReset})
-	if _, err := p.Pick(&q); err != ErrAllTried {
-		t.Errorf("Pick = %v, want %v", err, ErrAllTried)
-	}
+	_, err := p.Pick(&q)
+	verify.That(t, err == ErrAllTried, "Pick = %v, want %v", err, ErrAllTried)
 	verify.NoError(t, p.Reconfigure(complete(Options{})))
 	mustPick(t, p, nil).Done(Outcome{Class: OutcomeReset}) // no call
 }
@@ -131,9 +129,8 @@ func TestManyVerdictsAreOneSnapshot(t *testing.T) {
 	}
 	verify.Equal(t, p.SetReasons(ReasonActive, verdicts...), 3, "verdicts counted")
 	verify.Equal(t, p.Snapshot().Generation-before, 1, "snapshots")
-	if lines := got.take(); len(lines) != 2 || !strings.Contains(lines[0], "active: refused") {
-		t.Errorf("events %q, want one for each peer in the set", lines)
-	}
+	lines := got.take()
+	verify.That(t, len(lines) == 2 && strings.Contains(lines[0], "active: refused"), "events %q, want one for each peer in the set", lines)
 	verify.That(t, leaving.Has(ReasonActive|ReasonDrain) && !leaving.Has(ReasonEjected), "a verdict on a peer that may return was lost")
 	held.Done(Outcome{})
 	verify.Equal(t, p.SetReasons(ReasonActive, Verdict{Peer: leaving}), 0, "a verdict on a peer that is gone counted")
@@ -142,13 +139,11 @@ func TestManyVerdictsAreOneSnapshot(t *testing.T) {
 func TestNewPeersMustPassFirst(t *testing.T) {
 	p := newTestPool(t, Options{MustPassFirst: true})
 	p.Apply(instances(1))
-	if _, err := p.Pick(nil); err != ErrNoEligible {
-		t.Errorf("Pick = %v, want %v", err, ErrNoEligible)
-	}
+	_, err := p.Pick(nil)
+	verify.That(t, err == ErrNoEligible, "Pick = %v, want %v", err, ErrNoEligible)
 	peer := peerOf(t, p, instance(0, 1))
-	if got := peer.Reasons(); !slices.Equal(got, []string{"active: not checked yet"}) || peer.State() != StateUnhealthy {
-		t.Errorf("%v, reasons %q", peer.State(), got)
-	}
+	got := peer.Reasons()
+	verify.That(t, slices.Equal(got, []string{"active: not checked yet"}) && peer.State() == StateUnhealthy, "%v, reasons %q", peer.State(), got)
 	p.SetReasons(ReasonActive, Verdict{Peer: peer})
 	mustPick(t, p, nil).Done(Outcome{})
 }
@@ -245,9 +240,8 @@ func TestConnectedEndsAStreak(t *testing.T) {
 	mustPick(t, p, nil).Done(Outcome{Class: OutcomeConnectFailure})
 	stream := mustPick(t, p, nil)
 	stream.Connected(time.Millisecond)
-	if got := peer.Streak(); got != (Streak{}) || peer.Inflight() != 1 {
-		t.Errorf("connected: %+v, %d in flight, want none and 1", got, peer.Inflight())
-	}
+	got := peer.Streak()
+	verify.That(t, got == (Streak{}) && peer.Inflight() == 1, "connected: %+v, %d in flight, want none and 1", got, peer.Inflight())
 	mustPick(t, p, nil).Done(Outcome{Class: OutcomeConnectFailure})
 	stream.Done(Outcome{Class: OutcomeOK})
 	latencies := peer.Latencies()

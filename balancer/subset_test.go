@@ -66,14 +66,12 @@ func TestSubsetsAreEven(t *testing.T) {
 func TestSubsetsAreStable(t *testing.T) {
 	set := instances(101)
 	before := subsets(t, set[:100], 20, 10)
-	if again := subsets(t, set[:100], 20, 10); slices.EqualFunc(before, again, slices.Equal) == false {
-		t.Error("a replica uses other peers each time")
-	}
+	again := subsets(t, set[:100], 20, 10)
+	verify.That(t, slices.EqualFunc(before, again, slices.Equal) != false, "a replica uses other peers each time")
 	expect := func(what string, after [][]string, want int) {
 		t.Helper()
-		if most, mean := differences(before, after); most > want {
-			t.Errorf("%s: a subset of 20 changes by %d, on average by %.1f; want at most %d", what, most, mean, want)
-		}
+		most, mean := differences(before, after)
+		verify.That(t, most <= want, "%s: a subset of 20 changes by %d, on average by %.1f; want at most %d", what, most, mean, want)
 	}
 	expect("one joins", subsets(t, set, 20, 10), 1)
 	expect("one leaves", subsets(t, set[:99], 20, 10), 1)

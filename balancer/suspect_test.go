@@ -97,9 +97,8 @@ func TestLatencyIsResetWhenChecksPassAgain(t *testing.T) {
 			slow, still := pick(), pick()
 			slow.Done(Outcome{Latency: 5 * time.Second})
 			fail(true)
-			if got := peer.Latency(); got < 4*time.Second {
-				t.Errorf("latency %v before the peer recovers", got)
-			}
+			got := peer.Latency()
+			verify.That(t, got >= 4*time.Second, "latency %v before the peer recovers", got)
 			fail(false)
 			verify.Equal(t, peer.Latency(), 0, "latency after the peer has recovered")
 			still.Done(Outcome{Latency: 20 * time.Second})

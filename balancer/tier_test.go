@@ -75,9 +75,8 @@ func FuzzTierShares(f *testing.F) {
 			}
 			verify.That(t, i <= 0 || share <= 1e-9 || room < 1 || tiers[i-1].left()*overprovisioning < 1, "tier %d has %v, though the one before has room", i, share)
 		}
-		if want := map[bool]float64{true: 1, false: 0}[present]; math.Abs(sum-want) > 1e-9 {
-			t.Errorf("shares add up to %v, want %v", sum, want)
-		}
+		want := map[bool]float64{true: 1, false: 0}[present]
+		verify.That(t, math.Abs(sum-want) <= 1e-9, "shares add up to %v, want %v", sum, want)
 	})
 }
 
@@ -138,9 +137,8 @@ func TestBackupPeersGetWhatTheOthersHaveNoRoomFor(t *testing.T) {
 			if backup := got[0] + got[1]; math.Abs(backup-(1-share)) > .02 {
 				t.Errorf("%s: the backup peers get %.3f, want %.3f", policy, backup, 1-share)
 			}
-			if tier := p.Snapshot().Tiers[0]; math.Abs(tier.Share-share) > .001 {
-				t.Errorf("%s: the share of the first tier is %.3f, want %.3f", policy, tier.Share, share)
-			}
+			tier := p.Snapshot().Tiers[0]
+			verify.That(t, math.Abs(tier.Share-share) <= .001, "%s: the share of the first tier is %.3f, want %.3f", policy, tier.Share, share)
 		}
 		down := func(n int, is bool) { p.SetReason(set[n].Key(), ReasonActive, is, "") }
 		expect(1)
@@ -214,9 +212,8 @@ func TestTheTierOfAHashIsTheSameEachTime(t *testing.T) {
 			stayed++
 		}
 	}
-	if share := float64(stayed) / float64(len(keys)); share < .5*.7-.05 {
-		t.Errorf("%.3f of the hashes stayed where they were, want 70 %% of the half whose peers are well", share)
-	}
+	share := float64(stayed) / float64(len(keys))
+	verify.That(t, share >= .5*.7-.05, "%.3f of the hashes stayed where they were, want 70 %% of the half whose peers are well", share)
 }
 
 // Priorities of the registry make tiers without selectors, and divide those of selectors.
@@ -288,8 +285,7 @@ func TestTiersAreChecked(t *testing.T) {
 		{Subset: Subset{Size: -1}},
 	} {
 		o = complete(o)
-		if _, err := NewPool("star", o); err == nil {
-			t.Errorf("%+v: no error", o)
-		}
+		_, err := NewPool("star", o)
+		verify.That(t, err != nil, "%+v: no error", o)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // writeKey writes a key file with 32 times that letter.
@@ -30,9 +32,8 @@ func TestCipher(t *testing.T) {
 	none, onlyA, onlyB, bThenA := readCipher(), readCipher(a), readCipher(b), readCipher(b, a)
 	secret := []byte("-----BEGIN PRIVATE KEY-----")
 	sealed := onlyA.Seal("x/y.key", secret)
-	if again := onlyA.Seal("x/y.key", secret); bytes.Equal(sealed, again) || bytes.Contains(sealed, secret[:10]) {
-		t.Errorf("got %q and %q", sealed, again)
-	}
+	again := onlyA.Seal("x/y.key", secret)
+	verify.That(t, !bytes.Equal(sealed, again) && !bytes.Contains(sealed, secret[:10]), "got %q and %q", sealed, again)
 	changed := bytes.Clone(sealed)
 	changed[len(changed)-1]++
 	for what, test := range map[string]struct {

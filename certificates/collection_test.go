@@ -64,9 +64,8 @@ func TestCollectionKeepsWhatIsValid(t *testing.T) {
 				told = append(told, "error")
 			}
 		}})
-		if s := c.Statuses(); len(s) != 1 || s[0].State(time.Now()) != Missing || s[0].Fault == nil {
-			t.Errorf("before the first answer: %+v", s)
-		}
+		s := c.Statuses()
+		verify.That(t, len(s) == 1 && s[0].State(time.Now()) == Missing && s[0].Fault != nil, "before the first answer: %+v", s)
 		expired := map[string]string{"a.pem": combined("a", testcert.Lasting(-2*hour, -hour))}
 		now := map[string]string{"a.pem": combined("a", testcert.Lasting(-hour, 24*hour))}
 		later := map[string]string{"a.pem": combined("a", testcert.Lasting(hour, 48*hour))}
@@ -147,9 +146,8 @@ func TestCollectionWithoutKeys(t *testing.T) {
 		c.Update(one)
 		time.Sleep(25 * time.Hour)
 		c.Update(nil)
-		if s := c.Statuses(); len(c.Certificates()) != 0 || len(s) != 1 || s[0].Fault == nil {
-			t.Errorf("expired and gone: %+v", s)
-		}
+		s := c.Statuses()
+		verify.That(t, len(c.Certificates()) == 0 && len(s) == 1 && s[0].Fault != nil, "expired and gone: %+v", s)
 	})
 }
 

@@ -28,9 +28,8 @@ func newSocketServing(t *testing.T) (s *serving, path string) {
 // there was one.
 func (s *serving) checkAdmin(before os.FileInfo) (now os.FileInfo) {
 	s.t.Helper()
-	if status, stdout, stderr := execute(s.t, "peers", "--admin", s.admin); status != exitOK || !strings.Contains(stdout, "127.0.0.1:1") {
-		s.t.Errorf("status %d: %s%s", status, stdout, stderr)
-	}
+	status, stdout, stderr := execute(s.t, "peers", "--admin", s.admin)
+	verify.That(s.t, status == exitOK && strings.Contains(stdout, "127.0.0.1:1"), "status %d: %s%s", status, stdout, stderr)
 	now, err := os.Stat(strings.TrimPrefix(s.admin, "unix:"))
 	verify.That(s.t, err == nil && (before == nil || os.SameFile(before, now)), "another file: %v, %v", now, err)
 	return now

@@ -68,9 +68,8 @@ func TestWrongCommandLines(t *testing.T) {
 
 func TestHelpIsNoFailure(t *testing.T) {
 	for _, args := range [][]string{{}, {"--help"}, {"help", "run"}, {"run", "--help"}, {"check", "--help"}, {"peers", "--help"}, {"doctor", "--help"}} {
-		if status, stdout, stderr := execute(t, args...); status != exitOK || stderr != "" || !strings.Contains(stdout, "Usage:") {
-			t.Errorf("%q: status %d\n%s%s", args, status, stdout, stderr)
-		}
+		status, stdout, stderr := execute(t, args...)
+		verify.That(t, status == exitOK && stderr == "" && strings.Contains(stdout, "Usage:"), "%q: status %d\n%s%s", args, status, stdout, stderr)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"sluice/admin"
 	"sluice/config"
+	"sluice/test/verify"
 )
 
 // configServer answers as the admin API of a sluice with three revisions, the last with a pin.
@@ -91,8 +92,7 @@ func TestConfigCommandsNameWhatTheyWant(t *testing.T) {
 		{[]string{"config", "rollback", "latest"}, `"latest": want the number of a revision`},
 		{[]string{"config", "history", "3"}, ""},
 	} {
-		if status, stdout, stderr := execute(t, test.args...); status != exitUsage || !strings.Contains(stderr, test.want) {
-			t.Errorf("%q: status %d\n%s%s want %s", test.args, status, stdout, stderr, test.want)
-		}
+		status, stdout, stderr := execute(t, test.args...)
+		verify.That(t, status == exitUsage && strings.Contains(stderr, test.want), "%q: status %d\n%s%s want %s", test.args, status, stdout, stderr, test.want)
 	}
 }

@@ -86,9 +86,8 @@ func TestDoctor(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &report); err != nil || status != exitOK || report.Schema != doctor.SchemaVersion || report.Count.Warnings != 1 {
 		t.Fatalf("status %d, %v\n%s%s", status, err, stdout, stderr)
 	}
-	if f := report.Findings[0]; f.Code != doctor.CodeDuplicateAddress || f.ID != "star-1" || f.Severity != doctor.SeverityWarning {
-		t.Errorf("%+v", f)
-	}
+	f := report.Findings[0]
+	verify.That(t, f.Code == doctor.CodeDuplicateAddress && f.ID == "star-1" && f.Severity == doctor.SeverityWarning, "%+v", f)
 	verify.That(t, len(report.Fixed) == 1 && report.Fixed[0].Result == doctor.ResultWould, "%+v", report.Fixed)
 	if got := stars(t, agent); got != "star-1 star-2" {
 		t.Fatalf("a dry run left %q", got)

@@ -48,9 +48,8 @@ func TestDrainAndEnableCommands(t *testing.T) {
 	do := func(wantStatus int, want string, args ...string) {
 		t.Helper()
 		status, stdout, stderr := execute(t, append(args, "--admin", address)...)
-		if got := stdout + stderr; status != wantStatus || got != want {
-			t.Errorf("%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
-		}
+		got := stdout + stderr
+		verify.That(t, status == wantStatus && got == want, "%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
 	}
 	do(exitOK, "moon/m/1 (10.0.0.1:5) is draining, 0 in flight: drain: by an operator\n", "drain", "m/1")
 	do(exitOK, "moon/m/1 (10.0.0.1:5) is up, 0 in flight\n", "enable", "10.0.0.1:5")
@@ -76,9 +75,8 @@ func TestDrainWaitsForRequestsInFlight(t *testing.T) {
 	token, err := pools[0].Pick(nil)
 	verify.NoError(t, err)
 	status, stdout, stderr := execute(t, "drain", "star-1", "--wait", "1ms", "--admin", address)
-	if want := "sluice: star/star-1 (10.0.0.1:1) still has 1 in flight after 1ms\n"; status != exitFailed || stderr != want {
-		t.Errorf("status %d\n%s%s want %s", status, stdout, stderr, want)
-	}
+	want := "sluice: star/star-1 (10.0.0.1:1) still has 1 in flight after 1ms\n"
+	verify.That(t, status == exitFailed && stderr == want, "status %d\n%s%s want %s", status, stdout, stderr, want)
 	ended := make(chan string)
 	go func() {
 		_, stdout, stderr := execute(t, "drain", "star-1", "--wait", "1m", "--admin", address)
@@ -97,9 +95,8 @@ func TestDrainsOfNodesWeightsAndOrders(t *testing.T) {
 	do := func(wantStatus int, want string, args ...string) {
 		t.Helper()
 		status, stdout, stderr := execute(t, append(args, "--admin", address)...)
-		if got := stdout + stderr; status != wantStatus || !regexp.MustCompile("^"+want+"$").MatchString(got) {
-			t.Errorf("%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
-		}
+		got := stdout + stderr
+		verify.That(t, status == wantStatus && regexp.MustCompile("^"+want+"$").MatchString(got), "%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
 	}
 	do(exitOK, "no orders\n", "orders")
 	do(exitOK, `moon/m .10.0.0.1:3. is draining, 0 in flight: drain: node b: new disks\nstar/star-2 .10.0.0.1:2. is draining, 0 in flight: drain: node b: new disks\n`,

@@ -54,9 +54,8 @@ b        b         [::1]:80     draining   0s     0       0         0         0 
 b        c         [::1]:81     up         1h1m   0       0         0         0         -        ·
 `
 	want = strings.ReplaceAll(want, "·", "") // marks the end of a line
-	if got := out.String(); got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
-	}
+	got := out.String()
+	verify.That(t, got == want, "got\n%s\nwant\n%s", got, want)
 }
 
 func TestPeersOfARunningSluice(t *testing.T) {
@@ -67,13 +66,11 @@ func TestPeersOfARunningSluice(t *testing.T) {
 	verify.That(t, status == exitOK && strings.Contains(stdout, "a-1") && strings.Contains(stdout, "b-1"), "status %d\n%s%s", status, stdout, stderr)
 	status, stdout, stderr = execute(t, "peers", "--admin", address, "--token-file", token, "--json", "b")
 	var peers []admin.Peer
-	if err := json.Unmarshal([]byte(stdout), &peers); err != nil || status != exitOK || len(peers) != 1 || peers[0].ID != "b-1" {
-		t.Errorf("status %d, %v\n%s%s", status, err, stdout, stderr)
-	}
+	err := json.Unmarshal([]byte(stdout), &peers)
+	verify.That(t, err == nil && status == exitOK && len(peers) == 1 && peers[0].ID == "b-1", "status %d, %v\n%s%s", status, err, stdout, stderr)
 	status, stdout, stderr = execute(t, "peers", "--admin", address)
-	if want := "sluice: admin API at " + address + ": a valid token is needed\n"; status != exitFailed || stdout != "" || stderr != want {
-		t.Errorf("status %d\n%s%s", status, stdout, stderr)
-	}
+	want := "sluice: admin API at " + address + ": a valid token is needed\n"
+	verify.That(t, status == exitFailed && stdout == "" && stderr == want, "status %d\n%s%s", status, stdout, stderr)
 }
 
 // Before the first answer of what lists the instances there are no peers, and nobody knows

@@ -224,9 +224,8 @@ func TestRegisterPassesTheInputOn(t *testing.T) {
 	command := exec.Command(os.Args[0], "register", "--name", "star", "--port", "1", "--ttl", "--consul", noConsul, "--log", "off", "cat", "-u")
 	command.Env = append(os.Environ(), envRole+"=sluice")
 	command.Stdin = strings.NewReader("hello\n")
-	if out, err := command.CombinedOutput(); err != nil || string(out) != "hello\n" {
-		t.Errorf("got %q, %v", out, err)
-	}
+	out, err := command.CombinedOutput()
+	verify.That(t, err == nil && string(out) == "hello\n", "got %q, %v", out, err)
 }
 
 // The app gets the whole environment but what lets it act as sluice in Consul.
@@ -238,9 +237,8 @@ func TestRegisterKeepsItsTokenToItself(t *testing.T) {
 	for flag, want := range map[string]string{"--pass-token=false": "none none none http://x", "--pass-token": "secret " + file + " user http://x"} {
 		command := exec.Command(os.Args[0], "register", "--name", "star", "--port", "1", "--ttl", "--consul", noConsul, "--log", "off", flag, "--", "sh", "-c", show)
 		command.Env = append(os.Environ(), envRole+"=sluice", "CONSUL_HTTP_TOKEN=secret", "CONSUL_HTTP_TOKEN_FILE="+file, "CONSUL_HTTP_AUTH=user", "CONSUL_HTTP_ADDR=http://x")
-		if out, err := command.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != want {
-			t.Errorf("%s: the app got %q, %v, want %q", flag, out, err, want)
-		}
+		out, err := command.CombinedOutput()
+		verify.That(t, err == nil && strings.TrimSpace(string(out)) == want, "%s: the app got %q, %v, want %q", flag, out, err, want)
 	}
 }
 
@@ -298,9 +296,8 @@ func TestRegisterStopsAnAppThatDoesNotPassItsCheck(t *testing.T) {
 	t.Parallel()
 	r := startRegister(t, noConsul, []string{"--start-timeout", "200ms", "--http", "/"}, []string{"sleep", "600"})
 	r.awaitStatus(exitFailed)
-	if want := fmt.Sprintf("sluice: the app has not passed its check \"http GET /\" at 127.0.0.1:%s within 200ms: ", r.port); !strings.Contains(r.output.String(), want) {
-		t.Errorf("the output lacks %q", want)
-	}
+	want := fmt.Sprintf("sluice: the app has not passed its check \"http GET /\" at 127.0.0.1:%s within 200ms: ", r.port)
+	verify.That(t, strings.Contains(r.output.String(), want), "the output lacks %q", want)
 }
 
 // The app of a used port would fail, and its end would deregister the one that uses it.
@@ -312,9 +309,8 @@ func TestRegisterRefusesAUsedPort(t *testing.T) {
 	command := exec.Command(os.Args[0], "register", "--name", "star", "--port", r.port, "--address", "127.0.0.1", "--consul", agent.URL(), "false")
 	command.Env = append(os.Environ(), envRole+"=sluice")
 	out, err := command.CombinedOutput()
-	if want := "sluice: another process listens at 127.0.0.1:" + r.port + " already: want a free port\n"; command.ProcessState.ExitCode() != exitFailed || string(out) != want {
-		t.Errorf("got %q, %v", out, err)
-	}
+	want := "sluice: another process listens at 127.0.0.1:" + r.port + " already: want a free port\n"
+	verify.That(t, command.ProcessState.ExitCode() == exitFailed && string(out) == want, "got %q, %v", out, err)
 	awaitStars(t, agent, r.id())
 }
 
@@ -334,8 +330,7 @@ func TestRegisterRefusals(t *testing.T) {
 		{append(someFlags, "--deregister-after", "1s", "--", "true"), "deregister after 1s: want at least 1m0s"},
 	} {
 		var out strings.Builder
-		if status := Run(append([]string{"register"}, c.args...), io.Discard, &out); status != exitUsage || !strings.Contains(out.String(), c.want) {
-			t.Errorf("%q: status %d, %q", c.args, status, out.String())
-		}
+		status := Run(append([]string{"register"}, c.args...), io.Discard, &out)
+		verify.That(t, status == exitUsage && strings.Contains(out.String(), c.want), "%q: status %d, %q", c.args, status, out.String())
 	}
 }

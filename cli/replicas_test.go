@@ -39,9 +39,8 @@ they do not agree
   the instances differ: sluice-a: 1; sluice-b: 2
 `
 	want = strings.ReplaceAll(want, "·", "") // marks the end of a line
-	if got := out.String(); got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
-	}
+	got := out.String()
+	verify.That(t, got == want, "got\n%s\nwant\n%s", got, want)
 }
 
 // --wait ends when the replicas agree, and fails after the timeout.

@@ -74,9 +74,8 @@ func TestSharesOrders(t *testing.T) {
 		t.Helper()
 		*last = release.Order{}
 		status, stdout, stderr := execute(t, append(append([]string{"shares"}, args...), "--admin", address)...)
-		if got := stdout + stderr; status != wantStatus || got != want {
-			t.Errorf("%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
-		}
+		got := stdout + stderr
+		verify.That(t, status == wantStatus && got == want, "%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
 		verify.Equal(t, *last, wantOrder, "%q: order", args)
 	}
 	do(exitOK, release.Order{Service: "star", Verb: release.Release}, "star: canary gets 5%\n", "clear", "star")

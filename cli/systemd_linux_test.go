@@ -212,8 +212,7 @@ func TestWrongSocketsOfSystemd(t *testing.T) {
 		stuck := time.AfterFunc(patience, func() { _ = command.Process.Kill() })
 		output, err := command.CombinedOutput()
 		stuck.Stop()
-		if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != exitFailed || !strings.Contains(string(output), c.want) {
-			t.Errorf("%v: %s, want %s", err, output, c.want)
-		}
+		exit := new(exec.ExitError)
+		verify.That(t, errors.As(err, &exit) && exit.ExitCode() == exitFailed && strings.Contains(string(output), c.want), "%v: %s, want %s", err, output, c.want)
 	}
 }

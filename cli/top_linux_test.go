@@ -91,7 +91,6 @@ func TestTopInATerminal(t *testing.T) {
 func TestTopNeedsATerminal(t *testing.T) {
 	t.Parallel()
 	status, _, stderr := execute(t, "top")
-	if want := "sluice: top needs a terminal: \"sluice peers\" writes to files and pipes\n"; status != exitFailed || stderr != want {
-		t.Errorf("status %d, %s", status, stderr)
-	}
+	want := "sluice: top needs a terminal: \"sluice peers\" writes to files and pipes\n"
+	verify.That(t, status == exitFailed && stderr == want, "status %d, %s", status, stderr)
 }

@@ -162,9 +162,8 @@ func TestReplaceWithManyServices(t *testing.T) {
 			l.stop()
 			t.Logf("%d requests", l.served.Load())
 			verify.That(t, refused <= 0, "the agent refused the neighbour %d times: %s", refused, last)
-			if n := strings.Count(s.log(), "429 Too Many Requests"); n > 0 {
-				t.Errorf("the agent refused sluice: %d lines of the log", n)
-			}
+			n := strings.Count(s.log(), "429 Too Many Requests")
+			verify.That(t, n <= 0, "the agent refused sluice: %d lines of the log", n)
 			c.change(s)
 			s.end()
 		})

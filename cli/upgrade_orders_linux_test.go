@@ -97,9 +97,8 @@ func TestReplaceWithOrders(t *testing.T) {
 				if p := peer(1); p.State != "up" || p.Weight != 7 {
 					t.Errorf("%s the peer with another weight is %+v", when, p)
 				}
-				if n := requests[0].Load() - before; n > 0 {
-					t.Errorf("%s the drained instance has got %d requests", when, n)
-				}
+				n := requests[0].Load() - before
+				verify.That(t, n <= 0, "%s the drained instance has got %d requests", when, n)
 			}
 			inForce("at once")
 
@@ -177,9 +176,8 @@ func TestReplaceKeepsSeries(t *testing.T) {
 		awaitThat(t, "all requests are in samples", func() bool { return sampled() == sent })
 		for range upgrades {
 			s.replace()
-			if got := sampled(); got != sent {
-				t.Errorf("after an upgrade %d requests of %d are in samples", got, sent)
-			}
+			got := sampled()
+			verify.That(t, got == sent, "after an upgrade %d requests of %d are in samples", got, sent)
 		}
 	}
 	s.end()
@@ -203,9 +201,8 @@ func (s *serving) post(path string) {
 	r, err := http.Post("http://"+s.admin+path, "", nil)
 	verify.NoError(s.t, err)
 	defer r.Body.Close()
-	if text, _ := io.ReadAll(r.Body); r.StatusCode != http.StatusOK {
-		s.t.Fatalf("%s: %s %s", path, r.Status, text)
-	}
+	text, _ := io.ReadAll(r.Body)
+	verify.Require(s.t, r.StatusCode == http.StatusOK, "%s: %s %s", path, r.Status, text)
 }
 
 // restart kills the current process, which a predecessor has started, and starts another one.

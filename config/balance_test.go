@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // parseBalance loads a service with the balance given in flow style.
@@ -48,9 +49,8 @@ func TestBalanceReadsEveryKey(t *testing.T) {
 func TestBalanceRefusals(t *testing.T) {
 	f := func(text, want string) {
 		t.Helper()
-		if _, err := parseBalance(text); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v, want %q", text, err, want)
-		}
+		_, err := parseBalance(text)
+		verify.That(t, err != nil && strings.Contains(err.Error(), want), "%s: got %v, want %q", text, err, want)
 	}
 	f("{ hash: { keys: [path] } }", "services.star.balance.hash.keys: without effect: balance.policy is ewma, want hash")
 	f("{ policy: hash, hash: { keys: [header] } }", `hash.keys[0]: value "header": want client_address, path, "header NAME"`)

@@ -139,9 +139,8 @@ func TestErrorsOfDynamicSources(t *testing.T) {
 		"dynamic: [{ consul_kv: { prefix: /a } }]":                               `dynamic[0].consul_kv.prefix: value "/a"`,
 		"dynamic: [{ consul_kv: { prefix: a } }, { consul_kv: { prefix: a/ } }]": "the same as dynamic[0]",
 	} {
-		if _, err := build(file(text)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v, want %s", text, err, want)
-		}
+		_, err := build(file(text))
+		verify.That(t, err != nil && strings.Contains(err.Error(), want), "%s: got %v, want %s", text, err, want)
 	}
 }
 
@@ -171,9 +170,8 @@ func TestServicesOfAnUnknownSourceAreAwaited(t *testing.T) {
 		t.Errorf("missing %q, routes %+v", b.Missing, b.Config.Routes)
 	}
 	for _, name := range []string{"a", "s"} {
-		if s, ok := b.Config.Services[name]; !ok || s.Consul != nil || s.Peers != nil || s.Retry.Attempts != 2 {
-			t.Errorf("service %s: %v %+v", name, ok, s)
-		}
+		s, ok := b.Config.Services[name]
+		verify.That(t, ok && s.Consul == nil && s.Peers == nil && s.Retry.Attempts == 2, "service %s: %v %+v", name, ok, s)
 	}
 	if _, err := build(file(text), files(), keys()); err == nil || !strings.Contains(err.Error(), `sluice.yaml:3: routes[0].service: value "a": no such service`) {
 		t.Errorf("with all sources: %v", err)
@@ -224,9 +222,8 @@ func TestCanonicalHash(t *testing.T) {
 	verify.Equal(t, replica(1000, ""), replica(2000, ""), "replicas on one machine have different hashes")
 	verify.That(t, replica(1000, "") != replica(2000, ", http2: false"), "the hash of other settings of a listener is the same")
 	one := hash(file(dynamicFile+services), files(), keys("a.yaml", "routes: [{ service: a }, { path: /b, service: b }]"))
-	if two := hash(file(dynamicFile+services), files(), keys("a.yaml", "routes: [{ service: a }]", "b.yaml", "routes: [{ path: /b, service: b }]")); one != two {
-		t.Errorf("in two documents %s, in one %s", two, one)
-	}
+	two := hash(file(dynamicFile+services), files(), keys("a.yaml", "routes: [{ service: a }]", "b.yaml", "routes: [{ path: /b, service: b }]"))
+	verify.That(t, one == two, "in two documents %s, in one %s", two, one)
 }
 
 func TestLoadReadsDynamicFiles(t *testing.T) {

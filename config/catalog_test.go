@@ -30,9 +30,8 @@ routes:
 	if !reflect.DeepEqual(merged.Services["star"], c.Services["star"]) || !reflect.DeepEqual(merged.Services["front"], c.Services["front"]) {
 		t.Error("a found service replaces one of the file")
 	}
-	if _, ok := c.Services["sun"]; ok {
-		t.Error("Merge changed its argument")
-	}
+	_, ok := c.Services["sun"]
+	verify.That(t, !ok, "Merge changed its argument")
 
 	// A found service is like one in the file that sets nothing else.
 	inFile := mustParse(t, `
@@ -40,9 +39,8 @@ consul: { datacenter: dc2, consistency: stale }
 services: { sun: { consul: { tags: [web], filter: "`+filter+`" } } }
 routes: [{ service: sun }]
 `)
-	if got, want := merged.Services["sun"], inFile.Services["sun"]; !reflect.DeepEqual(got, want) {
-		t.Errorf("found:\n%+v %+v\nwant:\n%+v %+v", got, got.Consul, want, want.Consul)
-	}
+	got, want := merged.Services["sun"], inFile.Services["sun"]
+	verify.That(t, reflect.DeepEqual(got, want), "found:\n%+v %+v\nwant:\n%+v %+v", got, got.Consul, want, want.Consul)
 }
 
 func TestCatalogWithoutServicesAndRoutes(t *testing.T) {
@@ -65,8 +63,7 @@ func TestCatalogRefusals(t *testing.T) {
 		"catalog:\n  default_rule: '{service}.example.com/path'":   `sluice.yaml:2: catalog.default_rule: `,
 		"catalog:\n  default_rule: '{name}.example.com'":           `sluice.yaml:2: catalog.default_rule: `,
 	} {
-		if _, err := Parse("sluice.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: error %v, want one about %s", text, err, want)
-		}
+		_, err := Parse("sluice.yaml", []byte(text))
+		verify.That(t, err != nil && strings.Contains(err.Error(), want), "%s: error %v, want one about %s", text, err, want)
 	}
 }

@@ -63,9 +63,8 @@ func TestErrorsMaskCredentials(t *testing.T) {
 		if err == nil {
 			_, err = Parse("sluice.yaml", []byte(text))
 		}
-		if all := new(Errors); err == nil || !errors.As(err, all) || strings.Contains(err.Error(), "s3cret") {
-			t.Errorf("%s: %v", text, err)
-		}
+		all := new(Errors)
+		verify.That(t, err != nil && errors.As(err, all) && !strings.Contains(err.Error(), "s3cret"), "%s: %v", text, err)
 	}
 }
 

@@ -56,8 +56,7 @@ func TestWrongGroupsAndSplits(t *testing.T) {
 		{twoGroups, "group: canary, split: { canary: 5% }", `routes[0].group: value "canary": not with split`},
 		{twoGroups, "split: { gamma: 5% }", `routes[0].split.gamma: value "gamma": no such group`},
 	} {
-		if _, err := parseGroups(test.service, test.route); err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s, %s:\n got  %v\n want %s", test.service, test.route, err, test.want)
-		}
+		_, err := parseGroups(test.service, test.route)
+		verify.That(t, err != nil && strings.Contains(err.Error(), test.want), "%s, %s:\n got  %v\n want %s", test.service, test.route, err, test.want)
 	}
 }

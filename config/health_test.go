@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/healthcheck"
+	"sluice/test/verify"
 )
 
 // defaultCheck is an active check that sets nothing.
@@ -125,9 +126,8 @@ func TestHealthRefusals(t *testing.T) {
 func TestUnescape(t *testing.T) {
 	f := func(text, want string, ok bool) {
 		t.Helper()
-		if got, err := unescape(text); string(got) != want || (err == nil) != ok {
-			t.Errorf("%q: %q, %v; want %q, %v", text, got, err, want, ok)
-		}
+		got, err := unescape(text)
+		verify.That(t, string(got) == want && (err == nil) == ok, "%q: %q, %v; want %q, %v", text, got, err, want, ok)
 	}
 	f(`PING\r\n`, "PING\r\n", true)
 	f(`\x00\xff\t\\`, "\x00\xff\t\\", true)

@@ -49,41 +49,6 @@ var (
 	}, SlowStartAggression: 1, SlowStartMin: 0.1, PanicThreshold: 0.5}
 )
 
-func TestParseFillsDefaults(t *testing.T) {
-	got := mustParse(t, tail)
-	want := &Config{
-		Log:       Log{Level: LogLevel{"info", zerolog.InfoLevel}, Format: "json"},
-		AccessLog: AccessLog{Path: "stdout", Format: "json", Sample: 1, Slow: time.Second},
-		Tracing:   Tracing{Sample: 0.01, ServiceName: "sluice"},
-		Admin:     Admin{Address: "127.0.0.1:8081"},
-		Listeners: []Listener{{Name: "web", Address: ":8080", Protocol: "http", HTTP2: true}},
-		Client: Client{
-			Timeouts: ClientTimeouts{Head: 10 * time.Second, Body: 30 * time.Second, Write: time.Minute, Idle: 75 * time.Second},
-			Limits:   ClientLimits{Head: 16 << 10, Fields: 100, Target: 8 << 10, KeptBodies: 256 << 20, Compression: 256 << 20},
-		},
-		Consul: Consul{
-			Addresses: []string{"http://127.0.0.1:8500"},
-			Wait:      time.Minute, Consistency: "default", MaxWatches: 128, Probation: 10 * time.Minute,
-		},
-		Discovery: Discovery{Debounce: Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second}, SnapshotMaxAge: 24 * time.Hour},
-		Services: map[string]Service{"star": {
-			Consul:    &ConsulService{Service: "star", Poll: 5 * time.Second, MinHealthy: 1, Consistency: "default", Probation: new(10 * time.Minute)},
-			Balance:   defaultBalance,
-			Timeouts:  Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour},
-			Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512},
-			Upstream:  Upstream{Protocol: "http1"},
-			Retry:     defaultRetry,
-			Limits:    defaultLimits,
-			Drain:     Drain{Timeout: 30 * time.Second},
-			Health:    defaultHealth,
-		}},
-		Routes:   []Route{{Path: "/", Match: "prefix", Service: "star"}},
-		Shutdown: Shutdown{Idle: time.Second, Grace: 30 * time.Second},
-		Health:   Health{MaxChecks: 512},
-	}
-	verify.That(t, reflect.DeepEqual(withoutOrigins(got), want), "got  %+v\nwant %+v", got, want)
-}
-
 func TestParseReadsEveryKey(t *testing.T) {
 	got := mustParse(t, `
 log: { level: debug, format: console }
@@ -207,9 +172,8 @@ services:
   c: { peers: ["127.0.0.1:3"], timeouts: *slow }
 routes: [{ service: a }]
 `)
-	if b := c.Services["b"]; b.Peers[0].Text != "127.0.0.1:2" || b.Retry.Attempts != 3 || b.Timeouts.Connect != 5*time.Second {
-		t.Errorf("merged service: %+v", b)
-	}
+	b := c.Services["b"]
+	verify.That(t, b.Peers[0].Text == "127.0.0.1:2" && b.Retry.Attempts == 3 && b.Timeouts.Connect == 5*time.Second, "merged service: %+v", b)
 	verify.Equal(t, c.Services["c"].Timeouts.Connect, 5*time.Second, "aliased timeouts: connect")
 }
 
@@ -219,9 +183,8 @@ func TestPoliciesAreThoseOfTheBalancer(t *testing.T) {
 	for _, p := range balancer.Policies() {
 		want = append(want, string(p))
 	}
-	if got := rulesOf(field.Tag).oneof; !reflect.DeepEqual(got, want) {
-		t.Errorf("balance.policy allows %q, the balancer has %q", got, want)
-	}
+	got := rulesOf(field.Tag).oneof
+	verify.That(t, reflect.DeepEqual(got, want), "balance.policy allows %q, the balancer has %q", got, want)
 }
 
 // routesWithoutOrigins returns routes that can be compared deeply.

@@ -68,7 +68,6 @@ func TestMergeOmitsMirrors(t *testing.T) {
 func TestCatalogHasServicesOfMirrors(t *testing.T) {
 	c := mustParse(t, "catalog: {}\nservices: { star: { peers: [\"127.0.0.1:1\"] } }\nroutes: [{ service: star, mirror: { service: next } }, { path: /old, redirect: { to: 'https://$host/new' } }]")
 	f, _ := c.Found(nil, "")
-	if _, ok := f.Services["next"]; !ok || len(f.Services) != 1 {
-		t.Errorf("services %v", f.Services)
-	}
+	_, ok := f.Services["next"]
+	verify.That(t, ok && len(f.Services) == 1, "services %v", f.Services)
 }

@@ -24,9 +24,8 @@ func TestServiceFlagEqualsFile(t *testing.T) {
 	in := Input{Service: "star", Getenv: environ()}
 	flags, err := in.Load()
 	verify.NoError(t, err)
-	if file := withoutOrigins(mustParse(t, tail)); !reflect.DeepEqual(withoutOrigins(flags.Config), file) {
-		t.Errorf("flags %+v\nfile  %+v", flags.Config, file)
-	}
+	file := withoutOrigins(mustParse(t, tail))
+	verify.That(t, reflect.DeepEqual(withoutOrigins(flags.Config), file), "flags %+v\nfile  %+v", flags.Config, file)
 	verify.Equal(t, in.Source(), "command line", "source")
 }
 
@@ -82,8 +81,7 @@ func TestFlagErrorsNameTheFlag(t *testing.T) {
 		{Input{Service: "a", Getenv: environ("CONSUL_HTTP_ADDR", ":")}, `CONSUL_HTTP_ADDR: consul.addresses[0]: value ":": want http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH`},
 	}
 	for _, test := range tests {
-		if _, err := test.in.Load(); err == nil || err.Error() != test.want {
-			t.Errorf("%+v:\n got  %v\n want %s", test.in, err, test.want)
-		}
+		_, err := test.in.Load()
+		verify.That(t, err != nil && err.Error() == test.want, "%+v:\n got  %v\n want %s", test.in, err, test.want)
 	}
 }

@@ -27,9 +27,8 @@ func TestRegisterIsOffByDefault(t *testing.T) {
 func TestRegisterNeedsNoRestart(t *testing.T) {
 	a := mustParse(t, someService)
 	b := mustParse(t, "consul: { register: { service: edge } }"+someService)
-	if keys := NeedRestart(a, b); len(keys) > 0 {
-		t.Errorf("need a restart: %q", keys)
-	}
+	keys := NeedRestart(a, b)
+	verify.That(t, len(keys) <= 0, "need a restart: %q", keys)
 }
 
 func TestRegisterRefusals(t *testing.T) {
@@ -65,7 +64,6 @@ func TestRegisterRefusals(t *testing.T) {
 func TestFoundOmitsSluiceItself(t *testing.T) {
 	c := mustParse(t, "consul: { register: { service: edge } }\ncatalog: {}")
 	found, _ := c.Found([]FoundService{{Name: "edge"}, {Name: "sluice"}}, "")
-	if _, ok := found.Services["edge"]; ok || len(found.Services) != 1 {
-		t.Errorf("services %v", found.Services)
-	}
+	_, ok := found.Services["edge"]
+	verify.That(t, !ok && len(found.Services) == 1, "services %v", found.Services)
 }

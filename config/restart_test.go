@@ -23,20 +23,17 @@ shutdown: { grace: 1s }
 `)
 	want := []string{"admin.address", "discovery.snapshot", "consul.addresses"}
 	verify.DeepEqual(t, NeedRestart(running, loaded), want, "NeedRestart(running, loaded)")
-	if got := NeedRestart(running, running); got != nil {
-		t.Errorf("unchanged: %q", got)
-	}
+	got := NeedRestart(running, running)
+	verify.That(t, got == nil, "unchanged: %q", got)
 }
 
 func TestReferenceGivesTheReasonsForRestarts(t *testing.T) {
 	text, err := os.ReadFile("../docs/configuration.md")
 	verify.NoError(t, err)
 	for _, r := range restarts {
-		if row := "  | `" + r.key + "` | " + r.why + " |\n"; !strings.Contains(string(text), row) {
-			t.Errorf("no row: %s", row)
-		}
+		row := "  | `" + r.key + "` | " + r.why + " |\n"
+		verify.That(t, strings.Contains(string(text), row), "no row: %s", row)
 	}
-	if got := strings.Count(string(text), "\n  | `"); got != len(restarts) {
-		t.Errorf("%d rows for %d keys", got, len(restarts))
-	}
+	got := strings.Count(string(text), "\n  | `")
+	verify.That(t, got == len(restarts), "%d rows for %d keys", got, len(restarts))
 }

@@ -20,9 +20,8 @@ func TestEveryKeyHasARow(t *testing.T) {
 	rows := make(map[string]bool) // false: no key has used it
 	for _, r := range rights {
 		for key := range strings.FieldsSeq(r.keys) {
-			if _, twice := rows[r.section+"."+key]; twice {
-				t.Errorf("%s.%s has two rows", r.section, key)
-			}
+			_, twice := rows[r.section+"."+key]
+			verify.That(t, !twice, "%s.%s has two rows", r.section, key)
 			rows[r.section+"."+key] = false
 		}
 		verify.That(t, r.keys != "*" || r.setters == 0, "%s.*: a new key would be for more than the file: want a row for each key", r.section)

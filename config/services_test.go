@@ -50,9 +50,8 @@ func TestWrongServicesOfARoute(t *testing.T) {
 		{"services: { 'a b': 100% }", `the name of a service with its share`},
 		{"services: {}", `routes[0].service: required`},
 	} {
-		if _, err := parseServices(test.route); err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s: %v, want %s", test.route, err, test.want)
-		}
+		_, err := parseServices(test.route)
+		verify.That(t, err != nil && strings.Contains(err.Error(), test.want), "%s: %v, want %s", test.route, err, test.want)
 	}
 }
 

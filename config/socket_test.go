@@ -15,9 +15,8 @@ func TestEndpoint(t *testing.T) {
 		"unix:/run/a.sock":   {discovery.NetworkUnix, "/run/a.sock"},
 		"unix:///run/a.sock": {discovery.NetworkUnix, "/run/a.sock"},
 	} {
-		if network, at := discovery.Endpoint(address); network != want[0] || at != want[1] {
-			t.Errorf("%s: got %s %s", address, network, at)
-		}
+		network, at := discovery.Endpoint(address)
+		verify.That(t, network == want[0] && at == want[1], "%s: got %s %s", address, network, at)
 	}
 	for a, others := range map[string]map[string]bool{
 		"unix:/run/a": {"unix:/run/a": true, "unix://run/a": true, "unix:/run/b": false, ":80": false},

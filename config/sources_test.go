@@ -25,12 +25,10 @@ routes: [{ service: star }]`)
 	} {
 		verify.DeepEqual(t, c.Services[name].DNS, want, "%s", name)
 	}
-	if via, own := c.Services["via"].ConsulKV, c.Services["own"].ConsulKV; via.Key != "metis/via_ip_port" || *via.Probation != 3*time.Minute || *own.Probation != time.Second {
-		t.Errorf("%+v, %+v", via, own)
-	}
-	if wide := c.Services["wide"].Consul; !wide.Spill || !wide.Nearest || len(wide.Datacenters) != 2 {
-		t.Errorf("%+v", wide)
-	}
+	via, own := c.Services["via"].ConsulKV, c.Services["own"].ConsulKV
+	verify.That(t, via.Key == "metis/via_ip_port" && *via.Probation == 3*time.Minute && *own.Probation == time.Second, "%+v, %+v", via, own)
+	wide := c.Services["wide"].Consul
+	verify.That(t, wide.Spill && wide.Nearest && len(wide.Datacenters) == 2, "%+v", wide)
 	verify.Equal(t, c.Services["list"].File, "peers.json", "file")
 }
 

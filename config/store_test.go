@@ -53,9 +53,8 @@ func TestHistoryOutlivesTheProcess(t *testing.T) {
 		got.Time = want.Time
 		verify.That(t, reflect.DeepEqual(got, want), "got  %+v\nwant %+v", got, want)
 	}
-	if third := again.Applied(revisionWith("three")); third.Number != 3 {
-		t.Errorf("the third has the number %d", third.Number)
-	}
+	third := again.Applied(revisionWith("three"))
+	verify.That(t, third.Number == 3, "the third has the number %d", third.Number)
 	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{3, 2, 1}, "numbers")
 	if left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".*")); len(left) > 0 || err != nil {
 		t.Errorf("left %q, %v", left, err)
@@ -90,9 +89,8 @@ func TestHistoryWithATornLine(t *testing.T) {
 		}
 		verify.DeepEqual(t, before, want, "%d bytes: revisions", length)
 		r := h.Applied(revisionWith("three"))
-		if got := numbers(kept(t, path)); len(got) != len(want)+1 || got[0] != r.Number {
-			t.Errorf("%d bytes: then revisions %d", length, got)
-		}
+		got := numbers(kept(t, path))
+		verify.That(t, len(got) == len(want)+1 && got[0] == r.Number, "%d bytes: then revisions %d", length, got)
 	}
 }
 
@@ -120,9 +118,8 @@ func TestHistoryIsBounded(t *testing.T) {
 		h.Applied(revisionWith("x"))
 		data, err := os.ReadFile(path)
 		must(t, err)
-		if lines := bytes.Count(data, []byte("\n")); lines > maxHistoryLines {
-			t.Fatalf("%d lines", lines)
-		}
+		lines := bytes.Count(data, []byte("\n"))
+		verify.Require(t, lines <= maxHistoryLines, "%d lines", lines)
 	}
 	if got := numbers(kept(t, path)); len(got) != keepRevisions || got[0] != 3*keepRevisions {
 		t.Errorf("%d revisions, the first %d", len(got), got[0])

@@ -17,9 +17,8 @@ services:
   redis: { consul: {}, balance: { policy: round_robin } }
 routes: [{ service: star }]
 `)
-	if l := c.Listeners; l[0].Protocol != "http" || l[1].Protocol != "tcp" || l[1].Service != "postgres" {
-		t.Errorf("got %+v", l)
-	}
+	l := c.Listeners
+	verify.That(t, l[0].Protocol == "http" && l[1].Protocol == "tcp" && l[1].Service == "postgres", "got %+v", l)
 	for name, want := range map[string]string{"star": "ewma", "postgres": "least_conn", "redis": "round_robin"} {
 		verify.Equal(t, c.Services[name].Balance.Policy, want, "the policy of %s", name)
 	}

@@ -27,9 +27,8 @@ listeners:
 	}
 	c, err := parse(fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }, { cert: %s, key: %s }] }", site.Cert, site.Key, other.Cert, other.Key))
 	verify.NoError(t, err)
-	if got := c.Listeners[0].TLS.Certificates; len(got) != 2 || got[1] != (Certificate{Cert: other.Cert, Key: other.Key}) {
-		t.Errorf("got %+v", got)
-	}
+	got := c.Listeners[0].TLS.Certificates
+	verify.That(t, len(got) == 2 && got[1] == (Certificate{Cert: other.Cert, Key: other.Key}), "got %+v", got)
 	if _, err := parse("{ certificates: [{ consul_kv: certs/web }] }"); err != nil {
 		t.Error(err)
 	}

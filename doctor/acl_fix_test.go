@@ -50,9 +50,8 @@ func TestFixOfTwoAgentsWithTheDocumentedPolicy(t *testing.T) {
 	}
 	finding := one(t, report, CodeDuplicate)
 	verify.Require(t, finding.Node == "b" && finding.Fix.KeepNode == "a" && finding.Fix.Possible && finding.Policy == write, "%+v %+v", finding, finding.Fix)
-	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultDone {
-		t.Fatalf("%+v", fixed)
-	}
+	fixed := d.Fix(t.Context(), finding, FixOptions{})
+	verify.Require(t, fixed.Result == ResultDone, "%+v", fixed)
 	checkRegistered(t, server, "star-1@a")
 	must(t, client.Restart(t.Context())) // and it does not come back
 	register(t, client, "marker", 9100, api.HealthPassing)
@@ -109,9 +108,8 @@ func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
 		if f := one(t, report, CodeACLFiltered); f.Policy != readPolicy || !strings.Contains(f.Seen, "/v1/catalog/nodes") {
 			t.Errorf("%+v", f)
 		}
-		if found := report.of(CodeDuplicate); len(found) != 0 {
-			t.Errorf("%+v", found)
-		}
+		found := report.of(CodeDuplicate)
+		verify.That(t, len(found) == 0, "%+v", found)
 	})
 	t.Run("service:read", func(t *testing.T) {
 		d := doctor("knows-nodes", `node_prefix "" { policy = "read" } agent_prefix "" { policy = "read" }`)

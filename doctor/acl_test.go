@@ -72,12 +72,10 @@ func TestACLs(t *testing.T) {
 	one(t, report, CodeACLAgent)
 	f := one(t, report, CodeACLService)
 	verify.That(t, f.Service == "star" && f.Severity == SeverityError && strings.Contains(f.Policy, `service     "star" { policy = "read" }`), "%+v", f)
-	if found := report.of(CodeServiceMissing); len(found) != 0 {
-		t.Errorf("hidden services are reported as missing: %+v", found)
-	}
+	found := report.of(CodeServiceMissing)
+	verify.That(t, len(found) == 0, "hidden services are reported as missing: %+v", found)
 
 	d := newDoctor(t, agent, nil, func(o *Options) { o.Consul.Token = "00000000-0000-0000-0000-00000000dead" })
-	if _, err := d.Examine(t.Context()); err == nil || !strings.Contains(err.Error(), "the token is not valid") || !strings.Contains(err.Error(), "service_prefix") {
-		t.Errorf("unknown token: %v", err)
-	}
+	_, err := d.Examine(t.Context())
+	verify.That(t, err != nil && strings.Contains(err.Error(), "the token is not valid") && strings.Contains(err.Error(), "service_prefix"), "unknown token: %v", err)
 }

@@ -29,9 +29,8 @@ func TestTryAll(t *testing.T) {
 		star(5, "a", "127.0.0.2", unused).with(func(i *Instance) { i.Status, i.Weight = discovery.StatusCritical, 0 }),
 	}
 	silent := tryAll(t.Context(), instances, consultest.Patience)
-	if why := silent[fmt.Sprintf("127.0.0.1:%d", unused)]; len(silent) != 1 || !strings.Contains(why, "refused") {
-		t.Errorf("%q", silent)
-	}
+	why := silent[fmt.Sprintf("127.0.0.1:%d", unused)]
+	verify.That(t, len(silent) == 1 && strings.Contains(why, "refused"), "%q", silent)
 	silent = tryAll(t.Context(), instances[:1], time.Nanosecond)
 	verify.Equal(t, silent[listener.Addr().String()], "no answer within 1ns", "%q", silent)
 }

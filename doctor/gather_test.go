@@ -64,8 +64,7 @@ func TestCatalogChangesDuringTheExamination(t *testing.T) {
 	d := New(Options{Consul: consul.Options{Addresses: []string{server.URL}}, Thresholds: Thresholds{CriticalFor: time.Hour}})
 	defer d.Close()
 	report := examine(t, d)
-	if got, want := strings.Join(briefs(report.Findings), "\n"), "warning no-check bare bare-1 on node a, 10.0.0.1:2"; got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
-	}
+	got, want := strings.Join(briefs(report.Findings), "\n"), "warning no-check bare bare-1 on node a, 10.0.0.1:2"
+	verify.That(t, got == want, "got\n%s\nwant\n%s", got, want)
 	verify.That(t, report.Looked.Instances == 3 && report.Looked.Nodes == 1 && report.Looked.Queries == 9, "%+v", report.Looked)
 }

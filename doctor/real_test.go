@@ -173,9 +173,8 @@ func TestFixDeregistersThroughTheOwner(t *testing.T) {
 	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft || fixed.Detail != "it is not a duplicate any more" {
 		t.Errorf("a second time: %+v", fixed)
 	}
-	if findings := examine(t, d).of(CodeDuplicate); len(findings) != 0 {
-		t.Errorf("afterwards: %+v", findings)
-	}
+	findings := examine(t, d).of(CodeDuplicate)
+	verify.That(t, len(findings) == 0, "afterwards: %+v", findings)
 }
 
 func TestFixExaminesAgain(t *testing.T) {
@@ -268,9 +267,8 @@ func TestFixKeepsLoopbackAddressesOfDifferentMachines(t *testing.T) {
 		possible.Possible, possible.WhyNot = true, ""
 		for _, fix := range []*Fix{finding.Fix, &possible} { // as somebody might say who does not look
 			finding.Fix = fix
-			if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft {
-				t.Errorf("%+v", fixed)
-			}
+			fixed := d.Fix(t.Context(), finding, FixOptions{})
+			verify.That(t, fixed.Result == ResultLeft, "%+v", fixed)
 		}
 	}
 	checkRegistered(t, server, all...)
@@ -289,9 +287,8 @@ func TestFixRequiresTheOwnersAgent(t *testing.T) {
 		// Node a lists it and node b cannot be queried: a is the live one.
 		t.Fatalf("%+v %+v", finding, finding.Fix)
 	}
-	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft {
-		t.Errorf("%+v", fixed)
-	}
+	fixed := d.Fix(t.Context(), finding, FixOptions{})
+	verify.That(t, fixed.Result == ResultLeft, "%+v", fixed)
 	checkRegistered(t, server, "star-1@a", "star-1@b")
 }
 
@@ -329,16 +326,14 @@ func TestDeadNode(t *testing.T) {
 
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	report := examine(t, d)
-	if dead := report.of(CodeDeadNode); len(dead) != 2 || dead[0].ID != "star-1" || dead[1].ID != "star-2" || dead[0].Command != "consul force-leave b" {
-		t.Errorf("%+v", dead)
-	}
+	dead := report.of(CodeDeadNode)
+	verify.That(t, len(dead) == 2 && dead[0].ID == "star-1" && dead[1].ID == "star-2" && dead[0].Command == "consul force-leave b", "%+v", dead)
 	finding := one(t, report, CodeDuplicate)
 	if finding.Node != "b" || finding.Fix.Possible || !strings.Contains(finding.Do, "its agent is dead") || finding.Command != "consul force-leave b" {
 		t.Errorf("%+v", finding)
 	}
-	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft {
-		t.Errorf("%+v", fixed)
-	}
+	fixed := d.Fix(t.Context(), finding, FixOptions{})
+	verify.That(t, fixed.Result == ResultLeft, "%+v", fixed)
 	checkRegistered(t, server, "star-1@a", "star-1@b", "star-2@b")
 }
 
@@ -355,9 +350,8 @@ func TestNoLeader(t *testing.T) {
 		return err == nil
 	})
 	report := examine(t, newDoctor(t, lonely, nil, nil))
-	if f := one(t, report, CodeNoLeader); f.Severity != SeverityError || report.Agent.Node != "c" {
-		t.Errorf("%+v", f)
-	}
+	f := one(t, report, CodeNoLeader)
+	verify.That(t, f.Severity == SeverityError && report.Agent.Node == "c", "%+v", f)
 	// The first of several agents with a leader is queried.
 	d := newDoctor(t, server, nil, func(o *Options) { o.Consul.Addresses = []string{lonely.URL(), server.URL()} })
 	if report := examine(t, d); report.Agent.Node != "a" || len(report.of(CodeNoLeader)) != 0 {

@@ -74,9 +74,8 @@ func TestUnhealthyAndBack(t *testing.T) {
 		probe.set(instance(0), true)
 		time.Sleep(13 * time.Second)
 		synctest.Wait()
-		if got := f.peer(0).Reasons(); f.eligible() != 1 || !slices.Equal(got, []string{"active: script: status 500"}) {
-			t.Errorf("%d eligible, reasons %q", f.eligible(), got)
-		}
+		got := f.peer(0).Reasons()
+		verify.That(t, f.eligible() == 1 && slices.Equal(got, []string{"active: script: status 500"}), "%d eligible, reasons %q", f.eligible(), got)
 		probe.set(instance(0), false)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
@@ -86,9 +85,8 @@ func TestUnhealthyAndBack(t *testing.T) {
 			"star-00000: unhealthy → up",
 		}
 		verify.Slices(t, f.events(), want, "events")
-		if s := f.checker.Stats(); s.ChecksFailed < 3 || s.ChecksPassed < 6 {
-			t.Errorf("stats %+v", s)
-		}
+		s := f.checker.Stats()
+		verify.That(t, s.ChecksFailed >= 3 && s.ChecksPassed >= 6, "stats %+v", s)
 	})
 }
 
@@ -107,9 +105,8 @@ func TestReasonHasTheCurrentCause(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		verify.Slices(t, f.peer(0).Reasons(), []string{"active: script: timed out"}, "reasons")
-		if got := f.events(); len(got) != 1 {
-			t.Errorf("events %q, want one", got)
-		}
+		got := f.events()
+		verify.That(t, len(got) == 1, "events %q, want one", got)
 	})
 }
 
@@ -195,9 +192,8 @@ func TestConcurrencyIsBounded(t *testing.T) {
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
 		for n := range 100 { // each peer is checked
-			if checks, _ := probe.count(instance(n)); checks == 0 {
-				t.Errorf("peer %d was not checked", n)
-			}
+			checks, _ := probe.count(instance(n))
+			verify.That(t, checks != 0, "peer %d was not checked", n)
 		}
 		verify.Equal(t, probe.most, 10, "checks at a time")
 	})
@@ -223,9 +219,8 @@ func TestChecksSpread(t *testing.T) {
 				}
 			}
 		}
-		if lowest, highest := slices.Min(perSecond[:]), slices.Max(perSecond[:]); lowest < 50 || highest > 150 {
-			t.Errorf("checks by second %v, want about 100 in each", perSecond)
-		}
+		lowest, highest := slices.Min(perSecond[:]), slices.Max(perSecond[:])
+		verify.That(t, lowest >= 50 && highest <= 150, "checks by second %v, want about 100 in each", perSecond)
 	})
 }
 

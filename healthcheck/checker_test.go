@@ -126,14 +126,12 @@ func TestReconfigurationPreservesHealth(t *testing.T) {
 		synctest.Wait()
 		verify.That(t, f.eligible() == 2 && probe.closed && !other.closed, "%d eligible, want 2; closed: old %v, new %v", f.eligible(), probe.closed, other.closed)
 		time.Sleep(10*time.Second + time.Millisecond)
-		if n, _ := other.count(instance(1)); n < 9 {
-			t.Errorf("%d checks in 10 s with the new interval of 1 s", n)
-		}
+		n, _ := other.count(instance(1))
+		verify.That(t, n >= 9, "%d checks in 10 s with the new interval of 1 s", n)
 		_, before := probe.count(instance(0))
 		time.Sleep(time.Minute)
-		if _, after := probe.count(instance(0)); after != before {
-			t.Error("the old probe is still used")
-		}
+		_, after := probe.count(instance(0))
+		verify.That(t, after == before, "the old probe is still used")
 		// Without checks no peer is unhealthy.
 		f.reconfigure(Settings{})
 		synctest.Wait()
@@ -170,9 +168,8 @@ func TestManyVerdictsAreAppliedTogether(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	verify.Require(t, f.eligible() <= 0, "%d of %d peers are eligible", f.eligible(), peers)
-	if n := f.Snapshot().Generation; n > peers/4 {
-		t.Errorf("%d snapshots for %d verdicts", n, peers)
-	}
+	n := f.Snapshot().Generation
+	verify.That(t, n <= peers/4, "%d snapshots for %d verdicts", n, peers)
 }
 
 func TestCloseEndsChecks(t *testing.T) {
@@ -186,9 +183,8 @@ func TestCloseEndsChecks(t *testing.T) {
 		synctest.Wait()
 		start := time.Now()
 		f.monitor.Close()
-		if waited := time.Since(start); waited != 0 || probe.running != 0 {
-			t.Errorf("Close returned after %v, with %d running checks", waited, probe.running)
-		}
+		waited := time.Since(start)
+		verify.That(t, waited == 0 && probe.running == 0, "Close returned after %v, with %d running checks", waited, probe.running)
 		f.close()
 		f.checker.Configure(Settings{}) // after Close, without effect
 		verify.Equal(t, strings.Join(f.events(), "; "), "", "events")

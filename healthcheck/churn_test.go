@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/test/verify"
 )
 
 // Requests, verdicts, sets and settings change concurrently.
@@ -89,7 +90,6 @@ func TestChurn(t *testing.T) {
 		}
 	}
 	f.close()
-	if running, _ := f.monitor.Load(); running != 0 {
-		t.Errorf("%d checks run after Close", running)
-	}
+	running, _ := f.monitor.Load()
+	verify.That(t, running == 0, "%d checks run after Close", running)
 }

@@ -95,9 +95,8 @@ func TestConsecutiveFailuresEject(t *testing.T) {
 				}
 				synctest.Wait()
 				p := f.peer(0)
-				if got := p.State() == balancer.StateEjected; got != test.ejected {
-					t.Fatalf("state %v, reasons %q", p.State(), p.Reasons())
-				}
+				got := p.State() == balancer.StateEjected
+				verify.Require(t, got == test.ejected, "state %v, reasons %q", p.State(), p.Reasons())
 				verify.Equal(t, strings.Join(p.Reasons(), ""), test.why, "reason")
 				s := f.checker.Stats()
 				var want Stats
@@ -289,9 +288,8 @@ func TestAnEjectionEndsWhileThePeerIsAbsent(t *testing.T) {
 		synctest.Wait()
 		f.checker.mu.Lock()
 		defer f.checker.mu.Unlock()
-		if n := len(f.checker.records); n != 1 {
-			t.Errorf("%d records, want that of peer 0", n)
-		}
+		n := len(f.checker.records)
+		verify.That(t, n == 1, "%d records, want that of peer 0", n)
 	})
 }
 

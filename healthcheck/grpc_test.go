@@ -89,9 +89,8 @@ func TestGRPC(t *testing.T) {
 	verify.Equal(t, count(false, func(*GRPC) {}), 4, "connections for 4 checks")
 	verify.Equal(t, count(true, func(*GRPC) {}), 1, "connections for 4 checks that keep theirs")
 	verify.Equal(t, count(true, func(p *GRPC) { p.Forget(address) }), 4, "connections for 4 checks with Forget")
-	if a, b := NewGRPC(GRPCOptions{}).String(), NewGRPC(GRPCOptions{Service: "a"}).String(); a != "grpc" || b != "grpc a" {
-		t.Errorf("names %q, %q", a, b)
-	}
+	a, b := NewGRPC(GRPCOptions{}).String(), NewGRPC(GRPCOptions{Service: "a"}).String()
+	verify.That(t, a == "grpc" && b == "grpc a", "names %q, %q", a, b)
 }
 
 // A reused connection to a restarted peer fails at most one check.
@@ -127,9 +126,8 @@ func TestGRPCTimesOut(t *testing.T) {
 	checkInTime(t, NewGRPC(GRPCOptions{}), address, "timed out")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := NewGRPC(GRPCOptions{}).Check(ctx, Target{Address: address}); err == nil {
-		t.Error("no error after the end of the context")
-	}
+	err := NewGRPC(GRPCOptions{}).Check(ctx, Target{Address: address})
+	verify.That(t, err != nil, "no error after the end of the context")
 }
 
 func TestGRPCSpeaksTLS(t *testing.T) {
@@ -140,9 +138,8 @@ func TestGRPCSpeaksTLS(t *testing.T) {
 	trusting := &tls.Config{RootCAs: donor.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
 	f := func(config *tls.Config, want string) {
 		t.Helper()
-		if got := check(t, NewGRPC(GRPCOptions{TLS: fixed(config)}), address, patience); !strings.Contains(got, want) || want == "" && got != "" {
-			t.Errorf("got %q, want %q", got, want)
-		}
+		got := check(t, NewGRPC(GRPCOptions{TLS: fixed(config)}), address, patience)
+		verify.That(t, strings.Contains(got, want) && (want != "" || got == ""), "got %q, want %q", got, want)
 	}
 	f(trusting, "")
 	f(&tls.Config{InsecureSkipVerify: true}, "")

@@ -48,9 +48,8 @@ func TestSuccessRateEjects(t *testing.T) {
 		})
 		verify.Require(t, slices.Equal(ejected, []int{2}), "ejected %v, want peer 2", ejected)
 		why := f.peer(2).Reasons()[0]
-		if want := "ejected: success rate 75.0 % of 100 requests, mean of all peers 95.8 %; for 10s until "; !strings.HasPrefix(why, want) {
-			t.Errorf("reason %q, want %q…", why, want)
-		}
+		want := "ejected: success rate 75.0 % of 100 requests, mean of all peers 95.8 %; for 10s until "
+		verify.That(t, strings.HasPrefix(why, want), "reason %q, want %q…", why, want)
 		verify.Equal(t, f.checker.Stats().Ejections[CauseSuccessRate], 1, "ejections by success rate")
 		// The previous interval does not count again.
 		time.Sleep(10 * time.Second)

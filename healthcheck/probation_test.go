@@ -62,9 +62,8 @@ func TestAFailureFromBeforeCountsOnProbation(t *testing.T) {
 		f.Apply(lost(1))
 		synctest.Wait()
 		verify.Equal(t, f.eligible(), 0, "the peer is used, although its latest check failed")
-		if reasons := f.peer(0).Reasons(); reasons[1] != "active: script: status 500" {
-			t.Errorf("reasons %q", reasons)
-		}
+		reasons := f.peer(0).Reasons()
+		verify.That(t, reasons[1] == "active: script: status 500", "reasons %q", reasons)
 	})
 }
 

@@ -34,9 +34,8 @@ func TestSchedulerKeepsTheOrder(t *testing.T) {
 		synctest.Wait()
 		want := []int{905, 10, 111, 212, 812, 414, 515, 616, 717}
 		verify.That(t, slices.Equal(ran, want) || slices.Equal(ran, []int{905, 10, 111, 812, 212, 414, 515, 616, 717}), "ran %v, want %v", ran, want)
-		if running, overdue := s.load(); running != 0 || overdue != 0 {
-			t.Errorf("%d running, %d overdue", running, overdue)
-		}
+		running, overdue := s.load()
+		verify.That(t, running == 0 && overdue == 0, "%d running, %d overdue", running, overdue)
 	})
 }
 
@@ -80,9 +79,8 @@ func TestSchedulerRunsTheLongestOverdueFirst(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		if running, overdue := s.load(); running != 1 || overdue != 3 {
-			t.Errorf("%d running, %d overdue after 5 s; want 1, 3 (one more is due just now)", running, overdue)
-		}
+		running, overdue := s.load()
+		verify.That(t, running == 1 && overdue == 3, "%d running, %d overdue after 5 s; want 1, 3 (one more is due just now)", running, overdue)
 		time.Sleep(55 * time.Second)
 		synctest.Wait()
 		verify.Slices(t, order, []int{4, 3, 2, 1, 0}, "order")

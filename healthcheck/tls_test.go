@@ -108,9 +108,8 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 			expect := func(what, want string, news ...string) {
 				t.Helper()
 				for range 2 { // said once
-					if got := check(t, probe, test.address, patience); want == "" && got != "" || !strings.Contains(got, want) {
-						t.Errorf("%s: %q, want %q", what, got, want)
-					}
+					got := check(t, probe, test.address, patience)
+					verify.That(t, (want != "" || got == "") && strings.Contains(got, want), "%s: %q, want %q", what, got, want)
 				}
 				verify.That(t, slices.EqualFunc(told, news, strings.Contains), "%s: told %q, want %q", what, told, news)
 				told = nil

@@ -91,9 +91,8 @@ func (r *replica) give(o Order) {
 
 func (r *replica) end(o Order) {
 	r.t.Helper()
-	if found, err := r.End(o.Key(), ""); !found || err != nil {
-		r.t.Fatalf("end: %v, %v", found, err)
-	}
+	found, err := r.End(o.Key(), "")
+	verify.Require(r.t, found && err == nil, "end: %v, %v", found, err)
 	must(r.t, r.Await(context.Background(), o.Key(), time.Minute))
 }
 
@@ -109,9 +108,8 @@ func TestReplicasShareOrders(t *testing.T) {
 	odd.ID = "b/1 ü%2F"
 	a.give(drainOf(odd))
 	b.await("drain of star/b/1 ü%2F (10.0.0.1:81)")
-	if o := b.Set().All()[0]; o.Replica != "a" {
-		t.Errorf("got %+v", o)
-	}
+	o := b.Set().All()[0]
+	verify.That(t, o.Replica == "a", "got %+v", o)
 	b.give(weightOf(star(2), 5))
 	a.give(weightOf(star(2), 6))
 	const both = "drain of star/b/1 ü%2F (10.0.0.1:81); weight 6 of star/star-2 (10.0.0.1:82)"
@@ -197,9 +195,8 @@ func TestBadKeys(t *testing.T) {
 		{Key: drain.Key(), Reason: "not an order", InUse: true},
 		{Key: "peers/star/star-2/10.0.0.1:82/weight", Reason: "weight 0: want a number from 1 to 65535"},
 	} {
-		if got := a.Status().Invalid[i]; got.Key != prefix+"/"+want.Key || !strings.Contains(got.Reason, want.Reason) || got.InUse != want.InUse {
-			t.Errorf("got %+v, want %+v", got, want)
-		}
+		got := a.Status().Invalid[i]
+		verify.That(t, got.Key == prefix+"/"+want.Key && strings.Contains(got.Reason, want.Reason) && got.InUse == want.InUse, "got %+v, want %+v", got, want)
 	}
 	verify.That(t, a.log.has("operators' orders: a key in Consul cannot be used"), "the log does not say so")
 	expectStanding(t, a.Peers, "drain of star/star-1 (10.0.0.1:81)")

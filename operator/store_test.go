@@ -86,9 +86,8 @@ func TestOrdersApplyToInstances(t *testing.T) {
 	expectStanding(t, s, "drain of the node n2 of dc1; drain of star/star-1 (10.0.0.1:81); weight 9 of star/star-2 (10.0.0.1:82)")
 	o := drainOf(star(1))
 	for _, want := range []bool{true, false} {
-		if found, err := s.End(o.Key(), ""); found != want || err != nil {
-			t.Errorf("end: %v, %v", found, err)
-		}
+		found, err := s.End(o.Key(), "")
+		verify.That(t, found == want && err == nil, "end: %v, %v", found, err)
 	}
 	expectStanding(t, s, "drain of the node n2 of dc1; weight 9 of star/star-2 (10.0.0.1:82)")
 }
@@ -222,12 +221,10 @@ func TestOrdersSurviveARestart(t *testing.T) {
 		b := open() // a has crashed
 		a.Pause()
 		expectStanding(t, b, "drain of star/star-1 (10.0.0.1:81); weight 5 of star/star-2 (10.0.0.1:82)")
-		if got, want := b.Set().All()[0], a.Set().All()[0]; !got.Same(want) {
-			t.Errorf("got %+v, want %+v", got, want)
-		}
-		if status := b.Status(); !status.Saved || status.Shared || status.Pending != 0 || status.Error != "" {
-			t.Errorf("status %+v", status)
-		}
+		got, want := b.Set().All()[0], a.Set().All()[0]
+		verify.That(t, got.Same(want), "got %+v, want %+v", got, want)
+		status := b.Status()
+		verify.That(t, status.Saved && !status.Shared && status.Pending == 0 && status.Error == "", "status %+v", status)
 		b.Pause()
 		time.Sleep(time.Hour)
 		c := open()
@@ -254,9 +251,8 @@ func TestDamagedFiles(t *testing.T) {
 		if err := s.Open(); err == nil || !strings.Contains(err.Error(), "damaged") {
 			t.Errorf("%s: %v", what, err)
 		}
-		if status := s.Status(); status.Saved || status.Error == "" {
-			t.Errorf("%s: status %+v", what, status)
-		}
+		status := s.Status()
+		verify.That(t, !status.Saved && status.Error != "", "%s: status %+v", what, status)
 		expectStanding(t, s, "")
 		if kept, err := os.ReadFile(path + ".damaged"); err != nil || string(kept) != data {
 			t.Errorf("%s: the damaged file: %q, %v", what, kept, err)

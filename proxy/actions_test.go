@@ -297,9 +297,8 @@ func TestActions(t *testing.T) {
 						}
 						for _, field := range test.answer {
 							name, value, _ := strings.Cut(field, ":")
-							if got := strings.Join(response.Header.Values(name), ", "); got != strings.TrimSpace(value) {
-								t.Errorf("%s: the response has %s: %q, want %q", what, name, got, value)
-							}
+							got := strings.Join(response.Header.Values(name), ", ")
+							verify.That(t, got == strings.TrimSpace(value), "%s: the response has %s: %q, want %q", what, name, got, value)
 						}
 					}
 				}

@@ -72,9 +72,8 @@ func TestHashKeysOfRequests(t *testing.T) {
 			reached[first] = true
 			for range 3 {
 				target, lines := test.request(value)
-				if _, again := p.get(target, append(lines, "X-Other: 1")...); again != first {
-					t.Errorf("%s: value %d was answered by peers %s and %s", test.key, value, first, again)
-				}
+				_, again := p.get(target, append(lines, "X-Other: 1")...)
+				verify.That(t, again == first, "%s: value %d was answered by peers %s and %s", test.key, value, first, again)
 			}
 		}
 		verify.Equal(t, len(reached), 3, "%s: %d values reach of 3 peers", test.key, manyValues)
@@ -94,9 +93,8 @@ func TestRequestsWithoutAHashKey(t *testing.T) {
 	verify.Equal(t, len(reached), 3, "requests without a key reach of 3 peers")
 	for value := range 10 {
 		_, first := p.get(fmt.Sprintf("/?u=%d", value))
-		if _, again := p.get(fmt.Sprintf("/x?u=%d", value)); again != first {
-			t.Errorf("value %d of the second key was answered by peers %s and %s", value, first, again)
-		}
+		_, again := p.get(fmt.Sprintf("/x?u=%d", value))
+		verify.That(t, again == first, "value %d of the second key was answered by peers %s and %s", value, first, again)
 	}
 }
 
@@ -109,9 +107,8 @@ func TestClientAddressBehindProxies(t *testing.T) {
 		x.client.proxied = trusted
 		head := []byte("GET / HTTP/1.1\r\nHost: a\r\n" + strings.Join(append(lines, ""), "\r\n") + "\r\n")
 		x.head.Reset(1000, http1.UsualFields)
-		if n, err := x.head.Scan(head); n != len(head) || err != nil {
-			t.Fatalf("%d, %v", n, err)
-		}
+		n, err := x.head.Scan(head)
+		verify.Require(t, n == len(head) && err == nil, "%d, %v", n, err)
 		x.in, x.headLength, x.end = head, len(head), len(head)
 		x.decide()
 		verify.Equal(t, string(x.clientAddress()), want, "trusted %v, %q", trusted, lines)
@@ -157,9 +154,8 @@ func TestStickyCookie(t *testing.T) {
 		if m == nil {
 			t.Fatalf("no cookie in %q", answer)
 		}
-		if before, known := values[peer]; known && before != m[1] {
-			t.Errorf("peer %s has two names", peer)
-		}
+		before, known := values[peer]
+		verify.That(t, !known || before == m[1], "peer %s has two names", peer)
 		values[peer] = m[1]
 	}
 	verify.Equal(t, len(values), 3, "requests without a cookie reach of 3 peers")
@@ -201,9 +197,8 @@ func TestNoStickyCookieWithoutAPeer(t *testing.T) {
 	p := startProxy(t, Options{})
 	p.setPolicy(balancer.PolicySticky)
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &route.Affinity{Cookie: "peer"}})
-	if answer := p.raw(closingRequest); !strings.HasPrefix(answer, "HTTP/1.1 503 ") || strings.Contains(answer, "Set-Cookie") {
-		t.Errorf("got %q", answer)
-	}
+	answer := p.raw(closingRequest)
+	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 503 ") && !strings.Contains(answer, "Set-Cookie"), "got %q", answer)
 }
 
 // The client gets the cookie once, in the final response, and with a protocol

@@ -42,9 +42,8 @@ func TestUpstreamConnectionsAreReused(t *testing.T) {
 	conn := p.dial()
 	for range 50 {
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-		if status, _ := readResponse(t, conn); status != 200 {
-			t.Fatalf("got %d", status)
-		}
+		status, _ := readResponse(t, conn)
+		verify.Require(t, status == 200, "got %d", status)
 	}
 	verify.Equal(t, origin.connections(), 1, "connections to the peer")
 }
@@ -66,9 +65,8 @@ func TestStaleConnection(t *testing.T) {
 			conn := p.dial()
 			for i := range 20 {
 				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", method)
-				if status, body := readResponse(t, conn); status != 200 {
-					t.Fatalf("request %d: got %d %q", i, status, body)
-				}
+				status, body := readResponse(t, conn)
+				verify.Require(t, status == 200, "request %d: got %d %q", i, status, body)
 				eventually(t, "the peer has closed", func() bool { return origin.open() == 0 })
 			}
 		})
@@ -179,9 +177,8 @@ func TestResponseHeaderTimeoutBoundsAllTries(t *testing.T) {
 	timeouts := defaultTimeouts()
 	timeouts.ResponseHeader = 150 * time.Millisecond
 	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 50, PerTryTimeout: 100 * time.Millisecond}})
-	if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 504 ") {
-		t.Errorf("got %q", got)
-	}
+	got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	verify.That(t, strings.HasPrefix(got, "HTTP/1.1 504 "), "got %q", got)
 }
 
 // A body that is kept is sent again.

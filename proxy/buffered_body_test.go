@@ -62,16 +62,14 @@ func TestEarlyAnswerToKeptBody(t *testing.T) {
 					conn := p.dial()
 					fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", length)
 					go io.WriteString(conn, strings.Repeat("x", length))
-					if status, body := readResponseFrom(t, bufio.NewReader(conn), "PUT"); status != 401 || body != "who are you?" {
-						t.Errorf("got %d %q", status, body)
-					}
+					status, body := readResponseFrom(t, bufio.NewReader(conn), "PUT")
+					verify.That(t, status == 401 && body == "who are you?", "got %d %q", status, body)
 					conn.Close()
 				}
 				eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
 				peer := p.pool.Snapshot().All[0]
-				if outcomes := peer.Outcomes(); outcomes[balancer.OutcomeOK] != 3 || peer.Failures() > 0 {
-					t.Errorf("outcomes %v", outcomes)
-				}
+				outcomes := peer.Outcomes()
+				verify.That(t, outcomes[balancer.OutcomeOK] == 3 && peer.Failures() <= 0, "outcomes %v", outcomes)
 			})
 		}
 	}
@@ -177,9 +175,8 @@ func TestNoBufferBeforeTheFirstByteOfABody(t *testing.T) {
 	}
 	for _, conn := range conns {
 		io.WriteString(conn, strings.Repeat("x", 59999))
-		if status, _ := readResponse(t, conn); status != 200 {
-			t.Errorf("got %d", status)
-		}
+		status, _ := readResponse(t, conn)
+		verify.That(t, status == 200, "got %d", status)
 	}
 	eventually(t, "the memory is given back", func() bool { return p.keptBodies.Taken() == 0 })
 }

@@ -44,8 +44,7 @@ func TestClientCertificateLine(t *testing.T) {
 			continue
 		}
 		const start = "X-Forwarded-Client-Cert: Hash="
-		if got, ok := strings.CutPrefix(string(line), start); err != nil || !ok || len(got) < 64 || got[64:] != test.want+"\r\n" {
-			t.Errorf("%s: got %q, %v; want the end %q", test.name, line, err, test.want)
-		}
+		got, ok := strings.CutPrefix(string(line), start)
+		verify.That(t, err == nil && ok && len(got) >= 64 && got[64:] == test.want+"\r\n", "%s: got %q, %v; want the end %q", test.name, line, err, test.want)
 	}
 }

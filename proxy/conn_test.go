@@ -99,9 +99,8 @@ func TestMalformedTrailerEndsConnection(t *testing.T) {
 			fmt.Fprintf(malformed, "GET /malformed %s\r\nHost: a\r\nConnection: close\r\n\r\n", version)
 			io.ReadAll(malformed)
 			fmt.Fprint(next, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-			if status, body := readResponse(t, next); status != 200 || body != "ok" {
-				t.Fatalf("the next request got %d %q", status, body)
-			}
+			status, body := readResponse(t, next)
+			verify.Require(t, status == 200 && body == "ok", "the next request got %d %q", status, body)
 			verify.Equal(t, origin.connections(), 2, "connections to the peer")
 		})
 	}
@@ -129,9 +128,8 @@ func TestPipelinedBehindChunks(t *testing.T) {
 				}
 			}()
 			for i, want := range []string{echo("POST", "/1", body), echo("POST", "/1", body), echo("PUT", "/2", next), echo("POST", "/1", body), echo("GET", "/3", "")} {
-				if status, got := readResponse(t, conn); status != 200 || got != want {
-					t.Fatalf("size %d, parts %d, request %d: got %d %q, want %q", size, parts, i, status, got, want)
-				}
+				status, got := readResponse(t, conn)
+				verify.Require(t, status == 200 && got == want, "size %d, parts %d, request %d: got %d %q, want %q", size, parts, i, status, got, want)
 			}
 		}
 	}

@@ -78,9 +78,8 @@ func TestEditsOfInterimResponsesAndCookies(t *testing.T) {
 				if body, err := io.ReadAll(r.Body); err != nil || string(body) != "body" {
 					t.Errorf("body %q, %v", body, err)
 				}
-				if cookies := r.Cookies(); len(cookies) != 1 || cookies[0].Name != "peer" {
-					t.Errorf("cookies %v", cookies)
-				}
+				cookies := r.Cookies()
+				verify.That(t, len(cookies) == 1 && cookies[0].Name == "peer", "cookies %v", cookies)
 			}
 		}
 	}
@@ -96,9 +95,8 @@ func TestEditsOfRetries(t *testing.T) {
 	conn := p.dial()
 	for range 6 {
 		io.WriteString(conn, "GET /api/x HTTP/1.1\r\nHost: a\r\nX-Gone: 1\r\n\r\n")
-		if status, body := readResponse(t, conn); status != 200 || body != "ok" {
-			t.Fatalf("got %d %q", status, body)
-		}
+		status, body := readResponse(t, conn)
+		verify.Require(t, status == 200 && body == "ok", "got %d %q", status, body)
 	}
 	verify.That(t, reset.got() != "", "no request was sent again")
 	for _, o := range []*origin{reset, fine} {
@@ -119,9 +117,8 @@ func TestEditsOfHedges(t *testing.T) {
 	hedged(p, 2)
 	p.setActions(visibleEdits(t))
 	for range 4 {
-		if status, _ := get(t, p, "GET"); status != 200 {
-			t.Errorf("status %d", status)
-		}
+		status, _ := get(t, p, "GET")
+		verify.That(t, status == 200, "status %d", status)
 	}
 	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
 	verify.That(t, slow.got() != "", "the slow peer was never asked")
@@ -162,8 +159,7 @@ func TestEditsOfALongHead(t *testing.T) {
 		origin := startOrigin(t, answering("HTTP/1.1 200 OK\r\n"+strings.Repeat("X-A: 1\r\n", fields-1)+"Content-Length: 2\r\n\r\nok"))
 		p := startProxy(t, Options{}, origin.address())
 		p.setActions(visibleEdits(t))
-		if answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 "+want+" ") {
-			t.Errorf("%d fields: got %q", fields, answer)
-		}
+		answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+		verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 "+want+" "), "%d fields: got %q", fields, answer)
 	}
 }

@@ -96,16 +96,14 @@ func TestRequestHeadAsSent(t *testing.T) {
 			p := startProxy(t, test.options, origin.address())
 			conn := p.dial()
 			io.WriteString(conn, test.request)
-			if status, body := readResponse(t, conn); status != 200 || body != "ok" {
-				t.Fatalf("got status %d, body %q", status, body)
-			}
+			status, body := readResponse(t, conn)
+			verify.Require(t, status == 200 && body == "ok", "got status %d, body %q", status, body)
 			want := test.want
 			if overTLS(t) {
 				want = strings.NewReplacer("X-Forwarded-Proto: http\r\n", "X-Forwarded-Proto: https\r\n", ";proto=http\r\n", ";proto=https\r\n").Replace(want)
 			}
-			if got := origin.got(); got != want {
-				t.Errorf("the peer got\n%q, want\n%q", got, want)
-			}
+			got := origin.got()
+			verify.That(t, got == want, "the peer got\n%q, want\n%q", got, want)
 		})
 	}
 }
@@ -240,9 +238,8 @@ func TestPipelinedRequestsInOrder(t *testing.T) {
 			conn.Write(all.Bytes())
 			close(sent)
 			for i := range 9 {
-				if _, body := readResponse(t, conn); body != fmt.Sprintf("/%d", i) {
-					t.Errorf("response %d: got %q", i, body)
-				}
+				_, body := readResponse(t, conn)
+				verify.That(t, body == fmt.Sprintf("/%d", i), "response %d: got %q", i, body)
 			}
 		})
 	}

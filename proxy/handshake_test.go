@@ -111,9 +111,8 @@ func TestOverTLSPartsOfAClientHelloTakeNoPlace(t *testing.T) {
 		p.sendFrom(goodClient, hello[:1+n*(len(hello)-2)/19])
 	}
 	eventually(t, "all are accepted", func() bool { return p.Connections() == 20 })
-	if err := p.getFrom(goodClient); err != nil {
-		t.Errorf("beside them: %v", err)
-	}
+	err := p.getFrom(goodClient)
+	verify.That(t, err == nil, "beside them: %v", err)
 	verify.Equal(t, p.Stats().Handshakes.InProgress, socket.MaxHandshakes-1, "handshakes are in progress")
 }
 
@@ -147,9 +146,8 @@ func TestOverTLSLongClientHelloTakesNoPlaceEarly(t *testing.T) {
 			t.Errorf("beside them: %v", err)
 		}
 	}
-	if h := p.Stats().Handshakes; h.InProgress != socket.MaxHandshakes-1 || h.Failed+uint64(h.Waiting) > 0 {
-		t.Errorf("got %+v", h)
-	}
+	h := p.Stats().Handshakes
+	verify.That(t, h.InProgress == socket.MaxHandshakes-1 && h.Failed+uint64(h.Waiting) <= 0, "got %+v", h)
 
 	for _, tooLong := range [][]byte{
 		inRecords(hello, 1), // 6 bytes for each of its own
@@ -201,9 +199,8 @@ func TestOverTLSOneClientHasItsShareOfTheHandshakes(t *testing.T) {
 	verify.Equal(t, p.Stats().Handshakes.InProgress, socket.MaxHandshakesPerBlock, "handshakes are in progress")
 	takeAllBut(p.handshakes, 1)
 	for range 3 {
-		if err := p.getFrom(goodClient); err != nil {
-			t.Errorf("beside them: %v", err)
-		}
+		err := p.getFrom(goodClient)
+		verify.That(t, err == nil, "beside them: %v", err)
 	}
 }
 
@@ -221,9 +218,8 @@ func TestOverTLSScarcePlacesAreLeftSoon(t *testing.T) {
 		h := p.Stats().Handshakes
 		return h.InProgress+int(h.Failed) >= socket.MaxHandshakes
 	})
-	if err := p.getFrom(goodClient); err != nil {
-		t.Errorf("behind them: %v", err)
-	}
+	err := p.getFrom(goodClient)
+	verify.That(t, err == nil, "behind them: %v", err)
 	eventually(t, "they lose their places", func() bool {
 		h := p.Stats().Handshakes
 		return h.InProgress == socket.MaxHandshakes-8 && h.Failed == 8
@@ -289,9 +285,8 @@ func TestOverTLSNothingFollowsAChallenge(t *testing.T) {
 			c.NextProtos = []string{protocol}
 		}
 		conn := tls.Client(p.connectFrom(goodClient), c)
-		if err := conn.Handshake(); err != nil {
-			t.Errorf("%q: %v", protocol, err)
-		}
+		err := conn.Handshake()
+		verify.That(t, err == nil, "%q: %v", protocol, err)
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 		answer, _ := io.ReadAll(conn)
 		verify.Equal(t, bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")), (protocol != "acme-tls/1"), "%q: got %q", protocol, answer)

@@ -241,9 +241,8 @@ func TestResponseHeadFillsTheBuffer(t *testing.T) {
 		for range 3 {
 			conn := p.dial()
 			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-			if status, body := readResponse(t, conn); status != 200 || body != "ok" {
-				t.Errorf("limit %d: status %d, %q", limit, status, body)
-			}
+			status, body := readResponse(t, conn)
+			verify.That(t, status == 200 && body == "ok", "limit %d: status %d, %q", limit, status, body)
 		}
 	}
 }

@@ -51,9 +51,8 @@ func TestHedge(t *testing.T) {
 	for i := range requests {
 		conn := p.dial()
 		fmt.Fprintf(conn, "GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", i)
-		if status, body := readResponse(t, conn); status != 200 || body != "fast" {
-			t.Errorf("request %d: got %d %q", i, status, body)
-		}
+		status, body := readResponse(t, conn)
+		verify.That(t, status == 200 && body == "fast", "request %d: got %d %q", i, status, body)
 		conn.Close()
 	}
 	eventually(t, "the slow peer has been asked", func() bool { return slow.connections() > 0 })
@@ -118,9 +117,8 @@ func TestHedgeFirstPeerWins(t *testing.T) {
 			p := startProxy(t, Options{}, startOrigin(t, serve).address(), startOrigin(t, serve).address())
 			hedged(p, 1)
 			t.Cleanup(func() { hedge(); answer() }) // the peers end whatever happens
-			if status, body := get(t, p, "GET"); status != 200 || body != "first" {
-				t.Errorf("got %d %q", status, body)
-			}
+			status, body := get(t, p, "GET")
+			verify.That(t, status == 200 && body == "first", "got %d %q", status, body)
 			answer()
 			verify.Equal(t, asked.Load(), 2, "peers were asked")
 		})
@@ -133,9 +131,8 @@ func TestHedgeWithoutSecondPeer(t *testing.T) {
 	p := startProxy(t, Options{}, only.address())
 	hedged(p, 2)
 	for range 2 {
-		if status, body := get(t, p, "GET"); status != 200 || body != "only" {
-			t.Errorf("got %d %q", status, body)
-		}
+		status, body := get(t, p, "GET")
+		verify.That(t, status == 200 && body == "only", "got %d %q", status, body)
 	}
 }
 
@@ -154,9 +151,8 @@ func TestNoHedge(t *testing.T) {
 			hedged(p, 2)
 			conn := p.dial()
 			io.WriteString(conn, request)
-			if status, _ := readResponse(t, conn); status != 200 {
-				t.Errorf("got %d", status)
-			}
+			status, _ := readResponse(t, conn)
+			verify.That(t, status == 200, "got %d", status)
 			verify.Equal(t, a.connections()+b.connections(), 1, "peers were asked")
 		})
 	}

@@ -11,6 +11,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/proxy/http2"
+	"sluice/test/verify"
 )
 
 // Each test sends what an attacker may send: the connection ends, no more work is done
@@ -43,12 +44,9 @@ func TestHTTP2RapidReset(t *testing.T) {
 			most = max(most, p.inflight())
 		}
 	}
-	if most > http2Streams {
-		t.Errorf("%d requests in flight, want at most %d", most, http2Streams)
-	}
-	if n := origin.connections(); n > http2Resets+http2Streams {
-		t.Errorf("%d requests reached the peer", n)
-	}
+	verify.That(t, most <= http2Streams, "%d requests in flight, want at most %d", most, http2Streams)
+	n := origin.connections()
+	verify.That(t, n <= http2Resets+http2Streams, "%d requests reached the peer", n)
 	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 	p.expectNothingCounted()
 }
@@ -77,9 +75,8 @@ func TestHTTP2MadeYouReset(t *testing.T) {
 				}
 			}()
 			c.expectEnd(xhttp2.ErrCodeEnhanceYourCalm)
-			if n := origin.connections(); n > http2Resets+http2Streams {
-				t.Errorf("%d requests reached the peer", n)
-			}
+			n := origin.connections()
+			verify.That(t, n <= http2Resets+http2Streams, "%d requests reached the peer", n)
 			eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 			p.expectNothingCounted()
 		})
@@ -182,9 +179,8 @@ func TestHTTP2TooManyStreams(t *testing.T) {
 	for i := range uint32(http2Streams + 1) {
 		c.request(2*i+1, http2Get, true)
 	}
-	if r := c.response(2*http2Streams + 1); r.reset != xhttp2.ErrCodeRefusedStream {
-		t.Errorf("got %+v", r)
-	}
+	r := c.response(2*http2Streams + 1)
+	verify.That(t, r.reset == xhttp2.ErrCodeRefusedStream, "got %+v", r)
 	eventually(t, "the others are in flight", func() bool { return p.inflight() == http2Streams })
 	for i := range uint32(http2Streams) {
 		c.WriteRSTStream(2*i+1, xhttp2.ErrCodeCancel)
@@ -204,9 +200,8 @@ func TestHTTP2StreamsCountAsConnections(t *testing.T) {
 	}
 	eventually(t, "three are in flight", func() bool { return p.inflight() == 3 })
 	c.request(7, http2Get, true)
-	if r := c.response(7); r.reset != xhttp2.ErrCodeRefusedStream {
-		t.Errorf("got %+v", r)
-	}
+	r := c.response(7)
+	verify.That(t, r.reset == xhttp2.ErrCodeRefusedStream, "got %+v", r)
 	c.conn.Close()
 	eventually(t, "all were released", func() bool {
 		p.admission.mu.Lock()
@@ -237,9 +232,8 @@ func TestHTTP2ZeroWindow(t *testing.T) {
 	p := startProxy(t, Options{Timeouts: Timeouts{Write: 300 * time.Millisecond}}, origin.address())
 	c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
 	c.request(1, http2Get, true)
-	if r := c.response(1); r.status != "200" || r.body != "" || r.reset != xhttp2.ErrCodeCancel {
-		t.Errorf("got %+v", r)
-	}
+	r := c.response(1)
+	verify.That(t, r.status == "200" && r.body == "" && r.reset == xhttp2.ErrCodeCancel, "got %+v", r)
 	if n := <-sent; n > 50_000_000 {
 		t.Errorf("the peer sent %d bytes", n)
 	}
@@ -282,15 +276,12 @@ func TestHTTP2PrefaceInPieces(t *testing.T) {
 		io.WriteString(conn, http2.Preface[:size])
 		io.WriteString(conn, http2.Preface[size:])
 		c.WriteSettings()
-		if frame, err := c.ReadFrame(); err != nil || frame.Header().Type != xhttp2.FrameSettings {
-			t.Fatalf("size %d: got %v, %v", size, frame, err)
-		}
+		frame, err := c.ReadFrame()
+		verify.Require(t, err == nil && frame.Header().Type == xhttp2.FrameSettings, "size %d: got %v, %v", size, frame, err)
 		conn.Close()
 	}
 	got := p.raw("GET / HTTP/1.1\r\nHost: a\r\n\r\n" + http2.Preface + string(http2.AppendSettings(nil)))
-	if !strings.Contains(got, "HTTP/1.1 405 ") {
-		t.Errorf("got %q", got)
-	}
+	verify.Contains(t, got, "HTTP/1.1 405 ", "got")
 }
 
 // Frames that are errors of the connection.
@@ -339,9 +330,8 @@ func TestHTTP2FramesInParts(t *testing.T) {
 	for range 5 {
 		p.skip(40 * time.Second)
 		c.conn.Write(append(ping[5:len(ping):len(ping)], ping[:5]...))
-		if _, ok := c.read().(*xhttp2.PingFrame); !ok {
-			t.Fatal("the connection has ended")
-		}
+		_, ok := c.read().(*xhttp2.PingFrame)
+		verify.Require(t, ok, "the connection has ended")
 	}
 }
 
@@ -383,9 +373,8 @@ func TestHTTP2CostsAreForgotten(t *testing.T) {
 				eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 				p.sweeper.Advance(test.period)
 				c.request(id, http2GetOf("/none"), true)
-				if r := c.response(id); r.status != "204" {
-					t.Fatalf("got %+v", r)
-				}
+				r := c.response(id)
+				verify.Require(t, r.status == "204", "got %+v", r)
 				id += 2
 			}
 		})

@@ -159,7 +159,6 @@ func (c *frameClient) expectEnd(code xhttp2.ErrCode) {
 func (c *frameClient) expectAlive(id uint32) {
 	c.t.Helper()
 	c.request(id, http2Get, true)
-	if r := c.response(id); r.status == "" {
-		c.t.Errorf("got %+v", r)
-	}
+	r := c.response(id)
+	verify.That(c.t, r.status != "", "got %+v", r)
 }

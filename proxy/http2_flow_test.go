@@ -15,6 +15,7 @@ import (
 
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
+	"sluice/test/verify"
 )
 
 // http2GetOf returns the fields of a GET request.
@@ -146,15 +147,11 @@ func TestHTTP2NothingFollowsAReset(t *testing.T) {
 	reset := false
 	for range 2 {
 		c.expectAnswered(func(f xhttp2.Frame) {
-			if reset && f.Header().StreamID == 1 {
-				t.Errorf("got %v after the reset", f)
-			}
+			verify.That(t, !reset || f.Header().StreamID != 1, "got %v after the reset", f)
 			reset = reset || f.Header().Type == xhttp2.FrameRSTStream
 		})
 	}
-	if !reset {
-		t.Error("the stream was not reset")
-	}
+	verify.That(t, reset, "the stream was not reset")
 }
 
 // When the time of a draining listener is over, so are streams that wait for the client.
@@ -178,9 +175,7 @@ func TestHTTP2DrainCutsWhatIsLeft(t *testing.T) {
 			origin := startLongOrigin(t, 100_000)
 			p := startProxy(t, Options{Timeouts: Timeouts{Body: time.Hour, Write: time.Hour}}, origin.address())
 			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			defer l.Close()
 			ctx, cancel := context.WithCancel(context.Background())
 			served := make(chan error, 1)
@@ -260,12 +255,8 @@ func TestHTTP2HeaderTableSize(t *testing.T) {
 		for id := uint32(1); id < 7; id += 2 {
 			c.request(id, http2GetOf("/none"), true)
 			f, ok := c.read().(*xhttp2.HeadersFrame)
-			if !ok {
-				t.Fatalf("got %v", f)
-			}
-			if got, want := f.HeaderBlockFragment()[0] == 0x20, size < 4096 && id == 1; got != want {
-				t.Errorf("size %d, stream %d: update %t, want %t", size, id, got, want)
-			}
+			verify.Require(t, ok, "got %v", f)
+			verify.Equal(t, f.HeaderBlockFragment()[0] == 0x20, size < 4096 && id == 1, "size %d, stream %d: update", size, id)
 		}
 	}
 }
@@ -280,13 +271,10 @@ func TestHTTP2RefusedByALimitIsNoFault(t *testing.T) {
 	eventually(t, "one is in flight", func() bool { return p.inflight() == 1 })
 	for id := uint32(3); id < 2*(http2Resets+10); id += 2 {
 		c.request(id, http2Get, true)
-		if r := c.response(id); r.reset != xhttp2.ErrCodeRefusedStream {
-			t.Fatalf("stream %d: got %+v", id, r)
-		}
+		r := c.response(id)
+		verify.Require(t, r.reset == xhttp2.ErrCodeRefusedStream, "stream %d: got %+v", id, r)
 	}
-	if got, want := p.HTTP2(), (HTTP2Stats{RefusedConnections: http2Resets + 9}); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
+	verify.Equal(t, p.HTTP2(), (HTTP2Stats{RefusedConnections: http2Resets + 9}), "p.HTTP2()")
 }
 
 // A client that takes all the time, if slowly, loses no stream that waits for its turn.
@@ -303,9 +291,7 @@ func TestHTTP2SlowClientKeepsItsStreams(t *testing.T) {
 		p.skip(40 * time.Second)
 		c.WriteWindowUpdate(0, 1)
 		c.expectAnswered(func(f xhttp2.Frame) {
-			if f.Header().Type == xhttp2.FrameRSTStream {
-				t.Errorf("got %v", f)
-			}
+			verify.That(t, f.Header().Type != xhttp2.FrameRSTStream, "got %v", f)
 		})
 	}
 }
@@ -360,9 +346,7 @@ func TestHTTP2UnusedStreamsCountNoLonger(t *testing.T) {
 		c.request(id, http2Get, true)
 	}
 	eventually(t, "all are in flight", func() bool { return p.inflight() == 10 })
-	if n := admitted(); n != 10 {
-		t.Errorf("%d admitted", n)
-	}
+	verify.Equal(t, admitted(), 10, "admitted")
 	close(proceed)
 	eventually(t, "one is in flight", func() bool { return p.inflight() == 1 })
 	eventually(t, "the others do not count", func() bool { return admitted() == 1 })
@@ -384,9 +368,7 @@ func TestHTTP2CipherSuites(t *testing.T) {
 		conn, err := tls.Dial("tcp", address, &tls.Config{
 			InsecureSkipVerify: true, NextProtos: []string{"h2"}, MaxVersion: tls.VersionTLS12, CipherSuites: test.suites,
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(patience))
 		c := &frameClient{Framer: xhttp2.NewFramer(conn, conn), t: t, conn: conn}
@@ -407,13 +389,9 @@ func TestHTTP2HeaderListSize(t *testing.T) {
 	p := startProxy(t, Options{})
 	c := p.dialFrames()
 	f, err := c.ReadFrame()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	size, ok := f.(*xhttp2.SettingsFrame).Value(xhttp2.SettingMaxHeaderListSize)
-	if !ok {
-		t.Fatal("no limit is announced")
-	}
+	verify.Require(t, ok, "no limit is announced")
 	value := strings.Repeat("^", int(size)-300) // longer in Huffman code
 	for first, block := true, c.encode(http2Get+"|x="+value); len(block) > 0; first = false {
 		part := block[:min(len(block), http2.MaxFrameBytes)]
@@ -424,9 +402,8 @@ func TestHTTP2HeaderListSize(t *testing.T) {
 			c.WriteContinuation(1, len(block) == 0, part)
 		}
 	}
-	if r := c.response(1); r.status != "431" {
-		t.Errorf("got %+v", r)
-	}
+	r := c.response(1)
+	verify.That(t, r.status == "431", "got %+v", r)
 }
 
 // A body whose stream is reset after a part of it was found is no complete one.
@@ -442,7 +419,6 @@ func TestHTTP2ResetWithinABodyIsNoEnd(t *testing.T) {
 	s := h.Streams[1]
 	s.Body.Append([]byte("a part"))
 	s.StopLocked(socket.ErrClosedEarly) // between awaitBody, which has found the part, and takeBody
-	if n, last := s.TakeLocked(make([]byte, 100)); last {
-		t.Errorf("%d bytes, and the end", n)
-	}
+	n, last := s.TakeLocked(make([]byte, 100))
+	verify.That(t, !last, "%d bytes, and the end", n)
 }

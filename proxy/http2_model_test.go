@@ -27,6 +27,7 @@ import (
 	"sluice/route"
 	"sluice/test/balancertest"
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // Whatever a client and a peer of HTTP/2 do at a time within the protocol, each stream ends as
@@ -111,9 +112,8 @@ func (all countedBuffers) check(t *testing.T) {
 			}
 			got++
 		}
-		if lost := made - got; lost > runtime.GOMAXPROCS(0) {
-			t.Errorf("%d of %d %s buffers were not put back", lost, made, name)
-		}
+		lost := made - got
+		verify.That(t, lost <= runtime.GOMAXPROCS(0), "%d of %d %s buffers were not put back", lost, made, name)
 	}
 }
 
@@ -146,9 +146,7 @@ type model struct {
 func startModel(t *testing.T) *model {
 	m := &model{t: t, random: rand.New(rand.NewPCG(0, 0)), once: make(map[string]bool)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	m.work.Go(func() {
 		for {
 			conn, err := l.Accept()
@@ -175,9 +173,7 @@ func startModel(t *testing.T) *model {
 		Policy: balancer.PolicyRoundRobin, NewTransport: m.proxy.NewHTTP2Transport(options),
 		RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 1000},
 	}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	m.proxy.setPeers(l.Addr().String())
 	m.proxy.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3}})
 	return m
@@ -338,9 +334,7 @@ func (m *model) checkUpload(s *modelStream, r *modelRequest) {
 	if !s.ended {
 		return
 	}
-	if s.length != max(r.upload, 0) || r.trailer && s.trailer["x-up"] != strconv.Itoa(r.number) {
-		m.t.Errorf("the peer got another request: %v", s)
-	}
+	verify.That(m.t, s.length == max(r.upload, 0) && (!r.trailer || s.trailer["x-up"] == strconv.Itoa(r.number)), "the peer got another request: %v", s)
 }
 
 // round serves some requests of one client.
@@ -358,9 +352,7 @@ func (m *model) round(random *rand.Rand) {
 	overTLS, version := random.IntN(2) == 0, tls.VersionTLS12+uint16(random.IntN(2))
 	m.tlsPeers.Store(random.IntN(2) == 0)
 	conn, err := net.Dial("tcp", m.address[overTLS])
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	conn.SetDeadline(time.Now().Add(patience))
 	if overTLS {
 		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{socket.ALPNHTTP2}, MaxVersion: version})
@@ -434,9 +426,7 @@ func (m *model) round(random *rand.Rand) {
 	e.mu.Lock()
 	over := e.over
 	e.mu.Unlock()
-	if over {
-		t.Error("the connection of the client has ended")
-	}
+	verify.That(t, !over, "the connection of the client has ended")
 	conn.Close()
 	p := m.proxy
 	eventually(t, "nothing is left", func() bool {
@@ -495,27 +485,19 @@ func (m *model) check(e *modelEnd, r *modelRequest) {
 	refused := s.ended && status == "502"
 	switch r.mode {
 	case modelCut:
-		if !refused && !(s.reset && !s.ended) {
-			m.t.Errorf("a response that was cut has an end: %v", s)
-		}
+		verify.That(m.t, refused || s.reset && !s.ended, "a response that was cut has an end: %v", s)
 		return
 	case modelLong, modelMalformed:
-		if !refused {
-			m.t.Errorf("a bad head: %v", s)
-		}
+		verify.That(m.t, refused, "a bad head: %v", s)
 		return
 	}
 	if refused && broken && r.upload >= 0 { // the body was streamed
 		return
 	}
-	if status != "200" || !s.ended || s.length != r.length || s.header["x-number"] != strconv.Itoa(r.number) {
-		m.t.Errorf("got %v", s)
-	}
+	verify.That(m.t, status == "200" && s.ended && s.length == r.length && s.header["x-number"] == strconv.Itoa(r.number), "got %v", s)
 	want := ""
 	if r.te && r.number%3 == modelTrailer {
 		want = strconv.Itoa(r.number)
 	}
-	if s.trailer["x-sum"] != want {
-		m.t.Errorf("got %v", s)
-	}
+	verify.Equal(m.t, s.trailer["x-sum"], want, "got %v", s)
 }

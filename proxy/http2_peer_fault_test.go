@@ -71,9 +71,8 @@ func TestHTTP2PeerAnswersEarly(t *testing.T) {
 			}
 			c.conn.Close()
 			eventually(t, "all connections have ended", func() bool { return p.Connections() == 0 })
-			if n := resets.Load(); test.name == "with NO_ERROR" && n > 0 {
-				t.Errorf("%d streams that the peer has reset were reset", n)
-			}
+			n := resets.Load()
+			verify.That(t, test.name != "with NO_ERROR" || n <= 0, "%d streams that the peer has reset were reset", n)
 			p.expectNothingCounted()
 		})
 	}
@@ -224,9 +223,8 @@ func TestHTTP2PeerGetsFewResets(t *testing.T) {
 		eventually(t, "only the other request is left", func() bool { return p.inflight() == 1 })
 	}
 	shared.headers(1, true, ":status", "204")
-	if status, _ := readResponse(t, other); status != 204 {
-		t.Errorf("the other request: status %d", status)
-	}
+	status, _ := readResponse(t, other)
+	verify.That(t, status == 204, "the other request: status %d", status)
 	if n := most.Load(); n >= tolerated {
 		t.Errorf("%d streams of a connection were reset", n)
 	}

@@ -40,9 +40,8 @@ func TestNewTLSSettingsWhileHTTP2PeersConnect(t *testing.T) {
 	for range 10 {
 		work.Go(func() {
 			for range 20 {
-				if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 204") {
-					t.Errorf("got %q", got)
-				}
+				got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+				verify.That(t, strings.HasPrefix(got, "HTTP/1.1 204"), "got %q", got)
 			}
 		})
 	}

@@ -76,9 +76,8 @@ func TestRequestTrailersReachHTTP2Peers(t *testing.T) {
 						}
 						c.request(1, "x-a=1|x_b=2|content-length=3", true)
 						verify.Equal(t, <-arrived, kind.want, "the trailer section")
-						if r := c.response(1); r.status != "204" {
-							t.Errorf("got %+v", r)
-						}
+						r := c.response(1)
+						verify.That(t, r.status == "204", "got %+v", r)
 						c.conn.Close()
 					})
 				}

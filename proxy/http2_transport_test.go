@@ -18,6 +18,7 @@ import (
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // http2Peer returns the transport of the only peer.
@@ -56,16 +57,12 @@ func TestHTTP2PeerLimitsStreams(t *testing.T) {
 	var wg sync.WaitGroup
 	for range requests {
 		wg.Go(func() {
-			if answer := p.raw("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"); !strings.Contains(answer, "204") {
-				t.Errorf("got %q", answer)
-			}
+			verify.Contains(t, p.raw("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"), "204", "result")
 		})
 	}
 	wg.Wait()
 	p.expectNothingCounted()
-	if most > limit {
-		t.Errorf("%d streams on a connection, allowed are %d", most, limit)
-	}
+	verify.That(t, most <= limit, "%d streams on a connection, allowed are %d", most, limit)
 }
 
 // A peer that cannot take a stream by HTTP/2 is a connect failure: even a POST goes to
@@ -82,13 +79,10 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 			p := startProxyToH2C(t, address)
 			p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3}})
 			const request = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
-			if answer := p.raw(request); !strings.Contains(answer, refusal.Connect.Reason) {
-				t.Errorf("got %q", answer)
-			}
+			verify.Contains(t, p.raw(request), refusal.Connect.Reason, "p.raw(request)")
 			peer := p.pool.Snapshot().All[0]
-			if n := peer.Outcomes()[balancer.OutcomeConnectFailure]; n == 0 {
-				t.Error("no connect failure was counted")
-			}
+			n := peer.Outcomes()[balancer.OutcomeConnectFailure]
+			verify.That(t, n != 0, "no connect failure was counted")
 			p.setPeers(address, good.address)
 			for range 4 {
 				if answer := p.raw(request); !strings.HasPrefix(answer, "HTTP/1.1 200") {
@@ -141,9 +135,7 @@ func TestSilentPeerIsPinged(t *testing.T) {
 				if status, _ := readResponse(t, second); status != 204 {
 					t.Errorf("status %d", status)
 				}
-				if n := connections.Load(); n != 1 {
-					t.Errorf("%d connections, want 1", n)
-				}
+				verify.Equal(t, connections.Load(), 1, "connections")
 				return
 			}
 			p.sweeper.Advance(2 * http2PeerSilence)
@@ -159,9 +151,7 @@ func TestSilentPeerIsPinged(t *testing.T) {
 					t.Errorf("a request on the silent connection: %q", b)
 				}
 			}
-			if n := pings.Load(); n != 1 {
-				t.Errorf("%d PINGs, want 1", n)
-			}
+			verify.Equal(t, pings.Load(), 1, "PINGs")
 		})
 	}
 }
@@ -202,14 +192,10 @@ func TestHTTP2TransportCloseWaits(t *testing.T) {
 	go func() { transport.Close(); waited <- ended.Load() }()
 	eventually(t, "the connection is closed", func() bool { return len(transport.all()) == 0 })
 	close(proceed)
-	if !<-waited {
-		t.Error("a goroutine runs after Close")
-	}
+	verify.That(t, <-waited, "a goroutine runs after Close")
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
-	if c.Flushing || c.Err == nil {
-		t.Errorf("after Close, flushing is %v, the error %v", c.Flushing, c.Err)
-	}
+	verify.That(t, !c.Flushing && c.Err != nil, "after Close, flushing is %v, the error %v", c.Flushing, c.Err)
 }
 
 // A request that waited behind others when the connection broke is sent again, also if its
@@ -257,9 +243,8 @@ func TestUnsentRequestIsSentAgain(t *testing.T) {
 	io.WriteString(small, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
 	opened("the request waits", func(c *http2PeerConn) bool { return len(c.Streams) == 2 })
 	close(broken)
-	if status, _ := readResponse(t, small); status != 200 {
-		t.Errorf("got %d", status)
-	}
+	status, _ := readResponse(t, small)
+	verify.That(t, status == 200, "got %d", status)
 }
 
 // A request that a peer considers malformed says nothing about the peer.
@@ -268,9 +253,7 @@ func TestRejectedRequestIsNotCounted(t *testing.T) {
 	p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {
 		p.WriteRSTStream(stream, xhttp2.ErrCodeProtocol)
 	}))
-	if answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.Contains(answer, refusal.BadResponse.Reason) {
-		t.Errorf("got %q", answer)
-	}
+	verify.Contains(t, p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"), refusal.BadResponse.Reason, "result")
 	p.expectNothingCounted()
 }
 
@@ -354,23 +337,17 @@ func (p *testProxy) unreadPeerConn() (c *http2PeerConn, peer net.Conn) {
 	t := p.t
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer l.Close()
 	conn, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	if peer, err = l.Accept(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { peer.Close() })
 	raw, err := conn.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	c = newHTTP2PeerConn(p.http2Peer(), socket.Wire{Conn: conn.(*net.TCPConn), Raw: raw}, nil, 0, 0)
 	if _, err := c.process(http2.AppendSettings(nil)); err != nil {
 		t.Fatal(err)
@@ -396,9 +373,7 @@ func TestStaleHTTP2Connection(t *testing.T) {
 		return true
 	}
 	for range 2 {
-		if !use() {
-			t.Fatal("an idle connection is not used")
-		}
+		verify.Require(t, use(), "an idle connection is not used")
 	}
 	closeWrite(t, peer)
 	eventually(t, "its end is noticed", func() bool { return !use() })
@@ -431,9 +406,8 @@ func TestDrainFinishesStreams(t *testing.T) {
 	<-answered
 	peer.WriteData(stream, true, []byte("b"))
 	all, _ := io.ReadAll(conn)
-	if text := string(all); !strings.HasSuffix(text, "0\r\n\r\n") || !strings.Contains(text, "b") {
-		t.Errorf("got %q", text)
-	}
+	text := string(all)
+	verify.That(t, strings.HasSuffix(text, "0\r\n\r\n") && strings.Contains(text, "b"), "got %q", text)
 	eventually(t, "the connection is closed", func() bool { return len(transport.all()) == 0 })
 }
 
@@ -442,9 +416,7 @@ func (p *testProxy) useHTTP2OverTLS() {
 	p.t.Helper()
 	options := someTransport
 	options.TLS = anyCertificate
-	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewHTTP2Transport(options)})); err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewHTTP2Transport(options)})))
 	p.http2 = true
 	p.setService(*p.service)
 }
@@ -498,9 +470,7 @@ func TestHTTP2PeerOverTLS(t *testing.T) {
 				}
 				return
 			}
-			if n := len(p.http2Peer().all()); n != 1 {
-				t.Errorf("%d connections, want 1", n)
-			}
+			verify.Equal(t, len(p.http2Peer().all()), 1, "connections")
 			p.expectNothingCounted()
 		})
 	}

@@ -57,9 +57,8 @@ func echoingWebSocket(c *originConn) bool {
 func (c *frameClient) openTunnel(id uint32) {
 	c.t.Helper()
 	c.request(id, http2WebSocket, false)
-	if f, ok := c.read().(*xhttp2.MetaHeadersFrame); !ok || f.StreamID != id || f.PseudoValue("status") != "200" || f.StreamEnded() {
-		c.t.Fatalf("got %v", f)
-	}
+	f, ok := c.read().(*xhttp2.MetaHeadersFrame)
+	verify.Require(c.t, ok && f.StreamID == id && f.PseudoValue("status") == "200" && !f.StreamEnded(), "got %v", f)
 	c.expectBytes(id, "hello ")
 }
 
@@ -98,13 +97,11 @@ func TestHTTP2Tunnel(t *testing.T) {
 	head := regexp.MustCompile("^GET /ws HTTP/1.1\r\nhost: a\r\nsec-websocket-version: 13\r\ncookie: a=1; b=2\r\n" +
 		"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: [A-Za-z0-9+/]{22}==\r\n" +
 		"X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nVia: 2.0 sluice\r\n\r\nearly $")
-	if got := origin.got(); !head.MatchString(got) || strings.Contains(got, "dGhlIHNhbXBsZSBub25jZQ") {
-		t.Errorf("the peer got %q", got)
-	}
+	got := origin.got()
+	verify.That(t, head.MatchString(got) && !strings.Contains(got, "dGhlIHNhbXBsZSBub25jZQ"), "the peer got %q", got)
 	c.WriteData(1, true, []byte("late")) // the other direction goes on
-	if r := c.response(1); r.body != "late" || !r.ended {
-		t.Errorf("got %+v", r)
-	}
+	r := c.response(1)
+	verify.That(t, r.body == "late" && r.ended, "got %+v", r)
 	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 && origin.open() == 0 })
 	p.expectNothingCounted()
 	c.openTunnel(3)
@@ -462,9 +459,8 @@ func TestHTTP2TunnelEndsWithServer(t *testing.T) {
 	c.WriteData(1, false, []byte("still open")) // until the time is over
 	c.expectBytes(1, "still open")
 	cancel()
-	if err := <-ended; !errors.Is(err, context.Canceled) {
-		t.Errorf("shutdown: %v", err)
-	}
+	err := <-ended
+	verify.That(t, errors.Is(err, context.Canceled), "shutdown: %v", err)
 	for c.read() != nil {
 	}
 	p.pool.Close()

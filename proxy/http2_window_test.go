@@ -87,12 +87,10 @@ func TestHTTP2PeerLowersItsWindow(t *testing.T) {
 			io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
 			<-lowered
 			io.WriteString(conn, test.end)
-			if status, body := readResponse(t, conn); status != 204 {
-				t.Errorf("got %d %s", status, body)
-			}
-			if withTrailers := test.name == "with trailers"; withTrailers != (trailers == 1) || withTrailers == (empty == 1) {
-				t.Errorf("%d trailer sections, %d empty frames", trailers, empty)
-			}
+			status, body := readResponse(t, conn)
+			verify.That(t, status == 204, "got %d %s", status, body)
+			withTrailers := test.name == "with trailers"
+			verify.That(t, withTrailers == (trailers == 1) && withTrailers != (empty == 1), "%d trailer sections, %d empty frames", trailers, empty)
 		})
 	}
 }

@@ -52,9 +52,8 @@ func TestIdleConnections(t *testing.T) {
 		for _, conn := range conns {
 			io.WriteString(conn, "GET / HTTP/1.1\r\nHo")
 			io.WriteString(conn, "st: a\r\n\r\n")
-			if status, body := readResponse(t, conn); status != 200 || body != "ok" {
-				t.Errorf("got %d %q", status, body)
-			}
+			status, body := readResponse(t, conn)
+			verify.That(t, status == 200 && body == "ok", "got %d %q", status, body)
 		}
 		eventually(t, "all connections rest", func() bool { return p.idleConnCount() == len(conns) })
 	}
@@ -80,9 +79,8 @@ func TestSilentConnectionsBecomeIdle(t *testing.T) {
 	conn := p.dial()
 	eventually(t, "the connection rests", func() bool { return p.idleConnCount() == 1 })
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	if status, body := readResponse(t, conn); status != 200 || body != "ok" {
-		t.Errorf("got %d %q", status, body)
-	}
+	status, body := readResponse(t, conn)
+	verify.That(t, status == 200 && body == "ok", "got %d %q", status, body)
 }
 
 // At a stop it serves one more request, or ends.
@@ -131,9 +129,8 @@ func TestRequestsMeetIdleSet(t *testing.T) {
 		wg.Go(func() {
 			for range 5 {
 				fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-				if status, body := readResponse(t, conn); status != 200 || body != "ok" {
-					t.Errorf("got %d %q", status, body)
-				}
+				status, body := readResponse(t, conn)
+				verify.That(t, status == 200 && body == "ok", "got %d %q", status, body)
 				// A sweep takes note of it within this time.
 				time.Sleep(idleSetDelay + time.Duration(random.Int64N(int64(2*socket.SweepInterval))) - socket.SweepInterval/2)
 			}

@@ -154,9 +154,8 @@ func TestHTTP2BodyTakesMemoryAsItComes(t *testing.T) {
 	}
 	c.expectAnswered(func(xhttp2.Frame) {})
 	eventually(t, "the first bytes are kept", func() bool { return p.keptBodies.Taken() == streams/2*socket.SmallBodyBytes })
-	if n := taken.Load(); n > streams*2*socket.SmallBodyBytes {
-		t.Errorf("%d bytes for %d streams", n, streams)
-	}
+	n := taken.Load()
+	verify.That(t, n <= streams*2*socket.SmallBodyBytes, "%d bytes for %d streams", n, streams)
 	c.conn.Close()
 	p.expectNothingLeft(t, 0)
 }
@@ -299,9 +298,8 @@ func testKeptBodies(t *testing.T, random *rand.Rand) {
 			u.conn.Close()
 		default: // a hedged request
 			p.address = plain
-			if got := p.raw("GET /hang HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
-				t.Errorf("a hedged request: got %q", got)
-			}
+			got := p.raw("GET /hang HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+			verify.That(t, strings.HasPrefix(got, "HTTP/1.1 200 "), "a hedged request: got %q", got)
 		}
 	}
 	eventually(t, "all have at most their share", func() bool {

@@ -10,6 +10,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/proxy/socket"
+	"sluice/test/verify"
 )
 
 // onlyClient returns the connection of the only client.
@@ -17,9 +18,7 @@ func (p *testProxy) onlyClient() (c *clientConn) {
 	p.t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.conns) != 1 {
-		p.t.Fatalf("%d connections", len(p.conns))
-	}
+	verify.Require(p.t, len(p.conns) == 1, "%d connections", len(p.conns))
 	for c = range p.conns {
 	}
 	return c
@@ -54,9 +53,7 @@ func TestRequestArrivesAsIdleTimeEnds(t *testing.T) {
 		}
 		eventually(t, "the connection is idle", func() bool { return p.idleConnCount() == 1 })
 		c := p.onlyClient()
-		if !p.idleConns.Take(c) {
-			t.Fatal("the connection is not idle")
-		}
+		verify.Require(t, p.idleConns.Take(c), "the connection is not idle")
 		// What OnSweep does, but a request comes first.
 		p.sweeper.Advance(idle)
 		p.sweptFor(2 * socket.SweepInterval)
@@ -159,9 +156,7 @@ func TestClientClosesAfterGoAway(t *testing.T) {
 			return err == nil && nothing
 		})
 		c.WritePing(false, [8]byte{2})
-		if err := c.conn.(*net.TCPConn).CloseWrite(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, c.conn.(*net.TCPConn).CloseWrite())
 		client.awaitArrival(t)
 		// No deadline wakes the connection.
 		h.goAwayUntil = client.server.sweeper.Now() + int64(time.Hour)
@@ -213,11 +208,7 @@ func (c *frameClient) expectServedLast(ids ...uint32) {
 		}
 	}
 	for _, id := range ids {
-		if !ended[id] {
-			c.t.Errorf("the stream %d was not served: %v", id, ended)
-		}
+		verify.That(c.t, ended[id], "the stream %d was not served: %v", id, ended)
 	}
-	if want := ids[len(ids)-1]; last != want {
-		c.t.Errorf("the last stream is %d, want %d", last, want)
-	}
+	verify.Equal(c.t, last, ids[len(ids)-1], "the last stream")
 }

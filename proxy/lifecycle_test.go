@@ -37,9 +37,8 @@ func TestSlowClients(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			p := startProxy(t, Options{Timeouts: test.timeouts}, origin.address())
-			if got := p.raw(test.first); !strings.HasPrefix(got, test.want) || test.want == "" && got != "" {
-				t.Errorf("got %q, want %q", got, test.want)
-			}
+			got := p.raw(test.first)
+			verify.That(t, strings.HasPrefix(got, test.want) && (test.want != "" || got == ""), "got %q, want %q", got, test.want)
 		})
 	}
 }
@@ -143,9 +142,8 @@ func TestChurnUnderLoad(t *testing.T) {
 				default:
 				}
 				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", method)
-				if status, body := readResponse(t, conn); status != 200 {
-					t.Errorf("%s: got %d %q", method, status, body)
-				}
+				status, body := readResponse(t, conn)
+				verify.That(t, status == 200, "%s: got %d %q", method, status, body)
 				served.Add(1)
 			}
 		})
@@ -194,16 +192,14 @@ func TestDrainWithOpenStream(t *testing.T) {
 			p.setPeers()
 			second := p.dial()
 			io.WriteString(second, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-			if status, _ := readResponse(t, second); status != 503 {
-				t.Errorf("a new request got %d, want 503", status)
-			}
+			status, _ := readResponse(t, second)
+			verify.That(t, status == 503, "a new request got %d, want 503", status)
 			if !cut {
 				close(proceed)
 			}
 			answer, err := io.ReadAll(io.LimitReader(conn, int64(len("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nonetwo"))))
-			if complete := err == nil && strings.HasSuffix(string(answer), "onetwo"); complete == cut {
-				t.Errorf("got %q, %v", answer, err)
-			}
+			complete := err == nil && strings.HasSuffix(string(answer), "onetwo")
+			verify.That(t, complete != cut, "got %q, %v", answer, err)
 			if cut {
 				close(proceed)
 			}
@@ -233,9 +229,8 @@ func TestIdleConnectionsTimeOut(t *testing.T) {
 	conn := p.dial()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	readResponse(t, conn)
-	if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("got %d, %v, want EOF", n, err)
-	}
+	n, err := conn.Read(make([]byte, 1))
+	verify.That(t, err == io.EOF, "got %d, %v, want EOF", n, err)
 }
 
 // Accepting goes on after any error.
@@ -253,9 +248,8 @@ func TestAcceptSurvivesErrors(t *testing.T) {
 	verify.NoError(t, err)
 	defer conn.Close()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	if status, _ := readResponse(t, conn); status != 404 {
-		t.Errorf("got %d", status)
-	}
+	status, _ := readResponse(t, conn)
+	verify.That(t, status == 404, "got %d", status)
 	if err := s.Shutdown(context.Background(), 0); err != nil {
 		t.Error(err)
 	}
@@ -351,8 +345,7 @@ func TestClientThatWaits(t *testing.T) {
 		eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
 		p.sweptFor(looks)
 		answer <- struct{}{}
-		if status, _ := readResponse(t, conn); status != 200 {
-			t.Errorf("got %d", status)
-		}
+		status, _ := readResponse(t, conn)
+		verify.That(t, status == 200, "got %d", status)
 	}
 }

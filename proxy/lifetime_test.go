@@ -117,9 +117,8 @@ func TestMaxRequestsOfAnHTTP2Connection(t *testing.T) {
 	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 2}}, origin.address())
 	c := p.dialFrames()
 	c.request(1, http2Get, true)
-	if r := c.response(1); r.status != "200" {
-		t.Fatalf("%+v", r)
-	}
+	r := c.response(1)
+	verify.Require(t, r.status == "200", "%+v", r)
 	c.request(3, http2Get, true)
 	c.request(5, http2Get, true) // before the client knows
 	var ended []uint32

@@ -72,9 +72,8 @@ func TestAnswerReachesClientThatSendsOn(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				if want := fmt.Sprintf("HTTP/1.1 %d ", test.status); !strings.HasPrefix(answer, want) || !strings.Contains(answer, "\r\n\r\n") {
-					t.Errorf("got %q, want status %d", answer, test.status)
-				}
+				want := fmt.Sprintf("HTTP/1.1 %d ", test.status)
+				verify.That(t, strings.HasPrefix(answer, want) && strings.Contains(answer, "\r\n\r\n"), "got %q, want status %d", answer, test.status)
 				return
 			}
 		})
@@ -156,9 +155,8 @@ func TestLingeringIsBounded(t *testing.T) {
 	refused := func() net.Conn {
 		conn := p.dial()
 		io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n")
-		if status, _ := readResponse(t, conn); status != 400 {
-			t.Errorf("got %d", status)
-		}
+		status, _ := readResponse(t, conn)
+		verify.That(t, status == 400, "got %d", status)
 		return conn
 	}
 	t.Run("time", func(t *testing.T) {

@@ -18,9 +18,8 @@ func TestLoopIsRefused(t *testing.T) {
 	p.setPeers(p.address)
 	conn := p.dial()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	if status, body := readResponse(t, conn); status != 400 || !strings.Contains(body, "the request has come through sluice 5 times") {
-		t.Errorf("got %d %q", status, body)
-	}
+	status, body := readResponse(t, conn)
+	verify.That(t, status == 400 && strings.Contains(body, "the request has come through sluice 5 times"), "got %d %q", status, body)
 	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 	peer := p.pool.Snapshot().All[0]
 	verify.Equal(t, peer.Requests(), refusal.MaxHops, "requests to the peer")
@@ -37,12 +36,10 @@ func TestChainOfSluices(t *testing.T) {
 	}
 	conn := first.dial()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nVia: 1.1 other\r\n\r\n")
-	if status, _ := readResponse(t, conn); status != 200 {
-		t.Errorf("got %d", status)
-	}
-	if got := strings.Count(origin.got(), "Via: 1.1 sluice\r\n"); got != refusal.MaxHops {
-		t.Errorf("the request came through %d of %d", got, refusal.MaxHops)
-	}
+	status, _ := readResponse(t, conn)
+	verify.That(t, status == 200, "got %d", status)
+	got := strings.Count(origin.got(), "Via: 1.1 sluice\r\n")
+	verify.That(t, got == refusal.MaxHops, "the request came through %d of %d", got, refusal.MaxHops)
 }
 
 func TestWhatIsNotForwarded(t *testing.T) {

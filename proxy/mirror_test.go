@@ -217,9 +217,8 @@ func TestMirrorDisturbsNobody(t *testing.T) {
 			conn := p.dial()
 			for i := range 20 {
 				io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
-				if status, body := readResponse(t, conn); status != 200 || body != "ok" {
-					t.Fatalf("request %d: %d %q", i, status, body)
-				}
+				status, body := readResponse(t, conn)
+				verify.Require(t, status == 200 && body == "ok", "request %d: %d %q", i, status, body)
 				if !test.hangs {
 					eventually(t, "the end of the copy", func() bool { return mt.copies.InFlight() == 0 })
 				}
@@ -255,12 +254,10 @@ func TestCopiesCountForTheirPeer(t *testing.T) {
 		p.get("/")
 	}
 	mt.ended(4)
-	if o := mt.mirror.Snapshot().All[0].Outcomes(); o[balancer.OutcomeConnectFailure] != 4 {
-		t.Errorf("outcomes %v, want 4 connect failures", o)
-	}
-	if answers := mt.copies.Answers().Snapshot(); answers.Class(5-1) != 4 {
-		t.Errorf("statuses %v, want 4 times 5xx", answers.Ended)
-	}
+	o := mt.mirror.Snapshot().All[0].Outcomes()
+	verify.That(t, o[balancer.OutcomeConnectFailure] == 4, "outcomes %v, want 4 connect failures", o)
+	answers := mt.copies.Answers().Snapshot()
+	verify.That(t, answers.Class(5-1) == 4, "statuses %v, want 4 times 5xx", answers.Ended)
 }
 
 // The share of copies is exact within a few requests, also of those to every second URL.
@@ -333,9 +330,8 @@ func TestNotCopiedWithoutAService(t *testing.T) {
 	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, nil, p.NewTransport(someTransport), nowhere[1])
 	conn := p.dial()
 	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
-	if status, _ := readResponse(t, conn); status != 502 {
-		t.Errorf("status %d", status)
-	}
+	status, _ := readResponse(t, conn)
+	verify.That(t, status == 502, "status %d", status)
 	mt.ended(0)
 	mt.expectDropped(map[route.Dropped]uint64{route.DroppedBodyIncomplete: 1})
 }
@@ -386,14 +382,12 @@ func TestShutdownCutsCopies(t *testing.T) {
 			ended, begin := make(chan error, 1), time.Now()
 			go func() { ended <- p.Shutdown(context.Background(), 0) }()
 			close(proceed)
-			if err := <-ended; err != nil {
-				t.Errorf("shutdown: %v", err)
-			}
+			err := <-ended
+			verify.That(t, err == nil, "shutdown: %v", err)
 			verify.Equal(t, mt.copies.InFlight(), 0, "copies in flight after the shutdown")
 			cut := !proceeds || time.Since(begin) >= copiesGrace // the machine may stand still
-			if failed := mt.copies.Failed(); failed == 0 && !proceeds || failed > 0 && !cut {
-				t.Errorf("%d copies failed", failed)
-			}
+			failed := mt.copies.Failed()
+			verify.That(t, (failed != 0 || proceeds) && (failed <= 0 || cut), "%d copies failed", failed)
 			p.pool.Close()
 		})
 	}
@@ -422,9 +416,8 @@ func TestCopiesOfGRPC(t *testing.T) {
 		response.Body.Close()
 	}
 	call(strings.NewReader("whole"))
-	if c := <-got; c.body != "whole" {
-		t.Errorf("the mirror got %q", c.body)
-	}
+	c := <-got
+	verify.That(t, c.body == "whole", "the mirror got %q", c.body)
 	reader, writer := io.Pipe()
 	go func() {
 		io.WriteString(writer, "first")
@@ -479,8 +472,7 @@ func TestForgedMarkMatchesNoRoute(t *testing.T) {
 	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
 	condition := route.Conditions{Headers: []route.Value{route.ParseValue("X-Sluice-Mirror", "*")}}
 	p.setRoutes(route.Route{Path: "/", Service: p.service, Conditions: condition})
-	if answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nX-Sluice-Mirror: star\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 404 ") {
-		t.Errorf("got %q", answer)
-	}
+	answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nX-Sluice-Mirror: star\r\nConnection: close\r\n\r\n")
+	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 404 "), "got %q", answer)
 	verify.Equal(t, http1.NameOf([]byte(route.MirrorField)), http1.NameXSluiceMirror, "the scanner does not know the mark")
 }

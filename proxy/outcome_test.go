@@ -348,14 +348,12 @@ func TestLatencyWithoutTheClientsTime(t *testing.T) {
 		time.Sleep(200 * time.Millisecond) // the client's time
 		start := time.Now()
 		io.WriteString(conn, request[len(request)-1:])
-		if status, _ := readResponse(t, conn); status != 200 {
-			t.Fatalf("got %d", status)
-		}
+		status, _ := readResponse(t, conn)
+		verify.Require(t, status == 200, "got %d", status)
 		longest := time.Since(start)
 		eventually(t, "the attempt has ended", func() bool { return p.inflight() == 0 })
-		if got := p.pool.Snapshot().All[0].Latency(); got > longest {
-			t.Errorf("%.60q: latency %v, though the peer had the whole request for %v at most", request, got, longest)
-		}
+		got := p.pool.Snapshot().All[0].Latency()
+		verify.That(t, got <= longest, "%.60q: latency %v, though the peer had the whole request for %v at most", request, got, longest)
 	}
 }
 

@@ -182,9 +182,8 @@ func TestSlowBodyPutsDeadlineOff(t *testing.T) {
 				eventually(t, "time passes", func() bool { return p.sweeper.Now() > clock })
 				io.WriteString(conn, "x")
 			}
-			if status, _ := readResponse(t, conn); status != 200 {
-				t.Errorf("got %d", status)
-			}
+			status, _ := readResponse(t, conn)
+			verify.That(t, status == 200, "got %d", status)
 		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // v2Start begins a header of version 2.
@@ -26,14 +27,10 @@ func headerV2(t *testing.T, client string, extension int) string {
 	t.Helper()
 	h := proxyproto.HeaderProxyFromAddrs(2, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(client)), net.TCPAddrFromAddrPort(netip.MustParseAddrPort("198.51.100.1:443")))
 	if extension > 0 {
-		if err := h.SetTLVs([]proxyproto.TLV{{Type: 0xE0, Value: make([]byte, extension)}}); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, h.SetTLVs([]proxyproto.TLV{{Type: 0xE0, Value: make([]byte, extension)}}))
 	}
 	b, err := h.Format()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return string(b)
 }
 
@@ -41,9 +38,7 @@ func headerV2(t *testing.T, client string, extension int) string {
 func (p *testProxy) serveProxies(o ListenerOptions) {
 	p.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 	if o.Proxies == nil {
 		o.Proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	}
@@ -138,14 +133,12 @@ func TestProxyHeaderOfAnother(t *testing.T) {
 	p.serveProxies(ListenerOptions{Proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
 	conn := p.stream()
 	io.WriteString(conn, headerV1+"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	if got, _ := io.ReadAll(conn); !strings.HasPrefix(string(got), "HTTP/1.1 400 ") {
-		t.Errorf("got %q, want 400", got)
-	}
+	got, _ := io.ReadAll(conn)
+	verify.That(t, strings.HasPrefix(string(got), "HTTP/1.1 400 "), "got %q, want 400", got)
 	conn = p.stream()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	if status, body := readResponse(t, conn); status != 200 || body != "127.0.0.1" {
-		t.Errorf("without a header: %d %q", status, body)
-	}
+	status, body := readResponse(t, conn)
+	verify.That(t, status == 200 && body == "127.0.0.1", "without a header: %d %q", status, body)
 }
 
 // The limit of connections is that of the clients, not of the proxy.
@@ -161,9 +154,7 @@ func TestConnectionsPerAddressBehindAProxy(t *testing.T) {
 		return conn, string(b[:n])
 	}
 	first, got := open("203.0.113.1")
-	if got != "HTTP/1.1 200" {
-		t.Errorf("the first client: %q", got)
-	}
+	verify.Equal(t, got, "HTTP/1.1 200", "the first client")
 	if _, got := open("203.0.113.2"); got != "HTTP/1.1 200" {
 		t.Errorf("another client: %q", got)
 	}
@@ -263,9 +254,8 @@ func TestProxyHeaderWhileDraining(t *testing.T) {
 				})
 				drain.after(p, l)
 			}
-			if got, _ := io.ReadAll(conn); len(got) > 0 {
-				t.Errorf("got %q", got)
-			}
+			got, _ := io.ReadAll(conn)
+			verify.That(t, len(got) <= 0, "got %q", got)
 			eventually(t, "the wait has ended", func() bool {
 				p.mu.Lock()
 				defer p.mu.Unlock()

@@ -102,9 +102,8 @@ func TestStrictTransportSecurity(t *testing.T) {
 	}
 	p.address = p.serveWith(ListenerOptions{Name: "hsts", StrictTransportSecurity: "max-age=31536000"})
 	answer := p.raw(request)
-	if _, final, _ := strings.Cut(answer, "\r\n\r\n"); strings.Count(answer, "Strict-") != 1 || !strings.Contains(final, line) {
-		t.Errorf("with the setting: got %q", answer)
-	}
+	_, final, _ := strings.Cut(answer, "\r\n\r\n")
+	verify.That(t, strings.Count(answer, "Strict-") == 1 && strings.Contains(final, line), "with the setting: got %q", answer)
 	p.setPeers()
 	if answer := p.raw(request); !strings.HasPrefix(answer, "HTTP/1.1 503 ") || strings.Count(answer, line) != 1 {
 		t.Errorf("an own answer: got %q", answer)

@@ -21,9 +21,8 @@ var isUUID7 = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0
 func TestAppendRequestID(t *testing.T) {
 	now := time.UnixMilli(0x0123456789ab)
 	verify.Equal(t, string(appendRequestID([]byte("x"), now, 0xffff_ffff_ffff_fabc, 0xffff_0000_1234_5678)), "x01234567-89ab-7abc-bfff-000012345678", "result")
-	if got := string(appendRequestID(nil, now, 0, 0)); got != "01234567-89ab-7000-8000-000000000000" || len(got) != requestIDBytes {
-		t.Errorf("got %s", got)
-	}
+	got := string(appendRequestID(nil, now, 0, 0))
+	verify.That(t, got == "01234567-89ab-7000-8000-000000000000" && len(got) == requestIDBytes, "got %s", got)
 }
 
 func TestIsRequestID(t *testing.T) {

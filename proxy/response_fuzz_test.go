@@ -98,9 +98,8 @@ func (c *responseCase) run() {
 
 	complete := len(want) > 0 && want[len(want)-1].complete
 	// Three attempts, each of which may lose a connection that was used before.
-	if n := c.origin.asked(); n != 1 && (n < 1 || n > 6 || c.method == "POST" || complete || end == endsMalformed) {
-		c.t.Errorf("the peers were asked %d times", n)
-	}
+	n := c.origin.asked()
+	verify.That(c.t, n == 1 || n >= 1 && n <= 6 && c.method != "POST" && !complete && end != endsMalformed, "the peers were asked %d times", n)
 
 	// The next requests go out on the connections to the peers that this one used,
 	// if any is used again.
@@ -222,9 +221,8 @@ func (c *responseCase) compareTrailers(got http.Header, want *wireMessage) {
 // compareHead compares a head as the client got it, and net/http reads it, with
 // what was sent.
 func (c *responseCase) compareHead(r *http.Response, want *wireMessage) {
-	if status := strings.TrimLeft(want.status, " "); strings.TrimRight(r.Status, " ") != strings.TrimRight(status, " ") {
-		c.t.Errorf("got status %q, want %q", r.Status, want.status)
-	}
+	status := strings.TrimLeft(want.status, " ")
+	verify.That(c.t, strings.TrimRight(r.Status, " ") == strings.TrimRight(status, " "), "got status %q, want %q", r.Status, want.status)
 	got, expected := http.Header{}, http.Header{}
 	for _, f := range want.endToEnd(false) {
 		expected.Add(f.name, f.value)

@@ -84,9 +84,8 @@ func TestPausesOfBodiesByKind(t *testing.T) {
 		id := uint32(2*i + 1)
 		c.request(id, fields, false)
 		c.WriteData(id, false, []byte("a"))
-		if r := c.response(id); r.status != "408" {
-			t.Errorf("%s: got %+v", fields, r)
-		}
+		r := c.response(id)
+		verify.That(t, r.status == "408", "%s: got %+v", fields, r)
 	}
 }
 
@@ -101,9 +100,8 @@ func TestDeadlineOfClientCountsForNobody(t *testing.T) {
 	} {
 		id := uint32(2*i + 1)
 		c.request(id, http2Post+"|content-type=application/grpc|te=trailers|grpc-timeout="+test.timeout, true)
-		if r := c.response(id); r.status != "200" || r.header["grpc-status"] != test.status {
-			t.Errorf("%q: got %+v", test.timeout, r)
-		}
+		r := c.response(id)
+		verify.That(t, r.status == "200" && r.header["grpc-status"] == test.status, "%q: got %+v", test.timeout, r)
 	}
 	p.expectNothingCounted()
 }

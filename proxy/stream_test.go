@@ -84,9 +84,8 @@ func TestStream(t *testing.T) {
 	}
 	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 && origin.open() == 0 })
 	p.expectNothingCounted()
-	if latency := p.pool.Snapshot().All[0].Latency(); latency <= 0 {
-		t.Errorf("latency %v, want that of connecting", latency)
-	}
+	latency := p.pool.Snapshot().All[0].Latency()
+	verify.That(t, latency > 0, "latency %v, want that of connecting", latency)
 	if s := p.pool.Requests().Snapshot(); s.Total() != 1 || s.BytesIn != 5 || s.BytesOut != 15 {
 		t.Errorf("%d connections with %d and %d bytes, want 1 with 5 and 15", s.Total(), s.BytesIn, s.BytesOut)
 	}
@@ -118,9 +117,8 @@ func TestStreamToAnotherPeer(t *testing.T) {
 			t.Errorf("%d connect failures of the peer that works", n)
 		}
 	}
-	if s := p.pool.Requests().Snapshot(); failures == 0 || int(s.Retries) != failures {
-		t.Errorf("%d connect failures, %d retries", failures, s.Retries)
-	}
+	s := p.pool.Requests().Snapshot()
+	verify.That(t, failures != 0 && int(s.Retries) == failures, "%d connect failures, %d retries", failures, s.Retries)
 
 	p.setPeers(nowhere...)
 	if got, err := io.ReadAll(p.stream()); len(got) > 0 {
@@ -160,9 +158,8 @@ func TestStreamIdleTimeout(t *testing.T) {
 	timeouts := defaultTimeouts()
 	timeouts.Tunnel = 200 * time.Millisecond
 	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
-	if _, err := io.ReadAll(p.stream()); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("an idle connection ended with %v, want a reset", err)
-	}
+	_, err := io.ReadAll(p.stream())
+	verify.That(t, errors.Is(err, syscall.ECONNRESET), "an idle connection ended with %v, want a reset", err)
 	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && origin.open() == 0 })
 	p.expectNothingCounted()
 }
@@ -338,9 +335,8 @@ func TestStreamsPerAddress(t *testing.T) {
 	first := p.stream()
 	b := make([]byte, len("220 ready\n"))
 	io.ReadFull(first, b)
-	if got, err := io.ReadAll(p.stream()); len(got) > 0 {
-		t.Errorf("beyond the limit: got %q, %v", got, err)
-	}
+	got, err := io.ReadAll(p.stream())
+	verify.That(t, len(got) <= 0, "beyond the limit: got %q, %v", got, err)
 	verify.Equal(t, p.Stats().Refused, 1, "refused")
 }
 
@@ -376,9 +372,8 @@ func TestStreamEndWithTheLastBytes(t *testing.T) {
 		conn := p.stream()
 		io.WriteString(conn, "hello")
 		conn.CloseWrite()
-		if got, err := io.ReadAll(conn); string(got) != "bye" && !errors.Is(err, syscall.ECONNRESET) {
-			t.Fatalf("got %q, %v", got, err)
-		}
+		got, err := io.ReadAll(conn)
+		verify.Require(t, string(got) == "bye" || errors.Is(err, syscall.ECONNRESET), "got %q, %v", got, err)
 		conn.Close()
 	}
 	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 })
@@ -478,7 +473,6 @@ func TestStreamClientLeavesWhileItWaits(t *testing.T) {
 	reset.Close()
 	eventually(t, "two have left", func() bool { return p.Connections() == 1 })
 	p.setPeers(origin.address())
-	if got, err := io.ReadAll(stays); err != nil || string(got) != "220 ready\nquestion" {
-		t.Errorf("the one that stays: got %q, %v", got, err)
-	}
+	got, err := io.ReadAll(stays)
+	verify.That(t, err == nil && string(got) == "220 ready\nquestion", "the one that stays: got %q, %v", got, err)
 }

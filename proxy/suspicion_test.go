@@ -9,6 +9,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // answersOnce answers a request as soon as goOn is closed.
@@ -71,14 +72,12 @@ func TestRequestLeavesAPeerWhoseChecksFail(t *testing.T) {
 			eventually(t, "the second peer is asked", func() bool { return second.connections() == 1 })
 			p.setPeers(first.address(), second.address(), third.address())
 			p.fail(second.address())
-			if status, body := readResponse(t, conn); status != 200 || body != "third" {
-				t.Errorf("got %d %q", status, body)
-			}
+			status, body := readResponse(t, conn)
+			verify.That(t, status == 200 && body == "third", "got %d %q", status, body)
 			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 && first.open() == 0 })
 			for _, peer := range p.pool.Snapshot().All {
-				if n := peer.Failures(); n > 0 {
-					t.Errorf("%s is to blame for %d failures", peer.Address(), n)
-				}
+				n := peer.Failures()
+				verify.That(t, n <= 0, "%s is to blame for %d failures", peer.Address(), n)
 			}
 		})
 	}
@@ -110,9 +109,8 @@ func TestRequestStaysWithAPeerWhoseChecksFail(t *testing.T) {
 			}
 			p.fail(suspect.address())
 			close(goOn)
-			if status, body := readResponse(t, conn); status != 200 || body != "late" {
-				t.Errorf("got %d %q", status, body)
-			}
+			status, body := readResponse(t, conn)
+			verify.That(t, status == 200 && body == "late", "got %d %q", status, body)
 			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
 		})
 	}
@@ -139,9 +137,8 @@ func TestHedgedRequestLeavesPeersWhoseChecksFail(t *testing.T) {
 				p.fail(address)
 			}
 			p.setPeers(append(addresses, third.address())...)
-			if status, body := readResponse(t, conn); status != 200 || body != "third" {
-				t.Errorf("got %d %q", status, body)
-			}
+			status, body := readResponse(t, conn)
+			verify.That(t, status == 200 && body == "third", "got %d %q", status, body)
 			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 && first.open()+second.open() == 0 })
 			p.expectNothingCounted()
 		})

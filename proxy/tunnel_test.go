@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -18,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/proxy/socket"
@@ -86,9 +84,8 @@ func TestRefusedUpgrade(t *testing.T) {
 	conn := p.dial()
 	for range 2 {
 		io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", "other", 1))
-		if status, body := readResponse(t, conn); status != 400 || body != "bad" {
-			t.Errorf("got %d %q", status, body)
-		}
+		status, body := readResponse(t, conn)
+		verify.That(t, status == 400 && body == "bad", "got %d %q", status, body)
 	}
 	verify.Equal(t, origin.connections(), 1, "connections to the peer")
 }
@@ -106,9 +103,8 @@ func TestUpgradeToOtherThanAskedFor(t *testing.T) {
 		p := startProxy(t, Options{}, origin.address())
 		conn := p.dial()
 		io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", test.asked, 1))
-		if status, _ := readResponse(t, conn); status != 502 {
-			t.Errorf("asked for %q, agreed %q: got %d, want 502", test.asked, test.agreed, status)
-		}
+		status, _ := readResponse(t, conn)
+		verify.That(t, status == 502, "asked for %q, agreed %q: got %d, want 502", test.asked, test.agreed, status)
 	}
 }
 
@@ -206,46 +202,6 @@ func TestUpgradeToOneOfSeveral(t *testing.T) {
 				t.Errorf("got %q and %q, %v", answer, rest, err)
 			}
 		})
-	}
-}
-
-func TestWebSocket(t *testing.T) {
-	t.Parallel()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := websocket.Accept(w, r, nil)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer c.CloseNow()
-		c.SetReadLimit(1 << 20)
-		for {
-			kind, message, err := c.Read(r.Context())
-			if err != nil {
-				return
-			}
-			if err := c.Write(r.Context(), kind, message); err != nil {
-				return
-			}
-		}
-	}))
-	defer server.Close()
-	p := startProxy(t, Options{}, strings.TrimPrefix(server.URL, "http://"))
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	c, _, err := websocket.Dial(ctx, "ws://"+p.address+"/", nil)
-	verify.NoError(t, err)
-	defer c.CloseNow()
-	c.SetReadLimit(1 << 20)
-	for _, size := range []int{1, 1000, 300_000} {
-		message := strings.Repeat("x", size)
-		verify.NoError(t, c.Write(ctx, websocket.MessageText, []byte(message)))
-		if _, got, err := c.Read(ctx); err != nil || string(got) != message {
-			t.Fatalf("got %d bytes, %v, want %d", len(got), err, size)
-		}
-	}
-	if err := c.Close(websocket.StatusNormalClosure, "bye"); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -523,9 +523,8 @@ func TestConnectingEndsWithTheClient(t *testing.T) {
 				fields := http2Post + "|content-type=application/grpc|te=trailers"
 				if byDeadline {
 					c.request(1, fields+"|grpc-timeout=50m", false)
-					if r := c.response(1); r.header["grpc-status"] != "4" {
-						t.Errorf("got %+v", r)
-					}
+					r := c.response(1)
+					verify.That(t, r.header["grpc-status"] == "4", "got %+v", r)
 				} else {
 					c.request(1, fields, false)
 					eventually(t, "the request is in flight", func() bool { return p.inflight() == 1 })

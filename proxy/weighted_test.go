@@ -54,9 +54,8 @@ func TestServicesByCookie(t *testing.T) {
 	clients := make(map[string][]string)
 	for range 60 {
 		answer, service := p.get("/")
-		if cookies := anyClientCookie.FindAllString(answer, -1); len(cookies) != 1 {
-			t.Fatalf("the cookies %q in %q", cookies, answer)
-		}
+		cookies := anyClientCookie.FindAllString(answer, -1)
+		verify.Require(t, len(cookies) == 1, "the cookies %q in %q", cookies, answer)
 		clients[service] = append(clients[service], newClientCookie.FindStringSubmatch(answer)[1])
 	}
 	// By chance a service has none of 60 clients once in 10¹⁷ runs.
@@ -78,9 +77,8 @@ func TestServicesByAddress(t *testing.T) {
 	p := startWeighted(t, route.SplitKey{Source: route.SplitClientAddress}, named(t))
 	answer, service := p.get("/")
 	for range 10 {
-		if _, again := p.get("/"); again != service {
-			t.Fatalf("service %s, then %s", service, again)
-		}
+		_, again := p.get("/")
+		verify.Require(t, again == service, "service %s, then %s", service, again)
 	}
 	verify.Equal(t, strings.Contains(answer, "Set-Cookie"), (service == "b"), "service %s: %q", service, answer)
 }

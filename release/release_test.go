@@ -159,9 +159,8 @@ func TestJudgeReports(t *testing.T) {
 		s := newSplit(t, "act: report", Options{})
 		s.look(0)
 		s.failing()
-		if got := s.look(0); got.Share != 0.5 || got.Given != nil || got.Judge.Verdict == "" {
-			t.Errorf("%+v, %+v", got, got.Judge)
-		}
+		got := s.look(0)
+		verify.That(t, got.Share == 0.5 && got.Given == nil && got.Judge.Verdict != "", "%+v, %+v", got, got.Judge)
 	})
 }
 
@@ -197,9 +196,8 @@ func TestOperatorPausesTheJudge(t *testing.T) {
 		if got := s.look(0); got.Share != 0.5 || !got.Judge.Paused || got.Given.Why != "we look at it" {
 			t.Errorf("%+v, %+v, %+v", got, got.Judge, got.Given)
 		}
-		if feed, _ := s.events.Read(events.Filter{Kinds: []string{string(events.KindShareVerdict)}}, events.ID{}); len(feed) != 1 {
-			t.Errorf("the feed has the verdicts %+v", feed)
-		}
+		feed, _ := s.events.Read(events.Filter{Kinds: []string{string(events.KindShareVerdict)}}, events.ID{})
+		verify.That(t, len(feed) == 1, "the feed has the verdicts %+v", feed)
 		s.order(Order{Verb: Resume}, nil)
 		if got := s.look(0); got.Share != 0 || got.Judge.Paused || got.Given.By != ByJudge {
 			t.Errorf("after the resumption: %+v, %+v", got.Judge, got.Given)
@@ -321,9 +319,8 @@ func TestProposalsAndVerdictsYield(t *testing.T) {
 			t.Errorf("proposal %d: %v", i+1, got)
 		}
 	}
-	if _, ok := s.of("star"); ok {
-		t.Error("a proposal counts before Consul has it")
-	}
+	_, ok := s.of("star")
+	verify.That(t, !ok, "a proposal counts before Consul has it")
 	given.Share, given.By = 0.3, ByOperator
 	verify.NoError(t, s.give(given))
 	given.Share, given.By = 0, ByJudge

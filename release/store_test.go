@@ -37,9 +37,8 @@ func TestAStateOfSharesGoesOn(t *testing.T) {
 	next := newStore(operator.StoreOptions[Share]{Prefix: "edge"})
 	next.Adopt(state)
 	for service, yields := range map[string]bool{"verdict": true, "resumed": false} {
-		if e := next.Entry(Key(service)); e.Absent || !e.Pending || e.Conditional != yields || !e.Value.Same(old.All()[Key(service)]) {
-			t.Errorf("%s: %+v", service, e)
-		}
+		e := next.Entry(Key(service))
+		verify.That(t, !e.Absent && e.Pending && e.Conditional == yields && e.Value.Same(old.All()[Key(service)]), "%s: %+v", service, e)
 	}
 }
 
@@ -49,9 +48,8 @@ func TestAProposalIsNotHandedOver(t *testing.T) {
 	present := share("star", 0.2, ByJudge)
 	s.Adopt(operator.State[Share]{Prefix: "edge", Orders: []operator.Saved[Share]{{Order: present, Beside: operator.Beside{Shared: true}}}})
 	verify.That(t, s.Propose(share("star", 0.3, ByJudge)) && !s.Propose(share("star", 0.4, ByJudge)), "want one proposal at a time")
-	if state := s.State(); len(state.Orders) != 1 || !state.Orders[0].Order.Same(present) || !state.Orders[0].Shared {
-		t.Errorf("the state is %+v", state)
-	}
+	state := s.State()
+	verify.That(t, len(state.Orders) == 1 && state.Orders[0].Order.Same(present) && state.Orders[0].Shared, "the state is %+v", state)
 }
 
 // A share is retracted unless it is another one by then.
@@ -61,13 +59,11 @@ func TestRetractedShares(t *testing.T) {
 	must(t, s.Put(first, false, nil))
 	must(t, s.Put(second, false, nil))
 	must(t, s.Retract(first))
-	if now := s.All()[first.Key()]; !now.Same(second) {
-		t.Errorf("after the retraction of an earlier one: %+v", now)
-	}
+	now := s.All()[first.Key()]
+	verify.That(t, now.Same(second), "after the retraction of an earlier one: %+v", now)
 	must(t, s.Retract(second))
-	if all := s.All(); len(all) > 0 {
-		t.Errorf("after the retraction: %+v", all)
-	}
+	all := s.All()
+	verify.That(t, len(all) <= 0, "after the retraction: %+v", all)
 }
 
 func TestParsedShares(t *testing.T) {

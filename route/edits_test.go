@@ -23,9 +23,8 @@ func TestTemplate(t *testing.T) {
 		{"$query", ""},
 	} {
 		tpl, err := ParseTemplate(test.text, NoGroups)
-		if got := string(tpl.Append(nil, values)); err != nil || got != test.want {
-			t.Errorf("%q: got %q, %v, want %q", test.text, got, err, test.want)
-		}
+		got := string(tpl.Append(nil, values))
+		verify.That(t, err == nil && got == test.want, "%q: got %q, %v, want %q", test.text, got, err, test.want)
 	}
 	for text, want := range map[string]string{
 		"a\r\nb":   "contains '\\r'",
@@ -89,9 +88,8 @@ func TestPathEditsThatAreNotAllowed(t *testing.T) {
 		{Rewrite: "x", To: "/a b"}, {Rewrite: "x", To: "/#"}, {Rewrite: "x", To: "/\x00"},
 	} {
 		wrong := new(PathError)
-		if _, err := NewPathEdits(o); !errors.As(err, &wrong) {
-			t.Errorf("%+v: %v", o, err)
-		}
+		_, err := NewPathEdits(o)
+		verify.That(t, errors.As(err, &wrong), "%+v: %v", o, err)
 	}
 }
 

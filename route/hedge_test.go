@@ -23,9 +23,8 @@ func TestHedgeDelay(t *testing.T) {
 	h := &Hedge{Percentile: 0.9}
 	second := int64(time.Second)
 	observe(50, time.Millisecond)
-	if d := h.Delay(1*second, requests); d != 0 {
-		t.Errorf("too few requests: %v, want no hedging", d)
-	}
+	d := h.Delay(1*second, requests)
+	verify.That(t, d == 0, "too few requests: %v, want no hedging", d)
 	observe(1000, time.Millisecond)
 	observe(50, time.Second)
 	verify.Equal(t, h.Delay(5*second, requests), 0, "before the renewal")

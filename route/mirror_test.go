@@ -60,9 +60,8 @@ func TestSettingsOfCopies(t *testing.T) {
 	if !slices.Equal(got.RequestHeaders.Dropped, []string{"cookie", "x-a", "x-sluice-mirror"}) || len(actions.RequestHeaders.Added) != 1 {
 		t.Errorf("edits %+v", got.RequestHeaders)
 	}
-	if mark := got.RequestHeaders.Added[1]; mark.Name != MirrorField || string(mark.Value.Append(nil, nil)) != "a$b" {
-		t.Errorf("mark %+v", mark)
-	}
+	mark := got.RequestHeaders.Added[1]
+	verify.That(t, mark.Name == MirrorField && string(mark.Value.Append(nil, nil)) == "a$b", "mark %+v", mark)
 	if got := MirrorActions(nil, "a"); len(got.RequestHeaders.Added) != 1 {
 		t.Errorf("without actions: %+v", got)
 	}

@@ -100,12 +100,10 @@ func TestReplicasAgreeOnClients(t *testing.T) {
 		}
 	}
 	// 600 ± 20; another seed has 30 % of them.
-	if share := float64(others) / float64(same); share < .2 || share > .4 {
-		t.Errorf("a split with another seed has %v of the same clients, want about 0.3", share)
-	}
-	if got := ToGroup(groups[2]).Group([]byte("x")); got != groups[2] {
-		t.Errorf("group %s, want that of the route", got.Name())
-	}
+	share := float64(others) / float64(same)
+	verify.That(t, share >= .2 && share <= .4, "a split with another seed has %v of the same clients, want about 0.3", share)
+	got := ToGroup(groups[2]).Group([]byte("x"))
+	verify.That(t, got == groups[2], "group %s, want that of the route", got.Name())
 }
 
 func TestSplitDoesNotAllocate(t *testing.T) {

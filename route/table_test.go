@@ -260,9 +260,8 @@ func TestNewTableNamesEveryError(t *testing.T) {
 			if err == nil {
 				t.Fatalf("got a table: %v", tab.Routes())
 			}
-			if got := strings.Split(err.Error(), "\n"); !slices.Equal(got, test.want) {
-				t.Errorf("got  %q\nwant %q", got, test.want)
-			}
+			got := strings.Split(err.Error(), "\n")
+			verify.That(t, slices.Equal(got, test.want), "got  %q\nwant %q", got, test.want)
 		})
 	}
 }

@@ -15,17 +15,15 @@ func (longPath) Variable(Variable) []byte { return make([]byte, 10_000) }
 func TestExpansionsAreBounded(t *testing.T) {
 	template, err := ParseTemplate(strings.Repeat("$path", 100_000), NoGroups)
 	verify.NoError(t, err)
-	if n := len(template.Append(nil, longPath{})); n <= maxExpansion || n > maxExpansion+10_000 {
-		t.Errorf("%d bytes", n)
-	}
+	n := len(template.Append(nil, longPath{}))
+	verify.That(t, n > maxExpansion && n <= maxExpansion+10_000, "%d bytes", n)
 }
 
 // Whatever a service is called, there is a mark for the copies of its requests.
 func TestMirrorOfAnyService(t *testing.T) {
 	for _, name := range []string{"star", "$1", "a\x01b", "${"} {
 		added := MirrorActions(nil, name).RequestHeaders.Added
-		if got := string(added[0].Value.Append(nil, longPath{})); got != name {
-			t.Errorf("%q: got %q", name, got)
-		}
+		got := string(added[0].Value.Append(nil, longPath{}))
+		verify.That(t, got == name, "%q: got %q", name, got)
 	}
 }

@@ -109,9 +109,8 @@ func TestClientsOfATargetWithoutPeers(t *testing.T) {
 			t.Fatalf("client %d of %s moves to %s", i, before[i].Route.ServiceName(), now.Route.ServiceName())
 		}
 	}
-	if a, c := moved[&w.Targets[0]], moved[&w.Targets[2]]; moved[&w.Targets[1]] > 0 || a < 300 || c < 800 {
-		t.Errorf("the clients of b moved %d to a, %d to c", a, c)
-	}
+	a, c := moved[&w.Targets[0]], moved[&w.Targets[2]]
+	verify.That(t, moved[&w.Targets[1]] <= 0 && a >= 300 && c >= 800, "the clients of b moved %d to a, %d to c", a, c)
 	setPeers(pool, 2)
 	for i, now := range choices() {
 		verify.Require(t, now == before[i], "client %d does not come back", i)
@@ -152,9 +151,8 @@ func TestChooseDoesNotAllocate(t *testing.T) {
 	for _, byPeers := range []bool{false, true} {
 		w := &Weighted{ByPeers: byPeers, Targets: []Target{target(t, "a", 0, .5), target(t, "b", 3, .5)}, Seed: "a b"}
 		key := []byte("3w5e11264sgsf")
-		if n := testing.AllocsPerRun(100, func() { w.Choose(key) }); n > 0 {
-			t.Errorf("by peers %t: %v allocations", byPeers, n)
-		}
+		n := testing.AllocsPerRun(100, func() { w.Choose(key) })
+		verify.That(t, n <= 0, "by peers %t: %v allocations", byPeers, n)
 	}
 }
 

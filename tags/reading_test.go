@@ -16,9 +16,8 @@ func TestKeys(t *testing.T) {
 	const want = `{"listeners":["web"],"path":"/","when":{"any":[{"scheme":"https"}],"header":{"X-A.B":"1"}}}`
 	verify.Equal(t, k.String(), want, "the keys are %s", k)
 	verify.Equal(t, k.Get("when", "header", "X-A.B"), "1", "Get returns")
-	if got := k.Get("path", "x"); got != nil {
-		t.Errorf("Get returns %v below a text", got)
-	}
+	got := k.Get("path", "x")
+	verify.That(t, got == nil, "Get returns %v below a text", got)
 	copied := k.Clone()
 	k.Set("2", "when", "header", "X-A.B")
 	k["listeners"].([]string)[0] = "other"

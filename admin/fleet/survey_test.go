@@ -128,9 +128,8 @@ func TestSurveyHasTheErrorOfAReplica(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := take(t, "", c.instance)
-			if m := find(t, r, "x"); !strings.Contains(m.Error, c.want) || m.Parts != nil {
-				t.Errorf("got %+v, want %q", m, c.want)
-			}
+			m := find(t, r, "x")
+			verify.That(t, strings.Contains(m.Error, c.want) && m.Parts == nil, "got %+v, want %q", m, c.want)
 			verify.That(t, r.Converged == nil && len(r.Unknown) == 1, "got %+v", r)
 		})
 	}
@@ -147,9 +146,8 @@ func TestSurveyIsBounded(t *testing.T) {
 	})
 	t.Cleanup(func() { close(end) })
 	r := survey("", listed("x", "web1", address)).Take(t.Context()) // ends because of the timeout
-	if m := find(t, r, "x"); !strings.Contains(m.Error, late) {
-		t.Errorf("got %+v", m)
-	}
+	m := find(t, r, "x")
+	verify.That(t, strings.Contains(m.Error, late), "got %+v", m)
 }
 
 // A registered service gets no token, unless the operator has configured one. A redirect never
@@ -169,9 +167,8 @@ func TestTokenIsSentOnlyIfConfigured(t *testing.T) {
 			for range len(sent) {
 				verify.Equal(t, <-sent, want, "was sent")
 			}
-			if m := find(t, r, "x"); !strings.Contains(m.Error, "302 Found") {
-				t.Errorf("got %+v", m)
-			}
+			m := find(t, r, "x")
+			verify.That(t, strings.Contains(m.Error, "302 Found"), "got %+v", m)
 		})
 	}
 }

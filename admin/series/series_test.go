@@ -71,9 +71,8 @@ func TestSamples(t *testing.T) {
 		if !slices.Equal(later.Limits, got.Limits[1:]) || !slices.Equal(later.Services[0], want[1:]) || len(later.Services[1]) != 1 {
 			t.Errorf("after the first sample: %+v", later)
 		}
-		if last := r.Read(got.Limits[3], "star"); len(last.Limits) != 1 || len(last.Services[0]) != 0 {
-			t.Errorf("after the last sample: %+v", last)
-		}
+		last := r.Read(got.Limits[3], "star")
+		verify.That(t, len(last.Limits) == 1 && len(last.Services[0]) == 0, "after the last sample: %+v", last)
 	})
 }
 
@@ -115,9 +114,8 @@ func TestRun(t *testing.T) {
 		r := NewRecorder(func() []*balancer.Pool { return []*balancer.Pool{pool} })
 		go r.Run(t.Context()) // the bubble waits for it
 		time.Sleep(3*Interval + Interval/2)
-		if s := r.Read(time.Time{}, "star"); len(s.Limits) != 4 || len(s.Services[0]) != 3 {
-			t.Errorf("after three intervals: %+v", s)
-		}
+		s := r.Read(time.Time{}, "star")
+		verify.That(t, len(s.Limits) == 4 && len(s.Services[0]) == 3, "after three intervals: %+v", s)
 	})
 }
 

@@ -39,9 +39,8 @@ func TestJournalWritesOneLineForEachEvent(t *testing.T) {
 {"level":"warn","event":"state","service":"star","peer":"star-1","address":"10.0.0.1:80","node":"n","state":"unhealthy","detail":"up → unhealthy","message":"peer changed state"}
 {"level":"warn","event":"cut","service":"star","peer":"star-1","address":"10.0.0.1:80","node":"n","state":"draining","message":"peer cut: its requests in flight did not end in time"}
 `
-	if got := log.String(); got != want {
-		t.Errorf("got\n%swant\n%s", got, want)
-	}
+	got := log.String()
+	verify.That(t, got == want, "got\n%swant\n%s", got, want)
 }
 
 func TestEveryKindOfEventHasAMessage(t *testing.T) {

@@ -106,11 +106,9 @@ func TestAdoptedCertificates(t *testing.T) {
 	next.Adopt(m.Pairs())
 	must(t, next.Manage(names))
 	verify.Equal(t, serial(next, "a.example"), "2", "the next manager")
-	if all := next.Statuses(names); all[0].State(time.Now()) == certificates.Missing || all[1].State(time.Now()) != certificates.Missing {
-		t.Errorf("statuses: %+v", all)
-	}
+	all := next.Statuses(names)
+	verify.That(t, all[0].State(time.Now()) != certificates.Missing && all[1].State(time.Now()) == certificates.Missing, "statuses: %+v", all)
 	must(t, next.Manage(names[1:]))
-	if got := serial(next, "a.example"); got != "" || len(next.Pairs()) != 0 {
-		t.Errorf("not managed: got %q", got)
-	}
+	got := serial(next, "a.example")
+	verify.That(t, got == "" && len(next.Pairs()) == 0, "not managed: got %q", got)
 }

@@ -15,9 +15,8 @@ import (
 // absent fails the test if there is a file or directory.
 func absent(t *testing.T, path string) {
 	t.Helper()
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("%s is there: %v", path, err)
-	}
+	_, err := os.Stat(path)
+	verify.That(t, errors.Is(err, fs.ErrNotExist), "%s is there: %v", path, err)
 }
 
 // A closed manager writes nothing, whatever certmagic's jobs do: the next one, or another
@@ -83,9 +82,8 @@ func TestFilesEnd(t *testing.T) {
 				must(t, s.Unlock(t.Context(), "order"))
 			}
 			<-closed
-			if took := time.Since(begin); hangs != (took > 0) || took > unlockTimeout {
-				t.Errorf("hangs: %v: close took %v", hangs, took)
-			}
+			took := time.Since(begin)
+			verify.That(t, hangs == (took > 0) && took <= unlockTimeout, "hangs: %v: close took %v", hangs, took)
 			if err := s.Store(t.Context(), "late", nil); !errors.Is(err, errClosed) {
 				t.Errorf("Store: %v", err)
 			}

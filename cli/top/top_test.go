@@ -71,9 +71,8 @@ func (s *screen) send(message tea.Msg) {
 	lines := s.lines()
 	verify.That(s.t, len(lines) <= s.height, "%d lines on a screen of %d", len(lines), s.height)
 	for _, line := range lines {
-		if width := ansi.StringWidth(line); width > s.width {
-			s.t.Errorf("a line is %d wide: %q", width, line)
-		}
+		width := ansi.StringWidth(line)
+		verify.That(s.t, width <= s.width, "a line is %d wide: %q", width, line)
 	}
 }
 
@@ -256,8 +255,7 @@ func TestQuit(t *testing.T) {
 		if order == nil {
 			t.Fatalf("%s does not quit", key)
 		}
-		if _, ok := order().(tea.QuitMsg); !ok {
-			t.Errorf("%s does not quit", key)
-		}
+		_, ok := order().(tea.QuitMsg)
+		verify.That(t, ok, "%s does not quit", key)
 	}
 }

@@ -146,9 +146,8 @@ func TestDocumentsInEtcdSettle(t *testing.T) {
 			e.read(e.set("a.yaml", fmt.Sprint(i)))
 			time.Sleep(100 * time.Millisecond)
 		}
-		if n := len(e.reports); n != 1 || !strings.HasPrefix(e.reports[0], "2.3s ") {
-			t.Errorf("%q", e.reports)
-		}
+		n := len(e.reports)
+		verify.That(t, n == 1 && strings.HasPrefix(e.reports[0], "2.3s "), "%q", e.reports)
 	})
 }
 

@@ -211,9 +211,8 @@ func TestAgainUntilItSucceeds(t *testing.T) {
 		m := manage(t, dir)
 		defer m.wait()
 		verify.That(t, !closed(m.Settled()), "settled before the source has answered")
-		if missing := m.Missing(); len(missing) != 1 || !strings.Contains(missing[0], treeName) {
-			t.Errorf("missing: %q", missing)
-		}
+		missing := m.Missing()
+		verify.That(t, len(missing) == 1 && strings.Contains(missing[0], treeName), "missing: %q", missing)
 		m.say("/a")
 		verify.That(t, closed(m.Settled()) && len(m.Missing()) <= 0, "not settled")
 		before, number := m.applied.Load(), m.History().Current().Number

@@ -37,9 +37,8 @@ func TestFeedKeepsEventsInOrder(t *testing.T) {
 		f.Add(Event{Kind: KindJoined, Text: fmt.Sprint(i)})
 	}
 	list := kept(f, Filter{}, ID{})
-	if got := texts(list); got != "0; 1; 2" {
-		t.Fatalf("got %s", got)
-	}
+	got := texts(list)
+	verify.Require(t, got == "0; 1; 2", "got %s", got)
 	for i, e := range list {
 		verify.That(t, e.ID == (ID{f.start, uint64(i) + 1}) && e.Level == Info && !e.Time.IsZero() && e.Time.Location() == time.UTC, "event %d: %+v", i, e)
 	}
@@ -71,9 +70,8 @@ func TestFeedForgetsAfterAnHour(t *testing.T) {
 		verify.Equal(t, f.ring[0].Text, "", "the text of a forgotten event is still in memory")
 		verify.Equal(t, texts(kept(f, Filter{}, ID{f.start, 1})), "new", "after the forgotten event")
 		time.Sleep(Retention)
-		if got := kept(f, Filter{}, ID{}); len(got) != 0 {
-			t.Errorf("after two hours: %v", got)
-		}
+		got := kept(f, Filter{}, ID{})
+		verify.That(t, len(got) == 0, "after two hours: %v", got)
 		verify.Equal(t, texts(kept(f, Filter{}, ID{f.start, 1})), "1 earlier events of all kinds are not kept any more", "a reader that knows only the first event")
 	})
 }
@@ -157,9 +155,8 @@ func TestReaderWaits(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		reading.Wait()
-		if want := "[one two]"; fmt.Sprint(got) != want || !errors.Is(err, context.Canceled) {
-			t.Errorf("got %v, %v, want %s", got, err, want)
-		}
+		want := "[one two]"
+		verify.That(t, fmt.Sprint(got) == want && errors.Is(err, context.Canceled), "got %v, %v, want %s", got, err, want)
 	})
 }
 
@@ -229,9 +226,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	for i := range 3 * Capacity {
 		f.Add(Event{Kind: KindUnhealthy, Service: "star", Text: fmt.Sprint(i, strings.Repeat("x", 4096))})
 	}
-	if grown, most := int64(memory())-int64(before), int64(Capacity*(maxText+400)); grown > most {
-		t.Errorf("the feed has %d bytes, want at most %d", grown, most)
-	}
+	grown, most := int64(memory())-int64(before), int64(Capacity*(maxText+400))
+	verify.That(t, grown <= most, "the feed has %d bytes, want at most %d", grown, most)
 	runtime.KeepAlive(f)
 }
 
@@ -257,9 +253,8 @@ func TestKindsAreKnown(t *testing.T) {
 	verify.NoError(t, err)
 	docs, err := os.ReadFile("../../docs/http-api.md")
 	verify.NoError(t, err)
-	if declared := strings.Count(string(source), ` Kind = "`); declared != len(kinds) {
-		t.Errorf("%d kinds are declared, and %d in the list", declared, len(kinds))
-	}
+	declared := strings.Count(string(source), ` Kind = "`)
+	verify.That(t, declared == len(kinds), "%d kinds are declared, and %d in the list", declared, len(kinds))
 	seen := make(map[Kind]bool)
 	for _, k := range Kinds() {
 		verify.That(t, !seen[k] && k.Group() != string(k), "%q", k)

@@ -113,9 +113,8 @@ func TestQuantile(t *testing.T) {
 func TestShardsShareNoCacheLine(t *testing.T) {
 	verify.Equal(t, unsafe.Sizeof(shard{}), shardSize, "a shard has bytes")
 	r := NewRequests()
-	if addr := uintptr(unsafe.Pointer(&r.shards[0])); addr%128 != 0 {
-		t.Errorf("first shard at %#x, which is not the start of a pair of cache lines", addr)
-	}
+	addr := uintptr(unsafe.Pointer(&r.shards[0]))
+	verify.That(t, addr%128 == 0, "first shard at %#x, which is not the start of a pair of cache lines", addr)
 }
 
 func TestShardsFollowTheProcessors(t *testing.T) {

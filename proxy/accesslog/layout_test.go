@@ -26,9 +26,8 @@ func TestTemplateLine(t *testing.T) {
 		{`"$http_x_canary" "$http_cookie" $http_none $http_empty $http_get`, `"1" "a\x22\x1B" - - -`},
 		{"${user}é $status", "-é 200"},
 	} {
-		if got := lineOf(test.format, e); got != test.want+"\n" {
-			t.Errorf("%s: got %q, want %q", test.format, got, test.want)
-		}
+		got := lineOf(test.format, e)
+		verify.That(t, got == test.want+"\n", "%s: got %q, want %q", test.format, got, test.want)
 	}
 	verify.Equal(t, lineOf("$http_x_canary", &Entry{}), "-\n", "without fields")
 }

@@ -58,9 +58,8 @@ func TestJSONLine(t *testing.T) {
 			`{"time":"2026-07-01T00:59:59.999Z","client":"","method":"","target":"","proto":"","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got := lineJSON(test.e); got != test.want {
-				t.Errorf("got  %swant %s", got, test.want)
-			}
+			got := lineJSON(test.e)
+			verify.That(t, got == test.want, "got  %swant %s", got, test.want)
 		})
 	}
 }
@@ -105,9 +104,8 @@ func TestPlainPrefixFindsEveryOctet(t *testing.T) {
 			if c < ' ' || c == '"' || c == '\\' || c > '~' {
 				want = at
 			}
-			if got := plainPrefix(s); got != want {
-				t.Fatalf("%#x at %d: got %d", c, at, got)
-			}
+			got := plainPrefix(s)
+			verify.Require(t, got == want, "%#x at %d: got %d", c, at, got)
 		}
 	}
 }
@@ -152,9 +150,8 @@ func TestCombinedLine(t *testing.T) {
 			`host="h\x22 service=\x22x" service="star" peer="10.0.0.7:8080" attempts=1 bytes_in=0 duration_ms=12.345 upstream_ms=11.200 connect_ms=- reason="-" grpc_status=- group=- upstream_status=- tries="-" request_id=-` + "\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got := lineCombined(test.e); got != test.want {
-				t.Errorf("got  %swant %s", got, test.want)
-			}
+			got := lineCombined(test.e)
+			verify.That(t, got == test.want, "got  %swant %s", got, test.want)
 		})
 	}
 }
@@ -224,9 +221,8 @@ func FuzzJSONLine(f *testing.F) {
 			UpstreamMS: ms(e.Upstream), ConnectMS: ms(e.Connect), Reason: valid(referer), UserAgent: valid(agent), Referer: valid(referer),
 		}
 		var got record
-		if err := json.Unmarshal([]byte(line), &got); err != nil {
-			t.Fatalf("%v: %s", err, line)
-		}
+		err := json.Unmarshal([]byte(line), &got)
+		verify.Require(t, err == nil, "%v: %s", err, line)
 		verify.That(t, got == want, "got  %+v\nwant %+v", got, want)
 		if line := lineCombined(e); strings.IndexByte(line, '\n') != len(line)-1 || bytes.Count([]byte(line), []byte{'"'}) != 16 {
 			t.Errorf("combined: %q", line)

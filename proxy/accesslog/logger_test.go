@@ -187,9 +187,8 @@ func TestCloseTimesOutIfTheOutputBlocks(t *testing.T) {
 		l := start(combinedOptions, &output{file: &f})
 		l.Log(0, numbered(1))
 		begin := time.Now()
-		if err := l.Close(); err == nil {
-			t.Error("no error")
-		}
+		err := l.Close()
+		verify.That(t, err != nil, "no error")
 		verify.Equal(t, time.Since(begin), closeTimeout, "took")
 		close(f.block)
 	})
@@ -236,9 +235,8 @@ func TestLongLineIsWrittenWhole(t *testing.T) {
 	if got := numbers(t, lines); !slices.Equal(got, []int{200, 201}) || len(lines[0]) < 3*bufferSize {
 		t.Errorf("got lines %v, the first with %d octets", got, len(lines[0]))
 	}
-	if made := l.supply.made.Load(); made > 1 {
-		t.Errorf("the grown buffer still counts: %d", made)
-	}
+	made := l.supply.made.Load()
+	verify.That(t, made <= 1, "the grown buffer still counts: %d", made)
 }
 
 func TestSampleKeepsErrors(t *testing.T) {

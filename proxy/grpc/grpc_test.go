@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+
+	"sluice/test/verify"
 )
 
 // What is left of the timeout goes to the peer.
@@ -34,8 +36,7 @@ func TestTimeoutField(t *testing.T) {
 
 func TestNamesOfCodes(t *testing.T) {
 	for code := codes.OK; code <= codes.Unauthenticated; code++ {
-		if name := Code(code).String(); !strings.EqualFold(strings.ReplaceAll(name, "_", ""), code.String()) && code != codes.Canceled {
-			t.Errorf("%v: name %q", code, name)
-		}
+		name := Code(code).String()
+		verify.That(t, strings.EqualFold(strings.ReplaceAll(name, "_", ""), code.String()) || code == codes.Canceled, "%v: name %q", code, name)
 	}
 }

@@ -60,17 +60,15 @@ func FuzzRequestHead(f *testing.F) {
 			t.Fatalf("arriving as %v: got %+v, want %+v", feeding, readRequest(b, feeding...), whole)
 		}
 		if whole.length == 0 {
-			if r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b))); whole.err == nil && err == nil {
-				t.Fatalf("incomplete, but net/http reads %+v", r)
-			}
+			r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b)))
+			verify.Require(t, whole.err != nil || err != nil, "incomplete, but net/http reads %+v", r)
 			return
 		}
 		var head RequestHead
 		head.Reset(testTargetBytes, UsualFields)
 		head.Scan(b)
-		if end := bytes.Index(bytes.TrimPrefix(b, []byte("\r\n")), []byte("\r\n\r\n")) + 4; whole.length != end && whole.length != end+2 {
-			t.Fatalf("length %d, but the first empty line ends at %d", whole.length, end)
-		}
+		end := bytes.Index(bytes.TrimPrefix(b, []byte("\r\n")), []byte("\r\n\r\n")) + 4
+		verify.Require(t, whole.length == end || whole.length == end+2, "length %d, but the first empty line ends at %d", whole.length, end)
 		// net/http knows no empty line before the request line.
 		compareWithNetHTTP(t, &head, b, bytes.TrimPrefix(b, []byte("\r\n")))
 		compareWithFasthttp(t, &head, b)
@@ -221,9 +219,8 @@ func FuzzResponseHead(f *testing.F) {
 		var head ResponseHead
 		head.Reset(UsualFields)
 		head.Scan(b)
-		if end := bytes.Index(b, []byte("\r\n\r\n")) + 4; whole.length != end {
-			t.Fatalf("length %d, but the first empty line ends at %d", whole.length, end)
-		}
+		end := bytes.Index(b, []byte("\r\n\r\n")) + 4
+		verify.Require(t, whole.length == end, "length %d, but the first empty line ends at %d", whole.length, end)
 		if err != nil {
 			if !head.Chunked || !strings.Contains(err.Error(), "bad trailer key") { // an announcement, nothing more
 				t.Fatalf("net/http refuses: %v", err)

@@ -24,9 +24,8 @@ func TestLookUpName(t *testing.T) {
 				}
 			}
 			for _, name := range []string{known.lower + "x", "x" + known.lower, known.lower[1:], strings.Replace(known.lower, "e", "x", 1)} {
-				if got := NameOf([]byte(name)); got == known.name && name != known.lower {
-					t.Errorf("%s: taken for %s", name, known.lower)
-				}
+				got := NameOf([]byte(name))
+				verify.That(t, got != known.name || name == known.lower, "%s: taken for %s", name, known.lower)
 			}
 			seen[known.name] = true
 		}

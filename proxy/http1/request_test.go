@@ -377,9 +377,8 @@ func TestManyFields(t *testing.T) {
 			}
 		}
 		if n > 3 {
-			if last := fmt.Sprint("x-", n-3); string(first.FindOther(text, last)) != fmt.Sprint(n-3) {
-				t.Errorf("%d fields: no %s", n, last)
-			}
+			last := fmt.Sprint("x-", n-3)
+			verify.That(t, string(first.FindOther(text, last)) == fmt.Sprint(n-3), "%d fields: no %s", n, last)
 		}
 		head.Reset(testTargetBytes, n-1)
 		if _, err := head.Scan(text); err != ErrTooManyFields {

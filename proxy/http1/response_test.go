@@ -61,9 +61,8 @@ func TestRefusedResponseHeads(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			b := []byte(test.head)
 			for feeding := range feedings(b) {
-				if got := readResponse(b, feeding...); got.err != ErrResponse {
-					t.Fatalf("arriving as %v: got %v %q", feeding, got.err, got.text)
-				}
+				got := readResponse(b, feeding...)
+				verify.Require(t, got.err == ErrResponse, "arriving as %v: got %v %q", feeding, got.err, got.text)
 			}
 		})
 	}
@@ -76,9 +75,8 @@ func TestResponseHeadsWithTooManyFields(t *testing.T) {
 		"Connection: " + strings.Repeat("a,", UsualFields+1) + "\r\n",
 	} {
 		b := []byte("HTTP/1.1 200 OK\r\n" + head + "\r\n")
-		if got := readResponse(b, len(b)); got.err != ErrTooManyFields {
-			t.Errorf("got %v", got.err)
-		}
+		got := readResponse(b, len(b))
+		verify.That(t, got.err == ErrTooManyFields, "got %v", got.err)
 	}
 }
 

@@ -3,6 +3,8 @@ package http1
 import (
 	"math/rand/v2"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // What looks at eight octets at a time says the same as what looks at one: for
@@ -64,8 +66,7 @@ func TestTrimSpace(t *testing.T) {
 	for in, want := range map[string]string{
 		"": "", " ": "", "\t \t": "", "a": "a", " a": "a", "a\t": "a", "\t a b \t": "a b", "\v a": "\v a", "\u00a0a": "\u00a0a", "a\r": "a\r",
 	} {
-		if got := trimSpace([]byte(in)); string(got) != want {
-			t.Errorf("%q: got %q, want %q", in, got, want)
-		}
+		got := trimSpace([]byte(in))
+		verify.That(t, string(got) == want, "%q: got %q, want %q", in, got, want)
 	}
 }

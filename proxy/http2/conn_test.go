@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/proxy/socket"
+	"sluice/test/verify"
 )
 
 // A testRole is a role that counts, and opens the streams that the other side opens if it is a server.
@@ -130,9 +131,7 @@ func TestFramesInBothRoles(t *testing.T) {
 					r.Output.Take()
 				}
 				taken, err := r.ProcessLocked(in, 0)
-				if err != test.err || err == nil && taken != len(in) {
-					t.Errorf("%d of %d bytes, %v; want %v", taken, len(in), err, test.err)
-				}
+				verify.That(t, err == test.err && (err != nil || taken == len(in)), "%d of %d bytes, %v; want %v", taken, len(in), err, test.err)
 				if err == nil && !bytes.Equal(r.Output.Frames, test.out) {
 					t.Errorf("sent %x, want %x", r.Output.Frames, test.out)
 				}
@@ -154,17 +153,14 @@ func TestWindowsAreGivenBack(t *testing.T) {
 				id = 3 // closed
 			}
 			data[8] = byte(id)
-			if _, err := r.ProcessLocked(data, 0); err != nil {
-				t.Fatalf("client %t, frame %d: %v", client, i, err)
-			}
+			_, err := r.ProcessLocked(data, 0)
+			verify.Require(t, err == nil, "client %t, frame %d: %v", client, i, err)
 			for s.Body.Length() > 0 {
 				s.TakeLocked(make([]byte, 3000))
 			}
 			r.Output.Frames = nil
 		}
-		if r.late != 500 {
-			t.Errorf("client %t: %d late frames", client, r.late)
-		}
+		verify.Equal(t, r.late, 500, "client %t: late frames", client)
 		if s.Body.Append(make([]byte, 100)); r.received+r.owed != 1<<20 || s.granted+s.owed != InitialWindow {
 			t.Errorf("client %t: %d and %d bytes may be sent", client, r.received+r.owed, s.granted+s.owed)
 		}

@@ -58,12 +58,10 @@ func TestDecodesWhatOthersEncode(t *testing.T) {
 			for _, f := range want {
 				encoder.WriteField(f)
 			}
-			if err := decoder.Decode(block.Bytes(), &fields); err != nil {
-				t.Fatalf("seed %d: %v", seed, err)
-			}
-			if got := fieldsOf(&fields); !equalFields(got, want) {
-				t.Fatalf("seed %d: got %q, want %q", seed, got, want)
-			}
+			err := decoder.Decode(block.Bytes(), &fields)
+			verify.Require(t, err == nil, "seed %d: %v", seed, err)
+			got := fieldsOf(&fields)
+			verify.Require(t, equalFields(got, want), "seed %d: got %q, want %q", seed, got, want)
 		}
 	}
 }
@@ -118,9 +116,8 @@ func FuzzDecode(f *testing.F) {
 			if oracleErr != nil {
 				t.Fatalf("accepted %x as %q, other: %v", block, fieldsOf(&fields), oracleErr)
 			}
-			if got := fieldsOf(&fields); !equalFields(got, want) {
-				t.Fatalf("%x: got %q, want %q", block, got, want)
-			}
+			got := fieldsOf(&fields)
+			verify.Require(t, equalFields(got, want), "%x: got %q, want %q", block, got, want)
 			for i := range fields.list {
 				field := &fields.list[i]
 				n, badName := classify(fields.nameOf(field))

@@ -114,9 +114,8 @@ func TestOutput(t *testing.T) {
 			o.Recycle(o.Take())
 		}
 		verify.Equal(t, strings.Join(frames, ", "), test.frames, "%s", test.name)
-		if got := strings.Join(moved, ", "); test.moved != "" && got != test.moved {
-			t.Errorf("%s: moved %s, want %s", test.name, got, test.moved)
-		}
+		got := strings.Join(moved, ", ")
+		verify.That(t, test.moved == "" || got == test.moved, "%s: moved %s, want %s", test.name, got, test.moved)
 		for i, s := range senders {
 			queued := s.IsSending() && s.window > 0 && !s.halted // it waits for the connection
 			if s.IsSending() != slices.Contains(test.sending, i) || s.IsQueued() != queued {

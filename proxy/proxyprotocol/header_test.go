@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/pires/go-proxyproto"
+
+	"sluice/test/verify"
 )
 
 const headerV1 = "PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\n"
@@ -20,14 +22,10 @@ func headerV2(t *testing.T, client string, extension int) string {
 	t.Helper()
 	h := proxyproto.HeaderProxyFromAddrs(2, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(client)), net.TCPAddrFromAddrPort(netip.MustParseAddrPort("198.51.100.1:443")))
 	if extension > 0 {
-		if err := h.SetTLVs([]proxyproto.TLV{{Type: 0xE0, Value: make([]byte, extension)}}); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, h.SetTLVs([]proxyproto.TLV{{Type: 0xE0, Value: make([]byte, extension)}}))
 	}
 	b, err := h.Format()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return string(b)
 }
 
@@ -64,18 +62,15 @@ func FuzzHeader(f *testing.F) {
 		if err != nil || n == 0 {
 			return
 		}
-		if n > len(b) || n > MaxBytes {
-			t.Fatalf("length %d of %d bytes", n, len(b))
-		}
+		verify.Require(t, n <= len(b) && n <= MaxBytes, "length %d of %d bytes", n, len(b))
 		if a, ok, err := Parse(b[:n]); err == nil && ok && (!a.Client.IsValid() || !a.Server.IsValid()) {
 			t.Fatalf("no addresses: %+v", a)
 		}
 		rest := bytes.NewReader(b)
 		reader := bufio.NewReader(rest)
 		if _, err := proxyproto.Read(reader); err == nil {
-			if taken := len(b) - rest.Len() - reader.Buffered(); taken != n {
-				t.Fatalf("the library reads %d bytes, want %d", taken, n)
-			}
+			taken := len(b) - rest.Len() - reader.Buffered()
+			verify.Require(t, taken == n, "the library reads %d bytes, want %d", taken, n)
 		}
 	})
 }
@@ -84,8 +79,6 @@ func TestMixedAddresses(t *testing.T) {
 	for _, version := range []byte{1, 2} {
 		header := Header(version, Addresses{netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("[2001:db8::1]:2")})
 		n, err := Length(header)
-		if n != len(header) || err != nil {
-			t.Errorf("version %d: %q is no header: %d, %v", version, header, n, err)
-		}
+		verify.That(t, n == len(header) && err == nil, "version %d: %q is no header: %d, %v", version, header, n, err)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // helloOf returns what a client sends first.
@@ -82,17 +84,15 @@ func FuzzClientHello(f *testing.F) {
 		whole, err := WholeClientHello(b)
 		if missing, _ := missingOfClientHello(b); err == nil && !whole && missing > 0 {
 			if n := min(missing-1, 1<<20); n > 0 { // as many bytes are not enough, whatever they are
-				if early, _ := WholeClientHello(append(b[:len(b):len(b)], make([]byte, n)...)); early {
-					t.Fatalf("whole with %d bytes more, not %d", n, missing)
-				}
+				early, _ := WholeClientHello(append(b[:len(b):len(b)], make([]byte, n)...))
+				verify.Require(t, !early, "whole with %d bytes more, not %d", n, missing)
 			}
 		}
 		if !whole {
 			return
 		}
-		if again, _ := WholeClientHello(append(b[:len(b):len(b)], 0)); !again || err != nil {
-			t.Fatalf("%v with one byte more, %v", again, err)
-		}
+		again, _ := WholeClientHello(append(b[:len(b):len(b)], 0))
+		verify.Require(t, again && err == nil, "%v with one byte more, %v", again, err)
 		ServerName(b)
 	})
 }

@@ -140,9 +140,8 @@ func TestEvidenceIsAWagerAtFairOdds(t *testing.T) {
 				}
 			}
 		}
-		if got := float64(reached) / players; got > 0.01 {
-			t.Errorf("share %v: %v of the players win a hundredfold, want at most 0.01", share, got)
-		}
+		got := float64(reached) / players
+		verify.That(t, got <= 0.01, "share %v: %v of the players win a hundredfold, want at most 0.01", share, got)
 	}
 }
 
@@ -160,9 +159,8 @@ func TestWorseCanariesAreRolledBack(t *testing.T) {
 		var failed []int
 		for seed := range releases {
 			s := newService(uint64(seed), test.clients, 0.01, 0.001, test.extra)
-			if d := s.run(settings, test.perSecond); d.Verdict != Rollback {
-				t.Errorf("seed %d: %d clients, %v extra failures: %+v", seed, test.clients, test.extra, d)
-			}
+			d := s.run(settings, test.perSecond)
+			verify.That(t, d.Verdict == Rollback, "seed %d: %d clients, %v extra failures: %+v", seed, test.clients, test.extra, d)
 			failed = append(failed, s.canaryFailures)
 		}
 		slices.Sort(failed)
@@ -312,7 +310,6 @@ func TestBounds(t *testing.T) {
 	for range 100_000 {
 		e.Add(true, 0.001)
 	}
-	if v := e.Value(); math.IsInf(v, 0) || math.IsNaN(v) || v < enough {
-		t.Errorf("evidence %v", v)
-	}
+	v := e.Value()
+	verify.That(t, !math.IsInf(v, 0) && !math.IsNaN(v) && v >= enough, "evidence %v", v)
 }

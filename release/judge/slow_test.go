@@ -203,9 +203,8 @@ func TestLaterTestsOfLatencyNeedMore(t *testing.T) {
 			}
 		}
 	}
-	if few, many := needed(0), needed(30); few >= many {
-		t.Errorf("%d slow clients are enough in the second test, %d in the 32nd", few, many)
-	}
+	few, many := needed(0), needed(30)
+	verify.That(t, few < many, "%d slow clients are enough in the second test, %d in the 32nd", few, many)
 }
 
 // What a caller could not act on is said again when it can.
@@ -240,9 +239,8 @@ func TestLimits(t *testing.T) {
 func TestRecent(t *testing.T) {
 	var r Recent
 	for n := range minRecent {
-		if got := r.Quantile(0.9); got != 0 {
-			t.Fatalf("%v of %d latencies", got, n)
-		}
+		got := r.Quantile(0.9)
+		verify.Require(t, got == 0, "%v of %d latencies", got, n)
 		r.Add(time.Duration(n + 1))
 	}
 	for q, want := range map[float64]time.Duration{0: 1, 0.5: 50, 0.9: 90, 1: 100} {
@@ -260,9 +258,8 @@ func TestRecent(t *testing.T) {
 		})
 	}
 	adding.Wait()
-	if low, high := r.Quantile(0), r.Quantile(1); low < 1000 || high >= 2000 {
-		t.Errorf("from %d to %d: the first latencies are still there", low, high)
-	}
+	low, high := r.Quantile(0), r.Quantile(1)
+	verify.That(t, low >= 1000 && high < 2000, "from %d to %d: the first latencies are still there", low, high)
 	if r.Reset(); r.Quantile(0.5) != 0 {
 		t.Error("latencies after Reset")
 	}

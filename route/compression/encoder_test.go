@@ -116,9 +116,8 @@ func TestFlush(t *testing.T) {
 			if _, err := w.Write(c.Take()); err != nil {
 				t.Fatal(err)
 			}
-			if got, want := <-answers, fmt.Sprintf("event %d<nil>", i); got != want {
-				t.Fatalf("%q, want %q", got, want)
-			}
+			got, want := <-answers, fmt.Sprintf("event %d<nil>", i)
+			verify.Require(t, got == want, "%q, want %q", got, want)
 		}
 		c.End()
 		w.Write(c.Take())
@@ -145,9 +144,8 @@ func TestAcquireIsBounded(t *testing.T) {
 	}
 	second.Release()
 	got := s.Stats()
-	if want := (EncodingStats{Gzip, 3, 3, uint64(n)}); got.InUseBytes != 0 || got.Skipped != 1 || got.Encodings[slices.Index(Encodings, Gzip)] != want {
-		t.Errorf("%+v, want %+v", got, want)
-	}
+	want := (EncodingStats{Gzip, 3, 3, uint64(n)})
+	verify.That(t, got.InUseBytes == 0 && got.Skipped == 1 && got.Encodings[slices.Index(Encodings, Gzip)] == want, "%+v, want %+v", got, want)
 }
 
 // The memory that counts for an encoder is what it has, with its output.

@@ -88,9 +88,8 @@ func TestShare(t *testing.T) {
 			{a, nil}, {a, nil}, {a, context.DeadlineExceeded}, {b, nil}, {b, nil}, {b, context.DeadlineExceeded},
 			{Many, nil}, {Many, nil}, {Many, nil}, {Many, nil}, {Many, context.DeadlineExceeded},
 		} {
-			if err := p.Take(step.block, atMost(time.Second)); !errors.Is(err, step.want) {
-				t.Errorf("%v: got %v, want %v", step.block, err, step.want)
-			}
+			err := p.Take(step.block, atMost(time.Second))
+			verify.That(t, errors.Is(err, step.want), "%v: got %v, want %v", step.block, err, step.want)
 		}
 	})
 }

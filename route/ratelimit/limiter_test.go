@@ -25,9 +25,8 @@ func TestTake(t *testing.T) {
 			{time.Hour, a, 0}, {0, a, 0}, {0, a, 0}, {0, a, 100 * time.Millisecond},
 		} {
 			time.Sleep(step.sleep)
-			if got := l.Take(step.key, time.Now()); got != step.want {
-				t.Fatalf("%+v: got %v", step, got)
-			}
+			got := l.Take(step.key, time.Now())
+			verify.Require(t, got == step.want, "%+v: got %v", step, got)
 		}
 	})
 }
@@ -52,9 +51,8 @@ func TestTakeAgainstBucket(t *testing.T) {
 			if want {
 				tokens--
 			}
-			if got := l.Take([]byte("a"), now) == 0; got != want {
-				t.Fatalf("rate %d, burst %d: got %v with %v tokens", rate, burst, got, tokens)
-			}
+			got := l.Take([]byte("a"), now) == 0
+			verify.Require(t, got == want, "rate %d, burst %d: got %v with %v tokens", rate, burst, got, tokens)
 		}
 	}
 }

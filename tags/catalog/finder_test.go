@@ -46,9 +46,8 @@ func TestFinderFollowsAgain(t *testing.T) {
 		case <-time.After(30 * time.Second):
 			t.Fatal("no service is found")
 		}
-		if got := f.Fragment(c).Services; len(got) != 1 {
-			t.Fatalf("found %v, want star", got)
-		}
+		got := f.Fragment(c).Services
+		verify.Require(t, len(got) == 1, "found %v, want star", got)
 		f.Stop()
 	}
 	if len(begun) != 2 || len(begun[0]) != 0 || !slices.ContainsFunc(begun[1], func(s consulsource.CatalogService) bool { return s.Name == "star" }) {

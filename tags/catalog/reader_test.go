@@ -68,8 +68,7 @@ func TestHoldersOfRoutes(t *testing.T) {
 				all.Serve()
 			}
 		}
-		if holders := all.InUse().Holders; len(holders) != 1 || holders[key] != test.want {
-			t.Errorf("%+v: the holders are %v", test, holders)
-		}
+		holders := all.InUse().Holders
+		verify.That(t, len(holders) == 1 && holders[key] == test.want, "%+v: the holders are %v", test, holders)
 	}
 }

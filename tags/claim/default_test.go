@@ -90,9 +90,8 @@ func TestTheGroupOfTheDefaultRuleIsTheLast(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	if last := r.Groups["moon"][names[len(names)-1]]; len(names) != 3 || len(last.Tags)+len(last.Meta) != 0 {
-		t.Errorf("groups %+v", r.Groups)
-	}
+	last := r.Groups["moon"][names[len(names)-1]]
+	verify.That(t, len(names) == 3 && len(last.Tags)+len(last.Meta) == 0, "groups %+v", r.Groups)
 	const want = "catalog.default_rule={service}.apps.example.com, for moon-1 without tags"
 	verify.That(t, slices.ContainsFunc(r.Routes, func(r Route) bool { return r.Origin == want }), "no route has the origin %q: %+v", want, r.Routes)
 }

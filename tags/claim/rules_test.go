@@ -19,9 +19,8 @@ func TestHostsAreComparedInOneSpelling(t *testing.T) {
 			c, err := config.Parse("f.yaml", []byte("catalog: { tags: [sluice]"+claims+" }\n"+text))
 			verify.NoError(t, err)
 			rules := NewRules(c)
-			if _, refused := rules.allow("web", config.Route{Host: host, Path: "/"}); (refused == "") != want {
-				t.Errorf("%s with the claims %q: %q", host, claims, refused)
-			}
+			_, refused := rules.allow("web", config.Route{Host: host, Path: "/"})
+			verify.That(t, (refused == "") == want, "%s with the claims %q: %q", host, claims, refused)
 		}
 	}
 }

@@ -87,9 +87,8 @@ func TestShare(t *testing.T) {
 		}
 		slices.Sort(lost)
 		verify.Slices(t, lost, test.lost, "%s: problems of: %+v", test.name, r.Problems)
-		if want := map[string]string{"h/": test.after}; !maps.Equal(r.Holders, want) {
-			t.Errorf("%s: the holders are %q, want %q", test.name, r.Holders, want)
-		}
+		want := map[string]string{"h/": test.after}
+		verify.That(t, maps.Equal(r.Holders, want), "%s: the holders are %q, want %q", test.name, r.Holders, want)
 		if again := Resolve(test.services, test.rules, r.Holders); !reflect.DeepEqual(again, r) {
 			t.Errorf("%s: resolved again, the routes are %q", test.name, sharedLines(again))
 		}

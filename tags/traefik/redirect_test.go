@@ -62,9 +62,8 @@ func TestRedirectRegexp(t *testing.T) {
 			if re.MatchString(url) {
 				want = re.ReplaceAllString(url, test[1])
 			}
-			if got := string(redirect.Append(nil, requestOf(url))); got != want {
-				t.Errorf("%q: %s becomes %q, in Traefik %q", test, url, got, want)
-			}
+			got := string(redirect.Append(nil, requestOf(url)))
+			verify.That(t, got == want, "%q: %s becomes %q, in Traefik %q", test, url, got, want)
 		}
 	}
 }

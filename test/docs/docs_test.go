@@ -66,9 +66,8 @@ func TestMarked(t *testing.T) {
 		steps, err := readPage(name)
 		verify.NoError(t, err)
 		for _, s := range steps {
-			if found := commands.FindString(s.text); s.kind == "" && found != "" {
-				t.Errorf("%s:%d: a block with the command %q is neither console nor sh", name, s.line, found)
-			}
+			found := commands.FindString(s.text)
+			verify.That(t, s.kind != "" || found == "", "%s:%d: a block with the command %q is neither console nor sh", name, s.line, found)
 		}
 	}
 }
@@ -88,9 +87,8 @@ func runPage(t *testing.T, name string, steps []step) {
 		case part.kind == "etcd":
 			s.startEtcd(part.text)
 		case part.kind == "setup":
-			if output, status := s.run(s.background(part.text)); status != 0 {
-				t.Fatalf("%s:%d: the commands ended with status %d and printed\n%s", name, part.line, status, output)
-			}
+			output, status := s.run(s.background(part.text))
+			verify.Require(t, status == 0, "%s:%d: the commands ended with status %d and printed\n%s", name, part.line, status, output)
 		case part.file != "":
 			file := filepath.Join(s.dir, part.file)
 			verify.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))

@@ -1,6 +1,10 @@
 package long
 
-import "testing"
+import (
+	"testing"
+
+	"sluice/test/verify"
+)
 
 func TestSkipsUnlessAllRun(t *testing.T) {
 	for _, all := range []bool{false, true} {
@@ -10,8 +14,7 @@ func TestSkipsUnlessAllRun(t *testing.T) {
 			Test(t)
 			ran = true
 		})
-		if n := Count(t, 1, 2); ran != all || (n == 2) != all {
-			t.Errorf("all is %t: the test ran: %t, count %d", all, ran, n)
-		}
+		n := Count(t, 1, 2)
+		verify.That(t, ran == all && (n == 2) == all, "all is %t: the test ran: %t, count %d", all, ran, n)
 	}
 }

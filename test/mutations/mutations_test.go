@@ -21,9 +21,8 @@ func TestFaultsApply(t *testing.T) {
 		if _, err := m.apply(root); err != nil {
 			t.Error(err)
 		}
-		if pkg, pattern := m.command(); !hasTests(t, root+"/"+pkg, pattern) {
-			t.Errorf("%s: %s has no test %s", m.name, pkg, pattern)
-		}
+		pkg, pattern := m.command()
+		verify.That(t, hasTests(t, root+"/"+pkg, pattern), "%s: %s has no test %s", m.name, pkg, pattern)
 	}
 	verify.That(t, len(names) >= 60, "%d faults, want at least 60", len(names))
 }

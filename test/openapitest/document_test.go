@@ -82,9 +82,8 @@ func TestInvalidDocuments(t *testing.T) {
 		if test.old == "  title: A test, " {
 			text = strings.Replace(small, "info: { title: A test, version: \"1\" }", "", 1)
 		}
-		if _, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%q in place of %q: got %v, want %q", test.new, test.old, err, test.want)
-		}
+		_, err := Parse([]byte(text))
+		verify.That(t, err != nil && strings.Contains(err.Error(), test.want), "%q in place of %q: got %v, want %q", test.new, test.old, err, test.want)
 	}
 }
 
@@ -155,8 +154,7 @@ func TestCompare(t *testing.T) {
 				all = append(all, types.Compare(o, Thing{})...)
 			}
 		}
-		if got := strings.Join(all, "\n"); test.want == "" && got != "" || !strings.Contains(got, test.want) {
-			t.Errorf("%q in place of %q: got %q, want %q", test.new, test.old, got, test.want)
-		}
+		got := strings.Join(all, "\n")
+		verify.That(t, (test.want != "" || got == "") && strings.Contains(got, test.want), "%q in place of %q: got %q, want %q", test.new, test.old, got, test.want)
 	}
 }

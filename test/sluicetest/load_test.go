@@ -41,9 +41,8 @@ func TestLoadCountsAnswersByApp(t *testing.T) {
 	load.Stop()
 	end := load.Count()
 	verify.Equal(t, end.Requests, end.Failed+end.ByApp["star-0"]+end.ByApp["star-1"], "requests are not the sum of %d failed and %v", end.Failed, end.ByApp)
-	if sent := end.LastSent["star-0"]; sent.IsZero() || sent.After(begin) {
-		t.Errorf("the last answered request was sent at %v", sent)
-	}
+	sent := end.LastSent["star-0"]
+	verify.That(t, !sent.IsZero() && !sent.After(begin), "the last answered request was sent at %v", sent)
 	since := end.Since(good)
 	if since.Failed != end.Failed || len(since.Failures) == 0 || !strings.Contains(since.Failures[0], "no_peers") {
 		t.Errorf("since the good part: %+v, want the failures with their reason", since)
@@ -53,9 +52,8 @@ func TestLoadCountsAnswersByApp(t *testing.T) {
 func TestIsFree(t *testing.T) {
 	server := httptest.NewServer(nil)
 	defer server.Close()
-	if address := server.Listener.Addr().String(); IsFree(address) {
-		t.Errorf("%s is taken for a free address", address)
-	}
+	address := server.Listener.Addr().String()
+	verify.That(t, !IsFree(address), "%s is taken for a free address", address)
 	verify.That(t, IsFree(Any), "no address is free")
 }
 

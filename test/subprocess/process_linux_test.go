@@ -99,9 +99,8 @@ func TestPauseReturnsWhenEveryThreadHasStopped(t *testing.T) {
 	}
 	for range 20 {
 		verify.NoError(t, p.Pause())
-		if states := threadStates(t, p.PID()); strings.Trim(states, "T") != "" {
-			t.Fatalf("the threads are in the states %s, want all stopped", states)
-		}
+		states := threadStates(t, p.PID())
+		verify.Require(t, strings.Trim(states, "T") == "", "the threads are in the states %s, want all stopped", states)
 		if err := p.Pause(); err != nil {
 			t.Errorf("a second time: %v", err)
 		}
@@ -131,9 +130,8 @@ func threadStates(t *testing.T, pid int) string {
 }
 
 func TestProgramThatDoesNotExist(t *testing.T) {
-	if _, err := Start(Options{Program: "/no/such/program"}); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("got %v, want one that says so", err)
-	}
+	_, err := Start(Options{Program: "/no/such/program"})
+	verify.That(t, errors.Is(err, os.ErrNotExist), "got %v, want one that says so", err)
 }
 
 // alive reports whether pid runs. A zombie does not.

@@ -3,16 +3,16 @@ package subprocess
 import (
 	"fmt"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestTailKeepsTheEnd(t *testing.T) {
 	tail := NewTail(5)
 	for _, text := range []string{"", "ab", "cde", "fghijklm", "n\n"} {
-		if n, err := fmt.Fprint(tail, text); n != len(text) || err != nil {
-			t.Errorf("wrote %d of %q, %v", n, text, err)
-		}
+		n, err := fmt.Fprint(tail, text)
+		verify.That(t, n == len(text) && err == nil, "wrote %d of %q, %v", n, text, err)
 	}
-	if got := tail.String(); got != "klmn" {
-		t.Errorf("kept %q, want the last five bytes but the line's end", got)
-	}
+	got := tail.String()
+	verify.That(t, got == "klmn", "kept %q, want the last five bytes but the line's end", got)
 }
