@@ -66,7 +66,7 @@ type followLoop struct {
 
 // poll sends one query. It ends a long query for keys when the loops become oversubscribed.
 func (f *followLoop) poll(ctx context.Context, wait time.Duration) error {
-	if f.Query.brief {
+	if f.Query.keys != nil {
 		oversubscribed, lasting, end := f.loop.client.Oversubscribed(ctx)
 		defer end()
 		if oversubscribed {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -14,12 +15,23 @@ import (
 // writeTimeout bounds each write. A server answers when the raft log has it.
 const writeTimeout = 10 * time.Second
 
+// keys are the keys of a query: all that begin with prefix, or this one only. Consul ignores a slash in front.
+type keys struct {
+	prefix string
+	one    bool
+}
+
+// has reports whether k has a key; nil has any.
+func (k *keys) has(key string) bool {
+	return k == nil || strings.HasPrefix(key, k.prefix) && !(k.one && key != k.prefix)
+}
+
 // KeysBelow returns the query of all keys of Consul's KV store that begin with prefix, and
 // their values. DecodeKeys reads its answers.
 func KeysBelow(prefix string) Query {
 	return Query{
 		MayBeAbsent: true,
-		brief:       true,
+		keys:        &keys{prefix: strings.TrimPrefix(prefix, "/")},
 		Needs:       fmt.Sprintf("key:read: key_prefix %q { policy = \"read\" }", prefix),
 		Send: func(c *api.Client, q *api.QueryOptions) error {
 			_, _, err := c.KV().List(prefix, q)
@@ -33,7 +45,7 @@ func KeysBelow(prefix string) Query {
 func OneKey(key string) Query {
 	return Query{
 		MayBeAbsent: true,
-		brief:       true,
+		keys:        &keys{prefix: strings.TrimPrefix(key, "/"), one: true},
 		Needs:       fmt.Sprintf("key:read: key %q { policy = \"read\" }", key),
 		Send: func(c *api.Client, q *api.QueryOptions) error {
 			_, _, err := c.KV().Get(key, q)
@@ -44,7 +56,7 @@ func OneKey(key string) Query {
 
 // DecodeKeys returns the keys in the body of an answer to KeysBelow or OneKey, without directories:
 // keys that end with a slash. The error is ErrFiltered if ACLs hide a key: the rest must not
-// be taken for all.
+// be taken for all. A key that the query is not about is an error.
 func DecodeKeys(a Answer, body []byte) ([]api.KVPair, error) {
 	if a.FilteredByACL {
 		return nil, ErrFiltered
@@ -52,7 +64,7 @@ func DecodeKeys(a Answer, body []byte) ([]api.KVPair, error) {
 	if a.Absent {
 		return nil, nil
 	}
-	var all, keys []api.KVPair
+	var all, found []api.KVPair
 	if err := json.Unmarshal(body, &all); err != nil {
 		return nil, fmt.Errorf("the answer is not a list of keys: %w", err)
 	}
@@ -60,11 +72,14 @@ func DecodeKeys(a Answer, body []byte) ([]api.KVPair, error) {
 		return nil, errors.New("the answer is not a list of keys")
 	}
 	for _, k := range all {
+		if !a.keys.has(k.Key) {
+			return nil, fmt.Errorf("the answer has the key %.200q, which was not asked for", k.Key)
+		}
 		if k.Key != "" && k.Key[len(k.Key)-1] != '/' {
-			keys = append(keys, k)
+			found = append(found, k)
 		}
 	}
-	return keys, nil
+	return found, nil
 }
 
 // KV is Consul's KV store.

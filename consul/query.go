@@ -44,8 +44,7 @@ type Query struct {
 	// Needs are the permissions that a token needs, for the error of an answer 403.
 	Needs string
 
-	// brief: Follow gives the query's connection to others that need it; see briefWait.
-	brief bool
+	keys *keys // the query is about them; nil: about something else
 }
 
 // Answer is the header of an answer.
@@ -65,6 +64,7 @@ type Answer struct {
 
 	agent  *agent
 	maxAge time.Duration // of the query
+	keys   *keys         // of the query
 }
 
 // Get sends q to the agent in use and calls read with the body of an answer 200. It
@@ -98,7 +98,7 @@ func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(i
 			answer, err = agent.get(ctx, q, read)
 		}
 	}
-	answer.URL, answer.agent, answer.Anonymous, answer.maxAge = agent.url, agent, q.Token == "", q.MaxAge
+	answer.URL, answer.agent, answer.Anonymous, answer.maxAge, answer.keys = agent.url, agent, q.Token == "", q.MaxAge, q.keys
 	return answer, err
 }
 

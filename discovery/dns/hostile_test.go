@@ -2,13 +2,16 @@ package dns
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/net/dns/dnsmessage"
 
 	"sluice/test/dnstest"
+	"sluice/test/hostile"
 )
 
 func TestHostileAnswersAreBounded(t *testing.T) {
@@ -43,32 +46,24 @@ func TestHostileAnswersAreBounded(t *testing.T) {
 	})
 }
 
-// Each SRV record of an answer may name a target with many addresses.
-func TestTooManyInstances(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+// Whatever poses as a DNS server, the last good set stays in use, and the state tells why.
+func TestHostileAnswers(t *testing.T) {
+	hostile.Test(t, func(log zerolog.Logger) hostile.Registry[func(*dnsmessage.Message) []byte] {
 		s := dnstest.New()
-		var addresses []dnstest.Record
-		for n := range 101 {
-			addresses = append(addresses, dnstest.Record{Name: "t.example", Address: fmt.Sprint("10.0.0.", n)})
-		}
-		s.Set(addresses...)
-		s.Change(func(m *dnsmessage.Message) []byte {
-			if q := m.Questions[0]; q.Type == dnsmessage.TypeSRV {
-				m.RCode, m.Authorities = dnsmessage.RCodeSuccess, nil
-				for n := range uint16(100) {
-					m.Answers = append(m.Answers, dnsmessage.Resource{
-						Header: dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET, TTL: 60},
-						Body:   &dnsmessage.SRVResource{Target: dnsmessage.MustNewName("t.example."), Port: 1 + n, Weight: 1},
-					})
+		source := NewSource("star", Options{Name: "_star._tcp.example", Type: SRV, Servers: []string{"ns0:53"}}).(*source)
+		source.dial = s.Dial
+		return hostile.Registry[func(*dnsmessage.Message) []byte]{
+			Source: source,
+			Good: func(words string) {
+				var records []dnstest.Record
+				for _, word := range strings.Fields(words) {
+					records = append(records, srv(word+".example", "10.0.0.1", func(r *dnstest.Record) { r.Port = uint16(hostile.Port(word)) })...)
 				}
-			}
-			bytes, _ := m.Pack()
-			return bytes
-		})
-		w := watchServers(t, Options{}, s)
-		defer w.end()
-		time.Sleep(time.Second)
-		w.failing("SRV records of _star._tcp.example: more than 10000 instances")
-		w.expect("")
-	})
+				s.Set(records...)
+				s.Change(nil)
+			},
+			Say:   s.Change,
+			Close: func() {},
+		}
+	}, hostile.DNSAnswers)
 }

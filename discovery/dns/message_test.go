@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"sluice/test/hostile"
 )
 
 // Whatever a server sends, parse returns; and what it accepts answers the question.
@@ -35,7 +37,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(whole)
 	f.Add(whole[:len(whole)/2])
-	refer(&m)
+	hostile.ReferDNS(&m)
 	refers, _ := m.Pack()
 	f.Add(refers)
 	f.Fuzz(func(t *testing.T, message []byte) {

@@ -282,28 +282,10 @@ func TestFailures(t *testing.T) {
 		begin func(*dnstest.Server)
 		want  string
 	}{
-		"SERVFAIL":     {func(s *dnstest.Server) { s.Fail(dnsmessage.RCodeServerFailure) }, "SERVERFAILURE"},
-		"REFUSED":      {func(s *dnstest.Server) { s.Fail(dnsmessage.RCodeRefused) }, "REFUSED"},
-		"silent":       {func(s *dnstest.Server) { s.Freeze(true) }, "no answer within 2s"},
-		"nonsense":     {func(s *dnstest.Server) { s.Change(func(*dnsmessage.Message) []byte { return []byte("HTTP/1.1 400") }) }, "not an answer"},
-		"nothing":      {func(s *dnstest.Server) { s.Change(func(*dnsmessage.Message) []byte { return []byte{} }) }, "not an answer"},
-		"another id":   {func(s *dnstest.Server) { s.Change(changed(func(m *dnsmessage.Message) { m.ID++ })) }, "not an answer"},
-		"a query":      {func(s *dnstest.Server) { s.Change(changed(func(m *dnsmessage.Message) { m.Response = false })) }, "not an answer"},
-		"no question":  {func(s *dnstest.Server) { s.Change(changed(func(m *dnsmessage.Message) { m.Questions = nil })) }, "not an answer"},
-		"another type": {func(s *dnstest.Server) { s.Change(changed(func(m *dnsmessage.Message) { m.Questions[0].Type = 1 })) }, "not an answer"},
-		"cut in half": {func(s *dnstest.Server) {
-			s.Change(func(m *dnsmessage.Message) []byte { b, _ := m.Pack(); return b[:len(b)-5] })
-		}, "damaged"},
-		"BADVERS":    {func(s *dnstest.Server) { s.Change(changed(extended)) }, "answers"},
-		"a referral": {func(s *dnstest.Server) { s.Change(changed(refer)) }, "refers"},
-		"no host":    {func(s *dnstest.Server) { s.Set(srv("not a host.example", "10.0.0.1")...) }, "want a host name"},
-		"no port": {func(s *dnstest.Server) {
-			s.Set(srv("c.example", "10.0.0.3", func(r *dnstest.Record) { r.Port = 0 })...)
-		}, "want a host name and a port"},
-		"no address": {func(s *dnstest.Server) { s.Set(srv("c.example", "")...) }, "c.example has no address"},
-		"only an alias": {func(s *dnstest.Server) {
-			s.Set(dnstest.Record{Name: "_star._tcp.example", Target: "_star._tcp.example", Alias: true})
-		}, "CNAME"},
+		"SERVFAIL": {func(s *dnstest.Server) { s.Fail(dnsmessage.RCodeServerFailure) }, "SERVERFAILURE"},
+		"REFUSED":  {func(s *dnstest.Server) { s.Fail(dnsmessage.RCodeRefused) }, "REFUSED"},
+		"silent":   {func(s *dnstest.Server) { s.Freeze(true) }, "no answer within 2s"},
+		"nonsense": {func(s *dnstest.Server) { s.Change(func(*dnsmessage.Message) []byte { return []byte("HTTP/1.1 400") }) }, "not an answer"},
 	}
 	for name, failure := range failures {
 		t.Run(name, func(t *testing.T) {
@@ -326,9 +308,6 @@ func TestFailures(t *testing.T) {
 				w.end()
 
 				// With a second server, the first one's failure is not seen.
-				if strings.HasPrefix(name, "no ") && name != "no question" || name == "only an alias" {
-					return // an answer, though not one to use
-				}
 				second := dnstest.New()
 				second.Set(records...)
 				w = watchServers(t, Options{}, s, second)
@@ -353,18 +332,6 @@ func changed(change func(*dnsmessage.Message)) func(*dnsmessage.Message) []byte 
 		}
 		return bytes
 	}
-}
-
-func extended(m *dnsmessage.Message) {
-	var h dnsmessage.ResourceHeader
-	_ = h.SetEDNS0(1232, 16, false)
-	m.Additionals = append(m.Additionals, dnsmessage.Resource{Header: h, Body: &dnsmessage.OPTResource{}})
-}
-
-func refer(m *dnsmessage.Message) {
-	name := dnsmessage.MustNewName("example.")
-	m.Answers, m.Additionals = nil, nil
-	m.Authorities = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET}, Body: &dnsmessage.NSResource{NS: name}}}
 }
 
 // A server that is silent is asked last for a while, so it does not delay each query.

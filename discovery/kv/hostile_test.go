@@ -81,6 +81,10 @@ func TestHostileValues(t *testing.T) {
 	} {
 		cases = append(cases, hostile.Case[http.HandlerFunc]{Name: name, Answer: hostile.AsConsul(body), Reason: "not a list of keys"})
 	}
+	for _, key := range []string{"", "s", "stars", "elsewhere"} {
+		body := fmt.Sprintf(`[{"Key":%q,"Value":"MTAuMC4wLjE6ODA="}]`, key)
+		cases = append(cases, hostile.Case[http.HandlerFunc]{Name: "the key " + key, Answer: hostile.AsConsul(body), Reason: "was not asked for"})
+	}
 	hostile.Test(t, func(log zerolog.Logger) hostile.Registry[http.HandlerFunc] {
 		key := &hostileKey{index: 10, changed: make(chan struct{})}
 		pipe := discoverytest.ServePipe(key)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,6 +41,17 @@ func (r Range) String() string {
 	}
 	return fmt.Sprintf("prefix %q", r.Prefix)
 }
+
+// has reports whether r has a key.
+func (r Range) has(key []byte) bool {
+	if r.Key != "" {
+		return string(key) == r.Key
+	}
+	return strings.HasPrefix(string(key), r.Prefix)
+}
+
+// errNotAsked is in errors about an answer with a key that is not in the range, or without any.
+var errNotAsked = errors.New("the answer has a key that was not asked for")
 
 // operation returns the key and the options of a query or a watch of r.
 func (r Range) operation(options ...clientv3.OpOption) (string, []clientv3.OpOption) {
@@ -168,11 +180,17 @@ func (f *follower) get(ctx context.Context, s store, timeout time.Duration, opti
 	default:
 		return answer{}, err
 	}
+	if response.Header == nil {
+		return answer{}, errors.New("the answer has no header")
+	}
 	a := answer{header: response.Header, count: response.Count, entries: make(map[string]Entry, len(response.Kvs))}
 	if t.member.Addr != nil {
 		a.member = t.member.Addr.String()
 	}
 	for _, kv := range response.Kvs {
+		if !f.options.Range.has(kv.GetKey()) {
+			return answer{}, fmt.Errorf("%w: %.200q", errNotAsked, kv.GetKey())
+		}
 		a.entries[string(kv.Key)] = Entry{Value: kv.Value, Created: kv.CreateRevision, Modified: kv.ModRevision}
 	}
 	return a, nil
@@ -346,6 +364,9 @@ func (w *watch) take(r clientv3.WatchResponse, ok bool) error {
 	}
 	latest := w.view.Revision
 	for _, e := range r.Events {
+		if e.Kv == nil || !w.options.Range.has(e.Kv.Key) {
+			return fmt.Errorf("%w: %.200q", errNotAsked, e.Kv.GetKey())
+		}
 		if e.Kv.ModRevision <= w.view.Revision {
 			continue // a list has it
 		}
