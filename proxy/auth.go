@@ -11,6 +11,7 @@ import (
 	"sluice/observe/tracing"
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
+	"sluice/proxy/reserved"
 	"sluice/route"
 	"sluice/route/auth"
 )
@@ -42,7 +43,7 @@ func (x *sentRequest) askServer(f *route.ForwardAuth, b []byte) *refusal.Refusal
 			x.authorized = append(append(x.authorized, name...), ": "...)
 			start := len(x.authorized)
 			x.authorized = append(x.authorized, value...)
-			clean(x.authorized[start:])
+			http1.Clean(x.authorized[start:])
 			x.authorized = append(x.authorized, "\r\n"...)
 		}
 	}
@@ -124,7 +125,7 @@ func (x *routedRequest) denial(answer *auth.Answer) *refusal.Refusal {
 		}
 		for _, value := range values {
 			text := []byte(value)
-			clean(text)
+			http1.Clean(text)
 			fields = append(fields, [2]string{name, string(text)})
 		}
 	}
@@ -139,7 +140,7 @@ func (x *routedRequest) denial(answer *auth.Answer) *refusal.Refusal {
 func (x *routedRequest) dropsOfDenial(name string) bool {
 	n := http1.NameOf([]byte(name))
 	return n == http1.NameContentLength || n == http1.NameTrailer || n == http1.NameProxyAuthenticate ||
-		x.reserves(n, []byte(name), toClients)
+		x.reserved().Drop(n, []byte(name), reserved.ToClients)
 }
 
 // verifyTimeout bounds the wait for the verification of a password to begin.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/proxy/http1"
+	"sluice/proxy/reserved"
 	"sluice/proxy/transfer"
 	"sluice/route/compression"
 )
@@ -168,13 +169,13 @@ func cutETag(line []byte) (name, tag []byte, strong bool) {
 func (x *answeredRequest) appendCompressedHead(out, text []byte, c *compressible, encoding compression.Encoding) []byte {
 	changed := encoding != compression.Identity
 	weakens := changed || x.response.Status == 304
-	line, rest := cutLine(text)
+	line, rest := http1.CutLine(text)
 	out = append(out, line...)
 	for len(rest) > len("\r\n") {
-		line, rest = cutLine(rest)
+		line, rest = http1.CutLine(rest)
 		switch {
 		case changed && isOfUncompressed(line):
-		case weakens && hasName(line, "etag"):
+		case weakens && http1.HasName(line, "etag"):
 			if name, tag, strong := cutETag(line); strong {
 				out = append(append(append(append(out, name...), " W/"...), tag...), "\r\n"...)
 			} else if bytes.HasPrefix(tag, []byte(`W/"`)) {
@@ -196,7 +197,7 @@ func (x *answeredRequest) appendCompressedHead(out, text []byte, c *compressible
 // isOfUncompressed reports whether a field line is wrong after the content was compressed.
 func isOfUncompressed(line []byte) bool {
 	for _, name := range [...]string{"content-length", "accept-ranges", "content-md5", "digest", "content-digest", "repr-digest"} {
-		if hasName(line, name) {
+		if http1.HasName(line, name) {
 			return true
 		}
 	}
@@ -227,7 +228,7 @@ func (x *answeredRequest) relayCompressed(u upstream) error {
 		}
 		if p.Last {
 			e.End()
-			return x.sendEncoded(e.Take(), transfer.Piece{Last: true, Trailer: x.filterTrailer(p.Trailer, toClients)})
+			return x.sendEncoded(e.Take(), transfer.Piece{Last: true, Trailer: x.filterTrailer(p.Trailer, reserved.ToClients)})
 		}
 		if err := x.sendEncoded(e.Take(), transfer.Piece{}); err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"sluice/proxy/http1"
+	"sluice/proxy/reserved"
 	"sluice/proxy/socket"
 	"sluice/route"
 )
@@ -19,7 +20,7 @@ func (x *answeredRequest) writeResponseHead(text []byte) error {
 	if a != nil && !a.ResponseHeaders.Empty() {
 		memory := socket.RequestBuffers.Get().(*socket.Buffer)
 		defer socket.RequestBuffers.Put(memory)
-		line, fields := cutLine(text)
+		line, fields := http1.CutLine(text)
 		text = x.appendEditedFields(append(memory.Bytes[:0], line...), fields, &a.ResponseHeaders)
 		if !x.rescan(text) {
 			return http1.ErrResponseTooLong
@@ -52,7 +53,7 @@ func (x *answeredRequest) rescan(edited []byte) bool {
 func (x *routedRequest) appendEditedFields(out, fields []byte, e *route.HeaderEdits) []byte {
 	for len(fields) > len("\r\n") {
 		var line []byte
-		if line, fields = cutLine(fields); !drops(e, line) {
+		if line, fields = http1.CutLine(fields); !drops(e, line) {
 			out = append(out, line...)
 		}
 	}
@@ -66,33 +67,12 @@ func (x *routedRequest) appendAdded(out []byte, e *route.HeaderEdits) []byte {
 		out = append(append(out, f.Name...), ": "...)
 		start := len(out)
 		out = f.Value.Append(out, x)
-		clean(out[start:])
+		http1.Clean(out[start:])
 		if out = append(out, "\r\n"...); len(out) > maxSentHead {
 			break
 		}
 	}
 	return append(out, "\r\n"...)
-}
-
-// hasName reports whether a field line has that name in lower case.
-func hasName(line []byte, name string) bool {
-	return len(line) > len(name) && line[len(name)] == ':' && http1.EqualFold(line[:len(name)], name)
-}
-
-// cutLine returns the first line of text with its CRLF, and what follows.
-func cutLine(text []byte) (line, rest []byte) {
-	n := bytes.IndexByte(text, '\n') + 1
-	return text[:n], text[n:]
-}
-
-// clean replaces control characters by spaces, so that a value cannot end its line. No
-// value of a variable contains any.
-func clean(value []byte) {
-	for i, c := range value {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			value[i] = ' '
-		}
-	}
 }
 
 // Variable implements [route.Values].
@@ -131,4 +111,39 @@ func (x *routedRequest) sentTarget(b []byte) []byte {
 		return x.target
 	}
 	return x.head.OriginTarget(b)
+}
+
+// dropsOfTrailer reports whether a line of a trailer section does not pass. The route edits the same
+// names as in the head.
+func (x *routedRequest) dropsOfTrailer(line []byte, to reserved.Direction) bool {
+	if x.reserved().DropFromTrailer(line, to) {
+		return true
+	}
+	a := x.actions
+	switch {
+	case a == nil:
+		return false
+	case to == reserved.ToClients:
+		return drops(&a.ResponseHeaders, line)
+	}
+	return drops(&a.RequestHeaders, line) || a.ForwardAuth != nil && drops(&a.ForwardAuth.Copied, line)
+}
+
+// filterTrailer returns a trailer section without reserved fields. It does not change section,
+// which is sent again with a request that is sent again.
+func (x *routedRequest) filterTrailer(section []byte, to reserved.Direction) []byte {
+	if len(section) == 0 {
+		return section
+	}
+	return http1.FilterTrailer(section, func(line []byte) bool { return x.dropsOfTrailer(line, to) })
+}
+
+// drops reports whether e removes a field line. A name with marks counts as that with hyphens.
+func drops(e *route.HeaderEdits, line []byte) bool {
+	for _, name := range e.Dropped {
+		if len(line) > len(name) && line[len(name)] == ':' && http1.Alike(line[:len(name)], name) {
+			return true
+		}
+	}
+	return false
 }

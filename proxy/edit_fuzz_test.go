@@ -30,7 +30,7 @@ func FuzzEdits(f *testing.F) {
 		if err != nil || n == 0 {
 			t.Skip()
 		}
-		_, fields := cutLine(bytes.TrimLeft(x.in[:n], "\r\n"))
+		_, fields := http1.CutLine(bytes.TrimLeft(x.in[:n], "\r\n"))
 		got := x.appendEditedFields(nil, fields, &e)
 
 		// The naive way: names to lists of values.

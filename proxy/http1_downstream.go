@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/proxy/http1"
+	"sluice/proxy/reserved"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 )
@@ -251,7 +252,7 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	for i := range fields {
 		f := &fields[i]
 		start, end := f.Line()
-		if reservations[f.Name] != free && x.dropsResponseField(f, b) || f.Nominated {
+		if reserved.Names[f.Name] != reserved.Free && x.dropsResponseField(f, b) || f.Nominated {
 			out = append(out, b[runStart:runEnd]...)
 			runStart, runEnd = end, end
 			continue
@@ -307,5 +308,5 @@ func (x *http1Exchange) dropsResponseField(f *http1.Field, b []byte) bool {
 	case http1.NameContentLength:
 		return x.response.Status == 204 || x.response.Status < 200 // RFC 9110, section 8.6
 	}
-	return x.reserves(f.Name, f.FieldName(b), toClients)
+	return x.reserved().Drop(f.Name, f.FieldName(b), reserved.ToClients)
 }

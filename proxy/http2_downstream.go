@@ -6,6 +6,7 @@ import (
 
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
+	"sluice/proxy/reserved"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 )
@@ -129,7 +130,7 @@ func (s *http2Stream) appendFields(out, text []byte, own bool) []byte {
 	fields := head.Fields()
 	for i := range fields {
 		f := &fields[i]
-		if reservations[f.Name] != free && s.dropsField(f, text) && !(own && f.Name == http1.NameXSluice) || f.Nominated || head.Status == 101 && http1.EqualFold(f.FieldName(text), webSocketAccept) {
+		if reserved.Names[f.Name] != reserved.Free && s.dropsField(f, text) && !(own && f.Name == http1.NameXSluice) || f.Nominated || head.Status == 101 && http1.EqualFold(f.FieldName(text), webSocketAccept) {
 			continue
 		}
 		out = http2.AppendField(out, f.FieldName(text), f.Value(text))
@@ -153,7 +154,7 @@ func (s *http2Stream) dropsField(f *http1.Field, text []byte) bool {
 	case http1.NameContentLength:
 		return x.response.Status == 204 || x.response.Status < 200 // RFC 9110, section 8.6
 	}
-	return x.reserves(f.Name, f.FieldName(text), toClients)
+	return x.reserved().Drop(f.Name, f.FieldName(text), reserved.ToClients)
 }
 
 // writeAnswer implements downstream.

@@ -103,12 +103,12 @@ func (u *http2Upstream) open(b *socket.Buffers, body, trailer []byte, whole bool
 // that is received.
 func (u *http2Upstream) appendFields(out, text []byte) []byte {
 	var room [http2.FrameHeaderBytes]byte
-	line, fields := cutLine(text)
+	line, fields := http1.CutLine(text)
 	method, line, _ := bytes.Cut(line, space)
 	target, _, _ := bytes.Cut(line, space)
 	out = http2.AppendRequestStart(append(out, room[:]...), method, u.conn.scheme(), hostOf(fields), target)
 	for len(fields) > len("\r\n") {
-		line, fields = cutLine(fields)
+		line, fields = http1.CutLine(fields)
 		name, _, _ := bytes.Cut(line, colon)
 		switch http1.NameOf(name) {
 		case http1.NameHost, http1.NameConnection, http1.NameTransferEncoding, http1.NameUpgrade, http1.NameKeepAlive, http1.NameProxyConnection:
@@ -123,7 +123,7 @@ func (u *http2Upstream) appendFields(out, text []byte) []byte {
 func hostOf(lines []byte) []byte {
 	for len(lines) > len("\r\n") {
 		var line []byte
-		if line, lines = cutLine(lines); hasName(line, "host") {
+		if line, lines = http1.CutLine(lines); http1.HasName(line, "host") {
 			return bytes.Trim(line[len("host:"):], " \t\r\n")
 		}
 	}

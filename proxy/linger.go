@@ -5,7 +5,6 @@ import (
 	"os"
 	"time"
 
-	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 )
 
@@ -58,20 +57,4 @@ func (c *clientConn) lingerForAnswer() {
 			return
 		}
 	}
-}
-
-// refuseConn answers a connection over the limits without waiting, and closes it. It
-// first reads what has arrived, so that closing does not reset the connection.
-func (s *Server) refuseConn(conn socket.Conn) {
-	answer, _ := refusal.Append(nil, refusal.TooManyConnections, false, false, false)
-	var b socket.Buffers
-	b.Borrow()
-	defer b.GiveBack()
-	if raw, err := conn.SyscallConn(); err == nil {
-		raw.Control(func(fd uintptr) {
-			socket.Receive(fd, b.From)
-			socket.Send(fd, answer)
-		})
-	}
-	conn.Close()
 }

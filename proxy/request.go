@@ -13,6 +13,7 @@ import (
 	"sluice/observe/tracing"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
+	"sluice/proxy/reserved"
 	"sluice/proxy/socket"
 	"sluice/route"
 )
@@ -103,7 +104,7 @@ func poolOfRequests(bytes int) *sync.Pool {
 	return socket.RequestBuffers
 }
 
-// space returns the free part of the buffer, which is never empty.
+// space returns the reserved.Free part of the buffer, which is never empty.
 func (x *request) space() []byte {
 	if x.start > 0 && (x.end == len(x.in) || x.headLength > 0) {
 		x.end = copy(x.in, x.in[x.start:x.end])
@@ -205,9 +206,9 @@ func (x *request) Field(name string, from int) (value []byte, next int) {
 }
 
 func (x *request) ignores(f *http1.Field) bool {
-	switch reservations[f.Name] {
-	case ofProxies, ofSluice, likeAnother:
-		return x.reserves(f.Name, f.FieldName(x.bytes()), toPeers)
+	switch reserved.Names[f.Name] {
+	case reserved.OfProxies, reserved.OfSluice, reserved.LikeAnother:
+		return x.reserved().Drop(f.Name, f.FieldName(x.bytes()), reserved.ToPeers)
 	}
 	return false
 }
@@ -353,4 +354,13 @@ func (x *request) maxForwards() int {
 		return -1
 	}
 	return left
+}
+
+// reserved returns which fields of others do not pass.
+func (x *request) reserved() reserved.Rules {
+	return reserved.Rules{
+		Trusted: x.standing.trusted, RequestID: len(x.requestID) > 0, Span: !x.span.ID.IsZero(), Deadline: !x.deadline.IsZero(),
+		ListenerSets:    x.client.listener.strictTransportSecurity != "",
+		DropUnderscores: !x.standing.grpc && !x.client.options.KeepUnderscores,
+	}
 }

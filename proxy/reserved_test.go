@@ -24,17 +24,18 @@ import (
 
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
+	"sluice/proxy/reserved"
 	"sluice/route"
 	"sluice/route/auth"
 	"sluice/test/verify"
 )
 
 // namesOf has, for each reservation, some names whose fields it is about.
-var namesOf = map[reservation][]string{
-	ofMessage:    {"Content-Length", "Max-Forwards", "Sec-WebSocket-Key"},
-	ofConnection: {"Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "HTTP2-Settings", "Transfer-Encoding"},
-	ofSluice:     {"X-Forwarded-Client-Cert", "X-Sluice-Attempts", "X-Sluice-Reason", "X-Sluice-Other"},
-	ofProxies: {
+var namesOf = map[reserved.Reservation][]string{
+	reserved.OfMessage:    {"Content-Length", "Max-Forwards", "Sec-WebSocket-Key"},
+	reserved.OfConnection: {"Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "HTTP2-Settings", "Transfer-Encoding"},
+	reserved.OfSluice:     {"X-Forwarded-Client-Cert", "X-Sluice-Attempts", "X-Sluice-Reason", "X-Sluice-Other"},
+	reserved.OfProxies: {
 		"X-Forwarded-Host", "X-Forwarded-Port", "Forwarded", "X-Sluice-Mirror", "X-Forwarded-Prefix", "X-Forwarded-Ssl", "X-Forwarded-Scheme",
 		"X-Forwarded-Server", "X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Groups", "X-Forwarded-Access-Token", "X-Forwarded-Path",
 		"X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info", "X-Forwarded-Of-A-Product-That-Nobody-Knows", "X-Original-URL", "X-Rewrite-URL",
@@ -42,12 +43,12 @@ var namesOf = map[reservation][]string{
 		"X-SSL-Client-Cert", "SSL-Client-Cert", "Client-Cert", "X-Scheme", "Front-End-Https", "X-Url-Scheme", "Remote-User", "X-Remote-User", "X-Auth-Request-User",
 		"Proxy", "X-Envoy-External-Address",
 	},
-	ofRequestID: {"X-Request-Id"},
-	free:        {"X-Mine", "Authorization", "X-HTTP-Method-Override", "X-Consul-Token", "X-Forward", "Accept-Language", "Front-End"},
+	reserved.OfRequestID: {"X-Request-Id"},
+	reserved.Free:        {"X-Mine", "Authorization", "X-HTTP-Method-Override", "X-Consul-Token", "X-Forward", "Accept-Language", "Front-End"},
 }
 
 // reservationOf returns the key of namesOf with that name.
-func reservationOf(t testing.TB, name string) reservation {
+func reservationOf(t testing.TB, name string) reserved.Reservation {
 	t.Helper()
 	for r, names := range namesOf {
 		if slices.ContainsFunc(names, func(s string) bool { return strings.EqualFold(s, name) }) {
@@ -110,18 +111,18 @@ func (r *hostileRequest) passes(t testing.TB, f hostileField, trailer bool) bool
 	switch {
 	case trailer && f.base == "Authorization":
 		return false
-	case trailer && of != free && of != ofRequestID:
+	case trailer && of != reserved.Free && of != reserved.OfRequestID:
 		return false
-	case of == free:
+	case of == reserved.Free:
 		return !underscored
-	case of == ofRequestID:
+	case of == reserved.OfRequestID:
 		return !r.id && !underscored
 	case f.marked():
 		return false
-	case of == ofProxies:
+	case of == reserved.OfProxies:
 		return r.trusted
 	}
-	return of == ofMessage && f.base == "Sec-WebSocket-Key" && !(r.upgrade && r.http2) || f.base == "Max-Forwards"
+	return of == reserved.OfMessage && f.base == "Sec-WebSocket-Key" && !(r.upgrade && r.http2) || f.base == "Max-Forwards"
 }
 
 // sendable reports whether the test can send the field: others make the request malformed, or
@@ -220,13 +221,13 @@ func theirsPasses(t testing.TB, f hostileField, id, trailer, denial bool) bool {
 		return true
 	}
 	switch of := reservationOf(t, f.base); {
-	case trailer && of != free && of != ofRequestID, trailer && f.base == "Authorization":
+	case trailer && of != reserved.Free && of != reserved.OfRequestID, trailer && f.base == "Authorization":
 		return false
-	case of == free:
+	case of == reserved.Free:
 		return true
-	case of == ofRequestID:
+	case of == reserved.OfRequestID:
 		return !id
-	case f.marked(), of == ofConnection, of == ofSluice:
+	case f.marked(), of == reserved.OfConnection, of == reserved.OfSluice:
 		return false
 	}
 	return true
@@ -242,8 +243,8 @@ func TestReservedNames(t *testing.T) {
 			t.Logf("seed %d", seed)
 		}
 	}()
-	for r := range reservation(likeAnother) {
-		verify.That(t, len(namesOf[r]) != 0 || r == ofTrace || r == ofDeadline || r == ofListener, "reservation %d has no name in the test", r)
+	for r := range reserved.Reservation(reserved.LikeAnother) {
+		verify.That(t, len(namesOf[r]) != 0 || r == reserved.OfTrace || r == reserved.OfDeadline || r == reserved.OfListener, "reservation %d has no name in the test", r)
 	}
 	for _, http2Peers := range []bool{false, true} {
 		for _, keep := range []bool{false, true} {
@@ -515,7 +516,7 @@ func (r *hostileRequest) asked(t *testing.T, f hostileField) bool {
 	if slices.Contains(editedNames, f.base) { // the server may decide by what the client says
 		return !strings.Contains(f.name, "_") || r.keep || r.grpc
 	}
-	return !(reservationOf(t, f.base) == ofMessage && !f.marked() && f.base != "Sec-WebSocket-Key") && f.base != "X-Forwarded-Host" && r.passes(t, f, false)
+	return !(reservationOf(t, f.base) == reserved.OfMessage && !f.marked() && f.base != "Sec-WebSocket-Key") && f.base != "X-Forwarded-Host" && r.passes(t, f, false)
 }
 
 // checkAnswer compares the lines of an answer with the model.
@@ -534,12 +535,12 @@ func checkAnswer(t *testing.T, what string, lines []string, theirs []hostileFiel
 	}
 }
 
-// The table has every name, and the names of the test are under the reservations that it says.
+// The table has every name, and the names of the test are under the reserved.Names that it says.
 func TestReservationsOfNames(t *testing.T) {
 	for of, names := range namesOf {
 		for _, name := range names {
-			verify.Equal(t, reservations[http1.NameOf([]byte(name))], of, "%s has the reservation", name)
-			if spelled := []byte(strings.ReplaceAll(name, "-", "_")); bytes.ContainsRune(spelled, '_') && reservations[http1.NameOf(spelled)] != likeAnother {
+			verify.Equal(t, reserved.Names[http1.NameOf([]byte(name))], of, "%s has the reservation", name)
+			if spelled := []byte(strings.ReplaceAll(name, "-", "_")); bytes.ContainsRune(spelled, '_') && reserved.Names[http1.NameOf(spelled)] != reserved.LikeAnother {
 				t.Errorf("%s is no spelling", spelled)
 			}
 		}
@@ -551,9 +552,9 @@ func TestTrailerIsFilteredAgain(t *testing.T) {
 	section := []byte("X-A: 1\r\nHost: b\r\nX-B: 2\r\n\r\n")
 	sent := string(section)
 	x := new(routedRequest)
-	x.client = &client{options: &Options{}}
+	x.client = &client{listener: new(listener), options: &Options{}}
 	for range 2 {
-		if got := string(x.filterTrailer(section, toPeers)); got != "X-A: 1\r\nX-B: 2\r\n\r\n" && got != "X-A: 1\r\nX-B: 2\r\n" {
+		if got := string(x.filterTrailer(section, reserved.ToPeers)); got != "X-A: 1\r\nX-B: 2\r\n\r\n" && got != "X-A: 1\r\nX-B: 2\r\n" {
 			t.Errorf("got %q", got)
 		}
 		verify.Require(t, string(section) == sent, "the section that the client sent is now %q", section)

@@ -10,6 +10,7 @@ import (
 	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
+	"sluice/proxy/reserved"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 	"sluice/route/compression"
@@ -233,7 +234,7 @@ func (x *answeredRequest) relay(u upstream) error {
 		if p.Last && x.standing.grpc && len(p.Trailer) > 0 {
 			x.grpcCode = grpc.CodeOfTrailer(p.Trailer)
 		}
-		p.Trailer = x.filterTrailer(p.Trailer, toClients)
+		p.Trailer = x.filterTrailer(p.Trailer, reserved.ToClients)
 		if err := x.toClient(p); err != nil || p.Last {
 			return err
 		}

@@ -129,7 +129,7 @@ func (x *routedRequest) redirect(b []byte) *refusal.Refusal {
 	if len(location) == 0 {
 		return nil
 	}
-	clean(location)
+	http1.Clean(location)
 	own := append([]byte(x.Scheme()), "://"...)
 	own = append(own, x.head.Authority(b)...)
 	target := x.head.OriginTarget(b)

@@ -9,6 +9,7 @@ import (
 	"sluice/observe/tracing"
 	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
+	"sluice/proxy/reserved"
 	"sluice/proxy/socket"
 )
 
@@ -134,7 +135,7 @@ func (x *request) dropsRequestField(f *http1.Field, seen *forwardedFields) bool 
 	case http1.NameXForwardedProto:
 		seen.proto = x.standing.trusted
 	}
-	return x.reserves(f.Name, f.FieldName(x.in[x.start:x.end]), toPeers)
+	return x.reserved().Drop(f.Name, f.FieldName(x.in[x.start:x.end]), reserved.ToPeers)
 }
 
 // forwardedFields are the X-Forwarded-* fields of a trusted client.
@@ -203,7 +204,7 @@ func (x *sentRequest) appendTraceparent(out []byte, peer *balancer.Peer) []byte 
 // the route.
 func (x *sentRequest) appendEditedRequest(out, text []byte, peer *balancer.Peer) []byte {
 	a := x.actions
-	line, fields := cutLine(text)
+	line, fields := http1.CutLine(text)
 	if len(x.target) == 0 {
 		out = append(out, line...)
 	} else {
@@ -225,9 +226,9 @@ func (x *sentRequest) appendEditedRequest(out, text []byte, peer *balancer.Peer)
 		}
 	}
 	for rest := fields; len(rest) > len("\r\n"); {
-		line, rest = cutLine(rest)
+		line, rest = http1.CutLine(rest)
 		switch {
-		case host != "" && hasName(line, "host"):
+		case host != "" && http1.HasName(line, "host"):
 		case drops(&a.RequestHeaders, line):
 		case a.ForwardAuth != nil && drops(&a.ForwardAuth.Copied, line):
 		default:
@@ -236,7 +237,7 @@ func (x *sentRequest) appendEditedRequest(out, text []byte, peer *balancer.Peer)
 	}
 	if a.ForwardAuth != nil {
 		for rest := x.authorized; len(rest) > 0; {
-			if line, rest = cutLine(rest); !drops(&a.RequestHeaders, line) {
+			if line, rest = http1.CutLine(rest); !drops(&a.RequestHeaders, line) {
 				out = append(out, line...)
 			}
 		}

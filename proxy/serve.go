@@ -27,6 +27,7 @@ import (
 	"sluice/proxy/attempt"
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
+	"sluice/proxy/reserved"
 )
 
 // An httpExchange is a request and its response, between a downstream and upstreams.
@@ -224,7 +225,7 @@ func (x *httpExchange) keepBody() *refusal.Refusal {
 		return cmp.Or(x.lastRefusal, refusal.ClientGone)
 	}
 	if len(x.bodyTrailer) > 0 {
-		x.bodyTrailer = x.filterTrailer(x.bodyTrailer, toPeers)
+		x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"sluice/observe/tracing"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/proxyprotocol"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/route/compression"
@@ -277,4 +278,20 @@ func (s *Server) noteDrainedLocked() {
 	default:
 		close(s.drained)
 	}
+}
+
+// refuseConn answers a connection over the limits without waiting, and closes it. It
+// first reads what has arrived, so that closing does not reset the connection.
+func (s *Server) refuseConn(conn socket.Conn) {
+	answer, _ := refusal.Append(nil, refusal.TooManyConnections, false, false, false)
+	var b socket.Buffers
+	b.Borrow()
+	defer b.GiveBack()
+	if raw, err := conn.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) {
+			socket.Receive(fd, b.From)
+			socket.Send(fd, answer)
+		})
+	}
+	conn.Close()
 }

@@ -9,6 +9,7 @@ import (
 
 	"sluice/observe/panics"
 	"sluice/proxy/http1"
+	"sluice/proxy/reserved"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 	"sluice/route"
@@ -207,7 +208,7 @@ func (l *upload) forward() error {
 		if l.copy != nil {
 			l.copy = l.copy.add(p)
 		}
-		p.Trailer = x.filterTrailer(p.Trailer, toPeers)
+		p.Trailer = x.filterTrailer(p.Trailer, reserved.ToPeers)
 		l.read.Store(p.Last)
 		if err := l.up.WriteBody(&l.buffers, p); err != nil || p.Last {
 			return peerError(err)

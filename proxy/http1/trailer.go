@@ -59,8 +59,21 @@ func ForbiddenInTrailer(name []byte) bool {
 	return false
 }
 
-// LineName returns the name in a field line.
-func LineName(line []byte) []byte {
-	name, _, _ := bytes.Cut(line, []byte{':'})
-	return name
+// FilterTrailer returns a trailer section without the lines that drop selects. It does not change
+// section, and returns it if nothing is dropped.
+func FilterTrailer(section []byte, drop func(line []byte) bool) []byte {
+	var kept []byte
+	dropped := false
+	for line := range TrailerLines(section) {
+		dropped = dropped || drop(line)
+	}
+	if !dropped {
+		return section
+	}
+	for line := range TrailerLines(section) {
+		if !drop(line) {
+			kept = append(kept, line...)
+		}
+	}
+	return kept
 }

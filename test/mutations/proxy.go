@@ -80,16 +80,16 @@ var proxyFaults = []mutation{
 	},
 	{
 		name: "forwarded-for-of-a-client-is-believed",
-		file: "proxy/reserved.go",
-		old:  "return to == toPeers && !x.standing.trusted",
-		new:  "return to != toPeers && !x.standing.trusted",
+		file: "proxy/reserved/reserved.go",
+		old:  "return to == ToPeers && !r.Trusted",
+		new:  "return to != ToPeers && !r.Trusted",
 		test: "./proxy TestReservedNames|TestRequestHeadAsSent",
 	},
 	{
 		name: "names-with-underscores-pass",
-		file: "proxy/reserved.go",
-		old:  "return to == toPeers && x.dropsUnderscores() && bytes.IndexByte(name, '_') >= 0",
-		new:  "return to == toPeers && x.dropsUnderscores() && bytes.IndexByte(name, '_') > len(name)",
+		file: "proxy/reserved/reserved.go",
+		old:  "return to == ToPeers && r.DropUnderscores && bytes.IndexByte(name, '_') >= 0",
+		new:  "return to == ToPeers && r.DropUnderscores && bytes.IndexByte(name, '_') > len(name)",
 		test: "./proxy TestReservedNames",
 	},
 	{

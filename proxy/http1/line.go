@@ -1,0 +1,30 @@
+package http1
+
+import "bytes"
+
+// CutLine returns the first line of text with its CRLF, and what follows.
+func CutLine(text []byte) (line, rest []byte) {
+	n := bytes.IndexByte(text, '\n') + 1
+	return text[:n], text[n:]
+}
+
+// HasName reports whether a field line has that name in lower case.
+func HasName(line []byte, name string) bool {
+	return len(line) > len(name) && line[len(name)] == ':' && EqualFold(line[:len(name)], name)
+}
+
+// Clean replaces control characters by spaces, so that a value cannot end its line. No
+// value of a variable contains any.
+func Clean(value []byte) {
+	for i, c := range value {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			value[i] = ' '
+		}
+	}
+}
+
+// LineName returns the name in a field line.
+func LineName(line []byte) []byte {
+	name, _, _ := bytes.Cut(line, []byte{':'})
+	return name
+}
