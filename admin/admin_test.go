@@ -23,6 +23,7 @@ import (
 	consulsource "sluice/discovery/consul"
 	"sluice/healthcheck"
 	"sluice/observe/events"
+	"sluice/operator"
 	"sluice/release"
 	"sluice/route"
 	"sluice/tags/claim"
@@ -175,7 +176,7 @@ func complete(o Options) Options {
 		o.Splits = func() []release.State { return []release.State{} }
 	}
 	if o.LogLevel == nil {
-		o.LogLevel = func() LogLevel { return LogLevel{Level: "info", Configured: "info"} }
+		o.LogLevel = func() operator.LogLevel { return operator.LogLevel{Level: "info", Configured: "info"} }
 	}
 	if o.Orders == nil {
 		o.Orders = balancertest.Obey(o.Pools)

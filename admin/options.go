@@ -61,7 +61,7 @@ type Process struct {
 	// TurnReady makes sluice not ready, or ready again, by an operator's order.
 	TurnReady func(off bool, why, by string) error
 	// LogLevel returns the level of the log.
-	LogLevel func() LogLevel
+	LogLevel func() operator.LogLevel
 	// SetLogLevel replaces the level of the configuration; "": no longer.
 	SetLogLevel func(level, by string) error
 	// Certificates returns the state of all certificates.

@@ -2,18 +2,9 @@ package admin
 
 import (
 	"net/http"
-	"time"
 
 	"sluice/config"
 )
-
-// LogLevel is the answer of /api/log.
-type LogLevel struct {
-	Level      string    `json:"level"`
-	Configured string    `json:"configured"` // log.level
-	By         string    `json:"by,omitempty"`
-	Since      time.Time `json:"since,omitzero"` // when an operator set Level; absent: it is that of the configuration
-}
 
 // logLevel answers GET /api/log.
 func (h programHandler) logLevel(*http.Request) (any, error) { return h.LogLevel(), nil }

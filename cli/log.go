@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sluice/admin"
 	"sluice/config"
+	"sluice/operator"
 )
 
 func newLog() *cobra.Command {
@@ -38,7 +38,7 @@ func newLog() *cobra.Command {
 				method, path = http.MethodPost, "/api/log/"+level
 				parameters.Set("by", userAtHost())
 			}
-			var l admin.LogLevel
+			var l operator.LogLevel
 			if err := a.into(cmd.Context(), method, path, parameters, &l); err != nil {
 				return err
 			}

@@ -46,8 +46,8 @@ func (g *Gateway) newAdmin(secure *config.AdminTLS) (_ *http.Server, err error) 
 	}
 	handler := admin.New(admin.Options{
 		Process: admin.Process{
-			Version: g.options.Version, Ready: g.readiness, TurnReady: g.turnReady,
-			LogLevel: g.logLevel, SetLogLevel: g.setLogLevel, Certificates: g.certificateStatuses,
+			Version: g.options.Version, Ready: g.readiness, TurnReady: g.process.TurnReady,
+			LogLevel: g.process.LogLevel, SetLogLevel: g.process.SetLogLevel, Certificates: g.certificateStatuses,
 		},
 		Services: admin.Services{
 			Pools: g.services.pools, Watches: g.discovery.Statuses, Health: g.services.health,

@@ -280,7 +280,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		}
 	}
 	before := g.effective.Swap(c)
-	g.useLog(c.Log)
+	g.process.Configure(c.Log)
 	if p.tokens != nil {
 		g.tokens.Store(p.tokens)
 	}

@@ -23,7 +23,7 @@ func (g *Gateway) documentOptions() live.Options {
 		Applied: g.registerAs,
 		Settled: func() { g.shares.Reconsider() },
 		Reload:  g.reopen,
-		Order:   g.owner.order,
+		Order:   g.owner.Order,
 		Events:  g.events,
 		Log:     g.log,
 	}

@@ -87,6 +87,7 @@ type Gateway struct {
 	shares    *release.Shares
 	judge     *release.Judge
 	orders    *operator.Peers
+	process   *operator.Process // orders about this process
 	tags      *catalog.Reader
 
 	accessLog    atomic.Pointer[accesslog.Logger]
@@ -118,9 +119,8 @@ type Gateway struct {
 
 	certificates *listeners.Manager // of listeners
 
-	mu         sync.Mutex  // guards the fields below
-	listeners  []*listener // for clients; the slice is replaced, not changed
-	byOperator byOperator
+	mu        sync.Mutex  // guards the fields below
+	listeners []*listener // for clients; the slice is replaced, not changed
 
 	adminListener    net.Listener
 	adminCertificate *certificates.Follower // nil: without TLS
@@ -132,13 +132,13 @@ type Gateway struct {
 
 	becameReady chan struct{} // closed when this process is ready: see progress
 	stopping    atomic.Bool
-	inherited   bool            // the state of an old process has been restored
-	takingOver  bool            // this process replaces an old one
-	served      atomic.Bool     // Options.Serving was called
-	owner       ownership       // whether this process writes files and takes orders
-	replacing   sync.Mutex      // held by ReplaceBy
-	replaced    bool            // another process serves clients; used by the goroutine of Run
-	cut         context.Context // ends when requests in flight are cut
+	inherited   bool               // the state of an old process has been restored
+	takingOver  bool               // this process replaces an old one
+	served      atomic.Bool        // Options.Serving was called
+	owner       operator.Ownership // whether this process writes files and takes orders
+	replacing   sync.Mutex         // held by ReplaceBy
+	replaced    bool               // another process serves clients; used by the goroutine of Run
+	cut         context.Context    // ends when requests in flight are cut
 	Cut         context.CancelFunc
 
 	waits waits
@@ -177,11 +177,12 @@ func New(o Options) (_ *Gateway, err error) {
 	g.history = g.documents.History()
 	c := g.documents.First()
 	g.started = c
-	level, console := logFormat(c.Log)
-	g.logs = logs.New(o.Log, level, console)
-	g.log = g.logs.Logger()
+	g.logs = logs.New(o.Log, c.Log.Level.Value, false)
 	g.cut, g.Cut = context.WithCancel(context.Background())
 	g.events = events.New()
+	g.process = operator.NewProcess(&g.owner, g.logs, g.events)
+	g.process.Configure(c.Log)
+	g.log = g.logs.Logger()
 	g.unobserve = panics.Observe(g.panicked)
 	clientOptions := ClientOptions(c.Consul, g.log)
 	clientOptions.Events = g.events

@@ -68,7 +68,7 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 
 // own begins or ends the ownership of this process.
 func (g *Gateway) own(owns bool) {
-	g.owner.set(owns)
+	g.owner.Set(owns)
 	g.history.Own(owns)
 	if owns {
 		g.orders.Refresh()
@@ -94,7 +94,7 @@ func (g *Gateway) pauseConsul() (abandoned int) {
 func (g *Gateway) parts(abandoned int) []handover.Part {
 	return append([]handover.Part{
 		handover.NewPart("events", g.events.All, g.beginFeed),
-		handover.NewPart("by_operator", g.ordered, func(o byOperator) { g.setOrdered(func(now *byOperator) { *now = o }) }),
+		handover.NewPart("by_operator", g.process.State, g.process.Restore),
 		handover.NewPart("orders", g.orders.State, g.orders.Begin),
 		handover.NewPart("given_shares", g.shares.State, g.shares.Begin),
 		handover.NewPart("route_holders", func() map[string]string { return g.tags.InUse().Holders }, g.tags.Inherit),

@@ -137,7 +137,7 @@ func (g *Gateway) readiness() (ready bool, missing []string) {
 		return false, []string{"sluice is stopping"}
 	}
 	missing = g.progress(0).missing
-	if o := g.ordered().NotReady; o != nil {
+	if o := g.process.State().NotReady; o != nil {
 		return false, append([]string{"an operator has made sluice not ready, since " + o.Since.Format(time.RFC3339) + events.Because(o.Why)}, missing...)
 	}
 	return closed(g.becameReady), missing

@@ -92,7 +92,7 @@ func TestAnUpgradeKeepsOrders(t *testing.T) {
 	old.drain("star", "star-2")
 	var ready admin.Readiness
 	old.post("/api/ready/off?why=tests", &ready)
-	var level admin.LogLevel
+	var level operator.LogLevel
 	old.post("/api/log/debug?by=root@vm", &level)
 	next := old.succeed(text, nil, patience)
 	if err := <-next.outcome; err != nil {
@@ -188,13 +188,13 @@ func TestTheLevelOfTheLogByOrder(t *testing.T) {
 	r := start(t, services)
 	expect := func(level, configured string, set bool) {
 		t.Helper()
-		var l admin.LogLevel
+		var l operator.LogLevel
 		r.api("/api/log", &l)
 		if l.Level != level || l.Configured != configured || l.Since.IsZero() == set || r.logs.Level().String() != level {
 			t.Errorf("got %+v, and the log has %v", l, r.logs.Level())
 		}
 	}
-	var l admin.LogLevel
+	var l operator.LogLevel
 	expect("info", "info", false)
 	r.post("/api/log/debug", &l)
 	expect("debug", "info", true)

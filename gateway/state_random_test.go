@@ -218,7 +218,7 @@ func (m *stateModel) check(what string) {
 			return inConsul(m, "edge/orders", r.orders.Store) && inConsul(m, "edge/canary", r.shares.Store)
 		})
 	}
-	m.a.await(fmt.Sprintf("after %s: not ready %v", what, m.off), func() bool { return (m.a.ordered().NotReady != nil) == m.off })
+	m.a.await(fmt.Sprintf("after %s: not ready %v", what, m.off), func() bool { return (m.a.process.State().NotReady != nil) == m.off })
 	var recorded config.Revision // it serves before it is recorded
 	m.a.await(fmt.Sprintf("after %s: a records %v, pinned %v", what, m.served, m.pinned), func() bool {
 		recorded = m.a.history.Current()

@@ -1,0 +1,168 @@
+package operator
+
+import (
+	"cmp"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/config"
+	"sluice/observe/events"
+	"sluice/observe/logs"
+)
+
+// Process is what operators have ordered about this process: whether it is ready, and the level of its log. A new
+// process takes it over (SIGUSR2), a restart ends it. Its methods may be called concurrently.
+type Process struct {
+	owner  *Ownership
+	events *events.Feed
+	logs   *logs.Writer
+	log    zerolog.Logger
+
+	mu sync.Mutex // guards the fields below
+
+	state      ProcessState
+	configured config.Log
+}
+
+// ProcessState are the orders that stand.
+type ProcessState struct {
+	NotReady *NotReady `json:"not_ready,omitempty"` // nil: readiness is up to the process
+	LogLevel *logLevel `json:"log_level,omitempty"` // nil: that of the configuration
+}
+
+// NotReady is the order that this process is not ready, although it serves.
+type NotReady struct {
+	Why   string    `json:"why"`
+	Since time.Time `json:"since"`
+}
+
+// logLevel is used as long as the configuration has the level that it replaces.
+type logLevel struct {
+	Level    string    `json:"level"`
+	Replaces string    `json:"replaces"`
+	By       string    `json:"by"`
+	Since    time.Time `json:"since"`
+}
+
+// LogLevel is the level of the log, as the API shows it.
+type LogLevel struct {
+	Level      string    `json:"level"`
+	Configured string    `json:"configured"` // log.level
+	By         string    `json:"by,omitempty"`
+	Since      time.Time `json:"since,omitzero"` // when an operator set Level; absent: it is that of the configuration
+}
+
+// NewProcess returns a Process without orders. owner says whether it takes orders, w is the log that it sets.
+func NewProcess(owner *Ownership, w *logs.Writer, feed *events.Feed) *Process {
+	return &Process{owner: owner, logs: w, log: w.Logger(), events: feed}
+}
+
+// State returns the orders for a new process.
+func (p *Process) State() ProcessState {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state
+}
+
+// Restore takes over the orders of another process. The log has their level with the next Configure.
+func (p *Process) Restore(s ProcessState) {
+	p.change(func(now *ProcessState) { *now = s })
+}
+
+func (p *Process) change(f func(*ProcessState)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(&p.state)
+}
+
+// TurnReady makes this process not ready, or ends that. The error is ErrTakeover.
+func (p *Process) TurnReady(off bool, why, by string) error {
+	return p.owner.Order(func() error {
+		p.turnReady(off, why, by)
+		return nil
+	})
+}
+
+func (p *Process) turnReady(off bool, why, by string) {
+	was := p.State().NotReady != nil
+	text, kind := "An operator has made sluice ready again", events.KindReady
+	var order *NotReady
+	if off {
+		text, kind = "An operator has made sluice not ready, and requests are still served"+events.Because(why), events.KindNotReady
+		order = &NotReady{Why: why, Since: moment(time.Now())}
+	} else if !was {
+		return
+	}
+	p.change(func(s *ProcessState) { s.NotReady = order })
+	if by != "" {
+		text += " (by " + by + ")"
+	}
+	p.log.Info().Msg(text)
+	p.events.Add(events.Event{Kind: kind, Text: text})
+}
+
+// LogLevel returns the level of the log.
+func (p *Process) LogLevel() LogLevel {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	configured := p.configured.Level.Text
+	l := LogLevel{Level: configured, Configured: configured}
+	if o := p.state.LogLevel; o != nil {
+		l.Level, l.By, l.Since = o.Level, o.By, o.Since
+	}
+	return l
+}
+
+// SetLogLevel replaces the level of the configuration; "": no longer. The error is ErrTakeover.
+func (p *Process) SetLogLevel(level, by string) error {
+	return p.owner.Order(func() error {
+		p.setLogLevel(level, by)
+		return nil
+	})
+}
+
+func (p *Process) setLogLevel(level, by string) {
+	configured := p.LogLevel().Configured
+	var order *logLevel
+	if level != "" {
+		order = &logLevel{Level: level, Replaces: configured, By: by, Since: moment(time.Now())}
+	}
+	text := "The level of the log is " + cmp.Or(level, configured)
+	if level == "" {
+		text += ", that of the configuration"
+	}
+	if by != "" {
+		text += " (by " + by + ")"
+	}
+	p.change(func(s *ProcessState) {
+		s.LogLevel = order
+		p.useLocked()
+	})
+	p.log.WithLevel(zerolog.NoLevel).Msg(text) // whatever the level is
+	p.events.Add(events.Event{Kind: events.KindLogLevel, Text: text})
+}
+
+// Configure applies the settings of the log. Who changes the level in the configuration has the last word: it ends
+// the order about the level.
+func (p *Process) Configure(c config.Log) {
+	p.change(func(s *ProcessState) {
+		p.configured = c
+		if s.LogLevel != nil && s.LogLevel.Replaces != c.Level.Text {
+			s.LogLevel = nil
+		}
+		p.useLocked()
+	})
+}
+
+// useLocked applies the settings of the log, and the level that an operator has set.
+func (p *Process) useLocked() {
+	level := p.configured.Level.Value
+	if o := p.state.LogLevel; o != nil {
+		if ordered, err := zerolog.ParseLevel(o.Level); err == nil {
+			level = ordered
+		}
+	}
+	p.logs.Set(level, p.configured.Format == "console")
+}
