@@ -206,20 +206,25 @@ func (h configHandler) rollBack(r *http.Request) (config.Revision, error) {
 		return config.Revision{}, refuse(http.StatusPreconditionRequired, `If-Match: want the hash of the configuration in use, in quotes, from /api/config`)
 	}
 	revision, err := h.RollBack(r.Context(), number, strings.Trim(strings.TrimSpace(match), `"`), why)
-	switch {
-	case err == nil:
+	if err == nil {
 		h.Log.Info().Uint64("number", number).Uint64("revision", revision.Number).Str("client", r.RemoteAddr).Str("why", why).Msg("an operator's rollback")
 		return revision, nil
-	case errors.Is(err, operator.ErrTakeover):
+	}
+	for known, status := range rollbackStatus {
+		if errors.Is(err, known) {
+			return revision, refusal{err, status}
+		}
+	}
+	if errors.Is(err, operator.ErrTakeover) {
 		return revision, err
-	case errors.Is(err, live.ErrNoRevision):
-		return revision, refusal{err, http.StatusNotFound}
-	case errors.Is(err, live.ErrChanged):
-		return revision, refusal{err, http.StatusPreconditionFailed}
-	case errors.Is(err, live.ErrInvalid):
-		return revision, refusal{err, http.StatusUnprocessableEntity}
-	case errors.Is(err, live.ErrNoHistory):
-		return revision, refusal{err, http.StatusConflict}
 	}
 	return revision, refusal{err, http.StatusServiceUnavailable}
+}
+
+// rollbackStatus has the statuses of errors of a rollback.
+var rollbackStatus = map[error]int{
+	live.ErrNoRevision: http.StatusNotFound,
+	live.ErrChanged:    http.StatusPreconditionFailed,
+	live.ErrInvalid:    http.StatusUnprocessableEntity,
+	live.ErrNoHistory:  http.StatusConflict,
 }

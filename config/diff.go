@@ -132,27 +132,16 @@ func without(routes []Route, marked []bool) (others []Route) {
 type differ struct{ add func(Change) }
 
 func (d differ) compare(key string, a, b, maskedA, maskedB *yaml.Node) {
-	if a == nil || b == nil || a.Kind != b.Kind || a.Kind == yaml.ScalarNode {
-		if !sameTree(a, b) {
-			d.add(Change{key, flow(maskedA), flow(maskedB)})
-		}
-		return
-	}
-	if a.Kind == yaml.SequenceNode && !(keyed(a) && keyed(b)) {
+	if a == nil || b == nil || a.Kind != b.Kind || a.Kind == yaml.ScalarNode || a.Kind == yaml.SequenceNode && !(keyed(a) && keyed(b)) {
 		if !sameTree(a, b) {
 			d.add(Change{key, flow(maskedA), flow(maskedB)})
 		}
 		return
 	}
 	before, after := entriesOf(a, maskedA), entriesOf(b, maskedB)
-	names := make(map[string]bool, len(before)+len(after))
-	for name := range before {
-		names[name] = true
-	}
-	for name := range after {
-		names[name] = true
-	}
-	for _, name := range slices.Sorted(maps.Keys(names)) {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(before)), maps.Keys(after))
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
 		entryKey := join(key, name)
 		if a.Kind == yaml.SequenceNode {
 			entryKey = key + "[" + name + "]"

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"net/netip"
 	"reflect"
 	"slices"
 
@@ -119,9 +118,7 @@ func (c *Conditions) target() (t route.Conditions) {
 	t.Queries = append(values(c.Query), t.Queries...)
 	t.Cookies = append(values(c.Cookie), t.Cookies...)
 	t.Scheme = cmp.Or(c.Scheme, t.Scheme)
-	for _, network := range c.Client {
-		t.Clients = append(t.Clients, unmapped(network.Value))
-	}
+	t.Clients = append(t.Clients, Values(c.Client)...)
 	if c.Not != nil {
 		not := c.Not.target()
 		if more := t.Not; more != nil {
@@ -144,14 +141,6 @@ func values(table map[string]string) (list []route.Value) {
 		list = append(list, route.ParseValue(name, table[name]))
 	}
 	return list
-}
-
-// unmapped returns a network of IPv4 addresses that are mapped to IPv6 as one of IPv4.
-func unmapped(p netip.Prefix) netip.Prefix {
-	if p.Addr().Is4In6() && p.Bits() >= 96 {
-		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-	}
-	return p
 }
 
 // unindexed counts regular expressions, by [route.Checked.Unindexed].

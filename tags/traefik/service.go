@@ -11,22 +11,32 @@ import (
 
 // service reads the service of a router for HTTP.
 func (r *reader) service(router *part, e *effects) {
-	s, ok := r.serviceOf(router, e)
-	if !ok {
-		return
-	}
-	settings, last := tags.Keys{"upstream": tags.Keys{}}, r.labels[0].tag
-	if s != nil {
-		last = s.labels[0].tag
-		for _, l := range s.labels {
-			r.serviceOption(l, settings, e)
-		}
-		healthcheck(s, settings, e)
-		sticky(s, settings, e)
-	}
-	if !r.reading.Set(settings, last) {
+	settings, tag, ok := r.settings(router, e, r.serviceOption, healthcheck, sticky)
+	if ok && !r.reading.Set(settings, tag) {
 		e.refused = true
 	}
+}
+
+// settings returns what option reads of each key of the service of a router, and what others read of all
+// of its keys, with the tag that asks for it. It returns false if the router may not have the service.
+func (r *reader) settings(router *part, e *effects, option func(key string, l label, settings tags.Keys, e *effects),
+	others ...func(s *part, settings tags.Keys, e *effects)) (settings tags.Keys, tag string, ok bool) {
+	s, ok := r.serviceOf(router, e)
+	settings, tag = tags.Keys{"upstream": tags.Keys{}}, r.labels[0].tag
+	if !ok || s == nil {
+		return settings, tag, ok
+	}
+	for _, l := range s.labels {
+		if l.path[0] != "loadbalancer" || len(l.path) < 2 {
+			e.refuse(l, "want loadbalancer: other kinds of services are not in tags")
+			continue
+		}
+		option(strings.Join(l.path[1:], "."), l, settings, e)
+	}
+	for _, read := range others {
+		read(s, settings, e)
+	}
+	return settings, s.labels[0].tag, true
 }
 
 // serviceOf returns the service of a router; nil: it has no options. It returns false if the
@@ -67,12 +77,8 @@ func (r *reader) port(l label, e *effects) {
 }
 
 // serviceOption reads one key of a service that needs no other one.
-func (r *reader) serviceOption(l label, settings tags.Keys, e *effects) {
-	if l.path[0] != "loadbalancer" || len(l.path) < 2 {
-		e.refuse(l, "want loadbalancer: other kinds of services are not in tags")
-		return
-	}
-	switch key := strings.Join(l.path[1:], "."); key {
+func (r *reader) serviceOption(key string, l label, settings tags.Keys, e *effects) {
+	switch key {
 	case "server.port":
 		r.port(l, e)
 	case "server.scheme":

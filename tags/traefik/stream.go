@@ -126,17 +126,9 @@ func streamKeys(t term, secure bool) (tags.Keys, error) {
 
 // streamService reads the service of a router for TCP.
 func (r *reader) streamService(router *part, e *effects) {
-	s, ok := r.serviceOf(router, e)
+	settings, last, ok := r.settings(router, e, r.streamServiceOption, streamHealthcheck)
 	if !ok {
 		return
-	}
-	settings, last := tags.Keys{"upstream": tags.Keys{}}, r.labels[0].tag
-	if s != nil {
-		last = s.labels[0].tag
-		for _, l := range s.labels {
-			r.streamServiceOption(l, settings, e)
-		}
-		streamHealthcheck(s, settings, e)
 	}
 	if r.reading.Service.Get("balance", "policy") == "sticky" {
 		e.refuse(router.labels[0], "the service is sticky by cookie for its routers for HTTP, which connections for TCP do not have")
@@ -151,12 +143,8 @@ func (r *reader) streamService(router *part, e *effects) {
 }
 
 // streamServiceOption reads one key of a service for TCP.
-func (r *reader) streamServiceOption(l label, settings tags.Keys, e *effects) {
-	if l.path[0] != "loadbalancer" || len(l.path) < 2 {
-		e.refuse(l, "want loadbalancer: other kinds of services are not in tags")
-		return
-	}
-	switch key := strings.Join(l.path[1:], "."); key {
+func (r *reader) streamServiceOption(key string, l label, settings tags.Keys, e *effects) {
+	switch key {
 	case "server.port":
 		r.port(l, e)
 	case "server.tls":
