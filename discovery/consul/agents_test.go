@@ -60,17 +60,13 @@ func inCluster(t *testing.T, n int, f func(t *testing.T, c *cluster)) {
 			},
 		})
 		c.manager.Watch("star", client.Source(ServiceOptions{Service: "star"}))
-		ctx, cancel := context.WithCancel(t.Context())
-		var run sync.WaitGroup
-		run.Go(func() { c.manager.Run(ctx) })
-		defer func() {
-			cancel()
-			run.Wait()
+		t.Cleanup(func() {
 			client.Close()
 			for _, p := range pipes {
 				p.Close()
 			}
-		}()
+		})
+		run(t, c.manager)
 		f(t, c)
 	})
 }
@@ -249,7 +245,7 @@ func TestWatchesRetryWhenThereIsALeader(t *testing.T) {
 		inCluster(t, 1, func(t *testing.T, c *cluster) {
 			c.at(10 * sec)
 			c.agents[0].Break(discoverytest.Fault{NoLeader: true})
-			at := time.Minute + time.Duration(n)*700*ms
+			at := 20*sec + time.Duration(n)*700*ms
 			c.at(at)
 			c.expect(0, discovery.WatchStale)
 			c.register("a", "b", "c")

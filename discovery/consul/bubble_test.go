@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -34,6 +35,32 @@ type bubble struct {
 	last []discovery.Instance
 }
 
+// inMemory returns a client of handler, without a network, until t ends.
+func inMemory(t *testing.T, handler http.Handler, o consul.Options) (*testClient, *discoverytest.Pipe) {
+	pipe := discoverytest.ServePipe(handler)
+	if len(o.Addresses) == 0 {
+		o.Addresses = []string{"http://fake"}
+	}
+	client, err := newClient(o.WithDial(pipe.DialContext))
+	must(t, err)
+	t.Cleanup(func() {
+		client.Close()
+		pipe.Close()
+	})
+	return client, pipe
+}
+
+// run runs m until t ends.
+func run(t testing.TB, m *discovery.Manager) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { m.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+}
+
 func watchInBubble(t *testing.T, o ServiceOptions, prepare func(b *bubble), f func(t *testing.T, b *bubble)) {
 	watchInBubbleAs(t, consul.Options{}, o, prepare, f)
 }
@@ -42,14 +69,9 @@ func watchInBubble(t *testing.T, o ServiceOptions, prepare func(b *bubble), f fu
 func watchInBubbleAs(t *testing.T, co consul.Options, o ServiceOptions, prepare func(b *bubble), f func(t *testing.T, b *bubble)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bubble{Consul: discoverytest.New(), t: t, begin: time.Now()}
-		pipe := discoverytest.ServePipe(b.Consul)
 		log := zerolog.New(&b.log).Level(zerolog.InfoLevel)
-		co.Addresses, co.Log = []string{"http://fake"}, log
-		client, err := newClient(co.WithDial(pipe.DialContext))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.client = client
+		co.Log = log
+		b.client, _ = inMemory(t, b.Consul, co)
 		b.manager = discovery.NewManager(discovery.ManagerOptions{
 			Log: log,
 			Sink: func(_ string, set []discovery.Instance) {
@@ -63,16 +85,8 @@ func watchInBubbleAs(t *testing.T, co consul.Options, o ServiceOptions, prepare 
 		if o.PreparedQuery == "" {
 			o.Service = "star"
 		}
-		b.manager.Watch("star", client.Source(o))
-		ctx, cancel := context.WithCancel(t.Context())
-		var run sync.WaitGroup
-		run.Go(func() { b.manager.Run(ctx) })
-		defer func() {
-			cancel()
-			run.Wait()
-			client.Close()
-			pipe.Close()
-		}()
+		b.manager.Watch("star", b.client.Source(o))
+		run(t, b.manager)
 		f(t, b)
 	})
 }

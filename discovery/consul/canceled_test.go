@@ -1,7 +1,6 @@
 package consul
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -106,20 +105,9 @@ func atBusyAgent(t *testing.T, services, nodes int, f func(t *testing.T, agent *
 			}
 		}
 		agent.SetAll(all)
-		pipe := discoverytest.ServePipe(agent)
-		client, err := newClient(consul.Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop()}.WithDial(pipe.DialContext))
-		must(t, err)
-		m := watchMany(client, services)
-		ctx, cancel := context.WithCancel(t.Context())
-		var run sync.WaitGroup
-		run.Go(func() { m.Run(ctx) })
-		defer func() {
-			cancel()
-			run.Wait()
-			client.Close()
-			pipe.Close()
-			time.Sleep(2 * time.Minute) // queries in progress at the agent
-		}()
+		t.Cleanup(func() { time.Sleep(2 * time.Minute) }) // queries in progress at the agent
+		client, _ := inMemory(t, agent, consul.Options{Log: zerolog.Nop()})
+		m := watchMany(t, client, services)
 		time.Sleep(10 * time.Second)
 		f(t, agent, m)
 		const most = 128 // the default
@@ -177,24 +165,13 @@ func TestReplacedConnectionsAreNotCountedTwice(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			fake, running := discoverytest.New(), make(chan struct{})
 			close(running)
-			pipe := discoverytest.ServePipe(fake)
+			t.Cleanup(func() { time.Sleep(time.Second) }) // the agent closes connections
+			client, pipe := inMemory(t, fake, consul.Options{Log: zerolog.Nop()})
 			pipe.Closing = func() {
 				<-running
 				time.Sleep(300 * ms) // it is busy
 			}
-			client, err := newClient(consul.Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop()}.WithDial(pipe.DialContext))
-			must(t, err)
-			m := watchMany(client, tt.services)
-			ctx, cancel := context.WithCancel(t.Context())
-			var run sync.WaitGroup
-			run.Go(func() { m.Run(ctx) })
-			defer func() {
-				cancel()
-				run.Wait()
-				client.Close()
-				pipe.Close()
-				time.Sleep(time.Second) // the agent closes connections
-			}()
+			m := watchMany(t, client, tt.services)
 			for range 3 {
 				time.Sleep(10 * time.Second)
 				running = make(chan struct{})
@@ -253,12 +230,13 @@ func TestManyHeldQueriesAreNotRepeated(t *testing.T) {
 	})
 }
 
-// watchMany watches services.
-func watchMany(client *testClient, services int) *discovery.Manager {
+// watchMany watches services until t ends.
+func watchMany(t *testing.T, client *testClient, services int) *discovery.Manager {
 	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
 	for n := range services {
 		m.Watch(serviceName(n), client.Source(ServiceOptions{Service: serviceName(n)}))
 	}
+	run(t, m)
 	return m
 }
 
@@ -276,18 +254,11 @@ func TestRealRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
 	client, err := newClient(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})
 	must(t, err)
+	t.Cleanup(client.Close)
 	// An agent that has just been resumed counts the connections of the outage until it has closed them. It
 	// has room for 200 in all: neither for both, nor for what several outages would leave.
 	const services = 110
-	m := watchMany(client, services)
-	ctx, cancel := context.WithCancel(context.Background())
-	var run sync.WaitGroup
-	run.Go(func() { m.Run(ctx) })
-	defer func() {
-		cancel()
-		run.Wait()
-		client.Close()
-	}()
+	m := watchMany(t, client, services)
 	fresh := func() bool { return notFresh(m) == 0 }
 	consultest.Await(t, "all fresh", fresh)
 	other := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

@@ -143,35 +143,35 @@ func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T
 		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 			b.expect(sec, "0s: a b")
 			b.cut("dc1", "dc2")
-			b.expect(20 * time.Minute)
+			b.expect(5 * time.Minute)
 			b.Heal()
-			b.expect(30 * time.Minute)
+			b.expect(8 * time.Minute)
 		})
 	})
 	t.Run("the other one recovers first", func(t *testing.T) {
 		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 			b.expect(sec, "0s: a b")
 			b.cut("dc1", "dc2")
-			b.at(10 * time.Minute)
+			b.at(3 * time.Minute)
 			b.cut("dc1")
-			b.expect(10*time.Minute + 50*sec)
+			b.expect(3*time.Minute + 50*sec)
 			b.Heal()
-			b.expect(20 * time.Minute)
+			b.expect(6 * time.Minute)
 			b.cut("dc1", "dc2")
-			b.at(30 * time.Minute)
+			b.at(9 * time.Minute)
 			b.cut("dc1")
-			b.expectOne(30*time.Minute+60*sec, 30*time.Minute+75*sec, "x y")
+			b.expectOne(9*time.Minute+60*sec, 9*time.Minute+75*sec, "x y")
 		})
 	})
 	t.Run("the other one has no instance", func(t *testing.T) {
 		watchInBubble(t, twoDatacenters, inTwo("a b", "x:critical"), func(t *testing.T, b *bubble) {
 			b.expect(sec, "0s: a b")
 			b.cut("dc1")
-			b.expect(10 * time.Minute)
+			b.expect(3 * time.Minute)
 			b.setIn("dc2", "x")
-			b.expect(11*time.Minute, "10m0s: x") // less than min_healthy, but more than nothing
+			b.expect(4*time.Minute, "3m0s: x") // less than min_healthy, but more than nothing
 			b.setIn("dc2", "x:critical")
-			b.expect(12*time.Minute, "11m0s: a b") // better than none that may be there
+			b.expect(5*time.Minute, "4m0s: a b") // better than none that may be there
 		})
 	})
 	t.Run("short outages", func(t *testing.T) {

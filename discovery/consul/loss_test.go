@@ -366,18 +366,11 @@ func TestWatchFollowsTheVisibleInstancesOfAFilteredService(t *testing.T) {
 func TestSourceInheritsFromOneWithTheSameSelection(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a")
-		other := discoverytest.New()
-		pipe := discoverytest.ServePipe(other)
-		client, err := newClient(consul.Options{Addresses: []string{"http://other"}}.WithDial(pipe.DialContext))
-		if err != nil {
-			t.Fatal(err)
-		}
+		client, _ := inMemory(t, discoverytest.New(), consul.Options{Addresses: []string{"http://other"}})
 		b.manager.Watch("star", client.Source(ServiceOptions{Service: "star"}))
 		b.expect(30*sec, "1s: a?")
 		b.manager.Unwatch("star")
 		synctest.Wait()
-		client.Close()
-		pipe.Close()
 	})
 }
 

@@ -125,14 +125,14 @@ func outageInBubble(t *testing.T, services int, random *rand.Rand) {
 		fake := discoverytest.New()
 		o := &outage{Rand: random, consul: fake, index: 1 << 60}
 		pipe := discoverytest.ServePipe(fake)
-		defer pipe.Close()
+		t.Cleanup(pipe.Close)
 		client, err := newClient(consul.Options{
 			Addresses: []string{"http://fake"}, MaxWatches: overviewConnections, Log: zerolog.Nop(),
 		}.WithDial(o.refusing(pipe.DialContext)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer client.Close()
+		t.Cleanup(client.Close)
 		var latest sync.Map // ids of the first service
 		manager := discovery.NewManager(discovery.ManagerOptions{
 			Sink: func(service string, set []discovery.Instance) {
@@ -162,11 +162,7 @@ func outageInBubble(t *testing.T, services int, random *rand.Rand) {
 			manager.Watch(serviceName(n), client.Source(ServiceOptions{Service: serviceName(n), Wait: time.Minute}))
 		}
 		fake.SetIndex(o.index)
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { manager.Run(ctx) })
-		defer running.Wait()
-		defer cancel()
+		run(t, manager)
 		time.Sleep(5 * time.Second)
 		o.run(t, register, func(id string) bool {
 			_, ok := latest.Load(id)

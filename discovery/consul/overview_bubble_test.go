@@ -1,7 +1,6 @@
 package consul
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -46,15 +45,7 @@ func inOverviewBubble(t *testing.T, nodes int, f func(t *testing.T, c *overviewB
 				return []*api.ServiceEntry{c.instance(n, "a"), c.instance(n, "b")}
 			})
 		}
-		pipe := discoverytest.ServePipe(c.Consul)
-		var err error
-		c.client, err = newClient(consul.Options{
-			Addresses: []string{"http://fake"}, MaxWatches: overviewConnections,
-			Log: zerolog.Nop(),
-		}.WithDial(pipe.DialContext))
-		if err != nil {
-			t.Fatal(err)
-		}
+		c.client, _ = inMemory(t, c.Consul, consul.Options{MaxWatches: overviewConnections, Log: zerolog.Nop()})
 		c.manager = discovery.NewManager(discovery.ManagerOptions{
 			Sink: func(service string, set []discovery.Instance) {
 				c.mu.Lock()
@@ -66,18 +57,12 @@ func inOverviewBubble(t *testing.T, nodes int, f func(t *testing.T, c *overviewB
 		for n := range overviewServices {
 			c.manager.Watch(serviceName(n), c.client.Source(ServiceOptions{Service: serviceName(n)}))
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		var run sync.WaitGroup
-		run.Go(func() { c.manager.Run(ctx) })
-		defer func() {
-			cancel()
-			run.Wait()
-			c.client.Close()
-			pipe.Close()
+		t.Cleanup(func() {
 			if n := c.client.Stats().OnOverview; n != 0 {
 				t.Errorf("%d watches are on an overview after the end", n)
 			}
-		}()
+		})
+		run(t, c.manager)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if len(c.sets) != overviewServices {

@@ -1,7 +1,6 @@
 package consul
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -60,14 +59,8 @@ func watchRealOverview(t *testing.T, o consultest.Options, connections, services
 		}
 		m.Watch(serviceName(n), c.client.Source(ServiceOptions{Service: name, Wait: maxWait, Probation: -1}))
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var run sync.WaitGroup
-	run.Go(func() { m.Run(ctx) })
-	t.Cleanup(func() {
-		cancel()
-		run.Wait()
-		c.client.Close()
-	})
+	t.Cleanup(c.client.Close)
+	run(t, m)
 	for n := range services {
 		c.await(n, "a b")
 	}

@@ -2,9 +2,7 @@ package consul
 
 import (
 	"cmp"
-	"context"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -59,13 +57,7 @@ func recordClient(t *testing.T, client *testClient, o ServiceOptions) *recorder 
 		Sink: func(_ string, set []discovery.Instance) { r.sets <- set },
 	})
 	r.manager.Watch(o.Service, client.Source(o))
-	ctx, cancel := context.WithCancel(context.Background())
-	var run sync.WaitGroup
-	run.Go(func() { r.manager.Run(ctx) })
-	t.Cleanup(func() {
-		cancel()
-		run.Wait()
-	})
+	run(t, r.manager)
 	return r
 }
 

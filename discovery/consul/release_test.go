@@ -73,12 +73,8 @@ func blockWatches(t *testing.T, wait func()) *blockedWatches {
 		fake.Set(name, discoverytest.Instance(name, "a", 1000+n))
 		m.Watch(name, client.Source(ServiceOptions{Service: name}))
 	}
-	var run sync.WaitGroup
-	run.Go(func() { m.Run(t.Context()) })
-	t.Cleanup(func() {
-		run.Wait()
-		client.Close()
-	})
+	t.Cleanup(client.Close)
+	run(t, m)
 	awaitThat(t, "all queries block", func() bool {
 		indexed := make(map[string]bool)
 		for _, r := range fake.Requests() {

@@ -1,9 +1,7 @@
 package consul
 
 import (
-	"context"
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
@@ -42,14 +40,8 @@ func benchmarkAnswerToSink(b *testing.B, instances int, change func(s *api.Agent
 	s := client.Source(ServiceOptions{Service: "star"}).(*source)
 	s.rate = rate.Inf
 	m.Watch("star", s)
-	ctx, cancel := context.WithCancel(b.Context())
-	var run sync.WaitGroup
-	run.Go(func() { m.Run(ctx) })
-	defer func() {
-		cancel()
-		run.Wait()
-		client.Close()
-	}()
+	b.Cleanup(client.Close)
+	run(b, m)
 	<-got
 
 	entries := make([]*api.ServiceEntry, instances)
