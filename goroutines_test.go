@@ -24,10 +24,10 @@ var uncontained = map[string]string{
 	"consul/registration AfterFunc(func() { time.AfterFunc(finishTimeout, cancel) })": "it ends a context only",
 	"discovery/dns AfterFunc(func() { _ = conn.SetDeadline(time.Unix(1, 0)) })":       "it sets a deadline only",
 	"healthcheck AfterFunc(func() { connection.SetDeadline(longAgo) })":               "it sets a deadline only",
-	"proxy AfterFunc(func() { conn.SetDeadline(socket.ALongTimeAgo) })":               "it sets a deadline only",
+	"proxy/upstream AfterFunc(func() { conn.SetDeadline(socket.ALongTimeAgo) })":      "it sets a deadline only",
 	"proxy/socket go c.Resume()":                                                      "of idleConn, which contains",
 	"proxy AfterFunc(c.up.Interrupt)":                                                 "it sets a deadline only",
-	"proxy AfterFunc(look)":                                                           "a value of a function that contains",
+	"proxy/upstream AfterFunc(look)":                                                  "a value of a function that contains",
 	"proxy/http2 go c.onFlush()":                                                      "a value of flush, which contains",
 	"proxy go s.onServe()":                                                            "a value of serve, which contains",
 }

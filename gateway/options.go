@@ -25,6 +25,7 @@ import (
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
 	"sluice/route"
 )
 
@@ -79,8 +80,8 @@ func (g *Gateway) newTransport(s config.Service, secure func() *certificates.Cli
 	return g.proxy.NewTransport(transportOptions(s, secure))
 }
 
-func transportOptions(s config.Service, secure func() *certificates.Client) proxy.TransportOptions {
-	return proxy.TransportOptions{
+func transportOptions(s config.Service, secure func() *certificates.Client) upstream.Options {
+	return upstream.Options{
 		IdleTimeout: s.Keepalive.Idle, MaxIdle: s.Keepalive.Max, TLS: secure,
 		HeadBytes: int(s.Limits.ResponseHead), Fields: s.Limits.ResponseFields,
 		Connections: socket.ConnectionLimits{MaxRequests: s.Keepalive.MaxRequests, MaxAge: s.Keepalive.MaxAge},

@@ -11,6 +11,7 @@ import (
 	"sluice/proxy/attempt"
 	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
+	"sluice/proxy/upstream"
 )
 
 // account records the finished exchange in the metrics, its spans and the access log.
@@ -72,7 +73,7 @@ func (x *httpExchange) account() {
 		x.logTries(log, &entry, duration)
 		return
 	}
-	log.Log(c.shard, &entry)
+	log.Log(c.Shard, &entry)
 }
 
 // logTries logs an exchange of several tries. It is a function of its own because the memory
@@ -82,7 +83,7 @@ func (x *httpExchange) logTries(log *accesslog.Logger, single *accesslog.Entry, 
 	var tries [maxTried]accesslog.Try
 	entry := *single
 	entry.Tries = x.tried.appendTries(tries[:0], duration)
-	log.Log(x.client.shard, &entry)
+	log.Log(x.client.Shard, &entry)
 }
 
 // waited returns how long the client has waited in an exchange that took that long: a
@@ -105,9 +106,9 @@ func (x *httpExchange) observe(duration time.Duration) {
 	if x.counted {
 		in, out = 0, 0
 	}
-	requests.Observe(c.shard, x.statusForMetrics(), duration, in, out)
+	requests.Observe(c.Shard, x.statusForMetrics(), duration, in, out)
 	if x.grpcCode != grpc.Unset {
-		requests.ObserveGRPC(c.shard, int(x.grpcCode))
+		requests.ObserveGRPC(c.Shard, int(x.grpcCode))
 	}
 }
 
@@ -270,8 +271,8 @@ func (t *tried) attempt(total time.Duration) tracing.Attempt {
 	case balancer.OutcomeOK, balancer.OutcomeSuperseded, balancer.OutcomeClientGone:
 		a.OK = true
 	}
-	if p, ok := t.peer.Transport.(connector); ok {
-		a.Secure = p.usesTLS()
+	if p, ok := t.peer.Transport.(upstream.Connector); ok {
+		a.Secure = p.UsesTLS()
 	}
 	return a
 }

@@ -30,7 +30,7 @@ func (x *sentRequest) askServer(f *route.ForwardAuth, b []byte) *refusal.Refusal
 		err = scanAnswer(answer)
 	}
 	switch {
-	case x.client.gone.Load():
+	case x.client.Gone.Load():
 		return refusal.ClientGone
 	case err != nil:
 		return refusal.AuthUnavailable

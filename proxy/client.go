@@ -11,11 +11,12 @@ import (
 
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
+	"sluice/proxy/upstream"
 )
 
 // A client is the client of an exchange, for every protocol.
 type client struct {
-	upstreamClient
+	upstream.Client
 	downstream downstream
 	server     *Server
 	listener   *listener
@@ -107,7 +108,7 @@ type downstream interface {
 
 	// tunnel returns the end of t for the bytes after a protocol switch.
 	tunnel(t *socket.Tunnel) socket.TunnelEnd
-	presence
+	upstream.Presence
 }
 
 // clientCertificateLine returns the X-Forwarded-Client-Cert line of requests on a

@@ -7,6 +7,7 @@ import (
 	"sluice/proxy/http1"
 	"sluice/proxy/reserved"
 	"sluice/proxy/transfer"
+	"sluice/proxy/upstream"
 	"sluice/route/compression"
 )
 
@@ -205,7 +206,7 @@ func isOfUncompressed(line []byte) bool {
 }
 
 // relayCompressed is relay with x.encoder.
-func (x *answeredRequest) relayCompressed(u upstream) error {
+func (x *answeredRequest) relayCompressed(u upstream.Conn) error {
 	e := x.encoder
 	defer x.dropEncoder()
 	var kept time.Time // when the encoder got the first bytes that may not have left it; zero: all have
@@ -238,7 +239,7 @@ func (x *answeredRequest) relayCompressed(u upstream) error {
 			continue
 		}
 		if delay := x.flushDelay - time.Since(kept); delay > 0 {
-			if pauses, err := u.bodyPauses(&x.Buffers, delay); err != nil {
+			if pauses, err := u.BodyPauses(&x.Buffers, delay); err != nil {
 				return err
 			} else if !pauses {
 				continue

@@ -10,6 +10,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
 	"sluice/route/places"
 )
 
@@ -54,7 +55,7 @@ func newClientConn(s *Server, l *listener, conn socket.Conn, remote netip.Addr, 
 		return nil, err
 	}
 	c := &clientConn{
-		client: client{upstreamClient: upstreamClient{shard: shard}, server: s, listener: l, remote: remote, address: remote.String()},
+		client: client{Client: upstream.Client{Shard: shard}, server: s, listener: l, remote: remote, address: remote.String()},
 		Wire:   socket.Wire{Conn: conn, Raw: raw},
 
 		lifetime: socket.NewLifetime(s.sweeper, shard),
@@ -63,7 +64,7 @@ func newClientConn(s *Server, l *listener, conn socket.Conn, remote netip.Addr, 
 		return nil, err
 	}
 	c.takeOptions()
-	c.downstream, c.presence, c.Owner = c, c, c
+	c.downstream, c.Presence, c.Owner = c, c, c
 	c.mayPreface = l.http2 && l.tls == nil
 	return c, nil
 }

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/proxy/upstream"
 	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
@@ -227,7 +228,7 @@ func (w *witness) settle(p *testProxy) {
 	last.Close()
 	eventually(p.t, "all connections to the witness are accepted", func() bool { return w.hasAccepted(last.LocalAddr()) })
 	eventually(p.t, "the witness is at rest", func() bool {
-		idle, busy := p.pool.Snapshot().All[0].Transport.(*Transport).Connections()
+		idle, busy := p.pool.Snapshot().All[0].Transport.(*upstream.Transport).Connections()
 		return p.Connections() == 0 && p.inflight() == 0 && busy == 0 && w.open() == idle
 	})
 }

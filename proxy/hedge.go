@@ -11,6 +11,7 @@ import (
 	"sluice/proxy/attempt"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
 )
 
 // patience returns the wait for the first peer before a hedge; 0: no hedge. An upgrade opens
@@ -29,8 +30,8 @@ func (x *sentRequest) leavable() bool {
 }
 
 // until returns what ends a wait for a peer, for every kind of try.
-func (x *sentRequest) until() until {
-	return until{patience: x.patience(), suspicion: x.leavable()}
+func (x *sentRequest) until() upstream.Until {
+	return upstream.Until{Patience: x.patience(), Suspicion: x.leavable()}
 }
 
 // A contender is a peer that was asked, and whose answer the exchange waits for together
@@ -49,13 +50,13 @@ type contender struct {
 	// The request; not for that of Try.
 	head     []byte
 	headErr  error // of writing head
-	required requirements
+	required upstream.Requirements
 	timeout  time.Duration
 
 	socket.Buffers
-	until       until
-	up          upstream // nil: there is no connection
-	sent        bool     // the request was sent on up
+	until       upstream.Until
+	up          upstream.Conn // nil: there is no connection
+	sent        bool          // the request was sent on up
 	connectTime time.Duration
 	err         error // of the wait
 }
@@ -68,7 +69,7 @@ func newContender(x *sentRequest, t balancer.Token) *contender {
 }
 
 // unanswered makes u, the upstream of the last try, a contender.
-func (x *sentRequest) unanswered(u upstream) {
+func (x *sentRequest) unanswered(u upstream.Conn) {
 	c := newContender(x, x.token)
 	c.up, c.sent, c.connectTime = u, true, x.connectTime
 	x.held = nil
@@ -93,7 +94,7 @@ func (x *sentRequest) Await(changed <-chan struct{}) (balancer.Token, attempt.Re
 			continue
 		}
 		if c.until = x.until(); c.suspected {
-			c.until = until{changed: changed}
+			c.until = upstream.Until{Changed: changed}
 		}
 		c.waiting = true
 		go c.run()
@@ -159,7 +160,7 @@ func (x *sentRequest) Leave(t balancer.Token) balancer.Outcome {
 func (c *contender) end() {
 	c.cancel()
 	if c.up != nil {
-		c.up.finish(false)
+		c.up.Finish(false)
 	}
 	c.GiveBack()
 	c.leaveList()
@@ -202,7 +203,7 @@ func (c *contender) wait() error {
 		if !c.sent {
 			stale := c.up
 			c.up = nil // connect takes it
-			u, connectTime, err := c.token.Peer.Transport.(connector).connect(c.ctx, c.required, stale)
+			u, connectTime, err := c.token.Peer.Transport.(upstream.Connector).Connect(c.ctx, c.required, stale)
 			if err != nil {
 				return err
 			}
@@ -210,10 +211,10 @@ func (c *contender) wait() error {
 		}
 		stop := context.AfterFunc(c.ctx, c.up.Interrupt)
 		err := c.waitOn(c.up)
-		if !stop() || err == nil || err == errSuspected {
+		if !stop() || err == nil || err == upstream.ErrSuspected {
 			return err
 		}
-		if stale, _ := c.up.closedIdle(err); !stale || len(c.head) == 0 {
+		if stale, _ := c.up.ClosedIdle(err); !stale || len(c.head) == 0 {
 			return err
 		}
 		c.sent = false
@@ -221,14 +222,14 @@ func (c *contender) wait() error {
 	return c.headErr
 }
 
-func (c *contender) waitOn(u upstream) error {
+func (c *contender) waitOn(u upstream.Conn) error {
 	if c.sent {
-		return u.await(&c.Buffers, c.until)
+		return u.Await(&c.Buffers, c.until)
 	}
 	c.Borrow()
 	c.Out = append(c.Out[:0], c.head...)
-	u.waitAtMost(c.timeout)
+	u.WaitAtMost(c.timeout)
 	c.sent = true
-	_, err := u.send(&c.Buffers, c.x.body, c.x.bodyTrailer, c.until)
+	_, err := u.Send(&c.Buffers, c.x.body, c.x.bodyTrailer, c.until)
 	return err
 }

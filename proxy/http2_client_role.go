@@ -202,7 +202,7 @@ func (s *http2Stream) OnReset(http2.ErrorCode) *http2.Error {
 // OnStop implements [http2.StreamRole].
 func (s *http2Stream) OnStop() {
 	if !s.options.KeepForGoneClients {
-		s.gone.Store(true)
+		s.Gone.Store(true)
 	}
 }
 

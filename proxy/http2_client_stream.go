@@ -12,6 +12,7 @@ import (
 	"sluice/proxy/http2"
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
 )
 
 // An http2Stream is a stream of an http2ClientConn, and the downstream of its exchange. It is
@@ -57,13 +58,13 @@ func (h *http2ClientConn) takeStreamLocked() *http2Stream {
 	}
 	s := &http2Stream{
 		client: client{
-			upstreamClient: upstreamClient{shard: c.shard}, server: c.server, listener: c.listener, remote: c.remote, address: c.address,
+			Client: upstream.Client{Shard: c.Shard}, server: c.server, listener: c.listener, remote: c.remote, address: c.address,
 			isHTTP2: true, certificate: c.certificate, session: c.session,
 		},
 		conn: h, admitted: admitted,
 	}
-	s.downstream, s.presence, s.onServe = s, s, s.serve
-	s.Init(&h.Conn, s, &s.SweepEntry, c.shard)
+	s.downstream, s.Presence, s.onServe = s, s, s.serve
+	s.Init(&h.Conn, s, &s.SweepEntry, c.Shard)
 	return s
 }
 
@@ -83,7 +84,7 @@ func (s *http2Stream) prepare() {
 	s.opened = s.server.sweeper.Now()
 	s.answered, s.trailer, s.expected = false, nil, -1
 	s.refused, s.connect = nil, false
-	s.gone.Store(false)
+	s.Gone.Store(false)
 	s.exchange = streamExchanges.Get().(*httpExchange)
 	s.exchange.open(&s.client)
 }

@@ -178,7 +178,7 @@ func (s *http2Stream) cut() {}
 
 // IsGone implements downstream.
 func (s *http2Stream) IsGone() bool {
-	if s.gone.Load() {
+	if s.Gone.Load() {
 		return true
 	}
 	c := s.conn.conn

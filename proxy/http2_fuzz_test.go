@@ -19,6 +19,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/proxy/http2"
+	"sluice/proxy/upstream"
 )
 
 // Whatever a client sends after the preface, the connection ends with it, nothing stays
@@ -201,7 +202,7 @@ func (o *origin) catchUp(t *testing.T, p *testProxy) {
 	defer last.Close()
 	eventually(t, "earlier connections are accepted", func() bool { return o.hasAccepted(last.LocalAddr()) })
 	last.Close()
-	transport := p.pool.Snapshot().All[0].Transport.(*Transport)
+	transport := p.pool.Snapshot().All[0].Transport.(*upstream.Transport)
 	eventually(t, "the origin has only idle connections", func() bool {
 		idle, busy := transport.Connections()
 		return busy == 0 && o.open() == idle

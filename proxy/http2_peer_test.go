@@ -14,6 +14,7 @@ import (
 
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
 	"sluice/route"
 )
 
@@ -158,12 +159,12 @@ func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 	t.Parallel()
 	p := startProxyToH2C(t, nowhere[0])
 	c, accepted := p.unreadPeerConn()
-	client := new(upstreamClient)
+	client := new(upstream.Client)
 	open := func() *http2Upstream {
 		if !c.reserve(nil) {
 			t.Fatal("no stream is free")
 		}
-		u := newHTTP2Upstream(c, requirements{client: client})
+		u := newHTTP2Upstream(c, upstream.Requirements{Client: client})
 		b := &socket.Buffers{Out: []byte("POST / HTTP/1.1\r\nHost: a\r\n\r\n")}
 		if err := u.open(b, nil, nil, true); err != nil {
 			t.Fatal(err)
@@ -202,7 +203,7 @@ func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 		if got := len(test.u.heads) > 0; got != test.answered || test.u.Err != test.err {
 			t.Errorf("stream %s: answered %t, error %v; want %t, %v", test.name, got, test.u.Err, test.answered, test.err)
 		}
-		test.u.finish(false)
+		test.u.Finish(false)
 	}
 }
 

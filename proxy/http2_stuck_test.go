@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"io"
+	"sluice/proxy/socket"
 	"testing"
 	"time"
 )
@@ -39,7 +40,7 @@ func TestStuckConnectionDelaysNoTimeout(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 	}
-	p.sweptFor(3 * idleInterval)
+	p.sweptFor(30 * socket.SweepInterval)
 	other, status := p.dial(), make(chan int, 1)
 	io.WriteString(other, "GET / HTTP/1.1\r\n")
 	go func() {

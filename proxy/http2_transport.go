@@ -15,6 +15,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
 )
 
 // http2ResponseError is the error of a malformed response.
@@ -30,10 +31,10 @@ var errNoStreams = errors.New("HTTP/2: the peer accepts no streams")
 // implements [balancer.Transport] and is safe for concurrent use.
 type http2Transport struct {
 	peer       *balancer.Peer
-	options    TransportOptions
+	options    upstream.Options
 	sweeper    *socket.Sweeper
-	connectors *connectors
-	tls        peerTLS
+	connectors *upstream.Connectors
+	tls        upstream.TLS
 	readers    sync.WaitGroup // of connections
 
 	mu sync.Mutex
@@ -48,33 +49,33 @@ type http2Transport struct {
 	shut      bool
 }
 
-// http2 returns the transport factory of a pool whose peers use HTTP/2, for
+// http2Transports returns the transport factory of a pool whose peers use HTTP/2, for
 // [balancer.Options]: without TLS by prior knowledge, and with TLS by ALPN.
-func (all *connectors) http2(o TransportOptions) func(*balancer.Peer) balancer.Transport {
+func http2Transports(all *upstream.Connectors, o upstream.Options) func(*balancer.Peer) balancer.Transport {
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &http2Transport{
-			peer: p, options: o, sweeper: all.sweeper, connectors: all, streams: http2PeerStreams, dialed: make(chan struct{}),
-			tls: peerTLS{peer: p, address: p.Address(), protocol: socket.ALPNHTTP2, log: all.log},
+			peer: p, options: o, sweeper: all.Sweeper, connectors: all, streams: http2PeerStreams, dialed: make(chan struct{}),
+			tls: upstream.TLS{Peer: p, Protocol: socket.ALPNHTTP2, Log: all.Log},
 		}
-		all.add(t)
+		all.Add(t)
 		return t
 	}
 }
 
-// connect implements connector. If all streams are in use, one request opens a connection,
+// Connect implements connector. If all streams are in use, one request opens a connection,
 // and as many others wait for it as it will have streams.
-func (t *http2Transport) connect(ctx context.Context, r requirements, stale upstream) (upstream, time.Duration, error) {
+func (t *http2Transport) Connect(ctx context.Context, r upstream.Requirements, stale upstream.Conn) (upstream.Conn, time.Duration, error) {
 	if stale != nil {
-		stale.finish(false)
+		stale.Finish(false)
 	}
-	if r.webSocket {
+	if r.WebSocket {
 		return nil, 0, errNoWebSocket
 	}
 	c, err := t.free()
 	var connectTime time.Duration
 	if c == nil && err == nil {
 		start := time.Now()
-		ctx, end := r.whileThere(ctx)
+		ctx, end := r.WhileThere(ctx)
 		c, err = t.open(ctx, r)
 		end()
 		connectTime = time.Since(start)
@@ -91,10 +92,10 @@ func (t *http2Transport) connect(ctx context.Context, r requirements, stale upst
 
 // open returns a connection with a stream for the caller, which it or another request has
 // opened.
-func (t *http2Transport) open(ctx context.Context, r requirements) (*http2PeerConn, error) {
-	deadline := t.sweeper.Now() + int64(r.timeout)
+func (t *http2Transport) open(ctx context.Context, r upstream.Requirements) (*http2PeerConn, error) {
+	deadline := t.sweeper.Now() + int64(r.Timeout)
 	for {
-		c, err := t.reserve(ctx, deadline, r.client.shard)
+		c, err := t.reserve(ctx, deadline, r.Client.Shard)
 		switch {
 		case c != nil, err != nil:
 			return c, err
@@ -109,7 +110,7 @@ func (t *http2Transport) open(ctx context.Context, r requirements) (*http2PeerCo
 // reserve returns a connection with a stream for the caller; nil: it has waited for a dial,
 // and there may be one now.
 func (t *http2Transport) reserve(ctx context.Context, deadline int64, shard uint32) (c *http2PeerConn, err error) {
-	secure := t.options.secure()
+	secure := t.options.Secure()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c, err = t.reserveLocked(secure); c != nil || err != nil {
@@ -123,7 +124,7 @@ func (t *http2Transport) reserve(ctx context.Context, deadline int64, shard uint
 
 // free returns a connection with a stream for the caller; nil: there is none.
 func (t *http2Transport) free() (*http2PeerConn, error) {
-	secure := t.options.secure()
+	secure := t.options.Secure()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.reserveLocked(secure)
@@ -235,7 +236,7 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certi
 		return nil, ctx.Err()
 	}
 	conn.Close() // ends read
-	t.tls.note(err)
+	t.tls.Note(err)
 	return nil, err
 }
 
@@ -247,7 +248,7 @@ func (t *http2Transport) add(ctx context.Context, conn socket.Conn, deadline int
 	}
 	w := socket.Wire{Conn: conn, Raw: raw}
 	if secure != nil {
-		if w.TLS, err = t.tls.handshake(ctx, conn, secure, time.Now().Add(t.until(deadline))); err != nil {
+		if w.TLS, err = t.tls.Handshake(ctx, conn, secure, time.Now().Add(t.until(deadline))); err != nil {
 			return nil, err
 		}
 	}
@@ -275,11 +276,11 @@ func (t *http2Transport) all() []*http2PeerConn {
 	return slices.Clone(t.conns)
 }
 
-// usesTLS implements connector.
-func (t *http2Transport) usesTLS() bool { return t.options.secure() != nil }
+// UsesTLS implements connector.
+func (t *http2Transport) UsesTLS() bool { return t.options.Secure() != nil }
 
-// closeIdle implements connector.
-func (t *http2Transport) closeIdle(now int64) {
+// CloseIdle implements connector.
+func (t *http2Transport) CloseIdle(now int64) {
 	for _, c := range t.all() {
 		c.Mu.Lock()
 		if c.lent == 0 && now-c.changed >= int64(t.options.IdleTimeout) {
@@ -324,7 +325,7 @@ func (t *http2Transport) suspectedSince(picked time.Time) bool {
 // Close closes all connections, and waits for their goroutines. Their exchanges fail as if
 // the peer had closed them. It may be called again.
 func (t *http2Transport) Close() {
-	t.connectors.remove(t)
+	t.connectors.Remove(t)
 	t.mu.Lock()
 	t.shut = true
 	t.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
+	"sluice/proxy/upstream"
 )
 
 // errUnprocessed means that the peer has certainly not processed the request: it
@@ -25,8 +26,8 @@ type http2Upstream struct {
 	socket.SweepEntry
 	http2.Stream
 	conn     *http2PeerConn
-	client   atomic.Pointer[upstreamClient] // to probe, or nil
-	probe    clientProbe
+	client   atomic.Pointer[upstream.Client] // to probe, or nil
+	probe    upstream.Probe
 	picked   time.Time
 	pause    time.Duration      // the longest one in taking a streamed body
 	blocked  *socket.SweepEntry // of the client, see side
@@ -43,31 +44,31 @@ type http2Upstream struct {
 	trailer []byte
 }
 
-func newHTTP2Upstream(c *http2PeerConn, r requirements) *http2Upstream {
+func newHTTP2Upstream(c *http2PeerConn, r upstream.Requirements) *http2Upstream {
 	u := &http2Upstream{
-		conn: c, picked: r.picked, pause: r.pause, blocked: &r.client.SweepEntry,
+		conn: c, picked: r.Picked, pause: r.Pause, blocked: &r.Client.SweepEntry,
 	}
-	u.Init(&c.Conn, u, &u.SweepEntry, r.client.shard)
+	u.Init(&c.Conn, u, &u.SweepEntry, r.Client.Shard)
 	u.Probes, u.Owner = true, u
-	if !r.keepForGone {
-		u.client.Store(r.client)
+	if !r.KeepForGone {
+		u.client.Store(r.Client)
 	}
 	return u
 }
 
-// send implements upstream.
-func (u *http2Upstream) send(b *socket.Buffers, body, trailer []byte, w until) (sent bool, err error) {
+// Send implements [upstream.Conn].
+func (u *http2Upstream) Send(b *socket.Buffers, body, trailer []byte, w upstream.Until) (sent bool, err error) {
 	if err := u.open(b, body, trailer, true); err != nil {
 		return false, err
 	}
-	if err = u.await(b, w); err != nil {
+	if err = u.Await(b, w); err != nil {
 		b.GiveBack()
 	}
 	return err != errUnprocessed, err
 }
 
-// sendHead implements upstream.
-func (u *http2Upstream) sendHead(b *socket.Buffers, _ bool) (answered, sent bool, err error) {
+// SendHead implements [upstream.Conn].
+func (u *http2Upstream) SendHead(b *socket.Buffers, _ bool) (answered, sent bool, err error) {
 	err = u.open(b, nil, nil, false)
 	return false, err == nil, err
 }
@@ -155,9 +156,9 @@ func (u *http2Upstream) WriteBody(_ *socket.Buffers, p transfer.Piece) error {
 	return u.SendLocked(nil, p.Text, trailer, p.Last)
 }
 
-// await implements upstream.
-func (u *http2Upstream) await(b *socket.Buffers, w until) error {
-	// An error that the request may have caused is an answer: see readHead.
+// Await implements [upstream.Conn].
+func (u *http2Upstream) Await(b *socket.Buffers, w upstream.Until) error {
+	// An error that the request may have caused is an answer: see ReadHead.
 	return u.wait(b, func() bool { return len(u.heads) > 0 || isAnswer(u.Err) }, w)
 }
 
@@ -168,27 +169,27 @@ func isAnswer(err error) bool {
 
 // wait waits until arrived, called with conn.Mu held, returns true, or fails as await does.
 // While it waits, b is given back.
-func (u *http2Upstream) wait(b *socket.Buffers, arrived func() bool, w until) error {
-	wakes := http2.Wakes{Patience: w.patience, Changed: w.changed}
-	if w.suspicion {
+func (u *http2Upstream) wait(b *socket.Buffers, arrived func() bool, w upstream.Until) error {
+	wakes := http2.Wakes{Patience: w.Patience, Changed: w.Changed}
+	if w.Suspicion {
 		wakes.IsChanged = func() bool { return u.conn.transport.suspectedSince(u.picked) }
 	}
 	switch err := u.Wait(b, arrived, wakes); err {
 	case http2.ErrPatience:
-		return errPatience
+		return upstream.ErrPatience
 	case http2.ErrChanged:
-		return errSuspected
+		return upstream.ErrSuspected
 	default:
 		return err
 	}
 }
 
-// waitAtMost implements upstream.
-func (u *http2Upstream) waitAtMost(timeout time.Duration) { u.Arm(u.conn.transport.sweeper, timeout) }
+// WaitAtMost implements [upstream.Conn].
+func (u *http2Upstream) WaitAtMost(timeout time.Duration) { u.Arm(u.conn.transport.sweeper, timeout) }
 
-// readHead implements upstream.
-func (u *http2Upstream) readHead(b *socket.Buffers, head *http1.ResponseHead) (text []byte, err error) {
-	if err := u.await(b, until{}); err != nil {
+// ReadHead implements [upstream.Conn].
+func (u *http2Upstream) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (text []byte, err error) {
+	if err := u.Await(b, upstream.Until{}); err != nil {
 		return nil, err
 	}
 	b.Borrow()
@@ -227,9 +228,9 @@ func (u *http2Upstream) addHead(fields *http2.Fields) error {
 	return nil
 }
 
-// startBody implements upstream. It waits for a body with a Content-Length as
-// [upstreamConn.awaitBodyStart] does.
-func (u *http2Upstream) startBody(_ *socket.Buffers, head *http1.ResponseHead, _ []byte, bodiless bool) error {
+// StartBody implements upstream. It waits for a body with a Content-Length as
+// [upstream.HTTP1Conn.awaitBodyStart] does.
+func (u *http2Upstream) StartBody(_ *socket.Buffers, head *http1.ResponseHead, _ []byte, bodiless bool) error {
 	if u.left = head.ContentLength; bodiless {
 		u.left = 0
 	}
@@ -242,8 +243,8 @@ func (u *http2Upstream) startBody(_ *socket.Buffers, head *http1.ResponseHead, _
 	}
 	arrived := func() bool { return u.Received || u.Body.Length() >= enough }
 	var none socket.Buffers // the head is in those of the exchange
-	switch err := u.wait(&none, arrived, until{patience: bodyStartTimeout}); err {
-	case errPatience, os.ErrDeadlineExceeded: // the head was in time
+	switch err := u.wait(&none, arrived, upstream.Until{Patience: upstream.BodyStartTimeout}); err {
+	case upstream.ErrPatience, os.ErrDeadlineExceeded: // the head was in time
 		return nil
 	default:
 		return err
@@ -253,7 +254,7 @@ func (u *http2Upstream) startBody(_ *socket.Buffers, head *http1.ResponseHead, _
 // ReadBody implements source.
 func (u *http2Upstream) ReadBody(b *socket.Buffers, _ bool) (p transfer.Piece, err error) {
 	if u.begun {
-		if err := u.wait(b, u.bodyArrived, until{}); err != nil {
+		if err := u.wait(b, u.bodyArrived, upstream.Until{}); err != nil {
 			return p, err
 		}
 	}
@@ -284,30 +285,30 @@ func (u *http2Upstream) ReadBody(b *socket.Buffers, _ bool) (p transfer.Piece, e
 // bodyArrived reports whether ReadBody does not wait. conn.Mu is held.
 func (u *http2Upstream) bodyArrived() bool { return u.Received || !u.Body.Empty() }
 
-// bodyPauses implements upstream.
-func (u *http2Upstream) bodyPauses(b *socket.Buffers, patience time.Duration) (bool, error) {
-	err := u.wait(b, u.bodyArrived, until{patience: patience})
-	if err == errPatience {
+// BodyPauses implements [upstream.Conn].
+func (u *http2Upstream) BodyPauses(b *socket.Buffers, patience time.Duration) (bool, error) {
+	err := u.wait(b, u.bodyArrived, upstream.Until{Patience: patience})
+	if err == upstream.ErrPatience {
 		return true, nil
 	}
 	return false, err
 }
 
-// closedIdle implements upstream.
-func (u *http2Upstream) closedIdle(err error) (maybe, likely bool) {
+// ClosedIdle implements [upstream.Conn].
+func (u *http2Upstream) ClosedIdle(err error) (maybe, likely bool) {
 	u.conn.Mu.Lock()
 	defer u.conn.Mu.Unlock()
 	if err == errUnprocessed {
 		again := u.replaces < http2Refusals || u.conn.served && u.replaces < http2Replacements
 		return again, again
 	}
-	maybe = u.replaces == 0 && u.conn.Err != nil && u.conn.unheard && time.Since(u.picked) < staleWithin
+	maybe = u.replaces == 0 && u.conn.Err != nil && u.conn.unheard && time.Since(u.picked) < upstream.StaleWithin
 	return maybe, false
 }
 
-// finish implements upstream. It ends all waits for the stream: the goroutine that sends the
+// Finish implements [upstream.Conn]. It ends all waits for the stream: the goroutine that sends the
 // body may wait for a window that the peer, which has answered, does not enlarge.
-func (u *http2Upstream) finish(bool) {
+func (u *http2Upstream) Finish(bool) {
 	c := u.conn
 	u.Remove()
 	c.Mu.Lock()
@@ -323,12 +324,12 @@ func (u *http2Upstream) finish(bool) {
 	c.releasedLocked()
 }
 
-// tunnel implements upstream. It is never called: readHead refuses a 101.
-func (u *http2Upstream) tunnel(*socket.Buffers) (socket.TunnelEnd, []byte) {
+// Tunnel implements [upstream.Conn]. It is never called: ReadHead refuses a 101.
+func (u *http2Upstream) Tunnel(*socket.Buffers) (socket.TunnelEnd, []byte) {
 	return socket.TunnelEnd{}, nil
 }
 
 // OnSweep implements sweepOwner.
 func (u *http2Upstream) OnSweep(now int64) int64 {
-	return u.probe.sweep(&u.SweepEntry, u.client.Load(), now)
+	return u.probe.Sweep(&u.SweepEntry, u.client.Load(), now)
 }

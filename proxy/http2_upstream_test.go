@@ -18,6 +18,7 @@ import (
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/test/balancertest"
 )
@@ -283,7 +284,7 @@ func TestH2CBothSides(t *testing.T) {
 // A response with a Content-Length waits for its body, as with HTTP/1.1: if the peer fails
 // before, the request can still be sent to another one.
 func TestHTTP2ResponseWaitsForItsBody(t *testing.T) {
-	const length, soon = 4, bodyStartTimeout / 2
+	const length, soon = 4, upstream.BodyStartTimeout / 2
 	for _, test := range []struct {
 		name     string
 		happens  func(u *http2Upstream)
@@ -294,8 +295,8 @@ func TestHTTP2ResponseWaitsForItsBody(t *testing.T) {
 		{"the peer fails", func(u *http2Upstream) { u.StopLocked(socket.ErrClosedEarly) }, false, socket.ErrClosedEarly, soon},
 		{"the body arrives", func(u *http2Upstream) { u.Body.Append(make([]byte, length)) }, false, nil, soon},
 		{"the response is too short", func(u *http2Upstream) { u.Received = true }, false, nil, soon},
-		{"a part arrives", func(u *http2Upstream) { u.Body.Append(make([]byte, 1)) }, false, nil, bodyStartTimeout},
-		{"nothing happens", func(*http2Upstream) {}, false, nil, bodyStartTimeout},
+		{"a part arrives", func(u *http2Upstream) { u.Body.Append(make([]byte, 1)) }, false, nil, upstream.BodyStartTimeout},
+		{"nothing happens", func(*http2Upstream) {}, false, nil, upstream.BodyStartTimeout},
 		{"the timeout of the head ends", func(u *http2Upstream) {
 			u.ArmRead(u.conn.transport.sweeper.Now())
 			u.SweepEntry.Conn.SetReadDeadline(socket.ALongTimeAgo)
@@ -319,7 +320,7 @@ func TestHTTP2ResponseWaitsForItsBody(t *testing.T) {
 				})
 				var head http1.ResponseHead
 				head.ContentLength = length
-				err := u.startBody(nil, &head, nil, test.bodiless)
+				err := u.StartBody(nil, &head, nil, test.bodiless)
 				if after := time.Since(begin); err != test.err || after != test.after {
 					t.Errorf("%v after %v, want %v after %v", err, after, test.err, test.after)
 				}

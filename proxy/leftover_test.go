@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"sluice/balancer"
+	"sluice/proxy/upstream"
 )
 
 // leftovers checks now and then that the cases of a fuzz target have left nothing of sluice in
@@ -98,7 +99,7 @@ func (p *testProxy) expectNoEntries(t testing.TB, pools ...*balancer.Pool) {
 		for _, pool := range pools {
 			for _, peer := range pool.Snapshot().All {
 				switch transport := peer.Transport.(type) {
-				case *Transport:
+				case *upstream.Transport:
 					idle, busy := transport.Connections()
 					connections += idle + busy
 				case *http2Transport:

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/test/balancertest"
 	"sluice/test/verify"
@@ -193,8 +194,8 @@ func TestConnectionsPerPeerAreNeverExceeded(t *testing.T) {
 			first.Done()
 			first.Wait()
 		}
-		for _, transport := range p.connectors.list() {
-			idle, busy := transport.(*Transport).Connections()
+		for _, transport := range p.connectors.List() {
+			idle, busy := transport.(*upstream.Transport).Connections()
 			mu.Lock()
 			most = max(most, idle+busy)
 			mu.Unlock()

@@ -31,7 +31,7 @@ type mirrored struct {
 // copies are unused. The sides of the sender never change, because the sweeper may read them late.
 var copies = sync.Pool{New: func() any {
 	m := new(mirrored)
-	m.sender.downstream, m.sender.presence = &m.downstream, &m.downstream
+	m.sender.downstream, m.sender.Presence = &m.downstream, &m.downstream
 	return m
 }}
 
@@ -67,7 +67,7 @@ func (x *httpExchange) copyTo(to *route.Mirror, b []byte) {
 func (x *httpExchange) copyHead(to *route.Mirror, b []byte) *mirrored {
 	m, from := copies.Get().(*mirrored), x.client
 	c := &m.sender
-	c.server, c.listener, c.shard = from.server, from.listener, from.shard
+	c.server, c.listener, c.Shard = from.server, from.listener, from.Shard
 	c.remote, c.address, c.certificate, c.session, c.isHTTP2 = from.remote, from.address, from.certificate, from.session, from.isHTTP2
 	m.mirror = to
 	m.open(c)
@@ -138,7 +138,7 @@ func (m *mirrored) run() {
 	m.downstream = mirrorDownstream{left: maxMirrorAnswer, until: time.Now().Add(m.service.Timeouts.ResponseHeader + m.service.Timeouts.Idle)}
 	o := m.tryOn(t)
 	status, answered := m.result(o)
-	m.mirror.Copies.End(m.sender.shard, status, cmp.Or(o.Latency, time.Since(t.Picked())), answered)
+	m.mirror.Copies.End(m.sender.Shard, status, cmp.Or(o.Latency, time.Since(t.Picked())), answered)
 	m.release()
 }
 

@@ -9,6 +9,7 @@ import (
 	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
+	"sluice/proxy/upstream"
 )
 
 // The behaviour of a client must not count as a failure of the peer: otherwise a
@@ -37,13 +38,13 @@ func (x *sentRequest) wakeOf(err error) wake {
 	switch {
 	case err == nil:
 		return wakeAnswer
-	case err == errPatience:
+	case err == upstream.ErrPatience:
 		return wakePatience
-	case err == errSuspected:
+	case err == upstream.ErrSuspected:
 		return wakeSuspicion
 	case x.upload.failed():
 		return wakeRequest
-	case x.client.gone.Load():
+	case x.client.Gone.Load():
 		return wakeClientGone
 	case errors.Is(err, os.ErrDeadlineExceeded), !isMalformed(err) && x.deadlinePassed():
 		return wakeDeadline

@@ -68,7 +68,7 @@ func (l *upload) fail() {
 func (m *mirrored) fail() {
 	contained(panics.Mirror, m.releaseHeld)
 	if m.mirror != nil {
-		m.mirror.Copies.End(m.sender.shard, refusal.Internal.Status, time.Since(m.startTime), false)
+		m.mirror.Copies.End(m.sender.Shard, refusal.Internal.Status, time.Since(m.startTime), false)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
+	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/test/balancertest"
 )
@@ -47,16 +48,16 @@ func (f *fault) at(step string) {
 
 // A faultyConnector is a connector whose upstreams have a fault.
 type faultyConnector struct {
-	connector
+	upstream.Connector
 	*fault
 }
 
-func (c faultyConnector) connect(ctx context.Context, r requirements, stale upstream) (upstream, time.Duration, error) {
+func (c faultyConnector) Connect(ctx context.Context, r upstream.Requirements, stale upstream.Conn) (upstream.Conn, time.Duration, error) {
 	c.at("connect")
 	if s, ok := stale.(faultyUpstream); ok {
-		stale = s.upstream
+		stale = s.Conn
 	}
-	u, d, err := c.connector.connect(ctx, r, stale)
+	u, d, err := c.Connector.Connect(ctx, r, stale)
 	if u != nil {
 		u = faultyUpstream{u, c.fault}
 	}
@@ -64,45 +65,45 @@ func (c faultyConnector) connect(ctx context.Context, r requirements, stale upst
 }
 
 type faultyUpstream struct {
-	upstream
+	upstream.Conn
 	*fault
 }
 
-func (u faultyUpstream) send(b *socket.Buffers, body, trailer []byte, w until) (bool, error) {
+func (u faultyUpstream) Send(b *socket.Buffers, body, trailer []byte, w upstream.Until) (bool, error) {
 	u.at("send")
-	sent, err := u.upstream.send(b, body, trailer, w)
+	sent, err := u.Conn.Send(b, body, trailer, w)
 	u.at("sent")
 	return sent, err
 }
 
-func (u faultyUpstream) sendHead(b *socket.Buffers, chunked bool) (answered, sent bool, err error) {
+func (u faultyUpstream) SendHead(b *socket.Buffers, chunked bool) (answered, sent bool, err error) {
 	u.at("sendHead")
-	return u.upstream.sendHead(b, chunked)
+	return u.Conn.SendHead(b, chunked)
 }
 
-func (u faultyUpstream) await(b *socket.Buffers, w until) error {
+func (u faultyUpstream) Await(b *socket.Buffers, w upstream.Until) error {
 	u.at("await")
-	return u.upstream.await(b, w)
+	return u.Conn.Await(b, w)
 }
 
 func (u faultyUpstream) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 	u.at("writeBody")
-	return u.upstream.WriteBody(b, p)
+	return u.Conn.WriteBody(b, p)
 }
 
-func (u faultyUpstream) readHead(b *socket.Buffers, head *http1.ResponseHead) ([]byte, error) {
+func (u faultyUpstream) ReadHead(b *socket.Buffers, head *http1.ResponseHead) ([]byte, error) {
 	u.at("readHead")
-	return u.upstream.readHead(b, head)
+	return u.Conn.ReadHead(b, head)
 }
 
-func (u faultyUpstream) startBody(b *socket.Buffers, head *http1.ResponseHead, text []byte, bodiless bool) error {
+func (u faultyUpstream) StartBody(b *socket.Buffers, head *http1.ResponseHead, text []byte, bodiless bool) error {
 	u.at("startBody")
-	return u.upstream.startBody(b, head, text, bodiless)
+	return u.Conn.StartBody(b, head, text, bodiless)
 }
 
 func (u faultyUpstream) ReadBody(b *socket.Buffers, coded bool) (transfer.Piece, error) {
 	u.at("readBody")
-	p, err := u.upstream.ReadBody(b, coded)
+	p, err := u.Conn.ReadBody(b, coded)
 	if u.step.Load() != nil && *u.step.Load() == "relay" && len(p.Text) > 0 {
 		empty := ""
 		u.step.Store(&empty) // a piece is passed on before the next call
@@ -112,8 +113,8 @@ func (u faultyUpstream) ReadBody(b *socket.Buffers, coded bool) (transfer.Piece,
 	return p, err
 }
 
-func (u faultyUpstream) finish(complete bool) {
-	u.upstream.finish(complete)
+func (u faultyUpstream) Finish(complete bool) {
+	u.Conn.Finish(complete)
 	u.at("finish")
 }
 
@@ -145,7 +146,7 @@ func TestPanickedExchangeEndsAlone(t *testing.T) {
 			factory = p.NewHTTP2Transport(someTransport)
 		}
 		if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: func(peer *balancer.Peer) balancer.Transport {
-			return faultyConnector{factory(peer).(connector), &f}
+			return faultyConnector{factory(peer).(upstream.Connector), &f}
 		}})); err != nil {
 			t.Fatal(err)
 		}
@@ -201,8 +202,8 @@ func TestPanickedExchangeEndsAlone(t *testing.T) {
 // peersAreIdle reports whether no exchange holds a connection, or a stream of one.
 func (p *testProxy) peersAreIdle() bool {
 	for _, peer := range p.pool.Snapshot().All {
-		switch c := peer.Transport.(faultyConnector).connector.(type) {
-		case *Transport:
+		switch c := peer.Transport.(faultyConnector).Connector.(type) {
+		case *upstream.Transport:
 			if _, busy := c.Connections(); busy != 0 {
 				return false
 			}

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bufio"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
@@ -14,10 +13,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"sluice/balancer"
 	"sluice/certificates"
+	"sluice/proxy/upstream"
 	"sluice/test/balancertest"
 	"sluice/test/testcert"
 	"sluice/test/verify"
@@ -37,7 +36,7 @@ var anyCertificate = sync.OnceValue(func() *certificates.Client {
 })
 
 // transportOf returns someTransport, with TLS if the origins of the test speak it.
-func transportOf(t testing.TB) TransportOptions {
+func transportOf(t testing.TB) upstream.Options {
 	o := someTransport
 	if peersOverTLS(t) {
 		o.TLS = anyCertificate
@@ -203,25 +202,6 @@ func TestClientCertificateForPeersChanges(t *testing.T) {
 		secure.Read()
 	}
 	verify.That(t, !seen[0].Equal(seen[1]), "the certificate before was shown again")
-}
-
-// A peer that does not take part in the handshake costs a request no more than
-// timeouts.connect.
-func TestHandshakeWithPeerTimesOut(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, hanging)
-	p := startProxy(t, Options{})
-	p.useTLS(certificates.ClientOptions{InsecureSkipVerify: true})
-	p.setPeers(origin.address())
-	peer := p.pool.Snapshot().All[0]
-	transport := peer.Transport.(*Transport)
-	s := transport.next()
-	conn, err := net.Dial("tcp", origin.address())
-	verify.NoError(t, err)
-	defer conn.Close()
-	_, err = transport.tls.handshake(context.Background(), conn.(*net.TCPConn), transport.options.secure(), time.Now().Add(50*time.Millisecond))
-	verify.That(t, err != nil && strings.Contains(err.Error(), "timeout"), "got %v", err)
-	s.remove()
 }
 
 // A peer can tell a connection that sluice closes between requests from one that broke,

@@ -25,6 +25,7 @@ import (
 	"sluice/discovery"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/test/balancertest"
 	"sluice/test/verify"
@@ -103,7 +104,7 @@ func newTestServer(o Options) *Server {
 }
 
 // someTransport keeps connections for as long as most servers do at least.
-var someTransport = TransportOptions{IdleTimeout: 4 * time.Second, MaxIdle: 512, HeadBytes: 16 << 10, Fields: http1.UsualFields}
+var someTransport = upstream.Options{IdleTimeout: 4 * time.Second, MaxIdle: 512, HeadBytes: 16 << 10, Fields: http1.UsualFields}
 
 // defaultTimeouts are those of services, but for connecting and the response header: a
 // machine that stands still is no peer that cannot be connected to, or does not answer.
@@ -331,7 +332,7 @@ func hanging(c *originConn) bool {
 
 // looks is how long it takes until it has been looked more than once whether the
 // client of an exchange is there.
-const looks = 2 * (socket.FirstProbe + probeInterval)
+const looks = 2 * (socket.FirstProbe + 250*time.Millisecond)
 
 const okResponse = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -145,7 +146,7 @@ func (c *fuzzClient) converse(end wireEnd) (received []byte, broken error) {
 
 // settle waits until nothing is left of the exchange.
 func (c *fuzzClient) settle() {
-	transport := c.p.pool.Snapshot().All[0].Transport.(*Transport)
+	transport := c.p.pool.Snapshot().All[0].Transport.(*upstream.Transport)
 	eventually(c.t, "nothing in flight", func() bool {
 		idle, busy := transport.Connections()
 		return c.p.Connections() == 0 && c.p.inflight() == 0 && busy == 0 && c.origin.idle() == idle

@@ -13,6 +13,7 @@ import (
 	"sluice/proxy/reserved"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
+	"sluice/proxy/upstream"
 	"sluice/route/compression"
 )
 
@@ -48,7 +49,7 @@ func (x *answeredRequest) Try(t balancer.Token) attempt.Result {
 		x.firstPicked = x.picked
 	}
 	x.beginTry(t)
-	u, result := x.send(t.Peer.Transport.(connector))
+	u, result := x.send(t.Peer.Transport.(upstream.Connector))
 	x.tries++
 	switch {
 	case u != nil:
@@ -79,9 +80,9 @@ func (x *answeredRequest) Receive(t balancer.Token) balancer.Outcome {
 func (x *answeredRequest) Started() bool { return x.begun }
 
 // receive reads the response of u and forwards it. It finishes u.
-func (x *answeredRequest) receive(u upstream) balancer.Outcome {
+func (x *answeredRequest) receive(u upstream.Conn) balancer.Outcome {
 	for {
-		text, err := u.readHead(&x.Buffers, &x.response)
+		text, err := u.ReadHead(&x.Buffers, &x.response)
 		if err != nil {
 			return x.receiveFailed(u, err)
 		}
@@ -97,7 +98,7 @@ func (x *answeredRequest) receive(u upstream) balancer.Outcome {
 
 // receiveFailed classifies an error before any byte of the final response was
 // forwarded. It finishes u.
-func (x *answeredRequest) receiveFailed(u upstream, err error) balancer.Outcome {
+func (x *answeredRequest) receiveFailed(u upstream.Conn, err error) balancer.Outcome {
 	x.finish(u, false)
 	if o, ended := x.endedOtherwise(err); ended {
 		return o
@@ -139,7 +140,7 @@ func (x *answeredRequest) passInterim(head []byte) error {
 }
 
 // receiveFinal forwards a final response with the head text. It finishes u.
-func (x *answeredRequest) receiveFinal(u upstream, text []byte) balancer.Outcome {
+func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Outcome {
 	x.upstreamTime, x.upstreamStatus = time.Since(x.startTime), x.response.Status
 	if x.response.Status == 101 {
 		switch {
@@ -164,7 +165,7 @@ func (x *answeredRequest) receiveFinal(u upstream, text []byte) balancer.Outcome
 	if x.standing.grpc {
 		x.grpcCode = grpc.ParseCode(x.response.FindOther(text, "grpc-status"))
 	}
-	if err := u.startBody(&x.Buffers, &x.response, text, x.response.Bodiless(x.head.Method == http1.MethodHead)); err != nil {
+	if err := u.StartBody(&x.Buffers, &x.response, text, x.response.Bodiless(x.head.Method == http1.MethodHead)); err != nil {
 		return x.receiveFailed(u, err)
 	}
 	err := x.writeResponseHead(text) // before the body overwrites it
@@ -184,7 +185,7 @@ func (x *answeredRequest) receiveFinal(u upstream, text []byte) balancer.Outcome
 		return outcome
 	}
 	x.grpcCode = grpc.Unset
-	if errors.Is(err, errClientWrite) || x.client.gone.Load() {
+	if errors.Is(err, errClientWrite) || x.client.Gone.Load() {
 		x.interrupted = "client_gone"
 		return outcome
 	}
@@ -220,7 +221,7 @@ func (x *answeredRequest) toClient(p transfer.Piece) error {
 
 // relay sends x.out, the head, and the body. The start of the body is validated before
 // anything is sent. The error is errClientWrite or an error of the peer.
-func (x *answeredRequest) relay(u upstream) error {
+func (x *answeredRequest) relay(u upstream.Conn) error {
 	if x.encoder != nil {
 		return x.relayCompressed(u)
 	}
@@ -252,9 +253,9 @@ func (x *answeredRequest) relay(u upstream) error {
 
 // awaitBody sets the timeout for the next piece of the response's body. None runs
 // until the peer has the whole request, because it may wait for the client.
-func (x *answeredRequest) awaitBody(u upstream) {
+func (x *answeredRequest) awaitBody(u upstream.Conn) {
 	if !x.streaming || x.upload.answering() {
-		u.waitAtMost(x.bodyPause())
+		u.WaitAtMost(x.bodyPause())
 	}
 }
 

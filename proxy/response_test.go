@@ -5,7 +5,6 @@ import (
 	"io"
 	"strings"
 	"testing"
-	"time"
 )
 
 // A 204 has no body, whatever its fields say. A peer that announces one there
@@ -87,19 +86,5 @@ func TestMalformedFirstChunk(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// What a peer says of how long it keeps a connection counts also where its
-// response is chunked.
-func TestKeepAliveOfChunkedResponse(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, answering("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Trailer: as long as it takes to be where the fields of the head were before\r\n\r\n"))
-	p := startProxy(t, Options{}, origin.address())
-	get(t, p, "GET")
-	var idle []*upstreamConn
-	eventually(t, "an idle connection", func() bool { idle = p.idleUpstream(); return len(idle) == 1 })
-	if got := idle[0].idleTimeout; got != 2*time.Second {
-		t.Errorf("kept for %v, want 2 s", got)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
 )
 
 // A sentRequest is a request on its way to peers, by tries.
@@ -19,8 +20,8 @@ type sentRequest struct {
 	upload      upload
 	token       balancer.Token // of the last try
 	tried       triedPeers
-	held        upstream     // of the present try; nil: none, or it is finished
-	contenders  []*contender // of a try that returned before the peer answered
+	held        upstream.Conn // of the present try; nil: none, or it is finished
+	contenders  []*contender  // of a try that returned before the peer answered
 	lastRefusal *refusal.Refusal
 	picked      time.Time // when the peer of token was picked
 	// firstPicked is when the first peer was picked, after the body was buffered.
@@ -71,12 +72,12 @@ func (x *sentRequest) endTry(t balancer.Token, o balancer.Outcome) {
 // send sends the request to the peer and waits for a response. It replaces a stale
 // connection by a new one, since that is no failure of the peer. If there is no
 // response, u is nil and result says why.
-func (x *sentRequest) send(peer connector) (u upstream, result attempt.Result) {
+func (x *sentRequest) send(peer upstream.Connector) (u upstream.Conn, result attempt.Result) {
 	r := x.requirements(x.picked)
 	for {
 		var err error
 		x.held = nil // connect takes it
-		if u, x.connectTime, err = peer.connect(x.client.server.ctx, r, u); err != nil {
+		if u, x.connectTime, err = peer.Connect(x.client.server.ctx, r, u); err != nil {
 			return nil, attempt.Ended(x.connectFailed(err))
 		}
 		x.held = u
@@ -100,17 +101,17 @@ func (x *sentRequest) send(peer connector) (u upstream, result attempt.Result) {
 }
 
 // finish finishes u, which the exchange holds.
-func (x *sentRequest) finish(u upstream, complete bool) {
+func (x *sentRequest) finish(u upstream.Conn, complete bool) {
 	x.held = nil
-	u.finish(complete)
+	u.Finish(complete)
 }
 
 // requirements returns what the exchange requires of an upstream to a peer that was
 // picked at that time.
-func (x *sentRequest) requirements(picked time.Time) requirements {
-	return requirements{
-		picked: picked, timeout: x.service.Timeouts.Connect, deadline: x.deadline, pause: x.service.Timeouts.Idle,
-		client: &x.client.upstreamClient, keepForGone: x.client.options.KeepForGoneClients, webSocket: x.asksForWebSocket(),
+func (x *sentRequest) requirements(picked time.Time) upstream.Requirements {
+	return upstream.Requirements{
+		Picked: picked, Timeout: x.service.Timeouts.Connect, Deadline: x.deadline, Pause: x.service.Timeouts.Idle,
+		Client: &x.client.Client, KeepForGone: x.client.options.KeepForGoneClients, WebSocket: x.asksForWebSocket(),
 	}
 }
 
@@ -120,7 +121,7 @@ func (x *sentRequest) connectFailed(err error) (o balancer.Outcome) {
 	case err == errNoWebSocket:
 		x.lastRefusal = refusal.NoWebSocket
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
-	case x.client.gone.Load():
+	case x.client.Gone.Load():
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	case x.deadlinePassed():
 		x.lastRefusal = refusal.Deadline
@@ -131,15 +132,15 @@ func (x *sentRequest) connectFailed(err error) (o balancer.Outcome) {
 }
 
 // sendOn sends the request on u and waits for a response.
-func (x *sentRequest) sendOn(u upstream) (sent bool, err error) {
+func (x *sentRequest) sendOn(u upstream.Conn) (sent bool, err error) {
 	if err := x.writeRequestHead(&x.Buffers, x.token.Peer); err != nil {
 		return false, err
 	}
 	if x.streaming {
 		return x.upload.start(u)
 	}
-	u.waitAtMost(x.tryTimeout())
-	return u.send(&x.Buffers, x.body, x.bodyTrailer, x.until())
+	u.WaitAtMost(x.tryTimeout())
+	return u.Send(&x.Buffers, x.body, x.bodyTrailer, x.until())
 }
 
 // tryTimeout returns the timeout of the response head, which is positive. The per-try
@@ -157,7 +158,7 @@ func (x *sentRequest) tryTimeout() time.Duration {
 
 // sendFailed classifies an error before the first byte of a response. again: the
 // request may be sent on a new connection to the same peer.
-func (x *sentRequest) sendFailed(u upstream, err error) (o balancer.Outcome, again bool) {
+func (x *sentRequest) sendFailed(u upstream.Conn, err error) (o balancer.Outcome, again bool) {
 	if o, ended := x.endedOtherwise(err); ended {
 		return o, false
 	}
@@ -169,7 +170,7 @@ func (x *sentRequest) sendFailed(u upstream, err error) (o balancer.Outcome, aga
 	if x.delayedByClient() {
 		return x.resetOutcome(), false
 	}
-	switch maybe, likely := u.closedIdle(err); {
+	switch maybe, likely := u.ClosedIdle(err); {
 	case likely:
 		return balancer.Outcome{Class: balancer.OutcomeStale}, x.Replayable()
 	case maybe:
@@ -214,8 +215,8 @@ func (x *sentRequest) Replayable() bool {
 func (x *sentRequest) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(x.client.server.ctx, timeout)
-	r := requirements{client: &x.client.upstreamClient, deadline: x.deadline, keepForGone: x.client.options.KeepForGoneClients}
-	ctx, end := r.whileThere(ctx)
+	r := upstream.Requirements{Client: &x.client.Client, Deadline: x.deadline, KeepForGone: x.client.options.KeepForGoneClients}
+	ctx, end := r.WhileThere(ctx)
 	return ctx, func() {
 		end()
 		cancel()

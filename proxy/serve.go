@@ -4,14 +4,14 @@
 //
 //	accept → clientConn → route.Table → attempt.Run → balancer.Pool.Pick
 //	                                       │
-//	                                       └→ answeredRequest.Try → upstreamConn → Token.Done
+//	                                       └→ answeredRequest.Try → upstream.Conn → Token.Done
 //
-// An httpExchange uses a downstream (the client's side) and an upstream (the peer's
+// An httpExchange uses a downstream (the client's side) and an [upstream.Conn] (the peer's
 // side). Only these two know the wire protocol.
 //
 // One goroutine serves all requests of a client connection in sequence; an idle
 // connection has no goroutine (see [socket.IdleSet]). [Server] owns the client connections;
-// a [Transport] owns the connections to one peer. Timeouts are coarse (see
+// an [upstream.Transport] owns the connections to one peer. Timeouts are coarse (see
 // [socket.Sweeper]): a request sets no timer.
 //
 // The data plane uses the socket instead of net.Conn: see package [socket].
@@ -243,13 +243,13 @@ func (x *httpExchange) forward() *refusal.Refusal {
 	c := x.client
 	outcome, tries, err := attempt.Run(x.service, &x.query, x)
 	for range tries - 1 {
-		x.service.Pool.Requests().Retry(c.shard)
+		x.service.Pool.Requests().Retry(c.Shard)
 	}
 	x.upload.wait()
 	switch {
 	case x.answered:
 		return nil
-	case err != nil && c.gone.Load():
+	case err != nil && c.Gone.Load():
 		return refusal.ClientGone
 	case err != nil && x.deadlinePassed():
 		return refusal.Deadline

@@ -19,6 +19,7 @@ import (
 	"sluice/proxy/proxyprotocol"
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/route/compression"
 	"sluice/route/places"
@@ -97,7 +98,7 @@ type Server struct {
 	options    atomic.Pointer[Options]
 	log        zerolog.Logger
 	sweeper    *socket.Sweeper
-	connectors *connectors
+	connectors *upstream.Connectors
 	idleConns  *socket.IdleSet[*clientConn]
 	tables     atomic.Pointer[route.Table]
 	requests   *metrics.Requests // see Unrouted
@@ -150,7 +151,7 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 		arrivals:   make(map[*arrival]struct{}),
 		drained:    make(chan struct{}),
 	}
-	s.connectors = newConnectors(s.sweeper, log)
+	s.connectors = upstream.NewConnectors(s.sweeper, log)
 	s.Configure(o)
 	if s.idleConns, err = socket.NewIdleSet[*clientConn](); err != nil {
 		s.log.Warn().Err(err).Msg("epoll failed: idle connections use more memory")
@@ -160,20 +161,20 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 	s.tables.Store(empty)
 	s.repeat(s.idleConns.Run)
 	s.repeat(func() { s.sweeper.Run(s.stop) })
-	s.repeat(func() { s.connectors.run(s.stop) })
+	s.repeat(func() { s.connectors.Run(s.stop) })
 	s.repeat(func() { socket.Reclaim(s.stop, s.shards.Load, socket.ProcessorTime, socket.CollectGarbage) })
 	return s
 }
 
 // NewTransport returns the transport factory of a pool, for [balancer.Options].
-func (s *Server) NewTransport(o TransportOptions) func(*balancer.Peer) balancer.Transport {
-	return s.connectors.http1(o)
+func (s *Server) NewTransport(o upstream.Options) func(*balancer.Peer) balancer.Transport {
+	return s.connectors.HTTP1(o)
 }
 
 // NewHTTP2Transport returns the transport factory of a pool whose peers use HTTP/2, for
 // [balancer.Options]: without TLS by prior knowledge, and with TLS by ALPN.
-func (s *Server) NewHTTP2Transport(o TransportOptions) func(*balancer.Peer) balancer.Transport {
-	return s.connectors.http2(o)
+func (s *Server) NewHTTP2Transport(o upstream.Options) func(*balancer.Peer) balancer.Transport {
+	return http2Transports(s.connectors, o)
 }
 
 // repeat runs what serves all connections in the background, again if it has panicked.
@@ -248,7 +249,7 @@ func (s *Server) begin(at *listener, conn socket.Conn, of proxyprotocol.Addresse
 	}
 	s.conns[c] = struct{}{}
 	s.connCount.Add(1)
-	s.sweeper.Add(&c.SweepEntry, conn, c.shard)
+	s.sweeper.Add(&c.SweepEntry, conn, c.Shard)
 	go c.serve()
 	return nil
 }

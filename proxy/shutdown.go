@@ -65,7 +65,7 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 // cutPeers ends all exchanges with peers.
 func (s *Server) cutPeers() {
 	s.cancel()
-	for _, t := range s.connectors.list() {
+	for _, t := range s.connectors.List() {
 		t.Close()
 	}
 }

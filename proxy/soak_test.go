@@ -24,6 +24,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/test/balancertest"
 	"sluice/test/consultest"
@@ -159,7 +160,7 @@ func soak(t *testing.T, duration time.Duration) {
 		<-pool.Drained()
 		snapshot := pool.Snapshot()
 		for _, peer := range slices.Concat(snapshot.All, snapshot.Draining) {
-			idle, busy := peer.Transport.(*Transport).Connections()
+			idle, busy := peer.Transport.(*upstream.Transport).Connections()
 			if n := peer.Inflight(); n != 0 || idle+busy != 0 {
 				t.Errorf("at %s: %d in flight, %d connections idle and %d at work", peer.Address(), n, idle, busy)
 			}

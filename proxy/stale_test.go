@@ -3,14 +3,27 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"sluice/balancer"
+	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/test/verify"
 )
+
+// staleWithin is the constant of package upstream.
+const staleWithin = time.Second
+
+// hasIdlePeerConnection reports whether there is an idle connection to a peer.
+func (p *testProxy) hasIdlePeerConnection() bool {
+	return slices.ContainsFunc(p.connectors.List(), func(c upstream.Connector) bool {
+		idle, _ := c.(*upstream.Transport).Connections()
+		return idle > 0
+	})
+}
 
 // breaking answers GET requests, and has its way with any other one that comes
 // on a connection that has been used.
@@ -34,7 +47,7 @@ func breaking(then func(c *originConn)) func(c *originConn) bool {
 func postOnUsed(t *testing.T, p *testProxy, body string) int {
 	t.Helper()
 	get(t, p, "GET")
-	eventually(t, "an idle connection", func() bool { return len(p.idleUpstream()) > 0 })
+	eventually(t, "an idle connection", p.hasIdlePeerConnection)
 	conn := p.dial()
 	defer conn.Close()
 	fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\n%s", body)
@@ -90,22 +103,6 @@ func TestUsedConnectionIsLostByThePeer(t *testing.T) {
 				t.Errorf("outcomes %v", outcomes)
 			}
 		})
-	}
-}
-
-func TestExcusedConnections(t *testing.T) {
-	var transport Transport
-	start := time.Now()
-	for _, step := range []struct {
-		at   time.Duration
-		want bool
-	}{
-		{0, true}, {0, true}, {500 * time.Millisecond, true}, {900 * time.Millisecond, true}, // as when it restarts
-		{1100 * time.Millisecond, false}, {5 * time.Second, false}, {14 * time.Second, false},
-		{25 * time.Second, true}, {25500 * time.Millisecond, true},
-		{34 * time.Second, false},
-	} {
-		verify.Equal(t, transport.countsAsStale(start.Add(step.at)), step.want, "after %v", step.at)
 	}
 }
 

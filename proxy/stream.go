@@ -17,6 +17,7 @@ import (
 	"sluice/proxy/proxyprotocol"
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
 	"sluice/route"
 )
 
@@ -189,7 +190,7 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 	s.tried.begin(t.Peer, t.Picked().Sub(s.startTime))
 	dialStart := time.Now()
 	ctx, end := s.Waiting(s.service.Timeouts.Connect + socket.SweepInterval)
-	u, err := t.Peer.Transport.(*Transport).dialStream(ctx, t.Picked(), s.service.Timeouts.Connect, s.shard)
+	u, err := t.Peer.Transport.(*upstream.Transport).DialStream(ctx, t.Picked(), s.service.Timeouts.Connect, s.shard)
 	if end(); err != nil {
 		var o balancer.Outcome
 		if o, s.refusal = dialFailure(err); s.gone {
@@ -200,11 +201,11 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 	}
 	s.connected, s.connectTime = true, time.Since(dialStart)
 	s.connectedAfter = time.Since(s.startTime)
-	defer u.finish(false)
+	defer u.Finish(false)
 	t.Connected(s.connectTime)
 	s.sendProxyHeader(u)
 	tunnel := socket.Tunnel{
-		Client: socket.TunnelEnd{Wire: s.socket, Entry: &s.SweepEntry}, Up: u.tunnelEnd(), Sweeper: s.server.sweeper,
+		Client: socket.TunnelEnd{Wire: s.socket, Entry: &s.SweepEntry}, Up: u.TunnelEnd(), Sweeper: s.server.sweeper,
 		Timeouts: tunnelTimeouts(s.service.Timeouts), Requests: s.service.Pool.Requests(), Shard: s.shard,
 	}
 	s.cut = tunnel.Run(nil, &s.bytesIn, &s.bytesOut)
@@ -213,9 +214,9 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 
 // sendProxyHeader sends the PROXY header that the service asks for. If that fails, the
 // connection is broken, and the tunnel finds that.
-func (s *stream) sendProxyHeader(u *upstreamConn) {
+func (s *stream) sendProxyHeader(u *upstream.HTTP1Conn) {
 	if version := s.service.ProxyProtocol; version != 0 {
-		_, _ = u.wire().Conn.Write(proxyprotocol.Header(version, s.ends)) // the socket buffer is empty
+		_, _ = u.Wire().Conn.Write(proxyprotocol.Header(version, s.ends)) // the socket buffer is empty
 	}
 }
 
@@ -233,7 +234,7 @@ func (s *stream) Waiting(timeout time.Duration) (context.Context, context.Cancel
 	if s.server.options.Load().KeepForGoneClients {
 		return ctx, cancel
 	}
-	return cancelWhenGone(ctx, cancel, s.isGone)
+	return upstream.CancelWhenGone(ctx, cancel, s.isGone)
 }
 
 // isGone records and reports whether the client has closed its connection without
@@ -304,7 +305,7 @@ func dialFailure(err error) (balancer.Outcome, *refusal.Refusal) {
 	case errors.Is(err, net.ErrClosed): // the transport is closed
 		return balancer.Outcome{Class: balancer.OutcomeLocal}, refusal.Connect
 	}
-	var handshake handshakeError
+	var handshake upstream.HandshakeError
 	if errors.As(err, &handshake) {
 		return balancer.Outcome{Class: balancer.OutcomeConnectFailure}, refusal.PeerTLS
 	}

@@ -81,7 +81,7 @@ func TestOverTLS(t *testing.T) {
 		TestLimitsAreAnsweredAtOnce, TestPendingRequestsAreBounded,
 		TestAnswerReachesClientThatSendsOn, TestLastAnswerOfDrainingServer, TestWhatIsNotForwarded,
 		TestSlowBodyPutsDeadlineOff, TestForwards, TestNoReuseBehindAnnouncedBodyThatIsNone, TestMalformedFirstChunk,
-		TestKeepAliveOfChunkedResponse, TestIdleConnectionsTimeOut,
+		TestIdleConnectionsTimeOut,
 		TestShutdownFinishesRequests, TestShutdownCutsWhatIsLeft, TestShutdownServesIdleConnectionsOnceMore,
 		TestPeerThatBreaksUsedConnections, TestUsedConnectionIsLostByThePeer,
 		TestRequestLeavesAPeerWhoseChecksFail, TestRequestStaysWithAPeerWhoseChecksFail,

@@ -12,6 +12,7 @@ import (
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
+	"sluice/proxy/upstream"
 	"sluice/route"
 )
 
@@ -137,12 +138,12 @@ func (key *webSocketKey) accept() string {
 
 // receiveTunnel forwards the 101 response, whose head is x.out, and then all bytes in both
 // directions until the tunnel ends. It closes u.
-func (x *answeredRequest) receiveTunnel(u upstream) balancer.Outcome {
+func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
 	defer x.finish(u, false)
-	up, late := u.tunnel(&x.Buffers)
+	up, late := u.Tunnel(&x.Buffers)
 	t := socket.Tunnel{
 		Up: up, Sweeper: x.client.server.sweeper, Timeouts: tunnelTimeouts(x.service.Timeouts),
-		Requests: x.service.Pool.Requests(), Shard: x.client.shard,
+		Requests: x.service.Pool.Requests(), Shard: x.client.Shard,
 	}
 	t.Client = x.client.downstream.tunnel(&t)
 	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime - x.picked.Sub(x.startTime)}

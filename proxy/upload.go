@@ -12,6 +12,7 @@ import (
 	"sluice/proxy/reserved"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
+	"sluice/proxy/upstream"
 	"sluice/route"
 )
 
@@ -20,7 +21,7 @@ import (
 // 9.3.2).
 type upload struct {
 	x       *sentRequest
-	up      upstream
+	up      upstream.Conn
 	started bool
 	copy    *mirrored // that gets the body too; nil: none
 	buffers socket.Buffers
@@ -56,23 +57,23 @@ func (l *upload) failed() bool { return l.broken.Load() }
 
 // start sends x.out, the head of the request, starts to send the body, and waits for
 // the response.
-func (l *upload) start(u upstream) (sent bool, err error) {
+func (l *upload) start(u upstream.Conn) (sent bool, err error) {
 	x := l.x
 	if !x.deadline.IsZero() {
-		u.waitAtMost(x.withinDeadline(0)) // also while the client sends
+		u.WaitAtMost(x.withinDeadline(0)) // also while the client sends
 	}
-	answered, sent, err := u.sendHead(&x.Buffers, x.head.Chunked)
+	answered, sent, err := u.SendHead(&x.Buffers, x.head.Chunked)
 	switch {
 	case answered:
 		x.client.downstream.closeAfterAnswer()
-		u.waitAtMost(x.withinDeadline(x.service.Timeouts.ResponseHeader))
+		u.WaitAtMost(x.withinDeadline(x.service.Timeouts.ResponseHeader))
 		return sent, nil
 	case err != nil:
 		return sent, err
 	}
 	l.up, l.started, l.done = u, true, make(chan struct{})
 	go l.run()
-	return true, u.await(&x.Buffers, x.until())
+	return true, u.Await(&x.Buffers, x.until())
 }
 
 // wait ends the upload and waits for its goroutine. If the upload is incomplete, the
@@ -141,7 +142,7 @@ func (l *upload) end(sent bool) {
 	if l.responding {
 		timeout = l.x.bodyPause()
 	}
-	l.up.waitAtMost(timeout)
+	l.up.WaitAtMost(timeout)
 	l.endedAt = time.Now()
 	l.ended.Store(sent)
 }

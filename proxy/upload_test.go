@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,9 +69,7 @@ func TestConnectionGoesOnBehindReadBody(t *testing.T) {
 					return r
 				}
 				request("GET", "X: y")
-				for _, idle := range p.idleUpstream() {
-					idle.conn.(*net.TCPConn).SetWriteBuffer(4 << 10)
-				}
+				shrinkWriteBuffers(t, origin.address())
 				closes := request("POST", test.head).Close
 				answered <- struct{}{}
 				if !closes {
@@ -82,19 +82,21 @@ func TestConnectionGoesOnBehindReadBody(t *testing.T) {
 	}
 }
 
-// idleUpstream returns the idle connections to peers.
-func (p *testProxy) idleUpstream() (conns []*upstreamConn) {
-	for _, c := range p.connectors.list() {
-		transport := c.(*Transport)
-		transport.mu.Lock()
-		for u := range transport.open {
-			if u.idleUntil != 0 {
-				conns = append(conns, u)
+// shrinkWriteBuffers makes the buffers small of what this process sends to the address.
+func shrinkWriteBuffers(t *testing.T, address string) {
+	t.Helper()
+	to, n := netip.MustParseAddrPort(address), 0
+	for fd := range 1 << 16 {
+		peer, err := syscall.Getpeername(fd)
+		if p, ok := peer.(*syscall.SockaddrInet4); err == nil && ok && p.Port == int(to.Port()) && p.Addr == to.Addr().As4() {
+			if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_SNDBUF, 4<<10); err == nil {
+				n++
 			}
 		}
-		transport.mu.Unlock()
 	}
-	return conns
+	if n == 0 {
+		t.Error("there is no connection to the peer")
+	}
 }
 
 // So it does where the peer did not answer at all.

@@ -29,7 +29,7 @@
 // byte can have arrived since RawConn.Read was called:
 //
 //   - on the upstream side, f finds the socket quiet, writes the request and parks
-//     (see upstreamConn.step of package proxy); on a new connection it reads once, since a peer may
+//     (see HTTP1Conn.step of package upstream); on a new connection it reads once, since a peer may
 //     send first;
 //   - on the client side, f serves whole requests, so that one call of RawConn.Read
 //     serves many requests (see clientConn.readable of package proxy).

@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"math"
@@ -7,19 +7,6 @@ import (
 
 	"sluice/test/verify"
 )
-
-// pooled returns a transport without connections, and a function that opens one
-// in a slot.
-func pooled(t *testing.T) (*Transport, func(*slot) *upstreamConn) {
-	p := startProxy(t, Options{}, startOrigin(t, hanging).address())
-	transport := p.pool.Snapshot().All[0].Transport.(*Transport)
-	return transport, func(s *slot) *upstreamConn {
-		t.Helper()
-		u, err := transport.dial(t.Context(), s, time.Now(), patience, 0, nil)
-		verify.NoError(t, err)
-		return u
-	}
-}
 
 func (t *Transport) expect(test *testing.T, idle, busy, slots int) {
 	test.Helper()
@@ -30,14 +17,14 @@ func (t *Transport) expect(test *testing.T, idle, busy, slots int) {
 
 func TestLastUsedConnectionIsUsedFirst(t *testing.T) {
 	t.Parallel()
-	transport, dial := pooled(t)
-	first, second := dial(transport.acquire(time.Now())), dial(transport.acquire(time.Now()))
+	transport := startTransport(t, Options{}, hanging)
+	first, second := transport.opened(t), transport.opened(t)
 	transport.expect(t, 0, 2, 2)
 	transport.release(second)
 	transport.release(first)
 	transport.expect(t, 2, 0, 2)
-	for _, want := range []*upstreamConn{first, second} {
-		verify.Equal(t, transport.acquire(time.Now()).u, want, "result")
+	for _, want := range []*HTTP1Conn{first, second} {
+		verify.Equal(t, transport.acquire(time.Now()).u, want, "the connection")
 	}
 	if s := transport.acquire(time.Now()); s.u != nil {
 		t.Error("there is a third connection")
@@ -53,10 +40,10 @@ func TestLastUsedConnectionIsUsedFirst(t *testing.T) {
 // idle, and there are no more than before.
 func TestStaleConnectionIsReplaced(t *testing.T) {
 	t.Parallel()
-	transport, dial := pooled(t)
-	other, stale := dial(transport.acquire(time.Now())), dial(transport.acquire(time.Now()))
+	transport := startTransport(t, Options{}, hanging)
+	other, stale := transport.opened(t), transport.opened(t)
 	transport.release(other)
-	fresh := dial(transport.detach(stale))
+	fresh := transport.dialed(t, transport.detach(stale))
 	transport.expect(t, 1, 1, 2)
 	verify.That(t, !fresh.used, "the new connection has been used")
 	transport.discard(fresh)
@@ -65,32 +52,48 @@ func TestStaleConnectionIsReplaced(t *testing.T) {
 
 func TestIdleConnectionsExpire(t *testing.T) {
 	t.Parallel()
-	transport, dial := pooled(t)
-	short, long := dial(transport.acquire(time.Now())), dial(transport.acquire(time.Now()))
+	transport := startTransport(t, Options{}, hanging)
+	short, long := transport.opened(t), transport.opened(t)
 	short.idleTimeout, long.idleTimeout = time.Second, time.Hour
-	busy := dial(transport.acquire(time.Now()))
+	busy := transport.opened(t)
 	transport.release(long)
 	transport.release(short)
 	now := transport.sweeper.Now()
-	transport.closeIdle(now + int64(time.Minute))
+	transport.CloseIdle(now + int64(time.Minute))
 	transport.expect(t, 1, 1, 3)
 	verify.Equal(t, transport.acquire(time.Now()).u, long, "which is idle")
 	transport.expect(t, 0, 2, 2)
 	transport.release(busy)
 	transport.release(long)
-	transport.closeIdle(math.MaxInt64)
+	transport.CloseIdle(math.MaxInt64)
 	transport.expect(t, 0, 0, 0)
 }
 
 func TestDrainClosesIdleConnections(t *testing.T) {
 	t.Parallel()
-	transport, dial := pooled(t)
-	idle, busy := dial(transport.acquire(time.Now())), dial(transport.acquire(time.Now()))
+	transport := startTransport(t, Options{}, hanging)
+	idle, busy := transport.opened(t), transport.opened(t)
 	transport.release(idle)
 	transport.Drain()
 	transport.expect(t, 0, 1, 1)
 	transport.release(busy)
 	transport.expect(t, 0, 0, 0)
-	transport.release(dial(transport.acquire(time.Now()))) // the peer is back
+	transport.release(transport.opened(t)) // the peer is back
 	transport.expect(t, 1, 0, 1)
+}
+
+func TestExcusedConnections(t *testing.T) {
+	var transport Transport
+	start := time.Now()
+	for _, step := range []struct {
+		at   time.Duration
+		want bool
+	}{
+		{0, true}, {0, true}, {500 * time.Millisecond, true}, {900 * time.Millisecond, true}, // as when it restarts
+		{1100 * time.Millisecond, false}, {5 * time.Second, false}, {14 * time.Second, false},
+		{25 * time.Second, true}, {25500 * time.Millisecond, true},
+		{34 * time.Second, false},
+	} {
+		verify.Equal(t, transport.countsAsStale(start.Add(step.at)), step.want, "after %v", step.at)
+	}
 }

@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"errors"
@@ -16,8 +16,8 @@ import (
 // a request was sent on it.
 var errStale = errors.New("stale idle connection")
 
-// An upstreamConn is a connection to a peer. One exchange at a time uses it.
-type upstreamConn struct {
+// An HTTP1Conn is a connection to a peer. One exchange at a time uses it.
+type HTTP1Conn struct {
 	socket.SweepEntry
 	transport *Transport
 	slot      *slot
@@ -28,8 +28,8 @@ type upstreamConn struct {
 	onSocket  func(fd uintptr) bool // step as a value: creating it allocates
 	quickAck  func(fd uintptr)      // socket.AcknowledgeNow
 
-	client atomic.Pointer[upstreamClient] // the client to probe, or nil
-	probe  clientProbe
+	client atomic.Pointer[Client] // the client to probe, or nil
+	probe  Probe
 
 	reader      socket.BufferedReader
 	used        bool // by an exchange before, so it may be stale
@@ -52,7 +52,7 @@ type upstreamConn struct {
 	remainder     chan struct{} // closed when that is sent, or cannot be; nil: there was none
 	remainderSent bool          // valid after remainder is closed
 
-	until  until     // of the present wait
+	until  Until     // of the present wait
 	picked time.Time // when the peer was, for the present exchange
 
 	// A streamed body.
@@ -68,20 +68,20 @@ type upstreamConn struct {
 	persistent bool // the connection is reusable after it
 }
 
-func newUpstreamConn(t *Transport, conn socket.Conn) (*upstreamConn, error) {
+func newHTTP1Conn(t *Transport, conn socket.Conn) (*HTTP1Conn, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	u := &upstreamConn{transport: t, conn: conn, raw: raw, quickAck: socket.AcknowledgeNow, idleTimeout: t.options.IdleTimeout}
+	u := &HTTP1Conn{transport: t, conn: conn, raw: raw, quickAck: socket.AcknowledgeNow, idleTimeout: t.options.IdleTimeout}
 	u.onSocket = u.step
 	u.Probes, u.Owner = true, u
 	return u, nil
 }
 
-func (u *upstreamConn) wire() socket.Wire { return socket.Wire{Conn: u.conn, Raw: u.raw, TLS: u.tls} }
+func (u *HTTP1Conn) Wire() socket.Wire { return socket.Wire{Conn: u.conn, Raw: u.raw, TLS: u.tls} }
 
-func (u *upstreamConn) close() {
+func (u *HTTP1Conn) close() {
 	u.Remove()
 	if u.tls != nil && u.complete {
 		u.tls.CloseNotify()
@@ -94,27 +94,27 @@ func (u *upstreamConn) close() {
 
 // endOfWait returns why a wait for the response ends after a wake; nil: the wake was
 // spurious.
-func (u *upstreamConn) endOfWait() error {
+func (u *HTTP1Conn) endOfWait() error {
 	switch {
-	case u.until.suspicion && u.transport.suspects(u), u.until.isOver():
-		return errSuspected
-	case u.until.patience > 0:
-		return errPatience
+	case u.until.Suspicion && u.transport.suspects(u), u.until.isOver():
+		return ErrSuspected
+	case u.until.Patience > 0:
+		return ErrPatience
 	}
 	return nil
 }
 
-// waitAtMost implements upstream.
-func (u *upstreamConn) waitAtMost(timeout time.Duration) { u.Arm(u.transport.sweeper, timeout) }
+// WaitAtMost implements [Conn].
+func (u *HTTP1Conn) WaitAtMost(timeout time.Duration) { u.Arm(u.transport.sweeper, timeout) }
 
-// closedIdle implements upstream.
-func (u *upstreamConn) closedIdle(err error) (maybe, likely bool) {
-	maybe = u.used && (err == errStale || time.Since(u.picked) < staleWithin)
+// ClosedIdle implements [Conn].
+func (u *HTTP1Conn) ClosedIdle(err error) (maybe, likely bool) {
+	maybe = u.used && (err == errStale || time.Since(u.picked) < StaleWithin)
 	return maybe, maybe && (err == errStale || u.transport.countsAsStale(time.Now()))
 }
 
-// finish implements upstream.
-func (u *upstreamConn) finish(complete bool) {
+// Finish implements [Conn].
+func (u *HTTP1Conn) Finish(complete bool) {
 	u.complete = complete && u.response.Ended() && u.start == u.end && (u.persistent || u.tls != nil) && u.allSent()
 	if u.complete && u.persistent {
 		u.transport.release(u)
@@ -123,28 +123,33 @@ func (u *upstreamConn) finish(complete bool) {
 	}
 }
 
-// tunnel implements upstream. It stops the client probe: a client may close its
+// Tunnel implements [Conn]. It stops the client probe: a client may close its
 // sending side of a tunnel.
-func (u *upstreamConn) tunnel(b *socket.Buffers) (socket.TunnelEnd, []byte) {
+func (u *HTTP1Conn) Tunnel(b *socket.Buffers) (socket.TunnelEnd, []byte) {
 	u.client.Store(nil)
-	return u.tunnelEnd(), b.From[u.start:u.end]
+	return u.TunnelEnd(), b.From[u.start:u.end]
 }
 
-func (u *upstreamConn) tunnelEnd() socket.TunnelEnd {
-	return socket.TunnelEnd{Wire: u.wire(), Entry: &u.SweepEntry}
+func (u *HTTP1Conn) TunnelEnd() socket.TunnelEnd {
+	return socket.TunnelEnd{Wire: u.Wire(), Entry: &u.SweepEntry}
 }
 
 // quiet reports whether an idle connection is reusable: see the function quiet.
-func (u *upstreamConn) quiet() bool {
+func (u *HTTP1Conn) quiet() bool {
 	reusable := false
 	err := u.raw.Control(func(fd uintptr) { reusable = u.quietNow(fd) })
 	return err == nil && reusable
 }
 
 // wake ends a wait for the peer, which then calls endOfWait.
-func (u *upstreamConn) wake() { u.conn.SetReadDeadline(socket.ALongTimeAgo) }
+func (u *HTTP1Conn) wake() { u.conn.SetReadDeadline(socket.ALongTimeAgo) }
 
 // wokenInError reports whether err ended a wait whose deadline has not passed.
-func (u *upstreamConn) wokenInError(err error) bool {
+func (u *HTTP1Conn) wokenInError(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) && !u.Expired(u.transport.sweeper)
+}
+
+// OnSweep implements sweepOwner.
+func (u *HTTP1Conn) OnSweep(now int64) int64 {
+	return u.probe.Sweep(&u.SweepEntry, u.client.Load(), now)
 }

@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 	"sluice/proxy/socket"
 )
 
-// TransportOptions are the settings of the idle connections to the peers of a pool.
-type TransportOptions struct {
+// Options are the settings of the idle connections to the peers of a pool.
+type Options struct {
 	// IdleTimeout is the maximum idle time of a connection. It should be shorter than
 	// that of the peers. If a peer announces its own (Keep-Alive: timeout=5), the
 	// shorter one applies.
@@ -41,38 +41,38 @@ type TransportOptions struct {
 type Transport struct {
 	peer       *balancer.Peer
 	address    string
-	options    TransportOptions
+	options    Options
 	sweeper    *socket.Sweeper
-	connectors *connectors
+	connectors *Connectors
 	pool       fasthttp.HostClient // of slots; it sends no requests
-	tls        peerTLS
+	tls        TLS
 
 	mu sync.Mutex
-	// mu guards the fields below, slot.u and upstreamConn.idleUntil. pool's own
+	// mu guards the fields below, slot.u and HTTP1Conn.idleUntil. pool's own
 	// mutex may be taken while mu is held.
-	idle      int                        // number of idle connections in open
-	open      map[*upstreamConn]struct{} // idle or busy
-	drains    int                        // number of calls of Drain
-	suspected time.Time                  // of the last call of Suspect
-	lostFirst time.Time                  // see countsAsStale
+	idle      int                     // number of idle connections in open
+	open      map[*HTTP1Conn]struct{} // idle or busy
+	drains    int                     // number of calls of Drain
+	suspected time.Time               // of the last call of Suspect
+	lostFirst time.Time               // see countsAsStale
 	lostLast  time.Time
 	closed    bool
 }
 
-// http1 returns the transport factory of a pool whose peers use HTTP/1.1, for
+// HTTP1 returns the transport factory of a pool whose peers use HTTP/1.1, for
 // [balancer.Options].
-func (all *connectors) http1(o TransportOptions) func(*balancer.Peer) balancer.Transport {
+func (all *Connectors) HTTP1(o Options) func(*balancer.Peer) balancer.Transport {
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &Transport{
-			peer: p, address: p.Address(), options: o, sweeper: all.sweeper, connectors: all,
-			tls:  peerTLS{peer: p, address: p.Address(), protocol: socket.ALPNHTTP1, log: all.log},
-			open: make(map[*upstreamConn]struct{}),
+			peer: p, address: p.Address(), options: o, sweeper: all.Sweeper, connectors: all,
+			tls:  TLS{Peer: p, Protocol: socket.ALPNHTTP1, Log: all.Log},
+			open: make(map[*HTTP1Conn]struct{}),
 		}
 		t.pool = fasthttp.HostClient{
 			Addr: t.address, MaxConns: math.MaxInt, ConnPoolStrategy: fasthttp.LIFO,
 			Dial: func(string) (net.Conn, error) { return &slot{transport: t}, nil },
 		}
-		all.add(t)
+		all.Add(t)
 		return t
 	}
 }
@@ -83,39 +83,39 @@ func (all *connectors) http1(o TransportOptions) func(*balancer.Peer) balancer.T
 type slot struct {
 	net.Conn  // nil: HostClient only calls Close
 	transport *Transport
-	u         *upstreamConn // nil: none is open
+	u         *HTTP1Conn // nil: none is open
 
 	// Calls of HostClient, whose connection type is internal to fasthttp.
 	release func() // makes the slot idle
 	remove  func() // removes the slot from the pool
 }
 
-// connect implements connector.
-func (t *Transport) connect(ctx context.Context, r requirements, stale upstream) (upstream, time.Duration, error) {
+// Connect implements [Connector].
+func (t *Transport) Connect(ctx context.Context, r Requirements, stale Conn) (Conn, time.Duration, error) {
 	var s *slot
 	if stale == nil {
-		s = t.acquire(r.picked)
+		s = t.acquire(r.Picked)
 	} else {
-		s = t.detach(stale.(*upstreamConn))
+		s = t.detach(stale.(*HTTP1Conn))
 	}
 	u, connectTime := s.u, time.Duration(0)
-	secure := t.options.secure()
+	secure := t.options.Secure()
 	if u != nil && u.secure != secure {
 		s, u = t.detach(u), nil // the settings have changed
 	}
 	if u == nil {
 		start := time.Now()
 		var err error
-		ctx, end := r.whileThere(ctx)
-		u, err = t.dial(ctx, s, r.picked, r.timeout, r.client.shard, secure)
+		ctx, end := r.WhileThere(ctx)
+		u, err = t.dial(ctx, s, r.Picked, r.Timeout, r.Client.Shard, secure)
 		if end(); err != nil {
 			return nil, 0, err
 		}
 		connectTime = time.Since(start)
 	}
-	u.pause, u.blockedBy = r.pause, &r.client.SweepEntry
-	if !r.keepForGone {
-		u.client.Store(r.client) // to probe it
+	u.pause, u.blockedBy = r.Pause, &r.Client.SweepEntry
+	if !r.KeepForGone {
+		u.client.Store(r.Client) // to probe it
 	}
 	return u, connectTime, nil
 }
@@ -156,7 +156,7 @@ func (t *Transport) next() *slot {
 }
 
 // lendLocked prepares u for an exchange.
-func (t *Transport) lendLocked(u *upstreamConn, picked time.Time) {
+func (t *Transport) lendLocked(u *HTTP1Conn, picked time.Time) {
 	u.picked, u.complete = picked, false
 	if t.suspected.After(picked) {
 		u.wake()
@@ -165,7 +165,7 @@ func (t *Transport) lendLocked(u *upstreamConn, picked time.Time) {
 
 // dial opens a new connection for s within timeout, with TLS if secure is not nil. If
 // it fails, it removes s.
-func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout time.Duration, shard uint32, secure *certificates.Client) (_ *upstreamConn, err error) {
+func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout time.Duration, shard uint32, secure *certificates.Client) (_ *HTTP1Conn, err error) {
 	var conn socket.Conn
 	defer panics.Contain(panics.Peer, func() {
 		err = panics.Err
@@ -181,11 +181,11 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 		s.remove()
 		return nil, err
 	}
-	u, err := newUpstreamConn(t, conn)
+	u, err := newHTTP1Conn(t, conn)
 	if err == nil && secure != nil {
 		u.secure = secure
 		left := timeout - time.Duration(t.sweeper.Now()-start)
-		u.tls, err = t.tls.handshake(ctx, conn, secure, time.Now().Add(left))
+		u.tls, err = t.tls.Handshake(ctx, conn, secure, time.Now().Add(left))
 	}
 	if err == nil {
 		err = t.add(u, s, picked, shard)
@@ -198,14 +198,14 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 	return u, nil
 }
 
-// dialStream opens a connection for a stream. It is not in the pool, and its user must
+// DialStream opens a connection for a stream. It is not in the pool, and its user must
 // call finish(false).
-func (t *Transport) dialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*upstreamConn, error) {
+func (t *Transport) DialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*HTTP1Conn, error) {
 	return t.dial(ctx, &slot{transport: t, remove: func() {}}, picked, timeout, shard, nil)
 }
 
 // add makes u the connection of s, for an exchange.
-func (t *Transport) add(u *upstreamConn, s *slot, picked time.Time, shard uint32) error {
+func (t *Transport) add(u *HTTP1Conn, s *slot, picked time.Time, shard uint32) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -222,7 +222,7 @@ func (t *Transport) add(u *upstreamConn, s *slot, picked time.Time, shard uint32
 
 // release makes a busy connection idle, if the transport may keep it. The last
 // response must be complete and no bytes may follow it.
-func (t *Transport) release(u *upstreamConn) {
+func (t *Transport) release(u *HTTP1Conn) {
 	u.Disarm()
 	u.client.Store(nil)
 	// They belong to the exchange.
@@ -242,10 +242,10 @@ func (t *Transport) release(u *upstreamConn) {
 }
 
 // discard closes a busy connection and removes its slot.
-func (t *Transport) discard(u *upstreamConn) { t.detach(u).remove() }
+func (t *Transport) discard(u *HTTP1Conn) { t.detach(u).remove() }
 
 // detach closes a busy connection and returns its slot for another one.
-func (t *Transport) detach(u *upstreamConn) *slot {
+func (t *Transport) detach(u *HTTP1Conn) *slot {
 	t.mu.Lock()
 	t.forgetLocked(u)
 	t.mu.Unlock()
@@ -254,7 +254,7 @@ func (t *Transport) detach(u *upstreamConn) *slot {
 }
 
 // forgetLocked detaches u from its slot.
-func (t *Transport) forgetLocked(u *upstreamConn) {
+func (t *Transport) forgetLocked(u *HTTP1Conn) {
 	delete(t.open, u)
 	u.slot.u = nil
 	if u.idleUntil != 0 {
@@ -276,12 +276,12 @@ func (s *slot) Close() error {
 	return nil
 }
 
-// usesTLS implements connector.
-func (t *Transport) usesTLS() bool { return t.options.secure() != nil }
+// UsesTLS implements [Connector].
+func (t *Transport) UsesTLS() bool { return t.options.Secure() != nil }
 
-// closeIdle implements connector.
-func (t *Transport) closeIdle(now int64) {
-	var expired []*upstreamConn
+// CloseIdle implements [Connector].
+func (t *Transport) CloseIdle(now int64) {
+	var expired []*HTTP1Conn
 	t.mu.Lock()
 	for u := range t.open {
 		if u.idleUntil != 0 && u.idleUntil <= now {
@@ -321,7 +321,7 @@ func (t *Transport) Suspect() {
 
 // suspects reports whether Suspect was called since the peer was picked for the
 // exchange of u.
-func (t *Transport) suspects(u *upstreamConn) bool {
+func (t *Transport) suspects(u *HTTP1Conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.suspected.After(u.picked)
@@ -331,7 +331,7 @@ func (t *Transport) suspects(u *upstreamConn) bool {
 // request is being sent on it. In contrast to a peer that closes connections because
 // of requests, this happens soon after the start of the request, and rarely.
 const (
-	staleWithin = time.Second      // from the start of the request
+	StaleWithin = time.Second      // from the start of the request
 	staleBurst  = time.Second      // in which all lost connections count as stale…
 	staleQuiet  = 10 * time.Second // …if none was lost for this time before
 )
@@ -351,7 +351,7 @@ func (t *Transport) countsAsStale(now time.Time) bool {
 // Close closes all connections. Their exchanges fail as if the peer had closed them.
 // It may be called again.
 func (t *Transport) Close() {
-	t.connectors.remove(t)
+	t.connectors.Remove(t)
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()

@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"maps"
@@ -16,23 +16,23 @@ import (
 // urgent and may be many.
 const idleInterval = 10 * socket.SweepInterval
 
-// connectors are those with idle connections to close. They have a goroutine of their own,
+// Connectors are those with idle connections to close. They have a goroutine of their own,
 // beside the sweeper's: it takes the mutexes of connections. Safe for concurrent use.
-type connectors struct {
-	sweeper *socket.Sweeper
-	log     zerolog.Logger
+type Connectors struct {
+	Sweeper *socket.Sweeper
+	Log     zerolog.Logger
 
 	mu sync.Mutex
 	// mu guards the field below.
-	open map[connector]struct{}
+	open map[Connector]struct{}
 }
 
-func newConnectors(s *socket.Sweeper, log zerolog.Logger) *connectors {
-	return &connectors{sweeper: s, log: log, open: make(map[connector]struct{})}
+func NewConnectors(s *socket.Sweeper, log zerolog.Logger) *Connectors {
+	return &Connectors{Sweeper: s, Log: log, open: make(map[Connector]struct{})}
 }
 
-// run closes idle connections until stop is closed.
-func (all *connectors) run(stop <-chan struct{}) {
+// Run closes idle connections until stop is closed.
+func (all *Connectors) Run(stop <-chan struct{}) {
 	ticker := time.NewTicker(idleInterval)
 	defer ticker.Stop()
 	for {
@@ -40,32 +40,32 @@ func (all *connectors) run(stop <-chan struct{}) {
 		case <-stop:
 			return
 		case <-ticker.C:
-			for _, t := range all.list() {
-				closeIdle(t, all.sweeper.Now())
+			for _, t := range all.List() {
+				closeIdle(t, all.Sweeper.Now())
 			}
 		}
 	}
 }
 
-// closeIdle closes the idle connections of one connector, which may panic.
-func closeIdle(t connector, now int64) {
+// CloseIdle closes the idle connections of one connector, which may panic.
+func closeIdle(t Connector, now int64) {
 	defer panics.Contain(panics.Sweep, nil)
-	t.closeIdle(now)
+	t.CloseIdle(now)
 }
 
-func (all *connectors) add(t connector) {
+func (all *Connectors) Add(t Connector) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	all.open[t] = struct{}{}
 }
 
-func (all *connectors) remove(t connector) {
+func (all *Connectors) Remove(t Connector) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	delete(all.open, t)
 }
 
-func (all *connectors) list() []connector {
+func (all *Connectors) List() []Connector {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	return slices.Collect(maps.Keys(all.open))

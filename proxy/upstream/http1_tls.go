@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"io"
@@ -11,26 +11,26 @@ import (
 
 // quietNow is the function quiet. With TLS, a peer may have sent records without data,
 // such as session tickets.
-func (u *upstreamConn) quietNow(fd uintptr) bool {
+func (u *HTTP1Conn) quietNow(fd uintptr) bool {
 	if u.tls == nil {
 		return socket.Quiet(fd)
 	}
 	var b [1]byte
-	w := u.wire()
+	w := u.Wire()
 	w.Wake()
 	_, err := w.Receive(fd, b[:])
 	return err == socket.ErrWouldBlock
 }
 
 // sealRequest encrypts request, the head and a small body.
-func (u *upstreamConn) sealRequest() (err error) {
+func (u *HTTP1Conn) sealRequest() (err error) {
 	u.records = socket.SealBuffers.Get().(*socket.Buffer)
 	u.request, err = u.tls.Seal(u.request, u.records)
 	return err
 }
 
 // nextPart makes the next part of body the request, after the part before was sent.
-func (u *upstreamConn) nextPart() (err error) {
+func (u *HTTP1Conn) nextPart() (err error) {
 	if u.tls == nil {
 		u.request, u.body = u.body, nil
 		return nil
@@ -47,7 +47,7 @@ func (u *upstreamConn) nextPart() (err error) {
 }
 
 // dropRecords gives records back.
-func (u *upstreamConn) dropRecords() {
+func (u *HTTP1Conn) dropRecords() {
 	if u.records != nil {
 		socket.SealBuffers.Put(u.records)
 		u.records = nil
@@ -56,7 +56,7 @@ func (u *upstreamConn) dropRecords() {
 
 // WriteSealed writes all of b, encrypted if the connection uses TLS, with records as
 // the memory, which it gives back.
-func (u *upstreamConn) writeSealed(records *socket.Buffer, b []byte) error {
+func (u *HTTP1Conn) writeSealed(records *socket.Buffer, b []byte) error {
 	if u.tls == nil {
 		return u.write(b)
 	}
@@ -76,11 +76,11 @@ func (u *upstreamConn) writeSealed(records *socket.Buffer, b []byte) error {
 }
 
 // readConn waits for bytes and reads them into b.
-func (u *upstreamConn) readConn(b []byte) (n int, err error) {
+func (u *HTTP1Conn) readConn(b []byte) (n int, err error) {
 	if u.tls == nil {
 		return u.conn.Read(b)
 	}
-	w := u.wire()
+	w := u.Wire()
 	waitErr := u.raw.Read(func(fd uintptr) bool {
 		w.Wake()
 		n, err = w.Receive(fd, b)

@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"bytes"
@@ -12,12 +12,12 @@ import (
 	"sluice/proxy/transfer"
 )
 
-// send implements upstream. If no part of the request was sent, the error is errStale
+// Send implements [Conn]. If no part of the request was sent, the error is errStale
 // or that of a closed socket.
 //
 // If the peer responds before it has the whole body, a goroutine continues to send
 // body.
-func (u *upstreamConn) send(b *socket.Buffers, body, _ []byte, w until) (sent bool, err error) {
+func (u *HTTP1Conn) Send(b *socket.Buffers, body, _ []byte, w Until) (sent bool, err error) {
 	if len(body) <= socket.RequestBufferBytes {
 		b.Out, body = append(b.Out, body...), nil
 	}
@@ -30,14 +30,14 @@ func (u *upstreamConn) send(b *socket.Buffers, body, _ []byte, w until) (sent bo
 	u.start, u.end, u.err, u.woken, u.remainder = 0, 0, nil, false, nil
 	u.until = w
 	defer func() {
-		u.until = until{}
+		u.until = Until{}
 		if err != nil {
 			b.GiveBack()
 			u.dropRecords()
 		}
 	}()
-	if w.patience > 0 {
-		u.conn.SetReadDeadline(time.Now().Add(w.patience))
+	if w.Patience > 0 {
+		u.conn.SetReadDeadline(time.Now().Add(w.Patience))
 		defer u.conn.SetReadDeadline(time.Time{})
 	}
 	for {
@@ -67,7 +67,7 @@ func (u *upstreamConn) send(b *socket.Buffers, body, _ []byte, w until) (sent bo
 
 // sendRemainder sends the remainder of a request in its own goroutine, because the
 // peer may respond, and read no further, before it has the whole request.
-func (u *upstreamConn) sendRemainder(request, body []byte) {
+func (u *HTTP1Conn) sendRemainder(request, body []byte) {
 	done, records := make(chan struct{}), u.records
 	u.remainder, u.remainderSent, u.records = done, false, nil
 	go func() {
@@ -82,14 +82,14 @@ func (u *upstreamConn) sendRemainder(request, body []byte) {
 
 // allSent reports whether the whole request was sent. It is called when the response
 // is complete: see transfer.EndsShortly.
-func (u *upstreamConn) allSent() bool {
+func (u *HTTP1Conn) allSent() bool {
 	return u.remainder == nil || transfer.EndsShortly(u.remainder) && u.remainderSent
 }
 
 // receiveLast reads what the peer sent before it closed the connection fd, which may
 // be a response. It is called after a write failed.
-func (u *upstreamConn) receiveLast(fd uintptr, b *socket.Buffers) int {
-	w := u.wire()
+func (u *HTTP1Conn) receiveLast(fd uintptr, b *socket.Buffers) int {
+	w := u.Wire()
 	w.Wake()
 	n, _ := w.Receive(fd, b.From[:socket.ResponseBufferBytes])
 	return n
@@ -97,7 +97,7 @@ func (u *upstreamConn) receiveLast(fd uintptr, b *socket.Buffers) int {
 
 // waitIsOver is called before step waits, and reports whether that wait ended before
 // it began: u was woken while it sent the request. If not, it gives the buffers back.
-func (u *upstreamConn) waitIsOver() bool {
+func (u *HTTP1Conn) waitIsOver() bool {
 	if u.woken {
 		u.woken = false
 		u.err = u.endOfWait()
@@ -112,7 +112,7 @@ func (u *upstreamConn) waitIsOver() bool {
 // Otherwise it is called again when the socket is readable. It parks without a read
 // only after it has sent on a reused connection, which was quiet before: on a new one
 // the peer may have sent first.
-func (u *upstreamConn) step(fd uintptr) bool {
+func (u *HTTP1Conn) step(fd uintptr) bool {
 	for len(u.request) > 0 {
 		if u.used && !u.sent && !u.quietNow(fd) {
 			u.err = errStale
@@ -143,7 +143,7 @@ func (u *upstreamConn) step(fd uintptr) bool {
 		}
 	}
 	u.buffers.Borrow()
-	w := u.wire()
+	w := u.Wire()
 	w.Wake()
 	n, err := w.Receive(fd, u.buffers.From[:socket.ResponseBufferBytes])
 	switch {
@@ -160,8 +160,8 @@ func (u *upstreamConn) step(fd uintptr) bool {
 	return true
 }
 
-// sendHead implements upstream.
-func (u *upstreamConn) sendHead(b *socket.Buffers, chunked bool) (answered, sent bool, err error) {
+// SendHead implements [Conn].
+func (u *HTTP1Conn) SendHead(b *socket.Buffers, chunked bool) (answered, sent bool, err error) {
 	u.chunked, u.start, u.end = chunked, 0, 0
 	if u.used && !u.quiet() {
 		return false, false, errStale
@@ -176,30 +176,30 @@ func (u *upstreamConn) sendHead(b *socket.Buffers, chunked bool) (answered, sent
 	return false, n > 0 || err == nil, err
 }
 
-// TakesCoded implements sink.
-func (u *upstreamConn) TakesCoded() bool { return true }
+// TakesCoded implements [transfer.Sink].
+func (u *HTTP1Conn) TakesCoded() bool { return true }
 
-// WriteBody implements sink.
-func (u *upstreamConn) WriteBody(b *socket.Buffers, p transfer.Piece) error {
+// WriteBody implements [transfer.Sink].
+func (u *HTTP1Conn) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 	if u.chunked && !p.Coded {
 		b.Borrow()
 	}
 	return transfer.Send(b.Out[:0], p, u.chunked, true, u.sendPiece)
 }
 
-func (u *upstreamConn) sendPiece(b []byte) error {
+func (u *HTTP1Conn) sendPiece(b []byte) error {
 	_, err := u.writer.WriteSealed(u.sinkSide(), u.tls, b)
 	return err
 }
 
 // sinkSide returns the connection for writing a streamed body. Its timeout does not
 // run while the response waits for the client.
-func (u *upstreamConn) sinkSide() socket.Side {
+func (u *HTTP1Conn) sinkSide() socket.Side {
 	return socket.Side{Raw: u.raw, Entry: &u.SweepEntry, Sweeper: u.transport.sweeper, Timeout: u.pause, BlockedBy: u.blockedBy}
 }
 
-// SinkSocket implements sink.
-func (u *upstreamConn) SinkSocket() (socket.Side, *socket.Pace) {
+// SinkSocket implements [transfer.Sink].
+func (u *HTTP1Conn) SinkSocket() (socket.Side, *socket.Pace) {
 	if u.tls != nil {
 		return socket.Side{}, nil
 	}
@@ -207,7 +207,7 @@ func (u *upstreamConn) SinkSocket() (socket.Side, *socket.Pace) {
 }
 
 // write writes all of b, unencoded, with the read deadline, which is that of the round trip.
-func (u *upstreamConn) write(b []byte) error {
+func (u *HTTP1Conn) write(b []byte) error {
 	u.ArmWrite(u.Deadline.Load())
 	defer u.WriteDeadline.Store(0)
 	for {

@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"io"
@@ -10,20 +10,20 @@ import (
 	"sluice/proxy/transfer"
 )
 
-// await implements upstream. Only send knows patience.
-func (u *upstreamConn) await(b *socket.Buffers, w until) error {
-	u.until = until{suspicion: w.suspicion, changed: w.changed}
-	defer func() { u.until = until{} }()
+// Await implements [Conn]. Only send knows patience.
+func (u *HTTP1Conn) Await(b *socket.Buffers, w Until) error {
+	u.until = Until{Suspicion: w.Suspicion, Changed: w.Changed}
+	defer func() { u.until = Until{} }()
 	if err := u.endOfWait(); err != nil { // since the last wait
 		return err
 	}
-	if w.changed != nil {
+	if w.Changed != nil {
 		over := make(chan struct{})
 		defer close(over)
 		go func() {
 			defer panics.Contain(panics.Exchange, nil)
 			select {
-			case <-w.changed:
+			case <-w.Changed:
 				u.wake()
 			case <-over:
 			}
@@ -34,9 +34,9 @@ func (u *upstreamConn) await(b *socket.Buffers, w until) error {
 
 // fill waits for bytes and reads them into b.from[:most]. It gives b back while it
 // waits.
-func (u *upstreamConn) fill(b *socket.Buffers, most int) error {
+func (u *HTTP1Conn) fill(b *socket.Buffers, most int) error {
 	for {
-		n, err := u.reader.Read(u.wire(), b, 0, most)
+		n, err := u.reader.Read(u.Wire(), b, 0, most)
 		u.start, u.end = 0, n
 		switch {
 		case n > 0:
@@ -53,13 +53,13 @@ func (u *upstreamConn) fill(b *socket.Buffers, most int) error {
 	}
 }
 
-// readHead implements upstream.
-func (u *upstreamConn) readHead(b *socket.Buffers, head *http1.ResponseHead) (text []byte, err error) {
+// ReadHead implements [Conn].
+func (u *HTTP1Conn) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (text []byte, err error) {
 	if u.start > 0 { // after an interim response
 		u.start, u.end = 0, copy(b.From, b.From[u.start:u.end])
 	}
 	if u.end == 0 {
-		if err := u.await(b, until{}); err != nil {
+		if err := u.Await(b, Until{}); err != nil {
 			return nil, err
 		}
 	}
@@ -86,7 +86,7 @@ func (u *upstreamConn) readHead(b *socket.Buffers, head *http1.ResponseHead) (te
 }
 
 // read reads into b without giving buffers back.
-func (u *upstreamConn) read(b []byte) (int, error) {
+func (u *HTTP1Conn) read(b []byte) (int, error) {
 	for {
 		n, err := u.readConn(b)
 		if n > 0 || err == nil || !u.wokenInError(err) {
@@ -95,8 +95,8 @@ func (u *upstreamConn) read(b []byte) (int, error) {
 	}
 }
 
-// startBody implements upstream.
-func (u *upstreamConn) startBody(b *socket.Buffers, head *http1.ResponseHead, text []byte, bodiless bool) error {
+// StartBody implements [Conn].
+func (u *HTTP1Conn) StartBody(b *socket.Buffers, head *http1.ResponseHead, text []byte, bodiless bool) error {
 	u.begun, u.persistent = false, head.Persistent()
 	if head.KeepAlive {
 		u.keepFor(head.Find(text, http1.NameKeepAlive))
@@ -120,7 +120,7 @@ func (u *upstreamConn) startBody(b *socket.Buffers, head *http1.ResponseHead, te
 
 // keepFor applies the idle timeout that the peer announces (Keep-Alive: timeout=5),
 // less a second of margin.
-func (u *upstreamConn) keepFor(keepAlive []byte) {
+func (u *HTTP1Conn) keepFor(keepAlive []byte) {
 	if seconds, ok := keepAliveTimeout(keepAlive); ok {
 		announced := max(time.Duration(seconds-1)*time.Second, time.Second/2)
 		u.idleTimeout = min(u.transport.options.IdleTimeout, announced)
@@ -145,8 +145,8 @@ func keepAliveTimeout(value []byte) (seconds int, ok bool) {
 	return 0, false
 }
 
-// ReadBody implements source.
-func (u *upstreamConn) ReadBody(b *socket.Buffers, coded bool) (p transfer.Piece, err error) {
+// ReadBody implements [transfer.Source].
+func (u *HTTP1Conn) ReadBody(b *socket.Buffers, coded bool) (p transfer.Piece, err error) {
 	if u.begun && u.start == u.end {
 		if err := u.fill(b, u.mostOfBody()); err != nil {
 			if err == socket.ErrClosedEarly && u.response.Left < 0 {
@@ -162,20 +162,20 @@ func (u *upstreamConn) ReadBody(b *socket.Buffers, coded bool) (p transfer.Piece
 }
 
 // mostOfBody returns how many bytes to read for the next piece of the body.
-func (u *upstreamConn) mostOfBody() int {
+func (u *HTTP1Conn) mostOfBody() int {
 	if !u.response.Chunked && u.response.Left > 0 {
 		return int(min(u.response.Left, socket.RelayBufferBytes))
 	}
 	return socket.RelayBufferBytes
 }
 
-// bodyPauses implements upstream. The end of the connection is for ReadBody.
-func (u *upstreamConn) bodyPauses(b *socket.Buffers, patience time.Duration) (bool, error) {
+// BodyPauses implements [Conn]. The end of the connection is for ReadBody.
+func (u *HTTP1Conn) BodyPauses(b *socket.Buffers, patience time.Duration) (bool, error) {
 	if u.start < u.end {
 		return false, nil
 	}
 	u.conn.SetReadDeadline(time.Now().Add(patience))
-	n, err := u.reader.Read(u.wire(), b, 0, u.mostOfBody())
+	n, err := u.reader.Read(u.Wire(), b, 0, u.mostOfBody())
 	u.start, u.end = 0, n
 	switch {
 	case err != nil && u.wokenInError(err):
@@ -189,25 +189,25 @@ func (u *upstreamConn) bodyPauses(b *socket.Buffers, patience time.Duration) (bo
 	return false, nil
 }
 
-// SourceSocket implements source.
-func (u *upstreamConn) SourceSocket() (socket.Side, *transfer.Reader) {
+// SourceSocket implements [transfer.Source].
+func (u *HTTP1Conn) SourceSocket() (socket.Side, *transfer.Reader) {
 	if u.tls != nil {
 		return socket.Side{}, nil
 	}
 	return u.sinkSide(), &u.response
 }
 
-// bodyStartTimeout bounds the delay of a response by awaitBodyStart. A client can do little
+// BodyStartTimeout bounds the delay of a response by awaitBodyStart. A client can do little
 // with a head alone, and a peer without a processor may need some time between the two.
-const bodyStartTimeout = 100 * time.Millisecond
+const BodyStartTimeout = 100 * time.Millisecond
 
 // awaitBodyStart waits for the body of a response with a Content-Length before any
 // byte is sent to the client: for the whole body if it fits into the buffer with the
-// head, otherwise for its first bytes, and at most for bodyStartTimeout.
+// head, otherwise for its first bytes, and at most for BodyStartTimeout.
 //
 // Many servers send head and body separately. If the server fails between the two,
 // the request can still be retried, or answered with a 502.
-func (u *upstreamConn) awaitBodyStart(b *socket.Buffers) error {
+func (u *HTTP1Conn) awaitBodyStart(b *socket.Buffers) error {
 	room := max(socket.ResponseBufferBytes, u.start+1)
 	enough := u.start + int(min(u.response.Left, 1))
 	if all := int64(u.start) + u.response.Left; all <= int64(room) {
@@ -217,13 +217,13 @@ func (u *upstreamConn) awaitBodyStart(b *socket.Buffers) error {
 		return nil
 	}
 	u.acknowledge()
-	end := time.Now().Add(bodyStartTimeout)
+	end := time.Now().Add(BodyStartTimeout)
 	for u.end < enough {
 		n, err := u.readBy(end, b.From[u.end:room])
 		u.end += n
 		switch {
 		case n > 0:
-		case err == errPatience:
+		case err == ErrPatience:
 			return nil
 		case err == io.EOF:
 			return socket.ErrClosedEarly
@@ -237,16 +237,16 @@ func (u *upstreamConn) awaitBodyStart(b *socket.Buffers) error {
 // acknowledge sends delayed acknowledgements. A peer that sends head and body
 // separately may delay the body until the head is acknowledged (Nagle's algorithm),
 // and the kernel delays that for up to 40 ms.
-func (u *upstreamConn) acknowledge() {
+func (u *HTTP1Conn) acknowledge() {
 	u.raw.Control(u.quickAck)
 }
 
-// readBy is read that fails with errPatience at the time end.
-func (u *upstreamConn) readBy(end time.Time, b []byte) (int, error) {
+// readBy is read that fails with ErrPatience at the time end.
+func (u *HTTP1Conn) readBy(end time.Time, b []byte) (int, error) {
 	u.conn.SetReadDeadline(end)
 	n, err := u.readConn(b)
 	if err != nil && u.wokenInError(err) {
-		return n, errPatience
+		return n, ErrPatience
 	}
 	u.conn.SetReadDeadline(time.Time{})
 	if u.Interrupted.Load() { // a concurrent interrupt may have set that deadline

@@ -1,0 +1,129 @@
+package upstream
+
+import (
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/proxy/http1"
+	"sluice/proxy/socket"
+	"sluice/test/balancertest"
+	"sluice/test/verify"
+)
+
+// patience bounds what a working program does at once.
+const patience = 2 * time.Minute
+
+// startTransport returns a transport for a peer that serves each connection with serve.
+func startTransport(t *testing.T, o Options, serve func(net.Conn)) *Transport {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	verify.NoError(t, err)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				defer conn.Close()
+				serve(conn)
+			})
+		}
+	})
+	sweeper, stop := socket.NewSweeper(), make(chan struct{})
+	running.Go(func() { sweeper.Run(stop) })
+	o.IdleTimeout, o.MaxIdle, o.HeadBytes, o.Fields = time.Minute, 512, 16<<10, http1.UsualFields
+	pool, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{
+		Policy: balancer.PolicyRoundRobin, NewTransport: NewConnectors(sweeper, zerolog.Nop()).HTTP1(o),
+	}))
+	verify.NoError(t, err)
+	host, port, _ := net.SplitHostPort(l.Addr().String())
+	number, _ := strconv.Atoi(port)
+	pool.Apply([]discovery.Instance{{Service: "star", ID: "a", Address: host, Port: number, Weight: 1}})
+	transport := pool.Snapshot().All[0].Transport.(*Transport)
+	t.Cleanup(func() {
+		transport.Close()
+		pool.Close()
+		l.Close()
+		close(stop)
+		running.Wait()
+	})
+	return transport
+}
+
+// hanging takes what comes, and does not answer.
+func hanging(conn net.Conn) { io.Copy(io.Discard, conn) }
+
+// answering answers the first bytes, which are a request.
+func answering(response string) func(net.Conn) {
+	return func(conn net.Conn) {
+		conn.Read(make([]byte, 4096))
+		io.WriteString(conn, response)
+		io.Copy(io.Discard, conn)
+	}
+}
+
+const request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+// opened returns a new connection, or one that was idle.
+func (t *Transport) opened(test *testing.T) *HTTP1Conn {
+	test.Helper()
+	return t.dialed(test, t.acquire(time.Now()))
+}
+
+// dialed opens a connection in s.
+func (t *Transport) dialed(test *testing.T, s *slot) *HTTP1Conn {
+	test.Helper()
+	u, err := t.dial(test.Context(), s, time.Now(), patience, 0, nil)
+	verify.NoError(test, err)
+	return u
+}
+
+// there is a client that stays.
+type there struct{}
+
+func (there) IsGone() bool { return false }
+
+// exchange sends a request to the peer, and returns the connection, which is idle then.
+func (t *Transport) exchange(test *testing.T) *HTTP1Conn {
+	test.Helper()
+	c, _, err := t.Connect(test.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: &Client{Presence: there{}}}, nil)
+	verify.NoError(test, err)
+	c.WaitAtMost(patience)
+	b := &socket.Buffers{Out: []byte(request)}
+	defer b.GiveBack()
+	var head http1.ResponseHead
+	if _, err = c.Send(b, nil, nil, Until{}); err == nil {
+		var text []byte
+		if text, err = c.ReadHead(b, &head); err == nil {
+			err = c.StartBody(b, &head, text, false)
+		}
+	}
+	for last := false; err == nil && !last; {
+		p, failed := c.ReadBody(b, false)
+		last, err = p.Last, failed
+	}
+	verify.NoError(test, err)
+	c.Finish(true)
+	t.expect(test, 1, 0, 1)
+	return c.(*HTTP1Conn)
+}
+
+// eventually waits until condition holds.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for: %s", what)
+		}
+	}
+}

@@ -1,0 +1,101 @@
+package upstream
+
+import (
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/certificates"
+	"sluice/proxy/socket"
+	"sluice/test/verify"
+)
+
+// What ends the wait for a peer may come before the request is sent: then the
+// wait does not begin.
+func TestSendThatIsWokenBeforeItSends(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		wake  func(*HTTP1Conn)
+		until Until
+		want  error
+	}{
+		"by failing checks": {func(u *HTTP1Conn) { u.transport.Suspect() }, Until{Suspicion: true}, ErrSuspected},
+		"by its patience":   {func(u *HTTP1Conn) {}, Until{Patience: time.Nanosecond, Suspicion: true}, ErrPatience},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := make(chan string, 1)
+			transport := startTransport(t, Options{}, func(conn net.Conn) {
+				b := make([]byte, len(request))
+				n, _ := io.ReadFull(conn, b)
+				got <- string(b[:n])
+				hanging(conn)
+			})
+			u := transport.opened(t)
+			defer transport.discard(u)
+			u.Arm(transport.sweeper, time.Second)
+			test.wake(u)
+			if sent, err := u.Send(&socket.Buffers{Out: []byte(request)}, nil, nil, test.until); !sent || err != test.want {
+				t.Errorf("got %v, %v, want %v", sent, err, test.want)
+			}
+			verify.Equal(t, <-got, request, "what the peer got")
+		})
+	}
+}
+
+// A connection that is idle holds nothing of the exchange that it served.
+func TestIdleConnectionPinsNothing(t *testing.T) {
+	t.Parallel()
+	transport := startTransport(t, Options{}, answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
+	if u := transport.exchange(t); u.request != nil || u.body != nil || u.buffers != nil || u.client.Load() != nil {
+		t.Errorf("it holds %d bytes of a request, %d of its body, buffers: %v, a client: %v", cap(u.request), cap(u.body), u.buffers != nil, u.client.Load() != nil)
+	}
+}
+
+// What a peer says of how long it keeps a connection counts also where its
+// response is chunked.
+func TestKeepAliveOfChunkedResponse(t *testing.T) {
+	t.Parallel()
+	transport := startTransport(t, Options{}, answering("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Trailer: as long as it takes to be where the fields of the head were before\r\n\r\n"))
+	verify.Equal(t, transport.exchange(t).idleTimeout, 2*time.Second, "kept for")
+}
+
+// A peer may answer before it is asked, as one at its limit does when it accepts
+// a connection. Its answer is not waited for in vain where all of it has arrived
+// before send begins, so that nothing is heard of it any more.
+func TestAnswerAtAccept(t *testing.T) {
+	t.Parallel()
+	const busy = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+	answered := make(chan struct{})
+	transport := startTransport(t, Options{}, func(conn net.Conn) {
+		io.WriteString(conn, busy)
+		conn.(*net.TCPConn).CloseWrite()
+		close(answered)
+		io.Copy(io.Discard, conn)
+	})
+	u := transport.opened(t)
+	defer transport.discard(u)
+	<-answered
+	eventually(t, "the answer has arrived", func() bool { return !u.quiet() })
+	u.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	u.raw.Read(func(uintptr) bool { return false }) // hears of it, and leaves it
+	u.conn.SetReadDeadline(time.Time{})
+	u.Arm(transport.sweeper, time.Second)
+	b := socket.Buffers{Out: []byte(request)}
+	if _, err := u.Send(&b, nil, nil, Until{}); err != nil || string(b.From[:u.end]) != busy {
+		t.Errorf("got %q, %v", b.From[:u.end], err)
+	}
+}
+
+// A peer that does not take part in the handshake costs a request no more than
+// timeouts.connect.
+func TestHandshakeWithPeerTimesOut(t *testing.T) {
+	t.Parallel()
+	secure, err := certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})
+	verify.NoError(t, err)
+	transport := startTransport(t, Options{TLS: func() *certificates.Client { return secure }}, hanging)
+	_, _, err = transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: 100 * time.Millisecond, Client: &Client{Presence: there{}}}, nil)
+	verify.That(t, err != nil && strings.Contains(err.Error(), "timeout"), "got %v", err)
+	transport.expect(t, 0, 0, 0)
+}
