@@ -103,4 +103,8 @@ func TestForwardAuth(t *testing.T) {
 			}
 		}
 	}
+	p.address = p.serveWith(ListenerOptions{StrictTransportSecurity: "max-age=1"})
+	if answer := p.raw("GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); strings.Count(answer, "\r\nStrict-Transport-Security: max-age=1\r\n") != 1 {
+		t.Errorf("a denial at a listener with HSTS: got %q", answer)
+	}
 }

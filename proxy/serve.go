@@ -58,7 +58,7 @@ func (x *httpExchange) close() {
 //
 // Before them, a listener has accepted the client's connection (Server.start), its bytes were
 // scanned as a head (request.scan and http2Stream.scan, the two ways in), and begin has decided
-// who has sent the request, and whom to believe about it (standing.go). After them comes the
+// who has sent the request, and whom to believe about it (identity.go). After them comes the
 // account (account.go). A copy for a mirror has passed them with its request; then it makes one
 // try of its own (mirror.go).
 var phases = [...]func(*httpExchange) *refusal.Refusal{

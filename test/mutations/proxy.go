@@ -94,7 +94,7 @@ var proxyFaults = []mutation{
 	},
 	{
 		name: "first-forwarded-address-is-the-client",
-		file: "proxy/standing.go",
+		file: "proxy/identity.go",
 		old:  "!ok || !contains(x.client.options.TrustedProxies, client) {",
 		new:  "!ok {",
 		test: "./proxy TestClientAddressBehindProxies|TestRealClientAddress",
