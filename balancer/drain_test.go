@@ -204,9 +204,7 @@ func TestCloseDrainsEveryPeer(t *testing.T) {
 		}
 		changes := p.Apply(instances(3))
 		verify.That(t, changes.Empty() && len(p.Snapshot().All) == 0, "a closed pool accepts peers")
-		if err := p.Reconfigure(complete(Options{DrainTimeout: 10 * time.Second})); err != nil {
-			t.Error(err)
-		}
+		verify.Succeeds(t, p.Reconfigure(complete(Options{DrainTimeout: 10 * time.Second})))
 		verify.That(t, !drained(p), "drained with two requests in flight")
 		first.Done(Outcome{})
 		verify.That(t, !drained(p), "drained with a request in flight")

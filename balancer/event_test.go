@@ -83,9 +83,7 @@ func TestEventsComeAfterTheSnapshot(t *testing.T) {
 	p.Apply(instances(3))
 	p.Apply(instances(1))
 	p.Close()
-	if err := errors.Join(errs...); err != nil {
-		t.Error(err)
-	}
+	verify.Succeeds(t, errors.Join(errs...))
 }
 
 func TestSinceIsTheStartOfTheState(t *testing.T) {

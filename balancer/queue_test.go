@@ -119,9 +119,7 @@ func TestTheQueueMovesUp(t *testing.T) {
 		synctest.Wait()
 		giveUp()
 		held[0].Done(Outcome{})
-		if err := <-got; err != nil {
-			t.Error(err)
-		}
+		verify.Succeeds(t, <-got)
 		expectPick(t, p, nil, ErrConnectionsSaturated)
 	})
 }

@@ -14,15 +14,10 @@ import (
 	"sluice/test/verify"
 )
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	verify.NoError(t, err)
-}
-
 func read(t *testing.T, name string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(name)
-	must(t, err)
+	verify.NoError(t, err)
 	return data
 }
 
@@ -30,11 +25,11 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 	dir := t.TempDir()
 	star, other := testcert.Write(t, dir, "star"), testcert.Write(t, dir, "other")
 	text, half := filepath.Join(dir, "text"), filepath.Join(dir, "half")
-	must(t, os.WriteFile(text, []byte("hello"), 0o600))
+	verify.NoError(t, os.WriteFile(text, []byte("hello"), 0o600))
 	pem := read(t, star.Cert)
-	must(t, os.WriteFile(half, slices.Concat(pem, pem[:len(pem)/2]), 0o600))
+	verify.NoError(t, os.WriteFile(half, slices.Concat(pem, pem[:len(pem)/2]), 0o600))
 	large := filepath.Join(dir, "large")
-	must(t, os.WriteFile(large, make([]byte, maxFileBytes+1), 0o600))
+	verify.NoError(t, os.WriteFile(large, make([]byte, maxFileBytes+1), 0o600))
 	empty := t.TempDir()
 	for _, test := range []struct {
 		files Files
@@ -65,7 +60,7 @@ func TestFollowWithSeveralReaders(t *testing.T) {
 	dir := t.TempDir()
 	files := testcert.Write(t, dir, "star")
 	f, err := Follow(Files{CA: files.Cert}, nil)
-	must(t, err)
+	verify.NoError(t, err)
 	stop := make(chan struct{})
 	var readers sync.WaitGroup
 	defer readers.Wait()
@@ -84,12 +79,12 @@ func TestFollowWithSeveralReaders(t *testing.T) {
 	}
 	away := filepath.Join(dir, "away")
 	for n := range 1000 {
-		must(t, os.Rename(files.Cert, away))
+		verify.NoError(t, os.Rename(files.Cert, away))
 		f.Read()
 		if f.Statuses()[0].Fault == nil {
 			t.Fatalf("round %d: the file is not there, and no fault is shown", n)
 		}
-		must(t, os.Rename(away, files.Cert))
+		verify.NoError(t, os.Rename(away, files.Cert))
 		f.Read()
 		if err := f.Statuses()[0].Fault; err != nil {
 			t.Fatalf("round %d: the file is there, and the fault is %v", n, err)
@@ -110,7 +105,7 @@ func TestFollow(t *testing.T) {
 			told = append(told, err.Error())
 		}
 	})
-	must(t, err)
+	verify.NoError(t, err)
 	expect := func(what string, fresh bool, news ...string) {
 		t.Helper()
 		before := f.Contents()
@@ -124,20 +119,20 @@ func TestFollow(t *testing.T) {
 	}
 	expect("unchanged", false)
 	cert, key := testcert.PEM("star")
-	must(t, os.WriteFile(files.Cert, cert, 0o600))
+	verify.NoError(t, os.WriteFile(files.Cert, cert, 0o600))
 	expect("the key is still to come", false, "does not match")
-	must(t, os.WriteFile(files.Key, key, 0o600))
+	verify.NoError(t, os.WriteFile(files.Key, key, 0o600))
 	expect("both", true, "used")
-	must(t, os.Remove(files.Key))
+	verify.NoError(t, os.Remove(files.Key))
 	expect("no key", false, "no such file")
 	if status := f.Statuses()[0]; status.Fault == nil {
 		t.Error("the status has no fault")
 	}
-	must(t, os.WriteFile(files.Cert, cert[:len(cert)/2], 0o600))
+	verify.NoError(t, os.WriteFile(files.Cert, cert[:len(cert)/2], 0o600))
 	expect("half a certificate", false)
-	must(t, os.WriteFile(files.Key, key, 0o600))
+	verify.NoError(t, os.WriteFile(files.Key, key, 0o600))
 	expect("half a certificate with its key", false, "ends within a certificate")
-	must(t, os.WriteFile(files.Cert, cert, 0o600))
+	verify.NoError(t, os.WriteFile(files.Cert, cert, 0o600))
 	expect("as before", false, "used")
 	if status := f.Statuses()[0]; status.Fault != nil {
 		t.Errorf("the status has the fault %v", status.Fault)
@@ -152,11 +147,11 @@ func TestStatuses(t *testing.T) {
 	long, key := testcert.PEM("star", testcert.Lasting(-day, 90*day), func(c *x509.Certificate) { c.DNSNames = []string{"a.example", "b.example"} })
 	short, _ := testcert.PEM("intermediate", testcert.Lasting(-2*day, 20*day))
 	files := Files{CA: filepath.Join(dir, "ca"), Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key")}
-	must(t, os.WriteFile(files.Cert, slices.Concat(long, short), 0o600))
-	must(t, os.WriteFile(files.CA, slices.Concat(short, long), 0o600))
-	must(t, os.WriteFile(files.Key, key, 0o600))
+	verify.NoError(t, os.WriteFile(files.Cert, slices.Concat(long, short), 0o600))
+	verify.NoError(t, os.WriteFile(files.CA, slices.Concat(short, long), 0o600))
+	verify.NoError(t, os.WriteFile(files.Key, key, 0o600))
 	f, err := Follow(files, nil)
-	must(t, err)
+	verify.NoError(t, err)
 	all := f.Statuses()
 	verify.Require(t, len(all) == 2 && !all[0].Trusted && all[1].Trusted && all[0].File == files.Cert && all[1].File == files.CA, "got %+v", all)
 	verify.Slices(t, all[0].Names, []string{"a.example", "b.example"}, "names")

@@ -18,14 +18,14 @@ func writeKey(t *testing.T, letter string) string {
 		"a": "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=", "b": "YmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmI=",
 	}
 	name := filepath.Join(t.TempDir(), letter)
-	must(t, os.WriteFile(name, []byte(encoded[letter]+"\n"), 0o600))
+	verify.NoError(t, os.WriteFile(name, []byte(encoded[letter]+"\n"), 0o600))
 	return name
 }
 
 func TestCipher(t *testing.T) {
 	readCipher := func(files ...string) *Cipher {
 		c, err := ReadCipher(files)
-		must(t, err)
+		verify.NoError(t, err)
 		return c
 	}
 	a, b := writeKey(t, "a"), writeKey(t, "b")
@@ -68,7 +68,7 @@ func TestKeysThatCannotBeUsed(t *testing.T) {
 	good := writeKey(t, "a")
 	for _, text := range []string{"", "YWFh", "no base64", strings.Repeat("YWFh", 1000), "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYQ=="} {
 		bad := filepath.Join(t.TempDir(), "bad")
-		must(t, os.WriteFile(bad, []byte(text), 0o600))
+		verify.NoError(t, os.WriteFile(bad, []byte(text), 0o600))
 		if _, err := ReadCipher([]string{good, bad}); err == nil || !strings.Contains(err.Error(), bad+": want a key of 32 bytes") {
 			t.Errorf("%.50q: %v", text, err)
 		}

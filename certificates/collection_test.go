@@ -158,15 +158,15 @@ func TestCopy(t *testing.T) {
 		t.Errorf("no file: %v, %v", state, err)
 	}
 	state := InUse{Keys: map[string]string{"a.pem": "1\n", "b/c.pem": "2"}, Gone: map[string]time.Time{"a.pem": time.Now().UTC()}}
-	must(t, c.Save(state))
-	must(t, c.Save(InUse{})) // keeps it
+	verify.NoError(t, c.Save(state))
+	verify.NoError(t, c.Save(InUse{})) // keeps it
 	if got, err := c.Load(); err != nil || !got.Equal(state) {
 		t.Errorf("got %v, %v", got, err)
 	}
 	files, err := os.ReadDir(dir)
-	must(t, err)
+	verify.NoError(t, err)
 	verify.Equal(t, len(files), 1, "files %v", files)
-	must(t, os.WriteFile(filepath.Join(dir, files[0].Name()), []byte("{"), 0o600))
+	verify.NoError(t, os.WriteFile(filepath.Join(dir, files[0].Name()), []byte("{"), 0o600))
 	if _, err := c.Load(); err == nil {
 		t.Error("a damaged file is no error")
 	}

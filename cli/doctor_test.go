@@ -24,9 +24,8 @@ import (
 func registerStar(t *testing.T, agent *consultest.Agent, id string, port int, status string) {
 	t.Helper()
 	const machine = "192.0.2.77"
-	if _, err := agent.Client().Catalog().Register(&consulapi.CatalogRegistration{Node: "machine", Address: machine}, nil); err != nil {
-		t.Fatal(err)
-	}
+	_, err := agent.Client().Catalog().Register(&consulapi.CatalogRegistration{Node: "machine", Address: machine}, nil)
+	verify.NoError(t, err)
 	registerStarAt(t, agent, machine, id, port, status)
 }
 
@@ -154,9 +153,8 @@ func TestDoctorAsksAboutContainers(t *testing.T) {
 	e := examination{fix: true, options: doctor.Options{Consul: consul.Options{Addresses: []string{agent.URL()}}}}
 	e.address = nowhere
 	var out strings.Builder
-	if _, err := e.run(t.Context(), strings.NewReader("n\ny\n"), &out); err != nil {
-		t.Fatal(err)
-	}
+	_, err := e.run(t.Context(), strings.NewReader("n\ny\n"), &out)
+	verify.NoError(t, err)
 	question := "star star-1 on node a may be another process than star-2 on node a: " + doubt + ".\n" +
 		"Deregister star star-1 on node a, 172.17.0.2:9001, through " + agent.URL() + "? star-2 on node a stays. [y/n/q] "
 	if got := stars(t, agent); got != "star-0 star-2" || !strings.Contains(out.String(), question) {

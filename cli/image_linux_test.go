@@ -360,7 +360,6 @@ func TestPortInUse(t *testing.T) {
 	file := writeFile(t, "a.yaml", text)
 	output, err := exec.Command("env", envRole+"=sluice", os.Args[0], "run", "--config", file).CombinedOutput()
 	want := fmt.Sprintf("sluice: listener \"web\": %s is in use by another process\n", taken.Addr())
-	if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != exitFailed || string(output) != want {
-		t.Errorf("%v: %s", err, output)
-	}
+	exit := new(exec.ExitError)
+	verify.That(t, errors.As(err, &exit) && exit.ExitCode() == exitFailed && string(output) == want, "%v: %s", err, output)
 }

@@ -83,9 +83,7 @@ func TestTopInATerminal(t *testing.T) {
 	press("\r")
 	sees("10.0.0.1:80")
 	press("q")
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	verify.Succeeds(t, <-ended)
 }
 
 func TestTopNeedsATerminal(t *testing.T) {

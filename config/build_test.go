@@ -108,9 +108,8 @@ func TestErrorsInDocuments(t *testing.T) {
 
 // What a document may not set, files of dynamic may.
 func TestFilesOfDynamicAreTheOperators(t *testing.T) {
-	if _, err := build(file(dynamicFile), files("a.yaml", "services: { a: { peers: ['unix:/run/a.sock'], upstream: { tls: { cert: /c, key: /k } } } }\nroutes: [{ service: a, retry: { body: 1MiB } }]")); err != nil {
-		t.Error(err)
-	}
+	_, err := build(file(dynamicFile), files("a.yaml", "services: { a: { peers: ['unix:/run/a.sock'], upstream: { tls: { cert: /c, key: /k } } } }\nroutes: [{ service: a, retry: { body: 1MiB } }]"))
+	verify.Succeeds(t, err)
 }
 
 // asInFile returns services as if the file defined all of them.
@@ -228,14 +227,14 @@ func TestCanonicalHash(t *testing.T) {
 
 func TestLoadReadsDynamicFiles(t *testing.T) {
 	dir := t.TempDir()
-	must(t, os.Mkdir(filepath.Join(dir, "routes.d"), 0o700))
+	verify.NoError(t, os.Mkdir(filepath.Join(dir, "routes.d"), 0o700))
 	write(t, filepath.Join(dir, "sluice.yaml"), "dynamic: [{ file: '"+dir+"/routes.d/*.yaml' }]\nroutes: [{ service: a }]")
 	write(t, filepath.Join(dir, "routes.d", ".a.yaml"), "not valid")
 	write(t, filepath.Join(dir, "routes.d", "a.yaml"), "services: { a: { peers: ['127.0.0.1:1'] } }")
 	in := Input{File: filepath.Join(dir, "sluice.yaml")}
 	b, err := in.Load()
 	verify.That(t, err == nil && len(b.Config.Services) == 1, "%+v, %v", b, err)
-	must(t, os.RemoveAll(filepath.Join(dir, "routes.d")))
+	verify.NoError(t, os.RemoveAll(filepath.Join(dir, "routes.d")))
 	if _, err := in.Load(); err == nil || !strings.Contains(err.Error(), "no such file or directory") {
 		t.Errorf("without the directory: %v", err)
 	}

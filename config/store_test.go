@@ -64,9 +64,8 @@ func TestHistoryOutlivesTheProcess(t *testing.T) {
 func TestHistoryInADirectory(t *testing.T) {
 	dir := t.TempDir()
 	kept(t, dir).Applied(revisionWith("one"))
-	if _, err := os.Stat(filepath.Join(dir, "history.jsonl")); err != nil {
-		t.Error(err)
-	}
+	_, err := os.Stat(filepath.Join(dir, "history.jsonl"))
+	verify.Succeeds(t, err)
 }
 
 // Whatever a crash leaves of the last line, the revisions before it remain, and the next one
@@ -77,10 +76,10 @@ func TestHistoryWithATornLine(t *testing.T) {
 	h.Applied(revisionWith("one"))
 	h.Applied(revisionWith("two"))
 	data, err := os.ReadFile(path)
-	must(t, err)
+	verify.NoError(t, err)
 	end := bytes.IndexByte(data, '\n') + 1
 	for _, length := range []int{end + 1, end + 20, len(data) - 1} {
-		must(t, os.WriteFile(path, data[:length], 0o600))
+		verify.NoError(t, os.WriteFile(path, data[:length], 0o600))
 		h := kept(t, path)
 		before := numbers(h)
 		want := []uint64{1}
@@ -96,10 +95,10 @@ func TestHistoryWithATornLine(t *testing.T) {
 
 func TestHistoryThatCannotBeRead(t *testing.T) {
 	good, err := encodeRevision(Revision{Number: 7, Sources: []Source{file("x")}})
-	must(t, err)
+	verify.NoError(t, err)
 	for _, text := range []string{"nonsense\n", `{"number":1}` + "\n", string(good) + "nonsense\n"} {
 		path := filepath.Join(t.TempDir(), "history")
-		must(t, os.WriteFile(path, []byte(text), 0o600))
+		verify.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 		h := new(History)
 		if err := h.Keep(path, func(error) {}); err == nil || !strings.HasPrefix(err.Error(), path+":") {
 			t.Errorf("%s: %v", text, err)
@@ -117,7 +116,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	for range 3 * keepRevisions {
 		h.Applied(revisionWith("x"))
 		data, err := os.ReadFile(path)
-		must(t, err)
+		verify.NoError(t, err)
 		lines := bytes.Count(data, []byte("\n"))
 		verify.Require(t, lines <= maxHistoryLines, "%d lines", lines)
 	}
@@ -143,13 +142,13 @@ func TestHistoryThatCannotBeWritten(t *testing.T) {
 	path := filepath.Join(dir, "history")
 	var told []error
 	h := new(History)
-	must(t, h.Keep(path, func(err error) { told = append(told, err) }))
+	verify.NoError(t, h.Keep(path, func(err error) { told = append(told, err) }))
 	h.Own(true)
 	h.Applied(revisionWith("one"))
 	if h.Applied(revisionWith("two")); len(told) != 2 || told[1] == nil || !errors.Is(told[0], os.ErrNotExist) {
 		t.Fatalf("told %v", told)
 	}
-	must(t, os.Mkdir(dir, 0o700))
+	verify.NoError(t, os.Mkdir(dir, 0o700))
 	if h.Applied(revisionWith("three")); len(told) != 3 || told[2] != nil {
 		t.Errorf("told %v", told)
 	}
@@ -162,9 +161,9 @@ func TestHistoryIsHandedOver(t *testing.T) {
 		old.Applied(revisionWith(fmt.Sprint(i)))
 	}
 	data, err := json.Marshal(old)
-	must(t, err)
+	verify.NoError(t, err)
 	received := new(History)
-	must(t, json.Unmarshal(data, received))
+	verify.NoError(t, json.Unmarshal(data, received))
 	verify.That(t, h.Adopt(received) && !h.Adopt(new(History)), "want it adopted, and not one without revisions")
 	r := h.Resume(new(Config), []Source{file("x")})
 	verify.That(t, r.Number == 3 && h.Applied(revisionWith("y")).Number == 4, "resumed %d", r.Number)
@@ -178,7 +177,7 @@ func TestHistoryHasOneOwner(t *testing.T) {
 	old.Applied(revisionWith("one"))
 	old.Own(false)
 	next := new(History)
-	must(t, next.Keep(path, func(err error) { t.Errorf("failed: %v", err) }))
+	verify.NoError(t, next.Keep(path, func(err error) { t.Errorf("failed: %v", err) }))
 	next.Applied(revisionWith("two of the new process"))
 	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{1}, "the file has, written by a process that does not own it")
 	old.Applied(revisionWith("two of the old process")) // it does not know yet whether the new one serves
@@ -206,10 +205,10 @@ func TestHistoryWithANumberTwice(t *testing.T) {
 		r := revisionWith(fmt.Sprint(i))
 		r.Number = number
 		line, err := encodeRevision(r)
-		must(t, err)
+		verify.NoError(t, err)
 		text = append(text, line...)
 	}
-	must(t, os.WriteFile(path, text, 0o600))
+	verify.NoError(t, os.WriteFile(path, text, 0o600))
 	h := kept(t, path)
 	verify.DeepEqual(t, numbers(h), []uint64{4, 3, 2, 1}, "revisions")
 	if r, _ := h.Revision(3); r.Sources[0].Documents[0].Text != "4" {

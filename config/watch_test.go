@@ -50,21 +50,16 @@ func expectNone(t *testing.T, changes <-chan struct{}, within time.Duration) {
 func write(t *testing.T, file, text string) {
 	t.Helper()
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE, 0o600)
-	must(t, err)
+	verify.NoError(t, err)
 	_, err = f.WriteString(text)
-	must(t, errors.Join(err, f.Close()))
+	verify.NoError(t, errors.Join(err, f.Close()))
 }
 
 // rename replaces the file with another one.
 func rename(t *testing.T, file, text string) {
 	t.Helper()
 	write(t, file+".new", text)
-	must(t, os.Rename(file+".new", file))
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	verify.NoError(t, err)
+	verify.NoError(t, os.Rename(file+".new", file))
 }
 
 // quick returns a Watcher that depends on notifications: it polls once an hour.
@@ -84,12 +79,12 @@ func TestWatchSeesEditsOfEveryKind(t *testing.T) {
 	rename(t, file, "c")
 	expectChange(t, changes)
 
-	must(t, os.Remove(file)) // deleted and created again
+	verify.NoError(t, os.Remove(file)) // deleted and created again
 	expectChange(t, changes)
 	rename(t, file, "d")
 	expectChange(t, changes)
 
-	must(t, os.Chmod(file, 0o640)) // none of these changes the text
+	verify.NoError(t, os.Chmod(file, 0o640)) // none of these changes the text
 	write(t, file, "d")
 	write(t, filepath.Join(dir, "other"), "x")
 	expectNone(t, changes, 300*time.Millisecond)
@@ -106,21 +101,21 @@ func TestWatchSeesChangeBeforeItsStart(t *testing.T) {
 func TestWatchSeesKubernetesSwap(t *testing.T) {
 	dir := t.TempDir()
 	version := func(name, text string) {
-		must(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+		verify.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o700))
 		write(t, filepath.Join(dir, name, "sluice.yaml"), text)
-		must(t, os.Symlink(name, filepath.Join(dir, "..data_tmp")))
-		must(t, os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
+		verify.NoError(t, os.Symlink(name, filepath.Join(dir, "..data_tmp")))
+		verify.NoError(t, os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
 	}
 	version("..v1", "a")
 	file := filepath.Join(dir, "sluice.yaml")
-	must(t, os.Symlink("..data/sluice.yaml", file))
+	verify.NoError(t, os.Symlink("..data/sluice.yaml", file))
 	changes := watching(t, quick(file, "a"))
 	expectNone(t, changes, 100*time.Millisecond)
 	version("..v2", "b")
-	must(t, os.RemoveAll(filepath.Join(dir, "..v1")))
+	verify.NoError(t, os.RemoveAll(filepath.Join(dir, "..v1")))
 	expectChange(t, changes)
 	version("..v3", "c")
-	must(t, os.RemoveAll(filepath.Join(dir, "..v2")))
+	verify.NoError(t, os.RemoveAll(filepath.Join(dir, "..v2")))
 	expectChange(t, changes)
 	expectNone(t, changes, 100*time.Millisecond)
 }
@@ -131,8 +126,8 @@ func TestWatchFollowsLinkIntoOtherDirectory(t *testing.T) {
 	write(t, filepath.Join(two, "f"), "b")
 	file := filepath.Join(dir, "sluice.yaml")
 	link := func(target string) {
-		must(t, os.Symlink(filepath.Join(target, "f"), file+"~"))
-		must(t, os.Rename(file+"~", file))
+		verify.NoError(t, os.Symlink(filepath.Join(target, "f"), file+"~"))
+		verify.NoError(t, os.Rename(file+"~", file))
 	}
 	link(one)
 	changes := watching(t, quick(file, "a"))
@@ -174,15 +169,15 @@ func TestWatchReadsFileInBusyDirectory(t *testing.T) {
 func TestWatchSeesReplacedDirectory(t *testing.T) {
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "etc")
-	must(t, os.Mkdir(dir, 0o700))
+	verify.NoError(t, os.Mkdir(dir, 0o700))
 	file := filepath.Join(dir, "sluice.yaml")
 	write(t, file, "a")
 	w := quick(file, "a")
 	w.poll = 50 * time.Millisecond
 	changes := watching(t, w)
 	expectNone(t, changes, 100*time.Millisecond)
-	must(t, os.Rename(dir, dir+".old"))
-	must(t, os.Mkdir(dir, 0o700))
+	verify.NoError(t, os.Rename(dir, dir+".old"))
+	verify.NoError(t, os.Mkdir(dir, 0o700))
 	rename(t, file, "b")
 	expectChange(t, changes)
 }

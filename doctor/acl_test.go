@@ -29,9 +29,9 @@ func denying(t *testing.T) *consultest.Agent {
 func token(t *testing.T, agent *consultest.Agent, name, rules string) string {
 	t.Helper()
 	policy, _, err := agent.Client().ACL().PolicyCreate(&api.ACLPolicy{Name: name, Rules: rules}, nil)
-	must(t, err)
+	verify.NoError(t, err)
 	made, _, err := agent.Client().ACL().TokenCreate(&api.ACLToken{Description: name, Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
-	must(t, err)
+	verify.NoError(t, err)
 	return made.SecretID
 }
 

@@ -18,7 +18,7 @@ const unused = 1
 
 func TestTryAll(t *testing.T) {
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	must(t, err)
+	verify.NoError(t, err)
 	defer listener.Close()
 	port := listener.Addr().(*net.TCPAddr).Port
 	instances := []Instance{

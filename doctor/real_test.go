@@ -15,11 +15,6 @@ import (
 	"sluice/test/verify"
 )
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	verify.NoError(t, err)
-}
-
 // register registers an instance of star at 127.0.0.1.
 func register(t *testing.T, agent *consultest.Agent, id string, port int, status string) {
 	t.Helper()
@@ -28,7 +23,7 @@ func register(t *testing.T, agent *consultest.Agent, id string, port int, status
 
 func registerAt(t *testing.T, agent *consultest.Agent, address, id string, port int, status string) {
 	t.Helper()
-	must(t, agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
+	verify.NoError(t, agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
 		Name: "star", ID: id, Address: address, Port: port,
 		Check: &api.AgentServiceCheck{CheckID: "check-" + id, TTL: "1h", Status: status},
 	}))
@@ -83,7 +78,7 @@ const machine = "192.0.2.77"
 func addMachine(t *testing.T, agent *consultest.Agent) {
 	t.Helper()
 	_, err := agent.Client().Catalog().Register(&api.CatalogRegistration{Node: "machine", Address: machine}, nil)
-	must(t, err)
+	verify.NoError(t, err)
 }
 
 // registerTwice registers star-1 on node b, whose agent is client, and then on
@@ -116,7 +111,7 @@ func newDoctor(t *testing.T, agent *consultest.Agent, others map[string]string, 
 func examine(t *testing.T, d *Doctor) *Report {
 	t.Helper()
 	report, err := d.Examine(t.Context())
-	must(t, err)
+	verify.NoError(t, err)
 	return report
 }
 
@@ -134,7 +129,7 @@ func (r *Report) of(code Code) []Finding {
 func (r *Report) text(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
-	must(t, r.WriteText(&b))
+	verify.NoError(t, r.WriteText(&b))
 	return b.String()
 }
 
@@ -166,7 +161,7 @@ func TestFixDeregistersThroughTheOwner(t *testing.T) {
 	checkRegistered(t, server, "star-1@a")
 	// The agents' next full synchronisation would restore their registrations. A restart
 	// triggers it.
-	must(t, client.Restart(t.Context()))
+	verify.NoError(t, client.Restart(t.Context()))
 	register(t, client, "marker", 9100, api.HealthPassing)
 	awaitRegistered(t, server, "marker@b", "star-1@a")
 
@@ -190,11 +185,11 @@ func TestFixExaminesAgain(t *testing.T) {
 	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft || !strings.Contains(fixed.Detail, "is now star-7 on node a") {
 		t.Errorf("%+v", fixed)
 	}
-	must(t, server.Client().Agent().ServiceDeregister("star-7"))
+	verify.NoError(t, server.Client().Agent().ServiceDeregister("star-7"))
 	awaitRegistered(t, server, "star-1@a", "star-1@b")
 
 	// The remaining registration fails: now the other one is the live one.
-	must(t, server.Client().Agent().UpdateTTL("check-star-1", "broken", api.HealthCritical))
+	verify.NoError(t, server.Client().Agent().UpdateTTL("check-star-1", "broken", api.HealthCritical))
 	consultest.Await(t, "star-1 on node a is critical", func() bool {
 		entries, _, err := server.Client().Health().Service("star", "", true, nil)
 		return err == nil && len(entries) == 1
@@ -203,7 +198,7 @@ func TestFixExaminesAgain(t *testing.T) {
 		t.Errorf("%+v", fixed)
 	}
 	// Both fail.
-	must(t, client.Client().Agent().UpdateTTL("check-star-1", "broken", api.HealthCritical))
+	verify.NoError(t, client.Client().Agent().UpdateTTL("check-star-1", "broken", api.HealthCritical))
 	consultest.Await(t, "star-1 on node b is critical", func() bool {
 		entries, _, err := server.Client().Health().Service("star", "", true, nil)
 		return err == nil && len(entries) == 0
@@ -302,7 +297,7 @@ func TestTokenIsSentToMembersOnly(t *testing.T) {
 		Service: &api.AgentService{Service: "star", ID: "star-1", Address: "127.0.0.1", Port: 9001},
 		Check:   &api.AgentCheck{Node: "trap", CheckID: serfHealth, Name: "Serf Health Status", Status: api.HealthPassing},
 	}, nil)
-	must(t, err)
+	verify.NoError(t, err)
 	awaitRegistered(t, server, "star-1@a", "star-1@trap")
 	finding := one(t, examine(t, newDoctor(t, server, nil, nil)), CodeDuplicate)
 	if finding.Node != "trap" || finding.Fix.Agent != "" || !strings.Contains(finding.Fix.WhyNot, "its node is not a member of the agent's cluster") {
@@ -318,7 +313,7 @@ func TestDeadNode(t *testing.T) {
 	awaitRegistered(t, server, "star-1@b", "star-2@b")
 	register(t, server, "star-1", 9001, api.HealthPassing)
 	awaitRegistered(t, server, "star-1@a", "star-1@b", "star-2@b")
-	must(t, client.Kill())
+	verify.NoError(t, client.Kill())
 	consultest.Await(t, "node b is known to be dead", func() bool {
 		checks, _, err := server.Client().Health().Node("b", nil)
 		return err == nil && slices.ContainsFunc(checks, func(c *api.HealthCheck) bool { return c.CheckID == serfHealth && c.Status == api.HealthCritical })
@@ -364,13 +359,13 @@ func TestCatalogIsReadWithoutALeader(t *testing.T) {
 	config := map[string]any{"bootstrap_expect": 2, "performance": map[string]any{"raft_multiplier": 1, "rpc_hold_timeout": "500ms"}}
 	first := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "a", NoWait: true, Config: config})
 	second := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "b", Join: []string{first.SerfAddress()}, Config: config})
-	must(t, first.WaitReady(t.Context()))
+	verify.NoError(t, first.WaitReady(t.Context()))
 	register(t, first, "star-1", 9001, api.HealthPassing)
 	consultest.Await(t, "the first server has the registration itself", func() bool {
 		entries, _, err := first.Client().Health().Service("star", "", false, &api.QueryOptions{AllowStale: true})
 		return err == nil && len(entries) == 1 && len(entries[0].Checks) == 2
 	})
-	must(t, second.Kill())
+	verify.NoError(t, second.Kill())
 	consultest.Await(t, "the leader is gone", func() bool {
 		leader, err := first.Client().Status().Leader()
 		return err == nil && leader == ""
@@ -386,17 +381,17 @@ func TestUnusableAddresses(t *testing.T) {
 	t.Parallel()
 	server := consultest.Start(t, consultest.Options{Node: "a"})
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	must(t, err)
+	verify.NoError(t, err)
 	defer listener.Close()
 	register(t, server, "star-up", listener.Addr().(*net.TCPAddr).Port, api.HealthPassing)
 	register(t, server, "star-down", unused, api.HealthPassing)
 	register(t, server, "star-critical", unused, api.HealthCritical)
-	must(t, server.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "star", ID: "star-portless"}))
+	verify.NoError(t, server.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "star", ID: "star-portless"}))
 	_, err = server.Client().Catalog().Register(&api.CatalogRegistration{
 		Node: "outside", Address: "192.0.2.1",
 		Service: &api.AgentService{Service: "far", ID: "far-loop", Address: "127.0.0.1", Port: 9001},
 	}, nil)
-	must(t, err)
+	verify.NoError(t, err)
 	awaitRegistered(t, server, "star-critical@a", "star-down@a", "star-portless@a", "star-up@a")
 	report := examine(t, newDoctor(t, server, nil, nil))
 	for code, id := range map[Code]string{CodeNoPort: "star-portless", CodeLoopback: "far-loop"} {

@@ -38,27 +38,22 @@ func fixed(config *tls.Config) func() *tls.Config { return config.Clone }
 func selfSigned(t *testing.T, name string) (cert, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
+	verify.NoError(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
 		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	must(t, err)
-	secret, err := x509.MarshalPKCS8PrivateKey(private)
-	must(t, err)
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
 	verify.NoError(t, err)
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	verify.NoError(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
 }
 
 func write(t *testing.T, file string, data []byte) {
 	t.Helper()
-	must(t, os.WriteFile(file, data, 0o600))
+	verify.NoError(t, os.WriteFile(file, data, 0o600))
 }
 
 // A certificate that the files had not at the start is shown, and trusted, by the
@@ -67,7 +62,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	oldCert, oldKey := selfSigned(t, "old")
 	newCert, newKey := selfSigned(t, "new")
 	pair, err := tls.X509KeyPair(newCert, newKey)
-	must(t, err)
+	verify.NoError(t, err)
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(newCert)
 	demanding := &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
@@ -103,7 +98,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 					told = append(told, err.Error())
 				}
 			}})
-			must(t, err)
+			verify.NoError(t, err)
 			probe := test.probe(c.Config)
 			expect := func(what, want string, news ...string) {
 				t.Helper()
@@ -122,7 +117,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 			expect("all there", "", "used")
 			write(t, ca, append(slices.Clone(newCert), oldCert[:len(oldCert)/2]...))
 			expect("half a file", "", "ends within a certificate")
-			must(t, os.Remove(ca))
+			verify.NoError(t, os.Remove(ca))
 			expect("no file", "", "no such file")
 			write(t, ca, append(slices.Clone(oldCert), newCert...))
 			expect("as before", "", "used")

@@ -58,12 +58,12 @@ func startReplica(t *testing.T, name, url, path string) *replica {
 	r := &replica{t: t, path: path, url: url, log: &output{}}
 	log := zerolog.New(r.log)
 	client, err := consul.New(consul.Options{Addresses: []string{url}, Log: log})
-	must(t, err)
+	verify.NoError(t, err)
 	r.Peers = New(Options{
 		Path: path, Consul: client, Prefix: prefix, Wait: func() time.Duration { return wait },
 		Replica: func() string { return name }, Log: log,
 	})
-	must(t, r.Open())
+	verify.NoError(t, r.Open())
 	r.Resume()
 	t.Cleanup(func() {
 		r.Pause()
@@ -85,15 +85,15 @@ func (r *replica) awaitStatus(what string, f func(Status) bool) {
 // give gives an order, and waits until Consul has it.
 func (r *replica) give(o Order) {
 	r.t.Helper()
-	must(r.t, r.Give(o))
-	must(r.t, r.Await(context.Background(), o.Key(), time.Minute))
+	verify.NoError(r.t, r.Give(o))
+	verify.NoError(r.t, r.Await(context.Background(), o.Key(), time.Minute))
 }
 
 func (r *replica) end(o Order) {
 	r.t.Helper()
 	found, err := r.End(o.Key(), "")
 	verify.Require(r.t, found && err == nil, "end: %v, %v", found, err)
-	must(r.t, r.Await(context.Background(), o.Key(), time.Minute))
+	verify.NoError(r.t, r.Await(context.Background(), o.Key(), time.Minute))
 }
 
 func newFile(t *testing.T) string { return t.TempDir() + "/orders.json" }
@@ -150,8 +150,8 @@ func TestOrdersWithoutConsul(t *testing.T) {
 	const before = "drain of star/star-1 (10.0.0.1:81); weight 5 of star/star-2 (10.0.0.1:82)"
 	a.await(before)
 	relay.Cut()
-	must(t, a.Give(drainOf(star(3))))
-	must(t, a.Give(weightOf(star(2), 9)))
+	verify.NoError(t, a.Give(drainOf(star(3))))
+	verify.NoError(t, a.Give(weightOf(star(2), 9)))
 	if _, err := a.End(a.Set().All()[0].Key(), ""); err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestBadKeys(t *testing.T) {
 	put := func(key, value string) {
 		t.Helper()
 		_, err := agent.Client().KV().Put(&api.KVPair{Key: prefix + "/" + key, Value: []byte(value)}, nil)
-		must(t, err)
+		verify.NoError(t, err)
 	}
 	put(drain.Key(), `{"order":"drain","service":"star"`)
 	put("peers/star/star-2/10.0.0.1:82/weight", `{"order":"weight","service":"star","id":"star-2","address":"10.0.0.1:82","weight":0,"since":"2026-11-21T12:00:00Z"}`)
@@ -237,9 +237,9 @@ func TestOrdersAreWrittenIntoANewConsul(t *testing.T) {
 	a.give(drainOf(star(2)))
 	a.awaitStatus("the watch has all", func(s Status) bool { return len(a.State().Orders) == 2 && a.State().Orders[1].Shared })
 	verify.NoError(t, agent.Stop())
-	must(t, agent.Wipe())
-	must(t, agent.Launch(t.Context()))
-	must(t, agent.WaitReady(t.Context()))
+	verify.NoError(t, agent.Wipe())
+	verify.NoError(t, agent.Launch(t.Context()))
+	verify.NoError(t, agent.WaitReady(t.Context()))
 	const both = "weight 20 of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
 	startReplica(t, "b", agent.URL(), newFile(t)).await(both)
 	expectStanding(t, a.Peers, both)
@@ -250,19 +250,19 @@ func TestDocumentedPolicyOfOrders(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	rules, err := consultest.DocumentedPolicy("../docs/operations.md", "## Drains, weights and readiness")
-	must(t, err)
+	verify.NoError(t, err)
 	for _, allowed := range []bool{true, false} {
 		if !allowed {
 			rules = `service_prefix "" { policy = "read" }`
 		}
 		_, token, err := agent.NewToken("orders-"+map[bool]string{true: "allowed", false: "denied"}[allowed], rules)
-		must(t, err)
+		verify.NoError(t, err)
 		client, err := consul.New(consul.Options{Addresses: []string{agent.URL()}, Token: token.SecretID, Log: zerolog.Nop()})
-		must(t, err)
+		verify.NoError(t, err)
 		s := New(Options{Consul: client, Prefix: "sluice-orders/sluice", Wait: func() time.Duration { return time.Minute }, Log: zerolog.Nop()})
 		s.Resume()
 		o := drainOf(star(1))
-		must(t, s.Give(o))
+		verify.NoError(t, s.Give(o))
 		err = s.Await(t.Context(), o.Key(), time.Minute)
 		verify.That(t, (!allowed || err == nil) && (allowed || err != nil && strings.Contains(err.Error(), "lacks key:")), "allowed %v: %v", allowed, err)
 		expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
@@ -281,7 +281,7 @@ func TestOnlyTheOwnerWritesToConsul(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
 	a := startReplica(t, "a", agent.URL(), newFile(t))
 	client, err := consul.New(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})
-	must(t, err)
+	verify.NoError(t, err)
 	var owns atomic.Bool
 	var refused atomic.Int32
 	next := New(Options{

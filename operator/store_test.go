@@ -37,11 +37,6 @@ func weightOf(i discovery.Instance, weight int) Order {
 	return o
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	verify.NoError(t, err)
-}
-
 // standing returns the orders of a store in words.
 func standing(s *Peers) string {
 	var list []string
@@ -58,9 +53,9 @@ func expectStanding(t *testing.T, s *Peers, want string) {
 
 func TestOrdersApplyToInstances(t *testing.T) {
 	s := New(Options{Replica: func() string { return "edge-1" }})
-	must(t, s.Give(drainOf(star(1))))
-	must(t, s.Give(weightOf(star(2), 7)))
-	must(t, s.Give(Order{Kind: Drain, Node: "n2", Datacenter: "dc1", Why: "new disks"}))
+	verify.NoError(t, s.Give(drainOf(star(1))))
+	verify.NoError(t, s.Give(weightOf(star(2), 7)))
+	verify.NoError(t, s.Give(Order{Kind: Drain, Node: "n2", Datacenter: "dc1", Why: "new disks"}))
 	moved, other := star(1), star(3)
 	moved.Port++ // the same id at another address
 	other.Node = "n2"
@@ -82,7 +77,7 @@ func TestOrdersApplyToInstances(t *testing.T) {
 	if o := s.Set().All()[0]; o.Replica != "edge-1" || o.Since.IsZero() {
 		t.Errorf("got %+v", o)
 	}
-	must(t, s.Give(weightOf(star(2), 9)))
+	verify.NoError(t, s.Give(weightOf(star(2), 9)))
 	expectStanding(t, s, "drain of the node n2 of dc1; drain of star/star-1 (10.0.0.1:81); weight 9 of star/star-2 (10.0.0.1:82)")
 	o := drainOf(star(1))
 	for _, want := range []bool{true, false} {
@@ -120,12 +115,12 @@ func TestRefusedOrders(t *testing.T) {
 		}
 	}
 	for n := range Limit {
-		must(t, s.Give(drainOf(star(n))))
+		verify.NoError(t, s.Give(drainOf(star(n))))
 	}
 	if err := s.Give(drainOf(star(Limit))); !errors.Is(err, ErrTooMany) {
 		t.Errorf("one too many: %v", err)
 	}
-	must(t, s.Give(drainOf(star(0)))) // again
+	verify.NoError(t, s.Give(drainOf(star(0)))) // again
 	s.Pause()
 	if err := s.Give(drainOf(star(0))); !errors.Is(err, ErrTakeover) {
 		t.Errorf("while another process has the orders: %v", err)
@@ -134,7 +129,7 @@ func TestRefusedOrders(t *testing.T) {
 		t.Errorf("while another process has the orders: %v", err)
 	}
 	s.Resume()
-	must(t, s.Give(drainOf(star(0))))
+	verify.NoError(t, s.Give(drainOf(star(0))))
 }
 
 func TestOrdersExpire(t *testing.T) {
@@ -144,9 +139,9 @@ func TestOrdersExpire(t *testing.T) {
 		defer s.Pause()
 		short, long := drainOf(star(1)), weightOf(star(2), 5)
 		short.Until, long.Until = time.Now().Add(30*time.Minute), time.Now().Add(3*time.Hour)
-		must(t, s.Give(short))
-		must(t, s.Give(long))
-		must(t, s.Give(drainOf(star(3))))
+		verify.NoError(t, s.Give(short))
+		verify.NoError(t, s.Give(long))
+		verify.NoError(t, s.Give(drainOf(star(3))))
 		verify.Equal(t, s.Set().For(star(1)).Why, "by an operator, until 2000-01-01T00:30:00Z", "reason")
 		time.Sleep(30*time.Minute - time.Millisecond)
 		synctest.Wait()
@@ -154,12 +149,11 @@ func TestOrdersExpire(t *testing.T) {
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
 		expectStanding(t, s, "weight 5 of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)")
-		must(t, s.Give(weightOf(star(2), 6))) // for ever
+		verify.NoError(t, s.Give(weightOf(star(2), 6))) // for ever
 		time.Sleep(24 * time.Hour)
 		expectStanding(t, s, "weight 6 of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)")
-		if _, err := s.End(s.Set().All()[1].Key(), "root"); err != nil {
-			t.Error(err)
-		}
+		_, err := s.End(s.Set().All()[1].Key(), "root")
+		verify.Succeeds(t, err)
 		verify.Equal(t, changes, 6, "changes")
 		var told []string
 		kept, _ := feed.Read(events.Filter{}, events.ID{})
@@ -179,10 +173,10 @@ func TestTheFeedTellsOfOrders(t *testing.T) {
 		defer s.Pause()
 		o := drainOf(star(1))
 		o.Why, o.By, o.Until = "new disk", "root@vm", time.Now().Add(time.Minute)
-		must(t, s.Give(o))
+		verify.NoError(t, s.Give(o))
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		must(t, s.Give(Order{Kind: Drain, Node: "n1"}))
+		verify.NoError(t, s.Give(Order{Kind: Drain, Node: "n1"}))
 		var told []string
 		kept, _ := feed.Read(events.Filter{}, events.ID{})
 		for _, e := range kept {
@@ -203,7 +197,7 @@ func TestOrdersSurviveARestart(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "orders.json")
 		open := func() *Peers {
 			s := New(Options{Path: path, Log: zerolog.Nop()})
-			must(t, s.Open())
+			verify.NoError(t, s.Open())
 			return s
 		}
 		a := open()
@@ -212,9 +206,9 @@ func TestOrdersSurviveARestart(t *testing.T) {
 		}
 		o := drainOf(star(1))
 		o.Why, o.Until = "new disk", time.Now().Add(time.Hour)
-		must(t, a.Give(o))
-		must(t, a.Give(weightOf(star(2), 5)))
-		must(t, a.Give(drainOf(star(3))))
+		verify.NoError(t, a.Give(o))
+		verify.NoError(t, a.Give(weightOf(star(2), 5)))
+		verify.NoError(t, a.Give(drainOf(star(3))))
 		if _, err := a.End(a.Set().All()[2].Key(), ""); err != nil {
 			t.Fatal(err)
 		}
@@ -238,15 +232,15 @@ func TestOrdersSurviveARestart(t *testing.T) {
 
 func TestDamagedFiles(t *testing.T) {
 	good := New(Options{Path: filepath.Join(t.TempDir(), "orders.json")})
-	must(t, good.Give(weightOf(star(1), 5)))
+	verify.NoError(t, good.Give(weightOf(star(1), 5)))
 	text, err := os.ReadFile(good.options.Path)
-	must(t, err)
+	verify.NoError(t, err)
 	for what, data := range map[string]string{
 		"cut off": string(text[:len(text)/2]), "empty": "", "another version": strings.Replace(string(text), `"version": 1`, `"version": 2`, 1),
 		"a bad order": strings.Replace(string(text), `"weight": 5`, `"weight": -5`, 1),
 	} {
 		path := filepath.Join(t.TempDir(), "orders.json")
-		must(t, os.WriteFile(path, []byte(data), 0o600))
+		verify.NoError(t, os.WriteFile(path, []byte(data), 0o600))
 		s := New(Options{Path: path, Log: zerolog.Nop()})
 		if err := s.Open(); err == nil || !strings.Contains(err.Error(), "damaged") {
 			t.Errorf("%s: %v", what, err)
@@ -257,7 +251,7 @@ func TestDamagedFiles(t *testing.T) {
 		if kept, err := os.ReadFile(path + ".damaged"); err != nil || string(kept) != data {
 			t.Errorf("%s: the damaged file: %q, %v", what, kept, err)
 		}
-		must(t, s.Give(drainOf(star(2))))
+		verify.NoError(t, s.Give(drainOf(star(2))))
 		var state State[Order]
 		data, err := os.ReadFile(path)
 		if err == nil {
@@ -273,13 +267,13 @@ func TestDamagedFiles(t *testing.T) {
 func TestAFileThatCannotBeWritten(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	s := New(Options{Path: filepath.Join(dir, "orders.json"), Log: zerolog.Nop()})
-	must(t, s.Open())
-	must(t, s.Give(drainOf(star(1))))
+	verify.NoError(t, s.Open())
+	verify.NoError(t, s.Give(drainOf(star(1))))
 	if status := s.Status(); status.Saved || status.Error == "" || len(status.Orders) != 1 {
 		t.Errorf("status %+v", status)
 	}
-	must(t, os.Mkdir(dir, 0o700))
-	must(t, s.Give(drainOf(star(2))))
+	verify.NoError(t, os.Mkdir(dir, 0o700))
+	verify.NoError(t, s.Give(drainOf(star(2))))
 	if status := s.Status(); !status.Saved || status.Error != "" {
 		t.Errorf("status %+v", status)
 	}
@@ -297,9 +291,9 @@ func TestAStateGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		text, err := json.Marshal(old.State())
-		must(t, err)
+		verify.NoError(t, err)
 		var state State[Order]
-		must(t, json.Unmarshal(text, &state))
+		verify.NoError(t, json.Unmarshal(text, &state))
 		next, other := New(Options{Prefix: "orders"}), New(Options{Prefix: "others"})
 		next.Adopt(state)
 		other.Adopt(state)
@@ -320,12 +314,12 @@ func TestAStateGoesOn(t *testing.T) {
 func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "orders.json")
 	old := New(Options{Path: path, Log: zerolog.Nop()})
-	must(t, old.Give(drainOf(star(1))))
+	verify.NoError(t, old.Give(drainOf(star(1))))
 	before, err := os.ReadFile(path)
-	must(t, err)
-	must(t, old.Give(drainOf(star(2))))
+	verify.NoError(t, err)
+	verify.NoError(t, old.Give(drainOf(star(2))))
 	state := old.State()
-	must(t, os.WriteFile(path, before, 0o600))
+	verify.NoError(t, os.WriteFile(path, before, 0o600))
 
 	owns := false
 	next := New(Options{Path: path, Log: zerolog.Nop(), Own: func(f func()) bool {
@@ -351,6 +345,6 @@ func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
 	owns = true
 	next.Refresh()
 	again := New(Options{Path: path, Log: zerolog.Nop()})
-	must(t, again.Open())
+	verify.NoError(t, again.Open())
 	expectStanding(t, again, both)
 }

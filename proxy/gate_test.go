@@ -135,9 +135,8 @@ func TestRequestByteByByte(t *testing.T) {
 	conn := p.dial()
 	request := "\r\nPOST /a/../b?c HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc"
 	for i := range len(request) {
-		if _, err := conn.Write([]byte(request[i : i+1])); err != nil {
-			t.Fatal(err)
-		}
+		_, err := conn.Write([]byte(request[i : i+1]))
+		verify.NoError(t, err)
 		time.Sleep(100 * time.Microsecond)
 	}
 	var answer strings.Builder
@@ -178,9 +177,8 @@ func TestRefusedResponses(t *testing.T) {
 			p := startProxy(t, Options{}, origin.address())
 			conn := p.dial()
 			for range 2 {
-				if _, err := conn.Write([]byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n")); err != nil {
-					t.Fatal(err)
-				}
+				_, err := conn.Write([]byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"))
+				verify.NoError(t, err)
 				status, _ := readResponse(t, conn)
 				verify.Equal(t, status, 502, "got status")
 			}
@@ -226,9 +224,8 @@ func TestSurplusBytesReachNobody(t *testing.T) {
 				p := startProxy(t, Options{}, origin.address())
 				conn := p.dial()
 				for range 5 {
-					if _, err := fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\n\r\n", test.method); err != nil {
-						t.Fatal(err)
-					}
+					_, err := fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\n\r\n", test.method)
+					verify.NoError(t, err)
 					_, body := readResponseTo(t, conn, test.method)
 					verify.Require(t, !strings.Contains(body, "EVIL"), "a client got %q", body)
 					<-sent

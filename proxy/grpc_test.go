@@ -46,9 +46,7 @@ func startGRPCOrigin(t *testing.T) *grpcOrigin {
 	go func() { served <- o.server.Serve(l) }()
 	t.Cleanup(func() {
 		o.server.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
+		verify.Succeeds(t, <-served)
 	})
 	return o
 }

@@ -41,9 +41,8 @@ func (p *testProxy) connectFrom(address string) net.Conn {
 func (p *testProxy) sendFrom(address string, b []byte) net.Conn {
 	p.t.Helper()
 	conn := p.connectFrom(address)
-	if _, err := conn.Write(b); err != nil {
-		p.t.Fatal(err)
-	}
+	_, err := conn.Write(b)
+	verify.NoError(p.t, err)
 	return conn
 }
 

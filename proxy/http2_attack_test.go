@@ -258,9 +258,8 @@ func TestHTTP2SlowFrames(t *testing.T) {
 			p := startProxy(t, Options{Timeouts: Timeouts{Head: 200 * time.Millisecond}})
 			conn := p.dial()
 			io.WriteString(conn, test.sent)
-			if _, err := io.Copy(io.Discard, conn); err != nil {
-				t.Error(err)
-			}
+			_, err := io.Copy(io.Discard, conn)
+			verify.Succeeds(t, err)
 		})
 	}
 }

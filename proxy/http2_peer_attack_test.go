@@ -104,9 +104,7 @@ func TestHTTP2PeerFloods(t *testing.T) {
 			conn := p.dial()
 			conn.(*net.TCPConn).SetReadBuffer(4 << 10)
 			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n") // and does not read
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
+			verify.Succeeds(t, <-ended)
 		})
 	}
 }

@@ -30,9 +30,7 @@ func TestRequestTrailersReachHTTP2Peers(t *testing.T) {
 					return
 				}
 				fields, err := hpack.NewDecoder(4096, nil).DecodeFull(f.HeaderBlockFragment())
-				if err != nil {
-					t.Error(err)
-				}
+				verify.Succeeds(t, err)
 				for _, field := range fields {
 					names = append(names, field.Name)
 				}

@@ -85,9 +85,8 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 			verify.That(t, n != 0, "no connect failure was counted")
 			p.setPeers(address, good.address)
 			for range 4 {
-				if answer := p.raw(request); !strings.HasPrefix(answer, "HTTP/1.1 200") {
-					t.Errorf("with another peer: %q", answer)
-				}
+				answer := p.raw(request)
+				verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 200"), "with another peer: %q", answer)
 			}
 		})
 	}
@@ -465,9 +464,8 @@ func TestHTTP2PeerOverTLS(t *testing.T) {
 				}
 			}
 			if test.config != server {
-				if n := p.pool.Snapshot().All[0].Outcomes()[balancer.OutcomeConnectFailure]; n == 0 {
-					t.Error("no connect failure was counted")
-				}
+				n := p.pool.Snapshot().All[0].Outcomes()[balancer.OutcomeConnectFailure]
+				verify.That(t, n != 0, "no connect failure was counted")
 				return
 			}
 			verify.Equal(t, len(p.http2Peer().all()), 1, "connections")

@@ -542,9 +542,7 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 			c.SetReadLimit(2 << 20)
 			for _, size := range []int{0, 1, 1000, 300_000, 1 << 20} {
 				message := strings.Repeat("x", size)
-				if err := c.Write(ctx, websocket.MessageText, []byte(message)); err != nil {
-					t.Error(err)
-				}
+				verify.Succeeds(t, c.Write(ctx, websocket.MessageText, []byte(message)))
 				if _, got, err := c.Read(ctx); err != nil || string(got) != message {
 					t.Errorf("got %d bytes, %v, want %d", len(got), err, size)
 				}
@@ -558,9 +556,7 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 				}
 				r.Body.Close()
 			}
-			if err := c.Close(websocket.StatusNormalClosure, "bye"); err != nil {
-				t.Error(err)
-			}
+			verify.Succeeds(t, c.Close(websocket.StatusNormalClosure, "bye"))
 		})
 	}
 	wg.Wait()

@@ -103,9 +103,7 @@ func TestShutdownOfIdleConnections(t *testing.T) {
 				t.Errorf("grace %v: got %q, %v", grace, answer, err)
 			}
 		}
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		verify.Succeeds(t, <-ended)
 	}
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	p.idleClients(3)

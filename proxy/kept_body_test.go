@@ -220,9 +220,7 @@ func TestKeptBodiesAtRandom(t *testing.T) {
 			}
 		}
 	})
-	if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1")); err != nil {
-		t.Error(err)
-	}
+	verify.Succeeds(t, goleak.Find(goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1")))
 	buffers.check(t)
 }
 

@@ -250,9 +250,7 @@ func TestAcceptSurvivesErrors(t *testing.T) {
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	status, _ := readResponse(t, conn)
 	verify.That(t, status == 404, "got %d", status)
-	if err := s.Shutdown(context.Background(), 0); err != nil {
-		t.Error(err)
-	}
+	verify.Succeeds(t, s.Shutdown(context.Background(), 0))
 	if err := <-served; err != ErrServerClosed {
 		t.Error(err)
 	}

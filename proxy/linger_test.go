@@ -69,9 +69,7 @@ func TestAnswerReachesClientThatSendsOn(t *testing.T) {
 				if err != nil && time.Since(begin) >= lingerTimeout {
 					continue // the machine has stood still for longer than a client is waited for
 				}
-				if err != nil {
-					t.Error(err)
-				}
+				verify.Succeeds(t, err)
 				want := fmt.Sprintf("HTTP/1.1 %d ", test.status)
 				verify.That(t, strings.HasPrefix(answer, want) && strings.Contains(answer, "\r\n\r\n"), "got %q, want status %d", answer, test.status)
 				return

@@ -28,9 +28,7 @@ func TestListen(t *testing.T) {
 			t.Errorf("after %v: got %.60q, %v", wait, answer, err)
 		}
 	}
-	if err := s.Shutdown(context.Background(), 0); err != nil {
-		t.Error(err)
-	}
+	verify.Succeeds(t, s.Shutdown(context.Background(), 0))
 	if err := <-served; err != ErrServerClosed {
 		t.Error(err)
 	}

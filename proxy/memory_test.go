@@ -50,9 +50,8 @@ func TestWaitingHoldsNoBuffers(t *testing.T) {
 				if test.answer == "" {
 					continue
 				}
-				if _, err := conn.Read(make([]byte, 1000)); err != nil {
-					t.Fatal(err)
-				}
+				_, err := conn.Read(make([]byte, 1000))
+				verify.NoError(t, err)
 			}
 			var each int64
 			eventually(t, "little memory", func() bool {
@@ -77,9 +76,8 @@ func TestIdleStreamHoldsNoBuffers(t *testing.T) {
 	for range conns {
 		conn := p.stream()
 		io.WriteString(conn, "question\r\n\r\n")
-		if _, err := conn.Read(make([]byte, 100)); err != nil {
-			t.Fatal(err)
-		}
+		_, err := conn.Read(make([]byte, 100))
+		verify.NoError(t, err)
 	}
 	var each int64
 	eventually(t, "little memory", func() bool {

@@ -456,9 +456,7 @@ func TestMirrorChangesUnderLoad(t *testing.T) {
 		select {
 		case err := <-ended:
 			left--
-			if err != nil {
-				t.Error(err)
-			}
+			verify.Succeeds(t, err)
 		case <-time.After(time.Millisecond):
 			mt.setMirror(route.Mirror{Share: []float64{1, .5, 1e-9}[i%3], BodyBytes: int64(i % 2 * 10), InFlight: int64(1 + i%5)}, nil)
 		}

@@ -254,9 +254,8 @@ func TestWhatClientsDoIsNotCounted(t *testing.T) {
 			}
 			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
 			conn := p.dial().(*net.TCPConn)
-			if _, err := io.WriteString(conn, test.request); err != nil {
-				t.Fatal(err)
-			}
+			_, err := io.WriteString(conn, test.request)
+			verify.NoError(t, err)
 			ended := func() (n uint64) {
 				for _, outcomes := range p.pool.Snapshot().All[0].Outcomes() {
 					n += outcomes
@@ -324,9 +323,8 @@ func TestWhatPeersDoIsCounted(t *testing.T) {
 			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
 			conn := p.dial()
 			go io.WriteString(conn, test.request)
-			if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
-				t.Error(err)
-			}
+			_, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			verify.Succeeds(t, err)
 			io.Copy(io.Discard, conn)
 			eventually(t, "the failure is counted", func() bool { return p.pool.Snapshot().All[0].Failures() == 1 })
 		})

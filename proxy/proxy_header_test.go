@@ -175,9 +175,7 @@ func TestProxyHeaderToPeers(t *testing.T) {
 				t.Errorf("got %q, %v", b, err)
 			}
 			h, err := proxyproto.Read(c.Reader)
-			if err != nil {
-				t.Error(err)
-			}
+			verify.Succeeds(t, err)
 			heard <- h
 			io.Copy(c.Conn, c.Reader)
 			return false

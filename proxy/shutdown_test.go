@@ -175,9 +175,7 @@ func TestShutdownServesIdleConnectionsOnceMore(t *testing.T) {
 		answer, err := io.ReadAll(conn)
 		verify.That(t, err == nil && strings.HasSuffix(string(answer), "\r\nConnection: close\r\n\r\nok"), "got %q, %v", answer, err)
 	}
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	verify.Succeeds(t, <-ended)
 }
 
 // One that stays silent is closed when the grace is over.
@@ -191,9 +189,7 @@ func TestShutdownWaitsForIdleConnectionsNoLonger(t *testing.T) {
 	if n, err := silent.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("silent connection: %d, %v, want EOF", n, err)
 	}
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	verify.Succeeds(t, <-ended)
 }
 
 // A request that waits for a peer to come is not waited for any longer than
@@ -323,9 +319,7 @@ func TestDrainDuringShutdown(t *testing.T) {
 			defer close(drained)
 			p.Drain(nil, 0, time.Hour)
 		}()
-		if err := p.Shutdown(t.Context(), 0); err != nil {
-			t.Error(err)
-		}
+		verify.Succeeds(t, p.Shutdown(t.Context(), 0))
 		<-drained
 		p.pool.Close()
 	}

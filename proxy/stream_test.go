@@ -420,9 +420,8 @@ func TestStreamBytesAreCountedMeanwhile(t *testing.T) {
 	expect(0, 10)
 	const size = 1 << 20 // moved within the kernel
 	go conn.Write(make([]byte, size))
-	if _, err := io.ReadFull(conn, make([]byte, size)); err != nil {
-		t.Fatal(err)
-	}
+	_, err := io.ReadFull(conn, make([]byte, size))
+	verify.NoError(t, err)
 	expect(size, 10+size)
 	if s := p.pool.Requests().Snapshot(); s.Total() != 0 {
 		t.Error("the connection has ended")

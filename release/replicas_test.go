@@ -9,6 +9,7 @@ import (
 
 	"sluice/consul"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // newReplica returns a split that shares what is given through Consul, until the test ends. The result of
@@ -16,7 +17,7 @@ import (
 func newReplica(t *testing.T, name, url, settings string) (s *split, leave func()) {
 	t.Helper()
 	client, err := consul.New(consul.Options{Addresses: []string{url}, Log: zerolog.Nop()})
-	must(t, err)
+	verify.NoError(t, err)
 	s = newSplit(t, settings, Options{
 		Consul: client, Prefix: "edge/canary", Wait: func() time.Duration { return 2 * time.Second },
 		Replica: func() string { return name },

@@ -28,12 +28,12 @@ func share(service string, size float64, by string) Share {
 // then to an operator's share; one that an operator has resumed does not.
 func TestAStateOfSharesGoesOn(t *testing.T) {
 	old := newStore(operator.StoreOptions[Share]{Prefix: "edge"})
-	must(t, old.Put(share("verdict", 0, ByJudge), true, nil))
-	must(t, old.Put(share("resumed", 0.2, ByJudge), false, nil))
+	verify.NoError(t, old.Put(share("verdict", 0, ByJudge), true, nil))
+	verify.NoError(t, old.Put(share("resumed", 0.2, ByJudge), false, nil))
 	text, err := json.Marshal(old.State())
-	must(t, err)
+	verify.NoError(t, err)
 	var state operator.State[Share]
-	must(t, json.Unmarshal(text, &state))
+	verify.NoError(t, json.Unmarshal(text, &state))
 	next := newStore(operator.StoreOptions[Share]{Prefix: "edge"})
 	next.Adopt(state)
 	for service, yields := range map[string]bool{"verdict": true, "resumed": false} {
@@ -56,12 +56,12 @@ func TestAProposalIsNotHandedOver(t *testing.T) {
 func TestRetractedShares(t *testing.T) {
 	s := newStore(operator.StoreOptions[Share]{})
 	first, second := share("star", 0.2, ByJudge), share("star", 0.3, ByOperator)
-	must(t, s.Put(first, false, nil))
-	must(t, s.Put(second, false, nil))
-	must(t, s.Retract(first))
+	verify.NoError(t, s.Put(first, false, nil))
+	verify.NoError(t, s.Put(second, false, nil))
+	verify.NoError(t, s.Retract(first))
 	now := s.All()[first.Key()]
 	verify.That(t, now.Same(second), "after the retraction of an earlier one: %+v", now)
-	must(t, s.Retract(second))
+	verify.NoError(t, s.Retract(second))
 	all := s.All()
 	verify.That(t, len(all) <= 0, "after the retraction: %+v", all)
 }
@@ -76,9 +76,4 @@ func TestParsedShares(t *testing.T) {
 			t.Errorf("%s: %+v, %v", text, s, err)
 		}
 	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	verify.NoError(t, err)
 }

@@ -23,7 +23,7 @@ func newManager(t *testing.T, o Options) *Manager {
 	t.Helper()
 	o.Directory, o.Log = "https://127.0.0.1:1/dir", zerolog.Nop()
 	m, err := New(o)
-	must(t, err)
+	verify.NoError(t, err)
 	t.Cleanup(func() {
 		m.Close()
 		m.Close() // may be called again
@@ -45,7 +45,7 @@ func TestChallengesNeedNoServer(t *testing.T) {
 			}
 			for range 3 { // it is in use by something that answers
 				conn, err := net.Dial("tcp", address)
-				must(t, err)
+				verify.NoError(t, err)
 				conn.Close()
 			}
 		}
@@ -56,7 +56,7 @@ func TestChallengesNeedNoServer(t *testing.T) {
 // others: anyone can send such requests.
 func TestHTTPChallengeOfAnotherReplica(t *testing.T) {
 	m := newManager(t, Options{Storage: t.TempDir(), HTTP: true})
-	must(t, m.Manage([]string{"A.example"}))
+	verify.NoError(t, m.Manage([]string{"A.example"}))
 	storage := m.files.Path
 	const token = `{"type":"http-01","token":"abc","keyAuthorization":"abc.key","identifier":{"type":"dns","value":%q}}`
 	for _, name := range []string{"a.example", "b.example"} {
@@ -100,15 +100,15 @@ func TestAdoptedCertificates(t *testing.T) {
 	verify.Equal(t, serial(m, "a.example"), "", "an expired one")
 	m.Adopt(map[string]Pair{"a.example": pair(2, time.Hour)})
 	m.Adopt(map[string]Pair{"a.example": pair(3, time.Minute)})
-	must(t, m.Manage(names))
+	verify.NoError(t, m.Manage(names))
 	verify.Equal(t, serial(m, "A.EXAMPLE"), "2", "result")
 	next := newManager(t, Options{Storage: blocked})
 	next.Adopt(m.Pairs())
-	must(t, next.Manage(names))
+	verify.NoError(t, next.Manage(names))
 	verify.Equal(t, serial(next, "a.example"), "2", "the next manager")
 	all := next.Statuses(names)
 	verify.That(t, all[0].State(time.Now()) != certificates.Missing && all[1].State(time.Now()) == certificates.Missing, "statuses: %+v", all)
-	must(t, next.Manage(names[1:]))
+	verify.NoError(t, next.Manage(names[1:]))
 	got := serial(next, "a.example")
 	verify.That(t, got == "" && len(next.Pairs()) == 0, "not managed: got %q", got)
 }

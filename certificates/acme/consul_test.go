@@ -53,16 +53,11 @@ func newCipher(t *testing.T, files ...string) (*certificates.Cipher, []string) {
 	key := make([]byte, 32)
 	rand.Read(key)
 	file := filepath.Join(t.TempDir(), "key")
-	must(t, os.WriteFile(file, []byte(base64.StdEncoding.EncodeToString(key)), 0o600))
+	verify.NoError(t, os.WriteFile(file, []byte(base64.StdEncoding.EncodeToString(key)), 0o600))
 	files = append([]string{file}, files...)
 	cipher, err := certificates.ReadCipher(files)
-	must(t, err)
-	return cipher, files
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
 	verify.NoError(t, err)
+	return cipher, files
 }
 
 // The storage behaves as that in a directory, with the documented permissions.
@@ -70,9 +65,9 @@ func TestConsulStorage(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	rules, err := consultest.DocumentedPolicy("../../docs/tls.md", "### Storage in Consul")
-	must(t, err)
+	verify.NoError(t, err)
 	_, token, err := agent.NewToken("acme", rules)
-	must(t, err)
+	verify.NoError(t, err)
 	ctx := t.Context()
 	cipher, _ := newCipher(t)
 	encrypted := newEncryptedStorage(t, agent.URL(), token.SecretID, cipher)
@@ -90,11 +85,11 @@ func TestConsulStorage(t *testing.T) {
 		missing("Stat", err)
 		_, err = s.List(ctx, "a", true)
 		missing("List", err)
-		must(t, s.Delete(ctx, "a/b.crt"))
+		verify.NoError(t, s.Delete(ctx, "a/b.crt"))
 		begin := time.Now().Truncate(time.Millisecond)
 		for _, key := range []string{"a/b.crt", "a/c/d.key", "a/c/e/f.json", "ab"} {
-			must(t, s.Store(ctx, key, []byte("before")))
-			must(t, s.Store(ctx, key, []byte("value of "+key)))
+			verify.NoError(t, s.Store(ctx, key, []byte("before")))
+			verify.NoError(t, s.Store(ctx, key, []byte("value of "+key)))
 		}
 		if value, err := s.Load(ctx, "a/c/d.key"); err != nil || string(value) != "value of a/c/d.key" {
 			t.Errorf("%s: %q, %v", name, value, err)
@@ -113,15 +108,15 @@ func TestConsulStorage(t *testing.T) {
 		for _, key := range []string{"a/b.crt", "a/c/d.key", "a/c/e/f.json"} {
 			verify.That(t, err == nil && slices.Contains(keys, key) && !slices.Contains(keys, "ab"), "%s: %q, %v", name, keys, err)
 		}
-		must(t, s.Delete(ctx, "a/c"))
+		verify.NoError(t, s.Delete(ctx, "a/c"))
 		if s.Exists(ctx, "a/c/d.key") || s.Exists(ctx, "a/c") || !s.Exists(ctx, "a/b.crt") || !s.Exists(ctx, "ab") {
 			t.Errorf("%s: Delete deletes something else", name)
 		}
 	}
 	for _, name := range []string{"issue_cert_a.example", "issue_cert_*.example"} {
 		s := newStorage(t, agent.URL(), token.SecretID)
-		must(t, s.Lock(ctx, name))
-		must(t, s.Unlock(ctx, name))
+		verify.NoError(t, s.Lock(ctx, name))
+		verify.NoError(t, s.Unlock(ctx, name))
 	}
 	other := newStorage(t, agent.URL(), "")
 	if err := other.Store(ctx, "a", nil); !consul.Forbidden(err) || !consul.Forbidden(other.fault()) {
@@ -153,33 +148,33 @@ func TestEncryptionInConsul(t *testing.T) {
 	stored := func() map[string]*api.KVPair {
 		t.Helper()
 		pairs, _, err := agent.Client().KV().List("sluice-acme/", nil)
-		must(t, err)
+		verify.NoError(t, err)
 		all := make(map[string]*api.KVPair)
 		for _, pair := range pairs {
 			all[strings.TrimPrefix(pair.Key, "sluice-acme/")] = pair
 		}
 		return all
 	}
-	must(t, plain.Store(ctx, "a/b.key", []byte("secret b")))
-	must(t, plain.Store(ctx, "a/c.key", []byte("secret c")))
-	must(t, plain.Lock(ctx, "one"))
+	verify.NoError(t, plain.Store(ctx, "a/b.key", []byte("secret b")))
+	verify.NoError(t, plain.Store(ctx, "a/c.key", []byte("secret c")))
+	verify.NoError(t, plain.Lock(ctx, "one"))
 	before := stored()
 
 	a := newEncryptedStorage(t, agent.URL(), "", first)
 	expect(a, "a/b.key", "secret b")
-	must(t, a.Store(ctx, "a/d.key", []byte("secret d")))
+	verify.NoError(t, a.Store(ctx, "a/d.key", []byte("secret d")))
 	if pair := stored()["a/d.key"]; pair == nil || strings.Contains(string(pair.Value), "secret") {
 		t.Errorf("a value is stored in plain text: %+v", pair)
 	}
-	must(t, a.encryptAll(ctx))
-	must(t, newEncryptedStorage(t, agent.URL(), "", first).encryptAll(ctx)) // changes nothing
+	verify.NoError(t, a.encryptAll(ctx))
+	verify.NoError(t, newEncryptedStorage(t, agent.URL(), "", first).encryptAll(ctx)) // changes nothing
 	for key, pair := range stored() {
 		verify.That(t, !strings.Contains(string(pair.Value), "secret"), "%s is in plain text", key)
 		if old := before[key]; old != nil && (old.Flags != pair.Flags || strings.HasPrefix(key, locks) && old.ModifyIndex != pair.ModifyIndex) {
 			t.Errorf("%s: got %+v, want %+v", key, pair, old)
 		}
 	}
-	must(t, plain.Unlock(ctx, "one"))
+	verify.NoError(t, plain.Unlock(ctx, "one"))
 	expect(a, "a/b.key", "secret b")
 	expect(a, "a/d.key", "secret d")
 	refused(plain, "a/b.key")
@@ -188,7 +183,7 @@ func TestEncryptionInConsul(t *testing.T) {
 	expect(b, "a/c.key", "secret c")
 	expect(a, "a/c.key", "secret c")
 	withFirst := stored()
-	must(t, b.encryptAll(ctx))
+	verify.NoError(t, b.encryptAll(ctx))
 	for key, pair := range stored() {
 		verify.That(t, pair.ModifyIndex != withFirst[key].ModifyIndex, "%s has the old key", key)
 	}
@@ -197,7 +192,7 @@ func TestEncryptionInConsul(t *testing.T) {
 
 	// A value of another name.
 	_, err := agent.Client().KV().Put(&api.KVPair{Key: "sluice-acme/a/b.key", Value: stored()["a/c.key"].Value}, nil)
-	must(t, err)
+	verify.NoError(t, err)
 	refused(b, "a/b.key")
 	if err := b.encryptAll(ctx); !errors.Is(err, certificates.ErrSealed) {
 		t.Errorf("a value that cannot be read: %v", err)
@@ -211,7 +206,7 @@ func TestManagerEncrypts(t *testing.T) {
 	names := []string{"a.example"}
 	start := func(cipher *certificates.Cipher) *Manager {
 		m := newManager(t, Options{Consul: newClient(t, agent.URL(), ""), Prefix: "sluice-acme", Cipher: cipher})
-		must(t, m.Manage(names))
+		verify.NoError(t, m.Manage(names))
 		return m
 	}
 	awaitStatus := func(what string, m *Manager, holds func(certificates.Status) bool) {
@@ -230,10 +225,10 @@ func TestManagerEncrypts(t *testing.T) {
 		certmagic.StorageKeys.SiteCert(issuer, "a.example"): files.Cert, certmagic.StorageKeys.SitePrivateKey(issuer, "a.example"): files.Key,
 	} {
 		text, err := os.ReadFile(file)
-		must(t, err)
-		must(t, s.Store(t.Context(), key, text))
+		verify.NoError(t, err)
+		verify.NoError(t, s.Store(t.Context(), key, text))
 	}
-	must(t, s.Store(t.Context(), certmagic.StorageKeys.SiteMeta(issuer, "a.example"), []byte(`{"sans":["a.example"]}`)))
+	verify.NoError(t, s.Store(t.Context(), certmagic.StorageKeys.SiteMeta(issuer, "a.example"), []byte(`{"sans":["a.example"]}`)))
 
 	cipher, _ := newCipher(t)
 	m = start(cipher)
@@ -265,7 +260,7 @@ func TestLocksEndWithTheStorage(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	a, b := newStorage(t, agent.URL(), ""), newStorage(t, agent.URL(), "")
-	must(t, a.Lock(t.Context(), "one"))
+	verify.NoError(t, a.Lock(t.Context(), "one"))
 	locked := make(chan error, 1)
 	ended := make(chan struct{})
 	go func() {
@@ -283,12 +278,12 @@ func TestLocksEndWithTheStorage(t *testing.T) {
 	default:
 	}
 	a.close()
-	must(t, <-locked)
-	must(t, a.Unlock(t.Context(), "one")) // by certmagic, later
+	verify.NoError(t, <-locked)
+	verify.NoError(t, a.Unlock(t.Context(), "one")) // by certmagic, later
 	if err := a.Lock(t.Context(), "two"); err == nil {
 		t.Error("a closed storage gives a lock")
 	}
-	must(t, b.Unlock(t.Context(), "one"))
+	verify.NoError(t, b.Unlock(t.Context(), "one"))
 	sessions, _, err := agent.Client().Session().List(nil)
 	verify.That(t, err == nil && len(sessions) <= 0, "sessions %v, %v", sessions, err)
 }
@@ -327,7 +322,7 @@ func TestOrdersWaitForConsul(t *testing.T) {
 		t.Errorf("an order: %v", err)
 	}
 	verify.That(t, s.fault() != nil, "a read hides that nothing could be stored")
-	must(t, s.Store(patiently(t.Context()), "b", nil))
+	verify.NoError(t, s.Store(patiently(t.Context()), "b", nil))
 	if err := s.fault(); err != nil {
 		t.Errorf("the fault is still told: %v", err)
 	}
@@ -338,11 +333,11 @@ func TestHTTPChallengeInConsul(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	m := newManager(t, Options{Consul: newClient(t, agent.URL(), ""), Prefix: "sluice-acme", HTTP: true})
-	must(t, m.Manage([]string{"a.example"}))
+	verify.NoError(t, m.Manage([]string{"a.example"}))
 	const token = `{"type":"http-01","token":"abc","keyAuthorization":"abc.key","identifier":{"type":"dns","value":"a.example"}}`
 	key := fmt.Sprintf("sluice-acme/acme/%s/challenge_tokens/a.example.json", certmagic.StorageKeys.Safe(m.issuer.IssuerKey()))
 	_, err := agent.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(token)}, nil)
-	must(t, err)
+	verify.NoError(t, err)
 	if body, ok := m.HTTPChallenge("a.example", ChallengePath+"abc"); !ok || string(body) != "abc.key" {
 		t.Errorf("got %q, %v", body, ok)
 	}

@@ -27,9 +27,9 @@ func TestClosedManagerWritesNothing(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "storage")
 		directories = append(directories, dir)
 		m := newManager(t, Options{Storage: dir})
-		must(t, m.Manage([]string{"a.example", "b.example", "c.example"}))
+		verify.NoError(t, m.Manage([]string{"a.example", "b.example", "c.example"}))
 		m.Close()
-		must(t, os.RemoveAll(dir))
+		verify.NoError(t, os.RemoveAll(dir))
 		if err := m.config.Storage.Store(t.Context(), "a", nil); !errors.Is(err, errClosed) {
 			t.Errorf("Store: %v", err)
 		}
@@ -49,9 +49,9 @@ func TestFilesEnd(t *testing.T) {
 		dir := t.TempDir()
 		synctest.Test(t, func(t *testing.T) {
 			s, other := newFiles(dir), newFiles(dir)
-			must(t, other.Lock(t.Context(), "other"))
-			must(t, s.Lock(t.Context(), "order"))
-			must(t, s.Store(t.Context(), "certificate", nil))
+			verify.NoError(t, other.Lock(t.Context(), "other"))
+			verify.NoError(t, s.Lock(t.Context(), "order"))
+			verify.NoError(t, s.Store(t.Context(), "certificate", nil))
 			waited := make(chan error, 1)
 			go func() { waited <- s.Lock(t.Context(), "other") }()
 			synctest.Wait()
@@ -70,7 +70,7 @@ func TestFilesEnd(t *testing.T) {
 				t.Error("close does not wait for an order")
 			default:
 			}
-			must(t, s.Store(t.Context(), "key", nil))
+			verify.NoError(t, s.Store(t.Context(), "key", nil))
 			for name, lock := range map[string]func() (bool, error){
 				"Lock": func() (bool, error) { return true, s.Lock(t.Context(), "late") }, "TryLock": func() (bool, error) { return s.TryLock(t.Context(), "late") },
 			} {
@@ -79,7 +79,7 @@ func TestFilesEnd(t *testing.T) {
 				}
 			}
 			if !hangs {
-				must(t, s.Unlock(t.Context(), "order"))
+				verify.NoError(t, s.Unlock(t.Context(), "order"))
 			}
 			<-closed
 			took := time.Since(begin)
@@ -88,9 +88,9 @@ func TestFilesEnd(t *testing.T) {
 				t.Errorf("Store: %v", err)
 			}
 			if hangs {
-				must(t, s.Unlock(t.Context(), "order"))
+				verify.NoError(t, s.Unlock(t.Context(), "order"))
 			}
-			must(t, other.Unlock(t.Context(), "other"))
+			verify.NoError(t, other.Unlock(t.Context(), "other"))
 			other.close()
 			time.Sleep(time.Minute) // certmagic ends what refreshes a lock
 		})

@@ -81,9 +81,7 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	for range 5 {
-		if err := l.Reopen(); err != nil {
-			t.Error(err)
-		}
+		verify.Succeeds(t, l.Reopen())
 	}
 	wg.Wait()
 	verify.NoError(t, l.Close())

@@ -391,9 +391,8 @@ func TestFindField(t *testing.T) {
 	b := []byte("GET / HTTP/1.1\r\nX-One: 1\r\nHost: a\r\nx-one: 2\r\nUser-Agent: me\r\nEmpty:\r\n\r\n")
 	var head RequestHead
 	head.Reset(testTargetBytes, UsualFields)
-	if _, err := head.Scan(b); err != nil {
-		t.Fatal(err)
-	}
+	_, err := head.Scan(b)
+	verify.NoError(t, err)
 	if got := head.Find(b, NameUserAgent); string(got) != "me" {
 		t.Errorf("User-Agent: got %q", got)
 	}

@@ -56,7 +56,7 @@ func TestOutput(t *testing.T) {
 	}
 	enlarge := func(stream int, change Window) step {
 		return func(o *Output, s []*Sender) {
-			if err := o.Enlarge(s[stream], change); err != nil {
+			if err := o.Enlarge(s[stream], change); err != nil { // no error interface
 				t.Error(err)
 			}
 			o.Fill()

@@ -33,9 +33,8 @@ func dialAfterPause(t *testing.T, step time.Duration) (dials int, err error) {
 
 func TestDialAfterAPauseOfTheProcess(t *testing.T) {
 	t.Parallel()
-	if _, err := dialAfterPause(t, longestStep/2); err != nil {
-		t.Error(err)
-	}
+	_, err := dialAfterPause(t, longestStep/2)
+	verify.Succeeds(t, err)
 }
 
 func TestDialTimeout(t *testing.T) {

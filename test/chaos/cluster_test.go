@@ -73,7 +73,7 @@ func startCluster(t *testing.T) *cluster {
 		}
 		c.servers = append(c.servers, consultest.Start(t, o))
 	}
-	must(t, c.servers[0].WaitReady(t.Context()))
+	verify.NoError(t, c.servers[0].WaitReady(t.Context()))
 	var join []string
 	for _, s := range c.servers {
 		join = append(join, s.SerfAddress())
@@ -191,7 +191,7 @@ func (c *cluster) age() {
 func (c *cluster) killServers() {
 	c.t.Helper()
 	for _, s := range c.servers {
-		must(c.t, s.Kill())
+		verify.NoError(c.t, s.Kill())
 	}
 	consultest.Await(c.t, "the client agent misses the servers", func() bool {
 		members, err := c.agent.Client().Agent().Members(false)
@@ -206,10 +206,10 @@ func (c *cluster) killServers() {
 func (c *cluster) launchServersEmpty() {
 	c.t.Helper()
 	for _, s := range c.servers {
-		must(c.t, s.Wipe())
+		verify.NoError(c.t, s.Wipe())
 	}
 	c.launch(c.servers...)
-	must(c.t, c.servers[0].WaitReady(c.t.Context()))
+	verify.NoError(c.t, c.servers[0].WaitReady(c.t.Context()))
 }
 
 // launch starts servers, all at the same time.
@@ -221,10 +221,5 @@ func (c *cluster) launch(servers ...*consultest.Agent) {
 		launching.Go(func() { errs[n] = s.Launch(c.t.Context()) })
 	}
 	launching.Wait()
-	must(c.t, errors.Join(errs...))
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	verify.NoError(t, err)
+	verify.NoError(c.t, errors.Join(errs...))
 }

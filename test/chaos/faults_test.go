@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // fault is a fault of a cluster.
@@ -26,29 +27,29 @@ type fault struct {
 var faults = []fault{
 	{name: "leader killed and started again", lasts: 3 * time.Second, usual: 4 * time.Second, begin: func(t *trial) func() {
 		leader := t.cluster.leader()
-		must(t.T, leader.Kill())
-		return func() { must(t.T, leader.Launch(t.Context())) }
+		verify.NoError(t.T, leader.Kill())
+		return func() { verify.NoError(t.T, leader.Launch(t.Context())) }
 	}},
 	{name: "quorum lost", lasts: 4 * time.Second, usual: 8 * time.Second, begin: func(t *trial) func() {
 		order := t.random.Perm(3)
 		lost := []*consultest.Agent{t.cluster.servers[order[0]], t.cluster.servers[order[1]]}
 		for _, s := range lost {
-			must(t.T, s.Kill())
+			verify.NoError(t.T, s.Kill())
 		}
 		return func() { t.cluster.launch(lost...) }
 	}},
 	{name: "agent stopped for longer than a wait", lasts: 6 * time.Second, usual: 8 * time.Second, begin: func(t *trial) func() {
-		must(t.T, t.cluster.agent.Pause())
-		return func() { must(t.T, t.cluster.agent.Resume()) }
+		verify.NoError(t.T, t.cluster.agent.Pause())
+		return func() { verify.NoError(t.T, t.cluster.agent.Resume()) }
 	}},
 	{name: "agent restarted", lasts: time.Second, usual: 6 * time.Second, begin: func(t *trial) func() {
-		must(t.T, t.cluster.agent.Stop()) // it leaves the cluster
-		return func() { must(t.T, t.cluster.agent.Launch(t.Context())) }
+		verify.NoError(t.T, t.cluster.agent.Stop()) // it leaves the cluster
+		return func() { verify.NoError(t.T, t.cluster.agent.Launch(t.Context())) }
 	}},
 	{name: "agent restarted empty", lasts: time.Second, usual: 4 * time.Second, begin: func(t *trial) func() {
-		must(t.T, t.cluster.agent.Kill())
-		must(t.T, t.cluster.agent.Wipe())
-		return func() { must(t.T, t.cluster.agent.Launch(t.Context())) }
+		verify.NoError(t.T, t.cluster.agent.Kill())
+		verify.NoError(t.T, t.cluster.agent.Wipe())
+		return func() { verify.NoError(t.T, t.cluster.agent.Launch(t.Context())) }
 	}},
 	{name: "connections half-open", lasts: 6 * time.Second, usual: 6 * time.Second, begin: func(t *trial) func() {
 		t.cluster.relay.Hang()
@@ -93,8 +94,8 @@ var faults = []fault{
 		})
 		t.awaitIndexBelow(before)
 		return func() {
-			must(t.T, t.cluster.agent.Kill())
-			must(t.T, t.cluster.agent.Launch(t.Context()))
+			verify.NoError(t.T, t.cluster.agent.Kill())
+			verify.NoError(t.T, t.cluster.agent.Launch(t.Context()))
 		}
 	}},
 	{name: "servers wiped", usual: 12 * time.Second, begin: func(t *trial) func() {
@@ -102,21 +103,21 @@ var faults = []fault{
 		t.cluster.killServers()
 		return func() {
 			t.cluster.launchServersEmpty()
-			must(t.T, t.cluster.servers[0].Client().Agent().Join(t.cluster.agent.SerfAddress(), false))
+			verify.NoError(t.T, t.cluster.servers[0].Client().Agent().Join(t.cluster.agent.SerfAddress(), false))
 			t.cluster.renewToken()
 			t.awaitIndexBelow(before)
 		}
 	}},
 	{name: "servers and agent wiped", lasts: time.Second, usual: 12 * time.Second, begin: func(t *trial) func() {
 		before := t.highIndex()
-		must(t.T, t.cluster.agent.Kill())
-		must(t.T, t.cluster.agent.Wipe())
+		verify.NoError(t.T, t.cluster.agent.Kill())
+		verify.NoError(t.T, t.cluster.agent.Wipe())
 		for _, s := range t.cluster.servers {
-			must(t.T, s.Kill())
+			verify.NoError(t.T, s.Kill())
 		}
 		return func() {
 			t.cluster.launchServersEmpty()
-			must(t.T, t.cluster.agent.Launch(t.Context()))
+			verify.NoError(t.T, t.cluster.agent.Launch(t.Context()))
 			t.cluster.renewToken()
 			t.awaitIndexBelow(before)
 		}

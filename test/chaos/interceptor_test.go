@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"sync/atomic"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // interceptor is an HTTP proxy in front of an agent, which can answer in its place. Its
@@ -22,7 +24,7 @@ type middleware func(agent http.Handler) http.Handler
 
 func startInterceptor(t *testing.T, agent string) *interceptor {
 	target, err := url.Parse(agent)
-	must(t, err)
+	verify.NoError(t, err)
 	i := &interceptor{agent: &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		Transport: &http.Transport{MaxIdleConnsPerHost: 100},

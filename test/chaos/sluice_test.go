@@ -19,6 +19,7 @@ import (
 	"sluice/admin"
 	"sluice/config"
 	"sluice/gateway"
+	"sluice/test/verify"
 )
 
 const (
@@ -47,11 +48,11 @@ consul: { addresses: [%q], token_file: %q, wait: 2s }
 services: { star: { consul: {}, balance: { policy: round_robin }, timeouts: { connect: 10s } } } # the machine may be busy
 routes: [{ service: star }]
 `, c.relay.URL(), c.tokenFile)
-	must(t, os.WriteFile(file, []byte(text), 0o600))
+	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	log, err := os.Create(filepath.Join(t.TempDir(), "sluice.log"))
-	must(t, err)
+	verify.NoError(t, err)
 	g, err := gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: log})
-	must(t, err)
+	verify.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = g.Run(ctx) })
@@ -107,9 +108,7 @@ func (s *sluice) pool(complete bool) []string {
 	}
 	defer response.Body.Close()
 	var peers []admin.Peer
-	if err := json.NewDecoder(response.Body).Decode(&peers); err != nil {
-		s.t.Error(err)
-	}
+	verify.Succeeds(s.t, json.NewDecoder(response.Body).Decode(&peers))
 	pool := []string{}
 	for _, p := range peers {
 		switch p.State {

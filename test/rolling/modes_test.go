@@ -216,9 +216,7 @@ func (d *deploy) run(g *runningGateway) outcome {
 	var behind sync.WaitGroup
 	if d.begin != nil {
 		behind.Go(func() {
-			if err := d.begin(ctx, d); err != nil {
-				t.Error(err)
-			}
+			verify.Succeeds(t, d.begin(ctx, d))
 		})
 	}
 	o.replacements = d.roll()
@@ -258,13 +256,9 @@ func (d *deploy) replace(old *app) (fresh *app) {
 	var leaving sync.WaitGroup
 	defer leaving.Wait()
 	leaving.Go(func() {
-		if err := d.leave(old); err != nil {
-			d.t.Error(err)
-		}
+		verify.Succeeds(d.t, d.leave(old))
 	})
-	if err := fresh.register(); err != nil {
-		d.t.Error(err)
-	}
+	verify.Succeeds(d.t, fresh.register())
 	consultest.Await(d.t, fresh.id+" is used", func() bool { return !d.ledger.used(fresh.id).IsZero() })
 	return fresh
 }

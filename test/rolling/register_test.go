@@ -90,9 +90,7 @@ func TestRollingDeployOfRegisteredApps(t *testing.T) {
 		for i, old := range pair {
 			awaitUse(fresh[i])
 			leaving.Go(func() {
-				if err := old.Stop(); err != nil {
-					t.Error(err)
-				}
+				verify.Succeeds(t, old.Stop())
 				if err := old.Err(); err != nil {
 					t.Errorf("%s: %v", old.id, err)
 				}

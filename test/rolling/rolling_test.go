@@ -303,9 +303,7 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 	t.Cleanup(func() {
 		cancel()
 		g.Cut()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		verify.Succeeds(t, <-ended)
 		if t.Failed() {
 			t.Logf("log:\n%s", g.added.text())
 		}

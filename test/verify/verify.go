@@ -17,6 +17,14 @@ func NoError(t testing.TB, err error) {
 	}
 }
 
+// Succeeds fails the test with err, unless it is nil.
+func Succeeds(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // That fails the test with a message, unless the condition holds.
 func That(t testing.TB, condition bool, format string, arguments ...any) {
 	t.Helper()
