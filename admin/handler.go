@@ -44,8 +44,8 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 	look("/api/log", answer(program.logLevel))
 	look("/api/certificates", answer(program.certificates))
 	look("/api/openapi.json", answer(program.openAPI))
-	order("/api/ready/off", answer(program.readyOff))
-	order("/api/ready/on", answer(program.readyOn))
+	order("/api/ready/off", answer(program.turnReady(true)))
+	order("/api/ready/on", answer(program.turnReady(false)))
 	order("/api/log/{level}", answer(program.setLogLevel))
 
 	services := serviceHandler{o}
@@ -168,9 +168,7 @@ func postOnly(next http.HandlerFunc) http.HandlerFunc {
 // writeJSON answers with v, indented for people.
 func writeJSON(w http.ResponseWriter, status int, v any) { encodeJSON(w, status, v, "  ") }
 
-// writeCompactJSON answers with v, for long lists of numbers.
-func writeCompactJSON(w http.ResponseWriter, status int, v any) { encodeJSON(w, status, v, "") }
-
+// encodeJSON answers with v; indent "": on one line.
 func encodeJSON(w http.ResponseWriter, status int, v any, indent string) {
 	var body bytes.Buffer
 	enc := json.NewEncoder(&body)

@@ -31,19 +31,16 @@ func (h programHandler) setLogLevel(r *http.Request) (any, error) {
 // ready answers GET /api/ready: what /readyz says, always with status 200.
 func (h programHandler) ready(*http.Request) (any, error) { return h.describeReadiness(), nil }
 
-// readyOff answers POST /api/ready/off: sluice is not ready, and serves.
-func (h programHandler) readyOff(r *http.Request) (any, error) { return h.turnReady(r, true) }
-
-// readyOn answers POST /api/ready/on.
-func (h programHandler) readyOn(r *http.Request) (any, error) { return h.turnReady(r, false) }
-
-func (h programHandler) turnReady(r *http.Request, off bool) (any, error) {
-	o, err := terms(r)
-	if err != nil {
-		return nil, err
+// turnReady answers POST /api/ready/off, after which sluice is not ready and serves, and /api/ready/on.
+func (h programHandler) turnReady(off bool) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		o, err := terms(r)
+		if err != nil {
+			return nil, err
+		}
+		if err := h.TurnReady(off, o.Why, o.By); err != nil {
+			return nil, err
+		}
+		return h.ready(r)
 	}
-	if err := h.TurnReady(off, o.Why, o.By); err != nil {
-		return nil, err
-	}
-	return h.ready(r)
 }

@@ -63,7 +63,7 @@ func (h serviceHandler) series(w http.ResponseWriter, r *http.Request) {
 	for i, name := range names {
 		answer.Services = append(answer.Services, describeSeries(name, len(s.Limits)-1, s.Services[i]))
 	}
-	writeCompactJSON(w, http.StatusOK, answer)
+	encodeJSON(w, http.StatusOK, answer, "") // long lists of numbers
 }
 
 // describeSeries describes the latest of n samples.

@@ -18,12 +18,10 @@ const maxChain = 8
 // middlewares translate a middleware of the kind, each with its options below the kind.
 var middlewares = map[string]func(e *effects, kind label, options *part){
 	"addprefix":        needs((*effects).addPrefix, "prefix"),
-	"basicauth":        (*effects).basicAuth,
 	"buffering":        (*effects).buffering,
 	"compress":         (*effects).compress,
 	"forwardauth":      (*effects).forwardAuth,
 	"headers":          (*effects).headers,
-	"inflightreq":      (*effects).inFlight,
 	"ipallowlist":      (*effects).allowList,
 	"ipwhitelist":      (*effects).allowList,
 	"ratelimit":        (*effects).rateLimit,
@@ -39,12 +37,19 @@ var middlewares = map[string]func(e *effects, kind label, options *part){
 	"contenttype":    ignored("sluice never guesses a content type: ignored"),
 	"errors":         ignored("sluice has no pages for errors: ignored"),
 	"grpcweb":        ignored("sluice does not translate gRPC-Web: ignored"),
+	"inflightreq":    ignored("requests at a time are limited per service: ignored; want limits.requests of the service in the file"),
 
-	"passtlsclientcert": (*effects).passClientCertificate,
+	"basicauth": closed("who can read the tags of a service can read its passwords, so sluice takes none from tags: want a route in the file with basic_auth"),
+	// The peers believe fields that sluice does not set, so a client could forge them.
+	"passtlsclientcert": closed("the peers believe X-Forwarded-Tls-Client-Cert, which sluice does not set, and clients could: want a listener in the file with tls.client_ca, which tells peers X-Forwarded-Client-Cert"),
 }
 
 func ignored(want string) func(*effects, label, *part) {
 	return func(e *effects, l label, _ *part) { e.ignore(l, want) }
+}
+
+func closed(want string) func(*effects, label, *part) {
+	return func(e *effects, l label, _ *part) { e.close(l, want) }
 }
 
 // needs returns the translation by apply of a middleware with known keys. apply gets the first, without
@@ -301,10 +306,6 @@ func (e *effects) allowList(kind label, options *part) {
 	}
 }
 
-func (e *effects) basicAuth(kind label, _ *part) {
-	e.close(kind, "who can read the tags of a service can read its passwords, so sluice takes none from tags: want a route in the file with basic_auth")
-}
-
 func (e *effects) forwardAuth(kind label, options *part) {
 	auth := make(tags.Keys)
 	for _, l := range options.labels {
@@ -350,16 +351,6 @@ func (e *effects) rateLimit(kind label, options *part) {
 	default:
 		e.keys["rate_limit"] = limit
 	}
-}
-
-// passClientCertificate denies: the peers believe fields that sluice does not set, so a client
-// could forge them.
-func (e *effects) passClientCertificate(kind label, _ *part) {
-	e.close(kind, "the peers believe X-Forwarded-Tls-Client-Cert, which sluice does not set, and clients could: want a listener in the file with tls.client_ca, which tells peers X-Forwarded-Client-Cert")
-}
-
-func (e *effects) inFlight(kind label, _ *part) {
-	e.ignore(kind, "requests at a time are limited per service: ignored; want limits.requests of the service in the file")
 }
 
 func (e *effects) retry(l label, _ *part) {
