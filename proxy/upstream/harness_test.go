@@ -74,7 +74,7 @@ func answering(response string) func(net.Conn) {
 
 const request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
-// opened returns a new connection, or one that was idle.
+// opened opens a connection in a slot that has none.
 func (t *Transport) opened(test *testing.T) *HTTP1Conn {
 	test.Helper()
 	return t.dialed(test, t.acquire(time.Now()))
