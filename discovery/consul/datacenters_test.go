@@ -219,12 +219,37 @@ func TestDatacenterUnreachableFromTheStartIsSkipped(t *testing.T) {
 	})
 }
 
-// TestRealDatacenters watches a service in two data centres of one WAN.
+// TestRealDatacenters has two data centres of one WAN.
 func TestRealDatacenters(t *testing.T) {
 	t.Parallel()
 	one := consultest.Start(t, consultest.Options{Node: "node-1", WAN: true})
 	two := consultest.Start(t, consultest.Options{Node: "node-2", WAN: true, Datacenter: "dc2",
 		Config: map[string]any{"retry_join_wan": []string{one.WANAddress()}, "retry_interval_wan": "1s"}})
+	for _, tt := range []struct {
+		name string
+		test func(t *testing.T, one, two *consultest.Agent)
+	}{
+		{"each prefers its own", eachPrefersItsOwn},
+		{"a prepared query fails over", preparedQueryFailsOver},
+		{"a prepared query from the cache", cachedPreparedQueryFollowsChanges},
+		{"together", datacentersTogether},
+		{"one is used", oneDatacenterIsUsed},
+	} {
+		for _, agent := range []*consultest.Agent{one, two} {
+			services, err := agent.Client().Agent().Services()
+			must(t, err)
+			for id := range services {
+				must(t, agent.Client().Agent().ServiceDeregister(id))
+			}
+		}
+		if !t.Run(tt.name, func(t *testing.T) { tt.test(t, one, two) }) {
+			return
+		}
+	}
+}
+
+// oneDatacenterIsUsed watches a service in two data centres, and kills the second one.
+func oneDatacenterIsUsed(t *testing.T, one, two *consultest.Agent) {
 	registerTTL(t, one, "star", "a", 8001, nil)
 	registerTTL(t, two, "star", "x", 8002, nil)
 

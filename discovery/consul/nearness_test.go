@@ -207,13 +207,8 @@ func TestRealDistancesWithoutCoordinates(t *testing.T) {
 	}
 }
 
-// TestRealNearestDatacenter has the same configuration in two data centres of one WAN. Each
-// prefers its own.
-func TestRealNearestDatacenter(t *testing.T) {
-	t.Parallel()
-	one := consultest.Start(t, consultest.Options{Node: "node-1", WAN: true})
-	two := consultest.Start(t, consultest.Options{Node: "node-2", WAN: true, Datacenter: "dc2",
-		Config: map[string]any{"retry_join_wan": []string{one.WANAddress()}, "retry_interval_wan": "1s"}})
+// eachPrefersItsOwn has the same configuration in two data centres.
+func eachPrefersItsOwn(t *testing.T, one, two *consultest.Agent) {
 	registerTTL(t, one, "star", "a", 8001, nil)
 	registerTTL(t, two, "star", "x", 8002, nil)
 	for _, agent := range []*consultest.Agent{one, two} {

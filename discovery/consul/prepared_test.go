@@ -121,11 +121,7 @@ func TestErrorNamesAnUnknownPreparedQuery(t *testing.T) {
 	})
 }
 
-func TestRealPreparedQuery(t *testing.T) {
-	t.Parallel()
-	one := consultest.Start(t, consultest.Options{Node: "node-1", WAN: true})
-	two := consultest.Start(t, consultest.Options{Node: "node-2", WAN: true, Datacenter: "dc2",
-		Config: map[string]any{"retry_join_wan": []string{one.WANAddress()}, "retry_interval_wan": "1s"}})
+func preparedQueryFailsOver(t *testing.T, one, two *consultest.Agent) {
 	registerTTL(t, one, "star", "a", 8001, nil)
 	registerTTL(t, two, "star", "x", 8002, nil)
 	watchReal(t, one, ServiceOptions{Service: "star", Datacenter: "dc2"}).await("x") // they know each other
@@ -155,9 +151,7 @@ func TestRealPreparedQuery(t *testing.T) {
 
 // The agent caches the result of a prepared query for three days if the query has no
 // maximum age.
-func TestRealPreparedQueryFromTheCacheFollowsChanges(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Node: "node-1"})
+func cachedPreparedQueryFollowsChanges(t *testing.T, agent, _ *consultest.Agent) {
 	registerTTL(t, agent, "star", "a", 8001, nil)
 	_, _, err := agent.Client().PreparedQuery().Create(&api.PreparedQueryDefinition{
 		Name:    "any-star",

@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/consul/api"
-
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/consultest"
@@ -91,12 +89,8 @@ func TestUnreachableFromTheStartIfAllAreUsed(t *testing.T) {
 	}
 }
 
-// TestRealDatacentersTogether watches a service in two data centres of one WAN.
-func TestRealDatacentersTogether(t *testing.T) {
-	t.Parallel()
-	one := consultest.Start(t, consultest.Options{Node: "node-1", WAN: true})
-	two := consultest.Start(t, consultest.Options{Node: "node-2", WAN: true, Datacenter: "dc2",
-		Config: map[string]any{"retry_join_wan": []string{one.WANAddress()}, "retry_interval_wan": "1s"}})
+// datacentersTogether uses a service in two data centres.
+func datacentersTogether(t *testing.T, one, two *consultest.Agent) {
 	registerTTL(t, one, "star", "a", 8001, nil)
 	registerTTL(t, two, "star", "x", 8002, nil)
 	o := ServiceOptions{Service: "star", Datacenters: []string{"dc1", "dc2"}, Spill: true}
@@ -116,8 +110,4 @@ func TestRealDatacentersTogether(t *testing.T) {
 	}
 	registerTTL(t, two, "star", "y", 8003, nil)
 	r.await("a x y")
-	must(t, two.Kill())
-	r.awaitStatus("stale", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchStale && s.Instances == 3 })
-	must(t, one.Client().Agent().UpdateTTL("check-star-a", "refused", api.HealthCritical))
-	r.await("a:critical x y")
 }
