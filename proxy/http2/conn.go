@@ -43,8 +43,8 @@ type Conn struct {
 	Streams     map[uint32]*Stream // that are in use; nil until there is one
 	Last        uint32             // the highest id of a stream
 	Final       bool               // streams above Last are ignored
-	Open        int                // streams that are open for the other side
-	Receiving   int                // streams on which the end has not arrived
+	Open        int32              // streams that are open for the other side
+	Receiving   int32              // streams on which the end has not arrived
 	Settled     bool               // the first SETTINGS has arrived
 	StreamLimit uint32             // how many streams the other side accepts
 	Err         error              // nothing more can be sent
@@ -53,7 +53,7 @@ type Conn struct {
 	Written     uint32 // the other side can know streams up to this id only
 	Taken       uint32 // what is being written has the heads of the streams above Written, up to this id
 
-	window, streamWindow int64 // how many bytes of bodies the other side may have under way, at most
+	window, streamWindow int32 // how many bytes of bodies the other side may have under way, at most
 	received             int64 // bytes of bodies that it may still send
 	owed                 int64 // bytes of bodies that were read, not yet granted again
 	moved                int64 // bytes of bodies in Output so far
@@ -97,8 +97,8 @@ type ConnOptions struct {
 	ListBytes     int // of a field list
 	BlockBytes    int // of a field block in several frames
 	Continuations int // of a field block
-	Window        int64
-	StreamWindow  int64 // to which the window of a stream grows if its body is long
+	Window        int32
+	StreamWindow  int32 // to which the window of a stream grows if its body is long
 	Settings      []Setting
 }
 
@@ -107,7 +107,7 @@ func (c *Conn) Init(o ConnOptions) {
 	c.role, c.sweeper, c.place, c.onFlush = o.Role, o.Sweeper, o.Place, c.flush
 	c.decoder = NewDecoder(o.ListBytes)
 	c.block = FieldBlock{MaxBytes: o.BlockBytes, MaxFrames: o.Continuations}
-	c.window, c.streamWindow, c.received = o.Window, o.StreamWindow, o.Window
+	c.window, c.streamWindow, c.received = o.Window, o.StreamWindow, int64(o.Window)
 	c.StreamLimit = 1<<32 - 1
 	c.Output = NewOutput()
 	if o.Client {
@@ -125,7 +125,7 @@ func (c *Conn) DiscardLocked() {
 
 // GrantLocked lets the other side send n more bytes on the connection, which were read.
 func (c *Conn) GrantLocked(n int) {
-	if c.owed += int64(n); c.owed < c.window/2 {
+	if c.owed += int64(n); c.owed < int64(c.window)/2 {
 		return
 	}
 	c.Output.Frames = AppendWindowUpdate(c.Output.Frames, 0, int(c.owed))

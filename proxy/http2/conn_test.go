@@ -117,6 +117,12 @@ func TestFramesInBothRoles(t *testing.T) {
 		{name: "window too large", in: AppendWindowUpdate(nil, 0, MaxWindow), err: errWindow},
 		{name: "window of a stream too large", in: AppendWindowUpdate(nil, 1, MaxWindow), out: AppendResetStream(nil, 1, FlowControlError)},
 		{name: "flood", in: bytes.Repeat(AppendWindowUpdate(nil, 0, 1), 2*OverheadBytes/13), err: errFlood},
+		{name: "flood of PRIORITY", in: bytes.Repeat(frame(FramePriority, 0, 1, 0, 0, 0, 3, 1), 2*OverheadBytes/14), err: errFlood},
+		{name: "flood of unknown frames", in: bytes.Repeat(frame(0xee, 0, 0, make([]byte, 1000)...), 2*OverheadBytes/1009), err: errFlood},
+		{name: "flood of SETTINGS", in: bytes.Repeat(settings, MaxAnswers+1), err: errNotRead},
+		{name: "settings in a frame", in: AppendSettings(nil, make([]Setting, 101)...), err: errTooManySettings},
+		{name: "initial window", in: AppendSettings(nil, Setting{SettingInitialWindowSize, 1 << 31}), err: errWindowSetting},
+		{name: "initial window of all streams", in: append(AppendWindowUpdate(nil, 1, 1<<30), AppendSettings(nil, Setting{SettingInitialWindowSize, 1 << 30})...), err: errWindow},
 		{name: "flood of empty DATA", in: bytes.Repeat(frame(FrameData, 0, 1), 2*OverheadBytes/9), err: errFlood},
 		{name: "unread answers", in: bytes.Repeat(AppendPing(nil, 0, ping), MaxAnswers+1), err: errNotRead},
 	} {
@@ -161,8 +167,12 @@ func TestWindowsAreGivenBack(t *testing.T) {
 			r.Output.Frames = nil
 		}
 		verify.Equal(t, r.late, 500, "client %t: late frames", client)
-		if s.Body.Append(make([]byte, 100)); r.received+r.owed != 1<<20 || s.granted+s.owed != InitialWindow {
-			t.Errorf("client %t: %d and %d bytes may be sent", client, r.received+r.owed, s.granted+s.owed)
+		data[8] = 1
+		if _, err := r.ProcessLocked(data, 0); err != nil || s.granted+s.owed != InitialWindow-8000 {
+			t.Errorf("client %t: %v, %d bytes may be sent on the stream", client, err, s.granted+s.owed)
+		}
+		if s.CloseLocked(); r.received+r.owed != 1<<20 { // its body was not read
+			t.Errorf("client %t: %d bytes may be sent", client, r.received+r.owed)
 		}
 	}
 }
@@ -173,7 +183,7 @@ func TestOpenStreamsAreCounted(t *testing.T) {
 	type step struct {
 		name            string
 		do              func(s *Stream)
-		open, receiving int
+		open, receiving int32
 	}
 	stop := step{"stop", func(s *Stream) { s.StopLocked(socket.ErrClosedEarly) }, 0, 0}
 	for _, steps := range [][]step{

@@ -156,8 +156,8 @@ func (s *Stream) GrantLocked(n int) {
 	if s.Received || s.Stopped || s.owed < s.limit/2 {
 		return
 	}
-	if s.read >= 2*s.limit && s.limit < c.streamWindow {
-		larger := min(2*s.limit, c.streamWindow)
+	if most := int64(c.streamWindow); s.read >= 2*s.limit && s.limit < most {
+		larger := min(2*s.limit, most)
 		s.owed += larger - s.limit
 		s.limit, s.read = larger, 0
 	}

@@ -146,7 +146,7 @@ var proxyFaults = []mutation{
 		file: "proxy/http2/stream.go",
 		old:  "c.GrantLocked(s.Body.Drop())",
 		new:  "s.Body.Drop()",
-		test: "./proxy TestHTTP2UnreadBodiesGiveTheirWindowBack",
+		test: "./proxy/http2 TestWindowsAreGivenBack",
 	},
 	{
 		name: "rapid-reset-is-not-counted",
@@ -160,7 +160,7 @@ var proxyFaults = []mutation{
 		file: "proxy/http2/conn_read.go",
 		old:  "if s.granted -= length; s.granted < 0 {",
 		new:  "if s.granted -= length; s.granted < -1<<40 {",
-		test: "./proxy TestHTTP2ConnectionErrors|TestHTTP2Floods|TestHTTP2Spec",
+		test: "./proxy/http2 TestFramesInBothRoles",
 	},
 	{
 		name: "request-that-is-lost-is-sent-again",
