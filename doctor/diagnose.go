@@ -22,7 +22,6 @@ func Diagnose(f *Facts, t Thresholds) []Finding {
 	rules := []func() []Finding{
 		f.useFindings,
 		f.duplicateFindings,
-		f.conflictFindings,
 		f.tags.findings,
 		func() []Finding { return f.instanceFindings(t) },
 	}

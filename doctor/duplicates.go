@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"sluice/discovery"
 	"sluice/discovery/locality"
@@ -229,71 +228,4 @@ func difference(i, keep Instance) string {
 // agent reports success, but the catalog keeps the registration.
 func agentLacks(node string) string {
 	return fmt.Sprintf("the agent's own token (acl.tokens.agent) lacks node:write for %q", node)
-}
-
-// conflictFindings are about ids that several processes of a service have.
-func (f *Facts) conflictFindings() []Finding {
-	type name struct{ service, id string }
-	groups := make(map[name][]Instance)
-	for _, i := range f.Instances {
-		if i.Unusable == "" {
-			n := name{i.Service, i.ID}
-			groups[n] = append(groups[n], i)
-		}
-	}
-	var findings []Finding
-	for _, group := range groups {
-		places := make(map[place]bool)
-		for _, i := range group {
-			places[f.placeOf(i)] = true
-		}
-		if len(places) > 1 {
-			findings = append(findings, f.conflictFinding(group)...)
-		}
-	}
-	return findings
-}
-
-// conflictFinding distinguishes an application that moved from processes with the same
-// id.
-func (f *Facts) conflictFinding(group []Instance) []Finding {
-	slices.SortFunc(group, func(a, b Instance) int { return cmp.Compare(a.Node, b.Node) })
-	live := slices.IndexFunc(group, func(i Instance) bool { return i.Status == discovery.StatusPassing })
-	if live < 0 {
-		return nil // the failing checks are reported
-	}
-	var findings []Finding
-	for _, i := range group {
-		switch {
-		case f.Nodes[i.Node].Liveness == NodeDead:
-			return nil // reported as dead-node
-		case i.Status != discovery.StatusCritical:
-			continue
-		}
-		findings = append(findings, Finding{
-			Severity: SeverityWarning, Code: CodeConflict,
-			Service: i.Service, ID: i.ID, Node: i.Node, Address: i.address(),
-			Seen:    fmt.Sprintf("critical here, while the same id is passing at %s on node %s", group[live].address(), group[live].Node),
-			Why:     "The application may have moved and left this registration behind, or this is another process that fails.",
-			Do:      "If it moved, deregister this one through its own agent. If not, give each process a unique id.",
-			Command: f.agentDeregister(i),
-		})
-	}
-	// The default id is the service's name, for one instance per node.
-	if i := group[0]; len(findings) == 0 && i.ID != i.Service {
-		var at []string
-		for _, i := range group[:min(3, len(group))] {
-			at = append(at, fmt.Sprintf("%s on node %s", i.address(), i.Node))
-		}
-		if more := len(group) - len(at); more > 0 {
-			at = append(at, fmt.Sprintf("and %d more", more))
-		}
-		findings = append(findings, Finding{
-			Severity: SeverityNotice, Code: CodeConflict, Service: i.Service, ID: i.ID,
-			Seen: "several processes have this id: " + strings.Join(at, ", "),
-			Why:  "All of them get requests. But sluice drain and deregistration by id may affect the wrong one.",
-			Do:   "Give each process a unique id, for instance with its host name and port.",
-		})
-	}
-	return findings
 }

@@ -59,7 +59,6 @@ const (
 
 	CodeDuplicate        Code = "duplicate"
 	CodeDuplicateAddress Code = "duplicate-address"
-	CodeConflict         Code = "conflict"
 
 	CodeTagBad      Code = "tag-bad"
 	CodeTagConflict Code = "tag-conflict"
@@ -82,7 +81,7 @@ var codes = []Code{
 	CodeACLAnonymous, CodeACLFiltered, CodeACLService, CodeACLAgent,
 	CodeServiceMissing, CodeServiceEmpty, CodeServiceRefused,
 	CodeNoPort, CodeLoopback, CodeRefused, CodeUnreachable,
-	CodeDuplicate, CodeDuplicateAddress, CodeConflict,
+	CodeDuplicate, CodeDuplicateAddress,
 	CodeTagBad, CodeTagConflict, CodeTagRefused, CodeTagsDiffer,
 	CodeDeadNode, CodeNoAgent, CodeCriticalLong, CodeCritical, CodeNoCheck,
 	CodeUnrouted, CodeUnused,
