@@ -280,7 +280,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		}
 	}
 	before := g.effective.Swap(c)
-	g.process.Configure(c.Log)
+	g.process.Configure(c.Log.Level.Value, c.Log.Format == "console")
 	if p.tokens != nil {
 		g.tokens.Store(p.tokens)
 	}

@@ -181,7 +181,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.cut, g.Cut = context.WithCancel(context.Background())
 	g.events = events.New()
 	g.process = operator.NewProcess(&g.owner, g.logs, g.events)
-	g.process.Configure(c.Log)
+	g.process.Configure(c.Log.Level.Value, c.Log.Format == "console")
 	g.log = g.logs.Logger()
 	g.unobserve = panics.Observe(g.panicked)
 	clientOptions := ClientOptions(c.Consul, g.log)

@@ -7,7 +7,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/config"
 	"sluice/observe/events"
 	"sluice/observe/logs"
 )
@@ -22,8 +21,9 @@ type Process struct {
 
 	mu sync.Mutex // guards the fields below
 
-	state      ProcessState
-	configured config.Log
+	state   ProcessState
+	level   zerolog.Level // of the configuration
+	console bool
 }
 
 // ProcessState are the orders that stand.
@@ -107,7 +107,7 @@ func (p *Process) turnReady(off bool, why, by string) {
 func (p *Process) LogLevel() LogLevel {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	configured := p.configured.Level.Text
+	configured := p.level.String()
 	l := LogLevel{Level: configured, Configured: configured}
 	if o := p.state.LogLevel; o != nil {
 		l.Level, l.By, l.Since = o.Level, o.By, o.Since
@@ -144,12 +144,12 @@ func (p *Process) setLogLevel(level, by string) {
 	p.events.Add(events.Event{Kind: events.KindLogLevel, Text: text})
 }
 
-// Configure applies the settings of the log. Who changes the level in the configuration has the last word: it ends
+// Configure applies the level and the format of the log, as logs.Writer.Set does. Who changes the level in the configuration has the last word: it ends
 // the order about the level.
-func (p *Process) Configure(c config.Log) {
+func (p *Process) Configure(level zerolog.Level, console bool) {
 	p.change(func(s *ProcessState) {
-		p.configured = c
-		if s.LogLevel != nil && s.LogLevel.Replaces != c.Level.Text {
+		p.level, p.console = level, console
+		if s.LogLevel != nil && s.LogLevel.Replaces != level.String() {
 			s.LogLevel = nil
 		}
 		p.useLocked()
@@ -158,11 +158,11 @@ func (p *Process) Configure(c config.Log) {
 
 // useLocked applies the settings of the log, and the level that an operator has set.
 func (p *Process) useLocked() {
-	level := p.configured.Level.Value
+	level := p.level
 	if o := p.state.LogLevel; o != nil {
 		if ordered, err := zerolog.ParseLevel(o.Level); err == nil {
 			level = ordered
 		}
 	}
-	p.logs.Set(level, p.configured.Format == "console")
+	p.logs.Set(level, p.console)
 }
