@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"sluice/test/consultest"
+	"sluice/test/long"
 	"sluice/test/sluicetest"
 	"sluice/test/subprocess"
 )
@@ -80,6 +81,7 @@ func (p *pebble) issued() int { return strings.Count(p.log.String(), "Issued cer
 // ordered. A third one that comes later orders nothing. All values are encrypted.
 func TestReplicasOrderOnce(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	const name = "once.example"
 	agent := consultest.Start(t, consultest.Options{})
 	port := func() int { return consultest.ReservePort(t) }
@@ -129,6 +131,7 @@ func TestReplicasOrderOnce(t *testing.T) {
 // challenges of another one. When it may write, it uses the other's certificate.
 func TestHTTPChallengeAtAnotherReplica(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	const name = "challenge.example"
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	rules, err := consultest.DocumentedPolicy("../docs/tls.md", "### Storage in Consul")

@@ -37,6 +37,7 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 			end:   func(_ *testing.T, _ *consultest.Agent, relay *consultest.Relay) { relay.Heal() },
 		},
 		"the agent hangs": {
+			long:  true,
 			begin: func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Pause()) },
 			end:   func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Resume()) },
 		},

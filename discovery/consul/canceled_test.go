@@ -18,6 +18,7 @@ import (
 	"sluice/discovery/consul/overview"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/long"
 )
 
 // manyServices is almost the maximum for one connection per service.
@@ -251,6 +252,7 @@ func notFresh(m *discovery.Manager) (n int) {
 
 func TestRealRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	agent := consultest.Start(t, consultest.Options{})
 	client, err := newClient(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})
 	must(t, err)

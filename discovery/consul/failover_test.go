@@ -10,6 +10,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/consultest"
+	"sluice/test/long"
 )
 
 // freshFrom reports whether the agent at url serves the watch.
@@ -52,6 +53,7 @@ func TestRealAgentThatIsStopped(t *testing.T) {
 // watch becomes stale, keeps its instances, and recovers with new connections.
 func TestRealHalfOpenConnection(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	agent := consultest.Start(t, consultest.Options{Node: "node-1"})
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	registerTTL(t, agent, "star", "a", 8001, nil)

@@ -14,6 +14,7 @@ import (
 
 	"sluice/test/consultest"
 	"sluice/test/etcdtest"
+	"sluice/test/long"
 )
 
 // following is a follower of a real etcd.
@@ -288,6 +289,7 @@ func TestFollowAnEmptiedCluster(t *testing.T) {
 // The leader is lost with two of three members; the third answers, but only what it knows.
 func TestFollowWithoutALeader(t *testing.T) {
 	t.Parallel()
+	long.Test(t)
 	c := etcdtest.Start(t, etcdtest.Options{Members: 3})
 	client := c.Client(t)
 	put(t, client, "a", "1")
