@@ -28,6 +28,7 @@ import (
 	"sluice/route"
 	"sluice/tags/claim"
 	"sluice/test/balancertest"
+	"sluice/test/operatortest"
 	"sluice/test/verify"
 )
 
@@ -179,7 +180,7 @@ func complete(o Options) Options {
 		o.LogLevel = func() operator.LogLevel { return operator.LogLevel{Level: "info", Configured: "info"} }
 	}
 	if o.Orders == nil {
-		o.Orders = balancertest.Obey(o.Pools)
+		o.Orders = operatortest.Obey(o.Pools)
 	}
 	if o.Watches == nil {
 		o.Watches = func() []discovery.WatchStatus { return nil }

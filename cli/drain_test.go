@@ -11,6 +11,7 @@ import (
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/test/balancertest"
+	"sluice/test/operatortest"
 	"sluice/test/verify"
 )
 
@@ -31,7 +32,7 @@ func servePools(t *testing.T, sets ...[]discovery.Instance) (address string, poo
 		},
 		Documents: noDocuments{},
 		Tokens:    func() admin.Tokens { return admin.Tokens{} },
-		Orders:    balancertest.Obey(func() []*balancer.Pool { return pools }),
+		Orders:    operatortest.Obey(func() []*balancer.Pool { return pools }),
 	}))
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String(), pools

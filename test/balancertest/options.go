@@ -8,7 +8,6 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
-	"sluice/operator"
 )
 
 // Drain orders the drain of these instances, and ends that of all others.
@@ -16,19 +15,6 @@ func Drain(p *balancer.Pool, why string, ids ...discovery.Key) {
 	p.SetOrders(func(i discovery.Instance) balancer.Orders {
 		return balancer.Orders{Drain: slices.Contains(ids, i.Key()), Why: why}
 	})
-}
-
-// Obey returns a store of orders that the pools obey, without a file and other replicas.
-func Obey(pools func() []*balancer.Pool) *operator.Peers {
-	var store *operator.Peers
-	apply := func() {
-		for _, p := range pools() {
-			p.SetOrders(func(i discovery.Instance) balancer.Orders { return store.Set().For(i) })
-		}
-	}
-	store = operator.New(operator.Options{Changed: apply})
-	apply()
-	return store
 }
 
 // Complete returns o with values for what a test leaves open.
