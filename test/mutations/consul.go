@@ -9,6 +9,27 @@ var consulFaults = []mutation{
 		test: "./consul TestFollowReportsLossOfState",
 	},
 	{
+		name: "long-query-for-keys-keeps-its-connection",
+		file: "consul/follow.go",
+		old:  "\t\t\tctx = lasting\n",
+		new:  "\t\t\t_ = lasting\n",
+		test: "./consul TestQueriesForKeysGiveWay",
+	},
+	{
+		name: "key-that-was-not-asked-for-is-used",
+		file: "consul/kv.go",
+		old:  "if !a.keys.has(k.Key) {",
+		new:  "if false {",
+		test: "./discovery/kv TestHostileValues",
+	},
+	{
+		name: "key-of-etcd-that-was-not-asked-for-is-used",
+		file: "discovery/etcd/client/follow.go",
+		old:  "if !f.options.Range.has(kv.GetKey()) {",
+		new:  "if false {",
+		test: "./discovery/etcd/client TestHostileAnswers",
+	},
+	{
 		name: "error-of-a-blocking-query-keeps-its-index",
 		file: "consul/loop.go",
 		old:  "\t\tl.Index = 0\n\t\tl.failedAt",
