@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	consulapi "github.com/hashicorp/consul/api"
 
@@ -138,49 +137,6 @@ func TestReplaceWithOrders(t *testing.T) {
 			s.end()
 		})
 	}
-}
-
-// The samples of the last 15 minutes are those of all processes.
-func TestReplaceKeepsSeries(t *testing.T) {
-	t.Parallel()
-	long.Test(t)
-	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") }))
-	defer origin.Close()
-	s := startServing(t, static(origin.URL))
-	var begin []time.Time
-	awaitThat(t, "the first sample has begun", func() bool {
-		begin = get[admin.SeriesAnswer](s, "/api/series").Times
-		return len(begin) > 0 && !begin[0].IsZero()
-	})
-	sent := uint32(0)
-	sampled := func() (n uint32) {
-		answer := get[admin.SeriesAnswer](s, "/api/series")
-		verify.Require(t, len(answer.Times) >= len(begin) && answer.Times[0].Equal(begin[0]), "the samples begin at %v, not at %v", answer.Times, begin)
-		for _, requests := range answer.Services[0].Requests {
-			if requests != nil {
-				n += *requests
-			}
-		}
-		return n
-	}
-	// A sample takes 5 s. The second of these processes adds one to those of the first, and the last one
-	// gets what had been adopted before.
-	for _, upgrades := range []int{1, 2} {
-		for range 20 {
-			r, err := http.Get("http://" + s.address + "/")
-			verify.NoError(t, err)
-			io.Copy(io.Discard, r.Body)
-			r.Body.Close()
-			sent++
-		}
-		awaitThat(t, "all requests are in samples", func() bool { return sampled() == sent })
-		for range upgrades {
-			s.replace()
-			got := sampled()
-			verify.That(t, got == sent, "after an upgrade %d requests of %d are in samples", got, sent)
-		}
-	}
-	s.end()
 }
 
 // get returns the answer of the admin API.
