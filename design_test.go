@@ -1,6 +1,7 @@
 package main
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -88,4 +89,123 @@ func importsOfProgram(t *testing.T) map[string][]string {
 		t.Fatal(err)
 	}
 	return imports
+}
+
+// The limits of the house: who looks for a line finds its folder, and who reads a type finds its methods.
+const (
+	maxFolders      = 21 // at the top
+	maxFiles        = 45 // in a folder, without tests
+	maxMethods      = 25 // of a type, if they are in more files than these:
+	maxFilesOfAType = 6
+)
+
+// spread are the types over the limit. balancer's have a file for each subject of a pool, and its
+// snapshot is one value; gateway's is the composition.
+var spread = []string{"balancer.Pool", "balancer.Peer", "gateway.Gateway"}
+
+func TestRoomsAreSmall(t *testing.T) {
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	folders := slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !e.IsDir() || strings.HasPrefix(e.Name(), ".") })
+	if len(folders) > maxFolders {
+		t.Errorf("%d folders at the top, want at most %d", len(folders), maxFolders)
+	}
+	for folder := range importsOfProgram(t) {
+		files, methods := 0, make(map[string]map[string]int) // by type and file
+		paths, err := filepath.Glob(filepath.Join(folder, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			if strings.HasSuffix(path, "_test.go") {
+				continue
+			}
+			files++
+			for _, of := range receivers(t, path) {
+				if methods[of] == nil {
+					methods[of] = make(map[string]int)
+				}
+				methods[of][path]++
+			}
+		}
+		if files > maxFiles {
+			t.Errorf("%s has %d files, want at most %d", folder, files, maxFiles)
+		}
+		for of, byFile := range methods {
+			sum := 0
+			for _, n := range byFile {
+				sum += n
+			}
+			name := strings.ReplaceAll(folder, "/", ".") + "." + of
+			if over := sum > maxMethods && len(byFile) > maxFilesOfAType; over != slices.Contains(spread, name) {
+				t.Errorf("%s has %d methods in %d files: over the limit %v", name, sum, len(byFile), over)
+			}
+		}
+	}
+}
+
+// receivers returns the types of the methods in a file, one for each method.
+func receivers(t *testing.T, path string) (names []string) {
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range file.Decls {
+		f, is := d.(*ast.FuncDecl)
+		if !is || f.Recv == nil {
+			continue
+		}
+		of := f.Recv.List[0].Type
+		for {
+			switch e := of.(type) {
+			case *ast.StarExpr:
+				of = e.X
+				continue
+			case *ast.IndexExpr:
+				of = e.X
+				continue
+			case *ast.Ident:
+				names = append(names, e.Name)
+			}
+			break
+		}
+	}
+	return names
+}
+
+// The table of docs/design.md about what to touch names files that exist, and names that are in them.
+func TestTheTableOfAdditionsHolds(t *testing.T) {
+	text, err := os.ReadFile("docs/design.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(text), "| to add | touch |\n|---|---|\n")
+	if !found {
+		t.Fatal("docs/design.md has no table of additions")
+	}
+	table, _, _ = strings.Cut(table, "\n\n")
+	for row := range strings.Lines(table) {
+		quoted := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row, -1)
+		var last string // name
+		for _, q := range quoted {
+			if !strings.Contains(q[1], "/") {
+				last = q[1]
+				continue
+			}
+			paths, err := filepath.Glob(strings.ReplaceAll(q[1], "NAME", "*"))
+			if err != nil || len(paths) == 0 {
+				t.Errorf("there is no %s: %s", q[1], row)
+				continue
+			}
+			if last == "" || !strings.Contains(row, "`"+last+"` in `"+q[1]+"`") && !strings.Contains(row, "`"+last+"` of `"+q[1]+"`") {
+				continue
+			}
+			if text, err := os.ReadFile(paths[0]); err != nil || !regexp.MustCompile(`\b`+regexp.QuoteMeta(last)+`\b`).Match(text) {
+				t.Errorf("%s has no %s: %s", q[1], last, row)
+			}
+			last = ""
+		}
+	}
 }
