@@ -54,7 +54,7 @@ func (g *Gateway) newAdmin(secure *config.AdminTLS) (_ *http.Server, err error) 
 			Series: g.series, Consul: g.askConsul, Catalog: g.finder.Status,
 		},
 		Routes: admin.Routes{
-			Table: g.table.Load, Effective: g.effective.Load,
+			Table: g.table, Effective: g.effective.Load,
 			Tags: func() claim.Result { return g.tags.Present(g.history.Current().Config, g.effective.Load()) },
 		},
 		Fleet: admin.Fleet{
@@ -99,7 +99,7 @@ func (g *Gateway) metrics() *prometheus.Registry {
 		live.Metrics(g.history, g.documents.Statuses),
 		claim.Metrics(func() []claim.Problem { return g.tags.InUse().Problems }),
 		certificates.Metrics(g.certificateStatuses),
-		route.Metrics(g.table.Load),
+		route.Metrics(g.table),
 		proxy.Metrics(g.proxy.Stats),
 		compression.Metrics(g.proxy.Compression),
 		accesslog.Metrics(func() uint64 { return g.accessLog.Load().Dropped() }),

@@ -12,6 +12,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/config"
+	"sluice/config/routes"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 	dnssource "sluice/discovery/dns"
@@ -21,7 +22,6 @@ import (
 	"sluice/healthcheck"
 	"sluice/observe/panics"
 	"sluice/observe/tracing"
-	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/route"
 )
@@ -105,17 +105,12 @@ type plan struct {
 	tracer    *tracing.Tracer   // nil: unchanged, or no spans
 	tokens    *adminTokens      // nil: unchanged
 
-	created  []*service          // new services
-	wanted   map[string]*service // all services, by name
-	specs    map[string]sourceSpec
-	health   map[string]healthcheck.Settings
-	sources  map[string]discovery.Source // of services with a new source
-	table    *route.Table
-	limiters limiters
-	mirrors  mirrors
-	forwards forwards
-	users    userFiles
-	streams  []*proxy.Streams // of listeners; nil for one with routes
+	created []*service          // new services
+	wanted  map[string]*service // all services, by name
+	specs   map[string]sourceSpec
+	health  map[string]healthcheck.Settings
+	sources map[string]discovery.Source // of services with a new source
+	routes  *routes.Routes
 
 	// Of the services that are new or changed.
 
@@ -197,12 +192,9 @@ func (g *Gateway) prepare(p *plan) (err error) {
 	}
 	targets := make(map[string]*route.Service, len(p.wanted))
 	for name, service := range p.wanted {
-		targets[name] = service.routed(c.Services[name])
+		targets[name] = routes.Service(name, service.pool, c.Services[name])
 	}
-	if p.table, err = g.newTable(p, targets); err != nil {
-		return err
-	}
-	p.streams, err = g.newStreams(p, targets)
+	p.routes, err = routes.Build(c, targets, g.machine, g.routes.Load())
 	return err
 }
 
@@ -220,35 +212,6 @@ func (g *Gateway) newSource(name string, spec sourceSpec) (discovery.Source, err
 		return filesource.NewSource(name, filesource.Options{Path: spec.file, Watch: g.watchPeers}), nil
 	}
 	return discovery.NewStatic(name, spec.peers), nil
-}
-
-func (g *Gateway) newTable(p *plan, targets map[string]*route.Service) (*route.Table, error) {
-	c := p.config
-	p.limiters, p.mirrors, p.users, p.forwards = make(limiters), make(mirrors), make(userFiles), make(forwards)
-	routes := make([]route.Route, len(c.Routes))
-	for i := range c.Routes {
-		r := &c.Routes[i]
-		actions, err := g.actionsOf(r, p)
-		if err != nil {
-			return nil, fmt.Errorf("route %d: %w", i+1, err)
-		}
-		routes[i] = g.routeOf(r, actions, targets, p)
-		if routes[i].Weighted, err = g.weightedOf(r, actions, targets, p); err != nil {
-			return nil, fmt.Errorf("route %d: %w", i+1, err)
-		}
-	}
-	return route.NewTable(routes)
-}
-
-// routeOf returns r, which leads to at most one service, for the route table.
-func (g *Gateway) routeOf(r *config.Route, actions *route.Actions, targets map[string]*route.Service, p *plan) route.Route {
-	t := r.Target()
-	if target := targets[r.Service]; target != nil { // else the route redirects, or has several services
-		t.Service = withSettings(target, r)
-		t.Split = splitOf(r, p.config.Services[r.Service], target)
-	}
-	t.Actions, t.Mirror = actions, g.mirrorOf(r, actions, targets, p)
-	return t
 }
 
 // carryOut changes the running program to p, in the order of the package comment.
@@ -291,19 +254,16 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	g.recheckAddressesNow()
 	g.discovery.SetDebounce(discovery.Debounce(c.Discovery.Debounce))
 	g.discovery.WatchAll(p.sources)
-	if g.table.Load() != nil { // there may be requests
+	if g.routes.Load() != nil { // there may be requests
 		g.awaitFirst(ctx, p.routed(), g.waits.warm)
 		g.awaitStatic(ctx, g.waits.warm)
 		g.certificates.Await(ctx, tlsOf(p.listeners), g.waits.warm)
 	}
-	g.table.Store(p.table)
-	g.limiters, g.mirrors = p.limiters, p.mirrors
-	g.forwards.closeWithout(p.forwards)
-	g.forwards = p.forwards
-	g.users.Store(&p.users)
-	g.proxy.SetTable(p.table)
+	former := g.routes.Swap(p.routes)
+	g.proxy.SetTable(p.routes.Table)
+	former.Close(p.routes)
 	for i, l := range p.listeners {
-		l.streams.Store(p.streams[i])
+		l.streams.Store(p.routes.Streams[i])
 	}
 	g.useListeners(p.listeners, c)
 	g.certificates.Retain()

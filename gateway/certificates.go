@@ -47,7 +47,7 @@ func (g *Gateway) followCertificates(ctx context.Context) {
 	}
 	for {
 		g.readCertificates()
-		g.readUsers(faults)
+		g.routes.Load().ReadUsers(faults, g.log)
 		warnings.Log(g.certificateStatuses(), time.Now(), g.log)
 		select {
 		case <-ticker.C:

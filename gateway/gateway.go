@@ -20,6 +20,7 @@ import (
 	"sluice/certificates/listeners"
 	"sluice/config"
 	"sluice/config/live"
+	"sluice/config/routes"
 	"sluice/consul"
 	"sluice/consul/registration"
 	"sluice/discovery"
@@ -111,11 +112,7 @@ type Gateway struct {
 	machine      *locality.Machine
 	services     services
 	proxy        *proxy.Server
-	table        atomic.Pointer[route.Table] // that of the proxy, for the admin API
-	limiters     limiters                    // of the table; of the goroutine that applies configurations
-	mirrors      mirrors                     // likewise
-	forwards     forwards                    // likewise
-	users        atomic.Pointer[userFiles]   // of the table
+	routes       atomic.Pointer[routes.Routes] // of effective
 
 	certificates *listeners.Manager // of listeners
 
@@ -170,7 +167,6 @@ func New(o Options) (_ *Gateway, err error) {
 		options: o, becameReady: make(chan struct{}), warm: make(chan struct{}), failed: make(chan error, 1),
 		waits: waits{certificatesEvery, startTimeout, warmTimeout, applyFoundRetry, takeoverTimeout, pauseTimeout},
 	}
-	g.users.Store(new(userFiles))
 	if g.documents, err = live.Load(o.Input); err != nil {
 		return nil, err
 	}
@@ -339,7 +335,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	g.shutdown(leave, stop, &running)
 	g.serving.Wait()
-	g.forwards.closeWithout(nil)
+	g.routes.Load().Close(nil)
 	g.log.Info().Msg("stopped")
 	return err
 }
@@ -417,6 +413,14 @@ func (g *Gateway) release(ctx context.Context) {
 	g.tracesClosed.Wait()
 	g.unobserve()
 	g.Cut()
+}
+
+// table returns the route table in use.
+func (g *Gateway) table() *route.Table {
+	if r := g.routes.Load(); r != nil {
+		return r.Table
+	}
+	return nil
 }
 
 // consulWait returns how long a blocking query to Consul blocks without a change.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +27,6 @@ import (
 	"sluice/proxy/accesslog"
 	"sluice/proxy/socket"
 	"sluice/proxy/upstream"
-	"sluice/route"
 )
 
 // The functions below translate the configuration into options of other packages.
@@ -182,49 +182,24 @@ func (g *Gateway) poolOptions(s config.Service, checker *healthcheck.Checker, he
 	}, health)
 }
 
+// groupsOf returns the groups of a service in the order in which they select instances.
+func groupsOf(groups map[string]config.Group) []balancer.GroupSelector {
+	var selectors []balancer.GroupSelector
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		selectors = append(selectors, balancer.GroupSelector{
+			Name:     name,
+			Selector: balancer.Selector{Tags: groups[name].Tags, Meta: groups[name].Meta},
+		})
+	}
+	return selectors
+}
+
 // hashBound translates 0, which means no limit, to infinity.
 func hashBound(h config.Hash) float64 {
 	if h.Bound == 0 {
 		return math.Inf(1)
 	}
 	return float64(h.Bound)
-}
-
-// affinityOf returns the affinity of policies that have one, or nil.
-func affinityOf(b config.Balance) *route.Affinity {
-	switch balancer.Policy(b.Policy) {
-	case balancer.PolicyHash:
-		return &route.Affinity{Keys: config.Values(b.Hash.Keys)}
-	case balancer.PolicySticky:
-		return &route.Affinity{
-			Cookie:           b.Sticky.Cookie,
-			CookieAttributes: cookieAttributes(b.Sticky),
-			RefreshCookie:    b.Sticky.MaxAge > 0,
-			SecureCookie:     b.Sticky.Secure,
-		}
-	}
-	return nil
-}
-
-// cookieAttributes returns the attributes of RFC 6265bis, section 4.1.2. HttpOnly, because
-// no script needs to read the cookie.
-func cookieAttributes(s config.Sticky) string {
-	attributes := "; Path=" + s.Path
-	if s.Domain != "" {
-		attributes += "; Domain=" + s.Domain
-	}
-	if s.MaxAge > 0 {
-		attributes += fmt.Sprintf("; Max-Age=%d", max(1, s.MaxAge/time.Second))
-	}
-	attributes += "; HttpOnly; SameSite=" + map[string]string{"lax": "Lax", "strict": "Strict", "none": "None"}[s.SameSite]
-	return attributes
-}
-
-func hedgeOf(c config.Hedge) *route.Hedge {
-	if c.After == 0 && c.Percentile == 0 {
-		return nil
-	}
-	return &route.Hedge{After: c.After, Percentile: float64(c.Percentile)}
 }
 
 // registrationSettings returns the settings of the registration of sluice, or nil for none.

@@ -60,7 +60,7 @@ func TestReloadPreservesPeersAndTheirState(t *testing.T) {
 	if got := pool.Snapshot().Policy; got != balancer.PolicyRoundRobin {
 		t.Errorf("policy is %q", got)
 	}
-	if got := r.table.Load().Routes()[0].Service.Timeouts.Idle; got != time.Second {
+	if got := r.table().Routes()[0].Service.Timeouts.Idle; got != time.Second {
 		t.Errorf("idle timeout is %v", got)
 	}
 	r.await("the other service is removed", func() bool { return len(r.services.pools()) == 1 })
@@ -70,7 +70,7 @@ func TestBadReloadChangesNothing(t *testing.T) {
 	t.Parallel()
 	a := origin(t, "a")
 	r := start(t, static("a", a))
-	before := r.table.Load()
+	before := r.table()
 	r.write(preamble + "services: { a: { peers: [x], color: red } }\nroutes: [{ service: b }]")
 	r.await("the file is refused", func() bool { return r.history.Reloads().Refused == 1 })
 
@@ -89,7 +89,7 @@ func TestBadReloadChangesNothing(t *testing.T) {
 	r.await("the log has the error", func() bool {
 		return strings.Contains(r.log.String(), `"in_use":`)
 	})
-	if r.table.Load() != before {
+	if r.table() != before {
 		t.Error("the route table was replaced")
 	}
 	if status, body := r.get("/"); status != 200 || body != "a" {

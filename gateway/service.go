@@ -12,7 +12,6 @@ import (
 	"sluice/config"
 	"sluice/discovery"
 	"sluice/healthcheck"
-	"sluice/route"
 	"sluice/tags/catalog"
 )
 
@@ -57,29 +56,6 @@ func (s *service) missing(watch discovery.WatchStatus) string {
 		return watch.LastError
 	}
 	return "no answer from its source yet"
-}
-
-// proxyProtocolVersions are the values of Service.ProxyProtocol.
-var proxyProtocolVersions = map[string]byte{"v1": 1, "v2": 2}
-
-// routed returns s as a target of routes, with the settings of c.
-func (s *service) routed(c config.Service) *route.Service {
-	return &route.Service{
-		Name:     s.name,
-		Pool:     s.pool,
-		Timeouts: route.Timeouts(c.Timeouts),
-		Retry: route.Retry{
-			Attempts:      c.Retry.Attempts,
-			PerTryTimeout: c.Retry.PerTryTimeout,
-			BodyBytes:     int64(c.Retry.Body),
-			Hedge:         hedgeOf(c.Retry.Hedge),
-		},
-		HTTP2:          c.Upstream.UsesHTTP2(),
-		Affinity:       affinityOf(c.Balance),
-		ProxyProtocol:  proxyProtocolVersions[c.ProxyProtocol],
-		WaitForPeer:    c.WaitForPeer,
-		ConnectionWait: c.Limits.ConnectionWait,
-	}
 }
 
 // services contains the services in use, and the pools of removed services that still drain.

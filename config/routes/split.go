@@ -1,25 +1,10 @@
-package gateway
+package routes
 
 import (
-	"maps"
-	"slices"
-
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/route"
 )
-
-// groupsOf returns the groups of a service in the order in which they select instances.
-func groupsOf(groups map[string]config.Group) []balancer.GroupSelector {
-	var selectors []balancer.GroupSelector
-	for _, name := range slices.Sorted(maps.Keys(groups)) {
-		selectors = append(selectors, balancer.GroupSelector{
-			Name:     name,
-			Selector: balancer.Selector{Tags: groups[name].Tags, Meta: groups[name].Meta},
-		})
-	}
-	return selectors
-}
 
 // splitOf returns how the requests of a route to target are divided among the groups of
 // target, whose configuration is s; nil: not at all.

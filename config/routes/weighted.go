@@ -1,4 +1,4 @@
-package gateway
+package routes
 
 import (
 	"strings"
@@ -9,7 +9,7 @@ import (
 
 // weightedOf returns how the requests of a route with these actions are divided among services;
 // nil: it has at most one.
-func (g *Gateway) weightedOf(r *config.Route, actions *route.Actions, targets map[string]*route.Service, p *plan) (*route.Weighted, error) {
+func (b *builder) weightedOf(r *config.Route, actions *route.Actions) (*route.Weighted, error) {
 	parts := r.Divided()
 	if len(parts) == 0 {
 		return nil, nil
@@ -23,12 +23,12 @@ func (g *Gateway) weightedOf(r *config.Route, actions *route.Actions, targets ma
 		part, own := &parts[i], actions
 		if w.ByPeers {
 			var err error
-			if own, err = g.actionsOf(&part.Route, p); err != nil {
+			if own, err = b.actionsOf(&part.Route); err != nil {
 				return nil, err
 			}
 		}
 		names = append(names, part.Route.Service)
-		target := g.routeOf(&part.Route, own, targets, p)
+		target := b.routeOf(&part.Route, own)
 		w.Targets = append(w.Targets, route.Target{Route: &target, Share: part.Share})
 	}
 	w.Seed = strings.Join(names, " ")

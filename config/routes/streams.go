@@ -1,4 +1,4 @@
-package gateway
+package routes
 
 import (
 	"fmt"
@@ -9,29 +9,28 @@ import (
 	"sluice/tags"
 )
 
-// newStreams returns where the connections of each listener of p go; nil for a listener with
-// another protocol than tcp.
-func (g *Gateway) newStreams(p *plan, targets map[string]*route.Service) ([]*proxy.Streams, error) {
-	all := make([]*proxy.Streams, len(p.config.Listeners))
-	for i, l := range p.config.Listeners {
+// streams returns where the connections of each listener go; nil for a listener with another protocol than tcp.
+func (b *builder) streams() ([]*proxy.Streams, error) {
+	all := make([]*proxy.Streams, len(b.config.Listeners))
+	for i, l := range b.config.Listeners {
 		if l.Protocol != config.ProtocolTCP {
 			continue
 		}
 		all[i] = new(proxy.Streams)
 		if l.Service != "" {
-			all[i].Other = &route.Route{Service: targets[l.Service]}
+			all[i].Other = &route.Route{Service: b.services[l.Service]}
 		}
 		var names []route.Route
 		for _, entry := range l.SNI {
-			names = append(names, route.Route{Host: entry.Host, Path: "/", Service: targets[entry.Service]})
+			names = append(names, route.Route{Host: entry.Host, Path: "/", Service: b.services[entry.Service]})
 		}
 		for _, r := range l.Streams {
 			r.Listeners = nil // the table is that of the listener
 			target := r.Target()
-			target.Service = targets[r.Service]
+			target.Service = b.services[r.Service]
 			target.Split = splitOf(&r, config.Service{}, target.Service)
 			var err error
-			if target.Actions, err = g.actionsOf(&r, p); err != nil {
+			if target.Actions, err = b.actionsOf(&r); err != nil {
 				return nil, fmt.Errorf("listener %q: %w", l.Name, err)
 			}
 			if r.Protocol == tags.ProtocolTCP {

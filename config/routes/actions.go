@@ -1,4 +1,4 @@
-package gateway
+package routes
 
 import (
 	"net/netip"
@@ -86,75 +86,28 @@ func (f forwards) closeWithout(next forwards) {
 	}
 }
 
-// readUsers reads the files of users again. faults has what was logged, by path.
-func (g *Gateway) readUsers(faults map[string]string) {
-	for path, users := range *g.users.Load() {
-		changed, err := users.Refresh()
-		if err == nil {
-			delete(faults, path)
-		}
-		switch {
-		case err != nil && faults[path] != err.Error():
-			faults[path] = err.Error()
-			g.log.Warn().Str("file", path).Err(err).Msg("the file of users cannot be used: the previous users stay in use")
-		case changed:
-			g.log.Info().Str("file", path).Msg("the file of users has changed")
-		}
-	}
-}
-
-// actionsOf returns the actions of a route; nil: it has none. It adds what outlives the
-// configuration to p.
-func (g *Gateway) actionsOf(r *config.Route, p *plan) (*route.Actions, error) {
+// actionsOf returns the actions of a route; nil: it has none.
+func (b *builder) actionsOf(r *config.Route) (*route.Actions, error) {
 	built := r.Built()
 	if built == nil {
 		return nil, nil
 	}
 	a := *built
 	if r.BasicAuth != nil {
-		users, err := p.users.of(r.BasicAuth.UsersFile, *g.users.Load())
+		users, err := b.users.of(r.BasicAuth.UsersFile, b.before.users)
 		if err != nil {
 			return nil, err
 		}
 		a.BasicAuth = &route.BasicAuth{Users: users, Realm: built.BasicAuth.Realm}
 	}
 	if r.ForwardAuth != nil {
-		client := p.forwards.of(r.ForwardAuth, g.forwards, g.machine, p.config.Discovery.AllowLocal)
+		client := b.forwards.of(r.ForwardAuth, b.before.forwards, b.machine, b.config.Discovery.AllowLocal)
 		a.ForwardAuth = &route.ForwardAuth{Forward: client, Copied: built.ForwardAuth.Copied}
 	}
 	if r.RateLimit != nil {
 		limit := *built.RateLimit
-		limit.Limiter = p.limiters.of(r, g.limiters)
+		limit.Limiter = b.limiters.of(r, b.before.limiters)
 		a.RateLimit = &limit
 	}
 	return &a, nil
-}
-
-// withSettings returns s with the timeouts and the retries of r, which replace its own.
-func withSettings(s *route.Service, r *config.Route) *route.Service {
-	if r.Timeouts == nil && r.Retry == nil {
-		return s
-	}
-	own := *s
-	if t := r.Timeouts; t != nil {
-		replace(&own.Timeouts.Connect, t.Connect)
-		replace(&own.Timeouts.ResponseHeader, t.ResponseHeader)
-		replace(&own.Timeouts.Idle, t.Idle)
-		replace(&own.Timeouts.Tunnel, t.Tunnel)
-	}
-	if t := r.Retry; t != nil {
-		replace(&own.Retry.Attempts, t.Attempts)
-		replace(&own.Retry.PerTryTimeout, t.PerTryTimeout)
-		if t.Body != nil {
-			own.Retry.BodyBytes = int64(*t.Body)
-		}
-	}
-	return &own
-}
-
-// replace sets a value, if there is another one.
-func replace[T any](value, by *T) {
-	if by != nil {
-		*value = *by
-	}
 }

@@ -1,4 +1,4 @@
-package gateway
+package routes
 
 import (
 	"cmp"
@@ -19,15 +19,15 @@ func (m mirrors) of(id mirrorID, before mirrors) *route.Copies {
 }
 
 // mirrorOf returns the mirror of a route with these actions; nil: it has none.
-func (g *Gateway) mirrorOf(r *config.Route, actions *route.Actions, targets map[string]*route.Service, p *plan) *route.Mirror {
-	if r.Mirror == nil || targets[r.Service] == nil {
+func (b *builder) mirrorOf(r *config.Route, actions *route.Actions) *route.Mirror {
+	if r.Mirror == nil || b.services[r.Service] == nil {
 		return nil
 	}
-	to := targets[cmp.Or(r.Mirror.Service, r.Service)]
+	to := b.services[cmp.Or(r.Mirror.Service, r.Service)]
 	m := &route.Mirror{
 		Service: route.MirrorService(to), Share: float64(r.Mirror.Share), BodyBytes: int64(r.Mirror.Body), InFlight: int64(r.Mirror.InFlight),
 		Actions: route.MirrorActions(actions, r.Service),
-		Copies:  p.mirrors.of(mirrorID{r.Service, to.Name, r.Mirror.Group}, g.mirrors),
+		Copies:  b.mirrors.of(mirrorID{r.Service, to.Name, r.Mirror.Group}, b.before.mirrors),
 	}
 	if r.Mirror.Group != "" {
 		m.Group = to.Pool.Group(r.Mirror.Group)

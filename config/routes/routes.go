@@ -1,0 +1,109 @@
+// Package routes translates a configuration into the routes of requests, and of the connections of listeners for TCP.
+package routes
+
+import (
+	"fmt"
+
+	"github.com/rs/zerolog"
+
+	"sluice/config"
+	"sluice/discovery/locality"
+	"sluice/proxy"
+	"sluice/route"
+)
+
+// Routes are those of a configuration, with what goes on in the next one: the tokens of rate limits, the counters
+// of mirrors, the users in files, and the clients of authentication servers.
+type Routes struct {
+	Table   *route.Table
+	Streams []*proxy.Streams // of each listener; nil for one with another protocol than tcp
+
+	limiters limiters
+	mirrors  mirrors
+	forwards forwards
+	users    userFiles
+}
+
+// builder builds Routes.
+type builder struct {
+	*Routes
+	config   *config.Config
+	services map[string]*route.Service
+	machine  *locality.Machine
+	before   *Routes
+}
+
+// Build returns the routes of c, whose services are those given. What has the same settings as in before goes on.
+// machine says where a registry may lead requests. It changes nothing that is in use.
+func Build(c *config.Config, services map[string]*route.Service, machine *locality.Machine, before *Routes) (*Routes, error) {
+	if before == nil {
+		before = new(Routes)
+	}
+	b := &builder{
+		Routes: &Routes{limiters: make(limiters), mirrors: make(mirrors), forwards: make(forwards), users: make(userFiles)},
+		config: c, services: services, machine: machine, before: before,
+	}
+	var err error
+	if b.Table, err = b.table(); err != nil {
+		return nil, err
+	}
+	if b.Streams, err = b.streams(); err != nil {
+		return nil, err
+	}
+	return b.Routes, nil
+}
+
+func (b *builder) table() (*route.Table, error) {
+	routes := make([]route.Route, len(b.config.Routes))
+	for i := range b.config.Routes {
+		r := &b.config.Routes[i]
+		actions, err := b.actionsOf(r)
+		if err != nil {
+			return nil, fmt.Errorf("route %d: %w", i+1, err)
+		}
+		routes[i] = b.routeOf(r, actions)
+		if routes[i].Weighted, err = b.weightedOf(r, actions); err != nil {
+			return nil, fmt.Errorf("route %d: %w", i+1, err)
+		}
+	}
+	return route.NewTable(routes)
+}
+
+// routeOf returns r, which leads to at most one service, for the route table.
+func (b *builder) routeOf(r *config.Route, actions *route.Actions) route.Route {
+	t := r.Target()
+	if target := b.services[r.Service]; target != nil { // else the route redirects, or has several services
+		t.Service = withSettings(target, r)
+		t.Split = splitOf(r, b.config.Services[r.Service], target)
+	}
+	t.Actions, t.Mirror = actions, b.mirrorOf(r, actions)
+	return t
+}
+
+// Close closes what next has not, which is in use now; nil: everything.
+func (r *Routes) Close(next *Routes) {
+	if r == nil {
+		return
+	}
+	if next == nil {
+		next = new(Routes)
+	}
+	r.forwards.closeWithout(next.forwards)
+}
+
+// ReadUsers reads the files of users again. faults has what was logged, by path.
+func (r *Routes) ReadUsers(faults map[string]string, log zerolog.Logger) {
+	for path, users := range r.users {
+		changed, err := users.Refresh()
+		if err == nil {
+			delete(faults, path)
+		}
+		switch {
+		case err != nil && faults[path] != err.Error():
+			faults[path] = err.Error()
+			log.Warn().Str("file", path).Err(err).Msg("the file of users cannot be used: the previous users stay in use")
+		case changed:
+			log.Info().Str("file", path).Msg("the file of users has changed")
+		}
+	}
+}

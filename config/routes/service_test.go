@@ -1,0 +1,31 @@
+package routes
+
+import (
+	"testing"
+	"time"
+
+	"sluice/config"
+	"sluice/route"
+)
+
+// The settings of a route replace those of its service, key by key.
+func TestSettingsOfRoutes(t *testing.T) {
+	service := &route.Service{
+		Name:     "a",
+		Timeouts: route.Timeouts{Connect: 1, ResponseHeader: 2, Idle: 3, Tunnel: 4},
+		Retry:    route.Retry{Attempts: 2, PerTryTimeout: 5, BodyBytes: 6},
+	}
+	before := *service
+	if got := withSettings(service, &config.Route{}); got != service {
+		t.Error("a route without settings has a service of its own")
+	}
+	five, hour, none := 5, time.Hour, config.Size(0)
+	got := withSettings(service, &config.Route{Actions: config.Actions{
+		Timeouts: &config.RouteTimeouts{Idle: &hour}, Retry: &config.RouteRetry{Attempts: &five, Body: &none},
+	}})
+	want := before
+	want.Timeouts.Idle, want.Retry.Attempts, want.Retry.BodyBytes = hour, 5, 0
+	if *got != want || *service != before {
+		t.Errorf("got %+v, want %+v", *got, want)
+	}
+}
