@@ -159,7 +159,7 @@ func TestRetriesBackOff(t *testing.T) {
 		if first := retries[0].Time.Sub(b.begin.Add(sec)); first < 50*ms || first > 150*ms {
 			t.Errorf("first retry after %v", first)
 		}
-		if len(retries) < 20 || len(retries) > 70 {
+		if len(retries) < 20 || len(retries) > 90 {
 			t.Errorf("%d retries in a minute", len(retries))
 		}
 		for n, r := range retries {
