@@ -291,16 +291,17 @@ func (g *Gateway) Run(ctx context.Context) error {
 		defer panics.Contain(panics.Task, nil)
 		defer close(g.warm)
 		defer g.tags.Serve()
+		begin := time.Now()
 		if g.takingOver {
 			if err := g.awaitTakeover(background); err != nil {
 				g.fail(err)
 				<-background.Done() // without accepting clients
 				return
 			}
-			g.tags.Await(background, g.waits.start)
+			// The old process has the routes of the tags, so it serves until they are here too.
+			g.tags.Await(background, max(g.waits.start, g.waits.takeover-time.Since(begin)))
 			g.certificates.Await(background, nil, g.waits.start)
 		} else {
-			begin := time.Now()
 			g.awaitDocuments(background, g.waits.start)
 			g.awaitCatalog(background, g.waits.start-time.Since(begin))
 			g.shares.AwaitFirst(background, g.waits.start-time.Since(begin))

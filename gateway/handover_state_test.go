@@ -31,6 +31,12 @@ type successor struct {
 // the state that r hands over. takeover is the takeover timeout of the new gateway.
 func (r *running) succeed(text string, pass func(io.ReadCloser) io.ReadCloser, takeover time.Duration) *successor {
 	r.t.Helper()
+	return r.succeedAfter(text, pass, func(g *Gateway) { g.waits.takeover = takeover })
+}
+
+// succeedAfter is succeed after a call of set for the new gateway.
+func (r *running) succeedAfter(text string, pass func(io.ReadCloser) io.ReadCloser, set func(*Gateway)) *successor {
+	r.t.Helper()
 	s := &successor{running: newRunning(r.t, text), outcome: make(chan error, 1)}
 	asked, serves := make(chan struct{}), make(chan struct{})
 	reader, writer := io.Pipe()
@@ -61,7 +67,7 @@ func (r *running) succeed(text string, pass func(io.ReadCloser) io.ReadCloser, t
 			return reader, true, nil
 		},
 		Serving: func() error { close(serves); return nil },
-	}, patience, func(g *Gateway) { g.waits.takeover = takeover })
+	}, patience, set)
 	return s
 }
 
@@ -146,6 +152,23 @@ func TestNewProcessKeepsTheHoldersOfRoutes(t *testing.T) {
 	next.await("moon is served", func() bool { status, _ := next.ask("h/moon"); return status == http.StatusOK })
 	if status, body := next.ask("h/x"); status != http.StatusOK || body != "star" {
 		t.Errorf("got %d %s, want the star, which had the route", status, body)
+	}
+}
+
+// A new process does not serve before it has read the tags of the instances, however long that takes: the old
+// one has their routes.
+func TestNewProcessServesWithTheRoutesOfTags(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	consul.Set("star", withTags(t, "star", "star-1", origin(t, "star"), "sluice.route=h/x"))
+	text := fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice] }", consul.URL())
+	old := start(t, text)
+	next := old.succeedAfter(text, nil, func(g *Gateway) { g.waits.start, g.waits.takeover = 0, patience })
+	if err := <-next.outcome; err != nil {
+		t.Fatal(err)
+	}
+	if status, body := next.ask("h/x"); status != http.StatusOK || body != "star" {
+		t.Errorf("the first request: %d %s", status, body)
 	}
 }
 
