@@ -140,6 +140,7 @@ func (c *clientConn) serveOn() {
 // has timed out.
 func (c *clientConn) OnSweep(now int64) int64 {
 	if socket.Passed(&c.Deadline, now) && c.server.idleConns.Take(c) {
+		c.Conn.SetReadDeadline(socket.ALongTimeAgo) // else it would read first, and be idle for as long again
 		go c.Resume()
 	}
 	return socket.Never
