@@ -38,19 +38,25 @@ func TestImportsFollowTheDesign(t *testing.T) {
 
 // packagesOfDesign returns the packages of the table, in its order.
 func packagesOfDesign(t *testing.T) (names []string) {
-	text, err := os.ReadFile("docs/design.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, table, found := strings.Cut(string(text), "| package | what it is |")
-	if !found {
-		t.Fatal("docs/design.md has no table of packages")
-	}
-	table, _, _ = strings.Cut(table, "\n\n")
+	table := tableOfDesign(t, "| package | what it is |")
 	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(table, -1) {
 		names = append(names, row[1])
 	}
 	return names
+}
+
+// tableOfDesign returns the rows of the table with that header in docs/design.md.
+func tableOfDesign(t *testing.T, header string) string {
+	text, err := os.ReadFile("docs/design.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(text), header+"\n|---|---|\n")
+	if !found {
+		t.Fatalf("docs/design.md has no table %s", header)
+	}
+	table, _, _ = strings.Cut(table, "\n\n")
+	return table
 }
 
 // importsOfProgram returns what each package imports of this module, without the packages
@@ -177,16 +183,7 @@ func receivers(t *testing.T, path string) (names []string) {
 
 // The table of docs/design.md about what to touch names files that exist, and names that are in them.
 func TestTheTableOfAdditionsHolds(t *testing.T) {
-	text, err := os.ReadFile("docs/design.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, table, found := strings.Cut(string(text), "| to add | touch |\n|---|---|\n")
-	if !found {
-		t.Fatal("docs/design.md has no table of additions")
-	}
-	table, _, _ = strings.Cut(table, "\n\n")
-	for row := range strings.Lines(table) {
+	for row := range strings.Lines(tableOfDesign(t, "| to add | touch |")) {
 		quoted := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row, -1)
 		var last string // name
 		for _, q := range quoted {

@@ -37,7 +37,7 @@ type Route struct {
 	Parts []Part `key:"-"`
 	// Dialect is that of the tags that ask for the route; empty: an operator wrote it.
 	Dialect string `key:"-"`
-	// Protocol is catalog.ProtocolTLS or catalog.ProtocolTCP for a route of connections, which
+	// Protocol is tags.ProtocolTLS or tags.ProtocolTCP for a route of connections, which
 	// tags ask for; empty: of requests.
 	Protocol string `key:"-"`
 

@@ -98,7 +98,7 @@ func (l Listener) StreamKeys() []string {
 	return keys
 }
 
-// StreamRoutes returns all routes of connections of l: those of its keys, and Streams.
+// StreamRoutes returns all routes of connections of l: from its keys, and Streams.
 func (l Listener) StreamRoutes() (routes []Route) {
 	if l.Protocol != ProtocolTCP {
 		return nil

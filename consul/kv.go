@@ -139,7 +139,7 @@ func (k KV) Put(ctx context.Context, pair *api.KVPair) error {
 	})
 }
 
-// Replace writes a key if its ModifyIndex is still that of pair; 0: if
+// Replace writes a key if it still has the ModifyIndex of pair; 0: if
 // there is no such key.
 func (k KV) Replace(ctx context.Context, pair *api.KVPair) (replaced bool, err error) {
 	err = k.c.write(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) (err error) {

@@ -140,7 +140,7 @@ func (g *Gateway) beginFeed(earlier []events.Event) {
 	g.events.Add(started)
 }
 
-// noteInherited tells which sets are those of the old process. The pools do not have them yet.
+// noteInherited tells which sets come from the old process. The pools do not have them yet.
 func (g *Gateway) noteInherited() {
 	if !g.inherited {
 		return

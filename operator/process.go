@@ -29,7 +29,7 @@ type Process struct {
 // ProcessState are the orders that stand.
 type ProcessState struct {
 	NotReady *NotReady `json:"not_ready,omitempty"` // nil: readiness is up to the process
-	LogLevel *logLevel `json:"log_level,omitempty"` // nil: that of the configuration
+	LogLevel *logLevel `json:"log_level,omitempty"` // nil: the configuration says it
 }
 
 // NotReady is the order that this process is not ready, although it serves.
@@ -51,7 +51,7 @@ type LogLevel struct {
 	Level      string    `json:"level"`
 	Configured string    `json:"configured"` // log.level
 	By         string    `json:"by,omitempty"`
-	Since      time.Time `json:"since,omitzero"` // when an operator set Level; absent: it is that of the configuration
+	Since      time.Time `json:"since,omitzero"` // when an operator set Level; absent: Level is Configured
 }
 
 // NewProcess returns a Process without orders. owner says whether it takes orders, w is the log that it sets.

@@ -165,7 +165,7 @@ func (x *sentRequest) checkPassword(users *route.BasicAuth, b []byte) *refusal.R
 	return nil
 }
 
-// credentials returns those of the Authorization field of a head (RFC 7617, section 2). A request
+// credentials returns the user and the password in the Authorization field of a head (RFC 7617, section 2). A request
 // with two of them has none: the peer could use the other one.
 func credentials(head *http1.RequestHead, b []byte) (name, password string, ok bool) {
 	var value []byte

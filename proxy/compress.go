@@ -31,7 +31,7 @@ type compressible struct {
 	varies      bool   // Vary has Accept-Encoding
 }
 
-// compressibleOf returns those of the head text.
+// compressibleOf returns what the head text says about compression.
 func compressibleOf(head *http1.ResponseHead, text []byte) (c compressible) {
 	fields := head.Fields()
 	for i := range fields {

@@ -146,7 +146,7 @@ const maxRequestIDBytes = 128
 // requestIDBytes is the length of one that sluice makes: a UUID.
 const requestIDBytes = 36
 
-// chooseRequestID sets the id of the request: that of a trusted client if it is well-formed,
+// chooseRequestID sets the id of the request: the one of a trusted client if it is well-formed,
 // or a new one. Without Options.RequestID there is none.
 func (x *request) chooseRequestID() {
 	x.requestID = nil

@@ -39,7 +39,7 @@ type request struct {
 	bodyLength int  // of the part of the body that is in the buffer
 	streaming  bool // the body is not in memory, or only its start
 	upgrade    bool // the client asks for another protocol; of HTTP/2: by an extended CONNECT
-	// deadlineFirst: the timeout that runs is that of the client.
+	// deadlineFirst: the timeout that runs is the client's.
 	deadlineFirst atomic.Bool
 
 	standing standing
@@ -104,7 +104,7 @@ func poolOfRequests(bytes int) *sync.Pool {
 	return socket.RequestBuffers
 }
 
-// space returns the reserved.Free part of the buffer, which is never empty.
+// space returns the free part of the buffer, which is never empty.
 func (x *request) space() []byte {
 	if x.start > 0 && (x.end == len(x.in) || x.headLength > 0) {
 		x.end = copy(x.in, x.in[x.start:x.end])

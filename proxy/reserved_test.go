@@ -535,7 +535,7 @@ func checkAnswer(t *testing.T, what string, lines []string, theirs []hostileFiel
 	}
 }
 
-// The table has every name, and the names of the test are under the reserved.Names that it says.
+// The table has every name, and the names of the test have the reservation that it says.
 func TestReservationsOfNames(t *testing.T) {
 	for of, names := range namesOf {
 		for _, name := range names {

@@ -75,7 +75,7 @@ type Limits struct {
 	BodyBytes   int64 // of a request body; 0: no limit
 
 	// KeptBodyBytes is the memory of request bodies that are kept for a retry, and an eighth
-	// of it that of one block of proxyprotocol.Addresses, except TrustedProxies. What would need more is
+	// of it the memory of one block of addresses, except TrustedProxies. What would need more is
 	// streamed. What fits a buffer together with its head does not count.
 	KeptBodyBytes int64
 	// CompressionBytes is the memory of encoders in use. Responses that would need more are

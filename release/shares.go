@@ -94,7 +94,7 @@ func NewShares(o Options) *Shares {
 	return s
 }
 
-// Begin is that of the store. The feed gets nothing of the shares. It is called once, before all other methods.
+// Begin begins the store. The feed gets nothing of the shares. It is called once, before all other methods.
 func (s *Shares) Begin(state operator.State[Share]) {
 	s.Store.Begin(state)
 	s.mu.Lock()

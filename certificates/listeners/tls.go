@@ -18,7 +18,7 @@ import (
 
 // TLS is the TLS of a listener. It follows its certificates.
 type TLS struct {
-	// Config is that of every connection: it chooses current, and has the ticket keys.
+	// Config serves every connection: it chooses current, and has the ticket keys.
 	Config  *tls.Config
 	current atomic.Pointer[tls.Config] // with the certificates
 	user    string                     // for people: "listener …"

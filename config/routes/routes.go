@@ -12,7 +12,7 @@ import (
 	"sluice/route"
 )
 
-// Routes are those of a configuration, with what goes on in the next one: the tokens of rate limits, the counters
+// Routes are the routes of a configuration, with what goes on in the next one: the tokens of rate limits, the counters
 // of mirrors, the users in files, and the clients of authentication servers.
 type Routes struct {
 	Table   *route.Table

@@ -8,7 +8,7 @@ import (
 	"sluice/route"
 )
 
-// The settings of a route replace those of its service, key by key.
+// The settings of a route replace the settings of its service, key by key.
 func TestSettingsOfRoutes(t *testing.T) {
 	service := &route.Service{
 		Name:     "a",

@@ -6,7 +6,7 @@ import (
 	"io"
 )
 
-// version is that of the format of the state. A process ignores a state of another version.
+// version is the version of the state's format. A process ignores a state of another version.
 const version = 1
 
 // Part is a part of the state that a process hands over to the one that replaces it: see [NewPart].

@@ -61,8 +61,8 @@ func (f *Finder) State(c *config.Config) *State {
 	return &State{selectionText(c), services}
 }
 
-// Begin sets the services until Consul answers: those that another process has found, as in a reload also with another
-// selection than that of c, the first configuration; or else those with saved names, without known tags.
+// Begin sets the services until Consul answers: what another process has found, as in a reload also with another
+// selection than c, the first configuration, has; or else the services with saved names, without known tags.
 func (f *Finder) Begin(c *config.Config, other *State, saved []string) {
 	for _, name := range saved {
 		f.services = append(f.services, consulsource.CatalogService{Name: name})
