@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // A real Consul with the default policy deny, and sluice with a token of the documented
@@ -19,26 +20,18 @@ func TestDocumentedPolicyIsSufficient(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	rules, err := consultest.DocumentedPolicy("../docs/consul.md", "## ACLs")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	_, token, err := agent.NewToken("sluice", rules)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte(token.SecretID+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte(token.SecretID+"\n"), 0o600))
 	register := func(service string) {
 		t.Helper()
 		err := agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
 			ID: service + "-1", Name: service, Address: "127.0.0.1", Port: port(t, origin(t, service)),
 			Check: &api.AgentServiceCheck{TTL: "1h", Status: api.HealthPassing},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 	}
 	register("star")
 	register("moon")
@@ -58,9 +51,7 @@ routes: [{ path: /moon, service: moon }, { service: star }]
 	r.await("the log names the permission", func() bool {
 		return strings.Contains(r.log.String(), `the token lacks service:read for \"moon\"`)
 	})
-	if err := agent.Client().Agent().ServiceDeregister("star-1"); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, agent.Client().Agent().ServiceDeregister("star-1"))
 	r.await("star is on probation", func() bool {
 		for _, p := range r.peers() {
 			return p.Probation != nil

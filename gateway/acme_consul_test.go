@@ -14,6 +14,7 @@ import (
 	"sluice/test/long"
 	"sluice/test/sluicetest"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // replicaOf returns the configuration of a sluice with a certificate for name by ACME in
@@ -52,19 +53,13 @@ func awaitObtained(t *testing.T, what, name string, port int) (serial string) {
 func startProcess(t *testing.T, text string) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := sluicetest.Build(t.Context(), dir, "sluice"); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, sluicetest.Build(t.Context(), dir, "sluice"))
 	file := filepath.Join(dir, "sluice.yaml")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	log := new(subprocess.Output)
 	command := exec.Command(filepath.Join(dir, "sluice"), "run", "--config", file)
 	command.Stdout, command.Stderr = log, log
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, command.Start())
 	t.Cleanup(func() {
 		command.Process.Kill()
 		command.Wait()
@@ -91,9 +86,7 @@ func TestReplicasOrderOnce(t *testing.T) {
 	settings := fmt.Sprintf("addresses: [%q]", agent.URL())
 	two, three := port(), port()
 	key := filepath.Join(t.TempDir(), "acme.key")
-	if err := os.WriteFile(key, []byte("YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(key, []byte("YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="), 0o600))
 	replica := func(port int) string {
 		text := p.replicaOf(name, settings, 0, port, peer)
 		return strings.Replace(text, "consul_kv: sluice-acme", fmt.Sprintf("consul_kv: sluice-acme, encryption_keys: [%q]", key), 1)
@@ -101,20 +94,13 @@ func TestReplicasOrderOnce(t *testing.T) {
 	startProcess(t, replica(p.secure)) // gets all challenges
 	start(t, replica(two))
 	first := awaitObtained(t, "a certificate", name, p.secure)
-	if second := awaitObtained(t, "the same certificate", name, two); second != first {
-		t.Errorf("the replicas have the certificates %s and %s", first, second)
-	}
+	second := awaitObtained(t, "the same certificate", name, two)
+	verify.That(t, second == first, "the replicas have the certificates %s and %s", first, second)
 	start(t, replica(three))
-	if third := awaitObtained(t, "the certificate of the others", name, three); third != first {
-		t.Errorf("a later replica has the certificate %s, want %s", third, first)
-	}
-	if n := p.issued(); n != 1 {
-		t.Errorf("%d certificates were issued", n)
-	}
+	verify.Equal(t, awaitObtained(t, "the certificate of the others", name, three), first, "a later replica has the certificate")
+	verify.Equal(t, p.issued(), 1, "certificates were issued")
 	pairs, _, err := agent.Client().KV().List("sluice-acme/", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, pair := range pairs {
 		if text := string(pair.Value); strings.Contains(text, "BEGIN") || strings.Contains(text, "{") && strings.Contains(text, name) {
 			t.Errorf("%s is in plain text: %q", pair.Key, text)
@@ -135,26 +121,16 @@ func TestHTTPChallengeAtAnotherReplica(t *testing.T) {
 	const name = "challenge.example"
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	rules, err := consultest.DocumentedPolicy("../docs/tls.md", "### Storage in Consul")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	_, may, err := agent.NewToken("orders", rules)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	_, mayRead, err := agent.NewToken("reads", `key_prefix "sluice-acme/" { policy = "read" }`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	file := filepath.Join(t.TempDir(), "token")
 	write := func(token string) {
 		t.Helper()
-		if err := os.WriteFile(file+"~", []byte(token), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(file+"~", file); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.WriteFile(file+"~", []byte(token), 0o600))
+		verify.NoError(t, os.Rename(file+"~", file))
 	}
 	write(mayRead.SecretID)
 	port := func() int { return consultest.ReservePort(t) }
@@ -169,14 +145,9 @@ func TestHTTPChallengeAtAnotherReplica(t *testing.T) {
 	})
 	startProcess(t, p.replicaOf(name, fmt.Sprintf("addresses: [%q], token: %q", agent.URL(), may.SecretID), port(), ordering, peer))
 	first := awaitObtained(t, "a certificate by the answer of the other replica", name, ordering)
-	if serial := answers.served("websecure", name); serial != "" {
-		t.Errorf("the replica without permission has the certificate %s", serial)
-	}
+	verify.Equal(t, answers.served("websecure", name), "", "the replica without permission has the certificate")
 	write(may.SecretID)
-	if second := awaitObtained(t, "the certificate of the other replica", name, answering); second != first {
-		t.Errorf("the replicas have the certificates %s and %s", first, second)
-	}
-	if n := p.issued(); n != 1 {
-		t.Errorf("%d certificates were issued", n)
-	}
+	second := awaitObtained(t, "the certificate of the other replica", name, answering)
+	verify.That(t, second == first, "the replicas have the certificates %s and %s", first, second)
+	verify.Equal(t, p.issued(), 1, "certificates were issued")
 }

@@ -13,6 +13,7 @@ import (
 
 	"sluice/test/consultest"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // noAuthority is the URL of an authority that does not answer.
@@ -32,9 +33,7 @@ func storeCertificate(t *testing.T, host string, store func(key string, value []
 		certmagic.StorageKeys.SitePrivateKey(issuer, host): key,
 		certmagic.StorageKeys.SiteMeta(issuer, host):       fmt.Appendf(nil, `{"sans":[%q]}`, host),
 	} {
-		if err := store(name, value); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, store(name, value))
 	}
 }
 
@@ -84,9 +83,7 @@ listeners:
 			r := start(t, text(secure, web, two))
 			address := fmt.Sprintf("127.0.0.1:%d", secure)
 			first := servedAt(address, host)
-			if first == "" {
-				t.Fatal("the stored certificate is not served from the beginning")
-			}
+			verify.Require(t, first != "", "the stored certificate is not served from the beginning")
 			var asking sync.WaitGroup
 			ctx, stop := context.WithCancel(t.Context())
 			defer asking.Wait()
@@ -118,12 +115,8 @@ listeners:
 			}
 			relay.Cut()
 			next := r.succeed(text(0, web, two), nil, patience)
-			if err := <-next.outcome; err != nil {
-				t.Fatal(err)
-			}
-			if got := next.served("websecure", host); got != first {
-				t.Errorf("the new process: got %q, want %s", got, first)
-			}
+			verify.NoError(t, <-next.outcome)
+			verify.Equal(t, next.served("websecure", host), first, "the new process")
 		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"sluice/admin"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // Certificates are obtained by either challenge, from a real ACME server, and are
@@ -57,9 +58,7 @@ listeners:
 			r.stop()
 			r.awaitEnd()
 			r = start(t, sluice)
-			if second := obtained(r); second != first {
-				t.Error("another certificate after a restart")
-			}
+			verify.Equal(t, obtained(r), first, "another certificate after a restart")
 			if n := strings.Count(p.log.String(), "POST /order-plz"); n != orders {
 				t.Errorf("%d orders after a restart", n-orders)
 			}
@@ -89,8 +88,6 @@ listeners:
 			r.await("it is applied", func() bool { return r.history.Current().Number > before })
 		}
 		all := r.allListeners()
-		if !all[len(all)-1].tls.Suits(r.effective.Load()) {
-			t.Errorf("after %d reloads, HTTP-01 is used without a listener for it, or not with one", i)
-		}
+		verify.That(t, all[len(all)-1].tls.Suits(r.effective.Load()), "after %d reloads, HTTP-01 is used without a listener for it, or not with one", i)
 	}
 }

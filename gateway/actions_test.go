@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // Every key of a route reaches the proxy.
@@ -46,13 +48,10 @@ routes:
 	for target, want := range map[string]string{"/old": "301 https://127.0.0.1/new", "/api": "200 ", "/small": "413 "} {
 		body := io.LimitReader(zeros{}, 2)
 		response, err := r.client.Post("http://"+r.Address("web").String()+target, "", body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		response.Body.Close()
-		if got := fmt.Sprint(response.StatusCode, " ", response.Header.Get("Location")); got != want || response.Header.Get("Server") == "peer" && target == "/api" {
-			t.Errorf("POST %s: got %q, %v, want %q", target, got, response.Header, want)
-		}
+		got := fmt.Sprint(response.StatusCode, " ", response.Header.Get("Location"))
+		verify.That(t, got == want && (response.Header.Get("Server") != "peer" || target != "/api"), "POST %s: got %q, %v, want %q", target, got, response.Header, want)
 	}
 }
 
@@ -84,18 +83,12 @@ routes:
 		{"/off?type=text/html", "gzip", ""},
 	} {
 		request, err := http.NewRequest("GET", "http://"+r.Address("web").String()+test.target, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		request.Header.Set("Accept-Encoding", test.accept)
 		response, err := r.client.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		response.Body.Close()
-		if got := response.Header.Get("Content-Encoding"); got != test.want {
-			t.Errorf("%s, accepts %s: %q, want %q", test.target, test.accept, got, test.want)
-		}
+		verify.Equal(t, response.Header.Get("Content-Encoding"), test.want, "%s, accepts %s", test.target, test.accept)
 	}
 }
 
@@ -115,9 +108,8 @@ func TestRateLimitsOutliveReloads(t *testing.T) {
 	expect := func(what string, want ...int) {
 		t.Helper()
 		for _, status := range want {
-			if got, _ := r.get("/x"); got != status {
-				t.Errorf("%s: status %d, want %d", what, got, status)
-			}
+			got, _ := r.get("/x")
+			verify.That(t, got == status, "%s: status %d, want %d", what, got, status)
 		}
 	}
 	expect("at first", 200, 200, 429)
@@ -141,12 +133,8 @@ func TestUsersOfRoutes(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "users")
 	write := func(text string) {
 		t.Helper()
-		if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(file+".new", file); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.WriteFile(file+".new", []byte(text), 0o600))
+		verify.NoError(t, os.Rename(file+".new", file))
 	}
 	const secret = ":{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n" // its hash
 	write("ann" + secret)
@@ -158,9 +146,7 @@ func TestUsersOfRoutes(t *testing.T) {
 		var both [2]int
 		for i, path := range []string{"/one", "/two"} {
 			request, err := http.NewRequest("GET", "http://"+r.Address("web").String()+path, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			request.SetBasicAuth(name, "secret")
 			both[i], _ = r.do(request)
 		}
@@ -174,14 +160,10 @@ func TestUsersOfRoutes(t *testing.T) {
 	}
 	write("bob" + secret)
 	r.await("the new user is known", func() bool { return statusFor("bob") == 200 })
-	if ann := statusFor("ann"); ann != 401 {
-		t.Errorf("status %d for a removed user", ann)
-	}
+	verify.Equal(t, statusFor("ann"), 401, "status for a removed user")
 	write("ann:secret")
 	r.await("the fault is logged", func() bool { return strings.Contains(r.log.String(), "file of users cannot be used") })
-	if bob := statusFor("bob"); bob != 200 {
-		t.Errorf("status %d after a fault", bob)
-	}
+	verify.Equal(t, statusFor("bob"), 200, "status after a fault")
 }
 
 // A configuration that names a missing file is used as soon as the file is there.
@@ -197,16 +179,10 @@ func TestConfigurationWithAMissingFile(t *testing.T) {
 	if status, _ := r.get("/other"); status != 200 {
 		t.Errorf("status %d, want the configuration before", status)
 	}
-	if err := os.WriteFile(file+".new", []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(file+".new", file); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file+".new", []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600))
+	verify.NoError(t, os.Rename(file+".new", file))
 	r.await("the configuration is used", func() bool { status, _ := r.get("/one"); return status == 401 })
-	if n := refusals(); n != 1 {
-		t.Errorf("the log has the refusal %d times, want once", n)
-	}
+	verify.Equal(t, refusals(), 1, "the log has the times refusal")
 	r.await("no refusal stands", func() bool { return r.applied().Reloads.LastError == nil })
 }
 

@@ -12,15 +12,14 @@ import (
 	"testing"
 
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // writeToken writes the file of a token.
 func writeToken(t *testing.T, name, token string) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(path, []byte(token+"\n"), 0o600))
 	return path
 }
 
@@ -28,9 +27,7 @@ func writeToken(t *testing.T, name, token string) (path string) {
 func (r *running) statusOf(method, url, token string) int {
 	r.t.Helper()
 	request, err := http.NewRequest(method, url, nil)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -54,28 +51,17 @@ func TestAdminWithTLS(t *testing.T) {
 	r := start(t, text)
 	url := "https://" + r.Address("admin").String() + "/api/certificates"
 	r.trust(files.Cert, "admin.example")
-	if got := r.statusOf("GET", url, ""); got != http.StatusOK {
-		t.Errorf("got %d", got)
-	}
-	if got := r.statusOf("GET", strings.Replace(url, "https", "http", 1), ""); got != http.StatusBadRequest {
-		t.Errorf("without TLS: got %d", got)
-	}
-	if all := r.certificateStatuses(); len(all) != 1 || all[0].UsedBy != adminUser || all[0].File != files.Cert {
-		t.Errorf("certificates: %+v", all)
-	}
+	verify.Equal(t, r.statusOf("GET", url, ""), http.StatusOK, "result")
+	verify.Equal(t, r.statusOf("GET", strings.Replace(url, "https", "http", 1), ""), http.StatusBadRequest, "without TLS")
+	all := r.certificateStatuses()
+	verify.That(t, len(all) == 1 && all[0].UsedBy == adminUser && all[0].File == files.Cert, "certificates: %+v", all)
 	testcert.Write(t, dir, "admin.example")
 	r.readCertificates() // as it does every few seconds
 	r.trust(files.Cert, "admin.example")
-	if got := r.statusOf("GET", url, ""); got != http.StatusOK {
-		t.Errorf("after the certificate has changed: %d", got)
-	}
-	if err := os.WriteFile(files.Cert, []byte("nonsense"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.Equal(t, r.statusOf("GET", url, ""), http.StatusOK, "after the certificate has changed")
+	verify.NoError(t, os.WriteFile(files.Cert, []byte("nonsense"), 0o600))
 	r.readCertificates()
-	if got := r.statusOf("GET", url, ""); got != http.StatusOK {
-		t.Errorf("with a certificate that cannot be used: %d", got)
-	}
+	verify.Equal(t, r.statusOf("GET", url, ""), http.StatusOK, "with a certificate that cannot be used")
 }
 
 // The tokens change with the configuration and with their files. They do not while another address
@@ -91,12 +77,8 @@ func TestAdminTokens(t *testing.T) {
 	base := "http://" + r.Address("admin").String()
 	check := func(what string, token string, see, drain int) {
 		t.Helper()
-		if got := r.statusOf("GET", base+"/metrics", token); got != see {
-			t.Errorf("%s, token %q: looking %d, want %d", what, token, got, see)
-		}
-		if got := r.statusOf("POST", base+"/api/peers/star/127.0.0.1:1/drain", token); got != drain {
-			t.Errorf("%s, token %q: drain %d, want %d", what, token, got, drain)
-		}
+		verify.Equal(t, r.statusOf("GET", base+"/metrics", token), see, "%s, token %q: looking", what, token)
+		verify.Equal(t, r.statusOf("POST", base+"/api/peers/star/127.0.0.1:1/drain", token), drain, "%s, token %q: drain", what, token)
 	}
 	check("one token", "s3cret", 200, 200)
 	check("one token", "scraper", 401, 401)
@@ -104,16 +86,12 @@ func TestAdminTokens(t *testing.T) {
 	check("two tokens", "s3cret", 200, 200)
 	check("two tokens", "scraper", 200, 403)
 	check("two tokens", "other", 401, 401)
-	if err := os.WriteFile(look, []byte("scraper2"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(look, []byte("scraper2"), 0o600))
 	r.Reload()
 	r.await("the new token is in use", func() bool { return r.statusOf("GET", base+"/metrics", "scraper2") == http.StatusOK })
 	check("a new token", "scraper", 401, 401)
 	check("a new token", "scraper2", 200, 403)
-	if err := os.WriteFile(look, []byte("s3cret"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(look, []byte("s3cret"), 0o600))
 	r.Reload()
 	r.await("the same token twice is refused", func() bool {
 		return strings.Contains(r.log.String(), "admin.read_token_file: it has the token of admin.token_file")
@@ -130,9 +108,7 @@ func TestAdminTokens(t *testing.T) {
 func TestAdminOnAUnixSocket(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "sluice-") // not t.TempDir: the address of a socket is short
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "admin.sock")
 	of := func(socket string) string {
@@ -151,9 +127,7 @@ func TestAdminOnAUnixSocket(t *testing.T) {
 	}
 	mode(0o600)
 	for host, want := range map[string]int{"localhost": 200, "127.0.0.1:8081": 200, "evil.example": 403} {
-		if got := r.statusOf("GET", "http://"+host+"/api/peers", ""); got != want {
-			t.Errorf("host %s: got %d, want %d", host, got, want)
-		}
+		verify.Equal(t, r.statusOf("GET", "http://"+host+"/api/peers", ""), want, "host %s", host)
 	}
 	for _, step := range []struct {
 		socket string
@@ -162,7 +136,6 @@ func TestAdminOnAUnixSocket(t *testing.T) {
 		r.replace(of(step.socket))
 		mode(step.want)
 	}
-	if self := r.replicaName(); !strings.HasSuffix(self, "/unix:"+path) {
-		t.Errorf("this replica is %q", self)
-	}
+	self := r.replicaName()
+	verify.That(t, strings.HasSuffix(self, "/unix:"+path), "this replica is %q", self)
 }

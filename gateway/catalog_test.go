@@ -14,6 +14,7 @@ import (
 
 	"sluice/admin"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // serviceNames returns the names in /api/services, in its order.
@@ -62,9 +63,7 @@ routes:
 	if status, _ := r.get("/sun"); status != http.StatusServiceUnavailable {
 		t.Errorf("/sun before the service: %d", status)
 	}
-	if got := r.serviceNames(); !slices.Equal(got, []string{"fixed", "moon", "sun"}) {
-		t.Errorf("services %q", got)
-	}
+	verify.Slices(t, r.serviceNames(), []string{"fixed", "moon", "sun"}, "services")
 
 	tagged(t, consul, "sun", origin(t, "sun"), "web")
 	tagged(t, consul, "mars", origin(t, "mars"), "web")
@@ -75,9 +74,7 @@ routes:
 	if status := r.api("/api/catalog", &catalog); status != http.StatusOK || catalog.State != "fresh" || len(catalog.Services) != 4 {
 		t.Errorf("/api/catalog: %d %+v", status, catalog)
 	}
-	if status := r.api("/consul/mars", new(admin.Comparison)); status != http.StatusOK {
-		t.Errorf("/consul/mars: %d", status)
-	}
+	verify.Equal(t, r.api("/consul/mars", new(admin.Comparison)), http.StatusOK, "/consul/mars")
 
 	consul.Set("mars")
 	r.await("mars is removed", func() bool { return !slices.Contains(r.serviceNames(), "mars") })
@@ -86,9 +83,7 @@ routes:
 	pool := r.services.get("moon").pool
 	r.write(text + "  - { path: /other, service: fixed }\n")
 	r.awaitRevision(2)
-	if r.services.get("moon").pool != pool {
-		t.Error("a reload replaced the pool of a found service")
-	}
+	verify.Equal(t, r.services.get("moon").pool, pool, "a reload replaced the pool of a found service")
 	r.write(strings.Replace(text, "catalog: { select: { tag: web } }", "", 1) + "\n")
 	r.await("a file with routes without a service is refused", func() bool { return r.history.Reloads().Last != nil })
 	r.write(fmt.Sprintf("consul: { addresses: [%q] }\nservices: { fixed: { peers: [%q] } }\nroutes: [{ service: fixed }]", consul.URL(), origin(t, "fixed")))
@@ -162,12 +157,8 @@ func TestFoundServicesAreUsedDespiteErrorsOfOthers(t *testing.T) {
 			ca := filepath.Join(t.TempDir(), "ca.pem")
 			put := func() {
 				// As a whole: a file that is read while it is written would be another error.
-				if err := os.WriteFile(ca+".new", certificate, 0o600); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.Rename(ca+".new", ca); err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, os.WriteFile(ca+".new", certificate, 0o600))
+				verify.NoError(t, os.Rename(ca+".new", ca))
 			}
 			put()
 			r := newRunning(t, fmt.Sprintf(`
@@ -178,9 +169,7 @@ routes: [{ path: /, service: moon }]
 `, consul.URL(), origin(t, "fixed"), ca))
 			r.run(Options{}, time.Millisecond, func(g *Gateway) {
 				test.set(g)
-				if err := os.Remove(ca); err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, os.Remove(ca))
 			})
 			tagged(t, consul, "sun", origin(t, "sun"), "web")
 			const refused = `"again_in":`
@@ -194,9 +183,7 @@ routes: [{ path: /, service: moon }]
 			if test.fails {
 				want = 1
 			}
-			if n := strings.Count(r.log.String(), refused); n != want {
-				t.Errorf("the log has the error %d times, want %d", n, want)
-			}
+			verify.Equal(t, strings.Count(r.log.String(), refused), want, "the log has the times error")
 		})
 	}
 }

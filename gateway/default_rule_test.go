@@ -10,6 +10,7 @@ import (
 
 	"sluice/admin"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // serves waits until a URL without its scheme is answered by a service; "": by none.
@@ -37,9 +38,7 @@ func TestRoutesFromMetaAlone(t *testing.T) {
 	r.serves("moon.example.com/", "moon")
 	withMeta("star", api.ServiceKindTypical)
 	r.serves("star.example.com/", "star")
-	if got := r.serviceNames(); !slices.Equal(got, []string{"moon", "star"}) {
-		t.Errorf("services %q", got)
-	}
+	verify.Slices(t, r.serviceNames(), []string{"moon", "star"}, "services")
 }
 
 // A service without tags has the route of the default rule, until it has one of its own or an

@@ -8,6 +8,7 @@ import (
 
 	"sluice/test/consultest"
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // While Consul is away, and when it comes back without its data, its last documents stay in use,
@@ -16,9 +17,7 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 	t.Parallel()
 	must := func(t *testing.T, err error) {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 	}
 	type outage struct {
 		mode         consultest.Mode
@@ -74,23 +73,18 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 			serves := func(when string) {
 				t.Helper()
 				for _, path := range []string{"/a", "/short"} {
-					if status, body := r.get(path); status != 200 || body != "a" {
-						t.Errorf("%s: %s is answered by %d %q", when, path, status, body)
-					}
+					status, body := r.get(path)
+					verify.That(t, status == 200 && body == "a", "%s: %s is answered by %d %q", when, path, status, body)
 				}
 			}
 			o.begin(t, agent, relay)
 			stale := r.awaitState(source, "stale")
-			if len(stale.Errors) != 1 || stale.Revision == "" {
-				t.Errorf("%+v", stale)
-			}
+			verify.That(t, len(stale.Errors) == 1 && stale.Revision != "", "%+v", stale)
 			serves("without Consul")
 			r.await("the log says so", func() bool {
 				return strings.Contains(r.log.String(), "a source of the configuration cannot be read: what it said last stays in use")
 			})
-			if !strings.Contains(r.metrics(), `sluice_config_source_state{source="`+source+`",state="stale"} 1`) {
-				t.Error("the metrics do not say so")
-			}
+			verify.Contains(t, r.metrics(), `sluice_config_source_state{source="`+source+`",state="stale"} 1`, "the metrics do not say so")
 			if got := r.applied(); got.Number != number || got.Reloads.Refused != 0 {
 				t.Errorf("revision %d of %d, %d refused", got.Number, number, got.Reloads.Refused)
 			}
@@ -108,18 +102,14 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 					{Verb: api.KVSet, Key: "sluice/services/short", Value: []byte(a)},
 					{Verb: api.KVSet, Key: "sluice/a.yaml", Value: []byte(serving("a", a))},
 				}, nil)
-				if err != nil || !ok {
-					t.Fatalf("%+v, %v", response, err)
-				}
+				verify.Require(t, err == nil && ok, "%+v, %v", response, err)
 			}
 			r.awaitState(source, "in_use")
 			r.await("the log says that it is over", func() bool {
 				return strings.Contains(r.log.String(), "the source of the configuration can be read again")
 			})
 			serves("with Consul")
-			if r.services.get("a").pool != pool {
-				t.Error("the pool was replaced")
-			}
+			verify.Equal(t, r.services.get("a").pool, pool, "the pool was replaced")
 			put(t, agent, "sluice/services/short", b)
 			r.awaitBody("/short", "b")
 		})

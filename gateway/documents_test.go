@@ -13,6 +13,7 @@ import (
 
 	"sluice/admin"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // treeBelow is the configuration of a gateway that follows the keys below sluice/.
@@ -65,12 +66,8 @@ func TestDynamicFilesAreFollowed(t *testing.T) {
 	write := func(name, text string) {
 		t.Helper()
 		whole := filepath.Join(dir, name) // never read while it is written
-		if err := os.WriteFile(whole+"~", []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(whole+"~", whole); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.WriteFile(whole+"~", []byte(text), 0o600))
+		verify.NoError(t, os.Rename(whole+"~", whole))
 	}
 	pattern := dir + "/*.yaml"
 	write("a.yaml", serving("a", a))
@@ -93,16 +90,12 @@ func TestDynamicFilesAreFollowed(t *testing.T) {
 	if _, body := r.get("/b"); body != "b" {
 		t.Errorf("/b: %q", body)
 	}
-	if err := os.Remove(filepath.Join(dir, "b.yaml")); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.Remove(filepath.Join(dir, "b.yaml")))
 	r.await("the route is removed", func() bool { status, _ := r.get("/b"); return status == 404 })
 	if s := r.awaitState(pattern, "in_use"); len(s.Errors) != 0 {
 		t.Errorf("errors %q", s.Errors)
 	}
-	if r.services.get("a").pool != pool {
-		t.Error("the pool of the other service was replaced")
-	}
+	verify.Equal(t, r.services.get("a").pool, pool, "the pool of the other service was replaced")
 }
 
 // A tree in Consul is in use from the first request on, and followed. A bad one changes
@@ -130,9 +123,7 @@ func TestConsulTreeIsFollowed(t *testing.T) {
 	if want := "consul_kv:sluice/b.json:2: services.b: want a mapping"; len(s.Errors) == 0 || !strings.HasPrefix(s.Errors[0], want) {
 		t.Errorf("errors %q, want %s", s.Errors, want)
 	}
-	if s.Offered == s.Revision || s.Offered == "" {
-		t.Errorf("revision %s in use, %s offered", s.Revision, s.Offered)
-	}
+	verify.That(t, s.Offered != s.Revision && s.Offered != "", "revision %s in use, %s offered", s.Revision, s.Offered)
 	r.write(treeBelow(agent.URL(), "routes: [{ path: /short, service: short }, { path: /more, service: short }]"))
 	r.awaitBody("/more", "a")
 	if _, body := r.get("/b"); body != "b" {
@@ -141,9 +132,7 @@ func TestConsulTreeIsFollowed(t *testing.T) {
 	put(t, agent, "sluice/b.json", "{}")
 	r.await("the route is removed", func() bool { status, _ := r.get("/b"); return status == 404 })
 	r.awaitState("consul_kv:sluice/", "in_use")
-	if r.services.get("a").pool != pool {
-		t.Error("the pool of an unchanged service was replaced")
-	}
+	verify.Equal(t, r.services.get("a").pool, pool, "the pool of an unchanged service was replaced")
 }
 
 // All keys of a transaction take effect together.
@@ -159,9 +148,8 @@ func TestConsulTransactionIsSeenWhole(t *testing.T) {
 			text := fmt.Sprintf("services: { s%d-%d: { peers: [%q] } }\nroutes: [{ path: /%d, service: s%d-%d }]", n, round, a, n, (n+1)%keys, round)
 			ops = append(ops, &api.KVTxnOp{Verb: api.KVSet, Key: fmt.Sprintf("sluice/%d.yaml", n), Value: []byte(text)})
 		}
-		if ok, response, _, err := agent.Client().KV().Txn(ops, nil); err != nil || !ok {
-			t.Fatalf("%+v, %v", response, err)
-		}
+		ok, response, _, err := agent.Client().KV().Txn(ops, nil)
+		verify.Require(t, err == nil && ok, "%+v, %v", response, err)
 	}
 	transaction(0)
 	r := start(t, treeBelow(agent.URL(), ""))
@@ -171,9 +159,8 @@ func TestConsulTransactionIsSeenWhole(t *testing.T) {
 		r.await(name, func() bool { return r.services.get(name) != nil })
 	}
 	r.await("only the last round is in use", func() bool { return len(r.services.all()) == keys })
-	if got := r.history.Reloads(); got.Refused != 0 {
-		t.Errorf("%d refused: %v", got.Refused, got.Last)
-	}
+	got := r.history.Reloads()
+	verify.That(t, got.Refused == 0, "%d refused: %v", got.Refused, got.Last)
 }
 
 // What Consul does not say, or does not show, removes nothing.
@@ -183,9 +170,7 @@ func TestConsulTreeThatDisappears(t *testing.T) {
 	a := origin(t, "a")
 	rules := `key_prefix "sluice/" { policy = "read" }`
 	policy, token, err := agent.NewToken("sluice", rules)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	put(t, agent, "sluice/a.yaml", serving("a", a))
 	put(t, agent, "sluice/b.yaml", "")
 	text := strings.Replace(treeBelow(agent.URL(), ""), "wait: 10m", "token: "+token.SecretID+", wait: 1s", 1)

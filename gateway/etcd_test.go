@@ -9,6 +9,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"sluice/test/etcdtest"
+	"sluice/test/verify"
 )
 
 // below is the configuration of a gateway that follows the keys below /test/.
@@ -24,16 +25,14 @@ func node(t *testing.T, address string) string {
 
 func putKey(t *testing.T, c *clientv3.Client, key, value string, options ...clientv3.OpOption) {
 	t.Helper()
-	if _, err := c.Put(t.Context(), key, value, options...); err != nil {
-		t.Fatal(err)
-	}
+	_, err := c.Put(t.Context(), key, value, options...)
+	verify.NoError(t, err)
 }
 
 func deleteKey(t *testing.T, c *clientv3.Client, key string) {
 	t.Helper()
-	if _, err := c.Delete(t.Context(), key); err != nil {
-		t.Fatal(err)
-	}
+	_, err := c.Delete(t.Context(), key)
+	verify.NoError(t, err)
 }
 
 func (r *running) awaitStatus(path string, want int) {
@@ -48,18 +47,15 @@ func TestKeyInEtcdIsServed(t *testing.T) {
 	client := c.Client(t)
 	a, b := origin(t, "a"), origin(t, "b")
 	r := start(t, below(c))
-	if status, _ := r.get("/aa/d"); status != 404 {
-		t.Fatalf("status %d without a key", status)
-	}
+	status, _ := r.get("/aa/d")
+	verify.Require(t, status == 404, "status %d without a key", status)
 	putKey(t, client, "/test/node", node(t, a))
 	r.awaitBody("/aa/d", "a")
 	deleteKey(t, client, "/test/node")
 	r.awaitStatus("/aa/d", 404)
 
 	lease, err := client.Grant(t.Context(), 3600)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	putKey(t, client, "/test/node", node(t, b), clientv3.WithLease(lease.ID))
 	r.awaitBody("/aa/d", "b")
 	if _, err := client.Revoke(t.Context(), lease.ID); err != nil { // as its end does
@@ -76,9 +72,8 @@ func TestKeyInEtcdIsServed(t *testing.T) {
 	putKey(t, client, "/test/node", "{host:127.0.0.1 port:6699}") // the last good value stays
 	r.awaitBody("/aa/d", "a")
 	r.await("the bad value is shown", func() bool { return len(r.watches()["test"].Invalid) == 1 })
-	if now := r.applied().Number; now != number {
-		t.Errorf("revision %d, then %d", number, now)
-	}
+	now := r.applied().Number
+	verify.That(t, now == number, "revision %d, then %d", number, now)
 	deleteKey(t, client, "/test/node")
 	deleteKey(t, client, "/test/other")
 	r.awaitStatus("/aa/d", 404)
@@ -93,12 +88,9 @@ func TestBadFirstKeyInEtcd(t *testing.T) {
 	r := start(t, below(c))
 	putKey(t, client, "/test/node", "nonsense")
 	s := r.awaitState("etcd:/test/", "stale")
-	if !strings.Contains(strings.Join(s.Errors, " "), `etcd:/test/node: "nonsense": want`) {
-		t.Errorf("%+v", s)
-	}
-	if status, _ := r.get("/aa/d"); status != 404 {
-		t.Errorf("status %d", status)
-	}
+	verify.Contains(t, strings.Join(s.Errors, " "), `etcd:/test/node: "nonsense": want`, "%+v", s)
+	status, _ := r.get("/aa/d")
+	verify.That(t, status == 404, "status %d", status)
 	putKey(t, client, "/test/node", node(t, a))
 	r.awaitBody("/aa/d", "a")
 	r.awaitState("etcd:/test/", "in_use")
@@ -118,9 +110,8 @@ func TestDocumentsInEtcd(t *testing.T) {
 	putKey(t, client, "/test/b.yaml", serving("b", b))
 	r.awaitBody("/b", "b")
 	putKey(t, client, "/test/b.yaml", strings.Replace(serving("b", b), "peers", "pears", 1))
-	if s := r.awaitState("etcd:/test/", "refused"); len(s.Errors) != 1 || !strings.HasPrefix(s.Errors[0], "etcd:/test/b.yaml:1: services.b.pears: unknown key") {
-		t.Errorf("errors %q", s.Errors)
-	}
+	s := r.awaitState("etcd:/test/", "refused")
+	verify.That(t, len(s.Errors) == 1 && strings.HasPrefix(s.Errors[0], "etcd:/test/b.yaml:1: services.b.pears: unknown key"), "errors %q", s.Errors)
 	if _, body := r.get("/b"); body != "b" {
 		t.Errorf("/b: %q", body)
 	}
@@ -148,23 +139,17 @@ func TestEtcdFails(t *testing.T) {
 		}
 	}
 	check("at the start")
-	if err := m.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Kill())
 	r.awaitState("etcd:/test/", "stale")
 	check("etcd is dead")
 	m.Restore(t, "")
-	if err := m.Launch(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Launch())
 	r.await("the loss is noticed", func() bool { return strings.Contains(r.log.String(), "has lost documents") })
 	r.awaitState("etcd:/test/", "stale")
 	check("etcd is empty")
 	c.Await(t)
 	next := r.succeed(below(c), nil, patience)
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, <-next.outcome)
 	r = next.running
 	r.await("the new process knows the loss", func() bool { return strings.Contains(r.log.String(), "has lost documents") })
 	check("after an upgrade")
@@ -189,23 +174,15 @@ func TestServiceInEtcdWithoutEtcd(t *testing.T) {
 	}
 	r.stop()
 	<-r.ended
-	if err := m.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Kill())
 	r = start(t, text)
 	r.awaitBody("/", "a")
-	if err := m.Launch(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Launch())
 	r.await("the watch is fresh", func() bool { return r.watches()["star"].Restored.IsZero() })
-	if err := m.Pause(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Pause())
 	defer m.Resume()
 	s := r.succeed(text, nil, patience)
-	if err := <-s.outcome; err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, <-s.outcome)
 	if status, body := s.get("/"); status != 200 || body != "a" {
 		t.Errorf("the new process, while etcd is frozen: %d %q", status, body)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"sluice/observe/events"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // told returns the kinds and texts of what is in a feed, and is about a service if there is one.
@@ -49,9 +50,7 @@ func TestFeedTellsOfTheConfiguration(t *testing.T) {
 	})
 	var list []events.Event
 	r.api("/api/events?format=json&kind=config", &list)
-	if len(list) != 3 || list[2].Revision != 2 || list[1].Level != events.Warning {
-		t.Errorf("got %+v", list)
-	}
+	verify.That(t, len(list) == 3 && list[2].Revision == 2 && list[1].Level == events.Warning, "got %+v", list)
 }
 
 // The registry of a service fails and recovers; a failure is told once.
@@ -83,9 +82,7 @@ func TestStreamOfEventsEndsWithSluice(t *testing.T) {
 	t.Parallel()
 	r := start(t, "shutdown: { grace: 1h }\n"+static("a", origin(t, "a")))
 	response, err := http.Get("http://" + r.Address("admin").String() + "/api/events")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer response.Body.Close()
 	r.stop()
 	if body, err := io.ReadAll(response.Body); err != nil || !strings.Contains(string(body), string(events.KindStopping)) {
@@ -104,9 +101,7 @@ func TestNewProcessContinuesTheFeed(t *testing.T) {
 	old.await("the old process is ready", func() bool { return len(told(old.events)) == 4 })
 	known, _ := old.events.Read(events.Filter{}, events.ID{})
 	next := old.succeed(text, nil, patience)
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, <-next.outcome)
 	next.await("the new process is ready", func() bool { return len(told(next.events)) >= 6 })
 	later, _ := next.events.Read(events.Filter{}, known[len(known)-1].ID)
 	var lines []string
@@ -114,9 +109,7 @@ func TestNewProcessContinuesTheFeed(t *testing.T) {
 		lines = append(lines, string(e.Kind))
 	}
 	// The peers that the old process had do not join.
-	if got, want := strings.Join(lines, " "), "sluice.started sluice.ready"; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
+	verify.Equal(t, strings.Join(lines, " "), "sluice.started sluice.ready", "result")
 	if all := told(next.events); !slices.Equal(all[:4], told(old.events)[:4]) {
 		t.Errorf("got %s", strings.Join(all, "\n"))
 	}

@@ -25,6 +25,7 @@ import (
 	"sluice/test/discoverytest"
 	"sluice/test/parallel"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 func TestMain(m *testing.M) {
@@ -129,21 +130,15 @@ func (r *running) write(text string) {
 	if !strings.Contains(text, "discovery:") && slices.ContainsFunc([]string{"dynamic:", "etcd:", "dns:", "consul_kv:"}, func(key string) bool { return strings.Contains(text, key) }) {
 		text += "\ndiscovery: { allow_local: true } # origins have loopback addresses\n"
 	}
-	if err := os.WriteFile(r.file+"~", []byte(text), 0o600); err != nil {
-		r.t.Fatal(err)
-	}
-	if err := os.Rename(r.file+"~", r.file); err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, os.WriteFile(r.file+"~", []byte(text), 0o600))
+	verify.NoError(r.t, os.Rename(r.file+"~", r.file))
 }
 
 // get asks the proxy; the path may begin with a host: "//host/path".
 func (r *running) get(path string) (status int, body string) {
 	r.t.Helper()
 	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("web").String(), nil)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	request.URL.Path = path
 	return r.do(request)
 }
@@ -151,14 +146,10 @@ func (r *running) get(path string) (status int, body string) {
 func (r *running) do(request *http.Request) (status int, body string) {
 	r.t.Helper()
 	response, err := r.client.Do(request)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	defer response.Body.Close()
 	data, err := io.ReadAll(response.Body)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	return response.StatusCode, string(data)
 }
 
@@ -167,9 +158,8 @@ func (r *running) do(request *http.Request) (status int, body string) {
 func (r *running) api(path string, v any) (status int) {
 	r.t.Helper()
 	answer := r.askAdmin(http.MethodGet, path)
-	if err := json.Unmarshal(answer.Body, v); err != nil {
-		r.t.Fatalf("%s: %v\n%s", path, err, answer.Body)
-	}
+	err := json.Unmarshal(answer.Body, v)
+	verify.Require(r.t, err == nil, "%s: %v\n%s", path, err, answer.Body)
 	return answer.Status
 }
 
@@ -225,9 +215,7 @@ func serveOrigin(t *testing.T, handler http.HandlerFunc) (address string) {
 func port(t *testing.T, address string) int {
 	t.Helper()
 	a, err := netip.ParseAddrPort(address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return int(a.Port())
 }
 
@@ -250,13 +238,11 @@ func TestServesStaticPeers(t *testing.T) {
 	a := origin(t, "a")
 	r := start(t, static("a", a))
 	r.await("readiness", func() bool { var v admin.Readiness; return r.api("/readyz", &v) == 200 })
-	if status, body := r.get("/x"); status != 200 || body != "a" {
-		t.Errorf("got %d %q", status, body)
-	}
+	status, body := r.get("/x")
+	verify.That(t, status == 200 && body == "a", "got %d %q", status, body)
 	r.await("the request is counted", func() bool { return r.peers()[a].Requests == 1 })
-	if p := r.peers()[a]; p.Service != "a" || p.State != "up" {
-		t.Errorf("peer %+v", p)
-	}
+	p := r.peers()[a]
+	verify.That(t, p.Service == "a" && p.State == "up", "peer %+v", p)
 	r.await("the log has the peer", func() bool { return strings.Contains(r.log.String(), `"event":"added"`) })
 }
 
@@ -286,59 +272,43 @@ func TestFirstRequestFindsPeers(t *testing.T) {
 	request.Go(func() { status, _ = r.get("/") })
 	time.AfterFunc(50*time.Millisecond, answer) // the time in which the request could fail
 	request.Wait()
-	if status != 200 {
-		t.Errorf("got %d", status)
-	}
+	verify.Equal(t, status, 200, "status")
 }
 
 func TestFailedStartClosesEverything(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer taken.Close()
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
 	text := fmt.Sprintf("listeners: [{ name: web, address: %q }]\nadmin: { address: '127.0.0.1:0' }\n", taken.Addr()) + static("a", "127.0.0.1:1")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	_, err = New(Options{Input: config.Input{File: file}, Log: new(subprocess.Output)})
 	want := fmt.Sprintf(`listener "web": %s is in use by another process`, taken.Addr())
-	if err == nil || err.Error() != want {
-		t.Errorf("got  %v\nwant %s", err, want)
-	}
+	verify.That(t, err != nil && err.Error() == want, "got  %v\nwant %s", err, want)
 	// goleak in TestMain reports goroutines that still run.
 }
 
 func TestAdminTokenFile(t *testing.T) {
 	token := filepath.Join(t.TempDir(), "token")
 	write := func(text string) {
-		if err := os.WriteFile(token, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.WriteFile(token, []byte(text), 0o600))
 	}
 	write("one\n")
 	r := start(t, fmt.Sprintf("listeners: [{ name: web, address: '127.0.0.1:0' }]\nadmin: { address: '127.0.0.1:0', token_file: %q }\n", token)+
 		static("a", "127.0.0.1:1"))
 	ask := func(token string) int {
 		request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("admin").String()+"/api/peers", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		request.Header.Set("Authorization", "Bearer "+token)
 		status, _ := r.do(request)
 		return status
 	}
-	if ask("one") != 200 || ask("two") != 401 {
-		t.Error("the API does not use the token of the file")
-	}
+	verify.That(t, ask("one") == 200 && ask("two") == 401, "the API does not use the token of the file")
 	write("two")
 	r.Reload()
 	r.await("the new token is in use", func() bool { return ask("two") == 200 })
 	write("")
 	r.Reload()
 	r.await("the empty file is refused", func() bool { return strings.Contains(r.log.String(), "is empty") })
-	if ask("two") != 200 {
-		t.Error("the old token is not in use")
-	}
+	verify.Equal(t, ask("two"), 200, "the old token is not in use")
 }

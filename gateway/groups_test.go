@@ -11,6 +11,7 @@ import (
 
 	"sluice/admin"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // versions registers instances of the service star, each with the version at its place in
@@ -70,9 +71,8 @@ func TestGroupsChangeUnderLoad(t *testing.T) {
 			return true
 		})
 	}
-	if n := stop(); n == 0 {
-		t.Error("no requests")
-	}
+	n := stop()
+	verify.That(t, n != 0, "no requests")
 	r.await("no request is in flight", func() bool {
 		for _, p := range r.peers() {
 			if p.Inflight != 0 {

@@ -18,6 +18,7 @@ import (
 	consulsource "sluice/discovery/consul"
 	"sluice/proxy/handover"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // successor is a gateway that replaces another one. Both run in this process and have
@@ -75,12 +76,9 @@ func (r *running) succeedAfter(text string, pass func(io.ReadCloser) io.ReadClos
 func (r *running) drain(service, id string) {
 	r.t.Helper()
 	request, err := http.NewRequest(http.MethodPost, fmt.Sprintf("http://%s/api/peers/%s/%s/drain", r.Address("admin"), service, id), nil)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if status, body := r.do(request); status != 200 {
-		r.t.Fatalf("drain: %d %s", status, body)
-	}
+	verify.NoError(r.t, err)
+	status, body := r.do(request)
+	verify.Require(r.t, status == 200, "drain: %d %s", status, body)
 }
 
 // Without Consul, a new process adopts the state of the old one: the peers, also those of
@@ -106,9 +104,7 @@ func TestNewProcessAdoptsTheState(t *testing.T) {
 	if status := next.api("/readyz", &v); status != 200 || len(v.Missing)+len(v.Restored) > 0 {
 		t.Errorf("first readyz: %d %+v", status, v)
 	}
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, <-next.outcome)
 	for range 4 {
 		if status, body := next.get("/"); status != 200 || body != "a" {
 			t.Errorf("star: %d %q", status, body)
@@ -124,9 +120,8 @@ func TestNewProcessAdoptsTheState(t *testing.T) {
 		t.Errorf("services of the catalog: %+v", services)
 	}
 	next.await("a stale watch", func() bool { return next.watchOf("star").State == "stale" })
-	if p := next.peers()[b]; p.State != "draining" && !strings.Contains(fmt.Sprint(p), "drain") {
-		t.Errorf("the drained peer %+v", p)
-	}
+	p := next.peers()[b]
+	verify.That(t, p.State == "draining" || strings.Contains(fmt.Sprint(p), "drain"), "the drained peer %+v", p)
 
 	consul.Heal()
 	consul.Set("star", discoverytest.Instance("star", "star-3", port(t, b)))
@@ -146,9 +141,7 @@ func TestNewProcessKeepsTheHoldersOfRoutes(t *testing.T) {
 	consul.Set("moon", withTags(t, "moon", "moon-1", origin(t, "moon"), "sluice.route=h/x", "sluice.route=h/moon"))
 	old.await("moon is served", func() bool { status, _ := old.ask("h/moon"); return status == http.StatusOK })
 	next := old.succeed(text, nil, patience)
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, <-next.outcome)
 	next.await("moon is served", func() bool { status, _ := next.ask("h/moon"); return status == http.StatusOK })
 	if status, body := next.ask("h/x"); status != http.StatusOK || body != "star" {
 		t.Errorf("got %d %s, want the star, which had the route", status, body)
@@ -164,12 +157,9 @@ func TestNewProcessServesWithTheRoutesOfTags(t *testing.T) {
 	text := fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice] }", consul.URL())
 	old := start(t, text)
 	next := old.succeedAfter(text, nil, func(g *Gateway) { g.waits.start, g.waits.takeover = 0, patience })
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
-	if status, body := next.ask("h/x"); status != http.StatusOK || body != "star" {
-		t.Errorf("the first request: %d %s", status, body)
-	}
+	verify.NoError(t, <-next.outcome)
+	status, body := next.ask("h/x")
+	verify.That(t, status == http.StatusOK && body == "star", "the first request: %d %s", status, body)
 }
 
 // Other versions of sluice know the parts of the state by these names.
@@ -177,13 +167,9 @@ func TestNamesOfTheState(t *testing.T) {
 	t.Parallel()
 	r := start(t, static("star", origin(t, "a")))
 	var text bytes.Buffer
-	if err := handover.Save(&text, r.parts(0)); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, handover.Save(&text, r.parts(0)))
 	var state map[string]json.RawMessage
-	if err := json.Unmarshal(text.Bytes(), &state); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, json.Unmarshal(text.Bytes(), &state))
 	if got := slices.Sorted(maps.Keys(state)); !slices.Equal(got, []string{
 		"acme_certificates", "by_operator", "catalog", "certificates", "events", "given_shares", "history", "orders",
 		"registered_as", "route_holders", "services", "short", "ticket_keys", "version",
@@ -204,26 +190,17 @@ func TestOneProcessAtATimeWatchesConsul(t *testing.T) {
 	var before int
 	next := old.succeed(starAnd(consul.URL(), "  moon: { consul: { filter: wrong } }"), func(given io.ReadCloser) io.ReadCloser {
 		data, err := io.ReadAll(given)
-		if err != nil {
-			t.Error(err)
-		}
-		if n := old.consul.Stats().Connections; n != 0 {
-			t.Errorf("the old process has %d connections", n)
-		}
+		verify.Succeeds(t, err)
+		verify.Equal(t, old.consul.Stats().Connections, 0, "the old process has connections")
 		before = len(consul.Requests())
 		consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)), discoverytest.Instance("star", "star-2", port(t, b)))
 		return io.NopCloser(strings.NewReader(string(data)))
 	}, patience)
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, <-next.outcome)
 	next.await("the change of the set", func() bool { return len(next.peers()) == 2 })
-	if n := len(old.peers()); n != 1 {
-		t.Errorf("the old process has %d peers", n)
-	}
-	if r := consul.Requests()[before]; r.Index != 0 || len(r.Near) > 0 {
-		t.Errorf("the first query of the new process: %+v", r)
-	}
+	verify.Equal(t, len(old.peers()), 1, "the old process has peers")
+	r := consul.Requests()[before]
+	verify.That(t, r.Index == 0 && len(r.Near) <= 0, "the first query of the new process: %+v", r)
 }
 
 // A new process without peers that the old one has does not replace it, and the old one
@@ -292,9 +269,7 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 			if next.err == nil || !strings.Contains(next.err.Error(), "lacks peers") || !strings.Contains(next.log.String()+next.err.Error(), strings.ReplaceAll(test.want, `\"`, `"`)) {
 				t.Errorf("error of the new process: %v, its log\n%s", next.err, next.log)
 			}
-			if strings.Contains(next.log.String(), "deregister") {
-				t.Error("the new process has removed the registration of the old one")
-			}
+			verify.That(t, !strings.Contains(next.log.String(), "deregister"), "the new process has removed the registration of the old one")
 			consul.Heal()
 			consul.Set("star", discoverytest.Instance("star", "star-2", port(t, b)))
 			old.await("the old process watches Consul", func() bool { _, body := old.get("/"); return body == "b" })
@@ -333,9 +308,8 @@ func TestNewProcessWithAnotherSelectionOfTheCatalog(t *testing.T) {
 				during(consul)
 				return given
 			}, patience)
-			if err := <-next.outcome; err != nil {
-				t.Fatalf("%v, the log of the new process\n%s", err, next.log)
-			}
+			err := <-next.outcome
+			verify.Require(t, err == nil, "%v, the log of the new process\n%s", err, next.log)
 			for range 20 {
 				if status, body := next.ask("h/x"); status != http.StatusOK || body != "found" {
 					t.Fatalf("got %d %q", status, body)
@@ -363,9 +337,7 @@ func TestTakeoverWithoutASetThatTheOldProcessLacks(t *testing.T) {
 	old := startWithin(t, text, time.Millisecond)
 	old.await("star is served", func() bool { status, _ := old.get("/"); return status == 200 })
 	next := old.succeed(text, nil, patience)
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, <-next.outcome)
 	if status, _ := next.get("/"); status != 200 {
 		t.Errorf("status %d", status)
 	}
@@ -392,9 +364,7 @@ func TestOldProcessWatchesConsulDuringASlowTakeover(t *testing.T) {
 	default:
 	}
 	consul.Heal()
-	if err := <-next.outcome; err != nil {
-		t.Error(err)
-	}
+	verify.Succeeds(t, <-next.outcome)
 	if asking.Wait(); first != 200 {
 		t.Errorf("first readyz of the new process: %d, want 200: its API must not answer before it serves", first)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"sluice/admin"
+	"sluice/test/verify"
 )
 
 // checkedOrigin is an origin whose health checks fail while failing is set.
@@ -67,9 +68,7 @@ func TestActiveChecksChangeTheStateOfAPeer(t *testing.T) {
 	r.write(checkedService(strings.ReplaceAll(active, "20ms", "30ms"), good.address, bad.address))
 	r.Reload()
 	r.awaitRevision(2)
-	if got := state(bad); got != "unhealthy" {
-		t.Errorf("after a reload it is %s", got)
-	}
+	verify.Equal(t, state(bad), "unhealthy", "after a reload it")
 	r.write(checkedService("{}", good.address, bad.address))
 	r.Reload()
 	r.awaitRevision(3)
@@ -90,9 +89,7 @@ func TestActiveChecksChangeTheStateOfAPeer(t *testing.T) {
 func (r *running) metrics() string {
 	r.t.Helper()
 	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("admin").String()+"/metrics", nil)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	_, body := r.do(request)
 	return body
 }
@@ -103,18 +100,14 @@ func TestFailuresEjectAPeer(t *testing.T) {
 	good, dead := newCheckedOrigin(t, "good"), "127.0.0.1:1"
 	r := start(t, checkedService("{ passive: { ejection: 1h, max_ejection: 1h } }", good.address, dead))
 	r.await("the dead peer is ejected", func() bool {
-		if status, body := r.get("/"); status != 200 || body != "good" {
-			t.Errorf("got %d %q", status, body)
-		}
+		status, body := r.get("/")
+		verify.That(t, status == 200 && body == "good", "got %d %q", status, body)
 		return r.peers()[dead].State == "ejected"
 	})
 	got := r.peers()[dead].Reasons
-	if len(got) != 1 || !strings.HasPrefix(got[0], "ejected: 5 failures in a row, the last: connect failure; for 1h0m0s until 20") {
-		t.Errorf("reasons %q", got)
-	}
-	if want := `sluice_ejections_total{cause="consecutive_failures",service="a"} 1`; !strings.Contains(r.metrics(), want) {
-		t.Errorf("metrics lack %s", want)
-	}
+	verify.That(t, len(got) == 1 && strings.HasPrefix(got[0], "ejected: 5 failures in a row, the last: connect failure; for 1h0m0s until 20"), "reasons %q", got)
+	want := `sluice_ejections_total{cause="consecutive_failures",service="a"} 1`
+	verify.That(t, strings.Contains(r.metrics(), want), "metrics lack %s", want)
 }
 
 // With must_pass_first, sluice is ready after the first check of each peer, and requests go
@@ -125,13 +118,10 @@ func TestReadyAfterTheFirstChecks(t *testing.T) {
 	bad.failing.Store(true)
 	r := start(t, checkedService("{ active: { path: /health, interval: 1h, timeout: 1m, must_pass_first: true } }", good.address, bad.address))
 	r.await("readiness", func() bool { var v admin.Readiness; return r.api("/readyz", &v) == 200 })
-	if bad.checks.Load() == 0 || good.checks.Load() == 0 {
-		t.Error("ready before the first checks")
-	}
+	verify.That(t, bad.checks.Load() != 0 && good.checks.Load() != 0, "ready before the first checks")
 	for range 4 {
-		if status, body := r.get("/"); status != 200 || body != "good" {
-			t.Errorf("got %d %q", status, body)
-		}
+		status, body := r.get("/")
+		verify.That(t, status == 200 && body == "good", "got %d %q", status, body)
 	}
 }
 
@@ -142,9 +132,7 @@ func TestReloadWithAnInvalidCheckChangesNothing(t *testing.T) {
 	r.write(checkedService("{ active: { tls: { ca: "+missing+" } } }", good.address))
 	r.Reload()
 	r.await("the reload is refused", func() bool { return r.history.Reloads().Last != nil })
-	if err := r.history.Reloads().Last.Err.Error(); !strings.Contains(err, `service "a": health.active.tls: trusted certificates: `) {
-		t.Errorf("error %q", err)
-	}
+	verify.Contains(t, r.history.Reloads().Last.Err.Error(), `service "a": health.active.tls: trusted certificates: `, "error")
 	seen := good.checks.Load()
 	r.await("the old checks continue", func() bool { return good.checks.Load() > seen+1 })
 }

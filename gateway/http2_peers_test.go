@@ -19,15 +19,14 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // serveTLS starts a server with the certificate that agrees to HTTP/2 if h2 is set.
 func serveTLS(t *testing.T, files testcert.Files, h2 bool, handler http.HandlerFunc) (address string) {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	server := httptest.NewUnstartedServer(handler)
 	server.EnableHTTP2, server.TLS = h2, &tls.Config{Certificates: []tls.Certificate{pair}}
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -77,23 +76,17 @@ func TestHTTP2OverTLSToPeers(t *testing.T) {
 		proto, url string
 	}{{"HTTP/1.1", "http://" + r.Address("web").String()}, {"HTTP/2.0", "https://" + r.Address("websecure").String()}} {
 		request, err := http.NewRequest(http.MethodPost, client.url, io.MultiReader(strings.NewReader(body)))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		request.Header.Set("TE", "trailers")
 		request.Trailer = http.Header{"X-Sum": {"sum"}}
 		response, err := r.client.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		got, err := io.ReadAll(response.Body)
 		response.Body.Close()
 		if err != nil || response.StatusCode != 200 || response.Proto != client.proto || string(got) != body {
 			t.Errorf("%s: status %d by %s, %d bytes, %v", client.proto, response.StatusCode, response.Proto, len(got), err)
 		}
-		if got := response.Trailer.Get("X-Sum"); got != "sum HTTP/2.0 a.example" {
-			t.Errorf("%s: trailer %q", client.proto, got)
-		}
+		verify.Equal(t, response.Trailer.Get("X-Sum"), "sum HTTP/2.0 a.example", "%s: trailer", client.proto)
 	}
 }
 
@@ -107,12 +100,9 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 	r := start(t, overTLS(files, lenient, bad, good))
 	for range 4 {
 		request, err := http.NewRequest(http.MethodPost, "http://"+r.Address("web").String(), strings.NewReader("once"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if status, body := r.do(request); status != 200 || body != "HTTP/2.0" {
-			t.Errorf("got %d %q, want the peer with HTTP/2", status, body)
-		}
+		verify.NoError(t, err)
+		status, body := r.do(request)
+		verify.That(t, status == 200 && body == "HTTP/2.0", "got %d %q, want the peer with HTTP/2", status, body)
 	}
 	r.await("failures are counted", func() bool { return r.peers()[bad].Failures > 0 })
 	r.await("the log has the reason", func() bool { return strings.Contains(r.log.String(), "does not agree to HTTP/2") })
@@ -120,26 +110,19 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 	r.Reload()
 	r.awaitRevision(2)
 	response, err := r.client.Get("http://" + r.Address("web").String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	response.Body.Close()
-	if reason := response.Header.Get("X-Sluice-Reason"); response.StatusCode != 502 || reason != "upstream_tls_failed" {
-		t.Errorf("without another peer: %d %s", response.StatusCode, reason)
-	}
+	reason := response.Header.Get("X-Sluice-Reason")
+	verify.That(t, response.StatusCode == 502 && reason == "upstream_tls_failed", "without another peer: %d %s", response.StatusCode, reason)
 }
 
 // A client of gRPC with TLS, a server with TLS, and sluice's checks of it.
 func TestGRPCOverTLSToPeers(t *testing.T) {
 	files := testcert.Write(t, t.TempDir(), "a.example")
 	serverTLS, err := credentials.NewServerTLSFromFile(files.Cert, files.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	server := grpc.NewServer(grpc.Creds(serverTLS))
 	healthy := health.NewServer()
 	grpc_health_v1.RegisterHealthServer(server, healthy)
@@ -147,27 +130,19 @@ func TestGRPCOverTLSToPeers(t *testing.T) {
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {
 		server.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
+		verify.Succeeds(t, <-served)
 	})
 
 	r := start(t, overTLS(files, ", health: { active: { type: grpc, tls: {}, interval: 50ms } }", l.Addr().String()))
 	clientTLS, err := credentials.NewClientTLSFromFile(files.Cert, "a.example")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	conn, err := grpc.NewClient("passthrough:///"+r.Address("websecure").String(), grpc.WithTransportCredentials(clientTLS))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer conn.Close()
 	state := func() string { return r.peers()[l.Addr().String()].State }
 	r.await("the peer is up", func() bool { return state() == "up" })
 	answer, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
-	if err != nil || answer.Status != grpc_health_v1.HealthCheckResponse_SERVING {
-		t.Errorf("got %v, %v", answer, err)
-	}
+	verify.That(t, err == nil && answer.Status == grpc_health_v1.HealthCheckResponse_SERVING, "got %v, %v", answer, err)
 	healthy.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	r.await("the check finds the peer not serving", func() bool { return state() != "up" })
 }
@@ -225,18 +200,13 @@ func TestConnectionsPerPeerWithHTTP2(t *testing.T) {
 	r.Reload()
 	r.awaitRevision(2)
 	response, err := r.client.Get(web)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	response.Body.Close()
-	if reason := response.Header.Get("X-Sluice-Reason"); response.StatusCode != 503 || reason != "connections_saturated" {
-		t.Errorf("with a short wait: %d %s", response.StatusCode, reason)
-	}
+	reason := response.Header.Get("X-Sluice-Reason")
+	verify.That(t, response.StatusCode == 503 && reason == "connections_saturated", "with a short wait: %d %s", response.StatusCode, reason)
 	finish()
 	if n := succeeded.Load(); n != 2*each {
 		t.Errorf("%d of %d requests succeeded", n, 2*each)
 	}
-	if n := most.Load(); n != limit {
-		t.Errorf("up to %d requests in flight, want %d", n, limit)
-	}
+	verify.Equal(t, most.Load(), limit, "up to requests in flight")
 }

@@ -14,6 +14,7 @@ import (
 	"sluice/observe/events"
 	"sluice/release"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // canaryRun is a gateway with a service of two instances with the tag v1 and one with v2, whose group
@@ -66,9 +67,7 @@ func (c *canaryRun) request() string {
 	c.t.Helper()
 	c.clients++
 	r, err := http.NewRequest(http.MethodGet, "http://"+c.Address("web").String(), nil)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	verify.NoError(c.t, err)
 	r.Header.Set("X-User", fmt.Sprint(c.clients))
 	_, body := c.do(r)
 	return body
@@ -78,9 +77,7 @@ func (c *canaryRun) split() release.State {
 	c.t.Helper()
 	var states []release.State
 	c.api("/api/shares", &states)
-	if len(states) != 1 {
-		c.t.Fatalf("%d splits", len(states))
-	}
+	verify.Require(c.t, len(states) == 1, "%d splits", len(states))
 	return states[0]
 }
 
@@ -88,12 +85,9 @@ func (c *canaryRun) split() release.State {
 func (c *canaryRun) order(path string, want int) {
 	c.t.Helper()
 	r, err := http.NewRequest(http.MethodPost, fmt.Sprintf("http://%s/api/shares/%s", c.Address("admin"), path), nil)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if status, body := c.do(r); status != want {
-		c.t.Errorf("%s: %d %s, want %d", path, status, body, want)
-	}
+	verify.NoError(c.t, err)
+	status, body := c.do(r)
+	verify.That(c.t, status == want, "%s: %d %s, want %d", path, status, body, want)
 }
 
 // judging reports whether there is a release.

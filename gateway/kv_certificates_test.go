@@ -17,6 +17,7 @@ import (
 	"sluice/admin"
 	"sluice/test/consultest"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // kvCertificate writes a certificate for host to Consul, in one key, and returns its serial
@@ -32,9 +33,8 @@ func kvCertificate(t *testing.T, agent *consultest.Agent, key, host string, chan
 
 func put(t *testing.T, agent *consultest.Agent, key, value string) {
 	t.Helper()
-	if _, err := agent.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(value)}, nil); err != nil {
-		t.Fatal(err)
-	}
+	_, err := agent.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(value)}, nil)
+	verify.NoError(t, err)
 }
 
 // served returns the serial number of the certificate that a client gets; "": none.
@@ -93,13 +93,10 @@ listeners:
   - { name: other, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: certs/web }] } }
 `, agent.URL())+static("star", serveOrigin(t, func(http.ResponseWriter, *http.Request) {})))
 	for _, listener := range []string{"web", "other"} { // from the first connection on
-		if got := r.served(listener, "a.example"); got != first {
-			t.Errorf("%s serves %q, want %q", listener, got, first)
-		}
+		verify.Equal(t, r.served(listener, "a.example"), first, "%s serves", listener)
 	}
-	if _, loops := r.consul.Capacity(); loops != 1 {
-		t.Errorf("%d loops follow the prefix", loops)
-	}
+	_, loops := r.consul.Capacity()
+	verify.That(t, loops == 1, "%d loops follow the prefix", loops)
 	second := kvCertificate(t, agent, "certs/web/a.example.pem", "a.example")
 	r.awaitServed("the changed certificate", "web", "a.example", second)
 	r.awaitServed("the changed certificate", "other", "a.example", second)
@@ -126,30 +123,21 @@ listeners:
 	} {
 		put(t, agent, "certs/web/a.example.pem", test.value)
 		fault(a, test.want)
-		if got := r.served("web", "a.example"); got != second {
-			t.Errorf("%q: %q is served, want %q", test.value, got, second)
-		}
+		verify.Equal(t, r.served("web", "a.example"), second, "%q: is served", test.value)
 	}
 	kvCertificate(t, agent, "certs/web/a.example.pem", "a.example", testcert.Lasting(-2*time.Hour, -time.Hour))
 	fault(a, "has expired")
-	if _, err := agent.Client().KV().DeleteTree("certs/web", nil); err != nil {
-		t.Fatal(err)
-	}
+	_, err := agent.Client().KV().DeleteTree("certs/web", nil)
+	verify.NoError(t, err)
 	fault(a, "its key is gone")
 	for host, serial := range map[string]string{"a.example": second, "b.example": "7"} {
-		if got := r.served("web", host); got != serial {
-			t.Errorf("without keys, %s has %q, want %q", host, got, serial)
-		}
+		verify.Equal(t, r.served("web", host), serial, "without keys, %s", host)
 	}
 	if c := r.certificates()[a]; c.State != "valid" || !slices.Equal(c.Names, []string{"a.example"}) {
 		t.Errorf("/api/certificates: %+v", c)
 	}
-	if text := r.text("/readyz"); !strings.Contains(text, a) {
-		t.Errorf("/readyz: %s", text)
-	}
-	if text := r.text("/metrics"); !strings.Contains(text, `sluice_certificate_file_error{file="`+a+`",used_by="listener \"web\""} 1`) {
-		t.Errorf("no metric of the fault:\n%s", text)
-	}
+	verify.Contains(t, r.text("/readyz"), a, "/readyz")
+	verify.Contains(t, r.text("/metrics"), `sluice_certificate_file_error{file="`+a+`",used_by="listener \"web\""} 1`, "no metric of the fault")
 	r.await("the log has the fault", func() bool { return strings.Contains(r.log.String(), "its key is gone") })
 	// Another certificate for the same name takes the place of one that is gone.
 	third := kvCertificate(t, agent, "certs/web/new.pem", "a.example")
@@ -162,9 +150,7 @@ listeners:
 func (r *running) text(path string) string {
 	r.t.Helper()
 	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("admin").String()+path, nil)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	_, body := r.do(request)
 	return body
 }
@@ -177,9 +163,7 @@ func TestCertificatesWhileConsulIsAway(t *testing.T) {
 	_, token, err := agent.NewToken("certificates", `
 		key_prefix "certs/web/" { policy = "read" }
 		key "certs/web/hidden.pem" { policy = "deny" }`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	first := kvCertificate(t, agent, "certs/web/a.pem", "a.example")
 	dir := t.TempDir()
@@ -195,9 +179,7 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_
 	// ACLs hide a key: the others must not be taken for all.
 	put(t, agent, "certs/web/hidden.pem", "hidden")
 	r.await("the fault", func() bool { return strings.Contains(r.certificates()[file].Error, "filtered by ACLs") })
-	if got := r.served("web", "a.example"); got != first {
-		t.Errorf("hidden: %q is served, want %q", got, first)
-	}
+	verify.Equal(t, r.served("web", "a.example"), first, "hidden: is served")
 	if _, err := agent.Client().KV().Delete("certs/web/hidden.pem", nil); err != nil {
 		t.Fatal(err)
 	}
@@ -213,16 +195,10 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_
 	}
 	relay.Cut()
 	restarted := startWithin(t, text, patience)
-	if got := restarted.served("web", "a.example"); got != first {
-		t.Errorf("after a restart %q is served, want %q", got, first)
-	}
+	verify.Equal(t, restarted.served("web", "a.example"), first, "after a restart is served")
 	next := r.succeed(strings.Replace(text, fmt.Sprintf("certificates_dir: %q", dir), "", 1), nil, patience)
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
-	if got := next.served("web", "a.example"); got != first {
-		t.Errorf("in a new process %q is served, want %q", got, first)
-	}
+	verify.NoError(t, <-next.outcome)
+	verify.Equal(t, next.served("web", "a.example"), first, "in a new process is served")
 	relay.Heal()
 	second := kvCertificate(t, agent, "certs/web/a.pem", "a.example")
 	for _, r := range []*running{restarted, next.running} {
@@ -251,9 +227,7 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_
 			r.Reload()
 			r.awaitRevision(uint64(i + 1))
 		}
-		if got := r.served("web", "a.example"); got != test.serial {
-			t.Errorf("%s: %q is served, want %q", test.prefix, got, test.serial)
-		}
+		verify.Equal(t, r.served("web", "a.example"), test.serial, "%s: is served", test.prefix)
 		r.await("one loop follows "+test.prefix, func() bool { _, loops := r.consul.Capacity(); return loops == 1 })
 	}
 }
@@ -280,11 +254,7 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_
 	}
 	r.await("Consul's answer", gone(r))
 	next := r.succeed(text, nil, patience)
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, <-next.outcome)
 	next.await("Consul's answer to the new process", gone(next.running))
-	if got := next.served("web", "a.example"); got != serial {
-		t.Errorf("after the upgrade: %q is served, want %q", got, serial)
-	}
+	verify.Equal(t, next.served("web", "a.example"), serial, "after the upgrade: is served")
 }

@@ -9,12 +9,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // listening returns a configuration with these listeners, as YAML, and one service.
@@ -44,9 +45,7 @@ func (r *running) load(name string) (stop func() (requests int)) {
 				}
 				_, err = io.Copy(io.Discard, response.Body)
 				response.Body.Close()
-				if err != nil || response.StatusCode != http.StatusOK {
-					r.t.Errorf("listener %s: %d, %v", name, response.StatusCode, err)
-				}
+				verify.That(r.t, err == nil && response.StatusCode == http.StatusOK, "listener %s: %d, %v", name, response.StatusCode, err)
 				count.Add(1)
 			}
 		})
@@ -85,9 +84,7 @@ func TestListenersChangeUnderLoad(t *testing.T) {
 
 	// Its requests finish, and it accepts no others.
 	idle, err := net.Dial("tcp", socket.String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer idle.Close()
 	fmt.Fprint(idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	if _, err := idle.Read(make([]byte, 4096)); err != nil {
@@ -131,18 +128,14 @@ func TestRequestFinishesOnARemovedListener(t *testing.T) {
 	r.await("the listener is removed", func() bool { return strings.Contains(r.log.String(), `"message":"listener removed`) })
 	close(finish)
 	request.Wait()
-	if status != http.StatusOK || body != "slow" {
-		t.Errorf("got %d %q", status, body)
-	}
+	verify.That(t, status == http.StatusOK && body == "slow", "got %d %q", status, body)
 }
 
 func TestRefusedRevisionChangesNothing(t *testing.T) {
 	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer taken.Close()
 	const web = "{ name: web, address: '127.0.0.1:0' }"
 	r := start(t, listening(a, web))
@@ -158,15 +151,11 @@ func TestRefusedRevisionChangesNothing(t *testing.T) {
 		r.write(bad.text)
 		r.await("the reload is refused", func() bool { return r.history.Reloads().Refused == uint64(n+1) })
 		r.await("the log has "+bad.message, func() bool { return strings.Contains(r.log.String(), bad.message) })
-		if got := len(r.allListeners()); got != 1 || r.Address("web") == nil {
-			t.Errorf("%s: %d listeners", bad.message, got)
-		}
-		if status, body := r.get("/"); status != http.StatusOK || body != "a" {
-			t.Errorf("%s: %d %q", bad.message, status, body)
-		}
-		if r.api("/api/services", new([]any)) != http.StatusOK {
-			t.Errorf("%s: the token of the admin API has changed", bad.message)
-		}
+		got := len(r.allListeners())
+		verify.That(t, got == 1 && r.Address("web") != nil, "%s: %d listeners", bad.message, got)
+		status, body := r.get("/")
+		verify.That(t, status == http.StatusOK && body == "a", "%s: %d %q", bad.message, status, body)
+		verify.Equal(t, r.api("/api/services", new([]any)), http.StatusOK, "%s: the token of the admin API has changed", bad.message)
 	}
 }
 
@@ -182,9 +171,7 @@ func TestAccessLogChanges(t *testing.T) {
 	stop := r.load("web")
 	lines := func(path string) int {
 		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		return strings.Count(string(data), "\n")
 	}
 	r.await("a request", func() bool { status, _ := r.get("/"); return status == http.StatusOK })
@@ -218,17 +205,13 @@ func TestAdminTokenChanges(t *testing.T) {
 			return without
 		}
 		file := filepath.Join(dir, token)
-		if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.WriteFile(file, []byte(token), 0o600))
 		return strings.Replace(without, "admin: {", "admin: { token_file: "+file+", ", 1)
 	}
 	r := start(t, text(""))
 	ask := func(token string) int {
 		request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("admin").String()+"/api/services", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		request.Header.Set("Authorization", "Bearer "+token)
 		status, _ := r.do(request)
 		return status
@@ -238,9 +221,7 @@ func TestAdminTokenChanges(t *testing.T) {
 		revision++
 		r.write(text(token))
 		r.awaitRevision(revision)
-		if status := ask(token); status != http.StatusOK {
-			t.Errorf("with token %q: %d", token, status)
-		}
+		verify.Equal(t, ask(token), http.StatusOK, "with token %q", token)
 		if status := ask("zero"); token != "" && status != http.StatusUnauthorized {
 			t.Errorf("with another token than %q: %d", token, status)
 		}
@@ -250,17 +231,11 @@ func TestAdminTokenChanges(t *testing.T) {
 	r.write(text("three"))
 	r.awaitRevision(5)
 	r.write(strings.Replace(without, "admin: { address: '127.0.0.1:0'", "admin: { address: '127.0.0.1:1'", 1))
-	if got, want := r.awaitRevision(6).Pending, []string{"admin.address"}; !reflect.DeepEqual(got, want) {
-		t.Errorf("pending %q, want %q", got, want)
-	}
-	if status := ask(""); status != http.StatusUnauthorized {
-		t.Errorf("without the token, at the old address: %d", status)
-	}
+	verify.DeepEqual(t, r.awaitRevision(6).Pending, []string{"admin.address"}, "pending")
+	verify.Equal(t, ask(""), http.StatusUnauthorized, "without the token, at the old address")
 	r.write(without)
 	r.awaitRevision(7)
-	if status := ask(""); status != http.StatusOK {
-		t.Errorf("without the token, with the address unchanged: %d", status)
-	}
+	verify.Equal(t, ask(""), http.StatusOK, "without the token, with the address unchanged")
 }
 
 func TestLimitsOfClientsChange(t *testing.T) {
@@ -270,38 +245,26 @@ func TestLimitsOfClientsChange(t *testing.T) {
 	}
 	r := start(t, text(""))
 	conn, err := net.Dial("tcp", r.Address("web").String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer conn.Close()
 	ask := func() string {
 		fmt.Fprintf(conn, "GET /%s HTTP/1.1\r\nHost: a\r\n\r\n", strings.Repeat("x", 300))
 		answer := make([]byte, 4096)
 		n, err := conn.Read(answer)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		return string(answer[:min(n, len("HTTP/1.1 200"))])
 	}
-	if got := ask(); got != "HTTP/1.1 200" {
-		t.Errorf("got %q", got)
-	}
+	verify.Equal(t, ask(), "HTTP/1.1 200", "ask()")
 	r.write(text("limits: { target: 256B }"))
 	r.awaitRevision(2)
-	if got := ask(); got != "HTTP/1.1 414" {
-		t.Errorf("with a limit: %q", got)
-	}
+	verify.Equal(t, ask(), "HTTP/1.1 414", "with a limit")
 	r.write(text("timeouts: { idle: 1s }"))
 	r.awaitRevision(3)
 	idle, err := net.Dial("tcp", r.Address("web").String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer idle.Close()
 	fmt.Fprint(idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	if err := idle.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, idle.SetReadDeadline(time.Now().Add(patience)))
 	if _, err := io.Copy(io.Discard, idle); errors.Is(err, os.ErrDeadlineExceeded) { // a reset, if the request came too late
 		t.Errorf("an idle connection: %v", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"sluice/test/verify"
 )
 
 // A part whose collector is not registered would have no metrics.
@@ -26,15 +28,11 @@ func TestGatewayRegistersTheMetricsOfAllParts(t *testing.T) {
 		}
 	}
 	text, err := os.ReadFile("../docs/metrics.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, row := range regexp.MustCompile("(?m)^\\| `(sluice_\\w+)` \\|").FindAllStringSubmatch(string(text), -1) {
 		want = append(want, row[1])
 	}
 	slices.Sort(got)
 	slices.Sort(want)
-	if !slices.Equal(got, want) {
-		t.Errorf("the gateway has the metrics\n%q\ndocs/metrics.md has\n%q", got, want)
-	}
+	verify.That(t, slices.Equal(got, want), "the gateway has the metrics\n%q\ndocs/metrics.md has\n%q", got, want)
 }

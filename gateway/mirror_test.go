@@ -9,6 +9,7 @@ import (
 
 	"sluice/admin"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // Mirrors of a configuration send copies to services and groups, change live without a failed
@@ -34,18 +35,14 @@ func TestMirrorsOfRoutes(t *testing.T) {
 	post := func() {
 		t.Helper()
 		response, err := r.client.Post("http://"+r.Address("web").String()+"/api/x", "", strings.NewReader("body"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		defer response.Body.Close()
 		if answer, err := io.ReadAll(response.Body); err != nil || string(answer) != "star" {
 			t.Fatalf("got %q, %v", answer, err)
 		}
 	}
 	post()
-	if got := <-marks; got != "POST /x star.internal star /x body" {
-		t.Errorf("the mirror got %q", got)
-	}
+	verify.Equal(t, <-marks, "POST /x star.internal star /x body", "the mirror")
 	r.await("the copy ends", func() bool { m := mirror(); return m.Sent == 1 && m.InFlight == 0 })
 	if m := mirror(); m.Service != "star-next" || m.Share != 1 || m.BodyBytes != 64<<10 || m.Limit != 100 || m.Errors != 0 || len(m.Dropped) != 0 {
 		t.Errorf("the API has %+v", *m)
@@ -64,18 +61,12 @@ func TestMirrorsOfRoutes(t *testing.T) {
 	if m := mirror(); m.Sent != 1 || m.Dropped["body_too_long"] != 1 {
 		t.Errorf("with a body of at most 3: %+v", *m)
 	}
-	if !strings.Contains(r.metrics(), `sluice_mirror_dropped_total{group="",mirror="star-next",reason="body_too_long",service="star"} 1`) {
-		t.Error("the metrics do not have it")
-	}
+	verify.Contains(t, r.metrics(), `sluice_mirror_dropped_total{group="",mirror="star-next",reason="body_too_long",service="star"} 1`, "the metrics do not have it")
 	r.write(text(""))
 	r.awaitRevision(4)
 	post()
-	if mirror() != nil || strings.Contains(r.metrics(), "sluice_mirror") {
-		t.Error("the mirror is not gone")
-	}
-	if stop() == 0 {
-		t.Error("no requests")
-	}
+	verify.That(t, mirror() == nil && !strings.Contains(r.metrics(), "sluice_mirror"), "the mirror is not gone")
+	verify.That(t, stop() != 0, "no requests")
 }
 
 // A group of the route's own service can be the mirror.
@@ -90,9 +81,8 @@ services: { star: { consul: {}, groups: { canary: { tags: [v2] } } } }
 routes: [{ service: star, group: rest, mirror: { group: canary } }]
 `, preamble, consul.URL()))
 	for range 10 {
-		if status, body := r.get("/"); status != 200 || body != "rest" {
-			t.Errorf("got %d %q", status, body)
-		}
+		status, body := r.get("/")
+		verify.That(t, status == 200 && body == "rest", "got %d %q", status, body)
 	}
 	r.await("ten requests and ten copies", func() bool {
 		peers := r.peers()
@@ -100,7 +90,6 @@ routes: [{ service: star, group: rest, mirror: { group: canary } }]
 	})
 	var services []admin.Service
 	r.api("/api/services", &services)
-	if canary := services[0].Groups[0]; canary.Group != "canary" || canary.Attempts != 0 {
-		t.Errorf("copies count for the group: %+v", canary)
-	}
+	canary := services[0].Groups[0]
+	verify.That(t, canary.Group == "canary" && canary.Attempts == 0, "copies count for the group: %+v", canary)
 }

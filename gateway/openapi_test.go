@@ -17,6 +17,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/openapitest"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // openAPI is the description of the admin API.
@@ -33,28 +34,20 @@ var openAPI = sync.OnceValues(func() (*openapitest.Document, error) {
 func (r *running) askAdmin(method, path string, header ...string) openapitest.Answer {
 	r.t.Helper()
 	document, err := openAPI()
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	request, err := http.NewRequest(method, "http://"+r.Address("admin").String()+path, nil)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	for i := 0; i < len(header); i += 2 {
 		request.Header.Set(header[i], header[i+1])
 	}
 	response, err := r.client.Do(request)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	defer response.Body.Close()
 	answer := openapitest.Answer{Method: method, URL: request.URL, Status: response.StatusCode, Header: response.Header}
 	if answer.Body, err = io.ReadAll(response.Body); err != nil {
 		r.t.Fatal(err)
 	}
-	if err := document.Check(answer); err != nil {
-		r.t.Error(err)
-	}
+	verify.Succeeds(r.t, document.Check(answer))
 	return answer
 }
 
@@ -69,9 +62,7 @@ func TestAnswersAreThoseOfTheOpenAPIDocument(t *testing.T) {
 		err := consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
 			Name: service, ID: id, Address: "127.0.0.1", Port: port(t, address), Tags: tags, Meta: map[string]string{"zone": "a"}, Check: check,
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 	}
 	register("star-1", origin(t, "1"), nil, "v1", "urlprefix-star.example.com/ strip=/x", "urlprefix-shared.example.com/ strip=/x")
 	register("star-2", origin(t, "2"), nil, "v2")
@@ -107,9 +98,7 @@ routes:
 	})
 	for _, user := range []string{"a", "b", "c", "d"} {
 		request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("web").String()+"/star", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		request.Host = "www.example.com"
 		request.Header.Set("X-User", user)
 		r.do(request)
@@ -119,15 +108,11 @@ routes:
 		`sluice_tag_problems{harmless="false",kind="conflict"} 1`, `sluice_tag_problems{harmless="false",kind="refused"} 2`, `sluice_tag_problems{harmless="false",kind="bad"} 0`,
 		fmt.Sprintf(`sluice_config_info{hash=%q} 1`, r.history.Current().Hash), fmt.Sprintf("sluice_client_connections_limit %d", proxy.HalfOfDescriptors()),
 	} {
-		if !strings.Contains(r.metrics(), "\n"+line+"\n") {
-			t.Errorf("/metrics has no line %s", line)
-		}
+		verify.Contains(t, r.metrics(), "\n"+line+"\n", "/metrics has no line %s", line)
 	}
 
 	document, err := openAPI()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	carriedOut := make(map[string]bool)
 	ask := func(operation, path string, status int, header ...string) {
 		t.Helper()
@@ -136,9 +121,7 @@ routes:
 			path = template
 		}
 		answer := r.askAdmin(method, path, append(header, "Accept", "application/json")...)
-		if answer.Status != status {
-			t.Errorf("%s %s: %d, want %d: %s", method, path, answer.Status, status, answer.Body)
-		}
+		verify.Equal(t, answer.Status, status, "%s %s:: %s", method, path, answer.Body)
 		if status == http.StatusOK {
 			carriedOut[operation] = true
 		}
@@ -207,9 +190,7 @@ routes:
 	ask("GET /debug/pprof/{profile}", "/debug/pprof/nothing", 404)
 	ask("GET /debug/pprof/profile", "/debug/pprof/profile?seconds=1", 200)
 	ask("GET /debug/pprof/trace", "/debug/pprof/trace?seconds=0.1", 200)
-	if err := consul.Client().Agent().ServiceDeregister("star-1"); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, consul.Client().Agent().ServiceDeregister("star-1"))
 	r.await("the drain outlives the instance", func() bool {
 		var services []admin.Service
 		r.api("/api/services", &services)
@@ -217,16 +198,12 @@ routes:
 	})
 	gets()
 	ask("POST /api/peers/{service}/{id}/enable", "/api/peers/star/star-1/enable", 200)
-	if err := consul.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, consul.Kill())
 	ask("GET /consul/{service}", "/consul/star", 502)
 	r.await("the outage is seen", func() bool { return r.watchOf("star").LastError != "" })
 	gets()
 
 	for _, o := range document.Operations() {
-		if !carriedOut[o.String()] {
-			t.Errorf("this test asks %s for no answer with the status 200: add a request", o)
-		}
+		verify.That(t, carriedOut[o.String()], "this test asks %s for no answer with the status 200: add a request", o)
 	}
 }

@@ -12,15 +12,14 @@ import (
 
 	"sluice/admin"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // command sends an order to the admin API, and returns the status of the answer.
 func (r *running) command(path string) int {
 	r.t.Helper()
 	request, err := http.NewRequest(http.MethodPost, fmt.Sprintf("http://%s%s", r.Address("admin"), path), nil)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	request.Header.Set("If-Match", `"`+r.applied().Hash+`"`)
 	status, _ := r.do(request)
 	return status
@@ -40,26 +39,17 @@ func TestNoOrderWhileANewProcessStarts(t *testing.T) {
 			"/api/shares/star?share=0", "/api/shares/star/resume", "/api/shares/star/release", "/api/ready/off", "/api/ready/on",
 			"/api/log/debug", "/api/nodes/node-1/drain", "/api/config/rollback?number=1",
 		} {
-			if status := old.command(path); status != http.StatusServiceUnavailable {
-				t.Errorf("%s: %d", path, status)
-			}
+			verify.Equal(t, old.command(path), http.StatusServiceUnavailable, "%s", path)
 		}
 		return io.NopCloser(strings.NewReader(string(state)))
 	}, patience)
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, <-next.outcome)
 	n := &canaryRun{running: next.running}
-	if got := n.split(); got.Share != 0.25 {
-		t.Errorf("the share is %v", got.Share)
-	}
-	if status := n.command("/api/ready/off"); status != http.StatusOK {
-		t.Errorf("the new process answers %d", status)
-	}
+	got := n.split()
+	verify.That(t, got.Share == 0.25, "the share is %v", got.Share)
+	verify.Equal(t, n.command("/api/ready/off"), http.StatusOK, "the new process answers")
 	var ready admin.Readiness
-	if status := n.api("/readyz", &ready); status != http.StatusServiceUnavailable {
-		t.Errorf("then it is ready: %d", status)
-	}
+	verify.Equal(t, n.api("/readyz", &ready), http.StatusServiceUnavailable, "then it is ready")
 }
 
 // A new process that does not serve writes no revision, and the old one takes orders again.

@@ -9,6 +9,7 @@ import (
 
 	"sluice/observe/events"
 	"sluice/observe/panics"
+	"sluice/test/verify"
 )
 
 // A contained panic is in the log with its stack, and in the feed.
@@ -22,7 +23,5 @@ func TestPanicsAreReported(t *testing.T) {
 		}
 	}
 	kept, _ := g.events.Read(events.Filter{Kinds: []string{string(events.KindPanicked)}}, events.ID{})
-	if len(kept) != 1 || kept[0].Level != events.Warning || !strings.Contains(kept[0].Text, "index out of range") {
-		t.Errorf("events: %+v", kept)
-	}
+	verify.That(t, len(kept) == 1 && kept[0].Level == events.Warning && strings.Contains(kept[0].Text, "index out of range"), "events: %+v", kept)
 }

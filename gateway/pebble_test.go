@@ -14,6 +14,7 @@ import (
 	"sluice/test/pinned"
 	"sluice/test/subprocess"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // pebble is an ACME server, for which every name has the address 127.0.0.1.
@@ -41,13 +42,9 @@ func (p *pebble) start(t *testing.T) {
 		"certificate":             own.Cert, "privateKey": own.Key,
 		"httpPort": p.plain, "tlsPort": p.secure,
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	config := filepath.Join(dir, "pebble.json")
-	if err := os.WriteFile(config, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(config, text, 0o600))
 	resolver := address()
 	runPebble(t, "pebble-challtestsrv", "-dnsserver", resolver, "-doh", "", "-http01", "", "-https01", "", "-tlsalpn01", "",
 		"-defaultIPv6", "", "-management", address())
@@ -63,16 +60,12 @@ func runPebble(t *testing.T, name string, arguments ...string) *subprocess.Outpu
 		Package: "github.com/letsencrypt/pebble/v2/cmd/" + name, Dir: "test/pebble",
 	}
 	binary, err := program.Binary(t.Context(), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	log := new(subprocess.Output)
 	command := exec.Command(binary, arguments...)
 	command.Stdout, command.Stderr = log, log
 	command.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=20")
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, command.Start())
 	t.Cleanup(func() {
 		command.Process.Kill()
 		command.Wait()

@@ -11,6 +11,7 @@ import (
 
 	"sluice/admin"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // Instances that Consul has lost are used until they first fail. The failure costs no request
@@ -39,14 +40,10 @@ routes: [{ service: star }]
 		got := make(map[string]bool)
 		for range 10 {
 			status, body := r.get("/")
-			if status != 200 || !strings.Contains(want, body) {
-				t.Fatalf("got %d %q, want one of %q", status, body, want)
-			}
+			verify.Require(t, status == 200 && strings.Contains(want, body), "got %d %q, want one of %q", status, body, want)
 			got[body] = true
 		}
-		if len(got) != len(want) {
-			t.Errorf("served by %v, want all of %q", got, want)
-		}
+		verify.That(t, len(got) == len(want), "served by %v, want all of %q", got, want)
 	}
 	probation := func(s *httptest.Server) bool { return r.peers()[address(s)].Probation != nil }
 	watch := func() admin.Watch {
@@ -98,9 +95,7 @@ routes: [{ service: star }]
 `, consul.URL())
 	r := start(t, text)
 	want := `"keys":["` + r.file + `:6: consul.debounce: deprecated: use discovery.debounce"]`
-	if !strings.Contains(r.log.String(), want) {
-		t.Errorf("the log lacks %s:\n%s", want, r.log.String())
-	}
+	verify.That(t, strings.Contains(r.log.String(), want), "the log lacks %s:\n%s", want, r.log.String())
 	r.write(text + "\n# again\n")
 	r.Reload()
 	r.await("the log has the keys again", func() bool { return strings.Count(r.log.String(), want) >= 2 })

@@ -7,6 +7,7 @@ import (
 
 	"sluice/config"
 	"sluice/healthcheck"
+	"sluice/test/verify"
 )
 
 // Checks use HTTP/2 where requests do, except on another port.
@@ -32,11 +33,7 @@ func TestProtocolOfChecks(t *testing.T) {
 		c.Health.Active = &config.ActiveCheck{Type: "http", Method: "GET", Path: "/", Port: test.port}
 		c.Health.Active.Expect.Status.Value, _ = healthcheck.ParseStatuses("200")
 		s := healthSettings(c, nil)
-		if err := s.Active.Probe.Check(t.Context(), healthcheck.Target{Address: peer.Listener.Addr().String()}); err != nil {
-			t.Error(err)
-		}
-		if got != test.want {
-			t.Errorf("protocol %s, port %d: %s, want %s", test.protocol, test.port, got, test.want)
-		}
+		verify.Succeeds(t, s.Active.Probe.Check(t.Context(), healthcheck.Target{Address: peer.Listener.Addr().String()}))
+		verify.Equal(t, got, test.want, "protocol %s, port %d", test.protocol, test.port)
 	}
 }

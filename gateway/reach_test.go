@@ -15,6 +15,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/dnstest"
+	"sluice/test/verify"
 )
 
 // at returns an instance with an address, and the host as its id.
@@ -54,9 +55,8 @@ func TestNoRequestReachesAListenerOfSluice(t *testing.T) {
 	for range 10 * len(entries) {
 		request, _ := http.NewRequest(http.MethodPost, "http://"+r.Address("web").String()+"/api/peers/star/good/drain", nil)
 		request.Host = r.Address("admin").String()
-		if status, body := r.do(request); status != http.StatusOK || body != "star" {
-			t.Fatalf("got %d %q", status, body)
-		}
+		status, body := r.do(request)
+		verify.Require(t, status == http.StatusOK && body == "star", "got %d %q", status, body)
 	}
 	if p := r.peer("good"); p.State != "up" || len(p.Reasons) > 0 {
 		t.Errorf("the other peer: %+v", p)
@@ -150,9 +150,7 @@ func TestAddressesOfAllSources(t *testing.T) {
 	put(t, consul, "sluice/b.yaml", asks("/asks", "http://"+private+"/"))
 	put(t, consul, "sluice/c.yaml", asks("/asks-name", fmt.Sprintf("http://localhost:%d/", port(t, private))))
 	file := filepath.Join(t.TempDir(), "peers")
-	if err := os.WriteFile(file, []byte(private), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte(private), 0o600))
 	text := func(allow bool) string {
 		return fmt.Sprintf(`
 discovery: { allow_local: %t }

@@ -11,6 +11,7 @@ import (
 	"sluice/admin"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // of selects the queries for one service.
@@ -49,9 +50,7 @@ func TestReadyWithoutAServiceThatItsRegistryRefuses(t *testing.T) {
 			r := startWithin(t, starAnd(consul.URL(), "  moon: { consul: {} }"), time.Millisecond)
 			var v admin.Readiness
 			r.await("readiness", func() bool { return r.api("/readyz", &v) == 200 })
-			if !v.Ready || len(v.Missing) != 1 || !strings.HasPrefix(v.Missing[0], `service "moon": `) {
-				t.Errorf("readyz %+v", v)
-			}
+			verify.That(t, v.Ready && len(v.Missing) == 1 && strings.HasPrefix(v.Missing[0], `service "moon": `), "readyz %+v", v)
 			r.await("the log names moon", func() bool { return strings.Contains(r.log.String(), `"missing":["service \"moon\"`) })
 			consul.Set("moon", discoverytest.Instance("moon", "moon-1", port(t, a)))
 			consul.Heal()
@@ -74,9 +73,8 @@ func TestReadinessWaitsForAServiceWithoutAnAnswer(t *testing.T) {
 		t.Errorf("ready at once: %s", m)
 	}
 	var v admin.Readiness
-	if status := r.api("/readyz", &v); status != 503 || len(v.Missing) != 1 || !strings.Contains(v.Missing[0], missing) {
-		t.Errorf("%d %+v", status, v)
-	}
+	status := r.api("/readyz", &v)
+	verify.That(t, status == 503 && len(v.Missing) == 1 && strings.Contains(v.Missing[0], missing), "%d %+v", status, v)
 	if ready, m := r.progressAfter(readyTimeout); !ready || !strings.Contains(m, missing) {
 		t.Errorf("after %v: %v %s", readyTimeout, ready, m)
 	}
@@ -102,9 +100,8 @@ func TestNotReadyWithoutAnyAnswer(t *testing.T) {
 				watches := r.watches()
 				return watches["star"].Errors > refusalsLimit && watches["moon"].Errors > refusalsLimit && closed(r.services.get("fixed").first)
 			})
-			if ready, missing := r.progressAfter(time.Hour); ready || strings.Count(missing, "\n") != 1 {
-				t.Errorf("ready %v, missing\n%s", ready, missing)
-			}
+			ready, missing := r.progressAfter(time.Hour)
+			verify.That(t, !ready && strings.Count(missing, "\n") == 1, "ready %v, missing\n%s", ready, missing)
 			consul.Heal()
 			var v admin.Readiness
 			r.await("readiness after an answer of Consul", func() bool { return r.api("/readyz", &v) == 200 })
@@ -144,9 +141,7 @@ routes: [{ service: consul }]
 	var v admin.Readiness
 	r.await("readiness", func() bool { return r.api("/readyz", &v) == 200 })
 	slices.Sort(v.Missing)
-	if len(v.Missing) != 2 || !strings.Contains(v.Missing[0], "is not valid") || !strings.Contains(v.Missing[1], "no match found") {
-		t.Errorf("readyz %q", v.Missing)
-	}
+	verify.That(t, len(v.Missing) == 2 && strings.Contains(v.Missing[0], "is not valid") && strings.Contains(v.Missing[1], "no match found"), "readyz %q", v.Missing)
 }
 
 // Before Consul's first answer nobody knows whether there are instances. Then there are none.

@@ -12,15 +12,14 @@ import (
 	"sluice/config"
 	"sluice/consul/registration"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // instances returns the instances of a service in the catalog.
 func instances(t *testing.T, agent *consultest.Agent, service string) []*api.ServiceEntry {
 	t.Helper()
 	entries, _, err := agent.Client().Health().Service(service, "", false, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return entries
 }
 
@@ -59,9 +58,8 @@ func TestRegistersItselfInConsul(t *testing.T) {
 
 	r.stop()
 	r.await("the registration is removed", func() bool { return len(instances(t, agent, "edge")) == 0 })
-	if status, body := r.get("/"); status != 200 || body != "a" {
-		t.Errorf("during the stop: got %d %q", status, body)
-	}
+	status, body := r.get("/")
+	verify.That(t, status == 200 && body == "a", "during the stop: got %d %q", status, body)
 }
 
 // With a token that may not register, sluice serves and names the missing permission. With
@@ -77,22 +75,17 @@ func TestRegistrationNeedsAPermission(t *testing.T) {
 		}
 	}
 	policy, token, err := agent.NewToken("sluice", rules[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	star := &api.AgentServiceRegistration{ID: "star-1", Name: "star", Address: "127.0.0.1", Port: port(t, origin(t, "star"))}
-	if err := agent.Client().Agent().ServiceRegister(star); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, agent.Client().Agent().ServiceRegister(star))
 	r := start(t, fmt.Sprintf("consul: { addresses: [%q], token: %q, register: {} }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n", agent.URL(), token.SecretID))
 	var v admin.Replicas
 	r.await("the log names the permission", func() bool {
 		return r.api("/api/replicas", &v) == 200 && v.Registration.State == "failing" &&
 			strings.Contains(v.Registration.LastError, `lacks service:write: service "sluice" { policy = "write" }`)
 	})
-	if status, body := r.get("/"); status != 200 || body != "star" {
-		t.Errorf("got %d %q", status, body)
-	}
+	status, body := r.get("/")
+	verify.That(t, status == 200 && body == "star", "got %d %q", status, body)
 	policy.Rules = rules[0] + rules[1]
 	if _, _, err := agent.Client().ACL().PolicyUpdate(policy, nil); err != nil {
 		t.Fatal(err)
@@ -110,9 +103,8 @@ func TestRegistrationDoesNotAffectServing(t *testing.T) {
 	t.Parallel()
 	r := startWithin(t, "consul: { addresses: ['127.0.0.1:1'], register: {} }\n"+static("a", origin(t, "a")), 100*time.Millisecond)
 	r.await("the log has the failed registration", func() bool { return strings.Contains(r.log.String(), `"service":"sluice","id":`) })
-	if status, body := r.get("/"); status != 200 || body != "a" {
-		t.Errorf("got %d %q", status, body)
-	}
+	status, body := r.get("/")
+	verify.That(t, status == 200 && body == "a", "got %d %q", status, body)
 	r.stop()
 	r.awaitEnd()
 }
@@ -124,17 +116,14 @@ func TestReplicasConverge(t *testing.T) {
 	register := func(id string, port int) {
 		t.Helper()
 		err := agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "star", ID: id, Address: "127.0.0.1", Port: port})
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 	}
 	register("star-1", 9001)
 	text := fmt.Sprintf("consul: { addresses: [%q], register: {} }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n", agent.URL())
 	a, b := start(t, text), start(t, text)
 	view := func() (v admin.Replicas) {
-		if status := a.api("/api/replicas", &v); status != 200 {
-			t.Fatalf("status %d", status)
-		}
+		status := a.api("/api/replicas", &v)
+		verify.Require(t, status == 200, "status %d", status)
 		return v
 	}
 	var v admin.Replicas // the last view
@@ -153,9 +142,7 @@ func TestReplicasConverge(t *testing.T) {
 		}
 	}
 	a.await("the replicas agree", agree(1))
-	if v.Replicas[0].Self == v.Replicas[1].Self || v.Replicas[0].Version != "test" || v.Replicas[0].ConfigHash != v.Replicas[1].ConfigHash {
-		t.Errorf("got %+v", v)
-	}
+	verify.That(t, v.Replicas[0].Self != v.Replicas[1].Self && v.Replicas[0].Version == "test" && v.Replicas[0].ConfigHash == v.Replicas[1].ConfigHash, "got %+v", v)
 	register("star-2", 9002)
 	a.await("the replicas agree after the change", agree(2))
 
@@ -177,9 +164,7 @@ func TestRegistersWhileWatchesUseAllConnections(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	star := &api.AgentServiceRegistration{ID: "star-1", Name: "star", Address: "127.0.0.1", Port: port(t, origin(t, "star"))}
-	if err := agent.Client().Agent().ServiceRegister(star); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, agent.Client().Agent().ServiceRegister(star))
 	r := start(t, fmt.Sprintf("consul: { addresses: [%q], max_watches: 1, wait: 10m, orders: off, register: {} }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n", agent.URL()))
 	r.await("the registration", func() bool { return len(instances(t, agent, "sluice")) == 1 })
 	r.stop()
@@ -192,9 +177,7 @@ func TestConfigurationRefusesReservedMeta(t *testing.T) {
 		registration.MetaVersion, registration.MetaStarted, registration.MetaConfig,
 	} {
 		_, err := config.Parse("sluice.yaml", fmt.Appendf(nil, "consul: { register: { meta: [%s=x] } }\nservices: { a: { consul: {} } }\nroutes: [{ service: a }]", key))
-		if err == nil || !strings.Contains(err.Error(), "consul.register.meta[0]") {
-			t.Errorf("%s: error %v", key, err)
-		}
+		verify.That(t, err != nil && strings.Contains(err.Error(), "consul.register.meta[0]"), "%s: error %v", key, err)
 	}
 }
 
@@ -212,9 +195,7 @@ func TestNewProcessRemovesTheRegistration(t *testing.T) {
 			old := start(t, text(", register: { check: { interval: 1s } }"))
 			old.await("the registration", func() bool { return len(instances(t, agent, "sluice")) == 1 })
 			next := old.succeed(text(register), nil, patience)
-			if err := <-next.outcome; err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, <-next.outcome)
 			next.await("the registration of the old process is removed", func() bool { return len(instances(t, agent, "sluice")) == 0 })
 			if register != "" {
 				next.await("the other registration", func() bool { return len(instances(t, agent, "edge")) == 1 })

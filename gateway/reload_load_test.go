@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // repeat sends requests for a path over one persistent connection until stop, and reports each that
@@ -36,9 +37,8 @@ func (r *running) repeat(path string) (answered *atomic.Uint64, stop func()) {
 			}
 			body, err := io.ReadAll(response.Body)
 			response.Body.Close()
-			if n := requests.Add(1); err != nil || response.StatusCode != http.StatusOK {
-				r.t.Errorf("%s: request %d: %d %q, %v", path, n, response.StatusCode, body, err)
-			}
+			n := requests.Add(1)
+			verify.That(r.t, err == nil && response.StatusCode == http.StatusOK, "%s: request %d: %d %q, %v", path, n, response.StatusCode, body, err)
 		}
 	})
 	return requests, func() {
@@ -71,12 +71,8 @@ func TestReloadsUnderLoad(t *testing.T) {
 	}
 	writeDocument := func(round int) {
 		t.Helper()
-		if err := os.WriteFile(document+"~", []byte(changing("file", round)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(document+"~", document); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.WriteFile(document+"~", []byte(changing("file", round)), 0o600))
+		verify.NoError(t, os.Rename(document+"~", document))
 	}
 	text := func(round int) string {
 		return fmt.Sprintf("consul: { addresses: [%q] }\ndynamic: [{ file: %q }, { consul_kv: { prefix: sluice/ } }]\n", agent.URL(), document) + preamble +
@@ -129,9 +125,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 	if got := r.history.Reloads(); got.Refused != 0 {
 		t.Errorf("%d refused: %v", got.Refused, got.Last)
 	}
-	if r.services.get("kept").pool != pool || pool.Snapshot().All[0] != peer {
-		t.Error("the peer was replaced")
-	}
+	verify.That(t, r.services.get("kept").pool == pool && pool.Snapshot().All[0] == peer, "the peer was replaced")
 	r.await("the last request has ended", func() bool { return peer.Inflight() == 0 })
 	if got, want := peer.Requests()-before, requests[0].Load()+requests[1].Load(); got != want {
 		t.Errorf("the peer has counted %d requests of %d", got, want)

@@ -3,7 +3,6 @@ package gateway
 import (
 	"io"
 	"net/http"
-	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +12,7 @@ import (
 	"sluice/admin"
 	"sluice/balancer"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 func TestReloadAppliesTheFile(t *testing.T) {
@@ -44,9 +44,7 @@ func TestReloadPreservesPeersAndTheirState(t *testing.T) {
 	// A new policy, a new timeout and one more peer do not replace the first peer.
 	r.write("services: { a: { peers: [" + a + ", 127.0.0.1:1 weight=0], balance: { policy: round_robin }, timeouts: { idle: 1s } } }\nroutes: [{ service: a }]")
 	r.awaitRevision(2)
-	if r.services.get("a").pool != pool {
-		t.Error("the pool was replaced")
-	}
+	verify.Equal(t, r.services.get("a").pool, pool, "the pool was replaced")
 	r.await("the second peer", func() bool { return len(pool.Snapshot().All) == 2 })
 	var after *balancer.Peer
 	for _, p := range pool.Snapshot().All {
@@ -54,15 +52,9 @@ func TestReloadPreservesPeersAndTheirState(t *testing.T) {
 			after = p
 		}
 	}
-	if after != peer || after.Requests() != 1 {
-		t.Errorf("peer %v became %v", peer, after)
-	}
-	if got := pool.Snapshot().Policy; got != balancer.PolicyRoundRobin {
-		t.Errorf("policy is %q", got)
-	}
-	if got := r.table().Routes()[0].Service.Timeouts.Idle; got != time.Second {
-		t.Errorf("idle timeout is %v", got)
-	}
+	verify.That(t, after == peer && after.Requests() == 1, "peer %v became %v", peer, after)
+	verify.Equal(t, pool.Snapshot().Policy, balancer.PolicyRoundRobin, "policy")
+	verify.Equal(t, r.table().Routes()[0].Service.Timeouts.Idle, time.Second, "idle timeout")
 	r.await("the other service is removed", func() bool { return len(r.services.pools()) == 1 })
 }
 
@@ -89,18 +81,13 @@ func TestBadReloadChangesNothing(t *testing.T) {
 	r.await("the log has the error", func() bool {
 		return strings.Contains(r.log.String(), `"in_use":`)
 	})
-	if r.table() != before {
-		t.Error("the route table was replaced")
-	}
-	if status, body := r.get("/"); status != 200 || body != "a" {
-		t.Errorf("got %d %q", status, body)
-	}
+	verify.Equal(t, r.table(), before, "the route table was replaced")
+	status, body := r.get("/")
+	verify.That(t, status == 200 && body == "a", "got %d %q", status, body)
 
 	r.write(static("a", a)) // unchanged: no new revision, and the error ends
 	r.await("the error has ended", func() bool { return r.history.Reloads().Last == nil })
-	if got := r.history.Current().Number; got != 1 {
-		t.Errorf("revision %d", got)
-	}
+	verify.Equal(t, r.history.Current().Number, 1, "revision")
 }
 
 func TestRemovedServiceFinishesItsRequests(t *testing.T) {
@@ -123,14 +110,11 @@ func TestRemovedServiceFinishesItsRequests(t *testing.T) {
 	if _, body := r.get("/slow"); body != "a" {
 		t.Errorf("a new request got %q", body)
 	}
-	if p := r.peers()[slow]; p.State != "draining" || p.Inflight != 1 {
-		t.Errorf("the draining peer is not listed: %+v", p)
-	}
+	p := r.peers()[slow]
+	verify.That(t, p.State == "draining" && p.Inflight == 1, "the draining peer is not listed: %+v", p)
 	close(finish)
 	request.Wait()
-	if body != "slow" {
-		t.Errorf("the request in flight got %q", body)
-	}
+	verify.Equal(t, body, "slow", "the request in flight")
 	r.await("the pool is removed", func() bool { return len(r.services.pools()) == 1 })
 }
 
@@ -177,15 +161,10 @@ func TestKeysThatNeedARestartDoNotChange(t *testing.T) {
 	address := r.Address("admin").String()
 	r.write(strings.Replace(preamble, "127.0.0.1:0\" }\naccess", "127.0.0.1:1\" }\naccess", 1) + "health: { max_checks: 7 }\n" + static("b", b))
 	want := []string{"admin.address", "health.max_checks"}
-	if got := r.awaitRevision(2).Pending; !reflect.DeepEqual(got, want) {
-		t.Errorf("pending %q, want %q", got, want)
-	}
-	if _, body := r.get("/"); body != "b" {
-		t.Errorf("the other keys were not applied: got %q", body)
-	}
-	if got := r.Address("admin").String(); got != address {
-		t.Errorf("listens on %s", got)
-	}
+	verify.DeepEqual(t, r.awaitRevision(2).Pending, want, "pending")
+	_, body := r.get("/")
+	verify.That(t, body == "b", "the other keys were not applied: got %q", body)
+	verify.Equal(t, r.Address("admin").String(), address, "listens on")
 	r.write(static("b", b)) // the first values again
 	if got := r.awaitRevision(3).Pending; got != nil {
 		t.Errorf("pending %q", got)
@@ -196,9 +175,8 @@ func TestReloadChangesTheLog(t *testing.T) {
 	t.Parallel()
 	r := start(t, "log: { level: error }\n"+static("a", "127.0.0.1:1"))
 	r.await("readiness", func() bool { return closed(r.becameReady) })
-	if got := r.log.String(); got != "" {
-		t.Fatalf("logged at level error: %s", got)
-	}
+	got := r.log.String()
+	verify.Require(t, got == "", "logged at level error: %s", got)
 	r.write("log: { level: info, format: console }\n" + static("a", "127.0.0.1:1"))
 	r.await("a line in the new format", func() bool { return strings.Contains(r.log.String(), " INF ") })
 }
@@ -223,7 +201,5 @@ func TestNotReadyBeforeConsulAnswers(t *testing.T) {
 	consul.Break(discoverytest.Fault{Status: 500})
 	r.write(preamble + "consul: { addresses: [" + consul.URL() + "] }\nservices: { a: { consul: {} }, b: { consul: {} } }\nroutes: [{ service: a }]")
 	r.await("the second service is watched", func() bool { return r.services.get("b") != nil })
-	if status := r.api("/readyz", &v); status != 200 {
-		t.Errorf("readyz: %d %+v", status, v)
-	}
+	verify.Equal(t, r.api("/readyz", &v), 200, "readyz: %+v", v)
 }

@@ -18,6 +18,7 @@ import (
 	"sluice/config"
 	"sluice/config/live"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // reported is a source of documents whose reports a benchmark makes.
@@ -38,9 +39,7 @@ func (r reported) Run(ctx context.Context, report func(live.Report)) error {
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
+	verify.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
@@ -89,9 +88,7 @@ func BenchmarkReload(b *testing.B) {
 				g.applied(func() {
 					g.source <- live.Report{Said: config.Source{Name: "consul_kv:sluice/", Kind: config.KindConsulKV, Documents: list}}
 				})
-				if len(g.table().Routes()) != routes {
-					b.Fatal("not applied")
-				}
+				verify.Require(b, len(g.table().Routes()) == routes, "not applied")
 			}
 			b.StopTimer()
 			apply(1)
@@ -111,9 +108,7 @@ func BenchmarkReload(b *testing.B) {
 func BenchmarkReloadFile(b *testing.B) {
 	g := newReloading(b)
 	without, err := os.ReadFile(g.options.Input.File)
-	if err != nil {
-		b.Fatal(err)
-	}
+	verify.NoError(b, err)
 	reload := func(round int) {
 		text := bytes.NewBuffer(bytes.Clone(without))
 		text.WriteString("routes:\n")
@@ -122,14 +117,10 @@ func BenchmarkReloadFile(b *testing.B) {
 		}
 		runtime.GC()
 		g.applied(func() {
-			if err := os.WriteFile(g.options.Input.File, text.Bytes(), 0o600); err != nil {
-				b.Fatal(err)
-			}
+			verify.NoError(b, os.WriteFile(g.options.Input.File, text.Bytes(), 0o600))
 			g.Reload() // nothing watches the file here
 		})
-		if len(g.table().Routes()) != 10_000 {
-			b.Fatal("not applied")
-		}
+		verify.Require(b, len(g.table().Routes()) == 10_000, "not applied")
 	}
 	b.StopTimer()
 	reload(0)
@@ -170,13 +161,9 @@ func newReloading(b *testing.B) *reloading {
 	for i := range 1000 {
 		fmt.Fprintf(&text, "  s%d: { peers: ['127.0.0.1:1'] }\n", i)
 	}
-	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
-		b.Fatal(err)
-	}
+	verify.NoError(b, os.WriteFile(file, []byte(text.String()), 0o600))
 	g, err := New(Options{Input: config.Input{File: file}, Version: "test", Log: new(subprocess.Output)})
-	if err != nil {
-		b.Fatal(err)
-	}
+	verify.NoError(b, err)
 	r := &reloading{Gateway: g, b: b, source: make(reported), done: make(chan time.Duration)}
 	o := g.documentOptions()
 	o.NewSource = func(config.Dynamic, config.Source) live.Source { return r.source }

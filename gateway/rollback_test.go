@@ -15,22 +15,19 @@ import (
 	"sluice/config"
 	"sluice/proxy/handover"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // rollBack sends an order to the admin API.
 func (r *running) rollBack(number uint64, match string) (status int, done admin.Revision) {
 	r.t.Helper()
 	request, err := http.NewRequest(http.MethodPost, fmt.Sprintf("http://%s/api/config/rollback?number=%d&why=test", r.Address("admin"), number), nil)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	if match != "" {
 		request.Header.Set("If-Match", `"`+match+`"`)
 	}
 	response, err := r.client.Do(request)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	defer response.Body.Close()
 	_ = json.NewDecoder(response.Body).Decode(&done) // another shape after an error
 	return response.StatusCode, done
@@ -127,9 +124,8 @@ func TestRollBack(t *testing.T) {
 	r.awaitBody("/s", "c")
 	r.awaitState("consul_kv:sluice/", "in_use")
 	r.await("the revision without the pin", func() bool { return r.applied().Reason == "pin released: consul_kv:sluice/" })
-	if info, err := os.Stat(history); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("history: %v, %v", info, err)
-	}
+	info, err := os.Stat(history)
+	verify.That(t, err == nil && info.Mode().Perm() == 0o600, "history: %v, %v", info, err)
 }
 
 func TestRollBackOfTheFile(t *testing.T) {
@@ -192,14 +188,10 @@ func TestNewProcessHasTheHistory(t *testing.T) {
 	old.awaitBody("/s", "a")
 	old.await("the revision", func() bool { return old.history.Current().Number == 2 })
 	var state bytes.Buffer
-	if err := handover.Save(&state, old.parts(0)); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, handover.Save(&state, old.parts(0)))
 	var revisions []config.Revision
 	history := handover.NewPart("history", func() *config.History { return nil }, func(h *config.History) { revisions = h.Revisions() })
-	if err := handover.Restore(&state, []handover.Part{history}); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, handover.Restore(&state, []handover.Part{history}))
 	if len(revisions) != 2 || revisions[0].Number != 2 || len(revisions[0].Sources) != 2 || revisions[0].Sources[1].Documents[0].Text != serving("s", a) {
 		t.Errorf("got %+v", revisions)
 	}

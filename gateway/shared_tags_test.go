@@ -10,6 +10,7 @@ import (
 
 	"sluice/admin"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // Two services with the same tag of fabio share the route, each with its own options: by their
@@ -58,21 +59,15 @@ catalog: { tags: [sluice, fabio], claims: [{ service: "[bgr]*", hosts: [h.exampl
 		got := make(map[string]int)
 		for range 200 {
 			status, body := r.ask("h.example.com/x/y")
-			if status != http.StatusOK {
-				t.Fatalf("status %d: %s", status, body)
-			}
+			verify.Require(t, status == http.StatusOK, "status %d: %s", status, body)
 			got[body]++
 		}
 		// By chance a service with a tenth gets none of 200 requests once in 10⁹ runs.
 		for _, body := range want {
-			if got[body] == 0 {
-				t.Errorf("no answer %q: %v", body, got)
-			}
+			verify.That(t, got[body] != 0, "no answer %q: %v", body, got)
 			delete(got, body)
 		}
-		if len(got) > 0 {
-			t.Errorf("other answers: %v", got)
-		}
+		verify.That(t, len(got) <= 0, "other answers: %v", got)
 	}
 	shows("bluefalse 0 of 3, now 75;greentrue 0 of 1, now 25;")
 	serve("blue/x/y", "green/y")
@@ -138,9 +133,8 @@ func TestWeightsOfInstances(t *testing.T) {
 		return text
 	}
 	r.await("a tenth for one instance", func() bool { s := shares(); return s == "1: 10;2: 90;" || s == "2: 90;1: 10;" })
-	if status, body := r.ask("h/"); status != http.StatusOK || body != "star" {
-		t.Errorf("%d %s", status, body)
-	}
+	status, body := r.ask("h/")
+	verify.That(t, status == http.StatusOK && body == "star", "%d %s", status, body)
 	consul.Set("star", entries[:2]...)
 	r.await("no weights", func() bool { return shares() == "star" })
 }

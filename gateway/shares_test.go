@@ -12,6 +12,7 @@ import (
 
 	"sluice/release"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // sharers start replicas that share what their judges and operators decide.
@@ -41,9 +42,7 @@ func newSharersOf(t *testing.T, o consultest.Options) *sharers {
 	for i, address := range addresses {
 		instances = append(instances, fmt.Sprintf(`{"host":"127.0.0.1","port":%d,"tags":["v%d"]}`, port(t, address), i/2+1))
 	}
-	if err := os.WriteFile(s.peers, []byte("["+strings.Join(instances, ",")+"]"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(s.peers, []byte("["+strings.Join(instances, ",")+"]"), 0o600))
 	return s
 }
 
@@ -101,17 +100,13 @@ func TestDocumentedPolicyOfShares(t *testing.T) {
 	t.Parallel()
 	s := newSharersOf(t, consultest.Options{ACLs: true})
 	rules, err := consultest.DocumentedPolicy("../docs/groups.md", "### Several replicas")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, sessions := range []bool{true, false} {
 		if !sessions {
 			rules, _, _ = strings.Cut(rules, "session_prefix")
 		}
 		_, token, err := s.agent.NewToken(fmt.Sprint("sluice-", sessions), rules)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		s.token = token.SecretID
 		a := s.replica(s.agent.URL(), "step: 10m")
 		if sessions {
@@ -142,9 +137,8 @@ func TestReplicasShareShares(t *testing.T) {
 
 	a.order("star?share=0.6&why=more", http.StatusOK)
 	b.awaitShare(0.6, release.ByOperator)
-	if given := b.split().Given; given.Why != "more" || given.Replica != a.replicaName() || given.Configured != 0.5 {
-		t.Errorf("at the other: %+v", given)
-	}
+	given := b.split().Given
+	verify.That(t, given.Why == "more" && given.Replica == a.replicaName() && given.Configured == 0.5, "at the other: %+v", given)
 	b.order("star/resume", http.StatusOK)
 	a.awaitShare(0.6, release.ByJudge)
 	b.order("star/release", http.StatusOK)
@@ -154,9 +148,8 @@ func TestReplicasShareShares(t *testing.T) {
 	s.fail(a)
 	a.awaitShare(0, release.ByJudge)
 	b.awaitShare(0, release.ByJudge)
-	if why, verdict := b.split().Given.Why, a.split().Judge.Verdict; why != verdict || verdict == "" {
-		t.Errorf("at the other: %q, want %q", why, verdict)
-	}
+	why, verdict := b.split().Given.Why, a.split().Judge.Verdict
+	verify.That(t, why == verdict && verdict != "", "at the other: %q, want %q", why, verdict)
 	b.await("its history says so", func() bool {
 		return strings.HasPrefix(b.history.Current().Reason, "judge of "+a.replicaName()+": services.star.split.canary: 50% -> 0%: ")
 	})
@@ -251,9 +244,7 @@ func TestSharesOutliveConsulsState(t *testing.T) {
 		s.agent.Stop, s.agent.Wipe,
 		func() error { return s.agent.Launch(t.Context()) }, func() error { return s.agent.WaitReady(t.Context()) },
 	} {
-		if err := act(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, act())
 	}
 	for _, c := range []*canaryRun{a, b, s.replica(s.agent.URL(), "act: report")} {
 		c.awaitShare(0.2, release.ByOperator)
@@ -273,13 +264,10 @@ func TestAnUpgradeKeepsSharedShares(t *testing.T) {
 	a.order("star?share=0.2&why=small", http.StatusOK)
 	a.await("Consul has it", func() bool { return a.split().Share == 0.2 && !a.split().Shared.Pending })
 	next := a.succeed(s.text(s.agent.URL(), "50%", "step: 10m"), nil, patience)
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, <-next.outcome)
 	b := &canaryRun{running: next.running}
-	if got := b.split(); got.Share != 0.2 || got.Given == nil || got.Given.Why != "small" {
-		t.Errorf("after the upgrade: %+v", got)
-	}
+	got := b.split()
+	verify.That(t, got.Share == 0.2 && got.Given != nil && got.Given.Why == "small", "after the upgrade: %+v", got)
 	b.await("the new process leads", func() bool { return b.split().Shared.Leads && b.split().Shared.Error == "" })
 	b.order("star/release", http.StatusOK)
 	b.awaitShare(0.5, "")
@@ -300,9 +288,7 @@ func TestAnUpgradeKeepsPendingShares(t *testing.T) {
 			relay.Cut()
 			a.order(order, http.StatusOK)
 			next := a.succeed(s.text(relay.URL(), "50%", "act: report"), nil, patience)
-			if err := <-next.outcome; err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, <-next.outcome)
 			relay.Heal()
 			for _, c := range []*canaryRun{{running: next.running}, b} {
 				c.await(fmt.Sprint("the share is ", want), func() bool { return c.split().Share == want && !c.split().Shared.Pending })
@@ -349,18 +335,14 @@ func TestAnUpgradeKnowsTheSharesInConsul(t *testing.T) {
 			a.await("it is seen", func() bool { return !a.shares.Entry("shares/star").Changing })
 			relay.Cut()
 			next := a.succeed(s.text(relay.URL(), "50%", "act: report"), nil, patience)
-			if err := <-next.outcome; err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, <-next.outcome)
 			a = &canaryRun{running: next.running}
 			if wiped {
 				for _, act := range []func() error{
 					s.agent.Stop, s.agent.Wipe,
 					func() error { return s.agent.Launch(t.Context()) }, func() error { return s.agent.WaitReady(t.Context()) },
 				} {
-					if err := act(); err != nil {
-						t.Fatal(err)
-					}
+					verify.NoError(t, act())
 				}
 				relay.Heal()
 				a.await("the share is written again", func() bool {
@@ -397,9 +379,8 @@ func TestSharesSurviveARestart(t *testing.T) {
 	if s := c.split(); s.Share != 0.2 || s.Given == nil || s.Given.Why != "small" {
 		t.Errorf("after a restart: %+v", s)
 	}
-	if r := c.history.Current(); r.Given {
-		t.Errorf("revision %+v", r)
-	}
+	r := c.history.Current()
+	verify.That(t, !r.Given, "revision %+v", r)
 	c.order("star/release", http.StatusOK)
 	c = &canaryRun{running: c.restart()}
 	if s := c.split(); s.Share != 0.5 || s.Given != nil {
@@ -433,9 +414,7 @@ func TestAFailedTakeoverChangesNoOrder(t *testing.T) {
 	}
 	a.await("Consul has the share", func() bool { return !a.shares.Entry("shares/star").Changing })
 	before, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	other := strings.NewReplacer("canary: 50%", "canary: 40%", s.peers, s.peers+".missing").Replace(text)
 	next := a.succeed(other, func(given io.ReadCloser) io.ReadCloser {
 		state, _ := io.ReadAll(given)

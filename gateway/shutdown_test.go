@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/admin"
+	"sluice/test/verify"
 )
 
 // hanging starts a gateway with a request in flight that ends with finish.
@@ -66,20 +67,16 @@ func TestShutdownFinishesRequests(t *testing.T) {
 		return err != nil
 	})
 	var v admin.Readiness
-	if status := r.api("/readyz", &v); status != 503 || v.Missing[0] != "sluice is stopping" {
-		t.Errorf("readyz: %d %+v", status, v)
-	}
+	status := r.api("/readyz", &v)
+	verify.That(t, status == 503 && v.Missing[0] == "sluice is stopping", "readyz: %d %+v", status, v)
 	finish()
 	if body, err := result(); err != nil || body != "slow" {
 		t.Errorf("the request in flight: %q, %v", body, err)
 	}
 	r.awaitEnd()
-	if r.err != nil {
-		t.Errorf("Run: %v", r.err)
-	}
-	if log := r.log.String(); strings.Contains(log, `"level":"warn"`) {
-		t.Errorf("log: %s", log)
-	}
+	verify.That(t, r.err == nil, "Run: %v", r.err)
+	log := r.log.String()
+	verify.That(t, !strings.Contains(log, `"level":"warn"`), "log: %s", log)
 }
 
 func TestShutdownDelayAcceptsConnections(t *testing.T) {
@@ -88,9 +85,8 @@ func TestShutdownDelayAcceptsConnections(t *testing.T) {
 	r.stop()
 	var v admin.Readiness
 	r.await("readyz fails", func() bool { return r.api("/readyz", &v) == 503 })
-	if status, body := r.get("/"); status != 200 || body != "a" {
-		t.Errorf("got %d %q", status, body)
-	}
+	status, body := r.get("/")
+	verify.That(t, status == 200 && body == "a", "got %d %q", status, body)
 	r.Cut() // also ends the delay
 	r.awaitEnd()
 }
@@ -102,12 +98,8 @@ func TestShutdownCutsRequestsAfterTheGrace(t *testing.T) {
 	if _, err := result(); err == nil {
 		t.Error("the request in flight was answered")
 	}
-	if r.err != nil {
-		t.Errorf("Run: %v", r.err)
-	}
-	if !strings.Contains(r.log.String(), `"level":"warn"`) {
-		t.Error("the log does not report it")
-	}
+	verify.That(t, r.err == nil, "Run: %v", r.err)
+	verify.Contains(t, r.log.String(), `"level":"warn"`, "the log does not report it")
 }
 
 func TestCutEndsAtOnce(t *testing.T) {
@@ -115,9 +107,8 @@ func TestCutEndsAtOnce(t *testing.T) {
 	r.stop()
 	r.Cut()
 	r.awaitEnd()
-	if _, err := result(); err == nil {
-		t.Error("the request in flight was answered")
-	}
+	_, err := result()
+	verify.That(t, err != nil, "the request in flight was answered")
 }
 
 // A permanent error of a listener ends Run, and names the listener.
@@ -129,7 +120,5 @@ func TestRunEndsWhenAListenerFails(t *testing.T) {
 		}
 	}
 	r.awaitEnd()
-	if r.err == nil || !strings.Contains(r.err.Error(), `listener "web"`) {
-		t.Errorf("Run: %v", r.err)
-	}
+	verify.That(t, r.err != nil && strings.Contains(r.err.Error(), `listener "web"`), "Run: %v", r.err)
 }

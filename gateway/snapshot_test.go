@@ -13,6 +13,7 @@ import (
 
 	"sluice/admin"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // watchOf returns the watch of a service in /api/services.
@@ -74,9 +75,7 @@ func TestStartWithoutConsulServesTheSnapshot(t *testing.T) {
 					w := second.watchOf("star")
 					return w.Restored != nil && w.State == "stale"
 				})
-				if len(v.Restored) != 1 || v.Restored[0] != "star" {
-					t.Errorf("readyz %+v", v)
-				}
+				verify.That(t, len(v.Restored) == 1 && v.Restored[0] == "star", "readyz %+v", v)
 			}
 			consul.Heal()
 			second.await("an answer of Consul", func() bool {
@@ -113,17 +112,12 @@ func TestDamagedSnapshotIsRefusedWithAWarning(t *testing.T) {
 	consul := discoverytest.Start(t)
 	consul.Break(discoverytest.Fault{Drop: true})
 	file := filepath.Join(t.TempDir(), "snapshot.json")
-	if err := os.WriteFile(file, []byte(`{"version":1,`), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte(`{"version":1,`), 0o600))
 	r := start(t, preamble+"consul: { addresses: ["+consul.URL()+"] }\ndiscovery: { snapshot: "+file+" }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]")
 	var v admin.Readiness
-	if status := r.api("/readyz", &v); status != 503 || len(v.Restored) != 0 {
-		t.Errorf("readyz: %d %+v", status, v)
-	}
-	if !strings.Contains(r.log.String(), `"error":"the snapshot is damaged`) {
-		t.Errorf("no warning")
-	}
+	status := r.api("/readyz", &v)
+	verify.That(t, status == 503 && len(v.Restored) == 0, "readyz: %d %+v", status, v)
+	verify.Contains(t, r.log.String(), `"error":"the snapshot is damaged`, "no warning")
 	r.end()
 	if got, err := os.ReadFile(file); err != nil || string(got) != `{"version":1,` {
 		t.Errorf("the file has changed: %q, %v", got, err)
@@ -148,24 +142,18 @@ func TestOldProcessDoesNotWriteTheSnapshot(t *testing.T) {
 	old.await("the old process has written", func() bool { return has("star-old") })
 	next := old.succeed(text, func(given io.ReadCloser) io.ReadCloser {
 		state, err := io.ReadAll(given)
-		if err != nil {
-			t.Error(err)
-		}
+		verify.Succeeds(t, err)
 		consul.Set("star", discoverytest.Instance("star", "star-new", port(t, b))) // a deployment
 		return io.NopCloser(bytes.NewReader(state))
 	}, patience)
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, <-next.outcome)
 	next.await("the new process has written", func() bool { return has("star-new") && !has("star-old") })
 	old.end()
 	if !has("star-new") || has("star-old") {
 		t.Errorf("the old process has written: star-new %v, star-old %v", has("star-new"), has("star-old"))
 	}
 	next.end()
-	if !has("star-new") {
-		t.Error("the new process has not kept its set")
-	}
+	verify.That(t, has("star-new"), "the new process has not kept its set")
 }
 
 // What a process has learned is in the file before it hands over, however soon that is after its
@@ -181,37 +169,25 @@ func TestSnapshotIsWrittenBeforeTheHandover(t *testing.T) {
 	old.await("a request succeeds", func() bool { status, _ := old.get("/"); return status == 200 })
 	next := old.succeed(text, func(given io.ReadCloser) io.ReadCloser {
 		state, err := io.ReadAll(given)
-		if err != nil {
-			t.Error(err)
-		}
+		verify.Succeeds(t, err)
 		if data, err := os.ReadFile(file); err != nil || !strings.Contains(string(data), `"star-1"`) {
 			t.Errorf("after the handover the file has %q, %v", data, err)
 		}
 		return io.NopCloser(bytes.NewReader(state))
 	}, patience)
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, <-next.outcome)
 }
 
 // A process whose replacement fails owns again, and a replacement that never serves writes nothing.
 func TestOwnershipReturnsIfTheNewProcessFails(t *testing.T) {
 	t.Parallel()
 	old := start(t, static("a", origin(t, "a")))
-	if !old.owner.Do(func() {}) {
-		t.Fatal("the only process does not own")
-	}
+	verify.Require(t, old.owner.Do(func() {}), "the only process does not own")
 	old.ReplaceBy(func(give func(io.Writer) error) error {
-		if err := give(io.Discard); err != nil {
-			t.Error(err)
-		}
-		if old.owner.Do(func() { t.Error("it writes after it has handed over") }) {
-			t.Error("it owns after it has handed over")
-		}
+		verify.Succeeds(t, give(io.Discard))
+		verify.That(t, !old.owner.Do(func() { t.Error("it writes after it has handed over") }), "it owns after it has handed over")
 		return errors.New("the new process has ended")
 	})
 	wrote := false
-	if !old.owner.Do(func() { wrote = true }) || !wrote {
-		t.Error("it does not own again")
-	}
+	verify.That(t, old.owner.Do(func() { wrote = true }) && wrote, "it does not own again")
 }

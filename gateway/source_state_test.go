@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // A volume that is unmounted leaves its mount point, an empty directory: its documents stay in use, also
@@ -20,9 +21,7 @@ func TestUnmountedVolume(t *testing.T) {
 	dir := filepath.Join(root, "routes.d")
 	must := func(err error) {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 	}
 	must(os.Mkdir(dir, 0o755))
 	must(os.WriteFile(filepath.Join(dir, "a.yaml"), []byte(serving("a", a)), 0o600))
@@ -42,9 +41,8 @@ func TestUnmountedVolume(t *testing.T) {
 			s := r.awaitState(pattern, "stale")
 			return len(s.Errors) == 1 && strings.Contains(s.Errors[0], "a.yaml")
 		})
-		if status, body := r.get("/a"); status != http.StatusOK || body != "a" {
-			t.Errorf("%s: %d %q", when, status, body)
-		}
+		status, body := r.get("/a")
+		verify.That(t, status == http.StatusOK && body == "a", "%s: %d %q", when, status, body)
 	}
 	check("unmounted")
 	r = r.restart()
@@ -74,16 +72,13 @@ func TestDocumentsThatComeBackOneByOne(t *testing.T) {
 	for _, act := range []func() error{
 		agent.Kill, func() error { return agent.Launch(t.Context()) }, func() error { return agent.WaitReady(t.Context()) },
 	} {
-		if err := act(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, act())
 	}
 	r.await("the loss is told", func() bool { return strings.Contains(r.log.String(), "has lost documents") })
 	put(t, agent, "sluice/a.yaml", serving("a", b))
 	r.awaitBody("/a", "b")
-	if status, body := r.get("/b"); status != http.StatusOK || body != "a" {
-		t.Errorf("after the first document is back: /b %d %q", status, body)
-	}
+	status, body := r.get("/b")
+	verify.That(t, status == http.StatusOK && body == "a", "after the first document is back: /b %d %q", status, body)
 	put(t, agent, "sluice/b.yaml", serving("b", b))
 	r.awaitBody("/b", "b")
 	r.awaitState("consul_kv:sluice/", "in_use")
@@ -134,15 +129,11 @@ func TestRollBackToBeforeTheFirstAnswer(t *testing.T) {
 	r.awaitBody("/a", "a")
 	r.await("the second revision", func() bool { return r.applied().Number == first.Number+1 })
 	status, done := r.rollBack(first.Number, r.applied().Hash)
-	if status != http.StatusOK || !strings.Contains(done.Reason, "not known then, so it stays: consul_kv:sluice/") {
-		t.Errorf("%d %+v", status, done)
-	}
+	verify.That(t, status == http.StatusOK && strings.Contains(done.Reason, "not known then, so it stays: consul_kv:sluice/"), "%d %+v", status, done)
 	if status, body := r.get("/a"); status != http.StatusOK || body != "a" {
 		t.Errorf("/a: %d %q", status, body)
 	}
-	if !strings.Contains(r.log.String(), "from before these sources were known") {
-		t.Error("the log does not say so")
-	}
+	verify.Contains(t, r.log.String(), "from before these sources were known", "the log does not say so")
 }
 
 // The documents of the history do not depend on where the configuration file is.
@@ -159,7 +150,6 @@ func TestHistoryOfAFileThatMoves(t *testing.T) {
 	<-r.ended
 	relay.Cut()
 	r = start(t, text) // in another directory
-	if status, body := r.get("/a"); status != http.StatusOK || body != "a" {
-		t.Errorf("/a: %d %q", status, body)
-	}
+	status, body := r.get("/a")
+	verify.That(t, status == http.StatusOK && body == "a", "/a: %d %q", status, body)
 }

@@ -15,6 +15,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/dnstest"
+	"sluice/test/verify"
 )
 
 // answers waits until a request is answered with status 200 and this body.
@@ -47,9 +48,7 @@ func TestOtherSources(t *testing.T) {
 		if err := os.WriteFile(file+"~", []byte("# peers\n"+origin+"\n"), 0o600); err != nil { // never read while it is written
 			t.Fatal(err)
 		}
-		if err := os.Rename(file+"~", file); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.Rename(file+"~", file))
 	}
 	use(a)
 	text := preamble + `
@@ -84,12 +83,8 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 
 	// The sources fail: nothing changes, also in a new process and after a start.
 	dns.Freeze(true)
-	if err := consul.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, consul.Kill())
+	verify.NoError(t, os.Remove(file))
 	stale := func(r *running) {
 		t.Helper()
 		for _, name := range []string{"star", "via", "list"} {
@@ -114,9 +109,7 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 
 	// They come back, with other peers.
 	dns.Freeze(false)
-	if err := consul.Launch(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, consul.Launch(t.Context()))
 	use(a)
 	for _, path := range paths {
 		third.answers(path, "a")
@@ -161,15 +154,12 @@ func testSpill(t *testing.T, settings string) {
 		return slices.Equal(tiers(), []admin.Tier{{Peers: 1, Eligible: 1, Share: 1}, {Peers: 1, Eligible: 1}})
 	})
 	for range 20 {
-		if _, body := r.get("/"); body != "a" {
-			t.Fatalf("a request went to %q", body)
-		}
+		_, body := r.get("/")
+		verify.Require(t, body == "a", "a request went to %q", body)
 	}
 	set(api.HealthCritical)
 	r.answers("/", "b")
-	if got := tiers(); !slices.Equal(got, []admin.Tier{{Peers: 1}, {Peers: 1, Eligible: 1, Share: 1}}) {
-		t.Errorf("tiers %+v", got)
-	}
+	verify.Slices(t, tiers(), []admin.Tier{{Peers: 1}, {Peers: 1, Eligible: 1, Share: 1}}, "tiers")
 	set(api.HealthPassing)
 	r.answers("/", "a")
 }

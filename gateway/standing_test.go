@@ -15,19 +15,16 @@ import (
 	"sluice/operator"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // post sends an order to the admin API, which must accept it, and decodes the answer into v.
 func (r *running) post(path string, v any) {
 	r.t.Helper()
 	request, err := http.NewRequest(http.MethodPost, "http://"+r.Address("admin").String()+path, nil)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	status, body := r.do(request)
-	if status != http.StatusOK {
-		r.t.Fatalf("%s: %d %s", path, status, body)
-	}
+	verify.Require(r.t, status == http.StatusOK, "%s: %d %s", path, status, body)
 	if err := json.Unmarshal([]byte(body), v); err != nil {
 		r.t.Fatalf("%s: %v\n%s", path, err, body)
 	}
@@ -60,9 +57,7 @@ routes: [{ service: star }]
 		_, body := r.get("/")
 		counts[body]++
 	}
-	if counts["a"] != 0 || counts["b"] != 30 || counts["c"] != 10 {
-		t.Errorf("after a restart: %v", counts)
-	}
+	verify.That(t, counts["a"] == 0 && counts["b"] == 30 && counts["c"] == 10, "after a restart: %v", counts)
 	if p := r.peers()[a]; len(p.Orders) != 1 || p.Orders[0].Kind != operator.Drain || p.Orders[0].By != "root@vm" || p.Orders[0].Until.IsZero() || p.Orders[0].Replica == "" {
 		t.Errorf("the drained peer: %+v", p)
 	}
@@ -95,15 +90,12 @@ func TestAnUpgradeKeepsOrders(t *testing.T) {
 	var level operator.LogLevel
 	old.post("/api/log/debug?by=root@vm", &level)
 	next := old.succeed(text, nil, patience)
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, <-next.outcome)
 	if peers := next.peers(); peers[a].Weight != 7 || peers[b].State != "draining" {
 		t.Errorf("peers %+v", peers)
 	}
-	if status := next.api("/readyz", &ready); status != http.StatusServiceUnavailable || !strings.Contains(ready.Missing[0], "tests") {
-		t.Errorf("readyz %d %+v", status, ready)
-	}
+	status := next.api("/readyz", &ready)
+	verify.That(t, status == http.StatusServiceUnavailable && strings.Contains(ready.Missing[0], "tests"), "readyz %d %+v", status, ready)
 	if next.api("/api/log", &level); level.Level != "debug" || level.By != "root@vm" || level.Configured != "info" {
 		t.Errorf("log %+v", level)
 	}
@@ -140,9 +132,7 @@ func TestReplicasShareOrders(t *testing.T) {
 	if status, body := later.get("/"); status != http.StatusOK || body != "b" { // the first request of a client
 		t.Errorf("at a later replica: %d %q", status, body)
 	}
-	if state := later.peers()[first].State; state != "draining" {
-		t.Errorf("a later replica has it %s", state)
-	}
+	verify.Equal(t, later.peers()[first].State, "draining", "a later replica has it")
 	b.post("/api/peers/star/"+first+"/enable", &done)
 	a.await("the first has it again", func() bool { return a.peers()[first].State == "up" })
 }
@@ -164,13 +154,10 @@ func TestNotReadyByOrder(t *testing.T) {
 	if status, body := r.get("/"); status != http.StatusOK || body != "a" {
 		t.Errorf("a request gets %d %q", status, body)
 	}
-	if ready, _ := r.readiness(); ready {
-		t.Error("the registration in Consul says that it is ready")
-	}
+	ready, _ := r.readiness()
+	verify.That(t, !ready, "the registration in Consul says that it is ready")
 	r.post("/api/ready/on?by=root@vm", &v)
-	if status := r.api("/readyz", &v); status != http.StatusOK {
-		t.Errorf("readyz %d %+v", status, v)
-	}
+	verify.Equal(t, r.api("/readyz", &v), http.StatusOK, "readyz %+v", v)
 	if lines := told(r.events); !slices.Contains(lines, "info sluice.not_ready: An operator has made sluice not ready, and requests are still served: maintenance (by root@vm)") ||
 		!slices.Contains(lines, "info sluice.ready: An operator has made sluice ready again (by root@vm)") {
 		t.Errorf("told\n%s", strings.Join(lines, "\n"))
@@ -204,9 +191,7 @@ func TestTheLevelOfTheLogByOrder(t *testing.T) {
 	r.post("/api/log/release", &l)
 	expect("info", "info", false)
 	r.post("/api/log/error", &l)
-	if !strings.Contains(r.log.String(), "The level of the log is error") {
-		t.Error("the log does not say that it says less")
-	}
+	verify.Contains(t, r.log.String(), "The level of the log is error", "the log does not say that it says less")
 	r.write(services + "\nlog: { level: warn }")
 	r.awaitRevision(3)
 	expect("warn", "warn", false)
@@ -222,14 +207,11 @@ func TestOrdersWaitForTheirService(t *testing.T) {
 	r := start(t, services(""))
 	o := operator.About(discovery.Key{Service: "moon", ID: b, Address: b}, "")
 	o.Kind = operator.Drain
-	if err := r.orders.Give(o); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, r.orders.Give(o))
 	r.write(services(fmt.Sprintf(", moon: { peers: [%q] }", b)))
 	r.awaitRevision(2)
-	if p := r.peers()[b]; p.State != "draining" {
-		t.Errorf("the peer is %s", p.State)
-	}
+	p := r.peers()[b]
+	verify.That(t, p.State == "draining", "the peer is %s", p.State)
 	var all operator.Status
 	if r.api("/api/orders", &all); len(all.Orders) != 1 || time.Since(all.Orders[0].Since) > time.Hour {
 		t.Errorf("orders %+v", all)

@@ -16,6 +16,7 @@ import (
 	"sluice/operator"
 	"sluice/test/consultest"
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // stateModel is what two replicas must have, whatever has happened to them and to Consul.
@@ -49,9 +50,8 @@ func (m *stateModel) changed() {
 // order gives a random order about a share or a drain to a replica.
 func (m *stateModel) order(r *canaryRun) (what string) {
 	command := func(path string) string {
-		if status := r.command(path); status != http.StatusOK {
-			m.t.Fatalf("POST %s: %d", path, status)
-		}
+		status := r.command(path)
+		verify.Require(m.t, status == http.StatusOK, "POST %s: %d", path, status)
 		return path
 	}
 	switch peers := m.peers; m.random.IntN(4) {
@@ -120,17 +120,13 @@ func (m *stateModel) step() (what string) {
 		what = "upgrade"
 		next := old.succeed(m.text, func(given io.ReadCloser) io.ReadCloser {
 			state, err := io.ReadAll(given)
-			if err != nil {
-				m.t.Error(err)
-			}
+			verify.Succeeds(m.t, err)
 			if m.random.IntN(2) == 0 {
 				what += ", meanwhile at the other replica " + m.order(m.b)
 			}
 			return io.NopCloser(strings.NewReader(string(state)))
 		}, patience)
-		if err := <-next.outcome; err != nil {
-			m.t.Fatal(err)
-		}
+		verify.NoError(m.t, <-next.outcome)
 		old.stop()
 		<-old.ended
 		m.a = &canaryRun{running: next.running}
@@ -231,9 +227,7 @@ func (m *stateModel) check(what string) {
 // inConsul reports whether Consul has all orders of a replica and the mark, and the replica knows that.
 func inConsul[V operator.Value[V]](m *stateModel, prefix string, store *operator.Store[V]) bool {
 	pairs, _, err := m.agent.Client().KV().List(prefix+"/", nil)
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	verify.NoError(m.t, err)
 	indexes := make(map[string]uint64)
 	for _, p := range pairs {
 		indexes[strings.TrimPrefix(p.Key, prefix+"/")] = p.ModifyIndex

@@ -19,6 +19,7 @@ import (
 	"sluice/proxy/handover"
 	"sluice/test/discoverytest"
 	"sluice/test/filled"
+	"sluice/test/verify"
 )
 
 // Every field of the state of a watch passes every boundary.
@@ -31,20 +32,14 @@ func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
 	state.Set = discovery.Normalize(state.Set)
 	same := func(t *testing.T, got, want discovery.WatchState) {
 		t.Helper()
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("got  %+v\nwant %+v", got, want)
-		}
+		verify.That(t, reflect.DeepEqual(got, want), "got  %+v\nwant %+v", got, want)
 	}
 	t.Run("between processes", func(t *testing.T) {
 		old, next := discovery.NewManager(discovery.ManagerOptions{}), discovery.NewManager(discovery.ManagerOptions{})
 		old.Watch("star", idle(state.Source), state)
 		var written bytes.Buffer
-		if err := handover.Save(&written, []handover.Part{handover.NewPart("services", old.Save, next.Inherit)}); err != nil {
-			t.Fatal(err)
-		}
-		if err := handover.Restore(&written, []handover.Part{handover.NewPart("services", old.Save, next.Inherit)}); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, handover.Save(&written, []handover.Part{handover.NewPart("services", old.Save, next.Inherit)}))
+		verify.NoError(t, handover.Restore(&written, []handover.Part{handover.NewPart("services", old.Save, next.Inherit)}))
 		next.WatchAll(map[string]discovery.Source{"star": idle(state.Source)})
 		same(t, next.States()["star"], state)
 	})
@@ -67,18 +62,14 @@ func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
 			store, err := saved.Open(saved.Options{Path: path, States: func() map[string]discovery.WatchState {
 				return map[string]discovery.WatchState{"star": fresh}
 			}})
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			return store
 		}
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
 		open().Run(ended) // writes
 		got, ok := open().Get("star", state.Source)
-		if !ok {
-			t.Fatal("not saved")
-		}
+		verify.Require(t, ok, "not saved")
 		want := fresh
 		want.Restored = state.LastSuccess
 		// What is about the agent of then, and the time without a process.
@@ -134,9 +125,7 @@ func TestLossOfStateAcrossABoundaryPutsInstancesOnProbation(t *testing.T) {
 			switch how {
 			case "upgrade":
 				next := r.succeed(before, afterHandover(t, lose), patience)
-				if err := <-next.outcome; err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, <-next.outcome)
 				r = next.running
 			case "restart":
 				r.end()
@@ -149,9 +138,8 @@ func TestLossOfStateAcrossABoundaryPutsInstancesOnProbation(t *testing.T) {
 				name = "sun"
 				r.replace(strings.Replace(before, "services: { star: { consul: { service: star } } }\nroutes: [{ service: star }]",
 					"services: { sun: { consul: { service: star } } }\nroutes: [{ service: sun }]", 1))
-				if status, _ := r.get("/"); status != 200 {
-					t.Errorf("under its new name: %d", status)
-				}
+				status, _ := r.get("/")
+				verify.That(t, status == 200, "under its new name: %d", status)
 				consul.Heal()
 			}
 			r.await("an answer, of which the pool knows", func() bool { // never if an instance was lost
@@ -171,9 +159,7 @@ func TestLossOfStateAcrossABoundaryPutsInstancesOnProbation(t *testing.T) {
 func afterHandover(t *testing.T, f func()) func(io.ReadCloser) io.ReadCloser {
 	return func(given io.ReadCloser) io.ReadCloser {
 		state, err := io.ReadAll(given)
-		if err != nil {
-			t.Error(err)
-		}
+		verify.Succeeds(t, err)
 		f()
 		return io.NopCloser(bytes.NewReader(state))
 	}
@@ -204,9 +190,7 @@ func TestFailureOnProbationPassesEveryBoundary(t *testing.T) {
 			switch how {
 			case "upgrade":
 				next := r.succeed(text, nil, patience)
-				if err := <-next.outcome; err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, <-next.outcome)
 				r = next.running
 			case "restart":
 				r.end()
@@ -249,9 +233,7 @@ func TestPartialSightPassesEveryBoundary(t *testing.T) {
 			r.await("two peers", func() bool { return len(r.peers()) == 2 })
 			if how == "upgrade" {
 				next := r.succeed(text, afterHandover(t, deploy), patience)
-				if err := <-next.outcome; err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, <-next.outcome)
 				r = next.running
 			} else {
 				r.end()

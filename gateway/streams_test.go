@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // greeter listens as a server that says its name first, and then sends back what it
@@ -17,9 +18,7 @@ import (
 func greeter(t *testing.T, name string) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -46,9 +45,7 @@ type tcpClient struct {
 func (r *running) connect(listener string) *tcpClient {
 	r.t.Helper()
 	conn, err := net.Dial("tcp", r.Address(listener).String())
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	r.t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	return &tcpClient{conn, bufio.NewScanner(conn)}
@@ -89,18 +86,14 @@ func TestTCPListenersChange(t *testing.T) {
 	// The service of an unchanged listener changes.
 	other := service("a", "")
 	change(text("{ "+db+", protocol: tcp, service: a }", other, b))
-	if got := r.connect("db").line(); got != "a" {
-		t.Errorf("after a change of the service: got %q, want a", got)
-	}
+	verify.Equal(t, r.connect("db").line(), "a", "after a change of the service")
 	// The listener gets another service.
 	change(text("{ "+db+", protocol: tcp, service: b }", other, b))
 	if got := r.connect("db").line(); got != "b" || r.Address("db").String() != address {
 		t.Errorf("with another service: got %q at %v, want b at %s", got, r.Address("db"), address)
 	}
 	fmt.Fprintln(first, "still here")
-	if got := first.line(); got != "still here" {
-		t.Errorf("the first connection: got %q", got)
-	}
+	verify.Equal(t, first.line(), "still here", "the first connection")
 	// It changes its protocol, and back.
 	change(text("{ "+db+" }", b) + "routes: [{ service: b }]\n")
 	plain := r.connect("db")
@@ -110,9 +103,7 @@ func TestTCPListenersChange(t *testing.T) {
 	}
 	change(text("{ "+db+", protocol: tcp, service: b }", b))
 	last := r.connect("db")
-	if got := last.line(); got != "b" {
-		t.Errorf("with protocol tcp again: got %q, want b", got)
-	}
+	verify.Equal(t, last.line(), "b", "with protocol tcp again")
 	// It goes.
 	change(text("{ name: other, address: '127.0.0.2:0', protocol: tcp, service: b }", b))
 	if conn, err := net.Dial("tcp", address); err == nil {
@@ -120,10 +111,6 @@ func TestTCPListenersChange(t *testing.T) {
 		t.Error("a listener that was removed accepts")
 	}
 	fmt.Fprintln(last, "still here")
-	if got := last.line(); got != "still here" {
-		t.Errorf("a connection of a listener that was removed: got %q", got)
-	}
-	if got := r.connect("other").line(); got != "b" {
-		t.Errorf("a new listener: got %q, want b", got)
-	}
+	verify.Equal(t, last.line(), "still here", "a connection of a listener that was removed")
+	verify.Equal(t, r.connect("other").line(), "b", "a new listener")
 }

@@ -14,6 +14,7 @@ import (
 	"sluice/admin"
 	"sluice/test/discoverytest"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // secureGreeter listens as a TLS server for *.example.com that says its name, and the server
@@ -22,15 +23,11 @@ func secureGreeter(t *testing.T, name string) (address string, roots *x509.CertP
 	t.Helper()
 	cert, key := testcert.PEM("*.example.com")
 	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	roots = x509.NewCertPool()
 	roots.AppendCertsFromPEM(cert)
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -103,9 +100,7 @@ access_log: { path: "off" }
 	says("tls", "other.org", dbRoots, "unrecognized name")
 	says("closed", "db.example.com", dbRoots, "unrecognized name")
 	for listener, want := range map[string]string{"smtp": "mail", "postgres": "fixed"} {
-		if got := r.connect(listener).line(); got != want {
-			t.Errorf("%s says %q, want %q", listener, got, want)
-		}
+		verify.Equal(t, r.connect(listener).line(), want, "%s says", listener)
 	}
 	// Another service that wants a name of db, one of the file, and one that it may not have.
 	consul.Set("evil", withTags(t, "evil", "evil-1", git,
@@ -172,9 +167,7 @@ access_log: { path: "off" }
 	consul.Set("db", withTags(t, "db", "db-1", db, other...), withTags(t, "db", "db-2", git, other...))
 	says("tls", "db.example.com", gitRoots, "git db.example.com")
 	fmt.Fprintln(smtp, "still here")
-	if got := smtp.line(); got != "still here" {
-		t.Errorf("the connection from before says %q", got)
-	}
+	verify.Equal(t, smtp.line(), "still here", "the connection from before says")
 }
 
 // TestStreamsFromTagsForSomeClients closes connections of clients that a tag does not allow.
@@ -198,9 +191,7 @@ admin: { address: "127.0.0.1:0" }
 access_log: { path: %q }
 `, consul.URL(), log))
 	for listener, want := range map[string]string{"open": "open", "other": "", "wrong": ""} {
-		if got := r.connect(listener).line(); got != want {
-			t.Errorf("the listener %s says %q, want %q", listener, got, want)
-		}
+		verify.Equal(t, r.connect(listener).line(), want, "the listener %s says", listener)
 	}
 	r.await("the log says why", func() bool {
 		text, err := os.ReadFile(log)

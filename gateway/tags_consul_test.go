@@ -13,6 +13,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // TestTagsInConsul registers services with the common tags of fabio and of Traefik, a sidecar and
@@ -28,9 +29,7 @@ func TestTagsInConsul(t *testing.T) {
 		if service == "star" {
 			r.Connect = &api.AgentServiceConnect{SidecarService: &api.AgentServiceRegistration{}}
 		}
-		if err := agent.ServiceRegister(r); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, agent.ServiceRegister(r))
 	}
 	echo := func(name string) string {
 		return serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, name+" "+r.Host+r.URL.Path) })
@@ -58,9 +57,7 @@ catalog: { tags: [fabio, traefik], claims: [{ service: evil, hosts: [evil.exampl
 		if status == http.StatusNotFound {
 			body = "404"
 		}
-		if !strings.HasSuffix(body, want) {
-			t.Errorf("%s: %d %s, want %s", url, status, body, want)
-		}
+		verify.That(t, strings.HasSuffix(body, want), "%s: %d %s, want %s", url, status, body, want)
 	}
 	r.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	if status, _ := r.ask("old.example.com/a"); status != http.StatusMovedPermanently {
@@ -113,9 +110,7 @@ catalog: { tags: [fabio, traefik], claims: [{ service: evil, hosts: [evil.exampl
 			}
 			return false
 		})
-		if err := agent.ServiceDeregister(fmt.Sprintf("sun-%d", n-2)); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, agent.ServiceDeregister(fmt.Sprintf("sun-%d", n-2)))
 		r.await("two instances are used", func() bool { return len(pool.Snapshot().All) == 2 })
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"sluice/admin"
 	"sluice/balancer"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // withTags returns an instance at address.
@@ -29,9 +30,7 @@ func (r *running) ask(url string) (status int, body string) {
 	r.t.Helper()
 	host, path, _ := strings.Cut(url, "/")
 	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("web").String()+"/"+path, nil)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	if host != "" {
 		request.Host = host
 	}
@@ -89,17 +88,13 @@ routes: [{ host: fixed.example.com, service: fixed }]
 			t.Errorf("%s: %s, want %s", url, got, want)
 		}
 	}
-	if got := r.serviceNames(); !slices.Equal(got, []string{"evil", "fixed", "moon", "star", "sun"}) {
-		t.Errorf("the services are %q", got)
-	}
+	verify.Slices(t, r.serviceNames(), []string{"evil", "fixed", "moon", "star", "sun"}, "the services")
 	var problems []admin.TagProblem
 	if r.api("/api/tags", &problems); len(problems) < 7 {
 		t.Errorf("%d problems of evil, want one for each bad tag: %+v", len(problems), problems)
 	}
 	for _, p := range problems {
-		if p.Service != "evil" || !slices.Equal(p.Instances, []string{"evil-1"}) || p.Tag == "" || p.Reason == "" {
-			t.Errorf("a problem of another service: %+v", p)
-		}
+		verify.That(t, p.Service == "evil" && slices.Equal(p.Instances, []string{"evil-1"}) && p.Tag != "" && p.Reason != "", "a problem of another service: %+v", p)
 	}
 }
 
@@ -153,9 +148,7 @@ func TestTagsChange(t *testing.T) {
 	serves := func(url, name string) func() bool {
 		return func() bool { status, body := r.ask(url); return status == http.StatusOK && body == name }
 	}
-	if !serves("h/a", "first")() {
-		t.Fatal("h/a is not served")
-	}
+	verify.Require(t, serves("h/a", "first")(), "h/a is not served")
 	consul.Set("star", withTags(t, "star", "star-1", first, "urlprefix-h/a", "urlprefix-h/b"))
 	r.await("h/b is served", serves("h/b", "first"))
 	consul.Set("star", withTags(t, "star", "star-1", first, "urlprefix-h/b"))
@@ -289,9 +282,7 @@ routes: [{ host: internal.example.com, service: internal, allow: [203.0.113.0/24
 	}
 	body := string(r.askAdmin(http.MethodGet, "/api/tags").Body)
 	for _, want := range []string{"services: a tag cannot set this: want it in the file", "request_headers.set.X-Forwarded-Client-Cert"} {
-		if !strings.Contains(body, want) {
-			t.Errorf("no %q in %s", want, body)
-		}
+		verify.That(t, strings.Contains(body, want), "no %q in %s", want, body)
 	}
 }
 
@@ -318,9 +309,7 @@ func TestRefusedConfigurationKeepsTheTagReader(t *testing.T) {
 	r.awaitState(r.file, "refused")
 	set("two.example.com")
 	r.await("the route of the changed instance", func() bool { return serves("two.example.com") })
-	if serves("one.example.com") {
-		t.Error("the former route is still there")
-	}
+	verify.That(t, !serves("one.example.com"), "the former route is still there")
 
 	r.write(text("fabio", "")) // accepted: sluice's own tags are not read any more
 	r.Reload()

@@ -17,6 +17,7 @@ import (
 	"sluice/certificates"
 	"sluice/test/consultest"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // show makes the client use a certificate; "": none.
@@ -25,9 +26,7 @@ func (r *running) show(cert, key string) {
 	config := &tls.Config{InsecureSkipVerify: true}
 	if cert != "" {
 		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			r.t.Fatal(err)
-		}
+		verify.NoError(r.t, err)
 		// Without a callback, a client keeps back what the server does not trust.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
@@ -47,12 +46,8 @@ func TestClientCertificates(t *testing.T) {
 	trust := func(a *consultest.Authority) {
 		t.Helper()
 		data, err := os.ReadFile(a.File)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(trusted, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
+		verify.NoError(t, os.WriteFile(trusted, data, 0o600))
 	}
 	trust(first)
 	certificates := fmt.Sprintf("certificates: [{ cert: %q, key: %q }], client_ca: %q", site.Cert, site.Key, trusted)
@@ -151,9 +146,7 @@ routes:
 			r.client.Transport.(*http.Transport).ForceAttemptHTTP2 = version == 2
 			for path, want := range map[string]int{"/": 200, "/admin": test.want, "/admin/x": test.want, "/admin/%2e%2e/x": 400} {
 				response, err := r.client.Get(test.scheme + "://" + r.Address(test.listener).String() + path)
-				if err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, err)
 				response.Body.Close()
 				reason := response.Header.Get("X-Sluice-Reason")
 				if response.StatusCode != want || want == 403 && reason != "certificate_required" || want == 400 && reason != "unsafe_path" {
@@ -192,9 +185,7 @@ client: { trusted_proxies: [127.0.0.0/8], keep_underscores: true }
 			transport.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 			for range 2 {
 				request, err := http.NewRequest(http.MethodPost, "https://"+r.Address(test.listener).String(), io.MultiReader(strings.NewReader("body")))
-				if err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, err)
 				request.Header.Set("X-Forwarded-Client-Cert", "Hash=forged")
 				request.Header.Set("X_forwarded-client-cert", "Hash=forged")
 				request.Header.Set("Connection", "X-Forwarded-Client-Cert")
@@ -203,18 +194,14 @@ client: { trusted_proxies: [127.0.0.0/8], keep_underscores: true }
 				}
 				request.Trailer = http.Header{"X-Forwarded-Client-Cert": {"Hash=forged"}}
 				response, err := r.client.Do(request)
-				if err != nil {
-					t.Fatal(err)
-				}
+				verify.NoError(t, err)
 				body, _ := io.ReadAll(response.Body)
 				response.Body.Close()
 				text := string(body)
 				if response.ProtoMajor != version || strings.Contains(text, "forged") || strings.Count(text, "Hash=") != test.want {
 					t.Errorf("%s by HTTP/%d: got %s, want %d identities", test.listener, response.ProtoMajor, text, test.want)
 				}
-				if test.listener == "optional" && response.TLS.DidResume {
-					t.Errorf("%s by HTTP/%d resumes a session", test.listener, version)
-				}
+				verify.That(t, test.listener != "optional" || !response.TLS.DidResume, "%s by HTTP/%d resumes a session", test.listener, version)
 			}
 		}
 	}
@@ -240,43 +227,27 @@ listeners: [{ name: %s, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q
 	resumes := func(r *running, listener string) bool {
 		t.Helper()
 		response, err := r.client.Get("https://" + r.Address(listener).String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		defer response.Body.Close()
 		io.Copy(io.Discard, response.Body)
 		return response.TLS.DidResume
 	}
-	if resumes(r, "web") {
-		t.Error("the first connection resumes a session")
-	}
-	if !resumes(r, "web") {
-		t.Error("the second connection does not resume the session")
-	}
+	verify.That(t, !resumes(r, "web"), "the first connection resumes a session")
+	verify.That(t, resumes(r, "web"), "the second connection does not resume the session")
 	r.write(text("other"))
 	r.Reload()
 	r.await("the listener", func() bool { return r.Address("other") != nil })
-	if !resumes(r, "other") {
-		t.Error("the session is lost in a reload")
-	}
+	verify.That(t, resumes(r, "other"), "the session is lost in a reload")
 	r.Gateway.certificates.RotateKeys(time.Now().Add(certificates.TicketKeyEvery))
-	if !resumes(r, "other") {
-		t.Error("the session is lost with a new key")
-	}
+	verify.That(t, resumes(r, "other"), "the session is lost with a new key")
 	next := r.succeed(text("web"), nil, patience)
-	if err := <-next.outcome; err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, <-next.outcome)
 	next.client = r.client
-	if !resumes(next.running, "web") {
-		t.Error("the session is lost in a new process")
-	}
+	verify.That(t, resumes(next.running, "web"), "the session is lost in a new process")
 	for n := range certificates.MaxTicketKeys {
 		r.Gateway.certificates.RotateKeys(time.Now().Add(time.Duration(n+2) * (certificates.TicketKeyEvery + time.Hour)))
 	}
-	if resumes(r, "other") {
-		t.Error("a session outlives its keys")
-	}
+	verify.That(t, !resumes(r, "other"), "a session outlives its keys")
 }
 
 // Requests go to the peers over TLS. A change of the settings applies to the next
@@ -285,9 +256,7 @@ func TestTLSToPeers(t *testing.T) {
 	dir := t.TempDir()
 	files := testcert.Write(t, dir, "peer.example")
 	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	var mu sync.Mutex
 	clients := make(map[string]bool)
 	peer := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -321,9 +290,8 @@ routes: [{ service: star }]
 	expect := func(what string, wantStatus int, wantBody string) {
 		t.Helper()
 		r.await("the end of the request before", func() bool { return r.peers()[peer.Listener.Addr().String()].Inflight == 0 })
-		if status, body := r.get("/"); status != wantStatus || !strings.Contains(body, wantBody) {
-			t.Errorf("%s: got %d %q, want %d %q", what, status, body, wantStatus, wantBody)
-		}
+		status, body := r.get("/")
+		verify.That(t, status == wantStatus && strings.Contains(body, wantBody), "%s: got %d %q, want %d %q", what, status, body, wantStatus, wantBody)
 	}
 	expect("verified", 200, "1")
 	expect("again", 200, "1")
@@ -333,9 +301,7 @@ routes: [{ service: star }]
 	expect("other settings", 200, "2")
 	change(text(fmt.Sprintf("ca: %q, server_name: a.example", files.Cert), ""))
 	expect("another name", 502, "no TLS connection")
-	if log := r.log.String(); !strings.Contains(log, "peer.example, not a.example") {
-		t.Errorf("the log has no reason: %s", log)
-	}
+	verify.Contains(t, r.log.String(), "peer.example, not a.example", "the log has no reason")
 	var all []admin.Certificate
 	if r.api("/api/certificates", &all); len(all) != 1 || all[0].UsedBy != `peers of service "star"` {
 		t.Errorf("/api/certificates: %+v", all)
@@ -356,20 +322,14 @@ listeners:
 `, site.Cert, site.Key)+static("star", peer))
 	r.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	response, err := r.client.Get("http://" + r.Address("web").String() + "/a")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	response.Body.Close()
 	if got := response.Header.Get("Location"); response.StatusCode != 308 || got != "https://127.0.0.1:8443/a" {
 		t.Errorf("got %d to %s", response.StatusCode, got)
 	}
 	r.show("", "")
 	response, err = r.client.Get("https://" + r.Address("websecure").String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	response.Body.Close()
-	if got := response.Header.Get("Strict-Transport-Security"); got != "max-age=31536000; includeSubDomains" {
-		t.Errorf("got %q", got)
-	}
+	verify.Equal(t, response.Header.Get("Strict-Transport-Security"), "max-age=31536000; includeSubDomains", "result")
 }

@@ -14,6 +14,7 @@ import (
 
 	"sluice/admin"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // A client gets the certificate for its server name, and the peer the header of a request over
@@ -45,9 +46,7 @@ listeners:
 func (r *running) trust(file, name string) {
 	r.t.Helper()
 	root, err := os.ReadFile(file)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(root)
 	r.client.Transport = &http.Transport{
@@ -85,14 +84,11 @@ listeners: [{ name: websecure, address: "127.0.0.1:0", tls: { certificates: [{ c
 		t.Helper()
 		r.readCertificates()
 		r.trust(trusted, "a.example")
-		if status, body := r.getSecure("websecure"); status != want {
-			t.Errorf("%s: got %d %s", what, status, body)
-		}
+		status, body := r.getSecure("websecure")
+		verify.That(t, status == want, "%s: got %d %s", what, status, body)
 	}
 	old := filepath.Join(dir, "old.pem")
-	if err := os.Rename(files.Cert, old); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.Rename(files.Cert, old))
 	expect("no file", old, 200)
 	var ready admin.Readiness
 	if r.api("/readyz", &ready); len(ready.Certificates) != 1 || !strings.Contains(ready.Certificates[0], "no such file") {

@@ -14,15 +14,14 @@ import (
 	"testing"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // socketDirectory returns a directory whose files have paths that are short enough for unix sockets.
 func socketDirectory(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sluice-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
 }
@@ -38,9 +37,7 @@ func (r *running) through(path string) {
 func serveSocket(t *testing.T, path string, handler http.HandlerFunc) *httptest.Server {
 	t.Helper()
 	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	server := httptest.NewUnstartedServer(handler)
 	server.Listener.Close()
 	server.Listener = l
@@ -90,18 +87,12 @@ func TestUnixSocketsOfClientsAndPeers(t *testing.T) {
 		status, body := r.postBody("http://example.com/", strings.Repeat("x", 100_000))
 		name, rest, _ := strings.Cut(body, " ")
 		seen = append(seen, name)
-		if status != http.StatusOK || rest != `example.com "127.0.0.1" 100000` {
-			t.Errorf("got %d %s", status, body)
-		}
+		verify.That(t, status == http.StatusOK && rest == `example.com "127.0.0.1" 100000`, "got %d %s", status, body)
 	}
 	slices.Sort(seen)
-	if fmt.Sprint(seen) != "[one one two two]" {
-		t.Errorf("peers: %v", seen)
-	}
+	verify.Equal(t, fmt.Sprint(seen), "[one one two two]", "peers: %v", seen)
 	for _, p := range r.services.get("a").pool.Snapshot().All {
-		if !slices.Contains([]string{"unix:" + one, "unix:" + two}, p.Address()) {
-			t.Errorf("address %s", p.Address())
-		}
+		verify.That(t, slices.Contains([]string{"unix:" + one, "unix:" + two}, p.Address()), "address %s", p.Address())
 	}
 	second.Close()
 	consultest.Await(t, "the check of the second fails", func() bool {
@@ -127,9 +118,7 @@ func TestUnixSocketsOfClientsAndPeers(t *testing.T) {
 
 	// A request that reached sluice itself would come again and again.
 	link := filepath.Join(dir, "link")
-	if err := os.Symlink(web, link); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.Symlink(web, link))
 	for _, own := range []string{web, link} {
 		r.replace(of(fmt.Sprintf("{ name: again, address: 'unix:%s', socket: { mode: 0666 } }", web), "'unix:"+own+"'"))
 		r.through(web)
@@ -199,8 +188,6 @@ func TestUnixSocketsOfEveryProtocol(t *testing.T) {
 		return true
 	})
 	for name, stats := range r.services.health() {
-		if stats.ChecksFailed != 0 {
-			t.Errorf("%s: %d checks failed", name, stats.ChecksFailed)
-		}
+		verify.Equal(t, stats.ChecksFailed, 0, "%s: checks failed", name)
 	}
 }

@@ -7,15 +7,14 @@ import (
 	"testing"
 
 	"sluice/admin"
+	"sluice/test/verify"
 )
 
 // getAs asks the proxy as a user, whom a header field names.
 func (r *running) getAs(user string) (status int, body string) {
 	r.t.Helper()
 	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("web").String()+"/", nil)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	verify.NoError(r.t, err)
 	request.Header.Set("X-User", user)
 	return r.do(request)
 }
@@ -37,9 +36,7 @@ func TestServicesOfARoute(t *testing.T) {
 		for i := range 50 {
 			user := fmt.Sprintf("user-%d", i)
 			status, answer := r.getAs(user)
-			if status != http.StatusOK {
-				t.Fatalf("status %d: %s", status, answer)
-			}
+			verify.Require(t, status == http.StatusOK, "status %d: %s", status, answer)
 			count[answer]++
 			users[user] = answer
 		}
@@ -47,15 +44,11 @@ func TestServicesOfARoute(t *testing.T) {
 	}
 	// The hash of these users is always the same.
 	first := served()
-	if first["a"] < 3 || first["b"] < 25 {
-		t.Errorf("the services got %v", first)
-	}
+	verify.That(t, first["a"] >= 3 && first["b"] >= 25, "the services got %v", first)
 	for user, want := range users {
 		var answer admin.RouteAnswer
 		r.api("/api/route?url=http://x/&header=X-User:+"+user, &answer)
-		if answer.Service != want {
-			t.Errorf("/api/route says %q for %s, whose answer is from %s", answer.Service, user, want)
-		}
+		verify.That(t, answer.Service == want, "/api/route says %q for %s, whose answer is from %s", answer.Service, user, want)
 	}
 	var routes []admin.Route
 	weighted := func() *admin.Weighted {
@@ -68,9 +61,8 @@ func TestServicesOfARoute(t *testing.T) {
 		t.Errorf("the API has %+v", w)
 	}
 
-	if m := weighted().Targets[0].Mirror; m == nil || m.Service != "b" {
-		t.Errorf("the mirror of a is %+v", m)
-	}
+	m := weighted().Targets[0].Mirror
+	verify.That(t, m != nil && m.Service == "b", "the mirror of a is %+v", m)
 	if metrics := r.metrics(); !strings.Contains(metrics, `sluice_mirror_requests_total{class="2xx",group="",mirror="b",service="a"} 0`) ||
 		!strings.Contains(metrics, `sluice_route_share{group="",host="",path="/",service="b"} 0.8`) {
 		t.Error("the metrics have no mirror of a, or no share of b")
@@ -91,7 +83,5 @@ func TestServicesOfARoute(t *testing.T) {
 	if w := weighted(); w.Targets[0].Share != .9 || w.Targets[0].Present != 0 || w.Targets[1].Present != 1 {
 		t.Errorf("the API has %+v", w)
 	}
-	if stop() == 0 {
-		t.Error("no requests")
-	}
+	verify.That(t, stop() != 0, "no requests")
 }
