@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestAPIUsesTheSettingsOfOptions(t *testing.T) {
@@ -19,18 +21,12 @@ func TestAPIUsesTheSettingsOfOptions(t *testing.T) {
 	for _, test := range []struct{ token, want string }{{"", "environment"}, {"mine", "mine"}} {
 		o := Options{Token: test.token}
 		addresses, err := o.Agents()
-		if err != nil || len(addresses) != 1 {
-			t.Fatalf("Agents = %q, %v", addresses, err)
-		}
+		verify.Require(t, err == nil && len(addresses) == 1, "Agents = %q, %v", addresses, err)
 		a, err := o.API(addresses[0])
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		defer a.Close()
 		leader, err := a.Status().Leader()
-		if err != nil || leader != "10.0.0.1:8300" || token != test.want {
-			t.Errorf("leader %q, %v, with token %q; want %q", leader, err, token, test.want)
-		}
+		verify.That(t, err == nil && leader == "10.0.0.1:8300" && token == test.want, "leader %q, %v, with token %q; want %q", leader, err, token, test.want)
 		if a.URL != server.URL || a.Anonymous() || a.Stats().Queries != 1 {
 			t.Errorf("URL %q, anonymous %v, %+v", a.URL, a.Anonymous(), a.Stats())
 		}

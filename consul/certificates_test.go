@@ -19,6 +19,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // secured is a fake that takes only clients with a certificate.
@@ -134,9 +135,7 @@ func (s *secured) ask(c *Client) error {
 
 func (s *secured) expectLog(count int, line string) {
 	s.t.Helper()
-	if got := strings.Count(s.log.String(), line); got != count {
-		s.t.Errorf("%d lines %q, want %d:\n%s", got, line, count, s.log.String())
-	}
+	verify.Equal(s.t, strings.Count(s.log.String(), line), count, "lines %q: %s", line, s.log.String())
 }
 
 const (
@@ -156,12 +155,9 @@ func TestNewConnectionsUseTheCertificatesOnDisk(t *testing.T) {
 			must(t, s.ask(client))
 			s.installPair(ca.Issue("second"))
 			must(t, s.ask(client))
-			if shown := s.taken(); !shown[first] || !shown[first+1] || len(shown) != 2 {
-				t.Errorf("certificates %v were shown, want %d and the next", shown, first)
-			}
-			if want := map[bool]int{false: 1, true: 2}[http2]; s.protocol != want {
-				t.Errorf("HTTP/%d, want %d", s.protocol, want)
-			}
+			shown := s.taken()
+			verify.That(t, shown[first] && shown[first+1] && len(shown) == 2, "certificates %v were shown, want %d and the next", shown, first)
+			verify.Equal(t, s.protocol, map[bool]int{false: 1, true: 2}[http2], "HTTP/")
 			s.expectLog(1, replaced)
 			s.expectLog(0, kept)
 		})
@@ -237,9 +233,7 @@ func TestCertificatesAreReplacedWithoutLosingAWatch(t *testing.T) {
 	s.Set("star", discoverytest.Instance("star", "a", 80), discoverytest.Instance("star", "b", 81))
 	r.await("a b")
 	must(t, s.ask(client))
-	if n := r.errors.Load(); n != 0 {
-		t.Errorf("%d errors", n)
-	}
+	verify.Equal(t, r.errors.Load(), 0, "errors")
 
 	s.serve(next)
 	s.server.CloseClientConnections() // as a restart does

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // countInstances returns the number of instances of star that a client with options o gets.
@@ -54,9 +55,7 @@ func TestClientURL(t *testing.T) {
 			t.Errorf("%+v: %v", tt, err)
 			continue
 		}
-		if got := client.URL(); got != tt.want {
-			t.Errorf("%+v: got %s", tt, got)
-		}
+		verify.Equal(t, client.URL(), tt.want, "%+v", tt)
 	}
 }
 
@@ -70,18 +69,15 @@ func TestNewRejectsInvalidOptions(t *testing.T) {
 		"key":        {TLS: TLSOptions{CertFile: missing, KeyFile: missing}},
 		"watches":    {MaxWatches: -1},
 	} {
-		if _, err := New(o); err == nil {
-			t.Errorf("%s: no error", name)
-		}
+		_, err := New(o)
+		verify.That(t, err != nil, "%s: no error", name)
 	}
 }
 
 func TestClientToken(t *testing.T) {
 	fake := discoverytest.Start(t)
 	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte("of-the-file\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte("of-the-file\n"), 0o600))
 	for _, tt := range []struct {
 		options Options
 		env     string
@@ -96,34 +92,22 @@ func TestClientToken(t *testing.T) {
 		t.Setenv("CONSUL_HTTP_TOKEN", tt.env)
 		tt.options.Addresses = []string{fake.URL()}
 		client, err := New(tt.options)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		answer, err := client.Get(t.Context(), Query{Path: "health/service/star"}, func(io.Reader) error { return nil })
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		requests := fake.Requests()
-		if got := requests[len(requests)-1].Token; got != tt.want {
-			t.Errorf("%+v: token %q, want %q", tt, got, tt.want)
-		}
-		if answer.Anonymous != (tt.want == "") {
-			t.Errorf("%+v: anonymous %v", tt, answer.Anonymous)
-		}
+		verify.Equal(t, requests[len(requests)-1].Token, tt.want, "%+v: token", tt)
+		verify.Equal(t, answer.Anonymous, (tt.want == ""), "%+v: anonymous", tt)
 		client.Close()
 	}
 }
 
 func TestClientOverUnixSocket(t *testing.T) {
 	dir, err := os.MkdirTemp("", "sluice") // t.TempDir may be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer os.RemoveAll(dir)
 	listener, err := net.Listen("unix", filepath.Join(dir, "consul.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	fake := discoverytest.New()
 	fake.Set("star", discoverytest.Instance("star", "a", 80))
 	server := httptest.NewUnstartedServer(fake)
@@ -146,9 +130,7 @@ func TestClientOverTLS(t *testing.T) {
 	defer server.Close()
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	if err := os.WriteFile(ca, certificate, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(ca, certificate, 0o600))
 	for _, tt := range []struct {
 		name string
 		tls  TLSOptions
@@ -161,9 +143,7 @@ func TestClientOverTLS(t *testing.T) {
 		{"no verification", TLSOptions{InsecureSkipVerify: true}, true},
 	} {
 		n, err := countInstances(t, Options{Addresses: []string{server.URL}, TLS: tt.tls})
-		if (err == nil) != tt.ok || tt.ok && n != 1 {
-			t.Errorf("%s: %d instances, %v", tt.name, n, err)
-		}
+		verify.That(t, (err == nil) == tt.ok && (!tt.ok || n == 1), "%s: %d instances, %v", tt.name, n, err)
 	}
 	t.Setenv("CONSUL_CACERT", ca)
 	if _, err := countInstances(t, Options{Addresses: []string{server.URL}}); err != nil {
@@ -173,13 +153,9 @@ func TestClientOverTLS(t *testing.T) {
 
 func TestErrorContainsAgent(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	url := "http://" + listener.Addr().String()
 	listener.Close()
 	_, err = countInstances(t, Options{Addresses: []string{url}})
-	if err == nil || !strings.Contains(err.Error(), "consul "+url+": ") || !strings.Contains(err.Error(), "refused") {
-		t.Errorf("error %v", err)
-	}
+	verify.That(t, err != nil && strings.Contains(err.Error(), "consul "+url+": ") && strings.Contains(err.Error(), "refused"), "error %v", err)
 }

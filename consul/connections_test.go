@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // A request in flight continues; later requests have another connection.
@@ -61,9 +63,7 @@ func TestRenewClosesOldConnectionsAfterTheirRequests(t *testing.T) {
 		if gone := <-closed; gone != slow || next == slow {
 			t.Errorf("HTTP/2 %v: closed %s, and the next request was on %s; want %s closed", http2, gone, next, slow)
 		}
-		if last := get("/"); last != next {
-			t.Errorf("HTTP/2 %v: the last request was on %s, want %s", http2, last, next)
-		}
+		verify.Equal(t, get("/"), next, "HTTP/2 %v: the last request was on", http2)
 		c.renew()
 		if gone := <-closed; gone != next {
 			t.Errorf("HTTP/2 %v: closed %s, want the idle connection %s", http2, gone, next)
@@ -114,7 +114,5 @@ func TestRenewLeavesNoIdleConnection(t *testing.T) {
 
 func must(t *testing.T, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // follower runs Follow for the instances of star.
@@ -107,9 +108,7 @@ func (f *followed) expect(d time.Duration, want ...string) {
 	synctest.Wait()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !slices.Equal(f.calls, want) {
-		f.t.Errorf("by %v: calls %q, want %q", d, f.calls, want)
-	}
+	verify.Slices(f.t, f.calls, want, "by %v: calls", d)
 	f.calls = nil
 }
 
@@ -149,9 +148,7 @@ func followStar(t *testing.T, volume *rate.Limiter, do func(f *followed)) {
 				Regressed: func() { f.record("regressed") },
 				Volume:    volume,
 			})
-			if !errors.Is(err, context.Canceled) {
-				t.Errorf("Follow: %v", err)
-			}
+			verify.That(t, errors.Is(err, context.Canceled), "Follow: %v", err)
 		})
 		do(f)
 		cancel()
@@ -166,9 +163,8 @@ func TestFollowReadsChangedAnswers(t *testing.T) {
 		f.expect(time.Second, "read a")
 		before := len(f.Requests())
 		f.expect(10 * time.Minute) // waits end without a change
-		if n := len(f.Requests()) - before; n < 9 || n > 13 {
-			t.Errorf("%d queries in ten minutes, want about one per minute", n)
-		}
+		n := len(f.Requests()) - before
+		verify.That(t, n >= 9 && n <= 13, "%d queries in ten minutes, want about one per minute", n)
 		f.set("b")
 		f.expect(601*time.Second, "read b")
 	})
@@ -248,9 +244,7 @@ func TestQueriesForKeysGiveWay(t *testing.T) {
 				Query: OneKey("a"), Wait: 10 * time.Minute,
 				Read: func(Answer, []byte) error { return nil },
 				Ended: func(err error) {
-					if err != nil {
-						t.Errorf("an error of the keys: %v", err)
-					}
+					verify.That(t, err == nil, "an error of the keys: %v", err)
 				},
 			})
 		})
@@ -259,9 +253,8 @@ func TestQueriesForKeysGiveWay(t *testing.T) {
 		for n, most := range []time.Duration{time.Second, briefWait * 9 / 8} {
 			begin := time.Now()
 			_, err := client.Get(ctx, Query{Path: "health/service/star"}, func(io.Reader) error { return nil })
-			if waited := time.Since(begin); err != nil || waited > most {
-				t.Errorf("query %d: an answer after %v, %v, want at most %v", n, waited, err, most)
-			}
+			waited := time.Since(begin)
+			verify.That(t, err == nil && waited <= most, "query %d: an answer after %v, %v, want at most %v", n, waited, err, most)
 			time.Sleep(time.Second)
 		}
 		leave()

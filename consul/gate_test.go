@@ -7,14 +7,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func enter(t *testing.T, g *gate, n int) {
 	t.Helper()
 	for range n {
-		if err := g.enter(t.Context(), false); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, g.enter(t.Context(), false))
 	}
 }
 
@@ -46,9 +46,7 @@ func TestGateAdmitsInOrderOfArrival(t *testing.T) {
 		}
 		g.leave(false)
 		waiting.Wait()
-		if len(order) != 3 || order[0] != 0 || order[1] != 1 || order[2] != 2 {
-			t.Errorf("admitted %v", order)
-		}
+		verify.That(t, len(order) == 3 && order[0] == 0 && order[1] == 1 && order[2] == 2, "admitted %v", order)
 	})
 }
 
@@ -59,16 +57,11 @@ func TestGateForgetsCanceledQueries(t *testing.T) {
 		cause := errors.New("canceled")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(cause)
-		if err := g.enter(ctx, false); !errors.Is(err, cause) {
-			t.Errorf("enter: %v, want the cause", err)
-		}
-		if !full(g) {
-			t.Error("the limit is exceeded")
-		}
+		err := g.enter(ctx, false)
+		verify.That(t, errors.Is(err, cause), "enter: %v, want the cause", err)
+		verify.That(t, full(g), "the limit is exceeded")
 		g.leave(false)
-		if full(g) {
-			t.Error("the limit has become lower")
-		}
+		verify.That(t, !full(g), "the limit has become lower")
 	})
 }
 
@@ -81,12 +74,8 @@ func Test429LowersTheLimitForAWhile(t *testing.T) {
 			g.refused()
 		}
 		limit, _ := g.size()
-		if limit != 75 {
-			t.Errorf("limit after a 429 with 100 queries in flight: %d, want 75", limit)
-		}
-		if !full(g) {
-			t.Error("the limit is exceeded")
-		}
+		verify.Equal(t, limit, 75, "limit after a 429 with 100 queries in flight")
+		verify.That(t, full(g), "the limit is exceeded")
 		for range 60 {
 			time.Sleep(2 * shrinkInterval)
 			g.refused()
@@ -119,22 +108,14 @@ func TestOversubscription(t *testing.T) {
 	for range 120 {
 		g.join()
 	}
-	if oversubscribed() {
-		t.Error("oversubscribed by 120 loops with 128 connections")
-	}
+	verify.That(t, !oversubscribed(), "oversubscribed by 120 loops with 128 connections")
 	_, lasting := g.oversubscription()
 	leave := g.join()
-	if !oversubscribed() || lasting.Err() == nil {
-		t.Error("not oversubscribed by 121 loops with 128 connections")
-	}
+	verify.That(t, oversubscribed() && lasting.Err() != nil, "not oversubscribed by 121 loops with 128 connections")
 	leave()
-	if oversubscribed() {
-		t.Error("oversubscribed after a loop has left")
-	}
+	verify.That(t, !oversubscribed(), "oversubscribed after a loop has left")
 	g.refused()
-	if !oversubscribed() {
-		t.Error("not oversubscribed after a 429")
-	}
+	verify.That(t, oversubscribed(), "not oversubscribed after a 429")
 }
 
 func TestSharedConnectionsRaiseTheLimit(t *testing.T) {
@@ -145,9 +126,8 @@ func TestSharedConnectionsRaiseTheLimit(t *testing.T) {
 		}
 		g.multiplexed(10)
 		enter(t, g, 200)
-		if c, _ := g.oversubscription(); c {
-			t.Error("oversubscribed by 50 loops on shared connections")
-		}
+		c, _ := g.oversubscription()
+		verify.That(t, !c, "oversubscribed by 50 loops on shared connections")
 	})
 }
 
@@ -156,9 +136,7 @@ func TestGateAdmitsFewQueriesWhileTheAgentDoesNotAnswer(t *testing.T) {
 		g := newGate(100)
 		g.setUnanswered(true)
 		enter(t, g, minConnections)
-		if !full(g) {
-			t.Error("more than minConnections are admitted")
-		}
+		verify.That(t, full(g), "more than minConnections are admitted")
 		const waiting = 50
 		in, out := make(chan struct{}, waiting), make(chan struct{})
 		var running sync.WaitGroup
@@ -172,21 +150,17 @@ func TestGateAdmitsFewQueriesWhileTheAgentDoesNotAnswer(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if err := g.enter(t.Context(), true); err != nil || len(in) > 0 {
-			t.Errorf("blocking query: %v; %d other queries were admitted", err, len(in))
-		}
+		err := g.enter(t.Context(), true)
+		verify.That(t, err == nil && len(in) <= 0, "blocking query: %v; %d other queries were admitted", err, len(in))
 		g.setUnanswered(false)
 		for n := range waiting {
 			synctest.Wait()
-			if got, most := len(in), n+minConnections; got > most || got == n {
-				t.Fatalf("%d are admitted after %d have left, want up to %d", got, n, most)
-			}
+			got, most := len(in), n+minConnections
+			verify.Require(t, got <= most && got != n, "%d are admitted after %d have left, want up to %d", got, n, most)
 			out <- struct{}{}
 		}
 		running.Wait()
 		enter(t, g, 100-minConnections-1)
-		if !full(g) {
-			t.Error("the limit has become higher")
-		}
+		verify.That(t, full(g), "the limit has become higher")
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // inProbingBubble runs f with a client that only probes, in virtual time. lose closes
@@ -29,9 +30,7 @@ func inProbingBubble(t *testing.T, keepAlive bool, f func(c *Client, lose func()
 				conns = append(conns, conn)
 				return conn, err
 			}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		client.agents.all[0].probeConnections.current.transport.DisableKeepAlives = !keepAlive
 		done := client.KeepProbing()
 		time.Sleep(10 * time.Second)
@@ -61,23 +60,15 @@ func changedWithin(c *Client, d time.Duration) bool {
 
 func TestLossOfIdleConnectionIsDetectedOnce(t *testing.T) {
 	inProbingBubble(t, true, func(c *Client, lose func()) {
-		if changedWithin(c, time.Minute) {
-			t.Error("Changed was closed without a loss")
-		}
+		verify.That(t, !changedWithin(c, time.Minute), "Changed was closed without a loss")
 		lose()
-		if !changedWithin(c, 2*time.Second) {
-			t.Error("the loss was not detected")
-		}
-		if changedWithin(c, time.Minute) {
-			t.Error("the loss was detected twice")
-		}
+		verify.That(t, changedWithin(c, 2*time.Second), "the loss was not detected")
+		verify.That(t, !changedWithin(c, time.Minute), "the loss was detected twice")
 	})
 }
 
 func TestWithoutKeepAliveNoConnectionIsLost(t *testing.T) {
 	inProbingBubble(t, false, func(c *Client, _ func()) {
-		if changedWithin(c, time.Minute) {
-			t.Error("Changed was closed")
-		}
+		verify.That(t, !changedWithin(c, time.Minute), "Changed was closed")
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // below returns the names of the keys that begin with prefix.
@@ -23,9 +24,7 @@ func below(t *testing.T, c *Client, prefix string) ([]string, Answer, error) {
 	keys, err := DecodeKeys(a, body)
 	var names []string
 	for _, k := range keys {
-		if string(k.Value) != "value of "+k.Key {
-			t.Errorf("%s has the value %q", k.Key, k.Value)
-		}
+		verify.Equal(t, string(k.Value), "value of "+k.Key, "%s has the value %q", k.Key, k.Value)
 		names = append(names, k.Key)
 	}
 	return names, a, err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +15,7 @@ import (
 
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 const lockKey = "sluice/locks/a"
@@ -24,9 +24,7 @@ const lockKey = "sluice/locks/a"
 func realClient(t *testing.T, agent *consultest.Agent, token string) *Client {
 	t.Helper()
 	c, err := New(Options{Addresses: []string{agent.URL()}, Token: token, Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	done := c.KeepProbing()
 	t.Cleanup(func() {
 		done()
@@ -80,9 +78,7 @@ func TestLock(t *testing.T) {
 	case <-time.After(2 * lockDelay): // a lock that were free would be taken by then
 	}
 	must(t, first.Unlock(t.Context()))
-	if first.Held.Err() == nil {
-		t.Error("Held goes on after Unlock")
-	}
+	verify.That(t, first.Held.Err() != nil, "Held goes on after Unlock")
 	l := <-second
 	if l == nil {
 		t.Fatal("no lock")
@@ -91,13 +87,9 @@ func TestLock(t *testing.T) {
 	awaitSessions(t, agent, 0)
 	pair, _, err := a.KV().Get(t.Context(), lockKey, 0, 0)
 	must(t, err)
-	if pair != nil {
-		t.Errorf("the key is left: %+v", pair)
-	}
+	verify.That(t, pair == nil, "the key is left: %+v", pair)
 	_, err = realClient(t, agent, "").Lock(t.Context(), lockKey)
-	if !Forbidden(err) {
-		t.Errorf("without a token: %v", err)
-	}
+	verify.That(t, Forbidden(err), "without a token: %v", err)
 }
 
 // Who waits no longer leaves no session, which would be in the way of others.
@@ -112,9 +104,7 @@ func TestLockThatIsNotAwaited(t *testing.T) {
 	second := lockLater(t, c, ctx)
 	awaitSessions(t, agent, 2)
 	cancel()
-	if <-second != nil {
-		t.Error("two hold the lock")
-	}
+	verify.That(t, <-second == nil, "two hold the lock")
 	awaitSessions(t, agent, 1)
 	must(t, held.Unlock(t.Context()))
 }
@@ -159,16 +149,13 @@ func TestNewSessionIsDestroyedIfTheLockIsNotAwaited(t *testing.T) {
 				if _, err := c.Lock(ctx, lockKey); !errors.Is(err, context.Canceled) {
 					t.Errorf("error %v", err)
 				}
-				if took := time.Since(begin); took > sessionGrace {
-					t.Errorf("it took %v", took)
-				}
+				took := time.Since(begin)
+				verify.That(t, took <= sessionGrace, "it took %v", took)
 				c.Close()
 				pipe.Close()
 				mu.Lock()
 				defer mu.Unlock()
-				if !slices.Equal(destroyed, test.destroyed) {
-					t.Errorf("destroyed: %q, want %q", destroyed, test.destroyed)
-				}
+				verify.Slices(t, destroyed, test.destroyed, "destroyed")
 			})
 		})
 	}
@@ -190,15 +177,11 @@ func TestLockOfADeadProcess(t *testing.T) {
 	}
 	session, _, err := agent.Client().Session().Info(l.session, nil)
 	must(t, err)
-	if session == nil || session.TTL != c.lockTTL.String() || len(session.NodeChecks) > 0 {
-		t.Errorf("the session depends on more than its TTL: %+v", session)
-	}
+	verify.That(t, session != nil && session.TTL == c.lockTTL.String() && len(session.NodeChecks) <= 0, "the session depends on more than its TTL: %+v", session)
 	must(t, dead.Unlock(t.Context())) // of a process that was asleep: it frees nothing
 	pair, _, err := c.KV().Get(t.Context(), lockKey, 0, 0)
 	must(t, err)
-	if pair == nil || pair.Session != l.session {
-		t.Errorf("the lock is gone: %+v", pair)
-	}
+	verify.That(t, pair != nil && pair.Session == l.session, "the lock is gone: %+v", pair)
 	must(t, l.Unlock(t.Context()))
 }
 
@@ -212,8 +195,7 @@ func TestLostLock(t *testing.T) {
 	_, err = agent.Client().Session().Destroy(l.session, nil)
 	must(t, err)
 	<-l.Held.Done()
-	if cause := context.Cause(l.Held); !errors.Is(cause, ErrLockLost) {
-		t.Errorf("the cause is %v", cause)
-	}
+	cause := context.Cause(l.Held)
+	verify.That(t, errors.Is(cause, ErrLockLost), "the cause is %v", cause)
 	must(t, l.Unlock(t.Context()))
 }

@@ -21,6 +21,7 @@ import (
 	consulsource "sluice/discovery/consul"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // multiplexing is a fake Consul behind HTTP/2.
@@ -49,9 +50,7 @@ func startMultiplexing(t *testing.T, streams, services int, handle func(http.Han
 	m.client, err = consul.New(consul.Options{
 		Addresses: []string{m.server.URL}, TLS: consul.TLSOptions{InsecureSkipVerify: true}, Log: zerolog.Nop(),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	manager := discovery.NewManager(discovery.ManagerOptions{
 		Sink: func(service string, set []discovery.Instance) { m.sets <- service + ": " + ids(set) },
 	})
@@ -91,9 +90,7 @@ func (m *multiplexing) await(t *testing.T, want string) {
 	t.Helper()
 	select {
 	case got := <-m.sets:
-		if got != want {
-			t.Errorf("Sink got %q, want %q", got, want)
-		}
+		verify.Equal(t, got, want, "Sink")
 	case <-time.After(time.Minute):
 		t.Fatalf("Sink did not get %q", want)
 	}
@@ -107,9 +104,8 @@ func TestStartOverHTTP2OpensFewConnections(t *testing.T) {
 	m := startMultiplexing(t, streams, services, unchanged)
 	// Five are enough. Probes and superfluous dials add a few.
 	const most = 30
-	if s := m.client.Stats(); s.Shared || s.Peak > most {
-		t.Errorf("%+v: want at most %d connections at a time", s, most)
-	}
+	s := m.client.Stats()
+	verify.That(t, !s.Shared && s.Peak <= most, "%+v: want at most %d connections at a time", s, most)
 }
 
 func TestTLSWithoutHTTP2HasOneConnectionPerQuery(t *testing.T) {
@@ -119,9 +115,8 @@ func TestTLSWithoutHTTP2HasOneConnectionPerQuery(t *testing.T) {
 		m.list(n, "a", "b")
 		m.await(t, multiplexedService(n)+": a b")
 	}
-	if s := m.client.Stats(); s.Connections < services {
-		t.Errorf("%+v: want %d connections", s, services)
-	}
+	s := m.client.Stats()
+	verify.That(t, s.Connections >= services, "%+v: want %d connections", s, services)
 }
 
 // A Consul server continues a canceled blocking query, which uses a stream of its
@@ -168,9 +163,7 @@ func TestQueriesAfterCancellationUseNewConnections(t *testing.T) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	if len(canceled) == 0 || used > 0 {
-		t.Errorf("canceled queries by connection: %v, and %d later queries on these; want some and 0", canceled, used)
-	}
+	verify.That(t, len(canceled) != 0 && used <= 0, "canceled queries by connection: %v, and %d later queries on these; want some and 0", canceled, used)
 }
 
 // ids returns the ids of set, sorted.

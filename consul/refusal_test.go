@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // limitedAgent is an agent that accepts a number of connections and, like Consul's,
@@ -64,9 +66,7 @@ func TestAnswer429BeforeTheRequest(t *testing.T) {
 	const queries = 50
 	for range queries {
 		_, err := client.Get(t.Context(), Query{Path: "catalog/nodes"}, func(io.Reader) error { return nil })
-		if StatusCode(err) != http.StatusTooManyRequests {
-			t.Fatalf("query: %v", err)
-		}
+		verify.Require(t, StatusCode(err) == http.StatusTooManyRequests, "query: %v", err)
 		if c, err := client.agents.inUse().probe(t.Context(), time.Minute); c != degraded || StatusCode(err) != http.StatusTooManyRequests {
 			t.Fatalf("probe: %v, %v", c, err)
 		}

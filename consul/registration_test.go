@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // An agent may register a service, and then fail to list its obsolete checks.
@@ -41,12 +42,9 @@ func TestErrRegisteredReportsThatTheAgentHasTheService(t *testing.T) {
 			must(t, err)
 			t.Cleanup(client.Close)
 			err = client.Register(t.Context(), server.URL, &api.AgentServiceRegistration{ID: "s", Name: "s"}, c.obsolete...)
-			if wrong := c.name != "no error"; (err != nil) != wrong || errors.Is(err, ErrRegistered) != c.taken {
-				t.Errorf("error %v", err)
-			}
-			if c.taken && !strings.Contains(err.Error(), "consul "+server.URL+": 500") {
-				t.Errorf("error %v", err)
-			}
+			wrong := c.name != "no error"
+			verify.That(t, (err != nil) == wrong && errors.Is(err, ErrRegistered) == c.taken, "error %v", err)
+			verify.That(t, !c.taken || strings.Contains(err.Error(), "consul "+server.URL+": 500"), "error %v", err)
 		})
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // An agent cuts the connection of a blocking query, loses its state and answers again at once.
@@ -88,18 +90,14 @@ func TestCutBlockingQueryIsNotRepeatedWithItsIndex(t *testing.T) {
 			for _, want := range []string{`["before"]`, `["after"]`} {
 				select {
 				case got := <-known:
-					if got != want {
-						t.Errorf("got %s, want %s", got, want)
-					}
+					verify.Equal(t, got, want, "got")
 				case <-repeated:
 					t.Fatal("the query was sent again with its index")
 				}
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if len(indexes) < 3 || indexes[0] != "" || indexes[1] != "700" || indexes[2] != "" {
-				t.Errorf("indexes %q, want none, 700 and none", indexes)
-			}
+			verify.That(t, len(indexes) >= 3 && indexes[0] == "" && indexes[1] == "700" && indexes[2] == "", "indexes %q, want none, 700 and none", indexes)
 		})
 	}
 }

@@ -2,10 +2,11 @@ package discovery
 
 import (
 	"context"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // A configuration is in effect when AwaitStatic returns: no static set waits for its
@@ -36,13 +37,10 @@ func TestAwaitStatic(t *testing.T) {
 			if want := describe(static(peers...).set); got == nil || got[len(got)-1] != want {
 				t.Errorf("Sink has got %q, want %q last", got, want)
 			}
-			if took := time.Since(begin); took > 2*time.Second {
-				t.Errorf("%v: it waited %v, Sink takes a second", peers, took)
-			}
+			took := time.Since(begin)
+			verify.That(t, took <= 2*time.Second, "%v: it waited %v, Sink takes a second", peers, took)
 		}
-		if want := []string{"a:1", "b:1", "b:1 c:1", "b:1 c:1 d:1"}; !slices.Equal(got, want) {
-			t.Errorf("Sink has got %q, want %q", got, want)
-		}
+		verify.Slices(t, got, []string{"a:1", "b:1", "b:1 c:1", "b:1 c:1 d:1"}, "Sink")
 
 		m.Watch("star", newScripted()) // never reports
 		m.Watch("sun", static("e:1"))

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"sluice/test/verify"
 )
 
 // scripted is a source that reports what the test passes.
@@ -107,9 +108,8 @@ func inBubble(t *testing.T, f func(t *testing.T, b *bubble)) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var run sync.WaitGroup
 		run.Go(func() {
-			if err := b.Run(ctx); !errors.Is(err, context.Canceled) {
-				t.Errorf("Run: %v", err)
-			}
+			err := b.Run(ctx)
+			verify.That(t, errors.Is(err, context.Canceled), "Run: %v", err)
 		})
 		f(t, b)
 		cancel()
@@ -127,9 +127,7 @@ func (b *bubble) start(service string) reports {
 func (b *bubble) status() WatchStatus {
 	b.t.Helper()
 	all := b.Statuses()
-	if len(all) != 1 {
-		b.t.Fatalf("%d watches", len(all))
-	}
+	verify.Require(b.t, len(all) == 1, "%d watches", len(all))
 	return all[0]
 }
 
@@ -150,9 +148,7 @@ func (b *bubble) expect(at time.Duration, want ...call) {
 	synctest.Wait()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !slices.Equal(b.calls, want) {
-		b.t.Errorf("by %v Sink got %v, want %v", at, b.calls, want)
-	}
+	verify.Slices(b.t, b.calls, want, "by %v Sink", at)
 	b.calls = nil
 }
 

@@ -3,6 +3,8 @@ package discovery
 import (
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func TestFirstSetIsPassedAtOnce(t *testing.T) {
@@ -11,9 +13,7 @@ func TestFirstSetIsPassedAtOnce(t *testing.T) {
 		b.start("moon").set(nil)
 		b.expect(0, call{0, "star", "a b"}, call{0, "moon", ""})
 		for _, s := range b.Statuses() {
-			if s.Changes != 1 {
-				t.Errorf("%s: %d changes, want 1", s.Service, s.Changes)
-			}
+			verify.Equal(t, s.Changes, 1, "%s: changes", s.Service)
 		}
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestDiff(t *testing.T) {
@@ -43,12 +45,8 @@ func TestDiff(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := Diff(tt.before, tt.after)
-			if fmt.Sprint(got) != fmt.Sprint(tt.want) {
-				t.Errorf("Diff:\n got %+v\nwant %+v", got, tt.want)
-			}
-			if got.Empty() != (fmt.Sprint(tt.want) == fmt.Sprint(Changes{})) {
-				t.Errorf("Empty() = %v for %+v", got.Empty(), got)
-			}
+			verify.That(t, fmt.Sprint(got) == fmt.Sprint(tt.want), "Diff:\n got %+v\nwant %+v", got, tt.want)
+			verify.Equal(t, got.Empty(), (fmt.Sprint(tt.want) == fmt.Sprint(Changes{})), "Empty() = for %+v", got)
 		})
 	}
 }
@@ -91,9 +89,7 @@ func FuzzDiff(f *testing.F) {
 		beforeCopy, afterCopy := slices.Clone(before), slices.Clone(after)
 		c := Diff(before, after)
 
-		if !equalSets(before, beforeCopy) || !equalSets(after, afterCopy) {
-			t.Fatal("Diff changed its input")
-		}
+		verify.Require(t, equalSets(before, beforeCopy) && equalSets(after, afterCopy), "Diff changed its input")
 		applied := index(before)
 		for _, i := range c.Removed {
 			if _, ok := applied[i.Key()]; !ok {
@@ -108,18 +104,13 @@ func FuzzDiff(f *testing.F) {
 			applied[i.Key()] = i
 		}
 		for _, u := range c.Updated {
-			if u.Old.Key() != u.New.Key() || !applied[u.New.Key()].Equal(u.Old) || u.Old.Equal(u.New) {
-				t.Fatalf("not an update: %+v", u)
-			}
+			verify.Require(t, u.Old.Key() == u.New.Key() && applied[u.New.Key()].Equal(u.Old) && !u.Old.Equal(u.New), "not an update: %+v", u)
 			applied[u.New.Key()] = u.New
 		}
-		if want := index(after); !maps.EqualFunc(applied, want, Instance.Equal) {
-			t.Fatalf("apply(before, Diff(before, after)):\n got %v\nwant %v", applied, want)
-		}
+		want := index(after)
+		verify.Require(t, maps.EqualFunc(applied, want, Instance.Equal), "apply(before, Diff(before, after)):\n got %v\nwant %v", applied, want)
 		for name, s := range map[string][]Instance{"Added": c.Added, "Removed": c.Removed} {
-			if !slices.IsSortedFunc(s, compareKeys) {
-				t.Fatalf("%s is not sorted: %v", name, s)
-			}
+			verify.Require(t, slices.IsSortedFunc(s, compareKeys), "%s is not sorted: %v", name, s)
 		}
 	})
 }

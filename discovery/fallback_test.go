@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func TestFallbackServesUntilTheSourceReports(t *testing.T) {
@@ -25,12 +27,9 @@ func TestFallbackServesUntilTheSourceReports(t *testing.T) {
 				}
 				b.expect(2*time.Second, call{tt.at, "star", "a b"})
 				s := b.status()
-				if s.State != WatchStale || !s.Restored.Equal(asOf) || s.Instances != 2 || !s.LastSuccess.IsZero() {
-					t.Errorf("status %+v", s)
-				}
-				if got := strings.Count(b.log.String(), `"as_of":`); got != 1 {
-					t.Errorf("%d log lines with as_of, want one:\n%s", got, b.log.String())
-				}
+				verify.That(t, s.State == WatchStale && s.Restored.Equal(asOf) && s.Instances == 2 && s.LastSuccess.IsZero(), "status %+v", s)
+				got := strings.Count(b.log.String(), `"as_of":`)
+				verify.That(t, got == 1, "%d log lines with as_of, want one:\n%s", got, b.log.String())
 				w.fail("refused")
 				w.setAt(1, instances("a", "b"))
 				b.expect(3 * time.Second) // it was the truth

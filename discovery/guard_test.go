@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // parseSet parses a set such as "a b:critical c:maintenance d:unchecked e:moved f:at-a".
@@ -240,9 +242,7 @@ func TestAbsentAndLoses(t *testing.T) {
 			t.Errorf("%q: absent %q, loses %v; want %q, %v", tt.answer, absent, g.Loses(at, set, false), tt.absent, tt.loses)
 		}
 	}
-	if !g.Loses(at, parseSet("a:unchecked b c"), true) || g.Loses(at, parseSet("a b"), true) {
-		t.Error("want a loss of instances in service only")
-	}
+	verify.That(t, g.Loses(at, parseSet("a:unchecked b c"), true) && !g.Loses(at, parseSet("a b"), true), "want a loss of instances in service only")
 }
 
 // An operator moved a tag: the instances exist, but are no longer selected.

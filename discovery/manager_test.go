@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 func TestErrorKeepsTheSet(t *testing.T) {
@@ -33,19 +35,13 @@ func TestErrorKeepsTheSet(t *testing.T) {
 		w.fail("500")
 		b.expect(2 * time.Minute)
 		s := b.Statuses()[0]
-		if s.State != WatchStale || s.Instances != 1 || s.Errors != 3 || s.LastError != "500" {
-			t.Errorf("after errors: %+v", s)
-		}
-		if got := s.Since.Sub(b.begin); got != time.Minute {
-			t.Errorf("stale since %v, want 1m", got)
-		}
+		verify.That(t, s.State == WatchStale && s.Instances == 1 && s.Errors == 3 && s.LastError == "500", "after errors: %+v", s)
+		verify.Equal(t, s.Since.Sub(b.begin), time.Minute, "stale since")
 		w.setAt(8, instances("a"))
 		if got, want := strings.Count(b.log.String(), `"instances_in_use":`), 2; got != want {
 			t.Errorf("%d failures logged, want one per outage, %d:\n%s", got, want, b.log.String())
 		}
-		if got, want := strings.Count(b.log.String(), `"after":`), 2; got != want {
-			t.Errorf("%d recoveries logged, want %d:\n%s", got, want, b.log.String())
-		}
+		verify.Equal(t, strings.Count(b.log.String(), `"after":`), 2, "recoveries logged: %s", b.log.String())
 	})
 }
 
@@ -91,9 +87,8 @@ func TestUnwatchStopsTheSource(t *testing.T) {
 		<-s.ended
 		w.set(nil)
 		b.expect(5 * time.Second)
-		if got := b.Statuses(); len(got) != 0 {
-			t.Errorf("statuses after Unwatch: %v", got)
-		}
+		got := b.Statuses()
+		verify.That(t, len(got) == 0, "statuses after Unwatch: %v", got)
 
 		unstarted := newScripted() // unwatched before Run could start it
 		b.Watch("star", unstarted)
@@ -112,9 +107,8 @@ func TestEndedSourceIsReported(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		b.Watch("star", failingSource{})
 		b.expect(0)
-		if s := b.Statuses()[0]; s.LastError != "the watch ended: no such region" || s.Source != "discovery.failingSource" {
-			t.Errorf("status: %+v", s)
-		}
+		s := b.Statuses()[0]
+		verify.That(t, s.LastError == "the watch ended: no such region" && s.Source == "discovery.failingSource", "status: %+v", s)
 	})
 }
 
@@ -132,9 +126,8 @@ func TestStaticSource(t *testing.T) {
 func TestRunMayBeCalledOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		synctest.Wait()
-		if err := b.Run(t.Context()); err == nil {
-			t.Error("the second Run returned no error")
-		}
+		err := b.Run(t.Context())
+		verify.That(t, err != nil, "the second Run returned no error")
 	})
 }
 

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestNormalizeSameIDOnTwoNodesIsOneInstance(t *testing.T) {
@@ -73,17 +75,11 @@ func FuzzNormalize(f *testing.F) {
 		set := randomSet(r)
 		before := slices.Clone(set)
 		got := Normalize(set)
-		if !equalSets(set, before) {
-			t.Fatal("Normalize changed its input")
-		}
+		verify.Require(t, equalSets(set, before), "Normalize changed its input")
 		for n := 1; n < len(got); n++ {
-			if compareKeys(got[n-1], got[n]) >= 0 {
-				t.Fatalf("keys do not ascend: %v", got)
-			}
+			verify.Require(t, compareKeys(got[n-1], got[n]) < 0, "keys do not ascend: %v", got)
 		}
-		if !equalSets(Normalize(got), got) {
-			t.Fatalf("not idempotent: %v", got)
-		}
+		verify.Require(t, equalSets(Normalize(got), got), "not idempotent: %v", got)
 		best := func(set []Instance, like Instance) Status {
 			status := StatusMaintenance
 			for _, i := range set {
@@ -95,9 +91,7 @@ func FuzzNormalize(f *testing.F) {
 		}
 		for _, i := range set {
 			n := slices.IndexFunc(got, func(g Instance) bool { return g.Key() == i.Key() })
-			if n < 0 {
-				t.Fatalf("%+v was lost", i)
-			}
+			verify.Require(t, n >= 0, "%+v was lost", i)
 			if want := best(set, i); got[n].Status != want {
 				t.Fatalf("%+v became %+v, want status %v", i, got[n], want)
 			}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // A service in several data centres may have a set, and an error of one of them.
@@ -12,9 +14,8 @@ func TestSetWithAnErrorIsUsed(t *testing.T) {
 		report := b.startWith("a")
 		report(Report{Set: instances("a", "b"), Known: true, Endpoint: "http://c", Index: 7, Err: errors.New("dc1 is away")})
 		b.expect(time.Second, call{100 * ms, "star", "a b"})
-		if s := b.status(); s.State != WatchStale || s.LastError != "dc1 is away" || s.Endpoint != "http://c" || s.Index != 0 {
-			t.Errorf("status %+v", s)
-		}
+		s := b.status()
+		verify.That(t, s.State == WatchStale && s.LastError == "dc1 is away" && s.Endpoint == "http://c" && s.Index == 0, "status %+v", s)
 	})
 }
 
@@ -27,9 +28,8 @@ func TestSourceGetsTheStateBefore(t *testing.T) {
 			t.Helper()
 			s := newScripted()
 			b.Watch("star", s)
-			if before := <-s.before; before.Known != (want != "") || describe(before.Set) != want {
-				t.Errorf("before %+v, want %q", before, want)
-			}
+			before := <-s.before
+			verify.That(t, before.Known == (want != "") && describe(before.Set) == want, "before %+v, want %q", before, want)
 			return <-s.reports
 		}
 		report := begin("saved")

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // A process continues with the sets and the states of another process.
@@ -23,9 +25,7 @@ func TestAdoptedSetIsUsedAtOnce(t *testing.T) {
 		next := NewManager(ManagerOptions{Sink: func(string, []Instance) {}})
 		handed := b.Save()
 		h := handed["star"].Watch
-		if h.Fresh || !h.Known || h.Endpoint != "http://c" || !h.LastSuccess.Equal(b.begin) || len(handed) != 2 {
-			t.Errorf("handed %+v of %d", h, len(handed))
-		}
+		verify.That(t, !h.Fresh && h.Known && h.Endpoint == "http://c" && h.LastSuccess.Equal(b.begin) && len(handed) == 2, "handed %+v of %d", h, len(handed))
 		h.Fresh, h.Restored = true, asOf
 		next.Inherit(handed)
 		next.WatchAll(map[string]Source{"star": newScripted(), "later": sourceFunc(nil), "fixed": &Static{}})
@@ -38,13 +38,9 @@ func TestAdoptedSetIsUsedAtOnce(t *testing.T) {
 		for _, s := range next.Statuses() {
 			switch s.Service {
 			case "star":
-				if s.State != WatchFresh || s.Instances != 2 || s.Endpoint != "http://c" || !s.Restored.Equal(asOf) {
-					t.Errorf("adopted as %+v", s)
-				}
+				verify.That(t, s.State == WatchFresh && s.Instances == 2 && s.Endpoint == "http://c" && s.Restored.Equal(asOf), "adopted as %+v", s)
 			default:
-				if s.State != WatchPending {
-					t.Errorf("%s is %v", s.Service, s.State)
-				}
+				verify.Equal(t, s.State, WatchPending, "%s", s.Service)
 			}
 		}
 	})
@@ -58,9 +54,8 @@ func TestSetFromBeforeAReloadIsHanded(t *testing.T) {
 		b.expect(0, call{0, "star", "a"})
 		b.start("star")
 		handed := b.States()
-		if s := handed["star"]; len(handed) != 1 || !s.Known || len(s.Set) != 1 || s.Fresh {
-			t.Errorf("handed %+v", handed)
-		}
+		s := handed["star"]
+		verify.That(t, len(handed) == 1 && s.Known && len(s.Set) == 1 && !s.Fresh, "handed %+v", handed)
 	})
 }
 
@@ -68,9 +63,8 @@ func TestSetFromBeforeAReloadIsHanded(t *testing.T) {
 func TestSetOfAnotherSourceIsNotAdopted(t *testing.T) {
 	m := NewManager(ManagerOptions{Sink: func(string, []Instance) {}})
 	m.Watch("star", newScripted(), WatchState{Source: `consul service "moon"`, Known: true, Set: instances("a")})
-	if state := m.States()["star"]; state.Known {
-		t.Errorf("adopted: %+v", state)
-	}
+	state := m.States()["star"]
+	verify.That(t, !state.Known, "adopted: %+v", state)
 }
 
 func TestPausedWatchesKeepTheirSets(t *testing.T) {
@@ -96,14 +90,11 @@ func TestPausedWatchesKeepTheirSets(t *testing.T) {
 
 		b.Pause()
 		b.Pause()
-		if ended.Load() != 1 {
-			t.Error("a source still runs")
-		}
+		verify.Equal(t, ended.Load(), 1, "a source still runs")
 		b.Watch("new", other)
 		b.expect(time.Minute)
-		if st := b.Statuses()[2]; st.Service != "star" || st.State != WatchFresh || st.Instances != 1 || st.Errors != 0 {
-			t.Errorf("while paused %+v", st)
-		}
+		st := b.Statuses()[2]
+		verify.That(t, st.Service == "star" && st.State == WatchFresh && st.Instances == 1 && st.Errors == 0, "while paused %+v", st)
 		b.Resume()
 		again := <-runs
 		again.set(instances("a", "b"))
@@ -138,9 +129,7 @@ func TestSetOfARenamedService(t *testing.T) {
 			b.Watch("star", test.source, WatchState{Source: name{test.source}.String(), Known: true, Fresh: true, Set: set})
 			b.WatchAll(map[string]Source{"sun": test.source})
 			state := b.States()["sun"]
-			if !state.Known || state.Fresh || len(state.Set) != 1 || state.Set[0].Service != test.want {
-				t.Errorf("%T: %+v", test.source, state)
-			}
+			verify.That(t, state.Known && !state.Fresh && len(state.Set) == 1 && state.Set[0].Service == test.want, "%T: %+v", test.source, state)
 			b.Unwatch("star")
 			b.Unwatch("sun")
 		}

@@ -1,6 +1,10 @@
 package discovery
 
-import "testing"
+import (
+	"testing"
+
+	"sluice/test/verify"
+)
 
 func TestNewStatic(t *testing.T) {
 	s := NewStatic("origin", peers(t, "127.0.0.1:19001", "[::1]:80 weight=0", "app.example.com:65535 weight=65535"))
@@ -9,18 +13,14 @@ func TestNewStatic(t *testing.T) {
 		{Service: "origin", ID: "[::1]:80", Address: "::1", Port: 80},
 		{Service: "origin", ID: "app.example.com:65535", Address: "app.example.com", Port: 65535, Weight: 65535},
 	}
-	if !equalSets(s.set, want) {
-		t.Errorf("got %+v, want %+v", s.set, want)
-	}
+	verify.That(t, equalSets(s.set, want), "got %+v, want %+v", s.set, want)
 }
 
 func peers(t *testing.T, texts ...string) (set []Instance) {
 	t.Helper()
 	for _, text := range texts {
 		i, err := ParsePeer(text)
-		if err != nil {
-			t.Fatalf("%s: %v", text, err)
-		}
+		verify.Require(t, err == nil, "%s: %v", text, err)
 		set = append(set, i)
 	}
 	return set
@@ -31,8 +31,7 @@ func TestInvalidPeers(t *testing.T) {
 		"", "10.0.0.1", ":80", "::1:80", "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:http",
 		"10.0.0.1:80 weight=-1", "10.0.0.1:80 weight=65536", "10.0.0.1:80 5", "10.0.0.1:80 weight=1 down",
 	} {
-		if i, err := ParsePeer(mistake); err == nil {
-			t.Errorf("%q: %+v", mistake, i)
-		}
+		i, err := ParsePeer(mistake)
+		verify.That(t, err != nil, "%q: %+v", mistake, i)
 	}
 }

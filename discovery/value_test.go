@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 func TestParseValue(t *testing.T) {
@@ -33,9 +35,7 @@ func TestParseValue(t *testing.T) {
 		{"my_host_80", at("my_host", 80)},
 	} {
 		got, err := ParseValue("star", "a", []byte(test.value))
-		if err != nil || !reflect.DeepEqual(got, test.want) {
-			t.Errorf("%s: %+v, %v; want %+v", test.value, got, err, test.want)
-		}
+		verify.That(t, err == nil && reflect.DeepEqual(got, test.want), "%s: %+v, %v; want %+v", test.value, got, err, test.want)
 	}
 }
 
@@ -98,9 +98,7 @@ func TestParseValues(t *testing.T) {
 				t.Errorf("%q: %+v", text, i)
 			}
 		}
-		if strings.Join(got, " ") != want || err != nil {
-			t.Errorf("%q: %q, %v; want %q", text, got, err, want)
-		}
+		verify.That(t, strings.Join(got, " ") == want && err == nil, "%q: %q, %v; want %q", text, got, err, want)
 	}
 	for text, want := range map[string]string{
 		"":                         "empty: want []",
@@ -132,16 +130,10 @@ func FuzzParseValues(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		set, err := ParseValues("star", text)
-		if err != nil && set != nil {
-			t.Errorf("%q: %+v, %v", text, set, err)
-		}
-		if len(Normalize(set)) != len(set) {
-			t.Errorf("%q: an instance twice: %+v", text, set)
-		}
+		verify.That(t, err == nil || set == nil, "%q: %+v, %v", text, set, err)
+		verify.Equal(t, len(Normalize(set)), len(set), "%q: an instance twice: %+v", text, set)
 		for _, i := range set {
-			if !IsHost(i.Address) || i.Port < 1 || i.Port > 65535 || i.Weight < 0 || i.Weight > MaxWeight {
-				t.Errorf("%q: %+v", text, i)
-			}
+			verify.That(t, IsHost(i.Address) && i.Port >= 1 && i.Port <= 65535 && i.Weight >= 0 && i.Weight <= MaxWeight, "%q: %+v", text, i)
 		}
 	})
 }
@@ -155,9 +147,7 @@ func FuzzParseValue(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !IsHost(i.Address) || i.Port < 1 || i.Port > 65535 || i.Weight < 0 || i.Weight > MaxWeight {
-			t.Errorf("%q: %+v", value, i)
-		}
+		verify.That(t, IsHost(i.Address) && i.Port >= 1 && i.Port <= 65535 && i.Weight >= 0 && i.Weight <= MaxWeight, "%q: %+v", value, i)
 		again, err := ParseValue("star", "a", []byte(i.HostPort()))
 		if err != nil || again.Key() != i.Key() {
 			t.Errorf("%q: its address %s gives %+v, %v", value, i.HostPort(), again, err)

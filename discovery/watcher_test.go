@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // Each run of a source continues where the run before has ended, also after a failure.
@@ -19,16 +21,12 @@ func TestWatcherContinuesFromTheRunBefore(t *testing.T) {
 					state.Set = r.Set
 				}
 			}))
-			if got := formatSet(state.Set); got != want {
-				t.Errorf("in use %q, want %q", got, want)
-			}
+			verify.Equal(t, formatSet(state.Set), want, "in use")
 		}
 		answer := func(set []Instance) func(*Watcher) {
 			return func(w *Watcher) {
 				m := w.Memory()
-				if m.Index != 7 || !m.Filtered {
-					t.Errorf("the memory is %+v", m)
-				}
+				verify.That(t, m.Index == 7 && m.Filtered, "the memory is %+v", m)
 				w.Accept(Report{Set: set}, m)
 			}
 		}

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // One error says everything that is wrong.
@@ -13,18 +15,14 @@ func TestOptionsAreChecked(t *testing.T) {
 		Port: 70000, DeregisterAfter: time.Second, StartTimeout: -1, Drain: -1,
 		Check: Check{Type: TCP, Path: "health", TLS: true, TTL: true, Interval: time.Millisecond, Timeout: time.Hour},
 	})
-	if err == nil {
-		t.Fatal("no error")
-	}
+	verify.Require(t, err != nil, "no error")
 	for _, want := range []string{
 		`name "a b": want up to 128 letters`, `id "a/b"`, "port 70000: want a number from 1 to 65535",
 		`address "http://x": want a host name or an IP address, without a port`, "weight 70000", `tag "a\nb"`, `meta "consul-x"`, `meta "y": a value of 513 bytes`,
 		"deregister after 1s: want at least 1m0s", "start timeout", "drain", `path "health"`, "TLS is for checks of type http and grpc",
 		"check interval 1ms", "check timeout 1h0m0s: want 100ms to 1m", "with TTL, want at most the interval",
 	} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%q is not in:\n%v", want, err)
-		}
+		verify.That(t, strings.Contains(err.Error(), want), "%q is not in:\n%v", want, err)
 	}
 }
 
@@ -41,9 +39,8 @@ func TestDefaults(t *testing.T) {
 		{Check{Type: None}, None, true, DefaultReportInterval},
 		{Check{Type: GRPC, TTL: true}, GRPC, true, DefaultReportInterval},
 	} {
-		if got := (Options{Check: c.given}).withDefaults().Check; got.Type != c.kind || got.TTL != c.ttl || got.Interval != c.interval {
-			t.Errorf("%+v: got %+v", c.given, got)
-		}
+		got := (Options{Check: c.given}).withDefaults().Check
+		verify.That(t, got.Type == c.kind && got.TTL == c.ttl && got.Interval == c.interval, "%+v: got %+v", c.given, got)
 	}
 }
 
@@ -55,8 +52,6 @@ func TestIDs(t *testing.T) {
 		"mine":             {ID: "mine"},
 	} {
 		o.Name, o.Port = "star", 80
-		if got := o.settings("web1").ID; got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
+		verify.Equal(t, o.settings("web1").ID, want, "result")
 	}
 }

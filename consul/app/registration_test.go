@@ -24,6 +24,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/parallel"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 func TestMain(m *testing.M) {
@@ -46,9 +47,7 @@ func start(t *testing.T, consulURL, address string, o Options) *running {
 	r := &running{log: new(subprocess.Output), ended: make(chan struct{})}
 	o.Name, o.Consul.Addresses, o.Log = "star", []string{consulURL}, zerolog.New(r.log)
 	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if o.Address = host; host == "0.0.0.0" {
 		o.Address = ""
 	}
@@ -148,9 +147,8 @@ func TestRegistersAndLeaves(t *testing.T) {
 		Tags: []string{"v1", "b"}, Meta: map[string]string{"zone": "a"}, Weight: 7, Drain: time.Hour, Check: healthCheck,
 	})
 	consultest.Await(t, "the check is repeated", func() bool { return o.asked.Load() > 3 })
-	if list := entries(agent); len(list) > 0 || r.isRegistered() {
-		t.Errorf("it is registered before it works: %v", list)
-	}
+	list := entries(agent)
+	verify.That(t, len(list) <= 0 && !r.isRegistered(), "it is registered before it works: %v", list)
 	o.sick.Store(false)
 	e := awaitStatus(t, agent, api.HealthPassing)
 	<-r.Registered()
@@ -168,9 +166,7 @@ func TestRegistersAndLeaves(t *testing.T) {
 	}
 	r.Cut()
 	<-r.ended
-	if r.err != nil {
-		t.Errorf("Run: %v", r.err)
-	}
+	verify.That(t, r.err == nil, "Run: %v", r.err)
 }
 
 // The agent has lost the registration. It gets one with the present status.
@@ -184,9 +180,7 @@ func TestAgentRestartedEmpty(t *testing.T) {
 	awaitStatus(t, agent, api.HealthPassing)
 	for _, status := range []string{api.HealthPassing, api.HealthCritical} {
 		o.sick.Store(status == api.HealthCritical)
-		if err := agent.Restart(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, agent.Restart(t.Context()))
 		awaitStatus(t, agent, status)
 	}
 }
@@ -238,9 +232,7 @@ func TestGRPCCheck(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	listener, err := consultest.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	server, state := grpc.NewServer(), health.NewServer()
 	grpc_health_v1.RegisterHealthServer(server, state)
 	var serving sync.WaitGroup
@@ -266,9 +258,7 @@ func TestAppThatClientsDoNotReach(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{Config: map[string]any{"bind_addr": "127.0.0.2"}})
 	for address, reached := range map[string]bool{"127.0.0.1:0": false, "0.0.0.0:0": true} {
 		listener, err := net.Listen("tcp4", address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		server := httptest.NewUnstartedServer(http.NotFoundHandler())
 		server.Listener.Close()
 		server.Listener = listener
@@ -283,9 +273,8 @@ func TestAppThatClientsDoNotReach(t *testing.T) {
 			})
 		}
 		r.reach(t.Context()) // once more, to its end
-		if warned := strings.Contains(r.log.String(), "the app does not answer at"); warned == reached {
-			t.Errorf("at %s it was warned: %v", address, warned)
-		}
+		warned := strings.Contains(r.log.String(), "the app does not answer at")
+		verify.That(t, warned != reached, "at %s it was warned: %v", address, warned)
 	}
 }
 
@@ -294,13 +283,9 @@ func TestACLs(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	rules, err := consultest.DocumentedPolicy("../../docs/register.md", "## Consul")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	_, token, err := agent.NewToken("app", rules)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	r := start(t, agent.URL(), startOrigin(t).address(), Options{Check: healthCheck, Consul: consul.Options{Token: token.SecretID}})
 	awaitStatus(t, agent, api.HealthPassing)
 	r.leave()
@@ -328,7 +313,5 @@ func TestLeavesBeforeItWorks(t *testing.T) {
 	r := start(t, "http://127.0.0.1:1", o.address(), Options{Check: healthCheck, Drain: time.Hour})
 	r.leave()
 	<-r.ended
-	if r.err != nil {
-		t.Errorf("Run: %v", r.err)
-	}
+	verify.That(t, r.err == nil, "Run: %v", r.err)
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/test/verify"
 )
 
 func TestDefinitionDependsOnTheAgent(t *testing.T) {
@@ -90,12 +92,8 @@ func TestDefinitionDependsOnTheAgent(t *testing.T) {
 			target := ""
 			if r.Check != nil {
 				target = r.Check.HTTP + r.Check.TCP + r.Check.TTL
-				if r.Check.TLSSkipVerify != strings.HasPrefix(target, "https:") {
-					t.Errorf("check %+v", r.Check)
-				}
-				if r.Check.DeregisterCriticalServiceAfter != "1h0m0s" || r.Check.Status != "passing" {
-					t.Errorf("check %+v", r.Check)
-				}
+				verify.Equal(t, r.Check.TLSSkipVerify, strings.HasPrefix(target, "https:"), "check %+v", r.Check)
+				verify.That(t, r.Check.DeregisterCriticalServiceAfter == "1h0m0s" && r.Check.Status == "passing", "check %+v", r.Check)
 			}
 			if r.ID != c.id || r.Address != c.address || r.Port != c.port || string(r.check) != c.check || target != c.target || r.Meta[MetaAdmin] != c.meta || r.Meta[metaAgent] != c.agent {
 				t.Errorf("got id %q, address %q, port %d, check %s %q, meta %v", r.ID, r.Address, r.Port, r.check, target, r.Meta)
@@ -106,9 +104,7 @@ func TestDefinitionDependsOnTheAgent(t *testing.T) {
 
 func TestIDsAreValidInURLs(t *testing.T) {
 	r := define(Settings{Name: "sluice", Listener: ":1"}, Replica{Host: "a/b ä`", Admin: ":2"}.Self(), "http://127.0.0.1:8500", nil)
-	if r.ID != "sluice-a-b----1" {
-		t.Errorf("got %q", r.ID)
-	}
+	verify.Equal(t, r.ID, "sluice-a-b----1", "r.ID")
 	if got := r.Meta[MetaReplica]; got != "a/b ä'/:2" { // it goes into a filter, between backticks
 		t.Errorf("replica %q", got)
 	}
@@ -121,9 +117,7 @@ func TestOutbound(t *testing.T) {
 		"unix:///run/consul.sock": "",
 		"http://%zz":              "",
 	} {
-		if got := Outbound(url); got != want {
-			t.Errorf("%s: got %q, want %q", url, got, want)
-		}
+		verify.Equal(t, Outbound(url), want, "%s", url)
 	}
 }
 
@@ -148,9 +142,7 @@ func TestChecksOfAnApplication(t *testing.T) {
 			t.Errorf("%+v, %q, %s: %+v", c.check, c.address, c.agent, r.Check)
 		}
 		same := &api.AgentService{Service: "star", Address: r.Address, Port: 5000, Meta: r.Meta, Weights: api.AgentWeights{Passing: 7, Warning: 1}}
-		if why := r.difference(same); why != "" {
-			t.Errorf("different: %s", why)
-		}
+		verify.Equal(t, r.difference(same), "", "different")
 		if same.Weights.Passing = 1; r.difference(same) != "weight" {
 			t.Errorf("another weight is no difference")
 		}

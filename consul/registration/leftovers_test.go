@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/consul"
+	"sluice/test/verify"
 )
 
 // The other agent has the registration before the previous one is asked to deregister it,
@@ -25,19 +26,14 @@ func TestFailover(t *testing.T) {
 		f.set("a", func(a *fakeAgent) { a.err = errors.New("connection refused") })
 		f.use("b")
 		time.Sleep(time.Second)
-		if got := f.has("b"); got != someID {
-			t.Errorf("after a second the other agent has %q", got)
-		}
-		if s := r.Status(); !slices.Equal(s.Leftovers, []string{"a"}) || s.Agent != "b" {
-			t.Errorf("status %+v", s)
-		}
+		verify.Equal(t, f.has("b"), someID, "after a second the other agent")
+		s := r.Status()
+		verify.That(t, slices.Equal(s.Leftovers, []string{"a"}) && s.Agent == "b", "status %+v", s)
 		time.Sleep(time.Hour)
 		f.set("a", func(a *fakeAgent) { a.err = nil })
 		f.take("")
 		time.Sleep(46 * time.Second) // the longest pause
-		if got := f.has("a"); got != "" {
-			t.Errorf("the previous agent still has %q", got)
-		}
+		verify.Equal(t, f.has("a"), "", "the previous agent still")
 		// And back, in this order.
 		f.take("")
 		f.use("a")
@@ -48,9 +44,7 @@ func TestFailover(t *testing.T) {
 				changes = append(changes, c)
 			}
 		}
-		if want := []string{"register a", "deregister b " + someID}; !slices.Equal(changes, want) {
-			t.Errorf("got %q, want %q", changes, want)
-		}
+		verify.Slices(t, changes, []string{"register a", "deregister b " + someID}, "changes")
 	})
 }
 
@@ -60,9 +54,7 @@ func TestRegistrationIsNeverMissing(t *testing.T) {
 		f.set("b", func(a *fakeAgent) { a.err = errors.New("403") })
 		f.use("b")
 		time.Sleep(time.Hour)
-		if got := f.has("a"); got != someID {
-			t.Errorf("the previous agent has %q", got)
-		}
+		verify.Equal(t, f.has("a"), someID, "the previous agent")
 		f.set("b", func(a *fakeAgent) { a.err = nil })
 		time.Sleep(46 * time.Second)
 		if a, b := f.has("a"), f.has("b"); a != "" || b != someID {
@@ -81,20 +73,16 @@ func TestAnotherID(t *testing.T) {
 		s.ID = "edge-1"
 		r.Set(s)
 		time.Sleep(time.Second)
-		if got := f.has("a"); got != "edge-1 "+someID {
-			t.Errorf("the agent has %q", got)
-		}
+		verify.Equal(t, f.has("a"), "edge-1 "+someID, "the agent")
 		calls := f.take("")
-		if register, deregister := slices.Index(calls, "register a"), slices.Index(calls, "deregister a "+someID); register < 0 || deregister < register {
-			t.Errorf("calls %q", calls)
-		}
+		register, deregister := slices.Index(calls, "register a"), slices.Index(calls, "deregister a "+someID)
+		verify.That(t, register >= 0 && deregister >= register, "calls %q", calls)
 		if s := r.Status(); s.State != StateRegistered || s.ID != "edge-1" || !slices.Equal(s.Leftovers, []string{"a"}) {
 			t.Errorf("status %+v", s)
 		}
 		time.Sleep(10 * time.Minute)
-		if n := len(f.take("report a passing")); n < 50 {
-			t.Errorf("%d reports in 10 minutes", n)
-		}
+		n := len(f.take("report a passing"))
+		verify.That(t, n >= 50, "%d reports in 10 minutes", n)
 		f.set("a", func(a *fakeAgent) { a.keeps = nil })
 		time.Sleep(12 * time.Second)
 		if got := f.has("a"); got != "edge-1" || len(r.Status().Leftovers) > 0 {
@@ -118,9 +106,8 @@ func TestOtherRegistrationsAreKept(t *testing.T) {
 		time.Sleep(time.Minute)
 		stop()
 		r.Leave(t.Context())
-		if a, b := f.has("a"), f.has("b"); a != "other-0" || b != "other-1" {
-			t.Errorf("the agents have %q and %q", a, b)
-		}
+		a, b := f.has("a"), f.has("b")
+		verify.That(t, a == "other-0" && b == "other-1", "the agents have %q and %q", a, b)
 	})
 }
 
@@ -139,9 +126,8 @@ func TestStopWhileTheAgentHangs(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		r.Leave(ctx)
-		if took := time.Since(begin); took > finishTimeout+3*time.Second {
-			t.Errorf("it took %v", took)
-		}
+		took := time.Since(begin)
+		verify.That(t, took <= finishTimeout+3*time.Second, "it took %v", took)
 		if calls := f.take("deregister"); len(calls) != 1 {
 			t.Errorf("got %q", calls)
 		}
@@ -160,9 +146,7 @@ func TestStopWhileTheAgentRegisters(t *testing.T) {
 		stop()
 		r.Leave(t.Context())
 		time.Sleep(time.Minute)
-		if a := f.has("a"); a != "" {
-			t.Errorf("the agent has %q", a)
-		}
+		verify.Equal(t, f.has("a"), "", "the agent")
 	})
 }
 
@@ -177,9 +161,8 @@ func TestRegistrationWithoutAnswerIsDeregistered(t *testing.T) {
 		f.set("a", func(a *fakeAgent) { a.err = errors.New("connection refused") })
 		f.use("b")
 		time.Sleep(time.Second)
-		if s := r.Status(); s.Agent != "b" || !slices.Equal(s.Leftovers, []string{"a"}) {
-			t.Errorf("status %+v", s)
-		}
+		s := r.Status()
+		verify.That(t, s.Agent == "b" && slices.Equal(s.Leftovers, []string{"a"}), "status %+v", s)
 		f.set("a", func(a *fakeAgent) { a.err = nil })
 		time.Sleep(46 * time.Second) // the longest pause
 		if a := f.has("a"); a != "" || len(r.Status().Leftovers) > 0 {
@@ -192,9 +175,7 @@ func TestRegistrationWithoutAnswerIsDeregistered(t *testing.T) {
 		time.Sleep(500 * time.Millisecond)
 		stop()
 		r.Leave(t.Context())
-		if a := f.has("a"); a != "" {
-			t.Errorf("the agent still has %q", a)
-		}
+		verify.Equal(t, f.has("a"), "", "the agent still")
 	})
 }
 
@@ -210,9 +191,7 @@ func TestMayHaveTaken(t *testing.T) {
 		"end of connection":  {io.EOF, true},
 		"no answer in time":  {context.DeadlineExceeded, true},
 	} {
-		if got := mayHaveTaken(fmt.Errorf("consul: %w", c.err)); got != c.want {
-			t.Errorf("%s: %v", what, got)
-		}
+		verify.Equal(t, mayHaveTaken(fmt.Errorf("consul: %w", c.err)), c.want, "%s", what)
 	}
 }
 
@@ -235,17 +214,12 @@ func TestInheritedRegistrationIsRemoved(t *testing.T) {
 				a.services[someID] = &api.AgentServiceRegistration{ID: someID, Name: "sluice", Meta: map[string]string{MetaReplica: owner}}
 			})
 			time.Sleep(time.Minute)
-			if a := f.has("a"); a != "" {
-				t.Errorf("the agent has %q", a)
-			}
+			verify.Equal(t, f.has("a"), "", "the agent")
 			f.take("")
 			time.Sleep(time.Hour)
-			if calls := f.take(""); len(calls) > 2 {
-				t.Errorf("calls %q", calls)
-			}
-			if got := r.Owner(); got != someSelf.Self().Owner.Value {
-				t.Errorf("owner %q", got)
-			}
+			calls := f.take("")
+			verify.That(t, len(calls) <= 2, "calls %q", calls)
+			verify.Equal(t, r.Owner(), someSelf.Self().Owner.Value, "owner")
 		})
 	}
 }

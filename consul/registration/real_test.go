@@ -19,6 +19,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/parallel"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 func TestMain(m *testing.M) {
@@ -47,9 +48,7 @@ func startReal(t *testing.T, self Replica, s *Settings, token string, addresses 
 	r := &realRegistrar{t: t, log: new(subprocess.Output)}
 	log := zerolog.New(r.log)
 	client, err := consul.New(consul.Options{Addresses: addresses, Token: token, Log: log})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	r.Registrar = New(Options{Consul: client, Self: self.Self(), Ready: func(context.Context) (bool, []string) { return true, nil }, Log: log})
 	r.Set(s)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -98,9 +97,7 @@ func TestRealRegistersAndLeaves(t *testing.T) {
 	r := startReal(t, someSelf, s, "", agent.URL())
 	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
 	entries, _, err := agent.Client().Health().Service("sluice", "edge", true, nil)
-	if err != nil || len(entries) != 1 {
-		t.Fatalf("%d entries, %v", len(entries), err)
-	}
+	verify.Require(t, err == nil && len(entries) == 1, "%d entries, %v", len(entries), err)
 	service := entries[0].Service
 	if service.Address != "127.0.0.1" || service.Port != 8080 || service.Meta["rack"] != "7" || service.Meta[MetaConfig] != "abc" || service.Meta[MetaAdmin] != "127.0.0.1:8081" {
 		t.Errorf("got %+v", service)
@@ -163,9 +160,7 @@ func TestRealAgentRestartedEmpty(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{Node: "n"})
 	startReal(t, someSelf, withCheck(CheckNone), "", agent.URL())
 	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
-	if err := agent.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, agent.Restart(t.Context()))
 	begin := time.Now()
 	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
 	t.Logf("registered again %v after the agent was ready", time.Since(begin).Round(time.Millisecond))
@@ -178,9 +173,7 @@ func TestRealKeepsMaintenance(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{Node: "n"})
 	r := startReal(t, someSelf, withCheck(CheckTTL), "", agent.URL())
 	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
-	if err := agent.Client().Agent().EnableServiceMaintenance("sluice-web1-8080", "work"); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, agent.Client().Agent().EnableServiceMaintenance("sluice-web1-8080", "work"))
 	awaitCatalog(t, agent, "sluice-web1-8080@n maintenance")
 	s := withCheck(CheckTTL)
 	s.Meta = map[string]string{MetaConfig: "other"}
@@ -191,9 +184,7 @@ func TestRealKeepsMaintenance(t *testing.T) {
 		awaitCatalog(t, agent, "sluice-web1-8080@n maintenance")
 	}
 	checks, err := agent.Client().Agent().ChecksWithFilter("ServiceID == `sluice-web1-8080`")
-	if err != nil || len(checks) != 2 || checks["sluice-tcp:sluice-web1-8080"] == nil {
-		t.Errorf("checks %v, %v", checks, err)
-	}
+	verify.That(t, err == nil && len(checks) == 2 && checks["sluice-tcp:sluice-web1-8080"] != nil, "checks %v, %v", checks, err)
 }
 
 // The first agent dies, and sluice registers with the second. After the first one is back
@@ -204,9 +195,7 @@ func TestRealFailoverLeavesNoDuplicate(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "agent", Join: []string{server.SerfAddress()}})
 	r := startReal(t, someSelf, withCheck(CheckNone), "", agent.URL(), server.URL())
 	awaitCatalog(t, server, "sluice-web1-8080@agent passing")
-	if err := agent.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, agent.Kill())
 	begin := time.Now()
 	consultest.Await(t, "the second agent has it", func() bool { return slices.Contains(catalog(server), "sluice-web1-8080@server passing") })
 	t.Logf("registered with the second agent %v after the first one was killed", time.Since(begin).Round(time.Millisecond))
@@ -214,9 +203,7 @@ func TestRealFailoverLeavesNoDuplicate(t *testing.T) {
 		s := r.Status()
 		return s.Agent == server.URL() && slices.Equal(s.Leftovers, []string{agent.URL()})
 	})
-	if err := agent.Launch(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, agent.Launch(t.Context()))
 	// Back at the first agent, if the second one was slow meanwhile.
 	consultest.Await(t, "it is listed once, at the agent in use", func() bool {
 		node := map[string]string{agent.URL(): "agent", server.URL(): "server"}[r.Status().Agent]
@@ -272,18 +259,15 @@ func TestRealAgentWithTwoAddresses(t *testing.T) {
 	relay.Heal()
 	consultest.Await(t, "the first address has been looked at", func() bool { return len(r.Status().Leftovers) == 0 })
 	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
-	if log := r.log.String(); strings.Contains(log, "deregistered") {
-		t.Errorf("log: %s", log)
-	}
+	log := r.log.String()
+	verify.That(t, !strings.Contains(log, "deregistered"), "log: %s", log)
 }
 
 func TestRealACLs(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Node: "n", ACLs: true})
 	policy, token, err := agent.NewToken("sluice", `service "sluice" { policy = "read" }`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	r := startReal(t, someSelf, withCheck(CheckTTL), token.SecretID, agent.URL())
 	consultest.Await(t, "the refusal is known", func() bool {
 		return strings.Contains(r.Status().LastError, `403 Forbidden: the token is not valid, or lacks service:write: service "sluice" { policy = "write" }`)
@@ -297,9 +281,8 @@ func TestRealACLs(t *testing.T) {
 	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
 	consultest.Await(t, "the log says so", func() bool { return strings.Contains(r.log.String(), `"after":`) })
 	log := r.log.String() // a refusal is logged once, and again only after another error
-	if refused := strings.Count(log, "lacks service:write"); refused == 0 || refused > 1 && refused == strings.Count(log, `"level":"warn"`) {
-		t.Errorf("log: %s", log)
-	}
+	refused := strings.Count(log, "lacks service:write")
+	verify.That(t, refused != 0 && (refused <= 1 || refused != strings.Count(log, `"level":"warn"`)), "log: %s", log)
 	r.stop()
 	r.Leave(t.Context())
 	awaitCatalog(t, agent)

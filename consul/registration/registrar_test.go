@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"sluice/test/verify"
 )
 
 // inBubble runs test with a registrar of f in virtual time.
@@ -64,14 +66,11 @@ func TestNoRequestsWithoutSettings(t *testing.T) {
 
 func TestSteadyStateCostsOneRequestInTenSeconds(t *testing.T) {
 	inBubble(t, twoAgents, withCheck(CheckNone), func(t *testing.T, f *fake, r *Registrar, _ func()) {
-		if calls := f.take(""); !slices.Equal(calls, []string{"look a", "list a", "register a", "look b"}) {
-			t.Errorf("at the start: %q", calls)
-		}
+		verify.Slices(t, f.take(""), []string{"look a", "list a", "register a", "look b"}, "at the start")
 		time.Sleep(10 * time.Minute)
 		calls := f.take("")
-		if n := len(calls); n < 54 || n > 67 || slices.ContainsFunc(calls, func(c string) bool { return c != "look a" }) {
-			t.Errorf("in 10 minutes %d calls: %q", n, calls)
-		}
+		n := len(calls)
+		verify.That(t, n >= 54 && n <= 67 && !slices.ContainsFunc(calls, func(c string) bool { return c != "look a" }), "in 10 minutes %d calls: %q", n, calls)
 	})
 }
 
@@ -83,9 +82,8 @@ func TestCheckInterval(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		r.Run(ctx)
-		if n := len(f.take("look")); n < 54 || n > 68 {
-			t.Errorf("in an hour it looked %d times", n)
-		}
+		n := len(f.take("look"))
+		verify.That(t, n >= 54 && n <= 68, "in an hour it looked %d times", n)
 	})
 }
 
@@ -93,9 +91,7 @@ func TestLostRegistrationIsRepeated(t *testing.T) {
 	inBubble(t, oneAgent, withCheck(CheckNone), func(t *testing.T, f *fake, r *Registrar, _ func()) {
 		f.set("a", func(a *fakeAgent) { clear(a.services) })
 		time.Sleep(11 * time.Second)
-		if got := f.has("a"); got != someID {
-			t.Errorf("the agent has %q", got)
-		}
+		verify.Equal(t, f.has("a"), someID, "the agent")
 	})
 }
 
@@ -108,9 +104,7 @@ func TestChangedRegistrationIsRepaired(t *testing.T) {
 		})
 		time.Sleep(11 * time.Second)
 		f.set("a", func(a *fakeAgent) {
-			if a.services[someID].Port != 8080 {
-				t.Error("it is still different")
-			}
+			verify.Equal(t, a.services[someID].Port, 8080, "it is still different")
 		})
 	})
 }
@@ -121,13 +115,10 @@ func TestBackoff(t *testing.T) {
 		f.take("")
 		time.Sleep(20 * time.Minute)
 		// 30 s apart ± 50 % after the first few.
-		if n := len(f.take("")); n < 27 || n > 90 {
-			t.Errorf("%d attempts in 20 minutes", n)
-		}
+		n := len(f.take(""))
+		verify.That(t, n >= 27 && n <= 90, "%d attempts in 20 minutes", n)
 		s := r.Status()
-		if s.State != StateFailing || s.LastError != "connection refused" || s.Errors < 27 {
-			t.Errorf("status %+v", s)
-		}
+		verify.That(t, s.State == StateFailing && s.LastError == "connection refused" && s.Errors >= 27, "status %+v", s)
 		f.set("a", func(a *fakeAgent) { a.err = nil })
 		f.use("a") // as the client tells when the agent answers again
 		time.Sleep(time.Second)
@@ -157,14 +148,10 @@ func TestTTLReportsContinue(t *testing.T) {
 			last = c.at
 		}
 		f.mu.Unlock()
-		if reports < 50 || reports > 90 {
-			t.Errorf("%d reports in 10 minutes", reports)
-		}
+		verify.That(t, reports >= 50 && reports <= 90, "%d reports in 10 minutes", reports)
 		f.set("b", func(a *fakeAgent) { clear(a.services) })
 		time.Sleep(11 * time.Second)
-		if got := f.has("b"); got != someID {
-			t.Errorf("after the loss, the agent has %q", got)
-		}
+		verify.Equal(t, f.has("b"), someID, "after the loss, the agent")
 	})
 }
 
@@ -179,9 +166,8 @@ func TestTTLReportsWhatIsMissing(t *testing.T) {
 		time.Sleep(time.Second)
 		cancel()
 		running.Wait()
-		if calls := f.take("report"); len(calls) == 0 || calls[0] != "report a critical sluice is stopping" {
-			t.Errorf("got %q", calls)
-		}
+		calls := f.take("report")
+		verify.That(t, len(calls) != 0 && calls[0] == "report a critical sluice is stopping", "got %q", calls)
 	})
 }
 
@@ -235,9 +221,7 @@ func TestChangesAreCoalesced(t *testing.T) {
 			t.Errorf("%d registrations", n)
 		}
 		f.set("a", func(a *fakeAgent) {
-			if got := a.services[someID].Meta[MetaConfig]; got != "999" {
-				t.Errorf("the last registration is %q", got)
-			}
+			verify.Equal(t, a.services[someID].Meta[MetaConfig], "999", "the last registration")
 		})
 	})
 }
@@ -253,17 +237,13 @@ func TestLostServiceThatDoesNotWorkIsCritical(t *testing.T) {
 			})
 			return s
 		}
-		if s := status(); s != "passing" {
-			t.Errorf("at the start: %q", s)
-		}
+		verify.Equal(t, status(), "passing", "at the start")
 		f.set("a", func(a *fakeAgent) {
 			f.sick = true
 			clear(a.services)
 		})
 		time.Sleep(11 * time.Second)
-		if s := status(); s != "critical" {
-			t.Errorf("after the loss: %q", s)
-		}
+		verify.Equal(t, status(), "critical", "after the loss")
 	})
 }
 
@@ -272,9 +252,7 @@ func TestLeaveCanBeRepeated(t *testing.T) {
 		stop()
 		f.set("a", func(a *fakeAgent) { a.err = errors.New("connection refused") })
 		r.Leave(t.Context())
-		if !r.Listed() {
-			t.Error("it is no longer listed")
-		}
+		verify.That(t, r.Listed(), "it is no longer listed")
 		f.set("a", func(a *fakeAgent) { a.err = nil })
 		r.Leave(t.Context())
 		if r.Listed() || f.has("a") != "" {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/test/verify"
 )
 
 // balancer is the URL of a load balancer of agents.
@@ -138,8 +140,6 @@ func TestDeadAgentBehindABalancer(t *testing.T) {
 			alive += len(f.agents[name].services)
 		}
 		f.mu.Unlock()
-		if alive != 1 {
-			t.Errorf("%d living agents have it", alive)
-		}
+		verify.Equal(t, alive, 1, "living agents have it")
 	})
 }

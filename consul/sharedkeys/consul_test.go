@@ -13,6 +13,7 @@ import (
 
 	"sluice/consul"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // wait is how long queries block. A Consul that begins anew while a replica has no query under way is
@@ -23,9 +24,7 @@ const wait = 2 * time.Second
 func newReplica(t *testing.T, url, token string) *Keys[string] {
 	t.Helper()
 	client, err := consul.New(consul.Options{Addresses: []string{url}, Token: token, Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	k := New(Options[string]{
 		Consul: client, Prefix: "p", Wait: func() time.Duration { return wait }, Decode: decode,
 		Name: "values", Log: zerolog.Nop(),
@@ -70,9 +69,7 @@ func awaitAccepted(t *testing.T, k *Keys[string], keys ...string) {
 func indexes(t *testing.T, agent *consultest.Agent) map[string]uint64 {
 	t.Helper()
 	pairs, _, err := agent.Client().KV().List("p/", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	all := make(map[string]uint64)
 	for _, p := range pairs {
 		all[strings.TrimPrefix(p.Key, "p/")] = p.ModifyIndex
@@ -119,35 +116,24 @@ func TestProposals(t *testing.T) {
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	a, b := startReplica(t, agent.URL()), startReplica(t, relay.URL())
 	propose := func(k *Keys[string], value string) bool { return k.Propose("a", value) }
-	if !propose(a, "first") {
-		t.Fatal("not proposed")
-	}
+	verify.Require(t, propose(a, "first"), "not proposed")
 	awaitCounting(t, a, "a=first")
 	awaitCounting(t, b, "a=first")
 
 	b.Pause() // it does not see the next value
 	a.Put("a", "second", nil)
 	awaitCounting(t, a, "a=second")
-	if !propose(b, "late") || propose(b, "twice") {
-		t.Error("want one proposal at a time")
-	}
-	if got := counting(b.All()); !slices.Equal(got, []string{"a=first"}) {
-		t.Errorf("with a proposal %q count", got)
-	}
-	if err := b.writeAll(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if e := b.Of("a"); e.Changing {
-		t.Errorf("a void proposal: %+v", e)
-	}
+	verify.That(t, propose(b, "late") && !propose(b, "twice"), "want one proposal at a time")
+	verify.Slices(t, counting(b.All()), []string{"a=first"}, "with a proposal count")
+	verify.Succeeds(t, b.writeAll(t.Context()))
+	e := b.Of("a")
+	verify.That(t, !e.Changing, "a void proposal: %+v", e)
 	b.Resume()
 	awaitCounting(t, b, "a=second")
 
 	relay.Cut()
 	consultest.Await(t, "Consul is away", func() bool { return !b.Current() })
-	if !propose(b, "away") {
-		t.Error("not proposed")
-	}
+	verify.That(t, propose(b, "away"), "not proposed")
 	consultest.Await(t, "the proposal is dropped", func() bool { return !b.Of("a").Changing })
 	relay.Heal()
 	consultest.Await(t, "Consul is back", b.Current)
@@ -171,13 +157,10 @@ func TestChangesWithoutConsul(t *testing.T) {
 	a.Delete("ended", nil)
 	kept := a.Of("kept").Index
 	a.Delete("kept", func(_ string, index uint64) bool { return index != kept })
-	if err := a.Await(t.Context(), "given", time.Minute); err == nil {
-		t.Error("accepted without Consul")
-	}
+	err := a.Await(t.Context(), "given", time.Minute)
+	verify.That(t, err != nil, "accepted without Consul")
 	consultest.Await(t, "the write has failed", func() bool { _, write := a.Errors(); return write != nil })
-	if got := counting(a.All()); !slices.Equal(got, []string{"given=a", "yields=a"}) {
-		t.Errorf("without Consul %q count", got)
-	}
+	verify.Slices(t, counting(a.All()), []string{"given=a", "yields=a"}, "without Consul count")
 	for _, key := range []string{"given", "yields", "kept"} {
 		b.Put(key, "b", nil)
 		awaitAccepted(t, b, key)
@@ -193,9 +176,7 @@ func TestRefusedWrites(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	policy, token, err := agent.NewToken("reader", `key_prefix "p/" { policy = "read" }`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	k := newReplica(t, agent.URL(), token.SecretID)
 	k.Resume()
 	k.AwaitFirst(t.Context(), time.Minute) // no later answer makes it write
@@ -204,9 +185,7 @@ func TestRefusedWrites(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	consultest.Await(t, "the write has failed", func() bool { _, write := k.Errors(); return write != nil })
-	if got := counting(k.All()); !slices.Equal(got, []string{"a=a!"}) {
-		t.Errorf("%q count", got)
-	}
+	verify.Slices(t, counting(k.All()), []string{"a=a!"}, "count")
 	policy.Rules = `key_prefix "p/" { policy = "write" }`
 	if _, _, err := agent.Client().ACL().PolicyUpdate(policy, nil); err != nil {
 		t.Fatal(err)
@@ -233,9 +212,7 @@ func TestANewConsulGetsTheMarkLast(t *testing.T) {
 		agent.Stop, agent.Wipe,
 		func() error { return agent.Launch(t.Context()) }, func() error { return agent.WaitReady(t.Context()) },
 	} {
-		if err := act(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, act())
 	}
 	if _, err := agent.Client().KV().Put(&api.KVPair{Key: "p/a", Value: []byte(`"2"`)}, nil); err != nil {
 		t.Fatal(err)
@@ -244,9 +221,8 @@ func TestANewConsulGetsTheMarkLast(t *testing.T) {
 	a.Resume()
 	awaitCounting(t, a, "a=2", "c=19", "new=1")
 	consultest.Await(t, "the mark is there", func() bool { return indexes(t, agent)[markKey] > 0 })
-	if all := indexes(t, agent); all[markKey] < all["c"] {
-		t.Errorf("the mark is there before the values: %v", all)
-	}
+	all := indexes(t, agent)
+	verify.That(t, all[markKey] >= all["c"], "the mark is there before the values: %v", all)
 	idle.Resume()
 	awaitCounting(t, idle, "a=2", "c=19", "new=1")
 	awaitCounting(t, startReplica(t, agent.URL()), "a=2", "c=19", "new=1")
@@ -264,9 +240,8 @@ func TestADeletionWithAShorterPrefix(t *testing.T) {
 	consultest.Await(t, "the mark is there", func() bool { return indexes(t, agent)[markKey] > 0 })
 	k.Delete("b", nil)
 	awaitCounting(t, k, "a=1")
-	if _, err := agent.Client().KV().DeleteTree("p", nil); err != nil {
-		t.Fatal(err)
-	}
+	_, err := agent.Client().KV().DeleteTree("p", nil)
+	verify.NoError(t, err)
 	consultest.Await(t, "Consul has the value and the mark again", func() bool {
 		now := indexes(t, agent)
 		return now["a"] > 0 && now[markKey] > now["a"]

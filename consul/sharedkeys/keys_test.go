@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
+
+	"sluice/test/verify"
 )
 
 // unconnected are keys without Consul.
@@ -56,9 +58,7 @@ func counting(all map[string]Entry[string]) (keys []string) {
 
 func (u *unconnected) expect(what string, want ...string) {
 	u.t.Helper()
-	if got := counting(u.All()); !slices.Equal(got, want) {
-		u.t.Errorf("%s: %q count, want %q", what, got, want)
-	}
+	verify.Slices(u.t, counting(u.All()), want, "%s: count", what)
 }
 
 func (u *unconnected) expectPending(what string, want int) {
@@ -69,9 +69,7 @@ func (u *unconnected) expectPending(what string, want int) {
 			got++
 		}
 	}
-	if got != want {
-		u.t.Errorf("%s: %d changes are pending, want %d", what, got, want)
-	}
+	verify.Equal(u.t, got, want, "%s: changes are pending", what)
 }
 
 // accept does what the writer does when Consul has accepted the latest change of a key.
@@ -105,9 +103,8 @@ func TestAReplicaThatWasAwayRestoresNothing(t *testing.T) {
 	u.expect("before", "a=a!", "b=b!")
 	u.use(500, []api.KVPair{mark(3), pair("a", 900)}) // to a query from before the write
 	u.expect("an earlier answer", "a=a!", "b=b!")
-	if _, err := u.begin(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	_, err := u.begin(t.Context())
+	verify.NoError(t, err)
 	u.use(3, []api.KVPair{mark(3)})
 	u.expect("back again")
 	u.expectPending("back again", 0)
@@ -128,9 +125,8 @@ func TestConsulBeginsAnew(t *testing.T) {
 		theirs := pair("b", index+1)
 		theirs.Value = []byte(`"theirs"`)
 		u.use(index+1, []api.KVPair{theirs})
-		if c := u.changes["b"]; c == nil || !c.restores || !c.void("theirs", index+1) || c.void("", 0) {
-			t.Errorf("the change of b: %+v", c)
-		}
+		c := u.changes["b"]
+		verify.That(t, c != nil && c.restores && c.void("theirs", index+1) && !c.void("", 0), "the change of b: %+v", c)
 		u.accept("b", index+1)
 		u.expect("another replica was faster", "a=a!", "b=theirs", "d=d!")
 		u.use(index+2, []api.KVPair{mark(index + 2), theirs})
@@ -162,9 +158,7 @@ func TestAnEarlierAnswerUndoesNothing(t *testing.T) {
 	u.expect("from before the write", "a=a!")
 	u.use(11, []api.KVPair{mark(3), pair("a", 11)})
 	u.expect("with it", "a=a!")
-	if len(u.changes) > 0 {
-		t.Errorf("changes %v", u.changes)
-	}
+	verify.That(t, len(u.changes) <= 0, "changes %v", u.changes)
 	u.Delete("a", nil)
 	u.expect("deleted here")
 	u.accept("a", 12)
@@ -221,10 +215,7 @@ func TestWithoutAPrefix(t *testing.T) {
 	k.Put("a", "a!", nil)
 	k.Put("b", "b!", nil)
 	k.Delete("a", nil)
-	if got := counting(k.All()); !slices.Equal(got, []string{"b=b!"}) || k.Shared() {
-		t.Errorf("%q", got)
-	}
-	if err := k.Await(t.Context(), "b", 0); err != nil {
-		t.Error(err)
-	}
+	got := counting(k.All())
+	verify.That(t, slices.Equal(got, []string{"b=b!"}) && !k.Shared(), "%q", got)
+	verify.Succeeds(t, k.Await(t.Context(), "b", 0))
 }

@@ -16,6 +16,7 @@ import (
 	"sluice/discovery"
 	"sluice/test/discoverytest"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // cluster is several agents of one fake data centre, and one watched service.
@@ -48,9 +49,7 @@ func inCluster(t *testing.T, n int, f func(t *testing.T, c *cluster)) {
 			func(ctx context.Context, network, address string) (net.Conn, error) {
 				return pipes[address].DialContext(ctx, network, address)
 			}))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		c.manager = discovery.NewManager(discovery.ManagerOptions{
 			Log: log,
 			Sink: func(string, []discovery.Instance) {
@@ -152,9 +151,8 @@ func TestAgentThatFailsOnlyQueriesIsReplaced(t *testing.T) {
 		for after := 15 * sec; after <= 5*time.Minute; after += sec {
 			c.at(after)
 			// It answers probes, so it is tried again from time to time.
-			if s := c.status(); s.State != discovery.WatchFresh && time.Since(s.Since) > 3*sec {
-				t.Fatalf("after %v: status %+v", after, s)
-			}
+			s := c.status()
+			verify.Require(t, s.State == discovery.WatchFresh || time.Since(s.Since) <= 3*sec, "after %v: status %+v", after, s)
 		}
 	})
 }
@@ -184,12 +182,10 @@ func TestPreferredAgentIsUsedAgainAfterATime(t *testing.T) {
 		n := len(c.agents[1].Requests())
 		c.at(52 * sec) // returnMin, as much again at random, two probes and the spread
 		c.expect(0, discovery.WatchFresh)
-		if got := len(c.agents[1].Requests()) - n; got > 12 {
-			t.Errorf("%d further queries to the second agent, want renewals only: one in 2 s, since views may lag", got)
-		}
-		if s := c.status(); s.Errors != 0 || s.Changes != 1 {
-			t.Errorf("status %+v", s)
-		}
+		got := len(c.agents[1].Requests()) - n
+		verify.That(t, got <= 12, "%d further queries to the second agent, want renewals only: one in 2 s, since views may lag", got)
+		s := c.status()
+		verify.That(t, s.Errors == 0 && s.Changes == 1, "status %+v", s)
 	})
 }
 
@@ -201,9 +197,8 @@ func TestFlappingAgentIsUsedLessOften(t *testing.T) {
 			c.at(time.Duration(n)*time.Minute + 30*sec)
 			c.agents[0].Break(dead)
 		}
-		if got := countLines(c.log.String(), `"level":"info"`, `"instead_of":`); got > 2 {
-			t.Errorf("it was used again %d times in an hour", got)
-		}
+		got := countLines(c.log.String(), `"level":"info"`, `"instead_of":`)
+		verify.That(t, got <= 2, "it was used again %d times in an hour", got)
 		c.expect(1, discovery.WatchFresh)
 	})
 }
@@ -216,9 +211,8 @@ func TestWatchIsStaleIfTheOnlyAgentHangs(t *testing.T) {
 		c.expect(0, discovery.WatchFresh)
 		c.at(16 * sec)
 		c.expect(0, discovery.WatchStale)
-		if s := c.status(); !strings.Contains(s.LastError, "has not answered for 3s") {
-			t.Errorf("status %+v", s)
-		}
+		s := c.status()
+		verify.That(t, strings.Contains(s.LastError, "has not answered for 3s"), "status %+v", s)
 	})
 }
 
@@ -232,9 +226,8 @@ func TestOnlyAgentIsQueriedAtOnceAfterItsRecovery(t *testing.T) {
 			c.agents[0].Heal()
 			c.at(61*sec + 200*ms + time.Duration(n)*1300*ms) // a probe that hangs, another one, and the spread
 			c.expect(0, discovery.WatchFresh)
-			if s := c.status(); s.Instances != 3 {
-				t.Errorf("status %+v", s)
-			}
+			s := c.status()
+			verify.That(t, s.Instances == 3, "status %+v", s)
 		})
 	}
 }
@@ -271,9 +264,8 @@ func TestViewsAreBypassedAfterAnOutage(t *testing.T) {
 			c.at(at)
 			c.register(ids...)
 			c.at(at + 200*ms) // debounce
-			if s := c.status(); s.Instances != len(ids) {
-				t.Errorf("at %v: status %+v", at, s)
-			}
+			s := c.status()
+			verify.That(t, s.Instances == len(ids), "at %v: status %+v", at, s)
 		}
 		c.agents[0].Heal()
 		c.at(5 * time.Minute)
@@ -321,9 +313,8 @@ func TestFlappingAgentIsNotHealthy(t *testing.T) {
 		}
 		c.at(30 * sec)
 		requests := c.agents[0].Requests()
-		if last := requests[len(requests)-1]; last.Index == 0 || last.Near == "" {
-			t.Errorf("the last query does not bypass views: %+v", last)
-		}
+		last := requests[len(requests)-1]
+		verify.That(t, last.Index != 0 && last.Near != "", "the last query does not bypass views: %+v", last)
 	})
 }
 
@@ -334,9 +325,7 @@ func TestViewsAreNotBypassedIfProbesAreDenied(t *testing.T) {
 		c.at(10 * time.Minute)
 		c.expect(0, discovery.WatchFresh)
 		for _, r := range c.agents[0].Requests() {
-			if r.Index > 0 && r.Near != "" {
-				t.Fatalf("a view is bypassed: %+v", r)
-			}
+			verify.Require(t, r.Index <= 0 || r.Near == "", "a view is bypassed: %+v", r)
 		}
 	})
 }
@@ -347,9 +336,7 @@ func TestProbesAreFew(t *testing.T) {
 		if got := c.agents[0].Probes(); got > 600 || got < 400 {
 			t.Errorf("%d probes of the agent in use in 600 s", got)
 		}
-		if got := c.agents[1].Probes() + c.agents[2].Probes(); got != 0 {
-			t.Errorf("%d probes of the others", got)
-		}
+		verify.Equal(t, c.agents[1].Probes()+c.agents[2].Probes(), 0, "probes of the others")
 	})
 }
 
@@ -360,9 +347,8 @@ func TestAllAgentsDown(t *testing.T) {
 			fake.Break(dead)
 		}
 		c.at(5 * time.Minute)
-		if s := c.status(); s.State != discovery.WatchStale || s.Instances != 2 {
-			t.Errorf("status %+v", s)
-		}
+		s := c.status()
+		verify.That(t, s.State == discovery.WatchStale && s.Instances == 2, "status %+v", s)
 		c.agents[2].Heal()
 		c.at(5*time.Minute + 2*sec)
 		c.expect(2, discovery.WatchFresh)

@@ -26,6 +26,7 @@ import (
 	"sluice/test/balancertest"
 	"sluice/test/discoverytest"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // Tests of what a watch must not forget when its state passes a boundary: to another process, a
@@ -73,9 +74,7 @@ func startEdge(t *testing.T, fake *discoverytest.Pipe, path, name string, o Serv
 	})
 	if handed != nil {
 		var states map[string]discovery.ServiceState
-		if err := json.Unmarshal(handed, &states); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, json.Unmarshal(handed, &states))
 		p.manager.Inherit(states)
 	}
 	p.manager.WatchAll(map[string]discovery.Source{name: p.client.Source(o)})
@@ -96,9 +95,7 @@ func startEdge(t *testing.T, fake *discoverytest.Pipe, path, name string, o Serv
 func (p *edge) upgrade(fake *discoverytest.Pipe, path string, meanwhile func()) *edge {
 	p.manager.Pause()
 	handed, err := json.Marshal(p.manager.Save())
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	verify.NoError(p.t, err)
 	p.owns = false
 	meanwhile()
 	p.stop()
@@ -266,9 +263,7 @@ func (m *model) check() {
 func TestNoBoundaryForgetsInstances(t *testing.T) {
 	if text := os.Getenv("SLUICE_SEED"); text != "" {
 		seed, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		runModel(t, seed)
 		return
 	}

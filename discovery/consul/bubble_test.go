@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"sluice/discovery"
 	"sluice/test/discoverytest"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // bubble runs a source with a fake Consul in virtual time, without debounce.
@@ -108,9 +108,7 @@ func (b *bubble) expect(d time.Duration, want ...string) {
 	b.at(d)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !slices.Equal(b.sets, want) {
-		b.t.Errorf("by %v Sink got %q, want %q", d, b.sets, want)
-	}
+	verify.Slices(b.t, b.sets, want, "by %v Sink", d)
 	b.sets = nil
 }
 
@@ -121,9 +119,7 @@ func (b *bubble) expectOne(earliest, latest time.Duration, want string) {
 	b.at(latest)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.sets) != 1 {
-		b.t.Fatalf("by %v Sink got %q, want one set", latest, b.sets)
-	}
+	verify.Require(b.t, len(b.sets) == 1, "by %v Sink got %q, want one set", latest, b.sets)
 	moment, set, _ := strings.Cut(b.sets[0], ": ")
 	if d, _ := time.ParseDuration(moment); set != want || d < earliest {
 		b.t.Errorf("Sink got %q, want %q after %v", b.sets[0], want, earliest)
@@ -168,9 +164,7 @@ func (b *bubble) set(words string) { b.Set("star", b.entries(words)...) }
 // body returns the body of an answer.
 func (b *bubble) body(words string) string {
 	body, err := json.Marshal(b.entries(words))
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	verify.NoError(b.t, err)
 	return string(body)
 }
 

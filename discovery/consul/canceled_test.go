@@ -19,6 +19,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // manyServices is almost the maximum for one connection per service.
@@ -112,9 +113,8 @@ func atBusyAgent(t *testing.T, services, nodes int, f func(t *testing.T, agent *
 		time.Sleep(10 * time.Second)
 		f(t, agent, m)
 		const most = 128 // the default
-		if s := client.Stats(); s.Peak > most || s.Refused > 0 {
-			t.Errorf("%+v: want at most %d connections, and none refused", s, most)
-		}
+		s := client.Stats()
+		verify.That(t, s.Peak <= most && s.Refused <= 0, "%+v: want at most %d connections, and none refused", s, most)
 	})
 }
 
@@ -140,14 +140,12 @@ func TestRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
 					resume()
 					time.Sleep(3 * time.Second)
 					synctest.Wait()
-					if n := notFresh(m); n > 0 {
-						t.Errorf("3 s after outage %d: %d watches are not fresh", outage, n)
-					}
+					n := notFresh(m)
+					verify.That(t, n <= 0, "3 s after outage %d: %d watches are not fresh", outage, n)
 					time.Sleep(7 * time.Second)
 				}
-				if got := agent.peak(); got > agentLimit-10 {
-					t.Errorf("the agent had %d connections, want fewer than its limit of %d", got, agentLimit)
-				}
+				got := agent.peak()
+				verify.That(t, got <= agentLimit-10, "the agent had %d connections, want fewer than its limit of %d", got, agentLimit)
 			})
 		})
 	}
@@ -189,9 +187,8 @@ func TestReplacedConnectionsAreNotCountedTwice(t *testing.T) {
 					t.Errorf("%v after the outage %d watches of %d are not fresh", tt.within, n, tt.services)
 				}
 			}
-			if most := pipe.Most(); most > agentLimit-10 {
-				t.Errorf("the agent had %d connections for %d services, want fewer than its limit of %d", most, tt.services, agentLimit)
-			}
+			most := pipe.Most()
+			verify.That(t, most <= agentLimit-10, "the agent had %d connections for %d services, want fewer than its limit of %d", most, tt.services, agentLimit)
 		})
 	}
 }
@@ -203,15 +200,13 @@ func TestFewQueriesGoToAnAgentThatDoesNotAnswer(t *testing.T) {
 		before := len(agent.Requests())
 		time.Sleep(55 * time.Second)
 		// Each query fails after 10 s.
-		if got := len(agent.Requests()) - before; got > 8*overview.Needed {
-			t.Errorf("%d queries in 55 s", got)
-		}
+		got := len(agent.Requests()) - before
+		verify.That(t, got <= 8*overview.Needed, "%d queries in 55 s", got)
 		agent.Heal()
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
-		if n := notFresh(m); n > 0 {
-			t.Errorf("3 s after the outage %d watches are not fresh", n)
-		}
+		n := notFresh(m)
+		verify.That(t, n <= 0, "3 s after the outage %d watches are not fresh", n)
 	})
 }
 
@@ -223,9 +218,8 @@ func TestManyHeldQueriesAreNotRepeated(t *testing.T) {
 		resume := agent.stop(discoverytest.Fault{})
 		before := len(agent.Requests())
 		time.Sleep(5 * time.Second)
-		if got := len(agent.Requests()) - before; got > manyServices {
-			t.Errorf("%d queries in 5 s without an answer, want one per watch", got)
-		}
+		got := len(agent.Requests()) - before
+		verify.That(t, got <= manyServices, "%d queries in 5 s without an answer, want one per watch", got)
 		resume()
 		time.Sleep(3 * time.Second)
 	})
@@ -273,12 +267,9 @@ func TestRealRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
 			must(t, err)
 			io.Copy(io.Discard, r.Body)
 			r.Body.Close()
-			if r.StatusCode != http.StatusOK {
-				t.Fatalf("outage %d: another client gets %s", outage, r.Status)
-			}
+			verify.Require(t, r.StatusCode == http.StatusOK, "outage %d: another client gets %s", outage, r.Status)
 		}
 	}
-	if s := client.Stats(); s.Refused > 0 || s.Shared {
-		t.Errorf("%+v: want none refused, and one connection per watch", s)
-	}
+	s := client.Stats()
+	verify.That(t, s.Refused <= 0 && !s.Shared, "%+v: want none refused, and one connection per watch", s)
 }

@@ -3,7 +3,6 @@ package consul
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +16,7 @@ import (
 	"sluice/discovery"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // catalogBubble watches the fake's catalog in a synctest bubble.
@@ -86,9 +86,7 @@ func (b *catalogBubble) expect(d time.Duration, want ...string) {
 	synctest.Wait()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !slices.Equal(b.sets, want) {
-		b.t.Errorf("by %v reported %q, want %q", d, b.sets, want)
-	}
+	verify.Slices(b.t, b.sets, want, "by %v reported", d)
 	b.sets = nil
 }
 
@@ -112,9 +110,7 @@ func TestCatalogSelects(t *testing.T) {
 				b.tagged("web-1", "v2", "web")
 				time.Sleep(time.Second)
 				synctest.Wait()
-				if got := namesOf(b.watch.Status().Services); got != tt.want {
-					t.Errorf("selected %q, want %q", got, tt.want)
-				}
+				verify.Equal(t, namesOf(b.watch.Status().Services), tt.want, "selected")
 			})
 		})
 	}
@@ -132,9 +128,7 @@ func TestCatalogAddsAtOnceAndRemovesAfterProbation(t *testing.T) {
 
 		b.forget("moon")
 		b.expect(30 * sec)
-		if probation := b.watch.Status().Probation; !slices.Equal(probation, []string{"moon"}) {
-			b.t.Errorf("on probation: %q", probation)
-		}
+		verify.Slices(b.t, b.watch.Status().Probation, []string{"moon"}, "on probation")
 		b.expect(40*sec, "34s: star")
 
 		b.tagged("star", "no longer")
@@ -192,9 +186,8 @@ func TestProbationDoesNotEndWhileConsulFails(t *testing.T) {
 				b.expect(125 * sec)
 				time.Sleep(100 * sec)
 				synctest.Wait()
-				if s := b.watch.Status(); s.State != discovery.WatchFresh || len(s.Services) != 0 {
-					t.Errorf("afterwards %+v", s)
-				}
+				s := b.watch.Status()
+				verify.That(t, s.State == discovery.WatchFresh && len(s.Services) == 0, "afterwards %+v", s)
 			})
 		})
 	}
@@ -205,13 +198,9 @@ func TestCatalogFiltersByMetaInConsul(t *testing.T) {
 		time.Sleep(sec)
 		synctest.Wait()
 		want := "ServiceMeta[`a`] == `b` and ServiceMeta[`public`] == `say \"yes\"`"
-		if got := b.Requests()[0].Filter; got != want {
-			b.t.Errorf("filter %q, want %q", got, want)
-		}
+		verify.Equal(b.t, b.Requests()[0].Filter, want, "filter")
 		want = strings.ReplaceAll(want, "ServiceMeta", "Service.Meta")
-		if got := b.watch.selection.InstanceFilter(); got != want {
-			b.t.Errorf("filter of instances %q, want %q", got, want)
-		}
+		verify.Equal(b.t, b.watch.selection.InstanceFilter(), want, "filter of instances")
 	})
 }
 
@@ -280,9 +269,7 @@ func TestRealCatalogSelectsByMetaWithoutTags(t *testing.T) {
 
 func TestCatalogRejectsInvalidPattern(t *testing.T) {
 	client, err := newClient(consul.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if err := client.Catalog(Selection{Name: "[a"}).Run(t.Context(), nil); err == nil {
 		t.Error("no error")
 	}
@@ -294,9 +281,8 @@ func TestCatalogQueriesBlockForWait(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		all := b.Requests()
-		if last := all[len(all)-1]; last.Index == 0 || last.Wait > 5*time.Minute || last.Wait < 4*time.Minute {
-			t.Errorf("the last query waits %v, want a little less than 5m", last.Wait)
-		}
+		last := all[len(all)-1]
+		verify.That(t, last.Index != 0 && last.Wait <= 5*time.Minute && last.Wait >= 4*time.Minute, "the last query waits %v, want a little less than 5m", last.Wait)
 	})
 }
 
@@ -347,7 +333,5 @@ func TestRealCatalog(t *testing.T) {
 	answer, err := client.Health(t.Context(), ServiceOptions{Service: "moon", Tags: []string{"web"},
 		Filter: Selection{Meta: map[string]string{"public": `say "yes"`}}.InstanceFilter()})
 	must(t, err)
-	if formatSet(answer.Instances) != "c" {
-		t.Errorf("instances %q", formatSet(answer.Instances))
-	}
+	verify.Equal(t, formatSet(answer.Instances), "c", "instances")
 }

@@ -12,6 +12,7 @@ import (
 	"sluice/discovery"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // confirmations returns the filters of the consistent queries after the first n
@@ -42,9 +43,8 @@ func TestFewMissingInstancesAreQueriedByID(t *testing.T) {
 				n := len(b.Requests())
 				b.set(tt.after)
 				b.expect(20*sec, "20s: "+tt.after)
-				if got := b.confirmations(n); fmt.Sprintf("%q", got) != fmt.Sprintf("%q", tt.want) {
-					t.Errorf("confirmed with %q, want %q", got, tt.want)
-				}
+				got := b.confirmations(n)
+				verify.That(t, fmt.Sprintf("%q", got) == fmt.Sprintf("%q", tt.want), "confirmed with %q, want %q", got, tt.want)
 			})
 		})
 	}
@@ -58,12 +58,10 @@ func TestInstanceHiddenByACLsIsNotGone(t *testing.T) {
 		b.Break(discoverytest.Fault{Filtered: true})
 		b.set("a c") // as the agent's view, which tells nothing of ACLs, and the servers list it
 		b.expect(60 * sec)
-		if got := b.confirmations(n); len(got) < 2 || got[0] == "" || got[1] != "" {
-			t.Errorf("confirmed with %q, want a query for one instance, then for all", got)
-		}
-		if s := b.status(); s.State != discovery.WatchStale {
-			t.Errorf("status %+v", s)
-		}
+		got := b.confirmations(n)
+		verify.That(t, len(got) >= 2 && got[0] != "" && got[1] == "", "confirmed with %q, want a query for one instance, then for all", got)
+		s := b.status()
+		verify.That(t, s.State == discovery.WatchStale, "status %+v", s)
 	})
 }
 

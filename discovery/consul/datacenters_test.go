@@ -12,6 +12,7 @@ import (
 	"sluice/discovery"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // setIn sets the instances of star in a data centre.
@@ -39,12 +40,10 @@ func TestFirstDatacenterWithEnoughInstancesIsUsed(t *testing.T) {
 		b.setIn("dc1", "a b")
 		b.expect(39*sec + 900*ms)
 		b.expect(40*sec, "40s: a b")
-		if s := b.status(); s.State != discovery.WatchFresh || !strings.Contains(s.Source, `data centres ["dc1" "dc2"]`) {
-			t.Errorf("status %+v", s)
-		}
-		if got := countLines(b.log.String(), `"instead_of":`); got != 2 {
-			t.Errorf("%d log lines about changes, want two:\n%s", got, b.log.String())
-		}
+		s := b.status()
+		verify.That(t, s.State == discovery.WatchFresh && strings.Contains(s.Source, `data centres ["dc1" "dc2"]`), "status %+v", s)
+		got := countLines(b.log.String(), `"instead_of":`)
+		verify.That(t, got == 2, "%d log lines about changes, want two:\n%s", got, b.log.String())
 	})
 }
 
@@ -70,9 +69,8 @@ func TestInstancesOnProbationDoNotCountForADatacenter(t *testing.T) {
 		b.expect(23*sec, "22s: x y:critical") // better than those that may answer
 		b.setIn("dc2", "x:critical y:critical")
 		b.expect(24*sec, "23s: a? b?")
-		if s := b.status(); s.Probation != 2 {
-			t.Errorf("status %+v", s)
-		}
+		s := b.status()
+		verify.That(t, s.Probation == 2, "status %+v", s)
 	})
 }
 
@@ -84,9 +82,7 @@ func TestInstancesOnProbationArePreferredToNone(t *testing.T) {
 			b.expect(100*sec, "1s: x? y?")
 			b.setIn("dc1", preferred+" c")
 			b.at(101 * sec)
-			if got := formatSet(b.latest()); got != strings.TrimSpace(preferred+" c") {
-				t.Errorf("the pool has %q with one in service", got)
-			}
+			verify.Equal(t, formatSet(b.latest()), strings.TrimSpace(preferred+" c"), "the pool has with one in service")
 		})
 	}
 }
@@ -122,9 +118,8 @@ func TestDatacenterThatIsUnreachableForAMinuteCountsAsEmpty(t *testing.T) {
 		if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "No path to datacenter") {
 			t.Errorf("the preferred data centre fails: status %+v", s)
 		}
-		if log := b.log.String(); countLines(log, `"instead_of":`, `"unreachable":`) != 1 {
-			t.Errorf("want one log line with the error:\n%s", log)
-		}
+		log := b.log.String()
+		verify.That(t, countLines(log, `"instead_of":`, `"unreachable":`) == 1, "want one log line with the error:\n%s", log)
 		b.expect(20 * time.Minute)
 		if b.Probes() > 20*60 {
 			t.Errorf("%d probes, want one a second at most", b.Probes())
@@ -192,12 +187,10 @@ func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T
 			b.expect(sec, "0s: a b")
 			b.cut("dc2")
 			b.expect(10 * time.Minute)
-			if s := b.status(); s.State != discovery.WatchFresh {
-				t.Errorf("status %+v", s)
-			}
-			if got := countLines(b.log.String(), `"level":"warn"`, `"datacenter":"dc2"`); got != 1 {
-				t.Errorf("%d log lines about dc2, want one:\n%s", got, b.log.String())
-			}
+			s := b.status()
+			verify.That(t, s.State == discovery.WatchFresh, "status %+v", s)
+			got := countLines(b.log.String(), `"level":"warn"`, `"datacenter":"dc2"`)
+			verify.That(t, got == 1, "%d log lines about dc2, want one:\n%s", got, b.log.String())
 			b.setIn("dc1", "a b:critical")
 			b.expect(11*time.Minute, "10m0s: a b:critical") // the instances of dc2 may be gone
 			b.setIn("dc1", "a:critical b:critical")
@@ -267,9 +260,7 @@ func oneDatacenterIsUsed(t *testing.T, one, two *consultest.Agent) {
 		want        string
 	}{{[]string{"dc1", "dc2"}, "x"}, {[]string{"dc9", "dc1"}, "a:critical"}, {[]string{"dc1"}, "a:critical"}, {[]string{"dc2"}, "x"}} {
 		answer, err := client.Health(t.Context(), ServiceOptions{Service: "star", Datacenters: tt.datacenters})
-		if err != nil || formatSet(answer.Instances) != tt.want {
-			t.Errorf("%v: %+v, %v; want %s", tt.datacenters, answer, err, tt.want)
-		}
+		verify.That(t, err == nil && formatSet(answer.Instances) == tt.want, "%v: %+v, %v; want %s", tt.datacenters, answer, err, tt.want)
 	}
 	other := watchReal(t, one, ServiceOptions{Service: "star", Datacenter: "dc2"})
 	other.await("x")

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 func shortened(entries []*api.ServiceEntry) []serviceEntry {
@@ -36,9 +37,7 @@ func FuzzReadEntries(f *testing.F) {
 		})},
 	} {
 		answer, err := json.MarshalIndent(entries, "", "    ")
-		if err != nil {
-			f.Fatal(err)
-		}
+		verify.NoError(f, err)
 		f.Add(answer)
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -60,9 +59,7 @@ func FuzzReadEntries(f *testing.F) {
 			return
 		}
 		got, err := readEntries(bytes.NewReader(answer), "")
-		if err != nil {
-			t.Fatalf("%s: %v", answer, err)
-		}
+		verify.Require(t, err == nil, "%s: %v", answer, err)
 		if want := shortened(entries); !same(got, want) {
 			t.Errorf("%s:\ngot  %s\nwant %s", answer, text(got), text(want))
 		}
@@ -81,9 +78,7 @@ func text(v any) string {
 
 func TestReadEntriesRejectsOtherValues(t *testing.T) {
 	whole, err := json.Marshal([]*api.ServiceEntry{entry(nil)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for n := range whole {
 		if got, err := readEntries(bytes.NewReader(whole[:n]), ""); err == nil {
 			t.Errorf("no error for %q: %v", whole[:n], got)
@@ -102,13 +97,9 @@ func TestReadEntriesRejectsOtherValues(t *testing.T) {
 func TestReadResult(t *testing.T) {
 	e := entry(nil)
 	answer, err := json.Marshal(api.PreparedQueryExecuteResponse{Service: "star", Nodes: []api.ServiceEntry{*e}, DNS: api.QueryDNSOptions{TTL: "7s"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	got, err := readResult(bytes.NewReader(answer), "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	want := preparedResult{Nodes: shortened([]*api.ServiceEntry{e})}
 	want.DNS.TTL = "7s"
 	if !reflect.DeepEqual(got, want) {
@@ -123,9 +114,7 @@ func BenchmarkReadEntries(b *testing.B) {
 		entries[n] = discoverytest.Instance("star", "star-"+string(rune('0'+n)), 8080)
 	}
 	answer, err := json.MarshalIndent(entries, "", "    ") // as a dev agent does
-	if err != nil {
-		b.Fatal(err)
-	}
+	verify.NoError(b, err)
 	b.SetBytes(int64(len(answer)))
 	b.ReportAllocs()
 	for b.Loop() {

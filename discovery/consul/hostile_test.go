@@ -14,6 +14,7 @@ import (
 	"sluice/consul"
 	"sluice/test/discoverytest"
 	"sluice/test/hostile"
+	"sluice/test/verify"
 )
 
 // Whatever poses as Consul, the last good set stays in use, and state and log tell why. An
@@ -22,9 +23,7 @@ func TestHostileAnswers(t *testing.T) {
 	cases := append([]hostile.Case[http.HandlerFunc](nil), hostile.ConsulAnswers...)
 	add := func(name, reason, set string, entries ...*api.ServiceEntry) {
 		body, err := json.Marshal(append(entries, hostileEntry("a", nil)))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		cases = append(cases, hostile.Case[http.HandlerFunc]{Name: name, Answer: hostile.AsConsul(string(body)), Reason: reason, Set: set})
 	}
 	for _, host := range hostile.Hosts {
@@ -78,9 +77,7 @@ func TestHostileAnswers(t *testing.T) {
 			fake.ServeHTTP(w, r)
 		}))
 		client, err := newClient(consul.Options{Addresses: []string{"http://agent"}, Token: "secret", Log: log}.WithDial(pipe.DialContext))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		good := func(words string) {
 			var entries []*api.ServiceEntry
 			for _, word := range strings.Fields(words) {

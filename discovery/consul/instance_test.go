@@ -11,6 +11,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // entry returns the entry of a passing instance after change.
@@ -26,13 +27,9 @@ func entry(change func(*api.ServiceEntry)) *api.ServiceEntry {
 func listed(t *testing.T, entries ...*api.ServiceEntry) []serviceEntry {
 	t.Helper()
 	answer, err := json.Marshal(entries)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	read, err := readEntries(bytes.NewReader(answer), "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return read
 }
 
@@ -84,9 +81,7 @@ func TestHealthAndWeight(t *testing.T) {
 				tt.change(e)
 			}
 			set, skipped := instances(listed(t, e), &ServiceOptions{Service: "star", PassingOnly: tt.passingOnly})
-			if len(set) != 1 || len(skipped) != 0 {
-				t.Fatalf("got %v, skipped %v", set, skipped)
-			}
+			verify.Require(t, len(set) == 1 && len(skipped) == 0, "got %v, skipped %v", set, skipped)
 			i := set[0]
 			if i.Status != tt.status || i.Weight != tt.weight || i.Detail != tt.detail {
 				t.Errorf("got %v, weight %d, %q; want %v, weight %d, %q", i.Status, i.Weight, i.Detail, tt.status, tt.weight, tt.detail)
@@ -107,9 +102,7 @@ func TestAddress(t *testing.T) {
 	} {
 		e := entry(func(e *api.ServiceEntry) { e.Service.Address, e.Node.Address = tt.service, tt.node })
 		set, skipped := instances(listed(t, e), &ServiceOptions{Service: "star"})
-		if len(set) != 1 || len(skipped) != 0 || set[0].HostPort() != tt.want {
-			t.Errorf("service %q on node %q: got %v, want %s", tt.service, tt.node, set, tt.want)
-		}
+		verify.That(t, len(set) == 1 && len(skipped) == 0 && set[0].HostPort() == tt.want, "service %q on node %q: got %v, want %s", tt.service, tt.node, set, tt.want)
 	}
 }
 
@@ -134,13 +127,9 @@ func TestTaggedAddress(t *testing.T) {
 			e.Service.TaggedAddresses, e.Node.TaggedAddresses = tt.ofService, tt.ofNode
 		})
 		answer, err := json.Marshal([]*api.ServiceEntry{e, nil, {Node: e.Node}, {Service: e.Service}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		entries, err := readEntries(bytes.NewReader(answer), "wan")
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		set, skipped := instances(entries, &ServiceOptions{Service: "star", Address: "wan"})
 		if len(set) != 1 || len(skipped) != 3 || set[0].HostPort() != tt.want || set[0].AddressTag != tt.tag || set[0].NodeAddress != node || set[0].ID != "star-1" {
 			t.Errorf("%s: got %+v, skipped %v, want %s, tag %q", tt.name, set, skipped, tt.want, tt.tag)
@@ -153,9 +142,7 @@ func TestTaggedAddress(t *testing.T) {
 		t.Errorf("null: got %v, %v", got, err)
 	}
 	got, err := readResult(strings.NewReader(`{"Nodes": [{"Node": {"Address": "10.9.9.9", "TaggedAddresses": {"wan": "192.0.2.9"}}, "Service": {"Port": 80}}], "DNS": {"TTL": "7s"}}`), "wan")
-	if err != nil || got.DNS.TTL != "7s" || len(got.Nodes) != 1 || got.Nodes[0].address() != "192.0.2.9" {
-		t.Errorf("prepared query: %+v, %v", got, err)
-	}
+	verify.That(t, err == nil && got.DNS.TTL == "7s" && len(got.Nodes) == 1 && got.Nodes[0].address() == "192.0.2.9", "prepared query: %+v, %v", got, err)
 }
 
 func TestUnusableEntriesAreSkipped(t *testing.T) {
@@ -167,15 +154,9 @@ func TestUnusableEntriesAreSkipped(t *testing.T) {
 		nil,
 		entry(func(e *api.ServiceEntry) { e.Checks = append(e.Checks, nil); e.Service.ID = "good" }),
 	), &ServiceOptions{Service: "star"})
-	if len(set) != 1 || set[0].ID != "good" {
-		t.Errorf("got %v, want the usable one", set)
-	}
-	if len(skipped) != 5 {
-		t.Errorf("skipped %v, want 5", skipped)
-	}
-	if skipped[0] != (Skipped{"star-1", "node-1", "it has port 0"}) {
-		t.Errorf("skipped %v", skipped[0])
-	}
+	verify.That(t, len(set) == 1 && set[0].ID == "good", "got %v, want the usable one", set)
+	verify.Equal(t, len(skipped), 5, "skipped %v", skipped)
+	verify.Equal(t, skipped[0], (Skipped{"star-1", "node-1", "it has port 0"}), "skipped")
 }
 
 func TestSameIDOnTwoNodesIsOneInstance(t *testing.T) {
@@ -183,14 +164,10 @@ func TestSameIDOnTwoNodesIsOneInstance(t *testing.T) {
 	here := entry(routable)
 	there := discoverytest.OnNode(entry(routable), "node-0", "10.0.0.9")
 	set, _ := instances(listed(t, here, there), &ServiceOptions{Service: "star"})
-	if len(set) != 1 || set[0].Node != "node-0" {
-		t.Errorf("got %v, want one instance", set)
-	}
+	verify.That(t, len(set) == 1 && set[0].Node == "node-0", "got %v, want one instance", set)
 	discoverytest.Maintenance(here, "disk swap")
 	set, _ = instances(listed(t, here, there), &ServiceOptions{Service: "star"})
-	if len(set) != 1 || set[0].Status != discovery.StatusMaintenance || set[0].Weight != 0 {
-		t.Errorf("maintenance through one agent: got %+v", set)
-	}
+	verify.That(t, len(set) == 1 && set[0].Status == discovery.StatusMaintenance && set[0].Weight == 0, "maintenance through one agent: got %+v", set)
 	there.Checks = append(there.Checks, &api.HealthCheck{CheckID: serfHealth, Status: api.HealthCritical, Output: "Agent not live or unreachable"})
 	set, _ = instances(listed(t, here, there), &ServiceOptions{Service: "star"})
 	if len(set) != 1 || set[0].Status != discovery.StatusMaintenance || set[0].Unchecked {
@@ -199,9 +176,7 @@ func TestSameIDOnTwoNodesIsOneInstance(t *testing.T) {
 
 	elsewhere := entry(func(e *api.ServiceEntry) { e.Service.Address = "10.0.0.2" })
 	set, _ = instances(listed(t, here, elsewhere), &ServiceOptions{Service: "star"})
-	if len(set) != 2 {
-		t.Errorf("the same id at another address: got %v, want two", set)
-	}
+	verify.Equal(t, len(set), 2, "the same id at another address: got %v", set)
 }
 
 // A process registers again with another agent: what it says now counts, whatever the nodes are
@@ -229,17 +204,13 @@ func TestNewestRegistrationOfAProcessCounts(t *testing.T) {
 
 func TestDetailIsOneShortLine(t *testing.T) {
 	got := detail("check", "HTTP GET http://10.0.0.1/: 500\n\n Output:\t"+strings.Repeat("ü", 300))
-	if strings.ContainsAny(got, "\n\t") || len(got) > 200+len("…") || !strings.HasSuffix(got, "ü…") {
-		t.Errorf("got %q", got)
-	}
+	verify.That(t, !strings.ContainsAny(got, "\n\t") && len(got) <= 200+len("…") && strings.HasSuffix(got, "ü…"), "got %q", got)
 }
 
 // FuzzInstances converts answers of any form.
 func FuzzInstances(f *testing.F) {
 	good, err := json.Marshal([]*api.ServiceEntry{entry(nil)})
-	if err != nil {
-		f.Fatal(err)
-	}
+	verify.NoError(f, err)
 	f.Add(good)
 	f.Add([]byte(`[{"Node":null}]`))
 	f.Add([]byte(`[{"Node":{},"Service":{"Port":-1},"Checks":[null,{"CheckID":"_service_maintenance:"}]}]`))
@@ -249,16 +220,12 @@ func FuzzInstances(f *testing.F) {
 			return
 		}
 		set, skipped := instances(entries, &ServiceOptions{Service: "star"})
-		if len(set)+len(skipped) > len(entries) {
-			t.Fatalf("%d instances and %d skipped from %d entries", len(set), len(skipped), len(entries))
-		}
+		verify.Require(t, len(set)+len(skipped) <= len(entries), "%d instances and %d skipped from %d entries", len(set), len(skipped), len(entries))
 		for _, i := range set {
 			if !discovery.MayBeInstance(i.Address) || i.Port < 1 || i.Port > 65535 || i.Weight < 0 || i.Weight > discovery.MaxWeight {
 				t.Fatalf("unusable instance %+v", i)
 			}
-			if i.Status >= discovery.StatusCritical && i.Weight != 0 {
-				t.Fatalf("traffic for %+v", i)
-			}
+			verify.Require(t, i.Status < discovery.StatusCritical || i.Weight == 0, "traffic for %+v", i)
 		}
 	})
 }
@@ -285,8 +252,6 @@ func TestDetailOfChecksWithoutOutput(t *testing.T) {
 		{"maintenance without a reason", []*api.HealthCheck{check("critical", "", 7, 7), {CheckID: api.ServiceMaintPrefix + "star-1", Status: "critical"}}, "service maintenance"},
 	} {
 		set, _ := instances(listed(t, entry(func(e *api.ServiceEntry) { e.Checks = tt.checks })), &ServiceOptions{Service: "star"})
-		if len(set) != 1 || set[0].Detail != tt.want {
-			t.Errorf("%s: got %+v, want %q", tt.name, set, tt.want)
-		}
+		verify.That(t, len(set) == 1 && set[0].Detail == tt.want, "%s: got %+v, want %q", tt.name, set, tt.want)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // Tests of what an answer may take out of service.
@@ -22,9 +23,8 @@ func TestLossOfAllInstancesIsConfirmedAndPutsThemOnProbation(t *testing.T) {
 		n := len(b.Requests())
 		b.set("")
 		b.expect(2*sec, "1s: a? b?")
-		if r := b.since(n); len(r) < 2 || !r[0].Consistent || r[0].Index != 0 || r[1].Consistent {
-			t.Errorf("requests %+v, want one consistent first", r)
-		}
+		r := b.since(n)
+		verify.That(t, len(r) >= 2 && r[0].Consistent && r[0].Index == 0 && !r[1].Consistent, "requests %+v, want one consistent first", r)
 		if s := b.status(); s.State != discovery.WatchFresh || s.Probation != 2 || s.LastError != "" {
 			t.Errorf("status %+v", s)
 		}
@@ -45,9 +45,8 @@ func TestLossOfAllInstancesIsConfirmedAndPutsThemOnProbation(t *testing.T) {
 			`"level":"warn","service":"star","source":"consul service \"star\"","instances":2`,
 			`"level":"info","service":"star","source":"consul service \"star\""`,
 		} {
-			if got := countLines(b.log.String(), line); got != 1 {
-				t.Errorf("%d lines with %s, want one:\n%s", got, line, b.log.String())
-			}
+			got := countLines(b.log.String(), line)
+			verify.That(t, got == 1, "%d lines with %s, want one:\n%s", got, line, b.log.String())
 		}
 	})
 }
@@ -74,14 +73,10 @@ func TestProbationLastsLongerThanAntiEntropy(t *testing.T) {
 		b.SetIndex(7)
 		b.set("")
 		b.at(200 * sec)
-		if got := formatSet(b.latest()); got != "a? b?" {
-			t.Errorf("the pool has %q after 200 s", got)
-		}
+		verify.Equal(t, formatSet(b.latest()), "a? b?", "the pool has after 200 s")
 		b.set("a b")
 		b.at(205 * sec)
-		if got := formatSet(b.latest()); got != "a b" {
-			t.Errorf("the pool has %q after they have returned", got)
-		}
+		verify.Equal(t, formatSet(b.latest()), "a b", "the pool has after they have returned")
 	})
 }
 
@@ -95,9 +90,7 @@ func TestLowerIndexIsRememberedUntilItIsConfirmed(t *testing.T) {
 		b.at(15 * sec)
 		b.Heal()
 		b.at(60 * sec)
-		if got := formatSet(b.latest()); got != "a? b? c" {
-			t.Errorf("the pool has %q", got)
-		}
+		verify.Equal(t, formatSet(b.latest()), "a? b? c", "the pool")
 	})
 }
 
@@ -123,20 +116,14 @@ func TestInstancesRemovedRightAfterAnOutageAreOnProbation(t *testing.T) {
 		b.set("a:unchecked c")
 		b.Heal()
 		b.at(18 * sec)
-		if got := formatSet(b.latest()); got != "a? b? c" {
-			t.Errorf("the pool has %q", got)
-		}
+		verify.Equal(t, formatSet(b.latest()), "a? b? c", "the pool")
 		b.at(26 * sec)
-		if got := formatSet(b.latest()); got != "a:critical c" {
-			t.Errorf("10 s later the pool has %q", got)
-		}
+		verify.Equal(t, formatSet(b.latest()), "a:critical c", "10 s later the pool")
 		b.set("a b c")
 		b.at(40 * sec)
 		b.set("a c")
 		b.at(41 * sec)
-		if got := formatSet(b.latest()); got != "a c" {
-			t.Errorf("long after the outage the pool has %q", got)
-		}
+		verify.Equal(t, formatSet(b.latest()), "a c", "long after the outage the pool")
 	})
 }
 
@@ -217,9 +204,8 @@ func TestFailedConfirmationChangesNothing(t *testing.T) {
 		b.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader", Only: func(r discoverytest.Request) bool { return r.Consistent }})
 		b.set("")
 		b.expect(5 * time.Minute)
-		if s := b.status(); !strings.Contains(s.LastError, "confirm the answer") {
-			t.Errorf("status %+v", s)
-		}
+		s := b.status()
+		verify.That(t, strings.Contains(s.LastError, "confirm the answer"), "status %+v", s)
 	})
 }
 
@@ -267,9 +253,8 @@ func TestRemovalOfACriticalInstanceByTheStreamingBackendIsConfirmed(t *testing.T
 		b.expect(sec, "0s: a:critical")
 		b.Break(discoverytest.Fault{Filtered: true, Empty: true}) // the token has lost its permissions
 		b.expect(20 * sec)
-		if s := b.status(); s.State != discovery.WatchStale || s.Instances != 1 {
-			t.Errorf("status %+v", s)
-		}
+		s := b.status()
+		verify.That(t, s.State == discovery.WatchStale && s.Instances == 1, "status %+v", s)
 		b.Heal()
 		b.at(40 * sec)
 		b.set("")
@@ -332,9 +317,8 @@ func TestMissingTokenIsLogged(t *testing.T) {
 	denying := func(b *bubble) { b.Break(discoverytest.Fault{Deny: true}) }
 	watchInBubble(t, ServiceOptions{}, denying, func(t *testing.T, b *bubble) {
 		b.expect(10*sec, "0s: ")
-		if got := countLines(b.log.String(), `"default_policy":"deny"`); got != 1 {
-			t.Errorf("%d warnings, want one:\n%s", got, b.log.String())
-		}
+		got := countLines(b.log.String(), `"default_policy":"deny"`)
+		verify.That(t, got == 1, "%d warnings, want one:\n%s", got, b.log.String())
 	})
 }
 
@@ -352,9 +336,8 @@ func TestWatchFollowsTheVisibleInstancesOfAFilteredService(t *testing.T) {
 		if s := b.status(); s.Instances != 1 || s.State != discovery.WatchFresh {
 			t.Errorf("status %+v", s)
 		}
-		if got := countLines(b.log.String(), `"needs":`); got != 1 {
-			t.Errorf("%d warnings, want one:\n%s", got, b.log.String())
-		}
+		got := countLines(b.log.String(), `"needs":`)
+		verify.That(t, got == 1, "%d warnings, want one:\n%s", got, b.log.String())
 		b.set("")
 		b.at(80 * sec)
 		if s := b.status(); s.Instances != 1 || s.State != discovery.WatchStale {
@@ -400,8 +383,6 @@ func TestAgentThatRemovesItsInstancesAfterAnOutageDoesNotEmptyThePool(t *testing
 		time.Sleep(100 * ms)
 		b.set("")
 		b.at(30 * sec)
-		if got := formatSet(b.latest()); got != "a? b? c?" {
-			t.Errorf("the pool has %q", got)
-		}
+		verify.Equal(t, formatSet(b.latest()), "a? b? c?", "the pool")
 	})
 }

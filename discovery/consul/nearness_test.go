@@ -10,6 +10,7 @@ import (
 	"sluice/discovery"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 var (
@@ -37,30 +38,23 @@ func inThree(dc2, dc3 time.Duration) func(*bubble) {
 func (b *bubble) expectPriorities(d time.Duration, want string) {
 	b.t.Helper()
 	b.at(d)
-	if got := b.priorities(); got != want {
-		b.t.Errorf("after %v got %q, want %q", d, got, want)
-	}
+	verify.Equal(b.t, b.priorities(), want, "after %v", d)
 }
 
 func TestNearestDatacenterIsUsed(t *testing.T) {
 	watchInBubble(t, nearestDatacenter, inThree(20*ms, 10*ms), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a") // the agent's own
-		if s := b.status(); !strings.Contains(s.Source, `data centres ["dc3" "dc2" "dc1"], the nearest first`) {
-			t.Errorf("status %+v", s)
-		}
+		s := b.status()
+		verify.That(t, strings.Contains(s.Source, `data centres ["dc3" "dc2" "dc1"], the nearest first`), "status %+v", s)
 		b.setIn("dc1", "a:critical")
 		b.expect(2*sec, "1s: x")
 		b.far(10*ms, 20*ms)
 		b.expect(85 * sec)
 		b.expect(95*sec, "1m30s: m") // the third reading
-		if log := b.log.String(); !strings.Contains(log, `"datacenter":"dc2","instead_of":"dc3"`) {
-			t.Errorf("the log has no change from dc3 to dc2:\n%s", log)
-		}
+		verify.Contains(t, b.log.String(), `"datacenter":"dc2","instead_of":"dc3"`, "the log has no change from dc3 to dc2")
 		b.setIn("dc1", "a")
 		b.expect(110*sec, "1m45s: a")
-		if n := countLines(b.log.String(), `"message":"data centres are ordered by distance"`); n != 2 {
-			t.Errorf("%d log lines about the order, want 2:\n%s", n, b.log.String())
-		}
+		verify.Equal(t, countLines(b.log.String(), `"message":"data centres are ordered by distance"`), 2, "log lines about the order: %s", b.log.String())
 	})
 }
 
@@ -99,13 +93,11 @@ func TestUnknownDistances(t *testing.T) {
 		b.expectPriorities(6*sec, "a^0 m^2 x^1")
 		b.Break(refused)
 		b.expectPriorities(time.Hour, "a^0 m^2 x^1")
-		if s := b.status(); s.State != discovery.WatchFresh {
-			t.Errorf("status %+v", s)
-		}
+		s := b.status()
+		verify.That(t, s.State == discovery.WatchFresh, "status %+v", s)
 		log := b.log.String()
-		if failed, again := countLines(log, "cannot be read: their order"), countLines(log, "are read again"); failed != 2 || again != 1 {
-			t.Errorf("the log tells %d failures and %d recoveries:\n%s", failed, again, log)
-		}
+		failed, again := countLines(log, "cannot be read: their order"), countLines(log, "are read again")
+		verify.That(t, failed == 2 && again == 1, "the log tells %d failures and %d recoveries:\n%s", failed, again, log)
 	})
 	// Only that of dc2 is known at first.
 	prepare = func(b *bubble) {
@@ -133,9 +125,7 @@ func TestReadingsOfDistancesAreShared(t *testing.T) {
 				times = append(times, r.Time.Sub(b.begin))
 			}
 		}
-		if len(times) != 2*21 {
-			t.Errorf("%d queries in 10 minutes: %v", len(times), times)
-		}
+		verify.Equal(t, len(times), 2*21, "queries in 10 minutes: %v", times)
 	})
 }
 
@@ -173,9 +163,7 @@ func TestDistanceIsTheMedian(t *testing.T) {
 	must(t, err)
 	defer client.Close()
 	got, err := readDistances(t.Context(), client.Client)
-	if err != nil || len(got) != 2 || got["dc1"] != 0 || got["dc2"].Round(ms) != 200*ms {
-		t.Errorf("got %v, %v", got, err)
-	}
+	verify.That(t, err == nil && len(got) == 2 && got["dc1"] == 0 && got["dc2"].Round(ms) == 200*ms, "got %v, %v", got, err)
 }
 
 // The distances need no permission.
@@ -188,9 +176,7 @@ func TestRealDistancesWithoutPermissions(t *testing.T) {
 		client, err := newClient(consul.Options{Addresses: []string{agent.URL()}, Token: secret})
 		must(t, err)
 		distances, err := readDistances(t.Context(), client.Client)
-		if err != nil || len(distances) != 1 || distances["dc1"] != 0 {
-			t.Errorf("got %v, %v", distances, err)
-		}
+		verify.That(t, err == nil && len(distances) == 1 && distances["dc1"] == 0, "got %v, %v", distances, err)
 		client.Close()
 	}
 }
@@ -236,9 +222,7 @@ func eachPrefersItsOwn(t *testing.T, one, two *consultest.Agent) {
 		must(t, err)
 		o.Spill = false
 		answer, err := client.Health(t.Context(), o)
-		if err != nil || formatSet(discovery.Normalize(answer.Instances)) != "x" {
-			t.Errorf("%+v, %v", answer, err)
-		}
+		verify.That(t, err == nil && formatSet(discovery.Normalize(answer.Instances)) == "x", "%+v, %v", answer, err)
 		client.Close()
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"sluice/discovery"
 	"sluice/test/discoverytest"
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // outage is a Consul that is not there, or not right, for a time.
@@ -129,9 +130,7 @@ func outageInBubble(t *testing.T, services int, random *rand.Rand) {
 		client, err := newClient(consul.Options{
 			Addresses: []string{"http://fake"}, MaxWatches: overviewConnections, Log: zerolog.Nop(),
 		}.WithDial(o.refusing(pipe.DialContext)))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		t.Cleanup(client.Close)
 		var latest sync.Map // ids of the first service
 		manager := discovery.NewManager(discovery.ManagerOptions{
@@ -168,9 +167,8 @@ func outageInBubble(t *testing.T, services int, random *rand.Rand) {
 			_, ok := latest.Load(id)
 			return ok
 		})
-		if s := client.Stats(); s.Shared != (services > overviewConnections) {
-			t.Errorf("%+v: shared %v with %d services", s, s.Shared, services)
-		}
+		s := client.Stats()
+		verify.That(t, s.Shared == (services > overviewConnections), "%+v: shared %v with %d services", s, s.Shared, services)
 	})
 }
 

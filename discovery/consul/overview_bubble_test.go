@@ -14,6 +14,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // overviewBubble watches more services of a fake Consul than there are connections, in
@@ -58,16 +59,12 @@ func inOverviewBubble(t *testing.T, nodes int, f func(t *testing.T, c *overviewB
 			c.manager.Watch(serviceName(n), c.client.Source(ServiceOptions{Service: serviceName(n)}))
 		}
 		t.Cleanup(func() {
-			if n := c.client.Stats().OnOverview; n != 0 {
-				t.Errorf("%d watches are on an overview after the end", n)
-			}
+			verify.Equal(t, c.client.Stats().OnOverview, 0, "watches are on an overview after the end")
 		})
 		run(t, c.manager)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		if len(c.sets) != overviewServices {
-			t.Fatalf("Sink got %d first sets, want %d: %q", len(c.sets), overviewServices, c.sets)
-		}
+		verify.Require(t, len(c.sets) == overviewServices, "Sink got %d first sets, want %d: %q", len(c.sets), overviewServices, c.sets)
 		c.sets = nil
 		f(t, c)
 		if s := c.client.Stats(); !s.Shared || s.OnOverview != s.Watches || s.Peak > overviewConnections {
@@ -126,9 +123,7 @@ func (c *overviewBubble) expect(what string, d time.Duration, want ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	slices.Sort(c.sets)
-	if !slices.Equal(c.sets, want) {
-		c.t.Errorf("%s: Sink got %q, want %q", what, c.sets, want)
-	}
+	verify.Slices(c.t, c.sets, want, "%s: Sink", what)
 	c.sets = nil
 }
 
@@ -160,9 +155,8 @@ func fewAndManyNodes(t *testing.T, f func(t *testing.T, c *overviewBubble)) {
 	for name, nodes := range map[string]int{"few nodes": 10, "many nodes": 25} {
 		t.Run(name, func(t *testing.T) {
 			inOverviewBubble(t, nodes, func(t *testing.T, c *overviewBubble) {
-				if got := len(c.slots()); got != min(nodes, overviewSlots) {
-					t.Fatalf("the queries on %d of %d nodes block", got, nodes)
-				}
+				got := len(c.slots())
+				verify.Require(t, got == min(nodes, overviewSlots), "the queries on %d of %d nodes block", got, nodes)
 				f(t, c)
 			})
 		})

@@ -13,6 +13,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 func TestOverviewShowsEveryKindOfChange(t *testing.T) {
@@ -80,9 +81,7 @@ func TestOverviewShowsTaggedAddressesOfANode(t *testing.T) {
 				return e
 			})
 		})
-		if spent["health"] == 0 {
-			t.Errorf("the service was not queried: %v", spent)
-		}
+		verify.That(t, spent["health"] != 0, "the service was not queried: %v", spent)
 	})
 }
 
@@ -158,18 +157,14 @@ func TestOverviewCostsFewQueries(t *testing.T) {
 				sum += n
 			}
 		}
-		if sum > want+1 {
-			t.Errorf("a new instance costs %v", got)
-		}
+		verify.That(t, sum <= want+1, "a new instance costs %v", got)
 
 		idle := c.spent(5*time.Minute, func() {})
 		sum = 0
 		for _, n := range idle {
 			sum += n
 		}
-		if sum > 5*60 {
-			t.Errorf("in 5 idle minutes: %v: want less than one query a second", idle)
-		}
+		verify.That(t, sum <= 5*60, "in 5 idle minutes: %v: want less than one query a second", idle)
 	})
 }
 
@@ -184,9 +179,7 @@ func TestOutputOfChecksCostsFewQueries(t *testing.T) {
 		})
 		for path, n := range got {
 			// The fake wakes these for any check, as memdb does if a list is empty.
-			if n > 0 && path != "/v1/health/state/critical" && path != "/v1/health/state/warning" {
-				t.Errorf("the output of checks costs %v", got)
-			}
+			verify.That(t, n <= 0 || path == "/v1/health/state/critical" || path == "/v1/health/state/warning", "the output of checks costs %v", got)
 		}
 	})
 }
@@ -197,28 +190,21 @@ func TestOverviewDuringAnOutage(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
 		for _, s := range c.manager.Statuses() {
-			if s.State != discovery.WatchStale || !strings.Contains(s.LastError, "No cluster leader") {
-				t.Fatalf("during the outage: %+v", s)
-			}
+			verify.Require(t, s.State == discovery.WatchStale && strings.Contains(s.LastError, "No cluster leader"), "during the outage: %+v", s)
 		}
 		before := len(c.Requests())
 		time.Sleep(60 * time.Second)
 		// Only the overview queries, each of its lists about once a second.
-		if n := len(c.Requests()) - before; n > (c.nodes+3)*69 {
-			t.Errorf("%d queries in a minute of an outage", n)
-		}
+		n := len(c.Requests()) - before
+		verify.That(t, n <= (c.nodes+3)*69, "%d queries in a minute of an outage", n)
 		for _, r := range c.Requests()[before:] {
-			if r.Service != "" {
-				t.Fatalf("the watch of %s queries during the outage", r.Service)
-			}
+			verify.Require(t, r.Service == "", "the watch of %s queries during the outage", r.Service)
 		}
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
 		c.Heal()
 		c.expect("after the outage", 5*time.Second, "service-07: a-7 b-7 c-7")
 		for _, s := range c.manager.Statuses() {
-			if s.State != discovery.WatchFresh {
-				t.Fatalf("after the outage: %+v", s)
-			}
+			verify.Require(t, s.State == discovery.WatchFresh, "after the outage: %+v", s)
 		}
 	})
 }
@@ -251,9 +237,8 @@ func TestWatchesMoveBetweenConnectionAndOverview(t *testing.T) {
 			c.manager.Unwatch(serviceName(n))
 		}
 		time.Sleep(time.Second)
-		if s := c.client.Stats(); s.Shared || s.Watches != 20 {
-			t.Errorf("with 20 watches: %+v", s)
-		}
+		s := c.client.Stats()
+		verify.That(t, !s.Shared && s.Watches == 20, "with 20 watches: %+v", s)
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
 		c.expect("on a connection of its own", soon, "service-07: a-7 b-7 c-7")
 
@@ -295,9 +280,7 @@ func TestOverviewShowsNewAddressOfANode(t *testing.T) {
 		c.SetAll(moved)
 		time.Sleep(soon)
 		synctest.Wait()
-		if got := c.address("service-07", "c-7"); got != "10.9.9.9" {
-			t.Errorf("the instance is at %s, want 10.9.9.9", got)
-		}
+		verify.Equal(t, c.address("service-07", "c-7"), "10.9.9.9", "the instance is at")
 	})
 }
 
@@ -343,16 +326,12 @@ func TestServicesArePolledIfALongListFails(t *testing.T) {
 				c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
 				c.expect("one after the other", 5*time.Second, "service-07: a-7 b-7 c-7")
 				for _, s := range c.manager.Statuses() {
-					if s.State != discovery.WatchFresh {
-						t.Fatalf("%+v: want it fresh: queries for services succeed", s)
-					}
+					verify.Require(t, s.State == discovery.WatchFresh, "%+v: want it fresh: queries for services succeed", s)
 				}
 				c.Heal()
 				time.Sleep(time.Minute)
 				idle := c.spent(time.Minute, func() {})
-				if idle["without news"]+idle["health"] > overviewServices/2 {
-					t.Errorf("afterwards services are still polled: %v", idle)
-				}
+				verify.That(t, idle["without news"]+idle["health"] <= overviewServices/2, "afterwards services are still polled: %v", idle)
 			})
 		})
 	}
@@ -377,16 +356,13 @@ func TestOverviewOfAnEmptyCatalog(t *testing.T) {
 		time.Sleep(time.Minute)
 		before := len(agent.Requests())
 		time.Sleep(time.Minute)
-		if got := len(agent.Requests()) - before; got > manyServices {
-			t.Errorf("%d queries in a minute without a change", got)
-		}
+		got := len(agent.Requests()) - before
+		verify.That(t, got <= manyServices, "%d queries in a minute without a change", got)
 		agent.Set(serviceName(7), discoverytest.Instance(serviceName(7), "a", 1000))
 		time.Sleep(soon)
 		synctest.Wait()
 		for _, s := range m.Statuses() {
-			if s.Service == serviceName(7) && s.Instances != 1 {
-				t.Errorf("the first instance is not seen: %+v", s)
-			}
+			verify.That(t, s.Service != serviceName(7) || s.Instances == 1, "the first instance is not seen: %+v", s)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"sluice/discovery"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 func TestPreparedQueryIsExecutedAtItsTTL(t *testing.T) {
@@ -32,9 +33,7 @@ func TestPreparedQueryIsExecutedAtItsTTL(t *testing.T) {
 				requests := b.Requests()
 				gaps := make(map[time.Duration]bool)
 				for n, r := range requests {
-					if r.Service != "star" || r.Index != 0 || r.Near != "_agent" {
-						t.Errorf("request %d: %+v", n, r)
-					}
+					verify.That(t, r.Service == "star" && r.Index == 0 && r.Near == "_agent", "request %d: %+v", n, r)
 					if n > 0 {
 						gap := r.Time.Sub(requests[n-1].Time)
 						if gaps[gap] = true; gap < tt.least || gap > tt.most {
@@ -42,14 +41,11 @@ func TestPreparedQueryIsExecutedAtItsTTL(t *testing.T) {
 						}
 					}
 				}
-				if len(gaps) < 3 {
-					t.Errorf("no jitter: %v", gaps)
-				}
+				verify.That(t, len(gaps) >= 3, "no jitter: %v", gaps)
 				b.set("a c")
 				b.expectOne(60*sec, 60*sec+tt.most, "a c")
-				if s := b.status(); s.State != discovery.WatchFresh || s.Source != `consul prepared query "star"` {
-					t.Errorf("status %+v", s)
-				}
+				s := b.status()
+				verify.That(t, s.State == discovery.WatchFresh && s.Source == `consul prepared query "star"`, "status %+v", s)
 			})
 		})
 	}
@@ -63,9 +59,8 @@ func TestEmptyResultPutsInstancesOnProbation(t *testing.T) {
 			b.at(at)
 			b.Break(f)
 			b.expect(at + 30*sec)
-			if s := b.status(); s.State != discovery.WatchStale || s.Instances != 2 {
-				t.Errorf("%+v: status %+v", f, s)
-			}
+			s := b.status()
+			verify.That(t, s.State == discovery.WatchStale && s.Instances == 2, "%+v: status %+v", f, s)
 			b.Heal()
 		}
 		b.at(10 * time.Minute)
@@ -104,9 +99,7 @@ func TestCachedPreparedQueryHasAMaximumAge(t *testing.T) {
 		b.SetTTL("star", "3s")
 		b.at(20 * sec)
 		for n, r := range b.Requests() {
-			if want := []time.Duration{7 * sec, 7 * sec, 3 * sec}[min(n, 2)]; r.MaxAge != want {
-				t.Errorf("request %d: max-age %v, want %v", n, r.MaxAge, want)
-			}
+			verify.Equal(t, r.MaxAge, []time.Duration{7 * sec, 7 * sec, 3 * sec}[min(n, 2)], "request %d: max-age", n)
 		}
 	})
 }
@@ -115,9 +108,8 @@ func TestErrorNamesAnUnknownPreparedQuery(t *testing.T) {
 	missing := func(b *bubble) { b.Break(discoverytest.Fault{Status: 404, Body: "Query not found"}) }
 	watchInBubble(t, ServiceOptions{PreparedQuery: "geo-star"}, missing, func(t *testing.T, b *bubble) {
 		b.at(sec)
-		if s := b.status(); s.State != discovery.WatchPending || !strings.Contains(s.LastError, `there is no prepared query "geo-star"`) {
-			t.Errorf("status %+v", s)
-		}
+		s := b.status()
+		verify.That(t, s.State == discovery.WatchPending && strings.Contains(s.LastError, `there is no prepared query "geo-star"`), "status %+v", s)
 	})
 }
 

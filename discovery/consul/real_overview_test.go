@@ -14,6 +14,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // realOverview watches services of a real agent with fewer connections than services.
@@ -231,9 +232,8 @@ func TestRealOverview(t *testing.T) {
 			t.Parallel()
 			c := watchRealOverview(t, consultest.Options{}, tt.connections, tt.services, tt.nodes, maxWait)
 			c.goesThroughLife()
-			if s := c.client.Stats(); s.Peak > tt.connections || s.Refused > 0 {
-				t.Errorf("%+v: want at most %d connections", s, tt.connections)
-			}
+			s := c.client.Stats()
+			verify.That(t, s.Peak <= tt.connections && s.Refused <= 0, "%+v: want at most %d connections", s, tt.connections)
 		})
 	}
 }
@@ -248,9 +248,8 @@ func TestRealAgentWithFewConnections(t *testing.T) {
 	c.await(7, "a b c")
 	c.deregister(7, "c")
 	c.await(7, "a b")
-	if s := c.client.Stats(); s.Refused == 0 || !s.Shared {
-		t.Errorf("%+v: want some refused", s)
-	}
+	s := c.client.Stats()
+	verify.That(t, s.Refused != 0 && s.Shared, "%+v: want some refused", s)
 	// One that Consul refuses counts until its refusal has been read.
 	consultest.Await(t, "there are fewer than 14 connections", func() bool { return c.client.Stats().Connections < 14 })
 }
@@ -262,7 +261,6 @@ func TestRealAgentOverHTTP2(t *testing.T) {
 	cert, key := authority.Issue("agent", "127.0.0.1")
 	c := watchRealOverview(t, consultest.Options{TLS: &consultest.TLS{CA: authority.File, Cert: cert, Key: key}}, 16, 100, 2, maxWait)
 	c.goesThroughLife()
-	if s := c.client.Stats(); s.Shared || s.Peak > 6 {
-		t.Errorf("%+v: want all on few connections", s)
-	}
+	s := c.client.Stats()
+	verify.That(t, !s.Shared && s.Peak <= 6, "%+v: want all on few connections", s)
 }

@@ -12,6 +12,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // patience is the timeout for changes by a real Consul on a busy machine. It is longer than
@@ -40,9 +41,7 @@ func watchRealClient(t *testing.T, co consul.Options, o ServiceOptions) *recorde
 	t.Helper()
 	co.Log = zerolog.New(zerolog.NewTestWriter(t))
 	client, err := newClient(co)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(client.Close)
 	return recordClient(t, client, o)
 }
@@ -86,9 +85,7 @@ func (r *recorder) awaitStatus(what string, ok func(discovery.WatchStatus) bool)
 		if ok(s) {
 			return
 		}
-		if time.Now().After(end) {
-			r.t.Fatalf("not %s: %+v", what, s)
-		}
+		verify.Require(r.t, !time.Now().After(end), "not %s: %+v", what, s)
 	}
 }
 
@@ -113,16 +110,13 @@ func registerTTL(t *testing.T, agent *consultest.Agent, service, id string, port
 	if change != nil {
 		change(r)
 	}
-	if err := agent.Client().Agent().ServiceRegister(r); err != nil {
-		t.Fatalf("register %s: %v", id, err)
-	}
+	err := agent.Client().Agent().ServiceRegister(r)
+	verify.Require(t, err == nil, "register %s: %v", id, err)
 }
 
 func must(t *testing.T, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 }
 
 // TestRealConsul tests the life of an instance on a dev agent.

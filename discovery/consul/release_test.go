@@ -15,6 +15,7 @@ import (
 	"sluice/discovery/consul/overview"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // slowListener counts open connections. Its connections wait before they close.
@@ -92,24 +93,16 @@ func blockWatches(t *testing.T, wait func()) *blockedWatches {
 
 func TestReleaseWaitsUntilTheAgentHasClosedTheConnections(t *testing.T) {
 	w := blockWatches(t, func() { time.Sleep(100 * time.Millisecond) }) // a busy agent
-	if n := w.client.Release(w.Pause); n != 0 {
-		t.Errorf("%d connections are abandoned", n)
-	}
-	if n := w.listener.open.Load(); n != 0 {
-		t.Errorf("the agent still has %d connections", n)
-	}
-	if n := w.client.Stats().Connections; n != 0 {
-		t.Errorf("the client still has %d connections", n)
-	}
+	verify.Equal(t, w.client.Release(w.Pause), 0, "connections are abandoned")
+	verify.Equal(t, w.listener.open.Load(), 0, "the agent still has connections")
+	verify.Equal(t, w.client.Stats().Connections, 0, "the client still has connections")
 	before := len(w.fake.Requests())
 	w.Resume()
 	w.fake.Set("s7", discoverytest.Instance("s7", "a", 1), discoverytest.Instance("s7", "b", 2))
 	awaitThat(t, "a change is seen", func() bool {
 		return slices.ContainsFunc(w.Statuses(), func(s discovery.WatchStatus) bool { return s.Service == "s7" && s.Instances == 2 })
 	})
-	if len(w.fake.Requests()) == before {
-		t.Error("no query after Resume")
-	}
+	verify.That(t, len(w.fake.Requests()) != before, "no query after Resume")
 }
 
 // The next client opens fewer connections than the agent has left open.
@@ -120,9 +113,8 @@ func TestReleaseCountsConnectionsThatTheAgentLeavesOpen(t *testing.T) {
 	t.Cleanup(func() { close(closing) })
 	abandoned := w.client.Release(w.Pause)
 	// Including those of probes, and superfluous ones of net/http.
-	if opened := w.client.Stats().Opened; abandoned < blocked || uint64(abandoned) > opened {
-		t.Errorf("%d of %d connections are abandoned", abandoned, opened)
-	}
+	opened := w.client.Stats().Opened
+	verify.That(t, abandoned >= blocked && uint64(abandoned) <= opened, "%d of %d connections are abandoned", abandoned, opened)
 	next, err := newClient(consul.Options{})
 	must(t, err)
 	most := next.Stats().Limit
@@ -131,9 +123,7 @@ func TestReleaseCountsConnectionsThatTheAgentLeavesOpen(t *testing.T) {
 		t.Errorf("the next client has %d of %d connections, reduction %d", limit, most, short)
 	}
 	next.Reduce(most)
-	if limit := next.Stats().Limit; limit != overview.Needed {
-		t.Errorf("lowest limit %d", limit)
-	}
+	verify.Equal(t, next.Stats().Limit, overview.Needed, "lowest limit")
 }
 
 // awaitThat waits until condition holds.

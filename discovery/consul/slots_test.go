@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // slots returns the nodes whose last query blocks.
@@ -114,9 +115,7 @@ func TestFewQueriesForServicesBlock(t *testing.T) {
 		c.SetAll(changed)
 		c.expect("all change", 4*time.Second, want...)
 		most := 4 + max(0, overviewSlots-c.nodes) // an eighth of the connections, without those for probes
-		if got := len(c.direct()); got != most {
-			t.Errorf("the queries for %d services block, want %d", got, most)
-		}
+		verify.Equal(t, len(c.direct()), most, "the queries for services block")
 		if s := c.client.Stats(); s.Direct != most {
 			t.Errorf("%d direct in the statistics, want %d", s.Direct, most)
 		}

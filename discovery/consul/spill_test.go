@@ -10,6 +10,7 @@ import (
 	"sluice/discovery"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 var spillingDatacenters = ServiceOptions{Datacenters: []string{"dc1", "dc2"}, MinHealthy: 1, Spill: true}
@@ -28,12 +29,9 @@ func (b *bubble) priorities() string {
 func TestAllDatacentersAreUsed(t *testing.T) {
 	watchInBubble(t, spillingDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b x y")
-		if got := b.priorities(); got != "a^0 b^0 x^1 y^1" {
-			t.Errorf("priorities %q", got)
-		}
-		if s := b.status(); s.State != discovery.WatchFresh || !strings.Contains(s.Source, `data centres ["dc1" "dc2"] together`) {
-			t.Errorf("status %+v", s)
-		}
+		verify.Equal(t, b.priorities(), "a^0 b^0 x^1 y^1", "priorities")
+		s := b.status()
+		verify.That(t, s.State == discovery.WatchFresh && strings.Contains(s.Source, `data centres ["dc1" "dc2"] together`), "status %+v", s)
 		b.setIn("dc2", "x y z")
 		b.expect(2*sec, "1s: a b x y z")
 		b.setIn("dc1", "a b:critical")
@@ -97,17 +95,14 @@ func datacentersTogether(t *testing.T, one, two *consultest.Agent) {
 	r := watchReal(t, one, o)
 	set := r.await("a x")
 	for n, datacenter := range []string{"dc1", "dc2"} {
-		if i := set[n]; i.Datacenter != datacenter || i.Priority != n {
-			t.Errorf("got %+v", i)
-		}
+		i := set[n]
+		verify.That(t, i.Datacenter == datacenter && i.Priority == n, "got %+v", i)
 	}
 	client, err := newClient(consul.Options{Addresses: []string{one.URL()}})
 	must(t, err)
 	defer client.Close()
 	answer, err := client.Health(t.Context(), o)
-	if err != nil || formatSet(discovery.Normalize(answer.Instances)) != "a x" {
-		t.Errorf("%+v, %v", answer, err)
-	}
+	verify.That(t, err == nil && formatSet(discovery.Normalize(answer.Instances)) == "a x", "%+v, %v", answer, err)
 	registerTTL(t, two, "star", "y", 8003, nil)
 	r.await("a x y")
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 func TestStatsMatchTheRequestsToConsul(t *testing.T) {
@@ -15,12 +16,9 @@ func TestStatsMatchTheRequestsToConsul(t *testing.T) {
 		b.at(30 * sec)
 		s := b.client.Stats()
 		seen, probes := b.Requests(), b.Probes()
-		if want := uint64(len(seen) + probes); s.Queries != want {
-			t.Errorf("%d queries, Consul got %d", s.Queries, want)
-		}
-		if s.Probes != uint64(probes) {
-			t.Errorf("%d probes, Consul got %d", s.Probes, probes)
-		}
+		want := uint64(len(seen) + probes)
+		verify.That(t, s.Queries == want, "%d queries, Consul got %d", s.Queries, want)
+		verify.Equal(t, s.Probes, uint64(probes), "probes, Consul got %d", probes)
 		if s.Refused == 0 || s.Errors != s.Refused || s.Errors != b.status().Errors {
 			t.Errorf("%+v: want %d errors, one per answer 429", s, b.status().Errors)
 		}

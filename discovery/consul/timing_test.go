@@ -11,6 +11,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // BenchmarkAnswerToSink measures the time from a change in a fake Consul on loopback to
@@ -30,9 +31,7 @@ func BenchmarkAnswerToSink(b *testing.B) {
 func benchmarkAnswerToSink(b *testing.B, instances int, change func(s *api.AgentService, turn int)) {
 	fake := discoverytest.Start(b)
 	client, err := newClient(consul.Options{Addresses: []string{fake.URL()}})
-	if err != nil {
-		b.Fatal(err)
-	}
+	verify.NoError(b, err)
 	got := make(chan struct{})
 	m := discovery.NewManager(discovery.ManagerOptions{
 		Sink: func(string, []discovery.Instance) { got <- struct{}{} },

@@ -8,6 +8,7 @@ import (
 
 	"sluice/consul"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // TestRealTLS watches a service at an agent that requires client certificates.
@@ -44,9 +45,7 @@ func TestRealTLS(t *testing.T) {
 		o := good
 		tt.change(&o)
 		answer, err := askOnce(t, consul.Options{Addresses: []string{address}, TLS: o})
-		if tt.err == "" && (err != nil || formatSet(answer.Instances) != "a") {
-			t.Errorf("%s: %+v, %v", tt.name, answer, err)
-		}
+		verify.That(t, tt.err != "" || err == nil && formatSet(answer.Instances) == "a", "%s: %+v, %v", tt.name, answer, err)
 		if tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err) || !strings.Contains(err.Error(), address)) {
 			t.Errorf("%s: error %v, want one with %q and the address", tt.name, err, tt.err)
 		}

@@ -13,6 +13,7 @@ import (
 	"sluice/discovery"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 // tokenFile is a token file.
@@ -29,9 +30,7 @@ func newTokenFile(t *testing.T, token string) tokenFile {
 
 func (f tokenFile) write(token string) {
 	f.t.Helper()
-	if err := os.WriteFile(f.path, []byte(token), 0o600); err != nil {
-		f.t.Fatal(err)
-	}
+	verify.NoError(f.t, os.WriteFile(f.path, []byte(token), 0o600))
 }
 
 // denying answers 403 to all other tokens.
@@ -48,9 +47,8 @@ func TestTokenReplacedBeforeItsRevocationCausesNoError(t *testing.T) {
 		b.Break(denying("new")) // the query that waits has the old one
 		b.set("a b")
 		b.expect(1500*ms, "1.5s: a b")
-		if s := b.status(); s.Errors != 0 || s.State != discovery.WatchFresh {
-			t.Errorf("status %+v", s)
-		}
+		s := b.status()
+		verify.That(t, s.Errors == 0 && s.State == discovery.WatchFresh, "status %+v", s)
 	})
 }
 
@@ -63,9 +61,8 @@ func TestWatchRecoversAfterTheReplacementOfARevokedToken(t *testing.T) {
 			b.set("a b")
 			at := 5*time.Minute + time.Duration(n)*1100*ms
 			b.expect(at)
-			if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, `for "star"`) {
-				t.Errorf("status %+v", s)
-			}
+			s := b.status()
+			verify.That(t, s.State == discovery.WatchStale && strings.Contains(s.LastError, `for "star"`), "status %+v", s)
 			file.write("new")
 			b.expectOne(at, at+2*sec, "a b")
 		})
@@ -87,14 +84,11 @@ func TestUnreadableTokenFileKeepsTheToken(t *testing.T) {
 				b.at(10 * sec)
 				b.set("a b")
 				b.expect(20*sec, "10s: a b")
-				if got := countLines(b.log.String(), `"level":"warn","file":`); got != 1 {
-					t.Errorf("%d lines about the file, want one:\n%s", got, b.log.String())
-				}
+				got := countLines(b.log.String(), `"level":"warn","file":`)
+				verify.That(t, got == 1, "%d lines about the file, want one:\n%s", got, b.log.String())
 				file.write("old")
 				b.at(30 * sec)
-				if countLines(b.log.String(), `"level":"info","file":`) != 1 {
-					t.Errorf("log:\n%s", b.log.String())
-				}
+				verify.Equal(t, countLines(b.log.String(), `"level":"info","file":`), 1, "log: %s", b.log.String())
 			})
 		})
 	}

@@ -15,6 +15,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/discoverytest"
+	"sluice/test/verify"
 )
 
 func TestChangesArriveAtOnce(t *testing.T) {
@@ -28,9 +29,8 @@ func TestChangesArriveAtOnce(t *testing.T) {
 		b.at(sec + ms) // close after: within the burst of the token bucket
 		b.set("b")
 		b.expect(sec+ms, "1.001s: b")
-		if s := b.status(); s.State != discovery.WatchFresh || s.Index == 0 || s.Queries != 4 || s.Changes != 4 {
-			t.Errorf("status %+v", s)
-		}
+		s := b.status()
+		verify.That(t, s.State == discovery.WatchFresh && s.Index != 0 && s.Queries == 4 && s.Changes == 4, "status %+v", s)
 	})
 }
 
@@ -39,23 +39,17 @@ func TestQueryParameters(t *testing.T) {
 		b.at(time.Hour)
 		requests := b.Requests()
 		for n, r := range requests {
-			if !slices.Equal(r.Tags, []string{"v1", "eu"}) || r.Filter != `Node.Meta.zone == "a"` || r.Datacenter != "dc2" {
-				t.Errorf("request %d: %+v", n, r)
-			}
+			verify.That(t, slices.Equal(r.Tags, []string{"v1", "eu"}) && r.Filter == `Node.Meta.zone == "a"` && r.Datacenter == "dc2", "request %d: %+v", n, r)
 			if blocking := n > 0; blocking != (r.Index > 0) || blocking && (r.Wait > 10*time.Minute || r.Wait < 9*time.Minute) {
 				t.Errorf("request %d: index %d, wait %v", n, r.Index, r.Wait)
 			}
 		}
-		if len(requests) > 9 {
-			t.Errorf("%d requests in an hour without a change", len(requests))
-		}
+		verify.That(t, len(requests) <= 9, "%d requests in an hour without a change", len(requests))
 		waits := make(map[time.Duration]bool)
 		for _, r := range requests[2:] {
 			waits[r.Wait] = true
 		}
-		if len(waits) < 2 {
-			t.Errorf("waits without jitter: %v", waits)
-		}
+		verify.That(t, len(waits) >= 2, "waits without jitter: %v", waits)
 	})
 }
 
@@ -64,17 +58,14 @@ func TestOlderStaleAnswerIsRepeated(t *testing.T) {
 		b.SetIndex(100)
 		b.expect(sec, "0s: a b")
 		for n, r := range b.Requests() {
-			if !r.Stale || !r.Cached || r.Consistent || r.Near != "_agent" {
-				t.Errorf("request %d: %+v", n, r)
-			}
+			verify.That(t, r.Stale && r.Cached && !r.Consistent && r.Near == "_agent", "request %d: %+v", n, r)
 		}
 		// A lagging server does not have b yet.
 		lagging := discoverytest.Fault{Body: b.body("a"), Index: "90", Only: func(r discoverytest.Request) bool { return r.Stale }}
 		b.Break(lagging)
 		b.expect(60 * sec)
-		if s := b.status(); s.Probation != 0 || s.Errors != 0 {
-			t.Errorf("status %+v", s)
-		}
+		s := b.status()
+		verify.That(t, s.Probation == 0 && s.Errors == 0, "status %+v", s)
 		b.set("a") // nor is what is gone by now lost with Consul's state
 		b.expectOne(60*sec, 62*sec, "a")
 	})
@@ -90,9 +81,7 @@ func TestConsistentModeConfirmsEachChange(t *testing.T) {
 			t.Errorf("requests %+v, want one that does not block and the next that does", r)
 		}
 		for _, r := range b.Requests() {
-			if !r.Consistent || r.Stale || r.Cached {
-				t.Errorf("request %+v", r)
-			}
+			verify.That(t, r.Consistent && !r.Stale && !r.Cached, "request %+v", r)
 		}
 	})
 }
@@ -102,9 +91,8 @@ func TestChangedIndexWithUnchangedContentIsNoEvent(t *testing.T) {
 		b.expect(sec, "0s: a")
 		b.set("a")
 		b.expect(2 * sec)
-		if s := b.status(); s.Changes != 1 || s.Queries != 2 {
-			t.Errorf("status %+v", s)
-		}
+		s := b.status()
+		verify.That(t, s.Changes == 1 && s.Queries == 2, "status %+v", s)
 	})
 }
 
@@ -133,12 +121,9 @@ func TestErrorsKeepTheInstances(t *testing.T) {
 				if s.State != discovery.WatchStale || s.Instances != 2 || !strings.Contains(s.LastError, tt.want) {
 					t.Errorf("status %+v, want an error with %q", s, tt.want)
 				}
-				if len(s.LastError) > 600 {
-					t.Errorf("an error of %d bytes", len(s.LastError))
-				}
-				if got := countLines(b.log.String(), `"level":"warn"`, `"instances_in_use":2`); got != 1 {
-					t.Errorf("%d warnings, want one:\n%s", got, b.log.String())
-				}
+				verify.That(t, len(s.LastError) <= 600, "an error of %d bytes", len(s.LastError))
+				got := countLines(b.log.String(), `"level":"warn"`, `"instances_in_use":2`)
+				verify.That(t, got == 1, "%d warnings, want one:\n%s", got, b.log.String())
 				b.Heal()
 				b.at(56 * sec)
 				if s := b.status(); s.State != discovery.WatchFresh || s.LastError != "" || s.Changes != 1 {
@@ -156,16 +141,11 @@ func TestRetriesBackOff(t *testing.T) {
 		n := len(b.Requests())
 		b.at(61 * sec)
 		retries := b.since(n)
-		if first := retries[0].Time.Sub(b.begin.Add(sec)); first < 50*ms || first > 150*ms {
-			t.Errorf("first retry after %v", first)
-		}
-		if len(retries) < 20 || len(retries) > 90 {
-			t.Errorf("%d retries in a minute", len(retries))
-		}
+		first := retries[0].Time.Sub(b.begin.Add(sec))
+		verify.That(t, first >= 50*ms && first <= 150*ms, "first retry after %v", first)
+		verify.That(t, len(retries) >= 20 && len(retries) <= 90, "%d retries in a minute", len(retries))
 		for n, r := range retries {
-			if r.Index != 0 {
-				t.Errorf("retry %d blocks on index %d", n, r.Index)
-			}
+			verify.Equal(t, r.Index, 0, "retry %d blocks on index", n)
 			if n > 0 && r.Time.Sub(retries[n-1].Time) > 3*sec {
 				t.Errorf("%v before retry %d", r.Time.Sub(retries[n-1].Time), n)
 			}
@@ -173,16 +153,14 @@ func TestRetriesBackOff(t *testing.T) {
 		b.set("a b")
 		b.Heal()
 		b.at(64 * sec)
-		if s := b.status(); s.Instances != 2 || s.State != discovery.WatchFresh {
-			t.Errorf("3 s after the fault: %+v", s)
-		}
+		s := b.status()
+		verify.That(t, s.Instances == 2 && s.State == discovery.WatchFresh, "3 s after the fault: %+v", s)
 
 		b.Break(discoverytest.Fault{Status: 429})
 		n = len(b.Requests())
 		b.at(124 * sec)
-		if got := len(b.since(n)); got > 12 {
-			t.Errorf("%d retries in a minute of 429", got)
-		}
+		got := len(b.since(n))
+		verify.That(t, got <= 12, "%d retries in a minute of 429", got)
 	})
 }
 
@@ -197,9 +175,8 @@ func TestHeldQueryIsRepeated(t *testing.T) {
 		b.Break(discoverytest.Fault{Hang: true, Only: func(r discoverytest.Request) bool { return r.Index == 0 && r.Time.Before(held) }})
 		b.set("a b")
 		b.expectOne(sec, 5*sec, "a b")
-		if s := b.status(); s.Errors != 1 {
-			t.Errorf("status %+v, want one error", s)
-		}
+		s := b.status()
+		verify.That(t, s.Errors == 1, "status %+v, want one error", s)
 	})
 }
 
@@ -208,12 +185,9 @@ func TestHalfOpenConnectionIsDetected(t *testing.T) {
 		b.at(sec)
 		b.Break(discoverytest.Fault{Hang: true, Only: func(r discoverytest.Request) bool { return r.Index > 0 }})
 		b.at(79 * sec) // wait, wait/16 and the grace
-		if s := b.status(); s.Errors != 1 {
-			t.Errorf("status %+v, want one error", s)
-		}
-		if !strings.Contains(b.log.String(), "no answer within 1m") {
-			t.Errorf("log: %s", b.log.String())
-		}
+		s := b.status()
+		verify.That(t, s.Errors == 1, "status %+v, want one error", s)
+		verify.Contains(t, b.log.String(), "no answer within 1m", "log")
 		if r := b.Requests(); !slices.ContainsFunc(r[2:], func(r discoverytest.Request) bool { return r.Index == 0 }) {
 			t.Error("no query without an index after it")
 		}
@@ -229,9 +203,7 @@ func TestLowerIndexResetsTheIndex(t *testing.T) {
 		b.set("a b") // index 6, unseen by the query that blocks on 1000
 		b.expectOne(50*sec, 70*sec, "a b")
 		requests := b.since(n)
-		if len(requests) != 2 || requests[0].Index != 0 || requests[1].Index != 6 {
-			t.Errorf("requests %+v, want one without index, then one with 6", requests)
-		}
+		verify.That(t, len(requests) == 2 && requests[0].Index == 0 && requests[1].Index == 6, "requests %+v, want one without index, then one with 6", requests)
 		b.set("b")
 		b.expect(70*sec, "1m10s: b")
 	})
@@ -242,17 +214,14 @@ func TestIndexZeroCausesNoBusyLoop(t *testing.T) {
 		b.Break(discoverytest.Fault{Index: "0"}) // it does not block either
 		b.at(60 * sec)
 		requests := b.Requests()
-		if len(requests) > 60 {
-			t.Errorf("%d requests in a minute", len(requests))
-		}
+		verify.That(t, len(requests) <= 60, "%d requests in a minute", len(requests))
 		for n, r := range requests[2:] {
 			if r.Index != 1 {
 				t.Errorf("request %d with index %d, want 1", n+2, r.Index)
 			}
 		}
-		if s := b.status(); s.Instances != 1 || s.State != discovery.WatchFresh {
-			t.Errorf("status %+v", s)
-		}
+		s := b.status()
+		verify.That(t, s.Instances == 1 && s.State == discovery.WatchFresh, "status %+v", s)
 	})
 }
 
@@ -262,9 +231,8 @@ func TestSteadyChangesAreLimited(t *testing.T) {
 			b.at(time.Duration(n) * 10 * ms)
 			b.set([]string{"a", "a b"}[n%2])
 		}
-		if got, limit := len(b.Requests()), consul.QueryBurst+10*consul.QueryRate+1; got > limit || got < limit-5 {
-			t.Errorf("%d requests in 10 s, want about %d", got, limit)
-		}
+		got, limit := len(b.Requests()), consul.QueryBurst+10*consul.QueryRate+1
+		verify.That(t, got <= limit && got >= limit-5, "%d requests in 10 s, want about %d", got, limit)
 	})
 }
 
@@ -274,9 +242,8 @@ func TestSkippedInstanceIsLoggedOnce(t *testing.T) {
 			b.Set("star", discoverytest.Instance("star", "no-port", 0), discoverytest.Instance("star", "a", 8000+n))
 			b.at(time.Duration(n+1) * sec)
 		}
-		if got := countLines(b.log.String(), `"id":"no-port"`, `"reason":"it has port 0"`); got != 1 {
-			t.Errorf("%d warnings, want one:\n%s", got, b.log.String())
-		}
+		got := countLines(b.log.String(), `"id":"no-port"`, `"reason":"it has port 0"`)
+		verify.That(t, got == 1, "%d warnings, want one:\n%s", got, b.log.String())
 	})
 }
 
@@ -294,18 +261,15 @@ func TestOversubscribedServicesTakeTurns(t *testing.T) {
 			fake.Set(fmt.Sprint(n), discoverytest.Instance(fmt.Sprint(n), "a", 80))
 			time.Sleep(5 * sec)
 			synctest.Wait()
-			if s := m.Statuses()[n]; s.Instances != 1 || s.State != discovery.WatchFresh {
-				t.Errorf("status %+v", s)
-			}
+			s := m.Statuses()[n]
+			verify.That(t, s.Instances == 1 && s.State == discovery.WatchFresh, "status %+v", s)
 		}
 	})
 }
 
 func TestServiceWithoutNameEndsTheWatch(t *testing.T) {
 	client, err := newClient(consul.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if err := client.Source(ServiceOptions{}).Run(t.Context(), discovery.WatchState{}, nil); err == nil || errors.Is(err, context.Canceled) {
 		t.Errorf("Run: %v", err)
 	}
@@ -356,14 +320,12 @@ func TestDeniedProbesCancelNoQueries(t *testing.T) {
 			n := len(b.Requests())
 			b.BreakProbes(status)
 			b.expect(3 * time.Minute)
-			if got := len(b.since(n)); got > 4 {
-				t.Errorf("%d requests in three minutes without a change", got)
-			}
+			got := len(b.since(n))
+			verify.That(t, got <= 4, "%d requests in three minutes without a change", got)
 			b.set("a b c")
 			b.expect(3*time.Minute, "3m0s: a b c")
-			if s := b.status(); s.State != discovery.WatchFresh || s.Errors > 0 {
-				t.Errorf("%d: status %+v", status, s)
-			}
+			s := b.status()
+			verify.That(t, s.State == discovery.WatchFresh && s.Errors <= 0, "%d: status %+v", status, s)
 		})
 	}
 }

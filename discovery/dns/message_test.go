@@ -6,15 +6,14 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"sluice/test/hostile"
+	"sluice/test/verify"
 )
 
 // Whatever a server sends, parse returns; and what it accepts answers the question.
 func FuzzParse(f *testing.F) {
 	q := newQuestion("_star._tcp.example", dnsmessage.TypeSRV)
 	query, err := q.pack(7, true)
-	if err != nil {
-		f.Fatal(err)
-	}
+	verify.NoError(f, err)
 	f.Add(query)
 	name := dnsmessage.MustNewName(q.name)
 	h := dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: 1 << 31}
@@ -32,9 +31,7 @@ func FuzzParse(f *testing.F) {
 		},
 	}
 	whole, err := m.Pack()
-	if err != nil {
-		f.Fatal(err)
-	}
+	verify.NoError(f, err)
 	f.Add(whole)
 	f.Add(whole[:len(whole)/2])
 	hostile.ReferDNS(&m)
@@ -52,9 +49,7 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%d octets contain %d records", len(message), len(r.answers)+len(r.additional))
 		}
 		for _, record := range append(r.answers, r.additional...) {
-			if record.ttl < 0 || len(record.name) > 255 || len(record.target) > 255 {
-				t.Errorf("%+v", record)
-			}
+			verify.That(t, record.ttl >= 0 && len(record.name) <= 255 && len(record.target) <= 255, "%+v", record)
 		}
 		var a answer
 		if owner, err := a.read(r, normal(q.name), q.kind); err == nil && len(a.records) > 0 && a.records[0].name != owner {

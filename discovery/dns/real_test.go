@@ -15,6 +15,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // followed is a watch of the DNS server of a real Consul.
@@ -87,9 +88,7 @@ func register(t *testing.T, agent *consultest.Agent, port int, change ...func(*a
 	for _, c := range change {
 		c(r)
 	}
-	if err := agent.Client().Agent().ServiceRegister(r); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, agent.Client().Agent().ServiceRegister(r))
 }
 
 // ports returns n ports, each with a suffix.
@@ -102,9 +101,7 @@ func ports(n int, suffix string) (list []string) {
 
 func must(t *testing.T, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 }
 
 const serviceName = "_star._tcp.service.consul"
@@ -139,9 +136,8 @@ func TestConsulDNSOutages(t *testing.T) {
 			f := follow(t, Options{Name: serviceName, Type: SRV, Servers: []string{relay.Address()}, Probation: time.Hour})
 			f.await(ports(30, ""), "")
 			f.mu.Lock()
-			if i := f.set[0]; i.Address != "127.0.0.1" || i.Priority != 1 || i.ID != fmt.Sprintf("7f000001.addr.dc1.consul:%d", i.Port) {
-				t.Errorf("%+v", i)
-			}
+			i := f.set[0]
+			verify.That(t, i.Address == "127.0.0.1" && i.Priority == 1 && i.ID == fmt.Sprintf("7f000001.addr.dc1.consul:%d", i.Port), "%+v", i)
 			f.mu.Unlock()
 			outage(t, agent, relay, f)
 			f.await(ports(30, ""), "")
@@ -219,9 +215,7 @@ func TestConsulDNSWithoutTCP(t *testing.T) {
 		if r.Err != nil {
 			t.Fatal(r.Err)
 		}
-		if len(r.Set) < count {
-			t.Fatalf("%d instances after %d", len(r.Set), count)
-		}
+		verify.Require(t, len(r.Set) >= count, "%d instances after %d", len(r.Set), count)
 		count = len(r.Set)
 		counts[count]++
 	}

@@ -14,6 +14,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/test/dnstest"
+	"sluice/test/verify"
 )
 
 // watched is a watch of servers in memory, in a bubble of synctest.
@@ -96,9 +97,8 @@ func format(set []discovery.Instance) string {
 func (w *watched) failing(text string) {
 	w.t.Helper()
 	synctest.Wait()
-	if s := w.manager.Statuses()[0]; !strings.Contains(s.LastError, text) || text == "" && s.LastError != "" {
-		w.t.Errorf("the last error is %q, want %q", s.LastError, text)
-	}
+	s := w.manager.Statuses()[0]
+	verify.That(w.t, strings.Contains(s.LastError, text) && (text != "" || s.LastError == ""), "the last error is %q, want %q", s.LastError, text)
 }
 
 // srv returns an SRV record of the service, with its address.
@@ -133,17 +133,15 @@ func TestSRV(t *testing.T) {
 		s.Set(zone(srv("a.example", "10.0.0.1", func(r *dnstest.Record) { r.Weight = 5 }), srv("b.example", "10.0.0.2"), srv("c.example", "10.0.0.3"))...)
 		time.Sleep(1100 * time.Millisecond)
 		w.expect("a.example:80=10.0.0.1:80*5 b.example:80=10.0.0.2:80 c.example:80=10.0.0.3:80")
-		if status := w.manager.Statuses()[0]; status.Changes != 2 || status.Endpoint != "ns0:53" || status.Source != `dns SRV "_star._tcp.example"` {
-			t.Errorf("status %+v", status)
-		}
+		status := w.manager.Statuses()[0]
+		verify.That(t, status.Changes == 2 && status.Endpoint == "ns0:53" && status.Source == `dns SRV "_star._tcp.example"`, "status %+v", status)
 		// A removal counts after it is confirmed.
 		queries, _ := s.Queries("tcp")
 		s.Set(srv("c.example", "10.0.0.3")...)
 		time.Sleep(1100 * time.Millisecond)
 		w.expect("c.example:80=10.0.0.3:80")
-		if now, connections := s.Queries("tcp"); now != queries+2 || connections != 1 {
-			t.Errorf("%d queries after %d, %d connections", now, queries, connections)
-		}
+		now, connections := s.Queries("tcp")
+		verify.That(t, now == queries+2 && connections == 1, "%d queries after %d, %d connections", now, queries, connections)
 	})
 }
 
@@ -226,9 +224,8 @@ func TestIntervalIsTheTTL(t *testing.T) {
 				for queries := n; queries == n; queries, _ = s.Queries("tcp") {
 					time.Sleep(10 * time.Millisecond)
 				}
-				if waited := time.Since(begin); waited < want*9/10-20*time.Millisecond || waited > want*11/10+20*time.Millisecond {
-					t.Errorf("TTL %d: the next query after %v", seconds, waited)
-				}
+				waited := time.Since(begin)
+				verify.That(t, waited >= want*9/10-20*time.Millisecond && waited <= want*11/10+20*time.Millisecond, "TTL %d: the next query after %v", seconds, waited)
 				synctest.Wait()
 			}
 		})
@@ -344,9 +341,8 @@ func TestSilentServerIsAskedLast(t *testing.T) {
 		defer w.end()
 		time.Sleep(25 * time.Second)
 		w.expect("a.example:80=10.0.0.1:80")
-		if queries, _ := first.Queries("tcp"); queries != 1 {
-			t.Errorf("the silent server got %d queries", queries)
-		}
+		queries, _ := first.Queries("tcp")
+		verify.That(t, queries == 1, "the silent server got %d queries", queries)
 		first.Freeze(false)
 		first.Set(zone(srv("a.example", "10.0.0.1"), srv("b.example", "10.0.0.2"))...)
 		time.Sleep(15 * time.Second)
@@ -408,12 +404,10 @@ func TestConnectionIsReplaced(t *testing.T) {
 			time.Sleep(1200 * time.Millisecond)
 		}
 		synctest.Wait()
-		if status := w.manager.Statuses()[0]; status.Errors > 0 || status.Queries < 5 {
-			t.Errorf("%+v", status)
-		}
-		if queries, connections := s.Queries("tcp"); connections < 5 || queries < connections {
-			t.Errorf("%d queries on %d connections", queries, connections)
-		}
+		status := w.manager.Statuses()[0]
+		verify.That(t, status.Errors <= 0 && status.Queries >= 5, "%+v", status)
+		queries, connections := s.Queries("tcp")
+		verify.That(t, connections >= 5 && queries >= connections, "%d queries on %d connections", queries, connections)
 	})
 }
 
@@ -445,17 +439,15 @@ func TestUDP(t *testing.T) {
 		defer w.end()
 		time.Sleep(time.Minute)
 		w.expect(strings.Join(all, " "))
-		if status := w.manager.Statuses()[0]; status.Errors > 0 {
-			t.Errorf("forged datagrams count: %+v", status)
-		}
+		status := w.manager.Statuses()[0]
+		verify.That(t, status.Errors <= 0, "forged datagrams count: %+v", status)
 		// Small answers are whole.
 		s.Change(nil)
 		s.Set(records[:4]...)
 		time.Sleep(2 * time.Second)
 		w.expect(strings.Join(all[:2], " "))
-		if queries, connections := s.Queries("udp"); queries == 0 || connections > 0 {
-			t.Errorf("%d datagrams, %d connections", queries, connections)
-		}
+		queries, connections := s.Queries("udp")
+		verify.That(t, queries != 0 && connections <= 0, "%d datagrams, %d connections", queries, connections)
 	})
 }
 
@@ -505,12 +497,9 @@ func TestInheritedSet(t *testing.T) {
 			ended <- source.Run(ctx, discovery.WatchState{Known: true, Set: known}, func(r discovery.Report) { last = r })
 		}()
 		synctest.Wait()
-		if got, want := format(last.Set), "a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80"; got != want || last.Err == nil {
-			t.Errorf("the first report has %q, want %q; %v", got, want, last.Err)
-		}
+		got, want := format(last.Set), "a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80"
+		verify.That(t, got == want && last.Err != nil, "the first report has %q, want %q; %v", got, want, last.Err)
 		cancel()
-		if err := <-ended; err != context.Canceled {
-			t.Errorf("Run returned %v", err)
-		}
+		verify.Equal(t, <-ended, context.Canceled, "Run returned")
 	})
 }

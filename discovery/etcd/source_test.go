@@ -19,6 +19,7 @@ import (
 	"sluice/test/etcdtest"
 	"sluice/test/parallel"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 func TestMain(m *testing.M) {
@@ -44,9 +45,7 @@ func watchService(t *testing.T, o Options, saved ...discovery.Instance) *watched
 	log := zerolog.New(&w.log)
 	sources := NewSources(client.NewClusters(func(string, error) {}), log)
 	source, err := sources.Source("star", o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	w.manager = discovery.NewManager(discovery.ManagerOptions{
 		Sink: func(_ string, set []discovery.Instance) {
 			w.mu.Lock()
@@ -110,16 +109,14 @@ func (w *watched) awaitStatus(what string, ok func(discovery.WatchStatus) bool) 
 
 func put(t *testing.T, c *clientv3.Client, key, value string) {
 	t.Helper()
-	if _, err := c.Put(t.Context(), key, value); err != nil {
-		t.Fatal(err)
-	}
+	_, err := c.Put(t.Context(), key, value)
+	verify.NoError(t, err)
 }
 
 func del(t *testing.T, c *clientv3.Client, key string) {
 	t.Helper()
-	if _, err := c.Delete(t.Context(), key); err != nil {
-		t.Fatal(err)
-	}
+	_, err := c.Delete(t.Context(), key)
+	verify.NoError(t, err)
 }
 
 // at returns options for the keys below /star/ of a cluster.
@@ -147,9 +144,7 @@ func TestInstancesOfAPrefix(t *testing.T) {
 	del(t, client, "/star/a")
 	w.await("b=127.0.0.1:92 c/d=127.0.0.1:83")
 	s := w.awaitStatus("the watch is fresh", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh })
-	if s.Source != `etcd prefix "/star/"` || s.Index == 0 || "http://"+s.Endpoint != c.Endpoints()[0] {
-		t.Errorf("status %+v", s)
-	}
+	verify.That(t, s.Source == `etcd prefix "/star/"` && s.Index != 0 && "http://"+s.Endpoint == c.Endpoints()[0], "status %+v", s)
 }
 
 func TestInstanceOfAKey(t *testing.T) {
@@ -179,22 +174,16 @@ func TestBadValueKeepsTheLastGoodOne(t *testing.T) {
 	put(t, client, "/star/c", "127.0.0.1:83")
 	w.await("a=127.0.0.1:81 c=127.0.0.1:83")
 	s := w.awaitStatus("two invalid values", func(s discovery.WatchStatus) bool { return len(s.Invalid) == 2 })
-	if a := s.Invalid[0]; a.Key != "/star/a" || !a.InUse || !strings.Contains(a.Reason, "JSON") {
-		t.Errorf("%+v", a)
-	}
-	if b := s.Invalid[1]; b.Key != "/star/b" || b.InUse || !strings.Contains(b.Reason, "HOST:PORT") {
-		t.Errorf("%+v", b)
-	}
-	if s.State != discovery.WatchFresh {
-		t.Errorf("the watch is %v", s.State)
-	}
+	a := s.Invalid[0]
+	verify.That(t, a.Key == "/star/a" && a.InUse && strings.Contains(a.Reason, "JSON"), "%+v", a)
+	b := s.Invalid[1]
+	verify.That(t, b.Key == "/star/b" && !b.InUse && strings.Contains(b.Reason, "HOST:PORT"), "%+v", b)
+	verify.Equal(t, s.State, discovery.WatchFresh, "the watch")
 	put(t, client, "/star/a", "127.0.0.1:91")
 	del(t, client, "/star/b")
 	w.await("a=127.0.0.1:91 c=127.0.0.1:83")
 	w.awaitStatus("no invalid value", func(s discovery.WatchStatus) bool { return len(s.Invalid) == 0 })
-	if n := strings.Count(w.log.String(), "a value cannot be used"); n != 2 {
-		t.Errorf("%d lines in the log about 2 values", n)
-	}
+	verify.Equal(t, strings.Count(w.log.String(), "a value cannot be used"), 2, "lines in the log about 2 values")
 }
 
 // The last instance is used until it fails, and leaves when another one comes.
@@ -225,9 +214,7 @@ func TestProbationEnds(t *testing.T) {
 	w.await("")
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !slices.Contains(w.sets, "a=127.0.0.1:81?") {
-		t.Errorf("sets %q: no probation", w.sets)
-	}
+	verify.That(t, slices.Contains(w.sets, "a=127.0.0.1:81?"), "sets %q: no probation", w.sets)
 }
 
 func TestExpiredLeaseRemovesTheInstance(t *testing.T) {
@@ -236,9 +223,7 @@ func TestExpiredLeaseRemovesTheInstance(t *testing.T) {
 	client := c.Client(t)
 	put(t, client, "/star/a", "127.0.0.1:81")
 	lease, err := client.Grant(t.Context(), 3600)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if _, err := client.Put(t.Context(), "/star/b", "127.0.0.1:82", clientv3.WithLease(lease.ID)); err != nil {
 		t.Fatal(err)
 	}
@@ -256,33 +241,23 @@ func TestOutagesRemoveNothing(t *testing.T) {
 	c := etcdtest.Start(t, etcdtest.Options{})
 	m, client := c.Members[0], c.Client(t)
 	put(t, client, "/star/a", "127.0.0.1:81")
-	if err := m.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Stop())
 	backup := m.Save(t)
-	if err := m.Launch(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Launch())
 	c.Await(t)
 	put(t, client, "/star/b", "127.0.0.1:82")
 	w := watchService(t, at(c))
 	w.await("a=127.0.0.1:81 b=127.0.0.1:82")
-	if err := m.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Kill())
 	w.awaitStatus("the watch is stale", func(s discovery.WatchStatus) bool {
 		return s.State == discovery.WatchStale && strings.Contains(s.LastError, "connection refused")
 	})
 	m.Restore(t, backup)
-	if err := m.Launch(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Launch())
 	w.await("a=127.0.0.1:81 b=127.0.0.1:82?")
 	m.Kill()
 	m.Restore(t, "")
-	if err := m.Launch(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Launch())
 	w.await("a=127.0.0.1:81? b=127.0.0.1:82?")
 	c.Await(t)
 	put(t, client, "/star/a", "127.0.0.1:81")
@@ -295,14 +270,10 @@ func TestStartWithASavedSet(t *testing.T) {
 	t.Parallel()
 	c := etcdtest.Start(t, etcdtest.Options{})
 	m, client := c.Members[0], c.Client(t)
-	if err := m.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Kill())
 	w := watchService(t, at(c), discovery.Instance{Service: "star", ID: "a", Address: "127.0.0.1", Port: 81, Weight: 1})
 	w.await("a=127.0.0.1:81")
-	if err := m.Launch(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Launch())
 	w.await("a=127.0.0.1:81?")
 	c.Await(t)
 	put(t, client, "/star/b", "127.0.0.1:82")

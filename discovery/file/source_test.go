@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 // watched is a watch of a file in a bubble of synctest.
@@ -41,9 +42,7 @@ func watchFile(t *testing.T, inUse []discovery.Instance, text string) *watched {
 				}
 			}
 		}}).Run(ctx, discovery.WatchState{Known: inUse != nil, Set: inUse}, w.report)
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("Run returned %v", err)
-		}
+		verify.That(t, errors.Is(err, context.Canceled), "Run returned %v", err)
 	})
 	t.Cleanup(func() {
 		cancel()
@@ -69,9 +68,7 @@ func (w *watched) inUse() []discovery.Instance {
 
 func (w *watched) write(text string) {
 	w.t.Helper()
-	if err := os.WriteFile(w.path, []byte(text), 0o600); err != nil {
-		w.t.Fatal(err)
-	}
+	verify.NoError(w.t, os.WriteFile(w.path, []byte(text), 0o600))
 }
 
 // change writes the file, and tells the source so.
@@ -113,9 +110,7 @@ func TestFile(t *testing.T) {
 			w.expect("a:80 b:80 c:80", failure)
 			w.expect("a:80 b:80 c:80", w.path)
 		}
-		if err := os.Remove(w.path); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.Remove(w.path))
 		w.changes <- struct{}{}
 		w.expect("a:80 b:80 c:80", "no such file")
 		w.change("a:80")
@@ -136,9 +131,8 @@ func TestFileThatIsBeingWritten(t *testing.T) {
 		for _, text := range []string{"a:80\nb:80", "a:80\nb", "a:80\nb:80\nc:80"} {
 			time.Sleep(settleTime / 2)
 			synctest.Wait()
-			if set := w.inUse(); len(set) != 3 {
-				t.Errorf("the set is %v", set)
-			}
+			set := w.inUse()
+			verify.That(t, len(set) == 3, "the set is %v", set)
 			w.write(text)
 		}
 		w.expect("a:80 b:80 c:80", "")
@@ -156,9 +150,8 @@ func TestInheritedSet(t *testing.T) {
 		w.expect("a:80", "empty")
 		w.change("b:80")
 		synctest.Wait()
-		if set := w.inUse(); len(set) != 1 || set[0].ID != "a:80" {
-			t.Errorf("the set is %v", set)
-		}
+		set := w.inUse()
+		verify.That(t, len(set) == 1 && set[0].ID == "a:80", "the set is %v", set)
 		w.expect("b:80", "")
 	})
 }

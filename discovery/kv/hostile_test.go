@@ -15,6 +15,7 @@ import (
 	"sluice/consul"
 	"sluice/test/discoverytest"
 	"sluice/test/hostile"
+	"sluice/test/verify"
 )
 
 // hostileKey is a Consul with one key.
@@ -89,9 +90,7 @@ func TestHostileValues(t *testing.T) {
 		key := &hostileKey{index: 10, changed: make(chan struct{})}
 		pipe := discoverytest.ServePipe(key)
 		client, err := consul.New(consul.Options{Addresses: []string{"http://agent"}, Token: "secret", Log: log}.WithDial(pipe.DialContext))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		return hostile.Registry[http.HandlerFunc]{
 			Source: NewSources(client, log).Source("star", Options{Key: "star", Wait: 30 * time.Second}),
 			Good:   func(words string) { key.set(words, nil) },

@@ -15,6 +15,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // watched is a watch of a key of a real Consul.
@@ -31,9 +32,7 @@ func watchKey(t *testing.T, url, token string, o Options) *watched {
 	client, err := consul.New(consul.Options{
 		Addresses: []string{url}, Token: token, MaxWatches: 8, Log: zerolog.New(zerolog.NewTestWriter(t)),
 	}.WithAnswerGrace(2 * time.Second)) // tests of hangs wait for it
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	o.Wait = cmp.Or(o.Wait, 10*time.Minute) // no change is seen because a wait has ended
 	w := &watched{t: t}
 	w.manager = discovery.NewManager(discovery.ManagerOptions{Sink: func(_ string, set []discovery.Instance) {
@@ -88,9 +87,8 @@ func format(set []discovery.Instance) string {
 
 func put(t *testing.T, agent *consultest.Agent, key, value string) {
 	t.Helper()
-	if _, err := agent.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(value)}, nil); err != nil {
-		t.Fatal(err)
-	}
+	_, err := agent.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(value)}, nil)
+	verify.NoError(t, err)
 }
 
 func TestValues(t *testing.T) {
@@ -117,9 +115,8 @@ func TestValues(t *testing.T) {
 	w.await("10.0.0.2:8080 10.0.0.3:8080", "key "+key+`: the value cannot be used, the last usable one stays in use: "port" is missing`)
 	put(t, agent, key, "")
 	w.await("10.0.0.2:8080 10.0.0.3:8080", "empty: want []")
-	if errors := w.manager.Statuses()[0].Errors; errors > 6 {
-		t.Errorf("%d failures for two values", errors)
-	}
+	errors := w.manager.Statuses()[0].Errors
+	verify.That(t, errors <= 6, "%d failures for two values", errors)
 	put(t, agent, key, "10.0.0.3:8080")
 	w.await("10.0.0.3:8080", "")
 
@@ -135,9 +132,8 @@ func TestAbsentKey(t *testing.T) {
 	put(t, agent, "via2", "10.0.0.9:80") // another key
 	put(t, agent, "via", "10.0.0.1:80")
 	w.await("10.0.0.1:80", "")
-	if _, err := agent.Client().KV().Delete("via", nil); err != nil {
-		t.Fatal(err)
-	}
+	_, err := agent.Client().KV().Delete("via", nil)
+	verify.NoError(t, err)
 	w.await("10.0.0.1:80?", "")
 	put(t, agent, "via", "10.0.0.2:80")
 	w.await("10.0.0.2:80", "")
@@ -204,9 +200,7 @@ func TestOutages(t *testing.T) {
 
 func must(t *testing.T, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 }
 
 // A token that may not read the key takes nothing out of service.
@@ -214,9 +208,7 @@ func TestDenied(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	_, token, err := agent.NewToken("via", `key "via" { policy = "read" }`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	put(t, agent, "via", "10.0.0.1:80")
 	w := watchKey(t, agent.URL(), token.SecretID, Options{Key: "via", Probation: time.Hour})
 	w.await("10.0.0.1:80", "")
@@ -226,7 +218,6 @@ func TestDenied(t *testing.T) {
 	}
 	put(t, agent, "via", "10.0.0.2:80") // the query ends
 	w.await("10.0.0.1:80", `lacks key:read: key "via"`)
-	if refused := w.manager.Statuses()[0].Refused; refused == 0 {
-		t.Error("the failure does not count as refused")
-	}
+	refused := w.manager.Statuses()[0].Refused
+	verify.That(t, refused != 0, "the failure does not count as refused")
 }

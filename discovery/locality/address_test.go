@@ -1,6 +1,10 @@
 package locality
 
-import "testing"
+import (
+	"testing"
+
+	"sluice/test/verify"
+)
 
 func TestAmbiguousHosts(t *testing.T) {
 	for host, want := range map[string]bool{
@@ -12,8 +16,6 @@ func TestAmbiguousHosts(t *testing.T) {
 		"10.0.0.1": false, "172.17.0.2": false, "192.168.0.1": false, "fd00::1": false, "2001:db8::1": false,
 		"128.0.0.1": false, "1.0.0.127": false, "": false, "app": false, "localhost.example.com": false, "mylocalhost": false,
 	} {
-		if got := Ambiguous(host); got != want {
-			t.Errorf("%q: %v, want %v", host, got, want)
-		}
+		verify.Equal(t, Ambiguous(host), want, "%q", host)
 	}
 }

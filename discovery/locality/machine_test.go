@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/test/verify"
 )
 
 // machine returns a machine with loopback, 10.0.0.5, fd00::5 and fe80::5.
@@ -123,9 +125,7 @@ func TestAmbiguousAddresses(t *testing.T) {
 			}
 		}
 		for _, to := range strings.Fields(never) {
-			if m.MayConnect(netip.MustParseAddrPort(to), test.from) == nil {
-				t.Errorf("%s, to %s: it may", test.what, to)
-			}
+			verify.That(t, m.MayConnect(netip.MustParseAddrPort(to), test.from) != nil, "%s, to %s: it may", test.what, to)
 		}
 		for _, to := range strings.Fields(routable) {
 			if err := m.MayConnect(netip.MustParseAddrPort(to), test.from); err != nil {
@@ -150,21 +150,16 @@ func TestAddressesAreRefreshed(t *testing.T) {
 		m.Listen([]Listener{{Name: "web", Address: netip.MustParseAddrPort("[::]:8080")}})
 		expect := func(what, to string, own bool) {
 			t.Helper()
-			if err := m.MayConnect(netip.MustParseAddrPort(to), operator); (err != nil) != own {
-				t.Errorf("%s: %s: %v", what, to, err)
-			}
+			err := m.MayConnect(netip.MustParseAddrPort(to), operator)
+			verify.That(t, (err != nil) == own, "%s: %s: %v", what, to, err)
 		}
 		expect("another port", "10.0.0.5:80", false)
-		if reads != 0 {
-			t.Error("addresses were read without need")
-		}
+		verify.Equal(t, reads, 0, "addresses were read without need")
 		for range 100 {
 			expect("its own", "10.0.0.5:8080", true)
 		}
 		expect("another machine's", "10.0.0.6:8080", false)
-		if reads != 1 {
-			t.Errorf("read %d times", reads)
-		}
+		verify.Equal(t, reads, 1, "times read")
 		address = "10.0.0.6/24"
 		time.Sleep(rereadAfter + 1)
 		expect("it has moved away", "10.0.0.5:8080", false)
@@ -180,21 +175,15 @@ func TestThisMachine(t *testing.T) {
 	m := New()
 	m.Ask([]string{agent})
 	l, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer l.Close()
 	m.Listen([]Listener{{Name: "web", Address: l.Addr().(*net.TCPAddr).AddrPort()}})
 	all, err := net.InterfaceAddrs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, a := range all {
 		ip, _ := netip.AddrFromSlice(a.(*net.IPNet).IP)
 		to := netip.AddrPortFrom(ip, uint16(l.Addr().(*net.TCPAddr).Port))
-		if m.MayConnect(to, operator) == nil {
-			t.Errorf("%s is not an address of this machine", to)
-		}
+		verify.That(t, m.MayConnect(to, operator) != nil, "%s is not an address of this machine", to)
 	}
 }
 
@@ -203,13 +192,9 @@ func TestSocketOfAListener(t *testing.T) {
 	dir := t.TempDir()
 	own, other, link := filepath.Join(dir, "own"), filepath.Join(dir, "other"), filepath.Join(dir, "link")
 	for _, path := range []string{own, other} {
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.WriteFile(path, nil, 0o600))
 	}
-	if err := os.Symlink(own, link); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.Symlink(own, link))
 	m := New()
 	m.Listen([]Listener{{Name: "tcp", Address: netip.MustParseAddrPort("[::]:8080")}, {Name: "web", Path: own}})
 	for path, want := range map[string]bool{own: false, link: false, dir + "//own": false, other: true, filepath.Join(dir, "none"): true} {

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/discovery"
+	"sluice/test/verify"
 )
 
 const source = `consul service "star"`
@@ -77,9 +78,7 @@ func (f *fixture) open() *Store {
 		Path: f.path, MaxAge: f.maxAge, Log: zerolog.New(&f.log),
 		States: f.states,
 	})
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	verify.NoError(f.t, err)
 	return s
 }
 
@@ -98,9 +97,8 @@ func saved(t *testing.T, at time.Time) *fixture {
 	f.put(s, "other", nil)
 	s.Save()
 	f.watches = nil
-	if status := s.Status(); status.LastError != "" || status.Written.IsZero() {
-		t.Fatalf("status %+v", status)
-	}
+	status := s.Status()
+	verify.Require(t, status.LastError == "" && !status.Written.IsZero(), "status %+v", status)
 	return f
 }
 
@@ -108,9 +106,8 @@ func TestSetsAreRestored(t *testing.T) {
 	at := time.Now().Add(-time.Hour)
 	s := saved(t, at).open()
 	state, ok := s.Get("star", source)
-	if want := set("a", "b"); !ok || !reflect.DeepEqual(state.Set, want) || state.Restored.Sub(at).Abs() > time.Millisecond {
-		t.Errorf("got %+v, %v; want %+v as of %v", state, ok, want, at)
-	}
+	want := set("a", "b")
+	verify.That(t, ok && reflect.DeepEqual(state.Set, want) && state.Restored.Sub(at).Abs() <= time.Millisecond, "got %+v, %v; want %+v as of %v", state, ok, want, at)
 	if got, ok := s.Get("other", source); !ok || !got.Known || len(got.Set) != 0 {
 		t.Errorf("an empty set: %v, %v", got, ok)
 	}
@@ -124,9 +121,8 @@ func TestSetsAreRestored(t *testing.T) {
 
 func TestSetOfAnotherSourceIsNotUsed(t *testing.T) {
 	f := saved(t, time.Now())
-	if _, ok := f.open().Get("star", `consul service "star", datacenter "dc2"`); ok {
-		t.Error("the set is used")
-	}
+	_, ok := f.open().Get("star", `consul service "star", datacenter "dc2"`)
+	verify.That(t, !ok, "the set is used")
 	if !strings.Contains(f.log.String(), `"wanted":"consul service`) {
 		t.Errorf("log: %s", &f.log)
 	}
@@ -170,13 +166,9 @@ func TestDamagedFileIsNotUsedAndRenamedByTheNextWrite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := saved(t, time.Now())
 			intact, err := os.ReadFile(f.path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			spoilt := damage(bytes.Clone(intact))
-			if err := os.WriteFile(f.path, spoilt, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, os.WriteFile(f.path, spoilt, 0o600))
 			s := f.open()
 			if _, ok := s.Get("star", source); ok {
 				t.Error("its set is used")
@@ -241,18 +233,15 @@ func TestUnwatchedServiceIsRemoved(t *testing.T) {
 	f.watches = f.watches[:1]
 	f.put(s, "star", set("b"))
 	s.Save()
-	if got := f.open().Services(); len(got) != 1 || got[0] != "star" {
-		t.Errorf("services %v, want star", got)
-	}
+	got := f.open().Services()
+	verify.That(t, len(got) == 1 && got[0] == "star", "services %v, want star", got)
 }
 
 func TestFailedWriteKeepsTheFileAndIsReported(t *testing.T) {
 	f := saved(t, time.Now())
 	s := f.open()
 	dir := filepath.Dir(f.path)
-	if err := os.Rename(dir, dir+".away"); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.Rename(dir, dir+".away"))
 	f.watches = []discovery.WatchStatus{answered("star", time.Now())}
 	f.put(s, "star", set("c"))
 	s.Save()
@@ -263,28 +252,21 @@ func TestFailedWriteKeepsTheFileAndIsReported(t *testing.T) {
 	if got := strings.Count(f.log.String(), `"level":"error"`); got != 1 {
 		t.Errorf("%d errors logged, want one: %s", got, &f.log)
 	}
-	if err := os.Rename(dir+".away", dir); err != nil {
-		t.Fatal(err)
-	}
-	if _, ok := f.open().Get("star", source); !ok {
-		t.Error("the old file is gone")
-	}
+	verify.NoError(t, os.Rename(dir+".away", dir))
+	_, ok := f.open().Get("star", source)
+	verify.That(t, ok, "the old file is gone")
 	s.Save()
 	if status := s.Status(); status.Errors != 2 || status.LastError != "" || status.Written.IsZero() {
 		t.Errorf("after it: %+v", status)
 	}
 	left, err := filepath.Glob(filepath.Join(dir, "*"))
-	if err != nil || len(left) != 1 {
-		t.Errorf("files %v, %v; want one", left, err)
-	}
+	verify.That(t, err == nil && len(left) == 1, "files %v, %v; want one", left, err)
 }
 
 func TestOpenRejectsInvalidPaths(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, nil, 0o600))
 	for name, path := range map[string]string{
 		"no directory":         filepath.Join(dir, "missing", "snapshot.json"),
 		"a file for directory": filepath.Join(file, "snapshot.json"),
@@ -300,14 +282,10 @@ func TestUnfinishedFilesAreRemoved(t *testing.T) {
 	f := saved(t, time.Now())
 	old, recent := f.path+".1.tmp", f.path+".2.tmp"
 	for _, name := range []string{old, recent} {
-		if err := os.WriteFile(name, []byte("half"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, os.WriteFile(name, []byte("half"), 0o600))
 	}
 	hourAgo := time.Now().Add(-time.Hour)
-	if err := os.Chtimes(old, hourAgo, hourAgo); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.Chtimes(old, hourAgo, hourAgo))
 	f.open()
 	if _, err := os.Stat(old); err == nil {
 		t.Error("the old one is still there")
@@ -335,9 +313,7 @@ func TestRunWritesAfterABurstAndAtTheEnd(t *testing.T) {
 		}
 		expect := func(at, want time.Duration) {
 			t.Helper()
-			if got := written(at); got != want {
-				t.Errorf("after %v the last write was after %v, want %v", at, got, want)
-			}
+			verify.Equal(t, written(at), want, "after %v the last write was after", at)
 		}
 		f.watches = []discovery.WatchStatus{answered("star", time.Now())}
 		expect(time.Minute, -1)
@@ -354,9 +330,8 @@ func TestRunWritesAfterABurstAndAtTheEnd(t *testing.T) {
 			t.Errorf("the last write was after %v", got)
 		}
 		expect(3*time.Minute, written(3*time.Minute))
-		if last := written(13 * time.Minute); last < 4*time.Minute {
-			t.Errorf("no write for ten minutes: the last was after %v", last)
-		}
+		last := written(13 * time.Minute)
+		verify.That(t, last >= 4*time.Minute, "no write for ten minutes: the last was after %v", last)
 		f.put(s, "star", set("z"))
 		cancel()
 		run.Wait()
@@ -368,9 +343,7 @@ func TestRunWritesAfterABurstAndAtTheEnd(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	good, err := format(map[string]entry{"star": {WatchState: discovery.WatchState{Source: source, Set: set("a")}, AsOf: time.Unix(1, 0)}})
-	if err != nil {
-		f.Fatal(err)
-	}
+	verify.NoError(f, err)
 	f.Add(good)
 	f.Add(good[:len(good)-5])
 	f.Add([]byte(`{"version":1,"checksum":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","services":{}}`))
@@ -380,9 +353,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		again, err := format(entries)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		if twice, err := parse(again); err != nil || len(twice) != len(entries) {
 			t.Errorf("%d entries become %d, %v", len(entries), len(twice), err)
 		}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // changesOf compares an answer with what l holds.
@@ -12,9 +14,7 @@ func changesOf(t *testing.T, l *entries, answer string) string {
 	t.Helper()
 	var got []string
 	err := l.compareChecks([]byte(answer), func(o owner) { got = append(got, o.service+"@"+o.node) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	slices.Sort(got)
 	return strings.Join(slices.Compact(got), " ")
 }
@@ -40,13 +40,9 @@ func TestEntriesReportChanges(t *testing.T) {
 		{"nothing left", "[]", "@n2 mars@n1 sun@n2"},
 	}
 	for _, s := range steps {
-		if got := changesOf(t, l, s.answer); got != s.want {
-			t.Errorf("%s: got %q, want %q", s.name, got, s.want)
-		}
+		verify.Equal(t, changesOf(t, l, s.answer), s.want, "%s", s.name)
 	}
-	if len(l.owners) != 0 {
-		t.Errorf("%d entries are kept of an empty answer", len(l.owners))
-	}
+	verify.Equal(t, len(l.owners), 0, "entries are kept of an empty answer")
 }
 
 // Entries that an unreadable answer does not contain are not gone.
@@ -59,13 +55,10 @@ func TestEntriesIgnoreADamagedAnswer(t *testing.T) {
 		damaged = append(damaged, whole[:n])
 	}
 	for _, answer := range damaged {
-		if err := l.compareChecks([]byte(answer), func(o owner) { t.Errorf("%q: changed: %+v", answer, o) }); err == nil {
-			t.Errorf("no error for %q", answer)
-		}
+		err := l.compareChecks([]byte(answer), func(o owner) { t.Errorf("%q: changed: %+v", answer, o) })
+		verify.That(t, err != nil, "no error for %q", answer)
 	}
-	if got := changesOf(t, l, whole); got != "" {
-		t.Errorf("after damaged answers changed: %q", got)
-	}
+	verify.Equal(t, changesOf(t, l, whole), "", "after damaged answers changed")
 }
 
 func TestEntriesOfANode(t *testing.T) {
@@ -80,9 +73,7 @@ func TestEntriesOfANode(t *testing.T) {
 		if err := newEntries().compareInstances([]byte(tt.answer), func(o owner) { got = append(got, o.service) }); err != nil {
 			got = []string{strings.SplitN(err.Error(), ":", 2)[0]}
 		}
-		if got := strings.Join(got, " "); got != tt.want {
-			t.Errorf("%s: got %q, want %q", tt.answer, got, tt.want)
-		}
+		verify.Equal(t, strings.Join(got, " "), tt.want, "%s", tt.answer)
 	}
 }
 
@@ -102,8 +93,6 @@ func BenchmarkEntries(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		turn++
-		if err := l.compareChecks(answers[turn%2], func(owner) {}); err != nil {
-			b.Fatal(err)
-		}
+		verify.NoError(b, l.compareChecks(answers[turn%2], func(owner) {}))
 	}
 }

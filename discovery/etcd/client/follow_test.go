@@ -16,6 +16,8 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"sluice/test/verify"
 )
 
 // fake is a cluster in memory with its client, for virtual time.
@@ -185,20 +187,14 @@ func inBubble(t *testing.T, run func(t *testing.T, f *fake, happened func() []st
 			return now
 		})
 		cancel()
-		if err := <-ended; err != context.Canceled {
-			t.Errorf("Follow returned %v", err)
-		}
-		if f.closed != 1 {
-			t.Errorf("the connection was closed %d times", f.closed)
-		}
+		verify.Equal(t, <-ended, context.Canceled, "Follow returned")
+		verify.Equal(t, f.closed, 1, "the connection was times closed")
 	})
 }
 
 func expect(t *testing.T, got []string, want ...string) {
 	t.Helper()
-	if !slices.Equal(got, want) {
-		t.Errorf("got  %q\nwant %q", got, want)
-	}
+	verify.That(t, slices.Equal(got, want), "got  %q\nwant %q", got, want)
 }
 
 // Several changes that have arrived are one view; each heartbeat confirms the view.
@@ -210,14 +206,11 @@ func TestChangesAndHeartbeats(t *testing.T) {
 		expect(t, happened(), "1s a=1")
 		f.put("/p/b", "2")
 		f.put("/p/a", "")
-		if got := happened(); len(got) == 0 || got[len(got)-1] != "1s b=2" {
-			t.Errorf("got %q", got)
-		}
+		got := happened()
+		verify.That(t, len(got) != 0 && got[len(got)-1] == "1s b=2", "got %q", got)
 		time.Sleep(15 * time.Second)
 		expect(t, happened(), "16s b=2")
-		if f.opened != 1 || f.lists != 1 || f.counts != 1 {
-			t.Errorf("%d watches, %d lists, %d counts", f.opened, f.lists, f.counts)
-		}
+		verify.That(t, f.opened == 1 && f.lists == 1 && f.counts == 1, "%d watches, %d lists, %d counts", f.opened, f.lists, f.counts)
 	})
 }
 
@@ -232,9 +225,8 @@ func TestTwoHeartbeatsWithoutAnAnswer(t *testing.T) {
 		expect(t, happened(), "22s: etcd http://fake: no answer: context deadline exceeded")
 		f.set(func() { f.frozen = false })
 		time.Sleep(6 * time.Second) // a list may have begun before
-		if got := happened(); len(got) == 0 || strings.Contains(got[len(got)-1], ":") {
-			t.Errorf("after the outage: %q", got)
-		}
+		got := happened()
+		verify.That(t, len(got) != 0 && !strings.Contains(got[len(got)-1], ":"), "after the outage: %q", got)
 	})
 }
 
@@ -247,9 +239,7 @@ func TestOneHeartbeatWithoutAnAnswer(t *testing.T) {
 		f.set(func() { f.frozen = false })
 		time.Sleep(time.Second)
 		expect(t, happened(), "19s")
-		if f.opened != 1 {
-			t.Errorf("%d watches", f.opened)
-		}
+		verify.Equal(t, f.opened, 1, "watches")
 	})
 }
 
@@ -274,9 +264,8 @@ func TestDelayAfterErrors(t *testing.T) {
 		}
 		f.set(func() { f.down = nil })
 		time.Sleep(7500 * time.Millisecond)
-		if got := happened(); len(got) == 0 || strings.Contains(got[len(got)-1], "down") {
-			t.Errorf("%q", got)
-		}
+		got := happened()
+		verify.That(t, len(got) != 0 && !strings.Contains(got[len(got)-1], "down"), "%q", got)
 	})
 }
 
@@ -287,9 +276,8 @@ func TestRevokedPermission(t *testing.T) {
 		f.set(func() { f.down = rpctypes.ErrPermissionDenied })
 		time.Sleep(15 * time.Second)
 		got := happened()
-		if want := `15s: etcd: the user "sluice" needs the read permission for prefix "/p/": etcdserver: permission denied`; len(got) == 0 || got[0] != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
+		want := `15s: etcd: the user "sluice" needs the read permission for prefix "/p/": etcdserver: permission denied`
+		verify.That(t, len(got) != 0 && got[0] == want, "got %q, want %q", got, want)
 	})
 }
 
@@ -303,9 +291,7 @@ func TestCompaction(t *testing.T) {
 		})
 		time.Sleep(time.Second)
 		got := happened()
-		if len(got) != 1 || !strings.HasSuffix(got[0], " a=1") {
-			t.Errorf("got %q", got)
-		}
+		verify.That(t, len(got) == 1 && strings.HasSuffix(got[0], " a=1"), "got %q", got)
 	})
 }
 
@@ -326,9 +312,7 @@ func TestForgot(t *testing.T) {
 				})
 				time.Sleep(16 * time.Second)
 				got := happened()
-				if len(got) != 1 || !strings.HasSuffix(got[0], " ! a=1") {
-					t.Errorf("got %q", got)
-				}
+				verify.That(t, len(got) == 1 && strings.HasSuffix(got[0], " ! a=1"), "got %q", got)
 				time.Sleep(time.Minute)
 				if got := strings.Join(happened(), ";"); strings.Contains(got, "!") {
 					t.Errorf("forgot again: %q", got)
@@ -363,12 +347,8 @@ func TestDeafWatch(t *testing.T) {
 		expect(t, happened())
 		time.Sleep(1200 * time.Millisecond)
 		got := happened()
-		if len(got) != 1 || !strings.HasSuffix(got[0], " a=1") {
-			t.Errorf("got %q", got)
-		}
-		if f.opened != 2 {
-			t.Errorf("%d watches", f.opened)
-		}
+		verify.That(t, len(got) == 1 && strings.HasSuffix(got[0], " a=1"), "got %q", got)
+		verify.Equal(t, f.opened, 2, "watches")
 	})
 }
 
@@ -387,9 +367,7 @@ func TestListNowAndThen(t *testing.T) {
 		if got := happened(); !strings.HasSuffix(got[len(got)-1], " a=2") {
 			t.Errorf("got %q", got)
 		}
-		if f.opened != 1 {
-			t.Errorf("%d watches", f.opened)
-		}
+		verify.Equal(t, f.opened, 1, "watches")
 	})
 }
 
@@ -426,13 +404,9 @@ func TestOneConnectionForAllFollowers(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if connected != 1 || f.opened != 3 || !c.followed() {
-			t.Errorf("%d connections, %d watches", connected, f.opened)
-		}
+		verify.That(t, connected == 1 && f.opened == 3 && c.followed(), "%d connections, %d watches", connected, f.opened)
 		cancel()
 		running.Wait()
-		if f.closed != 1 || c.store != nil || c.followed() {
-			t.Errorf("closed %d times", f.closed)
-		}
+		verify.That(t, f.closed == 1 && c.store == nil && !c.followed(), "closed %d times", f.closed)
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"sluice/discovery/etcd"
 	"sluice/discovery/etcd/client"
 	"sluice/test/hostile"
+	"sluice/test/verify"
 )
 
 // hostileCluster has the keys /star/WORD.
@@ -75,9 +76,7 @@ func TestHostileAnswers(t *testing.T) {
 		fake := &hostileCluster{revision: 10}
 		o := client.Options{Endpoints: "http://fake"}
 		source, err := etcd.NewSources(client.Fake(o, fake), log).Source("star", etcd.Options{Cluster: o, Prefix: "/star/"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		return hostile.Registry[func(*clientv3.GetResponse)]{
 			Source: source,
 			Good:   func(words string) { fake.set(words, nil) },

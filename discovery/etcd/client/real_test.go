@@ -15,6 +15,7 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/etcdtest"
 	"sluice/test/long"
+	"sluice/test/verify"
 )
 
 // following is a follower of a real etcd.
@@ -33,9 +34,7 @@ func follow(t *testing.T, o Options) *following {
 	t.Helper()
 	f := &following{t: t}
 	cluster, err := NewClusters(func(string, error) {}).Cluster(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	f.stop = cancel
 	var running sync.WaitGroup
@@ -64,9 +63,7 @@ func follow(t *testing.T, o Options) *following {
 				f.failed = true
 			},
 		})
-		if err != context.Canceled {
-			t.Errorf("Follow returned %v", err)
-		}
+		verify.Equal(t, err, context.Canceled, "Follow returned")
 	})
 	t.Cleanup(func() {
 		cancel()
@@ -108,17 +105,15 @@ func (f *following) seen(text string) bool {
 func put(t *testing.T, c *clientv3.Client, pairs ...string) {
 	t.Helper()
 	for i := 0; i < len(pairs); i += 2 {
-		if _, err := c.Put(t.Context(), "/p/"+pairs[i], pairs[i+1]); err != nil {
-			t.Fatal(err)
-		}
+		_, err := c.Put(t.Context(), "/p/"+pairs[i], pairs[i+1])
+		verify.NoError(t, err)
 	}
 }
 
 func del(t *testing.T, c *clientv3.Client, key string, options ...clientv3.OpOption) {
 	t.Helper()
-	if _, err := c.Delete(t.Context(), "/p/"+key, options...); err != nil {
-		t.Fatal(err)
-	}
+	_, err := c.Delete(t.Context(), "/p/"+key, options...)
+	verify.NoError(t, err)
 }
 
 func TestFollowChanges(t *testing.T) {
@@ -133,9 +128,7 @@ func TestFollowChanges(t *testing.T) {
 	put(t, client, "a", "3")
 	f.await("a=3 b=2")
 	lease, err := client.Grant(t.Context(), 3600)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if _, err := client.Put(t.Context(), "/p/c", "4", clientv3.WithLease(lease.ID)); err != nil {
 		t.Fatal(err)
 	}
@@ -149,17 +142,13 @@ func TestFollowChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.await("a=5 b=6")
-	if f.seen("a=5 b=2") {
-		t.Error("a part of a transaction was seen")
-	}
+	verify.That(t, !f.seen("a=5 b=2"), "a part of a transaction was seen")
 	del(t, client, "", clientv3.WithPrefix())
 	f.await("")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, v := range f.views {
-		if strings.HasPrefix(v, "!") {
-			t.Errorf("the cluster has not forgotten anything: %q", v)
-		}
+		verify.That(t, !strings.HasPrefix(v, "!"), "the cluster has not forgotten anything: %q", v)
 	}
 	for _, err := range f.errs {
 		if !strings.Contains(err.Error(), "no answer") { // the machine may have stood still for longer than a heartbeat
@@ -175,20 +164,14 @@ func TestFollowThroughARestart(t *testing.T) {
 	put(t, client, "a", "1", "b", "1")
 	f := follow(t, Options{Endpoints: m.Endpoint})
 	f.await("a=1 b=1")
-	if err := m.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Kill())
 	f.awaitFailing("connection refused")
-	if err := m.Launch(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Launch())
 	c.Await(t)
 	put(t, client, "a", "2")
 	del(t, client, "b")
 	f.await("a=2")
-	if f.seen("") || f.seen("!a=2") {
-		t.Error("the restart was taken for a loss")
-	}
+	verify.That(t, !f.seen("") && !f.seen("!a=2"), "the restart was taken for a loss")
 }
 
 func TestFollowAFrozenMember(t *testing.T) {
@@ -198,13 +181,9 @@ func TestFollowAFrozenMember(t *testing.T) {
 	put(t, client, "a", "1")
 	f := follow(t, Options{Endpoints: m.Endpoint})
 	f.await("a=1")
-	if err := m.Pause(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Pause())
 	f.awaitFailing("no answer")
-	if err := m.Resume(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Resume())
 	put(t, client, "a", "2")
 	f.await("a=2")
 }
@@ -224,9 +203,7 @@ func TestFollowCompactedWhileAway(t *testing.T) {
 		put(t, client, "a", fmt.Sprint(i))
 	}
 	now, err := client.Get(t.Context(), "/p/a")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	if _, err := client.Compact(t.Context(), now.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
 		t.Fatal(err)
 	}
@@ -239,24 +216,16 @@ func TestFollowRestoredData(t *testing.T) {
 	c := etcdtest.Start(t, etcdtest.Options{})
 	m, client := c.Members[0], c.Client(t)
 	put(t, client, "a", "1")
-	if err := m.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Stop())
 	backup := m.Save(t)
-	if err := m.Launch(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Launch())
 	c.Await(t)
 	put(t, client, "b", "1")
 	f := follow(t, Options{Endpoints: m.Endpoint})
 	f.await("a=1 b=1")
-	if err := m.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Kill())
 	m.Restore(t, backup)
-	if err := m.Launch(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Launch())
 	c.Await(t)
 	consultest.Await(t, "the loss is noticed", func() bool { return f.seen("!a=1") })
 	put(t, client, "c", "1") // the watch works at the lower revision
@@ -270,18 +239,12 @@ func TestFollowAnEmptiedCluster(t *testing.T) {
 	put(t, client, "a", "1", "b", "1")
 	f := follow(t, Options{Endpoints: m.Endpoint})
 	f.await("a=1 b=1")
-	if err := m.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Kill())
 	m.Restore(t, "")
-	if err := m.Launch(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, m.Launch())
 	c.Await(t)
 	consultest.Await(t, "the loss is noticed", func() bool { return f.seen("!") })
-	if f.seen("a=1") || f.seen("b=1") {
-		t.Error("the last keys were not removed together")
-	}
+	verify.That(t, !f.seen("a=1") && !f.seen("b=1"), "the last keys were not removed together")
 	put(t, client, "a", "2")
 	f.await("a=2")
 }
@@ -296,23 +259,17 @@ func TestFollowWithoutALeader(t *testing.T) {
 	f := follow(t, Options{Endpoints: strings.Join(c.Endpoints(), ",")})
 	f.await("a=1")
 	for _, m := range c.Members[:2] {
-		if err := m.Kill(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, m.Kill())
 	}
 	f.awaitFailing("")
 	for _, m := range c.Members[:2] {
-		if err := m.Launch(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, m.Launch())
 	}
 	c.Await(t)
 	put(t, client, "a", "2")
 	f.await("a=2")
 	// One of three may fail.
-	if err := c.Members[2].Kill(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, c.Members[2].Kill())
 	consultest.Await(t, "a write with two members", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
@@ -323,8 +280,6 @@ func TestFollowWithoutALeader(t *testing.T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, v := range f.views {
-		if strings.HasPrefix(v, "!") || v == "" {
-			t.Errorf("the loss of a leader was taken for a loss of state: %q", v)
-		}
+		verify.That(t, !strings.HasPrefix(v, "!") && v != "", "the loss of a leader was taken for a loss of state: %q", v)
 	}
 }

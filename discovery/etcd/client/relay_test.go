@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // relay forwards connections to a server, until it is cut.
@@ -21,9 +22,7 @@ type relay struct {
 func newRelay(t *testing.T, to string) *relay {
 	t.Helper()
 	l, err := consultest.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	r := &relay{listener: l}
 	var running sync.WaitGroup
 	running.Go(func() {

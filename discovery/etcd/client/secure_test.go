@@ -11,13 +11,12 @@ import (
 
 	"sluice/test/etcdtest"
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 func write(t *testing.T, file, text string) {
 	t.Helper()
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 }
 
 // The user's permission is revoked and granted again; its password changes in etcd, and then
@@ -30,9 +29,7 @@ func TestFollowWithAUser(t *testing.T) {
 	ctx := t.Context()
 	do := func(_ any, err error) {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 	}
 	grant := func(c *clientv3.Client) {
 		t.Helper()
@@ -66,9 +63,7 @@ func TestFollowWithAUser(t *testing.T) {
 	put(t, root, "a", "3")
 	f.await("a=3")
 	for _, v := range f.views {
-		if v != "a=1" && v != "a=2" && v != "a=3" {
-			t.Errorf("view %q", v)
-		}
+		verify.That(t, v == "a=1" || v == "a=2" || v == "a=3", "view %q", v)
 	}
 
 	nobody := follow(t, Options{Endpoints: c.Endpoints()[0]})
@@ -94,9 +89,7 @@ func TestFollowWithTLS(t *testing.T) {
 	f.awaitFailing("certificate")
 	for _, copy := range [][2]string{{trusted.Cert, own.Cert}, {trusted.Key, own.Key}} {
 		data, err := os.ReadFile(copy[0])
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		write(t, copy[1], string(data))
 	}
 	f.await("")
@@ -105,7 +98,5 @@ func TestFollowWithTLS(t *testing.T) {
 	named.awaitFailing("not other")
 	careless := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: TLS{Cert: trusted.Cert, Key: trusted.Key, Insecure: true}})
 	careless.await("")
-	if stranger.seen("") || named.seen("") {
-		t.Error("a certificate was accepted that must not be")
-	}
+	verify.That(t, !stranger.seen("") && !named.seen(""), "a certificate was accepted that must not be")
 }
