@@ -28,6 +28,7 @@ import (
 	"sluice/route"
 	"sluice/tags/claim"
 	"sluice/test/balancertest"
+	"sluice/test/configtest"
 	"sluice/test/operatortest"
 	"sluice/test/verify"
 )
@@ -136,8 +137,7 @@ func history(t testing.TB, texts ...string) *config.History {
 	t.Helper()
 	h := new(config.History)
 	for _, text := range texts {
-		c, err := config.Parse("sluice.yaml", []byte(text))
-		verify.NoError(t, err)
+		c := configtest.Must(t, text)
 		h.Applied(config.Revision{Source: "sluice.yaml", Hash: "0123", Config: c})
 	}
 	return h

@@ -12,6 +12,7 @@ import (
 	"sluice/config"
 	"sluice/config/live"
 	"sluice/route"
+	"sluice/test/configtest"
 	"sluice/test/verify"
 )
 
@@ -97,7 +98,7 @@ func TestConfigHasTheRevisionInUseAndTheLatestRefusal(t *testing.T) {
 	verify.That(t, slices.Equal(got.Config.Services["star"].Peers, []string{"127.0.0.1:19001"}) && got.Config.Routes[0].Path == "/api", "config: got %+v", got.Config)
 	verify.That(t, got.Reloads.Applied == 2 && got.Reloads.Refused == 0 && got.Reloads.LastError == nil, "reloads: got %+v", got.Reloads)
 
-	_, err := config.Parse("sluice.yaml", []byte("nonsense: 1\nservices: { star: { peers: [x] } }\nroutes: [ { path: /, service: star } ]\n"))
+	_, err := configtest.Build("nonsense: 1\nservices: { star: { peers: [x] } }\nroutes: [ { path: /, service: star } ]\n")
 	past.Refused("sluice.yaml", err)
 	refused := getJSON[shown](t, h, "/api/config").Reloads
 	if refused.Refused != 1 || refused.LastError == nil || len(refused.LastError.Errors) != 2 ||

@@ -91,17 +91,6 @@ func (in Input) Read() (string, error) {
 	return string(data), nil
 }
 
-// Parse decodes and checks the text of a configuration file, without flags and
-// environment. Errors are of type Errors and contain the name.
-func Parse(name string, data []byte) (*Config, error) {
-	in := Input{File: name}
-	built, err := in.Build([]Source{in.FileSource(string(data))})
-	if err != nil {
-		return nil, err
-	}
-	return built.Config, nil
-}
-
 // Built is a configuration that is put together from documents.
 type Built struct {
 	Config *Config

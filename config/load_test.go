@@ -20,6 +20,17 @@ services: { star: { consul: {} } }
 routes: [{ service: star }]
 `
 
+// Parse decodes and checks the text of a configuration file, without flags and
+// environment.
+func Parse(name string, data []byte) (*Config, error) {
+	in := Input{File: name}
+	built, err := in.Build([]Source{in.FileSource(string(data))})
+	if err != nil {
+		return nil, err
+	}
+	return built.Config, nil
+}
+
 func mustParse(t *testing.T, text string) *Config {
 	t.Helper()
 	c, err := Parse("sluice.yaml", []byte(text))

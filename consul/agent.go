@@ -19,7 +19,7 @@ type agent struct {
 	api         *api.Client
 	connections *connections
 	meter       *meter
-	answerGrace time.Duration // the constant; shorter in tests
+	answerGrace time.Duration // Options.AnswerGrace
 
 	// Probes have a connection of their own.
 

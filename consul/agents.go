@@ -48,7 +48,7 @@ type agents struct {
 	alarm  chan struct{} // capacity 1: requests a round of probes
 
 	probeInterval time.Duration  // Options.ProbeInterval
-	returnMin     time.Duration  // the constant; shorter in tests
+	returnMin     time.Duration  // Options.ReturnAfter
 	random        func() float64 // Options.Random
 
 	mu          sync.Mutex // guards the fields below, and the state of every agent

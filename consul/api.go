@@ -37,7 +37,7 @@ func (o Options) API(address string) (*API, error) {
 	}
 	config.Token = token.current()
 	m := newMeter(newGate(connections), connections)
-	a, err := newAgent(*config, address, o.dial, files, m)
+	a, err := newAgent(*config, address, o.Dial, files, m)
 	if err != nil {
 		return nil, err
 	}

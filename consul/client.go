@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 
@@ -58,9 +59,13 @@ type Options struct {
 	// must be safe for concurrent use. Default: math/rand/v2.
 	Random func() float64
 
-	dial        dialFunc      // for tests; nil: the network
-	returnAfter time.Duration // for tests; 0: returnMin
-	answerGrace time.Duration // for tests; 0: the constant
+	// Dial opens the connections in place of the network, such as to Consul in memory. nil: the network.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// ReturnAfter is for how long at least a preferred agent must be healthy before it is used again.
+	// Default 10 s.
+	ReturnAfter time.Duration
+	// AnswerGrace is how long after the wait of its query an answer may arrive. Default 10 s.
+	AnswerGrace time.Duration
 }
 
 // TLSOptions are the certificates for an https address. The files are read for each
@@ -106,15 +111,15 @@ func New(o Options) (*Client, error) {
 	meter := newMeter(newGate(forQueries(maxWatches)), maxWatches)
 	all := make([]*agent, len(addresses))
 	for n, address := range addresses {
-		if all[n], err = newAgent(*config, address, o.dial, files, meter); err != nil {
+		if all[n], err = newAgent(*config, address, o.Dial, files, meter); err != nil {
 			return nil, err
 		}
-		all[n].answerGrace = cmp.Or(o.answerGrace, answerGrace)
+		all[n].answerGrace = cmp.Or(o.AnswerGrace, answerGrace)
 	}
 	agents := newAgents(all, token, o.Log)
 	agents.events = o.Events
 	agents.probeInterval = cmp.Or(o.ProbeInterval, agents.probeInterval)
-	agents.returnMin = cmp.Or(o.returnAfter, agents.returnMin)
+	agents.returnMin = cmp.Or(o.ReturnAfter, agents.returnMin)
 	if o.Random != nil {
 		agents.random = o.Random
 	}

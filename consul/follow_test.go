@@ -127,7 +127,7 @@ func followStar(t *testing.T, volume *rate.Limiter, do func(f *followed)) {
 		f := &followed{Consul: discoverytest.New(), t: t, begin: time.Now()}
 		f.set("a")
 		pipe := discoverytest.ServePipe(f.Consul)
-		client, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop()}.WithDial(pipe.DialContext))
+		client, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(), Dial: pipe.DialContext})
 		must(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -234,7 +234,7 @@ func TestQueriesForKeysGiveWay(t *testing.T) {
 			w.Header().Set("X-Consul-KnownLeader", "true")
 			io.WriteString(w, "[]")
 		}))
-		client, err := New(Options{Addresses: []string{"http://fake"}, MaxWatches: 1, Log: zerolog.Nop()}.WithDial(pipe.DialContext))
+		client, err := New(Options{Addresses: []string{"http://fake"}, MaxWatches: 1, Log: zerolog.Nop(), Dial: pipe.DialContext})
 		must(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup

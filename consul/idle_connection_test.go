@@ -23,7 +23,7 @@ func inProbingBubble(t *testing.T, keepAlive bool, f func(c *Client, lose func()
 		var mu sync.Mutex
 		var conns []net.Conn
 		client, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(),
-			dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 				conn, err := pipe.DialContext(ctx, network, address)
 				mu.Lock()
 				defer mu.Unlock()

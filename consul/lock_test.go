@@ -143,7 +143,7 @@ func TestNewSessionIsDestroyedIfTheLockIsNotAwaited(t *testing.T) {
 						t.Errorf("%s %s", r.Method, r.URL)
 					}
 				}))
-				c, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(), dial: pipe.DialContext})
+				c, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(), Dial: pipe.DialContext})
 				must(t, err)
 				begin := time.Now()
 				if _, err := c.Lock(ctx, lockKey); !errors.Is(err, context.Canceled) {

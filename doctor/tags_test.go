@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/config"
 	consulsource "sluice/discovery/consul"
+	"sluice/test/configtest"
 	"sluice/test/verify"
 )
 
@@ -41,8 +41,7 @@ func TestFindingsOfTheDefaultRuleNameNoTag(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, err := config.Parse("sluice.yaml", []byte(test.config))
-			verify.NoError(t, err)
+			c := configtest.Must(t, test.config)
 			facts := healthy()
 			facts.Configured, facts.Config, facts.Instances = true, c, test.instances
 			findings := slices.DeleteFunc(Diagnose(facts, Thresholds{}), func(f Finding) bool { return f.Code == CodeUnused })
@@ -162,8 +161,7 @@ func TestTagFindings(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, err := config.Parse("sluice.yaml", []byte(test.config))
-			verify.NoError(t, err)
+			c := configtest.Must(t, test.config)
 			facts := healthy()
 			facts.Configured, facts.Config, facts.Instances, facts.Uses = true, c, test.instances, test.uses
 			findings := Diagnose(facts, Thresholds{})

@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/admin"
-	"sluice/config"
 	"sluice/consul/registration"
+	"sluice/test/configtest"
 	"sluice/test/consultest"
 	"sluice/test/verify"
 )
@@ -176,7 +176,7 @@ func TestConfigurationRefusesReservedMeta(t *testing.T) {
 		registration.MetaReplica, registration.MetaHost, registration.MetaAdmin,
 		registration.MetaVersion, registration.MetaStarted, registration.MetaConfig,
 	} {
-		_, err := config.Parse("sluice.yaml", fmt.Appendf(nil, "consul: { register: { meta: [%s=x] } }\nservices: { a: { consul: {} } }\nroutes: [{ service: a }]", key))
+		_, err := configtest.Build(fmt.Sprintf("consul: { register: { meta: [%s=x] } }\nservices: { a: { consul: {} } }\nroutes: [{ service: a }]", key))
 		verify.That(t, err != nil && strings.Contains(err.Error(), "consul.register.meta[0]"), "%s: error %v", key, err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"sluice/observe/events"
 	"sluice/operator"
 	"sluice/test/balancertest"
+	"sluice/test/configtest"
 	"sluice/test/verify"
 )
 
@@ -67,7 +68,7 @@ func newSplit(t *testing.T, settings string, o Options) *split {
 // configure applies another configuration.
 func (s *split) configure(share, settings string) {
 	s.t.Helper()
-	c, err := config.Parse("test.yaml", fmt.Appendf(nil, `
+	s.configured = configtest.Must(s.t, fmt.Sprintf(`
 services:
   star:
     peers: ["127.0.0.1:1"]
@@ -76,8 +77,6 @@ services:
     judge: { %s }
 routes: [{ service: star }]
 `, share, settings))
-	verify.NoError(s.t, err)
-	s.configured = c
 	s.apply()
 }
 

@@ -81,15 +81,6 @@ type Complaint struct {
 	Harmless bool
 }
 
-// String returns "tag "TAG", column N: WANT" on one line.
-func (c Complaint) String() string {
-	at := ""
-	if c.Column > 0 {
-		at = fmt.Sprintf(", column %d", c.Column)
-	}
-	return fmt.Sprintf("tag %q%s: %s", Shorten(c.Tag), at, c.Want)
-}
-
 // Limits on what one instance may ask for.
 const (
 	MaxTag    = 4096 // bytes of a tag

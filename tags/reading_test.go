@@ -76,6 +76,6 @@ func TestCheck(t *testing.T) {
 		if (c != nil) != (column > 0) || c != nil && c.Column != column {
 			t.Errorf("%q: the complaint is %v, want column %d", Shorten(tag), c, column)
 		}
-		verify.That(t, c == nil || !strings.ContainsAny(c.String(), "\n\a\t"), "the complaint has several lines: %s", c)
+		verify.That(t, c == nil || !strings.ContainsAny(c.Want, "\n\a\t"), "the complaint has several lines: %v", c)
 	}
 }

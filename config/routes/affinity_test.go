@@ -9,12 +9,13 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/route"
+	"sluice/test/configtest"
 )
 
 func TestEveryPolicyCanBeConfigured(t *testing.T) {
 	for _, p := range balancer.Policies() {
 		text := fmt.Sprintf("services: { star: { consul: {}, balance: { policy: %s } } }\nroutes: [{ service: star }]", p)
-		if _, err := config.Parse("sluice.yaml", []byte(text)); err != nil {
+		if _, err := configtest.Build(text); err != nil {
 			t.Error(err)
 		}
 	}

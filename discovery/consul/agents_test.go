@@ -45,10 +45,9 @@ func inCluster(t *testing.T, n int, f func(t *testing.T, c *cluster)) {
 		}
 		c.register("a", "b")
 		log := zerolog.New(&c.log)
-		client, err := newClient(consul.Options{Addresses: addresses, Log: log}.WithDial(
-			func(ctx context.Context, network, address string) (net.Conn, error) {
-				return pipes[address].DialContext(ctx, network, address)
-			}))
+		client, err := newClient(consul.Options{Addresses: addresses, Log: log, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return pipes[address].DialContext(ctx, network, address)
+		}})
 		verify.NoError(t, err)
 		c.manager = discovery.NewManager(discovery.ManagerOptions{
 			Log: log,

@@ -53,7 +53,7 @@ func startEdge(t *testing.T, fake *discoverytest.Pipe, path, name string, o Serv
 	p := &edge{t: t, name: name, options: o, log: new(subprocess.Output), owns: true}
 	log := zerolog.New(p.log).Level(zerolog.InfoLevel)
 	var err error
-	if p.client, err = newClient(consul.Options{Addresses: []string{"http://fake"}, Log: log}.WithDial(fake.DialContext)); err != nil {
+	if p.client, err = newClient(consul.Options{Addresses: []string{"http://fake"}, Log: log, Dial: fake.DialContext}); err != nil {
 		t.Fatal(err)
 	}
 	if p.pool, err = balancer.NewPool("star", balancertest.Complete(balancer.Options{})); err != nil {

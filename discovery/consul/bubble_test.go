@@ -41,7 +41,8 @@ func inMemory(t *testing.T, handler http.Handler, o consul.Options) (*testClient
 	if len(o.Addresses) == 0 {
 		o.Addresses = []string{"http://fake"}
 	}
-	client, err := newClient(o.WithDial(pipe.DialContext))
+	o.Dial = pipe.DialContext
+	client, err := newClient(o)
 	must(t, err)
 	t.Cleanup(func() {
 		client.Close()

@@ -25,7 +25,7 @@ func TestRealAgentThatIsStopped(t *testing.T) {
 	server := consultest.Start(t, consultest.Options{Node: "server"})
 	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "client", Join: []string{server.SerfAddress()}})
 	registerTTL(t, server, "star", "a", 8001, nil)
-	client, err := newClient(consul.Options{Addresses: []string{agent.URL(), server.URL()}, Log: zerolog.New(zerolog.NewTestWriter(t))}.WithReturnAfter(time.Second))
+	client, err := newClient(consul.Options{Addresses: []string{agent.URL(), server.URL()}, Log: zerolog.New(zerolog.NewTestWriter(t)), ReturnAfter: time.Second})
 	must(t, err)
 	t.Cleanup(client.Close)
 	r := recordClient(t, client, ServiceOptions{Service: "star"})

@@ -76,7 +76,7 @@ func TestHostileAnswers(t *testing.T) {
 			}
 			fake.ServeHTTP(w, r)
 		}))
-		client, err := newClient(consul.Options{Addresses: []string{"http://agent"}, Token: "secret", Log: log}.WithDial(pipe.DialContext))
+		client, err := newClient(consul.Options{Addresses: []string{"http://agent"}, Token: "secret", Log: log, Dial: pipe.DialContext})
 		verify.NoError(t, err)
 		good := func(words string) {
 			var entries []*api.ServiceEntry

@@ -128,8 +128,8 @@ func outageInBubble(t *testing.T, services int, random *rand.Rand) {
 		pipe := discoverytest.ServePipe(fake)
 		t.Cleanup(pipe.Close)
 		client, err := newClient(consul.Options{
-			Addresses: []string{"http://fake"}, MaxWatches: overviewConnections, Log: zerolog.Nop(),
-		}.WithDial(o.refusing(pipe.DialContext)))
+			Addresses: []string{"http://fake"}, MaxWatches: overviewConnections, Log: zerolog.Nop(), Dial: o.refusing(pipe.DialContext),
+		})
 		verify.NoError(t, err)
 		t.Cleanup(client.Close)
 		var latest sync.Map // ids of the first service

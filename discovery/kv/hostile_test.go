@@ -89,7 +89,7 @@ func TestHostileValues(t *testing.T) {
 	hostile.Test(t, func(log zerolog.Logger) hostile.Registry[http.HandlerFunc] {
 		key := &hostileKey{index: 10, changed: make(chan struct{})}
 		pipe := discoverytest.ServePipe(key)
-		client, err := consul.New(consul.Options{Addresses: []string{"http://agent"}, Token: "secret", Log: log}.WithDial(pipe.DialContext))
+		client, err := consul.New(consul.Options{Addresses: []string{"http://agent"}, Token: "secret", Log: log, Dial: pipe.DialContext})
 		verify.NoError(t, err)
 		return hostile.Registry[http.HandlerFunc]{
 			Source: NewSources(client, log).Source("star", Options{Key: "star", Wait: 30 * time.Second}),

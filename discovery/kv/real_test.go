@@ -31,7 +31,8 @@ func watchKey(t *testing.T, url, token string, o Options) *watched {
 	t.Helper()
 	client, err := consul.New(consul.Options{
 		Addresses: []string{url}, Token: token, MaxWatches: 8, Log: zerolog.New(zerolog.NewTestWriter(t)),
-	}.WithAnswerGrace(2 * time.Second)) // tests of hangs wait for it
+		AnswerGrace: 2 * time.Second, // tests of hangs wait for it
+	})
 	verify.NoError(t, err)
 	o.Wait = cmp.Or(o.Wait, 10*time.Minute) // no change is seen because a wait has ended
 	w := &watched{t: t}

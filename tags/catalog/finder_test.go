@@ -7,9 +7,9 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/config"
 	"sluice/consul"
 	consulsource "sluice/discovery/consul"
+	"sluice/test/configtest"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -23,8 +23,7 @@ func TestFinderFollowsAgain(t *testing.T) {
 	client, err := consul.New(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})
 	verify.NoError(t, err)
 	defer client.Close()
-	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio] }"))
-	verify.NoError(t, err)
+	c := configtest.Must(t, "catalog: { tags: [fabio] }")
 	sources := consulsource.NewSources(client, zerolog.Nop())
 	changed := make(chan struct{}, 1)
 	var begun [][]consulsource.CatalogService // the services that each watch begins with

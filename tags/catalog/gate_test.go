@@ -10,6 +10,7 @@ import (
 
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/test/configtest"
 	"sluice/test/verify"
 )
 
@@ -25,8 +26,7 @@ type gated struct {
 
 func newGated(t *testing.T) *gated {
 	t.Helper()
-	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio] }\nservices: { star: { consul: {} } }"))
-	verify.NoError(t, err)
+	c := configtest.Must(t, "catalog: { tags: [fabio] }\nservices: { star: { consul: {} } }")
 	g := &gated{t: t, c: c}
 	g.reader = NewReader(func() { g.asked.Add(1) })
 	g.reader.Start(c)
@@ -148,8 +148,7 @@ func TestGateOfAnotherReader(t *testing.T) {
 	g.apply()
 	passed := 0
 	g.reader.Gate("moon", func([]discovery.Instance) { passed++ })
-	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio, sluice] }\nservices: { star: { consul: {} }, moon: { consul: {} } }"))
-	verify.NoError(t, err)
+	c := configtest.Must(t, "catalog: { tags: [fabio, sluice] }\nservices: { star: { consul: {} }, moon: { consul: {} } }")
 	asked := g.reader.Ask(c, config.Fragment{})
 	verify.Equal(t, fmt.Sprint(len(asked.Routes.Routes)), "1", "routes")
 	g.reader.Applied(asked)

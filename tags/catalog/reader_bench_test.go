@@ -7,15 +7,13 @@ import (
 	"sluice/config"
 	"sluice/discovery"
 	"sluice/route"
+	"sluice/test/configtest"
 )
 
 // BenchmarkTags changes one tag among 10,000: 1,000 services of 10 instances with a tag each. It
 // measures from the set of the service to the route table.
 func BenchmarkTags(b *testing.B) {
-	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio] }"))
-	if err != nil {
-		b.Fatal(err)
-	}
+	c := configtest.Must(b, "catalog: { tags: [fabio] }")
 	const services, instances = 1000, 10
 	all := NewReader(func() {})
 	all.Start(c)

@@ -6,14 +6,14 @@ import (
 
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/test/configtest"
 	"sluice/test/verify"
 )
 
 // TestPresentTags compares what is shown with what is in use: new tags are shown with their
 // routes, and other instances with the same tags at once.
 func TestPresentTags(t *testing.T) {
-	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio] }\nservices: { star: { consul: {} } }"))
-	verify.NoError(t, err)
+	c := configtest.Must(t, "catalog: { tags: [fabio] }\nservices: { star: { consul: {} } }")
 	all := NewReader(func() {})
 	all.Start(c)
 	star := all.Gate("star", func([]discovery.Instance) {})
@@ -45,8 +45,7 @@ func TestPresentTags(t *testing.T) {
 // Until clients are served, the order in which services get their first sets does not decide which of
 // them has a route. From then on the one that has it keeps it.
 func TestHoldersOfRoutes(t *testing.T) {
-	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio], fabio: { share: false } }\nservices: { moon: { consul: {} }, star: { consul: {} }, sun: { consul: {} } }"))
-	verify.NoError(t, err)
+	c := configtest.Must(t, "catalog: { tags: [fabio], fabio: { share: false } }\nservices: { moon: { consul: {} }, star: { consul: {} }, sun: { consul: {} } }")
 	const key = `"h" 0 "string_prefix" "/x" []` // of the route
 	for _, test := range []struct{ former, serveAfter, want string }{
 		{"", "sun", "moon"},

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/config"
 	"sluice/discovery"
+	"sluice/test/configtest"
 	"sluice/test/verify"
 )
 
@@ -15,8 +15,7 @@ import (
 // configuration.
 func resolveDefault(t *testing.T, text string, instances ...string) Result {
 	t.Helper()
-	c, err := config.Parse("sluice.yaml", []byte(text))
-	verify.NoError(t, err)
+	c := configtest.Must(t, text)
 	reader := NewReader(c)
 	services := make(map[string]*Service)
 	for _, written := range instances {

@@ -15,6 +15,7 @@ import (
 	"sluice/tags/fabio"
 	"sluice/tags/native"
 	"sluice/tags/traefik"
+	"sluice/test/configtest"
 	"sluice/test/verify"
 )
 
@@ -295,7 +296,7 @@ func TestOldestServesUntilNobodyAsks(t *testing.T) {
 
 // The rules are those of the configuration.
 func TestNewRules(t *testing.T) {
-	c, err := config.Parse("sluice.yaml", []byte(`
+	c := configtest.Must(t, `
 listeners: [{ name: web, address: ":80" }, { name: internal, address: ":81" }, { name: db, address: ":82", protocol: tcp, service: z }, { name: tls, address: ":83", protocol: tcp, sni: [{ host: Git.example.com, service: z }] }]
 catalog:
   tags: [fabio]
@@ -305,8 +306,7 @@ catalog:
   claims: [{ service: a, hosts: [h] }]
 services: { x: { peers: ["127.0.0.1:1"], groups: { g: { tags: [g] } } }, y: { peers: ["127.0.0.1:1"], upstream: { tls: {} } }, z: { peers: ["127.0.0.1:1"] } }
 routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
-`))
-	verify.NoError(t, err)
+`)
 	key := func(r config.Route) string {
 		checked, err := route.Check(r.Target())
 		verify.NoError(t, err)

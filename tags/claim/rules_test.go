@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"sluice/config"
+	"sluice/test/configtest"
 	"sluice/test/verify"
 )
 
@@ -16,8 +17,7 @@ func TestHostsAreComparedInOneSpelling(t *testing.T) {
 			"": false,
 			", claims: [{ service: web, hosts: ['[2001:DB8::0:1]', app.EXAMPLE] }]": true,
 		} {
-			c, err := config.Parse("f.yaml", []byte("catalog: { tags: [sluice]"+claims+" }\n"+text))
-			verify.NoError(t, err)
+			c := configtest.Must(t, "catalog: { tags: [sluice]"+claims+" }\n"+text)
 			rules := NewRules(c)
 			_, refused := rules.allow("web", config.Route{Host: host, Path: "/"})
 			verify.That(t, (refused == "") == want, "%s with the claims %q: %q", host, claims, refused)

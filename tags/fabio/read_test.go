@@ -188,8 +188,8 @@ func TestTags(t *testing.T) {
 		var complaints []string
 		for _, c := range r.Complaints {
 			complaints = append(complaints, fmt.Sprintf("%d: %s", c.Column, c.Want))
-			verify.That(t, c.Tag == test.tag, "the complaint %s is about another tag than %q", c, test.tag)
-			verify.Equal(t, c.Harmless, len(r.Routes) > 0 && !r.Routes[0].Closed, "the complaint %s says harmless", c)
+			verify.That(t, c.Tag == test.tag, "the complaint %v is about another tag than %q", c, test.tag)
+			verify.Equal(t, c.Harmless, len(r.Routes) > 0 && !r.Routes[0].Closed, "the complaint %v says harmless", c)
 		}
 		verify.Equal(t, strings.Join(complaints, " | "), test.complaints, "%q has the complaints", test.tag)
 	}
@@ -244,7 +244,7 @@ func TestSeveralTags(t *testing.T) {
 			continue
 		}
 		for i, c := range r.Complaints {
-			verify.Contains(t, c.Want, test.complaints[i], "%s: the complaint is %s", test.name, c)
+			verify.Contains(t, c.Want, test.complaints[i], "%s: the complaint is %v", test.name, c)
 		}
 	}
 }

@@ -86,7 +86,7 @@ func check(t *testing.T, tag string, i tags.Instance, route, service, complaints
 	list = nil
 	for _, c := range r.Complaints {
 		list = append(list, fmt.Sprintf("%d: %s", c.Column, c.Want))
-		verify.That(t, c.Tag == tag, "the complaint %s is about another tag than %q", c, tag)
+		verify.That(t, c.Tag == tag, "the complaint %v is about another tag than %q", c, tag)
 	}
 	verify.Equal(t, strings.Join(list, " | "), complaints, "%q has the complaints", tag)
 }

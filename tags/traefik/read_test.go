@@ -41,7 +41,7 @@ func TestTags(t *testing.T) {
 		}
 		for _, c := range r.Complaints {
 			complaints = append(complaints, fmt.Sprintf("%d: %s", c.Column, c.Want))
-			verify.That(t, slices.Contains(list, c.Tag), "%s: the complaint %s is about a tag that no instance has", test.name, c)
+			verify.That(t, slices.Contains(list, c.Tag), "%s: the complaint %v is about a tag that no instance has", test.name, c)
 		}
 		service := ""
 		if r.Service != nil && r.Service.String() != `{"upstream":{}}` {

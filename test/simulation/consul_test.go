@@ -81,7 +81,7 @@ func newConsul(w *world) *consul {
 	}
 	c.pipe = discoverytest.ServePipe(c.fake)
 	var err error
-	c.client, err = consulclient.New(consulclient.Options{Addresses: []string{"http://consul"}, Random: locked(stream(w.seed, streamConsul, len(w.consuls))).Float64, Log: zerolog.Nop()}.WithDial(c.pipe.DialContext))
+	c.client, err = consulclient.New(consulclient.Options{Addresses: []string{"http://consul"}, Random: locked(stream(w.seed, streamConsul, len(w.consuls))).Float64, Log: zerolog.Nop(), Dial: c.pipe.DialContext})
 	if err != nil {
 		panic(err)
 	}
