@@ -87,7 +87,7 @@ listeners:
 			r.Reload()
 			r.await("it is applied", func() bool { return r.history.Current().Number > before })
 		}
-		all := r.allListeners()
+		all := r.listeners.all()
 		verify.That(t, all[len(all)-1].tls.Suits(r.effective.Load()), "after %d reloads, HTTP-01 is used without a listener for it, or not with one", i)
 	}
 }

@@ -6,136 +6,108 @@ import (
 	"errors"
 	"fmt"
 	stdlog "log"
+	"net"
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
 
 	"sluice/admin"
-	"sluice/balancer/reading"
 	"sluice/certificates"
 	"sluice/config"
-	"sluice/config/live"
-	"sluice/consul/registration"
-	"sluice/discovery"
-	consulsource "sluice/discovery/consul"
-	"sluice/discovery/saved"
-	"sluice/healthcheck"
-	"sluice/observe/metrics"
-	"sluice/observe/panics"
-	"sluice/observe/tracing"
-	"sluice/operator"
-	"sluice/proxy"
-	"sluice/proxy/accesslog"
-	"sluice/release"
-	"sluice/route"
-	"sluice/route/compression"
-	"sluice/tags/claim"
+	"sluice/observe/events"
 )
-
-// newAdmin returns the server of the admin API, and sets adminCertificate.
-func (g *Gateway) newAdmin(secure *config.AdminTLS) (_ *http.Server, err error) {
-	if secure != nil {
-		files := certificates.Files{Cert: secure.Cert, Key: secure.Key}
-		if g.adminCertificate, err = certificates.Follow(files, certificates.LogChanges(adminUser, g.log)); err != nil {
-			return nil, fmt.Errorf("admin.tls: %w", err)
-		}
-	}
-	handler := admin.New(admin.Options{
-		Process: admin.Process{
-			Version: g.options.Version, Ready: g.readiness, TurnReady: g.process.TurnReady,
-			LogLevel: g.process.LogLevel, SetLogLevel: g.process.SetLogLevel, Certificates: g.certificateStatuses,
-		},
-		Services: admin.Services{
-			Pools: g.services.pools, Watches: g.discovery.Statuses, Health: g.services.health,
-			Series: g.series, Consul: g.askConsul, Catalog: g.finder.Status,
-		},
-		Routes: admin.Routes{
-			Table: g.table, Effective: g.effective.Load,
-			Tags: func() claim.Result { return g.tags.Present(g.history.Current().Config, g.effective.Load()) },
-		},
-		Fleet: admin.Fleet{
-			Registration: func() registration.Status { return g.registrar.Status() },
-			Replica:      g.replicaView, Replicas: g.surveyFleet,
-		},
-		Documents: g.documents,
-		Shares:    admin.Shares{Splits: g.judge.States, OrderShare: g.judge.Order},
-		Orders:    g.orders,
-		Events:    g.events,
-		Metrics:   g.metrics(),
-		Tokens:    func() admin.Tokens { return g.tokens.Load().Tokens },
-		Log:       g.log,
-	})
-	server := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          stdlog.New(g.log.With().Str("listener", "admin").Logger(), "", 0),
-	}
-	server.RegisterOnShutdown(g.events.Close) // else Shutdown would wait for the streams
-	return server, nil
-}
-
-// metrics returns the metrics of all parts. Each part has its own, beside the values that they show.
-func (g *Gateway) metrics() *prometheus.Registry {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		metrics.Panics(),
-		admin.ProcessMetrics(g.options.Version, g.readiness),
-		release.Metrics(g.judge.States),
-		operator.Metrics(g.orders.Stats),
-		reading.Metrics(g.services.pools),
-		healthcheck.Metrics(g.health.Load, g.services.health),
-		discovery.Metrics(g.discovery.Statuses),
-		saved.Metrics(g.snapshot.Status),
-		consulsource.Metrics(g.sources.Stats),
-		registration.Metrics(func() registration.Status { return g.registrar.Status() }),
-		live.Metrics(g.history, g.documents.Statuses),
-		claim.Metrics(func() []claim.Problem { return g.tags.InUse().Problems }),
-		certificates.Metrics(g.certificateStatuses),
-		route.Metrics(g.table),
-		proxy.Metrics(g.proxy.Stats),
-		compression.Metrics(g.proxy.Compression),
-		accesslog.Metrics(func() uint64 { return g.accessLog.Load().Dropped() }),
-		tracing.Metrics(g.spans.Read),
-	)
-	return registry
-}
 
 // adminUser is the admin API as a user of certificates.
 const adminUser = "admin API"
 
-// serveAdmin serves the admin API: at once, or, if this process replaces another one,
-// when it serves clients.
-func (g *Gateway) serveAdmin() {
-	l := g.adminListener
-	if g.adminCertificate != nil {
+// adminServer serves the admin API, with the address and TLS that the first configuration has.
+type adminServer struct {
+	http        http.Server
+	config      config.Admin           // the first one
+	certificate *certificates.Follower // nil: without TLS
+	tokens      atomic.Pointer[adminTokens]
+	log         zerolog.Logger
+}
+
+// newAdminServer returns a server without a handler, which ends the streams of feed.
+func newAdminServer(c config.Admin, feed *events.Feed, log zerolog.Logger) (_ *adminServer, err error) {
+	a := &adminServer{config: c, log: log, http: http.Server{
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          stdlog.New(log.With().Str("listener", adminName).Logger(), "", 0),
+	}}
+	a.http.RegisterOnShutdown(feed.Close) // else Shutdown would wait for the streams
+	if c.TLS != nil {
+		files := certificates.Files{Cert: c.TLS.Cert, Key: c.TLS.Key}
+		if a.certificate, err = certificates.Follow(files, certificates.LogChanges(adminUser, log)); err != nil {
+			return nil, fmt.Errorf("admin.tls: %w", err)
+		}
+	}
+	return a, nil
+}
+
+// certificates returns the use of the certificate, if there is one.
+func (a *adminServer) certificates() []certificates.Use {
+	if a.certificate == nil {
+		return nil
+	}
+	return []certificates.Use{{User: adminUser, Source: a.certificate}}
+}
+
+// serve serves l until close.
+func (a *adminServer) serve(l net.Listener) error {
+	address := endpoint(l.Addr())
+	if a.certificate != nil {
 		l = tls.NewListener(l, &tls.Config{
 			MinVersion: certificates.MinVersion, CipherSuites: certificates.Suites,
 			NextProtos: []string{"http/1.1"},
 			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-				return g.adminCertificate.Contents().Certificate, nil
+				return a.certificate.Contents().Certificate, nil
 			},
 		})
 	}
-	g.log.Info().Str("listener", adminName).Str("address", endpoint(l.Addr())).Msg("listening")
-	g.serving.Go(func() {
-		defer panics.Contain(panics.Task, nil)
-		if g.takingOver {
-			if <-g.warm; !g.served.Load() {
-				return
-			}
-		}
-		if err := g.admin.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			g.fail(fmt.Errorf("admin listener %s: %w", endpoint(l.Addr()), err))
-		}
-	})
+	if err := a.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("admin listener %s: %w", address, err)
+	}
+	return nil
+}
+
+// close waits for the requests until ctx ends, then cuts them.
+func (a *adminServer) close(ctx context.Context) {
+	if err := a.http.Shutdown(ctx); err != nil {
+		_ = a.http.Close()
+	}
+}
+
+// has reports whether c is for the address that is served: its tokens and
+// permissions protect that, and do not change while another address waits for a restart.
+func (a *adminServer) has(c config.Admin) bool {
+	return c.Address == a.config.Address && (c.TLS == nil) == (a.config.TLS == nil)
+}
+
+// open reads the tokens of c; nil: those in use stay.
+func (a *adminServer) open(c config.Admin) (*adminTokens, error) {
+	now := a.tokens.Load()
+	if now == nil || a.has(c) && (now.operateFile != c.TokenFile || now.lookFile != c.ReadTokenFile) {
+		return readTokens(c.TokenFile, c.ReadTokenFile)
+	}
+	return nil, nil
+}
+
+// reopen reads the files of the tokens again.
+func (a *adminServer) reopen() {
+	tokens := a.tokens.Load()
+	again, err := readTokens(tokens.operateFile, tokens.lookFile)
+	if err != nil {
+		a.log.Error().Err(err).Msg("the tokens of the admin API cannot be read again: the old ones stay in use")
+		return
+	}
+	a.tokens.Store(again)
 }
 
 // adminTokens are the tokens of the admin API, and the files that contain them.
@@ -172,36 +144,4 @@ func readToken(key, file string) (string, error) {
 		return "", fmt.Errorf("%s: %s is empty", key, file)
 	}
 	return token, nil
-}
-
-// isAdmin reports whether c is for the bound listener of the admin API: its tokens and
-// permissions protect that, and do not change while another address waits for a restart.
-func (g *Gateway) isAdmin(c config.Admin) bool {
-	return c.Address == g.started.Admin.Address && (c.TLS == nil) == (g.started.Admin.TLS == nil)
-}
-
-// askConsul queries the instances of a service whose source is Consul: its catalog, or a key.
-func (g *Gateway) askConsul(ctx context.Context, name string) (admin.ConsulAnswer, error) {
-	config := g.effective.Load()
-	service, ok := config.Services[name]
-	if ok && service.ConsulKV != nil {
-		set, answer, err := g.kvSources.Read(ctx, name, service.ConsulKV.Key)
-		if err != nil {
-			return admin.ConsulAnswer{}, err
-		}
-		return admin.ConsulAnswer{Instances: set, Index: answer.Index, KnownLeader: answer.KnownLeader, LastContact: answer.LastContact}, nil
-	}
-	if !ok || service.Consul == nil {
-		return admin.ConsulAnswer{}, admin.ErrNotInConsul
-	}
-	answer, err := consulsource.Health(ctx, g.consul, *specOf(service, config.Consul).consul)
-	if err != nil {
-		return admin.ConsulAnswer{}, err
-	}
-	return admin.ConsulAnswer{
-		Instances:   answer.Instances,
-		Index:       answer.Index,
-		KnownLeader: answer.KnownLeader,
-		LastContact: answer.LastContact,
-	}, nil
 }

@@ -53,14 +53,14 @@ func TestAdminWithTLS(t *testing.T) {
 	r.trust(files.Cert, "admin.example")
 	verify.Equal(t, r.statusOf("GET", url, ""), http.StatusOK, "result")
 	verify.Equal(t, r.statusOf("GET", strings.Replace(url, "https", "http", 1), ""), http.StatusBadRequest, "without TLS")
-	all := r.certificateStatuses()
+	all := r.Gateway.certificates.Statuses()
 	verify.That(t, len(all) == 1 && all[0].UsedBy == adminUser && all[0].File == files.Cert, "certificates: %+v", all)
 	testcert.Write(t, dir, "admin.example")
-	r.readCertificates() // as it does every few seconds
+	r.Gateway.certificates.Refresh() // as it does every few seconds
 	r.trust(files.Cert, "admin.example")
 	verify.Equal(t, r.statusOf("GET", url, ""), http.StatusOK, "after the certificate has changed")
 	verify.NoError(t, os.WriteFile(files.Cert, []byte("nonsense"), 0o600))
-	r.readCertificates()
+	r.Gateway.certificates.Refresh()
 	verify.Equal(t, r.statusOf("GET", url, ""), http.StatusOK, "with a certificate that cannot be used")
 }
 
@@ -136,6 +136,6 @@ func TestAdminOnAUnixSocket(t *testing.T) {
 		r.replace(of(step.socket))
 		mode(step.want)
 	}
-	self := r.replicaName()
+	self := r.replica.name()
 	verify.That(t, strings.HasSuffix(self, "/unix:"+path), "this replica is %q", self)
 }

@@ -1,7 +1,8 @@
 // Package gateway is the running program: it applies a configuration.
 //
-// A [Gateway] owns what outlives a configuration: listeners, pools with their peers,
-// watches, logs.
+// A [Gateway] connects the parts that outlive a configuration: services with their watches and
+// pools, registries, listeners, the admin server, the log of requests, and what this
+// process is for others: its readiness, upgrade and replica. Each has a file of its name.
 //
 // A configuration is merged from fragments: the file, and the services found in Consul's
 // catalog. The start, a reload and a change of the catalog all apply it in the same steps:

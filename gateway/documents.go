@@ -2,16 +2,22 @@ package gateway
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"sluice/config"
 	"sluice/config/live"
+	"sluice/observe/events"
 )
+
+// applyFoundRetry is the time between two attempts to apply services, or a valid configuration, that
+// cannot be used. A file that they lack may exist by then.
+const applyFoundRetry = 5 * time.Second
 
 // documentOptions returns what the documents of the configuration work with.
 func (g *Gateway) documentOptions() live.Options {
 	return live.Options{
-		NewSource: g.newDocumentSource,
+		NewSource: g.registries.newDocumentSource,
 		Apply: func(ctx context.Context, c *config.Config) (*config.Config, error) {
 			if err := g.apply(ctx, c); err != nil {
 				return nil, err
@@ -20,7 +26,7 @@ func (g *Gateway) documentOptions() live.Options {
 			return g.effective.Load(), nil
 		},
 		Again:   g.applyFound,
-		Applied: g.registerAs,
+		Applied: func(r config.Revision) { g.replica.registerAs(r) },
 		Settled: func() { g.shares.Reconsider() },
 		Reload:  g.reopen,
 		Order:   g.owner.Order,
@@ -43,43 +49,45 @@ func (g *Gateway) Reload() { g.documents.Reload() }
 // reopen opens again what a reload opens beside the configuration, and tells systemd of the reload.
 func (g *Gateway) reopen() (done func()) {
 	g.options.Systemd.Reloading()
-	if err := g.accessLog.Load().Reopen(); err != nil {
-		g.log.Error().Err(err).Msg("access log: cannot be opened again, the old file stays in use")
-	}
-	tokens := g.tokens.Load()
-	if again, err := readTokens(tokens.operateFile, tokens.lookFile); err == nil {
-		g.tokens.Store(again)
-	} else {
-		g.log.Error().Err(err).Msg("the tokens of the admin API cannot be read again: the old ones stay in use")
-	}
-	return func() { g.options.Systemd.Reloaded(g.status()) }
+	g.requestLog.reopen()
+	g.admin.reopen()
+	return func() { g.options.Systemd.Reloaded(g.readiness.status()) }
 }
 
-// awaitDocuments waits until what the dynamic sources say is in use, at most for timeout.
-func (g *Gateway) awaitDocuments(ctx context.Context, timeout time.Duration) {
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
-	select {
-	case <-g.documents.Settled():
-	case <-timer.C:
-		g.log.Warn().Strs("missing", g.documents.Missing()).Stringer("waited", timeout).
-			Msg("not all dynamic sources have answered: what they said last is in use")
-	case <-ctx.Done():
+// applyFound applies c, the configuration of the documents in use, with the services found in the catalog and
+// the given shares of now, and reports whether it succeeded.
+func (g *Gateway) applyFound(ctx context.Context, c *config.Config) bool {
+	before := g.effective.Load()
+	err := g.apply(ctx, c)
+	g.finder.Applied(err, g.waits.applyFound)
+	if err != nil {
+		g.tags.Release()
+		return false
 	}
+	now := g.effective.Load()
+	added, removed := onlyIn(now, before), onlyIn(before, now)
+	if len(added)+len(removed) > 0 {
+		g.log.Info().Strs("added", added).Strs("gone", removed).Int("services", len(now.Services)).Msg("services found in the catalog")
+	}
+	for _, name := range added {
+		g.events.Add(events.Event{Kind: events.KindAdded, Service: name, Text: "The service " + name + " was found in Consul's catalog"})
+	}
+	for _, name := range removed {
+		g.events.Add(events.Event{Kind: events.KindRemoved, Service: name, Text: "The service " + name + " is not in Consul's catalog any more"})
+	}
+	if !g.documents.Paused() { // else a new process has the history
+		g.shares.Record(func(reason string, diff []config.Change) { g.history.Given(reason, diff) })
+	}
+	return true
 }
 
-// newDocumentSource returns the source of a key of "dynamic".
-func (g *Gateway) newDocumentSource(y config.Dynamic, before config.Source) live.Source {
-	if kv := y.ConsulKV; kv != nil {
-		return &live.ConsulKV{
-			Client: g.consul, Name: y.Name(), Key: kv.Key, Prefix: kv.Prefix, AllowEmpty: kv.AllowEmpty, Before: before, Wait: g.consulWait,
+// onlyIn returns the names of the services that a has and b does not, sorted.
+func onlyIn(a, b *config.Config) (names []string) {
+	for name := range a.Services {
+		if _, ok := b.Services[name]; !ok {
+			names = append(names, name)
 		}
 	}
-	if y.Etcd != nil {
-		return &live.Etcd{Clusters: g.etcd, Options: etcdCluster(y.Etcd.EtcdCluster), Spec: *y.Etcd, Name: y.Name(), Before: before, Log: g.log}
-	}
-	return &live.Files{Pattern: y.File, Problem: func(err error) {
-		g.log.Warn().Err(err).Str("files", y.File).
-			Msg("the file system does not report changes: sluice reads the files every 10 seconds")
-	}}
+	slices.Sort(names)
+	return names
 }

@@ -71,7 +71,7 @@ func TestKeyInEtcdIsServed(t *testing.T) {
 	r.awaitBody("/aa/d", "b")
 	putKey(t, client, "/test/node", "{host:127.0.0.1 port:6699}") // the last good value stays
 	r.awaitBody("/aa/d", "a")
-	r.await("the bad value is shown", func() bool { return len(r.watches()["test"].Invalid) == 1 })
+	r.await("the bad value is shown", func() bool { return len(r.services.watches()["test"].Invalid) == 1 })
 	now := r.applied().Number
 	verify.That(t, now == number, "revision %d, then %d", number, now)
 	deleteKey(t, client, "/test/node")
@@ -178,7 +178,7 @@ func TestServiceInEtcdWithoutEtcd(t *testing.T) {
 	r = start(t, text)
 	r.awaitBody("/", "a")
 	verify.NoError(t, m.Launch())
-	r.await("the watch is fresh", func() bool { return r.watches()["star"].Restored.IsZero() })
+	r.await("the watch is fresh", func() bool { return r.services.watches()["star"].Restored.IsZero() })
 	verify.NoError(t, m.Pause())
 	defer m.Resume()
 	s := r.succeed(text, nil, patience)

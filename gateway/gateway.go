@@ -1,12 +1,12 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,29 +15,19 @@ import (
 
 	"sluice/admin/series"
 	"sluice/balancer"
-	"sluice/balancer/journal"
 	"sluice/certificates"
-	"sluice/certificates/listeners"
+	listenertls "sluice/certificates/listeners"
 	"sluice/config"
 	"sluice/config/live"
 	"sluice/config/routes"
-	"sluice/consul"
-	"sluice/consul/registration"
 	"sluice/discovery"
-	consulsource "sluice/discovery/consul"
-	etcdsource "sluice/discovery/etcd"
-	"sluice/discovery/etcd/client"
-	kvsource "sluice/discovery/kv"
 	"sluice/discovery/locality"
-	"sluice/discovery/saved"
-	"sluice/healthcheck"
 	"sluice/observe/events"
 	"sluice/observe/logs"
 	"sluice/observe/panics"
-	"sluice/observe/tracing"
 	"sluice/operator"
 	"sluice/proxy"
-	"sluice/proxy/accesslog"
+	"sluice/proxy/handover"
 	"sluice/proxy/handover/systemd"
 	"sluice/proxy/socket"
 	"sluice/release"
@@ -45,9 +35,22 @@ import (
 	"sluice/tags/catalog"
 )
 
-// startTimeout limits how long sluice waits at the start for the first set of each service
-// before it accepts connections.
-const startTimeout = time.Second
+const (
+	// startTimeout limits how long sluice waits at the start for the first set of each service
+	// before it accepts connections.
+	startTimeout = time.Second
+
+	// stopMargin is how much longer than its limits a stop may take, before systemd kills this
+	// process.
+	stopMargin = 10 * time.Second
+
+	// recheckInterval is the time between two checks which addresses may be connected to: those
+	// of this machine may change.
+	recheckInterval = 10 * time.Second
+
+	// certificatesEvery is the time between two reads of the files of certificates.
+	certificatesEvery = 5 * time.Second
+)
 
 // Options configure a gateway.
 type Options struct {
@@ -79,64 +82,39 @@ type Gateway struct {
 	logs      *logs.Writer
 	log       zerolog.Logger
 	started   *config.Config // the first configuration, with the values in use of keys that need a restart
-	history   *config.History
 	documents *live.Manager
-	// effective is the configuration in use: the latest of history, merged with the
+	history   *config.History // of documents
+	// effective is the configuration in use: the latest of the history, merged with the
 	// services found in the catalog.
 	effective atomic.Pointer[config.Config]
-	finder    *catalog.Finder
-	shares    *release.Shares
-	judge     *release.Judge
-	orders    *operator.Peers
-	process   *operator.Process // orders about this process
-	tags      *catalog.Reader
+	routes    atomic.Pointer[routes.Routes] // of effective
+	proxy     *proxy.Server
 
-	accessLog    atomic.Pointer[accesslog.Logger]
-	tracer       atomic.Pointer[tracing.Tracer] // nil: no spans
-	spans        tracing.Counters
-	tracesClosed sync.WaitGroup // of earlier tracers
-	events       *events.Feed
-	unobserve    func() // ends the reports of panics
-	series       *series.Recorder
-	journal      *journal.Journal
-	consul       *consul.Client
-	sources      *consulsource.Sources
-	kvSources    *kvsource.Sources
-	etcd         *client.Clusters
-	etcdSources  *etcdsource.Sources
-	discovery    *discovery.Manager
-	snapshot     *saved.Store
-	health       *healthcheck.Monitor
-	registrar    *registration.Registrar
-	replica      registration.Replica // this process
+	finder  *catalog.Finder
+	tags    *catalog.Reader
+	shares  *release.Shares
+	judge   *release.Judge
+	orders  *operator.Peers
+	process *operator.Process // orders about this process
+	owner   operator.Ownership
+
+	registries   *registries
 	machine      *locality.Machine
-	services     services
-	proxy        *proxy.Server
-	routes       atomic.Pointer[routes.Routes] // of effective
+	services     *services
+	certificates *listenertls.Manager
+	listeners    *listeners
+	admin        *adminServer
+	requestLog   *requestLog
+	readiness    *readiness
+	upgrade      *upgrade
+	replica      *replica
 
-	certificates *listeners.Manager // of listeners
-
-	mu        sync.Mutex  // guards the fields below
-	listeners []*listener // for clients; the slice is replaced, not changed
-
-	adminListener    net.Listener
-	adminCertificate *certificates.Follower // nil: without TLS
-	admin            *http.Server
-	tokens           atomic.Pointer[adminTokens]
-	serving          sync.WaitGroup // goroutines that serve listeners
-	warm             chan struct{}  // closed when clients may be served
-	failed           chan error     // capacity 1: the error that ends Run
-
-	becameReady chan struct{} // closed when this process is ready: see progress
-	stopping    atomic.Bool
-	inherited   bool               // the state of an old process has been restored
-	takingOver  bool               // this process replaces an old one
-	served      atomic.Bool        // Options.Serving was called
-	owner       operator.Ownership // whether this process writes files and takes orders
-	replacing   sync.Mutex         // held by ReplaceBy
-	replaced    bool               // another process serves clients; used by the goroutine of Run
-	cut         context.Context    // ends when requests in flight are cut
-	Cut         context.CancelFunc
+	events    *events.Feed
+	series    *series.Recorder
+	unobserve func()             // ends the reports of panics
+	failed    chan error         // capacity 1: the error that ends Run
+	cut       context.Context    // ends when requests in flight are cut
+	Cut       context.CancelFunc // cuts them
 
 	waits waits
 }
@@ -164,7 +142,7 @@ func New(o Options) (_ *Gateway, err error) {
 		o.Release = func(l net.Listener) { _ = l.Close() }
 	}
 	g := &Gateway{
-		options: o, becameReady: make(chan struct{}), warm: make(chan struct{}), failed: make(chan error, 1),
+		options: o, failed: make(chan error, 1),
 		waits: waits{certificatesEvery, startTimeout, warmTimeout, applyFoundRetry, takeoverTimeout, pauseTimeout},
 	}
 	if g.documents, err = live.Load(o.Input); err != nil {
@@ -179,46 +157,53 @@ func New(o Options) (_ *Gateway, err error) {
 	g.process = operator.NewProcess(&g.owner, g.logs, g.events)
 	g.process.Configure(c.Log.Level.Value, c.Log.Format == "console")
 	g.log = g.logs.Logger()
-	g.unobserve = panics.Observe(g.panicked)
-	clientOptions := ClientOptions(c.Consul, g.log)
-	clientOptions.Events = g.events
-	if g.consul, err = consul.New(clientOptions); err != nil {
-		return nil, fmt.Errorf("consul: %w", err)
-	}
-	g.sources = consulsource.NewSources(g.consul, g.log)
-	g.sources.Events = g.events
-	g.etcd = client.NewClusters(func(endpoints string, err error) { certificates.LogChanges("etcd "+endpoints, g.log)(err) })
-	g.etcdSources = etcdsource.NewSources(g.etcd, g.log)
-	g.kvSources = kvsource.NewSources(g.consul, g.log)
-	g.certificates = listeners.New(listeners.Options{Consul: g.consul, Wait: g.consulWait, Copies: c.Consul.CertificatesDir, Log: g.log})
-	g.documents.Connect(g.documentOptions())
-	g.journal = journal.New(g.events, g.log)
-	g.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
-	g.proxy = proxy.NewServer(proxyOptions(c.Client, nil, nil), g.log)
-	if g.snapshot, err = saved.Open(saved.Options{
-		Path: c.Discovery.Snapshot, MaxAge: c.Discovery.SnapshotMaxAge, Owner: g.owner.Do,
-		States: func() map[string]discovery.WatchState { return g.discovery.States() }, Log: g.log,
-	}); err != nil {
-		return nil, fmt.Errorf("discovery.snapshot: %w", err)
-	}
-	g.discovery = discovery.NewManager(discovery.ManagerOptions{
-		Debounce: discovery.Debounce(c.Discovery.Debounce),
-		Sink:     g.deliver,
-		Fallback: g.snapshot.Get,
-		Complete: g.services.withFailures,
-		Log:      g.log,
-		Events:   g.events,
-	})
-	g.finder = catalog.NewFinder(g.sources.Catalog, g.documents.Again, g.log)
-	g.shares, g.judge = g.newRelease(c)
-	g.orders = g.newOrders(c)
-	g.tags = catalog.NewReader(g.documents.Again)
-	g.series = series.NewRecorder(g.services.pools)
-	if g.admin, err = g.newAdmin(c.Admin.TLS); err != nil {
+	g.unobserve = panics.Observe(reportPanics(g.events, g.log))
+	if g.registries, err = newRegistries(g.config, g.events, g.log); err != nil {
 		return nil, err
 	}
 	g.machine = locality.New()
 	g.machine.Ask(c.Consul.Addresses)
+	g.proxy = proxy.NewServer(proxyOptions(c.Client, nil, nil), g.log)
+	g.documents.Connect(g.documentOptions())
+	g.tags = catalog.NewReader(g.documents.Again)
+	g.finder = catalog.NewFinder(g.registries.consulSets.Catalog, g.documents.Again, g.log)
+	g.services = &services{
+		registries: g.registries, proxy: g.proxy, machine: g.machine, tags: g.tags, log: g.log,
+		orders: func(i discovery.Instance) balancer.Orders { return g.orders.Set().For(i) },
+	}
+	if err := g.services.open(c, &g.owner, g.events); err != nil {
+		return nil, err
+	}
+	if g.admin, err = newAdminServer(c.Admin, g.events, g.log); err != nil {
+		return nil, err
+	}
+	g.certificates = listenertls.New(listenertls.Options{
+		Consul: g.registries.consul, Wait: g.registries.wait, Copies: c.Consul.CertificatesDir, Log: g.log,
+		Others: func() []certificates.Use {
+			return slices.Concat(g.registries.certificates(), g.admin.certificates(), g.services.certificates())
+		},
+	})
+	g.requestLog = &requestLog{version: o.Version, log: g.log}
+	g.readiness = &readiness{
+		services: g.services, documents: g.documents, finder: g.finder, process: g.process, systemd: o.Systemd,
+		events: g.events, log: g.log, became: make(chan struct{}),
+	}
+	g.shares, g.judge = g.newRelease(c)
+	g.orders = g.newOrders(c)
+	g.upgrade = &upgrade{
+		consul: g.registries.consul, parts: g.parts, save: g.services.snapshot.Save, own: g.own, log: g.log, warm: make(chan struct{}),
+		watching: []pausable{g.services.discovery, g.certificates, g.shares, g.orders, g.documents},
+	}
+	g.listeners = &listeners{
+		listen: o.Listen, release: o.Release, certificates: g.certificates, proxy: g.proxy, machine: g.machine,
+		upgrade: g.upgrade, fail: g.fail, log: g.log,
+	}
+	g.replica = &replica{
+		registries: g.registries, services: g.services, history: g.history, orders: g.orders, shares: g.shares,
+		readiness: g.readiness, listeners: g.listeners, upgrade: g.upgrade, version: o.Version, log: g.log,
+	}
+	g.series = series.NewRecorder(g.services.pools)
+	g.admin.http.Handler = g.newAPI()
 	defer func() {
 		if err != nil {
 			_ = g.proxy.Shutdown(context.Background(), 0) // it has no clients
@@ -228,10 +213,16 @@ func New(o Options) (_ *Gateway, err error) {
 	if err := g.apply(context.Background(), c); err != nil {
 		return nil, err
 	}
-	g.own(!g.takingOver)
-	g.noteInherited()
+	g.own(!g.upgrade.takingOver)
+	if g.upgrade.inherited {
+		sets := g.services.noteInherited()
+		g.log.Info().Int("sets", sets).Int("orders", len(g.orders.Set().All())).Msg("state of the old process adopted")
+	}
 	g.documents.Begin(len(g.shares.Counting()) > 0)
-	g.warnOfSockets()
+	if unused := o.Systemd.Unused(); len(unused) > 0 {
+		g.log.Warn().Strs("sockets", unused).
+			Msg("systemd opens sockets that no listener has: FileDescriptorName of a socket unit must be the name of a listener")
+	}
 	return g, nil
 }
 
@@ -241,89 +232,52 @@ func New(o Options) (_ *Gateway, err error) {
 func (g *Gateway) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { // ends with background
-		panics.Repeat(background.Done(), panics.Task, time.Second, func() { _ = g.discovery.Run(background) })
-	})
-	running.Go(func() {
-		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.snapshot.Run(background) })
-	})
-	g.serveAdmin()
-	for _, l := range g.listeners {
-		g.serve(l)
-	}
-	if !g.takingOver {
-		g.options.Systemd.Lead(false)
-	}
-	running.Go(func() {
-		defer panics.Contain(panics.Task, nil)
-		g.becomeReady(background)
-	})
-	running.Go(func() {
-		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.feedWatchdog(background) })
-	})
-	running.Go(func() {
-		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.followDocuments(background) })
-	})
-	if g.options.Input.File != "" {
+	once := func(task func(context.Context)) {
 		running.Go(func() {
-			panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.documents.WatchFile(background) })
+			defer panics.Contain(panics.Task, nil)
+			task(background)
 		})
 	}
-	running.Go(func() {
-		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.recheckAddresses(background) })
-	})
-	g.shares.Resume()
-	g.orders.Resume()
-	running.Go(func() {
-		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.judge.Run(background) })
-	})
-	running.Go(func() {
-		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.series.Run(background) })
-	})
-	running.Go(func() {
-		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.followCertificates(background) })
-	})
-
-	// Wait until the first requests have peers; Consul answers in milliseconds. The admin
-	// API answers at once, unless an old process still does. SIGTERM does not shorten
-	// the wait: with shutdown.delay, clients are also served after it.
-	running.Go(func() {
+	always := func(task func(context.Context)) { // it ends with background
+		running.Go(func() {
+			panics.Repeat(background.Done(), panics.Task, time.Second, func() { task(background) })
+		})
+	}
+	always(func(ctx context.Context) { _ = g.services.discovery.Run(ctx) })
+	always(g.services.snapshot.Run)
+	var serving sync.WaitGroup
+	g.log.Info().Str("listener", adminName).Str("address", endpoint(g.listeners.admin.Addr())).Msg("listening")
+	serving.Go(func() {
 		defer panics.Contain(panics.Task, nil)
-		defer close(g.warm)
-		defer g.tags.Serve()
-		begin := time.Now()
-		if g.takingOver {
-			if err := g.awaitTakeover(background); err != nil {
-				g.fail(err)
-				<-background.Done() // without accepting clients
+		if g.upgrade.takingOver { // the old process has the admin API until this one serves clients
+			if <-g.upgrade.warm; !g.upgrade.serves() {
 				return
 			}
-			// The old process has the routes of the tags, so it serves until they are here too.
-			g.tags.Await(background, max(g.waits.start, g.waits.takeover-time.Since(begin)))
-			g.certificates.Await(background, nil, g.waits.start)
-		} else {
-			g.awaitDocuments(background, g.waits.start)
-			g.awaitCatalog(background, g.waits.start-time.Since(begin))
-			g.shares.AwaitFirst(background, g.waits.start-time.Since(begin))
-			g.orders.AwaitFirst(background, g.waits.start-time.Since(begin))
-			g.awaitFirst(background, g.services.all(), g.waits.start-time.Since(begin))
-			g.awaitKnown(background, g.waits.warm)
-			g.tags.Await(background, g.waits.start-time.Since(begin))
-			g.certificates.Await(background, nil, g.waits.start-time.Since(begin))
 		}
-		if g.options.Serving == nil || g.stopping.Load() {
-			return // if this process stops, the old one continues
-		}
-		g.served.Store(true)
-		g.own(true)
-		if g.takingOver {
-			g.options.Systemd.Lead(true) // before the old process ends
-		}
-		if err := g.options.Serving(); err != nil {
-			g.log.Error().Err(err).Msg("cannot tell the old process to stop")
+		if err := g.admin.serve(g.listeners.admin); err != nil {
+			g.fail(err)
 		}
 	})
-	leave := g.register(g.warm)
+	for _, l := range g.listeners.all() {
+		g.listeners.serve(l)
+	}
+	if !g.upgrade.takingOver {
+		g.options.Systemd.Lead(false)
+	}
+	once(g.readiness.await)
+	always(g.readiness.feedWatchdog)
+	always(g.followDocuments)
+	if g.options.Input.File != "" {
+		always(g.documents.WatchFile)
+	}
+	always(func(ctx context.Context) { every(ctx, recheckInterval, g.services.recheckAddresses) })
+	g.shares.Resume()
+	g.orders.Resume()
+	always(g.judge.Run)
+	always(g.series.Run)
+	always(g.followCertificates)
+	once(g.warmUp)
+	leave := g.replica.register()
 	var err error
 	select {
 	case <-ctx.Done():
@@ -332,45 +286,76 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.options.Systemd.Leave()
 		g.log.Info().Msg("replaced by a new process")
 		g.events.Add(events.Event{Kind: events.KindReplaced, Text: "A new process serves: this one finishes its requests"})
-		g.leaveAdmin()
+		g.upgrade.replaced = true
+		// The new process serves the admin API now: the answers of this one would describe one that stops.
+		ending, cancel := context.WithTimeout(g.cut, time.Second)
+		g.admin.close(ending)
+		cancel()
 	}
-	g.shutdown(leave, stop, &running)
-	g.serving.Wait()
+	g.shutdown(leave, func() {
+		stop()
+		running.Wait()
+	})
+	serving.Wait()
+	g.listeners.serving.Wait()
 	g.routes.Load().Close(nil)
 	g.log.Info().Msg("stopped")
 	return err
 }
 
-// leaveAdmin ends the admin API, which the new process serves now: the answers of this
-// process would describe one that stops.
-func (g *Gateway) leaveAdmin() {
-	g.replaced = true
-	ctx, cancel := context.WithTimeout(g.cut, time.Second)
-	defer cancel()
-	g.closeAdmin(ctx)
-}
-
-// closeAdmin waits for the requests to the admin API until ctx ends, then cuts them.
-func (g *Gateway) closeAdmin(ctx context.Context) {
-	if err := g.admin.Shutdown(ctx); err != nil {
-		_ = g.admin.Close()
+// warmUp waits until the first requests have peers, and begins to serve clients; Consul answers in milliseconds. The
+// admin API answers at once, unless an old process still does. SIGTERM does not shorten
+// the wait: with shutdown.delay, clients are also served after it.
+func (g *Gateway) warmUp(ctx context.Context) {
+	defer close(g.upgrade.warm)
+	defer g.tags.Serve()
+	begin := time.Now()
+	left := func() time.Duration { return g.waits.start - time.Since(begin) }
+	if g.upgrade.takingOver {
+		if err := g.readiness.awaitTakeover(ctx, g.upgrade.inherited, g.waits.takeover); err != nil {
+			g.fail(err)
+			<-ctx.Done() // without accepting clients
+			return
+		}
+		// The old process has the routes of the tags, so it serves until they are here too.
+		g.tags.Await(ctx, max(g.waits.start, g.waits.takeover-time.Since(begin)))
+		g.certificates.Await(ctx, nil, g.waits.start)
+	} else {
+		g.readiness.awaitSources(ctx, g.waits.start)
+		g.shares.AwaitFirst(ctx, left())
+		g.orders.AwaitFirst(ctx, left())
+		g.services.awaitFirst(ctx, g.services.all(), left())
+		g.services.awaitKnown(ctx, g.waits.warm)
+		g.tags.Await(ctx, left())
+		g.certificates.Await(ctx, nil, left())
+	}
+	if g.options.Serving == nil || g.readiness.stopping.Load() {
+		return // if this process stops, the old one continues
+	}
+	g.upgrade.served.Store(true)
+	g.own(true)
+	if g.upgrade.takingOver {
+		g.options.Systemd.Lead(true) // before the old process ends
+	}
+	if err := g.options.Serving(); err != nil {
+		g.log.Error().Err(err).Msg("cannot tell the old process to stop")
 	}
 }
 
 // shutdown ends, in this order, the registration in Consul, new requests, requests in
 // flight, and everything that they use.
-func (g *Gateway) shutdown(leave func(), stop context.CancelFunc, running *sync.WaitGroup) {
+func (g *Gateway) shutdown(leave func(context.Context), stop func()) {
 	settings := g.history.Current().Config.Shutdown
-	g.stopping.Store(true)
-	if g.takingOver && !g.served.Load() {
-		g.replaced = true // the old process serves clients
+	g.readiness.stopping.Store(true)
+	if g.upgrade.takingOver && !g.upgrade.served.Load() {
+		g.upgrade.replaced = true // the old process serves clients
 	}
 	g.options.Systemd.Stopping(leaveTimeout + settings.Delay + settings.Idle + settings.Grace + stopMargin)
 	g.log.Info().Stringer("delay", settings.Delay).Stringer("grace", settings.Grace).
 		Int("connections", g.proxy.Connections()).Msg("stopping")
 	g.events.Add(events.Event{Kind: events.KindStopping, Text: "sluice stops: it finishes its requests"})
-	leave()
-	if settings.Delay > 0 && !g.replaced {
+	leave(g.cut)
+	if settings.Delay > 0 && !g.upgrade.replaced {
 		delay := time.NewTimer(settings.Delay)
 		select {
 		case <-delay.C:
@@ -385,36 +370,38 @@ func (g *Gateway) shutdown(leave func(), stop context.CancelFunc, running *sync.
 		g.log.Warn().Msg("requests in flight were cut")
 	}
 	stop()
-	running.Wait()
 	g.release(grace)
 }
 
 // release closes everything that New created. The proxy must have been shut down.
 func (g *Gateway) release(ctx context.Context) {
-	g.closeAdmin(ctx)
-	for _, l := range g.allListeners() {
-		_ = l.Close() // the proxy has closed those that it served
-	}
-	if g.adminListener != nil {
-		_ = g.adminListener.Close()
-	}
-	g.health.Close()
-	g.journal.Close()
-	for _, service := range g.services.all() {
-		service.pool.Close()
-	}
+	g.admin.close(ctx)
+	g.listeners.close()
+	g.services.close()
 	g.certificates.Close()
 	g.shares.Pause()
 	g.orders.Pause()
-	g.consul.Close()
-	if err := g.accessLog.Load().Close(); err != nil {
-		g.log.Error().Err(err).Msg("access log")
-	}
-	g.tracer.Load().Close()
-	g.tracesClosed.Wait()
+	g.registries.consul.Close()
+	g.requestLog.close()
 	g.unobserve()
 	g.Cut()
 }
+
+// fail ends Run with err, if it is the first.
+func (g *Gateway) fail(err error) {
+	select {
+	case g.failed <- err:
+	default:
+	}
+}
+
+// Address returns the bound address of the listener of that name ("admin" for the
+// admin API), or nil. If the configured port is 0, it has the port that the kernel
+// chose.
+func (g *Gateway) Address(name string) net.Addr { return g.listeners.address(name) }
+
+// config returns the configuration in use or, at the start, the first one.
+func (g *Gateway) config() *config.Config { return cmp.Or(g.effective.Load(), g.started) }
 
 // table returns the route table in use.
 func (g *Gateway) table() *route.Table {
@@ -424,78 +411,79 @@ func (g *Gateway) table() *route.Table {
 	return nil
 }
 
-// consulWait returns how long a blocking query to Consul blocks without a change.
-func (g *Gateway) consulWait() time.Duration {
-	if c := g.effective.Load(); c != nil {
-		return c.Consul.Wait
+// followCertificates reads the files of certificates and users periodically from the time when clients may be served
+// until ctx ends, and warns of certificates that are not valid or expire soon.
+func (g *Gateway) followCertificates(ctx context.Context) {
+	select {
+	case <-g.upgrade.warm: // those in Consul are not known before
+	case <-ctx.Done():
+		return
 	}
-	return g.started.Consul.Wait
-}
-
-// deliver passes the set of a service to its pool. The discovery manager makes one call at a
-// time.
-func (g *Gateway) deliver(name string, set []discovery.Instance) {
-	if service := g.services.get(name); service != nil {
-		service.gate.Pass(set)
-	}
-	g.snapshot.Changed()
-}
-
-// watchPeers calls changed after each change of a file with peers, until ctx ends.
-func (g *Gateway) watchPeers(ctx context.Context, path string, changed func()) {
-	w := config.Watcher{
-		File:    path,
-		Changed: changed,
-		Problem: func(err error) {
-			g.log.Warn().Err(err).Str("file", path).Msg("the file system does not report changes: sluice reads the file with peers every 10 seconds")
-		},
-	}
-	w.Run(ctx)
-}
-
-func (g *Gateway) openAccessLog(a config.AccessLog) (*accesslog.Logger, error) {
-	return accesslog.New(accesslog.Options{
-		Path:   a.Path,
-		Format: accesslog.Format(a.Format),
-		Sample: float64(a.Sample),
-		Slow:   a.Slow,
-		Notify: func(err error) {
-			if err != nil {
-				g.log.Error().Err(err).Str("path", a.Path).Msg("access log: lines are lost")
-			} else {
-				g.log.Info().Str("path", a.Path).Msg("access log works again")
-			}
-		},
+	warnings, faults := make(certificates.Warnings), make(map[string]string)
+	every(ctx, g.waits.certificates, func() {
+		g.certificates.Refresh()
+		g.routes.Load().ReadUsers(faults, g.log)
+		warnings.Log(g.certificates.Statuses(), time.Now(), g.log)
 	})
 }
 
-// newTracer returns the tracer of c, or nil if no spans are exported.
-func (g *Gateway) newTracer(c config.Tracing) (*tracing.Tracer, error) {
-	if c.OTLP == "" {
-		return nil, nil
+// every calls f at once and then after each interval, until ctx ends.
+func every(ctx context.Context, interval time.Duration, f func()) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		f()
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
 	}
-	o := tracing.Options{
-		Endpoint: c.OTLP, Headers: make(map[string]string), Sample: float64(c.Sample),
-		Service: c.ServiceName, Version: g.options.Version, Counters: &g.spans,
-		Notify: func(err error) {
-			if err != nil {
-				g.log.Warn().Err(err).Str("otlp", c.OTLP).Msg("spans are lost: the collector does not take them")
-			} else {
-				g.log.Info().Str("otlp", c.OTLP).Msg("the collector takes spans again")
-			}
-		},
-	}
-	o.Instance, _ = os.Hostname() // without a name it is empty
-	for _, header := range c.Headers {
-		o.Headers[header.Value[0]] = header.Value[1]
-	}
-	return tracing.New(o)
 }
 
-// notePeer passes an event of a pool on. The pool's mutex is held.
-func (g *Gateway) notePeer(e balancer.Event) {
-	g.journal.Note(e)
-	if e.Kind == balancer.EventState && !e.Peer.Instance().Probation.IsZero() {
-		g.snapshot.Changed() // it has failed for good, which is part of the state
+// ReplaceBy calls replace, which starts a process in place of this one, and logs the
+// result. replace calls give when the new process starts, to write the state of this one.
+// From then on the new process watches Consul, and the sets of this one do not change.
+func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
+	g.upgrade.replaceBy(replace, g.waits.paused)
+}
+
+// own begins or ends the ownership of this process.
+func (g *Gateway) own(owns bool) {
+	g.owner.Set(owns)
+	g.history.Own(owns)
+	if owns {
+		g.orders.Refresh()
+		g.shares.Owned()
+		g.services.snapshot.Changed()
 	}
+}
+
+// parts returns what a new process continues with, in the order in which it restores that. abandoned is the number
+// of connections to Consul that the agent still counts: the new process must not open as many for a while.
+func (g *Gateway) parts(abandoned int) []handover.Part {
+	return append([]handover.Part{
+		handover.NewPart("events", g.events.All, g.beginFeed),
+		handover.NewPart("by_operator", g.process.State, g.process.Restore),
+		handover.NewPart("orders", g.orders.State, g.orders.Begin),
+		handover.NewPart("given_shares", g.shares.State, g.shares.Begin),
+		handover.NewPart("route_holders", func() map[string]string { return g.tags.InUse().Holders }, g.tags.Inherit),
+		handover.NewPart("history", g.documents.History, g.documents.Adopt),
+		handover.NewPart("catalog", func() *catalog.State { return g.finder.State(g.effective.Load()) }, func(old *catalog.State) {
+			g.finder.Begin(g.documents.First(), old, g.services.snapshot.Services())
+		}),
+		handover.NewPart("services", g.services.discovery.Save, g.services.discovery.Inherit),
+		handover.NewPart("registered_as", g.replica.registrar.Owner, g.replica.registrar.Inherit),
+		handover.NewPart("short", func() int { return abandoned + g.registries.consul.Reduction() }, g.registries.consul.Reduce),
+	}, g.certificates.Parts()...)
+}
+
+// beginFeed begins the feed, with the events of the old process.
+func (g *Gateway) beginFeed(earlier []events.Event) {
+	g.events.Adopt(earlier)
+	started := events.Event{Kind: events.KindStarted, Text: "sluice " + g.options.Version + " has started"}
+	if g.upgrade.takingOver {
+		started.Text += " in place of another process"
+	}
+	g.events.Add(started)
 }

@@ -191,7 +191,7 @@ func TestOneProcessAtATimeWatchesConsul(t *testing.T) {
 	next := old.succeed(starAnd(consul.URL(), "  moon: { consul: { filter: wrong } }"), func(given io.ReadCloser) io.ReadCloser {
 		data, err := io.ReadAll(given)
 		verify.Succeeds(t, err)
-		verify.Equal(t, old.consul.Stats().Connections, 0, "the old process has connections")
+		verify.Equal(t, old.registries.consul.Stats().Connections, 0, "the old process has connections")
 		before = len(consul.Requests())
 		consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)), discoverytest.Instance("star", "star-2", port(t, b)))
 		return io.NopCloser(strings.NewReader(string(data)))

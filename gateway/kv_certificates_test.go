@@ -95,7 +95,7 @@ listeners:
 	for _, listener := range []string{"web", "other"} { // from the first connection on
 		verify.Equal(t, r.served(listener, "a.example"), first, "%s serves", listener)
 	}
-	_, loops := r.consul.Capacity()
+	_, loops := r.registries.consul.Capacity()
 	verify.That(t, loops == 1, "%d loops follow the prefix", loops)
 	second := kvCertificate(t, agent, "certs/web/a.example.pem", "a.example")
 	r.awaitServed("the changed certificate", "web", "a.example", second)
@@ -228,7 +228,7 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_
 			r.awaitRevision(uint64(i + 1))
 		}
 		verify.Equal(t, r.served("web", "a.example"), test.serial, "%s: is served", test.prefix)
-		r.await("one loop follows "+test.prefix, func() bool { _, loops := r.consul.Capacity(); return loops == 1 })
+		r.await("one loop follows "+test.prefix, func() bool { _, loops := r.registries.consul.Capacity(); return loops == 1 })
 	}
 }
 

@@ -151,7 +151,7 @@ func TestRefusedRevisionChangesNothing(t *testing.T) {
 		r.write(bad.text)
 		r.await("the reload is refused", func() bool { return r.history.Reloads().Refused == uint64(n+1) })
 		r.await("the log has "+bad.message, func() bool { return strings.Contains(r.log.String(), bad.message) })
-		got := len(r.allListeners())
+		got := len(r.listeners.all())
 		verify.That(t, got == 1 && r.Address("web") != nil, "%s: %d listeners", bad.message, got)
 		status, body := r.get("/")
 		verify.That(t, status == http.StatusOK && body == "a", "%s: %d %q", bad.message, status, body)

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/rs/zerolog"
 
 	"sluice/balancer"
@@ -73,19 +76,16 @@ func strictTransportSecurity(h *config.HSTS) string {
 }
 
 // newTransport returns the transport factory for the protocol of the service's peers.
-func (g *Gateway) newTransport(s config.Service, secure func() *certificates.Client) func(*balancer.Peer) balancer.Transport {
-	if s.Upstream.UsesHTTP2() {
-		return g.proxy.NewHTTP2Transport(transportOptions(s, secure))
-	}
-	return g.proxy.NewTransport(transportOptions(s, secure))
-}
-
-func transportOptions(s config.Service, secure func() *certificates.Client) upstream.Options {
-	return upstream.Options{
+func newTransport(server *proxy.Server, s config.Service, secure func() *certificates.Client) func(*balancer.Peer) balancer.Transport {
+	o := upstream.Options{
 		IdleTimeout: s.Keepalive.Idle, MaxIdle: s.Keepalive.Max, TLS: secure,
 		HeadBytes: int(s.Limits.ResponseHead), Fields: s.Limits.ResponseFields,
 		Connections: socket.ConnectionLimits{MaxRequests: s.Keepalive.MaxRequests, MaxAge: s.Keepalive.MaxAge},
 	}
+	if s.Upstream.UsesHTTP2() {
+		return server.NewHTTP2Transport(o)
+	}
+	return server.NewTransport(o)
 }
 
 // ClientOptions returns the options of the client of Consul.
@@ -152,9 +152,9 @@ func etcdOptions(e config.EtcdService) etcdsource.Options {
 	return etcdsource.Options{Cluster: etcdCluster(e.EtcdCluster), Prefix: e.Prefix, Key: e.Key, Probation: e.Probation}
 }
 
-// poolOptions returns the options of the pool of a service.
-func (g *Gateway) poolOptions(s config.Service, checker *healthcheck.Checker, health healthcheck.Settings, secure func() *certificates.Client) balancer.Options {
-	return checker.Adapt(balancer.Options{
+// poolOptions returns the options of the pool of a service, without what the gateway adds.
+func poolOptions(s config.Service) balancer.Options {
+	return balancer.Options{
 		Policy:           balancer.Policy(s.Balance.Policy),
 		DrainTimeout:     s.Drain.Timeout,
 		HashBound:        hashBound(s.Balance.Hash),
@@ -177,9 +177,7 @@ func (g *Gateway) poolOptions(s config.Service, checker *healthcheck.Checker, he
 		},
 		PanicThreshold: float64(s.Health.PanicThreshold),
 		RetryBudget:    &balancer.RetryBudget{Ratio: float64(s.Retry.Budget), MinPerSecond: float64(s.Retry.MinPerSecond)},
-		NewTransport:   g.newTransport(s, secure),
-		Notify:         g.notePeer,
-	}, health)
+	}
 }
 
 // groupsOf returns the groups of a service in the order in which they select instances.
@@ -192,6 +190,43 @@ func groupsOf(groups map[string]config.Group) []balancer.GroupSelector {
 		})
 	}
 	return selectors
+}
+
+// tiersOf returns the selectors of tiers.
+func tiersOf(tiers []config.Tier) []balancer.Selector {
+	var selectors []balancer.Selector
+	for _, t := range tiers {
+		s := balancer.Selector{Tags: t.Tags, Meta: config.MetaOf(t.Meta)}
+		for _, node := range t.Nodes {
+			if node == config.LocalNode {
+				node, _ = os.Hostname() // "" selects no peer
+			}
+			s.Nodes = append(s.Nodes, node)
+		}
+		selectors = append(selectors, s)
+	}
+	return selectors
+}
+
+func subsetOf(s config.Subset) balancer.Subset {
+	replica := s.Replica
+	if replica < 0 && s.Replicas > 0 {
+		host, _ := os.Hostname()
+		replica = replicaNumber(host, s.Replicas)
+	}
+	return balancer.Subset{Size: s.Size, Replica: max(replica, 0), Replicas: s.Replicas}
+}
+
+// replicaNumber returns the number at the end of a host name, such as "sluice-3" in a
+// StatefulSet of Kubernetes. Without a number below replicas it returns a hash of the name,
+// which two replicas may have in common.
+func replicaNumber(host string, replicas int) int {
+	name, _, _ := strings.Cut(host, ".")
+	digits := name[len(strings.TrimRight(name, "0123456789")):]
+	if n, err := strconv.Atoi(digits); err == nil && n < replicas {
+		return n
+	}
+	return int(xxhash.Sum64String(host) % uint64(replicas))
 }
 
 // hashBound translates 0, which means no limit, to infinity.

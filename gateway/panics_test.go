@@ -15,13 +15,13 @@ import (
 // A contained panic is in the log with its stack, and in the feed.
 func TestPanicsAreReported(t *testing.T) {
 	var log bytes.Buffer
-	g := &Gateway{log: zerolog.New(&log), events: events.New()}
-	g.panicked(panics.Contained{Place: panics.Stream, Value: "index out of range", Stack: []byte("goroutine 7 [running]:"), Unreported: 3})
+	feed := events.New()
+	reportPanics(feed, zerolog.New(&log))(panics.Contained{Place: panics.Stream, Value: "index out of range", Stack: []byte("goroutine 7 [running]:"), Unreported: 3})
 	for _, want := range []string{`"at":"stream"`, `"panic":"index out of range"`, "goroutine 7", `"unreported":3`, `"level":"error"`} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log lacks %s: %s", want, &log)
 		}
 	}
-	kept, _ := g.events.Read(events.Filter{Kinds: []string{string(events.KindPanicked)}}, events.ID{})
+	kept, _ := feed.Read(events.Filter{Kinds: []string{string(events.KindPanicked)}}, events.ID{})
 	verify.That(t, len(kept) == 1 && kept[0].Level == events.Warning && strings.Contains(kept[0].Text, "index out of range"), "events: %+v", kept)
 }

@@ -26,7 +26,7 @@ func starAnd(address, services string) string {
 
 // progressAfter returns the readiness after a wait.
 func (r *running) progressAfter(waited time.Duration) (ready bool, missing string) {
-	v := r.progress(waited)
+	v := r.readiness.progress(waited)
 	return v.ready(), strings.Join(v.missing, "\n")
 }
 
@@ -97,7 +97,7 @@ func TestNotReadyWithoutAnyAnswer(t *testing.T) {
 			consul.Break(fault)
 			r := startWithin(t, starAnd(consul.URL(), "  moon: { consul: {} }\n  fixed: { peers: ["+a+"] }"), time.Millisecond)
 			r.await("both queries have failed repeatedly", func() bool {
-				watches := r.watches()
+				watches := r.services.watches()
 				return watches["star"].Errors > refusalsLimit && watches["moon"].Errors > refusalsLimit && closed(r.services.get("fixed").first)
 			})
 			ready, missing := r.progressAfter(time.Hour)

@@ -1,49 +1,138 @@
 package gateway
 
 import (
+	"context"
+	"fmt"
 	"os"
-	"strconv"
-	"strings"
+	"slices"
+	"time"
 
-	"github.com/cespare/xxhash/v2"
+	"github.com/rs/zerolog"
 
-	"sluice/balancer"
+	"sluice/admin/fleet"
 	"sluice/config"
+	"sluice/consul/registration"
+	"sluice/observe/panics"
+	"sluice/operator"
+	"sluice/release"
 )
 
-// tiersOf returns the selectors of tiers.
-func tiersOf(tiers []config.Tier) []balancer.Selector {
-	var selectors []balancer.Selector
-	for _, t := range tiers {
-		s := balancer.Selector{Tags: t.Tags, Meta: config.MetaOf(t.Meta)}
-		for _, node := range t.Nodes {
-			if node == config.LocalNode {
-				node, _ = os.Hostname() // "" selects no peer
+// leaveTimeout limits how long a stop waits until the registration is removed from Consul.
+const leaveTimeout = 3 * time.Second
+
+// replica is this process among the replicas: its registration in Consul, and what they compare.
+type replica struct {
+	registries *registries
+	services   *services
+	history    *config.History
+	orders     *operator.Peers
+	shares     *release.Shares
+	readiness  *readiness
+	listeners  *listeners
+	upgrade    *upgrade
+	version    string // of the program
+	log        zerolog.Logger
+
+	// Set by begin.
+
+	self      registration.Replica
+	registrar *registration.Registrar // registers sluice if that is configured, and else removes the registration of the old process
+}
+
+// begin says who this process is, with an admin API with TLS or not. The listeners must be bound.
+func (r *replica) begin(secure bool) {
+	r.self = registration.Replica{Admin: endpoint(r.listeners.admin.Addr()), TLS: secure, Version: r.version, Started: time.Now()}
+	r.self.Host, _ = os.Hostname() // without a name it is empty
+	r.registrar = registration.New(registration.Options{
+		Consul: r.registries.consul, Self: r.self.Self(), Log: r.log,
+		Ready: func(context.Context) (bool, []string) { return r.readiness.now() },
+	})
+}
+
+// name returns the name of this replica for others.
+func (r *replica) name() string { return r.registrar.Self.Owner.Value }
+
+// status returns the status of the registration.
+func (r *replica) status() registration.Status { return r.registrar.Status() }
+
+// registerAs applies the registration settings of a configuration.
+func (r *replica) registerAs(c config.Revision) {
+	r.registrar.Set(registrationSettings(c, r.listeners.reachable(), r.self.TLS))
+}
+
+// register keeps sluice registered in Consul once it is ready and serves clients. leave ends
+// that until ctx ends, and removes the registration unless another process has taken it over.
+func (r *replica) register() (leave func(ctx context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer panics.Contain(panics.Task, nil)
+		defer close(ended)
+		for _, wait := range []<-chan struct{}{r.upgrade.warm, r.readiness.became} {
+			select {
+			case <-wait:
+			case <-ctx.Done():
+				return
 			}
-			s.Nodes = append(s.Nodes, node)
 		}
-		selectors = append(selectors, s)
+		r.registrar.Run(ctx)
+	}()
+	return func(leaving context.Context) {
+		leaving, cancelLeave := context.WithTimeout(leaving, leaveTimeout)
+		defer cancelLeave()
+		cancel()
+		<-ended
+		if !r.upgrade.replaced {
+			r.registrar.Leave(leaving)
+		}
 	}
-	return selectors
 }
 
-func subsetOf(s config.Subset) balancer.Subset {
-	replica := s.Replica
-	if replica < 0 && s.Replicas > 0 {
-		host, _ := os.Hostname()
-		replica = replicaNumber(host, s.Replicas)
+// describe returns what the replicas compare.
+func (r *replica) describe() fleet.Replica {
+	revision, parts := r.history.Current(), make(map[string]string)
+	view := fleet.Replica{
+		Replica:    r.name(),
+		Host:       r.self.Host,
+		Version:    r.version,
+		Started:    r.self.Started.UTC().Truncate(time.Millisecond),
+		ConfigHash: revision.Hash,
+		Pending:    append([]string{}, revision.Pending...),
+		Parts:      parts,
 	}
-	return balancer.Subset{Size: s.Size, Replica: max(replica, 0), Replicas: s.Replicas}
+	view.Ready, _ = r.readiness.now()
+	var services, instances, routes []string
+	for _, service := range r.services.all() {
+		services = append(services, service.name)
+		for _, p := range service.pool.Snapshot().All {
+			instances = append(instances, fleet.Text(service.name, p.Instance()))
+		}
+	}
+	view.Services, view.Instances = len(services), len(instances)
+	c := r.registries.config()
+	all := slices.Clone(c.Routes)
+	for _, l := range c.Listeners {
+		all = append(all, l.Streams...)
+	}
+	for _, r := range all {
+		one := config.Built{Config: &config.Config{Routes: []config.Route{r}}}
+		routes = append(routes, r.Protocol+" "+one.Hash())
+	}
+	parts[fleet.PartServices], parts[fleet.PartInstances], parts[fleet.PartRoutes] = fleet.Hash(services), fleet.Hash(instances), fleet.Hash(routes)
+	if r.orders.Shares() {
+		parts[fleet.PartOrders] = r.orders.Set().Digest()
+	}
+	if r.shares.Shares() {
+		var shares []string
+		for service, given := range r.shares.Counting() {
+			shares = append(shares, fmt.Sprintf("%s %s %v", service, given.Group, given.Share))
+		}
+		parts[fleet.PartShares] = fleet.Hash(shares)
+	}
+	return view
 }
 
-// replicaNumber returns the number at the end of a host name, such as "sluice-3" in a
-// StatefulSet of Kubernetes. Without a number below replicas it returns a hash of the name,
-// which two replicas may have in common.
-func replicaNumber(host string, replicas int) int {
-	name, _, _ := strings.Cut(host, ".")
-	digits := name[len(strings.TrimRight(name, "0123456789")):]
-	if n, err := strconv.Atoi(digits); err == nil && n < replicas {
-		return n
-	}
-	return int(xxhash.Sum64String(host) % uint64(replicas))
+// survey queries all replicas, and compares them.
+func (r *replica) survey(ctx context.Context) fleet.Report {
+	return fleet.Registered(r.describe, r.registries.consul, r.status().Service, r.history.Current().Config.Consul.Register).Take(ctx)
 }

@@ -1,9 +1,6 @@
 package gateway
 
 import (
-	"maps"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -32,7 +29,7 @@ type service struct {
 	// What was last applied, for the goroutine that applies configurations.
 
 	config config.Service
-	source sourceSpec
+	spec   sourceSpec
 }
 
 func newService(name string, checker *healthcheck.Checker) *service {
@@ -56,80 +53,4 @@ func (s *service) missing(watch discovery.WatchStatus) string {
 		return watch.LastError
 	}
 	return "no answer from its source yet"
-}
-
-// services contains the services in use, and the pools of removed services that still drain.
-// Its methods may be called concurrently.
-type services struct {
-	mu sync.RWMutex // guards the fields below
-
-	byName  map[string]*service
-	retired []*balancer.Pool
-}
-
-func (s *services) get(name string) *service {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.byName[name]
-}
-
-// pool returns the pool of a service in use; nil: there is none.
-func (s *services) pool(name string) *balancer.Pool {
-	if service := s.get(name); service != nil {
-		return service.pool
-	}
-	return nil
-}
-
-// withFailures returns a set of a service with the instances on probation that have failed.
-func (s *services) withFailures(name string, set []discovery.Instance) []discovery.Instance {
-	if pool := s.pool(name); pool != nil {
-		return pool.WithFailures(set)
-	}
-	return set
-}
-
-// all returns the services in use, sorted by name.
-func (s *services) all() []*service {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return slices.SortedFunc(maps.Values(s.byName), func(a, b *service) int { return strings.Compare(a.name, b.name) })
-}
-
-// add adds new services.
-func (s *services) add(list []*service) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.byName == nil {
-		s.byName = make(map[string]*service)
-	}
-	for _, service := range list {
-		s.byName[service.name] = service
-	}
-}
-
-// retire removes a service. pools returns its pool until it has drained.
-func (s *services) retire(gone *service) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.byName, gone.name)
-	close(gone.gone)
-	s.retired = append(s.drainingLocked(), gone.pool)
-}
-
-// pools returns the pools in use, sorted by name, and then those that drain.
-func (s *services) pools() []*balancer.Pool {
-	all := s.all()
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	pools := make([]*balancer.Pool, 0, len(all)+len(s.retired))
-	for _, service := range all {
-		pools = append(pools, service.pool)
-	}
-	return append(pools, s.drainingLocked()...)
-}
-
-// drainingLocked returns the retired pools that have not drained yet, in a new slice.
-func (s *services) drainingLocked() []*balancer.Pool {
-	return slices.DeleteFunc(slices.Clone(s.retired), func(p *balancer.Pool) bool { return closed(p.Drained()) })
 }

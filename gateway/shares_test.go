@@ -138,7 +138,7 @@ func TestReplicasShareShares(t *testing.T) {
 	a.order("star?share=0.6&why=more", http.StatusOK)
 	b.awaitShare(0.6, release.ByOperator)
 	given := b.split().Given
-	verify.That(t, given.Why == "more" && given.Replica == a.replicaName() && given.Configured == 0.5, "at the other: %+v", given)
+	verify.That(t, given.Why == "more" && given.Replica == a.replica.name() && given.Configured == 0.5, "at the other: %+v", given)
 	b.order("star/resume", http.StatusOK)
 	a.awaitShare(0.6, release.ByJudge)
 	b.order("star/release", http.StatusOK)
@@ -151,7 +151,7 @@ func TestReplicasShareShares(t *testing.T) {
 	why, verdict := b.split().Given.Why, a.split().Judge.Verdict
 	verify.That(t, why == verdict && verdict != "", "at the other: %q, want %q", why, verdict)
 	b.await("its history says so", func() bool {
-		return strings.HasPrefix(b.history.Current().Reason, "judge of "+a.replicaName()+": services.star.split.canary: 50% -> 0%: ")
+		return strings.HasPrefix(b.history.Current().Reason, "judge of "+a.replica.name()+": services.star.split.canary: 50% -> 0%: ")
 	})
 	later := s.replica(s.agent.URL(), "step: 10m")
 	later.awaitShare(0, release.ByJudge)

@@ -114,7 +114,7 @@ func TestCutEndsAtOnce(t *testing.T) {
 // A permanent error of a listener ends Run, and names the listener.
 func TestRunEndsWhenAListenerFails(t *testing.T) {
 	r := start(t, static("a", "127.0.0.1:1"))
-	for _, l := range r.allListeners() {
+	for _, l := range r.listeners.all() {
 		if l.config.Name == "web" {
 			l.Close()
 		}

@@ -121,7 +121,7 @@ func TestReplicasShareOrders(t *testing.T) {
 	}
 	b.await("the other drains it", func() bool {
 		p := b.peers()[first]
-		return p.State == "draining" && slices.Equal(p.Reasons, []string{"drain: deploy"}) && len(p.Orders) == 1 && p.Orders[0].Replica == a.replicaName()
+		return p.State == "draining" && slices.Equal(p.Reasons, []string{"drain: deploy"}) && len(p.Orders) == 1 && p.Orders[0].Replica == a.replica.name()
 	})
 	b.await("its feed says so", func() bool {
 		return slices.ContainsFunc(told(b.events), func(line string) bool {
@@ -154,7 +154,7 @@ func TestNotReadyByOrder(t *testing.T) {
 	if status, body := r.get("/"); status != http.StatusOK || body != "a" {
 		t.Errorf("a request gets %d %q", status, body)
 	}
-	ready, _ := r.readiness()
+	ready, _ := r.readiness.now()
 	verify.That(t, !ready, "the registration in Consul says that it is ready")
 	r.post("/api/ready/on?by=root@vm", &v)
 	verify.Equal(t, r.api("/readyz", &v), http.StatusOK, "readyz %+v", v)

@@ -78,7 +78,7 @@ listeners:
 	expect("required", "another CA", "")
 	expect("optional", "another CA", "")
 	trust(second)
-	r.readCertificates()
+	r.Gateway.certificates.Refresh()
 	expect("required", "the CA has changed", `;Subject="CN=other"`)
 	r.show(good, goodKey)
 	expect("required", "the CA before", "")

@@ -82,7 +82,7 @@ listeners: [{ name: websecure, address: "127.0.0.1:0", tls: { certificates: [{ c
 `, files.Cert, files.Key)+static("star", peer))
 	expect := func(what, trusted string, want int) {
 		t.Helper()
-		r.readCertificates()
+		r.Gateway.certificates.Refresh()
 		r.trust(trusted, "a.example")
 		status, body := r.getSecure("websecure")
 		verify.That(t, status == want, "%s: got %d %s", what, status, body)

@@ -180,14 +180,14 @@ func TestUnixSocketsOfEveryProtocol(t *testing.T) {
 		}
 	}
 	consultest.Await(t, "a check of each service has passed", func() bool {
-		for _, stats := range r.services.health() {
+		for _, stats := range r.services.healthStats() {
 			if stats.ChecksPassed == 0 {
 				return false
 			}
 		}
 		return true
 	})
-	for name, stats := range r.services.health() {
+	for name, stats := range r.services.healthStats() {
 		verify.Equal(t, stats.ChecksFailed, 0, "%s: checks failed", name)
 	}
 }

@@ -20,8 +20,9 @@ import (
 // Options configure a Manager.
 type Options struct {
 	Consul *consul.Client
-	Wait   func() time.Duration // of blocking queries
-	Copies string               // the directory of copies of what Consul has; "": none
+	Wait   func() time.Duration      // of blocking queries
+	Copies string                    // the directory of copies of what Consul has; "": none
+	Others func() []certificates.Use // the uses of certificates by others than listeners
 	Log    zerolog.Logger
 }
 
@@ -110,8 +111,11 @@ func (m *Manager) Await(ctx context.Context, all []*TLS, timeout time.Duration) 
 	}
 }
 
-// Refresh makes new connections use the certificates as their sources have them now: see Uses.
+// Refresh makes new connections use the certificates as their sources have them now, also the ones of others.
 func (m *Manager) Refresh() {
+	for _, use := range m.uses() {
+		use.Refresh()
+	}
 	m.update()
 	m.RotateKeys(time.Now())
 }
@@ -131,15 +135,16 @@ func (m *Manager) RotateKeys(now time.Time) {
 	}
 }
 
-// Uses returns the uses of certificates, except by ACME.
-func (m *Manager) Uses() (uses []certificates.Use) {
+// uses returns all uses of certificates, except by ACME.
+func (m *Manager) uses() []certificates.Use {
+	uses := m.options.Others()
 	for _, t := range m.used() {
 		uses = append(uses, t.uses...)
 	}
 	return uses
 }
 
-// Statuses returns the state of the certificates by ACME.
+// Statuses returns the state of all certificates, also the ones of others.
 func (m *Manager) Statuses() (all []certificates.Usage) {
 	for _, t := range m.used() {
 		if t.acme == nil {
@@ -149,7 +154,7 @@ func (m *Manager) Statuses() (all []certificates.Usage) {
 			all = append(all, certificates.Usage{UsedBy: t.user, Status: status})
 		}
 	}
-	return all
+	return append(all, certificates.Statuses(m.uses())...)
 }
 
 // Pause ends the watches of Consul until Resume: a new process watches it.

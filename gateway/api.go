@@ -1,0 +1,83 @@
+package gateway
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"sluice/admin"
+	"sluice/balancer/reading"
+	"sluice/certificates"
+	"sluice/config/live"
+	"sluice/consul/registration"
+	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
+	"sluice/discovery/saved"
+	"sluice/healthcheck"
+	"sluice/observe/metrics"
+	"sluice/observe/tracing"
+	"sluice/operator"
+	"sluice/proxy"
+	"sluice/proxy/accesslog"
+	"sluice/release"
+	"sluice/route"
+	"sluice/route/compression"
+	"sluice/tags/claim"
+)
+
+// newAPI returns the handler of the admin API, which reads all parts.
+func (g *Gateway) newAPI() http.Handler {
+	return admin.New(admin.Options{
+		Process: admin.Process{
+			Version: g.options.Version, Ready: g.readiness.now, TurnReady: g.process.TurnReady,
+			LogLevel: g.process.LogLevel, SetLogLevel: g.process.SetLogLevel, Certificates: g.certificates.Statuses,
+		},
+		Services: admin.Services{
+			Pools: g.services.pools, Watches: g.services.discovery.Statuses, Health: g.services.healthStats,
+			Series: g.series, Consul: g.registries.ask, Catalog: g.finder.Status,
+		},
+		Routes: admin.Routes{
+			Table: g.table, Effective: g.effective.Load,
+			Tags: func() claim.Result {
+				return g.tags.Present(g.history.Current().Config, g.effective.Load())
+			},
+		},
+		Fleet:     admin.Fleet{Registration: g.replica.status, Replica: g.replica.describe, Replicas: g.replica.survey},
+		Documents: g.documents,
+		Shares:    admin.Shares{Splits: g.judge.States, OrderShare: g.judge.Order},
+		Orders:    g.orders,
+		Events:    g.events,
+		Metrics:   g.metrics(),
+		Tokens:    func() admin.Tokens { return g.admin.tokens.Load().Tokens },
+		Log:       g.log,
+	})
+}
+
+// metrics returns the metrics of all parts. Each part has its own, beside the values that they show.
+func (g *Gateway) metrics() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		metrics.Panics(),
+		admin.ProcessMetrics(g.options.Version, g.readiness.now),
+		release.Metrics(g.judge.States),
+		operator.Metrics(g.orders.Stats),
+		reading.Metrics(g.services.pools),
+		healthcheck.Metrics(g.services.health.Load, g.services.healthStats),
+		discovery.Metrics(g.services.discovery.Statuses),
+		saved.Metrics(g.services.snapshot.Status),
+		consulsource.Metrics(g.registries.consulSets.Stats),
+		registration.Metrics(g.replica.status),
+		live.Metrics(g.history, g.documents.Statuses),
+		claim.Metrics(func() []claim.Problem { return g.tags.InUse().Problems }),
+		certificates.Metrics(g.certificates.Statuses),
+		route.Metrics(g.table),
+		proxy.Metrics(g.proxy.Stats),
+		compression.Metrics(g.proxy.Compression),
+		accesslog.Metrics(func() uint64 { return g.requestLog.lines.Load().Dropped() }),
+		tracing.Metrics(g.requestLog.spans.Read),
+	)
+	return registry
+}

@@ -1,0 +1,356 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/rs/zerolog"
+
+	listenertls "sluice/certificates/listeners"
+	"sluice/config"
+	"sluice/discovery"
+	"sluice/discovery/locality"
+	"sluice/observe/panics"
+	"sluice/proxy"
+)
+
+// adminName is the name of the listener of the admin API.
+const adminName = "admin"
+
+// listeners are the bound sockets, of clients and of the admin API. Their methods may be called concurrently, except
+// open and apply, which only the goroutine that applies configurations calls.
+type listeners struct {
+	listen       func(name, network, address string) (net.Listener, error) // see Options.Listen
+	release      func(net.Listener)                                        // see Options.Release
+	certificates *listenertls.Manager
+	proxy        *proxy.Server
+	machine      *locality.Machine
+	upgrade      *upgrade
+	fail         func(error) // ends Run
+	log          zerolog.Logger
+
+	admin   net.Listener   // of the admin API
+	serving sync.WaitGroup // goroutines that serve clients
+
+	mu    sync.Mutex  // guards the field below
+	inUse []*listener // for clients; the slice is replaced, not changed
+}
+
+// listener is a bound socket for clients, and its configuration. A change of the
+// configuration makes a new listener, which may have the same socket.
+type listener struct {
+	net.Listener
+	config config.Listener
+	tls    *listenertls.TLS // nil: without TLS
+	// streams is where connections go, with protocol tcp. A reload replaces it.
+	streams atomic.Pointer[proxy.Streams]
+
+	leave func() // stops accepting, and returns when that has ended; set by serve
+}
+
+// tlsOf returns the TLS of each listener.
+func tlsOf(all []*listener) []*listenertls.TLS {
+	list := make([]*listenertls.TLS, len(all))
+	for i, l := range all {
+		list[i] = l.tls
+	}
+	return list
+}
+
+// all returns the listeners for clients, in the configuration's order.
+func (ls *listeners) all() []*listener {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.inUse
+}
+
+// address is [Gateway.Address].
+func (ls *listeners) address(name string) net.Addr {
+	if name == adminName {
+		return ls.admin.Addr()
+	}
+	for _, l := range ls.all() {
+		if l.config.Name == name {
+			return l.Addr()
+		}
+	}
+	return nil
+}
+
+// reachable returns the "host:port" of the first listener that other machines may reach; ":0" if all are unix
+// sockets.
+func (ls *listeners) reachable() string {
+	for _, l := range ls.all() {
+		if l.Addr().Network() == discovery.NetworkTCP {
+			return l.Addr().String()
+		}
+	}
+	return ":0"
+}
+
+// open returns the listeners of c. It reuses unchanged listeners, and the sockets of
+// changed ones, and binds the others. The error contains all addresses that cannot be
+// bound.
+func (ls *listeners) open(c *config.Config) (all []*listener, err error) {
+	if ls.admin == nil {
+		ls.admin, err = ls.bind(adminName, c.Admin.Address, c.Admin.Socket)
+	}
+	errs := []error{err}
+	all = make([]*listener, len(c.Listeners))
+	free := slices.Clone(ls.all())
+	add := func(i int, socket net.Listener) {
+		wanted := c.Listeners[i]
+		secure, err := ls.certificates.TLS(wanted, c)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listener %q: %w", wanted.Name, err))
+		}
+		all[i] = &listener{Listener: socket, config: wanted, tls: secure}
+	}
+	take := func(same func(old, wanted config.Listener) bool) {
+		for i, wanted := range c.Listeners {
+			n := slices.IndexFunc(free, func(l *listener) bool { return same(l.config, wanted) })
+			if all[i] != nil || n < 0 {
+				continue
+			}
+			if all[i] = free[n]; !reflect.DeepEqual(free[n].config, wanted) || !free[n].tls.Suits(c) {
+				add(i, free[n].Listener)
+			}
+			free = slices.Delete(free, n, n+1)
+		}
+	}
+	take(func(old, wanted config.Listener) bool {
+		return old.Address == wanted.Address && old.Name == wanted.Name
+	})
+	take(func(old, wanted config.Listener) bool { return old.Address == wanted.Address })
+	for i, wanted := range c.Listeners {
+		if all[i] != nil {
+			continue
+		}
+		l, err := ls.bind(wanted.Name, wanted.Address, wanted.Socket)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		add(i, l)
+	}
+	return slices.DeleteFunc(all, func(l *listener) bool { return l == nil }), errors.Join(errs...)
+}
+
+// bind binds the address of the listener of that name.
+func (ls *listeners) bind(name, address string, s *config.Socket) (net.Listener, error) {
+	network, where := discovery.Endpoint(address)
+	l, err := ls.listen(name, network, where)
+	if err == nil {
+		if err = permit(l, s); err == nil {
+			return l, nil
+		}
+		ls.release(l)
+	}
+	return nil, fmt.Errorf("listener %q: %w", name, ls.explain(address, err))
+}
+
+// discard closes what open has bound, if it is not used.
+func (ls *listeners) discard(all []*listener) {
+	for _, l := range all {
+		if !hasSocket(ls.all(), l) {
+			ls.release(l.Listener)
+		}
+	}
+}
+
+// explain describes the usual errors of binding an address.
+func (ls *listeners) explain(address string, err error) error {
+	network, path := discovery.Endpoint(address)
+	switch {
+	case network == discovery.NetworkUnix && errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%s: the directory %s does not exist", address, filepath.Dir(path))
+	case network == discovery.NetworkUnix:
+		return err
+	case errors.Is(err, syscall.EADDRINUSE):
+		_, port, _ := net.SplitHostPort(address)
+		for _, l := range ls.all() {
+			if _, taken, _ := net.SplitHostPort(l.Addr().String()); taken == port {
+				return fmt.Errorf("%s is in use by listener %q of this sluice: remove that one first, and add the new one then", address, l.config.Name)
+			}
+		}
+		return fmt.Errorf("%s is in use by another process", address)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%s: permission denied: ports below 1024 need the capability CAP_NET_BIND_SERVICE", address)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%s: this machine has no such address", address)
+	}
+	return err
+}
+
+// hasSocket reports whether one of list has l's socket.
+func hasSocket(list []*listener, l *listener) bool {
+	return slices.ContainsFunc(list, func(other *listener) bool { return other.Listener == l.Listener })
+}
+
+// apply replaces the listeners by all. It serves the new ones before it leaves
+// the old ones, whose connections finish.
+func (ls *listeners) apply(all []*listener, c *config.Config) {
+	ls.mu.Lock()
+	before := ls.inUse
+	ls.inUse = all
+	ls.mu.Unlock()
+	ls.certificates.Use(tlsOf(all))
+	ls.tellMachine()
+	if before == nil {
+		return // Run serves them
+	}
+	for _, l := range all {
+		if slices.Contains(before, l) {
+			continue
+		}
+		for _, old := range before {
+			if old.Listener != l.Listener {
+				continue
+			}
+			if !reflect.DeepEqual(old.config.Socket, l.config.Socket) {
+				ls.permitAgain(l, l.config.Socket)
+			}
+			old.leave()
+		}
+		ls.serve(l)
+	}
+	for _, old := range before {
+		if hasSocket(all, old) {
+			continue
+		}
+		old.leave()
+		ls.proxy.Drain(old.Listener, c.Shutdown.Idle, c.Shutdown.Grace)
+		ls.release(old.Listener)
+		ls.log.Info().Str("listener", old.config.Name).Str("address", endpoint(old.Addr())).Msg("listener removed: its connections finish")
+	}
+	if ls.upgrade.serves() {
+		ls.certificates.Obtain()
+	}
+}
+
+// serve serves a listener until it is left or the proxy shuts down. It begins when the
+// gateway is warm.
+func (ls *listeners) serve(l *listener) {
+	ctx, cancel := context.WithCancel(context.Background())
+	left := make(chan struct{})
+	l.leave = func() {
+		cancel()
+		<-left
+	}
+	ls.log.Info().Str("listener", l.config.Name).Str("address", endpoint(l.Addr())).Msg("listening")
+	ls.serving.Go(func() {
+		defer panics.Contain(panics.Task, nil)
+		defer close(left)
+		select {
+		case <-ls.upgrade.warm:
+		case <-ctx.Done():
+			return
+		}
+		if !ls.upgrade.serves() {
+			return // the old process continues to serve
+		}
+		ls.certificates.Obtain() // challenges are answered from now on
+		options := l.options()
+		if l.tls == nil {
+			options.Challenge = ls.certificates.Answer
+		}
+		if err := ls.proxy.ServeWith(ctx, l.Listener, options); ctx.Err() == nil && !errors.Is(err, proxy.ErrServerClosed) {
+			ls.fail(err)
+		}
+	})
+}
+
+// options returns the settings of the listener in the proxy.
+func (l *listener) options() proxy.ListenerOptions {
+	o := proxy.ListenerOptions{Name: l.config.Name, HTTP2: l.config.HTTP2}
+	if l.config.ProxyProtocol != nil {
+		o.Proxies = config.Values(l.config.ProxyProtocol.From)
+	}
+	if l.config.Protocol == config.ProtocolTCP {
+		o.Streams = l.streams.Load
+	}
+	if l.tls != nil {
+		o.TLS = l.tls.Config
+		o.StrictTransportSecurity = strictTransportSecurity(l.config.TLS.HSTS)
+	}
+	if l.config.RedirectHTTPS != nil {
+		o.HTTPSPort = l.config.RedirectHTTPS.Port
+	}
+	return o
+}
+
+// tellMachine passes the addresses of the listeners to machine.
+func (ls *listeners) tellMachine() {
+	var all []locality.Listener
+	add := func(name string, l net.Listener) {
+		switch a := l.Addr().(type) {
+		case *net.TCPAddr:
+			all = append(all, locality.Listener{Name: name, Address: a.AddrPort()})
+		case *net.UnixAddr:
+			all = append(all, locality.Listener{Name: name, Path: a.Name})
+		}
+	}
+	add(adminName, ls.admin)
+	for _, l := range ls.all() {
+		add(l.config.Name, l)
+	}
+	ls.machine.Listen(all)
+}
+
+// close closes all sockets. The proxy must have been shut down.
+func (ls *listeners) close() {
+	for _, l := range ls.all() {
+		_ = l.Close() // the proxy has closed those that it served
+	}
+	if ls.admin != nil {
+		_ = ls.admin.Close()
+	}
+}
+
+// endpoint returns an address as the configuration has it.
+func endpoint(a net.Addr) string {
+	if a.Network() == discovery.NetworkUnix {
+		return discovery.NetworkUnix + ":" + a.String()
+	}
+	return a.String()
+}
+
+// permit sets who may connect to l, if it is a unix socket. Without settings the file stays as
+// it was made, by sluice for the user of the process only, or by systemd.
+func permit(l net.Listener, s *config.Socket) error {
+	if l.Addr().Network() != discovery.NetworkUnix || s == nil {
+		return nil
+	}
+	path := l.Addr().String()
+	mode, uid, gid, err := s.Permissions()
+	if err != nil {
+		return fmt.Errorf("unix socket %s: %w", path, err)
+	}
+	if err := os.Lchown(path, uid, gid); err != nil {
+		return fmt.Errorf("owner of the unix socket: %w", err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		return fmt.Errorf("permissions of the unix socket: %w", err)
+	}
+	return nil
+}
+
+// permitAgain is permit for a socket in use whose settings have changed. Without settings it gets
+// the defaults.
+func (ls *listeners) permitAgain(l net.Listener, s *config.Socket) {
+	if s == nil {
+		s = new(config.Socket)
+	}
+	if err := permit(l, s); err != nil {
+		ls.log.Error().Err(err).Msg("the permissions of a unix socket stay as they are")
+	}
+}

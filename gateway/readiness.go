@@ -1,0 +1,251 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/config/live"
+	"sluice/discovery"
+	"sluice/observe/events"
+	"sluice/operator"
+	"sluice/proxy/handover/systemd"
+	"sluice/tags/catalog"
+)
+
+const (
+	// readyTimeout limits how long a service without a set delays readiness if other
+	// services have sets. It may never get one.
+	readyTimeout = 30 * time.Second
+
+	// readyEvery is the time between two looks at services without a set.
+	readyEvery = 50 * time.Millisecond
+
+	// refusalsLimit is the number of consecutive refusals by a registry after which
+	// readiness does not wait for a service. An agent may not know a new token at once.
+	refusalsLimit = 2
+
+	// takeoverTimeout limits how long this process waits for the sets that the old one has. It is
+	// less than the old process waits.
+	takeoverTimeout = 45 * time.Second
+)
+
+// readiness is whether this process may get requests, and what is missing. It tells systemd. Its methods may be
+// called concurrently.
+type readiness struct {
+	services  *services
+	documents *live.Manager
+	finder    *catalog.Finder
+	process   *operator.Process
+	systemd   *systemd.Manager
+	events    *events.Feed
+	log       zerolog.Logger
+
+	became   chan struct{} // closed when this process is ready: see progress
+	stopping atomic.Bool
+}
+
+// await waits until this process is ready. It stays ready when a reload adds services.
+func (r *readiness) await(ctx context.Context) {
+	for begin := time.Now(); ; {
+		p := r.progress(time.Since(begin))
+		if p.ready() {
+			close(r.became)
+			r.systemd.Ready(r.status())
+			event := r.log.Info()
+			if len(p.missing) > 0 {
+				event = r.log.Warn().Strs("missing", p.missing)
+			}
+			event.Int("services", len(r.services.all())).Msg("ready")
+			r.emitReady(p.missing)
+			return
+		}
+		r.systemd.Waiting(p.missing)
+		select {
+		case <-time.After(readyEvery):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// emitReady adds to the feed that this process is ready, although something is missing.
+func (r *readiness) emitReady(missing []string) {
+	ready := events.Event{Kind: events.KindReady, Text: "sluice is ready"}
+	if len(missing) > 0 {
+		ready.Level, ready.Text = events.Warning, ready.Text+", but "+strings.Join(missing, "; ")
+	}
+	r.events.Add(ready)
+}
+
+// progress is how much of its start this process has done.
+type progress struct {
+	answered bool     // at least one service of a registry has a set
+	wait     bool     // a missing set may arrive
+	missing  []string // the services without a set, with reasons
+}
+
+// ready reports whether each service has its first set, which may be from the snapshot. Sets
+// that are not expected do not count, but only if another service of a registry has a set:
+// otherwise Consul may be unreachable or the token invalid, and another replica may have
+// more sets.
+func (p progress) ready() bool { return len(p.missing) == 0 || p.answered && !p.wait }
+
+// progress returns the progress after the given time. A set is not expected if the registry
+// refuses the service, if the old process had none either, or after readyTimeout.
+func (r *readiness) progress(waited time.Duration) progress {
+	var p progress
+	watches, inTime := r.services.watches(), waited < readyTimeout
+	if !closed(r.finder.Used()) {
+		p.wait = inTime
+		p.missing = append(p.missing, "catalog: "+r.catalogMissing())
+	}
+	for _, missing := range r.documents.Missing() {
+		p.wait = p.wait || inTime
+		p.missing = append(p.missing, missing)
+	}
+	for _, service := range r.services.all() {
+		watch := watches[service.name]
+		if closed(service.first) {
+			p.answered = p.answered || watch.Endpoint != "" || !watch.Restored.IsZero()
+			continue
+		}
+		if watch.Refused < refusalsLimit && !r.unknownBefore(watch) {
+			p.wait = p.wait || inTime
+		}
+		p.missing = append(p.missing, fmt.Sprintf("service %q: %s", service.name, service.missing(watch)))
+	}
+	return p
+}
+
+// unknownBefore reports whether the old process had no set of the watch either.
+func (r *readiness) unknownBefore(watch discovery.WatchStatus) bool {
+	old, ok := r.services.discovery.Former(watch.Service)
+	return ok && !old.Known && old.Source == watch.Source
+}
+
+// catalogMissing returns why the services of the catalog are not in use.
+func (r *readiness) catalogMissing() string {
+	if status, ok := r.finder.Status(); ok && status.LastError != "" {
+		return status.LastError
+	}
+	return "no answer from Consul yet"
+}
+
+// now reports whether this process may get requests, and what is missing. Something
+// may also be missing if it is ready.
+func (r *readiness) now() (ready bool, missing []string) {
+	if r.stopping.Load() {
+		return false, []string{"sluice is stopping"}
+	}
+	missing = r.progress(0).missing
+	if o := r.process.State().NotReady; o != nil {
+		return false, append([]string{"an operator has made sluice not ready, since " + o.Since.Format(time.RFC3339) + events.Because(o.Why)}, missing...)
+	}
+	return closed(r.became), missing
+}
+
+// awaitTakeover waits until this process may replace the old one, at most for timeout: it has a set for each
+// service with peers in the old process, and no other set is about to arrive. Without the
+// state of the old process, this one must be ready. After an error the old process must
+// continue.
+func (r *readiness) awaitTakeover(ctx context.Context, inherited bool, timeout time.Duration) error {
+	begin := time.Now()
+	for {
+		p := r.progress(time.Since(begin))
+		may, mayNot := p.ready(), time.Since(begin) > timeout
+		if inherited {
+			missing := r.missesPeers()
+			may, mayNot = !p.wait && !missing, mayNot || !p.wait && missing
+		}
+		switch {
+		case may && p.ready():
+			select {
+			case <-r.became: // very soon; /readyz must not fail after the takeover
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		case may:
+			return nil
+		case mayNot:
+			return errors.New("this process lacks peers that the old one has: " + strings.Join(p.missing, "; "))
+		}
+		select {
+		case <-time.After(readyEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// missesPeers reports whether a service has peers in the old process and no set in this one.
+func (r *readiness) missesPeers() bool {
+	return slices.ContainsFunc(r.services.all(), func(s *service) bool {
+		old, _ := r.services.discovery.Former(s.name)
+		return slices.ContainsFunc(old.Set, discovery.Instance.Usable) && !closed(s.first)
+	})
+}
+
+// awaitSources waits until what the catalog and the dynamic sources say is in use, at most for timeout.
+func (r *readiness) awaitSources(ctx context.Context, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if !within(ctx, r.documents.Settled()) {
+		r.log.Warn().Strs("missing", r.documents.Missing()).Stringer("waited", timeout).
+			Msg("not all dynamic sources have answered: what they said last is in use")
+	}
+	if !within(ctx, r.finder.Used()) {
+		r.log.Warn().Stringer("waited", timeout).Msg("catalog: no answer from Consul yet")
+	}
+}
+
+// within waits until c is closed or ctx ends, and reports false if the time of ctx is over before.
+func within(ctx context.Context, c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	case <-ctx.Done():
+		return closed(c) || !errors.Is(ctx.Err(), context.DeadlineExceeded)
+	}
+}
+
+// status returns what `systemctl status` shows of a process that serves.
+func (r *readiness) status() string {
+	text := fmt.Sprintf("Serves. Configuration %d, services: %d", r.documents.History().Current().Number, len(r.services.all()))
+	if r.documents.Refuses() {
+		text += ". A later configuration is refused: see the log"
+	}
+	return text
+}
+
+// feedWatchdog tells systemd that this process works until ctx ends, if systemd asks for it.
+// It takes the locks of the discovery and of the services before, so a deadlock of these ends
+// in a restart.
+func (r *readiness) feedWatchdog(ctx context.Context) {
+	limit := r.systemd.Watchdog()
+	if limit == 0 {
+		return
+	}
+	const pings = 3 // within the limit, so that a busy machine may delay one
+	every(ctx, max(limit/pings, time.Millisecond), func() {
+		r.now()
+		r.systemd.Alive()
+	})
+}
+
+// closed reports whether c, to which nothing is sent, is closed.
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,162 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/admin"
+	"sluice/certificates"
+	"sluice/config"
+	"sluice/config/live"
+	"sluice/consul"
+	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
+	dnssource "sluice/discovery/dns"
+	etcdsource "sluice/discovery/etcd"
+	"sluice/discovery/etcd/client"
+	filesource "sluice/discovery/file"
+	kvsource "sluice/discovery/kv"
+	"sluice/observe/events"
+)
+
+// registries have the clients of Consul and etcd, and make the sources of instances and of documents.
+type registries struct {
+	consul     *consul.Client
+	consulSets *consulsource.Sources
+	kvSets     *kvsource.Sources
+	etcd       *client.Clusters
+	etcdSets   *etcdsource.Sources
+	config     func() *config.Config // in use
+	log        zerolog.Logger
+}
+
+func newRegistries(config func() *config.Config, feed *events.Feed, log zerolog.Logger) (*registries, error) {
+	o := ClientOptions(config().Consul, log)
+	o.Events = feed
+	consul, err := consul.New(o)
+	if err != nil {
+		return nil, fmt.Errorf("consul: %w", err)
+	}
+	etcd := client.NewClusters(func(endpoints string, err error) { certificates.LogChanges("etcd "+endpoints, log)(err) })
+	r := &registries{
+		consul: consul, consulSets: consulsource.NewSources(consul, log), kvSets: kvsource.NewSources(consul, log),
+		etcd: etcd, etcdSets: etcdsource.NewSources(etcd, log), config: config, log: log,
+	}
+	r.consulSets.Events = feed
+	return r, nil
+}
+
+// sourceSpec is the source of the instances of a service. Two that are deeply equal need
+// only one watch.
+type sourceSpec struct {
+	consul *consulsource.ServiceOptions
+	etcd   *etcdsource.Options
+	dns    *dnssource.Options
+	kv     *kvsource.Options
+	file   string
+	peers  []discovery.Instance // without the others
+}
+
+func specOf(s config.Service, c config.Consul) sourceSpec {
+	switch {
+	case s.Consul != nil:
+		o := ServiceOptions(*s.Consul, c)
+		return sourceSpec{consul: &o}
+	case s.Etcd != nil:
+		o := etcdOptions(*s.Etcd)
+		return sourceSpec{etcd: &o}
+	case s.DNS != nil:
+		o := dnsOptions(*s.DNS)
+		return sourceSpec{dns: &o}
+	case s.ConsulKV != nil:
+		return sourceSpec{kv: &kvsource.Options{Key: s.ConsulKV.Key, Wait: c.Wait, Probation: *s.ConsulKV.Probation}}
+	case s.File != "":
+		return sourceSpec{file: s.File}
+	}
+	return sourceSpec{peers: config.Values(s.Peers)}
+}
+
+// newSource returns the source of the instances of a service.
+func (r *registries) newSource(name string, spec sourceSpec) (discovery.Source, error) {
+	switch {
+	case spec.consul != nil:
+		return r.consulSets.Source(*spec.consul), nil
+	case spec.etcd != nil:
+		return r.etcdSets.Source(name, *spec.etcd)
+	case spec.dns != nil:
+		return dnssource.NewSource(name, *spec.dns), nil
+	case spec.kv != nil:
+		return r.kvSets.Source(name, *spec.kv), nil
+	case spec.file != "":
+		return filesource.NewSource(name, filesource.Options{Path: spec.file, Watch: r.watchPeers}), nil
+	}
+	return discovery.NewStatic(name, spec.peers), nil
+}
+
+// watchPeers calls changed after each change of a file with peers, until ctx ends.
+func (r *registries) watchPeers(ctx context.Context, path string, changed func()) {
+	w := config.Watcher{
+		File:    path,
+		Changed: changed,
+		Problem: func(err error) {
+			r.log.Warn().Err(err).Str("file", path).Msg("the file system does not report changes: sluice reads the file with peers every 10 seconds")
+		},
+	}
+	w.Run(ctx)
+}
+
+// newDocumentSource returns the source of a key of "dynamic".
+func (r *registries) newDocumentSource(y config.Dynamic, before config.Source) live.Source {
+	if kv := y.ConsulKV; kv != nil {
+		return &live.ConsulKV{
+			Client: r.consul, Name: y.Name(), Key: kv.Key, Prefix: kv.Prefix, AllowEmpty: kv.AllowEmpty, Before: before, Wait: r.wait,
+		}
+	}
+	if y.Etcd != nil {
+		return &live.Etcd{Clusters: r.etcd, Options: etcdCluster(y.Etcd.EtcdCluster), Spec: *y.Etcd, Name: y.Name(), Before: before, Log: r.log}
+	}
+	return &live.Files{Pattern: y.File, Problem: func(err error) {
+		r.log.Warn().Err(err).Str("files", y.File).
+			Msg("the file system does not report changes: sluice reads the files every 10 seconds")
+	}}
+}
+
+// wait returns how long a blocking query to Consul blocks without a change.
+func (r *registries) wait() time.Duration { return r.config().Consul.Wait }
+
+// certificates returns the uses of certificates by the clients.
+func (r *registries) certificates() []certificates.Use {
+	uses := []certificates.Use{{User: "consul", Source: r.consul.Certificates()}}
+	clusters := r.etcd.Certificates()
+	for _, endpoints := range slices.Sorted(maps.Keys(clusters)) {
+		uses = append(uses, certificates.Use{User: "etcd " + endpoints, Source: clusters[endpoints]})
+	}
+	return uses
+}
+
+// ask queries the instances of a service whose source is Consul: its catalog, or a key.
+func (r *registries) ask(ctx context.Context, name string) (admin.ConsulAnswer, error) {
+	c := r.config()
+	var set []discovery.Instance
+	var answer consul.Answer
+	var err error
+	switch service := c.Services[name]; {
+	case service.ConsulKV != nil:
+		set, answer, err = r.kvSets.Read(ctx, name, service.ConsulKV.Key)
+	case service.Consul != nil:
+		var health consulsource.Answer
+		health, err = consulsource.Health(ctx, r.consul, *specOf(service, c.Consul).consul)
+		set, answer = health.Instances, health.Answer
+	default:
+		err = admin.ErrNotInConsul
+	}
+	if err != nil {
+		return admin.ConsulAnswer{}, err
+	}
+	return admin.ConsulAnswer{Instances: set, Index: answer.Index, KnownLeader: answer.KnownLeader, LastContact: answer.LastContact}, nil
+}

@@ -1,0 +1,263 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/balancer"
+	"sluice/balancer/journal"
+	"sluice/certificates"
+	"sluice/config"
+	"sluice/discovery"
+	"sluice/discovery/locality"
+	"sluice/discovery/saved"
+	"sluice/healthcheck"
+	"sluice/observe/events"
+	"sluice/operator"
+	"sluice/proxy"
+	"sluice/tags/catalog"
+)
+
+// services are the services in use, with their watches, pools and health checks, and the pools of removed
+// services that still drain. Their methods may be called concurrently, except apply, watch and retain, which only
+// the goroutine that applies configurations calls.
+type services struct {
+	registries *registries
+	proxy      *proxy.Server // makes the transports to peers
+	machine    *locality.Machine
+	tags       *catalog.Reader
+	orders     func(discovery.Instance) balancer.Orders // those that stand
+	log        zerolog.Logger
+
+	discovery *discovery.Manager
+	snapshot  *saved.Store
+	health    *healthcheck.Monitor
+	journal   *journal.Journal
+
+	mu      sync.RWMutex // guards the fields below
+	byName  map[string]*service
+	retired []*balancer.Pool
+}
+
+// open begins with what c, the first configuration, has for all services. It must be called once, before all else.
+func (s *services) open(c *config.Config, owner *operator.Ownership, feed *events.Feed) (err error) {
+	s.byName = make(map[string]*service)
+	s.journal = journal.New(feed, s.log)
+	s.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
+	if s.snapshot, err = saved.Open(saved.Options{
+		Path: c.Discovery.Snapshot, MaxAge: c.Discovery.SnapshotMaxAge, Owner: owner.Do,
+		States: func() map[string]discovery.WatchState { return s.discovery.States() }, Log: s.log,
+	}); err != nil {
+		return fmt.Errorf("discovery.snapshot: %w", err)
+	}
+	s.discovery = discovery.NewManager(discovery.ManagerOptions{
+		Debounce: discovery.Debounce(c.Discovery.Debounce),
+		Sink:     s.deliver,
+		Fallback: s.snapshot.Get,
+		Complete: s.withFailures,
+		Log:      s.log,
+		Events:   feed,
+	})
+	return nil
+}
+
+// close ends the checks, and closes the pools in use.
+func (s *services) close() {
+	s.health.Close()
+	s.journal.Close()
+	for _, service := range s.all() {
+		service.pool.Close()
+	}
+}
+
+// deliver passes the set of a service to its pool. The discovery manager makes one call at a
+// time.
+func (s *services) deliver(name string, set []discovery.Instance) {
+	if service := s.get(name); service != nil {
+		service.gate.Pass(set)
+	}
+	s.snapshot.Changed()
+}
+
+// notePeer passes an event of a pool on. The pool's mutex is held.
+func (s *services) notePeer(e balancer.Event) {
+	s.journal.Note(e)
+	if e.Kind == balancer.EventState && !e.Peer.Instance().Probation.IsZero() {
+		s.snapshot.Changed() // it has failed for good, which is part of the state
+	}
+}
+
+// noteInherited notes the sets that come from the old process, and returns how many there are. The pools do not
+// have them yet.
+func (s *services) noteInherited() (sets int) {
+	for _, state := range s.discovery.States() {
+		if state.Known {
+			sets++
+			s.journal.Inherit(state.Set)
+		}
+	}
+	return sets
+}
+
+func (s *services) get(name string) *service {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.byName[name]
+}
+
+// pool returns the pool of a service in use; nil: there is none.
+func (s *services) pool(name string) *balancer.Pool {
+	if service := s.get(name); service != nil {
+		return service.pool
+	}
+	return nil
+}
+
+// withFailures returns a set of a service with the instances on probation that have failed.
+func (s *services) withFailures(name string, set []discovery.Instance) []discovery.Instance {
+	if pool := s.pool(name); pool != nil {
+		return pool.WithFailures(set)
+	}
+	return set
+}
+
+// all returns the services in use, sorted by name.
+func (s *services) all() []*service {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(s.byName), func(a, b *service) int { return strings.Compare(a.name, b.name) })
+}
+
+// add adds a new service.
+func (s *services) add(added *service) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.byName[added.name] = added
+}
+
+// retire removes a service. pools returns its pool until it has drained.
+func (s *services) retire(gone *service) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byName, gone.name)
+	close(gone.gone)
+	s.retired = append(s.drainingLocked(), gone.pool)
+}
+
+// pools returns the pools in use, sorted by name, and then those that drain.
+func (s *services) pools() []*balancer.Pool {
+	all := s.all()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	pools := make([]*balancer.Pool, 0, len(all)+len(s.retired))
+	for _, service := range all {
+		pools = append(pools, service.pool)
+	}
+	return append(pools, s.drainingLocked()...)
+}
+
+// drainingLocked returns the retired pools that have not drained yet, in a new slice.
+func (s *services) drainingLocked() []*balancer.Pool {
+	return slices.DeleteFunc(slices.Clone(s.retired), func(p *balancer.Pool) bool { return closed(p.Drained()) })
+}
+
+// healthStats returns the counters of health checks by service.
+func (s *services) healthStats() map[string]healthcheck.Stats {
+	all := s.all()
+	stats := make(map[string]healthcheck.Stats, len(all))
+	for _, service := range all {
+		stats[service.name] = service.checker.Stats()
+	}
+	return stats
+}
+
+// certificates returns the uses of certificates by connections to peers.
+func (s *services) certificates() (uses []certificates.Use) {
+	for _, service := range s.all() {
+		uses = append(uses, *service.certificates.Load()...)
+	}
+	return uses
+}
+
+// applyOrders makes all pools obey the orders that stand.
+func (s *services) applyOrders() {
+	for _, service := range s.all() {
+		service.pool.SetOrders(s.orders)
+	}
+}
+
+// mayConnect returns a function that checks whether an address of an instance of the service
+// may be connected to.
+func (s *services) mayConnect(service string) func(discovery.Instance, netip.AddrPort) error {
+	return func(i discovery.Instance, to netip.AddrPort) error {
+		c := s.registries.config()
+		configured := c.Services[service]
+		return s.machine.MayConnect(to, locality.Origin{
+			Trusted:     c.Discovery.AllowLocal || configured.NamesAddresses(),
+			Node:        i.Node,
+			NodeAddress: i.NodeAddress,
+		})
+	}
+}
+
+// recheckAddresses checks the addresses of all peers again.
+func (s *services) recheckAddresses() {
+	for _, service := range s.all() {
+		service.pool.RecheckAddresses()
+	}
+}
+
+// watches returns the statuses of all watches by service.
+func (s *services) watches() map[string]discovery.WatchStatus {
+	statuses := s.discovery.Statuses()
+	watches := make(map[string]discovery.WatchStatus, len(statuses))
+	for _, w := range statuses {
+		watches[w.Service] = w
+	}
+	return watches
+}
+
+// awaitStatic waits until the pools have the peers of the configuration, at most for timeout.
+func (s *services) awaitStatic(ctx context.Context, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	s.discovery.AwaitStatic(ctx)
+}
+
+// awaitKnown waits until the pools have each set that is known without a registry, that of the
+// configuration or of the snapshot, so that no client comes before them however slow the machine is.
+func (s *services) awaitKnown(ctx context.Context, timeout time.Duration) {
+	s.discovery.Restore()
+	watches := s.watches()
+	known := slices.DeleteFunc(s.all(), func(s *service) bool {
+		watch, watched := watches[s.name]
+		return !watched || watch.State == discovery.WatchPending
+	})
+	s.awaitFirst(ctx, known, timeout)
+	s.awaitStatic(ctx, timeout)
+}
+
+// awaitFirst waits until the pools of the services have their first set, at most for timeout.
+func (s *services) awaitFirst(ctx context.Context, list []*service, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for _, service := range list {
+		select {
+		case <-service.first:
+		case <-ctx.Done():
+			if !closed(service.first) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				s.log.Warn().Str("service", service.name).Stringer("waited", timeout).
+					Str("missing", service.missing(s.watches()[service.name])).Msg("no peers yet")
+			}
+		}
+	}
+}

@@ -1,0 +1,160 @@
+package gateway
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	"github.com/rs/zerolog"
+
+	"sluice/balancer"
+	"sluice/certificates"
+	"sluice/config"
+	"sluice/discovery"
+	"sluice/healthcheck"
+)
+
+// servicePlan is a service with its next configuration.
+type servicePlan struct {
+	*service
+	created bool // it is new
+	next    config.Service
+	spec    sourceSpec
+	source  discovery.Source // nil: unchanged
+
+	// If it is new or changed.
+
+	changed  bool
+	health   healthcheck.Settings
+	upstream *certificates.Client // of requests; nil: without TLS
+	uses     []certificates.Use
+}
+
+// prepare returns the services of c, sorted by name, with everything whose creation can fail. It changes nothing that is
+// in use.
+func (s *services) prepare(c *config.Config) (plans []*servicePlan, err error) {
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
+		p := &servicePlan{service: s.get(name), next: c.Services[name], spec: specOf(c.Services[name], c.Consul)}
+		p.created = p.service == nil
+		// The files of an unchanged service are not read: they may be missing now.
+		if p.changed = p.created || !reflect.DeepEqual(p.config, p.next); p.changed {
+			if err := p.readCertificates(name, s.log); err != nil {
+				return nil, fmt.Errorf("service %q: %w", name, err)
+			}
+		}
+		if p.created {
+			if p.service, err = s.newService(name, p); err != nil {
+				return nil, err
+			}
+		}
+		if !reflect.DeepEqual(p.spec, p.service.spec) {
+			if p.source, err = s.registries.newSource(name, p.spec); err != nil {
+				return nil, fmt.Errorf("service %q: %w", name, err)
+			}
+		}
+		plans = append(plans, p)
+	}
+	return plans, nil
+}
+
+// readCertificates sets the health settings of p and the TLS of its requests, with their certificates.
+func (p *servicePlan) readCertificates(name string, log zerolog.Logger) (err error) {
+	read := func(user string, files certificates.Files, serverName string, insecure bool) (*certificates.Client, error) {
+		return certificates.NewClient(certificates.ClientOptions{
+			Files: files, ServerName: serverName, InsecureSkipVerify: insecure, Changed: certificates.LogChanges(user, log),
+		})
+	}
+	use := func(user string, secure *certificates.Client) {
+		p.uses = append(p.uses, certificates.Use{User: user, Source: secure.Follower})
+	}
+	var checks *certificates.Client
+	if active := p.next.Health.Active; active != nil && active.TLS != nil {
+		files, user := active.TLS, fmt.Sprintf("checks of service %q", name)
+		if checks, err = read(user, certificates.Files{CA: files.CA, Cert: files.Cert, Key: files.Key}, files.ServerName, files.SkipVerify); err != nil {
+			return fmt.Errorf("health.active.tls: %w", err)
+		}
+		use(user, checks)
+	}
+	p.health = healthSettings(&p.next, checks)
+	files, user := p.next.Upstream.TLS, fmt.Sprintf("peers of service %q", name)
+	if files == nil {
+		return nil
+	}
+	if !p.created && reflect.DeepEqual(p.config.Upstream.TLS, files) {
+		p.upstream = p.upstreamTLS.Load() // its connections can be reused
+	} else if p.upstream, err = read(user, certificates.Files{CA: files.CA, Cert: files.Cert, Key: files.Key}, files.ServerName, files.Insecure); err != nil {
+		return fmt.Errorf("upstream.tls: %w", err)
+	}
+	use(user, p.upstream)
+	return nil
+}
+
+// newService returns a service with an empty pool, which is not in use yet.
+func (s *services) newService(name string, p *servicePlan) (*service, error) {
+	created := newService(name, s.health.NewChecker())
+	o := s.poolOptions(p.next, created, p.health)
+	o.MayConnect, o.MayUseSocket = s.mayConnect(name), s.machine.MayUseSocket
+	var err error
+	if created.pool, err = balancer.NewPool(name, o); err != nil {
+		return nil, err
+	}
+	created.pool.SetOrders(s.orders)
+	return created, nil
+}
+
+// poolOptions returns the options of the pool of a service.
+func (s *services) poolOptions(c config.Service, of *service, health healthcheck.Settings) balancer.Options {
+	o := poolOptions(c)
+	o.NewTransport, o.Notify = newTransport(s.proxy, c, of.upstreamTLS.Load), s.notePeer
+	return of.checker.Adapt(o, health)
+}
+
+// apply changes the services in use to plans, without their sources. Services that plans lack stay until retain.
+func (s *services) apply(plans []*servicePlan) error {
+	for _, p := range plans {
+		switch {
+		case p.created:
+			p.gate = s.tags.Gate(p.name, p.service.apply)
+			s.add(p.service)
+			p.pool.SetOrders(s.orders) // orders may have changed since
+			p.checker.Start(p.pool, p.health)
+		case p.changed:
+			if err := p.pool.Reconfigure(s.poolOptions(p.next, p.service, p.health)); err != nil {
+				return err // impossible with a checked configuration
+			}
+			p.checker.Configure(p.health)
+		}
+		p.service.config, p.service.spec = p.next, p.spec
+		if p.changed {
+			p.certificates.Store(&p.uses)
+			p.upstreamTLS.Store(p.upstream)
+		}
+	}
+	return nil
+}
+
+// watch begins the watches with the new sources of plans.
+func (s *services) watch(plans []*servicePlan) {
+	sources := make(map[string]discovery.Source)
+	for _, p := range plans {
+		if p.source != nil {
+			sources[p.name] = p.source
+		}
+	}
+	s.discovery.WatchAll(sources)
+}
+
+// retain ends the services that plans lack: their pools drain.
+func (s *services) retain(plans []*servicePlan) {
+	for _, service := range s.all() {
+		if slices.ContainsFunc(plans, func(p *servicePlan) bool { return p.service == service }) {
+			continue
+		}
+		s.discovery.Unwatch(service.name)
+		s.tags.Forget(service.name)
+		service.checker.Stop()
+		service.pool.Close()
+		s.retire(service)
+	}
+}

@@ -1,0 +1,119 @@
+package gateway
+
+import (
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/observe/panics"
+	"sluice/proxy/handover"
+)
+
+// pauseTimeout is how long this process pauses its watches of Consul for a new process. If the
+// new process does not serve by then, both watch Consul, although the agent may refuse some
+// connections.
+const pauseTimeout = 10 * time.Second
+
+// upgrade is the place of this process between an old one, which it may replace, and a new one, which may replace it.
+type upgrade struct {
+	consul   *consul.Client
+	parts    func(abandoned int) []handover.Part // see Gateway.parts
+	watching []pausable                          // what watches Consul
+	save     func()                              // saves the sets
+	own      func(bool)                          // begins or ends the ownership of this process
+	log      zerolog.Logger
+
+	takingOver bool          // this process replaces an old one
+	inherited  bool          // the state of the old process has been restored
+	warm       chan struct{} // closed when clients may be served
+	served     atomic.Bool   // Options.Serving was called
+	replacing  sync.Mutex    // held by replaceBy
+	replaced   bool          // another process serves clients; used by the goroutine of Run
+}
+
+type pausable interface {
+	Pause()
+	Resume()
+}
+
+// serves reports whether this process serves clients, or is about to: it is warm, and no old
+// process serves in its place.
+func (u *upgrade) serves() bool { return closed(u.warm) && (!u.takingOver || u.served.Load()) }
+
+// inherit restores the state of the old process, if there is one; request is Options.Inherit. The listeners must be
+// bound, because the old process gives its state only once.
+func (u *upgrade) inherit(request func() (state io.ReadCloser, replacing bool, err error)) {
+	var state io.ReadCloser
+	var err error
+	if request != nil {
+		state, u.takingOver, err = request()
+	}
+	if state == nil {
+		_ = handover.Restore(nil, u.parts(0)) // without a state there is no error
+		if u.takingOver && err == nil {
+			u.log.Info().Msg("the old process hands over only its listeners")
+		}
+	} else {
+		defer state.Close()
+		err = handover.Restore(state, u.parts(0))
+		u.inherited = err == nil
+	}
+	if err != nil {
+		u.log.Warn().Err(err).Msg("the state of the old process cannot be used")
+	}
+}
+
+// replaceBy is [Gateway.ReplaceBy]. pause is how long this process pauses its watches.
+func (u *upgrade) replaceBy(replace func(give func(io.Writer) error) error, pause time.Duration) {
+	if !u.replacing.TryLock() {
+		u.log.Warn().Msg("a new process is already starting")
+		return
+	}
+	defer u.replacing.Unlock()
+	u.log.Info().Msg("starting a new process")
+	abandoned := 0
+	resume := func() {
+		u.consul.Reduce(abandoned)
+		for _, w := range u.watching {
+			w.Resume()
+		}
+	}
+	var once sync.Once // resume, or the end of this process
+	err := replace(func(w io.Writer) error {
+		u.save() // the new process may be killed before its first write
+		u.own(false)
+		abandoned = u.pause()
+		time.AfterFunc(pause, func() {
+			defer panics.Contain(panics.Task, nil)
+			once.Do(func() {
+				u.log.Warn().Stringer("after", pause).Msg("the new process does not serve yet: this one watches Consul again")
+				resume()
+			})
+		})
+		return handover.Save(w, u.parts(abandoned))
+	})
+	if err != nil {
+		once.Do(resume)
+		u.own(true)
+		u.log.Error().Err(err).Msg("the new process does not serve: this one continues")
+		return
+	}
+	once.Do(func() {})
+	u.own(false) // replace may not have called give
+	u.pause()
+}
+
+// pause ends the watches and closes their connections: the agent might not accept
+// those of two processes. It returns the number of connections that the agent still counts.
+func (u *upgrade) pause() (abandoned int) {
+	return u.consul.Release(func() {
+		for _, w := range slices.Backward(u.watching) {
+			w.Pause()
+		}
+	})
+}
