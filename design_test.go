@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"sluice/test/verify"
 	"strings"
 	"testing"
 )
@@ -20,18 +21,12 @@ func TestImportsFollowTheDesign(t *testing.T) {
 	table := packagesOfDesign(t)
 	imports := importsOfProgram(t)
 	for name := range imports {
-		if !slices.Contains(table, name) {
-			t.Errorf("docs/design.md lacks the package %s", name)
-		}
+		verify.That(t, slices.Contains(table, name), "docs/design.md lacks the package %s", name)
 	}
 	for row, name := range table {
-		if imports[name] == nil {
-			t.Errorf("docs/design.md has the package %s, which does not exist", name)
-		}
+		verify.That(t, imports[name] != nil, "docs/design.md has the package %s, which does not exist", name)
 		for _, imported := range imports[name] {
-			if !slices.Contains(table[row+1:], imported) && !strings.HasPrefix(name, imported+"/") {
-				t.Errorf("%s imports %s, which is not below it in the table of docs/design.md", name, imported)
-			}
+			verify.That(t, slices.Contains(table[row+1:], imported) || strings.HasPrefix(name, imported+"/"), "%s imports %s, which is not below it in the table of docs/design.md", name, imported)
 		}
 	}
 }
@@ -48,13 +43,9 @@ func packagesOfDesign(t *testing.T) (names []string) {
 // tableOfDesign returns the rows of the table with that header in docs/design.md.
 func tableOfDesign(t *testing.T, header string) string {
 	text, err := os.ReadFile("docs/design.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	_, table, found := strings.Cut(string(text), header+"\n|---|---|\n")
-	if !found {
-		t.Fatalf("docs/design.md has no table %s", header)
-	}
+	verify.Require(t, found, "docs/design.md has no table %s", header)
 	table, _, _ = strings.Cut(table, "\n\n")
 	return table
 }
@@ -91,9 +82,7 @@ func importsOfProgram(t *testing.T) map[string][]string {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	return imports
 }
 
@@ -111,19 +100,13 @@ var spread = []string{"balancer.Pool", "balancer.Peer"}
 
 func TestRoomsAreSmall(t *testing.T) {
 	entries, err := os.ReadDir(".")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	folders := slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !e.IsDir() || strings.HasPrefix(e.Name(), ".") })
-	if len(folders) > maxFolders {
-		t.Errorf("%d folders at the top, want at most %d", len(folders), maxFolders)
-	}
+	verify.That(t, len(folders) <= maxFolders, "%d folders at the top, want at most %d", len(folders), maxFolders)
 	for folder := range importsOfProgram(t) {
 		files, methods := 0, make(map[string]map[string]int) // by type and file
 		paths, err := filepath.Glob(filepath.Join(folder, "*.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		for _, path := range paths {
 			if strings.HasSuffix(path, "_test.go") {
 				continue
@@ -136,18 +119,15 @@ func TestRoomsAreSmall(t *testing.T) {
 				methods[of][path]++
 			}
 		}
-		if files > maxFiles {
-			t.Errorf("%s has %d files, want at most %d", folder, files, maxFiles)
-		}
+		verify.That(t, files <= maxFiles, "%s has %d files, want at most %d", folder, files, maxFiles)
 		for of, byFile := range methods {
 			sum := 0
 			for _, n := range byFile {
 				sum += n
 			}
 			name := strings.ReplaceAll(folder, "/", ".") + "." + of
-			if over := sum > maxMethods && len(byFile) > maxFilesOfAType; over != slices.Contains(spread, name) {
-				t.Errorf("%s has %d methods in %d files: over the limit %v", name, sum, len(byFile), over)
-			}
+			over := sum > maxMethods && len(byFile) > maxFilesOfAType
+			verify.That(t, over == slices.Contains(spread, name), "%s has %d methods in %d files: over the limit %v", name, sum, len(byFile), over)
 		}
 	}
 }
@@ -155,9 +135,7 @@ func TestRoomsAreSmall(t *testing.T) {
 // receivers returns the types of the methods in a file, one for each method.
 func receivers(t *testing.T, path string) (names []string) {
 	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	for _, d := range file.Decls {
 		f, is := d.(*ast.FuncDecl)
 		if !is || f.Recv == nil {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"sluice/test/verify"
 	"strings"
 	"testing"
 )
@@ -39,18 +40,14 @@ func TestEveryGoroutineContainsItsPanics(t *testing.T) {
 	for name := range importsOfProgram(t) {
 		fset := token.NewFileSet()
 		paths, err := filepath.Glob(filepath.Join(filepath.FromSlash(name), "*.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		var files []*ast.File
 		for _, path := range paths {
 			if strings.HasSuffix(path, "_test.go") {
 				continue
 			}
 			file, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
-			if err != nil {
-				t.Fatal(err)
-			}
+			verify.NoError(t, err)
 			files = append(files, file)
 		}
 		g := goroutines{t: t, fset: fset, name: name, used: used, bodies: make(map[types.Object]*ast.BlockStmt)}
@@ -70,9 +67,7 @@ func TestEveryGoroutineContainsItsPanics(t *testing.T) {
 		}
 	}
 	for key := range maps.Keys(uncontained) {
-		if !used[key] {
-			t.Errorf("uncontained has %q, which does not exist", key)
-		}
+		verify.That(t, used[key], "uncontained has %q, which does not exist", key)
 	}
 }
 
@@ -134,9 +129,7 @@ func (g *goroutines) check(before string, f ast.Expr, at token.Pos, after string
 // text returns the source of f.
 func (g *goroutines) text(f ast.Expr) string {
 	file, err := os.ReadFile(g.fset.Position(f.Pos()).Filename)
-	if err != nil {
-		g.t.Fatal(err)
-	}
+	verify.NoError(g.t, err)
 	return string(file[g.fset.Position(f.Pos()).Offset:g.fset.Position(f.End()).Offset])
 }
 

@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"io/fs"
 	"path/filepath"
+	"sluice/test/verify"
 	"strings"
 	"testing"
 )
@@ -53,9 +54,7 @@ func TestLocksOutliveNoPanic(t *testing.T) {
 		})
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 }
 
 // statementsOf returns the statements of a block; nil: n is none.

@@ -87,9 +87,8 @@ func getJSON[T any](t testing.TB, h http.Handler, path string) T {
 func decode[T any](t testing.TB, body string) T {
 	t.Helper()
 	var v T
-	if err := json.Unmarshal([]byte(body), &v); err != nil {
-		t.Fatalf("%v in %s", err, body)
-	}
+	err := json.Unmarshal([]byte(body), &v)
+	verify.Require(t, err == nil, "%v in %s", err, body)
 	return v
 }
 

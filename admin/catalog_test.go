@@ -9,6 +9,7 @@ import (
 	"sluice/config"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
+	"sluice/test/verify"
 )
 
 func TestCatalog(t *testing.T) {
@@ -23,13 +24,11 @@ func TestCatalog(t *testing.T) {
 		status, body := get(t, h, "/api/catalog")
 		return status, strings.Join(strings.Fields(body), " ")
 	}
-	if code, body := ask(); code != http.StatusNotFound || !strings.Contains(body, "no catalog") {
-		t.Errorf("without a catalog: %d %s", code, body)
-	}
+	code, body := ask()
+	verify.That(t, code == http.StatusNotFound && strings.Contains(body, "no catalog"), "without a catalog: %d %s", code, body)
 	found = true
 	want := `{ "state": "stale", "since": "2026-01-02T03:04:05Z", "index": 7, "last_success": "2026-01-02T03:04:05Z", "last_change": null, ` +
 		`"last_error": "refused", "services": [ { "service": "moon", "tags": [], "probation": true }, { "service": "star", "tags": [ "v1" ], "probation": false } ] }`
-	if code, body := ask(); code != http.StatusOK || body != want {
-		t.Errorf("got %d\n%s\nwant\n%s", code, body, want)
-	}
+	code, body = ask()
+	verify.That(t, code == http.StatusOK && body == want, "got %d\n%s\nwant\n%s", code, body, want)
 }

@@ -106,9 +106,8 @@ func TestConfigHasTheRevisionInUseAndTheLatestRefusal(t *testing.T) {
 		t.Errorf("after errors in the file: got %+v", refused.LastError)
 	}
 	past.Refused("sluice.yaml", errors.New("permission denied"))
-	if refused := getJSON[shown](t, h, "/api/config").Reloads; !slices.Equal(refused.LastError.Errors, []string{"permission denied"}) {
-		t.Errorf("after another error: got %+v", refused.LastError)
-	}
+	refused = getJSON[shown](t, h, "/api/config").Reloads
+	verify.That(t, slices.Equal(refused.LastError.Errors, []string{"permission denied"}), "after another error: got %+v", refused.LastError)
 }
 
 func TestConfigHistory(t *testing.T) {

@@ -67,15 +67,12 @@ func TestConsulMarksDifferences(t *testing.T) {
 		verify.That(t, slices.Equal(marks, want), "%s:\ngot  %v\nwant %v", path, marks, want)
 		b := got.Instances[1]
 		verify.Slices(t, b.Fields, []string{"status", "weight", "tags", "meta"}, "%s: fields", path)
-		if b.Consul.Status != "warning" || b.Consul.Detail != "check: slow" || b.Consul.Weight != 3 || b.Pool.Status != "passing" || b.Pool.State != "up" {
-			t.Errorf("%s: got %+v and %+v", path, b.Consul, b.Pool)
-		}
+		verify.That(t, b.Consul.Status == "warning" && b.Consul.Detail == "check: slow" && b.Consul.Weight == 3 && b.Pool.Status == "passing" && b.Pool.State == "up", "%s: got %+v and %+v", path, b.Consul, b.Pool)
 	}
 
 	answer.Instances = []discovery.Instance{pooled, both, same}
-	if got := getJSON[Comparison](t, h, "/consul/web"); !got.Same {
-		t.Errorf("equal sets: got %+v", got)
-	}
+	got := getJSON[Comparison](t, h, "/consul/web")
+	verify.That(t, got.Same, "equal sets: got %+v", got)
 }
 
 func TestConsulUnreachable(t *testing.T) {

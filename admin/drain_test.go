@@ -35,18 +35,15 @@ func TestDrainAndEnable(t *testing.T) {
 		verify.Require(t, token.Peer.ID.ID == "a", "picked %v", token.Peer)
 		token.Done(balancer.Outcome{})
 	}
-	if status, body := post(t, h, "/api/peers/star/a/drain"); status != http.StatusOK || !strings.Contains(body, "drain: by an operator") {
-		t.Errorf("got %d %s", status, body)
-	}
+	status, body = post(t, h, "/api/peers/star/a/drain")
+	verify.That(t, status == http.StatusOK && strings.Contains(body, "drain: by an operator"), "got %d %s", status, body)
 	for _, token := range flying {
 		token.Done(balancer.Outcome{})
 	}
-	if status, body := post(t, h, "/api/peers/star/a/enable"); status != http.StatusOK || decode[Operated](t, body).Peer.State != "up" {
-		t.Errorf("got %d %s", status, body)
-	}
-	if status, body := post(t, h, "/api/peers/star/a/enable"); status != http.StatusOK {
-		t.Errorf("enable again: got %d %s", status, body)
-	}
+	status, body = post(t, h, "/api/peers/star/a/enable")
+	verify.That(t, status == http.StatusOK && decode[Operated](t, body).Peer.State == "up", "got %d %s", status, body)
+	status, body = post(t, h, "/api/peers/star/a/enable")
+	verify.That(t, status == http.StatusOK, "enable again: got %d %s", status, body)
 	verify.Equal(t, peerNamed(t, h, "other", "a").State, "up", "the peer of the same id in another service")
 }
 
@@ -65,9 +62,8 @@ func TestOrdersAboutAServiceWithAnotherName(t *testing.T) {
 	pool.Apply([]discovery.Instance{instance("star", "b", "10.0.0.2")})
 	s := getJSON[[]Service](t, h, "/api/services")[0]
 	verify.That(t, len(s.StandingDrains) == 1, "the drain of an absent instance: %+v", s.StandingDrains)
-	if status, body := post(t, h, "/api/peers/blue/a/enable"); status != http.StatusOK || decode[Operated](t, body).Peer != nil {
-		t.Errorf("enable an absent instance: got %d %s", status, body)
-	}
+	status, body := post(t, h, "/api/peers/blue/a/enable")
+	verify.That(t, status == http.StatusOK && decode[Operated](t, body).Peer == nil, "enable an absent instance: got %d %s", status, body)
 }
 
 func peerNamed(t *testing.T, h http.Handler, service, id string) Peer {
@@ -108,15 +104,12 @@ func TestADrainOfAnAbsentInstanceIsListedAndEnded(t *testing.T) {
 	verify.Require(t, len(drains) == 1 && !drains[0].Since.IsZero(), "standing drains %+v", drains)
 	d := drains[0]
 	verify.That(t, d.ID == "a" && d.Node == "n" && d.Address == "10.0.0.1:80" && d.Why == "upgrade", "standing drain %+v", d)
-	if status, body := post(t, h, "/api/peers/star/a/drain"); status != http.StatusNotFound {
-		t.Errorf("drain of an absent instance: got %d %s", status, body)
-	}
-	if status, body := post(t, h, "/api/peers/star/a/enable"); status != http.StatusOK || decode[Operated](t, body).Peer != nil {
-		t.Errorf("enable: got %d %s", status, body)
-	}
-	if drains := getJSON[[]Service](t, h, "/api/services")[0].StandingDrains; len(drains) != 0 {
-		t.Errorf("standing drains %+v after enable", drains)
-	}
+	status, body := post(t, h, "/api/peers/star/a/drain")
+	verify.That(t, status == http.StatusNotFound, "drain of an absent instance: got %d %s", status, body)
+	status, body = post(t, h, "/api/peers/star/a/enable")
+	verify.That(t, status == http.StatusOK && decode[Operated](t, body).Peer == nil, "enable: got %d %s", status, body)
+	drains = getJSON[[]Service](t, h, "/api/services")[0].StandingDrains
+	verify.That(t, len(drains) == 0, "standing drains %+v after enable", drains)
 }
 
 func TestRefusedOrders(t *testing.T) {
@@ -155,9 +148,8 @@ func TestRefusedOrders(t *testing.T) {
 	expect("no token", http.StatusUnauthorized, status, body)
 	status, body = post(t, h, path, "Authorization", "Bearer s3cret2")
 	expect("wrong token", http.StatusUnauthorized, status, body)
-	if status, body := ask(t, h, http.MethodPost, "http://sluice.example:8081"+path, "Authorization", "Bearer s3cret"); status != http.StatusOK {
-		t.Errorf("with the token: got %d %s", status, body)
-	}
+	status, body = ask(t, h, http.MethodPost, "http://sluice.example:8081"+path, "Authorization", "Bearer s3cret")
+	verify.That(t, status == http.StatusOK, "with the token: got %d %s", status, body)
 }
 
 func TestHostsThatNeedNoToken(t *testing.T) {
@@ -176,20 +168,15 @@ func TestAWeightInPlaceOfTheRegistrys(t *testing.T) {
 	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}})
 	status, body := post(t, h, "/api/peers/star/a/weight?weight=5&why=bigger&by=root@vm&for=1h")
 	p := decode[Operated](t, body).Peer
-	if status != http.StatusOK || p == nil || p.Weight != 5 || p.State != "up" || len(p.Reasons) != 0 || len(p.Orders) != 1 {
-		t.Fatalf("got %d %s", status, body)
-	}
-	if o := p.Orders[0]; o.Kind != operator.Weight || o.Weight != 5 || o.Why != "bigger" || o.By != "root@vm" || o.Until.Sub(o.Since).Round(time.Minute) != time.Hour {
-		t.Errorf("got %+v", o)
-	}
+	verify.Require(t, status == http.StatusOK && p != nil && p.Weight == 5 && p.State == "up" && len(p.Reasons) == 0 && len(p.Orders) == 1, "got %d %s", status, body)
+	o := p.Orders[0]
+	verify.That(t, o.Kind == operator.Weight && o.Weight == 5 && o.Why == "bigger" && o.By == "root@vm" && o.Until.Sub(o.Since).Round(time.Minute) == time.Hour, "got %+v", o)
 	for _, query := range []string{"", "?weight=0", "?weight=65536", "?weight=x", "?weight=5&for=x", "?weight=5&for=1ms", "?weight=5&for=-1h", "?weight=5&by=a%1b"} {
-		if status, body := post(t, h, "/api/peers/star/b/weight"+query); status != http.StatusBadRequest || errorOf(t, body) == "" {
-			t.Errorf("%q: got %d %s", query, status, body)
-		}
+		status, body := post(t, h, "/api/peers/star/b/weight"+query)
+		verify.That(t, status == http.StatusBadRequest && errorOf(t, body) != "", "%q: got %d %s", query, status, body)
 	}
-	if status, body := post(t, h, "/api/peers/star/a/weight/release"); status != http.StatusOK || decode[Operated](t, body).Peer.Weight != 1 {
-		t.Errorf("release: got %d %s", status, body)
-	}
+	status, body = post(t, h, "/api/peers/star/a/weight/release")
+	verify.That(t, status == http.StatusOK && decode[Operated](t, body).Peer.Weight == 1, "release: got %d %s", status, body)
 	for _, p := range getJSON[[]Peer](t, h, "/api/peers") {
 		verify.That(t, p.Weight == 1 && len(p.Orders) == 0, "afterwards %+v", p)
 	}
@@ -202,20 +189,17 @@ func TestADrainOfANode(t *testing.T) {
 	h := handlerOf(Options{Services: Services{Pools: poolsOf(star, newPool(t, "moon", c, d))}})
 	draining := func(want ...string) {
 		t.Helper()
-		if got := ids(getJSON[[]Peer](t, h, "/api/peers?state=draining")); !slices.Equal(got, append([]string{}, want...)) {
-			t.Errorf("draining %q, want %q", got, want)
-		}
+		got := ids(getJSON[[]Peer](t, h, "/api/peers?state=draining"))
+		verify.That(t, slices.Equal(got, append([]string{}, want...)), "draining %q, want %q", got, want)
 	}
 	for path, want := range map[string]int{"x/drain": http.StatusNotFound, "n/drain": http.StatusConflict, "x/enable": http.StatusNotFound, "n/drain?datacenter=dc3": http.StatusNotFound} {
-		if status, body := post(t, h, "/api/nodes/"+path); status != want || errorOf(t, body) == "" {
-			t.Errorf("%s: got %d %s", path, status, body)
-		}
+		status, body := post(t, h, "/api/nodes/"+path)
+		verify.That(t, status == want && errorOf(t, body) != "", "%s: got %d %s", path, status, body)
 	}
 	draining()
 	status, body := post(t, h, "/api/nodes/n/drain?datacenter=dc2&why=disk")
-	if got := decode[OperatedNode](t, body); status != http.StatusOK || got.Node != "n" || got.Datacenter != "dc2" || len(got.Peers) != 1 || !slices.Equal(got.Peers[0].Reasons, []string{"drain: node n: disk"}) {
-		t.Errorf("got %d %s", status, body)
-	}
+	got := decode[OperatedNode](t, body)
+	verify.That(t, status == http.StatusOK && got.Node == "n" && got.Datacenter == "dc2" && len(got.Peers) == 1 && slices.Equal(got.Peers[0].Reasons, []string{"drain: node n: disk"}), "got %d %s", status, body)
 	draining("d")
 	post(t, h, "/api/nodes/m/drain")
 	draining("d", "b")
@@ -223,13 +207,11 @@ func TestADrainOfANode(t *testing.T) {
 	e.Node = "m"
 	star.Apply([]discovery.Instance{a, b, e})
 	draining("d", "b", "e")
-	if status, body := post(t, h, "/api/peers/star/b/enable"); status != http.StatusConflict || !strings.Contains(errorOf(t, body), "its node is drained: node m: by an operator") {
-		t.Errorf("enable of one peer: got %d %s", status, body)
-	}
+	status, body = post(t, h, "/api/peers/star/b/enable")
+	verify.That(t, status == http.StatusConflict && strings.Contains(errorOf(t, body), "its node is drained: node m: by an operator"), "enable of one peer: got %d %s", status, body)
 	post(t, h, "/api/peers/star/b/drain")
-	if status, body := post(t, h, "/api/peers/star/b/enable"); status != http.StatusOK || decode[Operated](t, body).Peer.State != "draining" {
-		t.Errorf("the end of its own drain: got %d %s", status, body)
-	}
+	status, body = post(t, h, "/api/peers/star/b/enable")
+	verify.That(t, status == http.StatusOK && decode[Operated](t, body).Peer.State == "draining", "the end of its own drain: got %d %s", status, body)
 	all := getJSON[Orders](t, h, "/api/orders")
 	verify.That(t, len(all.Orders) == 2 && !all.Shared && !all.Saved && all.Orders[0].Node == "m" && all.Orders[1].Datacenter == "dc2", "orders %+v", all)
 	post(t, h, "/api/nodes/m/enable")

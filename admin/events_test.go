@@ -55,9 +55,8 @@ func TestEventsAsAList(t *testing.T) {
 	status, body := get(t, h, "/api/events", "Accept", "application/json", "Last-Event-ID", all[1].ID.String())
 	got := textsOf(decode[[]events.Event](t, body))
 	verify.That(t, status == http.StatusOK && got == "<three>", "status %d, %s", status, body)
-	if _, body := get(t, handlerOf(Options{}), "/api/events?format=json"); strings.TrimSpace(body) != "[]" {
-		t.Errorf("without events: %s", body)
-	}
+	_, body = get(t, handlerOf(Options{}), "/api/events?format=json")
+	verify.That(t, strings.TrimSpace(body) == "[]", "without events: %s", body)
 }
 
 func TestEventsRefuseBadQueries(t *testing.T) {
@@ -74,12 +73,10 @@ func TestEventsRefuseBadQueries(t *testing.T) {
 		got := errorOf(t, body)
 		verify.That(t, status == http.StatusBadRequest && strings.HasPrefix(got, want), "%s: status %d, %s", query, status, got)
 	}
-	if status, _ := ask(t, h, http.MethodPost, "/api/events"); status != http.StatusMethodNotAllowed {
-		t.Errorf("POST: status %d", status)
-	}
-	if status, _ := get(t, handlerOf(Options{Tokens: func() Tokens { return Tokens{Operate: "secret"} }}), "/api/events"); status != http.StatusUnauthorized {
-		t.Errorf("without the token: status %d", status)
-	}
+	status, _ := ask(t, h, http.MethodPost, "/api/events")
+	verify.That(t, status == http.StatusMethodNotAllowed, "POST: status %d", status)
+	status, _ = get(t, handlerOf(Options{Tokens: func() Tokens { return Tokens{Operate: "secret"} }}), "/api/events")
+	verify.That(t, status == http.StatusUnauthorized, "without the token: status %d", status)
 }
 
 // stream is an open stream of events.
@@ -145,16 +142,14 @@ func TestEventsAsAStream(t *testing.T) {
 	two := s.event()
 	verify.That(t, one.Text == "one" && two.Text == "two", "got %+v, %+v", one, two)
 	feed.Add(events.Event{Kind: events.KindLeft, Service: "star", Text: "a\nb <c>"})
-	if e := s.event(); e.Text != "a\nb <c>" || e.Kind != events.KindLeft {
-		t.Errorf("got %+v", e)
-	}
+	e := s.event()
+	verify.That(t, e.Text == "a\nb <c>" && e.Kind == events.KindLeft, "got %+v", e)
 
 	resumed := openStream(t, server, "?kind=peer.left", "Last-Event-ID", one.ID.String())
 	defer resumed.response.Body.Close()
 	resumed.next()
-	if e := resumed.event(); e.Kind != events.KindLeft {
-		t.Errorf("after %s: %+v", one.ID, e)
-	}
+	e = resumed.event()
+	verify.That(t, e.Kind == events.KindLeft, "after %s: %+v", one.ID, e)
 	feed.Close()
 	if got := resumed.next(); got != "" || resumed.lines.Err() != nil {
 		t.Errorf("after the end of the feed: %q, %v", got, resumed.lines.Err())
@@ -171,9 +166,7 @@ func TestTooManyStreamsOfEventsAreRefused(t *testing.T) {
 	verify.NoError(t, err)
 	defer response.Body.Close()
 	body, _ := io.ReadAll(response.Body)
-	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" || !strings.Contains(string(body), "100 streams") {
-		t.Errorf("status %d, %s", response.StatusCode, body)
-	}
+	verify.That(t, response.StatusCode == http.StatusServiceUnavailable && response.Header.Get("Retry-After") != "" && strings.Contains(string(body), "100 streams"), "status %d, %s", response.StatusCode, body)
 }
 
 // streamOf runs the handler of a stream on one end of a pipe, and returns the other one, and what

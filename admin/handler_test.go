@@ -51,9 +51,8 @@ func TestOtherSitesGetNothingWithoutAToken(t *testing.T) {
 			refused := test.refused || test.what == linkElsewhere && strings.HasPrefix(path, "/debug/pprof/")
 			verify.Equal(t, status == http.StatusForbidden, (guarded && refused), "%s, %s: got %d %.200s", path, test.what, status, body)
 			token = "s3cret" // authenticates
-			if status, body := get(t, h, test.url+path, append(test.header, "Authorization", "Bearer s3cret")...); status == http.StatusForbidden {
-				t.Errorf("%s, %s, with the token: got %d %.200s", path, test.what, status, body)
-			}
+			status, body = get(t, h, test.url+path, append(test.header, "Authorization", "Bearer s3cret")...)
+			verify.That(t, status != http.StatusForbidden, "%s, %s, with the token: got %d %.200s", path, test.what, status, body)
 		}
 	}
 }
@@ -61,14 +60,12 @@ func TestOtherSitesGetNothingWithoutAToken(t *testing.T) {
 func TestHandlerWithEmptyViews(t *testing.T) {
 	h := handlerOf(Options{})
 	for _, path := range []string{"/api", "/api/peers", "/api/services", "/api/routes", "/api/tags", "/api/config/history", "/consul"} {
-		if status, body := get(t, h, path); status != http.StatusOK || body != "[]\n" {
-			t.Errorf("%s: got %d %q", path, status, body)
-		}
+		status, body := get(t, h, path)
+		verify.That(t, status == http.StatusOK && body == "[]\n", "%s: got %d %q", path, status, body)
 	}
 	for _, path := range []string{"/", "/healthz", "/readyz", "/api/config", "/metrics"} {
-		if status, body := get(t, h, path); status != http.StatusOK {
-			t.Errorf("%s: got %d %q", path, status, body)
-		}
+		status, body := get(t, h, path)
+		verify.That(t, status == http.StatusOK, "%s: got %d %q", path, status, body)
 	}
 }
 
@@ -136,9 +133,8 @@ func TestTokenGuardsAllButHealthAndThePage(t *testing.T) {
 	}
 
 	token = "other"
-	if status, _ := get(t, h, "/api", "Authorization", "Bearer s3cret"); status != http.StatusUnauthorized {
-		t.Errorf("the old token still passes: %d", status)
-	}
+	status, _ := get(t, h, "/api", "Authorization", "Bearer s3cret")
+	verify.That(t, status == http.StatusUnauthorized, "the old token still passes: %d", status)
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest("GET", "/api", nil))
 	got := w.Header().Get("WWW-Authenticate")
@@ -149,17 +145,14 @@ func TestReadiness(t *testing.T) {
 	ready, missing := false, []string{`service "star": no answer from Consul yet`}
 	h := handlerOf(Options{Process: Process{Ready: func() (bool, []string) { return ready, missing }}})
 	status, body := get(t, h, "/readyz")
-	if got := decode[Readiness](t, body); status != http.StatusServiceUnavailable || got.Ready || !slices.Equal(got.Missing, missing) {
-		t.Errorf("not ready: got %d %s", status, body)
-	}
-	if status, body := get(t, h, "/healthz"); status != http.StatusOK || decode[Health](t, body).Status != "ok" {
-		t.Errorf("healthz while not ready: got %d %s", status, body)
-	}
+	got := decode[Readiness](t, body)
+	verify.That(t, status == http.StatusServiceUnavailable && !got.Ready && slices.Equal(got.Missing, missing), "not ready: got %d %s", status, body)
+	status, body = get(t, h, "/healthz")
+	verify.That(t, status == http.StatusOK && decode[Health](t, body).Status == "ok", "healthz while not ready: got %d %s", status, body)
 	ready = true
 	status, body = get(t, h, "/readyz")
-	if got := decode[Readiness](t, body); status != http.StatusOK || !got.Ready || !slices.Equal(got.Missing, missing) {
-		t.Errorf("ready in spite of what is missing: got %d %s", status, body)
-	}
+	got = decode[Readiness](t, body)
+	verify.That(t, status == http.StatusOK && got.Ready && slices.Equal(got.Missing, missing), "ready in spite of what is missing: got %d %s", status, body)
 }
 
 // Where a token is required, only who has one learns the names of services and files.
@@ -171,9 +164,7 @@ func TestReadinessNamesNothingToStrangers(t *testing.T) {
 	for token, want := range map[string]bool{"": false, "wrong": false, "scraper": true, "s3cret": true} {
 		status, body := get(t, h, "/readyz", "Authorization", "Bearer "+token)
 		got := decode[Readiness](t, body)
-		if status != http.StatusServiceUnavailable || got.Ready || (len(got.Missing) > 0) != want || got.Missing == nil || got.Restored == nil {
-			t.Errorf("token %q: got %d %s", token, status, body)
-		}
+		verify.That(t, status == http.StatusServiceUnavailable && !got.Ready && (len(got.Missing) > 0) == want && got.Missing != nil && got.Restored != nil, "token %q: got %d %s", token, status, body)
 	}
 }
 

@@ -45,13 +45,9 @@ func TestPeersHasEachPeerWithItsState(t *testing.T) {
 		got := getJSON[[]Peer](t, h, path)
 		verify.Require(t, len(got) == 4, "%s: got %+v", path, got)
 		for i := range got {
-			if got[i].Since.Before(before.Add(-time.Minute)) || got[i].Since.After(time.Now()) || got[i].Since.Location() != time.UTC {
-				t.Errorf("%s: since %v", got[i].ID, got[i].Since)
-			}
+			verify.That(t, !got[i].Since.Before(before.Add(-time.Minute)) && !got[i].Since.After(time.Now()) && got[i].Since.Location() == time.UTC, "%s: since %v", got[i].ID, got[i].Since)
 			got[i].Since = time.Time{}
-			if (got[i].LatencyMS > 0) != (got[i].Requests > 0) {
-				t.Errorf("%s: latency %v ms after %d attempts", got[i].ID, got[i].LatencyMS, got[i].Requests)
-			}
+			verify.That(t, (got[i].LatencyMS > 0) == (got[i].Requests > 0), "%s: latency %v ms after %d attempts", got[i].ID, got[i].LatencyMS, got[i].Requests)
 			got[i].LatencyMS = 0
 		}
 		want := []Peer{
@@ -65,17 +61,14 @@ func TestPeersHasEachPeerWithItsState(t *testing.T) {
 				Status: "passing", State: "draining", Reasons: []string{"removed from the set"}, Inflight: 1},
 		}
 		for i := range want {
-			if !reflect.DeepEqual(got[i], want[i]) {
-				t.Errorf("%s:\ngot  %+v\nwant %+v", path, got[i], want[i])
-			}
+			verify.That(t, reflect.DeepEqual(got[i], want[i]), "%s:\ngot  %+v\nwant %+v", path, got[i], want[i])
 		}
 	}
 
 	flying.Done(balancer.Outcome{})
 	second.Done(balancer.Outcome{})
-	if got := ids(getJSON[[]Peer](t, h, "/api/peers")); slices.Contains(got, "d-leaving") {
-		t.Errorf("a peer that has drained is still shown: %v", got)
-	}
+	got := ids(getJSON[[]Peer](t, h, "/api/peers"))
+	verify.That(t, !slices.Contains(got, "d-leaving"), "a peer that has drained is still shown: %v", got)
 }
 
 func TestPeersSelectsByServiceStateAndNode(t *testing.T) {
@@ -145,9 +138,7 @@ func TestPeersAreConsistentWithPicks(t *testing.T) {
 			got := Peer{Status: p.Status, State: p.State, Weight: p.Weight, Reasons: p.Reasons, Used: p.Used}
 			verify.Require(t, reflect.DeepEqual(got, want), "shown as %+v", got)
 		}
-		if slices.ContainsFunc(pool.Snapshot().Eligible, func(p *balancer.Peer) bool { return p.ID == sound[0].Key() }) {
-			t.Fatal("picked after the API reported maintenance")
-		}
+		verify.Require(t, !slices.ContainsFunc(pool.Snapshot().Eligible, func(p *balancer.Peer) bool { return p.ID == sound[0].Key() }), "picked after the API reported maintenance")
 		<-applied
 	}
 }

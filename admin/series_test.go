@@ -59,13 +59,10 @@ func TestSeries(t *testing.T) {
 
 		after := url.QueryEscape(got.Times[1].Format(time.RFC3339Nano))
 		later := getJSON[SeriesAnswer](t, h, "/api/series?service=star&after="+after)
-		if len(later.Times) != 2 || len(later.Services) != 1 || !reflect.DeepEqual(later.Services[0].Requests, []*uint32{n(0)}) {
-			t.Errorf("after the first sample: %+v", later)
-		}
+		verify.That(t, len(later.Times) == 2 && len(later.Services) == 1 && reflect.DeepEqual(later.Services[0].Requests, []*uint32{n(0)}), "after the first sample: %+v", later)
 		for query, status := range map[string]int{"service=moon": http.StatusNotFound, "after=now": http.StatusBadRequest} {
-			if got, body := get(t, h, "/api/series?"+query); got != status || errorOf(t, body) == "" {
-				t.Errorf("%s: %d %s", query, got, body)
-			}
+			got, body := get(t, h, "/api/series?"+query)
+			verify.That(t, got == status && errorOf(t, body) != "", "%s: %d %s", query, got, body)
 		}
 	})
 }

@@ -98,9 +98,8 @@ func TestServices(t *testing.T) {
 		verify.NoError(t, err)
 		token.Done(balancer.Outcome{})
 	}
-	if _, err := star.Pick(&again); err == nil {
-		t.Fatal("the retry budget is not used up")
-	}
+	_, err := star.Pick(&again)
+	verify.Require(t, err != nil, "the retry budget is not used up")
 
 	gone := newPool(t, "star", instance("star", "old", "10.0.0.9")) // an earlier pool of that name
 	defer pick(t, gone).Done(balancer.Outcome{})
@@ -125,21 +124,15 @@ func TestServices(t *testing.T) {
 	})
 	got := getJSON[[]Service](t, h, "/api/services")
 	verify.Require(t, len(got) == 2 && got[0].Service == "origin" && got[1].Service == "star", "got %+v", got)
-	if got[0].Watch != nil || got[0].Policy != "ewma" || got[0].Eligible != 0 {
-		t.Errorf("origin: got %+v", got[0])
-	}
+	verify.That(t, got[0].Watch == nil && got[0].Policy == "ewma" && got[0].Eligible == 0, "origin: got %+v", got[0])
 	s := got[1]
 	if want := (map[string]int{"up": 1, "warming": 0, "ejected": 0, "unhealthy": 1, "draining": 1}); !maps.Equal(s.Peers, want) {
 		t.Errorf("peers: got %v, want %v", s.Peers, want)
 	}
 	verify.That(t, s.Policy == "round_robin" && s.Eligible == 1 && s.Inflight == 2 && s.Requests == 2 && s.Errors == 1 && s.P50MS > 2 && s.P99MS <= 5, "got %+v", s)
-	if s.Retries != 1 || s.Refusals["retry_budget"] != 1 || len(s.Refusals) != 1 || s.Ejections != 5 || s.EjectionsRefused != 7 {
-		t.Errorf("retries, refusals, ejections: got %+v", s)
-	}
+	verify.That(t, s.Retries == 1 && s.Refusals["retry_budget"] == 1 && len(s.Refusals) == 1 && s.Ejections == 5 && s.EjectionsRefused == 7, "retries, refusals, ejections: got %+v", s)
 	w := *s.Watch
-	if w.LastSuccess == nil || !w.LastSuccess.Equal(since) || w.LastChange != nil || w.Restored == nil || !w.Restored.Equal(since) {
-		t.Errorf("last success %v, last change %v, restored %v", w.LastSuccess, w.LastChange, w.Restored)
-	}
+	verify.That(t, w.LastSuccess != nil && w.LastSuccess.Equal(since) && w.LastChange == nil && w.Restored != nil && w.Restored.Equal(since), "last success %v, last change %v, restored %v", w.LastSuccess, w.LastChange, w.Restored)
 	w.LastSuccess, w.Restored = nil, nil
 	want := Watch{Source: "consul", Endpoint: "http://c", State: "stale", Since: since, Index: 42, Instances: 2, Probation: 1, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2, Invalid: []Invalid{{"/star/a", "empty", true}}}
 	verify.DeepEqual(t, w, want, "watch")

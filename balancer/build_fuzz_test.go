@@ -113,9 +113,7 @@ func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[disc
 		if up := peer.State() <= StateWarming; up != healthy[peer.ID] || (peer.Reasons() == nil) != healthy[peer.ID] {
 			t.Errorf("%v: state %v, reasons %q, but should be used as a matter of course: %v", peer, peer.State(), peer.Reasons(), healthy[peer.ID])
 		}
-		if peer.Weight() < 0 || expected && peer.Weight() == 0 {
-			t.Errorf("%v: weight %d", peer, peer.Weight())
-		}
+		verify.That(t, peer.Weight() >= 0 && (!expected || peer.Weight() != 0), "%v: weight %d", peer, peer.Weight())
 		if expected {
 			eligible++
 		}
@@ -146,8 +144,7 @@ func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[disc
 		if len(set) == 0 {
 			wantErr = ErrNoPeers
 		}
-		if _, err := p.Pick(nil); err != wantErr {
-			t.Errorf("Pick: %v, want %v", err, wantErr)
-		}
+		_, err := p.Pick(nil)
+		verify.That(t, err == wantErr, "Pick: %v, want %v", err, wantErr)
 	}
 }

@@ -30,22 +30,19 @@ func TestARemovedPeerFinishesItsRequests(t *testing.T) {
 
 		_, err := p.Pick(nil)
 		verify.That(t, err == ErrNoPeers, "Pick = %v, want %v", err, ErrNoPeers)
-		if s := p.Snapshot(); len(s.All) != 0 || !slices.Equal(s.Draining, []*Peer{peer}) {
-			t.Errorf("snapshot %+v, want one draining peer", s)
-		}
+		s := p.Snapshot()
+		verify.That(t, len(s.All) == 0 && slices.Equal(s.Draining, []*Peer{peer}), "snapshot %+v, want one draining peer", s)
 		if peer.State() != StateDraining || !slices.Equal(peer.Reasons(), []string{"removed from the set"}) {
 			t.Errorf("state %v, reasons %q", peer.State(), peer.Reasons())
 		}
 		time.Sleep(complete(Options{}).DrainTimeout - time.Second)
 		first.Done(Outcome{})
-		if tr := transportOf(peer); tr.drains.Load() != 1 || tr.closes.Load() != 0 {
-			t.Errorf("%d drains, %d closes, want 1, 0", tr.drains.Load(), tr.closes.Load())
-		}
+		tr := transportOf(peer)
+		verify.That(t, tr.drains.Load() == 1 && tr.closes.Load() == 0, "%d drains, %d closes, want 1, 0", tr.drains.Load(), tr.closes.Load())
 		second.Done(Outcome{})
 		verify.Equal(t, transportOf(peer).closes.Load(), 1, "times closed after the last request")
-		if s := p.Snapshot(); len(s.Draining) != 0 {
-			t.Errorf("snapshot %+v, want nothing draining", s)
-		}
+		s = p.Snapshot()
+		verify.That(t, len(s.Draining) == 0, "snapshot %+v, want nothing draining", s)
 		time.Sleep(time.Hour)
 		verify.Equal(t, transportOf(peer).closes.Load(), 1, "times closed")
 	})
@@ -103,9 +100,8 @@ func TestAPeerThatReturnsWhileDrainingIsReused(t *testing.T) {
 		verify.That(t, !p.SetReason(peer.ID, ReasonEjected, false, ""), "a verdict on a peer that has left is not void")
 		time.Sleep(9 * time.Second)
 		p.Apply(set)
-		if got := peerOf(t, p, set[0]); got != peer {
-			t.Fatal("another peer replaced it")
-		}
+		got := peerOf(t, p, set[0])
+		verify.Require(t, got == peer, "another peer replaced it")
 		verify.That(t, peer.State() == StateEjected && peer.Inflight() == 1, "state %v, in flight %d; want what it was", peer.State(), peer.Inflight())
 		p.SetReason(peer.ID, ReasonEjected, false, "")
 		mustPick(t, p, nil).Done(Outcome{})
@@ -120,13 +116,11 @@ func TestAPeerThatReturnsWhileDrainingIsReused(t *testing.T) {
 		synctest.Wait()
 		verify.Equal(t, transportOf(peer).closes.Load(), 1, "not cut in time")
 		p.Apply(set)
-		if got := peerOf(t, p, set[0]); got == peer {
-			t.Error("a peer whose transport is closed was taken back")
-		}
+		got = peerOf(t, p, set[0])
+		verify.That(t, got != peer, "a peer whose transport is closed was taken back")
 		token.Done(Outcome{})
-		if got := mustPick(t, p, nil).Peer; got == peer {
-			t.Error("picked the old peer")
-		}
+		got = mustPick(t, p, nil).Peer
+		verify.That(t, got != peer, "picked the old peer")
 	})
 }
 
@@ -176,9 +170,8 @@ func TestAnOperatorDrainsAPeer(t *testing.T) {
 		time.Sleep(time.Hour) // a drain by an operator has no timeout
 		token.Done(Outcome{})
 		verify.Slices(t, got.take(), []string{"drained star-0000: draining"}, "events")
-		if tr := transportOf(peer); tr.drains.Load() != 1 || tr.closes.Load() != 0 {
-			t.Errorf("%d drains, %d closes, want 1, 0", tr.drains.Load(), tr.closes.Load())
-		}
+		tr := transportOf(peer)
+		verify.That(t, tr.drains.Load() == 1 && tr.closes.Load() == 0, "%d drains, %d closes, want 1, 0", tr.drains.Load(), tr.closes.Load())
 		setReason(p, peer.ID, ReasonDrain, false, "")
 		mustPick(t, p, nil).Done(Outcome{})
 		setReason(p, peer.ID, ReasonDrain, true, "")
@@ -199,9 +192,8 @@ func TestCloseDrainsEveryPeer(t *testing.T) {
 		first, second := mustPick(t, p, nil), mustPick(t, p, nil)
 		p.Close()
 		p.Close()
-		if _, err := p.Pick(nil); err != ErrNoPeers {
-			t.Errorf("Pick = %v, want %v", err, ErrNoPeers)
-		}
+		_, err := p.Pick(nil)
+		verify.That(t, err == ErrNoPeers, "Pick = %v, want %v", err, ErrNoPeers)
 		changes := p.Apply(instances(3))
 		verify.That(t, changes.Empty() && len(p.Snapshot().All) == 0, "a closed pool accepts peers")
 		verify.Succeeds(t, p.Reconfigure(complete(Options{DrainTimeout: 10 * time.Second})))

@@ -38,15 +38,13 @@ func TestASinglePeakDecaysSoon(t *testing.T) {
 		for i := int64(1); i <= samples; i++ {
 			e.observe(10*ms, begin+i*int64(minDecay)/samples)
 		}
-		if got, least := e.average(), 10*ms+time.Duration(math.Round(float64(90*ms)/math.E)); got < least-ms/10 || got > least*6/5 {
-			t.Errorf("after %d samples: %v, want %v or a little more", samples, got, least)
-		}
+		got, least := e.average(), 10*ms+time.Duration(math.Round(float64(90*ms)/math.E))
+		verify.That(t, got >= least-ms/10 && got <= least*6/5, "after %d samples: %v, want %v or a little more", samples, got, least)
 		for i := int64(1); i <= samples; i++ {
 			e.observe(10*ms, begin+int64(minDecay)+i*5*int64(minDecay)/samples)
 		}
-		if got := e.average(); got > 12*ms {
-			t.Errorf("after %d more samples: %v, want close to 10ms", samples, got)
-		}
+		got = e.average()
+		verify.That(t, got <= 12*ms, "after %d more samples: %v, want close to 10ms", samples, got)
 	}
 }
 
@@ -85,9 +83,8 @@ func TestAnEstimateIsTrustedAsLongAsSamplesConfirmedIt(t *testing.T) {
 
 func TestAnEstimateGrowsOld(t *testing.T) {
 	var e estimate
-	if value, _ := e.at(begin); value != 0 {
-		t.Errorf("no sample: %v, want 0", value)
-	}
+	value, _ := e.at(begin)
+	verify.That(t, value == 0, "no sample: %v, want 0", value)
 	e.observe(5*ms, begin)
 	for _, passed := range []time.Duration{0, minDecay, -1} {
 		if value, age := e.at(begin + int64(passed)); value != float64(5*ms) || age != int64(passed) {
@@ -156,12 +153,10 @@ func TestFailuresKeepTheEstimateFresh(t *testing.T) {
 			_, age := p.latency.at(end)
 			verify.Require(t, age == 0, "%v: age %v, want 0", o.Class, age)
 		}
-		if got := p.Latency(); got < failureLatency {
-			t.Errorf("%v: %v, want at least %v", o.Class, got, failureLatency)
-		}
-		if got := time.Duration(p.latency.decay()); got < maxDecay*3/4 {
-			t.Errorf("%v: a peer that always fails is tried again as after one failure: forgotten after %v", o.Class, got)
-		}
+		got := p.Latency()
+		verify.That(t, got >= failureLatency, "%v: %v, want at least %v", o.Class, got, failureLatency)
+		got = time.Duration(p.latency.decay())
+		verify.That(t, got >= maxDecay*3/4, "%v: a peer that always fails is tried again as after one failure: forgotten after %v", o.Class, got)
 	}
 }
 

@@ -20,9 +20,7 @@ func simulate(policy Policy, servers []server) *result {
 func TestOneSlowPeerDoesNotRaiseTheTail(t *testing.T) {
 	without := simulate(PolicyEWMA, fleet(10, normal, nil))
 	with := simulate(PolicyEWMA, fleet(10, normal, func(s *server) { s.service *= 50 }))
-	if with.quantile(0.99) > 2*without.quantile(0.99) {
-		t.Errorf("with one of ten peers 50 times slower %v, without %v; want p99 at most twice as high", with, without)
-	}
+	verify.That(t, with.quantile(0.99) <= 2*without.quantile(0.99), "with one of ten peers 50 times slower %v, without %v; want p99 at most twice as high", with, without)
 }
 
 // A peer that never answers has no more requests in flight than the others.
@@ -98,12 +96,10 @@ func TestAPeerThatWasSlowIsTriedAgain(t *testing.T) {
 func TestCompare(t *testing.T) {
 	f := func(p, q *Peer, now int64, wantA, wantB float64) {
 		t.Helper()
-		if a, b := compare(p, q, now); !near(a/b, wantA/wantB) {
-			t.Errorf("%v : %v, want %v : %v", a, b, wantA, wantB)
-		}
-		if a, b := compare(q, p, now); !near(a/b, wantB/wantA) {
-			t.Errorf("the other way round: %v : %v, want %v : %v", a, b, wantB, wantA)
-		}
+		a, b := compare(p, q, now)
+		verify.That(t, near(a/b, wantA/wantB), "%v : %v, want %v : %v", a, b, wantA, wantB)
+		a, b = compare(q, p, now)
+		verify.That(t, near(a/b, wantB/wantA), "the other way round: %v : %v, want %v : %v", a, b, wantB, wantA)
 	}
 	known := func(latency time.Duration, end int64) *Peer {
 		p := new(Peer)

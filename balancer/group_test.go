@@ -315,9 +315,8 @@ func TestGroupsWaitInTheirOwnLines(t *testing.T) {
 		expectPick(t, p, in(p, "a"), ErrConnectionsSaturated)
 		synctest.Wait()
 		a.Done(Outcome{})
-		if err := <-waited; err != nil {
-			t.Errorf("the request that waited: %v", err)
-		}
+		err := <-waited
+		verify.That(t, err == nil, "the request that waited: %v", err)
 		cancel()
 		verify.Equal(t, p.queue.length.Load(), 0, "still wait")
 	})

@@ -83,9 +83,7 @@ func TestHashesAreSharedByWeight(t *testing.T) {
 			share := float64(w) / float64(total)
 			got, want := counts[instance(i, 1).HostPort()], share*n
 			slack := 4*math.Sqrt(want) + 2*n/minTurns + want*.01 // randomness, and rounding to turns and slots
-			if len(weights) < 10 && math.Abs(float64(got)-want) > slack {
-				t.Errorf("%v: peer %d has %d of %d hashes, want %.0f ± %.0f", weights, i, got, n, want, slack)
-			}
+			verify.That(t, len(weights) >= 10 || !(math.Abs(float64(got)-want) > slack), "%v: peer %d has %d of %d hashes, want %.0f ± %.0f", weights, i, got, n, want, slack)
 			verify.That(t, got != 0, "%v: peer %d has no hash", weights, i)
 		}
 	}
@@ -100,21 +98,18 @@ func TestFewHashesMoveWithThePeers(t *testing.T) {
 		before := owners(t, p, keys)
 		least := 1 / float64(n)
 		p.Apply(append(instances(n)[:n/2:n/2], instances(n)[n/2+1:]...))
-		if got := moved(before, owners(t, p, keys)); got > least+.02 {
-			t.Errorf("%d peers, one leaves: %.4f of the hashes move, want little more than %.4f", n, got, least)
-		}
+		got := moved(before, owners(t, p, keys))
+		verify.That(t, !(got > least+.02), "%d peers, one leaves: %.4f of the hashes move, want little more than %.4f", n, got, least)
 		p.Apply(instances(n))
 		verify.Slices(t, before, owners(t, p, keys), "%d peers, one leaves and returns: hashes do not return", n)
 		p.Apply(instances(n + 1))
-		if got := moved(before, owners(t, p, keys)); got > 1/float64(n+1)+.02 {
-			t.Errorf("%d peers, one joins: %.4f of the hashes move, want little more than %.4f", n, got, 1/float64(n+1))
-		}
+		got = moved(before, owners(t, p, keys))
+		verify.That(t, !(got > 1/float64(n+1)+.02), "%d peers, one joins: %.4f of the hashes move, want little more than %.4f", n, got, 1/float64(n+1))
 		heavier := instances(n)
 		heavier[0].Weight = 2
 		p.Apply(heavier)
-		if got, least := moved(before, owners(t, p, keys)), 2/float64(n+1)-1/float64(n); got > least+.02 {
-			t.Errorf("%d peers, one doubles its weight: %.4f of the hashes move, want little more than %.4f", n, got, least)
-		}
+		got, least = moved(before, owners(t, p, keys)), 2/float64(n+1)-1/float64(n)
+		verify.That(t, !(got > least+.02), "%d peers, one doubles its weight: %.4f of the hashes move, want little more than %.4f", n, got, least)
 	}
 }
 
@@ -153,9 +148,7 @@ func TestEjectionDoesNotReshuffle(t *testing.T) {
 				t.Fatalf("%s: a hash of another peer moved from %s to %s", what, before[i], during[i])
 			}
 		}
-		if len(counts) != n-1 {
-			t.Errorf("%s: its hashes went to %d of %d peers", what, len(counts), n-1)
-		}
+		verify.That(t, len(counts) == n-1, "%s: its hashes went to %d of %d peers", what, len(counts), n-1)
 		for address, got := range counts {
 			want := float64(len(keys)) * 2 / (n + 1) / (n - 1)
 			verify.That(t, math.Abs(float64(got)-want) <= .15*want, "%s: %d of its hashes went to %s, want about %.0f", what, got, address, want)
@@ -186,9 +179,8 @@ func TestLoadIsBounded(t *testing.T) {
 				mustPick(t, p, &Query{Hash: next()})
 				for j, peer := range p.Snapshot().All {
 					due := float64(weights[j]) / float64(total) * float64(i+1)
-					if most := int(math.Ceil(max(complete(Options{}).HashBound*due, due+3*math.Sqrt(due)))); peer.Inflight() > most {
-						t.Fatalf("%v, %s: peer %d has %d of %d in flight, want at most %d", weights, name, j, peer.Inflight(), i+1, most)
-					}
+					most := int(math.Ceil(max(complete(Options{}).HashBound*due, due+3*math.Sqrt(due))))
+					verify.Require(t, peer.Inflight() <= most, "%v, %s: peer %d has %d of %d in flight, want at most %d", weights, name, j, peer.Inflight(), i+1, most)
 				}
 			}
 			busiest := 0.
@@ -222,9 +214,8 @@ func TestRandomCollisionsAreNotAnOverload(t *testing.T) {
 				held = held[:len(held)-1]
 			}
 		}
-		if share := float64(elsewhere) / n; share > .03 {
-			t.Errorf("with %v in flight at each peer, %.1f %% of the requests do not go to the peer of their hash", average, share*100)
-		}
+		share := float64(elsewhere) / n
+		verify.That(t, !(share > .03), "with %v in flight at each peer, %.1f %% of the requests do not go to the peer of their hash", average, share*100)
 	}
 }
 
@@ -330,12 +321,8 @@ func FuzzMaglev(f *testing.F) {
 		}
 		for i, n := range counts {
 			want := float64(list[i]) / float64(total) * maglevSize
-			if math.Abs(float64(n)-want) > 2+want*.2 && total > minTurns || math.Abs(float64(n)-want) > 2 && total <= minTurns {
-				t.Errorf("%v: peer %d has %d slots, want %.0f", list, i, n, want)
-			}
+			verify.That(t, (!(math.Abs(float64(n)-want) > 2+want*.2) || total <= minTurns) && (!(math.Abs(float64(n)-want) > 2) || total > minTurns), "%v: peer %d has %d slots, want %.0f", list, i, n, want)
 		}
-		if !newMaglev(addresses, list).is(m.addresses, m.weights) || !slices.Equal(newMaglev(addresses, list).slots, m.slots) {
-			t.Error("the same input made another table")
-		}
+		verify.That(t, newMaglev(addresses, list).is(m.addresses, m.weights) && slices.Equal(newMaglev(addresses, list).slots, m.slots), "the same input made another table")
 	})
 }

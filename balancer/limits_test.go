@@ -64,9 +64,7 @@ func TestARefusedPickDoesNotCount(t *testing.T) {
 	setReason(p, token.Peer.ID, ReasonDrain, true, "")
 	expectPick(t, p, nil, ErrNoEligible)
 	token.Done(Outcome{})
-	if p.inflight.Load() != 0 || p.retries.Load() != 0 {
-		t.Errorf("%d in flight, %d retries; want none", p.inflight.Load(), p.retries.Load())
-	}
+	verify.That(t, p.inflight.Load() == 0 && p.retries.Load() == 0, "%d in flight, %d retries; want none", p.inflight.Load(), p.retries.Load())
 }
 
 func TestRetriesInFlightAreLimited(t *testing.T) {
@@ -103,9 +101,7 @@ func TestAFullPeerIsNotPicked(t *testing.T) {
 			expectPick(t, p, nil, full)
 			held[0].Done(Outcome{})
 			again := mustPick(t, p, nil)
-			if again.Peer != held[0].Peer {
-				t.Errorf("%s: picked %v, but %v is the one with a place", policy, again.Peer, held[0].Peer)
-			}
+			verify.That(t, again.Peer == held[0].Peer, "%s: picked %v, but %v is the one with a place", policy, again.Peer, held[0].Peer)
 			if n > 1 { // the only free place is on a tried peer
 				again.Done(Outcome{})
 				var q Query
@@ -125,9 +121,7 @@ func TestLoadOfAFullPeerIsSpread(t *testing.T) {
 	requests(t, p, 40000)
 	for _, peer := range p.Snapshot().All {
 		got := peer.Requests()
-		if peer == stuck.Peer && got != 0 || peer != stuck.Peer && (got < 9000 || got > 11000) {
-			t.Errorf("%v: %d requests; want about 10000 at each but the full one", peer, got)
-		}
+		verify.That(t, (peer != stuck.Peer || got == 0) && (peer == stuck.Peer || got >= 9000 && got <= 11000), "%v: %d requests; want about 10000 at each but the full one", peer, got)
 	}
 }
 
@@ -188,9 +182,7 @@ func TestLimitsUnderConcurrency(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if p.inflight.Load() != 0 || p.retries.Load() != 0 {
-		t.Errorf("%d in flight, %d retries; want none", p.inflight.Load(), p.retries.Load())
-	}
+	verify.That(t, p.inflight.Load() == 0 && p.retries.Load() == 0, "%d in flight, %d retries; want none", p.inflight.Load(), p.retries.Load())
 	for range limits.Requests {
 		mustPick(t, p, nil)
 	}
@@ -228,15 +220,13 @@ func TestAwaitDoesNotWaitForLimits(t *testing.T) {
 		p.Apply(instances(1))
 		token := mustPick(t, p, nil)
 		start := time.Now()
-		if _, err := p.Await(t.Context(), nil); err != ErrSaturated {
-			t.Errorf("Await: %v, want %v", err, ErrSaturated)
-		}
+		_, err := p.Await(t.Context(), nil)
+		verify.That(t, err == ErrSaturated, "Await: %v, want %v", err, ErrSaturated)
 		token.Done(Outcome{})
 		var q Query
 		q.Tried.Add(token.Peer)
-		if _, err := p.Await(t.Context(), &q); err != ErrAllTried {
-			t.Errorf("Await: %v, want %v", err, ErrAllTried)
-		}
+		_, err = p.Await(t.Context(), &q)
+		verify.That(t, err == ErrAllTried, "Await: %v, want %v", err, ErrAllTried)
 		verify.Equal(t, time.Since(start), 0, "waited")
 	})
 }
@@ -260,9 +250,8 @@ func TestPendingRequestsAreLimited(t *testing.T) {
 		}
 		synctest.Wait()
 		verify.Equal(t, p.Pending(), 3, "pending")
-		if _, err := p.Await(t.Context(), nil); err != ErrTooManyPending {
-			t.Errorf("Await: %v, want %v", err, ErrTooManyPending)
-		}
+		_, err := p.Await(t.Context(), nil)
+		verify.That(t, err == ErrTooManyPending, "Await: %v, want %v", err, ErrTooManyPending)
 		p.Apply(instances(1))
 		synctest.Wait()
 		if served.Load() != 3 || gaveUp.Load() != 0 || p.Pending() != 0 {

@@ -40,9 +40,8 @@ func TestCopiesTakeNoPlace(t *testing.T) {
 				t.Error("a copy was sent to a service without a place")
 				token.Done(Outcome{})
 			}
-			if _, err := p.Pick(nil); err == nil {
-				t.Error("more requests than the limit")
-			}
+			_, err := p.Pick(nil)
+			verify.That(t, err != nil, "more requests than the limit")
 			for _, token := range held {
 				token.Done(Outcome{})
 			}
@@ -75,9 +74,8 @@ func TestCopiesCountForThePeerOnly(t *testing.T) {
 	if n := p.Group("a").Attempts().Snapshot(); n.Total() != 0 || len(clients) != 0 {
 		t.Errorf("copies count as %d attempts on their group and %d of clients", n.Total(), len(clients))
 	}
-	if now := p.budget.balance.Load(); now > before {
-		t.Errorf("copies added %d to the retry budget", now-before)
-	}
+	now := p.budget.balance.Load()
+	verify.That(t, now <= before, "copies added %d to the retry budget", now-before)
 	for range 20 {
 		mustPickMirror(t, p, q).Done(Outcome{Latency: time.Millisecond})
 		token := mustPick(t, p, &q)
@@ -104,13 +102,11 @@ func TestCopiesFailForThePeer(t *testing.T) {
 
 func TestPickMirrorWithoutPeers(t *testing.T) {
 	p := newTestPool(t, Options{Groups: byTag("a")})
-	if _, err := p.PickMirror(Query{}); !errors.Is(err, ErrNoPeers) {
-		t.Errorf("without peers: %v", err)
-	}
+	_, err := p.PickMirror(Query{})
+	verify.That(t, errors.Is(err, ErrNoPeers), "without peers: %v", err)
 	p.Apply(withTags(""))
-	if _, err := p.PickMirror(Query{Group: p.Group("a").ID()}); !errors.Is(err, ErrNoPeers) {
-		t.Errorf("for an empty group: %v", err)
-	}
+	_, err = p.PickMirror(Query{Group: p.Group("a").ID()})
+	verify.That(t, errors.Is(err, ErrNoPeers), "for an empty group: %v", err)
 }
 
 // Requests never find a place taken by a copy, whatever runs at the same time.

@@ -14,9 +14,8 @@ import (
 func TestAnEmptyPoolIsANormalState(t *testing.T) {
 	p := newTestPool(t, Options{})
 	changed := p.Changed()
-	if _, err := p.Pick(nil); err != ErrNoPeers {
-		t.Errorf("Pick = %v, want %v", err, ErrNoPeers)
-	}
+	_, err := p.Pick(nil)
+	verify.That(t, err == ErrNoPeers, "Pick = %v, want %v", err, ErrNoPeers)
 	p.Apply(instances(1))
 	<-changed
 	token := mustPick(t, p, nil)
@@ -24,9 +23,8 @@ func TestAnEmptyPoolIsANormalState(t *testing.T) {
 	token.Done(Outcome{Class: OutcomeOK, Status: 200})
 	verify.Equal(t, token.Peer.Inflight(), 0, "in flight")
 	p.Apply(nil)
-	if _, err := p.Pick(nil); err != ErrNoPeers {
-		t.Errorf("Pick = %v, want %v", err, ErrNoPeers)
-	}
+	_, err = p.Pick(nil)
+	verify.That(t, err == ErrNoPeers, "Pick = %v, want %v", err, ErrNoPeers)
 }
 
 func TestOptionsAreChecked(t *testing.T) {
@@ -36,13 +34,11 @@ func TestOptionsAreChecked(t *testing.T) {
 		{RetryBudget: &RetryBudget{Ratio: -.1}}, {RetryBudget: &RetryBudget{MinPerSecond: math.NaN()}}, {RetryBudget: &RetryBudget{Ratio: math.Inf(1)}},
 	} {
 		o = complete(o)
-		if _, err := NewPool("star", o); err == nil || !strings.Contains(err.Error(), `pool "star"`) {
-			t.Errorf("NewPool(%+v): error %v, want one that names the pool", o, err)
-		}
+		_, err := NewPool("star", o)
+		verify.That(t, err != nil && strings.Contains(err.Error(), `pool "star"`), "NewPool(%+v): error %v, want one that names the pool", o, err)
 		p := newTestPool(t, Options{Policy: PolicyRandom})
-		if err := p.Reconfigure(o); err == nil {
-			t.Errorf("Reconfigure(%+v): no error", o)
-		}
+		err = p.Reconfigure(o)
+		verify.That(t, err != nil, "Reconfigure(%+v): no error", o)
 		verify.Equal(t, p.options.Policy, PolicyRandom, "a refused Reconfigure changed the policy to")
 	}
 }
@@ -71,9 +67,7 @@ func TestWeightOnlyChangeKeepsState(t *testing.T) {
 		t.Errorf("in flight %d, requests %d, failures %d, latency %v; want 1, 1, 1, %v",
 			peer.Inflight(), peer.Requests(), peer.Failures(), peer.Latency(), latency)
 	}
-	if peer.Transport != transport || transportOf(peer).drains.Load() != 0 || transportOf(peer).closes.Load() != 0 {
-		t.Error("the transport was replaced, drained or closed")
-	}
+	verify.That(t, peer.Transport == transport && transportOf(peer).drains.Load() == 0 && transportOf(peer).closes.Load() == 0, "the transport was replaced, drained or closed")
 	verify.NoError(t, p.Reconfigure(complete(Options{Policy: PolicyRoundRobin})))
 	verify.That(t, peerOf(t, p, changed) == peer && peer.Inflight() == 1 && peer.Transport == transport, "Reconfigure lost state")
 	second.Done(Outcome{})

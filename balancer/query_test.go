@@ -21,9 +21,8 @@ func TestTriedPeersAreNotPickedAgain(t *testing.T) {
 					q.Tried.Add(token.Peer)
 					token.Done(Outcome{})
 				}
-				if _, err := p.Pick(&q); err != ErrAllTried {
-					t.Errorf("%s %v: all tried: %v, want %v", policy, weights, err, ErrAllTried)
-				}
+				_, err := p.Pick(&q)
+				verify.That(t, err == ErrAllTried, "%s %v: all tried: %v, want %v", policy, weights, err, ErrAllTried)
 			}
 		}
 	}
@@ -41,7 +40,5 @@ func TestTriedSet(t *testing.T) {
 		}
 	}
 	s.Add(&peers[maxTried])
-	if s.Len() != maxTried || s.Has(&peers[0]) || !s.Has(&peers[1]) || !s.Has(&peers[maxTried]) {
-		t.Error("a full set must give up the peer that was added first, and no other")
-	}
+	verify.That(t, s.Len() == maxTried && !s.Has(&peers[0]) && s.Has(&peers[1]) && s.Has(&peers[maxTried]), "a full set must give up the peer that was added first, and no other")
 }

@@ -55,12 +55,10 @@ func TestAPeerIsTriedAgainSoonAfterOneSlowAnswer(t *testing.T) {
 			share := float64(count) / seeds / after.Seconds() / rate * float64(peers)
 			t.Logf("an answer after %v: tried again after %v, at most %v; later it has %.2f of what is due", slow, median.Round(ms), last.Round(ms), share)
 			// The rest is random: a peer like all others waits for its turn.
-			if limit := 4*time.Second + turn; median > limit {
-				t.Errorf("an answer after %v: tried again after %v, want at most %v", slow, median, limit)
-			}
-			if limit := 4*time.Second + 8*turn; last > limit {
-				t.Errorf("an answer after %v: at worst tried again after %v, want at most %v", slow, last, limit)
-			}
+			limit := 4*time.Second + turn
+			verify.That(t, median <= limit, "an answer after %v: tried again after %v, want at most %v", slow, median, limit)
+			limit = 4*time.Second + 8*turn
+			verify.That(t, last <= limit, "an answer after %v: at worst tried again after %v, want at most %v", slow, last, limit)
 			verify.That(t, share >= 0.75 && share <= 1.25, "an answer after %v: later it gets %.2f of its share", slow, share)
 		}
 	})
@@ -84,8 +82,6 @@ func TestASlowPeerGetsFewRequests(t *testing.T) {
 		share := float64(slow) / float64(all)
 		perMinute := float64(slow) / float64(seeds) / 4.5
 		t.Logf("%.2f %% of the requests, %.1f a minute", share*100, perMinute)
-		if perMinute > 8 || share > 0.5/float64(peers) {
-			t.Errorf("the slow one gets %.2f %% of the requests, %.1f a minute", share*100, perMinute)
-		}
+		verify.That(t, !(perMinute > 8) && !(share > 0.5/float64(peers)), "the slow one gets %.2f %% of the requests, %.1f a minute", share*100, perMinute)
 	})
 }

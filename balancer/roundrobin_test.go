@@ -65,18 +65,14 @@ func TestADeadPeerGetsOnlyItsTurns(t *testing.T) {
 				again.Done(Outcome{})
 				retries[again.Peer]++
 			}
-			if met != weights[0] {
-				t.Fatalf("%v: %d of %d requests meet the dead peer, want %d", weights, met, total, weights[0])
-			}
+			verify.Require(t, met == weights[0], "%v: %d of %d requests meet the dead peer, want %d", weights, met, total, weights[0])
 		}
 		// The others share its load.
 		n := float64(rounds * weights[0])
 		for i, peer := range all[1:] {
 			share := float64(weights[i+1]) / float64(total-weights[0])
 			limit := 6*math.Sqrt(n*share*(1-share)) + .1*n // and the deviation of the fallback
-			if math.Abs(retries[peer]-n*share) > limit {
-				t.Errorf("%v: %v of %v retries go to peer %d, want %.0f ± %.0f", weights, retries[peer], n, i+1, n*share, limit)
-			}
+			verify.That(t, !(math.Abs(retries[peer]-n*share) > limit), "%v: %v of %v retries go to peer %d, want %.0f ± %.0f", weights, retries[peer], n, i+1, n*share, limit)
 		}
 	}
 }
@@ -95,8 +91,6 @@ func TestRetriesOfAHeavyPeerReachAllOthers(t *testing.T) {
 		token.Done(Outcome{})
 	}
 	for _, peer := range p.Snapshot().All[1:] {
-		if got[peer] < 100 {
-			t.Errorf("%v gets %d of 1000 retries", peer, got[peer])
-		}
+		verify.That(t, got[peer] >= 100, "%v gets %d of 1000 retries", peer, got[peer])
 	}
 }

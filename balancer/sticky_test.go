@@ -21,9 +21,8 @@ func TestStickyRequestsReturnToTheirPeer(t *testing.T) {
 	for _, peer := range p.Snapshot().All {
 		q := Query{Hash: peer.StickyID()}
 		for range 100 { // however busy it is
-			if got := mustPick(t, p, &q).Peer; got != peer {
-				t.Fatalf("picked %v, want %v", got, peer)
-			}
+			got := mustPick(t, p, &q).Peer
+			verify.Require(t, got == peer, "picked %v, want %v", got, peer)
 		}
 	}
 
@@ -31,22 +30,19 @@ func TestStickyRequestsReturnToTheirPeer(t *testing.T) {
 	first := p.Snapshot().All[0]
 	q := Query{Hash: first.StickyID()}
 	p.SetReason(first.ID, ReasonEjected, true, "")
-	if got := mustPick(t, p, &q).Peer; got == first {
-		t.Error("picked an ejected peer")
-	}
+	got := mustPick(t, p, &q).Peer
+	verify.That(t, got != first, "picked an ejected peer")
 	p.SetReason(first.ID, ReasonEjected, false, "")
 	verify.Equal(t, mustPick(t, p, &q).Peer, first, "picked after it returned")
 	q.Tried.Add(first)
-	if got := mustPick(t, p, &q).Peer; got == first {
-		t.Error("picked a tried peer")
-	}
+	got = mustPick(t, p, &q).Peer
+	verify.That(t, got != first, "picked a tried peer")
 	q = Query{Hash: 12345}
 	mustPick(t, p, &q) // an unknown cookie
 	p.Apply(set[1:])
 	q = Query{Hash: first.StickyID()}
-	if got := mustPick(t, p, &q).Peer; got == first {
-		t.Error("picked a peer that has left")
-	}
+	got = mustPick(t, p, &q).Peer
+	verify.That(t, got != first, "picked a peer that has left")
 }
 
 // A session stays where it is while its peer's tier gets a part of the requests, and
@@ -69,9 +65,8 @@ func TestStickyRequestsReturnToTheirPeerInAnyTier(t *testing.T) {
 	p.SetReason(set[2].Key(), ReasonActive, true, "")
 	p.SetReason(set[3].Key(), ReasonActive, true, "")
 	stay()
-	if got := sharesOf(t, p, 20000); math.Abs(got[0]+got[1]-.3) > .02 {
-		t.Errorf("the backup peers get %.3f of the new clients, want 0.3", got[0]+got[1])
-	}
+	got := sharesOf(t, p, 20000)
+	verify.That(t, !(math.Abs(got[0]+got[1]-.3) > .02), "the backup peers get %.3f of the new clients, want 0.3", got[0]+got[1])
 	// Those whose peer is gone are like new ones, each time.
 	gone := peerOf(t, p, set[2]).StickyID()
 	backup := 0.

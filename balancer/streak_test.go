@@ -216,14 +216,12 @@ func TestLatencyBuckets(t *testing.T) {
 	for i := 1; i < numLatencies; i++ {
 		bound := time.Duration(latencyBound(i))
 		verify.That(t, latencyBucket(bound) == i && latencyBucket(bound-1) == i-1, "bucket %d does not begin at %v", i, bound)
-		if before := latencyBound(i - 1); i > 1 && latencyBound(i)/before > 1.2501 {
-			t.Errorf("bucket %d is too wide: %v to %v", i-1, before, bound)
-		}
+		before := latencyBound(i - 1)
+		verify.That(t, i <= 1 || !(latencyBound(i)/before > 1.2501), "bucket %d is too wide: %v to %v", i-1, before, bound)
 	}
 	for _, d := range []time.Duration{-1, 0, 1, 1<<63 - 1} {
-		if i := latencyBucket(d); i < 0 || i >= numLatencies {
-			t.Errorf("%v is in bucket %d", d, i)
-		}
+		i := latencyBucket(d)
+		verify.That(t, i >= 0 && i < numLatencies, "%v is in bucket %d", d, i)
 	}
 	var l Latencies
 	verify.Equal(t, l.Median(), 0, "a median of nothing")
@@ -245,9 +243,8 @@ func TestConnectedEndsAStreak(t *testing.T) {
 	mustPick(t, p, nil).Done(Outcome{Class: OutcomeConnectFailure})
 	stream.Done(Outcome{Class: OutcomeOK})
 	latencies := peer.Latencies()
-	if n := latencies.Count(); n != 1 || peer.Outcomes()[OutcomeOK] != 1 || peer.Inflight() != 0 {
-		t.Errorf("done: %d latencies, %d good outcomes, %d in flight, want 1, 1 and 0", n, peer.Outcomes()[OutcomeOK], peer.Inflight())
-	}
+	n := latencies.Count()
+	verify.That(t, n == 1 && peer.Outcomes()[OutcomeOK] == 1 && peer.Inflight() == 0, "done: %d latencies, %d good outcomes, %d in flight, want 1, 1 and 0", n, peer.Outcomes()[OutcomeOK], peer.Inflight())
 }
 
 // The end of a stream, or of a long response, does not end a streak of failures that came

@@ -79,9 +79,7 @@ func TestSubsetsAreStable(t *testing.T) {
 	expect("one is ejected", after, 1)
 	touched := 0
 	for i := range before {
-		if len(after[i]) != 20 || slices.Contains(after[i], set[50].HostPort()) {
-			t.Errorf("replica %d uses %d peers, or the ejected one", i, len(after[i]))
-		}
+		verify.That(t, len(after[i]) == 20 && !slices.Contains(after[i], set[50].HostPort()), "replica %d uses %d peers, or the ejected one", i, len(after[i]))
 		if !slices.Equal(before[i], after[i]) {
 			touched++
 		}

@@ -134,9 +134,8 @@ func TestBackupPeersGetWhatTheOthersHaveNoRoomFor(t *testing.T) {
 		expect := func(share float64) {
 			t.Helper()
 			got := sharesOf(t, p, 20000)
-			if backup := got[0] + got[1]; math.Abs(backup-(1-share)) > .02 {
-				t.Errorf("%s: the backup peers get %.3f, want %.3f", policy, backup, 1-share)
-			}
+			backup := got[0] + got[1]
+			verify.That(t, !(math.Abs(backup-(1-share)) > .02), "%s: the backup peers get %.3f, want %.3f", policy, backup, 1-share)
 			tier := p.Snapshot().Tiers[0]
 			verify.That(t, math.Abs(tier.Share-share) <= .001, "%s: the share of the first tier is %.3f, want %.3f", policy, tier.Share, share)
 		}
@@ -169,9 +168,8 @@ func TestRetriesGoOnToTheNextTier(t *testing.T) {
 			q := Query{Hash: 9}
 			for n := range 3 {
 				token := mustPick(t, p, &q)
-				if backup := token.Peer.ID == set[0].Key(); backup != (n == 2) {
-					t.Fatalf("%s: attempt %d went to %v", policy, n+1, token.Peer)
-				}
+				backup := token.Peer.ID == set[0].Key()
+				verify.Require(t, backup == (n == 2), "%s: attempt %d went to %v", policy, n+1, token.Peer)
 				q.Tried.Add(token.Peer)
 				token.Done(Outcome{})
 			}
@@ -187,9 +185,8 @@ func TestAFullTierOverflows(t *testing.T) {
 	p.Apply(set)
 	for n := range 36 {
 		token := mustPick(t, p, nil)
-		if backup := token.Peer.ID == set[0].Key() || token.Peer.ID == set[1].Key(); backup != (n >= 30) {
-			t.Fatalf("request %d went to %v", n+1, token.Peer)
-		}
+		backup := token.Peer.ID == set[0].Key() || token.Peer.ID == set[1].Key()
+		verify.Require(t, backup == (n >= 30), "request %d went to %v", n+1, token.Peer)
 	}
 	expectPick(t, p, nil, ErrPeersSaturated)
 }
@@ -227,15 +224,13 @@ func TestPriorities(t *testing.T) {
 	one := Tier{Peers: 2, Eligible: 2}
 	first := Tier{Peers: 2, Eligible: 2, Share: 1}
 	verify.Slices(t, p.Snapshot().Tiers, []Tier{first, one}, "tiers")
-	if got := sharesOf(t, p, 1000); got[0]+got[2] != 1 {
-		t.Errorf("the smaller priority gets %v of the requests, want all", got[0]+got[2])
-	}
+	got := sharesOf(t, p, 1000)
+	verify.That(t, got[0]+got[2] == 1, "the smaller priority gets %v of the requests, want all", got[0]+got[2])
 	p.SetReason(set[0].Key(), ReasonActive, true, "")
 	p.SetReason(set[2].Key(), ReasonActive, true, "") // half of the peers, and the other half has room
 	expectEligible(t, p, false, 1, 3)
-	if got := sharesOf(t, p, 1000); got[1]+got[3] != 1 {
-		t.Errorf("the larger priority gets %v of the requests, want all", got[1]+got[3])
-	}
+	got = sharesOf(t, p, 1000)
+	verify.That(t, got[1]+got[3] == 1, "the larger priority gets %v of the requests, want all", got[1]+got[3])
 	p.SetReason(set[0].Key(), ReasonActive, false, "")
 	if got := p.Snapshot().Tiers[0].Share; math.Abs(got-.7) > .001 {
 		t.Errorf("with half of its peers the first tier has the share %v, want 0.7", got)
@@ -264,15 +259,13 @@ func TestNoPanicWhileAnotherTierHasRoom(t *testing.T) {
 	}
 	expectEligible(t, p, false, 0, 1)
 	p.SetReason(set[0].Key(), ReasonActive, true, "")
-	if s := p.Snapshot(); !s.Panic || len(s.Eligible) != 10 || s.Tiers[1].Share != 1 {
-		t.Errorf("with one of two backups left: %+v", s)
-	}
+	s := p.Snapshot()
+	verify.That(t, s.Panic && len(s.Eligible) == 10 && s.Tiers[1].Share == 1, "with one of two backups left: %+v", s)
 	got := sharesOf(t, p, 1000)
 	verify.Equal(t, got[0]+got[1], 1, "the backups get of the requests")
 	p.SetReason(set[1].Key(), ReasonActive, true, "")
-	if s := p.Snapshot(); !s.Panic || s.Tiers[0].Share != 1 {
-		t.Errorf("without a healthy peer: %+v", s)
-	}
+	s = p.Snapshot()
+	verify.That(t, s.Panic && s.Tiers[0].Share == 1, "without a healthy peer: %+v", s)
 }
 
 func TestTiersAreChecked(t *testing.T) {

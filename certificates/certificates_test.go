@@ -81,14 +81,11 @@ func TestFollowWithSeveralReaders(t *testing.T) {
 	for n := range 1000 {
 		verify.NoError(t, os.Rename(files.Cert, away))
 		f.Read()
-		if f.Statuses()[0].Fault == nil {
-			t.Fatalf("round %d: the file is not there, and no fault is shown", n)
-		}
+		verify.Require(t, f.Statuses()[0].Fault != nil, "round %d: the file is not there, and no fault is shown", n)
 		verify.NoError(t, os.Rename(away, files.Cert))
 		f.Read()
-		if err := f.Statuses()[0].Fault; err != nil {
-			t.Fatalf("round %d: the file is there, and the fault is %v", n, err)
-		}
+		err := f.Statuses()[0].Fault
+		verify.Require(t, err == nil, "round %d: the file is there, and the fault is %v", n, err)
 	}
 }
 
@@ -110,9 +107,8 @@ func TestFollow(t *testing.T) {
 		t.Helper()
 		before := f.Contents()
 		for range 2 { // reported once
-			if got := f.Read(); (got != before) != fresh || got != f.Contents() {
-				t.Errorf("%s: new contents: %v, want %v", what, got != before, fresh)
-			}
+			got := f.Read()
+			verify.That(t, (got != before) == fresh && got == f.Contents(), "%s: new contents: %v, want %v", what, got != before, fresh)
 		}
 		verify.That(t, slices.EqualFunc(told, news, strings.Contains), "%s: told %q, want %q", what, told, news)
 		told = nil
@@ -125,18 +121,16 @@ func TestFollow(t *testing.T) {
 	expect("both", true, "used")
 	verify.NoError(t, os.Remove(files.Key))
 	expect("no key", false, "no such file")
-	if status := f.Statuses()[0]; status.Fault == nil {
-		t.Error("the status has no fault")
-	}
+	status := f.Statuses()[0]
+	verify.That(t, status.Fault != nil, "the status has no fault")
 	verify.NoError(t, os.WriteFile(files.Cert, cert[:len(cert)/2], 0o600))
 	expect("half a certificate", false)
 	verify.NoError(t, os.WriteFile(files.Key, key, 0o600))
 	expect("half a certificate with its key", false, "ends within a certificate")
 	verify.NoError(t, os.WriteFile(files.Cert, cert, 0o600))
 	expect("as before", false, "used")
-	if status := f.Statuses()[0]; status.Fault != nil {
-		t.Errorf("the status has the fault %v", status.Fault)
-	}
+	status = f.Statuses()[0]
+	verify.That(t, status.Fault == nil, "the status has the fault %v", status.Fault)
 }
 
 // A chain expires with its first certificate, trusted certificates with their last.
@@ -170,8 +164,7 @@ func TestStatuses(t *testing.T) {
 		{91, Expired, Expired},
 	} {
 		at := now.Add(time.Duration(test.days) * day)
-		if pair, cas := all[0].State(at), all[1].State(at); pair != test.pair || cas != test.CAs {
-			t.Errorf("after %d days: %s and %s, want %s and %s", test.days, pair, cas, test.pair, test.CAs)
-		}
+		pair, cas := all[0].State(at), all[1].State(at)
+		verify.That(t, pair == test.pair && cas == test.CAs, "after %d days: %s and %s, want %s and %s", test.days, pair, cas, test.pair, test.CAs)
 	}
 }

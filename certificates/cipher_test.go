@@ -55,13 +55,10 @@ func TestCipher(t *testing.T) {
 		"plain text, no name": {none, "", none.Seal("", secret), false, false},
 	} {
 		value, old, err := test.c.Open(test.name, test.value)
-		if old != test.old || errors.Is(err, ErrSealed) != test.err || (err == nil) != bytes.Equal(value, secret) {
-			t.Errorf("%s: got %q, %v, %v", what, value, old, err)
-		}
+		verify.That(t, old == test.old && errors.Is(err, ErrSealed) == test.err && (err == nil) == bytes.Equal(value, secret), "%s: got %q, %v, %v", what, value, old, err)
 	}
-	if value, _, err := onlyA.Open("n", onlyA.Seal("n", nil)); err != nil || len(value) > 0 {
-		t.Errorf("an empty value: %q, %v", value, err)
-	}
+	value, _, err := onlyA.Open("n", onlyA.Seal("n", nil))
+	verify.That(t, err == nil && len(value) == 0, "an empty value: %q, %v", value, err)
 }
 
 func TestKeysThatCannotBeUsed(t *testing.T) {
@@ -69,11 +66,9 @@ func TestKeysThatCannotBeUsed(t *testing.T) {
 	for _, text := range []string{"", "YWFh", "no base64", strings.Repeat("YWFh", 1000), "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYQ=="} {
 		bad := filepath.Join(t.TempDir(), "bad")
 		verify.NoError(t, os.WriteFile(bad, []byte(text), 0o600))
-		if _, err := ReadCipher([]string{good, bad}); err == nil || !strings.Contains(err.Error(), bad+": want a key of 32 bytes") {
-			t.Errorf("%.50q: %v", text, err)
-		}
+		_, err := ReadCipher([]string{good, bad})
+		verify.That(t, err != nil && strings.Contains(err.Error(), bad+": want a key of 32 bytes"), "%.50q: %v", text, err)
 	}
-	if _, err := ReadCipher([]string{good + "x"}); err == nil || strings.Count(err.Error(), good) != 1 {
-		t.Errorf("a missing file: %v", err)
-	}
+	_, err := ReadCipher([]string{good + "x"})
+	verify.That(t, err != nil && strings.Count(err.Error(), good) == 1, "a missing file: %v", err)
 }

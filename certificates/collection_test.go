@@ -112,15 +112,13 @@ func TestCollectionWithoutKeys(t *testing.T) {
 		verify.Equal(t, len(later.Certificates()), 1, "after a restart: certificates")
 		later.Update(nil)
 		later.Refresh()
-		if n := len(later.Certificates()); n != 1 || !later.InUse().Equal(c.InUse()) {
-			t.Errorf("after the first answer: %d certificates", n)
-		}
+		n := len(later.Certificates())
+		verify.That(t, n == 1 && later.InUse().Equal(c.InUse()), "after the first answer: %d certificates", n)
 		early := NewCollection(CollectionOptions{Source: "kv:certs"})
 		early.Update(nil) // before what it takes over from has told it
 		early.Suggest(c.InUse())
-		if n := len(early.Certificates()); n != 1 || !early.InUse().Equal(c.InUse()) {
-			t.Errorf("told late: %d certificates", n)
-		}
+		n = len(early.Certificates())
+		verify.That(t, n == 1 && early.InUse().Equal(c.InUse()), "told late: %d certificates", n)
 		for _, c := range []*Collection{c, later} {
 			c.Update(one) // a slip that was undone
 			c.Update(nil)
@@ -167,10 +165,8 @@ func TestCopy(t *testing.T) {
 	verify.NoError(t, err)
 	verify.Equal(t, len(files), 1, "files %v", files)
 	verify.NoError(t, os.WriteFile(filepath.Join(dir, files[0].Name()), []byte("{"), 0o600))
-	if _, err := c.Load(); err == nil {
-		t.Error("a damaged file is no error")
-	}
-	if err := CopyIn(filepath.Join(dir, "none"), "a").Save(state); err == nil {
-		t.Error("no directory is no error")
-	}
+	_, err = c.Load()
+	verify.That(t, err != nil, "a damaged file is no error")
+	err = CopyIn(filepath.Join(dir, "none"), "a").Save(state)
+	verify.That(t, err != nil, "no directory is no error")
 }

@@ -8,15 +8,14 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/test/testcert"
+	"sluice/test/verify"
 )
 
 // A warning about a certificate comes once a day.
 func TestWarnings(t *testing.T) {
 	files := testcert.Write(t, t.TempDir(), "a.example", testcert.Lasting(-time.Hour, 30*24*time.Hour))
 	follower, err := Follow(Files{Cert: files.Cert, Key: files.Key}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	uses, warnings, now := []Use{{"a listener", follower}}, make(Warnings), time.Now()
 	expect := func(after time.Duration, level string, want int) {
 		t.Helper()

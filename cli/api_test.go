@@ -55,15 +55,13 @@ func TestCommandsThroughAUnixSocket(t *testing.T) {
 	server.Listener = l
 	server.Start()
 	look := writeFile(t, "look", "scraper\n")
-	if status, stdout, stderr := execute(t, "peers", "--admin", "unix:"+path, "--token-file", look); status != exitOK || stdout != "no peers\n" {
-		t.Errorf("status %d\n%s%s", status, stdout, stderr)
-	}
+	status, stdout, stderr := execute(t, "peers", "--admin", "unix:"+path, "--token-file", look)
+	verify.That(t, status == exitOK && stdout == "no peers\n", "status %d\n%s%s", status, stdout, stderr)
 	server.Close()
 	os.WriteFile(path, nil, 0o600)
 	want := "sluice: no sluice answers at unix:" + path + ": is it running? (--admin sets the address)\n"
-	if status, _, stderr := execute(t, "peers", "--admin", "unix:"+path); status != exitFailed || stderr != want {
-		t.Errorf("status %d\n%s", status, stderr)
-	}
+	status, _, stderr = execute(t, "peers", "--admin", "unix:"+path)
+	verify.That(t, status == exitFailed && stderr == want, "status %d\n%s", status, stderr)
 }
 
 func TestCommandsByHTTPS(t *testing.T) {
@@ -88,8 +86,7 @@ func TestCommandsByHTTPS(t *testing.T) {
 		{[]string{"peers", "--admin", address}, exitFailed, "admin API at " + address + ": it uses TLS: --admin https://" + address + "\n"},
 		{[]string{"peers", "--admin", "http://" + address}, exitFailed, "it uses TLS: --admin https://" + address + "\n"},
 	} {
-		if status, stdout, stderr := execute(t, c.args...); status != c.status || !strings.Contains(stdout+stderr, c.want) {
-			t.Errorf("%q: status %d\n%s%s", c.args, status, stdout, stderr)
-		}
+		status, stdout, stderr := execute(t, c.args...)
+		verify.That(t, status == c.status && strings.Contains(stdout+stderr, c.want), "%q: status %d\n%s%s", c.args, status, stdout, stderr)
 	}
 }

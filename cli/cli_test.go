@@ -60,9 +60,7 @@ func TestWrongCommandLines(t *testing.T) {
 	}
 	for _, test := range tests {
 		status, stdout, stderr := execute(t, test.args...)
-		if status != test.status || stderr != test.stderr || stdout != "" {
-			t.Errorf("%q: status %d\n%s%s want %d\n%s", test.args, status, stdout, stderr, test.status, test.stderr)
-		}
+		verify.That(t, status == test.status && stderr == test.stderr && stdout == "", "%q: status %d\n%s%s want %d\n%s", test.args, status, stdout, stderr, test.status, test.stderr)
 	}
 }
 

@@ -53,9 +53,8 @@ func TestConfigCommands(t *testing.T) {
 	do := func(wantStatus int, want string, args ...string) {
 		t.Helper()
 		status, stdout, stderr := execute(t, append(args, "--admin", server.Listener.Addr().String())...)
-		if got := stdout + stderr; status != wantStatus || got != want {
-			t.Errorf("%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
-		}
+		got := stdout + stderr
+		verify.That(t, status == wantStatus && got == want, "%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
 	}
 	do(exitOK, `NUMBER  TIME                 HASH          REASON
 12      2026-11-21 09:02:00  5c2e99d1f0aa  rollback to 3: search?[2J fails
@@ -68,9 +67,8 @@ func TestConfigCommands(t *testing.T) {
 	s.asked = nil
 	do(exitOK, "revision 12 is in use: rollback to 3: search?[2J fails\nconsul_kv:sluice/ is pinned to its documents of revision 3 until it changes\n",
 		"config", "rollback", "3", "--why", "search fails")
-	if got, want := strings.Join(s.asked, "\n"), "GET /api/config\nPOST /api/config/rollback?number=3&why=search+fails \"8a11d03c7e21\""; got != want {
-		t.Errorf("asked\n%s\nwant\n%s", got, want)
-	}
+	got, want := strings.Join(s.asked, "\n"), "GET /api/config\nPOST /api/config/rollback?number=3&why=search+fails \"8a11d03c7e21\""
+	verify.That(t, got == want, "asked\n%s\nwant\n%s", got, want)
 
 	// Another operator was faster, and a revision that is not kept.
 	s.status, s.error = http.StatusPreconditionFailed, "the configuration has changed: it has the hash 5c2e99d1f0aa"

@@ -69,36 +69,28 @@ func TestDoctor(t *testing.T) {
 
 	file := writeFile(t, "sluice.yaml", "services: { star: { consul: { service: star } }, moon: { consul: { service: moon } } }\nroutes: [{ service: moon }]\n")
 	status, stdout, stderr = examine("--config", file)
-	if status != exitFailed || stderr != "" || !strings.Contains(stdout, "ERROR service-missing\n  moon\n") || !strings.Contains(stdout, "NOTICE unrouted\n  star\n") {
-		t.Errorf("status %d\n%s%s", status, stdout, stderr)
-	}
+	verify.That(t, status == exitFailed && stderr == "" && strings.Contains(stdout, "ERROR service-missing\n  moon\n") && strings.Contains(stdout, "NOTICE unrouted\n  star\n"), "status %d\n%s%s", status, stdout, stderr)
 	status, stdout, _ = examine("--config", file, "--service", "star")
 	verify.That(t, status == exitOK && !strings.Contains(stdout, "moon"), "only star: status %d\n%s", status, stdout)
 
-	if status, stdout, _ = examine("--service", "strar"); status != exitFailed || !strings.Contains(stdout, "ERROR service-missing\n  strar\n") {
-		t.Errorf("a service that is not there: status %d\n%s", status, stdout)
-	}
+	status, stdout, _ = examine("--service", "strar")
+	verify.That(t, status == exitFailed && strings.Contains(stdout, "ERROR service-missing\n  strar\n"), "a service that is not there: status %d\n%s", status, stdout)
 
 	registerStar(t, agent, "star-2", 9001, consulapi.HealthPassing)
 	status, stdout, stderr = examine("--json", "--fix", "--dry-run")
 	var report doctor.Report
-	if err := json.Unmarshal([]byte(stdout), &report); err != nil || status != exitOK || report.Schema != doctor.SchemaVersion || report.Count.Warnings != 1 {
-		t.Fatalf("status %d, %v\n%s%s", status, err, stdout, stderr)
-	}
+	err := json.Unmarshal([]byte(stdout), &report)
+	verify.Require(t, err == nil && status == exitOK && report.Schema == doctor.SchemaVersion && report.Count.Warnings == 1, "status %d, %v\n%s%s", status, err, stdout, stderr)
 	f := report.Findings[0]
 	verify.That(t, f.Code == doctor.CodeDuplicateAddress && f.ID == "star-1" && f.Severity == doctor.SeverityWarning, "%+v", f)
 	verify.That(t, len(report.Fixed) == 1 && report.Fixed[0].Result == doctor.ResultWould, "%+v", report.Fixed)
-	if got := stars(t, agent); got != "star-1 star-2" {
-		t.Fatalf("a dry run left %q", got)
-	}
+	got := stars(t, agent)
+	verify.Require(t, got == "star-1 star-2", "a dry run left %q", got)
 
 	status, stdout, stderr = examine("--fix")
-	if status != exitUsage || stdout != "" || !strings.Contains(stderr, "standard input is not a terminal") {
-		t.Errorf("not a terminal: status %d\n%s%s", status, stdout, stderr)
-	}
-	if got := stars(t, agent); got != "star-1 star-2" {
-		t.Fatalf("without --fix it left %q", got)
-	}
+	verify.That(t, status == exitUsage && stdout == "" && strings.Contains(stderr, "standard input is not a terminal"), "not a terminal: status %d\n%s%s", status, stdout, stderr)
+	got = stars(t, agent)
+	verify.Require(t, got == "star-1 star-2", "without --fix it left %q", got)
 
 	status, stdout, stderr = examine("--fix", "--yes")
 	want := "star star-1 on node a: deregistered through " + agent.URL() + ", and gone from the catalog; star-2 on node a, passing, stays\n"
@@ -146,9 +138,8 @@ func TestDoctorAsksAboutContainers(t *testing.T) {
 		verify.Contains(t, fix(args...), left, "%q", args)
 	}
 	verify.Contains(t, fix("--dry-run"), ", after you confirm that it is the same process: "+doubt, "a dry run")
-	if got := stars(t, agent); got != "star-0 star-1 star-2" {
-		t.Fatalf("without a confirmation it left %q", got)
-	}
+	got := stars(t, agent)
+	verify.Require(t, got == "star-0 star-1 star-2", "without a confirmation it left %q", got)
 
 	e := examination{fix: true, options: doctor.Options{Consul: consul.Options{Addresses: []string{agent.URL()}}}}
 	e.address = nowhere
@@ -157,9 +148,8 @@ func TestDoctorAsksAboutContainers(t *testing.T) {
 	verify.NoError(t, err)
 	question := "star star-1 on node a may be another process than star-2 on node a: " + doubt + ".\n" +
 		"Deregister star star-1 on node a, 172.17.0.2:9001, through " + agent.URL() + "? star-2 on node a stays. [y/n/q] "
-	if got := stars(t, agent); got != "star-0 star-2" || !strings.Contains(out.String(), question) {
-		t.Errorf("n and y left %q\n%s", got, out.String())
-	}
+	got = stars(t, agent)
+	verify.That(t, got == "star-0 star-2" && strings.Contains(out.String(), question), "n and y left %q\n%s", got, out.String())
 
 	fix("--yes", "--service", "star")
 	verify.Equal(t, stars(t, agent), "star-2", "with the name of the service it left")
@@ -181,26 +171,21 @@ func TestDoctorGetsTimesFromARunningSluice(t *testing.T) {
 	}
 	status, stdout, stderr = execute(t, "doctor", "--consul", agent.URL(), "--admin", sluice, "--token-file", token, "--critical-for", "3h")
 	verify.That(t, status == exitOK && !strings.Contains(stdout, "critical"), "status %d\n%s%s", status, stdout, stderr)
-	if status, _, stderr = execute(t, "doctor", "--consul", agent.URL(), "--admin", nowhere); status != exitUnseen || !strings.Contains(stderr, "no sluice answers") {
-		t.Errorf("named and not there: status %d: %s", status, stderr)
-	}
+	status, _, stderr = execute(t, "doctor", "--consul", agent.URL(), "--admin", nowhere)
+	verify.That(t, status == exitUnseen && strings.Contains(stderr, "no sluice answers"), "named and not there: status %d: %s", status, stderr)
 }
 
 func TestDoctorWithoutAccess(t *testing.T) {
 	t.Setenv("CONSUL_HTTP_ADDR", nowhere)
 	status, stdout, stderr := execute(t, "doctor")
-	if status != exitUnseen || stdout != "" || !strings.HasPrefix(stderr, "sluice: consul http://"+os.Getenv("CONSUL_HTTP_ADDR")+": ") {
-		t.Errorf("status %d\n%s%s", status, stdout, stderr)
-	}
+	verify.That(t, status == exitUnseen && stdout == "" && strings.HasPrefix(stderr, "sluice: consul http://"+os.Getenv("CONSUL_HTTP_ADDR")+": "), "status %d\n%s%s", status, stdout, stderr)
 	noConsul := httptest.NewServer(http.NotFoundHandler())
 	defer noConsul.Close()
-	if status, _, stderr := execute(t, "doctor", "--consul", noConsul.URL); status != exitUnseen || !strings.Contains(stderr, "404") {
-		t.Errorf("status %d: %s", status, stderr)
-	}
+	status, _, stderr = execute(t, "doctor", "--consul", noConsul.URL)
+	verify.That(t, status == exitUnseen && strings.Contains(stderr, "404"), "status %d: %s", status, stderr)
 	bad := writeFile(t, "bad.yaml", "nope: 1\n")
-	if status, _, stderr := execute(t, "doctor", "--config", bad); status != exitUnseen || !strings.Contains(stderr, bad+":1: nope: ") {
-		t.Errorf("status %d: %s", status, stderr)
-	}
+	status, _, stderr = execute(t, "doctor", "--config", bad)
+	verify.That(t, status == exitUnseen && strings.Contains(stderr, bad+":1: nope: "), "status %d: %s", status, stderr)
 }
 
 // Services of routes are required, also if the catalog provides them.
@@ -218,8 +203,6 @@ routes: [{ service: fixed }, { path: /moon, service: moon }]
 		got[u.Name] = u
 	}
 	moon, star := got["moon"], got["star"]
-	if len(got) != 2 || !moon.Routed || moon.Source.Service != "moon" || moon.Source.Tags[0] != "public" || star.Routed || star.Source.Tags[0] != "v1" {
-		t.Errorf("%+v", got)
-	}
+	verify.That(t, len(got) == 2 && moon.Routed && moon.Source.Service == "moon" && moon.Source.Tags[0] == "public" && !star.Routed && star.Source.Tags[0] == "v1", "%+v", got)
 	verify.That(t, e.options.Datacenter == "dc7" && e.options.Consul.MaxWatches == 77 && e.address == "127.0.0.1:8081", "%+v, admin %s", e.options, e.address)
 }

@@ -85,9 +85,8 @@ func TestDrainWaitsForRequestsInFlight(t *testing.T) {
 	}()
 	token.Done(balancer.Outcome{})
 	verify.Equal(t, <-ended, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "<-ended")
-	if _, stdout, _ := execute(t, "drain", "--help"); !strings.Contains(stdout, "--wait time") {
-		t.Errorf("no word of --wait in\n%s", stdout)
-	}
+	_, stdout, _ = execute(t, "drain", "--help")
+	verify.That(t, strings.Contains(stdout, "--wait time"), "no word of --wait in\n%s", stdout)
 }
 
 func TestDrainsOfNodesWeightsAndOrders(t *testing.T) {

@@ -42,13 +42,11 @@ func TestEventsAsLines(t *testing.T) {
 		line(someEvents[2], "   config.applied     -            applied")
 	verify.That(t, status == exitOK && out == want, "status %d, %s\n%swant\n%s", status, stderr, out, want)
 	verify.Equal(t, query.Load(), "/api/events?format=json&kind=peer&kind=config.applied&limit=9&service=star", "asked for")
-	if _, out, _ := execute(t, "events", "--admin", address, "--json"); !strings.HasPrefix(out, `[{"id":"5-1",`) {
-		t.Errorf("--json: %s", out)
-	}
+	_, out, _ = execute(t, "events", "--admin", address, "--json")
+	verify.That(t, strings.HasPrefix(out, `[{"id":"5-1",`), "--json: %s", out)
 	list = nil
-	if _, out, _ := execute(t, "events", "--admin", address); out != "no events\n" {
-		t.Errorf("without events: %s", out)
-	}
+	_, out, _ = execute(t, "events", "--admin", address)
+	verify.That(t, out == "no events\n", "without events: %s", out)
 }
 
 // followUntil runs a command until its output has a text, and returns the output and what it
@@ -102,20 +100,17 @@ func TestFollowContinues(t *testing.T) {
 
 func TestFollowFailsAtOnce(t *testing.T) {
 	t.Parallel()
-	if status, _, stderr := execute(t, "events", "--follow", "--admin", "127.0.0.1:1"); status != exitFailed || !strings.Contains(stderr, "is it running?") {
-		t.Errorf("without sluice: status %d, %s", status, stderr)
-	}
+	status, _, stderr := execute(t, "events", "--follow", "--admin", "127.0.0.1:1")
+	verify.That(t, status == exitFailed && strings.Contains(stderr, "is it running?"), "without sluice: status %d, %s", status, stderr)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		fmt.Fprint(w, `{"error": "kind \"x\""}`)
 	}))
 	defer server.Close()
-	if status, _, stderr := execute(t, "events", "--follow", "--admin", server.Listener.Addr().String()); status != exitFailed || !strings.Contains(stderr, `kind "x"`) {
-		t.Errorf("refused: status %d, %s", status, stderr)
-	}
+	status, _, stderr = execute(t, "events", "--follow", "--admin", server.Listener.Addr().String())
+	verify.That(t, status == exitFailed && strings.Contains(stderr, `kind "x"`), "refused: status %d, %s", status, stderr)
 	for _, args := range [][]string{{"star"}, {"--limit", "-1"}} {
-		if status, _, _ := execute(t, append([]string{"events"}, args...)...); status != exitUsage {
-			t.Errorf("%v: status %d", args, status)
-		}
+		status, _, _ := execute(t, append([]string{"events"}, args...)...)
+		verify.That(t, status == exitUsage, "%v: status %d", args, status)
 	}
 }

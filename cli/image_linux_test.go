@@ -278,9 +278,8 @@ func TestImageKnowsItsVersion(t *testing.T) {
 		t.Fatalf("%s: %v\n%s", command, err, output)
 	}
 	output, err := exec.Command(program, "version").Output()
-	if version := string(output); err != nil || !strings.Contains(version, commit) || strings.Contains(version, "dirty") || strings.Contains(version, "modified") {
-		t.Errorf("%v: %s, want the unmodified commit %s", err, output, commit)
-	}
+	version := string(output)
+	verify.That(t, err == nil && strings.Contains(version, commit) && !strings.Contains(version, "dirty") && !strings.Contains(version, "modified"), "%v: %s, want the unmodified commit %s", err, output, commit)
 }
 
 func TestImageServesReloadsAndStops(t *testing.T) {
@@ -313,9 +312,8 @@ func TestImageServesReloadsAndStops(t *testing.T) {
 	verify.Equal(t, get(), "two", "get()")
 	c.signal(syscall.SIGTERM)
 	verify.Equal(t, c.wait(), 0, "status")
-	if log := c.log.String(); strings.Contains(log, "panic") {
-		t.Errorf("log:\n%s", log)
-	}
+	log := c.log.String()
+	verify.That(t, !strings.Contains(log, "panic"), "log:\n%s", log)
 }
 
 func TestSecondSignalCuts(t *testing.T) {

@@ -54,14 +54,11 @@ func TestReplicasWait(t *testing.T) {
 	}))
 	defer server.Close()
 	address := server.Listener.Addr().String()
-	if status, out, stderr := execute(t, "replicas", "--admin", address, "--wait", "1m"); status != exitOK || !strings.HasSuffix(out, "\nthey agree\n") || requests.Load() != 3 {
-		t.Errorf("status %d, %d requests\n%s%s", status, requests.Load(), out, stderr)
-	}
+	status, out, stderr := execute(t, "replicas", "--admin", address, "--wait", "1m")
+	verify.That(t, status == exitOK && strings.HasSuffix(out, "\nthey agree\n") && requests.Load() == 3, "status %d, %d requests\n%s%s", status, requests.Load(), out, stderr)
 	agreeAt = 1 << 30
-	if status, _, stderr := execute(t, "replicas", "--admin", address, "--wait", "1ms"); status != exitFailed || !strings.Contains(stderr, "do not agree after 1ms") {
-		t.Errorf("status %d, %s", status, stderr)
-	}
-	if status, _, _ := execute(t, "replicas", "--admin", address, "--wait", "1s", "--json"); status != exitUsage {
-		t.Errorf("--wait and --json: status %d", status)
-	}
+	status, _, stderr = execute(t, "replicas", "--admin", address, "--wait", "1ms")
+	verify.That(t, status == exitFailed && strings.Contains(stderr, "do not agree after 1ms"), "status %d, %s", status, stderr)
+	status, _, _ = execute(t, "replicas", "--admin", address, "--wait", "1s", "--json")
+	verify.That(t, status == exitUsage, "--wait and --json: status %d", status)
 }

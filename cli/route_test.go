@@ -49,9 +49,8 @@ routes that do not match: 4 for other hosts, 1 for other paths
 	verify.That(t, got == "/api/routePOSThttp://a.example/api?x=1X-Canary: 2|A: b10.0.0.1webtrue", "asked %s", got)
 
 	answer.Group = "canary"
-	if _, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address); !strings.HasPrefix(stdout, "service star, group canary, by the route at ") {
-		t.Errorf("got %s", stdout)
-	}
+	_, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address)
+	verify.That(t, strings.HasPrefix(stdout, "service star, group canary, by the route at "), "got %s", stdout)
 	answer.Route.Weighted = &admin.Weighted{Key: "cookie", Targets: []admin.Target{
 		{Service: "a", Group: "canary", Share: .2, Present: 1, UsablePeers: 3, Origin: "sluice.yaml:12"},
 		{Service: "b", Share: .8, Split: &admin.Split{}, Origin: "sluice.yaml:12"},
@@ -65,29 +64,23 @@ b        by its split  80 %   0      0 %        sluice.yaml:12
 `
 	verify.That(t, strings.HasPrefix(stdout, want), "got %s\nwant %s", stdout, want)
 	answer.Service = "a"
-	if _, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address); !strings.HasPrefix(stdout, "service a, group canary, by the route at ") {
-		t.Errorf("got %s", stdout)
-	}
+	_, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address)
+	verify.That(t, strings.HasPrefix(stdout, "service a, group canary, by the route at "), "got %s", stdout)
 	answer.Route.Weighted = nil
 	answer.Group, answer.Route.Split = "", &admin.Split{}
-	if _, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address); !strings.HasPrefix(stdout, "service star, one of its groups by chance, by the route at ") {
-		t.Errorf("got %s", stdout)
-	}
+	_, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address)
+	verify.That(t, strings.HasPrefix(stdout, "service star, one of its groups by chance, by the route at "), "got %s", stdout)
 	answer.Route.Mirror = &admin.Mirror{Service: "next", Group: "v2", Share: .05}
-	if _, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address); !strings.Contains(stdout, "\ncopies of 5 % of the requests go to service next, group v2\n\nPLACE") {
-		t.Errorf("got %s", stdout)
-	}
+	_, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address)
+	verify.That(t, strings.Contains(stdout, "\ncopies of 5 % of the requests go to service next, group v2\n\nPLACE"), "got %s", stdout)
 	answer.Route, answer.Candidates, answer.OtherPath = nil, nil, 0
 	status, stdout, stderr = execute(t, "route", "http://b.example/", "--admin", address)
-	if status != exitFailed || stdout != "\nroutes that do not match: 4 for other hosts\n" || stderr != "sluice: no route matches: sluice answers 404\n" {
-		t.Errorf("status %d\n%s%s", status, stdout, stderr)
-	}
+	verify.That(t, status == exitFailed && stdout == "\nroutes that do not match: 4 for other hosts\n" && stderr == "sluice: no route matches: sluice answers 404\n", "status %d\n%s%s", status, stdout, stderr)
 	if query := asked.URL.Query(); query.Get("method") != "GET" {
 		t.Errorf("asked for method %q", query.Get("method"))
 	}
 	for _, arguments := range [][]string{{}, {"GET", "http://a", "b"}} {
-		if status, _, _ := execute(t, append([]string{"route", "--admin", address}, arguments...)...); status != exitUsage {
-			t.Errorf("%q: status %d", arguments, status)
-		}
+		status, _, _ := execute(t, append([]string{"route", "--admin", address}, arguments...)...)
+		verify.That(t, status == exitUsage, "%q: status %d", arguments, status)
 	}
 }

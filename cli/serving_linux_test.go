@@ -132,9 +132,8 @@ func (s *serving) end() {
 func (s *serving) awaitEnd(pid int) {
 	s.t.Helper()
 	if pid == s.command.Process.Pid {
-		if err := s.command.Wait(); err != nil {
-			s.t.Fatalf("the first process ended with %v", err)
-		}
+		err := s.command.Wait()
+		verify.Require(s.t, err == nil, "the first process ended with %v", err)
 		return
 	}
 	awaitThat(s.t, fmt.Sprintf("process %d has ended", pid), func() bool {

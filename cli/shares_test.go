@@ -62,9 +62,8 @@ star     canary  0%     5%          judge     1h1m  idle    -        -        5 
 sun      canary  25%    25%         -         -     judges  0.12     4.3e+03  it?waits
 venus    canary  50%    25%         operator  0s    paused  1        1        
 `)
-	if status, stdout, _ := execute(t, "shares", "--json", "--admin", address); status != exitOK || stdout[0] != '[' {
-		t.Errorf("status %d\n%s", status, stdout)
-	}
+	status, stdout, _ := execute(t, "shares", "--json", "--admin", address)
+	verify.That(t, status == exitOK && stdout[0] == '[', "status %d\n%s", status, stdout)
 }
 
 func TestSharesOrders(t *testing.T) {

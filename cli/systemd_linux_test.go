@@ -160,9 +160,7 @@ func TestUnderSystemd(t *testing.T) {
 	m.await(n, "READY=1")
 	get()
 	m.await(len(m.since(0)), "WATCHDOG=1") // of the new process: the old one has ended
-	if slices.ContainsFunc(m.since(0), func(message string) bool { return strings.Contains(message, "STOPPING=1") }) {
-		t.Error("the old process reports a stop, but the service goes on")
-	}
+	verify.That(t, !slices.ContainsFunc(m.since(0), func(message string) bool { return strings.Contains(message, "STOPPING=1") }), "the old process reports a stop, but the service goes on")
 
 	s.end()
 	m.await(0, "STOPPING=1", "EXTEND_TIMEOUT_USEC=44000000")
@@ -186,9 +184,7 @@ func TestSystemdWaitsForReadiness(t *testing.T) {
 	s.end()
 	m.await(0, "STOPPING=1")
 	for _, message := range m.since(0) {
-		if strings.Contains(message, "READY=1") || strings.Contains(message, "RELOADING=1") || strings.Contains(message, "WATCHDOG=1") {
-			t.Errorf("got %q", message)
-		}
+		verify.That(t, !strings.Contains(message, "READY=1") && !strings.Contains(message, "RELOADING=1") && !strings.Contains(message, "WATCHDOG=1"), "got %q", message)
 	}
 }
 

@@ -75,9 +75,8 @@ func TestTopInATerminal(t *testing.T) {
 	}
 	press := func(keys string) {
 		t.Helper()
-		if _, err := user.WriteString(keys); err != nil {
-			t.Fatal(err)
-		}
+		_, err := user.WriteString(keys)
+		verify.NoError(t, err)
 	}
 	sees("star-1 joined")
 	press("\r")

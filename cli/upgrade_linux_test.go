@@ -65,9 +65,8 @@ func TestReplaceByBrokenProcess(t *testing.T) {
 	s.write("nonsense")
 	s.signal(syscall.SIGUSR2)
 	awaitThat(t, "the log has the failure", func() bool { return strings.Contains(s.log(), "the new process does not serve") })
-	if r, err := http.Get("http://" + s.address + "/"); err != nil || r.StatusCode != 200 {
-		t.Errorf("the old process does not serve: %v, %v", r, err)
-	}
+	r, err := http.Get("http://" + s.address + "/")
+	verify.That(t, err == nil && r.StatusCode == 200, "the old process does not serve: %v, %v", r, err)
 	s.end()
 }
 

@@ -87,15 +87,12 @@ func TestReplaceWithOrders(t *testing.T) {
 			before := requests[0].Load()
 			inForce := func(when string) {
 				t.Helper()
-				if got := get[admin.Orders](s, "/api/orders"); len(got.Orders) != 2 || !reflect.DeepEqual(got.Orders, ordered.Orders) {
-					t.Errorf("%s the orders are %+v\nwant %+v", when, got.Orders, ordered.Orders)
-				}
-				if p := peer(0); p.State != "draining" || !reflect.DeepEqual(p.Reasons, []string{"drain: new disk"}) {
-					t.Errorf("%s the drained peer is %+v", when, p)
-				}
-				if p := peer(1); p.State != "up" || p.Weight != 7 {
-					t.Errorf("%s the peer with another weight is %+v", when, p)
-				}
+				got := get[admin.Orders](s, "/api/orders")
+				verify.That(t, len(got.Orders) == 2 && reflect.DeepEqual(got.Orders, ordered.Orders), "%s the orders are %+v\nwant %+v", when, got.Orders, ordered.Orders)
+				p := peer(0)
+				verify.That(t, p.State == "draining" && reflect.DeepEqual(p.Reasons, []string{"drain: new disk"}), "%s the drained peer is %+v", when, p)
+				p = peer(1)
+				verify.That(t, p.State == "up" && p.Weight == 7, "%s the peer with another weight is %+v", when, p)
 				n := requests[0].Load() - before
 				verify.That(t, n <= 0, "%s the drained instance has got %d requests", when, n)
 			}

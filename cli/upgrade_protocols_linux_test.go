@@ -117,9 +117,8 @@ func TestReplaceUnderLoadOfAllProtocols(t *testing.T) {
 		s.pid = awaitPID(t, s.pidFile, old)
 		more()
 		for _, stream := range open {
-			if err := errors.Join(stream.echo("still there"), stream.close()); err != nil {
-				t.Errorf("a stream that was open at the upgrade: %v", err)
-			}
+			err := errors.Join(stream.echo("still there"), stream.close())
+			verify.That(t, err == nil, "a stream that was open at the upgrade: %v", err)
 		}
 		s.awaitEnd(old) // long before its grace
 	}
@@ -253,9 +252,8 @@ func startEcho(t *testing.T) (address string) {
 	t.Cleanup(func() {
 		server.Stop()
 		// It may not have begun: a test that is skipped ends at once.
-		if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-			t.Error(err)
-		}
+		err := <-served
+		verify.That(t, err == nil || errors.Is(err, grpc.ErrServerStopped), "%v", err)
 	})
 	return l.Addr().String()
 }

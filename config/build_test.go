@@ -51,12 +51,8 @@ func TestDocumentsOfAllSourcesMakeOneConfiguration(t *testing.T) {
   c: { peers: ['127.0.0.1:3', '127.0.0.1:4 weight=2'] }
 routes: [{ service: b }, { path: /c, service: c }, { path: /a, service: a }]
 `)
-	if !b.Config.Services["c"].ByDocument || b.Config.Services["a"].ByDocument || b.Config.Services["b"].ByDocument {
-		t.Error("only c is of a document of a registry")
-	}
-	if !reflect.DeepEqual(asInFile(b.Config.Services), want.Services) || !reflect.DeepEqual(routesWithoutOrigins(b.Config.Routes), routesWithoutOrigins(want.Routes)) {
-		t.Errorf("got  %+v\nwant %+v", b.Config, want)
-	}
+	verify.That(t, b.Config.Services["c"].ByDocument && !b.Config.Services["a"].ByDocument && !b.Config.Services["b"].ByDocument, "only c is of a document of a registry")
+	verify.That(t, reflect.DeepEqual(asInFile(b.Config.Services), want.Services) && reflect.DeepEqual(routesWithoutOrigins(b.Config.Routes), routesWithoutOrigins(want.Routes)), "got  %+v\nwant %+v", b.Config, want)
 	for i, origin := range []string{"sluice.yaml:3", "routes.d/b.yaml:2", "consul_kv:sluice/x.json:1"} {
 		verify.Equal(t, b.Config.Routes[i].Origin, origin, "route %d is from", i)
 	}
@@ -98,9 +94,7 @@ func TestErrorsInDocuments(t *testing.T) {
 			got := strings.Split(err.Error(), "\n")
 			verify.Require(t, len(got) == len(test.want), "got %d errors:\n%v\nwant %q", len(got), err, test.want)
 			for i, want := range test.want {
-				if !strings.HasPrefix(got[i], want) {
-					t.Errorf("got  %s\nwant %s", got[i], want)
-				}
+				verify.That(t, strings.HasPrefix(got[i], want), "got  %s\nwant %s", got[i], want)
 			}
 		})
 	}
@@ -150,9 +144,8 @@ func TestHigherLevelsShadowLowerOnes(t *testing.T) {
 		keys("a.yaml", "services:\n  a: { peers: ['127.0.0.1:9'] }\n  b: { peers: ['127.0.0.1:2'] }\nroutes:\n  - { service: b }\n  - { path: /b, service: b }"),
 	)
 	verify.NoError(t, err)
-	if got := b.Config.Services["a"].Peers; got[0].Text != "127.0.0.1:1" || len(b.Config.Routes) != 2 || b.Config.Routes[0].Service != "a" {
-		t.Errorf("a has the peers %q, routes %+v", got, b.Config.Routes)
-	}
+	got := b.Config.Services["a"].Peers
+	verify.That(t, got[0].Text == "127.0.0.1:1" && len(b.Config.Routes) == 2 && b.Config.Routes[0].Service == "a", "a has the peers %q, routes %+v", got, b.Config.Routes)
 	want := []string{
 		"consul_kv:sluice/a.yaml:2: services.a: not used: services.a at sluice.yaml:2 has precedence",
 		"consul_kv:sluice/a.yaml:5: routes[0]: not used: routes[0] at sluice.yaml:3 has precedence",
@@ -165,16 +158,13 @@ func TestServicesOfAnUnknownSourceAreAwaited(t *testing.T) {
 	text := dynamicFile + "listeners: [{ address: ':1' }, { address: ':2', protocol: tcp, service: s }]\nroutes: [{ service: a }]"
 	b, err := build(file(text), files())
 	verify.NoError(t, err)
-	if !reflect.DeepEqual(b.Missing, []string{"consul_kv:sluice/"}) || len(b.Config.Routes) != 1 {
-		t.Errorf("missing %q, routes %+v", b.Missing, b.Config.Routes)
-	}
+	verify.That(t, reflect.DeepEqual(b.Missing, []string{"consul_kv:sluice/"}) && len(b.Config.Routes) == 1, "missing %q, routes %+v", b.Missing, b.Config.Routes)
 	for _, name := range []string{"a", "s"} {
 		s, ok := b.Config.Services[name]
 		verify.That(t, ok && s.Consul == nil && s.Peers == nil && s.Retry.Attempts == 2, "service %s: %v %+v", name, ok, s)
 	}
-	if _, err := build(file(text), files(), keys()); err == nil || !strings.Contains(err.Error(), `sluice.yaml:3: routes[0].service: value "a": no such service`) {
-		t.Errorf("with all sources: %v", err)
-	}
+	_, err = build(file(text), files(), keys())
+	verify.That(t, err != nil && strings.Contains(err.Error(), `sluice.yaml:3: routes[0].service: value "a": no such service`), "with all sources: %v", err)
 }
 
 // The settings for TCP of a service are checked and completed where it is defined.
@@ -235,7 +225,6 @@ func TestLoadReadsDynamicFiles(t *testing.T) {
 	b, err := in.Load()
 	verify.That(t, err == nil && len(b.Config.Services) == 1, "%+v, %v", b, err)
 	verify.NoError(t, os.RemoveAll(filepath.Join(dir, "routes.d")))
-	if _, err := in.Load(); err == nil || !strings.Contains(err.Error(), "no such file or directory") {
-		t.Errorf("without the directory: %v", err)
-	}
+	_, err = in.Load()
+	verify.That(t, err != nil && strings.Contains(err.Error(), "no such file or directory"), "without the directory: %v", err)
 }

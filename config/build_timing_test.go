@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"sluice/test/verify"
 	"strings"
 	"testing"
 )
@@ -15,9 +16,8 @@ func BenchmarkBuild(b *testing.B) {
 	}
 	sources := []Source{file("dynamic: [{ consul_kv: { prefix: sluice } }]"), keys("a.yaml", text.String())}
 	for b.Loop() {
-		if _, err := build(sources...); err != nil {
-			b.Fatal(err)
-		}
+		_, err := build(sources...)
+		verify.NoError(b, err)
 	}
 }
 
@@ -41,9 +41,8 @@ func BenchmarkErrors(b *testing.B) {
 		sources := []Source{file("dynamic: [{ consul_kv: { prefix: sluice } }]"), keys("a.yaml", text.String())}
 		b.Run(wrong.name, func(b *testing.B) {
 			for b.Loop() {
-				if _, err := build(sources...); len(err.(Errors)) != 10000 {
-					b.Fatal(err)
-				}
+				_, err := build(sources...)
+				verify.Require(b, len(err.(Errors)) == 10000, "%v", err)
 			}
 		})
 	}

@@ -27,9 +27,7 @@ routes:
 	verify.That(t, conflicts == nil, "conflicts: %v", conflicts)
 	verify.Slices(t, slices.Sorted(maps.Keys(merged.Services)), []string{"front", "later", "star", "sun"}, "services")
 	verify.Slices(t, skipped, []string{"with space", "ä"}, "skipped")
-	if !reflect.DeepEqual(merged.Services["star"], c.Services["star"]) || !reflect.DeepEqual(merged.Services["front"], c.Services["front"]) {
-		t.Error("a found service replaces one of the file")
-	}
+	verify.That(t, reflect.DeepEqual(merged.Services["star"], c.Services["star"]) && reflect.DeepEqual(merged.Services["front"], c.Services["front"]), "a found service replaces one of the file")
 	_, ok := c.Services["sun"]
 	verify.That(t, !ok, "Merge changed its argument")
 

@@ -65,9 +65,8 @@ const (
 // A source that offers something invalid stays as it is, and the others change.
 func TestChooseTakesWhatIsValid(t *testing.T) {
 	p := &choosing{t: t}
-	if refused := p.offer(file(dynamicFile+service("a")), files(), keys("x.yaml", service("b"))); refused != nil {
-		t.Fatal(refused)
-	}
+	refused := p.offer(file(dynamicFile+service("a")), files(), keys("x.yaml", service("b")))
+	verify.Require(t, refused == nil, "%v", refused)
 	p.expect("at first", "a b")
 
 	verify.Slices(t, p.offer(file(dynamicFile+service("a2")), files("x.yaml", service("c")), keys("x.yaml", bad)), []string{kvName}, "refused")
@@ -78,9 +77,8 @@ func TestChooseTakesWhatIsValid(t *testing.T) {
 
 	// Each of them is valid only with the other.
 	latest := []Source{file(dynamicFile + "routes: [{ service: g }]"), files(), keys("x.yaml", service("g"), "y.yaml", "routes: [{ path: /a2, service: g }]")}
-	if refused := p.offer(latest...); refused != nil {
-		t.Errorf("refused %q", refused)
-	}
+	refused = p.offer(latest...)
+	verify.That(t, refused == nil, "refused %q", refused)
 	p.expect("both", "g")
 	verify.Slices(t, p.offer(latest[0], latest[1], keys("x.yaml", service("f"))), []string{kvName}, "refused")
 	p.expect("a service of a route is gone", "g")
@@ -163,9 +161,7 @@ func TestStart(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			b, chosen, refused, err := in.Start(test.latest, test.used)
-			if (err != nil) != test.fails {
-				t.Fatal(err)
-			}
+			verify.Require(t, (err != nil) == test.fails, "%v", err)
 			if err != nil {
 				return
 			}
@@ -176,7 +172,6 @@ func TestStart(t *testing.T) {
 	}
 	pinned := slices.Clone(used)
 	pinned[2].Pin = &Pin{Number: 1, Against: "x"}
-	if _, chosen, _, err := in.Start([]Source{f, files()}, pinned); err != nil || !reflect.DeepEqual(chosen[2], pinned[2]) {
-		t.Errorf("a pin does not survive: %+v, %v", chosen, err)
-	}
+	_, chosen, _, err := in.Start([]Source{f, files()}, pinned)
+	verify.That(t, err == nil && reflect.DeepEqual(chosen[2], pinned[2]), "a pin does not survive: %+v, %v", chosen, err)
 }

@@ -38,9 +38,7 @@ func TestDecodedDocumentsAreTheSame(t *testing.T) {
 			continue
 		}
 		valid++
-		if !Identical(fresh.Config, kept.Config) || fresh.Hash() != kept.Hash() || fmt.Sprint(fresh.Shadowed) != fmt.Sprint(kept.Shadowed) {
-			t.Fatalf("round %d: %+v\nwithout kept documents %+v", round, kept.Config, fresh.Config)
-		}
+		verify.Require(t, Identical(fresh.Config, kept.Config) && fresh.Hash() == kept.Hash() && fmt.Sprint(fresh.Shadowed) == fmt.Sprint(kept.Shadowed), "round %d: %+v\nwithout kept documents %+v", round, kept.Config, fresh.Config)
 	}
 	verify.That(t, valid >= 50 && valid != 500, "%d of 500 are valid", valid)
 }
@@ -54,9 +52,8 @@ func TestUnchangedDocumentIsKept(t *testing.T) {
 	for round := range 3 {
 		built, err := in.Build([]Source{f, keys("a.yaml", a, "b.yaml", fmt.Sprintf("routes: [{ path: /b%d, service: a }]", round))})
 		verify.NoError(t, err)
-		if c := built.Config; before != nil && (c.Routes[0].checked != before.Routes[0].checked || c.Routes[1].checked == before.Routes[1].checked) {
-			t.Errorf("round %d: the changed document must be decoded again, and no other", round)
-		}
+		c := built.Config
+		verify.That(t, before == nil || c.Routes[0].checked == before.Routes[0].checked && c.Routes[1].checked != before.Routes[1].checked, "round %d: the changed document must be decoded again, and no other", round)
 		before = built.Config
 	}
 }

@@ -66,7 +66,6 @@ func TestSummaryCountsManyChanges(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	got := fmt.Sprint(Summary(many("info", 600), some))
-	if want := "[log.level: info -> warn routes: 600 others -> 3 others]"; got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
+	want := "[log.level: info -> warn routes: 600 others -> 3 others]"
+	verify.That(t, got == want, "got  %s\nwant %s", got, want)
 }

@@ -59,14 +59,11 @@ func FuzzDocuments(f *testing.F) {
 				whole := strings.HasPrefix(e.Want, "not valid YAML") || strings.HasPrefix(e.Want, "want a key that ends in") ||
 					strings.HasPrefix(e.Want, "empty: want") || strings.HasPrefix(e.Want, "a second document") || strings.HasPrefix(e.Want, "want a mapping of keys") ||
 					strings.HasPrefix(e.Want, "want a name before") || strings.HasPrefix(e.Want, "tag ")
-				if i < 0 || strings.Contains(e.Error(), "\n") || e.Key == "" && !whole {
-					t.Errorf("error %q does not name its place: document %d, key %q", e, i, e.Key)
-				}
+				verify.That(t, i >= 0 && !strings.Contains(e.Error(), "\n") && (e.Key != "" || whole), "error %q does not name its place: document %d, key %q", e, i, e.Key)
 				verify.That(t, e.line != 0 || whole, "error %q has no line", e)
 			}
-			if after, err := in.Build([]Source{main, good}); err != nil || !Identical(after.Config, before.Config) {
-				t.Errorf("after a refused tree %+v, %v", after, err)
-			}
+			after, err := in.Build([]Source{main, good})
+			verify.That(t, err == nil && Identical(after.Config, before.Config), "after a refused tree %+v, %v", after, err)
 			return
 		}
 		c := built.Config

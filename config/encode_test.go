@@ -40,9 +40,7 @@ routes: [{ service: a }]
 	for _, text := range []string{string(shown), string(asJSON), string(parts), fmt.Sprint(c.Consul, c.Services, *c.Consul.Register, c.Services["a"].Health.Active), fmt.Sprintf("%+v %#v", *c.Services["a"].Health.Active, *c.Services["b"].Health.Active)} {
 		verify.That(t, !strings.Contains(text, "s3cret"), "shown: %s", text)
 	}
-	if !strings.Contains(string(shown), "/health?***") || !strings.Contains(string(shown), "http://127.0.0.1:8081/readyz?***") {
-		t.Errorf("more than the query is masked: %s", shown)
-	}
+	verify.That(t, strings.Contains(string(shown), "/health?***") && strings.Contains(string(shown), "http://127.0.0.1:8081/readyz?***"), "more than the query is masked: %s", shown)
 }
 
 func TestErrorsMaskCredentials(t *testing.T) {

@@ -50,9 +50,7 @@ func TestEtcdRefusals(t *testing.T) {
 		`{ endpoints: ["https://h:1"], prefix: /, tls: { cert: c.pem } }`:           "give both cert and key, or neither",
 	} {
 		_, err := Parse("sluice.yaml", []byte("services:\n  star:\n    etcd: "+etcd+"\nroutes: [{ service: star }]"))
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "sluice.yaml:3: ") {
-			t.Errorf("%s: %v, want sluice.yaml:3: … %s", etcd, err, want)
-		}
+		verify.That(t, err != nil && strings.Contains(err.Error(), want) && strings.HasPrefix(err.Error(), "sluice.yaml:3: "), "%s: %v, want sluice.yaml:3: … %s", etcd, err, want)
 	}
 }
 
@@ -73,9 +71,8 @@ func TestDynamicEtcd(t *testing.T) {
 	doc := built.Config.Dynamic[0].Etcd.Instances()
 	built, err = in.Build([]Source{in.FileSource(text), {Name: "etcd:/test/", Kind: KindEtcd, Documents: []Document{doc}}})
 	verify.NoError(t, err)
-	if s := built.Config.Services["test"].Etcd; s == nil || s.Prefix != "/test/" || s.Probation != 10*time.Minute || len(built.Config.Routes) != 1 {
-		t.Errorf("%+v, routes %+v", s, built.Config.Routes)
-	}
+	s := built.Config.Services["test"].Etcd
+	verify.That(t, s != nil && s.Prefix == "/test/" && s.Probation == 10*time.Minute && len(built.Config.Routes) == 1, "%+v, routes %+v", s, built.Config.Routes)
 	_, err = Parse("sluice.yaml", []byte("dynamic: [{ etcd: { endpoints: [\"http://h:1\"] } }]"))
 	verify.That(t, err != nil && strings.Contains(err.Error(), "dynamic[0].etcd.prefix: required"), "without a prefix: %v", err)
 }

@@ -24,20 +24,17 @@ func TestFiltersOfOtherPathsAreTranslated(t *testing.T) {
 	} {
 		got, wrong := healthFilter(filter)
 		verify.That(t, got == want && wrong == "", "%s: got %s, wrong %q; want %s", filter, got, wrong, want)
-		if again, wrong := healthFilter(got); again != got || wrong != "" {
-			t.Errorf("%s is not stable: %s, %q", got, again, wrong)
-		}
+		again, wrong := healthFilter(got)
+		verify.That(t, again == got && wrong == "", "%s is not stable: %s, %q", got, again, wrong)
 	}
 	for filter, wrong := range map[string]string{`ID == "star-1"`: "ID", `"a" in Service.Tags and Labels.x == 1`: "Labels.x", `x in tags`: "tags"} {
-		if _, got := healthFilter(filter); got != wrong {
-			t.Errorf("%s: the wrong selector is %q, want %q", filter, got, wrong)
-		}
+		_, got := healthFilter(filter)
+		verify.That(t, got == wrong, "%s: the wrong selector is %q, want %q", filter, got, wrong)
 	}
 	c := mustParse(t, `services: { a: { consul: { filter: 'via in Tags' } } }
 routes: [{ service: a }]`)
 	verify.Equal(t, c.Services["a"].Consul.Filter, "via in Service.Tags", "the filter")
 	_, err := Parse("sluice.yaml", []byte("services:\n  a: { consul: { filter: 'x in tags' } }\nroutes: [{ service: a }]"))
-	if want := `sluice.yaml:2: services.a.consul.filter: value "x in tags": selector tags: want one that begins with Service.`; err == nil || !strings.HasPrefix(err.Error(), want) {
-		t.Errorf("got %v, want %s", err, want)
-	}
+	want := `sluice.yaml:2: services.a.consul.filter: value "x in tags": selector tags: want one that begins with Service.`
+	verify.That(t, err != nil && strings.HasPrefix(err.Error(), want), "got %v, want %s", err, want)
 }

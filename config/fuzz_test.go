@@ -49,9 +49,8 @@ func FuzzFormats(f *testing.F) {
 			format.ok(s)
 		}
 		if u, ok := consulURL(s, false); ok {
-			if again, ok := consulURL(u, false); !ok || again != u {
-				t.Errorf("consulURL(%q) = %q, and of that %q, %v", s, u, again, ok)
-			}
+			again, ok := consulURL(u, false)
+			verify.That(t, ok && again == u, "consulURL(%q) = %q, and of that %q, %v", s, u, again, ok)
 		}
 	})
 }

@@ -27,9 +27,8 @@ func TestGroupsAndSplits(t *testing.T) {
 	if want := []Share{{"canary", 1}}; !reflect.DeepEqual(r.Split.Shares(), want) || r.Split.Key() != (route.SplitKey{Source: route.SplitHeader, Header: "x-user"}) || r.Split.Fallback() != "rest" {
 		t.Errorf("the route's split %v: shares %v, key %q, fallback %q", r.Split, r.Split.Shares(), r.Split.Key(), r.Split.Fallback())
 	}
-	if c, err = parseGroups(twoGroups, "group: rest"); err != nil || c.Routes[0].Group != "rest" {
-		t.Errorf("%v, %v", c, err)
-	}
+	c, err = parseGroups(twoGroups, "group: rest")
+	verify.That(t, err == nil && c.Routes[0].Group == "rest", "%v, %v", c, err)
 }
 
 func TestWrongGroupsAndSplits(t *testing.T) {

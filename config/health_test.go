@@ -118,9 +118,8 @@ func TestHealthRefusals(t *testing.T) {
 	f("{ passive: { success_rate: { stdev_factor: .nan } } }", `passive.success_rate.stdev_factor: value ".nan": want a number from 0 to 100`)
 
 	_, err := Parse("sluice.yaml", []byte("services: { star: { peers: ['a:1'], health: { active: { overrides_consul: true } } } }\nroutes: [{ service: star }]"))
-	if want := `sluice.yaml:1: services.star.health.active.overrides_consul: value "true": the service does not come from Consul: want false`; fmt.Sprint(err) != want {
-		t.Errorf("got  %v\nwant %s", err, want)
-	}
+	want := `sluice.yaml:1: services.star.health.active.overrides_consul: value "true": the service does not come from Consul: want false`
+	verify.That(t, fmt.Sprint(err) == want, "got  %v\nwant %s", err, want)
 }
 
 func TestUnescape(t *testing.T) {

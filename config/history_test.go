@@ -11,40 +11,33 @@ import (
 
 func TestHistoryNumbersRevisionsAndDropsOldOnes(t *testing.T) {
 	var h History
-	if r := h.Current(); r.Number != 0 || r.Config != nil {
-		t.Errorf("current of an empty history: %+v", r)
-	}
+	r := h.Current()
+	verify.That(t, r.Number == 0 && r.Config == nil, "current of an empty history: %+v", r)
 	for range keepRevisions + 5 {
 		h.Applied(Revision{Source: "f"})
 	}
-	if r := h.Current(); r.Number != keepRevisions+5 || r.Time.IsZero() {
-		t.Errorf("current: %+v", r)
-	}
+	r = h.Current()
+	verify.That(t, r.Number == keepRevisions+5 && !r.Time.IsZero(), "current: %+v", r)
 	all := h.Revisions()
-	if len(all) != keepRevisions || all[0].Number != keepRevisions+5 || all[len(all)-1].Number != 6 {
-		t.Errorf("%d revisions, from %d to %d", len(all), all[0].Number, all[len(all)-1].Number)
-	}
+	verify.That(t, len(all) == keepRevisions && all[0].Number == keepRevisions+5 && all[len(all)-1].Number == 6, "%d revisions, from %d to %d", len(all), all[0].Number, all[len(all)-1].Number)
 }
 
 func TestHistoryHasTheLatestRefusal(t *testing.T) {
 	var h History
 	h.Applied(Revision{Hash: "one"})
 	h.Refused("f", errors.New("bad"))
-	if r := h.Reloads(); r.Applied != 1 || r.Refused != 1 || r.Last == nil || r.Last.Err.Error() != "bad" {
-		t.Errorf("after a refusal: %+v", r)
-	}
+	r := h.Reloads()
+	verify.That(t, r.Applied == 1 && r.Refused == 1 && r.Last != nil && r.Last.Err.Error() == "bad", "after a refusal: %+v", r)
 	h.Unchanged([]Source{{Name: "two"}}) // another text with the same configuration
 	if r := h.Current(); r.Sources[0].Name != "two" || r.Number != 1 {
 		t.Errorf("after Unchanged: %+v", r)
 	}
-	if r := h.Reloads(); r.Last != nil || r.Refused != 1 {
-		t.Errorf("after Unchanged: %+v", r)
-	}
+	r = h.Reloads()
+	verify.That(t, r.Last == nil && r.Refused == 1, "after Unchanged: %+v", r)
 	h.Refused("f", errors.New("bad"))
 	h.Applied(Revision{})
-	if r := h.Reloads(); r.Last != nil || r.Applied != 2 || r.Refused != 2 {
-		t.Errorf("after Applied: %+v", r)
-	}
+	r = h.Reloads()
+	verify.That(t, r.Last == nil && r.Applied == 2 && r.Refused == 2, "after Applied: %+v", r)
 }
 
 // Revisions of given shares do not drive out the documents, here and in the file.
@@ -67,9 +60,8 @@ func TestGivenSharesAreFew(t *testing.T) {
 				given++
 			}
 		}
-		if n := len(history.Revisions()); given != keepGiven || n < keepRevisions-keepGiven || history.Current().Reason != "share 69" {
-			t.Errorf("%s: %d revisions, %d of given shares, the last %q", name, n, given, history.Current().Reason)
-		}
+		n := len(history.Revisions())
+		verify.That(t, given == keepGiven && n >= keepRevisions-keepGiven && history.Current().Reason == "share 69", "%s: %d revisions, %d of given shares, the last %q", name, n, given, history.Current().Reason)
 	}
 }
 

@@ -107,12 +107,10 @@ catalog: { tags: [traefik], listeners: [web, tls, empty] }
 	}
 	verify.DeepEqual(t, got, []string{"db tls ", "tls tls b.example", "empty tcp ", "empty tls B.example"}, "the streams")
 	verify.DeepEqual(t, c, before, "Merge changed its argument")
-	if names, all := c.TagListeners(ProtocolTCP); !reflect.DeepEqual(names, []string{"tls", "empty"}) || all {
-		t.Errorf("the listeners for tags are %q, all: %t", names, all)
-	}
-	if names, all := c.TagListeners(ProtocolHTTP); !reflect.DeepEqual(names, []string{"web"}) || !all {
-		t.Errorf("the listeners for routes of tags are %q, all: %t", names, all)
-	}
+	names, all := c.TagListeners(ProtocolTCP)
+	verify.That(t, reflect.DeepEqual(names, []string{"tls", "empty"}) && !all, "the listeners for tags are %q, all: %t", names, all)
+	names, all = c.TagListeners(ProtocolHTTP)
+	verify.That(t, reflect.DeepEqual(names, []string{"web"}) && all, "the listeners for routes of tags are %q, all: %t", names, all)
 }
 
 // A service of the file says itself why it gets no connections.

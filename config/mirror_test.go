@@ -17,9 +17,8 @@ func TestMirrors(t *testing.T) {
 		{Service: "star", Group: "rest", Share: .05, Body: 1 << 20, InFlight: 7},
 		{Group: "canary", Share: 0, Body: 64 << 10, InFlight: 100},
 	} {
-		if got := c.Routes[i].Mirror; !reflect.DeepEqual(*got, want) {
-			t.Errorf("got %+v, want %+v", *got, want)
-		}
+		got := c.Routes[i].Mirror
+		verify.That(t, reflect.DeepEqual(*got, want), "got %+v, want %+v", *got, want)
 	}
 }
 
@@ -52,9 +51,7 @@ func TestMergeOmitsMirrors(t *testing.T) {
 		{Path: "/b", Service: "star", Mirror: &Mirror{Group: "gamma"}},
 		{Path: "/c", Service: "star", Mirror: &Mirror{Group: "rest"}},
 	}})
-	if len(merged.Routes) != 4 || merged.Routes[1].Mirror != nil || merged.Routes[2].Mirror != nil || merged.Routes[3].Mirror == nil {
-		t.Errorf("routes %+v", merged.Routes)
-	}
+	verify.That(t, len(merged.Routes) == 4 && merged.Routes[1].Mirror == nil && merged.Routes[2].Mirror == nil && merged.Routes[3].Mirror != nil, "routes %+v", merged.Routes)
 	for i, want := range []string{
 		`one: routes[0].mirror: ignored: there is no service "mars"`,
 		`one: routes[1].mirror: ignored: the service "star" has no group "gamma"`,

@@ -12,16 +12,14 @@ import (
 const someService = "\nservices: {a: {peers: [\"127.0.0.1:80\"]}}\nroutes: [{service: a}]"
 
 func TestRegisterIsOffByDefault(t *testing.T) {
-	if c := mustParse(t, someService); c.Consul.Register != nil {
-		t.Errorf("got %+v", c.Consul.Register)
-	}
+	c := mustParse(t, someService)
+	verify.That(t, c.Consul.Register == nil, "got %+v", c.Consul.Register)
 	want := &ConsulRegister{
 		Service: "sluice", DeregisterCriticalAfter: time.Hour,
 		Check: ConsulCheck{Type: "auto", Interval: 10 * time.Second, Timeout: 2 * time.Second},
 	}
-	if c := mustParse(t, "consul: { register: {} }"+someService); !reflect.DeepEqual(c.Consul.Register, want) {
-		t.Errorf("got %+v, want %+v", c.Consul.Register, want)
-	}
+	c = mustParse(t, "consul: { register: {} }"+someService)
+	verify.That(t, reflect.DeepEqual(c.Consul.Register, want), "got %+v, want %+v", c.Consul.Register, want)
 }
 
 func TestRegisterNeedsNoRestart(t *testing.T) {

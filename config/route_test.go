@@ -108,9 +108,7 @@ func TestConditionsAreLimited(t *testing.T) {
 - { path: /d, service: star, when: { any: [&d { any: [*c, *c, *c, *c, *c, *c] }] } }
 `
 	_, err := Parse("sluice.yaml", []byte(text))
-	if err == nil || !strings.HasPrefix(err.Error(), "sluice.yaml:3: routes[3].when.any[0].any[5].any[5].any[2]: too many conditions: want at most 256 for a route") {
-		t.Errorf("got %v", err)
-	}
+	verify.That(t, err != nil && strings.HasPrefix(err.Error(), "sluice.yaml:3: routes[3].when.any[0].any[5].any[5].any[2]: too many conditions: want at most 256 for a route"), "got %v", err)
 }
 
 func TestRegexpsWithoutLiteralsAreLimited(t *testing.T) {
@@ -120,7 +118,5 @@ func TestRegexpsWithoutLiteralsAreLimited(t *testing.T) {
 		b.WriteString("- { host: a.example, match: regexp, path: '" + strings.Repeat("x", i+1) + "$', service: star }\n")
 	}
 	_, err := Parse("sluice.yaml", []byte(b.String()))
-	if err == nil || !strings.HasPrefix(err.Error(), `sluice.yaml:203: routes[200]: want at most 200 regular expressions for "a.example" without`) {
-		t.Errorf("got %v", err)
-	}
+	verify.That(t, err != nil && strings.HasPrefix(err.Error(), `sluice.yaml:203: routes[200]: want at most 200 regular expressions for "a.example" without`), "got %v", err)
 }

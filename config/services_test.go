@@ -23,13 +23,10 @@ func TestServicesOfARoute(t *testing.T) {
 	}
 	for i, want := range []Share{{"a", .2}, {"b", .8}} {
 		part := r.Divided()[i]
-		if part.Share != want.Size || part.Route.Service != want.Group || part.Route.StripPrefix != "/x" || len(part.Route.Divided()) > 0 {
-			t.Errorf("part %d is %+v, want %v", i, part, want)
-		}
+		verify.That(t, part.Share == want.Size && part.Route.Service == want.Group && part.Route.StripPrefix == "/x" && len(part.Route.Divided()) == 0, "part %d is %+v, want %v", i, part, want)
 	}
-	if c, err = parseServices("services: { a: 100%, b: 0% }"); err != nil || c.Routes[0].Services.Key() != (route.SplitKey{}) {
-		t.Errorf("%v, %v", c, err)
-	}
+	c, err = parseServices("services: { a: 100%, b: 0% }")
+	verify.That(t, err == nil && c.Routes[0].Services.Key() == (route.SplitKey{}), "%v, %v", c, err)
 	encoded, err := c.MarshalJSON()
 	verify.That(t, err == nil && strings.Contains(string(encoded), `"services":{"a":"100%","b":"0%"}`), "%s, %v", encoded, err)
 }
@@ -64,7 +61,6 @@ func TestMergeOfSeveralServices(t *testing.T) {
 	}
 	delete(c.Services, "b")
 	merged, conflicts := Merge(c)
-	if want := `routes[0]: ignored: there is no service "b"`; len(merged.Routes) > 0 || len(conflicts) != 1 || !strings.Contains(conflicts[0].Error(), want) {
-		t.Errorf("%d routes, %v, want %s", len(merged.Routes), conflicts, want)
-	}
+	want := `routes[0]: ignored: there is no service "b"`
+	verify.That(t, len(merged.Routes) == 0 && len(conflicts) == 1 && strings.Contains(conflicts[0].Error(), want), "%d routes, %v, want %s", len(merged.Routes), conflicts, want)
 }

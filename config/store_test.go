@@ -42,9 +42,8 @@ func TestHistoryOutlivesTheProcess(t *testing.T) {
 	second.Sources = append(second.Sources, keys("services/a", "127.0.0.1:1"))
 	second.Sources[1].Pin = &Pin{Number: 1, Against: "abc"}
 	second = h.Applied(second)
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info, err)
-	}
+	info, err := os.Stat(path)
+	verify.That(t, err == nil && info.Mode().Perm() == 0o600, "%v, %v", info, err)
 
 	again := kept(t, path)
 	for i, want := range []Revision{second, first} {
@@ -56,9 +55,8 @@ func TestHistoryOutlivesTheProcess(t *testing.T) {
 	third := again.Applied(revisionWith("three"))
 	verify.That(t, third.Number == 3, "the third has the number %d", third.Number)
 	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{3, 2, 1}, "numbers")
-	if left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".*")); len(left) > 0 || err != nil {
-		t.Errorf("left %q, %v", left, err)
-	}
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".*"))
+	verify.That(t, len(left) == 0 && err == nil, "left %q, %v", left, err)
 }
 
 func TestHistoryInADirectory(t *testing.T) {
@@ -100,9 +98,8 @@ func TestHistoryThatCannotBeRead(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "history")
 		verify.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 		h := new(History)
-		if err := h.Keep(path, func(error) {}); err == nil || !strings.HasPrefix(err.Error(), path+":") {
-			t.Errorf("%s: %v", text, err)
-		}
+		err := h.Keep(path, func(error) {})
+		verify.That(t, err != nil && strings.HasPrefix(err.Error(), path+":"), "%s: %v", text, err)
 		h.Own(true)
 		h.Applied(revisionWith("one"))
 		verify.DeepEqual(t, numbers(kept(t, path)), []uint64{1}, "%s: then revisions", text)
@@ -120,9 +117,8 @@ func TestHistoryIsBounded(t *testing.T) {
 		lines := bytes.Count(data, []byte("\n"))
 		verify.Require(t, lines <= maxHistoryLines, "%d lines", lines)
 	}
-	if got := numbers(kept(t, path)); len(got) != keepRevisions || got[0] != 3*keepRevisions {
-		t.Errorf("%d revisions, the first %d", len(got), got[0])
-	}
+	got := numbers(kept(t, path))
+	verify.That(t, len(got) == keepRevisions && got[0] == 3*keepRevisions, "%d revisions, the first %d", len(got), got[0])
 	large := strings.Repeat("x", 3<<20)
 	for range 4 {
 		h.Applied(revisionWith(large))
@@ -131,9 +127,8 @@ func TestHistoryIsBounded(t *testing.T) {
 		}
 	}
 	h.Applied(revisionWith(strings.Repeat("x", maxHistoryBytes)))
-	if got := numbers(kept(t, path)); len(got) != 1 || got[0] != 3*keepRevisions+5 {
-		t.Errorf("revisions %d", got)
-	}
+	got = numbers(kept(t, path))
+	verify.That(t, len(got) == 1 && got[0] == 3*keepRevisions+5, "revisions %d", got)
 }
 
 // A disk that fails is told once, and so is that it works again; then nothing is missing.
@@ -187,14 +182,12 @@ func TestHistoryHasOneOwner(t *testing.T) {
 	old.Own(false)
 	next.Own(true)
 	verify.DeepEqual(t, numbers(next), []uint64{4, 3, 2, 1}, "the new process")
-	if r := next.Given("share", nil); r.Number != 5 || r.Sources[0].Documents[0].Text != "two of the new process" {
-		t.Errorf("%+v", r)
-	}
+	r := next.Given("share", nil)
+	verify.That(t, r.Number == 5 && r.Sources[0].Documents[0].Text == "two of the new process", "%+v", r)
 	again := kept(t, path)
 	verify.DeepEqual(t, numbers(again), []uint64{5, 4, 3, 2, 1}, "the file")
-	if r, _ := again.Revision(3); r.Sources[0].Documents[0].Text != "three of the old process" {
-		t.Errorf("%+v", r)
-	}
+	r, _ = again.Revision(3)
+	verify.That(t, r.Sources[0].Documents[0].Text == "three of the old process", "%+v", r)
 }
 
 // A number that an earlier version has used twice costs no other revision, and is not used again.
@@ -211,10 +204,8 @@ func TestHistoryWithANumberTwice(t *testing.T) {
 	verify.NoError(t, os.WriteFile(path, text, 0o600))
 	h := kept(t, path)
 	verify.DeepEqual(t, numbers(h), []uint64{4, 3, 2, 1}, "revisions")
-	if r, _ := h.Revision(3); r.Sources[0].Documents[0].Text != "4" {
-		t.Errorf("%+v", r)
-	}
-	if r := h.Applied(revisionWith("next")); r.Number != 6 {
-		t.Errorf("the next has the number %d", r.Number)
-	}
+	r, _ := h.Revision(3)
+	verify.That(t, r.Sources[0].Documents[0].Text == "4", "%+v", r)
+	r = h.Applied(revisionWith("next"))
+	verify.That(t, r.Number == 6, "the next has the number %d", r.Number)
 }

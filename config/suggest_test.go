@@ -44,9 +44,8 @@ func TestManyUnknownServices(t *testing.T) {
 			errs, _ := err.(Errors)
 			verify.Require(t, len(errs) == many, "%s: %d errors, want %d: %v", name, len(errs), many, err)
 			for i, err := range errs {
-				if want := fmt.Sprintf("%s:%d: routes[%d].service: %s", name, i+3, i, want(i)); err.Error() != want {
-					t.Fatalf("%s\nwant %s", err, want)
-				}
+				want := fmt.Sprintf("%s:%d: routes[%d].service: %s", name, i+3, i, want(i))
+				verify.Require(t, err.Error() == want, "%s\nwant %s", err, want)
 			}
 		}
 	}

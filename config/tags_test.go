@@ -20,9 +20,8 @@ func TestDecodeRoute(t *testing.T) {
 		r.When.Any[0].Scheme != "https" || *r.Retry.Attempts != 3 || r.Listeners[0] != "web" {
 		t.Errorf("the route is %+v", r)
 	}
-	if r, err := DecodeRoute(tags.Keys{"path": "/"}, ByTag); err != nil || r.Match != "prefix" {
-		t.Errorf("without more keys: %+v, %v: want the defaults", r, err)
-	}
+	r, err = DecodeRoute(tags.Keys{"path": "/"}, ByTag)
+	verify.That(t, err == nil && r.Match == "prefix", "without more keys: %+v, %v: want the defaults", r, err)
 	for _, test := range []struct {
 		keys tags.Keys
 		want string
@@ -59,17 +58,15 @@ func TestDecodeService(t *testing.T) {
 		s.Health.Active.Path != "/up" || s.Consul.Service != "star" || s.Retry != star.Retry {
 		t.Errorf("the service is %+v", s)
 	}
-	if same, err := DecodeService(star, tags.Keys{"upstream": tags.Keys{}}, c); err != nil || !reflect.DeepEqual(same, star) {
-		t.Errorf("without settings: %+v, %v, want %+v", same, err, star)
-	}
+	same, err := DecodeService(star, tags.Keys{"upstream": tags.Keys{}}, c)
+	verify.That(t, err == nil && reflect.DeepEqual(same, star), "without settings: %+v, %v, want %+v", same, err, star)
 	for want, keys := range map[string]tags.Keys{
 		"retry: a tag cannot set this: want it in the file (allowed here: balance, upstream, proxy_protocol, health)": {"retry": tags.Keys{"attempts": "3"}},
 		"upstream.protocol":     {"upstream": tags.Keys{"protocol": "h2"}}, // without tls
 		"balance.policy: value": {"balance": tags.Keys{"policy": "magic"}},
 	} {
-		if _, err := DecodeService(star, keys, c); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: the error is %v, want %q", keys, err, want)
-		}
+		_, err := DecodeService(star, keys, c)
+		verify.That(t, err != nil && strings.Contains(err.Error(), want), "%s: the error is %v, want %q", keys, err, want)
 	}
 }
 

@@ -81,9 +81,8 @@ listeners:
 services: { star: { consul: {} }, postgres: { consul: {}, proxy_protocol: v2 } }
 routes: [{ service: star }]
 `)
-	if from := c.Listeners[0].ProxyProtocol.From; len(from) != 2 || c.Services["postgres"].ProxyProtocol != "v2" {
-		t.Errorf("got %v, %+v", from, c.Services["postgres"])
-	}
+	from := c.Listeners[0].ProxyProtocol.From
+	verify.That(t, len(from) == 2 && c.Services["postgres"].ProxyProtocol == "v2", "got %v, %+v", from, c.Services["postgres"])
 	const web, routes = "listeners:\n- { address: ':80' }\n", "routes: [{ service: star }]\n"
 	for text, want := range map[string]string{
 		"listeners:\n- { address: ':80', proxy_protocol: {} }\nservices: { star: { consul: {} } }\n" + routes:              `sluice.yaml:2: listeners[0].proxy_protocol.from: required: a network such as 10.0.0.0/8 or fd00::/8, or a single IP address`,
@@ -102,9 +101,8 @@ routes: [{ service: star }]
 func TestSNI(t *testing.T) {
 	const services = "services: { a: { consul: {} }, b: { consul: {}, balance: { policy: random } } }\n"
 	c := mustParse(t, "listeners: [{ address: ':1', protocol: tcp, sni: [{ host: a.example.com, service: a }, { host: '*.b.example.com', service: b }] }]\n"+services)
-	if l := c.Listeners[0]; len(l.SNI) != 2 || l.Service != "" || c.Services["a"].Balance.Policy != "least_conn" {
-		t.Errorf("got %+v, policy %s", l, c.Services["a"].Balance.Policy)
-	}
+	l := c.Listeners[0]
+	verify.That(t, len(l.SNI) == 2 && l.Service == "" && c.Services["a"].Balance.Policy == "least_conn", "got %+v, policy %s", l, c.Services["a"].Balance.Policy)
 	_, err := Parse("sluice.yaml", []byte("listeners:\n- address: ':1'\n  protocol: tcp\n  sni:\n  - { host: a.example.com, service: a }\n  - { host: A.example.com, service: b }\n  - { host: 'b:1', service: c }\n  - { service: a }\n- { address: ':2', sni: [{ host: x, service: a }] }\n"+services+"routes: [{ service: a }]\n"))
 	diffLines(t, err, []string{
 		`sluice.yaml:6: listeners[0].sni[1]: value "A.example.com/": the same as listeners[0].sni[0] at sluice.yaml:5`,

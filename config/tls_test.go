@@ -29,9 +29,8 @@ listeners:
 	verify.NoError(t, err)
 	got := c.Listeners[0].TLS.Certificates
 	verify.That(t, len(got) == 2 && got[1] == (Certificate{Cert: other.Cert, Key: other.Key}), "got %+v", got)
-	if _, err := parse("{ certificates: [{ consul_kv: certs/web }] }"); err != nil {
-		t.Error(err)
-	}
+	_, err = parse("{ certificates: [{ consul_kv: certs/web }] }")
+	verify.Succeeds(t, err)
 	const key = "sluice.yaml:5: listeners[0].tls.certificates"
 	for _, test := range []struct{ tls, want string }{
 		{"{ certificates: [] }", key + `: empty: want at least one, such as { cert: site.pem, key: site.key }`},
@@ -53,8 +52,7 @@ listeners:
 		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }] }", site.Cert, other.Key), "private key does not match public key"},
 		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }] }", site.Cert, dir), key + `[0].key: value "` + dir + `": cannot be read`},
 	} {
-		if _, err := parse(test.tls); err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s: got %v, want %q", test.tls, err, test.want)
-		}
+		_, err := parse(test.tls)
+		verify.That(t, err != nil && strings.Contains(err.Error(), test.want), "%s: got %v, want %q", test.tls, err, test.want)
 	}
 }

@@ -116,9 +116,7 @@ routes:
 		asJSON, err := json.Marshal(c)
 		verify.NoError(t, err)
 		for _, shown := range []string{string(asYAML), string(asJSON)} {
-			if strings.Contains(shown, "s3cret") || strings.Count(shown, "${TOKEN}") != 3 || !strings.Contains(shown, "127.0.0.1:${PORT}") {
-				t.Errorf("shown: %s", shown)
-			}
+			verify.That(t, !strings.Contains(shown, "s3cret") && strings.Count(shown, "${TOKEN}") == 3 && strings.Contains(shown, "127.0.0.1:${PORT}"), "shown: %s", shown)
 		}
 	}
 	later, err := buildIn(text, environ("PORT", "8082", "TOKEN", "s3cret2"))

@@ -76,9 +76,7 @@ func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
 		finding := one(t, examine(t, d), CodeDuplicate)
 		verify.That(t, finding.Fix.Possible && finding.Policy == writeStar, "%+v %+v", finding, finding.Fix)
 		fixed := d.Fix(t.Context(), finding, FixOptions{})
-		if fixed.Result != ResultFailed || !strings.HasPrefix(fixed.Detail, client.URL()) || !strings.Contains(fixed.Detail, `the token lacks service:write for "star"`) {
-			t.Errorf("%+v", fixed)
-		}
+		verify.That(t, fixed.Result == ResultFailed && strings.HasPrefix(fixed.Detail, client.URL()) && strings.Contains(fixed.Detail, `the token lacks service:write for "star"`), "%+v", fixed)
 	})
 	t.Run("service:write for this service", func(t *testing.T) {
 		d := doctor("writes-moon", readPolicy+`service "moon" { policy = "write" }`)
@@ -90,9 +88,8 @@ func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
 		finding := one(t, examine(t, d), CodeDuplicate)
 		verify.That(t, !finding.Fix.Possible && strings.Contains(finding.Fix.WhyNot, `the token lacks agent:read for "b"`), "%+v", finding.Fix)
 		verify.Equal(t, finding.Policy, "agent \"b\" { policy = \"read\" }\n"+writeStar, "policy")
-		if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft {
-			t.Errorf("%+v", fixed)
-		}
+		fixed := d.Fix(t.Context(), finding, FixOptions{})
+		verify.That(t, fixed.Result == ResultLeft, "%+v", fixed)
 	})
 	t.Run("all that sluice itself does not need", func(t *testing.T) {
 		rules, err := consultest.DocumentedPolicy("../docs/consul.md", "## ACLs")
@@ -105,9 +102,8 @@ func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
 	t.Run("node:read for the owner", func(t *testing.T) {
 		d := doctor("knows-node-a", `service_prefix "" { policy = "write" } node "a" { policy = "read" } agent_prefix "" { policy = "read" }`)
 		report := examine(t, d)
-		if f := one(t, report, CodeACLFiltered); f.Policy != readPolicy || !strings.Contains(f.Seen, "/v1/catalog/nodes") {
-			t.Errorf("%+v", f)
-		}
+		f := one(t, report, CodeACLFiltered)
+		verify.That(t, f.Policy == readPolicy && strings.Contains(f.Seen, "/v1/catalog/nodes"), "%+v", f)
 		found := report.of(CodeDuplicate)
 		verify.That(t, len(found) == 0, "%+v", found)
 	})
@@ -120,13 +116,9 @@ func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
 		d := doctor("may-all", readPolicy+writeStar)
 		d.goneTimeout = 2 * time.Second
 		fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicate), FixOptions{})
-		if fixed.Result != ResultFailed || !strings.Contains(fixed.Detail, `the agent's own token (acl.tokens.agent) lacks node:write for "b"`) {
-			t.Errorf("%+v", fixed)
-		}
+		verify.That(t, fixed.Result == ResultFailed && strings.Contains(fixed.Detail, `the agent's own token (acl.tokens.agent) lacks node:write for "b"`), "%+v", fixed)
 		checkRegistered(t, server, "star-1@a", "star-1@b")
 		finding := one(t, examine(t, d), CodeDuplicate)
-		if finding.Node != "b" || finding.Fix.Possible || !strings.Contains(finding.Fix.WhyNot, `unless the agent's own token (acl.tokens.agent) lacks node:write for "b"`) {
-			t.Errorf("%+v %+v", finding, finding.Fix)
-		}
+		verify.That(t, finding.Node == "b" && !finding.Fix.Possible && strings.Contains(finding.Fix.WhyNot, `unless the agent's own token (acl.tokens.agent) lacks node:write for "b"`), "%+v %+v", finding, finding.Fix)
 	})
 }

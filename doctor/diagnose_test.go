@@ -305,12 +305,8 @@ func TestDuplicatesThatMayBeDifferentProcesses(t *testing.T) {
 			findings := f.duplicateFindings()
 			verify.Require(t, len(findings) == test.findings, "%d findings: %+v", len(findings), findings)
 			for _, finding := range findings {
-				if finding.Fix.Possible != (test.whyNot == "") || !strings.Contains(finding.Fix.WhyNot, test.whyNot) {
-					t.Errorf("%+v, want %q", finding.Fix, test.whyNot)
-				}
-				if finding.Fix.Confirm != test.confirm || test.confirm != strings.Contains(finding.Do, "sluice doctor --fix deregisters it, after you confirm") {
-					t.Errorf("%+v: %s; to be confirmed: %v", finding.Fix, finding.Do, test.confirm)
-				}
+				verify.That(t, finding.Fix.Possible == (test.whyNot == "") && strings.Contains(finding.Fix.WhyNot, test.whyNot), "%+v, want %q", finding.Fix, test.whyNot)
+				verify.That(t, finding.Fix.Confirm == test.confirm && test.confirm == strings.Contains(finding.Do, "sluice doctor --fix deregisters it, after you confirm"), "%+v: %s; to be confirmed: %v", finding.Fix, finding.Do, test.confirm)
 			}
 		})
 	}
@@ -324,9 +320,7 @@ func TestDuplicatesWithUnknownNodes(t *testing.T) {
 	own := Owner{Services: map[string]Registration{"star-1": {"star", "10.0.0.1:80"}}}
 	f.Owners = map[string]Owner{"a": own, "b": own}
 	findings := f.duplicateFindings()
-	if len(findings) != 1 || !findings[0].Fix.Confirm || !strings.HasPrefix(findings[0].Fix.WhyNot, "the nodes of the catalog could not be read") {
-		t.Errorf("%+v", findings)
-	}
+	verify.That(t, len(findings) == 1 && findings[0].Fix.Confirm && strings.HasPrefix(findings[0].Fix.WhyNot, "the nodes of the catalog could not be read"), "%+v", findings)
 }
 
 // Containers on one machine may have the same loopback address.
@@ -399,9 +393,8 @@ func TestSelects(t *testing.T) {
 		{consulsource.ServiceOptions{Service: "nope"}, 0, 0},
 	}
 	for _, test := range tests {
-		if selected, serving := selects(instances, test.options); len(selected) != test.listed || serving != test.serving {
-			t.Errorf("%+v: %d, %d; want %d, %d", test.options, len(selected), serving, test.listed, test.serving)
-		}
+		selected, serving := selects(instances, test.options)
+		verify.That(t, len(selected) == test.listed && serving == test.serving, "%+v: %d, %d; want %d, %d", test.options, len(selected), serving, test.listed, test.serving)
 	}
 }
 
@@ -445,9 +438,7 @@ func FuzzDuplicates(f *testing.F) {
 		for _, finding := range facts.duplicateFindings() {
 			found[finding.Address]++
 			keep := byKey[instanceKey{finding.Fix.KeepNode, finding.Fix.KeepID}]
-			if keep.address() != finding.Address || keep.Node == finding.Node && keep.ID == finding.ID {
-				t.Errorf("%+v: the remaining registration is %+v", finding, keep)
-			}
+			verify.That(t, keep.address() == finding.Address && (keep.Node != finding.Node || keep.ID != finding.ID), "%+v: the remaining registration is %+v", finding, keep)
 			if finding.Fix.Possible && (keep.Status != discovery.StatusPassing || facts.Owners[finding.Node].Services[finding.ID] != (Registration{"star", finding.Address}) ||
 				facts.Nodes[finding.Node].Liveness != NodeAlive) {
 				t.Errorf("%+v must not be possible", finding.Fix)

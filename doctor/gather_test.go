@@ -22,16 +22,13 @@ func TestInstanceWithATaggedAddress(t *testing.T) {
 	e := &api.ServiceEntry{Node: &api.Node{Node: "a", Address: "10.0.0.1"}, Service: &api.AgentService{
 		ID: "star-1", Service: "star", Port: 80, TaggedAddresses: map[string]api.ServiceAddress{"wan": {Address: "192.0.2.1", Port: 443}},
 	}}
-	if i := instanceOf(e, d.addressTag("star")); i.contact() != "192.0.2.1:443" || i.address() != "10.0.0.1:80" || i.LacksTag != "" {
-		t.Errorf("%+v", i)
-	}
-	if i := instanceOf(e, d.addressTag("other")); i.contact() != "10.0.0.1:80" || i.LacksTag != "" {
-		t.Errorf("another service: %+v", i)
-	}
+	i := instanceOf(e, d.addressTag("star"))
+	verify.That(t, i.contact() == "192.0.2.1:443" && i.address() == "10.0.0.1:80" && i.LacksTag == "", "%+v", i)
+	i = instanceOf(e, d.addressTag("other"))
+	verify.That(t, i.contact() == "10.0.0.1:80" && i.LacksTag == "", "another service: %+v", i)
 	e.Service.TaggedAddresses = nil
-	if i := instanceOf(e, d.addressTag("star")); i.contact() != "10.0.0.1:80" || i.LacksTag != "wan" {
-		t.Errorf("without it: %+v", i)
-	}
+	i = instanceOf(e, d.addressTag("star"))
+	verify.That(t, i.contact() == "10.0.0.1:80" && i.LacksTag == "wan", "without it: %+v", i)
 }
 
 // The catalog may change between the queries.

@@ -151,13 +151,11 @@ func TestFixDeregistersThroughTheOwner(t *testing.T) {
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	finding := one(t, examine(t, d), CodeDuplicate)
 	verify.Require(t, finding.Node == "b" && finding.Fix.KeepNode == "a" && finding.Fix.Possible && finding.Fix.Agent == client.URL(), "%+v %+v", finding, finding.Fix)
-	if fixed := d.Fix(t.Context(), finding, FixOptions{DryRun: true}); fixed.Result != ResultWould || !strings.Contains(fixed.Detail, client.URL()) {
-		t.Errorf("dry run: %+v", fixed)
-	}
+	fixed := d.Fix(t.Context(), finding, FixOptions{DryRun: true})
+	verify.That(t, fixed.Result == ResultWould && strings.Contains(fixed.Detail, client.URL()), "dry run: %+v", fixed)
 	checkRegistered(t, server, "star-1@a", "star-1@b") // after a dry run
-	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultDone {
-		t.Fatalf("%+v", fixed)
-	}
+	fixed = d.Fix(t.Context(), finding, FixOptions{})
+	verify.Require(t, fixed.Result == ResultDone, "%+v", fixed)
 	checkRegistered(t, server, "star-1@a")
 	// The agents' next full synchronisation would restore their registrations. A restart
 	// triggers it.
@@ -165,9 +163,8 @@ func TestFixDeregistersThroughTheOwner(t *testing.T) {
 	register(t, client, "marker", 9100, api.HealthPassing)
 	awaitRegistered(t, server, "marker@b", "star-1@a")
 
-	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft || fixed.Detail != "it is not a duplicate any more" {
-		t.Errorf("a second time: %+v", fixed)
-	}
+	fixed = d.Fix(t.Context(), finding, FixOptions{})
+	verify.That(t, fixed.Result == ResultLeft && fixed.Detail == "it is not a duplicate any more", "a second time: %+v", fixed)
 	findings := examine(t, d).of(CodeDuplicate)
 	verify.That(t, len(findings) == 0, "afterwards: %+v", findings)
 }
@@ -182,9 +179,8 @@ func TestFixExaminesAgain(t *testing.T) {
 	// Now another registration is the live one.
 	registerAt(t, server, machine, "star-7", 9001, api.HealthPassing)
 	awaitRegistered(t, server, "star-1@a", "star-1@b", "star-7@a")
-	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft || !strings.Contains(fixed.Detail, "is now star-7 on node a") {
-		t.Errorf("%+v", fixed)
-	}
+	fixed := d.Fix(t.Context(), finding, FixOptions{})
+	verify.That(t, fixed.Result == ResultLeft && strings.Contains(fixed.Detail, "is now star-7 on node a"), "%+v", fixed)
 	verify.NoError(t, server.Client().Agent().ServiceDeregister("star-7"))
 	awaitRegistered(t, server, "star-1@a", "star-1@b")
 
@@ -194,18 +190,16 @@ func TestFixExaminesAgain(t *testing.T) {
 		entries, _, err := server.Client().Health().Service("star", "", true, nil)
 		return err == nil && len(entries) == 1
 	})
-	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft {
-		t.Errorf("%+v", fixed)
-	}
+	fixed = d.Fix(t.Context(), finding, FixOptions{})
+	verify.That(t, fixed.Result == ResultLeft, "%+v", fixed)
 	// Both fail.
 	verify.NoError(t, client.Client().Agent().UpdateTTL("check-star-1", "broken", api.HealthCritical))
 	consultest.Await(t, "star-1 on node b is critical", func() bool {
 		entries, _, err := server.Client().Health().Service("star", "", true, nil)
 		return err == nil && len(entries) == 0
 	})
-	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft || !strings.Contains(fixed.Detail, "critical") {
-		t.Errorf("%+v", fixed)
-	}
+	fixed = d.Fix(t.Context(), finding, FixOptions{})
+	verify.That(t, fixed.Result == ResultLeft && strings.Contains(fixed.Detail, "critical"), "%+v", fixed)
 	checkRegistered(t, server, "star-1@a", "star-1@b")
 }
 
@@ -220,21 +214,17 @@ func TestFixOfAContainerIsConfirmed(t *testing.T) {
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	finding := one(t, examine(t, d), CodeDuplicate)
 	verify.Require(t, !finding.Fix.Possible && finding.Fix.Confirm, "%+v", finding.Fix)
-	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft || fixed.Detail != finding.Fix.WhyNot {
-		t.Errorf("not confirmed: %+v", fixed)
-	}
-	if fixed := d.Fix(t.Context(), finding, FixOptions{DryRun: true}); fixed.Result != ResultWould || !strings.Contains(fixed.Detail, "after you confirm that it is the same process: "+finding.Fix.WhyNot) {
-		t.Errorf("dry run: %+v", fixed)
-	}
+	fixed := d.Fix(t.Context(), finding, FixOptions{})
+	verify.That(t, fixed.Result == ResultLeft && fixed.Detail == finding.Fix.WhyNot, "not confirmed: %+v", fixed)
+	fixed = d.Fix(t.Context(), finding, FixOptions{DryRun: true})
+	verify.That(t, fixed.Result == ResultWould && strings.Contains(fixed.Detail, "after you confirm that it is the same process: "+finding.Fix.WhyNot), "dry run: %+v", fixed)
 	other := finding
 	other.Fix = &Fix{Confirm: true, WhyNot: "exporter is a name", KeepID: finding.Fix.KeepID, KeepNode: finding.Fix.KeepNode}
-	if fixed := d.Fix(t.Context(), other, FixOptions{Confirmed: true}); fixed.Result != ResultLeft || fixed.Detail != finding.Fix.WhyNot {
-		t.Errorf("something else was confirmed: %+v", fixed)
-	}
+	fixed = d.Fix(t.Context(), other, FixOptions{Confirmed: true})
+	verify.That(t, fixed.Result == ResultLeft && fixed.Detail == finding.Fix.WhyNot, "something else was confirmed: %+v", fixed)
 	checkRegistered(t, server, "star-1@a", "star-1@b")
-	if fixed := d.Fix(t.Context(), finding, FixOptions{Confirmed: true}); fixed.Result != ResultDone {
-		t.Errorf("confirmed: %+v", fixed)
-	}
+	fixed = d.Fix(t.Context(), finding, FixOptions{Confirmed: true})
+	verify.That(t, fixed.Result == ResultDone, "confirmed: %+v", fixed)
 	checkRegistered(t, server, "star-1@"+finding.Fix.KeepNode)
 }
 
@@ -254,9 +244,7 @@ func TestFixKeepsLoopbackAddressesOfDifferentMachines(t *testing.T) {
 	awaitRegistered(t, server, all...)
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	findings := examine(t, d).of(CodeDuplicate)
-	if len(findings) != 4 { // here, both nodes are at 127.0.0.1
-		t.Errorf("%+v", findings)
-	}
+	verify.That(t, len(findings) == 4, "%+v", findings) // here, both nodes are at 127.0.0.1
 	for _, finding := range findings {
 		possible := *finding.Fix
 		possible.Possible, possible.WhyNot = true, ""
@@ -300,9 +288,7 @@ func TestTokenIsSentToMembersOnly(t *testing.T) {
 	verify.NoError(t, err)
 	awaitRegistered(t, server, "star-1@a", "star-1@trap")
 	finding := one(t, examine(t, newDoctor(t, server, nil, nil)), CodeDuplicate)
-	if finding.Node != "trap" || finding.Fix.Agent != "" || !strings.Contains(finding.Fix.WhyNot, "its node is not a member of the agent's cluster") {
-		t.Errorf("%+v %+v", finding, finding.Fix)
-	}
+	verify.That(t, finding.Node == "trap" && finding.Fix.Agent == "" && strings.Contains(finding.Fix.WhyNot, "its node is not a member of the agent's cluster"), "%+v %+v", finding, finding.Fix)
 }
 
 func TestDeadNode(t *testing.T) {
@@ -324,9 +310,7 @@ func TestDeadNode(t *testing.T) {
 	dead := report.of(CodeDeadNode)
 	verify.That(t, len(dead) == 2 && dead[0].ID == "star-1" && dead[1].ID == "star-2" && dead[0].Command == "consul force-leave b", "%+v", dead)
 	finding := one(t, report, CodeDuplicate)
-	if finding.Node != "b" || finding.Fix.Possible || !strings.Contains(finding.Do, "its agent is dead") || finding.Command != "consul force-leave b" {
-		t.Errorf("%+v", finding)
-	}
+	verify.That(t, finding.Node == "b" && !finding.Fix.Possible && strings.Contains(finding.Do, "its agent is dead") && finding.Command == "consul force-leave b", "%+v", finding)
 	fixed := d.Fix(t.Context(), finding, FixOptions{})
 	verify.That(t, fixed.Result == ResultLeft, "%+v", fixed)
 	checkRegistered(t, server, "star-1@a", "star-1@b", "star-2@b")
@@ -349,9 +333,8 @@ func TestNoLeader(t *testing.T) {
 	verify.That(t, f.Severity == SeverityError && report.Agent.Node == "c", "%+v", f)
 	// The first of several agents with a leader is queried.
 	d := newDoctor(t, server, nil, func(o *Options) { o.Consul.Addresses = []string{lonely.URL(), server.URL()} })
-	if report := examine(t, d); report.Agent.Node != "a" || len(report.of(CodeNoLeader)) != 0 {
-		t.Errorf("%+v", report.Agent)
-	}
+	report = examine(t, d)
+	verify.That(t, report.Agent.Node == "a" && len(report.of(CodeNoLeader)) == 0, "%+v", report.Agent)
 }
 
 func TestCatalogIsReadWithoutALeader(t *testing.T) {
@@ -395,14 +378,12 @@ func TestUnusableAddresses(t *testing.T) {
 	awaitRegistered(t, server, "star-critical@a", "star-down@a", "star-portless@a", "star-up@a")
 	report := examine(t, newDoctor(t, server, nil, nil))
 	for code, id := range map[Code]string{CodeNoPort: "star-portless", CodeLoopback: "far-loop"} {
-		if f := one(t, report, code); f.ID != id || f.Severity != SeverityError {
-			t.Errorf("%+v", f)
-		}
+		f := one(t, report, code)
+		verify.That(t, f.ID == id && f.Severity == SeverityError, "%+v", f)
 	}
 	one(t, report, CodeNoAgent)
-	if f := report.of(CodeNoCheck); len(f) != 2 {
-		t.Errorf("without check: %+v", f)
-	}
+	f := report.of(CodeNoCheck)
+	verify.That(t, len(f) == 2, "without check: %+v", f)
 	if f := one(t, report, CodeCritical); f.ID != "star-critical" || !strings.Contains(f.Seen, "has not changed since it was registered") {
 		t.Errorf("%+v", f)
 	}

@@ -49,9 +49,8 @@ WARNING dead-node
 		verify.That(t, strings.Contains(text, want), "%q is missing:\n%s", want, text)
 	}
 	for line := range strings.Lines(text) {
-		if n := utf8.RuneCountInString(line); n > textWidth+1 && !strings.HasPrefix(line, "Consul ") {
-			t.Errorf("%d characters: %s", n, line)
-		}
+		n := utf8.RuneCountInString(line)
+		verify.That(t, n <= textWidth+1 || strings.HasPrefix(line, "Consul "), "%d characters: %s", n, line)
 	}
 }
 
@@ -69,14 +68,12 @@ func TestSeverityAsText(t *testing.T) {
 	for s := SeverityError; s <= SeverityNotice; s++ {
 		text, _ := s.MarshalText()
 		var back Severity
-		if err := back.UnmarshalText(text); err != nil || back != s {
-			t.Errorf("%s: %v, %v", text, back, err)
-		}
+		err := back.UnmarshalText(text)
+		verify.That(t, err == nil && back == s, "%s: %v, %v", text, back, err)
 	}
 	var s Severity
-	if err := s.UnmarshalText([]byte("fatal")); err == nil {
-		t.Error("no error for the severity fatal")
-	}
+	err := s.UnmarshalText([]byte("fatal"))
+	verify.That(t, err != nil, "no error for the severity fatal")
 }
 
 func TestShellWord(t *testing.T) {

@@ -25,16 +25,14 @@ func TestANewPeerIsCheckedAtOnce(t *testing.T) {
 		defer f.close()
 		f.Apply(instances(1))
 		synctest.Wait()
-		if n, _ := probe.count(instance(0)); n != 1 {
-			t.Errorf("%d checks at once, want 1", n)
-		}
+		n, _ := probe.count(instance(0))
+		verify.That(t, n == 1, "%d checks at once, want 1", n)
 		verify.Equal(t, f.eligible(), 1, "a new peer without must_pass_first is not eligible")
 		time.Sleep(5 * time.Second)
 		f.Apply(instances(2))
 		synctest.Wait()
-		if n, _ := probe.count(instance(1)); n != 1 {
-			t.Errorf("%d checks of the second peer, want 1", n)
-		}
+		n, _ = probe.count(instance(1))
+		verify.That(t, n == 1, "%d checks of the second peer, want 1", n)
 	})
 }
 
@@ -47,9 +45,7 @@ func TestIntervals(t *testing.T) {
 		time.Sleep(100*time.Second - time.Millisecond)
 		synctest.Wait()
 		n, _ := probe.count(instance(0))
-		if n < 10 || n > 11 { // the second check is early
-			t.Errorf("%d checks in 100 s, want 10 or 11", n)
-		}
+		verify.That(t, n >= 10 && n <= 11, "%d checks in 100 s, want 10 or 11", n) // the second check is early
 		probe.set(instance(0), true)
 		time.Sleep(20 * time.Second)
 		synctest.Wait()

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"sluice/balancer"
+	"sluice/test/verify"
 )
 
 // BenchmarkProbe measures one check, with the work of the peer.
@@ -23,9 +24,7 @@ func BenchmarkProbe(b *testing.B) {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
 	defer web.Close()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
+	verify.NoError(b, err)
 	rpc := grpc.NewServer()
 	grpc_health_v1.RegisterHealthServer(rpc, health.NewServer())
 	go rpc.Serve(l)
@@ -45,9 +44,7 @@ func BenchmarkProbe(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
-				if err := p.probe.Check(ctx, Target{Address: p.address}); err != nil {
-					b.Fatal(err)
-				}
+				verify.NoError(b, p.probe.Check(ctx, Target{Address: p.address}))
 				cancel()
 			}
 			p.probe.Close()

@@ -22,9 +22,8 @@ func TestProbeForgetsARemovedPeer(t *testing.T) {
 		synctest.Wait()
 		before, _ := probe.count(instance(1))
 		time.Sleep(time.Minute)
-		if after, _ := probe.count(instance(1)); after != before {
-			t.Errorf("%d checks after the peer left", after-before)
-		}
+		after, _ := probe.count(instance(1))
+		verify.That(t, after == before, "%d checks after the peer left", after-before)
 		verify.That(t, probe.forgotten[instance(1).HostPort()] != 0, "Forget was not called")
 	})
 }
@@ -55,9 +54,8 @@ func TestAVerdictOnARemovedPeerIsDropped(t *testing.T) {
 		}
 		before, _ := probe.count(instance(0))
 		time.Sleep(105 * time.Second)
-		if after, _ := probe.count(instance(0)); after-before > 11 {
-			t.Errorf("%d checks in 105 s: the peer that is gone is still checked", after-before)
-		}
+		after, _ := probe.count(instance(0))
+		verify.That(t, after-before <= 11, "%d checks in 105 s: the peer that is gone is still checked", after-before)
 	})
 }
 
@@ -209,9 +207,7 @@ func TestAfterFirstChecks(t *testing.T) {
 		f.Apply(slices.Delete(instances(5), 4, 5)) // one leaves before its first check
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if called < 200*time.Millisecond || called > 300*time.Millisecond || eligible != 3 {
-			t.Errorf("called after %v with %d eligible, want 200ms, or 300ms if the one that left was checked, and 3", called, eligible)
-		}
+		verify.That(t, called >= 200*time.Millisecond && called <= 300*time.Millisecond && eligible == 3, "called after %v with %d eligible, want 200ms, or 300ms if the one that left was checked, and 3", called, eligible)
 	})
 }
 

@@ -61,9 +61,8 @@ func TestAHangingServiceDoesNotDelayTheChecksOfOthers(t *testing.T) {
 				time.Sleep(time.Minute)
 				synctest.Wait()
 				// One per second; the second check is at a random time within it.
-				if n := len(checked); n < 59 || n > 62 {
-					t.Errorf("a peer of another service was checked %d times in a minute, want 60", n)
-				}
+				n := len(checked)
+				verify.That(t, n >= 59 && n <= 62, "a peer of another service was checked %d times in a minute, want 60", n)
 				running, overdue := m.Load()
 				t.Logf("%d running, %d overdue", running, overdue)
 				verify.That(t, running >= 128 && running <= 256, "%d checks run, want at least half of 256", running)

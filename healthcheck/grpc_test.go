@@ -79,9 +79,8 @@ func TestGRPC(t *testing.T) {
 		p := NewGRPC(GRPCOptions{Service: "greeter", Reuse: reuse})
 		defer p.Close()
 		for range 4 {
-			if got := check(t, p, address, patience); got != "" {
-				t.Error(got)
-			}
+			got := check(t, p, address, patience)
+			verify.That(t, got == "", "%v", got)
 			between(p)
 		}
 		return opened.Load()
@@ -107,15 +106,13 @@ func TestGRPCAfterARestart(t *testing.T) {
 	first := serve(l)
 	p := NewGRPC(GRPCOptions{Reuse: true})
 	defer p.Close()
-	if got := check(t, p, address, patience); got != "" {
-		t.Error(got)
-	}
+	got := check(t, p, address, patience)
+	verify.That(t, got == "", "%v", got)
 	first.Stop()
 	check(t, p, address, patience) // passes or fails
 	verify.Equal(t, check(t, p, address, patience), "connect: connection refused", "stopped")
-	if l, err = net.Listen("tcp", address); err != nil {
-		t.Fatal(err)
-	}
+	l, err = net.Listen("tcp", address)
+	verify.NoError(t, err)
 	second := serve(l)
 	defer second.Stop()
 	verify.Equal(t, check(t, p, address, patience), "", "started again")

@@ -170,9 +170,8 @@ func newFixture(t testing.TB, s Settings, o Options) *fixture {
 	f.monitor = NewMonitor(o)
 	f.checker = f.monitor.NewChecker()
 	var err error
-	if f.Pool, err = balancer.NewPool("star", f.checker.Adapt(f.options, s)); err != nil {
-		t.Fatal(err)
-	}
+	f.Pool, err = balancer.NewPool("star", f.checker.Adapt(f.options, s))
+	verify.NoError(t, err)
 	f.checker.Start(f.Pool, s)
 	return f
 }

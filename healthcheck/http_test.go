@@ -209,14 +209,12 @@ func TestHTTPReportsTheFailure(t *testing.T) {
 	})
 	t.Run("not HTTP", func(t *testing.T) {
 		address := serveRaw(t, respond("SSH-2.0-OpenSSH_9.2\r\n\r\n"))
-		if got := check(t, newHTTP(HTTPOptions{}), address, patience); !strings.HasPrefix(got, "answer: ") {
-			t.Errorf("got %q", got)
-		}
+		got := check(t, newHTTP(HTTPOptions{}), address, patience)
+		verify.That(t, strings.HasPrefix(got, "answer: "), "got %q", got)
 	})
 	t.Run("no such host", func(t *testing.T) {
-		if got := check(t, newHTTP(HTTPOptions{}), "host.invalid:80", patience); !strings.HasPrefix(got, "connect: ") {
-			t.Errorf("got %q", got)
-		}
+		got := check(t, newHTTP(HTTPOptions{}), "host.invalid:80", patience)
+		verify.That(t, strings.HasPrefix(got, "connect: "), "got %q", got)
 	})
 }
 
@@ -255,9 +253,8 @@ func TestHTTPSpeaksTLS(t *testing.T) {
 	trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
 	f := func(name string, config *tls.Config, want string) {
 		t.Helper()
-		if got := check(t, newHTTP(HTTPOptions{TLS: fixed(config)}), address, patience); !strings.HasPrefix(got, want) || want == "" && got != "" {
-			t.Errorf("%s: got %q, want %q", name, got, want)
-		}
+		got := check(t, newHTTP(HTTPOptions{TLS: fixed(config)}), address, patience)
+		verify.That(t, strings.HasPrefix(got, want) && (want != "" || got == ""), "%s: got %q, want %q", name, got, want)
 	}
 	f("trusted", &tls.Config{RootCAs: trusting.RootCAs}, "")
 	f("trusted, by name", &tls.Config{RootCAs: trusting.RootCAs, ServerName: "example.com"}, "")
@@ -267,9 +264,8 @@ func TestHTTPSpeaksTLS(t *testing.T) {
 	verify.Equal(t, check(t, newHTTP(HTTPOptions{}), address, patience), "status 400, want 200-299", "plain HTTP to a TLS port")
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
-	if got := check(t, newHTTP(HTTPOptions{TLS: fixed(&tls.Config{})}), plain.Listener.Addr().String(), patience); !strings.HasPrefix(got, "TLS handshake: ") {
-		t.Errorf("TLS to a plain port: %q", got)
-	}
+	got := check(t, newHTTP(HTTPOptions{TLS: fixed(&tls.Config{})}), plain.Listener.Addr().String(), patience)
+	verify.That(t, strings.HasPrefix(got, "TLS handshake: "), "TLS to a plain port: %q", got)
 	verify.Equal(t, newHTTP(HTTPOptions{TLS: fixed(&tls.Config{}), Path: "/a"}).String(), "https GET /a", "probe")
 }
 
@@ -319,7 +315,6 @@ func TestHTTPConnections(t *testing.T) {
 
 	p := newHTTP(HTTPOptions{Reuse: true, Body: body})
 	p.Close()
-	if got := check(t, p, address, patience); got != "" || len(p.idle.idle) != 0 {
-		t.Errorf("after Close: %q, %d idle", got, len(p.idle.idle))
-	}
+	got := check(t, p, address, patience)
+	verify.That(t, got == "" && len(p.idle.idle) == 0, "after Close: %q, %d idle", got, len(p.idle.idle))
 }

@@ -53,9 +53,8 @@ func TestSuccessRateEjects(t *testing.T) {
 		verify.Equal(t, f.checker.Stats().Ejections[CauseSuccessRate], 1, "ejections by success rate")
 		// The previous interval does not count again.
 		time.Sleep(10 * time.Second)
-		if ejected := f.load(6, 100, func(int, int) balancer.Outcome { return fine }); ejected != nil {
-			t.Errorf("ejected %v in a good interval", ejected)
-		}
+		ejected = f.load(6, 100, func(int, int) balancer.Outcome { return fine })
+		verify.That(t, ejected == nil, "ejected %v in a good interval", ejected)
 	})
 }
 
@@ -111,9 +110,8 @@ func TestSuccessRateOutliers(t *testing.T) {
 	f("the worst first", []int{1000, 600, 1000, 500, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000}, 3, 1)
 	f("no outlier", nil)
 	s.MinRequests, s.MinPeers = 0, 0
-	if got := s.outliers([]attempts{{}, {}}); got != nil {
-		t.Errorf("outliers %v among peers without requests", got)
-	}
+	got := s.outliers([]attempts{{}, {}})
+	verify.That(t, got == nil, "outliers %v among peers without requests", got)
 }
 
 func TestLatencyOutliers(t *testing.T) {
@@ -144,7 +142,6 @@ func TestLatencyOutliers(t *testing.T) {
 	f("too few answers", []int{20, -1, 20, 20})
 	f("no outlier", nil)
 	l.MinRequests, l.MinPeers = 0, 0
-	if got := l.outliers([]answers{{}, {}}); got != nil {
-		t.Errorf("outliers %v among peers without answers", got)
-	}
+	got := l.outliers([]answers{{}, {}})
+	verify.That(t, got == nil, "outliers %v among peers without answers", got)
 }

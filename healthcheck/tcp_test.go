@@ -66,7 +66,6 @@ func TestTCPReadsALargeAnswer(t *testing.T) {
 		io.WriteString(c, "end")
 	})
 	probe := NewTCP(TCPOptions{Expect: Expectation{Text: "end", Within: 1 << 20}})
-	if got := check(t, probe, address, patience); got != "" {
-		t.Error(got)
-	}
+	got := check(t, probe, address, patience)
+	verify.That(t, got == "", "%v", got)
 }

@@ -152,14 +152,12 @@ func TestOrdersWithoutConsul(t *testing.T) {
 	relay.Cut()
 	verify.NoError(t, a.Give(drainOf(star(3))))
 	verify.NoError(t, a.Give(weightOf(star(2), 9)))
-	if _, err := a.End(a.Set().All()[0].Key(), ""); err != nil {
-		t.Fatal(err)
-	}
+	_, err := a.End(a.Set().All()[0].Key(), "")
+	verify.NoError(t, err)
 	const after = "weight 9 of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)"
 	expectStanding(t, a.Peers, after)
-	if err := a.Await(t.Context(), a.Set().All()[0].Key(), time.Minute); err == nil {
-		t.Error("Consul has accepted an order that it cannot have")
-	}
+	err = a.Await(t.Context(), a.Set().All()[0].Key(), time.Minute)
+	verify.That(t, err != nil, "Consul has accepted an order that it cannot have")
 	a.awaitStatus("the status says what is wrong", func(s Status) bool { return s.Pending == 3 && s.Error != "" && s.Orders[0].Pending })
 	expectStanding(t, b.Peers, before)
 	a.Pause()
@@ -214,9 +212,8 @@ func TestExpiredOrdersLeaveConsul(t *testing.T) {
 	a, b := startReplica(t, "a", agent.URL(), newFile(t)), startReplica(t, "b", agent.URL(), newFile(t))
 	value := `{"order":"drain","service":"star","id":"star-1","address":"10.0.0.1:81","since":"2000-01-01T12:00:00Z","until":"2000-01-01T12:30:00Z"}`
 	pair := &api.KVPair{Key: prefix + "/peers/star/star-1/10.0.0.1:81/drain", Value: []byte(value)}
-	if _, err := agent.Client().KV().Put(pair, nil); err != nil {
-		t.Fatal(err)
-	}
+	_, err := agent.Client().KV().Put(pair, nil)
+	verify.NoError(t, err)
 	consultest.Await(t, "Consul has no key", func() bool {
 		keys, _, err := agent.Client().KV().Keys(prefix, "", nil)
 		return err == nil && !slices.ContainsFunc(keys, func(k string) bool { return strings.HasSuffix(k, "/drain") })

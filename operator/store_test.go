@@ -70,9 +70,8 @@ func TestOrdersApplyToInstances(t *testing.T) {
 		{"drained", star(1), "by an operator", 0}, {"moved", moved, "", 0}, {"weighted", star(2), "", 7},
 		{"on the node", other, "node n2: new disks", 0}, {"on a node of the same name", elsewhere, "", 0},
 	} {
-		if o := s.Set().For(test.i); o.Drain != (test.drain != "") || o.Why != test.drain || o.Weight != test.weight {
-			t.Errorf("%s: %+v", test.what, o)
-		}
+		o := s.Set().For(test.i)
+		verify.That(t, o.Drain == (test.drain != "") && o.Why == test.drain && o.Weight == test.weight, "%s: %+v", test.what, o)
 	}
 	if o := s.Set().All()[0]; o.Replica != "edge-1" || o.Since.IsZero() {
 		t.Errorf("got %+v", o)
@@ -110,24 +109,20 @@ func TestRefusedOrders(t *testing.T) {
 		"why: want": {Kind: Drain, Node: "n", Why: "a\x1b[2J"}, "by: want": {Kind: Drain, Node: "n", By: strings.Repeat("x", MaxText+1)},
 		"expire at once": {Kind: Drain, Node: "n", Until: time.Now()}, "has no id": {Kind: Drain, Service: "a", Node: "n"},
 	} {
-		if err := s.Give(o); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%+v: error %v, want %s", o, err, want)
-		}
+		err := s.Give(o)
+		verify.That(t, err != nil && strings.Contains(err.Error(), want), "%+v: error %v, want %s", o, err, want)
 	}
 	for n := range Limit {
 		verify.NoError(t, s.Give(drainOf(star(n))))
 	}
-	if err := s.Give(drainOf(star(Limit))); !errors.Is(err, ErrTooMany) {
-		t.Errorf("one too many: %v", err)
-	}
+	err := s.Give(drainOf(star(Limit)))
+	verify.That(t, errors.Is(err, ErrTooMany), "one too many: %v", err)
 	verify.NoError(t, s.Give(drainOf(star(0)))) // again
 	s.Pause()
-	if err := s.Give(drainOf(star(0))); !errors.Is(err, ErrTakeover) {
-		t.Errorf("while another process has the orders: %v", err)
-	}
-	if _, err := s.End(s.Set().All()[0].Key(), ""); !errors.Is(err, ErrTakeover) {
-		t.Errorf("while another process has the orders: %v", err)
-	}
+	err = s.Give(drainOf(star(0)))
+	verify.That(t, errors.Is(err, ErrTakeover), "while another process has the orders: %v", err)
+	_, err = s.End(s.Set().All()[0].Key(), "")
+	verify.That(t, errors.Is(err, ErrTakeover), "while another process has the orders: %v", err)
 	s.Resume()
 	verify.NoError(t, s.Give(drainOf(star(0))))
 }
@@ -201,17 +196,15 @@ func TestOrdersSurviveARestart(t *testing.T) {
 			return s
 		}
 		a := open()
-		if _, err := os.Stat(path); err == nil {
-			t.Error("a file without orders")
-		}
+		_, err := os.Stat(path)
+		verify.That(t, err != nil, "a file without orders")
 		o := drainOf(star(1))
 		o.Why, o.Until = "new disk", time.Now().Add(time.Hour)
 		verify.NoError(t, a.Give(o))
 		verify.NoError(t, a.Give(weightOf(star(2), 5)))
 		verify.NoError(t, a.Give(drainOf(star(3))))
-		if _, err := a.End(a.Set().All()[2].Key(), ""); err != nil {
-			t.Fatal(err)
-		}
+		_, err = a.End(a.Set().All()[2].Key(), "")
+		verify.NoError(t, err)
 		b := open() // a has crashed
 		a.Pause()
 		expectStanding(t, b, "drain of star/star-1 (10.0.0.1:81); weight 5 of star/star-2 (10.0.0.1:82)")
@@ -224,9 +217,8 @@ func TestOrdersSurviveARestart(t *testing.T) {
 		c := open()
 		defer c.Pause()
 		expectStanding(t, c, "weight 5 of star/star-2 (10.0.0.1:82)")
-		if data, err := os.ReadFile(path); err != nil || strings.Contains(string(data), "star-1") {
-			t.Errorf("an expired order is in the file: %s, %v", data, err)
-		}
+		data, err := os.ReadFile(path)
+		verify.That(t, err == nil && !strings.Contains(string(data), "star-1"), "an expired order is in the file: %s, %v", data, err)
 	})
 }
 
@@ -269,14 +261,12 @@ func TestAFileThatCannotBeWritten(t *testing.T) {
 	s := New(Options{Path: filepath.Join(dir, "orders.json"), Log: zerolog.Nop()})
 	verify.NoError(t, s.Open())
 	verify.NoError(t, s.Give(drainOf(star(1))))
-	if status := s.Status(); status.Saved || status.Error == "" || len(status.Orders) != 1 {
-		t.Errorf("status %+v", status)
-	}
+	status := s.Status()
+	verify.That(t, !status.Saved && status.Error != "" && len(status.Orders) == 1, "status %+v", status)
 	verify.NoError(t, os.Mkdir(dir, 0o700))
 	verify.NoError(t, s.Give(drainOf(star(2))))
-	if status := s.Status(); !status.Saved || status.Error != "" {
-		t.Errorf("status %+v", status)
-	}
+	status = s.Status()
+	verify.That(t, status.Saved && status.Error == "", "status %+v", status)
 }
 
 // A process hands over what Consul does not have yet, and what it still has.
@@ -332,16 +322,13 @@ func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
 	next.Resume()
 	const both = "drain of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
 	expectStanding(t, next, both)
-	if err := next.Give(drainOf(star(3))); !errors.Is(err, ErrTakeover) {
-		t.Errorf("an order: %v", err)
-	}
-	if _, err := next.End(drainOf(star(1)).Key(), ""); !errors.Is(err, ErrTakeover) {
-		t.Errorf("the end of an order: %v", err)
-	}
+	err = next.Give(drainOf(star(3)))
+	verify.That(t, errors.Is(err, ErrTakeover), "an order: %v", err)
+	_, err = next.End(drainOf(star(1)).Key(), "")
+	verify.That(t, errors.Is(err, ErrTakeover), "the end of an order: %v", err)
 	expectStanding(t, next, both)
-	if now, err := os.ReadFile(path); err != nil || string(now) != string(before) {
-		t.Errorf("the file is %s, %v", now, err)
-	}
+	now, err := os.ReadFile(path)
+	verify.That(t, err == nil && string(now) == string(before), "the file is %s, %v", now, err)
 	owns = true
 	next.Refresh()
 	again := New(Options{Path: path, Log: zerolog.Nop()})

@@ -69,9 +69,8 @@ func (p *loggedProxy) lines() (lines []logLine) {
 	verify.NoError(p.t, err)
 	for line := range strings.Lines(string(text)) {
 		var l logLine
-		if err := json.Unmarshal([]byte(line), &l); err != nil {
-			p.t.Fatalf("%v: %s", err, line)
-		}
+		err := json.Unmarshal([]byte(line), &l)
+		verify.Require(p.t, err == nil, "%v: %s", err, line)
 		lines = append(lines, l)
 	}
 	return lines
@@ -102,16 +101,13 @@ func TestRealClientAddress(t *testing.T) {
 			origin := startOrigin(t, answering(okResponse))
 			p := startLogged(t, Options{TrustedProxies: test.trusted}, origin.address())
 			p.raw("GET / HTTP/1.1\r\nHost: a\r\n" + test.fields + "Connection: close\r\n\r\n")
-			if got := origin.got(); strings.Count(got, "X-Real-IP") != 1 || !strings.Contains(got, "\r\nX-Real-IP: "+test.want+"\r\n") {
-				t.Errorf("the peer got %q, want one X-Real-IP: %s", got, test.want)
-			}
+			got := origin.got()
+			verify.That(t, strings.Count(got, "X-Real-IP") == 1 && strings.Contains(got, "\r\nX-Real-IP: "+test.want+"\r\n"), "the peer got %q, want one X-Real-IP: %s", got, test.want)
 			lines, proxy := p.lines(), ""
 			if test.trusted != nil {
 				proxy = "127.0.0.1"
 			}
-			if len(lines) != 1 || lines[0].Client != test.want || lines[0].Proxy != proxy {
-				t.Errorf("logged %+v, want the client %s and the proxy %q", lines, test.want, proxy)
-			}
+			verify.That(t, len(lines) == 1 && lines[0].Client == test.want && lines[0].Proxy == proxy, "logged %+v, want the client %s and the proxy %q", lines, test.want, proxy)
 		})
 	}
 }
@@ -156,14 +152,10 @@ func TestAccessLogNamesTheTries(t *testing.T) {
 			if i == len(l.Tries)-1 {
 				want = logTry{Peer: origin.address(), Outcome: "ok", Status: 200}
 			}
-			if try.Outcome != want.Outcome || try.Peer != want.Peer || try.Status != want.Status || try.StartMS < end-1e-9 {
-				t.Errorf("try %d of %+v: want %+v", i, l, want)
-			}
+			verify.That(t, try.Outcome == want.Outcome && try.Peer == want.Peer && try.Status == want.Status && !(try.StartMS < end-1e-9), "try %d of %+v: want %+v", i, l, want)
 			end = try.StartMS + try.DurationMS
 		}
-		if end > l.DurationMS+0.002 || l.UpstreamMS > l.Tries[len(l.Tries)-1].DurationMS { // each is rounded
-			t.Errorf("times of %+v", l)
-		}
+		verify.That(t, !(end > l.DurationMS+0.002) && !(l.UpstreamMS > l.Tries[len(l.Tries)-1].DurationMS), "times of %+v", l) // each is rounded
 	}
 	verify.That(t, several != 0, "no request was tried on several peers")
 }

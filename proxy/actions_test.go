@@ -286,14 +286,12 @@ func TestActions(t *testing.T) {
 						lines := strings.Split(body, "\n")
 						place := strings.NewReplacer("SCHEME", scheme, "PEER", peer)
 						for _, line := range test.want {
-							if line = place.Replace(line); !slices.Contains(lines, line) {
-								t.Errorf("%s: the peer did not get %q:\n%s", what, line, body)
-							}
+							line = place.Replace(line)
+							verify.That(t, slices.Contains(lines, line), "%s: the peer did not get %q:\n%s", what, line, body)
 						}
 						for _, line := range test.absent {
-							if line = place.Replace(line); slices.Contains(lines, line) {
-								t.Errorf("%s: the peer got %q:\n%s", what, line, body)
-							}
+							line = place.Replace(line)
+							verify.That(t, !slices.Contains(lines, line), "%s: the peer got %q:\n%s", what, line, body)
 						}
 						for _, field := range test.answer {
 							name, value, _ := strings.Cut(field, ":")

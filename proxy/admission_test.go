@@ -64,9 +64,7 @@ func TestTooManyConnections(t *testing.T) {
 		verify.Equal(t, get(conn), 200, "get(conn)")
 	}
 	answer, _ := io.ReadAll(p.dial())
-	if !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") || !strings.Contains(string(answer), "X-Sluice-Reason: too_many_connections\r\n") {
-		t.Errorf("got %q", answer)
-	}
+	verify.That(t, strings.HasPrefix(string(answer), "HTTP/1.1 503 ") && strings.Contains(string(answer), "X-Sluice-Reason: too_many_connections\r\n"), "got %q", answer)
 	verify.Equal(t, p.Stats().Refused, 1, "refused")
 	other, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp", p.address)
 	verify.NoError(t, err)

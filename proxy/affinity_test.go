@@ -151,9 +151,7 @@ func TestStickyCookie(t *testing.T) {
 	for n := 0; n < 10 || len(values) < 3 && n < manyValues; n++ {
 		answer, peer := p.get("/")
 		m := setCookie.FindStringSubmatch(answer)
-		if m == nil {
-			t.Fatalf("no cookie in %q", answer)
-		}
+		verify.Require(t, m != nil, "no cookie in %q", answer)
 		before, known := values[peer]
 		verify.That(t, !known || before == m[1], "peer %s has two names", peer)
 		values[peer] = m[1]
@@ -173,22 +171,19 @@ func TestStickyCookie(t *testing.T) {
 		}
 		p.pool.SetReason(out.ID, balancer.ReasonEjected, true, "")
 		answer, other := p.get("/", "Cookie: peer="+value)
-		if m := setCookie.FindStringSubmatch(answer); other == peer || m == nil || m[1] != values[other] {
-			t.Errorf("without peer %s: answered by %s: %q", peer, other, answer)
-		}
+		m := setCookie.FindStringSubmatch(answer)
+		verify.That(t, other != peer && m != nil && m[1] == values[other], "without peer %s: answered by %s: %q", peer, other, answer)
 		p.pool.SetReason(out.ID, balancer.ReasonEjected, false, "")
 	}
 	for _, value := range []string{"", "zzzzzzzzzzzzzzzzzzzzz", "-1", "ö", "0", `"1"`} {
-		if answer, _ := p.get("/", "Cookie: peer="+value); setCookie.FindString(answer) == "" {
-			t.Errorf("cookie %q is not replaced: %q", value, answer)
-		}
+		answer, _ := p.get("/", "Cookie: peer="+value)
+		verify.That(t, setCookie.FindString(answer) != "", "cookie %q is not replaced: %q", value, answer)
 	}
 	refreshing := *a
 	refreshing.RefreshCookie = true
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &refreshing})
-	if answer, peer := p.get("/", "Cookie: peer="+values["1"]); peer != "1" || setCookie.FindString(answer) == "" {
-		t.Errorf("the cookie is not refreshed: %q", answer)
-	}
+	answer, peer := p.get("/", "Cookie: peer="+values["1"])
+	verify.That(t, peer == "1" && setCookie.FindString(answer) != "", "the cookie is not refreshed: %q", answer)
 }
 
 // An answer that sluice gives by itself comes from no peer.
@@ -260,9 +255,8 @@ func TestAffinityDoesNotAllocate(t *testing.T) {
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 	}}}
 	x.head.Reset(1000, http1.UsualFields)
-	if _, err := x.head.Scan(head); err != nil {
-		t.Fatal(err)
-	}
+	_, err := x.head.Scan(head)
+	verify.NoError(t, err)
 	affinities := []route.Affinity{{Cookie: "peer"}}
 	for _, k := range []string{"client_address", "path", "header X-User", "cookie sid", "query u"} {
 		key, err := route.ParseHashKey(k)

@@ -22,6 +22,7 @@ import (
 	"sluice/proxy/accesslog"
 	"sluice/proxy/http2"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // A request in steady state allocates nothing in the whole process: not in the
@@ -29,9 +30,7 @@ import (
 // this test do not allocate either.
 func TestRequestDoesNotAllocate(t *testing.T) {
 	log, err := accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer log.Close()
 	for _, test := range []struct {
 		name, request string
@@ -67,14 +66,11 @@ func TestSplitRequestDoesNotAllocate(t *testing.T) {
 			conn := p.dial()
 			request, response := []byte("GET / HTTP/1.1\r\nHost: a\r\n"+field+"\r\n"), make([]byte, 1024)
 			wantNoAllocations(t, conn, func() {
-				if _, err := conn.Write(request); err != nil {
-					t.Fatal(err)
-				}
+				_, err := conn.Write(request)
+				verify.NoError(t, err)
 				for end := 0; !bytes.HasSuffix(response[:end], []byte("ok")); {
 					n, err := conn.Read(response[end:])
-					if err != nil {
-						t.Fatal(err)
-					}
+					verify.NoError(t, err)
 					end += n
 				}
 			})
@@ -111,14 +107,11 @@ func TestCompressionDoesNotAllocate(t *testing.T) {
 			request, response := []byte("GET / HTTP/1.1\r\nHost: a\r\n"+test.fields+"\r\n"), make([]byte, 64<<10)
 			end := []byte(test.end)
 			wantNoAllocations(t, conn, func() {
-				if _, err := conn.Write(request); err != nil {
-					t.Fatal(err)
-				}
+				_, err := conn.Write(request)
+				verify.NoError(t, err)
 				for n := 0; !bytes.HasSuffix(response[:n], end); {
 					read, err := conn.Read(response[n:])
-					if err != nil {
-						t.Fatal(err)
-					}
+					verify.NoError(t, err)
 					n += read
 				}
 			})
@@ -129,9 +122,7 @@ func TestCompressionDoesNotAllocate(t *testing.T) {
 // That holds for HTTP/2 too. The client sends the same frames again, with another id.
 func TestHTTP2RequestDoesNotAllocate(t *testing.T) {
 	log, err := accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer log.Close()
 	for _, test := range []struct {
 		name, fields, body, response string
@@ -170,14 +161,11 @@ func TestHTTP2RequestDoesNotAllocate(t *testing.T) {
 					request = http2.AppendWindowUpdate(request, 0, body)
 				}
 				body = 0
-				if _, err := c.conn.Write(request); err != nil {
-					t.Fatal(err)
-				}
+				_, err := c.conn.Write(request)
+				verify.NoError(t, err)
 				for start, end := 0, 0; ; {
 					n, err := c.conn.Read(received[end:])
-					if err != nil {
-						t.Fatal(err)
-					}
+					verify.NoError(t, err)
 					for end += n; end-start >= http2.FrameHeaderBytes; {
 						frame := http2.ParseFrameHeader(received[start:])
 						next := start + http2.FrameHeaderBytes + frame.Length
@@ -217,12 +205,10 @@ func TestStreamDoesNotAllocate(t *testing.T) {
 
 // sendAndReceive sends the request and reads the whole response.
 func sendAndReceive(t *testing.T, conn net.Conn, request, response []byte) {
-	if _, err := conn.Write(request); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(conn, response); err != nil {
-		t.Fatal(err)
-	}
+	_, err := conn.Write(request)
+	verify.NoError(t, err)
+	_, err = io.ReadFull(conn, response)
+	verify.NoError(t, err)
 }
 
 // wantNoAllocations checks that calls of f, which uses conn, do not allocate once the pools
@@ -234,9 +220,8 @@ func wantNoAllocations(t *testing.T, conn net.Conn, f func()) {
 	}
 	runtime.GC()
 	const calls = 200
-	if n := allocations(conn, calls, f); n != 0 {
-		t.Errorf("%d allocations in %d calls, want none", n, calls)
-	}
+	n := allocations(conn, calls, f)
+	verify.That(t, n == 0, "%d allocations in %d calls, want none", n, calls)
 }
 
 // allocations counts what runs calls of f allocate in the whole process, and returns
@@ -266,9 +251,7 @@ func allocations(conn net.Conn, runs int, f func()) uint64 {
 // comes in one piece that a read returns whole.
 func startRawOrigin(t *testing.T, answer []string) (address string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
 	wg.Go(func() {
@@ -318,9 +301,7 @@ func TestNotCopiedRequestDoesNotAllocate(t *testing.T) {
 // Neither do an id, a trace that is not sampled, and a log by a template.
 func TestRequestIDAndTraceDoNotAllocate(t *testing.T) {
 	log, err := accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1, Format: "$client $request_id $trace_id $http_x_a $tries"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer log.Close()
 	for name, fields := range map[string]string{
 		"new": "X-A: 1\r\n", "taken over": "X-Request-Id: 01234567-89ab-7abc-bfff-000012345678\r\ntraceparent: " + notSampled + "\r\nX-Forwarded-For: 203.0.113.9\r\n",

@@ -23,9 +23,8 @@ func TestNoRoute(t *testing.T) {
 		{"/", "a", 404}, {"/x", "b", 404}, {"/xy", "a", 404}, {"/x", "A:80", 503}, {"/x/y?z", "a", 503}, {"http://a/x", "b", 503}, {"http://b/x", "a", 404},
 	} {
 		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", test.target, test.host)
-		if status, body := readResponse(t, conn); status != test.status {
-			t.Errorf("%s at %s: got %d %q, want %d", test.target, test.host, status, body, test.status)
-		}
+		status, body := readResponse(t, conn)
+		verify.That(t, status == test.status, "%s at %s: got %d %q, want %d", test.target, test.host, status, body, test.status)
 	}
 }
 

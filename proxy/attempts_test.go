@@ -23,15 +23,13 @@ func TestWaitForFirstPeer(t *testing.T) {
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	eventually(t, "a pending request", func() bool { return p.pool.Pending() == 1 })
 	p.setPeers(origin.address())
-	if status, body := readResponse(t, conn); status != 200 || body != "ok" {
-		t.Errorf("got %d %q", status, body)
-	}
+	status, body := readResponse(t, conn)
+	verify.That(t, status == 200 && body == "ok", "got %d %q", status, body)
 	p.setPeers()
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: 10 * time.Millisecond})
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	if status, _ := readResponse(t, conn); status != 503 {
-		t.Errorf("got %d, want 503 after waiting in vain", status)
-	}
+	status, _ = readResponse(t, conn)
+	verify.That(t, status == 503, "got %d, want 503 after waiting in vain", status)
 }
 
 // The connection count of an origin shows that connections are used again.
@@ -118,23 +116,20 @@ func TestRetryAfterConnectFailure(t *testing.T) {
 	for i := range 10 {
 		body := strings.Repeat("x", 1+i%2*50000)
 		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-		if status, body := readResponse(t, conn); status != 200 {
-			t.Fatalf("got %d %q", status, body)
-		}
+		status, body := readResponse(t, conn)
+		verify.Require(t, status == 200, "got %d %q", status, body)
 	}
 }
 
 func TestNoPeerAnswers(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, nowhere[0])
-	if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 502 ") || !strings.Contains(got, "X-Sluice-Reason: connect_failed\r\n") {
-		t.Errorf("got %q", got)
-	}
+	got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	verify.That(t, strings.HasPrefix(got, "HTTP/1.1 502 ") && strings.Contains(got, "X-Sluice-Reason: connect_failed\r\n"), "got %q", got)
 	p.setPeers(startOrigin(t, hanging).address())
 	p.setService(route.Service{Timeouts: route.Timeouts{Connect: patience, ResponseHeader: 50 * time.Millisecond, Idle: patience}, Retry: route.Retry{Attempts: 2}})
-	if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 504 ") || !strings.Contains(got, "X-Sluice-Reason: upstream_timeout\r\n") {
-		t.Errorf("got %q", got)
-	}
+	got = p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	verify.That(t, strings.HasPrefix(got, "HTTP/1.1 504 ") && strings.Contains(got, "X-Sluice-Reason: upstream_timeout\r\n"), "got %q", got)
 }
 
 // A peer that accepts a request and never answers costs one try, where the
@@ -160,9 +155,8 @@ func TestPerTryTimeout(t *testing.T) {
 			conn := p.dial()
 			for range 2 { // one of the two goes to the hanging peer first
 				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", test.method)
-				if status, body := readResponse(t, conn); status != 200 && status != test.status {
-					t.Errorf("got %d %q", status, body)
-				}
+				status, body := readResponse(t, conn)
+				verify.That(t, status == 200 || status == test.status, "got %d %q", status, body)
 			}
 			verify.That(t, hung.connections() != 0, "the hanging peer was never tried")
 			verify.Equal(t, !strings.Contains(good.got(), "X-Sluice-Attempts: 2\r\n"), (test.status != 200), "the good peer got %q", good.got())
@@ -211,12 +205,10 @@ func TestKeptBodyIsSentAgain(t *testing.T) {
 			for range 4 {
 				// The next request follows at once and must not be lost.
 				fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%sGET / HTTP/1.1\r\nHost: a\r\n\r\n", len(content), content)
-				if status, body := readResponseFrom(t, reader, "PUT"); status != 200 || body != content {
-					t.Errorf("got %d and %d bytes", status, len(body))
-				}
-				if status, body := readResponseFrom(t, reader, "GET"); status != 200 || body != "" {
-					t.Errorf("the next request got %d and %d bytes", status, len(body))
-				}
+				status, body := readResponseFrom(t, reader, "PUT")
+				verify.That(t, status == 200 && body == content, "got %d and %d bytes", status, len(body))
+				status, body = readResponseFrom(t, reader, "GET")
+				verify.That(t, status == 200 && body == "", "the next request got %d and %d bytes", status, len(body))
 			}
 			verify.That(t, dying.connections() != 0, "the dying peer was never tried")
 		})

@@ -118,9 +118,7 @@ func TestHeadWaitsForItsBody(t *testing.T) {
 			more, err = conn.Read(b[n:])
 			n += more
 		}
-		if string(b[:n]) != want {
-			t.Fatalf("got %q, %v", b[:n], err)
-		}
+		verify.Require(t, string(b[:n]) == want, "got %q, %v", b[:n], err)
 		return whole
 	}
 	// On a starved machine the pieces may be so far apart that they go out one
@@ -160,13 +158,11 @@ func TestHeadOfSlowBody(t *testing.T) {
 		for range 3 { // the connections to the peer are used again
 			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			head := make([]byte, len("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"+start))
-			if _, err := io.ReadFull(conn, head); err != nil {
-				t.Fatal(err)
-			}
+			_, err := io.ReadFull(conn, head)
+			verify.NoError(t, err)
 			proceed <- struct{}{}
-			if _, err := io.ReadFull(conn, head[:4-len(start)]); err != nil {
-				t.Fatal(err)
-			}
+			_, err = io.ReadFull(conn, head[:4-len(start)])
+			verify.NoError(t, err)
 		}
 		verify.Equal(t, origin.connections(), 1, "connections to the peer")
 	}

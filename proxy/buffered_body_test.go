@@ -105,13 +105,11 @@ func TestKeptBodyGoesOnBehindEarlyAnswer(t *testing.T) {
 		verify.Require(t, requests != 30, "no connection to the peer was used again")
 		fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", length)
 		go io.WriteString(conn, strings.Repeat("x", length))
-		if status, _ := readResponseFrom(t, reader, "PUT"); status != 103 {
-			t.Fatalf("got %d, want 103", status)
-		}
+		status, _ := readResponseFrom(t, reader, "PUT")
+		verify.Require(t, status == 103, "got %d, want 103", status)
 		want := fmt.Sprintf("ok%d bytes, <nil>", length)
-		if status, body := readResponseFrom(t, reader, "PUT"); status != 200 || body != want {
-			t.Fatalf("got %d %q, want %q", status, body, want)
-		}
+		status, body := readResponseFrom(t, reader, "PUT")
+		verify.Require(t, status == 200 && body == want, "got %d %q, want %q", status, body, want)
 	}
 }
 
@@ -132,9 +130,8 @@ func TestKeptBodyTakesMemoryAsItComes(t *testing.T) {
 		conn.Close()
 	}
 	runtime.ReadMemStats(&after)
-	if got := after.TotalAlloc - before.TotalAlloc; got > clients*length/8 {
-		t.Errorf("%d MiB were allocated for %d bytes", got>>20, clients)
-	}
+	got := after.TotalAlloc - before.TotalAlloc
+	verify.That(t, got <= clients*length/8, "%d MiB were allocated for %d bytes", got>>20, clients)
 }
 
 // A request whose body does not come takes no memory for it.

@@ -136,9 +136,7 @@ func TestCompresses(t *testing.T) {
 					verify.That(t, err == nil && string(got) == want, "%s: %d bytes, %v, want %d", name, len(got), err, len(want))
 					verify.That(t, path != "/chunks" || r.Trailer.Get("X-Sum") == "sum", "%s: trailer %v", name, r.Trailer)
 					head, _ := front.ask(t, "HEAD", path, "", "Accept-Encoding: "+accept)
-					if head.Header.Get("Content-Encoding") != encoding || head.ContentLength >= 0 || head.Header.Get("ETag") != `W/"v1"` {
-						t.Errorf("%s: HEAD: length %d, %v", name, head.ContentLength, head.Header)
-					}
+					verify.That(t, head.Header.Get("Content-Encoding") == encoding && head.ContentLength < 0 && head.Header.Get("ETag") == `W/"v1"`, "%s: HEAD: length %d, %v", name, head.ContentLength, head.Header)
 				}
 			}
 		}
@@ -283,14 +281,12 @@ func TestCompressedStreamIsNotHeldBack(t *testing.T) {
 				for i := range 3 {
 					text := fmt.Sprintf("data: %d\n", i)
 					next <- text
-					if got, err := lines.ReadString('\n'); got != text {
-						t.Fatalf("%s: %q, %v, want %q", front.name, got, err, text)
-					}
+					got, err := lines.ReadString('\n')
+					verify.Require(t, got == text, "%s: %q, %v, want %q", front.name, got, err, text)
 				}
 				close(next)
-				if rest, err := io.ReadAll(lines); len(rest) > 0 || err != nil {
-					t.Errorf("%s: at the end: %q, %v", front.name, rest, err)
-				}
+				rest, err := io.ReadAll(lines)
+				verify.That(t, len(rest) == 0 && err == nil, "%s: at the end: %q, %v", front.name, rest, err)
 				response.Body.Close()
 			}
 		})
@@ -325,18 +321,16 @@ func TestCompressedResponseIsCut(t *testing.T) {
 				verify.NoError(t, err)
 				decoder := decode(t, "gzip", response.Body)
 				got := make([]byte, len(content))
-				if _, err := io.ReadFull(decoder, got); err != nil || string(got) != content {
-					t.Fatalf("%s %s: %v", front.name, path, err)
-				}
+				_, err = io.ReadFull(decoder, got)
+				verify.Require(t, err == nil && string(got) == content, "%s %s: %v", front.name, path, err)
 				verify.That(t, p.Compression().InUseBytes != 0, "%s %s: no encoder is in use", front.name, path)
 				if path == "/client" {
 					cancel()
 				} else {
 					waits <- struct{}{}
 				}
-				if rest, err := io.ReadAll(decoder); err == nil {
-					t.Errorf("%s %s: %d bytes and no error", front.name, path, len(rest))
-				}
+				rest, err := io.ReadAll(decoder)
+				verify.That(t, err != nil, "%s %s: %d bytes and no error", front.name, path, len(rest))
 				response.Body.Close()
 				eventually(t, "the encoder is released", func() bool { return p.Compression().InUseBytes == 0 })
 				eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })

@@ -62,15 +62,12 @@ func TestInterimResponseAndNothingElse(t *testing.T) {
 			for range 2 {
 				fmt.Fprint(conn, "GET /hints HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
 				got := make([]byte, len(hints))
-				if _, err := io.ReadFull(conn, got); err != nil || string(got) != hints {
-					t.Fatalf("got %q, %v", got, err)
-				}
-				if status, body := readResponse(t, conn); status != 502 || !strings.HasPrefix(body, "502 Bad Gateway: the service's instance") {
-					t.Errorf("got %d %q, want 502", status, body)
-				}
-				if status, body := readResponse(t, conn); status != 200 || body != "ok" {
-					t.Errorf("the next request got %d %q", status, body)
-				}
+				_, err := io.ReadFull(conn, got)
+				verify.Require(t, err == nil && string(got) == hints, "got %q, %v", got, err)
+				status, body := readResponse(t, conn)
+				verify.That(t, status == 502 && strings.HasPrefix(body, "502 Bad Gateway: the service's instance"), "got %d %q, want 502", status, body)
+				status, body = readResponse(t, conn)
+				verify.That(t, status == 200 && body == "ok", "the next request got %d %q", status, body)
 			}
 		})
 	}
@@ -154,13 +151,11 @@ func TestHalfClosedTunnelGoesOn(t *testing.T) {
 	conn := p.dial()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
 	const switched = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
-	if _, err := io.ReadFull(conn, make([]byte, len(switched))); err != nil {
-		t.Fatal(err)
-	}
+	_, err := io.ReadFull(conn, make([]byte, len(switched)))
+	verify.NoError(t, err)
 	closeWrite(t, conn)
 	p.sweptFor(looks)
 	close(late)
-	if got, err := io.ReadAll(conn); err != nil || string(got) != "late" {
-		t.Errorf("got %q, %v", got, err)
-	}
+	got, err := io.ReadAll(conn)
+	verify.That(t, err == nil && string(got) == "late", "got %q, %v", got, err)
 }

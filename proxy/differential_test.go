@@ -42,9 +42,7 @@ func TestAgainstOthers(t *testing.T) {
 		origin := startWitness(t)
 		p := startProxy(t, Options{}, origin.address())
 		through, unanswered, broken := runDifferential(t, origin, p.address, patience, func() { origin.settle(p) })
-		if len(through) > 0 || len(unanswered) > 0 || len(broken) > 0 {
-			t.Errorf("let through: %q\nnot answered by an error and the end of the connection: %q\nbroken: %q", through, unanswered, broken)
-		}
+		verify.That(t, len(through) == 0 && len(unanswered) == 0 && len(broken) == 0, "let through: %q\nnot answered by an error and the end of the connection: %q\nbroken: %q", through, unanswered, broken)
 	})
 	for _, other := range []otherProxy{nginx, haproxy} {
 		t.Run(other.name, func(t *testing.T) {

@@ -34,13 +34,10 @@ func TestEditsOfAnUpgrade(t *testing.T) {
 	io.WriteString(conn, strings.Replace(upgradeRequest, "/ws", "/api/ws", 1)+"early")
 	reader := bufio.NewReader(conn)
 	r, err := http.ReadResponse(reader, nil)
-	if err != nil || r.StatusCode != 101 || r.Header.Get("Upgrade") != "echo" || r.Header.Get("X-Set") != "response" || r.Header.Get("X") != "" {
-		t.Fatalf("got %+v, %v", r, err)
-	}
+	verify.Require(t, err == nil && r.StatusCode == 101 && r.Header.Get("Upgrade") == "echo" && r.Header.Get("X-Set") == "response" && r.Header.Get("X") == "", "got %+v, %v", r, err)
 	closeWrite(t, conn)
-	if got, err := io.ReadAll(reader); err != nil || string(got) != "hello early" {
-		t.Errorf("got %q, %v", got, err)
-	}
+	got, err := io.ReadAll(reader)
+	verify.That(t, err == nil && string(got) == "hello early", "got %q, %v", got, err)
 	if got := origin.got(); !strings.HasPrefix(got, "GET /v1/ws HTTP/1.1\r\nHost: "+origin.address()+"\r\n") || strings.Count(got, "Host: ") != 2 {
 		t.Errorf("the peer got %q", got) // the other one is X-Forwarded-Host
 	}
@@ -75,9 +72,8 @@ func TestEditsOfInterimResponsesAndCookies(t *testing.T) {
 				io.WriteString(conn, "4\r\nbody\r\n0\r\n\r\n")
 			}
 			if r.StatusCode == 200 {
-				if body, err := io.ReadAll(r.Body); err != nil || string(body) != "body" {
-					t.Errorf("body %q, %v", body, err)
-				}
+				body, err := io.ReadAll(r.Body)
+				verify.That(t, err == nil && string(body) == "body", "body %q, %v", body, err)
 				cookies := r.Cookies()
 				verify.That(t, len(cookies) == 1 && cookies[0].Name == "peer", "cookies %v", cookies)
 			}
@@ -102,9 +98,7 @@ func TestEditsOfRetries(t *testing.T) {
 	for _, o := range []*origin{reset, fine} {
 		got := o.got()
 		requests := strings.Count(got, "GET /v1/x HTTP/1.1\r\nHost: "+o.address()+"\r\n")
-		if requests != strings.Count(got, "GET ") || strings.Contains(got, "X-Gone") || strings.Count(got, "X-Set: request\r\n") != requests {
-			t.Errorf("the peer got %q", got)
-		}
+		verify.That(t, requests == strings.Count(got, "GET ") && !strings.Contains(got, "X-Gone") && strings.Count(got, "X-Set: request\r\n") == requests, "the peer got %q", got)
 	}
 }
 

@@ -181,21 +181,18 @@ func TestResponseAsSent(t *testing.T) {
 			conn := p.dial()
 			io.WriteString(conn, test.request)
 			got := make([]byte, len(test.want))
-			if _, err := io.ReadFull(conn, got); err != nil {
-				t.Errorf("read: %v", err)
-			}
+			_, err := io.ReadFull(conn, got)
+			verify.That(t, err == nil, "read: %v", err)
 			verify.Require(t, string(got) == test.want, "got\n%q, want\n%q", got, test.want)
 			// The connection goes on, or is closed, as was said.
 			if strings.Contains(test.want, "Connection: close") {
-				if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
-					t.Errorf("read after the end: %d, %v, want EOF", n, err)
-				}
+				n, err := conn.Read(make([]byte, 1))
+				verify.That(t, err == io.EOF, "read after the end: %d, %v, want EOF", n, err)
 				return
 			}
 			io.WriteString(conn, test.request)
-			if _, err := io.ReadFull(conn, got); err != nil || string(got) != test.want {
-				t.Errorf("the second time got\n%q, %v, want\n%q", got, err, test.want)
-			}
+			_, err = io.ReadFull(conn, got)
+			verify.That(t, err == nil && string(got) == test.want, "the second time got\n%q, %v, want\n%q", got, err, test.want)
 		})
 	}
 }
@@ -293,13 +290,11 @@ func TestStreamsAtOnce(t *testing.T) {
 			verify.NoError(t, err)
 			proceed <- struct{}{}
 			b := make([]byte, 3)
-			if _, err := io.ReadFull(r.Body, b); err != nil || string(b) != "one" {
-				t.Fatalf("got %q, %v", b, err)
-			}
+			_, err = io.ReadFull(r.Body, b)
+			verify.Require(t, err == nil && string(b) == "one", "got %q, %v", b, err)
 			proceed <- struct{}{}
-			if rest, err := io.ReadAll(r.Body); err != nil || string(rest) != "two" {
-				t.Fatalf("got %q, %v", rest, err)
-			}
+			rest, err := io.ReadAll(r.Body)
+			verify.Require(t, err == nil && string(rest) == "two", "got %q, %v", rest, err)
 		})
 	}
 }
@@ -337,9 +332,8 @@ func TestCutResponseIsCut(t *testing.T) {
 				if err != nil {
 					return // cut in the head: fine
 				}
-				if body, err := io.ReadAll(r.Body); err == nil && r.StatusCode != 502 {
-					t.Errorf("got a complete body %q", body)
-				}
+				body, err := io.ReadAll(r.Body)
+				verify.That(t, err != nil || r.StatusCode == 502, "got a complete body %q", body)
 			})
 		}
 	}

@@ -115,9 +115,7 @@ func TestRefusedRequests(t *testing.T) {
 			p := startProxy(t, Options{}, origin.address())
 			answer := p.raw(test.request)
 			verify.That(t, strings.HasPrefix(answer, fmt.Sprintf("HTTP/1.1 %d ", test.status)), "got %.100q, want status %d", answer, test.status)
-			if !strings.Contains(answer, "\r\nConnection: close\r\n") || !strings.Contains(answer, "\r\nX-Sluice-Reason: ") {
-				t.Errorf("got %.200q, want it to close the connection and to give a reason", answer)
-			}
+			verify.That(t, strings.Contains(answer, "\r\nConnection: close\r\n") && strings.Contains(answer, "\r\nX-Sluice-Reason: "), "got %.200q, want it to close the connection and to give a reason", answer)
 			verify.Equal(t, strings.Count(answer, "HTTP/1.1 "), 1, "answers: %.300q", answer)
 			if got := origin.got(); strings.Contains(got, "evil") || strings.HasSuffix(got, "0\r\n\r\n") ||
 				!strings.Contains(test.request, chunkedHead) && got != "" {
@@ -142,9 +140,8 @@ func TestRequestByteByByte(t *testing.T) {
 	var answer strings.Builder
 	readAll(&answer, conn)
 	verify.That(t, strings.HasSuffix(answer.String(), "\r\n\r\nok"), "got %q", answer.String())
-	if got := origin.got(); !strings.HasPrefix(got, "POST /a/../b?c HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n") || !strings.HasSuffix(got, "\r\n\r\nabc") {
-		t.Errorf("the peer got %q", got)
-	}
+	got := origin.got()
+	verify.That(t, strings.HasPrefix(got, "POST /a/../b?c HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n") && strings.HasSuffix(got, "\r\n\r\nabc"), "the peer got %q", got)
 }
 
 // refusedResponses are answered with 502.

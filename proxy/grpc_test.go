@@ -165,9 +165,8 @@ func TestGRPCMetadata(t *testing.T) {
 	verify.That(t, s.Code() == codes.NotFound && s.Message() == "100 % é\n", "got %v", err)
 	got := append(header["x_under-bin"], trailer["x_under-bin"]...)
 	verify.That(t, len(got) != 0 && got[0] == "\x00\xff", "header %v, trailer %v", header, trailer)
-	if _, err := client.UnaryCall(ctx, unary(0, 1), grpc.Header(&header), grpc.Trailer(&trailer)); err != nil {
-		t.Error(err)
-	}
+	_, err = client.UnaryCall(ctx, unary(0, 1), grpc.Header(&header), grpc.Trailer(&trailer))
+	verify.Succeeds(t, err)
 	verify.That(t, len(header["x_under-bin"]) == 1 && len(trailer["x_under-bin"]) == 1, "header %v, trailer %v", header, trailer)
 }
 
@@ -181,9 +180,8 @@ func TestGRPCStreams(t *testing.T) {
 	for range 50 {
 		up.Send(&grpc_testing.StreamingInputCallRequest{Payload: &grpc_testing.Payload{Body: make([]byte, 10_000)}})
 	}
-	if sum, err := up.CloseAndRecv(); err != nil || sum.AggregatedPayloadSize != 500_000 {
-		t.Errorf("client streaming: %v, %v", sum, err)
-	}
+	sum, err := up.CloseAndRecv()
+	verify.That(t, err == nil && sum.AggregatedPayloadSize == 500_000, "client streaming: %v, %v", sum, err)
 
 	parameters := make([]*grpc_testing.ResponseParameters, 50)
 	for i := range parameters {
@@ -192,13 +190,11 @@ func TestGRPCStreams(t *testing.T) {
 	down, err := client.StreamingOutputCall(ctx, &grpc_testing.StreamingOutputCallRequest{ResponseParameters: parameters})
 	verify.NoError(t, err)
 	for i := range parameters {
-		if got, err := down.Recv(); err != nil || len(got.Payload.Body) != i*1000 {
-			t.Fatalf("server streaming: message %d: %v", i, err)
-		}
+		got, err := down.Recv()
+		verify.Require(t, err == nil && len(got.Payload.Body) == i*1000, "server streaming: message %d: %v", i, err)
 	}
-	if _, err := down.Recv(); err != io.EOF {
-		t.Errorf("server streaming ends with %v", err)
-	}
+	_, err = down.Recv()
+	verify.That(t, err == io.EOF, "server streaming ends with %v", err)
 
 	talk, err := client.FullDuplexCall(ctx)
 	verify.NoError(t, err)
@@ -206,9 +202,8 @@ func TestGRPCStreams(t *testing.T) {
 		exchange(t, talk, word)
 	}
 	talk.CloseSend()
-	if _, err := talk.Recv(); err != io.EOF {
-		t.Errorf("bidi streaming ends with %v", err)
-	}
+	_, err = talk.Recv()
+	verify.That(t, err == io.EOF, "bidi streaming ends with %v", err)
 	p.expectNothingCounted()
 }
 
@@ -253,14 +248,12 @@ func TestGRPCDrain(t *testing.T) {
 	p.setPeers(second.address)
 	for range 20 {
 		exchange(t, stream, "b")
-		if _, err := client.UnaryCall(patientContext(t), unary(10, 10)); err != nil {
-			t.Error(err)
-		}
+		_, err := client.UnaryCall(patientContext(t), unary(10, 10))
+		verify.Succeeds(t, err)
 	}
 	stream.CloseSend()
-	if _, err := stream.Recv(); err != io.EOF {
-		t.Errorf("the stream ends with %v", err)
-	}
+	_, err = stream.Recv()
+	verify.That(t, err == io.EOF, "the stream ends with %v", err)
 	a, b := first.calls.Load(), second.calls.Load()
 	verify.That(t, a == 0 && b == 20, "%d calls at the draining peer, %d at the new one", a, b)
 }
@@ -290,9 +283,7 @@ func TestGRPCDeadlineOfSilentPeer(t *testing.T) {
 			if answers {
 				got = r.trailer
 			}
-			if r.status != "200" || !r.ended || got["grpc-status"] != "4" || got["x-sluice-reason"] != "grpc_timeout" {
-				t.Errorf("answers %v, ends %v: got %+v", answers, ends, r)
-			}
+			verify.That(t, r.status == "200" && r.ended && got["grpc-status"] == "4" && got["x-sluice-reason"] == "grpc_timeout", "answers %v, ends %v: got %+v", answers, ends, r)
 			p.expectNothingCounted()
 		}
 	}
@@ -356,16 +347,13 @@ func TestGRPCRefusals(t *testing.T) {
 	table, err := route.NewTable([]route.Route{{Path: "/elsewhere", Service: p.service}})
 	verify.NoError(t, err)
 	p.SetTable(table)
-	if _, err := client.UnaryCall(patientContext(t), unary(0, 0)); status.Code(err) != codes.Unimplemented {
-		t.Errorf("no route: %v", err)
-	}
+	_, err = client.UnaryCall(patientContext(t), unary(0, 0))
+	verify.That(t, status.Code(err) == codes.Unimplemented, "no route: %v", err)
 
 	c := p.dialFrames()
 	c.request(1, grpcPost, true)
 	r := c.response(1)
-	if r.status != "200" || r.header["grpc-status"] != "12" || r.body != "" || !r.ended || r.header["content-type"] != "application/grpc" || r.header["content-length"] != "" {
-		t.Errorf("got %+v", r)
-	}
+	verify.That(t, r.status == "200" && r.header["grpc-status"] == "12" && r.body == "" && r.ended && r.header["content-type"] == "application/grpc" && r.header["content-length"] == "", "got %+v", r)
 	for i, fields := range []string{
 		strings.Repeat("|x="+strings.Repeat("v", 3900), 5), // too long for a buffer
 		strings.Repeat("|x=1", 101),                        // too many
@@ -374,15 +362,13 @@ func TestGRPCRefusals(t *testing.T) {
 		for j, call := range []string{grpcPost + fields, strings.Replace(grpcPost, "|content-type=", fields+"|content-type=", 1)} {
 			id := uint32(101 + 4*i + 2*j)
 			c.request(id, call, true)
-			if r := c.response(id); r.status != "200" || r.header["grpc-status"] != "8" || !r.ended {
-				t.Errorf("stream %d, a head that is too long: got %+v", id, r)
-			}
+			r := c.response(id)
+			verify.That(t, r.status == "200" && r.header["grpc-status"] == "8" && r.ended, "stream %d, a head that is too long: got %+v", id, r)
 		}
 	}
 	c.request(203, http2Post+"|content-type=application/grpc-web", true)
-	if r := c.response(203); r.status != "404" {
-		t.Errorf("gRPC-Web: got %+v", r)
-	}
+	r = c.response(203)
+	verify.That(t, r.status == "404", "gRPC-Web: got %+v", r)
 }
 
 // What a peer says in grpc-status is its outcome.
@@ -471,9 +457,7 @@ func TestGRPCUnprocessedCallIsSentAgain(t *testing.T) {
 				r := c.response(id)
 				verify.That(t, r.header["grpc-status"]+r.trailer["grpc-status"] == "0", "got %+v", r)
 			}
-			if refused.Load() == 0 || origin.calls.Load() != 4 {
-				t.Errorf("%d refused, %d served", refused.Load(), origin.calls.Load())
-			}
+			verify.That(t, refused.Load() != 0 && origin.calls.Load() == 4, "%d refused, %d served", refused.Load(), origin.calls.Load())
 		})
 	}
 }

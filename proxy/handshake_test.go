@@ -141,9 +141,8 @@ func TestOverTLSLongClientHelloTakesNoPlaceEarly(t *testing.T) {
 	eventually(t, "all are accepted", func() bool { return p.Connections() == 12 })
 	// Whoever comes later finds them as far as they get.
 	for range 3 {
-		if err := p.getFrom(goodClient); err != nil {
-			t.Errorf("beside them: %v", err)
-		}
+		err := p.getFrom(goodClient)
+		verify.That(t, err == nil, "beside them: %v", err)
 	}
 	h := p.Stats().Handshakes
 	verify.That(t, h.InProgress == socket.MaxHandshakes-1 && h.Failed+uint64(h.Waiting) <= 0, "got %+v", h)
@@ -154,9 +153,8 @@ func TestOverTLSLongClientHelloTakesNoPlaceEarly(t *testing.T) {
 	} {
 		conn := p.connectFrom(goodClient)
 		conn.Write(tooLong) // fails if it is refused early
-		if got, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) || len(got) > 0 {
-			t.Errorf("%d bytes are too long: got %q, %v", len(tooLong), got, err)
-		}
+		got, err := io.ReadAll(conn)
+		verify.That(t, !errors.Is(err, os.ErrDeadlineExceeded) && len(got) == 0, "%d bytes are too long: got %q, %v", len(tooLong), got, err)
 	}
 
 	for _, divided := range []bool{false, true} {
@@ -166,9 +164,8 @@ func TestOverTLSLongClientHelloTakesNoPlaceEarly(t *testing.T) {
 		}
 		conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, NextProtos: longProtocols()})
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-		if answer, err := io.ReadAll(conn); err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")) {
-			t.Errorf("divided %v: got %q, %v", divided, answer, err)
-		}
+		answer, err := io.ReadAll(conn)
+		verify.That(t, err == nil && bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")), "divided %v: got %q, %v", divided, answer, err)
 	}
 }
 
@@ -246,15 +243,13 @@ func TestOverTLSWaitsForOthersTakeNoPlace(t *testing.T) {
 	for range runtime.GOMAXPROCS(0) + 2 {
 		conn := p.connectFrom(goodClient)
 		hanging.Go(func() {
-			if err := tls.Client(conn, &tls.Config{ServerName: "hanging", InsecureSkipVerify: true}).Handshake(); err != nil {
-				t.Errorf("after the wait: %v", err)
-			}
+			err := tls.Client(conn, &tls.Config{ServerName: "hanging", InsecureSkipVerify: true}).Handshake()
+			verify.That(t, err == nil, "after the wait: %v", err)
 		})
 		<-waits
 	}
-	if err := p.getFrom(goodClient); err != nil {
-		t.Errorf("beside them: %v", err)
-	}
+	err := p.getFrom(goodClient)
+	verify.That(t, err == nil, "beside them: %v", err)
 	close(release)
 	hanging.Wait()
 }
@@ -355,9 +350,8 @@ func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
 	for n := range 400 {
 		kinds[random.IntN(len(kinds))]()
 		if n%20 == 0 {
-			if err := p.getFrom(goodClient); err != nil {
-				t.Fatalf("after %d others: %v", n, err)
-			}
+			err := p.getFrom(goodClient)
+			verify.Require(t, err == nil, "after %d others: %v", n, err)
 		}
 	}
 	close(release)

@@ -130,13 +130,9 @@ func TestLargeHeadsArePipelined(t *testing.T) {
 	reader := bufio.NewReader(conn)
 	for i, head := range heads {
 		answer, err := http.ReadResponse(reader, nil)
-		if err != nil {
-			t.Fatalf("response %d: %v", i+1, err)
-		}
+		verify.Require(t, err == nil, "response %d: %v", i+1, err)
 		body, err := io.ReadAll(answer.Body)
-		if err != nil || string(body) != fmt.Sprint(1000*i) {
-			t.Errorf("response %d: %q, %v", i+1, body, err)
-		}
+		verify.That(t, err == nil && string(body) == fmt.Sprint(1000*i), "response %d: %q, %v", i+1, body, err)
 		expectPadding(t, answer.Header, head)
 	}
 }

@@ -39,9 +39,7 @@ func TestContentTypeMakesNoCall(t *testing.T) {
 				continue // it is a call
 			}
 			response, body := client.ask(t, method, "/", "", "Content-Type: application/grpc", "X_Real_IP: 6.6.6.6", "X_Mine: 1", "Grpc-Timeout: 0m")
-			if response.StatusCode != 200 || method != "HEAD" && body != `[] [] 0m` {
-				t.Errorf("%s, HTTP/2 to peers %v: got %d %q", method, peersUseHTTP2, response.StatusCode, body)
-			}
+			verify.That(t, response.StatusCode == 200 && (method == "HEAD" || body == `[] [] 0m`), "%s, HTTP/2 to peers %v: got %d %q", method, peersUseHTTP2, response.StatusCode, body)
 		}
 		for range 30 {
 			client.ask(t, "POST", "/", "", "Content-Type: application/grpc") // to a server without gRPC
@@ -59,13 +57,11 @@ func TestContentTypeMakesNoCall(t *testing.T) {
 		for i := range 101 {
 			many = append(many, fmt.Sprintf("A%d: b", i))
 		}
-		if response, _ := client.ask(t, "GET", "/app.js", "", many...); response.StatusCode != 431 || response.Header.Get("Grpc-Status") != "" {
-			t.Errorf("HTTP/2 to peers %v: the refusal has the status %d, %v", peersUseHTTP2, response.StatusCode, response.Header)
-		}
+		response, _ := client.ask(t, "GET", "/app.js", "", many...)
+		verify.That(t, response.StatusCode == 431 && response.Header.Get("Grpc-Status") == "", "HTTP/2 to peers %v: the refusal has the status %d, %v", peersUseHTTP2, response.StatusCode, response.Header)
 		p.SetTable(newEmptyTable(t))
-		if response, _ := client.ask(t, "GET", "/", "", "Content-Type: application/grpc"); response.StatusCode != 404 {
-			t.Errorf("without a route: got %d", response.StatusCode)
-		}
+		response, _ = client.ask(t, "GET", "/", "", "Content-Type: application/grpc")
+		verify.That(t, response.StatusCode == 404, "without a route: got %d", response.StatusCode)
 	}
 }
 
@@ -129,9 +125,7 @@ func TestCopiesHaveTheStandingOfTheirRequest(t *testing.T) {
 		if n%2 == 1 {
 			want = "X-Forwarded-For: 127.0.0.3\r\nX-Real-IP: 127.0.0.3\r\n"
 		}
-		if !strings.Contains(head, want) || strings.Contains(head, "6.6.6.6") || strings.Contains(head, "X-Forwarded-Proto: https") != (n%2 == 0) {
-			t.Errorf("request %d: the mirror got %q, want %q", n, head, want)
-		}
+		verify.That(t, strings.Contains(head, want) && !strings.Contains(head, "6.6.6.6") && strings.Contains(head, "X-Forwarded-Proto: https") == (n%2 == 0), "request %d: the mirror got %q, want %q", n, head, want)
 	}
 }
 

@@ -99,9 +99,8 @@ func TestShutdownOfIdleConnections(t *testing.T) {
 				io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 				want = "\r\nConnection: close\r\n\r\nok"
 			}
-			if answer, err := io.ReadAll(conn); err != nil || !strings.HasSuffix(string(answer), want) || want == "" && len(answer) > 0 {
-				t.Errorf("grace %v: got %q, %v", grace, answer, err)
-			}
+			answer, err := io.ReadAll(conn)
+			verify.That(t, err == nil && strings.HasSuffix(string(answer), want) && (want != "" || len(answer) == 0), "grace %v: got %q, %v", grace, answer, err)
 		}
 		verify.Succeeds(t, <-ended)
 	}
@@ -162,9 +161,8 @@ func TestListenerIsGivenUp(t *testing.T) {
 		return func() {
 			t.Helper()
 			cancel()
-			if err := <-served; err != context.Canceled {
-				t.Error(err)
-			}
+			err := <-served
+			verify.That(t, err == context.Canceled, "%v", err)
 		}
 	}
 	dial := func() net.Conn {
@@ -186,34 +184,28 @@ func TestListenerIsGivenUp(t *testing.T) {
 	end()
 	end = serve("second")
 	ask(idle, "/")
-	if status, _ := readResponse(t, idle); status != 200 {
-		t.Errorf("a connection of the first: %d", status)
-	}
+	status, _ := readResponse(t, idle)
+	verify.That(t, status == 200, "a connection of the first: %d", status)
 	late := dial()
 	ask(late, "/")
-	if status, _ := readResponse(t, late); status != 200 {
-		t.Errorf("a connection of the second: %d", status)
-	}
+	status, _ = readResponse(t, late)
+	verify.That(t, status == 200, "a connection of the second: %d", status)
 	end()
 	p.Drain(l, 300*time.Millisecond, time.Hour)
 	ask(idle, "/")
-	if answer, err := io.ReadAll(idle); err != nil || !strings.Contains(string(answer), "\r\nConnection: close\r\n") {
-		t.Errorf("the idle one: %q, %v", answer, err)
-	}
+	answer, err := io.ReadAll(idle)
+	verify.That(t, err == nil && strings.Contains(string(answer), "\r\nConnection: close\r\n"), "the idle one: %q, %v", answer, err)
 	for _, conn := range []net.Conn{rests, late} {
-		if answer, err := io.ReadAll(conn); err != nil || len(answer) > 0 {
-			t.Errorf("one that rests: %q, %v", answer, err)
-		}
+		answer, err := io.ReadAll(conn)
+		verify.That(t, err == nil && len(answer) == 0, "one that rests: %q, %v", answer, err)
 	}
 	close(proceed)
-	if answer, err := io.ReadAll(busy); err != nil || !strings.HasSuffix(string(answer), "\r\n\r\nok") {
-		t.Errorf("the busy one: %q, %v", answer, err)
-	}
+	answer, err = io.ReadAll(busy)
+	verify.That(t, err == nil && strings.HasSuffix(string(answer), "\r\n\r\nok"), "the busy one: %q, %v", answer, err)
 	for range 2 {
 		ask(other, "/")
-		if status, _ := readResponse(t, other); status != 200 {
-			t.Errorf("a connection of another listener: %d", status)
-		}
+		status, _ := readResponse(t, other)
+		verify.That(t, status == 200, "a connection of another listener: %d", status)
 	}
 	l.Close()
 }

@@ -67,9 +67,8 @@ func TestIdleTLSConnectionHoldsLittle(t *testing.T) {
 					io.WriteString(client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 					response, err := http.ReadResponse(bufio.NewReader(client), nil)
 					verify.NoError(t, err)
-					if body, err := io.ReadAll(response.Body); err != nil || string(body) != "ok" {
-						t.Fatalf("got %q, %v", body, err)
-					}
+					body, err := io.ReadAll(response.Body)
+					verify.Require(t, err == nil && string(body) == "ok", "got %q, %v", body, err)
 				}
 				eventually(t, "all connections rest", func() bool { return p.idleConnCount() == conns })
 				return sockets

@@ -121,15 +121,12 @@ func TestKeptBodiesHaveAShare(t *testing.T) {
 					conn.Write(body[sent:min(sent+1015, len(body))])
 				}
 				status, got := readResponseFrom(t, bufio.NewReader(conn), "PUT")
-				if status != test.status || status == 200 && got != sumOf(body) {
-					t.Errorf("HTTP/2 %v, beside %d bytes, %s%s, %d bytes: got %d %q", http2, held, test.address, test.path, len(body), status, got)
-				}
+				verify.That(t, status == test.status && (status != 200 || got == sumOf(body)), "HTTP/2 %v, beside %d bytes, %s%s, %d bytes: got %d %q", http2, held, test.address, test.path, len(body), status, got)
 				conn.Close()
 			}
 			first.Write(body[held:])
-			if status, got := readResponseFrom(t, bufio.NewReader(first), "PUT"); held == len(body) && (status != 200 || got != sumOf(body)) {
-				t.Errorf("HTTP/2 %v, the first of %d bytes: got %d %q", http2, held, status, got)
-			}
+			status, got := readResponseFrom(t, bufio.NewReader(first), "PUT")
+			verify.That(t, held != len(body) || status == 200 && got == sumOf(body), "HTTP/2 %v, the first of %d bytes: got %d %q", http2, held, status, got)
 			eventually(t, "the memory is given back", func() bool { return p.keptBodies.Taken() == 0 && p.keptBodies.TakenBy(bad) == 0 })
 		}
 	}

@@ -55,12 +55,10 @@ func TestRequestArrivesAsIdleTimeEnds(t *testing.T) {
 	p := startProxy(t, Options{Timeouts: Timeouts{Idle: idle}}, origin.address())
 	conn := p.dial()
 	for range 3 {
-		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
-		if status, _ := readResponse(t, conn); status != 200 {
-			t.Fatalf("got %d", status)
-		}
+		_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		verify.NoError(t, err)
+		status, _ := readResponse(t, conn)
+		verify.Require(t, status == 200, "got %d", status)
 		eventually(t, "the connection is idle", func() bool { return p.idleConnCount() == 1 })
 		c := p.onlyClient()
 		verify.Require(t, p.idleConns.Take(c), "the connection is not idle")
@@ -71,15 +69,13 @@ func TestRequestArrivesAsIdleTimeEnds(t *testing.T) {
 		c.awaitArrival(t)
 		c.Conn.SetReadDeadline(socket.ALongTimeAgo)
 		go c.Resume()
-		if status, _ := readResponse(t, conn); status != 200 {
-			t.Fatalf("got %d", status)
-		}
+		status, _ = readResponse(t, conn)
+		verify.Require(t, status == 200, "got %d", status)
 	}
 	eventually(t, "the connection is idle", func() bool { return p.idleConnCount() == 1 })
 	p.skip(idle)
-	if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("after the idle time: %d, %v", n, err)
-	}
+	n, err := conn.Read(make([]byte, 1))
+	verify.That(t, err == io.EOF, "after the idle time: %d, %v", n, err)
 }
 
 // A client with threads may send a stream after its answer to GOAWAY. It is served.
@@ -219,9 +215,7 @@ func (c *frameClient) awaitGoAway() (ping [8]byte) {
 // expectServedLast fails the test with the error of servedLast.
 func (c *frameClient) expectServedLast(ids ...uint32) {
 	c.t.Helper()
-	if err := c.servedLast(ids...); err != nil {
-		c.t.Error(err)
-	}
+	verify.Succeeds(c.t, c.servedLast(ids...))
 }
 
 // servedLast reads until the connection ends. The error: not all of these streams are served, or the last

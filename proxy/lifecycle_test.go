@@ -155,9 +155,7 @@ func TestChurnUnderLoad(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
-	if served.Load() < 100 {
-		t.Errorf("%d requests were served", served.Load())
-	}
+	verify.That(t, served.Load() >= 100, "%d requests were served", served.Load())
 	p.setPeers()
 	eventually(t, "drained peers are gone", func() bool { return len(p.pool.Snapshot().Draining) == 0 })
 	for _, o := range origins {
@@ -251,9 +249,8 @@ func TestAcceptSurvivesErrors(t *testing.T) {
 	status, _ := readResponse(t, conn)
 	verify.That(t, status == 404, "got %d", status)
 	verify.Succeeds(t, s.Shutdown(context.Background(), 0))
-	if err := <-served; err != ErrServerClosed {
-		t.Error(err)
-	}
+	err = <-served
+	verify.That(t, err == ErrServerClosed, "%v", err)
 }
 
 type failingListener struct {
@@ -316,9 +313,8 @@ func TestClientThatGoesAwayWaiting(t *testing.T) {
 			eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
 			peer := p.pool.Snapshot().All[0]
 			verify.Equal(t, peer.Failures(), 0, "failures counted against the peer")
-			if ok := peer.Outcomes()[balancer.OutcomeOK]; test.keep != (ok == 1) && test.first == "" {
-				t.Errorf("%d exchanges went to their end", ok)
-			}
+			ok := peer.Outcomes()[balancer.OutcomeOK]
+			verify.That(t, test.keep == (ok == 1) || test.first != "", "%d exchanges went to their end", ok)
 		})
 	}
 }

@@ -27,9 +27,8 @@ func exchangeOn(t *testing.T, w io.Writer, r *bufio.Reader, path string) (status
 	io.WriteString(w, "GET "+path+" HTTP/1.1\r\nHost: a\r\n\r\n")
 	response, err := http.ReadResponse(r, nil)
 	verify.NoError(t, err)
-	if _, err := io.ReadAll(response.Body); err != nil {
-		t.Fatal(err)
-	}
+	_, err = io.ReadAll(response.Body)
+	verify.NoError(t, err)
 	return response.StatusCode, response.Close
 }
 
@@ -57,13 +56,10 @@ func TestMaxRequestsOfAConnection(t *testing.T) {
 				path = last
 			}
 			status, closes := exchangeOn(t, conn, reader, path)
-			if closes != (n == 2) || (status == 200) != (path == "/") {
-				t.Errorf("request %d: status %d, the connection ends: %v", n+1, status, closes)
-			}
+			verify.That(t, closes == (n == 2) && (status == 200) == (path == "/"), "request %d: status %d, the connection ends: %v", n+1, status, closes)
 		}
-		if n, err := reader.Read(make([]byte, 1)); err != io.EOF {
-			t.Errorf("after the last response: %d, %v", n, err)
-		}
+		n, err := reader.Read(make([]byte, 1))
+		verify.That(t, err == io.EOF, "after the last response: %d, %v", n, err)
 		verify.Equal(t, p.EndedConnections(), (EndedConnections{MaxRequests: uint64(i) + 1}), "p.EndedConnections()")
 	}
 }
@@ -104,9 +100,8 @@ func TestMaxAgeOfAConnection(t *testing.T) {
 	verify.That(t, !answer(0), "the first response ends the connection")
 	verify.That(t, !answer(age), "a connection that was young when the request arrived ends with its response")
 	verify.That(t, answer(0), "an old connection stays open")
-	if n, err := reader.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("after the last response: %d, %v", n, err)
-	}
+	n, err := reader.Read(make([]byte, 1))
+	verify.That(t, err == io.EOF, "after the last response: %d, %v", n, err)
 	verify.Equal(t, p.EndedConnections(), (EndedConnections{MaxAge: 1}), "p.EndedConnections()")
 }
 
@@ -138,9 +133,7 @@ func TestMaxRequestsOfAnHTTP2Connection(t *testing.T) {
 	}
 	slices.Sort(ended)
 	verify.Require(t, slices.Equal(ended, []uint32{3, 5}) && len(goAways) == 2, "the streams %v ended, and there were %d GOAWAY", ended, len(goAways))
-	if goAways[0].LastStreamID != http2.MaxWindow {
-		t.Errorf("got %v", goAways[0])
-	}
+	verify.That(t, goAways[0].LastStreamID == http2.MaxWindow, "got %v", goAways[0])
 	verify.Equal(t, p.EndedConnections(), (EndedConnections{MaxRequests: 1}), "p.EndedConnections()")
 }
 
@@ -257,9 +250,8 @@ func TestLimitedConnectionsToPeers(t *testing.T) {
 				reader := bufio.NewReader(conn)
 				for n := range 10 {
 					p.sweeper.Advance(age / 2)
-					if status, _ := exchangeOn(t, conn, reader, "/"); status != 200 {
-						t.Errorf("request %d: status %d", n+1, status)
-					}
+					status, _ := exchangeOn(t, conn, reader, "/")
+					verify.That(t, status == 200, "request %d: status %d", n+1, status)
 				}
 				verify.Equal(t, opened(), test.opened, "connections")
 			})

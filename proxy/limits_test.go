@@ -31,9 +31,7 @@ const closingRequest = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 func expectReason(t *testing.T, answer, status, reason string) {
 	t.Helper()
-	if !strings.HasPrefix(answer, "HTTP/1.1 "+status+" ") || !strings.Contains(answer, "\r\nX-Sluice-Reason: "+reason+"\r\n") {
-		t.Errorf("got %q, want %s and the reason %s", answer, status, reason)
-	}
+	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 "+status+" ") && strings.Contains(answer, "\r\nX-Sluice-Reason: "+reason+"\r\n"), "got %q, want %s and the reason %s", answer, status, reason)
 }
 
 // A service that is too slow for what it gets fails at once beyond its limits.
@@ -63,15 +61,13 @@ func TestLimitsAreAnsweredAtOnce(t *testing.T) {
 		<-arrived
 		expectReason(t, p.raw(closingRequest), "503", test.reason)
 		answer <- struct{}{}
-		if status, _ := readResponse(t, conn); status != 200 {
-			t.Errorf("%s: status %d for the first request, want 200", test.reason, status)
-		}
+		status, _ := readResponse(t, conn)
+		verify.That(t, status == 200, "%s: status %d for the first request, want 200", test.reason, status)
 		// The client has its answer a moment before the request has left the pool.
 		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 		go func() { <-arrived; answer <- struct{}{} }()
-		if got := p.raw(closingRequest); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
-			t.Errorf("%s: got %q when there is room again", test.reason, got)
-		}
+		got := p.raw(closingRequest)
+		verify.That(t, strings.HasPrefix(got, "HTTP/1.1 200 "), "%s: got %q when there is room again", test.reason, got)
 	}
 }
 
@@ -86,9 +82,8 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 	eventually(t, "a pending request", func() bool { return p.pool.Pending() == 1 })
 	expectReason(t, p.raw(closingRequest), "503", "too_many_pending")
 	p.setPeers(origin.address())
-	if status, _ := readResponse(t, conn); status != 200 {
-		t.Errorf("status %d for the request that waited, want 200", status)
-	}
+	status, _ := readResponse(t, conn)
+	verify.That(t, status == 200, "status %d for the request that waited, want 200", status)
 }
 
 // Where no retry is to be had, the answer tells of the first failure.
@@ -110,9 +105,8 @@ func TestWithoutRetryBudgetTheFirstFailureIsTheAnswer(t *testing.T) {
 	verify.Equal(t, p.pool.Refusals()[balancer.LimitRetryBudget], 2, "the budget stopped retries")
 	p.limit(balancer.Limits{}, &balancer.RetryBudget{Ratio: 1, MinPerSecond: 10})
 	for range 4 {
-		if answer := p.raw(closingRequest); !strings.HasPrefix(answer, "HTTP/1.1 200 ") {
-			t.Errorf("with a budget: got %q", answer)
-		}
+		answer := p.raw(closingRequest)
+		verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 200 "), "with a budget: got %q", answer)
 	}
 }
 
@@ -159,9 +153,8 @@ func TestConnectionsPerPeer(t *testing.T) {
 			verify.Equal(t, <-arrived, fmt.Sprintf("/%d", i), "the peer")
 		}
 		answer <- struct{}{}
-		if status, _ := readResponse(t, conn); status != 200 {
-			t.Errorf("request %d: status %d", i, status)
-		}
+		status, _ := readResponse(t, conn)
+		verify.That(t, status == 200, "request %d: status %d", i, status)
 	}
 	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 	origin.mu.Lock()
@@ -212,9 +205,8 @@ func TestConnectionsPerPeerAreNeverExceeded(t *testing.T) {
 			for range requests {
 				conn.SetDeadline(time.Now().Add(patience))
 				io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-				if status, body := readResponse(t, conn); status != 200 && !strings.Contains(body, "broke off") {
-					t.Errorf("got %d %s", status, body)
-				}
+				status, body := readResponse(t, conn)
+				verify.That(t, status == 200 || strings.Contains(body, "broke off"), "got %d %s", status, body)
 			}
 		})
 	}

@@ -140,9 +140,8 @@ func TestLastAnswerOfDrainingServer(t *testing.T) {
 	answer, err := io.ReadAll(conn)
 	verify.That(t, err == nil && strings.HasPrefix(string(answer), "HTTP/1.1 200 ") && strings.HasSuffix(string(answer), "ok"), "got %q, %v", answer, err)
 	conn.Close()
-	if err := <-ended; err != nil {
-		t.Errorf("shutdown: %v", err)
-	}
+	err = <-ended
+	verify.That(t, err == nil, "shutdown: %v", err)
 }
 
 // A client cannot keep a connection by sending on, nor by doing nothing, and

@@ -24,14 +24,12 @@ func TestListen(t *testing.T) {
 		conn := p.dial()
 		time.Sleep(wait)
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-		if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 404 ") {
-			t.Errorf("after %v: got %.60q, %v", wait, answer, err)
-		}
+		answer, err := io.ReadAll(conn)
+		verify.That(t, err == nil && strings.HasPrefix(string(answer), "HTTP/1.1 404 "), "after %v: got %.60q, %v", wait, answer, err)
 	}
 	verify.Succeeds(t, s.Shutdown(context.Background(), 0))
-	if err := <-served; err != ErrServerClosed {
-		t.Error(err)
-	}
+	err = <-served
+	verify.That(t, err == ErrServerClosed, "%v", err)
 }
 
 func TestOptionsOfTheNextRequest(t *testing.T) {
@@ -44,8 +42,7 @@ func TestOptionsOfTheNextRequest(t *testing.T) {
 		o.Limits.TargetBytes = step.limit
 		p.Configure(o)
 		io.WriteString(conn, "GET /abcdefgh HTTP/1.1\r\nHost: a\r\n\r\n")
-		if status, _ := readResponse(t, conn); status != step.status {
-			t.Errorf("with a limit of %d: %d", step.limit, status)
-		}
+		status, _ := readResponse(t, conn)
+		verify.That(t, status == step.status, "with a limit of %d: %d", step.limit, status)
 	}
 }

@@ -158,12 +158,9 @@ func TestCopyIsIdentical(t *testing.T) {
 						}
 						sent++
 						c := <-copied
-						if c.request != original.request || c.body != want || c.mark != "star" {
-							t.Errorf("%d bytes, chunked %v: the mirror got %q, %d bytes, mark %q, the peer %q", length, chunked, c.request, len(c.body), c.mark, original.request)
-						}
-						if want := "PUT /v1/x%20y?q=1 app.internal " + "127.0.0.1"; !strings.HasPrefix(c.request, "PUT /v1/x%20y?q=1 app.internal ") || !strings.HasSuffix(c.request, " 127.0.0.1") {
-							t.Errorf("the mirror got %q, want %q", c.request, want)
-						}
+						verify.That(t, c.request == original.request && c.body == want && c.mark == "star", "%d bytes, chunked %v: the mirror got %q, %d bytes, mark %q, the peer %q", length, chunked, c.request, len(c.body), c.mark, original.request)
+						want = "PUT /v1/x%20y?q=1 app.internal " + "127.0.0.1"
+						verify.That(t, strings.HasPrefix(c.request, "PUT /v1/x%20y?q=1 app.internal ") && strings.HasSuffix(c.request, " 127.0.0.1"), "the mirror got %q, want %q", c.request, want)
 					}
 				}
 			}
@@ -284,9 +281,7 @@ func TestShareOfCopies(t *testing.T) {
 		n[<-paths]++
 	}
 	for _, path := range []string{"/0", "/1"} {
-		if n[path] < 48 || n[path] > 52 {
-			t.Errorf("%d of 1000 requests to %s were copied, want 50 ± 2", n[path], path)
-		}
+		verify.That(t, n[path] >= 48 && n[path] <= 52, "%d of 1000 requests to %s were copied, want 50 ± 2", n[path], path)
 	}
 }
 

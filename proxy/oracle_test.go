@@ -3,6 +3,7 @@ package proxy
 import (
 	"regexp"
 	"slices"
+	"sluice/test/verify"
 	"strconv"
 	"strings"
 	"testing"
@@ -450,9 +451,8 @@ func TestOracle(t *testing.T) {
 		{"GET /" + strings.Repeat("a", 9000), 0, endsMalformed},
 		{"GET / HTTP/1.1\r\nHost: a\r\nX:" + strings.Repeat("a", 17000), 0, endsMalformed},
 	} {
-		if requests, end := readRequests(test.bytes); len(requests) != test.requests || end != test.end {
-			t.Errorf("%.100q: got %d requests and end %d", test.bytes, len(requests), end)
-		}
+		requests, end := readRequests(test.bytes)
+		verify.That(t, len(requests) == test.requests && end == test.end, "%.100q: got %d requests and end %d", test.bytes, len(requests), end)
 	}
 	for _, test := range []struct {
 		bytes     string
@@ -467,8 +467,7 @@ func TestOracle(t *testing.T) {
 		{"HTTP/1.1 600 x\r\n\r\n", 0, endsMalformed},
 		{"HTTP/1.1 200 x\r\n", 0, endsShort},
 	} {
-		if responses, _, end := readResponses(test.bytes, "GET", true); len(responses) != test.responses || end != test.end {
-			t.Errorf("%.100q: got %d responses and end %d", test.bytes, len(responses), end)
-		}
+		responses, _, end := readResponses(test.bytes, "GET", true)
+		verify.That(t, len(responses) == test.responses && end == test.end, "%.100q: got %d responses and end %d", test.bytes, len(responses), end)
 	}
 }

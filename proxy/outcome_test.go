@@ -371,12 +371,10 @@ func TestGRPCOutcomeStatus(t *testing.T) {
 	}
 	other := &answeredRequest{grpcCode: grpc.Unset} // an answer of a server without gRPC
 	other.response.Status = 200
-	if got := other.grpcOutcome(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200}); got.Class != balancer.OutcomeOK || other.grpcCode != grpc.Unknown {
-		t.Errorf("without gRPC: got %+v, %v", got, other.grpcCode)
-	}
+	got := other.grpcOutcome(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200})
+	verify.That(t, got.Class == balancer.OutcomeOK && other.grpcCode == grpc.Unknown, "without gRPC: got %+v, %v", got, other.grpcCode)
 	x := &answeredRequest{grpcCode: grpc.DeadlineExceeded}
 	x.deadline = time.Now()
-	if got := x.grpcOutcome(balancer.Outcome{}); got.Class != balancer.OutcomeOK {
-		t.Errorf("deadline of the client: got %+v", got)
-	}
+	got = x.grpcOutcome(balancer.Outcome{})
+	verify.That(t, got.Class == balancer.OutcomeOK, "deadline of the client: got %+v", got)
 }

@@ -163,9 +163,8 @@ func TestPeerVerification(t *testing.T) {
 			}
 			peer := p.pool.Snapshot().All[0]
 			if test.want == "200 OK" {
-				if full, resumed := origin.full.Load(), origin.resumed.Load(); full != 1 || resumed != 2 {
-					t.Errorf("%d full handshakes and %d resumed ones, want 1 and 2", full, resumed)
-				}
+				full, resumed := origin.full.Load(), origin.resumed.Load()
+				verify.That(t, full == 1 && resumed == 2, "%d full handshakes and %d resumed ones, want 1 and 2", full, resumed)
 			} else if n := peer.Outcomes()[balancer.OutcomeConnectFailure]; n == 0 {
 				t.Error("no connect failure was counted")
 			}
@@ -194,9 +193,8 @@ func TestClientCertificateForPeersChanges(t *testing.T) {
 	p.setPeers(origin.address)
 	var seen []*x509.Certificate
 	for range 2 {
-		if answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.Contains(answer, "200 OK") {
-			t.Fatalf("got %q", answer)
-		}
+		answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+		verify.Require(t, strings.Contains(answer, "200 OK"), "got %q", answer)
 		seen = append(seen, shown.Load())
 		testcert.Write(t, dir, "client")
 		secure.Read()
@@ -240,9 +238,8 @@ func TestPeersOverTLSGetCloseNotify(t *testing.T) {
 		p := startProxy(t, Options{}, l.Addr().String())
 		p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 		p.setPeers() // closes idle connections
-		if got, ok := <-notified; !ok || got != test.want {
-			t.Errorf("%s: the peer got close_notify: %v, want %v", test.name, got, test.want)
-		}
+		got, ok := <-notified
+		verify.That(t, ok && got == test.want, "%s: the peer got close_notify: %v, want %v", test.name, got, test.want)
 	}
 }
 
@@ -287,20 +284,17 @@ func TestPeersOverTLSCutAnswer(t *testing.T) {
 				r, err := http.ReadResponse(reader, nil)
 				verify.NoError(t, err)
 				b := make([]byte, len("part"))
-				if _, err := io.ReadFull(r.Body, b); err != nil || string(b) != "part" {
-					t.Fatalf("HTTP/%s: got %q, %v", version, b, err)
-				}
+				_, err = io.ReadFull(r.Body, b)
+				verify.Require(t, err == nil && string(b) == "part", "HTTP/%s: got %q, %v", version, b, err)
 				begun <- struct{}{}
-				if rest, err := io.ReadAll(r.Body); len(rest) > 0 || (err == nil) != test.complete {
-					t.Errorf("HTTP/%s: the response ended with %q, %v", version, rest, err)
-				}
+				rest, err := io.ReadAll(r.Body)
+				verify.That(t, len(rest) == 0 && (err == nil) == test.complete, "HTTP/%s: the response ended with %q, %v", version, rest, err)
 			}
 			c := p.dialFrames()
 			c.request(1, http2Get, true)
 			begun <- struct{}{}
-			if r := c.response(1); r.ended != test.complete || r.body != "part" && test.complete {
-				t.Errorf("HTTP/2: got %+v", r)
-			}
+			r := c.response(1)
+			verify.That(t, r.ended == test.complete && (r.body == "part" || !test.complete), "HTTP/2: got %+v", r)
 			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
 		})
 	}

@@ -84,9 +84,8 @@ func TestProxyHeaderBeforeHTTP(t *testing.T) {
 			} else {
 				io.WriteString(conn, request)
 			}
-			if status, body := readResponse(t, conn); status != 200 || body != test.client {
-				t.Errorf("%q, request %d: %d %q, want the client %s", test.header, i, status, body, test.client)
-			}
+			status, body := readResponse(t, conn)
+			verify.That(t, status == 200 && body == test.client, "%q, request %d: %d %q, want the client %s", test.header, i, status, body, test.client)
 		}
 	}
 	// In single bytes.
@@ -95,9 +94,8 @@ func TestProxyHeaderBeforeHTTP(t *testing.T) {
 	for _, b := range []byte(headerV1 + request) {
 		conn.Write([]byte{b})
 	}
-	if status, body := readResponse(t, conn); status != 200 || body != "203.0.113.7" {
-		t.Errorf("in single bytes: %d %q", status, body)
-	}
+	status, body := readResponse(t, conn)
+	verify.That(t, status == 200 && body == "203.0.113.7", "in single bytes: %d %q", status, body)
 }
 
 // A connection of a proxy without a header is closed, and so is one that does not
@@ -109,16 +107,14 @@ func TestMissingProxyHeader(t *testing.T) {
 	for _, sent := range []string{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "PROXY nonsense\r\n", "PROXY TCP4 ", ""} {
 		conn := p.stream()
 		io.WriteString(conn, sent)
-		if got, _ := io.ReadAll(conn); len(got) > 0 {
-			t.Errorf("%q: got %q", sent, got)
-		}
+		got, _ := io.ReadAll(conn)
+		verify.That(t, len(got) == 0, "%q: got %q", sent, got)
 	}
 	conn := p.stream()
 	io.WriteString(conn, "PROXY ")
 	conn.CloseWrite()
-	if got, _ := io.ReadAll(conn); len(got) > 0 {
-		t.Errorf("got %q", got)
-	}
+	got, _ := io.ReadAll(conn)
+	verify.That(t, len(got) == 0, "got %q", got)
 	eventually(t, "nothing is counted", func() bool {
 		p.admission.mu.Lock()
 		defer p.admission.mu.Unlock()
@@ -155,12 +151,10 @@ func TestConnectionsPerAddressBehindAProxy(t *testing.T) {
 	}
 	first, got := open("203.0.113.1")
 	verify.Equal(t, got, "HTTP/1.1 200", "the first client")
-	if _, got := open("203.0.113.2"); got != "HTTP/1.1 200" {
-		t.Errorf("another client: %q", got)
-	}
-	if _, got := open("203.0.113.1"); got != "" {
-		t.Errorf("the first client again: %q", got)
-	}
+	_, got = open("203.0.113.2")
+	verify.That(t, got == "HTTP/1.1 200", "another client: %q", got)
+	_, got = open("203.0.113.1")
+	verify.That(t, got == "", "the first client again: %q", got)
 	first.Close()
 	eventually(t, "it may connect again", func() bool { _, got := open("203.0.113.1"); return got == "HTTP/1.1 200" })
 }
@@ -186,12 +180,10 @@ func TestProxyHeaderToPeers(t *testing.T) {
 		conn := p.stream()
 		io.WriteString(conn, headerV1+"hello")
 		conn.CloseWrite()
-		if got, err := io.ReadAll(conn); err != nil || string(got) != "hello" {
-			t.Errorf("version %d: got %q, %v", version, got, err)
-		}
-		if h := <-heard; h == nil || h.SourceAddr.String() != "203.0.113.7:4711" || h.DestinationAddr.String() != "198.51.100.1:443" {
-			t.Errorf("version %d: the peer got %+v", version, h)
-		}
+		got, err := io.ReadAll(conn)
+		verify.That(t, err == nil && string(got) == "hello", "version %d: got %q, %v", version, got, err)
+		h := <-heard
+		verify.That(t, h != nil && h.SourceAddr.String() == "203.0.113.7:4711" && h.DestinationAddr.String() == "198.51.100.1:443", "version %d: the peer got %+v", version, h)
 	}
 }
 

@@ -57,9 +57,8 @@ func startProxy(t testing.TB, o Options, addresses ...string) *testProxy {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if err := p.Shutdown(ctx, 0); err != nil {
-			t.Errorf("shutdown: %v", err)
-		}
+		err := p.Shutdown(ctx, 0)
+		verify.That(t, err == nil, "shutdown: %v", err)
 		p.pool.Close()
 		verify.Equal(t, p.inflight(), 0, "in flight at the end")
 	})
@@ -199,9 +198,8 @@ func (p *testProxy) dial() net.Conn {
 func (p *testProxy) raw(request string) string {
 	p.t.Helper()
 	conn := p.dial()
-	if _, err := io.WriteString(conn, request); err != nil {
-		p.t.Fatal(err)
-	}
+	_, err := io.WriteString(conn, request)
+	verify.NoError(p.t, err)
 	answer, _ := io.ReadAll(conn)
 	return string(answer)
 }
@@ -364,14 +362,11 @@ func TestForwards(t *testing.T) {
 				body = io.MultiReader(body)
 			}
 			r, err := client.Post(fmt.Sprintf("%s://%s/p/%d?q", scheme, p.address, i), "text/plain", body)
-			if err != nil {
-				t.Fatalf("size %d chunked %v: %v", size, chunked, err)
-			}
+			verify.Require(t, err == nil, "size %d chunked %v: %v", size, chunked, err)
 			got, err := io.ReadAll(r.Body)
 			r.Body.Close()
-			if want := fmt.Sprintf("/p/%d?q %d 127.0.0.1", i, size); err != nil || string(got) != want {
-				t.Errorf("size %d chunked %v: got %q, %v, want %q", size, chunked, got, err, want)
-			}
+			want := fmt.Sprintf("/p/%d?q %d 127.0.0.1", i, size)
+			verify.That(t, err == nil && string(got) == want, "size %d chunked %v: got %q, %v, want %q", size, chunked, got, err, want)
 		}
 	}
 }
@@ -419,12 +414,8 @@ func readResponseTo(t testing.TB, conn net.Conn, method string) (status int, bod
 func readResponseFrom(t testing.TB, reader *bufio.Reader, method string) (status int, body string) {
 	t.Helper()
 	r, err := http.ReadResponse(reader, &http.Request{Method: method})
-	if err != nil {
-		t.Fatalf("read response: %v", err)
-	}
+	verify.Require(t, err == nil, "read response: %v", err)
 	b, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Fatalf("read response's body: %v", err)
-	}
+	verify.Require(t, err == nil, "read response's body: %v", err)
 	return r.StatusCode, string(b)
 }

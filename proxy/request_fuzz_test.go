@@ -197,9 +197,8 @@ func (c *fuzzClient) checkAnswers(want []*wireMessage, end wireEnd, received []b
 	case !ok && end == endsMalformed && !mayEnd:
 		c.t.Error("got no answer for what is malformed")
 	}
-	if rest, _ := io.ReadAll(reader); len(rest) > 0 && !mayBreak && (!ok || r.ContentLength != int64(len(rest))) {
-		c.t.Errorf("got %q after the last answer", rest)
-	}
+	rest, _ := io.ReadAll(reader)
+	verify.That(c.t, len(rest) == 0 || mayBreak || ok && r.ContentLength == int64(len(rest)), "got %q after the last answer", rest)
 	return answered
 }
 
@@ -284,9 +283,7 @@ func (c *fuzzClient) compare(got *seenRequest, want *wireMessage) {
 	for _, f := range want.trailers {
 		verify.That(c.t, !f.isHarmlessTrailer() || slices.Contains(m.trailers, f), "the peer did not get trailer %q", f)
 	}
-	if got.method != want.method || got.body != want.body || !slices.Equal([]string{got.host}, m.values("Host")) {
-		c.t.Errorf("net/http read %s for %q with %d bytes", got.method, got.host, len(got.body))
-	}
+	verify.That(c.t, got.method == want.method && got.body == want.body && slices.Equal([]string{got.host}, m.values("Host")), "net/http read %s for %q with %d bytes", got.method, got.host, len(got.body))
 }
 
 // compareOwnFields checks the fields that sluice writes or takes out, as the peer

@@ -108,9 +108,8 @@ func TestRequestID(t *testing.T) {
 					// The client can name the request that was not answered by a peer too.
 					p.setRoutes()
 					response, _ = front.ask(t, "GET", "/", "", fields...)
-					if id := response.Header.Get("X-Request-Id"); response.StatusCode != 404 || id == "" || test.want != "" && id != test.want {
-						t.Errorf("got %d with the id %q", response.StatusCode, id)
-					}
+					id := response.Header.Get("X-Request-Id")
+					verify.That(t, response.StatusCode == 404 && id != "" && (test.want == "" || id == test.want), "got %d with the id %q", response.StatusCode, id)
 					p.setRoutes(route.Route{Path: "/", Service: p.service})
 				}
 			})

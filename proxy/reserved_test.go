@@ -464,9 +464,7 @@ func (r *hostileRequest) check(t *testing.T, recorder *fieldRecorder, path strin
 	for _, place := range []string{"peer", "mirror", "auth"} {
 		head, ok := recorder.of(place, path)
 		if !ok {
-			if place == "auth" || place == "peer" && !strings.Contains(path, "denied") && !(r.upgrade && r.http2) {
-				t.Errorf("%s: the %s got nothing of %+v", path, place, r)
-			}
+			verify.That(t, place != "auth" && (place != "peer" || strings.Contains(path, "denied") || r.upgrade && r.http2), "%s: the %s got nothing of %+v", path, place, r)
 			continue
 		}
 		trailer, _ := recorder.of(place+" trailer", path)

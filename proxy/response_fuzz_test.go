@@ -135,9 +135,7 @@ func (c *responseCase) next(conn net.Conn, reader *bufio.Reader) {
 		return
 	}
 	body, err := io.ReadAll(r.Body)
-	if err != nil || r.StatusCode != 200 || string(body) != nextBody || len(r.Header) != 1 {
-		c.t.Errorf("the next request got %d %q, %v, fields %q", r.StatusCode, body, err, r.Header)
-	}
+	verify.That(c.t, err == nil && r.StatusCode == 200 && string(body) == nextBody && len(r.Header) == 1, "the next request got %d %q, %v, fields %q", r.StatusCode, body, err, r.Header)
 }
 
 // checkResponse reads the response and reports whether the connection goes on.
@@ -190,9 +188,8 @@ func (c *responseCase) checkResponse(reader *bufio.Reader, want []*wireMessage, 
 		c.compareTrailers(r.Trailer, final)
 	}
 	if err == nil && r.Close {
-		if rest, err := io.ReadAll(reader); err != nil || len(rest) > 0 {
-			c.t.Errorf("got %q, %v after the last response", rest, err)
-		}
+		rest, err := io.ReadAll(reader)
+		verify.That(c.t, err == nil && len(rest) == 0, "got %q, %v after the last response", rest, err)
 	}
 	return err == nil && !r.Close
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"sluice/test/verify"
 	"strings"
 	"testing"
 )
@@ -77,13 +78,11 @@ func TestMalformedFirstChunk(t *testing.T) {
 			conn := p.dial()
 			for range 2 {
 				fmt.Fprintf(conn, "POST / %s\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n", test.version)
-				if status, body := readResponse(t, conn); status != 502 || !strings.HasPrefix(body, "502 Bad Gateway: the service's instance") {
-					t.Errorf("got %d %q, want 502", status, body)
-				}
+				status, body := readResponse(t, conn)
+				verify.That(t, status == 502 && strings.HasPrefix(body, "502 Bad Gateway: the service's instance"), "got %d %q, want 502", status, body)
 				fmt.Fprint(conn, "GET /good HTTP/1.1\r\nHost: a\r\n\r\n")
-				if status, body := readResponse(t, conn); status != 200 || body != "ok" {
-					t.Errorf("the next request got %d %q", status, body)
-				}
+				status, body = readResponse(t, conn)
+				verify.That(t, status == 200 && body == "ok", "the next request got %d %q", status, body)
 			}
 		})
 	}

@@ -44,9 +44,8 @@ func TestShutdownFinishesRequests(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- p.Shutdown(context.Background(), 0) }()
 	for _, conn := range []net.Conn{idle, silent} {
-		if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
-			t.Errorf("idle connection: %d, %v, want EOF", n, err)
-		}
+		n, err := conn.Read(make([]byte, 1))
+		verify.That(t, err == io.EOF, "idle connection: %d, %v, want EOF", n, err)
 	}
 	eventually(t, "no new connections", func() bool { return !p.accepts() })
 	select {
@@ -56,12 +55,9 @@ func TestShutdownFinishesRequests(t *testing.T) {
 	}
 	close(proceed)
 	answer, err := io.ReadAll(busy)
-	if err != nil || !strings.HasSuffix(string(answer), "\r\n\r\nok") || !strings.Contains(string(answer), "\r\nConnection: close\r\n") {
-		t.Errorf("got %q, %v", answer, err)
-	}
-	if err := <-ended; err != nil {
-		t.Errorf("shutdown: %v", err)
-	}
+	verify.That(t, err == nil && strings.HasSuffix(string(answer), "\r\n\r\nok") && strings.Contains(string(answer), "\r\nConnection: close\r\n"), "got %q, %v", answer, err)
+	err = <-ended
+	verify.That(t, err == nil, "shutdown: %v", err)
 }
 
 // accepts reports whether the server has a listener. The address of a former one may be another
@@ -144,14 +140,12 @@ func TestDrainCutsWhatIsLeft(t *testing.T) {
 	<-arrived
 	eventually(t, "all connections", func() bool { return p.Connections() == len(conns)+1 })
 	cancel()
-	if err := <-served; err != context.Canceled {
-		t.Error(err)
-	}
+	err = <-served
+	verify.That(t, err == context.Canceled, "%v", err)
 	p.Drain(l, 0, 20*time.Millisecond)
 	for i, conn := range conns {
-		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("connection %d is still open", i)
-		}
+		_, err := io.Copy(io.Discard, conn)
+		verify.That(t, !errors.Is(err, os.ErrDeadlineExceeded), "connection %d is still open", i)
 	}
 	eventually(t, "one request in flight", func() bool { return p.inflight() == 1 && p.Connections() == 1 && origin.open() == 1 })
 	other.Close()
@@ -186,9 +180,8 @@ func TestShutdownWaitsForIdleConnectionsNoLonger(t *testing.T) {
 	eventually(t, "a connection", func() bool { return p.Connections() == 1 })
 	ended := make(chan error, 1)
 	go func() { ended <- p.Shutdown(context.Background(), 100*time.Millisecond) }()
-	if n, err := silent.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("silent connection: %d, %v, want EOF", n, err)
-	}
+	n, err := silent.Read(make([]byte, 1))
+	verify.That(t, err == io.EOF, "silent connection: %d, %v, want EOF", n, err)
 	verify.Succeeds(t, <-ended)
 }
 
@@ -245,9 +238,8 @@ func TestShutdownWaitsForLateConnections(t *testing.T) {
 	close(late.proceed)
 	answer, err := io.ReadAll(client)
 	verify.That(t, err == nil && strings.HasSuffix(string(answer), "\r\n\r\nok"), "got %q, %v", answer, err)
-	if err := <-ended; err != nil {
-		t.Errorf("shutdown: %v", err)
-	}
+	err = <-ended
+	verify.That(t, err == nil, "shutdown: %v", err)
 	verify.Equal(t, <-served, ErrServerClosed, "serve")
 }
 
@@ -274,9 +266,8 @@ func TestShutdownCutsLateConnections(t *testing.T) {
 	eventually(t, "the grace is over", func() bool { return p.ctx.Err() != nil })
 	close(late.proceed)
 	verify.Equal(t, <-ended, context.Canceled, "shutdown")
-	if _, err := client.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("the late connection: %v, want it closed", err)
-	}
+	_, err = client.Read(make([]byte, 1))
+	verify.That(t, err != nil && !errors.Is(err, os.ErrDeadlineExceeded), "the late connection: %v, want it closed", err)
 	<-served
 }
 

@@ -40,9 +40,8 @@ func TestSoak(t *testing.T) {
 	duration := long.Count(t, 2*time.Second, 6*time.Second)
 	if s := os.Getenv("SLUICE_SOAK"); s != "" {
 		var err error
-		if duration, err = time.ParseDuration(s); err != nil {
-			t.Fatalf("SLUICE_SOAK: %v", err)
-		}
+		duration, err = time.ParseDuration(s)
+		verify.Require(t, err == nil, "SLUICE_SOAK: %v", err)
 	}
 	if !alone(t) {
 		return
@@ -80,9 +79,8 @@ func TestSoak(t *testing.T) {
 		now, _ := settle()
 		return now <= descriptors
 	})
-	if _, now := settle(); now > heap+4<<20 {
-		t.Errorf("the heap has grown from %d to %d KiB", heap>>10, now>>10)
-	}
+	_, now := settle()
+	verify.That(t, now <= heap+4<<20, "the heap has grown from %d to %d KiB", heap>>10, now>>10)
 }
 
 // openDescriptors returns how many descriptors of a kind this process has, or 0
@@ -150,9 +148,8 @@ func soak(t *testing.T, duration time.Duration) {
 
 	shutdown, cancelShutdown := context.WithTimeout(context.Background(), soakPatience)
 	defer cancelShutdown()
-	if err := s.server.Shutdown(shutdown, 0); err != nil {
-		t.Errorf("shutdown: %v", err)
-	}
+	err = s.server.Shutdown(shutdown, 0)
+	verify.That(t, err == nil, "shutdown: %v", err)
 	verify.Equal(t, <-served, ErrServerClosed, "serve")
 	verify.Equal(t, s.server.Connections(), 0, "connections at the end")
 	for _, pool := range []*balancer.Pool{s.good, s.stable, s.odd} {

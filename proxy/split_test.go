@@ -59,15 +59,11 @@ func TestSplitByCookie(t *testing.T) {
 	for range 60 {
 		answer, peer := p.get("/")
 		cookie := newClientCookie.FindStringSubmatch(answer)
-		if cookie == nil {
-			t.Fatalf("no new cookie in %q", answer)
-		}
+		verify.Require(t, cookie != nil, "no new cookie in %q", answer)
 		inGroup[peer] = append(inGroup[peer], cookie[1])
 	}
 	// By chance a group has none of 60 clients once in 10¹⁷ runs.
-	if len(inGroup["0"]) == 0 || len(inGroup["1"]) == 0 {
-		t.Errorf("%d and %d clients", len(inGroup["0"]), len(inGroup["1"]))
-	}
+	verify.That(t, len(inGroup["0"]) != 0 && len(inGroup["1"]) != 0, "%d and %d clients", len(inGroup["0"]), len(inGroup["1"]))
 	expect := func(client, want string) {
 		t.Helper()
 		answer, peer := p.get("/", "Cookie: a=b; sluice_client="+client)
@@ -106,9 +102,8 @@ func TestSplitByCookieOverHTTP2(t *testing.T) {
 			if i == 0 {
 				first = string(body)
 			}
-			if got := len(response.Cookies()); response.ProtoMajor != 2 || string(body) != first || (got == 1) != (i == 0) {
-				t.Fatalf("request %d: HTTP/%d, peer %s, %d new cookies; the first one had peer %s", i, response.ProtoMajor, body, got, first)
-			}
+			got := len(response.Cookies())
+			verify.Require(t, response.ProtoMajor == 2 && string(body) == first && (got == 1) == (i == 0), "request %d: HTTP/%d, peer %s, %d new cookies; the first one had peer %s", i, response.ProtoMajor, body, got, first)
 		}
 		transport.CloseIdleConnections()
 	}
@@ -130,9 +125,8 @@ func TestSplitByOtherKeys(t *testing.T) {
 	p.setSplit(route.Split{Key: route.SplitKey{Source: route.SplitClientAddress}}, .5)
 	_, first := p.get("/")
 	for range 20 {
-		if _, peer := p.get("/"); peer != first {
-			t.Fatal("the same address is in two groups")
-		}
+		_, peer := p.get("/")
+		verify.Require(t, peer == first, "the same address is in two groups")
 	}
 	p.setSplit(route.Split{Key: route.SplitKey{Source: route.SplitNone}}, .5)
 	clear(reached)
@@ -185,7 +179,6 @@ func TestAccessLogNamesTheGroup(t *testing.T) {
 	p.get("/")
 	eventually(t, "the request is logged, and its connection closed", func() bool { return p.Connections() == 0 })
 	verify.NoError(t, log.Close())
-	if line, err := os.ReadFile(path); err != nil || !strings.Contains(string(line), `,"group":"canary",`) {
-		t.Errorf("got %s, %v", line, err)
-	}
+	line, err := os.ReadFile(path)
+	verify.That(t, err == nil && strings.Contains(string(line), `,"group":"canary",`), "got %s, %v", line, err)
 }

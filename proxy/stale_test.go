@@ -71,9 +71,8 @@ func TestPeerThatBreaksUsedConnections(t *testing.T) {
 	start := time.Now()
 	verify.Equal(t, postOnUsed(t, p, shortBody), 502, "postOnUsed(t, p, shortBody)")
 	soon := time.Since(start) < staleWithin // else the machine stood still
-	if outcomes := peer.Outcomes(); soon && (outcomes[balancer.OutcomeStale] != 1 || peer.Failures() > 0) {
-		t.Errorf("the first time: outcomes %v", outcomes)
-	}
+	outcomes := peer.Outcomes()
+	verify.That(t, !soon || outcomes[balancer.OutcomeStale] == 1 && peer.Failures() <= 0, "the first time: outcomes %v", outcomes)
 	eventually(t, "failures of the peer", func() bool {
 		postOnUsed(t, p, shortBody)
 		return peer.Outcomes()[balancer.OutcomeReset] > 3
@@ -99,9 +98,8 @@ func TestUsedConnectionIsLostByThePeer(t *testing.T) {
 			origin := startOrigin(t, breaking(test.then))
 			p := startProxy(t, Options{}, origin.address())
 			verify.Equal(t, postOnUsed(t, p, test.body), 502, "postOnUsed(t, p, test.body)")
-			if outcomes := p.pool.Snapshot().All[0].Outcomes(); outcomes[balancer.OutcomeReset] != 1 {
-				t.Errorf("outcomes %v", outcomes)
-			}
+			outcomes := p.pool.Snapshot().All[0].Outcomes()
+			verify.That(t, outcomes[balancer.OutcomeReset] == 1, "outcomes %v", outcomes)
 		})
 	}
 }
@@ -118,12 +116,10 @@ func TestLatencyBeginsBehindKeptBody(t *testing.T) {
 	time.Sleep(time.Second)
 	start := time.Now()
 	io.WriteString(conn, half)
-	if status, _ := readResponse(t, conn); status != 200 {
-		t.Errorf("got %d", status)
-	}
+	status, _ := readResponse(t, conn)
+	verify.That(t, status == 200, "got %d", status)
 	took := time.Since(start)
 	eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
-	if got := p.pool.Snapshot().All[0].Latency(); got > took {
-		t.Errorf("the peer took %v, want at most %v", got, took)
-	}
+	got := p.pool.Snapshot().All[0].Latency()
+	verify.That(t, got <= took, "the peer took %v, want at most %v", got, took)
 }

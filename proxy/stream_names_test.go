@@ -51,20 +51,17 @@ func TestStreamsByServerName(t *testing.T) {
 		return string(got), err
 	}
 	for name, want := range map[string]string{"git.example.com": "git", "GIT.example.com": "git", "a.git.example.com": "git", "x.example.com": "other", "": "other"} {
-		if got, err := dial(name); got != want || err != nil {
-			t.Errorf("%q: got %q, %v, want %q", name, got, err, want)
-		}
+		got, err := dial(name)
+		verify.That(t, got == want && err == nil, "%q: got %q, %v, want %q", name, got, err, want)
 	}
 	streams.Store(&Streams{Names: names})
-	if got, err := dial("x.example.com"); err == nil || !strings.Contains(err.Error(), "unrecognized name") {
-		t.Errorf("without a service: got %q, %v, want the alert", got, err)
-	}
+	got, err := dial("x.example.com")
+	verify.That(t, err != nil && strings.Contains(err.Error(), "unrecognized name"), "without a service: got %q, %v, want the alert", got, err)
 	for _, sent := range []string{"GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01"} { // no TLS, and too slow
 		conn := p.stream()
 		io.WriteString(conn, "PROXY UNKNOWN\r\n"+sent)
-		if got, _ := io.ReadAll(conn); len(got) > 0 {
-			t.Errorf("%q: got %q", sent, got)
-		}
+		got, _ := io.ReadAll(conn)
+		verify.That(t, len(got) == 0, "%q: got %q", sent, got)
 	}
 	eventually(t, "all are counted", func() bool {
 		s := p.Stats().Unrouted

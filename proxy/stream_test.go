@@ -71,17 +71,15 @@ func TestStream(t *testing.T) {
 	p := startStreams(t, Options{AccessLog: log}, origin.address())
 	conn := p.stream()
 	b := make([]byte, len("220 ready\n"))
-	if _, err := io.ReadFull(conn, b); err != nil || string(b) != "220 ready\n" {
-		t.Fatalf("got %q, %v", b, err)
-	}
+	_, err = io.ReadFull(conn, b)
+	verify.Require(t, err == nil && string(b) == "220 ready\n", "got %q, %v", b, err)
 	if p.inflight() != 1 || p.Connections() != 1 {
 		t.Errorf("%d in flight, %d connections, want 1 and 1", p.inflight(), p.Connections())
 	}
 	io.WriteString(conn, "quit\n")
 	conn.CloseWrite() // the other direction goes on
-	if rest, err := io.ReadAll(conn); err != nil || string(rest) != "quit\n" {
-		t.Errorf("got %q, %v", rest, err)
-	}
+	rest, err := io.ReadAll(conn)
+	verify.That(t, err == nil && string(rest) == "quit\n", "got %q, %v", rest, err)
 	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 && origin.open() == 0 })
 	p.expectNothingCounted()
 	latency := p.pool.Snapshot().All[0].Latency()
@@ -105,9 +103,8 @@ func TestStreamToAnotherPeer(t *testing.T) {
 		conn := p.stream()
 		io.WriteString(conn, "quit\n") // one that closes without a word may be a health check
 		conn.CloseWrite()
-		if got, err := io.ReadAll(conn); err != nil || string(got) != "220 ready\nquit\n" {
-			t.Errorf("got %q, %v", got, err)
-		}
+		got, err := io.ReadAll(conn)
+		verify.That(t, err == nil && string(got) == "220 ready\nquit\n", "got %q, %v", got, err)
 	}
 	eventually(t, "nothing is open", func() bool { return p.Connections() == 0 }) // all is counted before
 	failures := 0
@@ -121,9 +118,8 @@ func TestStreamToAnotherPeer(t *testing.T) {
 	verify.That(t, failures != 0 && int(s.Retries) == failures, "%d connect failures, %d retries", failures, s.Retries)
 
 	p.setPeers(nowhere...)
-	if got, err := io.ReadAll(p.stream()); len(got) > 0 {
-		t.Errorf("without a peer: got %q, %v", got, err)
-	}
+	got, err := io.ReadAll(p.stream())
+	verify.That(t, len(got) == 0, "without a peer: got %q, %v", got, err)
 }
 
 func TestStreamOfManyBytes(t *testing.T) {
@@ -184,14 +180,12 @@ func TestStreamHalfClosedTimeout(t *testing.T) {
 	io.ReadFull(open, b)
 	io.ReadFull(half, b)
 	half.CloseWrite()
-	if _, err := io.ReadAll(half); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("a half-closed connection ended with %v, want a reset", err)
-	}
+	_, err := io.ReadAll(half)
+	verify.That(t, errors.Is(err, syscall.ECONNRESET), "a half-closed connection ended with %v, want a reset", err)
 	eventually(t, "the other one stays", func() bool { return p.inflight() == 1 })
 	end()
-	if rest, err := io.ReadAll(open); len(rest) > 0 || err != nil {
-		t.Errorf("the other one ended with %q, %v", rest, err)
-	}
+	rest, err := io.ReadAll(open)
+	verify.That(t, len(rest) == 0 && err == nil, "the other one ended with %q, %v", rest, err)
 }
 
 // The shorter timeout begins when the side closes, also if the connection was silent before.
@@ -219,15 +213,13 @@ func TestStreamHalfClosesAfterAPause(t *testing.T) {
 	for _, origin := range []*origin{answers, silent} {
 		p.setPeers(origin.address())
 		conn := p.stream()
-		if _, err := io.ReadFull(conn, make([]byte, len("220 ready\n"))); err != nil {
-			t.Fatal(err)
-		}
+		_, err := io.ReadFull(conn, make([]byte, len("220 ready\n")))
+		verify.NoError(t, err)
 		p.skip(pause)
 		conn.CloseWrite()
 		if origin == answers {
-			if got, err := io.ReadAll(conn); err != nil || string(got) != "bye" {
-				t.Errorf("got %q, %v", got, err)
-			}
+			got, err := io.ReadAll(conn)
+			verify.That(t, err == nil && string(got) == "bye", "got %q, %v", got, err)
 			continue
 		}
 		eventually(t, "the peer's side is timed", func() bool {
@@ -256,17 +248,15 @@ func TestStreamReset(t *testing.T) {
 	p := startStreams(t, Options{}, origin.address())
 	conn := p.stream()
 	io.WriteString(conn, "reset\n")
-	if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("the client got %v after the peer's reset", err)
-	}
+	_, err := io.ReadAll(conn)
+	verify.That(t, errors.Is(err, syscall.ECONNRESET), "the client got %v after the peer's reset", err)
 	conn = p.stream()
 	io.WriteString(conn, "stay\n")
 	eventually(t, "it has arrived", func() bool { return strings.HasSuffix(origin.got(), "stay\n") })
 	conn.SetLinger(0)
 	conn.Close()
-	if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("the peer got %v after the client's reset", err)
-	}
+	err = <-ended
+	verify.That(t, errors.Is(err, syscall.ECONNRESET), "the peer got %v after the client's reset", err)
 	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 })
 	p.expectNothingCounted()
 }
@@ -281,9 +271,8 @@ func TestStreamsOfADrainingPeer(t *testing.T) {
 	io.ReadFull(conn, b)
 	p.setPeers(other.address())
 	io.WriteString(conn, "still here")
-	if _, err := io.ReadFull(conn, b); err != nil || string(b) != "still here" {
-		t.Errorf("got %q, %v", b, err)
-	}
+	_, err := io.ReadFull(conn, b)
+	verify.That(t, err == nil && string(b) == "still here", "got %q, %v", b, err)
 	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{
 		DrainTimeout: 50 * time.Millisecond, NewTransport: p.NewTransport(someTransport),
 	})))
@@ -291,9 +280,8 @@ func TestStreamsOfADrainingPeer(t *testing.T) {
 	io.ReadFull(next, b)
 	verify.Equal(t, other.connections(), 1, "connections to the new peer")
 	p.setPeers(origin.address())
-	if _, err := io.ReadAll(next); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("a connection ended with %v, want a reset after the drain timeout", err)
-	}
+	_, err = io.ReadAll(next)
+	verify.That(t, errors.Is(err, syscall.ECONNRESET), "a connection ended with %v, want a reset after the drain timeout", err)
 }
 
 func TestShutdownCutsStreams(t *testing.T) {
@@ -312,19 +300,16 @@ func TestShutdownCutsStreams(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Shutdown(ctx, 0) }()
-	if err := <-served; err != ErrServerClosed {
-		t.Error(err)
-	}
+	err = <-served
+	verify.That(t, err == ErrServerClosed, "%v", err)
 	io.WriteString(short, "last word")
 	short.CloseWrite()
-	if got, err := io.ReadAll(short); err != nil || string(got) != "last word" {
-		t.Errorf("a connection of a server that stops: got %q, %v", got, err)
-	}
+	got, err := io.ReadAll(short)
+	verify.That(t, err == nil && string(got) == "last word", "a connection of a server that stops: got %q, %v", got, err)
 	cancel()
 	verify.Equal(t, <-ended, context.Canceled, "shutdown")
-	if _, err := io.ReadAll(long); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("a connection ended with %v, want a reset", err)
-	}
+	_, err = io.ReadAll(long)
+	verify.That(t, errors.Is(err, syscall.ECONNRESET), "a connection ended with %v, want a reset", err)
 	p.pool.Close()
 }
 
@@ -398,9 +383,8 @@ func TestCutStreamsResetTheirPeers(t *testing.T) {
 	io.WriteString(conn, "a part of a file")
 	eventually(t, "it has arrived", func() bool { return strings.HasSuffix(origin.got(), "file") })
 	p.setPeers()
-	if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("after the drain timeout the peer got %v, want a reset", err)
-	}
+	err := <-ended
+	verify.That(t, errors.Is(err, syscall.ECONNRESET), "after the drain timeout the peer got %v, want a reset", err)
 }
 
 // The bytes of a stream are counted while it is open, and once.
@@ -423,9 +407,8 @@ func TestStreamBytesAreCountedMeanwhile(t *testing.T) {
 	_, err := io.ReadFull(conn, make([]byte, size))
 	verify.NoError(t, err)
 	expect(size, 10+size)
-	if s := p.pool.Requests().Snapshot(); s.Total() != 0 {
-		t.Error("the connection has ended")
-	}
+	s := p.pool.Requests().Snapshot()
+	verify.That(t, s.Total() == 0, "the connection has ended")
 	conn.CloseWrite()
 	io.ReadAll(conn)
 	eventually(t, "nothing is open", func() bool { return p.Connections() == 0 })
@@ -450,9 +433,8 @@ func TestDrainResetsStreams(t *testing.T) {
 	<-served
 	defer l.Close()
 	p.Drain(l, 0, 100*time.Millisecond)
-	if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("the connection ended with %v, want a reset", err)
-	}
+	_, err = io.ReadAll(conn)
+	verify.That(t, errors.Is(err, syscall.ECONNRESET), "the connection ended with %v, want a reset", err)
 	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 && origin.open() == 0 })
 }
 

@@ -56,9 +56,7 @@ func clientSide(t testing.TB, conn net.Conn) net.Conn {
 // CloseWrite ends what a client or an origin sends.
 func closeWrite(t testing.TB, conn net.Conn) {
 	t.Helper()
-	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
-		t.Error(err)
-	}
+	verify.Succeeds(t, conn.(interface{ CloseWrite() error }).CloseWrite())
 }
 
 // What holds for HTTP/1.1 over TCP holds over TLS. Left out are the tests of what
@@ -199,9 +197,8 @@ func stallHandshake(t *testing.T, p *testProxy) net.Conn {
 	t.Cleanup(func() { conn.Close() })
 	hello := new(recorded)
 	tls.Client(hello, &tls.Config{InsecureSkipVerify: true}).Handshake() // fails
-	if _, err := conn.Write(hello.sent.Bytes()); err != nil {
-		t.Fatal(err)
-	}
+	_, err = conn.Write(hello.sent.Bytes())
+	verify.NoError(t, err)
 	return conn
 }
 
@@ -233,9 +230,8 @@ func TestOverTLSHandshakesInProgress(t *testing.T) {
 	request := "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 	first := stallHandshake(t, p)
 	eventually(t, "one handshake", func() bool { return inProgress() == 1 })
-	if answer := p.raw(request); !strings.HasPrefix(answer, "HTTP/1.1 200 ") {
-		t.Errorf("beside one: got %q", answer)
-	}
+	answer := p.raw(request)
+	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 200 "), "beside one: got %q", answer)
 	stallHandshake(t, p)
 	eventually(t, "two handshakes", func() bool { return inProgress() == 2 })
 	got := make(chan string)
@@ -247,9 +243,8 @@ func TestOverTLSHandshakesInProgress(t *testing.T) {
 	}()
 	eventually(t, "a third one that waits", func() bool { return p.Stats().Handshakes.Waiting == 1 })
 	first.Close()
-	if answer := <-got; !strings.HasPrefix(answer, "HTTP/1.1 200 ") {
-		t.Errorf("the third: got %q", answer)
-	}
+	answer = <-got
+	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 200 "), "the third: got %q", answer)
 	eventually(t, "the end of the first", func() bool {
 		h := p.Stats().Handshakes
 		return inProgress() == 1 && h.Full == 2 && h.Failed == 1
@@ -265,9 +260,8 @@ func TestOverTLSHandshakeTimesOut(t *testing.T) {
 		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(patience))
 		io.WriteString(conn, hello)
-		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("%s: the connection stays open", name)
-		}
+		_, err = io.Copy(io.Discard, conn)
+		verify.That(t, !errors.Is(err, os.ErrDeadlineExceeded), "%s: the connection stays open", name)
 	}
 	eventually(t, "no connection", func() bool { return p.Connections() == 0 })
 }
@@ -323,9 +317,8 @@ func TestOverTLSRequestThatCameWithTheHandshake(t *testing.T) {
 		verify.NoError(t, client.Handshake())
 		wire.released = true
 		io.WriteString(client, "GET / HTTP/1.1\r\n\r\n") // no Host
-		if status, _ := readResponse(t, client); status != 400 {
-			t.Fatalf("got %d", status)
-		}
+		status, _ := readResponse(t, client)
+		verify.Require(t, status == 400, "got %d", status)
 		conn.Close()
 	}
 }

@@ -119,16 +119,13 @@ func TestSpans(t *testing.T) {
 				t.Errorf("the attempt from %d to %d is not within %d to %d", a.StartTimeUnixNano, a.EndTimeUnixNano, s.StartTimeUnixNano, s.EndTimeUnixNano)
 			}
 		}
-		if s := list[0]; s.Name != "GET /items" || len(s.ParentSpanId) != 0 || s.attributes["url.path"] != "/items/1" || s.attributes["url.query"] != "q=2" {
-			t.Errorf("got %v", s)
-		}
-		if s := list[1]; s.Name != "POST /items" || hex.EncodeToString(s.TraceId) != sentTrace || hex.EncodeToString(s.ParentSpanId) != sentSpan || s.TraceState != "a=1,b=2" {
-			t.Errorf("got %v", s)
-		}
+		s := list[0]
+		verify.That(t, s.Name == "GET /items" && len(s.ParentSpanId) == 0 && s.attributes["url.path"] == "/items/1" && s.attributes["url.query"] == "q=2", "got %v", s)
+		s = list[1]
+		verify.That(t, s.Name == "POST /items" && hex.EncodeToString(s.TraceId) == sentTrace && hex.EncodeToString(s.ParentSpanId) == sentSpan && s.TraceState == "a=1,b=2", "got %v", s)
 		verify.Slices(t, valuesOf("Tracestate", second), []string{"a=1", "b=2"}, "the peer got the tracestate")
-		if s := list[2]; s.Name != "GET" || len(s.attempts) != 0 || s.attributes["http.response.status_code"] != int64(404) || s.attributes["sluice.reason"] != "no_route" || s.Status.GetCode() != 0 {
-			t.Errorf("got %v", s)
-		}
+		s = list[2]
+		verify.That(t, s.Name == "GET" && len(s.attempts) == 0 && s.attributes["http.response.status_code"] == int64(404) && s.attributes["sluice.reason"] == "no_route" && s.Status.GetCode() == 0, "got %v", s)
 	})
 }
 
@@ -156,9 +153,7 @@ func TestNotSampled(t *testing.T) {
 				_, id, _ := strings.Cut(got, "\r\ntraceparent: 00-")
 				verify.That(t, len(id) >= 52 && id[49:52] == "-00", "got %q, want a trace that is not sampled", got)
 			case sent == traceparent && trusted:
-				if !strings.Contains(got, "\r\ntraceparent: 00-"+sentTrace+"-") || strings.Contains(got, sentSpan) {
-					t.Errorf("got %q, want the span of an attempt", got)
-				}
+				verify.That(t, strings.Contains(got, "\r\ntraceparent: 00-"+sentTrace+"-") && !strings.Contains(got, sentSpan), "got %q, want the span of an attempt", got)
 			case !strings.Contains(got, "\r\n"+line):
 				t.Errorf("got %q, want %q", got, line)
 			}
@@ -185,12 +180,8 @@ func TestSpansOfAttempts(t *testing.T) {
 	slices.SortFunc(list, func(a, b traced) int { return cmp.Compare(len(a.attempts), len(b.attempts)) })
 	verify.Require(t, len(list[0].attempts) == 1 && len(list[1].attempts) == 2, "got %v", list)
 	first, second := tracetest.Attributes(list[1].attempts[0]), tracetest.Attributes(list[1].attempts[1])
-	if first["error.type"] != "connect_failure" || first["http.request.resend_count"] != nil || first["sluice.attempt.cause"] != nil {
-		t.Errorf("the first: %v", first)
-	}
-	if second["error.type"] != nil || second["http.request.resend_count"] != int64(1) || second["sluice.attempt.cause"] != "connect_failure" || second["http.response.status_code"] != int64(200) {
-		t.Errorf("the second: %v", second)
-	}
+	verify.That(t, first["error.type"] == "connect_failure" && first["http.request.resend_count"] == nil && first["sluice.attempt.cause"] == nil, "the first: %v", first)
+	verify.That(t, second["error.type"] == nil && second["http.request.resend_count"] == int64(1) && second["sluice.attempt.cause"] == "connect_failure" && second["http.response.status_code"] == int64(200), "the second: %v", second)
 	verify.Contains(t, origin.got(), fmt.Sprintf("\r\ntraceparent: 00-%x-%x-01\r\nX-Sluice-Attempts: 2\r\n", list[1].TraceId, list[1].attempts[1].SpanId), "the peer")
 }
 
@@ -224,25 +215,20 @@ func TestSpansOfGRPC(t *testing.T) {
 	origin := startGRPCOrigin(t)
 	p, client := startGRPC(t, origin.address)
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", traceparent, "tracestate", "a=1")
-	if _, err := client.UnaryCall(ctx, unary(1, 1)); err != nil { // without a tracer
-		t.Fatal(err)
-	}
+	_, err := client.UnaryCall(ctx, unary(1, 1))
+	verify.NoError(t, err) // without a tracer
 	tracer, collector := startTracer(t, 1)
 	p.trace(tracer)
-	if _, err := client.UnaryCall(ctx, unary(1, 1)); err != nil {
-		t.Fatal(err)
-	}
+	_, err = client.UnaryCall(ctx, unary(1, 1))
+	verify.NoError(t, err)
 	p.setPeers()
-	if _, err := client.UnaryCall(ctx, unary(1, 1)); err == nil {
-		t.Fatal("a call without a peer succeeds")
-	}
+	_, err = client.UnaryCall(ctx, unary(1, 1))
+	verify.Require(t, err != nil, "a call without a peer succeeds")
 	list := awaitSpans(t, collector, 2)
-	if a := list[0].attributes; a["rpc.system.name"] != "grpc" || a["rpc.response.status_code"] != "OK" || hex.EncodeToString(list[0].TraceId) != sentTrace || len(list[0].attempts) != 1 {
-		t.Errorf("got %v", list[0])
-	}
-	if a := list[1].attributes; a["rpc.response.status_code"] != "UNAVAILABLE" || a["error.type"] != "no_peers" || list[1].Status.GetCode() != tracepb.Status_STATUS_CODE_ERROR {
-		t.Errorf("got %v", list[1])
-	}
+	a := list[0].attributes
+	verify.That(t, a["rpc.system.name"] == "grpc" && a["rpc.response.status_code"] == "OK" && hex.EncodeToString(list[0].TraceId) == sentTrace && len(list[0].attempts) == 1, "got %v", list[0])
+	a = list[1].attributes
+	verify.That(t, a["rpc.response.status_code"] == "UNAVAILABLE" && a["error.type"] == "no_peers" && list[1].Status.GetCode() == tracepb.Status_STATUS_CODE_ERROR, "got %v", list[1])
 }
 
 // A tunnel has spans of its handshake, which are there while it is open.
@@ -262,9 +248,7 @@ func TestSpansOfTunnels(t *testing.T) {
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
 	s := awaitSpans(t, collector, 1)[0]
 	verify.Equal(t, p.Connections(), 1, "the tunnel is closed")
-	if len(s.attempts) != 1 || s.attributes["http.response.status_code"] != int64(101) || tracetest.Attributes(s.attempts[0])["http.response.status_code"] != int64(101) {
-		t.Errorf("got %v", s)
-	}
+	verify.That(t, len(s.attempts) == 1 && s.attributes["http.response.status_code"] == int64(101) && tracetest.Attributes(s.attempts[0])["http.response.status_code"] == int64(101), "got %v", s)
 	conn.Close()
 	eventually(t, "the tunnel is closed", func() bool { return p.Connections() == 0 })
 	tracer.Close()
@@ -282,9 +266,7 @@ func TestTraceInAccessLog(t *testing.T) {
 	p.trace(tracer)
 	p.raw(closingRequest)
 	lines := p.lines()
-	if len(lines) != 4 || lines[0].TraceID != sentTrace || lines[1].TraceID != "" || lines[2].TraceID != "" || len(lines[3].TraceID) != 32 {
-		t.Errorf("got %+v", lines)
-	}
+	verify.That(t, len(lines) == 4 && lines[0].TraceID == sentTrace && lines[1].TraceID == "" && lines[2].TraceID == "" && len(lines[3].TraceID) == 32, "got %+v", lines)
 }
 
 // No request waits for a collector that does not answer.

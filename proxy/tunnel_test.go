@@ -63,15 +63,12 @@ func TestTunnel(t *testing.T) {
 	io.WriteString(conn, upgradeRequest+"early ") // before the 101
 	reader := bufio.NewReader(conn)
 	r, err := http.ReadResponse(reader, nil)
-	if err != nil || r.StatusCode != 101 || r.Header.Get("Upgrade") != "echo" || r.Header.Get("Connection") != "Upgrade" || r.Header.Get("X") != "1" {
-		t.Fatalf("got %+v, %v", r, err)
-	}
+	verify.Require(t, err == nil && r.StatusCode == 101 && r.Header.Get("Upgrade") == "echo" && r.Header.Get("Connection") == "Upgrade" && r.Header.Get("X") == "1", "got %+v, %v", r, err)
 	io.WriteString(conn, "late")
 	verify.Equal(t, p.inflight(), 1, "in flight")
 	closeWrite(t, conn) // the other direction goes on
-	if got, err := io.ReadAll(reader); err != nil || string(got) != "hello early late" {
-		t.Errorf("got %q, %v", got, err)
-	}
+	got, err := io.ReadAll(reader)
+	verify.That(t, err == nil && string(got) == "hello early late", "got %q, %v", got, err)
 	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
 	eventually(t, "connections closed", func() bool { return origin.open() == 0 && p.Connections() == 0 })
 }
@@ -142,9 +139,8 @@ func TestTunnelIdleTimeout(t *testing.T) {
 		conn, pause, err = use()
 	}
 	verify.Require(t, err == nil, "a tunnel was cut, though no pause was longer than %v: %v", pause, err)
-	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("an idle tunnel was not cut: %v", err)
-	}
+	_, err = conn.Read(make([]byte, 1))
+	verify.That(t, err != nil && !errors.Is(err, os.ErrDeadlineExceeded), "an idle tunnel was not cut: %v", err)
 	eventually(t, "connections closed", func() bool { return origin.open() == 0 && p.Connections() == 0 })
 }
 
@@ -158,12 +154,10 @@ func TestTunnelEndsWithServer(t *testing.T) {
 	verify.NoError(t, awaitHello(conn))
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	if err := p.Shutdown(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("shutdown: %v", err)
-	}
-	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("the tunnel is still open: %v", err)
-	}
+	err := p.Shutdown(ctx, 0)
+	verify.That(t, errors.Is(err, context.DeadlineExceeded), "shutdown: %v", err)
+	_, err = conn.Read(make([]byte, 1))
+	verify.That(t, err != nil && !errors.Is(err, os.ErrDeadlineExceeded), "the tunnel is still open: %v", err)
 	eventually(t, "the peer's connection closed", func() bool { return origin.open() == 0 })
 }
 
@@ -193,14 +187,12 @@ func TestUpgradeToOneOfSeveral(t *testing.T) {
 			for !strings.HasSuffix(string(answer), "\r\n\r\nhello") {
 				b := make([]byte, 512)
 				n, err := conn.Read(b)
-				if answer = append(answer, b[:n]...); err != nil {
-					t.Fatalf("got %q, %v", answer, err)
-				}
+				answer = append(answer, b[:n]...)
+				verify.Require(t, err == nil, "got %q, %v", answer, err)
 			}
 			closeWrite(t, conn) // before the answer, the client would count as gone
-			if rest, err := io.ReadAll(conn); err != nil || len(rest) > 0 || !strings.HasPrefix(string(answer), "HTTP/1.1 101 ") {
-				t.Errorf("got %q and %q, %v", answer, rest, err)
-			}
+			rest, err := io.ReadAll(conn)
+			verify.That(t, err == nil && len(rest) == 0 && strings.HasPrefix(string(answer), "HTTP/1.1 101 "), "got %q and %q, %v", answer, rest, err)
 		})
 	}
 }
@@ -236,30 +228,25 @@ func TestCutTunnelIsCut(t *testing.T) {
 			conn := p.dial()
 			io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", "websocket", 1))
 			reader := bufio.NewReader(conn)
-			if _, err := http.ReadResponse(reader, nil); err != nil {
-				t.Fatal(err)
-			}
+			_, err := http.ReadResponse(reader, nil)
+			verify.NoError(t, err)
 			c := p.dialFrames()
 			c.openTunnel(1)
 			if byPeer {
 				io.WriteString(conn, "x")
-				if got, err := io.ReadAll(reader); string(got) != "hello " || !errors.Is(err, syscall.ECONNRESET) {
-					t.Errorf("HTTP/1.1: got %q, %v", got, err)
-				}
+				got, err := io.ReadAll(reader)
+				verify.That(t, string(got) == "hello " && errors.Is(err, syscall.ECONNRESET), "HTTP/1.1: got %q, %v", got, err)
 				c.WriteData(1, false, []byte("x"))
-				if r := c.response(1); r.ended || r.reset != xhttp2.ErrCodeCancel {
-					t.Errorf("HTTP/2: got %+v", r)
-				}
+				r := c.response(1)
+				verify.That(t, !r.ended && r.reset == xhttp2.ErrCodeCancel, "HTTP/2: got %+v", r)
 			} else {
 				eventually(t, "both are open", func() bool { return p.inflight() == 2 })
 				reset(conn)
-				if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
-					t.Errorf("HTTP/1.1: the peer got %v", err)
-				}
+				err := <-ended
+				verify.That(t, errors.Is(err, syscall.ECONNRESET), "HTTP/1.1: the peer got %v", err)
 				c.WriteRSTStream(1, xhttp2.ErrCodeCancel)
-				if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
-					t.Errorf("HTTP/2: the peer got %v", err)
-				}
+				err = <-ended
+				verify.That(t, errors.Is(err, syscall.ECONNRESET), "HTTP/2: the peer got %v", err)
 			}
 			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
 			p.expectNothingCounted()
@@ -285,18 +272,16 @@ func TestOverTLSTunnelEndsWithCloseNotify(t *testing.T) {
 		p := startProxy(t, Options{}, origin.address())
 		conn := p.dial()
 		io.WriteString(conn, upgradeRequest)
-		if r, err := http.ReadResponse(bufio.NewReader(oneByteReader{conn}), nil); err != nil || r.StatusCode != 101 {
-			t.Fatalf("got %v, %v", r, err)
-		}
+		r, err := http.ReadResponse(bufio.NewReader(oneByteReader{conn}), nil)
+		verify.Require(t, err == nil && r.StatusCode == 101, "got %v, %v", r, err)
 		io.WriteString(conn, "the last bytes")
 		if secured := conn.(*tls.Conn); notified {
 			secured.CloseWrite()
 		} else {
 			secured.NetConn().(*net.TCPConn).CloseWrite()
 		}
-		if err := <-ended; (err == nil) != notified || err != nil && !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("close_notify: %v, the peer got %v", notified, err)
-		}
+		err = <-ended
+		verify.That(t, (err == nil) == notified && (err == nil || errors.Is(err, syscall.ECONNRESET)), "close_notify: %v, the peer got %v", notified, err)
 	}
 }
 
@@ -354,9 +339,8 @@ func TestTunnelOfStalledReader(t *testing.T) {
 					p.skip(defaultTimeouts().Tunnel / 2)
 					return sent.Load() == before && p.inflight() == 0 && origin.open() == 0
 				})
-				if _, err := io.Copy(io.Discard, conn); !errors.Is(err, syscall.ECONNRESET) {
-					t.Errorf("the client got %v", err)
-				}
+				_, err := io.Copy(io.Discard, conn)
+				verify.That(t, errors.Is(err, syscall.ECONNRESET), "the client got %v", err)
 			})
 		}
 	}

@@ -63,9 +63,8 @@ func TestConnectionGoesOnBehindReadBody(t *testing.T) {
 					}
 					r, err := http.ReadResponse(reader, nil)
 					verify.NoError(t, err)
-					if body, err := io.ReadAll(r.Body); err != nil || string(body) != "ok" {
-						t.Fatalf("got %q, %v", body, err)
-					}
+					body, err := io.ReadAll(r.Body)
+					verify.Require(t, err == nil && string(body) == "ok", "got %q, %v", body, err)
 					return r
 				}
 				request("GET", "X: y")
@@ -94,9 +93,7 @@ func shrinkWriteBuffers(t *testing.T, address string) {
 			}
 		}
 	}
-	if n == 0 {
-		t.Error("there is no connection to the peer")
-	}
+	verify.That(t, n != 0, "there is no connection to the peer")
 }
 
 // So it does where the peer did not answer at all.
@@ -112,12 +109,10 @@ func TestConnectionGoesOnBehindLostUpload(t *testing.T) {
 	p := startProxy(t, Options{}, origin.address())
 	conn := p.dial()
 	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	if status, _ := readResponse(t, conn); status != 502 {
-		t.Errorf("got %d", status)
-	}
-	if status, body := readResponse(t, conn); status != 200 || body != "ok" {
-		t.Errorf("behind it got %d %q", status, body)
-	}
+	status, _ := readResponse(t, conn)
+	verify.That(t, status == 502, "got %d", status)
+	status, body := readResponse(t, conn)
+	verify.That(t, status == 200 && body == "ok", "behind it got %d %q", status, body)
 }
 
 // A request whose client breaks off, or breaks the rules, never reaches the
@@ -145,9 +140,8 @@ func TestCutUploadIsCut(t *testing.T) {
 			conn := p.dial()
 			io.WriteString(conn, test.request)
 			closeWrite(t, conn)
-			if err := <-result; err == nil {
-				t.Error("the peer got a complete request")
-			}
+			err := <-result
+			verify.That(t, err != nil, "the peer got a complete request")
 			io.ReadAll(conn)
 		})
 	}
@@ -183,9 +177,8 @@ func TestEarlyAnswerToUpload(t *testing.T) {
 	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	close(answered)
 	verify.NoError(t, err)
-	if body, err := io.ReadAll(r.Body); err != nil || r.StatusCode != 413 || string(body) != "big" || !r.Close {
-		t.Errorf("got %d %q, %v, close %v", r.StatusCode, body, err, r.Close)
-	}
+	body, err := io.ReadAll(r.Body)
+	verify.That(t, err == nil && r.StatusCode == 413 && string(body) == "big" && r.Close, "got %d %q, %v, close %v", r.StatusCode, body, err, r.Close)
 }
 
 func TestExpectContinue(t *testing.T) {
@@ -216,21 +209,17 @@ func TestExpectContinue(t *testing.T) {
 		io.WriteString(conn, "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n")
 		want := "HTTP/1.1 100 Continue\r\n\r\n"
 		got := make([]byte, len(want))
-		if _, err := io.ReadFull(conn, got); err != nil || string(got) != want {
-			t.Fatalf("got %q, %v", got, err)
-		}
+		_, err := io.ReadFull(conn, got)
+		verify.Require(t, err == nil && string(got) == want, "got %q, %v", got, err)
 		io.WriteString(conn, "abc")
-		if status, body := readResponse(t, conn); status != 200 || body != "abc" {
-			t.Errorf("got %d %q", status, body)
-		}
+		status, body := readResponse(t, conn)
+		verify.That(t, status == 200 && body == "abc", "got %d %q", status, body)
 	}
 	io.WriteString(conn, "PUT /refuse HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
-	if status, _ := readResponse(t, conn); status != 403 {
-		t.Errorf("got %d", status)
-	}
-	if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("after a refused body: %d, %v, want EOF", n, err)
-	}
+	status, _ := readResponse(t, conn)
+	verify.That(t, status == 403, "got %d", status)
+	n, err := conn.Read(make([]byte, 1))
+	verify.That(t, err == io.EOF, "after a refused body: %d, %v, want EOF", n, err)
 }
 
 func TestBodyLimit(t *testing.T) {
@@ -241,8 +230,7 @@ func TestBodyLimit(t *testing.T) {
 		"length": "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n",
 		"chunks": "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n" + strings.Repeat("x", 1001) + "\r\n0\r\n\r\n",
 	} {
-		if got := p.raw(request); !strings.HasPrefix(got, "HTTP/1.1 413 ") {
-			t.Errorf("%s: got %.60q", name, got)
-		}
+		got := p.raw(request)
+		verify.That(t, strings.HasPrefix(got, "HTTP/1.1 413 "), "%s: got %.60q", name, got)
 	}
 }

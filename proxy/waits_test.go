@@ -464,9 +464,8 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 	verify.Equal(t, got, expect, "got")
 	client.leave()
 	expectNothingOpen(t, p, peers)
-	if requests, _ := peers.counts(); !kind.leaves && requests != want {
-		t.Errorf("the peers have got it %d times, want %d", requests, want)
-	}
+	requests, _ := peers.counts()
+	verify.That(t, kind.leaves || requests == want, "the peers have got it %d times, want %d", requests, want)
 }
 
 // suspect has the checks of a peer with a request in flight fail.

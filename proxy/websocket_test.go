@@ -163,9 +163,7 @@ func TestActionsOfWebSockets(t *testing.T) {
 				scheme, _, _ := strings.Cut(front.url, ":")
 				for range 2 { // the connection stays in order
 					c, response, first := front.open(ctx, target, test.fields...)
-					if response == nil {
-						t.Fatalf("%s: no response", front.name)
-					}
+					verify.Require(t, response != nil, "%s: no response", front.name)
 					status := test.status
 					if status == 0 {
 						status = 101
@@ -179,32 +177,27 @@ func TestActionsOfWebSockets(t *testing.T) {
 					lines := strings.Split(first, "\n")
 					place := strings.NewReplacer("SCHEME", scheme, "PEER", peer)
 					for _, line := range test.want {
-						if line = place.Replace(line); !slices.Contains(lines, line) {
-							t.Errorf("%s: the peer did not get %q:\n%s", front.name, line, first)
-						}
+						line = place.Replace(line)
+						verify.That(t, slices.Contains(lines, line), "%s: the peer did not get %q:\n%s", front.name, line, first)
 					}
 					for _, line := range test.absent {
 						verify.That(t, !slices.Contains(lines, line), "%s: the peer got %q:\n%s", front.name, line, first)
 					}
 					for _, field := range test.answer {
 						name, value, _ := strings.Cut(field, ":")
-						if got := strings.Join(response.Header.Values(name), ", "); got != strings.TrimSpace(value) {
-							t.Errorf("%s: the response has %s: %q, want %q", front.name, name, got, value)
-						}
+						got := strings.Join(response.Header.Values(name), ", ")
+						verify.That(t, got == strings.TrimSpace(value), "%s: the response has %s: %q, want %q", front.name, name, got, value)
 					}
 					if c == nil {
 						continue
 					}
 					message := strings.Repeat("x", 100)
-					if err := c.Write(ctx, websocket.MessageText, []byte(message)); err != nil {
-						t.Errorf("%s: %v", front.name, err)
-					}
-					if _, got, err := c.Read(ctx); err != nil || string(got) != message {
-						t.Errorf("%s: got %q, %v", front.name, got, err)
-					}
-					if err := c.Close(websocket.StatusNormalClosure, ""); err != nil {
-						t.Errorf("%s: %v", front.name, err)
-					}
+					err := c.Write(ctx, websocket.MessageText, []byte(message))
+					verify.That(t, err == nil, "%s: %v", front.name, err)
+					_, got, err := c.Read(ctx)
+					verify.That(t, err == nil && string(got) == message, "%s: got %q, %v", front.name, got, err)
+					err = c.Close(websocket.StatusNormalClosure, "")
+					verify.That(t, err == nil, "%s: %v", front.name, err)
 				}
 			}
 			eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
@@ -230,9 +223,7 @@ func TestStickyWebSockets(t *testing.T) {
 	}
 	for _, front := range p.webSocketFronts() {
 		c, response, first := front.open(ctx, "/ws")
-		if c == nil {
-			t.Fatalf("%s: %v", front.name, response)
-		}
+		verify.Require(t, c != nil, "%s: %v", front.name, response)
 		defer c.CloseNow()
 		cookies := response.Cookies()
 		verify.Require(t, len(cookies) == 2 && cookies[0].Name == "own" && cookies[1].Name == "peer", "%s: cookies %v", front.name, cookies)

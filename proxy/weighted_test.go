@@ -59,14 +59,11 @@ func TestServicesByCookie(t *testing.T) {
 		clients[service] = append(clients[service], newClientCookie.FindStringSubmatch(answer)[1])
 	}
 	// By chance a service has none of 60 clients once in 10¹⁷ runs.
-	if len(clients["a"]) == 0 || len(clients["b"]) == 0 {
-		t.Errorf("%d and %d clients", len(clients["a"]), len(clients["b"]))
-	}
+	verify.That(t, len(clients["a"]) != 0 && len(clients["b"]) != 0, "%d and %d clients", len(clients["a"]), len(clients["b"]))
 	for service, ids := range clients {
 		for _, id := range ids {
-			if answer, got := p.get("/", "Cookie: sluice_client="+id); got != service || strings.Contains(answer, "Set-Cookie") {
-				t.Errorf("a client of %s got %q", service, answer)
-			}
+			answer, got := p.get("/", "Cookie: sluice_client="+id)
+			verify.That(t, got == service && !strings.Contains(answer, "Set-Cookie"), "a client of %s got %q", service, answer)
 		}
 	}
 }

@@ -136,19 +136,13 @@ func TestJudgeRollsBack(t *testing.T) {
 		s.look(0)
 		s.failing()
 		got := s.look(0)
-		if got.Share != 0 || got.Configured != 0.5 || got.Given == nil || got.Given.By != ByJudge || got.Given.Why != got.Judge.Verdict {
-			t.Errorf("after the failures: %+v, %+v, %+v", got, got.Given, got.Judge)
-		}
+		verify.That(t, got.Share == 0 && got.Configured == 0.5 && got.Given != nil && got.Given.By == ByJudge && got.Given.Why == got.Judge.Verdict, "after the failures: %+v, %+v, %+v", got, got.Given, got.Judge)
 		feed, _ := s.events.Read(events.Filter{}, events.ID{})
-		if len(feed) != 2 || feed[0].Kind != events.KindShareVerdict || feed[0].Level != events.Warning || feed[1].Kind != events.KindShareGiven {
-			t.Errorf("the feed has %+v", feed)
-		}
-		if got := s.order(Order{Verb: Release}, nil); got.Share != 0.5 || got.Given != nil {
-			t.Errorf("after the release: %+v", got)
-		}
-		if got := s.look(0); got.Given != nil || got.Judge.Evidence != 1 {
-			t.Errorf("then: %+v, %+v", got.Given, got.Judge)
-		}
+		verify.That(t, len(feed) == 2 && feed[0].Kind == events.KindShareVerdict && feed[0].Level == events.Warning && feed[1].Kind == events.KindShareGiven, "the feed has %+v", feed)
+		got = s.order(Order{Verb: Release}, nil)
+		verify.That(t, got.Share == 0.5 && got.Given == nil, "after the release: %+v", got)
+		got = s.look(0)
+		verify.That(t, got.Given == nil && got.Judge.Evidence == 1, "then: %+v, %+v", got.Given, got.Judge)
 	})
 }
 
@@ -170,13 +164,11 @@ func TestOperatorOverrulesTheJudge(t *testing.T) {
 		s.order(Order{Verb: Set, Share: 0.6, Why: "known failures"}, nil)
 		s.look(0)
 		s.failing()
-		if got := s.look(0); got.Share != 0.6 || got.Given.By != ByOperator || got.Given.Why != "known failures" {
-			t.Errorf("%+v, %+v", got, got.Given)
-		}
+		got := s.look(0)
+		verify.That(t, got.Share == 0.6 && got.Given.By == ByOperator && got.Given.Why == "known failures", "%+v, %+v", got, got.Given)
 		s.order(Order{Verb: Release}, nil)
-		if got := s.look(0); got.Share != 0 || got.Given.By != ByJudge {
-			t.Errorf("after the release: %+v, %+v", got, got.Given)
-		}
+		got = s.look(0)
+		verify.That(t, got.Share == 0 && got.Given.By == ByJudge, "after the release: %+v, %+v", got, got.Given)
 		s.order(Order{Verb: Release}, nil)
 		s.order(Order{Verb: Release}, ErrNotGiven)
 		s.order(Order{Verb: Resume}, ErrNotPaused)
@@ -192,18 +184,15 @@ func TestOperatorPausesTheJudge(t *testing.T) {
 		s.order(Order{Verb: Pause, Why: "we look at it"}, nil)
 		s.look(0)
 		s.failing()
-		if got := s.look(0); got.Share != 0.5 || !got.Judge.Paused || got.Given.Why != "we look at it" {
-			t.Errorf("%+v, %+v, %+v", got, got.Judge, got.Given)
-		}
+		got := s.look(0)
+		verify.That(t, got.Share == 0.5 && got.Judge.Paused && got.Given.Why == "we look at it", "%+v, %+v, %+v", got, got.Judge, got.Given)
 		feed, _ := s.events.Read(events.Filter{Kinds: []string{string(events.KindShareVerdict)}}, events.ID{})
 		verify.That(t, len(feed) == 1, "the feed has the verdicts %+v", feed)
 		s.order(Order{Verb: Resume}, nil)
-		if got := s.look(0); got.Share != 0 || got.Judge.Paused || got.Given.By != ByJudge {
-			t.Errorf("after the resumption: %+v, %+v", got.Judge, got.Given)
-		}
-		if got := s.order(Order{Verb: Pause}, nil); got.Given.Share != 0 || !got.Judge.Paused {
-			t.Errorf("after a rollback: %+v", got.Given)
-		}
+		got = s.look(0)
+		verify.That(t, got.Share == 0 && !got.Judge.Paused && got.Given.By == ByJudge, "after the resumption: %+v, %+v", got.Judge, got.Given)
+		got = s.order(Order{Verb: Pause}, nil)
+		verify.That(t, got.Given.Share == 0 && got.Judge.Paused, "after a rollback: %+v", got.Given)
 	})
 }
 
@@ -215,14 +204,12 @@ func TestJudgeFindsSlowCanaries(t *testing.T) {
 		s.attempts(200, balancer.RestGroup, http.StatusOK, 100*time.Millisecond)
 		s.look(0)
 		s.attempts(200, "canary", http.StatusOK, 120*time.Millisecond)
-		if got := s.look(0); got.Judge.SlowEvidence != 1 || got.Judge.P90MS != 120 || got.Judge.RestP90MS != 100 {
-			t.Errorf("as slow as allowed: %+v", got.Judge)
-		}
+		got := s.look(0)
+		verify.That(t, got.Judge.SlowEvidence == 1 && got.Judge.P90MS == 120 && got.Judge.RestP90MS == 100, "as slow as allowed: %+v", got.Judge)
 		s.attempts(200, "canary", http.StatusOK, 140*time.Millisecond)
 		const why = "90 % of the requests take up to 140ms, 100ms with the baseline"
-		if got := s.look(0); got.Share != 0 || got.Given == nil || !strings.Contains(got.Given.Why, why) {
-			t.Errorf("slower: %+v, %+v", got, got.Given)
-		}
+		got = s.look(0)
+		verify.That(t, got.Share == 0 && got.Given != nil && strings.Contains(got.Given.Why, why), "slower: %+v, %+v", got, got.Given)
 	})
 }
 
@@ -239,12 +226,10 @@ func TestLatencyThatDoesNotCount(t *testing.T) {
 				return s.look(later)
 			}
 			s.look(0)
-			if got := slow(59 * time.Second); got.Judge.SlowEvidence != 1 || got.Judge.P90MS != 0 || got.Given != nil {
-				t.Errorf("%s, new: %+v", settings, got.Judge)
-			}
-			if got := slow(time.Minute); (got.Given != nil) != (settings == "slower: 30%") {
-				t.Errorf("%s, later: %+v", settings, got.Judge)
-			}
+			got := slow(59 * time.Second)
+			verify.That(t, got.Judge.SlowEvidence == 1 && got.Judge.P90MS == 0 && got.Given == nil, "%s, new: %+v", settings, got.Judge)
+			got = slow(time.Minute)
+			verify.That(t, (got.Given != nil) == (settings == "slower: 30%"), "%s, later: %+v", settings, got.Judge)
 		})
 	}
 }
@@ -257,12 +242,10 @@ func TestJudgeAdvances(t *testing.T) {
 		for _, group := range []string{"canary", balancer.RestGroup} {
 			s.attempts(600, group, http.StatusOK, time.Millisecond)
 		}
-		if got := s.look(10*time.Minute - time.Nanosecond); got.Given != nil {
-			t.Errorf("before the step is over: %+v", got.Given)
-		}
-		if got := s.look(10 * time.Minute); got.Share != 0.75 || got.Given.By != ByJudge {
-			t.Errorf("after it: %+v", got)
-		}
+		got := s.look(10*time.Minute - time.Nanosecond)
+		verify.That(t, got.Given == nil, "before the step is over: %+v", got.Given)
+		got = s.look(10 * time.Minute)
+		verify.That(t, got.Share == 0.75 && got.Given.By == ByJudge, "after it: %+v", got)
 	})
 }
 
@@ -272,13 +255,11 @@ func TestTheConfigurationHasTheLastWord(t *testing.T) {
 		s := newSplit(t, "step: 10m", Options{})
 		s.order(Order{Verb: Set, Share: 0.2}, nil)
 		s.configure("50%", "step: 20m")
-		if got := s.state(); got.Share != 0.2 || got.Configured != 0.5 {
-			t.Errorf("with the same split: %+v", got)
-		}
+		got := s.state()
+		verify.That(t, got.Share == 0.2 && got.Configured == 0.5, "with the same split: %+v", got)
 		s.configure("40%", "step: 20m")
-		if got := s.state(); got.Share != 0.4 || got.Given != nil {
-			t.Errorf("with another one: %+v", got)
-		}
+		got = s.state()
+		verify.That(t, got.Share == 0.4 && got.Given == nil, "with another one: %+v", got)
 	})
 }
 
@@ -314,9 +295,8 @@ func TestProposalsAndVerdictsYield(t *testing.T) {
 	s := newSplit(t, "step: 10m", Options{Prefix: "edge/canary"}).shares
 	given := Share{Service: "star", Group: "canary", Share: 0.7, Configured: 0.5}
 	for i, want := range []bool{true, false} {
-		if got := s.propose(given); got != want {
-			t.Errorf("proposal %d: %v", i+1, got)
-		}
+		got := s.propose(given)
+		verify.That(t, got == want, "proposal %d: %v", i+1, got)
 	}
 	_, ok := s.of("star")
 	verify.That(t, !ok, "a proposal counts before Consul has it")
@@ -324,7 +304,6 @@ func TestProposalsAndVerdictsYield(t *testing.T) {
 	verify.NoError(t, s.give(given))
 	given.Share, given.By = 0, ByJudge
 	verify.Equal(t, s.giveByVerdict(given, func() { t.Error("the verdict is emitted") }), errOverruled, "the verdict")
-	if got, _ := s.of("star"); got.Share != 0.3 {
-		t.Errorf("%+v", got)
-	}
+	got, _ := s.of("star")
+	verify.That(t, got.Share == 0.3, "%+v", got)
 }

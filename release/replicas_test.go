@@ -54,9 +54,8 @@ func TestOneReplicaMovesSharesOn(t *testing.T) {
 		s.await("two judges", func(s State) bool { return s.Shared.Judges == 2 })
 		s.attempts(600, "canary", http.StatusOK, time.Millisecond)
 	}
-	if got := b.look(11 * time.Minute); got.Shared.Leads || got.Shared.Pending {
-		t.Errorf("the second replica moves the share on: %+v", got.Shared)
-	}
+	got := b.look(11 * time.Minute)
+	verify.That(t, !got.Shared.Leads && !got.Shared.Pending, "the second replica moves the share on: %+v", got.Shared)
 	a.look(11 * time.Minute)
 	for _, s := range []*split{a, b} {
 		s.await("75 % by a judge", func(s State) bool { return s.Share == 0.75 && s.Given.By == ByJudge })
@@ -71,9 +70,8 @@ func TestOneReplicaMovesSharesOn(t *testing.T) {
 		b.look(20 * time.Minute) // a new share
 		return b.look(40 * time.Minute)
 	}
-	if got := advance(); got.Share != 0.75 || got.Shared.Pending {
-		t.Errorf("without Consul: %+v, %+v", got, got.Shared)
-	}
+	got = advance()
+	verify.That(t, got.Share == 0.75 && !got.Shared.Pending, "without Consul: %+v, %+v", got, got.Shared)
 	relay.Heal()
 	b.await("Consul is back", func(s State) bool { return s.Shared.Error == "" })
 	b.await("the next share is in use", func(s State) bool {

@@ -72,8 +72,6 @@ func TestParsedShares(t *testing.T) {
 		`{"share":2}`: "want a number from 0 to 1", `true`: "not a share",
 	} {
 		s, err := parse("shares/star", []byte(text))
-		if want == "" && (err != nil || s.Service != "star") || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
-			t.Errorf("%s: %+v, %v", text, s, err)
-		}
+		verify.That(t, (want != "" || err == nil && s.Service == "star") && (want == "" || err != nil && strings.Contains(err.Error(), want)), "%s: %+v, %v", text, s, err)
 	}
 }

@@ -1,6 +1,9 @@
 package route
 
-import "testing"
+import (
+	"sluice/test/verify"
+	"testing"
+)
 
 func TestHashKeys(t *testing.T) {
 	f := func(text string, want HashKey) {
@@ -10,9 +13,8 @@ func TestHashKeys(t *testing.T) {
 			t.Errorf("%q: got %+v, %v; want %+v", text, got, err, want)
 			return
 		}
-		if again, err := ParseHashKey(got.String()); err != nil || again != got {
-			t.Errorf("%q: %q is read as %+v, %v", text, got, again, err)
-		}
+		again, err := ParseHashKey(got.String())
+		verify.That(t, err == nil && again == got, "%q: %q is read as %+v, %v", text, got, again, err)
 	}
 	f("client_address", HashKey{HashClientAddress, ""})
 	f("path", HashKey{HashPath, ""})
@@ -23,8 +25,7 @@ func TestHashKeys(t *testing.T) {
 		"", "nope", "path x", "client_address x", "header", "header ", "header a b", "header a:", "cookie", "cookie a=b", "cookie a;",
 		"query", "query ", "query a=", "query a&b", "query a#", "Header a", "header X-Ü",
 	} {
-		if k, err := ParseHashKey(text); err == nil {
-			t.Errorf("%q: got %+v, want an error", text, k)
-		}
+		k, err := ParseHashKey(text)
+		verify.That(t, err != nil, "%q: got %+v, want an error", text, k)
 	}
 }

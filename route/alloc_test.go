@@ -2,7 +2,10 @@
 
 package route
 
-import "testing"
+import (
+	"sluice/test/verify"
+	"testing"
+)
 
 // That holds for conditions, string prefixes and regular expressions too.
 func TestMatchOfEveryShapeDoesNotAllocate(t *testing.T) {
@@ -11,11 +14,8 @@ func TestMatchOfEveryShapeDoesNotAllocate(t *testing.T) {
 		hostText, pathText, r := s.request(1000)
 		host, path := []byte(hostText), []byte(pathText)
 		steady := newSteadyRequest(r)
-		if tab.Match(host, path, steady) == nil {
-			t.Errorf("%s: no route", s.name)
-		}
-		if n := testing.AllocsPerRun(100, func() { tab.Match(host, path, steady) }); n != 0 {
-			t.Errorf("%s: %v allocations", s.name, n)
-		}
+		verify.That(t, tab.Match(host, path, steady) != nil, "%s: no route", s.name)
+		n := testing.AllocsPerRun(100, func() { tab.Match(host, path, steady) })
+		verify.That(t, n == 0, "%s: %v allocations", s.name, n)
 	}
 }

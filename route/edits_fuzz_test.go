@@ -42,15 +42,13 @@ func FuzzPathEdits(f *testing.F) {
 			readings = append(readings, decoded, strings.ReplaceAll(decoded, `\`, "/"))
 		}
 		for _, reading := range readings {
-			if clean := path.Clean(reading); e.add != "" && clean != e.add && !strings.HasPrefix(clean, e.add+"/") {
-				t.Errorf("%q can be read as %q, outside of %q", got, clean, e.add)
-			}
+			clean := path.Clean(reading)
+			verify.That(t, e.add == "" || clean == e.add || strings.HasPrefix(clean, e.add+"/"), "%q can be read as %q, outside of %q", got, clean, e.add)
 		}
 		// What was not stripped does not have the prefix for a server that decodes.
 		if decoded, err := url.PathUnescape(target); err == nil && !stripped && e.strip != "" {
-			if clean := path.Clean(decoded); clean == e.strip || strings.HasPrefix(clean, e.strip+"/") {
-				t.Errorf("%q was not stripped, and can be read as %q", target, clean)
-			}
+			clean := path.Clean(decoded)
+			verify.That(t, clean != e.strip && !strings.HasPrefix(clean, e.strip+"/"), "%q was not stripped, and can be read as %q", target, clean)
 		}
 	})
 }

@@ -39,9 +39,8 @@ func TestTemplate(t *testing.T) {
 		"${12}":    "no such group",
 		"$HOST":    "is not a variable",
 	} {
-		if _, err := ParseTemplate(text, 2); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v, want %q", text, err, want)
-		}
+		_, err := ParseTemplate(text, 2)
+		verify.That(t, err != nil && strings.Contains(err.Error(), want), "%q: %v, want %q", text, err, want)
 	}
 }
 
@@ -67,14 +66,12 @@ func TestHeaderEditsThatAreNotAllowed(t *testing.T) {
 		for _, name := range test.set {
 			set[name] = ""
 		}
-		if _, err := NewHeaderEdits(set, nil, test.remove); err == nil {
-			t.Errorf("set %q, remove %q: no error", test.set, test.remove)
-		}
+		_, err := NewHeaderEdits(set, nil, test.remove)
+		verify.That(t, err != nil, "set %q, remove %q: no error", test.set, test.remove)
 	}
 	for _, value := range []string{"a\nb", "$0", "${0}", "$1"} {
-		if _, err := NewHeaderEdits(map[string]string{"X-A": value}, nil, nil); err == nil {
-			t.Errorf("the value %q: no error", value)
-		}
+		_, err := NewHeaderEdits(map[string]string{"X-A": value}, nil, nil)
+		verify.That(t, err != nil, "the value %q: no error", value)
 	}
 }
 
@@ -158,9 +155,8 @@ func TestRedirects(t *testing.T) {
 		verify.Equal(t, string(r.Append(nil, values)), want, "%q", to)
 	}
 	for _, to := range []string{"", "x", "$path", "//$host", "ftp://a", "/$0", "https://a b", "/\r\n"} {
-		if _, err := NewRedirect(to, RedirectCodes{Code: 301}); err == nil {
-			t.Errorf("%q: no error", to)
-		}
+		_, err := NewRedirect(to, RedirectCodes{Code: 301})
+		verify.That(t, err != nil, "%q: no error", to)
 	}
 	for _, test := range []struct{ expression, to, path, want string }{
 		{"^http://(.*)$", "https://$1", "/x", "https://a.example:81/x?q=1"},
@@ -185,10 +181,8 @@ func TestRedirects(t *testing.T) {
 			t.Errorf("%.10q, %q: no error", test[0], test[1])
 		}
 	}
-	if _, err := NewRegexpRedirect("a", "/", RedirectCodes{Code: 200}); err == nil {
-		t.Error("200: no error")
-	}
-	if _, err := NewRedirect("/", RedirectCodes{Code: 304}); err == nil {
-		t.Error("304: no error")
-	}
+	_, err := NewRegexpRedirect("a", "/", RedirectCodes{Code: 200})
+	verify.That(t, err != nil, "200: no error")
+	_, err = NewRedirect("/", RedirectCodes{Code: 304})
+	verify.That(t, err != nil, "304: no error")
 }

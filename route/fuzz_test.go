@@ -55,9 +55,7 @@ func FuzzLiteralEnds(f *testing.F) {
 			return
 		}
 		prefix, suffix := literalEnds(expression)
-		if !strings.HasPrefix(text, prefix) || !strings.HasSuffix(text, suffix) {
-			t.Errorf("%q matches %q, and has the literals %q and %q", expression, text, prefix, suffix)
-		}
+		verify.That(t, strings.HasPrefix(text, prefix) && strings.HasSuffix(text, suffix), "%q matches %q, and has the literals %q and %q", expression, text, prefix, suffix)
 	})
 }
 

@@ -27,9 +27,8 @@ func TestSelectIsExact(t *testing.T) {
 					continue
 				}
 				got, want := before[from+n]-before[from], share*float64(n)
-				if d := float64(got) - want; d < -3 || d > 3 {
-					t.Errorf("share %g: %d of %d requests from %d on, want %g", share, got, n, from, want)
-				}
+				d := float64(got) - want
+				verify.That(t, !(d < -3) && !(d > 3), "share %g: %d of %d requests from %d on, want %g", share, got, n, from, want)
 			}
 		}
 		for _, step := range []int{2, 3, 10} {
@@ -57,12 +56,9 @@ func TestSettingsOfCopies(t *testing.T) {
 	actions := &Actions{Host: "h", RequestHeaders: edits, ResponseHeaders: edits, BodyLimit: 7, RateLimit: new(RateLimit)}
 	got := MirrorActions(actions, "a$b")
 	verify.That(t, got.Host == "h" && got.ResponseHeaders.Empty() && got.BodyLimit == 0 && got.RateLimit == nil, "actions %+v", got)
-	if !slices.Equal(got.RequestHeaders.Dropped, []string{"cookie", "x-a", "x-sluice-mirror"}) || len(actions.RequestHeaders.Added) != 1 {
-		t.Errorf("edits %+v", got.RequestHeaders)
-	}
+	verify.That(t, slices.Equal(got.RequestHeaders.Dropped, []string{"cookie", "x-a", "x-sluice-mirror"}) && len(actions.RequestHeaders.Added) == 1, "edits %+v", got.RequestHeaders)
 	mark := got.RequestHeaders.Added[1]
 	verify.That(t, mark.Name == MirrorField && string(mark.Value.Append(nil, nil)) == "a$b", "mark %+v", mark)
-	if got := MirrorActions(nil, "a"); len(got.RequestHeaders.Added) != 1 {
-		t.Errorf("without actions: %+v", got)
-	}
+	got = MirrorActions(nil, "a")
+	verify.That(t, len(got.RequestHeaders.Added) == 1, "without actions: %+v", got)
 }

@@ -73,9 +73,7 @@ func TestOrder(t *testing.T) {
 			}
 		}
 		for i, r := range newTable(t, shuffled).Routes() {
-			if r.Origin != want[i].Origin {
-				t.Fatalf("seed %d: at %d is %q, want %q", seed, i, r.Origin, want[i].Origin)
-			}
+			verify.Require(t, r.Origin == want[i].Origin, "seed %d: at %d is %q, want %q", seed, i, r.Origin, want[i].Origin)
 		}
 	}
 }
@@ -175,18 +173,16 @@ func TestCheckErrors(t *testing.T) {
 		{Route{Path: "/", Conditions: Conditions{Hosts: []string{"a:1"}, HostRegexps: []string{"("}}}, `host "a:1": must have no port`},
 		{Route{Path: "/", Conditions: Conditions{Paths: []Path{{PathRegexp, "("}}}}, `path "(": is not a regular expression`},
 	} {
-		if _, err := Check(test.route); err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%+v: got %v, want %s", test.route, err, test.want)
-		}
+		_, err := Check(test.route)
+		verify.That(t, err != nil && strings.Contains(err.Error(), test.want), "%+v: got %v, want %s", test.route, err, test.want)
 	}
 	deep := Conditions{}
 	for range 9 {
 		inner := deep
 		deep = Conditions{Not: &inner}
 	}
-	if _, err := Check(Route{Path: "/", Conditions: deep}); err == nil || !strings.Contains(err.Error(), "nested too deeply") {
-		t.Errorf("got %v", err)
-	}
+	_, err := Check(Route{Path: "/", Conditions: deep})
+	verify.That(t, err != nil && strings.Contains(err.Error(), "nested too deeply"), "got %v", err)
 }
 
 func TestRegexpsWithoutLiteralsAreLimited(t *testing.T) {
@@ -200,7 +196,6 @@ func TestRegexpsWithoutLiteralsAreLimited(t *testing.T) {
 	}
 	_, err := NewTable(routes)
 	verify.That(t, err != nil && strings.HasPrefix(err.Error(), `route 601: path "xxx`) && !strings.Contains(err.Error(), "\n"), "got %.200v", err)
-	if _, err := NewTable(routes[:600]); err != nil {
-		t.Error(err)
-	}
+	_, err = NewTable(routes[:600])
+	verify.Succeeds(t, err)
 }

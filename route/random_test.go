@@ -185,18 +185,15 @@ func TestMatchIsTheFirstRouteThatFits(t *testing.T) {
 func checkExplanation(t *testing.T, table *Table, host, path string, r Request, want *Route) {
 	t.Helper()
 	x := table.Explain([]byte(host), []byte(path), r)
-	if got := x.Chosen(); got != want {
-		t.Fatalf("host %q, path %q, %+v:\nexplained %+v\nwant %+v", host, path, r, got, want)
-	}
+	got := x.Chosen()
+	verify.Require(t, got == want, "host %q, path %q, %+v:\nexplained %+v\nwant %+v", host, path, r, got, want)
 	verify.Require(t, len(x.Verdicts) == len(table.entries), "%d verdicts about %d routes", len(x.Verdicts), len(table.entries))
 	for i, v := range x.Verdicts {
 		alone := Table{entries: table.entries[i : i+1]}
 		matches := naiveMatch(&alone, host, path, r) != nil
-		if got := v.Outcome == OutcomeChosen || v.Outcome == OutcomeLater; got != matches {
-			t.Fatalf("host %q, path %q, %+v:\nroute %+v\nis %s, but matches: %t", host, path, r, v.Route, v.Outcome, matches)
-		}
-		if got, want := v.Outcome == OutcomeHost, !naiveHostFits(v.Route, naiveHost(host)); got != want {
-			t.Fatalf("host %q: route %+v is %s", host, v.Route, v.Outcome)
-		}
+		got := v.Outcome == OutcomeChosen || v.Outcome == OutcomeLater
+		verify.Require(t, got == matches, "host %q, path %q, %+v:\nroute %+v\nis %s, but matches: %t", host, path, r, v.Route, v.Outcome, matches)
+		got, want := v.Outcome == OutcomeHost, !naiveHostFits(v.Route, naiveHost(host))
+		verify.Require(t, got == want, "host %q: route %+v is %s", host, v.Route, v.Outcome)
 	}
 }

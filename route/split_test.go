@@ -116,14 +116,12 @@ func TestParseSplitKey(t *testing.T) {
 		"cookie": {Source: SplitCookie}, "client_address": {Source: SplitClientAddress}, "none": {Source: SplitNone},
 		"header X-User": {SplitHeader, "x-user"},
 	} {
-		if got, err := ParseSplitKey(text); got != want || err != nil {
-			t.Errorf("%q: %v, %v", text, got, err)
-		}
+		got, err := ParseSplitKey(text)
+		verify.That(t, got == want && err == nil, "%q: %v, %v", text, got, err)
 	}
 	for _, text := range []string{"", "header", "header ", "header a b", "cookie x", "Cookie", "query x"} {
-		if got, err := ParseSplitKey(text); err == nil {
-			t.Errorf("%q: %v, want an error", text, got)
-		}
+		got, err := ParseSplitKey(text)
+		verify.That(t, err != nil, "%q: %v, want an error", text, got)
 	}
 	verify.Equal(t, (SplitKey{SplitHeader, "x-user"}).String(), "header x-user", "result")
 }

@@ -3,6 +3,7 @@ package route
 import (
 	"fmt"
 	"net/netip"
+	"sluice/test/verify"
 	"strings"
 	"testing"
 )
@@ -25,9 +26,7 @@ func largeTable(tb testing.TB, n int) *Table {
 func newTable(tb testing.TB, routes []Route) *Table {
 	tb.Helper()
 	tab, err := NewTable(routes)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	verify.NoError(tb, err)
 	return tab
 }
 
@@ -147,9 +146,7 @@ func BenchmarkMatchShapes(b *testing.B) {
 				tab := s.table(b, n)
 				hostText, pathText, r := s.request(n)
 				host, path, steady := []byte(hostText), []byte(pathText), newSteadyRequest(r)
-				if tab.Match(host, path, steady) == nil {
-					b.Fatal("no route")
-				}
+				verify.Require(b, tab.Match(host, path, steady) != nil, "no route")
 				b.ReportAllocs()
 				for b.Loop() {
 					tab.Match(host, path, steady)

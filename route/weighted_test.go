@@ -79,9 +79,8 @@ func TestPresentShares(t *testing.T) {
 			count[w.Choose(key)]++
 		}
 		for i, share := range test.want {
-			if most := 6 * math.Sqrt(n*share*(1-share)); math.Abs(count[&w.Targets[i]]-n*share) > most+.5 {
-				t.Errorf("by peers %t, %v: target %d has %v of %d clients, want %v", test.byPeers, test.parts, i, count[&w.Targets[i]], n, n*share)
-			}
+			most := 6 * math.Sqrt(n*share*(1-share))
+			verify.That(t, !(math.Abs(count[&w.Targets[i]]-n*share) > most+.5), "by peers %t, %v: target %d has %v of %d clients, want %v", test.byPeers, test.parts, i, count[&w.Targets[i]], n, n*share)
 		}
 	}
 }

@@ -32,9 +32,7 @@ func TestDeny(t *testing.T) {
 	}}
 	denied := r.Deny()
 	const want = `{"deny":["0.0.0.0/0","::/0"],"host":"h","listeners":["web"],"match":"exact","methods":["GET"],"path":"/x","when":{"scheme":"https"}}`
-	if denied.Keys.String() != want || !denied.Closed || denied.Priority != 3 || !slices.Equal(denied.Tags, r.Tags) {
-		t.Errorf("the closed route is %+v, want %s", denied, want)
-	}
+	verify.That(t, denied.Keys.String() == want && denied.Closed && denied.Priority == 3 && slices.Equal(denied.Tags, r.Tags), "the closed route is %+v, want %s", denied, want)
 	verify.That(t, !r.Closed && r.Keys["strip_prefix"] != nil, "the route itself has become %+v", r)
 }
 
@@ -50,9 +48,8 @@ func TestReadingSet(t *testing.T) {
 		{Keys{"upstream": Keys{"protocol": "h2c"}}, false}, // no merge: the parts belong together
 		{Keys{"balance": Keys{"policy": "sticky"}}, true},
 	} {
-		if ok := r.Set(step.keys, "tag"); ok != step.ok {
-			t.Errorf("Set(%s) returns %t", step.keys, ok)
-		}
+		ok := r.Set(step.keys, "tag")
+		verify.That(t, ok == step.ok, "Set(%s) returns %t", step.keys, ok)
 	}
 	verify.Equal(t, r.Service.String(), `{"balance":{"policy":"sticky"},"upstream":{}}`, "the settings")
 	verify.That(t, len(r.Complaints) == 1 && strings.Contains(r.Complaints[0].Want, "another upstream"), "the complaints are %v", r.Complaints)

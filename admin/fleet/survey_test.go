@@ -95,12 +95,10 @@ func TestSurveyQueriesTheOthers(t *testing.T) {
 	b := Replica{Replica: "b", Host: "web2", ConfigHash: "c1", Version: "v2", Ready: true, Parts: map[string]string{}}
 	r := take(t, "", listed("a", "web1", "127.0.0.1:1"), listed("b", "web1", replicaAPI(t, replicaHandler(b))))
 	verify.That(t, r.Converged != nil && *r.Converged && len(r.Replicas) == 2, "got %+v", r)
-	if m := find(t, r, "b"); m.Version != "v2" || m.Error != "" || !m.Ready || m.Self {
-		t.Errorf("b: %+v", m)
-	}
-	if m := find(t, r, "a"); !m.Self || m.Version != "v1" {
-		t.Errorf("a: %+v", m)
-	}
+	m := find(t, r, "b")
+	verify.That(t, m.Version == "v2" && m.Error == "" && m.Ready && !m.Self, "b: %+v", m)
+	m = find(t, r, "a")
+	verify.That(t, m.Self && m.Version == "v1", "a: %+v", m)
 }
 
 func TestSurveyHasTheErrorOfAReplica(t *testing.T) {
@@ -192,9 +190,7 @@ func TestNames(t *testing.T) {
 	b.Meta[registration.MetaReplica] = "b"
 	b.Meta[registration.MetaAdmin] = "127.0.0.1:1"
 	r := take(t, "", a1, a2, b)
-	if !find(t, r, "a@dead").Duplicate || find(t, r, "a@live").Duplicate || find(t, r, "a@other").Duplicate || find(t, r, "a@other").Self {
-		t.Errorf("got %+v", r.Replicas)
-	}
+	verify.That(t, find(t, r, "a@dead").Duplicate && !find(t, r, "a@live").Duplicate && !find(t, r, "a@other").Duplicate && !find(t, r, "a@other").Self, "got %+v", r.Replicas)
 }
 
 // A replica with TLS is asked by HTTPS, and its certificate is verified. With settings for that,
@@ -238,9 +234,7 @@ func TestSurveyWithTLS(t *testing.T) {
 				return !slices.ContainsFunc(r.Replicas, func(m Member) bool { return strings.Contains(m.Error, late) })
 			})
 			m := find(t, r, "b")
-			if (m.Error == "") != (c.want == "") || !strings.Contains(m.Error, c.want) || asked.Load() != c.asked {
-				t.Errorf("asked %d times, %+v", asked.Load(), m)
-			}
+			verify.That(t, (m.Error == "") == (c.want == "") && strings.Contains(m.Error, c.want) && asked.Load() == c.asked, "asked %d times, %+v", asked.Load(), m)
 		})
 	}
 }

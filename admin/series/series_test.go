@@ -56,21 +56,14 @@ func TestSamples(t *testing.T) {
 			{Requests: 1, P50: .75, P99: .995, Peers: [5]uint16{2, 0, 0, 0, 1}},
 			{Peers: [5]uint16{1}},
 		}
-		if !slices.Equal(got.Services[0], want) {
-			t.Errorf("star: %+v\nwant %+v", got.Services[0], want)
-		}
-		if len(got.Services[1]) != 0 || !slices.Equal(got.Services[2], []Sample{{}}) {
-			t.Errorf("of a service that has gone %+v, of a new one %+v", got.Services[1], got.Services[2])
-		}
+		verify.That(t, slices.Equal(got.Services[0], want), "star: %+v\nwant %+v", got.Services[0], want)
+		verify.That(t, len(got.Services[1]) == 0 && slices.Equal(got.Services[2], []Sample{{}}), "of a service that has gone %+v, of a new one %+v", got.Services[1], got.Services[2])
 		for i, limit := range got.Limits {
-			if want := begin.Add(time.Duration(i) * Interval); !limit.Equal(want) {
-				t.Errorf("limit %d is %v, want %v", i, limit, want)
-			}
+			want := begin.Add(time.Duration(i) * Interval)
+			verify.That(t, limit.Equal(want), "limit %d is %v, want %v", i, limit, want)
 		}
 		later := r.Read(got.Limits[1], "star", "sun")
-		if !slices.Equal(later.Limits, got.Limits[1:]) || !slices.Equal(later.Services[0], want[1:]) || len(later.Services[1]) != 1 {
-			t.Errorf("after the first sample: %+v", later)
-		}
+		verify.That(t, slices.Equal(later.Limits, got.Limits[1:]) && slices.Equal(later.Services[0], want[1:]) && len(later.Services[1]) == 1, "after the first sample: %+v", later)
 		last := r.Read(got.Limits[3], "star")
 		verify.That(t, len(last.Limits) == 1 && len(last.Services[0]) == 0, "after the last sample: %+v", last)
 	})

@@ -50,9 +50,8 @@ func TestFeedTellsWhatHappensToPeers(t *testing.T) {
 
 	apply(a, b)
 	expect("registration", "info peer.joined: a joined", "info peer.joined: b joined")
-	if e, _ := feed.Read(events.Filter{}, events.ID{}); e[0].Service != "star" || e[0].Peer != "a" || e[0].Address != "10.0.0.1:80" || e[0].Node != "n" {
-		t.Errorf("got %+v", e[0])
-	}
+	e, _ := feed.Read(events.Filter{}, events.ID{})
+	verify.That(t, e[0].Service == "star" && e[0].Peer == "a" && e[0].Address == "10.0.0.1:80" && e[0].Node == "n", "got %+v", e[0])
 	a.Weight = 5
 	apply(a, b)
 	expect("weight", "info peer.weight: a changed: weight 1 → 5")

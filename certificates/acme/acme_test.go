@@ -65,14 +65,12 @@ func TestHTTPChallengeOfAnotherReplica(t *testing.T) {
 		verify.NoError(t, os.WriteFile(file, fmt.Appendf(nil, token, name), 0o600))
 	}
 	for _, host := range []string{"a.example", "A.example:80"} {
-		if body, ok := m.HTTPChallenge(host, ChallengePath+"abc"); !ok || string(body) != "abc.key" {
-			t.Errorf("%s: got %q, %v", host, body, ok)
-		}
+		body, ok := m.HTTPChallenge(host, ChallengePath+"abc")
+		verify.That(t, ok && string(body) == "abc.key", "%s: got %q, %v", host, body, ok)
 	}
 	for _, request := range [][2]string{{"b.example", "abc"}, {"a.example", "other"}, {"a.example", ""}} {
-		if body, ok := m.HTTPChallenge(request[0], ChallengePath+request[1]); ok {
-			t.Errorf("%s: got %q", request, body)
-		}
+		body, ok := m.HTTPChallenge(request[0], ChallengePath+request[1])
+		verify.That(t, !ok, "%s: got %q", request, body)
 	}
 }
 

@@ -91,15 +91,12 @@ func TestConsulStorage(t *testing.T) {
 			verify.NoError(t, s.Store(ctx, key, []byte("before")))
 			verify.NoError(t, s.Store(ctx, key, []byte("value of "+key)))
 		}
-		if value, err := s.Load(ctx, "a/c/d.key"); err != nil || string(value) != "value of a/c/d.key" {
-			t.Errorf("%s: %q, %v", name, value, err)
-		}
-		if info, err := s.Stat(ctx, "a/c/d.key"); err != nil || !info.IsTerminal || info.Key != "a/c/d.key" || info.Size != 18 || info.Modified.Before(begin.Add(-time.Second)) {
-			t.Errorf("%s: %+v, %v", name, info, err)
-		}
-		if info, err := s.Stat(ctx, "a/c"); err != nil || info.IsTerminal {
-			t.Errorf("%s: a directory: %+v, %v", name, info, err)
-		}
+		value, err := s.Load(ctx, "a/c/d.key")
+		verify.That(t, err == nil && string(value) == "value of a/c/d.key", "%s: %q, %v", name, value, err)
+		info, err := s.Stat(ctx, "a/c/d.key")
+		verify.That(t, err == nil && info.IsTerminal && info.Key == "a/c/d.key" && info.Size == 18 && !info.Modified.Before(begin.Add(-time.Second)), "%s: %+v, %v", name, info, err)
+		info, err = s.Stat(ctx, "a/c")
+		verify.That(t, err == nil && !info.IsTerminal, "%s: a directory: %+v, %v", name, info, err)
 		verify.That(t, s.Exists(ctx, "a/c") && s.Exists(ctx, "a/b.crt") && !s.Exists(ctx, "a/b") && !s.Exists(ctx, "c"), "%s: Exists is wrong", name)
 		if keys, err := s.List(ctx, "a", false); err != nil || !slices.Equal(keys, []string{"a/b.crt", "a/c"}) {
 			t.Errorf("%s: %q, %v", name, keys, err)
@@ -109,9 +106,7 @@ func TestConsulStorage(t *testing.T) {
 			verify.That(t, err == nil && slices.Contains(keys, key) && !slices.Contains(keys, "ab"), "%s: %q, %v", name, keys, err)
 		}
 		verify.NoError(t, s.Delete(ctx, "a/c"))
-		if s.Exists(ctx, "a/c/d.key") || s.Exists(ctx, "a/c") || !s.Exists(ctx, "a/b.crt") || !s.Exists(ctx, "ab") {
-			t.Errorf("%s: Delete deletes something else", name)
-		}
+		verify.That(t, !s.Exists(ctx, "a/c/d.key") && !s.Exists(ctx, "a/c") && s.Exists(ctx, "a/b.crt") && s.Exists(ctx, "ab"), "%s: Delete deletes something else", name)
 	}
 	for _, name := range []string{"issue_cert_a.example", "issue_cert_*.example"} {
 		s := newStorage(t, agent.URL(), token.SecretID)
@@ -119,9 +114,8 @@ func TestConsulStorage(t *testing.T) {
 		verify.NoError(t, s.Unlock(ctx, name))
 	}
 	other := newStorage(t, agent.URL(), "")
-	if err := other.Store(ctx, "a", nil); !consul.Forbidden(err) || !consul.Forbidden(other.fault()) {
-		t.Errorf("without a token: %v", err)
-	}
+	err = other.Store(ctx, "a", nil)
+	verify.That(t, consul.Forbidden(err) && consul.Forbidden(other.fault()), "without a token: %v", err)
 }
 
 // Values that are in plain text, or encrypted with an old key, are read and encrypted anew.
@@ -135,15 +129,13 @@ func TestEncryptionInConsul(t *testing.T) {
 	plain := newStorage(t, agent.URL(), "")
 	expect := func(s *consulStorage, key, want string) {
 		t.Helper()
-		if value, err := s.Load(ctx, key); err != nil || string(value) != want {
-			t.Errorf("%s: got %q, %v", key, value, err)
-		}
+		value, err := s.Load(ctx, key)
+		verify.That(t, err == nil && string(value) == want, "%s: got %q, %v", key, value, err)
 	}
 	refused := func(s *consulStorage, key string) {
 		t.Helper()
-		if value, err := s.Load(patiently(ctx), key); !errors.Is(err, certificates.ErrSealed) || errors.Is(err, fs.ErrNotExist) || s.fault() == nil {
-			t.Errorf("%s: got %q, %v", key, value, err)
-		}
+		value, err := s.Load(patiently(ctx), key)
+		verify.That(t, errors.Is(err, certificates.ErrSealed) && !errors.Is(err, fs.ErrNotExist) && s.fault() != nil, "%s: got %q, %v", key, value, err)
 	}
 	stored := func() map[string]*api.KVPair {
 		t.Helper()
@@ -163,16 +155,14 @@ func TestEncryptionInConsul(t *testing.T) {
 	a := newEncryptedStorage(t, agent.URL(), "", first)
 	expect(a, "a/b.key", "secret b")
 	verify.NoError(t, a.Store(ctx, "a/d.key", []byte("secret d")))
-	if pair := stored()["a/d.key"]; pair == nil || strings.Contains(string(pair.Value), "secret") {
-		t.Errorf("a value is stored in plain text: %+v", pair)
-	}
+	pair := stored()["a/d.key"]
+	verify.That(t, pair != nil && !strings.Contains(string(pair.Value), "secret"), "a value is stored in plain text: %+v", pair)
 	verify.NoError(t, a.encryptAll(ctx))
 	verify.NoError(t, newEncryptedStorage(t, agent.URL(), "", first).encryptAll(ctx)) // changes nothing
 	for key, pair := range stored() {
 		verify.That(t, !strings.Contains(string(pair.Value), "secret"), "%s is in plain text", key)
-		if old := before[key]; old != nil && (old.Flags != pair.Flags || strings.HasPrefix(key, locks) && old.ModifyIndex != pair.ModifyIndex) {
-			t.Errorf("%s: got %+v, want %+v", key, pair, old)
-		}
+		old := before[key]
+		verify.That(t, old == nil || old.Flags == pair.Flags && (!strings.HasPrefix(key, locks) || old.ModifyIndex == pair.ModifyIndex), "%s: got %+v, want %+v", key, pair, old)
 	}
 	verify.NoError(t, plain.Unlock(ctx, "one"))
 	expect(a, "a/b.key", "secret b")
@@ -194,9 +184,8 @@ func TestEncryptionInConsul(t *testing.T) {
 	_, err := agent.Client().KV().Put(&api.KVPair{Key: "sluice-acme/a/b.key", Value: stored()["a/c.key"].Value}, nil)
 	verify.NoError(t, err)
 	refused(b, "a/b.key")
-	if err := b.encryptAll(ctx); !errors.Is(err, certificates.ErrSealed) {
-		t.Errorf("a value that cannot be read: %v", err)
-	}
+	err = b.encryptAll(ctx)
+	verify.That(t, errors.Is(err, certificates.ErrSealed), "a value that cannot be read: %v", err)
 }
 
 // A manager encrypts what it finds. One that cannot read it says so, and orders nothing.
@@ -295,9 +284,8 @@ func TestOrdersWaitForConsul(t *testing.T) {
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	s := newStorage(t, relay.URL(), "")
 	relay.Cut()
-	if _, err := s.Load(t.Context(), "a"); err == nil || errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a challenge: %v", err)
-	}
+	_, err := s.Load(t.Context(), "a")
+	verify.That(t, err != nil && !errors.Is(err, fs.ErrNotExist), "a challenge: %v", err)
 	verify.That(t, s.fault() != nil, "no fault is told")
 	loaded := make(chan error, 1)
 	ended := make(chan struct{})
@@ -309,23 +297,20 @@ func TestOrdersWaitForConsul(t *testing.T) {
 	t.Cleanup(func() { <-ended })
 	ctx, cancel := context.WithTimeout(patiently(t.Context()), 10*firstPause)
 	defer cancel()
-	if err := s.Store(ctx, "b", nil); err == nil {
-		t.Error("a value is stored without Consul")
-	}
+	err = s.Store(ctx, "b", nil)
+	verify.That(t, err != nil, "a value is stored without Consul")
 	select {
 	case err := <-loaded:
 		t.Errorf("an order does not wait: %v", err)
 	default:
 	}
 	relay.Heal()
-	if err := <-loaded; !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("an order: %v", err)
-	}
+	err = <-loaded
+	verify.That(t, errors.Is(err, fs.ErrNotExist), "an order: %v", err)
 	verify.That(t, s.fault() != nil, "a read hides that nothing could be stored")
 	verify.NoError(t, s.Store(patiently(t.Context()), "b", nil))
-	if err := s.fault(); err != nil {
-		t.Errorf("the fault is still told: %v", err)
-	}
+	err = s.fault()
+	verify.That(t, err == nil, "the fault is still told: %v", err)
 }
 
 // A challenge of another replica is in Consul.
@@ -338,10 +323,8 @@ func TestHTTPChallengeInConsul(t *testing.T) {
 	key := fmt.Sprintf("sluice-acme/acme/%s/challenge_tokens/a.example.json", certmagic.StorageKeys.Safe(m.issuer.IssuerKey()))
 	_, err := agent.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(token)}, nil)
 	verify.NoError(t, err)
-	if body, ok := m.HTTPChallenge("a.example", ChallengePath+"abc"); !ok || string(body) != "abc.key" {
-		t.Errorf("got %q, %v", body, ok)
-	}
-	if body, ok := m.HTTPChallenge("a.example", ChallengePath+"other"); ok {
-		t.Errorf("got %q for another token", body)
-	}
+	body, ok := m.HTTPChallenge("a.example", ChallengePath+"abc")
+	verify.That(t, ok && string(body) == "abc.key", "got %q, %v", body, ok)
+	body, ok = m.HTTPChallenge("a.example", ChallengePath+"other")
+	verify.That(t, !ok, "got %q for another token", body)
 }

@@ -30,12 +30,10 @@ func TestClosedManagerWritesNothing(t *testing.T) {
 		verify.NoError(t, m.Manage([]string{"a.example", "b.example", "c.example"}))
 		m.Close()
 		verify.NoError(t, os.RemoveAll(dir))
-		if err := m.config.Storage.Store(t.Context(), "a", nil); !errors.Is(err, errClosed) {
-			t.Errorf("Store: %v", err)
-		}
-		if err := m.config.Storage.Lock(t.Context(), "a"); !errors.Is(err, errClosed) {
-			t.Errorf("Lock: %v", err)
-		}
+		err := m.config.Storage.Store(t.Context(), "a", nil)
+		verify.That(t, errors.Is(err, errClosed), "Store: %v", err)
+		err = m.config.Storage.Lock(t.Context(), "a")
+		verify.That(t, errors.Is(err, errClosed), "Lock: %v", err)
 	}
 	for _, dir := range directories {
 		absent(t, dir)
@@ -62,9 +60,8 @@ func TestFilesEnd(t *testing.T) {
 				s.close()
 			}()
 			synctest.Wait()
-			if err := <-waited; err == nil {
-				t.Error("the lock of another is taken")
-			}
+			err := <-waited
+			verify.That(t, err != nil, "the lock of another is taken")
 			select {
 			case <-closed:
 				t.Error("close does not wait for an order")
@@ -74,9 +71,8 @@ func TestFilesEnd(t *testing.T) {
 			for name, lock := range map[string]func() (bool, error){
 				"Lock": func() (bool, error) { return true, s.Lock(t.Context(), "late") }, "TryLock": func() (bool, error) { return s.TryLock(t.Context(), "late") },
 			} {
-				if ok, err := lock(); !errors.Is(err, errClosed) || ok && name == "TryLock" {
-					t.Errorf("%s of a storage that ends: %v, %v", name, ok, err)
-				}
+				ok, err := lock()
+				verify.That(t, errors.Is(err, errClosed) && (!ok || name != "TryLock"), "%s of a storage that ends: %v, %v", name, ok, err)
 			}
 			if !hangs {
 				verify.NoError(t, s.Unlock(t.Context(), "order"))
@@ -84,9 +80,8 @@ func TestFilesEnd(t *testing.T) {
 			<-closed
 			took := time.Since(begin)
 			verify.That(t, hangs == (took > 0) && took <= unlockTimeout, "hangs: %v: close took %v", hangs, took)
-			if err := s.Store(t.Context(), "late", nil); !errors.Is(err, errClosed) {
-				t.Errorf("Store: %v", err)
-			}
+			err = s.Store(t.Context(), "late", nil)
+			verify.That(t, errors.Is(err, errClosed), "Store: %v", err)
 			if hangs {
 				verify.NoError(t, s.Unlock(t.Context(), "order"))
 			}

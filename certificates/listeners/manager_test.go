@@ -6,15 +6,14 @@ import (
 
 	"sluice/config"
 	"sluice/consul"
+	"sluice/test/verify"
 )
 
 // HTTP-01 is used if there is a listener for it. Listeners with the same settings share a manager, which ends with
 // the last of them.
 func TestManagersFollowTheListeners(t *testing.T) {
 	client, err := consul.New(consul.Options{Addresses: []string{"http://127.0.0.1:1"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer client.Close()
 	m := New(Options{Consul: client, Wait: func() time.Duration { return time.Second }})
 	defer m.Close()
@@ -26,9 +25,8 @@ func TestManagersFollowTheListeners(t *testing.T) {
 		c = &config.Config{Listeners: list}
 		var all []*TLS
 		for _, l := range list {
-			if last, err = m.TLS(l, c); err != nil {
-				t.Fatal(err)
-			}
+			last, err = m.TLS(l, c)
+			verify.NoError(t, err)
 			all = append(all, last)
 		}
 		m.Use(all)
@@ -37,12 +35,9 @@ func TestManagersFollowTheListeners(t *testing.T) {
 	}
 	without, alone := use(secure)
 	with, both := use(plain, secure)
-	if !alone.Suits(without) || alone.Suits(with) || !both.Suits(with) || both.Suits(without) {
-		t.Error("HTTP-01 is used without a listener for it, or not with one")
-	}
-	if _, again := use(plain, secure, secure); again.acme.Manager != both.acme.Manager || len(m.authorities.managers) != 1 {
-		t.Errorf("%d managers, want the one of before", len(m.authorities.managers))
-	}
+	verify.That(t, alone.Suits(without) && !alone.Suits(with) && both.Suits(with) && !both.Suits(without), "HTTP-01 is used without a listener for it, or not with one")
+	_, again := use(plain, secure, secure)
+	verify.That(t, again.acme.Manager == both.acme.Manager && len(m.authorities.managers) == 1, "%d managers, want the one of before", len(m.authorities.managers))
 	if use(plain); len(m.authorities.managers) != 0 {
 		t.Errorf("%d managers without a listener", len(m.authorities.managers))
 	}

@@ -252,9 +252,7 @@ func TestSizes(t *testing.T) {
 func TestQuit(t *testing.T) {
 	for _, key := range []tea.KeyPressMsg{{Code: 'q', Text: "q"}, {Code: 'c', Mod: tea.ModCtrl}} {
 		_, order := newModel(t.Context(), "", steady()).Update(key)
-		if order == nil {
-			t.Fatalf("%s does not quit", key)
-		}
+		verify.Require(t, order != nil, "%s does not quit", key)
 		_, ok := order().(tea.QuitMsg)
 		verify.That(t, ok, "%s does not quit", key)
 	}

@@ -74,9 +74,8 @@ func TestEmptyTreeIsConfirmedLater(t *testing.T) {
 		cancel()
 		<-ended
 	}()
-	if r := <-reports; len(r.Said.Documents) != 1 {
-		t.Fatalf("%+v", r)
-	}
+	r := <-reports
+	verify.Require(t, len(r.Said.Documents) == 1, "%+v", r)
 	close(deleted)
 	for r := range reports {
 		if r.Err == nil && len(r.Said.Documents) == 0 {

@@ -31,9 +31,8 @@ func TestEveryFieldOfASourceIsHandedOver(t *testing.T) {
 	}
 	check := func(how string, h *config.History) {
 		t.Helper()
-		if got := h.Current().Sources; !reflect.DeepEqual(got, want) {
-			t.Errorf("%s:\ngot  %+v\nwant %+v", how, got, want)
-		}
+		got := h.Current().Sources
+		verify.That(t, reflect.DeepEqual(got, want), "%s:\ngot  %+v\nwant %+v", how, got, want)
 	}
 	h := keep()
 	h.Own(true)
@@ -49,9 +48,8 @@ func TestEveryFieldOfASourceIsHandedOver(t *testing.T) {
 	data, err := json.Marshal(h)
 	verify.NoError(t, err)
 	given, next := new(config.History), keep()
-	if err := json.Unmarshal(data, given); err != nil || !next.Adopt(given) {
-		t.Fatal(err)
-	}
+	err = json.Unmarshal(data, given)
+	verify.Require(t, err == nil && next.Adopt(given), "%v", err)
 	check("an upgrade", next)
 
 	var before []config.Source
@@ -65,9 +63,7 @@ func TestEveryFieldOfASourceIsHandedOver(t *testing.T) {
 	y.AllowEmpty = true
 	d.follow(t.Context(), []config.Dynamic{y}, nil)
 	for _, got := range before {
-		if !reflect.DeepEqual(got, *want[1].Pin.Said) {
-			t.Errorf("a reload:\ngot  %+v\nwant %+v", got, *want[1].Pin.Said)
-		}
+		verify.That(t, reflect.DeepEqual(got, *want[1].Pin.Said), "a reload:\ngot  %+v\nwant %+v", got, *want[1].Pin.Said)
 	}
 	verify.Equal(t, len(before), 2, "sources")
 }

@@ -123,9 +123,8 @@ func manage(t *testing.T, dir string) *managed {
 		Events: events.New(), Log: zerolog.Nop(),
 	})
 	m.History().Own(true)
-	if _, err := m.apply(t.Context(), m.First()); err != nil {
-		t.Fatal(err)
-	}
+	_, err = m.apply(t.Context(), m.First())
+	verify.NoError(t, err)
 	m.Begin(false)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -162,9 +161,8 @@ func TestWhatCannotBeAppliedIsTriedAgain(t *testing.T) {
 		applied := m.applied.Load()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if now := m.applied.Load(); now != applied {
-			t.Errorf("applied %d times more, for nothing", now-applied)
-		}
+		now := m.applied.Load()
+		verify.That(t, now == applied, "applied %d times more, for nothing", now-applied)
 	})
 }
 
@@ -180,12 +178,10 @@ func TestRollBackHolds(t *testing.T) {
 			_, err := m.RollBack(t.Context(), number, match, "")
 			return err
 		}
-		if err := rollBack(first.Number, first.Hash); !errors.Is(err, ErrChanged) {
-			t.Errorf("with the hash of another revision: %v", err)
-		}
-		if err := rollBack(99, m.History().Current().Hash); !errors.Is(err, ErrNoRevision) {
-			t.Errorf("to no revision: %v", err)
-		}
+		err := rollBack(first.Number, first.Hash)
+		verify.That(t, errors.Is(err, ErrChanged), "with the hash of another revision: %v", err)
+		err = rollBack(99, m.History().Current().Hash)
+		verify.That(t, errors.Is(err, ErrNoRevision), "to no revision: %v", err)
 		verify.NoError(t, rollBack(first.Number, m.History().Current().Hash))
 		m.serves("after the rollback", "/file", "/a")
 		m.say("/b")

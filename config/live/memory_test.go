@@ -161,9 +161,7 @@ func TestMemoryAtRandom(t *testing.T) {
 			for _, d := range m.State.Documents {
 				got[d.Name] = d.Text
 			}
-			if fmt.Sprint(got) != fmt.Sprint(want) || !slices.IsSortedFunc(m.State.Documents, func(a, b config.Document) int { return strings.Compare(a.Name, b.Name) }) {
-				t.Fatalf("step %d: %v count, want %v", step, m.State, want)
-			}
+			verify.Require(t, fmt.Sprint(got) == fmt.Sprint(want) && slices.IsSortedFunc(m.State.Documents, func(a, b config.Document) int { return strings.Compare(a.Name, b.Name) }), "step %d: %v count, want %v", step, m.State, want)
 		}
 	}
 }

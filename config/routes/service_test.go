@@ -6,6 +6,7 @@ import (
 
 	"sluice/config"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // The settings of a route replace the settings of its service, key by key.
@@ -25,7 +26,5 @@ func TestSettingsOfRoutes(t *testing.T) {
 	}})
 	want := before
 	want.Timeouts.Idle, want.Retry.Attempts, want.Retry.BodyBytes = hour, 5, 0
-	if *got != want || *service != before {
-		t.Errorf("got %+v, want %+v", *got, want)
-	}
+	verify.That(t, *got == want && *service == before, "got %+v, want %+v", *got, want)
 }

@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"sluice/config"
+	"sluice/test/verify"
 )
 
 // Each file has one configuration of sluice, which is valid.
@@ -23,9 +24,7 @@ func TestConfigurations(t *testing.T) {
 		{"kubernetes.yaml", []string{"data", "sluice.yaml"}},
 	} {
 		file, err := os.Open(c.file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		defer file.Close()
 		found := 0
 		for documents := yaml.NewDecoder(file); ; {
@@ -44,23 +43,17 @@ func TestConfigurations(t *testing.T) {
 				check(t, c.file, text)
 			}
 		}
-		if found != 1 {
-			t.Errorf("%s has %d configurations of sluice", c.file, found)
-		}
+		verify.That(t, found == 1, "%s has %d configurations of sluice", c.file, found)
 	}
 }
 
 // The configuration in the job of Nomad is valid. The job itself is not checked.
 func TestNomad(t *testing.T) {
 	job, err := os.ReadFile("sluice.nomad.hcl")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	_, text, _ := strings.Cut(string(job), "<<EOT\n")
 	text, _, found := strings.Cut(text, "\nEOT\n")
-	if !found {
-		t.Fatal("the job has no template")
-	}
+	verify.Require(t, found, "the job has no template")
 	check(t, "sluice.nomad.hcl", text)
 }
 
@@ -69,15 +62,10 @@ func check(t *testing.T, from, text string) {
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
 	token := filepath.Join(t.TempDir(), "token")
 	text = strings.ReplaceAll(text, "/etc/sluice-token/token", token)
-	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.WriteFile(token, []byte("t"), 0o600)); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, errors.Join(os.WriteFile(file, []byte(text), 0o600), os.WriteFile(token, []byte("t"), 0o600)))
 	in := config.Input{File: file, Getenv: func(string) string { return "" }}
 	read, err := in.Read()
-	if err != nil {
-		t.Fatalf("%s: %v", from, err)
-	}
-	if _, err := in.Build([]config.Source{in.FileSource(read)}); err != nil {
-		t.Errorf("%s: %v", from, err)
-	}
+	verify.Require(t, err == nil, "%s: %v", from, err)
+	_, err = in.Build([]config.Source{in.FileSource(read)})
+	verify.That(t, err == nil, "%s: %v", from, err)
 }

@@ -16,6 +16,7 @@ import (
 	"sluice/test/long"
 	"sluice/test/sluicetest"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // envRequired makes the test fail, instead of being skipped, where Flask is not
@@ -33,9 +34,7 @@ func python(t *testing.T) string {
 		}
 	}
 	const message = "no Python with flask and consul; on Debian: apt-get install python3-flask python3-consul"
-	if os.Getenv(envRequired) != "" {
-		t.Fatal(message)
-	}
+	verify.Require(t, os.Getenv(envRequired) == "", "%v", message)
 	t.Skip(message)
 	return ""
 }
@@ -51,13 +50,10 @@ func startApp(t *testing.T, python string, agent *consultest.Agent) (id string, 
 		Env:     []string{"CONSUL_HTTP_ADDR=" + agent.HTTPAddress()},
 		Output:  &log,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() {
-		if err := p.Kill(); err != nil {
-			t.Errorf("kill app.py: %v", err)
-		}
+		err := p.Kill()
+		verify.That(t, err == nil, "kill app.py: %v", err)
 		if t.Failed() {
 			t.Logf("app.py %s:\n%s", port, log.String())
 		}
@@ -70,9 +66,7 @@ func configuration(t *testing.T, agent *consultest.Agent) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
 	text := fmt.Sprintf("consul: { addresses: [%q], wait: 10m }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n", agent.URL())
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	return file
 }
 
@@ -99,9 +93,7 @@ func TestFlaskApps(t *testing.T) {
 	sluice := sluicetest.Run(t, "--config", configuration(t, agent))
 
 	response, err := http.Get(sluice.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	body, err := io.ReadAll(response.Body)
 	response.Body.Close()
 	if err != nil || response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("X-Sluice-Reason") == "" {
@@ -118,9 +110,7 @@ func TestFlaskApps(t *testing.T) {
 	}
 	peer := func(id string) (found sluicetest.Peer) {
 		peers, err := sluice.Peers(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		for _, p := range peers {
 			if p.ID == id {
 				found = p
@@ -136,9 +126,7 @@ func TestFlaskApps(t *testing.T) {
 	const perSecond = 100
 	load := sluicetest.StartLoad(sluice.URL(), perSecond)
 	consultest.Await(t, "all three apps answer", func() bool { return len(load.Count().ByApp) == 3 })
-	if err := apps[victim].Kill(); err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, apps[victim].Kill())
 	killed := time.Now()
 	consultest.Await(t, "Consul's check finds "+victim+" dead", func() bool { ids := passing(agent); return ids != nil && !ids[victim] })
 	consultest.AwaitPromptly(t, victim+" is out", func() bool { return peer(victim).State != "up" })
@@ -148,15 +136,12 @@ func TestFlaskApps(t *testing.T) {
 	load.Stop()
 	count := load.Count()
 	t.Logf("%d requests, %d more were not sent because %d were under way", count.Requests, count.Unsent, perSecond)
-	if count.Failed > 0 {
-		t.Errorf("%d of %d requests failed: %q", count.Failed, count.Requests, count.Failures)
-	}
+	verify.That(t, count.Failed <= 0, "%d of %d requests failed: %q", count.Failed, count.Requests, count.Failures)
 	if sent := count.LastSent[victim]; sent.After(killed) {
 		t.Errorf("%s answered a request that was sent %v after it was dead", victim, sent.Sub(killed))
 	}
-	if p := peer(victim); p.Requests > out.Requests {
-		t.Errorf("%s got %d requests while it was out", victim, p.Requests-out.Requests)
-	}
+	p := peer(victim)
+	verify.That(t, p.Requests <= out.Requests, "%s got %d requests while it was out", victim, p.Requests-out.Requests)
 	for id := range apps {
 		if id != victim {
 			consultest.Await(t, id+", which lives, is up", func() bool { return peer(id).State == "up" })

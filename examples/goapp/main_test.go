@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/verify"
 )
 
 // await waits until Consul lists as many instances of star as wanted, all of them
@@ -34,25 +35,18 @@ func TestAppRegistersServesAndDeregisters(t *testing.T) {
 	go func() { ended <- run(ctx, options{name: "star", address: "127.0.0.1", consul: agent.URL()}) }()
 	defer func() {
 		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("run: %v", err)
-		}
+		err := <-ended
+		verify.That(t, err == nil, "run: %v", err)
 		await(t, agent, 0)
 	}()
 
 	app := await(t, agent, 1)[0].Service
-	if !strings.HasPrefix(app.ID, "star-") || app.Address != "127.0.0.1" {
-		t.Errorf("registered as %s at %s", app.ID, app.Address)
-	}
+	verify.That(t, strings.HasPrefix(app.ID, "star-") && app.Address == "127.0.0.1", "registered as %s at %s", app.ID, app.Address)
 	response, err := http.Get("http://127.0.0.1:" + strings.TrimPrefix(app.ID, "star-") + "/any/path")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	if err != nil || !strings.Contains(string(body), "Hello from "+app.ID) || response.Header.Get("X-App") != app.ID {
-		t.Errorf("answer %q, %v", body, err)
-	}
+	verify.That(t, err == nil && strings.Contains(string(body), "Hello from "+app.ID) && response.Header.Get("X-App") == app.ID, "answer %q, %v", body, err)
 }
 
 func TestWithoutConsulItServes(t *testing.T) {
@@ -71,7 +65,6 @@ func TestWithoutConsulItServes(t *testing.T) {
 		return response.StatusCode == http.StatusOK
 	})
 	cancel()
-	if err := <-ended; err != nil {
-		t.Errorf("run: %v", err)
-	}
+	err := <-ended
+	verify.That(t, err == nil, "run: %v", err)
 }

@@ -25,6 +25,7 @@ import (
 	"sluice/test/long"
 	"sluice/test/sluicetest"
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // envRequired makes the test fail, instead of being skipped, where Python has no gRPC.
@@ -40,9 +41,7 @@ func python(t *testing.T) string {
 		}
 	}
 	const message = "no Python with grpc and protobuf; on Debian: apt-get install python3-grpcio python3-protobuf"
-	if os.Getenv(envRequired) != "" {
-		t.Fatal(message)
-	}
+	verify.Require(t, os.Getenv(envRequired) == "", "%v", message)
 	t.Skip(message)
 	return ""
 }
@@ -61,9 +60,7 @@ func TestGreeters(t *testing.T) {
 	t.Run("Go", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
-		if err := sluicetest.Build(t.Context(), dir, "sluice/examples/grpc"); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, sluicetest.Build(t.Context(), dir, "sluice/examples/grpc"))
 		testGreeters(t, func(port string) subprocess.Options {
 			return subprocess.Options{Program: filepath.Join(dir, "grpc"), Args: []string{"-port", port, "-goodbye", "10m"}}
 		})
@@ -97,16 +94,13 @@ func testGreeters(t *testing.T, program func(port string) subprocess.Options) {
 	}
 	count := load.stop()
 	t.Logf("%d calls: %v", count.calls, count.byName)
-	if count.failed > 0 {
-		t.Errorf("%d of %d calls failed: %q", count.failed, count.calls, count.failures)
-	}
+	verify.That(t, count.failed <= 0, "%d of %d calls failed: %q", count.failed, count.calls, count.failures)
 
 	s.crash(ids[0])
 	load = startLoad(client)
 	consultest.Await(t, "calls after the crash", func() bool { return load.count().calls >= 100 })
-	if count := load.stop(); count.failed > 0 || count.byName[ids[0]] > 0 {
-		t.Errorf("after the crash of %s: %+v", ids[0], count)
-	}
+	count = load.stop()
+	verify.That(t, count.failed <= 0 && count.byName[ids[0]] <= 0, "after the crash of %s: %+v", ids[0], count)
 	for _, id := range ids[1:] {
 		s.terminate(id)
 		s.stop(id)
@@ -128,9 +122,7 @@ func (s *stage) dial() helloworld.GreeterClient {
 	s.t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(s.sluice.URL(), "http://"),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, err)
 	s.t.Cleanup(func() { conn.Close() })
 	return helloworld.NewGreeterClient(conn)
 }
@@ -145,17 +137,14 @@ func (s *stage) start() (id string) {
 	options.Env = append(options.Env, "CONSUL_HTTP_ADDR="+s.agent.HTTPAddress())
 	options.Output = &log
 	p, err := subprocess.Start(options)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, err)
 	if s.greeters == nil {
 		s.greeters = make(map[string]*subprocess.Process)
 	}
 	s.greeters[id] = p
 	s.t.Cleanup(func() {
-		if err := p.Kill(); err != nil {
-			s.t.Errorf("kill %s: %v", id, err)
-		}
+		err := p.Kill()
+		verify.That(s.t, err == nil, "kill %s: %v", id, err)
 		if s.t.Failed() {
 			s.t.Logf("%s:\n%s", id, log.String())
 		}
@@ -177,9 +166,7 @@ func (s *stage) terminate(id string) {
 	if err == nil {
 		err = process.Signal(syscall.SIGTERM)
 	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, err)
 	consultest.Await(s.t, id+" has deregistered", func() bool {
 		services, err := s.agent.Client().Agent().Services()
 		return err == nil && services[id] == nil
@@ -189,21 +176,16 @@ func (s *stage) terminate(id string) {
 // stop ends a greeter that has deregistered by a second SIGTERM.
 func (s *stage) stop(id string) {
 	s.t.Helper()
-	if err := s.greeters[id].Stop(); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := s.greeters[id].Err(); err != nil {
-		s.t.Errorf("%s ended with %v", id, err)
-	}
+	verify.NoError(s.t, s.greeters[id].Stop())
+	err := s.greeters[id].Err()
+	verify.That(s.t, err == nil, "%s ended with %v", id, err)
 }
 
 // crash kills a greeter, and waits until sluice does not use it. It stays registered, until
 // Consul removes it.
 func (s *stage) crash(id string) {
 	s.t.Helper()
-	if err := s.greeters[id].Kill(); err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, s.greeters[id].Kill())
 	consultest.Await(s.t, id+" fails its check in Consul", func() bool { return s.verdict(id) == api.HealthCritical })
 	consultest.AwaitPromptly(s.t, id+" is not used", func() bool { p := s.peer(id); return p.Status == api.HealthCritical && p.State != "up" })
 }
@@ -226,9 +208,7 @@ func (s *stage) verdict(id string) string {
 func (s *stage) peer(id string) (found sluicetest.Peer) {
 	s.t.Helper()
 	peers, err := s.sluice.Peers(s.t.Context())
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	verify.NoError(s.t, err)
 	for _, p := range peers {
 		if p.ID == id {
 			found = p
@@ -242,9 +222,8 @@ func (s *stage) expectNone(client helloworld.GreeterClient) {
 	s.t.Helper()
 	var header, trailer metadata.MD
 	_, err := client.SayHello(s.t.Context(), &helloworld.HelloRequest{}, grpc.Header(&header), grpc.Trailer(&trailer))
-	if reason := append(header.Get("x-sluice-reason"), trailer.Get("x-sluice-reason")...); status.Code(err) != codes.Unavailable || len(reason) != 1 {
-		s.t.Errorf("without a greeter: %v, reason %q; want Unavailable with a reason", err, reason)
-	}
+	reason := append(header.Get("x-sluice-reason"), trailer.Get("x-sluice-reason")...)
+	verify.That(s.t, status.Code(err) == codes.Unavailable && len(reason) == 1, "without a greeter: %v, reason %q; want Unavailable with a reason", err, reason)
 }
 
 // sender returns the name of the greeter that sent a reply.

@@ -196,12 +196,9 @@ func TestSlowReaderSkips(t *testing.T) {
 	}
 	list, err := slow.Next(t.Context())
 	verify.NoError(t, err)
-	if list[0].Kind != KindSkipped || list[0].ID != (ID{}) || list[0].Text != "5 earlier events of all kinds are not kept any more" || list[1].Text != "5" {
-		t.Errorf("got %+v, %+v", list[0], list[1])
-	}
-	if text, err := json.Marshal(list[0]); err != nil || strings.Contains(string(text), `"id"`) {
-		t.Errorf("an event without an id: %s, %v", text, err)
-	}
+	verify.That(t, list[0].Kind == KindSkipped && list[0].ID == (ID{}) && list[0].Text == "5 earlier events of all kinds are not kept any more" && list[1].Text == "5", "got %+v, %+v", list[0], list[1])
+	text, err := json.Marshal(list[0])
+	verify.That(t, err == nil && !strings.Contains(string(text), `"id"`), "an event without an id: %s, %v", text, err)
 }
 
 func TestLongTextsAreShortened(t *testing.T) {
@@ -233,18 +230,15 @@ func TestMemoryIsBounded(t *testing.T) {
 
 func TestIDsAreTexts(t *testing.T) {
 	id := ID{1763726578123, 42}
-	if got, err := ParseID(id.String()); got != id || err != nil || id.String() != "1763726578123-42" {
-		t.Errorf("got %v, %v", got, err)
-	}
+	got, err := ParseID(id.String())
+	verify.That(t, got == id && err == nil && id.String() == "1763726578123-42", "got %v, %v", got, err)
 	for _, text := range []string{"", "-", "1", "1-", "-1", "1-2-3", "a-1", "1-b", " 1-2", "99999999999999999999-1"} {
-		if id, err := ParseID(text); err == nil || id != (ID{}) {
-			t.Errorf("%q: %v, %v", text, id, err)
-		}
+		id, err := ParseID(text)
+		verify.That(t, err != nil && id == (ID{}), "%q: %v, %v", text, id, err)
 	}
 	var e Event
-	if err := json.Unmarshal([]byte(`{"id":"5-6"}`), &e); err != nil || e.ID != (ID{5, 6}) {
-		t.Errorf("got %v, %v", e.ID, err)
-	}
+	err = json.Unmarshal([]byte(`{"id":"5-6"}`), &e)
+	verify.That(t, err == nil && e.ID == (ID{5, 6}), "got %v, %v", e.ID, err)
 }
 
 // Every kind is in the list of kinds, because a filter must know it, and in the docs.
@@ -286,9 +280,8 @@ func TestChurn(t *testing.T) {
 					switch {
 					case e.Kind == KindSkipped:
 						var n uint64
-						if _, err := fmt.Sscan(e.Text, &n); err != nil {
-							t.Error(err)
-						}
+						_, err := fmt.Sscan(e.Text, &n)
+						verify.Succeeds(t, err)
 						last += n
 					case e.ID.Number != last+1:
 						t.Errorf("reader %d got event %d after %d", r, e.ID.Number, last)

@@ -69,17 +69,14 @@ func TestContain(t *testing.T) {
 			t.Errorf("fail ran %d times, %d panics were counted; want 1 and 2", failed, Total(Probe)-before)
 		}
 		all := reports()
-		if len(all) != 1 || all[0].Place != Probe || !strings.Contains(all[0].Value, "out of range") || !strings.Contains(string(all[0].Stack), "panics.fails") {
-			t.Fatalf("reports: %+v", all)
-		}
+		verify.Require(t, len(all) == 1 && all[0].Place == Probe && strings.Contains(all[0].Value, "out of range") && strings.Contains(string(all[0].Stack), "panics.fails"), "reports: %+v", all)
 		time.Sleep(reportEvery)
 		func() {
 			defer Contain(Probe, nil)
 			fails()
 		}()
-		if all := reports(); len(all) != 2 || all[1].Unreported != 1 {
-			t.Errorf("after a second: %d reports", len(all))
-		}
+		all = reports()
+		verify.That(t, len(all) == 2 && all[1].Unreported == 1, "after a second: %d reports", len(all))
 	})
 }
 

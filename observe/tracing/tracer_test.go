@@ -97,9 +97,8 @@ func TestExport(t *testing.T) {
 	await(t, "the export", func() bool { return counters.Read() == Counts{Exported: 6} }) // in one or several parts
 	tracer.Close()
 	verify.Equal(t, collector.Header("Authorization"), "Bearer x", "the collector got Authorization")
-	if got := collector.Resource(); !maps.Equal(got, map[string]any{"service.name": "edge", "service.instance.id": "host-1", "service.version": "v1"}) {
-		t.Errorf("resource %v", got)
-	}
+	got := collector.Resource()
+	verify.That(t, maps.Equal(got, map[string]any{"service.name": "edge", "service.instance.id": "host-1", "service.version": "v1"}), "resource %v", got)
 	spans := collector.Spans()
 	verify.Require(t, len(spans) == 6, "%d spans, want 6", len(spans))
 	const server, client = tracepb.Span_SPAN_KIND_SERVER, tracepb.Span_SPAN_KIND_CLIENT
@@ -138,19 +137,16 @@ func TestExport(t *testing.T) {
 			(s.Status.GetCode() == tracepb.Status_STATUS_CODE_ERROR) != want.fault {
 			t.Errorf("span %d: got %v", i, s)
 		}
-		if got := tracetest.Attributes(s); !maps.Equal(got, want.attributes) {
-			t.Errorf("span %d:\ngot  %v\nwant %v", i, got, want.attributes)
-		}
+		got := tracetest.Attributes(s)
+		verify.That(t, maps.Equal(got, want.attributes), "span %d:\ngot  %v\nwant %v", i, got, want.attributes)
 	}
 	for i, s := range spans[:3] {
 		verify.That(t, text2(s.TraceId) == traceText && s.TraceState == "a=1" && s.Flags&flagSampled != 0, "span %d: got %v", i, s)
 	}
-	if got := tracetest.Attributes(spans[4]); got["rpc.system.name"] != "grpc" || got["rpc.response.status_code"] != "UNAVAILABLE" || got["error.type"] != "UNAVAILABLE" {
-		t.Errorf("gRPC: got %v", got)
-	}
-	if got := tracetest.Attributes(spans[5]); got["error.type"] != "404" {
-		t.Errorf("an attempt with 404: got %v", got)
-	}
+	got = tracetest.Attributes(spans[4])
+	verify.That(t, got["rpc.system.name"] == "grpc" && got["rpc.response.status_code"] == "UNAVAILABLE" && got["error.type"] == "UNAVAILABLE", "gRPC: got %v", got)
+	got = tracetest.Attributes(spans[5])
+	verify.That(t, got["error.type"] == "404", "an attempt with 404: got %v", got)
 }
 
 func text(id SpanID) string { return text2(id[:]) }
@@ -177,9 +173,8 @@ func TestSlowCollector(t *testing.T) {
 		t.Errorf("got %+v, and the collector has %d, of %d", got, len(collector.Spans()), requests)
 	}
 	tracer.Record(&Request{}) // too late
-	if now := counters.Read().Dropped; now != got.Dropped+1 {
-		t.Errorf("%d spans were dropped after Close, want 1", now-got.Dropped)
-	}
+	now := counters.Read().Dropped
+	verify.That(t, now == got.Dropped+1, "%d spans were dropped after Close, want 1", now-got.Dropped)
 }
 
 // Failures are told once, and so is their end.

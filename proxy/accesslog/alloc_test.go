@@ -4,15 +4,14 @@ package accesslog
 
 import (
 	"os"
+	"sluice/test/verify"
 	"testing"
 )
 
 func TestLogDoesNotAllocate(t *testing.T) {
 	for _, format := range []Format{FormatJSON, FormatCombined, "$time $client $http_x_canary $tries $duration_ms"} {
 		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		l := start(Options{Format: format, Sample: 0.5, MaxBuffered: 1 << 20}, &output{file: null})
 		e := typical()
 		e.Target = []byte("/caf\u00e9\xff\n")
@@ -25,9 +24,7 @@ func TestLogDoesNotAllocate(t *testing.T) {
 		}); n != 0 {
 			t.Errorf("%s: %v allocations", format, n)
 		}
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, l.Close())
 		null.Close()
 	}
 }

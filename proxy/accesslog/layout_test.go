@@ -36,9 +36,8 @@ func TestTemplateLine(t *testing.T) {
 func TestTemplateVariables(t *testing.T) {
 	for name, v := range byName {
 		c := newClocks()
-		if got := appendVariable(nil, &v, &Entry{}, &c); len(got) == 0 {
-			t.Errorf("$%s appends nothing", name)
-		}
+		got := appendVariable(nil, &v, &Entry{}, &c)
+		verify.That(t, len(got) != 0, "$%s appends nothing", name)
 		evil := "a\n\"b"
 		e := &Entry{
 			RequestID: []byte(evil), TraceID: []byte(evil), Client: []byte(evil), Proxy: evil, User: evil, Method: []byte(evil), Host: []byte(evil),
@@ -67,9 +66,7 @@ func TestFormatCheck(t *testing.T) {
 		{"$client\n", `contains '\n', character 8`},
 	} {
 		err := test.format.Check()
-		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
-			t.Errorf("%q: got %v, want %s", test.format, err, test.want)
-		}
+		verify.That(t, (test.want != "" || err == nil) && (test.want == "" || err != nil && strings.Contains(err.Error(), test.want)), "%q: got %v, want %s", test.format, err, test.want)
 	}
 }
 

@@ -88,9 +88,8 @@ func TestAppendJSONEscapes(t *testing.T) {
 	} {
 		for pad := range 9 { // octets are looked at by eights
 			before, after := strings.Repeat("x", pad), strings.Repeat("y", 8-pad)
-			if got, want := string(appendJSON(nil, []byte(before+test.in+after))), before+test.want+after; got != want {
-				t.Errorf("%q: got %s, want %s", before+test.in+after, got, want)
-			}
+			got, want := string(appendJSON(nil, []byte(before+test.in+after))), before+test.want+after
+			verify.That(t, got == want, "%q: got %s, want %s", before+test.in+after, got, want)
 		}
 	}
 }
@@ -224,8 +223,7 @@ func FuzzJSONLine(f *testing.F) {
 		err := json.Unmarshal([]byte(line), &got)
 		verify.Require(t, err == nil, "%v: %s", err, line)
 		verify.That(t, got == want, "got  %+v\nwant %+v", got, want)
-		if line := lineCombined(e); strings.IndexByte(line, '\n') != len(line)-1 || bytes.Count([]byte(line), []byte{'"'}) != 16 {
-			t.Errorf("combined: %q", line)
-		}
+		line = lineCombined(e)
+		verify.That(t, strings.IndexByte(line, '\n') == len(line)-1 && bytes.Count([]byte(line), []byte{'"'}) == 16, "combined: %q", line)
 	})
 }

@@ -85,9 +85,8 @@ func TestLinesAreWrittenWithinASecond(t *testing.T) {
 		l.Log(0, numbered(1))
 		l.Log(1, numbered(2))
 		synctest.Wait()
-		if got := f.lines(); got != nil {
-			t.Fatalf("written at once: %q", got)
-		}
+		got := f.lines()
+		verify.Require(t, got == nil, "written at once: %q", got)
 		time.Sleep(time.Second + time.Millisecond)
 		synctest.Wait()
 		verify.Slices(t, numbers(t, f.lines()), []int{1, 2}, "after a second: got lines")
@@ -148,9 +147,8 @@ func TestSlowOutputDropsLinesAndNeverBlocks(t *testing.T) {
 			l.Log(uint32(i), numbered(i))
 		}
 		verify.Require(t, l.Dropped() != 0, "no line was dropped")
-		if limit := l.supply.limit; l.supply.made.Load() > limit {
-			t.Errorf("%d buffers, at most %d are allowed", l.supply.made.Load(), limit)
-		}
+		limit := l.supply.limit
+		verify.That(t, l.supply.made.Load() <= limit, "%d buffers, at most %d are allowed", l.supply.made.Load(), limit)
 		close(f.block)
 		verify.NoError(t, l.Close())
 		if got := len(numbers(t, f.lines())); uint64(got)+l.Dropped() != lines {
@@ -232,9 +230,8 @@ func TestLongLineIsWrittenWhole(t *testing.T) {
 	l.Log(0, numbered(201))
 	verify.NoError(t, l.Close())
 	lines := f.lines()
-	if got := numbers(t, lines); !slices.Equal(got, []int{200, 201}) || len(lines[0]) < 3*bufferSize {
-		t.Errorf("got lines %v, the first with %d octets", got, len(lines[0]))
-	}
+	got := numbers(t, lines)
+	verify.That(t, slices.Equal(got, []int{200, 201}) && len(lines[0]) >= 3*bufferSize, "got lines %v, the first with %d octets", got, len(lines[0]))
 	made := l.supply.made.Load()
 	verify.That(t, made <= 1, "the grown buffer still counts: %d", made)
 }
@@ -258,9 +255,7 @@ func TestSampleKeepsErrors(t *testing.T) {
 			for _, n := range numbers(t, f.lines()) {
 				count[n]++
 			}
-			if count[500] != 10 || count[499] < test.min || count[499] > test.limit {
-				t.Errorf("got %v, want 10 × 500 and %d to %d × 499", count, test.min, test.limit)
-			}
+			verify.That(t, count[500] == 10 && count[499] >= test.min && count[499] <= test.limit, "got %v, want 10 × 500 and %d to %d × 499", count, test.min, test.limit)
 		})
 	}
 }
@@ -291,9 +286,8 @@ func TestOffAndNilLoggersDoNothing(t *testing.T) {
 		var l *Logger
 		if path != "nil" {
 			var err error
-			if l, err = New(Options{Path: path, Sample: 1}); err != nil {
-				t.Fatal(err)
-			}
+			l, err = New(Options{Path: path, Sample: 1})
+			verify.NoError(t, err)
 		}
 		l.Log(0, numbered(500))
 		verify.That(t, !l.Enabled() && l.Reopen() == nil && l.Close() == nil && l.Dropped() == 0, "path %q: does something", path)

@@ -27,9 +27,8 @@ func TestReopenFollowsARenamedFile(t *testing.T) {
 			t.Errorf("%s: got lines %v, want %v", filepath.Base(name), got, want)
 		}
 	}
-	if err := l.Reopen(); err == nil {
-		t.Error("Reopen after Close: no error")
-	}
+	err = l.Reopen()
+	verify.That(t, err != nil, "Reopen after Close: no error")
 }
 
 func TestReopenKeepsTheFileIfTheNewOneCannotBeOpened(t *testing.T) {
@@ -39,9 +38,8 @@ func TestReopenKeepsTheFileIfTheNewOneCannotBeOpened(t *testing.T) {
 	verify.NoError(t, err)
 	moved := dir + ".moved"
 	verify.NoError(t, os.Rename(dir, moved))
-	if err := l.Reopen(); !errors.Is(err, os.ErrNotExist) {
-		t.Fatalf("got error %v", err)
-	}
+	err = l.Reopen()
+	verify.Require(t, errors.Is(err, os.ErrNotExist), "got error %v", err)
 	l.Log(0, numbered(1))
 	verify.NoError(t, l.Close())
 	verify.Slices(t, numbers(t, fileLines(t, filepath.Join(moved, "access.log"))), []int{1}, "got lines")
@@ -60,9 +58,8 @@ func TestStreamsStayOpen(t *testing.T) {
 		verify.NoError(t, err)
 		verify.NoError(t, errors.Join(l.Reopen(), l.Close()))
 	}
-	if _, err := os.Stdout.Stat(); err != nil {
-		t.Errorf("stdout: %v", err)
-	}
+	_, err := os.Stdout.Stat()
+	verify.That(t, err == nil, "stdout: %v", err)
 }
 
 // Many goroutines on the same and on other shards, a reopening and a closing

@@ -2,6 +2,7 @@ package accesslog
 
 import (
 	"runtime"
+	"sluice/test/verify"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -32,9 +33,7 @@ func BenchmarkLog(b *testing.B) {
 	for _, format := range []Format{FormatJSON, FormatCombined} {
 		b.Run(string(format), func(b *testing.B) {
 			l, err := New(Options{Path: "/dev/null", Format: format, Sample: 1})
-			if err != nil {
-				b.Fatal(err)
-			}
+			verify.NoError(b, err)
 			defer l.Close()
 			e := typical()
 			b.ReportAllocs()
@@ -60,9 +59,7 @@ func BenchmarkJSONLine(b *testing.B) {
 
 func BenchmarkLogParallel(b *testing.B) {
 	l, err := New(Options{Path: "/dev/null", Sample: 1})
-	if err != nil {
-		b.Fatal(err)
-	}
+	verify.NoError(b, err)
 	defer l.Close()
 	b.ReportAllocs()
 	var shards shardNumbers

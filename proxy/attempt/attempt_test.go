@@ -176,9 +176,7 @@ func TestRun(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			service := &route.Service{Name: "star", Pool: pool(t, test.peers), Retry: route.Retry{Attempts: test.attempts}}
 			o, tries, err := Run(service, new(balancer.Query), &test.x)
-			if o != test.want || tries != test.tries || err != test.err {
-				t.Errorf("got %v, %d tries, %v, want %v, %d tries, %v", o.Class, tries, err, test.want.Class, test.tries, test.err)
-			}
+			verify.That(t, o == test.want && tries == test.tries && err == test.err, "got %v, %d tries, %v, want %v, %d tries, %v", o.Class, tries, err, test.want.Class, test.tries, test.err)
 			verify.Equal(t, strings.Join(test.x.calls, " "), test.calls, "calls")
 			for i, p := range test.x.peers {
 				verify.That(t, !slices.Contains(test.x.peers[:i], p), "a peer was tried twice")
@@ -268,9 +266,8 @@ func TestSuspectedPeerIsLeftForALaterOne(t *testing.T) {
 			t.Error("the peer that came later does not end the wait")
 		}
 	}
-	if o, tries, err := Run(service, new(balancer.Query), &x); o != ok || tries != 2 || err != nil {
-		t.Errorf("got %v, %d tries, %v", o.Class, tries, err)
-	}
+	o, tries, err := Run(service, new(balancer.Query), &x)
+	verify.That(t, o == ok && tries == 2 && err == nil, "got %v, %d tries, %v", o.Class, tries, err)
 	verify.Equal(t, strings.Join(x.calls, " "), "try await leave 0 ask await receive 1", "calls")
 }
 

@@ -17,20 +17,17 @@ func TestTimeoutField(t *testing.T) {
 		"99999999n": 99_999_999, "99999999H": 99_999_999 * time.Second,
 		"": 0, "S": 0, "1": 0, "1s": 0, "-1S": 0, "+1S": 0, "1.5S": 0, "123456789S": 0, "0S": 0,
 	} {
-		if got, ok := ParseTimeout([]byte(value)); got != want || ok != (want != 0 || value == "0S") {
-			t.Errorf("%q: got %v, %v, want %v", value, got, ok, want)
-		}
+		got, ok := ParseTimeout([]byte(value))
+		verify.That(t, got == want && ok == (want != 0 || value == "0S"), "%q: got %v, %v, want %v", value, got, ok, want)
 	}
 	for _, d := range []time.Duration{1, 999, time.Microsecond, time.Millisecond + 1, time.Second, 99 * time.Second, 100 * time.Second, time.Hour, 28 * time.Hour, 99_999_999 * time.Second} {
 		value := AppendTimeout(nil, d)
-		if got, ok := ParseTimeout(value); !ok || got < d || got > d+d/1000+time.Microsecond {
-			t.Errorf("%v: got %q", d, value)
-		}
+		got, ok := ParseTimeout(value)
+		verify.That(t, ok && got >= d && got <= d+d/1000+time.Microsecond, "%v: got %q", d, value)
 	}
 	for _, d := range []time.Duration{0, -time.Second} {
-		if got := AppendTimeout(nil, d); string(got) != "1u" {
-			t.Errorf("%v: got %q", d, got)
-		}
+		got := AppendTimeout(nil, d)
+		verify.That(t, string(got) == "1u", "%v: got %q", d, got)
 	}
 }
 

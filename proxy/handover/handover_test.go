@@ -19,9 +19,8 @@ func TestHandover(t *testing.T) {
 	if os.Getenv(own) == "" {
 		test := exec.Command(os.Args[0], "-test.run=^TestHandover$", "-test.count=1")
 		test.Env = append(os.Environ(), own+"=1")
-		if output, err := test.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, output)
-		}
+		output, err := test.CombinedOutput()
+		verify.Require(t, err == nil, "%v\n%s", err, output)
 		return
 	}
 	h := New(filepath.Join(t.TempDir(), "pid"), func(_, network, address string) (net.Listener, error) { return net.Listen(network, address) })
@@ -31,18 +30,14 @@ func TestHandover(t *testing.T) {
 	}
 	l, err := h.Listen("web", "tcp", "127.0.0.1:0")
 	verify.NoError(t, err)
-	if _, err := h.Listen("web", "tcp", l.Addr().String()); err == nil || !strings.Contains(err.Error(), "address already in use") {
-		t.Errorf("listen twice: %v", err)
-	}
-	if err := h.Replace(give); err == nil || !strings.Contains(err.Error(), "not ready") {
-		t.Errorf("replace before serving: %v", err)
-	}
-	if given, replacing, err := h.Inherit(); given != nil || replacing || err != nil {
-		t.Errorf("from nobody: %v, %v, %v", given, replacing, err)
-	}
-	if err := h.Serving(); err != nil {
-		t.Errorf("serving: %v", err)
-	}
+	_, err = h.Listen("web", "tcp", l.Addr().String())
+	verify.That(t, err != nil && strings.Contains(err.Error(), "address already in use"), "listen twice: %v", err)
+	err = h.Replace(give)
+	verify.That(t, err != nil && strings.Contains(err.Error(), "not ready"), "replace before serving: %v", err)
+	given, replacing, err := h.Inherit()
+	verify.That(t, given == nil && !replacing && err == nil, "from nobody: %v, %v, %v", given, replacing, err)
+	err = h.Serving()
+	verify.That(t, err == nil, "serving: %v", err)
 	select {
 	case <-h.Replaced():
 		t.Error("replaced by nobody")
@@ -90,9 +85,8 @@ func TestHandover(t *testing.T) {
 	} else {
 		inherited.Close()
 	}
-	if _, err := os.Stat(path); err != nil {
-		t.Error(err)
-	}
+	_, err = os.Stat(path)
+	verify.Succeeds(t, err)
 
 	// The socket is kept for a later process until Stop.
 	address := l.Addr().String()
@@ -102,7 +96,6 @@ func TestHandover(t *testing.T) {
 		conn.Close()
 		t.Error("the address is still open after Stop")
 	}
-	if err := h.Replace(give); err == nil {
-		t.Error("replaced after Stop")
-	}
+	err = h.Replace(give)
+	verify.That(t, err != nil, "replaced after Stop")
 }

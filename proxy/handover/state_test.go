@@ -43,8 +43,7 @@ func TestState(t *testing.T) {
 	}
 	t.Run("no state", func(t *testing.T) {
 		called := false
-		if err := Restore(nil, []Part{NewPart("names", save, func(v []string) { called = v == nil })}); err != nil || !called {
-			t.Errorf("error %v, restored from nothing: %t", err, called)
-		}
+		err := Restore(nil, []Part{NewPart("names", save, func(v []string) { called = v == nil })})
+		verify.That(t, err == nil && called, "error %v, restored from nothing: %t", err, called)
 	})
 }

@@ -3,6 +3,7 @@ package http1
 import (
 	"bufio"
 	"bytes"
+	"sluice/test/verify"
 	"testing"
 
 	"github.com/valyala/fasthttp"
@@ -34,9 +35,7 @@ func BenchmarkScanRequestFasthttp(b *testing.B) {
 	for b.Loop() {
 		source.Reset(sampleRequest)
 		reader.Reset(source)
-		if err := head.Read(reader); err != nil {
-			b.Fatal(err)
-		}
+		verify.NoError(b, head.Read(reader))
 	}
 }
 
@@ -59,8 +58,6 @@ func BenchmarkScanResponseFasthttp(b *testing.B) {
 	for b.Loop() {
 		source.Reset(sampleResponse)
 		reader.Reset(source)
-		if err := head.Read(reader); err != nil {
-			b.Fatal(err)
-		}
+		verify.NoError(b, head.Read(reader))
 	}
 }

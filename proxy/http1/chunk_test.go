@@ -228,16 +228,13 @@ func TestChunks(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			want := chunkReading{taken: len(test.body), data: test.data, trailer: test.trailer, done: test.err == nil, err: test.err}
-			if naive := decodeChunks([]byte(test.body)); naive != want && (naive.err == nil || naive.err != want.err || naive.data != want.data) {
-				t.Errorf("the decoder of this test gives %+v, want %+v", naive, want)
-			}
+			naive := decodeChunks([]byte(test.body))
+			verify.That(t, naive == want || naive.err != nil && naive.err == want.err && naive.data == want.data, "the decoder of this test gives %+v, want %+v", naive, want)
 			for _, more := range []string{"", "\r\n", "0\r\n\r\n", "GET / HTTP/1.1\r\n\r\n"} {
 				b := []byte(test.body + more)
 				for feeding := range feedings(b) {
 					got, broken := readChunks(b, feeding...)
-					if broken != nil {
-						t.Fatalf("arriving as %v: %v", feeding, broken)
-					}
+					verify.Require(t, broken == nil, "arriving as %v: %v", feeding, broken)
 					if want.err != nil {
 						want.taken = got.taken
 						verify.Require(t, got.taken < len(test.body), "arriving as %v: took all before the error", feeding)

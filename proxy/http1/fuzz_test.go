@@ -88,12 +88,9 @@ func compareWithNetHTTP(t *testing.T, head *RequestHead, b, stripped []byte) {
 		}
 		return
 	}
-	if rest, _ := io.ReadAll(reader); len(rest) != len(b)-headLength(b, head) {
-		t.Errorf("net/http sees %d bytes after the head, not %d", len(rest), len(b)-headLength(b, head))
-	}
-	if r.Method != string(head.MethodName(b)) || r.RequestURI != string(head.Target(b)) || r.Host != string(head.Authority(b)) {
-		t.Errorf("net/http reads %q %q for %q", r.Method, r.RequestURI, r.Host)
-	}
+	rest, _ := io.ReadAll(reader)
+	verify.That(t, len(rest) == len(b)-headLength(b, head), "net/http sees %d bytes after the head, not %d", len(rest), len(b)-headLength(b, head))
+	verify.That(t, r.Method == string(head.MethodName(b)) && r.RequestURI == string(head.Target(b)) && r.Host == string(head.Authority(b)), "net/http reads %q %q for %q", r.Method, r.RequestURI, r.Host)
 	verify.That(t, r.ProtoMajor == 1 && (r.ProtoMinor == 0) == head.HTTP10 && r.ProtoMinor <= 1, "net/http reads version %s", r.Proto)
 	length := head.ContentLength
 	switch {
@@ -102,9 +99,8 @@ func compareWithNetHTTP(t *testing.T, head *RequestHead, b, stripped []byte) {
 	case length < 0:
 		length = 0
 	}
-	if chunked := slices.Equal(r.TransferEncoding, []string{"chunked"}); r.ContentLength != length || chunked != head.Chunked || len(r.TransferEncoding) > 1 {
-		t.Errorf("net/http reads length %d, codings %q; want %d, chunked %v", r.ContentLength, r.TransferEncoding, length, head.Chunked)
-	}
+	chunked := slices.Equal(r.TransferEncoding, []string{"chunked"})
+	verify.That(t, r.ContentLength == length && chunked == head.Chunked && len(r.TransferEncoding) <= 1, "net/http reads length %d, codings %q; want %d, chunked %v", r.ContentLength, r.TransferEncoding, length, head.Chunked)
 	verify.That(t, r.Close != head.Persistent(), "net/http reads close %v", r.Close)
 	want := fieldsAsInNetHTTP(&head.Head, b)
 	delete(want, "Host")
@@ -161,9 +157,8 @@ func compareWithFasthttp(t *testing.T, head *RequestHead, b []byte) {
 		}
 		return
 	}
-	if rest, _ := io.ReadAll(reader); len(rest) != len(b)-headLength(b, head) {
-		t.Errorf("fasthttp sees %d bytes after the head, not %d", len(rest), len(b)-headLength(b, head))
-	}
+	rest, _ := io.ReadAll(reader)
+	verify.That(t, len(rest) == len(b)-headLength(b, head), "fasthttp sees %d bytes after the head, not %d", len(rest), len(b)-headLength(b, head))
 	if !bytes.Equal(r.Method(), head.MethodName(b)) || !bytes.Equal(r.RequestURI(), head.Target(b)) || !bytes.Equal(r.Host(), head.Find(b, NameHost)) {
 		t.Errorf("fasthttp reads %q %q for %q", r.Method(), r.RequestURI(), r.Host())
 	}
@@ -222,9 +217,7 @@ func FuzzResponseHead(f *testing.F) {
 		end := bytes.Index(b, []byte("\r\n\r\n")) + 4
 		verify.Require(t, whole.length == end, "length %d, but the first empty line ends at %d", whole.length, end)
 		if err != nil {
-			if !head.Chunked || !strings.Contains(err.Error(), "bad trailer key") { // an announcement, nothing more
-				t.Fatalf("net/http refuses: %v", err)
-			}
+			verify.Require(t, head.Chunked && strings.Contains(err.Error(), "bad trailer key"), "net/http refuses: %v", err) // an announcement, nothing more
 			return
 		}
 		verify.That(t, r.StatusCode == head.Status && r.Status == strings.TrimLeft(string(head.StatusText(b)), " "), "net/http reads status %q", r.Status)
@@ -235,9 +228,7 @@ func FuzzResponseHead(f *testing.F) {
 			length = 0
 		}
 		chunked := slices.Equal(r.TransferEncoding, []string{"chunked"})
-		if r.ContentLength != length || chunked != head.Chunked || len(r.TransferEncoding) > 1 {
-			t.Errorf("net/http reads length %d, codings %q; want %d, chunked %v", r.ContentLength, r.TransferEncoding, length, head.Chunked)
-		}
+		verify.That(t, r.ContentLength == length && chunked == head.Chunked && len(r.TransferEncoding) <= 1, "net/http reads length %d, codings %q; want %d, chunked %v", r.ContentLength, r.TransferEncoding, length, head.Chunked)
 		untilClose := !bodiless && !head.Chunked && head.ContentLength < 0
 		verify.Equal(t, r.Close, (!head.Persistent() || untilClose), "net/http reads close")
 		want := fieldsAsInNetHTTP(&head.Head, b)
@@ -266,13 +257,10 @@ func FuzzChunkScanner(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, seed uint64) {
 		b = b[:min(len(b), 64<<10)]
 		whole, broken := readChunks(b, len(b))
-		if broken != nil {
-			t.Fatal(broken)
-		}
+		verify.NoError(t, broken)
 		feeding := division(len(b), seed)
-		if divided, broken := readChunks(b, feeding...); divided != whole || broken != nil {
-			t.Fatalf("arriving as %v: got %+v, %v; want %+v", feeding, divided, broken, whole)
-		}
+		divided, broken := readChunks(b, feeding...)
+		verify.Require(t, divided == whole && broken == nil, "arriving as %v: got %+v, %v; want %+v", feeding, divided, broken, whole)
 
 		naive := decodeChunks(b)
 		switch {
@@ -286,9 +274,8 @@ func FuzzChunkScanner(f *testing.F) {
 			// The scanner does not wait for the end of a malformed line. Nothing
 			// that may follow makes it well-formed.
 			for _, more := range []string{"\n", "\r\n", "0\r\n\r\n", "\r\n\r\n", "\n0\r\n\r\n", "\r\n0\r\n\r\n", ":\r\n\r\n", "1\r\na\r\n0\r\n\r\n"} {
-				if naive := decodeChunks(append(bytes.Clone(b), more...)); naive.done {
-					t.Fatalf("got %+v, but with %q it is %+v", whole, more, naive)
-				}
+				naive := decodeChunks(append(bytes.Clone(b), more...))
+				verify.Require(t, !naive.done, "got %+v, but with %q it is %+v", whole, more, naive)
 			}
 		}
 

@@ -156,13 +156,11 @@ func TestRefusedRequestHeads(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := []byte(test.head)
-			if got := readRequest(b, len(b)); got.err != test.want {
-				t.Fatalf("got %v %q, want %v", got.err, got.text, test.want)
-			}
+			got := readRequest(b, len(b))
+			verify.Require(t, got.err == test.want, "got %v %q, want %v", got.err, got.text, test.want)
 			for feeding := range feedings(b) {
-				if got := readRequest(b, feeding...); got.err != test.want {
-					t.Fatalf("arriving as %v: got %v %q, want %v", feeding, got.err, got.text, test.want)
-				}
+				got := readRequest(b, feeding...)
+				verify.Require(t, got.err == test.want, "arriving as %v: got %v %q, want %v", feeding, got.err, got.text, test.want)
 			}
 		})
 	}
@@ -272,15 +270,13 @@ func TestAcceptedRequestHeads(t *testing.T) {
 			// More than the head may have arrived.
 			for _, more := range []string{"", "\n", "\x00", "GET / HTTP/1.1\r\n\r\n"} {
 				b := []byte(test.head[:length] + more)
-				if got := readRequest(b, len(b)); got.err != nil || got.length != length || got.text != test.want {
-					t.Fatalf("before %q: got %v, length %d of %d\n%s\nwant\n%s", more, got.err, got.length, length, got.text, test.want)
-				}
+				got := readRequest(b, len(b))
+				verify.Require(t, got.err == nil && got.length == length && got.text == test.want, "before %q: got %v, length %d of %d\n%s\nwant\n%s", more, got.err, got.length, length, got.text, test.want)
 			}
 			b := []byte(test.head)
 			for feeding := range feedings(b) {
-				if got := readRequest(b, feeding...); got.err != nil || got.length != length || got.text != test.want {
-					t.Fatalf("arriving as %v: got %v, length %d of %d\n%s\nwant\n%s", feeding, got.err, got.length, length, got.text, test.want)
-				}
+				got := readRequest(b, feeding...)
+				verify.Require(t, got.err == nil && got.length == length && got.text == test.want, "arriving as %v: got %v, length %d of %d\n%s\nwant\n%s", feeding, got.err, got.length, length, got.text, test.want)
 			}
 		})
 	}
@@ -363,13 +359,10 @@ func TestManyFields(t *testing.T) {
 		}
 		first := head
 		head.Reset(testTargetBytes, n)
-		if _, err := head.Scan([]byte("GET / HTTP/1.1\r\nHost: other\r\n" + strings.Repeat("Y: y\r\n", n-1) + "\r\n")); err != nil {
-			t.Fatal(err)
-		}
+		_, err := head.Scan([]byte("GET / HTTP/1.1\r\nHost: other\r\n" + strings.Repeat("Y: y\r\n", n-1) + "\r\n"))
+		verify.NoError(t, err)
 		fields := first.Fields()
-		if len(fields) != n || string(first.Find(text, NameUserAgent)) != "me" || string(first.Authority(text)) != "a" {
-			t.Fatalf("%d fields: got %d", n, len(fields))
-		}
+		verify.Require(t, len(fields) == n && string(first.Find(text, NameUserAgent)) == "me" && string(first.Authority(text)) == "a", "%d fields: got %d", n, len(fields))
 		for i := 1; i < n-2; i++ {
 			f := &fields[i]
 			if name := fmt.Sprint("X-", i); string(f.FieldName(text)) != name || string(f.Value(text)) != fmt.Sprint(i) || f.Nominated != (i == 1 || i == 998) {
@@ -381,9 +374,8 @@ func TestManyFields(t *testing.T) {
 			verify.That(t, string(first.FindOther(text, last)) == fmt.Sprint(n-3), "%d fields: no %s", n, last)
 		}
 		head.Reset(testTargetBytes, n-1)
-		if _, err := head.Scan(text); err != ErrTooManyFields {
-			t.Errorf("%d fields, %d are allowed: %v", n, n-1, err)
-		}
+		_, err = head.Scan(text)
+		verify.That(t, err == ErrTooManyFields, "%d fields, %d are allowed: %v", n, n-1, err)
 	}
 }
 
@@ -393,21 +385,16 @@ func TestFindField(t *testing.T) {
 	head.Reset(testTargetBytes, UsualFields)
 	_, err := head.Scan(b)
 	verify.NoError(t, err)
-	if got := head.Find(b, NameUserAgent); string(got) != "me" {
-		t.Errorf("User-Agent: got %q", got)
-	}
-	if got := head.Find(b, NameVia); got != nil {
-		t.Errorf("Via: got %q", got)
-	}
-	if got := head.FindOther(b, "x-one"); string(got) != "1" {
-		t.Errorf("X-One: got %q", got)
-	}
-	if got := head.FindOther(b, "empty"); got == nil || len(got) != 0 {
-		t.Errorf("Empty: got %q", got)
-	}
-	if got := head.FindOther(b, "x-two"); got != nil {
-		t.Errorf("X-Two: got %q", got)
-	}
+	got := head.Find(b, NameUserAgent)
+	verify.That(t, string(got) == "me", "User-Agent: got %q", got)
+	got = head.Find(b, NameVia)
+	verify.That(t, got == nil, "Via: got %q", got)
+	got = head.FindOther(b, "x-one")
+	verify.That(t, string(got) == "1", "X-One: got %q", got)
+	got = head.FindOther(b, "empty")
+	verify.That(t, got != nil && len(got) == 0, "Empty: got %q", got)
+	got = head.FindOther(b, "x-two")
+	verify.That(t, got == nil, "X-Two: got %q", got)
 }
 
 func TestValidHost(t *testing.T) {

@@ -116,9 +116,8 @@ func TestAcceptedResponseHeads(t *testing.T) {
 			length := strings.Index(test.head, "\r\n\r\n") + 4
 			b := []byte(test.head)
 			for feeding := range feedings(b) {
-				if got := readResponse(b, feeding...); got.err != nil || got.length != length || got.text != test.want {
-					t.Fatalf("arriving as %v: got %v, length %d of %d\n%s\nwant\n%s", feeding, got.err, got.length, length, got.text, test.want)
-				}
+				got := readResponse(b, feeding...)
+				verify.Require(t, got.err == nil && got.length == length && got.text == test.want, "arriving as %v: got %v, length %d of %d\n%s\nwant\n%s", feeding, got.err, got.length, length, got.text, test.want)
 			}
 			for n := range length {
 				if got := readResponse(b, n); got != (reading{}) {

@@ -11,12 +11,10 @@ import (
 // each octet at each place of each length, and for random ones.
 func TestWordsAgreeWithOctets(t *testing.T) {
 	check := func(b []byte) {
-		if got, want := isValue(b), consistsOf(b, charValue); got != want {
-			t.Fatalf("isValue(%q): got %v", b, got)
-		}
-		if got, want := isTarget(b), consistsOf(b, charTarget); got != want {
-			t.Fatalf("isTarget(%q): got %v", b, got)
-		}
+		got, want := isValue(b), consistsOf(b, charValue)
+		verify.Require(t, got == want, "isValue(%q): got %v", b, got)
+		got, want = isTarget(b), consistsOf(b, charTarget)
+		verify.Require(t, got == want, "isTarget(%q): got %v", b, got)
 	}
 	for length := range 34 {
 		for at := range length {
@@ -41,9 +39,8 @@ func TestWordsAgreeWithOctets(t *testing.T) {
 					name := []byte(known.lower)
 					name[at] = byte(c)
 					first, last := endsOf(name)
-					if got, want := known.is(name, first, last), EqualFold(name, known.lower); got != want {
-						t.Fatalf("%q is %q: got %v", name, known.lower, got)
-					}
+					got, want := known.is(name, first, last), EqualFold(name, known.lower)
+					verify.Require(t, got == want, "%q is %q: got %v", name, known.lower, got)
 				}
 			}
 		}

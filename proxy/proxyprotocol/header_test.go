@@ -37,16 +37,14 @@ func TestLength(t *testing.T) {
 				t.Errorf("%q: %d, %v, want more bytes", whole[:n], got, err)
 			}
 		}
-		if got, err := Length([]byte(whole + "GET /")); got != len(whole) || err != nil {
-			t.Errorf("%q: %d, %v, want %d", whole, got, err, len(whole))
-		}
+		got, err := Length([]byte(whole + "GET /"))
+		verify.That(t, got == len(whole) && err == nil, "%q: %d, %v, want %d", whole, got, err, len(whole))
 	}
 	long := []byte(v2)
 	binary.BigEndian.PutUint16(long[v2LengthFrom:], 5000)
 	for _, wrong := range []string{"GET / HTTP/1.1\r\n", "PROXx", "\r\n\r\n\x00\r\nquit\n", "PROXY " + strings.Repeat("x", 200), string(long)} {
-		if got, err := Length([]byte(wrong)); err == nil {
-			t.Errorf("%q: %d, want an error", wrong, got)
-		}
+		got, err := Length([]byte(wrong))
+		verify.That(t, err != nil, "%q: %d, want an error", wrong, got)
 	}
 }
 
@@ -63,9 +61,8 @@ func FuzzHeader(f *testing.F) {
 			return
 		}
 		verify.Require(t, n <= len(b) && n <= MaxBytes, "length %d of %d bytes", n, len(b))
-		if a, ok, err := Parse(b[:n]); err == nil && ok && (!a.Client.IsValid() || !a.Server.IsValid()) {
-			t.Fatalf("no addresses: %+v", a)
-		}
+		a, ok, err := Parse(b[:n])
+		verify.Require(t, err != nil || !ok || a.Client.IsValid() && a.Server.IsValid(), "no addresses: %+v", a)
 		rest := bytes.NewReader(b)
 		reader := bufio.NewReader(rest)
 		if _, err := proxyproto.Read(reader); err == nil {

@@ -55,22 +55,18 @@ func TestServerName(t *testing.T) {
 		hello := helloOf(t, test.config)
 		for _, b := range [][]byte{hello, divided(hello, 100), divided(hello, 3)} {
 			for n := range len(b) {
-				if whole, err := WholeClientHello(b[:n]); whole || err != nil {
-					t.Fatalf("%s: the first %d of %d bytes: %v, %v", test.name, n, len(b), whole, err)
-				}
+				whole, err := WholeClientHello(b[:n])
+				verify.Require(t, !whole && err == nil, "%s: the first %d of %d bytes: %v, %v", test.name, n, len(b), whole, err)
 			}
-			if whole, err := WholeClientHello(append(b[:len(b):len(b)], "more"...)); !whole || err != nil {
-				t.Errorf("%s: %v, %v, want the whole", test.name, whole, err)
-			}
-			if name, err := ServerName(b); name != test.name || err != nil {
-				t.Errorf("%s: got %q, %v", test.name, name, err)
-			}
+			whole, err := WholeClientHello(append(b[:len(b):len(b)], "more"...))
+			verify.That(t, whole && err == nil, "%s: %v, %v, want the whole", test.name, whole, err)
+			name, err := ServerName(b)
+			verify.That(t, name == test.name && err == nil, "%s: got %q, %v", test.name, name, err)
 		}
 	}
 	for _, wrong := range []string{"GET / HTTP/1.1\r\n", "\x16\x02", "\x16\x03\x01\x00\x00", "\x16\x03\x01\xff\xff", "\x16\x03\x01\x00\x04\x02\x00\x00\x00"} {
-		if whole, err := WholeClientHello([]byte(wrong)); whole || err != ErrNoTLS {
-			t.Errorf("%q: %v, %v, want errNoTLS", wrong, whole, err)
-		}
+		whole, err := WholeClientHello([]byte(wrong))
+		verify.That(t, !whole && err == ErrNoTLS, "%q: %v, %v, want errNoTLS", wrong, whole, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package socket
 
 import (
 	"slices"
+	"sluice/test/verify"
 	"testing"
 )
 
@@ -14,9 +15,7 @@ func TestLimitsOfConnectionsDiffer(t *testing.T) {
 		values = append(values, l.earlier(limit))
 	}
 	slices.Sort(values)
-	if values[0] < limit*9/10 || values[len(values)-1] > limit {
-		t.Errorf("from %d to %d", values[0], values[len(values)-1])
-	}
+	verify.That(t, values[0] >= limit*9/10 && values[len(values)-1] <= limit, "from %d to %d", values[0], values[len(values)-1])
 	for i := range values[1:] {
 		if gap := values[i+1] - values[i]; gap > 3*limit/10/connections {
 			t.Errorf("no connection between %d and %d", values[i], values[i+1])

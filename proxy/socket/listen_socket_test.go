@@ -34,9 +34,8 @@ func TestSocketReplacesAnAbandonedOne(t *testing.T) {
 			conn.Close()
 		}
 		l.Close()
-		if _, err := os.Lstat(path); err != nil { // as after a crash
-			t.Fatal(err)
-		}
+		_, err = os.Lstat(path)
+		verify.NoError(t, err) // as after a crash
 	}
 }
 
@@ -45,9 +44,8 @@ func TestSocketOfAnotherProcessStays(t *testing.T) {
 	first, err := ListenSocket(path)
 	verify.NoError(t, err)
 	defer first.Close()
-	if l, err := ListenSocket(path); err == nil || err.Error() != path+" is in use by another process" {
-		t.Errorf("got %v, %v", l, err)
-	}
+	l, err := ListenSocket(path)
+	verify.That(t, err != nil && err.Error() == path+" is in use by another process", "got %v, %v", l, err)
 	if conn, err := net.Dial("unix", path); err != nil {
 		t.Errorf("the first one is gone: %v", err)
 	} else {
@@ -63,12 +61,10 @@ func TestSocketReplacesNoOtherFile(t *testing.T) {
 		"link":      func() error { return os.Symlink("/dev/null", path) },
 	} {
 		verify.NoError(t, make())
-		if _, err := ListenSocket(path); err == nil || !strings.Contains(err.Error(), "is not a socket: remove it") {
-			t.Errorf("%s: %v", what, err)
-		}
-		if err := os.Remove(path); err != nil {
-			t.Errorf("%s: %v", what, err)
-		}
+		_, err := ListenSocket(path)
+		verify.That(t, err != nil && strings.Contains(err.Error(), "is not a socket: remove it"), "%s: %v", what, err)
+		err = os.Remove(path)
+		verify.That(t, err == nil, "%s: %v", what, err)
 	}
 }
 

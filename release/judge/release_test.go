@@ -166,9 +166,7 @@ func TestWorseCanariesAreRolledBack(t *testing.T) {
 		slices.Sort(failed)
 		t.Logf("%d clients, %d requests a second, %v extra failures: %d failed requests at the median, %d at most",
 			test.clients, test.perSecond, test.extra, failed[releases/2], failed[releases-1])
-		if failed[releases/2] > test.failed {
-			t.Errorf("%d clients, %v extra failures: %d failed requests at the median, want at most %d", test.clients, test.extra, failed[releases/2], test.failed)
-		}
+		verify.That(t, failed[releases/2] <= test.failed, "%d clients, %v extra failures: %d failed requests at the median, want at most %d", test.clients, test.extra, failed[releases/2], test.failed)
 	}
 }
 
@@ -247,9 +245,7 @@ func TestLook(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := look(t, settings, test.change)
-			if got.Verdict != test.want || got.Share != test.share || !strings.Contains(got.Reason, test.reason) {
-				t.Errorf("got %+v, want %v, share %v, %q", got, test.want, test.share, test.reason)
-			}
+			verify.That(t, got.Verdict == test.want && got.Share == test.share && strings.Contains(got.Reason, test.reason), "got %+v, want %v, share %v, %q", got, test.want, test.share, test.reason)
 		})
 	}
 }
@@ -261,13 +257,11 @@ func TestVerdictsAreReturnedOnce(t *testing.T) {
 			fail(r, o, true, failing)
 			o.Canary.Requests--
 			o.Time = o.Time.Add(2 * time.Hour)
-			if d := r.Look(*o); d.Verdict == Continue {
-				t.Fatalf("%d failing: nothing at the first look", failing)
-			}
+			d := r.Look(*o)
+			verify.Require(t, d.Verdict != Continue, "%d failing: nothing at the first look", failing)
 			o.Time = o.Time.Add(time.Minute)
-			if d := r.Look(*o); d.Verdict != Continue {
-				t.Errorf("%d failing: again: %+v", failing, d)
-			}
+			d = r.Look(*o)
+			verify.That(t, d.Verdict == Continue, "%d failing: again: %+v", failing, d)
 		})
 	}
 }

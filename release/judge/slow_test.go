@@ -99,9 +99,7 @@ func TestFalseRollbacksOfSlowCanaries(t *testing.T) {
 				}
 			}
 			t.Logf("%d releases: %d rolled back, %d not complete after 40 minutes", releases, rollbacks, unfinished)
-			if rollbacks > max(1, releases/1000) { // of fixed seeds
-				t.Errorf("%d of %d rolled back, want 1 in 1,000", rollbacks, releases)
-			}
+			verify.That(t, rollbacks <= max(1, releases/1000), "%d of %d rolled back, want 1 in 1,000", rollbacks, releases) // of fixed seeds
 		})
 	}
 }
@@ -128,9 +126,7 @@ func TestSlowCanariesAreRolledBack(t *testing.T) {
 		t.Logf("%v times as slow, 2000 clients, 100 requests a second: after %d s at the median, %d s at most; %d of %d missed",
 			test.factor, took[releases/2], took[releases-1], missed, releases)
 		verify.That(t, missed <= test.missed*releases/100, "%v times as slow: %d of %d releases were not rolled back", test.factor, missed, releases)
-		if took[releases/2] > test.seconds {
-			t.Errorf("%v times as slow: after %d s at the median, want at most %d", test.factor, took[releases/2], test.seconds)
-		}
+		verify.That(t, took[releases/2] <= test.seconds, "%v times as slow: after %d s at the median, want at most %d", test.factor, took[releases/2], test.seconds)
 	}
 }
 
@@ -212,9 +208,8 @@ func TestReconsider(t *testing.T) {
 	look(t, settings, func(r *Release, o *Observation) {
 		fail(r, o, true, 6)
 		for i, want := range []Verdict{Rollback, Continue} {
-			if d := r.Look(*o); d.Verdict != want {
-				t.Errorf("look %d: %+v", i+1, d)
-			}
+			d := r.Look(*o)
+			verify.That(t, d.Verdict == want, "look %d: %+v", i+1, d)
 		}
 		if r.Reconsider(); r.Look(*o).Verdict != Rollback {
 			t.Error("not said again")
@@ -223,16 +218,14 @@ func TestReconsider(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	if c, b := timedSettings.Limits(100); c != 150 || b != 100 {
-		t.Errorf("limits %d and %d", c, b)
-	}
+	c, b := timedSettings.Limits(100)
+	verify.That(t, c == 150 && b == 100, "limits %d and %d", c, b)
 	for _, s := range []struct {
 		Settings
 		p90 time.Duration
 	}{{settings, 100}, {timedSettings, 0}} {
-		if c, b := s.Limits(s.p90); c != math.MaxInt64 || b != math.MaxInt64 {
-			t.Errorf("%+v: limits %v and %v, want none", s, c, b)
-		}
+		c, b := s.Limits(s.p90)
+		verify.That(t, c == math.MaxInt64 && b == math.MaxInt64, "%+v: limits %v and %v, want none", s, c, b)
 	}
 }
 

@@ -32,9 +32,7 @@ func TestAddressesOfQuestions(t *testing.T) {
 			})
 			_, err := f.Ask(t.Context(), places.BlockOf(netip.MustParseAddr("10.0.0.1")), http.Header{})
 			f.Close()
-			if allowed && err != nil || !allowed && (err == nil || !strings.HasSuffix(err.Error(), " is not allowed")) {
-				t.Errorf("%s, allowed %v: %v", host, allowed, err)
-			}
+			verify.That(t, (!allowed || err == nil) && (allowed || err != nil && strings.HasSuffix(err.Error(), " is not allowed")), "%s, allowed %v: %v", host, allowed, err)
 		}
 	}
 	verify.Equal(t, asked.Load(), 3, "the server questions")
@@ -59,16 +57,14 @@ func TestQuestionsOfOneClientHaveTheirShare(t *testing.T) {
 	defer cancel()
 	for range maxConnections {
 		asking.Go(func() {
-			if _, err := f.Ask(ctx, slow, http.Header{"Slow": {"1"}}); err == nil {
-				t.Error("an answer to a question without one")
-			}
+			_, err := f.Ask(ctx, slow, http.Header{"Slow": {"1"}})
+			verify.That(t, err != nil, "an answer to a question without one")
 		})
 	}
 	for range maxPerBlock {
 		<-asked
 	}
-	if a, err := f.Ask(t.Context(), other, http.Header{}); err != nil || !a.Allows() {
-		t.Errorf("beside them: %v, %v", a, err)
-	}
+	a, err := f.Ask(t.Context(), other, http.Header{})
+	verify.That(t, err == nil && a.Allows(), "beside them: %v, %v", a, err)
 	verify.Equal(t, len(asked), 0, "the client has questions more than its share")
 }

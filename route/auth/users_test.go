@@ -37,33 +37,27 @@ func TestUsers(t *testing.T) {
 		for range 2 {
 			for password, right := range map[string]bool{"secret": true, "Secret": false, "": false} {
 				want := right && strings.Contains(someUsers, "\n"+name+":") && name != ""
-				if got, err := u.Verify(places.Many, name, password, never); got != want || err != nil {
-					t.Errorf("%q, %q: got %v, %v", name, password, got, err)
-				}
+				got, err := u.Verify(places.Many, name, password, never)
+				verify.That(t, got == want && err == nil, "%q, %q: got %v, %v", name, password, got, err)
 			}
 		}
 	}
 
 	// A changed file is used, one with an error is not.
 	write(t, path, strings.Replace(someUsers, "sha:", "other:", 1))
-	if changed, err := u.Refresh(); !changed || err != nil {
-		t.Errorf("changed: %v, %v", changed, err)
-	}
-	if ok, _ := u.Verify(places.Many, "sha", "secret", never); ok {
-		t.Error("a removed user is known")
-	}
+	changed, err := u.Refresh()
+	verify.That(t, changed && err == nil, "changed: %v, %v", changed, err)
+	ok, _ := u.Verify(places.Many, "sha", "secret", never)
+	verify.That(t, !ok, "a removed user is known")
 	for _, text := range []string{"", "# nobody\n", "plain:secret\n", "noHash\n", ":{SHA}x\n", "a\x01:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n", strings.Repeat("#", maxFileBytes+1)} {
 		write(t, path, text)
-		if changed, err := u.Refresh(); changed || err == nil {
-			t.Errorf("%.20q: %v, %v", text, changed, err)
-		}
-		if ok, _ := u.Verify(places.Many, "other", "secret", never); !ok {
-			t.Error("the users are lost")
-		}
+		changed, err := u.Refresh()
+		verify.That(t, !changed && err != nil, "%.20q: %v, %v", text, changed, err)
+		ok, _ := u.Verify(places.Many, "other", "secret", never)
+		verify.That(t, ok, "the users are lost")
 	}
-	if _, err := OpenUsers(path + ".missing"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a missing file: %v", err)
-	}
+	_, err = OpenUsers(path + ".missing")
+	verify.That(t, errors.Is(err, os.ErrNotExist), "a missing file: %v", err)
 }
 
 // Who is verified needs no turn. Others wait as long as they may.
@@ -76,15 +70,13 @@ func TestVerifyWaitsForItsTurn(t *testing.T) {
 	for range processors {
 		turns.Take(places.Many, nil)
 	}
-	if ok, err := u.Verify(places.Many, "sha", "secret", never); !ok || err != nil {
-		t.Errorf("known: %v, %v", ok, err)
-	}
+	ok, err := u.Verify(places.Many, "sha", "secret", never)
+	verify.That(t, ok && err == nil, "known: %v, %v", ok, err)
 	brief := func() (context.Context, context.CancelFunc) {
 		return context.WithTimeout(context.Background(), time.Millisecond)
 	}
-	if ok, err := u.Verify(places.Many, "sha", "wrong", brief); ok || err != ErrBusy {
-		t.Errorf("unknown: %v, %v", ok, err)
-	}
+	ok, err = u.Verify(places.Many, "sha", "wrong", brief)
+	verify.That(t, !ok && err == ErrBusy, "unknown: %v, %v", ok, err)
 	for range processors {
 		turns.Give(places.Many)
 	}
@@ -110,10 +102,8 @@ func TestLongPasswordsAreWrong(t *testing.T) {
 		cancel()
 		return ctx, cancel
 	}
-	if ok, err := u.Verify(places.Many, "sha", strings.Repeat("x", 256), noTime); ok || err != nil {
-		t.Errorf("256 bytes: %v, %v", ok, err)
-	}
-	if _, err := u.Verify(places.Many, "sha", strings.Repeat("x", 255), noTime); err != ErrBusy {
-		t.Errorf("255 bytes: %v, want %v", err, ErrBusy)
-	}
+	ok, err := u.Verify(places.Many, "sha", strings.Repeat("x", 256), noTime)
+	verify.That(t, !ok && err == nil, "256 bytes: %v, %v", ok, err)
+	_, err = u.Verify(places.Many, "sha", strings.Repeat("x", 255), noTime)
+	verify.That(t, err == ErrBusy, "255 bytes: %v, want %v", err, ErrBusy)
 }

@@ -80,14 +80,12 @@ func order(t testing.TB, names string) (order []Encoding) {
 
 func TestParseEncoding(t *testing.T) {
 	for _, e := range Encodings {
-		if got, ok := ParseEncoding(e.String()); !ok || got != e {
-			t.Errorf("%s: %v, %v", e, got, ok)
-		}
+		got, ok := ParseEncoding(e.String())
+		verify.That(t, ok && got == e, "%s: %v, %v", e, got, ok)
 	}
 	for _, name := range []string{"", "identity", "deflate", "GZIP"} {
-		if e, ok := ParseEncoding(name); ok {
-			t.Errorf("%q is %v", name, e)
-		}
+		e, ok := ParseEncoding(name)
+		verify.That(t, !ok, "%q is %v", name, e)
 	}
 }
 

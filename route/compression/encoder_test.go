@@ -83,9 +83,8 @@ func TestRoundTrip(t *testing.T) {
 		}
 		c := s.Acquire(e, l, 1<<30)
 		c.End()
-		if got, err := io.ReadAll(decoder(t, e, bytes.NewReader(c.Take()))); err != nil || len(got) > 0 {
-			t.Errorf("no content: %q, %v", got, err)
-		}
+		got, err := io.ReadAll(decoder(t, e, bytes.NewReader(c.Take())))
+		verify.That(t, err == nil && len(got) == 0, "no content: %q, %v", got, err)
 		c.Release()
 		verify.Equal(t, s.Stats().InUseBytes, 0, "bytes in use")
 	})
@@ -113,9 +112,8 @@ func TestFlush(t *testing.T) {
 		for i := range 3 {
 			c.Write(fmt.Appendf(nil, "event %d", i))
 			c.Flush()
-			if _, err := w.Write(c.Take()); err != nil {
-				t.Fatal(err)
-			}
+			_, err := w.Write(c.Take())
+			verify.NoError(t, err)
 			got, want := <-answers, fmt.Sprintf("event %d<nil>", i)
 			verify.Require(t, got == want, "%q, want %q", got, want)
 		}
@@ -130,9 +128,7 @@ func TestAcquireIsBounded(t *testing.T) {
 	var s Encoders
 	state := kinds[Gzip][Default].stateBytes
 	first, second := s.Acquire(Gzip, Default, 2*state), s.Acquire(Gzip, Default, 2*state)
-	if first == nil || second == nil || s.Acquire(Gzip, Fast, 2*state) != nil {
-		t.Fatal("want exactly two encoders")
-	}
+	verify.Require(t, first != nil && second != nil && s.Acquire(Gzip, Fast, 2*state) == nil, "want exactly two encoders")
 	first.Write([]byte("abc"))
 	first.End()
 	n := len(first.Take())
@@ -172,9 +168,8 @@ func TestStateBytes(t *testing.T) {
 			all = append(all, c)
 		}
 		used := (heap() - before) / count
-		if counted := s.Stats().InUseBytes / count; used > counted || used < counted/2 {
-			t.Errorf("an encoder has %d KiB, and counts as %d KiB", used>>10, counted>>10)
-		}
+		counted := s.Stats().InUseBytes / count
+		verify.That(t, used <= counted && used >= counted/2, "an encoder has %d KiB, and counts as %d KiB", used>>10, counted>>10)
 		for _, c := range all {
 			c.Release()
 		}

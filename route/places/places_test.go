@@ -29,9 +29,7 @@ func atMost(d time.Duration) func() (context.Context, context.CancelFunc) {
 func TestBlocks(t *testing.T) {
 	same := func(a, b string) bool { return block(t, a) == block(t, b) }
 	verify.That(t, same("1.2.3.4", "1.2.3.4") && !same("1.2.3.4", "1.2.3.5"), "an IPv4 address is a block")
-	if !same("2001:db8::1", "2001:db8::ffff:0:1") || same("2001:db8::1", "2001:db8:0:1::1") || !same("fe80::1%eth0", "fe80::2") {
-		t.Error("the /64 of an IPv6 address is a block")
-	}
+	verify.That(t, same("2001:db8::1", "2001:db8::ffff:0:1") && !same("2001:db8::1", "2001:db8:0:1::1") && same("fe80::1%eth0", "fe80::2"), "the /64 of an IPv6 address is a block")
 	verify.That(t, block(t, "0.0.0.0") != Many && block(t, "::") != Many, "no address is many clients")
 }
 
@@ -128,9 +126,7 @@ func TestPlacesAtRandom(t *testing.T) {
 			p.mu.Unlock()
 		}
 		running.Wait()
-		if p.taken != 0 || p.waiting != 0 || len(p.clients) != 0 || len(p.next) != 0 {
-			t.Errorf("left: %d places, %d wait, %d clients, %d in turn", p.taken, p.waiting, len(p.clients), len(p.next))
-		}
+		verify.That(t, p.taken == 0 && p.waiting == 0 && len(p.clients) == 0 && len(p.next) == 0, "left: %d places, %d wait, %d clients, %d in turn", p.taken, p.waiting, len(p.clients), len(p.next))
 	})
 }
 

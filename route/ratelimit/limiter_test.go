@@ -70,18 +70,16 @@ func TestManyKeys(t *testing.T) {
 		l.Take(key, now)
 		verify.Require(t, i%1000 != 0 || l.Take(victim, now) != 0, "the limited key got a token after %d others", i)
 	}
-	if n := l.len(); n > maxKeys {
-		t.Errorf("%d buckets, want at most %d", n, maxKeys)
-	}
+	n := l.len()
+	verify.That(t, n <= maxKeys, "%d buckets, want at most %d", n, maxKeys)
 	// All are full after an hour. New keys remove them.
 	now = now.Add(time.Hour)
 	for i := range maxKeys {
 		binary.LittleEndian.PutUint64(key, uint64(i))
 		l.Take(key, now.Add(time.Duration(i)*time.Minute))
 	}
-	if n := l.len(); n > maxKeys/10 {
-		t.Errorf("%d buckets, most of them full", n)
-	}
+	n = l.len()
+	verify.That(t, n <= maxKeys/10, "%d buckets, most of them full", n)
 }
 
 func (l *Limiter) len() (n int) {

@@ -2,6 +2,7 @@ package template
 
 import (
 	"fmt"
+	"sluice/test/verify"
 	"strings"
 	"testing"
 )
@@ -30,9 +31,8 @@ func TestParse(t *testing.T) {
 		{"$1a${2}", "[1]a[2]"},
 		{"${A b}", "[A b]"},
 	} {
-		if got, err := quoted(test.text); err != nil || got != test.want {
-			t.Errorf("%q: got %q, %v, want %q", test.text, got, err, test.want)
-		}
+		got, err := quoted(test.text)
+		verify.That(t, err == nil && got == test.want, "%q: got %q, %v, want %q", test.text, got, err, test.want)
 	}
 	for text, want := range map[string]string{
 		"a\nb":   `contains '\n', character 2`,
@@ -43,8 +43,7 @@ func TestParse(t *testing.T) {
 		"${}":    `no ""`,
 		"$a$bad": `no "bad"`,
 	} {
-		if _, err := quoted(text); err == nil || err.Error() != want {
-			t.Errorf("%q: %v, want %s", text, err, want)
-		}
+		_, err := quoted(text)
+		verify.That(t, err != nil && err.Error() == want, "%q: %v, want %s", text, err, want)
 	}
 }

@@ -49,7 +49,5 @@ func TestFinderFollowsAgain(t *testing.T) {
 		verify.Require(t, len(got) == 1, "found %v, want star", got)
 		f.Stop()
 	}
-	if len(begun) != 2 || len(begun[0]) != 0 || !slices.ContainsFunc(begun[1], func(s consulsource.CatalogService) bool { return s.Name == "star" }) {
-		t.Errorf("the watches begin with %v", begun)
-	}
+	verify.That(t, len(begun) == 2 && len(begun[0]) == 0 && slices.ContainsFunc(begun[1], func(s consulsource.CatalogService) bool { return s.Name == "star" }), "the watches begin with %v", begun)
 }

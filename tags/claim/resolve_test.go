@@ -365,9 +365,8 @@ func TestAsks(t *testing.T) {
 	if len(r.Routes) != 1 {
 		t.Fatalf("the routes are %q", lines(r))
 	}
-	if got := r.Routes[0]; !reflect.DeepEqual(got.By, usual) || !reflect.DeepEqual(got.Over, []Ask{other, lost}) || got.Key == "" {
-		t.Errorf("the route %q is of %+v and over %+v, want %+v and %+v", got.Key, got.By, got.Over, usual, []Ask{other, lost})
-	}
+	got := r.Routes[0]
+	verify.That(t, reflect.DeepEqual(got.By, usual) && reflect.DeepEqual(got.Over, []Ask{other, lost}) && got.Key != "", "the route %q is of %+v and over %+v, want %+v and %+v", got.Key, got.By, got.Over, usual, []Ask{other, lost})
 	verify.Slices(t, r.Routes[0].By.IDs(), []string{"a1", "a3"}, "the ids")
 	type brief struct {
 		tag, wanted string
@@ -386,16 +385,13 @@ func TestAsks(t *testing.T) {
 		b := brief{tag: p.Tag, kind: p.Kind}
 		if p.Wanted != nil {
 			b.wanted = p.Wanted.Host + p.Wanted.Path
-			if p.Wanted.Service != p.Service {
-				t.Errorf("what %s wants is of %s", p.Service, p.Wanted.Service)
-			}
+			verify.That(t, p.Wanted.Service == p.Service, "what %s wants is of %s", p.Service, p.Wanted.Service)
 		}
 		if p.Winner != nil && reflect.DeepEqual(*p.Winner, usual) {
 			b.winner = &usual
 		}
-		if seen, ok := want[b]; !ok || seen {
-			t.Errorf("another problem: %+v", p)
-		}
+		seen, ok := want[b]
+		verify.That(t, ok && !seen, "another problem: %+v", p)
 		want[b] = true
 	}
 	for b, seen := range want {
@@ -419,9 +415,7 @@ func TestForwardAuth(t *testing.T) {
 				t.Fatalf("%s: the routes are %q, the problems %+v", url, lines(r), r.Problems)
 			}
 			asks, denies := r.Routes[0].ForwardAuth != nil, fmt.Sprint(r.Routes[0].Deny) == "[0.0.0.0/0 ::/0]"
-			if asks != allowed || denies == allowed {
-				t.Errorf("%q: the server is asked: %t, every request is denied: %t; want the first to be %t", tags, asks, denies, allowed)
-			}
+			verify.That(t, asks == allowed && denies != allowed, "%q: the server is asked: %t, every request is denied: %t; want the first to be %t", tags, asks, denies, allowed)
 			refused := slices.ContainsFunc(r.Problems, func(p Problem) bool {
 				return p.Kind == KindRefused && !p.Harmless && strings.Contains(p.Reason, "catalog.forward_auth")
 			})
@@ -543,9 +537,7 @@ func TestGroups(t *testing.T) {
 			if slices.ContainsFunc(groups[name].Tags, func(tag string) bool { return !has(tag) }) {
 				continue
 			}
-			if !slices.Equal(groups[name].Tags, list) {
-				t.Errorf("an instance with %q is in the group of %q", list, groups[name].Tags)
-			}
+			verify.That(t, slices.Equal(groups[name].Tags, list), "an instance with %q is in the group of %q", list, groups[name].Tags)
 			break
 		}
 	}

@@ -111,7 +111,5 @@ func TestClaimsOfASharedRoute(t *testing.T) {
 	if !reflect.DeepEqual(got.Claims(), claims) || len(got.Over) != 1 || got.Over[0].Service != "c" {
 		t.Errorf("the route is of %+v and over %+v", got.Claims(), got.Over)
 	}
-	if got.StripPrefix != "" || got.Parts[0].Route.StripPrefix != "/x" || got.Parts[1].Route.Origin != "tag urlprefix-h/ weight=0.2 of b1" {
-		t.Errorf("the route %+v", got.Route)
-	}
+	verify.That(t, got.StripPrefix == "" && got.Parts[0].Route.StripPrefix == "/x" && got.Parts[1].Route.Origin == "tag urlprefix-h/ weight=0.2 of b1", "the route %+v", got.Route)
 }

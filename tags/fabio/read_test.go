@@ -176,9 +176,7 @@ func TestTags(t *testing.T) {
 		r := Read(tags.Instance{Service: "svc", Port: 80, Tags: []string{test.tag}}, Options{Datacenter: "dc1"})
 		verify.Equal(t, routes(r), test.route, "%q makes", test.tag)
 		for _, route := range r.Routes {
-			if !slices.Equal(route.Tags, []string{test.tag}) || route.Priority != 0 || route.Ranked {
-				t.Errorf("%q makes %+v: want its own tag, and no priority", test.tag, route)
-			}
+			verify.That(t, slices.Equal(route.Tags, []string{test.tag}) && route.Priority == 0 && !route.Ranked, "%q makes %+v: want its own tag, and no priority", test.tag, route)
 		}
 		service := ""
 		if upstream, _ := r.Service["upstream"].(tags.Keys); len(upstream) > 0 {
@@ -283,9 +281,7 @@ func FuzzRead(f *testing.F) {
 		for _, option := range strings.Fields(options) {
 			key, _, _ := strings.Cut(option, "=")
 			restricts := key == "allow" || key == "deny" || key == "auth"
-			if restricts && mine.Keys["allow"] == nil && mine.Keys["deny"] == nil {
-				t.Fatalf("%q makes a route that is open: %s", tag, mine.Keys)
-			}
+			verify.Require(t, !restricts || mine.Keys["allow"] != nil || mine.Keys["deny"] != nil, "%q makes a route that is open: %s", tag, mine.Keys)
 		}
 	})
 }

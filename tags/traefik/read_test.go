@@ -84,9 +84,7 @@ func TestExposed(t *testing.T) {
 		if len(r.Routes) == 1 {
 			host = r.Routes[0].Keys["host"]
 		}
-		if host != test.host || len(r.Routes) > 1 || len(r.Complaints) != test.complaints {
-			t.Errorf("%s: the routes are %v, the complaints %v", test.name, r.Routes, r.Complaints)
-		}
+		verify.That(t, host == test.host && len(r.Routes) <= 1 && len(r.Complaints) == test.complaints, "%s: the routes are %v, the complaints %v", test.name, r.Routes, r.Complaints)
 	}
 }
 
@@ -100,9 +98,7 @@ func TestOrder(t *testing.T) {
 		want := Read(tags.Instance{Service: "svc", Port: 80, Tags: list}, Options{})
 		slices.Reverse(list)
 		got := Read(tags.Instance{Service: "svc", Port: 80, Tags: list}, Options{})
-		if fmt.Sprint(got.Routes) != fmt.Sprint(want.Routes) || got.Service.String() != want.Service.String() {
-			t.Errorf("%s: the tags make %v, in reverse order %v", test.name, want.Routes, got.Routes)
-		}
+		verify.That(t, fmt.Sprint(got.Routes) == fmt.Sprint(want.Routes) && got.Service.String() == want.Service.String(), "%s: the tags make %v, in reverse order %v", test.name, want.Routes, got.Routes)
 	}
 }
 
@@ -128,9 +124,7 @@ func FuzzRead(f *testing.F) {
 			verify.Require(t, !strings.ContainsFunc(route.Keys.String(), func(r rune) bool { return r < 0x20 }), "control characters in %s", route.Keys)
 			if route.Name == "kept" {
 				found = true
-				if route.Keys["allow"] == nil && route.Keys["deny"] == nil {
-					t.Fatalf("the route is open: %s", route.Keys)
-				}
+				verify.Require(t, route.Keys["allow"] != nil || route.Keys["deny"] != nil, "the route is open: %s", route.Keys)
 			}
 		}
 		verify.Require(t, found || touched || len(r.Routes) >= tags.MaxRoutes, "the untouched router is missing in %v", r.Routes)

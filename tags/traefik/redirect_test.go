@@ -100,9 +100,8 @@ func TestPathRegexps(t *testing.T) {
 		var edits route.PathEdits
 		if keys, ok := r.Routes[0].Keys["rewrite"].(tags.Keys); ok {
 			var err error
-			if edits, err = route.NewPathEdits(route.PathOptions{Rewrite: keys["regexp"].(string), To: keys["to"].(string)}); err != nil {
-				t.Fatalf("%q: %v", test.middleware, err)
-			}
+			edits, err = route.NewPathEdits(route.PathOptions{Rewrite: keys["regexp"].(string), To: keys["to"].(string)})
+			verify.Require(t, err == nil, "%q: %v", test.middleware, err)
 		}
 		for _, path := range test.paths {
 			if got, _, err := edits.Append(nil, []byte(path[0]), nil); string(got) != path[1] || err != nil {

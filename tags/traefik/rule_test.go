@@ -269,9 +269,7 @@ func TestRuleLimits(t *testing.T) {
 		{strings.Repeat("!", 501) + "Host(`a`)", ""},
 	} {
 		terms, err := parseRule(test.rule, requestMatchers)
-		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%.40s…: %d alternatives and the error %v, want %q", test.rule, len(terms), err, test.want)
-		}
+		verify.That(t, (err == nil) == (test.want == "") && (err == nil || strings.Contains(err.Error(), test.want)), "%.40s…: %d alternatives and the error %v, want %q", test.rule, len(terms), err, test.want)
 	}
 }
 
@@ -321,15 +319,11 @@ func FuzzRule(f *testing.F) {
 		terms, err := parseRule(rule, requestMatchers)
 		var wrong *ruleError
 		verify.Require(t, err == nil || errors.As(err, &wrong) && wrong.column >= 0 && wrong.column <= len(rule)+1, "%q: the error is %#v", rule, err)
-		if err != nil && terms != nil {
-			t.Fatalf("%q: alternatives beside the error %v", rule, err)
-		}
+		verify.Require(t, err == nil || terms == nil, "%q: alternatives beside the error %v", rule, err)
 		verify.Require(t, len(terms) <= maxTerms, "%q: %d alternatives", rule, len(terms))
 		for _, term := range terms {
 			keys, _, _, err := keysOf(term)
-			if err != nil && (!errors.As(err, &wrong) || wrong.column < 1 || wrong.column > len(rule)) {
-				t.Fatalf("%q: the error of an alternative is %#v", rule, err)
-			}
+			verify.Require(t, err == nil || errors.As(err, &wrong) && wrong.column >= 1 && wrong.column <= len(rule), "%q: the error of an alternative is %#v", rule, err)
 			verify.Require(t, err != nil || !strings.ContainsFunc(keys.String(), func(r rune) bool { return r < 0x20 }), "%q: control characters in %s", rule, keys)
 		}
 	})

@@ -27,8 +27,7 @@ func TestTemplate(t *testing.T) {
 		verify.Equal(t, template.expand("my service", label), want, "%s", text)
 	}
 	for _, text := range []string{"{{", "{{ .Name", "{{ }}", "{{ .Names }}", "{{ printf .Name }}", "{{ index .Labels }}", `{{ (index .Labels "a" }}`, `{{ index .Labels "a") }}`, "{{ if .Name }}a{{ end }}"} {
-		if _, err := ParseDefaultRule(text); err == nil {
-			t.Errorf("%s: no error", text)
-		}
+		_, err := ParseDefaultRule(text)
+		verify.That(t, err != nil, "%s: no error", text)
 	}
 }

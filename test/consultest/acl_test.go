@@ -1,6 +1,7 @@
 package consultest
 
 import (
+	"sluice/test/verify"
 	"strings"
 	"testing"
 
@@ -23,38 +24,25 @@ func TestACLsAreSetUpAsAnOperatorDoes(t *testing.T) {
 	seen := func(token string) int {
 		t.Helper()
 		client, err := api.NewClient(&api.Config{Address: a.HTTPAddress(), Token: token})
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		instances, _, err := client.Health().Service("star", "", false, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		return len(instances)
 	}
 	_, token, err := a.NewToken("reader", `service "star" { policy = "read" } node_prefix "" { policy = "read" }`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if none, one := seen(""), seen(token.SecretID); none != 0 || one != 1 {
-		t.Errorf("%d instances without a token, %d with one that may see it", none, one)
-	}
-	if err := a.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if n := seen(token.SecretID); n != 1 {
-		t.Errorf("%d instances after a restart", n)
-	}
+	verify.NoError(t, err)
+	none, one := seen(""), seen(token.SecretID)
+	verify.That(t, none == 0 && one == 1, "%d instances without a token, %d with one that may see it", none, one)
+	verify.NoError(t, a.Restart(t.Context()))
+	verify.Equal(t, seen(token.SecretID), 1, "instances after a restart")
 }
 
 func TestDocumentedPolicy(t *testing.T) {
 	rules, err := DocumentedPolicy("../../docs/consul.md", "## ACLs")
-	if want := "service \"star\" { policy = \"read\" }\nnode_prefix \"\" { policy = \"read\" }\n"; err != nil || rules != want {
-		t.Errorf("%q, %v", rules, err)
-	}
+	want := "service \"star\" { policy = \"read\" }\nnode_prefix \"\" { policy = \"read\" }\n"
+	verify.That(t, err == nil && rules == want, "%q, %v", rules, err)
 	for _, heading := range []string{"## Nothing", "## How fast"} {
-		if rules, err := DocumentedPolicy("../../docs/consul.md", heading); err == nil {
-			t.Errorf("%s: %q", heading, rules)
-		}
+		rules, err := DocumentedPolicy("../../docs/consul.md", heading)
+		verify.That(t, err != nil, "%s: %q", heading, rules)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/subprocess"
+	"sluice/test/verify"
 )
 
 // startTries limits the starts of an agent that ends for a transient reason.
@@ -49,16 +50,13 @@ func Start(t testing.TB, o Options) *Agent {
 	ctx, cancel := beforeDeadline(t)
 	defer cancel()
 	a, err := StartAgent(ctx, o)
-	if err != nil {
-		t.Fatalf("start consul: %v", err)
-	}
+	verify.Require(t, err == nil, "start consul: %v", err)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("end of the log of consul at %s:\n%s", a.HTTPAddress(), a.LogTail(40))
 		}
-		if err := a.Close(); err != nil {
-			t.Errorf("close consul: %v", err)
-		}
+		err := a.Close()
+		verify.That(t, err == nil, "close consul: %v", err)
 	})
 	return a
 }

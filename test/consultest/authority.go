@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sluice/test/verify"
 	"testing"
 	"time"
 )
@@ -79,7 +80,5 @@ func (a *Authority) write(file string, template *x509.Certificate) (certificate,
 
 func (a *Authority) must(err error) {
 	a.t.Helper()
-	if err != nil {
-		a.t.Fatal(err)
-	}
+	verify.NoError(a.t, err)
 }

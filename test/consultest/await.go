@@ -1,6 +1,7 @@
 package consultest
 
 import (
+	"sluice/test/verify"
 	"testing"
 	"time"
 )
@@ -32,8 +33,6 @@ const Poll = 20 * time.Millisecond
 func await(t testing.TB, patience time.Duration, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !holds(); time.Sleep(Poll) {
-		if time.Now().After(end) {
-			t.Fatalf("waited %v in vain: %s", patience, what)
-		}
+		verify.Require(t, !time.Now().After(end), "waited %v in vain: %s", patience, what)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"sluice/test/verify"
 	"sync"
 	"testing"
 )
@@ -56,9 +57,7 @@ func reserve(http int) (p ports, reserved io.Closer, err error) {
 func ReservePort(t testing.TB) int {
 	t.Helper()
 	p, reserved, err := reserve(0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { reserved.Close() })
 	return p.HTTP
 }

@@ -2,6 +2,7 @@ package consultest
 
 import (
 	"net"
+	"sluice/test/verify"
 	"sync"
 	"testing"
 )
@@ -26,9 +27,7 @@ func TestPortsAreReservedUntilTheyAreGivenBack(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if len(firsts) != agents {
-		t.Errorf("%d agents have %d blocks of ports", agents, len(firsts))
-	}
+	verify.That(t, len(firsts) == agents, "%d agents have %d blocks of ports", agents, len(firsts))
 	for first := range firsts {
 		if reserved, err := reserveBlock(first); err == nil {
 			reserved.Close()
@@ -40,9 +39,7 @@ func TestPortsAreReservedUntilTheyAreGivenBack(t *testing.T) {
 func TestABlockWithAPortInUseIsNotTaken(t *testing.T) {
 	for _, network := range []string{"tcp4", "udp4"} {
 		p, reserved, err := reserve(0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		hold(t, network, loopback(p.SerfLAN))
 		reserved.Close()
 		if reserved, err := reserveBlock(p.HTTP - 1); err == nil {
@@ -54,28 +51,18 @@ func TestABlockWithAPortInUseIsNotTaken(t *testing.T) {
 
 func TestTheHTTPPortIsTheOneAskedForIfItIsFree(t *testing.T) {
 	p, reserved, err := reserve(0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	defer reserved.Close()
 	want := p.HTTP
 	again, other, err := reserve(want)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	other.Close()
-	if again.HTTP != want {
-		t.Errorf("got %d, want %d", again.HTTP, want)
-	}
+	verify.Equal(t, again.HTTP, want, "HTTP")
 	hold(t, "tcp4", loopback(want))
 	again, other, err = reserve(want)
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	other.Close()
-	if again.HTTP == want || again.HTTP == 0 {
-		t.Errorf("got %d, want another one than %d", again.HTTP, want)
-	}
+	verify.That(t, again.HTTP != want && again.HTTP != 0, "got %d, want another one than %d", again.HTTP, want)
 }
 
 // hold uses an address until t ends.
@@ -84,15 +71,11 @@ func hold(t *testing.T, network, address string) {
 	switch network {
 	case "tcp4":
 		l, err := net.Listen(network, address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		t.Cleanup(func() { l.Close() })
 	default:
 		l, err := net.ListenPacket(network, address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		t.Cleanup(func() { l.Close() })
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sluice/test/verify"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -45,9 +46,7 @@ func (c *relayed) close() {
 func StartRelay(t testing.TB, target string) *Relay {
 	t.Helper()
 	r, err := NewRelay(target)
-	if err != nil {
-		t.Fatalf("start a relay: %v", err)
-	}
+	verify.Require(t, err == nil, "start a relay: %v", err)
 	t.Cleanup(func() { r.Close() })
 	return r
 }

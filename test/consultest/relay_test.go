@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sluice/test/verify"
 	"testing"
 	"time"
 )
@@ -13,9 +14,7 @@ import (
 // echo echoes each line until t ends.
 func echo(t *testing.T) string {
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { listener.Close() })
 	go func() {
 		for {
@@ -47,41 +46,33 @@ func TestRelay(t *testing.T) {
 	dial := func() net.Conn {
 		t.Helper()
 		conn, err := net.Dial("tcp", r.Address())
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		t.Cleanup(func() { conn.Close() })
 		return conn
 	}
 	first := dial()
-	if err := say(first, time.Minute); err != nil {
-		t.Fatalf("a working relay: %v", err)
-	}
+	err := say(first, time.Minute)
+	verify.Require(t, err == nil, "a working relay: %v", err)
 
 	r.Hang()
 	second := dial()
 	for _, conn := range []net.Conn{first, second} {
-		if err := say(conn, 50*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("a hanging relay: %v, want a timeout", err)
-		}
+		err := say(conn, 50*time.Millisecond)
+		verify.That(t, errors.Is(err, os.ErrDeadlineExceeded), "a hanging relay: %v, want a timeout", err)
 	}
 	r.Heal()
-	if err := say(first, 50*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("a connection that was half-open: %v, want a timeout", err)
-	}
+	err = say(first, 50*time.Millisecond)
+	verify.That(t, errors.Is(err, os.ErrDeadlineExceeded), "a connection that was half-open: %v, want a timeout", err)
 	third := dial()
-	if err := say(third, time.Minute); err != nil {
-		t.Errorf("a new connection: %v", err)
-	}
+	err = say(third, time.Minute)
+	verify.That(t, err == nil, "a new connection: %v", err)
 
 	r.Cut()
 	for _, conn := range []net.Conn{third, dial()} {
-		if err := say(conn, time.Minute); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("a cut relay: %v, want a reset or the end", err)
-		}
+		err := say(conn, time.Minute)
+		verify.That(t, err != nil && !errors.Is(err, os.ErrDeadlineExceeded), "a cut relay: %v, want a reset or the end", err)
 	}
 	r.Heal()
-	if err := say(dial(), time.Minute); err != nil {
-		t.Errorf("after it: %v", err)
-	}
+	err = say(dial(), time.Minute)
+	verify.That(t, err == nil, "after it: %v", err)
 }

@@ -220,9 +220,8 @@ func TestConfigurations(t *testing.T) {
 	verify.NoError(t, err)
 	blocks := make(map[string][]step)
 	for _, name := range names {
-		if blocks[name], err = readPage(name); err != nil {
-			t.Fatal(err)
-		}
+		blocks[name], err = readPage(name)
+		verify.NoError(t, err)
 	}
 	dir := t.TempDir()
 	t.Chdir(dir)

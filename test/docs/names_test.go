@@ -30,9 +30,8 @@ func forEach(t *testing.T, pattern string, check func(found string) error) {
 	for _, name := range names {
 		for n, line := range strings.Split(textOf(t, name), "\n") {
 			for _, found := range regexp.MustCompile(pattern).FindAllStringSubmatch(line, -1) {
-				if err := check(found[1]); err != nil {
-					t.Errorf("%s:%d: %v", name, n+1, err)
-				}
+				err := check(found[1])
+				verify.That(t, err == nil, "%s:%d: %v", name, n+1, err)
 			}
 		}
 	}

@@ -60,9 +60,8 @@ func TestRivals(t *testing.T) {
 				t.Skipf("%s is not installed", s.kind)
 			}
 			text := strings.ReplaceAll(s.text, "/etc/"+s.kind+"/", dir+"/")
-			if output, err := check(text).CombinedOutput(); err != nil {
-				t.Errorf("%s:%d: %s: %v\n%s", name, s.line, s.kind, err, output)
-			}
+			output, err := check(text).CombinedOutput()
+			verify.That(t, err == nil, "%s:%d: %s: %v\n%s", name, s.line, s.kind, err, output)
 		}
 	}
 }

@@ -116,9 +116,8 @@ func newSession(t *testing.T, steps []step) *session {
 	shell.Env = append(shell.Env, "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+s.own, "NO_COLOR=1", "PYTHONUNBUFFERED=1", "DOCS_LOG="+s.log(),
 		envListen+"="+s.ports.real("127.0.0.1:8080"), envAdmin+"="+s.ports.real("127.0.0.1:8081"))
 	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if s.stdin, err = shell.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
+	s.stdin, err = shell.StdinPipe()
+	verify.NoError(t, err)
 	statuses, err := shell.StdoutPipe()
 	verify.NoError(t, err)
 	s.ended = bufio.NewScanner(statuses)
@@ -171,9 +170,8 @@ func (s *session) run(text string) (output string, status int) {
 	defer endless.Stop()
 	verify.Require(s.t, s.ended.Scan(), "the shell has ended, or this has not within %v: %s", limit, text)
 	var err error
-	if s.status, err = strconv.Atoi(s.ended.Text()); err != nil {
-		s.t.Fatal(err)
-	}
+	s.status, err = strconv.Atoi(s.ended.Text())
+	verify.NoError(s.t, err)
 	printed, err := os.ReadFile(out)
 	verify.NoError(s.t, err)
 	return s.ports.shown(string(printed)), s.status

@@ -18,9 +18,8 @@ func TestFaultsApply(t *testing.T) {
 	for _, m := range all() {
 		verify.That(t, !names[m.name], "two faults have the name %s", m.name)
 		names[m.name], rooms[m.room()] = true, true
-		if _, err := m.apply(root); err != nil {
-			t.Error(err)
-		}
+		_, err := m.apply(root)
+		verify.Succeeds(t, err)
 		pkg, pattern := m.command()
 		verify.That(t, hasTests(t, root+"/"+pkg, pattern), "%s: %s has no test %s", m.name, pkg, pattern)
 	}

@@ -174,9 +174,8 @@ func (d *deploy) start(ttl bool) *app {
 func (d *deploy) end() {
 	for _, a := range d.all {
 		var status api.StatusError
-		if err := a.deregister(); err != nil && !errors.As(err, &status) { // it is no longer registered
-			d.t.Error(err)
-		}
+		err := a.deregister()
+		verify.That(d.t, err == nil || errors.As(err, &status), "%v", err) // it is no longer registered
 		if !isClosed(a.dead) {
 			a.end()
 		}

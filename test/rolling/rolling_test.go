@@ -231,9 +231,7 @@ func (o outcome) check(t *testing.T, g *runningGateway) {
 				r.due.Sub(o.rolled).Round(time.Millisecond), problem, r.err, reached, g.accessLogOf(o.name, r.kind.path(r.id), logged))
 		}
 	}
-	if wrong > shown {
-		t.Errorf("%s: %d more", o.name, wrong-shown)
-	}
+	verify.That(t, wrong <= shown, "%s: %d more", o.name, wrong-shown)
 }
 
 // startControl starts the instances of controlService.

@@ -13,6 +13,7 @@ import (
 	"sluice/healthcheck"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // history is a world without random events: one service from Consul with the default settings and
@@ -165,9 +166,8 @@ func TestHistories(t *testing.T) {
 				h.registry.deregister(0)
 				h.pass(time.Second)
 			}
-			if n := h.refused(); n > 25 {
-				h.t.Errorf("%d requests refused within the second after the last one stopped", n)
-			}
+			n := h.refused()
+			verify.That(h.t, n <= 25, "%d requests refused within the second after the last one stopped", n)
 			h.start("b", 5, discovery.StatusCritical)
 			h.pass(2 * time.Second)
 			h.registry.update(func() {
@@ -179,9 +179,8 @@ func TestHistories(t *testing.T) {
 			h.refused()
 			h.expect("the new ones pass", 5, 0)
 			h.pass(30 * time.Second)
-			if n := h.refused(); n > 0 {
-				h.t.Errorf("%d requests refused with five peers", n)
-			}
+			n = h.refused()
+			verify.That(h.t, n <= 0, "%d requests refused with five peers", n)
 		})
 	})
 	t.Run("a snapshot is restored, and anti-entropy takes minutes", func(t *testing.T) {
@@ -197,9 +196,8 @@ func TestHistories(t *testing.T) {
 			h.registry.update(func() { h.registry.entries = entries })
 			h.pass(hungRecovery)
 			h.expect("they are registered again", 2, 0)
-			if n := h.refused(); n > 0 {
-				h.t.Errorf("%d requests refused", n)
-			}
+			n := h.refused()
+			verify.That(h.t, n <= 0, "%d requests refused", n)
 		})
 	})
 	t.Run("the agent loses its instances, and Consul goes away", func(t *testing.T) {
@@ -214,9 +212,8 @@ func TestHistories(t *testing.T) {
 			h.registry.heal()
 			h.pass(20 * time.Second)
 			h.expect("Consul is back", 3, 3)
-			if n := h.refused(); n > 0 {
-				h.t.Errorf("%d requests refused", n)
-			}
+			n := h.refused()
+			verify.That(h.t, n <= 0, "%d requests refused", n)
 			h.pass(time.Minute)
 			h.expect("the time is over", 0, 0)
 		})
@@ -230,9 +227,8 @@ func TestHistories(t *testing.T) {
 			h.pass(time.Second)
 			h.expect("a second later", 0, 3)
 			h.pass(30 * time.Second)
-			if n := h.refused(); n < 600 {
-				h.t.Errorf("%d of about 620 requests refused", n)
-			}
+			n := h.refused()
+			verify.That(h.t, n >= 600, "%d of about 620 requests refused", n)
 		})
 	})
 	t.Run("an agent restarts empty, and an instance has stopped meanwhile", func(t *testing.T) {
@@ -252,9 +248,8 @@ func TestHistories(t *testing.T) {
 			h.registry.update(func() { h.registry.entries = entries[1:] })
 			h.pass(20 * time.Second)
 			h.expect("who runs has registered again", 2, 1)
-			if n := h.refused(); n > 0 {
-				h.t.Errorf("%d requests refused", n)
-			}
+			n := h.refused()
+			verify.That(h.t, n <= 0, "%d requests refused", n)
 		})
 	})
 }
