@@ -32,23 +32,19 @@ func TestTokenForLooking(t *testing.T) {
 		return w.Code == http.StatusForbidden && strings.Contains(w.Header().Get("WWW-Authenticate"), `error="insufficient_scope", scope="operate"`)
 	}
 	for path, guarded := range everyPath {
-		if w, want := ask("GET", path, "scraper"), strings.HasPrefix(path, "/debug/"); refused(w) != want || w.Code == http.StatusUnauthorized {
-			t.Errorf("%s with the token for looking: %d %s", path, w.Code, w.Body)
-		}
-		if w := ask("GET", path, "s3cret"); w.Code == http.StatusUnauthorized || w.Code == http.StatusForbidden {
-			t.Errorf("%s with the token for everything: %d %s", path, w.Code, w.Body)
-		}
-		if w := ask("GET", path, "s"); (w.Code == http.StatusUnauthorized) != guarded {
-			t.Errorf("%s with another token: %d %s", path, w.Code, w.Body)
-		}
+		w, want := ask("GET", path, "scraper"), strings.HasPrefix(path, "/debug/")
+		verify.That(t, refused(w) == want && w.Code != http.StatusUnauthorized, "%s with the token for looking: %d %s", path, w.Code, w.Body)
+		w = ask("GET", path, "s3cret")
+		verify.That(t, w.Code != http.StatusUnauthorized && w.Code != http.StatusForbidden, "%s with the token for everything: %d %s", path, w.Code, w.Body)
+		w = ask("GET", path, "s")
+		verify.That(t, (w.Code == http.StatusUnauthorized) == guarded, "%s with another token: %d %s", path, w.Code, w.Body)
 	}
 	for _, path := range everyOrder {
 		if w := ask("POST", path, "scraper"); !refused(w) {
 			t.Errorf("%s with the token for looking: %d %s", path, w.Code, w.Body)
 		}
-		if w := ask("POST", path, "s3cre"); w.Code != http.StatusUnauthorized {
-			t.Errorf("%s with another token: %d %s", path, w.Code, w.Body)
-		}
+		w := ask("POST", path, "s3cre")
+		verify.That(t, w.Code == http.StatusUnauthorized, "%s with another token: %d %s", path, w.Code, w.Body)
 	}
 	for token, want := range map[string]bool{"scraper": false, "s3cret": true} {
 		got := decode[Orders](t, ask("GET", "/api/orders", token).Body.String())

@@ -134,9 +134,8 @@ func TestOpenAPIHasEveryEndpoint(t *testing.T) {
 		delete(missing, pattern)
 
 		// Without the token, no handler does anything.
-		if w := answerOf(mux, request); w.Code == http.StatusMethodNotAllowed || (w.Code == http.StatusUnauthorized) != o.Guarded {
-			t.Errorf("%s: openapi.yaml says that it needs a token: %t; without one the answer is %d %s", o, o.Guarded, w.Code, w.Body)
-		}
+		w := answerOf(mux, request)
+		verify.That(t, w.Code != http.StatusMethodNotAllowed && (w.Code == http.StatusUnauthorized) == o.Guarded, "%s: openapi.yaml says that it needs a token: %t; without one the answer is %d %s", o, o.Guarded, w.Code, w.Body)
 		looking := request.Clone(t.Context())
 		looking.Header.Set("Authorization", "Bearer "+look)
 		if w := answerOf(mux, looking); strings.Contains(w.Header().Get("WWW-Authenticate"), "insufficient_scope") != o.Operates {
@@ -183,9 +182,8 @@ func TestOpenAPIHasEveryKindOfEvent(t *testing.T) {
 	for _, kind := range events.Kinds() {
 		want = append(want, string(kind))
 	}
-	if got := document(t).Values("Event", "kind"); !slices.Equal(got, want) {
-		t.Errorf("openapi.yaml has the kinds\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
+	got := document(t).Values("Event", "kind")
+	verify.That(t, slices.Equal(got, want), "openapi.yaml has the kinds\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 }
 
 func TestOpenAPINamesTheVersion(t *testing.T) {

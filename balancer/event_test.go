@@ -17,9 +17,8 @@ func TestEachChangeHasAnEventInOrder(t *testing.T) {
 	p := newTestPool(t, Options{Notify: got.notify})
 	expect := func(want ...string) {
 		t.Helper()
-		if taken := got.take(); !slices.Equal(taken, want) {
-			t.Errorf("events\n\t%s\nwant\n\t%s", strings.Join(taken, "\n\t"), strings.Join(want, "\n\t"))
-		}
+		taken := got.take()
+		verify.That(t, slices.Equal(taken, want), "events\n\t%s\nwant\n\t%s", strings.Join(taken, "\n\t"), strings.Join(want, "\n\t"))
 	}
 	a, b := instance(0, 1), instance(1, 1)
 	b.Status, b.Detail = discovery.StatusCritical, "http: refused"

@@ -21,9 +21,8 @@ func TestWarnings(t *testing.T) {
 		t.Helper()
 		var log strings.Builder
 		warnings.Log(Statuses(uses), now.Add(after), zerolog.New(&log))
-		if got := strings.Count(log.String(), files.Cert); got != want || want > 0 && !strings.Contains(log.String(), level) {
-			t.Errorf("after %v: %q, want %d of level %s", after, log.String(), want, level)
-		}
+		got := strings.Count(log.String(), files.Cert)
+		verify.That(t, got == want && (want <= 0 || strings.Contains(log.String(), level)), "after %v: %q, want %d of level %s", after, log.String(), want, level)
 	}
 	const day = 24 * time.Hour
 	expect(10*day, "", 0)

@@ -113,9 +113,8 @@ func TestDoctorAsks(t *testing.T) {
 	verify.Equal(t, strings.Count(out.String(), "[y/n/q]"), 3, "prompts %s", out.String())
 	// The end of the input does not confirm.
 	out.Reset()
-	if _, err := e.run(t.Context(), strings.NewReader(""), &out); err != nil || stars(t, agent) != "star-0 star-2 star-3" {
-		t.Errorf("%v\n%s", err, out.String())
-	}
+	_, err = e.run(t.Context(), strings.NewReader(""), &out)
+	verify.That(t, err == nil && stars(t, agent) == "star-0 star-2 star-3", "%v\n%s", err, out.String())
 }
 
 // No node has the address of a container, so another process may have it too.

@@ -132,8 +132,7 @@ func (s *serving) end() {
 func (s *serving) awaitEnd(pid int) {
 	s.t.Helper()
 	if pid == s.command.Process.Pid {
-		err := s.command.Wait()
-		verify.Require(s.t, err == nil, "the first process ended with %v", err)
+		verify.NoError(s.t, s.command.Wait())
 		return
 	}
 	awaitThat(s.t, fmt.Sprintf("process %d has ended", pid), func() bool {

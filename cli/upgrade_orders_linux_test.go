@@ -142,9 +142,8 @@ func get[T any](s *serving, path string) (v T) {
 	r, err := http.Get("http://" + s.admin + path)
 	verify.NoError(s.t, err)
 	defer r.Body.Close()
-	if err := json.NewDecoder(r.Body).Decode(&v); err != nil || r.StatusCode != http.StatusOK {
-		s.t.Fatalf("%s: %s, %v", path, r.Status, err)
-	}
+	err = json.NewDecoder(r.Body).Decode(&v)
+	verify.Require(s.t, err == nil && r.StatusCode == http.StatusOK, "%s: %s, %v", path, r.Status, err)
 	return v
 }
 

@@ -93,9 +93,7 @@ func TestHealthRefusals(t *testing.T) {
 		for i := range want {
 			want[i] = "sluice.yaml:1: services.star.health." + want[i]
 		}
-		if err == nil || err.Error() != strings.Join(want, "\n") {
-			t.Errorf("%s:\n got  %v\n want %s", text, err, strings.Join(want, "\n"))
-		}
+		verify.That(t, err != nil && err.Error() == strings.Join(want, "\n"), "%s:\n got  %v\n want %s", text, err, strings.Join(want, "\n"))
 	}
 	f("{ active: { type: icmp } }", `active.type: value "icmp": want one of http, tcp, grpc`)
 	f("{ active: { path: health } }", `active.path: value "health": want a path that begins with /, in printable ASCII without spaces`)

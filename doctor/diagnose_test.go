@@ -162,9 +162,8 @@ func TestDiagnose(t *testing.T) {
 			f := healthy()
 			test.change(f)
 			findings := Diagnose(f, Thresholds{CriticalFor: time.Hour})
-			if got := briefs(findings); !slices.Equal(got, test.want) {
-				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
-			}
+			got := briefs(findings)
+			verify.That(t, slices.Equal(got, test.want), "got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
 			for _, f := range findings {
 				verify.That(t, f.Seen != "" && f.Why != "" && f.Do != "", "%s lacks a text: %+v", f.Code, f)
 			}
@@ -254,9 +253,8 @@ func TestDuplicates(t *testing.T) {
 			f.Instances = append(f.Instances, again)
 			test.change(f)
 			findings := Diagnose(f, Thresholds{CriticalFor: time.Hour})
-			if got := briefs(findings); !slices.Equal(got, test.want) {
-				t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
-			}
+			got := briefs(findings)
+			verify.Require(t, slices.Equal(got, test.want), "got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
 			if len(findings) > 0 && findings[0].Fix != nil && !strings.Contains(findings[0].Fix.WhyNot, test.whyNot) {
 				t.Errorf("%q, want %q", findings[0].Fix.WhyNot, test.whyNot)
 			}

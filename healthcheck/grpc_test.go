@@ -79,8 +79,7 @@ func TestGRPC(t *testing.T) {
 		p := NewGRPC(GRPCOptions{Service: "greeter", Reuse: reuse})
 		defer p.Close()
 		for range 4 {
-			got := check(t, p, address, patience)
-			verify.That(t, got == "", "%v", got)
+			verify.Equal(t, check(t, p, address, patience), "", "check")
 			between(p)
 		}
 		return opened.Load()
@@ -106,8 +105,7 @@ func TestGRPCAfterARestart(t *testing.T) {
 	first := serve(l)
 	p := NewGRPC(GRPCOptions{Reuse: true})
 	defer p.Close()
-	got := check(t, p, address, patience)
-	verify.That(t, got == "", "%v", got)
+	verify.Equal(t, check(t, p, address, patience), "", "check")
 	first.Stop()
 	check(t, p, address, patience) // passes or fails
 	verify.Equal(t, check(t, p, address, patience), "connect: connection refused", "stopped")

@@ -66,6 +66,5 @@ func TestTCPReadsALargeAnswer(t *testing.T) {
 		io.WriteString(c, "end")
 	})
 	probe := NewTCP(TCPOptions{Expect: Expectation{Text: "end", Within: 1 << 20}})
-	got := check(t, probe, address, patience)
-	verify.That(t, got == "", "%v", got)
+	verify.Equal(t, check(t, probe, address, patience), "", "check")
 }

@@ -155,9 +155,8 @@ func TestOrdersExpire(t *testing.T) {
 		for _, e := range kept {
 			told = append(told, string(e.Kind)+" "+e.Peer+": "+e.Text)
 		}
-		if want := []string{"order.ended star-3: An operator has ended an order: drain of star/star-3 (10.0.0.1:83) (by root)"}; !slices.Equal(told, want) { // older events are gone
-			t.Errorf("told\n%s", strings.Join(told, "\n"))
-		}
+		want := []string{"order.ended star-3: An operator has ended an order: drain of star/star-3 (10.0.0.1:83) (by root)"}
+		verify.That(t, slices.Equal(told, want), "told\n%s", strings.Join(told, "\n")) // older events are gone
 	})
 }
 

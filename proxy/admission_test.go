@@ -80,8 +80,7 @@ func TestTooManyConnections(t *testing.T) {
 func TestTooManyConnectionsWithRequest(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{Limits: Limits{Connections: 1}})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	p.dial()
 	eventually(t, "a connection", func() bool { return p.Connections() == 1 })
 	conn, err := net.Dial("tcp", l.Addr().String())

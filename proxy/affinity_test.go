@@ -201,13 +201,10 @@ func TestNoStickyCookieWithoutAPeer(t *testing.T) {
 func TestStickyCookieAndInterimResponses(t *testing.T) {
 	t.Parallel()
 	for _, final := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"} {
-		origin := startOrigin(t, func(c *originConn) bool {
-			if _, ok := c.request(); !ok {
-				return false
-			}
+		origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 			io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"+final)
 			return false
-		})
+		}))
 		p := startProxy(t, Options{}, origin.address())
 		p.setPolicy(balancer.PolicySticky)
 		p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &route.Affinity{Cookie: "peer"}})

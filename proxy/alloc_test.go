@@ -250,8 +250,7 @@ func allocations(conn net.Conn, runs int, f func()) uint64 {
 // startRawOrigin answers whatever arrives, without allocating: a request here
 // comes in one piece that a read returns whole.
 func startRawOrigin(t *testing.T, answer []string) (address string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
 	wg.Go(func() {

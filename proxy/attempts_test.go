@@ -19,17 +19,14 @@ func TestWaitForFirstPeer(t *testing.T) {
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{})
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: patience})
-	conn := p.dial()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	eventually(t, "a pending request", func() bool { return p.pool.Pending() == 1 })
 	p.setPeers(origin.address())
-	status, body := readResponse(t, conn)
-	verify.That(t, status == 200 && body == "ok", "got %d %q", status, body)
+	expectResponse(t, conn, 200, "ok")
 	p.setPeers()
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: 10 * time.Millisecond})
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	status, _ = readResponse(t, conn)
-	verify.That(t, status == 503, "got %d, want 503 after waiting in vain", status)
+	expectResponse(t, conn, 503)
 }
 
 // The connection count of an origin shows that connections are used again.
@@ -40,8 +37,7 @@ func TestUpstreamConnectionsAreReused(t *testing.T) {
 	conn := p.dial()
 	for range 50 {
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-		status, _ := readResponse(t, conn)
-		verify.Require(t, status == 200, "got %d", status)
+		expectResponse(t, conn, 200)
 	}
 	verify.Equal(t, origin.connections(), 1, "connections to the peer")
 }
@@ -52,13 +48,10 @@ func TestStaleConnection(t *testing.T) {
 	t.Parallel()
 	for _, method := range []string{"GET", "POST"} {
 		t.Run(method, func(t *testing.T) {
-			origin := startOrigin(t, func(c *originConn) bool {
-				if _, ok := c.request(); !ok {
-					return false
-				}
+			origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 				io.WriteString(c.Conn, okResponse)
 				return false // without Connection: close
-			})
+			}))
 			p := startProxy(t, Options{}, origin.address())
 			conn := p.dial()
 			for i := range 20 {
@@ -116,20 +109,17 @@ func TestRetryAfterConnectFailure(t *testing.T) {
 	for i := range 10 {
 		body := strings.Repeat("x", 1+i%2*50000)
 		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-		status, body := readResponse(t, conn)
-		verify.Require(t, status == 200, "got %d %q", status, body)
+		expectResponse(t, conn, 200)
 	}
 }
 
 func TestNoPeerAnswers(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, nowhere[0])
-	got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-	verify.That(t, strings.HasPrefix(got, "HTTP/1.1 502 ") && strings.Contains(got, "X-Sluice-Reason: connect_failed\r\n"), "got %q", got)
+	expectReason(t, p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"), "502", "connect_failed")
 	p.setPeers(startOrigin(t, hanging).address())
 	p.setService(route.Service{Timeouts: route.Timeouts{Connect: patience, ResponseHeader: 50 * time.Millisecond, Idle: patience}, Retry: route.Retry{Attempts: 2}})
-	got = p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-	verify.That(t, strings.HasPrefix(got, "HTTP/1.1 504 ") && strings.Contains(got, "X-Sluice-Reason: upstream_timeout\r\n"), "got %q", got)
+	expectReason(t, p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"), "504", "upstream_timeout")
 }
 
 // A peer that accepts a request and never answers costs one try, where the

@@ -42,10 +42,7 @@ func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			var dying atomic.Bool
-			serve := func(c *originConn) bool {
-				if _, ok := c.request(); !ok {
-					return false
-				}
+			serve := afterRequest(func(c *originConn) bool {
 				if !dying.CompareAndSwap(true, false) { // one of the two dies
 					io.WriteString(c.Conn, okResponse)
 					return true
@@ -58,7 +55,7 @@ func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 					c.Conn.(*net.TCPConn).SetLinger(0)
 				}
 				return false
-			}
+			})
 			a, b := startOrigin(t, serve), startOrigin(t, serve)
 			p := startProxy(t, Options{}, a.address(), b.address())
 			// How long the two parts are apart is up to a machine that may be
@@ -66,8 +63,7 @@ func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 			tries, whole := uint64(0), 0
 			for end := time.Now().Add(patience / 2); tries < 5 || whole == 0 && time.Now().Before(end); tries++ {
 				dying.Store(true)
-				conn := p.dial()
-				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", test.method)
+				conn := p.send(fmt.Sprintf("%s / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", test.method))
 				answer, _ := io.ReadAll(conn)
 				if _, final, ok := strings.Cut(string(answer), "103 Early Hints\r\n\r\n"); ok {
 					answer = []byte(final)
@@ -95,16 +91,13 @@ func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 // A head and its body that come one after the other go out together.
 func TestHeadWaitsForItsBody(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		for _, part := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", "bo", "dy"} {
 			io.WriteString(c.Conn, part)
 			time.Sleep(100 * time.Microsecond)
 		}
 		return true
-	})
+	}))
 	p := startProxy(t, Options{}, origin.address())
 	conn := p.dial()
 	const want = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
@@ -144,15 +137,12 @@ func TestHeadOfSlowBody(t *testing.T) {
 	t.Parallel()
 	proceed := make(chan struct{})
 	for _, start := range []string{"", "ab"} {
-		origin := startOrigin(t, func(c *originConn) bool {
-			if _, ok := c.request(); !ok {
-				return false
-			}
+		origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 			io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"+start)
 			<-proceed
 			io.WriteString(c.Conn, "body"[len(start):])
 			return true
-		})
+		}))
 		p := startProxy(t, Options{}, origin.address())
 		conn := p.dial()
 		for range 3 { // the connections to the peer are used again

@@ -59,8 +59,7 @@ func TestEarlyAnswerToKeptBody(t *testing.T) {
 				p := startProxy(t, Options{}, address)
 				p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: attempts, BodyBytes: length}})
 				for range 3 {
-					conn := p.dial()
-					fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", length)
+					conn := p.send(fmt.Sprintf("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", length))
 					go io.WriteString(conn, strings.Repeat("x", length))
 					status, body := readResponseFrom(t, bufio.NewReader(conn), "PUT")
 					verify.That(t, status == 401 && body == "who are you?", "got %d %q", status, body)
@@ -123,8 +122,7 @@ func TestKeptBodyTakesMemoryAsItComes(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for range clients {
-		conn := p.dial()
-		fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nx", length)
+		conn := p.send(fmt.Sprintf("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nx", length))
 		closeWrite(t, conn)
 		io.ReadAll(conn) // until sluice has found out
 		conn.Close()
@@ -148,8 +146,7 @@ func TestNoBufferBeforeTheFirstByteOfABody(t *testing.T) {
 	const clients = 20
 	var conns []net.Conn
 	for range clients {
-		conn := p.dial()
-		io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n")
+		conn := p.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n")
 		conns = append(conns, conn)
 	}
 	waiting := func() (n int) {
@@ -172,8 +169,7 @@ func TestNoBufferBeforeTheFirstByteOfABody(t *testing.T) {
 	}
 	for _, conn := range conns {
 		io.WriteString(conn, strings.Repeat("x", 59999))
-		status, _ := readResponse(t, conn)
-		verify.That(t, status == 200, "got %d", status)
+		expectResponse(t, conn, 200)
 	}
 	eventually(t, "the memory is given back", func() bool { return p.keptBodies.Taken() == 0 })
 }

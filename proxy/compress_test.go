@@ -206,13 +206,10 @@ func TestDoesNotCompress(t *testing.T) {
 		{"many fields", nil, "", fine + strings.Repeat("X: y\r\n", 97) + length(long), []string{long}, []string{"Content-Encoding"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			origin := startOrigin(t, func(c *originConn) bool {
-				if _, ok := c.request(); !ok {
-					return false
-				}
+			origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 				io.WriteString(c.Conn, test.response)
 				return !strings.Contains(test.response, "Connection: close")
-			})
+			}))
 			p := startProxy(t, Options{Limits: compressionMemory}, origin.address())
 			if test.actions == nil {
 				test.actions = compressing(t, 1000)

@@ -66,8 +66,7 @@ func TestInterimResponseAndNothingElse(t *testing.T) {
 				verify.Require(t, err == nil && string(got) == hints, "got %q, %v", got, err)
 				status, body := readResponse(t, conn)
 				verify.That(t, status == 502 && strings.HasPrefix(body, "502 Bad Gateway: the service's instance"), "got %d %q, want 502", status, body)
-				status, body = readResponse(t, conn)
-				verify.That(t, status == 200 && body == "ok", "the next request got %d %q", status, body)
+				expectResponse(t, conn, 200, "ok")
 			}
 		})
 	}
@@ -96,8 +95,7 @@ func TestMalformedTrailerEndsConnection(t *testing.T) {
 			fmt.Fprintf(malformed, "GET /malformed %s\r\nHost: a\r\nConnection: close\r\n\r\n", version)
 			io.ReadAll(malformed)
 			fmt.Fprint(next, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-			status, body := readResponse(t, next)
-			verify.Require(t, status == 200 && body == "ok", "the next request got %d %q", status, body)
+			expectResponse(t, next, 200, "ok")
 			verify.Equal(t, origin.connections(), 2, "connections to the peer")
 		})
 	}
@@ -137,19 +135,15 @@ func TestPipelinedBehindChunks(t *testing.T) {
 func TestHalfClosedTunnelGoesOn(t *testing.T) {
 	t.Parallel()
 	late := make(chan struct{})
-	origin := startOrigin(t, func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
 		io.Copy(io.Discard, c)
 		<-late
 		io.WriteString(c.Conn, "late")
 		return false
-	})
+	}))
 	p := startProxy(t, Options{}, origin.address())
-	conn := p.dial()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
 	const switched = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
 	_, err := io.ReadFull(conn, make([]byte, len(switched)))
 	verify.NoError(t, err)

@@ -304,8 +304,7 @@ func (o *otherProxy) start(t *testing.T, peer string) (address string) {
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config")
 	for range 5 { // somebody else may take the port
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		verify.NoError(t, err)
+		l := listen(t)
 		address = l.Addr().String()
 		l.Close()
 		verify.NoError(t, os.WriteFile(config, fmt.Appendf(nil, o.config, address, peer), 0o600))

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"sluice/test/verify"
 )
 
 // An echoOrigin answers each request with what it got, and remembers it.
@@ -37,8 +35,7 @@ type seenRequest struct {
 }
 
 func startEchoOrigin(t testing.TB) *echoOrigin {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	o := &echoOrigin{listener: l, seen: make(map[string][]*seenRequest), ofAborted: make(map[string]bool)}
 	var serving sync.WaitGroup
 	var conns sync.Map

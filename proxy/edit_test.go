@@ -30,8 +30,7 @@ func TestEditsOfAnUpgrade(t *testing.T) {
 	origin := startOrigin(t, echoing)
 	p := startProxy(t, Options{}, origin.address())
 	p.setActions(visibleEdits(t))
-	conn := p.dial()
-	io.WriteString(conn, strings.Replace(upgradeRequest, "/ws", "/api/ws", 1)+"early")
+	conn := p.send(strings.Replace(upgradeRequest, "/ws", "/api/ws", 1) + "early")
 	reader := bufio.NewReader(conn)
 	r, err := http.ReadResponse(reader, nil)
 	verify.Require(t, err == nil && r.StatusCode == 101 && r.Header.Get("Upgrade") == "echo" && r.Header.Get("X-Set") == "response" && r.Header.Get("X") == "", "got %+v, %v", r, err)
@@ -91,8 +90,7 @@ func TestEditsOfRetries(t *testing.T) {
 	conn := p.dial()
 	for range 6 {
 		io.WriteString(conn, "GET /api/x HTTP/1.1\r\nHost: a\r\nX-Gone: 1\r\n\r\n")
-		status, body := readResponse(t, conn)
-		verify.Require(t, status == 200 && body == "ok", "got %d %q", status, body)
+		expectResponse(t, conn, 200, "ok")
 	}
 	verify.That(t, reset.got() != "", "no request was sent again")
 	for _, o := range []*origin{reset, fine} {

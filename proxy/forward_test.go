@@ -94,10 +94,8 @@ func TestRequestHeadAsSent(t *testing.T) {
 			t.Parallel()
 			origin := startOrigin(t, answering(okResponse))
 			p := startProxy(t, test.options, origin.address())
-			conn := p.dial()
-			io.WriteString(conn, test.request)
-			status, body := readResponse(t, conn)
-			verify.Require(t, status == 200 && body == "ok", "got status %d, body %q", status, body)
+			conn := p.send(test.request)
+			expectResponse(t, conn, 200, "ok")
 			want := test.want
 			if overTLS(t) {
 				want = strings.NewReplacer("X-Forwarded-Proto: http\r\n", "X-Forwarded-Proto: https\r\n", ";proto=http\r\n", ";proto=https\r\n").Replace(want)
@@ -170,16 +168,12 @@ func TestResponseAsSent(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			closes := strings.HasPrefix(test.response, "HTTP/1.0") || strings.Contains(strings.ToLower(test.response), "connection: close")
-			origin := startOrigin(t, func(c *originConn) bool {
-				if _, ok := c.request(); !ok {
-					return false
-				}
+			origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 				io.WriteString(c.Conn, test.response)
 				return !closes
-			})
+			}))
 			p := startProxy(t, Options{}, origin.address())
-			conn := p.dial()
-			io.WriteString(conn, test.request)
+			conn := p.send(test.request)
 			got := make([]byte, len(test.want))
 			_, err := io.ReadFull(conn, got)
 			verify.That(t, err == nil, "read: %v", err)
@@ -272,20 +266,16 @@ func TestStreamsAtOnce(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			proceed := make(chan struct{})
-			origin := startOrigin(t, func(c *originConn) bool {
-				if _, ok := c.request(); !ok {
-					return false
-				}
+			origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 				io.WriteString(c.Conn, test.head)
 				<-proceed
 				io.WriteString(c.Conn, test.one)
 				<-proceed
 				io.WriteString(c.Conn, test.two)
 				return test.name != "until close"
-			})
+			}))
 			p := startProxy(t, Options{}, origin.address())
-			conn := p.dial()
-			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			r, err := http.ReadResponse(bufio.NewReader(conn), nil) // the head alone
 			verify.NoError(t, err)
 			proceed <- struct{}{}
@@ -313,10 +303,7 @@ func TestCutResponseIsCut(t *testing.T) {
 		for _, apart := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, apart %v", test.name, apart), func(t *testing.T) {
 				t.Parallel()
-				origin := startOrigin(t, func(c *originConn) bool {
-					if _, ok := c.request(); !ok {
-						return false
-					}
+				origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 					head, body, _ := strings.Cut(test.response, "\r\n\r\n")
 					io.WriteString(c.Conn, head+"\r\n\r\n")
 					if apart {
@@ -324,10 +311,9 @@ func TestCutResponseIsCut(t *testing.T) {
 					}
 					io.WriteString(c.Conn, body)
 					return false
-				})
+				}))
 				p := startProxy(t, Options{}, origin.address())
-				conn := p.dial()
-				io.WriteString(conn, test.request)
+				conn := p.send(test.request)
 				r, err := http.ReadResponse(bufio.NewReader(conn), nil)
 				if err != nil {
 					return // cut in the head: fine

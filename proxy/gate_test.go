@@ -176,8 +176,7 @@ func TestRefusedResponses(t *testing.T) {
 			for range 2 {
 				_, err := conn.Write([]byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"))
 				verify.NoError(t, err)
-				status, _ := readResponse(t, conn)
-				verify.Equal(t, status, 502, "got status")
+				expectResponse(t, conn, 502)
 			}
 			verify.That(t, origin.connections() >= 2, "the connection to the peer was used again")
 		})
@@ -204,10 +203,7 @@ func TestSurplusBytesReachNobody(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %v later", test.name, later), func(t *testing.T) {
 				t.Parallel()
 				sent := make(chan struct{}, 1)
-				origin := startOrigin(t, func(c *originConn) bool {
-					if _, ok := c.request(); !ok {
-						return false
-					}
+				origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 					if later == 0 {
 						c.Conn.Write([]byte(test.response + evil))
 					} else {
@@ -217,7 +213,7 @@ func TestSurplusBytesReachNobody(t *testing.T) {
 					}
 					sent <- struct{}{}
 					return true
-				})
+				}))
 				p := startProxy(t, Options{}, origin.address())
 				conn := p.dial()
 				for range 5 {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -38,8 +37,7 @@ type grpcOrigin struct {
 
 func startGRPCOrigin(t *testing.T) *grpcOrigin {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	o := &grpcOrigin{address: l.Addr().String(), server: grpc.NewServer(grpc.MaxRecvMsgSize(16 << 20))}
 	grpc_testing.RegisterTestServiceServer(o.server, o)
 	served := make(chan error, 1)

@@ -110,8 +110,7 @@ func TestOverTLSPartsOfAClientHelloTakeNoPlace(t *testing.T) {
 		p.sendFrom(goodClient, hello[:1+n*(len(hello)-2)/19])
 	}
 	eventually(t, "all are accepted", func() bool { return p.Connections() == 20 })
-	err := p.getFrom(goodClient)
-	verify.That(t, err == nil, "beside them: %v", err)
+	verify.Succeeds(t, p.getFrom(goodClient))
 	verify.Equal(t, p.Stats().Handshakes.InProgress, socket.MaxHandshakes-1, "handshakes are in progress")
 }
 
@@ -141,8 +140,7 @@ func TestOverTLSLongClientHelloTakesNoPlaceEarly(t *testing.T) {
 	eventually(t, "all are accepted", func() bool { return p.Connections() == 12 })
 	// Whoever comes later finds them as far as they get.
 	for range 3 {
-		err := p.getFrom(goodClient)
-		verify.That(t, err == nil, "beside them: %v", err)
+		verify.Succeeds(t, p.getFrom(goodClient))
 	}
 	h := p.Stats().Handshakes
 	verify.That(t, h.InProgress == socket.MaxHandshakes-1 && h.Failed+uint64(h.Waiting) <= 0, "got %+v", h)
@@ -195,8 +193,7 @@ func TestOverTLSOneClientHasItsShareOfTheHandshakes(t *testing.T) {
 	verify.Equal(t, p.Stats().Handshakes.InProgress, socket.MaxHandshakesPerBlock, "handshakes are in progress")
 	takeAllBut(p.handshakes, 1)
 	for range 3 {
-		err := p.getFrom(goodClient)
-		verify.That(t, err == nil, "beside them: %v", err)
+		verify.Succeeds(t, p.getFrom(goodClient))
 	}
 }
 
@@ -214,8 +211,7 @@ func TestOverTLSScarcePlacesAreLeftSoon(t *testing.T) {
 		h := p.Stats().Handshakes
 		return h.InProgress+int(h.Failed) >= socket.MaxHandshakes
 	})
-	err := p.getFrom(goodClient)
-	verify.That(t, err == nil, "behind them: %v", err)
+	verify.Succeeds(t, p.getFrom(goodClient))
 	eventually(t, "they lose their places", func() bool {
 		h := p.Stats().Handshakes
 		return h.InProgress == socket.MaxHandshakes-8 && h.Failed == 8
@@ -243,13 +239,11 @@ func TestOverTLSWaitsForOthersTakeNoPlace(t *testing.T) {
 	for range runtime.GOMAXPROCS(0) + 2 {
 		conn := p.connectFrom(goodClient)
 		hanging.Go(func() {
-			err := tls.Client(conn, &tls.Config{ServerName: "hanging", InsecureSkipVerify: true}).Handshake()
-			verify.That(t, err == nil, "after the wait: %v", err)
+			verify.Succeeds(t, tls.Client(conn, &tls.Config{ServerName: "hanging", InsecureSkipVerify: true}).Handshake())
 		})
 		<-waits
 	}
-	err := p.getFrom(goodClient)
-	verify.That(t, err == nil, "beside them: %v", err)
+	verify.Succeeds(t, p.getFrom(goodClient))
 	close(release)
 	hanging.Wait()
 }
@@ -258,8 +252,7 @@ func TestOverTLSWaitsForOthersTakeNoPlace(t *testing.T) {
 // address from now on.
 func (p *testProxy) serveTLS(c *tls.Config) {
 	p.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(p.t, err)
+	l := listen(p.t)
 	p.address = l.Addr().String()
 	go p.ServeWith(context.Background(), l, ListenerOptions{Name: "more", TLS: c}) // until Shutdown, which waits for it
 }

@@ -147,8 +147,7 @@ func TestLowLimitsOfHeads(t *testing.T) {
 		strings.Repeat("X: x\r\n", 10):              "too_many_fields",
 		"X: " + strings.Repeat("x", 900) + "\r\n":   "",
 	} {
-		conn := p.dial()
-		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n"+head+"\r\n")
+		conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n" + head + "\r\n")
 		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		verify.NoError(t, err)
 		want := 200
@@ -220,23 +219,19 @@ func TestLimitsOfResponseHeads(t *testing.T) {
 func TestResponseHeadFillsTheBuffer(t *testing.T) {
 	t.Parallel()
 	for _, limit := range []int{socket.ResponseBufferBytes, MaxHeadBytes} {
-		origin := startOrigin(t, func(c *originConn) bool {
-			if _, ok := c.request(); !ok {
-				return false
-			}
+		origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 			const start, end = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: ", "\r\n\r\n"
 			io.WriteString(c.Conn, start+strings.Repeat("x", limit-len(start)-len(end))+end)
 			_, err := io.WriteString(c.Conn, "ok")
 			return err == nil
-		})
+		}))
 		p := startProxy(t, Options{})
 		options := transportOf(t)
 		options.HeadBytes = limit
 		verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(options)})))
 		p.setPeers(origin.address())
 		for range 3 {
-			conn := p.dial()
-			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			status, body := readResponse(t, conn)
 			verify.That(t, status == 200 && body == "ok", "limit %d: status %d, %q", limit, status, body)
 		}

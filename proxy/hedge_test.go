@@ -23,14 +23,11 @@ func hedged(p *testProxy, attempts int) {
 
 // answersAfter answers each request with the text, after a while.
 func answersAfter(delay time.Duration, text string) func(c *originConn) bool {
-	return func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	return afterRequest(func(c *originConn) bool {
 		time.Sleep(delay)
 		_, err := fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
 		return err == nil
-	}
+	})
 }
 
 func get(t *testing.T, p *testProxy, method string) (status int, body string) {
@@ -49,8 +46,7 @@ func TestHedge(t *testing.T) {
 	hedged(p, 2)
 	const requests = 6
 	for i := range requests {
-		conn := p.dial()
-		fmt.Fprintf(conn, "GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", i)
+		conn := p.send(fmt.Sprintf("GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", i))
 		status, body := readResponse(t, conn)
 		verify.That(t, status == 200 && body == "fast", "request %d: got %d %q", i, status, body)
 		conn.Close()
@@ -149,10 +145,8 @@ func TestNoHedge(t *testing.T) {
 			a, b := startOrigin(t, slow), startOrigin(t, slow)
 			p := startProxy(t, Options{}, a.address(), b.address())
 			hedged(p, 2)
-			conn := p.dial()
-			io.WriteString(conn, request)
-			status, _ := readResponse(t, conn)
-			verify.That(t, status == 200, "got %d", status)
+			conn := p.send(request)
+			expectResponse(t, conn, 200)
 			verify.Equal(t, a.connections()+b.connections(), 1, "peers were asked")
 		})
 	}
@@ -163,21 +157,17 @@ func TestNoHedge(t *testing.T) {
 func TestHedgeForGoneClient(t *testing.T) {
 	t.Parallel()
 	answer := make(chan struct{})
-	serve := func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	serve := afterRequest(func(c *originConn) bool {
 		<-answer
 		_, err := io.WriteString(c.Conn, okResponse)
 		return err == nil
-	}
+	})
 	a, b := startOrigin(t, serve), startOrigin(t, serve)
 	p := startProxy(t, Options{KeepForGoneClients: true}, a.address(), b.address())
 	proceed := sync.OnceFunc(func() { close(answer) })
 	t.Cleanup(proceed)
 	hedged(p, 2)
-	conn := p.dial()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	eventually(t, "both peers are asked", func() bool { return p.inflight() == 2 })
 	conn.Close()
 	p.sweptFor(looks) // for the exchange to be broken off in

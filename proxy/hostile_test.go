@@ -41,8 +41,7 @@ type scriptServer struct {
 
 func startScript(t testing.TB, http2 bool) *scriptServer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	s := &scriptServer{address: l.Addr().String(), http2: http2}
 	var serving sync.WaitGroup
 	serving.Go(func() {

@@ -52,8 +52,7 @@ func TestIdleConnections(t *testing.T) {
 		for _, conn := range conns {
 			io.WriteString(conn, "GET / HTTP/1.1\r\nHo")
 			io.WriteString(conn, "st: a\r\n\r\n")
-			status, body := readResponse(t, conn)
-			verify.That(t, status == 200 && body == "ok", "got %d %q", status, body)
+			expectResponse(t, conn, 200, "ok")
 		}
 		eventually(t, "all connections rest", func() bool { return p.idleConnCount() == len(conns) })
 	}
@@ -79,8 +78,7 @@ func TestSilentConnectionsBecomeIdle(t *testing.T) {
 	conn := p.dial()
 	eventually(t, "the connection rests", func() bool { return p.idleConnCount() == 1 })
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	status, body := readResponse(t, conn)
-	verify.That(t, status == 200 && body == "ok", "got %d %q", status, body)
+	expectResponse(t, conn, 200, "ok")
 }
 
 // At a stop it serves one more request, or ends.
@@ -126,8 +124,7 @@ func TestRequestsMeetIdleSet(t *testing.T) {
 		wg.Go(func() {
 			for range 5 {
 				fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-				status, body := readResponse(t, conn)
-				verify.That(t, status == 200 && body == "ok", "got %d %q", status, body)
+				expectResponse(t, conn, 200, "ok")
 				// A sweep takes note of it within this time.
 				time.Sleep(idleSetDelay + time.Duration(random.Int64N(int64(2*socket.SweepInterval))) - socket.SweepInterval/2)
 			}
@@ -161,8 +158,7 @@ func TestListenerIsGivenUp(t *testing.T) {
 		return func() {
 			t.Helper()
 			cancel()
-			err := <-served
-			verify.That(t, err == context.Canceled, "%v", err)
+			verify.Equal(t, <-served, context.Canceled, "served")
 		}
 	}
 	dial := func() net.Conn {
@@ -184,12 +180,10 @@ func TestListenerIsGivenUp(t *testing.T) {
 	end()
 	end = serve("second")
 	ask(idle, "/")
-	status, _ := readResponse(t, idle)
-	verify.That(t, status == 200, "a connection of the first: %d", status)
+	expectResponse(t, idle, 200)
 	late := dial()
 	ask(late, "/")
-	status, _ = readResponse(t, late)
-	verify.That(t, status == 200, "a connection of the second: %d", status)
+	expectResponse(t, late, 200)
 	end()
 	p.Drain(l, 300*time.Millisecond, time.Hour)
 	ask(idle, "/")
@@ -204,8 +198,7 @@ func TestListenerIsGivenUp(t *testing.T) {
 	verify.That(t, err == nil && strings.HasSuffix(string(answer), "\r\n\r\nok"), "the busy one: %q, %v", answer, err)
 	for range 2 {
 		ask(other, "/")
-		status, _ := readResponse(t, other)
-		verify.That(t, status == 200, "a connection of another listener: %d", status)
+		expectResponse(t, other, 200)
 	}
 	l.Close()
 }

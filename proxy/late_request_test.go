@@ -57,8 +57,7 @@ func TestRequestArrivesAsIdleTimeEnds(t *testing.T) {
 	for range 3 {
 		_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 		verify.NoError(t, err)
-		status, _ := readResponse(t, conn)
-		verify.Require(t, status == 200, "got %d", status)
+		expectResponse(t, conn, 200)
 		eventually(t, "the connection is idle", func() bool { return p.idleConnCount() == 1 })
 		c := p.onlyClient()
 		verify.Require(t, p.idleConns.Take(c), "the connection is not idle")
@@ -69,8 +68,7 @@ func TestRequestArrivesAsIdleTimeEnds(t *testing.T) {
 		c.awaitArrival(t)
 		c.Conn.SetReadDeadline(socket.ALongTimeAgo)
 		go c.Resume()
-		status, _ = readResponse(t, conn)
-		verify.Require(t, status == 200, "got %d", status)
+		expectResponse(t, conn, 200)
 	}
 	eventually(t, "the connection is idle", func() bool { return p.idleConnCount() == 1 })
 	p.skip(idle)

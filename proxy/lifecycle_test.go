@@ -63,10 +63,7 @@ func TestTricklingHead(t *testing.T) {
 func TestClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	arrived := make(chan struct{})
-	origin := startOrigin(t, func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		close(arrived)
 		io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
 		block := make([]byte, 1<<20)
@@ -75,10 +72,9 @@ func TestClientThatDoesNotRead(t *testing.T) {
 				return false
 			}
 		}
-	})
+	}))
 	p := startProxy(t, Options{Timeouts: Timeouts{Write: 100 * time.Millisecond}}, origin.address())
-	conn := p.dial()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	<-arrived
 	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
 }
@@ -87,10 +83,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 func TestClientThatGoesAway(t *testing.T) {
 	t.Parallel()
 	ended := make(chan struct{})
-	origin := startOrigin(t, func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
 		for {
 			if _, err := io.WriteString(c.Conn, "1\r\nx\r\n"); err != nil {
@@ -99,10 +92,9 @@ func TestClientThatGoesAway(t *testing.T) {
 			}
 			time.Sleep(time.Millisecond)
 		}
-	})
+	}))
 	p := startProxy(t, Options{}, origin.address())
-	conn := p.dial()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	io.ReadFull(conn, make([]byte, 100))
 	conn.Close()
 	<-ended
@@ -116,14 +108,11 @@ func TestChurnUnderLoad(t *testing.T) {
 	var origins []*origin
 	var addresses []string
 	for range 4 {
-		o := startOrigin(t, func(c *originConn) bool {
-			if _, ok := c.request(); !ok {
-				return false
-			}
+		o := startOrigin(t, afterRequest(func(c *originConn) bool {
 			time.Sleep(time.Millisecond)
 			_, err := io.WriteString(c.Conn, okResponse)
 			return err == nil
-		})
+		}))
 		origins, addresses = append(origins, o), append(addresses, o.address())
 	}
 	p := startProxy(t, Options{}, addresses...)
@@ -171,27 +160,21 @@ func TestDrainWithOpenStream(t *testing.T) {
 		t.Run(fmt.Sprintf("cut %v", cut), func(t *testing.T) {
 			t.Parallel()
 			proceed := make(chan struct{})
-			origin := startOrigin(t, func(c *originConn) bool {
-				if _, ok := c.request(); !ok {
-					return false
-				}
+			origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 				io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none")
 				<-proceed
 				io.WriteString(c.Conn, "two")
 				return true
-			})
+			}))
 			p := startProxy(t, Options{}, origin.address())
 			if cut {
 				p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, DrainTimeout: 50 * time.Millisecond, NewTransport: p.NewTransport(transportOf(p.t))}))
 			}
-			conn := p.dial()
-			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
 			p.setPeers()
-			second := p.dial()
-			io.WriteString(second, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-			status, _ := readResponse(t, second)
-			verify.That(t, status == 503, "a new request got %d, want 503", status)
+			second := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			expectResponse(t, second, 503)
 			if !cut {
 				close(proceed)
 			}
@@ -213,8 +196,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answering("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: max=5, timeout=1\r\nContent-Length: 2\r\n\r\nok"))
 	p := startProxy(t, Options{}, origin.address())
-	conn := p.dial()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	readResponse(t, conn)
 	eventually(t, "connections closed", func() bool { return origin.open() == 0 })
 }
@@ -224,8 +206,7 @@ func TestIdleConnectionsTimeOut(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{Timeouts: Timeouts{Idle: 2 * time.Second}}, origin.address())
-	conn := p.dial()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	readResponse(t, conn)
 	n, err := conn.Read(make([]byte, 1))
 	verify.That(t, err == io.EOF, "got %d, %v, want EOF", n, err)
@@ -234,8 +215,7 @@ func TestIdleConnectionsTimeOut(t *testing.T) {
 // Accepting goes on after any error.
 func TestAcceptSurvivesErrors(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	failing := &failingListener{Listener: l, errors: []error{
 		&net.OpError{Op: "accept", Err: syscall.EMFILE}, &net.OpError{Op: "accept", Err: syscall.ECONNABORTED}, errors.New("odd"),
 	}}
@@ -246,11 +226,9 @@ func TestAcceptSurvivesErrors(t *testing.T) {
 	verify.NoError(t, err)
 	defer conn.Close()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	status, _ := readResponse(t, conn)
-	verify.That(t, status == 404, "got %d", status)
+	expectResponse(t, conn, 404)
 	verify.Succeeds(t, s.Shutdown(context.Background(), 0))
-	err = <-served
-	verify.That(t, err == ErrServerClosed, "%v", err)
+	verify.Equal(t, <-served, ErrServerClosed, "served")
 }
 
 type failingListener struct {
@@ -282,10 +260,7 @@ func TestClientThatGoesAwayWaiting(t *testing.T) {
 			t.Parallel()
 			left := make(chan struct{})
 			leave := sync.OnceFunc(func() { close(left) })
-			origin := startOrigin(t, func(c *originConn) bool {
-				if _, ok := c.request(); !ok {
-					return false
-				}
+			origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 				io.WriteString(c.Conn, test.first)
 				if test.keep {
 					<-left
@@ -293,11 +268,10 @@ func TestClientThatGoesAwayWaiting(t *testing.T) {
 				}
 				io.ReadAll(c.Conn)
 				return false
-			})
+			}))
 			t.Cleanup(leave) // the peer ends whatever happens
 			p := startProxy(t, Options{KeepForGoneClients: test.keep}, origin.address())
-			conn := p.dial()
-			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
 			if test.first != "" {
 				io.ReadFull(conn, make([]byte, len(test.first)))
@@ -323,23 +297,18 @@ func TestClientThatGoesAwayWaiting(t *testing.T) {
 func TestClientThatWaits(t *testing.T) {
 	t.Parallel()
 	answer := make(chan struct{})
-	origin := startOrigin(t, func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		<-answer
 		io.WriteString(c.Conn, okResponse)
 		return true
-	})
+	}))
 	p := startProxy(t, Options{}, origin.address())
 	defer close(answer)
-	conn := p.dial()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	for range 2 {
 		eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
 		p.sweptFor(looks)
 		answer <- struct{}{}
-		status, _ := readResponse(t, conn)
-		verify.That(t, status == 200, "got %d", status)
+		expectResponse(t, conn, 200)
 	}
 }

@@ -68,15 +68,12 @@ func TestMaxRequestsOfAConnection(t *testing.T) {
 func TestMaxAgeOfAConnection(t *testing.T) {
 	t.Parallel()
 	arrived, proceed := make(chan struct{}), make(chan struct{})
-	origin := startOrigin(t, func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		arrived <- struct{}{}
 		<-proceed
 		_, err := io.WriteString(c.Conn, okResponse)
 		return err == nil
-	})
+	}))
 	const age = time.Hour
 	p := startProxy(t, Options{
 		Connections: socket.ConnectionLimits{MaxAge: age},
@@ -141,14 +138,11 @@ func TestMaxRequestsOfAnHTTP2Connection(t *testing.T) {
 func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 	t.Parallel()
 	var served atomic.Int64
-	origin := startOrigin(t, func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		served.Add(1)
 		_, err := io.WriteString(c.Conn, okResponse)
 		return err == nil
-	})
+	}))
 	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 10}}, origin.address())
 	for name, test := range map[string]struct {
 		client *http.Client

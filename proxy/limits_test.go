@@ -38,15 +38,12 @@ func expectReason(t *testing.T, answer, status, reason string) {
 func TestLimitsAreAnsweredAtOnce(t *testing.T) {
 	t.Parallel()
 	arrived, answer := make(chan struct{}), make(chan struct{})
-	origin := startOrigin(t, func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		arrived <- struct{}{}
 		<-answer
 		_, err := io.WriteString(c, okResponse)
 		return err == nil
-	})
+	}))
 	p := startProxy(t, Options{}, origin.address())
 	for _, test := range []struct {
 		limits balancer.Limits
@@ -56,8 +53,7 @@ func TestLimitsAreAnsweredAtOnce(t *testing.T) {
 		{balancer.Limits{PeerRequests: 1}, "peers_saturated"},
 	} {
 		p.limit(test.limits, nil)
-		conn := p.dial()
-		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 		<-arrived
 		expectReason(t, p.raw(closingRequest), "503", test.reason)
 		answer <- struct{}{}
@@ -77,13 +73,11 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 	p := startProxy(t, Options{})
 	p.limit(balancer.Limits{Pending: 1}, nil)
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: patience})
-	conn := p.dial()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	eventually(t, "a pending request", func() bool { return p.pool.Pending() == 1 })
 	expectReason(t, p.raw(closingRequest), "503", "too_many_pending")
 	p.setPeers(origin.address())
-	status, _ := readResponse(t, conn)
-	verify.That(t, status == 200, "status %d for the request that waited, want 200", status)
+	expectResponse(t, conn, 200)
 }
 
 // Where no retry is to be had, the answer tells of the first failure.
@@ -179,10 +173,7 @@ func TestConnectionsPerPeerAreNeverExceeded(t *testing.T) {
 	var first sync.WaitGroup // the requests on the first connections wait for each other
 	first.Add(limit)
 	most := 0 // guarded by mu
-	p = startProxy(t, Options{}, startOrigin(t, func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	p = startProxy(t, Options{}, startOrigin(t, afterRequest(func(c *originConn) bool {
 		if c.number <= limit && c.served == 0 {
 			first.Done()
 			first.Wait()
@@ -195,7 +186,7 @@ func TestConnectionsPerPeerAreNeverExceeded(t *testing.T) {
 		}
 		io.WriteString(c, okResponse)
 		return answers.Add(1)%7 != 0 // or closes without a word
-	}).address())
+	})).address())
 	p.limit(balancer.Limits{PeerConnections: limit, Pending: clients}, nil)
 	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 2}, ConnectionWait: patience})
 	var wg sync.WaitGroup

@@ -109,19 +109,15 @@ func (p *testProxy) sendOn(request, more string) (answer string, err error) {
 func TestLastAnswerOfDrainingServer(t *testing.T) {
 	t.Parallel()
 	arrived, proceed := make(chan struct{}, 1), make(chan struct{})
-	origin := startOrigin(t, func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		arrived <- struct{}{}
 		<-proceed
 		io.WriteString(c.Conn, okResponse)
 		return true
-	})
+	}))
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	defer p.pool.Close()
-	conn := p.dial()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	<-arrived
 	ended := make(chan error, 1)
 	go func() { ended <- p.Shutdown(t.Context(), 0) }()
@@ -140,8 +136,7 @@ func TestLastAnswerOfDrainingServer(t *testing.T) {
 	answer, err := io.ReadAll(conn)
 	verify.That(t, err == nil && strings.HasPrefix(string(answer), "HTTP/1.1 200 ") && strings.HasSuffix(string(answer), "ok"), "got %q, %v", answer, err)
 	conn.Close()
-	err = <-ended
-	verify.That(t, err == nil, "shutdown: %v", err)
+	verify.Succeeds(t, <-ended)
 }
 
 // A client cannot keep a connection by sending on, nor by doing nothing, and
@@ -150,10 +145,8 @@ func TestLingeringIsBounded(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})
 	refused := func() net.Conn {
-		conn := p.dial()
-		io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n")
-		status, _ := readResponse(t, conn)
-		verify.That(t, status == 400, "got %d", status)
+		conn := p.send("GET / HTTP/1.1\r\n\r\n")
+		expectResponse(t, conn, 400)
 		return conn
 	}
 	t.Run("time", func(t *testing.T) {

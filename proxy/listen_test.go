@@ -28,8 +28,7 @@ func TestListen(t *testing.T) {
 		verify.That(t, err == nil && strings.HasPrefix(string(answer), "HTTP/1.1 404 "), "after %v: got %.60q, %v", wait, answer, err)
 	}
 	verify.Succeeds(t, s.Shutdown(context.Background(), 0))
-	err = <-served
-	verify.That(t, err == ErrServerClosed, "%v", err)
+	verify.Equal(t, <-served, ErrServerClosed, "served")
 }
 
 func TestOptionsOfTheNextRequest(t *testing.T) {

@@ -16,8 +16,7 @@ func TestLoopIsRefused(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})
 	p.setPeers(p.address)
-	conn := p.dial()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	status, body := readResponse(t, conn)
 	verify.That(t, status == 400 && strings.Contains(body, "the request has come through sluice 5 times"), "got %d %q", status, body)
 	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
@@ -36,8 +35,7 @@ func TestChainOfSluices(t *testing.T) {
 	}
 	conn := first.dial()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nVia: 1.1 other\r\n\r\n")
-	status, _ := readResponse(t, conn)
-	verify.That(t, status == 200, "got %d", status)
+	expectResponse(t, conn, 200)
 	got := strings.Count(origin.got(), "Via: 1.1 sluice\r\n")
 	verify.That(t, got == refusal.MaxHops, "the request came through %d of %d", got, refusal.MaxHops)
 }

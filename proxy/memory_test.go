@@ -5,7 +5,6 @@ package proxy
 import (
 	"bytes"
 	"io"
-	"net"
 	"runtime"
 	"testing"
 
@@ -45,8 +44,7 @@ func TestWaitingHoldsNoBuffers(t *testing.T) {
 			defer end() // first: a tunnel is for its peer to end, too
 			before := memory()
 			for range conns {
-				conn := p.dial()
-				io.WriteString(conn, test.request)
+				conn := p.send(test.request)
 				if test.answer == "" {
 					continue
 				}
@@ -124,8 +122,7 @@ func memory() int64 {
 // startQuietOrigin gives an answer to the head of each connection's first request, or
 // switches to WebSocket and greets, and is silent then, until end is called. It has one goroutine and no buffers.
 func startQuietOrigin(t *testing.T, answer string) (address string, end func()) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

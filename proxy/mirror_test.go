@@ -309,8 +309,7 @@ func TestNotCopied(t *testing.T) {
 	verify.Contains(t, origin.got(), "\r\nX-Sluice-Mirror: other\r\n", "a trusted proxy's mark was removed; answer %q", answer)
 	mt.expectDropped(map[route.Dropped]uint64{route.DroppedProtocol: 1, route.DroppedMirrored: 1})
 
-	conn := p.dial()
-	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+	conn := p.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
 	eventually(t, "a copy waits for the body", func() bool { return strings.Contains(origin.got(), "abc") && mt.copies.InFlight() == 1 })
 	conn.Close()
 	mt.ended(0)
@@ -323,10 +322,8 @@ func TestNotCopiedWithoutAService(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, nowhere[0])
 	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, nil, p.NewTransport(someTransport), nowhere[1])
-	conn := p.dial()
-	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
-	status, _ := readResponse(t, conn)
-	verify.That(t, status == 502, "status %d", status)
+	conn := p.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+	expectResponse(t, conn, 502)
 	mt.ended(0)
 	mt.expectDropped(map[route.Dropped]uint64{route.DroppedBodyIncomplete: 1})
 }
@@ -358,10 +355,7 @@ func TestShutdownCutsCopies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			arrived, proceed := make(chan struct{}), make(chan struct{})
-			mirror := startOrigin(t, func(c *originConn) bool {
-				if _, ok := c.request(); !ok {
-					return false
-				}
+			mirror := startOrigin(t, afterRequest(func(c *originConn) bool {
 				close(arrived)
 				if proceeds {
 					<-proceed
@@ -369,7 +363,7 @@ func TestShutdownCutsCopies(t *testing.T) {
 				}
 				io.Copy(io.Discard, c.Conn)
 				return false
-			})
+			}))
 			p := newUnmanagedProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
 			mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport), mirror.address())
 			p.get("/")
@@ -377,8 +371,7 @@ func TestShutdownCutsCopies(t *testing.T) {
 			ended, begin := make(chan error, 1), time.Now()
 			go func() { ended <- p.Shutdown(context.Background(), 0) }()
 			close(proceed)
-			err := <-ended
-			verify.That(t, err == nil, "shutdown: %v", err)
+			verify.Succeeds(t, <-ended)
 			verify.Equal(t, mt.copies.InFlight(), 0, "copies in flight after the shutdown")
 			cut := !proceeds || time.Since(begin) >= copiesGrace // the machine may stand still
 			failed := mt.copies.Failed()

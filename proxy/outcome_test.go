@@ -90,14 +90,11 @@ func sendLong(c *originConn) bool {
 
 // agreeing switches to a protocol whatever it was asked for.
 func agreeing(protocol string) func(*originConn) bool {
-	return func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	return afterRequest(func(c *originConn) bool {
 		io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: "+protocol+"\r\n\r\n")
 		io.Copy(io.Discard, c)
 		return false
-	}
+	})
 }
 
 // A misdeed is what a client does after it has sent its request.
@@ -340,14 +337,12 @@ func TestLatencyWithoutTheClientsTime(t *testing.T) {
 		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
 	} {
 		p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
-		conn := p.dial()
-		io.WriteString(conn, request[:len(request)-1])
+		conn := p.send(request[:len(request)-1])
 		eventually(t, "the request has reached the peer", func() bool { return p.inflight() == 1 })
 		time.Sleep(200 * time.Millisecond) // the client's time
 		start := time.Now()
 		io.WriteString(conn, request[len(request)-1:])
-		status, _ := readResponse(t, conn)
-		verify.Require(t, status == 200, "got %d", status)
+		expectResponse(t, conn, 200)
 		longest := time.Since(start)
 		eventually(t, "the attempt has ended", func() bool { return p.inflight() == 0 })
 		got := p.pool.Snapshot().All[0].Latency()

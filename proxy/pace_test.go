@@ -182,8 +182,7 @@ func TestSlowBodyPutsDeadlineOff(t *testing.T) {
 				eventually(t, "time passes", func() bool { return p.sweeper.Now() > clock })
 				io.WriteString(conn, "x")
 			}
-			status, _ := readResponse(t, conn)
-			verify.That(t, status == 200, "got %d", status)
+			expectResponse(t, conn, 200)
 		})
 	}
 }

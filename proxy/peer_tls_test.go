@@ -93,8 +93,7 @@ func startVerifyingOrigin(t *testing.T, config *tls.Config) *verifyingOrigin {
 		}
 		return nil
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	o.address = l.Addr().String()
 	var serving sync.WaitGroup
 	serving.Go(func() {
@@ -214,8 +213,7 @@ func TestPeersOverTLSGetCloseNotify(t *testing.T) {
 		{"not persistent", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", true},
 		{"malformed", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", false},
 	} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		verify.NoError(t, err)
+		l := listen(t)
 		defer l.Close()
 		notified := make(chan bool, 1)
 		go func() {
@@ -267,19 +265,15 @@ func TestPeersOverTLSCutAnswer(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			begun := make(chan struct{}, 1)
-			origin := startOrigin(t, func(c *originConn) bool {
-				if _, ok := c.request(); !ok {
-					return false
-				}
+			origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 				io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\npart")
 				<-begun // the client has the start, so that nothing is sent again
 				test.end(c)
 				return false
-			})
+			}))
 			p := startProxy(t, Options{}, origin.address())
 			for _, version := range []string{"1.0", "1.1"} {
-				conn := p.dial()
-				io.WriteString(conn, "GET / HTTP/"+version+"\r\nHost: a\r\n\r\n")
+				conn := p.send("GET / HTTP/" + version + "\r\nHost: a\r\n\r\n")
 				reader := bufio.NewReader(conn)
 				r, err := http.ReadResponse(reader, nil)
 				verify.NoError(t, err)

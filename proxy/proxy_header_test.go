@@ -37,8 +37,7 @@ func headerV2(t *testing.T, client string, extension int) string {
 // serveProxies also serves p at a listener for proxies on loopback addresses.
 func (p *testProxy) serveProxies(o ListenerOptions) {
 	p.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(p.t, err)
+	l := listen(p.t)
 	if o.Proxies == nil {
 		o.Proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	}
@@ -94,8 +93,7 @@ func TestProxyHeaderBeforeHTTP(t *testing.T) {
 	for _, b := range []byte(headerV1 + request) {
 		conn.Write([]byte{b})
 	}
-	status, body := readResponse(t, conn)
-	verify.That(t, status == 200 && body == "203.0.113.7", "in single bytes: %d %q", status, body)
+	expectResponse(t, conn, 200, "203.0.113.7")
 }
 
 // A connection of a proxy without a header is closed, and so is one that does not
@@ -133,8 +131,7 @@ func TestProxyHeaderOfAnother(t *testing.T) {
 	verify.That(t, strings.HasPrefix(string(got), "HTTP/1.1 400 "), "got %q, want 400", got)
 	conn = p.stream()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	status, body := readResponse(t, conn)
-	verify.That(t, status == 200 && body == "127.0.0.1", "without a header: %d %q", status, body)
+	expectResponse(t, conn, 200, "127.0.0.1")
 }
 
 // The limit of connections is that of the clients, not of the proxy.

@@ -49,6 +49,14 @@ type testProxy struct {
 	http2   bool // the peers use HTTP/2
 }
 
+// listen returns a listener on a loopback port, for the caller to close.
+func listen(t testing.TB) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	verify.NoError(t, err)
+	return l
+}
+
 // startProxy serves every request from the peers at addresses, until the test
 // ends.
 func startProxy(t testing.TB, o Options, addresses ...string) *testProxy {
@@ -57,8 +65,7 @@ func startProxy(t testing.TB, o Options, addresses ...string) *testProxy {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		err := p.Shutdown(ctx, 0)
-		verify.That(t, err == nil, "shutdown: %v", err)
+		verify.Succeeds(t, p.Shutdown(ctx, 0))
 		p.pool.Close()
 		verify.Equal(t, p.inflight(), 0, "in flight at the end")
 	})
@@ -77,8 +84,7 @@ func newUnmanagedProxy(t testing.TB, o Options, addresses ...string) *testProxy 
 	verify.NoError(t, err)
 	p.setPeers(addresses...)
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3}})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	p.address = l.Addr().String()
 	served := make(chan error, 1)
 	go func() {
@@ -193,6 +199,14 @@ func (p *testProxy) dial() net.Conn {
 	return clientSide(p.t, conn)
 }
 
+// send sends text on a new connection.
+func (p *testProxy) send(text string) net.Conn {
+	p.t.Helper()
+	conn := p.dial()
+	io.WriteString(conn, text)
+	return conn
+}
+
 // raw sends request on a new connection and returns all that comes back until
 // the connection ends.
 func (p *testProxy) raw(request string) string {
@@ -245,8 +259,7 @@ func (r *recordingReader) Read(b []byte) (int, error) {
 
 func startOrigin(t testing.TB, handle func(o *originConn) bool) *origin {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	o := &origin{t: t, listener: l, handle: handle}
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -310,15 +323,20 @@ func (c *originConn) request() (*http.Request, bool) {
 	return r, true
 }
 
+// afterRequest returns a handler that reads a request before it goes on.
+func afterRequest(goOn func(*originConn) bool) func(*originConn) bool {
+	return func(c *originConn) bool {
+		_, ok := c.request()
+		return ok && goOn(c)
+	}
+}
+
 // answering returns a handler that gives the same answer to each request.
 func answering(response string) func(*originConn) bool {
-	return func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	return afterRequest(func(c *originConn) bool {
 		_, err := io.WriteString(c.Conn, response)
 		return err == nil
-	}
+	})
 }
 
 // hanging takes a request and never answers.
@@ -402,6 +420,13 @@ func (r oneByteReader) Read(b []byte) (int, error) { return r.Reader.Read(b[:1])
 func readResponse(t testing.TB, conn net.Conn) (status int, body string) {
 	t.Helper()
 	return readResponseTo(t, conn, "GET")
+}
+
+// expectResponse ends the test unless the response to a GET has that status, and that body if one is given.
+func expectResponse(t testing.TB, conn net.Conn, status int, body ...string) {
+	t.Helper()
+	got, text := readResponse(t, conn)
+	verify.Require(t, got == status && (len(body) == 0 || text == body[0]), "got %d %q, want %d %q", got, text, status, body)
 }
 
 func readResponseTo(t testing.TB, conn net.Conn, method string) (status int, body string) {

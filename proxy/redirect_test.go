@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -13,8 +12,7 @@ import (
 // serveWith serves another listener of p and returns its address.
 func (p *testProxy) serveWith(o ListenerOptions) string {
 	p.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(p.t, err)
+	l := listen(p.t)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- p.ServeWith(ctx, l, o) }()
@@ -87,13 +85,10 @@ func TestRequestsOverTLSToATrustedProxyAreNotRedirected(t *testing.T) {
 // Every final response has the configured field once, instead of the peer's.
 func TestStrictTransportSecurity(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		_, err := c.Conn.Write([]byte("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nStrict-Transport-Security: max-age=1\r\nContent-Length: 2\r\n\r\nok"))
 		return err == nil
-	})
+	}))
 	p := startProxy(t, Options{}, origin.address())
 	const line = "Strict-Transport-Security: max-age=31536000\r\n"
 	request := "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"

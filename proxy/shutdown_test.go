@@ -56,8 +56,7 @@ func TestShutdownFinishesRequests(t *testing.T) {
 	close(proceed)
 	answer, err := io.ReadAll(busy)
 	verify.That(t, err == nil && strings.HasSuffix(string(answer), "\r\n\r\nok") && strings.Contains(string(answer), "\r\nConnection: close\r\n"), "got %q, %v", answer, err)
-	err = <-ended
-	verify.That(t, err == nil, "shutdown: %v", err)
+	verify.Succeeds(t, <-ended)
 }
 
 // accepts reports whether the server has a listener. The address of a former one may be another
@@ -78,8 +77,7 @@ func TestShutdownCutsWhatIsLeft(t *testing.T) {
 		return false
 	})
 	p := newUnmanagedProxy(t, Options{}, origin.address())
-	conn := p.dial()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	<-arrived
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
@@ -110,8 +108,7 @@ func TestDrainCutsWhatIsLeft(t *testing.T) {
 		return false
 	})
 	p := startProxy(t, Options{}, origin.address())
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	defer l.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
@@ -140,8 +137,7 @@ func TestDrainCutsWhatIsLeft(t *testing.T) {
 	<-arrived
 	eventually(t, "all connections", func() bool { return p.Connections() == len(conns)+1 })
 	cancel()
-	err = <-served
-	verify.That(t, err == context.Canceled, "%v", err)
+	verify.Equal(t, <-served, context.Canceled, "served")
 	p.Drain(l, 0, 20*time.Millisecond)
 	for i, conn := range conns {
 		_, err := io.Copy(io.Discard, conn)
@@ -191,8 +187,7 @@ func TestShutdownDoesNotWaitForPeers(t *testing.T) {
 	t.Parallel()
 	p := newUnmanagedProxy(t, Options{})
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: time.Hour})
-	conn := p.dial()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	eventually(t, "a request that waits", func() bool { return p.pool.Pending() == 1 })
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
@@ -214,8 +209,7 @@ func TestShutdownWaitsForLateConnections(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := newUnmanagedProxy(t, Options{}, origin.address())
-	socket, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	socket := listen(t)
 	defer socket.Close()
 	late := newLateListener(socket)
 	served := make(chan error, 1)
@@ -238,8 +232,7 @@ func TestShutdownWaitsForLateConnections(t *testing.T) {
 	close(late.proceed)
 	answer, err := io.ReadAll(client)
 	verify.That(t, err == nil && strings.HasSuffix(string(answer), "\r\n\r\nok"), "got %q, %v", answer, err)
-	err = <-ended
-	verify.That(t, err == nil, "shutdown: %v", err)
+	verify.Succeeds(t, <-ended)
 	verify.Equal(t, <-served, ErrServerClosed, "serve")
 }
 
@@ -247,8 +240,7 @@ func TestShutdownWaitsForLateConnections(t *testing.T) {
 func TestShutdownCutsLateConnections(t *testing.T) {
 	t.Parallel()
 	p := newUnmanagedProxy(t, Options{})
-	socket, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	socket := listen(t)
 	defer socket.Close()
 	late := newLateListener(socket)
 	served := make(chan error, 1)

@@ -118,8 +118,7 @@ func soak(t *testing.T, duration time.Duration) {
 	s.server = newTestServer(Options{
 		Timeouts: Timeouts{Head: 5 * time.Second, Body: 10 * time.Second, Write: 10 * time.Second, Idle: 10 * time.Second},
 	})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	s.address = l.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- s.server.Serve(context.Background(), l, "soak") }()
@@ -148,8 +147,7 @@ func soak(t *testing.T, duration time.Duration) {
 
 	shutdown, cancelShutdown := context.WithTimeout(context.Background(), soakPatience)
 	defer cancelShutdown()
-	err = s.server.Shutdown(shutdown, 0)
-	verify.That(t, err == nil, "shutdown: %v", err)
+	verify.Succeeds(t, s.server.Shutdown(shutdown, 0))
 	verify.Equal(t, <-served, ErrServerClosed, "serve")
 	verify.Equal(t, s.server.Connections(), 0, "connections at the end")
 	for _, pool := range []*balancer.Pool{s.good, s.stable, s.odd} {

@@ -27,8 +27,7 @@ import (
 func startStreams(t testing.TB, o Options, addresses ...string) *testProxy {
 	t.Helper()
 	p := startProxy(t, o, addresses...)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	served := make(chan error, 1)
 	go func() { served <- p.ServeWith(context.Background(), l, ListenerOptions{Name: "db", Streams: p.target}) }()
 	t.Cleanup(func() {
@@ -288,8 +287,7 @@ func TestShutdownCutsStreams(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, greeting)
 	p := newUnmanagedProxy(t, Options{}, origin.address())
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	served := make(chan error, 1)
 	go func() { served <- p.ServeWith(context.Background(), l, ListenerOptions{Name: "db", Streams: p.target}) }()
 	p.address = l.Addr().String()
@@ -300,8 +298,7 @@ func TestShutdownCutsStreams(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Shutdown(ctx, 0) }()
-	err = <-served
-	verify.That(t, err == ErrServerClosed, "%v", err)
+	verify.Equal(t, <-served, ErrServerClosed, "served")
 	io.WriteString(short, "last word")
 	short.CloseWrite()
 	got, err := io.ReadAll(short)
@@ -420,8 +417,7 @@ func TestDrainResetsStreams(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, greeting)
 	p := startProxy(t, Options{}, origin.address())
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	ctx, leave := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- p.ServeWith(ctx, l, ListenerOptions{Name: "db", Streams: p.target}) }()
@@ -433,7 +429,7 @@ func TestDrainResetsStreams(t *testing.T) {
 	<-served
 	defer l.Close()
 	p.Drain(l, 0, 100*time.Millisecond)
-	_, err = io.ReadAll(conn)
+	_, err := io.ReadAll(conn)
 	verify.That(t, errors.Is(err, syscall.ECONNRESET), "the connection ended with %v, want a reset", err)
 	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 && origin.open() == 0 })
 }

@@ -14,14 +14,11 @@ import (
 
 // answersOnce answers a request as soon as goOn is closed.
 func answersOnce(goOn <-chan struct{}) func(c *originConn) bool {
-	return func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	return afterRequest(func(c *originConn) bool {
 		<-goOn
 		fmt.Fprint(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
 		return true
-	}
+	})
 }
 
 // waitFor sends a request that a hanging peer gets.
@@ -72,8 +69,7 @@ func TestRequestLeavesAPeerWhoseChecksFail(t *testing.T) {
 			eventually(t, "the second peer is asked", func() bool { return second.connections() == 1 })
 			p.setPeers(first.address(), second.address(), third.address())
 			p.fail(second.address())
-			status, body := readResponse(t, conn)
-			verify.That(t, status == 200 && body == "third", "got %d %q", status, body)
+			expectResponse(t, conn, 200, "third")
 			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 && first.open() == 0 })
 			for _, peer := range p.pool.Snapshot().All {
 				n := peer.Failures()
@@ -109,8 +105,7 @@ func TestRequestStaysWithAPeerWhoseChecksFail(t *testing.T) {
 			}
 			p.fail(suspect.address())
 			close(goOn)
-			status, body := readResponse(t, conn)
-			verify.That(t, status == 200 && body == "late", "got %d %q", status, body)
+			expectResponse(t, conn, 200, "late")
 			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
 		})
 	}
@@ -137,8 +132,7 @@ func TestHedgedRequestLeavesPeersWhoseChecksFail(t *testing.T) {
 				p.fail(address)
 			}
 			p.setPeers(append(addresses, third.address())...)
-			status, body := readResponse(t, conn)
-			verify.That(t, status == 200 && body == "third", "got %d %q", status, body)
+			expectResponse(t, conn, 200, "third")
 			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 && first.open()+second.open() == 0 })
 			p.expectNothingCounted()
 		})

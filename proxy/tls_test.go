@@ -317,8 +317,7 @@ func TestOverTLSRequestThatCameWithTheHandshake(t *testing.T) {
 		verify.NoError(t, client.Handshake())
 		wire.released = true
 		io.WriteString(client, "GET / HTTP/1.1\r\n\r\n") // no Host
-		status, _ := readResponse(t, client)
-		verify.Require(t, status == 400, "got %d", status)
+		expectResponse(t, client, 400)
 		conn.Close()
 	}
 }

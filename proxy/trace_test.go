@@ -235,17 +235,13 @@ func TestSpansOfGRPC(t *testing.T) {
 func TestSpansOfTunnels(t *testing.T) {
 	t.Parallel()
 	tracer, collector := startTracer(t, 1)
-	origin := startOrigin(t, func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
+	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		io.WriteString(c, "HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
 		io.Copy(io.Discard, c.Reader)
 		return false
-	})
+	}))
 	p := startProxy(t, Options{Tracer: tracer}, origin.address())
-	conn := p.dial()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
 	s := awaitSpans(t, collector, 1)[0]
 	verify.Equal(t, p.Connections(), 1, "the tunnel is closed")
 	verify.That(t, len(s.attempts) == 1 && s.attributes["http.response.status_code"] == int64(101) && tracetest.Attributes(s.attempts[0])["http.response.status_code"] == int64(101), "got %v", s)
@@ -279,8 +275,7 @@ func TestSlowCollectorDelaysNothing(t *testing.T) {
 	conn := p.dial()
 	for range 10_000 { // far more than may wait for the collector
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-		status, _ := readResponse(t, conn)
-		verify.Require(t, status == 200, "got %d", status)
+		expectResponse(t, conn, 200)
 	}
 }
 

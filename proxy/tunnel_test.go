@@ -81,8 +81,7 @@ func TestRefusedUpgrade(t *testing.T) {
 	conn := p.dial()
 	for range 2 {
 		io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", "other", 1))
-		status, body := readResponse(t, conn)
-		verify.That(t, status == 400 && body == "bad", "got %d %q", status, body)
+		expectResponse(t, conn, 400, "bad")
 	}
 	verify.Equal(t, origin.connections(), 1, "connections to the peer")
 }
@@ -98,8 +97,7 @@ func TestUpgradeToOtherThanAskedFor(t *testing.T) {
 	} {
 		origin := startOrigin(t, answering("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: "+test.agreed+"\r\n\r\n"))
 		p := startProxy(t, Options{}, origin.address())
-		conn := p.dial()
-		io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", test.asked, 1))
+		conn := p.send(strings.Replace(upgradeRequest, "Echo", test.asked, 1))
 		status, _ := readResponse(t, conn)
 		verify.That(t, status == 502, "asked for %q, agreed %q: got %d, want 502", test.asked, test.agreed, status)
 	}
@@ -149,8 +147,7 @@ func TestTunnelEndsWithServer(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, echoing)
 	p := newUnmanagedProxy(t, Options{}, origin.address())
-	conn := p.dial()
-	io.WriteString(conn, upgradeRequest)
+	conn := p.send(upgradeRequest)
 	verify.NoError(t, awaitHello(conn))
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
@@ -173,16 +170,12 @@ func TestUpgradeToOneOfSeveral(t *testing.T) {
 		{"h2c, echo", "echo"},
 	} {
 		t.Run(test.asked, func(t *testing.T) {
-			origin := startOrigin(t, func(c *originConn) bool {
-				if _, ok := c.request(); !ok {
-					return false
-				}
+			origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 				io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: "+test.agreed+"\r\n\r\nhello")
 				return false
-			})
+			}))
 			p := startProxy(t, Options{}, origin.address())
-			conn := p.dial()
-			io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", test.asked, 1))
+			conn := p.send(strings.Replace(upgradeRequest, "Echo", test.asked, 1))
 			var answer []byte
 			for !strings.HasSuffix(string(answer), "\r\n\r\nhello") {
 				b := make([]byte, 512)
@@ -225,8 +218,7 @@ func TestCutTunnelIsCut(t *testing.T) {
 				return false
 			})
 			p := startProxy(t, Options{}, origin.address())
-			conn := p.dial()
-			io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", "websocket", 1))
+			conn := p.send(strings.Replace(upgradeRequest, "Echo", "websocket", 1))
 			reader := bufio.NewReader(conn)
 			_, err := http.ReadResponse(reader, nil)
 			verify.NoError(t, err)
@@ -260,18 +252,14 @@ func TestOverTLSTunnelEndsWithCloseNotify(t *testing.T) {
 	t.Parallel()
 	for _, notified := range []bool{true, false} {
 		ended := make(chan error, 1)
-		origin := startOrigin(t, func(c *originConn) bool {
-			if _, ok := c.request(); !ok {
-				return false
-			}
+		origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 			io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
 			_, err := io.Copy(io.Discard, c)
 			ended <- err
 			return false
-		})
+		}))
 		p := startProxy(t, Options{}, origin.address())
-		conn := p.dial()
-		io.WriteString(conn, upgradeRequest)
+		conn := p.send(upgradeRequest)
 		r, err := http.ReadResponse(bufio.NewReader(oneByteReader{conn}), nil)
 		verify.Require(t, err == nil && r.StatusCode == 101, "got %v, %v", r, err)
 		io.WriteString(conn, "the last bytes")
@@ -300,8 +288,7 @@ func TestTunnelOfStalledReader(t *testing.T) {
 		}},
 		{"upgrade", func(t *testing.T, origin *origin) (*testProxy, net.Conn) {
 			p := startProxy(t, Options{}, origin.address())
-			conn := p.dial()
-			io.WriteString(conn, upgradeRequest)
+			conn := p.send(upgradeRequest)
 			return p, conn
 		}},
 	} {

@@ -107,12 +107,9 @@ func TestConnectionGoesOnBehindLostUpload(t *testing.T) {
 		return false
 	})
 	p := startProxy(t, Options{}, origin.address())
-	conn := p.dial()
-	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	status, _ := readResponse(t, conn)
-	verify.That(t, status == 502, "got %d", status)
-	status, body := readResponse(t, conn)
-	verify.That(t, status == 200 && body == "ok", "behind it got %d %q", status, body)
+	conn := p.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	expectResponse(t, conn, 502)
+	expectResponse(t, conn, 200, "ok")
 }
 
 // A request whose client breaks off, or breaks the rules, never reaches the
@@ -137,8 +134,7 @@ func TestCutUploadIsCut(t *testing.T) {
 				return false
 			})
 			p := startProxy(t, Options{}, origin.address())
-			conn := p.dial()
-			io.WriteString(conn, test.request)
+			conn := p.send(test.request)
 			closeWrite(t, conn)
 			err := <-result
 			verify.That(t, err != nil, "the peer got a complete request")
@@ -212,12 +208,10 @@ func TestExpectContinue(t *testing.T) {
 		_, err := io.ReadFull(conn, got)
 		verify.Require(t, err == nil && string(got) == want, "got %q, %v", got, err)
 		io.WriteString(conn, "abc")
-		status, body := readResponse(t, conn)
-		verify.That(t, status == 200 && body == "abc", "got %d %q", status, body)
+		expectResponse(t, conn, 200, "abc")
 	}
 	io.WriteString(conn, "PUT /refuse HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
-	status, _ := readResponse(t, conn)
-	verify.That(t, status == 403, "got %d", status)
+	expectResponse(t, conn, 403)
 	n, err := conn.Read(make([]byte, 1))
 	verify.That(t, err == io.EOF, "after a refused body: %d, %v, want EOF", n, err)
 }

@@ -52,8 +52,7 @@ func newModalPeers(t testing.TB) *modalPeers {
 // start starts a peer and returns its address.
 func (m *modalPeers) start() string {
 	m.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(m.t, err)
+	l := listen(m.t)
 	address := l.Addr().String()
 	server := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		broken := m.enter(address)
@@ -215,8 +214,7 @@ type textClient struct {
 
 func sendText(request string) func(*testProxy) waitClient {
 	return func(p *testProxy) waitClient {
-		conn := p.dial()
-		io.WriteString(conn, request)
+		conn := p.send(request)
 		return &textClient{Conn: conn}
 	}
 }

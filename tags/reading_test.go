@@ -48,8 +48,7 @@ func TestReadingSet(t *testing.T) {
 		{Keys{"upstream": Keys{"protocol": "h2c"}}, false}, // no merge: the parts belong together
 		{Keys{"balance": Keys{"policy": "sticky"}}, true},
 	} {
-		ok := r.Set(step.keys, "tag")
-		verify.That(t, ok == step.ok, "Set(%s) returns %t", step.keys, ok)
+		verify.Equal(t, r.Set(step.keys, "tag"), step.ok, "Set(%s) returns", step.keys)
 	}
 	verify.Equal(t, r.Service.String(), `{"balance":{"policy":"sticky"},"upstream":{}}`, "the settings")
 	verify.That(t, len(r.Complaints) == 1 && strings.Contains(r.Complaints[0].Want, "another upstream"), "the complaints are %v", r.Complaints)

@@ -38,9 +38,8 @@ func TestFeedTellsWhatHappensToPeers(t *testing.T) {
 	expect := func(what string, want ...string) {
 		t.Helper()
 		lines := told(feed)
-		if got := lines[last:]; !slices.Equal(got, want) {
-			t.Errorf("%s: got\n%s\nwant\n%s", what, strings.Join(got, "\n"), strings.Join(want, "\n"))
-		}
+		got := lines[last:]
+		verify.That(t, slices.Equal(got, want), "%s: got\n%s\nwant\n%s", what, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		last = len(lines)
 	}
 	apply := func(set ...discovery.Instance) { pool.Apply(slices.Clone(set)) }

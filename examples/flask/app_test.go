@@ -52,8 +52,7 @@ func startApp(t *testing.T, python string, agent *consultest.Agent) (id string, 
 	})
 	verify.NoError(t, err)
 	t.Cleanup(func() {
-		err := p.Kill()
-		verify.That(t, err == nil, "kill app.py: %v", err)
+		verify.Succeeds(t, p.Kill())
 		if t.Failed() {
 			t.Logf("app.py %s:\n%s", port, log.String())
 		}

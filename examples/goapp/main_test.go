@@ -35,8 +35,7 @@ func TestAppRegistersServesAndDeregisters(t *testing.T) {
 	go func() { ended <- run(ctx, options{name: "star", address: "127.0.0.1", consul: agent.URL()}) }()
 	defer func() {
 		cancel()
-		err := <-ended
-		verify.That(t, err == nil, "run: %v", err)
+		verify.Succeeds(t, <-ended)
 		await(t, agent, 0)
 	}()
 
@@ -65,6 +64,5 @@ func TestWithoutConsulItServes(t *testing.T) {
 		return response.StatusCode == http.StatusOK
 	})
 	cancel()
-	err := <-ended
-	verify.That(t, err == nil, "run: %v", err)
+	verify.Succeeds(t, <-ended)
 }

@@ -192,8 +192,7 @@ func TestPatience(t *testing.T) {
 	service := &route.Service{Pool: pool(t, 1)}
 	verify.Equal(t, Patience(service, 0, 0), 0, "without hedging")
 	service.Retry.Hedge = &route.Hedge{After: time.Second}
-	got := Patience(service, 0, 0)
-	verify.That(t, got == time.Second, "%v for the first try, want a second", got)
+	verify.Equal(t, Patience(service, 0, 0), time.Second, "for the first try")
 	verify.Equal(t, Patience(service, 1, 0), 0, "for the second try")
 }
 

@@ -118,9 +118,7 @@ func TestPlacesAtRandom(t *testing.T) {
 			for _, c := range p.clients {
 				taken += c.taken
 				waiting += len(c.waiting)
-				if c.taken > c.share || p.taken < p.all && c.taken < c.share && len(c.waiting) > 0 {
-					t.Errorf("%v: %d of %d places, %d wait; %d of %d are taken", c.block, c.taken, c.share, len(c.waiting), p.taken, p.all)
-				}
+				verify.That(t, c.taken <= c.share && (p.taken >= p.all || c.taken >= c.share || len(c.waiting) == 0), "%v: %d of %d places, %d wait; %d of %d are taken", c.block, c.taken, c.share, len(c.waiting), p.taken, p.all)
 			}
 			verify.That(t, taken == p.taken && taken <= p.all && waiting == p.waiting, "%d places taken, %d wait; counted %d, %d", p.taken, p.waiting, taken, waiting)
 			p.mu.Unlock()

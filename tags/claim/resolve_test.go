@@ -243,9 +243,8 @@ func TestResolve(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := Resolve(test.services, test.rules, test.holders)
-			if got := lines(r); !slices.Equal(got, test.routes) {
-				t.Errorf("the routes are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.routes, "\n"))
-			}
+			got := lines(r)
+			verify.That(t, slices.Equal(got, test.routes), "the routes are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.routes, "\n"))
 			slices.SortStableFunc(r.Problems, func(a, b Problem) int { return strings.Compare(a.Service, b.Service) })
 			for i, p := range r.Problems {
 				if i >= len(test.problems) {
@@ -444,9 +443,7 @@ func TestNegations(t *testing.T) {
 		"^/a path is ~b$, path is not /ab",
 		"^/a path is ~c$",
 	}
-	if !slices.Equal(got, want) || len(r.Problems) > 0 {
-		t.Errorf("the routes are\n%s\nwant\n%s\nwith the problems %+v", strings.Join(got, "\n"), strings.Join(want, "\n"), r.Problems)
-	}
+	verify.That(t, slices.Equal(got, want) && len(r.Problems) == 0, "the routes are\n%s\nwant\n%s\nwith the problems %+v", strings.Join(got, "\n"), strings.Join(want, "\n"), r.Problems)
 }
 
 // TestResolveAgain changes services one by one: the result is that of a new resolver.

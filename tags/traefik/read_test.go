@@ -47,13 +47,9 @@ func TestTags(t *testing.T) {
 		if r.Service != nil && r.Service.String() != `{"upstream":{}}` {
 			service = r.Service.String()
 		}
-		if !slices.Equal(routes, test.routes) {
-			t.Errorf("%s makes\n%s\nwant\n%s", test.name, strings.Join(routes, "\n"), strings.Join(test.routes, "\n"))
-		}
+		verify.That(t, slices.Equal(routes, test.routes), "%s makes\n%s\nwant\n%s", test.name, strings.Join(routes, "\n"), strings.Join(test.routes, "\n"))
 		verify.Equal(t, service, test.service, "%s sets", test.name)
-		if !slices.Equal(complaints, test.complaints) {
-			t.Errorf("%s has the complaints\n%s\nwant\n%s", test.name, strings.Join(complaints, "\n"), strings.Join(test.complaints, "\n"))
-		}
+		verify.That(t, slices.Equal(complaints, test.complaints), "%s has the complaints\n%s\nwant\n%s", test.name, strings.Join(complaints, "\n"), strings.Join(test.complaints, "\n"))
 	}
 }
 

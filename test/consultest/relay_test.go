@@ -51,8 +51,7 @@ func TestRelay(t *testing.T) {
 		return conn
 	}
 	first := dial()
-	err := say(first, time.Minute)
-	verify.Require(t, err == nil, "a working relay: %v", err)
+	verify.NoError(t, say(first, time.Minute))
 
 	r.Hang()
 	second := dial()
@@ -61,11 +60,10 @@ func TestRelay(t *testing.T) {
 		verify.That(t, errors.Is(err, os.ErrDeadlineExceeded), "a hanging relay: %v, want a timeout", err)
 	}
 	r.Heal()
-	err = say(first, 50*time.Millisecond)
+	err := say(first, 50*time.Millisecond)
 	verify.That(t, errors.Is(err, os.ErrDeadlineExceeded), "a connection that was half-open: %v, want a timeout", err)
 	third := dial()
-	err = say(third, time.Minute)
-	verify.That(t, err == nil, "a new connection: %v", err)
+	verify.Succeeds(t, say(third, time.Minute))
 
 	r.Cut()
 	for _, conn := range []net.Conn{third, dial()} {
@@ -73,6 +71,5 @@ func TestRelay(t *testing.T) {
 		verify.That(t, err != nil && !errors.Is(err, os.ErrDeadlineExceeded), "a cut relay: %v, want a reset or the end", err)
 	}
 	r.Heal()
-	err = say(dial(), time.Minute)
-	verify.That(t, err == nil, "after it: %v", err)
+	verify.Succeeds(t, say(dial(), time.Minute))
 }
