@@ -10,14 +10,14 @@ import (
 	"sluice/config"
 	"sluice/route"
 	"sluice/test/configtest"
+	"sluice/test/verify"
 )
 
 func TestEveryPolicyCanBeConfigured(t *testing.T) {
 	for _, p := range balancer.Policies() {
 		text := fmt.Sprintf("services: { star: { consul: {}, balance: { policy: %s } } }\nroutes: [{ service: star }]", p)
-		if _, err := configtest.Build(text); err != nil {
-			t.Error(err)
-		}
+		_, err := configtest.Build(text)
+		verify.Succeeds(t, err)
 	}
 }
 
@@ -26,9 +26,8 @@ func TestAffinityOfPolicies(t *testing.T) {
 	header, path := route.HashKey{Source: route.HashHeader, Name: "x-user"}, route.HashKey{Source: route.HashPath}
 	f := func(b config.Balance, want *route.Affinity) {
 		t.Helper()
-		if got := affinityOf(b); !reflect.DeepEqual(got, want) {
-			t.Errorf("%+v:\n got  %+v\n want %+v", b, got, want)
-		}
+		got := affinityOf(b)
+		verify.That(t, reflect.DeepEqual(got, want), "%+v:\n got  %+v\n want %+v", b, got, want)
 	}
 	f(config.Balance{Policy: "ewma", Sticky: sticky}, nil)
 	f(config.Balance{Policy: "hash", Hash: config.Hash{Keys: []config.HashKey{{Value: header}, {Value: path}}}, Sticky: sticky}, &route.Affinity{

@@ -8,6 +8,7 @@ import (
 	"sluice/discovery"
 	"sluice/route"
 	"sluice/test/configtest"
+	"sluice/test/verify"
 )
 
 // BenchmarkTags changes one tag among 10,000: 1,000 services of 10 instances with a tag each. It
@@ -44,9 +45,8 @@ func BenchmarkTags(b *testing.B) {
 			targets[i] = r.Target()
 			targets[i].Service = &route.Service{Name: r.Service}
 		}
-		if _, err := route.NewTable(targets); err != nil || len(targets) != services || len(conflicts) > 0 {
-			b.Fatalf("%d routes, want %d: %v %v", len(targets), services, conflicts, err)
-		}
+		_, err := route.NewTable(targets)
+		verify.Require(b, err == nil && len(targets) == services && len(conflicts) == 0, "%d routes, want %d: %v %v", len(targets), services, conflicts, err)
 		all.Applied(asked)
 	}
 	apply(b)
