@@ -14,6 +14,7 @@ import (
 
 	xhttp2 "golang.org/x/net/http2"
 
+	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/route/auth"
 	"sluice/test/verify"
@@ -58,8 +59,11 @@ func (l *hostileLane) expectNothingLeft(t *testing.T) {
 	for _, s := range []*route.Service{l.hostile.http1, l.hostile.http2} {
 		for _, peer := range s.Pool.Snapshot().All {
 			eventually(t, "no attempt is in flight", func() bool { return peer.Inflight() == 0 })
-			if transport, ok := peer.Transport.(*http2Transport); ok {
-				eventually(t, "the connections to the peer have ended", func() bool { return len(transport.all()) == 0 })
+			if s == l.hostile.http2 {
+				eventually(t, "the connections to the peer have ended", func() bool {
+					idle, busy := peer.Transport.(upstream.Connector).Connections()
+					return idle+busy == 0
+				})
 			}
 		}
 	}

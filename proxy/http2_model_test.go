@@ -343,11 +343,7 @@ func (m *model) round(random *rand.Rand) {
 	m.mu.Lock()
 	m.random, m.calm, m.broken = rand.New(rand.NewPCG(random.Uint64(), 2)), false, false
 	m.peers = nil
-	for _, c := range m.proxy.http2Peer().all() { // each round has its own connections
-		c.Mu.Lock()
-		c.retireLocked()
-		c.Mu.Unlock()
-	}
+	m.proxy.onlyConnector().Drain() // each round has its own connections
 	m.mu.Unlock()
 	overTLS, version := random.IntN(2) == 0, tls.VersionTLS12+uint16(random.IntN(2))
 	m.tlsPeers.Store(random.IntN(2) == 0)
@@ -436,15 +432,8 @@ func (m *model) round(random *rand.Rand) {
 		if open > 0 || p.Connections() > 0 || p.inflight() > 0 {
 			return false
 		}
-		for _, c := range p.http2Peer().all() {
-			c.Mu.Lock()
-			left := c.lent + len(c.Streams)
-			c.Mu.Unlock()
-			if left > 0 {
-				return false
-			}
-		}
-		return true
+		_, busy := p.onlyConnector().Connections()
+		return busy == 0
 	})
 }
 

@@ -290,6 +290,20 @@ func (t *http2Transport) CloseIdle(now int64) {
 	}
 }
 
+// Connections implements [upstream.Connector].
+func (t *http2Transport) Connections() (idle, busy int) {
+	for _, c := range t.all() {
+		c.Mu.Lock()
+		if c.lent == 0 {
+			idle++
+		} else {
+			busy++
+		}
+		c.Mu.Unlock()
+	}
+	return idle, busy
+}
+
 // Drain closes the connections when their last stream ends. It does not affect
 // connections that are opened later, if the peer returns.
 func (t *http2Transport) Drain() {

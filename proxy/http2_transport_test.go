@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	xhttp2 "golang.org/x/net/http2"
 
@@ -16,10 +17,22 @@ import (
 	"sluice/proxy/http2"
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
+
+// onlyConnector returns the connector of the only peer.
+func (p *testProxy) onlyConnector() upstream.Connector {
+	return p.pool.Snapshot().All[0].Transport.(upstream.Connector)
+}
+
+// peerConnections returns how many connections to the only peer are open.
+func (p *testProxy) peerConnections() int {
+	idle, busy := p.onlyConnector().Connections()
+	return idle + busy
+}
 
 // http2Peer returns the transport of the only peer.
 func (p *testProxy) http2Peer() *http2Transport {
@@ -127,7 +140,7 @@ func TestSilentPeerIsPinged(t *testing.T) {
 			if status, _ := readResponse(t, waiting); status != 103 {
 				t.Fatalf("status %d", status)
 			}
-			p.sweeper.Advance(2 * http2PeerSilence)
+			p.sweeper.Advance(2 * time.Second)
 			io.WriteString(second, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			eventually(t, "a PING", func() bool { return pings.Load() == 1 })
 			if alive {
@@ -137,13 +150,13 @@ func TestSilentPeerIsPinged(t *testing.T) {
 				verify.Equal(t, connections.Load(), 1, "connections")
 				return
 			}
-			p.sweeper.Advance(2 * http2PeerSilence)
+			p.sweeper.Advance(2 * time.Second)
 			third := p.dial()
 			io.WriteString(third, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			if status, _ := readResponse(t, third); status != 204 {
 				t.Errorf("on another connection: status %d", status)
 			}
-			p.sweeper.Advance(http2PeerPingTimeout)
+			p.sweeper.Advance(15 * time.Second)
 			for _, conn := range []io.Reader{waiting, second} {
 				b := make([]byte, 12)
 				if io.ReadFull(conn, b); string(b) != "HTTP/1.1 502" {
@@ -399,7 +412,7 @@ func TestDrainFinishesStreams(t *testing.T) {
 	conn := p.dial()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 	peer, stream := <-begun, <-finish
-	transport := p.http2Peer()
+	transport := p.onlyConnector()
 	p.setPeers()
 	peer.WritePing(false, [8]byte{})
 	<-answered
@@ -407,7 +420,10 @@ func TestDrainFinishesStreams(t *testing.T) {
 	all, _ := io.ReadAll(conn)
 	text := string(all)
 	verify.That(t, strings.HasSuffix(text, "0\r\n\r\n") && strings.Contains(text, "b"), "got %q", text)
-	eventually(t, "the connection is closed", func() bool { return len(transport.all()) == 0 })
+	eventually(t, "the connection is closed", func() bool {
+		idle, busy := transport.Connections()
+		return idle+busy == 0
+	})
 }
 
 // useHTTP2OverTLS makes p use HTTP/2 with any certificate for its peers.
@@ -468,7 +484,7 @@ func TestHTTP2PeerOverTLS(t *testing.T) {
 				verify.That(t, n != 0, "no connect failure was counted")
 				return
 			}
-			verify.Equal(t, len(p.http2Peer().all()), 1, "connections")
+			verify.Equal(t, p.peerConnections(), 1, "connections")
 			p.expectNothingCounted()
 		})
 	}

@@ -98,13 +98,8 @@ func (p *testProxy) expectNoEntries(t testing.TB, pools ...*balancer.Pool) {
 		connections := 0
 		for _, pool := range pools {
 			for _, peer := range pool.Snapshot().All {
-				switch transport := peer.Transport.(type) {
-				case *upstream.Transport:
-					idle, busy := transport.Connections()
-					connections += idle + busy
-				case *http2Transport:
-					connections += len(transport.all())
-				}
+				idle, busy := peer.Transport.(upstream.Connector).Connections()
+				connections += idle + busy
 			}
 		}
 		return p.sweeper.Entries() <= connections

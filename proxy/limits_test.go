@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/test/balancertest"
 	"sluice/test/verify"
@@ -179,7 +178,7 @@ func TestConnectionsPerPeerAreNeverExceeded(t *testing.T) {
 			first.Wait()
 		}
 		for _, transport := range p.connectors.List() {
-			idle, busy := transport.(*upstream.Transport).Connections()
+			idle, busy := transport.Connections()
 			mu.Lock()
 			most = max(most, idle+busy)
 			mu.Unlock()

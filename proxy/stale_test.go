@@ -20,7 +20,7 @@ const staleWithin = time.Second
 // hasIdlePeerConnection reports whether there is an idle connection to a peer.
 func (p *testProxy) hasIdlePeerConnection() bool {
 	return slices.ContainsFunc(p.connectors.List(), func(c upstream.Connector) bool {
-		idle, _ := c.(*upstream.Transport).Connections()
+		idle, _ := c.Connections()
 		return idle > 0
 	})
 }

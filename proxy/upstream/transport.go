@@ -364,7 +364,7 @@ func (t *Transport) Close() {
 	}
 }
 
-// Connections returns the number of idle and of busy connections.
+// Connections implements [Connector].
 func (t *Transport) Connections() (idle, busy int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
