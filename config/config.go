@@ -115,7 +115,7 @@ type Client struct {
 	Connections ClientConnections `key:"connections"`
 	// TrustedProxies are the networks whose X-Forwarded-*, X-Real-IP, Forwarded and
 	// X-Request-Id fields sluice uses. It removes these fields from all other requests.
-	TrustedProxies     []Network `key:"trusted_proxies" format:"network"`
+	TrustedProxies     []Network `key:"trusted_proxies" format:"proxy"`
 	Forwarded          bool      `key:"forwarded" default:"false"`             // also send the Forwarded field of RFC 7239
 	RequestID          bool      `key:"request_id" default:"false"`            // give each request an id, in X-Request-Id
 	KeepForGoneClients bool      `key:"keep_for_gone_clients" default:"false"` // continue an exchange after its client has closed the connection

@@ -96,7 +96,9 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:1: client.limits.target: value "1MiB": want a number of bytes or a size such as 64KiB or 10MiB, from 256B to 16KiB`,
 			`sluice.yaml:1: client.limits.body: value "10M": want a number of bytes or a size such as 64KiB or 10MiB, from 0 to 1024GiB`}},
 		{"network", "client: { trusted_proxies: [10.0.0.0/33] }" + tail, []string{
-			`sluice.yaml:1: client.trusted_proxies[0]: value "10.0.0.0/33": want a network such as 10.0.0.0/8 or fd00::/8, or a single IP address`}},
+			`sluice.yaml:1: client.trusted_proxies[0]: value "10.0.0.0/33": want a network such as 10.0.0.0/8 or fd00::/8, a single IP address, or unix: for who uses a unix socket`}},
+		{"network of clients", "services: { a: { peers: [\"a:1\"] } }\nroutes: [{ service: a, allow: ['unix:'] }]", []string{
+			`sluice.yaml:2: routes[0].allow[0]: value "unix:": want a network such as 10.0.0.0/8 or fd00::/8, or a single IP address`}},
 		{"secret not shown", `consul: { token: "s3cr\tt" }` + tail, []string{`sluice.yaml:1: consul.token: value "***": want a text on one line`}},
 		{"two tokens", "consul:\n  token: s3cret\n  token_file: x" + tail, []string{`sluice.yaml:2: consul.token: give either consul.token or consul.token_file, not both`}},
 		{"prepared query with keys of a service", "services: { star: { consul: { prepared_query: q, service: s, tags: [v1], datacenters: [a, b] } } }\nroutes: [{ service: star }]", []string{

@@ -39,6 +39,7 @@ var formats = map[string]format{
 	"log_level":    typed("", zerolog.ParseLevel),
 	"consul":       plain("http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH", func(s string) bool { _, ok := consulURL(s, false); return ok }),
 	"network":      typed("a network such as 10.0.0.0/8 or fd00::/8, or a single IP address", parseNetwork),
+	"proxy":        typed("a network such as 10.0.0.0/8 or fd00::/8, a single IP address, or unix: for who uses a unix socket", parseProxy),
 	"path":         plain("a path that begins with /, in printable ASCII without spaces", regexp.MustCompile(`^/[!-~]*$`).MatchString),
 	"authority":    plain("HOST or HOST:PORT, an IPv6 address in brackets", isAuthority),
 	"method":       plain("a method in upper case, such as GET", regexp.MustCompile(`^[A-Z][A-Z0-9_-]*$`).MatchString),
@@ -165,6 +166,14 @@ func parseNetwork(s string) (netip.Prefix, error) {
 		return netip.PrefixFrom(ip, ip.BitLen()), nil
 	}
 	return netip.ParsePrefix(s)
+}
+
+// parseProxy is parseNetwork for who may speak for clients. "unix:" is the zero prefix.
+func parseProxy(s string) (netip.Prefix, error) {
+	if s == "unix:" {
+		return netip.Prefix{}, nil
+	}
+	return parseNetwork(s)
 }
 
 // parseMeta splits KEY=VALUE.

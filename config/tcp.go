@@ -21,7 +21,7 @@ const (
 type ProxyProtocol struct {
 	// From are the networks of proxies. Their connections must begin with a PROXY
 	// header, those of others are as without From.
-	From []Network `key:"from" format:"network" required:"yes"`
+	From []Network `key:"from" format:"proxy" required:"yes"`
 }
 
 // ServerName sends the connections of TLS clients that ask for a server to a service.

@@ -85,8 +85,8 @@ routes: [{ service: star }]
 	verify.That(t, len(from) == 2 && c.Services["postgres"].ProxyProtocol == "v2", "got %v, %+v", from, c.Services["postgres"])
 	const web, routes = "listeners:\n- { address: ':80' }\n", "routes: [{ service: star }]\n"
 	for text, want := range map[string]string{
-		"listeners:\n- { address: ':80', proxy_protocol: {} }\nservices: { star: { consul: {} } }\n" + routes:              `sluice.yaml:2: listeners[0].proxy_protocol.from: required: a network such as 10.0.0.0/8 or fd00::/8, or a single IP address`,
-		"listeners:\n- { address: ':80', proxy_protocol: { from: [lan] } }\nservices: { star: { consul: {} } }\n" + routes: `sluice.yaml:2: listeners[0].proxy_protocol.from[0]: value "lan": want a network such as 10.0.0.0/8 or fd00::/8, or a single IP address`,
+		"listeners:\n- { address: ':80', proxy_protocol: {} }\nservices: { star: { consul: {} } }\n" + routes:              `sluice.yaml:2: listeners[0].proxy_protocol.from: required: a network such as 10.0.0.0/8 or fd00::/8, a single IP address, or unix: for who uses a unix socket`,
+		"listeners:\n- { address: ':80', proxy_protocol: { from: [lan] } }\nservices: { star: { consul: {} } }\n" + routes: `sluice.yaml:2: listeners[0].proxy_protocol.from[0]: value "lan": want a network such as 10.0.0.0/8 or fd00::/8, a single IP address, or unix: for who uses a unix socket`,
 		web + "services: { star: { consul: {}, proxy_protocol: v3 } }\n" + routes:                                          `sluice.yaml:3: services.star.proxy_protocol: value "v3": want one of v1, v2 (did you mean v1?)`,
 		web + "services: { star: { consul: {}, proxy_protocol: v1 } }\n" + routes:                                          `sluice.yaml:3: services.star.proxy_protocol: value "v1": only for a service of a listener with protocol: tcp that no route leads to: requests of different clients share connections`,
 		// The header would have to come before the handshake.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -61,8 +62,7 @@ func (r *running) postBody(url, body string) (int, string) {
 	return response.StatusCode, string(all)
 }
 
-// Clients and peers use unix sockets, with checks. A client counts as 127.0.0.1. A reload moves and
-// keeps sockets, and a socket of sluice itself gets no requests.
+// Clients and peers use unix sockets, with checks. A reload moves and keeps sockets, and a socket of sluice itself gets no requests.
 func TestUnixSocketsOfClientsAndPeers(t *testing.T) {
 	t.Parallel()
 	dir := socketDirectory(t)
@@ -87,7 +87,7 @@ func TestUnixSocketsOfClientsAndPeers(t *testing.T) {
 		status, body := r.postBody("http://example.com/", strings.Repeat("x", 100_000))
 		name, rest, _ := strings.Cut(body, " ")
 		seen = append(seen, name)
-		verify.That(t, status == http.StatusOK && rest == `example.com "127.0.0.1" 100000`, "got %d %s", status, body)
+		verify.That(t, status == http.StatusOK && rest == `example.com "unknown" 100000`, "got %d %s", status, body)
 	}
 	slices.Sort(seen)
 	verify.Equal(t, fmt.Sprint(seen), "[one one two two]", "peers: %v", seen)
@@ -130,6 +130,54 @@ func TestUnixSocketsOfClientsAndPeers(t *testing.T) {
 		conn.Close()
 		t.Error("the removed listener accepts")
 	}
+}
+
+// A client of a unix socket has no address: no network has it, not that of 127.0.0.1 either, and no
+// limit for an address. Only "unix:" makes it a proxy that may say who its client is.
+func TestClientsOfUnixSocketsHaveNoAddress(t *testing.T) {
+	t.Parallel()
+	dir := socketDirectory(t)
+	path := func(name string) string { return filepath.Join(dir, name) }
+	serveSocket(t, path("app"), func(w http.ResponseWriter, q *http.Request) {
+		fmt.Fprintf(w, "%s %s", q.Header["X-Forwarded-For"], q.Header["X-Real-Ip"])
+	})
+	of := func(proxies string) string {
+		return fmt.Sprintf("listeners: [{ name: web, address: 'unix:%s' }, { name: proxied, address: 'unix:%s', proxy_protocol: { from: ['unix:'] } }]\n"+
+			"client: { trusted_proxies: [%s], limits: { connections_per_address: 1 } }\n"+
+			"admin: { address: '127.0.0.1:0' }\naccess_log: { path: 'off' }\nshutdown: { idle: 0s }\nservices: { a: { peers: ['unix:%s'] } }\n"+
+			"routes: [{ path: /local, service: a, allow: [127.0.0.1, '::/0', 0.0.0.0/0] }, { path: /, service: a }]\n",
+			path("web"), path("proxied"), proxies, path("app"))
+	}
+	const networks = "127.0.0.1, '::/0', 0.0.0.0/0"
+	r := start(t, of(networks))
+	ask := func(socket, header, path, fields, want string) {
+		t.Helper()
+		conn, err := net.Dial("unix", filepath.Join(dir, socket))
+		verify.NoError(t, err)
+		t.Cleanup(func() { conn.Close() }) // it stays open: no limit of an address counts it
+		fmt.Fprintf(conn, "%sGET %s HTTP/1.1\r\nHost: a\r\n%s\r\n", header, path, fields)
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		verify.NoError(t, err)
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		verify.NoError(t, err)
+		if response.StatusCode != http.StatusOK {
+			body = []byte(response.Header.Get("X-Sluice-Reason"))
+		}
+		verify.Equal(t, string(body), want, "%s %s %q %q", socket, path, header, fields)
+	}
+	const forwarded, header = "X-Forwarded-For: 192.0.2.1, 127.0.0.1\r\n", "PROXY TCP4 192.0.2.7 198.51.100.1 1 2\r\n"
+	ask("web", "", "/", "", "[unknown] [unknown]")
+	ask("web", "", "/", forwarded, "[unknown] [unknown]")
+	ask("web", "", "/local", forwarded, "client_denied")
+	ask("proxied", "PROXY UNKNOWN\r\n", "/local", "", "client_denied")
+	ask("proxied", header, "/local", "", "[192.0.2.7] [192.0.2.7]")
+	r.replace(of("127.0.0.1, 'unix:'"))
+	ask("web", "", "/", forwarded, "[192.0.2.1, 127.0.0.1] [192.0.2.1]")
+	ask("web", "", "/local", forwarded, "[192.0.2.1, 127.0.0.1] [192.0.2.1]")
+	ask("web", "", "/local", "", "client_denied")
+	ask("web", "", "/", "X-Forwarded-For:\r\n", "[unknown] [unknown]")
+	ask("proxied", strings.ReplaceAll(header, "192.0.2.7", "192.0.2.8"), "/", forwarded, "[192.0.2.8] [192.0.2.8]")
 }
 
 // Unix sockets carry HTTP/2 without TLS, TLS, and TCP.

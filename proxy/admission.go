@@ -27,13 +27,13 @@ func (a *admission) configure(limits Limits, trusted []netip.Prefix) {
 	a.limit, a.perAddressLimit, a.trusted = limits.Connections, limits.ConnectionsPerAddress, trusted
 }
 
-// admit reports whether a connection from address is accepted. If so, the caller
-// must call leave when the connection ends. proxy: it is not the address of a client.
+// admit reports whether a connection from address, which is zero for a unix socket, is accepted. If
+// so, the caller must call leave when the connection ends. proxy: it is not the address of a client.
 func (a *admission) admit(address netip.Addr, proxy bool) bool {
 	block := places.BlockOf(address)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.open >= a.limit || !proxy && a.perBlock[block] >= a.perAddressLimit && !contains(a.trusted, address) {
+	if a.open >= a.limit || !proxy && block != places.Many && a.perBlock[block] >= a.perAddressLimit && !contains(a.trusted, address) {
 		return false
 	}
 	a.open++
@@ -65,10 +65,10 @@ func unmapped(prefixes []netip.Prefix) []netip.Prefix {
 }
 
 // contains reports whether address, which is not IPv4-mapped, is in one of the
-// networks.
+// networks. The zero prefix has the zero address: the clients of unix sockets.
 func contains(prefixes []netip.Prefix, address netip.Addr) bool {
 	for _, prefix := range prefixes {
-		if prefix.Contains(address) {
+		if prefix.Contains(address) || !prefix.IsValid() && !address.IsValid() {
 			return true
 		}
 	}

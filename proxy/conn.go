@@ -55,7 +55,7 @@ func newClientConn(s *Server, l *listener, conn socket.Conn, remote netip.Addr, 
 		return nil, err
 	}
 	c := &clientConn{
-		client: client{Client: upstream.Client{Shard: shard}, server: s, listener: l, remote: remote, address: remote.String()},
+		client: client{Client: upstream.Client{Shard: shard}, server: s, listener: l, remote: remote, address: addressText(remote)},
 		Wire:   socket.Wire{Conn: conn, Raw: raw},
 
 		lifetime: socket.NewLifetime(s.sweeper, shard),

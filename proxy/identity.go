@@ -32,7 +32,8 @@ type standing struct {
 	certified bool
 	// client is who sent the request, behind trusted proxies according to them, without zone,
 	// and IPv4 not mapped to IPv6. The zero value: they say it in a way that cannot be
-	// understood. Then nobody is known, which no list of addresses allows.
+	// understood, or the client is at a unix socket. Then nobody is known, which no list of
+	// addresses allows.
 	client netip.Addr
 	length uint8 // of text
 	text   [maxAddressText]byte
@@ -43,6 +44,14 @@ const maxAddressText = len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
 
 // unknownClient is the text of an unknown client, as in Forwarded (RFC 7239, section 6.2).
 const unknownClient = "unknown"
+
+// addressText returns the text of the address of who has connected; the zero value: by a unix socket.
+func addressText(a netip.Addr) string {
+	if !a.IsValid() {
+		return unknownClient
+	}
+	return a.String()
+}
 
 // decide sets the standing of the request. Without a head, the client is who has connected.
 func (x *request) decide() {

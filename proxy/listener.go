@@ -81,7 +81,7 @@ type ListenerOptions struct {
 	// Challenge, if not nil, returns the body of the response to a GET request for a
 	// path below /.well-known/acme-challenge/; false: the request is served as any other.
 	Challenge func(host, path string) (body []byte, ok bool)
-	// Proxies are the networks whose connections must begin with a PROXY header, which
+	// Proxies are the networks, the zero prefix for unix sockets, whose connections must begin with a PROXY header, which
 	// has the address of the client.
 	Proxies []netip.Prefix
 	// Streams makes the listener forward TCP. It returns where the next connection

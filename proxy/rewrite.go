@@ -145,6 +145,7 @@ type forwardedFields struct{ host, proto bool }
 func (x *request) appendForwarded(out, b []byte, seen forwardedFields) []byte {
 	c, authority := x.client, x.head.Authority(b)
 	out = append(out, "X-Forwarded-For: "...)
+	start := len(out)
 	if x.standing.trusted && x.head.Has(http1.NameXForwardedFor) {
 		// One line: some servers read only one.
 		for element := range x.head.Elements(b, http1.NameXForwardedFor) {
@@ -152,7 +153,11 @@ func (x *request) appendForwarded(out, b []byte, seen forwardedFields) []byte {
 			out = append(out, ", "...)
 		}
 	}
-	out = append(out, c.address...)
+	if c.remote.IsValid() || len(out) == start {
+		out = append(out, c.address...)
+	} else { // a proxy at a unix socket adds nothing to what it says
+		out = out[:len(out)-len(", ")]
+	}
 	out = append(out, "\r\nX-Real-IP: "...)
 	out = append(out, x.clientAddress()...)
 	if !seen.host && len(authority) > 0 {

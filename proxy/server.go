@@ -34,7 +34,7 @@ type Options struct {
 	Limits      Limits
 	Connections socket.ConnectionLimits
 
-	// TrustedProxies are the networks whose X-Forwarded-* and Forwarded fields are
+	// TrustedProxies are the networks, and by the zero prefix unix sockets, whose X-Forwarded-* and Forwarded fields are
 	// forwarded, and say who the client is. These fields of other clients are dropped.
 	TrustedProxies []netip.Prefix
 	// Forwarded adds the Forwarded field of RFC 7239 to X-Forwarded-*.

@@ -72,7 +72,7 @@ func newStream(s *Server, l *listener, conn socket.Conn, of proxyprotocol.Addres
 	}
 	return &stream{
 		socket: socket.Wire{Conn: conn, Raw: raw}, server: s, listener: l, shard: shard,
-		ends: of, address: of.Client.Addr().String(), startTime: time.Now(),
+		ends: of, address: addressText(of.Client.Addr()), startTime: time.Now(),
 	}, nil
 }
 

@@ -61,7 +61,7 @@ func Length(b []byte) (int, error) {
 	return 0, errNone
 }
 
-// Addresses are the two ends of a client's connection.
+// Addresses are the two ends of a client's connection. An end at a unix socket is the zero value.
 type Addresses struct {
 	Client netip.AddrPort
 	Server netip.AddrPort // that the client has connected to
@@ -83,25 +83,22 @@ func Parse(header []byte) (a Addresses, ok bool, err error) {
 }
 
 // Header returns the PROXY header of that version for a connection. If one of its
-// addresses is IPv4 and the other IPv6, the header has no addresses.
+// ends is at a unix socket, the header has no addresses.
 func Header(version byte, a Addresses) []byte {
-	h := proxyproto.HeaderProxyFromAddrs(version, net.TCPAddrFromAddrPort(a.Client), net.TCPAddrFromAddrPort(a.Server))
-	header, err := h.Format()
-	if err != nil {
-		header, _ = (&proxyproto.Header{Version: version, Command: proxyproto.LOCAL, TransportProtocol: proxyproto.UNSPEC}).Format()
+	if a.Client.IsValid() && a.Server.IsValid() {
+		h := proxyproto.HeaderProxyFromAddrs(version, net.TCPAddrFromAddrPort(a.Client), net.TCPAddrFromAddrPort(a.Server))
+		if header, err := h.Format(); err == nil {
+			return header
+		}
 	}
+	header, _ := (&proxyproto.Header{Version: version, Command: proxyproto.LOCAL, TransportProtocol: proxyproto.UNSPEC}).Format()
 	return header
 }
 
-// local is the address of both ends of a unix socket, which has none: who uses it is a
-// program of this machine.
-var local = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)
-
-// AddressOf returns the address without a zone, and an IPv4-mapped one as IPv4. That of a unix
-// socket is local.
-func AddressOf(a net.Addr) netip.AddrPort {
+// AddressOf returns the address without a zone, and an IPv4-mapped one as IPv4. A unix socket has none.
+func AddressOf(a net.Addr) (none netip.AddrPort) {
 	if _, ok := a.(*net.UnixAddr); ok {
-		return local
+		return none
 	}
 	tcp := a.(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(tcp.Addr().Unmap().WithZone(""), tcp.Port())

@@ -74,8 +74,12 @@ func FuzzHeader(f *testing.F) {
 
 func TestMixedAddresses(t *testing.T) {
 	for _, version := range []byte{1, 2} {
-		header := Header(version, Addresses{netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("[2001:db8::1]:2")})
-		n, err := Length(header)
-		verify.That(t, n == len(header) && err == nil, "version %d: %q is no header: %d, %v", version, header, n, err)
+		for _, a := range []Addresses{{netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("[2001:db8::1]:2")}, {}} {
+			header := Header(version, a)
+			n, err := Length(header)
+			verify.That(t, n == len(header) && err == nil, "version %d: %q is no header: %d, %v", version, header, n, err)
+			_, known, err := Parse(header)
+			verify.That(t, known == a.Client.IsValid() && err == nil, "version %d: %q: known %v, %v", version, header, known, err)
+		}
 	}
 }

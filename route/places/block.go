@@ -7,11 +7,11 @@ import "net/netip"
 // comparable.
 type Block struct{ first netip.Addr }
 
-// Many is the block of clients that are not told apart, such as those of a trusted proxy. It
-// may have all places.
+// Many is the block of clients that are not told apart: those of a trusted proxy, and those without
+// an address, at unix sockets. It may have all places.
 var Many Block
 
-// BlockOf returns the block of an address, which is not IPv4-mapped.
+// BlockOf returns the block of an address, which is not IPv4-mapped. Of the zero address it is Many.
 func BlockOf(address netip.Addr) Block {
 	if address.Is4() {
 		return Block{address}
