@@ -25,6 +25,7 @@ import (
 	"sluice/discovery/saved"
 	"sluice/test/balancertest"
 	"sluice/test/discoverytest"
+	"sluice/test/long"
 	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
@@ -268,7 +269,7 @@ func TestNoBoundaryForgetsInstances(t *testing.T) {
 		return
 	}
 	base := uint64(time.Now().UnixNano())
-	for n := range uint64(12) {
+	for n := range long.Count(t, uint64(4), 12) {
 		seed := base + n
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { runModel(t, seed) })
 	}

@@ -322,7 +322,7 @@ func TestServicesArePolledIfALongListFails(t *testing.T) {
 					return strings.HasPrefix(r.Path, "/v1/health/state") || strings.HasPrefix(r.Path, "/v1/catalog/node-services")
 				}
 				c.Break(fault)
-				time.Sleep(2 * time.Minute)
+				time.Sleep(90 * time.Second)
 				c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
 				c.expect("one after the other", 5*time.Second, "service-07: a-7 b-7 c-7")
 				for _, s := range c.manager.Statuses() {

@@ -65,5 +65,5 @@ func TestHostileAnswers(t *testing.T) {
 			Say:   s.Change,
 			Close: func() {},
 		}
-	}, hostile.DNSAnswers)
+	}, hostileAnswers())
 }

@@ -5,7 +5,6 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
-	"sluice/test/hostile"
 	"sluice/test/verify"
 )
 
@@ -34,7 +33,7 @@ func FuzzParse(f *testing.F) {
 	verify.NoError(f, err)
 	f.Add(whole)
 	f.Add(whole[:len(whole)/2])
-	hostile.ReferDNS(&m)
+	referDNS(&m)
 	refers, _ := m.Pack()
 	f.Add(refers)
 	f.Fuzz(func(t *testing.T, message []byte) {

@@ -70,8 +70,8 @@ func (k *hostileKey) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Whatever is in a key, or poses as Consul, the last good set stays in use, and the state tells why.
 func TestHostileValues(t *testing.T) {
-	cases := append([]hostile.Case[http.HandlerFunc](nil), hostile.ConsulAnswers...)
-	for _, value := range hostile.Values {
+	cases := hostile.ConsulAnswers()
+	for _, value := range hostile.Values() {
 		body := fmt.Sprintf(`[{"Key":"star","Value":%q}]`, base64.StdEncoding.EncodeToString([]byte(value.Answer)))
 		cases = append(cases, hostile.Case[http.HandlerFunc]{Name: value.Name, Answer: hostile.AsConsul(body), Reason: value.Reason, Set: value.Set})
 	}

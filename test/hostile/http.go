@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -23,49 +24,51 @@ func consulHeader(w http.ResponseWriter) {
 }
 
 // ConsulAnswers are the answers of what poses as Consul, to any query.
-var ConsulAnswers = []Case[http.HandlerFunc]{
-	{Name: "a text without end", Reason: "longer than 64 MiB", Answer: endless(`[{"Node":{"Node":"`+strings.Repeat("x", 64<<10), http.StatusOK)},
-	{Name: "an error without end", Reason: "500 Internal Server Error", Answer: endless(strings.Repeat("x ", 32<<10), http.StatusInternalServerError)},
-	{Name: "a drip", Reason: "no answer within", Answer: func(w http.ResponseWriter, r *http.Request) {
-		consulHeader(w)
-		for r.Context().Err() == nil {
-			_, _ = io.WriteString(w, " ")
-			_ = http.NewResponseController(w).Flush()
-			time.Sleep(time.Second)
-		}
-	}},
-	{Name: "brackets without end", Reason: "the answer", Answer: AsConsul(strings.Repeat("[", 1<<20))},
-	{Name: "objects in each other", Reason: "the answer", Answer: AsConsul(`[` + strings.Repeat(`{"A":`, 1<<20))},
-	{Name: "a page", Reason: "consul http", Answer: func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.WriteString(w, "<html>Log in</html>")
-	}},
-	{Name: "a page with the header of Consul", Reason: "the answer", Answer: AsConsul("<html>")},
-	{Name: "half an answer", Reason: "the answer", Answer: AsConsul(`[{"Key":"a","Node":{`)},
-	{Name: "nothing", Reason: "the answer", Answer: AsConsul("")},
-	{Name: "null", Reason: "is not a list", Answer: AsConsul("null")},
-	{Name: "a number", Reason: "the answer", Answer: AsConsul("1e999999999")},
-	{Name: "control characters", Reason: "the answer", Answer: AsConsul("[\x00\x1b[2J]")},
-	{Name: "a negative index", Reason: `X-Consul-Index is \"-1\"`, Answer: withIndex("-1")},
-	{Name: "an index of 65 bits", Reason: "X-Consul-Index is", Answer: withIndex("18446744073709551616")},
-	{Name: "two indexes", Reason: "X-Consul-Index is", Answer: withIndex("1,2")},
-	{Name: "a bomb", Reason: "the answer", Answer: func(w http.ResponseWriter, r *http.Request) {
-		consulHeader(w)
-		w.Header().Set("Content-Encoding", "gzip")
-		_, _ = w.Write(bomb)
-	}},
-	{Name: "a redirect", Reason: "a redirect to", Answer: func(w http.ResponseWriter, r *http.Request) {
-		if r.Host == "elsewhere" {
-			panic("a redirect was followed, with the token " + r.Header.Get("X-Consul-Token"))
-		}
-		http.Redirect(w, r, "http://elsewhere"+r.URL.RequestURI(), http.StatusTemporaryRedirect)
-	}},
-	{Name: "a head without end", Reason: "", Answer: func(w http.ResponseWriter, r *http.Request) {
-		consulHeader(w)
-		for n := range 1000 {
-			w.Header().Add("X-A", strings.Repeat("x", 20<<10+n))
-		}
-		_, _ = io.WriteString(w, "[]")
-	}},
+func ConsulAnswers() []Case[http.HandlerFunc] {
+	return []Case[http.HandlerFunc]{
+		{Name: "a text without end", Reason: "longer than 64 MiB", Answer: endless(`[{"Node":{"Node":"`+strings.Repeat("x", 64<<10), http.StatusOK)},
+		{Name: "an error without end", Reason: "500 Internal Server Error", Answer: endless(strings.Repeat("x ", 32<<10), http.StatusInternalServerError)},
+		{Name: "a drip", Reason: "no answer within", Answer: func(w http.ResponseWriter, r *http.Request) {
+			consulHeader(w)
+			for r.Context().Err() == nil {
+				_, _ = io.WriteString(w, " ")
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(time.Second)
+			}
+		}},
+		{Name: "brackets without end", Reason: "the answer", Answer: AsConsul(strings.Repeat("[", 1<<20))},
+		{Name: "objects in each other", Reason: "the answer", Answer: AsConsul(`[` + strings.Repeat(`{"A":`, 1<<20))},
+		{Name: "a page", Reason: "consul http", Answer: func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, "<html>Log in</html>")
+		}},
+		{Name: "a page with the header of Consul", Reason: "the answer", Answer: AsConsul("<html>")},
+		{Name: "half an answer", Reason: "the answer", Answer: AsConsul(`[{"Key":"a","Node":{`)},
+		{Name: "nothing", Reason: "the answer", Answer: AsConsul("")},
+		{Name: "null", Reason: "is not a list", Answer: AsConsul("null")},
+		{Name: "a number", Reason: "the answer", Answer: AsConsul("1e999999999")},
+		{Name: "control characters", Reason: "the answer", Answer: AsConsul("[\x00\x1b[2J]")},
+		{Name: "a negative index", Reason: `X-Consul-Index is \"-1\"`, Answer: withIndex("-1")},
+		{Name: "an index of 65 bits", Reason: "X-Consul-Index is", Answer: withIndex("18446744073709551616")},
+		{Name: "two indexes", Reason: "X-Consul-Index is", Answer: withIndex("1,2")},
+		{Name: "a bomb", Reason: "the answer", Answer: func(w http.ResponseWriter, r *http.Request) {
+			consulHeader(w)
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = w.Write(bomb())
+		}},
+		{Name: "a redirect", Reason: "a redirect to", Answer: func(w http.ResponseWriter, r *http.Request) {
+			if r.Host == "elsewhere" {
+				panic("a redirect was followed, with the token " + r.Header.Get("X-Consul-Token"))
+			}
+			http.Redirect(w, r, "http://elsewhere"+r.URL.RequestURI(), http.StatusTemporaryRedirect)
+		}},
+		{Name: "a head without end", Reason: "", Answer: func(w http.ResponseWriter, r *http.Request) {
+			consulHeader(w)
+			for n := range 1000 {
+				w.Header().Add("X-A", strings.Repeat("x", 20<<10+n))
+			}
+			_, _ = io.WriteString(w, "[]")
+		}},
+	}
 }
 
 // endless returns an answer that repeats a text until nobody reads it.
@@ -94,7 +97,7 @@ func withIndex(index string) http.HandlerFunc {
 }
 
 // bomb is 100 MiB of blanks.
-var bomb = func() []byte {
+var bomb = sync.OnceValue(func() []byte {
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
 	for range 1600 {
@@ -102,4 +105,4 @@ var bomb = func() []byte {
 	}
 	_ = w.Close()
 	return b.Bytes()
-}()
+})

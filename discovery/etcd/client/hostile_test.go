@@ -83,5 +83,5 @@ func TestHostileAnswers(t *testing.T) {
 			Say:    func(say func(*clientv3.GetResponse)) { fake.set("", say) },
 			Close:  func() {},
 		}
-	}, hostile.EtcdAnswers)
+	}, hostileAnswers())
 }
