@@ -40,6 +40,7 @@ func storeCertificate(t *testing.T, host string, store func(key string, value []
 // Certificates by ACME stay in use, whatever happens to the listeners and the process while
 // their storage is away or not: reloads that change listeners and names, and upgrades.
 func TestACMECertificatesOutliveListeners(t *testing.T) {
+	t.Parallel()
 	for _, storage := range []string{"directory", "consul"} {
 		t.Run(storage, func(t *testing.T) {
 			t.Parallel()

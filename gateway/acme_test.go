@@ -16,6 +16,7 @@ import (
 // Certificates are obtained by either challenge, from a real ACME server, and are
 // loaded from the storage after a restart.
 func TestACME(t *testing.T) {
+	t.Parallel()
 	for _, challenge := range []string{"tls-alpn-01", "http-01"} {
 		t.Run(challenge, func(t *testing.T) {
 			plain, secure := consultest.ReservePort(t), consultest.ReservePort(t)
@@ -68,6 +69,7 @@ listeners:
 
 // HTTP-01 is used as long as there is a listener for it.
 func TestACMEFollowsTheListeners(t *testing.T) {
+	t.Parallel()
 	peer := serveOrigin(t, func(http.ResponseWriter, *http.Request) {})
 	text := func(web string) string {
 		return fmt.Sprintf(`

@@ -235,6 +235,7 @@ func static(pairs ...string) string {
 }
 
 func TestServesStaticPeers(t *testing.T) {
+	t.Parallel()
 	a := origin(t, "a")
 	r := start(t, static("a", a))
 	r.await("readiness", func() bool { var v admin.Readiness; return r.api("/readyz", &v) == 200 })
@@ -261,6 +262,7 @@ func gatedConsul(t *testing.T, consul *discoverytest.Consul) (address string, as
 }
 
 func TestFirstRequestFindsPeers(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.New()
 	a := origin(t, "a")
 	consul.Set("a", discoverytest.Instance("a", "a-1", port(t, a)))
@@ -276,6 +278,7 @@ func TestFirstRequestFindsPeers(t *testing.T) {
 }
 
 func TestFailedStartClosesEverything(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	verify.NoError(t, err)
 	defer taken.Close()
@@ -289,6 +292,7 @@ func TestFailedStartClosesEverything(t *testing.T) {
 }
 
 func TestAdminTokenFile(t *testing.T) {
+	t.Parallel()
 	token := filepath.Join(t.TempDir(), "token")
 	write := func(text string) {
 		verify.NoError(t, os.WriteFile(token, []byte(text), 0o600))

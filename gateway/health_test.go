@@ -126,6 +126,7 @@ func TestReadyAfterTheFirstChecks(t *testing.T) {
 }
 
 func TestReloadWithAnInvalidCheckChangesNothing(t *testing.T) {
+	t.Parallel()
 	good := newCheckedOrigin(t, "good")
 	r := start(t, checkedService("{ active: { path: /health, interval: 10ms } }", good.address))
 	missing := filepath.Join(t.TempDir(), "ca.pem")
@@ -138,6 +139,7 @@ func TestReloadWithAnInvalidCheckChangesNothing(t *testing.T) {
 }
 
 func TestReadinessNamesTheFirstChecks(t *testing.T) {
+	t.Parallel()
 	hanging := serveOrigin(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	r := start(t, checkedService("{ active: { path: /health, timeout: 5m, must_pass_first: true } }", hanging))
 	want := `service "a": its peers must pass a health check first, and some are not checked yet`

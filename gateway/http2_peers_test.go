@@ -58,6 +58,7 @@ routes: [{ service: star }]
 // With protocol h2, requests of HTTP/1.1 and HTTP/2 go to the peer over HTTP/2 with TLS:
 // bodies and trailers in both directions.
 func TestHTTP2OverTLSToPeers(t *testing.T) {
+	t.Parallel()
 	files := testcert.Write(t, t.TempDir(), "a.example")
 	peer := serveTLS(t, files, true, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Trailer", "X-Sum")
@@ -92,6 +93,7 @@ func TestHTTP2OverTLSToPeers(t *testing.T) {
 
 // A peer that does not agree to HTTP/2 counts as one that refuses connections.
 func TestPeerWithoutHTTP2(t *testing.T) {
+	t.Parallel()
 	files := testcert.Write(t, t.TempDir(), "a.example")
 	name := func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) }
 	good := serveTLS(t, files, true, name)
@@ -118,6 +120,7 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 
 // A client of gRPC with TLS, a server with TLS, and sluice's checks of it.
 func TestGRPCOverTLSToPeers(t *testing.T) {
+	t.Parallel()
 	files := testcert.Write(t, t.TempDir(), "a.example")
 	serverTLS, err := credentials.NewServerTLSFromFile(files.Cert, files.Key)
 	verify.NoError(t, err)
@@ -150,6 +153,7 @@ func TestGRPCOverTLSToPeers(t *testing.T) {
 // limits.connections_per_peer bounds the requests in flight on a peer with HTTP/2, of
 // clients with HTTP/1.1 and HTTP/2. Others wait, up to limits.connection_wait.
 func TestConnectionsPerPeerWithHTTP2(t *testing.T) {
+	t.Parallel()
 	const limit, each = 2, 4
 	var inFlight, most atomic.Int64
 	arrived, release := make(chan struct{}, 2*each), make(chan struct{})

@@ -111,6 +111,7 @@ func TestListenersChangeUnderLoad(t *testing.T) {
 }
 
 func TestRequestFinishesOnARemovedListener(t *testing.T) {
+	t.Parallel()
 	arrived, finish := make(chan struct{}), make(chan struct{})
 	slow := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
 		close(arrived)
@@ -239,6 +240,7 @@ func TestAdminTokenChanges(t *testing.T) {
 }
 
 func TestLimitsOfClientsChange(t *testing.T) {
+	t.Parallel()
 	a := origin(t, "a")
 	text := func(client string) string {
 		return listening(a, "{ name: web, address: '127.0.0.1:0' }") + "client: { " + client + " }\n"

@@ -10,6 +10,7 @@ import (
 )
 
 func TestReplicaNumber(t *testing.T) {
+	t.Parallel()
 	f := func(host string, replicas, want int) {
 		t.Helper()
 		verify.Equal(t, replicaNumber(host, replicas), want, "%q of %d", host, replicas)
@@ -24,6 +25,7 @@ func TestReplicaNumber(t *testing.T) {
 }
 
 func TestTiersAndSubsets(t *testing.T) {
+	t.Parallel()
 	host, err := os.Hostname()
 	verify.NoError(t, err)
 	got := tiersOf([]config.Tier{{Nodes: []string{"local", "n2"}}, {Tags: []string{"a"}, Meta: []config.Meta{{Value: [2]string{"zone", "b"}}, {Value: [2]string{"x", "y=z"}}}}})

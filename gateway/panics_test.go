@@ -14,6 +14,7 @@ import (
 
 // A contained panic is in the log with its stack, and in the feed.
 func TestPanicsAreReported(t *testing.T) {
+	t.Parallel()
 	var log bytes.Buffer
 	feed := events.New()
 	reportPanics(feed, zerolog.New(&log))(panics.Contained{Place: panics.Stream, Value: "index out of range", Stack: []byte("goroutine 7 [running]:"), Unreported: 3})

@@ -87,6 +87,7 @@ routes: [{ service: star }]
 }
 
 func TestMovedKeysAreLogged(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.Start(t)
 	text := fmt.Sprintf(`
 consul: { addresses: [%q], debounce: { quiet: 1ms } }

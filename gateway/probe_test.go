@@ -12,6 +12,7 @@ import (
 
 // Checks use HTTP/2 where requests do, except on another port.
 func TestProtocolOfChecks(t *testing.T) {
+	t.Parallel()
 	var got string
 	peer := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Proto }))
 	peer.Config.Protocols = new(http.Protocols)

@@ -39,6 +39,7 @@ const fromConsul = "consul: { addresses: [%q] }\nservices: { star: { consul: {},
 
 // A registered instance must not publish the admin API.
 func TestNoRequestReachesAListenerOfSluice(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.Start(t)
 	good := port(t, origin(t, "star"))
 	consul.Set("star", discoverytest.Instance("star", "good", good))
@@ -78,6 +79,7 @@ func TestNoRequestReachesAListenerOfSluice(t *testing.T) {
 }
 
 func TestNoStaticPeerReachesAListenerOfSluice(t *testing.T) {
+	t.Parallel()
 	a := origin(t, "a")
 	r := start(t, static("a", a))
 	r.write(static("a", r.Address("admin").String(), "b", a))
@@ -92,6 +94,7 @@ func TestNoStaticPeerReachesAListenerOfSluice(t *testing.T) {
 
 // 127.0.0.1 in a registry means the machine that registered it.
 func TestLoopbackAddressOfAnotherMachine(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.Start(t)
 	private := port(t, origin(t, "for this machine only"))
 	consul.Set("star", discoverytest.OnNode(at("127.0.0.1", private), "web-2", "198.51.100.7"), discoverytest.OnNode(at("localhost", private), "web-2", "198.51.100.7"))
@@ -122,6 +125,7 @@ func TestLoopbackAddressOfAnotherMachine(t *testing.T) {
 }
 
 func TestActiveChecksDoNotReachAListener(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.Start(t)
 	good := port(t, origin(t, "star"))
 	consul.Set("star", discoverytest.Instance("star", "good", good))

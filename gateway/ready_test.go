@@ -60,6 +60,7 @@ func TestReadyWithoutAServiceThatItsRegistryRefuses(t *testing.T) {
 }
 
 func TestReadinessWaitsForAServiceWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.Start(t)
 	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
 	consul.Break(discoverytest.Fault{Only: of("moon"), Status: http.StatusInternalServerError, Body: "No path to datacenter"})
@@ -110,6 +111,7 @@ func TestNotReadyWithoutAnyAnswer(t *testing.T) {
 }
 
 func TestReadinessWaitsForACatalogWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.Start(t)
 	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
 	consul.Break(discoverytest.Fault{Only: of(""), Status: http.StatusForbidden, Body: "Permission denied"})

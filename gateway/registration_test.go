@@ -172,6 +172,7 @@ func TestRegistersWhileWatchesUseAllConnections(t *testing.T) {
 }
 
 func TestConfigurationRefusesReservedMeta(t *testing.T) {
+	t.Parallel()
 	for _, key := range []string{
 		registration.MetaReplica, registration.MetaHost, registration.MetaAdmin,
 		registration.MetaVersion, registration.MetaStarted, registration.MetaConfig,

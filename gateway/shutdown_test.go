@@ -57,6 +57,7 @@ func (r *running) awaitEnd() {
 }
 
 func TestShutdownFinishesRequests(t *testing.T) {
+	t.Parallel()
 	r, finish, result := hanging(t, "")
 	r.stop()
 	r.await("new connections are refused", func() bool {
@@ -80,6 +81,7 @@ func TestShutdownFinishesRequests(t *testing.T) {
 }
 
 func TestShutdownDelayAcceptsConnections(t *testing.T) {
+	t.Parallel()
 	a := origin(t, "a")
 	r := start(t, "shutdown: { delay: 10m }\n"+static("a", a))
 	r.stop()
@@ -92,6 +94,7 @@ func TestShutdownDelayAcceptsConnections(t *testing.T) {
 }
 
 func TestShutdownCutsRequestsAfterTheGrace(t *testing.T) {
+	t.Parallel()
 	r, _, result := hanging(t, "shutdown: { grace: 50ms }\n")
 	r.stop()
 	r.awaitEnd()
@@ -103,6 +106,7 @@ func TestShutdownCutsRequestsAfterTheGrace(t *testing.T) {
 }
 
 func TestCutEndsAtOnce(t *testing.T) {
+	t.Parallel()
 	r, _, result := hanging(t, "shutdown: { grace: 1h }\n")
 	r.stop()
 	r.Cut()
@@ -113,6 +117,7 @@ func TestCutEndsAtOnce(t *testing.T) {
 
 // A permanent error of a listener ends Run, and names the listener.
 func TestRunEndsWhenAListenerFails(t *testing.T) {
+	t.Parallel()
 	r := start(t, static("a", "127.0.0.1:1"))
 	for _, l := range r.listeners.all() {
 		if l.config.Name == "web" {

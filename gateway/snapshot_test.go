@@ -109,6 +109,7 @@ func TestNoClientComesBeforeTheSnapshot(t *testing.T) {
 }
 
 func TestDamagedSnapshotIsRefusedWithAWarning(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.Start(t)
 	consul.Break(discoverytest.Fault{Drop: true})
 	file := filepath.Join(t.TempDir(), "snapshot.json")

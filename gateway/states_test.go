@@ -24,6 +24,7 @@ import (
 
 // Every field of the state of a watch passes every boundary.
 func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
+	t.Parallel()
 	var state discovery.WatchState
 	filled.New(t).Fill(&state)
 	for n := range state.Set {
@@ -106,6 +107,7 @@ func (idle) Run(ctx context.Context, _ discovery.WatchState, _ func(discovery.Re
 // Consul loses its state while a new process starts, or none runs. It lists one of three instances;
 // the others have not registered again yet.
 func TestLossOfStateAcrossABoundaryPutsInstancesOnProbation(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"upgrade", "restart", "renaming"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
@@ -167,6 +169,7 @@ func afterHandover(t *testing.T, f func()) func(io.ReadCloser) io.ReadCloser {
 
 // An instance on probation that has failed is not used again, whoever has its address by then.
 func TestFailureOnProbationPassesEveryBoundary(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"upgrade", "restart", "renaming"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
@@ -212,6 +215,7 @@ func TestFailureOnProbationPassesEveryBoundary(t *testing.T) {
 // A token sees only some instances, which is known across a boundary: one of them that is
 // deregistered meanwhile is not hidden.
 func TestPartialSightPassesEveryBoundary(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"upgrade", "restart while Consul is away"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()

@@ -36,6 +36,7 @@ func (r *running) show(cert, key string) {
 // A listener with client_ca accepts clients with a certificate of it, and others only
 // if that is optional. Peers get the identity. The CA is read again.
 func TestClientCertificates(t *testing.T) {
+	t.Parallel()
 	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "got "+strings.Join(r.Header.Values("X-Forwarded-Client-Cert"), " and "))
 	})
@@ -86,6 +87,7 @@ listeners:
 
 // Clients choose among the cipher suites of TLS 1.2 that are safe, and no older version.
 func TestSafeSuitesOnly(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	site := testcert.Write(t, dir, "a.example")
 	pair := fmt.Sprintf("{ cert: %q, key: %q }", site.Cert, site.Key)
@@ -119,6 +121,7 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [%[1]s] } 
 
 // A route with client_certificate is closed to clients without one, on every listener.
 func TestRouteForClientsWithCertificates(t *testing.T) {
+	t.Parallel()
 	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {})
 	site := testcert.Write(t, t.TempDir(), "a.example")
 	authority := consultest.NewAuthority(t, "CA")
@@ -160,6 +163,7 @@ routes:
 // Clients cannot forge the identity, by HTTP/1.1 and by HTTP/2, and connections of
 // listeners with client_ca resume no session: each is verified.
 func TestIdentityCannotBeForged(t *testing.T) {
+	t.Parallel()
 	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		fmt.Fprintf(w, "%q %q", r.Header.Values("X-Forwarded-Client-Cert"), r.Trailer)
@@ -210,6 +214,7 @@ client: { trusted_proxies: [127.0.0.0/8], keep_underscores: true }
 // Sessions are resumed after a change of the listener, with the key before, and in a
 // new process.
 func TestSessionTickets(t *testing.T) {
+	t.Parallel()
 	peer := serveOrigin(t, func(http.ResponseWriter, *http.Request) {})
 	site := testcert.Write(t, t.TempDir(), "a.example")
 	text := func(name string) string {
@@ -253,6 +258,7 @@ listeners: [{ name: %s, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q
 // Requests go to the peers over TLS. A change of the settings applies to the next
 // request, and other changes keep the connections.
 func TestTLSToPeers(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	files := testcert.Write(t, dir, "peer.example")
 	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
@@ -310,6 +316,7 @@ routes: [{ service: star }]
 
 // A listener redirects to another one, which asks browsers to come there directly.
 func TestRedirectToHTTPS(t *testing.T) {
+	t.Parallel()
 	peer := serveOrigin(t, func(http.ResponseWriter, *http.Request) {})
 	site := testcert.Write(t, t.TempDir(), "a.example")
 	r := start(t, fmt.Sprintf(`

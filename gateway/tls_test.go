@@ -20,6 +20,7 @@ import (
 // A client gets the certificate for its server name, and the peer the header of a request over
 // HTTPS.
 func TestServesHTTPS(t *testing.T) {
+	t.Parallel()
 	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Forwarded-Proto")) })
 	dir := t.TempDir()
 	a, b := testcert.Write(t, dir, "a.example"), testcert.Write(t, dir, "b.example")
@@ -73,6 +74,7 @@ func (r *running) getSecure(listener string) (status int, body string) {
 // A listener uses a changed certificate without a reload, and keeps the previous one
 // while the files cannot be used.
 func TestCertificateOfListenerChanges(t *testing.T) {
+	t.Parallel()
 	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {})
 	dir := t.TempDir()
 	files := testcert.Write(t, dir, "a.example")
