@@ -26,7 +26,7 @@ const (
 )
 
 // authorized requires a token that allows need, if there is one of these (RFC 6750, section 2.1).
-// Without one it accepts any request except those that a browser sends for a page of
+// Without one it accepts any request except requests that a browser sends for a page of
 // another site. A link on such a page may lead to what only reads.
 func authorized(of func() Tokens, need scope, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {

@@ -22,7 +22,7 @@ type Revision struct {
 	Sources []SourceInUse   `json:"sources"`
 	Pending []string        `json:"pending"`
 	Changes []config.Change `json:"changes"` // from the revision before, secrets masked
-	Given   bool            `json:"given"`   // only a share has changed, by a judge or an operator: the documents are those of the revision before
+	Given   bool            `json:"given"`   // only a share has changed, by a judge or an operator: the documents have not changed since the revision before
 }
 
 // SourceInUse is a source of documents in a revision.
@@ -30,14 +30,14 @@ type SourceInUse struct {
 	Name     string `json:"name"`
 	Kind     string `json:"kind"`
 	Revision string `json:"revision"` // the source's own: a hash of files, an index of Consul
-	Pinned   uint64 `json:"pinned"`   // the revision that a rollback took the documents from; 0: it is what the source says
+	Pinned   uint64 `json:"pinned"`   // the revision that a rollback took the documents from; 0: it is what the source has now
 }
 
 // Source is the present state of a source of documents.
 type Source struct {
 	SourceInUse
 	State   string    `json:"state"`   // in_use, pinned, refused (it says what cannot be used), stale (it cannot be read), waiting (it never could)
-	Offered string    `json:"offered"` // the source's own revision of what it says now; empty: not known
+	Offered string    `json:"offered"` // the source's own revision of its present documents; empty: not known
 	Since   time.Time `json:"since"`   // when it was refused; else when it became readable or unreadable, for the file the year 1
 	Errors  []string  `json:"errors"`
 }
@@ -196,7 +196,7 @@ func (h configHandler) rollback(w http.ResponseWriter, r *http.Request) {
 func (h configHandler) rollBack(r *http.Request) (config.Revision, error) {
 	number, err := strconv.ParseUint(r.URL.Query().Get("number"), 10, 64)
 	if err != nil {
-		return config.Revision{}, refuse(http.StatusBadRequest, "number: want that of a revision")
+		return config.Revision{}, refuse(http.StatusBadRequest, "number: want the number of a revision")
 	}
 	if err := checkTexts(r, "why"); err != nil {
 		return config.Revision{}, err

@@ -109,7 +109,7 @@ func kindNames() string {
 	return strings.Join(names, ", ")
 }
 
-// streamEvents sends the kept events and those of reader, until the client leaves, is too slow,
+// streamEvents sends the kept events and the events of reader, until the client leaves, is too slow,
 // or the feed is closed.
 // https://html.spec.whatwg.org/multipage/server-sent-events.html
 func streamEvents(w http.ResponseWriter, r *http.Request, kept []events.Event, reader *events.Reader) {

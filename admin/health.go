@@ -31,7 +31,7 @@ func healthz(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, Health{"ok"})
 }
 
-// readyz names services and files only to those who may look.
+// readyz names services and files only to clients with the right to read.
 func (h programHandler) readyz(w http.ResponseWriter, r *http.Request) {
 	answer, status := h.describeReadiness(), http.StatusOK
 	if tokens := h.Tokens(); tokens.Operate != "" && tokens.scopeOf(r) < scopeLook {

@@ -5,7 +5,7 @@ import (
 	"sluice/route"
 )
 
-// Mirror is where copies of a route's requests go. The counters are those of all routes that
+// Mirror is where copies of a route's requests go. The counters are sums over all routes that
 // copy requests to the same service to the same service or group, since the start.
 type Mirror struct {
 	Service   string  `json:"service"`
@@ -20,7 +20,7 @@ type Mirror struct {
 	Failed   uint64            `json:"failed"` // of Sent: without an answer
 	P50MS    float64           `json:"p50_ms"` // estimates over Sent
 	P99MS    float64           `json:"p99_ms"`
-	Dropped  map[string]uint64 `json:"dropped"` // by reason, those above 0
+	Dropped  map[string]uint64 `json:"dropped"` // by reason, above 0
 }
 
 // describeMirror describes the mirror of a route, which may be nil.

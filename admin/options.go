@@ -54,7 +54,7 @@ type Options struct {
 
 // Process is the running program.
 type Process struct {
-	// Version is that of the program.
+	// Version is the version of the program.
 	Version string
 	// Ready reports whether sluice can serve, and what is missing; see Readiness.
 	Ready func() (ready bool, missing []string)
@@ -136,7 +136,7 @@ type Documents interface {
 type Shares struct {
 	// Splits returns the state of all of them.
 	Splits func() []release.State
-	// OrderShare carries out an order about such a share. The error is one of those of
+	// OrderShare carries out an order about such a share. The error is one of the errors of
 	// release.Judge.Order.
 	OrderShare func(release.Order) error
 }

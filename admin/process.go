@@ -9,7 +9,7 @@ import (
 // logLevel answers GET /api/log.
 func (h programHandler) logLevel(*http.Request) (any, error) { return h.LogLevel(), nil }
 
-// setLogLevel answers POST /api/log/{level}; the level "release" is that of the configuration.
+// setLogLevel answers POST /api/log/{level}; the level "release" returns to the configuration's.
 func (h programHandler) setLogLevel(r *http.Request) (any, error) {
 	o, err := terms(r)
 	if err != nil {
@@ -28,7 +28,7 @@ func (h programHandler) setLogLevel(r *http.Request) (any, error) {
 	return h.logLevel(r)
 }
 
-// ready answers GET /api/ready: what /readyz says, always with status 200.
+// ready answers GET /api/ready: the answer of /readyz, always with status 200.
 func (h programHandler) ready(*http.Request) (any, error) { return h.describeReadiness(), nil }
 
 // turnReady answers POST /api/ready/off, after which sluice is not ready and serves, and /api/ready/on.

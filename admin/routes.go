@@ -35,7 +35,7 @@ type Route struct {
 	Actions json.RawMessage `json:"actions,omitempty"`
 	// AskedBy has the tag that asks for the route; absent: an operator wrote it.
 	AskedBy *TagAsk `json:"asked_by,omitempty"`
-	// SharedWith are those of other services that share the requests.
+	// SharedWith are the tags of other services that share the requests.
 	SharedWith []TagAsk `json:"shared_with,omitempty"`
 	// WonAgainst are tags that ask for the same requests, and do not get them.
 	WonAgainst []TagAsk `json:"won_against,omitempty"`

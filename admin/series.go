@@ -17,11 +17,11 @@ type SeriesAnswer struct {
 	Services []ServiceSeries `json:"services"`
 }
 
-// ServiceSeries has a value for each sample; null for those before the service was there.
+// ServiceSeries has a value for each sample; null while the service was not there yet.
 type ServiceSeries struct {
 	Service  string     `json:"service"`
 	Requests []*uint32  `json:"requests"` // that ended
-	Errors   []*uint32  `json:"errors"`   // of them, those with a status of 5xx
+	Errors   []*uint32  `json:"errors"`   // of them, the ones with a status of 5xx
 	Retries  []*uint32  `json:"retries"`
 	P50MS    []*float32 `json:"p50_ms"` // null: no requests
 	P99MS    []*float32 `json:"p99_ms"`

@@ -24,13 +24,13 @@ type Service struct {
 	Groups   []Group        `json:"groups,omitempty"`
 	Inflight int            `json:"inflight"`
 	Requests uint64         `json:"requests"` // that ended, since the start
-	Errors   uint64         `json:"errors"`   // of Requests: those answered with a status of 5xx
+	Errors   uint64         `json:"errors"`   // of Requests, the ones answered with a status of 5xx
 	P50MS    float64        `json:"p50_ms"`   // estimates over all of them
 	P99MS    float64        `json:"p99_ms"`
 
 	Retries          uint64            `json:"retries"`      // attempts after the first of a request
 	RetriesLeft      int               `json:"retries_left"` // that the retry budget allows now
-	Refusals         map[string]uint64 `json:"refusals"`     // attempts refused by a limit, without those that are 0
+	Refusals         map[string]uint64 `json:"refusals"`     // attempts refused by a limit, by its name, without limits that refused none
 	Ejections        uint64            `json:"ejections"`
 	EjectionsRefused uint64            `json:"ejections_refused"` // because too many peers were ejected
 
@@ -43,7 +43,7 @@ type Tier struct {
 	Share    float64 `json:"share"` // of the requests, 0 to 1
 }
 
-// Group is a group of a service's peers. Attempts are those that ended, on all routes.
+// Group is a group of a service's peers. Attempts are the ended attempts, of all routes.
 type Group struct {
 	Group     string  `json:"group"`
 	Peers     int     `json:"peers"`

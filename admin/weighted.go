@@ -22,12 +22,12 @@ type Target struct {
 	Group   string  `json:"group,omitempty"` // the only one that gets requests; empty: all, or Split
 	Share   float64 `json:"share"`           // as asked for; 0 with ByPeers: what the others leave
 	Present float64 `json:"present_share"`   // of the requests at present, 0 to 1
-	// UsablePeers are those that may get requests. A target without gives its share to the others.
+	// UsablePeers is the number of peers that may get requests. A target without gives its share to the others.
 	UsablePeers int     `json:"usable_peers"`
 	Split       *Split  `json:"split,omitempty"`
 	Mirror      *Mirror `json:"mirror,omitempty"`
 	Origin      string  `json:"origin"`
-	// Actions are those of the target, if it has its own.
+	// Actions are the target's own; absent: it has none.
 	Actions json.RawMessage `json:"actions,omitempty"`
 }
 
@@ -50,7 +50,7 @@ func describeWeighted(w *route.Weighted, readings map[string]*reading.Service) *
 	return d
 }
 
-// addActions adds the actions of parts, which are those of the targets.
+// addActions adds the actions of parts, one for each target.
 func (w *Weighted) addActions(parts []config.Part) {
 	if w == nil || len(parts) != len(w.Targets) {
 		return // the configuration has changed just now

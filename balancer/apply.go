@@ -53,7 +53,7 @@ func (p *Pool) applyLocked(set []discovery.Instance) discovery.Changes {
 // SetReason sets or clears reason r of the peer id. why is a short cause for people and
 // may be empty. It reports whether the pool knows the peer.
 //
-// r is a single bit that the caller owns; those of reasonsOfPool belong to the pool. After
+// r is a single bit that the caller owns; reasonsOfPool belong to the pool. After
 // SetReason has set a reason, no request starts on the peer, except in panic
 // (Options.PanicThreshold).
 func (p *Pool) SetReason(id discovery.Key, r Reason, down bool, why string) bool {
@@ -68,7 +68,7 @@ func (p *Pool) SetReason(id discovery.Key, r Reason, down bool, why string) bool
 	return true
 }
 
-// reasonsOfPool are those that Apply and SetOrders set.
+// reasonsOfPool are the reasons that Apply and SetOrders set.
 const reasonsOfPool = ReasonRegistry | ReasonAddress | ReasonDrain
 
 func mustBeCallers(r Reason) {
@@ -134,7 +134,7 @@ func (p *Pool) failOnProbation(peer *Peer) {
 	}
 }
 
-// WithFailures returns set with Instance.Failed of those that have failed on probation.
+// WithFailures returns set with Instance.Failed of instances that have failed on probation.
 func (p *Pool) WithFailures(set []discovery.Instance) []discovery.Instance {
 	p.mu.Lock()
 	defer p.mu.Unlock()

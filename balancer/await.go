@@ -29,7 +29,7 @@ func (p *Pool) Await(ctx context.Context, q *Query) (Token, error) {
 // while every connection is in use (Limits.PeerConnections). Requests get the
 // connections that become free in the order in which they came, and before those
 // that do not wait; each group has its own order. It returns with [ErrConnectionsSaturated] when ctx ends, and
-// at once with any other error. Limits.Pending bounds those that wait, as in Await.
+// at once with any other error. Limits.Pending bounds the waiting requests, as in Await.
 func (p *Pool) AwaitConnection(ctx context.Context, q *Query) (Token, error) {
 	defer p.pending.Add(-1)
 	if p.pending.Add(1) > int64(p.snapshot.Load().terms.Pending) {

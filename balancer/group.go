@@ -14,7 +14,7 @@ import (
 // has it if it has any group.
 const RestGroup = "rest"
 
-// GroupSelector names a group of a pool and selects its instances: those that meet every
+// GroupSelector names a group of a pool and selects its instances: the ones that meet every
 // condition and that no earlier group has.
 type GroupSelector struct {
 	Name string // not empty, and not RestGroup
@@ -90,7 +90,7 @@ func (g *Group) Name() string { return g.name }
 // whichever route they came, without copies; see [Pool.PickMirror]. An attempt without an answer counts as status 502, or 504
 // after a timeout. Attempts that a client or another peer ended count as
 // [metrics.ClassAborted]; those that a local limit or a stale connection ended do not
-// count. The sizes of bodies, retries and codes of gRPC are those of the service only.
+// count. The sizes of bodies, retries and codes of gRPC are counted by service only.
 func (g *Group) Attempts() *metrics.Requests { return g.attempts }
 
 // Fallbacks returns how many picks found no peer in the group and went to
@@ -142,7 +142,7 @@ func (g *Group) count(o Outcome, start int64) {
 }
 
 // Group returns the group with that name. It is the same one for as long as the pool
-// exists, also before and after the options have it. Meanwhile its peers are those of
+// exists, also before and after the options have it. Meanwhile its peers are the peers of
 // the whole pool: a request that was routed just before a change does not fail.
 func (p *Pool) Group(name string) *Group {
 	p.mu.Lock()

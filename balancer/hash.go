@@ -14,7 +14,7 @@ const (
 	chance = 3
 )
 
-// hashed sends requests with the same Query.Hash to the same peer, and those without
+// hashed sends requests with the same Query.Hash to the same peer, and requests without
 // one to any.
 //
 // The table has places for all peers of the set, so a peer that is not eligible for a

@@ -7,7 +7,7 @@ import (
 )
 
 // Sizes of a maglev table: primes, as each peer's permutation of the slots
-// requires, and those of the paper.
+// requires, and the sizes of the paper.
 const (
 	maglevSize      = 65537
 	largeMaglevSize = 655373

@@ -47,7 +47,7 @@ type Options struct {
 	// Groups divide the peers for Query.Group. They are views of one pool: [Group] says
 	// what each has of its own. Within a group, policy, tiers and Subset work as in the
 	// whole pool, so a replica may use Subset.Size peers of each group, and others of
-	// the whole. Panic is that of the whole pool. Default: none.
+	// the whole. Panic is decided for the whole pool. Default: none.
 	Groups []GroupSelector
 	// Overprovisioning is the load that a tier can take, as a multiple of its load with all
 	// peers eligible: 1 or more. With 1.4, as in Envoy, requests overflow when less than 71 %
@@ -93,11 +93,11 @@ type Options struct {
 // Options.DrainTimeout: its attempts fail. One that has not sent anything must then
 // fail as [OutcomeLocal], so that the request is tried on another peer.
 type Transport interface {
-	// Drain closes idle connections now and those in use when their request ends.
+	// Drain closes idle connections now and the others when their request ends.
 	// The transport stays usable, and may keep connections that it opens later: the
 	// peer may return. Drain may be called many times.
 	Drain()
-	// Suspect reports that the peer fails its checks and gets no new requests: those
+	// Suspect reports that the peer fails its checks and gets no new requests: the ones
 	// in flight may move to other peers. It may be called many times.
 	Suspect()
 	// Close closes every connection, in use or not. It is called once.

@@ -9,7 +9,7 @@ type Orders struct {
 	Weight int    // in place of the registry's, up to 65535; 0: none
 }
 
-// SetOrders replaces the operator's orders. of returns those about an instance, which may
+// SetOrders replaces the operator's orders. of returns the orders about an instance, which may
 // join later; it must not block or call the pool. When it returns others, SetOrders must be
 // called again. After that no request starts on a drained peer, also not in panic.
 //

@@ -15,7 +15,7 @@ type Part struct {
 	All []*Peer
 	// Eligible are the peers of All that get requests.
 	Eligible []*Peer
-	// Tiers are those of Options.Tiers, then the peers that none selects; each divided by the
+	// Tiers has the tiers of Options.Tiers, then the peers that none selects; each divided by the
 	// priorities of its instances.
 	Tiers []Tier
 

@@ -38,7 +38,7 @@ type Pool struct {
 	pending  atomic.Int64 // requests waiting for a peer or a connection
 	refusals [NumLimits]atomic.Uint64
 
-	copyCursor atomic.Uint64 // as cursor, for copies: those of clients keep their turns
+	copyCursor atomic.Uint64 // as cursor, for copies: requests of clients keep their turns
 
 	mayConnect   func(discovery.Instance, netip.AddrPort) error
 	mayUseSocket func(path string) error

@@ -14,7 +14,7 @@ type queue struct {
 	length atomic.Int64 // of all lines
 	mu     sync.Mutex
 	// mu guards the field below.
-	lines []line // those that were ever used
+	lines []line // the lines that were ever used
 }
 
 type line struct {

@@ -14,7 +14,7 @@ type Snapshot struct {
 	Policy     Policy
 	// Part is the whole pool.
 	Part
-	// Groups are those of Options.Groups, then RestGroup; nil without groups. Each
+	// Groups has the groups of Options.Groups, then RestGroup; nil without groups. Each
 	// peer of All is in one.
 	Groups []*Part
 	// Panic: too few of All are healthy, so Eligible includes peers that active
@@ -32,7 +32,7 @@ type Snapshot struct {
 }
 
 // build makes the snapshot that follows prev. It depends on its arguments and the
-// conditions of the peers only, and changes none of them. groups are those of
+// conditions of the peers only, and changes none of them. groups become
 // Snapshot.Groups; now is for slow start, inflight for PolicyHash.
 func build(prev *Snapshot, o *Options, groups []*Group, inflight *atomic.Int64, all, draining []*Peer, now time.Time) *Snapshot {
 	whole := newCensus(all)
@@ -53,7 +53,7 @@ func build(prev *Snapshot, o *Options, groups []*Group, inflight *atomic.Int64, 
 	return s
 }
 
-// divide makes the parts of groups. Panic is that of the whole pool: while enough of it
+// divide makes the parts of groups. Panic is decided for the whole pool: while enough of it
 // is healthy, a group without a healthy peer is empty, so that requests can go to
 // another one.
 func (s *Snapshot) divide(o *Options, groups []*Group, members []census, now time.Time) {

@@ -9,7 +9,7 @@ import (
 	"sluice/discovery"
 )
 
-// Selector selects the instances of a tier: those that meet every condition.
+// Selector selects the instances of a tier: the ones that meet every condition.
 type Selector struct {
 	Tags  []string          // all of these
 	Meta  map[string]string // all of these

@@ -27,7 +27,7 @@ func (p *Pool) View() View {
 	return v
 }
 
-// PeerView is a peer in a [View]: its methods return what those of Peer
+// PeerView is a peer in a [View]: its methods return what the methods of Peer
 // returned at one moment.
 type PeerView struct {
 	Peer      *Peer // for its identity and counters

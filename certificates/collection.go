@@ -18,7 +18,7 @@ import (
 // CollectionOptions are required, except Changed.
 type CollectionOptions struct {
 	Source string // of all keys, for people, such as "consul:certs/web"
-	// Changed is called after a change, as that of Follow: with nil if other certificates
+	// Changed is called after a change, as in Follow: with nil if other certificates
 	// are in use or an error is over, or with each new error. It must not call the Collection.
 	Changed func(error)
 }
@@ -37,12 +37,12 @@ type Collection struct {
 
 	mu sync.Mutex
 	// mu guards the fields below, and calls of Changed.
-	known  bool                 // keys are those of the store
+	known  bool                 // keys are from the store
 	keys   map[string]string    // the latest values, by key
 	held   map[string]*held     // by the key of the certificate
-	gone   map[string]time.Time // those of the InUse that keys come from, until the first Update
+	gone   map[string]time.Time // when the certificates of the InUse that keys come from went, until the first Update
 	fault  error                // why the keys cannot be read
-	unread error                // what Statuses says if there is no certificate; nil: there is one
+	unread error                // why there is no certificate, for Statuses; nil: there is one
 }
 
 // held is a certificate of a Collection.
@@ -92,7 +92,7 @@ func (c *Collection) Suggest(s InUse) {
 	}
 }
 
-// Update sets the keys to those of the store. The caller must not change them later.
+// Update sets the keys that the store has. The caller must not change them later.
 func (c *Collection) Update(keys map[string]string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -286,7 +286,7 @@ type pair struct {
 }
 
 // pairSuffixes are the ends of the keys of a certificate and of its private key, which are
-// equal before. The first two are fabio's, the third are those of Traefik.
+// equal before. The first two are fabio's, the third are Traefik's.
 var pairSuffixes = []struct{ cert, key string }{{"-cert.pem", "-key.pem"}, {".crt", ".key"}, {"/certFile", "/keyFile"}}
 
 // pairsOf returns the pairs in keys, by the key of the certificate. Other keys are ignored.

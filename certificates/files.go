@@ -87,7 +87,7 @@ func readFile(name string) (string, error) {
 	return string(data), err
 }
 
-// readDirectory returns the text of all files of a directory and those below it.
+// readDirectory returns the text of all files of a directory and of the directories below it.
 func readDirectory(name string) (string, error) {
 	var all strings.Builder
 	err := filepath.WalkDir(name, func(path string, entry fs.DirEntry, err error) error {
@@ -128,7 +128,7 @@ func (f Files) parse(t text) (*Contents, error) {
 	return c, nil
 }
 
-// parseTrusted returns the certificates in data. It ignores those that Go cannot
+// parseTrusted returns the certificates in data. It ignores certificates that Go cannot
 // parse, as x509.CertPool does: large collections contain some.
 func parseTrusted(name string, data []byte) (all []*x509.Certificate, err error) {
 	if cut(data) {

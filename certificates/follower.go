@@ -9,7 +9,7 @@ import (
 // A Source has certificates that change while the program runs. It is safe for concurrent
 // use.
 type Source interface {
-	// Certificates returns those in use, in order of preference. They are never changed.
+	// Certificates returns the certificates in use, in order of preference. They are never changed.
 	Certificates() []*tls.Certificate
 	Statuses() []Status
 	// Refresh looks for changes that the source is not told about.

@@ -108,7 +108,7 @@ func names(c *x509.Certificate) []string {
 	return all
 }
 
-// limit sets the times to those of c.
+// limit sets the times during which c is valid.
 func (s *Status) limit(c *x509.Certificate) {
 	s.Begin, s.Expires = c.NotBefore, c.NotAfter
 	s.warnAt = c.NotAfter.Add(-min(longestWarning, c.NotAfter.Sub(c.NotBefore)/3))

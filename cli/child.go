@@ -12,7 +12,7 @@ import (
 	"sluice/observe/panics"
 )
 
-// Exit statuses for a program that cannot be started, as those of shells.
+// Exit statuses for a program that cannot be started, as shells have them.
 const (
 	exitNotExecutable = 126
 	exitNotFound      = 127

@@ -13,7 +13,7 @@ func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
 }
 
-// bury removes the processes that have ended of those that this one has adopted: the first
+// bury removes the ended processes that this one has adopted: the first
 // process of a container gets all whose parents have ended.
 func (c *child) bury() {
 	lists, _ := filepath.Glob("/proc/self/task/*/children") // the pattern is right

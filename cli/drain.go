@@ -23,7 +23,7 @@ import (
 // order is a command of an operator about a peer, or about a node.
 type order struct {
 	api
-	path    string     // in the admin API, after that of the peer: drain, enable, weight, weight/release
+	path    string     // in the admin API, after the peer's path: drain, enable, weight, weight/release
 	peer    string     // its id, its address, or "service/id"
 	node    string     // in place of a peer; "": a peer
 	service string     // of the peer; "": any

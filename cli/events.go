@@ -115,7 +115,7 @@ func (q *eventsQuery) write(e events.Event) error {
 	return err
 }
 
-// follow writes the kept events and those that follow, until ctx ends. After the first answer it
+// follow writes the kept events and the events that follow, until ctx ends. After the first answer it
 // asks again if sluice does not answer, and goes on after the latest event. It writes to
 // problems when the stream is interrupted.
 func (q *eventsQuery) follow(ctx context.Context, problems io.Writer) error {

@@ -19,7 +19,7 @@ func newLog() *cobra.Command {
 		Use:   "log [debug | info | warn | error | clear]",
 		Short: "Show the level of the log, or set it",
 		Long: "Show the level of the log of a running sluice, or set it in place of log.level.\n" +
-			"\"clear\" returns to that of the configuration. The level lasts until then, until a\n" +
+			"\"clear\" returns to the configuration's. The level lasts until then, until a\n" +
 			"restart, or until the configuration has another one; it survives an upgrade by\n" +
 			"SIGUSR2.",
 		Args: func(_ *cobra.Command, args []string) error {

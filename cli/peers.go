@@ -58,7 +58,7 @@ func servicesOf(a *api) query[[]admin.Service] {
 	return query[[]admin.Service]{api: a, path: "/api/services"}
 }
 
-// pending returns those of all of whose instances nothing is known yet; of names only, if
+// pending returns the services of all of whose instances nothing is known yet; of names only, if
 // there are any.
 func pending(all []admin.Service, names []string) []admin.Service {
 	return slices.DeleteFunc(all, func(s admin.Service) bool {

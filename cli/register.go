@@ -49,7 +49,7 @@ func newRegister() *cobra.Command {
 			"After SIGTERM, SIGINT or SIGQUIT sluice deregisters the app, waits for the drain,\n" +
 			"and passes the signal on; SIGKILL follows after the stop timeout. A second signal\n" +
 			"ends the drain, a third one kills. Other signals are passed on at once.\n\n" +
-			"The exit status is that of the app, or 128 and the number of the signal that\n" +
+			"The exit status is the app's, or 128 and the number of the signal that\n" +
 			"ended it; 1 if its port is in use, or if it did not pass its check in time; 126 or\n" +
 			"127 if it cannot be started. docs/register.md tells more.",
 		Example: "  sluice register --name star --port 5000 --http /health -- gunicorn -b :5000 app:app\n" +
@@ -166,7 +166,7 @@ func (r *registering) run(ctx context.Context, command []string, in io.Reader, o
 		return err
 	}
 	// From before the start of the app until the end of this process: no signal is lost, and
-	// none changes the exit status, which is that of the app.
+	// none changes the exit status, which is the app's.
 	signals := make(chan os.Signal, 32)
 	notify(signals)
 	program, err := startChild(command, r.environment(), in, out, errors)
@@ -190,7 +190,7 @@ func (r *registering) run(ctx context.Context, command []string, in io.Reader, o
 // consulCredentials are the variables of Consul's tools that let who has them act as sluice does.
 var consulCredentials = []string{"CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "CONSUL_HTTP_AUTH"}
 
-// environment returns that of the app: the app needs no right to register itself.
+// environment returns the environment of the app: the app needs no right to register itself.
 func (r *registering) environment() []string {
 	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
@@ -215,7 +215,7 @@ func (r *registering) checkPort(address string) error {
 	return fmt.Errorf("another process listens at %s already: want a free port", address)
 }
 
-// notify delivers the signals that the command handles, except those that its parent ignores
+// notify delivers the signals that the command handles, except signals that its parent ignores
 // for it, as nohup does.
 func notify(signals chan<- os.Signal) {
 	for _, s := range []syscall.Signal{

@@ -72,7 +72,7 @@ func evidence(e float64) string { return strconv.FormatFloat(e, 'g', 2, 64) }
 // sharesOrder is an order about the split of a service.
 type sharesOrder struct {
 	api
-	path  string // after that of the service, such as /pause
+	path  string // after the service's path, such as /pause
 	query url.Values
 	why   string
 }

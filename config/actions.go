@@ -19,7 +19,7 @@ type Actions struct {
 	AddPrefix         string         `key:"add_prefix"`   // likewise
 	Rewrite           *Rewrite       `key:"rewrite"`
 	Redirect          *Redirect      `key:"redirect"`    // such a route may have no service
-	HostHeader        string         `key:"host_header"` // "peer", an authority, or empty: that of the client
+	HostHeader        string         `key:"host_header"` // "peer", an authority, or empty: the client's
 	RequestHeaders    *HeaderEdits   `key:"request_headers"`
 	ResponseHeaders   *HeaderEdits   `key:"response_headers"`
 	Timeouts          *RouteTimeouts `key:"timeouts"`
@@ -48,7 +48,7 @@ type Compress struct {
 	Level     Level       `key:"level" default:"default" oneof:"fast|default|best" format:"level"`
 }
 
-// Defaults of [Compress]. The types are those whose content is text or compresses as well;
+// Defaults of [Compress]. The types are the ones whose content is text or compresses as well;
 // text/event-stream is not among them, because a response without an end keeps its memory.
 var (
 	defaultEncodings = typedList[string, compression.Encoding]("encoding", "zstd", "br", "gzip")
@@ -136,7 +136,7 @@ func texts(values map[string]Secret) map[string]string {
 	return all
 }
 
-// RouteTimeouts replace those of the service; nil: they do not.
+// RouteTimeouts replace the timeouts of the service; nil: they do not.
 type RouteTimeouts struct {
 	Connect        *time.Duration `key:"connect" min:"1ms" max:"10m"`
 	ResponseHeader *time.Duration `key:"response_header" min:"1ms" max:"24h"`

@@ -19,7 +19,7 @@ type Catalog struct {
 	// DefaultRule is the host of the route of an instance that asks for none, if no operator
 	// names its service; empty: it has no route. {service} stands for the name of the service.
 	DefaultRule string `key:"default_rule" format:"service_host"`
-	// Listeners are the names of those whose requests and connections routes of tags may
+	// Listeners are the names of the listeners whose requests and connections routes of tags may
 	// match; empty: all.
 	Listeners []string       `key:"listeners"`
 	Fabio     CatalogFabio   `key:"fabio"`

@@ -146,7 +146,7 @@ func (c *Config) checkAdmin(d *decoder) {
 		checkCertificate(d, "admin.tls", a.TLS.Cert, a.TLS.Key)
 	}
 	if a.ReadTokenFile != "" && a.TokenFile == "" {
-		d.refuse("admin.read_token_file", a.ReadTokenFile, "only with admin.token_file, the token of those who may do more than read")
+		d.refuse("admin.read_token_file", a.ReadTokenFile, "only with admin.token_file, the token with the right to do more than read")
 	}
 }
 
@@ -334,7 +334,7 @@ func (c *Config) wantListener(name string) string {
 	return noListener(name, known)
 }
 
-// noListener is the error for a name that is not among those of known listeners.
+// noListener is the error for a name that no known listener has.
 func noListener(name string, known []string) string {
 	want := "no such listener"
 	if word := suggest(name, known); word != "" {

@@ -2,8 +2,8 @@ package config
 
 import "slices"
 
-// Choose finds out which documents can be used. It calls try with those that are wanted, all
-// together. If that fails it tries each source whose documents differ from base beside those
+// Choose finds out which documents can be used. It calls try with the wanted documents, all
+// together. If that fails it tries each source whose documents differ from base beside the ones
 // of the others, and keeps what succeeds. It returns the error of each other source. The
 // file is the first in want and in base.
 func Choose(want, base []Source, try func([]Source) error) (refused map[string]error) {
@@ -33,7 +33,7 @@ func Choose(want, base []Source, try func([]Source) error) (refused map[string]e
 	return refused
 }
 
-// Wanted returns what each source of latest and used offers: what it says now, or what is in
+// Wanted returns what each source of latest and used offers: what it has now, or what is in
 // use if that is pinned or if it says nothing. The file is the first in all lists; used may be
 // empty.
 func Wanted(latest, used []Source) []Source {
@@ -71,7 +71,7 @@ func equal(a, b Source) bool {
 	return slices.Equal(a.Documents, b.Documents) && (a.Pin == nil) == (b.Pin == nil) && (a.Pin == nil || a.Pin.Number == b.Pin.Number && a.Pin.Against == b.Pin.Against)
 }
 
-// Named returns the file, the first of sources, and those that c names, in its order.
+// Named returns the file, the first of sources, and the sources that c names, in its order.
 func (c *Config) Named(sources []Source) []Source {
 	list := sources[:1:1]
 	for _, y := range c.Dynamic {

@@ -17,11 +17,11 @@ import (
 //	oneof    the allowed words, separated by "|"
 //	format   the rule for a text, in format.go
 //
-// A field with the key "-" is not in the file. The keys of an embedded struct are those of
+// A field with the key "-" is not in the file. The keys of an embedded struct are keys of
 // the struct that contains it.
 //
 // A field without a default is optional and empty, unless check.go sets it. A change
-// takes effect when the file is loaded again, except for those in restarts.
+// takes effect when the file is loaded again, except for the keys in restarts.
 type Config struct {
 	Log       Log                `key:"log"`
 	AccessLog AccessLog          `key:"access_log"`
@@ -70,7 +70,7 @@ type Admin struct {
 	Address string    `key:"address" default:"127.0.0.1:8081" format:"listen"`
 	Socket  *Socket   `key:"socket"` // only if Address is a unix socket; nil: the defaults
 	TLS     *AdminTLS `key:"tls"`    // nil: without TLS
-	// TokenFile contains the bearer token that all requests must have, except those
+	// TokenFile contains the bearer token that all requests must have, except requests
 	// for /healthz and /readyz. It is required if other machines reach Address.
 	TokenFile string `key:"token_file"`
 	// ReadTokenFile contains a bearer token for requests that only read. It requires
@@ -97,7 +97,7 @@ type Listener struct {
 	Socket        *Socket        `key:"socket"` // only if Address is a unix socket; nil: the defaults
 	Protocol      string         `key:"protocol" default:"http" oneof:"http|tcp"`
 	Service       string         `key:"service"`              // with ProtocolTCP, which has no routes: where the connections go
-	SNI           []ServerName   `key:"sni"`                  // with ProtocolTCP: where those with a server name of TLS go
+	SNI           []ServerName   `key:"sni"`                  // with ProtocolTCP: where connections with a server name of TLS go
 	HTTP2         bool           `key:"http2" default:"true"` // with HTTP: clients may use HTTP/2
 	TLS           *ListenerTLS   `key:"tls"`                  // nil: without TLS
 	ProxyProtocol *ProxyProtocol `key:"proxy_protocol"`       // nil: no connection begins with a PROXY header
@@ -161,7 +161,7 @@ type Live struct {
 type Discovery struct {
 	Debounce Debounce `key:"debounce"`
 	// AllowLocal accepts loopback and unspecified addresses from registries and documents, also
-	// those that are not known to be registered on this machine.
+	// the ones that are not known to be registered on this machine.
 	AllowLocal bool `key:"allow_local" default:"false"`
 	// Snapshot is the file with the last known good sets, for a start without a
 	// registry. Empty: none.
@@ -176,7 +176,7 @@ type Debounce struct {
 	MaxWait time.Duration `key:"max_wait" default:"1s" min:"0s" max:"5m"`
 }
 
-// Consul configures the client of Consul. The defaults of empty fields are those of
+// Consul configures the client of Consul. The defaults of empty fields are the defaults of
 // Consul's own tools.
 type Consul struct {
 	Addresses  []string  `key:"addresses" format:"consul"` // empty: http://127.0.0.1:8500
@@ -268,7 +268,7 @@ type Service struct {
 // in one that it names.
 func (s *Service) NamesAddresses() bool { return !s.ByDocument && (s.File != "" || len(s.Peers) > 0) }
 
-// ConsulService selects instances in Consul: those of a service, or those that a
+// ConsulService selects instances in Consul: the instances of a service, or the ones that a
 // prepared query returns.
 type ConsulService struct {
 	Service       string        `key:"service"` // empty without PreparedQuery: the name under services

@@ -15,7 +15,7 @@ type decoder struct {
 	file    string
 	origins map[*yaml.Node]string // of nodes from flags and the environment
 	root    func() *yaml.Node     // the tree; nil: there is none
-	// mappings are those of the tree that errors were about.
+	// mappings are the mappings of the tree that errors were about.
 	mappings map[*yaml.Node]map[string]pair
 	errs     Errors
 	old      Errors // keys that are accepted under another name

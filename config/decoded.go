@@ -10,7 +10,7 @@ import (
 )
 
 // Decoded keeps the documents of the last two configurations that were built, so that a build
-// decodes only those that differ. The zero value is empty. It may be used concurrently.
+// decodes only the ones that differ. The zero value is empty. It may be used concurrently.
 type Decoded struct {
 	mu sync.Mutex // guards the fields below
 

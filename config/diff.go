@@ -231,7 +231,7 @@ func flow(n *yaml.Node) string {
 	return "{" + strings.Join(parts, ", ") + "}"
 }
 
-// restarts are the keys, with those below them, whose change takes effect at the next
+// restarts are the keys, with all below them, whose change takes effect at the next
 // start, and why.
 var restarts = []struct{ key, why string }{
 	{"admin.address", "it identifies a replica, in Consul and for other replicas"},

@@ -147,15 +147,15 @@ func listNode(items []*yaml.Node) *yaml.Node {
 type whole struct {
 	*decoder // of the file
 	config   *Config
-	// fragments are those of the documents, by level and then by source.
+	// fragments are the fragments of the documents, by level and then by source.
 	fragments []*fragment
 	missing   []string // sources that are not known yet
 
-	owners   map[string]*fragment // of services; nil for those of the file
+	owners   map[string]*fragment // of services; nil for services of the file
 	shadowed Errors
 }
 
-// addServices adds the services of the documents to those of the file. The first has
+// addServices adds the services of the documents to the file's. The first has
 // precedence if its level is higher; at the same level the second is an error.
 func (w *whole) addServices() {
 	c := w.config
@@ -198,7 +198,7 @@ type routeAt struct {
 
 func (r routeAt) key() string { return item("routes", r.index) }
 
-// addRoutes adds the routes of the documents to those of the file, and checks all.
+// addRoutes adds the routes of the documents to the file's, and checks all.
 func (w *whole) addRoutes() {
 	c := w.config
 	file := &fragment{decoder: w.decoder, parts: parts{Routes: c.Routes}}
@@ -299,7 +299,7 @@ func (w *whole) ownerOf(service string) *decoder {
 	return w.decoder
 }
 
-// errors returns the errors of all fragments, those of the file first.
+// errors returns the errors of all fragments, the file's first.
 func (w *whole) errors() Errors {
 	all := w.errs.sorted()
 	for _, f := range w.fragments {

@@ -15,7 +15,7 @@ type Dynamic struct {
 	File     string           `key:"file" format:"files"`
 	ConsulKV *DynamicConsulKV `key:"consul_kv"`
 	Etcd     *DynamicEtcd     `key:"etcd"`
-	// AllowEmpty says of File what DynamicConsulKV.AllowEmpty says.
+	// AllowEmpty means for File what DynamicConsulKV.AllowEmpty means.
 	AllowEmpty bool `key:"allow_empty" default:"false"`
 }
 
@@ -41,7 +41,7 @@ const KindConsulKV = "consul_kv"
 // KindEtcd is the kind of a [DynamicEtcd], and the start of the names of its documents.
 const KindEtcd = "etcd"
 
-// levels are the kinds of sources, those with precedence first. In all sources of a level
+// levels are the kinds of sources, in the order of their precedence. In all sources of a level
 // together, each service and each route is there once.
 var levels = []string{KindFile, KindConsulKV, KindEtcd}
 
@@ -56,7 +56,7 @@ func (y Dynamic) Kind() string {
 	return KindFile
 }
 
-// Name returns the name of the source, which differs from those of all others: the pattern
+// Name returns the name of the source, which no other one has: the pattern
 // of files, "consul_kv:" and the key or the prefix, or "etcd:" and the prefix.
 func (y Dynamic) Name() string {
 	if kv := y.ConsulKV; kv != nil {
@@ -97,7 +97,7 @@ func (c *Config) checkDynamic(d *decoder) {
 			continue
 		}
 		if y.AllowEmpty && y.File == "" {
-			d.refuse(key+".allow_empty", "true", "only beside file; that of consul_kv or etcd is below that key")
+			d.refuse(key+".allow_empty", "true", "only beside file; consul_kv and etcd have an allow_empty of their own")
 		}
 		if y.Etcd != nil {
 			y.Etcd.check(d, key+".etcd")
@@ -126,7 +126,7 @@ func (c *Config) checkDynamic(d *decoder) {
 // ownPrefix is a prefix of keys in Consul's KV store that are no documents.
 type ownPrefix struct{ key, prefix string }
 
-// ownPrefixes returns those that the configuration names.
+// ownPrefixes returns the prefixes that the configuration names.
 func (c *Config) ownPrefixes() []ownPrefix {
 	own := []ownPrefix{{"consul.shares", c.Consul.Shares}, {"consul.orders", c.Consul.OrdersPrefix()}}
 	for i, l := range c.Listeners {

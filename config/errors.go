@@ -55,7 +55,7 @@ func (es Errors) Unwrap() []error {
 	return errs
 }
 
-// sorted sorts es: first the errors in flags and the environment, then those in the file
+// sorted sorts es: first the errors in flags and the environment, then errors in the file
 // by line. It removes duplicates, which a YAML alias can cause.
 func (es Errors) sorted() Errors {
 	slices.SortStableFunc(es, func(a, b *Error) int { return cmp.Compare(a.line, b.line) })

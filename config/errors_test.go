@@ -139,7 +139,7 @@ func TestRefusals(t *testing.T) {
 		{"admin socket that Consul asks", "admin: { address: 'unix:/run/a' }\nconsul: { register: { check: { type: http } } }" + tail, []string{
 			`sluice.yaml:2: consul.register.check.type: value "http": the admin API is a unix socket, which Consul cannot ask: give check.url, or use type: ttl`}},
 		{"only a token for looking", "admin: { read_token_file: a }" + tail, []string{
-			`sluice.yaml:1: admin.read_token_file: value "a": only with admin.token_file, the token of those who may do more than read`}},
+			`sluice.yaml:1: admin.read_token_file: value "a": only with admin.token_file, the token with the right to do more than read`}},
 		{"certificates of replicas", "consul: { register: { replica_tls: { ca: /nonexistent } } }" + tail, []string{
 			`sluice.yaml:1: consul.register.replica_tls.ca: value "/nonexistent": cannot be used: trusted certificates: open /nonexistent: no such file or directory`}},
 		{"listener sockets", "listeners:\n- { address: 'unix:/run/a', tls: { acme: { names: [a.example] } } }\n- { address: 'unix:/run//a' }\n- { address: ':80', socket: { mode: 0666 } }" + tail, []string{

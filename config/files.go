@@ -29,7 +29,7 @@ func ReadFiles(pattern string) (Source, error) {
 }
 
 // matching returns the paths that match a pattern, sorted. Like a shell it omits hidden
-// files, such as those that an editor or Kubernetes keeps beside others.
+// files, such as an editor or Kubernetes keeps beside others.
 func matching(pattern string) ([]string, error) {
 	if !strings.ContainsAny(pattern, `*?[\`) {
 		return []string{pattern}, nil

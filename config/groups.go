@@ -66,7 +66,7 @@ type Share struct {
 	Size  float64 // from 0 to 1
 }
 
-// Shares returns the shares by group name, in this order, without that of the rest.
+// Shares returns the shares by group name, in this order, without the share of the rest.
 func (s Split) Shares() []Share {
 	if len(s) == 0 {
 		return nil // most routes have none: a sort of nothing allocates

@@ -36,7 +36,7 @@ type ActiveCheck struct {
 	Healthy          int           `key:"healthy_threshold" default:"2" min:"1" max:"100"`   // consecutive passed checks
 	MustPassFirst    bool          `key:"must_pass_first" default:"false"`
 	OverridesConsul  bool          `key:"overrides_consul" default:"false"`
-	Port             int           `key:"port" default:"0" min:"0" max:"65535"` // 0: that of the peer
+	Port             int           `key:"port" default:"0" min:"0" max:"65535"` // 0: the peer's
 	TLS              *CheckTLS     `key:"tls"`                                  // nil: without TLS
 	ReuseConnections bool          `key:"reuse_connections" default:"false"`
 
@@ -61,7 +61,7 @@ type CheckExpect struct {
 
 // CheckTLS configures TLS for checks.
 type CheckTLS struct {
-	CA         string `key:"ca"` // file of trusted certificates; empty: those of the system
+	CA         string `key:"ca"` // file of trusted certificates; empty: the system's
 	Cert       string `key:"cert"`
 	Key        string `key:"key"`
 	ServerName string `key:"server_name"` // empty: the host of the check

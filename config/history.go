@@ -14,7 +14,7 @@ type Revision struct {
 	Number uint64    `json:"number"`
 	Time   time.Time `json:"time"`   // when sluice applied it
 	Source string    `json:"source"` // the file, or "command line"
-	// Hash is that of the configuration in canonical form, without what belongs to one
+	// Hash is the hash of the configuration in canonical form, without what belongs to one
 	// replica. It is equal on all replicas with otherwise the same documents.
 	Hash    string   `json:"hash"`
 	Reason  string   `json:"reason"`  // why it was applied, such as "start" or "changed: consul_kv:sluice/"
@@ -26,7 +26,7 @@ type Revision struct {
 	Config *Config `json:"-"`
 	// Pending lists the keys whose new values take effect at the next start.
 	Pending []string `json:"pending,omitempty"`
-	// Given says that the documents are those of the revision before: a judge or an operator has
+	// Given says that the documents have not changed since the revision before: a judge or an operator has
 	// changed a share.
 	Given bool `json:"given,omitempty"`
 }
@@ -45,7 +45,7 @@ type Reloads struct {
 	Last    *Refusal // of the latest load; nil if it succeeded
 }
 
-// keepRevisions is the number of revisions in a History, and keepGiven that of the Given ones
+// keepRevisions is the number of revisions in a History, and keepGiven the number of Given ones
 // among them: shares may change often, and must not drive out the documents.
 const (
 	keepRevisions = 50
@@ -88,7 +88,7 @@ type History struct {
 	mu sync.Mutex // guards the fields below
 
 	revisions []Revision // oldest first, at most keepRevisions
-	highest   uint64     // number of all revisions, also of those that are not kept
+	highest   uint64     // number of all revisions, also of the ones that are not kept
 	saved     uint64     // number of the latest revision that was read from the file, or written to it
 	dirty     bool       // the file lacks what this process has: another process writes it
 	reloads   Reloads
@@ -153,7 +153,7 @@ func (h *History) changed(f func() (save bool)) (*historyFile, []Revision) {
 
 // Own says whether this process, and no other one, writes the file. What it has applied before is in
 // the file when Own returns: after the revisions of the process that wrote it until then, and with
-// other numbers than those.
+// other numbers than these.
 func (h *History) Own(owned bool) {
 	h.change(func() bool {
 		h.owned = owned

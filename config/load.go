@@ -17,7 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxFileBytes limits the size of a configuration file. It is far above that of a real
+// maxFileBytes limits the size of a configuration file. It is far above the size of a real
 // one, and refuses a file that was named by mistake.
 const maxFileBytes = 16 << 20
 

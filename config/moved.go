@@ -6,7 +6,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// moved maps the other names of two keys to those under discovery, where they apply to every
+// moved maps the other names of two keys to their names under discovery, where they apply to every
 // registry.
 var moved = map[string]string{
 	"consul.debounce": "discovery.debounce",

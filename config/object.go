@@ -45,7 +45,7 @@ func (o *object) names() []string {
 	return names
 }
 
-// keyFields returns the fields of a struct that have keys, also those of embedded structs. The
+// keyFields returns the fields of a struct that have keys, also fields of embedded structs. The
 // caller must not change them.
 func keyFields(t reflect.Type) []reflect.StructField {
 	if fields, ok := fieldsByType.Load(t); ok {

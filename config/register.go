@@ -14,7 +14,7 @@ import (
 type ConsulRegister struct {
 	Service string   `key:"service" default:"sluice" format:"consul_service"`
 	ID      string   `key:"id" format:"name"`      // empty: service, host name and port
-	Address string   `key:"address" format:"host"` // empty: that of the first listener
+	Address string   `key:"address" format:"host"` // empty: the first listener's
 	Port    int      `key:"port" default:"0" min:"0" max:"65535"`
 	Tags    []string `key:"tags"`
 	Meta    []Meta   `key:"meta" format:"consul_meta"`
@@ -27,7 +27,7 @@ type ConsulRegister struct {
 	// ReplicaTokenFile contains the bearer token that sluice sends to the admin API
 	// of the other replicas. Empty: none.
 	ReplicaTokenFile string `key:"replica_token_file" format:"file"`
-	// ReplicaTLS is for the admin API of the other replicas. With it, those without TLS are
+	// ReplicaTLS is for the admin API of the other replicas. With it, replicas without TLS are
 	// not asked.
 	ReplicaTLS *ReplicaTLS `key:"replica_tls"`
 }
@@ -42,7 +42,7 @@ type ReplicaTLS struct {
 type ConsulCheck struct {
 	Type     string        `key:"type" default:"auto" oneof:"auto|http|tcp|ttl|none"`
 	URL      Location      `key:"url" format:"http_url"`   // with type http; empty: /readyz of the admin API
-	Address  string        `key:"address" format:"target"` // with type tcp; empty: that of the service
+	Address  string        `key:"address" format:"target"` // with type tcp; empty: the service's
 	Interval time.Duration `key:"interval" default:"10s" min:"1s" max:"1h"`
 	Timeout  time.Duration `key:"timeout" default:"2s" min:"100ms" max:"1m"`
 }
@@ -83,7 +83,7 @@ func (r *ConsulRegister) check(d *decoder) {
 	}
 }
 
-// maxConsulMeta is Consul's limit of 64 entries less those that sluice adds.
+// maxConsulMeta is Consul's limit of 64 entries less the ones that sluice adds.
 const maxConsulMeta = 48
 
 var (

@@ -130,7 +130,7 @@ var rights = []right{
 
 // isIdentity reports whether a field of a request says who the client is. Peers that sluice is
 // in front of believe such a field. Those are the names that the proxy reserves for proxies and
-// for itself, however they are spelled, without those that say what the client asked for.
+// for itself, however they are spelled, without the fields that say what the client asked for.
 func isIdentity(name string) bool {
 	field := []byte(name)
 	switch http1.NameLike(field) {

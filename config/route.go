@@ -10,7 +10,7 @@ import (
 	"sluice/route"
 )
 
-// Route sends the requests that match it to a service. The order of routes is that of a
+// Route sends the requests that match it to a service. The order of routes is the order of a
 // route.Table.
 type Route struct {
 	Host       string      `key:"host"`        // as in route.Route; empty: any
@@ -29,13 +29,13 @@ type Route struct {
 	Actions
 
 	// Origin is the place of the route, for people: "sluice.yaml:12". Merge sets an
-	// empty one to that of the fragment.
+	// empty one to the listeners of the fragment.
 	Origin string `key:"-"`
 	// Parts divide the requests as Services does, for a route that tags of several services ask
 	// for, or of instances with other weights. The share of a part is for each usable peer, and
 	// each part may have actions of its own.
 	Parts []Part `key:"-"`
-	// Dialect is that of the tags that ask for the route; empty: an operator wrote it.
+	// Dialect is the dialect of the tags that ask for the route; empty: an operator wrote it.
 	Dialect string `key:"-"`
 	// Protocol is tags.ProtocolTLS or tags.ProtocolTCP for a route of connections, which
 	// tags ask for; empty: of requests.

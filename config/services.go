@@ -93,7 +93,7 @@ func (c *Config) needService(d *decoder, key, name string) {
 // Mirror sends copies of some requests of a route to another service or group, and drops the
 // answers. Service or Group is set.
 type Mirror struct {
-	Service  string `key:"service"` // empty: that of the route
+	Service  string `key:"service"` // empty: the route's
 	Group    string `key:"group"`   // of the service; empty: all peers
 	Share    Ratio  `key:"share" default:"100%" min:"0" max:"1"`
 	Body     Size   `key:"body" default:"64KiB" min:"0" max:"16MiB"` // longest one that is copied

@@ -23,11 +23,11 @@ func isSocket(s string) bool {
 type Socket struct {
 	// Mode is the permissions of the file, in octal. Empty: 0660 with Group, else 0600.
 	Mode  FileMode `key:"mode" format:"file_mode"`
-	User  string   `key:"user"`  // name or number; empty: that of the process
+	User  string   `key:"user"`  // name or number; empty: the process's
 	Group string   `key:"group"` // likewise
 }
 
-// Permissions returns the mode of the file and its owner; -1: that of the process.
+// Permissions returns the mode of the file and its owner; -1: the process's.
 func (s Socket) Permissions() (mode fs.FileMode, uid, gid int, err error) {
 	switch {
 	case s.Mode.Text != "":

@@ -27,8 +27,8 @@ type Source struct {
 	Kind      string     `json:"kind"`             // as Dynamic.Kind
 	Revision  string     `json:"revision"`         // the source's own: the hash of files, or an index
 	Origin    string     `json:"origin,omitempty"` // what Revision counts the changes of: the id of a cluster of etcd
-	Documents []Document `json:"documents"`        // those in use
-	Lost      []Lost     `json:"lost,omitempty"`   // those among Documents that the source has lost: see discovery.Stay
+	Documents []Document `json:"documents"`        // the documents in use
+	Lost      []Lost     `json:"lost,omitempty"`   // the ones among Documents that the source has lost: see discovery.Stay
 	Pin       *Pin       `json:"pin,omitempty"`    // nil: Documents are what the source said
 }
 
@@ -38,13 +38,13 @@ type Lost struct {
 	Until    time.Time `json:"until"`
 }
 
-// Pin says that a rollback has put the documents of an earlier revision in place of those of
+// Pin says that a rollback has put the documents of an earlier revision in place of the documents of
 // the source. It ends when the source says something else than it did then.
 type Pin struct {
 	Number uint64 `json:"number"` // of the revision that has the documents
-	// Against is the hash of what the source says; "": that is not known yet.
+	// Against is the hash of what the source has; "": it is not known yet.
 	Against string `json:"against"`
-	// Said is what the source says; nil: that is not known yet, or to an earlier version of sluice.
+	// Said is what the source has; nil: it is not known yet, or to an earlier version of sluice.
 	Said *Source `json:"said,omitempty"`
 }
 
@@ -60,7 +60,7 @@ func (s Source) LastSaid() Source {
 	return Source{Name: s.Name, Kind: s.Kind}
 }
 
-// pinned returns s with a pin against what the source says.
+// pinned returns s with a pin against what the source has now.
 func (s Source) pinned(number uint64, says Source) Source {
 	s.Lost, s.Pin = nil, &Pin{Number: number, Against: says.Hash(), Said: &says}
 	return s

@@ -16,7 +16,7 @@ import (
 const (
 	maxHistoryBytes  = 8 << 20
 	keepHistoryBytes = 6 << 20           // after old revisions are removed
-	maxHistoryLines  = 2 * keepRevisions // then those that a History does not keep are removed
+	maxHistoryLines  = 2 * keepRevisions // then revisions that a History does not keep are removed
 )
 
 // historyFile is the file of a history: one revision on each line, as JSON, the oldest first. A new
@@ -30,10 +30,10 @@ type historyFile struct {
 	lines   int         // in the file
 	size    int
 	latest  uint64 // number of the revision that was saved last
-	replace bool   // the file has to be replaced: its end is not that of a revision
+	replace bool   // the file has to be replaced: it does not end with the end of a revision
 }
 
-// Keep makes the history permanent: its revisions begin with those in the file path, and
+// Keep makes the history permanent: its revisions begin with the revisions in the file path, and
 // Applied adds to them, while this process owns the file: see Own. failed is told why revisions cannot be written, and nil when they
 // are again. A directory in place of the file means history.jsonl in it. It must be called
 // before the first revision is applied.
@@ -76,7 +76,7 @@ func (f *historyFile) again() (revisions []Revision, highest uint64) {
 }
 
 // decodeHistory returns the revisions of a file, and the highest number in it. A revision replaces
-// those before it that do not have a lower number: it is a later text of the same one, or an earlier
+// the ones before it that do not have a lower number: it is a later text of the same one, or an earlier
 // version of sluice has used its number twice.
 func decodeHistory(file string, data []byte) (revisions []Revision, highest uint64, err error) {
 	number := 0
@@ -191,7 +191,7 @@ func (h *History) MarshalJSON() ([]byte, error) {
 	return json.Marshal(append([]Revision{}, h.revisions...))
 }
 
-// UnmarshalJSON replaces the revisions by those of another process.
+// UnmarshalJSON replaces the revisions by another process's.
 func (h *History) UnmarshalJSON(data []byte) error {
 	var revisions []Revision
 	if err := json.Unmarshal(data, &revisions); err != nil {

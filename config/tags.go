@@ -43,7 +43,7 @@ func DecodeRoute(keys tags.Keys, by Setter) (Route, error) {
 }
 
 // DecodeService returns s with the settings at these keys, which tags ask for, instead of its
-// own. Its error is as that of DecodeRoute.
+// own. Its error is as in DecodeRoute.
 func DecodeService(s Service, keys tags.Keys, c *Config) (Service, error) {
 	var set Service
 	d, err := decodeKeys(keys, ByTag, allRights().below["services"].entry, &set)

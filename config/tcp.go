@@ -12,7 +12,7 @@ import (
 const (
 	// ProtocolHTTP serves requests, by routes.
 	ProtocolHTTP = "http"
-	// ProtocolTCP forwards the bytes of each connection to a peer, and those of the
+	// ProtocolTCP forwards the bytes of each connection to a peer, and the bytes of the
 	// peer back.
 	ProtocolTCP = "tcp"
 )
@@ -20,7 +20,7 @@ const (
 // ProxyProtocol is who sends PROXY headers.
 type ProxyProtocol struct {
 	// From are the networks of proxies. Their connections must begin with a PROXY
-	// header, those of others are as without From.
+	// header, connections of others are as without From.
 	From []Network `key:"from" format:"proxy" required:"yes"`
 }
 

@@ -50,7 +50,7 @@ type HSTS struct {
 	Preload    bool          `key:"preload" default:"false"`
 }
 
-// RedirectHTTPS redirects all requests of a listener to HTTPS, except those that came to a
+// RedirectHTTPS redirects all requests of a listener to HTTPS, except requests that came to a
 // trusted proxy by HTTPS.
 type RedirectHTTPS struct {
 	Port int `key:"port" default:"443" min:"1" max:"65535"` // that clients connect to

@@ -84,7 +84,7 @@ func (t Typed[T, V]) MarshalText() ([]byte, error) { return []byte(t.String()), 
 
 func (Typed[T, V]) isTyped() {}
 
-// kindIn returns the kind of a type as the file has it: that of a [Typed] is String.
+// kindIn returns the kind of a type as the file has it: a [Typed] is a String.
 func kindIn(t reflect.Type) reflect.Kind {
 	if t.Kind() == reflect.Struct && t.Implements(reflect.TypeFor[interface{ isTyped() }]()) {
 		return reflect.String

@@ -15,7 +15,7 @@ const (
 )
 
 // Watcher detects changes of the bytes of a file. It watches the directory of the file and
-// that of the target of its symbolic links, so it detects an edit in place, a rename over
+// the target of its symbolic links, so it detects an edit in place, a rename over
 // the file, and the change of the link by which Kubernetes updates a mounted ConfigMap. It
 // also reads the file every 10 seconds, because some file systems send no notifications
 // (network mounts, single files mounted into a container).

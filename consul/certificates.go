@@ -20,7 +20,7 @@ func newCertificates(files api.TLSConfig, log zerolog.Logger) (*certificates.Cli
 		InsecureSkipVerify: files.InsecureSkipVerify,
 		Changed: func(err error) {
 			if err != nil {
-				log.Warn().Err(err).Msg("consul: the certificates cannot be read, going on with those that were read before")
+				log.Warn().Err(err).Msg("consul: the certificates cannot be read, going on with the ones that were read before")
 				return
 			}
 			log.Info().Msg("consul: other certificates are used for new connections from now on")

@@ -139,7 +139,7 @@ func (s *secured) expectLog(count int, line string) {
 }
 
 const (
-	kept     = "the certificates cannot be read, going on with those that were read before"
+	kept     = "the certificates cannot be read, going on with the ones that were read before"
 	replaced = "other certificates are used for new connections from now on"
 )
 

@@ -32,7 +32,7 @@ const (
 // CONSUL_CAPATH, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_TLS_SERVER_NAME,
 // CONSUL_NAMESPACE, CONSUL_PARTITION), else their defaults.
 type Options struct {
-	// Addresses are those of agents of one data centre, in order of preference:
+	// Addresses are the addresses of agents of one data centre, in order of preference:
 	// "http://host:port", "https://host:port", "host:port" or "unix:///path". The first
 	// healthy agent is used. Default "127.0.0.1:8500".
 	Addresses []string

@@ -118,7 +118,7 @@ func (c *connections) free(conn *generationConn, abandoned bool) {
 	c.freed = make(chan struct{})
 }
 
-// awaitRoom waits, at most for roomTimeout, while a further connection were too many with those that the
+// awaitRoom waits, at most for roomTimeout, while a further connection were too many with the ones that the
 // agent has not closed yet. It counts it.
 func (c *connections) awaitRoom(ctx context.Context) error {
 	timer := time.NewTimer(roomTimeout)

@@ -23,7 +23,7 @@ type connections struct {
 	dialing      chan struct{} // one element per request that waits for a connection
 	exclusive    chan struct{} // closed when each request needs its own connection (HTTP/1.1)
 	setExclusive func()        // closes exclusive
-	most         int           // that may be open, with those that the agent has not closed yet; 0: any number
+	most         int           // that may be open, with the ones that the agent has not closed yet; 0: any number
 	silent       atomic.Bool   // the agent does not answer
 	closers      sync.WaitGroup
 
@@ -32,7 +32,7 @@ type connections struct {
 	open      int                          // being opened, open, or closing
 	closing   map[*generationConn]struct{} // closed here, and not by the agent yet
 	freed     chan struct{}                // closed, and replaced, when open has decreased
-	abandoned int                          // of closing, those that the agent has not closed in time
+	abandoned int                          // of closing, the ones that the agent has not closed in time
 	shut      bool                         // nobody waits for the agent any more
 }
 
@@ -154,7 +154,7 @@ func (c *connections) sweep(g *generation) {
 	replaced := g.replaced
 	c.mu.Unlock()
 	if replaced {
-		g.transport.CloseIdleConnections() // and those that a request gives back from now on
+		g.transport.CloseIdleConnections() // and the ones that a request gives back from now on
 	}
 	for _, conn := range unused {
 		conn.Close()

@@ -7,7 +7,7 @@
 //
 // # Blocking queries
 //
-// The rules are those of
+// The rules are in
 // https://developer.hashicorp.com/consul/api-docs/features/blocking: the index is reset
 // when it goes backwards, and is at least 1; a new index with the same content is no
 // change. The wait of a query is shortened by a random time of up to a tenth. A query

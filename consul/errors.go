@@ -62,7 +62,7 @@ func Refused(err error) bool {
 	return errors.As(err, &status) && status.refused || errors.Is(err, ErrFiltered)
 }
 
-// explain returns the error of an answer other than 200. permissions are those that the
+// explain returns the error of an answer other than 200. permissions are the permissions that the
 // query needs.
 func explain(err error, permissions string) error {
 	var status api.StatusError

@@ -195,7 +195,7 @@ func (t meteredTransport) count(response *http.Response) {
 }
 
 const (
-	// maxAnswerBytes limits the body of an answer: that of thirty thousand instances is shorter.
+	// maxAnswerBytes limits the body of an answer: thirty thousand instances take less.
 	maxAnswerBytes = 64 << 20
 	maxErrorBytes  = 64 << 10 // of an answer that is an error
 )

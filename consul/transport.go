@@ -58,8 +58,8 @@ func forQueries(connections int) int { return max(1, connections-2) }
 
 // unrepeated returns r, which has no body, as a request that net/http sends once. Otherwise it
 // sends a GET again, without an error, when a connection that it has used before is cut. The
-// index of a blocking query is then that of an agent which may have lost its state meanwhile, and
-// does not reach this index for long; the loop does not learn that it should ask without it.
+// index of a blocking query may then be higher than the index of an agent that has lost its state, which
+// does not reach it for long; the loop does not learn that it should ask without it.
 func unrepeated(r *http.Request) *http.Request {
 	once := *r
 	once.Body, once.GetBody = unrepeatedBody{}, nil

@@ -26,7 +26,7 @@ const settleTime = 10 * time.Second
 //     the registry lists another instance in service at the same address, or after
 //     the time Probation. This time does not run while the registry fails. Instances
 //     that go missing within 10 s after a failure are on probation, too, until these
-//     10 s are over. Missing are also those that left in the 10 s before, unless they were
+//     10 s are over. Missing are also the instances that left in the 10 s before, unless they were
 //     replaced: another one has come into service since, or, for each one that an answer lacks,
 //     in the 10 s before. A registry that loses instances gets no new ones.
 //

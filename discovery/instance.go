@@ -47,7 +47,7 @@ func (s *Status) UnmarshalText(text []byte) error {
 }
 
 // Instance is one registered instance of a service. It is immutable once a source has
-// reported it, with its slice and its map. Its JSON is that of package saved.
+// reported it, with its slice and its map. Package saved writes it as JSON.
 type Instance struct {
 	Service string `json:"service"`
 	ID      string `json:"id"` // unique per agent only, hence Address in the Key

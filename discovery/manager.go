@@ -62,7 +62,7 @@ type Manager struct {
 	sources  sync.WaitGroup
 	pausing  sync.Mutex // one Pause or Resume at a time
 
-	mu       sync.Mutex // guards the fields below, and those of every watch
+	mu       sync.Mutex // guards the fields below, and the fields of every watch
 	debounce Debounce
 	running  bool
 	paused   bool
@@ -172,7 +172,7 @@ func (m *Manager) AwaitStatic(ctx context.Context) {
 	}
 }
 
-// Restore gives each watch without a set that of Fallback now: the caller cannot wait for its source.
+// Restore gives each watch without a set the set of Fallback now: the caller cannot wait for its source.
 func (m *Manager) Restore() {
 	m.mu.Lock()
 	watches := slices.Collect(maps.Values(m.watches))

@@ -37,8 +37,8 @@ type WatchState struct {
 type Memory struct {
 	Part string `json:"part,omitempty"` // such as the data centre; "" if the service has no parts
 
-	// Index is that of the last answer, and Registry says whose indexes these are, if a
-	// registry says so. An answer with a smaller one, or of another registry, is from a
+	// Index is the index of the last answer. Registry names the registry that gave it, if a
+	// registry names itself. An answer with a smaller one, or of another registry, is from a
 	// registry that has lost its state.
 	Index    uint64 `json:"index,omitempty"`
 	Registry string `json:"registry,omitempty"`

@@ -51,7 +51,7 @@ type WatchStatus struct {
 	Queries   uint64 // failed and successful queries
 	Changes   uint64 // sets that Sink got
 	Instances int    // in the last set
-	Probation int    // of them, those on probation; see Instance.Probation
+	Probation int    // of them, the ones on probation; see Instance.Probation
 
 	// Invalid lists the entries of the registry that the last set lacks, or has with an
 	// earlier value. It must not be changed.

@@ -10,7 +10,7 @@ import "time"
 // the source asks next: whether a removal must be confirmed, and until when a query may block.
 type Watcher struct {
 	Guard  Guard
-	Report func(Report) // that of Source.Run
+	Report func(Report) // the report of Source.Run
 
 	memory Memory // of the last believed answer
 	begun  bool   // there was one, in this run or before
@@ -26,7 +26,7 @@ func NewWatcher(guard Guard, before WatchState, report func(Report)) *Watcher {
 	return w
 }
 
-// Memory returns that of the last believed answer, which may be of an earlier run; zero: there
+// Memory returns the memory of the last believed answer, which may be of an earlier run; zero: there
 // was none.
 func (w *Watcher) Memory() Memory { return w.memory }
 

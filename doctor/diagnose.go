@@ -62,7 +62,7 @@ node_prefix    "" { policy = "read" }
 agent_prefix   "" { policy = "read" }
 `
 
-// tokenFindings are about ACLs, except those of single services.
+// tokenFindings are about ACLs, except the ACLs of single services.
 func (f *Facts) tokenFindings() []Finding {
 	var findings []Finding
 	if f.Token.Anonymous && f.Token.DefaultDeny {

@@ -145,7 +145,7 @@ func (f *Facts) reason(i, keep Instance) string {
 	case mine == its && i.Status != keep.Status:
 		return live + "it is " + keep.Status.String() + ", this one " + i.Status.String()
 	case mine == its && i.Address == keep.Address && keep.Address == f.Nodes[keep.Node].Address && i.Address != f.Nodes[i.Node].Address:
-		return live + "the address is that of its node"
+		return live + "it has the address of its node"
 	case mine == its:
 		return "which was written last"
 	case f.Nodes[i.Node].Liveness == NodeDead:
@@ -218,7 +218,7 @@ func difference(i, keep Instance) string {
 		{"checks", i.Checks == keep.Checks && slices.Equal(i.CheckKinds, keep.CheckKinds)},
 	} {
 		if !part.same {
-			return fmt.Sprintf("its %s differ from those of %s on node %s, so it may be another process", part.what, keep.ID, keep.Node)
+			return fmt.Sprintf("its %s differ from the ones of %s on node %s, so it may be another process", part.what, keep.ID, keep.Node)
 		}
 	}
 	return ""

@@ -30,7 +30,7 @@ type Facts struct {
 	PeersKnown bool   // it answered
 
 	Configured bool // there is a configuration
-	// Config is that configuration as operators wrote it; nil: none. Only what it says
+	// Config is that configuration as operators wrote it; nil: none. Only its part
 	// about routes of tags is read.
 	Config *config.Config
 	Own    string // service name of sluice's own registration; needs no route

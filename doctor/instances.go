@@ -77,7 +77,7 @@ func (f *Facts) addressFinding(i Instance, refused string) (Finding, bool) {
 			Severity: severity, Code: CodeLoopback,
 			Seen: i.Address + " is registered, on another machine",
 			Why:  "A request to a loopback address would reach a process on sluice's machine. So sluice sends none, unless discovery.allow_local is set.",
-			Do:   register + " An instance without an address has that of its node.",
+			Do:   register + " An instance without an address has its node's address.",
 		}, true
 	case refused != "":
 		return Finding{
@@ -96,7 +96,7 @@ func taggedAddressFinding(i Instance) (Finding, bool) {
 		Severity: SeverityWarning, Code: CodeNoTaggedAddress,
 		Seen: fmt.Sprintf("it has no address with the tag %q", i.LacksTag),
 		Why:  "The configuration asks for this address. sluice connects to " + i.contact() + ", which it may not reach.",
-		Do:   "Register the service with TaggedAddresses. If it has no address of its own, those of its node count.",
+		Do:   "Register the service with TaggedAddresses. If it has no address of its own, the tagged addresses of its node count.",
 	}, i.LacksTag != "" && !i.Sidecar && i.Unusable == ""
 }
 

@@ -17,7 +17,7 @@ type tagged struct {
 	routed    map[string]bool // services of Consul that a tag gives a route
 }
 
-// resolveTags resolves the tags of the services of the configuration, and of those that sluice
+// resolveTags resolves the tags of the services of the configuration, and of the services that sluice
 // would find in the catalog.
 func (f *Facts) resolveTags() tagged {
 	t := tagged{instances: make(map[string]map[claim.Named]Instance), routed: make(map[string]bool)}

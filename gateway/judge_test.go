@@ -153,7 +153,7 @@ func TestJudgeRollsBack(t *testing.T) {
 	}
 	c.failing.Store(false)
 	c.write(c.text("40%", "step: 20m"))
-	c.await("the share is that of the configuration", func() bool { s := c.split(); return s.Share == 0.4 && s.Given == nil })
+	c.await("the share of the configuration counts", func() bool { s := c.split(); return s.Share == 0.4 && s.Given == nil })
 }
 
 // What the API refuses of orders about shares has the status of its kind.

@@ -276,7 +276,7 @@ func healthSettings(c *config.Service, secure *certificates.Client) healthcheck.
 	if h.Active == nil {
 		return s
 	}
-	// Another port may be that of another server.
+	// Another port may belong to another server.
 	probe := newProbe(h.Active, secure, c.Upstream.UsesHTTP2() && h.Active.Port == 0)
 	s.Active = &healthcheck.Active{
 		Probe:              probe,

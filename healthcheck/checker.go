@@ -145,7 +145,7 @@ func (c *Checker) endWaitLocked() {
 	}
 }
 
-// Stop ends the checks of the pool and waits for those that run. Reasons of peers stay.
+// Stop ends the checks of the pool and waits for the running ones. Reasons of peers stay.
 func (c *Checker) Stop() {
 	active := c.end()
 	c.cancel()

@@ -56,7 +56,7 @@ func (k *idleConnections[C]) forget(address string) {
 	}
 }
 
-// close closes all connections, and those that are put later.
+// close closes all connections, and connections that are put later.
 func (k *idleConnections[C]) close() {
 	if k == nil {
 		return

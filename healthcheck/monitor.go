@@ -34,7 +34,7 @@ func NewMonitor(o Options) *Monitor {
 	return m
 }
 
-// Close ends all checks and waits for those that run. Reasons of peers stay.
+// Close ends all checks and waits for the running ones. Reasons of peers stay.
 func (m *Monitor) Close() {
 	m.cancel()
 	m.following.Wait()

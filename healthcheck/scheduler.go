@@ -27,7 +27,7 @@ type scheduler struct {
 	work   chan *task    // capacity limit: for idle workers
 	ended  sync.WaitGroup
 
-	mu      sync.Mutex // guards the fields below, and those of tasks and groups
+	mu      sync.Mutex // guards the fields below, and the fields of tasks and groups
 	waiting agenda
 	tasks   int      // ever scheduled
 	groups  int      // with members

@@ -14,7 +14,7 @@ import (
 	"sluice/discovery/saved"
 )
 
-// version is that of State.
+// version is the version of the format of State.
 const version = 1
 
 // State is the content of the file, and what a process hands over to the next one.
@@ -108,7 +108,7 @@ func (s *Store[V]) fileError() error {
 	return s.fileErr
 }
 
-// Begin takes over the orders of another process or, if it has handed over none, those in the file.
+// Begin takes over the orders of another process or, if it has handed over none, the orders in the file.
 func (s *Store[V]) Begin(state State[V]) {
 	if state.Version != 0 {
 		s.Adopt(state)
@@ -117,7 +117,7 @@ func (s *Store[V]) Begin(state State[V]) {
 	}
 }
 
-// Adopt replaces the orders by those of another process. Nothing is told.
+// Adopt replaces the orders by another process's orders. No event is emitted.
 func (s *Store[V]) Adopt(state State[V]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -34,7 +34,7 @@ type Order struct {
 	Address string `json:"address,omitempty"`
 	Machine string `json:"machine,omitempty"`
 
-	// Node and Datacenter identify a node. Node of a peer is that of its registration when the
+	// Node and Datacenter identify a node. Node of a peer is the node of its registration when the
 	// order was given, for people.
 
 	Node       string `json:"node,omitempty"`
@@ -155,7 +155,7 @@ func (o Order) Check() error {
 	case o.Kind != Drain && o.Kind != Weight:
 		return fmt.Errorf("order %q: want drain or weight", o.Kind)
 	case o.OfNode() && (o.Service != "" || o.Address != "" || o.Machine != ""):
-		return errors.New("it has no id: want that of a peer, or only a node")
+		return errors.New("it has no id: want the id of a peer, or only a node")
 	case o.OfNode() && o.Node == "":
 		return errors.New("it names neither a peer nor a node")
 	case o.OfNode() && o.Kind != Drain:

@@ -131,7 +131,7 @@ func (p *Process) setLogLevel(level, by string) {
 	}
 	text := "The level of the log is " + cmp.Or(level, configured)
 	if level == "" {
-		text += ", that of the configuration"
+		text += ", the level of the configuration"
 	}
 	if by != "" {
 		text += " (by " + by + ")"

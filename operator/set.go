@@ -14,7 +14,7 @@ import (
 // Set is the orders that stand at one time. It is immutable; the zero Set has none.
 type Set struct{ byKey map[string]Order }
 
-// Of returns the orders that apply to an instance: its own drain or that of its node, and its
+// Of returns the orders that apply to an instance: its own drain or its node's, and its
 // weight; nil: there is none.
 func (s Set) Of(i discovery.Instance) (drain, weight *Order) {
 	if len(s.byKey) == 0 {

@@ -128,7 +128,7 @@ func (s *Store[V]) All() map[string]V { return *s.standing.Load() }
 
 // Put adds an order, in place of an earlier one with the same key. With yields it gives way to what
 // StoreOptions.Yields says. may, if not nil, gets the orders that stand, and returns why the order must
-// not be added. The error is that of Value.Check, that of may, or ErrTakeover.
+// not be added. The error is from Value.Check, from may, or ErrTakeover.
 func (s *Store[V]) Put(order V, yields bool, may func(standing map[string]V) error) error {
 	if err := order.Check(); err != nil {
 		return err

@@ -186,7 +186,7 @@ var outcomeLabels = func() (labels [balancer.NumOutcomes]string) {
 	return labels
 }()
 
-// appendTries appends what the access log says of the tries of an exchange that took total.
+// appendTries appends the entries of the access log for the tries of an exchange that took total.
 func (p *triedPeers) appendTries(to []accesslog.Try, total time.Duration) []accesslog.Try {
 	all := p.all()
 	for i := range all {
@@ -261,7 +261,7 @@ func traceState(head *http1.RequestHead, b []byte) string {
 	return string(bytes.ToValidUTF8(state, nil))
 }
 
-// attempt returns what the span of a try says. The exchange took total.
+// attempt returns what the span of a try is made of. The exchange took total.
 func (t *tried) attempt(total time.Duration) tracing.Attempt {
 	a := tracing.Attempt{
 		ID: t.span, Start: t.start, Duration: t.took(total), Connect: t.connect,

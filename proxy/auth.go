@@ -79,7 +79,7 @@ func scanAnswer(answer *auth.Answer) error {
 	return nil
 }
 
-// authHeader returns the fields of the question: those of the request that would be
+// authHeader returns the fields of the question: the fields of the request that would be
 // forwarded, without those about its body, and what the request is for.
 func (x *routedRequest) authHeader(b []byte) http.Header {
 	header := make(http.Header)

@@ -56,7 +56,7 @@ func (c *client) protocol() string {
 	return "HTTP/1.1"
 }
 
-// takeOptions sets the options of the next request to those of the server.
+// takeOptions takes the server's options for the next request.
 func (c *client) takeOptions() {
 	if current := c.server.options.Load(); current != c.options {
 		c.options, c.proxied = current, contains(current.TrustedProxies, c.remote)

@@ -19,7 +19,7 @@ const (
 	encoderStepBytes = 16 << 10
 	// compressedHeadBytes is more than the fields that compression adds.
 	compressedHeadBytes = 128
-	// weakenedBytes are those that it adds to a field at most, if that is an ETag.
+	// weakenedBytes is how many bytes it adds to an ETag at most.
 	weakenedBytes = len(" W/")
 )
 
@@ -31,7 +31,7 @@ type compressible struct {
 	varies      bool   // Vary has Accept-Encoding
 }
 
-// compressibleOf returns what the head text says about compression.
+// compressibleOf returns what the head text means for compression.
 func compressibleOf(head *http1.ResponseHead, text []byte) (c compressible) {
 	fields := head.Fields()
 	for i := range fields {

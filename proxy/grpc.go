@@ -28,7 +28,7 @@ func (x *request) noteCall(method, contentType []byte) {
 // A failure of the peer is a code that means a status of 500 or more, as in Envoy, but
 // not UNIMPLEMENTED: one client that calls a wrong method would eject every peer. Nor
 // does DEADLINE_EXCEEDED count if the client has set the deadline. An answer without gRPC's
-// content type is that of a server that has no gRPC: clients can send calls to any server.
+// content type comes from a server that has no gRPC: clients can send calls to any server.
 func (x *answeredRequest) grpcOutcome(o balancer.Outcome) balancer.Outcome {
 	if x.grpcCode == grpc.Unset {
 		if x.response.Status == 200 {

@@ -36,7 +36,7 @@ func (x *sentRequest) until() upstream.Until {
 
 // A contender is a peer that was asked, and whose answer the exchange waits for together
 // with those of others, or with a reason to leave it. While Await waits, the goroutine of
-// run owns all fields but those of the request.
+// run owns all fields but the request's.
 type contender struct {
 	x         *sentRequest
 	token     balancer.Token
@@ -47,7 +47,7 @@ type contender struct {
 	waiting   bool          // run runs
 	woke      chan struct{} // gets a value when run returns
 
-	// The request; not for that of Try.
+	// The request; not used by Try.
 	head     []byte
 	headErr  error // of writing head
 	required upstream.Requirements
@@ -166,7 +166,7 @@ func (c *contender) end() {
 	c.leaveList()
 }
 
-// leaveList removes the contender from those of the exchange.
+// leaveList removes the contender from the exchange's list.
 func (c *contender) leaveList() {
 	x := c.x
 	x.contenders = slices.DeleteFunc(x.contenders, func(other *contender) bool { return other == c })

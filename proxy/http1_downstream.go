@@ -199,7 +199,7 @@ func (c *clientConn) side(timeout time.Duration) socket.Side {
 	return socket.Side{Raw: c.Raw, Entry: &c.SweepEntry, Sweeper: c.server.sweeper, Timeout: timeout}
 }
 
-// tunnel implements downstream. The end of the connection is that of the bytes.
+// tunnel implements downstream. The end of the connection is the end of the bytes.
 func (c *clientConn) tunnel(*socket.Tunnel) socket.TunnelEnd {
 	c.exchange.framing = framingClose
 	return socket.TunnelEnd{Wire: c.Wire, Entry: &c.SweepEntry}

@@ -22,8 +22,8 @@ const (
 	// http2StreamWindow is the maximum of that for a stream, which grows from the
 	// initial window if the body is long.
 	http2StreamWindow = http2Window / 2
-	// http2ListBytes is the limit of a field list if that of heads is not higher, and
-	// http2Continuations that of the frames of a field block.
+	// http2ListBytes is the limit of a field list if the limit of heads is not higher, and
+	// http2Continuations the limit of the frames of a field block.
 	http2ListBytes     = 32 << 10
 	http2Continuations = 8
 	// http2Resets is how many more streams may end early by the client's act or fault
@@ -82,7 +82,7 @@ type goAwayPhase uint8
 
 const (
 	goAwayNone      goAwayPhase = iota
-	goAwayAnnounced             // the client was told to open no more streams; those on the way are served
+	goAwayAnnounced             // the client was told to open no more streams; streams on the way are served
 	goAwayFinal                 // later streams are ignored
 )
 

@@ -71,7 +71,7 @@ func (h *http2ClientConn) park() {
 	}
 }
 
-// process processes the frames in in, or those before one that waits for the end of a
+// process processes the frames in in, or the ones before one that waits for the end of a
 // stream: see waits. It returns false if the connection must be closed: failure is set.
 func (h *http2ClientConn) process() bool {
 	h.waits = false

@@ -7,7 +7,7 @@ import (
 )
 
 // A tunnel over HTTP/2 (RFC 8441): the DATA frames of a stream in both directions are its
-// bytes, END_STREAM is the end of one direction, and RST_STREAM that of both.
+// bytes, END_STREAM is the end of one direction, and RST_STREAM of both.
 
 // tunnel implements downstream.
 func (s *http2Stream) tunnel(t *socket.Tunnel) socket.TunnelEnd {

@@ -242,7 +242,7 @@ func (u *http2Upstream) StartBody(_ *socket.Buffers, head *http1.ResponseHead, _
 		enough = int(u.left)
 	}
 	arrived := func() bool { return u.Received || u.Body.Length() >= enough }
-	var none socket.Buffers // the head is in those of the exchange
+	var none socket.Buffers // the head is in the exchange's
 	switch err := u.wait(&none, arrived, upstream.Until{Patience: upstream.BodyStartTimeout}); err {
 	case upstream.ErrPatience, os.ErrDeadlineExceeded: // the head was in time
 		return nil

@@ -66,7 +66,7 @@ func (x *request) decide() {
 	}
 }
 
-// believe sets what a trusted proxy says about its client in the head b.
+// believe takes over what the head b of a trusted proxy tells about its client.
 func (x *request) believe(b []byte) {
 	s := &x.standing
 	for scheme := range x.head.Elements(b, http1.NameXForwardedProto) { // who adds to it, adds at its end
@@ -136,7 +136,7 @@ func parseHop(hop []byte) (netip.Addr, bool) {
 	if port != "" && (len(port) < len(":0") || port[0] != ':' || len(port) > len(":65535") || strings.Trim(port[1:], "0123456789") != "") {
 		return netip.Addr{}, false
 	}
-	text, _, _ = strings.Cut(text, "%") // the zone is that of another machine
+	text, _, _ = strings.Cut(text, "%") // the zone is another machine's
 	address, err := netip.ParseAddr(text)
 	return address.Unmap(), err == nil
 }
@@ -171,7 +171,7 @@ func (x *request) chooseRequestID() {
 	x.requestID = appendRequestID(x.ownRequestID[:0], x.startTime, rand.Uint64(), rand.Uint64())
 }
 
-// isRequestID reports whether an id is taken over: its characters are those of UUIDs, of
+// isRequestID reports whether an id is taken over: its characters are from UUIDs, from
 // base64 and of paths.
 func isRequestID(id []byte) bool {
 	if len(id) == 0 || len(id) > maxRequestIDBytes {

@@ -36,7 +36,7 @@ type listener struct {
 }
 
 // acceptGrace is how long a closing listener accepts connections, because closing
-// resets those in the backlog.
+// resets connections in the backlog.
 const acceptGrace = 20 * time.Millisecond
 
 // close ends Serve after acceptGrace.
@@ -73,9 +73,9 @@ type ListenerOptions struct {
 	TLS *tls.Config
 	// HTTP2: without TLS, clients may use HTTP/2. With TLS, they may if TLS offers h2.
 	HTTP2 bool
-	// StrictTransportSecurity is that field of responses; "": that of the peer.
+	// StrictTransportSecurity is that field of responses; "": the peer's.
 	StrictTransportSecurity string
-	// HTTPSPort is the port to which requests are redirected, except those that came to
+	// HTTPSPort is the port to which requests are redirected, except requests that came to
 	// a trusted proxy by HTTPS; 0: none are.
 	HTTPSPort int
 	// Challenge, if not nil, returns the body of the response to a GET request for a

@@ -43,7 +43,7 @@ type request struct {
 	deadlineFirst atomic.Bool
 
 	standing standing
-	// Without pointers, except those to unusually many fields.
+	// Without pointers, except the pointer to unusually many fields.
 	head http1.RequestHead
 	// webSocketKey is valid if upgrade is set and the client uses HTTP/2.
 	webSocketKey webSocketKey

@@ -28,7 +28,7 @@ func (x *sentRequest) writeRequestHead(b *socket.Buffers, peer *balancer.Peer) e
 	return nil
 }
 
-// maxSentHead bounds a request head after edits: that of the client, at most MaxHeadBytes, with
+// maxSentHead bounds a request head after edits: the client's head, at most MaxHeadBytes, with
 // what sluice adds. An expansion of a template that did not reach its end is longer.
 const maxSentHead = 64 << 10
 
@@ -36,7 +36,7 @@ const maxSentHead = 64 << 10
 var errEditedHead = errors.New("the head of the request is too long after the edits of the route")
 
 // appendRequestHead appends the head for the peer. It copies adjacent lines at once,
-// without the hop-by-hop fields and those that sluice writes.
+// without the hop-by-hop fields and the fields that sluice writes.
 func (x *sentRequest) appendRequestHead(out []byte, peer *balancer.Peer) []byte {
 	b, head := x.in[x.start:x.end], &x.head
 	out = append(out, head.MethodName(b)...)

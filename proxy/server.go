@@ -40,7 +40,7 @@ type Options struct {
 	// Forwarded adds the Forwarded field of RFC 7239 to X-Forwarded-*.
 	Forwarded bool
 	// RequestID gives each request an id, which the peer and the client get as X-Request-Id:
-	// that of one of TrustedProxies, or a new one.
+	// the ID from one of TrustedProxies, or a new one.
 	RequestID bool
 	// KeepForGoneClients completes an exchange whose client has closed its connection.
 	// Otherwise it is canceled within half a second.

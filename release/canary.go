@@ -165,7 +165,7 @@ func (r *canaryRelease) endLocked() {
 	r.setLimits(0)
 }
 
-// updateLimits sets what is slow by what o says. While an instance of the canary is new, its caches
+// updateLimits sets from o which attempts are slow. While an instance of the canary is new, its caches
 // are empty: nothing is slow then, and the canary's latency is not known.
 func (r *canaryRelease) updateLimits(o *judge.Observation) {
 	if o.Time.Sub(r.warmFrom) < r.warmUp {
@@ -177,7 +177,7 @@ func (r *canaryRelease) updateLimits(o *judge.Observation) {
 	r.setLimits(o.BaselineP90)
 }
 
-// instances returns those of the canary, and why failures prove nothing now; "": they do.
+// instances returns the instances of the canary, and why failures prove nothing now; "": they do.
 func (r *canaryRelease) instances() (canary []discovery.Key, blind string) {
 	snapshot := r.pool.Snapshot()
 	for _, part := range snapshot.Groups {

@@ -2,7 +2,7 @@
 // whose split has the share of that one group.
 //
 //	shares := release.NewShares(release.Options{Prefix: "edge/canary", Consul: client, …})
-//	shares.Begin(operator.State[Share]{})     // those in the file
+//	shares.Begin(operator.State[Share]{})     // the shares in the file
 //	c = shares.ApplyTo(c)                     // a configuration with the given shares
 //	shares.Applied(configured, time.Now())    // it is in use
 //	judge := release.NewJudge(release.JudgeOptions{Shares: shares, …})
@@ -11,6 +11,6 @@
 //
 // [Shares] keeps the shares that a judge or an operator has given in place of the configuration's. Who
 // uses them applies the configuration again when [Options].Changed is called. [Judge] compares the
-// attempts of each canary with those of the rest of its service, and gives shares by what it finds; the
+// attempts of each canary with the attempts of the rest of its service, and gives shares by what it finds; the
 // statistics are in package judge. A Judge only reads pools.
 package release

@@ -106,7 +106,7 @@ func (j *Judge) update() {
 			r.stop()
 		}
 	}
-	for _, r := range created { // the groups may be those of one that ended
+	for _, r := range created { // the groups may be from a release that ended
 		r.start()
 	}
 	j.releases = next
@@ -193,7 +193,7 @@ func (j *Judge) States() []State {
 	return states
 }
 
-// Order carries out an operator's order. The error is one of those beside Order, or operator.ErrTakeover.
+// Order carries out an operator's order. The error is one of the errors beside Order, or operator.ErrTakeover.
 func (j *Judge) Order(o Order) error {
 	s := j.options.Config().Services[o.Service]
 	all := s.Split.Shares()

@@ -30,7 +30,7 @@ type judges struct {
 	mu sync.Mutex // guards the fields below
 
 	locks  int  // of replicas that judge
-	oldest bool // that of this one is the oldest
+	oldest bool // this one's mark is the oldest
 }
 
 // state returns how many replicas judge, at least 1, and whether the lock of this one is the oldest.

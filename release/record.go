@@ -31,7 +31,7 @@ func (s *Shares) Record(add func(reason string, diff []config.Change)) {
 			now[service] = before // its split may be to come
 		} else if s.fits(before) { // else the configuration's revision says it
 			given := before
-			given.Share, given.By, given.Why = before.Configured, ByOperator, "that of the configuration again"
+			given.Share, given.By, given.Why = before.Configured, ByOperator, "the share of the configuration again"
 			add(s.change(given, before.Share))
 		}
 	}

@@ -263,7 +263,7 @@ func TestTheConfigurationHasTheLastWord(t *testing.T) {
 	})
 }
 
-// The history gets each share that has changed, and the return to that of the configuration, once.
+// The history gets each share that has changed, and the return to the share of the configuration, once.
 func TestRecordedShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSplit(t, "step: 10m", Options{})
@@ -281,7 +281,7 @@ func TestRecordedShares(t *testing.T) {
 		want("operator: services.star.split.canary: 50% -> 20%: small")
 		want()
 		s.order(Order{Verb: Release}, nil)
-		want("operator: services.star.split.canary: 20% -> 50%: that of the configuration again")
+		want("operator: services.star.split.canary: 20% -> 50%: the share of the configuration again")
 		s.order(Order{Verb: Set, Share: 0.3}, nil)
 		want("operator: services.star.split.canary: 50% -> 30%")
 		s.configure("40%", "step: 10m")

@@ -42,7 +42,7 @@ type Options struct {
 	Log     zerolog.Logger
 }
 
-// Shares are shares of splits that a judge or an operator has given in place of those of the
+// Shares are shares of splits that a judge or an operator has given in place of the shares of the
 // configuration. A store of orders keeps them. What is special about shares is that one counts only
 // while the configuration has the split for which it was given, and ends when a later configuration
 // has another one. The methods of Shares may be called concurrently.
@@ -60,12 +60,12 @@ type Shares struct {
 	options Options
 	log     zerolog.Logger
 	judges  *judges
-	// recorded are those that the history has, by service. Only Begin and Record use them.
+	// recorded are the shares that the history has, by service. Only Begin and Record use them.
 	recorded map[string]Share
 
 	mu sync.Mutex // guards the fields below
 
-	// splits are those of the configuration in use, with the times at which they became so. A service
+	// splits are the splits of the configuration in use, with the times from which they are in it. A service
 	// without a split has an element if it had one; begun is the time of the first configuration.
 	splits   map[string]splitSince
 	begun    time.Time
@@ -73,7 +73,7 @@ type Shares struct {
 	proposed map[string]time.Time // when this replica last proposed a share, by service
 }
 
-// splitSince is a split, and when it became that of the configuration.
+// splitSince is a split, and since when the configuration has it.
 type splitSince struct {
 	split config.Split
 	since time.Time
@@ -129,13 +129,13 @@ func (s *Shares) ApplyTo(c *config.Config) *config.Config {
 	return &changed
 }
 
-// fits reports whether a share was given in place of that of a split.
+// fits reports whether a share was given in place of the share of a split.
 func fits(given Share, split config.Split) bool {
 	configured := split.Shares()
 	return len(configured) == 1 && configured[0].Group == given.Group && configured[0].Size == given.Configured
 }
 
-// fits reports whether a share was given in place of that of the configuration in use.
+// fits reports whether a share was given in place of the share in the configuration in use.
 func (s *Shares) fits(given Share) bool { return fits(given, s.split(given.Service)) }
 
 // split returns the split of a service in the configuration in use, without given shares.
@@ -190,7 +190,7 @@ func (s *Shares) Reconsider() {
 	s.emit()
 }
 
-// since returns when the split of a service became that of the configuration in use.
+// since returns from when on the configuration has had the present split of a service.
 func (s *Shares) since(service string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -227,7 +227,7 @@ func (s *Shares) emit() {
 			why = "the configuration has another split"
 		}
 		delete(s.emitted, key)
-		text := "The share is that of the configuration again" + events.Because(why)
+		text := "The share of the configuration counts again" + events.Because(why)
 		s.options.Events.Add(events.Event{Kind: events.KindShareEnded, Service: given.Service, Text: text})
 		s.log.Info().Str("service", given.Service).Msg(text)
 	}

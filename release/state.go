@@ -11,7 +11,7 @@ type State struct {
 	Group      string       `json:"group"`
 	Share      float64      `json:"share"`            // in use
 	Configured float64      `json:"configured"`       // in the configuration
-	Given      *Share       `json:"given,omitempty"`  // absent: the share is that of the configuration
+	Given      *Share       `json:"given,omitempty"`  // absent: the share of the configuration counts
 	Judge      *JudgeState  `json:"judge,omitempty"`  // absent: the service has no judge
 	Shared     *SharedState `json:"shared,omitempty"` // absent: each replica is on its own
 }
@@ -39,7 +39,7 @@ type SharedState struct {
 type Order struct {
 	Service string
 	Verb    Verb
-	Group   string  // empty: that of the split
+	Group   string  // empty: the split's
 	Share   float64 // with Set
 	Why     string
 }
@@ -58,7 +58,7 @@ const (
 var (
 	ErrNoSplit   = errors.New("no service with this name and a split that has the share of one group")
 	ErrNoGroup   = errors.New("the split has another group")
-	ErrNotGiven  = errors.New("the share is that of the configuration")
+	ErrNotGiven  = errors.New("the share of the configuration counts already")
 	ErrNoJudge   = errors.New("the service has no judge")
 	ErrNotPaused = errors.New("the judge is not paused")
 )

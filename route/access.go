@@ -17,7 +17,7 @@ func NewAccess(allow, deny []netip.Prefix) *Access {
 	return &Access{newNetworks(unmapped(allow)), newNetworks(unmapped(deny))}
 }
 
-// unmapped returns networks of IPv4 addresses that are mapped to IPv6 as those of IPv4.
+// unmapped returns networks of IPv4 addresses that are mapped to IPv6 as networks of IPv4.
 func unmapped(prefixes []netip.Prefix) []netip.Prefix {
 	const mapped = 128 - 32
 	all := make([]netip.Prefix, len(prefixes))
@@ -30,7 +30,7 @@ func unmapped(prefixes []netip.Prefix) []netip.Prefix {
 }
 
 // Allows reports whether a client, whose address is neither mapped nor has a zone, may
-// use the route. The zero address is that of an unknown client, which may not.
+// use the route. The zero address stands for an unknown client, which may not.
 func (a *Access) Allows(client netip.Addr) bool {
 	return client.IsValid() && !a.deny.contains(client) && (len(a.allow) == 0 || a.allow.contains(client))
 }

@@ -20,19 +20,19 @@ type Actions struct {
 	BasicAuth *BasicAuth
 	// ForwardAuth, if not nil, asks a server about each request.
 	ForwardAuth *ForwardAuth
-	// Redirect, if not nil, answers the requests. One whose URL would be that of its
+	// Redirect, if not nil, answers the requests. A request whose URL is already the
 	// target goes to the service.
 	Redirect *Redirect
 	// Path edits the path that peers get.
 	Path PathEdits
-	// Host is the Host that peers get. "": that of the client.
+	// Host is the Host that peers get. "": the client's.
 	Host string
 	// HostOfPeer: peers get their own address as Host.
 	HostOfPeer bool
 	// RequestHeaders edits the requests that peers get, with the fields that sluice
 	// writes.
 	RequestHeaders HeaderEdits
-	// ResponseHeaders edits the final responses of peers, not those that sluice makes.
+	// ResponseHeaders edits the final responses of peers, not sluice's own answers.
 	ResponseHeaders HeaderEdits
 	// Compress, if not nil, compresses the responses of peers.
 	Compress *compression.Settings

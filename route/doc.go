@@ -10,8 +10,8 @@
 //
 // The routes of a table have a total order, and the first one that matches a request
 // wins. They are in blocks: documents' routes with an exact host or a priority above 0;
-// those of tags with a priority above 0; others with a host; those of Traefik's tags;
-// others without a host; those with a priority below 0. Within a block the order is:
+// routes of tags with a priority above 0; others with a host; routes of Traefik's tags;
+// others without a host; routes with a priority below 0. Within a block the order is:
 //
 //   - the higher priority (of Traefik's tags only this);
 //   - exact host, wildcard (more labels first), regular expression, any host;

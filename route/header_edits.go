@@ -23,8 +23,8 @@ type FieldLine struct {
 	Value Template
 }
 
-// NewHeaderEdits returns edits that replace all lines with the names in set, add those of
-// add, and remove those with the names in remove. The values are templates. A *FieldError
+// NewHeaderEdits returns edits that replace all lines with the names in set, add the fields of
+// add, and remove the lines with the names in remove. The values are templates. A *FieldError
 // says which name or value is invalid.
 func NewHeaderEdits(set, add map[string]string, remove []string) (HeaderEdits, error) {
 	var e HeaderEdits

@@ -16,8 +16,8 @@ type node struct {
 	scope    // of the routes for this path and all below it
 	parent   *node
 	children map[string]*node
-	exact    *scope // of those for exactly this path; nil: there are none
-	partials *radix // of those for the starts of a segment below; nil: there are none
+	exact    *scope // of routes for exactly this path; nil: there are none
+	partials *radix // of routes for the starts of a segment below; nil: there are none
 }
 
 // grow returns the node at path below n, and creates it if necessary.

@@ -8,7 +8,7 @@ import (
 // string prefixes and for what regular expressions begin with.
 type radix struct {
 	scope
-	text   string   // after that of the parent; only the root has none
+	text   string   // after the parent's text; only the root has none
 	firsts string   // the first octets of the children
 	nodes  []*radix // the children, in the same order
 }

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// The blocks of the order. The rules within a block are those of compare.
+// The blocks of the order. Within a block, compare decides.
 const (
 	blockDocuments = iota // of documents: with an exact host, or with a priority above 0
 	blockPriority         // of tags, with a priority above 0

@@ -31,7 +31,7 @@ func IsRedirect(code int) bool { return slices.Contains([]int{301, 302, 303, 307
 const maxLocation = 16 << 10
 
 // NewRedirect returns a redirect to the URL that the template to makes: an absolute one
-// for HTTP, or one that begins with a slash. If to has no query, that of the request is
+// for HTTP, or one that begins with a slash. If to has no query, the request's query is
 // added.
 func NewRedirect(to string, codes RedirectCodes) (*Redirect, error) {
 	t, err := redirectTo(to, codes, NoGroups)

@@ -50,7 +50,7 @@ func (r *Route) ServiceName() string {
 	return r.Service.Name
 }
 
-// PathMatch is how the path of a route is compared with that of a request, in the normal
+// PathMatch is how the path of a route is compared with the path of a request, in the normal
 // form of the package's comment, which has no final slash.
 type PathMatch string
 
@@ -77,7 +77,7 @@ const (
 	ClassDocument Class = iota
 	// ClassTag is for routes that services ask for in the registry.
 	ClassTag
-	// ClassTraefik is for those of Traefik's tags, whose priorities compete with the
+	// ClassTraefik is for routes of Traefik's tags, whose priorities compete with the
 	// lengths of rules.
 	ClassTraefik
 )

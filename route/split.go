@@ -21,7 +21,7 @@ type Split struct {
 	// Shares are the groups other than Rest.
 	Shares []Share
 	Rest   *balancer.Group
-	// Fallback gets the requests to a group without a usable peer, and those whose
+	// Fallback gets the requests to a group without a usable peer, and requests whose
 	// group has no other peer for a retry. nil: none.
 	Fallback *balancer.Group
 	Key      SplitKey
@@ -119,7 +119,7 @@ func (s *Split) Assign(key []byte) (group *balancer.Group, client uint64) {
 	return s.Rest, client
 }
 
-// hashOf returns the hash of a client's key. A seed makes it independent of those with others.
+// hashOf returns the hash of a client's key. Hashes with different seeds are independent.
 func hashOf(seed string, key []byte) uint64 {
 	var d xxhash.Digest
 	d.ResetWithSeed(xxhash.Sum64String(seed))

@@ -11,7 +11,7 @@ type Table struct {
 	exact     map[string]*root // by host in lower case, nil if there are none
 	wildcards map[string]*root // by suffix with its leading dot: ".example.com"
 	// patterns has regular expressions by what the host ends with, from a dot on; ""
-	// for those without such a text.
+	// for routes without such a text.
 	patterns map[string]*root
 	// testsHost: there are tests that read the host.
 	testsHost  bool

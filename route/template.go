@@ -125,7 +125,7 @@ func (t *Template) Append(out []byte, values Values) []byte {
 }
 
 // appendGroups is Append for a template with groups, whose positions in text are
-// those of [regexp.Regexp.FindSubmatchIndex].
+// as in [regexp.Regexp.FindSubmatchIndex].
 func (t *Template) appendGroups(out []byte, values Values, text []byte, groups []int) []byte {
 	start := len(out)
 	for i := range t.parts {

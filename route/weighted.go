@@ -94,8 +94,8 @@ func (t *Target) UsablePeers() int {
 // sizes are the parts of the targets. They are not normalised.
 type sizes struct {
 	count func(*Target) int
-	fixed float64 // sum of those with a share
-	rest  int     // counts of those that get what the others leave
+	fixed float64 // sum of the configured shares
+	rest  int     // counts of the targets that get what the others leave
 	each  float64 // part of these, for each count
 }
 

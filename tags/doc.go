@@ -1,7 +1,7 @@
 // Package tags has what the tags of instances ask for, as values: routes and settings in
 // the keys of the configuration file, and complaints about tags that ask for nothing useful.
 //
-// Its packages read one dialect each: native reads sluice's own tags, fabio and traefik those
+// Its packages read one dialect each: native reads sluice's own tags, fabio and traefik the tags
 // of the programs with these names. They are pure: the tags of one instance become a
 // [Reading]. Nobody who writes a tag is trusted, so
 //

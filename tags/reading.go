@@ -27,7 +27,7 @@ type Instance struct {
 
 // Reading is what the tags of one instance ask for. It does not share memory that changes.
 type Reading struct {
-	// Tags are the tags of the dialect, sorted, also those that are wrong; for a key of the
+	// Tags are the tags of the dialect, sorted, also wrong ones; for a key of the
 	// meta "KEY=VALUE".
 	Tags       []string
 	Routes     []Route
@@ -50,9 +50,9 @@ type Route struct {
 	Keys Keys
 	// More are conditions that have no key; nil: none. They do not change.
 	More *route.Conditions
-	// Priority is that of the route in its dialect.
+	// Priority is the route's in its dialect.
 	Priority int
-	// Weight is the share that each instance is to get of the route's requests, among those of
+	// Weight is the share that each instance is to get of the route's requests, among the instances of
 	// all services that share it; 0: an equal part of what the others leave.
 	Weight float64
 	// Ranked says that Priority follows Traefik's rule: routes are compared by Priority
@@ -163,7 +163,7 @@ func cloneValue(value any) any {
 	return value
 }
 
-// String returns k in JSON with sorted keys: equal for equal Keys. Values other than those of
+// String returns k in JSON with sorted keys: equal for equal Keys. Values in
 // Keys that have no JSON are printed as Go prints them.
 func (k Keys) String() string {
 	text, err := json.Marshal(k)

@@ -15,7 +15,7 @@ import (
 const (
 	// Interval is the time of a sample, unless the machine stands still.
 	Interval = 5 * time.Second
-	// Length is the number of samples that are kept of each service: those of 15 minutes.
+	// Length is the number of samples that are kept of each service: 15 minutes.
 	Length = 180
 )
 
@@ -27,7 +27,7 @@ var States = [...]balancer.State{
 // Sample is what a service did in one interval. It has 32 bytes, so a service needs 6 KiB.
 type Sample struct {
 	Requests uint32              // that ended
-	Errors   uint32              // of them, those with a status of 5xx
+	Errors   uint32              // of them, the ones with a status of 5xx
 	Retries  uint32              // attempts after the first of a request
 	P50, P99 float32             // of the durations, in milliseconds; 0 without requests
 	Peers    [len(States)]uint16 // by state, at the end of the interval
@@ -58,7 +58,7 @@ type counters struct {
 	errors, retries uint64
 }
 
-// NewRecorder returns a recorder of the services whose pools are those that pools returns.
+// NewRecorder returns a recorder of the services whose pools the function pools returns.
 func NewRecorder(pools func() []*balancer.Pool) *Recorder {
 	return &Recorder{pools: pools, services: make(map[string]*track), counted: make(map[*balancer.Pool]counters)}
 }

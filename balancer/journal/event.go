@@ -12,8 +12,8 @@ import (
 	"sluice/observe/events"
 )
 
-// feedEvent returns what the feed says of an event of a pool, or false if another event of
-// the pool says it.
+// feedEvent returns the event of the feed for an event of a pool, or false if another event of
+// the pool stands for it.
 func feedEvent(e balancer.Event) (events.Event, bool) {
 	f := events.Event{Service: e.Pool, Level: events.Info}
 	if levelOf(e) == zerolog.WarnLevel {

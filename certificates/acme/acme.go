@@ -141,7 +141,7 @@ func (m *Manager) refuseConnections() {
 	}
 }
 
-// Manage makes names those whose certificates are loaded, ordered if they are missing, and
+// Manage sets the names whose certificates are loaded, ordered if they are missing, and
 // renewed, in the background until Close. Failed orders are repeated after growing pauses. With
 // a Cipher, it encrypts what is in Consul in plain text or with an old key.
 func (m *Manager) Manage(names []string) error {

@@ -34,7 +34,7 @@ const (
 )
 
 // consulStorage is a certmagic.Storage in Consul's KV store, which replicas share. The
-// value of a key is that of certmagic, encrypted by cipher; its flags are the time of the last
+// value of a key is certmagic's value, encrypted by cipher; its flags are the time of the last
 // change in milliseconds since 1970. It is safe for concurrent use.
 //
 // Operations with a context of patiently are repeated until they succeed: certmagic would
@@ -50,7 +50,7 @@ type consulStorage struct {
 	mu sync.Mutex
 	// mu guards the fields below.
 	locks  map[string]*consul.Lock // that are held, by name
-	asked  map[string]*asked       // reads in flight for those who ask outside of orders and renewals, by key
+	asked  map[string]*asked       // reads in flight outside of orders and renewals, by key
 	closed bool
 	errs   [2]error // of the last read and the last change; nil: it succeeded
 }

@@ -17,7 +17,7 @@ import (
 
 // authorities are the managers of certificates by ACME: one for each directory and storage,
 // whatever listeners use it. A listener comes and goes with its configuration, and the
-// certificates stay. A new manager has those that the others have, and those of the old
+// certificates stay. A new manager has the certificates of the others, and of the old
 // process, before it knows its storage: a certificate in use is given up only for another
 // one. It is safe for concurrent use.
 type authorities struct {
@@ -134,7 +134,7 @@ func (a *authorities) pairs() map[string]acme.Pair {
 	return all
 }
 
-// adopt makes the certificates of the old process those in use.
+// adopt uses the certificates of the old process.
 func (a *authorities) adopt(pairs map[string]acme.Pair) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

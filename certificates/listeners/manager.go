@@ -92,7 +92,7 @@ func (m *Manager) Answer(host, path string) ([]byte, bool) {
 	return nil, false
 }
 
-// Await waits until the certificates of listeners, nil for those in use, are known, at most for timeout.
+// Await waits until the certificates of listeners, nil for the listeners in use, are known, at most for timeout.
 func (m *Manager) Await(ctx context.Context, all []*TLS, timeout time.Duration) {
 	if all == nil {
 		all = m.used()

@@ -23,9 +23,9 @@ type TLS struct {
 	current atomic.Pointer[tls.Config] // with the certificates
 	user    string                     // for people: "listener …"
 	uses    []certificates.Use
-	pairs   []certificates.Source  // of uses, those with the certificates of the listener, in order of preference
-	kv      []*kv.Prefix           // of pairs, those in Consul
-	ca      *certificates.Follower // of uses, that of client_ca; nil: none
+	pairs   []certificates.Source  // of uses, the ones with certificates of the listener, in order of preference
+	kv      []*kv.Prefix           // of pairs, the ones in Consul
+	ca      *certificates.Follower // of uses, the one of client_ca; nil: none
 	acme    *acmeUse               // nil: none
 
 	clientAuth tls.ClientAuthType

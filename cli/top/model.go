@@ -53,7 +53,7 @@ func newModel(ctx context.Context, address string, ask Ask) model {
 
 // Messages.
 type (
-	// answer is that of a reading.
+	// answer is the answer to a reading.
 	answer struct {
 		turn    int
 		service string

@@ -14,7 +14,7 @@ import (
 	"sluice/observe/events"
 )
 
-// Reading is what a running sluice says at one time.
+// Reading is the state of a running sluice at one time.
 type Reading struct {
 	At       time.Time
 	Services []admin.Service

@@ -28,7 +28,7 @@ const (
 type ConsulKV struct {
 	Client *consul.Client
 	Name   string // of the source
-	// Key is that of the document; empty: Prefix is that of a tree.
+	// Key is the key of the document; empty: Prefix is the prefix of a tree.
 	Key, Prefix string
 	// AllowEmpty says that a tree without keys, or a key that is deleted, is meant, if Consul's
 	// leader confirms it.

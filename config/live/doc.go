@@ -5,6 +5,6 @@
 // Consul's KV store, or etcd. Every report is everything that it says: one set of documents at one time, which
 // package config validates as a whole.
 //
-// A source never reports that it is empty if it does not know what it says. After a failure
+// A source never reports that it is empty if it does not know its documents. After a failure
 // it reports the error; what it has said before stays in use. A [Memory] decides what a report removes.
 package live

@@ -58,7 +58,7 @@ func (d *documents) follow(ctx context.Context, list []config.Dynamic, used []co
 	}
 }
 
-// change starts to follow the sources that are new, and returns what ends those that are not in list.
+// change starts to follow the sources that are new, and returns what ends the ones that are not in list.
 func (d *documents) change(ctx context.Context, list []config.Dynamic, used []config.Source) (ended []func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -128,7 +128,7 @@ func (d *documents) report(f *followed, r Report) {
 	}
 }
 
-// stateLocked tells whether what f says is known, and whether it has lost something.
+// stateLocked returns whether the documents of f are known, and whether it has lost some.
 func (d *documents) stateLocked(f *followed) {
 	name, missing := f.spec.Name(), f.memory.Problem()
 	tell := func(before, now error, fails, works string) {
@@ -149,7 +149,7 @@ func (d *documents) stateLocked(f *followed) {
 	f.told, f.missing = f.failed, missing
 }
 
-// problem is why what f says is not known, or is not all there; nil: it is.
+// problem is why the documents of f are not known, or not all there; nil: they are.
 func (f *followed) problem() error { return cmp.Or(f.told, f.missing) }
 
 // expire removes what f has lost long ago, unless it cannot be read now: then its next report does.
@@ -210,7 +210,7 @@ func (d *documents) latest() []config.Source {
 }
 
 // await waits until each source has reported, at most for timeout, and returns the names of
-// those that have not.
+// the ones that have not.
 func (d *documents) await(ctx context.Context, timeout time.Duration) (silent []string) {
 	d.mu.Lock()
 	sources := slices.Clone(d.sources)

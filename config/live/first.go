@@ -71,7 +71,7 @@ func (m *Manager) chooseFirst() (err error) {
 func (m *Manager) First() *config.Config { return m.first.built.Config }
 
 // Adopt takes over the history of the old process, if that is later; nil: there is none. Its documents of registries are
-// those that this process starts with.
+// the ones with which this process starts.
 func (m *Manager) Adopt(old *config.History) {
 	if old == nil || !m.history.Adopt(old) {
 		return
@@ -80,7 +80,7 @@ func (m *Manager) Adopt(old *config.History) {
 	if err := m.chooseFirst(); err != nil { // impossible: the file was valid without it
 		m.first = before
 	}
-	m.Reload() // the listeners are those of the file, which may be pinned
+	m.Reload() // the listeners are from the file, which may be pinned
 }
 
 // Begin records the first configuration, which is in use: the latest revision of the history goes on, if
@@ -115,7 +115,7 @@ func (m *Manager) Begin(given bool) {
 	}
 	m.refuse(f.refused, false)
 	if slices.ContainsFunc(f.sources, func(s config.Source) bool { return s.Pin != nil }) {
-		m.options.Log.Warn().Strs("sources", pinnedNames(f.sources)).Msg("a rollback holds: the documents of these sources are those of an earlier revision")
+		m.options.Log.Warn().Strs("sources", pinnedNames(f.sources)).Msg("a rollback holds: the documents of these sources are from an earlier revision")
 	}
 }
 

@@ -226,7 +226,7 @@ func (m *Manager) readFile() (others bool) {
 	return true
 }
 
-// follow follows the sources that the file names, and those in use. Once all of them have reported, and
+// follow follows the sources that the file names, and the sources in use. Once all of them have reported, and
 // nothing waits to be applied, all is settled.
 func (m *Manager) follow(ctx context.Context) {
 	current := m.history.Current()

@@ -16,7 +16,7 @@ import (
 type Memory struct {
 	// Empties says that nothing of what disappears counts: see config.Dynamic.Empties.
 	Empties bool
-	// State is what the source has said, with what it has lost. It may be that of another process.
+	// State is what the source has reported, with what it has lost. It may come from another process.
 	State config.Source
 }
 
@@ -78,7 +78,7 @@ func (m *Memory) Problem() error {
 		m.State.Name, last.Format(time.RFC3339), strings.Join(names, ", "))
 }
 
-// insert returns the documents of s and d, in the order in which sources report them: that of their
+// insert returns the documents of s and d, in the order in which sources report them: the order of their
 // names, but what is named like the source, which stands for all keys that are no documents, is last.
 func insert(s config.Source, d config.Document) []config.Document {
 	at := slices.IndexFunc(s.Documents, func(after config.Document) bool {

@@ -30,7 +30,7 @@ func (r *refusals) standing() []config.Refusal {
 	return list
 }
 
-// set replaces the refusals by those for these errors, and returns the sources with another
+// set replaces the refusals by refusals for these errors, and returns the sources with another
 // error than before, sorted.
 func (r *refusals) set(errs map[string]error) (fresh []string) {
 	r.mu.Lock()

@@ -63,7 +63,7 @@ func (m *Manager) rollBack(ctx context.Context, number uint64, match, why string
 		if unknown := built.Config.Unknown(then.Sources); len(unknown) > 0 {
 			reason += "; not known then, so it stays: " + strings.Join(unknown, ", ")
 			m.options.Log.Warn().Uint64("number", number).Strs("sources", unknown).
-				Msg("a rollback to a revision from before these sources were known: their documents stay those of now")
+				Msg("a rollback to a revision from before these sources were known: their documents stay as they are")
 		}
 		err = m.apply(ctx, built, sources, reason)
 	}

@@ -6,7 +6,7 @@ import (
 	"sluice/config"
 )
 
-// Report is what a source says, or why that is not known.
+// Report is the documents of a source, or why they are not known.
 type Report struct {
 	Said config.Source // if Err is nil, without what the source has lost
 	// Forgot says that the source may have lost its state since the last report without an
@@ -22,7 +22,7 @@ type Report struct {
 // Source is a source of documents.
 type Source interface {
 	// Run follows the source until ctx ends, and returns ctx's error. It calls report, one
-	// call at a time, with what the source says at first, after each change and after each
+	// call at a time, with the documents of the source at first, after each change and after each
 	// failure; also several times with the same. A [Memory] decides what a report removes.
 	Run(ctx context.Context, report func(Report)) error
 }

@@ -14,13 +14,13 @@ var errNoAnswer = errors.New("no answer yet")
 type Status struct {
 	Source  config.Source // in use
 	Unused  bool          // it has no documents in use
-	Offered string        // its own revision of what it says now; empty: not known
+	Offered string        // its own revision of its present documents; empty: not known
 	Since   time.Time     // when Stale became what it is
 	Stale   error         // why it cannot be read; nil: it can
 	Refused *config.Refusal
 }
 
-// Statuses returns the state of the sources of the configuration in use, and of those
+// Statuses returns the state of the sources of the configuration in use, and of the sources
 // that a refused file names.
 func (m *Manager) Statuses() []Status {
 	list := m.documents.statuses(m.history.Current().Sources)
@@ -36,7 +36,7 @@ func (m *Manager) Statuses() []Status {
 // Refuses reports whether the file or a source offers what cannot be used.
 func (m *Manager) Refuses() bool { return len(m.refusals.all()) > 0 }
 
-// statuses returns the state of the sources that have documents in use, and of those that are followed.
+// statuses returns the state of the sources that have documents in use, and of all that are followed.
 func (d *documents) statuses(used []config.Source) (list []Status) {
 	for _, s := range used {
 		list = append(list, Status{Source: s})

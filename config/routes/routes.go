@@ -33,7 +33,7 @@ type builder struct {
 	before   *Routes
 }
 
-// Build returns the routes of c, whose services are those given. What has the same settings as in before goes on.
+// Build returns the routes of c to these services. What has the same settings as in before goes on.
 // machine says where a registry may lead requests. It changes nothing that is in use.
 func Build(c *config.Config, services map[string]*route.Service, machine *locality.Machine, before *Routes) (*Routes, error) {
 	if before == nil {

@@ -25,7 +25,7 @@ func (b *builder) streams() ([]*proxy.Streams, error) {
 			names = append(names, route.Route{Host: entry.Host, Path: "/", Service: b.services[entry.Service]})
 		}
 		for _, r := range l.Streams {
-			r.Listeners = nil // the table is that of the listener
+			r.Listeners = nil // the listener has a table of its own
 			target := r.Target()
 			target.Service = b.services[r.Service]
 			target.Split = splitOf(&r, config.Service{}, target.Service)

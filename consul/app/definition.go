@@ -32,7 +32,7 @@ func (o Options) defaultID(host string) string {
 	return o.Name + "-" + registration.IDPart(cmp.Or(o.Address, host, "localhost")) + "-" + strconv.Itoa(o.Port)
 }
 
-// settings are those of the registration.
+// settings returns the settings of the registration.
 func (o Options) settings(host string) *registration.Settings {
 	kind := registration.CheckType(o.Check.Type)
 	if o.Check.TTL {

@@ -39,7 +39,7 @@ type Options struct {
 	// Drain is how long Run waits after the deregistration, so that load balancers notice.
 	Drain time.Duration
 
-	// Consul configures the client. The zero value is that of Consul's own tools:
+	// Consul configures the client. The zero value means the configuration of Consul's own tools:
 	// CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN and the other variables.
 	Consul consul.Options
 	Log    zerolog.Logger

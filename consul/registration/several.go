@@ -69,7 +69,7 @@ func (r *Registrar) noteSeveral(p *agentState) {
 	}
 }
 
-// listed returns our instances in the catalog that were registered at the URL, without those
+// listed returns our instances in the catalog that were registered at the URL, without the ones
 // at dead agents.
 func (r *Registrar) listed(ctx context.Context, p *agentState, name, id string) ([]*api.ServiceEntry, error) {
 	list, err := r.Consul.Listed(ctx, p.url, name, r.Self.Owner.Key, r.Self.Owner.Value)

@@ -27,7 +27,7 @@
 // There is one exception: Consul has lost its state, and begins anew. The key "begun" below the prefix
 // tells the two apart. It is there since the first value, and no replica deletes it. If an answer
 // lacks it, and the one before had it, nothing was deleted: all values stay in use. Each replica
-// writes the values that it knows and Consul lacks, and does not replace those that are there. Then
+// writes the values that it knows and Consul lacks, and replaces none that is there. Then
 // it writes the mark, so no replica sees the mark without the values. A value that was ended while
 // Consul lost its state may come back.
 //
@@ -35,5 +35,5 @@
 // from a snapshot, and also some 15 minutes after a key was deleted, when Consul forgets the deletion.
 // With the mark, what Consul has counts, however long this replica was away.
 //
-// A replica that finds keys without the mark, those of an earlier version, writes it.
+// A replica that finds keys of an earlier version, without the mark, writes it.
 package sharedkeys

@@ -140,7 +140,7 @@ func (k *Keys[V]) decodeLocked(pairs []api.KVPair) (map[string]known[V], map[str
 	return now, invalid
 }
 
-// restoreLocked makes changes of the values that Consul has lost: those that it had, or has accepted,
+// restoreLocked makes changes of the values that Consul has lost: values that it had, or has accepted,
 // and that are not in now.
 func (k *Keys[V]) restoreLocked(now map[string]known[V]) {
 	there := func(_ V, index uint64) bool { return index > 0 } // another replica was faster

@@ -23,7 +23,7 @@ type Options[V any] struct {
 	// Decode returns the value of a key, or why it cannot be used. Names of keys are without the
 	// prefix.
 	Decode func(key string, value []byte) (V, error)
-	// Select, if not nil, gets all keys of each answer, and returns those that have values.
+	// Select, if not nil, gets all keys of each answer, and returns the keys that have values.
 	Select func([]api.KVPair) []api.KVPair
 	// Changed is called when what counts may have changed by other replicas. It may call all methods
 	// but Pause.
@@ -67,7 +67,7 @@ type known[V any] struct {
 	index uint64 // of its last change; 0: not known
 }
 
-// Condition reports whether a change has become void. now is what Consul has, and index that of its
+// Condition reports whether a change has become void. now is what Consul has, and index the index of its
 // last change; 0: there is no such key. The zero now also stands for one that cannot be used.
 type Condition[V any] func(now V, index uint64) (void bool)
 
@@ -289,7 +289,7 @@ func (k *Keys[V]) AwaitFirst(ctx context.Context, timeout time.Duration) {
 	select {
 	case <-k.first:
 	case <-timer.C:
-		k.log.Warn().Stringer("waited", timeout).Msg(k.options.Name + ": those in Consul are not known until it answers")
+		k.log.Warn().Stringer("waited", timeout).Msg(k.options.Name + ": what Consul has is not known until it answers")
 	case <-ctx.Done():
 	}
 }

@@ -46,7 +46,7 @@ func (k *Keys[V]) write(ctx context.Context) {
 	}
 }
 
-// writeAll carries out all changes once: first those that restore, then the mark, then the others.
+// writeAll carries out all changes once: first changes that restore, then the mark, then the others.
 func (k *Keys[V]) writeAll(ctx context.Context) error {
 	restoring, others := make(map[string]*change[V]), make(map[string]*change[V])
 	k.mu.Lock()

@@ -28,7 +28,7 @@ type Selection struct {
 	// TagPrefixes, if there are any, are beginnings of tags in lower case, one of which a
 	// tag of the service must have; case does not matter.
 	TagPrefixes []string
-	// MetaKey, with TagPrefixes, selects services without such a tag too: those of which an
+	// MetaKey, with TagPrefixes, selects services without such a tag too: the ones of which an
 	// instance has this key in its meta. Without the character `.
 	MetaKey string
 	// Typical leaves out what has a kind, such as sidecars, which have the tags of their
@@ -129,7 +129,7 @@ type CatalogStatus struct {
 	LastError   string    // of the last query; empty after a success
 	Index       uint64
 	Services    []CatalogService // selected, including those on probation
-	Probation   []string         // names of those that are no longer listed
+	Probation   []string         // names of the services that are no longer listed
 }
 
 // Catalog watches the list of services, with one blocking query on

@@ -46,7 +46,7 @@ func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answ
 	return answer, w.deselect(ctx, answer, w.Guard.Loses(time.Now(), answer.Instances, forgot))
 }
 
-// deselect removes from the guard's known instances those that Consul still has, but
+// deselect removes from the guard's known instances the ones that Consul still has, but
 // without the selected tags or outside the filter, if answer is a loss. Example: an
 // operator moved a tag.
 func (w *watch) deselect(ctx context.Context, answer Answer, loses bool) error {

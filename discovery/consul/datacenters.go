@@ -89,7 +89,7 @@ type choice struct {
 	begin      time.Time     // of the watch
 	changed    chan struct{} // capacity 1: a branch or the order has changed
 
-	mu       sync.Mutex // guards the fields below and those of the branches
+	mu       sync.Mutex // guards the fields below and the fields of the branches
 	branches []*branch  // in order of preference; changed by reorder only
 	ordered  bool       // the order is known
 	used     int        // index in branches; -1: none yet
@@ -231,7 +231,7 @@ func (c *choice) wake() {
 	}
 }
 
-// reorder changes the order of preference to that of the data centres in order. The others
+// reorder changes the order of preference of the data centres to order. The others
 // come last, as they are listed.
 func (c *choice) reorder(order []string) {
 	c.mu.Lock()
@@ -304,7 +304,7 @@ func (c *choice) choose(now time.Time) (wait time.Duration) {
 }
 
 // failureLocked returns the error of the data centre in use, or of a preferred one. It
-// logs those of other data centres.
+// logs the errors of other data centres.
 func (c *choice) failureLocked(used *branch) (failed error) {
 	for _, b := range c.branches {
 		if b.err != nil && b.place <= used.place && failed == nil {
@@ -350,7 +350,7 @@ func (c *choice) bestLocked(now time.Time) (place int, wait time.Duration) {
 			wait = sooner(wait, datacenterStableTime-since)
 			continue
 		}
-		// If none has instances in service, those on probation may still serve.
+		// If none has instances in service, instances on probation may still serve.
 		if serving > most || most == 0 && b.usable > c.branches[best].usable {
 			best, most = n, serving
 		}

@@ -10,7 +10,7 @@
 //
 // # What an answer may take out of service
 //
-// The rules are those of [discovery.Guard]. An answer is doubtful if it reports no
+// [discovery.Guard] has the rules. An answer is doubtful if it reports no
 // leader, is from a cache that the servers have not updated for a while, or is from a
 // view while the agent has known no leader for a while. It is also doubtful if ACLs
 // filtered it (X-Consul-Results-Filtered-By-ACLs), and it is empty or lacks an instance

@@ -30,7 +30,7 @@ func (e serviceEntry) address() string {
 // serfHealth is the check by which the servers report the health of a node's agent.
 const serfHealth = "serfHealth"
 
-// unchecked reports whether checks are critical, and none of those has run: a check
+// unchecked reports whether checks are critical, and none of the critical ones has run: a check
 // that has run has an output.
 func (e serviceEntry) unchecked() bool {
 	critical := false
@@ -105,15 +105,15 @@ func (e taggedEntry) at(tag string) serviceEntry {
 		chosen.Service = &e.Service.entryService
 	}
 	if e.Node != nil && e.Service != nil {
-		chosen.choose(tag, e.Service.TaggedAddresses, e.Node.TaggedAddresses)
+		chosen.useTagged(tag, e.Service.TaggedAddresses, e.Node.TaggedAddresses)
 	}
 	return chosen
 }
 
-// choose makes the tagged address that of the service: the service's, or else, as in
+// useTagged makes the tagged address the address of the instance: the service's, or else, as in
 // Consul's DNS, the node's, if the service has no address of its own. Without both, the
 // address stays what it is.
-func (e serviceEntry) choose(tag string, ofService map[string]api.ServiceAddress, ofNode map[string]string) {
+func (e serviceEntry) useTagged(tag string, ofService map[string]api.ServiceAddress, ofNode map[string]string) {
 	s := e.Service
 	if at := ofService[tag]; at.Address != "" {
 		s.Address, s.tag = at.Address, tag

@@ -19,7 +19,7 @@ import (
 func InstanceOf(entry *api.ServiceEntry, address string) (i discovery.Instance, unusable string) {
 	short := shorten(entry)
 	if address != "" {
-		short.choose(address, entry.Service.TaggedAddresses, entry.Node.TaggedAddresses)
+		short.useTagged(address, entry.Service.TaggedAddresses, entry.Node.TaggedAddresses)
 	}
 	i = instance(short, &ServiceOptions{})
 	return i, whyUnusable(i)

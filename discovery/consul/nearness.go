@@ -163,7 +163,7 @@ func (o *distanceOrder) contradicted() bool {
 }
 
 // readDistances returns the estimated round-trip times from the agent's data centre, which has
-// 0: the median of those between the servers of both, by their network coordinates. So it
+// 0: the median between the servers of both, by their network coordinates. So it
 // hardly depends on the agent. It leaves out data centres without coordinates.
 func readDistances(ctx context.Context, client *consul.Client) (map[string]time.Duration, error) {
 	var names []string // the agent's first
@@ -213,7 +213,7 @@ func readList(ctx context.Context, client *consul.Client, path string, list any)
 	return err
 }
 
-// nearestFirst sorts list, whose names are those of data centres, by their places in order.
+// nearestFirst sorts list, named by data centre, by the places of the data centres in order.
 // Those that are not in order stay behind.
 func nearestFirst[T any](list []T, name func(T) string, order []string) {
 	place := func(e T) int {

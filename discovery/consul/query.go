@@ -34,7 +34,7 @@ type Skipped struct {
 
 // Health queries once, without blocking, all instances of o.Service, or the result of
 // o.PreparedQuery. Of several data centres it returns the answer of the one that a new
-// source would use or, with o.Spill, those of all as one.
+// source would use or, with o.Spill, the answers of all as one.
 func Health(ctx context.Context, client *consul.Client, o ServiceOptions) (Answer, error) {
 	o = o.normal()
 	if len(o.Datacenters) == 0 || o.PreparedQuery != "" {

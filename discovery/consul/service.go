@@ -47,8 +47,8 @@ func (c *Sources) Source(o ServiceOptions) discovery.Source {
 // Stats are the cost of the sources for Consul, with all other users of their client.
 type Stats struct {
 	consul.Stats
-	OnOverview int // of Watches, those on an overview
-	Direct     int // of OnOverview, those whose queries block, because the service has just changed
+	OnOverview int // of Watches, the ones on an overview
+	Direct     int // of OnOverview, the ones whose queries block, because the service has just changed
 }
 
 // Stats returns the cost since the start.
@@ -87,14 +87,14 @@ type ServiceOptions struct {
 
 	Tags   []string // an instance must have all of them
 	Filter string   // a filter expression for Consul
-	// Address is the tag of the addresses to use, such as "wan": that of the service or, if
-	// the service has no address of its own, that of its node. Instances without it have
+	// Address is the tag of the addresses to use, such as "wan": the service's address or, if
+	// the service has no address of its own, its node's. Instances without it have
 	// their usual address.
 	Address    string
 	Datacenter string // default: the agent's
 
 	// Datacenters are data centres in order of preference, in place of Datacenter. The
-	// instances are those of the first one with at least MinHealthy in service, or else
+	// instances are from the first one with at least MinHealthy in service, or else
 	// of the one with the most. One that fails for a minute while another one answers
 	// counts as having none.
 	Datacenters []string

@@ -98,7 +98,7 @@ func (s *silence) hear(now time.Time, checks map[string]*api.HealthCheck) (chang
 			continue
 		}
 		check := checks[h.check]
-		// A check of the node has no service. An agent that lacks it is that of another node.
+		// A check of the node has no service. An agent that lacks it belongs to another node.
 		there := check != nil && check.Node == at.node && (check.ServiceID == at.id || check.ServiceID == "")
 		if there {
 			h.output = strings.TrimSpace(check.Output)

@@ -13,7 +13,7 @@ const combineWait = time.Second
 
 // combineLocked reports the instances of all data centres, each with the place of its data
 // centre as priority. A data centre that fails keeps its last instances; one that has not
-// answered yet has those from before the run, which may be a saved set. It returns after what time
+// answered yet has its instances from before the run, which may be a saved set. It returns after what time
 // it must be called again; 0: never.
 func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 	var first *branch // that has answered

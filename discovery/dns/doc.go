@@ -1,4 +1,4 @@
-// Package dns watches the instances of a service in DNS: SRV, A or AAAA records, such as those of
+// Package dns watches the instances of a service in DNS: SRV, A or AAAA records, such as the records of
 // Consul's DNS server.
 //
 // # Queries
@@ -15,7 +15,7 @@
 //
 // # What DNS may take out of service
 //
-// The rules are those of [discovery.Guard]. An error, a timeout, SERVFAIL, REFUSED and an answer
+// [discovery.Guard] has the rules. An error, a timeout, SERVFAIL, REFUSED and an answer
 // that cannot be understood change nothing. An answer that lacks instances is confirmed at once,
 // by another server if there is one: an instance is gone if both lack it. NXDOMAIN, an answer
 // without records (NODATA) and the SRV target "." (RFC 2782) are confirmed by three more such

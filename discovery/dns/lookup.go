@@ -143,7 +143,7 @@ func targetID(target string, port uint16) string {
 	return net.JoinHostPort(target, strconv.Itoa(int(port)))
 }
 
-// addressesOf returns the addresses of an SRV record: those in the answer, or else those that
+// addressesOf returns the addresses of an SRV record: the ones in the answer, or else the ones that
 // its target has in a query of its own, which is not sent after the time asking. The error says
 // what is wrong; then the addresses are the last ones.
 func (l *lookup) addressesOf(ctx context.Context, r record, additional []record, asking time.Time) ([]netip.Addr, time.Duration, error) {

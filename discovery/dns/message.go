@@ -115,7 +115,7 @@ func (q question) parse(message []byte, id uint16) (*reply, error) {
 	return r, nil
 }
 
-// asked reports whether questions are those of an answer to q. A server that fails may leave
+// asked reports whether questions, from an answer, ask what q asks. A server that fails may leave
 // the question out.
 func (q question) asked(code dnsmessage.RCode, questions []dnsmessage.Question) bool {
 	if len(questions) == 0 {

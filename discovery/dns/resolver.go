@@ -29,7 +29,7 @@ func (r *resolver) close() {
 	}
 }
 
-// ask asks the servers in their order until one answers, those last that have failed recently.
+// ask asks the servers in their order until one answers; servers that have failed recently come last.
 // elsewhere, if not nil, is asked after all others. The error has the errors of all servers.
 func (r *resolver) ask(ctx context.Context, q question, elsewhere *server) (*reply, *server, error) {
 	rank := func(s *server) int {

@@ -23,7 +23,7 @@ const (
 	wholeStreamBytes = 63 << 10 // the same for TCP
 )
 
-// dialer opens a connection: net.Dialer.DialContext, or that of a test.
+// dialer opens a connection: net.Dialer.DialContext, or a test's.
 type dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
 // server is a DNS server. It is not safe for concurrent use.

@@ -3,7 +3,7 @@
 //
 // # What etcd may take out of service
 //
-// The rules are those of [discovery.Guard]. An error changes nothing. A deleted key, and one
+// [discovery.Guard] has the rules. An error changes nothing. A deleted key, and one
 // whose lease has expired, needs no confirmation: the events of a watch are committed and in
 // order, and a list is linearizable. A cluster has lost its state if it is at a lower revision
 // than before, has another id, or has an older value of a key.

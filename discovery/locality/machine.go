@@ -29,7 +29,7 @@ type Machine struct {
 	known      atomic.Pointer[addresses]
 }
 
-// addresses are those of this machine's interfaces at one time.
+// addresses are the addresses of this machine's interfaces at one time.
 type addresses struct {
 	at  time.Time
 	all map[netip.Addr]bool

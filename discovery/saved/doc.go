@@ -10,7 +10,7 @@
 //
 // Run writes one second after the last change, but at most every ten seconds; every ten
 // minutes to update the times; and when it ends. Save writes at once. Only sets that a registry has reported
-// are written: those of watches with an endpoint and a success. Without any the file
+// are written: sets of watches with an endpoint and a success. Without any the file
 // does not change.
 //
 // An entry has the time of the registry's last confirmation and the source. Get returns

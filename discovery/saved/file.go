@@ -58,7 +58,7 @@ func (e *entry) UnmarshalJSON(data []byte) error {
 var errDamaged = errors.New("the snapshot is damaged")
 
 // read returns the entries of the file, none if there is no file. The error is
-// errDamaged, or that of opening the file.
+// errDamaged, or an error of opening the file.
 func read(path string) (map[string]entry, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {

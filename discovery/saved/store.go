@@ -95,7 +95,7 @@ func (s *Store) sweep() {
 	}
 }
 
-// Get returns the state that was saved for a service with the same source, else that of another
+// Get returns the state that was saved for a service with the same source, else the state of another
 // service with this source, which has had another name; false if there is none, or it is too old.
 // Its Restored is the time of its last confirmation.
 func (s *Store) Get(service, source string) (state discovery.WatchState, ok bool) {

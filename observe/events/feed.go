@@ -13,7 +13,7 @@ const (
 	Retention = time.Hour
 )
 
-// Feed keeps the latest events. Its methods may be called concurrently, also those of a nil
+// Feed keeps the latest events. Its methods may be called concurrently, also on a nil
 // feed, which keeps nothing.
 type Feed struct {
 	start uint64 // of the ids
@@ -88,7 +88,7 @@ func (f *Feed) All() []Event {
 	return all
 }
 
-// Adopt puts the events of the process before this one, oldest first, before those of this
+// Adopt puts the events of the process before this one, oldest first, before the events of this
 // process. It must be called before Add.
 func (f *Feed) Adopt(earlier []Event) {
 	f.mu.Lock()

@@ -36,7 +36,7 @@ const (
 	KindFailing   Kind = "service.failing"    // its registry cannot be read: the set does not change
 	KindRefused   Kind = "service.refused"    // its registry refuses the query
 	KindReadable  Kind = "service.readable"   // its registry can be read again
-	KindSaved     Kind = "service.saved"      // its set is that of the snapshot
+	KindSaved     Kind = "service.saved"      // its set is from the snapshot
 	KindReset     Kind = "service.reset"      // the registry's index went backwards: it has lost its state
 )
 
@@ -58,7 +58,7 @@ const (
 	KindSourceFails  Kind = "config.source_fails" // what the source said last stays in use
 	KindSourceWorks  Kind = "config.source_works"
 	KindShareGiven   Kind = "split.given"    // an operator or a judge has set the share of a group
-	KindShareEnded   Kind = "split.released" // the share is that of the configuration again
+	KindShareEnded   Kind = "split.released" // the share of the configuration counts again
 	KindShareVerdict Kind = "split.verdict"  // what a judge has found
 )
 

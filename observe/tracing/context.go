@@ -20,7 +20,7 @@ func (s SpanID) IsZero() bool { return s == SpanID{} }
 // Append appends t in lower-case hexadecimal digits.
 func (t TraceID) Append(out []byte) []byte { return hex.AppendEncode(out, t[:]) }
 
-// A Parent is what a traceparent field says.
+// A Parent is the content of a traceparent field.
 type Parent struct {
 	Trace   TraceID
 	Span    SpanID

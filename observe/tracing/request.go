@@ -24,7 +24,7 @@ type Request struct {
 	Route       string // path of the route; empty: none
 	Proto       string // "1.0", "1.1" or "2"
 	Client      string // address
-	Connected   string // address that has connected: that of Client, or of a proxy
+	Connected   string // address that has connected: the client's, or a proxy's
 	UserAgent   string
 	RequestID   string
 

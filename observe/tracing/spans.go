@@ -33,7 +33,7 @@ func newResource(o Options) *tracepb.ResourceSpans {
 }
 
 // appendSpans appends the spans of r: a server's span, and one of a client for each
-// attempt. Names are those of OpenTelemetry's conventions for HTTP
+// attempt. Names follow OpenTelemetry's conventions for HTTP
 // (https://opentelemetry.io/docs/specs/semconv/http/http-spans/).
 func (r *Request) appendSpans(spans []*tracepb.Span) []*tracepb.Span {
 	spans = append(spans, r.serverSpan())
@@ -43,7 +43,7 @@ func (r *Request) appendSpans(spans []*tracepb.Span) []*tracepb.Span {
 	return spans
 }
 
-// flags are those of a span: that of its traceparent, and whether its parent is in another
+// flags returns the flags of a span: its traceparent's flag, and whether its parent is in another
 // process.
 func flags(remoteParent bool) uint32 {
 	f := uint32(flagSampled) | uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK)
@@ -177,7 +177,7 @@ func nameOf(method, route string) string {
 	return method + " " + route
 }
 
-// attributes are those of a span. Empty texts and zero are left out.
+// attributes are the attributes of a span. Empty texts and zero are left out.
 type attributes []*commonpb.KeyValue
 
 func (a *attributes) text(key attribute.Key, value string) {

@@ -118,8 +118,8 @@ func New(o Options) (*Tracer, error) {
 	return t, nil
 }
 
-// Begin returns the span of a new request. parent is what the client says; known is false
-// if it says nothing. The client's decision counts if it is trusted, else chance decides.
+// Begin returns the span of a new request. parent is what the client has sent; known is false
+// if it has sent nothing. The client's decision counts if it is trusted, else chance decides.
 // A request that goes on with a trace and is not sampled has no span of its own.
 func (t *Tracer) Begin(parent Parent, known, trusted bool) Span {
 	sampled := parent.Sampled

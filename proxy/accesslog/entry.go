@@ -10,7 +10,7 @@ const ProtoTCP = "TCP"
 // does not retain the slices.
 //
 // The tag log names the variable of a field. Lines of JSON have the fields in this order, without
-// those that are zero, but for tags with "always", and with "http" for all but TCP.
+// zero fields, but for tags with "always", and with "http" for all but TCP.
 type Entry struct {
 	Time      time.Time `log:"time"`
 	RequestID []byte    `log:"request_id"`
@@ -51,7 +51,7 @@ type Entry struct {
 	// Waited is how long the client has waited, for Options.Slow: it has no time in
 	// which a tunnel was open.
 	Waited time.Duration
-	// Failed: the entry is always logged, like those with a Status of 500 and above.
+	// Failed: the entry is always logged, like entries with a Status of 500 and above.
 	Failed bool
 }
 

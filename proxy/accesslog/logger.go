@@ -210,7 +210,7 @@ func (l *Logger) Reopen() error {
 }
 
 // CloseFor is Close for a log that next takes the place of: it gets the lines of
-// those who still have l, and counts the lines that l has dropped.
+// every holder of l, and counts the lines that l has dropped.
 func (l *Logger) CloseFor(next *Logger) error {
 	if l == nil {
 		return nil

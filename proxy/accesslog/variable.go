@@ -33,7 +33,7 @@ const (
 	kindTries
 )
 
-// variables are those of lines of JSON, in their order.
+// variables are the variables of lines of JSON, in their order.
 var variables = func() (all []variable) {
 	kinds := map[reflect.Type]kind{
 		reflect.TypeFor[time.Time](): kindTime, reflect.TypeFor[[]byte](): kindText, reflect.TypeFor[string](): kindText, reflect.TypeFor[int](): kindInt,
@@ -57,7 +57,7 @@ var variables = func() (all []variable) {
 	return all
 }()
 
-// byName has the variables of templates, which are those of JSON and $time_combined.
+// byName has the variables of templates: the variables of JSON, and $time_combined.
 var byName = func() map[string]variable {
 	all := map[string]variable{"time_combined": {name: "time_combined", kind: kindTimeCombined, offset: unsafe.Offsetof(Entry{}.Time)}}
 	for _, v := range variables {

@@ -64,8 +64,8 @@ type Result struct {
 // Ended is the result of a try with that outcome.
 func Ended(o balancer.Outcome) Result { return Result{Outcome: o} }
 
-// MaxTries bounds the tries of a request, those that did not reach a peer
-// included: a [balancer.TriedSet] remembers as many peers less one.
+// MaxTries bounds the tries of a request, also the ones that did not reach a
+// peer: a [balancer.TriedSet] remembers as many peers less one.
 const MaxTries = 5
 
 // Run tries x on peers of the service's pool until one answers, and returns the
@@ -74,7 +74,7 @@ const MaxTries = 5
 // try.
 //
 // A try that does not reach a peer does not count as one of Retry.Attempts,
-// unless those are one: it harms nobody, and several peers may be gone before the
+// unless Attempts is 1: it harms nobody, and several peers may be gone before the
 // registry says so. Nor does one that ended with Leave.
 func Run(service *route.Service, query *balancer.Query, x Exchange) (o balancer.Outcome, tries int, err error) {
 	r := run{service: service, query: query, forPeer: service.WaitForPeer, forConnection: service.ConnectionWait}

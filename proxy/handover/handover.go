@@ -54,7 +54,7 @@ func New(pidFile string, listen func(name, network, address string) (net.Listene
 	return h
 }
 
-// Listen returns the inherited listener for the address, or a new one. name is that of the
+// Listen returns the inherited listener for the address, or a new one. name is the name of the
 // listener in the configuration.
 func (h *Handover) Listen(name, network, address string) (net.Listener, error) {
 	h.mu.Lock()
@@ -88,7 +88,7 @@ func (h *Handover) Listen(name, network, address string) (net.Listener, error) {
 }
 
 // kindOf returns the name of a network for tableflip, which would remove the files of its network
-// "unix" when a process ends: also one that never served, and those that systemd has made.
+// "unix" when a process ends: also one that never served, and sockets that systemd has made.
 func kindOf(network string) string {
 	if network == "unix" {
 		return "unix socket"

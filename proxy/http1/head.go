@@ -43,8 +43,8 @@ type Head struct {
 	Upgrade bool
 	// TETrailers: TE has "trailers", so the sender accepts a trailer section.
 	TETrailers bool
-	// GRPC: Content-Type is that of gRPC: application/grpc, with any suffix such as
-	// +proto, but not that of gRPC-Web.
+	// GRPC: Content-Type is one of gRPC: application/grpc, with any suffix such as
+	// +proto, but not of gRPC-Web.
 	GRPC bool
 
 	connectionUpgrade, hasUpgrade bool
@@ -293,7 +293,7 @@ func (h *Head) markNominated(b []byte) {
 	}
 }
 
-// IsGRPC reports whether a Content-Type is that of gRPC.
+// IsGRPC reports whether a Content-Type is one of gRPC.
 func IsGRPC(value []byte) bool {
 	const prefix = "application/grpc"
 	if len(value) < len(prefix) || !EqualFold(value[:len(prefix)], prefix) {

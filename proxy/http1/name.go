@@ -64,7 +64,7 @@ type comparedName struct {
 	firstCase, lastCase uint64
 }
 
-// is reports whether a name of the same length, with those ends, is k.
+// is reports whether a name of the same length, with these ends, is k.
 func (k *comparedName) is(name []byte, first, last uint64) bool {
 	return first|k.firstCase == k.first && last|k.lastCase == k.last && (len(name) <= 16 || EqualFold(name, k.lower))
 }
@@ -182,7 +182,7 @@ func nameOf(name []byte, marked bool) Name {
 	return NameOther
 }
 
-// NameLike returns the Name that a name with marks has for those who read each mark as a
+// NameLike returns the Name that a name with marks has for servers that read each mark as a
 // hyphen.
 func NameLike(name []byte) Name {
 	var memory [len(namesByLength) + 1]byte // a longer name is known by its start only
@@ -196,7 +196,7 @@ func NameLike(name []byte) Name {
 }
 
 // Alike reports whether a field name is lower, which has no upper-case letter, ignoring ASCII
-// case, for those who read each mark as a hyphen.
+// case, for servers that read each mark as a hyphen.
 func Alike(name []byte, lower string) bool {
 	if len(name) != len(lower) {
 		return false

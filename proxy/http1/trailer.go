@@ -43,7 +43,7 @@ var forbiddenTrailers = []string{
 }
 
 // ForbiddenInTrailer reports whether a field with that name must be removed from every
-// trailer section. Fields with a [Name] are, except those that say which request it is:
+// trailer section. Fields with a [Name] are, except fields that say which request it is:
 // servers of gRPC send them as metadata.
 func ForbiddenInTrailer(name []byte) bool {
 	switch NameOf(name) {

@@ -23,7 +23,7 @@ const (
 // socket and calls ProcessLocked; another one, as long as there are bytes, sends. A Role does what
 // differs. Mu must be held where a name ends with Locked.
 type Conn struct {
-	Work sync.WaitGroup // the goroutine that sends, and those that the role adds
+	Work sync.WaitGroup // the goroutine that sends, and the goroutines that the role adds
 
 	role    Role
 	sweeper *socket.Sweeper
@@ -39,7 +39,7 @@ type Conn struct {
 	overhead   LeakyBucket // bytes of frames, less the allowed ratio of heads and bodies
 
 	Mu Mutex
-	// Mu guards the fields below, and those of the streams.
+	// Mu guards the fields below, and the fields of the streams.
 	Streams     map[uint32]*Stream // that are in use; nil until there is one
 	Last        uint32             // the highest id of a stream
 	Final       bool               // streams above Last are ignored
@@ -57,7 +57,7 @@ type Conn struct {
 	received             int64 // bytes of bodies that it may still send
 	owed                 int64 // bytes of bodies that were read, not yet granted again
 	moved                int64 // bytes of bodies in Output so far
-	useful               int64 // those that are not yet in overhead
+	useful               int64 // the ones that are not yet in overhead
 }
 
 // A Role is what a Conn does as a server or as a client only. Mu is held when a method is called,

@@ -6,7 +6,7 @@ import (
 	"sluice/proxy/socket"
 )
 
-// ProcessLocked processes the frames in b, all or those before one that must wait, and returns their
+// ProcessLocked processes the frames in b, all or the ones before one that must wait, and returns their
 // length. The error ends the connection. now is coarse time.
 func (c *Conn) ProcessLocked(b []byte, now int64) (taken int, err *Error) {
 	c.overhead.Leak(now, OverheadTime)

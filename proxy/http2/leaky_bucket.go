@@ -3,7 +3,7 @@ package http2
 import "time"
 
 // A LeakyBucket is a count that goes down with time, but not below 0. So a bound of it
-// is one of a burst, and the speed of the leak is that of what may go on forever.
+// is one of a burst, and what may go on forever is as fast as the leak.
 type LeakyBucket struct {
 	Level    int64
 	leakedAt int64 // coarse time

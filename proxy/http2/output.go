@@ -50,7 +50,7 @@ func (o *Output) Open(s *Sender, owner Owner, stream uint32) {
 	*s = Sender{owner: owner, stream: stream, window: o.initial}
 }
 
-// Send queues frames, a body and frames of a trailer section behind those of the other streams.
+// Send queues frames, a body and frames of a trailer section behind the frames of the other streams.
 // ends: the stream ends with the last of them; if that is head, head says so. They must not change
 // until IsSending returns false. The next Fill moves them.
 func (o *Output) Send(s *Sender, head, body, trailer []byte, ends bool) {
@@ -142,7 +142,7 @@ func (o *Output) Discard() { o.Frames, o.spare = nil, nil }
 
 // Fill moves frames of the queued streams to Frames, one of each in turn, as far as there is room
 // and the windows allow. A stream whose own window is used up leaves the queue until Enlarge. One
-// that waits for the window of the connection keeps its turn, and lets those pass that need none.
+// that waits for the window of the connection keeps its turn, and lets streams pass that need none.
 func (o *Output) Fill() {
 	var waiting Output
 	for o.first != nil && len(o.Frames) < MaxOutputBytes {
@@ -167,7 +167,7 @@ func (o *Output) Fill() {
 		}
 		s.owner.Moved(len(cut.Payload), whole, whole && s.ends)
 	}
-	if waiting.last != nil { // before those that have not had a turn
+	if waiting.last != nil { // before streams that have not had a turn
 		if waiting.last.next = o.first; o.first == nil {
 			o.last = waiting.last
 		}

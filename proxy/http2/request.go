@@ -201,7 +201,7 @@ func (f *Fields) request() (head requestHead, err error) {
 			*pseudo = value
 		}
 	}
-	if head.hasProtocol { // RFC 8441, section 4. A length would be that of a body.
+	if head.hasProtocol { // RFC 8441, section 4. A length would mean a body.
 		if string(head.method) != "CONNECT" || len(head.protocol) == 0 || head.length != nil {
 			return head, ErrMalformed
 		}

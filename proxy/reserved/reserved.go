@@ -115,7 +115,7 @@ func (r Rules) dropMarked(name []byte, to Direction) bool {
 		if r.Drop(like, name, to) {
 			return true
 		}
-	default: // those of trusted proxies too: they know how to spell it
+	default: // from trusted proxies too: they know how to spell it
 		return true
 	}
 	return to == ToPeers && r.DropUnderscores && bytes.IndexByte(name, '_') >= 0

@@ -266,7 +266,7 @@ func AwaitOthers(hello *tls.ClientHelloInfo, wait func()) error {
 type HandshakeStats struct {
 	Full, Resumed, Failed uint64
 	InProgress            int // whose ClientHello has arrived
-	Waiting               int // for a place among those in progress, or for a processor
+	Waiting               int // for a place among the ones in progress, or for a processor
 }
 
 // Stats returns the TLS handshakes so far.

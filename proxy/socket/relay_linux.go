@@ -19,7 +19,7 @@ type relaySplicer struct {
 }
 
 // splice forwards until the source has no more bytes for now or has ended. An error is
-// that of the client's or the peer's connection. Without a pipe it does nothing.
+// from the connection of the client or of the peer, as client tells. Without a pipe it does nothing.
 func (s *relaySplicer) splice(r *relay) (client bool, err error) {
 	if s.pipe, err = acquirePipe(); err != nil {
 		return false, nil

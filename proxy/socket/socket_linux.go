@@ -72,7 +72,7 @@ const (
 	pollRdHup = 0x2000
 )
 
-// polled returns those of pollErr, pollHup and pollRdHup that hold.
+// polled returns which of pollErr, pollHup and pollRdHup hold.
 func polled(fd uintptr) int16 {
 	poll := struct {
 		fd              int32

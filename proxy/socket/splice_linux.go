@@ -20,7 +20,7 @@ const (
 	fcntlSet  = 1031 // F_SETPIPE_SZ
 )
 
-// pipes are empty. A finalizer closes those that the pool drops.
+// pipes are empty. A finalizer closes pipes that the pool drops.
 var pipes sync.Pool
 
 func acquirePipe() (*pipe, error) {
@@ -68,7 +68,7 @@ var splicers = sync.Pool{New: func() any {
 }}
 
 // Splice moves n bytes from source to sink and adds the number of written bytes to
-// moved. pace is that of the sink. If allRead is not nil, it is set when all bytes are
+// moved. pace is the sink's. If allRead is not nil, it is set when all bytes are
 // read, before the last ones are written. ok is false if no pipe is available; then
 // no bytes were moved.
 func Splice(sink, source Side, pace *Pace, n int64, moved *int64, allRead *atomic.Bool) (ok, sourceFailed bool, err error) {

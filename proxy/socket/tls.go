@@ -185,7 +185,7 @@ func (s *tlsSocket) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Write sends the records of the handshake and collects those after it.
+// Write sends the records of the handshake and collects the records after it.
 func (s *tlsSocket) Write(b []byte) (int, error) {
 	switch {
 	case s.handshake != nil:
@@ -224,7 +224,7 @@ const (
 )
 
 // SuitsHTTP2 reports whether HTTP/2 allows the cipher suite (RFC 9113, section 9.2.2): in
-// TLS 1.2, those of crypto/tls with ephemeral keys and authenticated encryption.
+// TLS 1.2, the suites of crypto/tls with ephemeral keys and authenticated encryption.
 func (t *TLSConn) SuitsHTTP2() bool {
 	state := t.ConnectionState()
 	switch state.CipherSuite {

@@ -18,7 +18,7 @@ const wheelSlots = 256
 // slot.
 type wheel struct {
 	mu sync.Mutex
-	// mu guards the fields below, and those of the entries' wheelLink.
+	// mu guards the fields below, and the fields of the entries' wheelLink.
 	slots [wheelSlots]*SweepEntry
 	turn  int64 // the interval of the last sweep
 }

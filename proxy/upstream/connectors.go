@@ -16,7 +16,7 @@ import (
 // urgent and may be many.
 const idleInterval = 10 * socket.SweepInterval
 
-// Connectors are those with idle connections to close. They have a goroutine of their own,
+// Connectors are the connectors with idle connections to close. They have a goroutine of their own,
 // beside the sweeper's: it takes the mutexes of connections. Safe for concurrent use.
 type Connectors struct {
 	Sweeper *socket.Sweeper

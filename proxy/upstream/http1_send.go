@@ -13,7 +13,7 @@ import (
 )
 
 // Send implements [Conn]. If no part of the request was sent, the error is errStale
-// or that of a closed socket.
+// or the error of a closed socket.
 //
 // If the peer responds before it has the whole body, a goroutine continues to send
 // body.
@@ -206,7 +206,7 @@ func (u *HTTP1Conn) SinkSocket() (socket.Side, *socket.Pace) {
 	return u.sinkSide(), &u.writer.Pace
 }
 
-// write writes all of b, unencoded, with the read deadline, which is that of the round trip.
+// write writes all of b, unencoded, until the read deadline, which the round trip has set.
 func (u *HTTP1Conn) write(b []byte) error {
 	u.ArmWrite(u.Deadline.Load())
 	defer u.WriteDeadline.Store(0)

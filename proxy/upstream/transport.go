@@ -18,7 +18,7 @@ import (
 // Options are the settings of the idle connections to the peers of a pool.
 type Options struct {
 	// IdleTimeout is the maximum idle time of a connection. It should be shorter than
-	// that of the peers. If a peer announces its own (Keep-Alive: timeout=5), the
+	// the timeout of the peers. If a peer announces its own (Keep-Alive: timeout=5), the
 	// shorter one applies.
 	IdleTimeout time.Duration
 	MaxIdle     int // idle connections for each peer
@@ -359,7 +359,7 @@ func (t *Transport) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for u := range t.open { // Drain has closed the idle ones
-		socket.ResetOnClose(u.conn) // the peer must not take the end for that of the bytes
+		socket.ResetOnClose(u.conn) // the peer must not take the end for the end of the bytes
 		u.conn.Close()              // its exchange discards it
 	}
 }

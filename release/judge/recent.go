@@ -25,7 +25,7 @@ func (r *Recent) Add(latency time.Duration) {
 	r.latencies[(r.added.Add(1)-1)%keepRecent].Store(int64(latency))
 }
 
-// Reset removes all latencies, except for those that are added meanwhile.
+// Reset removes all latencies, except latencies that are added meanwhile.
 func (r *Recent) Reset() { r.added.Store(0) }
 
 // Quantile returns the latency that the share q, from 0 to 1, of the attempts did not exceed; 0:

@@ -16,7 +16,7 @@ const (
 
 	minFailingClients = 5     // of the canary, for a rollback
 	minRatio          = 1.5   // of the canary's failures per request to the baseline's, for a rollback
-	minExcess         = 0.001 // failures per request of the canary above those of the baseline, for a rollback
+	minExcess         = 0.001 // failures per request by which the canary exceeds the baseline, for a rollback
 	minSlowClients    = 10    // of the canary, for a rollback because it is slow
 	minRequests       = 500   // to the canary in a step, before the next
 
@@ -119,7 +119,7 @@ type Release struct {
 	concluded bool        // Rollback was returned
 }
 
-// NewRelease returns the test of a release that begins with what first says.
+// NewRelease returns the test of a release whose first observation is first.
 func NewRelease(s Settings, first Observation) *Release {
 	return &Release{settings: s, failures: newSample(), slow: newSample(), begin: first, step: first, shares: 1}
 }
@@ -131,7 +131,7 @@ func (r *Release) Failed(client uint64, canary bool, share float64) {
 }
 
 // Slow adds an attempt that took longer than its arm's limit: see [Settings.Limits]. The other
-// parameters are those of Failed.
+// parameters are as for Failed.
 func (r *Release) Slow(client uint64, canary bool, share float64) { r.slow.add(client, canary, share) }
 
 // Evidence returns the evidence that the canary fails more often: 1 is none.

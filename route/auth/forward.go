@@ -32,7 +32,7 @@ type Forward struct {
 	places  *places.Places // of questions
 }
 
-// An Answer is that of the server.
+// An Answer is what the authentication server has answered.
 type Answer struct {
 	Status int // 200 to 599
 	Header http.Header

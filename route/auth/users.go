@@ -131,7 +131,7 @@ func parseUsers(text []byte) (*users, error) {
 // ErrBusy means that a password was not verified in time, because too many others are.
 var ErrBusy = errors.New("too many passwords are being verified")
 
-// Verify reports whether the password is that of the user. A password that was right
+// Verify reports whether the password is the user's. A password that was right
 // before is verified at once. Any other takes the time of its hash, and waits for its turn
 // until the context that waiting returns ends: then the error is ErrBusy. The time does
 // not tell whether there is a user of that name. A password of more than 255 bytes is no

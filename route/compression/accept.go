@@ -2,7 +2,7 @@ package compression
 
 import "bytes"
 
-// An Accept is what the Accept-Encoding fields of a request say. The zero value is that of
+// An Accept is the parsed Accept-Encoding fields of a request. The zero value stands for
 // a request without the field.
 type Accept struct {
 	weights [encodings]weight

@@ -112,7 +112,7 @@ func (c *Encoder) Flush() { c.check(0, c.codec.Flush()) }
 // End adds the end of the content to the output. Only Take and Release may follow.
 func (c *Encoder) End() { c.check(0, c.codec.Close()) }
 
-// check panics after an error: a codec returns those of its output only.
+// check panics after an error: a codec returns only errors of its output.
 func (c *Encoder) check(_ int, err error) {
 	if err != nil {
 		panic("BUG: compression: " + err.Error())

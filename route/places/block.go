@@ -7,7 +7,7 @@ import "net/netip"
 // comparable.
 type Block struct{ first netip.Addr }
 
-// Many is the block of clients that are not told apart: those of a trusted proxy, and those without
+// Many is the block of clients that are not told apart: clients of a trusted proxy, and clients without
 // an address, at unix sockets. It may have all places.
 var Many Block
 

@@ -19,7 +19,7 @@ type Places struct {
 	// mu guards the fields below.
 	taken, waiting int
 	clients        map[Block]*client
-	next           []*client // in turn: those that wait and have less than their share
+	next           []*client // in turn: clients that wait and have less than their share
 	spare          []*client // for later clients
 }
 

@@ -7,7 +7,7 @@ import (
 
 // Shares bound how much clients have of something that nobody waits for, such as memory. They
 // count with a fixed number of counters, which the blocks have by a hash that nobody can
-// foresee: those of one counter share one share. They are safe for concurrent use, without
+// foresee: the blocks of one counter share one share. They are safe for concurrent use, without
 // locks.
 type Shares struct {
 	seed   maphash.Seed
@@ -57,5 +57,5 @@ func (s *Shares) of(b Block) *atomic.Int64 {
 // Taken returns how much all have.
 func (s *Shares) Taken() int64 { return s.all.Load() }
 
-// TakenBy returns how much a client, and those that share its counter, have.
+// TakenBy returns how much a client, and all that share its counter, have.
 func (s *Shares) TakenBy(b Block) int64 { return s.of(b).Load() }

@@ -12,7 +12,7 @@ const (
 	// maxKeys is the most keys of a Limiter that have a bucket which is not full. One
 	// takes about 40 bytes.
 	maxKeys = 1 << 16
-	// sampled is how many buckets a new key looks at: to remove those that are full, and
+	// sampled is how many buckets a new key looks at: to remove the full ones, and
 	// if there are too many, the one that is nearest to it.
 	sampled = 8
 )

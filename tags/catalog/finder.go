@@ -35,7 +35,7 @@ type Finder struct {
 }
 
 // NewFinder returns a finder that has found nothing. newWatch returns a watch of the services of a selection, which
-// begins with those that are known. changed requests that the configuration is applied again; it must not block.
+// begins with the services that are known. changed requests that the configuration is applied again; it must not block.
 func NewFinder(newWatch func(consulsource.Selection, ...consulsource.CatalogService) *consulsource.Catalog, changed func(), log zerolog.Logger) *Finder {
 	return &Finder{newWatch: newWatch, changed: changed, log: log, used: make(chan struct{}), stop: func() {}}
 }

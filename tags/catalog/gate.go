@@ -15,7 +15,7 @@ import (
 )
 
 // Gate passes the sets of a service to its pool, at once. Only instances whose tags ask for other routes
-// than those in use wait, until the [Reader] says that their routes are in use. A change of tags takes
+// than the routes in use wait, until the [Reader] uses their routes. A change of tags takes
 // effect in this order: routes for the new tags, then requests to the instances that have them. Until then
 // a pool keeps the instances that it had. So an instance gets no request by a route that it did not ask for.
 //
@@ -107,7 +107,7 @@ func (g *Gate) passLocked() {
 
 // usableLocked returns the latest set without instances with tags for which there are no routes yet:
 // of these, the ones that the pool has stay as they were. If none of the instances with the same
-// tags is usable any more, those of the pool stay: without them, their routes would have no
+// tags is usable any more, the pool's stay: without them, their routes would have no
 // peers.
 func (g *Gate) usableLocked() []discovery.Instance {
 	before := make(map[discovery.Key]*discovery.Instance, len(g.passed))
@@ -143,7 +143,7 @@ func (g *Gate) usableLocked() []discovery.Instance {
 	return with(set, g.kept)
 }
 
-// with returns set with the instances of kept, also instead of those with the same keys.
+// with returns set with the instances of kept, also in place of instances with the same keys.
 func with(set, kept []discovery.Instance) []discovery.Instance {
 	if len(kept) == 0 {
 		return set

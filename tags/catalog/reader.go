@@ -174,7 +174,7 @@ func (a *Asked) divide(divided map[string]map[string]claim.Group) {
 	}
 }
 
-// groupsFor returns the groups of r, and those of the result in use: its routes need them until
+// groupsFor returns the groups of r, and the groups of the result in use: its routes need them until
 // they are replaced.
 func groupsFor(r, inUse claim.Result) map[string]map[string]claim.Group {
 	all := make(map[string]map[string]claim.Group)
@@ -343,7 +343,7 @@ func (r *Reader) resolve(services []claim.Service, documents *config.Config) cla
 }
 
 // holders returns which services have the routes that several ask for. Until clients are served, they
-// are those of the old process, so the order in which services get their first sets decides nothing.
+// are the holders of the old process, so the order in which services get their first sets decides nothing.
 func (r *Reader) holders() map[string]string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

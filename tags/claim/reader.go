@@ -77,7 +77,7 @@ func (r Reader) tags(i *discovery.Instance) (list []string) {
 }
 
 // Profile returns the tags of the dialects of an instance as a text: equal for instances of
-// a service that ask for the same, and empty for those that ask for nothing. One without such
+// a service that ask for the same, and empty for instances that ask for nothing. One without such
 // tags asks for the route of the default rule, if there is one.
 func (r Reader) Profile(i *discovery.Instance) string {
 	if i.Kind != "" || !r.Reads() {

@@ -39,7 +39,7 @@ func Resolve(services []Service, rules Rules, holders map[string]string) Result 
 	return new(Resolver).Resolve(services, &rules, holders)
 }
 
-// Resolve decides which routes are used. holders are those of the last result: of two services
+// Resolve decides which routes are used. holders are the holders in the last result: of two services
 // that ask for the same route, the one that has it keeps it, or shares it. Neither services nor rules may be
 // written later.
 func (m *Resolver) Resolve(services []Service, rules *Rules, holders map[string]string) Result {
@@ -84,7 +84,7 @@ func (m *Resolver) Resolve(services []Service, rules *Rules, holders map[string]
 		}
 		sharers, losers := contest(list, strings.Fields(holders[key]), rules.Share)
 		route := routeOf(sharers)
-		route.Over = slices.Clip(route.Over) // it may be that of a service
+		route.Over = slices.Clip(route.Over) // it may be a service's
 		for _, w := range losers {
 			lost.add(w.lost("the service "+route.By.Service+" has a route for the same requests, and keeps it", &route.By))
 			route.Over = append(route.Over, w.ask())

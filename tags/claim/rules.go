@@ -32,11 +32,11 @@ type Rules struct {
 	ForwardAuth []config.Location
 	// Share says that services may share a route that fabio's tags ask for.
 	Share bool
-	// Listeners are those whose requests the routes may match.
+	// Listeners are the listeners whose requests the routes may match.
 	Listeners []string
 	// AllListeners says that Listeners has every listener with routes.
 	AllListeners bool
-	// StreamListeners are those whose connections the routes may match.
+	// StreamListeners are the listeners whose connections the routes may match.
 	StreamListeners []string
 	// Defined are the services of operators, whose settings tags do not change.
 	Defined map[string]bool

@@ -266,7 +266,7 @@ func (r *resolver) keep(m *member, a asked) {
 	m.routes[a.key] = a
 }
 
-// of checks the keys of a route as those in a file, and that tags or the meta may set them.
+// of checks the keys of a route as in a file, and that tags or the meta may set them.
 func (l decodings) of(asked tags.Route) decoding {
 	text, by := textOf(asked), config.ByTag
 	if asked.Meta {
@@ -336,7 +336,7 @@ func oldestOf(variants map[string]*variant) *variant {
 	return chosen
 }
 
-// settle decides the settings of a service: those that the oldest of its instances with routes asks
+// settle decides the settings of a service: the ones for which the oldest of its instances with routes asks
 // for. The others lose their routes.
 func (r *resolver) settle(members []member) {
 	var first *member

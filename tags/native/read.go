@@ -3,7 +3,7 @@
 //	sluice.route=HOST/PATH KEY=VALUE …
 //	sluice.upstream=KEY=VALUE …
 //
-// The keys are those of a route and of upstream in the configuration file, with dots between
+// The keys are the keys of a route and of upstream in the configuration file, with dots between
 // the levels. Which of them a tag may set is decided where they are decoded. With match=regexp, the pattern in PATH begins at the start of the path. The meta key sluice_route, or one that begins with sluice_route_, is another
 // spelling of the tag sluice.route.
 package native

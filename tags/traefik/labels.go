@@ -17,7 +17,7 @@ type label struct {
 	value   string
 }
 
-// labels returns those of all tags with the prefix, in the order of their keys. Of several with one
+// labels returns the labels of all tags with the prefix, in the order of their keys. Of several with one
 // key the last counts, as in Traefik.
 func labels(all []string, prefix string, reading *tags.Reading) []label {
 	var list []label

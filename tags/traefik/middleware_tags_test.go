@@ -262,7 +262,7 @@ var middlewareTags = []tagTest{
 			`closed 9 {"deny":["0.0.0.0/0","::/0"],"host":"a","when":{"scheme":"https"}}`,
 		}, ``,
 		[]string{
-			`0: the options may ask clients for certificates, and settings of TLS are those of the listener: want a listener in the file with them, and the router without tls.options; the route denies every request`,
+			`0: the options may ask clients for certificates, and the listener has the settings of TLS: want a listener in the file with them, and the router without tls.options; the route denies every request`,
 		},
 	},
 	{

@@ -157,7 +157,7 @@ func (e *effects) redirectRegexp(l label, options *part) {
 		return
 	}
 	if e.step != 0 {
-		e.refuse(l, "sluice redirects by the URL that the client sent: want the middleware before those that change the path")
+		e.refuse(l, "sluice redirects by the URL that the client sent: want the middleware before any that changes the path")
 		return
 	}
 	if e.keys["redirect"] != nil {
@@ -173,7 +173,7 @@ func (e *effects) redirectRegexp(l label, options *part) {
 // within returns the keys that replace the first match of re. Traefik replaces the match within
 // the URL or path, sluice all of it: so the pattern gets groups for the rest.
 func within(re *regexp.Regexp, replacement string) tags.Keys {
-	const before = 2 // the groups before those of re, of which the second is the match
+	const before = 2 // the groups before the groups of re; the second is the match
 	return tags.Keys{
 		"regexp": "^(.*?)(" + re.String() + ")(.*)$",
 		"to":     fmt.Sprintf("${1}%s${%d}", template(replacement, re, before), before+re.NumSubexp()+1),
@@ -181,7 +181,7 @@ func within(re *regexp.Regexp, replacement string) tags.Keys {
 }
 
 // template returns a replacement in the form of [regexp.Regexp.Expand] as a template of sluice,
-// for an expression with so many groups before those of re, the last of which is all of re. A name that re does not
+// for an expression with so many groups before the groups of re; the last of them is all of re. A name that re does not
 // have is empty, as in Go.
 func template(replacement string, re *regexp.Regexp, before int) string {
 	var b strings.Builder
@@ -279,7 +279,7 @@ func (e *effects) replacePathRegexp(l label, options *part) {
 	}
 }
 
-// allowList restricts the clients. Addresses are those that the listener trusts.
+// allowList restricts the clients. Addresses are the ones that the listener trusts.
 func (e *effects) allowList(kind label, options *part) {
 	var networks []string
 	for _, l := range options.labels {
@@ -414,7 +414,7 @@ var fixedHeaders = map[string][2]string{
 	"contenttypenosniff": {"X-Content-Type-Options", "nosniff"},
 }
 
-// textHeaders are options of the middleware headers whose value is that of a field.
+// textHeaders are options of the middleware headers whose value becomes the value of a field.
 var textHeaders = map[string]string{
 	"contentsecuritypolicy":           "Content-Security-Policy",
 	"contentsecuritypolicyreportonly": "Content-Security-Policy-Report-Only",

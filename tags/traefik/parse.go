@@ -39,7 +39,7 @@ type ruleError struct {
 
 func (e *ruleError) Error() string { return e.want }
 
-// matcherArguments is the number of arguments of a matcher. Of those with many, version 2 of
+// matcherArguments is the number of arguments of a matcher. Of matchers with many, version 2 of
 // Traefik takes several as alternatives, and so does sluice.
 type matcherArguments struct {
 	least, most int
@@ -88,7 +88,7 @@ var spellings = func() map[string]string {
 var gone = map[string]string{"Headers": "Header", "HeadersRegexp": "HeaderRegexp", "HostHeader": "Host"}
 
 // parseRule returns a rule of Traefik 3 with the matchers in disjunctive normal form: one of the
-// terms must hold. Its error is a *ruleError. The grammar is that of Go's expressions.
+// terms must hold. Its error is a *ruleError. The grammar is Go's for expressions.
 func parseRule(rule string, matchers map[string]matcherArguments) ([]term, error) {
 	if len(rule) > maxRule {
 		return nil, &ruleError{maxRule + 1, fmt.Sprintf("the rule is too long: want at most %d bytes", maxRule)}

@@ -87,7 +87,7 @@ var pathTags = []tagTest{
 		},
 		[]string{}, ``,
 		[]string{
-			`0: sluice redirects by the URL that the client sent: want the middleware before those that change the path`,
+			`0: sluice redirects by the URL that the client sent: want the middleware before any that changes the path`,
 		},
 	},
 	{

@@ -218,10 +218,10 @@ func (r *reader) secure(router *part, e *effects) {
 			e.secure = true
 		case l.path[1] == "options" && l.value != "default":
 			e.secure = true
-			e.close(l, "the options may ask clients for certificates, and settings of TLS are those of the listener: want a listener in the file with them, and the router without tls.options")
+			e.close(l, "the options may ask clients for certificates, and the listener has the settings of TLS: want a listener in the file with them, and the router without tls.options")
 		default:
 			e.secure = true
-			e.ignore(l, "certificates and settings of TLS are those of the listener: ignored")
+			e.ignore(l, "the listener has the certificates and settings of TLS: ignored")
 		}
 	}
 }

@@ -81,9 +81,9 @@ var routerTags = []tagTest{
 			`9 {"host":"a","when":{"scheme":"https"}}`,
 		}, ``,
 		[]string{
-			`0: certificates and settings of TLS are those of the listener: ignored`,
-			`0: certificates and settings of TLS are those of the listener: ignored`,
-			`0: certificates and settings of TLS are those of the listener: ignored`,
+			`0: the listener has the certificates and settings of TLS: ignored`,
+			`0: the listener has the certificates and settings of TLS: ignored`,
+			`0: the listener has the certificates and settings of TLS: ignored`,
 		},
 	},
 	{

@@ -69,7 +69,7 @@ func (r *reader) serviceOf(router *part, e *effects) (s *part, ok bool) {
 	return s, true
 }
 
-// port refuses a port that is not that of the instance.
+// port refuses a port that is not the instance's.
 func (r *reader) port(l label, e *effects) {
 	if l.value != strconv.Itoa(r.instance.Port) {
 		e.refuse(l, "the instance is registered with port "+strconv.Itoa(r.instance.Port)+": want a service of its own in Consul for another port")
@@ -92,7 +92,7 @@ func (r *reader) serviceOption(key string, l label, settings tags.Keys, e *effec
 			e.refuse(l, "want http, https or h2c")
 		}
 	case "server.weight":
-		e.ignore(l, "the weights of an instance are those in Consul: ignored")
+		e.ignore(l, "an instance has its weights from Consul: ignored")
 	case "passhostheader":
 		if pass, err := strconv.ParseBool(l.value); err != nil {
 			e.refuse(l, "want true or false")

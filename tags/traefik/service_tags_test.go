@@ -147,7 +147,7 @@ var serviceTags = []tagTest{
 			`9 {"host":"a"}`,
 		}, ``,
 		[]string{
-			`0: the weights of an instance are those in Consul: ignored`,
+			`0: an instance has its weights from Consul: ignored`,
 			`0: unknown key of a service: ignored`,
 		},
 	},

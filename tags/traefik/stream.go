@@ -10,7 +10,7 @@ import (
 // streamOptions are the keys of a router for TCP that are read.
 var streamOptions = []string{"rule", "priority", "entrypoints", "middlewares", "service", "tls", "rulesyntax"}
 
-// streamMiddlewares are those of routers for TCP, as middlewares.
+// streamMiddlewares are the middlewares of routers for TCP, as middlewares.
 var streamMiddlewares = map[string]func(e *effects, kind label, options *part){
 	"inflightconn": ignored("want client.limits.connections_per_address in the file: ignored"),
 	"ipallowlist":  (*effects).allowList,
@@ -106,7 +106,7 @@ func streamKeys(t term, secure bool) (tags.Keys, error) {
 	for _, m := range t {
 		switch {
 		case m.name == "ClientIP":
-			return nil, &ruleError{m.column, "sluice does not choose connections by ClientIP: want the middleware ipallowlist, which closes those of other clients"}
+			return nil, &ruleError{m.column, "sluice does not choose connections by ClientIP: want the middleware ipallowlist, which closes connections of other clients"}
 		case m.name == "ALPN":
 			return nil, &ruleError{m.column, "sluice does not choose connections by ALPN: want HostSNI"}
 		case m.not:
@@ -166,7 +166,7 @@ func (r *reader) streamServiceOption(key string, l label, settings tags.Keys, e 
 			settings["proxy_protocol"] = "v" + version
 		}
 	case "server.weight":
-		e.ignore(l, "the weights of an instance are those in Consul: ignored")
+		e.ignore(l, "an instance has its weights from Consul: ignored")
 	case "terminationdelay":
 		e.ignore(l, "sluice waits for both sides, up to timeouts.tunnel: ignored")
 	default:

@@ -183,7 +183,7 @@ var streamTags = []tagTest{
 		},
 		[]string{}, ``,
 		[]string{
-			`44: sluice does not choose connections by ClientIP: want the middleware ipallowlist, which closes those of other clients`,
+			`44: sluice does not choose connections by ClientIP: want the middleware ipallowlist, which closes connections of other clients`,
 		},
 	},
 	{

@@ -22,7 +22,7 @@ type match struct {
 	err   *ruleError
 }
 
-// keysOf returns the conditions of t as keys of a route, and those that have no key; nil:
+// keysOf returns the conditions of t as keys of a route, and the conditions that have no key; nil:
 // none. never says that no request meets them.
 func keysOf(t term) (keys tags.Keys, more *route.Conditions, never bool, err error) {
 	m := &match{keys: make(tags.Keys)}

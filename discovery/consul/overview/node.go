@@ -31,14 +31,14 @@ type node struct {
 }
 
 // slots returns the number of slots, by default 61: half of the connections, without
-// those of the other lists. Consul continues a canceled query, so after an outage each
+// the connections of the other lists. Consul continues a canceled query, so after an outage each
 // of these counts twice.
 func (v *overview) slots() int {
 	limit, _ := v.client.Capacity()
 	return max(1, (limit-4)/2)
 }
 
-// followNodes starts the queries of added nodes and ends those of removed ones. It
+// followNodes starts the queries of added nodes and ends the queries of removed ones. It
 // reports whether there are more nodes than slots.
 func (v *overview) followNodes(ctx context.Context, running *sync.WaitGroup) (crowded bool) {
 	v.mu.Lock()

@@ -59,7 +59,7 @@ type overview struct {
 	mu           sync.Mutex                      // guards the fields below
 	subscribers  map[string]map[*Subscriber]bool // by the service's name in lower case
 	count        int                             // of subscribers
-	direct       int                             // of subscribers, those that are direct
+	direct       int                             // of subscribers, the direct ones
 	waiting      map[*Subscriber]bool            // to be direct
 	addresses    map[string]string               // of all nodes, by name; nil: unknown
 	nodes        map[string]*node                // by name

@@ -80,7 +80,7 @@ type View struct {
 	Cluster uint64 // its id
 }
 
-// Position is how far a cluster was followed. The zero value is that of nobody.
+// Position is how far a cluster was followed. The zero value: none was followed.
 type Position struct {
 	Cluster  uint64
 	Revision int64
@@ -135,7 +135,7 @@ type follower struct {
 
 	known bool   // id and seen are set
 	view  View   // Forgot is not used
-	seen  int64  // the highest revision in an answer; the view's, or that of a change of another key
+	seen  int64  // the highest revision in an answer; the view's, or the revision of a change of another key
 	id    uint64 // of the cluster
 }
 
@@ -320,7 +320,7 @@ func (w *watch) pause() time.Duration {
 // maxResponses limits the responses of a watch that are passed on together.
 const maxResponses = 100
 
-// takeAll takes a response and those that have arrived behind it, and passes on one view.
+// takeAll takes a response and all that have arrived behind it, and passes on one view.
 func (w *watch) takeAll(r clientv3.WatchResponse, ok bool, more clientv3.WatchChan) error {
 	before, n := w.view.Revision, 0
 	var err error

@@ -25,7 +25,7 @@ type Manager struct {
 }
 
 // New takes the sockets of systemd. It must be called once in a process, before others use the
-// environment: it removes the variables that concern this process only, and leaves those for a
+// environment: it removes the variables that concern this process only, and leaves the ones for a
 // process that replaces it.
 func New() (*Manager, error) {
 	watchdog, err := daemon.SdWatchdogEnabled(false)
