@@ -190,7 +190,7 @@ func (e *examination) configure() error {
 		}
 	}
 	if !e.askAdmin {
-		e.address = c.Admin.Address
+		e.address = c.Admin.Address.Text
 		if c.Admin.TLS != nil {
 			e.address = "https://" + e.address
 		}

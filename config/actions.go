@@ -62,7 +62,7 @@ var (
 
 // ForwardAuth asks a server about each request.
 type ForwardAuth struct {
-	URL             Location      `key:"url" format:"http_url" required:"yes"`
+	URL             URL           `key:"url" format:"http_url" required:"yes"`
 	ResponseHeaders []string      `key:"response_headers" format:"token"` // of the answer, for peers
 	Timeout         time.Duration `key:"timeout" default:"5s" min:"1ms" max:"1m"`
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"reflect"
 	"slices"
@@ -84,30 +83,31 @@ func (c *Consul) check(d *decoder, tls bool) {
 
 func (c *Config) checkListeners(d *decoder) {
 	if len(c.Listeners) == 0 && len(d.errs) == 0 {
-		c.Listeners = []Listener{{Name: defaultListener, Address: defaultListenerAddress, Protocol: ProtocolHTTP, HTTP2: true}}
+		address := typedList[string, Endpoint]("listen", defaultListenerAddress)[0]
+		c.Listeners = []Listener{{Name: defaultListener, Address: address, Protocol: ProtocolHTTP, HTTP2: true}}
 	}
 	names := make(map[string]string, len(c.Listeners))
 	taken := []string{"admin.address"}
-	addresses := []string{c.Admin.Address}
+	addresses := []Address{c.Admin.Address}
 	remote := false // a listener has a host and a port
 	for i := range c.Listeners {
 		l := &c.Listeners[i]
-		l.Name = cmp.Or(l.Name, l.Address)
+		l.Name = cmp.Or(l.Name, l.Address.Text)
 		key := fmt.Sprintf("listeners[%d]", i)
 		if l.Name != "" {
 			d.once(names, l.Name, key+".name", l.Name)
 		}
 		for j, address := range addresses {
-			if collide(l.Address, address) {
-				d.refuse(key+".address", l.Address,
+			if l.Address.Value.collides(address.Value) {
+				d.refuse(key+".address", l.Address.Text,
 					fmt.Sprintf("already taken by %s (%s): want another port or address", taken[j], address))
 				break
 			}
 		}
 		taken, addresses = append(taken, key+".address"), append(addresses, l.Address)
-		network, _ := discovery.Endpoint(l.Address)
-		remote = remote || network != discovery.NetworkUnix
-		if network == discovery.NetworkUnix && l.TLS != nil && l.TLS.ACME != nil {
+		local := l.Address.Value.Network == discovery.NetworkUnix
+		remote = remote || !local
+		if local && l.TLS != nil && l.TLS.ACME != nil {
 			d.refuse(key+".tls.acme", "", "not on a unix socket, which no authority reaches")
 		}
 		l.Socket.check(d, key+".socket", l.Address)
@@ -128,19 +128,18 @@ func (c *Config) checkListeners(d *decoder) {
 // checkAdmin checks rules of the admin API that involve several keys.
 func (c *Config) checkAdmin(d *decoder) {
 	a := c.Admin
-	network, _ := discovery.Endpoint(a.Address)
-	switch {
-	case network == discovery.NetworkUnix:
+	switch at := a.Address.Value; {
+	case at.Network == discovery.NetworkUnix:
 		if r := c.Consul.Register; r != nil && r.Check.Type == "http" && r.Check.URL == "" {
 			d.refuse("consul.register.check.type", "http", "the admin API is a unix socket, which Consul cannot ask: give check.url, or use type: ttl")
 		}
-	case a.TokenFile == "" && a.Address != "" && !isLoopback(a.Address):
-		d.refuse("admin.address", a.Address,
+	case a.TokenFile == "" && a.Address.Text != "" && !isLoopback(at.Host):
+		d.refuse("admin.address", a.Address.Text,
 			"reachable from other machines: set admin.token_file too, or use a loopback address such as 127.0.0.1:8081")
 	}
 	a.Socket.check(d, "admin.socket", a.Address)
 	if a.TLS != nil {
-		if network == discovery.NetworkUnix {
+		if a.Address.Value.Network == discovery.NetworkUnix {
 			d.refuse("admin.tls", "", "not with a unix socket, which only programs of this machine reach")
 		}
 		checkCertificate(d, "admin.tls", a.TLS.Cert, a.TLS.Key)
@@ -148,22 +147,6 @@ func (c *Config) checkAdmin(d *decoder) {
 	if a.ReadTokenFile != "" && a.TokenFile == "" {
 		d.refuse("admin.read_token_file", a.ReadTokenFile, "only with admin.token_file, the token with the right to do more than read")
 	}
-}
-
-// collide reports whether two listeners cannot be open at the same time: they are the same
-// unix socket, or have the same port, and the same host or one that means all addresses.
-func collide(a, b string) bool {
-	if network, path := discovery.Endpoint(a); network == discovery.NetworkUnix {
-		other, otherPath := discovery.Endpoint(b)
-		return other == network && otherPath == path
-	}
-	hostA, portA, errA := net.SplitHostPort(a)
-	hostB, portB, errB := net.SplitHostPort(b)
-	if errA != nil || errB != nil || portA != portB || portA == "0" {
-		return false
-	}
-	wildcard := func(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
-	return hostA == hostB || wildcard(hostA) || wildcard(hostB)
 }
 
 func (s *Service) check(d *decoder, name string, consul *Consul) {
@@ -183,7 +166,11 @@ func (s *Service) check(d *decoder, name string, consul *Consul) {
 	s.checkGroups(d, key)
 	first := make(map[string]string, len(s.Peers))
 	for i, peer := range s.Peers {
-		d.once(first, peerAddress(peer.Text), fmt.Sprintf("%s.peers[%d]", key, i), peer.Text)
+		address := peer.Value.ID
+		if peer.Value.Socket == "" {
+			address = strings.ToLower(address)
+		}
+		d.once(first, address, fmt.Sprintf("%s.peers[%d]", key, i), peer.Text)
 	}
 }
 

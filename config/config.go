@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -59,15 +60,15 @@ type AccessLog struct {
 
 // Tracing configures the export of spans.
 type Tracing struct {
-	OTLP        string   `key:"otlp" format:"http_url"`                      // of the collector, without /v1/traces; empty: no spans
-	Sample      Ratio    `key:"sample" default:"1%" min:"0" max:"1"`         // share of traces that begin here
-	ServiceName string   `key:"service_name" default:"sluice" format:"text"` // of the spans' resource
-	Headers     []Header `key:"headers" format:"header"`                     // for the collector
+	OTLP        Typed[string, *url.URL] `key:"otlp" format:"http_url"`                      // of the collector, without /v1/traces; empty: no spans
+	Sample      Ratio                   `key:"sample" default:"1%" min:"0" max:"1"`         // share of traces that begin here
+	ServiceName string                  `key:"service_name" default:"sluice" format:"text"` // of the spans' resource
+	Headers     []Header                `key:"headers" format:"header"`                     // for the collector
 }
 
 // Admin is the listener of the admin API.
 type Admin struct {
-	Address string    `key:"address" default:"127.0.0.1:8081" format:"listen"`
+	Address Address   `key:"address" default:"127.0.0.1:8081" format:"listen"`
 	Socket  *Socket   `key:"socket"` // only if Address is a unix socket; nil: the defaults
 	TLS     *AdminTLS `key:"tls"`    // nil: without TLS
 	// TokenFile contains the bearer token that all requests must have, except requests
@@ -93,7 +94,7 @@ type AdminTLS struct {
 // Listener is an address on which sluice serves clients.
 type Listener struct {
 	Name          string         `key:"name"` // empty: the address
-	Address       string         `key:"address" format:"listen" required:"yes"`
+	Address       Address        `key:"address" format:"listen" required:"yes"`
 	Socket        *Socket        `key:"socket"` // only if Address is a unix socket; nil: the defaults
 	Protocol      string         `key:"protocol" default:"http" oneof:"http|tcp"`
 	Service       string         `key:"service"`              // with ProtocolTCP, which has no routes: where the connections go

@@ -155,10 +155,10 @@ func canonicalHash(c *Config) string {
 	common.Listeners = slices.Clone(c.Listeners)
 	for i := range common.Listeners {
 		l := &common.Listeners[i]
-		if l.Name == l.Address {
+		if l.Name == l.Address.Text {
 			l.Name = ""
 		}
-		l.Address = ""
+		l.Address = Address{}
 	}
 	common.Admin, common.Live, common.Discovery.Snapshot = Admin{}, Live{}, ""
 	consul := &common.Consul

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/url"
 	"os"
 	"path"
 	"reflect"
@@ -48,8 +47,8 @@ type EtcdTLS struct {
 
 // isEtcdURL reports whether s is http://HOST:PORT or https://HOST:PORT.
 func isEtcdURL(s string) bool {
-	u, err := url.Parse(s)
-	return err == nil && isHTTPURL(s) && u.Port() != "" && u.Path == "" && u.RawQuery == "" && !u.ForceQuery && !strings.Contains(s, ",")
+	u, err := parseURL(s)
+	return err == nil && u.Port() != "" && u.Path == "" && u.RawQuery == "" && !u.ForceQuery && !strings.Contains(s, ",")
 }
 
 // DynamicEtcd names the keys in etcd that begin with a prefix: documents, whose names end in

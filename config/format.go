@@ -32,8 +32,8 @@ var isName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`).MatchStrin
 // formats are the rules for the tag "format".
 var formats = map[string]format{
 	"name": plain("a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit", isName),
-	"listen": plain(`HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535; or unix:/PATH`,
-		func(s string) bool { return isListenAddress(s) || isSocket(s) }),
+	"listen": typed(`HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535; or unix:/PATH`,
+		parseEndpoint),
 	"file_mode":    typed("permissions in octal, such as 0660", parseMode),
 	"peer":         typed(`"HOST:PORT" or "HOST:PORT weight=N", an IPv6 address in brackets, the port from 1 to 65535, the weight from 0 to 65535; unix:/PATH instead of HOST:PORT`, parsePeer),
 	"log_level":    typed("", zerolog.ParseLevel),
@@ -79,7 +79,7 @@ var formats = map[string]format{
 	"kv_tree": plain("a prefix of keys such as sluice/, of up to 128 letters, digits, '.', '_', '-' or '/'",
 		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,125}[A-Za-z0-9._-])?/?$`).MatchString),
 	"files":    plain("the path of a file, or of files of one directory with * for any letters, such as routes.d/*.yaml", isFiles),
-	"http_url": plain("http://HOST:PORT/PATH or https://HOST:PORT/PATH", isHTTPURL),
+	"http_url": typed("http://HOST:PORT/PATH or https://HOST:PORT/PATH", parseURL),
 	"pattern":  plain("a name, or a pattern with * for any letters, ? for one, and [a-z] for one of several", isPattern),
 	"hash_key": typed(`client_address, path, "header NAME", "cookie NAME" or "query NAME"`, route.ParseHashKey),
 	"split_key": typed(`cookie, "header NAME", client_address or none`, func(s string) (p Portion, err error) {
@@ -115,43 +115,30 @@ func isAuthority(s string) bool {
 	return discovery.IsHostName(s)
 }
 
-func isListenAddress(s string) bool {
-	host, port, err := net.SplitHostPort(s)
-	if err != nil {
-		return false
-	}
-	return isPort(port, 0) && (host == "" || discovery.IsHost(host))
-}
-
 // isTarget reports whether s is an address to connect to.
 func isTarget(s string) bool {
 	host, port, err := net.SplitHostPort(s)
 	return err == nil && discovery.IsHost(host) && isPort(port, 1)
 }
 
-// isHTTPURL reports whether s is a URL for HTTP or HTTPS without credentials.
-func isHTTPURL(s string) bool {
+// parseURL parses a URL for HTTP or HTTPS without credentials.
+func parseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil && u.Fragment == "" &&
-		discovery.IsHost(u.Hostname()) && (u.Port() == "" || isPort(u.Port(), 1))
+	if err == nil && !((u.Scheme == "http" || u.Scheme == "https") && u.User == nil && u.Fragment == "" &&
+		discovery.IsHost(u.Hostname()) && (u.Port() == "" || isPort(u.Port(), 1))) {
+		err = errors.New("not a URL for HTTP")
+	}
+	return u, err
 }
 
 // parsePeer parses a peer of the static source whose host is valid.
 func parsePeer(s string) (discovery.Instance, error) {
 	i, err := discovery.ParsePeer(s)
-	if address := peerAddress(s); err == nil && !isSocket(address) && !isTarget(address) {
+	address, _, _ := strings.Cut(strings.TrimSpace(s), " ")
+	if err == nil && !isSocket(address) && !isTarget(address) {
 		err = errors.New("not an address to connect to")
 	}
 	return i, err
-}
-
-// peerAddress returns the address of a peer, without its weight.
-func peerAddress(s string) string {
-	address, _, _ := strings.Cut(strings.TrimSpace(s), " ")
-	if network, path := discovery.Endpoint(address); network == discovery.NetworkUnix {
-		return network + ":" + path
-	}
-	return strings.ToLower(address)
 }
 
 // isPort reports whether s is a port number, at least least.
@@ -195,19 +182,15 @@ func consulURL(s string, tls bool) (string, bool) {
 		}
 		s = scheme + s
 	}
-	u, err := url.Parse(s)
-	if err != nil || !isHTTPURL(s) || u.RawQuery != "" || u.ForceQuery || strings.HasSuffix(u.Host, ":") {
+	u, err := parseURL(s)
+	if err != nil || u.RawQuery != "" || u.ForceQuery || strings.HasSuffix(u.Host, ":") {
 		return "", false
 	}
 	return strings.TrimRight(u.String(), "/"), true
 }
 
-// isLoopback reports whether a listener on address is reachable only from this machine.
-func isLoopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
+// isLoopback reports whether a listener on host is reachable only from this machine.
+func isLoopback(host string) bool {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return ip.Unmap().IsLoopback()
 	}

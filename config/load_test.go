@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"net/url"
 	"reflect"
 	"slices"
 	"testing"
@@ -43,6 +44,8 @@ func withoutOrigins(c *Config) *Config {
 	c.Routes = routesWithoutOrigins(c.Routes)
 	return c
 }
+
+func endpoint(text string) Address { return typedList[string, Endpoint]("listen", text)[0] }
 
 // Defaults of a service.
 var (
@@ -124,9 +127,9 @@ health: { max_checks: 9 }
 	want := &Config{
 		Log:       Log{Level: LogLevel{"debug", zerolog.DebugLevel}, Format: "console"},
 		AccessLog: AccessLog{Path: "/var/log/sluice/access.log", Format: "combined", Sample: 0.05, Slow: 250 * time.Millisecond},
-		Tracing:   Tracing{OTLP: "http://127.0.0.1:4318", Sample: 0.1, ServiceName: "edge", Headers: []Header{{Text: "A: b", Value: [2]string{"A", "b"}}}},
-		Admin:     Admin{Address: "0.0.0.0:9000", TokenFile: "/run/secrets/admin"},
-		Listeners: []Listener{{Name: "web", Address: ":80", Protocol: "http", HTTP2: true}, {Name: "[::1]:81", Address: "[::1]:81", Protocol: "http", HTTP2: true}},
+		Tracing:   Tracing{OTLP: typedList[string, *url.URL]("http_url", "http://127.0.0.1:4318")[0], Sample: 0.1, ServiceName: "edge", Headers: []Header{{Text: "A: b", Value: [2]string{"A", "b"}}}},
+		Admin:     Admin{Address: endpoint("0.0.0.0:9000"), TokenFile: "/run/secrets/admin"},
+		Listeners: []Listener{{Name: "web", Address: endpoint(":80"), Protocol: "http", HTTP2: true}, {Name: "[::1]:81", Address: endpoint("[::1]:81"), Protocol: "http", HTTP2: true}},
 		Client: Client{
 			Timeouts:       ClientTimeouts{Head: time.Second, Body: 2 * time.Second, Write: 3 * time.Second, Idle: 4 * time.Second},
 			Limits:         ClientLimits{Connections: 100, ConnectionsPerAddress: 10, Head: 60 << 10, Fields: 1000, Target: 4096, Body: 10_000_000, KeptBodies: 50 << 20, Compression: 100 << 20},

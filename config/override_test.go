@@ -52,7 +52,7 @@ func TestPrecedence(t *testing.T) {
 	}
 	c := load(Input{Getenv: env, Consul: "http://flag:1", Admin: "127.0.0.1:2", Listen: ":3"})
 	verify.That(t, len(c.Consul.Addresses) == 1 && c.Consul.Addresses[0] == "http://flag:1", "flag over environment: %+v", c.Consul)
-	verify.That(t, c.Admin.Address == "127.0.0.1:2" && reflect.DeepEqual(c.Listeners[0], Listener{Name: "web", Address: ":3", Protocol: "http", HTTP2: true}), "flags over file: %+v %+v", c.Admin, c.Listeners)
+	verify.That(t, c.Admin.Address.Text == "127.0.0.1:2" && reflect.DeepEqual(c.Listeners[0], Listener{Name: "web", Address: endpoint(":3"), Protocol: "http", HTTP2: true}), "flags over file: %+v %+v", c.Admin, c.Listeners)
 	both := environ("CONSUL_HTTP_TOKEN", "s3cret", "CONSUL_HTTP_TOKEN_FILE", "/env")
 	if c := load(Input{Getenv: both}).Consul; c.Token != "" || c.TokenFile != "/env" {
 		t.Errorf("token file over token: %+v", c)

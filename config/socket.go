@@ -1,8 +1,10 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os/user"
 	"strconv"
 	"strings"
@@ -17,6 +19,38 @@ const maxSocketPath = 103
 func isSocket(s string) bool {
 	network, path := discovery.Endpoint(s)
 	return network == discovery.NetworkUnix && path != "/" && !strings.HasSuffix(s, "/") && len(path) <= maxSocketPath
+}
+
+// Endpoint is where to listen. The zero value is that of an address that is not allowed.
+type Endpoint struct {
+	Network, Address string // as for [net.Listen]
+	Host, Port       string // of TCP
+}
+
+// parseEndpoint parses the address of a listener.
+func parseEndpoint(s string) (e Endpoint, err error) {
+	e.Network, e.Address = discovery.Endpoint(s)
+	if e.Network == discovery.NetworkUnix {
+		if !isSocket(s) {
+			err = errors.New("not the path of a socket")
+		}
+		return e, err
+	}
+	e.Host, e.Port, err = net.SplitHostPort(s)
+	if err == nil && !(isPort(e.Port, 0) && (e.Host == "" || discovery.IsHost(e.Host))) {
+		err = errors.New("not an address to listen on")
+	}
+	return e, err
+}
+
+// collides reports whether two listeners cannot be open at the same time: they are the same
+// unix socket, or have the same port, and the same host or one that means all addresses.
+func (e Endpoint) collides(other Endpoint) bool {
+	if e.Network == discovery.NetworkUnix {
+		return e == other
+	}
+	wildcard := func(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
+	return e.Port != "" && e.Port != "0" && e.Port == other.Port && (e.Host == other.Host || wildcard(e.Host) || wildcard(other.Host))
 }
 
 // Socket says who may connect to a unix socket.
@@ -83,12 +117,11 @@ func parseMode(s string) (fs.FileMode, error) {
 	return fs.FileMode(n), err
 }
 
-// check checks s, which is at key and belongs to address.
-func (s *Socket) check(d *decoder, key, address string) {
+// check checks s, which is at key and belongs to an address.
+func (s *Socket) check(d *decoder, key string, of Address) {
 	if s == nil {
 		return
 	}
-	network, _ := discovery.Endpoint(address)
 	for _, field := range []struct {
 		key, value string
 		lookUp     func(string) (string, error)
@@ -96,7 +129,7 @@ func (s *Socket) check(d *decoder, key, address string) {
 		if field.value == "" {
 			continue
 		}
-		if network != discovery.NetworkUnix {
+		if of.Value.Network != discovery.NetworkUnix {
 			d.refuse(join(key, field.key), field.value, "only with the address of a unix socket, such as unix:/run/sluice/admin.sock")
 		} else if field.lookUp == nil {
 			continue

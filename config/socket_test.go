@@ -23,7 +23,7 @@ func TestEndpoint(t *testing.T) {
 		":80":         {"unix:/run/a": false},
 	} {
 		for b, want := range others {
-			verify.Equal(t, collide(a, b), want, "%s and %s", a, b)
+			verify.Equal(t, endpoint(a).Value.collides(endpoint(b).Value), want, "%s and %s", a, b)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"net/url"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -30,6 +31,8 @@ type (
 	Header    = Typed[Secret, [2]string] // name and value of a field; Secret because of credentials
 	Meta      = Typed[string, [2]string] // key and value
 	Network   = Typed[string, netip.Prefix]
+	Address   = Typed[string, Endpoint]
+	URL       = Typed[Location, *url.URL]
 	HashKey   = Typed[string, route.HashKey]
 	Escaped   = Typed[Secret, []byte]
 	Statuses  = Typed[string, healthcheck.Statuses]

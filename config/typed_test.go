@@ -23,7 +23,7 @@ func TestTypedTextsHideSecrets(t *testing.T) {
 // Each key with a value of its own has a format that makes such a value.
 func TestTypedKeysHaveTheirFormat(t *testing.T) {
 	for format, text := range map[string]string{
-		"file_mode": "0660", "network": "10.0.0.0/8", "proxy": "unix:", "media_type": "text/html", "encoding": "gzip", "level": "fast", "header": "A: b",
+		"file_mode": "0660", "listen": ":80", "http_url": "http://h/", "network": "10.0.0.0/8", "proxy": "unix:", "media_type": "text/html", "encoding": "gzip", "level": "fast", "header": "A: b",
 		"statuses": "2xx", "regexp": "^a", "escaped": `a\n`, "meta": "a=b", "catalog_meta": "a=b", "consul_meta": "a=b",
 		"traefik_rule": "Host(`a`)", "hash_key": "path", "rate_key": "route",
 	} {

@@ -146,9 +146,8 @@ func (ls *listeners) open(c *config.Config) (all []*listener, err error) {
 }
 
 // bind binds the address of the listener of that name.
-func (ls *listeners) bind(name, address string, s *config.Socket) (net.Listener, error) {
-	network, where := discovery.Endpoint(address)
-	l, err := ls.listen(name, network, where)
+func (ls *listeners) bind(name string, address config.Address, s *config.Socket) (net.Listener, error) {
+	l, err := ls.listen(name, address.Value.Network, address.Value.Address)
 	if err == nil {
 		if err = permit(l, s); err == nil {
 			return l, nil
@@ -168,17 +167,16 @@ func (ls *listeners) discard(all []*listener) {
 }
 
 // explain describes the usual errors of binding an address.
-func (ls *listeners) explain(address string, err error) error {
-	network, path := discovery.Endpoint(address)
+func (ls *listeners) explain(address config.Address, err error) error {
+	at := address.Value
 	switch {
-	case network == discovery.NetworkUnix && errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("%s: the directory %s does not exist", address, filepath.Dir(path))
-	case network == discovery.NetworkUnix:
+	case at.Network == discovery.NetworkUnix && errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%s: the directory %s does not exist", address, filepath.Dir(at.Address))
+	case at.Network == discovery.NetworkUnix:
 		return err
 	case errors.Is(err, syscall.EADDRINUSE):
-		_, port, _ := net.SplitHostPort(address)
 		for _, l := range ls.all() {
-			if _, taken, _ := net.SplitHostPort(l.Addr().String()); taken == port {
+			if _, taken, _ := net.SplitHostPort(l.Addr().String()); taken == at.Port {
 				return fmt.Errorf("%s is in use by listener %q of this sluice: remove that one first, and add the new one then", address, l.config.Name)
 			}
 		}

@@ -57,7 +57,7 @@ func TestForwardAuth(t *testing.T) {
 	defer origin.Close()
 	p := startProxy(t, Options{}, origin.Listener.Addr().String())
 	actions := func(url string, timeout time.Duration) *route.Actions {
-		f := auth.NewForward(url, timeout, nil)
+		f := auth.NewForward(verify.URL(t, url), timeout, nil)
 		t.Cleanup(f.Close)
 		return &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f, Copied: headerEdits(t, nil, nil, "X-User", "X-Group")}}
 	}

@@ -297,7 +297,7 @@ func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
 	}))
 	t.Cleanup(authorizes.Close)
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour, Body: time.Hour}}, origin.address())
-	f := auth.NewForward(authorizes.URL, patience, nil)
+	f := auth.NewForward(verify.URL(t, authorizes.URL), patience, nil)
 	t.Cleanup(f.Close)
 	p.setRoutes(
 		route.Route{Path: "/", Service: p.service},

@@ -216,7 +216,7 @@ func FuzzAuthenticationAnswer(f *testing.F) {
 		f.Add([]byte(answer), uint8(2))
 	}
 	l := newHostileLane(f)
-	forward := auth.NewForward("http://"+l.hostile.auth.address, patience, nil)
+	forward := auth.NewForward(verify.URL(f, "http://"+l.hostile.auth.address), patience, nil)
 	f.Cleanup(forward.Close)
 	l.p.setRoutes(route.Route{Path: "/", Service: l.p.service, Actions: &route.Actions{
 		ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: route.HeaderEdits{Dropped: []string{"x-user", "x-group", "x_user"}}},

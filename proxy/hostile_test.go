@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime"
 	"strings"
 	"sync"
@@ -322,7 +323,7 @@ func (h *hostileRoutes) set(input hostileInput) {
 		h.peer.play([]byte(input.peer), 1)
 	case input.actions == nil:
 		h.auth.play([]byte(input.authServer), 1)
-		actions.ForwardAuth = &route.ForwardAuth{Forward: auth.NewForward("http://"+h.auth.address, patience, nil), Copied: route.HeaderEdits{Dropped: []string{"x-user"}}}
+		actions.ForwardAuth = &route.ForwardAuth{Forward: auth.NewForward(&url.URL{Scheme: "http", Host: h.auth.address}, patience, nil), Copied: route.HeaderEdits{Dropped: []string{"x-user"}}}
 	}
 	h.p.setRoutes(route.Route{Path: "/", Service: service, Actions: actions}, route.Route{Path: "/other", Service: h.p.service})
 }

@@ -279,7 +279,7 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 	if random.IntN(2) == 0 {
 		newTransport = p.NewHTTP2Transport(someTransport)
 	}
-	f := auth.NewForward("http://"+recorder.start(t, "auth", theirs)+"/", patience, nil)
+	f := auth.NewForward(verify.URL(t, "http://"+recorder.start(t, "auth", theirs)+"/"), patience, nil)
 	t.Cleanup(f.Close)
 	actions := &route.Actions{
 		ForwardAuth:    &route.ForwardAuth{Forward: f, Copied: headerEdits(t, nil, nil, "X-Group")},

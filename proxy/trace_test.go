@@ -45,7 +45,7 @@ func TestTraceContextPassesUnchanged(t *testing.T) {
 func startTracer(t *testing.T, sample float64) (*tracing.Tracer, *tracetest.Collector) {
 	t.Helper()
 	collector := tracetest.Start(t)
-	tracer, err := tracing.New(tracing.Options{Endpoint: collector.URL, Sample: sample, Counters: new(tracing.Counters), Service: "test"})
+	tracer, err := tracing.New(tracing.Options{Endpoint: verify.URL(t, collector.URL), Sample: sample, Counters: new(tracing.Counters), Service: "test"})
 	verify.NoError(t, err)
 	t.Cleanup(tracer.Close)
 	return tracer, collector

@@ -111,7 +111,7 @@ func TestActionsOfWebSockets(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	forward := auth.NewForward(server.URL, patience, nil)
+	forward := auth.NewForward(verify.URL(t, server.URL), patience, nil)
 	defer forward.Close()
 	forwardAuth := route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: headerEdits(t, nil, nil, "X-User")}}
 	for _, test := range []struct {

@@ -65,7 +65,7 @@ type forwardID struct {
 
 // of returns the client with the settings of a, which it takes from before or creates.
 func (f forwards) of(a *config.ForwardAuth, before forwards, machine *locality.Machine, allowLocal bool) *auth.Forward {
-	id := forwardID{a.URL, a.Timeout, a.ByDocument, a.ByDocument && allowLocal}
+	id := forwardID{a.URL.Text, a.Timeout, a.ByDocument, a.ByDocument && allowLocal}
 	return keep(f, before, id, func() *auth.Forward {
 		var mayConnect func(netip.AddrPort) error
 		if id.byDocument {
@@ -73,7 +73,7 @@ func (f forwards) of(a *config.ForwardAuth, before forwards, machine *locality.M
 				return machine.MayConnect(to, locality.Origin{Trusted: id.allowLocal})
 			}
 		}
-		return auth.NewForward(string(a.URL), a.Timeout, mayConnect)
+		return auth.NewForward(a.URL.Value, a.Timeout, mayConnect)
 	})
 }
 

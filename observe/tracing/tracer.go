@@ -21,7 +21,7 @@ import (
 // Options configure a Tracer.
 type Options struct {
 	// Endpoint is the URL of the collector without the path of traces.
-	Endpoint string
+	Endpoint *url.URL
 	Headers  map[string]string // of the requests to it
 	// Sample is the share of traces that begin here and are exported, from 0 to 1.
 	Sample float64
@@ -89,14 +89,10 @@ func (c *Counters) Read() Counts {
 
 // New starts a Tracer. The caller must call Close.
 func New(o Options) (*Tracer, error) {
-	endpoint, err := url.JoinPath(o.Endpoint, "v1/traces")
-	if err != nil {
-		return nil, fmt.Errorf("tracing: %w", err)
-	}
 	t := &Tracer{
 		threshold: uint64(math.Ldexp(min(o.Sample, 1-1.0/(1<<53)), 64)), every: o.Sample >= 1,
 		client: otlptracehttp.NewClient(
-			otlptracehttp.WithEndpointURL(endpoint), otlptracehttp.WithHeaders(o.Headers),
+			otlptracehttp.WithEndpointURL(o.Endpoint.JoinPath("v1/traces").String()), otlptracehttp.WithHeaders(o.Headers),
 			otlptracehttp.WithCompression(otlptracehttp.GzipCompression), otlptracehttp.WithTimeout(exportTimeout),
 			otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: true, InitialInterval: 500 * time.Millisecond, MaxInterval: 5 * time.Second, MaxElapsedTime: exportTimeout}),
 		),

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"syscall"
 	"time"
 
@@ -26,7 +27,7 @@ const (
 
 // A Forward asks a server whether a request is allowed. It is safe for concurrent use.
 type Forward struct {
-	url     string
+	url     *url.URL
 	timeout time.Duration
 	client  *http.Client
 	places  *places.Places // of questions
@@ -42,21 +43,21 @@ type Answer struct {
 // Allows reports whether the request is allowed.
 func (a *Answer) Allows() bool { return a.Status < 300 }
 
-// NewForward returns a Forward to an HTTP or HTTPS URL. timeout bounds each question. mayConnect
+// NewForward returns a Forward to a URL for HTTP or HTTPS, which does not change. timeout bounds each question. mayConnect
 // returns an error for an address to which no connection is opened; nil: every address is allowed.
 // It may be called concurrently.
-func NewForward(url string, timeout time.Duration, mayConnect func(netip.AddrPort) error) *Forward {
+func NewForward(to *url.URL, timeout time.Duration, mayConnect func(netip.AddrPort) error) *Forward {
 	dialer := net.Dialer{}
 	if mayConnect != nil {
-		dialer.Control = func(_, address string, _ syscall.RawConn) error { // after the resolution of the name
-			to, err := netip.ParseAddrPort(address)
+		dialer.Control = func(_, text string, _ syscall.RawConn) error { // after the resolution of the name
+			address, err := netip.ParseAddrPort(text)
 			if err != nil {
 				return err
 			}
-			return mayConnect(to)
+			return mayConnect(address)
 		}
 	}
-	return &Forward{url, timeout, &http.Client{
+	return &Forward{to, timeout, &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			DialContext:            dialer.DialContext,
@@ -79,12 +80,8 @@ func (f *Forward) Ask(ctx context.Context, client places.Block, header http.Head
 		return nil, fmt.Errorf("forward auth: too many questions wait for their answers: %w", err)
 	}
 	defer f.places.Give(client)
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url, nil)
-	if err != nil {
-		return nil, fmt.Errorf("forward auth: %w", err)
-	}
-	request.Header = header
-	response, err := f.client.Do(request)
+	request := &http.Request{Method: http.MethodGet, URL: f.url, Header: header}
+	response, err := f.client.Do(request.WithContext(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("forward auth: %w", err)
 	}

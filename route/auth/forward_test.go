@@ -24,7 +24,7 @@ func TestAddressesOfQuestions(t *testing.T) {
 	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
 	for _, host := range []string{"127.0.0.1", "localhost", "[::ffff:127.0.0.1]"} {
 		for _, allowed := range []bool{false, true} {
-			f := NewForward("http://"+host+":"+port, 0, func(to netip.AddrPort) error {
+			f := NewForward(verify.URL(t, "http://"+host+":"+port), 0, func(to netip.AddrPort) error {
 				if !allowed {
 					return fmt.Errorf("%s is not allowed", to.Addr().Unmap())
 				}
@@ -48,7 +48,7 @@ func TestQuestionsOfOneClientHaveTheirShare(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	f := NewForward(server.URL, 0, nil)
+	f := NewForward(verify.URL(t, server.URL), 0, nil)
 	defer f.Close()
 	slow, other := places.BlockOf(netip.MustParseAddr("10.0.0.1")), places.BlockOf(netip.MustParseAddr("10.0.0.2"))
 	ctx, cancel := context.WithCancel(t.Context())

@@ -3,6 +3,7 @@ package verify
 
 import (
 	"fmt"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -23,6 +24,14 @@ func Succeeds(t testing.TB, err error) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// URL parses a URL, or ends the test.
+func URL(t testing.TB, text string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(text)
+	NoError(t, err)
+	return u
 }
 
 // That fails the test with a message, unless the condition holds.
