@@ -80,7 +80,7 @@ var codes = []Code{
 	CodeNoLeader,
 	CodeACLAnonymous, CodeACLFiltered, CodeACLService, CodeACLAgent,
 	CodeServiceMissing, CodeServiceEmpty, CodeServiceRefused,
-	CodeNoPort, CodeLoopback, CodeRefused, CodeUnreachable,
+	CodeNoPort, CodeNoTaggedAddress, CodeLoopback, CodeRefused, CodeUnreachable,
 	CodeDuplicate, CodeDuplicateAddress,
 	CodeTagBad, CodeTagConflict, CodeTagRefused, CodeTagsDiffer,
 	CodeDeadNode, CodeNoAgent, CodeCriticalLong, CodeCritical, CodeNoCheck,

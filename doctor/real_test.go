@@ -11,6 +11,8 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/consul"
+	consulsource "sluice/discovery/consul"
+	"sluice/test/configtest"
 	"sluice/test/consultest"
 	"sluice/test/verify"
 )
@@ -392,4 +394,55 @@ func TestUnusableAddresses(t *testing.T) {
 	if f := one(t, connected, CodeUnreachable); f.ID != "star-down" {
 		t.Errorf("unreachable: %+v\n%s", f, connected.text(t))
 	}
+	checkFindingsOfAConfiguration(t, server)
+}
+
+// checkFindingsOfAConfiguration examines the catalog of an agent with a configuration that asks it for what it lacks,
+// and with tags that ask for what they do not get.
+func checkFindingsOfAConfiguration(t *testing.T, agent *consultest.Agent) {
+	t.Helper()
+	tagged := func(service, id string, tags ...string) {
+		verify.NoError(t, agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: service, ID: id, Port: 9001, Tags: tags}))
+	}
+	tagged("moon", "moon-1", "urlprefix-h/", "urlprefix-h?/")
+	consultest.Await(t, "moon-1 is the oldest instance of moon", func() bool {
+		entries, _, err := agent.Client().Catalog().Service("moon", "", nil)
+		return err == nil && len(entries) == 1
+	})
+	tagged("moon", "moon-2", "urlprefix-h/ strip=/x")
+	tagged("sun", "sun-1", "sluice.route=h/")
+	tagged("mars", "mars-1", "urlprefix-other/")
+	verify.NoError(t, agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
+		Name: "dark", ID: "dark-1", Port: 9001, Check: &api.AgentServiceCheck{CheckID: "check-dark-1", TTL: "1h", Status: api.HealthCritical},
+	}))
+	consultest.Await(t, "all are in the catalog", func() bool {
+		services, _, err := agent.Client().Catalog().Services(nil)
+		entries, _, failed := agent.Client().Catalog().Service("moon", "", nil)
+		return err == nil && failed == nil && len(entries) == 2 && services["sun"] != nil && services["mars"] != nil && services["dark"] != nil
+	})
+	report := examine(t, newDoctor(t, agent, nil, func(o *Options) {
+		o.Configured = true
+		o.Config = configtest.Must(t, "catalog: { tags: [fabio, sluice], claims: [{ service: '*', hosts: [h] }] }")
+		o.Uses = []Use{
+			{Name: "dark", Source: consulsource.ServiceOptions{Service: "dark"}, Routed: true},
+			{Name: "star", Source: consulsource.ServiceOptions{Service: "star", Address: "wan"}, Routed: true},
+			{Name: "filtered", Source: consulsource.ServiceOptions{Service: "star", Filter: "Service.Shape == round"}, Routed: true},
+		}
+		o.Peers, o.PeersKnown = []Peer{{Node: "a", ID: "star-critical", Address: fmt.Sprintf("127.0.0.1:%d", unused), Critical: true, Since: time.Now().Add(-2 * time.Hour)}}, true
+	}))
+	for code, want := range map[Code]string{
+		CodeServiceEmpty: "dark ", CodeServiceRefused: "star ", CodeCriticalLong: "star star-critical",
+		CodeTagBad: "moon moon-1", CodeTagsDiffer: "moon moon-2", CodeTagConflict: "sun sun-1", CodeTagRefused: "mars mars-1",
+	} {
+		f := one(t, report, code)
+		verify.That(t, f.Service+" "+f.ID == want && f.Seen != "", "%s: %+v, want it about %s", code, f, want)
+	}
+	for _, f := range report.Findings {
+		verify.That(t, slices.Contains(codes, f.Code), "%s has no place in the order of a report", f.Code)
+	}
+	var without []string
+	for _, f := range report.of(CodeNoTaggedAddress) {
+		without = append(without, f.ID)
+	}
+	verify.Slices(t, without, []string{"star-critical", "star-down", "star-up"}, "instances without a tagged address")
 }
