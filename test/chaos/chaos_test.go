@@ -23,6 +23,7 @@ const (
 )
 
 const (
+	clusters = 6 // that run concurrently
 	fewApps  = 3 // between two faults
 	moreApps = 9 // started at the end
 
@@ -34,18 +35,14 @@ const (
 )
 
 // TestChaos runs all faults of each seed on one cluster. By default it runs one seed, with
-// the faults shared among clusters that run concurrently; go test ./... has two of them.
+// the faults shared among clusters that run concurrently.
 func TestChaos(t *testing.T) {
 	seeds, first := number(t, EnvSeeds, 0), number(t, EnvFirstSeed, 1)
 	var total tally
 	if seeds == 0 {
-		order, clusters := shuffled(random(first, 0)), long.Count(t, 1, 6)
-		if clusters == 1 { // the two shortest
-			slices.SortStableFunc(order, func(a, b fault) int { return cmp.Compare(a.usual+a.lasts, b.usual+b.lasts) })
-			order = order[:2]
-		}
+		long.Test(t)
 		t.Run(fmt.Sprintf("seed %d", first), func(t *testing.T) {
-			for n, faults := range shared(order, clusters) {
+			for n, faults := range shared(shuffled(random(first, 0)), clusters) {
 				t.Run(fmt.Sprintf("cluster %d", n+1), func(t *testing.T) {
 					t.Parallel()
 					runTrial(t, faults, random(first, uint64(n+1)), servedAtLast, &total)

@@ -24,7 +24,7 @@ import (
 
 var update = flag.Bool("update", false, "write what commands print into the pages, where it differs")
 
-// TestCommands runs the console and sh blocks of all pages; go test ./... only those of README.md.
+// TestCommands runs the console and sh blocks of all pages.
 func TestCommands(t *testing.T) {
 	names, err := pages()
 	verify.NoError(t, err)
@@ -34,7 +34,7 @@ func TestCommands(t *testing.T) {
 		if slices.ContainsFunc(steps, func(s step) bool { return s.runs() }) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				if name != "README.md" && !*update {
+				if !*update {
 					long.Test(t)
 				}
 				require(t, steps)

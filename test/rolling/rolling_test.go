@@ -62,17 +62,18 @@ const controlService = "control"
 // fails, on an idle machine.
 const maxLatency = 4 * time.Second
 
-// TestRollingDeploy is described in the package comment. By go test ./... it has three modes.
+// TestRollingDeploy is described in the package comment.
 func TestRollingDeploy(t *testing.T) {
 	t.Parallel()
-	testRolling(t, plainTraffic, lossless, long.All())
+	long.Test(t)
+	testRolling(t, plainTraffic, lossless)
 }
 
 // TestRollingDeployWithDefaults is the same with default settings.
 func TestRollingDeployWithDefaults(t *testing.T) {
 	t.Parallel()
 	long.Test(t)
-	testRolling(t, plainTraffic, "", true)
+	testRolling(t, plainTraffic, "")
 }
 
 // TestRollingDeployHTTPS is the same with clients of HTTPS, HTTP/2 and HTTP/1.1.
@@ -107,26 +108,22 @@ type traffic struct {
 
 var plainTraffic = traffic{http1Peers, plainMix, 300, 60}
 
-// paceOf returns the pace of modes, and all of them or those that find the most.
-func paceOf(list []mode, all bool) (pace, []mode) {
-	switch {
-	case os.Getenv("SLUICE_ROLLING") == "long":
+// paceOf returns the pace of modes, and the modes.
+func paceOf(list []mode) (pace, []mode) {
+	if os.Getenv("SLUICE_ROLLING") == "long" {
 		for i := range list {
 			if list[i].instances == 4 {
 				list[i].instances = 12
 			}
 		}
 		return pace{replaced: 12, before: 10 * time.Second, pause: time.Second, misbehaved: 20 * time.Second}, list
-	case !all:
-		list = slices.DeleteFunc(list, func(m mode) bool { return !slices.Contains([]string{"stop", "abrupt", "hang"}, m.name) })
-		return pace{replaced: 2, before: 500 * time.Millisecond, pause: 100 * time.Millisecond}, list
 	}
 	return pace{replaced: 3, before: time.Second, pause: 300 * time.Millisecond, misbehaved: 4 * time.Second}, list
 }
 
 // testRolling runs one mode after the other, so that their latencies can be compared.
-func testRolling(t *testing.T, with traffic, settings string, all bool) {
-	p, list := paceOf(modes(with), all)
+func testRolling(t *testing.T, with traffic, settings string) {
+	p, list := paceOf(modes(with))
 	if settings == "" {
 		for i := range list {
 			list[i].settings = ""
@@ -144,7 +141,7 @@ func testRolling(t *testing.T, with traffic, settings string, all bool) {
 
 // testRollingTogether runs all modes at the same time, except slow.
 func testRollingTogether(t *testing.T, with traffic) {
-	p, list := paceOf(modes(with), true)
+	p, list := paceOf(modes(with))
 	list = slices.DeleteFunc(list, func(m mode) bool { return m.name == "slow" })
 	p.misbehaved = 0
 	for i := range list {
