@@ -41,12 +41,6 @@ const (
 	http2GoAwaySettle  = 500 * time.Millisecond
 )
 
-// maxListBytes returns the limit of a field list for heads with these limits.
-func maxListBytes(headBytes, fields int) int {
-	const overhead = 32 // of a field: RFC 9113, section 6.5.2
-	return max(http2ListBytes, headBytes+overhead*fields)
-}
-
 var frameBuffers = socket.BufferPool(2 * http2.MaxFrameBytes) // for received frames
 
 // An http2ClientConn is the HTTP/2 protocol of a clientConn, an [http2.Conn] in the role of the
@@ -88,7 +82,7 @@ const (
 
 // startHTTP2 begins HTTP/2 on c. received are the bytes that have arrived.
 func (c *clientConn) startHTTP2(received []byte) {
-	listBytes := maxListBytes(c.options.Limits.HeadBytes, c.options.Limits.Fields)
+	listBytes := max(http2ListBytes, http2.ListBytes(c.options.Limits.HeadBytes, c.options.Limits.Fields))
 	h := &http2ClientConn{conn: c, partial: true}
 	h.Init(http2.ConnOptions{
 		Role: h, Sweeper: c.server.sweeper, Place: panics.Connection,

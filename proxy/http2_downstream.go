@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"fmt"
 
 	"sluice/proxy/http1"
@@ -52,7 +51,7 @@ func (s *http2Stream) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 	b.Out = head[:0]
 	var trailer []byte
 	if p.Last && s.exchange.head.TETrailers {
-		trailer = appendTrailerFrames(nil, p.Trailer, s.ID)
+		trailer = http2.AppendTrailer(nil, p.Trailer, s.ID)
 	}
 	switch {
 	case len(trailer) > 0:
@@ -69,31 +68,7 @@ func (s *http2Stream) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 // flagsOfFrame is the position of the flags in a frame.
 const flagsOfFrame = 4
 
-// appendTrailerFrames appends the frames of a trailer section, and nothing for an empty one: then
-// DATA ends the stream.
-func appendTrailerFrames(out, section []byte, id uint32) []byte {
-	if len(section) == 0 {
-		return out
-	}
-	start := len(out)
-	out = append(out, make([]byte, http2.FrameHeaderBytes)...)
-	for line := range http1.TrailerLines(section) {
-		out = appendFieldLine(out, line)
-	}
-	if len(out) == start+http2.FrameHeaderBytes {
-		return out[:start]
-	}
-	return http2.EndFieldBlock(out, start, id, true)
-}
-
-// appendFieldLine appends a field line of HTTP/1.1 as a field of HTTP/2.
-func appendFieldLine(out, line []byte) []byte {
-	name, value, _ := bytes.Cut(line, colon)
-	return http2.AppendField(out, name, bytes.Trim(value, " \t\r\n"))
-}
-
 var (
-	colon         = []byte(":")
 	hstsName      = []byte("strict-transport-security")
 	setCookieName = []byte("set-cookie")
 	requestIDName = []byte("x-request-id")
@@ -107,7 +82,7 @@ func (s *http2Stream) appendHead(out, text []byte) []byte {
 	if x.service.Affinity != nil && !x.response.Interim() {
 		var memory [512]byte
 		if line := x.appendStickyCookie(memory[:0], x.token.Peer); len(line) > 0 {
-			out = appendFieldLine(out, line)
+			out = http2.AppendFieldLine(out, line)
 		}
 	}
 	if x.newClient != 0 && !x.response.Interim() {

@@ -13,8 +13,6 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"sluice/proxy/http2"
-	"sluice/proxy/socket"
-	"sluice/proxy/upstream"
 	"sluice/route"
 )
 
@@ -151,59 +149,6 @@ func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 			}
 			p.expectNothingCounted()
 		})
-	}
-}
-
-// When the peer takes no more bytes, the frames that it sent before still count.
-func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
-	t.Parallel()
-	p := startProxyToH2C(t, nowhere[0])
-	c, accepted := p.unreadPeerConn()
-	client := new(upstream.Client)
-	open := func() *http2Upstream {
-		if !c.reserve(nil) {
-			t.Fatal("no stream is free")
-		}
-		u := newHTTP2Upstream(c, upstream.Requirements{Client: client})
-		b := &socket.Buffers{Out: []byte("POST / HTTP/1.1\r\nHost: a\r\n\r\n")}
-		if err := u.open(b, nil, nil, true); err != nil {
-			t.Fatal(err)
-		}
-		return u
-	}
-	answered, lost, refused := open(), open(), open()
-	eventually(t, "all are written", func() bool {
-		c.Mu.Lock()
-		defer c.Mu.Unlock()
-		return c.Written == c.Last && !c.Flushing
-	})
-	peer := &framePeer{Framer: xhttp2.NewFramer(accepted, nil), Conn: accepted}
-	peer.hpack = hpack.NewEncoder(&peer.block)
-	peer.headers(answered.ID, true, ":status", "204")
-	peer.WriteGoAway(lost.ID, xhttp2.ErrCodeNo, nil)
-	accepted.Close() // a reset, since it has not read
-	unwritten := open()
-	eventually(t, "writing has failed", func() bool {
-		c.Mu.Lock()
-		defer c.Mu.Unlock()
-		return c.Err != nil
-	})
-	c.read()
-	for _, test := range []struct {
-		name     string
-		u        *http2Upstream
-		answered bool
-		err      error
-	}{
-		{"with an answer", answered, true, nil},
-		{"without an answer", lost, false, socket.ErrClosedEarly},
-		{"excluded by GOAWAY", refused, false, errUnprocessed},
-		{"not written", unwritten, false, errUnprocessed},
-	} {
-		if got := len(test.u.heads) > 0; got != test.answered || test.u.Err != test.err {
-			t.Errorf("stream %s: answered %t, error %v; want %t, %v", test.name, got, test.u.Err, test.answered, test.err)
-		}
-		test.u.Finish(false)
 	}
 }
 

@@ -18,7 +18,6 @@ import (
 
 	"sluice/balancer"
 	"sluice/proxy/http2"
-	"sluice/proxy/upstream"
 	"sluice/route"
 )
 
@@ -272,7 +271,7 @@ func TestHTTP2PeerBreaksOff(t *testing.T) {
 	origin := startOrigin(t, func(c *originConn) bool {
 		c.request()
 		io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nsome")
-		time.AfterFunc(upstream.BodyStartTimeout, func() { c.Conn.Close() })
+		time.AfterFunc(100*time.Millisecond, func() { c.Conn.Close() })
 		io.Copy(io.Discard, c.Conn)
 		return false
 	})

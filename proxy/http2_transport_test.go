@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,9 +13,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
-	"sluice/proxy/http2"
 	"sluice/proxy/refusal"
-	"sluice/proxy/socket"
 	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/test/balancertest"
@@ -32,11 +29,6 @@ func (p *testProxy) onlyConnector() upstream.Connector {
 func (p *testProxy) peerConnections() int {
 	idle, busy := p.onlyConnector().Connections()
 	return idle + busy
-}
-
-// http2Peer returns the transport of the only peer.
-func (p *testProxy) http2Peer() *http2Transport {
-	return p.pool.Snapshot().All[0].Transport.(*http2Transport)
 }
 
 // A peer gets no more streams on a connection than its SETTINGS allow, and more
@@ -168,97 +160,6 @@ func TestSilentPeerIsPinged(t *testing.T) {
 	}
 }
 
-// Close ends the goroutines of the connections and waits for them, also for one that sends
-// to a peer that does not read.
-func TestHTTP2TransportCloseWaits(t *testing.T) {
-	t.Parallel()
-	block := make(chan struct{})
-	defer close(block)
-	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
-		settings: []xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: 1<<31 - 1}},
-		frame: func(p *framePeer, frame xhttp2.Frame) {
-			if _, ok := frame.(*xhttp2.SettingsFrame); ok {
-				p.WriteWindowUpdate(0, 1<<29)
-			}
-		},
-		answer: func(*framePeer, uint32) { <-block },
-	}))
-	conn := p.dial()
-	fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", 1<<30)
-	go conn.Write(make([]byte, 64<<20))
-	transport := p.http2Peer()
-	var c *http2PeerConn
-	eventually(t, "the sending goroutine is blocked", func() bool {
-		if all := transport.all(); len(all) == 1 {
-			c = all[0]
-			c.Mu.Lock()
-			defer c.Mu.Unlock()
-			return c.Flushing && c.WriteDeadline.Load() != 0 && c.hasQueuedLocked()
-		}
-		return false
-	})
-	// Another sending goroutine takes its time.
-	proceed, ended := make(chan struct{}), new(atomic.Bool)
-	c.Work.Go(func() { <-proceed; ended.Store(true) })
-	waited := make(chan bool, 1)
-	go func() { transport.Close(); waited <- ended.Load() }()
-	eventually(t, "the connection is closed", func() bool { return len(transport.all()) == 0 })
-	close(proceed)
-	verify.That(t, <-waited, "a goroutine runs after Close")
-	c.Mu.Lock()
-	defer c.Mu.Unlock()
-	verify.That(t, !c.Flushing && c.Err != nil, "after Close, flushing is %v, the error %v", c.Flushing, c.Err)
-}
-
-// A request that waited behind others when the connection broke is sent again, also if its
-// method is not idempotent.
-func TestUnsentRequestIsSentAgain(t *testing.T) {
-	t.Parallel()
-	broken := make(chan struct{})
-	var first atomic.Bool
-	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
-		settings: []xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: 1<<31 - 1}},
-		frame: func(p *framePeer, frame xhttp2.Frame) {
-			if _, ok := frame.(*xhttp2.SettingsFrame); ok {
-				p.WriteWindowUpdate(0, 1<<29)
-			}
-		},
-		answer: func(p *framePeer, stream uint32) {
-			if first.CompareAndSwap(false, true) {
-				<-broken // reads no more
-				p.Conn.(*net.TCPConn).SetLinger(0)
-				p.Close()
-				return
-			}
-			p.headers(stream, true, ":status", "200")
-		},
-	}))
-	large := p.dial()
-	fmt.Fprintf(large, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", 1<<30)
-	go large.Write(make([]byte, 64<<20))
-	opened := func(what string, condition func(c *http2PeerConn) bool) {
-		t.Helper()
-		eventually(t, what, func() bool {
-			all := p.http2Peer().all()
-			if len(all) != 1 {
-				return false
-			}
-			all[0].Mu.Lock()
-			defer all[0].Mu.Unlock()
-			return condition(all[0])
-		})
-	}
-	opened("the connection is full", func(c *http2PeerConn) bool {
-		return c.Flushing && c.WriteDeadline.Load() != 0 && c.hasQueuedLocked()
-	})
-	small := p.dial()
-	io.WriteString(small, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
-	opened("the request waits", func(c *http2PeerConn) bool { return len(c.Streams) == 2 })
-	close(broken)
-	status, _ := readResponse(t, small)
-	verify.That(t, status == 200, "got %d", status)
-}
-
 // A request that a peer considers malformed says nothing about the peer.
 func TestRejectedRequestIsNotCounted(t *testing.T) {
 	t.Parallel()
@@ -267,38 +168,6 @@ func TestRejectedRequestIsNotCounted(t *testing.T) {
 	}))
 	verify.Contains(t, p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"), refusal.BadResponse.Reason, "result")
 	p.expectNothingCounted()
-}
-
-// After a stream has failed, no more of its body is sent: the peer may end the
-// connection for that.
-func TestNoDataAfterReset(t *testing.T) {
-	t.Parallel()
-	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
-		settings: []xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: 0}},
-		answer:   func(*framePeer, uint32) {},
-	}))
-	conn := p.dial()
-	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
-	eventually(t, "the body waits for the window", func() bool {
-		for _, c := range p.http2Peer().all() {
-			c.Mu.Lock()
-			defer c.Mu.Unlock()
-			for _, u := range c.Streams {
-				if !u.Sender.IsSending() {
-					return false
-				}
-				before := len(c.Output.Frames)
-				u.StopLocked(http2ResponseError)
-				c.Output.Enlarge(&u.Sender, 100)
-				if c.Output.Fill(); len(c.Output.Frames) > before {
-					t.Error("DATA on a failed stream")
-				}
-				return true
-			}
-		}
-		return false
-	})
-	readResponse(t, conn)
 }
 
 // Streams of a lost connection are sent to another peer if that is safe, and fail
@@ -332,63 +201,6 @@ func TestHTTP2ConnectionIsLost(t *testing.T) {
 	p.setPeers(lossy, good.address)
 	lost.Close()
 	wg.Wait()
-}
-
-// hasQueuedLocked reports whether a stream waits for room, or for the window of the connection.
-func (c *http2PeerConn) hasQueuedLocked() bool {
-	for _, u := range c.Streams {
-		if u.Sender.IsQueued() {
-			return true
-		}
-	}
-	return false
-}
-
-// unreadPeerConn returns a connection that is ready, and the peer's end of it. Nothing reads it.
-func (p *testProxy) unreadPeerConn() (c *http2PeerConn, peer net.Conn) {
-	t := p.t
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
-	defer l.Close()
-	conn, err := net.Dial("tcp", l.Addr().String())
-	verify.NoError(t, err)
-	t.Cleanup(func() { conn.Close() })
-	if peer, err = l.Accept(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { peer.Close() })
-	raw, err := conn.(*net.TCPConn).SyscallConn()
-	verify.NoError(t, err)
-	c = newHTTP2PeerConn(p.http2Peer(), socket.Wire{Conn: conn.(*net.TCPConn), Raw: raw}, nil, 0, 0)
-	if _, err := c.process(http2.AppendSettings(nil)); err != nil {
-		t.Fatal(err)
-	}
-	return c, peer
-}
-
-// A connection that the peer has closed while it was idle gets no request, even if its
-// reading goroutine does not know that yet.
-func TestStaleHTTP2Connection(t *testing.T) {
-	t.Parallel()
-	c, peer := startProxyToH2C(t, nowhere[0]).unreadPeerConn()
-	defer c.Remove()
-	defer c.Work.Wait()
-	use := func() bool {
-		if !c.reserve(nil) {
-			return false
-		}
-		c.Mu.Lock()
-		defer c.Mu.Unlock()
-		c.Last += 2
-		c.releasedLocked()
-		return true
-	}
-	for range 2 {
-		verify.Require(t, use(), "an idle connection is not used")
-	}
-	closeWrite(t, peer)
-	eventually(t, "its end is noticed", func() bool { return !use() })
 }
 
 // A peer that leaves finishes its streams.

@@ -112,13 +112,3 @@ func (h *http2ClientConn) failReading() {
 	defer h.Mu.Unlock()
 	h.dropFreeLocked()
 }
-
-// OnPanic implements [http2.Role]: it ends the connection and its streams. The goroutine that reads
-// ends then.
-func (c *http2PeerConn) OnPanic() {
-	c.wire.Conn.Close()
-	c.Mu.Lock()
-	defer c.Mu.Unlock()
-	c.Flushing = false
-	c.failLocked(socket.ErrClosedEarly)
-}

@@ -108,7 +108,7 @@ func (x *answeredRequest) receiveFailed(u upstream.Conn, err error) balancer.Out
 		x.lastRefusal = refusal.Declined
 		x.mayReplaySent = false
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
-	case isMalformed(err), err == http1.ErrResponseTooLong, err == errOtherProtocol, err == errRejected:
+	case isMalformed(err), err == http1.ErrResponseTooLong, err == errOtherProtocol, err == upstream.ErrRejected:
 		if x.lastRefusal = refusal.BadResponse; err == http1.ErrResponseTooLong {
 			x.lastRefusal = refusal.LongResponse
 		}

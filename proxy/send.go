@@ -118,7 +118,7 @@ func (x *sentRequest) requirements(picked time.Time) upstream.Requirements {
 // connectFailed classifies an error of opening a connection.
 func (x *sentRequest) connectFailed(err error) (o balancer.Outcome) {
 	switch {
-	case err == errNoWebSocket:
+	case err == upstream.ErrNoWebSocket:
 		x.lastRefusal = refusal.NoWebSocket
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	case x.client.Gone.Load():

@@ -174,7 +174,7 @@ func (s *Server) NewTransport(o upstream.Options) func(*balancer.Peer) balancer.
 // NewHTTP2Transport returns the transport factory of a pool whose peers use HTTP/2, for
 // [balancer.Options]: without TLS by prior knowledge, and with TLS by ALPN.
 func (s *Server) NewHTTP2Transport(o upstream.Options) func(*balancer.Peer) balancer.Transport {
-	return http2Transports(s.connectors, o)
+	return s.connectors.HTTP2(o)
 }
 
 // repeat runs what serves all connections in the background, again if it has panicked.

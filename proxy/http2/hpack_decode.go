@@ -11,6 +11,9 @@ const fieldOverhead = 32
 // UsualListBytes is a limit of a field list that is enough for most heads.
 const UsualListBytes = 64 << 10
 
+// ListBytes returns the size of the longest field list of a head with these limits.
+func ListBytes(headBytes, fields int) int { return headBytes + fieldOverhead*fields }
+
 var (
 	errHPACK = &Error{CompressionError, "malformed field block"}
 	// ErrListTooLong means that a field list is longer than the decoder accepts. The decoder

@@ -27,18 +27,18 @@ type Presence interface {
 	IsGone() bool
 }
 
-// A Probe detects that a client has closed its connection while an upstream
+// A probe detects that a client has closed its connection while an upstream
 // waits for the response, so that the peer can be released. The sweeper's goroutine
 // probes slow exchanges only; others have no cost. The fields belong to that goroutine.
-type Probe struct {
+type probe struct {
 	client   *Client
 	deadline int64 // the upstream's, when client was first seen
 	next     int64 // coarse time
 }
 
-// Sweep probes client, if not nil, if it is time, and returns the time of the next
+// sweep probes client, if not nil, if it is time, and returns the time of the next
 // call. u is the entry of the upstream.
-func (p *Probe) Sweep(u *socket.SweepEntry, client *Client, now int64) int64 {
+func (p *probe) sweep(u *socket.SweepEntry, client *Client, now int64) int64 {
 	deadline := u.Deadline.Load()
 	switch {
 	case client == nil || deadline == 0:
@@ -46,7 +46,7 @@ func (p *Probe) Sweep(u *socket.SweepEntry, client *Client, now int64) int64 {
 		return socket.Never
 	case client != p.client || deadline != p.deadline:
 		// The connection has made progress since the last sweep.
-		*p = Probe{client, deadline, now + int64(socket.FirstProbe)}
+		*p = probe{client, deadline, now + int64(socket.FirstProbe)}
 	case now >= p.next:
 		p.next = now + int64(probeInterval)
 		// A changed deadline means that the connection serves another exchange.

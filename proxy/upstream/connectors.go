@@ -19,8 +19,8 @@ const idleInterval = 10 * socket.SweepInterval
 // Connectors are the connectors with idle connections to close. They have a goroutine of their own,
 // beside the sweeper's: it takes the mutexes of connections. Safe for concurrent use.
 type Connectors struct {
-	Sweeper *socket.Sweeper
-	Log     zerolog.Logger
+	sweeper *socket.Sweeper
+	log     zerolog.Logger
 
 	mu sync.Mutex
 	// mu guards the field below.
@@ -28,7 +28,7 @@ type Connectors struct {
 }
 
 func NewConnectors(s *socket.Sweeper, log zerolog.Logger) *Connectors {
-	return &Connectors{Sweeper: s, Log: log, open: make(map[Connector]struct{})}
+	return &Connectors{sweeper: s, log: log, open: make(map[Connector]struct{})}
 }
 
 // Run closes idle connections until stop is closed.
@@ -41,25 +41,25 @@ func (all *Connectors) Run(stop <-chan struct{}) {
 			return
 		case <-ticker.C:
 			for _, t := range all.List() {
-				closeIdle(t, all.Sweeper.Now())
+				closeIdle(t, all.sweeper.Now())
 			}
 		}
 	}
 }
 
-// CloseIdle closes the idle connections of one connector, which may panic.
+// closeIdle closes the idle connections of one connector, which may panic.
 func closeIdle(t Connector, now int64) {
 	defer panics.Contain(panics.Sweep, nil)
 	t.CloseIdle(now)
 }
 
-func (all *Connectors) Add(t Connector) {
+func (all *Connectors) add(t Connector) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	all.open[t] = struct{}{}
 }
 
-func (all *Connectors) Remove(t Connector) {
+func (all *Connectors) remove(t Connector) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	delete(all.open, t)

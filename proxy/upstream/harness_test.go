@@ -24,6 +24,12 @@ const patience = 2 * time.Minute
 // startTransport returns a transport for a peer that serves each connection with serve.
 func startTransport(t *testing.T, o Options, serve func(net.Conn)) *Transport {
 	t.Helper()
+	return startPeer(t, (*Connectors).HTTP1, o, serve).(*Transport)
+}
+
+// startPeer returns the connector for a peer that serves each connection with serve.
+func startPeer(t *testing.T, protocol func(*Connectors, Options) func(*balancer.Peer) balancer.Transport, o Options, serve func(net.Conn)) Connector {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	verify.NoError(t, err)
 	var running sync.WaitGroup
@@ -43,13 +49,13 @@ func startTransport(t *testing.T, o Options, serve func(net.Conn)) *Transport {
 	running.Go(func() { sweeper.Run(stop) })
 	o.IdleTimeout, o.MaxIdle, o.HeadBytes, o.Fields = time.Minute, 512, 16<<10, http1.UsualFields
 	pool, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{
-		Policy: balancer.PolicyRoundRobin, NewTransport: NewConnectors(sweeper, zerolog.Nop()).HTTP1(o),
+		Policy: balancer.PolicyRoundRobin, NewTransport: protocol(NewConnectors(sweeper, zerolog.Nop()), o),
 	}))
 	verify.NoError(t, err)
 	host, port, _ := net.SplitHostPort(l.Addr().String())
 	number, _ := strconv.Atoi(port)
 	pool.Apply([]discovery.Instance{{Service: "star", ID: "a", Address: host, Port: number, Weight: 1}})
-	transport := pool.Snapshot().All[0].Transport.(*Transport)
+	transport := pool.Snapshot().All[0].Transport.(Connector)
 	t.Cleanup(func() {
 		transport.Close()
 		pool.Close()
@@ -58,6 +64,21 @@ func startTransport(t *testing.T, o Options, serve func(net.Conn)) *Transport {
 		running.Wait()
 	})
 	return transport
+}
+
+// connected returns both ends of a connection.
+func connected(t *testing.T) (ours *net.TCPConn, theirs net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	verify.NoError(t, err)
+	defer l.Close()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	verify.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	theirs, err = l.Accept()
+	verify.NoError(t, err)
+	t.Cleanup(func() { theirs.Close() })
+	return conn.(*net.TCPConn), theirs
 }
 
 // hanging takes what comes, and does not answer.

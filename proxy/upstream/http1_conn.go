@@ -29,7 +29,7 @@ type HTTP1Conn struct {
 	quickAck  func(fd uintptr)      // socket.AcknowledgeNow
 
 	client atomic.Pointer[Client] // the client to probe, or nil
-	probe  Probe
+	probe  probe
 
 	reader      socket.BufferedReader
 	used        bool // by an exchange before, so it may be stale
@@ -109,7 +109,7 @@ func (u *HTTP1Conn) WaitAtMost(timeout time.Duration) { u.Arm(u.transport.sweepe
 
 // ClosedIdle implements [Conn].
 func (u *HTTP1Conn) ClosedIdle(err error) (maybe, likely bool) {
-	maybe = u.used && (err == errStale || time.Since(u.picked) < StaleWithin)
+	maybe = u.used && (err == errStale || time.Since(u.picked) < staleWithin)
 	return maybe, maybe && (err == errStale || u.transport.countsAsStale(time.Now()))
 }
 
@@ -149,7 +149,7 @@ func (u *HTTP1Conn) wokenInError(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) && !u.Expired(u.transport.sweeper)
 }
 
-// OnSweep implements sweepOwner.
+// OnSweep implements sweepOwner of package socket.
 func (u *HTTP1Conn) OnSweep(now int64) int64 {
-	return u.probe.Sweep(&u.SweepEntry, u.client.Load(), now)
+	return u.probe.sweep(&u.SweepEntry, u.client.Load(), now)
 }

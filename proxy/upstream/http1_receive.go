@@ -197,13 +197,13 @@ func (u *HTTP1Conn) SourceSocket() (socket.Side, *transfer.Reader) {
 	return u.sinkSide(), &u.response
 }
 
-// BodyStartTimeout bounds the delay of a response by awaitBodyStart. A client can do little
+// bodyStartTimeout bounds the delay of a response by awaitBodyStart. A client can do little
 // with a head alone, and a peer without a processor may need some time between the two.
-const BodyStartTimeout = 100 * time.Millisecond
+const bodyStartTimeout = 100 * time.Millisecond
 
 // awaitBodyStart waits for the body of a response with a Content-Length before any
 // byte is sent to the client: for the whole body if it fits into the buffer with the
-// head, otherwise for its first bytes, and at most for BodyStartTimeout.
+// head, otherwise for its first bytes, and at most for bodyStartTimeout.
 //
 // Many servers send head and body separately. If the server fails between the two,
 // the request can still be retried, or answered with a 502.
@@ -217,7 +217,7 @@ func (u *HTTP1Conn) awaitBodyStart(b *socket.Buffers) error {
 		return nil
 	}
 	u.acknowledge()
-	end := time.Now().Add(BodyStartTimeout)
+	end := time.Now().Add(bodyStartTimeout)
 	for u.end < enough {
 		n, err := u.readBy(end, b.From[u.end:room])
 		u.end += n

@@ -18,11 +18,11 @@ import (
 	"sluice/proxy/socket"
 )
 
-// TLS is the TLS of the connections to one peer.
-type TLS struct {
-	Peer     *balancer.Peer
-	Protocol string // socket.ALPNHTTP1 or socket.ALPNHTTP2
-	Log      zerolog.Logger
+// peerTLS is the TLS of the connections to one peer.
+type peerTLS struct {
+	peer     *balancer.Peer
+	protocol string // socket.ALPNHTTP1 or socket.ALPNHTTP2
+	log      zerolog.Logger
 
 	mu sync.Mutex
 	// mu guards the fields below.
@@ -43,8 +43,8 @@ func (e HandshakeError) Unwrap() error { return e.error }
 // errNoHTTP2 is the error of a handshake with a peer that does not agree to HTTP/2.
 var errNoHTTP2 = errors.New("the peer does not agree to HTTP/2 (h2 by ALPN), which upstream.protocol requires")
 
-// Secure returns the TLS settings of new connections; nil: no TLS.
-func (o *Options) Secure() *certificates.Client {
+// secure returns the TLS settings of new connections; nil: no TLS.
+func (o *Options) secure() *certificates.Client {
 	if o.TLS == nil {
 		return nil
 	}
@@ -54,7 +54,7 @@ func (o *Options) Secure() *certificates.Client {
 // configOf returns the configuration for new connections to the peer. Sessions are
 // kept for each peer, because peers do not accept each other's tickets, and end when
 // the certificates change.
-func (p *TLS) configOf(secure *certificates.Client) (*tls.Config, error) {
+func (p *peerTLS) configOf(secure *certificates.Client) (*tls.Config, error) {
 	contents := secure.Contents()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -63,19 +63,19 @@ func (p *TLS) configOf(secure *certificates.Client) (*tls.Config, error) {
 	}
 	config := secure.ConfigOf(contents)
 	if config.ServerName == "" {
-		config.ServerName = discovery.Authority(p.Peer.Address())
-		if host, _, err := net.SplitHostPort(p.Peer.Address()); err == nil {
+		config.ServerName = discovery.Authority(p.peer.Address())
+		if host, _, err := net.SplitHostPort(p.peer.Address()); err == nil {
 			config.ServerName = host
 		}
 	}
-	config.NextProtos = []string{p.Protocol}
+	config.NextProtos = []string{p.protocol}
 	config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 	p.contents, p.config = contents, config
 	return config, nil
 }
 
-// Handshake performs the TLS handshake on a new connection. An error was logged.
-func (p *TLS) Handshake(ctx context.Context, conn socket.Conn, secure *certificates.Client, deadline time.Time) (*socket.TLSConn, error) {
+// handshake performs the TLS handshake on a new connection. An error was logged.
+func (p *peerTLS) handshake(ctx context.Context, conn socket.Conn, secure *certificates.Client, deadline time.Time) (*socket.TLSConn, error) {
 	config, err := p.configOf(secure)
 	if err != nil {
 		return nil, err
@@ -87,11 +87,11 @@ func (p *TLS) Handshake(ctx context.Context, conn socket.Conn, secure *certifica
 		err = context.Cause(ctx) // the server shuts down
 	}
 	conn.SetDeadline(time.Time{})
-	if p.Protocol == socket.ALPNHTTP2 && (err == nil && !c.UsesHTTP2() || err != nil && strings.Contains(err.Error(), alertNoProtocol)) {
+	if p.protocol == socket.ALPNHTTP2 && (err == nil && !c.UsesHTTP2() || err != nil && strings.Contains(err.Error(), alertNoProtocol)) {
 		err = errNoHTTP2
 	}
 	if err != nil {
-		p.Note(fmt.Errorf("TLS handshake: %w", err))
+		p.note(fmt.Errorf("TLS handshake: %w", err))
 		return nil, HandshakeError{err}
 	}
 	return c, nil
@@ -101,8 +101,8 @@ func (p *TLS) Handshake(ctx context.Context, conn socket.Conn, secure *certifica
 // protocols (RFC 7301, section 3.2). crypto/tls does not export its type.
 const alertNoProtocol = "no application protocol"
 
-// Note logs why no connection could be used, the same error once a minute.
-func (p *TLS) Note(err error) {
+// note logs why no connection could be used, the same error once a minute.
+func (p *peerTLS) note(err error) {
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		err = errors.New("TLS handshake: it did not end within timeouts.connect")
@@ -114,5 +114,5 @@ func (p *TLS) Note(err error) {
 		return
 	}
 	p.logged, p.loggedAt = text, now
-	p.Log.Warn().Str("service", p.Peer.ID.Service).Str("peer", p.Peer.ID.ID).Str("address", p.Peer.Address()).Err(err).Msg("no connection to a peer")
+	p.log.Warn().Str("service", p.peer.ID.Service).Str("peer", p.peer.ID.ID).Str("address", p.peer.Address()).Err(err).Msg("no connection to a peer")
 }

@@ -45,7 +45,7 @@ type Transport struct {
 	sweeper    *socket.Sweeper
 	connectors *Connectors
 	pool       fasthttp.HostClient // of slots; it sends no requests
-	tls        TLS
+	tls        peerTLS
 
 	mu sync.Mutex
 	// mu guards the fields below, slot.u and HTTP1Conn.idleUntil. pool's own
@@ -64,15 +64,15 @@ type Transport struct {
 func (all *Connectors) HTTP1(o Options) func(*balancer.Peer) balancer.Transport {
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &Transport{
-			peer: p, address: p.Address(), options: o, sweeper: all.Sweeper, connectors: all,
-			tls:  TLS{Peer: p, Protocol: socket.ALPNHTTP1, Log: all.Log},
+			peer: p, address: p.Address(), options: o, sweeper: all.sweeper, connectors: all,
+			tls:  peerTLS{peer: p, protocol: socket.ALPNHTTP1, log: all.log},
 			open: make(map[*HTTP1Conn]struct{}),
 		}
 		t.pool = fasthttp.HostClient{
 			Addr: t.address, MaxConns: math.MaxInt, ConnPoolStrategy: fasthttp.LIFO,
 			Dial: func(string) (net.Conn, error) { return &slot{transport: t}, nil },
 		}
-		all.Add(t)
+		all.add(t)
 		return t
 	}
 }
@@ -99,7 +99,7 @@ func (t *Transport) Connect(ctx context.Context, r Requirements, stale Conn) (Co
 		s = t.detach(stale.(*HTTP1Conn))
 	}
 	u, connectTime := s.u, time.Duration(0)
-	secure := t.options.Secure()
+	secure := t.options.secure()
 	if u != nil && u.secure != secure {
 		s, u = t.detach(u), nil // the settings have changed
 	}
@@ -185,7 +185,7 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 	if err == nil && secure != nil {
 		u.secure = secure
 		left := timeout - time.Duration(t.sweeper.Now()-start)
-		u.tls, err = t.tls.Handshake(ctx, conn, secure, time.Now().Add(left))
+		u.tls, err = t.tls.handshake(ctx, conn, secure, time.Now().Add(left))
 	}
 	if err == nil {
 		err = t.add(u, s, picked, shard)
@@ -277,7 +277,7 @@ func (s *slot) Close() error {
 }
 
 // UsesTLS implements [Connector].
-func (t *Transport) UsesTLS() bool { return t.options.Secure() != nil }
+func (t *Transport) UsesTLS() bool { return t.options.secure() != nil }
 
 // CloseIdle implements [Connector].
 func (t *Transport) CloseIdle(now int64) {
@@ -331,7 +331,7 @@ func (t *Transport) suspects(u *HTTP1Conn) bool {
 // request is being sent on it. In contrast to a peer that closes connections because
 // of requests, this happens soon after the start of the request, and rarely.
 const (
-	StaleWithin = time.Second      // from the start of the request
+	staleWithin = time.Second      // from the start of the request
 	staleBurst  = time.Second      // in which all lost connections count as stale…
 	staleQuiet  = 10 * time.Second // …if none was lost for this time before
 )
@@ -351,7 +351,7 @@ func (t *Transport) countsAsStale(now time.Time) bool {
 // Close closes all connections. Their exchanges fail as if the peer had closed them.
 // It may be called again.
 func (t *Transport) Close() {
-	t.connectors.Remove(t)
+	t.connectors.remove(t)
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()

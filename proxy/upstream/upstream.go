@@ -119,3 +119,9 @@ var ErrPatience = errors.New("no response yet")
 // ErrSuspected ends a wait because health checks of the peer have begun to fail. The
 // exchange on the upstream continues.
 var ErrSuspected = errors.New("health checks of the peer fail")
+
+// ErrRejected means that a healthy peer has refused the request as malformed.
+var ErrRejected = errors.New("the peer considers the request malformed")
+
+// ErrNoWebSocket means that the protocol of the peer has no WebSocket.
+var ErrNoWebSocket = errors.New("requests for WebSocket are not sent to peers with HTTP/2")

@@ -136,7 +136,7 @@ var proxyFaults = []mutation{
 	},
 	{
 		name: "goaway-ignores-the-last-stream",
-		file: "proxy/http2_peer_role.go",
+		file: "proxy/upstream/http2_role.go",
 		old:  "\t\tif id > last {",
 		new:  "\t\tif id > last && last == 0 {",
 		test: "./proxy TestUnprocessedStreamIsSentAgain|TestGRPCUnprocessedCallIsSentAgain|TestH2CGoAway",

@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"time"
@@ -8,27 +8,27 @@ import (
 	"sluice/proxy/socket"
 )
 
-// An http2PeerConn is the role of its http2.Conn, and an http2Upstream the role of its http2.Stream.
+// An http2Conn is the role of its http2.Conn, and an http2Stream the role of its http2.Stream.
 
 // Side implements [http2.Role].
-func (c *http2PeerConn) Side() (socket.Side, *socket.TLSConn) {
-	return socket.Side{Raw: c.wire.Raw, Entry: &c.SweepEntry, Sweeper: c.transport.sweeper, Timeout: http2PeerStall}, c.wire.TLS
+func (c *http2Conn) Side() (socket.Side, *socket.TLSConn) {
+	return socket.Side{Raw: c.wire.Raw, Entry: &c.SweepEntry, Sweeper: c.transport.sweeper, Timeout: http2Stall}, c.wire.TLS
 }
 
 // MayOpen implements [http2.Role].
-func (c *http2PeerConn) MayOpen(uint32) bool { return true }
+func (c *http2Conn) MayOpen(uint32) bool { return true }
 
 // OnOpen implements [http2.Role]: a peer opens no streams.
-func (c *http2PeerConn) OnOpen(uint32, bool, *http2.Error) *http2.Error { return http2.ErrStreamID }
+func (c *http2Conn) OnOpen(uint32, bool, *http2.Error) *http2.Error { return http2.ErrStreamID }
 
 // OnLate implements [http2.Role]: what was sent before the peer knew, or after the end, is ignored.
-func (c *http2PeerConn) OnLate(uint32, *http2.Stream) *http2.Error {
+func (c *http2Conn) OnLate(uint32, *http2.Stream) *http2.Error {
 	c.pings = 0
 	return nil
 }
 
 // OnSettings implements [http2.Role].
-func (c *http2PeerConn) OnSettings() {
+func (c *http2Conn) OnSettings() {
 	if !c.ready {
 		c.Disarm()
 		c.ready = true
@@ -37,10 +37,10 @@ func (c *http2PeerConn) OnSettings() {
 }
 
 // OnPong implements [http2.Role]: any bytes count as an answer.
-func (c *http2PeerConn) OnPong([]byte) {}
+func (c *http2Conn) OnPong([]byte) {}
 
 // OnGoAway implements [http2.Role]: the streams above last were not processed.
-func (c *http2PeerConn) OnGoAway(last uint32) {
+func (c *http2Conn) OnGoAway(last uint32) {
 	c.goAway, c.served = true, last > 0
 	for id, s := range c.Streams {
 		if id > last {
@@ -53,17 +53,17 @@ func (c *http2PeerConn) OnGoAway(last uint32) {
 }
 
 // OnReset implements [http2.Role].
-func (c *http2PeerConn) OnReset(*http2.Stream) {
-	if c.resets++; c.resets >= http2PeerResets {
+func (c *http2Conn) OnReset(*http2.Stream) {
+	if c.resets++; c.resets >= http2Resets {
 		c.retired = true
 	}
 }
 
-// OnFault implements [http2.Role]: resets are bounded by http2PeerResets.
-func (c *http2PeerConn) OnFault() *http2.Error { return nil }
+// OnFault implements [http2.Role]: resets are bounded by http2Resets.
+func (c *http2Conn) OnFault() *http2.Error { return nil }
 
 // OnWritten implements [http2.Role].
-func (c *http2PeerConn) OnWritten(err error) {
+func (c *http2Conn) OnWritten(err error) {
 	switch {
 	case c.Err != nil: // read has ended
 		c.failLocked(socket.ErrClosedEarly)
@@ -73,11 +73,21 @@ func (c *http2PeerConn) OnWritten(err error) {
 }
 
 // OnFlushed implements [http2.Role].
-func (c *http2PeerConn) OnFlushed() {}
+func (c *http2Conn) OnFlushed() {}
+
+// OnPanic implements [http2.Role]: it ends the connection and its streams. The goroutine that reads
+// ends then.
+func (c *http2Conn) OnPanic() {
+	c.wire.Conn.Close()
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
+	c.Flushing = false
+	c.failLocked(socket.ErrClosedEarly)
+}
 
 // stopSendingLocked is called when the peer takes no more bytes. Responses and a GOAWAY may
 // have arrived before: read processes them, and then fails the streams that are left.
-func (c *http2PeerConn) stopSendingLocked() {
+func (c *http2Conn) stopSendingLocked() {
 	c.Err = socket.ErrClosedEarly
 	for id, s := range c.Streams {
 		if id > c.Written {
@@ -89,7 +99,7 @@ func (c *http2PeerConn) stopSendingLocked() {
 
 // OnHead implements [http2.StreamRole]. A head or a trailer section that is too long, or malformed,
 // is an error of its stream.
-func (u *http2Upstream) OnHead(ends bool, tooLong *http2.Error) *http2.Error {
+func (u *http2Stream) OnHead(ends bool, tooLong *http2.Error) *http2.Error {
 	c := u.conn
 	c.pings = 0
 	err := error(http2.ErrMalformed)
@@ -110,7 +120,7 @@ func (u *http2Upstream) OnHead(ends bool, tooLong *http2.Error) *http2.Error {
 		}
 	}
 	if err != nil {
-		u.ResetLocked(http2.ProtocolError, http2ResponseError)
+		u.ResetLocked(http2.ProtocolError, http1.ErrResponse)
 		return nil
 	}
 	if ends {
@@ -121,20 +131,20 @@ func (u *http2Upstream) OnHead(ends bool, tooLong *http2.Error) *http2.Error {
 }
 
 // OnData implements [http2.StreamRole].
-func (u *http2Upstream) OnData(int, bool) error {
+func (u *http2Stream) OnData(int, bool) error {
 	if u.conn.pings = 0; !u.final {
-		return http2ResponseError
+		return http1.ErrResponse
 	}
 	return nil
 }
 
 // OnReset implements [http2.StreamRole].
-func (u *http2Upstream) OnReset(code http2.ErrorCode) *http2.Error {
+func (u *http2Stream) OnReset(code http2.ErrorCode) *http2.Error {
 	switch {
 	case code == http2.RefusedStream && !u.final:
 		u.StopLocked(errUnprocessed)
 	case code == http2.ProtocolError && !u.final:
-		u.StopLocked(errRejected)
+		u.StopLocked(ErrRejected)
 	default:
 		u.StopLocked(socket.ErrClosedEarly)
 	}
@@ -142,11 +152,11 @@ func (u *http2Upstream) OnReset(code http2.ErrorCode) *http2.Error {
 }
 
 // OnStop implements [http2.StreamRole].
-func (u *http2Upstream) OnStop() {}
+func (u *http2Stream) OnStop() {}
 
 // Patience implements [http2.StreamRole]. A client from which nothing more can come because it takes no
 // answer does not make the peer slow.
-func (u *http2Upstream) Patience(moved bool) time.Duration {
+func (u *http2Stream) Patience(moved bool) time.Duration {
 	if moved || u.blocked.WriteDeadline.Load() != 0 {
 		return u.pause
 	}

@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"context"
@@ -13,16 +13,8 @@ import (
 	"sluice/balancer"
 	"sluice/certificates"
 	"sluice/observe/panics"
-	"sluice/proxy/http1"
 	"sluice/proxy/socket"
-	"sluice/proxy/upstream"
 )
-
-// http2ResponseError is the error of a malformed response.
-var http2ResponseError = http1.ErrResponse
-
-// errNoWebSocket means that the protocol of the peer has no WebSocket.
-var errNoWebSocket = errors.New("requests for WebSocket are not sent to peers with HTTP/2")
 
 // errNoStreams is the error of a new connection to a peer that accepts no streams.
 var errNoStreams = errors.New("HTTP/2: the peer accepts no streams")
@@ -31,15 +23,15 @@ var errNoStreams = errors.New("HTTP/2: the peer accepts no streams")
 // implements [balancer.Transport] and is safe for concurrent use.
 type http2Transport struct {
 	peer       *balancer.Peer
-	options    upstream.Options
+	options    Options
 	sweeper    *socket.Sweeper
-	connectors *upstream.Connectors
-	tls        upstream.TLS
+	connectors *Connectors
+	tls        peerTLS
 	readers    sync.WaitGroup // of connections
 
 	mu sync.Mutex
 	// mu guards the fields below. A connection's mutex may be taken while it is held.
-	conns     []*http2PeerConn
+	conns     []*http2Conn
 	streams   int           // of a connection, as of the last one; see connect
 	waiting   int           // requests that wait for a dial of another one
 	dials     int           // in progress
@@ -49,27 +41,27 @@ type http2Transport struct {
 	shut      bool
 }
 
-// http2Transports returns the transport factory of a pool whose peers use HTTP/2, for
+// HTTP2 returns the transport factory of a pool whose peers use HTTP/2, for
 // [balancer.Options]: without TLS by prior knowledge, and with TLS by ALPN.
-func http2Transports(all *upstream.Connectors, o upstream.Options) func(*balancer.Peer) balancer.Transport {
+func (all *Connectors) HTTP2(o Options) func(*balancer.Peer) balancer.Transport {
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &http2Transport{
-			peer: p, options: o, sweeper: all.Sweeper, connectors: all, streams: http2PeerStreams, dialed: make(chan struct{}),
-			tls: upstream.TLS{Peer: p, Protocol: socket.ALPNHTTP2, Log: all.Log},
+			peer: p, options: o, sweeper: all.sweeper, connectors: all, streams: http2Streams, dialed: make(chan struct{}),
+			tls: peerTLS{peer: p, protocol: socket.ALPNHTTP2, log: all.log},
 		}
-		all.Add(t)
+		all.add(t)
 		return t
 	}
 }
 
-// Connect implements connector. If all streams are in use, one request opens a connection,
+// Connect implements [Connector]. If all streams are in use, one request opens a connection,
 // and as many others wait for it as it will have streams.
-func (t *http2Transport) Connect(ctx context.Context, r upstream.Requirements, stale upstream.Conn) (upstream.Conn, time.Duration, error) {
+func (t *http2Transport) Connect(ctx context.Context, r Requirements, stale Conn) (Conn, time.Duration, error) {
 	if stale != nil {
 		stale.Finish(false)
 	}
 	if r.WebSocket {
-		return nil, 0, errNoWebSocket
+		return nil, 0, ErrNoWebSocket
 	}
 	c, err := t.free()
 	var connectTime time.Duration
@@ -83,8 +75,8 @@ func (t *http2Transport) Connect(ctx context.Context, r upstream.Requirements, s
 	if err != nil {
 		return nil, 0, err
 	}
-	u := newHTTP2Upstream(c, r)
-	if previous, ok := stale.(*http2Upstream); ok {
+	u := newHTTP2Stream(c, r)
+	if previous, ok := stale.(*http2Stream); ok {
 		u.replaces = previous.replaces + 1
 	}
 	return u, connectTime, nil
@@ -92,7 +84,7 @@ func (t *http2Transport) Connect(ctx context.Context, r upstream.Requirements, s
 
 // open returns a connection with a stream for the caller, which it or another request has
 // opened.
-func (t *http2Transport) open(ctx context.Context, r upstream.Requirements) (*http2PeerConn, error) {
+func (t *http2Transport) open(ctx context.Context, r Requirements) (*http2Conn, error) {
 	deadline := t.sweeper.Now() + int64(r.Timeout)
 	for {
 		c, err := t.reserve(ctx, deadline, r.Client.Shard)
@@ -109,8 +101,8 @@ func (t *http2Transport) open(ctx context.Context, r upstream.Requirements) (*ht
 
 // reserve returns a connection with a stream for the caller; nil: it has waited for a dial,
 // and there may be one now.
-func (t *http2Transport) reserve(ctx context.Context, deadline int64, shard uint32) (c *http2PeerConn, err error) {
-	secure := t.options.Secure()
+func (t *http2Transport) reserve(ctx context.Context, deadline int64, shard uint32) (c *http2Conn, err error) {
+	secure := t.options.secure()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c, err = t.reserveLocked(secure); c != nil || err != nil {
@@ -123,15 +115,15 @@ func (t *http2Transport) reserve(ctx context.Context, deadline int64, shard uint
 }
 
 // free returns a connection with a stream for the caller; nil: there is none.
-func (t *http2Transport) free() (*http2PeerConn, error) {
-	secure := t.options.Secure()
+func (t *http2Transport) free() (*http2Conn, error) {
+	secure := t.options.secure()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.reserveLocked(secure)
 }
 
 // reserveLocked returns a connection with a stream for the caller; nil: there is none.
-func (t *http2Transport) reserveLocked(secure *certificates.Client) (*http2PeerConn, error) {
+func (t *http2Transport) reserveLocked(secure *certificates.Client) (*http2Conn, error) {
 	if t.shut {
 		return nil, net.ErrClosed
 	}
@@ -173,7 +165,7 @@ func (t *http2Transport) until(deadline int64) time.Duration {
 }
 
 // dialLocked opens a connection, with a stream for the caller. It unlocks mu meanwhile.
-func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, secure *certificates.Client, shard uint32) (*http2PeerConn, error) {
+func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, secure *certificates.Client, shard uint32) (*http2Conn, error) {
 	t.dials++
 	t.mu.Unlock()
 	c, err := t.dial(ctx, deadline, secure, shard)
@@ -192,7 +184,7 @@ func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, secure 
 
 // dial opens a connection and waits for its first SETTINGS, so that nothing is sent to a
 // peer that does not use HTTP/2, and no more streams than it accepts.
-func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certificates.Client, shard uint32) (_ *http2PeerConn, err error) {
+func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certificates.Client, shard uint32) (_ *http2Conn, err error) {
 	var conn socket.Conn
 	defer panics.Contain(panics.Peer, func() {
 		err = panics.Err
@@ -236,19 +228,19 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certi
 		return nil, ctx.Err()
 	}
 	conn.Close() // ends read
-	t.tls.Note(err)
+	t.tls.note(err)
 	return nil, err
 }
 
 // add starts HTTP/2 on conn.
-func (t *http2Transport) add(ctx context.Context, conn socket.Conn, deadline int64, secure *certificates.Client, shard uint32) (*http2PeerConn, error) {
+func (t *http2Transport) add(ctx context.Context, conn socket.Conn, deadline int64, secure *certificates.Client, shard uint32) (*http2Conn, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
 	w := socket.Wire{Conn: conn, Raw: raw}
 	if secure != nil {
-		if w.TLS, err = t.tls.Handshake(ctx, conn, secure, time.Now().Add(t.until(deadline))); err != nil {
+		if w.TLS, err = t.tls.handshake(ctx, conn, secure, time.Now().Add(t.until(deadline))); err != nil {
 			return nil, err
 		}
 	}
@@ -257,29 +249,29 @@ func (t *http2Transport) add(ctx context.Context, conn socket.Conn, deadline int
 	if t.shut {
 		return nil, net.ErrClosed
 	}
-	c := newHTTP2PeerConn(t, w, secure, deadline, shard)
+	c := newHTTP2Conn(t, w, secure, deadline, shard)
 	t.conns = append(t.conns, c)
 	t.readers.Go(c.read)
 	return c, nil
 }
 
 // forget removes a connection that has ended.
-func (t *http2Transport) forget(c *http2PeerConn) {
+func (t *http2Transport) forget(c *http2Conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.conns = slices.DeleteFunc(t.conns, func(other *http2PeerConn) bool { return other == c })
+	t.conns = slices.DeleteFunc(t.conns, func(other *http2Conn) bool { return other == c })
 }
 
-func (t *http2Transport) all() []*http2PeerConn {
+func (t *http2Transport) all() []*http2Conn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.conns)
 }
 
-// UsesTLS implements connector.
-func (t *http2Transport) UsesTLS() bool { return t.options.Secure() != nil }
+// UsesTLS implements [Connector].
+func (t *http2Transport) UsesTLS() bool { return t.options.secure() != nil }
 
-// CloseIdle implements connector.
+// CloseIdle implements [Connector].
 func (t *http2Transport) CloseIdle(now int64) {
 	for _, c := range t.all() {
 		c.Mu.Lock()
@@ -290,7 +282,7 @@ func (t *http2Transport) CloseIdle(now int64) {
 	}
 }
 
-// Connections implements [upstream.Connector].
+// Connections implements [Connector].
 func (t *http2Transport) Connections() (idle, busy int) {
 	for _, c := range t.all() {
 		c.Mu.Lock()
@@ -339,7 +331,7 @@ func (t *http2Transport) suspectedSince(picked time.Time) bool {
 // Close closes all connections, and waits for their goroutines. Their exchanges fail as if
 // the peer had closed them. It may be called again.
 func (t *http2Transport) Close() {
-	t.connectors.Remove(t)
+	t.connectors.remove(t)
 	t.mu.Lock()
 	t.shut = true
 	t.mu.Unlock()

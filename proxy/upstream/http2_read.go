@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ import (
 
 // read reads frames until the connection ends. It returns after all goroutines of the
 // connection.
-func (c *http2PeerConn) read() {
+func (c *http2Conn) read() {
 	defer panics.Contain(panics.Peer, nil)
 	defer c.Work.Wait()
 	defer c.wire.Conn.Close()
@@ -29,7 +29,7 @@ func (c *http2PeerConn) read() {
 }
 
 // endStreams ends the streams, and tells the peer why: err.
-func (c *http2PeerConn) endStreams(err error) {
+func (c *http2Conn) endStreams(err error) {
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
 	if !c.ready && err != io.EOF {
@@ -39,7 +39,7 @@ func (c *http2PeerConn) endStreams(err error) {
 	c.sendGoAwayLocked(err)
 }
 
-func (c *http2PeerConn) readFrames(b *socket.Buffers) error {
+func (c *http2Conn) readFrames(b *socket.Buffers) error {
 	for end := 0; ; {
 		n, err := c.reader.Read(c.wire, b, end, socket.RelayBufferBytes)
 		switch {
@@ -59,7 +59,7 @@ func (c *http2PeerConn) readFrames(b *socket.Buffers) error {
 }
 
 // process processes the frames in b, and returns their length.
-func (c *http2PeerConn) process(b []byte) (taken int, err *http2.Error) {
+func (c *http2Conn) process(b []byte) (taken int, err *http2.Error) {
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
 	c.heard, c.unheard = c.transport.sweeper.Now(), false
@@ -71,7 +71,7 @@ func (c *http2PeerConn) process(b []byte) (taken int, err *http2.Error) {
 }
 
 // sendGoAwayLocked sends GOAWAY if it fits the socket buffer. err is why the connection ends.
-func (c *http2PeerConn) sendGoAwayLocked(err error) {
+func (c *http2Conn) sendGoAwayLocked(err error) {
 	if c.Flushing || len(c.Output.Frames) > 0 {
 		return
 	}

@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"time"
@@ -11,45 +11,45 @@ import (
 
 // Limits of an HTTP/2 connection to a peer.
 const (
-	// http2PeerStreams is the maximum number of streams; SETTINGS may lower it.
-	http2PeerStreams = 100
-	// http2PeerWindow is how many bytes of bodies the peer may send on a connection.
+	// http2Streams is the maximum number of streams; SETTINGS may lower it.
+	http2Streams = 100
+	// http2Window is how many bytes of bodies the peer may send on a connection.
 	// Its streams use little of that, so that a slow client delays only its own stream.
-	http2PeerWindow = 1 << 30
-	// http2PeerStall bounds each pause in which the peer takes no bytes at all.
-	http2PeerStall = 30 * time.Second
-	// http2PeerSilence is how long a peer may send nothing on a connection with an
+	http2Window = 1 << 30
+	// http2Stall bounds each pause in which the peer takes no bytes at all.
+	http2Stall = 30 * time.Second
+	// http2Silence is how long a peer may send nothing on a connection with an
 	// unanswered stream, or not answer a PING, until it is in doubt.
-	http2PeerSilence = time.Second
-	// http2PeerPingTimeout bounds the wait for the answer to a PING.
-	http2PeerPingTimeout = 15 * time.Second
-	// http2PeerPings is the number of PINGs without HEADERS or DATA of the peer between
+	http2Silence = time.Second
+	// http2PingTimeout bounds the wait for the answer to a PING.
+	http2PingTimeout = 15 * time.Second
+	// http2Pings is the number of PINGs without HEADERS or DATA of the peer between
 	// them. gRPC servers close a connection after more.
-	http2PeerPings = 2
-	// http2PeerUnsent is the number of unsent bytes above which a connection gets no more
+	http2Pings = 2
+	// http2Unsent is the number of unsent bytes above which a connection gets no more
 	// streams: the peer does not read.
-	http2PeerUnsent = 4 * http2.MaxOutputBytes
+	http2Unsent = 4 * http2.MaxOutputBytes
 	// http2Replacements is how often a request is sent again because the peer has ended the
 	// connection after other streams: then there are no more connections than requests that
 	// are served. Without such streams, or if the peer refuses the stream, it is sent again
 	// up to http2Refusals times: a peer that stops may do both.
-	http2Replacements = http2PeerStreams
+	http2Replacements = http2Streams
 	http2Refusals     = 2
-	// http2PeerBlockBytes and http2PeerContinuations are the limits of a field block. One within
+	// http2BlockBytes and http2Continuations are the limits of a field block. One within
 	// them fails no stream but its own, however long the list is.
-	http2PeerBlockBytes    = 1 << 20
-	http2PeerContinuations = 1 << 8
-	// http2PeerResets is the number of streams that sluice resets on a connection, after which
+	http2BlockBytes    = 1 << 20
+	http2Continuations = 1 << 8
+	// http2Resets is the number of streams that sluice resets on a connection, after which
 	// new ones use another connection. The streams that are left then may be reset too. Servers
 	// close a connection with more than 200 (Netty, in 30 s) or 1,000 (nghttp2, Node), and the
 	// streams of all clients with it.
-	http2PeerResets = 100
+	http2Resets = 100
 	// http2LastID is the id of a stream after which a connection drains.
 	http2LastID = 1 << 30
 )
 
-// An http2PeerConn is an HTTP/2 connection to a peer, an [http2.Conn] in the role of the client.
-type http2PeerConn struct {
+// An http2Conn is an HTTP/2 connection to a peer, an [http2.Conn] in the role of the client.
+type http2Conn struct {
 	http2.Conn
 	socket.SweepEntry
 	transport *http2Transport
@@ -75,20 +75,20 @@ type http2PeerConn struct {
 	resets   int // streams that were reset by us
 }
 
-// newHTTP2PeerConn returns a connection that has sent its preface. Its user calls read. The
+// newHTTP2Conn returns a connection that has sent its preface. Its user calls read. The
 // first SETTINGS must arrive before the coarse time deadline.
-func newHTTP2PeerConn(t *http2Transport, w socket.Wire, secure *certificates.Client, deadline int64, shard uint32) *http2PeerConn {
+func newHTTP2Conn(t *http2Transport, w socket.Wire, secure *certificates.Client, deadline int64, shard uint32) *http2Conn {
 	now := t.sweeper.Now()
-	listBytes := max(http2.UsualListBytes, maxListBytes(t.options.HeadBytes, t.options.Fields))
-	c := &http2PeerConn{
+	listBytes := max(http2.UsualListBytes, http2.ListBytes(t.options.HeadBytes, t.options.Fields))
+	c := &http2Conn{
 		transport: t, wire: w, secure: secure, maxUnread: listBytes,
 		settled: make(chan struct{}), changed: now, heard: now,
 		lifetime: socket.NewLifetime(t.sweeper, shard),
 	}
 	c.Init(http2.ConnOptions{
 		Role: c, Client: true, Sweeper: t.sweeper, Place: panics.Peer,
-		ListBytes: listBytes, BlockBytes: http2PeerBlockBytes, Continuations: http2PeerContinuations,
-		Window: http2PeerWindow, StreamWindow: http2.InitialWindow,
+		ListBytes: listBytes, BlockBytes: http2BlockBytes, Continuations: http2Continuations,
+		Window: http2Window, StreamWindow: http2.InitialWindow,
 		Settings: []http2.Setting{{ID: http2.SettingEnablePush}, {ID: http2.SettingMaxHeaderListSize, Value: uint32(listBytes)}},
 	})
 	c.onCheck = c.checkLocked
@@ -101,19 +101,19 @@ func newHTTP2PeerConn(t *http2Transport, w socket.Wire, secure *certificates.Cli
 }
 
 // limitLocked returns how many streams the peer accepts; 0: not known yet.
-func (c *http2PeerConn) limitLocked() int {
+func (c *http2Conn) limitLocked() int {
 	if !c.Settled {
 		return 0
 	}
-	return int(min(c.StreamLimit, http2PeerStreams))
+	return int(min(c.StreamLimit, http2Streams))
 }
 
 // isExhausted reports whether the ids of streams are used up.
-func (c *http2PeerConn) isExhausted() bool { return c.Last > http2LastID }
+func (c *http2Conn) isExhausted() bool { return c.Last > http2LastID }
 
 // reserve reserves a stream, and reports whether there was a free one on a connection
 // with the settings secure.
-func (c *http2PeerConn) reserve(secure *certificates.Client) bool {
+func (c *http2Conn) reserve(secure *certificates.Client) bool {
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
 	if c.secure != secure && c.ready { // the settings have changed
@@ -121,12 +121,12 @@ func (c *http2PeerConn) reserve(secure *certificates.Client) bool {
 	}
 	now := c.transport.sweeper.Now()
 	switch {
-	case c.Err != nil, c.goAway, c.retired, c.lent >= c.limitLocked(), c.isExhausted(), len(c.Output.Frames) > http2PeerUnsent:
+	case c.Err != nil, c.goAway, c.retired, c.lent >= c.limitLocked(), c.isExhausted(), len(c.Output.Frames) > http2Unsent:
 		return false
-	case c.pinged != 0 && now-c.pinged > int64(http2PeerSilence):
+	case c.pinged != 0 && now-c.pinged > int64(http2Silence):
 		return false
 	case c.lent > 0:
-		if c.silentSinceLocked(c.changed) && c.pings < http2PeerPings {
+		if c.silentSinceLocked(c.changed) && c.pings < http2Pings {
 			c.pingLocked()
 		}
 	case c.Last > 0:
@@ -147,10 +147,10 @@ func (c *http2PeerConn) reserve(secure *certificates.Client) bool {
 }
 
 // checkLocked checks an idle connection.
-func (c *http2PeerConn) checkLocked(fd uintptr) { c.goAway = socket.Ended(fd, c.wire.TLS != nil) }
+func (c *http2Conn) checkLocked(fd uintptr) { c.goAway = socket.Ended(fd, c.wire.TLS != nil) }
 
 // releasedLocked ends the reservation of a stream.
-func (c *http2PeerConn) releasedLocked() {
+func (c *http2Conn) releasedLocked() {
 	if c.lent--; c.lent > 0 {
 		return
 	}
@@ -160,28 +160,28 @@ func (c *http2PeerConn) releasedLocked() {
 	}
 }
 
-// silentSinceLocked reports whether nothing has arrived for http2PeerSilence, of the time
+// silentSinceLocked reports whether nothing has arrived for http2Silence, of the time
 // since the coarse time start.
-func (c *http2PeerConn) silentSinceLocked(start int64) bool {
-	return c.transport.sweeper.Now()-max(c.heard, start) > int64(http2PeerSilence)
+func (c *http2Conn) silentSinceLocked(start int64) bool {
+	return c.transport.sweeper.Now()-max(c.heard, start) > int64(http2Silence)
 }
 
 // pingLocked sends a PING, unless one waits for its answer.
-func (c *http2PeerConn) pingLocked() {
+func (c *http2Conn) pingLocked() {
 	if c.pinged != 0 {
 		return
 	}
 	c.pinged = c.transport.sweeper.Now()
 	c.pings++
 	c.Output.Frames = http2.AppendPing(c.Output.Frames, 0, make([]byte, 8))
-	c.ArmRead(c.pinged + int64(http2PeerPingTimeout))
+	c.ArmRead(c.pinged + int64(http2PingTimeout))
 	c.FlushLocked()
 }
 
 // doubtLocked is called when a stream has ended without an answer, and nothing has arrived
 // on the connection meanwhile.
-func (c *http2PeerConn) doubtLocked() {
-	if c.pinged == 0 && c.pings >= http2PeerPings {
+func (c *http2Conn) doubtLocked() {
+	if c.pinged == 0 && c.pings >= http2Pings {
 		c.retired = true
 		return
 	}
@@ -189,7 +189,7 @@ func (c *http2PeerConn) doubtLocked() {
 }
 
 // retireLocked lets the streams end and then closes the connection.
-func (c *http2PeerConn) retireLocked() {
+func (c *http2Conn) retireLocked() {
 	if !c.ready { // it will be used
 		return
 	}
@@ -201,7 +201,7 @@ func (c *http2PeerConn) retireLocked() {
 // failLocked ends the connection and its streams with err. Those whose requests have not
 // been written end with errUnprocessed: another peer can have them, also with methods that
 // are not idempotent. Those whose requests are being written are left to flush.
-func (c *http2PeerConn) failLocked(err error) {
+func (c *http2Conn) failLocked(err error) {
 	if c.Err == nil {
 		c.Err = err
 	}
@@ -220,7 +220,7 @@ func (c *http2PeerConn) failLocked(err error) {
 }
 
 // scheme returns http or https.
-func (c *http2PeerConn) scheme() string {
+func (c *http2Conn) scheme() string {
 	if c.wire.TLS != nil {
 		return "https"
 	}

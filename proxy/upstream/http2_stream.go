@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"bytes"
@@ -11,23 +11,19 @@ import (
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
-	"sluice/proxy/upstream"
 )
 
 // errUnprocessed means that the peer has certainly not processed the request: it
 // refused the stream, its GOAWAY excludes it, or the request was not sent.
 var errUnprocessed = errors.New("the peer did not process the request")
 
-// errRejected means that a healthy peer has refused the request.
-var errRejected = errors.New("the peer considers the request malformed")
-
-// An http2Upstream is a stream to a peer. It serves one exchange.
-type http2Upstream struct {
+// An http2Stream is a stream to a peer. It serves one exchange.
+type http2Stream struct {
 	socket.SweepEntry
 	http2.Stream
-	conn     *http2PeerConn
-	client   atomic.Pointer[upstream.Client] // to probe, or nil
-	probe    upstream.Probe
+	conn     *http2Conn
+	client   atomic.Pointer[Client] // to probe, or nil
+	probe    probe
 	picked   time.Time
 	pause    time.Duration      // the longest one in taking a streamed body
 	blocked  *socket.SweepEntry // of the client, see side
@@ -44,8 +40,8 @@ type http2Upstream struct {
 	trailer []byte
 }
 
-func newHTTP2Upstream(c *http2PeerConn, r upstream.Requirements) *http2Upstream {
-	u := &http2Upstream{
+func newHTTP2Stream(c *http2Conn, r Requirements) *http2Stream {
+	u := &http2Stream{
 		conn: c, picked: r.Picked, pause: r.Pause, blocked: &r.Client.SweepEntry,
 	}
 	u.Init(&c.Conn, u, &u.SweepEntry, r.Client.Shard)
@@ -56,8 +52,8 @@ func newHTTP2Upstream(c *http2PeerConn, r upstream.Requirements) *http2Upstream 
 	return u
 }
 
-// Send implements [upstream.Conn].
-func (u *http2Upstream) Send(b *socket.Buffers, body, trailer []byte, w upstream.Until) (sent bool, err error) {
+// Send implements [Conn].
+func (u *http2Stream) Send(b *socket.Buffers, body, trailer []byte, w Until) (sent bool, err error) {
 	if err := u.open(b, body, trailer, true); err != nil {
 		return false, err
 	}
@@ -67,14 +63,14 @@ func (u *http2Upstream) Send(b *socket.Buffers, body, trailer []byte, w upstream
 	return err != errUnprocessed, err
 }
 
-// SendHead implements [upstream.Conn].
-func (u *http2Upstream) SendHead(b *socket.Buffers, _ bool) (answered, sent bool, err error) {
+// SendHead implements [Conn].
+func (u *http2Stream) SendHead(b *socket.Buffers, _ bool) (answered, sent bool, err error) {
 	err = u.open(b, nil, nil, false)
 	return false, err == nil, err
 }
 
 // open opens the stream with the head b.out. whole: the request ends with body and trailer.
-func (u *http2Upstream) open(b *socket.Buffers, body, trailer []byte, whole bool) error {
+func (u *http2Stream) open(b *socket.Buffers, body, trailer []byte, whole bool) error {
 	c := u.conn
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
@@ -92,17 +88,19 @@ func (u *http2Upstream) open(b *socket.Buffers, body, trailer []byte, whole bool
 		u.EndSentLocked()
 		c.FlushLocked()
 	case whole:
-		u.QueueLocked(nil, body, appendTrailerFrames(nil, trailer, u.ID), true)
+		u.QueueLocked(nil, body, http2.AppendTrailer(nil, trailer, u.ID), true)
 	default:
 		c.FlushLocked()
 	}
 	return nil
 }
 
+var space, colon = []byte(" "), []byte(":")
+
 // appendFields appends room for the header of a frame and the field block of the
 // request, whose head the exchange wrote as text. It may have more fields than a head
 // that is received.
-func (u *http2Upstream) appendFields(out, text []byte) []byte {
+func (u *http2Stream) appendFields(out, text []byte) []byte {
 	var room [http2.FrameHeaderBytes]byte
 	line, fields := http1.CutLine(text)
 	method, line, _ := bytes.Cut(line, space)
@@ -115,7 +113,7 @@ func (u *http2Upstream) appendFields(out, text []byte) []byte {
 		case http1.NameHost, http1.NameConnection, http1.NameTransferEncoding, http1.NameUpgrade, http1.NameKeepAlive, http1.NameProxyConnection:
 			continue
 		}
-		out = appendFieldLine(out, line)
+		out = http2.AppendFieldLine(out, line)
 	}
 	return out
 }
@@ -131,18 +129,18 @@ func hostOf(lines []byte) []byte {
 	return nil
 }
 
-// TakesCoded implements sink.
-func (u *http2Upstream) TakesCoded() bool { return false }
+// TakesCoded implements [transfer.Sink].
+func (u *http2Stream) TakesCoded() bool { return false }
 
-// SinkSocket implements sink.
-func (u *http2Upstream) SinkSocket() (socket.Side, *socket.Pace) { return socket.Side{}, nil }
+// SinkSocket implements [transfer.Sink].
+func (u *http2Stream) SinkSocket() (socket.Side, *socket.Pace) { return socket.Side{}, nil }
 
-// SourceSocket implements source.
-func (u *http2Upstream) SourceSocket() (socket.Side, *transfer.Reader) { return socket.Side{}, nil }
+// SourceSocket implements [transfer.Source].
+func (u *http2Stream) SourceSocket() (socket.Side, *transfer.Reader) { return socket.Side{}, nil }
 
-// WriteBody implements sink. It returns when the peer's windows have allowed to take
+// WriteBody implements [transfer.Sink]. It returns when the peer's windows have allowed to take
 // all of p.
-func (u *http2Upstream) WriteBody(_ *socket.Buffers, p transfer.Piece) error {
+func (u *http2Stream) WriteBody(_ *socket.Buffers, p transfer.Piece) error {
 	if len(p.Text) == 0 && !p.Last {
 		return nil
 	}
@@ -151,45 +149,45 @@ func (u *http2Upstream) WriteBody(_ *socket.Buffers, p transfer.Piece) error {
 	defer c.Mu.Unlock()
 	var trailer []byte
 	if p.Last {
-		trailer = appendTrailerFrames(nil, p.Trailer, u.ID)
+		trailer = http2.AppendTrailer(nil, p.Trailer, u.ID)
 	}
 	return u.SendLocked(nil, p.Text, trailer, p.Last)
 }
 
-// Await implements [upstream.Conn].
-func (u *http2Upstream) Await(b *socket.Buffers, w upstream.Until) error {
+// Await implements [Conn].
+func (u *http2Stream) Await(b *socket.Buffers, w Until) error {
 	// An error that the request may have caused is an answer: see ReadHead.
 	return u.wait(b, func() bool { return len(u.heads) > 0 || isAnswer(u.Err) }, w)
 }
 
 // isAnswer reports whether the request may have caused the error err of a healthy peer.
 func isAnswer(err error) bool {
-	return err == http2ResponseError || err == errRejected || err == http1.ErrResponseTooLong
+	return err == http1.ErrResponse || err == ErrRejected || err == http1.ErrResponseTooLong
 }
 
 // wait waits until arrived, called with conn.Mu held, returns true, or fails as await does.
 // While it waits, b is given back.
-func (u *http2Upstream) wait(b *socket.Buffers, arrived func() bool, w upstream.Until) error {
+func (u *http2Stream) wait(b *socket.Buffers, arrived func() bool, w Until) error {
 	wakes := http2.Wakes{Patience: w.Patience, Changed: w.Changed}
 	if w.Suspicion {
 		wakes.IsChanged = func() bool { return u.conn.transport.suspectedSince(u.picked) }
 	}
 	switch err := u.Wait(b, arrived, wakes); err {
 	case http2.ErrPatience:
-		return upstream.ErrPatience
+		return ErrPatience
 	case http2.ErrChanged:
-		return upstream.ErrSuspected
+		return ErrSuspected
 	default:
 		return err
 	}
 }
 
-// WaitAtMost implements [upstream.Conn].
-func (u *http2Upstream) WaitAtMost(timeout time.Duration) { u.Arm(u.conn.transport.sweeper, timeout) }
+// WaitAtMost implements [Conn].
+func (u *http2Stream) WaitAtMost(timeout time.Duration) { u.Arm(u.conn.transport.sweeper, timeout) }
 
-// ReadHead implements [upstream.Conn].
-func (u *http2Upstream) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (text []byte, err error) {
-	if err := u.Await(b, upstream.Until{}); err != nil {
+// ReadHead implements [Conn].
+func (u *http2Stream) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (text []byte, err error) {
+	if err := u.Await(b, Until{}); err != nil {
 		return nil, err
 	}
 	b.Borrow()
@@ -218,7 +216,7 @@ func (u *http2Upstream) ReadHead(b *socket.Buffers, head *http1.ResponseHead) (t
 }
 
 // addHead adds the response head in fields to heads. conn.Mu is held.
-func (u *http2Upstream) addHead(fields *http2.Fields) error {
+func (u *http2Stream) addHead(fields *http2.Fields) error {
 	status := len(u.heads) + len("HTTP/1.1 ")
 	heads, err := fields.AppendResponse(u.heads)
 	if err != nil {
@@ -228,9 +226,9 @@ func (u *http2Upstream) addHead(fields *http2.Fields) error {
 	return nil
 }
 
-// StartBody implements upstream. It waits for a body with a Content-Length as
-// [upstream.HTTP1Conn.awaitBodyStart] does.
-func (u *http2Upstream) StartBody(_ *socket.Buffers, head *http1.ResponseHead, _ []byte, bodiless bool) error {
+// StartBody implements [Conn]. It waits for a body with a Content-Length as
+// [HTTP1Conn.awaitBodyStart] does.
+func (u *http2Stream) StartBody(_ *socket.Buffers, head *http1.ResponseHead, _ []byte, bodiless bool) error {
 	if u.left = head.ContentLength; bodiless {
 		u.left = 0
 	}
@@ -243,18 +241,18 @@ func (u *http2Upstream) StartBody(_ *socket.Buffers, head *http1.ResponseHead, _
 	}
 	arrived := func() bool { return u.Received || u.Body.Length() >= enough }
 	var none socket.Buffers // the head is in the exchange's
-	switch err := u.wait(&none, arrived, upstream.Until{Patience: upstream.BodyStartTimeout}); err {
-	case upstream.ErrPatience, os.ErrDeadlineExceeded: // the head was in time
+	switch err := u.wait(&none, arrived, Until{Patience: bodyStartTimeout}); err {
+	case ErrPatience, os.ErrDeadlineExceeded: // the head was in time
 		return nil
 	default:
 		return err
 	}
 }
 
-// ReadBody implements source.
-func (u *http2Upstream) ReadBody(b *socket.Buffers, _ bool) (p transfer.Piece, err error) {
+// ReadBody implements [transfer.Source].
+func (u *http2Stream) ReadBody(b *socket.Buffers, _ bool) (p transfer.Piece, err error) {
 	if u.begun {
-		if err := u.wait(b, u.bodyArrived, upstream.Until{}); err != nil {
+		if err := u.wait(b, u.bodyArrived, Until{}); err != nil {
 			return p, err
 		}
 	}
@@ -283,32 +281,32 @@ func (u *http2Upstream) ReadBody(b *socket.Buffers, _ bool) (p transfer.Piece, e
 }
 
 // bodyArrived reports whether ReadBody does not wait. conn.Mu is held.
-func (u *http2Upstream) bodyArrived() bool { return u.Received || !u.Body.Empty() }
+func (u *http2Stream) bodyArrived() bool { return u.Received || !u.Body.Empty() }
 
-// BodyPauses implements [upstream.Conn].
-func (u *http2Upstream) BodyPauses(b *socket.Buffers, patience time.Duration) (bool, error) {
-	err := u.wait(b, u.bodyArrived, upstream.Until{Patience: patience})
-	if err == upstream.ErrPatience {
+// BodyPauses implements [Conn].
+func (u *http2Stream) BodyPauses(b *socket.Buffers, patience time.Duration) (bool, error) {
+	err := u.wait(b, u.bodyArrived, Until{Patience: patience})
+	if err == ErrPatience {
 		return true, nil
 	}
 	return false, err
 }
 
-// ClosedIdle implements [upstream.Conn].
-func (u *http2Upstream) ClosedIdle(err error) (maybe, likely bool) {
+// ClosedIdle implements [Conn].
+func (u *http2Stream) ClosedIdle(err error) (maybe, likely bool) {
 	u.conn.Mu.Lock()
 	defer u.conn.Mu.Unlock()
 	if err == errUnprocessed {
 		again := u.replaces < http2Refusals || u.conn.served && u.replaces < http2Replacements
 		return again, again
 	}
-	maybe = u.replaces == 0 && u.conn.Err != nil && u.conn.unheard && time.Since(u.picked) < upstream.StaleWithin
+	maybe = u.replaces == 0 && u.conn.Err != nil && u.conn.unheard && time.Since(u.picked) < staleWithin
 	return maybe, false
 }
 
-// Finish implements [upstream.Conn]. It ends all waits for the stream: the goroutine that sends the
+// Finish implements [Conn]. It ends all waits for the stream: the goroutine that sends the
 // body may wait for a window that the peer, which has answered, does not enlarge.
-func (u *http2Upstream) Finish(bool) {
+func (u *http2Stream) Finish(bool) {
 	c := u.conn
 	u.Remove()
 	c.Mu.Lock()
@@ -324,12 +322,12 @@ func (u *http2Upstream) Finish(bool) {
 	c.releasedLocked()
 }
 
-// Tunnel implements [upstream.Conn]. It is never called: ReadHead refuses a 101.
-func (u *http2Upstream) Tunnel(*socket.Buffers) (socket.TunnelEnd, []byte) {
+// Tunnel implements [Conn]. It is never called: ReadHead refuses a 101.
+func (u *http2Stream) Tunnel(*socket.Buffers) (socket.TunnelEnd, []byte) {
 	return socket.TunnelEnd{}, nil
 }
 
-// OnSweep implements sweepOwner.
-func (u *http2Upstream) OnSweep(now int64) int64 {
-	return u.probe.Sweep(&u.SweepEntry, u.client.Load(), now)
+// OnSweep implements sweepOwner of package socket.
+func (u *http2Stream) OnSweep(now int64) int64 {
+	return u.probe.sweep(&u.SweepEntry, u.client.Load(), now)
 }

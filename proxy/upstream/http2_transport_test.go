@@ -1,0 +1,193 @@
+package upstream
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	xhttp2 "golang.org/x/net/http2"
+
+	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
+	"sluice/test/verify"
+)
+
+// startHTTP2 returns a transport for a peer that serves each connection with serve, by HTTP/2.
+func startHTTP2(t *testing.T, serve func(net.Conn)) *http2Transport {
+	t.Helper()
+	return startPeer(t, (*Connectors).HTTP2, Options{}, serve).(*http2Transport)
+}
+
+// stream returns a stream to the peer for a client.
+func (t *http2Transport) stream(test *testing.T, client *Client) *http2Stream {
+	test.Helper()
+	u, _, err := t.Connect(test.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: client}, nil)
+	verify.NoError(test, err)
+	u.WaitAtMost(patience)
+	return u.(*http2Stream)
+}
+
+const postHead = "POST / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+// startFull returns a transport with one connection, full of the body of its only stream, because
+// the peer does not read. reset resets the connection.
+func startFull(t *testing.T) (transport *http2Transport, c *http2Conn, reset func()) {
+	t.Helper()
+	broken := make(chan struct{})
+	reset = sync.OnceFunc(func() { close(broken) })
+	transport = startHTTP2(t, func(conn net.Conn) {
+		f := xhttp2.NewFramer(conn, nil)
+		f.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1<<31 - 1})
+		f.WriteWindowUpdate(0, 1<<29)
+		<-broken
+		conn.(*net.TCPConn).SetLinger(0)
+	})
+	t.Cleanup(reset)
+	u := transport.stream(t, &Client{Presence: there{}})
+	c = u.conn
+	if _, _, err := u.SendHead(&socket.Buffers{Out: []byte(postHead)}, true); err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan error, 1)
+	go func() { sent <- u.WriteBody(nil, transfer.Piece{Text: make([]byte, 64<<20)}) }()
+	t.Cleanup(func() {
+		reset()
+		verify.That(t, <-sent != nil, "all of the body was taken")
+		u.Finish(false)
+	})
+	eventually(t, "the connection is full", func() bool {
+		c.Mu.Lock()
+		defer c.Mu.Unlock()
+		return c.Flushing && c.WriteDeadline.Load() != 0 && c.hasQueuedLocked()
+	})
+	return transport, c, reset
+}
+
+// hasQueuedLocked reports whether a stream waits for room, or for the window of the connection.
+func (c *http2Conn) hasQueuedLocked() bool {
+	for _, u := range c.Streams {
+		if u.Sender.IsQueued() {
+			return true
+		}
+	}
+	return false
+}
+
+// Close ends the goroutines of the connections and waits for them, also for one that sends
+// to a peer that does not read.
+func TestHTTP2CloseWaits(t *testing.T) {
+	t.Parallel()
+	transport, c, _ := startFull(t)
+	// Another sending goroutine takes its time.
+	proceed, ended := make(chan struct{}), new(atomic.Bool)
+	c.Work.Go(func() { <-proceed; ended.Store(true) })
+	waited := make(chan bool, 1)
+	go func() { transport.Close(); waited <- ended.Load() }()
+	eventually(t, "the connection is closed", func() bool { return len(transport.all()) == 0 })
+	close(proceed)
+	verify.That(t, <-waited, "a goroutine runs after Close")
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
+	verify.That(t, !c.Flushing && c.Err != nil, "after Close, flushing is %v, the error %v", c.Flushing, c.Err)
+}
+
+// A request that waited behind others when the connection broke may be sent again, also if its
+// method is not idempotent.
+func TestUnsentStreamIsUnprocessed(t *testing.T) {
+	t.Parallel()
+	transport, c, reset := startFull(t)
+	u := transport.stream(t, &Client{Presence: there{}})
+	defer u.Finish(false)
+	type result struct {
+		sent bool
+		err  error
+	}
+	results := make(chan result, 1)
+	go func() {
+		sent, err := u.Send(&socket.Buffers{Out: []byte(postHead)}, []byte("ok"), nil, Until{})
+		results <- result{sent, err}
+	}()
+	eventually(t, "the request waits", func() bool {
+		c.Mu.Lock()
+		defer c.Mu.Unlock()
+		return len(c.Streams) == 2
+	})
+	reset()
+	verify.Equal(t, <-results, result{false, errUnprocessed}, "what Send returns")
+	maybe, likely := u.ClosedIdle(errUnprocessed)
+	verify.That(t, maybe && likely, "the request is not sent again")
+}
+
+// After a stream has failed, no more of its body is sent: the peer may end the
+// connection for that.
+func TestNoDataAfterReset(t *testing.T) {
+	t.Parallel()
+	transport := startHTTP2(t, func(conn net.Conn) {
+		xhttp2.NewFramer(conn, nil).WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
+		hanging(conn)
+	})
+	u := transport.stream(t, &Client{Presence: there{}})
+	defer u.Finish(false)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := u.Send(&socket.Buffers{Out: []byte(postHead)}, []byte("ok"), nil, Until{})
+		failed <- err
+	}()
+	eventually(t, "the body waits for the window", func() bool {
+		c := u.conn
+		c.Mu.Lock()
+		defer c.Mu.Unlock()
+		if !u.Sender.IsSending() {
+			return false
+		}
+		before := len(c.Output.Frames)
+		u.StopLocked(socket.ErrClosedEarly)
+		c.Output.Enlarge(&u.Sender, 100)
+		c.Output.Fill()
+		verify.Equal(t, len(c.Output.Frames), before, "bytes to send, after the stream has failed")
+		return true
+	})
+	verify.Equal(t, <-failed, socket.ErrClosedEarly, "what Send returns")
+}
+
+// A connection whose mutex is held, by whatever fault, delays no timeout of another one.
+func TestStuckTransportDelaysNoTimeout(t *testing.T) {
+	t.Parallel()
+	transport := startHTTP2(t, func(conn net.Conn) {
+		xhttp2.NewFramer(conn, nil).WriteSettings()
+		hanging(conn)
+	})
+	asked := make(chan struct{}, 1000)
+	u := transport.stream(t, &Client{Presence: presence(func() { asked <- struct{}{} })})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		u.Send(&socket.Buffers{Out: []byte(postHead)}, nil, nil, Until{})
+		u.Finish(false)
+	}()
+	defer func() { transport.Close(); <-ended }()
+	<-asked // it waits, and the sweeper knows it
+	for _, mu := range []sync.Locker{&transport.mu, &u.conn.Mu} {
+		mu.Lock()
+		defer mu.Unlock()
+	}
+	for range 3 {
+		<-asked
+	}
+	ours, _ := connected(t)
+	var other socket.SweepEntry
+	transport.sweeper.Add(&other, ours, 0)
+	defer other.Remove()
+	other.ArmRead(transport.sweeper.Now() + 1)
+	_, err := ours.Read(make([]byte, 1))
+	verify.That(t, errors.Is(err, os.ErrDeadlineExceeded), "got %v", err)
+}
+
+// A presence is a client that stays, and is called when it is asked.
+type presence func()
+
+func (f presence) IsGone() bool { f(); return false }
