@@ -14,10 +14,6 @@ import (
 	"sluice/observe/panics"
 )
 
-// briefWait bounds how long a query for keys blocks while there are more loops than connections:
-// then others need its connection.
-const briefWait = 10 * time.Second
-
 // FollowOptions configure Follow.
 type FollowOptions struct {
 	Query Query         // Follow sets its index and its wait
@@ -51,7 +47,7 @@ func (c *Client) Follow(ctx context.Context, f FollowOptions) error {
 				return err
 			}
 		}
-		return w.poll(ctx, wait)
+		return w.query(ctx, wait)
 	}, w.fail)
 }
 
@@ -62,24 +58,6 @@ type followLoop struct {
 	filtered bool // ACLs filtered the last answer
 	absent   bool // the last answer was 404
 	failed   int  // consecutive queries
-}
-
-// poll sends one query. It ends a long query for keys when the loops become oversubscribed.
-func (f *followLoop) poll(ctx context.Context, wait time.Duration) error {
-	if f.Query.keys != nil {
-		oversubscribed, lasting, end := f.loop.client.Oversubscribed(ctx)
-		defer end()
-		if oversubscribed {
-			wait = min(wait, briefWait)
-		} else {
-			ctx = lasting
-		}
-	}
-	err := f.query(ctx, wait)
-	if errors.Is(err, ErrModeChanged) {
-		return nil
-	}
-	return err
 }
 
 // query sends one query, and reports its result.

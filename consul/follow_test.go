@@ -216,51 +216,64 @@ func TestVolumeLimitsReads(t *testing.T) {
 	})
 }
 
-// A query for keys that blocks for minutes would keep its connection from the queries for services.
-func TestQueriesForKeysGiveWay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		pipe := discoverytest.ServePipe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if strings.HasPrefix(r.URL.Path, "/v1/status/") {
-				io.WriteString(w, `"127.0.0.1:8300"`)
-				return
-			}
-			if wait, err := time.ParseDuration(r.URL.Query().Get("wait")); err == nil {
-				select {
-				case <-time.After(wait):
-				case <-r.Context().Done():
+// A query that blocks for minutes would keep its connection from others.
+func TestFewConnectionsServeManyLoops(t *testing.T) {
+	for maxWatches, most := range map[int]time.Duration{1: 3 * lastWait, 4: 2 * lastWait} {
+		synctest.Test(t, func(t *testing.T) {
+			var index atomic.Int64
+			index.Store(7)
+			pipe := discoverytest.ServePipe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasPrefix(r.URL.Path, "/v1/status/") {
+					io.WriteString(w, `"127.0.0.1:8300"`)
+					return
 				}
+				wait, _ := time.ParseDuration(r.URL.Query().Get("wait"))
+				end, asked := time.Now().Add(wait), r.URL.Query().Get("index")
+				for r.Context().Err() == nil && time.Now().Before(end) && asked == fmt.Sprint(index.Load()) {
+					time.Sleep(100 * time.Millisecond)
+				}
+				w.Header().Set("X-Consul-Index", fmt.Sprint(index.Load()))
+				w.Header().Set("X-Consul-KnownLeader", "true")
+				io.WriteString(w, "[]")
+			}))
+			client, err := New(Options{Addresses: []string{"http://fake"}, MaxWatches: maxWatches, Log: zerolog.Nop(), Dial: pipe.DialContext})
+			must(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			var reads atomic.Int64
+			follow := func(q Query) {
+				running.Go(func() {
+					defer client.Join()()
+					_ = client.Follow(ctx, FollowOptions{ // ends with ctx
+						Query: q, Wait: 10 * time.Minute,
+						Read: func(Answer, []byte) error { reads.Add(1); return nil },
+						Ended: func(err error) {
+							verify.That(t, err == nil, "an error of %v: %v", q, err)
+						},
+					})
+				})
+				time.Sleep(time.Minute) // it is the only one
 			}
-			w.Header().Set("X-Consul-Index", "7")
-			w.Header().Set("X-Consul-KnownLeader", "true")
-			io.WriteString(w, "[]")
-		}))
-		client, err := New(Options{Addresses: []string{"http://fake"}, MaxWatches: 1, Log: zerolog.Nop(), Dial: pipe.DialContext})
-		must(t, err)
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() {
-			defer client.Join()()
-			_ = client.Follow(ctx, FollowOptions{ // ends with ctx
-				Query: OneKey("a"), Wait: 10 * time.Minute,
-				Read: func(Answer, []byte) error { return nil },
-				Ended: func(err error) {
-					verify.That(t, err == nil, "an error of the keys: %v", err)
-				},
-			})
+			follow(OneKey("a"))
+			follow(KeysBelow("b/"))
+			follow(Query{Path: "catalog/services"})
+			for range 5 {
+				begin := time.Now()
+				_, err := client.Get(ctx, Query{Path: "health/service/star"}, func(io.Reader) error { return nil })
+				waited := time.Since(begin)
+				verify.That(t, err == nil && waited <= most, "with %d: an answer after %v, %v, want at most %v", maxWatches, waited, err, most)
+				before := reads.Load()
+				index.Add(1)
+				time.Sleep(most + lastWait)
+				synctest.Wait()
+				got := reads.Load() - before
+				verify.That(t, got == 3, "with %d: %d loops saw a change, want 3", maxWatches, got)
+			}
+			cancel()
+			running.Wait()
+			client.Close()
+			time.Sleep(time.Second) // the server's queries
+			pipe.Close()
 		})
-		time.Sleep(time.Second)
-		leave := client.Join()
-		for n, most := range []time.Duration{time.Second, briefWait * 9 / 8} {
-			begin := time.Now()
-			_, err := client.Get(ctx, Query{Path: "health/service/star"}, func(io.Reader) error { return nil })
-			waited := time.Since(begin)
-			verify.That(t, err == nil && waited <= most, "query %d: an answer after %v, %v, want at most %v", n, waited, err, most)
-			time.Sleep(time.Second)
-		}
-		leave()
-		cancel()
-		running.Wait()
-		client.Close()
-		pipe.Close()
-	})
+	}
 }

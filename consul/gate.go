@@ -12,10 +12,13 @@ const (
 	// Consul's server accepts 250 streams on one; then net/http opens another.
 	queriesPerConnection = 100
 
-	// minConnections is the lowest limit after answers 429, and the maximum number of
-	// queries that do not block while an agent does not answer. It is enough for an
-	// overview and another query.
+	// minConnections is the maximum number of queries that do not block while an agent does
+	// not answer. It is enough for an overview and another query.
 	minConnections = 8
+
+	// fewest is the lowest limit after answers 429. With one query more than the last place, a
+	// single loop need not ask every second.
+	fewest = 2
 
 	// growInterval is the time after a 429 until the limit grows by a sixteenth, and
 	// again after the same time. Other clients at this address use the same
@@ -24,6 +27,14 @@ const (
 	// shrinkInterval is the minimum time between two reductions of the limit by answers
 	// 429: those to concurrent queries have the same cause.
 	shrinkInterval = time.Second
+
+	// lastWait is how long a query blocks that has one of the last places: so none waits long
+	// for its own.
+	lastWait = time.Second
+	// reducedWait is how long a query blocks that no view answers, while the limit is reduced by
+	// answers 429: Consul continues such a query after its cancellation and counts its
+	// connection until the wait is over, and the agent accepts few.
+	reducedWait = 10 * time.Second
 )
 
 // gate limits the queries in flight, and decides whether each loop may have a blocking
@@ -151,6 +162,19 @@ func (g *gate) roomLocked(blocks bool) bool {
 	return g.used < g.limit && (blocks || g.bound == 0 || g.nonBlocking < g.bound)
 }
 
+// shorten returns for how long a query in flight should block, at most for wait. view says that a view may answer it.
+func (g *gate) shorten(wait time.Duration, view bool) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.used > g.limit-max(1, g.limit/16):
+		return min(wait, lastWait)
+	case !view && g.limit < g.most:
+		return min(wait, reducedWait)
+	}
+	return wait
+}
+
 // setUnanswered says whether the agent in use does not answer. Queries to it would take
 // the connections of those that replace them. When it answers again, waiting queries
 // are admitted as fast as it answers.
@@ -176,7 +200,7 @@ func (g *gate) refused() {
 		return
 	}
 	g.changed = now
-	g.resizeLocked(min(g.limit, max(minConnections, min(g.limit, g.used+1)*3/4)))
+	g.resizeLocked(min(g.limit, max(fewest, min(g.limit, g.used+1)*3/4)))
 }
 
 // reduction returns by how much the limit is lower than without answers 429.

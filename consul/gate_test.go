@@ -80,16 +80,16 @@ func Test429LowersTheLimitForAWhile(t *testing.T) {
 			time.Sleep(2 * shrinkInterval)
 			g.refused()
 		}
-		if limit, _ = g.size(); limit != minConnections {
-			t.Errorf("limit after many: %d, want %d", limit, minConnections)
+		if limit, _ = g.size(); limit != fewest {
+			t.Errorf("limit after many: %d, want %d", limit, fewest)
 		}
 		for range 100 {
 			g.leave(false)
 		}
 		time.Sleep(growInterval)
 		enter(t, g, 1)
-		if limit, _ = g.size(); limit != minConnections+8 {
-			t.Errorf("limit some time later: %d, want %d", limit, minConnections+8)
+		if limit, _ = g.size(); limit != fewest+8 {
+			t.Errorf("limit some time later: %d, want %d", limit, fewest+8)
 		}
 		for range 40 {
 			time.Sleep(growInterval)

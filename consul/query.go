@@ -86,6 +86,7 @@ func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(i
 	}
 	defer c.gate.leave(blocks)
 	if blocks {
+		q.WaitTime = c.gate.shorten(q.WaitTime, q.View)
 		c.bypassView(&q, failed)
 	}
 	agent, ctx, done := c.agents.lease(ctx, q.View && blocks && q.Near == "")

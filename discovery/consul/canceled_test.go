@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -189,6 +190,51 @@ func TestReplacedConnectionsAreNotCountedTwice(t *testing.T) {
 			}
 			most := pipe.Most()
 			verify.That(t, most <= agentLimit-10, "the agent had %d connections for %d services, want fewer than its limit of %d", most, tt.services, agentLimit)
+		})
+	}
+}
+
+// Other clients at this address may have most of an agent's connections. It continues canceled
+// queries, and those for an overview would block for ten minutes.
+func TestAgentWithFewConnections(t *testing.T) {
+	t.Parallel()
+	for _, connections := range []int{6, 10} {
+		t.Run(fmt.Sprint(connections), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				agent := &busyAgent{Consul: discoverytest.New(), stopped: make(chan struct{})}
+				close(agent.stopped)
+				t.Cleanup(func() { time.Sleep(11 * time.Minute) }) // queries in progress at the agent
+				client, pipe := inMemory(t, agent, consul.Options{Log: zerolog.Nop()})
+				pipe.Limit = connections
+				m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
+				for n := range 60 {
+					e := discoverytest.Instance(serviceName(n), "a", 1000+n)
+					agent.Set(serviceName(n), discoverytest.OnNode(e, fmt.Sprint("node-", n%3), fmt.Sprint("10.0.0.", n%3)))
+					m.Watch(serviceName(n), client.Source(ServiceOptions{Service: serviceName(n), Wait: maxWait}))
+				}
+				run(t, m)
+				soon := func(what string, holds func() bool) {
+					t.Helper()
+					for end := time.Now().Add(time.Minute); !holds(); time.Sleep(100 * ms) {
+						if time.Now().After(end) {
+							t.Fatalf("%s: not within a minute: %+v", what, client.Stats())
+						}
+					}
+				}
+				for outage := range 3 {
+					soon(fmt.Sprint("all are fresh after outage ", outage), func() bool { return notFresh(m) == 0 })
+					agent.Set(serviceName(outage))
+					soon(fmt.Sprint("a change is seen after outage ", outage), func() bool {
+						return slices.ContainsFunc(m.Statuses(), func(s discovery.WatchStatus) bool {
+							return s.Service == serviceName(outage) && s.Probation > 0
+						})
+					})
+					time.Sleep(80 * time.Second) // then queries for services may be answered by views again
+					resume := agent.stop(discoverytest.Fault{Hang: true})
+					time.Sleep(5 * time.Second)
+					resume()
+				}
+			})
 		})
 	}
 }

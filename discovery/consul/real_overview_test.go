@@ -1,10 +1,12 @@
 package consul
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -243,7 +245,7 @@ func TestRealAgentWithFewConnections(t *testing.T) {
 	t.Parallel()
 	c := watchRealOverview(t, consultest.Options{Config: map[string]any{
 		"limits": map[string]any{"http_max_conns_per_client": 14},
-	}}, 128, 60, 2, patience/4) // Consul counts the connection of a canceled query until its wait is over
+	}}, 128, 60, 2, maxWait)
 	c.register(7, "c", api.HealthPassing, nil)
 	c.await(7, "a b c")
 	c.deregister(7, "c")
@@ -252,6 +254,41 @@ func TestRealAgentWithFewConnections(t *testing.T) {
 	verify.That(t, s.Refused != 0 && s.Shared, "%+v: want some refused", s)
 	// One that Consul refuses counts until its refusal has been read.
 	consultest.Await(t, "there are fewer than 14 connections", func() bool { return c.client.Stats().Connections < 14 })
+}
+
+// The catalog and the keys leave the only connection for queries to the services.
+func TestRealAgentWithOneConnection(t *testing.T) {
+	t.Parallel()
+	c := watchRealOverview(t, consultest.Options{}, 1, 3, 2, maxWait)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	var found, value atomic.Value
+	running.Go(func() {
+		_ = c.client.Catalog(Selection{Wait: maxWait}).Run(ctx, func(s []CatalogService) { found.Store(fmt.Sprint(s)) }) // ends with ctx
+	})
+	running.Go(func() {
+		_ = c.client.Follow(ctx, consul.FollowOptions{ // ends with ctx
+			Query: consul.OneKey("documents"), Wait: maxWait,
+			Read:  func(_ consul.Answer, body []byte) error { value.Store(string(body)); return nil },
+			Ended: func(error) {},
+		})
+	})
+	consultest.Await(t, "the catalog", func() bool { return found.Load() != nil })
+	consultest.Await(t, "the key", func() bool { return value.Load() != nil })
+	for n := range 3 {
+		c.register(n, "a", api.HealthWarning, nil) // no change of the catalog
+		c.await(n, "a:warning b")
+	}
+	before, absent := found.Load(), value.Load()
+	c.register(3, "a", api.HealthPassing, nil)
+	consultest.Await(t, "the catalog has another service", func() bool { return found.Load() != before })
+	_, err := c.agent.Client().KV().Put(&api.KVPair{Key: "documents", Value: []byte("a")}, nil)
+	must(t, err)
+	consultest.Await(t, "the key has a value", func() bool { return value.Load() != absent })
 }
 
 // With TLS, queries share connections.

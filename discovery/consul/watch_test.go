@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -247,24 +249,41 @@ func TestSkippedInstanceIsLoggedOnce(t *testing.T) {
 	})
 }
 
-func TestOversubscribedServicesTakeTurns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fake := discoverytest.New()
-		client, _ := inMemory(t, fake, consul.Options{MaxWatches: 2})
-		m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
-		for n := range 6 {
-			m.Watch(fmt.Sprint(n), client.Source(ServiceOptions{Service: fmt.Sprint(n)}))
-		}
-		run(t, m)
-		time.Sleep(20 * sec)
-		for n := 5; n >= 0; n-- { // the queue for the connections is in the other order
-			fake.Set(fmt.Sprint(n), discoverytest.Instance(fmt.Sprint(n), "a", 80))
-			time.Sleep(5 * sec)
+func TestOversubscribedServicesAndACatalogTakeTurns(t *testing.T) {
+	for _, connections := range []int{1, 4} { // for one query, and for two
+		synctest.Test(t, func(t *testing.T) {
+			fake := discoverytest.New()
+			client, _ := inMemory(t, fake, consul.Options{MaxWatches: connections})
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			var found atomic.Int64
+			running.Go(func() {
+				_ = client.Catalog(Selection{Wait: maxWait}).Run(ctx, func(s []CatalogService) { found.Store(int64(len(s))) }) // ends with ctx
+			})
+			t.Cleanup(func() {
+				cancel()
+				running.Wait()
+			})
+			time.Sleep(20 * sec)
+			m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
+			for n := range 6 {
+				m.Watch(fmt.Sprint(n), client.Source(ServiceOptions{Service: fmt.Sprint(n)}))
+			}
+			run(t, m)
+			time.Sleep(20 * sec)
 			synctest.Wait()
-			s := m.Statuses()[n]
-			verify.That(t, s.Instances == 1 && s.State == discovery.WatchFresh, "status %+v", s)
-		}
-	})
+			verify.That(t, notFresh(m) == 0, "%d services are not fresh", notFresh(m))
+			for n := 5; n >= 0; n-- { // the queue for the connections is in the other order
+				fake.Set(fmt.Sprint(n), discoverytest.Instance(fmt.Sprint(n), "a", 80))
+				time.Sleep(5 * sec)
+				synctest.Wait()
+				s := m.Statuses()[n]
+				verify.That(t, s.Instances == 1 && s.State == discovery.WatchFresh, "status %+v", s)
+				got := found.Load()
+				verify.That(t, got == int64(6-n), "the catalog has %d services, want %d", got, 6-n)
+			}
+		})
+	}
 }
 
 func TestServiceWithoutNameEndsTheWatch(t *testing.T) {

@@ -3,6 +3,7 @@ package discoverytest
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -22,6 +23,9 @@ type Pipe struct {
 	// Closing, if not nil, is called before the server closes a connection: a busy agent takes
 	// a while. It is set before the first connection.
 	Closing func()
+	// Limit, if not 0, is how many connections the server accepts. A further one gets an answer 429,
+	// as from Consul. It is set before the first connection.
+	Limit int
 
 	mu        sync.Mutex // guards the fields below
 	now, most int        // connections of the server
@@ -60,6 +64,20 @@ func (p *Pipe) Most() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.most
+}
+
+// refuse answers 429 to a connection above the limit, and reports whether it does.
+func (p *Pipe) refuse(conn net.Conn) bool {
+	p.mu.Lock()
+	full := p.Limit > 0 && p.now >= p.Limit
+	p.mu.Unlock()
+	if full {
+		p.serving.Go(func() {
+			defer conn.Close()
+			_, _ = io.WriteString(conn, "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+		})
+	}
+	return full
 }
 
 func (p *Pipe) count(n int) {
@@ -108,12 +126,17 @@ func (c *serverConn) Close() error {
 type pipeListener struct{ *Pipe }
 
 func (l pipeListener) Accept() (net.Conn, error) {
-	select {
-	case conn := <-l.accepted:
-		l.count(1)
-		return conn, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
+	for {
+		select {
+		case conn := <-l.accepted:
+			if l.refuse(conn.(*serverConn).pipeConn) {
+				continue
+			}
+			l.count(1)
+			return conn, nil
+		case <-l.closed:
+			return nil, net.ErrClosed
+		}
 	}
 }
 

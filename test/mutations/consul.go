@@ -9,11 +9,18 @@ var consulFaults = []mutation{
 		test: "./consul TestFollowReportsLossOfState",
 	},
 	{
-		name: "long-query-for-keys-keeps-its-connection",
-		file: "consul/follow.go",
-		old:  "\t\t\tctx = lasting\n",
-		new:  "\t\t\t_ = lasting\n",
-		test: "./consul TestQueriesForKeysGiveWay",
+		name: "last-connection-is-held-for-long",
+		file: "consul/gate.go",
+		old:  "case g.used > g.limit-max(1, g.limit/16):",
+		new:  "case g.used > g.limit-g.limit/16:",
+		test: "./consul TestFewConnectionsServeManyLoops",
+	},
+	{
+		name: "long-queries-to-an-agent-with-few-connections",
+		file: "consul/gate.go",
+		old:  "case !view && g.limit < g.most:",
+		new:  "case !view && g.limit < 0:",
+		test: "./discovery/consul TestAgentWithFewConnections",
 	},
 	{
 		name: "key-that-was-not-asked-for-is-used",
