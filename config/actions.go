@@ -103,7 +103,7 @@ const hostOfPeer = "peer"
 
 // Rewrite replaces paths that match a regular expression.
 type Rewrite struct {
-	Regexp string `key:"regexp" format:"regexp" required:"yes"`
+	Regexp Regexp `key:"regexp" format:"regexp" required:"yes"`
 	To     string `key:"to" required:"yes"` // as in route.PathOptions
 }
 
@@ -111,14 +111,14 @@ type Rewrite struct {
 type Redirect struct {
 	// Regexp, if it is not empty, is as in route.NewRegexpRedirect. A route with it needs
 	// a service.
-	Regexp  string `key:"regexp" format:"regexp"`
+	Regexp  Regexp `key:"regexp" format:"regexp"`
 	To      string `key:"to" required:"yes"` // as in route.NewRedirect
 	Code    int    `key:"code" default:"308" min:"301" max:"308"`
 	GetCode *int   `key:"get_code" min:"301" max:"308"` // status for GET; nil: Code
 }
 
 // needsService reports whether not every request is redirected.
-func (a *Actions) needsService() bool { return a.Redirect == nil || a.Redirect.Regexp != "" }
+func (a *Actions) needsService() bool { return a.Redirect == nil || a.Redirect.Regexp.Text != "" }
 
 // HeaderEdits edit the fields of a message, as in route.NewHeaderEdits. A value may be a
 // credential.
@@ -164,7 +164,7 @@ func (a *Actions) build(d *decoder, match, key string) {
 	var err error
 	path := route.PathOptions{Strip: a.StripPrefix, StripString: match == string(route.PathStringPrefix), Add: a.AddPrefix}
 	if a.Rewrite != nil {
-		path.Rewrite, path.To = a.Rewrite.Regexp, a.Rewrite.To
+		path.Rewrite, path.To = a.Rewrite.Regexp.Value, a.Rewrite.To
 	}
 	built.Path, err = route.NewPathEdits(path)
 	if wrong, ok := errors.AsType[*route.PathError](err); ok {
@@ -232,8 +232,8 @@ func (r *Redirect) build(d *decoder, key string) (built *route.Redirect) {
 		d.refuse(join(key, "code"), strconv.Itoa(r.Code), want)
 	case r.GetCode != nil && !route.IsRedirect(*r.GetCode):
 		d.refuse(join(key, "get_code"), strconv.Itoa(*r.GetCode), want)
-	case r.Regexp != "":
-		built, err = route.NewRegexpRedirect(r.Regexp, r.To, codes)
+	case r.Regexp.Text != "":
+		built, err = route.NewRegexpRedirect(r.Regexp.Value, r.To, codes)
 	default:
 		built, err = route.NewRedirect(r.To, codes)
 	}

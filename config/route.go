@@ -85,11 +85,15 @@ func (r Route) Target() route.Route {
 		Host: r.Host, HostRegexp: r.HostRegexp, Path: r.Path, PathMatch: route.PathMatch(r.Match),
 		Listeners: r.Listeners, Priority: r.Priority, Origin: r.Origin, Checked: r.checked,
 	}
-	if r.When != nil {
-		t.Conditions = r.When.target()
-	}
-	if len(r.Methods) > 0 {
-		t.Conditions.Methods = r.Methods
+	if r.checked != nil {
+		t.Conditions = r.checked.Conditions()
+	} else {
+		if r.When != nil {
+			t.Conditions = r.When.target()
+		}
+		if len(r.Methods) > 0 {
+			t.Conditions.Methods = r.Methods
+		}
 	}
 	switch r.Dialect {
 	case "":

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,7 +116,7 @@ func pathEdits(t testing.TB, o route.PathOptions) route.PathEdits {
 
 func redirectByPattern(t testing.TB, expression, to string) *route.Redirect {
 	t.Helper()
-	r, err := route.NewRegexpRedirect(expression, to, route.RedirectCodes{Code: 302})
+	r, err := route.NewRegexpRedirect(regexp.MustCompile(expression), to, route.RedirectCodes{Code: 302})
 	verify.NoError(t, err)
 	return r
 }
@@ -170,7 +171,7 @@ func TestActions(t *testing.T) {
 		RequestHeaders: headerEdits(t, pairs{"X-User": "$user"}, nil, "Authorization"),
 	}
 	right := base64.StdEncoding.EncodeToString([]byte("ann:secret"))
-	rewrite := route.Actions{Path: pathEdits(t, route.PathOptions{Rewrite: "^/a/([^/]*)/(.*)$", To: "/$2/${1}x?from=a"})}
+	rewrite := route.Actions{Path: pathEdits(t, route.PathOptions{Rewrite: regexp.MustCompile("^/a/([^/]*)/(.*)$"), To: "/$2/${1}x?from=a"})}
 	for _, test := range []struct {
 		name           string
 		actions        route.Actions
@@ -208,8 +209,8 @@ func TestActions(t *testing.T) {
 		{name: "strip and add", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api", Add: "/v1"})}, target: "/api/x", want: []string{"GET /v1/x"}},
 		{name: "rewrite", actions: rewrite, target: "/a/one/two%2f?q=1", want: []string{"GET /two%2f/onex?from=a&q=1"}},
 		{name: "rewrite, no match", actions: rewrite, target: "/b/one?q=1", want: []string{"GET /b/one?q=1"}},
-		{name: "rewrite, dot segments", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Rewrite: "^/a/(.*)$", To: "/b/.$1"})}, target: "/a/.", status: 400, reason: "unsafe_path"},
-		{name: "rewrite, too long", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Rewrite: "^/(.*)$", To: "/$1$1$1"})}, target: "/" + strings.Repeat("x", 6000), status: 414, reason: "target_too_long"},
+		{name: "rewrite, dot segments", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Rewrite: regexp.MustCompile("^/a/(.*)$"), To: "/b/.$1"})}, target: "/a/.", status: 400, reason: "unsafe_path"},
+		{name: "rewrite, too long", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Rewrite: regexp.MustCompile("^/(.*)$"), To: "/$1$1$1"})}, target: "/" + strings.Repeat("x", 6000), status: 414, reason: "target_too_long"},
 		{name: "host", actions: route.Actions{Host: "app.internal:81"}, want: []string{"Host: app.internal:81", "X-Forwarded-Host: shop.example"}},
 		{name: "host of the peer", actions: route.Actions{HostOfPeer: true}, want: []string{"Host: PEER", "X-Forwarded-Host: shop.example"}},
 		{

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -137,7 +138,7 @@ func TestActionsOfWebSockets(t *testing.T) {
 		},
 		{name: "strip and add", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api", Add: "/v1"})}, target: "/api/ws?q", want: []string{"GET /v1/ws?q", "X-Forwarded-Prefix: /api"}},
 		{name: "unsafe path", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api"})}, target: "/%61pi/ws", status: 400, reason: "unsafe_path"},
-		{name: "rewrite", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Rewrite: "^/(.*)$", To: "/$1/$1?a"})}, target: "/ws?q", want: []string{"GET /ws/ws?a&q"}},
+		{name: "rewrite", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Rewrite: regexp.MustCompile("^/(.*)$"), To: "/$1/$1?a"})}, target: "/ws?q", want: []string{"GET /ws/ws?a&q"}},
 		{name: "host", actions: route.Actions{Host: "app.internal"}, want: []string{"Host: app.internal", "X-Forwarded-Host: shop.example"}},
 		{name: "host of the peer", actions: route.Actions{HostOfPeer: true}, want: []string{"Host: PEER"}},
 		{name: "redirect", actions: route.Actions{Redirect: redirect(t, "https://www.example$path", 307)}, status: 307, reason: "redirect", answer: []string{"Location: https://www.example/ws"}},

@@ -2,6 +2,7 @@ package route
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -81,8 +82,8 @@ func TestPathEditsThatAreNotAllowed(t *testing.T) {
 	for _, o := range []PathOptions{
 		{Strip: "api"}, {Strip: "/a//b"}, {Strip: "/a/../b"}, {Strip: "/a/."}, {Strip: "/a%20"}, {Strip: "/a;b"}, {Strip: "/ä"}, {Strip: "/a b"}, {Strip: "/a?"},
 		{Add: "v1"}, {Add: "/.."}, {Add: "/a\r\n"},
-		{Rewrite: "("}, {To: "/x"}, {Rewrite: "x"}, {Rewrite: "x", To: "y"}, {Rewrite: "(x)", To: "y$1"}, {Rewrite: "x", To: "/$1"}, {Rewrite: "x", To: "/$host"},
-		{Rewrite: "x", To: "/a b"}, {Rewrite: "x", To: "/#"}, {Rewrite: "x", To: "/\x00"},
+		{Rewrite: regexp.MustCompile("x")}, {Rewrite: regexp.MustCompile("x"), To: "y"}, {Rewrite: regexp.MustCompile("(x)"), To: "y$1"}, {Rewrite: regexp.MustCompile("x"), To: "/$1"}, {Rewrite: regexp.MustCompile("x"), To: "/$host"},
+		{Rewrite: regexp.MustCompile("x"), To: "/a b"}, {Rewrite: regexp.MustCompile("x"), To: "/#"}, {Rewrite: regexp.MustCompile("x"), To: "/\x00"},
 	} {
 		wrong := new(PathError)
 		_, err := NewPathEdits(o)
@@ -121,13 +122,13 @@ func TestPathEdits(t *testing.T) {
 		{PathOptions{Add: "/v1"}, `/x\..\y`, ErrDotSegment.Error(), false},
 		{PathOptions{Add: "/v1"}, "/x..", "/v1/x..?q", false},
 		{PathOptions{Add: "/v1"}, "/.x/...", "/v1/.x/...?q", false},
-		{PathOptions{Rewrite: "^/a(/x)?/(.*)$", To: "/b$1/$2"}, "/a/c%2fd", "/b/c%2fd?q", false},
-		{PathOptions{Rewrite: "a+", To: "/$0"}, "/xaax", "/aa?q", false},
-		{PathOptions{Rewrite: "a", To: "/b?c=d"}, "/xax", "/b?c=d&q", false},
-		{PathOptions{Rewrite: "^(.*?)a(.*)$", To: "${1}b${2}"}, "/xax", "/xbx?q", false},
-		{PathOptions{Rewrite: "^.(.*)$", To: "$1"}, "/xx", "/xx?q", false},
-		{PathOptions{Rewrite: "^/(.*)$", To: "/.$1"}, "/.", ErrDotSegment.Error(), false},
-		{PathOptions{Strip: "/a", Add: "/b", Rewrite: "^/b/(.*)$", To: "/c/$1"}, "/a/x", "/c/x?q", true},
+		{PathOptions{Rewrite: regexp.MustCompile("^/a(/x)?/(.*)$"), To: "/b$1/$2"}, "/a/c%2fd", "/b/c%2fd?q", false},
+		{PathOptions{Rewrite: regexp.MustCompile("a+"), To: "/$0"}, "/xaax", "/aa?q", false},
+		{PathOptions{Rewrite: regexp.MustCompile("a"), To: "/b?c=d"}, "/xax", "/b?c=d&q", false},
+		{PathOptions{Rewrite: regexp.MustCompile("^(.*?)a(.*)$"), To: "${1}b${2}"}, "/xax", "/xbx?q", false},
+		{PathOptions{Rewrite: regexp.MustCompile("^.(.*)$"), To: "$1"}, "/xx", "/xx?q", false},
+		{PathOptions{Rewrite: regexp.MustCompile("^/(.*)$"), To: "/.$1"}, "/.", ErrDotSegment.Error(), false},
+		{PathOptions{Strip: "/a", Add: "/b", Rewrite: regexp.MustCompile("^/b/(.*)$"), To: "/c/$1"}, "/a/x", "/c/x?q", true},
 	} {
 		e, err := NewPathEdits(test.o)
 		verify.NoError(t, err)
@@ -172,16 +173,16 @@ func TestRedirects(t *testing.T) {
 		{"(.*)", strings.Repeat("$1", 100), "/" + strings.Repeat("x", 1<<10), ""}, // too long
 	} {
 		values[VariableAuthority], values[VariablePath], values[VariableTarget] = "a.example:81", "/edited", test.path+"?q=1"
-		r, err := NewRegexpRedirect(test.expression, test.to, RedirectCodes{Code: 302})
+		r, err := NewRegexpRedirect(regexp.MustCompile(test.expression), test.to, RedirectCodes{Code: 302})
 		verify.NoError(t, err)
 		verify.Equal(t, string(r.Append(nil, values)), test.want, "%s, %s: %s becomes", test.expression, test.to, test.path)
 	}
-	for _, test := range [][2]string{{"(", "/"}, {"", "/"}, {"a", "/$1"}, {"a", "/ b"}, {strings.Repeat("a", 5000), "/"}} {
-		if _, err := NewRegexpRedirect(test[0], test[1], RedirectCodes{Code: 302}); err == nil {
+	for _, test := range [][2]string{{"a", "/$1"}, {"a", "/ b"}, {strings.Repeat("a", 5000), "/"}} {
+		if _, err := NewRegexpRedirect(regexp.MustCompile(test[0]), test[1], RedirectCodes{Code: 302}); err == nil {
 			t.Errorf("%.10q, %q: no error", test[0], test[1])
 		}
 	}
-	_, err := NewRegexpRedirect("a", "/", RedirectCodes{Code: 200})
+	_, err := NewRegexpRedirect(regexp.MustCompile("a"), "/", RedirectCodes{Code: 200})
 	verify.That(t, err != nil, "200: no error")
 	_, err = NewRedirect("/", RedirectCodes{Code: 304})
 	verify.That(t, err != nil, "304: no error")

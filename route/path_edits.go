@@ -27,17 +27,17 @@ type PathOptions struct {
 	StripString bool
 	// Add is a prefix to add.
 	Add string
-	// Rewrite is a regular expression. A path that it matches becomes To, a template
-	// with its groups only, which may have a query. A result that starts with a group, and
-	// not with a slash, gets a slash.
-	Rewrite, To string
+	// A path that Rewrite matches becomes To, a template with its groups only, which may have
+	// a query. A result that starts with a group, and not with a slash, gets a slash. nil: no path does.
+	Rewrite *regexp.Regexp
+	To      string
 }
 
 // NewPathEdits checks o. A *PathError says what is invalid.
 func NewPathEdits(o PathOptions) (PathEdits, error) {
 	e := PathEdits{
 		strip: strings.TrimSuffix(o.Strip, "/"), stripsString: o.StripString,
-		add: strings.TrimSuffix(o.Add, "/"),
+		add: strings.TrimSuffix(o.Add, "/"), rewrite: o.Rewrite,
 	}
 	if err := checkPrefix(o.Strip); err != nil {
 		return PathEdits{}, &PathError{"strip_prefix", o.Strip, err}
@@ -45,13 +45,10 @@ func NewPathEdits(o PathOptions) (PathEdits, error) {
 	if err := checkPrefix(o.Add); err != nil {
 		return PathEdits{}, &PathError{"add_prefix", o.Add, err}
 	}
-	if o.Rewrite == "" && o.To == "" {
+	if o.Rewrite == nil {
 		return e, nil
 	}
 	var err error
-	if e.rewrite, err = regexp.Compile(o.Rewrite); err != nil || o.Rewrite == "" {
-		return PathEdits{}, &PathError{"rewrite.regexp", o.Rewrite, errors.New("is not a regular expression in Go's syntax (RE2)")}
-	}
 	if e.to, err = ParseTemplate(o.To, e.rewrite.NumSubexp()); err == nil {
 		err = checkRewritten(&e.to)
 	}

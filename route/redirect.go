@@ -47,10 +47,9 @@ func NewRedirect(to string, codes RedirectCodes) (*Redirect, error) {
 
 // NewRegexpRedirect returns a redirect of the requests in whose URL, with scheme, authority,
 // path and query as sent, the regular expression is found. to may have its groups.
-func NewRegexpRedirect(expression, to string, codes RedirectCodes) (*Redirect, error) {
-	re, err := compileRegexp(expression)
-	if err != nil {
-		return nil, fmt.Errorf("the regular expression %w", err)
+func NewRegexpRedirect(re *regexp.Regexp, to string, codes RedirectCodes) (*Redirect, error) {
+	if n := len(re.String()); n > maxRegexp {
+		return nil, fmt.Errorf("the regular expression has %d characters, the limit is %d", n, maxRegexp)
 	}
 	t, err := redirectTo(to, codes, re.NumSubexp())
 	if err != nil {

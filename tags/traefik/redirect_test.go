@@ -51,7 +51,7 @@ func TestRedirectRegexp(t *testing.T) {
 		r := Read(tags.Instance{Service: "s", Port: 80, Tags: list}, Options{})
 		verify.Require(t, len(r.Routes) == 1, "%q makes no route: %v", test, r.Complaints)
 		keys := r.Routes[0].Keys["redirect"].(tags.Keys)
-		redirect, err := route.NewRegexpRedirect(keys["regexp"].(string), keys["to"].(string), route.RedirectCodes{Code: 307})
+		redirect, err := route.NewRegexpRedirect(regexp.MustCompile(keys["regexp"].(string)), keys["to"].(string), route.RedirectCodes{Code: 307})
 		verify.Require(t, err == nil, "%q: %v", test, err)
 		re := regexp.MustCompile(test[0])
 		for _, url := range []string{
@@ -100,7 +100,7 @@ func TestPathRegexps(t *testing.T) {
 		var edits route.PathEdits
 		if keys, ok := r.Routes[0].Keys["rewrite"].(tags.Keys); ok {
 			var err error
-			edits, err = route.NewPathEdits(route.PathOptions{Rewrite: keys["regexp"].(string), To: keys["to"].(string)})
+			edits, err = route.NewPathEdits(route.PathOptions{Rewrite: regexp.MustCompile(keys["regexp"].(string)), To: keys["to"].(string)})
 			verify.Require(t, err == nil, "%q: %v", test.middleware, err)
 		}
 		for _, path := range test.paths {
