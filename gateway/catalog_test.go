@@ -53,12 +53,8 @@ routes:
   - { path: /sun, service: sun }
 `, consul.URL(), origin(t, "fixed"))
 	r := start(t, text)
-	if status, body := r.get("/moon"); status != http.StatusOK || body != "moon" {
-		t.Errorf("/moon: %d %q", status, body)
-	}
-	if status, body := r.get("/fixed"); status != http.StatusOK || body != "fixed" {
-		t.Errorf("/fixed: %d %q: want the service of the file", status, body)
-	}
+	r.gets("/moon", "moon")
+	r.gets("/fixed", "fixed")
 	// A route may exist before its service.
 	if status, _ := r.get("/sun"); status != http.StatusServiceUnavailable {
 		t.Errorf("/sun before the service: %d", status)
@@ -119,9 +115,7 @@ catalog: { select: { tag: web } }
 routes: [{ path: /, service: moon }]
 `, consul.URL(), filepath.Join(t.TempDir(), "snapshot"))
 	first := start(t, text)
-	if status, body := first.get("/"); status != http.StatusOK || body != "moon" {
-		t.Fatalf("%d %q", status, body)
-	}
+	first.gets("/", "moon")
 	first.stop()
 	<-first.ended
 

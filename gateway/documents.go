@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -82,12 +83,9 @@ func (g *Gateway) applyFound(ctx context.Context, c *config.Config) bool {
 }
 
 // onlyIn returns the names of the services that a has and b does not, sorted.
-func onlyIn(a, b *config.Config) (names []string) {
-	for name := range a.Services {
-		if _, ok := b.Services[name]; !ok {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
+func onlyIn(a, b *config.Config) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(a.Services)), func(name string) bool {
+		_, ok := b.Services[name]
+		return ok
+	})
 }

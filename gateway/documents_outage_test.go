@@ -67,14 +67,13 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 			put(t, agent, "sluice/services/short", a)
 			text := strings.Replace(treeBelow(relay.URL(), "routes: [{ path: /short, service: short }"), "wait: 10m", "wait: 1s", 1)
 			r := start(t, text+"]")
-			r.awaitBody("/a", "a")
+			r.answers("/a", "a")
 			r.awaitState(source, "in_use")
 			number, pool := r.applied().Number, r.services.get("a").pool
 			serves := func(when string) {
 				t.Helper()
 				for _, path := range []string{"/a", "/short"} {
-					status, body := r.get(path)
-					verify.That(t, status == 200 && body == "a", "%s: %s is answered by %d %q", when, path, status, body)
+					r.gets(path, "a", when)
 				}
 			}
 			o.begin(t, agent, relay)
@@ -89,7 +88,7 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 				t.Errorf("revision %d of %d, %d refused", got.Number, number, got.Reloads.Refused)
 			}
 			r.write(text + ", { path: /more, service: short }]")
-			r.awaitBody("/more", "a")
+			r.answers("/more", "a")
 
 			o.end(t, agent, relay)
 			if o.losesItsData {
@@ -111,7 +110,7 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 			serves("with Consul")
 			verify.Equal(t, r.services.get("a").pool, pool, "the pool was replaced")
 			put(t, agent, "sluice/services/short", b)
-			r.awaitBody("/short", "b")
+			r.answers("/short", "b")
 		})
 	}
 }

@@ -39,12 +39,6 @@ func (r *running) applied() (a applied) {
 	return a
 }
 
-// awaitBody waits until the answer to a request has a body.
-func (r *running) awaitBody(path, want string) {
-	r.t.Helper()
-	r.await(path+" is answered by "+want, func() bool { _, body := r.get(path); return body == want })
-}
-
 // awaitState waits until a source has a state, and returns it.
 func (r *running) awaitState(source, state string) (found admin.Source) {
 	r.t.Helper()
@@ -72,12 +66,10 @@ func TestDynamicFilesAreFollowed(t *testing.T) {
 	pattern := dir + "/*.yaml"
 	write("a.yaml", serving("a", a))
 	r := start(t, fmt.Sprintf("dynamic: [{ file: %q }]\n", pattern)+preamble)
-	if status, body := r.get("/a"); status != 200 || body != "a" {
-		t.Fatalf("at the start: %d %q", status, body)
-	}
+	r.gets("/a", "a")
 	pool := r.services.get("a").pool
 	write("b.yaml", serving("b", b))
-	r.awaitBody("/b", "b")
+	r.answers("/b", "b")
 
 	write("b.yaml", strings.Replace(serving("b", b), "peers", "pears", 1))
 	if s := r.awaitState(pattern, "refused"); len(s.Errors) != 1 || !strings.HasPrefix(s.Errors[0], dir+"/b.yaml:1: services.b.pears: unknown key") {
@@ -87,9 +79,7 @@ func TestDynamicFilesAreFollowed(t *testing.T) {
 		last := r.applied().Reloads.LastError
 		return last != nil && last.Source == pattern
 	})
-	if _, body := r.get("/b"); body != "b" {
-		t.Errorf("/b: %q", body)
-	}
+	r.gets("/b", "b")
 	verify.NoError(t, os.Remove(filepath.Join(dir, "b.yaml")))
 	r.await("the route is removed", func() bool { status, _ := r.get("/b"); return status == 404 })
 	if s := r.awaitState(pattern, "in_use"); len(s.Errors) != 0 {
@@ -108,15 +98,13 @@ func TestConsulTreeIsFollowed(t *testing.T) {
 	put(t, agent, "sluice/services/short", b)
 	r := start(t, treeBelow(agent.URL(), "routes: [{ path: /short, service: short }]"))
 	for path, want := range map[string]string{"/a": "a", "/short": "b"} {
-		if status, body := r.get(path); status != 200 || body != want {
-			t.Errorf("%s at the start: %d %q", path, status, body)
-		}
+		r.gets(path, want)
 	}
 	pool := r.services.get("a").pool
 	put(t, agent, "sluice/services/short", a)
-	r.awaitBody("/short", "a")
+	r.answers("/short", "a")
 	put(t, agent, "sluice/b.json", `{"services": {"b": {"peers": ["`+b+`"]}}, "routes": [{"path": "/b", "service": "b"}]}`)
-	r.awaitBody("/b", "b")
+	r.answers("/b", "b")
 
 	put(t, agent, "sluice/b.json", "{\n\"services\": {\"b\": 7}}")
 	s := r.awaitState("consul_kv:sluice/", "refused")
@@ -125,10 +113,8 @@ func TestConsulTreeIsFollowed(t *testing.T) {
 	}
 	verify.That(t, s.Offered != s.Revision && s.Offered != "", "revision %s in use, %s offered", s.Revision, s.Offered)
 	r.write(treeBelow(agent.URL(), "routes: [{ path: /short, service: short }, { path: /more, service: short }]"))
-	r.awaitBody("/more", "a")
-	if _, body := r.get("/b"); body != "b" {
-		t.Errorf("/b: %q", body)
-	}
+	r.answers("/more", "a")
+	r.gets("/b", "b")
 	put(t, agent, "sluice/b.json", "{}")
 	r.await("the route is removed", func() bool { status, _ := r.get("/b"); return status == 404 })
 	r.awaitState("consul_kv:sluice/", "in_use")
@@ -175,14 +161,10 @@ func TestConsulTreeThatDisappears(t *testing.T) {
 	put(t, agent, "sluice/b.yaml", "")
 	text := strings.Replace(treeBelow(agent.URL(), ""), "wait: 10m", "token: "+token.SecretID+", wait: 1s", 1)
 	r := start(t, text)
-	if _, body := r.get("/a"); body != "a" {
-		t.Fatalf("at the start: %q", body)
-	}
+	r.gets("/a", "a")
 	serves := func(when string) {
 		t.Helper()
-		if status, body := r.get("/a"); body != "a" {
-			t.Errorf("%s: %d %q", when, status, body)
-		}
+		r.gets("/a", "a", when)
 	}
 	setRules := func(rules string) {
 		t.Helper()
@@ -210,7 +192,7 @@ func TestConsulTreeThatDisappears(t *testing.T) {
 	r.await("the route is removed", func() bool { status, _ := r.get("/a"); return status == 404 })
 	r.awaitState("consul_kv:sluice/", "in_use")
 	put(t, agent, "sluice/a.yaml", serving("a", a))
-	r.awaitBody("/a", "a")
+	r.answers("/a", "a")
 }
 
 // A first start without Consul: routes to services that only Consul's store can define are
@@ -226,7 +208,7 @@ func TestStartWithoutConsul(t *testing.T) {
 	if status, _ := r.get("/a"); status != 503 {
 		t.Errorf("/a: %d", status)
 	}
-	r.awaitBody("/", "b")
+	r.answers("/", "b")
 	var v admin.Readiness
 	r.await("readyz names the source", func() bool {
 		status := r.api("/readyz", &v)
@@ -234,6 +216,6 @@ func TestStartWithoutConsul(t *testing.T) {
 	})
 	r.awaitState("consul_kv:sluice/", "waiting")
 	relay.Heal()
-	r.awaitBody("/a", "a")
+	r.answers("/a", "a")
 	r.await("readiness", func() bool { return r.api("/readyz", &v) == 200 })
 }

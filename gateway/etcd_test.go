@@ -50,14 +50,14 @@ func TestKeyInEtcdIsServed(t *testing.T) {
 	status, _ := r.get("/aa/d")
 	verify.Require(t, status == 404, "status %d without a key", status)
 	putKey(t, client, "/test/node", node(t, a))
-	r.awaitBody("/aa/d", "a")
+	r.answers("/aa/d", "a")
 	deleteKey(t, client, "/test/node")
 	r.awaitStatus("/aa/d", 404)
 
 	lease, err := client.Grant(t.Context(), 3600)
 	verify.NoError(t, err)
 	putKey(t, client, "/test/node", node(t, b), clientv3.WithLease(lease.ID))
-	r.awaitBody("/aa/d", "b")
+	r.answers("/aa/d", "b")
 	if _, err := client.Revoke(t.Context(), lease.ID); err != nil { // as its end does
 		t.Fatal(err)
 	}
@@ -65,12 +65,12 @@ func TestKeyInEtcdIsServed(t *testing.T) {
 
 	// Several keys are peers of one service, and a change of peers is no new configuration.
 	putKey(t, client, "/test/node", node(t, a))
-	r.awaitBody("/aa/d", "a")
+	r.answers("/aa/d", "a")
 	number := r.awaitRevision(6).Number // a revision serves before it is recorded
 	putKey(t, client, "/test/other", node(t, b))
-	r.awaitBody("/aa/d", "b")
+	r.answers("/aa/d", "b")
 	putKey(t, client, "/test/node", "{host:127.0.0.1 port:6699}") // the last good value stays
-	r.awaitBody("/aa/d", "a")
+	r.answers("/aa/d", "a")
 	r.await("the bad value is shown", func() bool { return len(r.services.watches()["test"].Invalid) == 1 })
 	now := r.applied().Number
 	verify.That(t, now == number, "revision %d, then %d", number, now)
@@ -92,7 +92,7 @@ func TestBadFirstKeyInEtcd(t *testing.T) {
 	status, _ := r.get("/aa/d")
 	verify.That(t, status == 404, "status %d", status)
 	putKey(t, client, "/test/node", node(t, a))
-	r.awaitBody("/aa/d", "a")
+	r.answers("/aa/d", "a")
 	r.awaitState("etcd:/test/", "in_use")
 }
 
@@ -104,21 +104,17 @@ func TestDocumentsInEtcd(t *testing.T) {
 	a, b := origin(t, "a"), origin(t, "b")
 	putKey(t, client, "/test/a.yaml", serving("a", a))
 	r := start(t, below(c))
-	if status, body := r.get("/a"); status != 200 || body != "a" {
-		t.Fatalf("at the start: %d %q", status, body)
-	}
+	r.gets("/a", "a")
 	putKey(t, client, "/test/b.yaml", serving("b", b))
-	r.awaitBody("/b", "b")
+	r.answers("/b", "b")
 	putKey(t, client, "/test/b.yaml", strings.Replace(serving("b", b), "peers", "pears", 1))
 	s := r.awaitState("etcd:/test/", "refused")
 	verify.That(t, len(s.Errors) == 1 && strings.HasPrefix(s.Errors[0], "etcd:/test/b.yaml:1: services.b.pears: unknown key"), "errors %q", s.Errors)
-	if _, body := r.get("/b"); body != "b" {
-		t.Errorf("/b: %q", body)
-	}
+	r.gets("/b", "b")
 	putKey(t, client, "/test/node", node(t, a)) // another kind of key, while a document is refused
 	deleteKey(t, client, "/test/b.yaml")
 	r.awaitStatus("/b/x", 200) // by the route of node
-	r.awaitBody("/else", "a")
+	r.answers("/else", "a")
 }
 
 // Neither the death of etcd nor an emptied one changes what is served.
@@ -133,9 +129,7 @@ func TestEtcdFails(t *testing.T) {
 	check := func(when string) {
 		t.Helper()
 		for path, want := range map[string]string{"/aa/d": "a", "/b": "b"} {
-			if status, body := r.get(path); status != 200 || body != want {
-				t.Errorf("%s: %s gets %d %q", when, path, status, body)
-			}
+			r.gets(path, want, when)
 		}
 	}
 	check("at the start")
@@ -154,10 +148,8 @@ func TestEtcdFails(t *testing.T) {
 	r.await("the new process knows the loss", func() bool { return strings.Contains(r.log.String(), "has lost documents") })
 	check("after an upgrade")
 	putKey(t, client, "/test/c", node(t, b))
-	r.awaitBody("/aa/d", "b")
-	if status, body := r.get("/b"); status != 200 || body != "b" {
-		t.Errorf("after a new key: %d %q", status, body)
-	}
+	r.answers("/aa/d", "b")
+	r.gets("/b", "b")
 }
 
 // A start without etcd uses the snapshot; the new process of an upgrade gets the set.
@@ -169,21 +161,17 @@ func TestServiceInEtcdWithoutEtcd(t *testing.T) {
 	text := fmt.Sprintf("discovery: { snapshot: %q, allow_local: true }\nservices: { star: { etcd: { endpoints: [%q], prefix: /star/ } } }\nroutes: [{ service: star }]\n",
 		filepath.Join(t.TempDir(), "snapshot"), c.Endpoints()[0])
 	r := start(t, text)
-	if status, body := r.get("/"); status != 200 || body != "a" {
-		t.Fatalf("%d %q", status, body)
-	}
+	r.gets("/", "a")
 	r.stop()
 	<-r.ended
 	verify.NoError(t, m.Kill())
 	r = start(t, text)
-	r.awaitBody("/", "a")
+	r.answers("/", "a")
 	verify.NoError(t, m.Launch())
 	r.await("the watch is fresh", func() bool { return r.services.watches()["star"].Restored.IsZero() })
 	verify.NoError(t, m.Pause())
 	defer m.Resume()
 	s := r.succeed(text, nil, patience)
 	verify.NoError(t, <-s.outcome)
-	if status, body := s.get("/"); status != 200 || body != "a" {
-		t.Errorf("the new process, while etcd is frozen: %d %q", status, body)
-	}
+	s.gets("/", "a")
 }

@@ -106,13 +106,9 @@ func TestNewProcessAdoptsTheState(t *testing.T) {
 	}
 	verify.NoError(t, <-next.outcome)
 	for range 4 {
-		if status, body := next.get("/"); status != 200 || body != "a" {
-			t.Errorf("star: %d %q", status, body)
-		}
+		next.gets("/", "a")
 	}
-	if status, body := next.get("/found"); status != 200 || body != "b" {
-		t.Errorf("found: %d %q", status, body)
-	}
+	next.gets("/found", "b")
 	services, _ := next.finder.Services()
 	if !slices.ContainsFunc(services, func(s consulsource.CatalogService) bool {
 		return s.Name == "found" && slices.Equal(s.Tags, []string{"blue", "web"})

@@ -52,9 +52,7 @@ func TestActiveChecksChangeTheStateOfAPeer(t *testing.T) {
 		t.Errorf("reasons %q", got)
 	}
 	for range 10 {
-		if status, body := r.get("/"); status != 200 || body != "good" {
-			t.Errorf("got %d %q", status, body)
-		}
+		r.gets("/", "good")
 	}
 	r.await("the log has the event", func() bool {
 		return strings.Contains(r.log.String(), "up → unhealthy: active: http GET /health: status 503, want 200-299")
@@ -100,8 +98,7 @@ func TestFailuresEjectAPeer(t *testing.T) {
 	good, dead := newCheckedOrigin(t, "good"), "127.0.0.1:1"
 	r := start(t, checkedService("{ passive: { ejection: 1h, max_ejection: 1h } }", good.address, dead))
 	r.await("the dead peer is ejected", func() bool {
-		status, body := r.get("/")
-		verify.That(t, status == 200 && body == "good", "got %d %q", status, body)
+		r.gets("/", "good")
 		return r.peers()[dead].State == "ejected"
 	})
 	got := r.peers()[dead].Reasons
@@ -120,8 +117,7 @@ func TestReadyAfterTheFirstChecks(t *testing.T) {
 	r.await("readiness", func() bool { var v admin.Readiness; return r.api("/readyz", &v) == 200 })
 	verify.That(t, bad.checks.Load() != 0 && good.checks.Load() != 0, "ready before the first checks")
 	for range 4 {
-		status, body := r.get("/")
-		verify.That(t, status == 200 && body == "good", "got %d %q", status, body)
+		r.gets("/", "good")
 	}
 }
 

@@ -154,8 +154,7 @@ func TestRefusedRevisionChangesNothing(t *testing.T) {
 		r.await("the log has "+bad.message, func() bool { return strings.Contains(r.log.String(), bad.message) })
 		got := len(r.listeners.all())
 		verify.That(t, got == 1 && r.Address("web") != nil, "%s: %d listeners", bad.message, got)
-		status, body := r.get("/")
-		verify.That(t, status == http.StatusOK && body == "a", "%s: %d %q", bad.message, status, body)
+		r.gets("/", "a", bad.message)
 		verify.Equal(t, r.api("/api/services", new([]any)), http.StatusOK, "%s: the token of the admin API has changed", bad.message)
 	}
 }

@@ -81,8 +81,7 @@ services: { star: { consul: {}, groups: { canary: { tags: [v2] } } } }
 routes: [{ service: star, group: rest, mirror: { group: canary } }]
 `, preamble, consul.URL()))
 	for range 10 {
-		status, body := r.get("/")
-		verify.That(t, status == 200 && body == "rest", "got %d %q", status, body)
+		r.gets("/", "rest")
 	}
 	r.await("ten requests and ten copies", func() bool {
 		peers := r.peers()

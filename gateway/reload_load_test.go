@@ -82,7 +82,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 	writeDocument(0)
 	put(t, agent, "sluice/kv.yaml", changing("kv", 0))
 	r := start(t, text(0))
-	r.awaitBody("/kv", "even")
+	r.answers("/kv", "even")
 	pool := r.services.get("kept").pool
 	peer := pool.Snapshot().All[0]
 	first := r.history.Current().Number
@@ -113,8 +113,8 @@ func TestReloadsUnderLoad(t *testing.T) {
 			r.await(path+" is answered in each round", func() bool { return requests[i].Load() > answered[i] || t.Failed() })
 		}
 	}
-	r.awaitBody("/file", "even")
-	r.awaitBody("/kv", "even")
+	r.answers("/file", "even")
+	r.answers("/kv", "even")
 	for i := range stop {
 		stop[i]()
 	}

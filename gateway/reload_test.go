@@ -19,17 +19,11 @@ func TestReloadAppliesTheFile(t *testing.T) {
 	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
 	r := start(t, static("a", a))
-	if _, body := r.get("/b"); body != "a" {
-		t.Fatalf("got %q", body)
-	}
+	r.gets("/b", "a")
 	r.write(static("a", a, "b", b))
 	r.awaitRevision(2)
-	if _, body := r.get("/b"); body != "b" {
-		t.Errorf("new route: got %q", body)
-	}
-	if _, body := r.get("/c"); body != "a" {
-		t.Errorf("old route: got %q", body)
-	}
+	r.gets("/b", "b")
+	r.gets("/c", "a")
 }
 
 func TestReloadPreservesPeersAndTheirState(t *testing.T) {
@@ -82,8 +76,7 @@ func TestBadReloadChangesNothing(t *testing.T) {
 		return strings.Contains(r.log.String(), `"in_use":`)
 	})
 	verify.Equal(t, r.table(), before, "the route table was replaced")
-	status, body := r.get("/")
-	verify.That(t, status == 200 && body == "a", "got %d %q", status, body)
+	r.gets("/", "a")
 
 	r.write(static("a", a)) // unchanged: no new revision, and the error ends
 	r.await("the error has ended", func() bool { return r.history.Reloads().Last == nil })
@@ -107,9 +100,7 @@ func TestRemovedServiceFinishesItsRequests(t *testing.T) {
 
 	r.write(static("a", a))
 	r.awaitRevision(2)
-	if _, body := r.get("/slow"); body != "a" {
-		t.Errorf("a new request got %q", body)
-	}
+	r.gets("/slow", "a")
 	p := r.peers()[slow]
 	verify.That(t, p.State == "draining" && p.Inflight == 1, "the draining peer is not listed: %+v", p)
 	close(finish)
@@ -131,9 +122,7 @@ func TestNewServiceIsRoutedWhenItHasPeers(t *testing.T) {
 	r.write(preamble + head + "  b: { consul: {} }\nroutes: [{ service: b }]")
 	<-asked
 	for range 20 {
-		if status, body := r.get("/"); status != 200 || body != "a" {
-			t.Errorf("got %d %q", status, body)
-		}
+		r.gets("/", "a")
 	}
 
 	var stop atomic.Bool
@@ -149,9 +138,7 @@ func TestNewServiceIsRoutedWhenItHasPeers(t *testing.T) {
 	r.awaitRevision(2)
 	stop.Store(true)
 	asking.Wait()
-	if _, body := r.get("/"); body != "b" {
-		t.Errorf("got %q", body)
-	}
+	r.gets("/", "b")
 }
 
 func TestKeysThatNeedARestartDoNotChange(t *testing.T) {

@@ -56,12 +56,12 @@ func TestRollBack(t *testing.T) {
 	serving := func(peer string) string { return serving("s", peer) }
 	put(t, agent, "sluice/s.yaml", serving(a))
 	r := start(t, text)
-	r.awaitBody("/s", "a")
+	r.answers("/s", "a")
 	r.awaitState("consul_kv:sluice/", "in_use")
 	r.awaitRevision(2) // it serves before it is recorded
 	first := r.applied()
 	put(t, agent, "sluice/s.yaml", serving(b))
-	r.awaitBody("/s", "b")
+	r.answers("/s", "b")
 	r.await("the second revision", func() bool { return r.applied().Number == first.Number+1 })
 	second := r.applied()
 
@@ -81,24 +81,22 @@ func TestRollBack(t *testing.T) {
 	if line := fmt.Sprintf("info config.rolled_back: An operator has returned to revision %d of the configuration: test", first.Number); !slices.Contains(told(r.events), line) {
 		t.Errorf("the feed lacks %q:\n%s", line, strings.Join(told(r.events), "\n"))
 	}
-	if _, body := r.get("/s"); body != "a" {
-		t.Errorf("after the rollback: %q", body)
-	}
+	r.gets("/s", "a")
 	r.awaitState("consul_kv:sluice/", "pinned")
 
 	// An edit of the file and the same text again release nothing.
 	put(t, agent, "sluice/s.yaml", serving(b)+"\n")
-	r.awaitBody("/s", "b")
+	r.answers("/s", "b")
 	next := done.Number + 1 // the history follows the table
 	r.await("the revision without the pin", func() bool { return r.applied().Number == next })
 	if status, done = r.rollBack(first.Number, r.applied().Hash); status != http.StatusOK {
 		t.Fatalf("the second rollback: %d", status)
 	}
 	r.write(text + "routes: [{ path: /more, service: s }]")
-	r.awaitBody("/more", "a")
+	r.answers("/more", "a")
 
 	r = r.restart()
-	r.awaitBody("/s", "a")
+	r.answers("/s", "a")
 	r.awaitState("consul_kv:sluice/", "pinned")
 	if got := r.applied(); got.Number <= done.Number || !slices.ContainsFunc(got.Sources, func(s admin.SourceInUse) bool { return s.Pinned == first.Number }) {
 		t.Errorf("after a restart: %+v", got.Revision)
@@ -106,9 +104,7 @@ func TestRollBack(t *testing.T) {
 	relay.Cut()
 	number := r.applied().Number
 	r = r.restart()
-	if _, body := r.get("/s"); body != "a" {
-		t.Errorf("after a restart without Consul: %q", body)
-	}
+	r.gets("/s", "a")
 	if got := r.applied().Number; got != number {
 		t.Errorf("a restart with the same configuration makes revision %d of %d", got, number)
 	}
@@ -117,11 +113,9 @@ func TestRollBack(t *testing.T) {
 	// A bad text does not end the pin, a good one does.
 	put(t, agent, "sluice/s.yaml", "nonsense")
 	r.awaitState("consul_kv:sluice/", "refused")
-	if _, body := r.get("/s"); body != "a" {
-		t.Errorf("with a bad text: %q", body)
-	}
+	r.gets("/s", "a")
 	put(t, agent, "sluice/s.yaml", serving(c))
-	r.awaitBody("/s", "c")
+	r.answers("/s", "c")
 	r.awaitState("consul_kv:sluice/", "in_use")
 	r.await("the revision without the pin", func() bool { return r.applied().Reason == "pin released: consul_kv:sluice/" })
 	info, err := os.Stat(history)
@@ -138,14 +132,10 @@ func TestRollBackOfTheFile(t *testing.T) {
 	if status, done := r.rollBack(1, r.applied().Hash); status != http.StatusOK || done.Sources[0].Pinned != 1 {
 		t.Fatalf("%d %+v", status, done)
 	}
-	if _, body := r.get("/"); body != "a" {
-		t.Errorf("after the rollback: %q", body)
-	}
+	r.gets("/", "a")
 	r.Reload()
 	r = r.restart()
-	if _, body := r.get("/"); body != "a" {
-		t.Errorf("after a restart: %q", body)
-	}
+	r.gets("/", "a")
 	// A bad text does not end the pin, nor does the return to the text that the pin is against.
 	r.write("nonsense")
 	r.Reload()
@@ -153,11 +143,9 @@ func TestRollBackOfTheFile(t *testing.T) {
 	r.write(head + static("b", b))
 	r.Reload()
 	r.awaitState(r.file, "pinned")
-	if _, body := r.get("/"); body != "a" {
-		t.Errorf("after a bad text: %q", body)
-	}
+	r.gets("/", "a")
 	r.write(head + static("b", b) + "# Another text.\n")
-	r.awaitBody("/", "b")
+	r.answers("/", "b")
 	number := r.awaitRevision(4).Number // a revision serves before it is recorded
 	if r = r.restart(); r.applied().Number != number {
 		t.Errorf("the same configuration after a restart: revision %d, want %d", r.applied().Number, number)
@@ -185,7 +173,7 @@ func TestNewProcessHasTheHistory(t *testing.T) {
 	a := origin(t, "a")
 	put(t, agent, "sluice/s.yaml", serving("s", a))
 	old := start(t, treeBelow(agent.URL(), ""))
-	old.awaitBody("/s", "a")
+	old.answers("/s", "a")
 	old.await("the revision", func() bool { return old.history.Current().Number == 2 })
 	var state bytes.Buffer
 	verify.NoError(t, handover.Save(&state, old.parts(0)))

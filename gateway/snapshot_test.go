@@ -61,9 +61,7 @@ func TestStartWithoutConsulServesTheSnapshot(t *testing.T) {
 
 			consul.Break(away)
 			second := start(t, text)
-			if status, body := second.get("/"); status != 200 || body != "a" {
-				t.Errorf("without Consul: %d %q", status, body)
-			}
+			second.gets("/", "a")
 			var v admin.Readiness
 			second.await("readiness", func() bool { return second.api("/readyz", &v) == 200 })
 			if name == "wiped" {
@@ -103,9 +101,7 @@ func TestNoClientComesBeforeTheSnapshot(t *testing.T) {
 	first.end()
 	consul.Break(discoverytest.Fault{Hang: true})
 	second := startWithin(t, text, time.Nanosecond)
-	if status, body := second.get("/"); status != 200 || body != "a" {
-		t.Errorf("the first request: %d %q", status, body)
-	}
+	second.gets("/", "a")
 }
 
 func TestDamagedSnapshotIsRefusedWithAWarning(t *testing.T) {

@@ -31,7 +31,7 @@ func TestUnmountedVolume(t *testing.T) {
 			root, pattern, more, a)
 	}
 	r := start(t, text(""))
-	r.awaitBody("/a", "a")
+	r.answers("/a", "a")
 	must(os.Rename(dir, dir+".away"))
 	must(os.Mkdir(dir, 0o755))
 	check := func(when string) {
@@ -41,8 +41,7 @@ func TestUnmountedVolume(t *testing.T) {
 			s := r.awaitState(pattern, "stale")
 			return len(s.Errors) == 1 && strings.Contains(s.Errors[0], "a.yaml")
 		})
-		status, body := r.get("/a")
-		verify.That(t, status == http.StatusOK && body == "a", "%s: %d %q", when, status, body)
+		r.gets("/a", "a", when)
 	}
 	check("unmounted")
 	r = r.restart()
@@ -67,8 +66,8 @@ func TestDocumentsThatComeBackOneByOne(t *testing.T) {
 	put(t, agent, "sluice/a.yaml", serving("a", a))
 	put(t, agent, "sluice/b.yaml", serving("b", a))
 	r := start(t, treeBelow(agent.URL(), ""))
-	r.awaitBody("/a", "a")
-	r.awaitBody("/b", "a")
+	r.answers("/a", "a")
+	r.answers("/b", "a")
 	for _, act := range []func() error{
 		agent.Kill, func() error { return agent.Launch(t.Context()) }, func() error { return agent.WaitReady(t.Context()) },
 	} {
@@ -76,11 +75,10 @@ func TestDocumentsThatComeBackOneByOne(t *testing.T) {
 	}
 	r.await("the loss is told", func() bool { return strings.Contains(r.log.String(), "has lost documents") })
 	put(t, agent, "sluice/a.yaml", serving("a", b))
-	r.awaitBody("/a", "b")
-	status, body := r.get("/b")
-	verify.That(t, status == http.StatusOK && body == "a", "after the first document is back: /b %d %q", status, body)
+	r.answers("/a", "b")
+	r.gets("/b", "a")
 	put(t, agent, "sluice/b.yaml", serving("b", b))
-	r.awaitBody("/b", "b")
+	r.answers("/b", "b")
 	r.awaitState("consul_kv:sluice/", "in_use")
 }
 
@@ -94,24 +92,24 @@ func TestRollBackDuringAnOutage(t *testing.T) {
 	text := fmt.Sprintf("config: { history: %q }\n", filepath.Join(t.TempDir(), "history")) + treeBelow(relay.URL(), "")
 	put(t, agent, "sluice/s.yaml", serving("a"))
 	r := start(t, text)
-	r.awaitBody("/s", "a")
+	r.answers("/s", "a")
 	r.awaitRevision(2) // it serves before it is recorded
 	first := r.applied()
 	put(t, agent, "sluice/s.yaml", serving("bad"))
-	r.awaitBody("/s", "bad")
+	r.answers("/s", "bad")
 	r.await("the second revision", func() bool { return r.applied().Number == first.Number+1 })
 	relay.Cut()
 	r = r.restart()
-	r.awaitBody("/s", "bad")
+	r.answers("/s", "bad")
 	if status, done := r.rollBack(first.Number, r.applied().Hash); status != http.StatusOK {
 		t.Fatal(status, done)
 	}
-	r.awaitBody("/s", "a")
+	r.answers("/s", "a")
 	r = r.restart()
-	r.awaitBody("/s", "a")
+	r.answers("/s", "a")
 	put(t, agent, "sluice/s.yaml", serving("fixed"))
 	relay.Heal()
-	r.awaitBody("/s", "fixed")
+	r.answers("/s", "fixed")
 }
 
 // A rollback to a revision from before the first answer of a source says nothing about it.
@@ -126,13 +124,11 @@ func TestRollBackToBeforeTheFirstAnswer(t *testing.T) {
 	r.run(Options{}, 0, func(*Gateway) {})
 	first := r.applied()
 	relay.Heal()
-	r.awaitBody("/a", "a")
+	r.answers("/a", "a")
 	r.await("the second revision", func() bool { return r.applied().Number == first.Number+1 })
 	status, done := r.rollBack(first.Number, r.applied().Hash)
 	verify.That(t, status == http.StatusOK && strings.Contains(done.Reason, "not known then, so it stays: consul_kv:sluice/"), "%d %+v", status, done)
-	if status, body := r.get("/a"); status != http.StatusOK || body != "a" {
-		t.Errorf("/a: %d %q", status, body)
-	}
+	r.gets("/a", "a")
 	verify.Contains(t, r.log.String(), "from before these sources were known", "the log does not say so")
 }
 
@@ -144,12 +140,11 @@ func TestHistoryOfAFileThatMoves(t *testing.T) {
 	put(t, agent, "sluice/a.yaml", serving("a", origin(t, "a")))
 	text := fmt.Sprintf("config: { history: %q }\n", filepath.Join(t.TempDir(), "history")) + treeBelow(relay.URL(), "")
 	r := start(t, text)
-	r.awaitBody("/a", "a")
+	r.answers("/a", "a")
 	r.awaitRevision(1)
 	r.stop()
 	<-r.ended
 	relay.Cut()
 	r = start(t, text) // in another directory
-	status, body := r.get("/a")
-	verify.That(t, status == http.StatusOK && body == "a", "/a: %d %q", status, body)
+	r.gets("/a", "a")
 }

@@ -18,15 +18,6 @@ import (
 	"sluice/test/verify"
 )
 
-// answers waits until a request is answered with status 200 and this body.
-func (r *running) answers(path, want string) {
-	r.t.Helper()
-	r.await(fmt.Sprintf("%s answers %q", path, want), func() bool {
-		status, body := r.get(path)
-		return status == http.StatusOK && body == want
-	})
-}
-
 // Services from DNS, from a key of Consul and from a file follow their sources. A source that
 // fails, and a start without it, change nothing.
 func TestOtherSources(t *testing.T) {
@@ -91,9 +82,7 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 			r.await(name+" is stale", func() bool { w := r.watchOf(name); return w.State == "stale" && w.LastError != "" })
 		}
 		for _, path := range paths {
-			if status, body := r.get(path); status != http.StatusOK || body != "b" {
-				t.Errorf("%s without its source: %d %q", path, status, body)
-			}
+			r.gets(path, "b")
 		}
 	}
 	stale(first)
