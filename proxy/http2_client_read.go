@@ -28,7 +28,7 @@ func (h *http2ClientConn) readable(fd uintptr) bool {
 		n, err := c.Receive(fd, space)
 		switch {
 		case err == socket.ErrWouldBlock:
-			h.park()
+			h.park(true)
 			h.endGoAwayIfDue()
 			return false
 		case err != nil || n == 0:
@@ -40,9 +40,10 @@ func (h *http2ClientConn) readable(fd uintptr) bool {
 			return true
 		}
 		// The socket is empty: see clientConn.readable. Another read finds a client that
-		// has closed the connection within a request, or after GOAWAY.
+		// has closed the connection within a request, or after GOAWAY. During a response,
+		// it is made after a moment without a frame.
 		if n < len(space) && c.TLS == nil && !h.hasPartial() && !h.expectsMore() {
-			h.park()
+			h.park(false)
 			return false
 		}
 	}
@@ -54,8 +55,8 @@ func (h *http2ClientConn) hasPartial() bool {
 	return h.start < h.end || h.IsPartial()
 }
 
-// park prepares a wait for the client.
-func (h *http2ClientConn) park() {
+// park prepares a wait for the client. open: a read has found no end of the connection.
+func (h *http2ClientConn) park(open bool) {
 	if h.start == h.end {
 		h.releaseInput()
 	}
@@ -68,6 +69,9 @@ func (h *http2ClientConn) park() {
 	if h.Progressed = false; partial != h.partial || h.idle {
 		h.partial = partial
 		h.armLocked()
+	}
+	if !open && len(h.Streams) > 0 {
+		h.conn.Arm(h.conn.server.sweeper, idleSetDelay)
 	}
 }
 

@@ -161,6 +161,28 @@ func TestClientClosesAfterGoAway(t *testing.T) {
 	c := p.dialFrames()
 	c.request(1, http2Get, true)
 	c.awaitGoAway()
+	p.endWithFrame(t, c, func(h *http2ClientConn) { // no deadline wakes the connection
+		h.goAwayUntil = p.sweeper.Now() + int64(time.Hour)
+		h.conn.Disarm()
+	})
+}
+
+// So does one that lets sluice's own answer wait, long before the write timeout.
+func TestClientClosesWithinAResponse(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{Timeouts: Timeouts{Write: time.Hour}}) // without peers, which would ask whether the client is there
+	c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
+	c.request(1, http2Get, true)
+	for head := false; !head; {
+		_, head = c.read().(*xhttp2.MetaHeadersFrame)
+	}
+	p.endWithFrame(t, c, func(h *http2ClientConn) { h.conn.Disarm() })
+}
+
+// endWithFrame sends a frame and the end of the connection so that one wake-up reports both, calls
+// before with the mutex of the connection held, and waits until the connection has ended.
+func (p *testProxy) endWithFrame(t *testing.T, c *frameClient, before func(*http2ClientConn)) {
+	t.Helper()
 	client := p.onlyClient()
 	func() {
 		client.Deadline.Load() // the race detector sees no order in bytes of a socket
@@ -176,9 +198,7 @@ func TestClientClosesAfterGoAway(t *testing.T) {
 		c.WritePing(false, [8]byte{2})
 		verify.NoError(t, c.conn.(*net.TCPConn).CloseWrite())
 		client.awaitArrival(t)
-		// No deadline wakes the connection.
-		h.goAwayUntil = client.server.sweeper.Now() + int64(time.Hour)
-		client.Disarm()
+		before(h)
 	}()
 	eventually(t, "the connection has ended", func() bool {
 		p.mu.Lock()
