@@ -220,10 +220,6 @@ func (c *Client) Healthy() bool { return c.agents.healthy() }
 // Jitter returns a random time below d, to spread queries.
 func (c *Client) Jitter(d time.Duration) time.Duration { return c.agents.upTo(d) }
 
-// Join counts one more loop of blocking queries until the caller calls leave; see
-// Oversubscribed.
-func (c *Client) Join() (leave func()) { return c.gate.join() }
-
 // ErrModeChanged is the cause of the end of a context of Oversubscribed.
 var ErrModeChanged = errors.New("the loops have become oversubscribed, or are no longer")
 
@@ -242,7 +238,7 @@ func (c *Client) Oversubscribed(ctx context.Context) (oversubscribed bool, lasti
 
 // Capacity returns the number of queries that may be in flight, and the number of
 // loops.
-func (c *Client) Capacity() (limit, joined int) { return c.gate.size() }
+func (c *Client) Capacity() (limit, loops int) { return c.gate.size() }
 
 // Resized returns a channel that is closed when the limit of Capacity changes.
 func (c *Client) Resized() <-chan struct{} { return c.gate.sized() }

@@ -33,13 +33,14 @@ type FollowOptions struct {
 	Begin func(context.Context) (wait time.Duration, err error)
 	// Volume bounds the bytes per second; nil: no bound. Several loops may share it.
 	Volume *rate.Limiter
+	// Uncounted: see LoopOptions.
+	Uncounted bool
 }
 
 // Follow repeats f.Query as a blocking query until ctx ends, and returns ctx's error.
-// The rules are in the package comment. Calls of f's functions do not overlap. For
-// Oversubscribed the caller calls Join.
+// The rules are in the package comment. Calls of f's functions do not overlap.
 func (c *Client) Follow(ctx context.Context, f FollowOptions) error {
-	w := followLoop{FollowOptions: f, loop: c.NewLoop(LoopOptions{Remote: f.Query.Datacenter != ""})}
+	w := followLoop{FollowOptions: f, loop: c.NewLoop(LoopOptions{Remote: f.Query.Datacenter != "", Uncounted: f.Uncounted})}
 	return w.loop.Run(ctx, func(ctx context.Context) error {
 		wait, err := f.Wait, error(nil)
 		if f.Begin != nil {

@@ -243,7 +243,6 @@ func TestFewConnectionsServeManyLoops(t *testing.T) {
 			var reads atomic.Int64
 			follow := func(q Query) {
 				running.Go(func() {
-					defer client.Join()()
 					_ = client.Follow(ctx, FollowOptions{ // ends with ctx
 						Query: q, Wait: 10 * time.Minute,
 						Read: func(Answer, []byte) error { reads.Add(1); return nil },

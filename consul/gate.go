@@ -51,7 +51,7 @@ type gate struct {
 	waiting     []waiting
 	changed     time.Time // last change of limit by a 429
 
-	loops          int             // loops that have joined
+	loops          int             // loops that run
 	oversubscribed bool            // more loops than queries that may block
 	lasting        context.Context // ends, and is replaced, when oversubscribed changes
 	endLasting     context.CancelFunc

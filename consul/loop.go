@@ -60,6 +60,9 @@ type LoopOptions struct {
 	// errors of one loop may not be the agent's fault.
 	UserDefined bool
 	Rate        rate.Limit // of the queries; 0: QueryRate
+	// Uncounted: Run does not count the loop for Oversubscribed. Its queries do not block, or
+	// other loops that are counted share their answers.
+	Uncounted bool
 }
 
 // Block makes q block for up to wait, if there is an index and a wait.
@@ -111,6 +114,9 @@ func (l *Loop) Get(ctx context.Context, q Query, read func(io.Reader) error) (An
 // ± 50 %. A recovery, another agent or another token ends the wait.
 func (l *Loop) Run(ctx context.Context, query func(context.Context) error, failed func(error)) error {
 	defer l.client.KeepProbing()()
+	if !l.options.Uncounted {
+		defer l.client.gate.join()()
+	}
 	for {
 		changed := l.client.Changed()
 		err := l.limiter.Wait(ctx)

@@ -95,7 +95,6 @@ func (p *Prefix) start() {
 	var running sync.WaitGroup
 	running.Go(func() {
 		defer panics.Contain(panics.Task, nil)
-		defer p.owner.options.Consul.Join()()
 		_ = p.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
 			Query: consul.KeysBelow(p.prefix + "/"),
 			Read:  p.read,

@@ -55,7 +55,6 @@ func (k *ConsulKV) Run(ctx context.Context, report func(Report)) error {
 	defer following.Wait()
 	following.Go(func() {
 		defer panics.Contain(panics.Watch, nil)
-		defer k.Client.Join()()
 		_ = k.Client.Follow(ctx, consul.FollowOptions{ // ends with ctx
 			Query: k.query(),
 			Read: func(a consul.Answer, body []byte) error {

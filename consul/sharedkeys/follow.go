@@ -63,7 +63,6 @@ func (k *Keys[V]) forgetProposals() {
 
 // follow reads the keys until ctx ends.
 func (k *Keys[V]) follow(ctx context.Context) {
-	defer k.options.Consul.Join()()
 	_ = k.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
 		Query: consul.KeysBelow(k.options.Prefix + "/"),
 		Read:  k.read,

@@ -174,7 +174,6 @@ func (w *Catalog) Run(ctx context.Context, changed func([]CatalogService)) error
 	if _, err := path.Match(w.selection.Name, ""); err != nil {
 		return fmt.Errorf("consul catalog: pattern %q: %w", w.selection.Name, err)
 	}
-	defer w.sources.client.Join()()
 	q := consul.Query{Path: "catalog/services", Needs: catalogNeeds}
 	q.Datacenter, q.Namespace, q.Partition = w.selection.Datacenter, w.selection.Namespace, w.selection.Partition
 	q.Filter = w.selection.filter()

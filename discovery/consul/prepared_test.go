@@ -46,6 +46,7 @@ func TestPreparedQueryIsExecutedAtItsTTL(t *testing.T) {
 				b.expectOne(60*sec, 60*sec+tt.most, "a c")
 				s := b.status()
 				verify.That(t, s.State == discovery.WatchFresh && s.Source == `consul prepared query "star"`, "status %+v", s)
+				verify.That(t, b.client.Stats().Watches == 0, "queries that do not block count as loops: %+v", b.client.Stats())
 			})
 		})
 	}

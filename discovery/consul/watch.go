@@ -47,7 +47,6 @@ func (s *source) Run(ctx context.Context, before discovery.WatchState, report fu
 	if s.options.Service == "" {
 		return errors.New("consul: the service has no name")
 	}
-	defer s.client.Join()()
 	w := s.newWatch(discovery.Guard{Probation: s.options.Probation}, before, report)
 	defer w.unsubscribe()
 	return w.run(ctx, w.poll)
@@ -64,6 +63,7 @@ func (s *source) newWatch(guard discovery.Guard, before discovery.WatchState, re
 			Remote:      s.options.Datacenter != "" || s.options.Peer != "",
 			UserDefined: s.options.Filter != "" || s.options.PreparedQuery != "",
 			Rate:        s.rate,
+			Uncounted:   s.options.PreparedQuery != "",
 		}),
 	}
 	w.loop.Last = watcher.Memory().Index

@@ -59,7 +59,6 @@ func (s *source) String() string { return fmt.Sprintf("consul key %q", s.options
 
 // Run implements discovery.Source.
 func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
-	defer s.client.Join()()
 	w := &watch{source: s, Watcher: discovery.NewWatcher(discovery.Guard{Probation: s.options.Probation}, before, report)}
 	return s.client.Follow(ctx, consul.FollowOptions{
 		Query: consul.OneKey(s.options.Key),

@@ -117,6 +117,7 @@ func (v *overview) follow(ctx context.Context, path string, read func([]byte) er
 		Ended:     func(err error) { v.note(path, err) },
 		Regressed: v.allChanged,
 		Volume:    v.volume,
+		Uncounted: true,
 	})
 }
 
