@@ -34,19 +34,18 @@ func (t *http2Transport) stream(test *testing.T, client *Client) *http2Stream {
 const postHead = "POST / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 // startFull returns a transport with one connection, full of the body of its only stream, because
-// the peer does not read. reset resets the connection.
-func startFull(t *testing.T) (transport *http2Transport, c *http2Conn, reset func()) {
+// the peer does not read. The peer does what is sent to acts.
+func startFull(t *testing.T) (transport *http2Transport, c *http2Conn, acts chan<- func(*xhttp2.Framer, *net.TCPConn)) {
 	t.Helper()
-	broken := make(chan struct{})
-	reset = sync.OnceFunc(func() { close(broken) })
+	script := make(chan func(*xhttp2.Framer, *net.TCPConn), 2)
 	transport = startHTTP2(t, func(conn net.Conn) {
 		f := xhttp2.NewFramer(conn, nil)
 		f.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1<<31 - 1})
 		f.WriteWindowUpdate(0, 1<<29)
-		<-broken
-		conn.(*net.TCPConn).SetLinger(0)
+		for act := range script {
+			act(f, conn.(*net.TCPConn))
+		}
 	})
-	t.Cleanup(reset)
 	u := transport.stream(t, &Client{Presence: there{}})
 	c = u.conn
 	if _, _, err := u.SendHead(&socket.Buffers{Out: []byte(postHead)}, true); err != nil {
@@ -55,7 +54,8 @@ func startFull(t *testing.T) (transport *http2Transport, c *http2Conn, reset fun
 	sent := make(chan error, 1)
 	go func() { sent <- u.WriteBody(nil, transfer.Piece{Text: make([]byte, 64<<20)}) }()
 	t.Cleanup(func() {
-		reset()
+		script <- reset
+		close(script)
 		verify.That(t, <-sent != nil, "all of the body was taken")
 		u.Finish(false)
 	})
@@ -64,7 +64,13 @@ func startFull(t *testing.T) (transport *http2Transport, c *http2Conn, reset fun
 		defer c.Mu.Unlock()
 		return c.Flushing && c.WriteDeadline.Load() != 0 && c.hasQueuedLocked()
 	})
-	return transport, c, reset
+	return transport, c, script
+}
+
+// reset ends a connection, with what is in it.
+func reset(_ *xhttp2.Framer, conn *net.TCPConn) {
+	conn.SetLinger(0)
+	conn.Close()
 }
 
 // hasQueuedLocked reports whether a stream waits for room, or for the window of the connection.
@@ -99,27 +105,36 @@ func TestHTTP2CloseWaits(t *testing.T) {
 // method is not idempotent.
 func TestUnsentStreamIsUnprocessed(t *testing.T) {
 	t.Parallel()
-	transport, c, reset := startFull(t)
-	u := transport.stream(t, &Client{Presence: there{}})
-	defer u.Finish(false)
-	type result struct {
-		sent bool
-		err  error
+	for name, broken := range map[string]func(*xhttp2.Framer, *net.TCPConn){
+		"reset": reset,
+		"by a fault of the peer": func(f *xhttp2.Framer, _ *net.TCPConn) {
+			f.WriteRawFrame(xhttp2.FramePushPromise, 0, 1, make([]byte, 4))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			transport, c, acts := startFull(t)
+			u := transport.stream(t, &Client{Presence: there{}})
+			defer u.Finish(false)
+			type result struct {
+				sent bool
+				err  error
+			}
+			results := make(chan result, 1)
+			go func() {
+				sent, err := u.Send(&socket.Buffers{Out: []byte(postHead)}, []byte("ok"), nil, Until{})
+				results <- result{sent, err}
+			}()
+			eventually(t, "the request waits", func() bool {
+				c.Mu.Lock()
+				defer c.Mu.Unlock()
+				return len(c.Streams) == 2
+			})
+			acts <- broken
+			verify.Equal(t, <-results, result{false, errUnprocessed}, "what Send returns")
+			maybe, likely := u.ClosedIdle(errUnprocessed)
+			verify.That(t, maybe && likely, "the request is not sent again")
+		})
 	}
-	results := make(chan result, 1)
-	go func() {
-		sent, err := u.Send(&socket.Buffers{Out: []byte(postHead)}, []byte("ok"), nil, Until{})
-		results <- result{sent, err}
-	}()
-	eventually(t, "the request waits", func() bool {
-		c.Mu.Lock()
-		defer c.Mu.Unlock()
-		return len(c.Streams) == 2
-	})
-	reset()
-	verify.Equal(t, <-results, result{false, errUnprocessed}, "what Send returns")
-	maybe, likely := u.ClosedIdle(errUnprocessed)
-	verify.That(t, maybe && likely, "the request is not sent again")
 }
 
 // After a stream has failed, no more of its body is sent: the peer may end the
