@@ -42,8 +42,7 @@ func packagesOfDesign(t *testing.T) (names []string) {
 
 // tableOfDesign returns the rows of the table with that header in docs/design.md.
 func tableOfDesign(t *testing.T, header string) string {
-	text, err := os.ReadFile("docs/design.md")
-	verify.NoError(t, err)
+	text := verify.Result(os.ReadFile("docs/design.md")).Must(t)
 	_, table, found := strings.Cut(string(text), header+"\n|---|---|\n")
 	verify.Require(t, found, "docs/design.md has no table %s", header)
 	table, _, _ = strings.Cut(table, "\n\n")
@@ -99,14 +98,12 @@ const (
 var spread = []string{"balancer.Pool", "balancer.Peer"}
 
 func TestRoomsAreSmall(t *testing.T) {
-	entries, err := os.ReadDir(".")
-	verify.NoError(t, err)
+	entries := verify.Result(os.ReadDir(".")).Must(t)
 	folders := slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !e.IsDir() || strings.HasPrefix(e.Name(), ".") })
 	verify.That(t, len(folders) <= maxFolders, "%d folders at the top, want at most %d", len(folders), maxFolders)
 	for folder := range importsOfProgram(t) {
 		files, methods := 0, make(map[string]map[string]int) // by type and file
-		paths, err := filepath.Glob(filepath.Join(folder, "*.go"))
-		verify.NoError(t, err)
+		paths := verify.Result(filepath.Glob(filepath.Join(folder, "*.go"))).Must(t)
 		for _, path := range paths {
 			if strings.HasSuffix(path, "_test.go") {
 				continue
@@ -134,8 +131,7 @@ func TestRoomsAreSmall(t *testing.T) {
 
 // receivers returns the types of the methods in a file, one for each method.
 func receivers(t *testing.T, path string) (names []string) {
-	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
-	verify.NoError(t, err)
+	file := verify.Result(parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)).Must(t)
 	for _, d := range file.Decls {
 		f, is := d.(*ast.FuncDecl)
 		if !is || f.Recv == nil {

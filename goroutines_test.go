@@ -39,15 +39,13 @@ func TestEveryGoroutineContainsItsPanics(t *testing.T) {
 	used := make(map[string]bool)
 	for name := range importsOfProgram(t) {
 		fset := token.NewFileSet()
-		paths, err := filepath.Glob(filepath.Join(filepath.FromSlash(name), "*.go"))
-		verify.NoError(t, err)
+		paths := verify.Result(filepath.Glob(filepath.Join(filepath.FromSlash(name), "*.go"))).Must(t)
 		var files []*ast.File
 		for _, path := range paths {
 			if strings.HasSuffix(path, "_test.go") {
 				continue
 			}
-			file, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
-			verify.NoError(t, err)
+			file := verify.Result(parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)).Must(t)
 			files = append(files, file)
 		}
 		g := goroutines{t: t, fset: fset, name: name, used: used, bodies: make(map[types.Object]*ast.BlockStmt)}
@@ -128,8 +126,7 @@ func (g *goroutines) check(before string, f ast.Expr, at token.Pos, after string
 
 // text returns the source of f.
 func (g *goroutines) text(f ast.Expr) string {
-	file, err := os.ReadFile(g.fset.Position(f.Pos()).Filename)
-	verify.NoError(g.t, err)
+	file := verify.Result(os.ReadFile(g.fset.Position(f.Pos()).Filename)).Must(g.t)
 	return string(file[g.fset.Position(f.Pos()).Offset:g.fset.Position(f.End()).Offset])
 }
 

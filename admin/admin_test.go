@@ -105,8 +105,7 @@ func instance(service, id, address string) discovery.Instance {
 
 func newPool(t testing.TB, name string, set ...discovery.Instance) *balancer.Pool {
 	t.Helper()
-	p, err := balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))
-	verify.NoError(t, err)
+	p := verify.Result(balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))).Must(t)
 	t.Cleanup(p.Close)
 	p.Apply(set)
 	return p
@@ -122,9 +121,7 @@ func divide(t testing.TB, p *balancer.Pool) {
 // pick starts an attempt.
 func pick(t testing.TB, p *balancer.Pool) balancer.Token {
 	t.Helper()
-	token, err := p.Pick(nil)
-	verify.NoError(t, err)
-	return token
+	return verify.Result(p.Pick(nil)).Must(t)
 }
 
 func poolsOf(pools ...*balancer.Pool) func() []*balancer.Pool {

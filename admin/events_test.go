@@ -89,13 +89,11 @@ type stream struct {
 // openStream opens a stream. It must be closed.
 func openStream(t *testing.T, server *httptest.Server, query string, header ...string) *stream {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/api/events"+query, nil)
-	verify.NoError(t, err)
+	request := verify.Result(http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/api/events"+query, nil)).Must(t)
 	for i := 0; i < len(header); i += 2 {
 		request.Header.Set(header[i], header[i+1])
 	}
-	response, err := server.Client().Do(request)
-	verify.NoError(t, err)
+	response := verify.Result(server.Client().Do(request)).Must(t)
 	got := response.Header.Get("Content-Type")
 	verify.Require(t, response.StatusCode == http.StatusOK && got == "text/event-stream", "status %d, %s", response.StatusCode, got)
 	return &stream{t, response, bufio.NewScanner(response.Body)}
@@ -162,8 +160,7 @@ func TestTooManyStreamsOfEventsAreRefused(t *testing.T) {
 	for range maxEventStreams {
 		defer openStream(t, server, "").response.Body.Close()
 	}
-	response, err := server.Client().Get(server.URL + "/api/events")
-	verify.NoError(t, err)
+	response := verify.Result(server.Client().Get(server.URL + "/api/events")).Must(t)
 	defer response.Body.Close()
 	body, _ := io.ReadAll(response.Body)
 	verify.That(t, response.StatusCode == http.StatusServiceUnavailable && response.Header.Get("Retry-After") != "" && strings.Contains(string(body), "100 streams"), "status %d, %s", response.StatusCode, body)

@@ -315,8 +315,7 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 
 func TestMetricsFollowPrometheusConventions(t *testing.T) {
 	o, _ := busy(t)
-	problems, err := testutil.GatherAndLint(o.Metrics)
-	verify.NoError(t, err)
+	problems := verify.Result(testutil.GatherAndLint(o.Metrics)).Must(t)
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
@@ -355,8 +354,7 @@ type documented struct{ name, kind, labels, help string }
 
 func TestDocumentationListsEveryMetric(t *testing.T) {
 	o, _ := busy(t)
-	families, err := o.Metrics.Gather()
-	verify.NoError(t, err)
+	families := verify.Result(o.Metrics.Gather()).Must(t)
 	var want []documented
 	for _, f := range families {
 		var labels []string
@@ -366,8 +364,7 @@ func TestDocumentationListsEveryMetric(t *testing.T) {
 		want = append(want, documented{f.GetName(), strings.ToLower(dto.MetricType_name[int32(f.GetType())]), strings.Join(labels, ", "), f.GetHelp()})
 	}
 
-	text, err := os.ReadFile("../docs/metrics.md")
-	verify.NoError(t, err)
+	text := verify.Result(os.ReadFile("../docs/metrics.md")).Must(t)
 	var got []documented
 	for _, row := range regexp.MustCompile("(?m)^\\| `(sluice_\\w+)` \\| (\\w*) \\| ([^|]*) \\| ([^|]*) \\|$").FindAllStringSubmatch(string(text), -1) {
 		got = append(got, documented{row[1], row[2], strings.TrimSpace(row[3]), row[4]})

@@ -39,8 +39,7 @@ var parsedDocument = sync.OnceValues(func() (*openapitest.Document, error) {
 // checkAnswer checks an answer against openapi.yaml.
 func checkAnswer(t testing.TB, method, path string, status int, header http.Header, body []byte) {
 	t.Helper()
-	target, err := url.Parse(path)
-	verify.NoError(t, err)
+	target := verify.Result(url.Parse(path)).Must(t)
 	verify.Succeeds(t, document(t).Check(openapitest.Answer{Method: method, URL: target, Status: status, Header: header, Body: body}))
 }
 
@@ -124,8 +123,7 @@ func TestOpenAPIHasEveryEndpoint(t *testing.T) {
 	}
 	for _, o := range d.Operations() {
 		path := regexp.MustCompile(`\{[a-z]+\}`).ReplaceAllString(o.Path, "1")
-		request, err := http.NewRequest(o.Method, "http://127.0.0.1:8081"+path, nil)
-		verify.NoError(t, err)
+		request := verify.Result(http.NewRequest(o.Method, "http://127.0.0.1:8081"+path, nil)).Must(t)
 		_, pattern := mux.Handler(request)
 		if pattern == "" {
 			t.Errorf("openapi.yaml has %s, which handler.go does not", o)
@@ -155,12 +153,10 @@ func TestOpenAPIHasEveryEndpoint(t *testing.T) {
 
 // Every parameter that a handler reads from the query is in openapi.yaml, and the reverse.
 func TestOpenAPIHasEveryParameter(t *testing.T) {
-	files, err := filepath.Glob("*.go")
-	verify.NoError(t, err)
+	files := verify.Result(filepath.Glob("*.go")).Must(t)
 	read := make(map[string]bool)
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		verify.NoError(t, err)
+		text := verify.Result(os.ReadFile(file)).Must(t)
 		if strings.HasSuffix(file, "_test.go") {
 			continue
 		}
@@ -200,8 +196,7 @@ func TestOpenAPINamesTheVersion(t *testing.T) {
 
 // docs/http-api.md lists the endpoints of openapi.yaml, and describes every member and parameter.
 func TestOpenAPIAgreesWithTheManual(t *testing.T) {
-	text, err := os.ReadFile("../docs/http-api.md")
-	verify.NoError(t, err)
+	text := verify.Result(os.ReadFile("../docs/http-api.md")).Must(t)
 	manual := string(text)
 	_, table, _ := strings.Cut(manual, "| path | answer |\n|---|---|\n")
 	table, _, _ = strings.Cut(table, "\n\n")

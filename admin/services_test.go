@@ -22,8 +22,7 @@ func TestGroups(t *testing.T) {
 	q := &balancer.Query{Group: canary.ID(), Fallback: rest.ID()}
 	try := func(o balancer.Outcome) {
 		t.Helper()
-		token, err := pool.Pick(q)
-		verify.NoError(t, err)
+		token := verify.Result(pool.Pick(q)).Must(t)
 		token.Done(o)
 	}
 	try(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200, Latency: 4 * time.Millisecond})
@@ -32,8 +31,7 @@ func TestGroups(t *testing.T) {
 	try(balancer.Outcome{Class: balancer.OutcomeClientGone})
 
 	service := &route.Service{Name: "star", Pool: pool}
-	redirect, err := route.NewRedirect("https://$host/", route.RedirectCodes{Code: 301})
-	verify.NoError(t, err)
+	redirect := verify.Result(route.NewRedirect("https://$host/", route.RedirectCodes{Code: 301})).Must(t)
 	table, err := route.NewTable([]route.Route{
 		{Path: "/", Service: service, Split: &route.Split{Shares: []route.Share{{Group: canary, Size: .05}}, Rest: rest, Fallback: rest}},
 		{Path: "/canary", Service: service, Split: route.ToGroup(canary)},
@@ -94,8 +92,7 @@ func TestServices(t *testing.T) {
 	var again balancer.Query
 	again.Tried.Add(star.Snapshot().All[1])
 	for star.RetriesLeft() > 0 {
-		token, err := star.Pick(&again)
-		verify.NoError(t, err)
+		token := verify.Result(star.Pick(&again)).Must(t)
 		token.Done(balancer.Outcome{})
 	}
 	_, err := star.Pick(&again)

@@ -46,8 +46,7 @@ func TestRoutesOfTags(t *testing.T) {
 	file := config.Route{Path: "/", Match: "prefix", Service: "rest"}
 	targets := []route.Route{used.Target(), file.Target()}
 	targets[0].Service, targets[1].Service = &route.Service{Name: "star"}, &route.Service{Name: "rest"}
-	table, err := route.NewTable(targets)
-	verify.NoError(t, err)
+	table := verify.Result(route.NewTable(targets)).Must(t)
 	key := keyOf(used.Target())
 	h := handlerOf(Options{
 		Routes: Routes{

@@ -156,8 +156,7 @@ func TestFigures(t *testing.T) {
 func write(t *testing.T, figure, text string) {
 	t.Helper()
 	const file = "../docs/balancing.md"
-	old, err := os.ReadFile(file)
-	verify.NoError(t, err)
+	old := verify.Result(os.ReadFile(file)).Must(t)
 	markers := regexp.MustCompile("(?s)(<!-- figure " + figure + " -->\n).*?(<!-- end -->)")
 	verify.Require(t, markers.Match(old), "%s has no markers for the figure %q", file, figure)
 	writeFile(t, file, markers.ReplaceAllString(string(old), "${1}"+text+"${2}"))

@@ -330,8 +330,7 @@ func TestGroupOnDone(t *testing.T) {
 	a.OnDone(func(client uint64, o Outcome) { got = append(got, fmt.Sprint(client, o.Class)) })
 	try := func(q Query, class OutcomeClass) {
 		t.Helper()
-		token, err := p.Pick(&q)
-		verify.NoError(t, err)
+		token := verify.Result(p.Pick(&q)).Must(t)
 		token.Done(Outcome{Class: class})
 	}
 	try(Query{Group: a.ID(), Client: 1}, OutcomeReset)

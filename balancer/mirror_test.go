@@ -12,9 +12,7 @@ import (
 // mustPickMirror picks a peer for a copy.
 func mustPickMirror(t *testing.T, p *Pool, q Query) Token {
 	t.Helper()
-	token, err := p.PickMirror(q)
-	verify.NoError(t, err)
-	return token
+	return verify.Result(p.PickMirror(q)).Must(t)
 }
 
 // Copies in flight, as many as can be, take no place from requests, and no more are sent to

@@ -82,8 +82,7 @@ func TestStickyRequestsReturnToTheirPeerInAnyTier(t *testing.T) {
 
 func TestStickyIDs(t *testing.T) {
 	ids := func(name, key string) map[uint64]bool {
-		p, err := NewPool(name, complete(Options{Policy: PolicySticky, StickyKey: key}))
-		verify.NoError(t, err)
+		p := verify.Result(NewPool(name, complete(Options{Policy: PolicySticky, StickyKey: key}))).Must(t)
 		p.Apply(instances(3))
 		set := make(map[uint64]bool)
 		for _, peer := range p.Snapshot().All {

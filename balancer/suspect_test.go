@@ -79,9 +79,7 @@ func TestLatencyIsResetWhenChecksPassAgain(t *testing.T) {
 			p.Apply(set)
 			peer := peerOf(t, p, set[0])
 			pick := func() Token {
-				token, err := p.Pick(nil)
-				verify.NoError(t, err)
-				return token
+				return verify.Result(p.Pick(nil)).Must(t)
 			}
 			fail := func(down bool) {
 				if r == "active" {

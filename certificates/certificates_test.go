@@ -16,9 +16,7 @@ import (
 
 func read(t *testing.T, name string) []byte {
 	t.Helper()
-	data, err := os.ReadFile(name)
-	verify.NoError(t, err)
-	return data
+	return verify.Result(os.ReadFile(name)).Must(t)
 }
 
 func TestFilesThatCannotBeUsed(t *testing.T) {
@@ -59,8 +57,7 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 func TestFollowWithSeveralReaders(t *testing.T) {
 	dir := t.TempDir()
 	files := testcert.Write(t, dir, "star")
-	f, err := Follow(Files{CA: files.Cert}, nil)
-	verify.NoError(t, err)
+	f := verify.Result(Follow(Files{CA: files.Cert}, nil)).Must(t)
 	stop := make(chan struct{})
 	var readers sync.WaitGroup
 	defer readers.Wait()
@@ -144,8 +141,7 @@ func TestStatuses(t *testing.T) {
 	verify.NoError(t, os.WriteFile(files.Cert, slices.Concat(long, short), 0o600))
 	verify.NoError(t, os.WriteFile(files.CA, slices.Concat(short, long), 0o600))
 	verify.NoError(t, os.WriteFile(files.Key, key, 0o600))
-	f, err := Follow(files, nil)
-	verify.NoError(t, err)
+	f := verify.Result(Follow(files, nil)).Must(t)
 	all := f.Statuses()
 	verify.Require(t, len(all) == 2 && !all[0].Trusted && all[1].Trusted && all[0].File == files.Cert && all[1].File == files.CA, "got %+v", all)
 	verify.Slices(t, all[0].Names, []string{"a.example", "b.example"}, "names")

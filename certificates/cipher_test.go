@@ -24,9 +24,7 @@ func writeKey(t *testing.T, letter string) string {
 
 func TestCipher(t *testing.T) {
 	readCipher := func(files ...string) *Cipher {
-		c, err := ReadCipher(files)
-		verify.NoError(t, err)
-		return c
+		return verify.Result(ReadCipher(files)).Must(t)
 	}
 	a, b := writeKey(t, "a"), writeKey(t, "b")
 	none, onlyA, onlyB, bThenA := readCipher(), readCipher(a), readCipher(b), readCipher(b, a)

@@ -161,11 +161,10 @@ func TestCopy(t *testing.T) {
 	if got, err := c.Load(); err != nil || !got.Equal(state) {
 		t.Errorf("got %v, %v", got, err)
 	}
-	files, err := os.ReadDir(dir)
-	verify.NoError(t, err)
+	files := verify.Result(os.ReadDir(dir)).Must(t)
 	verify.Equal(t, len(files), 1, "files %v", files)
 	verify.NoError(t, os.WriteFile(filepath.Join(dir, files[0].Name()), []byte("{"), 0o600))
-	_, err = c.Load()
+	_, err := c.Load()
 	verify.That(t, err != nil, "a damaged file is no error")
 	err = CopyIn(filepath.Join(dir, "none"), "a").Save(state)
 	verify.That(t, err != nil, "no directory is no error")

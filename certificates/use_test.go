@@ -14,8 +14,7 @@ import (
 // A warning about a certificate comes once a day.
 func TestWarnings(t *testing.T) {
 	files := testcert.Write(t, t.TempDir(), "a.example", testcert.Lasting(-time.Hour, 30*24*time.Hour))
-	follower, err := Follow(Files{Cert: files.Cert, Key: files.Key}, nil)
-	verify.NoError(t, err)
+	follower := verify.Result(Follow(Files{Cert: files.Cert, Key: files.Key}, nil)).Must(t)
 	uses, warnings, now := []Use{{"a listener", follower}}, make(Warnings), time.Now()
 	expect := func(after time.Duration, level string, want int) {
 		t.Helper()

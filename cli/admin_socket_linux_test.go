@@ -47,8 +47,7 @@ func TestAdminSocketIsPassedOn(t *testing.T) {
 		s.replace()
 		s.checkAdmin(file)
 	}
-	good, err := os.ReadFile(s.configuration)
-	verify.NoError(t, err)
+	good := verify.Result(os.ReadFile(s.configuration)).Must(t)
 	s.write(string(good) + "nonsense: 1\n")
 	s.signal(syscall.SIGUSR2)
 	awaitThat(t, "the new process fails", func() bool { return strings.Contains(s.log(), "the new process does not serve") })

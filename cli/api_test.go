@@ -48,8 +48,7 @@ func TestCommandsThroughAUnixSocket(t *testing.T) {
 	verify.NoError(t, err)
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "admin.sock")
-	l, err := net.Listen("unix", path)
-	verify.NoError(t, err)
+	l := verify.Result(net.Listen("unix", path)).Must(t)
 	server := httptest.NewUnstartedServer(emptyAPI())
 	server.Listener.Close()
 	server.Listener = l

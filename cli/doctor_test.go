@@ -24,8 +24,7 @@ import (
 func registerStar(t *testing.T, agent *consultest.Agent, id string, port int, status string) {
 	t.Helper()
 	const machine = "192.0.2.77"
-	_, err := agent.Client().Catalog().Register(&consulapi.CatalogRegistration{Node: "machine", Address: machine}, nil)
-	verify.NoError(t, err)
+	verify.Result(agent.Client().Catalog().Register(&consulapi.CatalogRegistration{Node: "machine", Address: machine}, nil)).Must(t)
 	registerStarAt(t, agent, machine, id, port, status)
 }
 
@@ -143,8 +142,7 @@ func TestDoctorAsksAboutContainers(t *testing.T) {
 	e := examination{fix: true, options: doctor.Options{Consul: consul.Options{Addresses: []string{agent.URL()}}}}
 	e.address = nowhere
 	var out strings.Builder
-	_, err := e.run(t.Context(), strings.NewReader("n\ny\n"), &out)
-	verify.NoError(t, err)
+	verify.Result(e.run(t.Context(), strings.NewReader("n\ny\n"), &out)).Must(t)
 	question := "star star-1 on node a may be another process than star-2 on node a: " + doubt + ".\n" +
 		"Deregister star star-1 on node a, 172.17.0.2:9001, through " + agent.URL() + "? star-2 on node a stays. [y/n/q] "
 	got = stars(t, agent)

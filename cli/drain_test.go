@@ -19,8 +19,7 @@ import (
 func servePools(t *testing.T, sets ...[]discovery.Instance) (address string, pools []*balancer.Pool) {
 	t.Helper()
 	for _, set := range sets {
-		p, err := balancer.NewPool(set[0].Service, balancertest.Complete(balancer.Options{}))
-		verify.NoError(t, err)
+		p := verify.Result(balancer.NewPool(set[0].Service, balancertest.Complete(balancer.Options{}))).Must(t)
 		p.Apply(set)
 		pools = append(pools, p)
 	}
@@ -73,8 +72,7 @@ func TestDrainAndEnableCommands(t *testing.T) {
 
 func TestDrainWaitsForRequestsInFlight(t *testing.T) {
 	address, pools := servePools(t, []discovery.Instance{instanceOf("star", "star-1", "a", 1)})
-	token, err := pools[0].Pick(nil)
-	verify.NoError(t, err)
+	token := verify.Result(pools[0].Pick(nil)).Must(t)
 	status, stdout, stderr := execute(t, "drain", "star-1", "--wait", "1ms", "--admin", address)
 	want := "sluice: star/star-1 (10.0.0.1:1) still has 1 in flight after 1ms\n"
 	verify.That(t, status == exitFailed && stderr == want, "status %d\n%s%s want %s", status, stdout, stderr, want)

@@ -33,8 +33,7 @@ const patience = 60 * time.Second
 // releaseProgram builds the program with the command of the Dockerfile.
 func releaseProgram(t *testing.T) (path string) {
 	t.Helper()
-	path, err := releaseBinary()
-	verify.NoError(t, err)
+	path = verify.Result(releaseBinary()).Must(t)
 	return path
 }
 
@@ -103,8 +102,7 @@ func newImage(t *testing.T, configuration string) *image {
 	t.Helper()
 	program := releaseProgram(t)
 	// Not t.TempDir: the user nobody cannot enter it.
-	root, err := os.MkdirTemp("", "sluice-image-")
-	verify.NoError(t, err)
+	root := verify.Result(os.MkdirTemp("", "sluice-image-")).Must(t)
 	t.Cleanup(func() { os.RemoveAll(root) })
 	i := &image{t: t, root: root, file: filepath.Join(root, "etc", "sluice", "sluice.yaml")}
 	data, err := os.ReadFile(program)
@@ -235,8 +233,7 @@ func configuration(peer, more string) string {
 func TestReleaseIsStatic(t *testing.T) {
 	t.Parallel()
 	long.Test(t)
-	program, err := elf.Open(releaseProgram(t))
-	verify.NoError(t, err)
+	program := verify.Result(elf.Open(releaseProgram(t))).Must(t)
 	defer program.Close()
 	for _, p := range program.Progs {
 		verify.That(t, p.Type != elf.PT_INTERP, "the program needs a dynamic linker")
@@ -260,16 +257,14 @@ func TestImageKnowsItsVersion(t *testing.T) {
 	}
 	git("clone", "--quiet", "..", context) // as on a machine that only builds
 	commit := git("rev-parse", "--short=12", "HEAD")
-	ignored, err := os.ReadFile("../.dockerignore")
-	verify.NoError(t, err)
+	ignored := verify.Result(os.ReadFile("../.dockerignore")).Must(t)
 	for pattern := range strings.Lines(string(ignored)) {
 		if pattern = strings.TrimSpace(pattern); pattern == "" || pattern[0] == '#' {
 			continue
 		}
 		verify.NoError(t, os.RemoveAll(filepath.Join(context, pattern)))
 	}
-	command, err := releaseCommand()
-	verify.NoError(t, err)
+	command := verify.Result(releaseCommand()).Must(t)
 	program := filepath.Join(t.TempDir(), "sluice")
 	build := exec.Command("sh", "-c", command+" -o "+program+" .")
 	build.Dir = context
@@ -351,8 +346,7 @@ func TestSecondSignalCuts(t *testing.T) {
 
 func TestPortInUse(t *testing.T) {
 	t.Parallel()
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	taken := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	defer taken.Close()
 	text := strings.Replace(configuration("127.0.0.1:1", ""), "127.0.0.1:0", taken.Addr().String(), 1)
 	file := writeFile(t, "a.yaml", text)

@@ -70,8 +70,7 @@ func newServing(t *testing.T, listeners, text string) *serving {
 // start starts the first process. It ends with the test.
 func (s *serving) start() {
 	s.t.Helper()
-	log, err := os.Create(s.logFile)
-	verify.NoError(s.t, err)
+	log := verify.Result(os.Create(s.logFile)).Must(s.t)
 	defer log.Close() // the process has a copy
 	s.command.Stdout, s.command.Stderr = log, log
 	verify.NoError(s.t, s.command.Start())

@@ -36,8 +36,7 @@ func startServiceManager(t *testing.T) *serviceManager {
 	dir, err := os.MkdirTemp("", "sluice-") // not t.TempDir: the address of a socket is short
 	verify.NoError(t, err)
 	m := &serviceManager{t: t, address: filepath.Join(dir, "notify")}
-	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.address, Net: "unixgram"})
-	verify.NoError(t, err)
+	socket := verify.Result(net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.address, Net: "unixgram"})).Must(t)
 	var receiving sync.WaitGroup
 	receiving.Go(func() {
 		for message := make([]byte, 64<<10); ; {
@@ -96,14 +95,12 @@ func (m *serviceManager) activate(command *exec.Cmd, names string, sockets []*os
 // listenFile returns a listening socket, as systemd has one.
 func listenFile(t *testing.T, network, address string) *os.File {
 	t.Helper()
-	l, err := net.Listen(network, address)
-	verify.NoError(t, err)
+	l := verify.Result(net.Listen(network, address)).Must(t)
 	defer l.Close()
 	if l, ok := l.(*net.UnixListener); ok {
 		l.SetUnlinkOnClose(false)
 	}
-	file, err := l.(interface{ File() (*os.File, error) }).File()
-	verify.NoError(t, err)
+	file := verify.Result(l.(interface{ File() (*os.File, error) }).File()).Must(t)
 	t.Cleanup(func() { file.Close() })
 	return file
 }
@@ -119,8 +116,7 @@ func TestUnderSystemd(t *testing.T) {
 	s.start()
 	get := func() {
 		t.Helper()
-		r, err := http.Get("http://" + s.address + "/")
-		verify.NoError(t, err)
+		r := verify.Result(http.Get("http://" + s.address + "/")).Must(t)
 		defer r.Body.Close()
 		if body, err := io.ReadAll(r.Body); string(body) != "ok" {
 			t.Errorf("%d %s, %v", r.StatusCode, body, err)
@@ -190,8 +186,7 @@ func TestSystemdWaitsForReadiness(t *testing.T) {
 
 func TestWrongSocketsOfSystemd(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "sluice-")
-	verify.NoError(t, err)
+	dir := verify.Result(os.MkdirTemp("", "sluice-")).Must(t)
 	defer os.RemoveAll(dir)
 	m := startServiceManager(t)
 	s := newServing(t, "", static("http://127.0.0.1:1"))

@@ -22,8 +22,7 @@ import (
 // uses, and what a user does.
 func openTerminal(t *testing.T) (program, user *os.File) {
 	t.Helper()
-	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	verify.NoError(t, err)
+	user = verify.Result(os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)).Must(t)
 	t.Cleanup(func() { user.Close() })
 	number, err := unix.IoctlGetInt(int(user.Fd()), unix.TIOCGPTN)
 	if err == nil {
@@ -33,8 +32,7 @@ func openTerminal(t *testing.T) (program, user *os.File) {
 		err = unix.IoctlSetWinsize(int(user.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 30, Col: 100})
 	}
 	verify.NoError(t, err)
-	program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	verify.NoError(t, err)
+	program = verify.Result(os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)).Must(t)
 	t.Cleanup(func() { program.Close() })
 	return program, user
 }
@@ -75,8 +73,7 @@ func TestTopInATerminal(t *testing.T) {
 	}
 	press := func(keys string) {
 		t.Helper()
-		_, err := user.WriteString(keys)
-		verify.NoError(t, err)
+		verify.Result(user.WriteString(keys)).Must(t)
 	}
 	sees("star-1 joined")
 	press("\r")

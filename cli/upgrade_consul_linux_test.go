@@ -48,10 +48,9 @@ func startCrowd(t *testing.T, services, nodes int) *crowd {
 // register registers the instance of a service.
 func (c *crowd) register(n int, at *httptest.Server) {
 	c.t.Helper()
-	address, err := netip.ParseAddrPort(strings.TrimPrefix(at.URL, "http://"))
-	verify.NoError(c.t, err)
+	address := verify.Result(netip.ParseAddrPort(strings.TrimPrefix(at.URL, "http://"))).Must(c.t)
 	node, name := fmt.Sprint("node-", n%c.nodes), crowdService(n)
-	_, err = c.agent.Client().Catalog().Register(&consulapi.CatalogRegistration{
+	_, err := c.agent.Client().Catalog().Register(&consulapi.CatalogRegistration{
 		Node: node, Address: "127.0.0.1", SkipNodeUpdate: n >= c.nodes,
 		Service: &consulapi.AgentService{ID: name, Service: name, Address: address.Addr().String(), Port: int(address.Port())},
 		Checks:  consulapi.HealthChecks{{Node: node, CheckID: name, ServiceID: name, Status: consulapi.HealthPassing}},

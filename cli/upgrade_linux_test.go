@@ -77,8 +77,7 @@ func TestNoRequestReachesAnInheritedListener(t *testing.T) {
 	for _, own := range []string{s.admin, s.address} {
 		s.configure(static("http://" + own))
 		s.replace()
-		r, err := http.Get("http://" + s.address + "/api/peers")
-		verify.NoError(t, err)
+		r := verify.Result(http.Get("http://" + s.address + "/api/peers")).Must(t)
 		body, err := io.ReadAll(r.Body)
 		r.Body.Close()
 		verify.That(t, err == nil && r.StatusCode == http.StatusServiceUnavailable, "a peer at %s: %d %s, %v", own, r.StatusCode, body, err)

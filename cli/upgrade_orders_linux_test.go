@@ -139,10 +139,9 @@ func TestReplaceWithOrders(t *testing.T) {
 // get returns the answer of the admin API.
 func get[T any](s *serving, path string) (v T) {
 	s.t.Helper()
-	r, err := http.Get("http://" + s.admin + path)
-	verify.NoError(s.t, err)
+	r := verify.Result(http.Get("http://" + s.admin + path)).Must(s.t)
 	defer r.Body.Close()
-	err = json.NewDecoder(r.Body).Decode(&v)
+	err := json.NewDecoder(r.Body).Decode(&v)
 	verify.Require(s.t, err == nil && r.StatusCode == http.StatusOK, "%s: %s, %v", path, r.Status, err)
 	return v
 }
@@ -150,8 +149,7 @@ func get[T any](s *serving, path string) (v T) {
 // post gives an order.
 func (s *serving) post(path string) {
 	s.t.Helper()
-	r, err := http.Post("http://"+s.admin+path, "", nil)
-	verify.NoError(s.t, err)
+	r := verify.Result(http.Post("http://"+s.admin+path, "", nil)).Must(s.t)
 	defer r.Body.Close()
 	text, _ := io.ReadAll(r.Body)
 	verify.Require(s.t, r.StatusCode == http.StatusOK, "%s: %s %s", path, r.Status, text)

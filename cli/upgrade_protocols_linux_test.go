@@ -108,8 +108,7 @@ func TestReplaceUnderLoadOfAllProtocols(t *testing.T) {
 		more()
 		var open []*echoStream
 		for _, client := range clients {
-			stream, err := openStream(t.Context(), client)
-			verify.NoError(t, err)
+			stream := verify.Result(openStream(t.Context(), client)).Must(t)
 			open = append(open, stream)
 		}
 		old := s.pid
@@ -163,8 +162,7 @@ func startCalls(t *testing.T, clients int, call func(context.Context) error) *lo
 // dialGRPC returns a client that makes each call once.
 func dialGRPC(t *testing.T, address string, transport credentials.TransportCredentials) grpc_testing.TestServiceClient {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(transport), grpc.WithDisableRetry())
-	verify.NoError(t, err)
+	conn := verify.Result(grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(transport), grpc.WithDisableRetry())).Must(t)
 	t.Cleanup(func() { conn.Close() })
 	return grpc_testing.NewTestServiceClient(conn)
 }
@@ -242,8 +240,7 @@ type echoServer struct {
 // startEcho starts an echoServer.
 func startEcho(t *testing.T) (address string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	server := grpc.NewServer()
 	grpc_testing.RegisterTestServiceServer(server, echoServer{})
 	served := make(chan error, 1)

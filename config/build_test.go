@@ -156,14 +156,13 @@ func TestHigherLevelsShadowLowerOnes(t *testing.T) {
 // While a source is not known, the services that it may define have no peers.
 func TestServicesOfAnUnknownSourceAreAwaited(t *testing.T) {
 	text := dynamicFile + "listeners: [{ address: ':1' }, { address: ':2', protocol: tcp, service: s }]\nroutes: [{ service: a }]"
-	b, err := build(file(text), files())
-	verify.NoError(t, err)
+	b := verify.Result(build(file(text), files())).Must(t)
 	verify.That(t, reflect.DeepEqual(b.Missing, []string{"consul_kv:sluice/"}) && len(b.Config.Routes) == 1, "missing %q, routes %+v", b.Missing, b.Config.Routes)
 	for _, name := range []string{"a", "s"} {
 		s, ok := b.Config.Services[name]
 		verify.That(t, ok && s.Consul == nil && s.Peers == nil && s.Retry.Attempts == 2, "service %s: %v %+v", name, ok, s)
 	}
-	_, err = build(file(text), files(), keys())
+	_, err := build(file(text), files(), keys())
 	verify.That(t, err != nil && strings.Contains(err.Error(), `sluice.yaml:3: routes[0].service: value "a": no such service`), "with all sources: %v", err)
 }
 
@@ -182,8 +181,7 @@ func TestStreamServiceInADocument(t *testing.T) {
 func TestCanonicalHash(t *testing.T) {
 	hash := func(sources ...Source) string {
 		t.Helper()
-		b, err := build(sources...)
-		verify.NoError(t, err)
+		b := verify.Result(build(sources...)).Must(t)
 		return b.Hash()
 	}
 	const services = "services: { a: { peers: ['127.0.0.1:1'] }, b: { peers: ['127.0.0.1:2'] } }\n"

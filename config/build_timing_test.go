@@ -16,8 +16,7 @@ func BenchmarkBuild(b *testing.B) {
 	}
 	sources := []Source{file("dynamic: [{ consul_kv: { prefix: sluice } }]"), keys("a.yaml", text.String())}
 	for b.Loop() {
-		_, err := build(sources...)
-		verify.NoError(b, err)
+		verify.Result(build(sources...)).Must(b)
 	}
 }
 

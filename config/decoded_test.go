@@ -50,8 +50,7 @@ func TestUnchangedDocumentIsKept(t *testing.T) {
 	a := "services: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ path: /a, service: a }]"
 	var before *Config
 	for round := range 3 {
-		built, err := in.Build([]Source{f, keys("a.yaml", a, "b.yaml", fmt.Sprintf("routes: [{ path: /b%d, service: a }]", round))})
-		verify.NoError(t, err)
+		built := verify.Result(in.Build([]Source{f, keys("a.yaml", a, "b.yaml", fmt.Sprintf("routes: [{ path: /b%d, service: a }]", round))})).Must(t)
 		c := built.Config
 		verify.That(t, before == nil || c.Routes[0].checked == before.Routes[0].checked && c.Routes[1].checked != before.Routes[1].checked, "round %d: the changed document must be decoded again, and no other", round)
 		before = built.Config

@@ -46,8 +46,7 @@ func FuzzDocuments(f *testing.F) {
 	good := keys("good.yaml", "services: { good: { peers: ['127.0.0.1:8'] } }\nroutes: [{ path: /good, service: good }]")
 	f.Fuzz(func(t *testing.T, text string) {
 		in := Input{File: "sluice.yaml", Decoded: new(Decoded)}
-		before, err := in.Build([]Source{main, good})
-		verify.NoError(t, err)
+		before := verify.Result(in.Build([]Source{main, good})).Must(t)
 		tree := fuzzedTree(text)
 		built, err := in.Build([]Source{main, tree})
 		if _, again := in.Build([]Source{main, tree}); fmt.Sprint(again) != fmt.Sprint(err) {
@@ -70,8 +69,7 @@ func FuzzDocuments(f *testing.F) {
 		if again, err := in.Build([]Source{main, tree}); err != nil || !Identical(again.Config, c) {
 			t.Errorf("again %+v, %v", again, err)
 		}
-		written, err := yaml.Marshal(encode(reflect.ValueOf(parts{c.Services, c.Routes}), false))
-		verify.NoError(t, err)
+		written := verify.Result(yaml.Marshal(encode(reflect.ValueOf(parts{c.Services, c.Routes}), false))).Must(t)
 		one := file("dynamic: [{ consul_kv: { prefix: sluice } }]\n" + string(written))
 		again, err := in.Build([]Source{one})
 		verify.Require(t, err == nil, "%v\nwritten:\n%s", err, written)

@@ -31,12 +31,9 @@ services:
 routes: [{ service: a }]
 `
 	c := mustParse(t, text)
-	shown, err := yaml.Marshal(c)
-	verify.NoError(t, err)
-	asJSON, err := json.Marshal(c)
-	verify.NoError(t, err)
-	parts, err := json.Marshal([]any{c.Consul, c.Services})
-	verify.NoError(t, err)
+	shown := verify.Result(yaml.Marshal(c)).Must(t)
+	asJSON := verify.Result(json.Marshal(c)).Must(t)
+	parts := verify.Result(json.Marshal([]any{c.Consul, c.Services})).Must(t)
 	for _, text := range []string{string(shown), string(asJSON), string(parts), fmt.Sprint(c.Consul, c.Services, *c.Consul.Register, c.Services["a"].Health.Active), fmt.Sprintf("%+v %#v", *c.Services["a"].Health.Active, *c.Services["b"].Health.Active)} {
 		verify.That(t, !strings.Contains(text, "s3cret"), "shown: %s", text)
 	}
@@ -98,10 +95,8 @@ func TestKeysOfCredentialsAreSecrets(t *testing.T) {
 
 func TestEncodedConfigurationLoadsAgain(t *testing.T) {
 	c := mustParse(t, "consul: { token: s3cret }"+tail)
-	shown, err := yaml.Marshal(c)
-	verify.NoError(t, err)
-	asJSON, err := c.MarshalJSON()
-	verify.NoError(t, err)
+	shown := verify.Result(yaml.Marshal(c)).Must(t)
+	asJSON := verify.Result(c.MarshalJSON()).Must(t)
 	for _, text := range []string{string(shown), string(asJSON)} {
 		verify.That(t, !strings.Contains(text, "s3cret") && strings.Contains(text, `***`), "shown: %s", text)
 	}

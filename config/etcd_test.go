@@ -69,8 +69,7 @@ func TestDynamicEtcd(t *testing.T) {
 	}
 	verify.DeepEqual(t, names, []string{"etcd:/test/ test", "etcd:/ etcd", "etcd:teams/a shop"}, "names")
 	doc := built.Config.Dynamic[0].Etcd.Instances()
-	built, err = in.Build([]Source{in.FileSource(text), {Name: "etcd:/test/", Kind: KindEtcd, Documents: []Document{doc}}})
-	verify.NoError(t, err)
+	built = verify.Result(in.Build([]Source{in.FileSource(text), {Name: "etcd:/test/", Kind: KindEtcd, Documents: []Document{doc}}})).Must(t)
 	s := built.Config.Services["test"].Etcd
 	verify.That(t, s != nil && s.Prefix == "/test/" && s.Probation == 10*time.Minute && len(built.Config.Routes) == 1, "%+v, routes %+v", s, built.Config.Routes)
 	_, err = Parse("sluice.yaml", []byte("dynamic: [{ etcd: { endpoints: [\"http://h:1\"] } }]"))

@@ -28,8 +28,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		written, err := yaml.Marshal(encode(reflect.ValueOf(*c), false))
-		verify.NoError(t, err)
+		written := verify.Result(yaml.Marshal(encode(reflect.ValueOf(*c), false))).Must(t)
 		again, err := Parse("f", written)
 		verify.Require(t, err == nil, "%v\nwritten:\n%s\nfrom:\n%s", err, written, text)
 		verify.DeepEqual(t, withoutOrigins(again), withoutOrigins(c), "again %+v first %+v written: %s", again, c, written)

@@ -22,8 +22,7 @@ func environ(pairs ...string) func(string) string {
 
 func TestServiceFlagEqualsFile(t *testing.T) {
 	in := Input{Service: "star", Getenv: environ()}
-	flags, err := in.Load()
-	verify.NoError(t, err)
+	flags := verify.Result(in.Load()).Must(t)
 	file := withoutOrigins(mustParse(t, tail))
 	verify.That(t, reflect.DeepEqual(withoutOrigins(flags.Config), file), "flags %+v\nfile  %+v", flags.Config, file)
 	verify.Equal(t, in.Source(), "command line", "source")
@@ -38,8 +37,7 @@ func TestPrecedence(t *testing.T) {
 	load := func(in Input) *Config {
 		t.Helper()
 		in.File = file
-		r, err := in.Load()
-		verify.NoError(t, err)
+		r := verify.Result(in.Load()).Must(t)
 		return r.Config
 	}
 	if c := load(Input{}).Consul; c.Addresses[0] != "http://file:1" || c.TokenFile != "/file" {

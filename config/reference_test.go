@@ -56,8 +56,7 @@ func keysOf(t reflect.Type, key string, r rules) []keyFacts {
 var referenceRow = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (.+) \\| (.+) \\| (live|restart) \\| (.+) \\|$")
 
 func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
-	text, err := os.ReadFile("../docs/configuration.md")
-	verify.NoError(t, err)
+	text := verify.Result(os.ReadFile("../docs/configuration.md")).Must(t)
 	rows := make(map[string]keyFacts)
 	for _, m := range referenceRow.FindAllStringSubmatch(string(text), -1) {
 		if _, twice := rows[m[1]]; twice {
@@ -88,8 +87,7 @@ func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
 // Each YAML block of these documents is a complete configuration.
 func TestReferenceExamplesLoad(t *testing.T) {
 	for _, document := range []string{"configuration.md", "health.md", "consul.md", "tcp.md", "routes.md", "groups.md", "actions.md", "sources.md", "access-log.md", "tracing.md"} {
-		text, err := os.ReadFile("../docs/" + document)
-		verify.NoError(t, err)
+		text := verify.Result(os.ReadFile("../docs/" + document)).Must(t)
 		blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(text), -1)
 		verify.Require(t, len(blocks) != 0, "%s: no example", document)
 		for i, block := range blocks {

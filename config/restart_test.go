@@ -28,8 +28,7 @@ shutdown: { grace: 1s }
 }
 
 func TestReferenceGivesTheReasonsForRestarts(t *testing.T) {
-	text, err := os.ReadFile("../docs/configuration.md")
-	verify.NoError(t, err)
+	text := verify.Result(os.ReadFile("../docs/configuration.md")).Must(t)
 	for _, r := range restarts {
 		row := "  | `" + r.key + "` | " + r.why + " |\n"
 		verify.That(t, strings.Contains(string(text), row), "no row: %s", row)

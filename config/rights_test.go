@@ -69,8 +69,7 @@ func TestTableOfRights(t *testing.T) {
 		fmt.Fprintf(&want, "| `%s` | %s | %s | %s | %s |\n", r.section, strings.Join(keys, ", "),
 			yes(r.setters&ByDocument != 0, r.only), yes(r.setters&ByTag != 0, r.only), yes(r.setters&ByRegistration != 0, r.only))
 	}
-	page, err := os.ReadFile("../docs/rights.md")
-	verify.NoError(t, err)
+	page := verify.Result(os.ReadFile("../docs/rights.md")).Must(t)
 	verify.That(t, strings.Contains(string(page), want.String()), "docs/rights.md: want these rows:\n%s", want.String())
 }
 
@@ -184,8 +183,7 @@ func TestNobodySetsMoreThanTheTableAllows(t *testing.T) {
 		_, err := decodeKeys(service, ByTag, allRights().below["services"].entry, &set)
 		count(err)
 		check(ByTag, service.String(), err, set, allRights().below["services"].entry)
-		text, err := yaml.Marshal(map[string]any{"services": tags.Keys{"x": service}, "routes": []tags.Keys{route}})
-		verify.NoError(t, err)
+		text := verify.Result(yaml.Marshal(map[string]any{"services": tags.Keys{"x": service}, "routes": []tags.Keys{route}})).Must(t)
 		f := decodeDocument(writtenDocument{Document{Name: "consul_kv:a.yaml", Text: string(text)}, ByDocument}, &c.Consul)
 		if len(f.errs) == 0 {
 			count(nil)

@@ -54,8 +54,7 @@ func TestWrongServicesOfARoute(t *testing.T) {
 
 // A route whose services are not all there is left out of a merged configuration.
 func TestMergeOfSeveralServices(t *testing.T) {
-	c, err := parseServices("services: { a: 20%, b: 80% }")
-	verify.NoError(t, err)
+	c := verify.Result(parseServices("services: { a: 20%, b: 80% }")).Must(t)
 	if merged, conflicts := Merge(c); len(merged.Routes) != 1 || len(conflicts) > 0 {
 		t.Errorf("%d routes, %v", len(merged.Routes), conflicts)
 	}

@@ -73,8 +73,7 @@ func TestHistoryWithATornLine(t *testing.T) {
 	h := kept(t, path)
 	h.Applied(revisionWith("one"))
 	h.Applied(revisionWith("two"))
-	data, err := os.ReadFile(path)
-	verify.NoError(t, err)
+	data := verify.Result(os.ReadFile(path)).Must(t)
 	end := bytes.IndexByte(data, '\n') + 1
 	for _, length := range []int{end + 1, end + 20, len(data) - 1} {
 		verify.NoError(t, os.WriteFile(path, data[:length], 0o600))
@@ -92,8 +91,7 @@ func TestHistoryWithATornLine(t *testing.T) {
 }
 
 func TestHistoryThatCannotBeRead(t *testing.T) {
-	good, err := encodeRevision(Revision{Number: 7, Sources: []Source{file("x")}})
-	verify.NoError(t, err)
+	good := verify.Result(encodeRevision(Revision{Number: 7, Sources: []Source{file("x")}})).Must(t)
 	for _, text := range []string{"nonsense\n", `{"number":1}` + "\n", string(good) + "nonsense\n"} {
 		path := filepath.Join(t.TempDir(), "history")
 		verify.NoError(t, os.WriteFile(path, []byte(text), 0o600))
@@ -112,8 +110,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	h := kept(t, path)
 	for range 3 * keepRevisions {
 		h.Applied(revisionWith("x"))
-		data, err := os.ReadFile(path)
-		verify.NoError(t, err)
+		data := verify.Result(os.ReadFile(path)).Must(t)
 		lines := bytes.Count(data, []byte("\n"))
 		verify.Require(t, lines <= maxHistoryLines, "%d lines", lines)
 	}
@@ -155,8 +152,7 @@ func TestHistoryIsHandedOver(t *testing.T) {
 	for i := range 3 {
 		old.Applied(revisionWith(fmt.Sprint(i)))
 	}
-	data, err := json.Marshal(old)
-	verify.NoError(t, err)
+	data := verify.Result(json.Marshal(old)).Must(t)
 	received := new(History)
 	verify.NoError(t, json.Unmarshal(data, received))
 	verify.That(t, h.Adopt(received) && !h.Adopt(new(History)), "want it adopted, and not one without revisions")
@@ -197,8 +193,7 @@ func TestHistoryWithANumberTwice(t *testing.T) {
 	for i, number := range []uint64{1, 2, 3, 2, 3, 5, 4} {
 		r := revisionWith(fmt.Sprint(i))
 		r.Number = number
-		line, err := encodeRevision(r)
-		verify.NoError(t, err)
+		line := verify.Result(encodeRevision(r)).Must(t)
 		text = append(text, line...)
 	}
 	verify.NoError(t, os.WriteFile(path, text, 0o600))

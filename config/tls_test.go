@@ -25,11 +25,10 @@ listeners:
     tls: %s
 `, tls)))
 	}
-	c, err := parse(fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }, { cert: %s, key: %s }] }", site.Cert, site.Key, other.Cert, other.Key))
-	verify.NoError(t, err)
+	c := verify.Result(parse(fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }, { cert: %s, key: %s }] }", site.Cert, site.Key, other.Cert, other.Key))).Must(t)
 	got := c.Listeners[0].TLS.Certificates
 	verify.That(t, len(got) == 2 && got[1] == (Certificate{Cert: other.Cert, Key: other.Key}), "got %+v", got)
-	_, err = parse("{ certificates: [{ consul_kv: certs/web }] }")
+	_, err := parse("{ certificates: [{ consul_kv: certs/web }] }")
 	verify.Succeeds(t, err)
 	const key = "sluice.yaml:5: listeners[0].tls.certificates"
 	for _, test := range []struct{ tls, want string }{

@@ -14,8 +14,7 @@ func TestTypedTextsHideSecrets(t *testing.T) {
 	if header.Value != [2]string{"Authorization", "s3cret"} {
 		t.Fatalf("the value is %q", header.Value[1])
 	}
-	encoded, err := json.Marshal([]Header{header})
-	verify.NoError(t, err)
+	encoded := verify.Result(json.Marshal([]Header{header})).Must(t)
 	all := fmt.Sprintf("%v %+v %#v %s", header, struct{ List []Header }{[]Header{header}}, &header, encoded)
 	verify.That(t, !strings.Contains(all, "s3cret") && strings.Contains(all, "***"), "%v", all)
 }

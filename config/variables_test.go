@@ -106,21 +106,17 @@ routes:
   - { path: /x, service: a }
   - { path: /y, service: b, when: { header: { X-Key: "${TOKEN}" } } }
 `
-	c, err := buildIn(text, environ("PORT", "8081", "TOKEN", "s3cret"))
-	verify.NoError(t, err)
+	c := verify.Result(buildIn(text, environ("PORT", "8081", "TOKEN", "s3cret"))).Must(t)
 	merged, _ := Merge(c, Fragment{Origin: "tags", Routes: []Route{{Path: "/z", Match: "prefix", Service: "a"}}})
 	merged.Routes = merged.Routes[1:] // as if its service were missing
 	for _, c := range []*Config{c, merged} {
-		asYAML, err := yaml.Marshal(c)
-		verify.NoError(t, err)
-		asJSON, err := json.Marshal(c)
-		verify.NoError(t, err)
+		asYAML := verify.Result(yaml.Marshal(c)).Must(t)
+		asJSON := verify.Result(json.Marshal(c)).Must(t)
 		for _, shown := range []string{string(asYAML), string(asJSON)} {
 			verify.That(t, !strings.Contains(shown, "s3cret") && strings.Count(shown, "${TOKEN}") == 3 && strings.Contains(shown, "127.0.0.1:${PORT}"), "shown: %s", shown)
 		}
 	}
-	later, err := buildIn(text, environ("PORT", "8082", "TOKEN", "s3cret2"))
-	verify.NoError(t, err)
+	later := verify.Result(buildIn(text, environ("PORT", "8082", "TOKEN", "s3cret2"))).Must(t)
 	changes := fmt.Sprint(Diff(c, later))
 	verify.That(t, !strings.Contains(changes, "s3cret") && strings.Contains(changes, "admin.address: changed (the value is secret)"), "changes: %s", changes)
 }

@@ -49,9 +49,8 @@ func expectNone(t *testing.T, changes <-chan struct{}, within time.Duration) {
 // sees an empty file.
 func write(t *testing.T, file, text string) {
 	t.Helper()
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE, 0o600)
-	verify.NoError(t, err)
-	_, err = f.WriteString(text)
+	f := verify.Result(os.OpenFile(file, os.O_WRONLY|os.O_CREATE, 0o600)).Must(t)
+	_, err := f.WriteString(text)
 	verify.NoError(t, errors.Join(err, f.Close()))
 }
 

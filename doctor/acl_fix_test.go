@@ -19,8 +19,7 @@ import (
 func denyingPair(t *testing.T) (server, client *consultest.Agent, agentB *api.ACLToken) {
 	t.Helper()
 	server = consultest.Start(t, consultest.Options{Node: "a", ACLs: true})
-	agentB, err := server.NewAgentToken(t.Context(), "b")
-	verify.NoError(t, err)
+	agentB = verify.Result(server.NewAgentToken(t.Context(), "b")).Must(t)
 	client = consultest.Start(t, consultest.Options{
 		Mode: consultest.Client, Node: "b", Join: []string{server.SerfAddress()},
 		ACLs: true, AgentToken: agentB.SecretID, Token: server.Token(),
@@ -32,9 +31,7 @@ func denyingPair(t *testing.T) (server, client *consultest.Agent, agentB *api.AC
 // documented returns the rules below a heading of the manual.
 func documented(t *testing.T, heading string) string {
 	t.Helper()
-	rules, err := consultest.DocumentedPolicy("../docs/doctor.md", heading)
-	verify.NoError(t, err)
-	return rules
+	return verify.Result(consultest.DocumentedPolicy("../docs/doctor.md", heading)).Must(t)
 }
 
 func TestFixOfTwoAgentsWithTheDocumentedPolicy(t *testing.T) {
@@ -92,8 +89,7 @@ func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
 		verify.That(t, fixed.Result == ResultLeft, "%+v", fixed)
 	})
 	t.Run("all that sluice itself does not need", func(t *testing.T) {
-		rules, err := consultest.DocumentedPolicy("../docs/consul.md", "## ACLs")
-		verify.NoError(t, err)
+		rules := verify.Result(consultest.DocumentedPolicy("../docs/consul.md", "## ACLs")).Must(t)
 		report := examine(t, doctor("sluice", rules))
 		one(t, report, CodeACLAgent)
 		f := one(t, report, CodeDuplicate)
@@ -111,8 +107,7 @@ func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
 
 	// The agent accepts the deregistration, but may not change the catalog.
 	t.Run("node:write of the agent itself", func(t *testing.T) {
-		_, err := server.Client().ACL().TokenDelete(agentB.AccessorID, nil)
-		verify.NoError(t, err)
+		verify.Result(server.Client().ACL().TokenDelete(agentB.AccessorID, nil)).Must(t)
 		d := doctor("may-all", readPolicy+writeStar)
 		d.goneTimeout = 2 * time.Second
 		fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicate), FixOptions{})

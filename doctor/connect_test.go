@@ -17,8 +17,7 @@ import (
 const unused = 1
 
 func TestTryAll(t *testing.T) {
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	verify.NoError(t, err)
+	listener := verify.Result(net.Listen("tcp4", "127.0.0.1:0")).Must(t)
 	defer listener.Close()
 	port := listener.Addr().(*net.TCPAddr).Port
 	instances := []Instance{

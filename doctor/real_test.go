@@ -79,8 +79,7 @@ const machine = "192.0.2.77"
 
 func addMachine(t *testing.T, agent *consultest.Agent) {
 	t.Helper()
-	_, err := agent.Client().Catalog().Register(&api.CatalogRegistration{Node: "machine", Address: machine}, nil)
-	verify.NoError(t, err)
+	verify.Result(agent.Client().Catalog().Register(&api.CatalogRegistration{Node: "machine", Address: machine}, nil)).Must(t)
 }
 
 // registerTwice registers star-1 on node b, whose agent is client, and then on
@@ -112,9 +111,7 @@ func newDoctor(t *testing.T, agent *consultest.Agent, others map[string]string, 
 
 func examine(t *testing.T, d *Doctor) *Report {
 	t.Helper()
-	report, err := d.Examine(t.Context())
-	verify.NoError(t, err)
-	return report
+	return verify.Result(d.Examine(t.Context())).Must(t)
 }
 
 // of returns the findings with a code.
@@ -365,14 +362,13 @@ func TestCatalogIsReadWithoutALeader(t *testing.T) {
 func TestUnusableAddresses(t *testing.T) {
 	t.Parallel()
 	server := consultest.Start(t, consultest.Options{Node: "a"})
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	verify.NoError(t, err)
+	listener := verify.Result(net.Listen("tcp4", "127.0.0.1:0")).Must(t)
 	defer listener.Close()
 	register(t, server, "star-up", listener.Addr().(*net.TCPAddr).Port, api.HealthPassing)
 	register(t, server, "star-down", unused, api.HealthPassing)
 	register(t, server, "star-critical", unused, api.HealthCritical)
 	verify.NoError(t, server.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "star", ID: "star-portless"}))
-	_, err = server.Client().Catalog().Register(&api.CatalogRegistration{
+	_, err := server.Client().Catalog().Register(&api.CatalogRegistration{
 		Node: "outside", Address: "192.0.2.1",
 		Service: &api.AgentService{Service: "far", ID: "far-loop", Address: "127.0.0.1", Port: 9001},
 	}, nil)

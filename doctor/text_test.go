@@ -98,8 +98,7 @@ func TestAgentURL(t *testing.T) {
 }
 
 func TestEveryCodeIsDocumented(t *testing.T) {
-	manual, err := os.ReadFile("../docs/doctor.md")
-	verify.NoError(t, err)
+	manual := verify.Result(os.ReadFile("../docs/doctor.md")).Must(t)
 	seen := make(map[Code]bool)
 	for _, code := range codes {
 		verify.That(t, !seen[code] && strings.Contains(string(manual), "| `"+string(code)+"` |"), "%s has no row, or is listed twice", code)

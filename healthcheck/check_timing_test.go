@@ -23,8 +23,7 @@ import (
 func BenchmarkProbe(b *testing.B) {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
 	defer web.Close()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(b, err)
+	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(b)
 	rpc := grpc.NewServer()
 	grpc_health_v1.RegisterHealthServer(rpc, health.NewServer())
 	go rpc.Serve(l)

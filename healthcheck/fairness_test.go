@@ -39,8 +39,7 @@ func TestAHangingServiceDoesNotDelayTheChecksOfOthers(t *testing.T) {
 						Probe: probe, Interval: time.Second, FailingInterval: time.Second, Timeout: 10 * time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1,
 					}}
 					c := m.NewChecker()
-					pool, err := balancer.NewPool(name, c.Adapt(balancertest.Complete(balancer.Options{}), s))
-					verify.NoError(t, err)
+					pool := verify.Result(balancer.NewPool(name, c.Adapt(balancertest.Complete(balancer.Options{}), s))).Must(t)
 					var set []discovery.Instance
 					for n := range peers {
 						i := instance(n)

@@ -24,8 +24,7 @@ import (
 // serveGRPC serves until the test ends and counts connections.
 func serveGRPC(t *testing.T, register func(*grpc.Server), options ...grpc.ServerOption) (address string, opened *atomic.Int32) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	counted := &countingListener{Listener: l}
 	server := grpc.NewServer(options...)
 	register(server)
@@ -109,8 +108,7 @@ func TestGRPCAfterARestart(t *testing.T) {
 	first.Stop()
 	check(t, p, address, patience) // passes or fails
 	verify.Equal(t, check(t, p, address, patience), "connect: connection refused", "stopped")
-	l, err = net.Listen("tcp", address)
-	verify.NoError(t, err)
+	l = verify.Result(net.Listen("tcp", address)).Must(t)
 	second := serve(l)
 	defer second.Stop()
 	verify.Equal(t, check(t, p, address, patience), "", "started again")

@@ -169,9 +169,7 @@ func newFixture(t testing.TB, s Settings, o Options) *fixture {
 	o.MaxChecks = cmp.Or(o.MaxChecks, 512)
 	f.monitor = NewMonitor(o)
 	f.checker = f.monitor.NewChecker()
-	var err error
-	f.Pool, err = balancer.NewPool("star", f.checker.Adapt(f.options, s))
-	verify.NoError(t, err)
+	f.Pool = verify.Result(balancer.NewPool("star", f.checker.Adapt(f.options, s))).Must(t)
 	f.checker.Start(f.Pool, s)
 	return f
 }

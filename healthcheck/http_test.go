@@ -35,8 +35,7 @@ func check(t *testing.T, p Probe, address string, limit time.Duration) string {
 // serveRaw calls answer for each connection until the test ends.
 func serveRaw(t *testing.T, answer func(net.Conn)) (address string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -78,9 +77,7 @@ const nowhere = "127.0.0.1:1"
 
 func statuses(t *testing.T, text string) Statuses {
 	t.Helper()
-	s, err := ParseStatuses(text)
-	verify.NoError(t, err)
-	return s
+	return verify.Result(ParseStatuses(text)).Must(t)
 }
 
 func TestHTTPSendsItsOptions(t *testing.T) {

@@ -37,17 +37,14 @@ func fixed(config *tls.Config) func() *tls.Config { return config.Clone }
 // PEM.
 func selfSigned(t *testing.T, name string) (cert, key []byte) {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	verify.NoError(t, err)
+	private := verify.Result(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)).Must(t)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
 		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		IsCA: true, BasicConstraintsValid: true,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	verify.NoError(t, err)
-	secret, err := x509.MarshalPKCS8PrivateKey(private)
-	verify.NoError(t, err)
+	der := verify.Result(x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)).Must(t)
+	secret := verify.Result(x509.MarshalPKCS8PrivateKey(private)).Must(t)
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
 }
 
@@ -61,8 +58,7 @@ func write(t *testing.T, file string, data []byte) {
 func TestCertificatesAreReadAgain(t *testing.T) {
 	oldCert, oldKey := selfSigned(t, "old")
 	newCert, newKey := selfSigned(t, "new")
-	pair, err := tls.X509KeyPair(newCert, newKey)
-	verify.NoError(t, err)
+	pair := verify.Result(tls.X509KeyPair(newCert, newKey)).Must(t)
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(newCert)
 	demanding := &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}

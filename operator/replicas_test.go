@@ -57,8 +57,7 @@ func startReplica(t *testing.T, name, url, path string) *replica {
 	t.Helper()
 	r := &replica{t: t, path: path, url: url, log: &output{}}
 	log := zerolog.New(r.log)
-	client, err := consul.New(consul.Options{Addresses: []string{url}, Log: log})
-	verify.NoError(t, err)
+	client := verify.Result(consul.New(consul.Options{Addresses: []string{url}, Log: log})).Must(t)
 	r.Peers = New(Options{
 		Path: path, Consul: client, Prefix: prefix, Wait: func() time.Duration { return wait },
 		Replica: func() string { return name }, Log: log,
@@ -152,11 +151,10 @@ func TestOrdersWithoutConsul(t *testing.T) {
 	relay.Cut()
 	verify.NoError(t, a.Give(drainOf(star(3))))
 	verify.NoError(t, a.Give(weightOf(star(2), 9)))
-	_, err := a.End(a.Set().All()[0].Key(), "")
-	verify.NoError(t, err)
+	verify.Result(a.End(a.Set().All()[0].Key(), "")).Must(t)
 	const after = "weight 9 of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)"
 	expectStanding(t, a.Peers, after)
-	err = a.Await(t.Context(), a.Set().All()[0].Key(), time.Minute)
+	err := a.Await(t.Context(), a.Set().All()[0].Key(), time.Minute)
 	verify.That(t, err != nil, "Consul has accepted an order that it cannot have")
 	a.awaitStatus("the status says what is wrong", func(s Status) bool { return s.Pending == 3 && s.Error != "" && s.Orders[0].Pending })
 	expectStanding(t, b.Peers, before)
@@ -179,8 +177,7 @@ func TestBadKeys(t *testing.T) {
 	a.give(drain)
 	put := func(key, value string) {
 		t.Helper()
-		_, err := agent.Client().KV().Put(&api.KVPair{Key: prefix + "/" + key, Value: []byte(value)}, nil)
-		verify.NoError(t, err)
+		verify.Result(agent.Client().KV().Put(&api.KVPair{Key: prefix + "/" + key, Value: []byte(value)}, nil)).Must(t)
 	}
 	put(drain.Key(), `{"order":"drain","service":"star"`)
 	put("peers/star/star-2/10.0.0.1:82/weight", `{"order":"weight","service":"star","id":"star-2","address":"10.0.0.1:82","weight":0,"since":"2026-11-21T12:00:00Z"}`)
@@ -212,8 +209,7 @@ func TestExpiredOrdersLeaveConsul(t *testing.T) {
 	a, b := startReplica(t, "a", agent.URL(), newFile(t)), startReplica(t, "b", agent.URL(), newFile(t))
 	value := `{"order":"drain","service":"star","id":"star-1","address":"10.0.0.1:81","since":"2000-01-01T12:00:00Z","until":"2000-01-01T12:30:00Z"}`
 	pair := &api.KVPair{Key: prefix + "/peers/star/star-1/10.0.0.1:81/drain", Value: []byte(value)}
-	_, err := agent.Client().KV().Put(pair, nil)
-	verify.NoError(t, err)
+	verify.Result(agent.Client().KV().Put(pair, nil)).Must(t)
 	consultest.Await(t, "Consul has no key", func() bool {
 		keys, _, err := agent.Client().KV().Keys(prefix, "", nil)
 		return err == nil && !slices.ContainsFunc(keys, func(k string) bool { return strings.HasSuffix(k, "/drain") })
@@ -246,16 +242,14 @@ func TestOrdersAreWrittenIntoANewConsul(t *testing.T) {
 func TestDocumentedPolicyOfOrders(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
-	rules, err := consultest.DocumentedPolicy("../docs/operations.md", "## Drains, weights and readiness")
-	verify.NoError(t, err)
+	rules := verify.Result(consultest.DocumentedPolicy("../docs/operations.md", "## Drains, weights and readiness")).Must(t)
 	for _, allowed := range []bool{true, false} {
 		if !allowed {
 			rules = `service_prefix "" { policy = "read" }`
 		}
 		_, token, err := agent.NewToken("orders-"+map[bool]string{true: "allowed", false: "denied"}[allowed], rules)
 		verify.NoError(t, err)
-		client, err := consul.New(consul.Options{Addresses: []string{agent.URL()}, Token: token.SecretID, Log: zerolog.Nop()})
-		verify.NoError(t, err)
+		client := verify.Result(consul.New(consul.Options{Addresses: []string{agent.URL()}, Token: token.SecretID, Log: zerolog.Nop()})).Must(t)
 		s := New(Options{Consul: client, Prefix: "sluice-orders/sluice", Wait: func() time.Duration { return time.Minute }, Log: zerolog.Nop()})
 		s.Resume()
 		o := drainOf(star(1))
@@ -277,8 +271,7 @@ func TestOnlyTheOwnerWritesToConsul(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	a := startReplica(t, "a", agent.URL(), newFile(t))
-	client, err := consul.New(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})
-	verify.NoError(t, err)
+	client := verify.Result(consul.New(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})).Must(t)
 	var owns atomic.Bool
 	var refused atomic.Int32
 	next := New(Options{

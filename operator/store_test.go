@@ -202,8 +202,7 @@ func TestOrdersSurviveARestart(t *testing.T) {
 		verify.NoError(t, a.Give(o))
 		verify.NoError(t, a.Give(weightOf(star(2), 5)))
 		verify.NoError(t, a.Give(drainOf(star(3))))
-		_, err = a.End(a.Set().All()[2].Key(), "")
-		verify.NoError(t, err)
+		verify.Result(a.End(a.Set().All()[2].Key(), "")).Must(t)
 		b := open() // a has crashed
 		a.Pause()
 		expectStanding(t, b, "drain of star/star-1 (10.0.0.1:81); weight 5 of star/star-2 (10.0.0.1:82)")
@@ -224,8 +223,7 @@ func TestOrdersSurviveARestart(t *testing.T) {
 func TestDamagedFiles(t *testing.T) {
 	good := New(Options{Path: filepath.Join(t.TempDir(), "orders.json")})
 	verify.NoError(t, good.Give(weightOf(star(1), 5)))
-	text, err := os.ReadFile(good.options.Path)
-	verify.NoError(t, err)
+	text := verify.Result(os.ReadFile(good.options.Path)).Must(t)
 	for what, data := range map[string]string{
 		"cut off": string(text[:len(text)/2]), "empty": "", "another version": strings.Replace(string(text), `"version": 1`, `"version": 2`, 1),
 		"a bad order": strings.Replace(string(text), `"weight": 5`, `"weight": -5`, 1),
@@ -279,8 +277,7 @@ func TestAStateGoesOn(t *testing.T) {
 		if _, err := old.End(ended.Key(), ""); err != nil {
 			t.Fatal(err)
 		}
-		text, err := json.Marshal(old.State())
-		verify.NoError(t, err)
+		text := verify.Result(json.Marshal(old.State())).Must(t)
 		var state State[Order]
 		verify.NoError(t, json.Unmarshal(text, &state))
 		next, other := New(Options{Prefix: "orders"}), New(Options{Prefix: "others"})
@@ -304,8 +301,7 @@ func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "orders.json")
 	old := New(Options{Path: path, Log: zerolog.Nop()})
 	verify.NoError(t, old.Give(drainOf(star(1))))
-	before, err := os.ReadFile(path)
-	verify.NoError(t, err)
+	before := verify.Result(os.ReadFile(path)).Must(t)
 	verify.NoError(t, old.Give(drainOf(star(2))))
 	state := old.State()
 	verify.NoError(t, os.WriteFile(path, before, 0o600))
@@ -321,7 +317,7 @@ func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
 	next.Resume()
 	const both = "drain of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
 	expectStanding(t, next, both)
-	err = next.Give(drainOf(star(3)))
+	err := next.Give(drainOf(star(3)))
 	verify.That(t, errors.Is(err, ErrTakeover), "an order: %v", err)
 	_, err = next.End(drainOf(star(1)).Key(), "")
 	verify.That(t, errors.Is(err, ErrTakeover), "the end of an order: %v", err)

@@ -25,8 +25,7 @@ type loggedProxy struct {
 func startLogged(t *testing.T, o Options, addresses ...string) *loggedProxy {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "access.log")
-	log, err := accesslog.New(accesslog.Options{Path: path, Sample: 1})
-	verify.NoError(t, err)
+	log := verify.Result(accesslog.New(accesslog.Options{Path: path, Sample: 1})).Must(t)
 	t.Cleanup(func() { log.Close() })
 	o.AccessLog = log
 	return &loggedProxy{startProxy(t, o, addresses...), path, log}
@@ -65,8 +64,7 @@ func (p *loggedProxy) lines() (lines []logLine) {
 	p.t.Helper()
 	eventually(p.t, "no connection is open", func() bool { return p.Connections() == 0 })
 	verify.NoError(p.t, p.log.Close())
-	text, err := os.ReadFile(p.path)
-	verify.NoError(p.t, err)
+	text := verify.Result(os.ReadFile(p.path)).Must(p.t)
 	for line := range strings.Lines(string(text)) {
 		var l logLine
 		err := json.Unmarshal([]byte(line), &l)

@@ -72,8 +72,7 @@ func (p *testProxy) fronts() []testFront {
 // ask sends a request with that raw target, and returns the response with its body.
 func (f *testFront) ask(t testing.TB, method, target, body string, fields ...string) (*http.Response, string) {
 	t.Helper()
-	r, err := http.NewRequest(method, f.url, strings.NewReader(body))
-	verify.NoError(t, err)
+	r := verify.Result(http.NewRequest(method, f.url, strings.NewReader(body))).Must(t)
 	r.URL.Opaque, r.Host = target, "shop.example"
 	for _, field := range fields {
 		name, value, _ := strings.Cut(field, ": ")
@@ -95,30 +94,23 @@ func (p *testProxy) setActions(a *route.Actions) {
 
 func (p *testProxy) setRoutes(routes ...route.Route) {
 	p.t.Helper()
-	table, err := route.NewTable(routes)
-	verify.NoError(p.t, err)
+	table := verify.Result(route.NewTable(routes)).Must(p.t)
 	p.SetTable(table)
 }
 
 func headerEdits(t testing.TB, set, add map[string]string, remove ...string) route.HeaderEdits {
 	t.Helper()
-	e, err := route.NewHeaderEdits(set, add, remove)
-	verify.NoError(t, err)
-	return e
+	return verify.Result(route.NewHeaderEdits(set, add, remove)).Must(t)
 }
 
 func pathEdits(t testing.TB, o route.PathOptions) route.PathEdits {
 	t.Helper()
-	e, err := route.NewPathEdits(o)
-	verify.NoError(t, err)
-	return e
+	return verify.Result(route.NewPathEdits(o)).Must(t)
 }
 
 func redirectByPattern(t testing.TB, expression, to string) *route.Redirect {
 	t.Helper()
-	r, err := route.NewRegexpRedirect(regexp.MustCompile(expression), to, route.RedirectCodes{Code: 302})
-	verify.NoError(t, err)
-	return r
+	return verify.Result(route.NewRegexpRedirect(regexp.MustCompile(expression), to, route.RedirectCodes{Code: 302})).Must(t)
 }
 
 func redirect(t testing.TB, to string, code int) *route.Redirect {
@@ -128,9 +120,7 @@ func redirect(t testing.TB, to string, code int) *route.Redirect {
 
 func redirectFor(t testing.TB, to string, codes route.RedirectCodes) *route.Redirect {
 	t.Helper()
-	r, err := route.NewRedirect(to, codes)
-	verify.NoError(t, err)
-	return r
+	return verify.Result(route.NewRedirect(to, codes)).Must(t)
 }
 
 // access returns one for networks; "": none.
@@ -164,8 +154,7 @@ func TestActions(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "users")
 	verify.NoError(t, os.WriteFile(file, []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600))
-	users, err := auth.OpenUsers(file)
-	verify.NoError(t, err)
+	users := verify.Result(auth.OpenUsers(file)).Must(t)
 	password := route.Actions{
 		BasicAuth:      &route.BasicAuth{Users: users, Realm: "the shop"},
 		RequestHeaders: headerEdits(t, pairs{"X-User": "$user"}, nil, "Authorization"),

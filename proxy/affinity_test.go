@@ -59,8 +59,7 @@ func TestHashKeysOfRequests(t *testing.T) {
 		{"query user", func(v int) (string, []string) { return fmt.Sprintf("/?xuser=1&user=u%d&user=2", v), nil }},
 		{"client_address", func(v int) (string, []string) { return "/", []string{fmt.Sprintf("X-Forwarded-For: 198.51.%d.1", v)} }},
 	} {
-		key, err := route.ParseHashKey(test.key)
-		verify.NoError(t, err)
+		key := verify.Result(route.ParseHashKey(test.key)).Must(t)
 		trusted := Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
 		p := startAffine(t, trusted, balancer.PolicyHash, &route.Affinity{Keys: []route.HashKey{key}}, 3)
 		// Where a value leads depends on the addresses of the peers, which differ from
@@ -252,12 +251,10 @@ func TestAffinityDoesNotAllocate(t *testing.T) {
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 	}}}
 	x.head.Reset(1000, http1.UsualFields)
-	_, err := x.head.Scan(head)
-	verify.NoError(t, err)
+	verify.Result(x.head.Scan(head)).Must(t)
 	affinities := []route.Affinity{{Cookie: "peer"}}
 	for _, k := range []string{"client_address", "path", "header X-User", "cookie sid", "query u"} {
-		key, err := route.ParseHashKey(k)
-		verify.NoError(t, err)
+		key := verify.Result(route.ParseHashKey(k)).Must(t)
 		affinities = append(affinities, route.Affinity{Keys: []route.HashKey{key}})
 	}
 	for _, a := range affinities {

@@ -29,8 +29,7 @@ import (
 // proxy, not in the pool, not in the access log. The origin and the client of
 // this test do not allocate either.
 func TestRequestDoesNotAllocate(t *testing.T) {
-	log, err := accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1})
-	verify.NoError(t, err)
+	log := verify.Result(accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1})).Must(t)
 	defer log.Close()
 	for _, test := range []struct {
 		name, request string
@@ -66,11 +65,9 @@ func TestSplitRequestDoesNotAllocate(t *testing.T) {
 			conn := p.dial()
 			request, response := []byte("GET / HTTP/1.1\r\nHost: a\r\n"+field+"\r\n"), make([]byte, 1024)
 			wantNoAllocations(t, conn, func() {
-				_, err := conn.Write(request)
-				verify.NoError(t, err)
+				verify.Result(conn.Write(request)).Must(t)
 				for end := 0; !bytes.HasSuffix(response[:end], []byte("ok")); {
-					n, err := conn.Read(response[end:])
-					verify.NoError(t, err)
+					n := verify.Result(conn.Read(response[end:])).Must(t)
 					end += n
 				}
 			})
@@ -107,11 +104,9 @@ func TestCompressionDoesNotAllocate(t *testing.T) {
 			request, response := []byte("GET / HTTP/1.1\r\nHost: a\r\n"+test.fields+"\r\n"), make([]byte, 64<<10)
 			end := []byte(test.end)
 			wantNoAllocations(t, conn, func() {
-				_, err := conn.Write(request)
-				verify.NoError(t, err)
+				verify.Result(conn.Write(request)).Must(t)
 				for n := 0; !bytes.HasSuffix(response[:n], end); {
-					read, err := conn.Read(response[n:])
-					verify.NoError(t, err)
+					read := verify.Result(conn.Read(response[n:])).Must(t)
 					n += read
 				}
 			})
@@ -121,8 +116,7 @@ func TestCompressionDoesNotAllocate(t *testing.T) {
 
 // That holds for HTTP/2 too. The client sends the same frames again, with another id.
 func TestHTTP2RequestDoesNotAllocate(t *testing.T) {
-	log, err := accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1})
-	verify.NoError(t, err)
+	log := verify.Result(accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1})).Must(t)
 	defer log.Close()
 	for _, test := range []struct {
 		name, fields, body, response string
@@ -161,11 +155,9 @@ func TestHTTP2RequestDoesNotAllocate(t *testing.T) {
 					request = http2.AppendWindowUpdate(request, 0, body)
 				}
 				body = 0
-				_, err := c.conn.Write(request)
-				verify.NoError(t, err)
+				verify.Result(c.conn.Write(request)).Must(t)
 				for start, end := 0, 0; ; {
-					n, err := c.conn.Read(received[end:])
-					verify.NoError(t, err)
+					n := verify.Result(c.conn.Read(received[end:])).Must(t)
 					for end += n; end-start >= http2.FrameHeaderBytes; {
 						frame := http2.ParseFrameHeader(received[start:])
 						next := start + http2.FrameHeaderBytes + frame.Length
@@ -205,9 +197,8 @@ func TestStreamDoesNotAllocate(t *testing.T) {
 
 // sendAndReceive sends the request and reads the whole response.
 func sendAndReceive(t *testing.T, conn net.Conn, request, response []byte) {
-	_, err := conn.Write(request)
-	verify.NoError(t, err)
-	_, err = io.ReadFull(conn, response)
+	verify.Result(conn.Write(request)).Must(t)
+	_, err := io.ReadFull(conn, response)
 	verify.NoError(t, err)
 }
 
@@ -299,8 +290,7 @@ func TestNotCopiedRequestDoesNotAllocate(t *testing.T) {
 
 // Neither do an id, a trace that is not sampled, and a log by a template.
 func TestRequestIDAndTraceDoNotAllocate(t *testing.T) {
-	log, err := accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1, Format: "$client $request_id $trace_id $http_x_a $tries"})
-	verify.NoError(t, err)
+	log := verify.Result(accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1, Format: "$client $request_id $trace_id $http_x_a $tries"})).Must(t)
 	defer log.Close()
 	for name, fields := range map[string]string{
 		"new": "X-A: 1\r\n", "taken over": "X-Request-Id: 01234567-89ab-7abc-bfff-000012345678\r\ntraceparent: " + notSampled + "\r\nX-Forwarded-For: 203.0.113.9\r\n",

@@ -12,8 +12,7 @@ import (
 func TestNoRoute(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})
-	table, err := route.NewTable([]route.Route{{Host: "a", Path: "/x", Service: p.service}})
-	verify.NoError(t, err)
+	table := verify.Result(route.NewTable([]route.Route{{Host: "a", Path: "/x", Service: p.service}})).Must(t)
 	p.SetTable(table)
 	conn := p.dial()
 	for _, test := range []struct {

@@ -148,10 +148,9 @@ func TestHeadOfSlowBody(t *testing.T) {
 		for range 3 { // the connections to the peer are used again
 			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			head := make([]byte, len("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"+start))
-			_, err := io.ReadFull(conn, head)
-			verify.NoError(t, err)
+			verify.Result(io.ReadFull(conn, head)).Must(t)
 			proceed <- struct{}{}
-			_, err = io.ReadFull(conn, head[:4-len(start)])
+			_, err := io.ReadFull(conn, head[:4-len(start)])
 			verify.NoError(t, err)
 		}
 		verify.Equal(t, origin.connections(), 1, "connections to the peer")

@@ -14,8 +14,7 @@ import (
 )
 
 func TestClientCertificateLine(t *testing.T) {
-	spiffe, err := url.Parse("spiffe://mesh/ns/default/svc/web")
-	verify.NoError(t, err)
+	spiffe := verify.Result(url.Parse("spiffe://mesh/ns/default/svc/web")).Must(t)
 	for _, test := range []struct {
 		name   string
 		change func(*x509.Certificate)
@@ -36,8 +35,7 @@ func TestClientCertificateLine(t *testing.T) {
 	} {
 		text, _ := testcert.PEM("star", func(c *x509.Certificate) { c.DNSNames = nil }, test.change)
 		block, _ := pem.Decode(text)
-		certificate, err := x509.ParseCertificate(block.Bytes)
-		verify.NoError(t, err)
+		certificate := verify.Result(x509.ParseCertificate(block.Bytes)).Must(t)
 		line, err := clientCertificateLine(tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{certificate}}})
 		if test.want == "" {
 			verify.That(t, err != nil, "%s: got %q", test.name, line)

@@ -63,16 +63,13 @@ func decode(t testing.TB, encoding string, from io.Reader) io.Reader {
 	t.Helper()
 	switch encoding {
 	case "zstd":
-		d, err := zstd.NewReader(from)
-		verify.NoError(t, err)
+		d := verify.Result(zstd.NewReader(from)).Must(t)
 		t.Cleanup(d.Close)
 		return d
 	case "br":
 		return brrr.NewReader(from)
 	case "gzip":
-		d, err := gzip.NewReader(from)
-		verify.NoError(t, err)
-		return d
+		return verify.Result(gzip.NewReader(from)).Must(t)
 	}
 	return from
 }
@@ -268,11 +265,9 @@ func TestCompressedStreamIsNotHeldBack(t *testing.T) {
 			})
 			for _, front := range p.fronts() {
 				next = make(chan string)
-				r, err := http.NewRequest("GET", front.url, nil)
-				verify.NoError(t, err)
+				r := verify.Result(http.NewRequest("GET", front.url, nil)).Must(t)
 				r.Header.Set("Accept-Encoding", "zstd")
-				response, err := front.client.Do(r)
-				verify.NoError(t, err)
+				response := verify.Result(front.client.Do(r)).Must(t)
 				verify.Equal(t, response.Header.Get("Content-Encoding"), "zstd", "%s: %v", front.name, response.Header)
 				lines := bufio.NewReader(decode(t, "zstd", response.Body))
 				for i := range 3 {
@@ -311,14 +306,12 @@ func TestCompressedResponseIsCut(t *testing.T) {
 			for _, path := range []string{"/peer", "/client"} {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
-				r, err := http.NewRequestWithContext(ctx, "GET", front.url+path, nil)
-				verify.NoError(t, err)
+				r := verify.Result(http.NewRequestWithContext(ctx, "GET", front.url+path, nil)).Must(t)
 				r.Header.Set("Accept-Encoding", "gzip")
-				response, err := front.client.Do(r)
-				verify.NoError(t, err)
+				response := verify.Result(front.client.Do(r)).Must(t)
 				decoder := decode(t, "gzip", response.Body)
 				got := make([]byte, len(content))
-				_, err = io.ReadFull(decoder, got)
+				_, err := io.ReadFull(decoder, got)
 				verify.Require(t, err == nil && string(got) == content, "%s %s: %v", front.name, path, err)
 				verify.That(t, p.Compression().InUseBytes != 0, "%s %s: no encoder is in use", front.name, path)
 				if path == "/client" {

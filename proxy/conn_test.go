@@ -27,8 +27,7 @@ func TestClientThatLeavesAmidRequest(t *testing.T) {
 		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab",
 	} {
 		for range 20 {
-			conn, err := net.Dial("tcp", p.address)
-			verify.NoError(t, err)
+			conn := verify.Result(net.Dial("tcp", p.address)).Must(t)
 			io.WriteString(conn, half)
 			closeWrite(t, conn)
 			io.Copy(io.Discard, conn)
@@ -145,8 +144,7 @@ func TestHalfClosedTunnelGoesOn(t *testing.T) {
 	p := startProxy(t, Options{}, origin.address())
 	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
 	const switched = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
-	_, err := io.ReadFull(conn, make([]byte, len(switched)))
-	verify.NoError(t, err)
+	verify.Result(io.ReadFull(conn, make([]byte, len(switched)))).Must(t)
 	closeWrite(t, conn)
 	p.sweptFor(looks)
 	close(late)

@@ -22,12 +22,18 @@ func inChunks(name, body string) badRequest {
 	return badRequest{name: name, bad: body, inBody: true, request: "POST /bad HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + body}
 }
 
+func (r badRequest) answered(status int) badRequest {
+	r.status = status
+	return r
+}
+
 const chunks = "\r\n\r\n1\r\na\r\n0"
 
 var badRequests = []badRequest{
 	inHead("length and coding", "Content-Length: 3\r\nTransfer-Encoding: chunked"+chunks),
 	inHead("coding and length", "Transfer-Encoding: chunked\r\nContent-Length: 3"+chunks),
 	inHead("two lengths", "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc"),
+	inHead("two equal lengths", "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc"),
 	inHead("list of lengths", "Content-Length: 3, 4\r\n\r\nabc"),
 	inHead("length +3", "Content-Length: +3\r\n\r\nabc"),
 	inHead("length -1", "Content-Length: -1"),
@@ -38,10 +44,12 @@ var badRequests = []badRequest{
 	inHead("space before colon", "Content-Length : 3\r\n\r\nabc"),
 	inHead("tab before colon", "Transfer-Encoding\t: chunked"+chunks),
 	inHead("space in name", "Content Length: 3\r\n\r\nabc"),
+	inHead("space in name of coding", "Transfer Encoding: chunked"+chunks),
 	inHead("no colon", "Content-Length"),
 	inHead("empty name", ": a"),
 	inHead("NUL in name", "X\x00Y: a"),
 	inHead("coding xchunked", "Transfer-Encoding: xchunked"+chunks),
+	inHead("coding gzip, chunked", "Transfer-Encoding: gzip, chunked"+chunks),
 	inHead("coding chunked, identity", "Transfer-Encoding: chunked, identity"+chunks),
 	inHead("coding identity", "Transfer-Encoding: identity\r\nContent-Length: 3\r\n\r\nabc"),
 	inHead("coding after vertical tab", "Transfer-Encoding: \vchunked"+chunks),
@@ -56,9 +64,15 @@ var badRequests = []badRequest{
 	inHead("CR CR LF", "X: a\r"),
 	inHead("LF after field", "X: a\nY: b"),
 	inHead("LF LF ends the head", "X: a\n\nGET /evil HTTP/1.1\r\nHost: a"),
-	inHead("Expect of something else", "Expect: something-else\r\nContent-Length: 3\r\n\r\nabc"),
+	inHead("Expect of something else", "Expect: something-else\r\nContent-Length: 3\r\n\r\nabc").answered(417),
 	{name: "coding in HTTP/1.0", bad: "HTTP/1.0\r\nTransfer-Encoding: chunked", request: "POST /bad HTTP/1.0\r\nTransfer-Encoding: chunked" + chunks + "\r\n\r\n"},
+	inHead("101 fields", strings.Repeat("X: a\r\n", 100)).answered(431),
+	inHead("head too long", strings.Repeat("X: "+strings.Repeat("a", 1000)+"\r\n", 20)).answered(431),
 	inHost("no Host", ""),
+	inHost("empty Host", "Host:\r\n"),
+	inHost("port no number", "Host: a:b\r\n"),
+	inHost("unclosed IPv6 Host", "Host: [::1\r\n"),
+	inHost("folded first field", " Host: a\r\n"),
 	inHost("two Hosts", "Host: a\r\nHost: b\r\n"),
 	inHost("user in Host", "Host: u@a\r\n"),
 	inHost("list in Host", "Host: a, b\r\n"),
@@ -66,6 +80,11 @@ var badRequests = []badRequest{
 	inHost("space in Host", "Host: a b\r\n"),
 	inHost("folded Host", "X: b\r\n Host: a\r\nHost: c\r\n"),
 	inLine("LF after request line", "GET /bad HTTP/1.1\nX: a"),
+	inLine("LF after each line", "GET /bad HTTP/1.1\nHost: a\n"),
+	inLine("target too long", "GET /bad"+strings.Repeat("a", 9000)+" HTTP/1.1").answered(414),
+	inLine("unknown scheme", "GET ftp://a/bad HTTP/1.1"),
+	inLine("HTTP/1.1x", "GET /bad HTTP/1.1x"),
+	inLine("method no token", "G@T /bad HTTP/1.1"),
 	inLine("two spaces", "GET  /bad HTTP/1.1"),
 	inLine("space in target", "GET /bad bad HTTP/1.1"),
 	inLine("tab in target", "GET /bad\tbad HTTP/1.1"),
@@ -74,14 +93,17 @@ var badRequests = []badRequest{
 	inLine("user in target", "GET http://u:p@a/bad HTTP/1.1"),
 	inLine("target without slash", "GET bad HTTP/1.1"),
 	inLine("GET *", "GET * HTTP/1.1"),
-	inLine("HTTP/1.2", "GET /bad HTTP/1.2"),
-	inLine("HTTP/2.0", "GET /bad HTTP/2.0"),
+	inLine("HTTP/1.2", "GET /bad HTTP/1.2").answered(505),
+	inLine("HTTP/2.0", "GET /bad HTTP/2.0").answered(505),
 	inLine("http/1.1", "GET /bad http/1.1"),
 	inLine("method with colon", "GET: /bad HTTP/1.1"),
-	inLine("CONNECT", "CONNECT a:80 HTTP/1.1"),
-	inLine("TRACE", "TRACE /bad HTTP/1.1"),
-	{name: "PRI", bad: "PRI * HTTP/2.0", request: "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"},
+	inLine("CONNECT", "CONNECT a:80 HTTP/1.1").answered(405),
+	inLine("TRACE", "TRACE /bad HTTP/1.1").answered(405),
+	{name: "PRI", status: 405, bad: "PRI * HTTP/2.0", request: "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"},
 	{name: "HTTP/0.9", bad: "GET /bad\r\n", request: "GET /bad\r\n\r\n"},
+	inChunks("chunk size not hex", "x\r\nabc\r\n0\r\n\r\n"),
+	inChunks("chunk size too long", "00000000000000001\r\na\r\n0\r\n\r\n"),
+	inChunks("LF after data and another byte", "1\r\naX\n0\r\n\r\n"),
 	inChunks("chunk size +1", "+1\r\na\r\n0\r\n\r\n"),
 	inChunks("chunk size 0x1", "0x1\r\na\r\n0\r\n\r\n"),
 	inChunks("space before chunk size", " 1\r\na\r\n0\r\n\r\n"),

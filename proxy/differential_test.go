@@ -28,6 +28,7 @@ type badRequest struct {
 	name         string
 	request, bad string
 	inBody       bool // the head is correct and may get through; the whole must not
+	status       int  // of sluice's answer; 0: 400
 }
 
 // TestAgainstOthers sends malformed and unusual requests through sluice, nginx and HAProxy and
@@ -98,8 +99,7 @@ func runDifferential(t *testing.T, origin *witness, proxy string, patience time.
 // moment, what follows it, or for as long as patience lasts. ended reports
 // whether the connection then ended.
 func converse(t *testing.T, proxy, request string, patience time.Duration) (status int, ended bool) {
-	conn, err := net.Dial("tcp", proxy)
-	verify.NoError(t, err)
+	conn := verify.Result(net.Dial("tcp", proxy)).Must(t)
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
 	go io.WriteString(conn, request)
@@ -119,8 +119,7 @@ func converse(t *testing.T, proxy, request string, patience time.Duration) (stat
 
 // goodExchange sends a good request and returns the status of each answer.
 func goodExchange(t *testing.T, proxy string, good goodRequest, patience time.Duration) (status []int) {
-	conn, err := net.Dial("tcp", proxy)
-	verify.NoError(t, err)
+	conn := verify.Result(net.Dial("tcp", proxy)).Must(t)
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(max(patience, 5*time.Second)))
 	if good.byteByByte {
@@ -221,8 +220,7 @@ func readWitnessed(reader *bufio.Reader, mostBytes int) (*http.Request, error) {
 // sent to it.
 func (w *witness) settle(p *testProxy) {
 	p.t.Helper()
-	last, err := net.Dial("tcp", w.address())
-	verify.NoError(p.t, err)
+	last := verify.Result(net.Dial("tcp", w.address())).Must(p.t)
 	last.Close()
 	eventually(p.t, "all connections to the witness are accepted", func() bool { return w.hasAccepted(last.LocalAddr()) })
 	eventually(p.t, "the witness is at rest", func() bool {
@@ -309,8 +307,7 @@ func (o *otherProxy) start(t *testing.T, peer string) (address string) {
 		l.Close()
 		verify.NoError(t, os.WriteFile(config, fmt.Appendf(nil, o.config, address, peer), 0o600))
 		var output bytes.Buffer
-		process, err := subprocess.Start(subprocess.Options{Program: program, Args: o.args(dir, config), Dir: dir, Output: &output})
-		verify.NoError(t, err)
+		process := verify.Result(subprocess.Start(subprocess.Options{Program: program, Args: o.args(dir, config), Dir: dir, Output: &output})).Must(t)
 		for started := time.Now(); time.Since(started) < 20*time.Second; time.Sleep(10 * time.Millisecond) {
 			if conn, err := net.Dial("tcp", address); err == nil {
 				conn.Close()

@@ -64,8 +64,7 @@ func TestEditsOfInterimResponsesAndCookies(t *testing.T) {
 	for range 2 {
 		io.WriteString(conn, "POST /api HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n")
 		for _, want := range []string{"100 1 ", "103 2 ", "200  response"} {
-			r, err := http.ReadResponse(reader, nil)
-			verify.NoError(t, err)
+			r := verify.Result(http.ReadResponse(reader, nil)).Must(t)
 			verify.Equal(t, fmt.Sprint(r.StatusCode, " ", r.Header.Get("X"), " ", r.Header.Get("X-Set")), want, "result")
 			if r.StatusCode == 100 {
 				io.WriteString(conn, "4\r\nbody\r\n0\r\n\r\n")

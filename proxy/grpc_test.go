@@ -173,8 +173,7 @@ func TestGRPCStreams(t *testing.T) {
 	p, client := startGRPC(t, startGRPCOrigin(t).address)
 	ctx := patientContext(t)
 
-	up, err := client.StreamingInputCall(ctx)
-	verify.NoError(t, err)
+	up := verify.Result(client.StreamingInputCall(ctx)).Must(t)
 	for range 50 {
 		up.Send(&grpc_testing.StreamingInputCallRequest{Payload: &grpc_testing.Payload{Body: make([]byte, 10_000)}})
 	}
@@ -185,8 +184,7 @@ func TestGRPCStreams(t *testing.T) {
 	for i := range parameters {
 		parameters[i] = &grpc_testing.ResponseParameters{Size: int32(i * 1000)}
 	}
-	down, err := client.StreamingOutputCall(ctx, &grpc_testing.StreamingOutputCallRequest{ResponseParameters: parameters})
-	verify.NoError(t, err)
+	down := verify.Result(client.StreamingOutputCall(ctx, &grpc_testing.StreamingOutputCallRequest{ResponseParameters: parameters})).Must(t)
 	for i := range parameters {
 		got, err := down.Recv()
 		verify.Require(t, err == nil && len(got.Payload.Body) == i*1000, "server streaming: message %d: %v", i, err)
@@ -194,8 +192,7 @@ func TestGRPCStreams(t *testing.T) {
 	_, err = down.Recv()
 	verify.That(t, err == io.EOF, "server streaming ends with %v", err)
 
-	talk, err := client.FullDuplexCall(ctx)
-	verify.NoError(t, err)
+	talk := verify.Result(client.FullDuplexCall(ctx)).Must(t)
 	for _, word := range []string{"", "a", strings.Repeat("b", 100_000)} {
 		exchange(t, talk, word)
 	}
@@ -240,8 +237,7 @@ func TestGRPCDrain(t *testing.T) {
 	t.Parallel()
 	first, second := startGRPCOrigin(t), startGRPCOrigin(t)
 	p, client := startGRPC(t, first.address)
-	stream, err := client.FullDuplexCall(patientContext(t))
-	verify.NoError(t, err)
+	stream := verify.Result(client.FullDuplexCall(patientContext(t))).Must(t)
 	exchange(t, stream, "a")
 	p.setPeers(second.address)
 	for range 20 {
@@ -250,7 +246,7 @@ func TestGRPCDrain(t *testing.T) {
 		verify.Succeeds(t, err)
 	}
 	stream.CloseSend()
-	_, err = stream.Recv()
+	_, err := stream.Recv()
 	verify.That(t, err == io.EOF, "the stream ends with %v", err)
 	a, b := first.calls.Load(), second.calls.Load()
 	verify.That(t, a == 0 && b == 20, "%d calls at the draining peer, %d at the new one", a, b)
@@ -342,8 +338,7 @@ func TestGRPCRefusals(t *testing.T) {
 	}
 	verify.Equal(t, status.Code(err), codes.Unavailable, "no peers, stream: %v", err)
 
-	table, err := route.NewTable([]route.Route{{Path: "/elsewhere", Service: p.service}})
-	verify.NoError(t, err)
+	table := verify.Result(route.NewTable([]route.Route{{Path: "/elsewhere", Service: p.service}})).Must(t)
 	p.SetTable(table)
 	_, err = client.UnaryCall(patientContext(t), unary(0, 0))
 	verify.That(t, status.Code(err) == codes.Unimplemented, "no route: %v", err)

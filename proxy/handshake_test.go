@@ -30,8 +30,7 @@ import (
 func (p *testProxy) connectFrom(address string) net.Conn {
 	p.t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
-	conn, err := d.Dial("tcp", p.address)
-	verify.NoError(p.t, err)
+	conn := verify.Result(d.Dial("tcp", p.address)).Must(p.t)
 	p.t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	return conn
@@ -41,8 +40,7 @@ func (p *testProxy) connectFrom(address string) net.Conn {
 func (p *testProxy) sendFrom(address string, b []byte) net.Conn {
 	p.t.Helper()
 	conn := p.connectFrom(address)
-	_, err := conn.Write(b)
-	verify.NoError(p.t, err)
+	verify.Result(conn.Write(b)).Must(p.t)
 	return conn
 }
 

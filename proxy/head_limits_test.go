@@ -84,8 +84,7 @@ func TestLimitsOfRequestHeads(t *testing.T) {
 				{450, 20 << 10, 0, 431, "too_many_fields"},
 				{20, MaxHeadBytes, 0, 431, "head_too_long"},
 			} {
-				r, err := http.NewRequest("POST", "http://"+p.address, strings.NewReader(strings.Repeat("x", test.body)))
-				verify.NoError(t, err)
+				r := verify.Result(http.NewRequest("POST", "http://"+p.address, strings.NewReader(strings.Repeat("x", test.body)))).Must(t)
 				r.Header = padding(test.fields, test.bytes)
 				answer, err := client.Do(r)
 				if err != nil {
@@ -148,8 +147,7 @@ func TestLowLimitsOfHeads(t *testing.T) {
 		"X: " + strings.Repeat("x", 900) + "\r\n":   "",
 	} {
 		conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n" + head + "\r\n")
-		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		verify.NoError(t, err)
+		answer := verify.Result(http.ReadResponse(bufio.NewReader(conn), nil)).Must(t)
 		want := 200
 		if reason != "" {
 			want = 431

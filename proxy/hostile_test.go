@@ -293,8 +293,7 @@ type hostileRoutes struct {
 func newHostileRoutes(t testing.TB, p *testProxy) *hostileRoutes {
 	h := &hostileRoutes{p: p, peer: startScript(t, false), peer2: startScript(t, true), auth: startScript(t, false)}
 	service := func(name, address string, transport func(*balancer.Peer) balancer.Transport) *route.Service {
-		pool, err := balancer.NewPool(name, balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: transport}))
-		verify.NoError(t, err)
+		pool := verify.Result(balancer.NewPool(name, balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: transport}))).Must(t)
 		t.Cleanup(pool.Close)
 		other := *p
 		other.pool = pool

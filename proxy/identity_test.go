@@ -66,9 +66,7 @@ func TestContentTypeMakesNoCall(t *testing.T) {
 }
 
 func newEmptyTable(t testing.TB) *route.Table {
-	table, err := route.NewTable(nil)
-	verify.NoError(t, err)
-	return table
+	return verify.Result(route.NewTable(nil)).Must(t)
 }
 
 // The pauses of a request's body are those of a stream of gRPC only in one.

@@ -149,8 +149,7 @@ func TestListenerIsGivenUp(t *testing.T) {
 		return ok
 	})
 	p := startProxy(t, Options{}, origin.address())
-	l, err := socket.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := verify.Result(socket.Listen("tcp", "127.0.0.1:0")).Must(t)
 	serve := func(name string) (end func()) {
 		ctx, cancel := context.WithCancel(context.Background())
 		served := make(chan error, 1)
@@ -162,8 +161,7 @@ func TestListenerIsGivenUp(t *testing.T) {
 		}
 	}
 	dial := func() net.Conn {
-		conn, err := net.Dial("tcp", l.Addr().String())
-		verify.NoError(t, err)
+		conn := verify.Result(net.Dial("tcp", l.Addr().String())).Must(t)
 		t.Cleanup(func() { conn.Close() })
 		return conn
 	}

@@ -59,14 +59,12 @@ func TestIdleTLSConnectionHoldsLittle(t *testing.T) {
 			address := p.serveWith(ListenerOptions{Name: "secure", TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}}})
 			open := func() (sockets []net.Conn) {
 				for range conns {
-					conn, err := net.Dial("tcp", address)
-					verify.NoError(t, err)
+					conn := verify.Result(net.Dial("tcp", address)).Must(t)
 					t.Cleanup(func() { conn.Close() })
 					sockets = append(sockets, conn)
 					client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, CurvePreferences: test.curves}) // garbage from the response on
 					io.WriteString(client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-					response, err := http.ReadResponse(bufio.NewReader(client), nil)
-					verify.NoError(t, err)
+					response := verify.Result(http.ReadResponse(bufio.NewReader(client), nil)).Must(t)
 					body, err := io.ReadAll(response.Body)
 					verify.Require(t, err == nil && string(body) == "ok", "got %q, %v", body, err)
 				}

@@ -62,8 +62,7 @@ func sumOf(body []byte) string { return fmt.Sprintf("%x", sha256.Sum256(body)) }
 // blockAt returns the address block of a loopback address.
 func blockAt(t testing.TB, address string) places.Block {
 	t.Helper()
-	ip, err := netip.ParseAddr(address)
-	verify.NoError(t, err)
+	ip := verify.Result(netip.ParseAddr(address)).Must(t)
 	return places.BlockOf(ip)
 }
 

@@ -55,8 +55,7 @@ func TestRequestArrivesAsIdleTimeEnds(t *testing.T) {
 	p := startProxy(t, Options{Timeouts: Timeouts{Idle: idle}}, origin.address())
 	conn := p.dial()
 	for range 3 {
-		_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-		verify.NoError(t, err)
+		verify.Result(io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")).Must(t)
 		expectResponse(t, conn, 200)
 		eventually(t, "the connection is idle", func() bool { return p.idleConnCount() == 1 })
 		c := p.onlyClient()

@@ -25,9 +25,8 @@ import (
 func exchangeOn(t *testing.T, w io.Writer, r *bufio.Reader, path string) (status int, closes bool) {
 	t.Helper()
 	io.WriteString(w, "GET "+path+" HTTP/1.1\r\nHost: a\r\n\r\n")
-	response, err := http.ReadResponse(r, nil)
-	verify.NoError(t, err)
-	_, err = io.ReadAll(response.Body)
+	response := verify.Result(http.ReadResponse(r, nil)).Must(t)
+	_, err := io.ReadAll(response.Body)
 	verify.NoError(t, err)
 	return response.StatusCode, response.Close
 }

@@ -60,8 +60,7 @@ func TestAnswerReachesClientThatSendsOn(t *testing.T) {
 				return false
 			})
 			p := startProxy(t, Options{Limits: Limits{BodyBytes: 100000}}, origin.address())
-			table, err := route.NewTable([]route.Route{{Host: "a", Path: "/", Service: p.service}})
-			verify.NoError(t, err)
+			table := verify.Result(route.NewTable([]route.Route{{Host: "a", Path: "/", Service: p.service}})).Must(t)
 			p.SetTable(table)
 			for {
 				begin := time.Now()

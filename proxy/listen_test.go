@@ -14,8 +14,7 @@ import (
 // A client that connects and waits is let in like one that speaks at once.
 func TestListen(t *testing.T) {
 	t.Parallel()
-	l, err := socket.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := verify.Result(socket.Listen("tcp", "127.0.0.1:0")).Must(t)
 	s := newTestServer(Options{})
 	p := &testProxy{Server: s, t: t, address: l.Addr().String()}
 	served := make(chan error)

@@ -28,15 +28,13 @@ func alone(t *testing.T) bool {
 		return true
 	}
 	t.Parallel()
-	program, err := os.Executable()
-	verify.NoError(t, err)
+	program := verify.Result(os.Executable()).Must(t)
 	args := []string{"-test.v", "-test.run=^" + t.Name() + "$", fmt.Sprintf("-test.short=%t", testing.Short())}
 	if deadline, ok := t.Deadline(); ok { // a little earlier, so that the stacks are seen
 		args = append(args, fmt.Sprint("-test.timeout=", time.Until(deadline)*9/10))
 	}
 	var output subprocess.Output
-	p, err := subprocess.Start(subprocess.Options{Program: program, Args: args, Env: []string{variable + "=" + t.Name()}, Output: &output})
-	verify.NoError(t, err)
+	p := verify.Result(subprocess.Start(subprocess.Options{Program: program, Args: args, Env: []string{variable + "=" + t.Name()}, Output: &output})).Must(t)
 	<-p.Exited()
 	if t.Log(output.String()); p.Err() != nil {
 		t.Errorf("alone: %v", p.Err())

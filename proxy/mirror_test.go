@@ -32,8 +32,7 @@ type mirrorTest struct {
 // addresses, whose requests are those of m.
 func startMirror(t testing.TB, p *testProxy, m route.Mirror, actions *route.Actions, newTransport func(*balancer.Peer) balancer.Transport, mirrors ...string) *mirrorTest {
 	t.Helper()
-	pool, err := balancer.NewPool("next", balancertest.Complete(balancer.Options{NewTransport: newTransport}))
-	verify.NoError(t, err)
+	pool := verify.Result(balancer.NewPool("next", balancertest.Complete(balancer.Options{NewTransport: newTransport}))).Must(t)
 	var set []discovery.Instance
 	for _, address := range mirrors {
 		host, port, _ := net.SplitHostPort(address)
@@ -144,8 +143,7 @@ func TestCopyIsIdentical(t *testing.T) {
 						request, _ := http.NewRequest("PUT", "http://"+p.address+"/api/x%20y?q=1", body)
 						request.Header.Set("X-Mine", "from the client")
 						request.Header.Set(route.MirrorField, "forged")
-						response, err := client.Do(request)
-						verify.NoError(t, err)
+						response := verify.Result(client.Do(request)).Must(t)
 						answer, err := io.ReadAll(response.Body)
 						response.Body.Close()
 						original := <-got
@@ -398,8 +396,7 @@ func TestCopiesOfGRPC(t *testing.T) {
 		request, _ := http.NewRequest("POST", "http://"+p.address+"/service/method", body)
 		request.Header.Set("Content-Type", "application/grpc")
 		request.Header.Set("TE", "trailers")
-		response, err := http2Client(t).Do(request)
-		verify.NoError(t, err)
+		response := verify.Result(http2Client(t).Do(request)).Must(t)
 		io.Copy(io.Discard, response.Body)
 		response.Body.Close()
 	}

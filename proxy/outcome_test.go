@@ -251,8 +251,7 @@ func TestWhatClientsDoIsNotCounted(t *testing.T) {
 			}
 			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
 			conn := p.dial().(*net.TCPConn)
-			_, err := io.WriteString(conn, test.request)
-			verify.NoError(t, err)
+			verify.Result(io.WriteString(conn, test.request)).Must(t)
 			ended := func() (n uint64) {
 				for _, outcomes := range p.pool.Snapshot().All[0].Outcomes() {
 					n += outcomes

@@ -51,8 +51,7 @@ func dialWithBuffer(t *testing.T, address string, size int) net.Conn {
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
 		return raw.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, size) })
 	}}
-	conn, err := d.Dial("tcp", address)
-	verify.NoError(t, err)
+	conn := verify.Result(d.Dial("tcp", address)).Must(t)
 	conn.SetDeadline(time.Now().Add(patience))
 	return conn
 }

@@ -123,8 +123,7 @@ func startVerifyingOrigin(t *testing.T, config *tls.Config) *verifyingOrigin {
 // useTLS makes p use o for its peers.
 func (p *testProxy) useTLS(o certificates.ClientOptions) *certificates.Client {
 	p.t.Helper()
-	secure, err := certificates.NewClient(o)
-	verify.NoError(p.t, err)
+	secure := verify.Result(certificates.NewClient(o)).Must(p.t)
 	options := someTransport
 	options.TLS = func() *certificates.Client { return secure }
 	verify.NoError(p.t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(options)})))
@@ -137,8 +136,7 @@ func TestPeerVerification(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	good, other := testcert.Write(t, dir, "peer.example"), testcert.Write(t, dir, "other.example")
-	pair, err := tls.LoadX509KeyPair(good.Cert, good.Key)
-	verify.NoError(t, err)
+	pair := verify.Result(tls.LoadX509KeyPair(good.Cert, good.Key)).Must(t)
 	config := &tls.Config{Certificates: []tls.Certificate{pair}}
 	const request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 	for _, test := range []struct {
@@ -177,8 +175,7 @@ func TestClientCertificateForPeersChanges(t *testing.T) {
 	dir := t.TempDir()
 	server := testcert.Write(t, dir, "peer.example")
 	client := testcert.Write(t, dir, "client")
-	pair, err := tls.LoadX509KeyPair(server.Cert, server.Key)
-	verify.NoError(t, err)
+	pair := verify.Result(tls.LoadX509KeyPair(server.Cert, server.Key)).Must(t)
 	var shown atomic.Pointer[x509.Certificate]
 	config := &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert}
 	config.VerifyPeerCertificate = func(raw [][]byte, _ [][]*x509.Certificate) error {
@@ -275,10 +272,9 @@ func TestPeersOverTLSCutAnswer(t *testing.T) {
 			for _, version := range []string{"1.0", "1.1"} {
 				conn := p.send("GET / HTTP/" + version + "\r\nHost: a\r\n\r\n")
 				reader := bufio.NewReader(conn)
-				r, err := http.ReadResponse(reader, nil)
-				verify.NoError(t, err)
+				r := verify.Result(http.ReadResponse(reader, nil)).Must(t)
 				b := make([]byte, len("part"))
-				_, err = io.ReadFull(r.Body, b)
+				_, err := io.ReadFull(r.Body, b)
 				verify.Require(t, err == nil && string(b) == "part", "HTTP/%s: got %q, %v", version, b, err)
 				begun <- struct{}{}
 				rest, err := io.ReadAll(r.Body)

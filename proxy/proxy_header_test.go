@@ -29,8 +29,7 @@ func headerV2(t *testing.T, client string, extension int) string {
 	if extension > 0 {
 		verify.NoError(t, h.SetTLVs([]proxyproto.TLV{{Type: 0xE0, Value: make([]byte, extension)}}))
 	}
-	b, err := h.Format()
-	verify.NoError(t, err)
+	b := verify.Result(h.Format()).Must(t)
 	return string(b)
 }
 

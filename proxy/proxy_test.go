@@ -52,9 +52,7 @@ type testProxy struct {
 // listen returns a listener on a loopback port, for the caller to close.
 func listen(t testing.TB) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
-	return l
+	return verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 }
 
 // startProxy serves every request from the peers at addresses, until the test
@@ -185,15 +183,13 @@ func (p *testProxy) setService(s route.Service) {
 	p.t.Helper()
 	s.Name, s.Pool, s.HTTP2 = "star", p.pool, p.http2
 	p.service = &s
-	table, err := route.NewTable([]route.Route{{Path: "/", Service: p.service}})
-	verify.NoError(p.t, err)
+	table := verify.Result(route.NewTable([]route.Route{{Path: "/", Service: p.service}})).Must(p.t)
 	p.SetTable(table)
 }
 
 func (p *testProxy) dial() net.Conn {
 	p.t.Helper()
-	conn, err := net.Dial("tcp", p.address)
-	verify.NoError(p.t, err)
+	conn := verify.Result(net.Dial("tcp", p.address)).Must(p.t)
 	p.t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	return clientSide(p.t, conn)
@@ -212,8 +208,7 @@ func (p *testProxy) send(text string) net.Conn {
 func (p *testProxy) raw(request string) string {
 	p.t.Helper()
 	conn := p.dial()
-	_, err := io.WriteString(conn, request)
-	verify.NoError(p.t, err)
+	verify.Result(io.WriteString(conn, request)).Must(p.t)
 	answer, _ := io.ReadAll(conn)
 	return string(answer)
 }

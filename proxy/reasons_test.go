@@ -21,8 +21,7 @@ import (
 func TestReasonsAreDocumented(t *testing.T) {
 	t.Parallel()
 	read := func(name string) string {
-		text, err := os.ReadFile("../docs/" + name)
-		verify.NoError(t, err)
+		text := verify.Result(os.ReadFile("../docs/" + name)).Must(t)
 		return string(text)
 	}
 	var inText []string
@@ -56,14 +55,12 @@ func reasonsOf(t *testing.T, dirs ...string) []string {
 		}
 	}
 	for _, dir := range dirs {
-		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
-		verify.NoError(t, err)
+		files := verify.Result(filepath.Glob(filepath.Join(dir, "*.go"))).Must(t)
 		for _, name := range files {
 			if strings.HasSuffix(name, "_test.go") {
 				continue
 			}
-			file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
-			verify.NoError(t, err)
+			file := verify.Result(parser.ParseFile(token.NewFileSet(), name, nil, 0)).Must(t)
 			ast.Inspect(file, func(n ast.Node) bool {
 				switch n := n.(type) {
 				case *ast.CompositeLit:

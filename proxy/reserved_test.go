@@ -358,8 +358,7 @@ func (p *testProxy) dialFrom(address string) net.Conn {
 
 func dialFrom(t testing.TB, from, to string) net.Conn {
 	t.Helper()
-	conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", to)
-	verify.NoError(t, err)
+	conn := verify.Result((&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", to)).Must(t)
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	return conn

@@ -118,8 +118,7 @@ func (c *responseCase) run() {
 }
 
 func (c *responseCase) dial() *net.TCPConn {
-	conn, err := net.Dial("tcp", c.p.address)
-	verify.NoError(c.t, err)
+	conn := verify.Result(net.Dial("tcp", c.p.address)).Must(c.t)
 	conn.SetDeadline(time.Now().Add(patience))
 	conn.(*net.TCPConn).SetLinger(0)
 	return conn.(*net.TCPConn)

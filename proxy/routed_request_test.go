@@ -19,8 +19,7 @@ func startConditional(t *testing.T, o Options, conditions ...route.Conditions) *
 	for i, c := range conditions {
 		routes = append(routes, route.Route{Path: fmt.Sprintf("/%d", i), Conditions: c, Service: p.service})
 	}
-	table, err := route.NewTable(routes)
-	verify.NoError(t, err)
+	table := verify.Result(route.NewTable(routes)).Must(t)
 	p.SetTable(table)
 	return p
 }
@@ -106,8 +105,7 @@ func TestRouteOfOneListener(t *testing.T) {
 		listener string
 		want     bool
 	}{{"other", false}, {"test", true}} {
-		table, err := route.NewTable([]route.Route{{Path: "/", Listeners: []string{test.listener}, Service: p.service}})
-		verify.NoError(t, err)
+		table := verify.Result(route.NewTable([]route.Route{{Path: "/", Listeners: []string{test.listener}, Service: p.service}})).Must(t)
 		p.SetTable(table)
 		p.wantRouted(test.want, "GET / HTTP/1.1\r\n")
 	}

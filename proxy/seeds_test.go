@@ -48,7 +48,7 @@ func requestSeeds() []string {
 		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000003\r\nabc\r\n0\r\n\r\nGET /evil HTTP/1.1\r\nHost: a\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n\r\nGET /evil HTTP/1.1\r\nHost: a\r\n\r\n",
 	}
-	for _, refused := range refusedRequests {
+	for _, refused := range badRequests {
 		seeds = append(seeds, refused.request+"GET /evil HTTP/1.1\r\nHost: a\r\n\r\n")
 	}
 	return seeds

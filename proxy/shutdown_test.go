@@ -114,8 +114,7 @@ func TestDrainCutsWhatIsLeft(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- p.Serve(ctx, l, "drains") }()
 	ask := func(address, request string) net.Conn {
-		conn, err := net.Dial("tcp", address)
-		verify.NoError(t, err)
+		conn := verify.Result(net.Dial("tcp", address)).Must(t)
 		t.Cleanup(func() { conn.Close() })
 		conn.SetDeadline(time.Now().Add(patience))
 		io.WriteString(conn, request)
@@ -215,8 +214,7 @@ func TestShutdownWaitsForLateConnections(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- p.Serve(context.Background(), late, "late") }()
 	<-late.accepting
-	client, err := net.Dial("tcp", socket.Addr().String())
-	verify.NoError(t, err)
+	client := verify.Result(net.Dial("tcp", socket.Addr().String())).Must(t)
 	defer client.Close()
 	client.SetDeadline(time.Now().Add(patience))
 	io.WriteString(client, closingRequest)
@@ -246,8 +244,7 @@ func TestShutdownCutsLateConnections(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- p.Serve(context.Background(), late, "late") }()
 	<-late.accepting
-	client, err := net.Dial("tcp", socket.Addr().String())
-	verify.NoError(t, err)
+	client := verify.Result(net.Dial("tcp", socket.Addr().String())).Must(t)
 	defer client.Close()
 	client.SetDeadline(time.Now().Add(patience))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -258,7 +255,7 @@ func TestShutdownCutsLateConnections(t *testing.T) {
 	eventually(t, "the grace is over", func() bool { return p.ctx.Err() != nil })
 	close(late.proceed)
 	verify.Equal(t, <-ended, context.Canceled, "shutdown")
-	_, err = client.Read(make([]byte, 1))
+	_, err := client.Read(make([]byte, 1))
 	verify.That(t, err != nil && !errors.Is(err, os.ErrDeadlineExceeded), "the late connection: %v, want it closed", err)
 	<-served
 }

@@ -193,8 +193,7 @@ func (s *soaker) makeTables() {
 			{Path: "/odd", Service: &route.Service{Name: "odd", Pool: s.odd, Timeouts: timeouts, Retry: attempts}},
 			{Host: fmt.Sprintf("host-%d.example.com", i), Path: "/", Service: &route.Service{Name: "other", Pool: s.odd, Timeouts: timeouts, Retry: attempts}},
 		}
-		table, err := route.NewTable(routes)
-		verify.NoError(s.t, err)
+		table := verify.Result(route.NewTable(routes)).Must(s.t)
 		s.tables = append(s.tables, table)
 	}
 	s.server.SetTable(s.tables[0])
@@ -256,8 +255,7 @@ func newSoakPeer(t *testing.T) *soakPeer {
 	first, reserved, err := consultest.ReserveBlock()
 	verify.NoError(t, err)
 	p := &soakPeer{address: fmt.Sprint("127.0.0.1:", first), reserved: reserved}
-	l, err := net.Listen("tcp", p.address)
-	verify.NoError(t, err)
+	l := verify.Result(net.Listen("tcp", p.address)).Must(t)
 	host, port, _ := net.SplitHostPort(p.address)
 	p.instance = discovery.Instance{Service: "soak", ID: p.address, Address: host, Weight: 1}
 	p.instance.Port, _ = strconv.Atoi(port)

@@ -44,8 +44,7 @@ func (p *testProxy) setSplit(s route.Split, canary float64) {
 	p.t.Helper()
 	s.Shares = []route.Share{{Group: p.pool.Group("canary"), Size: canary}}
 	s.Rest, s.Seed = p.pool.Group("rest"), "star"
-	table, err := route.NewTable([]route.Route{{Path: "/", Service: p.service, Split: &s}})
-	verify.NoError(p.t, err)
+	table := verify.Result(route.NewTable([]route.Route{{Path: "/", Service: p.service, Split: &s}})).Must(p.t)
 	p.SetTable(table)
 }
 
@@ -94,8 +93,7 @@ func TestSplitByCookieOverHTTP2(t *testing.T) {
 		client := &http.Client{Transport: transport, Jar: jar}
 		var first string
 		for i := range 10 {
-			response, err := client.Get("http://" + p.address + "/")
-			verify.NoError(t, err)
+			response := verify.Result(client.Get("http://" + p.address + "/")).Must(t)
 			body := make([]byte, 1)
 			response.Body.Read(body)
 			response.Body.Close()
@@ -110,8 +108,7 @@ func TestSplitByCookieOverHTTP2(t *testing.T) {
 }
 
 func TestSplitByOtherKeys(t *testing.T) {
-	byUser, err := route.ParseSplitKey("header X-User")
-	verify.NoError(t, err)
+	byUser := verify.Result(route.ParseSplitKey("header X-User")).Must(t)
 	p, _ := startSplit(t, route.Split{Key: byUser}, .5)
 	reached := make(map[string]bool)
 	for user := range 60 {
@@ -169,8 +166,7 @@ func TestEmptyGroup(t *testing.T) {
 func TestAccessLogNamesTheGroup(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "access.log")
-	log, err := accesslog.New(accesslog.Options{Path: path, Format: accesslog.FormatJSON, Sample: 1})
-	verify.NoError(t, err)
+	log := verify.Result(accesslog.New(accesslog.Options{Path: path, Format: accesslog.FormatJSON, Sample: 1})).Must(t)
 	p, _ := startSplit(t, route.Split{}, 1)
 	o := *p.options.Load()
 	o.AccessLog = log

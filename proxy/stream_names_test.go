@@ -38,8 +38,7 @@ func TestStreamsByServerName(t *testing.T) {
 		other.Shutdown(t.Context(), 0)
 		other.pool.Close()
 	})
-	names, err := route.NewTable([]route.Route{{Host: "git.example.com", Path: "/", Service: git}, {Host: "*.git.example.com", Path: "/", Service: git}})
-	verify.NoError(t, err)
+	names := verify.Result(route.NewTable([]route.Route{{Host: "git.example.com", Path: "/", Service: git}, {Host: "*.git.example.com", Path: "/", Service: git}})).Must(t)
 	var streams atomic.Pointer[Streams]
 	streams.Store(&Streams{Names: names, Other: &route.Route{Service: other.service}})
 	p.serveProxies(ListenerOptions{Streams: streams.Load})

@@ -46,8 +46,7 @@ func (p *testProxy) target() *Streams {
 // stream connects without TLS.
 func (p *testProxy) stream() *net.TCPConn {
 	p.t.Helper()
-	conn, err := net.Dial("tcp", p.address)
-	verify.NoError(p.t, err)
+	conn := verify.Result(net.Dial("tcp", p.address)).Must(p.t)
 	p.t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	return conn.(*net.TCPConn)
@@ -64,13 +63,12 @@ func greeting(c *originConn) bool {
 func TestStream(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "access.log")
-	log, err := accesslog.New(accesslog.Options{Path: path, Format: accesslog.FormatJSON, Sample: 1})
-	verify.NoError(t, err)
+	log := verify.Result(accesslog.New(accesslog.Options{Path: path, Format: accesslog.FormatJSON, Sample: 1})).Must(t)
 	origin := startOrigin(t, greeting)
 	p := startStreams(t, Options{AccessLog: log}, origin.address())
 	conn := p.stream()
 	b := make([]byte, len("220 ready\n"))
-	_, err = io.ReadFull(conn, b)
+	_, err := io.ReadFull(conn, b)
 	verify.Require(t, err == nil && string(b) == "220 ready\n", "got %q, %v", b, err)
 	if p.inflight() != 1 || p.Connections() != 1 {
 		t.Errorf("%d in flight, %d connections, want 1 and 1", p.inflight(), p.Connections())
@@ -212,8 +210,7 @@ func TestStreamHalfClosesAfterAPause(t *testing.T) {
 	for _, origin := range []*origin{answers, silent} {
 		p.setPeers(origin.address())
 		conn := p.stream()
-		_, err := io.ReadFull(conn, make([]byte, len("220 ready\n")))
-		verify.NoError(t, err)
+		verify.Result(io.ReadFull(conn, make([]byte, len("220 ready\n")))).Must(t)
 		p.skip(pause)
 		conn.CloseWrite()
 		if origin == answers {
@@ -401,8 +398,7 @@ func TestStreamBytesAreCountedMeanwhile(t *testing.T) {
 	expect(0, 10)
 	const size = 1 << 20 // moved within the kernel
 	go conn.Write(make([]byte, size))
-	_, err := io.ReadFull(conn, make([]byte, size))
-	verify.NoError(t, err)
+	verify.Result(io.ReadFull(conn, make([]byte, size))).Must(t)
 	expect(size, 10+size)
 	s := p.pool.Requests().Snapshot()
 	verify.That(t, s.Total() == 0, "the connection has ended")

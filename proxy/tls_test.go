@@ -118,8 +118,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 // dialRecorded connects to p by TLS of that version.
 func dialRecorded(t *testing.T, p *testProxy, version uint16, most int) (*tls.Conn, *recorder) {
 	t.Helper()
-	conn, err := net.Dial("tcp", p.address)
-	verify.NoError(t, err)
+	conn := verify.Result(net.Dial("tcp", p.address)).Must(t)
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	r := &recorder{Conn: conn, most: most}
@@ -192,12 +191,11 @@ func TestOverTLSEnd(t *testing.T) {
 // stallHandshake begins a handshake with p that does not end.
 func stallHandshake(t *testing.T, p *testProxy) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("tcp", p.address)
-	verify.NoError(t, err)
+	conn := verify.Result(net.Dial("tcp", p.address)).Must(t)
 	t.Cleanup(func() { conn.Close() })
 	hello := new(recorded)
 	tls.Client(hello, &tls.Config{InsecureSkipVerify: true}).Handshake() // fails
-	_, err = conn.Write(hello.sent.Bytes())
+	_, err := conn.Write(hello.sent.Bytes())
 	verify.NoError(t, err)
 	return conn
 }
@@ -255,12 +253,11 @@ func TestOverTLSHandshakeTimesOut(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: 100 * time.Millisecond}})
 	for name, hello := range map[string]string{"a part of a hello": "\x16\x03\x01\x02\x00", "HTTP": "GET / HTTP/1.1\r\nHost: a\r\n\r\n"} {
-		conn, err := net.Dial("tcp", p.address)
-		verify.NoError(t, err)
+		conn := verify.Result(net.Dial("tcp", p.address)).Must(t)
 		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(patience))
 		io.WriteString(conn, hello)
-		_, err = io.Copy(io.Discard, conn)
+		_, err := io.Copy(io.Discard, conn)
 		verify.That(t, !errors.Is(err, os.ErrDeadlineExceeded), "%s: the connection stays open", name)
 	}
 	eventually(t, "no connection", func() bool { return p.Connections() == 0 })
@@ -309,8 +306,7 @@ func TestOverTLSRequestThatCameWithTheHandshake(t *testing.T) {
 		}
 	})
 	for range 100 {
-		conn, err := net.Dial("tcp", p.address)
-		verify.NoError(t, err)
+		conn := verify.Result(net.Dial("tcp", p.address)).Must(t)
 		conn.SetDeadline(time.Now().Add(patience))
 		wire := &heldBack{Conn: conn}
 		client := tls.Client(wire, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})

@@ -45,8 +45,7 @@ func TestTraceContextPassesUnchanged(t *testing.T) {
 func startTracer(t *testing.T, sample float64) (*tracing.Tracer, *tracetest.Collector) {
 	t.Helper()
 	collector := tracetest.Start(t)
-	tracer, err := tracing.New(tracing.Options{Endpoint: verify.URL(t, collector.URL), Sample: sample, Counters: new(tracing.Counters), Service: "test"})
-	verify.NoError(t, err)
+	tracer := verify.Result(tracing.New(tracing.Options{Endpoint: verify.URL(t, collector.URL), Sample: sample, Counters: new(tracing.Counters), Service: "test"})).Must(t)
 	t.Cleanup(tracer.Close)
 	return tracer, collector
 }
@@ -215,11 +214,10 @@ func TestSpansOfGRPC(t *testing.T) {
 	origin := startGRPCOrigin(t)
 	p, client := startGRPC(t, origin.address)
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", traceparent, "tracestate", "a=1")
-	_, err := client.UnaryCall(ctx, unary(1, 1))
-	verify.NoError(t, err) // without a tracer
+	verify.Result(client.UnaryCall(ctx, unary(1, 1))).Must(t) // without a tracer
 	tracer, collector := startTracer(t, 1)
 	p.trace(tracer)
-	_, err = client.UnaryCall(ctx, unary(1, 1))
+	_, err := client.UnaryCall(ctx, unary(1, 1))
 	verify.NoError(t, err)
 	p.setPeers()
 	_, err = client.UnaryCall(ctx, unary(1, 1))

@@ -220,8 +220,7 @@ func TestCutTunnelIsCut(t *testing.T) {
 			p := startProxy(t, Options{}, origin.address())
 			conn := p.send(strings.Replace(upgradeRequest, "Echo", "websocket", 1))
 			reader := bufio.NewReader(conn)
-			_, err := http.ReadResponse(reader, nil)
-			verify.NoError(t, err)
+			verify.Result(http.ReadResponse(reader, nil)).Must(t)
 			c := p.dialFrames()
 			c.openTunnel(1)
 			if byPeer {

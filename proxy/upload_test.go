@@ -61,8 +61,7 @@ func TestConnectionGoesOnBehindReadBody(t *testing.T) {
 					if method == "POST" {
 						io.WriteString(conn, test.body)
 					}
-					r, err := http.ReadResponse(reader, nil)
-					verify.NoError(t, err)
+					r := verify.Result(http.ReadResponse(reader, nil)).Must(t)
 					body, err := io.ReadAll(r.Body)
 					verify.Require(t, err == nil && string(body) == "ok", "got %q, %v", body, err)
 					return r

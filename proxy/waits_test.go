@@ -368,8 +368,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 			n--
 		}
 		for range n {
-			token, err := p.pool.Pick(nil)
-			verify.NoError(t, err)
+			token := verify.Result(p.pool.Pick(nil)).Must(t)
 			held = append(held, token)
 		}
 	}

@@ -98,8 +98,7 @@ func TestActionsOfWebSockets(t *testing.T) {
 	type pairs = map[string]string
 	file := filepath.Join(t.TempDir(), "users")
 	verify.NoError(t, os.WriteFile(file, []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600))
-	users, err := auth.OpenUsers(file)
-	verify.NoError(t, err)
+	users := verify.Result(auth.OpenUsers(file)).Must(t)
 	password := route.Actions{
 		BasicAuth:      &route.BasicAuth{Users: users, Realm: "the shop"},
 		RequestHeaders: headerEdits(t, pairs{"X-User": "$user"}, nil, "Authorization"),

@@ -115,8 +115,7 @@ func (s *split) attempts(n int, group string, status int, latency time.Duration)
 	s.t.Helper()
 	for range n {
 		s.clients++
-		token, err := s.pool.Pick(&balancer.Query{Group: s.pool.Group(group).ID(), Client: s.clients})
-		verify.NoError(s.t, err)
+		token := verify.Result(s.pool.Pick(&balancer.Query{Group: s.pool.Group(group).ID(), Client: s.clients})).Must(s.t)
 		o := balancer.Outcome{Class: balancer.OutcomeOK, Status: status, Latency: latency}
 		if status >= 500 {
 			o.Class = balancer.OutcomeServerError

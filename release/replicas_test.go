@@ -16,8 +16,7 @@ import (
 // leave is that it does no more.
 func newReplica(t *testing.T, name, url, settings string) (s *split, leave func()) {
 	t.Helper()
-	client, err := consul.New(consul.Options{Addresses: []string{url}, Log: zerolog.Nop()})
-	verify.NoError(t, err)
+	client := verify.Result(consul.New(consul.Options{Addresses: []string{url}, Log: zerolog.Nop()})).Must(t)
 	s = newSplit(t, settings, Options{
 		Consul: client, Prefix: "edge/canary", Wait: func() time.Duration { return 2 * time.Second },
 		Replica: func() string { return name },

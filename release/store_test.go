@@ -30,8 +30,7 @@ func TestAStateOfSharesGoesOn(t *testing.T) {
 	old := newStore(operator.StoreOptions[Share]{Prefix: "edge"})
 	verify.NoError(t, old.Put(share("verdict", 0, ByJudge), true, nil))
 	verify.NoError(t, old.Put(share("resumed", 0.2, ByJudge), false, nil))
-	text, err := json.Marshal(old.State())
-	verify.NoError(t, err)
+	text := verify.Result(json.Marshal(old.State())).Must(t)
 	var state operator.State[Share]
 	verify.NoError(t, json.Unmarshal(text, &state))
 	next := newStore(operator.StoreOptions[Share]{Prefix: "edge"})

@@ -130,8 +130,7 @@ func TestPathEdits(t *testing.T) {
 		{PathOptions{Rewrite: regexp.MustCompile("^/(.*)$"), To: "/.$1"}, "/.", ErrDotSegment.Error(), false},
 		{PathOptions{Strip: "/a", Add: "/b", Rewrite: regexp.MustCompile("^/b/(.*)$"), To: "/c/$1"}, "/a/x", "/c/x?q", true},
 	} {
-		e, err := NewPathEdits(test.o)
-		verify.NoError(t, err)
+		e := verify.Result(NewPathEdits(test.o)).Must(t)
 		target, stripped, err := e.Append([]byte("GET "), []byte(test.path), []byte("?q"))
 		got := strings.TrimPrefix(string(target), "GET ")
 		if err != nil {
@@ -151,8 +150,7 @@ func TestRedirects(t *testing.T) {
 		"https://b.example/?": "https://b.example/?",
 		"/#top":               "/#top",
 	} {
-		r, err := NewRedirect(to, RedirectCodes{Code: 301})
-		verify.NoError(t, err)
+		r := verify.Result(NewRedirect(to, RedirectCodes{Code: 301})).Must(t)
 		verify.Equal(t, string(r.Append(nil, values)), want, "%q", to)
 	}
 	for _, to := range []string{"", "x", "$path", "//$host", "ftp://a", "/$0", "https://a b", "/\r\n"} {
@@ -173,8 +171,7 @@ func TestRedirects(t *testing.T) {
 		{"(.*)", strings.Repeat("$1", 100), "/" + strings.Repeat("x", 1<<10), ""}, // too long
 	} {
 		values[VariableAuthority], values[VariablePath], values[VariableTarget] = "a.example:81", "/edited", test.path+"?q=1"
-		r, err := NewRegexpRedirect(regexp.MustCompile(test.expression), test.to, RedirectCodes{Code: 302})
-		verify.NoError(t, err)
+		r := verify.Result(NewRegexpRedirect(regexp.MustCompile(test.expression), test.to, RedirectCodes{Code: 302})).Must(t)
 		verify.Equal(t, string(r.Append(nil, values)), test.want, "%s, %s: %s becomes", test.expression, test.to, test.path)
 	}
 	for _, test := range [][2]string{{"a", "/$1"}, {"a", "/ b"}, {strings.Repeat("a", 5000), "/"}} {

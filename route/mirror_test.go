@@ -51,8 +51,7 @@ func TestSettingsOfCopies(t *testing.T) {
 	if got := MirrorService(service); got.Retry != (Retry{Attempts: 1}) || got.Affinity != nil || service.Affinity == nil {
 		t.Errorf("service %+v", got)
 	}
-	edits, err := NewHeaderEdits(map[string]string{"X-A": "a"}, nil, []string{"Cookie"})
-	verify.NoError(t, err)
+	edits := verify.Result(NewHeaderEdits(map[string]string{"X-A": "a"}, nil, []string{"Cookie"})).Must(t)
 	actions := &Actions{Host: "h", RequestHeaders: edits, ResponseHeaders: edits, BodyLimit: 7, RateLimit: new(RateLimit)}
 	got := MirrorActions(actions, "a$b")
 	verify.That(t, got.Host == "h" && got.ResponseHeaders.Empty() && got.BodyLimit == 0 && got.RateLimit == nil, "actions %+v", got)

@@ -146,9 +146,7 @@ func (s source) table(t testing.TB, n int) *Table {
 			routes = append(routes, r)
 		}
 	}
-	table, err := NewTable(routes)
-	verify.NoError(t, err)
-	return table
+	return verify.Result(NewTable(routes)).Must(t)
 }
 
 func (s source) request() *testRequest {

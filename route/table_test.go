@@ -18,9 +18,7 @@ func table(t testing.TB, pairs ...string) *Table {
 		host, path, _ := strings.Cut(pair, " ")
 		routes = append(routes, Route{Host: host, Path: path, Service: &Service{Name: pair}})
 	}
-	tab, err := NewTable(routes)
-	verify.NoError(t, err)
-	return tab
+	return verify.Result(NewTable(routes)).Must(t)
 }
 
 // match returns the name that table gave to the route found, "-" for none.
@@ -162,8 +160,7 @@ func TestMatchAsksLessSpecificHostsWhenNoPathFits(t *testing.T) {
 }
 
 func TestMatchEmptyTable(t *testing.T) {
-	tab, err := NewTable(nil)
-	verify.NoError(t, err)
+	tab := verify.Result(NewTable(nil)).Must(t)
 	verify.Equal(t, match(tab, "a", "/"), "-", "from an empty table")
 }
 

@@ -25,9 +25,7 @@ func largeTable(tb testing.TB, n int) *Table {
 
 func newTable(tb testing.TB, routes []Route) *Table {
 	tb.Helper()
-	tab, err := NewTable(routes)
-	verify.NoError(tb, err)
-	return tab
+	return verify.Result(NewTable(routes)).Must(tb)
 }
 
 // A shape is a kind of table, and a request for its middle route.

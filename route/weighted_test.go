@@ -15,8 +15,7 @@ import (
 // target returns a target with a service of its own that has n usable peers.
 func target(t testing.TB, name string, n int, share float64) Target {
 	t.Helper()
-	pool, err := balancer.NewPool(name, balancertest.Complete(balancer.Options{}))
-	verify.NoError(t, err)
+	pool := verify.Result(balancer.NewPool(name, balancertest.Complete(balancer.Options{}))).Must(t)
 	t.Cleanup(pool.Close)
 	setPeers(pool, n)
 	return Target{Route: &Route{Service: &Service{Name: name, Pool: pool}}, Share: share}

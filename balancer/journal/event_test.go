@@ -29,8 +29,7 @@ func TestFeedTellsWhatHappensToPeers(t *testing.T) {
 	feed := events.New()
 	j := New(feed, zerolog.Nop())
 	defer j.Close()
-	pool, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{Notify: j.Note, PanicThreshold: .6}))
-	verify.NoError(t, err)
+	pool := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{Notify: j.Note, PanicThreshold: .6}))).Must(t)
 	defer pool.Close()
 	a := discovery.Instance{Service: "star", ID: "a", Node: "n", Address: "10.0.0.1", Port: 80, Weight: 1}
 	b := discovery.Instance{Service: "star", ID: "b", Node: "n", Address: "10.0.0.2", Port: 80, Weight: 1}

@@ -22,8 +22,7 @@ func instance(id, address string) discovery.Instance {
 
 func newPool(t *testing.T, name string, set ...discovery.Instance) *balancer.Pool {
 	t.Helper()
-	p, err := balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))
-	verify.NoError(t, err)
+	p := verify.Result(balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))).Must(t)
 	t.Cleanup(p.Close)
 	p.Apply(set)
 	return p
@@ -66,8 +65,7 @@ func TestPoolsOfTheSameNameAreAdded(t *testing.T) {
 	again := newPool(t, "star", instance("a", "10.0.0.1"), instance("c", "10.0.0.3"))
 	for _, pool := range []*balancer.Pool{first, again, again} {
 		pool.Requests().Observe(0, 200, time.Millisecond, 5, 0)
-		token, err := pool.Pick(nil)
-		verify.NoError(t, err)
+		token := verify.Result(pool.Pick(nil)).Must(t)
 		defer token.Done(balancer.Outcome{})
 	}
 	first.Close()

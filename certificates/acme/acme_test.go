@@ -22,8 +22,7 @@ import (
 func newManager(t *testing.T, o Options) *Manager {
 	t.Helper()
 	o.Directory, o.Log = "https://127.0.0.1:1/dir", zerolog.Nop()
-	m, err := New(o)
-	verify.NoError(t, err)
+	m := verify.Result(New(o)).Must(t)
 	t.Cleanup(func() {
 		m.Close()
 		m.Close() // may be called again
@@ -44,8 +43,7 @@ func TestChallengesNeedNoServer(t *testing.T) {
 				t.Errorf("%s is free", address)
 			}
 			for range 3 { // it is in use by something that answers
-				conn, err := net.Dial("tcp", address)
-				verify.NoError(t, err)
+				conn := verify.Result(net.Dial("tcp", address)).Must(t)
 				conn.Close()
 			}
 		}

@@ -28,8 +28,7 @@ import (
 // newClient returns a client of the agent at url.
 func newClient(t *testing.T, url, token string) *consul.Client {
 	t.Helper()
-	client, err := consul.New(consul.Options{Addresses: []string{url}, Token: token, Log: zerolog.Nop()})
-	verify.NoError(t, err)
+	client := verify.Result(consul.New(consul.Options{Addresses: []string{url}, Token: token, Log: zerolog.Nop()})).Must(t)
 	t.Cleanup(client.Close)
 	return client
 }
@@ -55,8 +54,7 @@ func newCipher(t *testing.T, files ...string) (*certificates.Cipher, []string) {
 	file := filepath.Join(t.TempDir(), "key")
 	verify.NoError(t, os.WriteFile(file, []byte(base64.StdEncoding.EncodeToString(key)), 0o600))
 	files = append([]string{file}, files...)
-	cipher, err := certificates.ReadCipher(files)
-	verify.NoError(t, err)
+	cipher := verify.Result(certificates.ReadCipher(files)).Must(t)
 	return cipher, files
 }
 
@@ -64,8 +62,7 @@ func newCipher(t *testing.T, files ...string) (*certificates.Cipher, []string) {
 func TestConsulStorage(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
-	rules, err := consultest.DocumentedPolicy("../../docs/tls.md", "### Storage in Consul")
-	verify.NoError(t, err)
+	rules := verify.Result(consultest.DocumentedPolicy("../../docs/tls.md", "### Storage in Consul")).Must(t)
 	_, token, err := agent.NewToken("acme", rules)
 	verify.NoError(t, err)
 	ctx := t.Context()
@@ -181,10 +178,9 @@ func TestEncryptionInConsul(t *testing.T) {
 	refused(a, "a/c.key")
 
 	// A value of another name.
-	_, err := agent.Client().KV().Put(&api.KVPair{Key: "sluice-acme/a/b.key", Value: stored()["a/c.key"].Value}, nil)
-	verify.NoError(t, err)
+	verify.Result(agent.Client().KV().Put(&api.KVPair{Key: "sluice-acme/a/b.key", Value: stored()["a/c.key"].Value}, nil)).Must(t)
 	refused(b, "a/b.key")
-	err = b.encryptAll(ctx)
+	err := b.encryptAll(ctx)
 	verify.That(t, errors.Is(err, certificates.ErrSealed), "a value that cannot be read: %v", err)
 }
 
@@ -213,8 +209,7 @@ func TestManagerEncrypts(t *testing.T) {
 	for key, file := range map[string]string{
 		certmagic.StorageKeys.SiteCert(issuer, "a.example"): files.Cert, certmagic.StorageKeys.SitePrivateKey(issuer, "a.example"): files.Key,
 	} {
-		text, err := os.ReadFile(file)
-		verify.NoError(t, err)
+		text := verify.Result(os.ReadFile(file)).Must(t)
 		verify.NoError(t, s.Store(t.Context(), key, text))
 	}
 	verify.NoError(t, s.Store(t.Context(), certmagic.StorageKeys.SiteMeta(issuer, "a.example"), []byte(`{"sans":["a.example"]}`)))
@@ -320,8 +315,7 @@ func TestHTTPChallengeInConsul(t *testing.T) {
 	verify.NoError(t, m.Manage([]string{"a.example"}))
 	const token = `{"type":"http-01","token":"abc","keyAuthorization":"abc.key","identifier":{"type":"dns","value":"a.example"}}`
 	key := fmt.Sprintf("sluice-acme/acme/%s/challenge_tokens/a.example.json", certmagic.StorageKeys.Safe(m.issuer.IssuerKey()))
-	_, err := agent.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(token)}, nil)
-	verify.NoError(t, err)
+	verify.Result(agent.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(token)}, nil)).Must(t)
 	body, ok := m.HTTPChallenge("a.example", ChallengePath+"abc")
 	verify.That(t, ok && string(body) == "abc.key", "got %q, %v", body, ok)
 	body, ok = m.HTTPChallenge("a.example", ChallengePath+"other")

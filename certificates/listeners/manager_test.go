@@ -25,8 +25,7 @@ func TestManagersFollowTheListeners(t *testing.T) {
 		c = &config.Config{Listeners: list}
 		var all []*TLS
 		for _, l := range list {
-			last, err = m.TLS(l, c)
-			verify.NoError(t, err)
+			last = verify.Result(m.TLS(l, c)).Must(t)
 			all = append(all, last)
 		}
 		m.Use(all)

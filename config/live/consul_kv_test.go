@@ -55,8 +55,7 @@ func TestEmptyTreeIsConfirmedLater(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	client, err := consul.New(consul.Options{Addresses: []string{server.URL}, Log: zerolog.Nop()})
-	verify.NoError(t, err)
+	client := verify.Result(consul.New(consul.Options{Addresses: []string{server.URL}, Log: zerolog.Nop()})).Must(t)
 	defer client.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	reports, ended := make(chan Report), make(chan struct{})

@@ -45,10 +45,9 @@ func TestEveryFieldOfASourceIsHandedOver(t *testing.T) {
 	h.Resume(nil, want)
 	check("a restart after a restart", keep())
 
-	data, err := json.Marshal(h)
-	verify.NoError(t, err)
+	data := verify.Result(json.Marshal(h)).Must(t)
 	given, next := new(config.History), keep()
-	err = json.Unmarshal(data, given)
+	err := json.Unmarshal(data, given)
 	verify.Require(t, err == nil && next.Adopt(given), "%v", err)
 	check("an upgrade", next)
 

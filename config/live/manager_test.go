@@ -107,8 +107,7 @@ func manage(t *testing.T, dir string) *managed {
 	file := filepath.Join(dir, "sluice.yaml")
 	text := fmt.Sprintf("config: { history: %q }\ndynamic: [{ consul_kv: { prefix: sluice/ } }]\nservices: { s: { peers: ['127.0.0.1:1'] } }\nroutes: [{ path: /file, service: s }]", filepath.Join(dir, "history"))
 	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-	documents, err := Load(config.Input{File: file})
-	verify.NoError(t, err)
+	documents := verify.Result(Load(config.Input{File: file})).Must(t)
 	m := &managed{Manager: documents, t: t, source: make(reported)}
 	m.merges.Store(true)
 	m.Connect(Options{
@@ -123,7 +122,7 @@ func manage(t *testing.T, dir string) *managed {
 		Events: events.New(), Log: zerolog.Nop(),
 	})
 	m.History().Own(true)
-	_, err = m.apply(t.Context(), m.First())
+	_, err := m.apply(t.Context(), m.First())
 	verify.NoError(t, err)
 	m.Begin(false)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -132,8 +132,7 @@ func TestMemoryAtRandom(t *testing.T) {
 				}
 				clear(written)
 			case 6: // an upgrade, a restart, or a reload
-				data, err := json.Marshal(m.State)
-				verify.NoError(t, err)
+				data := verify.Result(json.Marshal(m.State)).Must(t)
 				var state config.Source
 				verify.NoError(t, json.Unmarshal(data, &state))
 				m = Memory{State: state}

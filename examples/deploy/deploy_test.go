@@ -23,8 +23,7 @@ func TestConfigurations(t *testing.T) {
 		{"compose.yaml", []string{"configs", "sluice", "content"}},
 		{"kubernetes.yaml", []string{"data", "sluice.yaml"}},
 	} {
-		file, err := os.Open(c.file)
-		verify.NoError(t, err)
+		file := verify.Result(os.Open(c.file)).Must(t)
 		defer file.Close()
 		found := 0
 		for documents := yaml.NewDecoder(file); ; {
@@ -49,8 +48,7 @@ func TestConfigurations(t *testing.T) {
 
 // The configuration in the job of Nomad is valid. The job itself is not checked.
 func TestNomad(t *testing.T) {
-	job, err := os.ReadFile("sluice.nomad.hcl")
-	verify.NoError(t, err)
+	job := verify.Result(os.ReadFile("sluice.nomad.hcl")).Must(t)
 	_, text, _ := strings.Cut(string(job), "<<EOT\n")
 	text, _, found := strings.Cut(text, "\nEOT\n")
 	verify.Require(t, found, "the job has no template")

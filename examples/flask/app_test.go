@@ -91,8 +91,7 @@ func TestFlaskApps(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
 	sluice := sluicetest.Run(t, "--config", configuration(t, agent))
 
-	response, err := http.Get(sluice.URL())
-	verify.NoError(t, err)
+	response := verify.Result(http.Get(sluice.URL())).Must(t)
 	body, err := io.ReadAll(response.Body)
 	response.Body.Close()
 	if err != nil || response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("X-Sluice-Reason") == "" {
@@ -108,8 +107,7 @@ func TestFlaskApps(t *testing.T) {
 		victim = id
 	}
 	peer := func(id string) (found sluicetest.Peer) {
-		peers, err := sluice.Peers(t.Context())
-		verify.NoError(t, err)
+		peers := verify.Result(sluice.Peers(t.Context())).Must(t)
 		for _, p := range peers {
 			if p.ID == id {
 				found = p

@@ -41,8 +41,7 @@ func TestAppRegistersServesAndDeregisters(t *testing.T) {
 
 	app := await(t, agent, 1)[0].Service
 	verify.That(t, strings.HasPrefix(app.ID, "star-") && app.Address == "127.0.0.1", "registered as %s at %s", app.ID, app.Address)
-	response, err := http.Get("http://127.0.0.1:" + strings.TrimPrefix(app.ID, "star-") + "/any/path")
-	verify.NoError(t, err)
+	response := verify.Result(http.Get("http://127.0.0.1:" + strings.TrimPrefix(app.ID, "star-") + "/any/path")).Must(t)
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	verify.That(t, err == nil && strings.Contains(string(body), "Hello from "+app.ID) && response.Header.Get("X-App") == app.ID, "answer %q, %v", body, err)

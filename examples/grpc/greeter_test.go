@@ -136,8 +136,7 @@ func (s *stage) start() (id string) {
 	options := s.program(port)
 	options.Env = append(options.Env, "CONSUL_HTTP_ADDR="+s.agent.HTTPAddress())
 	options.Output = &log
-	p, err := subprocess.Start(options)
-	verify.NoError(s.t, err)
+	p := verify.Result(subprocess.Start(options)).Must(s.t)
 	if s.greeters == nil {
 		s.greeters = make(map[string]*subprocess.Process)
 	}
@@ -207,8 +206,7 @@ func (s *stage) verdict(id string) string {
 // peer returns a peer of sluice; the zero value if there is none.
 func (s *stage) peer(id string) (found sluicetest.Peer) {
 	s.t.Helper()
-	peers, err := s.sluice.Peers(s.t.Context())
-	verify.NoError(s.t, err)
+	peers := verify.Result(s.sluice.Peers(s.t.Context())).Must(s.t)
 	for _, p := range peers {
 		if p.ID == id {
 			found = p

@@ -194,8 +194,7 @@ func TestSlowReaderSkips(t *testing.T) {
 	for i := range Capacity + 5 {
 		f.Add(Event{Kind: KindJoined, Text: fmt.Sprint(i)})
 	}
-	list, err := slow.Next(t.Context())
-	verify.NoError(t, err)
+	list := verify.Result(slow.Next(t.Context())).Must(t)
 	verify.That(t, list[0].Kind == KindSkipped && list[0].ID == (ID{}) && list[0].Text == "5 earlier events of all kinds are not kept any more" && list[1].Text == "5", "got %+v, %+v", list[0], list[1])
 	text, err := json.Marshal(list[0])
 	verify.That(t, err == nil && !strings.Contains(string(text), `"id"`), "an event without an id: %s, %v", text, err)
@@ -243,10 +242,8 @@ func TestIDsAreTexts(t *testing.T) {
 
 // Every kind is in the list of kinds, because a filter must know it, and in the docs.
 func TestKindsAreKnown(t *testing.T) {
-	source, err := os.ReadFile("kind.go")
-	verify.NoError(t, err)
-	docs, err := os.ReadFile("../../docs/http-api.md")
-	verify.NoError(t, err)
+	source := verify.Result(os.ReadFile("kind.go")).Must(t)
+	docs := verify.Result(os.ReadFile("../../docs/http-api.md")).Must(t)
 	declared := strings.Count(string(source), ` Kind = "`)
 	verify.That(t, declared == len(kinds), "%d kinds are declared, and %d in the list", declared, len(kinds))
 	seen := make(map[Kind]bool)

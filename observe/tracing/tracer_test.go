@@ -20,8 +20,7 @@ func start(t *testing.T, o Options) *Tracer {
 	if o.Counters == nil {
 		o.Counters = new(Counters)
 	}
-	tracer, err := New(o)
-	verify.NoError(t, err)
+	tracer := verify.Result(New(o)).Must(t)
 	t.Cleanup(tracer.Close)
 	return tracer
 }

@@ -10,8 +10,7 @@ import (
 
 func TestLogDoesNotAllocate(t *testing.T) {
 	for _, format := range []Format{FormatJSON, FormatCombined, "$time $client $http_x_canary $tries $duration_ms"} {
-		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-		verify.NoError(t, err)
+		null := verify.Result(os.OpenFile(os.DevNull, os.O_WRONLY, 0)).Must(t)
 		l := start(Options{Format: format, Sample: 0.5, MaxBuffered: 1 << 20}, &output{file: null})
 		e := typical()
 		e.Target = []byte("/caf\u00e9\xff\n")

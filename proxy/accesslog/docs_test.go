@@ -20,8 +20,7 @@ func TestDocumentationListsTheKeys(t *testing.T) {
 	for _, key := range regexp.MustCompile(`[{,]"(\w+)":`).FindAllStringSubmatch(lineJSON(full), -1) {
 		want = append(want, key[1])
 	}
-	text, err := os.ReadFile("../../docs/access-log.md")
-	verify.NoError(t, err)
+	text := verify.Result(os.ReadFile("../../docs/access-log.md")).Must(t)
 	var inText []string
 	for _, row := range regexp.MustCompile("(?m)^\\| (`.*?) \\| ").FindAllStringSubmatch(string(text), -1) {
 		for _, key := range regexp.MustCompile("`(\\w+)`").FindAllStringSubmatch(row[1], -1) {

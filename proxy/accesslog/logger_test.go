@@ -285,9 +285,7 @@ func TestOffAndNilLoggersDoNothing(t *testing.T) {
 	for _, path := range []string{"", "off", "nil"} {
 		var l *Logger
 		if path != "nil" {
-			var err error
-			l, err = New(Options{Path: path, Sample: 1})
-			verify.NoError(t, err)
+			l = verify.Result(New(Options{Path: path, Sample: 1})).Must(t)
 		}
 		l.Log(0, numbered(500))
 		verify.That(t, !l.Enabled() && l.Reopen() == nil && l.Close() == nil && l.Dropped() == 0, "path %q: does something", path)

@@ -13,8 +13,7 @@ import (
 
 func TestReopenFollowsARenamedFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
-	l, err := New(Options{Path: path, Format: FormatCombined, Sample: 1})
-	verify.NoError(t, err)
+	l := verify.Result(New(Options{Path: path, Format: FormatCombined, Sample: 1})).Must(t)
 	defer l.Close()
 	l.Log(0, numbered(1))
 	verify.NoError(t, os.Rename(path, path+".1"))
@@ -27,18 +26,17 @@ func TestReopenFollowsARenamedFile(t *testing.T) {
 			t.Errorf("%s: got lines %v, want %v", filepath.Base(name), got, want)
 		}
 	}
-	err = l.Reopen()
+	err := l.Reopen()
 	verify.That(t, err != nil, "Reopen after Close: no error")
 }
 
 func TestReopenKeepsTheFileIfTheNewOneCannotBeOpened(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "logs")
 	verify.NoError(t, os.Mkdir(dir, 0o755))
-	l, err := New(Options{Path: filepath.Join(dir, "access.log"), Format: FormatCombined, Sample: 1})
-	verify.NoError(t, err)
+	l := verify.Result(New(Options{Path: filepath.Join(dir, "access.log"), Format: FormatCombined, Sample: 1})).Must(t)
 	moved := dir + ".moved"
 	verify.NoError(t, os.Rename(dir, moved))
-	err = l.Reopen()
+	err := l.Reopen()
 	verify.Require(t, errors.Is(err, os.ErrNotExist), "got error %v", err)
 	l.Log(0, numbered(1))
 	verify.NoError(t, l.Close())
@@ -47,15 +45,13 @@ func TestReopenKeepsTheFileIfTheNewOneCannotBeOpened(t *testing.T) {
 
 func fileLines(t *testing.T, name string) []string {
 	t.Helper()
-	data, err := os.ReadFile(name)
-	verify.NoError(t, err)
+	data := verify.Result(os.ReadFile(name)).Must(t)
 	return (&fakeFile{data: data}).lines()
 }
 
 func TestStreamsStayOpen(t *testing.T) {
 	for _, path := range []string{"stdout", "stderr"} {
-		l, err := New(Options{Path: path})
-		verify.NoError(t, err)
+		l := verify.Result(New(Options{Path: path})).Must(t)
 		verify.NoError(t, errors.Join(l.Reopen(), l.Close()))
 	}
 	_, err := os.Stdout.Stat()
@@ -66,8 +62,7 @@ func TestStreamsStayOpen(t *testing.T) {
 // one: for the race detector, and no line may be lost or torn.
 func TestConcurrentUse(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
-	l, err := New(Options{Path: path, Format: FormatCombined, Sample: 1})
-	verify.NoError(t, err)
+	l := verify.Result(New(Options{Path: path, Format: FormatCombined, Sample: 1})).Must(t)
 	const goroutines, each = 8, 500
 	var wg sync.WaitGroup
 	for g := range goroutines {
@@ -91,9 +86,7 @@ func TestConcurrentUse(t *testing.T) {
 func TestCloseForASuccessor(t *testing.T) {
 	dir := t.TempDir()
 	open := func(name string) *Logger {
-		l, err := New(Options{Path: filepath.Join(dir, name), Format: FormatCombined, Sample: 1})
-		verify.NoError(t, err)
-		return l
+		return verify.Result(New(Options{Path: filepath.Join(dir, name), Format: FormatCombined, Sample: 1})).Must(t)
 	}
 	old, next := open("old"), open("next")
 	const lines = 1000

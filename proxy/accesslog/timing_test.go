@@ -32,8 +32,7 @@ func typical() *Entry {
 func BenchmarkLog(b *testing.B) {
 	for _, format := range []Format{FormatJSON, FormatCombined} {
 		b.Run(string(format), func(b *testing.B) {
-			l, err := New(Options{Path: "/dev/null", Format: format, Sample: 1})
-			verify.NoError(b, err)
+			l := verify.Result(New(Options{Path: "/dev/null", Format: format, Sample: 1})).Must(b)
 			defer l.Close()
 			e := typical()
 			b.ReportAllocs()
@@ -58,8 +57,7 @@ func BenchmarkJSONLine(b *testing.B) {
 }
 
 func BenchmarkLogParallel(b *testing.B) {
-	l, err := New(Options{Path: "/dev/null", Sample: 1})
-	verify.NoError(b, err)
+	l := verify.Result(New(Options{Path: "/dev/null", Sample: 1})).Must(b)
 	defer l.Close()
 	b.ReportAllocs()
 	var shards shardNumbers

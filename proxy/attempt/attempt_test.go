@@ -100,8 +100,7 @@ func (s *script) Waiting(timeout time.Duration) (context.Context, context.Cancel
 
 // pool returns one with that many peers.
 func pool(t *testing.T, peers int) *balancer.Pool {
-	p, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
-	verify.NoError(t, err)
+	p := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{}))).Must(t)
 	t.Cleanup(p.Close)
 	var set []discovery.Instance
 	for i := range peers {

@@ -28,9 +28,8 @@ func TestHandover(t *testing.T) {
 	if err := h.Replace(give); err == nil || !strings.Contains(err.Error(), "does not listen") {
 		t.Errorf("replace before listening: %v", err)
 	}
-	l, err := h.Listen("web", "tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
-	_, err = h.Listen("web", "tcp", l.Addr().String())
+	l := verify.Result(h.Listen("web", "tcp", "127.0.0.1:0")).Must(t)
+	_, err := h.Listen("web", "tcp", l.Addr().String())
 	verify.That(t, err != nil && strings.Contains(err.Error(), "address already in use"), "listen twice: %v", err)
 	err = h.Replace(give)
 	verify.That(t, err != nil && strings.Contains(err.Error(), "not ready"), "replace before serving: %v", err)
@@ -44,11 +43,9 @@ func TestHandover(t *testing.T) {
 	}
 
 	// A released socket is not kept, and its address is free.
-	other, err := h.Listen("web", "tcp", "localhost:0")
-	verify.NoError(t, err)
+	other := verify.Result(h.Listen("web", "tcp", "localhost:0")).Must(t)
 	verify.That(t, listens(other), "a new listener does not listen")
-	kept, err := other.(*net.TCPListener).File()
-	verify.NoError(t, err)
+	kept := verify.Result(other.(*net.TCPListener).File()).Must(t)
 	defer kept.Close()
 	h.Release(other)
 	if conn, err := net.Dial("tcp", other.Addr().String()); err == nil {
@@ -68,11 +65,9 @@ func TestHandover(t *testing.T) {
 
 	// The same for a unix socket, whose file stays.
 	path := filepath.Join(t.TempDir(), "s")
-	socket, err := h.Listen("web", "unix", path)
-	verify.NoError(t, err)
+	socket := verify.Result(h.Listen("web", "unix", path)).Must(t)
 	verify.That(t, listens(socket), "a new unix socket does not listen")
-	keptSocket, err := socket.(*net.UnixListener).File()
-	verify.NoError(t, err)
+	keptSocket := verify.Result(socket.(*net.UnixListener).File()).Must(t)
 	defer keptSocket.Close()
 	h.Release(socket)
 	if conn, err := net.Dial("unix", path); err == nil {

@@ -256,8 +256,7 @@ func FuzzChunkScanner(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte, seed uint64) {
 		b = b[:min(len(b), 64<<10)]
-		whole, broken := readChunks(b, len(b))
-		verify.NoError(t, broken)
+		whole := verify.Result(readChunks(b, len(b))).Must(t)
 		feeding := division(len(b), seed)
 		divided, broken := readChunks(b, feeding...)
 		verify.Require(t, divided == whole && broken == nil, "arriving as %v: got %+v, %v; want %+v", feeding, divided, broken, whole)
@@ -280,8 +279,7 @@ func FuzzChunkScanner(f *testing.F) {
 		}
 
 		reader := bufio.NewReader(io.MultiReader(strings.NewReader("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), bytes.NewReader(b)))
-		r, err := http.ReadResponse(reader, nil)
-		verify.NoError(t, err)
+		r := verify.Result(http.ReadResponse(reader, nil)).Must(t)
 		data, err := io.ReadAll(r.Body)
 		switch {
 		case err == nil && !whole.done && whole.err == nil:

@@ -13,8 +13,7 @@ import (
 // dialAfterPause dials a listener with a timeout of 300 ms. The first time, the process
 // stops for longer than that, in which the coarse clock advances by step.
 func dialAfterPause(t *testing.T, step time.Duration) (dials int, err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	defer l.Close()
 	const timeout = 300 * time.Millisecond
 	s := NewSweeper()

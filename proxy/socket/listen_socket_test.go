@@ -14,8 +14,7 @@ import (
 // socketPath returns a path that is short enough for a unix socket.
 func socketPath(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sluice-")
-	verify.NoError(t, err)
+	dir := verify.Result(os.MkdirTemp("", "sluice-")).Must(t)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return filepath.Join(dir, "s")
 }
@@ -23,8 +22,7 @@ func socketPath(t *testing.T) string {
 func TestSocketReplacesAnAbandonedOne(t *testing.T) {
 	path := socketPath(t)
 	for range 3 {
-		l, err := ListenSocket(path)
-		verify.NoError(t, err)
+		l := verify.Result(ListenSocket(path)).Must(t)
 		if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeSocket|0o600 {
 			t.Errorf("the file has %v, %v", info.Mode(), err)
 		}
@@ -34,15 +32,14 @@ func TestSocketReplacesAnAbandonedOne(t *testing.T) {
 			conn.Close()
 		}
 		l.Close()
-		_, err = os.Lstat(path)
+		_, err := os.Lstat(path)
 		verify.NoError(t, err) // as after a crash
 	}
 }
 
 func TestSocketOfAnotherProcessStays(t *testing.T) {
 	path := socketPath(t)
-	first, err := ListenSocket(path)
-	verify.NoError(t, err)
+	first := verify.Result(ListenSocket(path)).Must(t)
 	defer first.Close()
 	l, err := ListenSocket(path)
 	verify.That(t, err != nil && err.Error() == path+" is in use by another process", "got %v, %v", l, err)

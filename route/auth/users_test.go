@@ -31,8 +31,7 @@ func write(t *testing.T, path, text string) {
 func TestUsers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users")
 	write(t, path, someUsers)
-	u, err := OpenUsers(path)
-	verify.NoError(t, err)
+	u := verify.Result(OpenUsers(path)).Must(t)
 	for _, name := range []string{"bcrypt", "sha", "apr1", "nobody", "", "# users"} {
 		for range 2 {
 			for password, right := range map[string]bool{"secret": true, "Secret": false, "": false} {
@@ -64,8 +63,7 @@ func TestUsers(t *testing.T) {
 func TestVerifyWaitsForItsTurn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users")
 	write(t, path, someUsers)
-	u, err := OpenUsers(path)
-	verify.NoError(t, err)
+	u := verify.Result(OpenUsers(path)).Must(t)
 	u.Verify(places.Many, "sha", "secret", never)
 	for range processors {
 		turns.Take(places.Many, nil)
@@ -87,8 +85,7 @@ func TestVerifyWaitsForItsTurn(t *testing.T) {
 func TestLongPasswordsAreWrong(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users")
 	write(t, path, someUsers)
-	u, err := OpenUsers(path)
-	verify.NoError(t, err)
+	u := verify.Result(OpenUsers(path)).Must(t)
 	for range processors {
 		turns.Take(places.Many, nil)
 	}

@@ -29,16 +29,13 @@ func decoder(t testing.TB, e Encoding, from io.Reader) io.Reader {
 	t.Helper()
 	switch e {
 	case Zstd:
-		d, err := zstd.NewReader(from, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20))
-		verify.NoError(t, err)
+		d := verify.Result(zstd.NewReader(from, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20))).Must(t)
 		t.Cleanup(d.Close)
 		return d
 	case Brotli:
 		return brrr.NewReader(from)
 	}
-	d, err := gzip.NewReader(from)
-	verify.NoError(t, err)
-	return d
+	return verify.Result(gzip.NewReader(from)).Must(t)
 }
 
 // samples have text and, at the end, bytes that cannot be compressed.
@@ -112,8 +109,7 @@ func TestFlush(t *testing.T) {
 		for i := range 3 {
 			c.Write(fmt.Appendf(nil, "event %d", i))
 			c.Flush()
-			_, err := w.Write(c.Take())
-			verify.NoError(t, err)
+			verify.Result(w.Write(c.Take())).Must(t)
 			got, want := <-answers, fmt.Sprintf("event %d<nil>", i)
 			verify.Require(t, got == want, "%q, want %q", got, want)
 		}

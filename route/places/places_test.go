@@ -15,8 +15,7 @@ import (
 
 func block(t testing.TB, address string) Block {
 	t.Helper()
-	a, err := netip.ParseAddr(address)
-	verify.NoError(t, err)
+	a := verify.Result(netip.ParseAddr(address)).Must(t)
 	return BlockOf(a)
 }
 

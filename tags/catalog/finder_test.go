@@ -20,8 +20,7 @@ func TestFinderFollowsAgain(t *testing.T) {
 	star := discoverytest.Instance("star", "star-1", 80)
 	star.Service.Tags = []string{"urlprefix-h/"}
 	agent.Set("star", star)
-	client, err := consul.New(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})
-	verify.NoError(t, err)
+	client := verify.Result(consul.New(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})).Must(t)
 	defer client.Close()
 	c := configtest.Must(t, "catalog: { tags: [fabio] }")
 	sources := consulsource.NewSources(client, zerolog.Nop())

@@ -307,8 +307,7 @@ services: { x: { peers: ["127.0.0.1:1"], groups: { g: { tags: [g] } } }, y: { pe
 routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 `)
 	key := func(r config.Route) string {
-		checked, err := route.Check(r.Target())
-		verify.NoError(t, err)
+		checked := verify.Result(route.Check(r.Target())).Must(t)
 		return checked.Key
 	}
 	want := Rules{

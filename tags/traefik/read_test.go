@@ -55,8 +55,7 @@ func TestTags(t *testing.T) {
 
 func TestExposed(t *testing.T) {
 	const rule = "traefik.http.routers.r.rule=Host(`a`)"
-	template, err := ParseDefaultRule("Host(`{{ .Name }}.{{ index .Labels \"customLabel\" }}`)")
-	verify.NoError(t, err)
+	template := verify.Result(ParseDefaultRule("Host(`{{ .Name }}.{{ index .Labels \"customLabel\" }}`)")).Must(t)
 	for _, test := range []struct {
 		name       string
 		options    Options

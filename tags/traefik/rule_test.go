@@ -300,8 +300,7 @@ func TestNormalForm(t *testing.T) {
 		"!!Host(`a`) || !Host(`b`) && !!!Host(`c`)": func(a, b, c bool) bool { return a || !b && !c },
 		"!(!Host(`a`) && !Host(`b`)) && !Host(`c`)": func(a, b, c bool) bool { return (a || b) && !c },
 	} {
-		terms, err := parseRule(rule, requestMatchers)
-		verify.NoError(t, err)
+		terms := verify.Result(parseRule(rule, requestMatchers)).Must(t)
 		for bits := range 8 {
 			a, b, c := bits&1 != 0, bits&2 != 0, bits&4 != 0
 			verify.Equal(t, (truth{"a": a, "b": b, "c": c}).anyOf(terms), want(a, b, c), "%s with %t, %t, %t", rule, a, b, c)

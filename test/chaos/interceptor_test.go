@@ -23,8 +23,7 @@ type interceptor struct {
 type middleware func(agent http.Handler) http.Handler
 
 func startInterceptor(t *testing.T, agent string) *interceptor {
-	target, err := url.Parse(agent)
-	verify.NoError(t, err)
+	target := verify.Result(url.Parse(agent)).Must(t)
 	i := &interceptor{agent: &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		Transport: &http.Transport{MaxIdleConnsPerHost: 100},

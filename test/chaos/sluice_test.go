@@ -49,10 +49,8 @@ services: { star: { consul: {}, balance: { policy: round_robin }, timeouts: { co
 routes: [{ service: star }]
 `, c.relay.URL(), c.tokenFile)
 	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-	log, err := os.Create(filepath.Join(t.TempDir(), "sluice.log"))
-	verify.NoError(t, err)
-	g, err := gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: log})
-	verify.NoError(t, err)
+	log := verify.Result(os.Create(filepath.Join(t.TempDir(), "sluice.log"))).Must(t)
+	g := verify.Result(gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: log})).Must(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = g.Run(ctx) })

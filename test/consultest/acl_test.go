@@ -23,8 +23,7 @@ func TestACLsAreSetUpAsAnOperatorDoes(t *testing.T) {
 	}
 	seen := func(token string) int {
 		t.Helper()
-		client, err := api.NewClient(&api.Config{Address: a.HTTPAddress(), Token: token})
-		verify.NoError(t, err)
+		client := verify.Result(api.NewClient(&api.Config{Address: a.HTTPAddress(), Token: token})).Must(t)
 		instances, _, err := client.Health().Service("star", "", false, nil)
 		verify.NoError(t, err)
 		return len(instances)

@@ -9,8 +9,7 @@ import (
 )
 
 func TestBinaryPrefersTheEnvironment(t *testing.T) {
-	self, err := os.Executable()
-	verify.NoError(t, err)
+	self := verify.Result(os.Executable()).Must(t)
 	t.Setenv(EnvBinary, self)
 	got, err := Binary(t.Context(), nil)
 	verify.That(t, err == nil && got == self, "Binary = %q, %v; want %q", got, err, self)

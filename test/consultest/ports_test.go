@@ -70,12 +70,10 @@ func hold(t *testing.T, network, address string) {
 	t.Helper()
 	switch network {
 	case "tcp4":
-		l, err := net.Listen(network, address)
-		verify.NoError(t, err)
+		l := verify.Result(net.Listen(network, address)).Must(t)
 		t.Cleanup(func() { l.Close() })
 	default:
-		l, err := net.ListenPacket(network, address)
-		verify.NoError(t, err)
+		l := verify.Result(net.ListenPacket(network, address)).Must(t)
 		t.Cleanup(func() { l.Close() })
 	}
 }

@@ -13,8 +13,7 @@ import (
 
 // echo echoes each line until t ends.
 func echo(t *testing.T) string {
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	verify.NoError(t, err)
+	listener := verify.Result(net.Listen("tcp4", "127.0.0.1:0")).Must(t)
 	t.Cleanup(func() { listener.Close() })
 	go func() {
 		for {
@@ -45,8 +44,7 @@ func TestRelay(t *testing.T) {
 	r := StartRelay(t, echo(t))
 	dial := func() net.Conn {
 		t.Helper()
-		conn, err := net.Dial("tcp", r.Address())
-		verify.NoError(t, err)
+		conn := verify.Result(net.Dial("tcp", r.Address())).Must(t)
 		t.Cleanup(func() { conn.Close() })
 		return conn
 	}

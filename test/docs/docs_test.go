@@ -26,11 +26,9 @@ var update = flag.Bool("update", false, "write what commands print into the page
 
 // TestCommands runs the console and sh blocks of all pages.
 func TestCommands(t *testing.T) {
-	names, err := pages()
-	verify.NoError(t, err)
+	names := verify.Result(pages()).Must(t)
 	for _, name := range names {
-		steps, err := readPage(name)
-		verify.NoError(t, err)
+		steps := verify.Result(readPage(name)).Must(t)
 		if slices.ContainsFunc(steps, func(s step) bool { return s.runs() }) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -59,12 +57,10 @@ func require(t *testing.T, steps []step) {
 // TestMarked finds commands in blocks without a language, which the tests would not run.
 func TestMarked(t *testing.T) {
 	t.Parallel()
-	names, err := pages()
-	verify.NoError(t, err)
+	names := verify.Result(pages()).Must(t)
 	commands := regexp.MustCompile(`(?m)^(\$|sluice|curl|consul|etcdctl|jq|go (run|test)) .*`)
 	for _, name := range names {
-		steps, err := readPage(name)
-		verify.NoError(t, err)
+		steps := verify.Result(readPage(name)).Must(t)
 		for _, s := range steps {
 			found := commands.FindString(s.text)
 			verify.That(t, s.kind != "" || found == "", "%s:%d: a block with the command %q is neither console nor sh", name, s.line, found)
@@ -145,10 +141,9 @@ func (s *session) awaitServed(name string, line int, shown []string) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); ; <-tick.C {
-		output, err := os.ReadFile(s.served)
-		verify.NoError(s.t, err)
+		output := verify.Result(os.ReadFile(s.served)).Must(s.t)
 		printed := slow.ReplaceAllString(s.ports.shown(string(output[s.shown:])), "")
-		err = differ(append(slices.Clone(shown), "…"), strings.Split(strings.TrimSuffix(printed, "\n"), "\n"))
+		err := differ(append(slices.Clone(shown), "…"), strings.Split(strings.TrimSuffix(printed, "\n"), "\n"))
 		if err == nil {
 			s.shown = len(output)
 			return
@@ -203,8 +198,7 @@ type correction struct {
 // correct writes corrections into a page.
 func correct(t *testing.T, name string, corrections []correction) {
 	file := filepath.Join(repository, name)
-	text, err := os.ReadFile(file)
-	verify.NoError(t, err)
+	text := verify.Result(os.ReadFile(file)).Must(t)
 	lines := strings.Split(string(text), "\n")
 	for _, c := range slices.Backward(corrections) {
 		first := c.command.line + strings.Count(c.command.text, "\n")
@@ -220,8 +214,7 @@ func TestConfigurations(t *testing.T) {
 	verify.NoError(t, err)
 	blocks := make(map[string][]step)
 	for _, name := range names {
-		blocks[name], err = readPage(name)
-		verify.NoError(t, err)
+		blocks[name] = verify.Result(readPage(name)).Must(t)
 	}
 	dir := t.TempDir()
 	t.Chdir(dir)
@@ -242,8 +235,7 @@ func TestConfigurations(t *testing.T) {
 
 // check runs sluice check. Warnings are errors: pages show no keys of earlier versions.
 func check(t *testing.T, text string) error {
-	dir, err := os.Getwd()
-	verify.NoError(t, err)
+	dir := verify.Result(os.Getwd()).Must(t)
 	text = strings.ReplaceAll(text, "/etc/sluice/", dir+"/")
 	verify.NoError(t, os.WriteFile("sluice.yaml", []byte(text), 0o600))
 	var stdout, stderr bytes.Buffer

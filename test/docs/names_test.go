@@ -18,15 +18,13 @@ import (
 
 // textOf returns the text of a file of the repository.
 func textOf(t *testing.T, name string) string {
-	text, err := os.ReadFile(filepath.Join(repository, name))
-	verify.NoError(t, err)
+	text := verify.Result(os.ReadFile(filepath.Join(repository, name))).Must(t)
 	return string(text)
 }
 
 // forEach calls check with the first group of each match in the pages.
 func forEach(t *testing.T, pattern string, check func(found string) error) {
-	names, err := pages()
-	verify.NoError(t, err)
+	names := verify.Result(pages()).Must(t)
 	for _, name := range names {
 		for n, line := range strings.Split(textOf(t, name), "\n") {
 			for _, found := range regexp.MustCompile(pattern).FindAllStringSubmatch(line, -1) {

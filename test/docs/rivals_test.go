@@ -20,8 +20,7 @@ import (
 // installed.
 func TestRivals(t *testing.T) {
 	t.Parallel()
-	names, err := pages()
-	verify.NoError(t, err)
+	names := verify.Result(pages()).Must(t)
 	dir := t.TempDir()
 	writeReferenced(t, dir)
 	first, reserved, err := consultest.ReserveBlock()
@@ -49,8 +48,7 @@ func TestRivals(t *testing.T) {
 		},
 	}
 	for _, name := range names {
-		steps, err := readPage(name)
-		verify.NoError(t, err)
+		steps := verify.Result(readPage(name)).Must(t)
 		for _, s := range steps {
 			check := checks[s.kind]
 			if check == nil || s.illustration != "" {

@@ -99,8 +99,7 @@ func newSession(t *testing.T, steps []step) *session {
 	writeReferenced(t, s.dir)
 	for _, s := range steps {
 		if strings.Contains(s.text, "goapp") && s.illustration == "" {
-			program, err := goapp(t)
-			verify.NoError(t, err)
+			program := verify.Result(goapp(t)).Must(t)
 			verify.NoError(t, os.Symlink(program, filepath.Join(bin, "goapp")))
 			break
 		}
@@ -116,10 +115,8 @@ func newSession(t *testing.T, steps []step) *session {
 	shell.Env = append(shell.Env, "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+s.own, "NO_COLOR=1", "PYTHONUNBUFFERED=1", "DOCS_LOG="+s.log(),
 		envListen+"="+s.ports.real("127.0.0.1:8080"), envAdmin+"="+s.ports.real("127.0.0.1:8081"))
 	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	s.stdin, err = shell.StdinPipe()
-	verify.NoError(t, err)
-	statuses, err := shell.StdoutPipe()
-	verify.NoError(t, err)
+	s.stdin = verify.Result(shell.StdinPipe()).Must(t)
+	statuses := verify.Result(shell.StdoutPipe()).Must(t)
 	s.ended = bufio.NewScanner(statuses)
 	verify.NoError(t, shell.Start())
 	s.group = shell.Process.Pid
@@ -169,11 +166,8 @@ func (s *session) run(text string) (output string, status int) {
 	endless := time.AfterFunc(limit, func() { _ = syscall.Kill(-s.group, syscall.SIGKILL) })
 	defer endless.Stop()
 	verify.Require(s.t, s.ended.Scan(), "the shell has ended, or this has not within %v: %s", limit, text)
-	var err error
-	s.status, err = strconv.Atoi(s.ended.Text())
-	verify.NoError(s.t, err)
-	printed, err := os.ReadFile(out)
-	verify.NoError(s.t, err)
+	s.status = verify.Result(strconv.Atoi(s.ended.Text())).Must(s.t)
+	printed := verify.Result(os.ReadFile(out)).Must(s.t)
 	return s.ports.shown(string(printed)), s.status
 }
 
@@ -192,8 +186,7 @@ func (s *session) background(text string) string {
 // startConsul starts a Consul, whose port in the page is given.
 func (s *session) startConsul(port string) {
 	s.t.Helper()
-	program, err := consultest.Binary(s.t.Context(), nil)
-	verify.NoError(s.t, err)
+	program := verify.Result(consultest.Binary(s.t.Context(), nil)).Must(s.t)
 	verify.NoError(s.t, os.Symlink(program, filepath.Join(s.own, "bin", "consul")))
 	agent := consultest.Start(s.t, consultest.Options{Node: "node-1"})
 	_, real, _ := strings.Cut(agent.HTTPAddress(), ":")
@@ -204,8 +197,7 @@ func (s *session) startConsul(port string) {
 // startEtcd starts an etcd, whose port in the page is given.
 func (s *session) startEtcd(port string) {
 	s.t.Helper()
-	program, err := etcdtest.Ctl(s.t.Context(), os.Stderr)
-	verify.NoError(s.t, err)
+	program := verify.Result(etcdtest.Ctl(s.t.Context(), os.Stderr)).Must(s.t)
 	verify.NoError(s.t, os.Symlink(program, filepath.Join(s.own, "bin", "etcdctl")))
 	endpoint := etcdtest.Start(s.t, etcdtest.Options{}).Endpoints()[0]
 	_, real, _ := strings.Cut(strings.TrimPrefix(endpoint, "http://"), ":")

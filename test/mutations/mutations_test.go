@@ -12,8 +12,7 @@ import (
 
 // Each fault still applies, and the tests that must notice it still exist. Nothing is built.
 func TestFaultsApply(t *testing.T) {
-	root, err := moduleRoot()
-	verify.NoError(t, err)
+	root := verify.Result(moduleRoot()).Must(t)
 	names, rooms := make(map[string]bool), make(map[string]bool)
 	for _, m := range all() {
 		verify.That(t, !names[m.name], "two faults have the name %s", m.name)
@@ -37,8 +36,7 @@ func hasTests(t *testing.T, folder, pattern string) bool {
 	var found []string
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), "_test.go") {
-			content, err := os.ReadFile(folder + "/" + e.Name())
-			verify.NoError(t, err)
+			content := verify.Result(os.ReadFile(folder + "/" + e.Name())).Must(t)
 			for _, match := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)`).FindAllStringSubmatch(string(content), -1) {
 				found = append(found, match[1])
 			}

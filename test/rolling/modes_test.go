@@ -163,8 +163,7 @@ type outcome struct {
 // start starts an instance without registering it.
 func (d *deploy) start(ttl bool) *app {
 	d.t.Helper()
-	a, err := startApp(d.consul, d.ledger, d.peers, d.name, fmt.Sprintf("%s-%d-%d", d.name, d.number, len(d.all)+1), work)
-	verify.NoError(d.t, err)
+	a := verify.Result(startApp(d.consul, d.ledger, d.peers, d.name, fmt.Sprintf("%s-%d-%d", d.name, d.number, len(d.all)+1), work)).Must(d.t)
 	a.ttl, a.timeout = ttl, d.check
 	d.all = append(d.all, a)
 	return a

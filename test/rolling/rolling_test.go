@@ -235,8 +235,7 @@ func (o outcome) check(t *testing.T, g *runningGateway) {
 func startControl(t *testing.T) (addresses []string) {
 	t.Helper()
 	for i := range 2 {
-		a, err := startApp(nil, newLedger(), http1Peers, controlService, fmt.Sprintf("%s-%d", controlService, i+1), work)
-		verify.NoError(t, err)
+		a := verify.Result(startApp(nil, newLedger(), http1Peers, controlService, fmt.Sprintf("%s-%d", controlService, i+1), work)).Must(t)
 		t.Cleanup(a.stop)
 		addresses = append(addresses, a.address())
 	}
@@ -290,8 +289,7 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 	text.WriteString(clientPatience + services + routes)
 	file := filepath.Join(g.dir, "sluice.yaml")
 	verify.NoError(t, os.WriteFile(file, []byte(text.String()), 0o600))
-	g.Gateway, err = gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: g.added})
-	verify.NoError(t, err)
+	g.Gateway = verify.Result(gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: g.added})).Must(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- g.Run(ctx) }()

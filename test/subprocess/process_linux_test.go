@@ -52,13 +52,10 @@ func TestMain(m *testing.M) {
 func TestChildDiesWithItsParent(t *testing.T) {
 	parent := exec.Command(os.Args[0])
 	parent.Env = append(os.Environ(), envRole+"=parent")
-	out, err := parent.StdoutPipe()
-	verify.NoError(t, err)
+	out := verify.Result(parent.StdoutPipe()).Must(t)
 	verify.NoError(t, parent.Start())
-	line, err := bufio.NewReader(out).ReadString('\n')
-	verify.NoError(t, err)
-	pid, err := strconv.Atoi(strings.TrimSpace(line))
-	verify.NoError(t, err)
+	line := verify.Result(bufio.NewReader(out).ReadString('\n')).Must(t)
+	pid := verify.Result(strconv.Atoi(strings.TrimSpace(line))).Must(t)
 	parent.Process.Kill()
 	parent.Wait()
 	for end := time.Now().Add(patience); alive(pid); time.Sleep(10 * time.Millisecond) {
@@ -71,8 +68,7 @@ func TestChildDiesWithItsParent(t *testing.T) {
 
 func TestStopIsGentleFirst(t *testing.T) {
 	var out Output
-	p, err := Start(Options{Program: "sh", Args: []string{"-c", `trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.01; done`}, Output: &out})
-	verify.NoError(t, err)
+	p := verify.Result(Start(Options{Program: "sh", Args: []string{"-c", `trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.01; done`}, Output: &out})).Must(t)
 	defer p.Kill()
 	for end := time.Now().Add(patience); !strings.Contains(out.String(), "ready"); time.Sleep(time.Millisecond) {
 		verify.Require(t, !time.Now().After(end), "the shell did not start")
@@ -91,8 +87,7 @@ const threads = 8
 
 // After Pause, no thread of the process runs.
 func TestPauseReturnsWhenEveryThreadHasStopped(t *testing.T) {
-	p, err := Start(Options{Program: os.Args[0], Env: []string{envRole + "=threads"}})
-	verify.NoError(t, err)
+	p := verify.Result(Start(Options{Program: os.Args[0], Env: []string{envRole + "=threads"}})).Must(t)
 	defer p.Kill()
 	for end := time.Now().Add(patience); len(threadStates(t, p.PID())) < threads; time.Sleep(time.Millisecond) {
 		verify.Require(t, !time.Now().After(end), "the program did not start")
@@ -115,8 +110,7 @@ func TestPauseReturnsWhenEveryThreadHasStopped(t *testing.T) {
 // threadStates returns the letters of the states of the threads of a process.
 func threadStates(t *testing.T, pid int) string {
 	t.Helper()
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	verify.NoError(t, err)
+	files := verify.Result(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))).Must(t)
 	var states strings.Builder
 	for _, file := range files {
 		stat, err := os.ReadFile(file)

@@ -18,6 +18,22 @@ func NoError(t testing.TB, err error) {
 	}
 }
 
+// A Returned is what a call has returned: a value and an error.
+type Returned[T any] struct {
+	value T
+	err   error
+}
+
+// Result takes both results of a call, so that verify.Result(f()).Must(t) is the value, or the end of the test.
+func Result[T any](value T, err error) Returned[T] { return Returned[T]{value, err} }
+
+// Must returns the value. It ends the test with the error, if there is one.
+func (r Returned[T]) Must(t testing.TB) T {
+	t.Helper()
+	NoError(t, r.err)
+	return r.value
+}
+
 // Succeeds fails the test with err, unless it is nil.
 func Succeeds(t testing.TB, err error) {
 	t.Helper()
