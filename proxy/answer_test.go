@@ -12,8 +12,7 @@ import (
 func TestNoRoute(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})
-	table := verify.Result(route.NewTable([]route.Route{{Host: "a", Path: "/x", Service: p.service}})).Must(t)
-	p.SetTable(table)
+	p.setRoutes(route.Route{Host: "a", Path: "/x", Service: p.service})
 	conn := p.dial()
 	for _, test := range []struct {
 		target, host string

@@ -175,18 +175,14 @@ func TestKeptBodyIsSentAgain(t *testing.T) {
 				c.request()
 				return false
 			})
-			good := startOrigin(t, func(c *originConn) bool {
-				r, err := http.ReadRequest(c.Reader)
-				if err != nil {
-					return false
-				}
+			good := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
 				body, err := io.ReadAll(r.Body)
 				if err != nil {
 					return false
 				}
 				fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 				return true
-			})
+			}))
 			p := startProxy(t, Options{}, dying.address(), good.address())
 			p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2, BodyBytes: 250_000}})
 			conn := p.dial()

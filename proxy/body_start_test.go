@@ -44,8 +44,7 @@ func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 			var dying atomic.Bool
 			serve := afterRequest(func(c *originConn) bool {
 				if !dying.CompareAndSwap(true, false) { // one of the two dies
-					io.WriteString(c.Conn, okResponse)
-					return true
+					return c.write(okResponse)
 				}
 				for _, part := range test.parts {
 					io.WriteString(c.Conn, part)
@@ -140,8 +139,7 @@ func TestHeadOfSlowBody(t *testing.T) {
 		origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 			io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"+start)
 			<-proceed
-			io.WriteString(c.Conn, "body"[len(start):])
-			return true
+			return c.write("body"[len(start):])
 		}))
 		p := startProxy(t, Options{}, origin.address())
 		conn := p.dial()

@@ -84,17 +84,13 @@ func patientTimeouts() route.Timeouts {
 func TestKeptBodyGoesOnBehindEarlyAnswer(t *testing.T) {
 	t.Parallel()
 	const length = 8 << 20 // more than a socket has room for at first
-	origin := startOrigin(t, func(c *originConn) bool {
-		r, err := http.ReadRequest(c.Reader)
-		if err != nil {
-			return false
-		}
+	origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
 		io.WriteString(c.Conn, "HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
 		n, err := io.Copy(io.Discard, r.Body)
 		last := fmt.Sprintf("%d bytes, %v", n, err)
 		_, err = fmt.Fprintf(c.Conn, "%x\r\n%s\r\n0\r\n\r\n", len(last), last)
 		return err == nil
-	})
+	}))
 	p := startProxy(t, Options{}, origin.address())
 	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 2, BodyBytes: length}})
 	conn := p.dial()

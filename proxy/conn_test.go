@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -44,25 +45,18 @@ func TestInterimResponseAndNothingElse(t *testing.T) {
 	const hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 	for name, then := range map[string]string{"the end": "", "half a head": "HTTP/1.1 200", "a malformed head": "HTTP/1.1 999 Odd\r\n\r\n"} {
 		t.Run(name, func(t *testing.T) {
-			origin := startOrigin(t, func(c *originConn) bool {
-				r, ok := c.request()
-				if !ok {
-					return false
-				}
+			origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
 				if r.URL.Path == "/hints" {
 					io.WriteString(c.Conn, hints+then)
 					return false
 				}
-				_, err := io.WriteString(c.Conn, okResponse)
-				return err == nil
-			})
+				return c.write(okResponse)
+			}))
 			p := startProxy(t, Options{}, origin.address())
 			conn := p.dial()
 			for range 2 {
 				fmt.Fprint(conn, "GET /hints HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
-				got := make([]byte, len(hints))
-				_, err := io.ReadFull(conn, got)
-				verify.Require(t, err == nil && string(got) == hints, "got %q, %v", got, err)
+				expectNext(t, conn, hints)
 				status, body := readResponse(t, conn)
 				verify.That(t, status == 502 && strings.HasPrefix(body, "502 Bad Gateway: the service's instance"), "got %d %q, want 502", status, body)
 				expectResponse(t, conn, 200, "ok")
@@ -77,18 +71,13 @@ func TestMalformedTrailerEndsConnection(t *testing.T) {
 	t.Parallel()
 	for _, version := range []string{"HTTP/1.0", "HTTP/1.1"} {
 		t.Run(version, func(t *testing.T) {
-			origin := startOrigin(t, func(c *originConn) bool {
-				r, ok := c.request()
-				if !ok {
-					return false
-				}
+			origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
 				response := okResponse
 				if r.URL.Path == "/malformed" {
 					response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n@"
 				}
-				_, err := io.WriteString(c.Conn, response)
-				return err == nil
-			})
+				return c.write(response)
+			}))
 			p := startProxy(t, Options{}, origin.address())
 			malformed, next := p.dial(), p.dial()
 			fmt.Fprintf(malformed, "GET /malformed %s\r\nHost: a\r\nConnection: close\r\n\r\n", version)
@@ -148,6 +137,5 @@ func TestHalfClosedTunnelGoesOn(t *testing.T) {
 	closeWrite(t, conn)
 	p.sweptFor(looks)
 	close(late)
-	got, err := io.ReadAll(conn)
-	verify.That(t, err == nil && string(got) == "late", "got %q, %v", got, err)
+	expectRest(t, conn, "late")
 }

@@ -35,8 +35,7 @@ func TestEditsOfAnUpgrade(t *testing.T) {
 	r, err := http.ReadResponse(reader, nil)
 	verify.Require(t, err == nil && r.StatusCode == 101 && r.Header.Get("Upgrade") == "echo" && r.Header.Get("X-Set") == "response" && r.Header.Get("X") == "", "got %+v, %v", r, err)
 	closeWrite(t, conn)
-	got, err := io.ReadAll(reader)
-	verify.That(t, err == nil && string(got) == "hello early", "got %q, %v", got, err)
+	expectRest(t, reader, "hello early")
 	if got := origin.got(); !strings.HasPrefix(got, "GET /v1/ws HTTP/1.1\r\nHost: "+origin.address()+"\r\n") || strings.Count(got, "Host: ") != 2 {
 		t.Errorf("the peer got %q", got) // the other one is X-Forwarded-Host
 	}
@@ -45,16 +44,12 @@ func TestEditsOfAnUpgrade(t *testing.T) {
 // Interim responses are not edited, and the cookie for the peer is not removed.
 func TestEditsOfInterimResponsesAndCookies(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, func(c *originConn) bool {
-		r, err := http.ReadRequest(c.Reader)
-		if err != nil {
-			return false
-		}
+	origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
 		io.WriteString(c.Conn, "HTTP/1.1 100 Continue\r\nX: 1\r\n\r\nHTTP/1.1 103 Early Hints\r\nX: 2\r\n\r\n")
 		body, _ := io.ReadAll(r.Body)
-		_, err = fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nX: 3\r\nSet-Cookie: own=1\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		_, err := fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nX: 3\r\nSet-Cookie: own=1\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 		return err == nil
-	})
+	}))
 	p := startProxy(t, Options{}, origin.address())
 	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicySticky, NewTransport: p.NewTransport(someTransport)})))
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3}, Affinity: &route.Affinity{Cookie: "peer"}})

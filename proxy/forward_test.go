@@ -180,8 +180,7 @@ func TestResponseAsSent(t *testing.T) {
 			verify.Require(t, string(got) == test.want, "got\n%q, want\n%q", got, test.want)
 			// The connection goes on, or is closed, as was said.
 			if strings.Contains(test.want, "Connection: close") {
-				n, err := conn.Read(make([]byte, 1))
-				verify.That(t, err == io.EOF, "read after the end: %d, %v, want EOF", n, err)
+				expectRest(t, conn, "")
 				return
 			}
 			io.WriteString(conn, test.request)
@@ -196,17 +195,13 @@ func TestPipelinedRequestsInOrder(t *testing.T) {
 	for _, separate := range []bool{false, true} {
 		t.Run(fmt.Sprintf("separate %v", separate), func(t *testing.T) {
 			sent := make(chan struct{})
-			origin := startOrigin(t, func(c *originConn) bool {
-				r, ok := c.request()
-				if !ok {
-					return false
-				}
+			origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
 				if r.URL.Path == "/0" {
 					<-sent
 				}
 				fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(r.URL.Path), r.URL.Path)
 				return true
-			})
+			}))
 			p := startProxy(t, Options{}, origin.address())
 			conn := p.dial()
 			var all bytes.Buffer
@@ -229,8 +224,7 @@ func TestPipelinedRequestsInOrder(t *testing.T) {
 			conn.Write(all.Bytes())
 			close(sent)
 			for i := range 9 {
-				_, body := readResponse(t, conn)
-				verify.That(t, body == fmt.Sprintf("/%d", i), "response %d: got %q", i, body)
+				expectResponse(t, conn, 200, fmt.Sprintf("/%d", i))
 			}
 		})
 	}
@@ -279,9 +273,7 @@ func TestStreamsAtOnce(t *testing.T) {
 			r, err := http.ReadResponse(bufio.NewReader(conn), nil) // the head alone
 			verify.NoError(t, err)
 			proceed <- struct{}{}
-			b := make([]byte, 3)
-			_, err = io.ReadFull(r.Body, b)
-			verify.Require(t, err == nil && string(b) == "one", "got %q, %v", b, err)
+			expectNext(t, r.Body, "one")
 			proceed <- struct{}{}
 			rest, err := io.ReadAll(r.Body)
 			verify.Require(t, err == nil && string(rest) == "two", "got %q, %v", rest, err)

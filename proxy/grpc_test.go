@@ -338,8 +338,7 @@ func TestGRPCRefusals(t *testing.T) {
 	}
 	verify.Equal(t, status.Code(err), codes.Unavailable, "no peers, stream: %v", err)
 
-	table := verify.Result(route.NewTable([]route.Route{{Path: "/elsewhere", Service: p.service}})).Must(t)
-	p.SetTable(table)
+	p.setRoutes(route.Route{Path: "/elsewhere", Service: p.service})
 	_, err = client.UnaryCall(patientContext(t), unary(0, 0))
 	verify.That(t, status.Code(err) == codes.Unimplemented, "no route: %v", err)
 

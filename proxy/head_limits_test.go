@@ -220,8 +220,7 @@ func TestResponseHeadFillsTheBuffer(t *testing.T) {
 		origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 			const start, end = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: ", "\r\n\r\n"
 			io.WriteString(c.Conn, start+strings.Repeat("x", limit-len(start)-len(end))+end)
-			_, err := io.WriteString(c.Conn, "ok")
-			return err == nil
+			return c.write("ok")
 		}))
 		p := startProxy(t, Options{})
 		options := transportOf(t)

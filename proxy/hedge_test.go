@@ -103,8 +103,7 @@ func TestHedgeFirstPeerWins(t *testing.T) {
 				if asked.Add(1) == 1 {
 					<-hedging
 					time.Sleep(20 * time.Millisecond) // for the second to break off in
-					io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
-					return true
+					return c.write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
 				}
 				hedge()
 				test.second(c, answered)
@@ -159,8 +158,7 @@ func TestHedgeForGoneClient(t *testing.T) {
 	answer := make(chan struct{})
 	serve := afterRequest(func(c *originConn) bool {
 		<-answer
-		_, err := io.WriteString(c.Conn, okResponse)
-		return err == nil
+		return c.write(okResponse)
 	})
 	a, b := startOrigin(t, serve), startOrigin(t, serve)
 	p := startProxy(t, Options{KeepForGoneClients: true}, a.address(), b.address())

@@ -252,15 +252,10 @@ func TestHostileInputs(t *testing.T) {
 	if !alone(t) { // it counts goroutines
 		return
 	}
-	origin := startOrigin(t, func(c *originConn) bool {
-		r, err := http.ReadRequest(c.Reader)
-		if err != nil {
-			return false
-		}
+	origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
 		_, _ = io.Copy(io.Discard, r.Body)
-		_, err = io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-		return err == nil
-	})
+		return c.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	}))
 	p := startProxy(t, Options{Limits: Limits{CompressionBytes: 64 << 20}}, origin.address())
 	hostile := newHostileRoutes(t, p)
 	goroutines := 0

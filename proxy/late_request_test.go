@@ -71,8 +71,7 @@ func TestRequestArrivesAsIdleTimeEnds(t *testing.T) {
 	}
 	eventually(t, "the connection is idle", func() bool { return p.idleConnCount() == 1 })
 	p.skip(idle)
-	n, err := conn.Read(make([]byte, 1))
-	verify.That(t, err == io.EOF, "after the idle time: %d, %v", n, err)
+	expectRest(t, conn, "")
 }
 
 // A client with threads may send a stream after its answer to GOAWAY. It is served.

@@ -110,8 +110,7 @@ func TestChurnUnderLoad(t *testing.T) {
 	for range 4 {
 		o := startOrigin(t, afterRequest(func(c *originConn) bool {
 			time.Sleep(time.Millisecond)
-			_, err := io.WriteString(c.Conn, okResponse)
-			return err == nil
+			return c.write(okResponse)
 		}))
 		origins, addresses = append(origins, o), append(addresses, o.address())
 	}
@@ -163,8 +162,7 @@ func TestDrainWithOpenStream(t *testing.T) {
 			origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 				io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none")
 				<-proceed
-				io.WriteString(c.Conn, "two")
-				return true
+				return c.write("two")
 			}))
 			p := startProxy(t, Options{}, origin.address())
 			if cut {
@@ -208,8 +206,7 @@ func TestIdleConnectionsTimeOut(t *testing.T) {
 	p := startProxy(t, Options{Timeouts: Timeouts{Idle: 2 * time.Second}}, origin.address())
 	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	readResponse(t, conn)
-	n, err := conn.Read(make([]byte, 1))
-	verify.That(t, err == io.EOF, "got %d, %v, want EOF", n, err)
+	expectRest(t, conn, "")
 }
 
 // Accepting goes on after any error.
@@ -298,8 +295,7 @@ func TestClientThatWaits(t *testing.T) {
 	answer := make(chan struct{})
 	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		<-answer
-		io.WriteString(c.Conn, okResponse)
-		return true
+		return c.write(okResponse)
 	}))
 	p := startProxy(t, Options{}, origin.address())
 	defer close(answer)

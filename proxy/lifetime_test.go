@@ -36,8 +36,7 @@ func answerOK(c *originConn) bool {
 	if _, ok := c.request(); !ok {
 		return false
 	}
-	_, err := io.WriteString(c.Conn, okResponse)
-	return err == nil
+	return c.write(okResponse)
 }
 
 // The request that reaches the limit is the last one of its connection, also if sluice
@@ -57,8 +56,7 @@ func TestMaxRequestsOfAConnection(t *testing.T) {
 			status, closes := exchangeOn(t, conn, reader, path)
 			verify.That(t, closes == (n == 2) && (status == 200) == (path == "/"), "request %d: status %d, the connection ends: %v", n+1, status, closes)
 		}
-		n, err := reader.Read(make([]byte, 1))
-		verify.That(t, err == io.EOF, "after the last response: %d, %v", n, err)
+		expectRest(t, reader, "")
 		verify.Equal(t, p.EndedConnections(), (EndedConnections{MaxRequests: uint64(i) + 1}), "p.EndedConnections()")
 	}
 }
@@ -70,8 +68,7 @@ func TestMaxAgeOfAConnection(t *testing.T) {
 	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		arrived <- struct{}{}
 		<-proceed
-		_, err := io.WriteString(c.Conn, okResponse)
-		return err == nil
+		return c.write(okResponse)
 	}))
 	const age = time.Hour
 	p := startProxy(t, Options{
@@ -96,8 +93,7 @@ func TestMaxAgeOfAConnection(t *testing.T) {
 	verify.That(t, !answer(0), "the first response ends the connection")
 	verify.That(t, !answer(age), "a connection that was young when the request arrived ends with its response")
 	verify.That(t, answer(0), "an old connection stays open")
-	n, err := reader.Read(make([]byte, 1))
-	verify.That(t, err == io.EOF, "after the last response: %d, %v", n, err)
+	expectRest(t, reader, "")
 	verify.Equal(t, p.EndedConnections(), (EndedConnections{MaxAge: 1}), "p.EndedConnections()")
 }
 
@@ -139,8 +135,7 @@ func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 	var served atomic.Int64
 	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		served.Add(1)
-		_, err := io.WriteString(c.Conn, okResponse)
-		return err == nil
+		return c.write(okResponse)
 	}))
 	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 10}}, origin.address())
 	for name, test := range map[string]struct {

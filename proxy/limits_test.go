@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,8 +41,7 @@ func TestLimitsAreAnsweredAtOnce(t *testing.T) {
 	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		arrived <- struct{}{}
 		<-answer
-		_, err := io.WriteString(c, okResponse)
-		return err == nil
+		return c.write(okResponse)
 	}))
 	p := startProxy(t, Options{}, origin.address())
 	for _, test := range []struct {
@@ -56,8 +56,7 @@ func TestLimitsAreAnsweredAtOnce(t *testing.T) {
 		<-arrived
 		expectReason(t, p.raw(closingRequest), "503", test.reason)
 		answer <- struct{}{}
-		status, _ := readResponse(t, conn)
-		verify.That(t, status == 200, "%s: status %d for the first request, want 200", test.reason, status)
+		expectResponse(t, conn, 200)
 		// The client has its answer a moment before the request has left the pool.
 		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 		go func() { <-arrived; answer <- struct{}{} }()
@@ -107,16 +106,11 @@ func TestWithoutRetryBudgetTheFirstFailureIsTheAnswer(t *testing.T) {
 func TestConnectionsPerPeer(t *testing.T) {
 	t.Parallel()
 	arrived, answer := make(chan string), make(chan struct{})
-	origin := startOrigin(t, func(c *originConn) bool {
-		r, ok := c.request()
-		if !ok {
-			return false
-		}
+	origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
 		arrived <- r.URL.Path
 		<-answer
-		_, err := io.WriteString(c, okResponse)
-		return err == nil
-	})
+		return c.write(okResponse)
+	}))
 	p := startProxy(t, Options{}, origin.address())
 	p.limit(balancer.Limits{PeerConnections: 1, Pending: 10}, nil)
 	wait := func(timeout time.Duration) {
@@ -146,8 +140,7 @@ func TestConnectionsPerPeer(t *testing.T) {
 			verify.Equal(t, <-arrived, fmt.Sprintf("/%d", i), "the peer")
 		}
 		answer <- struct{}{}
-		status, _ := readResponse(t, conn)
-		verify.That(t, status == 200, "request %d: status %d", i, status)
+		expectResponse(t, conn, 200)
 	}
 	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 	origin.mu.Lock()

@@ -42,26 +42,20 @@ func TestAnswerReachesClientThatSendsOn(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			origin := startOrigin(t, func(c *originConn) bool {
-				r, err := http.ReadRequest(c.Reader)
-				if err != nil {
-					return false
-				}
+			origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
 				if test.answer == "" {
 					if _, err := io.Copy(io.Discard, r.Body); err != nil {
 						return false
 					}
-					io.WriteString(c.Conn, okResponse)
-					return true
+					return c.write(okResponse)
 				}
 				io.WriteString(c.Conn, test.answer)
 				c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 				io.Copy(io.Discard, c.Conn)
 				return false
-			})
+			}))
 			p := startProxy(t, Options{Limits: Limits{BodyBytes: 100000}}, origin.address())
-			table := verify.Result(route.NewTable([]route.Route{{Host: "a", Path: "/", Service: p.service}})).Must(t)
-			p.SetTable(table)
+			p.setRoutes(route.Route{Host: "a", Path: "/", Service: p.service})
 			for {
 				begin := time.Now()
 				answer, err := p.sendOn(test.request, test.more)
@@ -111,8 +105,7 @@ func TestLastAnswerOfDrainingServer(t *testing.T) {
 	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
 		arrived <- struct{}{}
 		<-proceed
-		io.WriteString(c.Conn, okResponse)
-		return true
+		return c.write(okResponse)
 	}))
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	defer p.pool.Close()

@@ -40,7 +40,6 @@ func TestOptionsOfTheNextRequest(t *testing.T) {
 		o.Limits.TargetBytes = step.limit
 		p.Configure(o)
 		io.WriteString(conn, "GET /abcdefgh HTTP/1.1\r\nHost: a\r\n\r\n")
-		status, _ := readResponse(t, conn)
-		verify.That(t, status == step.status, "with a limit of %d: %d", step.limit, status)
+		expectResponse(t, conn, step.status)
 	}
 }

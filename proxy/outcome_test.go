@@ -28,8 +28,7 @@ func expecting(c *originConn) bool {
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		return false
 	}
-	_, err = io.WriteString(c.Conn, okResponse)
-	return err == nil
+	return c.write(okResponse)
 }
 
 // early begins its answer before it has got the body, and ends it with that.
@@ -42,8 +41,7 @@ func early(c *originConn) bool {
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		return false
 	}
-	_, err = io.WriteString(c.Conn, "0\r\n\r\n")
-	return err == nil
+	return c.write("0\r\n\r\n")
 }
 
 // echoes sends the body back while it comes.

@@ -57,8 +57,7 @@ func tellAddress(c *originConn) bool {
 		return false
 	}
 	body := r.Header.Get("X-Forwarded-For")
-	io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body)
-	return true
+	return c.write("HTTP/1.1 200 OK\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body)
 }
 
 func TestProxyHeaderBeforeHTTP(t *testing.T) {

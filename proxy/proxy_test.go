@@ -320,17 +320,35 @@ func (c *originConn) request() (*http.Request, bool) {
 
 // afterRequest returns a handler that reads a request before it goes on.
 func afterRequest(goOn func(*originConn) bool) func(*originConn) bool {
+	return withRequest(func(c *originConn, _ *http.Request) bool { return goOn(c) })
+}
+
+// withRequest is afterRequest for one who asks what the request was.
+func withRequest(goOn func(*originConn, *http.Request) bool) func(*originConn) bool {
 	return func(c *originConn) bool {
-		_, ok := c.request()
-		return ok && goOn(c)
+		r, ok := c.request()
+		return ok && goOn(c, r)
 	}
+}
+
+// withHead is withRequest for one who reads the body, or leaves it.
+func withHead(goOn func(*originConn, *http.Request) bool) func(*originConn) bool {
+	return func(c *originConn) bool {
+		r, err := http.ReadRequest(c.Reader)
+		return err == nil && goOn(c, r)
+	}
+}
+
+// write sends text. Whether it could is what a handler returns then.
+func (c *originConn) write(text string) bool {
+	_, err := io.WriteString(c.Conn, text)
+	return err == nil
 }
 
 // answering returns a handler that gives the same answer to each request.
 func answering(response string) func(*originConn) bool {
 	return afterRequest(func(c *originConn) bool {
-		_, err := io.WriteString(c.Conn, response)
-		return err == nil
+		return c.write(response)
 	})
 }
 
@@ -422,6 +440,21 @@ func expectResponse(t testing.TB, conn net.Conn, status int, body ...string) {
 	t.Helper()
 	got, text := readResponse(t, conn)
 	verify.Require(t, got == status && (len(body) == 0 || text == body[0]), "got %d %q, want %d %q", got, text, status, body)
+}
+
+// expectRest ends the test unless what comes until the end is want.
+func expectRest(t testing.TB, r io.Reader, want string) {
+	t.Helper()
+	got, err := io.ReadAll(r)
+	verify.Require(t, err == nil && string(got) == want, "got %q, %v, want %q and the end", got, err, want)
+}
+
+// expectNext ends the test unless what comes next is want.
+func expectNext(t testing.TB, r io.Reader, want string) {
+	t.Helper()
+	got := make([]byte, len(want))
+	_, err := io.ReadFull(r, got)
+	verify.Require(t, err == nil && string(got) == want, "got %q, %v, want %q", got, err, want)
 }
 
 func readResponseTo(t testing.TB, conn net.Conn, method string) (status int, body string) {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"sluice/test/verify"
 	"strings"
 	"testing"
@@ -30,8 +31,7 @@ func TestNoReuseBehindAnnouncedBodyThatIsNone(t *testing.T) {
 					io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong")
 					return false
 				}
-				_, err := io.WriteString(c.Conn, test.head+"\r\n")
-				return err == nil
+				return c.write(test.head + "\r\n")
 			}))
 			p := startProxy(t, Options{}, origin.address())
 			conn := p.dial()
@@ -59,18 +59,13 @@ func TestMalformedFirstChunk(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			origin := startOrigin(t, func(c *originConn) bool {
-				r, ok := c.request()
-				if !ok {
-					return false
-				}
+			origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
 				if r.URL.Path == "/good" {
-					_, err := io.WriteString(c.Conn, okResponse)
-					return err == nil
+					return c.write(okResponse)
 				}
 				io.WriteString(c.Conn, test.response)
 				return false
-			})
+			}))
 			p := startProxy(t, Options{}, origin.address())
 			conn := p.dial()
 			for range 2 {

@@ -105,8 +105,7 @@ func TestRouteOfOneListener(t *testing.T) {
 		listener string
 		want     bool
 	}{{"other", false}, {"test", true}} {
-		table := verify.Result(route.NewTable([]route.Route{{Path: "/", Listeners: []string{test.listener}, Service: p.service}})).Must(t)
-		p.SetTable(table)
+		p.setRoutes(route.Route{Path: "/", Listeners: []string{test.listener}, Service: p.service})
 		p.wantRouted(test.want, "GET / HTTP/1.1\r\n")
 	}
 }

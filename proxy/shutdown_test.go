@@ -21,18 +21,13 @@ import (
 func TestShutdownFinishesRequests(t *testing.T) {
 	t.Parallel()
 	arrived, proceed := make(chan struct{}), make(chan struct{})
-	origin := startOrigin(t, func(c *originConn) bool {
-		r, ok := c.request()
-		if !ok {
-			return false
-		}
+	origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
 		if r.URL.Path == "/slow" {
 			close(arrived)
 			<-proceed
 		}
-		io.WriteString(c.Conn, okResponse)
-		return true
-	})
+		return c.write(okResponse)
+	}))
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	idle, busy, silent := p.dial(), p.dial(), p.dial()
 	io.WriteString(idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -44,8 +39,7 @@ func TestShutdownFinishesRequests(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- p.Shutdown(context.Background(), 0) }()
 	for _, conn := range []net.Conn{idle, silent} {
-		n, err := conn.Read(make([]byte, 1))
-		verify.That(t, err == io.EOF, "idle connection: %d, %v, want EOF", n, err)
+		expectRest(t, conn, "")
 	}
 	eventually(t, "no new connections", func() bool { return !p.accepts() })
 	select {
@@ -92,11 +86,7 @@ func TestShutdownCutsWhatIsLeft(t *testing.T) {
 func TestDrainCutsWhatIsLeft(t *testing.T) {
 	t.Parallel()
 	arrived := make(chan struct{})
-	origin := startOrigin(t, func(c *originConn) bool {
-		r, err := http.ReadRequest(c.Reader) // without its body
-		if err != nil {
-			return false
-		}
+	origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
 		switch r.URL.Path {
 		case "/stream":
 			io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
@@ -106,7 +96,7 @@ func TestDrainCutsWhatIsLeft(t *testing.T) {
 		arrived <- struct{}{}
 		io.ReadAll(c.Conn) // until cut
 		return false
-	})
+	}))
 	p := startProxy(t, Options{}, origin.address())
 	l := listen(t)
 	defer l.Close()
@@ -175,8 +165,7 @@ func TestShutdownWaitsForIdleConnectionsNoLonger(t *testing.T) {
 	eventually(t, "a connection", func() bool { return p.Connections() == 1 })
 	ended := make(chan error, 1)
 	go func() { ended <- p.Shutdown(context.Background(), 100*time.Millisecond) }()
-	n, err := silent.Read(make([]byte, 1))
-	verify.That(t, err == io.EOF, "silent connection: %d, %v, want EOF", n, err)
+	expectRest(t, silent, "")
 	verify.Succeeds(t, <-ended)
 }
 

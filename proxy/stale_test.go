@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -28,18 +29,13 @@ func (p *testProxy) hasIdlePeerConnection() bool {
 // breaking answers GET requests, and has its way with any other one that comes
 // on a connection that has been used.
 func breaking(then func(c *originConn)) func(c *originConn) bool {
-	return func(c *originConn) bool {
-		r, ok := c.request()
-		if !ok {
-			return false
-		}
+	return withRequest(func(c *originConn, r *http.Request) bool {
 		if r.Method != "GET" && c.served > 0 {
 			then(c)
 			return false
 		}
-		_, err := io.WriteString(c.Conn, okResponse)
-		return err == nil
-	}
+		return c.write(okResponse)
+	})
 }
 
 // postOnUsed sends a POST on a connection to the peer that has been used, and

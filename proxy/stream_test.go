@@ -67,16 +67,13 @@ func TestStream(t *testing.T) {
 	origin := startOrigin(t, greeting)
 	p := startStreams(t, Options{AccessLog: log}, origin.address())
 	conn := p.stream()
-	b := make([]byte, len("220 ready\n"))
-	_, err := io.ReadFull(conn, b)
-	verify.Require(t, err == nil && string(b) == "220 ready\n", "got %q, %v", b, err)
+	expectNext(t, conn, "220 ready\n")
 	if p.inflight() != 1 || p.Connections() != 1 {
 		t.Errorf("%d in flight, %d connections, want 1 and 1", p.inflight(), p.Connections())
 	}
 	io.WriteString(conn, "quit\n")
 	conn.CloseWrite() // the other direction goes on
-	rest, err := io.ReadAll(conn)
-	verify.That(t, err == nil && string(rest) == "quit\n", "got %q, %v", rest, err)
+	expectRest(t, conn, "quit\n")
 	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 && origin.open() == 0 })
 	p.expectNothingCounted()
 	latency := p.pool.Snapshot().All[0].Latency()
@@ -100,8 +97,7 @@ func TestStreamToAnotherPeer(t *testing.T) {
 		conn := p.stream()
 		io.WriteString(conn, "quit\n") // one that closes without a word may be a health check
 		conn.CloseWrite()
-		got, err := io.ReadAll(conn)
-		verify.That(t, err == nil && string(got) == "220 ready\nquit\n", "got %q, %v", got, err)
+		expectRest(t, conn, "220 ready\nquit\n")
 	}
 	eventually(t, "nothing is open", func() bool { return p.Connections() == 0 }) // all is counted before
 	failures := 0
@@ -214,8 +210,7 @@ func TestStreamHalfClosesAfterAPause(t *testing.T) {
 		p.skip(pause)
 		conn.CloseWrite()
 		if origin == answers {
-			got, err := io.ReadAll(conn)
-			verify.That(t, err == nil && string(got) == "bye", "got %q, %v", got, err)
+			expectRest(t, conn, "bye")
 			continue
 		}
 		eventually(t, "the peer's side is timed", func() bool {
@@ -298,11 +293,10 @@ func TestShutdownCutsStreams(t *testing.T) {
 	verify.Equal(t, <-served, ErrServerClosed, "served")
 	io.WriteString(short, "last word")
 	short.CloseWrite()
-	got, err := io.ReadAll(short)
-	verify.That(t, err == nil && string(got) == "last word", "a connection of a server that stops: got %q, %v", got, err)
+	expectRest(t, short, "last word")
 	cancel()
 	verify.Equal(t, <-ended, context.Canceled, "shutdown")
-	_, err = io.ReadAll(long)
+	_, err := io.ReadAll(long)
 	verify.That(t, errors.Is(err, syscall.ECONNRESET), "a connection ended with %v, want a reset", err)
 	p.pool.Close()
 }
@@ -446,6 +440,5 @@ func TestStreamClientLeavesWhileItWaits(t *testing.T) {
 	reset.Close()
 	eventually(t, "two have left", func() bool { return p.Connections() == 1 })
 	p.setPeers(origin.address())
-	got, err := io.ReadAll(stays)
-	verify.That(t, err == nil && string(got) == "220 ready\nquestion", "the one that stays: got %q, %v", got, err)
+	expectRest(t, stays, "220 ready\nquestion")
 }

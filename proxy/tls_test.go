@@ -128,18 +128,14 @@ func dialRecorded(t *testing.T, p *testProxy, version uint16, most int) (*tls.Co
 // Records may come in pieces, and a piece may have several.
 func TestOverTLSRecordsInPieces(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, func(c *originConn) bool {
-		r, err := http.ReadRequest(c.Reader)
-		if err != nil {
-			return false
-		}
+	origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return false
 		}
 		fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 		return true
-	})
+	}))
 	p := startProxy(t, Options{}, origin.address())
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for _, size := range []int{10, 40_000} {

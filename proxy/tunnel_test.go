@@ -33,8 +33,7 @@ func echoing(c *originConn) bool {
 		return false
 	}
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "echo") || r.Header.Get("Connection") != "Upgrade" {
-		io.WriteString(c.Conn, "HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nbad")
-		return true
+		return c.write("HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nbad")
 	}
 	io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\nX: 1\r\n\r\nhello ")
 	io.Copy(c.Conn, c.Reader)
@@ -67,8 +66,7 @@ func TestTunnel(t *testing.T) {
 	io.WriteString(conn, "late")
 	verify.Equal(t, p.inflight(), 1, "in flight")
 	closeWrite(t, conn) // the other direction goes on
-	got, err := io.ReadAll(reader)
-	verify.That(t, err == nil && string(got) == "hello early late", "got %q, %v", got, err)
+	expectRest(t, reader, "hello early late")
 	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
 	eventually(t, "connections closed", func() bool { return origin.open() == 0 && p.Connections() == 0 })
 }
@@ -98,8 +96,7 @@ func TestUpgradeToOtherThanAskedFor(t *testing.T) {
 		origin := startOrigin(t, answering("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: "+test.agreed+"\r\n\r\n"))
 		p := startProxy(t, Options{}, origin.address())
 		conn := p.send(strings.Replace(upgradeRequest, "Echo", test.asked, 1))
-		status, _ := readResponse(t, conn)
-		verify.That(t, status == 502, "asked for %q, agreed %q: got %d, want 502", test.asked, test.agreed, status)
+		expectResponse(t, conn, 502)
 	}
 }
 
@@ -202,11 +199,7 @@ func TestCutTunnelIsCut(t *testing.T) {
 		t.Run(fmt.Sprint("by the peer: ", byPeer), func(t *testing.T) {
 			t.Parallel()
 			ended := make(chan error, 1)
-			origin := startOrigin(t, func(c *originConn) bool {
-				r, ok := c.request()
-				if !ok {
-					return false
-				}
+			origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
 				io.WriteString(c.Conn, switching(r.Header.Get("Sec-WebSocket-Key"))+"hello ")
 				if byPeer {
 					c.ReadByte()
@@ -216,7 +209,7 @@ func TestCutTunnelIsCut(t *testing.T) {
 				_, err := io.Copy(io.Discard, c)
 				ended <- err
 				return false
-			})
+			}))
 			p := startProxy(t, Options{}, origin.address())
 			conn := p.send(strings.Replace(upgradeRequest, "Echo", "websocket", 1))
 			reader := bufio.NewReader(conn)
