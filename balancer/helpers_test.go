@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -166,4 +167,10 @@ func complete(o Options) Options {
 	o.SlowStart.Aggression = cmp.Or(o.SlowStart.Aggression, 1)
 	o.SlowStart.MinWeight = cmp.Or(o.SlowStart.MinWeight, 0.1)
 	return o
+}
+
+// pass lets time pass in a bubble, and what is due happen.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }

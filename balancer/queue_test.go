@@ -47,14 +47,12 @@ func TestConnectionsAreAwaitedInOrder(t *testing.T) {
 		start := time.Now()
 		held[1].Done(Outcome{})
 		for range 2 {
-			time.Sleep(time.Second)
-			synctest.Wait()
+			pass(time.Second)
 		}
 		if !slices.Equal(served, []int{0, 1, 2, 3, 4, 5}) || time.Since(start) != 2*time.Second {
 			t.Errorf("served %v after %v, want all in order after 2s", served, time.Since(start))
 		}
-		time.Sleep(time.Second)
-		synctest.Wait()
+		pass(time.Second)
 		expectPick(t, p, nil, nil)
 	})
 }

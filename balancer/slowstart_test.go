@@ -64,13 +64,11 @@ func TestANewPeersShareGrows(t *testing.T) {
 		expectShare(t, p, set[1], .1/1.1)
 		start := time.Now()
 		for age := time.Second; age < 10*time.Second; age += time.Second {
-			time.Sleep(age - time.Since(start))
-			synctest.Wait()
+			pass(age - time.Since(start))
 			factor := age.Seconds() / 10
 			expectShare(t, p, set[1], factor/(1+factor))
 		}
-		time.Sleep(time.Second)
-		synctest.Wait()
+		pass(time.Second)
 		expectShare(t, p, set[1], .5)
 		if added.State() != StateUp || added.Since().Sub(start) != 10*time.Second {
 			t.Errorf("%v since %v, want up since 10s", added.State(), added.Since().Sub(start))
@@ -79,8 +77,7 @@ func TestANewPeersShareGrows(t *testing.T) {
 		verify.Slices(t, got.take(), want, "events")
 		// Without a warming peer nothing happens.
 		generation := p.Snapshot().Generation
-		time.Sleep(time.Hour)
-		synctest.Wait()
+		pass(time.Hour)
 		verify.That(t, p.Snapshot().Generation == generation && p.warmTimer == nil, "snapshots are made without need")
 	})
 }
@@ -169,8 +166,7 @@ func TestAPeerThatReturnsWarmsAgain(t *testing.T) {
 				verify.That(t, len(got) == 1, "%s: %d eligible, want 1", what, len(got))
 				away(p, set[1], false)
 				expectShare(t, p, set[1], .1/1.1)
-				time.Sleep(10 * time.Second)
-				synctest.Wait()
+				pass(10 * time.Second)
 				expectShare(t, p, set[1], .5)
 			})
 		}
@@ -226,8 +222,7 @@ func TestSlowStartIsReconfigured(t *testing.T) {
 		reconfigure(0)
 		verify.Equal(t, peerOf(t, p, set[3]).State(), StateUp, "state with slow start turned off")
 		expectShare(t, p, set[3], .25)
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		pass(time.Minute)
 		verify.That(t, p.warmTimer == nil, "the timer runs on")
 	})
 }
@@ -241,8 +236,7 @@ func TestAClosedPoolDoesNotWarm(t *testing.T) {
 		p.Apply(instances(3))
 		token := mustPick(t, p, nil)
 		p.Close()
-		time.Sleep(10 * time.Second)
-		synctest.Wait()
+		pass(10 * time.Second)
 		verify.That(t, p.warmTimer == nil, "the timer runs on")
 		token.Done(Outcome{})
 		verify.That(t, drained(p), "not drained")

@@ -19,10 +19,7 @@ func activeSettings(p Probe) Settings {
 }
 
 func TestANewPeerIsCheckedAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		f := newFixture(t, activeSettings(probe), Options{})
-		defer f.close()
+	checked(t, func(t *testing.T, f *fixture, probe *script) {
 		f.Apply(instances(1))
 		synctest.Wait()
 		n, _ := probe.count(instance(0))
@@ -37,44 +34,33 @@ func TestANewPeerIsCheckedAtOnce(t *testing.T) {
 }
 
 func TestIntervals(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		f := newFixture(t, activeSettings(probe), Options{})
-		defer f.close()
+	checked(t, func(t *testing.T, f *fixture, probe *script) {
 		f.Apply(instances(1))
-		time.Sleep(100*time.Second - time.Millisecond)
-		synctest.Wait()
+		pass(100*time.Second - time.Millisecond)
 		n, _ := probe.count(instance(0))
 		verify.That(t, n >= 10 && n <= 11, "%d checks in 100 s, want 10 or 11", n) // the second check is early
 		probe.set(instance(0), true)
-		time.Sleep(20 * time.Second)
-		synctest.Wait()
+		pass(20 * time.Second)
 		m, _ := probe.count(instance(0))
 		if m -= n; m < 11 || m > 21 {
 			t.Errorf("%d checks in 20 s in which they fail, want one a second after the first", m)
 		}
 		probe.set(instance(0), false)
-		time.Sleep(3 * time.Second)
-		synctest.Wait()
+		pass(3 * time.Second)
 		verify.Equal(t, f.eligible(), 1, "the peer is unhealthy 3 s after its recovery")
 	})
 }
 
 func TestUnhealthyAndBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		f := newFixture(t, activeSettings(probe), Options{})
-		defer f.close()
+	checked(t, func(t *testing.T, f *fixture, probe *script) {
 		f.Apply(instances(2))
 		time.Sleep(30 * time.Second)
 		probe.set(instance(0), true)
-		time.Sleep(13 * time.Second)
-		synctest.Wait()
+		pass(13 * time.Second)
 		got := f.peer(0).Reasons()
 		verify.That(t, f.eligible() == 1 && slices.Equal(got, []string{"active: script: status 500"}), "%d eligible, reasons %q", f.eligible(), got)
 		probe.set(instance(0), false)
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
+		pass(2 * time.Second)
 		verify.Equal(t, f.eligible(), 2, "eligible after two passes")
 		want := []string{
 			"star-00000: up → unhealthy: active: script: status 500",
@@ -88,18 +74,14 @@ func TestUnhealthyAndBack(t *testing.T) {
 
 // The reason has the current cause, without an event for each change.
 func TestReasonHasTheCurrentCause(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		f := newFixture(t, activeSettings(probe), Options{})
-		defer f.close()
+	checked(t, func(t *testing.T, f *fixture, probe *script) {
 		probe.set(instance(0), true)
 		f.Apply(instances(1))
 		time.Sleep(5 * time.Second)
 		probe.mu.Lock()
 		probe.takes = time.Minute
 		probe.mu.Unlock()
-		time.Sleep(5 * time.Second)
-		synctest.Wait()
+		pass(5 * time.Second)
 		verify.Slices(t, f.peer(0).Reasons(), []string{"active: script: timed out"}, "reasons")
 		got := f.events()
 		verify.That(t, len(got) == 1, "events %q, want one", got)
@@ -120,11 +102,9 @@ func TestMustPassFirst(t *testing.T) {
 		verify.That(t, f.eligible() == 1, "%d eligible after the first check, want the one that passed", f.eligible())
 		verify.Slices(t, f.peer(1).Reasons(), []string{"active: script: status 500"}, "reasons")
 		probe.set(instance(1), false)
-		time.Sleep(2*time.Second - time.Millisecond)
-		synctest.Wait()
+		pass(2*time.Second - time.Millisecond)
 		verify.Equal(t, f.eligible(), 1, "one pass after a failure makes a peer healthy")
-		time.Sleep(time.Millisecond)
-		synctest.Wait()
+		pass(time.Millisecond)
 		verify.Equal(t, f.eligible(), 2, "two passes do not make a peer healthy")
 	})
 }
@@ -144,15 +124,13 @@ func TestOverridesRegistry(t *testing.T) {
 			t.Errorf("a critical peer that passes: %q", f.peer(0).Reasons())
 		}
 		probe.set(instance(0), true)
-		time.Sleep(13 * time.Second)
-		synctest.Wait()
+		pass(13 * time.Second)
 		verify.Equal(t, f.eligible(), 0, "a peer that fails its checks gets requests")
 		// From now on the registry and the check must pass.
 		probe.set(instance(0), false)
 		s.Active.OverridesRegistry = false
 		f.reconfigure(s)
-		time.Sleep(30 * time.Second)
-		synctest.Wait()
+		pass(30 * time.Second)
 		verify.Slices(t, f.peer(0).Reasons(), []string{"consul: critical: agent lost"}, "reasons")
 	})
 }
@@ -160,10 +138,7 @@ func TestOverridesRegistry(t *testing.T) {
 // Drained peers and those in maintenance are also checked, so their health is known when they
 // return.
 func TestPeersWithoutRequestsAreChecked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		f := newFixture(t, activeSettings(probe), Options{})
-		defer f.close()
+	checked(t, func(t *testing.T, f *fixture, probe *script) {
 		i := instance(0)
 		i.Status, i.Weight = discovery.StatusMaintenance, 0
 		f.Apply([]discovery.Instance{i})
@@ -181,12 +156,10 @@ func TestConcurrencyIsBounded(t *testing.T) {
 		f := newFixture(t, activeSettings(probe), Options{MaxChecks: 10})
 		defer f.close()
 		f.Apply(instances(100))
-		time.Sleep(time.Second)
-		synctest.Wait()
+		pass(time.Second)
 		running, overdue := f.monitor.Load()
 		verify.That(t, running == 10 && overdue != 0, "%d running, %d overdue; want 10 and the rest", running, overdue)
-		time.Sleep(4 * time.Second)
-		synctest.Wait()
+		pass(4 * time.Second)
 		for n := range 100 { // each peer is checked
 			checks, _ := probe.count(instance(n))
 			verify.That(t, checks != 0, "peer %d was not checked", n)
@@ -204,8 +177,7 @@ func TestChecksSpread(t *testing.T) {
 		f := newFixture(t, s, Options{})
 		defer f.close()
 		f.Apply(instances(1000))
-		time.Sleep(60 * time.Second)
-		synctest.Wait()
+		pass(60 * time.Second)
 		begin := time.Now().Add(-10 * time.Second)
 		var perSecond [10]int
 		for _, times := range probe.times {

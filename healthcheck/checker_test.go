@@ -12,10 +12,7 @@ import (
 )
 
 func TestProbeForgetsARemovedPeer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		f := newFixture(t, activeSettings(probe), Options{})
-		defer f.close()
+	checked(t, func(t *testing.T, f *fixture, probe *script) {
 		f.Apply(instances(2))
 		time.Sleep(time.Minute)
 		f.Apply(instances(1))
@@ -44,8 +41,7 @@ func TestAVerdictOnARemovedPeerIsDropped(t *testing.T) {
 		synctest.Wait()
 		probe.set(instance(0), false)
 		f.Apply(instances(1)) // the same instance, another peer
-		time.Sleep(450 * time.Millisecond)
-		synctest.Wait()
+		pass(450 * time.Millisecond)
 		if f.eligible() != 1 {
 			t.Errorf("reasons %q", f.peer(0).Reasons())
 		}
@@ -73,8 +69,7 @@ func TestAVerdictByOldSettingsIsDropped(t *testing.T) {
 		other := newScript()
 		s.Active.Probe = other
 		f.reconfigure(s)
-		time.Sleep(time.Second)
-		synctest.Wait()
+		pass(time.Second)
 		if n, _ := other.count(instance(0)); f.eligible() != 1 || n == 0 {
 			t.Errorf("%d checks by the new settings, reasons %q", n, f.peer(0).Reasons())
 		}
@@ -83,10 +78,7 @@ func TestAVerdictByOldSettingsIsDropped(t *testing.T) {
 
 // A peer that returns while it drains has its previous state, and is checked again.
 func TestAPeerThatReturnsIsCheckedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		f := newFixture(t, activeSettings(probe), Options{})
-		defer f.close()
+	checked(t, func(t *testing.T, f *fixture, probe *script) {
 		f.Apply(instances(1))
 		synctest.Wait()
 		token, _ := f.pick(0)
@@ -98,8 +90,7 @@ func TestAPeerThatReturnsIsCheckedAgain(t *testing.T) {
 		f.Apply(instances(1))
 		verify.That(t, f.peer(0) == token.Peer && f.eligible() == 0, "the peer lost its state")
 		probe.set(instance(0), false)
-		time.Sleep(5 * time.Second)
-		synctest.Wait()
+		pass(5 * time.Second)
 		if f.eligible() != 1 {
 			t.Errorf("reasons %q", f.peer(0).Reasons())
 		}
@@ -108,10 +99,7 @@ func TestAPeerThatReturnsIsCheckedAgain(t *testing.T) {
 }
 
 func TestReconfigurationPreservesHealth(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		f := newFixture(t, activeSettings(probe), Options{})
-		defer f.close()
+	checked(t, func(t *testing.T, f *fixture, probe *script) {
 		f.Apply(instances(3))
 		synctest.Wait()
 		probe.set(instance(0), true)
@@ -142,8 +130,7 @@ func TestReconfigurationPreservesHealth(t *testing.T) {
 		f.reconfigure(s)
 		synctest.Wait()
 		verify.Equal(t, f.eligible(), 3, "eligible with checks again")
-		time.Sleep(20 * time.Second)
-		synctest.Wait()
+		pass(20 * time.Second)
 		verify.Equal(t, f.eligible(), 2, "eligible after some checks")
 	})
 }
@@ -205,8 +192,7 @@ func TestAfterFirstChecks(t *testing.T) {
 		f.checker.AfterFirstChecks(func() { called, eligible = time.Since(start), f.eligible() })
 		time.Sleep(50 * time.Millisecond)
 		f.Apply(slices.Delete(instances(5), 4, 5)) // one leaves before its first check
-		time.Sleep(time.Second)
-		synctest.Wait()
+		pass(time.Second)
 		verify.That(t, called >= 200*time.Millisecond && called <= 300*time.Millisecond && eligible == 3, "called after %v with %d eligible, want 200ms, or 300ms if the one that left was checked, and 3", called, eligible)
 	})
 }

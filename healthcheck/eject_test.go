@@ -86,9 +86,7 @@ func TestConsecutiveFailuresEject(t *testing.T) {
 			slices.Repeat([]balancer.Outcome{refused}, 20), false, "", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f := newFixture(t, test.settings, Options{})
-				defer f.close()
+			bubble(t, test.settings, func(t *testing.T, f *fixture) {
 				f.Apply(instances(3))
 				for _, o := range test.outcomes {
 					f.request(0, o)
@@ -111,9 +109,7 @@ func TestConsecutiveFailuresEject(t *testing.T) {
 
 // Each ejection is longer, up to a limit. Without ejections the time decreases.
 func TestEjectionTimeGrowsAndDecays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, passiveSettings(), Options{})
-		defer f.close()
+	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
 		f.Apply(instances(3))
 		synctest.Wait()
 		lasts := func(want time.Duration, why string) {
@@ -121,11 +117,9 @@ func TestEjectionTimeGrowsAndDecays(t *testing.T) {
 			if !strings.HasSuffix(f.peer(0).Reasons()[0], why) {
 				t.Errorf("reason %q, want one that ends with %q", f.peer(0).Reasons(), why)
 			}
-			time.Sleep(want - time.Millisecond)
-			synctest.Wait()
+			pass(want - time.Millisecond)
 			verify.Equal(t, f.eligible(), 2, "the peer is back before %v", want)
-			time.Sleep(time.Millisecond)
-			synctest.Wait()
+			pass(time.Millisecond)
 			verify.Equal(t, f.eligible(), 3, "the peer is not back after %v", want)
 		}
 		f.fail(0, 5, refused)
@@ -137,8 +131,7 @@ func TestEjectionTimeGrowsAndDecays(t *testing.T) {
 		lasts(30*time.Second, ", 3rd time")
 		for times := 4; times < 8; times++ {
 			f.fail(0, 1, refused)
-			time.Sleep(min(time.Duration(times)*10*time.Second, time.Minute))
-			synctest.Wait()
+			pass(min(time.Duration(times)*10*time.Second, time.Minute))
 		}
 		f.fail(0, 1, refused)
 		lasts(time.Minute, ", 8th time")
@@ -160,9 +153,7 @@ func TestEjectionTimeGrowsAndDecays(t *testing.T) {
 
 // The outcomes of requests that began before an ejection do not count after it.
 func TestEarlierRequestsDoNotCount(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, passiveSettings(), Options{})
-		defer f.close()
+	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
 		f.Apply(instances(3))
 		var held []balancer.Token
 		for range 8 {
@@ -170,8 +161,7 @@ func TestEarlierRequestsDoNotCount(t *testing.T) {
 			held = append(held, token)
 		}
 		f.fail(0, 5, timeout)
-		time.Sleep(20 * time.Second)
-		synctest.Wait()
+		pass(20 * time.Second)
 		for _, token := range held {
 			token.Done(timeout)
 		}
@@ -210,9 +200,7 @@ func TestMaxEjected(t *testing.T) {
 
 // max_ejected is a share of the peers that may get requests.
 func TestMaxEjectedIsAShareOfUsablePeers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, passiveSettings(), Options{})
-		defer f.close()
+	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
 		f.Apply(instances(10))
 		var drained []discovery.Key
 		for n := range 8 {
@@ -227,9 +215,7 @@ func TestMaxEjectedIsAShareOfUsablePeers(t *testing.T) {
 
 // The last requests of a drained peer do not eject it.
 func TestAPeerWithoutNewRequestsIsNotEjected(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, passiveSettings(), Options{})
-		defer f.close()
+	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
 		f.Apply(instances(4))
 		var held []balancer.Token
 		for range 5 {
@@ -249,9 +235,7 @@ func TestAPeerWithoutNewRequestsIsNotEjected(t *testing.T) {
 
 // Without another eligible peer, an ejected one is used.
 func TestEjectedPeersReturnIfNoOtherIsLeft(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, passiveSettings(), Options{})
-		defer f.close()
+	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
 		f.Apply(instances(2))
 		f.fail(0, 5, refused)
 		balancertest.Drain(f.Pool, "", instance(1).Key())
@@ -263,15 +247,12 @@ func TestEjectedPeersReturnIfNoOtherIsLeft(t *testing.T) {
 }
 
 func TestAnEjectionEndsWhileThePeerIsAbsent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, passiveSettings(), Options{})
-		defer f.close()
+	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
 		f.Apply(instances(3))
 		token, _ := f.pick(0)
 		f.fail(0, 5, refused)
 		f.Apply(instances(3)[1:]) // it is removed, and drains
-		time.Sleep(20 * time.Second)
-		synctest.Wait()
+		pass(20 * time.Second)
 		f.Apply(instances(3)) // it returns
 		if f.peer(0) != token.Peer || f.eligible() != 3 {
 			t.Errorf("reasons %q", f.peer(0).Reasons())
@@ -294,9 +275,7 @@ func TestAnEjectionEndsWhileThePeerIsAbsent(t *testing.T) {
 }
 
 func TestReconfiguringPassive(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, passiveSettings(), Options{})
-		defer f.close()
+	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
 		f.Apply(instances(3))
 		f.fail(0, 5, refused)
 		s := passiveSettings()
@@ -304,8 +283,7 @@ func TestReconfiguringPassive(t *testing.T) {
 		f.reconfigure(s)
 		synctest.Wait()
 		verify.Equal(t, f.eligible(), 2, "a new setting ended an ejection")
-		time.Sleep(10 * time.Second)
-		synctest.Wait()
+		pass(10 * time.Second)
 		f.fail(1, 2, refused)
 		verify.Equal(t, f.eligible(), 2, "the new setting has no effect")
 		f.reconfigure(Settings{})

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -150,6 +151,27 @@ type fixture struct {
 	log     []string // events
 	mu      sync.Mutex
 	options balancer.Options
+}
+
+// bubble runs a test with a fixture in a bubble.
+func bubble(t *testing.T, s Settings, run func(t *testing.T, f *fixture)) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, s, Options{})
+		defer f.close()
+		run(t, f)
+	})
+}
+
+// checked is bubble with active checks by a script.
+func checked(t *testing.T, run func(t *testing.T, f *fixture, probe *script)) {
+	probe := newScript()
+	bubble(t, activeSettings(probe), func(t *testing.T, f *fixture) { run(t, f, probe) })
+}
+
+// pass lets time pass in a bubble, and what is due happen.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 // newFixture returns a pool with a checker and the settings s. The test must close it, in the

@@ -20,8 +20,7 @@ func (f *fixture) load(peers, requests int, outcome func(peer, request int) bala
 			f.request(n, outcome(n, r))
 		}
 	}
-	time.Sleep(10 * time.Second)
-	synctest.Wait()
+	pass(10 * time.Second)
 	var ejected []int
 	for n := range peers {
 		if f.peer(n).State() == balancer.StateEjected {
@@ -35,9 +34,7 @@ func TestSuccessRateEjects(t *testing.T) {
 	s := passiveSettings()
 	s.Passive.ConsecutiveFailures = 0
 	s.Passive.SuccessRate = &SuccessRate{StdevFactor: 1.9, Below: 0.95, MinRequests: 50, MinPeers: 5}
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, s, Options{})
-		defer f.close()
+	bubble(t, s, func(t *testing.T, f *fixture) {
 		f.Apply(instances(6))
 		synctest.Wait()
 		ejected := f.load(6, 100, func(peer, request int) balancer.Outcome {
@@ -61,9 +58,7 @@ func TestSuccessRateEjects(t *testing.T) {
 func TestLatencyEjects(t *testing.T) {
 	s := passiveSettings()
 	s.Passive.Latency = &Latency{Factor: 3, Above: 50 * time.Millisecond, MinRequests: 20, MinPeers: 3}
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, s, Options{})
-		defer f.close()
+	bubble(t, s, func(t *testing.T, f *fixture) {
 		f.Apply(instances(4))
 		synctest.Wait()
 		ejected := f.load(4, 50, func(peer, request int) balancer.Outcome {

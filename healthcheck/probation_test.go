@@ -21,8 +21,7 @@ func lost(n int) []discovery.Instance {
 // awaitCheck waits for the next check of peer n.
 func (f *fixture) awaitCheck(probe *script, n int) {
 	for before, _ := probe.count(instance(n)); ; {
-		time.Sleep(100 * time.Millisecond)
-		synctest.Wait()
+		pass(100 * time.Millisecond)
 		if now, _ := probe.count(instance(n)); now > before {
 			return
 		}
@@ -30,10 +29,7 @@ func (f *fixture) awaitCheck(probe *script, n int) {
 }
 
 func TestOneFailedCheckEndsProbation(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		f := newFixture(t, activeSettings(probe), Options{})
-		defer f.close()
+	checked(t, func(t *testing.T, f *fixture, probe *script) {
 		f.Apply(instances(2))
 		time.Sleep(30 * time.Second)
 		f.Apply(lost(2))
@@ -43,17 +39,13 @@ func TestOneFailedCheckEndsProbation(t *testing.T) {
 		f.awaitCheck(probe, 0)
 		verify.That(t, f.eligible() == 1 && !f.peer(0).Used(), "%d eligible after one failure, want 1", f.eligible())
 		probe.set(instance(0), false)
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
+		pass(2 * time.Second)
 		verify.Equal(t, f.eligible(), 1, "eligible after two passes")
 	})
 }
 
 func TestAFailureFromBeforeCountsOnProbation(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		f := newFixture(t, activeSettings(probe), Options{})
-		defer f.close()
+	checked(t, func(t *testing.T, f *fixture, probe *script) {
 		f.Apply(instances(1))
 		time.Sleep(30 * time.Second)
 		probe.set(instance(0), true)
@@ -69,9 +61,7 @@ func TestAFailureFromBeforeCountsOnProbation(t *testing.T) {
 
 // max_ejected and the protection of the last peer do not apply on probation.
 func TestPeersOnProbationAreEjectedWithoutALimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, Settings{Passive: Passive{ConsecutiveFailures: 2, Ejection: time.Second, MaxEjection: time.Second, MaxEjected: .5, Interval: time.Second}}, Options{})
-		defer f.close()
+	bubble(t, Settings{Passive: Passive{ConsecutiveFailures: 2, Ejection: time.Second, MaxEjection: time.Second, MaxEjected: .5, Interval: time.Second}}, func(t *testing.T, f *fixture) {
 		f.Apply(instances(2))
 		f.Apply(lost(2))
 		synctest.Wait()
@@ -81,8 +71,7 @@ func TestPeersOnProbationAreEjectedWithoutALimit(t *testing.T) {
 			time.Sleep(fullFor + time.Millisecond)
 		}
 		verify.Equal(t, f.eligible(), 0, "eligible")
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		pass(time.Minute)
 		verify.Equal(t, f.eligible(), 0, "eligible when their ejection is over")
 	})
 }

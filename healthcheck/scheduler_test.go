@@ -30,8 +30,7 @@ func TestSchedulerKeepsTheOrder(t *testing.T) {
 		s.schedule(tasks[9], 5*time.Second)  // earlier
 		s.schedule(tasks[8], 12*time.Second) // earlier, together with another
 		s.schedule(tasks[0], time.Minute)    // not earlier: no change
-		time.Sleep(30 * time.Second)
-		synctest.Wait()
+		pass(30 * time.Second)
 		want := []int{905, 10, 111, 212, 812, 414, 515, 616, 717}
 		verify.That(t, slices.Equal(ran, want) || slices.Equal(ran, []int{905, 10, 111, 812, 212, 414, 515, 616, 717}), "ran %v, want %v", ran, want)
 		running, overdue := s.load()
@@ -77,12 +76,10 @@ func TestSchedulerRunsTheLongestOverdueFirst(t *testing.T) {
 				return time.Hour
 			}), time.Duration(5-i)*time.Second)
 		}
-		time.Sleep(5 * time.Second)
-		synctest.Wait()
+		pass(5 * time.Second)
 		running, overdue := s.load()
 		verify.That(t, running == 1 && overdue == 3, "%d running, %d overdue after 5 s; want 1, 3 (one more is due just now)", running, overdue)
-		time.Sleep(55 * time.Second)
-		synctest.Wait()
+		pass(55 * time.Second)
 		verify.Slices(t, order, []int{4, 3, 2, 1, 0}, "order")
 	})
 }

@@ -225,6 +225,7 @@ type origin struct {
 	accepted int
 	ended    int
 	conns    []net.Conn
+	gone     bool
 }
 
 type originConn struct {
@@ -265,6 +266,9 @@ func startOrigin(t testing.TB, handle func(o *originConn) bool) *origin {
 			}
 			conn = originSide(t, conn)
 			o.mu.Lock()
+			if o.gone {
+				conn.Close()
+			}
 			o.accepted++
 			o.conns = append(o.conns, conn)
 			c := &originConn{Conn: conn, Reader: bufio.NewReader(&recordingReader{conn, o}), origin: o, number: o.accepted}
@@ -293,6 +297,17 @@ func (o *origin) close() {
 	o.listener.Close()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	for _, c := range o.conns {
+		c.Close()
+	}
+}
+
+// leave closes all connections, also those to come. Its address stays its own: another test would
+// answer there.
+func (o *origin) leave() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.gone = true
 	for _, c := range o.conns {
 		c.Close()
 	}

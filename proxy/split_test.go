@@ -141,7 +141,7 @@ func TestEmptyGroup(t *testing.T) {
 	p, origins := startSplit(t, route.Split{}, 1)
 	canary := p.pool.Group("canary")
 	fallback := route.Split{Fallback: p.pool.Group("rest")}
-	origins[0].close()
+	origins[0].leave()
 	p.setSplit(fallback, 1)
 	for range 10 {
 		_, peer := p.get("/")
