@@ -77,6 +77,7 @@ func churn(p *Pool, o Options, set []discovery.Instance, random *rand.Rand, stop
 // in flight, and each transport is closed once. That a drained peer has no later request is for
 // TestNoRequestStartsOnADrainedPeer: here a peer may be in use again before its event is sent.
 func TestChurn(t *testing.T) {
+	t.Parallel()
 	const pickers, picks = 4, 100000
 	var made sync.Map // every transport, by peer
 	o := Options{

@@ -106,6 +106,7 @@ func policyTable(all []scenarios) string {
 // TestFigures checks the claims about policies in docs/balancing.md and, with -update, writes
 // the figures into it.
 func TestFigures(t *testing.T) {
+	t.Parallel()
 	duration := 6 * time.Second
 	if *update {
 		duration = time.Minute

@@ -68,6 +68,7 @@ func TestAHashStaysOnItsPeer(t *testing.T) {
 }
 
 func TestHashesAreSharedByWeight(t *testing.T) {
+	t.Parallel()
 	for _, weights := range [][]int{{1, 1, 1}, {1, 2, 3, 4}, {100, 1}, {65535, 1, 1}, slices.Repeat([]int{1}, 100)} {
 		p := newHashPool(t, withWeights(weights...))
 		const n = 100000
@@ -92,6 +93,7 @@ func TestHashesAreSharedByWeight(t *testing.T) {
 // When a peer joins or leaves, its part of the hashes must move. The table moves a little more,
 // as the paper predicts.
 func TestFewHashesMoveWithThePeers(t *testing.T) {
+	t.Parallel()
 	keys := hashes(30000)
 	for _, n := range []int{3, 10, 100} {
 		p := newHashPool(t, instances(n))
@@ -115,6 +117,7 @@ func TestFewHashesMoveWithThePeers(t *testing.T) {
 
 // Only the hashes of an ejected peer move, to all other peers. They return with it.
 func TestEjectionDoesNotReshuffle(t *testing.T) {
+	t.Parallel()
 	keys := hashes(50000)
 	const n = 10
 	for what, out := range map[string]func(p *Pool, set []discovery.Instance, down bool){

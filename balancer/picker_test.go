@@ -28,6 +28,7 @@ var weightCases = [][]int{
 // Without load every policy distributes by weight. Round robin does so exactly: see
 // TestScheduleIsExactAndSmooth.
 func TestSharesFollowTheWeights(t *testing.T) {
+	t.Parallel()
 	for _, policy := range Policies() {
 		for _, weights := range weightCases {
 			const picks = 20000

@@ -123,6 +123,7 @@ func TestIfAllPeersAreNewTheyShareTheLoadAtOnce(t *testing.T) {
 }
 
 func TestAPeerThatReturnsWarmsAgain(t *testing.T) {
+	t.Parallel()
 	for what, away := range map[string]func(p *Pool, i discovery.Instance, away bool){
 		"ejected": func(p *Pool, i discovery.Instance, away bool) { p.SetReason(i.Key(), ReasonEjected, away, "") },
 		"checked": func(p *Pool, i discovery.Instance, away bool) { p.SetReason(i.Key(), ReasonActive, away, "") },

@@ -45,6 +45,7 @@ func differences(a, b [][]string) (most int, mean float64) {
 // The load of the peers is even: each is used by as many replicas as any other,
 // give or take one.
 func TestSubsetsAreEven(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ peers, size, replicas int }{
 		{100, 20, 10}, {100, 20, 7}, {97, 20, 10}, {300, 30, 50}, {10, 3, 4}, {1000, 20, 100}, {50, 49, 3},
 	} {

@@ -127,6 +127,7 @@ func sharesOf(t *testing.T, p *Pool, picks int) map[int]float64 {
 }
 
 func TestBackupPeersGetWhatTheOthersHaveNoRoomFor(t *testing.T) {
+	t.Parallel()
 	for _, policy := range Policies() {
 		p := newTestPool(t, backups(Options{Policy: policy}))
 		set := tagged(6, 2, "main") // 0 and 1 are backups

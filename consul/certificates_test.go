@@ -165,6 +165,7 @@ func TestNewConnectionsUseTheCertificatesOnDisk(t *testing.T) {
 }
 
 func TestCertificatesThatCannotBeUsedLeaveThoseBefore(t *testing.T) {
+	t.Parallel()
 	ca := consultest.NewAuthority(t, "Consul CA")
 	for name, spoil := range map[string]func(s *secured, certificate, key string){
 		"a certificate without its key": func(s *secured, certificate, _ string) { s.install("client.pem", certificate) },
@@ -215,6 +216,7 @@ func TestCertificatesThatCannotBeUsedLeaveThoseBefore(t *testing.T) {
 // A watch goes on on the connection that it has, and survives the change of the
 // CA: first both are trusted, then the servers change, then the old one goes.
 func TestCertificatesAreReplacedWithoutLosingAWatch(t *testing.T) {
+	t.Parallel()
 	old, next := consultest.NewAuthority(t, "Old CA"), consultest.NewAuthority(t, "New CA")
 	s := newSecured(t, old, false)
 	s.install("ca.pem", old.File)

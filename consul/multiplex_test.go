@@ -100,6 +100,7 @@ func unchanged(h http.Handler) http.Handler { return h }
 
 // net/http dials for each request that finds no connection with a free stream.
 func TestStartOverHTTP2OpensFewConnections(t *testing.T) {
+	t.Parallel()
 	const services, streams = 500, 100
 	m := startMultiplexing(t, streams, services, unchanged)
 	// Five are enough. Probes and superfluous dials add a few.
@@ -109,6 +110,7 @@ func TestStartOverHTTP2OpensFewConnections(t *testing.T) {
 }
 
 func TestTLSWithoutHTTP2HasOneConnectionPerQuery(t *testing.T) {
+	t.Parallel()
 	const services = 30
 	m := startMultiplexing(t, 0, services, unchanged)
 	for n := range services {
@@ -122,6 +124,7 @@ func TestTLSWithoutHTTP2HasOneConnectionPerQuery(t *testing.T) {
 // A Consul server continues a canceled blocking query, which uses a stream of its
 // connection until its wait is over.
 func TestQueriesAfterCancellationUseNewConnections(t *testing.T) {
+	t.Parallel()
 	const services, streams = 20, 100
 	var mu sync.Mutex
 	waiting := 0                     // queries

@@ -52,6 +52,7 @@ func TestErrRegisteredReportsThatTheAgentHasTheService(t *testing.T) {
 // With rare probes, a failed request to register is what tells of an outage, and so Changed
 // of its end.
 func TestFailedRegistrationTellsOfTheRecovery(t *testing.T) {
+	t.Parallel()
 	var down atomic.Bool
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if down.Load() {

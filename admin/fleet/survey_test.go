@@ -135,6 +135,7 @@ func TestSurveyHasTheErrorOfAReplica(t *testing.T) {
 
 // A replica that hangs delays the report, but does not prevent it.
 func TestSurveyIsBounded(t *testing.T) {
+	t.Parallel()
 	end := make(chan struct{})
 	address := replicaAPI(t, func(_ http.ResponseWriter, q *http.Request) {
 		select {

@@ -189,6 +189,7 @@ func TestPreferredAgentIsUsedAgainAfterATime(t *testing.T) {
 }
 
 func TestFlappingAgentIsUsedLessOften(t *testing.T) {
+	t.Parallel()
 	inCluster(t, 2, func(t *testing.T, c *cluster) {
 		for n := range 60 { // healthy for 30 s, dead for 30 s
 			c.at(time.Duration(n) * time.Minute)
@@ -319,6 +320,7 @@ func TestFlappingAgentIsNotHealthy(t *testing.T) {
 
 // A proxy in front of Consul may deny some paths.
 func TestViewsAreNotBypassedIfProbesAreDenied(t *testing.T) {
+	t.Parallel()
 	inCluster(t, 1, func(t *testing.T, c *cluster) {
 		c.agents[0].BreakProbes(403)
 		c.at(10 * time.Minute)
@@ -340,6 +342,7 @@ func TestProbesAreFew(t *testing.T) {
 }
 
 func TestAllAgentsDown(t *testing.T) {
+	t.Parallel()
 	inCluster(t, 3, func(t *testing.T, c *cluster) {
 		c.at(10 * sec)
 		for _, fake := range c.agents {

@@ -262,6 +262,7 @@ func (m *model) check() {
 // Whatever happens in whatever order: no program that works leaves, and none that has failed comes
 // back. SLUICE_SEED repeats a seed.
 func TestNoBoundaryForgetsInstances(t *testing.T) {
+	t.Parallel()
 	if text := os.Getenv("SLUICE_SEED"); text != "" {
 		seed, err := strconv.ParseUint(text, 10, 64)
 		verify.NoError(t, err)

@@ -155,6 +155,7 @@ func TestRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
 // An agent that was stopped has not closed the connections of canceled queries yet when it answers
 // again. It counts them with those that replace them.
 func TestReplacedConnectionsAreNotCountedTwice(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		services int
 		within   time.Duration // all are fresh after the recovery: a probe in 550 ms, a spread of 200 ms
@@ -240,6 +241,7 @@ func TestAgentWithFewConnections(t *testing.T) {
 }
 
 func TestFewQueriesGoToAnAgentThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	atBusyAgent(t, manyServices, 60, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
 		agent.Break(discoverytest.Fault{Hang: true})
 		time.Sleep(5 * time.Second)
@@ -258,6 +260,7 @@ func TestFewQueriesGoToAnAgentThatDoesNotAnswer(t *testing.T) {
 
 // An agent may be slow because it is busy.
 func TestManyHeldQueriesAreNotRepeated(t *testing.T) {
+	t.Parallel()
 	atBusyAgent(t, manyServices, 60, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
 		agent.Break(discoverytest.Fault{Status: http.StatusInternalServerError})
 		time.Sleep(sec)

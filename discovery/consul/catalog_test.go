@@ -171,6 +171,7 @@ func TestCatalogRemovesNothingWhileConsulFails(t *testing.T) {
 
 // A service that was missing before the failure may be listed again.
 func TestProbationDoesNotEndWhileConsulFails(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]discoverytest.Fault{
 		"500":                  {Status: 500, Body: "No cluster leader"},
 		"everything is hidden": {Filtered: true, Body: "{}"},

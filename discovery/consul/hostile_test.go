@@ -20,6 +20,7 @@ import (
 // Whatever poses as Consul, the last good set stays in use, and state and log tell why. An
 // instance that is not usable is left out.
 func TestHostileAnswers(t *testing.T) {
+	t.Parallel()
 	cases := hostile.ConsulAnswers()
 	add := func(name, reason, set string, entries ...*api.ServiceEntry) {
 		body, err := json.Marshal(append(entries, hostileEntry("a", nil)))

@@ -95,6 +95,7 @@ func TestLowerIndexIsRememberedUntilItIsConfirmed(t *testing.T) {
 }
 
 func TestProbationTimeStopsWhileConsulFails(t *testing.T) {
+	t.Parallel()
 	watchInBubble(t, ServiceOptions{Probation: 90 * sec, Wait: 10 * time.Minute}, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		b.set("")
@@ -199,6 +200,7 @@ func TestUnconfirmedLossChangesNothing(t *testing.T) {
 }
 
 func TestFailedConfirmationChangesNothing(t *testing.T) {
+	t.Parallel()
 	watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		b.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader", Only: func(r discoverytest.Request) bool { return r.Consistent }})

@@ -60,6 +60,7 @@ func TestNearestDatacenterIsUsed(t *testing.T) {
 
 // Distances that differ little, or not for long, change nothing.
 func TestOrderOfDatacentersDoesNotFlap(t *testing.T) {
+	t.Parallel()
 	watchInBubble(t, nearestDatacenters, inThree(10*ms, 12*ms), func(t *testing.T, b *bubble) {
 		const order = "a^0 m^1 x^2"
 		b.expectPriorities(sec, order)
@@ -81,6 +82,7 @@ func TestOrderOfDatacentersDoesNotFlap(t *testing.T) {
 // The order is that of the list until the distances are known, and stays when they cannot
 // be read.
 func TestUnknownDistances(t *testing.T) {
+	t.Parallel()
 	refused := discoverytest.Fault{Status: 500, Body: "no", Only: func(r discoverytest.Request) bool { return strings.HasSuffix(r.Path, "/datacenters") }}
 	prepare := func(b *bubble) {
 		inThree(20*ms, 10*ms)(b)

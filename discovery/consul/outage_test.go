@@ -175,6 +175,7 @@ func outageInBubble(t *testing.T, services int, random *rand.Rand) {
 // An instance that registers before, in, or after an outage of whatever kind is used soon, with a
 // connection for each service and with fewer.
 func TestNewInstanceIsUsedAfterOutages(t *testing.T) {
+	t.Parallel()
 	base := uint64(time.Now().UnixNano())
 	for n := range long.Count(t, uint64(1), 4) {
 		seed := base + n

@@ -17,6 +17,7 @@ import (
 )
 
 func TestOverviewShowsEveryKindOfChange(t *testing.T) {
+	t.Parallel()
 	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
 		c.expect("an instance comes", soon, "service-07: a-7 b-7 c-7")
@@ -87,6 +88,7 @@ func TestOverviewShowsTaggedAddressesOfANode(t *testing.T) {
 
 // The checks of a node apply to every instance on it.
 func TestOverviewShowsFailureOfANode(t *testing.T) {
+	t.Parallel()
 	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		want := make(map[string][]*api.ServiceEntry)
 		for service, entries := range c.entries {
@@ -140,6 +142,7 @@ func TestOverviewDoesNotShowAChangeThatIsUndone(t *testing.T) {
 }
 
 func TestOverviewCostsFewQueries(t *testing.T) {
+	t.Parallel()
 	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		got := c.spent(10*time.Second, func() {
 			c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
@@ -185,6 +188,7 @@ func TestOutputOfChecksCostsFewQueries(t *testing.T) {
 }
 
 func TestOverviewDuringAnOutage(t *testing.T) {
+	t.Parallel()
 	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		c.Break(discoverytest.Fault{Status: http.StatusInternalServerError, Body: "No cluster leader"})
 		time.Sleep(30 * time.Second)
@@ -210,6 +214,7 @@ func TestOverviewDuringAnOutage(t *testing.T) {
 }
 
 func TestOverviewAfterConsulLostItsState(t *testing.T) {
+	t.Parallel()
 	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		c.SetIndex(2) // what blocks on a greater index does so until its wait is over
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
@@ -221,6 +226,7 @@ func TestOverviewAfterConsulLostItsState(t *testing.T) {
 
 // A proxy in front of Consul may deny some paths.
 func TestWithoutAnOverviewServicesArePolled(t *testing.T) {
+	t.Parallel()
 	inOverviewBubble(t, 2, func(t *testing.T, c *overviewBubble) {
 		c.Break(discoverytest.Fault{Status: http.StatusForbidden, Body: "Permission denied",
 			Only: func(r discoverytest.Request) bool { return r.Service == "" }})
@@ -257,6 +263,7 @@ func TestWatchesMoveBetweenConnectionAndOverview(t *testing.T) {
 
 // Instances without an address have that of their node.
 func TestOverviewShowsNewAddressOfANode(t *testing.T) {
+	t.Parallel()
 	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry {
 			n := c.instance(7, "c")
@@ -286,6 +293,7 @@ func TestOverviewShowsNewAddressOfANode(t *testing.T) {
 
 // In one transaction, a new instance changes the checks, and a moved one does not.
 func TestOverviewShowsAllChangesOfATransaction(t *testing.T) {
+	t.Parallel()
 	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		moved := *c.entries["service-08"][0]
 		service := *moved.Service
@@ -352,6 +360,7 @@ func TestOverviewShowsRemovalOfAnInstanceWithoutChecks(t *testing.T) {
 
 // Nothing is registered, or ACLs hide all nodes.
 func TestOverviewOfAnEmptyCatalog(t *testing.T) {
+	t.Parallel()
 	atBusyAgent(t, 2*manyServices, 0, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
 		time.Sleep(time.Minute)
 		before := len(agent.Requests())

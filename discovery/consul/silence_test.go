@@ -39,6 +39,7 @@ const withoutOutput = "Service 'star' check: Consul has no output of it"
 
 // What Consul's servers do not know yet, the agent that runs the check does.
 func TestOutputOfASilentCheckComesFromItsAgent(t *testing.T) {
+	t.Parallel()
 	watchInBubble(t, ServiceOptions{Wait: maxWait}, func(b *bubble) {
 		b.set("a:critical b")
 		b.SetAgentChecks(silentCheck(""))
@@ -68,6 +69,7 @@ func TestOutputOfASilentCheckComesFromItsAgent(t *testing.T) {
 // An agent that does not have the check is asked once, and nobody is asked about a check that
 // passes soon.
 func TestQuestionsAboutSilentChecksAreFew(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		prepare func(*bubble)
 		asked   int

@@ -67,6 +67,7 @@ func (c *overviewBubble) direct() map[string]bool {
 
 // The overview may be slow, but a service that has just changed does not wait for it.
 func TestQueriesForAServiceThatHasJustChangedBlock(t *testing.T) {
+	t.Parallel()
 	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		const slow = 4 * time.Second
 		c.Break(discoverytest.Fault{Only: func(r discoverytest.Request) bool {
@@ -105,6 +106,7 @@ func TestQueriesForAServiceThatHasJustChangedBlock(t *testing.T) {
 }
 
 func TestFewQueriesForServicesBlock(t *testing.T) {
+	t.Parallel()
 	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		changed := make(map[string][]*api.ServiceEntry)
 		var want []string

@@ -13,6 +13,7 @@ import (
 
 // TestRealTLS watches a service at an agent that requires client certificates.
 func TestRealTLS(t *testing.T) {
+	t.Parallel()
 	ca, other := consultest.NewAuthority(t, "Consul CA"), consultest.NewAuthority(t, "Another CA")
 	server, serverKey := ca.Issue("server", "server.dc1.consul")
 	client, clientKey := ca.Issue("client")

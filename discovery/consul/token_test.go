@@ -53,6 +53,7 @@ func TestTokenReplacedBeforeItsRevocationCausesNoError(t *testing.T) {
 }
 
 func TestWatchRecoversAfterTheReplacementOfARevokedToken(t *testing.T) {
+	t.Parallel()
 	for n := range 10 { // at different moments of a wait
 		file := newTokenFile(t, "old")
 		watchInBubbleAs(t, consul.Options{TokenFile: file.path}, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {

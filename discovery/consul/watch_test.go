@@ -296,6 +296,7 @@ func TestServiceWithoutNameEndsTheWatch(t *testing.T) {
 
 // A stream does not report the loss of the leader.
 func TestStreamWithoutALeaderIsNotFresh(t *testing.T) {
+	t.Parallel()
 	for name, o := range map[string]ServiceOptions{"as usual": {}, "from the cache": {Cached: true}} {
 		t.Run(name, func(t *testing.T) {
 			watchInBubble(t, o, having("a b"), func(t *testing.T, b *bubble) {
@@ -333,6 +334,7 @@ func TestStreamWithoutALeaderIsNotFresh(t *testing.T) {
 // An agent that answers probes with 429, or is behind a proxy that denies them, may have a
 // leader.
 func TestDeniedProbesCancelNoQueries(t *testing.T) {
+	t.Parallel()
 	for _, status := range []int{403, 404, 429} {
 		watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
 			b.expect(10*sec, "0s: a b")
@@ -369,6 +371,7 @@ func TestAnswerOfAnOutdatedCacheIsNotUsed(t *testing.T) {
 // An instance whose tagged address changes is another one: requests in flight to the old
 // address must not be counted for the new one.
 func TestTaggedAddressMoves(t *testing.T) {
+	t.Parallel()
 	at := func(b *bubble, wan string) {
 		e := b.entries("a")
 		e[0].Service.TaggedAddresses = map[string]api.ServiceAddress{"wan": {Address: wan, Port: 443}}

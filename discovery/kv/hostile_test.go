@@ -70,6 +70,7 @@ func (k *hostileKey) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Whatever is in a key, or poses as Consul, the last good set stays in use, and the state tells why.
 func TestHostileValues(t *testing.T) {
+	t.Parallel()
 	cases := hostile.ConsulAnswers()
 	for _, value := range hostile.Values() {
 		body := fmt.Sprintf(`[{"Key":"star","Value":%q}]`, base64.StdEncoding.EncodeToString([]byte(value.Answer)))

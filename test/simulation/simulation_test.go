@@ -57,7 +57,7 @@ func TestSeeds(t *testing.T) {
 	case raceEnabled:
 		seeds = 50
 	default:
-		seeds = long.Count(t, uint64(150), 1000)
+		seeds = long.Count(t, uint64(60), 1000)
 	}
 	start := time.Now()
 	all := make(counts)

@@ -72,6 +72,7 @@ func (c *hostileCluster) Close() error { return nil }
 
 // Whatever poses as etcd, the last good set stays in use, and state or log tell why.
 func TestHostileAnswers(t *testing.T) {
+	t.Parallel()
 	hostile.Test(t, func(log zerolog.Logger) hostile.Registry[func(*clientv3.GetResponse)] {
 		fake := &hostileCluster{revision: 10}
 		o := client.Options{Endpoints: "http://fake"}
