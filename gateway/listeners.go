@@ -73,19 +73,6 @@ func (ls *listeners) all() []*listener {
 	return ls.inUse
 }
 
-// address is [Gateway.Address].
-func (ls *listeners) address(name string) net.Addr {
-	if name == adminName {
-		return ls.admin.Addr()
-	}
-	for _, l := range ls.all() {
-		if l.config.Name == name {
-			return l.Addr()
-		}
-	}
-	return nil
-}
-
 // reachable returns the "host:port" of the first listener that other machines may reach; ":0" if all are unix
 // sockets.
 func (ls *listeners) reachable() string {
@@ -202,7 +189,7 @@ func (ls *listeners) apply(all []*listener, c *config.Config) {
 	ls.inUse = all
 	ls.mu.Unlock()
 	ls.certificates.Use(tlsOf(all))
-	ls.tellMachine()
+	ls.emitMachine()
 	if before == nil {
 		return // Run serves them
 	}
@@ -286,8 +273,8 @@ func (l *listener) options() proxy.ListenerOptions {
 	return o
 }
 
-// tellMachine passes the addresses of the listeners to machine.
-func (ls *listeners) tellMachine() {
+// emitMachine passes the addresses of the listeners to machine.
+func (ls *listeners) emitMachine() {
 	var all []locality.Listener
 	add := func(name string, l net.Listener) {
 		switch a := l.Addr().(type) {
