@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"sluice/discovery"
-	"sluice/proxy/accesslog"
 	"sluice/route"
 )
 
@@ -30,11 +29,6 @@ func (w *whole) complete() {
 	if b := c.Discovery.Debounce; b.Quiet > b.MaxWait {
 		w.fail(w.place("discovery.debounce"), "discovery.debounce.quiet", formatDuration(b.Quiet),
 			"want at most discovery.debounce.max_wait, which is "+formatDuration(b.MaxWait))
-	}
-	if f := c.AccessLog.Format; f != "" {
-		if err := accesslog.Format(f).Check(); err != nil {
-			w.refuse("access_log.format", f, err.Error())
-		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		s := c.Services[name]

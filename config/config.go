@@ -52,8 +52,8 @@ type Log struct {
 // AccessLog configures the log of requests.
 type AccessLog struct {
 	Path string `key:"path" default:"stdout" format:"access_log"`
-	// Format is json, combined, or a template, as in accesslog.Format.
-	Format string        `key:"format" default:"json" format:"log_format"`
+	// Format is json, combined, or a template.
+	Format LogFormat     `key:"format" default:"json" format:"log_format"`
 	Sample Ratio         `key:"sample" default:"1.0" min:"0" max:"1"` // share of requests in the log
 	Slow   time.Duration `key:"slow" default:"1s" min:"0s" max:"24h"` // requests that take this long are always in the log; 0: they are not
 }

@@ -181,6 +181,11 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, key *keyPath, r *rules) 
 		return
 	}
 	want := "want " + r.want(v.Type())
+	if f := formats[r.format]; f.tells {
+		if _, err := f.parse(value); err != nil {
+			want = err.Error()
+		}
+	}
 	if fromVariables {
 		want += ", which the environment does not give"
 	}

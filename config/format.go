@@ -13,6 +13,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/healthcheck"
+	"sluice/proxy/accesslog"
 	"sluice/route"
 	"sluice/route/compression"
 	"sluice/tags/traefik"
@@ -23,9 +24,16 @@ type format struct {
 	want  string                    // what is allowed, for an error
 	ok    func(string) bool         // reports whether a text, which is not empty, is allowed
 	parse func(string) (any, error) // returns the value of a [Typed]; nil: the text is all
+	tells bool                      // the error of parse is what is allowed, for an error
 }
 
 func plain(want string, ok func(string) bool) format { return format{want: want, ok: ok} }
+
+// telling returns f with errors that say what is wrong with the text.
+func telling(f format) format {
+	f.tells = true
+	return f
+}
 
 var isName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`).MatchString
 
@@ -98,9 +106,8 @@ var formats = map[string]format{
 	"rate_key":         typed(`client_address, "header NAME" or route`, parseRateKey),
 	"cookie":           plain("the name of a cookie: letters, digits, '.', '_' and '-'", regexp.MustCompile(`^[A-Za-z0-9._-]+$`).MatchString),
 	"cookie_attribute": plain("printable ASCII without ';', ',' or spaces", regexp.MustCompile(`^[!-+\--:<-~]+$`).MatchString),
-	"log_format": plain(`json, combined, or a template such as '$client "$method $target" $status'`,
-		func(s string) bool { return s == "json" || s == "combined" || strings.Contains(s, "$") }),
-	"access_log": plain(`"stdout", "stderr", "off" or the path of a file`, func(s string) bool { return !strings.HasSuffix(s, "/") }),
+	"log_format":       telling(typed(`json, combined, or a template such as '$client "$method $target" $status'`, accesslog.ParseFormat)),
+	"access_log":       plain(`"stdout", "stderr", "off" or the path of a file`, func(s string) bool { return !strings.HasSuffix(s, "/") }),
 }
 
 // isAuthority reports whether s is allowed as the Host of a request.

@@ -14,6 +14,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/healthcheck"
+	"sluice/proxy/accesslog"
 	"sluice/route"
 	"sluice/route/compression"
 	"sluice/tags/traefik"
@@ -42,6 +43,7 @@ type (
 	Encoding  = Typed[string, compression.Encoding]
 	Peer      = Typed[string, discovery.Instance]
 	LogLevel  = Typed[string, zerolog.Level]
+	LogFormat = Typed[string, accesslog.Format]
 	MediaType = Typed[string, compression.Types]
 	Level     = Typed[string, compression.Level]
 )

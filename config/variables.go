@@ -26,7 +26,7 @@ type hiddenKey struct {
 
 // resolve returns text with the variables of the environment replaced: ${NAME}, or
 // ${NAME:-DEFAULT} for one that may be unset or empty. $${ stands for ${. The variables of a
-// request, which a route.Template or accesslog.Format has, are left as they are. replaced reports whether
+// request, which a route.Template or an accesslog.Format has, are left as they are. replaced reports whether
 // there were others.
 func (d *decoder) resolve(text string) (resolved string, replaced bool, err error) {
 	var b strings.Builder

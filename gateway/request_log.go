@@ -29,7 +29,7 @@ type requestLog struct {
 
 // open opens what p has and before, the configuration in use, does not.
 func (r *requestLog) open(p *plan, before *config.Config) (err error) {
-	if before == nil || before.AccessLog != p.config.AccessLog {
+	if before == nil || !reflect.DeepEqual(before.AccessLog, p.config.AccessLog) {
 		if p.accessLog, err = r.openLines(p.config.AccessLog); err != nil {
 			return err
 		}
@@ -43,7 +43,7 @@ func (r *requestLog) open(p *plan, before *config.Config) (err error) {
 func (r *requestLog) openLines(a config.AccessLog) (*accesslog.Logger, error) {
 	return accesslog.New(accesslog.Options{
 		Path:   a.Path,
-		Format: accesslog.Format(a.Format),
+		Format: a.Format.Value,
 		Sample: float64(a.Sample),
 		Slow:   a.Slow,
 		Notify: func(err error) {

@@ -290,7 +290,8 @@ func TestNotCopiedRequestDoesNotAllocate(t *testing.T) {
 
 // Neither do an id, a trace that is not sampled, and a log by a template.
 func TestRequestIDAndTraceDoNotAllocate(t *testing.T) {
-	log := verify.Result(accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1, Format: "$client $request_id $trace_id $http_x_a $tries"})).Must(t)
+	format := verify.Result(accesslog.ParseFormat("$client $request_id $trace_id $http_x_a $tries")).Must(t)
+	log := verify.Result(accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1, Format: format})).Must(t)
 	defer log.Close()
 	for name, fields := range map[string]string{
 		"new": "X-A: 1\r\n", "taken over": "X-Request-Id: 01234567-89ab-7abc-bfff-000012345678\r\ntraceparent: " + notSampled + "\r\nX-Forwarded-For: 203.0.113.9\r\n",

@@ -166,7 +166,7 @@ func TestEmptyGroup(t *testing.T) {
 func TestAccessLogNamesTheGroup(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "access.log")
-	log := verify.Result(accesslog.New(accesslog.Options{Path: path, Format: accesslog.FormatJSON, Sample: 1})).Must(t)
+	log := verify.Result(accesslog.New(accesslog.Options{Path: path, Sample: 1})).Must(t)
 	p, _ := startSplit(t, route.Split{}, 1)
 	o := *p.options.Load()
 	o.AccessLog = log

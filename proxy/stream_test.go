@@ -63,7 +63,7 @@ func greeting(c *originConn) bool {
 func TestStream(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "access.log")
-	log := verify.Result(accesslog.New(accesslog.Options{Path: path, Format: accesslog.FormatJSON, Sample: 1})).Must(t)
+	log := verify.Result(accesslog.New(accesslog.Options{Path: path, Sample: 1})).Must(t)
 	origin := startOrigin(t, greeting)
 	p := startStreams(t, Options{AccessLog: log}, origin.address())
 	conn := p.stream()

@@ -2,6 +2,7 @@ package accesslog
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,8 +13,8 @@ import (
 	"sluice/route/template"
 )
 
-// A layout is a line with variables, such as "$client $status".
-type layout []part
+// Format is a line with variables, such as "$client $status"; nil is JSON. It does not change.
+type Format []part
 
 // A part is a literal text, and then a variable.
 type part struct {
@@ -31,8 +32,16 @@ const combined = `$client - $user [$time_combined] "$method $target $proto" $sta
 // fieldPrefix begins the names of variables for the fields of a request.
 const fieldPrefix = "http_"
 
-// parseLayout parses a text, as [template.Parse] does.
-func parseLayout(s string) (l layout, err error) {
+// ParseFormat parses "json", "combined" or a template.
+func ParseFormat(s string) (f Format, err error) {
+	switch {
+	case s == "json":
+		return nil, nil
+	case s == "combined":
+		s = combined
+	case !strings.Contains(s, "$"):
+		return nil, errors.New(`want json, combined, or a template such as '$client "$method $target" $status'`)
+	}
 	parts, rest, err := template.Parse(s, func(name string) (p part, err error) {
 		p.variable, p.field, err = lookUp(name)
 		return p, err
@@ -42,9 +51,9 @@ func parseLayout(s string) (l layout, err error) {
 	}
 	for _, p := range parts {
 		p.Variable.text = p.Text
-		l = append(l, p.Variable)
+		f = append(f, p.Variable)
 	}
-	return append(l, part{text: rest + "\n"}), nil
+	return append(f, part{text: rest + "\n"}), nil
 }
 
 func isNameCharacter(c byte) bool {
@@ -66,9 +75,9 @@ func lookUp(name string) (v variable, field []byte, err error) {
 }
 
 // line appends e as one line.
-func (l layout) line(b []byte, e *Entry, c *clocks) []byte {
-	for i := range l {
-		p := &l[i]
+func (f Format) line(b []byte, e *Entry, c *clocks) []byte {
+	for i := range f {
+		p := &f[i]
 		b = append(b, p.text...)
 		switch p.variable.kind {
 		case kindNone:

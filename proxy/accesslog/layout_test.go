@@ -13,7 +13,7 @@ func TestTemplateLine(t *testing.T) {
 	e.Tries, e.TLSVersion, e.TLSCipher = twoTries, "TLSv1.3", "TLS_AES_128_GCM_SHA256"
 	e.Head = []byte("GET / HTTP/1.1\r\nHost: a\r\nX-Canaries: 2\r\nX-CANARY:1 \t\r\nx-canary: 3\r\nCookie: a\"\x1b\r\nEmpty:\r\n\r\n")
 	for _, test := range []struct {
-		format Format
+		format string
 		want   string
 	}{
 		{"$client", "192.0.2.17"},
@@ -50,14 +50,14 @@ func TestTemplateVariables(t *testing.T) {
 	}
 }
 
-func TestFormatCheck(t *testing.T) {
+func TestParseFormat(t *testing.T) {
 	for _, test := range []struct {
-		format Format
+		format string
 		want   string
 	}{
 		{"json", ""}, {"combined", ""}, {"$client $status", ""}, {"$http_x_a", ""},
-		{"", "want json, combined or a template"},
-		{"clf", "want json, combined or a template"},
+		{"", "want json, combined, or a template"},
+		{"clf", "want json, combined, or a template"},
 		{"$remote_addr", "$remote_addr is not a variable: want one of $attempts, $bytes_in,"},
 		{"$", "$ is not a variable"},
 		{"$http_", "$http_ is not a variable"},
@@ -65,7 +65,7 @@ func TestFormatCheck(t *testing.T) {
 		{"${client", `"${client" has no "}"`},
 		{"$client\n", `contains '\n', character 8`},
 	} {
-		err := test.format.Check()
+		_, err := ParseFormat(test.format)
 		verify.That(t, (test.want != "" || err == nil) && (test.want == "" || err != nil && strings.Contains(err.Error(), test.want)), "%q: got %v, want %s", test.format, err, test.want)
 	}
 }
@@ -79,7 +79,7 @@ func TestSlowEntriesAreLogged(t *testing.T) {
 		{time.Second, "1000.000\n1001.000\n"},
 	} {
 		f := new(fakeFile)
-		l := start(Options{Format: "$duration_ms", Slow: test.slow, MaxBuffered: 1 << 20}, &output{file: f})
+		l := start(Options{Format: formatOf("$duration_ms"), Slow: test.slow, MaxBuffered: 1 << 20}, &output{file: f})
 		for _, waited := range []time.Duration{0, time.Second - 1, time.Second, 1001 * time.Millisecond} {
 			l.Log(0, &Entry{Duration: waited, Waited: waited})
 		}

@@ -18,17 +18,21 @@ func lineJSON(e *Entry) string {
 }
 
 func lineCombined(e *Entry) string {
-	return lineOf(FormatCombined, e)
+	return lineOf("combined", e)
 }
 
 // lineOf returns the line of e in a format that is not JSON.
-func lineOf(f Format, e *Entry) string {
-	t, err := f.layout()
+func lineOf(format string, e *Entry) string {
+	c := newClocks()
+	return string(formatOf(format).line(nil, e, &c))
+}
+
+func formatOf(text string) Format {
+	f, err := ParseFormat(text)
 	if err != nil {
 		panic(err)
 	}
-	c := newClocks()
-	return string(t.line(nil, e, &c))
+	return f
 }
 
 func TestJSONLine(t *testing.T) {

@@ -8,39 +8,11 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"runtime"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"sluice/observe/panics"
 )
-
-// Format is the format of a line: FormatJSON, FormatCombined or a template.
-type Format string
-
-const (
-	FormatJSON     Format = "json"
-	FormatCombined Format = "combined"
-)
-
-// Check reports what is wrong with f.
-func (f Format) Check() error {
-	_, err := f.layout()
-	return err
-}
-
-// layout returns nil for FormatJSON.
-func (f Format) layout() (layout, error) {
-	switch {
-	case f == FormatJSON:
-		return nil, nil
-	case f == FormatCombined:
-		return parseLayout(combined)
-	case !strings.Contains(string(f), "$"):
-		return nil, errors.New(`want json, combined or a template such as '$client "$method $target" $status'`)
-	}
-	return parseLayout(string(f))
-}
 
 // Options are the options of New.
 type Options struct {
@@ -48,7 +20,7 @@ type Options struct {
 	// 0640. Empty: "off".
 	Path string
 
-	// Format is FormatJSON when empty.
+	// Format is that of a line; nil: JSON.
 	Format Format
 
 	// Sample is the share of requests to log, from 0 to 1, chosen at random. Requests
@@ -69,7 +41,7 @@ type Options struct {
 
 // Logger is an access log. It is safe for concurrent use. A nil Logger is off.
 type Logger struct {
-	layout    layout // nil: JSON
+	format    Format // nil: JSON
 	everyLine bool
 	slow      time.Duration // above all if it is 0 in the options
 	threshold uint64        // a random 64-bit number below it selects a line
@@ -92,12 +64,6 @@ const (
 
 // New opens the log and starts its writer, which runs until Close.
 func New(o Options) (*Logger, error) {
-	if o.Format == "" {
-		o.Format = FormatJSON
-	}
-	if err := o.Format.Check(); err != nil {
-		return nil, fmt.Errorf("access log: format %q: %w", o.Format, err)
-	}
 	if !(o.Sample >= 0 && o.Sample <= 1) {
 		return nil, fmt.Errorf("access log: sample %v: must be from 0 to 1", o.Sample)
 	}
@@ -119,9 +85,8 @@ func New(o Options) (*Logger, error) {
 
 // start makes a Logger of complete and correct options.
 func start(o Options, out *output) *Logger {
-	lines, _ := o.Format.layout() // New has checked it
 	l := &Logger{
-		layout:    lines,
+		format:    o.Format,
 		everyLine: o.Sample == 1,
 		slow:      cmp.Or(o.Slow, math.MaxInt64),
 		shards:    make([]shard, shardCount()),
@@ -175,8 +140,8 @@ func (l *Logger) Log(shard uint32, e *Entry) {
 			return
 		}
 	}
-	if l.layout != nil {
-		s.buf = l.layout.line(s.buf, e, &s.clocks)
+	if l.format != nil {
+		s.buf = l.format.line(s.buf, e, &s.clocks)
 	} else {
 		s.buf = jsonLine(s.buf, e, &s.clocks.rfc3339)
 	}

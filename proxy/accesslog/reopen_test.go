@@ -13,7 +13,7 @@ import (
 
 func TestReopenFollowsARenamedFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
-	l := verify.Result(New(Options{Path: path, Format: FormatCombined, Sample: 1})).Must(t)
+	l := verify.Result(New(Options{Path: path, Format: formatOf("combined"), Sample: 1})).Must(t)
 	defer l.Close()
 	l.Log(0, numbered(1))
 	verify.NoError(t, os.Rename(path, path+".1"))
@@ -33,7 +33,7 @@ func TestReopenFollowsARenamedFile(t *testing.T) {
 func TestReopenKeepsTheFileIfTheNewOneCannotBeOpened(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "logs")
 	verify.NoError(t, os.Mkdir(dir, 0o755))
-	l := verify.Result(New(Options{Path: filepath.Join(dir, "access.log"), Format: FormatCombined, Sample: 1})).Must(t)
+	l := verify.Result(New(Options{Path: filepath.Join(dir, "access.log"), Format: formatOf("combined"), Sample: 1})).Must(t)
 	moved := dir + ".moved"
 	verify.NoError(t, os.Rename(dir, moved))
 	err := l.Reopen()
@@ -62,7 +62,7 @@ func TestStreamsStayOpen(t *testing.T) {
 // one: for the race detector, and no line may be lost or torn.
 func TestConcurrentUse(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
-	l := verify.Result(New(Options{Path: path, Format: FormatCombined, Sample: 1})).Must(t)
+	l := verify.Result(New(Options{Path: path, Format: formatOf("combined"), Sample: 1})).Must(t)
 	const goroutines, each = 8, 500
 	var wg sync.WaitGroup
 	for g := range goroutines {
@@ -86,7 +86,7 @@ func TestConcurrentUse(t *testing.T) {
 func TestCloseForASuccessor(t *testing.T) {
 	dir := t.TempDir()
 	open := func(name string) *Logger {
-		return verify.Result(New(Options{Path: filepath.Join(dir, name), Format: FormatCombined, Sample: 1})).Must(t)
+		return verify.Result(New(Options{Path: filepath.Join(dir, name), Format: formatOf("combined"), Sample: 1})).Must(t)
 	}
 	old, next := open("old"), open("next")
 	const lines = 1000
