@@ -34,7 +34,9 @@
 //
 // A client opens at most Options.MaxWatches connections to an agent. A stock agent
 // accepts 200 from one address (limits.http_max_conns_per_client). After an answer 429
-// the limit is a quarter lower for a while, and further queries wait.
+// the limit is a quarter lower for a while, and further queries wait. One that has a
+// last place blocks for at most 1 s, and while the limit is lower, one that no view
+// answers for at most 10 s: so every loop gets its turn.
 //
 // # Token and certificates
 //
