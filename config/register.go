@@ -6,8 +6,6 @@ import (
 	"regexp"
 	"strings"
 	"time"
-
-	"sluice/certificates"
 )
 
 // ConsulRegister configures the registration of sluice in Consul.
@@ -69,10 +67,8 @@ func (r *ConsulRegister) check(d *decoder) {
 				"not allowed with type: "+r.Check.Type+": want type "+strings.ReplaceAll(only.types, " ", " or "))
 		}
 	}
-	if t := r.ReplicaTLS; t != nil && t.CA != "" {
-		if _, err := certificates.Read(certificates.Files{CA: t.CA}); err != nil {
-			d.refuse(key+".replica_tls.ca", t.CA, "cannot be used: "+err.Error())
-		}
+	if t := r.ReplicaTLS; t != nil {
+		checkCA(d, key+".replica_tls.ca", t.CA)
 	}
 	first := make(map[string]string, len(r.Meta))
 	for i, entry := range r.Meta {

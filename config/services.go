@@ -120,13 +120,11 @@ func (r *Route) checkMirror(d *decoder, key string, c *Config) {
 	if name == "" {
 		return // it has several services, and the decoder refuses the group
 	}
-	switch s, ok := c.Services[name]; {
-	case ok && m.Group != "" && !d.awaited[name]:
+	if s, ok := c.Services[name]; ok && m.Group != "" && !d.awaited[name] {
 		s.checkGroup(d, key+".group", m.Group, true)
-	case ok || m.Service == "" || d.failed(join("services", name)):
-	case c.Catalog != nil && formats["name"].ok(name): // the catalog may have it
-	default:
-		d.refuse(key+".service", name, d.serviceNames().want(name))
+	}
+	if m.Service != "" {
+		c.needService(d, key+".service", name)
 	}
 }
 

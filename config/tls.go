@@ -66,11 +66,8 @@ type Certificate struct {
 
 // check checks that the certificates can be loaded.
 func (t *ListenerTLS) check(d *decoder, key string) {
-	if t.ClientCA != "" {
-		if _, err := certificates.Read(certificates.Files{CA: t.ClientCA}); err != nil {
-			d.refuse(join(key, "client_ca"), t.ClientCA, "cannot be used: "+err.Error())
-		}
-	} else if t.ClientAuth == "optional" {
+	checkCA(d, join(key, "client_ca"), t.ClientCA)
+	if t.ClientCA == "" && t.ClientAuth == "optional" {
 		d.refuse(join(key, "client_auth"), t.ClientAuth, "only with client_ca")
 	}
 	if a := t.ACME; a != nil {
@@ -93,11 +90,7 @@ func (t *ListenerTLS) check(d *decoder, key string) {
 				d.refuse(fmt.Sprintf("%s[%d]", join(key, "acme.encryption_keys"), i), file, "cannot be used: "+err.Error())
 			}
 		}
-		if a.CA != "" {
-			if _, err := certificates.Read(certificates.Files{CA: a.CA}); err != nil {
-				d.refuse(join(key, "acme.ca"), a.CA, "cannot be used: "+err.Error())
-			}
-		}
+		checkCA(d, join(key, "acme.ca"), a.CA)
 	}
 	key = join(key, "certificates")
 	if len(t.Certificates) == 0 && t.ACME == nil && !d.failed(key) {
@@ -120,6 +113,16 @@ func (t *ListenerTLS) check(d *decoder, key string) {
 			}
 		}
 		checkCertificate(d, pair, c.Cert, c.Key)
+	}
+}
+
+// checkCA checks that a file of trusted certificates can be loaded. An empty path is none.
+func checkCA(d *decoder, key, file string) {
+	if file == "" {
+		return
+	}
+	if _, err := certificates.Read(certificates.Files{CA: file}); err != nil {
+		d.refuse(key, file, "cannot be used: "+err.Error())
 	}
 }
 
