@@ -54,7 +54,7 @@ func startProxyToH2C(t *testing.T, addresses ...string) *testProxy {
 	p := startProxy(t, Options{})
 	p.http2 = true
 	err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{
-		Policy: balancer.PolicyRoundRobin, NewTransport: p.NewHTTP2Transport(someTransport),
+		Policy: balancer.PolicyRoundRobin, NewTransport: p.NewHTTP2Transport(someTransport), DrainTimeout: patience,
 	}))
 	if err != nil {
 		t.Fatal(err)
