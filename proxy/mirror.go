@@ -16,6 +16,7 @@ import (
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 	"sluice/route"
+	"sluice/route/places"
 )
 
 // A mirrored is a copy of a request on its way to a mirror. It is an exchange of its own, in
@@ -26,6 +27,8 @@ type mirrored struct {
 	sender     client // what peers learn about the client of the request
 	downstream mirrorDownstream
 	mirror     *route.Mirror
+	incomplete bool         // a part of the body is awaited
+	uploader   places.Block // that sends it
 }
 
 // copies are unused. The sides of the sender never change, because the sweeper may read them late.
@@ -53,9 +56,14 @@ func (x *httpExchange) copyTo(to *route.Mirror, b []byte) {
 	case length > to.BodyBytes:
 		to.Copies.Skip(route.DroppedBodyTooLong)
 	case to.Copies.Begin(to.InFlight):
+		uploader := x.client.block()
+		if x.streaming && !to.Copies.Incomplete.Take(uploader, 1, to.InFlight) {
+			to.Copies.Drop(route.DroppedInFlight)
+			return
+		}
 		m := x.copyHead(to, b)
 		if x.streaming {
-			x.upload.copy = m
+			m.incomplete, m.uploader, x.upload.copy = true, uploader, m
 			return
 		}
 		m.body = append(m.body, x.body...)
@@ -110,14 +118,24 @@ func (m *mirrored) add(p transfer.Piece) *mirrored {
 
 // start sends the copy. The client's connection must be open still, so that Shutdown waits.
 func (m *mirrored) start() {
+	m.complete()
 	m.sender.server.copies.Add(1)
 	go m.run()
 }
 
 // drop releases a copy that is not sent.
 func (m *mirrored) drop(why route.Dropped) {
+	m.complete()
 	m.mirror.Copies.Drop(why)
 	m.release()
+}
+
+// complete notes that no more of the body is awaited.
+func (m *mirrored) complete() {
+	if m.incomplete {
+		m.incomplete = false
+		m.mirror.Copies.Incomplete.Give(m.uploader, 1)
+	}
 }
 
 func (m *mirrored) release() {

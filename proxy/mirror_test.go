@@ -315,6 +315,35 @@ func TestNotCopied(t *testing.T) {
 	verify.Equal(t, mirror.got(), "", "the mirror")
 }
 
+// One client's slow uploads take an eighth of the places of copies, and the copies of others go on.
+func TestSlowUploadsLeaveCopiesToOthers(t *testing.T) {
+	t.Parallel()
+	origin, mirror := startOrigin(t, answering(okResponse)), startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000, InFlight: 16}, nil, p.NewTransport(someTransport), mirror.address())
+	const half = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+	waiting := func(n int, dropped uint64) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%d copies wait", n), func() bool {
+			return mt.copies.InFlight() == n && mt.copies.Dropped()[route.DroppedInFlight] == dropped
+		})
+	}
+	first := p.send(half)
+	for range 19 {
+		p.send(half)
+	}
+	waiting(2, 18)
+	p.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
+	eventually(t, "a whole request is copied", func() bool { return mt.sent() == 1 })
+	io.WriteString(p.dialFrom("127.0.0.2"), half)
+	waiting(3, 18)
+	io.WriteString(first, "0\r\n\r\n")
+	first.Close()
+	waiting(2, 18)
+	p.send(half)
+	waiting(3, 18)
+}
+
 // A body that no peer takes, since none can be connected to, is not copied.
 func TestNotCopiedWithoutAService(t *testing.T) {
 	t.Parallel()

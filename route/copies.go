@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/observe/metrics"
+	"sluice/route/places"
 )
 
 // Dropped is why a request that was selected was not copied, or its copy not sent.
@@ -18,7 +19,8 @@ const (
 	DroppedBodyTooLong
 	// DroppedBodyIncomplete: no peer of the route's service got the whole body.
 	DroppedBodyIncomplete
-	// DroppedInFlight: Mirror.InFlight copies are in flight.
+	// DroppedInFlight: Mirror.InFlight copies are in flight, or an eighth of that waits for
+	// bodies of the client.
 	DroppedInFlight
 	// DroppedNoPeer: the mirror has no peer that may get requests, or its limits are
 	// reached.
@@ -39,6 +41,10 @@ func (d Dropped) String() string { return droppedNames[d] }
 type Copies struct {
 	From, To, Group string // names; Group is empty for all peers of To
 
+	// Incomplete are those that wait for the rest of their body, by who sends it: one client's
+	// slow uploads have an eighth of Mirror.InFlight.
+	Incomplete *places.Shares
+
 	point    atomic.Uint64
 	inflight atomic.Int64
 	answers  *metrics.Requests
@@ -48,7 +54,7 @@ type Copies struct {
 
 // NewCopies returns zero counters for the copies of requests to the service from.
 func NewCopies(from, to, group string) *Copies {
-	return &Copies{From: from, To: to, Group: group, answers: metrics.NewRequests()}
+	return &Copies{From: from, To: to, Group: group, Incomplete: places.NewShares(), answers: metrics.NewRequests()}
 }
 
 // golden is the golden ratio as a fraction of 2⁶⁴.

@@ -22,7 +22,7 @@ const clientsPerAll = 8
 func NewShares() *Shares { return &Shares{seed: maphash.MakeSeed()} }
 
 // Take takes n for a client, and reports whether it could: all clients together have at most
-// all, and each an eighth of it, except Many. After true the caller must call Give with the
+// all, and each an eighth of it or 1, except Many. After true the caller must call Give with the
 // same block and, in all, the same n.
 func (s *Shares) Take(b Block, n, all int64) bool {
 	if s.all.Add(n) > all {
@@ -32,7 +32,7 @@ func (s *Shares) Take(b Block, n, all int64) bool {
 	if b == Many {
 		return true
 	}
-	if taken := s.of(b); taken.Add(n) > all/clientsPerAll {
+	if taken := s.of(b); taken.Add(n) > max(all/clientsPerAll, 1) {
 		taken.Add(-n)
 		s.all.Add(-n)
 		return false
