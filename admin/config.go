@@ -71,7 +71,7 @@ type Refusal struct {
 }
 
 func describeRevision(r config.Revision) Revision {
-	d := Revision{r.Number, moment(r.Time), r.Source, r.Hash, r.Reason, []SourceInUse{}, list(r.Pending), list(r.Diff), r.Given}
+	d := Revision{r.Number, moment(r.Time), r.Source, r.Hash, r.Reason, []SourceInUse{}, list(r.Pending), list(r.Diff), r.OnlyShares}
 	for _, s := range r.Sources {
 		d.Sources = append(d.Sources, describeSource(s))
 	}

@@ -146,7 +146,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		saved.Metrics(func() saved.Status { return saved.Status{Written: time.Unix(800, 0), Errors: 4} }),
 		release.Metrics(func() []release.State {
 			return []release.State{
-				{Service: "star", Group: "canary", Share: 0.25, Given: &release.Share{By: release.ByJudge}, Judge: &release.JudgeState{Evidence: 72, SlowEvidence: 73}},
+				{Service: "star", Group: "canary", Share: 0.25, Override: &release.Share{By: release.ByJudge}, Judge: &release.JudgeState{Evidence: 72, SlowEvidence: 73}},
 				{Service: "moon", Group: "new", Share: 0.5},
 			}
 		}),

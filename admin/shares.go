@@ -40,7 +40,7 @@ func (h shareHandler) order(r *http.Request, o release.Order) (any, error) {
 	case err == nil:
 	case errors.Is(err, operator.ErrTakeover):
 		return nil, err
-	case errors.Is(err, release.ErrNoSplit) || errors.Is(err, release.ErrNoGroup) || errors.Is(err, release.ErrNotGiven):
+	case errors.Is(err, release.ErrNoSplit) || errors.Is(err, release.ErrNoGroup) || errors.Is(err, release.ErrNoOverride):
 		return nil, refuse(http.StatusNotFound, "service %q: %w", o.Service, err)
 	default:
 		return nil, refuse(http.StatusConflict, "service %q: %w", o.Service, err)

@@ -85,10 +85,10 @@ func (c *Collection) Suggest(s InUse) {
 	}
 	keys := c.keys
 	c.keys, c.gone = s.Keys, s.Gone
-	c.review(time.Now())
+	c.decideInUse(time.Now())
 	if c.known {
 		c.keys, c.gone = keys, nil
-		c.review(time.Now())
+		c.decideInUse(time.Now())
 	}
 }
 
@@ -97,7 +97,7 @@ func (c *Collection) Update(keys map[string]string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.known, c.keys, c.gone, c.fault = true, keys, nil, nil
-	c.review(time.Now())
+	c.decideInUse(time.Now())
 }
 
 // Fail says that the keys cannot be read until the next Update, and that waiting does not
@@ -113,7 +113,7 @@ func (c *Collection) Refresh() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known || c.keys != nil {
-		c.review(time.Now())
+		c.decideInUse(time.Now())
 	}
 }
 
@@ -145,8 +145,8 @@ func (s InUse) Equal(other InUse) bool {
 	return maps.Equal(s.Keys, other.Keys) && maps.EqualFunc(s.Gone, other.Gone, time.Time.Equal)
 }
 
-// review decides which certificates are in use. The caller holds mu.
-func (c *Collection) review(now time.Time) {
+// decideInUse decides which certificates are in use. The caller holds mu.
+func (c *Collection) decideInUse(now time.Time) {
 	pairs := pairsOf(c.keys)
 	for name := range pairs {
 		if since := c.gone[name]; !since.IsZero() && now.Sub(since) >= discovery.Stay {
@@ -172,7 +172,7 @@ func (c *Collection) review(now time.Time) {
 			err = fmt.Errorf("its key is gone: the last version stays in use until %s, if it does not expire and no others are valid for its names", h.goneSince.Add(discovery.Stay).UTC().Format(time.RFC3339))
 		} else if h.certificate == nil || p != h.pair {
 			var used bool
-			if used, err = h.use(p, now); used {
+			if used, err = h.putInUse(p, now); used {
 				changed = true
 			}
 		}
@@ -209,8 +209,8 @@ func (c *Collection) review(now time.Time) {
 // name returns the name of a key for people.
 func (c *Collection) name(key string) string { return c.Source + "/" + key }
 
-// use puts the version p into use if it can be used.
-func (h *held) use(p pair, now time.Time) (used bool, err error) {
+// putInUse puts the version p into use if it can be used.
+func (h *held) putInUse(p pair, now time.Time) (used bool, err error) {
 	certificate, chain, err := p.parse()
 	if err != nil {
 		return false, err

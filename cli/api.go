@@ -36,8 +36,8 @@ func (a *api) addFlags(c *cobra.Command) {
 	flags.StringVar(&a.tokenFile, "token-file", "", "`file` with the token of the admin API")
 }
 
-// into decodes the answer to ask into v.
-func (a api) into(ctx context.Context, method, path string, query url.Values, v any) error {
+// askJSON decodes the answer to ask into v.
+func (a api) askJSON(ctx context.Context, method, path string, query url.Values, v any) error {
 	body, err := a.ask(ctx, method, path, query)
 	if err != nil {
 		return err

@@ -77,10 +77,10 @@ func (c *child) signal(s syscall.Signal) { _ = c.command.Process.Signal(s) } // 
 // kill kills the program and all of its process group.
 func (c *child) kill() { _ = syscall.Kill(-c.command.Process.Pid, syscall.SIGKILL) }
 
-// sweep ends what the program has left behind in its process group, such as the application
+// endGroup ends what the program has left behind in its process group, such as the application
 // that a shell had started: with SIGTERM, and with SIGKILL after patience. Call it after
 // the program has ended.
-func (c *child) sweep(patience time.Duration) {
+func (c *child) endGroup(patience time.Duration) {
 	group := c.command.Process.Pid
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

@@ -13,9 +13,9 @@ func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
 }
 
-// bury removes the ended processes that this one has adopted: the first
+// reapAdopted removes the ended processes that this one has adopted: the first
 // process of a container gets all whose parents have ended.
-func (c *child) bury() {
+func (c *child) reapAdopted() {
 	lists, _ := filepath.Glob("/proc/self/task/*/children") // the pattern is right
 	for _, list := range lists {
 		text, err := os.ReadFile(list)

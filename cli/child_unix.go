@@ -7,5 +7,5 @@ import "syscall"
 // childAttributes: the program outlives this one if that is killed. Only Linux can prevent it.
 func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
 
-// bury does nothing: containers are Linux.
-func (c *child) bury() {}
+// reapAdopted does nothing: containers are Linux.
+func (c *child) reapAdopted() {}

@@ -132,12 +132,12 @@ func newConfigRollback() *cobra.Command {
 
 func (r *rollback) carryOut(ctx context.Context, number string, out io.Writer) error {
 	var current, done admin.Revision
-	if err := r.into(ctx, http.MethodGet, "/api/config", nil, &current); err != nil {
+	if err := r.askJSON(ctx, http.MethodGet, "/api/config", nil, &current); err != nil {
 		return err
 	}
 	r.match = current.Hash
 	query := url.Values{"number": {number}, "why": {r.why}}
-	if err := r.into(ctx, http.MethodPost, "/api/config/rollback", query, &done); err != nil {
+	if err := r.askJSON(ctx, http.MethodPost, "/api/config/rollback", query, &done); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintf(out, "revision %d is in use: %s\n", done.Number, printable(done.Reason)); err != nil {

@@ -265,7 +265,7 @@ func (e *examination) fixOne(ctx context.Context, d *doctor.Doctor, f doctor.Fin
 		}
 		fmt.Fprintf(out, "Deregister %s %s on node %s, %s, through %s? %s on node %s stays. [y/n/q] ", printable(f.Service), printable(f.ID),
 			printable(f.Node), printable(f.Address), printable(f.Fix.Agent), printable(f.Fix.KeepID), printable(f.Fix.KeepNode))
-		switch answer(in) {
+		switch readAnswer(in) {
 		case "n":
 			return f.Outcome(doctor.ResultDeclined, "declined"), true
 		case "q":
@@ -275,8 +275,8 @@ func (e *examination) fixOne(ctx context.Context, d *doctor.Doctor, f doctor.Fin
 	return d.Fix(ctx, f, doctor.FixOptions{DryRun: e.dryRun, Confirmed: true}), true
 }
 
-// answer reads y, n or q. Anything else is n, the end of the input q.
-func answer(in *bufio.Reader) string {
+// readAnswer reads y, n or q. Anything else is n, the end of the input q.
+func readAnswer(in *bufio.Reader) string {
 	line, err := in.ReadString('\n')
 	switch word := strings.ToLower(strings.TrimSpace(line)); {
 	case word == "y" || word == "yes":

@@ -153,7 +153,7 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 	o.query.Set("node", p.Node)
 	o.query.Set("address", p.Address)
 	var done admin.Operated
-	if err := o.into(ctx, http.MethodPost, path, o.query, &done); err != nil {
+	if err := o.askJSON(ctx, http.MethodPost, path, o.query, &done); err != nil {
 		return err
 	}
 	if o.wait > 0 {
@@ -179,7 +179,7 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 
 func (o *order) carryOutForNode(ctx context.Context, out io.Writer) error {
 	var done admin.OperatedNode
-	if err := o.into(ctx, http.MethodPost, "/api/nodes/"+url.PathEscape(o.node)+"/"+o.path, o.query, &done); err != nil {
+	if err := o.askJSON(ctx, http.MethodPost, "/api/nodes/"+url.PathEscape(o.node)+"/"+o.path, o.query, &done); err != nil {
 		return err
 	}
 	if o.wait > 0 {

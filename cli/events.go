@@ -91,7 +91,7 @@ func (q *eventsQuery) list(ctx context.Context) error {
 		return err
 	}
 	var list []events.Event
-	if err := q.into(ctx, http.MethodGet, "/api/events", q.values("json"), &list); err != nil {
+	if err := q.askJSON(ctx, http.MethodGet, "/api/events", q.values("json"), &list); err != nil {
 		return err
 	}
 	for _, e := range list {

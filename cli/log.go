@@ -39,7 +39,7 @@ func newLog() *cobra.Command {
 				parameters.Set("by", userAtHost())
 			}
 			var l operator.LogLevel
-			if err := a.into(cmd.Context(), method, path, parameters, &l); err != nil {
+			if err := a.askJSON(cmd.Context(), method, path, parameters, &l); err != nil {
 				return err
 			}
 			line := l.Level

@@ -38,7 +38,7 @@ func newReady() *cobra.Command {
 				parameters.Set("why", why)
 			}
 			var answer admin.Readiness
-			if err := a.into(cmd.Context(), method, path, parameters, &answer); err != nil {
+			if err := a.askJSON(cmd.Context(), method, path, parameters, &answer); err != nil {
 				return err
 			}
 			if err := writeReadiness(cmd.OutOrStdout(), answer); err != nil {

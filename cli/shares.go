@@ -58,7 +58,7 @@ func writeShares(out io.Writer, splits []release.State, now time.Time) error {
 				judge = "paused"
 			}
 		}
-		if given := s.Given; given != nil {
+		if given := s.Override; given != nil {
 			by, since, why = given.By, terminal.Age(now.Sub(given.Since)), cmp.Or(given.Why, why)
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(s.Service), printable(s.Group),
@@ -152,7 +152,7 @@ func (o *sharesOrder) complete(c *cobra.Command) *cobra.Command {
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		o.query.Set("why", o.why)
 		var splits []release.State
-		if err := o.into(cmd.Context(), http.MethodPost, "/api/shares/"+url.PathEscape(args[0])+o.path, o.query, &splits); err != nil {
+		if err := o.askJSON(cmd.Context(), http.MethodPost, "/api/shares/"+url.PathEscape(args[0])+o.path, o.query, &splits); err != nil {
 			return err
 		}
 		i := slices.IndexFunc(splits, func(s release.State) bool { return s.Service == args[0] })
@@ -167,7 +167,7 @@ func (o *sharesOrder) complete(c *cobra.Command) *cobra.Command {
 // writeShare writes the share that a split has, or gets in a moment.
 func writeShare(out io.Writer, s release.State) error {
 	line := fmt.Sprintf("%s: %s gets %s", printable(s.Service), printable(s.Group), config.Percent(s.Configured))
-	if given := s.Given; given != nil {
+	if given := s.Override; given != nil {
 		line = fmt.Sprintf("%s: %s gets %s, set by %s, configured %s", printable(s.Service), printable(s.Group),
 			config.Percent(given.Share), printable(given.By), config.Percent(given.Configured))
 		if given.Why != "" {

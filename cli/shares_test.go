@@ -44,15 +44,15 @@ func TestSharesCommand(t *testing.T) {
 		{Service: "moon", Group: "new", Share: 0.001, Configured: 0.001},
 		{
 			Service: "star", Group: "canary", Configured: 0.05,
-			Given: &release.Share{By: release.ByJudge, Why: "5 % of 100 requests fail", Since: now.Add(-time.Hour - time.Minute)},
-			Judge: &release.JudgeState{},
+			Override: &release.Share{By: release.ByJudge, Why: "5 % of 100 requests fail", Since: now.Add(-time.Hour - time.Minute)},
+			Judge:    &release.JudgeState{},
 		},
 		{
 			Service: "sun", Group: "canary", Share: 0.25, Configured: 0.25,
 			Judge: &release.JudgeState{Since: now, Evidence: 0.123, SlowEvidence: 4321, Verdict: "it\nwaits"},
 		},
 		{
-			Service: "venus", Group: "canary", Share: 0.5, Configured: 0.25, Given: &release.Share{Share: 0.5, By: release.ByOperator, Since: now},
+			Service: "venus", Group: "canary", Share: 0.5, Configured: 0.25, Override: &release.Share{Share: 0.5, By: release.ByOperator, Since: now},
 			Judge: &release.JudgeState{Since: now, Evidence: 1, SlowEvidence: 1, Paused: true},
 		},
 	}
@@ -78,7 +78,7 @@ func TestSharesOrders(t *testing.T) {
 		verify.Equal(t, *last, wantOrder, "%q: order", args)
 	}
 	do(exitOK, release.Order{Service: "star", Verb: release.Release}, "star: canary gets 5%\n", "clear", "star")
-	(*splits)[0].Given = &release.Share{Group: "canary", Share: 0.1, Configured: 0.05, By: release.ByOperator, Why: "the database\tis ready"}
+	(*splits)[0].Override = &release.Share{Group: "canary", Share: 0.1, Configured: 0.05, By: release.ByOperator, Why: "the database\tis ready"}
 	(*splits)[0].Judge = &release.JudgeState{Paused: true}
 	const line = "star: canary gets 10%, set by operator, configured 5%: the database?is ready (the judge is paused)\n"
 	do(exitOK, release.Order{Service: "star", Verb: release.Set, Share: 0.1}, line, "set", "star", "10%")

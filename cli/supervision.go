@@ -49,7 +49,7 @@ func (s *supervision) handle(received syscall.Signal) {
 	switch received {
 	case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
 	case syscall.SIGCHLD:
-		s.program.bury()
+		s.program.reapAdopted()
 		return
 	default:
 		s.program.signal(received)
@@ -92,7 +92,7 @@ func (s *supervision) end() error {
 	if s.left != nil {
 		<-s.left
 	}
-	s.program.sweep(s.stopTimeout)
+	s.program.endGroup(s.stopTimeout)
 	switch {
 	case s.failure != nil:
 		return &exitError{exitFailed, s.failure}

@@ -40,7 +40,7 @@ type query[T any] struct {
 
 func (q query[T]) get(ctx context.Context) (T, error) {
 	var answer T
-	return answer, q.into(ctx, http.MethodGet, q.path, q.query, &answer)
+	return answer, q.askJSON(ctx, http.MethodGet, q.path, q.query, &answer)
 }
 
 // look shows the answer of q as v wants it, for cmd, until a signal ends the command.

@@ -79,7 +79,7 @@ func (b *Balance) check(d *decoder, key string) {
 	first := make(map[string]string, len(b.Tiers))
 	for i, t := range b.Tiers {
 		tier := fmt.Sprintf("%s.tiers[%d]", key, i)
-		d.once(first, fmt.Sprint(t), tier, "")
+		d.refuseDuplicate(first, fmt.Sprint(t), tier, "")
 		if reflect.DeepEqual(t, Tier{}) {
 			d.refuse(tier, "", "without a condition: want tags, meta or nodes; peers that no tier selects are in one more, the last")
 		}

@@ -57,7 +57,7 @@ func (c *Consul) check(d *decoder, tls bool) {
 		if u, ok := consulURL(address, tls); ok {
 			c.Addresses[i] = u
 		}
-		d.once(first, c.Addresses[i], key, address)
+		d.refuseDuplicate(first, c.Addresses[i], key, address)
 	}
 	needPair(d, "consul.tls", c.TLS.Cert, c.TLS.Key)
 	if c.Token != "" && c.TokenFile != "" {
@@ -89,7 +89,7 @@ func (c *Config) checkListeners(d *decoder) {
 		l.Name = cmp.Or(l.Name, l.Address.Text)
 		key := fmt.Sprintf("listeners[%d]", i)
 		if l.Name != "" {
-			d.once(names, l.Name, key+".name", l.Name)
+			d.refuseDuplicate(names, l.Name, key+".name", l.Name)
 		}
 		for j, address := range addresses {
 			if l.Address.Value.collides(address.Value) {
@@ -164,7 +164,7 @@ func (s *Service) check(d *decoder, name string, consul *Consul) {
 		if peer.Value.Socket == "" {
 			address = strings.ToLower(address)
 		}
-		d.once(first, address, fmt.Sprintf("%s.peers[%d]", key, i), peer.Text)
+		d.refuseDuplicate(first, address, fmt.Sprintf("%s.peers[%d]", key, i), peer.Text)
 	}
 }
 
@@ -192,7 +192,7 @@ func (s *ConsulService) check(d *decoder, key, name string, consul *Consul) {
 	}
 	first := make(map[string]string, len(s.Datacenters))
 	for i, datacenter := range s.Datacenters {
-		d.once(first, datacenter, fmt.Sprintf("%s.datacenters[%d]", key, i), datacenter)
+		d.refuseDuplicate(first, datacenter, fmt.Sprintf("%s.datacenters[%d]", key, i), datacenter)
 	}
 	if s.Nearest && len(s.Datacenters) < 2 {
 		d.refuse(join(key, "nearest"), "true", "only with several datacenters")

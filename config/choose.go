@@ -2,11 +2,11 @@ package config
 
 import "slices"
 
-// Choose finds out which documents can be used. It calls try with the wanted documents, all
+// ChooseDocuments finds out which documents can be used. It calls try with the wanted documents, all
 // together. If that fails it tries each source whose documents differ from base beside the ones
 // of the others, and keeps what succeeds. It returns the error of each other source. The
 // file is the first in want and in base.
-func Choose(want, base []Source, try func([]Source) error) (refused map[string]error) {
+func ChooseDocuments(want, base []Source, try func([]Source) error) (refused map[string]error) {
 	err := try(want)
 	if err == nil {
 		return nil
@@ -188,7 +188,7 @@ func (in Input) Start(latest, used []Source) (built *Built, chosen []Source, ref
 	if err := try(want[:1]); err != nil {
 		return nil, nil, nil, err
 	}
-	refused = Choose(want, want[:1:1], try)
+	refused = ChooseDocuments(want, want[:1:1], try)
 	for _, u := range used[min(1, len(used)):] {
 		if refused[u.Name] != nil {
 			_ = try(replace(chosen, u)) // if this fails too, the source has no documents

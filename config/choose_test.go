@@ -20,7 +20,7 @@ type choosing struct {
 // offer lets the sources say something, and returns the names of those that are refused.
 func (p *choosing) offer(latest ...Source) (refused []string) {
 	p.t.Helper()
-	errs := Choose(Wanted(latest, p.used), p.used, p.try)
+	errs := ChooseDocuments(Wanted(latest, p.used), p.used, p.try)
 	return slices.Sorted(maps.Keys(errs))
 }
 

@@ -63,8 +63,8 @@ func (d *decoder) rightsAt(key *keyPath) *rightsOf {
 	return key.rights
 }
 
-// may reports whether who wrote the tree may set the key to n, and else records an error.
-func (d *decoder) may(n *yaml.Node, t reflect.Type, key *keyPath) bool {
+// maySet reports whether who wrote the tree may set the key to n, and else records an error.
+func (d *decoder) maySet(n *yaml.Node, t reflect.Type, key *keyPath) bool {
 	rights := d.rightsAt(key)
 	if rights == nil {
 		return true
@@ -110,7 +110,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, key *keyPath, r *rules) {
 		setDefault(v, r)
 		return
 	}
-	if !d.may(n, v.Type(), key) {
+	if !d.maySet(n, v.Type(), key) {
 		v.SetZero()
 		return
 	}

@@ -174,14 +174,14 @@ func (w *whole) addServices() {
 			if owner := w.owners[name]; owner != nil {
 				level, at = owner.level, owner.place(key)
 			}
-			w.second(f, key, key, level, at.origin)
+			w.refuseSecond(f, key, key, level, at.origin)
 		}
 	}
 }
 
-// second records that what f has at key is there before, with the key first at origin, in a
+// refuseSecond records that what f has at key is there before, with the key first at origin, in a
 // source of a level.
-func (w *whole) second(f *fragment, key, first string, level int, origin string) {
+func (w *whole) refuseSecond(f *fragment, key, first string, level int, origin string) {
 	if level == f.level {
 		f.refuse(key, "", "the same as "+first+" at "+origin)
 		return
@@ -234,7 +234,7 @@ func (w *whole) addRoutes() {
 			case before.of == f:
 				f.refuse(at.key(), cmp.Or(r.Host, r.HostRegexp)+r.Path, "the same as "+before.key()+" at "+f.place(before.key()).origin)
 			default:
-				w.second(f, at.key(), before.key(), before.of.level, before.of.place(before.key()).origin)
+				w.refuseSecond(f, at.key(), before.key(), before.of.level, before.of.place(before.key()).origin)
 			}
 		}
 	}
@@ -339,8 +339,8 @@ func (w *whole) addFragments(sources []Source, decoded *Decoded) {
 	}
 }
 
-// old returns the keys under another name in all fragments.
-func (w *whole) old() Errors {
+// renamedKeys returns the keys under another name in all fragments.
+func (w *whole) renamedKeys() Errors {
 	all := w.decoder.old.sorted()
 	for _, f := range w.fragments {
 		all = append(all, f.decoder.old.sorted()...)

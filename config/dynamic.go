@@ -119,7 +119,7 @@ func (c *Config) checkDynamic(d *decoder) {
 		if y.Name() == d.file {
 			d.refuse(key, y.Name(), "this is the configuration file")
 		}
-		d.once(first, y.Name(), key, y.Name())
+		d.refuseDuplicate(first, y.Name(), key, y.Name())
 	}
 }
 

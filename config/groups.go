@@ -99,7 +99,7 @@ func (s *Service) checkGroups(d *decoder, key string) {
 				d.refuse(group, "", "without a condition: want tags or meta; the instances that no group selects are the group "+balancer.RestGroup)
 			}
 		default:
-			d.once(first, fmt.Sprint(g), group, "")
+			d.refuseDuplicate(first, fmt.Sprint(g), group, "")
 		}
 	}
 	s.Split.check(d, s, join(key, "split"))

@@ -26,9 +26,9 @@ type Revision struct {
 	Config *Config `json:"-"`
 	// Pending lists the keys whose new values take effect at the next start.
 	Pending []string `json:"pending,omitempty"`
-	// Given says that the documents have not changed since the revision before: a judge or an operator has
+	// OnlyShares says that the documents have not changed since the revision before: a judge or an operator has
 	// changed a share.
-	Given bool `json:"given,omitempty"`
+	OnlyShares bool `json:"given,omitempty"`
 }
 
 // Refusal is a configuration that was not applied.
@@ -45,11 +45,11 @@ type Reloads struct {
 	Last    *Refusal // of the latest load; nil if it succeeded
 }
 
-// keepRevisions is the number of revisions in a History, and keepGiven the number of Given ones
+// keepRevisions is the number of revisions in a History, and keepOnlyShares the number with OnlyShares
 // among them: shares may change often, and must not drive out the documents.
 const (
-	keepRevisions = 50
-	keepGiven     = 10
+	keepRevisions  = 50
+	keepOnlyShares = 10
 )
 
 // keepRoutes is the number of routes up to which the revisions of a History have their Config:
@@ -69,21 +69,21 @@ func newest(revisions []Revision) []Revision {
 	}
 	given := 0
 	for _, r := range revisions {
-		if r.Given {
+		if r.OnlyShares {
 			given++
 		}
 	}
 	revisions = slices.DeleteFunc(revisions, func(r Revision) bool {
-		if r.Given {
+		if r.OnlyShares {
 			given--
 		}
-		return r.Given && given >= keepGiven
+		return r.OnlyShares && given >= keepOnlyShares
 	})
 	return revisions[max(0, len(revisions)-keepRevisions):]
 }
 
 // History contains the latest applied revisions, and counts loads. The zero value is
-// empty. Its methods may be called concurrently, but Applied, Given, Own, Resume and Keep one at a time.
+// empty. Its methods may be called concurrently, but Applied, RecordShares, SetOwned, Resume and Keep one at a time.
 type History struct {
 	mu sync.Mutex // guards the fields below
 
@@ -108,13 +108,13 @@ func (h *History) Applied(r Revision, standing ...Refusal) Revision {
 	return r
 }
 
-// Given adds a revision with the documents of the latest: the shares have changed. It must not be
+// RecordShares adds a revision with the documents of the latest: the shares have changed. It must not be
 // the first.
-func (h *History) Given(reason string, diff []Change) Revision {
+func (h *History) RecordShares(reason string, diff []Change) Revision {
 	var r Revision
 	h.change(func() bool {
 		r = h.lastLocked()
-		r.Reason, r.Diff, r.Given = reason, diff, true
+		r.Reason, r.Diff, r.OnlyShares = reason, diff, true
 		r = h.addLocked(r)
 		return true
 	})
@@ -151,10 +151,10 @@ func (h *History) changed(f func() (save bool)) (*historyFile, []Revision) {
 	return h.file, slices.Clone(h.revisions)
 }
 
-// Own says whether this process, and no other one, writes the file. What it has applied before is in
+// SetOwned says whether this process, and no other one, writes the file. What it has applied before is in
 // the file when Own returns: after the revisions of the process that wrote it until then, and with
 // other numbers than these.
-func (h *History) Own(owned bool) {
+func (h *History) SetOwned(owned bool) {
 	h.change(func() bool {
 		h.owned = owned
 		if !owned || !h.dirty || len(h.revisions) == 0 {
@@ -167,7 +167,7 @@ func (h *History) Own(owned bool) {
 
 // joinLocked puts what this process has applied after what the file has.
 func (h *History) joinLocked() {
-	written, highest := h.file.again()
+	written, highest := h.file.readShared()
 	n := len(h.revisions) - 1 // the latest is in use here, whatever others have applied
 	for n > 0 && h.revisions[n-1].Number > h.saved {
 		n--
@@ -199,8 +199,8 @@ func (h *History) Unchanged(sources []Source, standing ...Refusal) {
 	})
 }
 
-// Stand records the refusals of sources that still offer what was refused.
-func (h *History) Stand(standing ...Refusal) {
+// RecordStanding records the refusals of sources that still offer what was refused.
+func (h *History) RecordStanding(standing ...Refusal) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.standLocked(standing)

@@ -49,19 +49,19 @@ func TestGivenSharesAreFew(t *testing.T) {
 	}
 	var last Revision
 	for i := range 70 {
-		last = h.Given(fmt.Sprint("share ", i), []Change{{"a", "1%", "2%"}})
+		last = h.RecordShares(fmt.Sprint("share ", i), []Change{{"a", "1%", "2%"}})
 	}
-	verify.That(t, last.Number == 130 && last.Given && last.Sources[0].Documents[0].Text == "59" && len(last.Diff) == 1, "the last: %+v", last)
+	verify.That(t, last.Number == 130 && last.OnlyShares && last.Sources[0].Documents[0].Text == "59" && len(last.Diff) == 1, "the last: %+v", last)
 	verify.Equal(t, h.Reloads().Applied, 60, "reloads are counted")
 	for name, history := range map[string]*History{"here": h, "in the file": kept(t, path)} {
 		given := 0
 		for _, r := range history.Revisions() {
-			if r.Given {
+			if r.OnlyShares {
 				given++
 			}
 		}
 		n := len(history.Revisions())
-		verify.That(t, given == keepGiven && n >= keepRevisions-keepGiven && history.Current().Reason == "share 69", "%s: %d revisions, %d of given shares, the last %q", name, n, given, history.Current().Reason)
+		verify.That(t, given == keepOnlyShares && n >= keepRevisions-keepOnlyShares && history.Current().Reason == "share 69", "%s: %d revisions, %d of given shares, the last %q", name, n, given, history.Current().Reason)
 	}
 }
 

@@ -135,7 +135,7 @@ func (in Input) Build(sources []Source) (*Built, error) {
 		return nil, errs
 	}
 	built := &Built{Config: c, Shadowed: w.shadowed, Missing: w.missing}
-	for _, key := range w.old() {
+	for _, key := range w.renamedKeys() {
 		built.Warnings = append(built.Warnings, key.Error())
 	}
 	return built, nil

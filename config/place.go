@@ -78,15 +78,15 @@ func (d *decoder) place(key string) place {
 	return d.placeOf(at)
 }
 
-// given reports whether key is in the tree.
-func (d *decoder) given(key string) bool {
+// hasKey reports whether key is in the tree.
+func (d *decoder) hasKey(key string) bool {
 	_, whole := d.find(key)
 	return whole
 }
 
-// once records an error if identity is already in seen, which maps identities to keys.
+// refuseDuplicate records an error if identity is already in seen, which maps identities to keys.
 // value is the text in the file.
-func (d *decoder) once(seen map[string]string, identity, key, value string) {
+func (d *decoder) refuseDuplicate(seen map[string]string, identity, key, value string) {
 	other, twice := seen[identity]
 	if !twice {
 		seen[identity] = key

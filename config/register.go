@@ -72,7 +72,7 @@ func (r *ConsulRegister) check(d *decoder) {
 	}
 	first := make(map[string]string, len(r.Meta))
 	for i, entry := range r.Meta {
-		d.once(first, entry.Value[0], fmt.Sprintf("%s.meta[%d]", key, i), entry.Text)
+		d.refuseDuplicate(first, entry.Value[0], fmt.Sprintf("%s.meta[%d]", key, i), entry.Text)
 	}
 	if len(r.Meta) > maxConsulMeta {
 		d.refuse(key+".meta", "", fmt.Sprintf("%d entries: want at most %d", len(r.Meta), maxConsulMeta))

@@ -83,7 +83,7 @@ func (s *DNSService) check(d *decoder, key string) {
 	first := make(map[string]string, len(s.Servers))
 	for i, server := range s.Servers {
 		s.Servers[i] = withPort(server)
-		d.once(first, s.Servers[i], join(key, "servers"), server)
+		d.refuseDuplicate(first, s.Servers[i], join(key, "servers"), server)
 	}
 }
 

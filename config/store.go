@@ -65,9 +65,9 @@ func (f *historyFile) read() (revisions []Revision, highest uint64, err error) {
 	return revisions, highest, err
 }
 
-// again is read of a file that another process may have written. The next save replaces it, so that
+// readShared is read of a file that another process may have written. The next save replaces it, so that
 // what cannot be read does no harm.
-func (f *historyFile) again() (revisions []Revision, highest uint64) {
+func (f *historyFile) readShared() (revisions []Revision, highest uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	revisions, highest, _ = f.read()

@@ -19,7 +19,7 @@ func kept(t *testing.T, path string) *History {
 	t.Helper()
 	h := new(History)
 	verify.NoError(t, h.Keep(path, func(err error) { t.Errorf("failed: %v", err) }))
-	h.Own(true)
+	h.SetOwned(true)
 	return h
 }
 
@@ -98,7 +98,7 @@ func TestHistoryThatCannotBeRead(t *testing.T) {
 		h := new(History)
 		err := h.Keep(path, func(error) {})
 		verify.That(t, err != nil && strings.HasPrefix(err.Error(), path+":"), "%s: %v", text, err)
-		h.Own(true)
+		h.SetOwned(true)
 		h.Applied(revisionWith("one"))
 		verify.DeepEqual(t, numbers(kept(t, path)), []uint64{1}, "%s: then revisions", text)
 	}
@@ -135,7 +135,7 @@ func TestHistoryThatCannotBeWritten(t *testing.T) {
 	var told []error
 	h := new(History)
 	verify.NoError(t, h.Keep(path, func(err error) { told = append(told, err) }))
-	h.Own(true)
+	h.SetOwned(true)
 	h.Applied(revisionWith("one"))
 	if h.Applied(revisionWith("two")); len(told) != 2 || told[1] == nil || !errors.Is(told[0], os.ErrNotExist) {
 		t.Fatalf("told %v", told)
@@ -166,19 +166,19 @@ func TestHistoryHasOneOwner(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history")
 	old := kept(t, path)
 	old.Applied(revisionWith("one"))
-	old.Own(false)
+	old.SetOwned(false)
 	next := new(History)
 	verify.NoError(t, next.Keep(path, func(err error) { t.Errorf("failed: %v", err) }))
 	next.Applied(revisionWith("two of the new process"))
 	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{1}, "the file has, written by a process that does not own it")
 	old.Applied(revisionWith("two of the old process")) // it does not know yet whether the new one serves
-	old.Own(true)
+	old.SetOwned(true)
 	old.Applied(revisionWith("three of the old process"))
 	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{3, 2, 1}, "the file")
-	old.Own(false)
-	next.Own(true)
+	old.SetOwned(false)
+	next.SetOwned(true)
 	verify.DeepEqual(t, numbers(next), []uint64{4, 3, 2, 1}, "the new process")
-	r := next.Given("share", nil)
+	r := next.RecordShares("share", nil)
 	verify.That(t, r.Number == 5 && r.Sources[0].Documents[0].Text == "two of the new process", "%+v", r)
 	again := kept(t, path)
 	verify.DeepEqual(t, numbers(again), []uint64{5, 4, 3, 2, 1}, "the file")

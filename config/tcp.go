@@ -49,7 +49,7 @@ func (l *Listener) checkProtocol(d *decoder, key string, c *Config) {
 		if l.TLS != nil {
 			d.refuse(key+".tls", "", "not with protocol: tcp, which forwards TLS to the service as it is")
 		}
-		if d.given(key + ".http2") {
+		if d.hasKey(key + ".http2") {
 			d.refuse(key+".http2", "", "not with protocol: tcp, which forwards every protocol as it is")
 		}
 		if l.RedirectHTTPS != nil {
@@ -64,7 +64,7 @@ func (l *Listener) checkProtocol(d *decoder, key string, c *Config) {
 			at := fmt.Sprintf("%s.sni[%d]", key, i)
 			if !d.failed(at) {
 				if checked := (&Route{Host: entry.Host, Path: "/"}).match(d, at); checked != nil {
-					d.once(first, checked.Key, at, entry.Host+"/")
+					d.refuseDuplicate(first, checked.Key, at, entry.Host+"/")
 				}
 			}
 			c.needStreamService(d, entry.Service, at+".service")
@@ -195,7 +195,7 @@ func (s *Service) checkStreams(d *decoder, name string) {
 		d.refuse(join("services", name)+".upstream.tls", "", "not for a service of a listener with protocol: tcp, which forwards TLS to the peers as it is")
 	}
 	key := join("services", name) + ".balance"
-	if !d.given(key + ".policy") {
+	if !d.hasKey(key + ".policy") {
 		s.Balance.Policy = defaultStreamPolicy
 	}
 	switch s.Balance.Policy {
@@ -218,7 +218,7 @@ func checkStreamOnly(d *decoder, name string) {
 		"health.passive.consecutive_5xx",
 	} {
 		key = join("services", name) + "." + key
-		if d.given(key) {
+		if d.hasKey(key) {
 			d.refuse(key, "", fmt.Sprintf("without effect: only listeners with protocol: tcp use service %q, and this is about requests", name))
 		}
 	}

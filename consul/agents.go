@@ -69,8 +69,10 @@ func newAgents(all []*agent, t *token, log zerolog.Logger) *agents {
 	}
 }
 
-// upTo returns a random time below d.
-func (s *agents) upTo(d time.Duration) time.Duration { return time.Duration(s.random() * float64(d)) }
+// randomBelow returns a random time below d.
+func (s *agents) randomBelow(d time.Duration) time.Duration {
+	return time.Duration(s.random() * float64(d))
+}
 
 // inUse returns the agent for queries.
 func (s *agents) inUse() *agent {
@@ -121,10 +123,10 @@ func (s *agents) retry() <-chan struct{} {
 	return s.changed
 }
 
-// suspect starts a round of probes after a query failed, perhaps because of agent a. If
+// probeAfterFailure starts a round of probes after a query failed, perhaps because of agent a. If
 // there are other agents, it waits for the result, about a second at most. It reports
 // whether another agent is in use.
-func (s *agents) suspect(ctx context.Context, a *agent) (switched bool) {
+func (s *agents) probeAfterFailure(ctx context.Context, a *agent) (switched bool) {
 	// The current round may have started before the query failed.
 	for range 2 {
 		s.mu.Lock()
@@ -172,8 +174,8 @@ func (s *agents) preferred(a *agent) []*agent {
 	return nil
 }
 
-// choose puts the best agent into use.
-func (s *agents) choose(now time.Time) {
+// switchToBest puts the best agent into use.
+func (s *agents) switchToBest(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	current := s.current
@@ -200,7 +202,7 @@ func (s *agents) choose(now time.Time) {
 		if now.Sub(s.switched) > returnMax {
 			s.returnAfter = s.returnMin
 		}
-		s.spread = s.upTo(s.returnAfter)
+		s.spread = s.randomBelow(s.returnAfter)
 		current.cancelQueriesLocked(true, errOtherAgent)
 		s.log.Warn().Str("agent", best.url).Str("instead_of", current.url).Msg("consul: another agent is used")
 		s.events.Add(events.Event{Kind: events.KindAgentChanged, Level: events.Warning,

@@ -144,7 +144,7 @@ func (o Options) settings() (*api.Config, []string, *token, error) {
 	}
 	config.Namespace = cmp.Or(o.Namespace, config.Namespace)
 	config.Partition = cmp.Or(o.Partition, config.Partition)
-	config.TLSConfig = o.TLS.over(config.TLSConfig)
+	config.TLSConfig = o.TLS.withDefaults(config.TLSConfig)
 
 	file := cmp.Or(o.TokenFile, config.TokenFile)
 	if o.Token != "" {
@@ -218,7 +218,7 @@ func (c *Client) Changed() <-chan struct{} { return c.agents.retry() }
 func (c *Client) Healthy() bool { return c.agents.healthy() }
 
 // Jitter returns a random time below d, to spread queries.
-func (c *Client) Jitter(d time.Duration) time.Duration { return c.agents.upTo(d) }
+func (c *Client) Jitter(d time.Duration) time.Duration { return c.agents.randomBelow(d) }
 
 // ErrModeChanged is the cause of the end of a context of Oversubscribed.
 var ErrModeChanged = errors.New("the loops have become oversubscribed, or are no longer")
@@ -291,8 +291,8 @@ func defaultAddress(config *api.Config) string {
 	return config.Address
 }
 
-// over returns o with env in place of its empty fields.
-func (o TLSOptions) over(env api.TLSConfig) api.TLSConfig {
+// withDefaults returns o with env in place of its empty fields.
+func (o TLSOptions) withDefaults(env api.TLSConfig) api.TLSConfig {
 	env.CAFile = cmp.Or(o.CAFile, env.CAFile)
 	env.CAPath = cmp.Or(o.CAPath, env.CAPath)
 	env.CertFile = cmp.Or(o.CertFile, env.CertFile)

@@ -155,7 +155,7 @@ func (l *Loop) retryNow(ctx context.Context, err error) bool {
 	if l.faults++; l.faults >= 2 && !l.options.UserDefined {
 		l.client.agents.penalize(l.agent)
 	}
-	return l.client.agents.suspect(ctx, l.agent)
+	return l.client.agents.probeAfterFailure(ctx, l.agent)
 }
 
 // agentMayBeAtFault reports whether the agent may be the cause of err, and not the

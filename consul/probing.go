@@ -55,7 +55,7 @@ func (s *agents) watch(ctx context.Context) {
 		}
 		tokenErr = s.logToken(tokenErr)
 
-		s.round(ctx, &preferredAt)
+		s.probeRound(ctx, &preferredAt)
 		if Sleep(ctx, roundGap) != nil {
 			return
 		}
@@ -63,8 +63,8 @@ func (s *agents) watch(ctx context.Context) {
 	}
 }
 
-// round probes the agent in use and, if necessary, the others, and chooses one.
-func (s *agents) round(ctx context.Context, preferredAt *time.Time) {
+// probeRound probes the agent in use and, if necessary, the others, and chooses one.
+func (s *agents) probeRound(ctx context.Context, preferredAt *time.Time) {
 	defer s.endRound()
 	current := s.inUse()
 	c, err := current.probe(ctx, probeTimeout)
@@ -79,13 +79,13 @@ func (s *agents) round(ctx context.Context, preferredAt *time.Time) {
 		s.probeAll(ctx, s.all)
 	case current != s.all[0] && time.Since(*preferredAt) >= probeIntervalPreferred:
 		*preferredAt = time.Now()
-		s.note(current, c, err)
+		s.recordProbe(current, c, err)
 		s.probeAll(ctx, s.preferred(current))
 	default:
-		s.note(current, c, err)
+		s.recordProbe(current, c, err)
 	}
 	if ctx.Err() == nil {
-		s.choose(time.Now())
+		s.switchToBest(time.Now())
 	}
 }
 
@@ -97,15 +97,15 @@ func (s *agents) probeAll(ctx context.Context, list []*agent) {
 			defer panics.Contain(panics.Watch, nil)
 			c, err := a.probe(ctx, probeTimeout)
 			if ctx.Err() == nil {
-				s.note(a, c, err)
+				s.recordProbe(a, c, err)
 			}
 		})
 	}
 	probing.Wait()
 }
 
-// note processes the result of a probe of agent a.
-func (s *agents) note(a *agent, c condition, err error) {
+// recordProbe processes the result of a probe of agent a.
+func (s *agents) recordProbe(a *agent, c condition, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -194,7 +194,7 @@ func (s *agents) pause() time.Duration {
 	if s.current.rankLocked(time.Now()) < healthy {
 		every = probeIntervalUnhealthy
 	}
-	return every - every/10 + s.upTo(every/5)
+	return every - every/10 + s.randomBelow(every/5)
 }
 
 func (s *agents) endRound() {

@@ -286,7 +286,7 @@ func (m *Manager) nextDue(timer *time.Timer) (*watch, []Instance) {
 func (m *Manager) settle(w *watch) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	w.settleLocked()
+	w.closeSettledLocked()
 }
 
 // scheduleLocked schedules the call of Sink with w's latest set.

@@ -135,7 +135,7 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 		w.status.Invalid = r.Invalid
 		w.setLatestLocked(set)
 		w.reported = true
-		w.settleLocked()
+		w.closeSettledLocked()
 	}
 	if r.Memory != nil && w.origin == w.status.Source {
 		w.memory = r.Memory
@@ -148,8 +148,8 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 	}
 }
 
-// settleLocked closes settled if Sink has got the set of a static source.
-func (w *watch) settleLocked() {
+// closeSettledLocked closes settled if Sink has got the set of a static source.
+func (w *watch) closeSettledLocked() {
 	if w.settled != nil && w.reported && !w.manager.queue.has(w) {
 		close(w.settled)
 		w.settled = nil

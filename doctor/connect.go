@@ -13,9 +13,9 @@ import (
 // maxConnects is the number of concurrent connection attempts.
 const maxConnects = 64
 
-// tryAll connects to each address of a serving instance and returns the errors by
+// connectAll connects to each address of a serving instance and returns the errors by
 // address.
-func tryAll(ctx context.Context, instances []Instance, timeout time.Duration) map[string]string {
+func connectAll(ctx context.Context, instances []Instance, timeout time.Duration) map[string]string {
 	tried := make(map[string]bool)
 	for _, i := range instances {
 		if i.Unusable == "" && i.Serving() {
@@ -26,7 +26,7 @@ func tryAll(ctx context.Context, instances []Instance, timeout time.Duration) ma
 	silent := make(map[string]string)
 	var mu sync.Mutex // guards silent
 	_ = each(ctx, maxConnects, len(addresses), func(ctx context.Context, n int) error {
-		if err := try(ctx, addresses[n], timeout); err != nil {
+		if err := tryConnect(ctx, addresses[n], timeout); err != nil {
 			mu.Lock()
 			defer mu.Unlock()
 			silent[addresses[n]] = err.Error()
@@ -36,7 +36,7 @@ func tryAll(ctx context.Context, instances []Instance, timeout time.Duration) ma
 	return silent
 }
 
-func try(ctx context.Context, address string, timeout time.Duration) error {
+func tryConnect(ctx context.Context, address string, timeout time.Duration) error {
 	dialer := net.Dialer{Timeout: timeout}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err == nil {

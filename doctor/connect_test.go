@@ -27,9 +27,9 @@ func TestTryAll(t *testing.T) {
 		star(4, "a", "127.0.0.1", 0).with(func(i *Instance) { i.Unusable = "it has port 0" }),
 		star(5, "a", "127.0.0.2", unused).with(func(i *Instance) { i.Status, i.Weight = discovery.StatusCritical, 0 }),
 	}
-	silent := tryAll(t.Context(), instances, consultest.Patience)
+	silent := connectAll(t.Context(), instances, consultest.Patience)
 	why := silent[fmt.Sprintf("127.0.0.1:%d", unused)]
 	verify.That(t, len(silent) == 1 && strings.Contains(why, "refused"), "%q", silent)
-	silent = tryAll(t.Context(), instances[:1], time.Nanosecond)
+	silent = connectAll(t.Context(), instances[:1], time.Nanosecond)
 	verify.Equal(t, silent[listener.Addr().String()], "no answer within 1ns", "%q", silent)
 }

@@ -105,7 +105,7 @@ func (d *Doctor) connect(ctx context.Context) (leader string, err error) {
 	if d.api != nil {
 		return leaderOf(ctx, d.api)
 	}
-	chosen, leader, err := choose(ctx, d.options.Consul)
+	chosen, leader, err := chooseAgent(ctx, d.options.Consul)
 	if err != nil {
 		return "", err
 	}
@@ -119,8 +119,8 @@ func (d *Doctor) connect(ctx context.Context) (leader string, err error) {
 	return leader, nil
 }
 
-// choose returns the first agent that knows a leader, else the first that answers.
-func choose(ctx context.Context, o consul.Options) (chosen *consul.API, leader string, err error) {
+// chooseAgent returns the first agent that knows a leader, else the first that answers.
+func chooseAgent(ctx context.Context, o consul.Options) (chosen *consul.API, leader string, err error) {
 	addresses, err := o.Agents()
 	if err != nil {
 		return nil, "", err

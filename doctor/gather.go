@@ -69,7 +69,7 @@ func (d *Doctor) gather(ctx context.Context) (*Facts, error) {
 	d.queryUses(ctx, f)
 	d.queryOwners(ctx, f)
 	if d.options.ConnectTimeout > 0 {
-		f.Silent = tryAll(ctx, f.Instances, d.options.ConnectTimeout)
+		f.Silent = connectAll(ctx, f.Instances, d.options.ConnectTimeout)
 	}
 	f.Time = time.Now()
 	return f, ctx.Err()

@@ -28,7 +28,7 @@ func (g *Gateway) documentOptions() live.Options {
 		},
 		Again:   g.applyFound,
 		Applied: func(r config.Revision) { g.replica.registerAs(r) },
-		Settled: func() { g.shares.Reconsider() },
+		Settled: func() { g.shares.EndOutdated() },
 		Reload:  g.reopen,
 		Order:   g.owner.Order,
 		Events:  g.events,
@@ -77,7 +77,7 @@ func (g *Gateway) applyFound(ctx context.Context, c *config.Config) bool {
 		g.events.Add(events.Event{Kind: events.KindRemoved, Service: name, Text: "The service " + name + " is not in Consul's catalog any more"})
 	}
 	if !g.documents.Paused() { // else a new process has the history
-		g.shares.Record(func(reason string, diff []config.Change) { g.history.Given(reason, diff) })
+		g.shares.Record(func(reason string, diff []config.Change) { g.history.RecordShares(reason, diff) })
 	}
 	return true
 }

@@ -165,8 +165,8 @@ func New(o Options) (_ *Gateway, err error) {
 	g.machine.Ask(c.Consul.Addresses)
 	g.proxy = proxy.NewServer(proxyOptions(c.Client, nil, nil), g.log)
 	g.documents.Connect(g.documentOptions())
-	g.tags = catalog.NewReader(g.documents.Again)
-	g.finder = catalog.NewFinder(g.registries.consulSets.Catalog, g.documents.Again, g.log)
+	g.tags = catalog.NewReader(g.documents.Reapply)
+	g.finder = catalog.NewFinder(g.registries.consulSets.Catalog, g.documents.Reapply, g.log)
 	g.services = &services{
 		registries: g.registries, proxy: g.proxy, machine: g.machine, tags: g.tags, log: g.log,
 		orders: func(i discovery.Instance) balancer.Orders { return g.orders.Set().For(i) },
@@ -461,7 +461,7 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 // own begins or ends the ownership of this process.
 func (g *Gateway) own(owns bool) {
 	g.owner.Set(owns)
-	g.history.Own(owns)
+	g.history.SetOwned(owns)
 	if owns {
 		g.orders.Refresh()
 		g.shares.Owned()

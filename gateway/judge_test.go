@@ -113,8 +113,8 @@ func TestJudgeRollsBack(t *testing.T) {
 	c.failUntilVerdict()
 	c.await("the canary has no share", func() bool { return c.split().Share == 0 })
 	s := c.split()
-	if s.Configured != 0.5 || s.Given == nil || s.Given.By != "judge" || !strings.Contains(s.Given.Why, "of the baseline") || s.Given.Why != s.Judge.Verdict {
-		t.Errorf("after the rollback: %+v, %+v, %+v", s, s.Given, s.Judge)
+	if s.Configured != 0.5 || s.Override == nil || s.Override.By != "judge" || !strings.Contains(s.Override.Why, "of the baseline") || s.Override.Why != s.Judge.Verdict {
+		t.Errorf("after the rollback: %+v, %+v, %+v", s, s.Override, s.Judge)
 	}
 	c.await("the feed has the verdict and the share", func() bool { // it follows the API
 		var told []string
@@ -144,7 +144,7 @@ func TestJudgeRollsBack(t *testing.T) {
 	}
 	c.await("the history says why", func() bool {
 		r := c.history.Current()
-		return r.Given && r.Number == 2 && r.Reason == "judge: services.star.split.canary: 50% -> 0%: "+s.Judge.Verdict && len(r.Diff) == 1
+		return r.OnlyShares && r.Number == 2 && r.Reason == "judge: services.star.split.canary: 50% -> 0%: "+s.Judge.Verdict && len(r.Diff) == 1
 	})
 	c.write(c.text("50%", "step: 20m"))
 	c.awaitRevision(3)
@@ -153,7 +153,7 @@ func TestJudgeRollsBack(t *testing.T) {
 	}
 	c.failing.Store(false)
 	c.write(c.text("40%", "step: 20m"))
-	c.await("the share of the configuration counts", func() bool { s := c.split(); return s.Share == 0.4 && s.Given == nil })
+	c.await("the share of the configuration counts", func() bool { s := c.split(); return s.Share == 0.4 && s.Override == nil })
 }
 
 // What the API refuses of orders about shares has the status of its kind.

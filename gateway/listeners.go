@@ -246,7 +246,7 @@ func (ls *listeners) serve(l *listener) {
 		ls.certificates.Obtain() // challenges are answered from now on
 		options := l.options()
 		if l.tls == nil {
-			options.Challenge = ls.certificates.Answer
+			options.Challenge = ls.certificates.AnswerChallenge
 		}
 		if err := ls.proxy.ServeWith(ctx, l.Listener, options); ctx.Err() == nil && !errors.Is(err, proxy.ErrServerClosed) {
 			ls.fail(err)

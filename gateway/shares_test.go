@@ -81,7 +81,7 @@ func (c *canaryRun) awaitShare(share float64, by string) {
 	c.t.Helper()
 	c.await(fmt.Sprintf("share %v by %q", share, by), func() bool {
 		s := c.split()
-		return s.Share == share && (by == "" && s.Given == nil || s.Given != nil && s.Given.By == by)
+		return s.Share == share && (by == "" && s.Override == nil || s.Override != nil && s.Override.By == by)
 	})
 }
 
@@ -137,7 +137,7 @@ func TestReplicasShareShares(t *testing.T) {
 
 	a.order("star?share=0.6&why=more", http.StatusOK)
 	b.awaitShare(0.6, release.ByOperator)
-	given := b.split().Given
+	given := b.split().Override
 	verify.That(t, given.Why == "more" && given.Replica == a.replica.name() && given.Configured == 0.5, "at the other: %+v", given)
 	b.order("star/resume", http.StatusOK)
 	a.awaitShare(0.6, release.ByJudge)
@@ -148,7 +148,7 @@ func TestReplicasShareShares(t *testing.T) {
 	s.fail(a)
 	a.awaitShare(0, release.ByJudge)
 	b.awaitShare(0, release.ByJudge)
-	why, verdict := b.split().Given.Why, a.split().Judge.Verdict
+	why, verdict := b.split().Override.Why, a.split().Judge.Verdict
 	verify.That(t, why == verdict && verdict != "", "at the other: %q, want %q", why, verdict)
 	b.await("its history says so", func() bool {
 		return strings.HasPrefix(b.history.Current().Reason, "judge of "+a.replica.name()+": services.star.split.canary: 50% -> 0%: ")
@@ -183,8 +183,8 @@ func TestRollbacksWithoutConsul(t *testing.T) {
 			if got := a.split(); !got.Shared.Pending {
 				t.Errorf("without Consul: %+v", got.Shared)
 			}
-			if got := b.split(); got.Given != nil {
-				t.Errorf("the other has %+v", got.Given)
+			if got := b.split(); got.Override != nil {
+				t.Errorf("the other has %+v", got.Override)
 			}
 			if overruled {
 				b.order("star?share=0.3", http.StatusOK)
@@ -267,7 +267,7 @@ func TestAnUpgradeKeepsSharedShares(t *testing.T) {
 	verify.NoError(t, <-next.outcome)
 	b := &canaryRun{running: next.running}
 	got := b.split()
-	verify.That(t, got.Share == 0.2 && got.Given != nil && got.Given.Why == "small", "after the upgrade: %+v", got)
+	verify.That(t, got.Share == 0.2 && got.Override != nil && got.Override.Why == "small", "after the upgrade: %+v", got)
 	b.await("the new process leads", func() bool { return b.split().Shared.Leads && b.split().Shared.Error == "" })
 	b.order("star/release", http.StatusOK)
 	b.awaitShare(0.5, "")
@@ -376,14 +376,14 @@ func TestSharesSurviveARestart(t *testing.T) {
 	c.run(Options{}, patience, func(*Gateway) {})
 	c.order("star?share=0.2&why=small", http.StatusOK)
 	c = &canaryRun{running: c.restart()}
-	if s := c.split(); s.Share != 0.2 || s.Given == nil || s.Given.Why != "small" {
+	if s := c.split(); s.Share != 0.2 || s.Override == nil || s.Override.Why != "small" {
 		t.Errorf("after a restart: %+v", s)
 	}
 	r := c.history.Current()
-	verify.That(t, !r.Given, "revision %+v", r)
+	verify.That(t, !r.OnlyShares, "revision %+v", r)
 	c.order("star/release", http.StatusOK)
 	c = &canaryRun{running: c.restart()}
-	if s := c.split(); s.Share != 0.5 || s.Given != nil {
+	if s := c.split(); s.Share != 0.5 || s.Override != nil {
 		t.Errorf("after the release: %+v", s)
 	}
 	c.order("star?share=0.3", http.StatusOK)

@@ -24,7 +24,7 @@ func (g *Gateway) newRelease(c *config.Config) (*release.Shares, *release.Judge)
 		Consul: g.registries.consul, Prefix: c.Consul.Shares, Wait: g.registries.wait,
 		Own: g.owner.Do, Replica: func() string { return g.replica.name() },
 		Settled: func() bool { return closed(g.documents.Settled()) && closed(g.finder.Used()) },
-		Changed: g.documents.Again,
+		Changed: g.documents.Reapply,
 		Events:  g.events, Log: g.log,
 	})
 	return shares, release.NewJudge(release.JudgeOptions{

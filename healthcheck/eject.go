@@ -121,7 +121,7 @@ func (c *Checker) readmitLocked(r *record) {
 	c.fullUntil.Store(0)
 	var trial balancer.Streak
 	if passive := c.passive.Load(); passive != nil {
-		trial = passive.trial()
+		trial = passive.streakAfterEjection()
 	}
 	r.peer.ResetStreak(trial)
 	c.queueLocked(balancer.ReasonEjected, r.peer, false, "")

@@ -35,7 +35,7 @@ func (s *SuccessRate) outliers(peers []attempts) []outlier {
 	if len(rates) == 0 || len(rates) < s.MinPeers {
 		return nil
 	}
-	mean, stdev := moments(rates)
+	mean, stdev := meanAndDeviation(rates)
 	limit := mean - s.StdevFactor*stdev
 	var found []outlier
 	for i, a := range peers {
@@ -51,8 +51,8 @@ func (s *SuccessRate) outliers(peers []attempts) []outlier {
 	return worstFirst(found)
 }
 
-// moments returns the mean and the population standard deviation, as Envoy.
-func moments(values []float64) (mean, stdev float64) {
+// meanAndDeviation returns the mean and the population standard deviation, as Envoy.
+func meanAndDeviation(values []float64) (mean, stdev float64) {
 	for _, v := range values {
 		mean += v / float64(len(values))
 	}

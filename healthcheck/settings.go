@@ -92,8 +92,8 @@ func (a *Active) interval(passing bool, random float64) time.Duration {
 	return time.Duration(float64(d) * (1 + a.Jitter*(2*random-1)))
 }
 
-// trial is the streak of a peer after an ejection: its next failure ejects it again.
-func (p *Passive) trial() balancer.Streak {
+// streakAfterEjection is the streak of a peer after an ejection: its next failure ejects it again.
+func (p *Passive) streakAfterEjection() balancer.Streak {
 	return balancer.Streak{
 		Connect: max(p.ConsecutiveConnectFailures-1, 0),
 		Gateway: max(p.ConsecutiveFailures-1, 0),

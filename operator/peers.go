@@ -57,7 +57,7 @@ func (p *Peers) Set() Set { return Set{p.All()} }
 
 // Give adds an order, in place of an earlier one with the same key. It sets Since and Replica.
 func (p *Peers) Give(o Order) error {
-	o.Since, o.Until = moment(time.Now()), moment(o.Until)
+	o.Since, o.Until = storedTime(time.Now()), storedTime(o.Until)
 	if p.options.Replica != nil {
 		o.Replica = p.options.Replica()
 	}
@@ -108,5 +108,5 @@ func (p *Peers) emitOne(o Order, kind events.Kind, text, by string) {
 	p.log.Info().Str("service", o.Service).Str("peer", o.ID).Str("node", o.Node).Str("replica", o.Replica).Msg(text)
 }
 
-// moment returns t as the file and Consul have it.
-func moment(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+// storedTime returns t as the file and Consul have it.
+func storedTime(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }

@@ -91,7 +91,7 @@ func (p *Process) turnReady(off bool, why, by string) {
 	var order *NotReady
 	if off {
 		text, kind = "An operator has made sluice not ready, and requests are still served"+events.Because(why), events.KindNotReady
-		order = &NotReady{Why: why, Since: moment(time.Now())}
+		order = &NotReady{Why: why, Since: storedTime(time.Now())}
 	} else if !was {
 		return
 	}
@@ -127,7 +127,7 @@ func (p *Process) setLogLevel(level, by string) {
 	configured := p.LogLevel().Configured
 	var order *logLevel
 	if level != "" {
-		order = &logLevel{Level: level, Replaces: configured, By: by, Since: moment(time.Now())}
+		order = &logLevel{Level: level, Replaces: configured, By: by, Since: storedTime(time.Now())}
 	}
 	text := "The level of the log is " + cmp.Or(level, configured)
 	if level == "" {

@@ -80,7 +80,7 @@ func newStream(s *Server, l *listener, conn socket.Conn, of proxyprotocol.Addres
 func (s *stream) serve() {
 	defer s.close()
 	defer panics.Contain(panics.Tunnel, s.fail)
-	if s.refusal = s.choose(); s.refusal == nil {
+	if s.refusal = s.chooseService(); s.refusal == nil {
 		s.forward()
 	}
 	s.account()
@@ -93,8 +93,8 @@ func (s *stream) fail() {
 	s.account()
 }
 
-// choose sets the service, or returns why the client gets none.
-func (s *stream) choose() *refusal.Refusal {
+// chooseService sets the service, or returns why the client gets none.
+func (s *stream) chooseService() *refusal.Refusal {
 	streams := s.listener.streams()
 	matched := streams.Other
 	if streams.Names == nil {

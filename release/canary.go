@@ -111,10 +111,10 @@ func (r *canaryRelease) setLimits(p90 time.Duration) {
 	r.rest.limit.Store(int64(rest))
 }
 
-// look returns the decision at a time. judges is the number of replicas that judge, and may
+// decide returns the decision at a time. judges is the number of replicas that judge, and may
 // reports whether this judge may act. A release begins when the canary gets a share, and when all
 // of its instances are new.
-func (r *canaryRelease) look(share float64, judges int, may bool, now time.Time) judge.Decision {
+func (r *canaryRelease) decide(share float64, judges int, may bool, now time.Time) judge.Decision {
 	o := judge.Observation{
 		Time: now, Share: share, Judges: judges,
 		Canary: countsOf(r.canary.group), Baseline: countsOf(r.rest.group),
@@ -143,9 +143,9 @@ func (r *canaryRelease) look(share float64, judges int, may bool, now time.Time)
 	r.share = share
 	r.updateLimits(&o)
 	if may {
-		r.present.Reconsider()
+		r.present.RepeatRollback()
 	}
-	d := r.present.Look(o)
+	d := r.present.Decide(o)
 	if d.Verdict != judge.Continue {
 		r.verdict = d.Reason
 	}

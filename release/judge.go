@@ -27,7 +27,7 @@ const (
 // JudgeOptions configure a Judge.
 type JudgeOptions struct {
 	Shares *Shares
-	// Config returns the configuration in use, with the given shares.
+	// Config returns the configuration in use, with the overrides.
 	Config func() *config.Config
 	// Pool returns the pool of a service; nil: it has none yet.
 	Pool   func(service string) *balancer.Pool
@@ -62,16 +62,16 @@ func (j *Judge) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
-			j.Look(now)
+			j.JudgeAll(now)
 		}
 	}
 }
 
-// Look judges all releases by what has happened until now.
-func (j *Judge) Look(now time.Time) {
+// JudgeAll judges all releases by what has happened until now.
+func (j *Judge) JudgeAll(now time.Time) {
 	j.update()
 	for _, r := range j.present() {
-		j.look(r, now)
+		j.judgeRelease(r, now)
 	}
 }
 
@@ -113,25 +113,25 @@ func (j *Judge) update() {
 	j.shares.judges.needed.Store(len(next) > 0)
 }
 
-// look judges a release by what has happened until now.
-func (j *Judge) look(r *canaryRelease, now time.Time) {
+// judgeRelease judges a release by what has happened until now.
+func (j *Judge) judgeRelease(r *canaryRelease, now time.Time) {
 	service := r.pool.Name()
 	s, ok := j.options.Config().Services[service]
 	if !ok || s.Judge == nil || len(s.Split.Shares()) != 1 {
 		return
 	}
-	given, _ := j.shares.of(service)
+	override, _ := j.shares.overrideOf(service)
 	share := s.Split.Shares()[0].Size
-	if given.By == ByJudge && given.Share == 0 && share > 0 {
+	if override.By == ByJudge && override.Share == 0 && share > 0 {
 		return // the rollback is not applied yet
 	}
-	may := s.Judge.Act == "rollback" && given.By != ByOperator
-	d := r.look(share, j.shares.judges.state().Judges, may, now)
+	may := s.Judge.Act == "rollback" && override.By != ByOperator
+	d := r.decide(share, j.shares.judges.state().Judges, may, now)
 	acts := may && (d.Verdict == judge.Advance || d.Verdict == judge.Rollback)
 	switch {
 	case d.Verdict == judge.Continue:
 		return
-	case d.Verdict == judge.Advance && (!acts || given.Share == d.Share || !j.shares.judges.leads()):
+	case d.Verdict == judge.Advance && (!acts || override.Share == d.Share || !j.shares.judges.leads()):
 		return // up to others, or not applied yet
 	}
 	order, ok := j.shares.replacing(service, d.Share, ByJudge, d.Reason)
@@ -177,15 +177,15 @@ func (j *Judge) States() []State {
 		}
 		s := State{Service: service, Group: all[0].Group, Share: all[0].Size, Configured: all[0].Size}
 		if own := j.shares.split(service).Shares(); len(own) == 1 {
-			s.Configured = own[0].Size // also while the share in use is still a given one
+			s.Configured = own[0].Size // also while the share in use is still an override
 		}
-		given, ok := counting[service]
+		override, ok := counting[service]
 		if ok {
-			s.Given = &given
+			s.Override = &override
 		}
 		if r := releases[service]; r != nil {
 			s.Judge = r.state()
-			s.Judge.Paused = given.By == ByOperator
+			s.Judge.Paused = override.By == ByOperator
 		}
 		s.Shared = j.shares.shared(service)
 		states = append(states, s)
@@ -197,20 +197,20 @@ func (j *Judge) States() []State {
 func (j *Judge) Order(o Order) error {
 	s := j.options.Config().Services[o.Service]
 	all := s.Split.Shares()
-	given, isGiven := j.shares.of(o.Service)
+	override, overridden := j.shares.overrideOf(o.Service)
 	switch {
 	case len(all) != 1:
 		return ErrNoSplit
 	case o.Group != "" && o.Group != all[0].Group:
 		return ErrNoGroup
 	case o.Verb == Release:
-		if !isGiven {
-			return ErrNotGiven
+		if !overridden {
+			return ErrNoOverride
 		}
 		return j.shares.release(o.Service)
 	case o.Verb != Set && s.Judge == nil:
 		return ErrNoJudge
-	case o.Verb == Resume && given.By != ByOperator:
+	case o.Verb == Resume && override.By != ByOperator:
 		return ErrNotPaused
 	}
 	order, ok := j.shares.replacing(o.Service, all[0].Size, ByOperator, o.Why)
@@ -221,11 +221,11 @@ func (j *Judge) Order(o Order) error {
 	case Set:
 		order.Share = o.Share
 	case Pause:
-		if isGiven {
-			order.Share = given.Share // it may not be applied yet
+		if overridden {
+			order.Share = override.Share // it may not be applied yet
 		}
 	case Resume:
-		order.Share, order.By, order.Why = given.Share, ByJudge, cmp.Or(o.Why, "resumed by an operator")
+		order.Share, order.By, order.Why = override.Share, ByJudge, cmp.Or(o.Why, "resumed by an operator")
 	}
 	return j.shares.give(order)
 }

@@ -70,14 +70,14 @@ func (j *judges) selectShares(pairs []api.KVPair) (shares []api.KVPair) {
 	return shares
 }
 
-// attend holds a lock while this replica judges, until ctx ends.
-func (j *judges) attend(ctx context.Context) {
+// holdWhileJudging holds a lock while this replica judges, until ctx ends.
+func (j *judges) holdWhileJudging(ctx context.Context) {
 	client, failing := j.shares.options.Consul, false
 	for {
 		if j.needed.Load() {
 			lock, err := client.Lock(ctx, j.lockKey())
 			if err == nil {
-				j.hold(ctx, lock)
+				j.keepLock(ctx, lock)
 			} else if !failing && ctx.Err() == nil {
 				j.shares.log.Warn().Err(err).Msg("this replica cannot register as a judge: it moves no share on, and others do not count it")
 			}
@@ -89,8 +89,8 @@ func (j *judges) attend(ctx context.Context) {
 	}
 }
 
-// hold keeps a lock while it is held and needed.
-func (j *judges) hold(ctx context.Context, lock *consul.Lock) {
+// keepLock keeps a lock while it is held and needed.
+func (j *judges) keepLock(ctx context.Context, lock *consul.Lock) {
 	needed := time.NewTicker(attendInterval)
 	defer needed.Stop()
 	for j.needed.Load() {

@@ -8,19 +8,19 @@ import (
 	"sluice/config"
 )
 
-// Record calls add for each given share that has changed since the last call, and counts now, with a
+// Record calls add for each override that has changed since the last call, and counts now, with a
 // reason for people and the change of the key. It must not be called concurrently.
 func (s *Shares) Record(add func(reason string, diff []config.Change)) {
 	now := s.Counting()
 	for _, service := range slices.Sorted(maps.Keys(now)) {
-		given, before := now[service], s.recorded[service]
-		if given.Same(before) {
+		override, before := now[service], s.recorded[service]
+		if override.Same(before) {
 			continue
 		}
 		if before.By == "" {
-			before.Share = given.Configured
+			before.Share = override.Configured
 		}
-		add(s.change(given, before.Share))
+		add(s.change(override, before.Share))
 	}
 	for _, service := range slices.Sorted(maps.Keys(s.recorded)) {
 		before := s.recorded[service]
@@ -30,30 +30,30 @@ func (s *Shares) Record(add func(reason string, diff []config.Change)) {
 		if _, stands := s.All()[before.Key()]; stands {
 			now[service] = before // its split may be to come
 		} else if s.fits(before) { // else the configuration's revision says it
-			given := before
-			given.Share, given.By, given.Why = before.Configured, ByOperator, "the share of the configuration again"
-			add(s.change(given, before.Share))
+			override := before
+			override.Share, override.By, override.Why = before.Configured, ByOperator, "the share of the configuration again"
+			add(s.change(override, before.Share))
 		}
 	}
 	s.recorded = now
 }
 
-// change returns the reason and the difference of a revision with a given share.
-func (s *Shares) change(given Share, before float64) (reason string, diff []config.Change) {
+// change returns the reason and the difference of a revision with an override.
+func (s *Shares) change(override Share, before float64) (reason string, diff []config.Change) {
 	change := config.Change{
-		Key:    "services." + given.Service + ".split." + given.Group,
-		Before: config.Percent(before), After: config.Percent(given.Share),
+		Key:    "services." + override.Service + ".split." + override.Group,
+		Before: config.Percent(before), After: config.Percent(override.Share),
 	}
-	by := given.By
-	if given.Replica != s.options.Replica() && given.Replica != "" {
-		by += " of " + given.Replica
+	by := override.By
+	if override.Replica != s.options.Replica() && override.Replica != "" {
+		by += " of " + override.Replica
 	}
 	reason = fmt.Sprintf("%s: %s", by, change)
 	if change.Before == change.After {
 		reason = fmt.Sprintf("%s: %s: %s stays", by, change.Key, change.After)
 	}
-	if given.Why != "" {
-		reason += ": " + given.Why
+	if override.Why != "" {
+		reason += ": " + override.Why
 	}
 	return reason, []config.Change{change}
 }

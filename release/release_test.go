@@ -89,7 +89,7 @@ func (s *split) apply() {
 // look makes the judge look at a time from now, and applies what it does.
 func (s *split) look(later time.Duration) State {
 	s.t.Helper()
-	s.judge.Look(time.Now().Add(later))
+	s.judge.JudgeAll(time.Now().Add(later))
 	s.apply()
 	return s.state()
 }
@@ -135,13 +135,13 @@ func TestJudgeRollsBack(t *testing.T) {
 		s.look(0)
 		s.failing()
 		got := s.look(0)
-		verify.That(t, got.Share == 0 && got.Configured == 0.5 && got.Given != nil && got.Given.By == ByJudge && got.Given.Why == got.Judge.Verdict, "after the failures: %+v, %+v, %+v", got, got.Given, got.Judge)
+		verify.That(t, got.Share == 0 && got.Configured == 0.5 && got.Override != nil && got.Override.By == ByJudge && got.Override.Why == got.Judge.Verdict, "after the failures: %+v, %+v, %+v", got, got.Override, got.Judge)
 		feed, _ := s.events.Read(events.Filter{}, events.ID{})
 		verify.That(t, len(feed) == 2 && feed[0].Kind == events.KindShareVerdict && feed[0].Level == events.Warning && feed[1].Kind == events.KindShareGiven, "the feed has %+v", feed)
 		got = s.order(Order{Verb: Release}, nil)
-		verify.That(t, got.Share == 0.5 && got.Given == nil, "after the release: %+v", got)
+		verify.That(t, got.Share == 0.5 && got.Override == nil, "after the release: %+v", got)
 		got = s.look(0)
-		verify.That(t, got.Given == nil && got.Judge.Evidence == 1, "then: %+v, %+v", got.Given, got.Judge)
+		verify.That(t, got.Override == nil && got.Judge.Evidence == 1, "then: %+v, %+v", got.Override, got.Judge)
 	})
 }
 
@@ -152,7 +152,7 @@ func TestJudgeReports(t *testing.T) {
 		s.look(0)
 		s.failing()
 		got := s.look(0)
-		verify.That(t, got.Share == 0.5 && got.Given == nil && got.Judge.Verdict != "", "%+v, %+v", got, got.Judge)
+		verify.That(t, got.Share == 0.5 && got.Override == nil && got.Judge.Verdict != "", "%+v, %+v", got, got.Judge)
 	})
 }
 
@@ -164,12 +164,12 @@ func TestOperatorOverrulesTheJudge(t *testing.T) {
 		s.look(0)
 		s.failing()
 		got := s.look(0)
-		verify.That(t, got.Share == 0.6 && got.Given.By == ByOperator && got.Given.Why == "known failures", "%+v, %+v", got, got.Given)
+		verify.That(t, got.Share == 0.6 && got.Override.By == ByOperator && got.Override.Why == "known failures", "%+v, %+v", got, got.Override)
 		s.order(Order{Verb: Release}, nil)
 		got = s.look(0)
-		verify.That(t, got.Share == 0 && got.Given.By == ByJudge, "after the release: %+v, %+v", got, got.Given)
+		verify.That(t, got.Share == 0 && got.Override.By == ByJudge, "after the release: %+v, %+v", got, got.Override)
 		s.order(Order{Verb: Release}, nil)
-		s.order(Order{Verb: Release}, ErrNotGiven)
+		s.order(Order{Verb: Release}, ErrNoOverride)
 		s.order(Order{Verb: Resume}, ErrNotPaused)
 		s.order(Order{Verb: Set, Group: "moon"}, ErrNoGroup)
 		verify.Equal(t, s.judge.Order(Order{Service: "moon", Verb: Set}), ErrNoSplit, "another service")
@@ -184,14 +184,14 @@ func TestOperatorPausesTheJudge(t *testing.T) {
 		s.look(0)
 		s.failing()
 		got := s.look(0)
-		verify.That(t, got.Share == 0.5 && got.Judge.Paused && got.Given.Why == "we look at it", "%+v, %+v, %+v", got, got.Judge, got.Given)
+		verify.That(t, got.Share == 0.5 && got.Judge.Paused && got.Override.Why == "we look at it", "%+v, %+v, %+v", got, got.Judge, got.Override)
 		feed, _ := s.events.Read(events.Filter{Kinds: []string{string(events.KindShareVerdict)}}, events.ID{})
 		verify.That(t, len(feed) == 1, "the feed has the verdicts %+v", feed)
 		s.order(Order{Verb: Resume}, nil)
 		got = s.look(0)
-		verify.That(t, got.Share == 0 && !got.Judge.Paused && got.Given.By == ByJudge, "after the resumption: %+v, %+v", got.Judge, got.Given)
+		verify.That(t, got.Share == 0 && !got.Judge.Paused && got.Override.By == ByJudge, "after the resumption: %+v, %+v", got.Judge, got.Override)
 		got = s.order(Order{Verb: Pause}, nil)
-		verify.That(t, got.Given.Share == 0 && got.Judge.Paused, "after a rollback: %+v", got.Given)
+		verify.That(t, got.Override.Share == 0 && got.Judge.Paused, "after a rollback: %+v", got.Override)
 	})
 }
 
@@ -208,7 +208,7 @@ func TestJudgeFindsSlowCanaries(t *testing.T) {
 		s.attempts(200, "canary", http.StatusOK, 140*time.Millisecond)
 		const why = "90 % of the requests take up to 140ms, 100ms with the baseline"
 		got = s.look(0)
-		verify.That(t, got.Share == 0 && got.Given != nil && strings.Contains(got.Given.Why, why), "slower: %+v, %+v", got, got.Given)
+		verify.That(t, got.Share == 0 && got.Override != nil && strings.Contains(got.Override.Why, why), "slower: %+v, %+v", got, got.Override)
 	})
 }
 
@@ -226,9 +226,9 @@ func TestLatencyThatDoesNotCount(t *testing.T) {
 			}
 			s.look(0)
 			got := slow(59 * time.Second)
-			verify.That(t, got.Judge.SlowEvidence == 1 && got.Judge.P90MS == 0 && got.Given == nil, "%s, new: %+v", settings, got.Judge)
+			verify.That(t, got.Judge.SlowEvidence == 1 && got.Judge.P90MS == 0 && got.Override == nil, "%s, new: %+v", settings, got.Judge)
 			got = slow(time.Minute)
-			verify.That(t, (got.Given != nil) == (settings == "slower: 30%"), "%s, later: %+v", settings, got.Judge)
+			verify.That(t, (got.Override != nil) == (settings == "slower: 30%"), "%s, later: %+v", settings, got.Judge)
 		})
 	}
 }
@@ -242,9 +242,9 @@ func TestJudgeAdvances(t *testing.T) {
 			s.attempts(600, group, http.StatusOK, time.Millisecond)
 		}
 		got := s.look(10*time.Minute - time.Nanosecond)
-		verify.That(t, got.Given == nil, "before the step is over: %+v", got.Given)
+		verify.That(t, got.Override == nil, "before the step is over: %+v", got.Override)
 		got = s.look(10 * time.Minute)
-		verify.That(t, got.Share == 0.75 && got.Given.By == ByJudge, "after it: %+v", got)
+		verify.That(t, got.Share == 0.75 && got.Override.By == ByJudge, "after it: %+v", got)
 	})
 }
 
@@ -258,7 +258,7 @@ func TestTheConfigurationHasTheLastWord(t *testing.T) {
 		verify.That(t, got.Share == 0.2 && got.Configured == 0.5, "with the same split: %+v", got)
 		s.configure("40%", "step: 20m")
 		got = s.state()
-		verify.That(t, got.Share == 0.4 && got.Given == nil, "with another one: %+v", got)
+		verify.That(t, got.Share == 0.4 && got.Override == nil, "with another one: %+v", got)
 	})
 }
 
@@ -292,17 +292,17 @@ func TestRecordedShares(t *testing.T) {
 // if an operator has just set the share, and nothing is emitted of it.
 func TestProposalsAndVerdictsYield(t *testing.T) {
 	s := newSplit(t, "step: 10m", Options{Prefix: "edge/canary"}).shares
-	given := Share{Service: "star", Group: "canary", Share: 0.7, Configured: 0.5}
+	override := Share{Service: "star", Group: "canary", Share: 0.7, Configured: 0.5}
 	for i, want := range []bool{true, false} {
-		got := s.propose(given)
+		got := s.propose(override)
 		verify.That(t, got == want, "proposal %d: %v", i+1, got)
 	}
-	_, ok := s.of("star")
+	_, ok := s.overrideOf("star")
 	verify.That(t, !ok, "a proposal counts before Consul has it")
-	given.Share, given.By = 0.3, ByOperator
-	verify.NoError(t, s.give(given))
-	given.Share, given.By = 0, ByJudge
-	verify.Equal(t, s.giveByVerdict(given, func() { t.Error("the verdict is emitted") }), errOverruled, "the verdict")
-	got, _ := s.of("star")
+	override.Share, override.By = 0.3, ByOperator
+	verify.NoError(t, s.give(override))
+	override.Share, override.By = 0, ByJudge
+	verify.Equal(t, s.giveByVerdict(override, func() { t.Error("the verdict is emitted") }), errOverruled, "the verdict")
+	got, _ := s.overrideOf("star")
 	verify.That(t, got.Share == 0.3, "%+v", got)
 }

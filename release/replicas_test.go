@@ -21,7 +21,7 @@ func newReplica(t *testing.T, name, url, settings string) (s *split, leave func(
 		Consul: client, Prefix: "edge/canary", Wait: func() time.Duration { return 2 * time.Second },
 		Replica: func() string { return name },
 	})
-	s.judge.Look(time.Now()) // it judges from now on
+	s.judge.JudgeAll(time.Now()) // it judges from now on
 	s.shares.Resume()
 	leave = func() {
 		s.shares.Pause()
@@ -57,7 +57,7 @@ func TestOneReplicaMovesSharesOn(t *testing.T) {
 	verify.That(t, !got.Shared.Leads && !got.Shared.Pending, "the second replica moves the share on: %+v", got.Shared)
 	a.look(11 * time.Minute)
 	for _, s := range []*split{a, b} {
-		s.await("75 % by a judge", func(s State) bool { return s.Share == 0.75 && s.Given.By == ByJudge })
+		s.await("75 % by a judge", func(s State) bool { return s.Share == 0.75 && s.Override.By == ByJudge })
 	}
 
 	leave()
@@ -78,6 +78,6 @@ func TestOneReplicaMovesSharesOn(t *testing.T) {
 		b.shares.mu.Lock()
 		clear(b.shares.proposed)
 		b.shares.mu.Unlock()
-		return s.Share == 1 && s.Given.By == ByJudge
+		return s.Share == 1 && s.Override.By == ByJudge
 	})
 }

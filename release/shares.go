@@ -49,7 +49,7 @@ type Options struct {
 //
 // With a prefix, replicas agree about them by keys of Consul's KV store:
 //
-//	PREFIX/shares/SERVICE   the given share of a service, as JSON
+//	PREFIX/shares/SERVICE   the override of a service, as JSON
 //	PREFIX/judges/REPLICA   a lock that the replica holds while it judges
 //
 // Each replica may roll back, which takes effect at its own place at once. Only the one with the oldest
@@ -86,8 +86,8 @@ func NewShares(o Options) *Shares {
 	s.judges = &judges{shares: s}
 	s.Store = operator.NewStore(operator.StoreOptions[Share]{
 		Path: o.Path, Consul: o.Consul, Prefix: o.Prefix, Wait: o.Wait, Own: o.Own, Log: o.Log,
-		Parse: parse, Select: s.judges.selectShares, Beside: s.judges.attend,
-		Yields:  func(given, now Share) bool { return now.By == ByOperator && s.fits(now) },
+		Parse: parse, Select: s.judges.selectShares, Beside: s.judges.holdWhileJudging,
+		Yields:  func(override, now Share) bool { return now.By == ByOperator && s.fits(now) },
 		Changed: o.Changed,
 		Name:    "given shares", Alone: "this replica judges on its own, and no share grows",
 	})
@@ -100,8 +100,8 @@ func (s *Shares) Begin(state operator.State[Share]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.recorded = make(map[string]Share)
-	for key, given := range s.All() {
-		s.emitted[key], s.recorded[given.Service] = given, given
+	for key, override := range s.All() {
+		s.emitted[key], s.recorded[override.Service] = override, override
 	}
 }
 
@@ -111,7 +111,7 @@ func (s *Shares) Owned() {
 	s.options.Changed() // what the configuration has ended is ended now
 }
 
-// ApplyTo returns c with the given shares, except for services whose split is another one in c: who
+// ApplyTo returns c with the overrides, except for services whose split is another one in c: who
 // changes the configuration has the last word. It does not change c.
 func (s *Shares) ApplyTo(c *config.Config) *config.Config {
 	all := s.All()
@@ -120,38 +120,38 @@ func (s *Shares) ApplyTo(c *config.Config) *config.Config {
 	}
 	changed := *c
 	changed.Services = maps.Clone(c.Services)
-	for _, given := range all {
-		if service := c.Services[given.Service]; fits(given, service.Split) {
-			service.Split = service.Split.WithShare(given.Share)
-			changed.Services[given.Service] = service
+	for _, override := range all {
+		if service := c.Services[override.Service]; fits(override, service.Split) {
+			service.Split = service.Split.WithShare(override.Share)
+			changed.Services[override.Service] = service
 		}
 	}
 	return &changed
 }
 
 // fits reports whether a share was given in place of the share of a split.
-func fits(given Share, split config.Split) bool {
+func fits(override Share, split config.Split) bool {
 	configured := split.Shares()
-	return len(configured) == 1 && configured[0].Group == given.Group && configured[0].Size == given.Configured
+	return len(configured) == 1 && configured[0].Group == override.Group && configured[0].Size == override.Configured
 }
 
 // fits reports whether a share was given in place of the share in the configuration in use.
-func (s *Shares) fits(given Share) bool { return fits(given, s.split(given.Service)) }
+func (s *Shares) fits(override Share) bool { return fits(override, s.split(override.Service)) }
 
-// split returns the split of a service in the configuration in use, without given shares.
+// split returns the split of a service in the configuration in use, without overrides.
 func (s *Shares) split(service string) config.Split {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.splits[service].split
 }
 
-// Applied ends the shares in place of which c, which is in use now, has others. c has no given shares.
+// Applied ends the shares in place of which c, which is in use now, has others. c has no overrides.
 // Before, a refused configuration would end them.
 func (s *Shares) Applied(c *config.Config, now time.Time) {
-	for _, given := range s.follow(c, now) {
-		_ = s.Retract(given) // or the process that serves does it
+	for _, override := range s.follow(c, now) {
+		_ = s.Retract(override) // or the process that serves does it
 	}
-	s.Reconsider()
+	s.EndOutdated()
 }
 
 // follow notes the splits of c, and returns the shares that the last configuration had a place for.
@@ -161,9 +161,9 @@ func (s *Shares) follow(c *config.Config, now time.Time) (ended []Share) {
 	if s.begun.IsZero() {
 		s.begun = now
 	}
-	for _, given := range s.All() {
-		if fits(given, s.splits[given.Service].split) && !fits(given, c.Services[given.Service].Split) {
-			ended = append(ended, given)
+	for _, override := range s.All() {
+		if fits(override, s.splits[override.Service].split) && !fits(override, c.Services[override.Service].Split) {
+			ended = append(ended, override)
 		}
 	}
 	for name, service := range c.Services {
@@ -179,12 +179,12 @@ func (s *Shares) follow(c *config.Config, now time.Time) (ended []Share) {
 	return ended
 }
 
-// Reconsider ends the shares that are older than the configuration, which has another split, and emits
+// EndOutdated ends the shares that are older than the configuration, which has another split, and emits
 // which are in use. While not all of the configuration is known, they may be for what is to come.
-func (s *Shares) Reconsider() {
-	for _, given := range s.All() {
-		if !s.fits(given) && s.options.Settled() && given.Since.Before(s.since(given.Service)) {
-			_ = s.Retract(given) // or the process that serves does it
+func (s *Shares) EndOutdated() {
+	for _, override := range s.All() {
+		if !s.fits(override) && s.options.Settled() && override.Since.Before(s.since(override.Service)) {
+			_ = s.Retract(override) // or the process that serves does it
 		}
 	}
 	s.emit()
@@ -206,38 +206,38 @@ func (s *Shares) emit() {
 	defer s.mu.Unlock()
 	all := s.All()
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		given := all[key]
-		if given.Same(s.emitted[key]) || !fits(given, s.splits[given.Service].split) {
+		override := all[key]
+		if override.Same(s.emitted[key]) || !fits(override, s.splits[override.Service].split) {
 			continue
 		}
-		s.emitted[key] = given
-		s.options.Events.Add(events.Event{Kind: events.KindShareGiven, Service: given.Service,
-			Text: fmt.Sprintf("The share of the group %s is %.4g %%, by the %s%s", given.Group, 100*given.Share, given.By, events.Because(given.Why))})
-		if given.Replica != s.options.Replica() {
-			s.log.Info().Str("service", given.Service).Str("group", given.Group).Float64("share", given.Share).
-				Str("by", given.By).Str("replica", given.Replica).Str("why", given.Why).Msg("a share of another replica is in use")
+		s.emitted[key] = override
+		s.options.Events.Add(events.Event{Kind: events.KindShareGiven, Service: override.Service,
+			Text: fmt.Sprintf("The share of the group %s is %.4g %%, by the %s%s", override.Group, 100*override.Share, override.By, events.Because(override.Why))})
+		if override.Replica != s.options.Replica() {
+			s.log.Info().Str("service", override.Service).Str("group", override.Group).Float64("share", override.Share).
+				Str("by", override.By).Str("replica", override.Replica).Str("why", override.Why).Msg("a share of another replica is in use")
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.emitted)) {
 		if _, stands := all[key]; stands {
 			continue
 		}
-		given, why := s.emitted[key], "the given one was released"
-		if !fits(given, s.splits[given.Service].split) {
+		override, why := s.emitted[key], "the given one was released"
+		if !fits(override, s.splits[override.Service].split) {
 			why = "the configuration has another split"
 		}
 		delete(s.emitted, key)
 		text := "The share of the configuration counts again" + events.Because(why)
-		s.options.Events.Add(events.Event{Kind: events.KindShareEnded, Service: given.Service, Text: text})
-		s.log.Info().Str("service", given.Service).Msg(text)
+		s.options.Events.Add(events.Event{Kind: events.KindShareEnded, Service: override.Service, Text: text})
+		s.log.Info().Str("service", override.Service).Msg(text)
 	}
 }
 
 // replacing returns a share in place of the configured one, if the split has the share of one group.
-func (s *Shares) replacing(service string, share float64, by, why string) (given Share, ok bool) {
+func (s *Shares) replacing(service string, share float64, by, why string) (override Share, ok bool) {
 	own := s.split(service).Shares()
 	if len(own) != 1 {
-		return given, false
+		return override, false
 	}
 	return Share{
 		Service: service, Group: own[0].Group, Share: share, Configured: own[0].Size, By: by, Why: why,
@@ -246,18 +246,18 @@ func (s *Shares) replacing(service string, share float64, by, why string) (given
 }
 
 // give sets the share of a service.
-func (s *Shares) give(given Share) error {
+func (s *Shares) give(override Share) error {
 	defer s.emit()
-	return s.Put(given, false, nil)
+	return s.Put(override, false, nil)
 }
 
 // giveByVerdict sets the share of a service by the verdict of a judge, after a call of emit. It returns
 // errOverruled if an operator has set it, and one of another replica whom this one does not know yet
 // overrules it later.
-func (s *Shares) giveByVerdict(given Share, emit func()) error {
+func (s *Shares) giveByVerdict(override Share, emit func()) error {
 	defer s.emit()
-	return s.Put(given, true, func(standing map[string]Share) error {
-		if now := standing[given.Key()]; now.By == ByOperator && s.fits(now) {
+	return s.Put(override, true, func(standing map[string]Share) error {
+		if now := standing[override.Key()]; now.By == ByOperator && s.fits(now) {
 			return errOverruled
 		}
 		emit()
@@ -267,16 +267,16 @@ func (s *Shares) giveByVerdict(given Share, emit func()) error {
 
 // propose sets the share of a service if Consul accepts it before anybody has changed the share. It
 // reports false if it is too soon for another proposal.
-func (s *Shares) propose(given Share) bool {
+func (s *Shares) propose(override Share) bool {
 	s.mu.Lock()
-	last := s.proposed[given.Service]
+	last := s.proposed[override.Service]
 	s.mu.Unlock()
-	if time.Since(last) < proposeInterval || !s.Propose(given) {
+	if time.Since(last) < proposeInterval || !s.Propose(override) {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.proposed[given.Service] = time.Now()
+	s.proposed[override.Service] = time.Now()
 	return true
 }
 
@@ -287,24 +287,24 @@ func (s *Shares) release(service string) error {
 	return err
 }
 
-// of returns the given share of a service, if it has one that counts.
-func (s *Shares) of(service string) (given Share, ok bool) {
-	given, ok = s.All()[Key(service)]
-	if !ok || !s.fits(given) {
+// overrideOf returns the override of a service, if it has one that counts.
+func (s *Shares) overrideOf(service string) (override Share, ok bool) {
+	override, ok = s.All()[Key(service)]
+	if !ok || !s.fits(override) {
 		return Share{}, false
 	}
-	return given, true
+	return override, true
 }
 
-// Counting returns the given shares that count, by service.
+// Counting returns the overrides that count, by service.
 func (s *Shares) Counting() map[string]Share {
-	given := make(map[string]Share)
+	override := make(map[string]Share)
 	for _, share := range s.All() {
 		if s.fits(share) {
-			given[share.Service] = share
+			override[share.Service] = share
 		}
 	}
-	return given
+	return override
 }
 
 // shared returns what this replica knows of the others about a service; nil: it is on its own.

@@ -11,7 +11,7 @@ type State struct {
 	Group      string       `json:"group"`
 	Share      float64      `json:"share"`            // in use
 	Configured float64      `json:"configured"`       // in the configuration
-	Given      *Share       `json:"given,omitempty"`  // absent: the share of the configuration counts
+	Override   *Share       `json:"given,omitempty"`  // absent: the share of the configuration counts
 	Judge      *JudgeState  `json:"judge,omitempty"`  // absent: the service has no judge
 	Shared     *SharedState `json:"shared,omitempty"` // absent: each replica is on its own
 }
@@ -56,9 +56,9 @@ const (
 
 // Errors of Judge.Order.
 var (
-	ErrNoSplit   = errors.New("no service with this name and a split that has the share of one group")
-	ErrNoGroup   = errors.New("the split has another group")
-	ErrNotGiven  = errors.New("the share of the configuration counts already")
-	ErrNoJudge   = errors.New("the service has no judge")
-	ErrNotPaused = errors.New("the judge is not paused")
+	ErrNoSplit    = errors.New("no service with this name and a split that has the share of one group")
+	ErrNoGroup    = errors.New("the split has another group")
+	ErrNoOverride = errors.New("the share of the configuration counts already")
+	ErrNoJudge    = errors.New("the service has no judge")
+	ErrNotPaused  = errors.New("the judge is not paused")
 )

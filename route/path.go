@@ -54,21 +54,21 @@ func (n *node) scopeOf(p *pathPattern) *scope {
 	return &n.partials.grow(p.partial).scope
 }
 
-// settle completes the scopes of n and its descendants.
-func (n *node) settle(parent *scope) {
-	n.scope.settle(parent)
+// complete completes the scopes of n and its descendants.
+func (n *node) complete(parent *scope) {
+	n.scope.complete(parent)
 	if n.exact != nil {
-		n.exact.settle(&n.scope)
+		n.exact.complete(&n.scope)
 	}
 	below := &n.scope
 	if n.partials != nil {
-		n.partials.settle(&n.scope)
+		n.partials.complete(&n.scope)
 	}
 	for seg, child := range n.children {
 		if n.partials != nil {
 			below = findRadix(n.partials, seg)
 		}
-		child.settle(below)
+		child.complete(below)
 	}
 }
 

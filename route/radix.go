@@ -37,11 +37,11 @@ func (r *radix) grow(s string) *radix {
 	return r
 }
 
-// settle completes the scopes below r, which is the root of a node's partials.
-func (r *radix) settle(parent *scope) {
-	r.scope.settle(parent)
+// complete completes the scopes below r, which is the root of a node's partials.
+func (r *radix) complete(parent *scope) {
+	r.scope.complete(parent)
 	for _, child := range r.nodes {
-		child.settle(&r.scope)
+		child.complete(&r.scope)
 	}
 }
 

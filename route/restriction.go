@@ -48,8 +48,8 @@ func (s *restrictions) add(e *entry) {
 	}
 }
 
-// on reports whether a route with that host is restricted.
-func (s *restrictions) on(host []byte) bool {
+// restricts reports whether a route with that host is restricted.
+func (s *restrictions) restricts(host []byte) bool {
 	if s.all {
 		return true
 	}
@@ -70,7 +70,7 @@ func (s *restrictions) on(host []byte) bool {
 // route that restricts its clients. Match resolves such segments. A server that does not reads the
 // path as another one: one of that route, of which Match has found none.
 func (t *Table) Evades(host, path []byte) bool {
-	return (t.restricted.all || t.restricted.exact != nil || t.restricted.other != nil) && climbs(path) && t.restricted.on(host)
+	return (t.restricted.all || t.restricted.exact != nil || t.restricted.other != nil) && climbs(path) && t.restricted.restricts(host)
 }
 
 // maxDecodings is how many times in sequence servers behind one another may decode a path.

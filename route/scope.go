@@ -26,15 +26,15 @@ type entry struct {
 // those for more requests: a request that fits a scope fits all that parent leads to.
 type scope struct {
 	parent  *scope
-	added   []*entry // before settle
+	added   []*entry // before complete
 	nearest *entry   // the first route without tests, here or in a parent
 	// tested are the routes here that may win over nearest, in order.
 	tested []*entry
 	least  int32 // the smallest rank in tested, here and in the parents; or noRank
 }
 
-// settle completes s, after its parent.
-func (s *scope) settle(parent *scope) {
+// complete completes s, after its parent.
+func (s *scope) complete(parent *scope) {
 	s.parent, s.least = parent, noRank
 	if parent != nil {
 		s.nearest, s.least = parent.nearest, parent.least

@@ -65,7 +65,7 @@ func NewTable(routes []Route) (*Table, error) {
 	for _, e := range t.entries {
 		t.add(e)
 	}
-	t.settle()
+	t.complete()
 	return t, nil
 }
 
@@ -137,27 +137,27 @@ func (t *Table) root(h hostPattern) *root {
 	return n
 }
 
-// settle completes the trees.
-func (t *Table) settle() {
+// complete completes the trees.
+func (t *Table) complete() {
 	last := int32(noRank) // of the trees after all wildcards
 	if t.anyHost != nil {
-		t.anyHost.settle(nil)
+		t.anyHost.complete(nil)
 		t.anyHost.rest = noRank
 		last = t.anyHost.best
 	}
 	for _, r := range t.patterns {
-		r.settle(nil)
+		r.complete(nil)
 		last = min(last, r.best)
 	}
 	for _, r := range t.patterns {
 		r.rest = last // possibly of this one, which costs only time
 	}
 	for suffix, r := range t.wildcards {
-		r.settle(nil)
+		r.complete(nil)
 		r.rest = min(last, t.bestWildcard(suffix[1:]))
 	}
 	for host, r := range t.exact {
-		r.settle(nil)
+		r.complete(nil)
 		r.rest = min(last, t.bestWildcard(host))
 	}
 }

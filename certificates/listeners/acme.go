@@ -48,9 +48,9 @@ func (u *acmeUse) manages(name string) bool {
 	return slices.ContainsFunc(u.names, func(n string) bool { return strings.EqualFold(n, name) })
 }
 
-// use returns the use of a manager by a listener of c. A new manager does nothing until
+// acquire returns the use of a manager by a listener of c. A new manager does nothing until
 // it is told its names, and ends with the next retain that does not name it.
-func (a *authorities) use(settings *config.ACME, c *config.Config) (*acmeUse, error) {
+func (a *authorities) acquire(settings *config.ACME, c *config.Config) (*acmeUse, error) {
 	key := authority{
 		settings.Directory, settings.Email, settings.Storage, settings.ConsulKV, strings.Join(settings.EncryptionKeys, "\n"), settings.CA, servesHTTP(c),
 	}

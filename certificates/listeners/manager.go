@@ -82,8 +82,8 @@ func (m *Manager) Close() {
 // Obtain has certificates by ACME obtained and renewed from now on: the listeners answer challenges.
 func (m *Manager) Obtain() { m.authorities.obtain(acmeUses(m.used())) }
 
-// Answer returns the response to an HTTP challenge of the order of a listener.
-func (m *Manager) Answer(host, path string) ([]byte, bool) {
+// AnswerChallenge returns the response to an HTTP challenge of the order of a listener.
+func (m *Manager) AnswerChallenge(host, path string) ([]byte, bool) {
 	for _, u := range acmeUses(m.used()) {
 		if body, ok := u.HTTPChallenge(host, path); ok {
 			return body, true

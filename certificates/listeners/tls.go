@@ -78,11 +78,11 @@ func (m *Manager) TLS(l config.Listener, c *config.Config) (*TLS, error) {
 	}
 	if l.TLS.ACME != nil {
 		var err error
-		if t.acme, err = m.authorities.use(l.TLS.ACME, c); err != nil {
+		if t.acme, err = m.authorities.acquire(l.TLS.ACME, c); err != nil {
 			return nil, err
 		}
 	}
-	t.Config = &tls.Config{GetConfigForClient: t.choose}
+	t.Config = &tls.Config{GetConfigForClient: t.configFor}
 	m.tickets.Rotate(time.Now())
 	m.tickets.Use(t.Config)
 	t.update()
@@ -128,9 +128,9 @@ func (t *TLS) update() {
 	t.current.Store(c)
 }
 
-// choose returns the configuration of a connection. A challenge of ACME has its own: the
+// configFor returns the configuration of a connection. A challenge of ACME has its own: the
 // proxy serves nothing after such a handshake, and its session cannot be resumed.
-func (t *TLS) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+func (t *TLS) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	if t.acme == nil || !slices.Equal(hello.SupportedProtos, []string{acme.Protocol}) || !t.acme.manages(hello.ServerName) {
 		return t.current.Load(), nil
 	}

@@ -60,14 +60,14 @@ func (k *ConsulKV) Run(ctx context.Context, report func(Report)) error {
 			Read: func(a consul.Answer, body []byte) error {
 				answer, err := k.decode(a, body)
 				if err == nil {
-					answer.forgot, before = forgot(before, answer), answer.said
-					offer(answers, answer)
+					answer.forgot, before = mayHaveForgotten(before, answer), answer.said
+					replaceLatest(answers, answer)
 				}
 				return err
 			},
 			Ended: func(err error) {
 				if err != nil {
-					offer(answers, answer{err: err})
+					replaceLatest(answers, answer{err: err})
 				}
 			},
 			Begin: func(context.Context) (time.Duration, error) { return k.Wait(), nil },
@@ -115,8 +115,8 @@ func (k *ConsulKV) Run(ctx context.Context, report func(Report)) error {
 	}
 }
 
-// offer replaces the answer in a channel with one place.
-func offer(answers chan answer, a answer) {
+// replaceLatest replaces the answer in a channel with one place.
+func replaceLatest(answers chan answer, a answer) {
 	select {
 	case before := <-answers:
 		a.forgot = a.forgot || before.forgot
@@ -169,10 +169,10 @@ func (k *ConsulKV) check(ctx context.Context, a answer) Report {
 	return Report{Said: a.said}
 }
 
-// forgot reports whether Consul may have lost its state between two answers: it has no key any more,
+// mayHaveForgotten reports whether Consul may have lost its state between two answers: it has no key any more,
 // its index went backwards, or it has a key that is as old as before and was another one then. The index
 // also goes backwards when Consul forgets a deletion, but then no key is missing that was there before.
-func forgot(before config.Source, a answer) bool {
+func mayHaveForgotten(before config.Source, a answer) bool {
 	then, _ := strconv.ParseUint(before.Revision, 10, 64)
 	now, _ := strconv.ParseUint(a.said.Revision, 10, 64)
 	if now < then || len(a.keys) == 0 && len(before.Documents) > 0 {

@@ -124,7 +124,7 @@ func (d *documents) report(f *followed, r Report) {
 		close(f.first)
 	}
 	if news {
-		poke(d.changed)
+		request(d.changed)
 	}
 }
 
@@ -161,7 +161,7 @@ func (d *documents) expire(f *followed) {
 	}
 	f.expireAt(f.memory.Expire(time.Now()), func() { d.expire(f) })
 	d.stateLocked(f)
-	poke(d.changed)
+	request(d.changed)
 }
 
 // expireAt makes expire be called at a time; zero: never. The mu of documents guards it.

@@ -35,7 +35,7 @@ func TestEveryFieldOfASourceIsHandedOver(t *testing.T) {
 		verify.That(t, reflect.DeepEqual(got, want), "%s:\ngot  %+v\nwant %+v", how, got, want)
 	}
 	h := keep()
-	h.Own(true)
+	h.SetOwned(true)
 	h.Applied(config.Revision{Sources: want})
 	check("a restart", keep())
 	want = []config.Source{file, state()}

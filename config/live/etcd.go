@@ -99,7 +99,7 @@ func (t *tree) read(v client.View) (next time.Duration) {
 	case !t.known || t.failing || t.hasInstances(said) != t.hasInstances(t.said):
 	case slices.Equal(said.Documents, t.said.Documents):
 		t.changing, t.forgot = time.Time{}, false
-		t.tell(problem)
+		t.reportUnusable(problem)
 		return 0
 	default:
 		if t.changing.IsZero() {
@@ -112,12 +112,12 @@ func (t *tree) read(v client.View) (next time.Duration) {
 	r := Report{Said: said, Forgot: t.forgot, Deleted: t.known && !t.forgot}
 	t.known, t.forgot, t.failing, t.said, t.problem, t.changing = true, false, false, said, "", time.Time{}
 	t.report(r)
-	t.tell(problem)
+	t.reportUnusable(problem)
 	return 0
 }
 
-// tell reports that no instance is usable, or that this is over.
-func (t *tree) tell(problem string) {
+// reportUnusable reports that no instance is usable, or that this is over.
+func (t *tree) reportUnusable(problem string) {
 	switch {
 	case problem == t.problem:
 	case problem == "":

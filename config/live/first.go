@@ -92,7 +92,7 @@ func (m *Manager) Begin(given bool) {
 	}
 	m.warn(f.built)
 	samePins := len(config.Released(last.Sources, f.sources)) == 0
-	sameShares := !last.Given || given
+	sameShares := !last.OnlyShares || given
 	// The configuration of the latest revision; nil: an earlier version had other keys.
 	var before *config.Config
 	if last.Number > 0 {

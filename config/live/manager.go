@@ -101,14 +101,14 @@ func (m *Manager) History() *config.History { return &m.history }
 //
 // Reload does not wait for the reload, which may take seconds. Requests during a reload cause one more
 // reload.
-func (m *Manager) Reload() { poke(m.reload) }
+func (m *Manager) Reload() { request(m.reload) }
 
-// Again requests that the configuration in use is applied again, as what others add to it has changed.
+// Reapply requests that the configuration in use is applied again, as what others add to it has changed.
 // It does not wait for that.
-func (m *Manager) Again() { poke(m.again) }
+func (m *Manager) Reapply() { request(m.again) }
 
-// poke requests something by a channel of capacity 1, unless it is requested already.
-func poke(c chan struct{}) {
+// request requests something by a channel of capacity 1, unless it is requested already.
+func request(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default: // what was requested has not begun, and will find the latest state
@@ -259,7 +259,7 @@ func (m *Manager) applyLatest(ctx context.Context, reload bool) {
 	used, number := current.Sources, current.Number
 	m.unusable = false
 	latest := slices.Insert(m.documents.latest(), 0, m.file)
-	errs := config.Choose(config.Wanted(latest, used), used, func(sources []config.Source) (err error) {
+	errs := config.ChooseDocuments(config.Wanted(latest, used), used, func(sources []config.Source) (err error) {
 		built := alone
 		if alone == nil || len(sources) > 1 || sources[0].Pin != nil {
 			if built, err = m.input.Build(sources); err != nil {

@@ -121,7 +121,7 @@ func manage(t *testing.T, dir string) *managed {
 		Order:  func(f func() error) error { return f() },
 		Events: events.New(), Log: zerolog.Nop(),
 	})
-	m.History().Own(true)
+	m.History().SetOwned(true)
 	_, err := m.apply(t.Context(), m.First())
 	verify.NoError(t, err)
 	m.Begin(false)
@@ -212,7 +212,7 @@ func TestAgainUntilItSucceeds(t *testing.T) {
 		verify.That(t, closed(m.Settled()) && len(m.Missing()) <= 0, "not settled")
 		before, number := m.applied.Load(), m.History().Current().Number
 		m.merges.Store(false)
-		m.Again()
+		m.Reapply()
 		time.Sleep(11 * time.Second)
 		synctest.Wait()
 		verify.Equal(t, m.applied.Load()-before, 3, "times applied")

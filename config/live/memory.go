@@ -24,7 +24,7 @@ type Memory struct {
 // without another report: then Expire; zero: never.
 func (m *Memory) Take(r Report, now time.Time) (next time.Time) {
 	said := r.Said
-	missing := slices.DeleteFunc(slices.Clone(m.State.Documents), func(d config.Document) bool { return has(said, d.Name) })
+	missing := slices.DeleteFunc(slices.Clone(m.State.Documents), func(d config.Document) bool { return hasDocument(said, d.Name) })
 	mayBeLost := r.Forgot || len(said.Documents) == 0 && !r.Deleted
 	until := make(map[string]time.Time)
 	for _, l := range m.State.Lost {
@@ -90,6 +90,6 @@ func insert(s config.Source, d config.Document) []config.Document {
 	return slices.Insert(s.Documents, at, d)
 }
 
-func has(s config.Source, name string) bool {
+func hasDocument(s config.Source, name string) bool {
 	return slices.ContainsFunc(s.Documents, func(d config.Document) bool { return d.Name == name })
 }

@@ -106,7 +106,7 @@ func (k *Keys[V]) use(index uint64, pairs []api.KVPair) {
 		}
 		k.known, k.invalid, k.index, k.marked, k.current = now, invalid, index, marked, true
 		for key := range k.changes {
-			k.settleLocked(key)
+			k.forgetConfirmedLocked(key)
 		}
 	})
 	k.opened.Do(func() { close(k.first) })
@@ -152,8 +152,8 @@ func (k *Keys[V]) restoreLocked(now map[string]known[V]) {
 	}
 }
 
-// settleLocked forgets the change of a key if the last answer has it, or a later one.
-func (k *Keys[V]) settleLocked(key string) {
+// forgetConfirmedLocked forgets the change of a key if the last answer has it, or a later one.
+func (k *Keys[V]) forgetConfirmedLocked(key string) {
 	c := k.changes[key]
 	if c == nil || !c.accepted {
 		return

@@ -76,7 +76,7 @@ func (u *unconnected) expectPending(what string, want int) {
 func (u *unconnected) accept(key string, seen uint64) {
 	u.update(func() {
 		u.changes[key].accepted, u.changes[key].seen = true, seen
-		u.settleLocked(key)
+		u.forgetConfirmedLocked(key)
 	})
 }
 

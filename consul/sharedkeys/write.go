@@ -90,7 +90,7 @@ func (k *Keys[V]) carryOutAll(ctx context.Context, changes map[string]*change[V]
 					c.value = nil
 				}
 				if k.changes[key] == c {
-					k.settleLocked(key)
+					k.forgetConfirmedLocked(key)
 				}
 			})
 		}

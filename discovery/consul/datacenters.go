@@ -263,15 +263,15 @@ func (c *choice) run(ctx context.Context) error {
 		case <-c.changed:
 		case <-returning.C:
 		}
-		if wait := c.choose(time.Now()); wait > 0 {
+		if wait := c.chooseDatacenter(time.Now()); wait > 0 {
 			returning.Reset(wait)
 		}
 	}
 }
 
-// choose chooses a data centre and reports its set. It returns after what time the
+// chooseDatacenter chooses a data centre and reports its set. It returns after what time the
 // choice may change without another event; 0: never.
-func (c *choice) choose(now time.Time) (wait time.Duration) {
+func (c *choice) chooseDatacenter(now time.Time) (wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if left := c.begin.Add(combineWait).Sub(now); !c.ordered && left > 0 {

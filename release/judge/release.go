@@ -140,13 +140,13 @@ func (r *Release) Evidence() float64 { return r.failures.evidence.Value() }
 // SlowEvidence returns the evidence that the canary is slower than allowed: 1 is none.
 func (r *Release) SlowEvidence() float64 { return r.slow.evidence.Value() }
 
-// Reconsider makes Look return Rollback again. It is for a caller that has not acted on it, and can
+// RepeatRollback makes Look return Rollback again. It is for a caller that has not acted on it, and can
 // now.
-func (r *Release) Reconsider() { r.concluded = false }
+func (r *Release) RepeatRollback() { r.concluded = false }
 
-// Look decides by all attempts so far and by o. It returns Rollback and Wait once: a rolled back
+// Decide decides by all attempts so far and by o. It returns Rollback and Wait once: a rolled back
 // release is over.
-func (r *Release) Look(o Observation) Decision {
+func (r *Release) Decide(o Observation) Decision {
 	if o.Share != r.step.Share {
 		r.step, r.said = o, false
 		r.slow = newSample()

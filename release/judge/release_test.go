@@ -83,7 +83,7 @@ func (s *service) run(settings Settings, perSecond int) Decision {
 		if s.timed != nil && s.now.Unix()%20 == 0 {
 			s.measure(settings)
 		}
-		switch d := r.Look(s.observe()); d.Verdict {
+		switch d := r.Decide(s.observe()); d.Verdict {
 		case Rollback:
 			return d
 		case Advance:
@@ -180,7 +180,7 @@ func look(t *testing.T, s Settings, change func(r *Release, o *Observation)) Dec
 	o.Canary.Requests += minRequests
 	o.Baseline.Requests += 20 * minRequests
 	change(r, &o)
-	return r.Look(o)
+	return r.Decide(o)
 }
 
 // fail adds failures of clients, which are new.
@@ -257,10 +257,10 @@ func TestVerdictsAreReturnedOnce(t *testing.T) {
 			fail(r, o, true, failing)
 			o.Canary.Requests--
 			o.Time = o.Time.Add(2 * time.Hour)
-			d := r.Look(*o)
+			d := r.Decide(*o)
 			verify.Require(t, d.Verdict != Continue, "%d failing: nothing at the first look", failing)
 			o.Time = o.Time.Add(time.Minute)
-			d = r.Look(*o)
+			d = r.Decide(*o)
 			verify.That(t, d.Verdict == Continue, "%d failing: again: %+v", failing, d)
 		})
 	}

@@ -188,13 +188,13 @@ func TestLaterTestsOfLatencyNeedMore(t *testing.T) {
 		r := NewRelease(timedSettings, o)
 		for range earlier {
 			o.Share += 0.01
-			r.Look(o)
+			r.Decide(o)
 		}
 		o.Share = 0.5
-		r.Look(o)
+		r.Decide(o)
 		for n := 1; ; n++ {
 			slowly(r, &o, true, 1)
-			if d := r.Look(o); d.Verdict == Rollback {
+			if d := r.Decide(o); d.Verdict == Rollback {
 				return n
 			}
 		}
@@ -208,10 +208,10 @@ func TestReconsider(t *testing.T) {
 	look(t, settings, func(r *Release, o *Observation) {
 		fail(r, o, true, 6)
 		for i, want := range []Verdict{Rollback, Continue} {
-			d := r.Look(*o)
+			d := r.Decide(*o)
 			verify.That(t, d.Verdict == want, "look %d: %+v", i+1, d)
 		}
-		if r.Reconsider(); r.Look(*o).Verdict != Rollback {
+		if r.RepeatRollback(); r.Decide(*o).Verdict != Rollback {
 			t.Error("not said again")
 		}
 	})

@@ -157,9 +157,9 @@ func with(set, kept []discovery.Instance) []discovery.Instance {
 	return discovery.Normalize(all)
 }
 
-// routed says that the routes for a profile are in use. The instances that have waited for them are passed
+// markRouted says that the routes for a profile are in use. The instances that have waited for them are passed
 // after the time settling.
-func (g *Gate) routed(profile string) {
+func (g *Gate) markRouted(profile string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.profile != profile || !g.waits {
@@ -188,9 +188,9 @@ func (g *Gate) useLocked() {
 	}
 }
 
-// settle passes the latest set if its routes have been in use for long enough. Routes of
+// passSettled passes the latest set if its routes have been in use for long enough. Routes of
 // instances that are no longer kept must then be resolved again.
-func (g *Gate) settle() {
+func (g *Gate) passSettled() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.settles || time.Now().Before(g.until) {

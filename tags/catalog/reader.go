@@ -197,7 +197,7 @@ func (r *Reader) snapshot(all map[string]config.Service, reader claim.Reader) (s
 	profiles = make(map[string]string)
 	views := make(map[string]seen)
 	for name, s := range r.services {
-		s.gate.settle()
+		s.gate.passSettled()
 		if configured, ok := all[name]; ok && configured.Consul != nil {
 			view := s.gate.seen()
 			if !reader.Same(r.reader) {
@@ -274,7 +274,7 @@ func (r *Reader) Applied(asked Asked) {
 	for name, profile := range asked.profiles {
 		if s := r.services[name]; s != nil {
 			s.inUse = s.latest
-			s.gate.routed(profile)
+			s.gate.markRouted(profile)
 		}
 	}
 }

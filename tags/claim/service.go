@@ -84,7 +84,7 @@ func (r *resolver) resolve() []*want {
 		members = append(members, r.member(i))
 	}
 	slices.SortFunc(members, func(a, b member) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Node, b.Node)) })
-	r.settle(members)
+	r.resolveSettings(members)
 	variants := make(map[string]map[string]*variant) // by key and text
 	for i := range members {
 		for key, a := range members[i].routes {
@@ -106,7 +106,7 @@ func (r *resolver) resolve() []*want {
 	var list []*want
 	divided := false
 	for _, key := range slices.Sorted(maps.Keys(variants)) {
-		w, chosen := r.choose(variants[key])
+		w, chosen := r.chooseVariant(variants[key])
 		switch {
 		case len(chosen.members) == len(members):
 		case r.rules.Divided[r.service.Name]:
@@ -115,7 +115,7 @@ func (r *resolver) resolve() []*want {
 			divided = true
 			w.group = oldest(members, chosen.members)
 		}
-		if r.weigh(w, members, chosen.members) {
+		if r.setWeights(w, members, chosen.members) {
 			divided = true
 		}
 		list = append(list, w)
@@ -134,9 +134,9 @@ func (r *resolver) resolve() []*want {
 	return list
 }
 
-// weigh sets the weights of a route that the members with these indexes ask for, and reports
+// setWeights sets the weights of a route that the members with these indexes ask for, and reports
 // whether these must be divided by tags.
-func (r *resolver) weigh(w *want, members []member, indexes []int) (divided bool) {
+func (r *resolver) setWeights(w *want, members []member, indexes []int) (divided bool) {
 	weight := func(i int) float64 { return members[i].routes[w.key].route.Weight }
 	w.weights = map[string]float64{w.group: weight(indexes[0])}
 	if !slices.ContainsFunc(indexes, func(i int) bool { return weight(i) != weight(indexes[0]) }) {
@@ -154,8 +154,8 @@ func (r *resolver) weigh(w *want, members []member, indexes []int) (divided bool
 	return true
 }
 
-// choose returns the route that the service wants to have of several with the same key.
-func (r *resolver) choose(variants map[string]*variant) (*want, *variant) {
+// chooseVariant returns the route that the service wants to have of several with the same key.
+func (r *resolver) chooseVariant(variants map[string]*variant) (*want, *variant) {
 	chosen := oldestOf(variants)
 	w := &want{asked: chosen.asked, service: r.service.Name, used: chosen.decoded, members: chosen.names}
 	w.used.Service, w.used.Dialect = r.service.Name, chosen.dialect
@@ -245,18 +245,18 @@ func (r *resolver) route(m *member, a asked) {
 	}
 	a.text = fmt.Sprintf("%s %d %t %t", d.text, a.decoded.Priority, a.route.Ranked, a.route.Closed)
 	if a.route.Protocol == "" {
-		r.keep(m, a)
+		r.addRoute(m, a)
 		return
 	}
 	for _, name := range a.decoded.Listeners { // each may be another service's
 		a.decoded.Listeners = []string{name}
 		a.key = a.decoded.StreamKey(name)
-		r.keep(m, a)
+		r.addRoute(m, a)
 	}
 }
 
-// keep adds a route to an instance, if no other tag of it has one for the same requests.
-func (r *resolver) keep(m *member, a asked) {
+// addRoute adds a route to an instance, if no other tag of it has one for the same requests.
+func (r *resolver) addRoute(m *member, a asked) {
 	if known, twice := m.routes[a.key]; twice {
 		if known.text != a.text || known.route.Weight != a.route.Weight {
 			r.add(KindBad, a, "another tag of the instance is a route for the same requests: "+tags.Shorten(tagOf(known.route)), false, m.named())
@@ -336,9 +336,9 @@ func oldestOf(variants map[string]*variant) *variant {
 	return chosen
 }
 
-// settle decides the settings of a service: the ones for which the oldest of its instances with routes asks
+// resolveSettings decides the settings of a service: the ones for which the oldest of its instances with routes asks
 // for. The others lose their routes.
-func (r *resolver) settle(members []member) {
+func (r *resolver) resolveSettings(members []member) {
 	var first *member
 	for i := range members {
 		m := &members[i]
@@ -356,9 +356,9 @@ func (r *resolver) settle(members []member) {
 		switch {
 		case len(m.routes) == 0:
 		case m.settings != chosen:
-			r.drop(m, KindDifferent, "an older instance of the service asks for other settings, which the service has only once: they count until no instance in service asks for them")
+			r.dropRoutes(m, KindDifferent, "an older instance of the service asks for other settings, which the service has only once: they count until no instance in service asks for them")
 		case !r.rules.Insecure && strings.Contains(chosen, `"insecure":"true"`):
-			r.drop(m, KindRefused, "TLS without verification needs catalog.insecure: true in the file, or the service there with upstream.tls")
+			r.dropRoutes(m, KindRefused, "TLS without verification needs catalog.insecure: true in the file, or the service there with upstream.tls")
 		case !settled:
 			settled = true
 			settings := make(tags.Keys)
@@ -374,8 +374,8 @@ func (r *resolver) settle(members []member) {
 	}
 }
 
-// drop takes its routes from an instance.
-func (r *resolver) drop(m *member, kind Kind, reason string) {
+// dropRoutes takes its routes from an instance.
+func (r *resolver) dropRoutes(m *member, kind Kind, reason string) {
 	for _, key := range slices.Sorted(maps.Keys(m.routes)) {
 		r.add(kind, m.routes[key], reason, false, m.named())
 	}

@@ -68,7 +68,7 @@ func (v *overview) grantDirectLocked(asking *Subscriber) {
 		last.direct = true
 		v.direct++
 		if last != asking {
-			poke(last.news)
+			wakeUp(last.news)
 		}
 	}
 }

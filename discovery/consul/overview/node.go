@@ -163,7 +163,7 @@ func (v *overview) grantSlotsLocked() {
 			return
 		}
 		next.slot, next.waiting = true, false
-		poke(next.wake)
+		wakeUp(next.wake)
 	}
 }
 

@@ -139,7 +139,7 @@ func (v *overview) readNodes(body []byte) error {
 		addresses[n.Node] = n.Address + string(n.TaggedAddresses)
 	}
 	v.useAddresses(addresses)
-	poke(v.poke)
+	wakeUp(v.poke)
 	return nil
 }
 
@@ -162,7 +162,7 @@ func (v *overview) readServices([]byte) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, n := range v.nodes {
-		poke(n.wake)
+		wakeUp(n.wake)
 	}
 	return nil
 }
@@ -186,7 +186,7 @@ func (v *overview) nodeChangedLocked(node string) {
 	for _, subscribers := range v.subscribers {
 		for s := range subscribers {
 			if _, on := slices.BinarySearch(s.nodes, node); on {
-				poke(s.news)
+				wakeUp(s.news)
 			}
 		}
 	}
@@ -284,8 +284,8 @@ func decode(b []byte, to any) error {
 	return nil
 }
 
-// poke adds an element to a channel of capacity 1, if it is empty.
-func poke(c chan<- struct{}) {
+// wakeUp adds an element to a channel of capacity 1, if it is empty.
+func wakeUp(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

@@ -179,7 +179,7 @@ func (s *Subscriber) Wait(ctx context.Context, first bool, due time.Duration) er
 
 func notifyAll(subscribers map[*Subscriber]bool) {
 	for s := range subscribers {
-		poke(s.news)
+		wakeUp(s.news)
 	}
 }
 
