@@ -23,13 +23,12 @@ const (
 
 func TestRoutesInTheOrderTheyAreTried(t *testing.T) {
 	star, origin := &route.Service{Name: "star"}, &route.Service{Name: "origin"}
-	table, err := route.NewTable([]route.Route{
+	table := verify.Result(route.NewTable([]route.Route{
 		{Path: "/", Service: origin, Origin: "a.yaml:1"},
 		{Host: "*.Example.com", Path: "/", Service: star, Priority: 3, Class: route.ClassTag},
 		{Path: "/api/", Service: star, Conditions: route.Conditions{Methods: []string{"PUT", "GET"}}, Listeners: []string{"web"}},
 		{HostRegexp: "^a", Path: "^/b$", PathMatch: route.PathRegexp, Service: star, Class: route.ClassTraefik, Priority: 7},
-	})
-	verify.NoError(t, err)
+	})).Must(t)
 	h := handlerOf(Options{Routes: Routes{Table: func() *route.Table { return table }}})
 	got := getJSON[[]Route](t, h, "/api/routes")
 	want := []Route{
@@ -43,7 +42,7 @@ func TestRoutesInTheOrderTheyAreTried(t *testing.T) {
 
 func TestRouteExplainsEveryCandidate(t *testing.T) {
 	service := func(name string) *route.Service { return &route.Service{Name: name} }
-	table, err := route.NewTable([]route.Route{
+	table := verify.Result(route.NewTable([]route.Route{
 		{Path: "/", Service: service("rest")},
 		{Host: "a.example", Path: "/api", Service: service("api")},
 		{Host: "a.example", Path: "/api", Service: service("canary"), Conditions: route.Conditions{
@@ -51,8 +50,7 @@ func TestRouteExplainsEveryCandidate(t *testing.T) {
 		{Host: "a.example", Path: "/api", Service: service("secure"), Conditions: route.Conditions{Scheme: "https", Queries: []route.Value{{Name: "v", Text: "a b"}}, Methods: []string{"PUT"}}},
 		{Host: "a.example", Path: "/other", Service: service("other")},
 		{Host: "b.example", Path: "/", Service: service("b"), Listeners: []string{"internal"}},
-	})
-	verify.NoError(t, err)
+	})).Must(t)
 	h := handlerOf(Options{Routes: Routes{Table: func() *route.Table { return table }}})
 	for _, test := range []struct{ query, want string }{
 		{"url=http://A.example:80/x/../api/", "secure condition method is PUT; canary condition header x-canary is \"1\"; api chosen; rest later; 1 path, 1 host, /api"},

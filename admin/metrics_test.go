@@ -67,14 +67,13 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 	copies.Skip(route.DroppedProtocol)
 	target := &route.Service{Name: "star", Pool: pool}
 	mirror := &route.Mirror{Service: target, Share: .5, Copies: copies}
-	table, err := route.NewTable([]route.Route{
+	table := verify.Result(route.NewTable([]route.Route{
 		{Path: "/", Service: target, Mirror: mirror}, {Path: "/a", Service: target, Mirror: mirror}, {Path: "/b", Service: target},
 		{Path: "/w", Weighted: &route.Weighted{Targets: []route.Target{{Route: &route.Route{Service: target}, Share: 1}}}},
 		{Path: "/w", Conditions: route.Conditions{Methods: []string{"GET"}}, Weighted: &route.Weighted{Targets: []route.Target{
 			{Route: &route.Route{Service: target, Split: route.ToGroup(pool.Group("canary"))}, Share: .4}, {Route: &route.Route{Service: target}, Share: .6},
 		}}},
-	})
-	verify.NoError(t, err)
+	})).Must(t)
 
 	past := history(t, firstConfig, secondConfig)
 	past.Refused("sluice.yaml", os.ErrPermission)

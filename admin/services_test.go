@@ -32,13 +32,12 @@ func TestGroups(t *testing.T) {
 
 	service := &route.Service{Name: "star", Pool: pool}
 	redirect := verify.Result(route.NewRedirect("https://$host/", route.RedirectCodes{Code: 301})).Must(t)
-	table, err := route.NewTable([]route.Route{
+	table := verify.Result(route.NewTable([]route.Route{
 		{Path: "/", Service: service, Split: &route.Split{Shares: []route.Share{{Group: canary, Size: .05}}, Rest: rest, Fallback: rest}},
 		{Path: "/canary", Service: service, Split: route.ToGroup(canary)},
 		{Path: "/all", Service: service},
 		{Path: "/redirected", Actions: &route.Actions{Redirect: redirect}},
-	})
-	verify.NoError(t, err)
+	})).Must(t)
 	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Routes: Routes{Table: func() *route.Table { return table }}, Documents: documents{history(t, firstConfig)}})
 	groups := getJSON[[]Service](t, h, "/api/services")[0].Groups
 	want := []Group{
@@ -52,14 +51,13 @@ func TestGroups(t *testing.T) {
 	byUser := route.Split{Shares: []route.Share{{Group: canary, Size: .5}}, Rest: rest, Key: route.SplitKey{Source: route.SplitHeader, Header: "x-user"}}
 	byAddress := byUser
 	byAddress.Key = route.SplitKey{Source: route.SplitClientAddress}
-	explained, err := route.NewTable([]route.Route{
+	explained := verify.Result(route.NewTable([]route.Route{
 		{Path: "/cookie", Service: service, Split: &route.Split{Shares: byUser.Shares, Rest: rest}},
 		{Path: "/user", Service: service, Split: &byUser},
 		{Path: "/address", Service: service, Split: &byAddress},
 		{Path: "/canary", Service: service, Split: route.ToGroup(canary)},
 		{Path: "/all", Service: service},
-	})
-	verify.NoError(t, err)
+	})).Must(t)
 	asks := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Routes: Routes{Table: func() *route.Table { return explained }}})
 	for query, want := range map[string]string{
 		"/all": "", "/canary": "canary", "/cookie": "", "/user": "", "/address": "",

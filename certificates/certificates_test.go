@@ -92,14 +92,13 @@ func TestFollow(t *testing.T) {
 	dir := t.TempDir()
 	files := testcert.Write(t, dir, "star")
 	var told []string
-	f, err := Follow(Files{Cert: files.Cert, Key: files.Key}, func(err error) {
+	f := verify.Result(Follow(Files{Cert: files.Cert, Key: files.Key}, func(err error) {
 		if err == nil {
 			told = append(told, "used")
 		} else {
 			told = append(told, err.Error())
 		}
-	})
-	verify.NoError(t, err)
+	})).Must(t)
 	expect := func(what string, fresh bool, news ...string) {
 		t.Helper()
 		before := f.Contents()

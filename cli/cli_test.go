@@ -21,6 +21,17 @@ func execute(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	return status, out.String(), errs.String()
 }
 
+// commandsTo returns a function that fails the test unless a command to that admin API ends with the status, and
+// writes want.
+func commandsTo(t *testing.T, admin string) func(status int, want string, args ...string) {
+	return func(wantStatus int, want string, args ...string) {
+		t.Helper()
+		status, stdout, stderr := execute(t, append(args, "--admin", admin)...)
+		got := stdout + stderr
+		verify.That(t, status == wantStatus && got == want, "%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
+	}
+}
+
 func writeFile(t *testing.T, name, text string) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), name)

@@ -50,12 +50,7 @@ func TestConfigCommands(t *testing.T) {
 	s := &configServer{status: http.StatusOK}
 	server := httptest.NewServer(s)
 	defer server.Close()
-	do := func(wantStatus int, want string, args ...string) {
-		t.Helper()
-		status, stdout, stderr := execute(t, append(args, "--admin", server.Listener.Addr().String())...)
-		got := stdout + stderr
-		verify.That(t, status == wantStatus && got == want, "%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
-	}
+	do := commandsTo(t, server.Listener.Addr().String())
 	do(exitOK, `NUMBER  TIME                 HASH          REASON
 12      2026-11-21 09:02:00  5c2e99d1f0aa  rollback to 3: search?[2J fails
                                              consul_kv:sluice/ is pinned to revision 3

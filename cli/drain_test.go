@@ -45,12 +45,7 @@ func TestDrainAndEnableCommands(t *testing.T) {
 	star := []discovery.Instance{instanceOf("star", "star-1", "a", 1), instanceOf("star", "star", "a", 2), instanceOf("star", "star", "b", 3)}
 	moon := []discovery.Instance{instanceOf("moon", "star-1", "a", 4), instanceOf("moon", "m/1", "a", 5)}
 	address, pools := servePools(t, star, moon)
-	do := func(wantStatus int, want string, args ...string) {
-		t.Helper()
-		status, stdout, stderr := execute(t, append(args, "--admin", address)...)
-		got := stdout + stderr
-		verify.That(t, status == wantStatus && got == want, "%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
-	}
+	do := commandsTo(t, address)
 	do(exitOK, "moon/m/1 (10.0.0.1:5) is draining, 0 in flight: drain: by an operator\n", "drain", "m/1")
 	do(exitOK, "moon/m/1 (10.0.0.1:5) is up, 0 in flight\n", "enable", "10.0.0.1:5")
 	do(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: new disk\n", "drain", "star/star-1", "--why", "new disk")

@@ -72,9 +72,7 @@ func TestSharesOrders(t *testing.T) {
 	do := func(wantStatus int, wantOrder release.Order, want string, args ...string) {
 		t.Helper()
 		*last = release.Order{}
-		status, stdout, stderr := execute(t, append(append([]string{"shares"}, args...), "--admin", address)...)
-		got := stdout + stderr
-		verify.That(t, status == wantStatus && got == want, "%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
+		commandsTo(t, address)(wantStatus, want, append([]string{"shares"}, args...)...)
 		verify.Equal(t, *last, wantOrder, "%q: order", args)
 	}
 	do(exitOK, release.Order{Service: "star", Verb: release.Release}, "star: canary gets 5%\n", "clear", "star")

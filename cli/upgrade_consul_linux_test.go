@@ -50,12 +50,11 @@ func (c *crowd) register(n int, at *httptest.Server) {
 	c.t.Helper()
 	address := verify.Result(netip.ParseAddrPort(strings.TrimPrefix(at.URL, "http://"))).Must(c.t)
 	node, name := fmt.Sprint("node-", n%c.nodes), crowdService(n)
-	_, err := c.agent.Client().Catalog().Register(&consulapi.CatalogRegistration{
+	verify.Result(c.agent.Client().Catalog().Register(&consulapi.CatalogRegistration{
 		Node: node, Address: "127.0.0.1", SkipNodeUpdate: n >= c.nodes,
 		Service: &consulapi.AgentService{ID: name, Service: name, Address: address.Addr().String(), Port: int(address.Port())},
 		Checks:  consulapi.HealthChecks{{Node: node, CheckID: name, ServiceID: name, Status: consulapi.HealthPassing}},
-	}, nil)
-	verify.NoError(c.t, err)
+	}, nil)).Must(c.t)
 }
 
 func crowdService(n int) string { return fmt.Sprintf("s%03d", n) }

@@ -39,12 +39,11 @@ const dynamicFile = `dynamic: [{ file: "routes.d/*.yaml" }, { consul_kv: { prefi
 `
 
 func TestDocumentsOfAllSourcesMakeOneConfiguration(t *testing.T) {
-	b, err := build(
+	b := verify.Result(build(
 		file(dynamicFile+"services: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ service: b }]"),
 		files("b.yaml", "services: { b: { peers: ['127.0.0.1:2'], timeouts: { connect: 2s } } }\nroutes: [{ path: /c, service: c }]"),
 		keys("services/c", "127.0.0.1:3\n\n 127.0.0.1:4 weight=2 \n", "x.json", `{"routes": [{"path": "/a", "service": "a"}]}`),
-	)
-	verify.NoError(t, err)
+	)).Must(t)
 	want := mustParse(t, `services:
   a: { peers: ['127.0.0.1:1'] }
   b: { peers: ['127.0.0.1:2'], timeouts: { connect: 2s } }
@@ -139,11 +138,10 @@ func TestErrorsOfDynamicSources(t *testing.T) {
 
 // The file has precedence over Consul. What is hidden is told, with both places.
 func TestHigherLevelsShadowLowerOnes(t *testing.T) {
-	b, err := build(
+	b := verify.Result(build(
 		file(dynamicFile+"services: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ service: a }]"),
 		keys("a.yaml", "services:\n  a: { peers: ['127.0.0.1:9'] }\n  b: { peers: ['127.0.0.1:2'] }\nroutes:\n  - { service: b }\n  - { path: /b, service: b }"),
-	)
-	verify.NoError(t, err)
+	)).Must(t)
 	got := b.Config.Services["a"].Peers
 	verify.That(t, got[0].Text == "127.0.0.1:1" && len(b.Config.Routes) == 2 && b.Config.Routes[0].Service == "a", "a has the peers %q, routes %+v", got, b.Config.Routes)
 	want := []string{

@@ -61,8 +61,7 @@ func TestDynamicEtcd(t *testing.T) {
 - etcd: { endpoints: ["http://127.0.0.1:2379"], prefix: / }
 - etcd: { endpoints: ["http://127.0.0.1:2379"], prefix: teams/a, service: shop }
 `
-	built, err := in.Build([]Source{in.FileSource(text)})
-	verify.NoError(t, err)
+	built := verify.Result(in.Build([]Source{in.FileSource(text)})).Must(t)
 	var names []string
 	for _, y := range built.Config.Dynamic {
 		names = append(names, y.Name()+" "+y.Etcd.Service)
@@ -72,6 +71,6 @@ func TestDynamicEtcd(t *testing.T) {
 	built = verify.Result(in.Build([]Source{in.FileSource(text), {Name: "etcd:/test/", Kind: KindEtcd, Documents: []Document{doc}}})).Must(t)
 	s := built.Config.Services["test"].Etcd
 	verify.That(t, s != nil && s.Prefix == "/test/" && s.Probation == 10*time.Minute && len(built.Config.Routes) == 1, "%+v, routes %+v", s, built.Config.Routes)
-	_, err = Parse("sluice.yaml", []byte("dynamic: [{ etcd: { endpoints: [\"http://h:1\"] } }]"))
+	_, err := Parse("sluice.yaml", []byte("dynamic: [{ etcd: { endpoints: [\"http://h:1\"] } }]"))
 	verify.That(t, err != nil && strings.Contains(err.Error(), "dynamic[0].etcd.prefix: required"), "without a prefix: %v", err)
 }

@@ -48,12 +48,11 @@ func TestDecodeService(t *testing.T) {
 	c := mustParse(t, "catalog: { tags: [fabio] }")
 	found, _ := c.Found([]FoundService{{Name: "star"}}, "")
 	star := found.Services["star"]
-	s, err := DecodeService(star, tags.Keys{
+	s := verify.Result(DecodeService(star, tags.Keys{
 		"upstream": tags.Keys{"protocol": "h2", "tls": tags.Keys{"server_name": "s"}},
 		"balance":  tags.Keys{"policy": "sticky", "sticky": tags.Keys{"cookie": "c"}},
 		"health":   tags.Keys{"active": tags.Keys{"type": "http", "path": "/up", "interval": "5s"}},
-	}, c)
-	verify.NoError(t, err)
+	}, c)).Must(t)
 	if s.Upstream.Protocol != ProtocolH2 || s.Upstream.TLS.ServerName != "s" || s.Balance.Sticky.Cookie != "c" ||
 		s.Health.Active.Path != "/up" || s.Consul.Service != "star" || s.Retry != star.Retry {
 		t.Errorf("the service is %+v", s)

@@ -48,7 +48,7 @@ func TestVariables(t *testing.T) {
 
 func TestVariablesInTheFile(t *testing.T) {
 	env := environ("LEVEL", "debug", "AGENT", "10.0.0.1", "N", "7", "SHARE", "5%", "HOST", "a.example.com", "TOKEN", "s3cret")
-	c, err := buildIn(`
+	c := verify.Result(buildIn(`
 log: { level: "${LEVEL}" }
 consul: { addresses: ["http://${AGENT}:${PORT:-8500}"], token: "${TOKEN}", max_watches: "${N}" }
 access_log:
@@ -57,8 +57,7 @@ services:
   a: &a { peers: ["${AGENT}:80"] }
   b: { <<: *a, upstream: { tls: { server_name: "${NAME:-}" } } }
 routes: [{ host: "${HOST}", service: a, request_headers: { set: { X-Host: "${host}", Authorization: "Bearer ${TOKEN}" } } }, { service: b }]
-`, env)
-	verify.NoError(t, err)
+`, env)).Must(t)
 	set := c.Routes[0].RequestHeaders.Set
 	if c.Log.Level.Text != "debug" || c.Consul.Addresses[0] != "http://10.0.0.1:8500" || c.Consul.Token != "s3cret" || c.Consul.MaxWatches != 7 ||
 		c.AccessLog.Sample != 0.05 || c.Services["a"].Peers[0].Text != "10.0.0.1:80" || c.Services["b"].Peers[0].Text != "10.0.0.1:80" ||

@@ -279,12 +279,11 @@ func TestTokenIsSentToMembersOnly(t *testing.T) {
 	t.Parallel()
 	server := consultest.Start(t, consultest.Options{Node: "a"})
 	register(t, server, "star-1", 9001, api.HealthPassing)
-	_, err := server.Client().Catalog().Register(&api.CatalogRegistration{
+	verify.Result(server.Client().Catalog().Register(&api.CatalogRegistration{
 		Node: "trap", Address: "127.0.0.1",
 		Service: &api.AgentService{Service: "star", ID: "star-1", Address: "127.0.0.1", Port: 9001},
 		Check:   &api.AgentCheck{Node: "trap", CheckID: serfHealth, Name: "Serf Health Status", Status: api.HealthPassing},
-	}, nil)
-	verify.NoError(t, err)
+	}, nil)).Must(t)
 	awaitRegistered(t, server, "star-1@a", "star-1@trap")
 	finding := one(t, examine(t, newDoctor(t, server, nil, nil)), CodeDuplicate)
 	verify.That(t, finding.Node == "trap" && finding.Fix.Agent == "" && strings.Contains(finding.Fix.WhyNot, "its node is not a member of the agent's cluster"), "%+v %+v", finding, finding.Fix)
@@ -368,11 +367,10 @@ func TestUnusableAddresses(t *testing.T) {
 	register(t, server, "star-down", unused, api.HealthPassing)
 	register(t, server, "star-critical", unused, api.HealthCritical)
 	verify.NoError(t, server.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "star", ID: "star-portless"}))
-	_, err := server.Client().Catalog().Register(&api.CatalogRegistration{
+	verify.Result(server.Client().Catalog().Register(&api.CatalogRegistration{
 		Node: "outside", Address: "192.0.2.1",
 		Service: &api.AgentService{Service: "far", ID: "far-loop", Address: "127.0.0.1", Port: 9001},
-	}, nil)
-	verify.NoError(t, err)
+	}, nil)).Must(t)
 	awaitRegistered(t, server, "star-critical@a", "star-down@a", "star-portless@a", "star-up@a")
 	report := examine(t, newDoctor(t, server, nil, nil))
 	for code, id := range map[Code]string{CodeNoPort: "star-portless", CodeLoopback: "far-loop"} {

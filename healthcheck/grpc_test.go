@@ -93,8 +93,7 @@ func TestGRPC(t *testing.T) {
 // A reused connection to a restarted peer fails at most one check.
 func TestGRPCAfterARestart(t *testing.T) {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(consultest.ReservePort(t)))
-	l, err := net.Listen("tcp", address)
-	verify.NoError(t, err)
+	l := verify.Result(net.Listen("tcp", address)).Must(t)
 	serve := func(l net.Listener) *grpc.Server {
 		s := grpc.NewServer()
 		grpc_health_v1.RegisterHealthServer(s, health.NewServer())

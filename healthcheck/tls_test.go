@@ -87,14 +87,13 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 			write(t, cert, oldCert)
 			write(t, key, oldKey)
 			var told []string
-			c, err := certificates.NewClient(certificates.ClientOptions{Files: certificates.Files{CA: ca, Cert: cert, Key: key}, Changed: func(err error) {
+			c := verify.Result(certificates.NewClient(certificates.ClientOptions{Files: certificates.Files{CA: ca, Cert: cert, Key: key}, Changed: func(err error) {
 				if err == nil {
 					told = append(told, "used")
 				} else {
 					told = append(told, err.Error())
 				}
-			}})
-			verify.NoError(t, err)
+			}})).Must(t)
 			probe := test.probe(c.Config)
 			expect := func(what, want string, news ...string) {
 				t.Helper()

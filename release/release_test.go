@@ -50,10 +50,9 @@ func newSplit(t *testing.T, settings string, o Options) *split {
 		Events: s.events, Log: zerolog.Nop(),
 	})
 	s.judge.WarmUp = 0
-	pool, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{
+	pool := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{
 		Groups: []balancer.GroupSelector{{Name: "canary", Selector: balancer.Selector{Tags: []string{"v2"}}}},
-	}))
-	verify.NoError(t, err)
+	}))).Must(t)
 	t.Cleanup(pool.Close)
 	s.pool = pool
 	var set []discovery.Instance

@@ -12,8 +12,7 @@ import (
 // HTTP-01 is used if there is a listener for it. Listeners with the same settings share a manager, which ends with
 // the last of them.
 func TestManagersFollowTheListeners(t *testing.T) {
-	client, err := consul.New(consul.Options{Addresses: []string{"http://127.0.0.1:1"}})
-	verify.NoError(t, err)
+	client := verify.Result(consul.New(consul.Options{Addresses: []string{"http://127.0.0.1:1"}})).Must(t)
 	defer client.Close()
 	m := New(Options{Consul: client, Wait: func() time.Duration { return time.Second }})
 	defer m.Close()

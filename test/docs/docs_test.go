@@ -210,8 +210,7 @@ func correct(t *testing.T, name string, corrections []correction) {
 // TestConfigurations checks the yaml blocks of all pages as sluice check does. A block that is not
 // right as it is may lack services and routes: it gets the simplest ones.
 func TestConfigurations(t *testing.T) {
-	names, err := pages()
-	verify.NoError(t, err)
+	names := verify.Result(pages()).Must(t)
 	blocks := make(map[string][]step)
 	for _, name := range names {
 		blocks[name] = verify.Result(readPage(name)).Must(t)

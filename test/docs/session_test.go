@@ -88,8 +88,7 @@ func newSession(t *testing.T, steps []step) *session {
 	s.ports.state, s.ports.files = filepath.Join(s.own, "state"), s.dir
 	verify.NoError(t, os.Mkdir(s.ports.state, 0o755))
 	bin := filepath.Join(s.own, "bin")
-	self, err := os.Executable()
-	verify.NoError(t, err)
+	self := verify.Result(os.Executable()).Must(t)
 	verify.NoError(t, os.Mkdir(bin, 0o755))
 	for _, role := range []string{"sluice", "app"} {
 		verify.NoError(t, os.Symlink(self, filepath.Join(bin, role)))

@@ -35,8 +35,7 @@ func startRegistered(t *testing.T, consulURL, service string) *registeredApp {
 	t.Helper()
 	port := strconv.Itoa(consultest.ReservePort(t))
 	a := &registeredApp{id: service + "-127.0.0.1-" + port, output: new(subprocess.Output)}
-	var err error
-	a.Process, err = subprocess.Start(subprocess.Options{
+	a.Process = verify.Result(subprocess.Start(subprocess.Options{
 		Program: os.Args[0],
 		Args: []string{
 			"register", "--name", service, "--port", port, "--address", "127.0.0.1", "--consul", consulURL,
@@ -46,8 +45,7 @@ func startRegistered(t *testing.T, consulURL, service string) *registeredApp {
 		Env:         []string{envRole + "=sluice"},
 		Output:      a.output,
 		DeathSignal: syscall.SIGTERM,
-	})
-	verify.NoError(t, err)
+	})).Must(t)
 	t.Cleanup(func() {
 		_ = a.Kill() // the app ends with it
 		if t.Failed() {
