@@ -153,7 +153,7 @@ func describeConfigured(r config.Route) Route {
 	return d
 }
 
-// streamsOf returns the routes of connections of each listener: first those by server names.
+// streamsOf returns the routes of connections of each listener: first the routes by server names.
 func streamsOf(c *config.Config) (routes []config.Route) {
 	if c == nil {
 		return nil

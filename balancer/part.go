@@ -58,7 +58,7 @@ func (s *Snapshot) newPart(o *Options, c census, g *Group, inflight *atomic.Int6
 type census struct {
 	all     []*Peer
 	healthy []*Peer // of all, in the same order
-	inPanic []*Peer // of all, in the same order: those used in panic
+	inPanic []*Peer // of all, in the same order: the ones used in panic
 }
 
 func newCensus(all []*Peer) census {

@@ -22,7 +22,7 @@ type Group struct {
 }
 
 // Split divides clients among groups of a service. Its keys are names of groups, whose
-// values are shares, and those below.
+// values are shares, and "key" and "fallback".
 type Split map[string]Typed[string, Portion]
 
 // Portion is a value of a Split: a share, or what identifies a client.

@@ -116,7 +116,7 @@ func (k *keyPath) below(above *keyPath) []string {
 	return append(k.above.below(above), name)
 }
 
-// hiddenBelow returns the values below a key, of those from the index first on.
+// hiddenBelow returns the values below a key, from the index first on.
 func (d *decoder) hiddenBelow(key *keyPath, first int) []hiddenValue {
 	var all []hiddenValue
 	for _, g := range d.hidden[first:] {

@@ -25,7 +25,7 @@ const (
 	// connections, so nothing else shows that some are free.
 	growInterval = 30 * time.Second
 	// shrinkInterval is the minimum time between two reductions of the limit by answers
-	// 429: those to concurrent queries have the same cause.
+	// 429: answers to concurrent queries have the same cause.
 	shrinkInterval = time.Second
 
 	// lastWait is how long a query blocks that has one of the last places: so none waits long

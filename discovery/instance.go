@@ -74,7 +74,7 @@ type Instance struct {
 	// Weight is the share of traffic with this Status; 0: no traffic.
 	Weight int    `json:"weight"`
 	Status Status `json:"status"`
-	// Priority divides the instances into tiers: requests go to those with the smallest
+	// Priority divides the instances into tiers: requests go to the ones with the smallest
 	// Priority while these have room. 0 or more.
 	Priority int `json:"priority,omitempty"`
 	// Detail is the name of the check that is not passing and the start of its output,

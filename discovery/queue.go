@@ -15,7 +15,7 @@ func (q *queue) add(w *watch) {
 		if w.due.Before(other.due) {
 			return 1
 		}
-		return -1 // after those that are due at the same time
+		return -1 // after others that are due at the same time
 	})
 	*q = slices.Insert(*q, place, w)
 }

@@ -34,7 +34,7 @@ type Facts struct {
 	// about routes of tags is read.
 	Config *config.Config
 	Own    string // service name of sluice's own registration; needs no route
-	Uses   []Use  // its services, and those given by name
+	Uses   []Use  // its services, and the ones named in Only
 
 	// Silent has the errors of connection attempts by address; nil: none was tried.
 	Silent map[string]string

@@ -12,7 +12,7 @@ import (
 	consulsource "sluice/discovery/consul"
 )
 
-// queryUses counts the instances that the used services select: among those gathered if
+// queryUses counts the instances that the used services select: among the gathered ones if
 // tags alone select, else with the query that sluice would send. It also queries if
 // there are none, since ACLs may hide them.
 func (d *Doctor) queryUses(ctx context.Context, f *Facts) {
@@ -42,7 +42,7 @@ func (d *Doctor) queryUses(ctx context.Context, f *Facts) {
 	})
 }
 
-// listed reports whether the gathered instances include those that o selects.
+// listed reports whether the gathered instances include all that o selects.
 func (d *Doctor) listed(o consulsource.ServiceOptions, agents string) bool {
 	here := cmp.Or(d.options.Datacenter, agents)
 	elsewhere := slices.ContainsFunc(o.Datacenters, func(datacenter string) bool { return datacenter != here })
@@ -51,7 +51,7 @@ func (d *Doctor) listed(o consulsource.ServiceOptions, agents string) bool {
 		cmp.Or(o.Partition, d.options.Consul.Partition) == d.options.Consul.Partition
 }
 
-// selects returns the instances that o selects, and the number of those in service.
+// selects returns the instances that o selects, and how many of them are in service.
 func selects(instances []Instance, o consulsource.ServiceOptions) (selected []Instance, serving int) {
 	for _, i := range instances {
 		if i.Service != o.Service || slices.ContainsFunc(o.Tags, func(tag string) bool { return !slices.Contains(i.Tags, tag) }) {

@@ -90,7 +90,7 @@ func (a *adminServer) has(c config.Admin) bool {
 	return c.Address == a.config.Address && (c.TLS == nil) == (a.config.TLS == nil)
 }
 
-// open reads the tokens of c; nil: those in use stay.
+// open reads the tokens of c; nil: the tokens in use stay.
 func (a *adminServer) open(c config.Admin) (*adminTokens, error) {
 	now := a.tokens.Load()
 	if now == nil || a.has(c) && (now.operateFile != c.TokenFile || now.lookFile != c.ReadTokenFile) {

@@ -425,7 +425,7 @@ func (g *Gateway) table() *route.Table {
 // until ctx ends, and warns of certificates that are not valid or expire soon.
 func (g *Gateway) followCertificates(ctx context.Context) {
 	select {
-	case <-g.upgrade.warm: // those in Consul are not known before
+	case <-g.upgrade.warm: // certificates in Consul are not known before
 	case <-ctx.Done():
 		return
 	}

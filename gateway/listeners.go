@@ -294,7 +294,7 @@ func (ls *listeners) emitMachine() {
 // close closes all sockets. The proxy must have been shut down.
 func (ls *listeners) close() {
 	for _, l := range ls.all() {
-		_ = l.Close() // the proxy has closed those that it served
+		_ = l.Close() // the proxy has closed the ones that it served
 	}
 	if ls.admin != nil {
 		_ = ls.admin.Close()

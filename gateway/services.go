@@ -35,7 +35,7 @@ type services struct {
 	proxy      *proxy.Server // makes the transports to peers
 	machine    *locality.Machine
 	tags       *catalog.Reader
-	orders     func(discovery.Instance) balancer.Orders // those that stand
+	orders     func(discovery.Instance) balancer.Orders // the orders that stand
 	log        zerolog.Logger
 
 	discovery *discovery.Manager
@@ -153,7 +153,7 @@ func (s *services) retire(gone *service) {
 	s.retired = append(s.drainingLocked(), gone.pool)
 }
 
-// pools returns the pools in use, sorted by name, and then those that drain.
+// pools returns the pools in use, sorted by name, and then the draining ones.
 func (s *services) pools() []*balancer.Pool {
 	all := s.all()
 	s.mu.RLock()
@@ -233,7 +233,7 @@ func (s *services) awaitStatic(ctx context.Context, timeout time.Duration) {
 	s.discovery.AwaitStatic(ctx)
 }
 
-// awaitKnown waits until the pools have each set that is known without a registry, that of the
+// awaitKnown waits until the pools have each set that is known without a registry, the set of the
 // configuration or of the snapshot, so that no client comes before them however slow the machine is.
 func (s *services) awaitKnown(ctx context.Context, timeout time.Duration) {
 	s.discovery.Restore()

@@ -80,7 +80,7 @@ func scanAnswer(answer *auth.Answer) error {
 }
 
 // authHeader returns the fields of the question: the fields of the request that would be
-// forwarded, without those about its body, and what the request is for.
+// forwarded, without fields about its body, and what the request is for.
 func (x *routedRequest) authHeader(b []byte) http.Header {
 	header := make(http.Header)
 	var seen forwardedFields

@@ -14,7 +14,7 @@ import (
 // change after it is in a Table, and is safe for concurrent use.
 //
 // Each client has a point from 0 to 1, a hash of the seed and the client's key. The first
-// share owns the points from 0 to its size, the next one those that follow, and Rest what
+// share owns the points from 0 to its size, the next one the points that follow, and Rest what
 // is left. So a larger share of a single group takes clients from Rest only, a smaller
 // one gives some back, and replicas agree on each client.
 type Split struct {

@@ -6,7 +6,7 @@ import "math/rand/v2"
 // other services. It does not change after it is in a [Table], and is safe for concurrent use.
 //
 // Each client has a point from 0 to 1, as in a [Split]. The first target owns the points from
-// 0 to its share, the next one those that follow. A target without a usable peer gives its
+// 0 to its share, the next one the points that follow. A target without a usable peer gives its
 // share to the others; its clients come back with its first usable peer. If no target has one,
 // each keeps its share.
 type Weighted struct {

@@ -166,7 +166,7 @@ func (p *Prefix) suggest(state certificates.InUse) {
 	p.isUsable.Do(func() { close(p.usable) })
 }
 
-// Retain stops the watches of all prefixes but those in use.
+// Retain stops the watches of all prefixes that are not in use.
 func (m *Manager) Retain(used []*Prefix) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

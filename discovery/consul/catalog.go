@@ -128,7 +128,7 @@ type CatalogStatus struct {
 	LastChange  time.Time // of the services; zero: never
 	LastError   string    // of the last query; empty after a success
 	Index       uint64
-	Services    []CatalogService // selected, including those on probation
+	Services    []CatalogService // selected, with services on probation
 	Probation   []string         // names of the services that are no longer listed
 }
 

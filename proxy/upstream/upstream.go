@@ -28,7 +28,7 @@ type Connector interface {
 	CloseIdle(now int64)
 	// UsesTLS reports whether new connections use TLS.
 	UsesTLS() bool
-	// Connections returns how many connections are open: those that no exchange uses, and the others.
+	// Connections returns how many connections are open: the ones that no exchange uses, and the others.
 	Connections() (idle, busy int)
 }
 
