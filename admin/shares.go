@@ -3,8 +3,8 @@ package admin
 import (
 	"errors"
 	"net/http"
-	"strconv"
 
+	"sluice/config"
 	"sluice/operator"
 	"sluice/release"
 )
@@ -18,9 +18,9 @@ func (h shareHandler) shares(*http.Request) (any, error) { return h.Splits(), ni
 // set answers POST /api/shares/{service}?share=. ?group= names the group that is meant, and
 // ?why= is shown with the share.
 func (h shareHandler) set(r *http.Request) (any, error) {
-	share, err := strconv.ParseFloat(r.URL.Query().Get("share"), 64)
-	if err != nil || !(share >= 0 && share <= 1) {
-		return nil, refuse(http.StatusBadRequest, "share: want a number from 0 to 1, such as ?share=0.05")
+	share, err := config.ParseShare(r.URL.Query().Get("share"))
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "%w, such as ?share=0.05", err)
 	}
 	return h.order(r, release.Order{Verb: release.Set, Group: r.URL.Query().Get("group"), Share: share})
 }

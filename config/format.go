@@ -35,6 +35,8 @@ func telling(f format) format {
 	return f
 }
 
+var isPath = regexp.MustCompile(`^/[!-~]*$`).MatchString
+
 var isName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`).MatchString
 
 // formats are the rules for the tag "format".
@@ -42,13 +44,17 @@ var formats = map[string]format{
 	"name": plain("a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit", isName),
 	"listen": typed(`HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535; or unix:/PATH`,
 		parseEndpoint),
-	"file_mode":    typed("permissions in octal, such as 0660", parseMode),
-	"peer":         typed(`"HOST:PORT" or "HOST:PORT weight=N", an IPv6 address in brackets, the port from 1 to 65535, the weight from 0 to 65535; unix:/PATH instead of HOST:PORT`, parsePeer),
-	"log_level":    typed("", zerolog.ParseLevel),
-	"consul":       plain("http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH", func(s string) bool { _, ok := consulURL(s, false); return ok }),
-	"network":      typed("a network such as 10.0.0.0/8 or fd00::/8, or a single IP address", parseNetwork),
-	"proxy":        typed("a network such as 10.0.0.0/8 or fd00::/8, a single IP address, or unix: for who uses a unix socket", parseProxy),
-	"path":         plain("a path that begins with /, in printable ASCII without spaces", regexp.MustCompile(`^/[!-~]*$`).MatchString),
+	"file_mode": typed("permissions in octal, such as 0660", parseMode),
+	"peer":      typed(`"HOST:PORT" or "HOST:PORT weight=N", an IPv6 address in brackets, the port from 1 to 65535, the weight from 0 to 65535; unix:/PATH instead of HOST:PORT`, parsePeer),
+	"log_level": typed("", zerolog.ParseLevel),
+	"consul":    plain("http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH", func(s string) bool { _, ok := consulURL(s, false); return ok }),
+	"network":   typed("a network such as 10.0.0.0/8 or fd00::/8, or a single IP address", parseNetwork),
+	"proxy":     typed("a network such as 10.0.0.0/8 or fd00::/8, a single IP address, or unix: for who uses a unix socket", parseProxy),
+	"path":      plain("a path that begins with /, in printable ASCII without spaces", isPath),
+	"check_path": plain("a path that begins with /, in printable ASCII without spaces, with two hexadecimal digits after each %", func(s string) bool {
+		_, err := url.ParseRequestURI(s)
+		return err == nil && isPath(s)
+	}),
 	"authority":    plain("HOST or HOST:PORT, an IPv6 address in brackets", isAuthority),
 	"method":       plain("a method in upper case, such as GET", regexp.MustCompile(`^[A-Z][A-Z0-9_-]*$`).MatchString),
 	"token":        plain("a name without spaces, such as X-Canary", regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$").MatchString),

@@ -43,7 +43,7 @@ type ActiveCheck struct {
 	// Each type of check has only some of these keys: see checkKeys.
 
 	Method  string      `key:"method" default:"GET" oneof:"GET|HEAD|OPTIONS|POST|PUT"`
-	Path    Location    `key:"path" default:"/" format:"path"`
+	Path    Location    `key:"path" default:"/" format:"check_path"`
 	Host    string      `key:"host" format:"authority"` // empty: the address of the check
 	Headers []Header    `key:"headers" format:"header"`
 	Service string      `key:"service"`               // in grpc.health.v1; empty: the whole server

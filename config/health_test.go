@@ -96,7 +96,8 @@ func TestHealthRefusals(t *testing.T) {
 		verify.That(t, err != nil && err.Error() == strings.Join(want, "\n"), "%s:\n got  %v\n want %s", text, err, strings.Join(want, "\n"))
 	}
 	f("{ active: { type: icmp } }", `active.type: value "icmp": want one of http, tcp, grpc`)
-	f("{ active: { path: health } }", `active.path: value "health": want a path that begins with /, in printable ASCII without spaces`)
+	f("{ active: { path: health } }", `active.path: value "health": want a path that begins with /, in printable ASCII without spaces, with two hexadecimal digits after each %`)
+	f("{ active: { path: /%zz } }", `active.path: value "/%zz": want a path that begins with /, in printable ASCII without spaces, with two hexadecimal digits after each %`)
 	f("{ active: { host: 'a b' } }", `active.host: value "a b": want HOST or HOST:PORT, an IPv6 address in brackets`)
 	f("{ active: { headers: [secret] } }", `active.headers[0]: value "***": want "NAME: VALUE"`)
 	f("{ active: { expect: { status: 100 } } }",
