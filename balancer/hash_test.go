@@ -101,17 +101,17 @@ func TestFewHashesMoveWithThePeers(t *testing.T) {
 		least := 1 / float64(n)
 		p.Apply(append(instances(n)[:n/2:n/2], instances(n)[n/2+1:]...))
 		got := moved(before, owners(t, p, keys))
-		verify.That(t, !(got > least+.02), "%d peers, one leaves: %.4f of the hashes move, want little more than %.4f", n, got, least)
+		verify.That(t, got <= least+.02, "%d peers, one leaves: %.4f of the hashes move, want little more than %.4f", n, got, least)
 		p.Apply(instances(n))
 		verify.Slices(t, before, owners(t, p, keys), "%d peers, one leaves and returns: hashes do not return", n)
 		p.Apply(instances(n + 1))
 		got = moved(before, owners(t, p, keys))
-		verify.That(t, !(got > 1/float64(n+1)+.02), "%d peers, one joins: %.4f of the hashes move, want little more than %.4f", n, got, 1/float64(n+1))
+		verify.That(t, got <= 1/float64(n+1)+.02, "%d peers, one joins: %.4f of the hashes move, want little more than %.4f", n, got, 1/float64(n+1))
 		heavier := instances(n)
 		heavier[0].Weight = 2
 		p.Apply(heavier)
 		got, least = moved(before, owners(t, p, keys)), 2/float64(n+1)-1/float64(n)
-		verify.That(t, !(got > least+.02), "%d peers, one doubles its weight: %.4f of the hashes move, want little more than %.4f", n, got, least)
+		verify.That(t, got <= least+.02, "%d peers, one doubles its weight: %.4f of the hashes move, want little more than %.4f", n, got, least)
 	}
 }
 
@@ -218,7 +218,7 @@ func TestRandomCollisionsAreNotAnOverload(t *testing.T) {
 			}
 		}
 		share := float64(elsewhere) / n
-		verify.That(t, !(share > .03), "with %v in flight at each peer, %.1f %% of the requests do not go to the peer of their hash", average, share*100)
+		verify.That(t, share <= .03, "with %v in flight at each peer, %.1f %% of the requests do not go to the peer of their hash", average, share*100)
 	}
 }
 

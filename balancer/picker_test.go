@@ -85,7 +85,7 @@ func TestLoadFollowsTheWeights(t *testing.T) {
 			for i, peer := range p.Snapshot().All {
 				got := float64(peer.Inflight()) / float64(weights[i])
 				// Half of the share of a peer does not depend on the comparison.
-				verify.That(t, !(got < 0.75*perWeight) && !(got > 1.25*perWeight), "%s %v: %.1f in flight per weight on peer %d, want about %d", policy, weights, got, i, perWeight)
+				verify.That(t, got >= 0.75*perWeight && got <= 1.25*perWeight, "%s %v: %.1f in flight per weight on peer %d, want about %d", policy, weights, got, i, perWeight)
 			}
 		}
 	}
@@ -114,7 +114,7 @@ func TestLotteryIsExact(t *testing.T) {
 		}
 		for i, w := range weights {
 			want := float64(w) / totalWeight(candidates)
-			verify.That(t, !(math.Abs(got[i]-want) > 1e-9), "%d weights: number %d is drawn with probability %v, want %v", len(weights), i, got[i], want)
+			verify.That(t, math.Abs(got[i]-want) <= 1e-9, "%d weights: number %d is drawn with probability %v, want %v", len(weights), i, got[i], want)
 		}
 	}
 }
@@ -148,7 +148,7 @@ func checkSchedule(t *testing.T, counts []int) {
 		had[i]++
 		for i, n := range counts {
 			due := float64(m+1) * float64(n) / float64(len(schedule))
-			verify.Require(t, !(math.Abs(float64(had[i])-due) >= 1), "%v: after %d turns, %d has had %d, %.2f were due", counts, m+1, i, had[i], due)
+			verify.Require(t, math.Abs(float64(had[i])-due) < 1, "%v: after %d turns, %d has had %d, %.2f were due", counts, m+1, i, had[i], due)
 		}
 	}
 	verify.Slices(t, had, counts, "turns")

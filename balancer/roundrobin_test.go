@@ -72,7 +72,7 @@ func TestADeadPeerGetsOnlyItsTurns(t *testing.T) {
 		for i, peer := range all[1:] {
 			share := float64(weights[i+1]) / float64(total-weights[0])
 			limit := 6*math.Sqrt(n*share*(1-share)) + .1*n // and the deviation of the fallback
-			verify.That(t, !(math.Abs(retries[peer]-n*share) > limit), "%v: %v of %v retries go to peer %d, want %.0f ± %.0f", weights, retries[peer], n, i+1, n*share, limit)
+			verify.That(t, math.Abs(retries[peer]-n*share) <= limit, "%v: %v of %v retries go to peer %d, want %.0f ± %.0f", weights, retries[peer], n, i+1, n*share, limit)
 		}
 	}
 }

@@ -66,7 +66,7 @@ func TestStickyRequestsReturnToTheirPeerInAnyTier(t *testing.T) {
 	p.SetReason(set[3].Key(), ReasonActive, true, "")
 	stay()
 	got := sharesOf(t, p, 20000)
-	verify.That(t, !(math.Abs(got[0]+got[1]-.3) > .02), "the backup peers get %.3f of the new clients, want 0.3", got[0]+got[1])
+	verify.That(t, math.Abs(got[0]+got[1]-.3) <= .02, "the backup peers get %.3f of the new clients, want 0.3", got[0]+got[1])
 	// Those whose peer is gone are like new ones, each time.
 	gone := peerOf(t, p, set[2]).StickyID()
 	backup := 0.

@@ -136,7 +136,7 @@ func TestBackupPeersGetWhatTheOthersHaveNoRoomFor(t *testing.T) {
 			t.Helper()
 			got := sharesOf(t, p, 20000)
 			backup := got[0] + got[1]
-			verify.That(t, !(math.Abs(backup-(1-share)) > .02), "%s: the backup peers get %.3f, want %.3f", policy, backup, 1-share)
+			verify.That(t, math.Abs(backup-(1-share)) <= .02, "%s: the backup peers get %.3f, want %.3f", policy, backup, 1-share)
 			tier := p.Snapshot().Tiers[0]
 			verify.That(t, math.Abs(tier.Share-share) <= .001, "%s: the share of the first tier is %.3f, want %.3f", policy, tier.Share, share)
 		}

@@ -28,7 +28,7 @@ func TestSelectIsExact(t *testing.T) {
 				}
 				got, want := before[from+n]-before[from], share*float64(n)
 				d := float64(got) - want
-				verify.That(t, !(d < -3) && !(d > 3), "share %g: %d of %d requests from %d on, want %g", share, got, n, from, want)
+				verify.That(t, d >= -3 && d <= 3, "share %g: %d of %d requests from %d on, want %g", share, got, n, from, want)
 			}
 		}
 		for _, step := range []int{2, 3, 10} {

@@ -79,7 +79,7 @@ func TestPresentShares(t *testing.T) {
 		}
 		for i, share := range test.want {
 			most := 6 * math.Sqrt(n*share*(1-share))
-			verify.That(t, !(math.Abs(count[&w.Targets[i]]-n*share) > most+.5), "by peers %t, %v: target %d has %v of %d clients, want %v", test.byPeers, test.parts, i, count[&w.Targets[i]], n, n*share)
+			verify.That(t, math.Abs(count[&w.Targets[i]]-n*share) <= most+.5, "by peers %t, %v: target %d has %v of %d clients, want %v", test.byPeers, test.parts, i, count[&w.Targets[i]], n, n*share)
 		}
 	}
 }
