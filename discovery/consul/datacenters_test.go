@@ -273,6 +273,10 @@ func oneDatacenterIsUsed(t *testing.T, one, two *consultest.Agent) {
 		return s.State == discovery.WatchPending && strings.Contains(s.LastError, "No path to datacenter")
 	})
 
+	for _, id := range []string{"x", "y"} { // so that the first data centre is used again at once
+		must(t, two.Client().Agent().UpdateTTL("check-star-"+id, "refused", api.HealthCritical))
+	}
+	other.await("x:critical y:critical")
 	must(t, two.Kill())
 	other.awaitStatus("stale", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchStale && s.Instances == 2 })
 	must(t, one.Client().Agent().UpdateTTL("check-star-a", "", api.HealthPassing))

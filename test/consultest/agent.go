@@ -205,13 +205,17 @@ func (a *Agent) wait(ctx context.Context, ready func(context.Context) error) err
 
 // ready returns why the agent is not ready.
 func (a *Agent) ready(ctx context.Context) error {
+	q := (&api.QueryOptions{}).WithContext(ctx)
+	// Without a leader, other queries would be answered some time after there is one.
+	if leader, err := a.client.Status().LeaderWithQueryOptions(q); err != nil || leader == "" {
+		return errors.Join(errors.New("no known leader"), err)
+	}
 	if a.options.ACLs && a.options.Mode != Client && !a.denies {
 		if err := a.bootstrap(ctx); err != nil {
 			return err
 		}
 		a.denies = true
 	}
-	q := (&api.QueryOptions{}).WithContext(ctx)
 	services, meta, err := a.client.Health().Service("consul", "", false, q)
 	switch {
 	case err != nil:
