@@ -320,17 +320,21 @@ func TestOverviewIgnoresCaseOfNames(t *testing.T) {
 // A proxy in front of Consul may be too slow for long lists, or refuse them.
 func TestServicesArePolledIfALongListFails(t *testing.T) {
 	t.Parallel()
-	for name, fault := range map[string]discoverytest.Fault{
-		"504":       {Status: http.StatusGatewayTimeout, Body: "too slow"},
-		"no answer": {Hang: true},
+	for name, test := range map[string]struct {
+		fault discoverytest.Fault
+		after time.Duration // the watches know the fault
+	}{
+		"504":       {discoverytest.Fault{Status: http.StatusGatewayTimeout, Body: "too slow"}, 45 * time.Second},
+		"no answer": {discoverytest.Fault{Hang: true}, 90 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
+			fault := test.fault
 			fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 				fault.Only = func(r discoverytest.Request) bool {
 					return strings.HasPrefix(r.Path, "/v1/health/state") || strings.HasPrefix(r.Path, "/v1/catalog/node-services")
 				}
 				c.Break(fault)
-				time.Sleep(90 * time.Second)
+				time.Sleep(test.after)
 				c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
 				c.expect("one after the other", 5*time.Second, "service-07: a-7 b-7 c-7")
 				for _, s := range c.manager.Statuses() {
