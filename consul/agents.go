@@ -38,6 +38,12 @@ var (
 	errRecovered  = errors.New("the agent has recovered")
 )
 
+// canceledByAgents reports whether err ended a query that can be asked again at once: another agent is
+// in use, or the same one has recovered.
+func canceledByAgents(err error) bool {
+	return errors.Is(err, errOtherAgent) || errors.Is(err, errRecovered)
+}
+
 // agents are the agents of a client, one of which is in use. While watch runs, the
 // choice follows their conditions. It is safe for concurrent use.
 type agents struct {

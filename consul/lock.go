@@ -116,6 +116,10 @@ func (l *Lock) acquire(ctx context.Context) error {
 func (l *Lock) awaitFree(ctx context.Context) error {
 	for index := uint64(0); ; {
 		pair, a, err := l.client.KV().Get(ctx, l.key, index, lockWait)
+		if canceledByAgents(err) {
+			index = 0
+			continue
+		}
 		if err != nil {
 			return err
 		}

@@ -3,10 +3,12 @@ package consul
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -159,6 +161,43 @@ func TestNewSessionIsDestroyedIfTheLockIsNotAwaited(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A recovery of the agent cancels the query that waits for the lock, and not the wait.
+func TestLockIsAwaitedThroughARecovery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var free atomic.Bool
+		pipe := discoverytest.ServePipe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body) // the end of the request is noticed only after it
+			switch {
+			case r.URL.Path == "/v1/session/create":
+				io.WriteString(w, `{"ID":"one"}`)
+			case r.Method == http.MethodPut: // of the lock, and the end of the session
+				fmt.Fprint(w, free.Load())
+			case r.URL.Query().Has("index"):
+				<-r.Context().Done()
+			default:
+				w.Header().Set("X-Consul-Index", "1")
+				w.Header().Set("X-Consul-KnownLeader", "true")
+				if free.Load() {
+					w.WriteHeader(http.StatusNotFound)
+					return
+				}
+				io.WriteString(w, `[{"Key":"`+lockKey+`","Session":"another"}]`)
+			}
+		}))
+		defer pipe.Close()
+		c, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(), Dial: pipe.DialContext})
+		verify.NoError(t, err)
+		defer c.Close()
+		second := lockLater(t, c, t.Context())
+		synctest.Wait()
+		free.Store(true)
+		c.CancelQueries()
+		if l := <-second; l != nil {
+			l.stop(nil)
+		}
+	})
 }
 
 // A lock outlives the TTL of its session while its holder lives, and ends with it.

@@ -2,7 +2,6 @@ package consul
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -146,7 +145,7 @@ func (l *Loop) Run(ctx context.Context, query func(context.Context) error, faile
 // retryNow reports whether to retry after err at once: with another agent, or the same
 // one after its recovery.
 func (l *Loop) retryNow(ctx context.Context, err error) bool {
-	if errors.Is(err, errOtherAgent) || errors.Is(err, errRecovered) {
+	if canceledByAgents(err) {
 		return true
 	}
 	if l.agent == nil || !l.agentMayBeAtFault(err) {

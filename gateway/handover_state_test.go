@@ -131,9 +131,7 @@ func TestNewProcessKeepsTheHoldersOfRoutes(t *testing.T) {
 	consul.Set("star", withTags(t, "star", "star-1", origin(t, "star"), "sluice.route=h/x"))
 	text := fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice] }", consul.URL())
 	old := start(t, text)
-	if status, body := old.ask("h/x"); status != http.StatusOK || body != "star" {
-		t.Fatalf("got %d %s", status, body)
-	}
+	old.await("the route", func() bool { status, body := old.ask("h/x"); return status == http.StatusOK && body == "star" })
 	consul.Set("moon", withTags(t, "moon", "moon-1", origin(t, "moon"), "sluice.route=h/x", "sluice.route=h/moon"))
 	old.await("moon is served", func() bool { status, _ := old.ask("h/moon"); return status == http.StatusOK })
 	next := old.succeed(text, nil, patience)
@@ -152,6 +150,7 @@ func TestNewProcessServesWithTheRoutesOfTags(t *testing.T) {
 	consul.Set("star", withTags(t, "star", "star-1", origin(t, "star"), "sluice.route=h/x"))
 	text := fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice] }", consul.URL())
 	old := start(t, text)
+	old.await("the route", func() bool { status, _ := old.ask("h/x"); return status == http.StatusOK })
 	next := old.succeedAfter(text, nil, func(g *Gateway) { g.waits.start, g.waits.takeover = 0, patience })
 	verify.NoError(t, <-next.outcome)
 	status, body := next.ask("h/x")
