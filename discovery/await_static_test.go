@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,9 +26,10 @@ func TestAwaitStatic(t *testing.T) {
 		m.Watch("star", static("a:1"))
 		m.AwaitStatic(t.Context()) // without Run
 		ctx, cancel := context.WithCancel(t.Context())
-		defer synctest.Wait()
+		var running sync.WaitGroup
+		defer running.Wait() // Sink may have a set
 		defer cancel()
-		go m.Run(ctx)
+		running.Go(func() { _ = m.Run(ctx) }) // ends with ctx
 		synctest.Wait()
 
 		for _, peers := range [][]string{{"a:1"}, {"b:1"}, {"b:1", "c:1"}, {"b:1", "c:1"}, {"b:1", "c:1", "d:1"}} {
