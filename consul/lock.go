@@ -73,7 +73,7 @@ func (c *Client) Lock(ctx context.Context, key string) (*Lock, error) {
 func (l *Lock) Unlock(ctx context.Context) error {
 	l.stop(nil)
 	// Without the key, the end of the session does not delay the next lock.
-	err := l.client.write(ctx, keyWrite(l.key), func(c *api.Client, w *api.WriteOptions) error {
+	err := l.write(ctx, keyWrite(l.key), func(c *api.Client, w *api.WriteOptions) error {
 		_, _, _, err := c.Txn().Txn(api.TxnOps{
 			{KV: &api.KVTxnOp{Verb: api.KVCheckSession, Key: l.key, Session: l.session}},
 			{KV: &api.KVTxnOp{Verb: api.KVDelete, Key: l.key}},
@@ -96,7 +96,7 @@ func (l *Lock) stop(cause error) {
 func (l *Lock) acquire(ctx context.Context) error {
 	for {
 		var got bool
-		err := l.client.write(ctx, keyWrite(l.key), func(c *api.Client, w *api.WriteOptions) (err error) {
+		err := l.write(ctx, keyWrite(l.key), func(c *api.Client, w *api.WriteOptions) (err error) {
 			got, _, err = c.KV().Acquire(&api.KVPair{Key: l.key, Session: l.session}, w)
 			return err
 		})
@@ -141,7 +141,7 @@ func (l *Lock) open(ctx context.Context) error {
 	// Without the answer nobody could destroy the session.
 	ctx, cancel := extend(ctx, sessionGrace)
 	defer cancel()
-	return l.client.write(ctx, sessionWrite, func(c *api.Client, w *api.WriteOptions) (err error) {
+	return l.write(ctx, sessionWrite, func(c *api.Client, w *api.WriteOptions) (err error) {
 		l.session, _, err = c.Session().CreateNoChecks(&api.SessionEntry{
 			Name: "sluice: lock " + l.key, TTL: l.client.lockTTL.String(), LockDelay: lockDelay, Behavior: api.SessionBehaviorDelete,
 		}, w)
@@ -162,12 +162,22 @@ func extend(ctx context.Context, grace time.Duration) (context.Context, context.
 	}
 }
 
+// write is [Client.write], repeated while another agent comes into use or the same one recovers. So it may
+// happen twice: of two sessions, the one that nobody knows ends by its TTL.
+func (l *Lock) write(ctx context.Context, needs string, send func(*api.Client, *api.WriteOptions) error) error {
+	for {
+		if err := l.client.write(ctx, needs, send); !canceledByAgents(err) {
+			return err
+		}
+	}
+}
+
 const sessionWrite = `session:write for the agent's node: session_prefix "" { policy = "write" }`
 
 // renew renews the session until Held ends.
 func (l *Lock) renew() {
 	for Sleep(l.Held, l.client.lockTTL/lockRenewals) == nil {
-		err := l.client.write(l.Held, sessionWrite, func(c *api.Client, w *api.WriteOptions) error {
+		err := l.write(l.Held, sessionWrite, func(c *api.Client, w *api.WriteOptions) error {
 			entry, _, err := c.Session().Renew(l.session, w)
 			if err == nil && entry == nil {
 				err = &statusError{code: http.StatusNotFound, text: "there is no such session"}
@@ -182,7 +192,7 @@ func (l *Lock) renew() {
 
 // destroy ends the session.
 func (l *Lock) destroy(ctx context.Context) error {
-	return l.client.write(ctx, sessionWrite, func(c *api.Client, w *api.WriteOptions) error {
+	return l.write(ctx, sessionWrite, func(c *api.Client, w *api.WriteOptions) error {
 		_, err := c.Session().Destroy(l.session, w)
 		return err
 	})

@@ -163,26 +163,47 @@ func TestNewSessionIsDestroyedIfTheLockIsNotAwaited(t *testing.T) {
 	}
 }
 
-// A recovery of the agent cancels the query that waits for the lock, and not the wait.
+// A recovery of the agent cancels the queries and writes of a lock, and does not end the wait for it.
 func TestLockIsAwaitedThroughARecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var free atomic.Bool
+		const (
+			openSession = iota // what hangs until the recovery
+			awaitFree
+			acquire
+			destroySession
+		)
+		var hanging atomic.Int32
+		hang := func(r *http.Request, step int32) bool {
+			if hanging.Load() != step {
+				return false
+			}
+			<-r.Context().Done()
+			return true
+		}
 		pipe := discoverytest.ServePipe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body) // the end of the request is noticed only after it
+			w.Header().Set("X-Consul-Index", "1")
+			w.Header().Set("X-Consul-KnownLeader", "true")
 			switch {
 			case r.URL.Path == "/v1/session/create":
-				io.WriteString(w, `{"ID":"one"}`)
-			case r.Method == http.MethodPut: // of the lock, and the end of the session
-				fmt.Fprint(w, free.Load())
-			case r.URL.Query().Has("index"):
-				<-r.Context().Done()
-			default:
-				w.Header().Set("X-Consul-Index", "1")
-				w.Header().Set("X-Consul-KnownLeader", "true")
-				if free.Load() {
-					w.WriteHeader(http.StatusNotFound)
-					return
+				if !hang(r, openSession) {
+					io.WriteString(w, `{"ID":"one"}`)
 				}
+			case strings.HasPrefix(r.URL.Path, "/v1/session/destroy/"):
+				if !hang(r, destroySession) {
+					io.WriteString(w, "true")
+				}
+			case r.URL.Path == "/v1/txn":
+				io.WriteString(w, `{"Results":[],"Errors":null}`)
+			case r.Method == http.MethodPut:
+				if !hang(r, acquire) {
+					fmt.Fprint(w, hanging.Load() > acquire)
+				}
+			case r.URL.Query().Has("index"):
+				hang(r, awaitFree)
+			case hanging.Load() > awaitFree:
+				w.WriteHeader(http.StatusNotFound)
+			default:
 				io.WriteString(w, `[{"Key":"`+lockKey+`","Session":"another"}]`)
 			}
 		}))
@@ -190,13 +211,24 @@ func TestLockIsAwaitedThroughARecovery(t *testing.T) {
 		c, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(), Dial: pipe.DialContext})
 		verify.NoError(t, err)
 		defer c.Close()
-		second := lockLater(t, c, t.Context())
-		synctest.Wait()
-		free.Store(true)
-		c.CancelQueries()
-		if l := <-second; l != nil {
-			l.stop(nil)
+		recoverThen := func(next int32) {
+			synctest.Wait()
+			hanging.Store(next)
+			c.CancelQueries()
 		}
+		second := lockLater(t, c, t.Context())
+		recoverThen(awaitFree)
+		recoverThen(acquire)
+		time.Sleep(lockDelay)
+		recoverThen(destroySession)
+		l := <-second
+		if l == nil {
+			return // the test has failed
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- l.Unlock(t.Context()) }()
+		recoverThen(destroySession + 1)
+		verify.NoError(t, <-ended)
 	})
 }
 
