@@ -122,14 +122,18 @@ func TestSetOfARenamedService(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		synctest.Wait() // until Run has begun
 		for _, test := range []struct {
-			source Source
+			source func() Source
 			want   string
-		}{{newScripted(), "sun"}, {&namingSource{}, "star"}} {
+		}{
+			{func() Source { return newScripted() }, "sun"},
+			{func() Source { return &namingSource{*newScripted()} }, "star"},
+		} {
 			set := []Instance{{Service: "star", ID: "a", Address: "10.0.0.1", Port: 80}}
-			b.Watch("star", test.source, WatchState{Source: name{test.source}.String(), Known: true, Fresh: true, Set: set})
-			b.WatchAll(map[string]Source{"sun": test.source})
+			before, after := test.source(), test.source() // either may run
+			b.Watch("star", before, WatchState{Source: name{before}.String(), Known: true, Fresh: true, Set: set})
+			b.WatchAll(map[string]Source{"sun": after})
 			state := b.States()["sun"]
-			verify.That(t, state.Known && !state.Fresh && len(state.Set) == 1 && state.Set[0].Service == test.want, "%T: %+v", test.source, state)
+			verify.That(t, state.Known && !state.Fresh && len(state.Set) == 1 && state.Set[0].Service == test.want, "%T: %+v", after, state)
 			b.Unwatch("star")
 			b.Unwatch("sun")
 		}
