@@ -5,19 +5,21 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"sluice/test/verify"
 	"sync"
 	"testing"
+
+	"sluice/test/verify"
 )
 
-// Agents have ports below the range from which systems assign ports (RFC 6335, section 6, and
+// All ports are below the range from which systems assign ports (RFC 6335, section 6, and
 // ip_local_port_range of Linux). A port of that range could be assigned while its agent starts or
-// does not run.
-const firstPort, lastPort = 10000, 32767
+// does not run. Blocks and listeners have a range each: a listener could take a port that another
+// process has reserved and does not use yet.
+const firstBlock, firstListener, end = 10000, 25000, 32768
 
 const (
-	blockSize  = 10  // ports per agent: the used ones, and the first
-	blockTries = 100 // limit of blocks that are reserved or have a port in use
+	blockSize = 10  // ports per agent: the used ones, and the first
+	maxTries  = 100 // limit of blocks or ports that are reserved or in use
 )
 
 // ports contains the ports of one agent, with the names of Consul.
@@ -37,12 +39,12 @@ type ports struct {
 // HTTP; 0: any.
 func reserve(http int) (p ports, reserved io.Closer, err error) {
 	for try := 1; ; try++ {
-		first := firstPort + blockSize*rand.IntN((lastPort-firstPort+1)/blockSize)
+		first := firstBlock + blockSize*rand.IntN((firstListener-firstBlock)/blockSize)
 		if reserved, err = reserveBlock(first); err == nil {
 			p = portsOf(first)
 			break
 		}
-		if try == blockTries {
+		if try == maxTries {
 			return ports{}, nil, fmt.Errorf("reserve ports: %w", err)
 		}
 	}
@@ -74,12 +76,12 @@ func ReserveBlock() (first int, reserved io.Closer, err error) {
 // they reach no other test, and no later listener of this one. It is safe for concurrent use.
 func Listen() (*net.TCPListener, error) {
 	for try := 1; ; try++ {
-		port := firstPort + rand.IntN(lastPort-firstPort+1)
+		port := firstListener + rand.IntN(end-firstListener)
 		if _, used := usedPorts.LoadOrStore(port, true); used {
 			continue
 		}
 		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
-		if err == nil || try == blockTries {
+		if err == nil || try == maxTries {
 			return l, err
 		}
 	}

@@ -2,9 +2,10 @@ package consultest
 
 import (
 	"net"
-	"sluice/test/verify"
 	"sync"
 	"testing"
+
+	"sluice/test/verify"
 )
 
 // Agents of concurrent processes do not get ports of each other, also while one does not run.
@@ -63,6 +64,18 @@ func TestTheHTTPPortIsTheOneAskedForIfItIsFree(t *testing.T) {
 	verify.NoError(t, err)
 	other.Close()
 	verify.That(t, again.HTTP != want && again.HTTP != 0, "got %d, want another one than %d", again.HTTP, want)
+}
+
+// An app binds its reserved port only after the reservation.
+func TestListenTakesNoPortOfABlock(t *testing.T) {
+	for range 50 {
+		l := verify.Result(Listen()).Must(t)
+		defer l.Close()
+		port := l.Addr().(*net.TCPAddr).Port
+		verify.That(t, port >= firstListener && port < end, "port %d is not one of %d to %d", port, firstListener, end-1)
+	}
+	last := firstBlock + blockSize*((firstListener-firstBlock)/blockSize-1)
+	verify.That(t, portsOf(last).GRPCTLS < firstListener, "the last block ends at port %d", portsOf(last).GRPCTLS)
 }
 
 // hold uses an address until t ends.
