@@ -351,35 +351,6 @@ var topKeys = func() (keys []string) {
 	return keys
 }()
 
-// names are the names of a mapping. Those of small ones are only in its pairs.
-type names map[string]bool
-
-func newNames(size int) names {
-	if size <= 16 {
-		return nil
-	}
-	return make(names, size)
-}
-
-func (n names) add(name string) {
-	if n != nil {
-		n[name] = true
-	}
-}
-
-// has reports whether name was added. all are the pairs with the names that were added.
-func (n names) has(name string, all []pair) bool {
-	if n != nil {
-		return n[name]
-	}
-	return slices.ContainsFunc(all, func(p pair) bool { return p.name == name })
-}
-
-// lineOf returns the line of the pair with a name.
-func lineOf(name string, all []pair) int {
-	return all[slices.IndexFunc(all, func(p pair) bool { return p.name == name })].key.Line
-}
-
 // pair is an entry of a mapping.
 type pair struct {
 	name       string
@@ -395,7 +366,7 @@ func (d *decoder) pairs(n *yaml.Node, key *keyPath) ([]pair, bool) {
 	}
 	all := make([]pair, 0, len(n.Content)/2)
 	var merged []pair
-	given := newNames(len(n.Content) / 2)
+	given := make(map[string]*yaml.Node, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, value := n.Content[i], n.Content[i+1]
 		name := present(k)
@@ -404,16 +375,16 @@ func (d *decoder) pairs(n *yaml.Node, key *keyPath) ([]pair, bool) {
 			d.fail(d.placeOf(k), key.String(), "", "want a name before the colon")
 		case name.ShortTag() == "!!merge":
 			merged = append(merged, d.merge(value, key)...)
-		case given.has(name.Value, all):
-			d.fail(d.placeOf(k), join(key.String(), name.Value), "", fmt.Sprintf("given twice, first in line %d", lineOf(name.Value, all)))
+		case given[name.Value] != nil:
+			d.fail(d.placeOf(k), join(key.String(), name.Value), "", fmt.Sprintf("given twice, first in line %d", given[name.Value].Line))
 		default:
-			given.add(name.Value)
+			given[name.Value] = k
 			all = append(all, pair{name.Value, k, value})
 		}
 	}
 	for _, p := range merged {
-		if !given.has(p.name, all) { // a direct entry wins, then the first merged one
-			given.add(p.name)
+		if given[p.name] == nil { // a direct entry wins, then the first merged one
+			given[p.name] = p.key
 			all = append(all, p)
 		}
 	}

@@ -25,16 +25,8 @@ type Error struct {
 
 // Error returns "ORIGIN: KEY: value "X": what is allowed" on one line.
 func (e *Error) Error() string {
-	var b strings.Builder
-	b.WriteString(e.Origin)
-	if e.Key != "" {
-		b.WriteString(": " + e.Key)
-	}
-	if e.Value != "" {
-		b.WriteString(": value " + e.Value)
-	}
-	b.WriteString(": " + e.Want)
-	return b.String()
+	parts := []string{e.Origin, e.Key, "value " + e.Value, e.Want}
+	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" || part == "value " }), ": ")
 }
 
 // Errors are all errors in a configuration, in the order of the file. Errors that is

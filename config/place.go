@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -111,27 +112,25 @@ func (d *decoder) find(key string) (at *yaml.Node, whole bool) {
 	}
 	errs := d.errs // pairs has recorded its errors before
 	defer func() { d.errs = errs }()
-	return d.findBelow(present(d.root()), key)
+	return d.findBelow(nil, present(d.root()), key)
 }
 
-func (d *decoder) findBelow(n *yaml.Node, key string) (at *yaml.Node, whole bool) {
+// findBelow is find in the value n of the node at.
+func (d *decoder) findBelow(at, n *yaml.Node, key string) (nearest *yaml.Node, whole bool) {
 	if n == nil || key == "" {
-		return n, n != nil && key == ""
+		return cmp.Or(n, at), n != nil
 	}
 	if n.Kind == yaml.SequenceNode && key[0] == '[' {
 		number, rest, _ := strings.Cut(key[1:], "]")
 		i, err := strconv.Atoi(number)
-		if err != nil || i >= len(n.Content) {
-			return nil, false
+		if err != nil || i >= len(n.Content) || present(n.Content[i]) == nil {
+			return at, false
 		}
 		entry := present(n.Content[i])
-		if entry == nil {
-			return nil, false
-		}
-		return nearest(entry)(d.findBelow(entry, strings.TrimPrefix(rest, ".")))
+		return d.findBelow(entry, entry, strings.TrimPrefix(rest, "."))
 	}
 	if n.Kind != yaml.MappingNode {
-		return nil, false
+		return at, false
 	}
 	entries := d.entries(n)
 	for end := 1; end <= len(key); end++ { // a name may have dots
@@ -145,7 +144,7 @@ func (d *decoder) findBelow(n *yaml.Node, key string) (at *yaml.Node, whole bool
 		if end == len(key) {
 			return p.key, true
 		}
-		if at, whole = nearest(p.key)(d.findBelow(present(p.value), strings.TrimPrefix(key[end:], "."))); whole {
+		if at, whole = d.findBelow(p.key, present(p.value), strings.TrimPrefix(key[end:], ".")); whole {
 			break
 		}
 	}
@@ -167,14 +166,4 @@ func (d *decoder) entries(n *yaml.Node) map[string]pair {
 	}
 	d.mappings[n] = entries
 	return entries
-}
-
-// nearest returns a function that replaces no node by n.
-func nearest(n *yaml.Node) func(*yaml.Node, bool) (*yaml.Node, bool) {
-	return func(at *yaml.Node, whole bool) (*yaml.Node, bool) {
-		if at == nil {
-			return n, false
-		}
-		return at, whole
-	}
 }

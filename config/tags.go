@@ -76,11 +76,9 @@ func decodeKeys(keys tags.Keys, by Setter, rights *rightsOf, to any) (*decoder, 
 func (es Errors) short() error {
 	texts := make([]string, len(es))
 	for i, e := range es {
-		texts[i] = e.Key
-		if e.Value != "" {
-			texts[i] += ": value " + e.Value
-		}
-		texts[i] += ": " + e.Want
+		unplaced := *e
+		unplaced.Origin = ""
+		texts[i] = unplaced.Error()
 	}
 	if len(texts) == 0 {
 		return nil
