@@ -95,18 +95,12 @@ func isPattern(s string) bool {
 	return err == nil
 }
 
-// FoundService is a service in the catalog.
-type FoundService struct {
-	Name string
-	Tags []string // union of the tags of all instances
-}
-
-// Found returns a fragment with the services, each with the defaults and with the
+// Found returns a fragment with the services of these names, each with the defaults and with the
 // instances that match filter, an expression in Consul's language. It omits sluice
 // itself, and services that c already has, by name or by their name in Consul. It adds
 // the services that routes of c refer to and c does not have. skipped lists the names
 // that sluice does not allow. c.Catalog must not be nil.
-func (c *Config) Found(services []FoundService, filter string) (f Fragment, skipped []string) {
+func (c *Config) Found(names []string, filter string) (f Fragment, skipped []string) {
 	f = Fragment{Origin: "Consul's catalog", Services: make(map[string]Service)}
 	taken := make(map[string]bool, len(c.Services))
 	for name, s := range c.Services {
@@ -126,13 +120,13 @@ func (c *Config) Found(services []FoundService, filter string) (f Fragment, skip
 		s.Consul.Service = name
 		f.Services[name] = s
 	}
-	for _, found := range services {
+	for _, name := range names {
 		switch {
-		case taken[found.Name]:
-		case !formats["name"].ok(found.Name):
-			skipped = append(skipped, found.Name)
+		case taken[name]:
+		case !formats["name"].ok(name):
+			skipped = append(skipped, name)
 		default:
-			add(found.Name)
+			add(name)
 		}
 	}
 	for _, r := range c.Routes {

@@ -22,7 +22,7 @@ routes:
   - { path: /later, service: later }
 `)
 	filter := "Service.Meta[`public`] == `yes`"
-	found, skipped := c.Found([]FoundService{{Name: "moon"}, {Name: "star"}, {Name: "sun"}, {Name: "with space"}, {Name: "ä"}}, filter)
+	found, skipped := c.Found([]string{"moon", "star", "sun", "with space", "ä"}, filter)
 	merged, conflicts := Merge(c, found)
 	verify.That(t, conflicts == nil, "conflicts: %v", conflicts)
 	verify.Slices(t, slices.Sorted(maps.Keys(merged.Services)), []string{"front", "later", "star", "sun"}, "services")

@@ -61,7 +61,7 @@ func TestRegisterRefusals(t *testing.T) {
 
 func TestFoundOmitsSluiceItself(t *testing.T) {
 	c := mustParse(t, "consul: { register: { service: edge } }\ncatalog: {}")
-	found, _ := c.Found([]FoundService{{Name: "edge"}, {Name: "sluice"}}, "")
+	found, _ := c.Found([]string{"edge", "sluice"}, "")
 	_, ok := found.Services["edge"]
 	verify.That(t, !ok && len(found.Services) == 1, "services %v", found.Services)
 }

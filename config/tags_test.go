@@ -46,7 +46,7 @@ func TestDecodeRoute(t *testing.T) {
 
 func TestDecodeService(t *testing.T) {
 	c := mustParse(t, "catalog: { tags: [fabio] }")
-	found, _ := c.Found([]FoundService{{Name: "star"}}, "")
+	found, _ := c.Found([]string{"star"}, "")
 	star := found.Services["star"]
 	s := verify.Result(DecodeService(star, tags.Keys{
 		"upstream": tags.Keys{"protocol": "h2", "tls": tags.Keys{"server_name": "s"}},

@@ -203,11 +203,11 @@ func fragmentOf(c *config.Config, services []consulsource.CatalogService) (f con
 	if c.Catalog == nil {
 		return f, nil
 	}
-	list := make([]config.FoundService, len(services))
+	names := make([]string, len(services))
 	for i, s := range services {
-		list[i] = config.FoundService(s)
+		names[i] = s.Name
 	}
-	return c.Found(list, SelectionOf(c).InstanceFilter())
+	return c.Found(names, SelectionOf(c).InstanceFilter())
 }
 
 // BeforeFound returns c as it is before anything is found in the catalog: with a service for

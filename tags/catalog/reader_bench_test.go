@@ -28,12 +28,12 @@ func BenchmarkTags(b *testing.B) {
 		}
 		return list
 	}
-	found := make([]config.FoundService, services)
+	found := make([]string, services)
 	pool := func([]discovery.Instance) {}
 	gates := make([]*Gate, services)
 	for s := range services {
-		found[s].Name = fmt.Sprintf("s%d", s)
-		gates[s] = all.Gate(found[s].Name, pool)
+		found[s] = fmt.Sprintf("s%d", s)
+		gates[s] = all.Gate(found[s], pool)
 		gates[s].Pass(set(s, 0))
 	}
 	fragment, _ := c.Found(found, "")
