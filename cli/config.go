@@ -31,19 +31,7 @@ func newConfig() *cobra.Command {
 }
 
 func newConfigHistory() *cobra.Command {
-	var a api
-	var v view
-	command := &cobra.Command{
-		Use:   "history",
-		Short: "List the applied configurations, the newest first",
-		Args:  noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return look(cmd, v, query[[]admin.Revision]{api: &a, path: "/api/config/history", write: writeRevisions})
-		},
-	}
-	a.addFlags(command)
-	v.addFlags(command)
-	return command
+	return show(&cobra.Command{Use: "history", Short: "List the applied configurations, the newest first"}, "/api/config/history", writeRevisions)
 }
 
 func writeRevisions(out io.Writer, revisions []admin.Revision, _ time.Time) error {

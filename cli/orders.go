@@ -14,21 +14,12 @@ import (
 )
 
 func newOrders() *cobra.Command {
-	var a api
-	var v view
-	command := &cobra.Command{
+	return show(&cobra.Command{
 		Use:   "orders",
 		Short: "Show the drains and weights that operators have ordered",
 		Long: "Show the drains and weights that operators have ordered in a running sluice, also\n" +
 			"those about peers that are not registered now.",
-		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return look(cmd, v, query[operator.Status]{api: &a, path: "/api/orders", write: writeOrders})
-		},
-	}
-	a.addFlags(command)
-	v.addFlags(command)
-	return command
+	}, "/api/orders", writeOrders)
 }
 
 func writeOrders(out io.Writer, s operator.Status, now time.Time) error {

@@ -20,22 +20,14 @@ import (
 )
 
 func newShares() *cobra.Command {
-	var a api
-	var v view
-	command := &cobra.Command{
+	command := show(&cobra.Command{
 		Use:   "shares",
 		Short: "Show the splits of services and their judges, and set shares",
 		Long: "Show the splits of the services of a running sluice that have the share of one\n" +
 			"group, and what their judges find. FAILING and SLOWER are the evidence that the\n" +
 			"group fails more often than the rest, and that it is slower: 1 is none, 1000 is\n" +
 			"enough for a rollback.",
-		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return look(cmd, v, query[[]release.State]{api: &a, path: "/api/shares", write: writeShares})
-		},
-	}
-	a.addFlags(command)
-	v.addFlags(command)
+	}, "/api/shares", writeShares)
 	command.AddCommand(newSharesSet(), newSharesPause(), newSharesResume(), newSharesClear())
 	return command
 }

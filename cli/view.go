@@ -43,6 +43,19 @@ func (q query[T]) get(ctx context.Context) (T, error) {
 	return answer, q.askJSON(ctx, http.MethodGet, q.path, q.query, &answer)
 }
 
+// show completes c, which shows the answer of the admin API at a path.
+func show[T any](c *cobra.Command, path string, write func(out io.Writer, answer T, now time.Time) error) *cobra.Command {
+	var a api
+	var v view
+	c.Args = noArguments
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		return look(cmd, v, query[T]{api: &a, path: path, write: write})
+	}
+	a.addFlags(c)
+	v.addFlags(c)
+	return c
+}
+
 // look shows the answer of q as v wants it, for cmd, until a signal ends the command.
 func look[T any](cmd *cobra.Command, v view, q query[T]) error {
 	return lookAt(cmd, v, q, func(ctx context.Context, out io.Writer) error {
