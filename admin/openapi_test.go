@@ -14,6 +14,7 @@ import (
 
 	"sluice/admin/fleet"
 	"sluice/config"
+	"sluice/consul/registration"
 	"sluice/consul/sharedkeys"
 	"sluice/observe/events"
 	"sluice/operator"
@@ -91,11 +92,12 @@ var goTypes = map[string]any{
 func TestOpenAPIHasEveryMember(t *testing.T) {
 	d := document(t)
 	types := openapitest.Types{Document: d, Names: map[reflect.Type]string{
-		reflect.TypeFor[operator.Listed]():    "ListedOrder",
-		reflect.TypeFor[release.State]():      "SplitState",
-		reflect.TypeFor[release.Share]():      "GivenShare",
-		reflect.TypeFor[sharedkeys.Invalid](): "InvalidOrder",
-		reflect.TypeFor[fleet.Group]():        "ReplicaGroup",
+		reflect.TypeFor[operator.Listed]():     "ListedOrder",
+		reflect.TypeFor[release.State]():       "SplitState",
+		reflect.TypeFor[release.Share]():       "GivenShare",
+		reflect.TypeFor[sharedkeys.Invalid]():  "InvalidOrder",
+		reflect.TypeFor[fleet.Group]():         "ReplicaGroup",
+		reflect.TypeFor[registration.Status](): "Registration",
 	}}
 	for _, o := range d.Operations() {
 		v, ok := goTypes[o.String()]

@@ -17,16 +17,16 @@ type Service struct {
 	Policy  string `json:"policy"`
 	Watch   *Watch `json:"watch"` // null for a service without a watch
 
-	Peers    map[string]int `json:"peers"`    // number of peers in each state, draining ones included
-	Eligible int            `json:"eligible"` // peers that get requests
-	Panic    bool           `json:"panic"`    // failing peers get requests too
-	Tiers    []Tier         `json:"tiers"`    // one if none are configured
-	Groups   []Group        `json:"groups,omitempty"`
-	Inflight int            `json:"inflight"`
-	Requests uint64         `json:"requests"` // that ended, since the start
-	Errors   uint64         `json:"errors"`   // of Requests, the ones answered with a status of 5xx
-	P50MS    float64        `json:"p50_ms"`   // estimates over all of them
-	P99MS    float64        `json:"p99_ms"`
+	Peers    map[string]int  `json:"peers"`    // number of peers in each state, draining ones included
+	Eligible int             `json:"eligible"` // peers that get requests
+	Panic    bool            `json:"panic"`    // failing peers get requests too
+	Tiers    []balancer.Tier `json:"tiers"`    // one if none are configured
+	Groups   []Group         `json:"groups,omitempty"`
+	Inflight int             `json:"inflight"`
+	Requests uint64          `json:"requests"` // that ended, since the start
+	Errors   uint64          `json:"errors"`   // of Requests, the ones answered with a status of 5xx
+	P50MS    float64         `json:"p50_ms"`   // estimates over all of them
+	P99MS    float64         `json:"p99_ms"`
 
 	Retries          uint64            `json:"retries"`      // attempts after the first of a request
 	RetriesLeft      int               `json:"retries_left"` // that the retry budget allows now
@@ -35,12 +35,6 @@ type Service struct {
 	EjectionsRefused uint64            `json:"ejections_refused"` // because too many peers were ejected
 
 	StandingDrains []operator.Order `json:"standing_drains"` // of absent instances
-}
-
-type Tier struct {
-	Peers    int     `json:"peers"`
-	Eligible int     `json:"eligible"`
-	Share    float64 `json:"share"` // of the requests, 0 to 1
 }
 
 // Group is a group of a service's peers. Attempts are the ended attempts, of all routes.
@@ -66,36 +60,29 @@ func describeGroup(g *reading.Group) Group {
 
 // Watch is the state of a service's discovery.
 type Watch struct {
-	Source      string     `json:"source"`
-	Endpoint    string     `json:"endpoint"` // that answered last, such as an agent of Consul; may be empty
-	State       string     `json:"state"`    // pending, fresh, stale
-	Since       time.Time  `json:"since"`    // start of State
-	Index       uint64     `json:"index"`
-	Instances   int        `json:"instances"`
-	Probation   int        `json:"probation"`    // of Instances: lost by the registry, used until they fail
-	Restored    *time.Time `json:"restored"`     // age of the set if it comes from the snapshot; else null
-	LastSuccess *time.Time `json:"last_success"` // null: never
-	LastChange  *time.Time `json:"last_change"`  // null: never
-	LastError   string     `json:"last_error"`   // of the last query; empty if it was answered
-	Queries     uint64     `json:"queries"`
-	Errors      uint64     `json:"errors"`
-	Changes     uint64     `json:"changes"`
-	Invalid     []Invalid  `json:"invalid"` // entries of the registry that cannot be used
+	Source      string              `json:"source"`
+	Endpoint    string              `json:"endpoint"` // that answered last, such as an agent of Consul; may be empty
+	State       string              `json:"state"`    // pending, fresh, stale
+	Since       time.Time           `json:"since"`    // start of State
+	Index       uint64              `json:"index"`
+	Instances   int                 `json:"instances"`
+	Probation   int                 `json:"probation"`    // of Instances: lost by the registry, used until they fail
+	Restored    *time.Time          `json:"restored"`     // age of the set if it comes from the snapshot; else null
+	LastSuccess *time.Time          `json:"last_success"` // null: never
+	LastChange  *time.Time          `json:"last_change"`  // null: never
+	LastError   string              `json:"last_error"`   // of the last query; empty if it was answered
+	Queries     uint64              `json:"queries"`
+	Errors      uint64              `json:"errors"`
+	Changes     uint64              `json:"changes"`
+	Invalid     []discovery.Invalid `json:"invalid"` // entries of the registry that cannot be used
 }
 
 // Pending reports whether nothing is known about the instances yet. A service without a watch has
 // its peers from its configuration.
 func (w *Watch) Pending() bool { return w != nil && w.State == discovery.WatchPending.String() }
 
-// Invalid is an entry of a registry that cannot be used.
-type Invalid struct {
-	Key    string `json:"key"`
-	Reason string `json:"reason"`
-	InUse  bool   `json:"in_use"` // its last usable value is
-}
-
 func describeWatch(s discovery.WatchStatus) *Watch {
-	w := &Watch{
+	return &Watch{
 		Source:      s.Source,
 		Endpoint:    s.Endpoint,
 		State:       s.State.String(),
@@ -110,12 +97,8 @@ func describeWatch(s discovery.WatchStatus) *Watch {
 		Queries:     s.Queries,
 		Errors:      s.Errors,
 		Changes:     s.Changes,
-		Invalid:     []Invalid{},
+		Invalid:     list(s.Invalid),
 	}
-	for _, i := range s.Invalid {
-		w.Invalid = append(w.Invalid, Invalid(i))
-	}
-	return w
 }
 
 // moment returns t in UTC, truncated to milliseconds.
@@ -173,16 +156,13 @@ func describeService(r *reading.Service) Service {
 		RetriesLeft: r.Retries,
 		Refusals:    map[string]uint64{},
 
-		Tiers:          []Tier{},
+		Tiers:          list(r.Tiers),
 		StandingDrains: []operator.Order{},
 	}
 	for limit, n := range r.Refusals {
 		if n > 0 {
 			s.Refusals[metrics.Label(balancer.Limit(limit))] = n
 		}
-	}
-	for _, t := range r.Tiers {
-		s.Tiers = append(s.Tiers, Tier(t))
 	}
 	for i := range r.Groups {
 		s.Groups = append(s.Groups, describeGroup(&r.Groups[i]))

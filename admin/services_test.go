@@ -129,6 +129,6 @@ func TestServices(t *testing.T) {
 	w := *s.Watch
 	verify.That(t, w.LastSuccess != nil && w.LastSuccess.Equal(since) && w.LastChange == nil && w.Restored != nil && w.Restored.Equal(since), "last success %v, last change %v, restored %v", w.LastSuccess, w.LastChange, w.Restored)
 	w.LastSuccess, w.Restored = nil, nil
-	want := Watch{Source: "consul", Endpoint: "http://c", State: "stale", Since: since, Index: 42, Instances: 2, Probation: 1, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2, Invalid: []Invalid{{"/star/a", "empty", true}}}
+	want := Watch{Source: "consul", Endpoint: "http://c", State: "stale", Since: since, Index: 42, Instances: 2, Probation: 1, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2, Invalid: []discovery.Invalid{{Key: "/star/a", Reason: "empty", InUse: true}}}
 	verify.DeepEqual(t, w, want, "watch")
 }

@@ -50,9 +50,9 @@ func checkTiers(tiers []Selector, overprovisioning float64) error {
 
 // Tier is one of the tiers of a snapshot.
 type Tier struct {
-	Peers    int     // in the set
-	Eligible int     // of them
-	Share    float64 // of the requests, 0 to 1
+	Peers    int     `json:"peers"`    // in the set
+	Eligible int     `json:"eligible"` // of them
+	Share    float64 `json:"share"`    // of the requests, 0 to 1
 }
 
 // tierOf returns the number of i's tier. The last is for instances that no selector

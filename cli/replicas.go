@@ -14,6 +14,7 @@ import (
 
 	"sluice/admin"
 	"sluice/cli/terminal"
+	"sluice/consul/registration"
 )
 
 func newReplicas() *cobra.Command {
@@ -95,7 +96,7 @@ func writeReplicas(out io.Writer, v admin.Replicas, now time.Time) error {
 // verdict describes whether the replicas agree.
 func verdict(v admin.Replicas) string {
 	var b strings.Builder
-	if r := v.Registration; r.State != "registered" {
+	if r := v.Registration; r.State != registration.StateRegistered {
 		fmt.Fprintf(&b, "this replica is not registered (%s)", r.State)
 		if r.LastError != "" {
 			fmt.Fprintf(&b, ": %s", printable(r.LastError))

@@ -12,6 +12,7 @@ import (
 
 	"sluice/admin"
 	"sluice/admin/fleet"
+	"sluice/consul/registration"
 	"sluice/test/verify"
 )
 
@@ -19,7 +20,7 @@ func TestReplicasTable(t *testing.T) {
 	now := time.Date(2024, 2, 3, 4, 5, 6, 0, time.UTC)
 	started, converged := now.Add(-26*time.Hour), false
 	v := admin.Replicas{
-		Registration: admin.Registration{State: "failing", LastError: "403 Forbidden"},
+		Registration: registration.Status{State: registration.StateFailing, LastError: "403 Forbidden"},
 		Report: fleet.Report{
 			Converged: &converged,
 			Replicas: []fleet.Member{

@@ -37,9 +37,9 @@ type Report struct {
 
 // Invalid is an entry of a registry that cannot be used.
 type Invalid struct {
-	Key    string // of the entry in the registry
-	Reason string
-	InUse  bool // an earlier value of the entry is in use
+	Key    string `json:"key"` // of the entry in the registry
+	Reason string `json:"reason"`
+	InUse  bool   `json:"in_use"` // an earlier value of the entry is in use
 }
 
 // ServiceNamer is a [Source] whose registry names the service of each instance. With other sources, an instance

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/admin"
+	"sluice/balancer"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/dnstest"
@@ -134,13 +135,13 @@ func testSpill(t *testing.T, settings string) {
 	}
 	set(api.HealthPassing)
 	r := start(t, "consul: { addresses: ["+consul.URL()+"] }\nservices: { star: { consul: { "+settings+" } } }\nroutes: [{ service: star }]")
-	tiers := func() []admin.Tier {
+	tiers := func() []balancer.Tier {
 		var services []admin.Service
 		r.api("/api/services", &services)
 		return services[0].Tiers
 	}
 	r.await("both data centres have answered", func() bool {
-		return slices.Equal(tiers(), []admin.Tier{{Peers: 1, Eligible: 1, Share: 1}, {Peers: 1, Eligible: 1}})
+		return slices.Equal(tiers(), []balancer.Tier{{Peers: 1, Eligible: 1, Share: 1}, {Peers: 1, Eligible: 1}})
 	})
 	for range 20 {
 		_, body := r.get("/")
@@ -148,7 +149,7 @@ func testSpill(t *testing.T, settings string) {
 	}
 	set(api.HealthCritical)
 	r.answers("/", "b")
-	verify.Slices(t, tiers(), []admin.Tier{{Peers: 1}, {Peers: 1, Eligible: 1, Share: 1}}, "tiers")
+	verify.Slices(t, tiers(), []balancer.Tier{{Peers: 1}, {Peers: 1, Eligible: 1, Share: 1}}, "tiers")
 	set(api.HealthPassing)
 	r.answers("/", "a")
 }

@@ -3,37 +3,26 @@ package registration
 import "time"
 
 // State is the state of a registration.
-type State uint8
+type State string
 
 const (
-	// StateOff: nothing to register.
-	StateOff State = iota
-	// StatePending: before the first attempt.
-	StatePending
-	// StateRegistered: the agent in use has it.
-	StateRegistered
-	// StateFailing: the latest attempt failed.
-	StateFailing
-	// StateLeft: deregistered, this process stops.
-	StateLeft
+	StateOff        State = ""           // nothing to register
+	StatePending    State = "pending"    // before the first attempt
+	StateRegistered State = "registered" // the agent in use has it
+	StateFailing    State = "failing"    // the latest attempt failed
+	StateLeft       State = "left"       // deregistered, this process stops
 )
-
-func (s State) String() string {
-	return [...]string{"off", "pending", "registered", "failing", "left"}[s]
-}
 
 // Status is the state of a registration at one moment.
 type Status struct {
-	State     State
-	Since     time.Time // start of State
-	Service   string
-	ID        string // "" before the first attempt
-	Agent     string // of the latest attempt
-	Check     CheckType
-	LastError string // of the latest attempt; empty after a success
-
-	Leftovers []string // agents that may still have an old registration
-
-	Registrations uint64 // successful
-	Errors        uint64 // failed attempts
+	State         State     `json:"state"`
+	Since         time.Time `json:"since"` // start of State
+	Service       string    `json:"service"`
+	ID            string    `json:"id"`    // "" before the first attempt
+	Agent         string    `json:"agent"` // of the latest attempt
+	Check         CheckType `json:"check"`
+	LastError     string    `json:"last_error"`    // of the latest attempt; empty after a success
+	Leftovers     []string  `json:"leftovers"`     // agents that may still have an old registration
+	Registrations uint64    `json:"registrations"` // successful
+	Errors        uint64    `json:"errors"`        // failed attempts
 }
