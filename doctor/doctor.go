@@ -79,17 +79,10 @@ func (d *Doctor) Examine(ctx context.Context) (*Report, error) {
 		services[i.Service] = true
 	}
 	stats, asSluice := d.api.Stats(), d.client.Stats()
-	token := f.Token.Name
-	if f.Token.Anonymous && f.Token.ACLs {
-		token = "anonymous"
-	}
 	return &Report{
 		Schema: SchemaVersion,
 		Time:   f.Time.UTC().Truncate(time.Millisecond),
-		Agent: ReportedAgent{
-			URL: f.Agent.URL, Node: f.Agent.Node, Datacenter: f.Agent.Datacenter, Version: f.Agent.Version,
-			Server: f.Agent.Server, Leader: f.Agent.Leader, Token: token,
-		},
+		Agent:  f.Agent,
 		Looked: Looked{
 			Datacenter: cmp.Or(d.options.Datacenter, f.Agent.Datacenter),
 			Services:   len(services), Instances: len(f.Instances), Nodes: len(f.Nodes),

@@ -44,14 +44,14 @@ type Facts struct {
 
 // Agent is the queried agent.
 type Agent struct {
-	URL        string
-	Node       string // "": unknown, see Refused
-	Datacenter string
-	Version    string
-	Server     bool
-	Leader     string // address; "": unknown
-	// Refused is the error of /v1/agent/self.
-	Refused string
+	URL        string `json:"url"`
+	Node       string `json:"node,omitempty"` // "": unknown, see Refused
+	Datacenter string `json:"datacenter,omitempty"`
+	Version    string `json:"version,omitempty"`
+	Server     bool   `json:"server"`
+	Leader     string `json:"leader"`          // address; "": unknown
+	Token      string `json:"token,omitempty"` // its description, "anonymous", or its accessor
+	Refused    string `json:"-"`               // error of /v1/agent/self
 }
 
 // Token is the ACL token in use.
@@ -59,7 +59,6 @@ type Token struct {
 	ACLs        bool // Consul has ACLs enabled
 	DefaultDeny bool // the default policy is deny
 	Anonymous   bool // no token is sent
-	Name        string
 }
 
 // Liveness is the state of a node's agent.

@@ -120,10 +120,6 @@ type Fix struct {
 	KeepNode string `json:"keep_node"`
 }
 
-func (f Finding) String() string {
-	return fmt.Sprintf("%s %s on node %s", f.Service, f.ID, f.Node)
-}
-
 // compare orders findings, the worst first.
 func compare(a, b Finding) int {
 	return cmp.Or(
@@ -145,22 +141,11 @@ type Report struct {
 	Schema int       `json:"schema"` // SchemaVersion
 	Time   time.Time `json:"time"`
 
-	Agent    ReportedAgent `json:"agent"`
-	Looked   Looked        `json:"looked_at"`
-	Count    Count         `json:"count"`
-	Findings []Finding     `json:"findings"` // never nil
-	Fixed    []Fixed       `json:"fixes,omitempty"`
-}
-
-// ReportedAgent is the queried agent.
-type ReportedAgent struct {
-	URL        string `json:"url"`
-	Node       string `json:"node,omitempty"`
-	Datacenter string `json:"datacenter,omitempty"`
-	Version    string `json:"version,omitempty"`
-	Server     bool   `json:"server"`
-	Leader     string `json:"leader"`
-	Token      string `json:"token,omitempty"` // its description, "anonymous", or its accessor
+	Agent    Agent     `json:"agent"`
+	Looked   Looked    `json:"looked_at"`
+	Count    Count     `json:"count"`
+	Findings []Finding `json:"findings"` // never nil
+	Fixed    []Fixed   `json:"fixes,omitempty"`
 }
 
 // Looked is the extent and the cost of an examination.

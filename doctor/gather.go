@@ -111,11 +111,14 @@ func (d *Doctor) queryToken(ctx context.Context, f *Facts) error {
 	switch {
 	case err == nil:
 		f.Token.ACLs = true
-		f.Token.Name = cmp.Or(token.Description, token.AccessorID)
+		f.Agent.Token = cmp.Or(token.Description, token.AccessorID)
 	case consul.StatusCode(err) == http.StatusForbidden && !f.Token.Anonymous:
 		return fmt.Errorf("consul %s: the token is not valid: %w; a token with this policy is needed:\n%s", d.api.URL, consul.Shorten(err), strings.TrimSpace(readPolicy))
 	case consul.StatusCode(err) == http.StatusForbidden:
 		f.Token.ACLs = true
+	}
+	if f.Token.Anonymous && f.Token.ACLs {
+		f.Agent.Token = "anonymous"
 	}
 	return nil // also an error without ACLs
 }

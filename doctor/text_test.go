@@ -20,7 +20,7 @@ func TestText(t *testing.T) {
 	}
 	f.Token = Token{ACLs: true, DefaultDeny: true, Anonymous: true}
 	r := &Report{
-		Agent:    ReportedAgent{URL: "http://127.0.0.1:8500", Node: "a", Datacenter: "dc1", Version: "1.22.7", Leader: "10.0.0.1:8300", Token: "anonymous"},
+		Agent:    Agent{URL: "http://127.0.0.1:8500", Node: "a", Datacenter: "dc1", Version: "1.22.7", Leader: "10.0.0.1:8300", Token: "anonymous"},
 		Looked:   Looked{Services: 1, Instances: 27, Nodes: 2, Queries: 6, Bytes: 2000, Millis: 7},
 		Findings: Diagnose(f, Thresholds{}),
 	}
