@@ -3,7 +3,6 @@ package discovery
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"slices"
 	"strconv"
@@ -28,25 +27,24 @@ func NewStatic(service string, peers []Instance) *Static {
 	return &Static{set: set}
 }
 
+var errPeer = errors.New(`want "HOST:PORT" or "HOST:PORT weight=N"`)
+
 // ParsePeer reads "host:port" or "host:port weight=N" (default weight 1, at most [MaxWeight]; 0:
 // no traffic). The host is a name, an IPv4 address, or an IPv6 address in brackets; "unix:/path"
 // is a unix socket. The instance's id is its address; its service is empty.
 func ParsePeer(peer string) (Instance, error) {
 	fields := strings.Fields(peer)
 	if len(fields) == 0 || len(fields) > 2 {
-		return Instance{}, errors.New(`want "host:port" or "host:port weight=N"`)
+		return Instance{}, errPeer
 	}
 	i := Instance{Weight: 1}
 	if network, path := Endpoint(fields[0]); network == NetworkUnix {
 		i.Socket = path
 	} else {
-		host, portText, err := net.SplitHostPort(fields[0])
-		if err != nil || host == "" {
-			return Instance{}, errors.New(`want "host:port", an IPv6 address in brackets`)
-		}
-		port, err := strconv.ParseUint(portText, 10, 16)
-		if err != nil || port == 0 {
-			return Instance{}, fmt.Errorf("port %q: want 1 to 65535", portText)
+		host, text, err := net.SplitHostPort(fields[0])
+		port, wrong := strconv.ParseUint(text, 10, 16)
+		if err != nil || wrong != nil || host == "" || port == 0 {
+			return Instance{}, errPeer
 		}
 		i.Address, i.Port = host, int(port)
 	}
@@ -55,7 +53,7 @@ func ParsePeer(peer string) (Instance, error) {
 		text, ok := strings.CutPrefix(fields[1], "weight=")
 		weight, err := strconv.ParseUint(text, 10, 16)
 		if !ok || err != nil {
-			return Instance{}, fmt.Errorf("%q: want weight=0 to weight=%d", fields[1], MaxWeight)
+			return Instance{}, errPeer
 		}
 		i.Weight = int(weight)
 	}

@@ -25,16 +25,6 @@ const (
 	OutcomeHost      Outcome = "host"      // the host does not match
 )
 
-// Chosen returns the route that Match returns, or nil.
-func (x *Explanation) Chosen() *Route {
-	for _, v := range x.Verdicts {
-		if v.Outcome == OutcomeChosen {
-			return v.Route
-		}
-	}
-	return nil
-}
-
 // Explain explains what Match returns for the same arguments. It looks at all routes.
 func (t *Table) Explain(host, path []byte, r Request) Explanation {
 	var buf [maxHostLen]byte

@@ -30,9 +30,6 @@ import (
 // Protocol is the ALPN protocol of the challenge TLS-ALPN-01 (RFC 8737).
 const Protocol = "acme-tls/1"
 
-// ChallengePath is the prefix of the paths of the challenge HTTP-01.
-const ChallengePath = "/.well-known/acme-challenge/"
-
 // Options are required, except where they say otherwise.
 type Options struct {
 	Directory string // URL of the authority
@@ -46,7 +43,7 @@ type Options struct {
 	Cipher *certificates.Cipher
 	// Trusted verifies the TLS of Directory; nil: the system's certificates.
 	Trusted *x509.CertPool
-	// HTTP: requests for ChallengePath of some listener reach HTTPChallenge. Otherwise
+	// HTTP: requests of the challenge HTTP-01 at some listener reach HTTPChallenge. Otherwise
 	// HTTP-01 is not used.
 	HTTP bool
 	Log  zerolog.Logger

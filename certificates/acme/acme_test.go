@@ -19,6 +19,9 @@ import (
 	"sluice/test/verify"
 )
 
+// challengePath is the prefix of the paths of the challenge HTTP-01.
+const challengePath = "/.well-known/acme-challenge/"
+
 func newManager(t *testing.T, o Options) *Manager {
 	t.Helper()
 	o.Directory, o.Log = "https://127.0.0.1:1/dir", zerolog.Nop()
@@ -63,11 +66,11 @@ func TestHTTPChallengeOfAnotherReplica(t *testing.T) {
 		verify.NoError(t, os.WriteFile(file, fmt.Appendf(nil, token, name), 0o600))
 	}
 	for _, host := range []string{"a.example", "A.example:80"} {
-		body, ok := m.HTTPChallenge(host, ChallengePath+"abc")
+		body, ok := m.HTTPChallenge(host, challengePath+"abc")
 		verify.That(t, ok && string(body) == "abc.key", "%s: got %q, %v", host, body, ok)
 	}
 	for _, request := range [][2]string{{"b.example", "abc"}, {"a.example", "other"}, {"a.example", ""}} {
-		body, ok := m.HTTPChallenge(request[0], ChallengePath+request[1])
+		body, ok := m.HTTPChallenge(request[0], challengePath+request[1])
 		verify.That(t, !ok, "%s: got %q", request, body)
 	}
 }

@@ -316,8 +316,8 @@ func TestHTTPChallengeInConsul(t *testing.T) {
 	const token = `{"type":"http-01","token":"abc","keyAuthorization":"abc.key","identifier":{"type":"dns","value":"a.example"}}`
 	key := fmt.Sprintf("sluice-acme/acme/%s/challenge_tokens/a.example.json", certmagic.StorageKeys.Safe(m.issuer.IssuerKey()))
 	verify.Result(agent.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(token)}, nil)).Must(t)
-	body, ok := m.HTTPChallenge("a.example", ChallengePath+"abc")
+	body, ok := m.HTTPChallenge("a.example", challengePath+"abc")
 	verify.That(t, ok && string(body) == "abc.key", "got %q, %v", body, ok)
-	body, ok = m.HTTPChallenge("a.example", ChallengePath+"other")
+	body, ok = m.HTTPChallenge("a.example", challengePath+"other")
 	verify.That(t, !ok, "got %q for another token", body)
 }

@@ -55,11 +55,7 @@ func (n *nearness) follow(ctx context.Context, use func(order []string)) {
 		} else {
 			use(order)
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if consul.Sleep(ctx, pause) != nil {
 			return
 		}
 	}

@@ -2,8 +2,9 @@ package traefik
 
 import (
 	"regexp"
-	"sluice/tags"
 	"strings"
+
+	"sluice/tags"
 )
 
 // placeholder is a part of a pattern in version 2: {name:expression}. Counted repetitions such

@@ -89,10 +89,7 @@ var routerOptions = []string{"rule", "priority", "entrypoints", "middlewares", "
 func (r *reader) router(router *part) {
 	e := newEffects(r, router)
 	r.options(router, e, routerOptions)
-	rule, ok := r.ruleOf(router, e)
-	if !ok {
-		return
-	}
+	rule := r.ruleOf(router, e)
 	terms, err := parseRule(rule.value, requestMatchers)
 	if err != nil {
 		r.complainRule(rule, err)
@@ -164,9 +161,9 @@ func priorityOf(router *part, rule label, e *effects) (priority int, set bool) {
 }
 
 // ruleOf returns the rule of a router, or the default one.
-func (r *reader) ruleOf(router *part, e *effects) (label, bool) {
+func (r *reader) ruleOf(router *part, e *effects) label {
 	if l := router.find("rule"); l != nil {
-		return *l, true
+		return *l
 	}
 	from := label{tag: r.labels[0].tag}
 	if len(router.labels) > 0 {
@@ -185,7 +182,7 @@ func (r *reader) ruleOf(router *part, e *effects) (label, bool) {
 		}
 		return value
 	})
-	return from, true
+	return from
 }
 
 func (r *reader) complainRule(rule label, err error) {
