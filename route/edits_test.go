@@ -29,16 +29,9 @@ func TestTemplate(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"a\r\nb":   "contains '\\r'",
-		"a\x00":    "contains '\\x00'",
-		"a\x7f":    "contains",
 		"$nothing": "$nothing is not a variable",
-		"$":        "$ is not a variable",
-		"a$ b":     "$ is not a variable",
-		"${host":   `has no "}"`,
-		"${}":      "is not a variable",
 		"$3":       "no such group",
 		"${12}":    "no such group",
-		"$HOST":    "is not a variable",
 	} {
 		_, err := ParseTemplate(text, 2)
 		verify.That(t, err != nil && strings.Contains(err.Error(), want), "%q: %v, want %q", text, err, want)

@@ -84,6 +84,12 @@ func TestPathsOfEveryKind(t *testing.T) {
 		path             string
 		matches, differs string // paths with spaces between them
 	}{
+		{PathPrefix, "/api", "/api /api/ /api/x /api?x /api#x /api/v1", "/apix /API / api http://host/api"},
+		{PathPrefix, "/", "/ * /?/../api ", "api"}, // a request without a path, too
+		{PathPrefix, "/admin/", "/admin /admin/x", "/adminx"},
+		{PathPrefix, "/caf%c3%a9", "/caf\xc3\xa9/x /caf%C3%A9", "/cafe"},
+		{PathPrefix, "/a.b", "/a.b /a%2eb", "/axb"},
+		{PathPrefix, "/..c", "/..c/d", "/c"},
 		{PathExact, "/api", "/api /api/ //api /x/../api /%61pi /api;v=1 /api? /./api", "/ /api/x /apix /API /x/api /api%2fx"},
 		{PathExact, "/", "/ // /. /x/.. *", "/x /%20"},
 		{PathExact, "/a/b/", "/a/b /a/b/ /a%2fb /a/./b/c/..", "/a /a/b/c"},

@@ -16,8 +16,7 @@ var spellings = []string{
 }
 
 var withoutDotSegments = []string{
-	"/", "/admin", "/admin/x", "/a..b/c", "/..a", "/a../b", "/...", "/a/.../b", "/a/.b", "/.well-known/x", "/a/./b", "/%2561dmin", "/a;b=../c", "/a%2e%2eb", "/100%25/..a", "*", "",
-	"/a;..",
+	"/", "/admin", "/admin/x", "/a..b/c", "/..a", "/a../b", "/...", "/a/.../b", "/a/.b", "/.well-known/x", "/a/./b", "/%2561dmin", "/a%2e%2eb", "/100%25/..a", "*", "",
 }
 
 func TestClimbs(t *testing.T) {
@@ -25,9 +24,6 @@ func TestClimbs(t *testing.T) {
 		verify.That(t, climbs([]byte(path)), "%s does not climb", path)
 	}
 	for _, path := range withoutDotSegments {
-		if path == "/a;b=../c" || path == "/a;.." {
-			continue // the server that reads parameters as text sees no segment ".." either
-		}
 		verify.That(t, !climbs([]byte(path)), "%s climbs", path)
 	}
 }

@@ -17,10 +17,6 @@ func lineJSON(e *Entry) string {
 	return string(jsonLine(nil, e, &c))
 }
 
-func lineCombined(e *Entry) string {
-	return lineOf("combined", e)
-}
-
 // lineOf returns the line of e in a format that is not JSON.
 func lineOf(format string, e *Entry) string {
 	c := newClocks()
@@ -48,8 +44,8 @@ func TestJSONLine(t *testing.T) {
 			`"duration_ms":12.345,"service":"star","peer":"10.0.0.7:8080","attempts":2,"upstream_ms":11.200,"connect_ms":1.234,` +
 			`"reason":"upstream_timeout","user_agent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36",` +
 			`"referer":"https://star.example.com/items"}` + "\n"},
-		{"gRPC", &Entry{Status: 200, GRPCStatus: "UNAVAILABLE"}, `{"time":"0001-01-01T00:00:00.000Z","client":"","method":"","target":"","proto":"","status":200,"grpc_status":"UNAVAILABLE","bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
-		{"group", &Entry{Peer: "a:1", Group: "canary"}, `{"time":"0001-01-01T00:00:00.000Z","client":"","method":"","target":"","proto":"","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"peer":"a:1","group":"canary","attempts":0}` + "\n"},
+		{"gRPC", &Entry{Status: 200, GRPCStatus: "UNAVAILABLE", Peer: "a:1", Group: "canary"}, `{"time":"0001-01-01T00:00:00.000Z","client":"","method":"","target":"","proto":"","status":200,` +
+			`"grpc_status":"UNAVAILABLE","bytes_in":0,"bytes_out":0,"duration_ms":0.000,"peer":"a:1","group":"canary","attempts":0}` + "\n"},
 		{"TLS, behind a proxy", &Entry{RequestID: []byte("a-1"), TraceID: []byte("4bf9"), Client: []byte("2001:db8::1"), Proxy: "10.0.0.1", User: "ann",
 			TLSVersion: "TLSv1.3", TLSCipher: "TLS_AES_128_GCM_SHA256", TLSServerName: "a.example.com", UpstreamStatus: 503},
 			`{"time":"0001-01-01T00:00:00.000Z","request_id":"a-1","trace_id":"4bf9","client":"2001:db8::1","proxy":"10.0.0.1","user":"ann","method":"","target":"","proto":"",` +
@@ -62,8 +58,7 @@ func TestJSONLine(t *testing.T) {
 			`{"time":"2026-07-01T00:59:59.999Z","client":"","method":"","target":"","proto":"","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := lineJSON(test.e)
-			verify.That(t, got == test.want, "got  %swant %s", got, test.want)
+			verify.Equal(t, lineJSON(test.e), test.want, "line")
 		})
 	}
 }
@@ -71,31 +66,6 @@ func TestJSONLine(t *testing.T) {
 var twoTries = []Try{
 	{Peer: "a:1", Outcome: "connect_failure", Start: 10 * time.Microsecond, Duration: 1200 * time.Microsecond},
 	{Peer: "b:2", Outcome: "ok", Status: 200, Start: 1300 * time.Microsecond, Duration: 20 * time.Millisecond},
-}
-
-func TestAppendJSONEscapes(t *testing.T) {
-	for _, test := range []struct{ in, want string }{
-		{"", ""},
-		{"plain /?&=<>~", "plain /?&=<>~"},
-		{`a"b\c`, `a\"b\\c`},
-		{"a\nb\r\tc", `a\nb\r\tc`},
-		{"\x00\x1b[31m\x7f", `\u0000\u001b[31m\u007f`},
-		{"caf\u00e9 \u65e5 \U0001F600", "caf\u00e9 \u65e5 \U0001F600"},
-		{"\u0080\u009b\u00a0", "\\u0080\\u009b\u00a0"},
-		{"\u2027\u2028\u2029\u202a", "\u2027\\u2028\\u2029\u202a"},
-		{"a\xffb", `a\ufffdb`},
-		{"\xc3", `\ufffd`},
-		{"\xe6\x97x", `\ufffd\ufffdx`},
-		{"\xed\xa0\x80", `\ufffd\ufffd\ufffd`}, // a surrogate
-		{"\xc0\xaf", `\ufffd\ufffd`},           // overlong
-		{"\ufffd", "\ufffd"},                   // the real one stays
-	} {
-		for pad := range 9 { // octets are looked at by eights
-			before, after := strings.Repeat("x", pad), strings.Repeat("y", 8-pad)
-			got, want := string(appendJSON(nil, []byte(before+test.in+after))), before+test.want+after
-			verify.That(t, got == want, "%q: got %s, want %s", before+test.in+after, got, want)
-		}
-	}
 }
 
 func TestPlainPrefixFindsEveryOctet(t *testing.T) {
@@ -113,24 +83,6 @@ func TestPlainPrefixFindsEveryOctet(t *testing.T) {
 	}
 }
 
-func TestAppendMillis(t *testing.T) {
-	for _, test := range []struct {
-		d    time.Duration
-		want string
-	}{
-		{0, "0.000"},
-		{999, "0.000"},
-		{time.Microsecond, "0.001"},
-		{10*time.Microsecond + 999, "0.010"},
-		{time.Millisecond, "1.000"},
-		{90 * time.Second, "90000.000"},
-		{-time.Second, "0.000"},
-		{math.MaxInt64, "9223372036854.775"},
-	} {
-		verify.Equal(t, string(appendMillis(nil, test.d)), test.want, "%v", test.d)
-	}
-}
-
 func TestCombinedLine(t *testing.T) {
 	evil := typical()
 	evil.Host = []byte("h\" service=\"x")
@@ -145,16 +97,13 @@ func TestCombinedLine(t *testing.T) {
 			`host="star.example.com" service="star" peer="10.0.0.7:8080" attempts=1 bytes_in=0 duration_ms=12.345 upstream_ms=11.200 connect_ms=- reason="-" grpc_status=- group=- upstream_status=- tries="-" request_id=-` + "\n"},
 		{"empty", &Entry{}, `- - - [01/Jan/0001:00:00:00 +0000] "- - -" 0 0 "-" "-" ` +
 			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-" grpc_status=- group=- upstream_status=- tries="-" request_id=-` + "\n"},
-		{"gRPC", &Entry{GRPCStatus: "OK"}, `- - - [01/Jan/0001:00:00:00 +0000] "- - -" 0 0 "-" "-" ` +
-			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-" grpc_status=OK group=- upstream_status=- tries="-" request_id=-` + "\n"},
-		{"group", &Entry{Group: "canary"}, `- - - [01/Jan/0001:00:00:00 +0000] "- - -" 0 0 "-" "-" ` +
-			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-" grpc_status=- group=canary upstream_status=- tries="-" request_id=-` + "\n"},
+		{"gRPC", &Entry{GRPCStatus: "OK", Group: "canary"}, `- - - [01/Jan/0001:00:00:00 +0000] "- - -" 0 0 "-" "-" ` +
+			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-" grpc_status=OK group=canary upstream_status=- tries="-" request_id=-` + "\n"},
 		{"injection", evil, `192.0.2.17 - - [02/Jan/2026:15:04:05 +0000] "GET /\x22\x5C\x0A HTTP/1.1" 200 5120 "-" "x\x22 200 1\xFF\x7F\xC3\xA9" ` +
 			`host="h\x22 service=\x22x" service="star" peer="10.0.0.7:8080" attempts=1 bytes_in=0 duration_ms=12.345 upstream_ms=11.200 connect_ms=- reason="-" grpc_status=- group=- upstream_status=- tries="-" request_id=-` + "\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := lineCombined(test.e)
-			verify.That(t, got == test.want, "got  %swant %s", got, test.want)
+			verify.Equal(t, lineOf("combined", test.e), test.want, "line")
 		})
 	}
 }
@@ -205,6 +154,18 @@ func valid(s []byte) string {
 func FuzzJSONLine(f *testing.F) {
 	f.Add([]byte("GET"), []byte("host"), []byte("/\x00\"\\"), []byte("\xff\xc3\xa9\u2028"), []byte(""), 200, int64(1), int64(2), int64(3_000_000_000), int64(1))
 	f.Add([]byte("\n"), []byte(`"}`), []byte("\xed\xa0\x80"), []byte("\x7f\u0085"), []byte("\\u"), -1, int64(-1), int64(math.MaxInt64), int64(-5), int64(0))
+	for i, text := range []string{
+		"", "plain /?&=<>~", `a"b\c`, "a\nb\r\tc", "\x00\x1b[31m\x7f", "caf\u00e9 \u65e5 \U0001F600", "\u0080\u009b\u00a0", "\u2027\u2028\u2029\u202a", "a\xffb", "\xc3", "\xe6\x97x",
+		"\xed\xa0\x80", // a surrogate
+		"\xc0\xaf",     // overlong
+		"\ufffd",       // the real one stays
+	} {
+		for pad := range 9 { // octets are looked at by eights
+			padded := []byte(strings.Repeat("x", pad) + text + strings.Repeat("y", 8-pad))
+			duration := []int64{0, 999, 1000, 10_999, 1_000_000, 90_000_000_000, -1_000_000_000, math.MaxInt64}[(i+pad)%8]
+			f.Add(padded, padded, padded, padded, padded, 200, int64(0), int64(0), duration, int64(0))
+		}
+	}
 	f.Fuzz(func(t *testing.T, method, host, target, agent, referer []byte, status int, in, out, duration, unix int64) {
 		e := &Entry{
 			Time: time.Unix(unix%(1<<37), duration&(1<<29)).UTC(), Client: host, Method: method, Host: host, Target: target, Proto: string(method),
@@ -227,7 +188,7 @@ func FuzzJSONLine(f *testing.F) {
 		err := json.Unmarshal([]byte(line), &got)
 		verify.Require(t, err == nil, "%v: %s", err, line)
 		verify.That(t, got == want, "got  %+v\nwant %+v", got, want)
-		line = lineCombined(e)
+		line = lineOf("combined", e)
 		verify.That(t, strings.IndexByte(line, '\n') == len(line)-1 && bytes.Count([]byte(line), []byte{'"'}) == 16, "combined: %q", line)
 	})
 }

@@ -3,7 +3,6 @@ package accesslog
 import (
 	"runtime"
 	"sluice/test/verify"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -55,21 +54,3 @@ func BenchmarkJSONLine(b *testing.B) {
 	}
 	b.SetBytes(int64(len(line)))
 }
-
-func BenchmarkLogParallel(b *testing.B) {
-	l := verify.Result(New(Options{Path: "/dev/null", Sample: 1})).Must(b)
-	defer l.Close()
-	b.ReportAllocs()
-	var shards shardNumbers
-	b.RunParallel(func(pb *testing.PB) {
-		e, shard := typical(), shards.next()
-		for pb.Next() {
-			l.Log(shard, e)
-		}
-	})
-}
-
-// shardNumbers numbers goroutines.
-type shardNumbers struct{ last atomic.Uint32 }
-
-func (s *shardNumbers) next() uint32 { return s.last.Add(1) }

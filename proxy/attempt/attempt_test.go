@@ -205,39 +205,50 @@ func TestMayLeave(t *testing.T) {
 	}
 }
 
-// A first peer is waited for where there is none, and a connection to one where
-// all are in use: each as long as the service says.
+// A first peer is waited for where there is none, and a connection to one where all are in use:
+// each as long as the service says, for a retry as for a first try. One of the peers is busy.
 func TestRunWaits(t *testing.T) {
 	const connection, peer = 2 * time.Second, 3 * time.Second
+	nothing := func(*balancer.Pool, balancer.Token) {}
+	becomesFree := func(_ *balancer.Pool, held balancer.Token) {
+		time.AfterFunc(time.Second, func() { held.Done(ok) })
+	}
 	for _, test := range []struct {
-		name   string
-		peers  int
-		busy   bool
-		events func(p *balancer.Pool, held balancer.Token)
-		calls  string
-		after  time.Duration
-		err    error
+		name  string
+		peers int
+		event func(p *balancer.Pool, held balancer.Token) // before the first try or, with two peers, in it
+		calls string
+		after time.Duration
+		err   error
 	}{
-		{"no peer", 0, false, func(*balancer.Pool, balancer.Token) {}, "wait 3s", peer, balancer.ErrNoPeers},
-		{"all busy", 1, true, func(*balancer.Pool, balancer.Token) {}, "wait 2s", connection, balancer.ErrConnectionsSaturated},
-		{"one becomes free", 1, true, func(_ *balancer.Pool, held balancer.Token) {
-			time.AfterFunc(time.Second, func() { held.Done(ok) })
-		}, "wait 2s try", time.Second, nil},
-		{"the busy one leaves", 1, true, func(p *balancer.Pool, _ balancer.Token) {
+		{"no peer", 0, nothing, "wait 3s", peer, balancer.ErrNoPeers},
+		{"all busy", 1, nothing, "wait 2s", connection, balancer.ErrConnectionsSaturated},
+		{"one becomes free", 1, becomesFree, "wait 2s try", time.Second, nil},
+		{"the busy one leaves", 1, func(p *balancer.Pool, _ balancer.Token) {
 			time.AfterFunc(time.Second, func() { p.Apply(nil) })
 		}, "wait 2s wait 3s", time.Second + peer, balancer.ErrNoPeers},
+		{"a retry, one becomes free", 2, becomesFree, "try wait 2s try", time.Second, nil},
+		{"a retry, none does", 2, nothing, "try wait 2s", connection, balancer.ErrConnectionsSaturated},
+		{"a retry, a peer comes", 2, func(p *balancer.Pool, _ balancer.Token) {
+			set := []discovery.Instance{{Service: "star", ID: "later", Address: "10.0.0.1", Port: 9, Weight: 1}}
+			p.Apply(nil)
+			time.AfterFunc(time.Second, func() { p.Apply(set) })
+		}, "try wait 3s try", time.Second, nil},
+		{"a retry, none comes", 2, func(p *balancer.Pool, _ balancer.Token) { p.Apply(nil) }, "try wait 3s", peer, balancer.ErrNoPeers},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := pool(t, test.peers)
 				verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
-				var held balancer.Token
-				if test.busy {
-					held, _ = p.Pick(new(balancer.Query))
+				held, _ := p.Pick(new(balancer.Query))
+				service := &route.Service{Pool: p, WaitForPeer: peer, ConnectionWait: connection, Retry: route.Retry{Attempts: 3}}
+				x := script{tries: []Result{Ended(ok)}}
+				if test.peers == 2 {
+					x.tries = []Result{Ended(refused), Ended(ok)}
+					x.onTry = func() { x.onTry = nil; test.event(p, held) }
+				} else {
+					test.event(p, held)
 				}
-				test.events(p, held)
-				service := &route.Service{Pool: p, WaitForPeer: peer, ConnectionWait: connection, Retry: route.Retry{Attempts: 1}}
-				x := script{tries: []Result{Ended(balancer.Outcome{})}}
 				start := time.Now()
 				_, _, err := Run(service, new(balancer.Query), &x)
 				if calls := strings.Join(x.calls, " "); err != test.err || calls != test.calls || time.Since(start) != test.after {
@@ -267,45 +278,6 @@ func TestSuspectedPeerIsLeftForALaterOne(t *testing.T) {
 	o, tries, err := Run(service, new(balancer.Query), &x)
 	verify.That(t, o == ok && tries == 2 && err == nil, "got %v, %d tries, %v", o.Class, tries, err)
 	verify.Equal(t, strings.Join(x.calls, " "), "try await leave 0 ask await receive 1", "calls")
-}
-
-// A retry waits as a first try does: for a connection, and for a peer.
-func TestRetryWaits(t *testing.T) {
-	const connection, peer = 2 * time.Second, 3 * time.Second
-	for _, test := range []struct {
-		name   string
-		happen func(p *balancer.Pool, held balancer.Token)
-		calls  string
-		after  time.Duration
-		err    error
-	}{
-		{"a connection becomes free", func(_ *balancer.Pool, held balancer.Token) {
-			time.AfterFunc(time.Second, func() { held.Done(ok) })
-		}, "try wait 2s try", time.Second, nil},
-		{"none does", func(*balancer.Pool, balancer.Token) {}, "try wait 2s", connection, balancer.ErrConnectionsSaturated},
-		{"a peer comes", func(p *balancer.Pool, _ balancer.Token) {
-			set := []discovery.Instance{{Service: "star", ID: "later", Address: "10.0.0.1", Port: 9, Weight: 1}}
-			p.Apply(nil)
-			time.AfterFunc(time.Second, func() { p.Apply(set) })
-		}, "try wait 3s try", time.Second, nil},
-		{"none comes", func(p *balancer.Pool, _ balancer.Token) { p.Apply(nil) }, "try wait 3s", peer, balancer.ErrNoPeers},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				p := pool(t, 2)
-				verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
-				held, _ := p.Pick(new(balancer.Query))
-				service := &route.Service{Pool: p, WaitForPeer: peer, ConnectionWait: connection, Retry: route.Retry{Attempts: 3}}
-				x := script{tries: []Result{Ended(refused), Ended(ok)}}
-				x.onTry = func() { x.onTry = nil; test.happen(p, held) }
-				start := time.Now()
-				_, _, err := Run(service, new(balancer.Query), &x)
-				if calls := strings.Join(x.calls, " "); err != test.err || calls != test.calls || time.Since(start) != test.after {
-					t.Errorf("%v, %q after %v; want %v, %q after %v", err, calls, time.Since(start), test.err, test.calls, test.after)
-				}
-			})
-		})
-	}
 }
 
 // An exchange that panics gives back the places at its peers, each once.

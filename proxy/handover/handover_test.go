@@ -42,42 +42,26 @@ func TestHandover(t *testing.T) {
 	default:
 	}
 
-	// A released socket is not kept, and its address is free.
-	other := verify.Result(h.Listen("web", "tcp", "localhost:0")).Must(t)
-	verify.That(t, listens(other), "a new listener does not listen")
-	kept := verify.Result(other.(*net.TCPListener).File()).Must(t)
-	defer kept.Close()
-	h.Release(other)
-	if conn, err := net.Dial("tcp", other.Addr().String()); err == nil {
-		conn.Close()
-		t.Error("the address is still open after Release")
-	}
-	if inherited, err := net.FileListener(kept); err != nil || listens(inherited) {
-		t.Errorf("what a later process gets listens: %v", err)
-	} else {
-		inherited.Close()
-	}
-	if again, err := h.Listen("web", "tcp", other.Addr().String()); err != nil {
-		t.Errorf("listen again: %v", err)
-	} else {
-		h.Release(again)
-	}
-
-	// The same for a unix socket, whose file stays.
+	// A released socket is not kept, and its address is free. The file of a unix socket stays.
 	path := filepath.Join(t.TempDir(), "s")
-	socket := verify.Result(h.Listen("web", "unix", path)).Must(t)
-	verify.That(t, listens(socket), "a new unix socket does not listen")
-	keptSocket := verify.Result(socket.(*net.UnixListener).File()).Must(t)
-	defer keptSocket.Close()
-	h.Release(socket)
-	if conn, err := net.Dial("unix", path); err == nil {
-		conn.Close()
-		t.Error("the unix socket is still open after Release")
-	}
-	if inherited, err := net.FileListener(keptSocket); err != nil || listens(inherited) {
-		t.Errorf("the unix socket that a later process gets listens: %v", err)
-	} else {
+	for network, address := range map[string]string{"tcp": "localhost:0", "unix": path} {
+		other := verify.Result(h.Listen("web", network, address)).Must(t)
+		verify.That(t, listens(other), "%s: a new listener does not listen", network)
+		kept := verify.Result(other.(interface{ File() (*os.File, error) }).File()).Must(t)
+		defer kept.Close()
+		h.Release(other)
+		if conn, err := net.Dial(network, other.Addr().String()); err == nil {
+			conn.Close()
+			t.Errorf("%s: the address is still open after Release", network)
+		}
+		inherited, err := net.FileListener(kept)
+		verify.Require(t, err == nil && !listens(inherited), "%s: what a later process gets listens: %v", network, err)
 		inherited.Close()
+		if network == "tcp" {
+			again, err := h.Listen("web", network, other.Addr().String())
+			verify.Require(t, err == nil, "listen again: %v", err)
+			h.Release(again)
+		}
 	}
 	_, err = os.Stat(path)
 	verify.Succeeds(t, err)

@@ -59,7 +59,8 @@ func TestUsers(t *testing.T) {
 	verify.That(t, errors.Is(err, os.ErrNotExist), "a missing file: %v", err)
 }
 
-// Who is verified needs no turn. Others wait as long as they may.
+// Who is verified needs no turn. Others wait as long as they may. Nothing is computed for a password that
+// htpasswd would not take: it needs no turn, and the time of crypt grows with its length.
 func TestVerifyWaitsForItsTurn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users")
 	write(t, path, someUsers)
@@ -75,32 +76,11 @@ func TestVerifyWaitsForItsTurn(t *testing.T) {
 	}
 	ok, err = u.Verify(places.Many, "sha", "wrong", brief)
 	verify.That(t, !ok && err == ErrBusy, "unknown: %v, %v", ok, err)
+	ok, err = u.Verify(places.Many, "sha", strings.Repeat("x", 256), never)
+	verify.That(t, !ok && err == nil, "256 bytes: %v, %v", ok, err)
+	_, err = u.Verify(places.Many, "sha", strings.Repeat("x", 255), brief)
+	verify.That(t, err == ErrBusy, "255 bytes: %v, want %v", err, ErrBusy)
 	for range processors {
 		turns.Give(places.Many)
 	}
-}
-
-// Nothing is computed for a password that htpasswd would not take: it needs no turn, and the
-// time of crypt grows with its length.
-func TestLongPasswordsAreWrong(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "users")
-	write(t, path, someUsers)
-	u := verify.Result(OpenUsers(path)).Must(t)
-	for range processors {
-		turns.Take(places.Many, nil)
-	}
-	defer func() {
-		for range processors {
-			turns.Give(places.Many)
-		}
-	}()
-	noTime := func() (context.Context, context.CancelFunc) {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		return ctx, cancel
-	}
-	ok, err := u.Verify(places.Many, "sha", strings.Repeat("x", 256), noTime)
-	verify.That(t, !ok && err == nil, "256 bytes: %v, %v", ok, err)
-	_, err = u.Verify(places.Many, "sha", strings.Repeat("x", 255), noTime)
-	verify.That(t, err == ErrBusy, "255 bytes: %v, want %v", err, ErrBusy)
 }

@@ -9,6 +9,7 @@ import (
 	"sluice/test/verify"
 )
 
+// The order, fields that are repeated, and what the plainest reading of one field might leave open.
 func TestChoose(t *testing.T) {
 	for _, test := range []struct {
 		fields string // separated by "|"
@@ -16,48 +17,16 @@ func TestChoose(t *testing.T) {
 		want   Encoding
 	}{
 		{"", "zstd br gzip", Identity},
-		{"gzip", "zstd br gzip", Gzip},
-		{"GZIP", "zstd br gzip", Gzip},
-		{"x-gzip", "zstd br gzip", Gzip},
 		{"gzip, deflate, br, zstd", "zstd br gzip", Zstd},
 		{"gzip, deflate, br, zstd", "gzip br", Gzip},
-		{"gzip, deflate, br", "zstd br gzip", Brotli},
 		{"gzip|br", "zstd br gzip", Brotli},
-		{"gzip;q=1.0, br;q=0.9", "zstd br gzip", Gzip},
 		{"gzip;q=0.5,br;q=0.501", "gzip br", Brotli},
-		{"gzip ; q=0.5 , br ;\tq=0.4", "br gzip", Gzip},
-		{"gzip;Q=0.5", "gzip", Gzip},
-		{"gzip;q=0", "zstd br gzip", Identity},
-		{"gzip;q=0.000", "zstd br gzip", Identity},
-		{"gzip;q=0.001", "zstd br gzip", Gzip},
-		{"gzip;q=0, *", "zstd br gzip", Zstd},
 		{"gzip;q=0, *", "gzip", Identity},
 		{"*", "br gzip", Brotli},
-		{"*;q=0", "br gzip", Identity},
-		{"*;q=0.1, gzip;q=0.2", "br gzip", Gzip},
-		{"identity", "gzip", Identity},
-		{"identity, gzip;q=0.5", "gzip", Identity},
-		{"identity;q=0.5, gzip;q=0.5", "gzip", Gzip},
-		{"identity;q=0.5, gzip", "gzip", Gzip},
 		{"identity;q=0", "gzip", Identity}, // nothing else is accepted
-		{"identity;q=0, gzip;q=0.1", "gzip", Gzip},
-		{"gzip;q=0.5, *", "gzip", Identity}, // "*" is also identity
-		{"deflate, compress", "zstd br gzip", Identity},
-		{"gzip;q=2", "gzip", Identity},
-		{"gzip;q=1.001", "gzip", Identity},
-		{"gzip;q=0.0001", "gzip", Identity},
-		{"gzip;q=.5", "gzip", Identity},
-		{"gzip;q=0,5", "gzip", Identity}, // two elements
-		{"gzip;q=0x5", "gzip", Identity},
-		{"gzip;q", "gzip", Identity},
-		{"gzip;q=", "gzip", Identity},
-		{"gzip;", "gzip", Identity},
-		{"gzip;level=1", "gzip", Identity},
+		{"identity;q=0.5, gzip;q=0.5", "gzip", Gzip},
+		{"gzip;q=0.5, *", "gzip", Identity},  // "*" is also identity
 		{"gzip;q=0, gzip", "gzip", Identity}, // the first counts
-		{"gzip, gzip;q=0", "gzip", Gzip},
-		{",, gzip,", "gzip", Gzip},
-		{"gzipp, zip", "gzip", Identity},
-		{"\xff\x00", "gzip", Identity},
 		{"gzip", "", Identity},
 	} {
 		var a Accept
@@ -120,8 +89,15 @@ func referenceWeights(value string) map[string]float64 {
 }
 
 func FuzzChoose(f *testing.F) {
-	for _, seed := range []string{"gzip, deflate, br, zstd", "gzip;q=0.5,*;q=0.1", "identity;q=0,*", "x-gzip;q=1.000", "br;q=0."} {
-		f.Add(seed, byte(0))
+	for _, seed := range []string{
+		"gzip, deflate, br, zstd", "gzip;q=0.5,*;q=0.1", "identity;q=0,*", "x-gzip;q=1.000", "br;q=0.", "GZIP", "gzip ; q=0.5 , br ;\tq=0.4", "gzip;Q=0.5",
+		"gzip;q=0", "gzip;q=0.000", "gzip;q=0.001", "*;q=0", "*;q=0.1, gzip;q=0.2", "identity", "identity, gzip;q=0.5", "identity;q=0.5, gzip", "identity;q=0, gzip;q=0.1",
+		"deflate, compress", "gzip;q=2", "gzip;q=1.001", "gzip;q=0.0001", "gzip;q=.5", "gzip;q=0,5", "gzip;q=0x5", "gzip;q", "gzip;q=", "gzip;", "gzip;level=1", "gzip, gzip;q=0",
+		",, gzip,", "gzipp, zip", "\xff\x00", "gzip;q=1.0, br;q=0.9", "gzip;q=0.1234", "gzip;q=0.x5", "br;\tq=0.4",
+	} {
+		for first := range byte(3) {
+			f.Add(seed, first)
+		}
 	}
 	f.Fuzz(func(t *testing.T, value string, first byte) {
 		order := slices.Clone(Encodings)
