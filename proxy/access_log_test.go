@@ -76,7 +76,8 @@ func (p *loggedProxy) lines() (lines []logLine) {
 
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 
-// The client's address is the same in the log, for the peer, and for limits.
+// The client's address is the same in the log, for the peer, and for limits. TestClientAddressBehindProxies has
+// more ways to tell it.
 func TestRealClientAddress(t *testing.T) {
 	for _, test := range []struct {
 		name, fields, want string
@@ -85,14 +86,8 @@ func TestRealClientAddress(t *testing.T) {
 		{"nobody is trusted", "X-Forwarded-For: 203.0.113.9\r\nX-Real-IP: 203.0.113.9\r\n", "127.0.0.1", nil},
 		{"without a field", "", "127.0.0.1", loopback},
 		{"X-Forwarded-For", "X-Forwarded-For: 203.0.113.9\r\n", "203.0.113.9", loopback},
-		{"the last one that is not trusted", "X-Forwarded-For: 6.6.6.6, 203.0.113.9, 127.0.0.5\r\n", "203.0.113.9", loopback},
-		{"all are trusted", "X-Forwarded-For: 127.0.0.9, 127.0.0.5\r\n", "127.0.0.9", loopback},
 		{"nonsense", "X-Forwarded-For: unknown\r\nX-Real-IP: 203.0.113.9\r\n", "unknown", loopback},
 		{"X-Real-IP alone", "X-Real-IP: 203.0.113.9\r\n", "203.0.113.9", loopback},
-		{"X-Real-IP is nonsense", "X-Real-IP: a, b\r\n", "unknown", loopback},
-		{"X-Forwarded-For has precedence", "X-Real-IP: 6.6.6.6\r\nX-Forwarded-For: 203.0.113.9\r\n", "203.0.113.9", loopback},
-		{"another way to write it", "X-Forwarded-For: 2001:DB8:0::1%x\r\n", "2001:db8::1", loopback},
-		{"mapped to IPv6", "X-Forwarded-For: ::ffff:203.0.113.9\r\n", "203.0.113.9", loopback},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

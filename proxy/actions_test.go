@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -173,24 +172,18 @@ func TestActions(t *testing.T) {
 		answer         []string // fields of the response; one that ends with a colon is not there
 	}{
 		{name: "no edits", want: []string{"GET /", "Host: shop.example"}, answer: []string{"X-Peer: secret"}},
-		{
-			name: "fields", actions: headers, target: "/p/%41?q=%42&r",
+		{name: "fields", actions: headers, target: "/p/%41?q=%42&r",
 			fields: []string{"X-Set: forged", "x-set: again", "X-Add: one", "X-Gone: 1", "Cookie: a=b", "X-Kept: $host"},
 			want:   []string{"GET /p/%41?q=%42&r", "X-Set: GET SCHEME://shop.example/p/%41?q=%42&r 127.0.0.1", "X-Add: more", "X-Add: one", "X-Kept: $host", "X-Forwarded-Proto: gopher"},
 			absent: []string{"X-Set: forged", "X-Set: again", "Cookie: a=b", "X-Gone: 1", "X-Forwarded-Proto: SCHEME"},
-			answer: []string{"X-Peer: public", "X-New: $", "X-Twice: 1, 2, 3", "Content-Type:"},
-		},
+			answer: []string{"X-Peer: public", "X-New: $", "X-Twice: 1, 2, 3", "Content-Type:"}},
 		{name: "fields, POST", actions: headers, method: "POST", body: "body", want: []string{"POST /", "Content-Length: 4"}, answer: []string{"X-Peer: public"}},
 		{name: "fields, HEAD", actions: headers, method: "HEAD", answer: []string{"X-Peer: public", "X-New: $"}},
-		{
-			name: "strip", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api/"})}, target: "/api/x%2fy/?q=/api",
-			fields: []string{"X-Forwarded-Prefix: /forged"}, want: []string{"GET /x%2fy/?q=/api", "X-Forwarded-Prefix: /api"}, absent: []string{"X-Forwarded-Prefix: /forged"},
-		},
+		{name: "strip", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api/"})}, target: "/api/x%2fy/?q=/api",
+			fields: []string{"X-Forwarded-Prefix: /forged"}, want: []string{"GET /x%2fy/?q=/api", "X-Forwarded-Prefix: /api"}, absent: []string{"X-Forwarded-Prefix: /forged"}},
 		{name: "strip all", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api"})}, target: "/api?q", want: []string{"GET /?q"}},
-		{
-			name: "strip nothing", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api"})}, target: "/apix",
-			fields: []string{"X-Forwarded-Prefix: /other"}, want: []string{"GET /apix"}, absent: []string{"X-Forwarded-Prefix: /other"},
-		},
+		{name: "strip nothing", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api"})}, target: "/apix",
+			fields: []string{"X-Forwarded-Prefix: /other"}, want: []string{"GET /apix"}, absent: []string{"X-Forwarded-Prefix: /other"}},
 		{name: "strip a string", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api", StripString: true})}, target: "/apix/y", want: []string{"GET /x/y"}},
 		{name: "strip, encoded", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api"})}, target: "/%61pi/x", status: 400, reason: "unsafe_path"},
 		{name: "add", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Add: "/v1/"})}, target: "/x/?q", want: []string{"GET /v1/x/?q"}},
@@ -202,22 +195,14 @@ func TestActions(t *testing.T) {
 		{name: "rewrite, too long", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Rewrite: regexp.MustCompile("^/(.*)$"), To: "/$1$1$1"})}, target: "/" + strings.Repeat("x", 6000), status: 414, reason: "target_too_long"},
 		{name: "host", actions: route.Actions{Host: "app.internal:81"}, want: []string{"Host: app.internal:81", "X-Forwarded-Host: shop.example"}},
 		{name: "host of the peer", actions: route.Actions{HostOfPeer: true}, want: []string{"Host: PEER", "X-Forwarded-Host: shop.example"}},
-		{
-			name: "redirect", actions: route.Actions{Redirect: redirect(t, "https://www.example/new$path", 301)}, target: "/a%20b?q=1", status: 301, reason: "redirect",
-			answer: []string{"Location: https://www.example/new/a%20b?q=1"},
-		},
-		{
-			name: "redirect, other query", actions: route.Actions{Redirect: redirect(t, "/new?from=$host", 302)}, target: "/?q=1", method: "POST", body: "x", status: 302, reason: "redirect",
-			answer: []string{"Location: /new?from=shop.example"},
-		},
-		{
-			name: "redirect, stripped", actions: route.Actions{Redirect: redirect(t, "/$path", 307), Path: pathEdits(t, route.PathOptions{Strip: "/a"})}, target: "/a/x", status: 307, reason: "redirect",
-			answer: []string{"Location: /x"},
-		},
-		{
-			name: "redirect by pattern", actions: route.Actions{Redirect: redirectByPattern(t, `^https?://([^/]*)/a/old/(.*)$`, "https://$1/$2"), Path: pathEdits(t, route.PathOptions{Strip: "/a"})},
-			target: "/a/old/x?q=1", status: 302, reason: "redirect", answer: []string{"Location: https://shop.example/x?q=1"},
-		},
+		{name: "redirect", actions: route.Actions{Redirect: redirect(t, "https://www.example/new$path", 301)}, target: "/a%20b?q=1", status: 301, reason: "redirect",
+			answer: []string{"Location: https://www.example/new/a%20b?q=1"}},
+		{name: "redirect, other query", actions: route.Actions{Redirect: redirect(t, "/new?from=$host", 302)}, target: "/?q=1", method: "POST", body: "x", status: 302, reason: "redirect",
+			answer: []string{"Location: /new?from=shop.example"}},
+		{name: "redirect, stripped", actions: route.Actions{Redirect: redirect(t, "/$path", 307), Path: pathEdits(t, route.PathOptions{Strip: "/a"})}, target: "/a/x", status: 307, reason: "redirect",
+			answer: []string{"Location: /x"}},
+		{name: "redirect by pattern", actions: route.Actions{Redirect: redirectByPattern(t, `^https?://([^/]*)/a/old/(.*)$`, "https://$1/$2"), Path: pathEdits(t, route.PathOptions{Strip: "/a"})},
+			target: "/a/old/x?q=1", status: 302, reason: "redirect", answer: []string{"Location: https://shop.example/x?q=1"}},
 		{name: "no redirect by pattern", actions: route.Actions{Redirect: redirectByPattern(t, "/old/", "/new/")}, target: "/x?q=1", want: []string{"GET /x?q=1"}},
 		{name: "redirect, GET", actions: route.Actions{Redirect: redirectFor(t, "/new", route.RedirectCodes{Code: 308, Get: 301})}, target: "/", status: 301, reason: "redirect",
 			answer: []string{"Location: /new"}},
@@ -229,14 +214,10 @@ func TestActions(t *testing.T) {
 		{name: "denied", actions: route.Actions{Access: access("", "::ffff:127.0.0.0/104")}, method: "POST", body: strings.Repeat("x", 100_000), status: 403, reason: "client_denied"},
 		{name: "limited", actions: route.Actions{RateLimit: exhausted(route.RateLimit{PerRoute: true}, "")}, status: 429, reason: "rate_limited"},
 		{name: "limited address", actions: route.Actions{RateLimit: exhausted(route.RateLimit{}, "\x7f\x00\x00\x01")}, status: 429, reason: "rate_limited"},
-		{
-			name: "limited key", actions: route.Actions{RateLimit: exhausted(route.RateLimit{Key: route.HashKey{Source: route.HashHeader, Name: "x-key"}}, "a")},
-			fields: []string{"X-Key: a"}, status: 429, reason: "rate_limited",
-		},
-		{
-			name: "another key", actions: route.Actions{RateLimit: exhausted(route.RateLimit{Key: route.HashKey{Source: route.HashHeader, Name: "x-key"}}, "a")},
-			fields: []string{"X-Key: b"}, want: []string{"GET /"},
-		},
+		{name: "limited key", actions: route.Actions{RateLimit: exhausted(route.RateLimit{Key: route.HashKey{Source: route.HashHeader, Name: "x-key"}}, "a")},
+			fields: []string{"X-Key: a"}, status: 429, reason: "rate_limited"},
+		{name: "another key", actions: route.Actions{RateLimit: exhausted(route.RateLimit{Key: route.HashKey{Source: route.HashHeader, Name: "x-key"}}, "a")},
+			fields: []string{"X-Key: b"}, want: []string{"GET /"}},
 		{name: "no password", actions: password, status: 401, reason: "unauthorized", answer: []string{`Www-Authenticate: Basic realm="the shop", charset="UTF-8"`}},
 		{name: "wrong password", actions: password, fields: []string{"Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte("ann:wrong"))}, status: 401, reason: "unauthorized"},
 		{name: "password", actions: password, method: "POST", body: "body", fields: []string{"Authorization: basic " + right}, want: []string{"POST /", "X-User: ann"}, absent: []string{"Authorization: basic " + right}},
@@ -248,21 +229,12 @@ func TestActions(t *testing.T) {
 		{name: "large body too long", actions: route.Actions{BodyLimit: 4}, method: "POST", body: strings.Repeat("x", 100_000), status: 413, reason: "body_too_long"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			for _, peers := range []string{"HTTP/1 peers", "HTTP/2 peers"} {
-				var p *testProxy
-				var peer string
-				if peers == "HTTP/1 peers" {
-					origin := httptest.NewServer(http.HandlerFunc(echoRequest))
-					defer origin.Close()
-					peer = origin.Listener.Addr().String()
-					p = startProxy(t, Options{}, peer)
-				} else {
-					peer = startH2COrigin(t, echoRequest).address
-					p = startProxyToH2C(t, peer)
-				}
+			for _, http2 := range []bool{false, true} {
+				p := startProxyTo(t, http2, Options{}, echoRequest)
+				peer := p.pool.Snapshot().All[0].Address()
 				p.setActions(&test.actions)
 				for _, front := range p.fronts() {
-					what := front.name + ", " + peers
+					what := fmt.Sprintf("%s, HTTP/2 to peers %v", front.name, http2)
 					method := cmp.Or(test.method, "GET")
 					scheme, _, _ := strings.Cut(front.url, ":")
 					for range 2 { // the connection stays in order

@@ -44,3 +44,15 @@ func TestMaxForwardsZero(t *testing.T) {
 	got := p.raw("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nConnection: close\r\n\r\n")
 	verify.That(t, strings.HasPrefix(got, "HTTP/1.1 200 ") && origin.got() == "", "got %q, the peer %q", got, origin.got())
 }
+
+// Most refusals have the status 400.
+func TestOtherStatusesOfRefusals(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	for request, status := range map[string]string{
+		"GET / HTTP/1.2": "505", "CONNECT a:80 HTTP/1.1": "405", "TRACE / HTTP/1.1": "405", "PRI * HTTP/2.0\r\n\r\nXX": "405", "GET / HTTP/1.1\r\nExpect: x": "417",
+	} {
+		answer := p.raw(request + "\r\nHost: a\r\n\r\n")
+		verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 "+status+" ") && strings.Contains(answer, "\r\nConnection: close\r\n"), "%q: got %q", request, answer)
+	}
+}

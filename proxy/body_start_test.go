@@ -130,27 +130,3 @@ func TestHeadWaitsForItsBody(t *testing.T) {
 		verify.Require(t, !time.Now().After(end), "%d of %d responses came in one piece", whole, responses)
 	}
 }
-
-// A body that comes slowly does not keep its head back for long.
-func TestHeadOfSlowBody(t *testing.T) {
-	t.Parallel()
-	proceed := make(chan struct{})
-	for _, start := range []string{"", "ab"} {
-		origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-			io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"+start)
-			<-proceed
-			return c.write("body"[len(start):])
-		}))
-		p := startProxy(t, Options{}, origin.address())
-		conn := p.dial()
-		for range 3 { // the connections to the peer are used again
-			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-			head := make([]byte, len("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"+start))
-			verify.Result(io.ReadFull(conn, head)).Must(t)
-			proceed <- struct{}{}
-			_, err := io.ReadFull(conn, head[:4-len(start)])
-			verify.NoError(t, err)
-		}
-		verify.Equal(t, origin.connections(), 1, "connections to the peer")
-	}
-}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -35,17 +34,7 @@ var compressionMemory = Limits{CompressionBytes: 1 << 30}
 // startCompressing starts a proxy to a peer that answers by handler, with HTTP/1 or HTTP/2.
 func startCompressing(t *testing.T, http2 bool, a *route.Actions, handler http.HandlerFunc) *testProxy {
 	t.Helper()
-	var p *testProxy
-	if http2 {
-		p = startProxyToH2C(t, startH2COrigin(t, handler).address)
-		o := *p.options.Load()
-		o.Limits.CompressionBytes = compressionMemory.CompressionBytes
-		p.Configure(o)
-	} else {
-		origin := httptest.NewServer(handler)
-		t.Cleanup(origin.Close)
-		p = startProxy(t, Options{Limits: compressionMemory}, origin.Listener.Addr().String())
-	}
+	p := startProxyTo(t, http2, Options{Limits: compressionMemory}, handler)
 	p.setActions(a)
 	t.Cleanup(func() {
 		eventually(t, "the encoders are released", func() bool { return p.Compression().InUseBytes == 0 })
@@ -227,25 +216,17 @@ func TestDoesNotCompress(t *testing.T) {
 	}
 }
 
-// The connection of a client with HTTP/1.0 would end with a compressed response.
-func TestDoesNotCompressForHTTP10(t *testing.T) {
+// The connection of a client with HTTP/1.0 would end with a compressed response. Without memory for an
+// encoder, a response is sent as it is.
+func TestDoesNotCompressForHTTP10OrWithoutMemory(t *testing.T) {
 	t.Parallel()
 	long := words(2000)
-	p := startProxy(t, Options{Limits: compressionMemory}, startOrigin(t, answering(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", len(long), long))).address())
-	p.setActions(compressing(t, 0))
-	got := p.raw("GET / HTTP/1.0\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n")
-	verify.That(t, strings.HasSuffix(got, long) && strings.Contains(got, "Vary: Accept-Encoding\r\n"), "%q", got)
-}
-
-// Without memory for an encoder, a response is sent as it is.
-func TestCompressionMemoryIsBounded(t *testing.T) {
-	t.Parallel()
-	long := words(2000)
-	p := startProxy(t, Options{Limits: Limits{CompressionBytes: 1000}}, startOrigin(t, answering(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", len(long), long))).address())
-	p.setActions(compressing(t, 0))
-	got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAccept-Encoding: gzip\r\n\r\n")
-	if !strings.HasSuffix(got, long) || !strings.Contains(got, "Vary: Accept-Encoding\r\n") || p.Compression().Skipped != 1 {
-		t.Errorf("%+v, %q", p.Compression(), got)
+	origin := startOrigin(t, answering(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", len(long), long)))
+	for version, limits := range map[string]Limits{"1.0": compressionMemory, "1.1": {CompressionBytes: 1000}} {
+		p := startProxy(t, Options{Limits: limits}, origin.address())
+		p.setActions(compressing(t, 0))
+		got := p.raw("GET / HTTP/" + version + "\r\nHost: a\r\nConnection: close\r\nAccept-Encoding: gzip\r\n\r\n")
+		verify.That(t, strings.HasSuffix(got, long) && strings.Contains(got, "Vary: Accept-Encoding\r\n") && (p.Compression().Skipped == 1) == (version == "1.1"), "%+v, %q", p.Compression(), got)
 	}
 }
 

@@ -175,3 +175,25 @@ func (r *seenRequest) read(reader *bufio.Reader) (target, client string, ok bool
 	r.body, r.complete = string(body), err == nil
 	return target, client, true
 }
+
+// readWitnessed reads a request whatever its target is, which net/http would
+// not. Its body may take up to mostBytes from the reader that follow the request, and
+// cannot have more bytes of trailers.
+func readWitnessed(reader *bufio.Reader, mostBytes int) (*http.Request, error) {
+	line, err := reader.ReadString('\n')
+	if err != nil {
+		return nil, err
+	}
+	parts := strings.Split(strings.TrimRight(line, "\r\n"), " ")
+	if len(parts) != 3 {
+		return nil, fmt.Errorf("request line %q", line)
+	}
+	// Of a *bufio.Reader that is large enough, ReadRequest takes no copy.
+	joined := bufio.NewReaderSize(io.MultiReader(strings.NewReader(parts[0]+" / "+parts[2]+"\r\n"), reader), mostBytes)
+	r, err := http.ReadRequest(joined)
+	if err != nil {
+		return nil, fmt.Errorf("read request: %w", err)
+	}
+	r.RequestURI = parts[1]
+	return r, nil
+}

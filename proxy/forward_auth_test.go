@@ -50,12 +50,10 @@ func TestForwardAuth(t *testing.T) {
 	}))
 	defer server.Close()
 	var served atomic.Int64
-	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	p := startProxyTo(t, false, Options{}, func(w http.ResponseWriter, r *http.Request) {
 		served.Add(1)
 		echoRequest(w, r)
-	}))
-	defer origin.Close()
-	p := startProxy(t, Options{}, origin.Listener.Addr().String())
+	})
 	actions := func(url string, timeout time.Duration) *route.Actions {
 		f := auth.NewForward(verify.URL(t, url), timeout, nil)
 		t.Cleanup(f.Close)

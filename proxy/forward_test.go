@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"bufio"
-	"bytes"
-	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
@@ -15,8 +13,8 @@ import (
 	"sluice/test/verify"
 )
 
-// The peer gets the request byte for byte, but for what ends at this hop and
-// what sluice adds.
+// The peer gets the request byte for byte, but for what ends at this hop and what sluice adds. The
+// seeds of FuzzProxy have other requests.
 func TestRequestHeadAsSent(t *testing.T) {
 	t.Parallel()
 	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
@@ -59,33 +57,15 @@ func TestRequestHeadAsSent(t *testing.T) {
 		{name: "absolute form",
 			request: "GET http://a:80/b?c HTTP/1.1\r\nHost: other\r\nX: 1\r\n\r\n",
 			want:    "GET /b?c HTTP/1.1\r\nHost: a:80\r\nX: 1\r\n" + strings.Replace(added, "Host: a", "Host: a:80", 1)},
-		{name: "absolute form without path",
-			request: "GET http://a HTTP/1.1\r\nHost: a\r\n\r\n",
-			want:    "GET / HTTP/1.1\r\nHost: a\r\n" + added},
-		{name: "absolute form with only a query",
-			request: "GET http://a?b HTTP/1.1\r\nHost: a\r\n\r\n",
-			want:    "GET /?b HTTP/1.1\r\nHost: a\r\n" + added},
-		{name: "OPTIONS *",
-			request: "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
-			want:    "OPTIONS * HTTP/1.1\r\nHost: a\r\n" + added},
 		{name: "OPTIONS with Max-Forwards",
 			request: "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 10\r\n\r\n",
 			want:    "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 9\r\n" + added},
-		{name: "Max-Forwards of other methods",
-			request: "GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n",
-			want:    "GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n" + added},
-		{name: "unknown method",
-			request: "Purge /x HTTP/1.1\r\nHost: a\r\n\r\n",
-			want:    "Purge /x HTTP/1.1\r\nHost: a\r\n" + added},
 		{name: "HTTP/1.0",
 			request: "GET / HTTP/1.0\r\nHost: a\r\n\r\n",
 			want:    "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Replace(added, "Via: 1.1", "Via: 1.0", 1)},
 		{name: "trailers wanted",
 			request: "GET / HTTP/1.1\r\nHost: a\r\nTE: trailers, deflate\r\nConnection: TE\r\n\r\n",
 			want:    "GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n" + added},
-		{name: "body with length",
-			request: "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 003\r\n\r\nabc",
-			want:    "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 003\r\n" + added + "abc"},
 		{name: "chunked body",
 			request: "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \t CHUNKED \r\nTrailer: X-Sum\r\n\r\n3;x=y\r\nabc\r\n0\r\nX-Sum: 1\r\nContent-Length: 5\r\nX_Y: 1\r\nX-Forwarded-Client-Cert: Hash=1\r\n\r\n",
 			want:    "POST / HTTP/1.1\r\nHost: a\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n" + added + "3;x=y\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n"},
@@ -152,12 +132,6 @@ func TestResponseAsSent(t *testing.T) {
 		{"HEAD of chunks and HTTP/1.0", "HEAD / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
 			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
 			"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n\r\n"},
-		{"204", "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-			"HTTP/1.1 204 No Content\r\nX: 1\r\n\r\n",
-			"HTTP/1.1 204 No Content\r\nX: 1\r\n\r\n"},
-		{"304", "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-			"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
-			"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"},
 		{"interim responses", "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
 			"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
 			"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"},
@@ -190,46 +164,6 @@ func TestResponseAsSent(t *testing.T) {
 	}
 }
 
-func TestPipelinedRequestsInOrder(t *testing.T) {
-	t.Parallel()
-	for _, separate := range []bool{false, true} {
-		t.Run(fmt.Sprintf("separate %v", separate), func(t *testing.T) {
-			sent := make(chan struct{})
-			origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
-				if r.URL.Path == "/0" {
-					<-sent
-				}
-				fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(r.URL.Path), r.URL.Path)
-				return true
-			}))
-			p := startProxy(t, Options{}, origin.address())
-			conn := p.dial()
-			var all bytes.Buffer
-			for i := range 9 {
-				switch i % 3 {
-				case 0:
-					fmt.Fprintf(&all, "GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", i)
-				case 1:
-					fmt.Fprintf(&all, "POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcde", i)
-				case 2:
-					fmt.Fprintf(&all, "POST /%d HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n", i)
-				}
-				if separate {
-					// The next request arrives while this one is being served.
-					conn.Write(all.Bytes())
-					all.Reset()
-					time.Sleep(time.Millisecond)
-				}
-			}
-			conn.Write(all.Bytes())
-			close(sent)
-			for i := range 9 {
-				expectResponse(t, conn, 200, fmt.Sprintf("/%d", i))
-			}
-		})
-	}
-}
-
 // A client that closes its sending side right after its request gets its
 // response and then the end of the connection.
 func TestHalfClosedClient(t *testing.T) {
@@ -252,16 +186,17 @@ func TestHalfClosedClient(t *testing.T) {
 // What the peer sends goes to the client at once, however it is framed.
 func TestStreamsAtOnce(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct{ name, head, one, two string }{
-		{"length", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n", "one", "two"},
-		{"chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "3\r\none\r\n", "3\r\ntwo\r\n0\r\n\r\n"},
-		{"until close", "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", "one", "two"},
+	for _, test := range []struct{ name, head, begun, one, two string }{
+		{"length", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n", "", "one", "two"},
+		{"length, with the start of the body", "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n", "ab", "one", "two"},
+		{"chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "", "3\r\none\r\n", "3\r\ntwo\r\n0\r\n\r\n"},
+		{"until close", "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", "", "one", "two"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			proceed := make(chan struct{})
 			origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-				io.WriteString(c.Conn, test.head)
+				io.WriteString(c.Conn, test.head+test.begun)
 				<-proceed
 				io.WriteString(c.Conn, test.one)
 				<-proceed
@@ -272,47 +207,12 @@ func TestStreamsAtOnce(t *testing.T) {
 			conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			r, err := http.ReadResponse(bufio.NewReader(conn), nil) // the head alone
 			verify.NoError(t, err)
+			expectNext(t, r.Body, test.begun)
 			proceed <- struct{}{}
 			expectNext(t, r.Body, "one")
 			proceed <- struct{}{}
 			rest, err := io.ReadAll(r.Body)
 			verify.Require(t, err == nil && string(rest) == "two", "got %q, %v", rest, err)
 		})
-	}
-}
-
-// A response that the peer cuts short is never completed.
-func TestCutResponseIsCut(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct{ name, request, response string }{
-		{"length", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"},
-		{"between chunks", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"},
-		{"in a chunk", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc"},
-		{"before the final CRLF", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"},
-		{"malformed chunk", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nx\r\n\r\n0\r\n\r\n"},
-		{"chunks for HTTP/1.0", "GET / HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"},
-	} {
-		for _, apart := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, apart %v", test.name, apart), func(t *testing.T) {
-				t.Parallel()
-				origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-					head, body, _ := strings.Cut(test.response, "\r\n\r\n")
-					io.WriteString(c.Conn, head+"\r\n\r\n")
-					if apart {
-						time.Sleep(5 * time.Millisecond)
-					}
-					io.WriteString(c.Conn, body)
-					return false
-				}))
-				p := startProxy(t, Options{}, origin.address())
-				conn := p.send(test.request)
-				r, err := http.ReadResponse(bufio.NewReader(conn), nil)
-				if err != nil {
-					return // cut in the head: fine
-				}
-				body, err := io.ReadAll(r.Body)
-				verify.That(t, err != nil || r.StatusCode == 502, "got a complete body %q", body)
-			})
-		}
 	}
 }

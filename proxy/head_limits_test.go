@@ -5,14 +5,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 
 	"sluice/balancer"
 	"sluice/proxy/socket"
-	"sluice/test/balancertest"
+	"sluice/proxy/upstream"
 	"sluice/test/verify"
 )
 
@@ -52,23 +51,21 @@ func expectPadding(t *testing.T, got, want http.Header) {
 // largeHeads are limits above those that fit the usual buffers.
 var largeHeads = Limits{HeadBytes: MaxHeadBytes, Fields: 400}
 
+// withHeads returns someTransport for heads of that size.
+func withHeads(l Limits) upstream.Options {
+	o := someTransport
+	o.HeadBytes, o.Fields = l.HeadBytes, l.Fields
+	return o
+}
+
 // Heads up to the limits pass in both directions, with HTTP/1 and HTTP/2 on each side. What
 // is above gets 431.
 func TestLimitsOfRequestHeads(t *testing.T) {
 	t.Parallel()
-	http1Origin := httptest.NewServer(http.HandlerFunc(echoPadding))
-	defer http1Origin.Close()
-	http2Origin := startH2COrigin(t, echoPadding)
+	origin := startServer(t, echoPadding)
 	for _, peer := range []string{"HTTP/1", "HTTP/2"} {
 		p := startProxy(t, Options{Limits: largeHeads})
-		options := someTransport
-		options.HeadBytes, options.Fields = largeHeads.HeadBytes, largeHeads.Fields
-		address, factory := strings.TrimPrefix(http1Origin.URL, "http://"), p.NewTransport
-		if peer == "HTTP/2" {
-			address, factory = http2Origin.address, p.NewHTTP2Transport
-		}
-		verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: factory(options)})))
-		p.setPeers(address)
+		p.usePeers(peer == "HTTP/2", withHeads(largeHeads), balancer.Options{}, origin)
 		for name, client := range map[string]*http.Client{"HTTP/1": {Transport: new(http.Transport), Timeout: patience}, "HTTP/2": http2Client(t)} {
 			for _, test := range []struct {
 				fields, bytes, body int
@@ -110,13 +107,8 @@ func TestLimitsOfRequestHeads(t *testing.T) {
 // arrive together.
 func TestLargeHeadsArePipelined(t *testing.T) {
 	t.Parallel()
-	origin := httptest.NewServer(http.HandlerFunc(echoPadding))
-	defer origin.Close()
 	p := startProxy(t, Options{Limits: largeHeads})
-	options := someTransport
-	options.HeadBytes, options.Fields = largeHeads.HeadBytes, largeHeads.Fields
-	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(options)})))
-	p.setPeers(strings.TrimPrefix(origin.URL, "http://"))
+	p.usePeers(false, withHeads(largeHeads), balancer.Options{}, startServer(t, echoPadding))
 	var all strings.Builder
 	heads := []http.Header{padding(1, 100), padding(300, 50<<10), padding(2, 1<<10), padding(20, 18<<10), padding(1, 15<<10), padding(150, 30<<10)}
 	for i, head := range heads {
@@ -165,32 +157,18 @@ func TestLimitsOfResponseHeads(t *testing.T) {
 		"/small": {}, "/medium": padding(2, 2<<10), "/usual": padding(50, 10<<10), "/long": padding(5, 17<<10), "/many": padding(101, 10<<10), "/both": padding(300, 50<<10),
 		"/above": padding(20, MaxHeadBytes), "/more": padding(401, 20<<10),
 	}
-	handler := func(w http.ResponseWriter, r *http.Request) {
+	origin := startServer(t, func(w http.ResponseWriter, r *http.Request) {
 		for name, values := range heads[r.URL.Path] {
 			w.Header()[name] = values
 		}
 		w.Header()["Date"] = nil
 		io.WriteString(w, "ok")
-	}
-	http1Origin := httptest.NewServer(http.HandlerFunc(handler))
-	defer http1Origin.Close()
-	http2Origin := startH2COrigin(t, handler)
+	})
 	for _, peer := range []string{"HTTP/1", "HTTP/2"} {
 		for limits, passing := range map[string]string{"low": "/small", "usual": "/small /medium /usual", "large": "/small /medium /usual /long /many /both"} {
 			p := startProxy(t, Options{})
-			options := someTransport
-			switch limits {
-			case "low":
-				options.HeadBytes, options.Fields = 1<<10, 10
-			case "large":
-				options.HeadBytes, options.Fields = largeHeads.HeadBytes, largeHeads.Fields
-			}
-			address, factory := strings.TrimPrefix(http1Origin.URL, "http://"), p.NewTransport
-			if peer == "HTTP/2" {
-				address, factory = http2Origin.address, p.NewHTTP2Transport
-			}
-			verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: factory(options)})))
-			p.setPeers(address)
+			options := map[string]upstream.Options{"low": withHeads(Limits{HeadBytes: 1 << 10, Fields: 10}), "usual": someTransport, "large": withHeads(largeHeads)}
+			p.usePeers(peer == "HTTP/2", options[limits], balancer.Options{}, origin)
 			client := &http.Client{Transport: new(http.Transport), Timeout: patience}
 			for path, head := range heads {
 				answer, err := client.Get("http://" + p.address + path)
@@ -225,8 +203,7 @@ func TestResponseHeadFillsTheBuffer(t *testing.T) {
 		p := startProxy(t, Options{})
 		options := transportOf(t)
 		options.HeadBytes = limit
-		verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(options)})))
-		p.setPeers(origin.address())
+		p.usePeers(false, options, balancer.Options{}, origin.address())
 		for range 3 {
 			conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			status, body := readResponse(t, conn)

@@ -120,17 +120,6 @@ func TestHedgeFirstPeerWins(t *testing.T) {
 	}
 }
 
-func TestHedgeWithoutSecondPeer(t *testing.T) {
-	t.Parallel()
-	only := startOrigin(t, answersAfter(100*time.Millisecond, "only"))
-	p := startProxy(t, Options{}, only.address())
-	hedged(p, 2)
-	for range 2 {
-		status, body := get(t, p, "GET")
-		verify.That(t, status == 200 && body == "only", "got %d %q", status, body)
-	}
-}
-
 // What changes something, or opens a session, is never sent to two peers.
 func TestNoHedge(t *testing.T) {
 	t.Parallel()

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -20,19 +19,11 @@ import (
 func TestContentTypeMakesNoCall(t *testing.T) {
 	t.Parallel()
 	for _, peersUseHTTP2 := range []bool{false, true} {
-		answer := func(w http.ResponseWriter, r *http.Request) {
+		p := startProxyTo(t, peersUseHTTP2, Options{}, func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body)
 			w.Header().Set("Content-Type", "text/html")
 			fmt.Fprintf(w, "%q %q %s", r.Header["X_real_ip"], r.Header["X_mine"], r.Header.Get("Grpc-Timeout"))
-		}
-		var p *testProxy
-		if peersUseHTTP2 {
-			p = startProxyToH2C(t, startH2COrigin(t, answer).address)
-		} else {
-			origin := httptest.NewServer(http.HandlerFunc(answer))
-			t.Cleanup(origin.Close)
-			p = startProxy(t, Options{}, strings.TrimPrefix(origin.URL, "http://"))
-		}
+		})
 		client := p.fronts()[2]
 		for _, method := range []string{"GET", "PUT", "POST", "HEAD"} {
 			if method == "POST" && peersUseHTTP2 {

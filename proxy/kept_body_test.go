@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"os"
 	"strconv"
@@ -26,7 +25,6 @@ import (
 	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/route/places"
-	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
 
@@ -34,7 +32,7 @@ import (
 // the path /again it ends the first attempt after the body, with /early at once; with /hang it
 // answers no first attempt.
 func startReader(t testing.TB) (address string) {
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return startServer(t, func(w http.ResponseWriter, r *http.Request) {
 		first := r.Header.Get("X-Sluice-Attempts") == ""
 		if first && r.URL.Path == "/early" {
 			panic(http.ErrAbortHandler)
@@ -48,13 +46,7 @@ func startReader(t testing.TB) (address string) {
 		default:
 			fmt.Fprintf(w, "%x", sha256.Sum256(body))
 		}
-	}))
-	server.Config.Protocols = new(http.Protocols)
-	server.Config.Protocols.SetHTTP1(true)
-	server.Config.Protocols.SetUnencryptedHTTP2(true)
-	server.Start()
-	t.Cleanup(server.Close)
-	return strings.TrimPrefix(server.URL, "http://")
+	})
 }
 
 func sumOf(body []byte) string { return fmt.Sprintf("%x", sha256.Sum256(body)) }
@@ -79,13 +71,7 @@ func TestKeptBodiesHaveAShare(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		for _, held := range []int{1, 20_000, 60_000} { // bytes of another request of the client
 			p := startProxy(t, Options{Limits: Limits{KeptBodyBytes: 8 * socket.RelayBufferBytes}})
-			p.http2 = http2
-			options := balancer.Options{NewTransport: p.NewTransport(someTransport)}
-			if http2 {
-				options.NewTransport = p.NewHTTP2Transport(someTransport)
-			}
-			verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(options)))
-			p.setPeers(startReader(t), startReader(t))
+			p.usePeers(http2, someTransport, balancer.Options{}, startReader(t), startReader(t))
 			p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 1 << 20}})
 			bad := blockAt(t, badClient)
 			good := ""
@@ -224,16 +210,8 @@ func testKeptBodies(t *testing.T, random *rand.Rand) {
 	const limit = 8 * 2 * socket.RelayBufferBytes
 	p := newUnmanagedProxy(t, Options{Limits: Limits{KeptBodyBytes: limit}, Timeouts: Timeouts{Body: patience}})
 	defer p.pool.Close()
-	p.http2 = random.IntN(2) == 0
-	options := balancer.Options{
-		Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(someTransport),
-		RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 1000},
-	}
-	if p.http2 {
-		options.NewTransport = p.NewHTTP2Transport(someTransport)
-	}
-	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(options)))
-	p.setPeers(startReader(t), startReader(t), startReader(t))
+	options := balancer.Options{Policy: balancer.PolicyRoundRobin, RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 1000}}
+	p.usePeers(random.IntN(2) == 0, someTransport, options, startReader(t), startReader(t), startReader(t))
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 100_000, Hedge: &route.Hedge{After: time.Millisecond}}})
 	plain, secure := p.address, p.serveWith(ListenerOptions{Name: "secure", TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}}})
 

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -115,15 +114,7 @@ func TestLastAnswerOfDrainingServer(t *testing.T) {
 	go func() { ended <- p.Shutdown(t.Context(), 0) }()
 	eventually(t, "draining", p.draining.Load)
 	io.WriteString(conn, "GET /next HTTP/1.1\r\nHost: a\r\n\r\n") // too late
-	eventually(t, "the next request has arrived", func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		arrived := false
-		for c := range p.conns {
-			c.Raw.Control(func(fd uintptr) { arrived = !socket.Quiet(fd) })
-		}
-		return arrived
-	})
+	p.onlyClient().awaitArrival(t)
 	close(proceed)
 	answer, err := io.ReadAll(conn)
 	verify.That(t, err == nil && strings.HasPrefix(string(answer), "HTTP/1.1 200 ") && strings.HasSuffix(string(answer), "ok"), "got %q, %v", answer, err)

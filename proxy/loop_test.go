@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"io"
 	"net/netip"
 	"strings"
 	"testing"
@@ -23,21 +22,6 @@ func TestLoopIsRefused(t *testing.T) {
 	peer := p.pool.Snapshot().All[0]
 	verify.Equal(t, peer.Requests(), refusal.MaxHops, "requests to the peer")
 	p.expectNothingCounted()
-}
-
-// One sluice may stand behind others, with other proxies in between.
-func TestChainOfSluices(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	first := startProxy(t, Options{}, origin.address())
-	for range refusal.MaxHops - 1 {
-		first = startProxy(t, Options{}, first.address)
-	}
-	conn := first.dial()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nVia: 1.1 other\r\n\r\n")
-	expectResponse(t, conn, 200)
-	got := strings.Count(origin.got(), "Via: 1.1 sluice\r\n")
-	verify.That(t, got == refusal.MaxHops, "the request came through %d of %d", got, refusal.MaxHops)
 }
 
 func TestWhatIsNotForwarded(t *testing.T) {

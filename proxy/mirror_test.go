@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -111,25 +110,18 @@ func TestCopyIsIdentical(t *testing.T) {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
 			got, copied := make(chan sight, 1), make(chan sight, 1)
-			origin := httptest.NewServer(recording(t, got))
-			defer origin.Close()
-			var mirror string
-			p := startProxy(t, Options{}, strings.TrimPrefix(origin.URL, "http://"))
+			p := startProxy(t, Options{}, startServer(t, recording(t, got)))
 			p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 20 << 10}})
 			newTransport := p.NewTransport(someTransport)
 			if protocol == "HTTP/2" {
-				mirror, newTransport = startH2COrigin(t, recording(t, copied)).address, p.NewHTTP2Transport(someTransport)
-			} else {
-				server := httptest.NewServer(recording(t, copied))
-				defer server.Close()
-				mirror = strings.TrimPrefix(server.URL, "http://")
+				newTransport = p.NewHTTP2Transport(someTransport)
 			}
 			const most = 200 << 10
 			mt := startMirror(t, p, route.Mirror{BodyBytes: most}, &route.Actions{
 				Path: pathEdits(t, route.PathOptions{Strip: "/api", Add: "/v1"}), Host: "app.internal",
 				RequestHeaders:  headerEdits(t, map[string]string{"X-Mine": "$host $path"}, nil),
 				ResponseHeaders: headerEdits(t, map[string]string{"X-Theirs": "1"}, nil),
-			}, newTransport, mirror)
+			}, newTransport, startServer(t, recording(t, copied)))
 			sent, tooLong := 0, uint64(0)
 			for _, client := range []*http.Client{{Transport: new(http.Transport), Timeout: patience}, http2Client(t)} {
 				defer client.CloseIdleConnections()
@@ -240,56 +232,19 @@ func TestMirrorDisturbsNobody(t *testing.T) {
 	}
 }
 
-// The peer of a mirror has the outcomes of copies.
+// The peer of a mirror has the outcomes of copies, which are made of the share of requests.
 func TestCopiesCountForTheirPeer(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
-	mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport), nowhere[0])
-	for range 4 {
+	mt := startMirror(t, p, route.Mirror{Share: .25}, nil, p.NewTransport(someTransport), nowhere[0])
+	const requests = 100
+	for range requests {
 		p.get("/")
 	}
-	mt.ended(4)
-	o := mt.mirror.Snapshot().All[0].Outcomes()
-	verify.That(t, o[balancer.OutcomeConnectFailure] == 4, "outcomes %v, want 4 connect failures", o)
-	answers := mt.copies.Answers().Snapshot()
-	verify.That(t, answers.Class(5-1) == 4, "statuses %v, want 4 times 5xx", answers.Ended)
-}
-
-// The share of copies is exact within a few requests, also of those to every second URL.
-func TestShareOfCopies(t *testing.T) {
-	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
-	paths := make(chan string, 2000)
-	mirror := startOrigin(t, func(c *originConn) bool {
-		r, ok := c.request()
-		if ok {
-			paths <- r.URL.Path
-			io.WriteString(c.Conn, okResponse)
-		}
-		return ok
-	})
-	mt := startMirror(t, p, route.Mirror{Share: .05}, nil, p.NewTransport(someTransport), mirror.address())
-	conn := p.dial()
-	for i := range 2000 {
-		fmt.Fprintf(conn, "GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", i%2)
-		readResponse(t, conn)
-	}
 	eventually(t, "the end of the copies", func() bool { return mt.copies.InFlight() == 0 })
-	n := make(map[string]int)
-	for range len(paths) {
-		n[<-paths]++
-	}
-	for _, path := range []string{"/0", "/1"} {
-		verify.That(t, n[path] >= 48 && n[path] <= 52, "%d of 1000 requests to %s were copied, want 50 ± 2", n[path], path)
-	}
-}
-
-func TestCopiesWithoutAPeer(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
-	mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport))
-	p.get("/")
-	mt.ended(0)
-	mt.expectDropped(map[route.Dropped]uint64{route.DroppedNoPeer: 1})
+	n, o, answers := mt.sent(), mt.mirror.Snapshot().All[0].Outcomes(), mt.copies.Answers().Snapshot()
+	verify.That(t, n >= requests/4-3 && n <= requests/4+3, "%d of %d requests were copied", n, requests)
+	verify.That(t, o[balancer.OutcomeConnectFailure] == uint64(n) && answers.Class(5-1) == uint64(n), "outcomes %v and statuses %v, want %d connect failures", o, answers.Ended, n)
 }
 
 // Upgrades, streams of gRPC and copies are not copied, and neither is a body that no peer got.
@@ -344,9 +299,15 @@ func TestSlowUploadsLeaveCopiesToOthers(t *testing.T) {
 	waiting(3, 18)
 }
 
-// A body that no peer takes, since none can be connected to, is not copied.
-func TestNotCopiedWithoutAService(t *testing.T) {
+// There is no copy without a peer of the mirror, nor of a body that no peer of the service takes.
+func TestNotCopiedWithoutPeers(t *testing.T) {
 	t.Parallel()
+	withPeer := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
+	none := startMirror(t, withPeer, route.Mirror{}, nil, withPeer.NewTransport(someTransport))
+	withPeer.get("/")
+	none.ended(0)
+	none.expectDropped(map[route.Dropped]uint64{route.DroppedNoPeer: 1})
+
 	p := startProxy(t, Options{}, nowhere[0])
 	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, nil, p.NewTransport(someTransport), nowhere[1])
 	conn := p.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")

@@ -3,10 +3,8 @@ package proxy
 import (
 	"regexp"
 	"slices"
-	"sluice/test/verify"
 	"strconv"
 	"strings"
-	"testing"
 )
 
 // The oracle reads messages by the grammar of RFC 9110 and RFC 9112 and by
@@ -428,46 +426,4 @@ var neverNominated = []string{
 	"Accept", "Content-Length", "Cookie", "Host", "Max-Forwards", "Proxy-Authenticate", "Referer", "User-Agent", "Via",
 	"Expect", "Forwarded", "HTTP2-Settings", "Proxy-Authorization", "X-Sluice-Attempts",
 	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-IP", "X-Request-Id", "Traceparent", "Sec-WebSocket-Key",
-}
-
-// The oracle itself, on what is beyond doubt.
-func TestOracle(t *testing.T) {
-	for _, test := range []struct {
-		bytes    string
-		requests int
-		end      wireEnd
-	}{
-		{"", 0, endsClean},
-		{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 1, endsClean},
-		{"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 2, endsClosed},
-		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET http://a?b HTTP/1.1\r\nHost: a\r\n\r\n", 2, endsClean},
-		{"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n0\r\na:b\r\n\r\nGE", 1, endsShort},
-		{"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", 1, endsMalformed},
-		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab", 1, endsShort},
-		{"GET / HTTP/1.1\r\nHost: a\n", 0, endsMalformed},
-		{"GET / HTTP/1.1\r\nHost: a\r\nX", 0, endsShort},
-		{"GET /\tb HTTP/1.1\r\nHo", 0, endsMalformed},
-		{"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 0, endsMalformed},
-		{"GET /" + strings.Repeat("a", 9000), 0, endsMalformed},
-		{"GET / HTTP/1.1\r\nHost: a\r\nX:" + strings.Repeat("a", 17000), 0, endsMalformed},
-	} {
-		requests, end := readRequests(test.bytes)
-		verify.That(t, len(requests) == test.requests && end == test.end, "%.100q: got %d requests and end %d", test.bytes, len(requests), end)
-	}
-	for _, test := range []struct {
-		bytes     string
-		responses int
-		end       wireEnd
-	}{
-		{"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 1, endsClean},
-		{"HTTP/1.1 103 x\r\n\r\nHTTP/1.0 200\r\n\r\nok", 2, endsClosed},
-		{"HTTP/1.1 204 x\r\nContent-Length: 2\r\n\r\nok", 1, endsClean},
-		{"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", 1, endsShort},
-		{"HTTP/1.1 101 x\r\n\r\n", 0, endsMalformed},
-		{"HTTP/1.1 600 x\r\n\r\n", 0, endsMalformed},
-		{"HTTP/1.1 200 x\r\n", 0, endsShort},
-	} {
-		responses, _, end := readResponses(test.bytes, "GET", true)
-		verify.That(t, len(responses) == test.responses && end == test.end, "%.100q: got %d responses and end %d", test.bytes, len(responses), end)
-	}
 }

@@ -332,10 +332,12 @@ func TestLatencyWithoutTheClientsTime(t *testing.T) {
 		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n" + strings.Repeat("x", 20000),
 		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc",
 		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+		"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n" + strings.Repeat("x", 40000), // which is kept
 	} {
 		p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
+		p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}})
 		conn := p.send(request[:len(request)-1])
-		eventually(t, "the request has reached the peer", func() bool { return p.inflight() == 1 })
+		eventually(t, "the request has reached the peer, or is kept", func() bool { return p.inflight() == 1 || p.keptBodies.Taken() > 0 })
 		time.Sleep(200 * time.Millisecond) // the client's time
 		start := time.Now()
 		io.WriteString(conn, request[len(request)-1:])

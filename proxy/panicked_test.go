@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/verify"
 )
 
 // survivePanics makes panics end only what their goroutine serves. It needs a process of its own.
@@ -130,26 +130,14 @@ func TestPanickedExchangeEndsAlone(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		_, _ = io.WriteString(w, strings.Repeat("x", 300<<10))
 	}
-	plain := http.Server{Handler: http.HandlerFunc(handler)}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go plain.Serve(l)
-	t.Cleanup(func() { plain.Close() })
-	h2c := startH2COrigin(t, handler)
-	for peers, address := range map[string]string{"HTTP/1": l.Addr().String(), "HTTP/2": h2c.address} {
+	address := startServer(t, handler)
+	for _, peers := range []string{"HTTP/1", "HTTP/2"} {
 		var f fault
 		p := startProxy(t, Options{})
-		factory := p.NewTransport(someTransport)
-		if peers == "HTTP/2" {
-			factory = p.NewHTTP2Transport(someTransport)
-		}
-		if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: func(peer *balancer.Peer) balancer.Transport {
+		factory := map[string]func(upstream.Options) func(*balancer.Peer) balancer.Transport{"HTTP/1": p.NewTransport, "HTTP/2": p.NewHTTP2Transport}[peers](someTransport)
+		verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: func(peer *balancer.Peer) balancer.Transport {
 			return faultyConnector{factory(peer).(upstream.Connector), &f}
-		}})); err != nil {
-			t.Fatal(err)
-		}
+		}})))
 		p.setPeers(address)
 		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 2}})
 		fronts := p.fronts()
@@ -164,10 +152,7 @@ func TestPanickedExchangeEndsAlone(t *testing.T) {
 					if step == "sendHead" || step == "await" || step == "writeBody" {
 						body = io.LimitReader(endless{}, 1<<20) // of unknown length: it is streamed
 					}
-					r, err := http.NewRequest("POST", front.url, body)
-					if err != nil {
-						t.Fatal(err)
-					}
+					r := verify.Result(http.NewRequest("POST", front.url, body)).Must(t)
 					if response, err := front.client.Do(r); err == nil {
 						_, err = io.Copy(io.Discard, response.Body)
 						if response.Body.Close(); response.StatusCode != 500 && err == nil && step != "finish" {
@@ -178,12 +163,9 @@ func TestPanickedExchangeEndsAlone(t *testing.T) {
 						}
 					}
 					eventually(t, "it has panicked", func() bool { return panicked() > before })
-					if response, text := front.ask(t, "GET", "/", ""); response.StatusCode != 200 || len(text) != 300<<10 {
-						t.Errorf("the next request got %d, %d bytes", response.StatusCode, len(text))
-					}
-					if n := panicked() - before; n != 1 {
-						t.Errorf("%d panics, want 1", n)
-					}
+					response, text := front.ask(t, "GET", "/", "")
+					verify.That(t, response.StatusCode == 200 && len(text) == 300<<10, "the next request got %d, %d bytes", response.StatusCode, len(text))
+					verify.Equal(t, panicked()-before, 1, "panics")
 				})
 			}
 			front.client.CloseIdleConnections()
@@ -282,9 +264,8 @@ func TestPanicUnderMutexEndsConnection(t *testing.T) {
 				answerBoth()
 			}
 			eventually(t, "the connection has ended", func() bool { return p.Connections() == 0 && p.admission.total() == 0 })
-			if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200") {
-				t.Errorf("another client got %q", got)
-			}
+			got := p.raw(closingRequest)
+			verify.That(t, strings.HasPrefix(got, "HTTP/1.1 200"), "another client got %q", got)
 		})
 	}
 }

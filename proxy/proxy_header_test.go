@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -187,13 +188,19 @@ func TestShutdownBeforeAProxyHeader(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, tellAddress).address())
 	p.serveProxies(ListenerOptions{})
-	conn := p.stream()
-	eventually(t, "the header is awaited", func() bool {
+	p.stream()
+	p.awaitArrivals(1)
+	// startProxy shuts the server down, and reports what does not end.
+}
+
+// awaitArrivals waits until so many connections are waited for.
+func (p *testProxy) awaitArrivals(n int) {
+	p.t.Helper()
+	eventually(p.t, fmt.Sprint(n, " headers are awaited"), func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return len(p.arrivals) == 1
+		return len(p.arrivals) == n
 	})
-	_ = conn // startProxy shuts the server down, and reports what does not end
 }
 
 // The header of a connection is awaited no longer than a drain waits for requests: also if
@@ -232,20 +239,12 @@ func TestProxyHeaderWhileDraining(t *testing.T) {
 			conn := p.stream()
 			io.WriteString(conn, "PROXY ")
 			if drain.after != nil {
-				eventually(t, "the header is awaited", func() bool {
-					p.mu.Lock()
-					defer p.mu.Unlock()
-					return len(p.arrivals) == 1
-				})
+				p.awaitArrivals(1)
 				drain.after(p, l)
 			}
 			got, _ := io.ReadAll(conn)
 			verify.That(t, len(got) <= 0, "got %q", got)
-			eventually(t, "the wait has ended", func() bool {
-				p.mu.Lock()
-				defer p.mu.Unlock()
-				return len(p.arrivals) == 0
-			})
+			p.awaitArrivals(0)
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -185,6 +186,26 @@ func (p *testProxy) setService(s route.Service) {
 	p.service = &s
 	table := verify.Result(route.NewTable([]route.Route{{Path: "/", Service: p.service}})).Must(p.t)
 	p.SetTable(table)
+}
+
+// usePeers makes the peers of p those at addresses, by HTTP/2 or HTTP/1.1, in a pool with these options.
+func (p *testProxy) usePeers(http2 bool, o upstream.Options, pool balancer.Options, addresses ...string) {
+	p.t.Helper()
+	p.http2, pool.NewTransport = http2, p.NewTransport(o)
+	if http2 {
+		pool.NewTransport = p.NewHTTP2Transport(o)
+	}
+	verify.NoError(p.t, p.pool.Reconfigure(balancertest.Complete(pool)))
+	p.setPeers(addresses...)
+	p.setService(*p.service)
+}
+
+// startProxyTo serves every request from a peer by HTTP/2 or HTTP/1.1 that answers by handler.
+func startProxyTo(t testing.TB, http2 bool, o Options, handler http.HandlerFunc) *testProxy {
+	t.Helper()
+	p := startProxy(t, o)
+	p.usePeers(http2, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin}, startServer(t, handler))
+	return p
 }
 
 func (p *testProxy) dial() net.Conn {
@@ -374,6 +395,19 @@ func hanging(c *originConn) bool {
 	return false
 }
 
+// startServer starts a peer by HTTP/1.1 and HTTP/2, and returns its address.
+func startServer(t testing.TB, handler http.HandlerFunc) (address string) {
+	t.Helper()
+	s := httptest.NewUnstartedServer(handler)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of trailers that net/http does not send
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetHTTP1(true)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
 // looks is how long it takes until it has been looked more than once whether the
 // client of an exchange is there.
 const looks = 2 * (socket.FirstProbe + 250*time.Millisecond)
@@ -436,8 +470,6 @@ func (o *origin) open() int {
 	defer o.mu.Unlock()
 	return o.accepted - o.ended
 }
-
-func readAll(w io.Writer, conn net.Conn) { io.Copy(w, conn) }
 
 // oneByteReader keeps a bufio.Reader from reading ahead.
 type oneByteReader struct{ io.Reader }

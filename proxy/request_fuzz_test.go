@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -32,47 +33,75 @@ import (
 // the peer knows whose request it got (X-Forwarded-For). In the input, "\xfe"
 // stands for 20,000 octets, so that bodies outgrow the buffers.
 func FuzzProxy(f *testing.F) {
-	if runtime.GOOS != "linux" {
-		f.Skip("needs all of 127.0.0.0/8 on the loopback interface")
-	}
 	for i, seed := range requestSeeds() {
 		for division := range divisionsOfSeeds {
 			f.Add([]byte(seed), uint64(i*divisionsOfSeeds+division))
 		}
 	}
-	type lane struct {
-		mu     sync.Mutex // guards the fields below: one case at a time
-		p      *testProxy
-		origin *echoOrigin
-		number uint32 // of the case
-	}
-	var lanes [divisionsOfSeeds]lane
 	leftovers := findLeftovers(f)
-	never := time.Hour // no timeout helps out
+	var lanes [divisionsOfSeeds]*requestLane
 	for i := range lanes {
-		lanes[i].origin = startEchoOrigin(f)
-		lanes[i].p = startProxy(f, Options{KeepForGoneClients: true, Timeouts: Timeouts{never, never, never, never}}, lanes[i].origin.address())
+		lanes[i] = newRequestLane(f)
 	}
 	f.Fuzz(func(t *testing.T, input []byte, seed uint64) {
 		t.Parallel() // in a plain test run
-		l := &lanes[seed%divisionsOfSeeds]
+		l := lanes[seed%divisionsOfSeeds]
 		defer leftovers.enter(t, l.p)()
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if len(input) > 32<<10 || bytes.Count(input, []byte{0xfe}) > 4 || bytes.Contains(input, []byte("PRI * ")) {
-			return // PRI may begin HTTP/2: see FuzzHTTP2
-		}
-		l.number++
-		l.p.t = t
-		c := fuzzClient{
-			t: t, p: l.p, origin: l.origin, random: rand.New(rand.NewPCG(seed, 1)),
-			address: netip.AddrFrom4([4]byte{127, byte(1 + l.number>>16%254), byte(l.number >> 8), byte(l.number)}),
-			sent:    strings.ReplaceAll(string(input), "\xfe", strings.Repeat("x", 20000)),
-		}
-		c.run()
-		l.p.expectNothingLeft(t, 0)
-		l.p.expectNoEntries(t, l.p.pool)
+		l.run(t, input, seed)
 	})
+}
+
+// A requestLane is a proxy and its peer, for one input at a time.
+type requestLane struct {
+	p      *testProxy
+	origin *echoOrigin
+
+	mu     sync.Mutex // guards the field below, and is held while an input is sent
+	number uint32     // of the input
+}
+
+func newRequestLane(t testing.TB) *requestLane {
+	if runtime.GOOS != "linux" {
+		t.Skip("needs all of 127.0.0.0/8 on the loopback interface")
+	}
+	never, origin := time.Hour, startEchoOrigin(t) // no timeout helps out
+	p := startProxy(t, Options{KeepForGoneClients: true, Timeouts: Timeouts{never, never, never, never}}, origin.address())
+	return &requestLane{p: p, origin: origin}
+}
+
+func (l *requestLane) run(t *testing.T, input []byte, seed uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(input) > 32<<10 || bytes.Count(input, []byte{0xfe}) > 4 || bytes.Contains(input, []byte("PRI * ")) {
+		return // PRI may begin HTTP/2: see FuzzHTTP2
+	}
+	l.number++
+	l.p.t = t
+	c := fuzzClient{
+		t: t, p: l.p, origin: l.origin, random: rand.New(rand.NewPCG(seed, 1)),
+		address: netip.AddrFrom4([4]byte{127, byte(1 + l.number>>16%254), byte(l.number >> 8), byte(l.number)}),
+		sent:    strings.ReplaceAll(string(input), "\xfe", strings.Repeat("x", 20000)),
+	}
+	c.run()
+	l.p.expectNothingLeft(t, 0)
+	l.p.expectNoEntries(t, l.p.pool)
+}
+
+// What the oracle says of messages over TCP holds over TLS, to clients and to peers.
+func TestOverTLSOracle(t *testing.T)      { checkSeeds(t) }
+func TestPeersOverTLSOracle(t *testing.T) { checkSeeds(t) }
+
+func checkSeeds(t *testing.T) {
+	t.Parallel()
+	requests, responses := newRequestLane(t), newResponseLane(t)
+	for i, seed := range requestSeeds() {
+		t.Run(fmt.Sprint("request ", i), func(t *testing.T) { requests.run(t, []byte(seed), uint64(i)) })
+	}
+	for i, seed := range responseSeeds() {
+		for division := range 2 { // different methods
+			t.Run(fmt.Sprint("response ", i, " ", division), func(t *testing.T) { responses.run(t, []byte(seed), uint64(2*i+division)) })
+		}
+	}
 }
 
 // A fuzzClient is one connection that sends one input.
@@ -111,10 +140,10 @@ func (c *fuzzClient) converse(end wireEnd) (received []byte, broken error) {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: c.address.AsSlice()}, Timeout: patience}
 	dialed, err := dialer.Dial("tcp", c.p.address)
 	verify.NoError(c.t, err)
-	conn := dialed.(*net.TCPConn)
+	dialed.(*net.TCPConn).SetLinger(0) // leaves no port behind in TIME_WAIT
+	dialed.SetDeadline(time.Now().Add(patience))
+	conn := clientSide(c.t, dialed)
 	defer conn.Close()
-	conn.SetLinger(0) // leaves no port behind in TIME_WAIT
-	conn.SetDeadline(time.Now().Add(patience))
 	for rest := c.sent; rest != ""; {
 		n := len(rest)
 		if c.random.IntN(3) > 0 {
@@ -135,7 +164,7 @@ func (c *fuzzClient) converse(end wireEnd) (received []byte, broken error) {
 			// An end that comes right with the last bytes is noticed a little later.
 			time.Sleep(time.Millisecond)
 		}
-		conn.CloseWrite()
+		conn.(interface{ CloseWrite() error }).CloseWrite()
 	}
 	received, err = io.ReadAll(conn)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -297,7 +326,7 @@ func (c *fuzzClient) compareOwnFields(m, want *wireMessage) {
 		"X-Forwarded-For":   {c.address.String()},
 		"X-Real-IP":         {c.address.String()},
 		"X-Forwarded-Host":  want.values("Host"),
-		"X-Forwarded-Proto": {"http"},
+		"X-Forwarded-Proto": {map[bool]string{false: "http", true: "https"}[overTLS(c.t)]},
 		"Max-Forwards":      want.values("Max-Forwards"),
 		"TE":                nil,
 		"Upgrade":           nil,

@@ -1,8 +1,8 @@
 package proxy
 
 import (
+	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strings"
@@ -37,20 +37,10 @@ func TestIsRequestID(t *testing.T) {
 
 // throughProtocols calls f for each protocol of clients and peers. The peers answer as handler does.
 func throughProtocols(t *testing.T, o Options, handler http.HandlerFunc, f func(t *testing.T, p *testProxy, front testFront)) {
-	for _, peers := range []string{"HTTP/1 peers", "HTTP/2 peers"} {
-		var p *testProxy
-		if peers == "HTTP/1 peers" {
-			origin := httptest.NewServer(handler)
-			t.Cleanup(origin.Close)
-			p = startProxy(t, Options{}, origin.Listener.Addr().String())
-		} else {
-			p = startProxyToH2C(t, startH2COrigin(t, handler).address)
-		}
-		current := *p.options.Load()
-		current.AccessLog, current.RequestID, current.TrustedProxies = o.AccessLog, o.RequestID, o.TrustedProxies
-		p.Configure(current)
+	for _, http2 := range []bool{false, true} {
+		p := startProxyTo(t, http2, o, handler)
 		for _, front := range p.fronts() {
-			t.Run(front.name+", "+peers, func(t *testing.T) { f(t, p, front) })
+			t.Run(fmt.Sprintf("%s, HTTP/2 to peers %v", front.name, http2), func(t *testing.T) { f(t, p, front) })
 		}
 	}
 }

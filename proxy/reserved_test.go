@@ -6,12 +6,10 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"log"
 	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
@@ -201,19 +199,6 @@ func (r *fieldRecorder) handler(place string, theirs func(path string) []hostile
 	}
 }
 
-// startRecorder starts a server that notes what it gets, with HTTP/1 and HTTP/2.
-func (r *fieldRecorder) start(t *testing.T, place string, theirs func(path string) []hostileField) (address string) {
-	t.Helper()
-	s := httptest.NewUnstartedServer(r.handler(place, theirs))
-	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of trailers that net/http does not send
-	s.Config.Protocols = new(http.Protocols)
-	s.Config.Protocols.SetHTTP1(true)
-	s.Config.Protocols.SetUnencryptedHTTP2(true)
-	s.Start()
-	t.Cleanup(s.Close)
-	return s.Listener.Addr().String()
-}
-
 // theirsPasses is the model of responses: whether the client gets a field of the peer, or of
 // a denial.
 func theirsPasses(t testing.TB, f hostileField, id, trailer, denial bool) bool {
@@ -265,7 +250,7 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 		return answers[path]
 	}
 	var p *testProxy
-	peer := recorder.start(t, "peer", theirs)
+	peer := startServer(t, recorder.handler("peer", theirs))
 	if http2Peers {
 		p = startProxyToH2C(t, nowhere[0], peer)
 	} else {
@@ -279,13 +264,13 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 	if random.IntN(2) == 0 {
 		newTransport = p.NewHTTP2Transport(someTransport)
 	}
-	f := auth.NewForward(verify.URL(t, "http://"+recorder.start(t, "auth", theirs)+"/"), patience, nil)
+	f := auth.NewForward(verify.URL(t, "http://"+startServer(t, recorder.handler("auth", theirs))+"/"), patience, nil)
 	t.Cleanup(f.Close)
 	actions := &route.Actions{
 		ForwardAuth:    &route.ForwardAuth{Forward: f, Copied: headerEdits(t, nil, nil, "X-Group")},
 		RequestHeaders: headerEdits(t, map[string]string{"X-User": "right"}, nil, "X-Gone"),
 	}
-	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, actions, newTransport, recorder.start(t, "mirror", theirs))
+	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, actions, newTransport, startServer(t, recorder.handler("mirror", theirs)))
 
 	secure := p.serveWith(ListenerOptions{Name: "secure", TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"h2", "http/1.1"}}})
 	requests := make(map[string]*hostileRequest)

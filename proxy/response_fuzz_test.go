@@ -29,35 +29,44 @@ func FuzzProxyResponse(f *testing.F) {
 			f.Add([]byte(seed), uint64(i*divisionsOfSeeds+division))
 		}
 	}
-	type lane struct {
-		mu     sync.Mutex // guards the fields below: one case at a time
-		p      *testProxy
-		origin *scriptedOrigin
-	}
-	var lanes [divisionsOfSeeds]lane
-	never := time.Hour
+	var lanes [divisionsOfSeeds]*responseLane
 	for i := range lanes {
-		lanes[i].origin = startScriptedOrigin(f)
-		lanes[i].p = startProxy(f, Options{KeepForGoneClients: true, Timeouts: Timeouts{never, never, never, never}}, lanes[i].origin.addresses[:]...)
+		lanes[i] = newResponseLane(f)
 	}
 	f.Fuzz(func(t *testing.T, input []byte, seed uint64) {
 		t.Parallel() // in a plain test run
-		l := &lanes[seed%divisionsOfSeeds]
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if len(input) > 32<<10 || bytes.Count(input, []byte{0xfe}) > 4 {
-			return
-		}
-		l.p.t = t
-		random := rand.New(rand.NewPCG(seed, 2))
-		c := responseCase{
-			t: t, p: l.p, origin: l.origin, random: random,
-			method: []string{"GET", "GET", "HEAD", "POST"}[random.IntN(4)],
-			http10: random.IntN(4) == 0, trailers: random.IntN(2) == 0,
-			sent: strings.ReplaceAll(string(input), "\xfe", strings.Repeat("x", 20000)),
-		}
-		c.run()
+		lanes[seed%divisionsOfSeeds].run(t, input, seed)
 	})
+}
+
+// A responseLane is a proxy and its peers, for one input at a time.
+type responseLane struct {
+	mu     sync.Mutex // is held while an input is sent
+	p      *testProxy
+	origin *scriptedOrigin
+}
+
+func newResponseLane(t testing.TB) *responseLane {
+	never, origin := time.Hour, startScriptedOrigin(t)
+	p := startProxy(t, Options{KeepForGoneClients: true, Timeouts: Timeouts{never, never, never, never}}, origin.addresses[:]...)
+	return &responseLane{p: p, origin: origin}
+}
+
+func (l *responseLane) run(t *testing.T, input []byte, seed uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(input) > 32<<10 || bytes.Count(input, []byte{0xfe}) > 4 {
+		return
+	}
+	l.p.t = t
+	random := rand.New(rand.NewPCG(seed, 2))
+	c := responseCase{
+		t: t, p: l.p, origin: l.origin, random: random,
+		method: []string{"GET", "GET", "HEAD", "POST"}[random.IntN(4)],
+		http10: random.IntN(4) == 0, trailers: random.IntN(2) == 0,
+		sent: strings.ReplaceAll(string(input), "\xfe", strings.Repeat("x", 20000)),
+	}
+	c.run()
 }
 
 // A responseCase is one answer of a peer, and the request after it.
@@ -117,11 +126,11 @@ func (c *responseCase) run() {
 	eventually(c.t, "nothing in flight", func() bool { return c.p.inflight() == 0 && c.p.Connections() == 0 })
 }
 
-func (c *responseCase) dial() *net.TCPConn {
+func (c *responseCase) dial() net.Conn {
 	conn := verify.Result(net.Dial("tcp", c.p.address)).Must(c.t)
 	conn.SetDeadline(time.Now().Add(patience))
 	conn.(*net.TCPConn).SetLinger(0)
-	return conn.(*net.TCPConn)
+	return clientSide(c.t, conn)
 }
 
 // next sends a request that the peer answers in its ordinary way.

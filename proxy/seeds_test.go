@@ -1,6 +1,11 @@
 package proxy
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+
+	"sluice/proxy/socket"
+)
 
 // divisionsOfSeeds is in how many ways each seed of the fuzzers of the whole
 // proxy arrives, by itself, with other settings and other pieces.
@@ -47,9 +52,25 @@ func requestSeeds() []string {
 		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX\n0\r\n\r\nGET /evil HTTP/1.1\r\nHost: a\r\n\r\n",
 		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000003\r\nabc\r\n0\r\n\r\nGET /evil HTTP/1.1\r\nHost: a\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n\r\nGET /evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		// Odd, but as they should be, one after the other.
+		strings.Join(each("%s /a HTTP/1.1\r\nHost: a\r\n\r\n", "HEAD", "PROPFIND", "M-SEARCH.2~x", "Purge", "DELETE", "\r\nGET"), ""),
+		strings.Join(each("GET %s HTTP/1.1\r\nHost: a:80\r\n\r\n", "//a/../b/./%2e%2E/c%2Fd", "/|{}[]^`\"<>\\~!$&'()*+,;=:@", "/\xc3\xa9?\xff", "/a??b?=/?",
+			"http://a/b", "HTTP://a:80?b", "http://a", "/"+strings.Repeat("a", 8000)), ""),
+		strings.Join(each("GET /a HTTP/1.1\r\n%s\r\n\r\n", "Host: [::1]:8080", "Host: My_Host.Example.:81", "Host: a\r\nContent-Length: 3\r\n\r\na",
+			"Host:a\r\nEmpty:\r\nX:\t b \t\r\n!#$%&'*+-.^`|~0: \xff \"(,)\" =;\r\nCookie: a={\"b\"}\r\nCookie: c", "Host: a\r\nMax-Forwards: 0",
+			"Host: a\r\nConnection: , keep-alive,,X-A\r\nX-A: 1\r\nProxy-Connection: keep-alive\r\nTE: trailers, deflate;q=0.5",
+			"Host: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA", "Host: a"+strings.Repeat("\r\nX: a", 99)), ""),
+		strings.Join(each("POST /a HTTP/1.1\r\nHost: a\r\n%s", "\r\n", "Content-Length: 0\r\n\r\n", "Content-Length: 0003\r\n\r\nabc", "Content-Length: \t 3 \t\r\n\r\nabc",
+			"transfer-encoding:CHUNKED\r\n\r\n00A\r\n0123456789\r\n000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n3;x=\"y z\";w\r\nabc\r\n0;last\r\n\r\n",
+			"Transfer-Encoding: chunked\r\n\r\n"+strings.Repeat("1\r\na\r\n", 1000)+"0\r\n\r\n"), ""),
+	}
+	for _, room := range []int{200, 100, 0} { // chunks that end where the buffer does
+		n := socket.RequestBufferBytes - room
+		seeds = append(seeds, fmt.Sprintf("POST /fits HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\nX: y\r\n\r\n"+
+			"PUT /next HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbodyGET /3 HTTP/1.1\r\nHost: a\r\n\r\n", n, strings.Repeat("x", n)))
 	}
 	for _, refused := range badRequests {
-		seeds = append(seeds, refused.request+"GET /evil HTTP/1.1\r\nHost: a\r\n\r\n")
+		seeds = append(seeds, refused+"GET /evil HTTP/1.1\r\nHost: a\r\n\r\n")
 	}
 	return seeds
 }
@@ -93,7 +114,7 @@ func responseSeeds() []string {
 		"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
 		// Cut short, at every place where that could pass for an end.
 		"HTTP/1.1 200 OK\r\n",
-		"HTTP/1.1 103 Early Hints\r\n\r\n",
+		"HTTP/1.1 103 Early Hints\r\n\r\n", "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200", "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 999 Odd\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcd",
 		"HTTP/1.1 200 OK\r\nContent-Length: 60001\r\n\r\n\xfe\xfe\xfe",
@@ -113,8 +134,5 @@ func responseSeeds() []string {
 		"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-Z: z\r\n\r\nabc",
 		"HTTP/1.1 426 Upgrade Required\r\nUpgrade: x\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n",
 	}
-	for _, refused := range refusedResponses {
-		seeds = append(seeds, refused.response)
-	}
-	return seeds
+	return append(seeds, refusedResponses...)
 }

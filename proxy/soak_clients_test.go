@@ -192,10 +192,10 @@ func (s *soaker) badRequest(random *rand.Rand) {
 	}
 	defer conn.Close()
 	bad := badRequests[random.IntN(len(badRequests))]
-	io.WriteString(conn, strings.Replace(bad.request, "/bad", "/stable/bad", 1))
+	io.WriteString(conn, strings.Replace(bad, "/bad", "/stable/bad", 1))
 	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil || r.StatusCode < 400 || !r.Close {
-		s.fail("%s: got %v, %v", bad.name, r, err)
+		s.fail("%.100q: got %v, %v", bad, r, err)
 	}
 }
 

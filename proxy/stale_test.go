@@ -5,13 +5,11 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"sluice/balancer"
 	"sluice/proxy/upstream"
-	"sluice/route"
 	"sluice/test/verify"
 )
 
@@ -98,23 +96,4 @@ func TestUsedConnectionIsLostByThePeer(t *testing.T) {
 			verify.That(t, outcomes[balancer.OutcomeReset] == 1, "outcomes %v", outcomes)
 		})
 	}
-}
-
-// The time that a client takes for a body that is kept is not the peer's.
-func TestLatencyBeginsBehindKeptBody(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{}, origin.address())
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1, BodyBytes: 64 << 10}})
-	conn := p.dial()
-	half := strings.Repeat("x", 20<<10)
-	fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", 2*len(half), half)
-	time.Sleep(time.Second)
-	start := time.Now()
-	io.WriteString(conn, half)
-	expectResponse(t, conn, 200)
-	took := time.Since(start)
-	eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
-	got := p.pool.Snapshot().All[0].Latency()
-	verify.That(t, got <= took, "the peer took %v, want at most %v", got, took)
 }

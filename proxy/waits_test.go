@@ -52,25 +52,14 @@ func newModalPeers(t testing.TB) *modalPeers {
 // start starts a peer and returns its address.
 func (m *modalPeers) start() string {
 	m.t.Helper()
-	l := listen(m.t)
-	address := l.Addr().String()
-	server := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		broken := m.enter(address)
+	return startServer(m.t, func(w http.ResponseWriter, r *http.Request) {
+		broken := m.enter(r.Context().Value(http.LocalAddrContextKey).(net.Addr).String())
 		defer m.leave()
 		if broken {
 			panic(http.ErrAbortHandler)
 		}
 		m.serve(w, r)
-	})}
-	server.Protocols.SetHTTP1(true)
-	server.Protocols.SetUnencryptedHTTP2(true)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
-	m.t.Cleanup(func() {
-		server.Close()
-		<-served
 	})
-	return address
 }
 
 func (m *modalPeers) enter(address string) (broken bool) {
@@ -338,14 +327,8 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 		start = startStreams
 	}
 	p := start(t, Options{})
-	p.http2 = kind.http2
-	options := balancer.Options{Policy: balancer.PolicyRoundRobin, Limits: balancer.Limits{PeerConnections: 1, Pending: 1}, NewTransport: p.NewTransport(someTransport)}
-	if kind.http2 {
-		options.NewTransport = p.NewHTTP2Transport(someTransport)
-	}
-	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(options)))
 	inSet := 2
-	p.setPeers(addresses[:inSet]...)
+	p.usePeers(kind.http2, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin, Limits: balancer.Limits{PeerConnections: 1, Pending: 1}}, addresses[:inSet]...)
 	service := route.Service{Timeouts: defaultTimeouts(), ConnectionWait: patience, Retry: route.Retry{Attempts: 3, BodyBytes: 100}}
 	if kind.hedges || strings.Contains(kind.name, "WebSocket") { // which is not hedged
 		service.Retry.Hedge = &route.Hedge{After: time.Millisecond}
@@ -399,7 +382,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 	if kind.cut {
 		client.(*textClient).awaitSwitch(t)
 	}
-	for random.IntN(2) == 0 && inSet < len(addresses) {
+	for (end == "answer" && inSet == 2 || random.IntN(2) == 0) && inSet < len(addresses) {
 		steps = append(steps, "suspicion")
 		p.suspect(addresses[:inSet], random)
 		if random.IntN(2) == 0 {
@@ -463,6 +446,9 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 	expectNothingOpen(t, p, peers)
 	requests, _ := peers.counts()
 	verify.That(t, kind.leaves || requests == want, "the peers have got it %d times, want %d", requests, want)
+	if end == "answer" && !kind.second { // whose first peer breaks
+		p.expectNothingCounted()
+	}
 }
 
 // suspect has the checks of a peer with a request in flight fail.
