@@ -84,9 +84,7 @@ func TestAdminSocketOfSystemd(t *testing.T) {
 	file := s.checkAdmin(nil)
 	s.replace()
 	s.checkAdmin(file)
-	if file.Mode().Perm() != 0o640 {
-		t.Errorf("the file has %v", file.Mode())
-	}
+	verify.That(t, file.Mode().Perm() == 0o640, "the file has %v", file.Mode())
 	s.end()
 	conn, err := net.Dial("unix", path)
 	verify.Require(t, err == nil, "systemd's socket has ended with the process: %v", err)

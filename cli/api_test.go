@@ -28,19 +28,25 @@ type noDocuments struct{ admin.Documents }
 func (noDocuments) History() *config.History { return new(config.History) }
 func (noDocuments) Statuses() []live.Status  { return nil }
 
-// emptyAPI is the handler of an admin API without services. It wants the token s3cret for orders,
-// and scraper for looking.
-func emptyAPI() http.Handler {
+// adminOf is the handler of an admin API with these services.
+func adminOf(pools func() []*balancer.Pool, tokens admin.Tokens, orders *operator.Peers) http.Handler {
 	return admin.New(admin.Options{
 		Services: admin.Services{
-			Pools:   func() []*balancer.Pool { return nil },
+			Pools:   pools,
 			Watches: func() []discovery.WatchStatus { return nil },
 			Health:  func() map[string]healthcheck.Stats { return nil },
 		},
 		Documents: noDocuments{},
-		Tokens:    func() admin.Tokens { return admin.Tokens{Operate: "s3cret", Look: "scraper"} },
-		Orders:    operator.New(operator.Options{}),
+		Tokens:    func() admin.Tokens { return tokens },
+		Orders:    orders,
 	})
+}
+
+// emptyAPI is the handler of an admin API without services. It wants the token s3cret for orders,
+// and scraper for looking.
+func emptyAPI() http.Handler {
+	none := func() []*balancer.Pool { return nil }
+	return adminOf(none, admin.Tokens{Operate: "s3cret", Look: "scraper"}, operator.New(operator.Options{}))
 }
 
 func TestCommandsThroughAUnixSocket(t *testing.T) {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -37,6 +38,20 @@ func writeFile(t *testing.T, name, text string) (path string) {
 	path = filepath.Join(t.TempDir(), name)
 	verify.NoError(t, os.WriteFile(path, []byte(text), 0o644))
 	return path
+}
+
+// serveHandler serves a handler, and returns its address.
+func serveHandler(t *testing.T, handler http.HandlerFunc) (address string) {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// serveJSON serves what answer returns.
+func serveJSON(t *testing.T, answer func(*http.Request) any) (address string) {
+	t.Helper()
+	return serveHandler(t, func(w http.ResponseWriter, r *http.Request) { _ = json.NewEncoder(w).Encode(answer(r)) })
 }
 
 func TestWrongCommandLines(t *testing.T) {

@@ -3,7 +3,6 @@ package cli
 import (
 	"encoding/json"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -48,9 +47,8 @@ func (s *configServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func TestConfigCommands(t *testing.T) {
 	s := &configServer{status: http.StatusOK}
-	server := httptest.NewServer(s)
-	defer server.Close()
-	do := commandsTo(t, server.Listener.Addr().String())
+	address := serveHandler(t, s.ServeHTTP)
+	do := commandsTo(t, address)
 	do(exitOK, `NUMBER  TIME                 HASH          REASON
 12      2026-11-21 09:02:00  5c2e99d1f0aa  rollback to 3: search?[2J fails
                                              consul_kv:sluice/ is pinned to revision 3
@@ -67,9 +65,9 @@ func TestConfigCommands(t *testing.T) {
 
 	// Another operator was faster, and a revision that is not kept.
 	s.status, s.error = http.StatusPreconditionFailed, "the configuration has changed: it has the hash 5c2e99d1f0aa"
-	do(exitFailed, "sluice: admin API at "+server.Listener.Addr().String()+": "+s.error+"\n", "config", "rollback", "3")
+	do(exitFailed, "sluice: admin API at "+address+": "+s.error+"\n", "config", "rollback", "3")
 	s.status, s.error = http.StatusNotFound, "no revision 7"
-	do(exitFailed, "sluice: admin API at "+server.Listener.Addr().String()+": no revision 7\n", "config", "diff", "7", "11")
+	do(exitFailed, "sluice: admin API at "+address+": no revision 7\n", "config", "diff", "7", "11")
 }
 
 func TestConfigCommandsNameWhatTheyWant(t *testing.T) {

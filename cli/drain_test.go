@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -9,7 +8,6 @@ import (
 	"sluice/admin"
 	"sluice/balancer"
 	"sluice/discovery"
-	"sluice/healthcheck"
 	"sluice/test/balancertest"
 	"sluice/test/operatortest"
 	"sluice/test/verify"
@@ -23,18 +21,8 @@ func servePools(t *testing.T, sets ...[]discovery.Instance) (address string, poo
 		p.Apply(set)
 		pools = append(pools, p)
 	}
-	server := httptest.NewServer(admin.New(admin.Options{
-		Services: admin.Services{
-			Pools:   func() []*balancer.Pool { return pools },
-			Watches: func() []discovery.WatchStatus { return nil },
-			Health:  func() map[string]healthcheck.Stats { return nil },
-		},
-		Documents: noDocuments{},
-		Tokens:    func() admin.Tokens { return admin.Tokens{} },
-		Orders:    operatortest.Obey(func() []*balancer.Pool { return pools }),
-	}))
-	t.Cleanup(server.Close)
-	return server.Listener.Addr().String(), pools
+	all := func() []*balancer.Pool { return pools }
+	return serveHandler(t, adminOf(all, admin.Tokens{}, operatortest.Obey(all)).ServeHTTP), pools
 }
 
 func instanceOf(service, id, node string, port int) discovery.Instance {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -30,12 +29,7 @@ func TestEventsAsLines(t *testing.T) {
 	t.Parallel()
 	var query atomic.Value
 	list := someEvents
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		query.Store(r.URL.RequestURI())
-		_ = json.NewEncoder(w).Encode(list)
-	}))
-	defer server.Close()
-	address := server.Listener.Addr().String()
+	address := serveJSON(t, func(r *http.Request) any { query.Store(r.URL.RequestURI()); return list })
 	status, out, stderr := execute(t, "events", "--admin", address, "--service", "star", "--kind", "peer", "--kind", "config.applied", "--limit", "9")
 	want := line(someEvents[0], "   peer.joined        star         a joined") +
 		line(someEvents[1], " ! peer.ejected       star         a is ejected?[2J") +
@@ -72,7 +66,7 @@ func followUntil(t *testing.T, text string, args ...string) (stdout, stderr stri
 func TestFollowContinues(t *testing.T) {
 	t.Parallel()
 	var requests atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	address := serveHandler(t, func(w http.ResponseWriter, r *http.Request) {
 		request, last, limit := requests.Add(1), r.Header.Get("Last-Event-ID"), r.URL.Query().Get("limit")
 		switch {
 		case request == 1 && last == "" && limit == "1":
@@ -89,9 +83,7 @@ func TestFollowContinues(t *testing.T) {
 		default:
 			t.Errorf("request %d: %s, limit %q", request, last, limit)
 		}
-	}))
-	defer server.Close()
-	address := server.Listener.Addr().String()
+	})
 	stdout, stderr, err := followUntil(t, "applied", "--admin", address, "--limit", "1")
 	want := line(someEvents[0], "   peer.joined        star         a joined") + line(someEvents[2], "   config.applied     -            applied")
 	verify.That(t, stdout == want && err == nil, "got %v\n%swant\n%s", err, stdout, want)
@@ -102,12 +94,11 @@ func TestFollowFailsAtOnce(t *testing.T) {
 	t.Parallel()
 	status, _, stderr := execute(t, "events", "--follow", "--admin", "127.0.0.1:1")
 	verify.That(t, status == exitFailed && strings.Contains(stderr, "is it running?"), "without sluice: status %d, %s", status, stderr)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	refusing := serveHandler(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		fmt.Fprint(w, `{"error": "kind \"x\""}`)
-	}))
-	defer server.Close()
-	status, _, stderr = execute(t, "events", "--follow", "--admin", server.Listener.Addr().String())
+	})
+	status, _, stderr = execute(t, "events", "--follow", "--admin", refusing)
 	verify.That(t, status == exitFailed && strings.Contains(stderr, `kind "x"`), "refused: status %d, %s", status, stderr)
 	for _, args := range [][]string{{"star"}, {"--limit", "-1"}} {
 		status, _, _ := execute(t, append([]string{"events"}, args...)...)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
-	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,7 +17,7 @@ import (
 // adminAPI serves /api/peers to requests with the token.
 func adminAPI(t *testing.T, token string, peers []admin.Peer) (address string) {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return serveHandler(t, func(w http.ResponseWriter, r *http.Request) {
 		if token != "" && r.Header.Get("Authorization") != "Bearer "+token {
 			w.WriteHeader(http.StatusUnauthorized)
 			_, _ = w.Write([]byte(`{"error":"a valid token is needed"}`))
@@ -31,9 +30,7 @@ func adminAPI(t *testing.T, token string, peers []admin.Peer) (address string) {
 			}
 		}
 		_ = json.NewEncoder(w).Encode(selected)
-	}))
-	t.Cleanup(server.Close)
-	return server.Listener.Addr().String()
+	})
 }
 
 func TestPeersTable(t *testing.T) {
@@ -86,19 +83,18 @@ func TestPeersOfServicesOfWhichNothingIsKnown(t *testing.T) {
 		{Service: "static"},
 	}
 	peers := []admin.Peer{{Service: "quick", ID: "q-1", State: "up", Since: since}}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/api/services", func(w http.ResponseWriter, r *http.Request) { _ = json.NewEncoder(w).Encode(services) })
-	mux.HandleFunc("/api/peers", func(w http.ResponseWriter, r *http.Request) {
+	address := serveJSON(t, func(r *http.Request) any {
+		if r.URL.Path == "/api/services" {
+			return services
+		}
 		selected := []admin.Peer{}
 		for _, p := range peers {
 			if s := r.URL.Query()["service"]; len(s) == 0 || slices.Contains(s, p.Service) {
 				selected = append(selected, p)
 			}
 		}
-		_ = json.NewEncoder(w).Encode(selected)
+		return selected
 	})
-	server := httptest.NewServer(mux)
-	defer server.Close()
 
 	moon := regexp.MustCompile(`(?m)^moon: nothing is known about its instances for 5m\d+s: consul service "moon": connection refused\?\[2J$`)
 	fresh := regexp.MustCompile(`(?m)^new: nothing is known about its instances for 5m\d+s: dns new: no answer yet$`)
@@ -113,7 +109,7 @@ func TestPeersOfServicesOfWhichNothingIsKnown(t *testing.T) {
 		{[]string{"known"}, false, false, false, true},
 		{[]string{"static"}, false, false, false, true},
 	} {
-		status, stdout, stderr := execute(t, append([]string{"peers", "--admin", server.Listener.Addr().String()}, c.services...)...)
+		status, stdout, stderr := execute(t, append([]string{"peers", "--admin", address}, c.services...)...)
 		if status != exitOK || moon.MatchString(stdout) != c.moon || fresh.MatchString(stdout) != c.fresh ||
 			strings.Contains(stdout, "\nquick") != c.table || (stdout == "no peers\n") != c.no {
 			t.Errorf("%q: status %d\n%s%s", c.services, status, stdout, stderr)

@@ -2,9 +2,7 @@ package cli
 
 import (
 	"bytes"
-	"encoding/json"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -49,12 +47,10 @@ func TestReplicasWait(t *testing.T) {
 	t.Parallel()
 	var requests atomic.Int32
 	agreeAt := int32(3)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	address := serveJSON(t, func(*http.Request) any {
 		converged := requests.Add(1) >= agreeAt
-		_ = json.NewEncoder(w).Encode(admin.Replicas{Report: fleet.Report{Converged: &converged}})
-	}))
-	defer server.Close()
-	address := server.Listener.Addr().String()
+		return admin.Replicas{Report: fleet.Report{Converged: &converged}}
+	})
 	status, out, stderr := execute(t, "replicas", "--admin", address, "--wait", "1m")
 	verify.That(t, status == exitOK && strings.HasSuffix(out, "\nthey agree\n") && requests.Load() == 3, "status %d, %d requests\n%s%s", status, requests.Load(), out, stderr)
 	agreeAt = 1 << 30

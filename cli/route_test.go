@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"encoding/json"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -24,12 +22,7 @@ func TestRoute(t *testing.T) {
 		},
 		OtherHost: 4, OtherPath: 1,
 	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked = r
-		_ = json.NewEncoder(w).Encode(answer)
-	}))
-	defer server.Close()
-	address := server.Listener.Addr().String()
+	address := serveJSON(t, func(r *http.Request) any { asked = r; return answer })
 
 	status, stdout, stderr := execute(t, "route", "POST", "http://a.example/api?x=1", "-H", "X-Canary: 2", "-H", "A: b", "--client", "10.0.0.1",
 		"--listener", "web", "--all", "--admin", address)
@@ -48,31 +41,30 @@ routes that do not match: 4 for other hosts, 1 for other paths
 	got := asked.URL.Path + query.Get("method") + query.Get("url") + strings.Join(query["header"], "|") + query.Get("client") + query.Get("listener") + query.Get("all")
 	verify.That(t, got == "/api/routePOSThttp://a.example/api?x=1X-Canary: 2|A: b10.0.0.1webtrue", "asked %s", got)
 
+	shows := func(want string) {
+		t.Helper()
+		_, stdout, _ := execute(t, "route", "http://a.example/", "--admin", address)
+		verify.Contains(t, "\n"+stdout, "\n"+want, "the answer")
+	}
 	answer.Group = "canary"
-	_, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address)
-	verify.That(t, strings.HasPrefix(stdout, "service star, group canary, by the route at "), "got %s", stdout)
+	shows("service star, group canary, by the route at ")
 	answer.Route.Weighted = &admin.Weighted{Key: "cookie", Targets: []admin.Target{
 		{Service: "a", Group: "canary", Share: .2, Present: 1, UsablePeers: 3, Origin: "sluice.yaml:12"},
 		{Service: "b", Share: .8, Split: &admin.Split{}, Origin: "sluice.yaml:12"},
 	}}
-	_, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address)
-	want = `one of its services by chance, by the route at sluice.yaml:12
+	shows(`one of its services by chance, by the route at sluice.yaml:12
 
 SERVICE  GROUP         SHARE  PEERS  SHARE NOW  ORIGIN
 a        canary        20 %   3      100 %      sluice.yaml:12
 b        by its split  80 %   0      0 %        sluice.yaml:12
-`
-	verify.That(t, strings.HasPrefix(stdout, want), "got %s\nwant %s", stdout, want)
+`)
 	answer.Service = "a"
-	_, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address)
-	verify.That(t, strings.HasPrefix(stdout, "service a, group canary, by the route at "), "got %s", stdout)
+	shows("service a, group canary, by the route at ")
 	answer.Route.Weighted = nil
 	answer.Group, answer.Route.Split = "", &admin.Split{}
-	_, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address)
-	verify.That(t, strings.HasPrefix(stdout, "service star, one of its groups by chance, by the route at "), "got %s", stdout)
+	shows("service star, one of its groups by chance, by the route at ")
 	answer.Route.Mirror = &admin.Mirror{Service: "next", Group: "v2", Share: .05}
-	_, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address)
-	verify.That(t, strings.Contains(stdout, "\ncopies of 5 % of the requests go to service next, group v2\n\nPLACE"), "got %s", stdout)
+	shows("copies of 5 % of the requests go to service next, group v2\n\nPLACE")
 	answer.Route, answer.Candidates, answer.OtherPath = nil, nil, 0
 	status, stdout, stderr = execute(t, "route", "http://b.example/", "--admin", address)
 	verify.That(t, status == exitFailed && stdout == "\nroutes that do not match: 4 for other hosts\n" && stderr == "sluice: no route matches: sluice answers 404\n", "status %d\n%s%s", status, stdout, stderr)

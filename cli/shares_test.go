@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -14,7 +13,7 @@ import (
 func serveShares(t *testing.T) (address string, splits *[]release.State, last *release.Order) {
 	t.Helper()
 	splits, last = new([]release.State), new(release.Order)
-	server := httptest.NewServer(admin.New(admin.Options{
+	return serveHandler(t, admin.New(admin.Options{
 		Shares: admin.Shares{Splits: func() []release.State { return *splits },
 			OrderShare: func(o release.Order) error {
 				if *last = o; o.Service != "star" {
@@ -26,9 +25,7 @@ func serveShares(t *testing.T) (address string, splits *[]release.State, last *r
 				return nil
 			}},
 		Documents: noDocuments{}, Tokens: func() admin.Tokens { return admin.Tokens{} },
-	}))
-	t.Cleanup(server.Close)
-	return server.Listener.Addr().String(), splits, last
+	}).ServeHTTP), splits, last
 }
 
 func TestSharesCommand(t *testing.T) {

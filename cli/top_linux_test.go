@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -44,11 +42,7 @@ func TestTopInATerminal(t *testing.T) {
 		"/api/peers":    []admin.Peer{{Service: "star", ID: "star-1", Address: "10.0.0.1:80", State: "up", Used: true}},
 		"/api/events":   []events.Event{{Text: "star-1 joined"}},
 	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = json.NewEncoder(w).Encode(answers[r.URL.Path])
-	}))
-	defer server.Close()
-
+	address := serveJSON(t, func(r *http.Request) any { return answers[r.URL.Path] })
 	program, user := openTerminal(t)
 	var seen subprocess.Output
 	go func() {
@@ -62,7 +56,7 @@ func TestTopInATerminal(t *testing.T) {
 		}
 	}()
 	root := newRoot()
-	root.SetArgs([]string{"top", "--admin", server.Listener.Addr().String()})
+	root.SetArgs([]string{"top", "--admin", address})
 	root.SetIn(program)
 	root.SetOut(program)
 	ended := make(chan error, 1)

@@ -27,8 +27,6 @@ func (p *pebble) replicaOf(name, settings string, plain, secure int, peer string
 		listeners = fmt.Sprintf("  - { name: web, address: \"127.0.0.1:%d\", redirect_https: {} }\n", plain)
 	}
 	return fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
-access_log: { path: "off" }
 consul: { %s }
 listeners:
 %s  - name: websecure
@@ -120,8 +118,7 @@ func TestHTTPChallengeAtAnotherReplica(t *testing.T) {
 	long.Test(t)
 	const name = "challenge.example"
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
-	rules, err := consultest.DocumentedPolicy("../docs/tls.md", "### Storage in Consul")
-	verify.NoError(t, err)
+	rules := verify.Result(consultest.DocumentedPolicy("../docs/tls.md", "### Storage in Consul")).Must(t)
 	_, may, err := agent.NewToken("orders", rules)
 	verify.NoError(t, err)
 	_, mayRead, err := agent.NewToken("reads", `key_prefix "sluice-acme/" { policy = "read" }`)

@@ -73,8 +73,6 @@ func TestACMECertificatesOutliveListeners(t *testing.T) {
 					names += ", other." + host
 				}
 				return fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
-access_log: { path: "off" }
 consul: { addresses: [%q] }
 listeners:
 %s  - { name: websecure, address: "127.0.0.1:%d", tls: { acme: { names: [%s], directory: %q, %s } } }
@@ -115,8 +113,7 @@ listeners:
 				}
 			}
 			relay.Cut()
-			next := r.succeed(text(0, web, two), nil, patience)
-			verify.NoError(t, <-next.outcome)
+			next := r.upgrade(text(0, web, two), nil)
 			verify.Equal(t, next.served("websecure", host), first, "the new process")
 		})
 	}

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"crypto/tls"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -29,7 +28,6 @@ func TestACME(t *testing.T) {
 			}
 			p.start(t)
 			sluice := fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
 listeners:
 %s  - name: websecure
     address: "127.0.0.1:%d"
@@ -38,15 +36,7 @@ listeners:
 				static("star", serveOrigin(t, func(http.ResponseWriter, *http.Request) {}))
 			obtained := func(r *running) (serial string) {
 				t.Helper()
-				r.await("the certificate", func() bool {
-					conn, err := tls.Dial("tcp", r.Address("websecure").String(), &tls.Config{ServerName: "a.example", InsecureSkipVerify: true})
-					if err != nil {
-						return false
-					}
-					defer conn.Close()
-					serial = conn.ConnectionState().PeerCertificates[0].SerialNumber.String()
-					return true
-				})
+				r.await("the certificate", func() bool { serial = r.served("websecure", "a.example"); return serial != "" })
 				return serial
 			}
 			r := start(t, sluice)
@@ -56,13 +46,11 @@ listeners:
 				t.Errorf("/api/certificates: %+v", all)
 			}
 			orders := strings.Count(p.log.String(), "POST /order-plz")
-			r.stop()
-			r.awaitEnd()
+			r.end()
 			r = start(t, sluice)
 			verify.Equal(t, obtained(r), first, "another certificate after a restart")
-			if n := strings.Count(p.log.String(), "POST /order-plz"); n != orders {
-				t.Errorf("%d orders after a restart", n-orders)
-			}
+			n := strings.Count(p.log.String(), "POST /order-plz")
+			verify.That(t, n == orders, "%d orders after a restart", n-orders)
 		})
 	}
 }
@@ -73,7 +61,6 @@ func TestACMEFollowsTheListeners(t *testing.T) {
 	peer := serveOrigin(t, func(http.ResponseWriter, *http.Request) {})
 	text := func(web string) string {
 		return fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
 listeners:
 %s  - { name: websecure, address: "127.0.0.1:0", tls: { acme: { names: [a.example], directory: "https://127.0.0.1:1/dir", storage: %q } } }
 `, web, filepath.Join(t.TempDir(), "acme")) + static("star", peer)
@@ -84,10 +71,7 @@ listeners:
 	r := start(t, without)
 	for i, text := range []string{without, with, without} {
 		if i > 0 {
-			before := r.history.Current().Number
-			r.write(text)
-			r.Reload()
-			r.await("it is applied", func() bool { return r.history.Current().Number > before })
+			r.replace(text)
 		}
 		all := r.listeners.all()
 		verify.That(t, all[len(all)-1].tls.Suits(r.effective.Load()), "after %d reloads, HTTP-01 is used without a listener for it, or not with one", i)

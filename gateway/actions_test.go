@@ -45,8 +45,7 @@ routes:
 	r.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	for target, want := range map[string]string{"/old": "301 https://127.0.0.1/new", "/api": "200 ", "/small": "413 "} {
 		body := io.LimitReader(zeros{}, 2)
-		response, err := r.client.Post("http://"+r.Address("web").String()+target, "", body)
-		verify.NoError(t, err)
+		response := verify.Result(r.client.Post(r.url("web")+target, "", body)).Must(t)
 		response.Body.Close()
 		got := fmt.Sprint(response.StatusCode, " ", response.Header.Get("Location"))
 		verify.That(t, got == want && (response.Header.Get("Server") != "peer" || target != "/api"), "POST %s: got %q, %v, want %q", target, got, response.Header, want)
@@ -80,11 +79,9 @@ routes:
 		{"/own?type=text/html", "gzip", ""},
 		{"/off?type=text/html", "gzip", ""},
 	} {
-		request, err := http.NewRequest("GET", "http://"+r.Address("web").String()+test.target, nil)
-		verify.NoError(t, err)
+		request := verify.Result(http.NewRequest("GET", r.url("web")+test.target, nil)).Must(t)
 		request.Header.Set("Accept-Encoding", test.accept)
-		response, err := r.client.Do(request)
-		verify.NoError(t, err)
+		response := verify.Result(r.client.Do(request)).Must(t)
 		response.Body.Close()
 		verify.Equal(t, response.Header.Get("Content-Encoding"), test.want, "%s, accepts %s", test.target, test.accept)
 	}
@@ -111,17 +108,14 @@ func TestRateLimitsOutliveReloads(t *testing.T) {
 		}
 	}
 	expect("at first", 200, 200, 429)
-	r.write(text(daily, "/x", ", { path: /y, service: a, add_prefix: /z }"))
-	r.awaitRevision(2)
+	r.replace(text(daily, "/x", ", { path: /y, service: a, add_prefix: /z }"))
 	expect("another route is new", 429)
 	r.write(text(daily[:len(daily)-2]+", per: 24h }", "/x", ""))
-	r.await("the file with an error is seen", func() bool { return strings.Contains(r.log.String(), "given twice") })
+	r.awaitLog("given twice")
 	expect("a refused file", 429)
-	r.write(text("{ rate: 1, per: 24h, burst: 1, key: route }", "/x", ""))
-	r.awaitRevision(3)
+	r.replace(text("{ rate: 1, per: 24h, burst: 1, key: route }", "/x", ""))
 	expect("another burst", 200, 429)
-	r.write(text("{ rate: 1, per: 24h, burst: 1, key: route }", "/", ""))
-	r.awaitRevision(4)
+	r.replace(text("{ rate: 1, per: 24h, burst: 1, key: route }", "/", ""))
 	expect("another path", 200, 429)
 }
 
@@ -143,8 +137,7 @@ func TestUsersOfRoutes(t *testing.T) {
 	statusFor := func(name string) int {
 		var both [2]int
 		for i, path := range []string{"/one", "/two"} {
-			request, err := http.NewRequest("GET", "http://"+r.Address("web").String()+path, nil)
-			verify.NoError(t, err)
+			request := verify.Result(http.NewRequest("GET", r.url("web")+path, nil)).Must(t)
 			request.SetBasicAuth(name, "secret")
 			both[i], _ = r.do(request)
 		}
@@ -153,14 +146,13 @@ func TestUsersOfRoutes(t *testing.T) {
 		}
 		return both[0]
 	}
-	if ann, bob := statusFor("ann"), statusFor("bob"); ann != 200 || bob != 401 {
-		t.Errorf("status %d for ann, %d for bob", ann, bob)
-	}
+	ann, bob := statusFor("ann"), statusFor("bob")
+	verify.That(t, ann == 200 && bob == 401, "status %d for ann, %d for bob", ann, bob)
 	write("bob" + secret)
 	r.await("the new user is known", func() bool { return statusFor("bob") == 200 })
 	verify.Equal(t, statusFor("ann"), 401, "status for a removed user")
 	write("ann:secret")
-	r.await("the fault is logged", func() bool { return strings.Contains(r.log.String(), "file of users cannot be used") })
+	r.awaitLog("file of users cannot be used")
 	verify.Equal(t, statusFor("bob"), 200, "status after a fault")
 }
 
@@ -174,12 +166,10 @@ func TestConfigurationWithAMissingFile(t *testing.T) {
 	refusals := func() int { return strings.Count(r.log.String(), "configuration refused") }
 	r.write(text + ", path: /one, basic_auth: { users_file: " + file + " } }]\n")
 	r.await("the configuration is refused", func() bool { return refusals() > 0 })
-	if status, _ := r.get("/other"); status != 200 {
-		t.Errorf("status %d, want the configuration before", status)
-	}
+	r.refuses("/other", 200)
 	verify.NoError(t, os.WriteFile(file+".new", []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600))
 	verify.NoError(t, os.Rename(file+".new", file))
-	r.await("the configuration is used", func() bool { status, _ := r.get("/one"); return status == 401 })
+	r.awaitStatus("/one", 401)
 	verify.Equal(t, refusals(), 1, "the log has the times refusal")
 	r.await("no refusal stands", func() bool { return r.applied().Reloads.LastError == nil })
 }
@@ -199,13 +189,9 @@ func TestForwardAuthOfRoutes(t *testing.T) {
 	r := start(t, with)
 	for revision := uint64(2); revision < 4; revision++ {
 		r.gets("/open", "ann")
-		if status, _ := r.get("/closed"); status != 403 {
-			t.Errorf("status %d", status)
-		}
-		r.write(with + strings.Repeat("# again\n", int(revision)) + "shutdown: { idle: " + fmt.Sprint(revision) + "s }\n")
-		r.awaitRevision(revision)
+		r.refuses("/closed", 403)
+		r.replace(with + strings.Repeat("# again\n", int(revision)) + "shutdown: { idle: " + fmt.Sprint(revision) + "s }\n")
 	}
-	r.write(strings.Replace(text, "ACTION", "", 1))
-	r.awaitRevision(4)
+	r.replace(strings.Replace(text, "ACTION", "", 1))
 	r.gets("/closed", "")
 }

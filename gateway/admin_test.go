@@ -1,10 +1,7 @@
 package gateway
 
 import (
-	"context"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,22 +20,11 @@ func writeToken(t *testing.T, name, token string) (path string) {
 	return path
 }
 
-// statusOf sends a request to the admin API at base and returns the status; 0: no answer.
-func (r *running) statusOf(method, url, token string) int {
+// statusOf returns the status of an answer of the admin API to a token.
+func (r *running) statusOf(method, url, token string) (status int) {
 	r.t.Helper()
-	request, err := http.NewRequest(method, url, nil)
-	verify.NoError(r.t, err)
-	if token != "" {
-		request.Header.Set("Authorization", "Bearer "+token)
-	}
-	response, err := r.client.Do(request)
-	if err != nil {
-		r.t.Log(err)
-		return 0
-	}
-	defer response.Body.Close()
-	io.Copy(io.Discard, response.Body)
-	return response.StatusCode
+	status, _ = r.send(method, url, "Authorization", strings.TrimSpace("Bearer "+token))
+	return status
 }
 
 // The admin API follows its certificate, as listeners do, and /api/certificates shows it.
@@ -46,9 +32,7 @@ func TestAdminWithTLS(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	files := testcert.Write(t, dir, "admin.example")
-	text := fmt.Sprintf("listeners: [{ address: '127.0.0.1:0' }]\naccess_log: { path: 'off' }\nadmin: { address: '127.0.0.1:0', tls: { cert: %q, key: %q } }\n", files.Cert, files.Key) +
-		static("star", "127.0.0.1:1")
-	r := start(t, text)
+	r := start(t, fmt.Sprintf("admin: { address: '127.0.0.1:0', tls: { cert: %q, key: %q } }\n", files.Cert, files.Key)+static("star", "127.0.0.1:1"))
 	url := "https://" + r.Address("admin").String() + "/api/certificates"
 	r.trust(files.Cert, "admin.example")
 	verify.Equal(t, r.statusOf("GET", url, ""), http.StatusOK, "result")
@@ -69,17 +53,18 @@ func TestAdminWithTLS(t *testing.T) {
 func TestAdminTokens(t *testing.T) {
 	t.Parallel()
 	operate, look, other := writeToken(t, "operate", "s3cret"), writeToken(t, "look", "scraper"), writeToken(t, "other", "other")
-	of := func(admin string) string {
-		return "listeners: [{ address: '127.0.0.1:0' }]\naccess_log: { path: 'off' }\nadmin: { " + admin + " }\n" + static("star", "127.0.0.1:1")
-	}
-	r := start(t, of("address: '127.0.0.1:0', token_file: "+operate))
+	of := func(admin string) string { return "admin: { " + admin + " }\n" + static("star", "127.0.0.1:1") }
+	r := start(t, of("address: '127.0.0.1:0'"))
 	r.await("star has its peer", func() bool { return len(r.services.get("star").pool.Snapshot().All) == 1 })
-	base := "http://" + r.Address("admin").String()
+	base := r.url("admin")
 	check := func(what string, token string, see, drain int) {
 		t.Helper()
 		verify.Equal(t, r.statusOf("GET", base+"/metrics", token), see, "%s, token %q: looking", what, token)
 		verify.Equal(t, r.statusOf("POST", base+"/api/peers/star/127.0.0.1:1/drain", token), drain, "%s, token %q: drain", what, token)
 	}
+	check("no token", "", 200, 200)
+	r.replace(of("address: '127.0.0.1:0', token_file: " + operate))
+	check("one token", "", 401, 401)
 	check("one token", "s3cret", 200, 200)
 	check("one token", "scraper", 401, 401)
 	r.replace(of("address: '127.0.0.1:0', token_file: " + operate + ", read_token_file: " + look))
@@ -91,39 +76,34 @@ func TestAdminTokens(t *testing.T) {
 	r.await("the new token is in use", func() bool { return r.statusOf("GET", base+"/metrics", "scraper2") == http.StatusOK })
 	check("a new token", "scraper", 401, 401)
 	check("a new token", "scraper2", 200, 403)
-	verify.NoError(t, os.WriteFile(look, []byte("s3cret"), 0o600))
-	r.Reload()
-	r.await("the same token twice is refused", func() bool {
-		return strings.Contains(r.log.String(), "admin.read_token_file: it has the token of admin.token_file")
-	})
-	check("twice the same token", "scraper2", 200, 403)
+	for text, refusal := range map[string]string{"s3cret": "admin.read_token_file: it has the token of admin.token_file", "": "is empty"} {
+		verify.NoError(t, os.WriteFile(look, []byte(text), 0o600))
+		r.Reload()
+		r.awaitLog(refusal)
+		check(refusal, "scraper2", 200, 403)
+	}
 	r.replace(of("address: '127.0.0.1:1', token_file: " + other))
 	check("another address waits", "other", 401, 401)
 	check("another address waits", "s3cret", 200, 200)
 	r.replace(of("address: '127.0.0.1:0', token_file: " + other))
 	check("no other address waits", "other", 200, 200)
+	r.replace(of("address: '127.0.0.1:0'"))
+	check("no token again", "", 200, 200)
 }
 
 // The admin API listens on a unix socket, whose permissions follow the configuration.
 func TestAdminOnAUnixSocket(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "sluice-") // not t.TempDir: the address of a socket is short
-	verify.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "admin.sock")
+	path := filepath.Join(socketDirectory(t), "admin.sock")
 	of := func(socket string) string {
-		return fmt.Sprintf("listeners: [{ address: '127.0.0.1:0' }]\naccess_log: { path: 'off' }\nadmin: { address: 'unix:%s', socket: { %s } }\n", path, socket) +
-			static("star", "127.0.0.1:1")
+		return fmt.Sprintf("admin: { address: 'unix:%s', socket: { %s } }\n", path, socket) + static("star", "127.0.0.1:1")
 	}
 	r := start(t, of(""))
-	r.client.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}}
+	r.through(path)
 	mode := func(want os.FileMode) {
 		t.Helper()
-		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
-			t.Errorf("got %v, %v", info.Mode(), err)
-		}
+		info, err := os.Stat(path)
+		verify.That(t, err == nil && info.Mode().Perm() == want, "got %v, %v", info.Mode(), err)
 	}
 	mode(0o600)
 	for host, want := range map[string]int{"localhost": 200, "127.0.0.1:8081": 200, "evil.example": 403} {

@@ -56,20 +56,17 @@ routes:
 	r.gets("/moon", "moon")
 	r.gets("/fixed", "fixed")
 	// A route may exist before its service.
-	if status, _ := r.get("/sun"); status != http.StatusServiceUnavailable {
-		t.Errorf("/sun before the service: %d", status)
-	}
+	r.refuses("/sun", http.StatusServiceUnavailable)
 	verify.Slices(t, r.serviceNames(), []string{"fixed", "moon", "sun"}, "services")
 
 	tagged(t, consul, "sun", origin(t, "sun"), "web")
 	tagged(t, consul, "mars", origin(t, "mars"), "web")
-	r.await("/sun is served", func() bool { status, body := r.get("/sun"); return status == http.StatusOK && body == "sun" })
+	r.answers("/sun", "sun")
 	r.await("mars is found", func() bool { return slices.Contains(r.serviceNames(), "mars") })
 
 	var catalog admin.Catalog
-	if status := r.api("/api/catalog", &catalog); status != http.StatusOK || catalog.State != "fresh" || len(catalog.Services) != 4 {
-		t.Errorf("/api/catalog: %d %+v", status, catalog)
-	}
+	status := r.api("/api/catalog", &catalog)
+	verify.That(t, status == http.StatusOK && catalog.State == "fresh" && len(catalog.Services) == 4, "/api/catalog: %d %+v", status, catalog)
 	verify.Equal(t, r.api("/consul/mars", new(admin.Comparison)), http.StatusOK, "/consul/mars")
 
 	consul.Set("mars")
@@ -77,30 +74,13 @@ routes:
 
 	// Found services do not change with the file.
 	pool := r.services.get("moon").pool
-	r.write(text + "  - { path: /other, service: fixed }\n")
-	r.awaitRevision(2)
+	r.replace(text + "  - { path: /other, service: fixed }\n")
 	verify.Equal(t, r.services.get("moon").pool, pool, "a reload replaced the pool of a found service")
 	r.write(strings.Replace(text, "catalog: { select: { tag: web } }", "", 1) + "\n")
 	r.await("a file with routes without a service is refused", func() bool { return r.history.Reloads().Last != nil })
 	r.write(fmt.Sprintf("consul: { addresses: [%q] }\nservices: { fixed: { peers: [%q] } }\nroutes: [{ service: fixed }]", consul.URL(), origin(t, "fixed")))
 	r.await("only the service of the file", func() bool { return slices.Equal(r.serviceNames(), []string{"fixed"}) })
 	r.await("no catalog", func() bool { return r.api("/api/catalog", &struct{ Error string }{}) == http.StatusNotFound })
-}
-
-func TestNotReadyBeforeTheCatalogAnswers(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	consul.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
-	r := startWithin(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: {}", consul.URL()), time.Millisecond)
-	var ready struct {
-		Ready   bool
-		Missing []string
-	}
-	if status := r.api("/readyz", &ready); status != http.StatusServiceUnavailable || !slices.ContainsFunc(ready.Missing, func(m string) bool { return strings.HasPrefix(m, "catalog: ") }) {
-		t.Errorf("/readyz: %d %+v", status, ready)
-	}
-	consul.Heal()
-	r.await("readiness", func() bool { return r.api("/readyz", &ready) == http.StatusOK })
 }
 
 // A start without Consul serves the services found before.
@@ -116,15 +96,11 @@ routes: [{ path: /, service: moon }]
 `, consul.URL(), filepath.Join(t.TempDir(), "snapshot"))
 	first := start(t, text)
 	first.gets("/", "moon")
-	first.stop()
-	<-first.ended
+	first.end()
 
 	consul.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
 	second := startWithin(t, text, time.Millisecond) // the catalog does not answer
-	second.await("the service is served without Consul", func() bool {
-		status, body := second.get("/")
-		return status == http.StatusOK && body == "moon"
-	})
+	second.answers("/", "moon")
 }
 
 // An unchanged service with an unreadable certificate does not prevent the use of found
@@ -168,11 +144,11 @@ routes: [{ path: /, service: moon }]
 			tagged(t, consul, "sun", origin(t, "sun"), "web")
 			const refused = `"again_in":`
 			if test.fails {
-				r.await("the log has the error", func() bool { return strings.Contains(r.log.String(), refused) })
+				r.awaitLog(refused)
 				put()
 			}
 			r.await("sun is found", func() bool { return slices.Contains(r.serviceNames(), "sun") })
-			r.await("/ is served", func() bool { status, body := r.get("/"); return status == http.StatusOK && body == "moon" })
+			r.answers("/", "moon")
 			want := 0
 			if test.fails {
 				want = 1

@@ -4,8 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hashicorp/consul/api"
-
 	"sluice/test/consultest"
 	"sluice/test/long"
 	"sluice/test/verify"
@@ -80,13 +78,10 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 			stale := r.awaitState(source, "stale")
 			verify.That(t, len(stale.Errors) == 1 && stale.Revision != "", "%+v", stale)
 			serves("without Consul")
-			r.await("the log says so", func() bool {
-				return strings.Contains(r.log.String(), "a source of the configuration cannot be read: what it said last stays in use")
-			})
+			r.awaitLog("a source of the configuration cannot be read: what it said last stays in use")
 			verify.Contains(t, r.metrics(), `sluice_config_source_state{source="`+source+`",state="stale"} 1`, "the metrics do not say so")
-			if got := r.applied(); got.Number != number || got.Reloads.Refused != 0 {
-				t.Errorf("revision %d of %d, %d refused", got.Number, number, got.Reloads.Refused)
-			}
+			got := r.applied()
+			verify.That(t, got.Number == number && got.Reloads.Refused == 0, "revision %d of %d, %d refused", got.Number, number, got.Reloads.Refused)
 			r.write(text + ", { path: /more, service: short }]")
 			r.answers("/more", "a")
 
@@ -97,16 +92,16 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 					return strings.Contains(strings.Join(stale.Errors, ""), "documents have disappeared")
 				})
 				serves("after the loss")
-				ok, response, _, err := agent.Client().KV().Txn(api.KVTxnOps{
-					{Verb: api.KVSet, Key: "sluice/services/short", Value: []byte(a)},
-					{Verb: api.KVSet, Key: "sluice/a.yaml", Value: []byte(serving("a", a))},
-				}, nil)
-				verify.Require(t, err == nil && ok, "%+v, %v", response, err)
+				// Somebody writes them again, one by one: those that are not written yet stay in use.
+				put(t, agent, "sluice/services/short", b)
+				r.answers("/short", "b")
+				r.gets("/a", "a")
+				put(t, agent, "sluice/services/short", a)
+				r.answers("/short", "a")
+				put(t, agent, "sluice/a.yaml", serving("a", a))
 			}
 			r.awaitState(source, "in_use")
-			r.await("the log says that it is over", func() bool {
-				return strings.Contains(r.log.String(), "the source of the configuration can be read again")
-			})
+			r.awaitLog("the source of the configuration can be read again")
 			serves("with Consul")
 			verify.Equal(t, r.services.get("a").pool, pool, "the pool was replaced")
 			put(t, agent, "sluice/services/short", b)

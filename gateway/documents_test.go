@@ -2,8 +2,8 @@ package gateway
 
 import (
 	"fmt"
+	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +13,7 @@ import (
 
 	"sluice/admin"
 	"sluice/test/consultest"
+	"sluice/test/etcdtest"
 	"sluice/test/verify"
 )
 
@@ -53,72 +54,72 @@ func (r *running) awaitState(source, state string) (found admin.Source) {
 	return found
 }
 
-func TestDynamicFilesAreFollowed(t *testing.T) {
-	t.Parallel()
-	a, b := origin(t, "a"), origin(t, "b")
-	dir := t.TempDir()
-	write := func(name, text string) {
-		t.Helper()
-		whole := filepath.Join(dir, name) // never read while it is written
-		verify.NoError(t, os.WriteFile(whole+"~", []byte(text), 0o600))
-		verify.NoError(t, os.Rename(whole+"~", whole))
-	}
-	pattern := dir + "/*.yaml"
-	write("a.yaml", serving("a", a))
-	r := start(t, fmt.Sprintf("dynamic: [{ file: %q }]\n", pattern)+preamble)
-	r.gets("/a", "a")
-	pool := r.services.get("a").pool
-	write("b.yaml", serving("b", b))
-	r.answers("/b", "b")
-
-	write("b.yaml", strings.Replace(serving("b", b), "peers", "pears", 1))
-	if s := r.awaitState(pattern, "refused"); len(s.Errors) != 1 || !strings.HasPrefix(s.Errors[0], dir+"/b.yaml:1: services.b.pears: unknown key") {
-		t.Errorf("errors %q", s.Errors)
-	}
-	r.await("the refusal is the last error", func() bool {
-		last := r.applied().Reloads.LastError
-		return last != nil && last.Source == pattern
-	})
-	r.gets("/b", "b")
-	verify.NoError(t, os.Remove(filepath.Join(dir, "b.yaml")))
-	r.await("the route is removed", func() bool { status, _ := r.get("/b"); return status == 404 })
-	if s := r.awaitState(pattern, "in_use"); len(s.Errors) != 0 {
-		t.Errorf("errors %q", s.Errors)
-	}
-	verify.Equal(t, r.services.get("a").pool, pool, "the pool of the other service was replaced")
-}
-
-// A tree in Consul is in use from the first request on, and followed. A bad one changes
+// The documents of each source are in use from the first request on, and followed. One that cannot be used changes
 // nothing, and does not keep the file from changing.
-func TestConsulTreeIsFollowed(t *testing.T) {
+func TestDocumentsAreFollowed(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	a, b := origin(t, "a"), origin(t, "b")
-	put(t, agent, "sluice/a.yaml", serving("a", a))
-	put(t, agent, "sluice/services/short", b)
-	r := start(t, treeBelow(agent.URL(), "routes: [{ path: /short, service: short }]"))
-	for path, want := range map[string]string{"/a": "a", "/short": "b"} {
-		r.gets(path, want)
+	type source struct {
+		name, settings string
+		write          func(document, text string)
+		remove         func(document string)
 	}
-	pool := r.services.get("a").pool
-	put(t, agent, "sluice/services/short", a)
-	r.answers("/short", "a")
-	put(t, agent, "sluice/b.json", `{"services": {"b": {"peers": ["`+b+`"]}}, "routes": [{"path": "/b", "service": "b"}]}`)
-	r.answers("/b", "b")
-
-	put(t, agent, "sluice/b.json", "{\n\"services\": {\"b\": 7}}")
-	s := r.awaitState("consul_kv:sluice/", "refused")
-	if want := "consul_kv:sluice/b.json:2: services.b: want a mapping"; len(s.Errors) == 0 || !strings.HasPrefix(s.Errors[0], want) {
-		t.Errorf("errors %q, want %s", s.Errors, want)
+	for kind, open := range map[string]func(*testing.T) source{
+		"files": func(t *testing.T) source {
+			dir := t.TempDir() + "/"
+			return source{
+				dir + "*.yaml", fmt.Sprintf("dynamic: [{ file: %q }]\n", dir+"*.yaml"),
+				func(document, text string) { replaceFile(t, dir+document, text) },
+				func(document string) { verify.NoError(t, os.Remove(dir+document)) },
+			}
+		},
+		"Consul": func(t *testing.T) source {
+			agent := consultest.Start(t, consultest.Options{})
+			return source{
+				"consul_kv:sluice/", treeBelow(agent.URL(), ""),
+				func(document, text string) { put(t, agent, "sluice/"+document, text) },
+				func(document string) { verify.Result(agent.Client().KV().Delete("sluice/"+document, nil)).Must(t) },
+			}
+		},
+		"etcd": func(t *testing.T) source {
+			c := etcdtest.Start(t, etcdtest.Options{})
+			client := c.Client(t)
+			return source{
+				"etcd:/test/", below(c),
+				func(document, text string) { putKey(t, client, "/test/"+document, text) },
+				func(document string) { deleteKey(t, client, "/test/"+document) },
+			}
+		},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			s := open(t)
+			a, b := origin(t, "a"), origin(t, "b")
+			file := func(path string) string {
+				return s.settings + fmt.Sprintf("services: { fixed: { peers: [%q] } }\nroutes: [{ path: %s, service: fixed }]\n", b, path)
+			}
+			s.write("a.yaml", serving("a", a))
+			r := start(t, file("/fixed"))
+			r.gets("/a", "a")
+			pool := r.services.get("a").pool
+			s.write("b.yaml", serving("b", b))
+			r.answers("/b", "b")
+			s.write("b.yaml", strings.Replace(serving("b", b), "peers", "pears", 1))
+			refused := r.awaitState(s.name, "refused")
+			verify.Contains(t, strings.Join(refused.Errors, "\n"), "b.yaml:1: services.b.pears: unknown key", "errors")
+			verify.That(t, refused.Offered != refused.Revision && refused.Offered != "", "%+v", refused)
+			r.await("the refusal is the last error", func() bool {
+				last := r.applied().Reloads.LastError
+				return last != nil && last.Source == s.name
+			})
+			r.write(file("/more"))
+			r.answers("/more", "b")
+			r.gets("/b", "b")
+			s.remove("b.yaml")
+			r.awaitStatus("/b", http.StatusNotFound)
+			verify.Equal(t, len(r.awaitState(s.name, "in_use").Errors), 0, "errors")
+			verify.Equal(t, r.services.get("a").pool, pool, "the pool of the other service was replaced")
+		})
 	}
-	verify.That(t, s.Offered != s.Revision && s.Offered != "", "revision %s in use, %s offered", s.Revision, s.Offered)
-	r.write(treeBelow(agent.URL(), "routes: [{ path: /short, service: short }, { path: /more, service: short }]"))
-	r.answers("/more", "a")
-	r.gets("/b", "b")
-	put(t, agent, "sluice/b.json", "{}")
-	r.await("the route is removed", func() bool { status, _ := r.get("/b"); return status == 404 })
-	r.awaitState("consul_kv:sluice/", "in_use")
-	verify.Equal(t, r.services.get("a").pool, pool, "the pool of an unchanged service was replaced")
 }
 
 // All keys of a transaction take effect together.
@@ -181,15 +182,13 @@ func TestConsulTreeThatDisappears(t *testing.T) {
 	setRules(rules)
 	r.awaitState("consul_kv:sluice/", "in_use")
 
-	if _, err := agent.Client().KV().DeleteTree("sluice/", nil); err != nil {
-		t.Fatal(err)
-	}
+	verify.Result(agent.Client().KV().DeleteTree("sluice/", nil)).Must(t)
 	if s := r.awaitState("consul_kv:sluice/", "stale"); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], "allow_empty") {
 		t.Errorf("errors %q", s.Errors)
 	}
 	serves("all keys are deleted")
 	r.write(strings.Replace(text, "prefix: sluice/", "prefix: sluice/, allow_empty: true", 1))
-	r.await("the route is removed", func() bool { status, _ := r.get("/a"); return status == 404 })
+	r.awaitStatus("/a", 404)
 	r.awaitState("consul_kv:sluice/", "in_use")
 	put(t, agent, "sluice/a.yaml", serving("a", a))
 	r.answers("/a", "a")
@@ -205,9 +204,7 @@ func TestStartWithoutConsul(t *testing.T) {
 	a, b := origin(t, "a"), origin(t, "b")
 	put(t, agent, "sluice/services/a", a)
 	r := startWithin(t, treeBelow(relay.URL(), fmt.Sprintf("services: { b: { peers: [%q] } }\nroutes: [{ path: /a, service: a }, { service: b }]", b)), time.Millisecond)
-	if status, _ := r.get("/a"); status != 503 {
-		t.Errorf("/a: %d", status)
-	}
+	r.refuses("/a", 503)
 	r.answers("/", "b")
 	var v admin.Readiness
 	r.await("readyz names the source", func() bool {

@@ -41,8 +41,7 @@ func TestFeedTellsOfTheConfiguration(t *testing.T) {
 	if got := told(r.events)[len(want)]; !strings.HasPrefix(got, "warning config.refused: The configuration was refused, revision 1 stays in use: ") || strings.Contains(got, "\n") {
 		t.Errorf("got %s", got)
 	}
-	r.write(static("a", a, "b", a))
-	r.awaitRevision(2)
+	r.replace(static("a", a, "b", a))
 	r.await("the revision is told", func() bool {
 		return slices.ContainsFunc(told(r.events), func(line string) bool {
 			return strings.HasPrefix(line, "info config.applied: Revision 2 of the configuration was applied: changed: "+r.file+", differences: ")
@@ -56,9 +55,8 @@ func TestFeedTellsOfTheConfiguration(t *testing.T) {
 // The registry of a service fails and recovers; a failure is told once.
 func TestFeedTellsOfTheRegistry(t *testing.T) {
 	t.Parallel()
-	consul := discoverytest.Start(t)
-	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
-	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]", consul.URL()))
+	consul, _ := startStar(t, "a")
+	r := start(t, starAnd(consul.URL(), ""))
 	count := func(kind events.Kind) (n int) {
 		for _, line := range told(r.events) {
 			if strings.Contains(line, " "+string(kind)+": ") {
@@ -72,36 +70,31 @@ func TestFeedTellsOfTheRegistry(t *testing.T) {
 	r.await("the failures", func() bool { return count(events.KindFailing) == 1 && count(events.KindAgentFails) == 1 })
 	consul.Heal()
 	r.await("the recovery", func() bool { return count(events.KindReadable) == 1 && count(events.KindAgentRecovered) == 1 })
-	if n := count(events.KindFailing); n != 1 {
-		t.Errorf("%d failures: %s", n, strings.Join(told(r.events), "\n"))
-	}
+	n := count(events.KindFailing)
+	verify.That(t, n == 1, "%d failures: %s", n, strings.Join(told(r.events), "\n"))
 }
 
 // A stream does not delay the end of sluice, tells it, and ends properly.
 func TestStreamOfEventsEndsWithSluice(t *testing.T) {
 	t.Parallel()
 	r := start(t, "shutdown: { grace: 1h }\n"+static("a", origin(t, "a")))
-	response, err := http.Get("http://" + r.Address("admin").String() + "/api/events")
-	verify.NoError(t, err)
+	response := verify.Result(http.Get(r.url("admin") + "/api/events")).Must(t)
 	defer response.Body.Close()
 	r.stop()
-	if body, err := io.ReadAll(response.Body); err != nil || !strings.Contains(string(body), string(events.KindStopping)) {
-		t.Errorf("%v:\n%s", err, body)
-	}
+	body, err := io.ReadAll(response.Body)
+	verify.That(t, err == nil && strings.Contains(string(body), string(events.KindStopping)), "%v:\n%s", err, body)
 	<-r.ended
 }
 
 // A new process continues the feed of the old one: who has followed that one, goes on.
 func TestNewProcessContinuesTheFeed(t *testing.T) {
 	t.Parallel()
-	consul := discoverytest.Start(t)
-	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
-	text := fmt.Sprintf("consul: { addresses: [%q] }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]", consul.URL())
+	consul, _ := startStar(t, "a")
+	text := starAnd(consul.URL(), "")
 	old := start(t, text)
 	old.await("the old process is ready", func() bool { return len(told(old.events)) == 4 })
 	known, _ := old.events.Read(events.Filter{}, events.ID{})
-	next := old.succeed(text, nil, patience)
-	verify.NoError(t, <-next.outcome)
+	next := old.upgrade(text, nil)
 	next.await("the new process is ready", func() bool { return len(told(next.events)) >= 6 })
 	later, _ := next.events.Read(events.Filter{}, known[len(known)-1].ID)
 	var lines []string
@@ -110,7 +103,6 @@ func TestNewProcessContinuesTheFeed(t *testing.T) {
 	}
 	// The peers that the old process had do not join.
 	verify.Equal(t, strings.Join(lines, " "), "sluice.started sluice.ready", "result")
-	if all := told(next.events); !slices.Equal(all[:4], told(old.events)[:4]) {
-		t.Errorf("got %s", strings.Join(all, "\n"))
-	}
+	all := told(next.events)
+	verify.That(t, slices.Equal(all[:4], told(old.events)[:4]), "got %s", strings.Join(all, "\n"))
 }

@@ -395,21 +395,6 @@ func (g *Gateway) fail(err error) {
 	}
 }
 
-// Address returns the bound address of the listener of that name ("admin" for the
-// admin API), or nil. If the configured port is 0, it has the port that the kernel
-// chose.
-func (g *Gateway) Address(name string) net.Addr {
-	if name == adminName {
-		return g.listeners.admin.Addr()
-	}
-	for _, l := range g.listeners.all() {
-		if l.config.Name == name {
-			return l.Addr()
-		}
-	}
-	return nil
-}
-
 // config returns the configuration in use or, at the start, the first one.
 func (g *Gateway) config() *config.Config { return cmp.Or(g.effective.Load(), g.started) }
 

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,12 +13,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
 	"go.uber.org/goleak"
 	"go.yaml.in/yaml/v3"
 
@@ -123,17 +126,27 @@ func (r *running) run(o Options, timeout time.Duration, set func(*Gateway)) {
 	})
 }
 
-// write replaces the configuration file atomically.
+// write replaces the configuration file atomically. It adds what the text lacks of preamble, and allow_local if others name peers.
 func (r *running) write(text string) {
 	r.t.Helper()
-	if !strings.Contains(text, "listeners:") {
-		text = preamble + text
+	text = strings.TrimRight(text, "\n") + "\n"
+	for line := range strings.Lines(preamble[1:]) {
+		if key, _, _ := strings.Cut(line, ":"); !strings.Contains("\n"+text, "\n"+key+":") {
+			text += line
+		}
 	}
-	if !strings.Contains(text, "discovery:") && slices.ContainsFunc([]string{"dynamic:", "etcd:", "dns:", "consul_kv:"}, func(key string) bool { return strings.Contains(text, key) }) {
-		text += "\ndiscovery: { allow_local: true } # origins have loopback addresses\n"
+	others := regexp.MustCompile(`\b(dynamic|etcd|dns|consul_kv):`)
+	if !strings.Contains(text, "discovery:") && others.MatchString(text) {
+		text += "discovery: { allow_local: true } # origins have loopback addresses\n"
 	}
-	verify.NoError(r.t, os.WriteFile(r.file+"~", []byte(patient(text)), 0o600))
-	verify.NoError(r.t, os.Rename(r.file+"~", r.file))
+	replaceFile(r.t, r.file, patient(text))
+}
+
+// replaceFile writes a file that nobody reads a part of.
+func replaceFile(t *testing.T, file, text string) {
+	t.Helper()
+	verify.NoError(t, os.WriteFile(file+"~", []byte(text), 0o600))
+	verify.NoError(t, os.Rename(file+"~", file))
 }
 
 // patient returns a configuration whose services in braces, but those with timeouts of their own, wait long for a
@@ -155,10 +168,23 @@ func patient(text string) string {
 }
 
 // gets checks that a request is answered with status 200 and this body; when is for the message.
-func (r *running) gets(path, want string, when ...string) {
+func (r *running) gets(url, want string, when ...string) {
 	r.t.Helper()
-	status, body := r.get(path)
-	verify.That(r.t, status == http.StatusOK && body == want, "%s %s: got %d %q, want %q", when, path, status, body, want)
+	status, body := r.get(url)
+	verify.That(r.t, status == http.StatusOK && body == want, "%s %s: got %d %q, want %q", when, url, status, body, want)
+}
+
+// refuses checks that a request is answered with this status.
+func (r *running) refuses(url string, want int, when ...string) {
+	r.t.Helper()
+	status, body := r.get(url)
+	verify.That(r.t, status == want, "%s %s: got %d %q, want %d", when, url, status, body, want)
+}
+
+// awaitStatus waits until a request is answered with this status.
+func (r *running) awaitStatus(url string, want int) {
+	r.t.Helper()
+	r.await(fmt.Sprintf("%s gets %d", url, want), func() bool { status, _ := r.get(url); return status == want })
 }
 
 // answers waits until a request is answered with status 200 and this body.
@@ -170,23 +196,45 @@ func (r *running) answers(path, want string) {
 	})
 }
 
-// get asks the proxy; the path may begin with a host: "//host/path".
-func (r *running) get(path string) (status int, body string) {
+// get asks the proxy for a path, or for "host/path".
+func (r *running) get(url string) (status int, body string) {
 	r.t.Helper()
-	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("web").String(), nil)
-	verify.NoError(r.t, err)
-	request.URL.Path = path
+	host, path, _ := strings.Cut(url, "/")
+	return r.send(http.MethodGet, r.url("web")+"/"+path, "Host", host)
+}
+
+// url returns the URL of a listener without TLS.
+func (r *running) url(listener string) string { return "http://" + r.Address(listener).String() }
+
+// Address returns the address of a listener, or nil.
+func (r *running) Address(name string) net.Addr {
+	if name == adminName {
+		return r.listeners.admin.Addr()
+	}
+	for _, l := range r.listeners.all() {
+		if l.config.Name == name {
+			return l.Addr()
+		}
+	}
+	return nil
+}
+
+// send sends a request, whose header fields are alternating names and values.
+func (r *running) send(method, url string, header ...string) (status int, body string) {
+	r.t.Helper()
+	request := verify.Result(http.NewRequest(method, url, nil)).Must(r.t)
+	for i := 0; i < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
+	}
+	request.Host = cmp.Or(request.Header.Get("Host"), request.Host)
 	return r.do(request)
 }
 
 func (r *running) do(request *http.Request) (status int, body string) {
 	r.t.Helper()
-	response, err := r.client.Do(request)
-	verify.NoError(r.t, err)
+	response := verify.Result(r.client.Do(request)).Must(r.t)
 	defer response.Body.Close()
-	data, err := io.ReadAll(response.Body)
-	verify.NoError(r.t, err)
-	return response.StatusCode, string(data)
+	return response.StatusCode, string(verify.Result(io.ReadAll(response.Body)).Must(r.t))
 }
 
 // api queries the admin API, checks the response against its OpenAPI document, and decodes it
@@ -217,6 +265,19 @@ func (r *running) await(what string, condition func() bool) {
 	consultest.Await(r.t, what, condition)
 }
 
+// awaitLog waits until the log has a text.
+func (r *running) awaitLog(text string) {
+	r.t.Helper()
+	r.await("the log has "+text, func() bool { return strings.Contains(r.log.String(), text) })
+}
+
+// awaitReady waits until sluice is ready, and returns what it says then.
+func (r *running) awaitReady() (v admin.Readiness) {
+	r.t.Helper()
+	r.await("readiness", func() bool { v = admin.Readiness{}; return r.api("/readyz", &v) == http.StatusOK })
+	return v
+}
+
 // awaitRevision waits until a revision with this number or a later one is in use.
 func (r *running) awaitRevision(number uint64) config.Revision {
 	r.t.Helper()
@@ -226,12 +287,12 @@ func (r *running) awaitRevision(number uint64) config.Revision {
 
 // replace replaces the configuration file, asks for a reload, and waits until the new
 // configuration is in use.
-func (r *running) replace(text string) {
+func (r *running) replace(text string) config.Revision {
 	r.t.Helper()
 	number := r.history.Current().Number
 	r.write(text)
 	r.Reload()
-	r.awaitRevision(number + 1)
+	return r.awaitRevision(number + 1)
 }
 
 // origin starts a server that answers all requests with name.
@@ -250,9 +311,27 @@ func serveOrigin(t *testing.T, handler http.HandlerFunc) (address string) {
 // port returns the port of an address.
 func port(t *testing.T, address string) int {
 	t.Helper()
-	a, err := netip.ParseAddrPort(address)
-	verify.NoError(t, err)
-	return int(a.Port())
+	return int(verify.Result(netip.ParseAddrPort(address)).Must(t).Port())
+}
+
+// startStar starts a Consul with an instance star-1 of the service star for each of these origins, and returns their
+// addresses.
+func startStar(t *testing.T, origins ...string) (consul *discoverytest.Consul, addresses []string) {
+	t.Helper()
+	consul = discoverytest.Start(t)
+	var set []*api.ServiceEntry
+	for n, name := range origins {
+		addresses = append(addresses, origin(t, name))
+		set = append(set, star(t, n+1, addresses[n]))
+	}
+	consul.Set("star", set...)
+	return consul, addresses
+}
+
+// star returns the instance of star with this number at address.
+func star(t *testing.T, n int, address string) *api.ServiceEntry {
+	t.Helper()
+	return discoverytest.Instance("star", fmt.Sprint("star-", n), port(t, address))
 }
 
 // static returns a configuration with a service for each pair of a name and an address. The
@@ -274,12 +353,12 @@ func TestServesStaticPeers(t *testing.T) {
 	t.Parallel()
 	a := origin(t, "a")
 	r := start(t, static("a", a))
-	r.await("readiness", func() bool { var v admin.Readiness; return r.api("/readyz", &v) == 200 })
+	r.awaitReady()
 	r.gets("/x", "a")
 	r.await("the request is counted", func() bool { return r.peers()[a].Requests == 1 })
 	p := r.peers()[a]
 	verify.That(t, p.Service == "a" && p.State == "up", "peer %+v", p)
-	r.await("the log has the peer", func() bool { return strings.Contains(r.log.String(), `"event":"added"`) })
+	r.awaitLog(`"event":"added"`)
 }
 
 // gatedConsul starts a Consul that answers after a call of answer.
@@ -314,40 +393,13 @@ func TestFirstRequestFindsPeers(t *testing.T) {
 
 func TestFailedStartClosesEverything(t *testing.T) {
 	t.Parallel()
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	taken := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	defer taken.Close()
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
 	text := fmt.Sprintf("listeners: [{ name: web, address: %q }]\nadmin: { address: '127.0.0.1:0' }\n", taken.Addr()) + static("a", "127.0.0.1:1")
 	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-	_, err = New(Options{Input: config.Input{File: file}, Log: new(subprocess.Output)})
+	_, err := New(Options{Input: config.Input{File: file}, Log: new(subprocess.Output)})
 	want := fmt.Sprintf(`listener "web": %s is in use by another process`, taken.Addr())
 	verify.That(t, err != nil && err.Error() == want, "got  %v\nwant %s", err, want)
 	// goleak in TestMain reports goroutines that still run.
-}
-
-func TestAdminTokenFile(t *testing.T) {
-	t.Parallel()
-	token := filepath.Join(t.TempDir(), "token")
-	write := func(text string) {
-		verify.NoError(t, os.WriteFile(token, []byte(text), 0o600))
-	}
-	write("one\n")
-	r := start(t, fmt.Sprintf("listeners: [{ name: web, address: '127.0.0.1:0' }]\nadmin: { address: '127.0.0.1:0', token_file: %q }\n", token)+
-		static("a", "127.0.0.1:1"))
-	ask := func(token string) int {
-		request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("admin").String()+"/api/peers", nil)
-		verify.NoError(t, err)
-		request.Header.Set("Authorization", "Bearer "+token)
-		status, _ := r.do(request)
-		return status
-	}
-	verify.That(t, ask("one") == 200 && ask("two") == 401, "the API does not use the token of the file")
-	write("two")
-	r.Reload()
-	r.await("the new token is in use", func() bool { return ask("two") == 200 })
-	write("")
-	r.Reload()
-	r.await("the empty file is refused", func() bool { return strings.Contains(r.log.String(), "is empty") })
-	verify.Equal(t, ask("two"), 200, "the old token is not in use")
 }

@@ -87,9 +87,7 @@ func TestGroupsChangeUnderLoad(t *testing.T) {
 	for _, p := range r.peers() {
 		attempts += p.Requests
 	}
-	if attempts < list[0].Requests {
-		t.Errorf("the peers have %d attempts, the service %d requests: counters were lost", attempts, list[0].Requests)
-	}
+	verify.That(t, attempts >= list[0].Requests, "the peers have %d attempts, the service %d requests: counters were lost", attempts, list[0].Requests)
 }
 
 // A route has a group of its own, a split of its own, or that of its service.
@@ -117,7 +115,6 @@ routes:
 			r.gets(path, want)
 		}
 	}
-	if status, body := r.get("/none"); status != http.StatusServiceUnavailable || !strings.Contains(body, "group") {
-		t.Errorf("an empty group: %d %q", status, body)
-	}
+	status, body := r.get("/none")
+	verify.That(t, status == http.StatusServiceUnavailable && strings.Contains(body, "group"), "an empty group: %d %q", status, body)
 }

@@ -46,9 +46,8 @@ func (r *running) succeedAfter(text string, pass func(io.ReadCloser) io.ReadClos
 		r.ReplaceBy(func(give func(io.Writer) error) (err error) {
 			defer func() { s.outcome <- err }()
 			<-asked
-			if err := give(writer); err != nil {
-				r.t.Errorf("give: %v", err)
-			}
+			err = give(writer)
+			verify.That(r.t, err == nil, "give: %v", err)
 			writer.Close()
 			select {
 			case <-serves:
@@ -75,86 +74,67 @@ func (r *running) succeedAfter(text string, pass func(io.ReadCloser) io.ReadClos
 // drain drains a peer through the admin API.
 func (r *running) drain(service, id string) {
 	r.t.Helper()
-	request, err := http.NewRequest(http.MethodPost, fmt.Sprintf("http://%s/api/peers/%s/%s/drain", r.Address("admin"), service, id), nil)
-	verify.NoError(r.t, err)
-	status, body := r.do(request)
-	verify.Require(r.t, status == 200, "drain: %d %s", status, body)
+	verify.Equal(r.t, r.command("/api/peers/"+service+"/"+id+"/drain"), http.StatusOK, "drain %s", id)
+}
+
+// upgrade is succeed, and returns the new gateway, which must take over.
+func (r *running) upgrade(text string, pass func(io.ReadCloser) io.ReadCloser) *running {
+	r.t.Helper()
+	s := r.succeed(text, pass, patience)
+	verify.NoError(r.t, <-s.outcome)
+	return s.running
 }
 
 // Without Consul, a new process adopts the state of the old one: the peers, also those of
 // services found in the catalog, and the drains.
 func TestNewProcessAdoptsTheState(t *testing.T) {
 	t.Parallel()
-	consul := discoverytest.Start(t)
-	a, b := origin(t, "a"), origin(t, "b")
-	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)), discoverytest.Instance("star", "star-2", port(t, b)))
+	consul, at := startStar(t, "a", "b")
+	b := at[1]
 	tagged(t, consul, "found", b, "web", "blue")
 	text := fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: {}\nservices: { star: { consul: {} } }\nroutes: [{ service: star }, { path: /found, service: found }]", consul.URL())
 	old := start(t, text)
-	old.await("both services are served", func() bool {
-		star, _ := old.get("/")
-		found, _ := old.get("/found")
-		return star == 200 && found == 200
-	})
+	old.awaitStatus("/", 200)
+	old.awaitStatus("/found", 200)
 	old.drain("star", "star-2")
 
 	consul.Break(discoverytest.Fault{Drop: true})
-	next := old.succeed(text, nil, patience)
+	next := old.upgrade(text, nil)
 	var v admin.Readiness
-	if status := next.api("/readyz", &v); status != 200 || len(v.Missing)+len(v.Restored) > 0 {
-		t.Errorf("first readyz: %d %+v", status, v)
-	}
-	verify.NoError(t, <-next.outcome)
+	status := next.api("/readyz", &v)
+	verify.That(t, status == 200 && len(v.Missing)+len(v.Restored) == 0, "first readyz: %d %+v", status, v)
 	for range 4 {
 		next.gets("/", "a")
 	}
 	next.gets("/found", "b")
 	services, _ := next.finder.Services()
-	if !slices.ContainsFunc(services, func(s consulsource.CatalogService) bool {
+	verify.That(t, slices.ContainsFunc(services, func(s consulsource.CatalogService) bool {
 		return s.Name == "found" && slices.Equal(s.Tags, []string{"blue", "web"})
-	}) {
-		t.Errorf("services of the catalog: %+v", services)
-	}
+	}), "services of the catalog: %+v", services)
 	next.await("a stale watch", func() bool { return next.watchOf("star").State == "stale" })
 	p := next.peers()[b]
 	verify.That(t, p.State == "draining" || strings.Contains(fmt.Sprint(p), "drain"), "the drained peer %+v", p)
 
 	consul.Heal()
-	consul.Set("star", discoverytest.Instance("star", "star-3", port(t, b)))
+	consul.Set("star", star(t, 3, b))
 	next.await("an answer of Consul", func() bool { return next.watchOf("star").State == "fresh" })
 }
 
-// An upgrade does not take a route from the service that has it.
+// An upgrade does not take a route from the service that has it. A new process does not serve before it has read the
+// tags of the instances, however long that takes: the old one has their routes.
 func TestNewProcessKeepsTheHoldersOfRoutes(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
-	consul.Set("star", withTags(t, "star", "star-1", origin(t, "star"), "sluice.route=h/x"))
+	tagged(t, consul, "star", origin(t, "star"), "sluice.route=h/x")
 	text := fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice] }", consul.URL())
 	old := start(t, text)
-	old.await("the route", func() bool { status, body := old.ask("h/x"); return status == http.StatusOK && body == "star" })
-	consul.Set("moon", withTags(t, "moon", "moon-1", origin(t, "moon"), "sluice.route=h/x", "sluice.route=h/moon"))
-	old.await("moon is served", func() bool { status, _ := old.ask("h/moon"); return status == http.StatusOK })
-	next := old.succeed(text, nil, patience)
-	verify.NoError(t, <-next.outcome)
-	next.await("moon is served", func() bool { status, _ := next.ask("h/moon"); return status == http.StatusOK })
-	if status, body := next.ask("h/x"); status != http.StatusOK || body != "star" {
-		t.Errorf("got %d %s, want the star, which had the route", status, body)
-	}
-}
-
-// A new process does not serve before it has read the tags of the instances, however long that takes: the old
-// one has their routes.
-func TestNewProcessServesWithTheRoutesOfTags(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	consul.Set("star", withTags(t, "star", "star-1", origin(t, "star"), "sluice.route=h/x"))
-	text := fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice] }", consul.URL())
-	old := start(t, text)
-	old.await("the route", func() bool { status, _ := old.ask("h/x"); return status == http.StatusOK })
+	old.answers("h/x", "star")
+	tagged(t, consul, "moon", origin(t, "moon"), "sluice.route=h/x", "sluice.route=h/moon")
+	old.answers("h/moon", "moon")
 	next := old.succeedAfter(text, nil, func(g *Gateway) { g.waits.start, g.waits.takeover = 0, patience })
 	verify.NoError(t, <-next.outcome)
-	status, body := next.ask("h/x")
-	verify.That(t, status == http.StatusOK && body == "star", "the first request: %d %s", status, body)
+	next.gets("h/x", "star", "the first request")
+	next.gets("h/moon", "moon")
 }
 
 // Other versions of sluice know the parts of the state by these names.
@@ -165,93 +145,76 @@ func TestNamesOfTheState(t *testing.T) {
 	verify.NoError(t, handover.Save(&text, r.parts(0)))
 	var state map[string]json.RawMessage
 	verify.NoError(t, json.Unmarshal(text.Bytes(), &state))
-	if got := slices.Sorted(maps.Keys(state)); !slices.Equal(got, []string{
+	verify.Slices(t, slices.Sorted(maps.Keys(state)), []string{
 		"acme_certificates", "by_operator", "catalog", "certificates", "events", "given_shares", "history", "orders",
 		"registered_as", "route_holders", "services", "short", "ticket_keys", "version",
-	}) {
-		t.Errorf("got %v", got)
-	}
+	}, "names")
 }
 
 // The old process does not query Consul from the start of the new one until that serves or
 // fails.
 func TestOneProcessAtATimeWatchesConsul(t *testing.T) {
 	t.Parallel()
-	consul := discoverytest.Start(t)
-	a, b := origin(t, "a"), origin(t, "b")
-	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))
+	consul, at := startStar(t, "a")
 	old := start(t, starAnd(consul.URL(), ""))
-	old.await("star is served", func() bool { status, _ := old.get("/"); return status == 200 })
+	old.awaitStatus("/", 200)
 	var before int
-	next := old.succeed(starAnd(consul.URL(), "  moon: { consul: { filter: wrong } }"), func(given io.ReadCloser) io.ReadCloser {
-		data, err := io.ReadAll(given)
-		verify.Succeeds(t, err)
+	next := old.upgrade(starAnd(consul.URL(), "  moon: { consul: { filter: wrong } }"), afterHandover(t, func() {
 		verify.Equal(t, old.registries.consul.Stats().Connections, 0, "the old process has connections")
 		before = len(consul.Requests())
-		consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)), discoverytest.Instance("star", "star-2", port(t, b)))
-		return io.NopCloser(strings.NewReader(string(data)))
-	}, patience)
-	verify.NoError(t, <-next.outcome)
+		consul.Set("star", star(t, 1, at[0]), star(t, 2, origin(t, "b")))
+	}))
 	next.await("the change of the set", func() bool { return len(next.peers()) == 2 })
 	verify.Equal(t, len(old.peers()), 1, "the old process has peers")
 	r := consul.Requests()[before]
-	verify.That(t, r.Index == 0 && len(r.Near) <= 0, "the first query of the new process: %+v", r)
+	verify.That(t, r.Index == 0 && r.Near == "", "the first query of the new process: %+v", r)
 }
 
 // A new process without peers that the old one has does not replace it, and the old one
 // watches Consul again.
 func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 	t.Parallel()
+	instead := func(state string) func(io.ReadCloser) io.ReadCloser {
+		return func(given io.ReadCloser) io.ReadCloser {
+			_, _ = io.Copy(io.Discard, given)
+			return io.NopCloser(strings.NewReader(state))
+		}
+	}
+	const passing = `"status":"passing"`
 	for name, test := range map[string]struct {
 		text string // selection of the new process
 		pass func(io.ReadCloser) io.ReadCloser
 		away bool // Consul answers no query of the new process
 		want string
 	}{
-		"an invalid filter": {text: "{ filter: wrong }", want: `service \"star\": consul http`},
+		"an invalid filter": {text: "{ filter: wrong }", want: `service "star": consul http`},
 		"an invalid filter, and all instances on probation": {
-			text: "{ filter: wrong }", want: `service \"star\": consul http`,
+			text: "{ filter: wrong }", want: `service "star": consul http`,
 			pass: func(given io.ReadCloser) io.ReadCloser {
-				text, _ := io.ReadAll(given)
-				passing := `"status":"passing"`
-				return io.NopCloser(strings.NewReader(strings.ReplaceAll(string(text), passing, passing+`,"probation":"2026-01-02T03:04:05Z"`)))
+				return edited(given, passing, passing+`,"probation":"2026-01-02T03:04:05Z"`)
 			},
 		},
 		"an old process without a state": {
-			text: "{}", away: true, want: `service \"star\"`,
-			pass: func(given io.ReadCloser) io.ReadCloser { discard(given); return nil },
+			text: "{}", away: true, want: `service "star"`,
+			pass: func(given io.ReadCloser) io.ReadCloser { instead("")(given); return nil },
 		},
-		"a state of another version": {
-			text: "{}", away: true, want: "cannot be used",
-			pass: func(given io.ReadCloser) io.ReadCloser {
-				discard(given)
-				return io.NopCloser(strings.NewReader(`{"version": 2, "services": {"star": {}}}`))
-			},
-		},
+		"a state of another version": {text: "{}", away: true, want: "cannot be used", pass: instead(`{"version": 2, "services": {"star": {}}}`)},
 		"a set of another selection, as of a version that describes it otherwise": {
-			text: "{}", away: true, want: `service \"star\"`,
+			text: "{}", away: true, want: `service "star"`,
 			pass: func(given io.ReadCloser) io.ReadCloser {
 				return edited(given, `"source":"consul service`, `"source":"consul's service`)
 			},
 		},
-		"an incomplete state": {
-			text: "{}", away: true, want: "unexpected EOF",
-			pass: func(given io.ReadCloser) io.ReadCloser {
-				discard(given)
-				return io.NopCloser(strings.NewReader(`{"version": 1, "services": {"star": {}`))
-			},
-		},
+		"an incomplete state": {text: "{}", away: true, want: "unexpected EOF", pass: instead(`{"version": 1, "services": {"star": {}`)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			consul := discoverytest.Start(t)
-			a, b := origin(t, "a"), origin(t, "b")
-			consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))
+			consul, _ := startStar(t, "a")
 			text := func(selection string) string {
 				return fmt.Sprintf("consul: { addresses: [%q] }\nservices: { star: { consul: %s } }\nroutes: [{ service: star }]", consul.URL(), selection)
 			}
 			old := start(t, text("{}"))
-			old.await("star is served", func() bool { status, _ := old.get("/"); return status == 200 })
+			old.awaitStatus("/", 200)
 			refusal := discoverytest.Fault{Status: 500, Body: "Failed to create boolean expression evaluator"}
 			if !test.away {
 				refusal.Only = func(r discoverytest.Request) bool { return r.Filter != "" }
@@ -259,20 +222,20 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 			consul.Break(refusal)
 			takeover := patience // Consul refuses the filter long before
 			if test.away {
-				takeover = time.Second
+				takeover = 50 * time.Millisecond
 			}
 			next := old.succeed(text(test.text), test.pass, takeover)
 			if err := <-next.outcome; err == nil {
 				t.Fatal("the new process has taken over")
 			}
 			<-next.ended
-			if next.err == nil || !strings.Contains(next.err.Error(), "lacks peers") || !strings.Contains(next.log.String()+next.err.Error(), strings.ReplaceAll(test.want, `\"`, `"`)) {
+			if next.err == nil || !strings.Contains(next.err.Error(), "lacks peers") || !strings.Contains(next.log.String()+next.err.Error(), test.want) {
 				t.Errorf("error of the new process: %v, its log\n%s", next.err, next.log)
 			}
 			verify.That(t, !strings.Contains(next.log.String(), "deregister"), "the new process has removed the registration of the old one")
 			consul.Heal()
-			consul.Set("star", discoverytest.Instance("star", "star-2", port(t, b)))
-			old.await("the old process watches Consul", func() bool { _, body := old.get("/"); return body == "b" })
+			consul.Set("star", star(t, 2, origin(t, "b")))
+			old.answers("/", "b")
 		})
 	}
 }
@@ -303,7 +266,7 @@ func TestNewProcessWithAnotherSelectionOfTheCatalog(t *testing.T) {
 			consul.Set("found", withTags(t, "found", "found-1", origin(t, "found"), "sluice.route=h/x"))
 			text := fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice] }", consul.URL())
 			old := start(t, text)
-			old.await("the service is served", func() bool { status, _ := old.ask("h/x"); return status == http.StatusOK })
+			old.awaitStatus("h/x", http.StatusOK)
 			next := old.succeed(text, func(given io.ReadCloser) io.ReadCloser {
 				given = edited(given, `"selection":"`, `"selection":"of another version, `)
 				during(consul)
@@ -312,54 +275,40 @@ func TestNewProcessWithAnotherSelectionOfTheCatalog(t *testing.T) {
 			err := <-next.outcome
 			verify.Require(t, err == nil, "%v, the log of the new process\n%s", err, next.log)
 			for range 20 {
-				if status, body := next.ask("h/x"); status != http.StatusOK || body != "found" {
-					t.Fatalf("got %d %q", status, body)
-				}
+				next.gets("h/x", "found")
 			}
 			consul.Heal()
 			consul.Set("found", withTags(t, "found", "found-2", origin(t, "again"), "sluice.route=h/x"))
-			next.await("the new instance is served", func() bool { _, body := next.ask("h/x"); return body == "again" })
+			next.answers("h/x", "again")
 		})
 	}
-}
-
-func discard(r io.ReadCloser) {
-	_, _ = io.Copy(io.Discard, r)
-	r.Close()
 }
 
 // A service without a set in the old process does not delay a takeover.
 func TestTakeoverWithoutASetThatTheOldProcessLacks(t *testing.T) {
 	t.Parallel()
-	consul := discoverytest.Start(t)
-	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
+	consul, _ := startStar(t, "a")
 	consul.Break(discoverytest.Fault{Only: of("moon"), Status: 500, Body: "No path to datacenter"})
 	text := starAnd(consul.URL(), "  moon: { consul: {} }")
 	old := startWithin(t, text, time.Millisecond)
-	old.await("star is served", func() bool { status, _ := old.get("/"); return status == 200 })
-	next := old.succeed(text, nil, patience)
-	verify.NoError(t, <-next.outcome)
-	if status, _ := next.get("/"); status != 200 {
-		t.Errorf("status %d", status)
-	}
+	old.awaitStatus("/", 200)
+	old.upgrade(text, nil).gets("/", "a")
 }
 
 // The pause of the old process is limited.
 func TestOldProcessWatchesConsulDuringASlowTakeover(t *testing.T) {
 	t.Parallel()
-	consul := discoverytest.Start(t)
-	a, b := origin(t, "a"), origin(t, "b")
-	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))
+	consul, _ := startStar(t, "a")
 	consul.Break(discoverytest.Fault{Only: of("moon"), Status: 500, Body: "No path to datacenter"})
 	old := start(t, starAnd(consul.URL(), ""))
-	old.await("star is served", func() bool { status, _ := old.get("/"); return status == 200 })
+	old.awaitStatus("/", 200)
 	old.waits.paused = 50 * time.Millisecond
 	next := old.succeed(starAnd(consul.URL(), "  moon: { consul: {} }"), nil, time.Hour)
 	var first int // status of the first readyz
 	var asking sync.WaitGroup
 	asking.Go(func() { first = next.api("/readyz", new(admin.Readiness)) })
-	consul.Set("star", discoverytest.Instance("star", "star-2", port(t, b)))
-	old.await("the old process watches Consul", func() bool { _, body := old.get("/"); return body == "b" })
+	consul.Set("star", star(t, 2, origin(t, "b")))
+	old.answers("/", "b")
 	select {
 	case err := <-next.outcome:
 		t.Errorf("the old process has been replaced: %v", err)

@@ -3,7 +3,6 @@ package gateway
 import (
 	"fmt"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -48,28 +47,21 @@ func TestActiveChecksChangeTheStateOfAPeer(t *testing.T) {
 	state := func(p *checkedOrigin) string { return r.peers()[p.address].State }
 
 	r.await("the failing peer is unhealthy", func() bool { return state(bad) == "unhealthy" })
-	if got := r.peers()[bad.address].Reasons; len(got) != 1 || got[0] != "active: http GET /health: status 503, want 200-299" {
-		t.Errorf("reasons %q", got)
-	}
+	got := r.peers()[bad.address].Reasons
+	verify.That(t, len(got) == 1 && got[0] == "active: http GET /health: status 503, want 200-299", "reasons %q", got)
 	for range 10 {
 		r.gets("/", "good")
 	}
-	r.await("the log has the event", func() bool {
-		return strings.Contains(r.log.String(), "up → unhealthy: active: http GET /health: status 503, want 200-299")
-	})
+	r.awaitLog("up → unhealthy: active: http GET /health: status 503, want 200-299")
 	bad.failing.Store(false)
 	r.await("the peer is up", func() bool { return state(bad) == "up" })
 
 	// A reload does not change the state of a peer. Without checks no peer is unhealthy.
 	bad.failing.Store(true)
 	r.await("the peer is unhealthy again", func() bool { return state(bad) == "unhealthy" })
-	r.write(checkedService(strings.ReplaceAll(active, "20ms", "30ms"), good.address, bad.address))
-	r.Reload()
-	r.awaitRevision(2)
+	r.replace(checkedService(strings.ReplaceAll(active, "20ms", "30ms"), good.address, bad.address))
 	verify.Equal(t, state(bad), "unhealthy", "after a reload it")
-	r.write(checkedService("{}", good.address, bad.address))
-	r.Reload()
-	r.awaitRevision(3)
+	r.replace(checkedService("{}", good.address, bad.address))
 	r.await("no peer is unhealthy", func() bool { return state(bad) == "up" })
 	seen := bad.checks.Load() + good.checks.Load()
 	r.get("/")
@@ -77,20 +69,13 @@ func TestActiveChecksChangeTheStateOfAPeer(t *testing.T) {
 		t.Errorf("%d checks after they were disabled", now-seen)
 	}
 	for _, want := range []string{`sluice_health_checks_total{result="failed",service="a"} `, `sluice_health_checks_total{result="passed",service="a"} `} {
-		if body := r.metrics(); !strings.Contains(body, want) || strings.Contains(body, want+"0\n") {
-			t.Errorf("metrics lack %s", want)
-		}
+		body := r.metrics()
+		verify.That(t, strings.Contains(body, want) && !strings.Contains(body, want+"0\n"), "metrics lack %s", want)
 	}
 }
 
 // metrics returns the response to /metrics.
-func (r *running) metrics() string {
-	r.t.Helper()
-	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("admin").String()+"/metrics", nil)
-	verify.NoError(r.t, err)
-	_, body := r.do(request)
-	return body
-}
+func (r *running) metrics() string { r.t.Helper(); return r.text("/metrics") }
 
 // By default a failing peer is ejected, and other peers get its requests.
 func TestFailuresEjectAPeer(t *testing.T) {
@@ -114,24 +99,11 @@ func TestReadyAfterTheFirstChecks(t *testing.T) {
 	good, bad := newCheckedOrigin(t, "good"), newCheckedOrigin(t, "bad")
 	bad.failing.Store(true)
 	r := start(t, checkedService("{ active: { path: /health, interval: 1h, timeout: 1m, must_pass_first: true } }", good.address, bad.address))
-	r.await("readiness", func() bool { var v admin.Readiness; return r.api("/readyz", &v) == 200 })
+	r.awaitReady()
 	verify.That(t, bad.checks.Load() != 0 && good.checks.Load() != 0, "ready before the first checks")
 	for range 4 {
 		r.gets("/", "good")
 	}
-}
-
-func TestReloadWithAnInvalidCheckChangesNothing(t *testing.T) {
-	t.Parallel()
-	good := newCheckedOrigin(t, "good")
-	r := start(t, checkedService("{ active: { path: /health, interval: 10ms } }", good.address))
-	missing := filepath.Join(t.TempDir(), "ca.pem")
-	r.write(checkedService("{ active: { tls: { ca: "+missing+" } } }", good.address))
-	r.Reload()
-	r.await("the reload is refused", func() bool { return r.history.Reloads().Last != nil })
-	verify.Contains(t, r.history.Reloads().Last.Err.Error(), `service "a": health.active.tls: trusted certificates: `, "error")
-	seen := good.checks.Load()
-	r.await("the old checks continue", func() bool { return good.checks.Load() > seen+1 })
 }
 
 func TestReadinessNamesTheFirstChecks(t *testing.T) {

@@ -25,8 +25,7 @@ import (
 // serveTLS starts a server with the certificate that agrees to HTTP/2 if h2 is set.
 func serveTLS(t *testing.T, files testcert.Files, h2 bool, handler http.HandlerFunc) (address string) {
 	t.Helper()
-	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
-	verify.NoError(t, err)
+	pair := verify.Result(tls.LoadX509KeyPair(files.Cert, files.Key)).Must(t)
 	server := httptest.NewUnstartedServer(handler)
 	server.EnableHTTP2, server.TLS = h2, &tls.Config{Certificates: []tls.Certificate{pair}}
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -48,8 +47,6 @@ func (r *running) keep(file, name string) {
 func overTLS(files testcert.Files, service string, peers ...string) string {
 	return fmt.Sprintf(`
 listeners: [{ name: web, address: "127.0.0.1:0" }, { name: websecure, address: "127.0.0.1:0", tls: { certificates: [{ cert: %[1]q, key: %[2]q }] } }]
-admin: { address: "127.0.0.1:0" }
-access_log: { path: "off" }
 services: { star: { peers: ["%[3]s"], upstream: { protocol: h2, tls: { ca: %[1]q, server_name: a.example } }%[4]s } }
 routes: [{ service: star }]
 `, files.Cert, files.Key, strings.Join(peers, `", "`), service)
@@ -75,13 +72,11 @@ func TestHTTP2OverTLSToPeers(t *testing.T) {
 	body := strings.Repeat("0123456789", 30_000)
 	for _, client := range []struct {
 		proto, url string
-	}{{"HTTP/1.1", "http://" + r.Address("web").String()}, {"HTTP/2.0", "https://" + r.Address("websecure").String()}} {
-		request, err := http.NewRequest(http.MethodPost, client.url, io.MultiReader(strings.NewReader(body)))
-		verify.NoError(t, err)
+	}{{"HTTP/1.1", r.url("web")}, {"HTTP/2.0", "https://" + r.Address("websecure").String()}} {
+		request := verify.Result(http.NewRequest(http.MethodPost, client.url, io.MultiReader(strings.NewReader(body)))).Must(t)
 		request.Header.Set("TE", "trailers")
 		request.Trailer = http.Header{"X-Sum": {"sum"}}
-		response, err := r.client.Do(request)
-		verify.NoError(t, err)
+		response := verify.Result(r.client.Do(request)).Must(t)
 		got, err := io.ReadAll(response.Body)
 		response.Body.Close()
 		if err != nil || response.StatusCode != 200 || response.Proto != client.proto || string(got) != body {
@@ -101,18 +96,14 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 	const lenient = ", balance: { policy: round_robin }, health: { passive: { consecutive_failures: 0 } }"
 	r := start(t, overTLS(files, lenient, bad, good))
 	for range 4 {
-		request, err := http.NewRequest(http.MethodPost, "http://"+r.Address("web").String(), strings.NewReader("once"))
-		verify.NoError(t, err)
+		request := verify.Result(http.NewRequest(http.MethodPost, r.url("web"), strings.NewReader("once"))).Must(t)
 		status, body := r.do(request)
 		verify.That(t, status == 200 && body == "HTTP/2.0", "got %d %q, want the peer with HTTP/2", status, body)
 	}
 	r.await("failures are counted", func() bool { return r.peers()[bad].Failures > 0 })
-	r.await("the log has the reason", func() bool { return strings.Contains(r.log.String(), "does not agree to HTTP/2") })
-	r.write(overTLS(files, lenient, bad))
-	r.Reload()
-	r.awaitRevision(2)
-	response, err := r.client.Get("http://" + r.Address("web").String())
-	verify.NoError(t, err)
+	r.awaitLog("does not agree to HTTP/2")
+	r.replace(overTLS(files, lenient, bad))
+	response := verify.Result(r.client.Get(r.url("web"))).Must(t)
 	response.Body.Close()
 	reason := response.Header.Get("X-Sluice-Reason")
 	verify.That(t, response.StatusCode == 502 && reason == "upstream_tls_failed", "without another peer: %d %s", response.StatusCode, reason)
@@ -122,10 +113,8 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 func TestGRPCOverTLSToPeers(t *testing.T) {
 	t.Parallel()
 	files := testcert.Write(t, t.TempDir(), "a.example")
-	serverTLS, err := credentials.NewServerTLSFromFile(files.Cert, files.Key)
-	verify.NoError(t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	serverTLS := verify.Result(credentials.NewServerTLSFromFile(files.Cert, files.Key)).Must(t)
+	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	server := grpc.NewServer(grpc.Creds(serverTLS))
 	healthy := health.NewServer()
 	grpc_health_v1.RegisterHealthServer(server, healthy)
@@ -137,10 +126,8 @@ func TestGRPCOverTLSToPeers(t *testing.T) {
 	})
 
 	r := start(t, overTLS(files, ", health: { active: { type: grpc, tls: {}, interval: 50ms } }", l.Addr().String()))
-	clientTLS, err := credentials.NewClientTLSFromFile(files.Cert, "a.example")
-	verify.NoError(t, err)
-	conn, err := grpc.NewClient("passthrough:///"+r.Address("websecure").String(), grpc.WithTransportCredentials(clientTLS))
-	verify.NoError(t, err)
+	clientTLS := verify.Result(credentials.NewClientTLSFromFile(files.Cert, "a.example")).Must(t)
+	conn := verify.Result(grpc.NewClient("passthrough:///"+r.Address("websecure").String(), grpc.WithTransportCredentials(clientTLS))).Must(t)
 	defer conn.Close()
 	state := func() string { return r.peers()[l.Addr().String()].State }
 	r.await("the peer is up", func() bool { return state() == "up" })
@@ -189,7 +176,7 @@ func TestConnectionsPerPeerWithHTTP2(t *testing.T) {
 			}
 		})
 	}
-	web, websecure := "http://"+r.Address("web").String(), "https://"+r.Address("websecure").String()
+	web, websecure := r.url("web"), "https://"+r.Address("websecure").String()
 	for range each {
 		send(web)
 		send(websecure)
@@ -200,11 +187,8 @@ func TestConnectionsPerPeerWithHTTP2(t *testing.T) {
 	waiting := fmt.Sprintf("sluice_requests_pending{service=\"star\"} %d\n", 2*each-limit)
 	r.await("the others wait", func() bool { return strings.Contains(r.metrics(), waiting) })
 
-	r.write(text("1ms"))
-	r.Reload()
-	r.awaitRevision(2)
-	response, err := r.client.Get(web)
-	verify.NoError(t, err)
+	r.replace(text("1ms"))
+	response := verify.Result(r.client.Get(web)).Must(t)
 	response.Body.Close()
 	reason := response.Header.Get("X-Sluice-Reason")
 	verify.That(t, response.StatusCode == 503 && reason == "connections_saturated", "with a short wait: %d %s", response.StatusCode, reason)

@@ -63,13 +63,10 @@ routes: [{ service: star }]
 }
 
 // request is a request of a new client. It returns which version has answered.
-func (c *canaryRun) request() string {
+func (c *canaryRun) request() (body string) {
 	c.t.Helper()
 	c.clients++
-	r, err := http.NewRequest(http.MethodGet, "http://"+c.Address("web").String(), nil)
-	verify.NoError(c.t, err)
-	r.Header.Set("X-User", fmt.Sprint(c.clients))
-	_, body := c.do(r)
+	_, body = c.send(http.MethodGet, c.url("web"), "X-User", fmt.Sprint(c.clients))
 	return body
 }
 
@@ -84,10 +81,7 @@ func (c *canaryRun) split() release.State {
 // order is an order of an operator about the split.
 func (c *canaryRun) order(path string, want int) {
 	c.t.Helper()
-	r, err := http.NewRequest(http.MethodPost, fmt.Sprintf("http://%s/api/shares/%s", c.Address("admin"), path), nil)
-	verify.NoError(c.t, err)
-	status, body := c.do(r)
-	verify.That(c.t, status == want, "%s: %d %s, want %d", path, status, body, want)
+	verify.Equal(c.t, c.command("/api/shares/"+path), want, "%s", path)
 }
 
 // judging reports whether there is a release.
@@ -121,9 +115,7 @@ func TestJudgeRollsBack(t *testing.T) {
 		feed, _ := c.events.Read(events.Filter{Kinds: []string{"split"}}, events.ID{})
 		for _, e := range feed {
 			told = append(told, string(e.Kind)+" "+string(e.Level))
-			if !strings.Contains(e.Text, s.Judge.Verdict) {
-				t.Errorf("event %+v, want the verdict %q", e, s.Judge.Verdict)
-			}
+			verify.That(t, strings.Contains(e.Text, s.Judge.Verdict), "event %+v, want the verdict %q", e, s.Judge.Verdict)
 		}
 		return slices.Equal(told, []string{"split.verdict warning", "split.given info"})
 	})
@@ -146,8 +138,7 @@ func TestJudgeRollsBack(t *testing.T) {
 		r := c.history.Current()
 		return r.OnlyShares && r.Number == 2 && r.Reason == "judge: services.star.split.canary: 50% -> 0%: "+s.Judge.Verdict && len(r.Diff) == 1
 	})
-	c.write(c.text("50%", "step: 20m"))
-	c.awaitRevision(3)
+	c.replace(c.text("50%", "step: 20m"))
 	if s := c.split(); s.Share != 0 {
 		t.Errorf("after a reload the share is %v", s.Share)
 	}

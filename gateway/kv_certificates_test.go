@@ -33,8 +33,7 @@ func kvCertificate(t *testing.T, agent *consultest.Agent, key, host string, chan
 
 func put(t *testing.T, agent *consultest.Agent, key, value string) {
 	t.Helper()
-	_, err := agent.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(value)}, nil)
-	verify.NoError(t, err)
+	verify.Result(agent.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(value)}, nil)).Must(t)
 }
 
 // served returns the serial number of the certificate that a client gets; "": none.
@@ -60,12 +59,6 @@ func startWithoutPolls(t *testing.T, text string) *running {
 	return r
 }
 
-// awaitServed waits until clients get the certificate.
-func (r *running) awaitServed(what, listener, host, serial string) {
-	r.t.Helper()
-	consultest.Await(r.t, what, func() bool { return r.served(listener, host) == serial })
-}
-
 func (r *running) certificates() map[string]admin.Certificate {
 	r.t.Helper()
 	var all []admin.Certificate
@@ -78,41 +71,40 @@ func (r *running) certificates() map[string]admin.Certificate {
 }
 
 // One query follows a prefix for several listeners. A change is in use at once. What cannot
-// be used is told everywhere, and does not replace what can.
+// be used is told everywhere, and does not replace what can, also in a new process, which Consul tells that
+// there is none. A reload follows other prefixes, and serves clients with them at once.
 func TestCertificatesFromConsul(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	first := kvCertificate(t, agent, "certs/web/a.example.pem", "a.example")
-	kvCertificate(t, agent, "certs/web2/a.example.pem", "a.example")
+	elsewhere := kvCertificate(t, agent, "certs/web2/a.example.pem", "a.example")
 	put(t, agent, "certs/web/notes.txt", "not a certificate")
-	r := startWithoutPolls(t, fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
+	text := fmt.Sprintf(`
 consul: { addresses: [%q], wait: 10m }
 listeners:
   - { name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: certs/web }] } }
   - { name: other, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: certs/web }] } }
-`, agent.URL())+static("star", serveOrigin(t, func(http.ResponseWriter, *http.Request) {})))
+`, agent.URL()) + static("star", origin(t, "star"))
+	r := startWithoutPolls(t, text)
 	for _, listener := range []string{"web", "other"} { // from the first connection on
 		verify.Equal(t, r.served(listener, "a.example"), first, "%s serves", listener)
 	}
-	_, loops := r.registries.consul.Capacity()
-	verify.That(t, loops == 1, "%d loops follow the prefix", loops)
+	oneLoop := func() bool { _, loops := r.registries.consul.Capacity(); return loops == 1 }
+	verify.That(t, oneLoop(), "several loops follow the prefix")
 	second := kvCertificate(t, agent, "certs/web/a.example.pem", "a.example")
-	r.awaitServed("the changed certificate", "web", "a.example", second)
-	r.awaitServed("the changed certificate", "other", "a.example", second)
+	r.awaitServed("web", "a.example", second)
+	r.awaitServed("other", "a.example", second)
 
 	// In two keys, which never arrive at the same time.
 	cert, key := testcert.PEM("b.example", func(c *x509.Certificate) { c.SerialNumber.SetInt64(7) })
 	put(t, agent, "certs/web/b/certFile", string(cert))
 	fault := func(file, want string) {
 		t.Helper()
-		consultest.Await(t, file+": "+want, func() bool {
-			return strings.Contains(r.certificates()[file].Error, want)
-		})
+		r.await(file+": "+want, func() bool { return strings.Contains(r.certificates()[file].Error, want) })
 	}
 	fault("consul_kv:certs/web/b/certFile", "there is no key b/keyFile")
 	put(t, agent, "certs/web/b/keyFile", string(key))
-	r.awaitServed("the second certificate", "web", "b.example", "7")
+	r.awaitServed("web", "b.example", "7")
 
 	const a = "consul_kv:certs/web/a.example.pem"
 	for _, test := range []struct{ value, want string }{
@@ -127,31 +119,40 @@ listeners:
 	}
 	kvCertificate(t, agent, "certs/web/a.example.pem", "a.example", testcert.Lasting(-2*time.Hour, -time.Hour))
 	fault(a, "has expired")
-	_, err := agent.Client().KV().DeleteTree("certs/web", nil)
-	verify.NoError(t, err)
+	verify.Result(agent.Client().KV().DeleteTree("certs/web/", nil)).Must(t)
 	fault(a, "its key is gone")
-	for host, serial := range map[string]string{"a.example": second, "b.example": "7"} {
-		verify.Equal(t, r.served("web", host), serial, "without keys, %s", host)
+	keeps := func(when string) {
+		t.Helper()
+		for host, serial := range map[string]string{"a.example": second, "b.example": "7"} {
+			verify.Equal(t, r.served("web", host), serial, "%s, %s", when, host)
+		}
 	}
+	keeps("without keys")
 	if c := r.certificates()[a]; c.State != "valid" || !slices.Equal(c.Names, []string{"a.example"}) {
 		t.Errorf("/api/certificates: %+v", c)
 	}
 	verify.Contains(t, r.text("/readyz"), a, "/readyz")
 	verify.Contains(t, r.text("/metrics"), `sluice_certificate_file_error{file="`+a+`",used_by="listener \"web\""} 1`, "no metric of the fault")
-	r.await("the log has the fault", func() bool { return strings.Contains(r.log.String(), "its key is gone") })
+	r.awaitLog("its key is gone")
+	r = r.upgrade(text, nil)
+	fault(a, "its key is gone")
+	keeps("after an upgrade")
 	// Another certificate for the same name takes the place of one that is gone.
 	third := kvCertificate(t, agent, "certs/web/new.pem", "a.example")
-	r.awaitServed("the new key", "web", "a.example", third)
-	if c, there := r.certificates()[a]; there {
-		t.Errorf("the replaced certificate is still listed: %+v", c)
+	r.awaitServed("web", "a.example", third)
+	_, there := r.certificates()[a]
+	verify.That(t, !there, "the replaced certificate is still listed")
+	for _, test := range []struct{ prefix, serial string }{{"web2", elsewhere}, {"web", third}} {
+		r.replace(strings.ReplaceAll(text, "certs/web ", "certs/"+test.prefix+" "))
+		verify.Equal(t, r.served("web", "a.example"), test.serial, "%s: is served", test.prefix)
+		r.await("one loop follows "+test.prefix, oneLoop)
 	}
 }
 
-func (r *running) text(path string) string {
+// text returns an answer of the admin API.
+func (r *running) text(path string) (body string) {
 	r.t.Helper()
-	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("admin").String()+path, nil)
-	verify.NoError(r.t, err)
-	_, body := r.do(request)
+	_, body = r.send(http.MethodGet, r.url("admin")+path)
 	return body
 }
 
@@ -168,21 +169,18 @@ func TestCertificatesWhileConsulIsAway(t *testing.T) {
 	first := kvCertificate(t, agent, "certs/web/a.pem", "a.example")
 	dir := t.TempDir()
 	text := fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
 consul: { addresses: [%q], wait: 10m, token: %q, certificates_dir: %q }
 listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: certs/web }] } }]
 `, relay.URL(), token.SecretID, dir) + static("star", serveOrigin(t, func(http.ResponseWriter, *http.Request) {}))
 	r := startWithoutPolls(t, text)
-	r.awaitServed("the certificate", "web", "a.example", first)
+	r.awaitServed("web", "a.example", first)
 	const file = "consul_kv:certs/web/a.pem"
 
 	// ACLs hide a key: the others must not be taken for all.
 	put(t, agent, "certs/web/hidden.pem", "hidden")
 	r.await("the fault", func() bool { return strings.Contains(r.certificates()[file].Error, "filtered by ACLs") })
 	verify.Equal(t, r.served("web", "a.example"), first, "hidden: is served")
-	if _, err := agent.Client().KV().Delete("certs/web/hidden.pem", nil); err != nil {
-		t.Fatal(err)
-	}
+	verify.Result(agent.Client().KV().Delete("certs/web/hidden.pem", nil)).Must(t)
 	r.await("the end of the fault", func() bool { return r.certificates()[file].Error == "" })
 
 	var copies []string
@@ -196,65 +194,17 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_
 	relay.Cut()
 	restarted := startWithin(t, text, patience)
 	verify.Equal(t, restarted.served("web", "a.example"), first, "after a restart is served")
-	next := r.succeed(strings.Replace(text, fmt.Sprintf("certificates_dir: %q", dir), "", 1), nil, patience)
-	verify.NoError(t, <-next.outcome)
+	next := r.upgrade(strings.Replace(text, fmt.Sprintf("certificates_dir: %q", dir), "", 1), nil)
 	verify.Equal(t, next.served("web", "a.example"), first, "in a new process is served")
 	relay.Heal()
 	second := kvCertificate(t, agent, "certs/web/a.pem", "a.example")
-	for _, r := range []*running{restarted, next.running} {
+	for _, r := range []*running{restarted, next} {
 		consultest.Await(t, "the certificate after the recovery", func() bool { return r.served("web", "a.example") == second })
 	}
 }
 
-// A reload follows other prefixes, and serves clients with them at once.
-func TestCertificatesOfAnotherPrefix(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	one := kvCertificate(t, agent, "one/a.pem", "a.example")
-	two := kvCertificate(t, agent, "two/a.pem", "a.example")
-	peer := serveOrigin(t, func(http.ResponseWriter, *http.Request) {})
-	text := func(prefix string) string {
-		return fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
-consul: { addresses: [%q] }
-listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: %s }] } }]
-`, agent.URL(), prefix) + static("star", peer)
-	}
-	r := startWithoutPolls(t, text("one"))
-	for i, test := range []struct{ prefix, serial string }{{"one", one}, {"two", two}, {"one", one}} {
-		if i > 0 {
-			r.write(text(test.prefix))
-			r.Reload()
-			r.awaitRevision(uint64(i + 1))
-		}
-		verify.Equal(t, r.served("web", "a.example"), test.serial, "%s: is served", test.prefix)
-		r.await("one loop follows "+test.prefix, func() bool { _, loops := r.registries.consul.Capacity(); return loops == 1 })
-	}
-}
-
-// A certificate whose key was deleted is in use in the new process too, which Consul tells that
-// there is none.
-func TestDeletedCertificateSurvivesAnUpgrade(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	serial := kvCertificate(t, agent, "certs/web/a.pem", "a.example")
-	text := fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
-consul: { addresses: [%q], wait: 10m }
-listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: certs/web }] } }]
-`, agent.URL()) + static("star", serveOrigin(t, func(http.ResponseWriter, *http.Request) {}))
-	const file = "consul_kv:certs/web/a.pem"
-	r := startWithoutPolls(t, text)
-	r.awaitServed("the certificate", "web", "a.example", serial)
-	if _, err := agent.Client().KV().DeleteTree("certs/web/", nil); err != nil {
-		t.Fatal(err)
-	}
-	gone := func(r *running) func() bool {
-		return func() bool { return strings.Contains(r.certificates()[file].Error, "its key is gone") }
-	}
-	r.await("Consul's answer", gone(r))
-	next := r.succeed(text, nil, patience)
-	verify.NoError(t, <-next.outcome)
-	next.await("Consul's answer to the new process", gone(next.running))
-	verify.Equal(t, next.served("web", "a.example"), serial, "after the upgrade: is served")
+// awaitServed waits until clients get the certificate.
+func (r *running) awaitServed(listener, host, serial string) {
+	r.t.Helper()
+	r.await(host+" has the certificate "+serial, func() bool { return r.served(listener, host) == serial })
 }

@@ -27,8 +27,7 @@ func TestGatewayRegistersTheMetricsOfAllParts(t *testing.T) {
 			got = append(got, name[1])
 		}
 	}
-	text, err := os.ReadFile("../docs/metrics.md")
-	verify.NoError(t, err)
+	text := verify.Result(os.ReadFile("../docs/metrics.md")).Must(t)
 	for _, row := range regexp.MustCompile("(?m)^\\| `(sluice_\\w+)` \\|").FindAllStringSubmatch(string(text), -1) {
 		want = append(want, row[1])
 	}

@@ -34,12 +34,10 @@ func TestMirrorsOfRoutes(t *testing.T) {
 	}
 	post := func() {
 		t.Helper()
-		response, err := r.client.Post("http://"+r.Address("web").String()+"/api/x", "", strings.NewReader("body"))
-		verify.NoError(t, err)
+		response := verify.Result(r.client.Post(r.url("web")+"/api/x", "", strings.NewReader("body"))).Must(t)
 		defer response.Body.Close()
-		if answer, err := io.ReadAll(response.Body); err != nil || string(answer) != "star" {
-			t.Fatalf("got %q, %v", answer, err)
-		}
+		answer, err := io.ReadAll(response.Body)
+		verify.Require(t, err == nil && string(answer) == "star", "got %q, %v", answer, err)
 	}
 	post()
 	verify.Equal(t, <-marks, "POST /x star.internal star /x body", "the mirror")
@@ -49,21 +47,18 @@ func TestMirrorsOfRoutes(t *testing.T) {
 	}
 
 	stop := r.load("web")
-	r.write(text(", mirror: { service: star-next, share: 0 }"))
-	r.awaitRevision(2)
+	r.replace(text(", mirror: { service: star-next, share: 0 }"))
 	post()
 	if m := mirror(); m.Sent != 1 || m.Share != 0 {
 		t.Errorf("with a share of 0: %+v", *m)
 	}
-	r.write(text(", mirror: { service: star-next, body: 3 }"))
-	r.awaitRevision(3)
+	r.replace(text(", mirror: { service: star-next, body: 3 }"))
 	post()
 	if m := mirror(); m.Sent != 1 || m.Dropped["body_too_long"] != 1 {
 		t.Errorf("with a body of at most 3: %+v", *m)
 	}
 	verify.Contains(t, r.metrics(), `sluice_mirror_dropped_total{group="",mirror="star-next",reason="body_too_long",service="star"} 1`, "the metrics do not have it")
-	r.write(text(""))
-	r.awaitRevision(4)
+	r.replace(text(""))
 	post()
 	verify.That(t, mirror() == nil && !strings.Contains(r.metrics(), "sluice_mirror"), "the mirror is not gone")
 	verify.That(t, stop() != 0, "no requests")

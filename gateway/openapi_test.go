@@ -33,20 +33,15 @@ var openAPI = sync.OnceValues(func() (*openapitest.Document, error) {
 // Header fields are alternating names and values.
 func (r *running) askAdmin(method, path string, header ...string) openapitest.Answer {
 	r.t.Helper()
-	document, err := openAPI()
-	verify.NoError(r.t, err)
-	request, err := http.NewRequest(method, "http://"+r.Address("admin").String()+path, nil)
-	verify.NoError(r.t, err)
+	document := verify.Result(openAPI()).Must(r.t)
+	request := verify.Result(http.NewRequest(method, r.url("admin")+path, nil)).Must(r.t)
 	for i := 0; i < len(header); i += 2 {
 		request.Header.Set(header[i], header[i+1])
 	}
-	response, err := r.client.Do(request)
-	verify.NoError(r.t, err)
+	response := verify.Result(r.client.Do(request)).Must(r.t)
 	defer response.Body.Close()
 	answer := openapitest.Answer{Method: method, URL: request.URL, Status: response.StatusCode, Header: response.Header}
-	if answer.Body, err = io.ReadAll(response.Body); err != nil {
-		r.t.Fatal(err)
-	}
+	answer.Body = verify.Result(io.ReadAll(response.Body)).Must(r.t)
 	verify.Succeeds(r.t, document.Check(answer))
 	return answer
 }
@@ -73,8 +68,6 @@ func TestAnswersAreThoseOfTheOpenAPIDocument(t *testing.T) {
 listeners:
   - { name: web, address: "127.0.0.1:0" }
   - { name: websecure, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q, key: %q }] } }
-admin: { address: "127.0.0.1:0" }
-access_log: { path: "off" }
 config: { history: %q }
 consul: { addresses: [%q], register: { service: sluice } }
 catalog: { tags: [sluice, fabio], claims: [{ service: "*", hosts: ["*.example.com"] }] }
@@ -97,8 +90,7 @@ routes:
 		return replicas.Registration.State == "registered" && len(replicas.Replicas) == 1 && slices.ContainsFunc(routes, func(r admin.Route) bool { return len(r.WonAgainst) > 0 })
 	})
 	for _, user := range []string{"a", "b", "c", "d"} {
-		request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("web").String()+"/star", nil)
-		verify.NoError(t, err)
+		request := verify.Result(http.NewRequest(http.MethodGet, r.url("web")+"/star", nil)).Must(t)
 		request.Host = "www.example.com"
 		request.Header.Set("X-User", user)
 		r.do(request)
@@ -111,8 +103,7 @@ routes:
 		verify.Contains(t, r.metrics(), "\n"+line+"\n", "/metrics has no line %s", line)
 	}
 
-	document, err := openAPI()
-	verify.NoError(t, err)
+	document := verify.Result(openAPI()).Must(t)
 	carriedOut := make(map[string]bool)
 	ask := func(operation, path string, status int, header ...string) {
 		t.Helper()

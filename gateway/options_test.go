@@ -26,8 +26,7 @@ func TestReplicaNumber(t *testing.T) {
 
 func TestTiersAndSubsets(t *testing.T) {
 	t.Parallel()
-	host, err := os.Hostname()
-	verify.NoError(t, err)
+	host := verify.Result(os.Hostname()).Must(t)
 	got := tiersOf([]config.Tier{{Nodes: []string{"local", "n2"}}, {Tags: []string{"a"}, Meta: []config.Meta{{Value: [2]string{"zone", "b"}}, {Value: [2]string{"x", "y=z"}}}}})
 	want := []balancer.Selector{
 		{Nodes: []string{host, "n2"}},

@@ -2,11 +2,9 @@ package gateway
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -16,12 +14,9 @@ import (
 )
 
 // command sends an order to the admin API, and returns the status of the answer.
-func (r *running) command(path string) int {
+func (r *running) command(path string) (status int) {
 	r.t.Helper()
-	request, err := http.NewRequest(http.MethodPost, fmt.Sprintf("http://%s%s", r.Address("admin"), path), nil)
-	verify.NoError(r.t, err)
-	request.Header.Set("If-Match", `"`+r.applied().Hash+`"`)
-	status, _ := r.do(request)
+	status, _ = r.send(http.MethodPost, r.url("admin")+path, "If-Match", `"`+r.applied().Hash+`"`)
 	return status
 }
 
@@ -33,18 +28,14 @@ func TestNoOrderWhileANewProcessStarts(t *testing.T) {
 	if status := old.command("/api/shares/star?share=0.25"); status != http.StatusOK {
 		t.Fatal(status)
 	}
-	next := old.succeed(old.text("50%", "act: report"), func(given io.ReadCloser) io.ReadCloser {
-		state, _ := io.ReadAll(given)
+	n := &canaryRun{running: old.upgrade(old.text("50%", "act: report"), afterHandover(t, func() {
 		for _, path := range []string{
 			"/api/shares/star?share=0", "/api/shares/star/resume", "/api/shares/star/release", "/api/ready/off", "/api/ready/on",
 			"/api/log/debug", "/api/nodes/node-1/drain", "/api/config/rollback?number=1",
 		} {
 			verify.Equal(t, old.command(path), http.StatusServiceUnavailable, "%s", path)
 		}
-		return io.NopCloser(strings.NewReader(string(state)))
-	}, patience)
-	verify.NoError(t, <-next.outcome)
-	n := &canaryRun{running: next.running}
+	}))}
 	got := n.split()
 	verify.That(t, got.Share == 0.25, "the share is %v", got.Share)
 	verify.Equal(t, n.command("/api/ready/off"), http.StatusOK, "the new process answers")
@@ -55,15 +46,14 @@ func TestNoOrderWhileANewProcessStarts(t *testing.T) {
 // A new process that does not serve writes no revision, and the old one takes orders again.
 func TestANewProcessThatFailsWritesNothing(t *testing.T) {
 	t.Parallel()
-	consul := discoverytest.Start(t)
-	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
+	consul, _ := startStar(t, "a")
 	history := filepath.Join(t.TempDir(), "history.jsonl")
 	text := func(selection, connect string) string {
 		return fmt.Sprintf("config: { history: %q }\nconsul: { addresses: [%q] }\nservices: { star: { consul: %s, timeouts: { connect: %s } } }\nroutes: [{ service: star }]",
 			history, consul.URL(), selection, connect)
 	}
 	old := start(t, text("{}", "1s"))
-	old.await("star is served", func() bool { status, _ := old.get("/"); return status == 200 })
+	old.awaitStatus("/", 200)
 	before, _ := os.ReadFile(history)
 	consul.Break(discoverytest.Fault{Status: 500, Body: "no", Only: func(r discoverytest.Request) bool { return r.Filter != "" }})
 	next := old.succeed(text("{ filter: wrong }", "2s"), nil, 100*time.Millisecond)

@@ -59,8 +59,7 @@ func runPebble(t *testing.T, name string, arguments ...string) *subprocess.Outpu
 		Name: name, Title: "Pebble", Module: "github.com/letsencrypt/pebble/v2",
 		Package: "github.com/letsencrypt/pebble/v2/cmd/" + name, Dir: "test/pebble",
 	}
-	binary, err := program.Binary(t.Context(), os.Stderr)
-	verify.NoError(t, err)
+	binary := verify.Result(program.Binary(t.Context(), os.Stderr)).Must(t)
 	log := new(subprocess.Output)
 	command := exec.Command(binary, arguments...)
 	command.Stdout, command.Stderr = log, log

@@ -95,7 +95,7 @@ services: { star: { consul: {} } }
 routes: [{ service: star }]
 `, consul.URL())
 	r := start(t, text)
-	want := `"keys":["` + r.file + `:6: consul.debounce: deprecated: use discovery.debounce"]`
+	want := `"keys":["` + r.file + `:2: consul.debounce: deprecated: use discovery.debounce"]`
 	verify.That(t, strings.Contains(r.log.String(), want), "the log lacks %s:\n%s", want, r.log.String())
 	r.write(text + "\n# again\n")
 	r.Reload()

@@ -48,10 +48,9 @@ func TestReadyWithoutAServiceThatItsRegistryRefuses(t *testing.T) {
 			refusal.Only = of("moon")
 			consul.Break(refusal)
 			r := startWithin(t, starAnd(consul.URL(), "  moon: { consul: {} }"), time.Millisecond)
-			var v admin.Readiness
-			r.await("readiness", func() bool { return r.api("/readyz", &v) == 200 })
+			v := r.awaitReady()
 			verify.That(t, v.Ready && len(v.Missing) == 1 && strings.HasPrefix(v.Missing[0], `service "moon": `), "readyz %+v", v)
-			r.await("the log names moon", func() bool { return strings.Contains(r.log.String(), `"missing":["service \"moon\"`) })
+			r.awaitLog(`"missing":["service \"moon\"`)
 			consul.Set("moon", discoverytest.Instance("moon", "moon-1", port(t, a)))
 			consul.Heal()
 			r.await("nothing is missing", func() bool { return r.api("/readyz", &v) == 200 && len(v.Missing) == 0 })
@@ -61,8 +60,7 @@ func TestReadyWithoutAServiceThatItsRegistryRefuses(t *testing.T) {
 
 func TestReadinessWaitsForAServiceWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
-	consul := discoverytest.Start(t)
-	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
+	consul, _ := startStar(t, "a")
 	consul.Break(discoverytest.Fault{Only: of("moon"), Status: http.StatusInternalServerError, Body: "No path to datacenter"})
 	r := startWithin(t, starAnd(consul.URL(), "  moon: { consul: {} }"), time.Millisecond)
 	const missing = "No path to datacenter"
@@ -104,16 +102,14 @@ func TestNotReadyWithoutAnyAnswer(t *testing.T) {
 			ready, missing := r.progressAfter(time.Hour)
 			verify.That(t, !ready && strings.Count(missing, "\n") == 1, "ready %v, missing\n%s", ready, missing)
 			consul.Heal()
-			var v admin.Readiness
-			r.await("readiness after an answer of Consul", func() bool { return r.api("/readyz", &v) == 200 })
+			r.awaitReady()
 		})
 	}
 }
 
 func TestReadinessWaitsForACatalogWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
-	consul := discoverytest.Start(t)
-	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
+	consul, _ := startStar(t, "a")
 	consul.Break(discoverytest.Fault{Only: of(""), Status: http.StatusForbidden, Body: "Permission denied"})
 	r := startWithin(t, "catalog: {}\n"+starAnd(consul.URL(), ""), time.Millisecond)
 	r.await("star has a set, and the query of the catalog has failed", func() bool {
@@ -140,8 +136,7 @@ services:
   syntax: { consul: { service: consul, filter: 'Service.Meta.version = "2"' } }
 routes: [{ service: consul }]
 `, agent.URL()), time.Millisecond)
-	var v admin.Readiness
-	r.await("readiness", func() bool { return r.api("/readyz", &v) == 200 })
+	v := r.awaitReady()
 	slices.Sort(v.Missing)
 	verify.That(t, len(v.Missing) == 2 && strings.Contains(v.Missing[0], "is not valid") && strings.Contains(v.Missing[1], "no match found"), "readyz %q", v.Missing)
 }

@@ -22,7 +22,7 @@ import (
 // repeat sends requests for a path over one persistent connection until stop, and reports each that
 // fails. answered is the number of answers so far.
 func (r *running) repeat(path string) (answered *atomic.Uint64, stop func()) {
-	url := "http://" + r.Address("web").String() + path
+	url := r.url("web") + path
 	ctx, cancel := context.WithCancel(context.Background())
 	client := &http.Client{Timeout: patience, Transport: &http.Transport{}}
 	requests := new(atomic.Uint64)

@@ -15,17 +15,6 @@ import (
 	"sluice/test/verify"
 )
 
-func TestReloadAppliesTheFile(t *testing.T) {
-	t.Parallel()
-	a, b := origin(t, "a"), origin(t, "b")
-	r := start(t, static("a", a))
-	r.gets("/b", "a")
-	r.write(static("a", a, "b", b))
-	r.awaitRevision(2)
-	r.gets("/b", "b")
-	r.gets("/c", "a")
-}
-
 func TestReloadPreservesPeersAndTheirState(t *testing.T) {
 	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
@@ -36,8 +25,7 @@ func TestReloadPreservesPeersAndTheirState(t *testing.T) {
 	r.await("the request has ended", func() bool { return peer.Inflight() == 0 })
 
 	// A new policy, a new timeout and one more peer do not replace the first peer.
-	r.write("services: { a: { peers: [" + a + ", 127.0.0.1:1 weight=0], balance: { policy: round_robin }, timeouts: { idle: 1s } } }\nroutes: [{ service: a }]")
-	r.awaitRevision(2)
+	r.replace("services: { a: { peers: [" + a + ", 127.0.0.1:1 weight=0], balance: { policy: round_robin }, timeouts: { idle: 1s } } }\nroutes: [{ service: a }]")
 	verify.Equal(t, r.services.get("a").pool, pool, "the pool was replaced")
 	r.await("the second peer", func() bool { return len(pool.Snapshot().All) == 2 })
 	var after *balancer.Peer
@@ -65,16 +53,11 @@ func TestBadReloadChangesNothing(t *testing.T) {
 		Reloads admin.Reloads
 	}
 	r.api("/api/config", &shown)
-	if shown.Number != 1 || shown.Reloads.LastError == nil || len(shown.Reloads.LastError.Errors) != 3 {
-		t.Fatalf("/api/config shows %+v", shown)
-	}
+	verify.Require(t, shown.Number == 1 && shown.Reloads.LastError != nil && len(shown.Reloads.LastError.Errors) == 3, "/api/config shows %+v", shown)
 	want := r.file + `:5: services.a.peers[0]: value "x": want "HOST:PORT"`
-	if got := shown.Reloads.LastError.Errors[0]; !strings.HasPrefix(got, want) {
-		t.Errorf("first error:\n got  %s\n want %s", got, want)
-	}
-	r.await("the log has the error", func() bool {
-		return strings.Contains(r.log.String(), `"in_use":`)
-	})
+	got := shown.Reloads.LastError.Errors[0]
+	verify.That(t, strings.HasPrefix(got, want), "first error:\n got  %s\n want %s", got, want)
+	r.awaitLog(`"in_use":`)
 	verify.Equal(t, r.table(), before, "the route table was replaced")
 	r.gets("/", "a")
 
@@ -98,8 +81,7 @@ func TestRemovedServiceFinishesItsRequests(t *testing.T) {
 	request.Go(func() { _, body = r.get("/slow") })
 	<-arrived
 
-	r.write(static("a", a))
-	r.awaitRevision(2)
+	r.replace(static("a", a))
 	r.gets("/slow", "a")
 	p := r.peers()[slow]
 	verify.That(t, p.State == "draining" && p.Inflight == 1, "the draining peer is not listed: %+v", p)
@@ -129,9 +111,8 @@ func TestNewServiceIsRoutedWhenItHasPeers(t *testing.T) {
 	var asking sync.WaitGroup
 	asking.Go(func() {
 		for !stop.Load() {
-			if status, body := r.get("/"); status != 200 {
-				t.Errorf("got %d %q", status, body)
-			}
+			status, body := r.get("/")
+			verify.That(t, status == 200, "got %d %q", status, body)
 		}
 	})
 	answer()
@@ -153,9 +134,8 @@ func TestKeysThatNeedARestartDoNotChange(t *testing.T) {
 	verify.That(t, body == "b", "the other keys were not applied: got %q", body)
 	verify.Equal(t, r.Address("admin").String(), address, "listens on")
 	r.write(static("b", b)) // the first values again
-	if got := r.awaitRevision(3).Pending; got != nil {
-		t.Errorf("pending %q", got)
-	}
+	got := r.awaitRevision(3).Pending
+	verify.That(t, got == nil, "pending %q", got)
 }
 
 func TestReloadChangesTheLog(t *testing.T) {
@@ -165,28 +145,5 @@ func TestReloadChangesTheLog(t *testing.T) {
 	got := r.log.String()
 	verify.Require(t, got == "", "logged at level error: %s", got)
 	r.write("log: { level: info, format: console }\n" + static("a", "127.0.0.1:1"))
-	r.await("a line in the new format", func() bool { return strings.Contains(r.log.String(), " INF ") })
-}
-
-func TestNotReadyBeforeConsulAnswers(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	consul.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
-	r := startWithin(t, preamble+"consul: { addresses: ["+consul.URL()+"] }\nservices: { a: { consul: {} } }\nroutes: [{ service: a }]", time.Millisecond)
-	r.await("a query", func() bool { return len(consul.Requests()) > 0 })
-	var v admin.Readiness
-	if status := r.api("/readyz", &v); status != 503 || len(v.Missing) != 1 || !strings.HasPrefix(v.Missing[0], `service "a": `) {
-		t.Errorf("readyz: %d %+v", status, v)
-	}
-	if status, _ := r.get("/"); status != 503 {
-		t.Errorf("got %d", status)
-	}
-	consul.Heal() // an answer without instances
-	r.await("readiness", func() bool { return r.api("/readyz", &v) == 200 })
-
-	// A service that is added later does not end readiness.
-	consul.Break(discoverytest.Fault{Status: 500})
-	r.write(preamble + "consul: { addresses: [" + consul.URL() + "] }\nservices: { a: { consul: {} }, b: { consul: {} } }\nroutes: [{ service: a }]")
-	r.await("the second service is watched", func() bool { return r.services.get("b") != nil })
-	verify.Equal(t, r.api("/readyz", &v), 200, "readyz: %+v", v)
+	r.awaitLog(" INF ")
 }

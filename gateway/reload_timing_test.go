@@ -107,8 +107,7 @@ func BenchmarkReload(b *testing.B) {
 // which all routes have changed, with what is recorded for the history.
 func BenchmarkReloadFile(b *testing.B) {
 	g := newReloading(b)
-	without, err := os.ReadFile(g.options.Input.File)
-	verify.NoError(b, err)
+	without := verify.Result(os.ReadFile(g.options.Input.File)).Must(b)
 	reload := func(round int) {
 		text := bytes.NewBuffer(bytes.Clone(without))
 		text.WriteString("routes:\n")
@@ -162,8 +161,7 @@ func newReloading(b *testing.B) *reloading {
 		fmt.Fprintf(&text, "  s%d: { peers: ['127.0.0.1:1'] }\n", i)
 	}
 	verify.NoError(b, os.WriteFile(file, []byte(text.String()), 0o600))
-	g, err := New(Options{Input: config.Input{File: file}, Version: "test", Log: new(subprocess.Output)})
-	verify.NoError(b, err)
+	g := verify.Result(New(Options{Input: config.Input{File: file}, Version: "test", Log: new(subprocess.Output)})).Must(b)
 	r := &reloading{Gateway: g, b: b, source: make(reported), done: make(chan time.Duration)}
 	o := g.documentOptions()
 	o.NewSource = func(config.Dynamic, config.Source) live.Source { return r.source }

@@ -24,14 +24,9 @@ type sharers struct {
 	canary *canaryRun
 }
 
-func newSharers(t *testing.T) *sharers {
+func newSharers(t *testing.T, o ...consultest.Options) *sharers {
 	t.Helper()
-	return newSharersOf(t, consultest.Options{})
-}
-
-func newSharersOf(t *testing.T, o consultest.Options) *sharers {
-	t.Helper()
-	s := &sharers{t: t, agent: consultest.Start(t, o), peers: filepath.Join(t.TempDir(), "peers"), canary: &canaryRun{}}
+	s := &sharers{t: t, agent: consultest.Start(t, append(o, consultest.Options{})[0]), peers: filepath.Join(t.TempDir(), "peers"), canary: &canaryRun{}}
 	var instances []string
 	addresses := []string{origin(t, "old"), origin(t, "old"), serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
 		if s.canary.failing.Load() {
@@ -98,9 +93,8 @@ func (c *canaryRun) awaitJudges(n int) {
 // replica moves no share on, and says so.
 func TestDocumentedPolicyOfShares(t *testing.T) {
 	t.Parallel()
-	s := newSharersOf(t, consultest.Options{ACLs: true})
-	rules, err := consultest.DocumentedPolicy("../docs/groups.md", "### Several replicas")
-	verify.NoError(t, err)
+	s := newSharers(t, consultest.Options{ACLs: true})
+	rules := verify.Result(consultest.DocumentedPolicy("../docs/groups.md", "### Several replicas")).Must(t)
 	for _, sessions := range []bool{true, false} {
 		if !sessions {
 			rules, _, _ = strings.Cut(rules, "session_prefix")
@@ -202,59 +196,6 @@ func TestRollbacksWithoutConsul(t *testing.T) {
 	}
 }
 
-// What Consul has may be nonsense, and may be deleted by hand.
-func TestKeysOfShares(t *testing.T) {
-	t.Parallel()
-	s := newSharers(t)
-	a := s.replica(s.agent.URL(), "act: report")
-	a.awaitJudges(1)
-	const key = "edge/canary/shares/star"
-	put(t, s.agent, key, `{"group":"canary","share":2,"configured":0.5}`)
-	a.await("the log says so", func() bool { return strings.Contains(a.log.String(), "want a number from 0 to 1") })
-	a.order("star?share=0.1", http.StatusOK)
-	a.await("Consul has it", func() bool {
-		pair, _, err := s.agent.Client().KV().Get(key, nil)
-		return err == nil && strings.Contains(string(pair.Value), `"share":0.1`) && !a.split().Shared.Pending
-	})
-	put(t, s.agent, key, `{"group":"other","share":0.3,"configured":0.5,"by":"operator"}`)
-	put(t, s.agent, key, `{"group":"canary","share":0.2,"configured":0.5,"by":"operator"}`)
-	a.awaitShare(0.2, release.ByOperator)
-	a.await("the watch has it", func() bool {
-		e := a.shares.Entry("shares/star")
-		return e.Value.Share == 0.2 && !e.Changing
-	})
-	if _, err := s.agent.Client().KV().Delete(key, nil); err != nil {
-		t.Fatal(err)
-	}
-	a.awaitShare(0.5, "")
-}
-
-// A Consul that begins anew gets the shares from the replicas.
-func TestSharesOutliveConsulsState(t *testing.T) {
-	t.Parallel()
-	s := newSharers(t)
-	a, b := s.replica(s.agent.URL(), "act: report"), s.replica(s.agent.URL(), "act: report")
-	a.order("star?share=0.2", http.StatusOK)
-	b.awaitShare(0.2, release.ByOperator)
-	a.await("the mark is there", func() bool {
-		pair, _, err := s.agent.Client().KV().Get("edge/canary/begun", nil)
-		return err == nil && pair != nil && !a.shares.Entry("shares/star").Changing
-	})
-	for _, act := range []func() error{
-		s.agent.Stop, s.agent.Wipe,
-		func() error { return s.agent.Launch(t.Context()) }, func() error { return s.agent.WaitReady(t.Context()) },
-	} {
-		verify.NoError(t, act())
-	}
-	for _, c := range []*canaryRun{a, b, s.replica(s.agent.URL(), "act: report")} {
-		c.awaitShare(0.2, release.ByOperator)
-		// One whose write has failed tries again: a value that ends meanwhile comes back.
-		c.await("it is written again", func() bool { return !c.shares.Entry("shares/star").Changing })
-	}
-	b.order("star/release", http.StatusOK)
-	a.awaitShare(0.5, "")
-}
-
 // An upgrade keeps what is shared, and the new process judges in place of the old one.
 func TestAnUpgradeKeepsSharedShares(t *testing.T) {
 	t.Parallel()
@@ -263,9 +204,8 @@ func TestAnUpgradeKeepsSharedShares(t *testing.T) {
 	a.await("the old process leads", func() bool { return a.split().Shared.Leads })
 	a.order("star?share=0.2&why=small", http.StatusOK)
 	a.await("Consul has it", func() bool { return a.split().Share == 0.2 && !a.split().Shared.Pending })
-	next := a.succeed(s.text(s.agent.URL(), "50%", "step: 10m"), nil, patience)
-	verify.NoError(t, <-next.outcome)
-	b := &canaryRun{running: next.running}
+	next := a.upgrade(s.text(s.agent.URL(), "50%", "step: 10m"), nil)
+	b := &canaryRun{running: next}
 	got := b.split()
 	verify.That(t, got.Share == 0.2 && got.Override != nil && got.Override.Why == "small", "after the upgrade: %+v", got)
 	b.await("the new process leads", func() bool { return b.split().Shared.Leads && b.split().Shared.Error == "" })
@@ -287,10 +227,9 @@ func TestAnUpgradeKeepsPendingShares(t *testing.T) {
 			a.await("Consul has it", func() bool { return !a.split().Shared.Pending })
 			relay.Cut()
 			a.order(order, http.StatusOK)
-			next := a.succeed(s.text(relay.URL(), "50%", "act: report"), nil, patience)
-			verify.NoError(t, <-next.outcome)
+			next := a.upgrade(s.text(relay.URL(), "50%", "act: report"), nil)
 			relay.Heal()
-			for _, c := range []*canaryRun{{running: next.running}, b} {
+			for _, c := range []*canaryRun{{running: next}, b} {
 				c.await(fmt.Sprint("the share is ", want), func() bool { return c.split().Share == want && !c.split().Shared.Pending })
 			}
 		})
@@ -306,8 +245,7 @@ func TestShareOfAnEarlierRelease(t *testing.T) {
 	a := s.replica(url, "act: report")
 	a.order("star?share=1&why=release+1+is+good", http.StatusOK)
 	a.await("Consul has it", func() bool { return a.split().Share == 1 && !a.split().Shared.Pending })
-	a.stop()
-	<-a.ended
+	a.end()
 	b := &canaryRun{running: newRunning(t, s.text(url, "40%", "act: report"))}
 	b.run(Options{}, patience, func(*Gateway) {})
 	b.awaitShare(0.4, "")
@@ -315,8 +253,7 @@ func TestShareOfAnEarlierRelease(t *testing.T) {
 		pair, _, err := s.agent.Client().KV().Get("edge/canary/shares/star", nil)
 		return err == nil && pair == nil
 	})
-	b.write(s.text(url, "50%", "act: report"))
-	b.awaitRevision(2)
+	b.replace(s.text(url, "50%", "act: report"))
 	b.awaitShare(0.5, "")
 }
 
@@ -334,9 +271,8 @@ func TestAnUpgradeKnowsTheSharesInConsul(t *testing.T) {
 			a.await("Consul has it", func() bool { return !a.split().Shared.Pending })
 			a.await("it is seen", func() bool { return !a.shares.Entry("shares/star").Changing })
 			relay.Cut()
-			next := a.succeed(s.text(relay.URL(), "50%", "act: report"), nil, patience)
-			verify.NoError(t, <-next.outcome)
-			a = &canaryRun{running: next.running}
+			next := a.upgrade(s.text(relay.URL(), "50%", "act: report"), nil)
+			a = &canaryRun{running: next}
 			if wiped {
 				for _, act := range []func() error{
 					s.agent.Stop, s.agent.Wipe,
@@ -413,8 +349,7 @@ func TestAFailedTakeoverChangesNoOrder(t *testing.T) {
 		}
 	}
 	a.await("Consul has the share", func() bool { return !a.shares.Entry("shares/star").Changing })
-	before, err := os.ReadFile(file)
-	verify.NoError(t, err)
+	before := verify.Result(os.ReadFile(file)).Must(t)
 	other := strings.NewReplacer("canary: 50%", "canary: 40%", s.peers, s.peers+".missing").Replace(text)
 	next := a.succeed(other, func(given io.ReadCloser) io.ReadCloser {
 		state, _ := io.ReadAll(given)

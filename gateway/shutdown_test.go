@@ -3,12 +3,10 @@ package gateway
 import (
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"sluice/admin"
 	"sluice/test/verify"
@@ -32,7 +30,7 @@ func hanging(t *testing.T, settings string) (r *running, finish func(), result f
 	var request sync.WaitGroup
 	request.Go(func() {
 		var response *http.Response
-		if response, err = r.client.Get("http://" + r.Address("web").String() + "/"); err == nil {
+		if response, err = r.client.Get(r.url("web") + "/"); err == nil {
 			var data []byte
 			data, err = io.ReadAll(response.Body)
 			response.Body.Close()
@@ -49,31 +47,20 @@ func hanging(t *testing.T, settings string) (r *running, finish func(), result f
 // awaitEnd waits until Run has returned.
 func (r *running) awaitEnd() {
 	r.t.Helper()
-	select {
-	case <-r.ended:
-	case <-time.After(patience):
-		r.t.Fatal("Run does not return")
-	}
+	r.await("Run returns", func() bool { return closed(r.ended) })
 }
 
 func TestShutdownFinishesRequests(t *testing.T) {
 	t.Parallel()
 	r, finish, result := hanging(t, "")
 	r.stop()
-	r.await("new connections are refused", func() bool {
-		conn, err := net.Dial("tcp", r.Address("web").String())
-		if err == nil {
-			conn.Close()
-		}
-		return err != nil
-	})
+	r.awaitRefused(r.Address("web"))
 	var v admin.Readiness
 	status := r.api("/readyz", &v)
 	verify.That(t, status == 503 && v.Missing[0] == "sluice is stopping", "readyz: %d %+v", status, v)
 	finish()
-	if body, err := result(); err != nil || body != "slow" {
-		t.Errorf("the request in flight: %q, %v", body, err)
-	}
+	body, err := result()
+	verify.That(t, err == nil && body == "slow", "the request in flight: %q, %v", body, err)
 	r.awaitEnd()
 	verify.That(t, r.err == nil, "Run: %v", r.err)
 	log := r.log.String()
@@ -95,8 +82,7 @@ func TestShutdownDelayAcceptsConnections(t *testing.T) {
 func TestShutdownCutsRequestsAfterTheGrace(t *testing.T) {
 	t.Parallel()
 	r, _, result := hanging(t, "shutdown: { grace: 50ms }\n")
-	r.stop()
-	r.awaitEnd()
+	r.end()
 	if _, err := result(); err == nil {
 		t.Error("the request in flight was answered")
 	}

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -31,8 +30,15 @@ func (r *running) watchOf(name string) admin.Watch {
 
 // end stops the gateway, and waits until Run returns.
 func (r *running) end() {
+	r.t.Helper()
 	r.stop()
-	<-r.ended
+	r.awaitEnd()
+}
+
+// starWithSnapshot returns a configuration with the service star and a file for its set.
+func starWithSnapshot(t *testing.T, consul *discoverytest.Consul) (text, file string) {
+	file = filepath.Join(t.TempDir(), "snapshot.json")
+	return starAnd(consul.URL(), "") + fmt.Sprintf("\nshutdown: { idle: 0s }\ndiscovery: { snapshot: %q }\n", file), file
 }
 
 func TestStartWithoutConsulServesTheSnapshot(t *testing.T) {
@@ -45,29 +51,19 @@ func TestStartWithoutConsulServesTheSnapshot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			consul := discoverytest.Start(t)
-			a := origin(t, "a")
-			consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))
-			file := filepath.Join(t.TempDir(), "snapshot.json")
-			text := preamble + "shutdown: { idle: 0s }\nconsul: { addresses: [" + consul.URL() + "] }\ndiscovery: { snapshot: " + file + " }\n" +
-				"services: { star: { consul: {} } }\nroutes: [{ service: star }]"
-
+			consul, _ := startStar(t, "a")
+			text, _ := starWithSnapshot(t, consul)
 			first := start(t, text)
-			first.await("a request succeeds", func() bool { status, _ := first.get("/"); return status == 200 })
-			if w := first.watchOf("star"); w.Restored != nil {
-				t.Errorf("watch %+v", w)
-			}
+			first.answers("/", "a")
+			verify.That(t, first.watchOf("star").Restored == nil, "the first start has restored a set")
 			first.end()
 
 			consul.Break(away)
 			second := start(t, text)
 			second.gets("/", "a")
-			var v admin.Readiness
-			second.await("readiness", func() bool { return second.api("/readyz", &v) == 200 })
+			v := second.awaitReady()
 			if name == "wiped" {
-				if w := second.watchOf("star"); w.Instances != 1 {
-					t.Errorf("watch %+v", w)
-				}
+				verify.Equal(t, second.watchOf("star").Instances, 1, "instances")
 			} else {
 				second.await("the watch is stale", func() bool {
 					w := second.watchOf("star")
@@ -91,88 +87,63 @@ func TestStartWithoutConsulServesTheSnapshot(t *testing.T) {
 // sluice has waited long enough before it has used them.
 func TestNoClientComesBeforeTheSnapshot(t *testing.T) {
 	t.Parallel()
-	consul := discoverytest.Start(t)
-	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
-	file := filepath.Join(t.TempDir(), "snapshot.json")
-	text := preamble + "shutdown: { idle: 0s }\nconsul: { addresses: [" + consul.URL() + "] }\ndiscovery: { snapshot: " + file + " }\n" +
-		"services: { star: { consul: {} } }\nroutes: [{ service: star }]"
+	consul, _ := startStar(t, "a")
+	text, _ := starWithSnapshot(t, consul)
 	first := start(t, text)
-	first.await("a request succeeds", func() bool { status, _ := first.get("/"); return status == 200 })
+	first.answers("/", "a")
 	first.end()
 	consul.Break(discoverytest.Fault{Hang: true})
-	second := startWithin(t, text, time.Nanosecond)
-	second.gets("/", "a")
+	startWithin(t, text, time.Nanosecond).gets("/", "a")
 }
 
 func TestDamagedSnapshotIsRefusedWithAWarning(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
 	consul.Break(discoverytest.Fault{Drop: true})
-	file := filepath.Join(t.TempDir(), "snapshot.json")
-	verify.NoError(t, os.WriteFile(file, []byte(`{"version":1,`), 0o600))
-	r := start(t, preamble+"consul: { addresses: ["+consul.URL()+"] }\ndiscovery: { snapshot: "+file+" }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]")
+	text, file := starWithSnapshot(t, consul)
+	const damaged = `{"version":1,`
+	verify.NoError(t, os.WriteFile(file, []byte(damaged), 0o600))
+	r := start(t, text)
 	var v admin.Readiness
 	status := r.api("/readyz", &v)
 	verify.That(t, status == 503 && len(v.Restored) == 0, "readyz: %d %+v", status, v)
 	verify.Contains(t, r.log.String(), `"error":"the snapshot is damaged`, "no warning")
 	r.end()
-	if got, err := os.ReadFile(file); err != nil || string(got) != `{"version":1,` {
-		t.Errorf("the file has changed: %q, %v", got, err)
-	}
+	verify.Equal(t, string(verify.Result(os.ReadFile(file)).Must(t)), damaged, "the file")
 }
 
 // The old process finishes its requests after the new one has written the file. Its sets are those
 // from before the handover.
 func TestOldProcessDoesNotWriteTheSnapshot(t *testing.T) {
 	t.Parallel()
-	consul := discoverytest.Start(t)
-	a, b := origin(t, "a"), origin(t, "b")
-	consul.Set("star", discoverytest.Instance("star", "star-old", port(t, a)))
-	file := filepath.Join(t.TempDir(), "snapshot.json")
-	text := preamble + "shutdown: { idle: 0s }\nconsul: { addresses: [" + consul.URL() + "] }\ndiscovery: { snapshot: " + file + " }\n" +
-		"services: { star: { consul: {} } }\nroutes: [{ service: star }]"
-	has := func(id string) bool {
+	consul, _ := startStar(t, "a")
+	text, file := starWithSnapshot(t, consul)
+	hasOnly := func(id string) bool {
 		data, _ := os.ReadFile(file) // not there yet
-		return strings.Contains(string(data), fmt.Sprintf(`"instances":[{"service":"star","id":%q`, id))
+		return strings.Count(string(data), `"id":"star-`) == 1 && strings.Contains(string(data), fmt.Sprintf(`"instances":[{"service":"star","id":%q`, id))
 	}
 	old := start(t, text)
-	old.await("the old process has written", func() bool { return has("star-old") })
-	next := old.succeed(text, func(given io.ReadCloser) io.ReadCloser {
-		state, err := io.ReadAll(given)
-		verify.Succeeds(t, err)
-		consul.Set("star", discoverytest.Instance("star", "star-new", port(t, b))) // a deployment
-		return io.NopCloser(bytes.NewReader(state))
-	}, patience)
-	verify.NoError(t, <-next.outcome)
-	next.await("the new process has written", func() bool { return has("star-new") && !has("star-old") })
+	old.await("the old process has written", func() bool { return hasOnly("star-1") })
+	next := old.upgrade(text, afterHandover(t, func() { consul.Set("star", star(t, 2, origin(t, "b"))) })) // a deployment
+	next.await("the new process has written", func() bool { return hasOnly("star-2") })
 	old.end()
-	if !has("star-new") || has("star-old") {
-		t.Errorf("the old process has written: star-new %v, star-old %v", has("star-new"), has("star-old"))
-	}
+	verify.That(t, hasOnly("star-2"), "the old process has written")
 	next.end()
-	verify.That(t, has("star-new"), "the new process has not kept its set")
+	verify.That(t, hasOnly("star-2"), "the new process has not kept its set")
 }
 
 // What a process has learned is in the file before it hands over, however soon that is after its
 // start: the new process may be killed before it writes.
 func TestSnapshotIsWrittenBeforeTheHandover(t *testing.T) {
 	t.Parallel()
-	consul := discoverytest.Start(t)
-	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
-	file := filepath.Join(t.TempDir(), "snapshot.json")
-	text := preamble + "shutdown: { idle: 0s }\nconsul: { addresses: [" + consul.URL() + "] }\ndiscovery: { snapshot: " + file + " }\n" +
-		"services: { star: { consul: {} } }\nroutes: [{ service: star }]"
+	consul, _ := startStar(t, "a")
+	text, file := starWithSnapshot(t, consul)
 	old := start(t, text)
-	old.await("a request succeeds", func() bool { status, _ := old.get("/"); return status == 200 })
-	next := old.succeed(text, func(given io.ReadCloser) io.ReadCloser {
-		state, err := io.ReadAll(given)
-		verify.Succeeds(t, err)
-		if data, err := os.ReadFile(file); err != nil || !strings.Contains(string(data), `"star-1"`) {
-			t.Errorf("after the handover the file has %q, %v", data, err)
-		}
-		return io.NopCloser(bytes.NewReader(state))
-	}, patience)
-	verify.NoError(t, <-next.outcome)
+	old.answers("/", "a")
+	old.upgrade(text, afterHandover(t, func() {
+		data, err := os.ReadFile(file)
+		verify.That(t, err == nil && strings.Contains(string(data), `"star-1"`), "after the handover the file has %q, %v", data, err)
+	}))
 }
 
 // A process whose replacement fails owns again, and a replacement that never serves writes nothing.

@@ -16,10 +16,11 @@ import (
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/dnstest"
+	"sluice/test/etcdtest"
 	"sluice/test/verify"
 )
 
-// Services from DNS, from a key of Consul and from a file follow their sources. A source that
+// Services from DNS, from a key of Consul, from a file and from etcd follow their sources. A source that
 // fails, and a start without it, change nothing.
 func TestOtherSources(t *testing.T) {
 	t.Parallel()
@@ -27,6 +28,8 @@ func TestOtherSources(t *testing.T) {
 	dns := dnstest.New()
 	address := dns.Listen(t)
 	consul := consultest.Start(t, consultest.Options{})
+	etcd := etcdtest.Start(t, etcdtest.Options{})
+	client := etcd.Client(t)
 	file := filepath.Join(t.TempDir(), "peers")
 	use := func(origin string) {
 		t.Helper()
@@ -34,25 +37,23 @@ func TestOtherSources(t *testing.T) {
 			dnstest.Record{Name: "_star._tcp.example", Target: "star.example", Port: uint16(port(t, origin)), Weight: 1},
 			dnstest.Record{Name: "star.example", Address: "127.0.0.1"},
 		)
-		if _, err := consul.Client().KV().Put(&api.KVPair{Key: "via", Value: []byte(strings.ReplaceAll(origin, ":", "_"))}, nil); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file+"~", []byte("# peers\n"+origin+"\n"), 0o600); err != nil { // never read while it is written
-			t.Fatal(err)
-		}
-		verify.NoError(t, os.Rename(file+"~", file))
+		put(t, consul, "via", strings.ReplaceAll(origin, ":", "_"))
+		putKey(t, client, "/found/a", node(t, origin))
+		replaceFile(t, file, "# peers\n"+origin+"\n")
 	}
 	use(a)
-	text := preamble + `
+	text := fmt.Sprintf(`
 shutdown: { idle: 0s }
-consul: { addresses: [` + consul.URL() + `] }
-discovery: { allow_local: true, snapshot: ` + filepath.Join(t.TempDir(), "snapshot.json") + ` }
+consul: { addresses: [%s] }
+discovery: { allow_local: true, snapshot: %s }
 services:
-  star: { dns: { name: _star._tcp.example, server: "` + address + `" } }
+  star: { dns: { name: _star._tcp.example, server: %q } }
   via: { consul_kv: { key: via } }
-  list: { file: ` + file + ` }
-routes: [{ service: star }, { path: /via, service: via }, { path: /list, service: list }]`
-	paths := []string{"/", "/via", "/list"}
+  list: { file: %s }
+  found: { etcd: { endpoints: [%q], prefix: /found/ } }
+routes: [{ service: star }, { path: /via, service: via }, { path: /list, service: list }, { path: /found, service: found }]
+`, consul.URL(), filepath.Join(t.TempDir(), "snapshot.json"), address, file, etcd.Endpoints()[0])
+	paths := []string{"/", "/via", "/list", "/found"}
 	first := start(t, text)
 	for _, path := range paths {
 		first.answers(path, "a")
@@ -76,10 +77,11 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 	// The sources fail: nothing changes, also in a new process and after a start.
 	dns.Freeze(true)
 	verify.NoError(t, consul.Kill())
+	verify.NoError(t, etcd.Members[0].Kill())
 	verify.NoError(t, os.Remove(file))
 	stale := func(r *running) {
 		t.Helper()
-		for _, name := range []string{"star", "via", "list"} {
+		for _, name := range []string{"star", "via", "list", "found"} {
 			r.await(name+" is stale", func() bool { w := r.watchOf(name); return w.State == "stale" && w.LastError != "" })
 		}
 		for _, path := range paths {
@@ -87,12 +89,9 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 		}
 	}
 	stale(first)
-	second := first.succeed(text, nil, patience)
-	if err := <-second.outcome; err != nil {
-		t.Fatalf("the new process does not serve: %v", err)
-	}
+	second := first.upgrade(text, nil)
 	first.end()
-	stale(second.running)
+	stale(second)
 	second.end()
 	third := start(t, text)
 	stale(third)
@@ -100,15 +99,15 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 	// They come back, with other peers.
 	dns.Freeze(false)
 	verify.NoError(t, consul.Launch(t.Context()))
+	verify.NoError(t, etcd.Members[0].Launch())
+	etcd.Await(t)
 	use(a)
 	for _, path := range paths {
 		third.answers(path, "a")
 	}
 	third.write(strings.NewReplacer("list: { file: "+file+" }", "list: { peers: ["+b+"] }", "key: via }", "key: other, probation: 0s }").Replace(text))
 	third.answers("/list", "b")
-	if w := third.watchOf("list"); w.Source != "static" {
-		t.Errorf("the new source: %+v", w)
-	}
+	verify.Equal(t, third.watchOf("list").Source, "static", "the new source")
 }
 
 // With spill, requests go to the next data centre while the first one has no room, and come
@@ -118,38 +117,33 @@ func TestSpill(t *testing.T) {
 	for _, settings := range []string{"datacenters: [dc1, dc2], spill: true", "datacenters: [dc2, dc1], spill: true, nearest: true"} {
 		t.Run(settings, func(t *testing.T) {
 			t.Parallel()
-			testSpill(t, settings)
+			consul := discoverytest.Start(t)
+			consul.SetDistances(discoverytest.Distance{Datacenter: "dc1", Seconds: []float64{0}}, discoverytest.Distance{Datacenter: "dc2", Seconds: []float64{0.01}})
+			a := origin(t, "a")
+			far := star(t, 2, origin(t, "b"))
+			far.Node.Datacenter = "dc2"
+			consul.SetIn("dc2", "star", far)
+			set := func(status string) {
+				consul.SetIn("dc1", "star", discoverytest.Health(star(t, 1, a), status, "its output"))
+			}
+			set(api.HealthPassing)
+			r := start(t, "consul: { addresses: ["+consul.URL()+"] }\nservices: { star: { consul: { "+settings+" } } }\nroutes: [{ service: star }]")
+			tiers := func() []balancer.Tier {
+				var services []admin.Service
+				r.api("/api/services", &services)
+				return services[0].Tiers
+			}
+			r.await("both data centres have answered", func() bool {
+				return slices.Equal(tiers(), []balancer.Tier{{Peers: 1, Eligible: 1, Share: 1}, {Peers: 1, Eligible: 1}})
+			})
+			for range 20 {
+				r.gets("/", "a")
+			}
+			set(api.HealthCritical)
+			r.answers("/", "b")
+			verify.Slices(t, tiers(), []balancer.Tier{{Peers: 1}, {Peers: 1, Eligible: 1, Share: 1}}, "tiers")
+			set(api.HealthPassing)
+			r.answers("/", "a")
 		})
 	}
-}
-
-func testSpill(t *testing.T, settings string) {
-	consul := discoverytest.Start(t)
-	consul.SetDistances(discoverytest.Distance{Datacenter: "dc1", Seconds: []float64{0}}, discoverytest.Distance{Datacenter: "dc2", Seconds: []float64{0.01}})
-	a, b := origin(t, "a"), origin(t, "b")
-	far := discoverytest.Instance("star", "b", port(t, b))
-	far.Node.Datacenter = "dc2"
-	consul.SetIn("dc2", "star", far)
-	set := func(status string) {
-		consul.SetIn("dc1", "star", discoverytest.Health(discoverytest.Instance("star", "a", port(t, a)), status, "its output"))
-	}
-	set(api.HealthPassing)
-	r := start(t, "consul: { addresses: ["+consul.URL()+"] }\nservices: { star: { consul: { "+settings+" } } }\nroutes: [{ service: star }]")
-	tiers := func() []balancer.Tier {
-		var services []admin.Service
-		r.api("/api/services", &services)
-		return services[0].Tiers
-	}
-	r.await("both data centres have answered", func() bool {
-		return slices.Equal(tiers(), []balancer.Tier{{Peers: 1, Eligible: 1, Share: 1}, {Peers: 1, Eligible: 1}})
-	})
-	for range 20 {
-		_, body := r.get("/")
-		verify.Require(t, body == "a", "a request went to %q", body)
-	}
-	set(api.HealthCritical)
-	r.answers("/", "b")
-	verify.Slices(t, tiers(), []balancer.Tier{{Peers: 1}, {Peers: 1, Eligible: 1, Share: 1}}, "tiers")
-	set(api.HealthPassing)
-	r.answers("/", "a")
 }

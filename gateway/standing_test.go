@@ -21,13 +21,9 @@ import (
 // post sends an order to the admin API, which must accept it, and decodes the answer into v.
 func (r *running) post(path string, v any) {
 	r.t.Helper()
-	request, err := http.NewRequest(http.MethodPost, "http://"+r.Address("admin").String()+path, nil)
-	verify.NoError(r.t, err)
-	status, body := r.do(request)
+	status, body := r.send(http.MethodPost, r.url("admin")+path)
 	verify.Require(r.t, status == http.StatusOK, "%s: %d %s", path, status, body)
-	if err := json.Unmarshal([]byte(body), v); err != nil {
-		r.t.Fatalf("%s: %v\n%s", path, err, body)
-	}
+	verify.NoError(r.t, json.Unmarshal([]byte(body), v))
 }
 
 // A drain and a weight survive a restart, and count before the first request.
@@ -36,9 +32,7 @@ func TestOrdersSurviveARestart(t *testing.T) {
 	a, b, c := origin(t, "a"), origin(t, "b"), origin(t, "c")
 	text := func(orders string) string {
 		return fmt.Sprintf(`
-listeners: [{ name: web, address: "127.0.0.1:0" }]
 admin: { address: "127.0.0.1:0", orders: %q }
-access_log: { path: "off" }
 services: { star: { peers: [%q, %q, %q], balance: { policy: round_robin } } }
 routes: [{ service: star }]
 `, orders, a, b, c)
@@ -66,9 +60,7 @@ routes: [{ service: star }]
 	}
 	r.post("/api/peers/star/"+a+"/enable", &done)
 	r.post("/api/peers/star/"+b+"/weight/release", &done)
-	if done.Peer.Weight != 1 || r.peers()[a].State != "up" {
-		t.Errorf("afterwards: %+v, %+v", done.Peer, r.peers()[a])
-	}
+	verify.That(t, done.Peer.Weight == 1 && r.peers()[a].State == "up", "afterwards: %+v, %+v", done.Peer, r.peers()[a])
 }
 
 // An upgrade passes on the orders, that sluice is not ready, and the level of the log. While the new
@@ -89,11 +81,9 @@ func TestAnUpgradeKeepsOrders(t *testing.T) {
 	old.post("/api/ready/off?why=tests", &ready)
 	var level operator.LogLevel
 	old.post("/api/log/debug?by=root@vm", &level)
-	next := old.succeed(text, nil, patience)
-	verify.NoError(t, <-next.outcome)
-	if peers := next.peers(); peers[a].Weight != 7 || peers[b].State != "draining" {
-		t.Errorf("peers %+v", peers)
-	}
+	next := old.upgrade(text, nil)
+	peers := next.peers()
+	verify.That(t, peers[a].Weight == 7 && peers[b].State == "draining", "peers %+v", peers)
 	status := next.api("/readyz", &ready)
 	verify.That(t, status == http.StatusServiceUnavailable && strings.Contains(ready.Missing[0], "tests"), "readyz %d %+v", status, ready)
 	if next.api("/api/log", &level); level.Level != "debug" || level.By != "root@vm" || level.Configured != "info" {
@@ -129,9 +119,7 @@ func TestReplicasShareOrders(t *testing.T) {
 		})
 	})
 	later := start(t, text)
-	if status, body := later.get("/"); status != http.StatusOK || body != "b" { // the first request of a client
-		t.Errorf("at a later replica: %d %q", status, body)
-	}
+	later.gets("/", "b")
 	verify.Equal(t, later.peers()[first].State, "draining", "a later replica has it")
 	b.post("/api/peers/star/"+first+"/enable", &done)
 	a.await("the first has it again", func() bool { return a.peers()[first].State == "up" })
@@ -141,8 +129,7 @@ func TestReplicasShareOrders(t *testing.T) {
 func TestNotReadyByOrder(t *testing.T) {
 	t.Parallel()
 	r := start(t, fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [{ service: star }]", origin(t, "a")))
-	var v admin.Readiness
-	r.await("it is ready", func() bool { return r.api("/readyz", &v) == http.StatusOK })
+	v := r.awaitReady()
 	r.post("/api/ready/off?why=maintenance&by=root@vm", &v)
 	if status := r.api("/readyz", &v); status != http.StatusServiceUnavailable || v.Ready || len(v.Missing) != 1 ||
 		!strings.HasPrefix(v.Missing[0], "an operator has made sluice not ready, since ") || !strings.HasSuffix(v.Missing[0], ": maintenance") {
@@ -183,15 +170,13 @@ func TestTheLevelOfTheLogByOrder(t *testing.T) {
 	expect("info", "info", false)
 	r.post("/api/log/debug", &l)
 	expect("debug", "info", true)
-	r.write(services + "\nshutdown: { delay: 1ms }")
-	r.awaitRevision(2)
+	r.replace(services + "\nshutdown: { delay: 1ms }")
 	expect("debug", "info", true)
 	r.post("/api/log/release", &l)
 	expect("info", "info", false)
 	r.post("/api/log/error", &l)
 	verify.Contains(t, r.log.String(), "The level of the log is error", "the log does not say that it says less")
-	r.write(services + "\nlog: { level: warn }")
-	r.awaitRevision(3)
+	r.replace(services + "\nlog: { level: warn }")
 	expect("warn", "warn", false)
 }
 
@@ -206,8 +191,7 @@ func TestOrdersWaitForTheirService(t *testing.T) {
 	o := operator.About(discovery.Key{Service: "moon", ID: b, Address: b}, "")
 	o.Kind = operator.Drain
 	verify.NoError(t, r.orders.Give(o))
-	r.write(services(fmt.Sprintf(", moon: { peers: [%q] }", b)))
-	r.awaitRevision(2)
+	r.replace(services(fmt.Sprintf(", moon: { peers: [%q] }", b)))
 	p := r.peers()[b]
 	verify.That(t, p.State == "draining", "the peer is %s", p.State)
 	var all operator.Status

@@ -94,24 +94,19 @@ func (m *stateModel) step() (what string) {
 			return ""
 		}
 		name := m.names()[m.random.IntN(len(m.keys))]
-		if _, err := m.agent.Client().KV().Delete("sluice/"+name+".yaml", nil); err != nil {
-			m.t.Fatal(err)
-		}
+		verify.Result(m.agent.Client().KV().Delete("sluice/"+name+".yaml", nil)).Must(m.t)
 		delete(m.keys, name)
 		delete(m.said, name)
 		m.changed()
 		return "delete " + name
 	case 3: // Consul loses all that it knows
 		for _, prefix := range []string{"sluice/", "edge/"} {
-			if _, err := m.agent.Client().KV().DeleteTree(prefix, nil); err != nil {
-				m.t.Fatal(err)
-			}
+			verify.Result(m.agent.Client().KV().DeleteTree(prefix, nil)).Must(m.t)
 		}
 		clear(m.keys)
 		return "wipe"
 	case 4:
-		m.a.stop()
-		<-m.a.ended
+		m.a.end()
 		m.a = m.start(m.text)
 		m.off = false
 		return "restart"
@@ -127,8 +122,7 @@ func (m *stateModel) step() (what string) {
 			return io.NopCloser(strings.NewReader(string(state)))
 		}, patience)
 		verify.NoError(m.t, <-next.outcome)
-		old.stop()
-		<-old.ended
+		old.end()
 		m.a = &canaryRun{running: next.running}
 		return what
 	case 6:

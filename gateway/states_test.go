@@ -111,24 +111,19 @@ func TestLossOfStateAcrossABoundaryPutsInstancesOnProbation(t *testing.T) {
 	for _, how := range []string{"upgrade", "restart", "renaming"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
-			consul := discoverytest.Start(t)
-			ports := []int{port(t, origin(t, "1")), port(t, origin(t, "2")), port(t, origin(t, "3"))}
+			consul, at := startStar(t, "1", "2", "3")
+			first := star(t, 1, at[0])
 			consul.SetIndex(1000)
-			first := discoverytest.Instance("star", "star-1", ports[0])
-			consul.Set("star", first, discoverytest.Instance("star", "star-2", ports[1]), discoverytest.Instance("star", "star-3", ports[2]))
-			text := func(name string) string {
-				return preamble + fmt.Sprintf("shutdown: { idle: 0s }\nconsul: { addresses: [%q] }\ndiscovery: { snapshot: %q }\nservices: { %s: { consul: { service: star } } }\nroutes: [{ service: %s }]",
-					consul.URL(), filepath.Join(t.TempDir(), "snapshot.json"), name, name)
-			}
-			before, name := text("star"), "star"
+			consul.Set("star", first, star(t, 2, at[1]), star(t, 3, at[2]))
+			before, _ := starWithSnapshot(t, consul)
+			before = strings.Replace(before, "consul: {}", "consul: { service: star }", 1)
+			name := "star"
 			r := start(t, before)
 			r.await("three peers", func() bool { return len(r.peers()) == 3 })
 			lose := func() { consul.Lose(20, "star", first) }
 			switch how {
 			case "upgrade":
-				next := r.succeed(before, afterHandover(t, lose), patience)
-				verify.NoError(t, <-next.outcome)
-				r = next.running
+				r = r.upgrade(before, afterHandover(t, lose))
 			case "restart":
 				r.end()
 				lose()
@@ -138,10 +133,8 @@ func TestLossOfStateAcrossABoundaryPutsInstancesOnProbation(t *testing.T) {
 				r.await("a stale watch", func() bool { return r.watchOf("star").State == "stale" })
 				lose()
 				name = "sun"
-				r.replace(strings.Replace(before, "services: { star: { consul: { service: star } } }\nroutes: [{ service: star }]",
-					"services: { sun: { consul: { service: star } } }\nroutes: [{ service: sun }]", 1))
-				status, _ := r.get("/")
-				verify.That(t, status == 200, "under its new name: %d", status)
+				r.replace(strings.NewReplacer("  star:", "  sun:", "[{ service: star }]", "[{ service: sun }]").Replace(before))
+				r.refuses("/", 200, "under its new name")
 				consul.Heal()
 			}
 			r.await("an answer, of which the pool knows", func() bool { // never if an instance was lost
@@ -178,8 +171,8 @@ func TestFailureOnProbationPassesEveryBoundary(t *testing.T) {
 			b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "b") }))
 			address := b.Listener.Addr().String()
 			consul.Set("star", discoverytest.Instance("star", "star-a", port(t, a)), discoverytest.Instance("star", "star-b", port(t, address)))
-			text := preamble + fmt.Sprintf("shutdown: { idle: 0s }\nconsul: { addresses: [%q] }\ndiscovery: { snapshot: %q }\n", consul.URL(), filepath.Join(t.TempDir(), "snapshot.json")) +
-				"services: { star: { consul: { service: star }, balance: { policy: round_robin } } }\nroutes: [{ service: star }]"
+			text, _ := starWithSnapshot(t, consul)
+			text = strings.Replace(text, "consul: {}", "consul: { service: star }, balance: { policy: round_robin }", 1)
 			r := start(t, text)
 			r.await("both peers", func() bool { return r.peers()[a].Used && r.peers()[address].Used })
 			consul.Set("star")
@@ -192,14 +185,12 @@ func TestFailureOnProbationPassesEveryBoundary(t *testing.T) {
 			r.await("its use has ended for good", func() bool { r.get("/"); return r.peers()[address].State == "unhealthy" })
 			switch how {
 			case "upgrade":
-				next := r.succeed(text, nil, patience)
-				verify.NoError(t, <-next.outcome)
-				r = next.running
+				r = r.upgrade(text, nil)
 			case "restart":
 				r.end()
 				r = start(t, text)
 			case "renaming":
-				r.replace(strings.NewReplacer("services: { star:", "services: { sun:", "[{ service: star }]", "[{ service: sun }]").Replace(text))
+				r.replace(strings.NewReplacer("  star:", "  sun:", "[{ service: star }]", "[{ service: sun }]").Replace(text))
 			}
 			r.await("both are known", func() bool { return len(r.peers()) == 2 })
 			if p := r.peers()[address]; p.Used || p.State != "unhealthy" || !strings.Contains(fmt.Sprint(p.Reasons), "failed since: no connection") {
@@ -231,14 +222,11 @@ func TestPartialSightPassesEveryBoundary(t *testing.T) {
 			deploy := func() {
 				consul.Set("star", discoverytest.Instance("star", "star-1", one), discoverytest.Instance("star", "star-3", three))
 			}
-			text := preamble + fmt.Sprintf("shutdown: { idle: 0s }\nconsul: { addresses: [%q] }\ndiscovery: { snapshot: %q }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]",
-				consul.URL(), filepath.Join(t.TempDir(), "snapshot.json"))
+			text, _ := starWithSnapshot(t, consul)
 			r := start(t, text)
 			r.await("two peers", func() bool { return len(r.peers()) == 2 })
 			if how == "upgrade" {
-				next := r.succeed(text, afterHandover(t, deploy), patience)
-				verify.NoError(t, <-next.outcome)
-				r = next.running
+				r = r.upgrade(text, afterHandover(t, deploy))
 			} else {
 				r.end()
 				consul.Break(discoverytest.Fault{Drop: true})

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,28 +23,15 @@ import (
 func secureGreeter(t *testing.T, name string) (address string, roots *x509.CertPool) {
 	t.Helper()
 	cert, key := testcert.PEM("*.example.com")
-	pair, err := tls.X509KeyPair(cert, key)
-	verify.NoError(t, err)
+	pair := verify.Result(tls.X509KeyPair(cert, key)).Must(t)
 	roots = x509.NewCertPool()
 	roots.AppendCertsFromPEM(cert)
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})
-	verify.NoError(t, err)
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				if secure := conn.(*tls.Conn); secure.Handshake() == nil {
-					fmt.Fprintln(conn, name, secure.ConnectionState().ServerName)
-				}
-			}()
+	l := verify.Result(tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})).Must(t)
+	return listen(t, l, func(conn net.Conn) {
+		if secure := conn.(*tls.Conn); secure.Handshake() == nil {
+			fmt.Fprintln(conn, name, secure.ConnectionState().ServerName)
 		}
-	}()
-	return l.Addr().String(), roots
+	}), roots
 }
 
 // secure returns what a TLS server behind a listener says to a client that asks for host, and
@@ -88,8 +76,6 @@ catalog:
   tags: [traefik]
   claims: [{ service: mail, hosts: ["*"] }, { service: "*", hosts: ["*.example.com"] }]
 services: { fixed: { peers: [%q] } }
-admin: { address: "127.0.0.1:0" }
-access_log: { path: "off" }
 `, consul.URL(), greeter(t, "fixed")))
 	says := func(listener, host string, roots *x509.CertPool, want string) {
 		t.Helper()
@@ -146,21 +132,15 @@ access_log: { path: "off" }
 	}
 	// A connection stays while the routes change.
 	smtp := r.connect("smtp")
-	if got := smtp.line(); got != "mail" {
-		t.Fatalf("smtp says %q", got)
-	}
+	verify.Equal(t, smtp.line(), "mail", "smtp says")
 	// An instance with another tag gets only the name that it asks for.
 	consul.Set("db", withTags(t, "db", "db-1", db, router("db", "rule=HostSNI(`db.example.com`)", "entrypoints=tls", "tls.passthrough=true")...),
 		withTags(t, "db", "db-2", git, router("db", "rule=HostSNI(`new.example.com`)", "entrypoints=tls", "tls.passthrough=true")...))
 	says("tls", "new.example.com", gitRoots, "git new.example.com")
 	says("tls", "sql.example.com", dbRoots, "unrecognized name")
 	for range 8 {
-		if got := r.secure("tls", "db.example.com", dbRoots); got != "db db.example.com" {
-			t.Fatalf("got %q for a name of the first instance", got)
-		}
-		if got := r.secure("tls", "new.example.com", gitRoots); got != "git new.example.com" {
-			t.Fatalf("got %q for the name of the second instance", got)
-		}
+		verify.Equal(t, r.secure("tls", "db.example.com", dbRoots), "db db.example.com", "db.example.com")
+		verify.Equal(t, r.secure("tls", "new.example.com", gitRoots), "git new.example.com", "new.example.com")
 	}
 	// The service no longer asks for its name, and the other one gets it.
 	other := router("db", "rule=HostSNI(`new.example.com`)", "entrypoints=tls", "tls.passthrough=true")
@@ -187,7 +167,6 @@ listeners:
   - { name: wrong, address: "127.0.0.1:0", protocol: tcp }
 consul: { addresses: [%q] }
 catalog: { tags: [traefik], claims: [{ service: "*", hosts: ["*"] }] }
-admin: { address: "127.0.0.1:0" }
 access_log: { path: %q }
 `, consul.URL(), log))
 	for listener, want := range map[string]string{"open": "open", "other": "", "wrong": ""} {

@@ -25,8 +25,7 @@ func (r *running) show(cert, key string) {
 	r.t.Helper()
 	config := &tls.Config{InsecureSkipVerify: true}
 	if cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		verify.NoError(r.t, err)
+		pair := verify.Result(tls.LoadX509KeyPair(cert, key)).Must(r.t)
 		// Without a callback, a client keeps back what the server does not trust.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
@@ -46,14 +45,12 @@ func TestClientCertificates(t *testing.T) {
 	trusted := dir + "/ca.pem"
 	trust := func(a *consultest.Authority) {
 		t.Helper()
-		data, err := os.ReadFile(a.File)
-		verify.NoError(t, err)
+		data := verify.Result(os.ReadFile(a.File)).Must(t)
 		verify.NoError(t, os.WriteFile(trusted, data, 0o600))
 	}
 	trust(first)
 	certificates := fmt.Sprintf("certificates: [{ cert: %q, key: %q }], client_ca: %q", site.Cert, site.Key, trusted)
 	r := start(t, fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
 listeners:
   - { name: required, address: "127.0.0.1:0", tls: { %s } }
   - { name: optional, address: "127.0.0.1:0", tls: { %s, client_auth: optional } }
@@ -126,7 +123,6 @@ func TestRouteForClientsWithCertificates(t *testing.T) {
 	site := testcert.Write(t, t.TempDir(), "a.example")
 	authority := consultest.NewAuthority(t, "CA")
 	r := start(t, fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
 listeners:
   - { name: plain, address: "127.0.0.1:0" }
   - { name: secure, address: "127.0.0.1:0", tls: { certificates: [{ cert: %[1]q, key: %[2]q }] } }
@@ -148,8 +144,7 @@ routes:
 			r.show(test.cert, test.key)
 			r.client.Transport.(*http.Transport).ForceAttemptHTTP2 = version == 2
 			for path, want := range map[string]int{"/": 200, "/admin": test.want, "/admin/x": test.want, "/admin/%2e%2e/x": 400} {
-				response, err := r.client.Get(test.scheme + "://" + r.Address(test.listener).String() + path)
-				verify.NoError(t, err)
+				response := verify.Result(r.client.Get(test.scheme + "://" + r.Address(test.listener).String() + path)).Must(t)
 				response.Body.Close()
 				reason := response.Header.Get("X-Sluice-Reason")
 				if response.StatusCode != want || want == 403 && reason != "certificate_required" || want == 400 && reason != "unsafe_path" {
@@ -171,7 +166,6 @@ func TestIdentityCannotBeForged(t *testing.T) {
 	site := testcert.Write(t, t.TempDir(), "a.example")
 	authority := consultest.NewAuthority(t, "CA")
 	r := start(t, fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
 listeners:
   - { name: web, address: "127.0.0.1:0", tls: { certificates: [{ cert: %[1]q, key: %[2]q }] } }
   - { name: optional, address: "127.0.0.1:0", tls: { certificates: [{ cert: %[1]q, key: %[2]q }], client_ca: %[3]q, client_auth: optional } }
@@ -188,8 +182,7 @@ client: { trusted_proxies: [127.0.0.0/8], keep_underscores: true }
 			transport.ForceAttemptHTTP2 = version == 2
 			transport.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 			for range 2 {
-				request, err := http.NewRequest(http.MethodPost, "https://"+r.Address(test.listener).String(), io.MultiReader(strings.NewReader("body")))
-				verify.NoError(t, err)
+				request := verify.Result(http.NewRequest(http.MethodPost, "https://"+r.Address(test.listener).String(), io.MultiReader(strings.NewReader("body")))).Must(t)
 				request.Header.Set("X-Forwarded-Client-Cert", "Hash=forged")
 				request.Header.Set("X_forwarded-client-cert", "Hash=forged")
 				request.Header.Set("Connection", "X-Forwarded-Client-Cert")
@@ -197,8 +190,7 @@ client: { trusted_proxies: [127.0.0.0/8], keep_underscores: true }
 					request.Header.Del("Connection")
 				}
 				request.Trailer = http.Header{"X-Forwarded-Client-Cert": {"Hash=forged"}}
-				response, err := r.client.Do(request)
-				verify.NoError(t, err)
+				response := verify.Result(r.client.Do(request)).Must(t)
 				body, _ := io.ReadAll(response.Body)
 				response.Body.Close()
 				text := string(body)
@@ -219,7 +211,6 @@ func TestSessionTickets(t *testing.T) {
 	site := testcert.Write(t, t.TempDir(), "a.example")
 	text := func(name string) string {
 		return fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
 listeners: [{ name: %s, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q, key: %q }] } }]
 `, name, site.Cert, site.Key) + static("star", peer)
 	}
@@ -231,8 +222,7 @@ listeners: [{ name: %s, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q
 	}
 	resumes := func(r *running, listener string) bool {
 		t.Helper()
-		response, err := r.client.Get("https://" + r.Address(listener).String())
-		verify.NoError(t, err)
+		response := verify.Result(r.client.Get("https://" + r.Address(listener).String())).Must(t)
 		defer response.Body.Close()
 		io.Copy(io.Discard, response.Body)
 		return response.TLS.DidResume
@@ -245,10 +235,9 @@ listeners: [{ name: %s, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q
 	verify.That(t, resumes(r, "other"), "the session is lost in a reload")
 	r.Gateway.certificates.RotateKeys(time.Now().Add(certificates.TicketKeyEvery))
 	verify.That(t, resumes(r, "other"), "the session is lost with a new key")
-	next := r.succeed(text("web"), nil, patience)
-	verify.NoError(t, <-next.outcome)
+	next := r.upgrade(text("web"), nil)
 	next.client = r.client
-	verify.That(t, resumes(next.running, "web"), "the session is lost in a new process")
+	verify.That(t, resumes(next, "web"), "the session is lost in a new process")
 	for n := range certificates.MaxTicketKeys {
 		r.Gateway.certificates.RotateKeys(time.Now().Add(time.Duration(n+2) * (certificates.TicketKeyEvery + time.Hour)))
 	}
@@ -261,8 +250,7 @@ func TestTLSToPeers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	files := testcert.Write(t, dir, "peer.example")
-	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
-	verify.NoError(t, err)
+	pair := verify.Result(tls.LoadX509KeyPair(files.Cert, files.Key)).Must(t)
 	var mu sync.Mutex
 	clients := make(map[string]bool)
 	peer := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -277,8 +265,6 @@ func TestTLSToPeers(t *testing.T) {
 	defer peer.Close()
 	text := func(settings, other string) string {
 		return fmt.Sprintf(`
-listeners: [{ name: web, address: "127.0.0.1:0" }]
-admin: { address: "127.0.0.1:0" }
 services: { star: { peers: [%q], upstream: { tls: { %s } }, keepalive: { idle: 1h }, health: { passive: { consecutive_failures: 0 } }%s } }
 routes: [{ service: star }]
 `, peer.Listener.Addr(), settings, other)
@@ -320,7 +306,6 @@ func TestRedirectToHTTPS(t *testing.T) {
 	peer := serveOrigin(t, func(http.ResponseWriter, *http.Request) {})
 	site := testcert.Write(t, t.TempDir(), "a.example")
 	r := start(t, fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
 listeners:
   - { name: web, address: "127.0.0.1:0", redirect_https: { port: 8443 } }
   - name: websecure
@@ -328,15 +313,12 @@ listeners:
     tls: { certificates: [{ cert: %q, key: %q }], hsts: { subdomains: true } }
 `, site.Cert, site.Key)+static("star", peer))
 	r.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	response, err := r.client.Get("http://" + r.Address("web").String() + "/a")
-	verify.NoError(t, err)
+	response := verify.Result(r.client.Get(r.url("web") + "/a")).Must(t)
 	response.Body.Close()
-	if got := response.Header.Get("Location"); response.StatusCode != 308 || got != "https://127.0.0.1:8443/a" {
-		t.Errorf("got %d to %s", response.StatusCode, got)
-	}
+	got := response.Header.Get("Location")
+	verify.That(t, response.StatusCode == 308 && got == "https://127.0.0.1:8443/a", "got %d to %s", response.StatusCode, got)
 	r.show("", "")
-	response, err = r.client.Get("https://" + r.Address("websecure").String())
-	verify.NoError(t, err)
+	response = verify.Result(r.client.Get("https://" + r.Address("websecure").String())).Must(t)
 	response.Body.Close()
 	verify.Equal(t, response.Header.Get("Strict-Transport-Security"), "max-age=31536000; includeSubDomains", "result")
 }

@@ -25,7 +25,6 @@ func TestServesHTTPS(t *testing.T) {
 	dir := t.TempDir()
 	a, b := testcert.Write(t, dir, "a.example"), testcert.Write(t, dir, "b.example")
 	r := start(t, fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
 listeners:
   - { name: web, address: "127.0.0.1:0" }
   - name: websecure
@@ -35,17 +34,15 @@ listeners:
 	r.gets("/", "http")
 	for name, files := range map[string]testcert.Files{"a.example": a, "b.example": b} {
 		r.trust(files.Cert, name)
-		if status, body := r.getSecure("websecure"); status != 200 || body != "https" {
-			t.Errorf("%s: got %d %q", name, status, body)
-		}
+		status, body := r.getSecure("websecure")
+		verify.That(t, status == 200 && body == "https", "%s: got %d %q", name, status, body)
 	}
 }
 
 // trust makes the client expect a certificate in file, for the name.
 func (r *running) trust(file, name string) {
 	r.t.Helper()
-	root, err := os.ReadFile(file)
-	verify.NoError(r.t, err)
+	root := verify.Result(os.ReadFile(file)).Must(r.t)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(root)
 	r.client.Transport = &http.Transport{
@@ -77,7 +74,6 @@ func TestCertificateOfListenerChanges(t *testing.T) {
 	dir := t.TempDir()
 	files := testcert.Write(t, dir, "a.example")
 	r := start(t, fmt.Sprintf(`
-admin: { address: "127.0.0.1:0" }
 listeners: [{ name: websecure, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q, key: %q }] } }]
 `, files.Cert, files.Key)+static("star", peer))
 	expect := func(what, trusted string, want int) {

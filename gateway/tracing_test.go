@@ -20,10 +20,9 @@ func TestCollectorChanges(t *testing.T) {
 		return text(fmt.Sprintf("otlp: %q, sample: 100%%, service_name: %s, headers: ['X-Token: t']", c.URL, service))
 	}
 	r := start(t, to(first, "one"))
-	r.await("a request", func() bool { status, _ := r.get("/"); return status == http.StatusOK })
+	r.awaitStatus("/", http.StatusOK)
 	r.await("spans of the first", func() bool { return len(first.Spans()) > 0 }) // a request is recorded after its answer
-	r.write(to(second, "two"))
-	r.awaitRevision(2)
+	r.replace(to(second, "two"))
 	r.get("/")
 	r.await("spans of the second", func() bool { return len(second.Spans()) > 0 })
 	for want, c := range map[string]*tracetest.Collector{"one": first, "two": second} {

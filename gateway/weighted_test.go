@@ -13,10 +13,7 @@ import (
 // getAs asks the proxy as a user, whom a header field names.
 func (r *running) getAs(user string) (status int, body string) {
 	r.t.Helper()
-	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("web").String()+"/", nil)
-	verify.NoError(r.t, err)
-	request.Header.Set("X-User", user)
-	return r.do(request)
+	return r.send(http.MethodGet, r.url("web"), "X-User", user)
 }
 
 // A route with several services divides its clients among them, and shows how; shares change
@@ -68,13 +65,11 @@ func TestServicesOfARoute(t *testing.T) {
 		t.Error("the metrics have no mirror of a, or no share of b")
 	}
 
-	r.write(text("a: 100%, b: 0%"))
-	r.awaitRevision(2)
+	r.replace(text("a: 100%, b: 0%"))
 	if got := served(); got["a"] != 50 {
 		t.Errorf("with 100 %% of a: %v", got)
 	}
-	r.write(text("a: 90%, b: 10%"))
-	r.awaitRevision(3)
+	r.replace(text("a: 90%, b: 10%"))
 	var drained any
 	r.post("/api/peers/a/"+a+"/drain", &drained)
 	if got := served(); got["b"] != 50 {

@@ -19,6 +19,7 @@ import (
 	"sluice/admin"
 	"sluice/config"
 	"sluice/gateway"
+	"sluice/test/consultest"
 	"sluice/test/verify"
 )
 
@@ -32,28 +33,33 @@ const (
 // sluice is a running gateway, in this process.
 type sluice struct {
 	*gateway.Gateway
-	t      *testing.T
-	client *http.Client
+	t          *testing.T
+	web, admin string // addresses
+	client     *http.Client
 }
 
 func startSluice(t *testing.T, c *cluster) *sluice {
 	t.Helper()
+	address := func() string { return fmt.Sprintf("127.0.0.1:%d", consultest.ReservePort(t)) }
+	// A new connection for each request: net/http repeats a GET if a reused
+	// connection is closed.
+	s := &sluice{t: t, web: address(), admin: address(), client: &http.Client{Timeout: lostRequest, Transport: &http.Transport{DisableKeepAlives: true}}}
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
 	text := fmt.Sprintf(`
-listeners: [{ name: web, address: "127.0.0.1:0" }]
-admin: { address: "127.0.0.1:0" }
+listeners: [{ name: web, address: %q }]
+admin: { address: %q }
 access_log: { path: "off" }
 shutdown: { idle: 0s, grace: 1s }
 consul: { addresses: [%q], token_file: %q, wait: 2s }
 services: { star: { consul: {}, balance: { policy: round_robin }, timeouts: { connect: 10s } } } # the machine may be busy
 routes: [{ service: star }]
-`, c.relay.URL(), c.tokenFile)
+`, s.web, s.admin, c.relay.URL(), c.tokenFile)
 	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	log := verify.Result(os.Create(filepath.Join(t.TempDir(), "sluice.log"))).Must(t)
-	g := verify.Result(gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: log})).Must(t)
+	s.Gateway = verify.Result(gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: log})).Must(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { _ = g.Run(ctx) })
+	running.Go(func() { _ = s.Run(ctx) })
 	t.Cleanup(func() {
 		cancel()
 		running.Wait()
@@ -63,9 +69,7 @@ routes: [{ service: star }]
 		}
 		log.Close()
 	})
-	// A new connection for each request: net/http repeats a GET if a reused
-	// connection is closed.
-	return &sluice{g, t, &http.Client{Timeout: lostRequest, Transport: &http.Transport{DisableKeepAlives: true}}}
+	return s
 }
 
 // get sends a request once. It returns the body or the text of the error, and the time until the
@@ -74,7 +78,7 @@ func (s *sluice) get() (answer string, connected time.Duration) {
 	begin := time.Now()
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = time.Since(begin) }}
 	ctx := httptrace.WithClientTrace(context.Background(), trace)
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Address("web").String()+"/", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.web+"/", nil)
 	if err != nil {
 		return err.Error(), 0
 	}
@@ -100,7 +104,7 @@ func (s *sluice) do(request *http.Request) string {
 // pool returns the sorted addresses of the peers, with the states of those that are not up.
 // It omits draining peers and, unless complete is set, peers that failed on probation.
 func (s *sluice) pool(complete bool) []string {
-	response, err := s.client.Get("http://" + s.Address("admin").String() + "/api/peers")
+	response, err := s.client.Get("http://" + s.admin + "/api/peers")
 	if err != nil {
 		return nil
 	}

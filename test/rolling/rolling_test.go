@@ -245,16 +245,18 @@ func startControl(t *testing.T) (addresses []string) {
 // runningGateway is the gateway. Each mode is a service and a host with the same name.
 type runningGateway struct {
 	*gateway.Gateway
-	t     *testing.T
-	dir   string
-	trust *x509.CertPool // the certificate of its clients
-	added *additions
+	t           *testing.T
+	web, secure string // addresses
+	dir         string
+	trust       *x509.CertPool // the certificate of its clients
+	added       *additions
 }
 
 func startGateway(t *testing.T, r *rolls, list []mode, settings string) *runningGateway {
 	t.Helper()
+	address := func() string { return fmt.Sprintf("127.0.0.1:%d", consultest.ReservePort(t)) }
 	g := &runningGateway{
-		t: t, dir: t.TempDir(), trust: x509.NewCertPool(),
+		t: t, web: address(), secure: address(), dir: t.TempDir(), trust: x509.NewCertPool(),
 		added: &additions{known: make(map[string]time.Time)},
 	}
 	control := r.control
@@ -268,7 +270,7 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 		t.Fatal("the certificate cannot be read: ", err)
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "listeners:\n  - { name: web, address: '127.0.0.1:0' }\n  - { name: websecure, address: '127.0.0.1:0', tls: { certificates: [{ cert: %q, key: %q }] } }\nadmin: { address: '127.0.0.1:0' }\n", files.Cert, files.Key)
+	fmt.Fprintf(&text, "listeners:\n  - { name: web, address: %q }\n  - { name: websecure, address: %q, tls: { certificates: [{ cert: %q, key: %q }] } }\nadmin: { address: '127.0.0.1:0' }\n", g.web, g.secure, files.Cert, files.Key)
 	fmt.Fprintf(&text, "access_log: { path: %q }\nlog: { format: json }\nconsul: { addresses: [%q] }\n", g.accessLog(), r.agent.URL())
 	services := fmt.Sprintf("services:\n  %s:\n    peers: [%q, %q]\n%s", controlService, control[0], control[1], servicePatience)
 	routes := fmt.Sprintf("routes:\n  - { host: %s, service: %s }\n", controlService, controlService)
@@ -309,7 +311,7 @@ func (g *runningGateway) accessLog() string { return filepath.Join(g.dir, "acces
 // target returns where a load of a service goes.
 func (g *runningGateway) target(service string) target {
 	return target{
-		address: g.Address("web").String(), secure: g.Address("websecure").String(),
+		address: g.web, secure: g.secure,
 		tls: &tls.Config{RootCAs: g.trust, ServerName: service}, host: service,
 	}
 }
