@@ -38,9 +38,12 @@ func TestIsRequestID(t *testing.T) {
 // throughProtocols calls f for each protocol of clients and peers. The peers answer as handler does.
 func throughProtocols(t *testing.T, o Options, handler http.HandlerFunc, f func(t *testing.T, p *testProxy, front testFront)) {
 	for _, http2 := range []bool{false, true} {
-		p := startProxyTo(t, http2, o, handler)
-		for _, front := range p.fronts() {
-			t.Run(fmt.Sprintf("%s, HTTP/2 to peers %v", front.name, http2), func(t *testing.T) { f(t, p, front) })
+		for n := range 4 { // fronts
+			t.Run(fmt.Sprintf("front %d, HTTP/2 to peers %v", n, http2), func(t *testing.T) {
+				t.Parallel()
+				p := startProxyTo(t, http2, o, handler)
+				f(t, p, p.fronts()[n])
+			})
 		}
 	}
 }

@@ -223,18 +223,17 @@ func theirsPasses(t testing.TB, f hostileField, id, trailer, denial bool) bool {
 func TestReservedNames(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
-	defer func() {
-		if t.Failed() {
-			t.Logf("seed %d", seed)
-		}
-	}()
+	t.Logf("seed %d", seed)
 	for r := range reserved.Reservation(reserved.LikeAnother) {
 		verify.That(t, len(namesOf[r]) != 0 || r == reserved.OfTrace || r == reserved.OfDeadline || r == reserved.OfListener, "reservation %d has no name in the test", r)
 	}
 	for _, http2Peers := range []bool{false, true} {
 		for _, keep := range []bool{false, true} {
 			for _, id := range []bool{false, true} {
-				testReservedNames(t, rand.New(rand.NewPCG(seed, 1)), http2Peers, keep, id)
+				t.Run(fmt.Sprintf("HTTP/2 to peers %v, underscores %v, ids %v", http2Peers, keep, id), func(t *testing.T) {
+					t.Parallel()
+					testReservedNames(t, rand.New(rand.NewPCG(seed, 1)), http2Peers, keep, id)
+				})
 			}
 		}
 	}
