@@ -79,16 +79,16 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 	verify.NoError(t, consul.Kill())
 	verify.NoError(t, etcd.Members[0].Kill())
 	verify.NoError(t, os.Remove(file))
-	stale := func(r *running) {
+	stale := func(r *running, names ...string) {
 		t.Helper()
-		for _, name := range []string{"star", "via", "list", "found"} {
+		for _, name := range append(names, "star", "via", "list") {
 			r.await(name+" is stale", func() bool { w := r.watchOf(name); return w.State == "stale" && w.LastError != "" })
 		}
 		for _, path := range paths {
 			r.gets(path, "b")
 		}
 	}
-	stale(first)
+	stale(first, "found") // a client of etcd that never had a connection waits for one, seconds
 	second := first.upgrade(text, nil)
 	first.end()
 	stale(second)
