@@ -209,9 +209,7 @@ func exchange(t *testing.T, stream duplex, word string) {
 	t.Helper()
 	verify.NoError(t, stream.Send(&grpc_testing.StreamingOutputCallRequest{Payload: &grpc_testing.Payload{Body: []byte(word)}}))
 	got, err := stream.Recv()
-	if err != nil || string(got.Payload.Body) != word {
-		t.Fatalf("got %d bytes, %v", len(got.GetPayload().GetBody()), err)
-	}
+	verify.Require(t, err == nil && string(got.Payload.Body) == word, "got %d bytes, %v", len(got.GetPayload().GetBody()), err)
 }
 
 // The end of a client's wait reaches the peer, and is no failure of the peer.
@@ -398,9 +396,7 @@ func TestGRPCOutcomes(t *testing.T) {
 		return min(calls, counted.Total()) == uint64(codes.Unauthenticated)+1
 	})
 	for code, n := range counted.GRPC {
-		if n != 1 {
-			t.Errorf("%v: counted %d times", codes.Code(code), n)
-		}
+		verify.That(t, n == 1, "%v: counted %d times", codes.Code(code), n)
 	}
 	for class, want := range map[metrics.Class]uint64{metrics.Class2xx: 1, metrics.Class4xx: 9, metrics.Class5xx: 6, metrics.ClassAborted: 1} {
 		verify.Equal(t, counted.Class(class), want, "requests are counted as %v", class)

@@ -20,6 +20,7 @@ import (
 	"sluice/balancer"
 	"sluice/proxy/http2"
 	"sluice/proxy/upstream"
+	"sluice/test/verify"
 )
 
 // Whatever a client sends after the preface, the connection ends with it, nothing stays
@@ -150,9 +151,7 @@ func FuzzHTTP2(f *testing.F) {
 		p.t = t
 		streams, whole := addRequests(sent, input)
 		conn, err := net.Dial("tcp", p.address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verify.NoError(t, err)
 		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(patience))
 		io.WriteString(conn, http2.Preface)
@@ -194,10 +193,7 @@ func FuzzHTTP2(f *testing.F) {
 // catchUp waits until the origin has read all that the proxy has sent it.
 func (o *origin) catchUp(t *testing.T, p *testProxy) {
 	t.Helper()
-	last, err := net.Dial("tcp", o.address())
-	if err != nil {
-		t.Fatal(err)
-	}
+	last := verify.Result(net.Dial("tcp", o.address())).Must(t)
 	defer last.Close()
 	eventually(t, "earlier connections are accepted", func() bool { return o.hasAccepted(last.LocalAddr()) })
 	last.Close()

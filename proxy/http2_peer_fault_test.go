@@ -54,9 +54,8 @@ func TestHTTP2PeerAnswersEarly(t *testing.T) {
 				conn := p.dial()
 				fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", length)
 				go conn.Write(make([]byte, length))
-				if status, _ := readResponse(t, conn); status != 401 {
-					t.Errorf("status %d", status)
-				}
+				status, _ := readResponse(t, conn)
+				verify.That(t, status == 401, "status %d", status)
 				conn.Close()
 			}
 			c := p.dialFrames()

@@ -14,6 +14,7 @@ import (
 
 	"sluice/proxy/http2"
 	"sluice/route"
+	"sluice/test/verify"
 )
 
 // A framePeer is a connection of a peer that speaks HTTP/2 frame by frame.
@@ -42,9 +43,7 @@ func startFramePeer(t *testing.T, answer func(p *framePeer, stream uint32)) (add
 func startFramePeerWith(t *testing.T, o framePeerOptions) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	verify.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -144,9 +143,7 @@ func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 					answered++
 				}
 			}
-			if answered != 3 {
-				t.Errorf("%d of 3 requests were answered", answered)
-			}
+			verify.That(t, answered == 3, "%d of 3 requests were answered", answered)
 			p.expectNothingCounted()
 		})
 	}
@@ -206,9 +203,8 @@ func TestPeerEndsConnectionsAtOnce(t *testing.T) {
 			p := startProxyToH2C(t, origin.address())
 			conn := p.dial()
 			io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
-			if status, _ := readResponse(t, conn); status != 502 || origin.connections() > 10 {
-				t.Errorf("status %d after %d connections", status, origin.connections())
-			}
+			status, _ := readResponse(t, conn)
+			verify.That(t, status == 502 && origin.connections() <= 10, "status %d after %d connections", status, origin.connections())
 		})
 	}
 }
@@ -270,9 +266,8 @@ func TestResponseOfAnotherLength(t *testing.T) {
 			if got != test.want && !(test.want == refused && got == cut && !strings.HasSuffix(string(all), "ok")) {
 				t.Errorf("%s, want %s: %q", got, test.want, all)
 			}
-			if n := strings.Count(string(all), "HTTP/1.1 200"); n > 1 {
-				t.Errorf("%d responses: %q", n, all)
-			}
+			n := strings.Count(string(all), "HTTP/1.1 200")
+			verify.That(t, n <= 1, "%d responses: %q", n, all)
 		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/proxy/socket"
+	"sluice/test/verify"
 )
 
 // A connection whose mutex is held, by whatever fault, delays no timeout of another one. [sluice/proxy/upstream]
@@ -29,9 +30,7 @@ func TestStuckConnectionDelaysNoTimeout(t *testing.T) {
 		}
 	}
 	p.mu.Unlock()
-	if len(stuck) != 1 {
-		t.Fatalf("%d mutexes", len(stuck))
-	}
+	verify.Require(t, len(stuck) == 1, "%d mutexes", len(stuck))
 	for _, mu := range stuck {
 		mu.Lock()
 		defer mu.Unlock()

@@ -30,12 +30,7 @@ func TestIdleConnectionHoldsLittle(t *testing.T) {
 	eventually(t, "no connection is left", func() bool { return p.Connections() == 0 })
 	before := memory()
 	p.idleClients(conns)
-	var each int64
-	eventually(t, "little memory", func() bool {
-		each = (memory() - before) / conns
-		return each < limit
-	})
-	t.Logf("%d bytes each", each)
+	expectMemory(t, before, conns, limit)
 }
 
 // An idle connection with TLS has, besides, what crypto/tls keeps: the connection (0.9 kB),
@@ -77,12 +72,7 @@ func TestIdleTLSConnectionHoldsLittle(t *testing.T) {
 			eventually(t, "no connection is left", func() bool { return p.Connections() == 0 })
 			before := memory()
 			open()
-			var each int64
-			eventually(t, "little memory", func() bool {
-				each = (memory() - before) / conns
-				return each < test.limit
-			})
-			t.Logf("%d bytes each", each)
+			expectMemory(t, before, conns, test.limit)
 		})
 	}
 }

@@ -36,11 +36,16 @@ func TestWaitingHoldsNoBuffers(t *testing.T) {
 		{"for a long body", get + "\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nx", conns},
 		{"for a chunk", get + "\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", conns},
 		{"for the end of the connection", get + "\r\n", "HTTP/1.1 200 OK\r\n\r\nx", conns},
+		{"in a stream", "question\r\n\r\n", "220 ready\n", conns},
 		{"in a tunnel", get + "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", conns},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			address, end := startQuietOrigin(t, test.answer)
-			p := startProxy(t, Options{}, address)
+			start := startProxy
+			if test.name == "in a stream" {
+				start = startStreams
+			}
+			p := start(t, Options{}, address)
 			defer end() // first: a tunnel is for its peer to end, too
 			before := memory()
 			for range conns {
@@ -50,37 +55,10 @@ func TestWaitingHoldsNoBuffers(t *testing.T) {
 				}
 				verify.Result(conn.Read(make([]byte, 1000))).Must(t)
 			}
-			var each int64
-			eventually(t, "little memory", func() bool {
-				each = (memory() - before) / conns
-				return p.Connections() == conns && p.inflight() == test.inflight && each < limit
-			})
-			t.Logf("%d bytes each", each)
+			eventually(t, "all wait", func() bool { return p.Connections() == conns && p.inflight() == test.inflight })
+			expectMemory(t, before, conns, limit)
 		})
 	}
-}
-
-// A stream without bytes to forward holds no buffer.
-func TestIdleStreamHoldsNoBuffers(t *testing.T) {
-	const (
-		conns = 200
-		limit = 25_000 // bytes for each, with stacks, and 2 KiB for the sockets of the test itself
-	)
-	address, end := startQuietOrigin(t, "220 ready\n")
-	p := startStreams(t, Options{}, address)
-	defer end()
-	before := memory()
-	for range conns {
-		conn := p.stream()
-		io.WriteString(conn, "question\r\n\r\n")
-		verify.Result(conn.Read(make([]byte, 100))).Must(t)
-	}
-	var each int64
-	eventually(t, "little memory", func() bool {
-		each = (memory() - before) / conns
-		return p.Connections() == conns && p.inflight() == conns && each < limit
-	})
-	t.Logf("%d bytes each", each)
 }
 
 // A tunnel over HTTP/2 without bytes to forward holds no buffer either.
@@ -99,10 +77,17 @@ func TestIdleHTTP2TunnelHoldsNoBuffers(t *testing.T) {
 			c.openTunnel(id)
 		}
 	}
-	var each int64
+	eventually(t, "all are open", func() bool { return p.inflight() == tunnels })
+	expectMemory(t, before, tunnels, limit)
+}
+
+// expectMemory waits until n connections or streams hold less than limit bytes each.
+func expectMemory(t *testing.T, before, n, limit int64) {
+	t.Helper()
+	each := int64(0)
 	eventually(t, "little memory", func() bool {
-		each = (memory() - before) / tunnels
-		return p.inflight() == tunnels && each < limit
+		each = (memory() - before) / n
+		return each < limit
 	})
 	t.Logf("%d bytes each", each)
 }

@@ -52,6 +52,21 @@ func (p *testProxy) stream() *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
+// greeted is stream with a peer whose first words are greeting's, after them.
+func (p *testProxy) greeted() *net.TCPConn {
+	p.t.Helper()
+	conn := p.stream()
+	expectNext(p.t, conn, "220 ready\n")
+	return conn
+}
+
+// expectReset ends the test unless the connection ends with a reset.
+func expectReset(t testing.TB, r io.Reader) {
+	t.Helper()
+	_, err := io.Copy(io.Discard, r)
+	verify.Require(t, errors.Is(err, syscall.ECONNRESET), "the connection ended with %v, want a reset", err)
+}
+
 // greeting speaks first, and sends back what it gets until the client has said all.
 func greeting(c *originConn) bool {
 	io.WriteString(c.Conn, "220 ready\n")
@@ -66,11 +81,8 @@ func TestStream(t *testing.T) {
 	log := verify.Result(accesslog.New(accesslog.Options{Path: path, Sample: 1})).Must(t)
 	origin := startOrigin(t, greeting)
 	p := startStreams(t, Options{AccessLog: log}, origin.address())
-	conn := p.stream()
-	expectNext(t, conn, "220 ready\n")
-	if p.inflight() != 1 || p.Connections() != 1 {
-		t.Errorf("%d in flight, %d connections, want 1 and 1", p.inflight(), p.Connections())
-	}
+	conn := p.greeted()
+	verify.That(t, p.inflight() == 1 && p.Connections() == 1, "%d in flight, %d connections, want 1 and 1", p.inflight(), p.Connections())
 	io.WriteString(conn, "quit\n")
 	conn.CloseWrite() // the other direction goes on
 	expectRest(t, conn, "quit\n")
@@ -78,9 +90,8 @@ func TestStream(t *testing.T) {
 	p.expectNothingCounted()
 	latency := p.pool.Snapshot().All[0].Latency()
 	verify.That(t, latency > 0, "latency %v, want that of connecting", latency)
-	if s := p.pool.Requests().Snapshot(); s.Total() != 1 || s.BytesIn != 5 || s.BytesOut != 15 {
-		t.Errorf("%d connections with %d and %d bytes, want 1 with 5 and 15", s.Total(), s.BytesIn, s.BytesOut)
-	}
+	s := p.pool.Requests().Snapshot()
+	verify.That(t, s.Total() == 1 && s.BytesIn == 5 && s.BytesOut == 15, "%d connections with %d and %d bytes, want 1 with 5 and 15", s.Total(), s.BytesIn, s.BytesOut)
 	verify.NoError(t, log.Close())
 	line, err := os.ReadFile(path)
 	for _, want := range []string{`"client":"127.0.0.1","proto":"TCP","status":200,"bytes_in":5,"bytes_out":15,"duration_ms":`, `"service":"star","peer":"` + origin.address() + `","attempts":1,"connect_ms":`} {
@@ -120,8 +131,7 @@ func TestStreamOfManyBytes(t *testing.T) {
 	const size = 20 << 20
 	origin := startOrigin(t, greeting)
 	p := startStreams(t, Options{}, origin.address())
-	conn := p.stream()
-	io.ReadFull(conn, make([]byte, len("220 ready\n")))
+	conn := p.greeted()
 	sent, got := sha256.New(), sha256.New()
 	random := rand.NewChaCha8([32]byte{1})
 	go func() {
@@ -138,47 +148,6 @@ func TestStreamOfManyBytes(t *testing.T) {
 	}()
 	n, err := io.Copy(got, conn)
 	verify.That(t, err == nil && n == size && bytes.Equal(sent.Sum(nil), got.Sum(nil)), "%d bytes of %d came back, %v, or others", n, size, err)
-}
-
-func TestStreamIdleTimeout(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, greeting)
-	p := startStreams(t, Options{}, origin.address())
-	timeouts := defaultTimeouts()
-	timeouts.Tunnel = 200 * time.Millisecond
-	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
-	_, err := io.ReadAll(p.stream())
-	verify.That(t, errors.Is(err, syscall.ECONNRESET), "an idle connection ended with %v, want a reset", err)
-	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && origin.open() == 0 })
-	p.expectNothingCounted()
-}
-
-// The timeout is shorter after one side has closed its sending side.
-func TestStreamHalfClosedTimeout(t *testing.T) {
-	t.Parallel()
-	ended := make(chan struct{})
-	end := sync.OnceFunc(func() { close(ended) })
-	origin := startOrigin(t, func(c *originConn) bool {
-		io.WriteString(c.Conn, "220 ready\n")
-		<-ended // says nothing more, and does not close
-		return false
-	})
-	t.Cleanup(end)
-	p := startStreams(t, Options{}, origin.address())
-	timeouts := defaultTimeouts()
-	timeouts.Idle = 200 * time.Millisecond
-	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
-	open, half := p.stream(), p.stream()
-	b := make([]byte, len("220 ready\n"))
-	io.ReadFull(open, b)
-	io.ReadFull(half, b)
-	half.CloseWrite()
-	_, err := io.ReadAll(half)
-	verify.That(t, errors.Is(err, syscall.ECONNRESET), "a half-closed connection ended with %v, want a reset", err)
-	eventually(t, "the other one stays", func() bool { return p.inflight() == 1 })
-	end()
-	rest, err := io.ReadAll(open)
-	verify.That(t, len(rest) == 0 && err == nil, "the other one ended with %q, %v", rest, err)
 }
 
 // The shorter timeout begins when the side closes, also if the connection was silent before.
@@ -205,8 +174,7 @@ func TestStreamHalfClosesAfterAPause(t *testing.T) {
 	pause := 2 * timeouts.Idle
 	for _, origin := range []*origin{answers, silent} {
 		p.setPeers(origin.address())
-		conn := p.stream()
-		verify.Result(io.ReadFull(conn, make([]byte, len("220 ready\n")))).Must(t)
+		conn := p.greeted()
 		p.skip(pause)
 		conn.CloseWrite()
 		if origin == answers {
@@ -217,6 +185,7 @@ func TestStreamHalfClosesAfterAPause(t *testing.T) {
 			p.skip(pause)
 			return p.Connections() == 0
 		})
+		expectReset(t, conn)
 	}
 }
 
@@ -239,40 +208,45 @@ func TestStreamReset(t *testing.T) {
 	p := startStreams(t, Options{}, origin.address())
 	conn := p.stream()
 	io.WriteString(conn, "reset\n")
-	_, err := io.ReadAll(conn)
-	verify.That(t, errors.Is(err, syscall.ECONNRESET), "the client got %v after the peer's reset", err)
+	expectReset(t, conn)
 	conn = p.stream()
 	io.WriteString(conn, "stay\n")
 	eventually(t, "it has arrived", func() bool { return strings.HasSuffix(origin.got(), "stay\n") })
 	conn.SetLinger(0)
 	conn.Close()
-	err = <-ended
+	err := <-ended
 	verify.That(t, errors.Is(err, syscall.ECONNRESET), "the peer got %v after the client's reset", err)
 	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 })
 	p.expectNothingCounted()
 }
 
-// The connections of a peer that leaves go on, up to the drain timeout.
+// The connections of a peer that leaves go on, up to the drain timeout, and are reset then on both sides:
+// a stream that is cut must not look complete.
 func TestStreamsOfADrainingPeer(t *testing.T) {
 	t.Parallel()
-	origin, other := startOrigin(t, greeting), startOrigin(t, greeting)
+	ended := make(chan error, 2)
+	origin, other := startOrigin(t, func(c *originConn) bool {
+		c.write("220 ready\n")
+		_, err := io.Copy(c.Conn, c.Reader)
+		ended <- err
+		return false
+	}), startOrigin(t, greeting)
 	p := startStreams(t, Options{}, origin.address())
-	conn := p.stream()
-	b := make([]byte, len("220 ready\n"))
-	io.ReadFull(conn, b)
+	conn := p.greeted()
 	p.setPeers(other.address())
 	io.WriteString(conn, "still here")
-	_, err := io.ReadFull(conn, b)
-	verify.That(t, err == nil && string(b) == "still here", "got %q, %v", b, err)
+	expectNext(t, conn, "still here")
+	p.greeted()
+	verify.Equal(t, other.connections(), 1, "connections to the new peer")
 	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{
 		DrainTimeout: 50 * time.Millisecond, NewTransport: p.NewTransport(someTransport),
 	})))
-	next := p.stream()
-	io.ReadFull(next, b)
-	verify.Equal(t, other.connections(), 1, "connections to the new peer")
 	p.setPeers(origin.address())
-	_, err = io.ReadAll(next)
-	verify.That(t, errors.Is(err, syscall.ECONNRESET), "a connection ended with %v, want a reset after the drain timeout", err)
+	next := p.greeted()
+	p.setPeers()
+	expectReset(t, next)
+	err := <-ended
+	verify.That(t, errors.Is(err, syscall.ECONNRESET), "the peer got %v, want a reset after the drain timeout", err)
 }
 
 func TestShutdownCutsStreams(t *testing.T) {
@@ -283,10 +257,7 @@ func TestShutdownCutsStreams(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- p.ServeWith(context.Background(), l, ListenerOptions{Name: "db", Streams: p.target}) }()
 	p.address = l.Addr().String()
-	short, long := p.stream(), p.stream()
-	b := make([]byte, len("220 ready\n"))
-	io.ReadFull(short, b)
-	io.ReadFull(long, b)
+	short, long := p.greeted(), p.greeted()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Shutdown(ctx, 0) }()
@@ -296,20 +267,55 @@ func TestShutdownCutsStreams(t *testing.T) {
 	expectRest(t, short, "last word")
 	cancel()
 	verify.Equal(t, <-ended, context.Canceled, "shutdown")
-	_, err := io.ReadAll(long)
-	verify.That(t, errors.Is(err, syscall.ECONNRESET), "a connection ended with %v, want a reset", err)
+	expectReset(t, long)
 	p.pool.Close()
+}
+
+// The streams of a removed listener end after grace.
+func TestDrainResetsStreams(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, greeting)
+	p := startProxy(t, Options{}, origin.address())
+	l := listen(t)
+	defer l.Close()
+	ctx, leave := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- p.ServeWith(ctx, l, ListenerOptions{Name: "db", Streams: p.target}) }()
+	p.address = l.Addr().String()
+	conn := p.greeted()
+	leave()
+	<-served
+	p.Drain(l, 0, 100*time.Millisecond)
+	expectReset(t, conn)
+	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 && origin.open() == 0 })
+}
+
+// The end of a stream is seen also where it arrives with the last bytes.
+func TestStreamEndWithTheLastBytes(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, func(c *originConn) bool {
+		c.write("bye")
+		return false
+	})
+	p := startStreams(t, Options{}, origin.address())
+	for range 200 {
+		conn := p.stream()
+		io.WriteString(conn, "hello")
+		conn.CloseWrite()
+		got, err := io.ReadAll(conn)
+		verify.Require(t, string(got) == "bye" || errors.Is(err, syscall.ECONNRESET), "got %q, %v", got, err)
+		conn.Close()
+	}
+	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 })
 }
 
 func TestStreamsPerAddress(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, greeting)
 	p := startStreams(t, Options{Limits: Limits{ConnectionsPerAddress: 1}}, origin.address())
-	first := p.stream()
-	b := make([]byte, len("220 ready\n"))
-	io.ReadFull(first, b)
+	p.greeted()
 	got, err := io.ReadAll(p.stream())
-	verify.That(t, len(got) <= 0, "beyond the limit: got %q, %v", got, err)
+	verify.That(t, len(got) == 0, "beyond the limit: got %q, %v", got, err)
 	verify.Equal(t, p.Stats().Refused, 1, "refused")
 }
 
@@ -334,53 +340,12 @@ func TestStreamsByClientAddress(t *testing.T) {
 	verify.Equal(t, max(counts[0], counts[1], counts[2]), 12, "the peers got %v connections at one of them", counts)
 }
 
-// The end of a stream is seen also where it arrives with the last bytes.
-func TestStreamEndWithTheLastBytes(t *testing.T) {
-	origin := startOrigin(t, func(c *originConn) bool {
-		io.WriteString(c.Conn, "bye")
-		return false
-	})
-	p := startStreams(t, Options{}, origin.address())
-	for range 200 {
-		conn := p.stream()
-		io.WriteString(conn, "hello")
-		conn.CloseWrite()
-		got, err := io.ReadAll(conn)
-		verify.Require(t, string(got) == "bye" || errors.Is(err, syscall.ECONNRESET), "got %q, %v", got, err)
-		conn.Close()
-	}
-	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 })
-}
-
-// A stream that is cut must not look complete to its peer.
-func TestCutStreamsResetTheirPeers(t *testing.T) {
-	t.Parallel()
-	ended := make(chan error, 1)
-	origin := startOrigin(t, func(c *originConn) bool {
-		io.WriteString(c.Conn, "220 ready\n")
-		_, err := io.Copy(io.Discard, c.Reader)
-		ended <- err
-		return false
-	})
-	p := startStreams(t, Options{}, origin.address())
-	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{
-		DrainTimeout: 50 * time.Millisecond, NewTransport: p.NewTransport(someTransport),
-	})))
-	conn := p.stream()
-	io.ReadFull(conn, make([]byte, len("220 ready\n")))
-	io.WriteString(conn, "a part of a file")
-	eventually(t, "it has arrived", func() bool { return strings.HasSuffix(origin.got(), "file") })
-	p.setPeers()
-	err := <-ended
-	verify.That(t, errors.Is(err, syscall.ECONNRESET), "after the drain timeout the peer got %v, want a reset", err)
-}
-
 // The bytes of a stream are counted while it is open, and once.
 func TestStreamBytesAreCountedMeanwhile(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, greeting)
 	p := startStreams(t, Options{}, origin.address())
-	conn := p.stream()
+	conn := p.greeted()
 	expect := func(in, out int64) {
 		t.Helper()
 		eventually(t, "the bytes are counted", func() bool {
@@ -388,7 +353,6 @@ func TestStreamBytesAreCountedMeanwhile(t *testing.T) {
 			return s.BytesIn == in && s.BytesOut == out
 		})
 	}
-	io.ReadFull(conn, make([]byte, len("220 ready\n")))
 	expect(0, 10)
 	const size = 1 << 20 // moved within the kernel
 	go conn.Write(make([]byte, size))
@@ -400,28 +364,6 @@ func TestStreamBytesAreCountedMeanwhile(t *testing.T) {
 	io.ReadAll(conn)
 	eventually(t, "nothing is open", func() bool { return p.Connections() == 0 })
 	expect(size, 10+size)
-}
-
-// The streams of a removed listener end after grace.
-func TestDrainResetsStreams(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, greeting)
-	p := startProxy(t, Options{}, origin.address())
-	l := listen(t)
-	ctx, leave := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- p.ServeWith(ctx, l, ListenerOptions{Name: "db", Streams: p.target}) }()
-	p.address = l.Addr().String()
-	conn := p.stream()
-	b := make([]byte, len("220 ready\n"))
-	io.ReadFull(conn, b)
-	leave()
-	<-served
-	defer l.Close()
-	p.Drain(l, 0, 100*time.Millisecond)
-	_, err := io.ReadAll(conn)
-	verify.That(t, errors.Is(err, syscall.ECONNRESET), "the connection ended with %v, want a reset", err)
-	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 && origin.open() == 0 })
 }
 
 // A client that leaves while it waits for a peer is noticed; one that waits for an answer

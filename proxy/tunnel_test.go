@@ -19,18 +19,13 @@ import (
 
 	xhttp2 "golang.org/x/net/http2"
 
-	"sluice/route"
 	"sluice/test/verify"
 )
 
 const upgradeRequest = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: Echo\r\n\r\n"
 
 // echoing agrees to the protocol echo and sends back what it gets.
-func echoing(c *originConn) bool {
-	r, ok := c.request()
-	if !ok {
-		return false
-	}
+var echoing = withRequest(func(c *originConn, r *http.Request) bool {
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "echo") || r.Header.Get("Connection") != "Upgrade" {
 		return c.write("HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nbad")
 	}
@@ -38,7 +33,7 @@ func echoing(c *originConn) bool {
 	io.Copy(c.Conn, c.Reader)
 	c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 	return false
-}
+})
 
 // awaitHello reads all that echoing sends first: it may come in several pieces.
 func awaitHello(conn net.Conn) error {
@@ -83,60 +78,24 @@ func TestRefusedUpgrade(t *testing.T) {
 	verify.Equal(t, origin.connections(), 1, "connections to the peer")
 }
 
-func TestUpgradeToOtherThanAskedFor(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct{ asked, agreed string }{
-		{"Echo", "evil"},
-		{"Echo", "echo, evil"},
-		{"Echo", "echo\r\nUpgrade: evil"},
-		{"Echo", ","},
-		{"Echo, h2c", "h2c"}, // it was not passed on
-	} {
-		origin := startOrigin(t, answering("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: "+test.agreed+"\r\n\r\n"))
-		p := startProxy(t, Options{}, origin.address())
-		conn := p.send(strings.Replace(upgradeRequest, "Echo", test.asked, 1))
-		expectResponse(t, conn, 502)
-	}
-}
-
 func TestTunnelIdleTimeout(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, echoing)
 	p := startProxy(t, Options{}, origin.address())
-	timeouts := defaultTimeouts()
-	timeouts.Tunnel = 600 * time.Millisecond
-	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
-	// use has a tunnel in use for longer than it may be idle. The longest time from one write to
-	// the end of the next exchange says whether it may have been cut: the sweeper's clock is late on
-	// a busy machine, so half of the timeout may be too long.
-	use := func() (conn net.Conn, pause time.Duration, err error) {
-		conn = p.dial()
-		last := time.Now()
-		io.WriteString(conn, upgradeRequest)
-		if err := awaitHello(conn); err != nil {
-			return conn, time.Since(last), err
-		}
-		for range 20 { // each byte puts the end off
-			time.Sleep(timeouts.Tunnel / 10)
-			written := time.Now()
-			io.WriteString(conn, "x")
-			_, err := conn.Read(make([]byte, 1))
-			pause = max(pause, time.Since(last))
-			if err != nil {
-				return conn, pause, err
-			}
-			last = written
-		}
-		return conn, pause, nil
+	timeout := defaultTimeouts().Tunnel
+	conn := p.send(upgradeRequest)
+	verify.NoError(t, awaitHello(conn))
+	for range 5 { // each byte puts the end off
+		p.skip(timeout * 6 / 10)
+		io.WriteString(conn, "x")
+		expectNext(t, conn, "x")
 	}
-	conn, pause, err := use()
-	for err != nil && pause >= timeouts.Tunnel/2 { // the machine stood still
-		conn, pause, err = use()
-	}
-	verify.Require(t, err == nil, "a tunnel was cut, though no pause was longer than %v: %v", pause, err)
-	_, err = conn.Read(make([]byte, 1))
-	verify.That(t, err != nil && !errors.Is(err, os.ErrDeadlineExceeded), "an idle tunnel was not cut: %v", err)
-	eventually(t, "connections closed", func() bool { return origin.open() == 0 && p.Connections() == 0 })
+	eventually(t, "an idle tunnel is cut", func() bool {
+		p.skip(timeout)
+		return origin.open() == 0 && p.Connections() == 0
+	})
+	_, err := conn.Read(make([]byte, 1))
+	verify.That(t, err != nil && !errors.Is(err, os.ErrDeadlineExceeded), "the client's end: %v", err)
 }
 
 // A tunnel keeps neither a drained peer nor a stopping server for ever.
@@ -156,33 +115,39 @@ func TestTunnelEndsWithServer(t *testing.T) {
 }
 
 // A client may name several protocols, in one line or in several; the peer
-// chooses one, or one upon the other.
+// chooses one, or one upon the other, and nothing else.
 func TestUpgradeToOneOfSeveral(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct{ asked, agreed string }{
-		{"other/2, Echo", "echo"},
-		{"other\r\nUpgrade: Echo", "ECHO"},
-		{"tls/1.3\r\nUpgrade: x, echo", "TLS/1.3\r\nUpgrade: echo"},
-		{"tls/1.3, echo", "tls/1.3, echo"},
-		{"h2c, echo", "echo"},
+	for _, test := range []struct {
+		asked, agreed string
+		refused       bool
+	}{
+		{"other/2, Echo", "echo", false},
+		{"other\r\nUpgrade: Echo", "ECHO", false},
+		{"tls/1.3\r\nUpgrade: x, echo", "TLS/1.3\r\nUpgrade: echo", false},
+		{"tls/1.3, echo", "tls/1.3, echo", false},
+		{"h2c, echo", "echo", false},
+		{"Echo", "evil", true},
+		{"Echo", "echo, evil", true},
+		{"Echo", "echo\r\nUpgrade: evil", true},
+		{"Echo", ",", true},
+		{"Echo, h2c", "h2c", true}, // it was not passed on
 	} {
-		t.Run(test.asked, func(t *testing.T) {
+		t.Run(test.asked+" to "+test.agreed, func(t *testing.T) {
 			origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-				io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: "+test.agreed+"\r\n\r\nhello")
+				c.write("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: " + test.agreed + "\r\n\r\nhello ")
 				return false
 			}))
 			p := startProxy(t, Options{}, origin.address())
 			conn := p.send(strings.Replace(upgradeRequest, "Echo", test.asked, 1))
-			var answer []byte
-			for !strings.HasSuffix(string(answer), "\r\n\r\nhello") {
-				b := make([]byte, 512)
-				n, err := conn.Read(b)
-				answer = append(answer, b[:n]...)
-				verify.Require(t, err == nil, "got %q, %v", answer, err)
+			if test.refused {
+				expectResponse(t, conn, 502)
+				return
 			}
+			expectNext(t, conn, "HTTP/1.1 101 ")
+			verify.NoError(t, awaitHello(conn))
 			closeWrite(t, conn) // before the answer, the client would count as gone
-			rest, err := io.ReadAll(conn)
-			verify.That(t, err == nil && len(rest) == 0 && strings.HasPrefix(string(answer), "HTTP/1.1 101 "), "got %q and %q, %v", answer, rest, err)
+			expectRest(t, conn, "")
 		})
 	}
 }

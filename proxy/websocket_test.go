@@ -229,9 +229,7 @@ func TestStickyWebSockets(t *testing.T) {
 		verify.Require(t, len(cookies) == 2 && cookies[0].Name == "own" && cookies[1].Name == "peer", "%s: cookies %v", front.name, cookies)
 		for range 5 {
 			c, response, again := front.open(ctx, "/ws", fmt.Sprintf("Cookie: peer=%s", cookies[1].Value))
-			if c == nil || peerOf(again) != peerOf(first) || len(response.Cookies()) != 1 {
-				t.Fatalf("%s: the cookie of %s leads to %s: %v", front.name, peerOf(first), peerOf(again), response)
-			}
+			verify.Require(t, c != nil && peerOf(again) == peerOf(first) && len(response.Cookies()) == 1, "%s: the cookie of %s leads to %s: %v", front.name, peerOf(first), peerOf(again), response)
 			defer c.CloseNow()
 		}
 	}

@@ -1,13 +1,6 @@
 package http1
 
-import (
-	"bufio"
-	"bytes"
-	"sluice/test/verify"
-	"testing"
-
-	"github.com/valyala/fasthttp"
-)
+import "testing"
 
 var sampleRequest = []byte("GET /api/items?page=3&sort=name HTTP/1.1\r\nHost: star.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\nAccept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\nReferer: https://star.example.com/items\r\nCookie: session=0123456789abcdef0123456789abcdef; theme=dark\r\nConnection: keep-alive\r\n\r\n")
 
@@ -24,21 +17,6 @@ func BenchmarkScanRequest(b *testing.B) {
 	}
 }
 
-// BenchmarkScanRequestFasthttp is what fasthttp's header type takes for the
-// same bytes, reading only: it is not as strict, and to send the head on it
-// would be written anew.
-func BenchmarkScanRequestFasthttp(b *testing.B) {
-	b.ReportAllocs()
-	var head fasthttp.RequestHeader
-	source := bytes.NewReader(nil)
-	reader := bufio.NewReaderSize(source, 16<<10)
-	for b.Loop() {
-		source.Reset(sampleRequest)
-		reader.Reset(source)
-		verify.NoError(b, head.Read(reader))
-	}
-}
-
 func BenchmarkScanResponse(b *testing.B) {
 	b.ReportAllocs()
 	var head ResponseHead
@@ -47,17 +25,5 @@ func BenchmarkScanResponse(b *testing.B) {
 		if n, err := head.Scan(sampleResponse); n != len(sampleResponse) || err != nil {
 			b.Fatal(n, err)
 		}
-	}
-}
-
-func BenchmarkScanResponseFasthttp(b *testing.B) {
-	b.ReportAllocs()
-	var head fasthttp.ResponseHeader
-	source := bytes.NewReader(nil)
-	reader := bufio.NewReaderSize(source, 16<<10)
-	for b.Loop() {
-		source.Reset(sampleResponse)
-		reader.Reset(source)
-		verify.NoError(b, head.Read(reader))
 	}
 }

@@ -150,6 +150,7 @@ func decodeChunks(b []byte) (r chunkReading) {
 	}
 }
 
+// What one octet changes is in TestEveryOctetOfChunks.
 func TestChunks(t *testing.T) {
 	x := strings.Repeat("x", 300)
 	for _, test := range []struct {
@@ -172,55 +173,20 @@ func TestChunks(t *testing.T) {
 		{"nothing", "\r\n", "", "", ErrChunk},
 		{"LF", "\n", "", "", ErrChunk},
 		{"empty size", ";a\r\n", "", "", ErrChunk},
-		{"no number", "x\r\nabc\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"+1", "+1\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"-1", "-1\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"0x1", "0x1\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"1_0", "1_0\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"1.0", "1.0\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"space before size", " 1\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"space after size", "1 \r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"tab after size", "1\t\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"space before extension", "1 ;a\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"16 digits", "0000000000000001\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"2^64", "10000000000000000\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"quoted size", "\"1\"\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"size beyond ASCII", "\xef\xbc\x91\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"LF after size", "1\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"CR after size", "1\ra\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"CR CR LF after size", "1\r\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"empty extension", "1;\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"extension of white space", "1; \r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"empty second extension", "1;a;;b\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"extension without a name", "1;=b\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"extension with a quoted name", "1;\"a\"\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"quoted string without an end", "1;a=\"b\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"quoted string with an escaped end", "1;a=\"b\\\"\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"LF in extension", "1;a\nb\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"CR in extension", "1;a\rb\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"NUL in extension", "1;a\x00\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
-		{"DEL in extension", "1;a\x7f\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"extension too long", "1;" + x[:257] + "\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"too much of extensions", strings.Repeat("1;"+x[:200]+"\r\na\r\n", 100) + "0\r\n\r\n", strings.Repeat("a", 81), "", ErrChunk},
-		{"data too long", "1\r\nab\r\n0\r\n\r\n", "a", "", ErrChunk},
 		{"data too short", "3\r\nab\r\n0\r\n\r\n", "ab\r", "", ErrChunk},
-		{"LF after data", "1\r\na\n0\r\n\r\n", "a", "", ErrChunk},
-		{"another octet for the CR after data", "1\r\naX\n0\r\n\r\n", "a", "", ErrChunk},
-		{"another octet for the LF after data", "1\r\na\rX0\r\n\r\n", "a", "", ErrChunk},
-		{"CR CR LF after data", "1\r\na\r\r\n0\r\n\r\n", "a", "", ErrChunk},
-		{"LF after last chunk", "0\n\r\n", "", "", ErrChunk},
-		{"LF as last line", "0\r\n\n", "", "", ErrTrailer},
-		{"CR in last line", "0\r\n\rx\n", "", "", ErrTrailer},
 		{"chunk after last chunk", "0\r\n1\r\na\r\n0\r\n\r\n", "", "", ErrTrailer},
 		{"request after last chunk", "0\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "", "", ErrTrailer},
 		{"trailer without colon", "0\r\nX\r\n\r\n", "", "", ErrTrailer},
-		{"trailer without name", "0\r\n: a\r\n\r\n", "", "", ErrTrailer},
 		{"space in trailer's name", "0\r\nX Y: a\r\n\r\n", "", "", ErrTrailer},
-		{"space before trailer's colon", "0\r\nX : a\r\n\r\n", "", "", ErrTrailer},
 		{"folded trailer", "0\r\nX: a\r\n b\r\n\r\n", "", "", ErrTrailer},
-		{"NUL in trailer", "0\r\nX: \x00\r\n\r\n", "", "", ErrTrailer},
-		{"LF after trailer", "0\r\nX: a\n\r\n", "", "", ErrTrailer},
-		{"CR in trailer", "0\r\nX: a\rb\r\n\r\n", "", "", ErrTrailer},
 		{"17 trailer fields", "0\r\n" + strings.Repeat("a:b\r\n", 17) + "\r\n", "", "", ErrTrailer},
 		{"trailer section too long", "0\r\na:" + strings.Repeat("b", maxTrailerBytes-5) + "\r\n\r\n", "", "", ErrTrailer},
 		{"trailer line never ends", "0\r\na:" + strings.Repeat("b", maxTrailerBytes), "", "", ErrTrailer},
@@ -254,9 +220,7 @@ func TestIncompleteChunks(t *testing.T) {
 	whole := "3;a=b\r\nabc\r\n00c\r\n0123456789ab\r\n0;c\r\nX: y\r\nZ:\r\n\r\n"
 	for n := range len(whole) {
 		got, broken := readChunks([]byte(whole), n)
-		if broken != nil || got.done || got.err != nil || got.taken != n {
-			t.Errorf("%q: got %+v, %v", whole[:n], got, broken)
-		}
+		verify.That(t, broken == nil && !got.done && got.err == nil && got.taken == n, "%q: got %+v, %v", whole[:n], got, broken)
 	}
 }
 
@@ -279,9 +243,16 @@ func TestEveryOctetOfChunks(t *testing.T) {
 	const body = "3;a=b\r\nabc\r\n00A\r\n0123456789\r\n0\r\nX: y\r\n\r\n"
 	check := func(parts ...string) {
 		b := []byte(strings.Join(parts, ""))
+		var byteByByte []int
+		for n := range b {
+			byteByByte = append(byteByByte, n+1)
+		}
 		want := decodeChunks(b)
-		got, broken := readChunks(b, len(b))
-		verify.That(t, broken == nil && got.done == want.done && (!got.done || got == want), "%q: got %+v, %v, want %+v", b, got, broken, want)
+		for _, feeding := range [][]int{byteByByte[len(b)-1:], byteByByte} {
+			got, broken := readChunks(b, feeding...)
+			verify.That(t, broken == nil && got.done == want.done && (!got.done || got == want) && (want.err == nil || got.err == want.err),
+				"%q arriving as %v: got %+v, %v, want %+v", b, feeding, got, broken, want)
+		}
 	}
 	for i := range len(body) {
 		check(body[:i], body[i+1:])

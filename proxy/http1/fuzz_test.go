@@ -56,9 +56,8 @@ func FuzzRequestHead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, seed uint64) {
 		b = b[:min(len(b), maxFuzzedHead)]
 		whole := readRequest(b, len(b))
-		if feeding := division(len(b), seed); readRequest(b, feeding...) != whole {
-			t.Fatalf("arriving as %v: got %+v, want %+v", feeding, readRequest(b, feeding...), whole)
-		}
+		feeding := division(len(b), seed)
+		verify.Require(t, readRequest(b, feeding...) == whole, "arriving as %v: got %+v, want %+v", feeding, readRequest(b, feeding...), whole)
 		if whole.length == 0 {
 			r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b)))
 			verify.Require(t, whole.err != nil || err != nil, "incomplete, but net/http reads %+v", r)
@@ -140,9 +139,8 @@ func compareFields(t *testing.T, got, want http.Header, chunked bool) {
 		verify.Slices(t, got[name], values, "net/http reads %s", name)
 	}
 	for name := range got {
-		if _, ok := want[name]; !ok {
-			t.Errorf("net/http reads a field %s: %q", name, got[name])
-		}
+		_, ok := want[name]
+		verify.That(t, ok, "net/http reads a field %s: %q", name, got[name])
 	}
 }
 
@@ -162,9 +160,7 @@ func compareWithFasthttp(t *testing.T, head *RequestHead, b []byte) {
 	if !bytes.Equal(r.Method(), head.MethodName(b)) || !bytes.Equal(r.RequestURI(), head.Target(b)) || !bytes.Equal(r.Host(), head.Find(b, NameHost)) {
 		t.Errorf("fasthttp reads %q %q for %q", r.Method(), r.RequestURI(), r.Host())
 	}
-	if r.IsHTTP11() == head.HTTP10 {
-		t.Errorf("fasthttp reads version %s", r.Protocol())
-	}
+	verify.That(t, r.IsHTTP11() != head.HTTP10, "fasthttp reads version %s", r.Protocol())
 	length := int(head.ContentLength)
 	switch {
 	case head.Chunked:
@@ -182,9 +178,7 @@ func compareWithFasthttp(t *testing.T, head *RequestHead, b []byte) {
 		}
 		i++
 	}
-	if i < len(head.Fields()) {
-		t.Errorf("fasthttp reads %d fields, want %d", i, len(head.Fields()))
-	}
+	verify.That(t, i >= len(head.Fields()), "fasthttp reads %d fields, want %d", i, len(head.Fields()))
 }
 
 func FuzzResponseHead(f *testing.F) {
@@ -202,9 +196,8 @@ func FuzzResponseHead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, seed uint64) {
 		b = b[:min(len(b), maxFuzzedHead)]
 		whole := readResponse(b, len(b))
-		if feeding := division(len(b), seed); readResponse(b, feeding...) != whole {
-			t.Fatalf("arriving as %v: got %+v, want %+v", feeding, readResponse(b, feeding...), whole)
-		}
+		feeding := division(len(b), seed)
+		verify.Require(t, readResponse(b, feeding...) == whole, "arriving as %v: got %+v, want %+v", feeding, readResponse(b, feeding...), whole)
 		reader := bufio.NewReaderSize(bytes.NewReader(b), 2*maxFuzzedHead)
 		r, err := http.ReadResponse(reader, nil)
 		if whole.length == 0 {

@@ -17,46 +17,35 @@ func TestRefusedRequestHeads(t *testing.T) {
 		want       *Error
 	}{
 		// The request line.
-		{"two empty lines before", "\r\n\r\n" + get + "\r\n", ErrMethod},
 		{"LF before", "\n" + get + "\r\n", ErrLineEnd},
 		{"space before", " " + get + "\r\n", ErrMethod},
 		{"no method", " / HTTP/1.1\r\n" + host + "\r\n", ErrMethod},
 		{"one word", "GET\r\n" + host + "\r\n", ErrMethod},
 		{"method no token", "G@T / HTTP/1.1\r\n" + host + "\r\n", ErrMethod},
-		{"method with NUL", "GET\x00 / HTTP/1.1\r\n" + host + "\r\n", ErrMethod},
 		{"method with colon", "Host: a\r\nGET / HTTP/1.1\r\n\r\n", ErrMethod},
-		{"method beyond ASCII", "G\xc3\x89T / HTTP/1.1\r\n" + host + "\r\n", ErrMethod},
 		{"tab after method", "GET\t/ HTTP/1.1\r\n" + host + "\r\n", ErrMethod},
 		{"TLS", "\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03\r\n", ErrMethod},
 		{"CONNECT", "CONNECT a:80 HTTP/1.1\r\n" + host + "\r\n", ErrMethodRefused},
 		{"TRACE", "TRACE / HTTP/1.1\r\n" + host + "\r\n", ErrMethodRefused},
 		{"PRI", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ErrMethodRefused},
 		{"HTTP/0.9", "GET /\r\n", ErrVersion},
-		{"HTTP/0.9 with space", "GET / \r\n\r\n", ErrVersion},
 		{"HTTP/1.2", "GET / HTTP/1.2\r\n" + host + "\r\n", ErrVersionRefused},
 		{"HTTP/0.9 by name", "GET / HTTP/0.9\r\n" + host + "\r\n", ErrVersionRefused},
-		{"HTTP/2.0", "GET / HTTP/2.0\r\n" + host + "\r\n", ErrVersionRefused},
 		{"http/1.1", "GET / http/1.1\r\n" + host + "\r\n", ErrVersion},
 		{"HTTP/1.1 and space", "GET / HTTP/1.1 \r\n" + host + "\r\n", ErrVersion},
 		{"HTTP/1.10", "GET / HTTP/1.10\r\n" + host + "\r\n", ErrVersion},
-		{"HTTP/1,1", "GET / HTTP/1,1\r\n" + host + "\r\n", ErrVersion},
 		{"HTTP/11", "GET / HTTP/11\r\n" + host + "\r\n", ErrVersion},
-		{"ICAP/1.1", "GET / ICAP/1.1\r\n" + host + "\r\n", ErrVersion},
-		{"HTTP/+1.1", "GET / HTTP/+1.1\r\n" + host + "\r\n", ErrVersion},
 		{"no target", "GET HTTP/1.1\r\n" + host + "\r\n", ErrVersion},
 		{"two spaces before target", "GET  / HTTP/1.1\r\n" + host + "\r\n", ErrVersion},
 		{"two spaces after target", "GET /  HTTP/1.1\r\n" + host + "\r\n", ErrVersion},
 		{"space in target", "GET /a b HTTP/1.1\r\n" + host + "\r\n", ErrVersion},
 		{"empty target", "GET  HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
-		{"tab in target", "GET /a\tb HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
 		{"NUL in target", "GET /a\x00 HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
-		{"DEL in target", "GET /a\x7f HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
 		{"CR in target", "GET /a\rb HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
 		{"fragment", "GET /a#f HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
 		{"target without slash", "GET a HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
 		{"only a query", "GET ?a HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
 		{"GET *", "GET * HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
-		{"OPTIONS **", "OPTIONS ** HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
 		{"authority form", "GET a:80 HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
 		{"scheme alone", "GET http:// HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
 		{"one slash", "GET http:/a HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
@@ -64,7 +53,6 @@ func TestRefusedRequestHeads(t *testing.T) {
 		{"scheme and no host", "GET http:///a HTTP/1.1\r\n" + host + "\r\n", ErrHost},
 		{"scheme and query", "GET http://?a HTTP/1.1\r\n" + host + "\r\n", ErrHost},
 		{"user in absolute target", "GET http://u@a/ HTTP/1.1\r\n" + host + "\r\n", ErrHost},
-		{"user and password in absolute target", "GET http://u:p@a/ HTTP/1.1\r\n" + host + "\r\n", ErrHost},
 		{"backslash in authority", `GET http://a\b/ HTTP/1.1` + "\r\n" + host + "\r\n", ErrHost},
 		{"target too long", "GET /" + strings.Repeat("a", testTargetBytes) + " HTTP/1.1\r\n" + host + "\r\n", ErrTargetTooLong},
 		{"target much too long", "GET /" + strings.Repeat("a", 2*testTargetBytes), ErrTargetTooLong},
@@ -75,44 +63,33 @@ func TestRefusedRequestHeads(t *testing.T) {
 		// Lines.
 		{"LF after request line", "GET / HTTP/1.1\n" + host + "\r\n", ErrLineEnd},
 		{"LF after field", get + "X: a\nY: b\r\n\r\n", ErrLineEnd},
-		{"LF after last field", get + "X: a\n\r\n", ErrLineEnd},
 		{"LF as last line", get + "\n", ErrLineEnd},
 		{"LF everywhere", "GET / HTTP/1.1\nHost: a\n\n", ErrLineEnd},
 		{"CR LF LF", get + "X: a\r\n\nGET /evil HTTP/1.1\r\n" + host + "\r\n", ErrLineEnd},
 		{"CR in value", get + "X: a\rb\r\n\r\n", ErrLineEnd},
 		{"CR CR LF", get + "X: a\r\r\n\r\n", ErrLineEnd},
-		{"CR as value", get + "X:\r\r\n\r\n", ErrLineEnd},
 		{"CR in name", get + "X\r: a\r\n\r\n", ErrFieldName},
 		{"CR before empty line", get + "\r\r\n", ErrFieldName},
 		{"folded", get + "X: a\r\n b\r\n\r\n", ErrFolded},
 		{"folded with tab", get + "X: a\r\n\tb\r\n\r\n", ErrFolded},
 		{"folded first field", "GET / HTTP/1.1\r\n Host: a\r\n\r\n", ErrFolded},
-		{"line of spaces", get + "  \r\n\r\n", ErrFolded},
 
 		// Fields.
 		{"no colon", get + "XYZ\r\n\r\n", ErrFieldName},
 		{"empty name", get + ": a\r\n\r\n", ErrFieldName},
 		{"space before colon", get + "X : a\r\n\r\n", ErrFieldName},
-		{"tab before colon", get + "X\t: a\r\n\r\n", ErrFieldName},
 		{"space in name", get + "X Y: a\r\n\r\n", ErrFieldName},
-		{"NUL in name", get + "X\x00: a\r\n\r\n", ErrFieldName},
 		{"beyond ASCII in name", get + "\xc3\x89: a\r\n\r\n", ErrFieldName},
-		{"parenthesis in name", get + "X(Y): a\r\n\r\n", ErrFieldName},
 		{"NUL in value", get + "X: a\x00b\r\n\r\n", ErrFieldValue},
-		{"NUL as value", get + "X:\x00\r\n\r\n", ErrFieldValue},
 		{"control in value", get + "X: a\x01b\r\n\r\n", ErrFieldValue},
-		{"vertical tab in value", get + "X: a\vb\r\n\r\n", ErrFieldValue},
-		{"escape in value", get + "X: a\x1bb\r\n\r\n", ErrFieldValue},
 		{"DEL in value", get + "X: a\x7f\r\n\r\n", ErrFieldValue},
 		{"control far into a value", get + "X: " + strings.Repeat("a", 100) + "\x1f" + strings.Repeat("a", 100) + "\r\n\r\n", ErrFieldValue},
 		{"101 fields", get + strings.Repeat("X: a\r\n", UsualFields) + "\r\n", ErrTooManyFields},
 
 		// Host.
 		{"no Host", "GET / HTTP/1.1\r\nX: a\r\n\r\n", ErrHost},
-		{"no field", "GET / HTTP/1.1\r\n\r\n", ErrHost},
 		{"no Host beside absolute target", "GET http://a/ HTTP/1.1\r\n\r\n", ErrHost},
 		{"two Hosts", get + "host: b\r\n\r\n", ErrHost},
-		{"two equal Hosts", get + host + "\r\n", ErrHost},
 		{"two Hosts in HTTP/1.0", "GET / HTTP/1.0\r\n" + host + host + "\r\n", ErrHost},
 		{"empty Host", "GET / HTTP/1.1\r\nHost: \r\n\r\n", ErrHost},
 		{"malformed Host beside absolute target", "GET http://a/ HTTP/1.1\r\nHost: u@b\r\n\r\n", ErrHost},
@@ -120,34 +97,24 @@ func TestRefusedRequestHeads(t *testing.T) {
 		// The length of the body.
 		{"length and coding", post + "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", ErrLengthAndCoding},
 		{"coding and length", post + "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", ErrLengthAndCoding},
-		{"coding and length 0", post + "transfer-encoding: chunked\r\ncontent-length: 0\r\n\r\n", ErrLengthAndCoding},
 		{"two lengths", post + "Content-Length: 3\r\ncontent-length: 4\r\n\r\n", ErrContentLength},
 		{"two equal lengths", post + "Content-Length: 3\r\nContent-Length: 3\r\n\r\n", ErrContentLength},
 		{"list of lengths", post + "Content-Length: 3, 3\r\n\r\n", ErrContentLength},
 		{"length +1", post + "Content-Length: +1\r\n\r\n", ErrContentLength},
-		{"length -1", post + "Content-Length: -1\r\n\r\n", ErrContentLength},
-		{"length -0", post + "Content-Length: -0\r\n\r\n", ErrContentLength},
-		{"length 0x1", post + "Content-Length: 0x1\r\n\r\n", ErrContentLength},
 		{"length 1.0", post + "Content-Length: 1.0\r\n\r\n", ErrContentLength},
-		{"length 1_0", post + "Content-Length: 1_0\r\n\r\n", ErrContentLength},
 		{"length 1 0", post + "Content-Length: 1 0\r\n\r\n", ErrContentLength},
 		{"empty length", post + "Content-Length:\r\n\r\n", ErrContentLength},
 		{"length in full-width digits", post + "Content-Length: \xef\xbc\x91\r\n\r\n", ErrContentLength},
 		{"length beyond 2^63", post + "Content-Length: 9223372036854775808\r\n\r\n", ErrContentLength},
 		{"length beyond 2^64", post + "Content-Length: 18446744073709551617\r\n\r\n", ErrContentLength},
-		{"coding xchunked", post + "Transfer-Encoding: xchunked\r\n\r\n", ErrTransferCoding},
 		{"coding chunkedx", post + "Transfer-Encoding: chunkedx\r\n\r\n", ErrTransferCoding},
-		{"coding \"chunked\"", post + "Transfer-Encoding: \"chunked\"\r\n\r\n", ErrTransferCoding},
 		{"coding chunked;a", post + "Transfer-Encoding: chunked;a\r\n\r\n", ErrTransferCoding},
-		{"coding chunked and comma", post + "Transfer-Encoding: chunked,\r\n\r\n", ErrTransferCoding},
 		{"coding chunked, identity", post + "Transfer-Encoding: chunked, identity\r\n\r\n", ErrTransferCoding},
 		{"coding gzip, chunked", post + "Transfer-Encoding: gzip, chunked\r\n\r\n", ErrTransferCoding},
 		{"coding identity", post + "Transfer-Encoding: identity\r\n\r\n", ErrTransferCoding},
 		{"coding empty", post + "Transfer-Encoding:\r\n\r\n", ErrTransferCoding},
 		{"coding twice", post + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", ErrTransferCoding},
-		{"two codings", post + "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n", ErrTransferCoding},
 		{"coding after Kelvin sign", post + "Transfer-Encoding: chun\u212aed\r\n\r\n", ErrTransferCoding},
-		{"coding after non-breaking space", post + "Transfer-Encoding: \u00a0chunked\r\n\r\n", ErrTransferCoding},
 		{"coding in HTTP/1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", ErrTransferCoding},
 
 		{"another expectation", post + "Expect: 200-ok\r\n\r\n", ErrExpectation},
@@ -286,9 +253,8 @@ func TestAcceptedRequestHeads(t *testing.T) {
 func TestIncompleteRequestHead(t *testing.T) {
 	whole := "\r\nPOST http://a/b HTTP/1.1\r\nHost: a\r\nX: y \r\nTransfer-Encoding: chunked\r\n\r\n"
 	for n := range len(whole) {
-		if got := readRequest([]byte(whole), n); got != (reading{}) {
-			t.Errorf("%q: got %+v", whole[:n], got)
-		}
+		got := readRequest([]byte(whole), n)
+		verify.That(t, got == (reading{}), "%q: got %+v", whole[:n], got)
 	}
 }
 
@@ -332,9 +298,7 @@ func TestMethods(t *testing.T) {
 		var head RequestHead
 		head.Reset(testTargetBytes, UsualFields)
 		head.Scan(fmt.Appendf(nil, "%s / HTTP/1.1\r\nHost: a\r\n\r\n", test.name))
-		if head.Method != test.method || head.Method.Idempotent() != test.idempotent {
-			t.Errorf("%s: got %d, idempotent %v", test.name, head.Method, head.Method.Idempotent())
-		}
+		verify.That(t, head.Method == test.method && head.Method.Idempotent() == test.idempotent, "%s: got %d, idempotent %v", test.name, head.Method, head.Method.Idempotent())
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"sluice/test/verify"
 )
 
+// One scanner reads the fields of both heads: TestRefusedRequestHeads has more of them.
 func TestRefusedResponseHeads(t *testing.T) {
 	const ok = "HTTP/1.1 200 OK\r\n"
 	for _, test := range []struct{ name, head string }{
@@ -26,8 +27,6 @@ func TestRefusedResponseHeads(t *testing.T) {
 		{"four digits", "HTTP/1.1 2000 OK\r\n\r\n"},
 		{"status 099", "HTTP/1.1 099 OK\r\n\r\n"},
 		{"status 600", "HTTP/1.1 600 OK\r\n\r\n"},
-		{"status 999", "HTTP/1.1 999 OK\r\n\r\n"},
-		{"status -20", "HTTP/1.1 -20 OK\r\n\r\n"},
 		{"status 2x0", "HTTP/1.1 2x0 OK\r\n\r\n"},
 		{"two spaces", "HTTP/1.1  200 OK\r\n\r\n"},
 		{"tab before status", "HTTP/1.1\t200 OK\r\n\r\n"},
@@ -36,25 +35,10 @@ func TestRefusedResponseHeads(t *testing.T) {
 		{"CR in reason", "HTTP/1.1 200 O\rK\r\n\r\n"},
 		{"LF after status line", "HTTP/1.1 200 OK\n\r\n"},
 		{"LF everywhere", "HTTP/1.1 200 OK\nContent-Length: 2\n\nok"},
-		{"LF as last line", ok + "A: b\r\n\n"},
-		{"CR CR LF", ok + "A: b\r\r\n\r\n"},
 		{"folded", ok + "A: b\r\n c\r\n\r\n"},
-		{"folded first field", ok + " A: b\r\n\r\n"},
-		{"no colon", ok + "A\r\n\r\n"},
-		{"space before colon", ok + "Content-Length : 2\r\n\r\n"},
-		{"space in name", ok + "Content Length: 2\r\n\r\n"},
-		{"NUL in value", ok + "A: \x00\r\n\r\n"},
-		{"DEL in value", ok + "A: \x7f\r\n\r\n"},
 		{"length and coding", ok + "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"},
 		{"coding and length", ok + "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n"},
 		{"two lengths", ok + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n"},
-		{"two equal lengths", ok + "Content-Length: 2\r\nContent-Length: 2\r\n\r\n"},
-		{"length +2", ok + "Content-Length: +2\r\n\r\n"},
-		{"length beyond 2^64", ok + "Content-Length: 18446744073709551618\r\n\r\n"},
-		{"empty length", ok + "Content-Length: \r\n\r\n"},
-		{"coding gzip", ok + "Transfer-Encoding: gzip\r\n\r\n"},
-		{"coding gzip, chunked", ok + "Transfer-Encoding: gzip, chunked\r\n\r\n"},
-		{"coding identity", ok + "Transfer-Encoding: identity\r\n\r\n"},
 		{"coding twice", ok + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"},
 		{"coding in HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"},
 	} {
@@ -120,9 +104,7 @@ func TestAcceptedResponseHeads(t *testing.T) {
 				verify.Require(t, got.err == nil && got.length == length && got.text == test.want, "arriving as %v: got %v, length %d of %d\n%s\nwant\n%s", feeding, got.err, got.length, length, got.text, test.want)
 			}
 			for n := range length {
-				if got := readResponse(b, n); got != (reading{}) {
-					t.Errorf("%q: got %+v", b[:n], got)
-				}
+				verify.Equal(t, readResponse(b, n), reading{}, "the first %d bytes", n)
 			}
 		})
 	}
@@ -132,9 +114,7 @@ func TestBodilessToHead(t *testing.T) {
 	var head ResponseHead
 	for status, want := range map[int]bool{200: false, 404: false, 205: false, 204: true, 304: true, 100: true, 199: true} {
 		head.Status = status
-		if head.Bodiless(false) != want || !head.Bodiless(true) {
-			t.Errorf("status %d: got %v, and to HEAD %v", status, head.Bodiless(false), head.Bodiless(true))
-		}
+		verify.That(t, head.Bodiless(false) == want && head.Bodiless(true), "status %d: got %v, and to HEAD %v", status, head.Bodiless(false), head.Bodiless(true))
 	}
 }
 

@@ -123,6 +123,8 @@ func TestFramesInBothRoles(t *testing.T) {
 		{name: "settings in a frame", in: AppendSettings(nil, make([]Setting, 101)...), err: errTooManySettings},
 		{name: "initial window", in: AppendSettings(nil, Setting{SettingInitialWindowSize, 1 << 31}), err: errWindowSetting},
 		{name: "initial window of all streams", in: append(AppendWindowUpdate(nil, 1, 1<<30), AppendSettings(nil, Setting{SettingInitialWindowSize, 1 << 30})...), err: errWindow},
+		{name: "flood of CONTINUATION", in: append(frame(FrameHeaders, 0, 1, 0x82), bytes.Repeat(frame(FrameContinuation, 0, 1), 9)...), err: errBlockTooLong},
+		{name: "block without an end", in: append(frame(FrameHeaders, 0, 1, 0x82), bytes.Repeat(frame(FrameContinuation, 0, 1, make([]byte, MaxFrameBytes)...), UsualListBytes/MaxFrameBytes+1)...), err: errBlockTooLong},
 		{name: "flood of empty DATA", in: bytes.Repeat(frame(FrameData, 0, 1), 2*OverheadBytes/9), err: errFlood},
 		{name: "unread answers", in: bytes.Repeat(AppendPing(nil, 0, ping), MaxAnswers+1), err: errNotRead},
 	} {

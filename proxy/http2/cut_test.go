@@ -37,9 +37,7 @@ func TestCutData(t *testing.T) {
 				body := bytes.Repeat([]byte("x"), test.body)
 				cut := CutData(body, ends, Window(test.stream), Window(test.connection))
 				last := test.payload == test.body
-				if len(cut.Payload) != test.payload || len(cut.Payload)+len(cut.Rest) != test.body {
-					t.Errorf("%d and %d bytes, want %d and the rest", len(cut.Payload), len(cut.Rest), test.payload)
-				}
+				verify.That(t, len(cut.Payload) == test.payload && len(cut.Payload)+len(cut.Rest) == test.body, "%d and %d bytes, want %d and the rest", len(cut.Payload), len(cut.Rest), test.payload)
 				if cut.IsBlocked() != test.blocked || cut.IsLast() != last || cut.EndStream != (last && ends) {
 					t.Errorf("blocked %t, last %t, END_STREAM %t", cut.IsBlocked(), cut.IsLast(), cut.EndStream)
 				}

@@ -112,18 +112,12 @@ func FuzzFrame(f *testing.F) {
 		if h.Type == FrameWindowUpdate || h.Type == FramePriority || h.Type > FrameContinuation {
 			return
 		}
-		if oracle != nil {
-			t.Fatalf("accepted %x, other: %v", b, oracle)
-		}
+		verify.Require(t, oracle == nil, "accepted %x, other: %v", b, oracle)
 		switch f := frame.(type) {
 		case *xhttp2.DataFrame:
-			if !bytes.Equal(f.Data(), content) {
-				t.Fatalf("%x: got %x, want %x", b, content, f.Data())
-			}
+			verify.Require(t, bytes.Equal(f.Data(), content), "%x: got %x, want %x", b, content, f.Data())
 		case *xhttp2.HeadersFrame:
-			if !bytes.Equal(f.HeaderBlockFragment(), content) {
-				t.Fatalf("%x: got %x, want %x", b, content, f.HeaderBlockFragment())
-			}
+			verify.Require(t, bytes.Equal(f.HeaderBlockFragment(), content), "%x: got %x, want %x", b, content, f.HeaderBlockFragment())
 		}
 	})
 }

@@ -113,17 +113,14 @@ func FuzzDecode(f *testing.F) {
 			if err != nil {
 				return
 			}
-			if oracleErr != nil {
-				t.Fatalf("accepted %x as %q, other: %v", block, fieldsOf(&fields), oracleErr)
-			}
+			verify.Require(t, oracleErr == nil, "accepted %x as %q, other: %v", block, fieldsOf(&fields), oracleErr)
 			got := fieldsOf(&fields)
 			verify.Require(t, equalFields(got, want), "%x: got %q, want %q", block, got, want)
 			for i := range fields.list {
 				field := &fields.list[i]
 				n, badName := classify(fields.nameOf(field))
-				if bad := badName || !validValue(fields.value(field)); field.name != n || field.malformed != bad {
-					t.Fatalf("%q: name %d, malformed %t; want %d, %t", want[i], field.name, field.malformed, n, bad)
-				}
+				bad := badName || !validValue(fields.value(field))
+				verify.Require(t, field.name == n && field.malformed == bad, "%q: name %d, malformed %t; want %d, %t", want[i], field.name, field.malformed, n, bad)
 			}
 		}
 	})
@@ -139,9 +136,7 @@ func TestListIsBounded(t *testing.T) {
 	verify.Equal(t, NewDecoder(UsualListBytes).Decode(bomb, &fields), ErrListTooLong, "indexed")
 	empty := append([]byte{0x40, 1, 'x', 0}, bytes.Repeat([]byte{0x80 | staticEntries + 1}, 4000)...)
 	verify.Equal(t, NewDecoder(UsualListBytes).Decode(empty, &fields), ErrListTooLong, "empty values")
-	if cap(fields.text) > 2*UsualListBytes || len(fields.list) > UsualListBytes/fieldOverhead+1 {
-		t.Errorf("%d bytes, %d fields", cap(fields.text), len(fields.list))
-	}
+	verify.That(t, cap(fields.text) <= 2*UsualListBytes && len(fields.list) <= UsualListBytes/fieldOverhead+1, "%d bytes, %d fields", cap(fields.text), len(fields.list))
 }
 
 // What the encoder writes is what others read.

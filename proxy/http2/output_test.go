@@ -66,6 +66,11 @@ func TestOutput(t *testing.T) {
 	take := step(func(o *Output, _ []*Sender) { o.Recycle(o.Take()); o.Fill() })
 	halt := func(stream int) step { return func(o *Output, s []*Sender) { o.Halt(s[stream]); o.Fill() } }
 	drop := func(stream int) step { return func(o *Output, s []*Sender) { o.Drop(s[stream]); o.Fill() } }
+	direct := step(func(o *Output, _ []*Sender) { // a block that no Sender sends
+		start := len(o.Frames)
+		o.Frames = append(append(o.Frames, make([]byte, FrameHeaderBytes)...), 0x88)
+		o.EndBlock(start, 1, false)
+	})
 	reduce := step(func(o *Output, _ []*Sender) { o.SetTableSize(InitialTableBytes); o.SetTableSize(0) })
 	for _, test := range []struct {
 		name    string
@@ -86,6 +91,7 @@ func TestOutput(t *testing.T) {
 		{"negative window", []step{enlarge(1, -InitialWindow-10), send(1, 1, 5, 0, true), enlarge(1, 10), enlarge(1, 2)},
 			"HEADERS 1 1, DATA 1 2", "1: 2 false false", []int{1}},
 		{"an end needs no window", []step{enlarge(1, -InitialWindow-10), send(1, 0, 0, 0, true)}, "DATA 1 0 end", "1: 0 true true", nil},
+		{"a trailer needs no window", []step{enlarge(1, -InitialWindow-10), connection(-InitialWindow - 10), send(1, 0, 0, 1, true)}, "HEADERS 1 1 end", "1: 0 true true", nil},
 		{"window of the connection, which keeps the turn", []step{connection(2 - InitialWindow), send(1, 0, 5, 0, true), send(2, 0, 5, 0, true), send(3, 1, 0, 0, true), connection(4)},
 			"DATA 1 2, HEADERS 3 1 end, DATA 1 3 end, DATA 2 1", "1: 2 false false, 3: 0 true true, 1: 3 true true, 2: 1 false false", []int{2}},
 		{"room", []step{enlarge(1, 100_000), connection(100_000), send(1, 0, 100_000, 0, true), send(2, 0, 5, 0, true), take},
@@ -95,6 +101,8 @@ func TestOutput(t *testing.T) {
 		{"halted without a window", []step{enlarge(1, 2-InitialWindow), send(1, 0, 5, 0, true), halt(1), enlarge(1, 5)}, "DATA 1 2", "1: 2 false false", []int{1}},
 		{"dropped", []step{connection(-InitialWindow), send(1, 0, 5, 0, true), send(2, 0, 5, 0, true), send(3, 0, 5, 0, true), drop(2), connection(20)},
 			"DATA 1 5 end, DATA 3 5 end", "1: 5 true true, 3: 5 true true", nil},
+		{"smaller table, told without a sender", []step{direct, reduce, direct, direct}, "HEADERS 1 1, HEADERS 1 2, HEADERS 1 1", "", nil},
+		{"smaller table, told in a trailer section", []step{send(1, 1, 0, 0, false), reduce, send(1, 0, 0, 1, true)}, "HEADERS 1 1, HEADERS 1 2 end", "1: 0 true false, 1: 0 true true", nil},
 		{"smaller table", []step{reduce, send(1, 1, 0, 0, true), send(2, 1, 0, 0, true)}, "HEADERS 1 2 end, HEADERS 2 1 end", "1: 0 true true, 2: 0 true true", nil},
 	} {
 		o := NewOutput()
@@ -118,9 +126,7 @@ func TestOutput(t *testing.T) {
 		verify.That(t, test.moved == "" || got == test.moved, "%s: moved %s, want %s", test.name, got, test.moved)
 		for i, s := range senders {
 			queued := s.IsSending() && s.window > 0 && !s.halted // it waits for the connection
-			if s.IsSending() != slices.Contains(test.sending, i) || s.IsQueued() != queued {
-				t.Errorf("%s: stream %d: sending %t, queued %t", test.name, i, s.IsSending(), s.IsQueued())
-			}
+			verify.That(t, s.IsSending() == slices.Contains(test.sending, i) && s.IsQueued() == queued, "%s: stream %d: sending %t, queued %t", test.name, i, s.IsSending(), s.IsQueued())
 		}
 	}
 }

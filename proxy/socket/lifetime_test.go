@@ -17,9 +17,8 @@ func TestLimitsOfConnectionsDiffer(t *testing.T) {
 	slices.Sort(values)
 	verify.That(t, values[0] >= limit*9/10 && values[len(values)-1] <= limit, "from %d to %d", values[0], values[len(values)-1])
 	for i := range values[1:] {
-		if gap := values[i+1] - values[i]; gap > 3*limit/10/connections {
-			t.Errorf("no connection between %d and %d", values[i], values[i+1])
-		}
+		gap := values[i+1] - values[i]
+		verify.That(t, gap <= 3*limit/10/connections, "no connection between %d and %d", values[i], values[i+1])
 	}
 	for _, small := range []int64{1, 5} {
 		if l := (Lifetime{number: 7}); l.earlier(small) != small {

@@ -78,9 +78,8 @@ func TestWheelKeepsDeadlines(t *testing.T) {
 		}
 		s.Sweep(time.Duration(random.Int64N(int64(2 * longestStep))))
 		for i := range entries {
-			if want := Passed(&entries[i].Deadline, s.Now()); conns[i].woken != want {
-				t.Fatalf("entry %d: woken %v at %d with the deadline %d", i, conns[i].woken, s.Now(), entries[i].Deadline.Load())
-			}
+			want := Passed(&entries[i].Deadline, s.Now())
+			verify.Require(t, conns[i].woken == want, "entry %d: woken %v at %d with the deadline %d", i, conns[i].woken, s.Now(), entries[i].Deadline.Load())
 			conns[i].woken = false
 		}
 	}

@@ -143,8 +143,6 @@ func (t *Transport) exchange(test *testing.T) *HTTP1Conn {
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !condition(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for: %s", what)
-		}
+		verify.Require(t, !time.Now().After(deadline), "waited in vain for: %s", what)
 	}
 }

@@ -36,9 +36,8 @@ func TestSendThatIsWokenBeforeItSends(t *testing.T) {
 			defer transport.discard(u)
 			u.Arm(transport.sweeper, time.Second)
 			test.wake(u)
-			if sent, err := u.Send(&socket.Buffers{Out: []byte(request)}, nil, nil, test.until); !sent || err != test.want {
-				t.Errorf("got %v, %v, want %v", sent, err, test.want)
-			}
+			sent, err := u.Send(&socket.Buffers{Out: []byte(request)}, nil, nil, test.until)
+			verify.That(t, sent && err == test.want, "got %v, %v, want %v", sent, err, test.want)
 			verify.Equal(t, <-got, request, "what the peer got")
 		})
 	}
@@ -83,9 +82,8 @@ func TestAnswerAtAccept(t *testing.T) {
 	u.conn.SetReadDeadline(time.Time{})
 	u.Arm(transport.sweeper, time.Second)
 	b := socket.Buffers{Out: []byte(request)}
-	if _, err := u.Send(&b, nil, nil, Until{}); err != nil || string(b.From[:u.end]) != busy {
-		t.Errorf("got %q, %v", b.From[:u.end], err)
-	}
+	_, err := u.Send(&b, nil, nil, Until{})
+	verify.That(t, err == nil && string(b.From[:u.end]) == busy, "got %q, %v", b.From[:u.end], err)
 }
 
 // A peer that does not take part in the handshake costs a request no more than

@@ -9,6 +9,7 @@ import (
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
+	"sluice/test/verify"
 )
 
 // A response with a Content-Length waits for its body, as with HTTP/1.1: if the peer fails
@@ -51,9 +52,8 @@ func TestHTTP2ResponseWaitsForItsBody(t *testing.T) {
 				var head http1.ResponseHead
 				head.ContentLength = length
 				err := u.StartBody(nil, &head, nil, test.bodiless)
-				if after := time.Since(begin); err != test.err || after != test.after {
-					t.Errorf("%v after %v, want %v after %v", err, after, test.err, test.after)
-				}
+				after := time.Since(begin)
+				verify.That(t, err == test.err && after == test.after, "%v after %v, want %v after %v", err, after, test.err, test.after)
 			})
 		})
 	}
