@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/healthcheck"
+	"sluice/healthcheck/statuses"
 	"sluice/test/verify"
 )
 
@@ -16,7 +16,7 @@ import (
 var defaultCheck = ActiveCheck{
 	Type: "http", Interval: 2 * time.Second, FailingInterval: time.Second, Jitter: 0.1, Timeout: time.Second,
 	Unhealthy: 3, Healthy: 2, Method: "GET", Path: "/",
-	Expect: CheckExpect{Status: typedList[string, healthcheck.Statuses]("statuses", "200-299")[0], Within: 64 << 10},
+	Expect: CheckExpect{Status: typedList[string, statuses.Set]("statuses", "200-299")[0], Within: 64 << 10},
 }
 
 // parseHealth loads a service with the health given in flow style.
@@ -55,7 +55,7 @@ func TestHealthReadsEveryKey(t *testing.T) {
 				Unhealthy: 4, Healthy: 5, MustPassFirst: true, OverridesConsul: true, Port: 9000, ReuseConnections: true,
 				TLS:    &CheckTLS{CA: "ca.pem", Cert: "c.pem", Key: "k.pem", ServerName: "star", SkipVerify: true},
 				Method: "HEAD", Path: "/health?full=1", Host: "star.example.com:80", Headers: typedList[Secret, [2]string]("header", "X-A: b", "Authorization: Bearer x"),
-				Expect: CheckExpect{Status: typedList[string, healthcheck.Statuses]("statuses", "2xx, 304")[0], Text: "ok", Regexp: typedList[string, *regexp.Regexp]("regexp", "^o.")[0], Within: 1024},
+				Expect: CheckExpect{Status: typedList[string, statuses.Set]("statuses", "2xx, 304")[0], Text: "ok", Regexp: typedList[string, *regexp.Regexp]("regexp", "^o.")[0], Within: 1024},
 			}
 		})
 	f(`{ active: { type: tcp, send: 'PING\r\n', expect: { text: "+PONG" } } }`, func(h *ServiceHealth) {

@@ -13,7 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/discovery"
-	"sluice/healthcheck"
+	"sluice/healthcheck/statuses"
 	"sluice/proxy/accesslog"
 	"sluice/route"
 	"sluice/route/compression"
@@ -36,7 +36,7 @@ type (
 	URL       = Typed[Location, *url.URL]
 	HashKey   = Typed[string, route.HashKey]
 	Escaped   = Typed[Secret, []byte]
-	Statuses  = Typed[string, healthcheck.Statuses]
+	Statuses  = Typed[string, statuses.Set]
 	Regexp    = Typed[string, *regexp.Regexp]
 	FileMode  = Typed[string, fs.FileMode]
 	Rule      = Typed[string, *traefik.Template]

@@ -7,6 +7,7 @@ import (
 
 	"sluice/config"
 	"sluice/healthcheck"
+	"sluice/healthcheck/statuses"
 	"sluice/test/verify"
 )
 
@@ -32,7 +33,7 @@ func TestProtocolOfChecks(t *testing.T) {
 	} {
 		c := &config.Service{Upstream: config.Upstream{Protocol: test.protocol}}
 		c.Health.Active = &config.ActiveCheck{Type: "http", Method: "GET", Path: "/", Port: test.port}
-		c.Health.Active.Expect.Status.Value, _ = healthcheck.ParseStatuses("200")
+		c.Health.Active.Expect.Status.Value, _ = statuses.Parse("200")
 		s := healthSettings(c, nil)
 		verify.Succeeds(t, s.Active.Probe.Check(t.Context(), healthcheck.Target{Address: peer.Listener.Addr().String()}))
 		verify.Equal(t, got, test.want, "protocol %s, port %d", test.protocol, test.port)

@@ -16,6 +16,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/healthcheck/statuses"
 	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
@@ -293,8 +294,8 @@ func contains(peers []*balancer.Peer, n int) bool {
 // newHTTP returns a probe with defaults for the options that a test does not set.
 func newHTTP(o HTTPOptions) *HTTP {
 	o.Method, o.Path = cmp.Or(o.Method, "GET"), cmp.Or(o.Path, "/")
-	if o.Status == (Statuses{}) {
-		o.Status, _ = ParseStatuses("2xx")
+	if o.Status == (statuses.Set{}) {
+		o.Status, _ = statuses.Parse("2xx")
 	}
 	return NewHTTP(o)
 }

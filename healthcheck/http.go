@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"sluice/discovery"
+	"sluice/healthcheck/statuses"
 )
 
 // maxHead bounds the response head in bytes.
@@ -23,7 +24,7 @@ type HTTPOptions struct {
 	Path    string             // with query
 	Host    string             // default: the checked address
 	Headers [][2]string        // name and value
-	Status  Statuses           // accepted
+	Status  statuses.Set       // accepted
 	Body    Expectation        // ignored for HEAD
 	TLS     func() *tls.Config // returns the configuration of a new connection, which is changed; nil: plain HTTP
 	HTTP2   bool               // with TLS by ALPN, without TLS by prior knowledge; else HTTP/1.1

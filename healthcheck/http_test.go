@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/healthcheck/statuses"
 	"sluice/test/verify"
 )
 
@@ -75,9 +76,9 @@ func checkInTime(t *testing.T, p Probe, address, want string) {
 // kernel assigns ports.
 const nowhere = "127.0.0.1:1"
 
-func statuses(t *testing.T, text string) Statuses {
+func accepted(t *testing.T, text string) statuses.Set {
 	t.Helper()
-	return verify.Result(ParseStatuses(text)).Must(t)
+	return verify.Result(statuses.Parse(text)).Must(t)
 }
 
 func TestHTTPSendsItsOptions(t *testing.T) {
@@ -129,8 +130,8 @@ func TestHTTPChecksTheResponse(t *testing.T) {
 		{"204", handler(204, ""), HTTPOptions{}, ""},
 		{"500", handler(500, "x"), HTTPOptions{}, "status 500, want 200-299"},
 		{"redirect", handler(302, ""), HTTPOptions{}, "status 302, want 200-299"},
-		{"redirect allowed", handler(302, ""), HTTPOptions{Status: statuses(t, "2xx,302")}, ""},
-		{"only 503", handler(200, ""), HTTPOptions{Status: statuses(t, "503")}, "status 200, want 503"},
+		{"redirect allowed", handler(302, ""), HTTPOptions{Status: accepted(t, "2xx,302")}, ""},
+		{"only 503", handler(200, ""), HTTPOptions{Status: accepted(t, "503")}, "status 200, want 503"},
 		{"early hints", func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(103)
 			w.WriteHeader(200)

@@ -8,6 +8,7 @@ import (
 
 	"sluice/consul/registration"
 	"sluice/healthcheck"
+	"sluice/healthcheck/statuses"
 )
 
 // metaApp is the key of the meta that identifies the application over restarts, also under
@@ -76,7 +77,7 @@ func (o Options) probe() healthcheck.Probe {
 	case TCP:
 		return healthcheck.NewTCP(healthcheck.TCPOptions{})
 	case HTTP:
-		accepted, err := healthcheck.ParseStatuses("2xx")
+		accepted, err := statuses.Parse("2xx")
 		if err != nil {
 			panic("BUG: " + err.Error())
 		}

@@ -1,4 +1,4 @@
-package healthcheck
+package statuses
 
 import (
 	"strings"
@@ -7,10 +7,10 @@ import (
 	"sluice/test/verify"
 )
 
-func TestParseStatuses(t *testing.T) {
+func TestParse(t *testing.T) {
 	f := func(text, want string) {
 		t.Helper()
-		s, err := ParseStatuses(text)
+		s, err := Parse(text)
 		if err != nil {
 			t.Errorf("%q: %v", text, err)
 		} else if got := s.String(); got != want {
@@ -26,7 +26,7 @@ func TestParseStatuses(t *testing.T) {
 	f("599", "599")
 	f("200-599", "200-599")
 	f("503,503,503-503", "503")
-	s, _ := ParseStatuses("2xx,404")
+	s, _ := Parse("2xx,404")
 	for status, want := range map[int]bool{-1: false, 0: false, 100: false, 199: false, 200: true, 299: true, 300: false, 404: true, 599: false, 600: false, 1200: false} {
 		if s.Has(status) != want {
 			t.Errorf("has %d: %v", status, !want)
@@ -34,12 +34,12 @@ func TestParseStatuses(t *testing.T) {
 	}
 }
 
-func TestParseStatusesRefuses(t *testing.T) {
+func TestParseRefuses(t *testing.T) {
 	for _, text := range []string{
 		"", ",", "200,", "199", "600", "100", "1xx", "6xx", "xx", "2x", "2xxx", "200-", "-200", "299-200", "200-299-300",
 		"0200", "+200", "2e2", "200 299", "ok", "２００",
 	} {
-		if s, err := ParseStatuses(text); err == nil {
+		if s, err := Parse(text); err == nil {
 			t.Errorf("%q is %v", text, s)
 		} else if !strings.Contains(err.Error(), `"`) {
 			t.Errorf("%q: %v does not quote it", text, err)
@@ -49,17 +49,17 @@ func TestParseStatusesRefuses(t *testing.T) {
 
 // The formatted text of an accepted set parses to the same set, which has only statuses of final
 // responses.
-func FuzzParseStatuses(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	f.Add("200-299,404")
 	f.Add("2xx, 5xx ,301-302")
 	f.Add("599-200")
 	f.Fuzz(func(t *testing.T, text string) {
-		s, err := ParseStatuses(text)
+		s, err := Parse(text)
 		if err != nil {
 			return
 		}
-		again, err := ParseStatuses(s.String())
+		again, err := Parse(s.String())
 		verify.That(t, err == nil && again == s, "%q is %q, and that is %q (%v)", text, s, again, err)
-		verify.That(t, s != (Statuses{}), "%q is nothing", text)
+		verify.That(t, s != (Set{}), "%q is nothing", text)
 	})
 }
