@@ -1,6 +1,7 @@
 package traefik
 
 import (
+	"embed"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,12 +17,45 @@ import (
 type tagTest struct {
 	name       string
 	tags       []string
-	routes     []string
-	service    string
-	complaints []string
+	routes     []string // after "->" in the file
+	service    string   // after "sets"
+	complaints []string // after "!"
 }
 
-var tagTests = slices.Concat(routerTags, pathTags, middlewareTags, serviceTags, streamTags, streamServiceTags)
+//go:embed testdata/*.txt
+var tagFiles embed.FS
+
+// tagTests are the tests of tagFiles: a line with the name, and then lines with a tabulator in front.
+var tagTests = func() (tests []tagTest) {
+	for _, file := range []string{"routers", "middlewares", "tcp"} {
+		text, err := tagFiles.ReadFile("testdata/" + file + ".txt")
+		if err != nil {
+			panic(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			line = strings.TrimSuffix(line, "\n")
+			value, indented := strings.CutPrefix(line, "\t")
+			if !indented {
+				if !strings.HasPrefix(line, "#") {
+					tests = append(tests, tagTest{name: line})
+				}
+				continue
+			}
+			test := &tests[len(tests)-1]
+			switch kind, rest, _ := strings.Cut(value, " "); kind {
+			case "->":
+				test.routes = append(test.routes, rest)
+			case "sets":
+				test.service = rest
+			case "!":
+				test.complaints = append(test.complaints, rest)
+			default:
+				test.tags = append(test.tags, value)
+			}
+		}
+	}
+	return tests
+}()
 
 func TestTags(t *testing.T) {
 	for _, test := range tagTests {
@@ -47,9 +81,14 @@ func TestTags(t *testing.T) {
 		if r.Service != nil && r.Service.String() != `{"upstream":{}}` {
 			service = r.Service.String()
 		}
-		verify.That(t, slices.Equal(routes, test.routes), "%s makes\n%s\nwant\n%s", test.name, strings.Join(routes, "\n"), strings.Join(test.routes, "\n"))
+		verify.Slices(t, routes, test.routes, "%s: the routes", test.name)
 		verify.Equal(t, service, test.service, "%s sets", test.name)
-		verify.That(t, slices.Equal(complaints, test.complaints), "%s has the complaints\n%s\nwant\n%s", test.name, strings.Join(complaints, "\n"), strings.Join(test.complaints, "\n"))
+		verify.Slices(t, complaints, test.complaints, "%s: the complaints", test.name)
+
+		slices.Reverse(list)
+		again := Read(tags.Instance{Service: "svc", Port: 80, Tags: list}, Options{})
+		same := fmt.Sprint(again.Routes) == fmt.Sprint(r.Routes) && again.Service.String() == r.Service.String()
+		verify.That(t, same || test.name == "the same key twice", "%s: the tags make %v, in reverse order %v", test.name, r.Routes, again.Routes)
 	}
 }
 
@@ -80,20 +119,6 @@ func TestExposed(t *testing.T) {
 			host = r.Routes[0].Keys["host"]
 		}
 		verify.That(t, host == test.host && len(r.Routes) <= 1 && len(r.Complaints) == test.complaints, "%s: the routes are %v, the complaints %v", test.name, r.Routes, r.Complaints)
-	}
-}
-
-// TestOrder checks that the order of tags has no effect.
-func TestOrder(t *testing.T) {
-	for _, test := range tagTests {
-		if test.name == "the same key twice" {
-			continue // the last one counts
-		}
-		list := append([]string{"traefik.enable=true"}, test.tags...)
-		want := Read(tags.Instance{Service: "svc", Port: 80, Tags: list}, Options{})
-		slices.Reverse(list)
-		got := Read(tags.Instance{Service: "svc", Port: 80, Tags: list}, Options{})
-		verify.That(t, fmt.Sprint(got.Routes) == fmt.Sprint(want.Routes) && got.Service.String() == want.Service.String(), "%s: the tags make %v, in reverse order %v", test.name, want.Routes, got.Routes)
 	}
 }
 
