@@ -30,14 +30,15 @@ type dialer func(ctx context.Context, network, address string) (net.Conn, error)
 type server struct {
 	address string
 	dial    dialer
+	timeout time.Duration // of a query
 
 	kept     net.Conn  // TCP; nil: none
 	failedAt time.Time // of the last query; zero: it was answered
 }
 
-// ask sends a query, and waits for the answer for at most serverTimeout.
+// ask sends a query, and waits for the answer for at most its timeout.
 func (s *server) ask(ctx context.Context, q question) (*reply, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, serverTimeout, fmt.Errorf("no answer within %v", serverTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("no answer within %v", s.timeout))
 	defer cancel()
 	r, err := s.askTCP(ctx, q)
 	if errors.Is(err, syscall.ECONNREFUSED) {

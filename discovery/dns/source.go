@@ -73,15 +73,18 @@ type Options struct {
 // concurrently.
 func NewSource(service string, o Options) discovery.Source {
 	var d net.Dialer
-	return &source{service: service, options: o, dial: d.DialContext, firstConfirmation: firstConfirmation}
+	return &source{service: service, options: o, dial: d.DialContext, timing: timing{minInterval, firstConfirmation, serverTimeout}}
 }
 
 type source struct {
-	service           string
-	options           Options
-	dial              dialer
-	firstConfirmation time.Duration // the constant; shorter in tests
+	service string
+	options Options
+	dial    dialer
+	timing
 }
+
+// timing has the constants of these names, which tests of real servers shorten.
+type timing struct{ minInterval, firstConfirmation, serverTimeout time.Duration }
 
 // String describes the records. Sources with the same records have the same description, also
 // with other servers.
@@ -113,7 +116,7 @@ func (s *source) Run(ctx context.Context, before discovery.WatchState, report fu
 type watch struct {
 	lookup
 	*discovery.Watcher
-	firstConfirmation time.Duration
+	timing
 
 	doubts   int                   // answers in a row that there are no instances
 	failures int                   // in a row
@@ -126,13 +129,13 @@ func (s *source) newWatch(before discovery.WatchState, report func(discovery.Rep
 	w := &watch{
 		lookup: lookup{service: s.service, options: s.options, targets: make(map[string]*target)},
 		// Consul's DNS leaves out critical instances.
-		Watcher:           discovery.NewWatcher(discovery.Guard{Probation: s.options.Probation, PassingOnly: true}, before, report),
-		firstConfirmation: s.firstConfirmation,
-		known:             slices.DeleteFunc(slices.Clone(before.Set), func(i discovery.Instance) bool { return !i.Probation.IsZero() }),
+		Watcher: discovery.NewWatcher(discovery.Guard{Probation: s.options.Probation, PassingOnly: true}, before, report),
+		timing:  s.timing,
+		known:   slices.DeleteFunc(slices.Clone(before.Set), func(i discovery.Instance) bool { return !i.Probation.IsZero() }),
 	}
 	w.remember(before.Set)
 	for _, address := range s.options.Servers {
-		w.servers = append(w.servers, &server{address: address, dial: s.dial})
+		w.servers = append(w.servers, &server{address: address, dial: s.dial, timeout: s.serverTimeout})
 	}
 	return w
 }
@@ -171,7 +174,7 @@ func (w *watch) poll(ctx context.Context) time.Duration {
 func (w *watch) failed(err error) time.Duration {
 	w.Failed(err)
 	w.doubts = 0
-	wait := min(minInterval<<min(w.failures, 5), maxRetry)
+	wait := min(w.minInterval<<min(w.failures, 5), maxRetry)
 	w.failures++
 	return spread(wait, wait)
 }
@@ -231,7 +234,7 @@ func (w *watch) accept(f found) time.Duration {
 	if f.absent != "" {
 		longest = maxAbsence
 	}
-	wait := min(max(f.ttl, minInterval), longest)
+	wait := min(max(f.ttl, w.minInterval), longest)
 	return w.Guard.Within(time.Now(), spread(wait, wait/5))
 }
 

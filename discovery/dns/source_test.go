@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"sluice/discovery"
+	"sluice/test/discoverytest"
 	"sluice/test/dnstest"
 	"sluice/test/verify"
 )
@@ -60,37 +61,15 @@ func watchServers(t *testing.T, o Options, servers ...*dnstest.Server) *watched 
 	return w
 }
 
-// expect checks the set: "ID=ADDRESS:PORT" with weight and priority if they are not 1, and "?"
-// for one on probation.
+// expect checks the set, as discoverytest.Format.
 func (w *watched) expect(want string) {
 	w.t.Helper()
 	synctest.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if got := format(w.set); got != want {
+	if got := discoverytest.Format(w.set); got != want {
 		w.t.Errorf("the set is %q, want %q; %+v", got, want, w.manager.Statuses())
 	}
-}
-
-func format(set []discovery.Instance) string {
-	var words []string
-	for _, i := range set {
-		word := i.ID
-		if i.HostPort() != i.ID {
-			word += "=" + i.HostPort()
-		}
-		if i.Weight != 1 {
-			word += fmt.Sprintf("*%d", i.Weight)
-		}
-		if i.Priority != 1 && !strings.Contains(i.ID, i.Address) {
-			word += fmt.Sprintf("^%d", i.Priority)
-		}
-		if !i.Probation.IsZero() {
-			word += "?"
-		}
-		words = append(words, word)
-	}
-	return strings.Join(words, " ")
 }
 
 // failing checks that the last query has failed with an error that contains text.
@@ -319,18 +298,6 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// changed returns a change of answers.
-func changed(change func(*dnsmessage.Message)) func(*dnsmessage.Message) []byte {
-	return func(m *dnsmessage.Message) []byte {
-		change(m)
-		bytes, err := m.Pack()
-		if err != nil {
-			panic(err)
-		}
-		return bytes
-	}
-}
-
 // A server that is silent is asked last for a while, so it does not delay each query.
 func TestSilentServerIsAskedLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -425,7 +392,7 @@ func TestUDP(t *testing.T) {
 		}
 		s.Set(records...)
 		turn, lost := 0, false
-		s.Change(changed(func(m *dnsmessage.Message) { // as Consul does: without the flag TC
+		s.Change(message(func(m *dnsmessage.Message) { // as Consul does: without the flag TC
 			if lost = !lost; lost {
 				m.ID++ // a forged datagram
 				return
@@ -497,7 +464,7 @@ func TestInheritedSet(t *testing.T) {
 			ended <- source.Run(ctx, discovery.WatchState{Known: true, Set: known}, func(r discovery.Report) { last = r })
 		}()
 		synctest.Wait()
-		got, want := format(last.Set), "a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80"
+		got, want := discoverytest.Format(last.Set), "a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80"
 		verify.That(t, got == want && last.Err != nil, "the first report has %q, want %q; %v", got, want, last.Err)
 		cancel()
 		verify.Equal(t, <-ended, context.Canceled, "Run returned")

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,6 +60,19 @@ func Start(t testing.TB, o Options) *Agent {
 		verify.That(t, err == nil, "close consul: %v", err)
 	})
 	return a
+}
+
+// StartAll is Start for several agents at a time. None of them can join another one.
+func StartAll(t testing.TB, options ...Options) []*Agent {
+	t.Helper()
+	agents := make([]*Agent, len(options))
+	var starting sync.WaitGroup
+	for i, o := range options {
+		starting.Go(func() { agents[i] = Start(t, o) })
+	}
+	starting.Wait()
+	verify.Require(t, !slices.Contains(agents, nil), "an agent could not start")
+	return agents
 }
 
 // errNoTime: the build of Consul takes longer than the deadline of the test.

@@ -13,13 +13,13 @@ import (
 // Relay forwards TCP connections to an address, and can fail like a network. Its methods may
 // be called concurrently.
 type Relay struct {
-	target   string
 	listener net.Listener
 	running  sync.WaitGroup
 
-	mu    sync.Mutex // guards the fields below
-	mode  relayMode
-	conns map[*relayed]bool
+	mu     sync.Mutex // guards the fields below
+	target string
+	mode   relayMode
+	conns  map[*relayed]bool
 }
 
 type relayMode uint8
@@ -78,6 +78,15 @@ func (r *Relay) Cut() { r.set(relayRefuses) }
 // Heal forwards new connections again.
 func (r *Relay) Heal() { r.set(relayForwards) }
 
+// Redirect forwards to another target from now on. It resets the connections that are open.
+func (r *Relay) Redirect(target string) {
+	r.mu.Lock()
+	r.target = target
+	r.mu.Unlock()
+	r.Cut()
+	r.Heal()
+}
+
 // Close ends all connections and the relay.
 func (r *Relay) Close() error {
 	err := r.listener.Close()
@@ -114,7 +123,10 @@ func (r *Relay) accept() {
 
 // serve forwards one connection in both directions until one side closes it.
 func (r *Relay) serve(client net.Conn) {
-	server, err := net.Dial("tcp", r.target)
+	r.mu.Lock()
+	target := r.target
+	r.mu.Unlock()
+	server, err := net.Dial("tcp", target)
 	if err != nil {
 		client.Close()
 		return
@@ -122,13 +134,11 @@ func (r *Relay) serve(client net.Conn) {
 	c := &relayed{client: client, server: server}
 	defer c.close()
 	r.mu.Lock()
-	switch r.mode {
-	case relayHangs:
-		c.dead.Store(true)
-	case relayRefuses, relayClosed:
+	if r.mode == relayRefuses || r.mode == relayClosed || r.target != target {
 		r.mu.Unlock()
 		return
 	}
+	c.dead.Store(r.mode == relayHangs)
 	r.conns[c] = true
 	r.mu.Unlock()
 

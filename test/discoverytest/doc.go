@@ -11,4 +11,6 @@
 // blocks until the service has a greater one or the wait is over, and its answer
 // comes from the streaming backend. A fault also ends the queries that block at
 // that moment.
+//
+// [Watch] runs a source of any kind, and waits for what it reports.
 package discoverytest
