@@ -82,7 +82,7 @@ func (c *Clusters) Cluster(o Options) (*Cluster, error) {
 	if known := c.all[o]; known != nil {
 		return known, nil
 	}
-	cluster := &Cluster{options: o, turn: make(chan struct{}, 1)}
+	cluster := &Cluster{options: o, heartbeatTimeout: heartbeatTimeout, turn: make(chan struct{}, 1)}
 	cluster.connect = cluster.newClient
 	if strings.HasPrefix(o.Endpoints, "https:") {
 		var err error
@@ -118,6 +118,8 @@ type Cluster struct {
 	options Options
 	tls     *certificates.Client // nil: without TLS
 	connect func(ctx context.Context, password string) (store, error)
+
+	heartbeatTimeout time.Duration // the constant; shorter in a test
 
 	users struct {
 		sync.Mutex

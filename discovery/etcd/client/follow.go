@@ -271,9 +271,9 @@ func (w *watch) run(ctx context.Context) error {
 			heartbeat.Reset(w.pause())
 		case <-lost:
 			w.failures = max(w.failures, 1)
-			w.ask(ctx, heartbeatTimeout, false)
+			w.ask(ctx, w.cluster.heartbeatTimeout, false)
 		case <-heartbeat.C:
-			w.ask(ctx, heartbeatTimeout, false)
+			w.ask(ctx, w.cluster.heartbeatTimeout, false)
 		case <-relist.C:
 			relist.Reset(relistEvery*9/10 + rand.N(relistEvery/5))
 			w.ask(ctx, answerTimeout, true)

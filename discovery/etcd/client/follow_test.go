@@ -148,7 +148,7 @@ func inBubble(t *testing.T, run func(t *testing.T, f *fake, happened func() []st
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
 		c := &Cluster{
-			options: Options{Endpoints: "http://fake", User: "sluice"}, turn: make(chan struct{}, 1),
+			options: Options{Endpoints: "http://fake", User: "sluice"}, heartbeatTimeout: heartbeatTimeout, turn: make(chan struct{}, 1),
 			connect: func(context.Context, string) (store, error) { return f, nil },
 		}
 		begin := time.Now()
@@ -165,14 +165,11 @@ func inBubble(t *testing.T, run func(t *testing.T, f *fake, happened func() []st
 			ended <- c.Follow(ctx, FollowOptions{
 				Range: Range{Prefix: "/p/"},
 				Read: func(v View) time.Duration {
-					text := ""
+					text := " " + entries(v, "/p/")
 					if v.Forgot {
-						text = " !"
+						text = " !" + text
 					}
-					for _, key := range slices.Sorted(maps.Keys(v.Entries)) {
-						text += " " + strings.TrimPrefix(key, "/p/") + "=" + string(v.Entries[key].Value)
-					}
-					note("%s", text)
+					note("%s", strings.TrimRight(text, " "))
 					return 0
 				},
 				Failed: func(err error) { note(": %v", err) },

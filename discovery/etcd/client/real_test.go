@@ -20,8 +20,7 @@ import (
 
 // following is a follower of a real etcd.
 type following struct {
-	t    *testing.T
-	stop context.CancelFunc
+	t *testing.T
 
 	mu     sync.Mutex
 	views  []string // "a=1 b=2", with a "!" in front if Forgot
@@ -29,24 +28,21 @@ type following struct {
 	failed bool // since the last view
 }
 
-// follow follows the prefix /p/ until the test ends.
-func follow(t *testing.T, o Options) *following {
+// follow follows the keys below keysOf(t) until the test ends.
+func follow(t *testing.T, o Options, change ...func(*Cluster)) *following {
 	t.Helper()
 	f := &following{t: t}
-	cluster, err := NewClusters(func(string, error) {}).Cluster(o)
-	verify.NoError(t, err)
+	cluster := verify.Result(NewClusters(func(string, error) {}).Cluster(o)).Must(t)
+	for _, c := range change {
+		c(cluster)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f.stop = cancel
 	var running sync.WaitGroup
 	running.Go(func() {
 		err := cluster.Follow(ctx, FollowOptions{
-			Range: Range{Prefix: "/p/"},
+			Range: Range{Prefix: keysOf(t)},
 			Read: func(v View) time.Duration {
-				var text []string
-				for _, key := range slices.Sorted(maps.Keys(v.Entries)) {
-					text = append(text, strings.TrimPrefix(key, "/p/")+"="+string(v.Entries[key].Value))
-				}
-				line := strings.Join(text, " ")
+				line := entries(v, keysOf(t))
 				if v.Forgot {
 					line = "!" + line
 				}
@@ -74,6 +70,18 @@ func follow(t *testing.T, o Options) *following {
 	})
 	return f
 }
+
+// entries returns "a=1 b=2".
+func entries(v View, prefix string) string {
+	var words []string
+	for _, key := range slices.Sorted(maps.Keys(v.Entries)) {
+		words = append(words, strings.TrimPrefix(key, prefix)+"="+string(v.Entries[key].Value))
+	}
+	return strings.Join(words, " ")
+}
+
+// keysOf returns the prefix of the keys of a test, so that tests can share a cluster.
+func keysOf(t *testing.T) string { return "/" + t.Name() + "/" }
 
 // await waits until the last view is want.
 func (f *following) await(want string) {
@@ -105,21 +113,33 @@ func (f *following) seen(text string) bool {
 func put(t *testing.T, c *clientv3.Client, pairs ...string) {
 	t.Helper()
 	for i := 0; i < len(pairs); i += 2 {
-		_, err := c.Put(t.Context(), "/p/"+pairs[i], pairs[i+1])
+		_, err := c.Put(t.Context(), keysOf(t)+pairs[i], pairs[i+1])
 		verify.NoError(t, err)
 	}
 }
 
 func del(t *testing.T, c *clientv3.Client, key string, options ...clientv3.OpOption) {
 	t.Helper()
-	_, err := c.Delete(t.Context(), "/p/"+key, options...)
+	_, err := c.Delete(t.Context(), keysOf(t)+key, options...)
 	verify.NoError(t, err)
 }
 
-func TestFollowChanges(t *testing.T) {
+// TestFollow has tests that share a cluster.
+func TestFollow(t *testing.T) {
 	t.Parallel()
 	c := etcdtest.Start(t, etcdtest.Options{})
 	client := c.Client(t)
+	t.Run("changes", func(t *testing.T) {
+		t.Parallel()
+		testChanges(t, c, client)
+	})
+	t.Run("compacted while away", func(t *testing.T) {
+		t.Parallel()
+		testCompacted(t, c, client)
+	})
+}
+
+func testChanges(t *testing.T, c *etcdtest.Cluster, client *clientv3.Client) {
 	put(t, client, "a", "1")
 	f := follow(t, Options{Endpoints: c.Endpoints()[0]})
 	f.await("a=1")
@@ -127,20 +147,14 @@ func TestFollowChanges(t *testing.T) {
 	f.await("a=1 b=2")
 	put(t, client, "a", "3")
 	f.await("a=3 b=2")
-	lease, err := client.Grant(t.Context(), 3600)
-	verify.NoError(t, err)
-	if _, err := client.Put(t.Context(), "/p/c", "4", clientv3.WithLease(lease.ID)); err != nil {
-		t.Fatal(err)
-	}
+	lease := verify.Result(client.Grant(t.Context(), 3600)).Must(t)
+	key := keysOf(t)
+	verify.Result(client.Put(t.Context(), key+"c", "4", clientv3.WithLease(lease.ID))).Must(t)
 	f.await("a=3 b=2 c=4")
-	if _, err := client.Revoke(t.Context(), lease.ID); err != nil { // as its end does
-		t.Fatal(err)
-	}
+	verify.Result(client.Revoke(t.Context(), lease.ID)).Must(t) // as its end does
 	f.await("a=3 b=2")
 	// A transaction is one change.
-	if _, err := client.Txn(t.Context()).Then(clientv3.OpPut("/p/a", "5"), clientv3.OpPut("/p/b", "6"), clientv3.OpDelete("/p/c")).Commit(); err != nil {
-		t.Fatal(err)
-	}
+	verify.Result(client.Txn(t.Context()).Then(clientv3.OpPut(key+"a", "5"), clientv3.OpPut(key+"b", "6"), clientv3.OpDelete(key+"c")).Commit()).Must(t)
 	f.await("a=5 b=6")
 	verify.That(t, !f.seen("a=5 b=2"), "a part of a transaction was seen")
 	del(t, client, "", clientv3.WithPrefix())
@@ -157,70 +171,69 @@ func TestFollowChanges(t *testing.T) {
 	}
 }
 
-func TestFollowThroughARestart(t *testing.T) {
-	t.Parallel()
-	c := etcdtest.Start(t, etcdtest.Options{})
-	m, client := c.Members[0], c.Client(t)
+func testCompacted(t *testing.T, c *etcdtest.Cluster, client *clientv3.Client) {
 	put(t, client, "a", "1", "b", "1")
-	f := follow(t, Options{Endpoints: m.Endpoint})
+	relay := consultest.StartRelay(t, strings.TrimPrefix(c.Endpoints()[0], "http://"))
+	f := follow(t, Options{Endpoints: relay.URL()})
 	f.await("a=1 b=1")
-	verify.NoError(t, m.Kill())
-	f.awaitFailing("connection refused")
-	verify.NoError(t, m.Launch())
-	c.Await(t)
-	put(t, client, "a", "2")
-	del(t, client, "b")
-	f.await("a=2")
-	verify.That(t, !f.seen("") && !f.seen("!a=2"), "the restart was taken for a loss")
-}
-
-func TestFollowAFrozenMember(t *testing.T) {
-	t.Parallel()
-	c := etcdtest.Start(t, etcdtest.Options{})
-	m, client := c.Members[0], c.Client(t)
-	put(t, client, "a", "1")
-	f := follow(t, Options{Endpoints: m.Endpoint})
-	f.await("a=1")
-	verify.NoError(t, m.Pause())
-	f.awaitFailing("no answer")
-	verify.NoError(t, m.Resume())
-	put(t, client, "a", "2")
-	f.await("a=2")
-}
-
-func TestFollowCompactedWhileAway(t *testing.T) {
-	t.Parallel()
-	c := etcdtest.Start(t, etcdtest.Options{})
-	client := c.Client(t)
-	put(t, client, "a", "1", "b", "1")
-	relay := newRelay(t, strings.TrimPrefix(c.Endpoints()[0], "http://"))
-	f := follow(t, Options{Endpoints: "http://" + relay.address()})
-	f.await("a=1 b=1")
-	relay.cut()
+	relay.Cut()
 	f.awaitFailing("")
 	del(t, client, "b")
 	for i := range 10 {
 		put(t, client, "a", fmt.Sprint(i))
 	}
-	now, err := client.Get(t.Context(), "/p/a")
-	verify.NoError(t, err)
-	if _, err := client.Compact(t.Context(), now.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
-		t.Fatal(err)
-	}
-	relay.mend()
+	now := verify.Result(client.Get(t.Context(), "a")).Must(t)
+	verify.Result(client.Compact(t.Context(), now.Header.Revision, clientv3.WithCompactPhysical())).Must(t)
+	relay.Heal()
 	f.await("a=9")
+}
+
+// A member that does not answer is noticed. A restart is no loss; the loss of all data is one.
+func TestFollowThroughOutages(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	m, client := c.Members[0], c.Client(t)
+	put(t, client, "a", "1", "b", "1")
+	f := follow(t, Options{Endpoints: m.Endpoint}, func(c *Cluster) { c.heartbeatTimeout = 300 * time.Millisecond })
+	f.await("a=1 b=1")
+	verify.NoError(t, m.Pause())
+	f.awaitFailing("no answer")
+	verify.NoError(t, m.Resume())
+	put(t, client, "a", "2")
+	f.await("a=2 b=1")
+
+	verify.NoError(t, m.Kill())
+	f.awaitFailing("connection refused")
+	verify.NoError(t, m.Launch())
+	c.Await(t)
+	client = c.Client(t) // one without failures waits until it is connected
+	put(t, client, "a", "3")
+	del(t, client, "b")
+	f.await("a=3")
+	verify.That(t, !f.seen("") && !f.seen("!a=3"), "the restart was taken for a loss")
+
+	put(t, client, "b", "3")
+	f.await("a=3 b=3")
+	verify.NoError(t, m.Kill())
+	m.Restore(t, "")
+	verify.NoError(t, m.Launch())
+	c.Await(t)
+	consultest.Await(t, "the loss is noticed", func() bool { return f.seen("!") })
+	verify.That(t, !f.seen("b=3") && !f.seen("!b=3") && !f.seen("!a=3"), "the last keys were not removed together")
+	put(t, c.Client(t), "a", "4")
+	f.await("a=4")
 }
 
 func TestFollowRestoredData(t *testing.T) {
 	t.Parallel()
 	c := etcdtest.Start(t, etcdtest.Options{})
-	m, client := c.Members[0], c.Client(t)
-	put(t, client, "a", "1")
+	m := c.Members[0]
+	put(t, c.Client(t), "a", "1")
 	verify.NoError(t, m.Stop())
 	backup := m.Save(t)
 	verify.NoError(t, m.Launch())
 	c.Await(t)
-	put(t, client, "b", "1")
+	put(t, c.Client(t), "b", "1")
 	f := follow(t, Options{Endpoints: m.Endpoint})
 	f.await("a=1 b=1")
 	verify.NoError(t, m.Kill())
@@ -228,25 +241,8 @@ func TestFollowRestoredData(t *testing.T) {
 	verify.NoError(t, m.Launch())
 	c.Await(t)
 	consultest.Await(t, "the loss is noticed", func() bool { return f.seen("!a=1") })
-	put(t, client, "c", "1") // the watch works at the lower revision
+	put(t, c.Client(t), "c", "1") // the watch works at the lower revision
 	f.await("a=1 c=1")
-}
-
-func TestFollowAnEmptiedCluster(t *testing.T) {
-	t.Parallel()
-	c := etcdtest.Start(t, etcdtest.Options{})
-	m, client := c.Members[0], c.Client(t)
-	put(t, client, "a", "1", "b", "1")
-	f := follow(t, Options{Endpoints: m.Endpoint})
-	f.await("a=1 b=1")
-	verify.NoError(t, m.Kill())
-	m.Restore(t, "")
-	verify.NoError(t, m.Launch())
-	c.Await(t)
-	consultest.Await(t, "the loss is noticed", func() bool { return f.seen("!") })
-	verify.That(t, !f.seen("a=1") && !f.seen("b=1"), "the last keys were not removed together")
-	put(t, client, "a", "2")
-	f.await("a=2")
 }
 
 // The leader is lost with two of three members; the third answers, but only what it knows.
@@ -273,7 +269,7 @@ func TestFollowWithoutALeader(t *testing.T) {
 	consultest.Await(t, "a write with two members", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		_, err := client.Put(ctx, "/p/a", "3")
+		_, err := client.Put(ctx, keysOf(t)+"a", "3")
 		return err == nil
 	})
 	f.await("a=3")

@@ -33,7 +33,7 @@ func TestFollowWithAUser(t *testing.T) {
 	}
 	grant := func(c *clientv3.Client) {
 		t.Helper()
-		do(c.RoleGrantPermission(ctx, "reader", "/p/", clientv3.GetPrefixRangeEnd("/p/"), clientv3.PermissionType(clientv3.PermRead)))
+		do(c.RoleGrantPermission(ctx, "reader", keysOf(t), clientv3.GetPrefixRangeEnd(keysOf(t)), clientv3.PermissionType(clientv3.PermRead)))
 	}
 	do(client.UserAdd(ctx, "root", "root"))
 	do(client.UserGrantRole(ctx, "root", "root"))
@@ -51,8 +51,8 @@ func TestFollowWithAUser(t *testing.T) {
 	write(t, password, "first\n")
 	f.await("a=1")
 
-	do(root.RoleRevokePermission(ctx, "reader", "/p/", clientv3.GetPrefixRangeEnd("/p/")))
-	f.awaitFailing(`the user "sluice" needs the read permission for prefix "/p/"`)
+	do(root.RoleRevokePermission(ctx, "reader", keysOf(t), clientv3.GetPrefixRangeEnd(keysOf(t))))
+	f.awaitFailing(`the user "sluice" needs the read permission for prefix "` + keysOf(t))
 	put(t, root, "a", "2")
 	grant(root)
 	f.await("a=2")
