@@ -11,20 +11,6 @@ import (
 	"sluice/test/verify"
 )
 
-const rootToken = "00000000-0000-0000-0000-000000000001"
-
-// denying starts an agent with default policy deny, and registers star.
-func denying(t *testing.T) *consultest.Agent {
-	t.Helper()
-	agent := consultest.Start(t, consultest.Options{Node: "a", Token: rootToken, Config: map[string]any{"acl": map[string]any{
-		"enabled": true, "default_policy": "deny",
-		"tokens": map[string]any{"initial_management": rootToken, "agent": rootToken},
-	}}})
-	register(t, agent, "star-1", 9001, api.HealthPassing)
-	awaitRegistered(t, agent, "star-1@a")
-	return agent
-}
-
 // token creates a token with a policy.
 func token(t *testing.T, agent *consultest.Agent, name, rules string) string {
 	t.Helper()
@@ -35,9 +21,8 @@ func token(t *testing.T, agent *consultest.Agent, name, rules string) string {
 	return made.SecretID
 }
 
-func TestACLs(t *testing.T) {
-	t.Parallel()
-	agent := denying(t)
+// testACLs examines an agent with default policy deny, and star-1, with several tokens.
+func testACLs(t *testing.T, agent *consultest.Agent) {
 	uses := []Use{{Name: "front", Source: consulsource.ServiceOptions{Service: "star"}, Routed: true}}
 	look := func(token string) *Report {
 		t.Helper()
@@ -46,7 +31,7 @@ func TestACLs(t *testing.T) {
 		}))
 	}
 
-	report := look(rootToken)
+	report := look(agent.Token())
 	for _, f := range report.Findings {
 		verify.That(t, !strings.HasPrefix(string(f.Code), "acl-") && f.Severity != SeverityError, "with every permission: %+v", f)
 	}

@@ -31,6 +31,19 @@ func registerAt(t *testing.T, agent *consultest.Agent, address, id string, port 
 	}))
 }
 
+// deregisterAll deregisters all services of agents that run.
+func deregisterAll(t *testing.T, agents ...*consultest.Agent) {
+	t.Helper()
+	for _, agent := range agents {
+		if agent.Process() == nil {
+			continue
+		}
+		for id := range verify.Result(agent.Client().Agent().Services()).Must(t) {
+			verify.NoError(t, agent.Client().Agent().ServiceDeregister(id))
+		}
+	}
+}
+
 // registered returns the instances of star as "id@node", sorted; nil on an error.
 func registered(agent *consultest.Agent) []string {
 	entries, _, err := agent.Client().Health().Service("star", "", false, &api.QueryOptions{RequireConsistent: true})
@@ -60,18 +73,6 @@ func checkRegistered(t *testing.T, agent *consultest.Agent, want ...string) {
 	var got []string
 	consultest.Await(t, "the catalog answers", func() bool { got = registered(agent); return got != nil })
 	verify.Slices(t, got, want, "the catalog")
-}
-
-// pair starts a dev agent and a client agent.
-func pair(t *testing.T) (server, client *consultest.Agent) {
-	t.Helper()
-	server = consultest.Start(t, consultest.Options{Node: "a"})
-	client = consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "b", Join: []string{server.SerfAddress()}})
-	consultest.Await(t, "node b is in the catalog", func() bool {
-		nodes, _, err := server.Client().Catalog().Nodes(nil)
-		return err == nil && len(nodes) == 2
-	})
-	return server, client
 }
 
 // machine is the address of a node, so that each of its ports belongs to one process.
@@ -142,9 +143,34 @@ func one(t *testing.T, r *Report, code Code) Finding {
 	return findings[0]
 }
 
-func TestFixDeregistersThroughTheOwner(t *testing.T) {
+// TestTwoAgents has tests with the catalog of a dev agent, on node a, and a client agent, on node b. Each begins without
+// instances of star.
+func TestTwoAgents(t *testing.T) {
 	t.Parallel()
-	server, client := pair(t)
+	server := consultest.Start(t, consultest.Options{Node: "a"})
+	client := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "b", Join: []string{server.SerfAddress()}})
+	consultest.Await(t, "node b is in the catalog", func() bool {
+		nodes, _, err := server.Client().Catalog().Nodes(nil)
+		return err == nil && len(nodes) == 2
+	})
+	for _, test := range []struct {
+		name string
+		run  func(t *testing.T, server, client *consultest.Agent)
+	}{
+		{"a fix deregisters through the owner", testFixThroughTheOwner},
+		{"a fix examines again", testFixExaminesAgain},
+		{"a fix of a container is confirmed", testFixOfAContainer},
+		{"a fix keeps loopback addresses of different machines", testFixOfLoopbackAddresses},
+		{"a fix requires the owner's agent", testFixWithoutTheOwner},
+		{"the token is sent to members only", testTokenForAStranger},
+		{"a dead node", testDeadNode}, // the last one
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, server, client) })
+		deregisterAll(t, server, client)
+	}
+}
+
+func testFixThroughTheOwner(t *testing.T, server, client *consultest.Agent) {
 	registerTwice(t, server, client)
 
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
@@ -156,21 +182,13 @@ func TestFixDeregistersThroughTheOwner(t *testing.T) {
 	fixed = d.Fix(t.Context(), finding, FixOptions{})
 	verify.Require(t, fixed.Result == ResultDone, "%+v", fixed)
 	checkRegistered(t, server, "star-1@a")
-	// The agents' next full synchronisation would restore their registrations. A restart
-	// triggers it.
-	verify.NoError(t, client.Restart(t.Context()))
-	register(t, client, "marker", 9100, api.HealthPassing)
-	awaitRegistered(t, server, "marker@b", "star-1@a")
-
 	fixed = d.Fix(t.Context(), finding, FixOptions{})
 	verify.That(t, fixed.Result == ResultLeft && fixed.Detail == "it is not a duplicate any more", "a second time: %+v", fixed)
 	findings := examine(t, d).of(CodeDuplicate)
 	verify.That(t, len(findings) == 0, "afterwards: %+v", findings)
 }
 
-func TestFixExaminesAgain(t *testing.T) {
-	t.Parallel()
-	server, client := pair(t)
+func testFixExaminesAgain(t *testing.T, server, client *consultest.Agent) {
 	registerTwice(t, server, client)
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	finding := one(t, examine(t, d), CodeDuplicate)
@@ -203,9 +221,7 @@ func TestFixExaminesAgain(t *testing.T) {
 }
 
 // One container is registered with two agents, at an address that no node has.
-func TestFixOfAContainerIsConfirmed(t *testing.T) {
-	t.Parallel()
-	server, client := pair(t)
+func testFixOfAContainer(t *testing.T, server, client *consultest.Agent) {
 	for _, agent := range []*consultest.Agent{client, server} {
 		registerAt(t, agent, "172.17.0.2", "star-1", 9001, api.HealthPassing)
 	}
@@ -228,9 +244,7 @@ func TestFixOfAContainerIsConfirmed(t *testing.T) {
 }
 
 // Each machine has an exporter at localhost:9100, registered with its own agent.
-func TestFixKeepsLoopbackAddressesOfDifferentMachines(t *testing.T) {
-	t.Parallel()
-	server, client := pair(t)
+func testFixOfLoopbackAddresses(t *testing.T, server, client *consultest.Agent) {
 	for _, address := range []string{"localhost", "127.0.0.1", "172.17.0.2", "exporter"} {
 		for _, agent := range []*consultest.Agent{server, client} {
 			registerAt(t, agent, address, "star-at-"+address, 9100, api.HealthPassing)
@@ -256,9 +270,7 @@ func TestFixKeepsLoopbackAddressesOfDifferentMachines(t *testing.T) {
 	checkRegistered(t, server, all...)
 }
 
-func TestFixRequiresTheOwnersAgent(t *testing.T) {
-	t.Parallel()
-	server, client := pair(t)
+func testFixWithoutTheOwner(t *testing.T, server, client *consultest.Agent) {
 	registerTwice(t, server, client)
 
 	// The doctor expects the agent of node b at its address and the port of the agent in
@@ -275,9 +287,7 @@ func TestFixRequiresTheOwnersAgent(t *testing.T) {
 }
 
 // A writer to the catalog must not get the token.
-func TestTokenIsSentToMembersOnly(t *testing.T) {
-	t.Parallel()
-	server := consultest.Start(t, consultest.Options{Node: "a"})
+func testTokenForAStranger(t *testing.T, server, _ *consultest.Agent) {
 	register(t, server, "star-1", 9001, api.HealthPassing)
 	verify.Result(server.Client().Catalog().Register(&api.CatalogRegistration{
 		Node: "trap", Address: "127.0.0.1",
@@ -287,11 +297,10 @@ func TestTokenIsSentToMembersOnly(t *testing.T) {
 	awaitRegistered(t, server, "star-1@a", "star-1@trap")
 	finding := one(t, examine(t, newDoctor(t, server, nil, nil)), CodeDuplicate)
 	verify.That(t, finding.Node == "trap" && finding.Fix.Agent == "" && strings.Contains(finding.Fix.WhyNot, "its node is not a member of the agent's cluster"), "%+v %+v", finding, finding.Fix)
+	verify.Result(server.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: "trap"}, nil)).Must(t)
 }
 
-func TestDeadNode(t *testing.T) {
-	t.Parallel()
-	server, client := pair(t)
+func testDeadNode(t *testing.T, server, client *consultest.Agent) {
 	register(t, client, "star-1", 9001, api.HealthPassing)
 	register(t, client, "star-2", 9002, api.HealthPassing)
 	awaitRegistered(t, server, "star-1@b", "star-2@b")
@@ -314,28 +323,8 @@ func TestDeadNode(t *testing.T) {
 	checkRegistered(t, server, "star-1@a", "star-1@b", "star-2@b")
 }
 
+// A catalog is read without a leader, but the first of several agents that has one is queried.
 func TestNoLeader(t *testing.T) {
-	t.Parallel()
-	server := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "a"})
-	register(t, server, "star-1", 9001, api.HealthPassing)
-	awaitRegistered(t, server, "star-1@a")
-	lonely := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "c", NoWait: true, Config: map[string]any{
-		"bootstrap_expect": 3, "performance": map[string]any{"raft_multiplier": 1, "rpc_hold_timeout": "500ms"},
-	}})
-	consultest.Await(t, "the second server answers", func() bool {
-		_, err := lonely.Client().Status().Leader()
-		return err == nil
-	})
-	report := examine(t, newDoctor(t, lonely, nil, nil))
-	f := one(t, report, CodeNoLeader)
-	verify.That(t, f.Severity == SeverityError && report.Agent.Node == "c", "%+v", f)
-	// The first of several agents with a leader is queried.
-	d := newDoctor(t, server, nil, func(o *Options) { o.Consul.Addresses = []string{lonely.URL(), server.URL()} })
-	report = examine(t, d)
-	verify.That(t, report.Agent.Node == "a" && len(report.of(CodeNoLeader)) == 0, "%+v", report.Agent)
-}
-
-func TestCatalogIsReadWithoutALeader(t *testing.T) {
 	t.Parallel()
 	config := map[string]any{"bootstrap_expect": 2, "performance": map[string]any{"raft_multiplier": 1, "rpc_hold_timeout": "500ms"}}
 	first := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "a", NoWait: true, Config: config})
@@ -352,10 +341,12 @@ func TestCatalogIsReadWithoutALeader(t *testing.T) {
 		return err == nil && leader == ""
 	})
 	report := examine(t, newDoctor(t, first, nil, nil))
-	one(t, report, CodeNoLeader)
-	if report.Looked.Instances != 1 {
-		t.Errorf("%+v\n%s", report.Looked, report.text(t))
-	}
+	f := one(t, report, CodeNoLeader)
+	verify.That(t, f.Severity == SeverityError && report.Agent.Node == "a" && report.Looked.Instances == 1, "%+v, %+v\n%s", f, report.Looked, report.text(t))
+	other := consultest.Start(t, consultest.Options{Node: "c"})
+	d := newDoctor(t, first, nil, func(o *Options) { o.Consul.Addresses = []string{first.URL(), other.URL()} })
+	report = examine(t, d)
+	verify.That(t, report.Agent.Node == "c" && len(report.of(CodeNoLeader)) == 0, "%+v", report.Agent)
 }
 
 func TestUnusableAddresses(t *testing.T) {
