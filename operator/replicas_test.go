@@ -1,11 +1,11 @@
 package operator
 
 import (
-	"bytes"
 	"context"
+	"encoding/json"
+	"os"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,52 +16,42 @@ import (
 	"sluice/consul"
 	"sluice/consul/sharedkeys"
 	"sluice/test/consultest"
+	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
 
-const prefix = "sluice-orders/edge"
+// prefixOf returns the prefix of the keys of a test, so that tests can share a Consul.
+func prefixOf(t *testing.T) string { return "sluice-orders/" + t.Name() }
 
 // replica is a store that shares its orders.
 type replica struct {
 	*Peers
 	t    *testing.T
 	path string
-	url  string // of Consul
-	log  *output
-}
-
-// output is a log. It is safe for concurrent use.
-type output struct {
-	mu   sync.Mutex // guards the field below
-	text bytes.Buffer
-}
-
-func (o *output) Write(line []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(line)
-}
-
-func (o *output) has(text string) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return strings.Contains(o.text.String(), text)
+	log  *subprocess.Output
 }
 
 // wait is how long the queries of replicas block. A Consul that begins anew while a replica has no
 // query under way is noticed when the next query ends.
 const wait = 2 * time.Second
 
-// startReplica starts a store with a file, until the test ends.
-func startReplica(t *testing.T, name, url, path string) *replica {
+// token is of Consul, with all permissions.
+const token = "2f6e6b1c-9d3a-4c57-8a1e-5b0c7d9e4f12"
+
+// startReplica starts a store with a file, until the test ends. before may change it before it follows Consul.
+func startReplica(t *testing.T, name, url, path string, before ...func(*Options)) *replica {
 	t.Helper()
-	r := &replica{t: t, path: path, url: url, log: &output{}}
+	r := &replica{t: t, path: path, log: new(subprocess.Output)}
 	log := zerolog.New(r.log)
-	client := verify.Result(consul.New(consul.Options{Addresses: []string{url}, Log: log})).Must(t)
-	r.Peers = New(Options{
-		Path: path, Consul: client, Prefix: prefix, Wait: func() time.Duration { return wait },
+	client := verify.Result(consul.New(consul.Options{Addresses: []string{url}, Token: token, Log: log})).Must(t)
+	o := Options{
+		Path: path, Consul: client, Prefix: prefixOf(t), Wait: func() time.Duration { return wait },
 		Replica: func() string { return name }, Log: log,
-	})
+	}
+	for _, change := range before {
+		change(&o)
+	}
+	r.Peers = New(o)
 	verify.NoError(t, r.Open())
 	r.Resume()
 	t.Cleanup(func() {
@@ -97,11 +87,29 @@ func (r *replica) end(o Order) {
 
 func newFile(t *testing.T) string { return t.TempDir() + "/orders.json" }
 
+// TestReplicas has tests with keys of their own in one Consul with ACLs, and one Consul that begins anew.
+func TestReplicas(t *testing.T) {
+	t.Parallel()
+	agents := consultest.StartAll(t, consultest.Options{ACLs: true, Token: token}, consultest.Options{})
+	agent := agents[0]
+	for name, test := range map[string]func(*testing.T, *consultest.Agent){
+		"share orders": testSharedOrders, "without Consul": testWithoutConsul, "bad keys": testBadKeys, "expired orders": testExpiredOrders,
+		"the documented policy": testDocumentedPolicy, "only the owner writes": testOnlyTheOwnerWrites,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, agent)
+		})
+	}
+	t.Run("a new Consul", func(t *testing.T) {
+		t.Parallel()
+		testNewConsul(t, agent, agents[1])
+	})
+}
+
 // An order reaches all replicas, also later ones; the last one counts; and a restart without Consul
 // has it.
-func TestReplicasShareOrders(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+func testSharedOrders(t *testing.T, agent *consultest.Agent) {
 	a, b := startReplica(t, "a", agent.URL(), newFile(t)), startReplica(t, "b", agent.URL(), newFile(t))
 	odd := star(1)
 	odd.ID = "b/1 ü%2F"
@@ -138,9 +146,7 @@ func TestReplicasShareOrders(t *testing.T) {
 
 // Without Consul an order takes effect here. It is written when Consul is back, also after a restart
 // in between, over what others have written meanwhile.
-func TestOrdersWithoutConsul(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+func testWithoutConsul(t *testing.T, agent *consultest.Agent) {
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	b := startReplica(t, "b", agent.URL(), newFile(t))
 	a := startReplica(t, "a", relay.URL(), newFile(t))
@@ -169,15 +175,13 @@ func TestOrdersWithoutConsul(t *testing.T) {
 }
 
 // A value that is no order changes nothing, and is told.
-func TestBadKeys(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+func testBadKeys(t *testing.T, agent *consultest.Agent) {
 	a := startReplica(t, "a", agent.URL(), newFile(t))
 	drain := drainOf(star(1))
 	a.give(drain)
 	put := func(key, value string) {
 		t.Helper()
-		verify.Result(agent.Client().KV().Put(&api.KVPair{Key: prefix + "/" + key, Value: []byte(value)}, nil)).Must(t)
+		verify.Result(agent.Client().KV().Put(&api.KVPair{Key: prefixOf(t) + "/" + key, Value: []byte(value)}, nil)).Must(t)
 	}
 	put(drain.Key(), `{"order":"drain","service":"star"`)
 	put("peers/star/star-2/10.0.0.1:82/weight", `{"order":"weight","service":"star","id":"star-2","address":"10.0.0.1:82","weight":0,"since":"2026-11-21T12:00:00Z"}`)
@@ -191,9 +195,9 @@ func TestBadKeys(t *testing.T) {
 		{Key: "peers/star/star-2/10.0.0.1:82/weight", Reason: "weight 0: want a number from 1 to 65535"},
 	} {
 		got := a.Status().Invalid[i]
-		verify.That(t, got.Key == prefix+"/"+want.Key && strings.Contains(got.Reason, want.Reason) && got.InUse == want.InUse, "got %+v, want %+v", got, want)
+		verify.That(t, got.Key == prefixOf(t)+"/"+want.Key && strings.Contains(got.Reason, want.Reason) && got.InUse == want.InUse, "got %+v, want %+v", got, want)
 	}
-	verify.That(t, a.log.has("operators' orders: a key in Consul cannot be used"), "the log does not say so")
+	verify.That(t, strings.Contains(a.log.String(), "operators' orders: a key in Consul cannot be used"), "the log does not say so")
 	expectStanding(t, a.Peers, "drain of star/star-1 (10.0.0.1:81)")
 	a.give(weightOf(star(2), 3)) // replaces the bad value
 	a.awaitStatus("one key less", func(s Status) bool { return len(s.Invalid) == 3 })
@@ -203,15 +207,13 @@ func TestBadKeys(t *testing.T) {
 }
 
 // An order that expires is deleted in Consul, unless it is a later one by then.
-func TestExpiredOrdersLeaveConsul(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+func testExpiredOrders(t *testing.T, agent *consultest.Agent) {
 	a, b := startReplica(t, "a", agent.URL(), newFile(t)), startReplica(t, "b", agent.URL(), newFile(t))
 	value := `{"order":"drain","service":"star","id":"star-1","address":"10.0.0.1:81","since":"2000-01-01T12:00:00Z","until":"2000-01-01T12:30:00Z"}`
-	pair := &api.KVPair{Key: prefix + "/peers/star/star-1/10.0.0.1:81/drain", Value: []byte(value)}
+	pair := &api.KVPair{Key: prefixOf(t) + "/peers/star/star-1/10.0.0.1:81/drain", Value: []byte(value)}
 	verify.Result(agent.Client().KV().Put(pair, nil)).Must(t)
 	consultest.Await(t, "Consul has no key", func() bool {
-		keys, _, err := agent.Client().KV().Keys(prefix, "", nil)
+		keys, _, err := agent.Client().KV().Keys(prefixOf(t), "", nil)
 		return err == nil && !slices.ContainsFunc(keys, func(k string) bool { return strings.HasSuffix(k, "/drain") })
 	})
 	a.give(drainOf(star(1)))
@@ -219,29 +221,23 @@ func TestExpiredOrdersLeaveConsul(t *testing.T) {
 	a.awaitStatus("nothing is pending", func(s Status) bool { return s.Pending == 0 })
 }
 
-// A Consul that begins anew gets the orders from the replicas.
-func TestOrdersAreWrittenIntoANewConsul(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	a := startReplica(t, "a", agent.URL(), newFile(t))
+// A Consul that begins anew, here another one with a smaller index, gets the orders from the replicas.
+func testNewConsul(t *testing.T, agent, other *consultest.Agent) {
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	a := startReplica(t, "a", relay.URL(), newFile(t))
 	for n := range 20 {
 		a.give(weightOf(star(1), n+1))
 	}
 	a.give(drainOf(star(2)))
 	a.awaitStatus("the watch has all", func(s Status) bool { return len(a.State().Orders) == 2 && a.State().Orders[1].Shared })
-	verify.NoError(t, agent.Stop())
-	verify.NoError(t, agent.Wipe())
-	verify.NoError(t, agent.Launch(t.Context()))
-	verify.NoError(t, agent.WaitReady(t.Context()))
+	relay.Redirect(other.HTTPAddress())
 	const both = "weight 20 of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
-	startReplica(t, "b", agent.URL(), newFile(t)).await(both)
+	startReplica(t, "b", other.URL(), newFile(t)).await(both)
 	expectStanding(t, a.Peers, both)
 }
 
 // The permissions in the documentation are enough; without them an order takes effect here only.
-func TestDocumentedPolicyOfOrders(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{ACLs: true})
+func testDocumentedPolicy(t *testing.T, agent *consultest.Agent) {
 	rules := verify.Result(consultest.DocumentedPolicy("../docs/operations.md", "## Drains, weights and readiness")).Must(t)
 	for _, allowed := range []bool{true, false} {
 		if !allowed {
@@ -267,35 +263,28 @@ func TestDocumentedPolicyOfOrders(t *testing.T) {
 }
 
 // A process that does not own follows Consul, and writes to it when it owns.
-func TestOnlyTheOwnerWritesToConsul(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+func testOnlyTheOwnerWrites(t *testing.T, agent *consultest.Agent) {
 	a := startReplica(t, "a", agent.URL(), newFile(t))
-	client := verify.Result(consul.New(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})).Must(t)
 	var owns atomic.Bool
 	var refused atomic.Int32
-	next := New(Options{
-		Consul: client, Prefix: prefix, Wait: func() time.Duration { return wait }, Log: zerolog.Nop(),
-		Own: func(f func()) bool {
+	pending := drainOf(star(1))
+	pending.Since = time.Now()
+	file := newFile(t)
+	state := verify.Result(json.Marshal(State[Order]{Version: version, Prefix: prefixOf(t), Orders: []Saved[Order]{{Order: pending}}})).Must(t)
+	verify.NoError(t, os.WriteFile(file, state, 0o600))
+	next := startReplica(t, "next", agent.URL(), file, func(o *Options) {
+		o.Own = func(f func()) bool {
 			if !owns.Load() {
 				refused.Add(1)
 				return false
 			}
 			f()
 			return true
-		},
+		}
 	})
-	t.Cleanup(func() {
-		next.Pause()
-		client.Close()
-	})
-	pending := drainOf(star(1))
-	pending.Since = time.Now()
-	next.Adopt(State[Order]{Prefix: prefix, Orders: []Saved[Order]{{Order: pending}}})
-	next.Resume()
 	a.give(drainOf(star(2)))
 	both := "drain of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
-	consultest.Await(t, "it follows Consul", func() bool { return standing(next) == both })
+	consultest.Await(t, "it follows Consul", func() bool { return standing(next.Peers) == both })
 	asked := refused.Load()
 	consultest.Await(t, "the writer has asked again", func() bool { return refused.Load() > asked+1 })
 	a.give(drainOf(star(3)))
