@@ -71,6 +71,7 @@ func TestBegin(t *testing.T) {
 }
 
 func TestExport(t *testing.T) {
+	t.Parallel()
 	collector := tracetest.Start(t)
 	counters := new(Counters)
 	tracer := start(t, Options{
@@ -154,6 +155,7 @@ func text2(id []byte) string { return hex.EncodeToString(id) }
 
 // A collector that does not answer costs memory for some requests, and no time.
 func TestSlowCollector(t *testing.T) {
+	t.Parallel()
 	collector := tracetest.Start(t)
 	goOn := make(chan struct{})
 	collector.Block(goOn)
@@ -178,6 +180,7 @@ func TestSlowCollector(t *testing.T) {
 
 // Failures are told once, and so is their end.
 func TestCollectorThatRefuses(t *testing.T) {
+	t.Parallel()
 	collector := tracetest.Start(t)
 	collector.Refuse(400) // no second try
 	counters := new(Counters)
@@ -188,18 +191,23 @@ func TestCollectorThatRefuses(t *testing.T) {
 		defer mu.Unlock()
 		told = append(told, err)
 	}})
-	// record records a request, and waits for its export.
+	// record records so many requests that they are exported at once, and waits for that.
 	record := func() {
 		before := counters.Read()
-		tracer.Record(&Request{Span: tracer.Begin(Parent{}, false, false)})
-		await(t, "the export", func() bool { return counters.Read() != before })
+		for range maxBatch {
+			tracer.Record(&Request{Span: tracer.Begin(Parent{}, false, false)})
+		}
+		await(t, "the export", func() bool {
+			now := counters.Read()
+			return now.Exported+now.Failed == before.Exported+before.Failed+maxBatch
+		})
 	}
 	record()
 	record()
 	collector.Refuse(0)
 	record()
 	tracer.Close()
-	verify.Equal(t, counters.Read(), (Counts{Exported: 1, Failed: 2}), "counters.Read()")
+	verify.Equal(t, counters.Read(), (Counts{Exported: maxBatch, Failed: 2 * maxBatch}), "counters.Read()")
 	if len(told) != 2 || told[0] == nil || told[1] != nil {
 		t.Errorf("told %v, want a failure and its end", errors.Join(told...))
 	}
@@ -207,6 +215,7 @@ func TestCollectorThatRefuses(t *testing.T) {
 
 // Without a collector, Close ends soon, and what it lost is counted.
 func TestNoCollector(t *testing.T) {
+	t.Parallel()
 	counters := new(Counters)
 	tracer := start(t, Options{Endpoint: verify.URL(t, "http://127.0.0.1:1"), Sample: 1, Counters: counters})
 	tracer.Record(&Request{Span: tracer.Begin(Parent{}, false, false)})
