@@ -133,7 +133,7 @@ func decoder(v any) func(io.Reader) error {
 
 // Put writes a key.
 func (k KV) Put(ctx context.Context, pair *api.KVPair) error {
-	return k.c.write(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) error {
+	return k.c.writeAgain(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) error {
 		_, err := c.KV().Put(pair, w)
 		return err
 	})
@@ -161,7 +161,7 @@ func (k KV) DeleteIf(ctx context.Context, pair *api.KVPair) (done bool, err erro
 
 // Delete deletes a key. It is no error if there is none.
 func (k KV) Delete(ctx context.Context, key string) error {
-	return k.c.write(ctx, keyWrite(key), func(c *api.Client, w *api.WriteOptions) error {
+	return k.c.writeAgain(ctx, keyWrite(key), func(c *api.Client, w *api.WriteOptions) error {
 		_, err := c.KV().Delete(key, w)
 		return err
 	})
@@ -169,7 +169,7 @@ func (k KV) Delete(ctx context.Context, key string) error {
 
 // DeleteBelow deletes all keys that begin with prefix.
 func (k KV) DeleteBelow(ctx context.Context, prefix string) error {
-	return k.c.write(ctx, keyWrite(prefix), func(c *api.Client, w *api.WriteOptions) error {
+	return k.c.writeAgain(ctx, keyWrite(prefix), func(c *api.Client, w *api.WriteOptions) error {
 		_, err := c.KV().DeleteTree(prefix, w)
 		return err
 	})
@@ -177,6 +177,16 @@ func (k KV) DeleteBelow(ctx context.Context, prefix string) error {
 
 func keyWrite(key string) string {
 	return fmt.Sprintf("key:write: key_prefix %q { policy = \"write\" }", key)
+}
+
+// writeAgain is write, repeated while another agent comes into use or the same one recovers: send may
+// happen twice.
+func (c *Client) writeAgain(ctx context.Context, needs string, send func(*api.Client, *api.WriteOptions) error) error {
+	for {
+		if err := c.write(ctx, needs, send); !canceledByAgents(err) {
+			return err
+		}
+	}
 }
 
 // write sends a request that changes Consul's state to the agent in use. After an answer

@@ -1,14 +1,22 @@
 package consul
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net/http"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
 
 	"sluice/test/consultest"
+	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
 
@@ -73,5 +81,50 @@ func TestKeys(t *testing.T) {
 	must(t, c.KV().DeleteBelow(t.Context(), "a/b/"))
 	if names, err := operator.KV().Names(t.Context(), "a", ""); err != nil || !slices.Equal(names, []string{"a/directory/", "ab"}) {
 		t.Errorf("after deletion: %q, %v", names, err)
+	}
+}
+
+// A recovery of the agent cancels the requests in flight. Those that may happen twice are repeated; of a query with
+// an index and a conditional write, the caller learns it.
+func TestRequestsInARecovery(t *testing.T) {
+	pair := &api.KVPair{Key: "a", Value: []byte("b")}
+	for name, test := range map[string]struct {
+		send     func(context.Context, KV) error
+		repeated bool
+	}{
+		"query":             {func(ctx context.Context, k KV) error { _, _, err := k.Get(ctx, "a", 0, 0); return err }, true},
+		"put":               {func(ctx context.Context, k KV) error { return k.Put(ctx, pair) }, true},
+		"delete":            {func(ctx context.Context, k KV) error { return k.Delete(ctx, "a") }, true},
+		"blocking query":    {func(ctx context.Context, k KV) error { _, _, err := k.Get(ctx, "a", 7, time.Minute); return err }, false},
+		"conditional write": {func(ctx context.Context, k KV) error { _, err := k.Replace(ctx, pair); return err }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var requests atomic.Int32
+				pipe := discoverytest.ServePipe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					io.Copy(io.Discard, r.Body) // the end of the request is noticed only after it
+					w.Header().Set("X-Consul-Index", "1")
+					w.Header().Set("X-Consul-KnownLeader", "true")
+					switch {
+					case requests.Add(1) == 1:
+						<-r.Context().Done()
+					case r.Method == http.MethodGet:
+						fmt.Fprint(w, "[]")
+					default:
+						fmt.Fprint(w, "true")
+					}
+				}))
+				defer pipe.Close()
+				c, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(), Dial: pipe.DialContext})
+				verify.NoError(t, err)
+				defer c.Close()
+				ended := make(chan error, 1)
+				go func() { ended <- test.send(t.Context(), c.KV()) }()
+				synctest.Wait()
+				c.CancelQueries()
+				err = <-ended
+				verify.That(t, test.repeated == (err == nil) && (err == nil || canceledByAgents(err)), "error %v, want it repeated: %t", err, test.repeated)
+			})
+		})
 	}
 }

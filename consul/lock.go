@@ -162,14 +162,9 @@ func extend(ctx context.Context, grace time.Duration) (context.Context, context.
 	}
 }
 
-// write is [Client.write], repeated while another agent comes into use or the same one recovers. So it may
-// happen twice: of two sessions, the one that nobody knows ends by its TTL.
+// write is [Client.writeAgain]: of two sessions, the one that nobody knows ends by its TTL.
 func (l *Lock) write(ctx context.Context, needs string, send func(*api.Client, *api.WriteOptions) error) error {
-	for {
-		if err := l.client.write(ctx, needs, send); !canceledByAgents(err) {
-			return err
-		}
-	}
+	return l.client.writeAgain(ctx, needs, send)
 }
 
 const sessionWrite = `session:write for the agent's node: session_prefix "" { policy = "write" }`

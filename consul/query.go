@@ -71,11 +71,19 @@ type Answer struct {
 // waits while the number of queries in flight is at its limit. After an answer 403 it
 // repeats q once if the token has changed.
 //
+// While another agent comes into use, or the same one recovers, it repeats q unless q
+// has an index, which another answer may not know; read must allow that.
+//
 // The error is the cause of the end of ctx or of a cancellation, a missing answer 10 s
 // after the query's wait, or one that StatusCode, Denied and Refused classify. With an
 // error the Answer has the agent only. Doubt reports whether the answer is doubtful.
 func (c *Client) Get(ctx context.Context, q Query, read func(io.Reader) error) (Answer, error) {
-	return c.get(ctx, q, time.Time{}, read)
+	for {
+		answer, err := c.get(ctx, q, time.Time{}, read)
+		if q.WaitIndex > 0 || !canceledByAgents(err) {
+			return answer, err
+		}
+	}
 }
 
 // get is Get for a loop whose last query failed at a time; zero: it succeeded.
