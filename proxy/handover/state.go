@@ -71,8 +71,12 @@ func read(r io.Reader, parts []Part) ([]func(), error) {
 	if r == nil {
 		return decode(nil, parts)
 	}
+	text, err := io.ReadAll(r) // to the end: Save fails if nobody takes its last byte
+	if err != nil {
+		return nil, err
+	}
 	var state map[string]json.RawMessage
-	if err := json.NewDecoder(r).Decode(&state); err != nil {
+	if err := json.Unmarshal(text, &state); err != nil {
 		return nil, err
 	}
 	if v := string(state["version"]); v != fmt.Sprint(version) {

@@ -2,8 +2,10 @@ package handover
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"sluice/test/verify"
 )
@@ -24,7 +26,7 @@ func TestState(t *testing.T) {
 		"another version":    {text: `{"version":2,"names":["a","b"],"count":7}`, err: "it has version 2, want 1", none: true},
 		"no version":         {text: `{"names":["a","b"],"count":7}`, err: "want 1", none: true},
 		"a damaged part":     {text: `{"version":1,"names":["a","b"],"count":"7"}`, err: "count: ", none: true},
-		"a state that ended": {text: written.String()[:written.Len()/2], err: "unexpected EOF", none: true},
+		"a state that ended": {text: written.String()[:written.Len()/2], err: "unexpected end of JSON input", none: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var names []string
@@ -46,4 +48,18 @@ func TestState(t *testing.T) {
 		err := Restore(nil, []Part{NewPart("names", save, func(v []string) { called = v == nil })})
 		verify.That(t, err == nil && called, "error %v, restored from nothing: %t", err, called)
 	})
+}
+
+// The old process sees an error if the new one closes the pipe before all is read.
+func TestStateIsReadToItsEnd(t *testing.T) {
+	reader, writer := io.Pipe()
+	saved := make(chan error, 1)
+	go func() {
+		saved <- Save(writer, nil)
+		writer.Close()
+	}()
+	err := Restore(iotest.OneByteReader(reader), nil)
+	reader.Close()
+	verify.NoError(t, err)
+	verify.NoError(t, <-saved)
 }
