@@ -27,6 +27,8 @@ func (p *pebble) replicaOf(name, settings string, plain, secure int, peer string
 		listeners = fmt.Sprintf("  - { name: web, address: \"127.0.0.1:%d\", redirect_https: {} }\n", plain)
 	}
 	return fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+access_log: { path: "off" }
 consul: { %s }
 listeners:
 %s  - name: websecure
