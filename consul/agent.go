@@ -33,7 +33,7 @@ type agent struct {
 	since           time.Time               // start of condition
 	logged          condition               // the last condition in the log
 	unhealthySince  time.Time               // first failed probe that no two consecutive good ones follow; zero: none
-	lastOutage      time.Time               // last failed probe of an outage
+	lastOutage      time.Time               // last probe of an outage, or the good one that ends it
 	leaderlessSince time.Time               // first of the last consecutive answers without a leader; zero: none
 	canceled        bool                    // the queries in flight were canceled in this condition
 	penalizedUntil  time.Time               // until then it ranks as degraded: it has failed queries

@@ -106,8 +106,8 @@ func (s *agents) lease(ctx context.Context, view bool) (a *agent, limited contex
 	}
 }
 
-// lastOutage returns the time of the last failed probe in an outage of the agent in
-// use.
+// lastOutage returns the time of the last probe in an outage of the agent in use, or of the
+// good one that ended it.
 func (s *agents) lastOutage() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -139,8 +139,7 @@ func (a *agent) setConditionLocked(now time.Time, c condition, denied bool) (las
 	switch {
 	case fine && a.condition == c: // two in a row, so it does not flap
 		a.unhealthySince = time.Time{}
-	case fine:
-	case a.unhealthySince.IsZero():
+	case !fine && a.unhealthySince.IsZero():
 		a.unhealthySince = now
 	case lasted:
 		a.lastOutage = now
