@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -104,6 +105,17 @@ func TestReadyAfterTheFirstChecks(t *testing.T) {
 	for range 4 {
 		r.gets("/", "good")
 	}
+}
+
+func TestOldChecksContinueAfterARefusedReload(t *testing.T) {
+	t.Parallel()
+	good := newCheckedOrigin(t, "good")
+	r := start(t, checkedService("{ active: { path: /health, interval: 10ms } }", good.address))
+	r.write(checkedService("{ active: { tls: { ca: "+filepath.Join(t.TempDir(), "ca.pem")+" } } }", good.address))
+	r.Reload()
+	r.await("the reload is refused", func() bool { return r.history.Reloads().Refused == 1 })
+	seen := good.checks.Load()
+	r.await("the old checks continue", func() bool { return good.checks.Load() > seen+1 })
 }
 
 func TestReadinessNamesTheFirstChecks(t *testing.T) {

@@ -58,6 +58,18 @@ func TestReadyWithoutAServiceThatItsRegistryRefuses(t *testing.T) {
 	}
 }
 
+func TestAServiceThatIsAddedDoesNotEndReadiness(t *testing.T) {
+	t.Parallel()
+	consul, _ := startStar(t, "a")
+	r := startWithin(t, starAnd(consul.URL(), ""), time.Millisecond)
+	r.awaitReady()
+	consul.Break(discoverytest.Fault{Only: of("moon"), Status: http.StatusInternalServerError})
+	r.replace(starAnd(consul.URL(), "  moon: { consul: {} }"))
+	r.await("the query of moon has failed", func() bool { return r.services.watches()["moon"].Errors > 0 })
+	var v admin.Readiness
+	verify.Equal(t, r.api("/readyz", &v), http.StatusOK, "readyz: %+v", v)
+}
+
 func TestReadinessWaitsForAServiceWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
 	consul, _ := startStar(t, "a")
