@@ -205,7 +205,7 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 				return edited(given, `"source":"consul service`, `"source":"consul's service`)
 			},
 		},
-		"an incomplete state": {text: "{}", away: true, want: "unexpected EOF", pass: instead(`{"version": 1, "services": {"star": {}`)},
+		"an incomplete state": {text: "{}", away: true, want: "unexpected end of JSON input", pass: instead(`{"version": 1, "services": {"star": {}`)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

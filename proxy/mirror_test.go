@@ -284,6 +284,7 @@ func TestSlowUploadsLeaveCopiesToOthers(t *testing.T) {
 		})
 	}
 	first := p.send(half)
+	waiting(1, 0)
 	for range 19 {
 		p.send(half)
 	}
