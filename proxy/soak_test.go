@@ -313,7 +313,8 @@ func (s *soaker) startPeers(ctx context.Context, running *sync.WaitGroup) {
 	s.stable.Apply(instances(steady...))
 	s.odd.Apply(instances(odd...))
 
-	running.Go(func() { // who crashes
+	var changes sync.WaitGroup
+	changes.Go(func() { // who crashes
 		random := rand.New(rand.NewPCG(3, 4))
 		for s.ctx.Err() == nil {
 			p := crashing[random.IntN(len(crashing))]
@@ -326,7 +327,7 @@ func (s *soaker) startPeers(ctx context.Context, running *sync.WaitGroup) {
 			s.count("crash")
 		}
 	})
-	running.Go(func() { // who is replaced
+	changes.Go(func() { // who is replaced
 		random := rand.New(rand.NewPCG(5, 6))
 		for s.ctx.Err() == nil {
 			random.Shuffle(len(steady), func(i, j int) { steady[i], steady[j] = steady[j], steady[i] })
@@ -339,6 +340,7 @@ func (s *soaker) startPeers(ctx context.Context, running *sync.WaitGroup) {
 	})
 	running.Go(func() {
 		<-ctx.Done()
+		changes.Wait() // they use the peers
 		for _, p := range slices.Concat(steady, crashing, odd) {
 			p.crash()
 			p.reserved.Close()
