@@ -73,7 +73,7 @@ func (c *Client) Lock(ctx context.Context, key string) (*Lock, error) {
 func (l *Lock) Unlock(ctx context.Context) error {
 	l.stop(nil)
 	// Without the key, the end of the session does not delay the next lock.
-	err := l.write(ctx, keyWrite(l.key), func(c *api.Client, w *api.WriteOptions) error {
+	err := l.client.writeAgain(ctx, keyWrite(l.key), func(c *api.Client, w *api.WriteOptions) error {
 		_, _, _, err := c.Txn().Txn(api.TxnOps{
 			{KV: &api.KVTxnOp{Verb: api.KVCheckSession, Key: l.key, Session: l.session}},
 			{KV: &api.KVTxnOp{Verb: api.KVDelete, Key: l.key}},
@@ -96,7 +96,7 @@ func (l *Lock) stop(cause error) {
 func (l *Lock) acquire(ctx context.Context) error {
 	for {
 		var got bool
-		err := l.write(ctx, keyWrite(l.key), func(c *api.Client, w *api.WriteOptions) (err error) {
+		err := l.client.writeAgain(ctx, keyWrite(l.key), func(c *api.Client, w *api.WriteOptions) (err error) {
 			got, _, err = c.KV().Acquire(&api.KVPair{Key: l.key, Session: l.session}, w)
 			return err
 		})
@@ -136,12 +136,13 @@ func (l *Lock) awaitFree(ctx context.Context) error {
 }
 
 // open creates the session, which ends by its TTL only: the health of the agent's node
-// says nothing about this process.
+// says nothing about this process. If the write is repeated, a first session, which nobody
+// knows, ends by its TTL too.
 func (l *Lock) open(ctx context.Context) error {
 	// Without the answer nobody could destroy the session.
 	ctx, cancel := extend(ctx, sessionGrace)
 	defer cancel()
-	return l.write(ctx, sessionWrite, func(c *api.Client, w *api.WriteOptions) (err error) {
+	return l.client.writeAgain(ctx, sessionWrite, func(c *api.Client, w *api.WriteOptions) (err error) {
 		l.session, _, err = c.Session().CreateNoChecks(&api.SessionEntry{
 			Name: "sluice: lock " + l.key, TTL: l.client.lockTTL.String(), LockDelay: lockDelay, Behavior: api.SessionBehaviorDelete,
 		}, w)
@@ -162,17 +163,12 @@ func extend(ctx context.Context, grace time.Duration) (context.Context, context.
 	}
 }
 
-// write is [Client.writeAgain]: of two sessions, the one that nobody knows ends by its TTL.
-func (l *Lock) write(ctx context.Context, needs string, send func(*api.Client, *api.WriteOptions) error) error {
-	return l.client.writeAgain(ctx, needs, send)
-}
-
 const sessionWrite = `session:write for the agent's node: session_prefix "" { policy = "write" }`
 
 // renew renews the session until Held ends.
 func (l *Lock) renew() {
 	for Sleep(l.Held, l.client.lockTTL/lockRenewals) == nil {
-		err := l.write(l.Held, sessionWrite, func(c *api.Client, w *api.WriteOptions) error {
+		err := l.client.writeAgain(l.Held, sessionWrite, func(c *api.Client, w *api.WriteOptions) error {
 			entry, _, err := c.Session().Renew(l.session, w)
 			if err == nil && entry == nil {
 				err = &statusError{code: http.StatusNotFound, text: "there is no such session"}
@@ -187,7 +183,7 @@ func (l *Lock) renew() {
 
 // destroy ends the session.
 func (l *Lock) destroy(ctx context.Context) error {
-	return l.write(ctx, sessionWrite, func(c *api.Client, w *api.WriteOptions) error {
+	return l.client.writeAgain(ctx, sessionWrite, func(c *api.Client, w *api.WriteOptions) error {
 		_, err := c.Session().Destroy(l.session, w)
 		return err
 	})
