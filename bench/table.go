@@ -56,7 +56,7 @@ var tables = []table{
 		leftOut: isOneCore,
 		columns: []column{
 			{"µs/req", "%.1f", middle(cpuMicros)},
-			{"work × that of one core", "%.2f", func(r result, s series) float64 { return scaling(r.oneCore(s).Rounds, s.Rounds) }},
+			{"work × one core's", "%.2f", func(r result, s series) float64 { return scaling(r.oneCore(s).Rounds, s.Rounds) }},
 		},
 	},
 	{
