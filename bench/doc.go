@@ -16,7 +16,7 @@
 // One proxy at a time works on its own core. The load generator (wrk) and the
 // origin (nginx on four ports, which the proxies see as four peers; a small
 // server that reads whole bodies for requests that have one) share another
-// core, so their cost does not count. The load of HTTP/2 and gRPC is from h2load, and that of
+// core, so their cost does not count. The load of HTTP/2 and gRPC is from h2load, the load of
 // new TLS connections from this program; the peers for gRPC are this program too. With TLS,
 // all proxies use TLS 1.3 with X25519, AES-128-GCM and a P-256 certificate.
 //

@@ -125,7 +125,7 @@ func oneRequest(ctx context.Context, client net.IP, address string, w workload) 
 		return nil, err
 	}
 	if w.tls {
-		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true}) // the certificate is that of writeCertificate
+		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true}) // writeCertificate has made the certificate
 	}
 	if err := exchange(c, address, w.path); err != nil {
 		c.Close()

@@ -113,7 +113,7 @@ func common(h http.Header) {
 	h.Set("X-Consul-Default-Acl-Policy", "allow")
 }
 
-// health answers when the index exceeds that of the query, or after its wait.
+// health answers when the index exceeds the query's, or after its wait.
 func (r *registry) health(w http.ResponseWriter, request *http.Request) {
 	query := request.URL.Query()
 	known, _ := strconv.ParseUint(query.Get("index"), 10, 64) // none is 0
@@ -146,7 +146,7 @@ func (r *registry) health(w http.ResponseWriter, request *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// wanted returns those of the first count instances whose ids are in filter. sluice sends
+// wanted returns, of the first count instances, the ones whose ids are in filter. sluice sends
 // only this filter, to confirm that up to four instances are removed; it confirms more
 // without a filter.
 func (r *registry) wanted(count int, filter string) []json.RawMessage {

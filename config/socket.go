@@ -21,7 +21,7 @@ func isSocket(s string) bool {
 	return network == discovery.NetworkUnix && path != "/" && !strings.HasSuffix(s, "/") && len(path) <= maxSocketPath
 }
 
-// Endpoint is where to listen. The zero value is that of an address that is not allowed.
+// Endpoint is where to listen. An address that is not allowed has the zero value.
 type Endpoint struct {
 	Network, Address string // as for [net.Listen]
 	Host, Port       string // of TCP

@@ -109,7 +109,7 @@ func (u *upgrade) replaceBy(replace func(give func(io.Writer) error) error, paus
 }
 
 // pause ends the watches and closes their connections: the agent might not accept
-// those of two processes. It returns the number of connections that the agent still counts.
+// the connections of two processes. It returns the number of connections that the agent still counts.
 func (u *upgrade) pause() (abandoned int) {
 	return u.consul.Release(func() {
 		for _, w := range slices.Backward(u.watching) {

@@ -35,7 +35,7 @@ func (x *sentRequest) until() upstream.Until {
 }
 
 // A contender is a peer that was asked, and whose answer the exchange waits for together
-// with those of others, or with a reason to leave it. While Await waits, the goroutine of
+// with the answers of others, or with a reason to leave it. While Await waits, the goroutine of
 // run owns all fields but the request's.
 type contender struct {
 	x         *sentRequest

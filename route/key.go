@@ -21,7 +21,7 @@ type Checked struct {
 	entry *entry // in no table
 }
 
-// Conditions returns those of the route. The caller must not change what they contain.
+// Conditions returns the conditions of the route. The caller must not change what they contain.
 func (c *Checked) Conditions() Conditions { return c.entry.route.Conditions }
 
 // Check checks a route, except its service. Its error joins an *Error for each invalid

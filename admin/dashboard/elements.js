@@ -32,7 +32,7 @@ function showIf(e, shown) {
   return shown;
 }
 
-// arrange makes children those of parent, and moves only what is not in place.
+// arrange gives parent these children, and moves only what is not in place.
 function arrange(parent, children) {
   const stay = new Set(children);
   for (const child of [...parent.children]) if (!stay.has(child)) child.remove();

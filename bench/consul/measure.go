@@ -170,7 +170,7 @@ func parseSet(line string) (set, bool) {
 }
 
 // rolled is the service whose instances are replaced one after the other. Other changes
-// are those of other services.
+// are to other services.
 const rolled = 0
 
 func (b *bench) run(ctx context.Context, begin time.Time) (result, error) {

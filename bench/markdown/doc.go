@@ -1,3 +1,3 @@
 // Package markdown writes the figures of a measurement as Markdown tables, and
-// puts them into a document in place of those of an earlier one.
+// puts them into a document in place of an earlier one's.
 package markdown

@@ -134,7 +134,7 @@ func (l *load) allAnswer(since time.Time, instances []*instance) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	answered := make(map[string]bool)
-	for n := len(l.samples) - 1; n >= 0; n-- { // in the order of their ends, which is close to that of Due
+	for n := len(l.samples) - 1; n >= 0; n-- { // in the order of their ends, which is close to the order of Due
 		s := l.samples[n]
 		if s.Due.Add(s.Latency).Before(since) {
 			break

@@ -38,7 +38,7 @@ const (
 	enough    = 200 // requests that show how a share divides them
 )
 
-// configuration is that of sluice, with Consul's address and the share of the canary.
+// configuration is sluice's, with Consul's address and the share of the canary.
 const configuration = `consul: { addresses: [%q] }
 services:
   star:

@@ -20,7 +20,7 @@ type Options struct {
 	// 0640. Empty: "off".
 	Path string
 
-	// Format is that of a line; nil: JSON.
+	// Format is the format of a line; nil: JSON.
 	Format Format
 
 	// Sample is the share of requests to log, from 0 to 1, chosen at random. Requests

@@ -13,8 +13,8 @@ type Conn interface {
 	CloseWrite() error
 }
 
-// ResetOnClose makes Close reset a TCP connection, so that the other side does not take the end
-// for that of the bytes. A unix socket has nothing of this kind.
+// ResetOnClose makes Close reset a TCP connection, so that the other side does not take its end
+// for the end of the bytes. A unix socket has nothing of this kind.
 func ResetOnClose(conn Conn) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0) // the connection may be closed already

@@ -10,7 +10,7 @@ import (
 	"sluice/discovery"
 )
 
-// Drain orders the drain of these instances, and ends that of all others.
+// Drain orders the drain of these instances, and ends the drains of all others.
 func Drain(p *balancer.Pool, why string, ids ...discovery.Key) {
 	p.SetOrders(func(i discovery.Instance) balancer.Orders {
 		return balancer.Orders{Drain: slices.Contains(ids, i.Key()), Why: why}

@@ -3,6 +3,6 @@
 //
 // A seed determines the order of the faults. SLUICE_CHAOS_SEEDS=20 runs that many seeds
 // from SLUICE_CHAOS_FIRST_SEED (1) on, and requires that a new app is served soon after
-// the end of each fault. The default is one seed, and some of its faults unless SLUICE_TESTS=all is set.
+// the end of each fault. With SLUICE_TESTS=all alone, it runs one seed.
 // The test's log has the figures (go test -v).
 package chaos

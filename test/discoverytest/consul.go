@@ -131,7 +131,7 @@ func (c *Consul) SetTTL(name, ttl string) {
 }
 
 // SetIn sets the instances of name in a data centre, for queries with that data centre.
-// Without them, such queries get those of Set.
+// Without them, such queries get the ones of Set.
 func (c *Consul) SetIn(datacenter, name string, entries ...*api.ServiceEntry) {
 	for _, e := range entries {
 		e.Node.Datacenter = datacenter
@@ -229,7 +229,7 @@ type reply struct {
 	send      func(why *Fault) // sends the response with the fault
 }
 
-// block answers a query after a fault, when the index exceeds that of the query, or after its
+// block answers a query after a fault, when the index exceeds the query's, or after its
 // wait. look returns the present response, and is called with mu held.
 func (c *Consul) block(r *http.Request, request Request, look func() reply) {
 	wait := time.NewTimer(request.Wait)
@@ -294,7 +294,7 @@ func (c *Consul) agentChecks(w http.ResponseWriter, r *http.Request) {
 }
 
 // leader answers a query for the leader. It has the same faults as other queries, except
-// those of single responses.
+// faults of single responses.
 func (c *Consul) leader(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	fault, status, changed := c.fault, c.probeStatus, c.changed

@@ -174,7 +174,7 @@ func escape(token string) string {
 func (d *Document) Operations() []*Operation { return slices.Clone(d.operations) }
 
 // QueryParameters returns the names of the parameters in queries of all operations, sorted,
-// without those of the paths below a prefix.
+// without parameters of the paths below a prefix.
 func (d *Document) QueryParameters(without string) []string {
 	names := make(map[string]bool)
 	for _, o := range d.operations {
@@ -237,7 +237,7 @@ func (d *Document) check(text []byte) error {
 			if operation, ok := o.(map[string]any); ok {
 				id := operation["operationId"]
 				if id == nil || operation["summary"] == nil || ids[id] != "" {
-					return fmt.Errorf("%s %s needs a summary, and an operationId of its own (it is also that of %q)", method, path, ids[id])
+					return fmt.Errorf("%s %s needs a summary, and an operationId of its own (%q has it too)", method, path, ids[id])
 				}
 				ids[id] = path
 			}

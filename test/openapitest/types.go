@@ -128,7 +128,7 @@ func (t *Types) compareMembers(name string, schema map[string]any, typ reflect.T
 	return differences
 }
 
-// fieldsOf returns the fields that package json encodes, also those of embedded structs.
+// fieldsOf returns the fields that package json encodes, also fields of embedded structs.
 func fieldsOf(typ reflect.Type) (fields []reflect.StructField) {
 	for field := range typ.Fields() {
 		switch tag := field.Tag.Get("json"); {

@@ -2,8 +2,8 @@
 // one after the other, with a real Consul and a whole gateway, under an open-loop load.
 // docs/rolling.md has the results.
 //
-//	go test -v ./test/rolling                             # three modes, two replacements each: 10 s
-//	SLUICE_TESTS=all go test -v ./test/rolling            # everything: 1 min
+//	export SLUICE_TESTS=all                               # without it, nothing runs
+//	go test -v ./test/rolling                             # everything: 1 min
 //	go test -v -run 'TestRollingDeploy$' ./test/rolling   # with the settings of docs/rolling.md
 //	go test -v -run WithDefaults ./test/rolling           # without any setting
 //	SLUICE_ROLLING=long go test -v ./test/rolling         # 12 instances, longer pauses: 4 min

@@ -1,4 +1,4 @@
-//lint:file-ignore SA1019 http.ClientConn opens its connections itself; this client begins HTTP/2 on those of Dial.
+//lint:file-ignore SA1019 http.ClientConn opens its connections itself; this client begins HTTP/2 on the ones that Dial opens.
 
 package sluicetest
 

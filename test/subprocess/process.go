@@ -18,7 +18,7 @@ const Patience = 30 * time.Second
 type Options struct {
 	Program string    // a path, or a name on PATH
 	Args    []string  // without the name of the program
-	Dir     string    // working directory; that of this process if empty
+	Dir     string    // working directory; this process's if empty
 	Env     []string  // added to the environment of this process
 	Output  io.Writer // standard output and error, discarded if nil
 

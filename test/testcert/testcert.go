@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Files are those of a certificate and its key.
+// Files are the files of a certificate and its key.
 type Files struct{ Cert, Key string }
 
 // Write writes a certificate for host, signed by itself, and its key to dir, over the
