@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,10 +28,7 @@ func TestTwoAgentsWithACLs(t *testing.T) {
 	t.Run("findings", func(t *testing.T) { testACLs(t, server) })
 	again := func() {
 		deregisterAll(t, server, client)
-		consultest.Await(t, "the catalog knows the agent of node b", func() bool {
-			checks, _, err := server.Client().Health().Node("b", nil)
-			return err == nil && slices.ContainsFunc(checks, func(c *api.HealthCheck) bool { return c.CheckID == serfHealth })
-		})
+		awaitNodeB(t, server, api.HealthPassing)
 		registerTwice(t, server, client)
 	}
 	again()
@@ -69,6 +65,7 @@ func testDocumentedPolicy(t *testing.T, server, client *consultest.Agent) {
 	// The agents' next full synchronisation would restore their registrations. A restart
 	// triggers it.
 	verify.NoError(t, client.Kill())
+	awaitNodeB(t, server, api.HealthCritical) // so that it is not noticed later, in the next test
 	verify.NoError(t, client.Launch(t.Context()))
 	register(t, client, "marker", 9100, api.HealthPassing)
 	awaitRegistered(t, server, "marker@b", "star-1@a")

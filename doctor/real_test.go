@@ -44,6 +44,15 @@ func deregisterAll(t *testing.T, agents ...*consultest.Agent) {
 	}
 }
 
+// awaitNodeB waits until the servers report this status of node b's agent.
+func awaitNodeB(t *testing.T, server *consultest.Agent, status string) {
+	t.Helper()
+	consultest.Await(t, "the agent of node b is "+status, func() bool {
+		checks, _, err := server.Client().Health().Node("b", nil)
+		return err == nil && slices.ContainsFunc(checks, func(c *api.HealthCheck) bool { return c.CheckID == serfHealth && c.Status == status })
+	})
+}
+
 // registered returns the instances of star as "id@node", sorted; nil on an error.
 func registered(agent *consultest.Agent) []string {
 	entries, _, err := agent.Client().Health().Service("star", "", false, &api.QueryOptions{RequireConsistent: true})
@@ -307,10 +316,7 @@ func testDeadNode(t *testing.T, server, client *consultest.Agent) {
 	register(t, server, "star-1", 9001, api.HealthPassing)
 	awaitRegistered(t, server, "star-1@a", "star-1@b", "star-2@b")
 	verify.NoError(t, client.Kill())
-	consultest.Await(t, "node b is known to be dead", func() bool {
-		checks, _, err := server.Client().Health().Node("b", nil)
-		return err == nil && slices.ContainsFunc(checks, func(c *api.HealthCheck) bool { return c.CheckID == serfHealth && c.Status == api.HealthCritical })
-	})
+	awaitNodeB(t, server, api.HealthCritical)
 
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	report := examine(t, d)

@@ -113,7 +113,7 @@ func TestOldChecksContinueAfterARefusedReload(t *testing.T) {
 	r := start(t, checkedService("{ active: { path: /health, interval: 10ms } }", good.address))
 	r.write(checkedService("{ active: { tls: { ca: "+filepath.Join(t.TempDir(), "ca.pem")+" } } }", good.address))
 	r.Reload()
-	r.await("the reload is refused", func() bool { return r.history.Reloads().Refused == 1 })
+	r.await("the reload is refused", func() bool { return r.history.Reloads().Refused > 0 }) // more than 1 if the watch of the file saw it too
 	seen := good.checks.Load()
 	r.await("the old checks continue", func() bool { return good.checks.Load() > seen+1 })
 }
