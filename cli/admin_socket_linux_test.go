@@ -2,6 +2,7 @@ package cli
 
 import (
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,6 +53,8 @@ func TestAdminSocketIsPassedOn(t *testing.T) {
 	s.signal(syscall.SIGUSR2)
 	awaitThat(t, "the new process fails", func() bool { return strings.Contains(s.log(), "the new process does not serve") })
 	s.checkAdmin(file)
+	r, err := http.Get("http://" + s.address + "/")
+	verify.That(t, err == nil && r.Body.Close() == nil, "the old process does not serve: %v", err)
 	s.write(string(good))
 	s.signal(syscall.SIGKILL)
 	s.awaitEnd(s.pid)

@@ -121,13 +121,12 @@ func TestCompletion(t *testing.T) {
 func TestCheck(t *testing.T) {
 	good := writeFile(t, "good.yaml", "services: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ service: a }]\n")
 	status, stdout, stderr := execute(t, "check", "--config", good)
-	if want := good + " is right: listeners 1, services 1, routes 1\n"; status != exitOK || stdout != want || stderr != "" {
-		t.Errorf("status %d\n%s%s", status, stdout, stderr)
-	}
+	want := good + " is right: listeners 1, services 1, routes 1\n"
+	verify.That(t, status == exitOK && stdout == want && stderr == "", "status %d\n%s%s", status, stdout, stderr)
 
 	bad := writeFile(t, "bad.yaml", "log: { level: loud }\nservices: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ service: b }]\n")
 	status, stdout, stderr = execute(t, "check", "--config", bad)
-	want := fmt.Sprintf(`%s:1: log.level: value "loud": want one of debug, info, warn, error
+	want = fmt.Sprintf(`%s:1: log.level: value "loud": want one of debug, info, warn, error
 %[1]s:3: routes[0].service: value "b": no such service, did you mean "a"? (known: a)
 sluice: errors in the configuration: 2
 `, bad)

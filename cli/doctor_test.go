@@ -54,9 +54,27 @@ func stars(t *testing.T, agent *consultest.Agent) string {
 // assigns ports.
 const nowhere = "127.0.0.1:1"
 
+// TestDoctor has tests that use one Consul in turn: the doctor examines all of a catalog.
 func TestDoctor(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Node: "a"})
+	for name, test := range map[string]func(*testing.T, *consultest.Agent){
+		"finds and fixes": testDoctor, "asks": testDoctorAsks, "asks about containers": testDoctorAsksAboutContainers,
+		"gets times from a running sluice": testDoctorGetsTimes,
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer consultest.Await(t, "the catalog is empty again", func() bool { return stars(t, agent) == "" })
+			defer func() {
+				for id := range strings.FieldsSeq(stars(t, agent)) {
+					verify.NoError(t, agent.Client().Agent().ServiceDeregister(id))
+				}
+			}()
+			test(t, agent)
+		})
+	}
+}
+
+func testDoctor(t *testing.T, agent *consultest.Agent) {
 	registerStar(t, agent, "star-1", 9001, consulapi.HealthPassing)
 	examine := func(args ...string) (status int, stdout, stderr string) {
 		t.Helper()
@@ -97,9 +115,7 @@ func TestDoctor(t *testing.T) {
 	verify.Equal(t, stars(t, agent), "star-2", "the catalog")
 }
 
-func TestDoctorAsks(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Node: "a"})
+func testDoctorAsks(t *testing.T, agent *consultest.Agent) {
 	for n := range 4 {
 		registerStar(t, agent, fmt.Sprintf("star-%d", n), 9001, consulapi.HealthPassing)
 	}
@@ -117,9 +133,7 @@ func TestDoctorAsks(t *testing.T) {
 }
 
 // No node has the address of a container, so another process may have it too.
-func TestDoctorAsksAboutContainers(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Node: "a"})
+func testDoctorAsksAboutContainers(t *testing.T, agent *consultest.Agent) {
 	for n := range 3 {
 		registerStarAt(t, agent, "172.17.0.2", fmt.Sprintf("star-%d", n), 9001, consulapi.HealthPassing)
 	}
@@ -152,9 +166,7 @@ func TestDoctorAsksAboutContainers(t *testing.T) {
 	verify.Equal(t, stars(t, agent), "star-2", "with the name of the service it left")
 }
 
-func TestDoctorGetsTimesFromARunningSluice(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Node: "a"})
+func testDoctorGetsTimes(t *testing.T, agent *consultest.Agent) {
 	registerStar(t, agent, "star-1", 9001, consulapi.HealthCritical)
 	sluice := adminAPI(t, "s3cret", []admin.Peer{{
 		Service: "front", ID: "star-1", Node: "a", Address: "192.0.2.77:9001", Status: "critical", Since: time.Now().Add(-125 * time.Minute),

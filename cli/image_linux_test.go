@@ -269,10 +269,9 @@ func TestImageKnowsItsVersion(t *testing.T) {
 	build := exec.Command("sh", "-c", command+" -o "+program+" .")
 	build.Dir = context
 	build.Env = append(os.Environ(), "GOENV=off", "GOFLAGS=") // without the settings of this machine
-	if output, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", command, err, output)
-	}
-	output, err := exec.Command(program, "version").Output()
+	output, err := build.CombinedOutput()
+	verify.Require(t, err == nil, "%s: %v\n%s", command, err, output)
+	output, err = exec.Command(program, "version").Output()
 	version := string(output)
 	verify.That(t, err == nil && strings.Contains(version, commit) && !strings.Contains(version, "dirty") && !strings.Contains(version, "modified"), "%v: %s, want the unmodified commit %s", err, output, commit)
 }

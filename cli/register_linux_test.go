@@ -167,12 +167,20 @@ func awaitStars(t *testing.T, agent *consultest.Agent, want string) {
 
 const noConsul = "http://127.0.0.1:1"
 
-// The app keeps serving during the drain. A second signal ends the drain.
-func TestRegisterDeregistersBeforeTheAppStops(t *testing.T) {
+// A port that another app uses is refused: the app would fail, and its end would deregister the other one. The app keeps
+// serving during the drain. A second signal ends the drain. A crash deregisters it.
+func TestRegisterInConsul(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	r := startRegister(t, agent.URL(), []string{"--http", "/", "--drain", "1h"}, []string{"%APP%"})
 	awaitStars(t, agent, r.id())
+	command := exec.Command(os.Args[0], "register", "--name", "star", "--port", r.port, "--address", "127.0.0.1", "--consul", agent.URL(), "false")
+	command.Env = append(os.Environ(), envRole+"=sluice")
+	out, err := command.CombinedOutput()
+	want := "sluice: another process listens at 127.0.0.1:" + r.port + " already: want a free port\n"
+	verify.That(t, command.ProcessState.ExitCode() == exitFailed && string(out) == want, "got %q, %v", out, err)
+	awaitStars(t, agent, r.id())
+
 	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2} {
 		r.signal(s)
 		r.awaitOutput("got " + s.String())
@@ -184,12 +192,8 @@ func TestRegisterDeregistersBeforeTheAppStops(t *testing.T) {
 	r.signal(syscall.SIGTERM)
 	r.awaitStatus(7)
 	r.awaitOutput("got terminated")
-}
 
-func TestRegisterAfterACrash(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	r := startRegister(t, agent.URL(), []string{"--drain", "1h", "--interval", "1h"}, []string{"%APP%"})
+	r = startRegister(t, agent.URL(), []string{"--drain", "1h", "--interval", "1h"}, []string{"%APP%"})
 	awaitStars(t, agent, r.id())
 	verify.NoError(t, syscall.Kill(r.appPID(), syscall.SIGKILL))
 	r.awaitStatus(128 + int(syscall.SIGKILL))
@@ -298,20 +302,6 @@ func TestRegisterStopsAnAppThatDoesNotPassItsCheck(t *testing.T) {
 	r.awaitStatus(exitFailed)
 	want := fmt.Sprintf("sluice: the app has not passed its check \"http GET /\" at 127.0.0.1:%s within 200ms: ", r.port)
 	verify.That(t, strings.Contains(r.output.String(), want), "the output lacks %q", want)
-}
-
-// The app of a used port would fail, and its end would deregister the one that uses it.
-func TestRegisterRefusesAUsedPort(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	r := startRegister(t, agent.URL(), nil, []string{"%APP%"})
-	awaitStars(t, agent, r.id())
-	command := exec.Command(os.Args[0], "register", "--name", "star", "--port", r.port, "--address", "127.0.0.1", "--consul", agent.URL(), "false")
-	command.Env = append(os.Environ(), envRole+"=sluice")
-	out, err := command.CombinedOutput()
-	want := "sluice: another process listens at 127.0.0.1:" + r.port + " already: want a free port\n"
-	verify.That(t, command.ProcessState.ExitCode() == exitFailed && string(out) == want, "got %q, %v", out, err)
-	awaitStars(t, agent, r.id())
 }
 
 func TestRegisterRefusals(t *testing.T) {

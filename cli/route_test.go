@@ -68,9 +68,8 @@ b        by its split  80 %   0      0 %        sluice.yaml:12
 	answer.Route, answer.Candidates, answer.OtherPath = nil, nil, 0
 	status, stdout, stderr = execute(t, "route", "http://b.example/", "--admin", address)
 	verify.That(t, status == exitFailed && stdout == "\nroutes that do not match: 4 for other hosts\n" && stderr == "sluice: no route matches: sluice answers 404\n", "status %d\n%s%s", status, stdout, stderr)
-	if query := asked.URL.Query(); query.Get("method") != "GET" {
-		t.Errorf("asked for method %q", query.Get("method"))
-	}
+	query = asked.URL.Query()
+	verify.That(t, query.Get("method") == "GET", "asked for method %q", query.Get("method"))
 	for _, arguments := range [][]string{{}, {"GET", "http://a", "b"}} {
 		status, _, _ := execute(t, append([]string{"route", "--admin", address}, arguments...)...)
 		verify.That(t, status == exitUsage, "%q: status %d", arguments, status)

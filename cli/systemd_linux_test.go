@@ -118,14 +118,12 @@ func TestUnderSystemd(t *testing.T) {
 		t.Helper()
 		r := verify.Result(http.Get("http://" + s.address + "/")).Must(t)
 		defer r.Body.Close()
-		if body, err := io.ReadAll(r.Body); string(body) != "ok" {
-			t.Errorf("%d %s, %v", r.StatusCode, body, err)
-		}
+		body, err := io.ReadAll(r.Body)
+		verify.That(t, string(body) == "ok", "%d %s, %v", r.StatusCode, body, err)
 	}
 	_, n := m.await(0, "READY=1\nSTATUS=Serves")
-	if r, err := http.Get("http://" + s.admin + "/readyz"); err != nil || r.StatusCode != http.StatusOK {
-		t.Errorf("READY=1, but /readyz: %v, %v", r, err)
-	}
+	r, err := http.Get("http://" + s.admin + "/readyz")
+	verify.That(t, err == nil && r.StatusCode == http.StatusOK, "READY=1, but /readyz: %v, %v", r, err)
 	get()
 	m.await(n, "WATCHDOG=1")
 	verify.Contains(t, s.log(), `"sockets":["spare (127.0.0.1:`, "no warning of the socket without a listener")

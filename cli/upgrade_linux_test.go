@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"syscall"
 	"testing"
 
 	"sluice/test/consultest"
@@ -54,20 +53,6 @@ func TestReplaceUnderLoad(t *testing.T) {
 // static returns a configuration with one peer.
 func static(url string) string {
 	return fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [{ service: star }]\n", strings.TrimPrefix(url, "http://"))
-}
-
-// A new process with an invalid configuration changes nothing.
-func TestReplaceByBrokenProcess(t *testing.T) {
-	t.Parallel()
-	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") }))
-	defer origin.Close()
-	s := startServing(t, static(origin.URL))
-	s.write("nonsense")
-	s.signal(syscall.SIGUSR2)
-	awaitThat(t, "the log has the failure", func() bool { return strings.Contains(s.log(), "the new process does not serve") })
-	r, err := http.Get("http://" + s.address + "/")
-	verify.That(t, err == nil && r.StatusCode == 200, "the old process does not serve: %v, %v", r, err)
-	s.end()
 }
 
 // Inherited listeners are also protected from requests to peers.

@@ -73,12 +73,11 @@ func TestOrdersApplyToInstances(t *testing.T) {
 		o := s.Set().For(test.i)
 		verify.That(t, o.Drain == (test.drain != "") && o.Why == test.drain && o.Weight == test.weight, "%s: %+v", test.what, o)
 	}
-	if o := s.Set().All()[0]; o.Replica != "edge-1" || o.Since.IsZero() {
-		t.Errorf("got %+v", o)
-	}
+	o := s.Set().All()[0]
+	verify.That(t, o.Replica == "edge-1" && !o.Since.IsZero(), "got %+v", o)
 	verify.NoError(t, s.Give(weightOf(star(2), 9)))
 	expectStanding(t, s, "drain of the node n2 of dc1; drain of star/star-1 (10.0.0.1:81); weight 9 of star/star-2 (10.0.0.1:82)")
-	o := drainOf(star(1))
+	o = drainOf(star(1))
 	for _, want := range []bool{true, false} {
 		found, err := s.End(o.Key(), "")
 		verify.That(t, found == want && err == nil, "end: %v, %v", found, err)
@@ -231,24 +230,20 @@ func TestDamagedFiles(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "orders.json")
 		verify.NoError(t, os.WriteFile(path, []byte(data), 0o600))
 		s := New(Options{Path: path, Log: zerolog.Nop()})
-		if err := s.Open(); err == nil || !strings.Contains(err.Error(), "damaged") {
-			t.Errorf("%s: %v", what, err)
-		}
+		err := s.Open()
+		verify.That(t, err != nil && strings.Contains(err.Error(), "damaged"), "%s: %v", what, err)
 		status := s.Status()
 		verify.That(t, !status.Saved && status.Error != "", "%s: status %+v", what, status)
 		expectStanding(t, s, "")
-		if kept, err := os.ReadFile(path + ".damaged"); err != nil || string(kept) != data {
-			t.Errorf("%s: the damaged file: %q, %v", what, kept, err)
-		}
+		kept, err := os.ReadFile(path + ".damaged")
+		verify.That(t, err == nil && string(kept) == data, "%s: the damaged file: %q, %v", what, kept, err)
 		verify.NoError(t, s.Give(drainOf(star(2))))
 		var state State[Order]
 		data, err := os.ReadFile(path)
 		if err == nil {
 			err = json.Unmarshal(data, &state)
 		}
-		if err != nil || len(state.Orders) != 1 || !s.Status().Saved {
-			t.Errorf("%s: after the next order: %s, %v, %+v", what, data, err, s.Status())
-		}
+		verify.That(t, err == nil && len(state.Orders) == 1 && s.Status().Saved, "%s: after the next order: %s, %v, %+v", what, data, err, s.Status())
 	}
 }
 
@@ -286,9 +281,8 @@ func TestAStateGoesOn(t *testing.T) {
 		for _, s := range []*Peers{next, other} {
 			expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); drain of star/star-3 (10.0.0.1:83)")
 		}
-		if e := next.keys.Of(ended.Key()); next.Status().Pending != 2 || !e.Absent || !e.Pending || next.keys.Of(kept.Key()).Changing {
-			t.Errorf("next: %+v, %+v", next.Status(), e)
-		}
+		e := next.keys.Of(ended.Key())
+		verify.That(t, next.Status().Pending == 2 && e.Absent && e.Pending && !next.keys.Of(kept.Key()).Changing, "next: %+v, %+v", next.Status(), e)
 		if other.Status().Pending != 2 || !other.keys.Of(kept.Key()).Pending || other.keys.Of(ended.Key()).Changing {
 			t.Errorf("with another prefix: %+v", other.Status())
 		}
