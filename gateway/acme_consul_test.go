@@ -102,9 +102,9 @@ func TestReplicasOrderOnce(t *testing.T) {
 	pairs, _, err := agent.Client().KV().List("sluice-acme/", nil)
 	verify.NoError(t, err)
 	for _, pair := range pairs {
-		if text := string(pair.Value); strings.Contains(text, "BEGIN") || strings.Contains(text, "{") && strings.Contains(text, name) {
-			t.Errorf("%s is in plain text: %q", pair.Key, text)
-		}
+		text := string(pair.Value)
+		verify.That(t, !strings.Contains(text, "BEGIN") && (!strings.Contains(text, "{") || !strings.Contains(text, name)),
+			"%s is in plain text: %q", pair.Key, text)
 	}
 	consultest.Await(t, "no lock is left", func() bool {
 		keys, _, err := agent.Client().KV().Keys("sluice-acme/locks/", "", nil)
@@ -126,12 +126,7 @@ func TestHTTPChallengeAtAnotherReplica(t *testing.T) {
 	_, mayRead, err := agent.NewToken("reads", `key_prefix "sluice-acme/" { policy = "read" }`)
 	verify.NoError(t, err)
 	file := filepath.Join(t.TempDir(), "token")
-	write := func(token string) {
-		t.Helper()
-		verify.NoError(t, os.WriteFile(file+"~", []byte(token), 0o600))
-		verify.NoError(t, os.Rename(file+"~", file))
-	}
-	write(mayRead.SecretID)
+	replaceFile(t, file, mayRead.SecretID)
 	port := func() int { return consultest.ReservePort(t) }
 	peer := serveOrigin(t, func(http.ResponseWriter, *http.Request) {})
 	p := &pebble{plain: port(), secure: port()} // TLS-ALPN-01 fails
@@ -145,7 +140,7 @@ func TestHTTPChallengeAtAnotherReplica(t *testing.T) {
 	startProcess(t, p.replicaOf(name, fmt.Sprintf("addresses: [%q], token: %q", agent.URL(), may.SecretID), port(), ordering, peer))
 	first := awaitObtained(t, "a certificate by the answer of the other replica", name, ordering)
 	verify.Equal(t, answers.served("websecure", name), "", "the replica without permission has the certificate")
-	write(may.SecretID)
+	replaceFile(t, file, may.SecretID)
 	second := awaitObtained(t, "the certificate of the other replica", name, answering)
 	verify.That(t, second == first, "the replicas have the certificates %s and %s", first, second)
 	verify.Equal(t, p.issued(), 1, "certificates were issued")

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/certmagic"
 
@@ -48,9 +49,9 @@ func TestACMECertificatesOutliveListeners(t *testing.T) {
 			t.Logf("seed %d", seed)
 			random := rand.New(rand.NewPCG(seed, 0))
 			host := storage + ".example"
-			agent := consultest.Start(t, consultest.Options{})
+			agent, own := shared.Agent(t)
 			relay := consultest.StartRelay(t, agent.HTTPAddress())
-			where := "consul_kv: sluice-acme"
+			where := "consul_kv: " + own
 			if storage == "directory" {
 				dir := t.TempDir()
 				where = fmt.Sprintf("storage: %q", dir)
@@ -58,7 +59,7 @@ func TestACMECertificatesOutliveListeners(t *testing.T) {
 				storeCertificate(t, host, func(key string, value []byte) error { return files.Store(context.Background(), key, value) })
 			} else {
 				storeCertificate(t, host, func(key string, value []byte) error {
-					put(t, agent, "sluice-acme/"+key, string(value))
+					put(t, agent, own+"/"+key, string(value))
 					return nil
 				})
 			}
@@ -88,7 +89,7 @@ listeners:
 			defer asking.Wait()
 			defer stop()
 			asking.Go(func() {
-				for ctx.Err() == nil {
+				for pace := time.Tick(2 * time.Millisecond); ctx.Err() == nil; <-pace {
 					if got := servedAt(address, host); got != first {
 						t.Errorf("got %q, want %s", got, first)
 						return
@@ -108,9 +109,8 @@ listeners:
 					two = !two
 				}
 				r.replace(text(secure, web, two))
-				if got := servedAt(address, host); got != first {
-					t.Fatalf("step %d: got %q, want %s", step, got, first)
-				}
+				got := servedAt(address, host)
+				verify.Require(t, got == first, "step %d: got %q, want %s", step, got, first)
 			}
 			relay.Cut()
 			next := r.upgrade(text(0, web, two), nil)

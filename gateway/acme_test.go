@@ -18,6 +18,8 @@ func TestACME(t *testing.T) {
 	t.Parallel()
 	for _, challenge := range []string{"tls-alpn-01", "http-01"} {
 		t.Run(challenge, func(t *testing.T) {
+			t.Parallel()
+			host := challenge + ".example" // certmagic does one job for a name at a time
 			plain, secure := consultest.ReservePort(t), consultest.ReservePort(t)
 			p := pebble{plain: plain, secure: secure}
 			listener := fmt.Sprintf("  - { name: web, address: \"127.0.0.1:%d\", redirect_https: {} }\n", plain)
@@ -31,20 +33,18 @@ func TestACME(t *testing.T) {
 listeners:
 %s  - name: websecure
     address: "127.0.0.1:%d"
-    tls: { acme: { names: [a.example], directory: "https://127.0.0.1:%d/dir", storage: %q, ca: %q } }
-`, listener, secure, p.directory, filepath.Join(t.TempDir(), "acme"), p.ca) +
+    tls: { acme: { names: [%s], directory: "https://127.0.0.1:%d/dir", storage: %q, ca: %q } }
+`, listener, secure, host, p.directory, filepath.Join(t.TempDir(), "acme"), p.ca) +
 				static("star", serveOrigin(t, func(http.ResponseWriter, *http.Request) {}))
 			obtained := func(r *running) (serial string) {
 				t.Helper()
-				r.await("the certificate", func() bool { serial = r.served("websecure", "a.example"); return serial != "" })
+				r.await("the certificate", func() bool { serial = r.served("websecure", host); return serial != "" })
 				return serial
 			}
 			r := start(t, sluice)
 			first := obtained(r)
-			var all []admin.Certificate
-			if r.api("/api/certificates", &all); len(all) != 1 || all[0].State != "valid" {
-				t.Errorf("/api/certificates: %+v", all)
-			}
+			all := fetch[[]admin.Certificate](r, "/api/certificates")
+			verify.That(t, len(all) == 1 && all[0].State == "valid", "/api/certificates: %+v", all)
 			orders := strings.Count(p.log.String(), "POST /order-plz")
 			r.end()
 			r = start(t, sluice)

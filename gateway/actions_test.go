@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -123,11 +122,7 @@ func TestRateLimitsOutliveReloads(t *testing.T) {
 func TestUsersOfRoutes(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users")
-	write := func(text string) {
-		t.Helper()
-		verify.NoError(t, os.WriteFile(file+".new", []byte(text), 0o600))
-		verify.NoError(t, os.Rename(file+".new", file))
-	}
+	write := func(text string) { t.Helper(); replaceFile(t, file, text) }
 	const secret = ":{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n" // its hash
 	write("ann" + secret)
 	action := ", basic_auth: { users_file: " + file + " } }"
@@ -167,8 +162,7 @@ func TestConfigurationWithAMissingFile(t *testing.T) {
 	r.write(text + ", path: /one, basic_auth: { users_file: " + file + " } }]\n")
 	r.await("the configuration is refused", func() bool { return refusals() > 0 })
 	r.refuses("/other", 200)
-	verify.NoError(t, os.WriteFile(file+".new", []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600))
-	verify.NoError(t, os.Rename(file+".new", file))
+	replaceFile(t, file, "ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")
 	r.awaitStatus("/one", 401)
 	verify.Equal(t, refusals(), 1, "the log has the times refusal")
 	r.await("no refusal stands", func() bool { return r.applied().Reloads.LastError == nil })

@@ -20,8 +20,7 @@ import (
 // serviceNames returns the names in /api/services, in its order.
 func (r *running) serviceNames() []string {
 	r.t.Helper()
-	var list []admin.Service
-	r.api("/api/services", &list)
+	list := fetch[[]admin.Service](r, "/api/services")
 	var names []string
 	for _, s := range list {
 		names = append(names, s.Service)
@@ -32,9 +31,7 @@ func (r *running) serviceNames() []string {
 // tagged registers one instance of a service at address.
 func tagged(t *testing.T, consul *discoverytest.Consul, service, address string, tags ...string) {
 	t.Helper()
-	e := discoverytest.Instance(service, service+"-1", port(t, address))
-	e.Service.Tags = tags
-	consul.Set(service, e)
+	consul.Set(service, withTags(t, service, service+"-1", address, tags...))
 }
 
 func TestServicesAreFoundInTheCatalog(t *testing.T) {
@@ -125,12 +122,7 @@ func TestFoundServicesAreUsedDespiteErrorsOfOthers(t *testing.T) {
 			defer server.Close()
 			certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 			ca := filepath.Join(t.TempDir(), "ca.pem")
-			put := func() {
-				// As a whole: a file that is read while it is written would be another error.
-				verify.NoError(t, os.WriteFile(ca+".new", certificate, 0o600))
-				verify.NoError(t, os.Rename(ca+".new", ca))
-			}
-			put()
+			replaceFile(t, ca, string(certificate))
 			r := newRunning(t, fmt.Sprintf(`
 consul: { addresses: [%q] }
 catalog: { select: { tag: web } }
@@ -145,7 +137,7 @@ routes: [{ path: /, service: moon }]
 			const refused = `"again_in":`
 			if test.fails {
 				r.awaitLog(refused)
-				put()
+				replaceFile(t, ca, string(certificate))
 			}
 			r.await("sun is found", func() bool { return slices.Contains(r.serviceNames(), "sun") })
 			r.answers("/", "moon")

@@ -54,17 +54,13 @@ func TestDefaultRuleOfTheCatalog(t *testing.T) {
 	for _, host := range []string{"inner", "sidecar", "no_label"} {
 		r.refuses(host+".apps.example.com/", http.StatusNotFound)
 	}
-	var problems []admin.TagProblem
 	r.await("the service whose name is no label has a problem", func() bool {
-		problems = nil
-		r.api("/api/tags", &problems)
+		problems := fetch[[]admin.TagProblem](r, "/api/tags")
 		return len(problems) == 1 && problems[0].Service == "no_label" && problems[0].Dialect == "default_rule"
 	})
 	const from = "catalog.default_rule={service}.apps.example.com, for star-1 without tags"
 	r.await("the route of star has the origin "+from, func() bool {
-		var routes []admin.Route
-		r.api("/api/routes", &routes)
-		return slices.ContainsFunc(routes, func(r admin.Route) bool { return r.Service == "star" && r.Origin == from })
+		return slices.ContainsFunc(fetch[[]admin.Route](r, "/api/routes"), func(r admin.Route) bool { return r.Service == "star" && r.Origin == from })
 	})
 
 	// Its own route takes the place of the default one, and goes to the instances that ask for it.

@@ -18,7 +18,8 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 		verify.NoError(t, err)
 	}
 	type outage struct {
-		mode         consultest.Mode
+		private      bool            // it needs a Consul of its own,
+		mode         consultest.Mode // of this kind
 		begin, end   func(*testing.T, *consultest.Agent, *consultest.Relay)
 		losesItsData bool
 		long         bool // it is noticed at the end of a timeout
@@ -34,19 +35,19 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 			end:   func(_ *testing.T, _ *consultest.Agent, relay *consultest.Relay) { relay.Heal() },
 		},
 		"the agent hangs": {
-			long:  true,
+			long: true, private: true,
 			begin: func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Pause()) },
 			end:   func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Resume()) },
 		},
 		"the agent is killed": {
-			mode:  consultest.Server,
+			private: true, mode: consultest.Server,
 			begin: func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Kill()) },
 			end:   func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Launch(t.Context())) },
 		},
 		"the agent loses its data": {
-			begin:        func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Kill()) },
-			end:          func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Launch(t.Context())) },
-			losesItsData: true,
+			private: true, losesItsData: true,
+			begin: func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Kill()) },
+			end:   func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Launch(t.Context())) },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -54,16 +55,19 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 			if o.long {
 				long.Test(t)
 			}
-			const source = "consul_kv:sluice/"
-			agent := consultest.Start(t, consultest.Options{Mode: o.mode})
+			agent, own := shared.Agent(t)
+			if o.private {
+				agent = consultest.Start(t, consultest.Options{Mode: o.mode})
+			}
+			source := "consul_kv:" + own + "/"
 			relay := consultest.StartRelay(t, agent.HTTPAddress())
 			for range 20 { // so that the index of a new Consul is smaller
 				put(t, agent, "other", "x")
 			}
 			a, b := origin(t, "a"), origin(t, "b")
-			put(t, agent, "sluice/a.yaml", serving("a", a))
-			put(t, agent, "sluice/services/short", a)
-			text := strings.Replace(treeBelow(relay.URL(), "routes: [{ path: /short, service: short }"), "wait: 10m", "wait: 1s", 1)
+			put(t, agent, own+"/a.yaml", serving("a", a))
+			put(t, agent, own+"/services/short", a)
+			text := strings.Replace(treeBelow(relay.URL(), own, "routes: [{ path: /short, service: short }"), "wait: 10m", "wait: 1s", 1)
 			r := start(t, text+"]")
 			r.answers("/a", "a")
 			r.awaitState(source, "in_use")
@@ -93,18 +97,18 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 				})
 				serves("after the loss")
 				// Somebody writes them again, one by one: those that are not written yet stay in use.
-				put(t, agent, "sluice/services/short", b)
+				put(t, agent, own+"/services/short", b)
 				r.answers("/short", "b")
 				r.gets("/a", "a")
-				put(t, agent, "sluice/services/short", a)
+				put(t, agent, own+"/services/short", a)
 				r.answers("/short", "a")
-				put(t, agent, "sluice/a.yaml", serving("a", a))
+				put(t, agent, own+"/a.yaml", serving("a", a))
 			}
 			r.awaitState(source, "in_use")
 			r.awaitLog("the source of the configuration can be read again")
 			serves("with Consul")
 			verify.Equal(t, r.services.get("a").pool, pool, "the pool was replaced")
-			put(t, agent, "sluice/services/short", b)
+			put(t, agent, own+"/services/short", b)
 			r.answers("/short", "b")
 		})
 	}

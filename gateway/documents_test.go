@@ -17,9 +17,9 @@ import (
 	"sluice/test/verify"
 )
 
-// treeBelow is the configuration of a gateway that follows the keys below sluice/.
-func treeBelow(agent string, more string) string {
-	return fmt.Sprintf("consul: { addresses: [%q], wait: 10m }\ndynamic: [{ consul_kv: { prefix: sluice/ } }]\n", agent) + preamble + more
+// treeBelow is the configuration of a gateway that follows the keys below prefix.
+func treeBelow(agent, prefix, more string) string {
+	return fmt.Sprintf("consul: { addresses: [%q], wait: 10m }\ndynamic: [{ consul_kv: { prefix: %s/ } }]\n", agent, prefix) + preamble + more
 }
 
 // serving returns a document with a service that has one peer, and a route for its path.
@@ -73,11 +73,11 @@ func TestDocumentsAreFollowed(t *testing.T) {
 			}
 		},
 		"Consul": func(t *testing.T) source {
-			agent := consultest.Start(t, consultest.Options{})
+			agent, own := shared.Agent(t)
 			return source{
-				"consul_kv:sluice/", treeBelow(agent.URL(), ""),
-				func(document, text string) { put(t, agent, "sluice/"+document, text) },
-				func(document string) { verify.Result(agent.Client().KV().Delete("sluice/"+document, nil)).Must(t) },
+				"consul_kv:" + own + "/", treeBelow(agent.URL(), own, ""),
+				func(document, text string) { put(t, agent, own+"/"+document, text) },
+				func(document string) { verify.Result(agent.Client().KV().Delete(own+"/"+document, nil)).Must(t) },
 			}
 		},
 		"etcd": func(t *testing.T) source {
@@ -125,7 +125,7 @@ func TestDocumentsAreFollowed(t *testing.T) {
 // All keys of a transaction take effect together.
 func TestConsulTransactionIsSeenWhole(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent, own := shared.Agent(t)
 	a := origin(t, "a")
 	const keys = 20
 	transaction := func(round int) {
@@ -133,13 +133,13 @@ func TestConsulTransactionIsSeenWhole(t *testing.T) {
 		var ops api.KVTxnOps
 		for n := range keys { // each document is valid only with the next one
 			text := fmt.Sprintf("services: { s%d-%d: { peers: [%q] } }\nroutes: [{ path: /%d, service: s%d-%d }]", n, round, a, n, (n+1)%keys, round)
-			ops = append(ops, &api.KVTxnOp{Verb: api.KVSet, Key: fmt.Sprintf("sluice/%d.yaml", n), Value: []byte(text)})
+			ops = append(ops, &api.KVTxnOp{Verb: api.KVSet, Key: fmt.Sprintf("%s/%d.yaml", own, n), Value: []byte(text)})
 		}
 		ok, response, _, err := agent.Client().KV().Txn(ops, nil)
 		verify.Require(t, err == nil && ok, "%+v, %v", response, err)
 	}
 	transaction(0)
-	r := start(t, treeBelow(agent.URL(), ""))
+	r := start(t, treeBelow(agent.URL(), own, ""))
 	for round := 1; round <= 10; round++ {
 		transaction(round)
 		name := fmt.Sprintf("s0-%d", round)
@@ -153,14 +153,14 @@ func TestConsulTransactionIsSeenWhole(t *testing.T) {
 // What Consul does not say, or does not show, removes nothing.
 func TestConsulTreeThatDisappears(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{ACLs: true})
-	a := origin(t, "a")
-	rules := `key_prefix "sluice/" { policy = "read" }`
-	policy, token, err := agent.NewToken("sluice", rules)
+	agent, own := sharedWithACLs.Agent(t)
+	source, a := "consul_kv:"+own+"/", origin(t, "a")
+	rules := fmt.Sprintf(`key_prefix "%s/" { policy = "read" }`, own)
+	policy, token, err := agent.NewToken(own, rules)
 	verify.NoError(t, err)
-	put(t, agent, "sluice/a.yaml", serving("a", a))
-	put(t, agent, "sluice/b.yaml", "")
-	text := strings.Replace(treeBelow(agent.URL(), ""), "wait: 10m", "token: "+token.SecretID+", wait: 1s", 1)
+	put(t, agent, own+"/a.yaml", serving("a", a))
+	put(t, agent, own+"/b.yaml", "")
+	text := strings.Replace(treeBelow(agent.URL(), own, ""), "wait: 10m", "token: "+token.SecretID+", wait: 1s", 1)
 	r := start(t, text)
 	r.gets("/a", "a")
 	serves := func(when string) {
@@ -170,27 +170,24 @@ func TestConsulTreeThatDisappears(t *testing.T) {
 	setRules := func(rules string) {
 		t.Helper()
 		policy.Rules = rules
-		if _, _, err := agent.Client().ACL().PolicyUpdate(policy, nil); err != nil {
-			t.Fatal(err)
-		}
+		_, _, err := agent.Client().ACL().PolicyUpdate(policy, nil)
+		verify.NoError(t, err)
 	}
-	setRules(rules + `key "sluice/a.yaml" { policy = "deny" }`)
-	if s := r.awaitState("consul_kv:sluice/", "stale"); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], "filtered by ACLs") {
-		t.Errorf("errors %q", s.Errors)
-	}
+	setRules(rules + fmt.Sprintf(` key "%s/a.yaml" { policy = "deny" }`, own))
+	s := r.awaitState(source, "stale")
+	verify.That(t, len(s.Errors) == 1 && strings.Contains(s.Errors[0], "filtered by ACLs"), "errors %q", s.Errors)
 	serves("a key is hidden")
 	setRules(rules)
-	r.awaitState("consul_kv:sluice/", "in_use")
+	r.awaitState(source, "in_use")
 
-	verify.Result(agent.Client().KV().DeleteTree("sluice/", nil)).Must(t)
-	if s := r.awaitState("consul_kv:sluice/", "stale"); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], "allow_empty") {
-		t.Errorf("errors %q", s.Errors)
-	}
+	verify.Result(agent.Client().KV().DeleteTree(own+"/", nil)).Must(t)
+	s = r.awaitState(source, "stale")
+	verify.That(t, len(s.Errors) == 1 && strings.Contains(s.Errors[0], "allow_empty"), "errors %q", s.Errors)
 	serves("all keys are deleted")
-	r.write(strings.Replace(text, "prefix: sluice/", "prefix: sluice/, allow_empty: true", 1))
+	r.write(strings.Replace(text, "prefix: "+own+"/", "prefix: "+own+"/, allow_empty: true", 1))
 	r.awaitStatus("/a", 404)
-	r.awaitState("consul_kv:sluice/", "in_use")
-	put(t, agent, "sluice/a.yaml", serving("a", a))
+	r.awaitState(source, "in_use")
+	put(t, agent, own+"/a.yaml", serving("a", a))
 	r.answers("/a", "a")
 }
 
@@ -198,20 +195,20 @@ func TestConsulTreeThatDisappears(t *testing.T) {
 // there, without peers. Nothing falls through to another route.
 func TestStartWithoutConsul(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent, own := shared.Agent(t)
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	relay.Cut()
 	a, b := origin(t, "a"), origin(t, "b")
-	put(t, agent, "sluice/services/a", a)
-	r := startWithin(t, treeBelow(relay.URL(), fmt.Sprintf("services: { b: { peers: [%q] } }\nroutes: [{ path: /a, service: a }, { service: b }]", b)), time.Millisecond)
+	put(t, agent, own+"/services/a", a)
+	r := startWithin(t, treeBelow(relay.URL(), own, fmt.Sprintf("services: { b: { peers: [%q] } }\nroutes: [{ path: /a, service: a }, { service: b }]", b)), time.Millisecond)
 	r.refuses("/a", 503)
 	r.answers("/", "b")
 	var v admin.Readiness
 	r.await("readyz names the source", func() bool {
 		status := r.api("/readyz", &v)
-		return status == 503 && slices.ContainsFunc(v.Missing, func(m string) bool { return strings.HasPrefix(m, "dynamic source consul_kv:sluice/: ") })
+		return status == 503 && slices.ContainsFunc(v.Missing, func(m string) bool { return strings.HasPrefix(m, "dynamic source consul_kv:"+own+"/: ") })
 	})
-	r.awaitState("consul_kv:sluice/", "waiting")
+	r.awaitState("consul_kv:"+own+"/", "waiting")
 	relay.Heal()
 	r.answers("/a", "a")
 	r.await("readiness", func() bool { return r.api("/readyz", &v) == 200 })

@@ -33,9 +33,8 @@ func TestFeedTellsOfTheConfiguration(t *testing.T) {
 		"info peer.joined: " + a + " joined",
 		"info sluice.ready: sluice is ready",
 	}
-	if got := told(r.events); !slices.Equal(got, want) {
-		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
+	got := told(r.events)
+	verify.That(t, slices.Equal(got, want), "got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	r.write("services: { a: { peers: [x] } }")
 	r.await("the file is refused", func() bool { return len(told(r.events)) > len(want) })
 	if got := told(r.events)[len(want)]; !strings.HasPrefix(got, "warning config.refused: The configuration was refused, revision 1 stays in use: ") || strings.Contains(got, "\n") {
@@ -47,8 +46,7 @@ func TestFeedTellsOfTheConfiguration(t *testing.T) {
 			return strings.HasPrefix(line, "info config.applied: Revision 2 of the configuration was applied: changed: "+r.file+", differences: ")
 		})
 	})
-	var list []events.Event
-	r.api("/api/events?format=json&kind=config", &list)
+	list := fetch[[]events.Event](r, "/api/events?format=json&kind=config")
 	verify.That(t, len(list) == 3 && list[2].Revision == 2 && list[1].Level == events.Warning, "got %+v", list)
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -33,10 +34,25 @@ import (
 	"sluice/test/verify"
 )
 
+// Tests that neither stop Consul nor need an empty one share one, or one with ACLs.
+var shared, sharedWithACLs = consultest.Shared{}, consultest.Shared{ACLs: true}
+
+// suite ends what tests share before goleak looks for goroutines.
+type suite struct{ *testing.M }
+
+func (s suite) Run() (status int) {
+	status = s.M.Run()
+	if err := errors.Join(shared.Close(), sharedWithACLs.Close()); err != nil {
+		fmt.Fprintln(os.Stderr, "close consul:", err)
+		status = 1
+	}
+	return status
+}
+
 func TestMain(m *testing.M) {
 	parallel.SetDefault(12) // the tests mostly wait
 	// fasthttp, a dependency of accesslog and proxy, never ends this goroutine.
-	goleak.VerifyTestMain(m,
+	goleak.VerifyTestMain(suite{m},
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
 		// certmagic keeps a rate limiter for each account, and a lock file fresh until
 		// it finds it removed.
@@ -247,13 +263,18 @@ func (r *running) api(path string, v any) (status int) {
 	return answer.Status
 }
 
+// fetch returns an answer of the admin API, whatever its status.
+func fetch[T any](r *running, path string) (v T) {
+	r.t.Helper()
+	r.api(path, &v)
+	return v
+}
+
 // peers returns the peers of the admin API by address.
 func (r *running) peers() map[string]admin.Peer {
 	r.t.Helper()
-	var list []admin.Peer
-	r.api("/api/peers", &list)
-	peers := make(map[string]admin.Peer, len(list))
-	for _, p := range list {
+	peers := make(map[string]admin.Peer)
+	for _, p := range fetch[[]admin.Peer](r, "/api/peers") {
 		peers[p.Address] = p
 	}
 	return peers

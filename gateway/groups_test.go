@@ -81,8 +81,7 @@ func TestGroupsChangeUnderLoad(t *testing.T) {
 		}
 		return true
 	})
-	var list []admin.Service
-	r.api("/api/services", &list)
+	list := fetch[[]admin.Service](r, "/api/services")
 	attempts := uint64(0)
 	for _, p := range r.peers() {
 		attempts += p.Requests

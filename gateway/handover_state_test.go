@@ -71,6 +71,13 @@ func (r *running) succeedAfter(text string, pass func(io.ReadCloser) io.ReadClos
 	return s
 }
 
+// fails waits until the new process has ended, which must not take over.
+func (s *successor) fails() {
+	s.t.Helper()
+	verify.Require(s.t, <-s.outcome != nil, "the new process has taken over")
+	<-s.ended
+}
+
 // drain drains a peer through the admin API.
 func (r *running) drain(service, id string) {
 	r.t.Helper()
@@ -225,10 +232,7 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 				takeover = 50 * time.Millisecond
 			}
 			next := old.succeed(text(test.text), test.pass, takeover)
-			if err := <-next.outcome; err == nil {
-				t.Fatal("the new process has taken over")
-			}
-			<-next.ended
+			next.fails()
 			if next.err == nil || !strings.Contains(next.err.Error(), "lacks peers") || !strings.Contains(next.log.String()+next.err.Error(), test.want) {
 				t.Errorf("error of the new process: %v, its log\n%s", next.err, next.log)
 			}
@@ -316,7 +320,6 @@ func TestOldProcessWatchesConsulDuringASlowTakeover(t *testing.T) {
 	}
 	consul.Heal()
 	verify.Succeeds(t, <-next.outcome)
-	if asking.Wait(); first != 200 {
-		t.Errorf("first readyz of the new process: %d, want 200: its API must not answer before it serves", first)
-	}
+	asking.Wait()
+	verify.That(t, first == 200, "first readyz of the new process: %d, want 200: its API must not answer before it serves", first)
 }

@@ -193,8 +193,7 @@ func TestConnectionsPerPeerWithHTTP2(t *testing.T) {
 	reason := response.Header.Get("X-Sluice-Reason")
 	verify.That(t, response.StatusCode == 503 && reason == "connections_saturated", "with a short wait: %d %s", response.StatusCode, reason)
 	finish()
-	if n := succeeded.Load(); n != 2*each {
-		t.Errorf("%d of %d requests succeeded", n, 2*each)
-	}
+	n := succeeded.Load()
+	verify.That(t, n == 2*each, "%d of %d requests succeeded", n, 2*each)
 	verify.Equal(t, most.Load(), limit, "up to requests in flight")
 }

@@ -72,8 +72,7 @@ func (c *canaryRun) request() (body string) {
 
 func (c *canaryRun) split() release.State {
 	c.t.Helper()
-	var states []release.State
-	c.api("/api/shares", &states)
+	states := fetch[[]release.State](c.running, "/api/shares")
 	verify.Require(c.t, len(states) == 1, "%d splits", len(states))
 	return states[0]
 }
@@ -130,18 +129,16 @@ func TestJudgeRollsBack(t *testing.T) {
 
 	// A configuration that is refused, and one that does not change the share, change nothing.
 	c.write(c.text("40%", "step: 20m }\n    upstream: { tls: { ca: "+filepath.Join(t.TempDir(), "missing")+" }"))
-	c.await("the configuration is refused", func() bool { return c.history.Reloads().Refused == 1 })
-	if s := c.split(); s.Share != 0 {
-		t.Errorf("after a refused reload the share is %v", s.Share)
-	}
+	c.await("the configuration is refused", func() bool { return c.history.Reloads().Refused > 0 })
+	s = c.split()
+	verify.That(t, s.Share == 0, "after a refused reload the share is %v", s.Share)
 	c.await("the history says why", func() bool {
 		r := c.history.Current()
 		return r.OnlyShares && r.Number == 2 && r.Reason == "judge: services.star.split.canary: 50% -> 0%: "+s.Judge.Verdict && len(r.Diff) == 1
 	})
 	c.replace(c.text("50%", "step: 20m"))
-	if s := c.split(); s.Share != 0 {
-		t.Errorf("after a reload the share is %v", s.Share)
-	}
+	s = c.split()
+	verify.That(t, s.Share == 0, "after a reload the share is %v", s.Share)
 	c.failing.Store(false)
 	c.write(c.text("40%", "step: 20m"))
 	c.await("the share of the configuration counts", func() bool { s := c.split(); return s.Share == 0.4 && s.Override == nil })

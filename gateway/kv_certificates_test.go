@@ -61,8 +61,7 @@ func startWithoutPolls(t *testing.T, text string) *running {
 
 func (r *running) certificates() map[string]admin.Certificate {
 	r.t.Helper()
-	var all []admin.Certificate
-	r.api("/api/certificates", &all)
+	all := fetch[[]admin.Certificate](r, "/api/certificates")
 	byFile := make(map[string]admin.Certificate)
 	for _, c := range all {
 		byFile[c.File] = c
@@ -75,51 +74,52 @@ func (r *running) certificates() map[string]admin.Certificate {
 // there is none. A reload follows other prefixes, and serves clients with them at once.
 func TestCertificatesFromConsul(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	first := kvCertificate(t, agent, "certs/web/a.example.pem", "a.example")
-	elsewhere := kvCertificate(t, agent, "certs/web2/a.example.pem", "a.example")
-	put(t, agent, "certs/web/notes.txt", "not a certificate")
+	agent, own := shared.Agent(t)
+	web := own + "/web/"
+	first := kvCertificate(t, agent, web+"a.example.pem", "a.example")
+	elsewhere := kvCertificate(t, agent, own+"/web2/a.example.pem", "a.example")
+	put(t, agent, web+"notes.txt", "not a certificate")
 	text := fmt.Sprintf(`
-consul: { addresses: [%q], wait: 10m }
+consul: { addresses: [%[1]q], wait: 10m }
 listeners:
-  - { name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: certs/web }] } }
-  - { name: other, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: certs/web }] } }
-`, agent.URL()) + static("star", origin(t, "star"))
+  - { name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: %[2]s/web }] } }
+  - { name: other, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: %[2]s/web }] } }
+`, agent.URL(), own) + static("star", origin(t, "star"))
 	r := startWithoutPolls(t, text)
 	for _, listener := range []string{"web", "other"} { // from the first connection on
 		verify.Equal(t, r.served(listener, "a.example"), first, "%s serves", listener)
 	}
 	oneLoop := func() bool { _, loops := r.registries.consul.Capacity(); return loops == 1 }
 	verify.That(t, oneLoop(), "several loops follow the prefix")
-	second := kvCertificate(t, agent, "certs/web/a.example.pem", "a.example")
+	second := kvCertificate(t, agent, web+"a.example.pem", "a.example")
 	r.awaitServed("web", "a.example", second)
 	r.awaitServed("other", "a.example", second)
 
 	// In two keys, which never arrive at the same time.
 	cert, key := testcert.PEM("b.example", func(c *x509.Certificate) { c.SerialNumber.SetInt64(7) })
-	put(t, agent, "certs/web/b/certFile", string(cert))
+	put(t, agent, web+"b/certFile", string(cert))
 	fault := func(file, want string) {
 		t.Helper()
 		r.await(file+": "+want, func() bool { return strings.Contains(r.certificates()[file].Error, want) })
 	}
-	fault("consul_kv:certs/web/b/certFile", "there is no key b/keyFile")
-	put(t, agent, "certs/web/b/keyFile", string(key))
+	fault("consul_kv:"+web+"b/certFile", "there is no key b/keyFile")
+	put(t, agent, web+"b/keyFile", string(key))
 	r.awaitServed("web", "b.example", "7")
 
-	const a = "consul_kv:certs/web/a.example.pem"
+	a := "consul_kv:" + web + "a.example.pem"
 	for _, test := range []struct{ value, want string }{
 		{"hello", "failed to find any PEM data"},
 		{string(cert), "found a certificate rather than a key"},
 		{string(cert[:len(cert)-30]), "ends within a certificate"},
 		{"", "failed to find any PEM data"},
 	} {
-		put(t, agent, "certs/web/a.example.pem", test.value)
+		put(t, agent, web+"a.example.pem", test.value)
 		fault(a, test.want)
 		verify.Equal(t, r.served("web", "a.example"), second, "%q: is served", test.value)
 	}
-	kvCertificate(t, agent, "certs/web/a.example.pem", "a.example", testcert.Lasting(-2*time.Hour, -time.Hour))
+	kvCertificate(t, agent, web+"a.example.pem", "a.example", testcert.Lasting(-2*time.Hour, -time.Hour))
 	fault(a, "has expired")
-	verify.Result(agent.Client().KV().DeleteTree("certs/web/", nil)).Must(t)
+	verify.Result(agent.Client().KV().DeleteTree(web, nil)).Must(t)
 	fault(a, "its key is gone")
 	keeps := func(when string) {
 		t.Helper()
@@ -128,9 +128,8 @@ listeners:
 		}
 	}
 	keeps("without keys")
-	if c := r.certificates()[a]; c.State != "valid" || !slices.Equal(c.Names, []string{"a.example"}) {
-		t.Errorf("/api/certificates: %+v", c)
-	}
+	c := r.certificates()[a]
+	verify.That(t, c.State == "valid" && slices.Equal(c.Names, []string{"a.example"}), "/api/certificates: %+v", c)
 	verify.Contains(t, r.text("/readyz"), a, "/readyz")
 	verify.Contains(t, r.text("/metrics"), `sluice_certificate_file_error{file="`+a+`",used_by="listener \"web\""} 1`, "no metric of the fault")
 	r.awaitLog("its key is gone")
@@ -138,12 +137,12 @@ listeners:
 	fault(a, "its key is gone")
 	keeps("after an upgrade")
 	// Another certificate for the same name takes the place of one that is gone.
-	third := kvCertificate(t, agent, "certs/web/new.pem", "a.example")
+	third := kvCertificate(t, agent, web+"new.pem", "a.example")
 	r.awaitServed("web", "a.example", third)
 	_, there := r.certificates()[a]
 	verify.That(t, !there, "the replaced certificate is still listed")
 	for _, test := range []struct{ prefix, serial string }{{"web2", elsewhere}, {"web", third}} {
-		r.replace(strings.ReplaceAll(text, "certs/web ", "certs/"+test.prefix+" "))
+		r.replace(strings.ReplaceAll(text, own+"/web ", own+"/"+test.prefix+" "))
 		verify.Equal(t, r.served("web", "a.example"), test.serial, "%s: is served", test.prefix)
 		r.await("one loop follows "+test.prefix, oneLoop)
 	}
@@ -160,27 +159,25 @@ func (r *running) text(path string) (body string) {
 // the old one, a restarted one from the copy.
 func TestCertificatesWhileConsulIsAway(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{ACLs: true})
-	_, token, err := agent.NewToken("certificates", `
-		key_prefix "certs/web/" { policy = "read" }
-		key "certs/web/hidden.pem" { policy = "deny" }`)
+	agent, own := sharedWithACLs.Agent(t)
+	_, token, err := agent.NewToken(own, fmt.Sprintf(`key_prefix "%[1]s/" { policy = "read" } key "%[1]s/hidden.pem" { policy = "deny" }`, own))
 	verify.NoError(t, err)
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
-	first := kvCertificate(t, agent, "certs/web/a.pem", "a.example")
+	first := kvCertificate(t, agent, own+"/a.pem", "a.example")
 	dir := t.TempDir()
 	text := fmt.Sprintf(`
 consul: { addresses: [%q], wait: 10m, token: %q, certificates_dir: %q }
-listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: certs/web }] } }]
-`, relay.URL(), token.SecretID, dir) + static("star", serveOrigin(t, func(http.ResponseWriter, *http.Request) {}))
+listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: %s }] } }]
+`, relay.URL(), token.SecretID, dir, own) + static("star", serveOrigin(t, func(http.ResponseWriter, *http.Request) {}))
 	r := startWithoutPolls(t, text)
 	r.awaitServed("web", "a.example", first)
-	const file = "consul_kv:certs/web/a.pem"
+	file := "consul_kv:" + own + "/a.pem"
 
 	// ACLs hide a key: the others must not be taken for all.
-	put(t, agent, "certs/web/hidden.pem", "hidden")
+	put(t, agent, own+"/hidden.pem", "hidden")
 	r.await("the fault", func() bool { return strings.Contains(r.certificates()[file].Error, "filtered by ACLs") })
 	verify.Equal(t, r.served("web", "a.example"), first, "hidden: is served")
-	verify.Result(agent.Client().KV().Delete("certs/web/hidden.pem", nil)).Must(t)
+	verify.Result(agent.Client().KV().Delete(own+"/hidden.pem", nil)).Must(t)
 	r.await("the end of the fault", func() bool { return r.certificates()[file].Error == "" })
 
 	var copies []string
@@ -188,16 +185,15 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_
 		copies, err = filepath.Glob(filepath.Join(dir, "*.json"))
 		return err == nil && len(copies) == 1
 	})
-	if info, err := os.Stat(copies[0]); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the copy has the mode %v, %v", info.Mode(), err)
-	}
+	info, err := os.Stat(copies[0])
+	verify.That(t, err == nil && info.Mode().Perm() == 0o600, "the copy has the mode %v, %v", info.Mode(), err)
 	relay.Cut()
 	restarted := startWithin(t, text, patience)
 	verify.Equal(t, restarted.served("web", "a.example"), first, "after a restart is served")
 	next := r.upgrade(strings.Replace(text, fmt.Sprintf("certificates_dir: %q", dir), "", 1), nil)
 	verify.Equal(t, next.served("web", "a.example"), first, "in a new process is served")
 	relay.Heal()
-	second := kvCertificate(t, agent, "certs/web/a.pem", "a.example")
+	second := kvCertificate(t, agent, own+"/a.pem", "a.example")
 	for _, r := range []*running{restarted, next} {
 		consultest.Await(t, "the certificate after the recovery", func() bool { return r.served("web", "a.example") == second })
 	}

@@ -69,15 +69,13 @@ func TestListenersChangeUnderLoad(t *testing.T) {
 	stopSecond := r.load("second")
 	socket := r.Address("second")
 	r.replace(listening(a, web, strings.Replace(second, "second", "renamed", 1)))
-	if got := r.Address("renamed"); got != socket || r.Address("second") != nil {
-		t.Errorf("a renamed listener is at %v, want %v", got, socket)
-	}
+	got := r.Address("renamed")
+	verify.That(t, got == socket && r.Address("second") == nil, "a renamed listener is at %v, want %v", got, socket)
 	for n := range 20 {
 		r.replace(listening(a, web, fmt.Sprintf("{ name: renamed%d, address: '127.0.0.2:0' }", n)))
 	}
-	if n := stopSecond(); n == 0 {
-		t.Error("no request at the second listener")
-	}
+	n := stopSecond()
+	verify.That(t, n != 0, "no request at the second listener")
 
 	// Its requests finish, and it accepts no others.
 	idle := verify.Result(net.Dial("tcp", socket.String())).Must(t)
@@ -89,12 +87,10 @@ func TestListenersChangeUnderLoad(t *testing.T) {
 	rest, err := io.ReadAll(idle)
 	verify.That(t, err == nil && len(rest) == 0, "an idle connection of a removed listener: %q, %v", rest, err)
 	r.awaitRefused(socket)
-	if got := r.Address("web"); got != address {
-		t.Errorf("the other listener moved from %v to %v", address, got)
-	}
-	if n := stopWeb(); n == 0 {
-		t.Error("no request at the first listener")
-	}
+	got = r.Address("web")
+	verify.That(t, got == address, "the other listener moved from %v to %v", address, got)
+	n = stopWeb()
+	verify.That(t, n != 0, "no request at the first listener")
 }
 
 func TestRequestFinishesOnARemovedListener(t *testing.T) {
@@ -135,7 +131,7 @@ func TestRefusedRevisionChangesNothing(t *testing.T) {
 		{strings.Replace(listening(b, web, other), "peers:", "health: { active: { type: tcp, tls: { ca: "+missing+" } } }, peers:", 1), `service \"a\": health.active.tls: trusted certificates: `},
 	} {
 		r.write(bad.text)
-		r.await("the reload is refused", func() bool { return r.history.Reloads().Refused == uint64(n+1) })
+		r.await("the reload is refused", func() bool { return r.history.Reloads().Refused > uint64(n) })
 		r.await("the log has "+bad.message, func() bool { return strings.Contains(r.log.String(), bad.message) })
 		got := len(r.listeners.all())
 		verify.That(t, got == 1 && r.Address("web") != nil, "%s: %d listeners", bad.message, got)
@@ -170,9 +166,8 @@ func TestAccessLogChanges(t *testing.T) {
 	r.get("/")
 	one, two := lines(first), lines(second)
 	verify.That(t, one != 0 && two >= 2 && one+two == requests+1, "%d and %d lines for %d requests", one, two, requests+1)
-	if data, err := os.ReadFile(second); err != nil || !strings.Contains(string(data), `"GET /combined HTTP/1.1" 200`) {
-		t.Errorf("the second log lacks a line of the other format: %v", err)
-	}
+	data, err := os.ReadFile(second)
+	verify.That(t, err == nil && strings.Contains(string(data), `"GET /combined HTTP/1.1" 200`), "the second log lacks a line of the other format: %v", err)
 }
 
 func TestLimitsOfClientsChange(t *testing.T) {
@@ -198,9 +193,8 @@ func TestLimitsOfClientsChange(t *testing.T) {
 	defer idle.Close()
 	fmt.Fprint(idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	verify.NoError(t, idle.SetReadDeadline(time.Now().Add(patience)))
-	if _, err := io.Copy(io.Discard, idle); errors.Is(err, os.ErrDeadlineExceeded) { // a reset, if the request came too late
-		t.Errorf("an idle connection: %v", err)
-	}
+	_, err := io.Copy(io.Discard, idle)
+	verify.That(t, !errors.Is(err, os.ErrDeadlineExceeded), "an idle connection: %v", err) // a reset, if the request came too late
 }
 
 // awaitRefused waits until nobody accepts connections at the address. A program that another test starts has a copy of

@@ -27,11 +27,7 @@ func TestMirrorsOfRoutes(t *testing.T) {
 			"routes: [{ path: /api, service: star, strip_prefix: /api, request_headers: { set: { X-Mine: $path } }, host_header: star.internal" + mirror + " }, { path: /, service: star }]\n"
 	}
 	r := start(t, text(", mirror: { service: star-next }"))
-	mirror := func() *admin.Mirror {
-		var routes []admin.Route
-		r.api("/api/routes", &routes)
-		return routes[0].Mirror
-	}
+	mirror := func() *admin.Mirror { return fetch[[]admin.Route](r, "/api/routes")[0].Mirror }
 	post := func() {
 		t.Helper()
 		response := verify.Result(r.client.Post(r.url("web")+"/api/x", "", strings.NewReader("body"))).Must(t)
@@ -42,21 +38,18 @@ func TestMirrorsOfRoutes(t *testing.T) {
 	post()
 	verify.Equal(t, <-marks, "POST /x star.internal star /x body", "the mirror")
 	r.await("the copy ends", func() bool { m := mirror(); return m.Sent == 1 && m.InFlight == 0 })
-	if m := mirror(); m.Service != "star-next" || m.Share != 1 || m.BodyBytes != 64<<10 || m.Limit != 100 || m.Errors != 0 || len(m.Dropped) != 0 {
-		t.Errorf("the API has %+v", *m)
-	}
+	m := mirror()
+	verify.That(t, m.Service == "star-next" && m.Share == 1 && m.BodyBytes == 64<<10 && m.Limit == 100 && m.Errors == 0 && len(m.Dropped) == 0, "the API has %+v", *m)
 
 	stop := r.load("web")
 	r.replace(text(", mirror: { service: star-next, share: 0 }"))
 	post()
-	if m := mirror(); m.Sent != 1 || m.Share != 0 {
-		t.Errorf("with a share of 0: %+v", *m)
-	}
+	m = mirror()
+	verify.That(t, m.Sent == 1 && m.Share == 0, "with a share of 0: %+v", *m)
 	r.replace(text(", mirror: { service: star-next, body: 3 }"))
 	post()
-	if m := mirror(); m.Sent != 1 || m.Dropped["body_too_long"] != 1 {
-		t.Errorf("with a body of at most 3: %+v", *m)
-	}
+	m = mirror()
+	verify.That(t, m.Sent == 1 && m.Dropped["body_too_long"] == 1, "with a body of at most 3: %+v", *m)
 	verify.Contains(t, r.metrics(), `sluice_mirror_dropped_total{group="",mirror="star-next",reason="body_too_long",service="star"} 1`, "the metrics do not have it")
 	r.replace(text(""))
 	post()
@@ -82,8 +75,6 @@ routes: [{ service: star, group: rest, mirror: { group: canary } }]
 		peers := r.peers()
 		return peers[addresses[0]].Requests == 10 && peers[addresses[1]].Requests == 10
 	})
-	var services []admin.Service
-	r.api("/api/services", &services)
-	canary := services[0].Groups[0]
+	canary := fetch[[]admin.Service](r, "/api/services")[0].Groups[0]
 	verify.That(t, canary.Group == "canary" && canary.Attempts == 0, "copies count for the group: %+v", canary)
 }

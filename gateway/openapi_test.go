@@ -183,9 +183,7 @@ routes:
 	ask("GET /debug/pprof/trace", "/debug/pprof/trace?seconds=0.1", 200)
 	verify.NoError(t, consul.Client().Agent().ServiceDeregister("star-1"))
 	r.await("the drain outlives the instance", func() bool {
-		var services []admin.Service
-		r.api("/api/services", &services)
-		return slices.ContainsFunc(services, func(s admin.Service) bool { return len(s.StandingDrains) == 1 })
+		return slices.ContainsFunc(fetch[[]admin.Service](r, "/api/services"), func(s admin.Service) bool { return len(s.StandingDrains) == 1 })
 	})
 	gets()
 	ask("POST /api/peers/{service}/{id}/enable", "/api/peers/star/star-1/enable", 200)

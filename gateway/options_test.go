@@ -35,7 +35,5 @@ func TestTiersAndSubsets(t *testing.T) {
 	verify.DeepEqual(t, got, want, "got")
 	verify.Equal(t, subsetOf(config.Subset{Size: 5, Replica: 2, Replicas: 3}), (balancer.Subset{Size: 5, Replica: 2, Replicas: 3}), "result")
 	verify.Equal(t, subsetOf(config.Subset{Replica: -1}), (balancer.Subset{}), "result")
-	if got := subsetOf(config.Subset{Size: 5, Replica: -1, Replicas: 1}); got.Replica != 0 {
-		t.Errorf("got %+v", got)
-	}
+	verify.Equal(t, subsetOf(config.Subset{Size: 5, Replica: -1, Replicas: 1}).Replica, 0, "the replica")
 }

@@ -25,9 +25,7 @@ func TestNoOrderWhileANewProcessStarts(t *testing.T) {
 	t.Parallel()
 	old := startCanary(t, "act: report")
 	old.await("the peers are there", func() bool { return len(old.peers()) == 3 })
-	if status := old.command("/api/shares/star?share=0.25"); status != http.StatusOK {
-		t.Fatal(status)
-	}
+	old.order("star?share=0.25", http.StatusOK)
 	n := &canaryRun{running: old.upgrade(old.text("50%", "act: report"), afterHandover(t, func() {
 		for _, path := range []string{
 			"/api/shares/star?share=0", "/api/shares/star/resume", "/api/shares/star/release", "/api/ready/off", "/api/ready/on",
@@ -57,13 +55,9 @@ func TestANewProcessThatFailsWritesNothing(t *testing.T) {
 	before, _ := os.ReadFile(history)
 	consul.Break(discoverytest.Fault{Status: 500, Body: "no", Only: func(r discoverytest.Request) bool { return r.Filter != "" }})
 	next := old.succeed(text("{ filter: wrong }", "2s"), nil, 100*time.Millisecond)
-	if err := <-next.outcome; err == nil {
-		t.Fatal("the new process has taken over")
-	}
-	<-next.ended
-	if after, err := os.ReadFile(history); err != nil || string(after) != string(before) {
-		t.Errorf("the history is %s, %v", after, err)
-	}
+	next.fails()
+	after, err := os.ReadFile(history)
+	verify.That(t, err == nil && string(after) == string(before), "the history is %s, %v", after, err)
 	old.await("the old process takes orders", func() bool { return old.command("/api/log/debug") == http.StatusOK })
 	old.replace(text("{}", "3s"))
 	again := old.restart()

@@ -9,7 +9,6 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/admin"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -46,29 +45,22 @@ routes: [{ service: star }]
 		verify.That(t, len(got) == len(want), "served by %v, want all of %q", got, want)
 	}
 	probation := func(s *httptest.Server) bool { return r.peers()[address(s)].Probation != nil }
-	watch := func() admin.Watch {
-		var services []admin.Service
-		r.api("/api/services", &services)
-		return *services[0].Watch
-	}
 	r.await("both peers", func() bool { return r.peers()[address(a)].Used && r.peers()[address(b)].Used })
 	served("ab")
 
 	consul.Set("star")
-	r.await("both peers on probation", func() bool { return probation(a) && probation(b) && watch().Probation == 2 })
+	r.await("both peers on probation", func() bool { return probation(a) && probation(b) && r.watchOf("star").Probation == 2 })
 	served("ab")
 	p := r.peers()[address(a)]
 	if p.State != "up" || len(p.Reasons) != 1 || !strings.HasPrefix(p.Reasons[0], "consul: lost since ") || !strings.HasSuffix(p.Reasons[0], ", used until it fails") {
 		t.Errorf("peer %+v", p)
 	}
-	if want := `sluice_discovery_probation_instances{service="star"} 2`; !strings.Contains(r.metrics(), want) {
-		t.Errorf("metrics lack %s", want)
-	}
+	want := `sluice_discovery_probation_instances{service="star"} 2`
+	verify.That(t, strings.Contains(r.metrics(), want), "metrics lack %s", want)
 	b.Close()
 	served("a")
-	if p := r.peers()[address(b)]; p.Used || p.State != "unhealthy" {
-		t.Errorf("state of the peer that refuses connections: %+v", p)
-	}
+	p = r.peers()[address(b)]
+	verify.That(t, !p.Used && p.State == "unhealthy", "state of the peer that refuses connections: %+v", p)
 	a.Close()
 	for range 3 {
 		if status, body := r.get("/"); status != 503 || !strings.Contains(body, "every instance of the service is unhealthy") {
@@ -82,7 +74,7 @@ routes: [{ service: star }]
 	served("c")
 	d := app("d")
 	consul.Set("star", entry("star-c", c), entry("star-d", d))
-	r.await("the lost peers are removed", func() bool { return len(r.peers()) == 2 && watch().Probation == 0 })
+	r.await("the lost peers are removed", func() bool { return len(r.peers()) == 2 && r.watchOf("star").Probation == 0 })
 	served("cd")
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/admin"
-	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/dnstest"
 	"sluice/test/verify"
@@ -59,9 +58,8 @@ func TestNoRequestReachesAListenerOfSluice(t *testing.T) {
 		status, body := r.do(request)
 		verify.Require(t, status == http.StatusOK && body == "star", "got %d %q", status, body)
 	}
-	if p := r.peer("good"); p.State != "up" || len(p.Reasons) > 0 {
-		t.Errorf("the other peer: %+v", p)
-	}
+	p := r.peer("good")
+	verify.That(t, p.State == "up" && len(p.Reasons) <= 0, "the other peer: %+v", p)
 	for _, host := range literal {
 		if p := r.peer(host); p.State != "unhealthy" || p.Used || len(p.Reasons) != 1 || !strings.HasSuffix(p.Reasons[0], `is the listener "admin" of sluice itself`) {
 			t.Errorf("%s: %+v", host, p)
@@ -104,17 +102,15 @@ func TestLoopbackAddressOfAnotherMachine(t *testing.T) {
 	}
 	want := "address: 127.0.0.1 is a loopback address, and node web-2 (198.51.100.7) is not known to be this machine"
 	for _, host := range []string{"127.0.0.1", "localhost"} {
-		if p := r.peer(host); !slices.Contains(p.Reasons, want) {
-			t.Errorf("%s: %+v", host, p)
-		}
+		p := r.peer(host)
+		verify.That(t, slices.Contains(p.Reasons, want), "%s: %+v", host, p)
 	}
 
 	r.replace(text + "\ndiscovery: { allow_local: true }\n")
 	r.gets("/", "for this machine only")
 	r.replace(text)
-	if p := r.peer("127.0.0.1"); p.Used || !slices.Contains(p.Reasons, want) {
-		t.Errorf("without allow_local again: %+v", p)
-	}
+	p := r.peer("127.0.0.1")
+	verify.That(t, !p.Used && slices.Contains(p.Reasons, want), "without allow_local again: %+v", p)
 }
 
 func TestActiveChecksDoNotReachAListener(t *testing.T) {
@@ -135,29 +131,29 @@ func TestActiveChecksDoNotReachAListener(t *testing.T) {
 // The rules for addresses are those of every source that others write.
 func TestAddressesOfAllSources(t *testing.T) {
 	t.Parallel()
-	consul := consultest.Start(t, consultest.Options{})
+	consul, own := shared.Agent(t)
 	dns := dnstest.New()
 	private := origin(t, "for this machine only")
 	dns.Set(dnstest.Record{Name: "star.example", Address: "127.0.0.1"})
-	put(t, consul, "list", private)
-	put(t, consul, "sluice/a.yaml", fmt.Sprintf("services: { document: { peers: [%q] }, names: { peers: ['localhost:%d'] } }", private, port(t, private)))
+	put(t, consul, own+"/list", private)
+	put(t, consul, own+"/documents/a.yaml", fmt.Sprintf("services: { document: { peers: [%q] }, names: { peers: ['localhost:%d'] } }", private, port(t, private)))
 	asks := func(path, url string) string {
 		return fmt.Sprintf("routes: [{ path: %s, service: own, forward_auth: { url: %q } }]", path, url)
 	}
-	put(t, consul, "sluice/b.yaml", asks("/asks", "http://"+private+"/"))
-	put(t, consul, "sluice/c.yaml", asks("/asks-name", fmt.Sprintf("http://localhost:%d/", port(t, private))))
+	put(t, consul, own+"/documents/b.yaml", asks("/asks", "http://"+private+"/"))
+	put(t, consul, own+"/documents/c.yaml", asks("/asks-name", fmt.Sprintf("http://localhost:%d/", port(t, private))))
 	file := filepath.Join(t.TempDir(), "peers")
 	verify.NoError(t, os.WriteFile(file, []byte(private), 0o600))
 	text := func(allow bool) string {
 		return fmt.Sprintf(`
-discovery: { allow_local: %t }
-consul: { addresses: [%q] }
-dynamic: [{ consul_kv: { prefix: sluice/ } }]
+discovery: { allow_local: %[1]t }
+consul: { addresses: [%[2]q] }
+dynamic: [{ consul_kv: { prefix: %[7]s/documents/ } }]
 services:
-  dns: { dns: { name: star.example, type: a, port: %d, server: %q } }
-  list: { consul_kv: { key: list } }
-  own: { peers: [%q] }
-  file: { file: %q }
+  dns: { dns: { name: star.example, type: a, port: %[3]d, server: %[4]q } }
+  list: { consul_kv: { key: %[7]s/list } }
+  own: { peers: [%[5]q] }
+  file: { file: %[6]q }
   never: { peers: ["[fe80::1%%no-interface]:80"] } # leads nowhere, also without the rule
 routes:
   - { path: /dns, service: dns }
@@ -168,13 +164,12 @@ routes:
   - { path: /own-asks, service: own, forward_auth: { url: "http://%[5]s/" } }
   - { path: /file, service: file }
   - { path: /never, service: never }
-`, allow, consul.URL(), port(t, private), dns.Listen(t), private, file)
+`, allow, consul.URL(), port(t, private), dns.Listen(t), private, file, own)
 	}
 	r := start(t, text(false))
 	for _, path := range []string{"/dns", "/list", "/document", "/names", "/never", "/asks", "/asks-name"} {
-		if status, body := r.get(path); status < 500 {
-			t.Errorf("%s: got %d %q", path, status, body)
-		}
+		status, body := r.get(path)
+		verify.That(t, status >= 500, "%s: got %d %q", path, status, body)
 	}
 	for _, path := range []string{"/own", "/own-asks", "/file"} {
 		r.refuses(path, 200)
@@ -183,12 +178,11 @@ routes:
 	for _, path := range []string{"/dns", "/list", "/document", "/names", "/asks", "/asks-name"} {
 		r.answers(path, "for this machine only")
 	}
-	put(t, consul, "sluice/e.yaml", asks("/asks-sluice", fmt.Sprintf("http://%s/own", r.Address("web"))))
+	put(t, consul, own+"/documents/e.yaml", asks("/asks-sluice", fmt.Sprintf("http://%s/own", r.Address("web"))))
 	r.await("the document is used", func() bool { status, _ := r.get("/asks-sluice"); return status != 404 })
 	for _, path := range []string{"/never", "/asks-sluice"} {
-		if status, body := r.get(path); status < 500 {
-			t.Errorf("%s with allow_local: got %d %q", path, status, body)
-		}
+		status, body := r.get(path)
+		verify.That(t, status >= 500, "%s with allow_local: got %d %q", path, status, body)
 	}
 	if p := r.peer("[fe80::1%no-interface]:80"); p.State != "unhealthy" || !slices.Contains(p.Reasons, "address: fe80::1 is a link-local address, to which sluice sends nothing") {
 		t.Errorf("the link-local peer is %s: %q", p.State, p.Reasons)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"sluice/admin"
-	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -42,16 +41,14 @@ func TestReadyWithoutAServiceThatItsRegistryRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			consul := discoverytest.Start(t)
-			a := origin(t, "a")
-			consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))
+			consul, at := startStar(t, "a")
 			refusal.Only = of("moon")
 			consul.Break(refusal)
 			r := startWithin(t, starAnd(consul.URL(), "  moon: { consul: {} }"), time.Millisecond)
 			v := r.awaitReady()
 			verify.That(t, v.Ready && len(v.Missing) == 1 && strings.HasPrefix(v.Missing[0], `service "moon": `), "readyz %+v", v)
 			r.awaitLog(`"missing":["service \"moon\"`)
-			consul.Set("moon", discoverytest.Instance("moon", "moon-1", port(t, a)))
+			consul.Set("moon", discoverytest.Instance("moon", "moon-1", port(t, at[0])))
 			consul.Heal()
 			r.await("nothing is missing", func() bool { return r.api("/readyz", &v) == 200 && len(v.Missing) == 0 })
 		})
@@ -80,15 +77,13 @@ func TestReadinessWaitsForAServiceWithoutAnAnswer(t *testing.T) {
 		_, m := r.progressAfter(0)
 		return strings.Contains(m, missing) && !strings.Contains(m, "star")
 	})
-	if ready, m := r.progressAfter(readyTimeout - 1); ready {
-		t.Errorf("ready at once: %s", m)
-	}
+	ready, m := r.progressAfter(readyTimeout - 1)
+	verify.That(t, !ready, "ready at once: %s", m)
 	var v admin.Readiness
 	status := r.api("/readyz", &v)
 	verify.That(t, status == 503 && len(v.Missing) == 1 && strings.Contains(v.Missing[0], missing), "%d %+v", status, v)
-	if ready, m := r.progressAfter(readyTimeout); !ready || !strings.Contains(m, missing) {
-		t.Errorf("after %v: %v %s", readyTimeout, ready, m)
-	}
+	ready, m = r.progressAfter(readyTimeout)
+	verify.That(t, ready && strings.Contains(m, missing), "after %v: %v %s", readyTimeout, ready, m)
 }
 
 // Without an answer from Consul and without a snapshot, a replica is not ready, even if other
@@ -102,11 +97,9 @@ func TestNotReadyWithoutAnyAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			consul := discoverytest.Start(t)
-			a := origin(t, "a")
-			consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))
+			consul, at := startStar(t, "a")
 			consul.Break(fault)
-			r := startWithin(t, starAnd(consul.URL(), "  moon: { consul: {} }\n  fixed: { peers: ["+a+"] }"), time.Millisecond)
+			r := startWithin(t, starAnd(consul.URL(), "  moon: { consul: {} }\n  fixed: { peers: ["+at[0]+"] }"), time.Millisecond)
 			r.await("both queries have failed repeatedly", func() bool {
 				watches := r.services.watches()
 				return watches["star"].Errors > refusalsLimit && watches["moon"].Errors > refusalsLimit && closed(r.services.get("fixed").first)
@@ -128,18 +121,16 @@ func TestReadinessWaitsForACatalogWithoutAnAnswer(t *testing.T) {
 		_, m := r.progressAfter(0)
 		return strings.Contains(m, "catalog: ") && strings.Contains(m, "403") && !strings.Contains(m, "star")
 	})
-	if ready, _ := r.progressAfter(readyTimeout - 1); ready {
-		t.Error("ready at once")
-	}
-	if ready, missing := r.progressAfter(readyTimeout); !ready {
-		t.Errorf("after %v: %s", readyTimeout, missing)
-	}
+	ready, _ := r.progressAfter(readyTimeout - 1)
+	verify.That(t, !ready, "ready at once")
+	ready, missing := r.progressAfter(readyTimeout)
+	verify.That(t, ready, "after %v: %s", readyTimeout, missing)
 }
 
 // A real Consul answers an invalid filter with status 500.
 func TestReadyWithAnInvalidFilter(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent, _ := shared.Agent(t)
 	r := startWithin(t, fmt.Sprintf(`
 consul: { addresses: [%q] }
 services:
@@ -159,9 +150,8 @@ func TestRefusalSaysThatNothingIsKnownYet(t *testing.T) {
 	consul := discoverytest.Start(t)
 	consul.Break(discoverytest.Fault{Drop: true})
 	r := startWithin(t, starAnd(consul.URL(), ""), time.Millisecond)
-	if status, body := r.get("/"); status != 503 || !strings.Contains(body, "nothing is known about the service's instances yet") {
-		t.Errorf("before the first answer: %d %q", status, body)
-	}
+	status, body := r.get("/")
+	verify.That(t, status == 503 && strings.Contains(body, "nothing is known about the service's instances yet"), "before the first answer: %d %q", status, body)
 	consul.Heal()
 	r.await("an answer", func() bool { return r.watchOf("star").State == "fresh" })
 	r.await("it says that there are none", func() bool {

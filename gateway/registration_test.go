@@ -27,12 +27,13 @@ func instances(t *testing.T, agent *consultest.Agent, service string) []*api.Ser
 // removed at the beginning of a stop, before the listeners close.
 func TestRegistersItselfInConsul(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent, own := shared.Agent(t)
+	edge := own + "-edge"
 	text := fmt.Sprintf("shutdown: { delay: 10m }\nconsul: { addresses: [%q], register: { service: NAME, tags: [edge], check: { interval: 1s, timeout: 1m } } }\n", agent.URL()) +
 		static("a", origin(t, "a"))
-	r := start(t, strings.ReplaceAll(text, "NAME", "sluice"))
-	r.await("the registration", func() bool { return len(instances(t, agent, "sluice")) == 1 })
-	e := instances(t, agent, "sluice")[0]
+	r := start(t, strings.ReplaceAll(text, "NAME", own))
+	r.await("the registration", func() bool { return len(instances(t, agent, own)) == 1 })
+	e := instances(t, agent, own)[0]
 	if e.Service.Port != port(t, r.Address("web").String()) || e.Service.Address != "127.0.0.1" || e.Checks.AggregatedStatus() != api.HealthPassing ||
 		e.Service.Meta["sluice-config"] != r.history.Current().Hash || e.Service.Meta["sluice-version"] != "test" {
 		t.Errorf("got %+v %+v", e.Service, e.Checks)
@@ -44,56 +45,21 @@ func TestRegistersItselfInConsul(t *testing.T) {
 		return err == nil && c != nil && strings.Contains(c.Output, "200 OK")
 	})
 
-	r.write(strings.ReplaceAll(text, "NAME", "edge"))
+	r.write(strings.ReplaceAll(text, "NAME", edge))
 	r.await("the registration has the new name", func() bool {
-		return len(instances(t, agent, "edge")) == 1 && len(instances(t, agent, "sluice")) == 0
+		return len(instances(t, agent, edge)) == 1 && len(instances(t, agent, own)) == 0
 	})
 	hash := r.history.Current().Hash
-	r.write(strings.ReplaceAll(text, "NAME", "edge") + "health: { max_checks: 7 }\n")
+	r.write(strings.ReplaceAll(text, "NAME", edge) + "health: { max_checks: 7 }\n")
 	r.await("the registration has the new hash", func() bool {
-		e := instances(t, agent, "edge")
+		e := instances(t, agent, edge)
 		now := r.history.Current().Hash
 		return len(e) == 1 && now != hash && e[0].Service.Meta["sluice-config"] == now
 	})
 
 	r.stop()
-	r.await("the registration is removed", func() bool { return len(instances(t, agent, "edge")) == 0 })
+	r.await("the registration is removed", func() bool { return len(instances(t, agent, edge)) == 0 })
 	r.gets("/", "a")
-}
-
-// With a token that may not register, sluice serves and names the missing permission. With
-// the documented policy it registers, and lists the fleet.
-func TestRegistrationNeedsAPermission(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{ACLs: true})
-	var rules [2]string
-	for n, heading := range []string{"## ACLs", "### What a token must allow"} {
-		var err error
-		if rules[n], err = consultest.DocumentedPolicy("../docs/consul.md", heading); err != nil {
-			t.Fatal(err)
-		}
-	}
-	policy, token, err := agent.NewToken("sluice", rules[0])
-	verify.NoError(t, err)
-	star := &api.AgentServiceRegistration{ID: "star-1", Name: "star", Address: "127.0.0.1", Port: port(t, origin(t, "star"))}
-	verify.NoError(t, agent.Client().Agent().ServiceRegister(star))
-	r := start(t, fmt.Sprintf("consul: { addresses: [%q], token: %q, register: {} }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n", agent.URL(), token.SecretID))
-	var v admin.Replicas
-	r.await("the log names the permission", func() bool {
-		return r.api("/api/replicas", &v) == 200 && v.Registration.State == "failing" &&
-			strings.Contains(v.Registration.LastError, `lacks service:write: service "sluice" { policy = "write" }`)
-	})
-	r.gets("/", "star")
-	policy.Rules = rules[0] + rules[1]
-	if _, _, err := agent.Client().ACL().PolicyUpdate(policy, nil); err != nil {
-		t.Fatal(err)
-	}
-	r.await("the registration and the fleet", func() bool {
-		return r.api("/api/replicas", &v) == 200 && v.Registration.State == "registered" &&
-			v.Error == "" && v.Converged != nil && *v.Converged && len(v.Replicas) == 1 && v.Replicas[0].Status == "passing"
-	})
-	r.stop()
-	r.await("the registration is removed", func() bool { return len(instances(t, agent, "sluice")) == 0 })
 }
 
 // Without Consul, a registration neither affects requests nor delays a stop.
@@ -108,14 +74,16 @@ func TestRegistrationDoesNotAffectServing(t *testing.T) {
 // Two replicas list each other, and agree after each change.
 func TestReplicasConverge(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	register := func(id string, port int) {
+	agent, own := shared.Agent(t)
+	register := func(n int) {
 		t.Helper()
-		err := agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "star", ID: id, Address: "127.0.0.1", Port: port})
-		verify.NoError(t, err)
+		verify.NoError(t, agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
+			Name: own + "-star", ID: fmt.Sprint(own, "-star-", n), Address: "127.0.0.1", Port: 9000 + n,
+		}))
 	}
-	register("star-1", 9001)
-	text := fmt.Sprintf("consul: { addresses: [%q], register: {} }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n", agent.URL())
+	register(1)
+	text := fmt.Sprintf("consul: { addresses: [%q], register: { service: %[2]s } }\n"+
+		"services: { star: { consul: { service: %[2]s-star } } }\nroutes: [{ service: star }]\n", agent.URL(), own)
 	a, b := start(t, text), start(t, text)
 	view := func() (v admin.Replicas) {
 		status := a.api("/api/replicas", &v)
@@ -139,7 +107,7 @@ func TestReplicasConverge(t *testing.T) {
 	}
 	a.await("the replicas agree", agree(1))
 	verify.That(t, v.Replicas[0].Self != v.Replicas[1].Self && v.Replicas[0].Version == "test" && v.Replicas[0].ConfigHash == v.Replicas[1].ConfigHash, "got %+v", v)
-	register("star-2", 9002)
+	register(2)
 	a.await("the replicas agree after the change", agree(2))
 
 	b.write(text + "shutdown: { grace: 7s }\n")
@@ -158,13 +126,12 @@ func TestReplicasConverge(t *testing.T) {
 // answer to one of them.
 func TestRegistersWhileWatchesUseAllConnections(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	star := &api.AgentServiceRegistration{ID: "star-1", Name: "star", Address: "127.0.0.1", Port: port(t, origin(t, "star"))}
-	verify.NoError(t, agent.Client().Agent().ServiceRegister(star))
-	r := start(t, fmt.Sprintf("consul: { addresses: [%q], max_watches: 1, wait: 10m, orders: off, register: {} }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n", agent.URL()))
-	r.await("the registration", func() bool { return len(instances(t, agent, "sluice")) == 1 })
+	agent, own := shared.Agent(t)
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q], max_watches: 1, wait: 10m, orders: off, register: { service: %s } }\n"+
+		"services: { consul: { consul: {} } }\nroutes: [{ service: consul }]\n", agent.URL(), own))
+	r.await("the registration", func() bool { return len(instances(t, agent, own)) == 1 })
 	r.stop()
-	r.await("the registration is removed", func() bool { return len(instances(t, agent, "sluice")) == 0 })
+	r.await("the registration is removed", func() bool { return len(instances(t, agent, own)) == 0 })
 }
 
 func TestConfigurationRefusesReservedMeta(t *testing.T) {
@@ -182,22 +149,23 @@ func TestConfigurationRefusesReservedMeta(t *testing.T) {
 // old process.
 func TestNewProcessRemovesTheRegistration(t *testing.T) {
 	t.Parallel()
-	for name, register := range map[string]string{"no registration": "", "another name": ", register: { service: edge, check: { interval: 1s } }"} {
+	for name, register := range map[string]string{"no registration": "", "another name": ", register: { service: NAME-edge, check: { interval: 1s } }"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			agent := consultest.Start(t, consultest.Options{})
+			agent, own := shared.Agent(t)
 			text := func(register string) string {
-				return fmt.Sprintf("shutdown: { idle: 0s }\nconsul: { addresses: [%q]%s }\n", agent.URL(), register) + static("a", origin(t, "a"))
+				return fmt.Sprintf("shutdown: { idle: 0s }\nconsul: { addresses: [%q]%s }\n", agent.URL(), strings.Replace(register, "NAME", own, 1)) +
+					static("a", origin(t, "a"))
 			}
-			old := start(t, text(", register: { check: { interval: 1s } }"))
-			old.await("the registration", func() bool { return len(instances(t, agent, "sluice")) == 1 })
+			old := start(t, text(", register: { service: NAME, check: { interval: 1s } }"))
+			old.await("the registration", func() bool { return len(instances(t, agent, own)) == 1 })
 			next := old.upgrade(text(register), nil)
-			next.await("the registration of the old process is removed", func() bool { return len(instances(t, agent, "sluice")) == 0 })
+			next.await("the registration of the old process is removed", func() bool { return len(instances(t, agent, own)) == 0 })
 			if register != "" {
-				next.await("the other registration", func() bool { return len(instances(t, agent, "edge")) == 1 })
+				next.await("the other registration", func() bool { return len(instances(t, agent, own+"-edge")) == 1 })
 			}
 			next.stop()
-			next.await("nothing is registered", func() bool { return len(instances(t, agent, "edge")) == 0 })
+			next.await("nothing is registered", func() bool { return len(instances(t, agent, own+"-edge")) == 0 })
 		})
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"sluice/test/consultest"
 	"sluice/test/verify"
 )
 
@@ -29,7 +27,7 @@ func (r *running) repeat(path string) (answered *atomic.Uint64, stop func()) {
 	var running sync.WaitGroup
 	running.Go(func() {
 		defer client.CloseIdleConnections()
-		for ctx.Err() == nil {
+		for pace := time.Tick(time.Millisecond); ctx.Err() == nil; <-pace {
 			response, err := client.Get(url)
 			if err != nil {
 				r.t.Errorf("%s: request %d: %v", path, requests.Load(), err)
@@ -64,23 +62,18 @@ func TestReloadsUnderLoad(t *testing.T) {
 	t.Cleanup(kept.Close)
 	peers := []string{origin(t, "even"), origin(t, "odd")}
 
-	agent := consultest.Start(t, consultest.Options{})
+	agent, own := shared.Agent(t)
 	document := filepath.Join(t.TempDir(), "document.yaml")
 	changing := func(name string, round int) string {
 		return serving(name, peers[round%2]) + fmt.Sprintf("# %d\n", round)
 	}
-	writeDocument := func(round int) {
-		t.Helper()
-		verify.NoError(t, os.WriteFile(document+"~", []byte(changing("file", round)), 0o600))
-		verify.NoError(t, os.Rename(document+"~", document))
-	}
 	text := func(round int) string {
-		return fmt.Sprintf("consul: { addresses: [%q] }\ndynamic: [{ file: %q }, { consul_kv: { prefix: sluice/ } }]\n", agent.URL(), document) + preamble +
+		return fmt.Sprintf("consul: { addresses: [%q] }\ndynamic: [{ file: %q }, { consul_kv: { prefix: %s/ } }]\n", agent.URL(), document, own) + preamble +
 			fmt.Sprintf("services: { kept: { peers: [%q], keepalive: { idle: 1h } } }\nroutes: [{ service: kept }, { path: /round%d, service: kept }]\n",
 				kept.Listener.Addr(), round)
 	}
-	writeDocument(0)
-	put(t, agent, "sluice/kv.yaml", changing("kv", 0))
+	replaceFile(t, document, changing("file", 0))
+	put(t, agent, own+"/kv.yaml", changing("kv", 0))
 	r := start(t, text(0))
 	r.answers("/kv", "even")
 	pool := r.services.get("kept").pool
@@ -101,8 +94,8 @@ func TestReloadsUnderLoad(t *testing.T) {
 		for i := range requests {
 			answered[i] = requests[i].Load()
 		}
-		writeDocument(round)
-		put(t, agent, "sluice/kv.yaml", changing("kv", round))
+		replaceFile(t, document, changing("file", round))
+		put(t, agent, own+"/kv.yaml", changing("kv", round))
 		r.write(text(round))
 		r.Reload()
 		r.await("the file is in use", func() bool {
@@ -119,19 +112,15 @@ func TestReloadsUnderLoad(t *testing.T) {
 		stop[i]()
 	}
 	t.Logf("%d requests of the peer that stays, %d revisions, %d connections", requests[0].Load()+requests[1].Load(), r.history.Current().Number-first, connections.Load())
-	if got := r.history.Current().Number - first; got < rounds {
-		t.Errorf("%d revisions, want %d", got, rounds)
-	}
-	if got := r.history.Reloads(); got.Refused != 0 {
-		t.Errorf("%d refused: %v", got.Refused, got.Last)
-	}
+	got := r.history.Current().Number - first
+	verify.That(t, got >= rounds, "%d revisions, want %d", got, rounds)
+	reloads := r.history.Reloads()
+	verify.That(t, reloads.Refused == 0, "%d refused: %v", reloads.Refused, reloads.Last)
 	verify.That(t, r.services.get("kept").pool == pool && pool.Snapshot().All[0] == peer, "the peer was replaced")
 	r.await("the last request has ended", func() bool { return peer.Inflight() == 0 })
-	if got, want := peer.Requests()-before, requests[0].Load()+requests[1].Load(); got != want {
-		t.Errorf("the peer has counted %d requests of %d", got, want)
-	}
+	got, want := peer.Requests()-before, requests[0].Load()+requests[1].Load()
+	verify.That(t, got == want, "the peer has counted %d requests of %d", got, want)
 	// Two requests at a time; a client may have the answer before the connection is free again.
-	if got := connections.Load(); got > 8 {
-		t.Errorf("%d connections to the peer: they were not kept", got)
-	}
+	opened := connections.Load()
+	verify.That(t, opened <= 8, "%d connections to the peer: they were not kept", opened)
 }

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -13,8 +12,6 @@ import (
 	"testing"
 
 	"sluice/admin"
-	"sluice/config"
-	"sluice/proxy/handover"
 	"sluice/test/consultest"
 	"sluice/test/verify"
 )
@@ -41,29 +38,28 @@ func (r *running) restart() *running {
 // is away.
 func TestRollBack(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent, own := shared.Agent(t)
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	a, b, c := origin(t, "a"), origin(t, "b"), origin(t, "c")
 	history := filepath.Join(t.TempDir(), "history")
-	text := fmt.Sprintf("config: { history: %s }\n", history) + treeBelow(relay.URL(), "")
+	text := fmt.Sprintf("config: { history: %s }\n", history) + treeBelow(relay.URL(), own, "")
+	key, source := own+"/s.yaml", "consul_kv:"+own+"/"
 	serving := func(peer string) string { return serving("s", peer) }
-	put(t, agent, "sluice/s.yaml", serving(a))
+	put(t, agent, key, serving(a))
 	r := start(t, text)
 	r.answers("/s", "a")
-	r.awaitState("consul_kv:sluice/", "in_use")
+	r.awaitState(source, "in_use")
 	r.awaitRevision(2) // it serves before it is recorded
 	first := r.applied()
-	put(t, agent, "sluice/s.yaml", serving(b))
+	put(t, agent, key, serving(b))
 	r.answers("/s", "b")
 	r.await("the second revision", func() bool { return r.applied().Number == first.Number+1 })
 	second := r.applied()
 
-	if status, _ := r.rollBack(first.Number, first.Hash); status != http.StatusPreconditionFailed {
-		t.Errorf("with an old hash: %d", status)
-	}
-	if status, _ := r.rollBack(99, second.Hash); status != http.StatusNotFound {
-		t.Errorf("to an unknown revision: %d", status)
-	}
+	status, _ := r.rollBack(first.Number, first.Hash)
+	verify.That(t, status == http.StatusPreconditionFailed, "with an old hash: %d", status)
+	status, _ = r.rollBack(99, second.Hash)
+	verify.That(t, status == http.StatusNotFound, "to an unknown revision: %d", status)
 	status, done := r.rollBack(first.Number, second.Hash)
 	if status != http.StatusOK || done.Number != second.Number+1 || done.Hash != first.Hash || done.Reason != fmt.Sprintf("rollback to %d: test", first.Number) {
 		t.Fatalf("%d %+v", status, done)
@@ -71,22 +67,21 @@ func TestRollBack(t *testing.T) {
 	line := fmt.Sprintf("info config.rolled_back: An operator has returned to revision %d of the configuration: test", first.Number)
 	verify.That(t, slices.Contains(told(r.events), line), "the feed lacks %q:\n%s", line, strings.Join(told(r.events), "\n"))
 	r.gets("/s", "a")
-	r.awaitState("consul_kv:sluice/", "pinned")
+	r.awaitState(source, "pinned")
 
 	// An edit of the file and the same text again release nothing.
-	put(t, agent, "sluice/s.yaml", serving(b)+"\n")
+	put(t, agent, key, serving(b)+"\n")
 	r.answers("/s", "b")
 	next := done.Number + 1 // the history follows the table
 	r.await("the revision without the pin", func() bool { return r.applied().Number == next })
-	if status, done = r.rollBack(first.Number, r.applied().Hash); status != http.StatusOK {
-		t.Fatalf("the second rollback: %d", status)
-	}
+	status, done = r.rollBack(first.Number, r.applied().Hash)
+	verify.Require(t, status == http.StatusOK, "the second rollback: %d", status)
 	r.write(text + "routes: [{ path: /more, service: s }]")
 	r.answers("/more", "a")
 
 	r = r.restart()
 	r.answers("/s", "a")
-	r.awaitState("consul_kv:sluice/", "pinned")
+	r.awaitState(source, "pinned")
 	if got := r.applied(); got.Number <= done.Number || !slices.ContainsFunc(got.Sources, func(s admin.SourceInUse) bool { return s.Pinned == first.Number }) {
 		t.Errorf("after a restart: %+v", got.Revision)
 	}
@@ -94,19 +89,18 @@ func TestRollBack(t *testing.T) {
 	number := r.applied().Number
 	r = r.restart()
 	r.gets("/s", "a")
-	if got := r.applied().Number; got != number {
-		t.Errorf("a restart with the same configuration makes revision %d of %d", got, number)
-	}
+	got := r.applied().Number
+	verify.That(t, got == number, "a restart with the same configuration makes revision %d of %d", got, number)
 	relay.Heal()
 
 	// A bad text does not end the pin, a good one does.
-	put(t, agent, "sluice/s.yaml", "nonsense")
-	r.awaitState("consul_kv:sluice/", "refused")
+	put(t, agent, key, "nonsense")
+	r.awaitState(source, "refused")
 	r.gets("/s", "a")
-	put(t, agent, "sluice/s.yaml", serving(c))
+	put(t, agent, key, serving(c))
 	r.answers("/s", "c")
-	r.awaitState("consul_kv:sluice/", "in_use")
-	r.await("the revision without the pin", func() bool { return r.applied().Reason == "pin released: consul_kv:sluice/" })
+	r.awaitState(source, "in_use")
+	r.await("the revision without the pin", func() bool { return r.applied().Reason == "pin released: "+source })
 	info, err := os.Stat(history)
 	verify.That(t, err == nil && info.Mode().Perm() == 0o600, "history: %v, %v", info, err)
 }
@@ -117,9 +111,8 @@ func TestRollBackOfTheFile(t *testing.T) {
 	head := fmt.Sprintf("config: { history: %s }\n", t.TempDir())
 	r := start(t, head+static("a", a))
 	r.replace(head + static("b", b))
-	if status, done := r.rollBack(1, r.applied().Hash); status != http.StatusOK || done.Sources[0].Pinned != 1 {
-		t.Fatalf("%d %+v", status, done)
-	}
+	status, done := r.rollBack(1, r.applied().Hash)
+	verify.Require(t, status == http.StatusOK && done.Sources[0].Pinned == 1, "%d %+v", status, done)
 	r.gets("/", "a")
 	r.Reload()
 	r = r.restart()
@@ -135,39 +128,16 @@ func TestRollBackOfTheFile(t *testing.T) {
 	r.write(head + static("b", b) + "# Another text.\n")
 	r.answers("/", "b")
 	number := r.awaitRevision(4).Number // a revision serves before it is recorded
-	if r = r.restart(); r.applied().Number != number {
-		t.Errorf("the same configuration after a restart: revision %d, want %d", r.applied().Number, number)
-	}
+	r = r.restart()
+	verify.That(t, r.applied().Number == number, "the same configuration after a restart: revision %d, want %d", r.applied().Number, number)
 	r.end()
 	r.write(strings.Replace(preamble, "127.0.0.1:0", "localhost:0", 1) + head + static("b", b))
-	if r = r.restart(); r.applied().Number != number+1 {
-		t.Errorf("another listener after a restart: revision %d, want %d", r.applied().Number, number+1)
-	}
+	r = r.restart()
+	verify.That(t, r.applied().Number == number+1, "another listener after a restart: revision %d, want %d", r.applied().Number, number+1)
 
 	r.write(static("a", a))
 	r.awaitRevision(number + 2) // no request meets the former listener while it closes
 	r = r.restart()
-	if status, _ := r.rollBack(1, r.applied().Hash); status != http.StatusConflict && status != http.StatusNotFound {
-		t.Errorf("without a history: %d", status)
-	}
-}
-
-// A new process has the number, the history and the documents of the old one, also if nothing
-// is on the disk.
-func TestNewProcessHasTheHistory(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	a := origin(t, "a")
-	put(t, agent, "sluice/s.yaml", serving("s", a))
-	old := start(t, treeBelow(agent.URL(), ""))
-	old.answers("/s", "a")
-	old.await("the revision", func() bool { return old.history.Current().Number == 2 })
-	var state bytes.Buffer
-	verify.NoError(t, handover.Save(&state, old.parts(0)))
-	var revisions []config.Revision
-	history := handover.NewPart("history", func() *config.History { return nil }, func(h *config.History) { revisions = h.Revisions() })
-	verify.NoError(t, handover.Restore(&state, []handover.Part{history}))
-	if len(revisions) != 2 || revisions[0].Number != 2 || len(revisions[0].Sources) != 2 || revisions[0].Sources[1].Documents[0].Text != serving("s", a) {
-		t.Errorf("got %+v", revisions)
-	}
+	status, _ = r.rollBack(1, r.applied().Hash)
+	verify.That(t, status == http.StatusConflict || status == http.StatusNotFound, "without a history: %d", status)
 }

@@ -34,8 +34,7 @@ consul: { addresses: [%q] }
 catalog: { tags: [sluice, fabio], claims: [{ service: "[bgr]*", hosts: [h.example.com] }] }
 `, consul.URL()))
 	shown := func() string {
-		var routes []admin.Route
-		r.api("/api/routes", &routes)
+		routes := fetch[[]admin.Route](r, "/api/routes")
 		text := ""
 		for _, route := range routes {
 			if route.Weighted == nil {
@@ -71,8 +70,7 @@ catalog: { tags: [sluice, fabio], claims: [{ service: "[bgr]*", hosts: [h.exampl
 	}
 	shows("bluefalse 0 of 3, now 75;greentrue 0 of 1, now 25;")
 	serve("blue/x/y", "green/y")
-	var routes []admin.Route
-	r.api("/api/routes", &routes)
+	routes := fetch[[]admin.Route](r, "/api/routes")
 	if route := routes[0]; route.Service != "" || route.AskedBy.Service != "blue" || len(route.SharedWith) != 1 || route.SharedWith[0].Service != "green" || !route.Weighted.ByPeers {
 		t.Errorf("the API has %+v", route)
 	}
@@ -94,9 +92,7 @@ catalog: { tags: [sluice, fabio], claims: [{ service: "[bgr]*", hosts: [h.exampl
 	// A service that asks in another way does not share.
 	consul.Set("rival", instance("rival", 1, rival, "sluice.route=h.example.com/x match=string_prefix"))
 	r.await("the rival has a problem", func() bool {
-		var problems []admin.TagProblem
-		r.api("/api/tags", &problems)
-		for _, p := range problems {
+		for _, p := range fetch[[]admin.TagProblem](r, "/api/tags") {
 			if p.Service == "rival" && p.Kind == "conflict" && p.LostTo != nil {
 				return true
 			}
@@ -120,9 +116,7 @@ func TestWeightsOfInstances(t *testing.T) {
 	consul.Set("star", entries...)
 	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio] }", consul.URL()))
 	shares := func() (text string) {
-		var routes []admin.Route
-		r.api("/api/routes", &routes)
-		for _, route := range routes {
+		for _, route := range fetch[[]admin.Route](r, "/api/routes") {
 			if route.Weighted == nil {
 				return route.Service
 			}

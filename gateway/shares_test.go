@@ -19,14 +19,16 @@ import (
 type sharers struct {
 	t      *testing.T
 	agent  *consultest.Agent
+	own    string // what the keys in Consul begin with
 	token  string // for Consul
 	peers  string // the file with the instances
 	canary *canaryRun
 }
 
-func newSharers(t *testing.T, o ...consultest.Options) *sharers {
+func newSharers(t *testing.T) *sharers {
 	t.Helper()
-	s := &sharers{t: t, agent: consultest.Start(t, append(o, consultest.Options{})[0]), peers: filepath.Join(t.TempDir(), "peers"), canary: &canaryRun{}}
+	s := &sharers{t: t, peers: filepath.Join(t.TempDir(), "peers"), canary: &canaryRun{}}
+	s.agent, s.own = shared.Agent(t)
 	var instances []string
 	addresses := []string{origin(t, "old"), origin(t, "old"), serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
 		if s.canary.failing.Load() {
@@ -41,10 +43,18 @@ func newSharers(t *testing.T, o ...consultest.Options) *sharers {
 	return s
 }
 
+// inConsul returns a condition: whether Consul has the share is known, and it is there or not.
+func (s *sharers) inConsul(there bool) func() bool {
+	return func() bool {
+		pair, _, err := s.agent.Client().KV().Get(s.own+"/canary/shares/star", nil)
+		return err == nil && (pair != nil) == there
+	}
+}
+
 // text is a configuration.
 func (s *sharers) text(consul, share, judge string) string {
 	return preamble + fmt.Sprintf(`
-consul: { addresses: [%q], token: %q, shares: edge/canary }
+consul: { addresses: [%q], token: %q, shares: %s/canary }
 services:
   star:
     file: %s
@@ -53,7 +63,7 @@ services:
     split: { canary: %s, key: header X-User }
     judge: { %s }
 routes: [{ service: star }]
-`, consul, s.token, s.peers, share, judge)
+`, consul, s.token, s.own, s.peers, share, judge)
 }
 
 // replica starts one.
@@ -93,13 +103,16 @@ func (c *canaryRun) awaitJudges(n int) {
 // replica moves no share on, and says so.
 func TestDocumentedPolicyOfShares(t *testing.T) {
 	t.Parallel()
-	s := newSharers(t, consultest.Options{ACLs: true})
+	s := newSharers(t)
+	var name string
+	s.agent, name = sharedWithACLs.Agent(t)
+	s.own = "edge" // as in the documentation
 	rules := verify.Result(consultest.DocumentedPolicy("../docs/groups.md", "### Several replicas")).Must(t)
 	for _, sessions := range []bool{true, false} {
 		if !sessions {
 			rules, _, _ = strings.Cut(rules, "session_prefix")
 		}
-		_, token, err := s.agent.NewToken(fmt.Sprint("sluice-", sessions), rules)
+		_, token, err := s.agent.NewToken(fmt.Sprint(name, "-", sessions), rules)
 		verify.NoError(t, err)
 		s.token = token.SecretID
 		a := s.replica(s.agent.URL(), "step: 10m")
@@ -154,10 +167,7 @@ func TestReplicasShareShares(t *testing.T) {
 	a.write(s.text(s.agent.URL(), "40%", "step: 10m"))
 	a.awaitShare(0.4, "")
 	b.awaitShare(0.5, "")
-	a.await("Consul has no share", func() bool {
-		pair, _, err := s.agent.Client().KV().Get("edge/canary/shares/star", nil)
-		return err == nil && pair == nil
-	})
+	a.await("Consul has no share", s.inConsul(false))
 }
 
 // A rollback takes effect without Consul, and reaches the others later. An operator who has overruled
@@ -174,12 +184,10 @@ func TestRollbacksWithoutConsul(t *testing.T) {
 			relay.Cut()
 			s.fail(a)
 			a.awaitShare(0, release.ByJudge)
-			if got := a.split(); !got.Shared.Pending {
-				t.Errorf("without Consul: %+v", got.Shared)
-			}
-			if got := b.split(); got.Override != nil {
-				t.Errorf("the other has %+v", got.Override)
-			}
+			got := a.split()
+			verify.That(t, got.Shared.Pending, "without Consul: %+v", got.Shared)
+			got = b.split()
+			verify.That(t, got.Override == nil, "the other has %+v", got.Override)
 			if overruled {
 				b.order("star?share=0.3", http.StatusOK)
 				b.await("Consul has it", func() bool { return !b.split().Shared.Pending })
@@ -246,13 +254,9 @@ func TestShareOfAnEarlierRelease(t *testing.T) {
 	a.order("star?share=1&why=release+1+is+good", http.StatusOK)
 	a.await("Consul has it", func() bool { return a.split().Share == 1 && !a.split().Shared.Pending })
 	a.end()
-	b := &canaryRun{running: newRunning(t, s.text(url, "40%", "act: report"))}
-	b.run(Options{}, patience, func(*Gateway) {})
+	b := &canaryRun{running: start(t, s.text(url, "40%", "act: report"))}
 	b.awaitShare(0.4, "")
-	b.await("the key is gone", func() bool {
-		pair, _, err := s.agent.Client().KV().Get("edge/canary/shares/star", nil)
-		return err == nil && pair == nil
-	})
+	b.await("the key is gone", s.inConsul(false))
 	b.replace(s.text(url, "50%", "act: report"))
 	b.awaitShare(0.5, "")
 }
@@ -274,17 +278,9 @@ func TestAnUpgradeKnowsTheSharesInConsul(t *testing.T) {
 			next := a.upgrade(s.text(relay.URL(), "50%", "act: report"), nil)
 			a = &canaryRun{running: next}
 			if wiped {
-				for _, act := range []func() error{
-					s.agent.Stop, s.agent.Wipe,
-					func() error { return s.agent.Launch(t.Context()) }, func() error { return s.agent.WaitReady(t.Context()) },
-				} {
-					verify.NoError(t, act())
-				}
-				relay.Heal()
-				a.await("the share is written again", func() bool {
-					pair, _, err := s.agent.Client().KV().Get("edge/canary/shares/star", nil)
-					return err == nil && pair != nil
-				})
+				s.agent = consultest.Start(t, consultest.Options{})
+				relay.Redirect(s.agent.HTTPAddress())
+				a.await("the share is written again", s.inConsul(true))
 				a.awaitShare(0.2, release.ByOperator)
 				return
 			}
@@ -312,16 +308,14 @@ func TestSharesSurviveARestart(t *testing.T) {
 	c.run(Options{}, patience, func(*Gateway) {})
 	c.order("star?share=0.2&why=small", http.StatusOK)
 	c = &canaryRun{running: c.restart()}
-	if s := c.split(); s.Share != 0.2 || s.Override == nil || s.Override.Why != "small" {
-		t.Errorf("after a restart: %+v", s)
-	}
+	s := c.split()
+	verify.That(t, s.Share == 0.2 && s.Override != nil && s.Override.Why == "small", "after a restart: %+v", s)
 	r := c.history.Current()
 	verify.That(t, !r.OnlyShares, "revision %+v", r)
 	c.order("star/release", http.StatusOK)
 	c = &canaryRun{running: c.restart()}
-	if s := c.split(); s.Share != 0.5 || s.Override != nil {
-		t.Errorf("after the release: %+v", s)
-	}
+	s = c.split()
+	verify.That(t, s.Share == 0.5 && s.Override == nil, "after the release: %+v", s)
 	c.order("star?share=0.3", http.StatusOK)
 	c.replace(text("40%"))
 	c = &canaryRun{running: c.restart()}
@@ -339,14 +333,11 @@ func TestAFailedTakeoverChangesNoOrder(t *testing.T) {
 	s := newSharers(t)
 	file := filepath.Join(t.TempDir(), "orders.json")
 	text := strings.Replace(s.text(s.agent.URL(), "50%", "act: report"), "admin: {", fmt.Sprintf("admin: { orders: %q,", file), 1)
-	a := &canaryRun{running: newRunning(t, text)}
-	a.run(Options{}, patience, func(*Gateway) {})
+	a := &canaryRun{running: start(t, text)}
 	a.order("star?share=0.2", http.StatusOK)
 	a.await("the peers are there", func() bool { return len(a.peers()) == 3 })
 	for _, peer := range a.peers() {
-		if status := a.command("/api/peers/star/" + peer.ID + "/drain?why=disk"); status != http.StatusOK {
-			t.Fatal(status)
-		}
+		verify.Equal(t, a.command("/api/peers/star/"+peer.ID+"/drain?why=disk"), http.StatusOK, "drain")
 	}
 	a.await("Consul has the share", func() bool { return !a.shares.Entry("shares/star").Changing })
 	before := verify.Result(os.ReadFile(file)).Must(t)
@@ -355,16 +346,10 @@ func TestAFailedTakeoverChangesNoOrder(t *testing.T) {
 		state, _ := io.ReadAll(given)
 		return io.NopCloser(strings.NewReader(strings.ReplaceAll(string(state), `"why":"disk"`, `"why":"else"`)))
 	}, time.Second)
-	if err := <-next.outcome; err == nil {
-		t.Fatal("the new process has taken over")
-	}
-	<-next.ended
-	if now, err := os.ReadFile(file); err != nil || string(now) != string(before) {
-		t.Errorf("the file is %s, %v", now, err)
-	}
+	next.fails()
+	now, err := os.ReadFile(file)
+	verify.That(t, err == nil && string(now) == string(before), "the file is %s, %v", now, err)
 	a.await("the old process takes orders", func() bool { return a.command("/api/log/debug") == http.StatusOK })
-	if pair, _, err := s.agent.Client().KV().Get("edge/canary/shares/star", nil); err != nil || pair == nil {
-		t.Errorf("the share in Consul: %v, %v", pair, err)
-	}
+	verify.That(t, s.inConsul(true)(), "Consul has no share")
 	a.awaitShare(0.2, release.ByOperator)
 }

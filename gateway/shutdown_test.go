@@ -83,9 +83,8 @@ func TestShutdownCutsRequestsAfterTheGrace(t *testing.T) {
 	t.Parallel()
 	r, _, result := hanging(t, "shutdown: { grace: 50ms }\n")
 	r.end()
-	if _, err := result(); err == nil {
-		t.Error("the request in flight was answered")
-	}
+	_, err := result()
+	verify.That(t, err != nil, "the request in flight was answered")
 	verify.That(t, r.err == nil, "Run: %v", r.err)
 	verify.Contains(t, r.log.String(), `"level":"warn"`, "the log does not report it")
 }

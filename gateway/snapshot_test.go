@@ -18,9 +18,7 @@ import (
 // watchOf returns the watch of a service in /api/services.
 func (r *running) watchOf(name string) admin.Watch {
 	r.t.Helper()
-	var services []admin.Service
-	r.api("/api/services", &services)
-	for _, s := range services {
+	for _, s := range fetch[[]admin.Service](r, "/api/services") {
 		if s.Service == name && s.Watch != nil {
 			return *s.Watch
 		}
@@ -76,9 +74,8 @@ func TestStartWithoutConsulServesTheSnapshot(t *testing.T) {
 				w := second.watchOf("star")
 				return w.State == "fresh" && w.Restored == nil && w.Instances == 1
 			})
-			if second.api("/readyz", &v); len(v.Restored) != 0 {
-				t.Errorf("readyz %+v", v)
-			}
+			second.api("/readyz", &v)
+			verify.That(t, len(v.Restored) == 0, "readyz %+v", v)
 		})
 	}
 }

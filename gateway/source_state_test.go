@@ -52,28 +52,27 @@ func TestUnmountedVolume(t *testing.T) {
 // ends the pin.
 func TestRollBackDuringAnOutage(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent, own := shared.Agent(t)
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	serving := func(body string) string { return serving("s", origin(t, body)) }
-	text := fmt.Sprintf("config: { history: %q }\n", filepath.Join(t.TempDir(), "history")) + treeBelow(relay.URL(), "")
-	put(t, agent, "sluice/s.yaml", serving("a"))
+	text := fmt.Sprintf("config: { history: %q }\n", filepath.Join(t.TempDir(), "history")) + treeBelow(relay.URL(), own, "")
+	put(t, agent, own+"/s.yaml", serving("a"))
 	r := start(t, text)
 	r.answers("/s", "a")
 	r.awaitRevision(2) // it serves before it is recorded
 	first := r.applied()
-	put(t, agent, "sluice/s.yaml", serving("bad"))
+	put(t, agent, own+"/s.yaml", serving("bad"))
 	r.answers("/s", "bad")
 	r.await("the second revision", func() bool { return r.applied().Number == first.Number+1 })
 	relay.Cut()
 	r = r.restart()
 	r.answers("/s", "bad")
-	if status, done := r.rollBack(first.Number, r.applied().Hash); status != http.StatusOK {
-		t.Fatal(status, done)
-	}
+	status, _ := r.rollBack(first.Number, r.applied().Hash)
+	verify.Require(t, status == http.StatusOK, "the rollback: %d", status)
 	r.answers("/s", "a")
 	r = r.restart()
 	r.answers("/s", "a")
-	put(t, agent, "sluice/s.yaml", serving("fixed"))
+	put(t, agent, own+"/s.yaml", serving("fixed"))
 	relay.Heal()
 	r.answers("/s", "fixed")
 }
@@ -81,19 +80,18 @@ func TestRollBackDuringAnOutage(t *testing.T) {
 // A rollback to a revision from before the first answer of a source says nothing about it.
 func TestRollBackToBeforeTheFirstAnswer(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent, own := shared.Agent(t)
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	relay.Cut()
 	a := origin(t, "a")
-	put(t, agent, "sluice/a.yaml", serving("a", a))
-	r := newRunning(t, fmt.Sprintf("config: { history: %q }\n", filepath.Join(t.TempDir(), "history"))+treeBelow(relay.URL(), ""))
-	r.run(Options{}, 0, func(*Gateway) {})
+	put(t, agent, own+"/a.yaml", serving("a", a))
+	r := startWithin(t, fmt.Sprintf("config: { history: %q }\n", filepath.Join(t.TempDir(), "history"))+treeBelow(relay.URL(), own, ""), 0)
 	first := r.applied()
 	relay.Heal()
 	r.answers("/a", "a")
 	r.await("the second revision", func() bool { return r.applied().Number == first.Number+1 })
 	status, done := r.rollBack(first.Number, r.applied().Hash)
-	verify.That(t, status == http.StatusOK && strings.Contains(done.Reason, "not known then, so it stays: consul_kv:sluice/"), "%d %+v", status, done)
+	verify.That(t, status == http.StatusOK && strings.Contains(done.Reason, "not known then, so it stays: consul_kv:"+own+"/"), "%d %+v", status, done)
 	r.gets("/a", "a")
 	verify.Contains(t, r.log.String(), "from before these sources were known", "the log does not say so")
 }
@@ -101,10 +99,10 @@ func TestRollBackToBeforeTheFirstAnswer(t *testing.T) {
 // The documents of the history do not depend on where the configuration file is.
 func TestHistoryOfAFileThatMoves(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent, own := shared.Agent(t)
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
-	put(t, agent, "sluice/a.yaml", serving("a", origin(t, "a")))
-	text := fmt.Sprintf("config: { history: %q }\n", filepath.Join(t.TempDir(), "history")) + treeBelow(relay.URL(), "")
+	put(t, agent, own+"/a.yaml", serving("a", origin(t, "a")))
+	text := fmt.Sprintf("config: { history: %q }\n", filepath.Join(t.TempDir(), "history")) + treeBelow(relay.URL(), own, "")
 	r := start(t, text)
 	r.answers("/a", "a")
 	r.awaitRevision(1)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/hashicorp/consul/api"
+	"golang.org/x/net/dns/dnsmessage"
 
 	"sluice/admin"
 	"sluice/balancer"
@@ -63,19 +64,17 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 		first.answers(path, "b")
 	}
 	for name, source := range map[string]string{"star": `dns SRV "_star._tcp.example"`, "via": `consul key "via"`, "list": fmt.Sprintf("file %q", file)} {
-		if w := first.watchOf(name); w.Source != source || w.State != "fresh" || w.Instances != 1 {
-			t.Errorf("%s: %+v", name, w)
-		}
+		w := first.watchOf(name)
+		verify.That(t, w.Source == source && w.State == "fresh" && w.Instances == 1, "%s: %+v", name, w)
 	}
 	for path, want := range map[string]int{"/consul/star": http.StatusNotFound, "/consul/list": http.StatusNotFound, "/consul/via": http.StatusOK} {
 		var c admin.Comparison
-		if status := first.api(path, &c); status != want || status == http.StatusOK && (!c.Same || len(c.Instances) != 1 || c.Index == 0) {
-			t.Errorf("%s: %d %+v", path, status, c)
-		}
+		status := first.api(path, &c)
+		verify.That(t, status == want && (status != http.StatusOK || c.Same && len(c.Instances) == 1 && c.Index != 0), "%s: %d %+v", path, status, c)
 	}
 
 	// The sources fail: nothing changes, also in a new process and after a start.
-	dns.Freeze(true)
+	dns.Fail(dnsmessage.RCodeServerFailure)
 	verify.NoError(t, consul.Kill())
 	verify.NoError(t, etcd.Members[0].Kill())
 	verify.NoError(t, os.Remove(file))
@@ -97,7 +96,7 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 	stale(third)
 
 	// They come back, with other peers.
-	dns.Freeze(false)
+	dns.Change(nil)
 	verify.NoError(t, consul.Launch(t.Context()))
 	verify.NoError(t, etcd.Members[0].Launch())
 	etcd.Await(t)
@@ -128,11 +127,7 @@ func TestSpill(t *testing.T) {
 			}
 			set(api.HealthPassing)
 			r := start(t, "consul: { addresses: ["+consul.URL()+"] }\nservices: { star: { consul: { "+settings+" } } }\nroutes: [{ service: star }]")
-			tiers := func() []balancer.Tier {
-				var services []admin.Service
-				r.api("/api/services", &services)
-				return services[0].Tiers
-			}
+			tiers := func() []balancer.Tier { return fetch[[]admin.Service](r, "/api/services")[0].Tiers }
 			r.await("both data centres have answered", func() bool {
 				return slices.Equal(tiers(), []balancer.Tier{{Peers: 1, Eligible: 1, Share: 1}, {Peers: 1, Eligible: 1}})
 			})

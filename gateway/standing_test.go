@@ -13,8 +13,6 @@ import (
 	"sluice/admin"
 	"sluice/discovery"
 	"sluice/operator"
-	"sluice/test/consultest"
-	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
 
@@ -41,9 +39,8 @@ routes: [{ service: star }]
 	r.get("/") // waits for the peers
 	var done admin.Operated
 	r.post("/api/peers/star/"+a+"/drain?why=new+disk&by=root@vm&for=1h", &done)
-	if p := done.Peer; p == nil || p.State != "draining" || !strings.HasPrefix(p.Reasons[0], "drain: new disk, until ") || done.Shared {
-		t.Errorf("drain: %+v", done)
-	}
+	drained := done.Peer
+	verify.That(t, drained != nil && drained.State == "draining" && strings.HasPrefix(drained.Reasons[0], "drain: new disk, until ") && !done.Shared, "drain: %+v", done)
 	r.post("/api/peers/star/"+b+"/weight?weight=3", &done)
 	r = r.restart()
 	counts := make(map[string]int)
@@ -55,9 +52,8 @@ routes: [{ service: star }]
 	if p := r.peers()[a]; len(p.Orders) != 1 || p.Orders[0].Kind != operator.Drain || p.Orders[0].By != "root@vm" || p.Orders[0].Until.IsZero() || p.Orders[0].Replica == "" {
 		t.Errorf("the drained peer: %+v", p)
 	}
-	if p := r.peers()[b]; p.Weight != 3 || len(p.Orders) != 1 || p.Orders[0].Weight != 3 || p.State != "up" {
-		t.Errorf("the peer with a weight: %+v", p)
-	}
+	p := r.peers()[b]
+	verify.That(t, p.Weight == 3 && len(p.Orders) == 1 && p.Orders[0].Weight == 3 && p.State == "up", "the peer with a weight: %+v", p)
 	r.post("/api/peers/star/"+a+"/enable", &done)
 	r.post("/api/peers/star/"+b+"/weight/release", &done)
 	verify.That(t, done.Peer.Weight == 1 && r.peers()[a].State == "up", "afterwards: %+v, %+v", done.Peer, r.peers()[a])
@@ -67,10 +63,7 @@ routes: [{ service: star }]
 // process starts, the old one accepts no order.
 func TestAnUpgradeKeepsOrders(t *testing.T) {
 	t.Parallel()
-	consul := discoverytest.Start(t)
-	a, b := origin(t, "a"), origin(t, "b")
-	first, second := discoverytest.Instance("star", "star-1", port(t, a)), discoverytest.Instance("star", "star-2", port(t, b))
-	consul.Set("star", first, second)
+	consul, at := startStar(t, "a", "b")
 	text := starAnd(consul.URL(), "")
 	old := start(t, text)
 	old.await("star is served", func() bool { return len(old.peers()) == 2 })
@@ -83,32 +76,28 @@ func TestAnUpgradeKeepsOrders(t *testing.T) {
 	old.post("/api/log/debug?by=root@vm", &level)
 	next := old.upgrade(text, nil)
 	peers := next.peers()
-	verify.That(t, peers[a].Weight == 7 && peers[b].State == "draining", "peers %+v", peers)
+	verify.That(t, peers[at[0]].Weight == 7 && peers[at[1]].State == "draining", "peers %+v", peers)
 	status := next.api("/readyz", &ready)
 	verify.That(t, status == http.StatusServiceUnavailable && strings.Contains(ready.Missing[0], "tests"), "readyz %d %+v", status, ready)
-	if next.api("/api/log", &level); level.Level != "debug" || level.By != "root@vm" || level.Configured != "info" {
-		t.Errorf("log %+v", level)
-	}
-	if _, err := old.orders.End(next.orders.Set().All()[0].Key(), ""); err == nil {
-		t.Error("the old process accepts an order")
-	}
+	next.api("/api/log", &level)
+	verify.That(t, level.Level == "debug" && level.By == "root@vm" && level.Configured == "info", "log %+v", level)
+	_, err := old.orders.End(next.orders.Set().All()[0].Key(), "")
+	verify.That(t, err != nil, "the old process accepts an order")
 }
 
 // An order at one replica is obeyed by all.
 func TestReplicasShareOrders(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent, own := shared.Agent(t)
 	first, second := origin(t, "a"), origin(t, "b")
-	text := fmt.Sprintf("consul: { addresses: [%q], orders: edge/orders }\nservices: { star: { peers: [%q, %q] } }\nroutes: [{ service: star }]", agent.URL(), first, second)
+	text := fmt.Sprintf("consul: { addresses: [%q], orders: %s }\nservices: { star: { peers: [%q, %q] } }\nroutes: [{ service: star }]", agent.URL(), own, first, second)
 	a, b := start(t, text), start(t, text)
 	for _, r := range []*running{a, b} {
 		r.get("/") // waits for the peers
 	}
 	var done admin.Operated
 	a.post("/api/peers/star/"+first+"/drain?why=deploy&by=root@vm", &done)
-	if !done.Shared || done.Pending != "" && done.Pending != "no answer of Consul yet" { // it waits for 2 s
-		t.Errorf("the answer says %+v", done)
-	}
+	verify.That(t, done.Shared && (done.Pending == "" || done.Pending == "no answer of Consul yet"), "the answer says %+v", done) // it waits for 2 s
 	b.await("the other drains it", func() bool {
 		p := b.peers()[first]
 		return p.State == "draining" && slices.Equal(p.Reasons, []string{"drain: deploy"}) && len(p.Orders) == 1 && p.Orders[0].Replica == a.replica.name()
@@ -135,9 +124,8 @@ func TestNotReadyByOrder(t *testing.T) {
 		!strings.HasPrefix(v.Missing[0], "an operator has made sluice not ready, since ") || !strings.HasSuffix(v.Missing[0], ": maintenance") {
 		t.Errorf("readyz %d %+v", status, v)
 	}
-	if status := r.api("/api/ready", &v); status != http.StatusOK || v.Ready {
-		t.Errorf("ready %d %+v", status, v)
-	}
+	status := r.api("/api/ready", &v)
+	verify.That(t, status == http.StatusOK && !v.Ready, "ready %d %+v", status, v)
 	r.gets("/", "a")
 	ready, _ := r.readiness.now()
 	verify.That(t, !ready, "the registration in Consul says that it is ready")
@@ -160,8 +148,7 @@ func TestTheLevelOfTheLogByOrder(t *testing.T) {
 	r := start(t, services)
 	expect := func(level, configured string, set bool) {
 		t.Helper()
-		var l operator.LogLevel
-		r.api("/api/log", &l)
+		l := fetch[operator.LogLevel](r, "/api/log")
 		if l.Level != level || l.Configured != configured || l.Since.IsZero() == set || r.logs.Level().String() != level {
 			t.Errorf("got %+v, and the log has %v", l, r.logs.Level())
 		}
@@ -194,8 +181,6 @@ func TestOrdersWaitForTheirService(t *testing.T) {
 	r.replace(services(fmt.Sprintf(", moon: { peers: [%q] }", b)))
 	p := r.peers()[b]
 	verify.That(t, p.State == "draining", "the peer is %s", p.State)
-	var all operator.Status
-	if r.api("/api/orders", &all); len(all.Orders) != 1 || time.Since(all.Orders[0].Since) > time.Hour {
-		t.Errorf("orders %+v", all)
-	}
+	all := fetch[operator.Status](r, "/api/orders")
+	verify.That(t, len(all.Orders) == 1 && time.Since(all.Orders[0].Since) <= time.Hour, "orders %+v", all)
 }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -31,10 +30,6 @@ func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
 		state.Set[n].Socket = "" // else the address has no meaning
 	}
 	state.Set = discovery.Normalize(state.Set)
-	same := func(t *testing.T, got, want discovery.WatchState) {
-		t.Helper()
-		verify.That(t, reflect.DeepEqual(got, want), "got  %+v\nwant %+v", got, want)
-	}
 	t.Run("between processes", func(t *testing.T) {
 		old, next := discovery.NewManager(discovery.ManagerOptions{}), discovery.NewManager(discovery.ManagerOptions{})
 		old.Watch("star", idle(state.Source), state)
@@ -42,18 +37,18 @@ func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
 		verify.NoError(t, handover.Save(&written, []handover.Part{handover.NewPart("services", old.Save, next.Inherit)}))
 		verify.NoError(t, handover.Restore(&written, []handover.Part{handover.NewPart("services", old.Save, next.Inherit)}))
 		next.WatchAll(map[string]discovery.Source{"star": idle(state.Source)})
-		same(t, next.States()["star"], state)
+		verify.DeepEqual(t, next.States()["star"], state, "state")
 	})
 	t.Run("between watches", func(t *testing.T) {
 		m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
 		m.Watch("star", idle(state.Source), state)
-		same(t, m.States()["star"], state)
+		verify.DeepEqual(t, m.States()["star"], state, "state")
 		m.Watch("star", idle(state.Source)) // a reload
 		reloaded := state
 		reloaded.Fresh = false
-		same(t, m.States()["star"], reloaded)
+		verify.DeepEqual(t, m.States()["star"], reloaded, "state")
 		m.Watch("moon", idle(state.Source), m.States()["star"]) // another name
-		same(t, m.States()["moon"], reloaded)
+		verify.DeepEqual(t, m.States()["moon"], reloaded, "state")
 	})
 	t.Run("through the snapshot", func(t *testing.T) {
 		fresh := state
@@ -79,7 +74,7 @@ func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
 		for n := range want.Memory {
 			want.Memory[n].Guard.AsOf = time.Time{}
 		}
-		same(t, got, want)
+		verify.DeepEqual(t, got, want, "state")
 	})
 	t.Run("from guard to guard", func(t *testing.T) {
 		memory := state.Memory[0].Guard
@@ -88,9 +83,7 @@ func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
 		}
 		guard := discovery.Guard{Probation: time.Hour}
 		guard.Inherit(state.Set, memory)
-		if got := guard.Memory(); !reflect.DeepEqual(got, memory) {
-			t.Errorf("got  %+v\nwant %+v", got, memory)
-		}
+		verify.DeepEqual(t, guard.Memory(), memory, "the memory")
 	})
 }
 
@@ -196,9 +189,8 @@ func TestFailureOnProbationPassesEveryBoundary(t *testing.T) {
 			if p := r.peers()[address]; p.Used || p.State != "unhealthy" || !strings.Contains(fmt.Sprint(p.Reasons), "failed since: no connection") {
 				t.Errorf("the peer that has failed: %+v", p)
 			}
-			if p := r.peers()[a]; !p.Used || p.Probation == nil {
-				t.Errorf("the peer that works: %+v", p)
-			}
+			p := r.peers()[a]
+			verify.That(t, p.Used && p.Probation != nil, "the peer that works: %+v", p)
 		})
 	}
 }

@@ -92,8 +92,7 @@ services: { fixed: { peers: [%q] } }
 	consul.Set("evil", withTags(t, "evil", "evil-1", git,
 		router("evil", "rule=HostSNI(`db.example.com`) || HostSNI(`fixed.example.com`) || HostSNI(`other.org`)", "entrypoints=tls", "tls.passthrough=true")...))
 	problems := func() string {
-		var problems []admin.TagProblem
-		r.api("/api/tags", &problems)
+		problems := fetch[[]admin.TagProblem](r, "/api/tags")
 		var lines []string
 		for _, p := range problems {
 			lines = append(lines, fmt.Sprintf("%s %q %s: %s", p.Service, p.Instances, p.Kind, p.Reason))
@@ -111,8 +110,7 @@ services: { fixed: { peers: [%q] } }
 		}, "\n")
 	})
 	routes := func() string {
-		var routes []admin.Route
-		r.api("/api/routes", &routes)
+		routes := fetch[[]admin.Route](r, "/api/routes")
 		var lines []string
 		for _, route := range routes {
 			if route.Unused {

@@ -72,15 +72,12 @@ routes: [{ host: fixed.example.com, service: fixed }]
 		"other.example.com/plain": "404",
 	} {
 		status, body := r.get(url)
-		if got := fmt.Sprintf("%d %s", status, body); got != want && !strings.HasPrefix(got, want+" ") {
-			t.Errorf("%s: %s, want %s", url, got, want)
-		}
+		got := fmt.Sprintf("%d %s", status, body)
+		verify.That(t, got == want || strings.HasPrefix(got, want+" "), "%s: %s, want %s", url, got, want)
 	}
 	verify.Slices(t, r.serviceNames(), []string{"evil", "fixed", "moon", "star", "sun"}, "the services")
-	var problems []admin.TagProblem
-	if r.api("/api/tags", &problems); len(problems) < 7 {
-		t.Errorf("%d problems of evil, want one for each bad tag: %+v", len(problems), problems)
-	}
+	problems := fetch[[]admin.TagProblem](r, "/api/tags")
+	verify.That(t, len(problems) >= 7, "%d problems of evil, want one for each bad tag: %+v", len(problems), problems)
 	for _, p := range problems {
 		verify.That(t, p.Service == "evil" && slices.Equal(p.Instances, []string{"evil-1"}) && p.Tag != "" && p.Reason != "", "a problem of another service: %+v", p)
 	}
@@ -95,8 +92,7 @@ func TestTagsInTheAPI(t *testing.T) {
 	consul.Set("moon", withTags(t, "moon", "moon-1", address, "urlprefix-h/x"))
 	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio], fabio: { share: false } }", consul.URL()))
 	shown := func() string {
-		var routes []admin.Route
-		r.api("/api/routes", &routes)
+		routes := fetch[[]admin.Route](r, "/api/routes")
 		var lines []string
 		for _, route := range routes {
 			if route.AskedBy == nil {
@@ -199,9 +195,7 @@ func TestTagsOfARelease(t *testing.T) {
 	set := []*api.ServiceEntry{instance(0), instance(1)}
 	consul.Set("star", set...)
 	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio] }", consul.URL()))
-	if status, body := r.get("h/a"); status != http.StatusOK {
-		t.Fatalf("h/a: %d %s", status, body)
-	}
+	r.refuses("h/a", http.StatusOK)
 	stop := make(chan struct{})
 	var asking sync.WaitGroup
 	for path, allowed := range map[string][]int{
@@ -210,11 +204,12 @@ func TestTagsOfARelease(t *testing.T) {
 		"h/b":    {http.StatusOK, http.StatusNotFound, http.StatusServiceUnavailable},
 	} {
 		asking.Go(func() {
+			pace := time.Tick(time.Millisecond)
 			for n := 0; ; n++ {
 				select {
 				case <-stop:
 					return
-				default:
+				case <-pace:
 				}
 				begin := time.Now()
 				status, body := r.get(path)
@@ -263,9 +258,7 @@ services: { internal: { peers: [%q] } }
 routes: [{ host: internal.example.com, service: internal, allow: [203.0.113.0/24] }]
 `, consul.URL(), secret))
 	r.answers("evil.example.com/", "evil")
-	if status, body := r.get("one.example.com/"); status != 404 {
-		t.Errorf("got %d %q, want 404", status, body)
-	}
+	r.refuses("one.example.com/", http.StatusNotFound)
 	body := string(r.askAdmin(http.MethodGet, "/api/tags").Body)
 	for _, want := range []string{"services: a tag cannot set this: want it in the file", "request_headers.set.X-Forwarded-Client-Cert"} {
 		verify.That(t, strings.Contains(body, want), "no %q in %s", want, body)

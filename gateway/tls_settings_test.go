@@ -106,9 +106,7 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [%[1]s] } 
 				t.Errorf("%s: a client may use %s", listener, suite.Name)
 			}
 		}
-		if safe < 3 { // of the kind of the key
-			t.Errorf("%s: clients may use %d suites", listener, safe)
-		}
+		verify.That(t, safe >= 3, "%s: clients may use %d suites", listener, safe) // of the kind of the key
 		if conn, err := tls.Dial("tcp", r.Address(listener).String(), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}); err == nil {
 			conn.Close()
 			t.Errorf("%s: a client may use TLS 1.1", listener)
@@ -271,14 +269,6 @@ routes: [{ service: star }]
 	}
 	good := fmt.Sprintf("ca: %q, server_name: peer.example", files.Cert)
 	r := start(t, text(good, ""))
-	revision := uint64(1)
-	change := func(text string) {
-		t.Helper()
-		r.write(text)
-		r.Reload()
-		revision++
-		r.awaitRevision(revision)
-	}
 	expect := func(what string, wantStatus int, wantBody string) {
 		t.Helper()
 		r.await("the end of the request before", func() bool { return r.peers()[peer.Listener.Addr().String()].Inflight == 0 })
@@ -287,17 +277,15 @@ routes: [{ service: star }]
 	}
 	expect("verified", 200, "1")
 	expect("again", 200, "1")
-	change(text(good, ", wait_for_peer: 1s"))
+	r.replace(text(good, ", wait_for_peer: 1s"))
 	expect("another key", 200, "1")
-	change(text("insecure: true", ""))
+	r.replace(text("insecure: true", ""))
 	expect("other settings", 200, "2")
-	change(text(fmt.Sprintf("ca: %q, server_name: a.example", files.Cert), ""))
+	r.replace(text(fmt.Sprintf("ca: %q, server_name: a.example", files.Cert), ""))
 	expect("another name", 502, "no TLS connection")
 	verify.Contains(t, r.log.String(), "peer.example, not a.example", "the log has no reason")
-	var all []admin.Certificate
-	if r.api("/api/certificates", &all); len(all) != 1 || all[0].UsedBy != `peers of service "star"` {
-		t.Errorf("/api/certificates: %+v", all)
-	}
+	all := fetch[[]admin.Certificate](r, "/api/certificates")
+	verify.That(t, len(all) == 1 && all[0].UsedBy == `peers of service "star"`, "/api/certificates: %+v", all)
 }
 
 // A listener redirects to another one, which asks browsers to come there directly.

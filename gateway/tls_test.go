@@ -54,7 +54,11 @@ func (r *running) trust(file, name string) {
 // getSecure sends a request to a listener with TLS. Without an answer, the status is 0.
 func (r *running) getSecure(listener string) (status int, body string) {
 	r.t.Helper()
-	response, err := r.client.Get("https://" + r.Address(listener).String())
+	return read(r.client.Get("https://" + r.Address(listener).String()))
+}
+
+// read reads a response. Without one, the status is 0.
+func read(response *http.Response, err error) (status int, body string) {
 	if err != nil {
 		return 0, err.Error()
 	}
@@ -86,15 +90,11 @@ listeners: [{ name: websecure, address: "127.0.0.1:0", tls: { certificates: [{ c
 	old := filepath.Join(dir, "old.pem")
 	verify.NoError(t, os.Rename(files.Cert, old))
 	expect("no file", old, 200)
-	var ready admin.Readiness
-	if r.api("/readyz", &ready); len(ready.Certificates) != 1 || !strings.Contains(ready.Certificates[0], "no such file") {
-		t.Errorf("/readyz: %+v", ready)
-	}
+	ready := fetch[admin.Readiness](r, "/readyz")
+	verify.That(t, len(ready.Certificates) == 1 && strings.Contains(ready.Certificates[0], "no such file"), "/readyz: %+v", ready)
 	testcert.Write(t, dir, "a.example", testcert.Lasting(-90*24*time.Hour, 24*time.Hour))
 	expect("changed", files.Cert, 200)
 	expect("the old one", old, 0)
-	var all []admin.Certificate
-	if r.api("/api/certificates", &all); len(all) != 1 || all[0].State != "expiring" || all[0].Error != "" {
-		t.Errorf("/api/certificates: %+v", all)
-	}
+	all := fetch[[]admin.Certificate](r, "/api/certificates")
+	verify.That(t, len(all) == 1 && all[0].State == "expiring" && all[0].Error == "", "/api/certificates: %+v", all)
 }

@@ -52,16 +52,7 @@ func serveSocket(t *testing.T, path string, handler http.HandlerFunc, set ...fun
 // postBody sends a request with the body and returns the answer's status and body; 0: none.
 func (r *running) postBody(url, body string) (int, string) {
 	r.t.Helper()
-	response, err := r.client.Post(url, "text/plain", strings.NewReader(body))
-	if err != nil {
-		return 0, err.Error()
-	}
-	defer response.Body.Close()
-	all, err := io.ReadAll(response.Body)
-	if err != nil {
-		return 0, err.Error()
-	}
-	return response.StatusCode, string(all)
+	return read(r.client.Post(url, "text/plain", strings.NewReader(body)))
 }
 
 // Clients and peers use unix sockets, with checks. A reload moves and keeps sockets, and a socket of sluice itself gets no requests.
@@ -100,22 +91,19 @@ func TestUnixSocketsOfClientsAndPeers(t *testing.T) {
 	consultest.Await(t, "the check of the second fails", func() bool {
 		return len(r.services.get("a").pool.Snapshot().Eligible) == 1
 	})
-	if info, err := os.Stat(web); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the listener's file: %v, %v", info.Mode(), err)
-	}
+	info, err := os.Stat(web)
+	verify.That(t, err == nil && info.Mode().Perm() == 0o600, "the listener's file: %v, %v", info.Mode(), err)
 
 	// A reload keeps the socket, changes who may connect, and adds another.
 	before, _ := os.Stat(web)
 	other := filepath.Join(dir, "other")
 	r.replace(of(fmt.Sprintf("{ name: again, address: 'unix:%s', socket: { mode: 0666 } }, { name: other, address: 'unix:%s' }", web, other), "'unix:"+one+"'"))
-	if after, err := os.Stat(web); err != nil || !os.SameFile(before, after) || after.Mode().Perm() != 0o666 {
-		t.Errorf("after a reload: %v, %v", after, err)
-	}
+	after, err := os.Stat(web)
+	verify.That(t, err == nil && os.SameFile(before, after) && after.Mode().Perm() == 0o666, "after a reload: %v, %v", after, err)
 	for _, path := range []string{web, other} {
 		r.through(path)
-		if status, body := r.postBody("http://example.com/", ""); status != http.StatusOK {
-			t.Errorf("%s: got %d %s", path, status, body)
-		}
+		status, body := r.postBody("http://example.com/", "")
+		verify.That(t, status == http.StatusOK, "%s: got %d %s", path, status, body)
 	}
 
 	// A request that reached sluice itself would come again and again.
@@ -124,9 +112,8 @@ func TestUnixSocketsOfClientsAndPeers(t *testing.T) {
 	for _, own := range []string{web, link} {
 		r.replace(of(fmt.Sprintf("{ name: again, address: 'unix:%s', socket: { mode: 0666 } }", web), "'unix:"+own+"'"))
 		r.through(web)
-		if status, body := r.postBody("http://example.com/", ""); status != http.StatusServiceUnavailable && status != http.StatusBadGateway {
-			t.Errorf("%s: got %d %s", own, status, body)
-		}
+		status, body := r.postBody("http://example.com/", "")
+		verify.That(t, status == http.StatusServiceUnavailable || status == http.StatusBadGateway, "%s: got %d %s", own, status, body)
 	}
 	r.awaitRefused(&net.UnixAddr{Name: other, Net: "unix"})
 }
@@ -207,9 +194,8 @@ func TestUnixSocketsOfEveryProtocol(t *testing.T) {
 		{"tcp", "plain", "HTTP/1.1 plain 100000"},
 	} {
 		r.through(path(c.socket))
-		if status, body := r.postBody("http://"+c.host+"/", strings.Repeat("x", 100_000)); status != http.StatusOK || body != c.want {
-			t.Errorf("%+v: got %d %s", c, status, body)
-		}
+		status, body := r.postBody("http://"+c.host+"/", strings.Repeat("x", 100_000))
+		verify.That(t, status == http.StatusOK && body == c.want, "%+v: got %d %s", c, status, body)
 	}
 	consultest.Await(t, "a check of each service has passed", func() bool {
 		for _, stats := range r.services.healthStats() {

@@ -43,8 +43,7 @@ func TestServicesOfARoute(t *testing.T) {
 	first := served()
 	verify.That(t, first["a"] >= 3 && first["b"] >= 25, "the services got %v", first)
 	for user, want := range users {
-		var answer admin.RouteAnswer
-		r.api("/api/route?url=http://x/&header=X-User:+"+user, &answer)
+		answer := fetch[admin.RouteAnswer](r, "/api/route?url=http://x/&header=X-User:+"+user)
 		verify.That(t, answer.Service == want, "/api/route says %q for %s, whose answer is from %s", answer.Service, user, want)
 	}
 	var routes []admin.Route
@@ -66,17 +65,14 @@ func TestServicesOfARoute(t *testing.T) {
 	}
 
 	r.replace(text("a: 100%, b: 0%"))
-	if got := served(); got["a"] != 50 {
-		t.Errorf("with 100 %% of a: %v", got)
-	}
+	got := served()
+	verify.That(t, got["a"] == 50, "with 100 %% of a: %v", got)
 	r.replace(text("a: 90%, b: 10%"))
 	var drained any
 	r.post("/api/peers/a/"+a+"/drain", &drained)
-	if got := served(); got["b"] != 50 {
-		t.Errorf("without peers of a: %v", got)
-	}
-	if w := weighted(); w.Targets[0].Share != .9 || w.Targets[0].Present != 0 || w.Targets[1].Present != 1 {
-		t.Errorf("the API has %+v", w)
-	}
+	got = served()
+	verify.That(t, got["b"] == 50, "without peers of a: %v", got)
+	w := weighted()
+	verify.That(t, w.Targets[0].Share == .9 && w.Targets[0].Present == 0 && w.Targets[1].Present == 1, "the API has %+v", w)
 	verify.That(t, stop() != 0, "no requests")
 }

@@ -48,18 +48,32 @@ type Agent struct {
 // error it fails t. If t fails, it logs the last lines of the log of the agent.
 func Start(t testing.TB, o Options) *Agent {
 	t.Helper()
+	a := start(t, o)
+	t.Cleanup(func() {
+		err := a.Close()
+		verify.That(t, err == nil, "close consul: %v", err)
+	})
+	a.logIfFailed(t)
+	return a
+}
+
+// start is StartAgent for a test.
+func start(t testing.TB, o Options) *Agent {
+	t.Helper()
 	ctx, cancel := beforeDeadline(t)
 	defer cancel()
 	a, err := StartAgent(ctx, o)
 	verify.Require(t, err == nil, "start consul: %v", err)
+	return a
+}
+
+// logIfFailed logs the last lines of the log when t has failed.
+func (a *Agent) logIfFailed(t testing.TB) {
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("end of the log of consul at %s:\n%s", a.HTTPAddress(), a.LogTail(40))
 		}
-		err := a.Close()
-		verify.That(t, err == nil, "close consul: %v", err)
 	})
-	return a
 }
 
 // StartAll is Start for several agents at a time. None of them can join another one.
