@@ -10,7 +10,8 @@ import (
 )
 
 // Decoded keeps the documents of the last two configurations that were built, so that a build
-// decodes only the ones that differ. The zero value is empty. It may be used concurrently.
+// decodes only the ones that differ, and the ones with errors, as a file that they name may be there
+// now. The zero value is empty. It may be used concurrently.
 type Decoded struct {
 	mu sync.Mutex // guards the fields below
 
@@ -39,7 +40,9 @@ func (d *Decoded) fragments(documents []writtenDocument, consul *Consul) []*frag
 	decodeAll(documents, list, d.consul)
 	d.last, d.before = make(map[writtenDocument]*fragment, len(documents)), d.last
 	for i, doc := range documents {
-		d.last[doc] = list[i]
+		if len(list[i].errs) == 0 {
+			d.last[doc] = list[i]
+		}
 	}
 	return list
 }

@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"sluice/test/verify"
@@ -55,4 +57,20 @@ func TestUnchangedDocumentIsKept(t *testing.T) {
 		verify.That(t, before == nil || c.Routes[0].checked == before.Routes[0].checked && c.Routes[1].checked != before.Routes[1].checked, "round %d: the changed document must be decoded again, and no other", round)
 		before = built.Config
 	}
+}
+
+// A document with an error is decoded again, as a file that it names may be there now.
+func TestDocumentWithAnErrorIsNotKept(t *testing.T) {
+	password := filepath.Join(t.TempDir(), "password")
+	in := Input{File: "sluice.yaml", Decoded: new(Decoded)}
+	text := fmt.Sprintf("services: { a: { etcd: { endpoints: ['http://127.0.0.1:1'], prefix: /a/, user: u, password_file: %q } } }", password)
+	sources := []Source{
+		file("dynamic: [{ file: a.yaml }]\nroutes: [{ service: a }]"),
+		{Name: "a.yaml", Kind: KindFile, Documents: []Document{{Name: "a.yaml", Text: text}}},
+	}
+	_, err := in.Build(sources)
+	verify.That(t, err != nil, "the missing file is no error")
+	verify.NoError(t, os.WriteFile(password, []byte("secret"), 0o600))
+	_, err = in.Build(sources)
+	verify.NoError(t, err)
 }

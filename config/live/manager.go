@@ -37,13 +37,12 @@ type Manager struct {
 
 	// Of the goroutine of Run.
 
-	file     config.Source
-	fileErr  error            // why the file cannot be read
-	offered  []config.Dynamic // the sources that the file names
-	alone    *config.Built    // of the file just read without its sources; nil: built again
-	notes    string           // the latest warnings about the configuration, as logged
-	unusable bool             // what the sources say is valid and cannot be applied, as a file is missing
-	answers  time.Duration    // see Run
+	file    config.Source
+	fileErr error            // why the file cannot be read
+	offered []config.Dynamic // the sources that the file names
+	alone   *config.Built    // of the file just read without its sources; nil: built again
+	notes   string           // the latest warnings about the configuration, as logged
+	answers time.Duration    // see Run
 }
 
 // Options are what a Manager works with. All are required.
@@ -136,17 +135,16 @@ func (m *Manager) Missing() []string { return m.documents.missing(m.history.Curr
 func (m *Manager) Settled() <-chan struct{} { return m.settled }
 
 // Run follows the sources, and carries out what is requested, one at a time, until ctx ends. A
-// reload waits for new sources, at most for the time answers; what cannot be applied now is tried again after the
-// time retry.
+// reload waits for new sources, at most for the time answers; what is refused is tried again after the time retry.
 func (m *Manager) Run(ctx context.Context, answers, retry time.Duration) {
 	m.answers = answers
 	defer m.documents.end()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var usable <-chan time.Time // nil: nothing is unusable
+	var retried <-chan time.Time // nil: nothing is refused
 	for {
-		if usable == nil && m.unusable {
-			usable = time.After(retry)
+		if retried == nil && m.Refuses() { // a file that it names may be there later
+			retried = time.After(retry)
 		}
 		m.follow(ctx)
 		select {
@@ -156,8 +154,8 @@ func (m *Manager) Run(ctx context.Context, answers, retry time.Duration) {
 		case <-m.documents.changed:
 			m.applyLatest(ctx, false)
 			continue
-		case <-usable:
-			usable = nil
+		case <-retried:
+			retried = nil
 			m.applyLatest(ctx, false)
 			continue
 		case carryOut := <-m.orders:
@@ -257,7 +255,6 @@ func (m *Manager) applyLatest(ctx context.Context, reload bool) {
 	}
 	current := m.history.Current()
 	used, number := current.Sources, current.Number
-	m.unusable = false
 	latest := slices.Insert(m.documents.latest(), 0, m.file)
 	errs := config.ChooseDocuments(config.Wanted(latest, used), used, func(sources []config.Source) (err error) {
 		built := alone
@@ -266,9 +263,7 @@ func (m *Manager) applyLatest(ctx context.Context, reload bool) {
 				return err
 			}
 		}
-		err = m.apply(ctx, built, sources, "")
-		m.unusable = m.unusable || err != nil
-		return err
+		return m.apply(ctx, built, sources, "")
 	})
 	if reload && len(errs) == 0 && m.fileErr == nil && m.history.Current().Number == number {
 		m.options.Log.Info().Str("source", m.input.Source()).Msg("configuration unchanged")

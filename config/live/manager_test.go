@@ -137,8 +137,9 @@ func manage(t *testing.T, dir string) *managed {
 	return m
 }
 
-// What is valid and cannot be applied is tried again, and the documents in use stay until then.
-func TestWhatCannotBeAppliedIsTriedAgain(t *testing.T) {
+// What is refused is tried again, and the documents in use stay until then: what cannot be applied, and what
+// cannot be built, as a directory is missing.
+func TestWhatIsRefusedIsTriedAgain(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		m := manage(t, dir)
@@ -157,6 +158,16 @@ func TestWhatCannotBeAppliedIsTriedAgain(t *testing.T) {
 		synctest.Wait()
 		m.serves("it can be applied", "/file", "/bad")
 		verify.Equal(t, m.state(), "in use", "it")
+		file, missing := filepath.Join(dir, "sluice.yaml"), filepath.Join(dir, "copies")
+		text := verify.Result(os.ReadFile(file)).Must(t)
+		verify.NoError(t, os.WriteFile(file, fmt.Appendf(text, "\nconsul: { certificates_dir: %q }", missing), 0o600))
+		m.Reload()
+		synctest.Wait()
+		verify.That(t, m.Refuses(), "a file that names a missing directory is not refused")
+		verify.NoError(t, os.Mkdir(missing, 0o700))
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		verify.That(t, !m.Refuses(), "it is refused, now that the directory is there")
 		applied := m.applied.Load()
 		time.Sleep(time.Minute)
 		synctest.Wait()
