@@ -153,7 +153,7 @@ func (h orderHandler) find(r *http.Request, ended operator.Kind) (one found, err
 	service, id, query := r.PathValue("service"), r.PathValue("id"), r.URL.Query()
 	node, address := query.Get("node"), query.Get("address")
 	var all []found
-	consider := func(f found) {
+	addMatching := func(f found) {
 		if f.ID == id && (node == "" || f.node == node) && (address == "" || f.Address == address) &&
 			!slices.ContainsFunc(all, func(other found) bool { return other.Key == f.Key }) {
 			all = append(all, f)
@@ -169,14 +169,14 @@ func (h orderHandler) find(r *http.Request, ended operator.Kind) (one found, err
 		for _, peer := range pool.Snapshot().All {
 			i := peer.Instance()
 			names[peer.ID.Service] = true
-			consider(found{peer.ID, i.Node, &i})
+			addMatching(found{peer.ID, i.Node, &i})
 		}
 	}
 	for _, o := range h.Orders.Set().All() {
 		if o.Kind == ended && !o.OfNode() {
 			known = known || o.Service == service
 			if names[o.Service] {
-				consider(found{o.Peer(), o.Node, nil})
+				addMatching(found{o.Peer(), o.Node, nil})
 			}
 		}
 	}

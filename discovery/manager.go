@@ -254,7 +254,7 @@ func (m *Manager) handOver(ctx context.Context, timer *time.Timer) {
 			return
 		}
 		m.sink(w.status.Service, set)
-		m.settle(w)
+		m.closeSettled(w)
 	}
 }
 
@@ -283,7 +283,7 @@ func (m *Manager) nextDue(timer *time.Timer) (*watch, []Instance) {
 	return w, set
 }
 
-func (m *Manager) settle(w *watch) {
+func (m *Manager) closeSettled(w *watch) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w.closeSettledLocked()

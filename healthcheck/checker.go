@@ -86,7 +86,7 @@ func (c *Checker) Start(pool *balancer.Pool, s Settings) {
 // do not count if the probe changed. Without active checks or outlier detection their
 // reasons are cleared.
 func (c *Checker) Configure(s Settings) {
-	old, ok := c.use(s)
+	old, ok := c.change(s)
 	if !ok {
 		return
 	}
@@ -96,8 +96,8 @@ func (c *Checker) Configure(s Settings) {
 	}
 }
 
-// use changes the settings, unless c is stopped, and returns the active checks of before.
-func (c *Checker) use(s Settings) (old *Active, ok bool) {
+// change changes the settings, unless c is stopped, and returns the active checks of before.
+func (c *Checker) change(s Settings) (old *Active, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stopped {

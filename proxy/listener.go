@@ -154,7 +154,7 @@ type arrival struct {
 	raw      syscall.RawConn
 	from     proxyprotocol.Addresses // of the proxy
 	admitted netip.Addr
-	handed   bool // the connection is served, or closed
+	taken    bool // the connection is served, or closed
 }
 
 // awaitProxyHeader serves a connection of a proxy that was admitted.
@@ -196,7 +196,7 @@ func (a *arrival) serve() {
 	a.Remove()
 	if err == nil {
 		if err = s.begin(a.listener, a.conn, of); err == nil {
-			a.handed = true
+			a.taken = true
 		}
 	} else {
 		s.log.Debug().Err(err).Str("listener", a.listener.name).Stringer("proxy", a.from.Client.Addr()).Msg("no PROXY header was received")
@@ -206,10 +206,10 @@ func (a *arrival) serve() {
 
 // close closes the connection, unless it is served.
 func (a *arrival) close() {
-	if a.handed {
+	if a.taken {
 		return
 	}
-	a.handed = true
+	a.taken = true
 	a.Remove()
 	a.server.admission.leave(a.admitted)
 	a.conn.Close()

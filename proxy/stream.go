@@ -98,7 +98,7 @@ func (s *stream) chooseService() *refusal.Refusal {
 	streams := s.listener.streams()
 	matched := streams.Other
 	if streams.Names == nil {
-		return s.use(matched)
+		return s.setRoute(matched)
 	}
 	name, err := s.lookAtHello()
 	switch {
@@ -118,12 +118,12 @@ func (s *stream) chooseService() *refusal.Refusal {
 	case matched == nil:
 		return refusal.NoTLS
 	}
-	return s.use(matched)
+	return s.setRoute(matched)
 }
 
-// use sets the service of a route, and its group. It returns a refusal if the route is not for
+// setRoute sets the service of a route, and its group. It returns a refusal if the route is not for
 // the client.
-func (s *stream) use(matched *route.Route) *refusal.Refusal {
+func (s *stream) setRoute(matched *route.Route) *refusal.Refusal {
 	s.service = matched.Service
 	if matched.Split != nil {
 		s.query.Group = matched.Split.Group(nil).ID()

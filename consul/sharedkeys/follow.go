@@ -88,12 +88,12 @@ func (k *Keys[V]) read(a consul.Answer, body []byte) error {
 	if err != nil {
 		return fmt.Errorf("keys below %s/: %w", k.options.Prefix, err)
 	}
-	k.use(a.Index, pairs)
+	k.setKnown(a.Index, pairs)
 	return nil
 }
 
-// use makes pairs what Consul has.
-func (k *Keys[V]) use(index uint64, pairs []api.KVPair) {
+// setKnown makes pairs what Consul has.
+func (k *Keys[V]) setKnown(index uint64, pairs []api.KVPair) {
 	marked := slices.ContainsFunc(pairs, func(p api.KVPair) bool { return p.Key == k.name(markKey) })
 	if k.options.Select != nil {
 		pairs = k.options.Select(pairs)
