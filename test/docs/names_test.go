@@ -5,6 +5,7 @@ package docs
 import (
 	"bytes"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -105,4 +106,27 @@ func TestCommandsExist(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// The program has the messages of its log that docs/operations.md explains, each from its last colon on.
+func TestLogMessagesExist(t *testing.T) {
+	t.Parallel()
+	var program strings.Builder
+	err := filepath.WalkDir(repository, func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+			program.WriteString(textOf(t, strings.TrimPrefix(path, repository)))
+		}
+		return err
+	})
+	verify.NoError(t, err)
+	_, table, found := strings.Cut(textOf(t, "docs/operations.md"), "\n| level | message | |\n|---|---|---|\n")
+	verify.Require(t, found, "docs/operations.md has no table of messages")
+	table, _, _ = strings.Cut(table, "\n\n")
+	for row := range strings.Lines(table) {
+		for _, message := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(strings.Split(row, "|")[2], -1) {
+			text := strings.TrimSuffix(message[1], " …")
+			text = text[strings.LastIndex(text, ": ")+1:]
+			verify.That(t, strings.Contains(program.String(), strings.TrimSpace(text)), "the log has no message %q", message[1])
+		}
+	}
 }
