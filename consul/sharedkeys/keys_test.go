@@ -85,9 +85,9 @@ func (u *unconnected) accept(key string, seen uint64) {
 func TestAFallingIndexRestoresNothing(t *testing.T) {
 	for _, index := range []uint64{1001, 1000, 7} {
 		u := newUnconnected(t)
-		u.use(1000, []api.KVPair{mark(3), pair("a", 900), pair("b", 6)})
+		u.setKnown(1000, []api.KVPair{mark(3), pair("a", 900), pair("b", 6)})
 		u.expect("before", "a=a!", "b=b!")
-		u.use(index, []api.KVPair{mark(3), pair("b", 6)})
+		u.setKnown(index, []api.KVPair{mark(3), pair("b", 6)})
 		u.expect("after", "b=b!")
 		u.expectPending("after", 0)
 	}
@@ -97,15 +97,15 @@ func TestAFallingIndexRestoresNothing(t *testing.T) {
 // Consul had accepted it and no answer had shown it before.
 func TestAReplicaThatWasAwayRestoresNothing(t *testing.T) {
 	u := newUnconnected(t)
-	u.use(1000, []api.KVPair{mark(3), pair("a", 900)})
+	u.setKnown(1000, []api.KVPair{mark(3), pair("a", 900)})
 	u.Put("b", "b!", nil)
 	u.accept("b", 1001)
 	u.expect("before", "a=a!", "b=b!")
-	u.use(500, []api.KVPair{mark(3), pair("a", 900)}) // to a query from before the write
+	u.setKnown(500, []api.KVPair{mark(3), pair("a", 900)}) // to a query from before the write
 	u.expect("an earlier answer", "a=a!", "b=b!")
 	_, err := u.begin(t.Context())
 	verify.NoError(t, err)
-	u.use(3, []api.KVPair{mark(3)})
+	u.setKnown(3, []api.KVPair{mark(3)})
 	u.expect("back again")
 	u.expectPending("back again", 0)
 }
@@ -115,21 +115,21 @@ func TestAReplicaThatWasAwayRestoresNothing(t *testing.T) {
 func TestConsulBeginsAnew(t *testing.T) {
 	for _, index := range []uint64{5, 2000} {
 		u := newUnconnected(t)
-		u.use(1000, []api.KVPair{mark(3), pair("a", 900), pair("b", 901), pair("c", 902)})
+		u.setKnown(1000, []api.KVPair{mark(3), pair("a", 900), pair("b", 901), pair("c", 902)})
 		u.Delete("c", nil)
 		u.Put("d", "d!", nil)
 		u.accept("d", 1001)
-		u.use(index, nil)
+		u.setKnown(index, nil)
 		u.expect("Consul has nothing", "a=a!", "b=b!", "d=d!")
 		u.expectPending("Consul has nothing", 4)
 		theirs := pair("b", index+1)
 		theirs.Value = []byte(`"theirs"`)
-		u.use(index+1, []api.KVPair{theirs})
+		u.setKnown(index+1, []api.KVPair{theirs})
 		c := u.changes["b"]
 		verify.That(t, c != nil && c.restores && c.void("theirs", index+1) && !c.void("", 0), "the change of b: %+v", c)
 		u.accept("b", index+1)
 		u.expect("another replica was faster", "a=a!", "b=theirs", "d=d!")
-		u.use(index+2, []api.KVPair{mark(index + 2), theirs})
+		u.setKnown(index+2, []api.KVPair{mark(index + 2), theirs})
 		u.expect("the mark is back", "a=a!", "b=theirs", "d=d!")
 	}
 }
@@ -140,11 +140,11 @@ func TestAdoptedValues(t *testing.T) {
 	ended, pending := "old", "new"
 	u.Adopt(map[string]string{"a": "a!", "b": "b!", "e": ended}, map[string]*string{"c": &pending, "e": nil})
 	u.expect("at the start", "a=a!", "b=b!", "c=new")
-	u.use(7, nil)
+	u.setKnown(7, nil)
 	u.expect("Consul has lost its state", "a=a!", "b=b!", "c=new")
 	u.expectPending("Consul has lost its state", 4)
 	u.Adopt(map[string]string{"a": "a!", "b": "b!"}, nil)
-	u.use(7, []api.KVPair{mark(3), pair("b", 5)})
+	u.setKnown(7, []api.KVPair{mark(3), pair("b", 5)})
 	u.expect("others have ended a", "b=b!")
 	u.expectPending("others have ended a", 0)
 }
@@ -154,23 +154,23 @@ func TestAnEarlierAnswerUndoesNothing(t *testing.T) {
 	u := newUnconnected(t)
 	u.Put("a", "a!", nil)
 	u.accept("a", 11)
-	u.use(10, []api.KVPair{mark(3)})
+	u.setKnown(10, []api.KVPair{mark(3)})
 	u.expect("from before the write", "a=a!")
-	u.use(11, []api.KVPair{mark(3), pair("a", 11)})
+	u.setKnown(11, []api.KVPair{mark(3), pair("a", 11)})
 	u.expect("with it", "a=a!")
 	verify.That(t, len(u.changes) <= 0, "changes %v", u.changes)
 	u.Delete("a", nil)
 	u.expect("deleted here")
 	u.accept("a", 12)
-	u.use(11, []api.KVPair{mark(3), pair("a", 11)})
+	u.setKnown(11, []api.KVPair{mark(3), pair("a", 11)})
 	u.expect("from before the deletion")
-	u.use(12, []api.KVPair{mark(3)})
+	u.setKnown(12, []api.KVPair{mark(3)})
 	u.expect("with it")
-	u.use(13, []api.KVPair{mark(3), pair("a", 13)})
+	u.setKnown(13, []api.KVPair{mark(3), pair("a", 13)})
 	u.expect("another replica", "a=a!")
 	u.Put("b", "b!", nil) // which another replica ends before an answer has it
 	u.accept("b", 14)
-	u.use(15, []api.KVPair{mark(3), pair("a", 13)})
+	u.setKnown(15, []api.KVPair{mark(3), pair("a", 13)})
 	u.expect("ended at once", "a=a!")
 }
 
@@ -179,16 +179,16 @@ func TestBadValuesAndConditions(t *testing.T) {
 	u := newUnconnected(t)
 	bad := pair("a", 12)
 	bad.Value = []byte(`"`)
-	u.use(12, []api.KVPair{mark(3), bad})
+	u.setKnown(12, []api.KVPair{mark(3), bad})
 	u.expect("bad from the start")
-	u.use(13, []api.KVPair{mark(3), pair("a", 13)})
+	u.setKnown(13, []api.KVPair{mark(3), pair("a", 13)})
 	bad.ModifyIndex = 14
-	u.use(14, []api.KVPair{mark(3), bad})
+	u.setKnown(14, []api.KVPair{mark(3), bad})
 	u.expect("bad later", "a=a!")
 	if all := u.Invalid(); len(all) != 1 || all[0].Key != "p/a" || !all[0].InUse || all[0].Reason == "" {
 		t.Errorf("invalid %+v", all)
 	}
-	u.use(15, []api.KVPair{mark(3), pair("a", 15)})
+	u.setKnown(15, []api.KVPair{mark(3), pair("a", 15)})
 	if all := u.Invalid(); len(all) != 0 {
 		t.Errorf("invalid %+v", all)
 	}
