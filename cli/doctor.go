@@ -172,12 +172,7 @@ func (e *examination) configure() error {
 	if e.options.Datacenter == "" {
 		e.options.Datacenter = c.Consul.Datacenter
 	}
-	routed := make(map[string]bool, len(c.Routes))
-	for _, r := range c.Routes {
-		for _, name := range r.ServiceNames() {
-			routed[name] = true
-		}
-	}
+	routed := config.RoutedServices(c.Routes)
 	e.options.Configured, e.options.Config = true, revision.Config
 	if c.Consul.Register != nil {
 		e.options.Own = c.Consul.Register.Service

@@ -129,11 +129,9 @@ func (c *Config) Found(names []string, filter string) (f Fragment, skipped []str
 			add(name)
 		}
 	}
-	for _, r := range c.Routes {
-		for _, name := range r.ServiceNames() {
-			if _, ok := c.Services[name]; !ok && name != "" {
-				add(name)
-			}
+	for name := range RoutedServices(c.Routes) {
+		if _, ok := c.Services[name]; !ok && name != "" {
+			add(name)
 		}
 	}
 	slices.Sort(skipped)

@@ -273,21 +273,13 @@ func (w *whole) awaitServices() {
 		s.check(newDecoder(""), name, &c.Consul) // that it has no source is meant
 		c.Services[name], awaited[name] = s, true
 	}
-	awaitRoutes := func(routes []Route) {
-		for i := range routes {
-			for _, name := range routes[i].ServiceNames() {
-				await(name)
-			}
-		}
-	}
-	awaitRoutes(c.Routes)
+	names := RoutedServices(c.Routes)
 	for _, f := range w.fragments {
-		awaitRoutes(f.parts.Routes)
+		maps.Copy(names, RoutedServices(f.parts.Routes))
 	}
-	for _, l := range c.Listeners {
-		for _, name := range l.StreamServices() {
-			await(name)
-		}
+	maps.Copy(names, StreamedServices(c.Listeners))
+	for name := range names {
+		await(name)
 	}
 }
 

@@ -29,14 +29,18 @@ func (r *Route) Divided() []Part {
 	return parts
 }
 
-// ServiceNames returns the names of the services that r needs; some may be "".
-func (r *Route) ServiceNames() []string {
-	names := []string{r.Service}
-	if r.Mirror != nil {
-		names = append(names, r.Mirror.Service)
-	}
-	for _, part := range r.Divided() {
-		names = append(names, part.Route.Service)
+// RoutedServices returns the names of the services that routes need; one may be "".
+func RoutedServices(routes []Route) map[string]bool {
+	names := make(map[string]bool, len(routes))
+	for i := range routes {
+		r := &routes[i]
+		names[r.Service] = true
+		if r.Mirror != nil {
+			names[r.Mirror.Service] = true
+		}
+		for _, part := range r.Divided() {
+			names[part.Route.Service] = true
+		}
 	}
 	return names
 }

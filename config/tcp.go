@@ -79,11 +79,13 @@ func (c *Config) needStreamService(d *decoder, service, key string) {
 	}
 }
 
-// StreamServices returns the names of the services that l forwards connections to.
-func (l Listener) StreamServices() []string {
-	var names []string
-	for _, r := range l.StreamRoutes() {
-		names = append(names, r.Service)
+// StreamedServices returns the names of the services that listeners forward connections to.
+func StreamedServices(listeners []Listener) map[string]bool {
+	names := make(map[string]bool)
+	for _, l := range listeners {
+		for _, r := range l.StreamRoutes() {
+			names[r.Service] = true
+		}
 	}
 	return names
 }
@@ -149,33 +151,20 @@ func (w *whole) streams() {
 	if len(c.Routes) > 0 && c.onlyTCP() {
 		w.refuse("routes", "", "without effect: no listener has protocol: http")
 	}
-	routed := make(map[string]bool, len(c.Routes))
-	for i := range c.Routes {
-		for _, name := range c.Routes[i].ServiceNames() {
-			routed[name] = true
-		}
-	}
-	streamed := make(map[string]bool)
-	for _, l := range c.Listeners {
-		for _, name := range l.StreamServices() {
-			streamed[name] = true
-		}
-	}
+	routed, streamed := RoutedServices(c.Routes), StreamedServices(c.Listeners)
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		if key := join("services", name) + ".proxy_protocol"; c.Services[name].ProxyProtocol != "" && (routed[name] || !streamed[name]) {
 			w.ownerOf(name).refuse(key, c.Services[name].ProxyProtocol, "only for a service of a listener with protocol: tcp that no route leads to: requests of different clients share connections")
 		}
 	}
-	for _, l := range c.Listeners {
-		for _, name := range l.StreamServices() {
-			if s, ok := c.Services[name]; ok {
-				d := w.ownerOf(name)
-				s.checkStreams(d, name)
-				if !routed[name] && c.Catalog == nil {
-					checkStreamOnly(d, name)
-				}
-				c.Services[name] = s
+	for _, name := range slices.Sorted(maps.Keys(streamed)) {
+		if s, ok := c.Services[name]; ok {
+			d := w.ownerOf(name)
+			s.checkStreams(d, name)
+			if !routed[name] && c.Catalog == nil {
+				checkStreamOnly(d, name)
 			}
+			c.Services[name] = s
 		}
 	}
 }

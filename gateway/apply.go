@@ -131,19 +131,9 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 
 // routed returns the new services that routes or listeners use.
 func (p *plan) routed() (list []*service) {
-	used := make(map[string]bool)
-	for i := range p.config.Routes {
-		for _, name := range p.config.Routes[i].ServiceNames() {
-			used[name] = true
-		}
-	}
-	for _, l := range p.config.Listeners {
-		for _, name := range l.StreamServices() {
-			used[name] = true
-		}
-	}
+	routed, streamed := config.RoutedServices(p.config.Routes), config.StreamedServices(p.config.Listeners)
 	for _, s := range p.services {
-		if s.created && used[s.name] {
+		if s.created && (routed[s.name] || streamed[s.name]) {
 			list = append(list, s.service)
 		}
 	}

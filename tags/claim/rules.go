@@ -2,6 +2,7 @@ package claim
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"path"
 	"slices"
@@ -71,10 +72,8 @@ func NewRules(c *config.Config) Rules {
 		if r.Host != "" {
 			rules.Reserved[normalHost(r.Host)] = true
 		}
-		for _, name := range r.ServiceNames() {
-			rules.Named[name] = true
-		}
 	}
+	maps.Copy(rules.Named, config.RoutedServices(c.Routes))
 	for _, l := range c.Listeners {
 		for _, key := range l.StreamKeys() {
 			rules.Taken[key] = "the listener " + l.Name
