@@ -25,9 +25,6 @@ type Files struct {
 	Cert, Key   string // a certificate, followed by its intermediate certificates, and its private key; both or none
 }
 
-// none reports whether there is no file to read.
-func (f Files) none() bool { return f == Files{} }
-
 // Contents are what Files contained. They are never changed.
 type Contents struct {
 	Trusted     *x509.CertPool   // nil: no file of trusted certificates

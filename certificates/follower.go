@@ -69,7 +69,7 @@ func (f *Follower) Refresh() { f.Read() }
 // do not fit together, the previous contents stay in use: the files may be in the
 // middle of a change.
 func (f *Follower) Read() *Contents {
-	if f.files.none() {
+	if f.files == (Files{}) {
 		return f.Contents()
 	}
 	f.reading.Lock()

@@ -15,11 +15,6 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// MarshalYAML returns c as a file with all defaults. Secrets are masked.
-func (c Config) MarshalYAML() (any, error) {
-	return encode(reflect.ValueOf(c), true), nil
-}
-
 // MarshalJSON returns c with the keys and values of the file, with all defaults. Secrets
 // are masked.
 func (c Config) MarshalJSON() ([]byte, error) {

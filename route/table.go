@@ -22,7 +22,6 @@ type Table struct {
 // root is the tree of the paths of a host.
 type root struct {
 	node
-	host hostPattern
 	best int32 // the smallest rank in the tree
 	// rest is the smallest rank in the trees that Match visits after this one.
 	rest int32
@@ -118,7 +117,7 @@ func (t *Table) root(h hostPattern) *root {
 	switch h.kind {
 	case hostAny:
 		if t.anyHost == nil {
-			t.anyHost = &root{host: h, best: noRank}
+			t.anyHost = &root{best: noRank}
 		}
 		return t.anyHost
 	case hostWildcard:
@@ -131,7 +130,7 @@ func (t *Table) root(h hostPattern) *root {
 	}
 	n := (*m)[key]
 	if n == nil {
-		n = &root{host: h, best: noRank}
+		n = &root{best: noRank}
 		(*m)[key] = n
 	}
 	return n

@@ -40,8 +40,6 @@ type Route struct {
 	// Tags are the tags that make the route, sorted, each once. Another instance asks for
 	// the same route if it has the same ones.
 	Tags []string
-	// Name is the name of the router in Traefik's tags; else empty.
-	Name string
 	// Protocol is ProtocolTLS or ProtocolTCP for a route of connections, whose Keys are
 	// host, host_regexp, listeners, allow and deny; empty: of requests.
 	Protocol string

@@ -165,13 +165,8 @@ func (t *tree) documents(v client.View) (said config.Source, problem string) {
 	}
 	t.instances = instances
 	if usable {
-		return t.withInstances(said), ""
+		said.Documents = append(said.Documents, t.Spec.Instances())
+		return said, ""
 	}
 	return said, problem
-}
-
-// withInstances returns said with the document of the instances.
-func (t *tree) withInstances(said config.Source) config.Source {
-	said.Documents = append(said.Documents, t.Spec.Instances())
-	return said
 }

@@ -36,8 +36,6 @@ type Selection struct {
 	Typical bool
 
 	Datacenter string // default: the agent's
-	Namespace  string // default: the client's; Consul Enterprise
-	Partition  string // default: the client's; Consul Enterprise
 
 	// Wait is how long a query blocks without a change, from 1 s to 10 min.
 	Wait time.Duration
@@ -175,7 +173,7 @@ func (w *Catalog) Run(ctx context.Context, changed func([]CatalogService)) error
 		return fmt.Errorf("consul catalog: pattern %q: %w", w.selection.Name, err)
 	}
 	q := consul.Query{Path: "catalog/services", Needs: catalogNeeds}
-	q.Datacenter, q.Namespace, q.Partition = w.selection.Datacenter, w.selection.Namespace, w.selection.Partition
+	q.Datacenter = w.selection.Datacenter
 	q.Filter = w.selection.filter()
 	var running sync.WaitGroup
 	defer running.Wait()

@@ -77,7 +77,7 @@ func (s *entryService) port() int {
 type entryWeights struct{ Passing, Warning int }
 
 type entryCheck struct {
-	CheckID, ServiceID, Name, Status, Output, Notes string
+	CheckID, Name, Status, Output, Notes string
 
 	CreateIndex, ModifyIndex uint64
 }
@@ -169,7 +169,7 @@ func shorten(e *api.ServiceEntry) serviceEntry {
 	for _, c := range e.Checks {
 		check := (*entryCheck)(nil)
 		if c != nil {
-			check = &entryCheck{c.CheckID, c.ServiceID, c.Name, c.Status, c.Output, c.Notes, c.CreateIndex, c.ModifyIndex}
+			check = &entryCheck{c.CheckID, c.Name, c.Status, c.Output, c.Notes, c.CreateIndex, c.ModifyIndex}
 		}
 		short.Checks = append(short.Checks, check)
 	}

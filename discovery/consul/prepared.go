@@ -28,7 +28,9 @@ func (s *prepared) Run(ctx context.Context, before discovery.WatchState, report 
 // execute executes the query once, reports the result, and waits until the next
 // execution. It follows the rules of poll, except that there is no index.
 func (w *watch) execute(ctx context.Context) error {
-	answer, err := w.result(ctx)
+	o := w.options
+	o.Poll = cmp.Or(w.every, o.Poll) // the oldest that it may be in the agent's cache
+	answer, err := w.query(ctx, &o, api.QueryOptions{})
 	if err != nil {
 		return w.named(err)
 	}
@@ -45,14 +47,6 @@ func (w *watch) execute(ctx context.Context) error {
 		w.every = max(answer.ttl, minTTL)
 	}
 	return consul.Sleep(ctx, w.untilExpiry(time.Now(), w.every-w.every/10+w.client.Jitter(w.every/5)))
-}
-
-// result executes the query, or takes a result from the agent's cache that is not older
-// than the interval.
-func (w *watch) result(ctx context.Context) (Answer, error) {
-	o := w.options
-	o.Poll = cmp.Or(w.every, o.Poll)
-	return w.query(ctx, &o, api.QueryOptions{})
 }
 
 // named adds the name of the prepared query to an error 404.

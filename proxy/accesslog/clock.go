@@ -41,7 +41,3 @@ func (c *clock) appendRFC3339(b []byte, t time.Time) []byte {
 	ms := t.Nanosecond() / int(time.Millisecond)
 	return append(b, byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z')
 }
-
-func (c *clock) appendCombined(b []byte, t time.Time) []byte {
-	return append(b, c.format(t)...)
-}

@@ -96,7 +96,7 @@ func appendVariable(b []byte, v *variable, e *Entry, c *clocks) []byte {
 	case kindTime:
 		return c.rfc3339.appendRFC3339(b, e.Time)
 	case kindTimeCombined:
-		return c.combined.appendCombined(b, e.Time)
+		return append(b, c.combined.format(e.Time)...)
 	case kindText:
 		return appendText(b, v.text(e))
 	case kindInt, kindInt64:

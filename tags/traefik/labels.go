@@ -56,7 +56,6 @@ func labels(all []string, prefix string, reading *tags.Reading) []label {
 
 // part is a router, a middleware or a service, with the tags that make it.
 type part struct {
-	name   string
 	labels []label // path: what follows the name
 }
 
@@ -145,7 +144,7 @@ func partsOf(list []label, reading *tags.Reading) parts {
 		}
 		named, name := of.kind(l.path[1]), l.path[2]
 		if named[name] == nil {
-			named[name] = &part{name: name}
+			named[name] = new(part)
 		}
 		named[name].labels = append(named[name].labels, label{l.tag, l.path[3:], l.written[3:], l.value})
 	}

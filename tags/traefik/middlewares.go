@@ -77,7 +77,7 @@ func (e *effects) middleware(from label, name string, depth int) {
 	}
 	e.tags = append(e.tags, m.tags()...)
 	kind := m.labels[0].path[0]
-	options := &part{name: name}
+	options := new(part)
 	for _, l := range m.labels {
 		if l.path[0] != kind {
 			e.close(l, "the middleware has two kinds, "+kind+" and "+l.path[0])

@@ -62,7 +62,7 @@ func Read(i tags.Instance, o Options) tags.Reading {
 	}
 	r.parts = p
 	if len(p.http.routers) == 0 && (!p.streams || len(p.http.services)+len(p.http.middlewares) > 0) {
-		p.http.routers[strings.ToLower(i.Service)] = &part{name: i.Service}
+		p.http.routers[strings.ToLower(i.Service)] = new(part)
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.http.routers)) {
 		r.router(p.http.routers[name])
@@ -118,7 +118,7 @@ func (r *reader) router(router *part) {
 			continue
 		}
 		for _, keys := range e.routes(match, rule) {
-			route := tags.Route{Tags: sorted, Name: router.name, Keys: keys, More: more, Priority: priority, Ranked: true}
+			route := tags.Route{Tags: sorted, Keys: keys, More: more, Priority: priority, Ranked: true}
 			if e.closed {
 				route = route.Deny()
 			}

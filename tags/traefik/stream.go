@@ -59,7 +59,7 @@ func (r *reader) streamRouter(router *part) {
 	priority, set := priorityOf(router, *rule, e)
 	for _, keys := range matches {
 		route := tags.Route{
-			Tags: tags.SortedTags(e.tags...), Name: router.name, Keys: keys, Protocol: tags.ProtocolTCP, Priority: priority, Ranked: true,
+			Tags: tags.SortedTags(e.tags...), Keys: keys, Protocol: tags.ProtocolTCP, Priority: priority, Ranked: true,
 		}
 		if secure {
 			route.Protocol = tags.ProtocolTLS
