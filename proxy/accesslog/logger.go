@@ -57,8 +57,8 @@ const (
 	defaultMaxBuffered = 8 << 20
 	flushInterval      = time.Second
 
-	// closeTimeout bounds Close when the output blocks, such as a pipe without a
-	// reader.
+	// closeTimeout bounds Close and Reopen when the output blocks, such as a pipe
+	// without a reader.
 	closeTimeout = 5 * time.Second
 )
 
@@ -160,17 +160,25 @@ func (l *Logger) Dropped() uint64 {
 }
 
 // Reopen opens the file again under its name, after log rotation. Later lines go to the
-// new file. On an error the open file stays in use. It does nothing for a stream.
+// new file. On an error the open file stays in use. It fails when the open file accepts
+// nothing for 5 seconds. It does nothing for a stream.
 func (l *Logger) Reopen() error {
-	if !l.Enabled() {
+	if !l.Enabled() || l.writer.out.path == "" {
 		return nil
 	}
+	timeout := time.NewTimer(closeTimeout)
+	defer timeout.Stop()
 	reply := make(chan error, 1)
-	select {
-	case l.writer.reopen <- reply:
-		return <-reply
-	case <-l.writer.done:
-		return errors.New("access log: closed")
+	for request := l.writer.reopen; ; request = nil {
+		select {
+		case request <- reply:
+		case err := <-reply:
+			return err
+		case <-l.writer.done:
+			return errors.New("access log: closed")
+		case <-timeout.C:
+			return errors.New("access log: reopen: the output is blocked")
+		}
 	}
 }
 

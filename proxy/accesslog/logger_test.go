@@ -178,6 +178,24 @@ func TestCloseTimesOutIfTheOutputBlocks(t *testing.T) {
 	})
 }
 
+// A reload waits for Reopen, and the program's end for the reload.
+func TestReopenTimesOutIfTheOutputBlocks(t *testing.T) {
+	for path, want := range map[string]time.Duration{"": 0, "/nowhere/access.log": closeTimeout} {
+		synctest.Test(t, func(t *testing.T) {
+			f := fakeFile{block: make(chan struct{})}
+			l := start(combinedOptions, &output{path: path, file: &f})
+			l.Log(0, numbered(1))
+			time.Sleep(2 * flushInterval)
+			begin := time.Now()
+			err := l.Reopen()
+			verify.That(t, time.Since(begin) == want && (err != nil) == (want > 0), "path %q: took %v: %v", path, time.Since(begin), err)
+			close(f.block)
+			verify.NoError(t, l.Close())
+			verify.Slices(t, numbers(t, f.lines()), []int{1}, "got lines")
+		})
+	}
+}
+
 func TestOutputFailureIsNotifiedOnceAndLinesStayWhole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var f fakeFile

@@ -125,10 +125,8 @@ func openOutput(path string) (*output, error) {
 	return o, nil
 }
 
+// reopen opens the file, which is no stream.
 func (o *output) reopen() error {
-	if o.path == "" {
-		return nil
-	}
 	f, err := os.OpenFile(o.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
 	if err != nil {
 		return fmt.Errorf("access log: %w", err)
