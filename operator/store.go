@@ -267,14 +267,10 @@ func expired[V Value[V]](order V, now time.Time) bool {
 	return !ends.IsZero() && !now.Before(ends)
 }
 
-// expire ends expired orders.
+// expire ends expired orders, also one that Consul has never had, with the earlier one that it replaces.
 func (s *Store[V]) expire(now time.Time) {
 	for key, e := range s.keys.All() {
-		switch {
-		case e.Absent || !expired(e.Value, now):
-		case e.Pending:
-			s.keys.Cancel(key) // Consul may have an earlier one
-		case !e.Changing: // unless it is a later one by then
+		if !e.Absent && expired(e.Value, now) && (e.Pending || !e.Changing) { // unless Consul has a later one by then
 			s.keys.Delete(key, func(_ V, index uint64) bool { return index != e.Index })
 		}
 	}

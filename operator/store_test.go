@@ -159,6 +159,21 @@ func TestOrdersExpire(t *testing.T) {
 	})
 }
 
+// An order that expires before Consul has it does not bring back the one that it has replaced.
+func TestAnOrderThatConsulLacksExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Options{Prefix: "orders", Log: zerolog.Nop()})
+		earlier, short := drainOf(star(1)), drainOf(star(1))
+		earlier.Since, short.Until = time.Now(), time.Now().Add(time.Minute)
+		s.keys.Adopt(map[string]Order{earlier.Key(): earlier}, nil)
+		s.Refresh()
+		verify.NoError(t, s.Give(short))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		expectStanding(t, s, "")
+	})
+}
+
 func TestTheFeedTellsOfOrders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		feed := events.New()

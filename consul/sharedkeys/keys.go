@@ -171,13 +171,6 @@ func (k *Keys[V]) Propose(key string, value V) bool {
 	return true
 }
 
-// Cancel forgets the latest change of a key that no answer has shown yet. Consul may have it.
-func (k *Keys[V]) Cancel(key string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	delete(k.changes, key)
-}
-
 // All returns what this replica knows of each key.
 func (k *Keys[V]) All() map[string]Entry[V] {
 	k.mu.Lock()
