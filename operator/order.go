@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"sluice/discovery"
 )
@@ -172,7 +173,7 @@ func (o Order) Check() error {
 
 // IsText reports whether a text of an operator may be kept and shown.
 func IsText(s string) bool {
-	return len(s) <= MaxText && !strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) })
+	return len(s) <= MaxText && utf8.ValidString(s) && !strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) })
 }
 
 // parse returns the order in the value of a key.

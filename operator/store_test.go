@@ -107,6 +107,7 @@ func TestRefusedOrders(t *testing.T) {
 		"want a number from 1": weightOf(star(1), 0), "to 65535": weightOf(star(1), 65536),
 		"why: want": {Kind: Drain, Node: "n", Why: "a\x1b[2J"}, "by: want": {Kind: Drain, Node: "n", By: strings.Repeat("x", MaxText+1)},
 		"expire at once": {Kind: Drain, Node: "n", Until: time.Now()}, "has no id": {Kind: Drain, Service: "a", Node: "n"},
+		"printable": {Kind: Drain, Node: "n", Why: "a\xff"}, // the file and Consul would have another text
 	} {
 		err := s.Give(o)
 		verify.That(t, err != nil && strings.Contains(err.Error(), want), "%+v: error %v, want %s", o, err, want)
