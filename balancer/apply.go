@@ -163,6 +163,7 @@ func (p *Pool) joinLocked(i discovery.Instance) {
 		p.peers[id] = peer
 		peer.cutTimer.Stop()
 		peer.name(p.stickyKey())
+		peer.measureLatencies(p.options.MeasureLatencies)
 		p.changeLocked(peer, func(c *condition) {
 			c.leaving, c.orders = false, p.orders(i)
 			c.setInstance(i, &p.options)
@@ -277,7 +278,7 @@ func (p *Pool) publishLocked() {
 // retallyLocked makes the attempts on each peer count for its group in next.
 func (p *Pool) retallyLocked(prev, next *Snapshot) {
 	if prev.Groups != nil && next.Groups == nil {
-		for _, peer := range next.All {
+		for _, peer := range slices.Concat(next.All, next.Draining) { // which may return
 			peer.retally(func(t *tally) { t.group = nil })
 		}
 	}

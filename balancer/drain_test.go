@@ -86,6 +86,21 @@ func TestDrainWithOpenStreamIsCut(t *testing.T) {
 	})
 }
 
+// What the options have said while a peer drained counts for it when it returns.
+func TestAPeerThatReturnsHasTheOptionsOfNow(t *testing.T) {
+	p := newTestPool(t, Options{Groups: byTag("a")})
+	set := withTags("a")
+	p.Apply(set)
+	token := mustPick(t, p, nil)
+	p.Apply(nil)
+	verify.NoError(t, p.Reconfigure(complete(Options{MeasureLatencies: true})))
+	p.Apply(set)
+	verify.That(t, token.Peer.Group() == nil, "it is in a group that the pool does not have")
+	token.Done(Outcome{Latency: time.Second})
+	latencies := peerOf(t, p, set[0]).Latencies()
+	verify.Equal(t, latencies.Count(), 1, "measured latencies")
+}
+
 func TestAPeerThatReturnsWhileDrainingIsReused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{DrainTimeout: 10 * time.Second, NewTransport: newTestTransport})
