@@ -4,8 +4,11 @@ package logs
 import (
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"unicode"
 
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
@@ -42,10 +45,19 @@ func New(out io.Writer, level zerolog.Level, console bool) *Writer {
 func (w *Writer) Set(level zerolog.Level, console bool) {
 	var format io.Writer = w.out
 	if console {
-		format = zerolog.ConsoleWriter{Out: w.out, TimeFormat: "15:04:05.000", NoColor: !IsTerminal(w.out.w)}
+		format = zerolog.ConsoleWriter{Out: w.out, TimeFormat: "15:04:05.000", NoColor: !IsTerminal(w.out.w), FormatPrepare: quoteMessage}
 	}
 	w.format.Store(&format)
 	w.level.Store(int32(level))
+}
+
+// quoteMessage quotes a message with control characters, as ConsoleWriter quotes fields: a message may have the
+// id of an instance.
+func quoteMessage(line map[string]any) error {
+	if text, _ := line[zerolog.MessageFieldName].(string); strings.ContainsFunc(text, unicode.IsControl) {
+		line[zerolog.MessageFieldName] = strconv.Quote(text)
+	}
+	return nil
 }
 
 // Level returns the level; lines below it are dropped.
