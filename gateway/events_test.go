@@ -50,26 +50,34 @@ func TestFeedTellsOfTheConfiguration(t *testing.T) {
 	verify.That(t, len(list) == 3 && list[2].Revision == 2 && list[1].Level == events.Warning, "got %+v", list)
 }
 
-// The registry of a service fails and recovers; a failure is told once.
+// The registry of a service fails and recovers. A failure is told once, however many queries fail.
 func TestFeedTellsOfTheRegistry(t *testing.T) {
 	t.Parallel()
 	consul, _ := startStar(t, "a")
 	r := start(t, starAnd(consul.URL(), ""))
-	count := func(kind events.Kind) (n int) {
-		for _, line := range told(r.events) {
-			if strings.Contains(line, " "+string(kind)+": ") {
-				n++
+	// seen returns which events of these kinds are in the feed, in order.
+	seen := func(kinds ...events.Kind) (list []events.Kind) {
+		feed, _ := r.events.Read(events.Filter{}, events.ID{})
+		for _, e := range feed {
+			if slices.Contains(kinds, e.Kind) {
+				list = append(list, e.Kind)
 			}
 		}
-		return n
+		return list
 	}
-	r.await("the peer", func() bool { return count(events.KindJoined) == 1 })
+	await := func(kinds ...events.Kind) {
+		t.Helper()
+		for _, kind := range kinds {
+			r.await(string(kind), func() bool { return len(seen(kind)) > 0 })
+		}
+	}
+	await(events.KindJoined)
 	consul.Break(discoverytest.Fault{Drop: true})
-	r.await("the failures", func() bool { return count(events.KindFailing) == 1 && count(events.KindAgentFails) == 1 })
+	await(events.KindFailing, events.KindAgentFails)
 	consul.Heal()
-	r.await("the recovery", func() bool { return count(events.KindReadable) == 1 && count(events.KindAgentRecovered) == 1 })
-	n := count(events.KindFailing)
-	verify.That(t, n == 1, "%d failures: %s", n, strings.Join(told(r.events), "\n"))
+	await(events.KindReadable, events.KindAgentRecovered)
+	told := seen(events.KindFailing, events.KindReadable) // several of each, if the machine stands still
+	verify.Equal(t, len(slices.Compact(slices.Clone(told))), len(told), "changes in %v", told)
 }
 
 // A stream does not delay the end of sluice, tells it, and ends properly.
