@@ -150,6 +150,7 @@ func (f *follower) follow(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	list.asked = f.seen
 	w := &watch{follower: f, store: s, answers: make(chan answer, 1)}
 	w.next = w.adopt(list)
 	return w.run(ctx)
@@ -198,8 +199,12 @@ func (f *follower) get(ctx context.Context, s store, timeout time.Duration, opti
 
 // adopt makes the answer to a list the view, and passes it on.
 func (f *follower) adopt(a answer) (next time.Duration) {
-	forgot := f.known && (a.header.ClusterId != f.id || a.header.Revision < f.seen || older(f.view.Entries, a.entries))
-	f.known, f.id, f.seen = true, a.header.ClusterId, a.header.Revision
+	// Events that came while it was under way may have a higher revision.
+	forgot := f.known && (a.header.ClusterId != f.id || a.header.Revision < a.asked || older(f.view.Entries, a.entries))
+	if forgot {
+		f.seen = a.header.Revision
+	}
+	f.known, f.id, f.seen = true, a.header.ClusterId, max(f.seen, a.header.Revision)
 	f.view = View{Entries: a.entries, Revision: a.header.Revision, Member: cmp.Or(a.member, f.cluster.options.Endpoints), Cluster: f.id}
 	v := f.view
 	v.Forgot = forgot

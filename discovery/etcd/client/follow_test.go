@@ -29,6 +29,7 @@ type fake struct {
 	down     error         // of every query
 	frozen   bool          // nothing is answered
 	deaf     bool          // watches get no events
+	late     chan struct{} // answers to lists wait until it is closed; nil: they do not
 	watches  []*fakeWatch  // open
 	lost     chan struct{} // closed when no member is connected
 	lists    int
@@ -69,6 +70,11 @@ func (f *fake) Get(ctx context.Context, key string, options ...clientv3.OpOption
 		for _, key := range slices.Sorted(maps.Keys(f.entries)) {
 			e := f.entries[key]
 			r.Kvs = append(r.Kvs, &mvccpb.KeyValue{Key: []byte(key), Value: e.Value, CreateRevision: e.Created, ModRevision: e.Modified})
+		}
+		if late := f.late; late != nil {
+			f.mu.Unlock()
+			<-late
+			f.mu.Lock()
 		}
 	}
 	return r, nil
@@ -365,6 +371,32 @@ func TestListNowAndThen(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 		verify.Equal(t, f.opened, 1, "watches")
+	})
+}
+
+// A watch that was behind gets its events with the revision of now. A list that was under way meanwhile is older,
+// and not from a cluster that was restored.
+func TestListBesideLateEvents(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake, happened func() []string) {
+		f.put("/p/a", "1")
+		happened()
+		f.set(func() { f.deaf, f.late = true, make(chan struct{}) })
+		f.put("/p/a", "2")
+		for asked := 1; asked == 1; f.set(func() { asked = f.lists }) {
+			time.Sleep(time.Second)
+		}
+		happened()
+		f.set(func() {
+			f.revision = 110
+			f.sendLocked(clientv3.WatchResponse{
+				Header: &etcdserverpb.ResponseHeader{ClusterId: f.id, Revision: f.revision},
+				Events: []*clientv3.Event{{Type: clientv3.EventTypePut, Kv: &mvccpb.KeyValue{Key: []byte("/p/a"), Value: []byte("2"), ModRevision: 102}}},
+			})
+		})
+		happened()
+		close(f.late)
+		got := happened()
+		verify.That(t, len(got) == 1 && strings.HasSuffix(got[0], " a=2") && !strings.Contains(got[0], "!"), "got %q", got)
 	})
 }
 
