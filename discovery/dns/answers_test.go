@@ -40,6 +40,9 @@ func hostileAnswers() []hostile.Case[func(*dnsmessage.Message) []byte] {
 			m.Additionals = append(m.Additionals, dnsmessage.Resource{Header: h, Body: &dnsmessage.OPTResource{}})
 		})},
 		{Name: "a referral", Reason: "refers", Answer: message(referDNS)},
+		{Name: "cut before the first record", Reason: "the answer is cut", Answer: message(func(m *dnsmessage.Message) {
+			m.Truncated, m.Answers, m.Additionals = true, nil, nil
+		})},
 		{Name: "an alias of itself", Reason: "CNAME", Answer: message(func(m *dnsmessage.Message) {
 			m.Answers = []dnsmessage.Resource{{Header: header(m.Questions[0].Name), Body: &dnsmessage.CNAMEResource{CNAME: m.Questions[0].Name}}}
 		})},

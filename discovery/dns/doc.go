@@ -15,8 +15,8 @@
 //
 // # What DNS may take out of service
 //
-// [discovery.Guard] has the rules. An error, a timeout, SERVFAIL, REFUSED and an answer
-// that cannot be understood change nothing. An answer that lacks instances is confirmed at once,
+// [discovery.Guard] has the rules. An error, a timeout, SERVFAIL, REFUSED, an answer that is
+// cut before its first record (the flag TC) and one that cannot be understood change nothing. An answer that lacks instances is confirmed at once,
 // by another server if there is one: an instance is gone if both lack it. NXDOMAIN, an answer
 // without records (NODATA) and the SRV target "." (RFC 2782) are confirmed by three more such
 // answers, after 1, 2 and 4 s: Consul answers NXDOMAIN also if its token for DNS may not read the

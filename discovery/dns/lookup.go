@@ -18,7 +18,7 @@ type lookup struct {
 	resolver
 	service string
 	options Options
-	targets map[string]*target // of SRV records whose answer has no address
+	targets map[string]*target // of SRV records
 }
 
 // maxInstances limits the instances of one service: each of the SRV records of an answer, which may be
@@ -28,10 +28,10 @@ const maxInstances = 10_000
 // targetsTimeout limits the queries of the targets of one answer.
 const targetsTimeout = 5 * time.Second
 
-// target is a target of SRV records that is queried itself.
+// target is a target of SRV records. It is queried itself if the answer has no address of it.
 type target struct {
 	addresses []netip.Addr // the last ones
-	until     time.Time    // when they are queried again
+	until     time.Time    // when they are queried again; zero: they were not
 	used      bool         // in the last answer
 }
 
@@ -157,17 +157,18 @@ func (l *lookup) addressesOf(ctx context.Context, r record, additional []record,
 			own, ttl = append(own, a), min(ttl, a.ttl)
 		}
 	}
-	for _, kind := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA} {
-		if list := addressesOf(own, kind); len(list) > 0 {
-			return list, ttl, nil
-		}
-	}
 	t := l.targets[r.target]
 	if t == nil {
 		t = &target{}
 		l.targets[r.target] = t
 	}
 	t.used = true
+	for _, kind := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA} {
+		if list := addressesOf(own, kind); len(list) > 0 {
+			t.addresses = list // a later answer may not have them
+			return list, ttl, nil
+		}
+	}
 	now := time.Now()
 	if left := t.until.Sub(now); left > 0 {
 		return t.addresses, left, nil

@@ -73,6 +73,7 @@ var (
 	errNotAnswer = errors.New("not an answer to the query")
 	errRefuses   = errors.New("the server answers")
 	errReferral  = errors.New("the server refers to other servers, and does not resolve names itself")
+	errCut       = errors.New("the answer is cut, and has no record")
 )
 
 // parse reads a message. It returns errNotAnswer for one that does not answer q with this id,
@@ -111,6 +112,8 @@ func (q question) parse(message []byte, id uint16) (*reply, error) {
 		return nil, fmt.Errorf("%w %s", errRefuses, strings.ToUpper(strings.TrimPrefix(code.String(), "RCode")))
 	case referral && len(r.answers) == 0:
 		return nil, errReferral
+	case h.Truncated && len(r.answers) == 0 && !r.nxdomain:
+		return nil, errCut
 	}
 	return r, nil
 }

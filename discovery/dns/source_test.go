@@ -442,6 +442,11 @@ func TestTargets(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		w.expect("b.example:80=10.0.0.2:80")
 		w.failing("")
+		// An address that an earlier answer had is a last one, too.
+		s.Set(zone(srv("b.example", ""), srv("c.example", "10.0.0.3"))...)
+		time.Sleep(10 * time.Second)
+		w.expect("b.example:80=10.0.0.2:80 c.example:80=10.0.0.3:80")
+		w.failing("b.example has no address")
 	})
 }
 
