@@ -139,7 +139,7 @@ func history(t testing.TB, texts ...string) *config.History {
 	return h
 }
 
-// documents are those of a history, without sources.
+// documents are a history's, without sources.
 type documents struct{ history *config.History }
 
 func (d documents) History() *config.History { return d.history }

@@ -124,7 +124,7 @@ func TestSecretsAreMasked(t *testing.T) {
 	}
 }
 
-// A state has its own beginning: the file has no time but that of its refusal.
+// A state has its own beginning: the file has no time but the time of its refusal.
 func TestSinceOfSources(t *testing.T) {
 	t.Parallel()
 	read, refused := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)

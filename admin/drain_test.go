@@ -47,7 +47,7 @@ func TestDrainAndEnable(t *testing.T) {
 	verify.Equal(t, peerNamed(t, h, "other", "a").State, "up", "the peer of the same id in another service")
 }
 
-// A service of sluice is a part of one in Consul, which has another name: orders name that of sluice.
+// A service of sluice is a part of one in Consul, which has another name: orders have sluice's name.
 func TestOrdersAboutAServiceWithAnotherName(t *testing.T) {
 	pool := newPool(t, "blue", instance("star", "a", "10.0.0.1"), instance("star", "b", "10.0.0.2"))
 	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}})

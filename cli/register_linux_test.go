@@ -102,7 +102,7 @@ func startRegister(t *testing.T, consulURL string, flags, command []string) *reg
 	return r
 }
 
-// id is that of the registration.
+// id is the registration's.
 func (r *registered) id() string { return "star-127.0.0.1-" + r.port }
 
 func (r *registered) signal(s syscall.Signal) {

@@ -84,7 +84,7 @@ func (m *serviceManager) await(n int, parts ...string) (message string, next int
 }
 
 // activate makes systemd start the command: with sockets, and with more of the environment. The
-// program learns its own process id, which is that of the shell, in $$.
+// program learns its own process id, which is the shell's, in $$.
 func (m *serviceManager) activate(command *exec.Cmd, names string, sockets []*os.File, environment ...string) {
 	shell := exec.Command("sh", append([]string{"-c", `export LISTEN_PID=$$ WATCHDOG_PID=$$; exec "$0" "$@"`}, command.Args...)...)
 	shell.ExtraFiles = sockets

@@ -27,7 +27,7 @@ func fuzzedTree(text string) Source {
 }
 
 // FuzzDocuments: no tree makes a build panic, each line of an error names a document, its line
-// and, but for those of the YAML parser, a key. A refused tree leaves what is used as it is. An
+// and, but for errors of the YAML parser, a key. A refused tree leaves what is used as it is. An
 // accepted one is the same when it is built again from kept documents, and when it is written
 // as one document.
 func FuzzDocuments(f *testing.F) {

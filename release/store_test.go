@@ -24,7 +24,7 @@ func share(service string, size float64, by string) Share {
 	return Share{Service: service, Group: "canary", Share: size, Configured: 0.5, By: by, Since: time.Now().UTC()}
 }
 
-// The state of shares goes on like that of other orders. A verdict that Consul does not have yet still yields
+// The state of shares goes on as the state of other orders does. A verdict that Consul does not have yet still yields
 // then to an operator's share; one that an operator has resumed does not.
 func TestAStateOfSharesGoesOn(t *testing.T) {
 	old := newStore(operator.StoreOptions[Share]{Prefix: "edge"})

@@ -103,7 +103,7 @@ func TestReplicasAgreeOnClients(t *testing.T) {
 	share := float64(others) / float64(same)
 	verify.That(t, share >= .2 && share <= .4, "a split with another seed has %v of the same clients, want about 0.3", share)
 	got := ToGroup(groups[2]).Group([]byte("x"))
-	verify.That(t, got == groups[2], "group %s, want that of the route", got.Name())
+	verify.That(t, got == groups[2], "group %s, want the route's", got.Name())
 }
 
 func TestSplitDoesNotAllocate(t *testing.T) {

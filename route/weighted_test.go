@@ -29,7 +29,7 @@ func setPeers(pool *balancer.Pool, n int) {
 	pool.Apply(discovery.Normalize(set))
 }
 
-// The shares by usable peers are those of fabio's route table (weighTargets of
+// The shares by usable peers are as in fabio's route table (weighTargets of
 // route/route.go): fixed weights first, made smaller if they are more than all, and larger if
 // nobody is there for the rest.
 func TestPresentShares(t *testing.T) {
@@ -131,7 +131,7 @@ func TestALargerShareOfAServiceMovesClientsOneWay(t *testing.T) {
 	}
 }
 
-// The peers of a target with a group are those of the group.
+// The peers of a target with a group are the group's.
 func TestUsablePeersOfAGroup(t *testing.T) {
 	one := target(t, "a", 0, 1)
 	pool := one.Route.Service.Pool

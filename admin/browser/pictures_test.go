@@ -159,7 +159,7 @@ routes:
 
 // sendAround sends requests until ctx ends, sometimes more and sometimes fewer.
 func sendAround(ctx context.Context, url string) {
-	random := rand.New(rand.NewPCG(1, 2)) // the pictures differ anyway: the numbers are those of the machine
+	random := rand.New(rand.NewPCG(1, 2)) // the pictures differ anyway: the numbers are the machine's
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for n := 0; ; n++ {

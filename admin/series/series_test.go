@@ -68,7 +68,7 @@ func TestSamples(t *testing.T) {
 	})
 }
 
-// Samples of 15 minutes are kept, also those of a service that came later.
+// Samples of 15 minutes are kept, also of a service that came later.
 func TestOldSamplesAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old, late := newPool(t, "old"), newPool(t, "late")

@@ -85,7 +85,7 @@ func TestEmptyTreeIsConfirmedLater(t *testing.T) {
 	verify.That(t, n >= 2, "the leader was asked %d times", n)
 }
 
-// An answer that is older than the last one, or has an old key that is new, is that of a Consul that
+// An answer that is older than the last one, or has an old key that is new, is from a Consul that
 // may have lost its state.
 func TestForgetfulConsul(t *testing.T) {
 	doc := func(name string) config.Document { return config.Document{Name: name, Text: name} }

@@ -23,7 +23,7 @@ func said(version int, names ...string) (s config.Source) {
 	return s
 }
 
-// texts are those of the documents that count.
+// texts are the texts of the documents that count.
 func (m *Memory) texts() string {
 	var all []string
 	for _, d := range m.State.Documents {
@@ -117,7 +117,7 @@ func TestMemoryAtRandom(t *testing.T) {
 				written[name] = fmt.Sprint(name, step)
 			case 3:
 				delete(written, name)
-			case 4: // the registry loses its memory, or that of some
+			case 4: // the registry loses its memory, or the memory of some
 				forgot, deleted = true, false
 				for key, text := range written {
 					if random.IntN(2) == 0 {

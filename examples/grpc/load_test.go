@@ -20,7 +20,7 @@ type load struct {
 	counts counts
 }
 
-// counts are those of a load.
+// counts are a load's.
 type counts struct {
 	calls, failed int
 	byName        map[string]int // calls by the greeter that answered

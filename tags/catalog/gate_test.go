@@ -94,7 +94,7 @@ func TestGateHoldsOnlyWhatHasNoRoutes(t *testing.T) {
 	})
 }
 
-// If no instance of a variant is there any more, those of the pool stay until its routes have been replaced.
+// If no instance of a variant is there any more, the pool's stay until its routes have been replaced.
 func TestGateKeepsTheLastOfItsRoutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGated(t)

@@ -293,7 +293,7 @@ func TestOldestServesUntilNobodyAsks(t *testing.T) {
 	}
 }
 
-// The rules are those of the configuration.
+// The rules are the configuration's.
 func TestNewRules(t *testing.T) {
 	c := configtest.Must(t, `
 listeners: [{ name: web, address: ":80" }, { name: internal, address: ":81" }, { name: db, address: ":82", protocol: tcp, service: z }, { name: tls, address: ":83", protocol: tcp, sni: [{ host: Git.example.com, service: z }] }]
@@ -445,7 +445,7 @@ func TestNegations(t *testing.T) {
 	verify.That(t, slices.Equal(got, want) && len(r.Problems) == 0, "the routes are\n%s\nwant\n%s\nwith the problems %+v", strings.Join(got, "\n"), strings.Join(want, "\n"), r.Problems)
 }
 
-// TestResolveAgain changes services one by one: the result is that of a new resolver.
+// TestResolveAgain changes services one by one: the result is a new resolver's.
 func TestResolveAgain(t *testing.T) {
 	const seed = 7
 	random := rand.New(rand.NewPCG(seed, seed))

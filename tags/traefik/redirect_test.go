@@ -68,7 +68,7 @@ func TestRedirectRegexp(t *testing.T) {
 	}
 }
 
-// TestPathRegexps compares the paths that middlewares with a pattern make with those of Traefik.
+// TestPathRegexps compares the paths that middlewares with a pattern make with Traefik's.
 func TestPathRegexps(t *testing.T) {
 	for _, test := range []struct {
 		middleware []string

@@ -31,7 +31,7 @@ func TestClients(t *testing.T) {
 // patience is the timeout of a program, far above its usual duration.
 const patience = 2 * time.Minute
 
-// outcome is that of a program that has ended.
+// outcome is how a program has ended.
 type outcome struct {
 	stdout, stderr string
 	status         int

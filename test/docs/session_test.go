@@ -217,7 +217,7 @@ var (
 	goappErr   error
 )
 
-// ports are the free ports that a session uses for those of its page, and its directories.
+// ports are the free ports that a session uses for the ports of its page, and its directories.
 type ports struct {
 	toReal, toShown map[string]string
 	host            string

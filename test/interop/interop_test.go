@@ -21,7 +21,7 @@ import (
 	"sluice/test/sluicetest"
 )
 
-// The cases are those of grpc-go's interop_test.sh that need no credentials and no access to
+// The cases are the ones of grpc-go's interop_test.sh that need no credentials and no access to
 // grpc-go's internal packages. A case that fails ends the process.
 func TestInterop(t *testing.T) {
 	conn, err := grpc.NewClient("passthrough:///"+startSluice(t, startServer(t), startServer(t)),

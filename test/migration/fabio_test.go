@@ -58,7 +58,7 @@ func startFabio(t *testing.T, address string, consul *consultest.Agent) subproce
 	return subprocess.Options{Program: program(t, fabio), Args: fabioArgs(address, consul)}
 }
 
-// The tags are those of fabio's documentation, with hosts that keep them apart.
+// The tags are from fabio's documentation, with hosts that keep them apart.
 func TestFabio(t *testing.T) {
 	comparison{
 		peer:   startFabio,

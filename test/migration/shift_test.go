@@ -45,7 +45,7 @@ type shifted struct {
 	Percent, Others int // share of sluice, and of each app
 }
 
-// The configurations are those of docs/nginx.md and docs/haproxy.md, section "Shifting", and of docs/fabio.md and
+// The configurations are from docs/nginx.md and docs/haproxy.md, section "Shifting", and of docs/fabio.md and
 // docs/traefik.md, section "The move".
 func TestShiftFromNginx(t *testing.T) {
 	old{

@@ -33,7 +33,7 @@ type comparison struct {
 	requests []request
 }
 
-// request is one of a comparison. Answers are as those of ask.
+// request is one of a comparison. Answers are as ask returns them.
 type request struct {
 	line   string   // "METHOD HOST/PATH"
 	fields []string // each "NAME: VALUE"

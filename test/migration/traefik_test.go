@@ -23,7 +23,7 @@ func traefikArgs(address string, consul *consultest.Agent) []string {
 	}
 }
 
-// The tags are those of Traefik's documentation, with hosts that keep them apart.
+// The tags are from Traefik's documentation, with hosts that keep them apart.
 func TestTraefik(t *testing.T) {
 	comparison{
 		peer: func(t *testing.T, address string, consul *consultest.Agent) subprocess.Options {

@@ -21,7 +21,7 @@ import (
 	"sluice/test/testcert"
 )
 
-// http2Server is net/http's server, with HTTP/2 over TLS. Its responses are those of http1Server.
+// http2Server is net/http's server, with HTTP/2 over TLS. Its responses are http1Server's.
 type http2Server struct {
 	instance
 	listener *trackedListener

@@ -106,7 +106,7 @@ var (
 const requestTimeout = 2 * time.Minute
 
 // maxInFlight returns how many requests of a load may be in flight. On an overloaded machine
-// more would accumulate, and those of all loads of a test run out of file descriptors.
+// more would accumulate, and all loads of a test together run out of file descriptors.
 func maxInFlight(perSecond int) int64 { return int64(max(perSecond, 100)) }
 
 // result is the result of a request.

@@ -181,7 +181,7 @@ func (c *consul) disturb() {
 		c.becomeLocked(faults[n])
 	case n == len(faults):
 		c.w.logf("Consul of %s starts its index again", c)
-		c.fake.SetIndex(uint64(5 + c.random.IntN(5))) // above those of the registrations
+		c.fake.SetIndex(uint64(5 + c.random.IntN(5))) // above the registrations'
 		c.noticedWithin(hungRecovery)                 // queries that block do so beyond the old one
 	default:
 		c.becomeLocked(fault{})

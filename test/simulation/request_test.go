@@ -19,8 +19,8 @@ type request struct {
 	routed  *route.Service
 	random  *rand.Rand
 	query   balancer.Query
-	group   string // that of query; "": the whole pool
-	// fallback is that of query; "": none.
+	group   string // query's; "": the whole pool
+	// fallback is query's; "": none.
 	fallback string
 	begin    time.Time
 	first    time.Time     // when it got its first peer
@@ -81,7 +81,7 @@ func (w *world) request(s *service, sure bool) {
 	time.Sleep(time.Nanosecond)
 }
 
-// drawHash returns the hash of a request: that of other requests, of a peer, or none.
+// drawHash returns the hash of a request: as of other requests, of a peer, or none.
 func (s *service) drawHash(random *rand.Rand) uint64 {
 	all := s.pool.Snapshot().All
 	switch {

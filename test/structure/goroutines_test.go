@@ -73,7 +73,7 @@ type noImporter struct{}
 
 func (noImporter) Import(string) (*types.Package, error) { return nil, errors.New("not needed") }
 
-// goroutines are those of a package.
+// goroutines are a package's.
 type goroutines struct {
 	t      *testing.T
 	fset   *token.FileSet
