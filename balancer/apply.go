@@ -50,60 +50,25 @@ func (p *Pool) applyLocked(set []discovery.Instance) discovery.Changes {
 	return changes
 }
 
-// SetReason sets or clears reason r of the peer id. why is a short cause for people and
-// may be empty. It reports whether the pool knows the peer.
-//
-// r is a single bit that the caller owns; reasonsOfPool belong to the pool. After
-// SetReason has set a reason, no request starts on the peer, except in panic
-// (Options.PanicThreshold).
-func (p *Pool) SetReason(id discovery.Key, r Reason, down bool, why string) bool {
-	mustBeCallers(r)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	peer := p.peers[id]
-	if peer == nil {
-		return false
-	}
-	p.applyVerdictsLocked(r, Verdict{peer, down, why})
-	return true
-}
-
-// reasonsOfPool are the reasons that Apply and SetOrders set.
-const reasonsOfPool = ReasonRegistry | ReasonAddress | ReasonDrain
-
-func mustBeCallers(r Reason) {
-	if r&reasonsOfPool != 0 {
-		panic("BUG: " + (r & reasonsOfPool).String() + " is for the pool to set")
-	}
-}
-
 // Verdict sets or clears a reason of one peer; see [Pool.SetReasons].
 type Verdict struct {
 	Peer *Peer
 	Down bool   // set the reason, or clear it
-	Why  string // as for Pool.SetReason
+	Why  string // a short cause for people; may be empty
 }
 
-// SetReasons is SetReason for many peers with one new snapshot. It ignores verdicts on
-// peers of other pools and on peers that have drained, and returns the number of the
-// others.
-func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) int {
-	mustBeCallers(r)
+// SetReasons sets or clears reason r, a single bit that the caller owns, of some peers with one
+// new snapshot. It ignores verdicts on peers of other pools and on peers that have drained.
+// After it has set a reason, no request starts on the peer, except in panic
+// (Options.PanicThreshold).
+func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	known := make([]Verdict, 0, len(verdicts))
-	for _, v := range verdicts {
-		if p.peers[v.Peer.ID] == v.Peer || p.draining[v.Peer.ID] == v.Peer {
-			known = append(known, v)
-		}
-	}
-	p.applyVerdictsLocked(r, known...)
-	return len(known)
-}
-
-func (p *Pool) applyVerdictsLocked(r Reason, verdicts ...Verdict) {
 	differs := false // a new snapshot is needed
 	for _, v := range verdicts {
+		if p.peers[v.Peer.ID] != v.Peer && p.draining[v.Peer.ID] != v.Peer {
+			continue
+		}
 		was, is := p.changeLocked(v.Peer, func(c *condition) {
 			c.setReason(r, v.Down, v.Why)
 			if v.Down && r&(ReasonActive|ReasonEjected) != 0 {

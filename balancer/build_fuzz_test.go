@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -13,18 +14,24 @@ import (
 // FuzzPool drives a pool with a script of two bytes per step and compares it
 // with a simple model of its contents.
 func FuzzPool(f *testing.F) {
-	f.Add([]byte{0, 1, 16, 3, 32, 2, 1, 0, 48, 0})
-	f.Add([]byte{0, 5, 1, 5, 2, 5, 3, 5, 0x42, 1, 0x10, 0, 0x11, 0, 0x62, 0x31})
-	f.Add([]byte("every step changes one of sixteen instances"))
+	random := rand.New(rand.NewPCG(1, 0))
+	for range 40 {
+		script := make([]byte, 160)
+		for i := range script {
+			script[i] = byte(random.Uint32())
+		}
+		f.Add(script)
+	}
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) > 200 {
 			return
 		}
-		p := newTestPool(t, Options{NewTransport: newTestTransport})
+		p := newTestPool(t, Options{NewTransport: newTestTransport, DrainTimeout: time.Hour})
 		set := make(map[byte]discovery.Instance)
 		reasons := make(map[discovery.Key]Reason)
 		panicThreshold := 0.
-		known := make(map[*Peer]bool)
+		used := make(map[*Peer]bool) // by peer that is not closed
+		var held []Token
 		for ; len(script) >= 2; script = script[2:] {
 			n, argument := script[0]&15, script[1]
 			i, exists := set[n]
@@ -47,7 +54,7 @@ func FuzzPool(f *testing.F) {
 					i.Port += 100
 					set[n] = i
 				}
-			case 6, 7:
+			case 6, 7, 12, 13:
 				if r, down := ReasonActive<<(argument%3), argument&16 != 0; exists && setReason(p, i.Key(), r, down, "") {
 					reasons[i.Key()] &^= r
 					if down {
@@ -59,8 +66,17 @@ func FuzzPool(f *testing.F) {
 				panicThreshold = []float64{0, .5, 1}[argument>>4%3]
 				verify.NoError(t, p.Reconfigure(complete(Options{
 					Policy: policies[int(argument&15)%len(policies)], PanicThreshold: panicThreshold,
-					SlowStart: SlowStart{Window: time.Duration(argument >> 7)}, NewTransport: newTestTransport,
+					SlowStart: SlowStart{Window: time.Duration(argument >> 7)}, NewTransport: newTestTransport, DrainTimeout: time.Hour,
 				})))
+			case 9, 10:
+				if token, err := p.Pick(nil); err == nil {
+					held = append(held, token)
+				}
+			case 11:
+				for _, token := range held {
+					token.Done(Outcome{})
+				}
+				held = nil
 			default: // several changes at once
 				continue
 			}
@@ -69,19 +85,20 @@ func FuzzPool(f *testing.F) {
 				all = append(all, i)
 			}
 			p.Apply(all)
-			checkPool(t, p, all, reasons, panicThreshold, known)
+			checkPool(t, p, all, reasons, panicThreshold, used, len(held) == 0)
 		}
 	})
 }
 
-// checkPool fails unless p has the peers of set, the right ones are eligible, and Pick returns
-// exactly these.
-func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[discovery.Key]Reason, panicThreshold float64, known map[*Peer]bool) {
+// checkPool fails unless p has the peers of set, the right ones are eligible, Pick returns exactly
+// these while all are idle, and the transports of the others are drained, and closed when they should be.
+func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[discovery.Key]Reason, panicThreshold float64, used map[*Peer]bool, idle bool) {
 	t.Helper()
 	s := p.Snapshot()
 	want := make(map[discovery.Key]bool)    // whether the peer is eligible
 	healthy := make(map[discovery.Key]bool) // eligible without panic
 	inPanic := make(map[discovery.Key]bool) // eligible in panic
+	states := make(map[discovery.Key]State) // StateUp also while it warms
 	for _, i := range set {
 		registered, r := i.Weight > 0 && i.Status <= discovery.StatusWarning, reasons[i.Key()]
 		want[i.Key()] = false
@@ -91,6 +108,14 @@ func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[disc
 		if registered && r&^(ReasonActive|ReasonEjected) == 0 {
 			inPanic[i.Key()] = true
 		}
+		switch { // the first reason of these counts
+		case r&ReasonDrain != 0:
+			states[i.Key()] = StateDraining
+		case !registered || r&ReasonActive != 0:
+			states[i.Key()] = StateUnhealthy
+		case r&ReasonEjected != 0:
+			states[i.Key()] = StateEjected
+		}
 	}
 	panicking := float64(len(healthy)) < panicThreshold*float64(len(inPanic))
 	verify.Require(t, s.Panic == panicking, "panic %v with %d of %d and a threshold of %v", s.Panic, len(healthy), len(inPanic), panicThreshold)
@@ -98,47 +123,60 @@ func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[disc
 	if panicking {
 		maps.Copy(want, inPanic)
 	}
+	draining := make(map[discovery.Key]bool)
+	for _, peer := range s.Draining {
+		draining[peer.ID] = true
+	}
 	for key := range reasons {
-		if _, present := want[key]; !present {
+		if _, present := want[key]; !present && !draining[key] {
 			reasons[key] &= ReasonDrain // a later peer has no other reason
 		}
 	}
-	verify.Require(t, len(s.All) == len(want) && len(s.Draining) == 0, "%d peers, %d draining; want %d, 0", len(s.All), len(s.Draining), len(want))
+	verify.Require(t, len(s.All) == len(want), "%d peers, want %d", len(s.All), len(want))
 	eligible := 0
 	for _, peer := range s.All {
-		known[peer] = true
 		expected, present := want[peer.ID]
 		got := slices.Contains(s.Eligible, peer)
 		verify.Require(t, present && got == expected, "%v: present %v, eligible %v; want %v", peer, present, got, expected)
-		if up := peer.State() <= StateWarming; up != healthy[peer.ID] || (peer.Reasons() == nil) != healthy[peer.ID] {
-			t.Errorf("%v: state %v, reasons %q, but should be used as a matter of course: %v", peer, peer.State(), peer.Reasons(), healthy[peer.ID])
+		state := peer.State()
+		if state == StateWarming {
+			state = StateUp
 		}
+		verify.That(t, state == states[peer.ID] && (peer.Reasons() == nil) == healthy[peer.ID], "%v: state %v, reasons %q; want %v", peer, state, peer.Reasons(), states[peer.ID])
 		verify.That(t, peer.Weight() >= 0 && (!expected || peer.Weight() != 0), "%v: weight %d", peer, peer.Weight())
 		if expected {
 			eligible++
 		}
 	}
 	verify.That(t, slices.IsSortedFunc(s.All, comparePeers), "not sorted")
-	for peer := range known {
-		_, present := want[peer.ID]
-		gone := !present || !slices.Contains(s.All, peer)
-		closed := transportOf(peer).closes.Load()
-		verify.That(t, (!gone || closed == 1) && (gone || closed == 0), "%v: gone %v, transport closed %d times", peer, gone, closed)
-		if gone {
-			delete(known, peer)
+	for _, peer := range s.All {
+		transport := transportOf(peer)
+		verify.That(t, transport.closes.Load() == 0, "%v: its transport is closed", peer)
+		verify.That(t, peer.Used() || !used[peer] || transport.drains.Load() > 0, "%v: connections to a peer that is used no more", peer)
+		used[peer] = peer.Used()
+	}
+	for peer := range used {
+		if slices.Contains(s.All, peer) {
+			continue
+		}
+		closed, busy := transportOf(peer).closes.Load(), peer.Inflight() > 0
+		verify.That(t, slices.Contains(s.Draining, peer) == busy && (closed == 0) == busy && closed <= 1,
+			"%v has left with %d in flight: draining %v, transport closed %d times", peer, peer.Inflight(), s.Draining, closed)
+		if !busy {
+			delete(used, peer)
 		}
 	}
 	// The peer with the lowest weight of 16 has 1 of at most 211 shares. The
 	// probability that it is never picked is below 10⁻¹⁰.
 	reached := make(map[*Peer]bool)
-	for n := 0; n < 5000 && len(reached) < eligible; n++ {
+	for n := 0; idle && n < 5000 && len(reached) < eligible; n++ {
 		token, err := p.Pick(nil)
 		verify.Require(t, err == nil, "%d eligible, Pick: %v", eligible, err)
 		verify.Require(t, slices.Contains(s.Eligible, token.Peer), "picked %v, which is not eligible", token.Peer)
 		reached[token.Peer] = true
 		token.Done(Outcome{})
 	}
-	verify.That(t, len(reached) == eligible, "%d of %d eligible peers can be picked", len(reached), eligible)
+	verify.That(t, len(reached) == eligible || !idle, "%d of %d eligible peers can be picked", len(reached), eligible)
 	if eligible == 0 {
 		wantErr := ErrNoEligible
 		if len(set) == 0 {

@@ -2,7 +2,7 @@
 //
 // A [Pool] is the peers of one service. Discovery applies full sets of instances
 // ([Pool.Apply]), health checks and operators set reasons against peers
-// ([Pool.SetReason]), and the proxy picks a peer per attempt and reports the outcome:
+// ([Pool.SetReasons]), and the proxy picks a peer per attempt and reports the outcome:
 //
 //	token, err := pool.Pick(&query)
 //	if err != nil {
@@ -34,7 +34,7 @@
 //
 // A [Policy] chooses among the eligible peers of a snapshot. Each is one file behind
 // the picker interface and knows nothing of health. docs/balancing.md compares them;
-// TestFigures makes its figures.
+// TestFigures makes its table.
 //
 // # Limits
 //

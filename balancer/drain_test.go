@@ -1,12 +1,10 @@
 package balancer
 
 import (
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"sluice/discovery"
 	"sluice/test/verify"
 )
 
@@ -18,50 +16,6 @@ func drained(p *Pool) bool {
 	default:
 		return false
 	}
-}
-
-func TestARemovedPeerFinishesItsRequests(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{NewTransport: newTestTransport})
-		p.Apply(instances(1))
-		first, second := mustPick(t, p, nil), mustPick(t, p, nil)
-		peer := first.Peer
-		p.Apply(nil)
-
-		_, err := p.Pick(nil)
-		verify.That(t, err == ErrNoPeers, "Pick = %v, want %v", err, ErrNoPeers)
-		s := p.Snapshot()
-		verify.That(t, len(s.All) == 0 && slices.Equal(s.Draining, []*Peer{peer}), "snapshot %+v, want one draining peer", s)
-		if peer.State() != StateDraining || !slices.Equal(peer.Reasons(), []string{"removed from the set"}) {
-			t.Errorf("state %v, reasons %q", peer.State(), peer.Reasons())
-		}
-		time.Sleep(complete(Options{}).DrainTimeout - time.Second)
-		first.Done(Outcome{})
-		tr := transportOf(peer)
-		verify.That(t, tr.drains.Load() == 1 && tr.closes.Load() == 0, "%d drains, %d closes, want 1, 0", tr.drains.Load(), tr.closes.Load())
-		second.Done(Outcome{})
-		verify.Equal(t, transportOf(peer).closes.Load(), 1, "times closed after the last request")
-		s = p.Snapshot()
-		verify.That(t, len(s.Draining) == 0, "snapshot %+v, want nothing draining", s)
-		time.Sleep(time.Hour)
-		verify.Equal(t, transportOf(peer).closes.Load(), 1, "times closed")
-	})
-}
-
-func TestAnIdlePeerIsRetiredAtOnce(t *testing.T) {
-	p := newTestPool(t, Options{NewTransport: newTestTransport})
-	p.Apply(instances(3))
-	all := p.Snapshot().All
-	p.Apply(instances(1))
-	for i, peer := range all {
-		want := int32(1)
-		if i == 0 {
-			want = 0
-		}
-		verify.Equal(t, transportOf(peer).closes.Load(), want, "peer %d: times closed", i)
-	}
-	s := p.Snapshot()
-	verify.That(t, len(s.Draining) == 0 && len(s.All) == 1, "snapshot %+v, want one peer, none draining", s)
 }
 
 func TestDrainWithOpenStreamIsCut(t *testing.T) {
@@ -108,15 +62,14 @@ func TestAPeerThatReturnsWhileDrainingIsReused(t *testing.T) {
 		p.Apply(set)
 		token := mustPick(t, p, nil)
 		peer := token.Peer
-		p.SetReason(peer.ID, ReasonEjected, true, "")
+		setReason(p, peer.ID, ReasonEjected, true, "")
 		p.Apply(nil)
-		verify.That(t, !p.SetReason(peer.ID, ReasonEjected, false, ""), "a verdict on a peer that has left is not void")
 		time.Sleep(9 * time.Second)
 		p.Apply(set)
 		got := peerOf(t, p, set[0])
 		verify.Require(t, got == peer, "another peer replaced it")
 		verify.That(t, peer.State() == StateEjected && peer.Inflight() == 1, "state %v, in flight %d; want what it was", peer.State(), peer.Inflight())
-		p.SetReason(peer.ID, ReasonEjected, false, "")
+		setReason(p, peer.ID, ReasonEjected, false, "")
 		mustPick(t, p, nil).Done(Outcome{})
 
 		// The first timeout does not cut it, also not after it left again.
@@ -217,14 +170,8 @@ func TestCloseDrainsEveryPeer(t *testing.T) {
 			verify.Equal(t, transportOf(peer).closes.Load(), 1, "%v: times closed", peer)
 		}
 		second.Done(Outcome{})
+		empty := newTestPool(t, Options{})
+		empty.Close()
+		verify.That(t, drained(empty), "a pool without peers is not drained")
 	})
-}
-
-func TestAnIdlePoolClosesAtOnce(t *testing.T) {
-	for _, set := range [][]discovery.Instance{nil, instances(2)} {
-		p := newTestPool(t, Options{})
-		p.Apply(set)
-		p.Close()
-		verify.That(t, drained(p), "with %d idle peers: not drained", len(set))
-	}
 }

@@ -24,6 +24,9 @@ func TestEachChangeHasAnEventInOrder(t *testing.T) {
 	b.Status, b.Detail = discovery.StatusCritical, "http: refused"
 	p.Apply([]discovery.Instance{b, a})
 	expect("added star-0000: up", "added star-0001: unhealthy: consul: critical: http: refused")
+	before := p.Snapshot()
+	verify.That(t, p.Apply([]discovery.Instance{a, b}).Empty() && p.Snapshot() == before, "the same set in another order makes a difference")
+	expect()
 
 	b.Detail = "http: timeout" // only another output
 	p.Apply([]discovery.Instance{a, b})
@@ -36,14 +39,14 @@ func TestEachChangeHasAnEventInOrder(t *testing.T) {
 	expect("updated star-0000: up: weight 1 → 3, tags",
 		"updated star-0001: up: critical → passing", "state star-0001: up: unhealthy → up")
 
-	p.SetReason(b.Key(), ReasonEjected, true, "5 failures in a row")
-	p.SetReason(b.Key(), ReasonEjected, true, "6 failures in a row")
+	setReason(p, b.Key(), ReasonEjected, true, "5 failures in a row")
+	setReason(p, b.Key(), ReasonEjected, true, "6 failures in a row")
 	expect("state star-0001: ejected: up → ejected: ejected: 5 failures in a row")
 	setReason(p, b.Key(), ReasonDrain, true, "")
 	setReason(p, b.Key(), ReasonDrain, true, "again")
 	expect("state star-0001: draining: ejected → draining: ejected: 6 failures in a row; drain", "drained star-0001: draining")
 	setReason(p, b.Key(), ReasonDrain, false, "")
-	p.SetReason(b.Key(), ReasonEjected, false, "")
+	setReason(p, b.Key(), ReasonEjected, false, "")
 	expect("state star-0001: ejected: draining → ejected: ejected: 6 failures in a row", "state star-0001: up: ejected → up")
 
 	var q Query
@@ -96,7 +99,7 @@ func TestSinceIsTheStartOfTheState(t *testing.T) {
 		i.Weight = 2
 		p.Apply([]discovery.Instance{i})
 		verify.Equal(t, peer.Since(), start, "a change of weight changed Since")
-		p.SetReason(i.Key(), ReasonActive, true, "")
+		setReason(p, i.Key(), ReasonActive, true, "")
 		verify.Equal(t, peer.Since().Sub(start), time.Second, "after a change of state Since is later")
 	})
 }

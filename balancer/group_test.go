@@ -93,13 +93,6 @@ func TestGroups(t *testing.T) {
 	mustPick(t, p, in(p, "b")).Done(Outcome{}) // routed just before
 }
 
-func TestGroupNames(t *testing.T) {
-	for _, groups := range [][]GroupSelector{byTag(""), byTag("rest"), byTag("a", "b", "a")} {
-		_, err := NewPool("star", complete(Options{Groups: groups}))
-		verify.That(t, err != nil, "%v: no error", groups)
-	}
-}
-
 // A group that the pool does not have is the whole pool.
 func TestUnknownGroupIsTheWholePool(t *testing.T) {
 	p := newTestPool(t, Options{Groups: byTag("a")})
@@ -118,7 +111,7 @@ func TestPicksStayInTheirGroup(t *testing.T) {
 	q := in(p, "a")
 	q.Tried.Add(peerOf(t, p, set[0]))
 	expectPick(t, p, q, ErrAllTried)
-	p.SetReason(set[0].Key(), ReasonEjected, true, "")
+	setReason(p, set[0].Key(), ReasonEjected, true, "")
 	expectPick(t, p, in(p, "a"), ErrNoEligible)
 	p.Apply(set[1:])
 	expectPick(t, p, in(p, "a"), ErrNoPeers)
@@ -127,9 +120,9 @@ func TestPicksStayInTheirGroup(t *testing.T) {
 	fallback.Fallback = p.Group(RestGroup).ID()
 	expectPick(t, p, fallback, nil)
 	p.Apply(set)
-	p.SetReason(set[0].Key(), ReasonEjected, true, "")
+	setReason(p, set[0].Key(), ReasonEjected, true, "")
 	expectPick(t, p, fallback, nil)
-	p.SetReason(set[0].Key(), ReasonEjected, false, "")
+	setReason(p, set[0].Key(), ReasonEjected, false, "")
 	for range 100 {
 		token := mustPick(t, p, fallback)
 		verify.Require(t, token.Peer.Group().Name() == "a", "the fallback is used although the group has a peer")
@@ -138,8 +131,8 @@ func TestPicksStayInTheirGroup(t *testing.T) {
 	fallback.Tried.Add(peerOf(t, p, set[0]))
 	expectPick(t, p, fallback, nil)
 	verify.Equal(t, p.Group("a").Fallbacks(), 3, "fallbacks are counted")
-	p.SetReason(set[1].Key(), ReasonEjected, true, "")
-	p.SetReason(set[2].Key(), ReasonEjected, true, "")
+	setReason(p, set[1].Key(), ReasonEjected, true, "")
+	setReason(p, set[2].Key(), ReasonEjected, true, "")
 	expectPick(t, p, fallback, ErrNoEligible)
 }
 
@@ -149,10 +142,10 @@ func TestPanicIsOfTheWholePool(t *testing.T) {
 	p := newTestPool(t, Options{Groups: byTag("a"), PanicThreshold: .5})
 	set := withTags("a", "", "", "")
 	p.Apply(set)
-	p.SetReason(set[0].Key(), ReasonActive, true, "")
+	setReason(p, set[0].Key(), ReasonActive, true, "")
 	expectMembers(t, p, map[string][]int{"a": nil, "rest": {1, 2, 3}})
-	p.SetReason(set[1].Key(), ReasonActive, true, "")
-	p.SetReason(set[2].Key(), ReasonActive, true, "")
+	setReason(p, set[1].Key(), ReasonActive, true, "")
+	setReason(p, set[2].Key(), ReasonActive, true, "")
 	expectMembers(t, p, map[string][]int{"a": {0}, "rest": {1, 2, 3}})
 }
 
@@ -165,7 +158,7 @@ func TestTiersOfAGroup(t *testing.T) {
 	if share("a") != 1 || share(RestGroup) != 1 {
 		t.Errorf("shares of the first tier: %v and %v, want 1", share("a"), share(RestGroup))
 	}
-	p.SetReason(set[0].Key(), ReasonActive, true, "")
+	setReason(p, set[0].Key(), ReasonActive, true, "")
 	if share("a") != 0 || share(RestGroup) != 1 {
 		t.Errorf("shares of the first tier: %v and %v, want 0 and 1", share("a"), share(RestGroup))
 	}

@@ -53,76 +53,49 @@ func moved(a, b []string) float64 {
 	return float64(n) / float64(len(a))
 }
 
-func TestAHashStaysOnItsPeer(t *testing.T) {
-	p := newHashPool(t, instances(10))
-	keys := hashes(1000)
-	first := owners(t, p, keys)
-	verify.Slices(t, first, owners(t, p, keys), "the same hashes went elsewhere")
-	// Another replica, whose peers changed in another order, selects the same ones.
-	set := instances(12)
-	generator(t).Shuffle(len(set), func(i, j int) { set[i], set[j] = set[j], set[i] })
-	other := newHashPool(t, set[:3])
-	other.Apply(set)
-	other.Apply(instances(10))
-	verify.Slices(t, first, owners(t, other, keys), "another replica sends hashes elsewhere")
-}
-
-func TestHashesAreSharedByWeight(t *testing.T) {
-	t.Parallel()
-	for _, weights := range [][]int{{1, 1, 1}, {1, 2, 3, 4}, {100, 1}, {65535, 1, 1}, slices.Repeat([]int{1}, 100)} {
-		p := newHashPool(t, withWeights(weights...))
-		const n = 100000
-		counts := make(map[string]int)
-		for _, owner := range owners(t, p, hashes(n)) {
-			counts[owner]++
-		}
-		total := 0
-		for _, w := range weights {
-			total += w
-		}
-		for i, w := range weights {
-			share := float64(w) / float64(total)
-			got, want := counts[instance(i, 1).HostPort()], share*n
-			slack := 4*math.Sqrt(want) + 2*n/minTurns + want*.01 // randomness, and rounding to turns and slots
-			verify.That(t, len(weights) >= 10 || !(math.Abs(float64(got)-want) > slack), "%v: peer %d has %d of %d hashes, want %.0f ± %.0f", weights, i, got, n, want, slack)
-			verify.That(t, got != 0, "%v: peer %d has no hash", weights, i)
-		}
-	}
-}
-
 // When a peer joins or leaves, its part of the hashes must move. The table moves a little more,
 // as the paper predicts.
 func TestFewHashesMoveWithThePeers(t *testing.T) {
 	t.Parallel()
-	keys := hashes(30000)
+	keys := hashes(10000)
 	for _, n := range []int{3, 10, 100} {
 		p := newHashPool(t, instances(n))
 		before := owners(t, p, keys)
+		shuffled := instances(n)
+		generator(t).Shuffle(n, func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+		other := newHashPool(t, shuffled[:n/2]) // whose peers came in another order
+		other.Apply(instances(n + 2))
+		other.Apply(shuffled)
+		verify.Slices(t, owners(t, other, keys), before, "%d peers: another replica sends hashes elsewhere", n)
 		least := 1 / float64(n)
 		p.Apply(append(instances(n)[:n/2:n/2], instances(n)[n/2+1:]...))
 		got := moved(before, owners(t, p, keys))
 		verify.That(t, got <= least+.02, "%d peers, one leaves: %.4f of the hashes move, want little more than %.4f", n, got, least)
 		p.Apply(instances(n))
 		verify.Slices(t, before, owners(t, p, keys), "%d peers, one leaves and returns: hashes do not return", n)
+		p.Apply(instances(n + 1)[1:])
+		got = moved(before, owners(t, p, keys))
+		verify.That(t, got <= 2*least+.02, "%d peers, one is replaced: %.4f of the hashes move, want little more than %.4f", n, got, 2*least)
 		p.Apply(instances(n + 1))
 		got = moved(before, owners(t, p, keys))
 		verify.That(t, got <= 1/float64(n+1)+.02, "%d peers, one joins: %.4f of the hashes move, want little more than %.4f", n, got, 1/float64(n+1))
+		p.Apply(instances(n))
 		heavier := instances(n)
 		heavier[0].Weight = 2
 		p.Apply(heavier)
 		got, least = moved(before, owners(t, p, keys)), 2/float64(n+1)-1/float64(n)
-		verify.That(t, got <= least+.02, "%d peers, one doubles its weight: %.4f of the hashes move, want little more than %.4f", n, got, least)
+		verify.That(t, math.Abs(got-least) <= .02, "%d peers, one doubles its weight: %.4f of the hashes move, want little more than %.4f", n, got, least)
 	}
 }
 
 // Only the hashes of an ejected peer move, to all other peers. They return with it.
 func TestEjectionDoesNotReshuffle(t *testing.T) {
 	t.Parallel()
-	keys := hashes(50000)
+	keys := hashes(20000)
 	const n = 10
 	for what, out := range map[string]func(p *Pool, set []discovery.Instance, down bool){
 		"ejected": func(p *Pool, set []discovery.Instance, down bool) {
-			p.SetReason(set[3].Key(), ReasonEjected, down, "")
+			setReason(p, set[3].Key(), ReasonEjected, down, "")
 		},
 		"drained": func(p *Pool, set []discovery.Instance, down bool) {
 			setReason(p, set[3].Key(), ReasonDrain, down, "")
@@ -154,7 +127,7 @@ func TestEjectionDoesNotReshuffle(t *testing.T) {
 		verify.That(t, len(counts) == n-1, "%s: its hashes went to %d of %d peers", what, len(counts), n-1)
 		for address, got := range counts {
 			want := float64(len(keys)) * 2 / (n + 1) / (n - 1)
-			verify.That(t, math.Abs(float64(got)-want) <= .15*want, "%s: %d of its hashes went to %s, want about %.0f", what, got, address, want)
+			verify.That(t, math.Abs(float64(got)-want) <= .2*want, "%s: %d of its hashes went to %s, want about %.0f", what, got, address, want)
 		}
 		out(p, set, false)
 		verify.Slices(t, before, owners(t, p, keys), "%s: hashes do not return", what)
@@ -242,10 +215,10 @@ func TestTheSecondChoiceOfAHashIsTheSameToo(t *testing.T) {
 		q.Tried.Add(first.Peer)
 		second := mustPick(t, p, &q)
 		second.Done(Outcome{})
-		p.SetReason(first.Peer.ID, ReasonEjected, true, "")
+		setReason(p, first.Peer.ID, ReasonEjected, true, "")
 		third := mustPick(t, p, &Query{Hash: h})
 		third.Done(Outcome{})
-		p.SetReason(first.Peer.ID, ReasonEjected, false, "")
+		setReason(p, first.Peer.ID, ReasonEjected, false, "")
 		verify.Require(t, second.Peer == third.Peer, "the retry went to %v, without the first peer requests go to %v", second.Peer, third.Peer)
 	}
 }

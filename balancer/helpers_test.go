@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -24,10 +25,16 @@ func instance(n, weight int) discovery.Instance {
 	}
 }
 
-// setReason is Pool.SetReason; with ReasonDrain it is an operator's order beside the earlier ones.
+// setReason is Pool.SetReasons for one peer in the set; false without one. With ReasonDrain it is an
+// operator's order beside the earlier ones.
 func setReason(p *Pool, id discovery.Key, r Reason, down bool, why string) bool {
 	if r != ReasonDrain {
-		return p.SetReason(id, r, down, why)
+		all := p.Snapshot().All
+		i := slices.IndexFunc(all, func(peer *Peer) bool { return peer.ID == id })
+		if i >= 0 {
+			p.SetReasons(r, Verdict{all[i], down, why})
+		}
+		return i >= 0
 	}
 	earlier := p.orders
 	p.SetOrders(func(i discovery.Instance) Orders {

@@ -30,23 +30,6 @@ func expectPick(t *testing.T, p *Pool, q *Query, want error) {
 	}
 }
 
-func TestRequestsInFlightAreLimited(t *testing.T) {
-	p := newTestPool(t, Options{Limits: Limits{Requests: 5}})
-	p.Apply(instances(3))
-	held := hold(t, p, 5)
-	expectPick(t, p, nil, ErrSaturated)
-	held[0].Done(Outcome{Class: OutcomeReset})
-	again := mustPick(t, p, nil)
-	expectPick(t, p, nil, ErrSaturated)
-	again.Done(Outcome{})
-	for _, token := range held[1:] {
-		token.Done(Outcome{})
-	}
-	got := p.Refusals()
-	verify.That(t, got == [NumLimits]uint64{LimitRequests: 2}, "refusals %v, want 2 of the first kind", got)
-	verify.Equal(t, p.inflight.Load(), 0, "are counted when none is in flight")
-}
-
 // A pick that fails for another reason does not count.
 func TestARefusedPickDoesNotCount(t *testing.T) {
 	p := newTestPool(t, Options{Limits: Limits{Requests: 2, Retries: 1, PeerRequests: 1}, RetryBudget: &RetryBudget{}})
@@ -65,22 +48,6 @@ func TestARefusedPickDoesNotCount(t *testing.T) {
 	expectPick(t, p, nil, ErrNoEligible)
 	token.Done(Outcome{})
 	verify.That(t, p.inflight.Load() == 0 && p.retries.Load() == 0, "%d in flight, %d retries; want none", p.inflight.Load(), p.retries.Load())
-}
-
-func TestRetriesInFlightAreLimited(t *testing.T) {
-	p := newTestPool(t, Options{Limits: Limits{Retries: 2}})
-	p.Apply(instances(2))
-	var held []Token
-	q := triedOne()
-	for range 2 {
-		held = append(held, mustPick(t, p, &q))
-	}
-	expectPick(t, p, &q, ErrTooManyRetries)
-	expectPick(t, p, nil, nil) // a first attempt is not a retry
-	held[0].Done(Outcome{})
-	expectPick(t, p, &q, nil)
-	held[1].Done(Outcome{})
-	verify.Equal(t, p.retries.Load(), 0, "retries are counted when none is in flight")
 }
 
 func TestAFullPeerIsNotPicked(t *testing.T) {
@@ -183,9 +150,18 @@ func TestLimitsUnderConcurrency(t *testing.T) {
 	}
 	all.Wait()
 	verify.That(t, p.inflight.Load() == 0 && p.retries.Load() == 0, "%d in flight, %d retries; want none", p.inflight.Load(), p.retries.Load())
-	for range limits.Requests {
-		mustPick(t, p, nil)
+	q := triedOne()
+	hold(t, p, limits.Requests-limits.Retries)
+	for range limits.Retries {
+		expectPick(t, p, &q, nil)
+		mustPick(t, p, &q)
 	}
+	expectPick(t, p, nil, ErrSaturated)
+	p = newTestPool(t, Options{Limits: Limits{Retries: 1}})
+	p.Apply(instances(2))
+	mustPick(t, p, &q)
+	expectPick(t, p, &q, ErrTooManyRetries)
+	expectPick(t, p, nil, nil) // a first attempt is not a retry
 }
 
 func TestAwaitWaitsForAFirstPeer(t *testing.T) {
@@ -202,7 +178,7 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 		token.Done(Outcome{})
 
 		// Await also waits for an unhealthy pool, and not longer than allowed.
-		p.SetReason(token.Peer.ID, ReasonActive, true, "")
+		setReason(p, token.Peer.ID, ReasonActive, true, "")
 		start = time.Now()
 		ctx, cancel = context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()

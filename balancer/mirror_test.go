@@ -57,7 +57,16 @@ func TestCopiesTakeNoPlace(t *testing.T) {
 // A copy leaves a peer's share of the turns, its group's counters and the retry budget alone,
 // and counts for the peer.
 func TestCopiesCountForThePeerOnly(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyRoundRobin, Groups: byTag("a"), RetryBudget: &RetryBudget{Ratio: 1}})
+	streak := 0
+	p := newTestPool(t, Options{
+		Policy: PolicyRoundRobin, Groups: byTag("a"), RetryBudget: &RetryBudget{Ratio: 1},
+		OnFailure: func(_ *Peer, _ Outcome, s Streak) { streak = max(streak, s.Any) },
+	})
+	_, err := p.PickMirror(Query{})
+	verify.That(t, errors.Is(err, ErrNoPeers), "without peers: %v", err)
+	p.Apply(withTags(""))
+	_, err = p.PickMirror(Query{Group: p.Group("a").ID()})
+	verify.That(t, errors.Is(err, ErrNoPeers), "for an empty group: %v", err)
 	p.Apply(withTags("a", "a", ""))
 	var clients []uint64
 	p.Group("a").OnDone(func(client uint64, _ Outcome) { clients = append(clients, client) })
@@ -69,6 +78,7 @@ func TestCopiesCountForThePeerOnly(t *testing.T) {
 		verify.Require(t, copied.Peer.Group().Name() == "a", "a copy for group a went to %v", copied.Peer)
 		copied.Done(Outcome{Class: OutcomeServerError, Status: 500, Latency: time.Millisecond})
 	}
+	verify.Equal(t, streak, 10, "failures of copies in a row on one of two peers")
 	if n := p.Group("a").Attempts().Snapshot(); n.Total() != 0 || len(clients) != 0 {
 		t.Errorf("copies count as %d attempts on their group and %d of clients", n.Total(), len(clients))
 	}
@@ -85,26 +95,6 @@ func TestCopiesCountForThePeerOnly(t *testing.T) {
 		o := peer.Outcomes()
 		verify.That(t, o[OutcomeServerError] == 10 && o[OutcomeOK] == 20, "%v has the outcomes %v, want those of copies too", peer, o)
 	}
-}
-
-// The failures of copies eject a peer as those of requests do.
-func TestCopiesFailForThePeer(t *testing.T) {
-	streak := 0
-	p := newTestPool(t, Options{OnFailure: func(_ *Peer, _ Outcome, s Streak) { streak = max(streak, s.Connect) }})
-	p.Apply(instances(1))
-	for range 3 {
-		mustPickMirror(t, p, Query{}).Done(Outcome{Class: OutcomeConnectFailure})
-	}
-	verify.Equal(t, streak, 3, "a streak of failures")
-}
-
-func TestPickMirrorWithoutPeers(t *testing.T) {
-	p := newTestPool(t, Options{Groups: byTag("a")})
-	_, err := p.PickMirror(Query{})
-	verify.That(t, errors.Is(err, ErrNoPeers), "without peers: %v", err)
-	p.Apply(withTags(""))
-	_, err = p.PickMirror(Query{Group: p.Group("a").ID()})
-	verify.That(t, errors.Is(err, ErrNoPeers), "for an empty group: %v", err)
 }
 
 // Requests never find a place taken by a copy, whatever runs at the same time.

@@ -3,73 +3,10 @@ package balancer
 import (
 	"slices"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"sluice/discovery"
 	"sluice/test/verify"
 )
-
-// An instance that an operator has drained gets no request after a new registration, until the
-// operator ends the drain.
-func TestADrainOutlastsReRegistration(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var got events
-		p := newTestPool(t, Options{NewTransport: newTestTransport, Notify: got.notify})
-		set := instances(2)
-		p.Apply(set)
-		id := set[1].Key()
-		setReason(p, id, ReasonDrain, true, "upgrade")
-		time.Sleep(time.Minute)
-		before := peerOf(t, p, set[1])
-		p.Apply(set[:1])
-		got.take()
-		p.Apply(set)
-		after := peerOf(t, p, set[1])
-		verify.Require(t, after != before, "the retired peer was reused")
-		if after.State() != StateDraining || !slices.Equal(after.Reasons(), []string{"drain: upgrade"}) {
-			t.Errorf("state %v, reasons %q", after.State(), after.Reasons())
-		}
-		e, want := got.take(), []string{"added star-0001: draining: drain: upgrade"}
-		verify.That(t, slices.Equal(e[:1], want), "events %q, want %q first", e, want)
-		for range 50 {
-			token := mustPick(t, p, nil)
-			verify.Require(t, token.Peer != after, "picked")
-			token.Done(Outcome{})
-		}
-		if setReason(p, id, ReasonDrain, false, ""); after.State() != StateUp {
-			t.Errorf("state %v after the end of the drain", after.State())
-		}
-		p.Apply(set[:1])
-		p.Apply(set)
-		verify.Equal(t, peerOf(t, p, set[1]).State(), StateUp, "state: an ended drain is in force")
-	})
-}
-
-func TestADrainEndsWhileTheInstanceIsAbsent(t *testing.T) {
-	for _, inflight := range []bool{false, true} { // whether the peer still exists
-		p := newTestPool(t, Options{})
-		set := instances(1)
-		p.Apply(set)
-		token := mustPick(t, p, nil)
-		if !inflight {
-			token.Done(Outcome{})
-		}
-		id := set[0].Key()
-		setReason(p, id, ReasonDrain, true, "")
-		p.Apply(nil)
-		setReason(p, id, ReasonDrain, false, "")
-		p.Apply(set)
-		verify.Equal(t, peerOf(t, p, set[0]).State(), StateUp, "in flight %v: state", inflight)
-		if inflight {
-			p.Apply(nil)
-			setReason(p, id, ReasonDrain, true, "") // while it drains
-			p.Apply(set)
-			verify.Equal(t, peerOf(t, p, set[0]).State(), StateDraining, "state")
-			token.Done(Outcome{})
-		}
-	}
-}
 
 // An instance that is registered through two agents, or through another one than before, is the
 // same peer with the same drain.
@@ -108,19 +45,15 @@ func TestAPeerOutlastsTheNodeOfItsRegistration(t *testing.T) {
 	setReason(p, app.Key(), ReasonDrain, false, "")
 	verify.Equal(t, peer.State(), StateUp, "state after the end of the drain")
 	token.Done(Outcome{})
-
-	setReason(p, app.Key(), ReasonDrain, true, "broken again")
-	p.Apply(instances(2)[1:])
-	back := peerOf(t, p, through("node-y"))
-	verify.That(t, back.State() == StateDraining, "state %v of an instance that returned through another agent", back.State())
 }
 
-// A drain of a node applies to the instances that are registered with it, whenever they join.
+// A drain of a node applies to the instances that are registered with it, whenever they join or return.
 func TestOrdersFollowTheInstance(t *testing.T) {
 	p := newTestPool(t, Options{})
 	set := instances(3)
 	set[2].Node = "node-2"
-	p.SetOrders(func(i discovery.Instance) Orders { return Orders{Drain: i.Node == "node-2", Why: "new disks"} })
+	ofNode := func(i discovery.Instance) Orders { return Orders{Drain: i.Node == "node-2", Why: "new disks"} }
+	p.SetOrders(ofNode)
 	p.Apply(set)
 	expectEligible(t, p, false, 0, 1)
 	set = slices.Clone(set)
@@ -130,6 +63,12 @@ func TestOrdersFollowTheInstance(t *testing.T) {
 	verify.Slices(t, peerOf(t, p, set[0]).Reasons(), []string{"drain: new disks"}, "reasons")
 	p.SetOrders(func(discovery.Instance) Orders { return Orders{} })
 	expectEligible(t, p, false, 0, 1, 2)
+	token := pickPeer(t, p, set[0])
+	p.Apply(set[1:])
+	p.SetOrders(ofNode) // while it leaves
+	p.Apply(set)
+	expectEligible(t, p, false, 1, 2)
+	token.Done(Outcome{})
 }
 
 // An ordered weight replaces that of the registry, whatever the registry says meanwhile.

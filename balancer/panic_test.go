@@ -76,6 +76,9 @@ func TestPanicDoesNotUseDrainedAndUncheckedPeers(t *testing.T) {
 	set[2].Weight = 0
 	p.Apply(set)
 	expectEligible(t, p, false) // no peer has passed
+	unchecked := peerOf(t, p, set[6])
+	verify.Slices(t, unchecked.Reasons(), []string{"active: not checked yet"}, "reasons")
+	verify.Equal(t, transportOf(unchecked).suspicions.Load(), 0, "times suspected, without a request that could leave it")
 	setReasonOf := func(n int, r Reason, down bool) { setReason(p, set[n].Key(), r, down, "") }
 	for n := range 6 {
 		setReasonOf(n, ReasonActive, false)
@@ -99,22 +102,4 @@ func TestPanicDoesNotUseDrainedAndUncheckedPeers(t *testing.T) {
 	p.Apply(nil)
 	s := p.Snapshot()
 	verify.That(t, !s.Panic && len(s.Eligible) == 0, "an empty pool: %+v", s)
-}
-
-func TestPanicIsReconfigured(t *testing.T) {
-	p := newTestPool(t, Options{})
-	set := instances(4)
-	p.Apply(set)
-	for n := range 3 {
-		p.SetReason(set[n].Key(), ReasonActive, true, "")
-	}
-	expectEligible(t, p, false, 3)
-	for _, threshold := range []float64{.5, .26, 1} {
-		verify.NoError(t, p.Reconfigure(complete(Options{PanicThreshold: threshold})))
-		expectEligible(t, p, true, 0, 1, 2, 3)
-	}
-	for _, threshold := range []float64{.25, .1, 0} {
-		verify.NoError(t, p.Reconfigure(complete(Options{PanicThreshold: threshold})))
-		expectEligible(t, p, false, 3)
-	}
 }

@@ -2,7 +2,6 @@ package balancer
 
 import (
 	"math"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,38 +9,6 @@ import (
 	"sluice/discovery"
 	"sluice/test/verify"
 )
-
-func TestAnEmptyPoolIsANormalState(t *testing.T) {
-	p := newTestPool(t, Options{})
-	changed := p.Changed()
-	_, err := p.Pick(nil)
-	verify.That(t, err == ErrNoPeers, "Pick = %v, want %v", err, ErrNoPeers)
-	p.Apply(instances(1))
-	<-changed
-	token := mustPick(t, p, nil)
-	verify.Equal(t, token.Peer.Inflight(), 1, "in flight")
-	token.Done(Outcome{Class: OutcomeOK, Status: 200})
-	verify.Equal(t, token.Peer.Inflight(), 0, "in flight")
-	p.Apply(nil)
-	_, err = p.Pick(nil)
-	verify.That(t, err == ErrNoPeers, "Pick = %v, want %v", err, ErrNoPeers)
-}
-
-func TestOptionsAreChecked(t *testing.T) {
-	for _, o := range []Options{
-		{Policy: "fastest"}, {DrainTimeout: -1},
-		{Limits: Limits{Requests: -1}}, {Limits: Limits{Retries: -1}},
-		{RetryBudget: &RetryBudget{Ratio: -.1}}, {RetryBudget: &RetryBudget{MinPerSecond: math.NaN()}}, {RetryBudget: &RetryBudget{Ratio: math.Inf(1)}},
-	} {
-		o = complete(o)
-		_, err := NewPool("star", o)
-		verify.That(t, err != nil && strings.Contains(err.Error(), `pool "star"`), "NewPool(%+v): error %v, want one that names the pool", o, err)
-		p := newTestPool(t, Options{Policy: PolicyRandom})
-		err = p.Reconfigure(o)
-		verify.That(t, err != nil, "Reconfigure(%+v): no error", o)
-		verify.Equal(t, p.options.Policy, PolicyRandom, "a refused Reconfigure changed the policy to")
-	}
-}
 
 // The state of a peer survives each change that does not create another peer.
 func TestWeightOnlyChangeKeepsState(t *testing.T) {
@@ -73,38 +40,22 @@ func TestWeightOnlyChangeKeepsState(t *testing.T) {
 	second.Done(Outcome{})
 }
 
-func TestSameIDAtNewAddressIsAnotherPeer(t *testing.T) {
-	p := newTestPool(t, Options{NewTransport: newTestTransport})
-	p.Apply(instances(1))
-	token := mustPick(t, p, nil)
-	old := token.Peer
-	moved := instance(0, 1)
-	moved.Port++
-	changes := p.Apply([]discovery.Instance{moved})
-	verify.That(t, len(changes.Added) == 1 && len(changes.Removed) == 1, "changes %+v, want one addition and one removal", changes)
-	next := mustPick(t, p, nil)
-	verify.That(t, next.Peer != old, "the old address was picked")
-	verify.That(t, next.Peer.Transport != old.Transport, "the old transport is used for the new address")
-	verify.Equal(t, old.State(), StateDraining, "the old peer")
-	next.Done(Outcome{})
-	token.Done(Outcome{})
-	verify.Equal(t, transportOf(old).closes.Load(), 1, "the old transport was times closed")
-}
-
-func TestUnchangedSetChangesNothing(t *testing.T) {
-	var got events
-	p := newTestPool(t, Options{Notify: got.notify})
-	set := instances(3)
-	p.Apply(set)
-	got.take()
-	before := p.Snapshot()
-	reversed := slices.Clone(set)
-	slices.Reverse(reversed)
-	changes := p.Apply(reversed)
-	verify.That(t, changes.Empty(), "changes %+v, want none", changes)
-	verify.Equal(t, p.Snapshot(), before, "there is a new snapshot")
-	e := got.take()
-	verify.That(t, e == nil, "events %q, want none", e)
+func TestOptionsAreChecked(t *testing.T) {
+	for _, o := range []Options{
+		{Policy: "fastest"}, {DrainTimeout: -1},
+		{Limits: Limits{Requests: -1}}, {Limits: Limits{Retries: -1}},
+		{RetryBudget: &RetryBudget{Ratio: -.1}}, {RetryBudget: &RetryBudget{MinPerSecond: math.NaN()}}, {RetryBudget: &RetryBudget{Ratio: math.Inf(1)}},
+		{Groups: byTag("")}, {Groups: byTag("rest")}, {Groups: byTag("a", "b", "a")},
+		{Tiers: []Selector{{Tags: []string{"a"}}, {}, {Tags: []string{"a"}}}}, {Overprovisioning: .5}, {Overprovisioning: math.NaN()},
+		{Subset: Subset{Size: 3}}, {Subset: Subset{Size: 3, Replica: 3, Replicas: 3}}, {Subset: Subset{Size: -1}},
+	} {
+		o = complete(o)
+		_, err := NewPool("star", o)
+		verify.That(t, err != nil && strings.Contains(err.Error(), `pool "star"`), "NewPool(%+v): error %v, want one that names the pool", o, err)
+		p := newTestPool(t, Options{Policy: PolicyRandom})
+		err = p.Reconfigure(o)
+		verify.That(t, err != nil && p.options.Policy == PolicyRandom, "Reconfigure(%+v): error %v, policy %s", o, err, p.options.Policy)
+	}
 }
 
 func TestHealthOfTheRegistry(t *testing.T) {
@@ -129,71 +80,6 @@ func TestHealthOfTheRegistry(t *testing.T) {
 	f(discovery.StatusCritical, 0, "http: refused", StateUnhealthy, "consul: critical: http: refused")
 	f(discovery.StatusCritical, 1, "", StateUnhealthy, "consul: critical")
 	f(discovery.StatusMaintenance, 0, "", StateUnhealthy, "consul: maintenance")
-}
-
-// Only the owner of a reason can clear it.
-func TestEachReasonHasItsOwner(t *testing.T) {
-	p := newTestPool(t, Options{})
-	i := instance(0, 1)
-	p.Apply([]discovery.Instance{i})
-	peer := peerOf(t, p, i)
-	expect := func(want State, reasons ...string) {
-		t.Helper()
-		verify.Equal(t, peer.State(), want, "state")
-		verify.Slices(t, peer.Reasons(), reasons, "reasons")
-		verify.Equal(t, len(p.Snapshot().Eligible) == 1, (reasons == nil), "eligible:, with reasons %q", reasons)
-	}
-	set := func(r Reason, down bool, why string) {
-		t.Helper()
-		verify.That(t, setReason(p, i.Key(), r, down, why), "SetReason does not know the peer")
-	}
-	expect(StateUp)
-	set(ReasonEjected, true, "5 failures in a row")
-	expect(StateEjected, "ejected: 5 failures in a row")
-	set(ReasonActive, true, "")
-	expect(StateUnhealthy, "active", "ejected: 5 failures in a row")
-	set(ReasonDrain, true, "by alice")
-	expect(StateDraining, "active", "ejected: 5 failures in a row", "drain: by alice")
-	i.Status = discovery.StatusCritical
-	p.Apply([]discovery.Instance{i})
-	expect(StateDraining, "consul: critical", "active", "ejected: 5 failures in a row", "drain: by alice")
-	set(ReasonDrain, false, "")
-	set(ReasonEjected, false, "ignored")
-	expect(StateUnhealthy, "consul: critical", "active")
-	i.Status = discovery.StatusPassing
-	p.Apply([]discovery.Instance{i})
-	expect(StateUnhealthy, "active")
-	set(ReasonActive, false, "")
-	expect(StateUp)
-
-	verify.That(t, !p.SetReason(instance(1, 1).Key(), ReasonActive, true, ""), "SetReason accepts an unknown peer")
-	defer func() {
-		verify.That(t, recover() != nil, "SetReason accepts ReasonRegistry")
-	}()
-	p.SetReason(i.Key(), ReasonRegistry, false, "")
-}
-
-func TestIneligiblePeersAreNotPicked(t *testing.T) {
-	for _, policy := range Policies() {
-		p := newTestPool(t, Options{Policy: policy, NewTransport: newTestTransport})
-		p.Apply(instances(5))
-		for i := range 4 {
-			p.SetReason(instance(i, 1).Key(), ReasonActive, true, "")
-			verify.Equal(t, transportOf(peerOf(t, p, instance(i, 1))).drains.Load(), 1, "%s: transport times drained", policy)
-		}
-		for range 100 {
-			token := mustPick(t, p, nil)
-			verify.Equal(t, token.Peer.ID, instance(4, 1).Key(), "%s: picked", policy)
-			token.Done(Outcome{})
-		}
-		p.SetReason(instance(4, 1).Key(), ReasonEjected, true, "")
-		_, err := p.Pick(nil)
-		verify.That(t, err == ErrNoEligible, "%s: Pick = %v, want %v", policy, err, ErrNoEligible)
-		p.SetReason(instance(2, 1).Key(), ReasonActive, false, "")
-		token := mustPick(t, p, nil)
-		verify.Equal(t, token.Peer.ID, instance(2, 1).Key(), "%s: picked", policy)
-		token.Done(Outcome{})
-	}
 }
 
 func TestOutcomesAreCounted(t *testing.T) {

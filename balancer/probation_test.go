@@ -79,9 +79,9 @@ func TestTheFirstFailedCheckEndsProbation(t *testing.T) {
 			set := instances(2)
 			p.Apply(set)
 			p.Apply(lose(set))
-			p.SetReason(set[0].Key(), r, true, "status 500")
+			setReason(p, set[0].Key(), r, true, "status 500")
 			expectEligible(t, p, false, 1) // also not used in panic
-			p.SetReason(set[0].Key(), r, false, "")
+			setReason(p, set[0].Key(), r, false, "")
 			expectEligible(t, p, false, 1) // one failure is enough
 			verify.Slices(t, peerOf(t, p, set[0]).Reasons(), []string{"consul: lost since 2026-01-02T03:04:05Z, and failed since: status 500"}, "reasons")
 		})
@@ -92,7 +92,7 @@ func TestAPeerThatWasFailingIsNotUsedOnProbation(t *testing.T) {
 	p := newTestPool(t, Options{PanicThreshold: 1})
 	set := instances(2)
 	p.Apply(set)
-	p.SetReason(set[0].Key(), ReasonActive, true, "status 500")
+	setReason(p, set[0].Key(), ReasonActive, true, "status 500")
 	p.Apply(lose(set))
 	expectEligible(t, p, false, 1)
 }
@@ -102,10 +102,10 @@ func TestAPeerOnProbationMayHaveToPassFirst(t *testing.T) {
 	set := instances(2)
 	p.Apply(lose(set)) // from the snapshot
 	expectEligible(t, p, false)
-	p.SetReason(set[0].Key(), ReasonActive, false, "")
-	p.SetReason(set[1].Key(), ReasonActive, true, "status 500")
+	setReason(p, set[0].Key(), ReasonActive, false, "")
+	setReason(p, set[1].Key(), ReasonActive, true, "status 500")
 	expectEligible(t, p, false, 0)
-	p.SetReason(set[1].Key(), ReasonActive, false, "")
+	setReason(p, set[1].Key(), ReasonActive, false, "")
 	expectEligible(t, p, false, 0)
 }
 

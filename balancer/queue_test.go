@@ -73,7 +73,7 @@ func TestWaitForAConnectionEnds(t *testing.T) {
 		}, time.Second, ErrNoEligible, ErrNoEligible},
 		{"when checks fail", func(p *Pool, held []Token) {
 			for _, token := range held {
-				p.SetReason(token.Peer.ID, ReasonActive, true, "")
+				setReason(p, token.Peer.ID, ReasonActive, true, "")
 			}
 		}, time.Second, ErrNoEligible, ErrNoEligible},
 		{"when a peer joins", func(p *Pool, _ []Token) { p.Apply(instances(3)) }, time.Second, nil, ErrConnectionsSaturated},

@@ -45,10 +45,10 @@ func TestAnAddressThatMayNotBeConnectedTo(t *testing.T) {
 	expect("from the start", StateUnhealthy, false, "address: closed")
 
 	// It is not used in panic either.
-	p.SetReason(good.ID, ReasonActive, true, "")
+	setReason(p, good.ID, ReasonActive, true, "")
 	verify.That(t, p.Snapshot().Panic, "no panic")
 	expect("in panic", StateUnhealthy, false, "address: closed")
-	p.SetReason(good.ID, ReasonActive, false, "")
+	setReason(p, good.ID, ReasonActive, false, "")
 
 	verify.NoError(t, p.Reconfigure(complete(Options{Policy: PolicyRandom})))
 	expect("with other options", StateUnhealthy, false, "address: closed")

@@ -24,11 +24,11 @@ func forEachLoad(t *testing.T, f func(t *testing.T, peers int, rate float64)) {
 func TestAPeerIsTriedAgainSoonAfterOneSlowAnswer(t *testing.T) {
 	t.Parallel()
 	const (
-		seeds = 20
 		rest  = 30 * time.Second // time for the recovery
 		after = 60 * time.Second // then requests are counted
 	)
 	forEachLoad(t, func(t *testing.T, peers int, rate float64) {
+		seeds := min(20, 400/int(rate))                                     // few for many requests
 		turn := time.Duration(float64(peers) / rate * float64(time.Second)) // between two requests of a peer
 		for _, slow := range []time.Duration{100 * ms, 2 * time.Second, 30 * time.Second} {
 			var waits []time.Duration
@@ -53,7 +53,7 @@ func TestAPeerIsTriedAgainSoonAfterOneSlowAnswer(t *testing.T) {
 			}
 			slices.Sort(waits)
 			median, last := waits[seeds/2], waits[seeds-1]
-			share := float64(count) / seeds / after.Seconds() / rate * float64(peers)
+			share := float64(count) / float64(seeds) / after.Seconds() / rate * float64(peers)
 			t.Logf("an answer after %v: tried again after %v, at most %v; later it has %.2f of what is due", slow, median.Round(ms), last.Round(ms), share)
 			// The rest is random: a peer like all others waits for its turn.
 			limit := 4*time.Second + turn

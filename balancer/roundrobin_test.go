@@ -7,21 +7,6 @@ import (
 	"sluice/test/verify"
 )
 
-// With equal weights, n consecutive picks go to all n peers.
-func TestRoundRobinTakesTurns(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyRoundRobin})
-	p.Apply(instances(7))
-	for range 10 {
-		seen := make(map[*Peer]bool)
-		for range 7 {
-			token := mustPick(t, p, nil)
-			seen[token.Peer] = true
-			token.Done(Outcome{})
-		}
-		verify.Equal(t, len(seen), 7, "7 picks went to peers")
-	}
-}
-
 // Many proxies that start together must not all begin with the same peer.
 func TestRoundRobinStartsAtRandom(t *testing.T) {
 	seen := make(map[string]bool)

@@ -16,7 +16,6 @@ type server struct {
 	workers int           // requests served at a time, others queue; 0: any number
 	class   OutcomeClass  // of its answers
 	hangs   bool          // never answers
-	from    time.Duration // joins at this time
 	once    time.Duration // latency of the first request after the warm-up; 0: as usual
 }
 
@@ -36,8 +35,7 @@ type simulation struct {
 	replicas int
 	// sessions is the number of clients, for policies with affinity. 0: each request
 	// is from another client.
-	sessions  int
-	slowStart SlowStart // for servers that join
+	sessions int
 }
 
 // result is the outcome of the requests.
@@ -48,7 +46,6 @@ type result struct {
 	perServer []int
 	picks     [][]time.Duration // when, since the beginning, by server
 	answered  time.Duration     // time of the answer that server.once delayed
-	peers     []*Peer           // of the first balancer
 	moves     int               // requests to another peer than the previous one of the session
 }
 
@@ -84,18 +81,17 @@ func (e *endings) Pop() any {
 
 // balancerModel is one replica of a balancer.
 type balancerModel struct {
-	peers      []*Peer
-	index      map[*Peer]int
-	candidates []candidate
-	picker     picker
-	inflight   atomic.Int64
-	cursor     atomic.Uint64
-	tables     maglevs
+	peers    []*Peer
+	index    map[*Peer]int
+	picker   picker
+	inflight atomic.Int64
+	cursor   atomic.Uint64
 }
 
-func newBalancerModel(servers []server, random *rand.Rand) *balancerModel {
+func newBalancerModel(s *simulation, random *rand.Rand) *balancerModel {
 	b := &balancerModel{index: make(map[*Peer]int)}
-	for i, server := range servers {
+	var candidates []candidate
+	for i, server := range s.servers {
 		p := &Peer{ID: instance(i, 1).Key()}
 		p.name("key")
 		c := new(condition)
@@ -103,37 +99,16 @@ func newBalancerModel(servers []server, random *rand.Rand) *balancerModel {
 		p.condition.Store(c)
 		b.peers = append(b.peers, p)
 		b.index[p] = i
+		candidates = append(candidates, candidate{peer: p, weight: p.Weight(), warmth: 1})
 	}
-	b.cursor.Store(random.Uint64())
-	return b
-}
-
-// build returns a picker of the peers that have joined by age.
-func (b *balancerModel) build(s *simulation, age time.Duration) {
-	b.candidates = nil
-	scale := 1
-	if s.slowStart.Window > 0 {
-		scale = warmingScale
-	}
-	for i, p := range b.peers {
-		from := s.servers[i].from
-		if from > age {
-			continue
-		}
-		warmth := 1.
-		if from > 0 {
-			warmth = s.slowStart.factor(age - from)
-		}
-		weight := max(1, int(float64(p.Weight()*scale)*warmth))
-		b.candidates = append(b.candidates, candidate{peer: p, weight: weight, warmth: warmth})
-	}
-	b.tables = b.tables.next()
 	b.picker = newPicker(s.policy, &pickerInput{
-		candidates: b.candidates, all: b.peers, hashBound: complete(Options{}).HashBound, inflight: &b.inflight, tables: &b.tables,
+		candidates: candidates, all: b.peers, hashBound: complete(Options{}).HashBound, inflight: &b.inflight, tables: new(maglevs),
 	})
 	if s.policy == PolicySticky {
 		b.picker = newSticky(b.peers, b.picker)
 	}
+	b.cursor.Store(random.Uint64())
+	return b
 }
 
 func (s simulation) run() *result {
@@ -145,9 +120,8 @@ func (s simulation) run() *result {
 	}
 	balancers := make([]*balancerModel, max(s.replicas, 1))
 	for i := range balancers {
-		balancers[i] = newBalancerModel(s.servers, random)
+		balancers[i] = newBalancerModel(&s, random)
 	}
-	r.peers = balancers[0].peers
 	free := make([][]time.Duration, len(s.servers)) // when each worker is free
 	for i, server := range s.servers {
 		free[i] = make([]time.Duration, server.workers)
@@ -177,23 +151,10 @@ func (s simulation) run() *result {
 	// The clock starts late, so the first samples are not very recent ones.
 	const begin = time.Hour
 	s.warmUp += begin
-	built := time.Duration(-1) // age at which the pickers were made
-	changes := func(from, to time.Duration) bool {
-		return from < 0 || slices.ContainsFunc(s.servers, func(server server) bool {
-			return server.from > from && server.from <= to ||
-				server.from > 0 && server.from <= to && from < server.from+s.slowStart.Window && to-from >= s.slowStart.step()
-		})
-	}
 	for now := begin; now < begin+s.duration; {
 		now += time.Duration(random.ExpFloat64() / s.rate * float64(time.Second))
 		for len(pending) > 0 && pending[0].at <= now {
 			end(heap.Pop(&pending).(ending))
-		}
-		if age := now - begin; changes(built, age) {
-			for _, b := range balancers {
-				b.build(&s, age)
-			}
-			built = age
 		}
 		b := balancers[random.IntN(len(balancers))]
 		q := Query{random: random.Uint64}

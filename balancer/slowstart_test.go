@@ -38,7 +38,7 @@ func TestSlowStartFollowsEnvoysFormula(t *testing.T) {
 // shareOf returns the share of requests of the peer of i.
 func shareOf(t *testing.T, p *Pool, i discovery.Instance) float64 {
 	t.Helper()
-	const picks = 22000 // a multiple of many sums of weights
+	const picks = 4400 // a multiple of many sums of weights
 	peer := peerOf(t, p, i)
 	before := peer.Requests()
 	requests(t, p, picks)
@@ -98,13 +98,13 @@ func TestIfAllPeersAreNewTheyShareTheLoadAtOnce(t *testing.T) {
 		p.Apply(set[:3])
 		time.Sleep(time.Minute) // the window begins when the first one passes
 		for i := range 3 {
-			p.SetReason(set[i].Key(), ReasonActive, false, "")
+			setReason(p, set[i].Key(), ReasonActive, false, "")
 			time.Sleep(time.Second)
 		}
 		expectUp(3)
 		expectShare(t, p, set[1], 1./3)
 		p.Apply(set)
-		p.SetReason(set[3].Key(), ReasonActive, false, "")
+		setReason(p, set[3].Key(), ReasonActive, false, "")
 		expectUp(4)
 
 		// All peers leave for a while.
@@ -125,8 +125,8 @@ func TestIfAllPeersAreNewTheyShareTheLoadAtOnce(t *testing.T) {
 func TestAPeerThatReturnsWarmsAgain(t *testing.T) {
 	t.Parallel()
 	for what, away := range map[string]func(p *Pool, i discovery.Instance, away bool){
-		"ejected": func(p *Pool, i discovery.Instance, away bool) { p.SetReason(i.Key(), ReasonEjected, away, "") },
-		"checked": func(p *Pool, i discovery.Instance, away bool) { p.SetReason(i.Key(), ReasonActive, away, "") },
+		"ejected": func(p *Pool, i discovery.Instance, away bool) { setReason(p, i.Key(), ReasonEjected, away, "") },
+		"checked": func(p *Pool, i discovery.Instance, away bool) { setReason(p, i.Key(), ReasonActive, away, "") },
 		"drained": func(p *Pool, i discovery.Instance, away bool) { setReason(p, i.Key(), ReasonDrain, away, "") },
 		"critical": func(p *Pool, i discovery.Instance, away bool) {
 			if away {
@@ -186,7 +186,7 @@ func TestWarmingKeepsWeightsInProportion(t *testing.T) {
 			p.Apply(set)
 			for i, want := range []float64{1. / 5, 3. / 5, 1. / 5} {
 				got := shareOf(t, p, set[i])
-				verify.That(t, math.Abs(got-want) <= .02, "%s: share of peer %d: %.3f, want %.3f", policy, i, got, want)
+				verify.That(t, math.Abs(got-want) <= .04, "%s: share of peer %d: %.3f, want %.3f", policy, i, got, want)
 			}
 		})
 	}

@@ -29,10 +29,10 @@ func TestStickyRequestsReturnToTheirPeer(t *testing.T) {
 	// One that is out for a while is named in vain, and then no more in vain.
 	first := p.Snapshot().All[0]
 	q := Query{Hash: first.StickyID()}
-	p.SetReason(first.ID, ReasonEjected, true, "")
+	setReason(p, first.ID, ReasonEjected, true, "")
 	got := mustPick(t, p, &q).Peer
 	verify.That(t, got != first, "picked an ejected peer")
-	p.SetReason(first.ID, ReasonEjected, false, "")
+	setReason(p, first.ID, ReasonEjected, false, "")
 	verify.Equal(t, mustPick(t, p, &q).Peer, first, "picked after it returned")
 	q.Tried.Add(first)
 	got = mustPick(t, p, &q).Peer
@@ -62,8 +62,8 @@ func TestStickyRequestsReturnToTheirPeerInAnyTier(t *testing.T) {
 		}
 	}
 	stay()
-	p.SetReason(set[2].Key(), ReasonActive, true, "")
-	p.SetReason(set[3].Key(), ReasonActive, true, "")
+	setReason(p, set[2].Key(), ReasonActive, true, "")
+	setReason(p, set[3].Key(), ReasonActive, true, "")
 	stay()
 	got := sharesOf(t, p, 20000)
 	verify.That(t, math.Abs(got[0]+got[1]-.3) <= .02, "the backup peers get %.3f of the new clients, want 0.3", got[0]+got[1])

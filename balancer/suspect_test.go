@@ -33,22 +33,22 @@ func TestOnlyFailingChecksMakeAPeerSuspect(t *testing.T) {
 		{"operator", reason(ReasonDrain), 0},
 		{"active check, drained before", func(p *Pool, set []discovery.Instance) {
 			setReason(p, set[0].Key(), ReasonDrain, true, "")
-			p.SetReason(set[0].Key(), ReasonActive, true, "")
+			setReason(p, set[0].Key(), ReasonActive, true, "")
 		}, 1},
 		{"another output of the same check", func(p *Pool, set []discovery.Instance) {
-			p.SetReason(set[0].Key(), ReasonActive, true, "a")
-			p.SetReason(set[0].Key(), ReasonActive, true, "b")
+			setReason(p, set[0].Key(), ReasonActive, true, "a")
+			setReason(p, set[0].Key(), ReasonActive, true, "b")
 		}, 1},
 		{"fails, recovers, fails", func(p *Pool, set []discovery.Instance) {
 			for _, down := range []bool{true, false, true} {
-				p.SetReason(set[0].Key(), ReasonActive, down, "")
+				setReason(p, set[0].Key(), ReasonActive, down, "")
 			}
 		}, 2},
 		{"needed in panic", func(p *Pool, set []discovery.Instance) {
 			for _, i := range set[1:] {
-				p.SetReason(i.Key(), ReasonEjected, true, "")
+				setReason(p, i.Key(), ReasonEjected, true, "")
 			}
-			p.SetReason(set[0].Key(), ReasonActive, true, "")
+			setReason(p, set[0].Key(), ReasonActive, true, "")
 		}, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -60,14 +60,6 @@ func TestOnlyFailingChecksMakeAPeerSuspect(t *testing.T) {
 			verify.Equal(t, suspect.suspicions.Load(), test.want, "times suspected")
 		})
 	}
-}
-
-// It has no requests that could leave it.
-func TestAPeerThatIsNotCheckedYetIsNotSuspect(t *testing.T) {
-	p := newTestPool(t, Options{MustPassFirst: true, NewTransport: newTestTransport})
-	set := instances(1)
-	p.Apply(set)
-	verify.Equal(t, transportOf(peerOf(t, p, set[0])).suspicions.Load(), 0, "times suspected")
 }
 
 // The latency of a failing peer is not that after its recovery.
@@ -83,7 +75,7 @@ func TestLatencyIsResetWhenChecksPassAgain(t *testing.T) {
 			}
 			fail := func(down bool) {
 				if r == "active" {
-					p.SetReason(set[0].Key(), ReasonActive, down, "")
+					setReason(p, set[0].Key(), ReasonActive, down, "")
 					return
 				}
 				changed := set[0]

@@ -37,7 +37,7 @@ func TestViewIsConsistent(t *testing.T) {
 			case 1:
 				pool.Apply(healthy)
 			case 2, 3:
-				pool.SetReason(healthy[turn/4%peers].Key(), ReasonEjected, turn%4 == 2, "resets")
+				setReason(pool, healthy[turn/4%peers].Key(), ReasonEjected, turn%4 == 2, "resets")
 			}
 		}
 	})

@@ -168,11 +168,11 @@ func TestStickyCookie(t *testing.T) {
 				out = candidate
 			}
 		}
-		p.pool.SetReason(out.ID, balancer.ReasonEjected, true, "")
+		p.pool.SetReasons(balancer.ReasonEjected, balancer.Verdict{Peer: out, Down: true})
 		answer, other := p.get("/", "Cookie: peer="+value)
 		m := setCookie.FindStringSubmatch(answer)
 		verify.That(t, other != peer && m != nil && m[1] == values[other], "without peer %s: answered by %s: %q", peer, other, answer)
-		p.pool.SetReason(out.ID, balancer.ReasonEjected, false, "")
+		p.pool.SetReasons(balancer.ReasonEjected, balancer.Verdict{Peer: out})
 	}
 	for _, value := range []string{"", "zzzzzzzzzzzzzzzzzzzzz", "-1", "ö", "0", `"1"`} {
 		answer, _ := p.get("/", "Cookie: peer="+value)

@@ -13,7 +13,7 @@ import (
 func (p *testProxy) fail(address string) {
 	for _, peer := range p.pool.Snapshot().All {
 		if peer.Address() == address {
-			p.pool.SetReason(peer.ID, balancer.ReasonActive, true, "")
+			p.pool.SetReasons(balancer.ReasonActive, balancer.Verdict{Peer: peer, Down: true})
 		}
 	}
 }

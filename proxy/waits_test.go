@@ -402,7 +402,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 		steps = append(steps, "ejection")
 		for _, peer := range p.pool.Snapshot().All {
 			if peer.Inflight() > 0 {
-				p.pool.SetReason(peer.ID, balancer.ReasonEjected, true, "")
+				p.pool.SetReasons(balancer.ReasonEjected, balancer.Verdict{Peer: peer, Down: true})
 			}
 		}
 	case 1:

@@ -40,7 +40,7 @@ func TestSamples(t *testing.T) {
 		star.Requests().Observe(1, 503, 2*time.Second, 0, 0)
 		star.Requests().Observe(1, 502, 2*time.Second, 0, 0)
 		star.Requests().Retry(0)
-		star.SetReason(star.View().Peers[0].Peer.Instance().Key(), balancer.ReasonActive, true, "")
+		star.SetReasons(balancer.ReasonActive, balancer.Verdict{Peer: star.View().Peers[0].Peer, Down: true})
 		r.sample(begin.Add(5 * time.Second))
 
 		pools = append(pools, next) // both exist while the service is replaced

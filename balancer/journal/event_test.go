@@ -42,8 +42,8 @@ func TestFeedTellsWhatHappensToPeers(t *testing.T) {
 		last = len(lines)
 	}
 	apply := func(set ...discovery.Instance) { pool.Apply(slices.Clone(set)) }
-	reason := func(i discovery.Instance, r balancer.Reason, down bool, why string) {
-		pool.SetReason(i.Key(), r, down, why)
+	eject := func(down bool, why string) {
+		pool.SetReasons(balancer.ReasonEjected, balancer.Verdict{Peer: pool.Snapshot().All[1], Down: down, Why: why})
 	}
 
 	apply(a, b)
@@ -66,10 +66,10 @@ func TestFeedTellsWhatHappensToPeers(t *testing.T) {
 	a.Status, a.Detail = discovery.StatusPassing, ""
 	apply(a, b)
 	expect("recovery", "info peer.recovered: a is up, it was unhealthy")
-	reason(b, balancer.ReasonEjected, true, "5 failures in a row")
+	eject(true, "5 failures in a row")
 	expect("ejection", "warning peer.ejected: b is ejected, it was up: ejected: 5 failures in a row",
 		"warning service.panic: Panic, failing peers get requests too: 1 of 2 peers are healthy")
-	reason(b, balancer.ReasonEjected, false, "")
+	eject(false, "")
 	expect("return", "info peer.recovered: b is up, it was ejected", "info service.panic_over: The panic is over: 2 of 2 peers are healthy")
 	balancertest.Drain(pool, "deploy", b.Key())
 	expect("drain", "info peer.draining: b is draining, it was up: drain: deploy",

@@ -236,8 +236,8 @@ func (m *model) step() {
 				note("%s fails", id)
 				delete(m.working, id)
 				m.failed[id] = true
-				m.process.pool.SetReason(peer.ID, balancer.ReasonEjected, true, "no connection")
-				m.process.pool.SetReason(peer.ID, balancer.ReasonEjected, false, "")
+				m.process.pool.SetReasons(balancer.ReasonEjected, balancer.Verdict{Peer: peer, Down: true, Why: "no connection"})
+				m.process.pool.SetReasons(balancer.ReasonEjected, balancer.Verdict{Peer: peer})
 				break
 			}
 		}
