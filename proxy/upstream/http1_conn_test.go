@@ -4,6 +4,8 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,6 +43,37 @@ func TestSendThatIsWokenBeforeItSends(t *testing.T) {
 			verify.Equal(t, <-got, request, "what the peer got")
 		})
 	}
+}
+
+// A transport that closes while such a request is being sent does not wait for it in vain.
+func TestCloseWhileARequestIsWoken(t *testing.T) {
+	t.Parallel()
+	transport := startTransport(t, Options{}, hanging)
+	u := transport.opened(t)
+	defer transport.discard(u)
+	closed := make(chan struct{})
+	u.raw = hookedConn{u.raw, sync.OnceFunc(func() {
+		go func() { transport.Close(); close(closed) }()
+		eventually(t, "the connection is being closed", func() bool { return u.conn.SetDeadline(time.Time{}) != nil })
+	})}
+	u.Arm(transport.sweeper, patience)
+	transport.Suspect() // before the request is sent
+	sent, err := u.Send(&socket.Buffers{Out: []byte(request)}, nil, nil, Until{Suspicion: true})
+	verify.That(t, sent && err == ErrSuspected, "got %v, %v", sent, err)
+	<-closed
+}
+
+// hookedConn calls hook before each call of step.
+type hookedConn struct {
+	syscall.RawConn
+	hook func()
+}
+
+func (c hookedConn) Read(f func(fd uintptr) bool) error {
+	return c.RawConn.Read(func(fd uintptr) bool {
+		c.hook()
+		return f(fd)
+	})
 }
 
 // A connection that is idle holds nothing of the exchange that it served.

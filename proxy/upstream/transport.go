@@ -2,8 +2,10 @@ package upstream
 
 import (
 	"context"
+	"maps"
 	"math"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -356,12 +358,17 @@ func (t *Transport) Close() {
 	t.closed = true
 	t.mu.Unlock()
 	t.Drain()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for u := range t.open { // Drain has closed the idle ones
+	for _, u := range t.all() { // Drain has closed the idle ones
 		socket.ResetOnClose(u.conn) // the peer must not take the end for the end of the bytes
 		u.conn.Close()              // its exchange discards it
 	}
+}
+
+// all returns the open connections. To close one takes until step returns, which may wait for mu.
+func (t *Transport) all() []*HTTP1Conn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Keys(t.open))
 }
 
 // Connections implements [Connector].
