@@ -198,6 +198,17 @@ func (c *http2Conn) retireLocked() {
 	}
 }
 
+// abandon ends a connection for whose first SETTINGS nobody waits any more. If they have arrived, others
+// may use it by now, and it stays.
+func (c *http2Conn) abandon(err error) {
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
+	if !c.ready {
+		c.failLocked(err)
+		c.wire.Conn.CloseRead() // ends read
+	}
+}
+
 // failLocked ends the connection and its streams with err. Those whose requests have not
 // been written end with errUnprocessed: another peer can have them, also with methods that
 // are not idempotent. Those whose requests are being written are left to flush.

@@ -224,7 +224,7 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certi
 		}
 		err = fmt.Errorf("HTTP/2: %w", err)
 	case <-ctx.Done():
-		conn.Close()
+		c.abandon(ctx.Err())
 		return nil, ctx.Err()
 	}
 	conn.Close() // ends read

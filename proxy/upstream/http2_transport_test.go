@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -206,3 +207,40 @@ func TestStuckTransportDelaysNoTimeout(t *testing.T) {
 type presence func()
 
 func (f presence) IsGone() bool { f(); return false }
+
+// A request that leaves as the connection which it has opened becomes ready does not take it from the
+// others that use it by then.
+func TestDialIsLeftAsOthersUseIt(t *testing.T) {
+	t.Parallel()
+	transport := startHTTP2(t, func(conn net.Conn) {
+		xhttp2.NewFramer(conn, nil).WriteSettings()
+		hanging(conn)
+	})
+	for range 20 { // both ends of the wait have come, and either is taken
+		ctx, cancel := context.WithCancel(t.Context())
+		var used *http2Conn
+		before := len(transport.all())
+		deadline := transport.sweeper.Now() + int64(patience)
+		_, err := transport.dial(lookedAt{ctx, func() {
+			if all := transport.all(); len(all) > before && used == nil {
+				used = all[before]
+				eventually(t, "a stream for another request", func() bool { return used.reserve(nil) })
+				cancel()
+			}
+		}}, deadline, nil, 0)
+		verify.That(t, err == nil || err == context.Canceled, "got %v", err)
+		verify.Require(t, used != nil, "nobody has waited for the connection")
+		verify.NoError(t, used.wire.Raw.Control(func(uintptr) {})) // it is open
+	}
+}
+
+// lookedAt is a context that calls look before it says when it ends.
+type lookedAt struct {
+	context.Context
+	look func()
+}
+
+func (c lookedAt) Done() <-chan struct{} {
+	c.look()
+	return c.Context.Done()
+}
