@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/certificates"
+	"sluice/proxy/http1"
 	"sluice/proxy/socket"
 	"sluice/test/verify"
 )
@@ -129,4 +130,21 @@ func TestHandshakeWithPeerTimesOut(t *testing.T) {
 	_, _, err = transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: 100 * time.Millisecond, Client: &Client{Presence: there{}}}, nil)
 	verify.That(t, err != nil && strings.Contains(err.Error(), "timeout"), "got %v", err)
 	transport.expect(t, 0, 0, 0)
+}
+
+// A head that came in time is passed on, also if its time ends in the short wait for the body.
+func TestTimeEndsBehindTheHead(t *testing.T) {
+	t.Parallel()
+	transport := startTransport(t, Options{}, answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"))
+	u := transport.opened(t)
+	defer transport.discard(u)
+	u.WaitAtMost(patience)
+	b := &socket.Buffers{Out: []byte(request)}
+	defer b.GiveBack()
+	_, err := u.Send(b, nil, nil, Until{})
+	verify.NoError(t, err)
+	var head http1.ResponseHead
+	text := verify.Result(u.ReadHead(b, &head)).Must(t)
+	transport.sweeper.Advance(patience)
+	verify.NoError(t, u.StartBody(b, &head, text, false))
 }

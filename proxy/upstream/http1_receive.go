@@ -1,7 +1,9 @@
 package upstream
 
 import (
+	"errors"
 	"io"
+	"os"
 	"time"
 
 	"sluice/observe/panics"
@@ -223,7 +225,7 @@ func (u *HTTP1Conn) awaitBodyStart(b *socket.Buffers) error {
 		u.end += n
 		switch {
 		case n > 0:
-		case err == ErrPatience:
+		case err == ErrPatience, errors.Is(err, os.ErrDeadlineExceeded) && !u.Interrupted.Load(): // the head was in time
 			return nil
 		case err == io.EOF:
 			return socket.ErrClosedEarly
