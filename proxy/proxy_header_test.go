@@ -35,7 +35,7 @@ func headerV2(t *testing.T, client string, extension int) string {
 }
 
 // serveProxies also serves p at a listener for proxies on loopback addresses.
-func (p *testProxy) serveProxies(o ListenerOptions) {
+func (p *testProxy) serveProxies(o ListenerOptions) net.Listener {
 	p.t.Helper()
 	l := listen(p.t)
 	if o.Proxies == nil {
@@ -49,6 +49,7 @@ func (p *testProxy) serveProxies(o ListenerOptions) {
 		<-served
 	})
 	p.address = l.Addr().String()
+	return l
 }
 
 // tellAddress answers with the address that sluice forwards.
@@ -221,17 +222,11 @@ func TestProxyHeaderWhileDraining(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := startProxy(t, Options{Timeouts: Timeouts{Head: long}}, startOrigin(t, tellAddress).address())
-			p.serveProxies(ListenerOptions{})
-			var l net.Listener
-			eventually(t, "the listener is served", func() bool {
+			l := p.serveProxies(ListenerOptions{})
+			eventually(t, "both listeners are served", func() bool {
 				p.mu.Lock()
 				defer p.mu.Unlock()
-				for at := range p.listeners {
-					if at.Addr().String() == p.address {
-						l = at.Listener
-					}
-				}
-				return l != nil
+				return len(p.listeners) == 2
 			})
 			if drain.before != nil {
 				drain.before(p, l)
@@ -247,4 +242,18 @@ func TestProxyHeaderWhileDraining(t *testing.T) {
 			p.awaitArrivals(0)
 		})
 	}
+}
+
+// A connection whose header arrives while its listener drains serves the request that follows, as one
+// that was idle.
+func TestProxyHeaderArrivesWhileDraining(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{}, startOrigin(t, tellAddress).address())
+	l := p.serveProxies(ListenerOptions{})
+	conn := p.stream()
+	p.awaitArrivals(1)
+	p.Drain(l, time.Hour, time.Hour)
+	io.WriteString(conn, headerV1+"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	got, err := io.ReadAll(conn)
+	verify.That(t, err == nil && strings.HasSuffix(string(got), "\r\nConnection: close\r\n\r\n203.0.113.7"), "got %q, %v", got, err)
 }

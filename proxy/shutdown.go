@@ -80,6 +80,11 @@ func (s *Server) Drain(l net.Listener, idleGrace, grace time.Duration) {
 		return
 	}
 	until := s.sweeper.Now() + int64(idleGrace)
+	// First: one whose header has come becomes a connection meanwhile.
+	s.eachArrival(l, func(a *arrival) {
+		a.listener.idleUntil.Store(until)
+		a.boundLocked(until)
+	})
 	s.eachConnection(l, func(c *clientConn) {
 		c.listener.idleUntil.Store(until)
 		c.wakeIfIdle()
@@ -87,7 +92,6 @@ func (s *Server) Drain(l net.Listener, idleGrace, grace time.Duration) {
 			go c.Resume()
 		}
 	})
-	s.eachArrival(l, func(a *arrival) { a.boundLocked(until) })
 }
 
 // cutAfter cuts what remains of l after grace. It reports false, and does nothing, if Shutdown has
