@@ -20,7 +20,7 @@ const maxTrailerBytes = 4 << 10
 func (h *http2ClientConn) readable(fd uintptr) bool {
 	c := h.conn
 	c.Wake()
-	for {
+	for first := true; ; first = false {
 		if h.in == nil {
 			h.in = frameBuffers.Get().(*socket.Buffer)
 		}
@@ -28,7 +28,7 @@ func (h *http2ClientConn) readable(fd uintptr) bool {
 		n, err := c.Receive(fd, space)
 		switch {
 		case err == socket.ErrWouldBlock:
-			h.park(true)
+			h.park(first || c.TLS == nil) // with TLS, only the first call must have asked the socket
 			h.endGoAwayIfDue()
 			return false
 		case err != nil || n == 0:
@@ -70,7 +70,7 @@ func (h *http2ClientConn) park(open bool) {
 		h.partial = partial
 		h.armLocked()
 	}
-	if !open && len(h.Streams) > 0 {
+	if !open && !partial && h.goAway != goAwayAnnounced && len(h.Streams) > 0 {
 		h.conn.Arm(h.conn.server.sweeper, idleSetDelay)
 	}
 }

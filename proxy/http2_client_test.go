@@ -32,7 +32,12 @@ func (p *testProxy) dialFrames(settings ...xhttp2.Setting) *frameClient {
 	verify.NoError(p.t, err)
 	p.t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
-	c := &frameClient{Framer: xhttp2.NewFramer(conn, conn), t: p.t, conn: conn}
+	return framesOn(p.t, conn, settings...)
+}
+
+// framesOn is dialFrames on a new connection.
+func framesOn(t testing.TB, conn net.Conn, settings ...xhttp2.Setting) *frameClient {
+	c := &frameClient{Framer: xhttp2.NewFramer(conn, conn), t: t, conn: conn}
 	c.encoder = hpack.NewEncoder(&c.block)
 	c.AllowIllegalWrites = true
 	c.ReadMetaHeaders = hpack.NewDecoder(4096, nil)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -168,13 +169,22 @@ func TestClientClosesAfterGoAway(t *testing.T) {
 // So does one that lets sluice's own answer wait, long before the write timeout.
 func TestClientClosesWithinAResponse(t *testing.T) {
 	t.Parallel()
-	p := startProxy(t, Options{Timeouts: Timeouts{Write: time.Hour}}) // without peers, which would ask whether the client is there
-	c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
-	c.request(1, http2Get, true)
-	for head := false; !head; {
-		_, head = c.read().(*xhttp2.MetaHeadersFrame)
+	for _, secure := range []bool{false, true} {
+		p := startProxy(t, Options{Timeouts: Timeouts{Write: time.Hour}}) // without peers, which would ask whether the client is there
+		var conn net.Conn
+		if secure {
+			p.address = p.serveWith(ListenerOptions{TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"h2"}}})
+			conn = tls.Client(p.stream(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+		} else {
+			conn = p.stream()
+		}
+		c := framesOn(t, conn, xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
+		c.request(1, http2Get, true)
+		for head := false; !head; {
+			_, head = c.read().(*xhttp2.MetaHeadersFrame)
+		}
+		p.endWithFrame(t, c, func(h *http2ClientConn) { h.conn.Disarm() })
 	}
-	p.endWithFrame(t, c, func(h *http2ClientConn) { h.conn.Disarm() })
 }
 
 // endWithFrame sends a frame and the end of the connection so that one wake-up reports both, calls
@@ -190,7 +200,11 @@ func (p *testProxy) endWithFrame(t *testing.T, c *frameClient, before func(*http
 		c.WritePing(false, [8]byte{1})
 		eventually(t, "the first frame is read", func() bool { return !client.hasUnread() })
 		c.WritePing(false, [8]byte{2})
-		verify.NoError(t, c.conn.(*net.TCPConn).CloseWrite())
+		conn := c.conn
+		if secure, ok := conn.(*tls.Conn); ok {
+			conn = secure.NetConn() // without close_notify, as of a program that was killed
+		}
+		verify.NoError(t, conn.(*net.TCPConn).CloseWrite())
 		client.awaitArrival(t)
 		before(h)
 	}()

@@ -18,10 +18,8 @@ import (
 	"time"
 
 	xhttp2 "golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"sluice/proxy/http1"
-	"sluice/proxy/http2"
 	"sluice/proxy/reserved"
 	"sluice/route"
 	"sluice/route/auth"
@@ -346,17 +344,6 @@ func dialFrom(t testing.TB, from, to string) net.Conn {
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	return conn
-}
-
-// framesOn returns a client on a new connection.
-func framesOn(t testing.TB, conn net.Conn) *frameClient {
-	c := &frameClient{Framer: xhttp2.NewFramer(conn, conn), t: t, conn: conn}
-	c.encoder = hpack.NewEncoder(&c.block)
-	c.AllowIllegalWrites = true
-	c.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	io.WriteString(conn, http2.Preface)
-	c.WriteSettings()
-	return c
 }
 
 // value returns the value of a field of a request. No id has a space, so that none is taken over.
