@@ -30,10 +30,8 @@ func (x *sentRequest) askServer(f *route.ForwardAuth, b []byte) *refusal.Refusal
 		err = scanAnswer(answer)
 	}
 	switch {
-	case x.client.Gone.Load():
-		return refusal.ClientGone
-	case err != nil:
-		return refusal.AuthUnavailable
+	case err != nil, x.client.Gone.Load():
+		return x.endOfWait(refusal.AuthUnavailable)
 	case !answer.Allows():
 		return x.denial(answer)
 	}
@@ -157,7 +155,7 @@ func (x *sentRequest) checkPassword(users *route.BasicAuth, b []byte) *refusal.R
 	ok, err := users.Verify(x.client.block(), name, password, func() (context.Context, context.CancelFunc) { return x.Waiting(verifyTimeout) })
 	switch {
 	case err != nil:
-		return refusal.AuthBusy
+		return x.endOfWait(refusal.AuthBusy)
 	case !ok:
 		return refusal.Unauthorized
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,6 +25,7 @@ import (
 	"sluice/observe/metrics"
 	"sluice/proxy/http1"
 	"sluice/route"
+	"sluice/route/auth"
 	"sluice/test/verify"
 )
 
@@ -279,6 +282,21 @@ func TestGRPCDeadlineOfSilentPeer(t *testing.T) {
 			p.expectNothingCounted()
 		}
 	}
+}
+
+// It ends the wait for an authentication server too, which is not to blame.
+func TestGRPCDeadlineWithinAuth(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer server.Close()
+	p, _ := startGRPC(t)
+	f := auth.NewForward(verify.URL(t, server.URL), patience, nil)
+	t.Cleanup(f.Close)
+	p.setRoutes(route.Route{Path: "/", Service: p.service, Actions: &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f}}})
+	c := p.dialFrames()
+	c.request(1, grpcPost+"|grpc-timeout=100m", true)
+	r := c.response(1)
+	verify.That(t, r.header["grpc-status"] == "4" && r.header["x-sluice-reason"] == "grpc_timeout", "got %+v", r)
 }
 
 // A peer that resets a call after its deadline is not to blame.

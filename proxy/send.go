@@ -226,5 +226,17 @@ func (x *sentRequest) Waiting(timeout time.Duration) (context.Context, context.C
 	}
 }
 
+// endOfWait returns why a wait for somebody else than a peer has failed: r, unless the client has left or
+// no longer waits.
+func (x *sentRequest) endOfWait(r *refusal.Refusal) *refusal.Refusal {
+	switch {
+	case x.client.Gone.Load():
+		return refusal.ClientGone
+	case x.deadlinePassed():
+		return refusal.Deadline
+	}
+	return r
+}
+
 // bodyRead reports whether the whole request was read.
 func (x *sentRequest) bodyRead() bool { return !x.streaming || x.upload.read.Load() }

@@ -194,8 +194,8 @@ func (x *httpExchange) requirePassword() *refusal.Refusal {
 	}
 	users := x.actions.BasicAuth
 	r := x.checkPassword(users, x.bytes())
-	if r == nil {
-		return nil
+	if r != refusal.Unauthorized {
+		return r
 	}
 	return r.With("WWW-Authenticate", `Basic realm="`+users.Realm+`", charset="UTF-8"`)
 }
