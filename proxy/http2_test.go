@@ -265,6 +265,35 @@ func TestHTTP2ClientCancels(t *testing.T) {
 	}
 }
 
+// So does one whose peer takes no more of the body, long before the end of the pause that a peer may make.
+func TestHTTP2ClientCancelsWhatThePeerDoesNotTake(t *testing.T) {
+	t.Parallel()
+	taken, reset := make(chan struct{}), make(chan struct{})
+	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
+		settings: []xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: 4}},
+		answer:   func(*framePeer, uint32) {},
+		frame: func(_ *framePeer, frame xhttp2.Frame) {
+			switch frame.(type) {
+			case *xhttp2.DataFrame:
+				close(taken)
+			case *xhttp2.RSTStreamFrame:
+				close(reset)
+			}
+		},
+	}))
+	timeouts := patientTimeouts()
+	timeouts.Idle = time.Hour
+	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+	c := p.dialFrames()
+	c.request(1, http2Post, false)
+	c.WriteData(1, false, []byte("somebody"))
+	<-taken
+	c.WriteRSTStream(1, xhttp2.ErrCodeCancel)
+	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+	<-reset
+	p.expectNothingCounted()
+}
+
 // A peer that breaks a response off: the stream has no regular end.
 func TestHTTP2PeerBreaksOff(t *testing.T) {
 	t.Parallel()

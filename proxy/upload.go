@@ -52,6 +52,9 @@ func (l *upload) complete() bool {
 	return l.ended.Load()
 }
 
+// longestUpload is no timeout, but in a wait with one the client is looked after.
+const longestUpload = 365 * 24 * time.Hour
+
 // failed reports whether the body could not be read from the client.
 func (l *upload) failed() bool { return l.broken.Load() }
 
@@ -59,8 +62,8 @@ func (l *upload) failed() bool { return l.broken.Load() }
 // the response.
 func (l *upload) start(u upstream.Conn) (sent bool, err error) {
 	x := l.x
-	if !x.deadline.IsZero() {
-		u.WaitAtMost(x.withinDeadline(0)) // also while the client sends
+	if x.client.isHTTP2 { // also while the client sends: its deadline may pass, and it may reset the stream
+		u.WaitAtMost(x.withinDeadline(longestUpload))
 	}
 	answered, sent, err := u.SendHead(&x.Buffers, x.head.Chunked)
 	switch {
