@@ -96,7 +96,7 @@ func (k KV) Get(ctx context.Context, key string, index uint64, wait time.Duratio
 	if err == nil {
 		err = k.c.Doubt(a)
 	}
-	if err != nil || len(list) == 0 {
+	if err != nil || a.Absent || len(list) == 0 {
 		return nil, a, err
 	}
 	return &list[0], a, nil
@@ -118,12 +118,16 @@ func (k KV) Names(ctx context.Context, prefix, separator string) ([]string, erro
 	if err == nil && a.FilteredByACL {
 		err = ErrFiltered
 	}
+	if a.Absent {
+		names = nil
+	}
 	return names, err
 }
 
-// decoder decodes the body of an answer into v.
-func decoder(v any) func(io.Reader) error {
+// decoder decodes the body of an answer into v, in place of the body of an answer before, which was cut.
+func decoder[T any](v *T) func(io.Reader) error {
 	return func(body io.Reader) error {
+		*v = *new(T)
 		if err := json.NewDecoder(body).Decode(v); err != nil {
 			return fmt.Errorf("decode the answer: %w", err)
 		}

@@ -128,3 +128,51 @@ func TestRequestsInARecovery(t *testing.T) {
 		})
 	}
 }
+
+// The first answer is cut after its keys. Only the repeated query counts, also if it finds nothing.
+func TestAnswerThatIsCutInARecovery(t *testing.T) {
+	for name, test := range map[string]struct {
+		second string // "": there is no such key
+		want   []api.KVPair
+	}{
+		"deleted":  {"", nil},
+		"released": {`[{"Key":"a"}]`, []api.KVPair{{Key: "a"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var requests atomic.Int32
+				pipe := discoverytest.ServePipe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("X-Consul-Index", "1")
+					w.Header().Set("X-Consul-KnownLeader", "true")
+					switch {
+					case requests.Add(1) == 1:
+						io.WriteString(w, `[{"Key":"a","Session":"held"}]`)
+						w.(http.Flusher).Flush()
+						<-r.Context().Done()
+					case test.second == "":
+						w.WriteHeader(http.StatusNotFound)
+					default:
+						io.WriteString(w, test.second)
+					}
+				}))
+				defer pipe.Close()
+				c, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(), Dial: pipe.DialContext})
+				verify.NoError(t, err)
+				defer c.Close()
+				var got []api.KVPair
+				ended := make(chan error, 1)
+				go func() {
+					found, _, err := c.KV().Get(t.Context(), "a", 0, 0)
+					if found != nil {
+						got = append(got, *found)
+					}
+					ended <- err
+				}()
+				synctest.Wait()
+				c.CancelQueries()
+				verify.NoError(t, <-ended)
+				verify.DeepEqual(t, got, test.want, "keys")
+			})
+		})
+	}
+}
