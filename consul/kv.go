@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -64,23 +65,33 @@ func DecodeKeys(a Answer, body []byte) ([]api.KVPair, error) {
 	if a.Absent {
 		return nil, nil
 	}
-	var all, found []api.KVPair
-	if err := json.Unmarshal(body, &all); err != nil {
-		return nil, fmt.Errorf("the answer is not a list of keys: %w", err)
+	var found []api.KVPair
+	d := json.NewDecoder(bytes.NewReader(body))
+	if begin, err := d.Token(); err != nil || begin != json.Delim('[') {
+		return nil, errNoKeys
 	}
-	if all == nil {
-		return nil, errors.New("the answer is not a list of keys")
-	}
-	for _, k := range all {
-		if !a.keys.has(k.Key) {
+	for d.More() {
+		var k api.KVPair
+		if err := d.Decode(&k); err != nil {
+			return nil, fmt.Errorf("%w: %w", errNoKeys, err)
+		}
+		if !a.keys.has(k.Key) { // before more of them take memory
 			return nil, fmt.Errorf("the answer has the key %.200q, which was not asked for", k.Key)
 		}
 		if k.Key != "" && k.Key[len(k.Key)-1] != '/' {
 			found = append(found, k)
 		}
 	}
+	if _, err := d.Token(); err != nil { // its end
+		return nil, fmt.Errorf("%w: %w", errNoKeys, err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errNoKeys
+	}
 	return found, nil
 }
+
+var errNoKeys = errors.New("the answer is not a list of keys")
 
 // KV is Consul's KV store.
 type KV struct{ c *Client }

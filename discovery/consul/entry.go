@@ -2,6 +2,7 @@ package consul
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -128,11 +129,12 @@ func (e serviceEntry) useTagged(tag string, ofService map[string]api.ServiceAddr
 // readEntries decodes an answer of /v1/health/service/SERVICE, with the addresses that
 // have the tag; "": the usual ones. The result is nil for null.
 func readEntries(r io.Reader, tag string) ([]serviceEntry, error) {
-	var entries []serviceEntry
 	if tag == "" {
-		return entries, read(r, &entries)
+		var entries list[serviceEntry]
+		err := read(r, &entries)
+		return entries, err
 	}
-	var tagged []taggedEntry
+	var tagged list[taggedEntry]
 	err := read(r, &tagged)
 	return allAt(tagged, tag), err
 }
@@ -178,7 +180,7 @@ func shorten(e *api.ServiceEntry) serviceEntry {
 
 // preparedResult is the result of a prepared query.
 type preparedResult struct {
-	Nodes []serviceEntry
+	Nodes list[serviceEntry]
 	DNS   struct{ TTL string }
 }
 
@@ -186,14 +188,46 @@ type preparedResult struct {
 func readResult(r io.Reader, tag string) (preparedResult, error) {
 	var result preparedResult
 	if tag == "" {
-		return result, read(r, &result)
+		err := read(r, &result)
+		return result, err
 	}
 	var tagged struct {
-		Nodes []taggedEntry
+		Nodes list[taggedEntry]
 		DNS   struct{ TTL string }
 	}
 	err := read(r, &tagged)
 	return preparedResult{allAt(tagged.Nodes, tag), tagged.DNS}, err
+}
+
+// maxEntries limits the entries of an answer: the largest answer has fewer. One of two octets would take several
+// hundred times as much memory.
+const maxEntries = 100_000
+
+// list is a list of up to maxEntries.
+type list[E any] []E
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (l *list[E]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	switch token, err := d.ReadToken(); {
+	case err != nil:
+		return err
+	case token.Kind() == 'n':
+		return nil
+	case token.Kind() != '[':
+		return errors.New("not a list")
+	}
+	*l = list[E]{}
+	for d.PeekKind() != ']' {
+		if len(*l) == maxEntries {
+			return fmt.Errorf("more than %d entries", maxEntries)
+		}
+		*l = append(*l, *new(E))
+		if err := json.UnmarshalDecode(d, &(*l)[len(*l)-1]); err != nil {
+			return err
+		}
+	}
+	_, err := d.ReadToken()
+	return err
 }
 
 // read decodes one value. It ignores unknown fields.

@@ -38,6 +38,7 @@ func ConsulAnswers() []Case[http.HandlerFunc] {
 		}},
 		{Name: "brackets without end", Reason: "the answer", Answer: AsConsul(strings.Repeat("[", 1<<20))},
 		{Name: "objects in each other", Reason: "the answer", Answer: AsConsul(`[` + strings.Repeat(`{"A":`, 1<<20))},
+		{Name: "millions of empty objects", Reason: "the answer", Answer: AsConsul(`[` + strings.Repeat(`{},`, 1<<22) + `{}]`)},
 		{Name: "a page", Reason: "consul http", Answer: func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, "<html>Log in</html>")
 		}},
