@@ -72,7 +72,9 @@ func (c *Client) Registered(ctx context.Context, url, key, value string) ([]*api
 			return errors.New("the answer is no list of services")
 		}
 		for _, s := range services {
-			list = append(list, s)
+			if s != nil {
+				list = append(list, s)
+			}
 		}
 		return err
 	})
@@ -89,6 +91,9 @@ func (c *Client) Listed(ctx context.Context, url, service, key, value string) ([
 		return err
 	})
 	list = slices.DeleteFunc(list, func(e *api.ServiceEntry) bool { return e == nil || e.Service == nil })
+	for _, e := range list {
+		e.Checks = slices.DeleteFunc(e.Checks, func(c *api.HealthCheck) bool { return c == nil })
+	}
 	return list, err
 }
 

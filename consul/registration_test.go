@@ -49,6 +49,25 @@ func TestErrRegisteredReportsThatTheAgentHasTheService(t *testing.T) {
 	}
 }
 
+// What an agent answers may lack what it should have.
+func TestRegistrationsWithoutServices(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/agent/services" {
+			io.WriteString(w, `{"a":null,"b":{"ID":"b"}}`)
+			return
+		}
+		io.WriteString(w, `[null,{},{"Service":{"ID":"b"},"Checks":[null]}]`)
+	}))
+	t.Cleanup(server.Close)
+	client, err := New(Options{Addresses: []string{server.URL}})
+	must(t, err)
+	t.Cleanup(client.Close)
+	services, err := client.Registered(t.Context(), server.URL, "owner", "me")
+	verify.That(t, err == nil && len(services) == 1 && services[0].ID == "b", "registered %v, %v", services, err)
+	listed, err := client.Listed(t.Context(), server.URL, "star", "owner", "me")
+	verify.That(t, err == nil && len(listed) == 1 && listed[0].Service.ID == "b" && len(listed[0].Checks) == 0, "listed %v, %v", listed, err)
+}
+
 // With rare probes, a failed request to register is what tells of an outage, and so Changed
 // of its end.
 func TestFailedRegistrationTellsOfTheRecovery(t *testing.T) {

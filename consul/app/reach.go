@@ -59,7 +59,7 @@ func (r *Registration) advertised(ctx context.Context) string {
 	q.Filter = "Service.ID == `" + r.ID() + "`"
 	var entries []*api.ServiceEntry
 	_, err := r.client.Get(ctx, q, func(body io.Reader) error { return json.NewDecoder(body).Decode(&entries) })
-	if err != nil || len(entries) == 0 {
+	if err != nil || len(entries) == 0 || entries[0] == nil || entries[0].Service == nil || entries[0].Node == nil {
 		return ""
 	}
 	return cmp.Or(entries[0].Service.Address, entries[0].Node.Address)

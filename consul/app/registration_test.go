@@ -318,3 +318,18 @@ func TestLeavesBeforeItWorks(t *testing.T) {
 	<-r.ended
 	verify.That(t, r.err == nil, "Run: %v", r.err)
 }
+
+// What Consul lists may lack what it should have.
+func TestAdvertisedAddressIsNotKnown(t *testing.T) {
+	for _, answer := range []string{`[]`, `[null]`, `[{}]`, `[{"Service":{}}]`} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Consul-Index", "1")
+			fmt.Fprint(w, answer)
+		}))
+		r, err := New(Options{Name: "star", Port: 80, Consul: consul.Options{Addresses: []string{server.URL}}})
+		verify.NoError(t, err)
+		verify.Equal(t, r.advertised(t.Context()), "", "with the answer %s", answer)
+		r.client.Close()
+		server.Close()
+	}
+}
