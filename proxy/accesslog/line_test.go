@@ -174,7 +174,7 @@ func FuzzJSONLine(f *testing.F) {
 			Service: string(target), Peer: string(agent), Group: string(host), Attempts: status, Reason: string(referer),
 		}
 		line := lineJSON(e)
-		verify.Require(t, strings.IndexByte(line, '\n') == len(line)-1, "not one line: %q", line)
+		verify.Require(t, strings.IndexByte(line, '\n') == len(line)-1 && utf8.ValidString(line), "not one line of UTF-8: %q", line)
 		for _, c := range line[:len(line)-1] {
 			verify.Require(t, c >= ' ' && (c < 0x7f || c > 0x9f) && c != '\u2028' && c != '\u2029', "%q in %q", c, line)
 		}

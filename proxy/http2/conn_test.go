@@ -53,7 +53,12 @@ func (r testStreamRole) OnHead(ends bool, err *Error) *Error {
 	}
 	return err
 }
-func (r testStreamRole) OnData(int, bool) error        { return nil }
+func (r testStreamRole) OnData(_ int, ends bool) error {
+	if ends { // as if Content-Length had announced more
+		return ErrMalformed
+	}
+	return nil
+}
 func (r testStreamRole) OnReset(ErrorCode) *Error      { r.s.StopLocked(socket.ErrClosedEarly); return nil }
 func (r testStreamRole) OnStop()                       {}
 func (r testStreamRole) Patience(_ bool) time.Duration { return 0 }
@@ -82,6 +87,7 @@ func TestFramesInBothRoles(t *testing.T) {
 	ping := []byte("12345678")
 	for _, test := range []struct {
 		name string
+		room int64  // for bytes of bodies on the connection; 0: enough
 		in   []byte // after SETTINGS, unless it begins with another frame
 		bare bool   // without SETTINGS before
 		err  *Error
@@ -108,6 +114,7 @@ func TestFramesInBothRoles(t *testing.T) {
 		{name: "DATA of a closed stream", in: frame(FrameData, 0, 3, 1)},
 		{name: "DATA of an idle stream", in: frame(FrameData, 0, 5, 1), err: ErrStreamID},
 		{name: "DATA beyond the window of the stream", in: bytes.Repeat(frame(FrameData, 0, 1, make([]byte, MaxFrameBytes)...), 4), err: errTooMuchData},
+		{name: "DATA beyond the window of the connection", room: 9, in: frame(FrameData, 0, 1, make([]byte, 10)...), err: errTooMuchData},
 		{name: "reset of an idle stream", in: frame(FrameResetStream, 0, 5, 0, 0, 0, 8), err: ErrStreamID},
 		{name: "reset of a closed stream", in: frame(FrameResetStream, 0, 3, 0, 0, 0, 8)},
 		{name: "window of an idle stream", in: AppendWindowUpdate(nil, 5, 1), err: ErrStreamID},
@@ -131,6 +138,9 @@ func TestFramesInBothRoles(t *testing.T) {
 		for _, client := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, client %t", test.name, client), func(t *testing.T) {
 				r := newTestConn(client)
+				if test.room > 0 {
+					r.received = test.room
+				}
 				in := test.in
 				if !test.bare {
 					if _, err := r.ProcessLocked(settings, 0); err != nil {
@@ -148,7 +158,7 @@ func TestFramesInBothRoles(t *testing.T) {
 	}
 }
 
-// Bytes are given back when they are read or dropped, on the stream and on the connection, in both roles.
+// Bytes are given back when they are read, dropped or refused, on the stream and on the connection, in both roles.
 func TestWindowsAreGivenBack(t *testing.T) {
 	for _, client := range []bool{false, true} {
 		r := newTestConn(client)
@@ -173,6 +183,8 @@ func TestWindowsAreGivenBack(t *testing.T) {
 		if _, err := r.ProcessLocked(data, 0); err != nil || s.granted+s.owed != InitialWindow-8000 {
 			t.Errorf("client %t: %v, %d bytes may be sent on the stream", client, err, s.granted+s.owed)
 		}
+		_, err := r.ProcessLocked(frame(FrameData, FlagEndStream, 1, 1, 2, 3), 0)
+		verify.That(t, err == nil && s.Stopped, "client %t: %v, stopped %t", client, err, s.Stopped)
 		if s.CloseLocked(); r.received+r.owed != 1<<20 { // its body was not read
 			t.Errorf("client %t: %d bytes may be sent", client, r.received+r.owed)
 		}

@@ -113,6 +113,13 @@ func TestTrailerAsText(t *testing.T) {
 	}
 }
 
+// A trailer section without a field is no frame: DATA ends the stream.
+func TestTrailerWithoutFields(t *testing.T) {
+	for _, section := range []string{"", "\r\n"} {
+		verify.Equal(t, len(AppendTrailer(nil, []byte(section), 1)), 0, "%q: bytes", section)
+	}
+}
+
 // The text means to others what the fields mean, or http1 refuses it: there is no
 // request smuggling.
 func FuzzRequest(f *testing.F) {
