@@ -28,8 +28,7 @@ type frameClient struct {
 // dialFrames opens a connection and exchanges SETTINGS.
 func (p *testProxy) dialFrames(settings ...xhttp2.Setting) *frameClient {
 	p.t.Helper()
-	conn, err := net.Dial("tcp", p.address)
-	verify.NoError(p.t, err)
+	conn := verify.Result(net.Dial("tcp", p.address)).Must(p.t)
 	p.t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	return framesOn(p.t, conn, settings...)
@@ -102,7 +101,6 @@ type http2Response struct {
 func (c *frameClient) response(id uint32) (r http2Response) {
 	c.t.Helper()
 	for {
-
 		switch f := c.read().(type) {
 		case nil:
 			c.t.Fatalf("the connection ended in stream %d: %+v", id, r)
@@ -120,15 +118,13 @@ func (c *frameClient) response(id uint32) (r http2Response) {
 			default:
 				r.status, r.header = status, fields
 			}
-			if f.StreamEnded() {
-				r.ended = true
+			if r.ended = f.StreamEnded(); r.ended {
 				return r
 			}
 		case *xhttp2.DataFrame:
 			verify.Require(c.t, f.StreamID == id, "got %v", f)
 			r.body += string(f.Data())
-			if f.StreamEnded() {
-				r.ended = true
+			if r.ended = f.StreamEnded(); r.ended {
 				return r
 			}
 		case *xhttp2.RSTStreamFrame:
@@ -144,15 +140,18 @@ func (c *frameClient) response(id uint32) (r http2Response) {
 	}
 }
 
+// expectReset checks that the next frame resets a stream with this code.
+func (c *frameClient) expectReset(id uint32, code xhttp2.ErrCode) {
+	c.t.Helper()
+	f, ok := c.read().(*xhttp2.RSTStreamFrame)
+	verify.That(c.t, ok && f.StreamID == id && f.ErrCode == code, "got %v, want the reset of stream %d with %v", f, id, code)
+}
+
 // expectEnd reads until the connection ends and checks the code of its GOAWAY.
 func (c *frameClient) expectEnd(code xhttp2.ErrCode) {
 	c.t.Helper()
 	got, found := xhttp2.ErrCodeNo, false
-	for {
-		frame := c.read()
-		if frame == nil {
-			break
-		}
+	for frame := c.read(); frame != nil; frame = c.read() {
 		if f, ok := frame.(*xhttp2.GoAwayFrame); ok {
 			got, found = f.ErrCode, true
 		}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -27,22 +26,16 @@ func http2GetOf(path string) string {
 // a body of that length.
 func startLongOrigin(t *testing.T, length int) *origin {
 	body := strings.Repeat("x", length)
-	return startOrigin(t, func(c *originConn) bool {
-		r, ok := c.request()
-		if !ok {
-			return false
-		}
+	return startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
 		switch r.URL.Path {
 		case "/none":
-			_, err := io.WriteString(c.Conn, "HTTP/1.1 204 No Content\r\n\r\n")
-			return err == nil
+			return c.write("HTTP/1.1 204 No Content\r\n\r\n")
 		case "/hang":
 			io.Copy(io.Discard, c.Conn)
 			return false
 		}
-		_, err := fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-		return err == nil
-	})
+		return c.write(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+	}))
 }
 
 // drain reads n bytes of bodies.
@@ -118,42 +111,6 @@ func TestHTTP2SlowClientGetsTheEnd(t *testing.T) {
 	}
 }
 
-// A response without a body needs no window.
-func TestHTTP2ConnectionWindowHoldsOnlyBodies(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{}, startLongOrigin(t, 1<<20).address())
-	c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 2 << 20})
-	c.request(1, http2Get, true)
-	c.drain(http2.InitialWindow)
-	c.request(3, http2GetOf("/none"), true)
-	if r := c.response(3); r.status != "204" || !r.ended {
-		t.Errorf("got %+v", r)
-	}
-	c.WriteWindowUpdate(0, 1<<20)
-	if r := c.response(1); len(r.body) != 1<<20-http2.InitialWindow || !r.ended {
-		t.Errorf("got %d bytes, %t", len(r.body), r.ended)
-	}
-}
-
-// Nothing follows the reset of a stream.
-func TestHTTP2NothingFollowsAReset(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{}, startLongOrigin(t, 1<<20).address())
-	c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 2 << 20})
-	c.request(1, http2Get, true)
-	c.drain(http2.InitialWindow)
-	both := http2.AppendWindowUpdate(nil, 1, http2.MaxWindow)
-	c.conn.Write(http2.AppendWindowUpdate(both, 0, 1<<20))
-	reset := false
-	for range 2 {
-		c.expectAnswered(func(f xhttp2.Frame) {
-			verify.That(t, !reset || f.Header().StreamID != 1, "got %v after the reset", f)
-			reset = reset || f.Header().Type == xhttp2.FrameRSTStream
-		})
-	}
-	verify.That(t, reset, "the stream was not reset")
-}
-
 // When the time of a draining listener is over, so are streams that wait for the client.
 func TestHTTP2DrainCutsWhatIsLeft(t *testing.T) {
 	t.Parallel()
@@ -174,18 +131,12 @@ func TestHTTP2DrainCutsWhatIsLeft(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			origin := startLongOrigin(t, 100_000)
 			p := startProxy(t, Options{Timeouts: Timeouts{Body: time.Hour, Write: time.Hour}}, origin.address())
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			verify.NoError(t, err)
-			defer l.Close()
-			ctx, cancel := context.WithCancel(context.Background())
-			served := make(chan error, 1)
-			go func() { served <- p.ServeWith(ctx, l, ListenerOptions{Name: "drains", TLS: serverTLS(t), HTTP2: true}) }()
+			l, leave := p.serveUntil(ListenerOptions{Name: "drains", HTTP2: true})
 			p.address = l.Addr().String()
 			c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
 			test.send(c)
 			c.expectAnswered(func(xhttp2.Frame) {})
-			cancel()
-			<-served
+			leave()
 			p.Drain(l, 0, 500*time.Millisecond)
 			for frame := c.read(); frame != nil; frame = c.read() {
 				if f, ok := frame.(*xhttp2.PingFrame); ok {
@@ -217,31 +168,6 @@ func TestHTTP2FramesOnTheirWayToResetStreams(t *testing.T) {
 		c.WriteData(2*i+1, false, make([]byte, 10))
 	}
 	c.expectAlive(2*http2Streams + 1)
-}
-
-// What nobody has read of a body counts for the window of the connection no longer when its
-// stream has ended.
-func TestHTTP2UnreadBodiesGiveTheirWindowBack(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{Limits: Limits{BodyBytes: 10}})
-	c := p.dialFrames()
-	const length = 8 << 10
-	last := uint32(2*3*http2Window/length + 1)
-	for id := uint32(1); id < last; id += 2 {
-		c.conn.Write(c.framesOf(func() { // together: the bytes arrive before the refusal
-			c.request(id, http2Post+"|content-length=100000", false)
-			c.WriteData(id, false, make([]byte, length))
-		}))
-		for reset := false; !reset; {
-			switch f := c.read().(type) {
-			case nil, *xhttp2.GoAwayFrame:
-				t.Fatalf("stream %d: got %v", id, f)
-			case *xhttp2.RSTStreamFrame:
-				reset = true
-			}
-		}
-	}
-	c.expectAlive(last)
 }
 
 // A client that lowers SETTINGS_HEADER_TABLE_SIZE may require that the next field block
@@ -322,18 +248,13 @@ func TestHTTP2LateCancels(t *testing.T) {
 func TestHTTP2UnusedStreamsCountNoLonger(t *testing.T) {
 	t.Parallel()
 	proceed := make(chan struct{})
-	origin := startOrigin(t, func(c *originConn) bool {
-		r, err := http.ReadRequest(c.Reader)
-		if err != nil {
-			return false
-		}
+	origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
 		if r.URL.Path == "/hang" {
 			return hanging(c)
 		}
 		<-proceed
-		_, err = io.WriteString(c.Conn, okResponse)
-		return err == nil
-	})
+		return c.write(okResponse)
+	}))
 	p := startProxy(t, Options{}, origin.address())
 	admitted := func() int {
 		p.admission.mu.Lock()

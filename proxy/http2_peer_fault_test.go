@@ -54,20 +54,16 @@ func TestHTTP2PeerAnswersEarly(t *testing.T) {
 				conn := p.dial()
 				fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", length)
 				go conn.Write(make([]byte, length))
-				status, _ := readResponse(t, conn)
-				verify.That(t, status == 401, "status %d", status)
+				expectResponse(t, conn, 401)
 				conn.Close()
 			}
 			c := p.dialFrames()
 			c.request(1, http2Post, false)
 			c.WriteData(1, false, make([]byte, http2.MaxFrameBytes))
 			c.WriteData(1, false, make([]byte, http2.MaxFrameBytes))
-			if r := c.response(1); r.status != "401" || !r.ended {
-				t.Errorf("got %+v", r)
-			}
-			if r := c.response(1); r.reset != xhttp2.ErrCodeNo { // RFC 9113, section 8.1
-				t.Errorf("got %+v", r)
-			}
+			r := c.response(1)
+			verify.That(t, r.status == "401" && r.ended, "got %+v", r)
+			c.expectReset(1, xhttp2.ErrCodeNo) // RFC 9113, section 8.1
 			c.conn.Close()
 			eventually(t, "all connections have ended", func() bool { return p.Connections() == 0 })
 			n := resets.Load()
@@ -135,11 +131,9 @@ func TestHTTP2PeerFaultsOfAStream(t *testing.T) {
 				}()
 				<-arrived
 			}
-			if answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.Contains(answer, " 502 ") || !strings.Contains(answer, test.reason) {
-				t.Errorf("the one request: %.200q", answer)
-			}
+			expectReason(t, p.raw(closingRequest), "502", test.reason)
 			verify.Equal(t, p.peerConnections(), 1, "connections")
-			answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+			answer := p.raw(closingRequest)
 			for i := range others + 1 {
 				verify.That(t, strings.Contains(answer, " 204 ") && strings.Contains(answer, "x-next: v\r\n"), "other request %d: %.200q", i, answer)
 				if i < others {
@@ -223,14 +217,9 @@ func TestHTTP2PeerGetsFewResets(t *testing.T) {
 		eventually(t, "only the other request is left", func() bool { return p.inflight() == 1 })
 	}
 	shared.headers(1, true, ":status", "204")
-	status, _ := readResponse(t, other)
-	verify.That(t, status == 204, "the other request: status %d", status)
-	if n := most.Load(); n >= tolerated {
-		t.Errorf("%d streams of a connection were reset", n)
-	}
-	if n := connections.Load(); n > 2+cancels/limit {
-		t.Errorf("%d connections for %d canceled requests", n, cancels)
-	}
+	expectResponse(t, other, 204)
+	verify.That(t, most.Load() < tolerated, "%d streams of a connection were reset", most.Load())
+	verify.That(t, connections.Load() <= 2+cancels/limit, "%d connections for %d canceled requests", connections.Load(), cancels)
 	eventually(t, "the old connections are closed", func() bool { return p.peerConnections() <= 1 })
 	p.expectNothingCounted()
 }

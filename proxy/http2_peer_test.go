@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	xhttp2 "golang.org/x/net/http2"
@@ -42,8 +43,7 @@ func startFramePeer(t *testing.T, answer func(p *framePeer, stream uint32)) (add
 
 func startFramePeerWith(t *testing.T, o framePeerOptions) (address string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := listen(t)
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -150,17 +150,19 @@ func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 }
 
 // Peers may end each connection after a few streams, as nginx does after keepalive_requests, and
-// refuse those that were opened meanwhile: no request fails, whatever its method.
+// refuse those that were opened meanwhile: no request fails, whatever its method, and none is served twice.
 func TestPeerEndsConnectionsAfterFewStreams(t *testing.T) {
 	t.Parallel()
 	const streams, clients, requests = 10, 40, 3
+	var served atomic.Int64
 	address := startFramePeer(t, func(p *framePeer, stream uint32) {
 		const last = 2*streams - 1
-		if stream <= last {
-			p.headers(stream, true, ":status", "204")
-		}
 		if stream == last {
 			p.WriteGoAway(last, xhttp2.ErrCodeNo, nil)
+		}
+		if stream <= last {
+			served.Add(1)
+			p.headers(stream, true, ":status", "204")
 		}
 	})
 	p := startProxyToH2C(t, address)
@@ -178,6 +180,7 @@ func TestPeerEndsConnectionsAfterFewStreams(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	verify.Equal(t, served.Load(), clients*requests, "requests were served")
 	p.expectNothingCounted()
 }
 

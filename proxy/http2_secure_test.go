@@ -10,7 +10,6 @@ import (
 	"sluice/balancer"
 	"sluice/certificates"
 	"sluice/proxy/socket"
-	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
 
@@ -18,8 +17,7 @@ import (
 // while they are opened.
 func TestNewTLSSettingsWhileHTTP2PeersConnect(t *testing.T) {
 	t.Parallel()
-	another, err := certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})
-	verify.NoError(t, err)
+	another := verify.Result(certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})).Must(t)
 	var uses atomic.Int64
 	options := someTransport
 	options.TLS = func() *certificates.Client {
@@ -29,10 +27,7 @@ func TestNewTLSSettingsWhileHTTP2PeersConnect(t *testing.T) {
 		return anyCertificate()
 	}
 	p := startProxy(t, Options{})
-	err = p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewHTTP2Transport(options)}))
-	verify.NoError(t, err)
-	p.setService(*p.service)
-	p.setPeers(startFramePeerWith(t, framePeerOptions{
+	p.usePeers(true, options, balancer.Options{Policy: balancer.PolicyRoundRobin}, startFramePeerWith(t, framePeerOptions{
 		tls:    &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{socket.ALPNHTTP2}},
 		answer: func(p *framePeer, stream uint32) { p.headers(stream, true, ":status", "204") },
 	}))

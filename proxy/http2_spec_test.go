@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/xml"
 	"errors"
@@ -36,13 +35,7 @@ func TestHTTP2Spec(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := startProxy(t, Options{}, startLongOrigin(t, 1000).address())
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			verify.NoError(t, err)
-			ctx, cancel := context.WithCancel(context.Background())
-			served := make(chan error, 1)
-			go func() { served <- p.ServeWith(ctx, l, ListenerOptions{Name: "spec", TLS: test.tls, HTTP2: true}) }()
-			defer func() { cancel(); <-served; l.Close() }()
-			_, port, _ := net.SplitHostPort(l.Addr().String())
+			_, port, _ := net.SplitHostPort(p.serveWith(ListenerOptions{Name: "spec", TLS: test.tls, HTTP2: true}))
 			report := filepath.Join(t.TempDir(), "report.xml")
 			command := exec.Command(binary, append([]string{"--strict", "--timeout", "120", "--host", "127.0.0.1", "--port", port, "--junit-report", report}, test.arguments...)...)
 			out, err := command.CombinedOutput()

@@ -16,7 +16,6 @@ import (
 	"sluice/proxy/refusal"
 	"sluice/proxy/upstream"
 	"sluice/route"
-	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
 
@@ -129,25 +128,19 @@ func TestSilentPeerIsPinged(t *testing.T) {
 			p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}})
 			waiting, second := p.dial(), p.dial()
 			io.WriteString(waiting, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-			if status, _ := readResponse(t, waiting); status != 103 {
-				t.Fatalf("status %d", status)
-			}
+			expectResponse(t, waiting, 103)
 			p.sweeper.Advance(2 * time.Second)
 			io.WriteString(second, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			eventually(t, "a PING", func() bool { return pings.Load() == 1 })
 			if alive {
-				if status, _ := readResponse(t, second); status != 204 {
-					t.Errorf("status %d", status)
-				}
+				expectResponse(t, second, 204)
 				verify.Equal(t, connections.Load(), 1, "connections")
 				return
 			}
 			p.sweeper.Advance(2 * time.Second)
 			third := p.dial()
 			io.WriteString(third, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-			if status, _ := readResponse(t, third); status != 204 {
-				t.Errorf("on another connection: status %d", status)
-			}
+			expectResponse(t, third, 204) // on another connection
 			p.sweeper.Advance(15 * time.Second)
 			for _, conn := range []io.Reader{waiting, second} {
 				b := make([]byte, 12)
@@ -238,18 +231,10 @@ func TestDrainFinishesStreams(t *testing.T) {
 	})
 }
 
-// useHTTP2OverTLS makes p use HTTP/2 with any certificate for its peers.
-func (p *testProxy) useHTTP2OverTLS() {
-	p.t.Helper()
-	options := someTransport
-	options.TLS = anyCertificate
-	verify.NoError(p.t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewHTTP2Transport(options)})))
-	p.http2 = true
-	p.setService(*p.service)
-}
-
 func TestHTTP2PeerOverTLS(t *testing.T) {
 	t.Parallel()
+	options := someTransport
+	options.TLS = anyCertificate
 	server := &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"h2"}}
 	http1 := server.Clone()
 	http1.NextProtos = []string{"http/1.1"}
@@ -277,8 +262,7 @@ func TestHTTP2PeerOverTLS(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var uploaded atomic.Int64
 			p := startProxy(t, Options{})
-			p.useHTTP2OverTLS()
-			p.setPeers(startFramePeerWith(t, framePeerOptions{tls: test.config, answer: answer, frame: func(p *framePeer, frame xhttp2.Frame) {
+			p.usePeers(true, options, balancer.Options{Policy: balancer.PolicyRoundRobin}, startFramePeerWith(t, framePeerOptions{tls: test.config, answer: answer, frame: func(p *framePeer, frame xhttp2.Frame) {
 				if data, ok := frame.(*xhttp2.DataFrame); ok && len(data.Data()) > 0 {
 					uploaded.Add(int64(len(data.Data())))
 					p.WriteWindowUpdate(0, uint32(len(data.Data())))

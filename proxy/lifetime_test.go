@@ -16,7 +16,6 @@ import (
 	"sluice/balancer"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
-	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
 
@@ -213,27 +212,15 @@ func TestLimitedConnectionsToPeers(t *testing.T) {
 				t.Parallel()
 				long := 1000 * age
 				p := startProxy(t, Options{Timeouts: Timeouts{Idle: long, Head: long, Body: long, Write: long}})
-				var (
-					options = transportOf(t)
-					factory = p.NewTransport
-					address string
-					opened  func() int
-				)
+				first := startOrigin(t, answerOK)
+				address, opened := first.address(), first.connections
 				if protocol == "HTTP/2" {
 					origin := startH2COrigin(t, func(http.ResponseWriter, *http.Request) {})
-					options = someTransport
-					factory, address, opened = p.NewHTTP2Transport, origin.address, func() int { return int(origin.opened.Load()) }
-				} else {
-					origin := startOrigin(t, answerOK)
-					address, opened = origin.address(), func() int {
-						origin.mu.Lock()
-						defer origin.mu.Unlock()
-						return origin.accepted
-					}
+					address, opened = origin.address, func() int { return int(origin.opened.Load()) }
 				}
+				options := someTransport
 				options.Connections, options.IdleTimeout = test.limits, long
-				verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: factory(options)})))
-				p.setPeers(address)
+				p.usePeers(protocol == "HTTP/2", options, balancer.Options{Policy: balancer.PolicyRoundRobin}, address)
 				conn := p.dial()
 				reader := bufio.NewReader(conn)
 				for n := range 10 {

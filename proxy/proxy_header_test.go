@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -35,19 +34,13 @@ func headerV2(t *testing.T, client string, extension int) string {
 }
 
 // serveProxies also serves p at a listener for proxies on loopback addresses.
-func (p *testProxy) serveProxies(o ListenerOptions) net.Listener {
+func (p *testProxy) serveProxies(o ListenerOptions) (l net.Listener) {
 	p.t.Helper()
-	l := listen(p.t)
 	if o.Proxies == nil {
 		o.Proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	}
 	o.Name = "proxies"
-	served := make(chan error, 1)
-	go func() { served <- p.ServeWith(context.Background(), l, o) }()
-	p.t.Cleanup(func() {
-		l.Close()
-		<-served
-	})
+	l, _ = p.serveUntil(o)
 	p.address = l.Addr().String()
 	return l
 }

@@ -95,6 +95,24 @@ func newUnmanagedProxy(t testing.TB, o Options, addresses ...string) *testProxy 
 	return p
 }
 
+// serveWith serves another listener of p and returns its address.
+func (p *testProxy) serveWith(o ListenerOptions) string {
+	l, _ := p.serveUntil(o)
+	return l.Addr().String()
+}
+
+// serveUntil serves another listener of p until leave is called, or the test ends.
+func (p *testProxy) serveUntil(o ListenerOptions) (l net.Listener, leave func()) {
+	p.t.Helper()
+	l = listen(p.t)
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- p.ServeWith(ctx, l, o) }()
+	leave = sync.OnceFunc(func() { cancel(); <-served })
+	p.t.Cleanup(func() { leave(); l.Close() })
+	return l, leave
+}
+
 // newTestServer returns a server with o and what a test leaves to it.
 func newTestServer(o Options) *Server {
 	t, l := &o.Timeouts, &o.Limits

@@ -1,28 +1,12 @@
 package proxy
 
 import (
-	"context"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"sluice/test/verify"
 )
-
-// serveWith serves another listener of p and returns its address.
-func (p *testProxy) serveWith(o ListenerOptions) string {
-	p.t.Helper()
-	l := listen(p.t)
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- p.ServeWith(ctx, l, o) }()
-	p.t.Cleanup(func() {
-		cancel()
-		<-served
-		l.Close()
-	})
-	return l.Addr().String()
-}
 
 func TestRedirectToHTTPS(t *testing.T) {
 	t.Parallel()

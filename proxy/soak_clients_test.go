@@ -16,13 +16,13 @@ import (
 	"time"
 )
 
-// soakClients are the clients of TestSoak: what each does over and over, how
-// many of them there are, and how long they rest at most in between.
+// soakClients are the clients of TestSoak: what each does over and over on a connection of its own,
+// how many of them there are, and how long they rest at most in between.
 var soakClients = []struct {
 	name  string
 	count int
 	pause time.Duration
-	run   func(*soaker, *rand.Rand)
+	run   func(*soaker, *rand.Rand, *net.TCPConn)
 }{
 	{"good: kept connection", 4, time.Millisecond, (*soaker).goodKept},
 	{"good: new connection", 2, 5 * time.Millisecond, (*soaker).goodFresh},
@@ -105,12 +105,7 @@ func (s *soaker) goodAnswer(reader *bufio.Reader, request soakRequest) bool {
 	return !r.Close
 }
 
-func (s *soaker) goodExchanges(random *rand.Rand, n int) {
-	conn, ok := s.dial()
-	if !ok {
-		return
-	}
-	defer conn.Close()
+func (s *soaker) goodExchanges(random *rand.Rand, conn *net.TCPConn, n int) {
 	reader := bufio.NewReader(conn)
 	for i := range n {
 		conn.SetDeadline(time.Now().Add(soakPatience))
@@ -126,15 +121,13 @@ func (s *soaker) goodExchanges(random *rand.Rand, n int) {
 	}
 }
 
-func (s *soaker) goodKept(random *rand.Rand)  { s.goodExchanges(random, 1+random.IntN(100)) }
-func (s *soaker) goodFresh(random *rand.Rand) { s.goodExchanges(random, 1) }
+func (s *soaker) goodKept(random *rand.Rand, conn *net.TCPConn) {
+	s.goodExchanges(random, conn, 1+random.IntN(100))
+}
 
-func (s *soaker) goodPipelined(random *rand.Rand) {
-	conn, ok := s.dial()
-	if !ok {
-		return
-	}
-	defer conn.Close()
+func (s *soaker) goodFresh(random *rand.Rand, conn *net.TCPConn) { s.goodExchanges(random, conn, 1) }
+
+func (s *soaker) goodPipelined(random *rand.Rand, conn *net.TCPConn) {
 	var requests []soakRequest
 	var all strings.Builder
 	for i := range 8 {
@@ -151,12 +144,7 @@ func (s *soaker) goodPipelined(random *rand.Rand) {
 	}
 }
 
-func (s *soaker) goodTunnel(random *rand.Rand) {
-	conn, ok := s.dial()
-	if !ok {
-		return
-	}
-	defer conn.Close()
+func (s *soaker) goodTunnel(random *rand.Rand, conn *net.TCPConn) {
 	io.WriteString(conn, "GET /stable/tunnel HTTP/1.1\r\nHost: soak\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
 	reader := bufio.NewReader(conn)
 	r, err := http.ReadResponse(reader, nil)
@@ -185,12 +173,7 @@ func (s *soaker) goodTunnel(random *rand.Rand) {
 	s.succeeded.Add(1)
 }
 
-func (s *soaker) badRequest(random *rand.Rand) {
-	conn, ok := s.dial()
-	if !ok {
-		return
-	}
-	defer conn.Close()
+func (s *soaker) badRequest(random *rand.Rand, conn *net.TCPConn) {
 	bad := badRequests[random.IntN(len(badRequests))]
 	io.WriteString(conn, strings.Replace(bad, "/bad", "/stable/bad", 1))
 	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -201,12 +184,7 @@ func (s *soaker) badRequest(random *rand.Rand) {
 
 // oddPeer sends a request to a peer that answers in some odd way. Its answer
 // may be cut, but something must come of it.
-func (s *soaker) oddPeer(random *rand.Rand) {
-	conn, ok := s.dial()
-	if !ok {
-		return
-	}
-	defer conn.Close()
+func (s *soaker) oddPeer(random *rand.Rand, conn *net.TCPConn) {
 	fmt.Fprintf(conn, "GET /odd/%d HTTP/1.%d\r\nHost: soak\r\nConnection: close\r\n\r\n", random.IntN(len(oddAnswers)), random.IntN(2))
 	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 		s.fail("an odd peer makes a request hang")
@@ -214,12 +192,7 @@ func (s *soaker) oddPeer(random *rand.Rand) {
 }
 
 // gone sends something and goes away, in peace or not, soon or later.
-func (s *soaker) gone(random *rand.Rand) {
-	conn, ok := s.dial()
-	if !ok {
-		return
-	}
-	defer conn.Close()
+func (s *soaker) gone(random *rand.Rand, conn *net.TCPConn) {
 	request := s.goodRequest(random, false).bytes
 	if random.IntN(2) == 0 {
 		request = "GET /stable/large HTTP/1.1\r\nHost: soak\r\n\r\n"
@@ -239,12 +212,7 @@ func (s *soaker) gone(random *rand.Rand) {
 }
 
 // slowToSend sends a head or a body bit by bit, to the end or not.
-func (s *soaker) slowToSend(random *rand.Rand) {
-	conn, ok := s.dial()
-	if !ok {
-		return
-	}
-	defer conn.Close()
+func (s *soaker) slowToSend(random *rand.Rand, conn *net.TCPConn) {
 	request := "POST /stable/1 HTTP/1.1\r\nHost: soak\r\nContent-Length: 30000\r\n\r\n" + strings.Repeat("a", 30000)
 	if random.IntN(2) == 0 {
 		request = "POST /stable/1 HTTP/1.1\r\nHost: soak\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("5\r\nabcde\r\n", 1000)
@@ -265,12 +233,7 @@ func (s *soaker) slowToSend(random *rand.Rand) {
 	}
 }
 
-func (s *soaker) slowToRead(random *rand.Rand) {
-	conn, ok := s.dial()
-	if !ok {
-		return
-	}
-	defer conn.Close()
+func (s *soaker) slowToRead(random *rand.Rand, conn *net.TCPConn) {
 	conn.SetReadBuffer(4 << 10)
 	io.WriteString(conn, "GET /stable/large HTTP/1.1\r\nHost: soak\r\n\r\n")
 	for range random.IntN(100) {
@@ -282,18 +245,18 @@ func (s *soaker) slowToRead(random *rand.Rand) {
 }
 
 // idle opens connections that do nothing, or nothing more after one request.
-func (s *soaker) idle(random *rand.Rand) {
+func (s *soaker) idle(random *rand.Rand, conn *net.TCPConn) {
 	for range 10 {
-		conn, ok := s.dial()
-		if !ok {
-			return
-		}
-		defer conn.Close()
 		if random.IntN(2) == 0 {
 			request := s.goodRequest(random, false)
 			go io.WriteString(conn, request.bytes)
 			s.goodAnswer(bufio.NewReader(conn), request)
 		}
+		var ok bool
+		if conn, ok = s.dial(); !ok {
+			return
+		}
+		defer conn.Close()
 	}
 	s.pause(random, time.Second)
 }

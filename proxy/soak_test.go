@@ -39,9 +39,7 @@ import (
 func TestSoak(t *testing.T) {
 	duration := long.Count(t, 2*time.Second, 6*time.Second)
 	if s := os.Getenv("SLUICE_SOAK"); s != "" {
-		var err error
-		duration, err = time.ParseDuration(s)
-		verify.Require(t, err == nil, "SLUICE_SOAK: %v", err)
+		duration = verify.Result(time.ParseDuration(s)).Must(t)
 	}
 	if !alone(t) {
 		return
@@ -137,7 +135,10 @@ func soak(t *testing.T, duration time.Duration) {
 			clients.Go(func() {
 				random := rand.New(rand.NewPCG(uint64(n), uint64(len(kind.name))))
 				for s.ctx.Err() == nil {
-					kind.run(s, random)
+					if conn, ok := s.dial(); ok {
+						kind.run(s, random, conn)
+						conn.Close()
+					}
 					s.count(kind.name)
 					s.pause(random, kind.pause)
 				}

@@ -27,14 +27,7 @@ import (
 func startStreams(t testing.TB, o Options, addresses ...string) *testProxy {
 	t.Helper()
 	p := startProxy(t, o, addresses...)
-	l := listen(t)
-	served := make(chan error, 1)
-	go func() { served <- p.ServeWith(context.Background(), l, ListenerOptions{Name: "db", Streams: p.target}) }()
-	t.Cleanup(func() {
-		l.Close()
-		<-served
-	})
-	p.address = l.Addr().String()
+	p.address = p.serveWith(ListenerOptions{Name: "db", Streams: p.target})
 	return p
 }
 
@@ -148,6 +141,18 @@ func TestStreamOfManyBytes(t *testing.T) {
 	}()
 	n, err := io.Copy(got, conn)
 	verify.That(t, err == nil && n == size && bytes.Equal(sent.Sum(nil), got.Sum(nil)), "%d bytes of %d came back, %v, or others", n, size, err)
+}
+
+func TestStreamIdleTimeout(t *testing.T) {
+	t.Parallel()
+	p := startStreams(t, Options{}, startOrigin(t, greeting).address())
+	conn := p.greeted()
+	eventually(t, "an idle stream is cut", func() bool {
+		p.skip(defaultTimeouts().Tunnel)
+		return p.Connections() == 0
+	})
+	expectReset(t, conn)
+	p.expectNothingCounted()
 }
 
 // The shorter timeout begins when the side closes, also if the connection was silent before.
@@ -276,15 +281,10 @@ func TestDrainResetsStreams(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, greeting)
 	p := startProxy(t, Options{}, origin.address())
-	l := listen(t)
-	defer l.Close()
-	ctx, leave := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- p.ServeWith(ctx, l, ListenerOptions{Name: "db", Streams: p.target}) }()
+	l, leave := p.serveUntil(ListenerOptions{Name: "db", Streams: p.target})
 	p.address = l.Addr().String()
 	conn := p.greeted()
 	leave()
-	<-served
 	p.Drain(l, 0, 100*time.Millisecond)
 	expectReset(t, conn)
 	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 && origin.open() == 0 })
