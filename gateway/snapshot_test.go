@@ -156,3 +156,27 @@ func TestOwnershipReturnsIfTheNewProcessFails(t *testing.T) {
 	wrote := false
 	verify.That(t, old.owner.Do(func() { wrote = true }) && wrote, "it does not own again")
 }
+
+// A signal to start a new process may be for all processes of sluice. One that does not serve, because a new one
+// does or because the old one still does, does not own after it.
+func TestOnlyTheProcessThatServesIsReplaced(t *testing.T) {
+	t.Parallel()
+	refuses := func(r *running, when string) {
+		t.Helper()
+		r.ReplaceBy(func(func(io.Writer) error) error { return errors.New("the new process has ended") })
+		verify.That(t, !r.owner.Do(func() { t.Errorf("%s: it writes", when) }), "%s: it owns", when)
+	}
+	replaced := start(t, static("a", origin(t, "a")))
+	replaced.ReplaceBy(func(give func(io.Writer) error) error { return give(io.Discard) })
+	refuses(replaced, "after another process serves")
+	verify.That(t, replaced.documents.Paused(), "it follows the documents again")
+
+	consul, _ := startStar(t, "a")
+	consul.Break(discoverytest.Fault{Only: of("moon"), Status: 500, Body: "No path to datacenter"})
+	old := start(t, starAnd(consul.URL(), ""))
+	old.awaitStatus("/", 200)
+	next := old.succeed(starAnd(consul.URL(), "  moon: { consul: {} }"), nil, time.Hour)
+	refuses(next.running, "before it serves")
+	consul.Heal()
+	verify.NoError(t, <-next.outcome)
+}

@@ -33,6 +33,7 @@ type upgrade struct {
 	warm       chan struct{} // closed when clients may be served
 	served     atomic.Bool   // Options.Serving was called
 	replacing  sync.Mutex    // held by replaceBy
+	succeeded  bool          // a new process has replaced this one; guarded by replacing
 	replaced   bool          // another process serves clients; used by the goroutine of Run
 }
 
@@ -75,6 +76,10 @@ func (u *upgrade) replaceBy(replace func(give func(io.Writer) error) error, paus
 		return
 	}
 	defer u.replacing.Unlock()
+	if u.succeeded || u.takingOver && !u.served.Load() { // another process owns: this one must not after a failure
+		u.log.Warn().Msg("this process does not serve: it starts no new one")
+		return
+	}
 	u.log.Info().Msg("starting a new process")
 	abandoned := 0
 	resume := func() {
@@ -103,6 +108,7 @@ func (u *upgrade) replaceBy(replace func(give func(io.Writer) error) error, paus
 		u.log.Error().Err(err).Msg("the new process does not serve: this one continues")
 		return
 	}
+	u.succeeded = true
 	once.Do(func() {})
 	u.own(false) // replace may not have called give
 	u.pause()
