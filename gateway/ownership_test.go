@@ -1,14 +1,20 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"sluice/admin"
+	"sluice/proxy/socket"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -64,4 +70,45 @@ func TestANewProcessThatFailsWritesNothing(t *testing.T) {
 	if got := again.applied(); got.Number != 2 || len(again.history.Revisions()) != 2 {
 		t.Errorf("after a restart: revision %d of %d; log: %s", got.Number, len(again.history.Revisions()), again.log)
 	}
+}
+
+// A rollback that takes time when a new process asks for the state does not delay that, and is refused: the new
+// process does not know of it. If it fails, the configuration of before is in use.
+func TestRollBackWhileANewProcessStarts(t *testing.T) {
+	t.Parallel()
+	binding, bind := make(chan struct{}), make(chan struct{})
+	var times atomic.Int64
+	a := origin(t, "a")
+	head := fmt.Sprintf("config: { history: %s }\n", t.TempDir())
+	const web, more = "{ name: web, address: '127.0.0.1:0' }", "{ name: more, address: '127.0.0.2:0' }"
+	old := newRunning(t, head+listening(a, web, more))
+	old.run(Options{Listen: func(name, network, address string) (net.Listener, error) {
+		if name == "more" && times.Add(1) == 2 { // by the rollback
+			close(binding)
+			<-bind
+		}
+		return socket.Listen(network, address)
+	}}, patience, func(*Gateway) {})
+	old.replace(head + listening(a, web))
+	hash := old.applied().Hash
+	var status int
+	var rollingBack sync.WaitGroup
+	rollingBack.Go(func() { status, _ = old.rollBack(1, hash) })
+	<-binding
+	old.ReplaceBy(func(give func(io.Writer) error) error {
+		given := make(chan error, 1)
+		go func() { given <- give(io.Discard) }()
+		select {
+		case err := <-given:
+			verify.Succeeds(t, err)
+		case <-time.After(patience):
+			t.Error("the state waits for the rollback")
+		}
+		close(bind)
+		rollingBack.Wait()
+		return errors.New("the new process has ended")
+	})
+	verify.Equal(t, status, http.StatusServiceUnavailable, "the rollback")
+	old.await("the configuration of before", func() bool { return old.Address("more") == nil })
+	verify.Equal(t, old.applied().Number, 2, "the revision")
 }

@@ -62,7 +62,7 @@ type Options struct {
 	Settled func()
 	// Reload is called before each reload that somebody has asked for; what it returns is called after it.
 	Reload func() (done func())
-	// Order calls f if this process takes orders; else it returns why not.
+	// Order calls f, which does not wait for anything, if this process takes orders; else it returns why not.
 	Order func(f func() error) error
 
 	Events *events.Feed
@@ -263,7 +263,7 @@ func (m *Manager) applyLatest(ctx context.Context, reload bool) {
 				return err
 			}
 		}
-		return m.apply(ctx, built, sources, "")
+		return m.apply(ctx, built, sources)
 	})
 	if reload && len(errs) == 0 && m.fileErr == nil && m.history.Current().Number == number {
 		m.options.Log.Info().Str("source", m.input.Source()).Msg("configuration unchanged")

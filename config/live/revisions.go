@@ -42,9 +42,8 @@ func (m *Manager) warn(b *config.Built) {
 	}
 }
 
-// apply applies a configuration, but not the first. reason is why; empty: its sources have
-// changed.
-func (m *Manager) apply(ctx context.Context, b *config.Built, sources []config.Source, reason string) error {
+// apply applies a configuration whose sources have changed, but not the first.
+func (m *Manager) apply(ctx context.Context, b *config.Built, sources []config.Source) error {
 	current := m.history.Current()
 	sources = b.Config.Named(sources)
 	m.warn(b)
@@ -53,16 +52,13 @@ func (m *Manager) apply(ctx context.Context, b *config.Built, sources []config.S
 	if err != nil {
 		return err
 	}
-	if reason == "" && len(released) == 0 && config.Equal(b.Config, current.Config) {
+	if len(released) == 0 && config.Equal(b.Config, current.Config) {
 		m.history.Unchanged(sources)
 		return nil
 	}
-	switch changed := config.Changed(current.Sources, sources); {
-	case reason != "":
-	case len(released) > 0:
+	reason := "changed: " + strings.Join(config.Changed(current.Sources, sources), ", ")
+	if len(released) > 0 {
 		reason = "pin released: " + strings.Join(released, ", ")
-	default:
-		reason = "changed: " + strings.Join(changed, ", ")
 	}
 	m.record(b, sources, reason, inUse)
 	return nil

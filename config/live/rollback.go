@@ -28,10 +28,7 @@ func (m *Manager) RollBack(ctx context.Context, number uint64, match, why string
 	done := make(chan struct{})
 	carryOut := func(ctx context.Context) {
 		defer close(done)
-		err = m.options.Order(func() (err error) {
-			revision, err = m.rollBack(ctx, number, match, why)
-			return err
-		})
+		revision, err = m.rollBack(ctx, number, match, why)
 	}
 	select {
 	case m.orders <- carryOut:
@@ -44,6 +41,9 @@ func (m *Manager) RollBack(ctx context.Context, number uint64, match, why string
 
 func (m *Manager) rollBack(ctx context.Context, number uint64, match, why string) (config.Revision, error) {
 	current := m.history.Current()
+	if err := m.options.Order(func() error { return nil }); err != nil {
+		return current, err
+	}
 	then, kept := m.history.Revision(number)
 	switch {
 	case !kept:
@@ -55,8 +55,9 @@ func (m *Manager) rollBack(ctx context.Context, number uint64, match, why string
 	}
 	sources := config.RollBack(number, then.Sources, append(m.documents.latest(), m.file), current.Sources)
 	built, err := m.input.Build(sources)
+	reason := fmt.Sprintf("rollback to %d", number)
+	var inUse *config.Config
 	if err == nil {
-		reason := fmt.Sprintf("rollback to %d", number)
 		if why != "" {
 			reason += ": " + why
 		}
@@ -65,10 +66,19 @@ func (m *Manager) rollBack(ctx context.Context, number uint64, match, why string
 			m.options.Log.Warn().Uint64("number", number).Strs("sources", unknown).
 				Msg("a rollback to a revision from before these sources were known: their documents stay as they are")
 		}
-		err = m.apply(ctx, built, sources, reason)
+		m.warn(built)
+		inUse, err = m.options.Apply(ctx, built.Config)
 	}
 	if err != nil {
 		return current, fmt.Errorf("%w %d: %w", ErrInvalid, number, err)
+	}
+	// A new process waits for orders: not for seconds, nor for itself, as the removal of a listener does. If one has
+	// begun to take over, it does not know of the rollback; if it fails, a reload ends what was applied.
+	if err := m.options.Order(func() error {
+		m.record(built, built.Config.Named(sources), reason, inUse)
+		return nil
+	}); err != nil {
+		return current, err
 	}
 	m.refuse(nil, false)
 	revision := m.history.Current()
