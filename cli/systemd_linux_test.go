@@ -182,6 +182,23 @@ func TestSystemdWaitsForReadiness(t *testing.T) {
 	}
 }
 
+// systemd keeps its socket when a start fails: clients wait for the next one.
+func TestFailedStartKeepsTheSocketsOfSystemd(t *testing.T) {
+	t.Parallel()
+	m := startServiceManager(t)
+	taken := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
+	defer taken.Close()
+	s := newServing(t, fmt.Sprintf(", { name: taken, address: %q }", taken.Addr()), static("http://127.0.0.1:1"))
+	m.activate(s.command, "web", []*os.File{listenFile(t, "tcp", s.address)})
+	stuck := time.AfterFunc(patience, func() { _ = s.command.Process.Kill() })
+	output, err := s.command.CombinedOutput()
+	stuck.Stop()
+	verify.That(t, err != nil && strings.Contains(string(output), "is in use by another process"), "%v: %s", err, output)
+	conn, err := net.Dial("tcp", s.address)
+	verify.Require(t, err == nil, "systemd's socket has ended: %v", err)
+	conn.Close()
+}
+
 func TestWrongSocketsOfSystemd(t *testing.T) {
 	t.Parallel()
 	dir := verify.Result(os.MkdirTemp("", "sluice-")).Must(t)

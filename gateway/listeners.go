@@ -139,16 +139,25 @@ func (ls *listeners) bind(name string, address config.Address, s *config.Socket)
 		if err = permit(l, s); err == nil {
 			return l, nil
 		}
-		ls.release(l)
+		ls.drop(l)
 	}
 	return nil, fmt.Errorf("listener %q: %w", name, ls.explain(address, err))
+}
+
+// drop closes what was bound and is not used. After a failed start systemd has its sockets for the next one.
+func (ls *listeners) drop(l net.Listener) {
+	if ls.all() == nil {
+		_ = l.Close()
+		return
+	}
+	ls.release(l)
 }
 
 // discard closes what open has bound, if it is not used.
 func (ls *listeners) discard(all []*listener) {
 	for _, l := range all {
 		if !hasSocket(ls.all(), l) {
-			ls.release(l.Listener)
+			ls.drop(l.Listener)
 		}
 	}
 }
