@@ -7,7 +7,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"sluice/test/consultest"
@@ -53,6 +56,57 @@ func TestReplaceUnderLoad(t *testing.T) {
 // static returns a configuration with one peer.
 func static(url string) string {
 	return fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [{ service: star }]\n", strings.TrimPrefix(url, "http://"))
+}
+
+// A listener that a reload of the new process removes before that serves is closed when it does: until then
+// the old process serves it.
+func TestListenerIsRemovedWhileANewProcessStarts(t *testing.T) {
+	t.Parallel()
+	hanging := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t) // it answers no check, so a new process waits
+	defer hanging.Close()
+	more := freeAddress(t)
+	text := static("http://127.0.0.1:1")
+	s := startListening(t, fmt.Sprintf(", { name: more, address: %q }", more), text)
+	s.configure(strings.Replace(text, "services: {", fmt.Sprintf("services: { hanging: { peers: [%q], health: { active: { timeout: 5m, must_pass_first: true } } },", hanging.Addr()), 1))
+	awaitThat(t, "the configuration is applied", func() bool { return strings.Contains(s.log(), "configuration applied") })
+	listens := func() bool {
+		conn, err := net.Dial("tcp", more)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	}
+	old := s.pid
+	s.signal(syscall.SIGUSR2)
+	awaitThat(t, "the new process starts", func() bool { return strings.Contains(s.log(), "state of the old process adopted") })
+	verify.That(t, listens(), "the listener is closed before its removal")
+	s.listeners = ""
+	s.configure(text) // nothing to wait for any more
+	s.pid = awaitPID(t, s.pidFile, old)
+	s.awaitEnd(old)
+	awaitThat(t, "the removed listener is closed", func() bool { return !listens() })
+	s.end()
+}
+
+// A new process serves, and ends the old one, although it cannot write the pid file.
+func TestReplaceWithoutAPIDFile(t *testing.T) {
+	t.Parallel()
+	m := startServiceManager(t) // which knows the new process
+	s := newServing(t, "", static("http://127.0.0.1:1"))
+	m.activate(s.command, "", nil)
+	s.start()
+	s.pid = awaitPID(t, s.pidFile, 0)
+	verify.NoError(t, os.Remove(s.pidFile))
+	verify.NoError(t, os.MkdirAll(filepath.Join(s.pidFile, "in the way"), 0o700))
+	old := s.pid
+	s.signal(syscall.SIGUSR2)
+	message, _ := m.await(0, "MAINPID=")
+	awaitThat(t, "the old process is replaced", func() bool { return strings.Contains(s.log(), "replaced by a new process") })
+	_, err := fmt.Sscanf(message, "MAINPID=%d", &s.pid)
+	verify.NoError(t, err)
+	s.awaitEnd(old)
+	awaitThat(t, "the log has the error", func() bool { return strings.Contains(s.log(), "write the pid file") })
+	s.end()
 }
 
 // Inherited listeners are also protected from requests to peers.

@@ -18,8 +18,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -39,10 +39,12 @@ type Handover struct {
 	stop     context.CancelFunc
 
 	replacing sync.Mutex // locked by Replace
-	serving   atomic.Bool
 
-	mu       sync.Mutex          // guards the field below
+	mu       sync.Mutex          // guards the fields below
 	upgrader *tableflip.Upgrader // nil before the first Listen
+	serving  bool                // the old process was told to stop
+	starting bool                // Replace runs
+	released []net.Listener      // while another process may serve their sockets: see update
 }
 
 // New returns a handover. pidFile, if not empty, is written with the id of the serving
@@ -60,7 +62,7 @@ func (h *Handover) Listen(name, network, address string) (net.Listener, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.upgrader == nil {
-		upgrader, err := tableflip.New(tableflip.Options{PIDFile: h.pidFile})
+		upgrader, err := tableflip.New(tableflip.Options{})
 		if err != nil {
 			return nil, fmt.Errorf("take over from the old process: %w", err)
 		}
@@ -97,24 +99,34 @@ func kindOf(network string) string {
 }
 
 // Release closes an unused listener of Listen. No later process inherits it. The
-// address is free unless another process serves with the same socket.
+// address is free unless another process serves with the same socket. While it is not
+// decided which process serves, the socket stays until that is.
 func (h *Handover) Release(l net.Listener) {
-	h.replacing.Lock() // wait for the result of Replace
-	defer h.replacing.Unlock()
-	defer l.Close()
-	select {
-	case <-h.replaced:
-	default:
-		if h.begun().HasParent() && !h.serving.Load() {
-			return
-		}
-		// The copy for later processes cannot be closed, but need not listen.
-		how := syscall.SHUT_RD
-		if l.Addr().Network() == "unix" {
-			how = syscall.SHUT_RDWR // listens recognizes that
-		}
-		control(l, func(fd int) error { return syscall.Shutdown(fd, how) })
+	h.update(func() { h.released = append(h.released, l) })
+}
+
+// update calls change, and closes what was released if it is decided which process serves.
+func (h *Handover) update(change func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	change()
+	if h.starting || h.upgrader.HasParent() && !h.serving {
+		return
 	}
+	for _, l := range h.released {
+		select {
+		case <-h.replaced: // the new process may serve with it
+		default:
+			// The copy for later processes cannot be closed, but need not listen.
+			how := syscall.SHUT_RD
+			if l.Addr().Network() == "unix" {
+				how = syscall.SHUT_RDWR // listens recognizes that
+			}
+			control(l, func(fd int) error { return syscall.Shutdown(fd, how) })
+		}
+		l.Close()
+	}
+	h.released = nil
 }
 
 // listens reports whether l accepts: a process before this one may have released it.
@@ -148,12 +160,31 @@ func control(l net.Listener, f func(fd int) error) error {
 	return errors.Join(controlErr, err)
 }
 
-// Serving tells the old process, if there is one, to stop accepting.
+// Serving tells the old process, if there is one, to stop accepting. Then it writes the pid
+// file: if that fails, this process serves nevertheless.
 func (h *Handover) Serving() error {
-	if err := h.begun().Ready(); err != nil {
-		return fmt.Errorf("take over from the old process: %w", err)
+	err := h.begun().Ready()
+	if err != nil {
+		err = fmt.Errorf("take over from the old process: %w", err)
 	}
-	h.serving.Store(true)
+	h.update(func() { h.serving = true })
+	return errors.Join(err, h.writePID())
+}
+
+// writePID replaces the pid file.
+func (h *Handover) writePID() error {
+	if h.pidFile == "" {
+		return nil
+	}
+	next := h.pidFile + ".new"
+	err := os.WriteFile(next, strconv.AppendInt(nil, int64(os.Getpid()), 10), 0o600)
+	if err == nil {
+		err = os.Rename(next, h.pidFile)
+	}
+	if err != nil {
+		os.Remove(next)
+		return fmt.Errorf("write the pid file: %w", err)
+	}
 	return nil
 }
 
@@ -222,6 +253,8 @@ func (h *Handover) Replace(give func(io.Writer) error) error {
 		return ErrReplacing
 	}
 	defer h.replacing.Unlock()
+	h.update(func() { h.starting = true })
+	defer h.update(func() { h.starting = false })
 	ctx, cancel := context.WithTimeout(h.stopped, predecessorTimeout)
 	defer cancel()
 	if err := upgrader.WaitForParent(ctx); err != nil {
