@@ -39,19 +39,17 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
 		}
 	}()
 	before := g.effective.Load()
-	if p.listeners, err = g.listeners.open(c); err != nil {
-		return err
-	}
-	if err := g.requestLog.open(p, before); err != nil {
-		return err
-	}
-	if p.tokens, err = g.admin.open(c.Admin); err != nil {
+	if err := g.open(p, before, g.listeners.all()); err != nil {
 		return err
 	}
 	if before == nil {
 		g.replica.begin(g.started.Admin.TLS != nil)
 		g.upgrade.inherit(g.options.Inherit)
-		c = g.documents.First()
+		if c = g.documents.First(); !config.Identical(c, p.config) { // with the history of the old process
+			if err := g.openInPlace(p, c); err != nil {
+				return err
+			}
+		}
 		g.tags.Start(c)
 	}
 	asked := g.tags.Ask(c, g.finder.Fragment(c))
@@ -71,6 +69,33 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
 	g.shares.Applied(merged, time.Now())
 	g.tags.Applied(asked)
 	return nil
+}
+
+// open opens for p what is outside of this process. have are listeners whose sockets may stay.
+func (g *Gateway) open(p *plan, before *config.Config, have []*listener) (err error) {
+	if p.listeners, err = g.listeners.open(p.config, have); err != nil {
+		return err
+	}
+	if err := g.requestLog.open(p, before); err != nil {
+		return err
+	}
+	p.tokens, err = g.admin.open(p.config.Admin)
+	return err
+}
+
+// openInPlace opens what c has in place of what was opened for p, before anything is in use.
+func (g *Gateway) openInPlace(p *plan, c *config.Config) error {
+	opened := *p
+	p.config, p.accessLog, p.tracer = c, nil, nil
+	err := g.open(p, nil, opened.listeners)
+	for _, l := range opened.listeners {
+		if !hasSocket(p.listeners, l) {
+			g.listeners.release(l.Listener)
+		}
+	}
+	_ = opened.accessLog.Close() // nothing was written
+	opened.tracer.Close()
+	return err
 }
 
 // discard closes what was opened for p, if it is not applied.

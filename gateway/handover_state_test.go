@@ -35,10 +35,13 @@ func (r *running) succeed(text string, pass func(io.ReadCloser) io.ReadCloser, t
 	return r.succeedAfter(text, pass, func(g *Gateway) { g.waits.takeover = takeover })
 }
 
-// succeedAfter is succeed after a call of set for the new gateway.
+// succeedAfter is succeed after a call of set for the new gateway. Without a text it has the file of r.
 func (r *running) succeedAfter(text string, pass func(io.ReadCloser) io.ReadCloser, set func(*Gateway)) *successor {
 	r.t.Helper()
 	s := &successor{running: newRunning(r.t, text), outcome: make(chan error, 1)}
+	if text == "" {
+		s.file = r.file
+	}
 	asked, serves := make(chan struct{}), make(chan struct{})
 	reader, writer := io.Pipe()
 	var replacing sync.WaitGroup

@@ -84,16 +84,16 @@ func (ls *listeners) reachable() string {
 	return ":0"
 }
 
-// open returns the listeners of c. It reuses unchanged listeners, and the sockets of
+// open returns the listeners of c. It reuses unchanged listeners of have, and the sockets of
 // changed ones, and binds the others. The error contains all addresses that cannot be
 // bound.
-func (ls *listeners) open(c *config.Config) (all []*listener, err error) {
+func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, err error) {
 	if ls.admin == nil {
 		ls.admin, err = ls.bind(adminName, c.Admin.Address, c.Admin.Socket)
 	}
 	errs := []error{err}
 	all = make([]*listener, len(c.Listeners))
-	free := slices.Clone(ls.all())
+	free := slices.Clone(have)
 	add := func(i int, socket net.Listener) {
 		wanted := c.Listeners[i]
 		secure, err := ls.certificates.TLS(wanted, c)

@@ -141,3 +141,41 @@ func TestRollBackOfTheFile(t *testing.T) {
 	status, _ = r.rollBack(1, r.applied().Hash)
 	verify.That(t, status == http.StatusConflict || status == http.StatusNotFound, "without a history: %d", status)
 }
+
+// A new process has the listeners and the access log of a rollback of which only the old process knows, as the
+// file names another history.
+func TestNewProcessAfterARollBackOfListeners(t *testing.T) {
+	t.Parallel()
+	const web, more = "{ name: web, address: '127.0.0.1:0' }", "{ name: more, address: '127.0.0.2:0' }"
+	a := origin(t, "a")
+	for name, listeners := range map[string]struct{ first, second []string }{
+		"one more": {[]string{web, more}, []string{web}}, "one less": {[]string{web}, []string{web, more}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			text := func(n int, listeners []string) string {
+				return fmt.Sprintf("config: { history: %s/history%d }\naccess_log: { path: %s/log%d }\n", dir, n, dir, n) + listening(a, listeners...)
+			}
+			old := start(t, text(1, listeners.first))
+			old.replace(text(2, listeners.second))
+			status, _ := old.rollBack(1, old.applied().Hash)
+			verify.Require(t, status == http.StatusOK, "the rollback: %d", status)
+			next := old.upgrade("", nil)
+			next.Reload()
+			next.await("the listeners", func() bool {
+				return len(next.listeners.all()) == len(listeners.first) && (next.Address("more") != nil) == (len(listeners.first) == 2)
+			})
+			for _, l := range next.listeners.all() {
+				status, body := next.send(http.MethodGet, next.url(l.config.Name))
+				verify.That(t, status == http.StatusOK && body == "a", "%s: %d %s", l.config.Name, status, body)
+			}
+			next.end()
+			old.end()
+			for n, want := range map[int]int{1: len(listeners.first), 2: 0} {
+				text, _ := os.ReadFile(filepath.Join(dir, fmt.Sprintf("log%d", n)))
+				verify.Equal(t, strings.Count(string(text), "\n"), want, "requests in the log of revision %d", n)
+			}
+		})
+	}
+}

@@ -80,7 +80,6 @@ func (m *Manager) Adopt(old *config.History) {
 	if err := m.chooseFirst(); err != nil { // impossible: the file was valid without it
 		m.first = before
 	}
-	m.Reload() // the listeners are from the file, which may be pinned
 }
 
 // Begin records the first configuration, which is in use: the latest revision of the history goes on, if
