@@ -105,6 +105,15 @@ func listenFile(t *testing.T, network, address string) *os.File {
 	return file
 }
 
+// listenAnywhere returns a listening socket with a port that the system chooses, and its address.
+func listenAnywhere(t *testing.T) (socket *os.File, address string) {
+	t.Helper()
+	socket = listenFile(t, "tcp", "127.0.0.1:0")
+	l := verify.Result(net.FileListener(socket)).Must(t)
+	defer l.Close()
+	return socket, l.Addr().String()
+}
+
 // systemd opens the socket, and is told of the start, a reload, another process, and the stop.
 func TestUnderSystemd(t *testing.T) {
 	t.Parallel()
@@ -164,6 +173,37 @@ func TestUnderSystemd(t *testing.T) {
 	conn.Close()
 }
 
+// A new process has each socket of systemd for its own listener, also if the configuration names no ports.
+func TestSocketsOfSystemdWithoutPortsArePassedOn(t *testing.T) {
+	t.Parallel()
+	m := startServiceManager(t)
+	s := newServing(t, "", "")
+	web, webAddress := listenAnywhere(t)
+	more, moreAddress := listenAnywhere(t)
+	addresses := map[string]string{"web": webAddress, "more": moreAddress}
+	text := fmt.Sprintf("listeners: [{ name: web, address: '127.0.0.1:0' }, { name: more, address: '127.0.0.1:0' }]\nadmin: { address: %q }\naccess_log: { path: 'off' }\n", s.admin)
+	services, routes := "services:\n", "routes:\n"
+	for name := range addresses {
+		origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) }))
+		defer origin.Close()
+		services += fmt.Sprintf("  %s: { peers: [%q] }\n", name, strings.TrimPrefix(origin.URL, "http://"))
+		routes += fmt.Sprintf("  - { listeners: [%s], service: %s }\n", name, name)
+	}
+	s.write(text + services + routes)
+	m.activate(s.command, "web:more", []*os.File{web, more})
+	s.start()
+	s.pid = awaitPID(t, s.pidFile, 0)
+	s.replace()
+	for name, address := range addresses {
+		client := http.Client{Timeout: patience}
+		r := verify.Result(client.Get("http://" + address + "/")).Must(t)
+		body, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		verify.That(t, err == nil && string(body) == name, "the listener %s: %d %s, %v", name, r.StatusCode, body, err)
+	}
+	s.end()
+}
+
 // A process that is not ready does not say so, but what it waits for.
 func TestSystemdWaitsForReadiness(t *testing.T) {
 	t.Parallel()
@@ -188,13 +228,15 @@ func TestFailedStartKeepsTheSocketsOfSystemd(t *testing.T) {
 	m := startServiceManager(t)
 	taken := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	defer taken.Close()
-	s := newServing(t, fmt.Sprintf(", { name: taken, address: %q }", taken.Addr()), static("http://127.0.0.1:1"))
-	m.activate(s.command, "web", []*os.File{listenFile(t, "tcp", s.address)})
+	s := newServing(t, "", "")
+	s.write(fmt.Sprintf("listeners: [{ name: web, address: '127.0.0.1:0' }, { name: taken, address: %q }]\nadmin: { address: %q }\n", taken.Addr(), s.admin) + static("http://127.0.0.1:1"))
+	socket, address := listenAnywhere(t)
+	m.activate(s.command, "web", []*os.File{socket})
 	stuck := time.AfterFunc(patience, func() { _ = s.command.Process.Kill() })
 	output, err := s.command.CombinedOutput()
 	stuck.Stop()
 	verify.That(t, err != nil && strings.Contains(string(output), "is in use by another process"), "%v: %s", err, output)
-	conn, err := net.Dial("tcp", s.address)
+	conn, err := net.Dial("tcp", address)
 	verify.Require(t, err == nil, "systemd's socket has ended: %v", err)
 	conn.Close()
 }

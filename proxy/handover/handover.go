@@ -68,8 +68,8 @@ func (h *Handover) Listen(name, network, address string) (net.Listener, error) {
 		}
 		h.upgrader = upgrader
 	}
-	kind := kindOf(network)
-	l, err := h.upgrader.Fds.Listener(kind, address)
+	kind, key := kindOf(network), keyOf(name, address)
+	l, err := h.upgrader.Fds.Listener(kind, key)
 	if err != nil {
 		return nil, fmt.Errorf("take over the socket for %s: %w", address, err)
 	}
@@ -82,7 +82,7 @@ func (h *Handover) Listen(name, network, address string) (net.Listener, error) {
 	if l, err = h.listen(name, network, address); err != nil {
 		return nil, err
 	}
-	if err := h.upgrader.Fds.AddListener(kind, address, l.(tableflip.Listener)); err != nil {
+	if err := h.upgrader.Fds.AddListener(kind, key, l.(tableflip.Listener)); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("register the socket for %s: %w", address, err)
 	}
@@ -96,6 +96,15 @@ func kindOf(network string) string {
 		return "unix socket"
 	}
 	return network
+}
+
+// keyOf returns the name of a socket for tableflip, which no other socket has: with port 0, as sockets of
+// systemd may have it in the configuration, the address is not enough.
+func keyOf(name, address string) string {
+	if _, port, _ := net.SplitHostPort(address); port == "0" {
+		return name + " " + address
+	}
+	return address
 }
 
 // Release closes an unused listener of Listen. No later process inherits it. The
