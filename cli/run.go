@@ -46,10 +46,8 @@ func newRun() *cobra.Command {
 
 // serve runs a gateway until a signal or its replacement by a new process ends it.
 func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) error {
-	// First, so that no early signal is lost.
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGUSR2, os.Interrupt)
-	defer signal.Stop(signals)
+	received := newSignals() // first, so that no early one is lost
+	defer received.end()
 
 	manager, err := systemd.New()
 	if err != nil {
@@ -76,7 +74,7 @@ func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) 
 	var handling sync.WaitGroup
 	handling.Go(func() {
 		defer panics.Contain(panics.Task, nil)
-		handle(signals, ended, g, h, stop)
+		received.handle(ended, g, h, stop)
 	})
 	err = g.Run(ctx)
 	close(ended)
@@ -84,31 +82,47 @@ func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) 
 	return err
 }
 
+// signals are the ones that a process has received. One that waits stands for more of its kind, and takes no place of
+// another kind.
+type signals struct{ reload, replace, stop chan os.Signal }
+
+func newSignals() signals {
+	s := signals{make(chan os.Signal, 1), make(chan os.Signal, 1), make(chan os.Signal, 2)} // the second stop cuts
+	signal.Notify(s.reload, syscall.SIGHUP)
+	signal.Notify(s.replace, syscall.SIGUSR2)
+	signal.Notify(s.stop, syscall.SIGTERM, os.Interrupt)
+	return s
+}
+
+func (s signals) end() {
+	for _, c := range []chan os.Signal{s.reload, s.replace, s.stop} {
+		signal.Stop(c)
+	}
+}
+
 // handle handles signals until ended is closed.
-func handle(signals <-chan os.Signal, ended <-chan struct{}, g *gateway.Gateway, h *handover.Handover, stop func()) {
+func (s signals) handle(ended <-chan struct{}, g *gateway.Gateway, h *handover.Handover, stop func()) {
 	var replacing sync.WaitGroup
 	defer replacing.Wait()
-	stopping := false
-	for {
+	for stopping := false; ; {
 		select {
 		case <-ended:
 			return
-		case s := <-signals:
-			switch {
-			case s == syscall.SIGHUP:
-				g.Reload()
-			case s == syscall.SIGUSR2:
-				replacing.Go(func() {
-					defer panics.Contain(panics.Task, nil)
-					g.ReplaceBy(h.Replace)
-				})
-			case !stopping:
-				stopping = true
-				stop()
-				h.Stop()
-			default:
+		case <-s.reload:
+			g.Reload()
+		case <-s.replace:
+			replacing.Go(func() {
+				defer panics.Contain(panics.Task, nil)
+				g.ReplaceBy(h.Replace)
+			})
+		case <-s.stop:
+			if stopping {
 				g.Cut()
+				continue
 			}
+			stopping = true
+			stop()
+			h.Stop()
 		}
 	}
 }
