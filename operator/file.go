@@ -111,6 +111,8 @@ func (s *Store[V]) fileError() error {
 // Begin takes over the orders of another process or, if it has handed over none, the orders in the file.
 func (s *Store[V]) Begin(state State[V]) {
 	if state.Version != 0 {
+		text, _ := os.ReadFile(s.options.Path) // it may have what has ended since; without it, none is needed yet
+		s.opened(bytes.TrimSpace(text), nil)
 		s.Adopt(state)
 	} else if err := s.Open(); err != nil {
 		s.log.Error().Err(err).Msg("what an earlier process had is lost, unless Consul has it")

@@ -340,3 +340,14 @@ func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
 	verify.NoError(t, again.Open())
 	expectStanding(t, again, both)
 }
+
+// What has ended while a new process took over is not in the file any more.
+func TestANewProcessWritesThatOrdersHaveEnded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "orders.json")
+	open := func() *Peers { return New(Options{Path: path, Log: zerolog.Nop()}) }
+	verify.NoError(t, open().Give(drainOf(star(1))))
+	open().Begin(State[Order]{Version: version})
+	again := open()
+	verify.NoError(t, again.Open())
+	expectStanding(t, again, "")
+}
