@@ -338,7 +338,7 @@ func (g *Gateway) warmUp(ctx context.Context) {
 		g.options.Systemd.Lead(true) // before the old process ends
 	}
 	if err := g.options.Serving(); err != nil {
-		g.log.Error().Err(err).Msg("this process serves, and not all who wait for it know that")
+		g.log.Error().Err(err).Msg("this process serves, but cannot tell others")
 	}
 }
 
