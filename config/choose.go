@@ -178,9 +178,7 @@ func (in Input) Start(latest, used []Source) (built *Built, chosen []Source, ref
 		}
 		return err
 	}
-	if len(used) > 0 && used[0].Name != latest[0].Name {
-		used = slices.Concat(latest[:1], used[1:]) // the file has moved, its sources have not
-	}
+	used = in.Moved(used)
 	want := Wanted(latest, used)
 	if try(want) == nil {
 		return built, chosen, nil, nil
@@ -195,4 +193,16 @@ func (in Input) Start(latest, used []Source) (built *Built, chosen []Source, ref
 		}
 	}
 	return built, chosen, refused, nil
+}
+
+// Moved returns the sources of a revision, of the file first, as if that had always been where it is now.
+func (in Input) Moved(sources []Source) []Source {
+	if len(sources) == 0 || sources[0].Name == in.Source() {
+		return sources
+	}
+	file := in.FileSource(sources[0].Documents[0].Text)
+	if pin := sources[0].Pin; pin != nil && pin.Said != nil && len(pin.Said.Documents) > 0 {
+		file = file.pinned(pin.Number, in.FileSource(pin.Said.Documents[0].Text))
+	}
+	return slices.Concat([]Source{file}, sources[1:])
 }

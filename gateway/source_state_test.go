@@ -111,3 +111,22 @@ func TestHistoryOfAFileThatMoves(t *testing.T) {
 	r = start(t, text) // in another directory
 	r.gets("/a", "a")
 }
+
+// A rollback to a revision from before the file has moved holds, also when it moves again.
+func TestRollBackOfAFileThatMoves(t *testing.T) {
+	t.Parallel()
+	head := fmt.Sprintf("config: { history: %q }\n", t.TempDir())
+	a, b := head+static("a", origin(t, "a")), head+static("b", origin(t, "b"))
+	start(t, a).end()
+	r := start(t, b) // in another directory, as below
+	status, done := r.rollBack(1, r.applied().Hash)
+	verify.That(t, status == http.StatusOK && done.Sources[0].Name == r.file && done.Sources[0].Pinned == 1, "%d %+v", status, done)
+	r.gets("/", "a")
+	r.end()
+	r = start(t, b)
+	r.gets("/", "a")
+	r.awaitState(r.file, "pinned")
+	r.end()
+	r = start(t, b+"# Another text.\n")
+	r.gets("/", "b")
+}

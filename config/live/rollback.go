@@ -53,7 +53,7 @@ func (m *Manager) rollBack(ctx context.Context, number uint64, match, why string
 	case match != current.Hash:
 		return current, fmt.Errorf("%w: it has the hash %s", ErrChanged, current.Hash)
 	}
-	sources := config.RollBack(number, then.Sources, append(m.documents.latest(), m.file), current.Sources)
+	sources := config.RollBack(number, m.input.Moved(then.Sources), append(m.documents.latest(), m.file), current.Sources)
 	built, err := m.input.Build(sources)
 	reason := fmt.Sprintf("rollback to %d", number)
 	var inUse *config.Config
