@@ -34,6 +34,7 @@ type Manager struct {
 	again   chan struct{} // capacity 1: the configuration in use must be applied again
 	orders  chan func(context.Context)
 	settled chan struct{} // see Settled
+	ended   chan struct{} // closed when Run has ended
 
 	// Of the goroutine of Run.
 
@@ -78,6 +79,7 @@ func Load(in config.Input) (*Manager, error) {
 	m := &Manager{
 		input:  in,
 		reload: make(chan struct{}, 1), again: make(chan struct{}, 1), orders: make(chan func(context.Context)), settled: make(chan struct{}),
+		ended: make(chan struct{}),
 	}
 	if err := m.readFirst(); err != nil {
 		return nil, err
@@ -164,6 +166,7 @@ func (m *Manager) Run(ctx context.Context, answers, retry time.Duration) {
 		case <-m.again:
 		case <-timer.C:
 		case <-ctx.Done():
+			close(m.ended)
 			return
 		}
 		if m.options.Again(ctx, m.history.Current().Config) {

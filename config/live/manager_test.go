@@ -199,6 +199,8 @@ func TestRollBackHolds(t *testing.T) {
 		m.say("nonsense: [")
 		m.serves("nonsense", "/file", "/a")
 		m.wait()
+		err = rollBack(first.Number, first.Hash)
+		verify.That(t, errors.Is(err, ErrEnded), "after the end: %v", err)
 		m = manage(t, dir)
 		defer m.wait()
 		m.serves("the next process", "/file", "/a")

@@ -16,12 +16,13 @@ var (
 	ErrNoHistory  = errors.New("config.history is not set: a rollback would not outlive the process")
 	ErrChanged    = errors.New("the configuration in use is another one")
 	ErrInvalid    = errors.New("cannot use revision")
+	ErrEnded      = errors.New("sluice is stopping")
 )
 
 // RollBack applies the documents of an earlier revision again, if the configuration in use
 // has the hash match. Each source that says something else than its documents is pinned to
 // them. It returns the new revision, or ErrNoRevision,
-// ErrNoHistory, ErrChanged, ErrInvalid, or the error of Options.Order.
+// ErrNoHistory, ErrChanged, ErrInvalid, ErrEnded, or the error of Options.Order.
 func (m *Manager) RollBack(ctx context.Context, number uint64, match, why string) (config.Revision, error) {
 	var revision config.Revision
 	var err error
@@ -32,6 +33,8 @@ func (m *Manager) RollBack(ctx context.Context, number uint64, match, why string
 	}
 	select {
 	case m.orders <- carryOut:
+	case <-m.ended:
+		return revision, ErrEnded
 	case <-ctx.Done():
 		return revision, ctx.Err()
 	}
