@@ -285,3 +285,28 @@ func TestHTTP2PeerOverTLS(t *testing.T) {
 		})
 	}
 }
+
+// A request that a peer has not processed, and gets again, has no more time than once.
+func TestRequestThatIsSentAgainHasNoMoreTime(t *testing.T) {
+	t.Parallel()
+	const limit = time.Hour
+	asked, ends := make(chan bool, 2), make(chan struct{})
+	var first sync.Once
+	p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, _ uint32) {
+		asked <- true
+		first.Do(func() {
+			<-ends
+			p.WriteGoAway(0, xhttp2.ErrCodeNo, nil)
+		})
+	}))
+	timeouts := patientTimeouts()
+	timeouts.ResponseHeader = limit
+	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-asked
+	p.skip(limit / 2)
+	close(ends)
+	<-asked
+	p.skip(limit / 2)
+	expectResponse(t, conn, 504)
+}

@@ -26,6 +26,7 @@ type sentRequest struct {
 	picked      time.Time // when the peer of token was picked
 	// firstPicked is when the first peer was picked, after the body was buffered.
 	firstPicked    time.Time
+	tryEnd         int64 // coarse time until which the peer may begin to answer; 0: it was not asked yet
 	tries          int
 	bytesIn        int64 // of the request's body
 	connectTime    time.Duration
@@ -50,7 +51,7 @@ func (x *sentRequest) begin() {
 
 // beginTry notes the start of a try.
 func (x *sentRequest) beginTry(t balancer.Token) {
-	x.upstreamTime, x.upstreamStatus = 0, 0
+	x.upstreamTime, x.upstreamStatus, x.tryEnd = 0, 0, 0
 	noted := x.tried.begin(t.Peer, t.Picked().Sub(x.startTime))
 	if x.span.Sampled {
 		noted.span = tracing.NewSpanID()
@@ -139,7 +140,11 @@ func (x *sentRequest) sendOn(u upstream.Conn) (sent bool, err error) {
 	if x.streaming {
 		return x.upload.start(u)
 	}
-	u.WaitAtMost(x.tryTimeout())
+	now := x.client.server.sweeper.Now()
+	if x.tryEnd == 0 { // else the connection before was stale, or ended without the request
+		x.tryEnd = now + int64(x.tryTimeout())
+	}
+	u.WaitAtMost(max(time.Duration(x.tryEnd-now), socket.SweepInterval))
 	return u.Send(&x.Buffers, x.body, x.bodyTrailer, x.until())
 }
 
