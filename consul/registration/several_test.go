@@ -106,6 +106,12 @@ func testSeveralAgents(t *testing.T, way string, n int, check CheckType, seed ui
 		f.mu.Unlock()
 		time.Sleep(15 * time.Second)
 		settle("v2")
+		for range 60 { // a report may have reached no agent that has it, and is repeated
+			if r.Status().State == StateRegistered {
+				break
+			}
+			time.Sleep(500 * time.Millisecond)
+		}
 		if s := r.Status(); s.State != StateRegistered {
 			t.Errorf("status %+v", s)
 		}
