@@ -37,6 +37,7 @@ type agent struct {
 	leaderlessSince time.Time               // first of the last consecutive answers without a leader; zero: none
 	canceled        bool                    // the queries in flight were canceled in this condition
 	penalizedUntil  time.Time               // until then it ranks as degraded: it has failed queries
+	answered        time.Time               // when it last answered the queries of a loop; zero: never
 	life            context.Context         // of all queries
 	end             context.CancelCauseFunc // ends life
 	views           context.Context         // of the queries that a view may answer; ends with life

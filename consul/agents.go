@@ -162,12 +162,22 @@ func (s *agents) raiseAlarm() {
 	}
 }
 
-// penalize ranks agent a as degraded: it fails queries, but answers probes.
-func (s *agents) penalize(a *agent) {
-	until := time.Now().Add(penaltyTime)
+// penalize ranks agent a as degraded: it fails queries, but answers probes. elsewhere says that another agent has
+// failed them too. Then the fault is in the queries, if a answers others.
+func (s *agents) penalize(a *agent, elsewhere bool) {
+	now := time.Now()
 	s.mu.Lock()
-	a.penalizedUntil = until
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	if !elsewhere || now.Sub(a.answered) >= viewLag {
+		a.penalizedUntil = now.Add(penaltyTime)
+	}
+}
+
+// noteAnswer records that agent a has answered the queries of a loop.
+func (s *agents) noteAnswer(a *agent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.answered = time.Now()
 }
 
 // preferred returns the agents before a.

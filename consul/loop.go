@@ -44,10 +44,12 @@ type Loop struct {
 	options LoopOptions
 	limiter *rate.Limiter
 
-	agent    *agent    // of the last query
-	faults   int       // consecutive errors that may be the agent's fault
-	retries  int       // consecutive delays
-	failedAt time.Time // last error; zero: none
+	agent     *agent    // of the last query
+	faults    int       // consecutive errors that may be the agent's fault
+	faulty    *agent    // of the last of them; nil: none
+	elsewhere bool      // they are of more than one agent
+	retries   int       // consecutive delays
+	failedAt  time.Time // last error; zero: none
 }
 
 // LoopOptions configure a loop.
@@ -126,7 +128,10 @@ func (l *Loop) Run(ctx context.Context, query func(context.Context) error, faile
 			return ctx.Err()
 		}
 		if err == nil {
-			l.faults, l.retries = 0, 0
+			l.faults, l.retries, l.faulty, l.elsewhere = 0, 0, nil, false
+			if l.agent != nil {
+				l.client.agents.noteAnswer(l.agent)
+			}
 			continue
 		}
 		l.Index = 0
@@ -151,8 +156,10 @@ func (l *Loop) retryNow(ctx context.Context, err error) bool {
 	if l.agent == nil || !l.agentMayBeAtFault(err) {
 		return false
 	}
+	l.elsewhere = l.elsewhere || l.faulty != nil && l.faulty != l.agent
+	l.faulty = l.agent
 	if l.faults++; l.faults >= 2 && !l.options.UserDefined {
-		l.client.agents.penalize(l.agent)
+		l.client.agents.penalize(l.agent, l.elsewhere)
 	}
 	return l.client.agents.probeAfterFailure(ctx, l.agent)
 }

@@ -23,6 +23,7 @@ import (
 type cluster struct {
 	t       *testing.T
 	agents  []*discoverytest.Consul
+	client  *testClient
 	manager *discovery.Manager
 	log     subprocess.Output
 	begin   time.Time
@@ -49,6 +50,7 @@ func inCluster(t *testing.T, n int, f func(t *testing.T, c *cluster)) {
 			return pipes[address].DialContext(ctx, network, address)
 		}})
 		verify.NoError(t, err)
+		c.client = client
 		c.manager = discovery.NewManager(discovery.ManagerOptions{
 			Log: log,
 			Sink: func(string, []discovery.Instance) {
@@ -167,6 +169,20 @@ func TestInvalidQueryDoesNotChangeTheAgent(t *testing.T) {
 		if countLines(c.log.String(), `"instead_of":`) > 0 {
 			t.Errorf("log:\n%s", &c.log)
 		}
+	})
+}
+
+// The agents answer for the other services.
+func TestServiceThatFailsAtEveryAgentDoesNotChangeTheAgent(t *testing.T) {
+	inCluster(t, 2, func(t *testing.T, c *cluster) {
+		for _, fake := range c.agents {
+			fake.Break(discoverytest.Fault{Status: 500, Body: "rpc error", Only: func(r discoverytest.Request) bool { return r.Service == "sun" }})
+		}
+		c.manager.Watch("sun", c.client.Source(ServiceOptions{Service: "sun"}))
+		c.at(time.Hour)
+		c.expect(0, discovery.WatchFresh)
+		got := countLines(c.log.String(), `"instead_of":`)
+		verify.That(t, got <= 10, "the agent was changed %d times in an hour", got)
 	})
 }
 
