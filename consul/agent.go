@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -20,6 +21,7 @@ type agent struct {
 	connections *connections
 	meter       *meter
 	answerGrace time.Duration // Options.AnswerGrace
+	multiplexed atomic.Bool   // it answers over HTTP/2: queries share connections
 
 	// Probes have a connection of their own.
 
@@ -67,10 +69,10 @@ func newAgent(config api.Config, address string, dial dialFunc, c *certificates.
 	config.Address = address
 	a := &agent{url: displayURL(&config), meter: m, answerGrace: answerGrace, condition: healthy, logged: healthy, since: time.Now()}
 	var err error
-	if a.api, a.connections, err = newAPI(config, dial, c, m, m.connections); err != nil {
+	if a.api, a.connections, err = a.newAPI(config, dial, c, m.connections); err != nil {
 		return nil, fmt.Errorf("consul %s: %w", a.url, err)
 	}
-	if a.probeAPI, a.probeConnections, err = newAPI(config, dial, c, m, 1); err != nil {
+	if a.probeAPI, a.probeConnections, err = a.newAPI(config, dial, c, 1); err != nil {
 		return nil, fmt.Errorf("consul %s: %w", a.url, err)
 	}
 	a.renewContextsLocked()
@@ -78,7 +80,7 @@ func newAgent(config api.Config, address string, dial dialFunc, c *certificates.
 }
 
 // newAPI returns a client of Consul's API, and its connections.
-func newAPI(config api.Config, dial dialFunc, c *certificates.Client, m *meter, most int) (*api.Client, *connections, error) {
+func (a *agent) newAPI(config api.Config, dial dialFunc, c *certificates.Client, most int) (*api.Client, *connections, error) {
 	dial, err := dialer(config.Address, dial)
 	if err != nil {
 		return nil, nil, err
@@ -91,8 +93,8 @@ func newAPI(config api.Config, dial dialFunc, c *certificates.Client, m *meter, 
 	}
 	connections := newConnections(func(dial dialFunc) *http.Transport {
 		return newTransport(dial, dialTLS(dial, c), proxied.Clone(), most, limit)
-	}, m.dial(dial), shared, limit)
-	config.HttpClient = &http.Client{Transport: meteredTransport{connections, m}, CheckRedirect: refuseRedirect}
+	}, a.meter.dial(dial), shared, limit)
+	config.HttpClient = &http.Client{Transport: meteredTransport{connections, a.meter, &a.multiplexed}, CheckRedirect: refuseRedirect}
 	if strings.HasPrefix(config.Address, "unix://") {
 		config.Address = "localhost" // the transport dials the socket
 	}
@@ -151,18 +153,13 @@ func (a *agent) renewContextsLocked() {
 // cancellation.
 func (a *agent) cancelQueriesLocked(all bool, cause error) {
 	if all {
-		a.cancelAllLocked(cause)
+		a.end(cause)
+		a.renewContextsLocked()
 		a.connections.renew()
 		return
 	}
 	a.endViews(cause)
 	a.views, a.endViews = context.WithCancelCause(a.life)
-}
-
-// cancelAllLocked cancels all queries in flight.
-func (a *agent) cancelAllLocked(cause error) {
-	a.end(cause)
-	a.renewContextsLocked()
 }
 
 // failureLocked returns why the queries in flight will get no answer, or nil. The

@@ -213,24 +213,24 @@ func (s *agents) switchToBest(now time.Time) {
 	if best == current {
 		return
 	}
+	current.cancelQueriesLocked(true, errOtherAgent) // also if it is healthy: it continues them
 	if current.rankLocked(now) < healthy {
 		s.returnAfter = min(max(2*s.returnAfter, s.returnMin), returnMax)
 		if now.Sub(s.switched) > returnMax {
 			s.returnAfter = s.returnMin
 		}
 		s.spread = s.randomBelow(s.returnAfter)
-		current.cancelQueriesLocked(true, errOtherAgent)
 		s.log.Warn().Str("agent", best.url).Str("instead_of", current.url).Msg("consul: another agent is used")
 		s.events.Add(events.Event{Kind: events.KindAgentChanged, Level: events.Warning,
 			Text: fmt.Sprintf("The Consul agent %s is used instead of %s, which fails", best.url, current.url)})
 	} else {
-		current.cancelAllLocked(errOtherAgent)
 		s.log.Info().Str("agent", best.url).Str("instead_of", current.url).Msg("consul: the preferred agent is used again")
 		s.events.Add(events.Event{Kind: events.KindAgentChanged,
 			Text: fmt.Sprintf("The preferred Consul agent %s is used again, instead of %s", best.url, current.url)})
 	}
 	current.logged, best.logged = healthy, healthy
 	s.current, s.switched = best, now
+	best.meter.gate.use(&best.multiplexed)
 	s.signalLocked()
 }
 

@@ -41,6 +41,7 @@ func (o Options) API(address string) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.gate.use(&a.multiplexed)
 	return &API{Client: a.api, URL: a.url, agent: a, meter: m, token: config.Token}, nil
 }
 

@@ -116,6 +116,7 @@ func New(o Options) (*Client, error) {
 		}
 		all[n].answerGrace = cmp.Or(o.AnswerGrace, answerGrace)
 	}
+	meter.gate.use(&all[0].multiplexed)
 	agents := newAgents(all, token, o.Log)
 	agents.events = o.Events
 	agents.probeInterval = cmp.Or(o.ProbeInterval, agents.probeInterval)

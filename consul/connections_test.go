@@ -116,3 +116,15 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	verify.NoError(t, err)
 }
+
+// The agent before continues the queries that were canceled, so they use streams of its connections for a while.
+func TestConnectionsAreReplacedWhenThePreferredAgentReturns(t *testing.T) {
+	client, err := New(Options{Addresses: []string{"http://preferred", "http://other"}})
+	must(t, err)
+	defer client.Close()
+	preferred, other := client.agents.all[0], client.agents.all[1]
+	client.agents.current = other
+	before := other.connections.current
+	client.agents.switchToBest(time.Now())
+	verify.That(t, client.agents.inUse() == preferred && before.replaced, "in use %s, connections replaced: %v", client.URL(), before.replaced)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,12 +43,14 @@ const (
 type gate struct {
 	mu sync.Mutex // guards the fields below
 
-	most        int  // the limit without answers 429
-	limit       int  // queries that may be in flight
-	nonBlocking int  // of the queries in flight
-	unanswered  bool // the agent does not answer
-	bound       int  // of nonBlocking while unanswered, and until the queries that waited are admitted; 0: none
-	used        int  // queries in flight
+	connections int          // that queries may have
+	multiplexed *atomic.Bool // of the agent in use
+	most        int          // the limit without answers 429
+	limit       int          // queries that may be in flight
+	nonBlocking int          // of the queries in flight
+	unanswered  bool         // the agent does not answer
+	bound       int          // of nonBlocking while unanswered, and until the queries that waited are admitted; 0: none
+	used        int          // queries in flight
 	waiting     []waiting
 	changed     time.Time // last change of limit by a 429
 
@@ -66,7 +69,7 @@ type waiting struct {
 
 // newGate returns a gate for a number of connections.
 func newGate(connections int) *gate {
-	g := &gate{most: connections, limit: connections, resized: make(chan struct{})}
+	g := &gate{connections: connections, multiplexed: new(atomic.Bool), most: connections, limit: connections, resized: make(chan struct{})}
 	g.lasting, g.endLasting = context.WithCancel(context.Background())
 	return g
 }
@@ -230,11 +233,24 @@ func (g *gate) growLocked(now time.Time) {
 	g.resizeLocked(min(g.most, g.limit+max(1, g.most/16)))
 }
 
-// multiplexed raises the limit because queries share connections.
-func (g *gate) multiplexed(connections int) {
+// use sets the agent in use. After a change of multiplexed, which says whether queries to it share connections,
+// adapt is called.
+func (g *gate) use(multiplexed *atomic.Bool) {
+	g.mu.Lock()
+	g.multiplexed = multiplexed
+	g.mu.Unlock()
+	g.adapt()
+}
+
+// adapt adapts the limit to the agent in use.
+func (g *gate) adapt() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if most := connections * queriesPerConnection; g.most < most {
+	most := g.connections
+	if g.multiplexed.Load() {
+		most *= queriesPerConnection
+	}
+	if g.most != most {
 		g.most = most
 		g.resizeLocked(most)
 	}

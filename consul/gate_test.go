@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,10 +125,16 @@ func TestSharedConnectionsRaiseTheLimit(t *testing.T) {
 		for range 50 {
 			g.join()
 		}
-		g.multiplexed(10)
+		var multiplexed atomic.Bool
+		g.use(&multiplexed)
+		multiplexed.Store(true)
+		g.adapt()
 		enter(t, g, 200)
 		c, _ := g.oversubscription()
 		verify.That(t, !c, "oversubscribed by 50 loops on shared connections")
+		g.use(new(atomic.Bool))
+		c, _ = g.oversubscription()
+		verify.That(t, c && full(g), "not oversubscribed by 50 loops on 10 connections")
 	})
 }
 

@@ -128,6 +128,7 @@ func (m *meter) closed() {
 type meteredTransport struct {
 	connections *connections
 	meter       *meter
+	multiplexed *atomic.Bool // of the agent
 }
 
 type bodyKey struct{}
@@ -186,7 +187,8 @@ func (t meteredTransport) count(response *http.Response) {
 		t.meter.errors.Add(1)
 	}
 	if response.ProtoMajor >= 2 {
-		t.meter.gate.multiplexed(t.meter.connections)
+		t.multiplexed.Store(true)
+		t.meter.gate.adapt()
 	}
 	if response.StatusCode == http.StatusTooManyRequests {
 		t.meter.refused.Add(1)

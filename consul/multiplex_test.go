@@ -109,6 +109,31 @@ func TestStartOverHTTP2OpensFewConnections(t *testing.T) {
 	verify.That(t, !s.Shared && s.Peak <= most, "%+v: want at most %d connections at a time", s, most)
 }
 
+// An agent after a failover may not share connections, as the one before does.
+func TestLimitAfterAFailover(t *testing.T) {
+	t.Parallel()
+	fake, other := discoverytest.New(), discoverytest.Start(t)
+	server := httptest.NewUnstartedServer(fake)
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	client, err := consul.New(consul.Options{
+		Addresses: []string{server.URL, other.URL()}, TLS: consul.TLSOptions{InsecureSkipVerify: true},
+		ProbeInterval: 10 * time.Millisecond, Log: zerolog.Nop(),
+	})
+	verify.NoError(t, err)
+	t.Cleanup(client.Close)
+	defer client.KeepProbing()()
+	limit := func() int {
+		limit, _ := client.Capacity()
+		return limit
+	}
+	connections := limit()
+	consultest.Await(t, "queries share connections", func() bool { return limit() > connections })
+	fake.BreakProbes(http.StatusInternalServerError)
+	consultest.Await(t, "each query has its own", func() bool { return client.URL() == other.URL() && limit() == connections })
+}
+
 func TestTLSWithoutHTTP2HasOneConnectionPerQuery(t *testing.T) {
 	t.Parallel()
 	const services = 30
