@@ -177,20 +177,24 @@ func TestDialectsChange(t *testing.T) {
 }
 
 // TestTagsOfARelease replaces the instances of a service by ones with other tags, and back. A
-// route that all of them have must never fail, and one that only some have must go to these, and
-// to nobody else.
+// route that all of them have must never fail, also if each version wants another path, and one that only some have
+// must go to these, and to nobody else.
 func TestTagsOfARelease(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
 	versions := []string{"a", "b"}
 	instance := func(n int) *api.ServiceEntry {
 		version := versions[n/2%2]
+		strip, stripped := "", "/api/x"
+		if version == "a" {
+			strip, stripped = " strip=/api", "/x"
+		}
 		address := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path != "/both" && r.URL.Path != "/"+version {
-				http.Error(w, "this is version "+version, http.StatusTeapot)
+			if !slices.Contains([]string{"/both", "/" + version, stripped}, r.URL.Path) {
+				http.Error(w, "this is version "+version+", not for "+r.URL.Path, http.StatusTeapot)
 			}
 		})
-		return withTags(t, "star", fmt.Sprintf("star-%d", n), address, "urlprefix-h/both", "urlprefix-h/"+version)
+		return withTags(t, "star", fmt.Sprintf("star-%d", n), address, "urlprefix-h/both", "urlprefix-h/"+version, "urlprefix-h/api"+strip)
 	}
 	set := []*api.ServiceEntry{instance(0), instance(1)}
 	consul.Set("star", set...)
@@ -199,9 +203,10 @@ func TestTagsOfARelease(t *testing.T) {
 	stop := make(chan struct{})
 	var asking sync.WaitGroup
 	for path, allowed := range map[string][]int{
-		"h/both": {http.StatusOK},
-		"h/a":    {http.StatusOK, http.StatusNotFound, http.StatusServiceUnavailable},
-		"h/b":    {http.StatusOK, http.StatusNotFound, http.StatusServiceUnavailable},
+		"h/both":  {http.StatusOK},
+		"h/api/x": {http.StatusOK},
+		"h/a":     {http.StatusOK, http.StatusNotFound, http.StatusServiceUnavailable},
+		"h/b":     {http.StatusOK, http.StatusNotFound, http.StatusServiceUnavailable},
 	} {
 		asking.Go(func() {
 			pace := time.Tick(time.Millisecond)
