@@ -32,7 +32,9 @@ func TestRoutesFromTags(t *testing.T) {
 	address := func(name string) string {
 		return serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { names(w, name+" "+r.URL.Path) })
 	}
-	consul.Set("star", withTags(t, "star", "star-1", address("star"), "v1",
+	proxy := withTags(t, "star", "star-proxy", address("proxy"), "urlprefix-proxy.example.com/") // in the catalog by the other instance
+	proxy.Service.Kind = api.ServiceKindConnectProxy
+	consul.Set("star", proxy, withTags(t, "star", "star-1", address("star"), "v1",
 		"urlprefix-/star", "urlprefix-star.example.com/", "urlprefix-*.star.example.com/"))
 	consul.Set("moon", withTags(t, "moon", "moon-1", address("moon"),
 		"traefik.enable=true", "traefik.http.routers.moon.rule=Host(`moon.example.com`) && PathPrefix(`/m`)"))
@@ -69,6 +71,7 @@ routes: [{ host: fixed.example.com, service: fixed }]
 		"evil.example.com/":       "200 evil /",
 		"broken.example.com/":     "404",
 		"sidecar.example.com/":    "404",
+		"proxy.example.com/":      "404",
 		"other.example.com/plain": "404",
 	} {
 		status, body := r.get(url)
