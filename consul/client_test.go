@@ -138,6 +138,7 @@ func TestClientOverTLS(t *testing.T) {
 	}{
 		{"an unknown CA", TLSOptions{}, false},
 		{"the CA", TLSOptions{CAFile: ca}, true},
+		{"a directory of CAs", TLSOptions{CAPath: filepath.Dir(ca)}, true},
 		{"another name", TLSOptions{CAFile: ca, ServerName: "consul.example.org"}, false},
 		{"the name", TLSOptions{CAFile: ca, ServerName: "example.com"}, true},
 		{"no verification", TLSOptions{InsecureSkipVerify: true}, true},

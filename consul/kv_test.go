@@ -38,10 +38,8 @@ func below(t *testing.T, c *Client, prefix string) ([]string, Answer, error) {
 	return names, a, err
 }
 
-// What is absent is no error, and what ACLs hide is one.
-func TestKeys(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{ACLs: true})
+// testKeys: what is absent is no error, and what ACLs hide is one.
+func testKeys(t *testing.T, agent *consultest.Agent) {
 	_, token, err := agent.NewToken("keys", `
 		key_prefix "a/" { policy = "write" }
 		key_prefix "hidden/" { policy = "write" }

@@ -61,10 +61,23 @@ func awaitSessions(t *testing.T, agent *consultest.Agent, n int) {
 	})
 }
 
-// One holds the lock, the next one gets it when it is free, and nothing is left.
-func TestLock(t *testing.T) {
+func TestWithACLs(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
+	t.Run("a lock", func(t *testing.T) { testLock(t, agent) })
+	t.Run("keys", func(t *testing.T) { testKeys(t, agent) })
+}
+
+func TestLockThatIsNotReleased(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Config: map[string]any{"session_ttl_min": "1s"}})
+	t.Run("not awaited any more", func(t *testing.T) { lockIsNotAwaited(t, agent) })
+	t.Run("of a dead process", func(t *testing.T) { lockOfADeadProcess(t, agent) })
+	t.Run("lost", func(t *testing.T) { lockIsLost(t, agent) })
+}
+
+// testLock: one holds the lock, the next one gets it when it is free, and nothing is left.
+func testLock(t *testing.T, agent *consultest.Agent) {
 	_, token, err := agent.NewToken("locks", `
 		key_prefix "sluice/" { policy = "write" }
 		session_prefix "" { policy = "write" }`)
@@ -94,10 +107,8 @@ func TestLock(t *testing.T) {
 	verify.That(t, Forbidden(err), "without a token: %v", err)
 }
 
-// Who waits no longer leaves no session, which would be in the way of others.
-func TestLockThatIsNotAwaited(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+// lockIsNotAwaited: who waits no longer leaves no session, which would be in the way of others.
+func lockIsNotAwaited(t *testing.T, agent *consultest.Agent) {
 	c := realClient(t, agent, "")
 	c.lockTTL = time.Hour // no session ends by its TTL
 	held, err := c.Lock(t.Context(), lockKey)
@@ -232,10 +243,8 @@ func TestLockIsAwaitedThroughARecovery(t *testing.T) {
 	})
 }
 
-// A lock outlives the TTL of its session while its holder lives, and ends with it.
-func TestLockOfADeadProcess(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Config: map[string]any{"session_ttl_min": "1s"}})
+// lockOfADeadProcess: a lock outlives the TTL of its session while its holder lives, and ends with it.
+func lockOfADeadProcess(t *testing.T, agent *consultest.Agent) {
 	mortal, c := realClient(t, agent, ""), realClient(t, agent, "")
 	mortal.lockTTL = 2 * time.Second
 	dead, err := mortal.Lock(t.Context(), lockKey)
@@ -256,10 +265,8 @@ func TestLockOfADeadProcess(t *testing.T) {
 	must(t, l.Unlock(t.Context()))
 }
 
-// The holder is told that its session has ended.
-func TestLostLock(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+// lockIsLost: the holder is told that its session has ended.
+func lockIsLost(t *testing.T, agent *consultest.Agent) {
 	c := realClient(t, agent, "")
 	l, err := c.Lock(t.Context(), lockKey)
 	must(t, err)

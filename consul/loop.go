@@ -60,7 +60,6 @@ type LoopOptions struct {
 	// UserDefined: the queries contain a filter, or execute a prepared query, so that
 	// errors of one loop may not be the agent's fault.
 	UserDefined bool
-	Rate        rate.Limit // of the queries; 0: QueryRate
 	// Uncounted: Run does not count the loop for Oversubscribed. Its queries do not block, or
 	// other loops that are counted share their answers.
 	Uncounted bool

@@ -1,169 +1,61 @@
 package discovery
 
 import (
+	"fmt"
+	"strconv"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sluice/test/verify"
 )
 
-func TestFirstSetIsPassedAtOnce(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		b.start("star").set(instances("b", "a"))
-		b.start("moon").set(nil)
-		b.expect(0, call{0, "star", "a b"}, call{0, "moon", ""})
-		for _, s := range b.Statuses() {
-			verify.Equal(t, s.Changes, 1, "%s: changes", s.Service)
-		}
-	})
-}
-
-func TestUnchangedSetIsDropped(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.startWith("a", "b")
-		w.set(instances("b", "a"))
-		b.expect(5 * time.Second)
-	})
-}
-
-func TestUnchangedSetDoesNotProlongTheWait(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.startWith("a")
-		w.set(instances("a", "b"))
-		b.expect(90 * ms)
-		w.set(instances("b", "a"))
-		b.expect(100*ms, call{100 * ms, "star", "a b"})
-	})
-}
-
-func TestBurstOfAdditionsIsBatched(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.start("star")
-		w.set(nil)
-		b.expect(0, call{0, "star", ""})
-		b.expect(2000 * ms)
-
-		w.set(instances("a")) // after a quiet period: at once
-		b.expect(2050*ms, call{2000 * ms, "star", "a"})
-		w.set(instances("a", "b"))
-		b.expect(2100 * ms)
-		w.set(instances("a", "b", "c"))
-		b.expect(2500*ms, call{2200 * ms, "star", "a b c"})
-	})
-}
-
-func TestSteadyAdditionsWaitAtMostMaxWait(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.startWith("a")
-		for n := range 12 { // from 50 ms to 985 ms, never quiet
-			b.expect(time.Duration(50+85*n) * ms)
-			set := instances("a")
-			set[0].Weight = 2 + n
-			w.set(set)
-		}
-		b.expect(1049 * ms)
-		b.expect(1050*ms, call{1050 * ms, "star", "a*13"})
-	})
-}
-
-func TestRemovalIsPassedAtOnceWithPendingAdditions(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.startWith("a", "b")
-		w.set(instances("a", "b", "c"))
-		b.expect(20 * ms)
-		w.set(instances("b", "c"))
-		b.expect(2000*ms, call{20 * ms, "star", "b c"})
-	})
-}
-
-// A rolling deployment removes an instance and adds another.
-func TestAdditionAfterRemovalIsPassedAtOnce(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.startWith("a", "b")
-		b.expect(500 * ms)
-		w.set(instances("b"))
-		b.expect(502*ms, call{500 * ms, "star", "b"})
-		w.set(instances("b", "c"))
-		b.expect(520*ms, call{502 * ms, "star", "b c"})
-		w.set(instances("b", "c", "d"))
-		b.expect(619 * ms)
-		b.expect(900*ms, call{620 * ms, "star", "b c d"})
-		w.set(instances("c", "d", "e")) // both at once: it counts as an addition
-		b.expect(910*ms, call{900 * ms, "star", "c d e"})
-		w.set(instances("c", "d", "e", "f"))
-		b.expect(1009 * ms)
-		b.expect(1010*ms, call{1010 * ms, "star", "c d e f"})
-	})
-}
-
-func TestOutOfServiceIsPassedAtOnce(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		change func(*Instance)
-		want   string
-	}{
-		{"critical", func(i *Instance) { i.Status, i.Weight = StatusCritical, 0 }, "a(critical) b"},
-		{"critical with a weight", func(i *Instance) { i.Status = StatusCritical }, "a(critical) b"},
-		{"maintenance", func(i *Instance) { i.Status, i.Weight = StatusMaintenance, 0 }, "a(maintenance) b"},
-		{"warning without weight", func(i *Instance) { i.Status, i.Weight = StatusWarning, 0 }, "a(warning) b"},
-		{"weight 0", func(i *Instance) { i.Weight = 0 }, "a b"},
+// What a source reports, and what Sink gets, each with its time in ms; a set is in the notation of parseSet.
+func TestDebounce(t *testing.T) {
+	steady := "0: a"
+	for n := range 12 { // from 50 ms to 985 ms, never quiet
+		steady += fmt.Sprintf(", %d: a*%d", 50+85*n, 2+n)
+	}
+	for _, tt := range []struct{ name, reports, want string }{
+		{"an unchanged set is dropped", "0: a b, 0: b a", "0: a b"},
+		{"an unchanged set does not prolong the wait", "0: a, 0: a b, 90: b a", "0: a, 100: a b"},
+		{"additions are batched, but for the first one after a quiet period", "0:, 2000: a, 2050: a b, 2100: a b c", "0:, 2000: a, 2200: a b c"},
+		{"steady additions wait at most for MaxWait", steady, "0: a, 1050: a*13"},
+		{"an addition that is undone is dropped", "0: a, 0: a b, 50: a, 3000: a b", "0: a, 3000: a b"},
+		{"an update that stays in service waits", "0: a, 0: a:warning*5", "0: a, 100: a(warning)*5"},
+		{"a removal does not wait, nor do pending additions", "0: a b, 0: a b c, 20: b c", "0: a b, 20: b c"},
+		// A rolling deployment removes an instance and adds another. Both at once count as an addition.
+		{"an addition after a removal does not wait", "0: a b, 500: b, 502: b c, 520: b c d, 900: c d e, 910: c d e f",
+			"0: a b, 500: b, 502: b c, 620: b c d, 900: c d e, 1010: c d e f"},
+		{"critical", "0: a b, 10: a:critical b", "0: a b, 10: a(critical) b"},
+		{"critical with a weight", "0: a b, 10: a:critical*1 b", "0: a b, 10: a(critical) b"},
+		{"maintenance", "0: a b, 10: a:maintenance b", "0: a b, 10: a(maintenance) b"},
+		{"warning without weight", "0: a b, 10: a:warning*0 b", "0: a b, 10: a(warning) b"},
+		{"weight 0", "0: a b, 10: a*0 b", "0: a b, 10: a b"},
+		// A pool whose active checks override a critical status uses the instance until it is in maintenance mode.
+		{"another reason to be out of service", "0: a:critical, 10: a:maintenance, 10: a:maintenance*9", "0: a(critical), 10: a(maintenance), 110: a(maintenance)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, b *bubble) {
-				w := b.startWith("a", "b")
-				set := instances("a", "b")
-				tt.change(&set[0])
-				b.expect(10 * ms)
-				w.set(set)
-				b.expect(10*ms, call{10 * ms, "star", tt.want})
+				w := b.start("star")
+				for report := range strings.SplitSeq(tt.reports, ", ") {
+					at, words, _ := strings.Cut(report, ":")
+					ms := verify.Result(strconv.Atoi(at)).Must(t)
+					time.Sleep(time.Until(b.begin.Add(time.Duration(ms) * time.Millisecond)))
+					w.set(parseSet(words))
+					synctest.Wait()
+				}
+				time.Sleep(5 * time.Second)
+				synctest.Wait()
+				var got []string
+				for _, c := range b.calls {
+					got = append(got, strings.TrimRight(fmt.Sprintf("%d: %s", c.after.Milliseconds(), c.set), " "))
+				}
+				verify.Equal(t, strings.Join(got, ", "), tt.want, "Sink")
 			})
 		})
 	}
-}
-
-// A pool whose active checks override a critical status uses the instance until it is in
-// maintenance mode.
-func TestOtherReasonToBeOutOfServiceIsPassedAtOnce(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.start("star")
-		set := instances("a")
-		set[0].Status = StatusCritical
-		w.set(set)
-		b.expect(0, call{0, "star", "a(critical)"})
-		b.expect(10 * ms)
-		set = instances("a")
-		set[0].Status = StatusMaintenance
-		w.set(set)
-		b.expect(10*ms, call{10 * ms, "star", "a(maintenance)"})
-		set = instances("a")
-		set[0].Status, set[0].Detail = StatusMaintenance, "another note"
-		w.set(set)
-		b.expect(109 * ms)
-		b.expect(110*ms, call{110 * ms, "star", "a(maintenance)"})
-	})
-}
-
-func TestUpdateThatStaysInServiceWaits(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.startWith("a")
-		set := instances("a")
-		set[0].Status, set[0].Weight = StatusWarning, 5
-		w.set(set)
-		b.expect(99 * ms)
-		b.expect(100*ms, call{100 * ms, "star", "a(warning)*5"})
-	})
-}
-
-func TestFlappingAdditionCancelsItself(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.startWith("a")
-		w.set(instances("a", "b"))
-		b.expect(50 * ms)
-		w.set(instances("a"))
-		b.expect(3000 * ms)
-		w.set(instances("a", "b")) // after a quiet period: at once
-		b.expect(3000*ms, call{3000 * ms, "star", "a b"})
-	})
 }
 
 func TestServicesDoNotDelayEachOther(t *testing.T) {

@@ -1,8 +1,8 @@
 package discovery
 
 import (
-	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -10,13 +10,17 @@ import (
 	"sluice/test/verify"
 )
 
-// parseSet parses a set such as "a b:critical c:maintenance d:unchecked e:moved f:at-a".
+// parseSet parses a set such as "a b:critical c:maintenance d:unchecked e:moved f:at-a g:warning*2 h*0"; after a star
+// is the weight.
 func parseSet(words string) []Instance {
 	var set []Instance
 	for n, word := range strings.Fields(words) {
+		word, weight, weighted := strings.Cut(word, "*")
 		id, status, _ := strings.Cut(word, ":")
 		i := Instance{Service: "star", ID: id, Node: "n", Address: "10.0.0.1", Port: 1000 + int(id[0]), Weight: 1}
 		switch status {
+		case "warning":
+			i.Status = StatusWarning
 		case "critical", "unchecked":
 			i.Status, i.Weight, i.Unchecked = StatusCritical, 0, status == "unchecked"
 		case "maintenance":
@@ -25,6 +29,9 @@ func parseSet(words string) []Instance {
 			i.Port = 81 + n
 		case "at-a":
 			i.Port = 1000 + 'a'
+		}
+		if weighted {
+			i.Weight, _ = strconv.Atoi(weight)
 		}
 		set = append(set, i)
 	}
@@ -288,21 +295,5 @@ func TestInheritKeepsProbation(t *testing.T) {
 	}
 	if got := g.Accept(now.Add(time.Minute), parseSet("b"), false); formatSet(got) != "b" {
 		t.Errorf("got %q after the time on probation", formatSet(got))
-	}
-}
-
-// The time that an instance has spent on probation goes on with the source after it.
-func TestInheritKeepsTheTimeOnProbation(t *testing.T) {
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	first, next := &Guard{Probation: time.Minute}, &Guard{Probation: time.Minute}
-	first.Accept(now, parseSet("a b"), false)
-	first.Accept(now, nil, false)
-	next.Inherit(first.Accept(now.Add(40*time.Second), nil, false), first.Memory())
-	for at, want := range map[time.Duration]string{59 * time.Second: "a? b?", 60 * time.Second: ""} {
-		g := *next
-		g.probation = maps.Clone(next.probation)
-		if got := g.Accept(now.Add(at), nil, false); formatSet(got) != want {
-			t.Errorf("got %q after %v, want %q", formatSet(got), at, want)
-		}
 	}
 }

@@ -189,26 +189,3 @@ func TestSinkIsCalledInOrder(t *testing.T) {
 	cancel()
 	all.Wait()
 }
-
-// BenchmarkHandOver measures the time from the report of a removal to Sink.
-func BenchmarkHandOver(b *testing.B) {
-	got := make(chan struct{})
-	m := NewManager(ManagerOptions{Sink: func(string, []Instance) { got <- struct{}{} }})
-	s := newScripted()
-	m.Watch("star", s)
-	ctx, cancel := context.WithCancel(b.Context())
-	var run sync.WaitGroup
-	run.Go(func() { m.Run(ctx) })
-	w := <-s.reports
-	port := 0
-	b.ReportAllocs()
-	for b.Loop() {
-		port++
-		set := instances("a", "b", "c", "d", "e")
-		set[0].Port = port
-		w.set(set)
-		<-got
-	}
-	cancel()
-	run.Wait()
-}

@@ -89,12 +89,7 @@ func TestReasonHasTheCurrentCause(t *testing.T) {
 }
 
 func TestMustPassFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		s := activeSettings(probe)
-		s.Active.MustPassFirst = true
-		f := newFixture(t, s, Options{})
-		defer f.close()
+	checkedAs(t, Options{}, func(a *Active, _ *script) { a.MustPassFirst = true }, func(t *testing.T, f *fixture, probe *script) {
 		probe.set(instance(1), true)
 		f.Apply(instances(2))
 		verify.Equal(t, f.eligible(), 0, "a peer gets requests before its first check")
@@ -150,11 +145,8 @@ func TestPeersWithoutRequestsAreChecked(t *testing.T) {
 }
 
 func TestConcurrencyIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		probe.takes = 500 * time.Millisecond
-		f := newFixture(t, activeSettings(probe), Options{MaxChecks: 10})
-		defer f.close()
+	slow := func(_ *Active, probe *script) { probe.takes = 500 * time.Millisecond }
+	checkedAs(t, Options{MaxChecks: 10}, slow, func(t *testing.T, f *fixture, probe *script) {
 		f.Apply(instances(100))
 		pass(time.Second)
 		running, overdue := f.monitor.Load()
@@ -170,12 +162,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 
 // The checks of peers that are added together are spread over the interval.
 func TestChecksSpread(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		s := activeSettings(probe)
-		s.Active.Jitter = 0.1
-		f := newFixture(t, s, Options{})
-		defer f.close()
+	checkedAs(t, Options{}, func(a *Active, _ *script) { a.Jitter = 0.1 }, func(t *testing.T, f *fixture, probe *script) {
 		f.Apply(instances(1000))
 		pass(60 * time.Second)
 		begin := time.Now().Add(-10 * time.Second)

@@ -27,13 +27,8 @@ func TestProbeForgetsARemovedPeer(t *testing.T) {
 
 // The verdict on a peer that was removed during its check is dropped.
 func TestAVerdictOnARemovedPeerIsDropped(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		probe.takes = 500 * time.Millisecond
-		s := activeSettings(probe)
-		s.Active.UnhealthyThreshold = 1
-		f := newFixture(t, s, Options{})
-		defer f.close()
+	slow := func(a *Active, probe *script) { a.UnhealthyThreshold, probe.takes = 1, 500*time.Millisecond }
+	checkedAs(t, Options{}, slow, func(t *testing.T, f *fixture, probe *script) {
 		probe.set(instance(0), true)
 		f.Apply(instances(1))
 		time.Sleep(100 * time.Millisecond) // the check is running
@@ -177,13 +172,8 @@ func TestCloseEndsChecks(t *testing.T) {
 }
 
 func TestAfterFirstChecks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		probe.takes = 100 * time.Millisecond
-		s := activeSettings(probe)
-		s.Active.MustPassFirst = true
-		f := newFixture(t, s, Options{MaxChecks: 2})
-		defer f.close()
+	slow := func(a *Active, probe *script) { a.MustPassFirst, probe.takes = true, 100*time.Millisecond }
+	checkedAs(t, Options{MaxChecks: 2}, slow, func(t *testing.T, f *fixture, probe *script) {
 		probe.set(instance(1), true)
 		f.Apply(instances(5))
 		var called time.Duration
@@ -198,11 +188,7 @@ func TestAfterFirstChecks(t *testing.T) {
 }
 
 func TestAfterFirstChecksThatNeedNotPass(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		probe.takes = time.Hour
-		f := newFixture(t, activeSettings(probe), Options{})
-		defer f.close()
+	checkedAs(t, Options{}, func(_ *Active, probe *script) { probe.takes = time.Hour }, func(t *testing.T, f *fixture, _ *script) {
 		f.Apply(instances(5))
 		called := false
 		f.checker.AfterFirstChecks(func() { called = true })
@@ -217,13 +203,8 @@ func TestStopEndsTheWaitForFirstChecks(t *testing.T) {
 		"no peers":    func(f *fixture) { f.Apply(nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				probe := newScript()
-				probe.takes = time.Second
-				s := activeSettings(probe)
-				s.Active.Timeout = time.Hour
-				s.Active.MustPassFirst = true
-				f := newFixture(t, s, Options{MaxChecks: 1})
+			slow := func(a *Active, probe *script) { a.Timeout, a.MustPassFirst, probe.takes = time.Hour, true, time.Second }
+			checkedAs(t, Options{MaxChecks: 1}, slow, func(t *testing.T, f *fixture, _ *script) {
 				f.Apply(instances(5))
 				called := false
 				f.checker.AfterFirstChecks(func() { called = true })
@@ -232,7 +213,6 @@ func TestStopEndsTheWaitForFirstChecks(t *testing.T) {
 				end(f)
 				synctest.Wait()
 				verify.That(t, called, "not called")
-				f.close()
 			})
 		})
 	}

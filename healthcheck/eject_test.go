@@ -178,12 +178,9 @@ func TestMaxEjected(t *testing.T) {
 		{1, 0, 1}, {2, 1, 0.5}, {2, 1, 1}, {3, 1, 0.5}, {4, 2, 0.5}, {10, 5, 0.5}, {10, 1, 0.1}, {10, 1, 0.01}, {10, 9, 1}, {10, 2, 0.29},
 	} {
 		t.Run(fmt.Sprint(test), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := passiveSettings()
-				s.Passive.MaxEjected = test.share
-				s.Passive.Ejection = time.Hour
-				f := newFixture(t, s, Options{})
-				defer f.close()
+			s := passiveSettings()
+			s.Passive.MaxEjected, s.Passive.Ejection = test.share, time.Hour
+			bubble(t, s, func(t *testing.T, f *fixture) {
 				f.Apply(instances(test.peers))
 				for n := range test.peers {
 					f.fail(n, 5, refused)

@@ -165,8 +165,19 @@ func bubble(t *testing.T, s Settings, run func(t *testing.T, f *fixture)) {
 
 // checked is bubble with active checks by a script.
 func checked(t *testing.T, run func(t *testing.T, f *fixture, probe *script)) {
-	probe := newScript()
-	bubble(t, activeSettings(probe), func(t *testing.T, f *fixture) { run(t, f, probe) })
+	checkedAs(t, Options{}, func(*Active, *script) {}, run)
+}
+
+// checkedAs is checked with other options, and settings or a script that change has changed.
+func checkedAs(t *testing.T, o Options, change func(a *Active, probe *script), run func(t *testing.T, f *fixture, probe *script)) {
+	synctest.Test(t, func(t *testing.T) {
+		probe := newScript()
+		s := activeSettings(probe)
+		change(s.Active, probe)
+		f := newFixture(t, s, o)
+		defer f.close()
+		run(t, f, probe)
+	})
 }
 
 // pass lets time pass in a bubble, and what is due happen.
@@ -182,13 +193,8 @@ func newFixture(t testing.TB, s Settings, o Options) *fixture {
 	s = s.clone()
 	f := &fixture{t: t}
 	f.options = balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, Notify: f.note})
-	if _, benchmark := t.(*testing.B); !benchmark {
-		random := seeded(t)
-		f.options.Random = random.Uint64
-		if o.Random == nil {
-			o.Random = random.Float64
-		}
-	}
+	random := seeded(t)
+	f.options.Random, o.Random = random.Uint64, random.Float64
 	o.MaxChecks = cmp.Or(o.MaxChecks, 512)
 	f.monitor = NewMonitor(o)
 	f.checker = f.monitor.NewChecker()

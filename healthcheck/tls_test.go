@@ -1,16 +1,10 @@
 package healthcheck
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -19,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -27,26 +20,12 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"sluice/certificates"
+	"sluice/test/testcert"
 	"sluice/test/verify"
 )
 
 // fixed is config for every connection.
 func fixed(config *tls.Config) func() *tls.Config { return config.Clone }
-
-// selfSigned returns a certificate for 127.0.0.1 that signs itself, and its key,
-// PEM.
-func selfSigned(t *testing.T, name string) (cert, key []byte) {
-	t.Helper()
-	private := verify.Result(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)).Must(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		IsCA: true, BasicConstraintsValid: true,
-	}
-	der := verify.Result(x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)).Must(t)
-	secret := verify.Result(x509.MarshalPKCS8PrivateKey(private)).Must(t)
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
-}
 
 func write(t *testing.T, file string, data []byte) {
 	t.Helper()
@@ -56,8 +35,9 @@ func write(t *testing.T, file string, data []byte) {
 // A certificate that the files had not at the start is shown, and trusted, by the
 // next check.
 func TestCertificatesAreReadAgain(t *testing.T) {
-	oldCert, oldKey := selfSigned(t, "old")
-	newCert, newKey := selfSigned(t, "new")
+	loopback := func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} }
+	oldCert, oldKey := testcert.PEM("old", loopback)
+	newCert, newKey := testcert.PEM("new", loopback)
 	pair := verify.Result(tls.X509KeyPair(newCert, newKey)).Must(t)
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(newCert)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,7 +46,7 @@ type running struct {
 func start(t *testing.T, consulURL, address string, o Options) *running {
 	t.Helper()
 	r := &running{log: new(subprocess.Output), ended: make(chan struct{})}
-	o.Name, o.Consul.Addresses, o.Log = "star", []string{consulURL}, zerolog.New(r.log)
+	o.Name, o.Consul.Addresses, o.Log = service(t), []string{consulURL}, zerolog.New(r.log)
 	host, port, err := net.SplitHostPort(address)
 	verify.NoError(t, err)
 	if o.Address = host; host == "0.0.0.0" {
@@ -103,9 +104,12 @@ func startOrigin(t *testing.T) *origin {
 
 func (o *origin) address() string { return o.Listener.Addr().String() }
 
-// entries returns the instances of star with their checks, except serfHealth.
-func entries(agent *consultest.Agent) []*api.ServiceEntry {
-	list, _, err := agent.Client().Health().Service("star", "", false, nil)
+// service is the name of the service of t.
+func service(t *testing.T) string { return strings.ReplaceAll(t.Name(), "/", ".") }
+
+// entries returns the instances of t's service with their checks, except serfHealth.
+func entries(t *testing.T, agent *consultest.Agent) []*api.ServiceEntry {
+	list, _, err := agent.Client().Health().Service(service(t), "", false, nil)
 	if err != nil {
 		return nil
 	}
@@ -117,7 +121,7 @@ func awaitStatus(t *testing.T, agent *consultest.Agent, status string) *api.Serv
 	t.Helper()
 	var e *api.ServiceEntry
 	consultest.Await(t, "one instance is "+status, func() bool {
-		list := entries(agent)
+		list := entries(t, agent)
 		if len(list) != 1 || list[0].Checks.AggregatedStatus() != status {
 			return false
 		}
@@ -130,24 +134,36 @@ func awaitStatus(t *testing.T, agent *consultest.Agent, status string) *api.Serv
 func awaitNone(t *testing.T, agent *consultest.Agent) {
 	t.Helper()
 	consultest.Await(t, "Consul has no instance", func() bool {
-		list, _, err := agent.Client().Health().Service("star", "", false, nil)
+		list, _, err := agent.Client().Health().Service(service(t), "", false, nil)
 		return err == nil && len(list) == 0
 	})
 }
 
 var healthCheck = Check{Type: HTTP, Path: "/health", Timeout: 30 * time.Second}
 
-// The application is registered when it passes its check, and deregistered before the drain.
-func TestRegistersAndLeaves(t *testing.T) {
+func TestRegistration(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
+	for name, test := range map[string]func(t *testing.T, agent *consultest.Agent){
+		"it registers and leaves": registersAndLeaves, "Consul is away at the start": consulIsAwayAtTheStart,
+		"TTL": ttlReportsTheCheck, "gRPC": grpcCheck,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, agent)
+		})
+	}
+}
+
+// registersAndLeaves: the application is registered when it passes its check, and deregistered before the drain.
+func registersAndLeaves(t *testing.T, agent *consultest.Agent) {
 	o := startOrigin(t)
 	o.sick.Store(true)
 	r := start(t, agent.URL(), o.address(), Options{
 		Tags: []string{"v1", "b"}, Meta: map[string]string{"zone": "a"}, Weight: 7, Drain: time.Hour, Check: healthCheck,
 	})
 	consultest.Await(t, "the check is repeated", func() bool { return o.asked.Load() > 3 })
-	list := entries(agent)
+	list := entries(t, agent)
 	verify.That(t, len(list) <= 0 && !r.isRegistered(), "it is registered before it works: %v", list)
 	o.sick.Store(false)
 	e := awaitStatus(t, agent, api.HealthPassing)
@@ -172,26 +188,21 @@ func TestRegistersAndLeaves(t *testing.T) {
 // The agent has lost the registration. It gets one with the present status.
 func TestAgentRestartedEmpty(t *testing.T) {
 	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	o := startOrigin(t)
+	check := healthCheck
+	check.Interval = time.Hour
+	start(t, agent.URL(), o.address(), Options{Check: check})
+	awaitStatus(t, agent, api.HealthPassing)
 	for _, status := range []string{api.HealthPassing, api.HealthCritical} {
-		t.Run(status, func(t *testing.T) {
-			t.Parallel()
-			agent := consultest.Start(t, consultest.Options{})
-			o := startOrigin(t)
-			check := healthCheck
-			check.Interval = time.Hour
-			start(t, agent.URL(), o.address(), Options{Check: check})
-			awaitStatus(t, agent, api.HealthPassing)
-			o.sick.Store(status == api.HealthCritical)
-			verify.NoError(t, agent.Restart(t.Context()))
-			awaitStatus(t, agent, status)
-		})
+		o.sick.Store(status == api.HealthCritical)
+		verify.NoError(t, agent.Restart(t.Context()))
+		awaitStatus(t, agent, status)
 	}
 }
 
-// Without Consul the application is not registered, and Run goes on.
-func TestConsulIsAwayAtTheStart(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+// consulIsAwayAtTheStart: without Consul the application is not registered, and Run goes on.
+func consulIsAwayAtTheStart(t *testing.T, agent *consultest.Agent) {
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	relay.Cut()
 	r := start(t, relay.URL(), startOrigin(t).address(), Options{Check: healthCheck, Drain: time.Hour})
@@ -209,10 +220,8 @@ func TestConsulIsAwayAtTheStart(t *testing.T) {
 	awaitNone(t, agent)
 }
 
-// With TTL, the process checks the application, and reports.
-func TestTTLReportsTheCheck(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+// ttlReportsTheCheck: with TTL, the process checks the application, and reports.
+func ttlReportsTheCheck(t *testing.T, agent *consultest.Agent) {
 	o := startOrigin(t)
 	check := Check{Type: HTTP, TTL: true, Interval: time.Second, Timeout: time.Second}
 	start(t, agent.URL(), o.address(), Options{Check: check})
@@ -231,9 +240,7 @@ func TestTTLReportsTheCheck(t *testing.T) {
 	awaitStatus(t, agent, api.HealthPassing)
 }
 
-func TestGRPCCheck(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+func grpcCheck(t *testing.T, agent *consultest.Agent) {
 	listener, err := consultest.Listen()
 	verify.NoError(t, err)
 	server, state := grpc.NewServer(), health.NewServer()
@@ -287,7 +294,7 @@ func TestACLs(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	rules, err := consultest.DocumentedPolicy("../../docs/register.md", "## Consul")
 	verify.NoError(t, err)
-	_, token, err := agent.NewToken("app", rules)
+	_, token, err := agent.NewToken("app", strings.Replace(rules, `"star"`, strconv.Quote(service(t)), 1))
 	verify.NoError(t, err)
 	r := start(t, agent.URL(), startOrigin(t).address(), Options{Check: healthCheck, Consul: consul.Options{Token: token.SecretID}})
 	awaitStatus(t, agent, api.HealthPassing)

@@ -89,9 +89,31 @@ func awaitCatalog(t *testing.T, agent *consultest.Agent, want ...string) {
 	consultest.Await(t, fmt.Sprintf("the catalog has %q", want), func() bool { return slices.Equal(catalog(agent), want) })
 }
 
-func TestRealRegistersAndLeaves(t *testing.T) {
+func TestRealAgent(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Node: "n"})
+	for name, test := range map[string]func(t *testing.T, agent *consultest.Agent){
+		"it registers and leaves": registersAndLeaves, "it takes over": takesOver,
+		"it keeps the maintenance mode": keepsMaintenance, "an agent with two addresses": agentWithTwoAddresses,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, agent) })
+		services := verify.Result(agent.Client().Agent().Services()).Must(t)
+		for id := range services { // that a test has left
+			verify.NoError(t, agent.Client().Agent().ServiceDeregister(id))
+		}
+		awaitCatalog(t, agent)
+	}
+}
+
+func TestRealAgents(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t, consultest.Options{Node: "server"})
+	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "agent", Join: []string{server.SerfAddress()}})
+	t.Run("behind a balancer", func(t *testing.T) { agentsBehindABalancer(t, server, agent) })
+	t.Run("failover", func(t *testing.T) { failoverLeavesNoDuplicate(t, server, agent) })
+}
+
+func registersAndLeaves(t *testing.T, agent *consultest.Agent) {
 	s := withCheck(CheckTTL)
 	s.Tags, s.Meta = []string{"edge"}, map[string]string{"rack": "7", MetaConfig: "abc"}
 	r := startReal(t, someSelf, s, "", agent.URL())
@@ -129,11 +151,9 @@ func TestRealRegistersAndLeaves(t *testing.T) {
 	}
 }
 
-// A registration of an earlier process with another id is replaced: it has the same address
+// takesOver: a registration of an earlier process with another id is replaced: it has the same address
 // of the admin API.
-func TestRealTakesOver(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Node: "n"})
+func takesOver(t *testing.T, agent *consultest.Agent) {
 	unhurried := withCheck(CheckTTL)
 	unhurried.Check.Interval = time.Hour // it stays passing for all of the test
 	before := startReal(t, someSelf, unhurried, "", agent.URL())
@@ -155,22 +175,9 @@ func TestRealTakesOver(t *testing.T) {
 	awaitCatalog(t, agent, "sluice-web1-80@n passing", "sluice-web1-9080@n passing")
 }
 
-func TestRealAgentRestartedEmpty(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Node: "n"})
-	startReal(t, someSelf, withCheck(CheckNone), "", agent.URL())
-	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
-	verify.NoError(t, agent.Restart(t.Context()))
-	begin := time.Now()
-	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
-	t.Logf("registered again %v after the agent was ready", time.Since(begin).Round(time.Millisecond))
-}
-
-// Later registrations, also with another type of check, change neither the status nor the
+// keepsMaintenance: later registrations, also with another type of check, change neither the status nor the
 // maintenance mode.
-func TestRealKeepsMaintenance(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Node: "n"})
+func keepsMaintenance(t *testing.T, agent *consultest.Agent) {
 	r := startReal(t, someSelf, withCheck(CheckTTL), "", agent.URL())
 	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
 	verify.NoError(t, agent.Client().Agent().EnableServiceMaintenance("sluice-web1-8080", "work"))
@@ -187,12 +194,9 @@ func TestRealKeepsMaintenance(t *testing.T) {
 	verify.That(t, err == nil && len(checks) == 2 && checks["sluice-tcp:sluice-web1-8080"] != nil, "checks %v, %v", checks, err)
 }
 
-// The first agent dies, and sluice registers with the second. After the first one is back
+// failoverLeavesNoDuplicate: the first agent dies, and sluice registers with the second. After the first one is back
 // with the old registration on its disk, sluice is listed once.
-func TestRealFailoverLeavesNoDuplicate(t *testing.T) {
-	t.Parallel()
-	server := consultest.Start(t, consultest.Options{Node: "server"})
-	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "agent", Join: []string{server.SerfAddress()}})
+func failoverLeavesNoDuplicate(t *testing.T, server, agent *consultest.Agent) {
 	r := startReal(t, someSelf, withCheck(CheckNone), "", agent.URL(), server.URL())
 	awaitCatalog(t, server, "sluice-web1-8080@agent passing")
 	verify.NoError(t, agent.Kill())
@@ -212,11 +216,8 @@ func TestRealFailoverLeavesNoDuplicate(t *testing.T) {
 	consultest.Await(t, "nothing is left over", func() bool { return len(r.Status().Leftovers) == 0 })
 }
 
-// Two agents are behind one address, which takes them in turn.
-func TestRealAgentsBehindABalancer(t *testing.T) {
-	t.Parallel()
-	server := consultest.Start(t, consultest.Options{Node: "server"})
-	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "agent", Join: []string{server.SerfAddress()}})
+// agentsBehindABalancer are two at one address, which takes them in turn.
+func agentsBehindABalancer(t *testing.T, server, agent *consultest.Agent) {
 	var turn atomic.Int64
 	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.Out.URL.Scheme = "http"
@@ -247,10 +248,8 @@ func TestRealAgentsBehindABalancer(t *testing.T) {
 	awaitCatalog(t, server)
 }
 
-// One agent has two addresses: a registration at one is not removed through the other.
-func TestRealAgentWithTwoAddresses(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Node: "n"})
+// agentWithTwoAddresses: a registration at one is not removed through the other.
+func agentWithTwoAddresses(t *testing.T, agent *consultest.Agent) {
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	r := startReal(t, someSelf, withCheck(CheckNone), "", relay.URL(), agent.URL())
 	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
@@ -286,4 +285,15 @@ func TestRealACLs(t *testing.T) {
 	r.stop()
 	r.Leave(t.Context())
 	awaitCatalog(t, agent)
+}
+
+func TestRealAgentRestartedEmpty(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "n"})
+	startReal(t, someSelf, withCheck(CheckNone), "", agent.URL())
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	verify.NoError(t, agent.Restart(t.Context()))
+	begin := time.Now()
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	t.Logf("registered again %v after the agent was ready", time.Since(begin).Round(time.Millisecond))
 }

@@ -20,13 +20,16 @@ import (
 // noticed when the next one ends.
 const wait = 2 * time.Second
 
-// newReplica returns keys below the prefix p that do not follow Consul yet.
+// prefix is the first part of the keys of t.
+func prefix(t *testing.T) string { return strings.ReplaceAll(t.Name(), "/", "-") }
+
+// newReplica returns keys below the prefix of t that do not follow Consul yet.
 func newReplica(t *testing.T, url, token string) *Keys[string] {
 	t.Helper()
 	client, err := consul.New(consul.Options{Addresses: []string{url}, Token: token, Log: zerolog.Nop()})
 	verify.NoError(t, err)
 	k := New(Options[string]{
-		Consul: client, Prefix: "p", Wait: func() time.Duration { return wait }, Decode: decode,
+		Consul: client, Prefix: prefix(t), Wait: func() time.Duration { return wait }, Decode: decode,
 		Name: "values", Log: zerolog.Nop(),
 	})
 	t.Cleanup(func() {
@@ -68,19 +71,31 @@ func awaitAccepted(t *testing.T, k *Keys[string], keys ...string) {
 // indexes returns the ModifyIndex of each key below the prefix.
 func indexes(t *testing.T, agent *consultest.Agent) map[string]uint64 {
 	t.Helper()
-	pairs, _, err := agent.Client().KV().List("p/", nil)
+	pairs, _, err := agent.Client().KV().List(prefix(t)+"/", nil)
 	verify.NoError(t, err)
 	all := make(map[string]uint64)
 	for _, p := range pairs {
-		all[strings.TrimPrefix(p.Key, "p/")] = p.ModifyIndex
+		all[strings.TrimPrefix(p.Key, prefix(t)+"/")] = p.ModifyIndex
 	}
 	return all
 }
 
-// Replicas that write the same keys at once agree about what Consul has.
-func TestReplicasWriteAtOnce(t *testing.T) {
+func TestKeys(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
+	for name, test := range map[string]func(t *testing.T, agent *consultest.Agent){
+		"replicas write at once": replicasWriteAtOnce, "proposals": proposals, "changes without Consul": changesWithoutConsul,
+		"a deletion with a shorter prefix": deletionWithAShorterPrefix, "keys without the mark": keysWithoutTheMark,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, agent)
+		})
+	}
+}
+
+// replicasWriteAtOnce: replicas that write the same keys at once agree about what Consul has.
+func replicasWriteAtOnce(t *testing.T, agent *consultest.Agent) {
 	replicas := []*Keys[string]{startReplica(t, agent.URL()), startReplica(t, agent.URL()), startReplica(t, agent.URL())}
 	var writing sync.WaitGroup
 	for n, k := range replicas {
@@ -99,7 +114,7 @@ func TestReplicasWriteAtOnce(t *testing.T) {
 	for n, k := range replicas {
 		awaitAccepted(t, k, "same", fmt.Sprint("own", n))
 	}
-	pair, _, err := agent.Client().KV().Get("p/same", nil)
+	pair, _, err := agent.Client().KV().Get(prefix(t)+"/same", nil)
 	if err != nil || pair == nil {
 		t.Fatal(pair, err)
 	}
@@ -109,10 +124,8 @@ func TestReplicasWriteAtOnce(t *testing.T) {
 	}
 }
 
-// A proposal counts only if Consul accepts it before the key has another value.
-func TestProposals(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+// proposals: one counts only if Consul accepts it before the key has another value.
+func proposals(t *testing.T, agent *consultest.Agent) {
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	a, b := startReplica(t, agent.URL()), startReplica(t, relay.URL())
 	propose := func(k *Keys[string], value string) bool { return k.Propose("a", value) }
@@ -141,11 +154,9 @@ func TestProposals(t *testing.T) {
 	awaitCounting(t, a, "a=second")
 }
 
-// A change that is made while Consul is away counts here, and is written when Consul is back, over what
-// others have written meanwhile, unless its condition says otherwise.
-func TestChangesWithoutConsul(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+// changesWithoutConsul: a change that is made while Consul is away counts here, and is written when Consul is back,
+// over what others have written meanwhile, unless its condition says otherwise.
+func changesWithoutConsul(t *testing.T, agent *consultest.Agent) {
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	a, b := startReplica(t, relay.URL()), startReplica(t, agent.URL())
 	b.Put("ended", "x", nil)
@@ -175,7 +186,7 @@ func TestChangesWithoutConsul(t *testing.T) {
 func TestRefusedWrites(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
-	policy, token, err := agent.NewToken("reader", `key_prefix "p/" { policy = "read" }`)
+	policy, token, err := agent.NewToken("reader", `key_prefix "TestRefusedWrites/" { policy = "read" }`)
 	verify.NoError(t, err)
 	k := newReplica(t, agent.URL(), token.SecretID)
 	k.Resume()
@@ -186,7 +197,7 @@ func TestRefusedWrites(t *testing.T) {
 	}
 	consultest.Await(t, "the write has failed", func() bool { _, write := k.Errors(); return write != nil })
 	verify.Slices(t, counting(k.All()), []string{"a=a!"}, "count")
-	policy.Rules = `key_prefix "p/" { policy = "write" }`
+	policy.Rules = `key_prefix "TestRefusedWrites/" { policy = "write" }`
 	if _, _, err := agent.Client().ACL().PolicyUpdate(policy, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +225,7 @@ func TestANewConsulGetsTheMarkLast(t *testing.T) {
 	} {
 		verify.NoError(t, act())
 	}
-	if _, err := agent.Client().KV().Put(&api.KVPair{Key: "p/a", Value: []byte(`"2"`)}, nil); err != nil {
+	if _, err := agent.Client().KV().Put(&api.KVPair{Key: prefix(t) + "/a", Value: []byte(`"2"`)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	a.Put("new", "1", nil)
@@ -228,11 +239,9 @@ func TestANewConsulGetsTheMarkLast(t *testing.T) {
 	awaitCounting(t, startReplica(t, agent.URL()), "a=2", "c=19", "new=1")
 }
 
-// A recursive deletion with a shorter prefix does not wake the query, and leaves the index at the last
-// deletion of a key: the answer at the end of the wait counts.
-func TestADeletionWithAShorterPrefix(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+// deletionWithAShorterPrefix does not wake the query, and leaves the index at the last deletion of a key: the answer at
+// the end of the wait counts.
+func deletionWithAShorterPrefix(t *testing.T, agent *consultest.Agent) {
 	k := startReplica(t, agent.URL())
 	k.Put("a", "1", nil)
 	k.Put("b", "1", nil)
@@ -240,7 +249,7 @@ func TestADeletionWithAShorterPrefix(t *testing.T) {
 	consultest.Await(t, "the mark is there", func() bool { return indexes(t, agent)[markKey] > 0 })
 	k.Delete("b", nil)
 	awaitCounting(t, k, "a=1")
-	_, err := agent.Client().KV().DeleteTree("p", nil)
+	_, err := agent.Client().KV().DeleteTree(prefix(t), nil)
 	verify.NoError(t, err)
 	consultest.Await(t, "Consul has the value and the mark again", func() bool {
 		now := indexes(t, agent)
@@ -249,17 +258,15 @@ func TestADeletionWithAShorterPrefix(t *testing.T) {
 	awaitCounting(t, k, "a=1")
 }
 
-// Keys of an earlier version, which has no mark, count and get one.
-func TestKeysWithoutTheMark(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	if _, err := agent.Client().KV().Put(&api.KVPair{Key: "p/a", Value: []byte(`"1"`)}, nil); err != nil {
+// keysWithoutTheMark, of an earlier version, count and get one.
+func keysWithoutTheMark(t *testing.T, agent *consultest.Agent) {
+	if _, err := agent.Client().KV().Put(&api.KVPair{Key: prefix(t) + "/a", Value: []byte(`"1"`)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	k := startReplica(t, agent.URL())
 	awaitCounting(t, k, "a=1")
 	consultest.Await(t, "the mark is there", func() bool { return indexes(t, agent)[markKey] > 0 })
-	if _, err := agent.Client().KV().Delete("p/a", nil); err != nil {
+	if _, err := agent.Client().KV().Delete(prefix(t)+"/a", nil); err != nil {
 		t.Fatal(err)
 	}
 	awaitCounting(t, k)

@@ -231,43 +231,6 @@ func TestCatalogSelectsByMetaWithoutTags(t *testing.T) {
 	})
 }
 
-func TestRealCatalogSelectsByMetaWithoutTags(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	client, err := newClient(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.New(zerolog.NewTestWriter(t))})
-	must(t, err)
-	registerTTL(t, agent, "star", "a", 8001, func(r *api.AgentServiceRegistration) { r.Tags = []string{"sluice.route=star.example.com"} })
-	registerTTL(t, agent, "plain", "b", 8002, func(*api.AgentServiceRegistration) {})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	var run sync.WaitGroup
-	t.Cleanup(func() {
-		cancel()
-		run.Wait()
-		client.Close()
-	})
-	found := make(chan string, 100)
-	run.Go(func() {
-		selection := Selection{TagPrefixes: []string{"sluice."}, MetaKey: "sluice_route", Typical: true, Wait: maxWait, Probation: -1}
-		client.Catalog(selection).Run(ctx, func(services []CatalogService) { found <- namesOf(services) })
-	})
-	await := func(want string) {
-		t.Helper()
-		for last := "nothing"; last != want; {
-			select {
-			case last = <-found:
-			case <-ctx.Done():
-				t.Fatalf("last services %q, want %q", last, want)
-			}
-		}
-	}
-	await("star")
-	byMeta := func(r *api.AgentServiceRegistration) { r.Meta = map[string]string{"sluice_route": "moon.example.com"} }
-	registerTTL(t, agent, "moon", "c", 8003, byMeta)
-	await("moon star")
-	registerTTL(t, agent, "moon", "c", 8003, func(*api.AgentServiceRegistration) {}) // without the entry
-	await("star")
-}
-
 func TestCatalogRejectsInvalidPattern(t *testing.T) {
 	client, err := newClient(consul.Options{})
 	verify.NoError(t, err)
@@ -287,52 +250,60 @@ func TestCatalogQueriesBlockForWait(t *testing.T) {
 	})
 }
 
-func TestRealCatalog(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+// catalogIsFollowed follows the catalog of a real agent by tags and meta.
+func catalogIsFollowed(t *testing.T, agent *consultest.Agent) {
 	client, err := newClient(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.New(zerolog.NewTestWriter(t))})
 	must(t, err)
-	found := make(chan string, 100)
-	follow := func(s Selection) {
-		s.Wait = maxWait // what arrives within a test's patience does so without its end
-		ctx, cancel := context.WithCancel(context.Background())
-		var run sync.WaitGroup
-		run.Go(func() {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	var running sync.WaitGroup
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		client.Close()
+	})
+	follow := func(s Selection) (await func(want string)) {
+		s.Wait, s.Probation = maxWait, -1 // what arrives within a test's patience does so without the end of a wait
+		found := make(chan string, 100)
+		running.Go(func() {
 			client.Catalog(s).Run(ctx, func(services []CatalogService) { found <- namesOf(services) })
 		})
-		t.Cleanup(func() {
-			cancel()
-			run.Wait()
-		})
-	}
-	await := func(want string) {
-		t.Helper()
-		deadline := time.After(patience)
-		for last := "nothing"; last != want; {
-			select {
-			case last = <-found:
-			case <-deadline:
-				t.Fatalf("last services %q, want %q", last, want)
+		return func(want string) {
+			t.Helper()
+			for last := "nothing"; last != want; {
+				select {
+				case last = <-found:
+				case <-ctx.Done():
+					t.Fatalf("last services %q, want %q", last, want)
+				}
 			}
 		}
 	}
-	t.Cleanup(client.Close)
-	follow(Selection{Tag: "web", Meta: map[string]string{"public": `say "yes"`}, Probation: -1})
-	await("")
-	public := func(r *api.AgentServiceRegistration) {
-		r.Tags, r.Meta = []string{"web"}, map[string]string{"public": `say "yes"`}
+	register := func(service string, tags []string, meta map[string]string) {
+		t.Helper()
+		registerTTL(t, agent, service, service+"-1", 8001, func(r *api.AgentServiceRegistration) { r.Tags, r.Meta = tags, meta })
 	}
-	registerTTL(t, agent, "star", "a", 8001, public)
-	await("star")
-	registerTTL(t, agent, "hidden", "b", 8002, func(r *api.AgentServiceRegistration) { r.Tags = []string{"web"} })
-	registerTTL(t, agent, "moon", "c", 8003, public)
-	await("moon star")
-	must(t, agent.Client().Agent().ServiceDeregister("a"))
-	await("moon")
+	yes, route := map[string]string{"public": `say "yes"`}, map[string]string{"sluice_route": "moon.example.com"}
 
+	await := follow(Selection{Tag: "web", Meta: yes})
+	await("")
+	register("cat", []string{"web"}, yes)
+	await("cat")
+	register("hidden", []string{"web"}, nil)
+	register("dog", []string{"web"}, yes)
+	await("cat dog")
+	must(t, agent.Client().Agent().ServiceDeregister("cat-1"))
+	await("dog")
 	// The query for the instances filters by the same meta.
-	answer, err := client.Health(t.Context(), ServiceOptions{Service: "moon", Tags: []string{"web"},
-		Filter: Selection{Meta: map[string]string{"public": `say "yes"`}}.InstanceFilter()})
+	answer, err := client.Health(t.Context(), ServiceOptions{Service: "dog", Tags: []string{"web"}, Filter: Selection{Meta: yes}.InstanceFilter()})
 	must(t, err)
-	verify.Equal(t, formatSet(answer.Instances), "c", "instances")
+	verify.Equal(t, formatSet(answer.Instances), "dog-1", "instances")
+
+	await = follow(Selection{TagPrefixes: []string{"sluice."}, MetaKey: "sluice_route", Typical: true})
+	await("")
+	register("fox", []string{"sluice.route=fox.example.com"}, nil)
+	await("fox")
+	register("owl", nil, route)
+	await("fox owl")
+	register("owl", nil, nil) // without the entry
+	await("fox")
 }

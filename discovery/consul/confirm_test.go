@@ -75,24 +75,22 @@ func TestAllInstancesAreQueriedIfTheFilterIsRefused(t *testing.T) {
 	})
 }
 
-// Consul marks the answer to a query for one instance if ACLs hide it.
-func TestRealACLsThatHideOneInstance(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Node: "node-1", ACLs: true})
-	const seesAll = `service "star" { policy = "read" } node_prefix "" { policy = "read" }`
-	policy, token, err := agent.NewToken("sluice", seesAll)
+// aclsHideOneInstance: Consul marks the answer to a query for one instance if ACLs hide it.
+func aclsHideOneInstance(t *testing.T, agent *consultest.Agent) {
+	const seesAll = `service "moon" { policy = "read" } node_prefix "" { policy = "read" }`
+	policy, token, err := agent.NewToken("one-instance", seesAll)
 	must(t, err)
 	for n, node := range []string{"open", "secret"} {
 		_, err := agent.Client().Catalog().Register(&api.CatalogRegistration{
 			Node: node, Address: fmt.Sprint("10.0.0.", n+1),
-			Service: &api.AgentService{ID: "on-" + node, Service: "star", Port: 8000},
+			Service: &api.AgentService{ID: "on-" + node, Service: "moon", Port: 8000},
 		}, nil)
 		must(t, err)
 	}
-	r := watchRealWith(t, agent, token.SecretID, ServiceOptions{Service: "star", Wait: time.Second})
+	r := watchRealWith(t, agent, token.SecretID, ServiceOptions{Service: "moon", Wait: time.Second})
 	r.await("on-open on-secret")
 	r.awaitStatus("fresh", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh && s.Queries > 1 })
-	policy.Rules = `service "star" { policy = "read" } node "open" { policy = "read" }`
+	policy.Rules = `service "moon" { policy = "read" } node "open" { policy = "read" }`
 	_, _, err = agent.Client().ACL().PolicyUpdate(policy, nil)
 	must(t, err)
 	r.awaitStatus("aware of the ACLs", func(s discovery.WatchStatus) bool {
@@ -101,15 +99,13 @@ func TestRealACLsThatHideOneInstance(t *testing.T) {
 	r.quiet()
 }
 
-// Consul accepts the filter for any id.
-func TestRealFilterForIDs(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Node: "node-1"})
+// idsInAFilter: Consul accepts the filter for any id.
+func idsInAFilter(t *testing.T, agent *consultest.Agent) {
 	ids := []string{"plain", "with space", `quo"te`, "back`tick", `back\slash`, "ünï✓", "a' or '", "new\nline", "x) or (Service.Port > 0"}
 	register := func(id string, port int) {
 		_, err := agent.Client().Catalog().Register(&api.CatalogRegistration{
 			Node: "bench", Address: "127.0.0.1",
-			Service: &api.AgentService{ID: id, Service: "star", Port: port, Meta: map[string]string{"zone": "1"}},
+			Service: &api.AgentService{ID: id, Service: "strange", Port: port, Meta: map[string]string{"zone": "1"}},
 		}, nil)
 		must(t, err)
 	}
@@ -117,7 +113,7 @@ func TestRealFilterForIDs(t *testing.T) {
 	for n, id := range ids {
 		register(id, 8001+n)
 	}
-	r := watchReal(t, agent, ServiceOptions{Service: "star", Filter: `Service.Meta.zone == "1" or Service.Meta.zone == "2"`})
+	r := watchReal(t, agent, ServiceOptions{Service: "strange", Filter: `Service.Meta.zone == "1" or Service.Meta.zone == "2"`})
 	size := func(want int) {
 		t.Helper()
 		r.awaitStatus(fmt.Sprint(want, " instances"), func(s discovery.WatchStatus) bool {

@@ -106,20 +106,3 @@ func TestReadResult(t *testing.T) {
 		t.Errorf("got %s, want %s", text(got), text(want))
 	}
 }
-
-// BenchmarkReadEntries reads a service of ten instances.
-func BenchmarkReadEntries(b *testing.B) {
-	entries := make([]*api.ServiceEntry, 10)
-	for n := range entries {
-		entries[n] = discoverytest.Instance("star", "star-"+string(rune('0'+n)), 8080)
-	}
-	answer, err := json.MarshalIndent(entries, "", "    ") // as a dev agent does
-	verify.NoError(b, err)
-	b.SetBytes(int64(len(answer)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := readEntries(bytes.NewReader(answer), ""); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

@@ -30,6 +30,7 @@ func TestHostileAnswers(t *testing.T) {
 	for _, host := range hostile.Hosts {
 		add("the address "+consul.OneLine(host), "is no host name", "", hostileEntry("b", func(e *api.ServiceEntry) { e.Service.Address = host }))
 	}
+	add("no address", "no address, nor has its node", "", hostileEntry("b", func(e *api.ServiceEntry) { e.Service.Address, e.Node.Address = "", "" }))
 	for port, reason := range map[int]string{-1: "its port is -1", 0: "port 0", 65536: "its port is 65536", 1 << 40: "its port is"} {
 		add(reason, reason, "", hostileEntry("b", func(e *api.ServiceEntry) { e.Service.Port = port }))
 	}
@@ -52,7 +53,7 @@ func TestHostileAnswers(t *testing.T) {
 	add("duplicates", "", "a", duplicates...)
 	unusable := make([]*api.ServiceEntry, 4_000)
 	for n := range unusable {
-		unusable[n] = hostileEntry("b", func(e *api.ServiceEntry) { e.Service.ID, e.Service.Port = strings.Repeat("i", n%1000)+"b", -n })
+		unusable[n] = hostileEntry("b", func(e *api.ServiceEntry) { e.Service.ID, e.Service.Port = strings.Repeat("i", n%200)+"b", -n })
 	}
 	add("many that are not usable", "instance skipped", "", unusable...)
 	for name, body := range map[string]string{

@@ -168,10 +168,8 @@ func TestDistanceIsTheMedian(t *testing.T) {
 	verify.That(t, err == nil && len(got) == 2 && got["dc1"] == 0 && got["dc2"].Round(ms) == 200*ms, "got %v, %v", got, err)
 }
 
-// The distances need no permission.
-func TestRealDistancesWithoutPermissions(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{ACLs: true})
+// distancesNeedNoPermission reads them with a token without permissions, and without a token.
+func distancesNeedNoPermission(t *testing.T, agent *consultest.Agent) {
 	_, token, err := agent.NewToken("nothing", "")
 	must(t, err)
 	for _, secret := range []string{"", token.SecretID} {
@@ -180,18 +178,6 @@ func TestRealDistancesWithoutPermissions(t *testing.T) {
 		distances, err := readDistances(t.Context(), client.Client)
 		verify.That(t, err == nil && len(distances) == 1 && distances["dc1"] == 0, "got %v, %v", distances, err)
 		client.Close()
-	}
-}
-
-// An agent without coordinates refuses to tell them.
-func TestRealDistancesWithoutCoordinates(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Config: map[string]any{"disable_coordinates": true}})
-	client, err := newClient(consul.Options{Addresses: []string{agent.URL()}})
-	must(t, err)
-	defer client.Close()
-	if distances, err := readDistances(t.Context(), client.Client); err == nil || !strings.Contains(err.Error(), "Coordinate support disabled") {
-		t.Errorf("got %v, %v", distances, err)
 	}
 }
 
@@ -226,5 +212,17 @@ func eachPrefersItsOwn(t *testing.T, one, two *consultest.Agent) {
 		answer, err := client.Health(t.Context(), o)
 		verify.That(t, err == nil && formatSet(discovery.Normalize(answer.Instances)) == "x", "%+v, %v", answer, err)
 		client.Close()
+	}
+}
+
+// An agent without coordinates refuses to tell them.
+func TestRealDistancesWithoutCoordinates(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Config: map[string]any{"disable_coordinates": true}})
+	client, err := newClient(consul.Options{Addresses: []string{agent.URL()}})
+	must(t, err)
+	defer client.Close()
+	if distances, err := readDistances(t.Context(), client.Client); err == nil || !strings.Contains(err.Error(), "Coordinate support disabled") {
+		t.Errorf("got %v, %v", distances, err)
 	}
 }

@@ -58,6 +58,8 @@ func TestOverviewShowsEveryKindOfChange(t *testing.T) {
 			return append(e, bare)
 		})
 		c.expect("an instance without checks", 4*time.Second, "service-14: a-14 b-14 bare-14")
+		c.edit("service-14", func(e []*api.ServiceEntry) []*api.ServiceEntry { return e[:2] })
+		c.expect("it goes", 3*time.Second, "service-14: a-14 b-14")
 
 		late := c.instance(15, "c")
 		discoverytest.OnNode(late, "node-late", "10.0.0.99")
@@ -347,19 +349,6 @@ func TestServicesArePolledIfALongListFails(t *testing.T) {
 			})
 		})
 	}
-}
-
-func TestOverviewShowsRemovalOfAnInstanceWithoutChecks(t *testing.T) {
-	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
-		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry {
-			bare := c.instance(7, "c")
-			bare.Checks = nil
-			return append(e, bare)
-		})
-		c.expect("comes", 3*time.Second, "service-07: a-7 b-7 c-7")
-		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return e[:2] })
-		c.expect("goes", 3*time.Second, "service-07: a-7 b-7")
-	})
 }
 
 // Nothing is registered, or ACLs hide all nodes.

@@ -239,6 +239,9 @@ func TestRealConsul(t *testing.T) {
 		}
 	})
 
+	t.Run("ids in a filter", func(t *testing.T) { idsInAFilter(t, agent) })
+	t.Run("checks that have never passed", func(t *testing.T) { checksThatNeverPassed(t, agent) })
+	t.Run("the catalog", func(t *testing.T) { catalogIsFollowed(t, agent) })
 	t.Run("health", func(t *testing.T) {
 		client, err := newClient(consul.Options{Addresses: []string{agent.URL()}})
 		must(t, err)
@@ -298,11 +301,17 @@ func TestRealServerRestart(t *testing.T) {
 	r.await("a b c")
 }
 
-// TestRealACLs removes permissions from a token, and then the token. A streaming answer is
-// empty then, with the index of the last change.
 func TestRealACLs(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{Node: "node-1", ACLs: true})
+	agent := consultest.Start(t, consultest.Options{ACLs: true})
+	t.Run("permissions are removed", func(t *testing.T) { permissionsAreRemoved(t, agent) })
+	t.Run("ACLs hide one instance", func(t *testing.T) { aclsHideOneInstance(t, agent) })
+	t.Run("distances need no permission", func(t *testing.T) { distancesNeedNoPermission(t, agent) })
+}
+
+// permissionsAreRemoved removes permissions from a token, and then the token. A streaming answer is
+// empty then, with the index of the last change.
+func permissionsAreRemoved(t *testing.T, agent *consultest.Agent) {
 	acl := agent.Client().ACL()
 	policy, token, err := agent.NewToken("sluice", leastPrivilege(t))
 	must(t, err)

@@ -103,10 +103,8 @@ func TestQuestionsAboutSilentChecksAreFew(t *testing.T) {
 
 func isAgent(r discoverytest.Request) bool { return strings.HasPrefix(r.Path, "/v1/agent/") }
 
-// What arrives from a real Consul about checks that have never passed.
-func TestRealChecksThatNeverPassed(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+// checksThatNeverPassed looks at what arrives from a real Consul about them.
+func checksThatNeverPassed(t *testing.T, agent *consultest.Agent) {
 	for id, check := range map[string]*api.AgentServiceCheck{
 		"http":  {CheckID: "http", HTTP: "http://127.0.0.1:1/", Interval: "1s", Timeout: "1s"},
 		"later": {CheckID: "later", HTTP: "http://127.0.0.1:1/", Interval: "1h", Timeout: "1s"},

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
-	"golang.org/x/time/rate"
 
 	"sluice/consul"
 	"sluice/discovery"
@@ -18,7 +17,6 @@ import (
 type source struct {
 	*Sources
 	options ServiceOptions
-	rate    rate.Limit // of its queries
 }
 
 // watch is one run of a source. Only its goroutine uses it.
@@ -62,7 +60,6 @@ func (s *source) newWatch(guard discovery.Guard, before discovery.WatchState, re
 		loop: s.client.NewLoop(consul.LoopOptions{
 			Remote:      s.options.Datacenter != "" || s.options.Peer != "",
 			UserDefined: s.options.Filter != "" || s.options.PreparedQuery != "",
-			Rate:        s.rate,
 			Uncounted:   s.options.PreparedQuery != "",
 		}),
 	}

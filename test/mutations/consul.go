@@ -62,7 +62,7 @@ var consulFaults = []mutation{
 		file: "consul/sharedkeys/keys.go",
 		old:  "changed := func(_ V, index uint64) bool { return index != last }",
 		new:  "changed := func(_ V, index uint64) bool { return index < last }",
-		test: "./consul/sharedkeys TestProposals",
+		test: "./consul/sharedkeys TestKeys/proposals",
 	},
 	{
 		name: "lost-state-is-not-written-again",
