@@ -3,7 +3,6 @@ package consul
 import (
 	"bytes"
 	"encoding/json"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -91,18 +90,5 @@ func TestReadEntriesRejectsOtherValues(t *testing.T) {
 	}
 	if got, err := readEntries(strings.NewReader("null"), ""); got != nil || err != nil {
 		t.Errorf("null: got %v, %v", got, err)
-	}
-}
-
-func TestReadResult(t *testing.T) {
-	e := entry(nil)
-	answer, err := json.Marshal(api.PreparedQueryExecuteResponse{Service: "star", Nodes: []api.ServiceEntry{*e}, DNS: api.QueryDNSOptions{TTL: "7s"}})
-	verify.NoError(t, err)
-	got, err := readResult(bytes.NewReader(answer), "")
-	verify.NoError(t, err)
-	want := preparedResult{Nodes: shortened([]*api.ServiceEntry{e})}
-	want.DNS.TTL = "7s"
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got %s, want %s", text(got), text(want))
 	}
 }

@@ -51,20 +51,6 @@ func TestLossOfAllInstancesIsConfirmedAndPutsThemOnProbation(t *testing.T) {
 	})
 }
 
-func TestInstancesThatAWipedAgentRemovesOneByOneComeBack(t *testing.T) {
-	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a b c")
-		b.set("b c")
-		b.expect(sec, "1s: b c")
-		b.at(sec + 20*ms)
-		b.set("c")
-		b.expect(sec+20*ms, "1.02s: c")
-		b.at(sec + 40*ms)
-		b.set("")
-		b.expect(sec+40*ms, "1.04s: a? b? c?")
-	})
-}
-
 // After the restore of a snapshot that is older than the registrations, the agents
 // register them again within minutes.
 func TestProbationLastsLongerThanAntiEntropy(t *testing.T) {
@@ -151,19 +137,6 @@ func TestFailedAgentDoesNotEmptyAService(t *testing.T) {
 		b.expect(13*sec, "12s: a b?")
 		failed(b, "a b", "n-1", "n-2")
 		b.expect(14*sec, "13s: a b")
-	})
-}
-
-// Five stop and five start, as in a deployment that replaces all at once.
-func TestCompleteReplacementEndsProbation(t *testing.T) {
-	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a b c")
-		b.set("")
-		b.expect(5*sec, "1s: a? b? c?")
-		b.set("x:unchecked y:unchecked z:unchecked")
-		b.expect(7*sec, "5s: a? b? c? x:critical y:critical z:critical")
-		b.set("x y z")
-		b.expect(7*sec, "7s: x y z")
 	})
 }
 
@@ -368,23 +341,5 @@ func TestSourceInheritsNothingFromAnotherSelection(t *testing.T) {
 		b.expect(10 * sec) // until Consul has answered
 		b.Heal()
 		b.expectOne(10*sec, 13*sec, "")
-	})
-}
-
-func TestAgentThatRemovesItsInstancesAfterAnOutageDoesNotEmptyThePool(t *testing.T) {
-	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
-		b.at(10 * sec)
-		b.Break(dead)
-		b.at(15 * sec)
-		before := len(b.Requests())
-		b.set("c")
-		b.Heal()
-		for len(b.Requests()) == before {
-			time.Sleep(10 * ms)
-		}
-		time.Sleep(100 * ms)
-		b.set("")
-		b.at(30 * sec)
-		verify.Equal(t, formatSet(b.latest()), "a? b? c?", "the pool")
 	})
 }

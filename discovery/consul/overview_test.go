@@ -293,32 +293,6 @@ func TestOverviewShowsNewAddressOfANode(t *testing.T) {
 	})
 }
 
-// In one transaction, a new instance changes the checks, and a moved one does not.
-func TestOverviewShowsAllChangesOfATransaction(t *testing.T) {
-	t.Parallel()
-	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
-		moved := *c.entries["service-08"][0]
-		service := *moved.Service
-		service.Port = 9999
-		moved.Service = &service
-		c.SetAll(map[string][]*api.ServiceEntry{
-			"service-07": append(slices.Clone(c.entries["service-07"]), c.instance(7, "c")),
-			"service-08": {&moved, c.entries["service-08"][1]},
-		})
-		c.expect("both", 3*time.Second, "service-07: a-7 b-7 c-7", "service-08: a-8 b-8")
-	})
-}
-
-// Consul ignores the case of service names.
-func TestOverviewIgnoresCaseOfNames(t *testing.T) {
-	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
-		c.manager.Watch("shouted", c.client.Source(ServiceOptions{Service: "SERVICE-07"}))
-		c.expect("at first", time.Second, "shouted: a-7 b-7")
-		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
-		c.expect("one comes", soon, "service-07: a-7 b-7 c-7", "shouted: a-7 b-7 c-7")
-	})
-}
-
 // A proxy in front of Consul may be too slow for long lists, or refuse them.
 func TestServicesArePolledIfALongListFails(t *testing.T) {
 	t.Parallel()

@@ -56,7 +56,7 @@ func TestEtcd(t *testing.T) {
 	client := c.Client(t)
 	for name, test := range map[string]func(*testing.T, *etcdtest.Cluster, *clientv3.Client){
 		"instances of a prefix": testPrefix, "the instance of a key": testKey, "values that cannot be used": testBadValues,
-		"the last instance": testLastInstance, "the end of probation": testEndOfProbation, "the end of a lease": testLease,
+		"the last instance": testLastInstance, "the end of probation": testEndOfProbation,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -142,16 +142,6 @@ func testEndOfProbation(t *testing.T, c *etcdtest.Cluster, client *clientv3.Clie
 	del(t, client, "/end/a")
 	w.Await("", "")
 	verify.That(t, w.Had("a=127.0.0.1:81?"), "no probation")
-}
-
-func testLease(t *testing.T, c *etcdtest.Cluster, client *clientv3.Client) {
-	put(t, client, "/lease/a", "127.0.0.1:81")
-	lease := verify.Result(client.Grant(t.Context(), 3600)).Must(t)
-	verify.Result(client.Put(t.Context(), "/lease/b", "127.0.0.1:82", clientv3.WithLease(lease.ID))).Must(t)
-	w := watchService(t, at(c, "/lease/"), io.Discard)
-	w.Await("a=127.0.0.1:81 b=127.0.0.1:82", "")
-	verify.Result(client.Revoke(t.Context(), lease.ID)).Must(t) // as its end does
-	w.Await("a=127.0.0.1:81", "")
 }
 
 // A saved set is used while etcd is away, and when it has nothing. Instances stay through every
