@@ -75,6 +75,7 @@ func TestOverviewShowsTaggedAddressesOfANode(t *testing.T) {
 		discoverytest.OnNode(alone, "node-alone", "10.0.0.99")
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, alone) })
 		c.expect("an instance on a new node", 4*time.Second, "service-07: a-7 b-7 c-7")
+		time.Sleep(time.Minute) // then its query does not block any more
 		spent := c.spent(5*time.Second, func() {
 			c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry {
 				moved, node := *e[2], *e[2].Node
@@ -273,6 +274,7 @@ func TestOverviewShowsNewAddressOfANode(t *testing.T) {
 			return append(e, n)
 		})
 		c.expect("an instance at its node's address", soon, "service-07: a-7 b-7 c-7")
+		time.Sleep(time.Minute) // then its query does not block any more
 		node := c.entries["service-07"][2].Node.Node
 		moved := make(map[string][]*api.ServiceEntry)
 		for service, entries := range c.entries {
