@@ -197,13 +197,12 @@ func startLoadOn(t *testing.T, clients int, transport func(client int) (on http.
 			on, kept := transport(i)
 			c := &loadClient{Client: http.Client{Timeout: lostRequest, Transport: on}}
 			defer c.CloseIdleConnections()
-			pace := time.NewTicker(4 * time.Millisecond)
-			defer pace.Stop()
+			pace := time.Tick(4 * time.Millisecond)
 			for number := i; ; number += clients {
 				select {
 				case <-ctx.Done():
 					return
-				case <-pace.C:
+				case <-pace:
 				}
 				r, want := request(number)
 				switch err := c.ask(r, want); {

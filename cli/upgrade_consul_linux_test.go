@@ -99,13 +99,12 @@ func (c *crowd) neighbour() (stop func() (refused int, last string)) {
 	refused, last, done := 0, "", make(chan struct{})
 	var asking sync.WaitGroup
 	asking.Go(func() {
-		pace := time.NewTicker(5 * time.Millisecond)
-		defer pace.Stop()
+		pace := time.Tick(5 * time.Millisecond)
 		for {
 			select {
 			case <-done:
 				return
-			case <-pace.C:
+			case <-pace:
 			}
 			// An agent with too many connections responds before the request, which is
 			// also an error.

@@ -137,13 +137,12 @@ func startCalls(t *testing.T, clients int, call func(context.Context) error) *lo
 	l := &load{t: t, cancel: cancel}
 	for range clients {
 		l.ended.Go(func() {
-			pace := time.NewTicker(4 * time.Millisecond)
-			defer pace.Stop()
+			pace := time.Tick(4 * time.Millisecond)
 			for {
 				select {
 				case <-ctx.Done():
 					return
-				case <-pace.C:
+				case <-pace:
 				}
 				patient, cancel := context.WithTimeout(context.Background(), lostRequest)
 				if err := call(patient); err != nil {
@@ -181,10 +180,9 @@ func shortStream(ctx context.Context, client grpc_testing.TestServiceClient) err
 	if err != nil {
 		return err
 	}
-	pace := time.NewTicker(4 * time.Millisecond)
-	defer pace.Stop()
+	pace := time.Tick(4 * time.Millisecond)
 	for number := range 10 {
-		<-pace.C
+		<-pace
 		if err := stream.echo(fmt.Sprint("message ", number)); err != nil {
 			return err
 		}

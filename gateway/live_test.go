@@ -35,9 +35,7 @@ func (r *running) load(name string) (stop func() (requests int)) {
 		client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: fresh}}
 		running.Go(func() {
 			defer client.CloseIdleConnections()
-			pace := time.NewTicker(time.Millisecond)
-			defer pace.Stop()
-			for ; ctx.Err() == nil; <-pace.C {
+			for pace := time.Tick(time.Millisecond); ctx.Err() == nil; <-pace {
 				response, err := client.Get(url)
 				if err != nil {
 					r.t.Errorf("listener %s: %v", name, err)

@@ -87,10 +87,9 @@ func TestReloadsUnderLoad(t *testing.T) {
 		requests[i], stop[i] = r.repeat(path)
 	}
 	answered := make([]uint64, len(paths)) // when a round began
-	pace := time.NewTicker(100 * time.Millisecond)
-	defer pace.Stop()
+	pace := time.Tick(100 * time.Millisecond)
 	for round := 1; round <= rounds; round++ {
-		<-pace.C
+		<-pace
 		for i := range requests {
 			answered[i] = requests[i].Load()
 		}
