@@ -239,9 +239,8 @@ func TestActions(t *testing.T) {
 					scheme, _, _ := strings.Cut(front.url, ":")
 					for range 2 { // the connection stays in order
 						response, body := front.ask(t, method, cmp.Or(test.target, "/"), test.body, test.fields...)
-						if response.StatusCode != cmp.Or(test.status, 200) || response.Header.Get("X-Sluice-Reason") != test.reason {
-							t.Errorf("%s: got %d %q, want %d %q", what, response.StatusCode, response.Header.Get("X-Sluice-Reason"), cmp.Or(test.status, 200), test.reason)
-						}
+						verify.That(t, response.StatusCode == cmp.Or(test.status, 200) && response.Header.Get("X-Sluice-Reason") == test.reason,
+							"%s: got %d %q, want %d %q", what, response.StatusCode, response.Header.Get("X-Sluice-Reason"), cmp.Or(test.status, 200), test.reason)
 						if seconds, _ := strconv.Atoi(response.Header.Get("Retry-After")); test.status == 429 && (seconds < 1 || seconds > 86400) {
 							t.Errorf("%s: Retry-After is %q", what, response.Header.Get("Retry-After"))
 						}

@@ -88,9 +88,8 @@ func TestForwardAuth(t *testing.T) {
 				before := served.Load()
 				response, body := front.ask(t, test.method, test.target, test.body, forged...)
 				what := fmt.Sprintf("%s: %s %s", front.name, test.method, test.target)
-				if response.StatusCode != test.status || response.Header.Get("X-Sluice-Reason") != test.reason {
-					t.Errorf("%s: got %d %q, want %d %q", what, response.StatusCode, response.Header.Get("X-Sluice-Reason"), test.status, test.reason)
-				}
+				verify.That(t, response.StatusCode == test.status && response.Header.Get("X-Sluice-Reason") == test.reason,
+					"%s: got %d %q, want %d %q", what, response.StatusCode, response.Header.Get("X-Sluice-Reason"), test.status, test.reason)
 				verify.Equal(t, served.Load() > before, (test.status == 200), "%s: the peer was asked", what)
 				verify.That(t, !strings.Contains(strings.ToLower(body), "-user: forged") && !strings.Contains(body, "-Group: forged") && !strings.Contains(body, "X-Other"), "%s: the peer got\n%s", what, body)
 				name, value, _ := strings.Cut(cmp.Or(test.want, ": "), ": ")

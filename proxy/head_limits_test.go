@@ -42,9 +42,7 @@ func echoPadding(w http.ResponseWriter, r *http.Request) {
 func expectPadding(t *testing.T, got, want http.Header) {
 	t.Helper()
 	for name := range want {
-		if got.Get(name) != want.Get(name) {
-			t.Fatalf("%s: got %d bytes, want %d", name, len(got.Get(name)), len(want.Get(name)))
-		}
+		verify.Require(t, got.Get(name) == want.Get(name), "%s: got %d bytes, want %d", name, len(got.Get(name)), len(want.Get(name)))
 	}
 }
 
@@ -144,9 +142,7 @@ func TestLowLimitsOfHeads(t *testing.T) {
 		if reason != "" {
 			want = 431
 		}
-		if answer.StatusCode != want || answer.Header.Get("X-Sluice-Reason") != reason {
-			t.Errorf("%.20q: status %d, reason %q", head, answer.StatusCode, answer.Header.Get("X-Sluice-Reason"))
-		}
+		verify.That(t, answer.StatusCode == want && answer.Header.Get("X-Sluice-Reason") == reason, "%.20q: status %d, reason %q", head, answer.StatusCode, answer.Header.Get("X-Sluice-Reason"))
 	}
 }
 

@@ -444,9 +444,8 @@ func checkResponses(t *testing.T, received []byte, streams map[uint32]*http2Exch
 			} else if x.takesTrailers {
 				trailers = []wireField{{"x-t", "1"}, {"grpc-status", "0"}}
 			}
-			if answer.status != "200" || len(answer.fields) != 2 || answer.fields[1] != (wireField{"x-answer", "1"}) || answer.body != body || !slices.Equal(answer.trailers, trailers) {
-				t.Errorf("stream %d: %+v", id, answer)
-			}
+			verify.That(t, answer.status == "200" && len(answer.fields) == 2 && answer.fields[1] == (wireField{"x-answer", "1"}) && answer.body == body && slices.Equal(answer.trailers, trailers),
+				"stream %d: %+v", id, answer)
 		}
 	}
 }

@@ -139,9 +139,8 @@ func TestCopyIsIdentical(t *testing.T) {
 						answer, err := io.ReadAll(response.Body)
 						response.Body.Close()
 						original := <-got
-						if err != nil || string(answer) != want || original.body != want || original.mark != "" || response.Header.Get("X-Theirs") != "1" {
-							t.Fatalf("%d bytes, chunked %v: answer of %d bytes, %v; the peer got %q, mark %q", length, chunked, len(answer), err, original.request, original.mark)
-						}
+						verify.Require(t, err == nil && string(answer) == want && original.body == want && original.mark == "" && response.Header.Get("X-Theirs") == "1",
+							"%d bytes, chunked %v: answer of %d bytes, %v; the peer got %q, mark %q", length, chunked, len(answer), err, original.request, original.mark)
 						if length > most {
 							tooLong++
 							continue

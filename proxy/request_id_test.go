@@ -89,9 +89,7 @@ func TestRequestID(t *testing.T) {
 				for range 2 {
 					response, echoed := front.ask(t, "GET", "/", "", fields...)
 					got := valuesOf("X-Request-Id", echoed)
-					if len(got) != 1 || !slices.Equal(response.Header.Values("X-Request-Id"), got) {
-						t.Fatalf("the peer got %q, the client %q", got, response.Header.Values("X-Request-Id"))
-					}
+					verify.Require(t, len(got) == 1 && slices.Equal(response.Header.Values("X-Request-Id"), got), "the peer got %q, the client %q", got, response.Header.Values("X-Request-Id"))
 					mu.Lock()
 					if test.want != "" && got[0] != test.want || test.want == "" && (!isUUID7(got[0]) || seen[got[0]]) {
 						t.Errorf("got the id %s, want %q", got[0], test.want)

@@ -149,9 +149,7 @@ func TestExpectContinue(t *testing.T) {
 			io.WriteString(c.Conn, "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
 			return false
 		}
-		if !strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
-			t.Errorf("Expect is %q", r.Header.Get("Expect"))
-		}
+		verify.That(t, strings.EqualFold(r.Header.Get("Expect"), "100-continue"), "Expect is %q", r.Header.Get("Expect"))
 		io.WriteString(c.Conn, "HTTP/1.1 100 Continue\r\n\r\n")
 		body, err := io.ReadAll(r.Body)
 		if err != nil {

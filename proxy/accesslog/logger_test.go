@@ -114,9 +114,7 @@ func TestFullBuffersAreWrittenAtOnceAndInOrder(t *testing.T) {
 		}
 		verify.NoError(t, l.Close())
 		got := numbers(t, f.lines())
-		if !slices.IsSorted(got) || len(got) != n || l.Dropped() != 0 {
-			t.Errorf("got %d lines, want %d in order; %d dropped", len(got), n, l.Dropped())
-		}
+		verify.That(t, slices.IsSorted(got) && len(got) == n && l.Dropped() == 0, "got %d lines, want %d in order; %d dropped", len(got), n, l.Dropped())
 	})
 }
 

@@ -106,7 +106,5 @@ func TestCloseForASuccessor(t *testing.T) {
 	old.Log(0, numbered(lines))
 	verify.NoError(t, next.Close())
 	got := append(numbers(t, fileLines(t, filepath.Join(dir, "old"))), numbers(t, fileLines(t, filepath.Join(dir, "next")))...)
-	if len(got) != lines+1 || !slices.IsSorted(got) || next.Dropped() != 0 {
-		t.Errorf("%d lines, sorted %v, %d dropped; want %d", len(got), slices.IsSorted(got), next.Dropped(), lines+1)
-	}
+	verify.That(t, len(got) == lines+1 && slices.IsSorted(got) && next.Dropped() == 0, "%d lines, sorted %v, %d dropped; want %d", len(got), slices.IsSorted(got), next.Dropped(), lines+1)
 }

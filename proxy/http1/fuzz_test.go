@@ -157,9 +157,8 @@ func compareWithFasthttp(t *testing.T, head *RequestHead, b []byte) {
 	}
 	rest, _ := io.ReadAll(reader)
 	verify.That(t, len(rest) == len(b)-headLength(b, head), "fasthttp sees %d bytes after the head, not %d", len(rest), len(b)-headLength(b, head))
-	if !bytes.Equal(r.Method(), head.MethodName(b)) || !bytes.Equal(r.RequestURI(), head.Target(b)) || !bytes.Equal(r.Host(), head.Find(b, NameHost)) {
-		t.Errorf("fasthttp reads %q %q for %q", r.Method(), r.RequestURI(), r.Host())
-	}
+	verify.That(t, bytes.Equal(r.Method(), head.MethodName(b)) && bytes.Equal(r.RequestURI(), head.Target(b)) && bytes.Equal(r.Host(), head.Find(b, NameHost)),
+		"fasthttp reads %q %q for %q", r.Method(), r.RequestURI(), r.Host())
 	verify.That(t, r.IsHTTP11() != head.HTTP10, "fasthttp reads version %s", r.Protocol())
 	length := int(head.ContentLength)
 	switch {
@@ -173,9 +172,8 @@ func compareWithFasthttp(t *testing.T, head *RequestHead, b []byte) {
 	for name, value := range r.AllInOrder() {
 		verify.Require(t, i != len(head.Fields()), "fasthttp reads more fields: %q", name)
 		f := &head.Fields()[i]
-		if !strings.EqualFold(string(name), string(f.FieldName(b))) || !bytes.Equal(value, f.Value(b)) {
-			t.Errorf("fasthttp reads field %d as %q: %q, want %q: %q", i, name, value, f.FieldName(b), f.Value(b))
-		}
+		verify.That(t, strings.EqualFold(string(name), string(f.FieldName(b))) && bytes.Equal(value, f.Value(b)),
+			"fasthttp reads field %d as %q: %q, want %q: %q", i, name, value, f.FieldName(b), f.Value(b))
 		i++
 	}
 	verify.That(t, i >= len(head.Fields()), "fasthttp reads %d fields, want %d", i, len(head.Fields()))

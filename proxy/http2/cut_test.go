@@ -38,9 +38,7 @@ func TestCutData(t *testing.T) {
 				cut := CutData(body, ends, Window(test.stream), Window(test.connection))
 				last := test.payload == test.body
 				verify.That(t, len(cut.Payload) == test.payload && len(cut.Payload)+len(cut.Rest) == test.body, "%d and %d bytes, want %d and the rest", len(cut.Payload), len(cut.Rest), test.payload)
-				if cut.IsBlocked() != test.blocked || cut.IsLast() != last || cut.EndStream != (last && ends) {
-					t.Errorf("blocked %t, last %t, END_STREAM %t", cut.IsBlocked(), cut.IsLast(), cut.EndStream)
-				}
+				verify.That(t, cut.IsBlocked() == test.blocked && cut.IsLast() == last && cut.EndStream == (last && ends), "blocked %t, last %t, END_STREAM %t", cut.IsBlocked(), cut.IsLast(), cut.EndStream)
 				out := cut.AppendFrame(nil, 7)
 				if len(cut.Payload) == 0 && !cut.EndStream {
 					verify.That(t, len(out) <= 0, "a frame without meaning: %x", out)
