@@ -102,12 +102,12 @@ type KV struct{ c *Client }
 func (k KV) Get(ctx context.Context, key string, index uint64, wait time.Duration) (*api.KVPair, Answer, error) {
 	q := OneKey(key)
 	q.WaitIndex, q.WaitTime = index, wait
-	var list []api.KVPair
-	a, err := k.c.Get(ctx, q, decoder(&list))
-	if err == nil {
-		err = k.c.Doubt(a)
+	a, body, err := k.c.whole(ctx, q)
+	if err != nil {
+		return nil, a, err
 	}
-	if err != nil || a.Absent || len(list) == 0 {
+	list, err := DecodeKeys(a, body)
+	if err != nil || len(list) == 0 {
 		return nil, a, err
 	}
 	return &list[0], a, nil
@@ -122,7 +122,13 @@ func (k KV) Names(ctx context.Context, prefix, separator string) ([]string, erro
 		return err
 	}
 	var names []string
-	a, err := k.c.Get(ctx, q, decoder(&names))
+	a, err := k.c.Get(ctx, q, func(body io.Reader) error {
+		names = nil // of an answer that was cut
+		if err := json.NewDecoder(body).Decode(&names); err != nil {
+			return fmt.Errorf("decode the answer: %w", err)
+		}
+		return nil
+	})
 	if err == nil {
 		err = k.c.Doubt(a)
 	}
@@ -133,17 +139,6 @@ func (k KV) Names(ctx context.Context, prefix, separator string) ([]string, erro
 		names = nil
 	}
 	return names, err
-}
-
-// decoder decodes the body of an answer into v, in place of the body of an answer before, which was cut.
-func decoder[T any](v *T) func(io.Reader) error {
-	return func(body io.Reader) error {
-		*v = *new(T)
-		if err := json.NewDecoder(body).Decode(v); err != nil {
-			return fmt.Errorf("decode the answer: %w", err)
-		}
-		return nil
-	}
 }
 
 // Put writes a key.

@@ -115,6 +115,11 @@ func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(i
 // that it still is the leader. It returns the body of the answer, which is not doubtful.
 func (c *Client) Confirm(ctx context.Context, q Query) (a Answer, body []byte, err error) {
 	q.RequireConsistent = true
+	return c.whole(ctx, q)
+}
+
+// whole sends q, and returns the body of the answer, which is not doubtful.
+func (c *Client) whole(ctx context.Context, q Query) (a Answer, body []byte, err error) {
 	a, err = c.Get(ctx, q, func(r io.Reader) (err error) {
 		body, err = io.ReadAll(r)
 		return err
