@@ -50,7 +50,7 @@ func (s suite) Run() (status int) {
 }
 
 func TestMain(m *testing.M) {
-	parallel.SetDefault(16) // the tests mostly wait
+	parallel.SetDefault(24) // the tests mostly wait
 	// fasthttp, a dependency of accesslog and proxy, never ends this goroutine.
 	goleak.VerifyTestMain(suite{m},
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
