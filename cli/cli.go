@@ -76,7 +76,7 @@ func (e *exitError) Unwrap() error { return e.err }
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sluice",
-		Short: "An HTTP load balancer driven by Consul",
+		Short: "A load balancer for HTTP, gRPC and TCP, driven by Consul",
 		Long: "sluice is a load balancer for applications that are registered in Consul. It\n" +
 			"follows registrations, health checks and drains without a reload.\n\n" +
 			"  sluice run --service star          serve the Consul service \"star\" on :8080\n" +

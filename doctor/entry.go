@@ -11,11 +11,17 @@ import (
 	consulsource "sluice/discovery/consul"
 )
 
+// present returns list without its elements that are null. Consul sends none.
+func present[S ~[]*T, T any](list S) S {
+	return slices.DeleteFunc(list, func(element *T) bool { return element == nil })
+}
+
 func (g *gathering) add(entries []*api.ServiceEntry) {
 	for _, e := range entries {
 		if e == nil || e.Node == nil || e.Service == nil || e.Service.Service == consulItself {
 			continue
 		}
+		e.Checks = present(e.Checks)
 		var ofNode api.HealthChecks
 		for _, c := range e.Checks {
 			if c.ServiceID == "" {

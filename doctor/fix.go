@@ -160,7 +160,7 @@ func (d *Doctor) awaitGone(ctx context.Context, finding Finding) error {
 		o := query(ctx)
 		o.Datacenter, o.RequireConsistent = d.options.Datacenter, true
 		entries, _, err := d.api.Health().Service(finding.Service, "", false, o)
-		listed := slices.ContainsFunc(entries, func(e *api.ServiceEntry) bool {
+		listed := slices.ContainsFunc(present(entries), func(e *api.ServiceEntry) bool {
 			return e.Node != nil && e.Service != nil && e.Node.Node == finding.Node && e.Service.ID == finding.ID
 		})
 		switch {

@@ -171,6 +171,7 @@ func (g *gathering) catalog(ctx context.Context) error {
 		return err
 	}
 	g.note("/v1/catalog/nodes", meta)
+	nodes = present(nodes)
 	if len(names) <= len(nodes) {
 		return g.byService(ctx, names)
 	}
@@ -210,7 +211,7 @@ func (g *gathering) byNode(ctx context.Context, nodes []*api.Node) error {
 	g.note("/v1/health/state/any", meta)
 	type owner struct{ node, service string } // the id of a service; "": the node itself
 	byOwner := make(map[owner]api.HealthChecks)
-	for _, c := range checks {
+	for _, c := range present(checks) {
 		o := owner{c.Node, c.ServiceID}
 		byOwner[o] = append(byOwner[o], c)
 	}
@@ -227,7 +228,7 @@ func (g *gathering) byNode(ctx context.Context, nodes []*api.Node) error {
 		g.note("/v1/catalog/node-services", meta)
 		g.addNode(nodes[n], byOwner[owner{node: name}])
 		entries := make([]*api.ServiceEntry, 0, len(list.Services))
-		for _, s := range list.Services {
+		for _, s := range present(list.Services) {
 			checks := slices.Concat(byOwner[owner{name, s.ID}], byOwner[owner{node: name}])
 			entries = append(entries, &api.ServiceEntry{Node: nodes[n], Service: s, Checks: checks})
 		}

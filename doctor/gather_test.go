@@ -31,21 +31,21 @@ func TestInstanceWithATaggedAddress(t *testing.T) {
 	verify.That(t, i.contact() == "10.0.0.1:80" && i.LacksTag == "wan", "without it: %+v", i)
 }
 
-// The catalog may change between the queries.
+// The catalog may change between the queries. Elements that are null are not there.
 func TestCatalogChangesDuringTheExamination(t *testing.T) {
 	answers := map[string]string{
 		"/v1/status/leader":    `"10.0.0.1:8300"`,
 		"/v1/agent/self":       `{"Config": {"NodeName": "a", "Datacenter": "dc1", "Version": "1.22.7"}}`,
 		"/v1/catalog/services": `{"old": [], "new": [], "bare": []}`,
-		"/v1/catalog/nodes":    `[{"Node": "a", "Address": "10.0.0.1"}, {"Node": "left", "Address": "10.0.0.2"}]`,
-		"/v1/health/state/any": `[{"Node": "a", "CheckID": "serfHealth", "Status": "passing"}, {"Node": "a", "CheckID": "o", "ServiceID": "old-1", "Status": "passing"}]`,
+		"/v1/catalog/nodes":    `[{"Node": "a", "Address": "10.0.0.1"}, {"Node": "left", "Address": "10.0.0.2"}, null]`,
+		"/v1/health/state/any": `[null, {"Node": "a", "CheckID": "serfHealth", "Status": "passing"}, {"Node": "a", "CheckID": "o", "ServiceID": "old-1", "Status": "passing"}]`,
 		// Registered after the checks were listed, at index 40, with a check.
 		"/v1/catalog/node-services/a": `{"Node": {"Node": "a", "Address": "10.0.0.1"}, "Services": [
 			{"ID": "old-1", "Service": "old", "Port": 1, "CreateIndex": 30}, {"ID": "bare-1", "Service": "bare", "Port": 2, "CreateIndex": 31},
-			{"ID": "new-1", "Service": "new", "Port": 3, "CreateIndex": 41}]}`,
+			{"ID": "new-1", "Service": "new", "Port": 3, "CreateIndex": 41}, null]}`,
 		"/v1/catalog/node-services/left": `null`,
-		"/v1/health/service/new": `[{"Node": {"Node": "a", "Address": "10.0.0.1"}, "Service": {"ID": "new-1", "Service": "new", "Port": 3, "CreateIndex": 41},
-			"Checks": [{"Node": "a", "CheckID": "serfHealth", "Status": "passing"}, {"Node": "a", "CheckID": "n", "ServiceID": "new-1", "Status": "passing"}]}]`,
+		"/v1/health/service/new": `[null, {"Node": {"Node": "a", "Address": "10.0.0.1"}, "Service": {"ID": "new-1", "Service": "new", "Port": 3, "CreateIndex": 41},
+			"Checks": [null, {"Node": "a", "CheckID": "serfHealth", "Status": "passing"}, {"Node": "a", "CheckID": "n", "ServiceID": "new-1", "Status": "passing"}]}]`,
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer, ok := answers[r.URL.Path]

@@ -71,7 +71,7 @@ func (d *Doctor) members(ctx context.Context, f *Facts) (addresses map[string]st
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	var members []*api.AgentMember
+	var members []api.AgentMember
 	if _, err := d.api.Raw().Query("/v1/agent/members", &members, query(ctx)); err != nil {
 		return nil, consul.Shorten(err).Error()
 	}
@@ -172,7 +172,7 @@ func (d *Doctor) nodeAddresses(ctx context.Context) map[string]bool {
 		return nil
 	}
 	addresses := make(map[string]bool, len(nodes))
-	for _, n := range nodes {
+	for _, n := range present(nodes) {
 		addresses[n.Address] = true
 	}
 	return addresses
