@@ -111,7 +111,7 @@ func (s *Store[V]) fileError() error {
 // Begin takes over the orders of another process or, if it has handed over none, the orders in the file.
 func (s *Store[V]) Begin(state State[V]) {
 	if state.Version != 0 {
-		text, _ := os.ReadFile(s.options.Path) // it may have what has ended since; without it, none is needed yet
+		text, _ := os.ReadFile(s.options.Path) // an order in it may have ended since: the next write replaces it
 		s.opened(bytes.TrimSpace(text), nil)
 		s.Adopt(state)
 	} else if err := s.Open(); err != nil {

@@ -199,8 +199,8 @@ func readResult(r io.Reader, tag string) (preparedResult, error) {
 	return preparedResult{allAt(tagged.Nodes, tag), tagged.DNS}, err
 }
 
-// maxEntries limits the entries of an answer: the largest answer has fewer. One of two octets would take several
-// hundred times as much memory.
+// maxEntries limits the entries of an answer. Without it, an entry of two octets takes several hundred times as
+// much memory, and an answer may have millions of them.
 const maxEntries = 100_000
 
 // list is a list of up to maxEntries.
