@@ -63,7 +63,7 @@ func TestShutdownFinishesRequests(t *testing.T) {
 	verify.That(t, err == nil && body == "slow", "the request in flight: %q, %v", body, err)
 	r.awaitEnd()
 	verify.That(t, r.err == nil, "Run: %v", r.err)
-	log := r.log.String()
+	_, log, _ := strings.Cut(r.log.String(), `"message":"stopping"`)
 	verify.That(t, !strings.Contains(log, `"level":"warn"`), "log: %s", log)
 }
 
