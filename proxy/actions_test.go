@@ -142,9 +142,21 @@ func exhausted(l route.RateLimit, key string) *route.RateLimit {
 	return &l
 }
 
-// Actions do the same whatever the protocols of client and peer are.
-func TestActions(t *testing.T) {
-	t.Parallel()
+// An actionCase is a request through a route with actions.
+type actionCase struct {
+	name           string
+	actions        route.Actions
+	method, target string // GET, /
+	body           string
+	fields         []string
+	status         int      // 200, or 101 for WebSocket
+	reason         string   // of an answer of sluice's own
+	want, absent   []string // lines of what the peer got
+	answer         []string // fields of the response; one that ends with a colon is not there
+}
+
+// actionCases show what each action does.
+func actionCases(t *testing.T) []actionCase {
 	type pairs = map[string]string
 	headers := route.Actions{
 		RequestHeaders: headerEdits(t, pairs{"X-Set": "$method $scheme://$host$path?$query $client_address", "X-Forwarded-Proto": "gopher"},
@@ -160,17 +172,7 @@ func TestActions(t *testing.T) {
 	}
 	right := base64.StdEncoding.EncodeToString([]byte("ann:secret"))
 	rewrite := route.Actions{Path: pathEdits(t, route.PathOptions{Rewrite: regexp.MustCompile("^/a/([^/]*)/(.*)$"), To: "/$2/${1}x?from=a"})}
-	for _, test := range []struct {
-		name           string
-		actions        route.Actions
-		method, target string // GET, /
-		body           string
-		fields         []string
-		status         int      // 200
-		reason         string   // of an answer of sluice's own
-		want, absent   []string // lines of what the peer got
-		answer         []string // fields of the response; one that ends with a colon is not there
-	}{
+	return []actionCase{
 		{name: "no edits", want: []string{"GET /", "Host: shop.example"}, answer: []string{"X-Peer: secret"}},
 		{name: "fields", actions: headers, target: "/p/%41?q=%42&r",
 			fields: []string{"X-Set: forged", "x-set: again", "X-Add: one", "X-Gone: 1", "Cookie: a=b", "X-Kept: $host"},
@@ -227,38 +229,48 @@ func TestActions(t *testing.T) {
 		{name: "body within the limit", actions: route.Actions{BodyLimit: 4}, method: "POST", body: "body", want: []string{"POST /"}},
 		{name: "body too long", actions: route.Actions{BodyLimit: 4}, method: "POST", body: "body!", status: 413, reason: "body_too_long"},
 		{name: "large body too long", actions: route.Actions{BodyLimit: 4}, method: "POST", body: strings.Repeat("x", 100_000), status: 413, reason: "body_too_long"},
-	} {
+	}
+}
+
+// check checks the response, and what the peer got, which is also said by its front and its protocol.
+func (c *actionCase) check(t *testing.T, what string, front *testFront, peer string, response *http.Response, got string, status int) {
+	t.Helper()
+	what = front.name + what
+	verify.That(t, response.StatusCode == cmp.Or(c.status, status) && response.Header.Get("X-Sluice-Reason") == c.reason,
+		"%s: got %d %q, want %d %q", what, response.StatusCode, response.Header.Get("X-Sluice-Reason"), cmp.Or(c.status, status), c.reason)
+	if seconds, _ := strconv.Atoi(response.Header.Get("Retry-After")); c.status == 429 && (seconds < 1 || seconds > 86400) {
+		t.Errorf("%s: Retry-After is %q", what, response.Header.Get("Retry-After"))
+	}
+	scheme, _, _ := strings.Cut(front.url, ":")
+	place, lines := strings.NewReplacer("SCHEME", scheme, "PEER", peer), strings.Split(got, "\n")
+	for _, line := range c.want {
+		line = place.Replace(line)
+		verify.That(t, slices.Contains(lines, line), "%s: the peer did not get %q:\n%s", what, line, got)
+	}
+	for _, line := range c.absent {
+		line = place.Replace(line)
+		verify.That(t, !slices.Contains(lines, line), "%s: the peer got %q:\n%s", what, line, got)
+	}
+	for _, field := range c.answer {
+		name, value, _ := strings.Cut(field, ":")
+		got := strings.Join(response.Header.Values(name), ", ")
+		verify.That(t, got == strings.TrimSpace(value), "%s: the response has %s: %q, want %q", what, name, got, value)
+	}
+}
+
+// Actions do the same whatever the protocols of client and peer are.
+func TestActions(t *testing.T) {
+	t.Parallel()
+	for _, test := range actionCases(t) {
 		t.Run(test.name, func(t *testing.T) {
 			for _, http2 := range []bool{false, true} {
 				p := startProxyTo(t, http2, Options{}, echoRequest)
 				peer := p.pool.Snapshot().All[0].Address()
 				p.setActions(&test.actions)
 				for _, front := range p.fronts() {
-					what := fmt.Sprintf("%s, HTTP/2 to peers %v", front.name, http2)
-					method := cmp.Or(test.method, "GET")
-					scheme, _, _ := strings.Cut(front.url, ":")
 					for range 2 { // the connection stays in order
-						response, body := front.ask(t, method, cmp.Or(test.target, "/"), test.body, test.fields...)
-						verify.That(t, response.StatusCode == cmp.Or(test.status, 200) && response.Header.Get("X-Sluice-Reason") == test.reason,
-							"%s: got %d %q, want %d %q", what, response.StatusCode, response.Header.Get("X-Sluice-Reason"), cmp.Or(test.status, 200), test.reason)
-						if seconds, _ := strconv.Atoi(response.Header.Get("Retry-After")); test.status == 429 && (seconds < 1 || seconds > 86400) {
-							t.Errorf("%s: Retry-After is %q", what, response.Header.Get("Retry-After"))
-						}
-						lines := strings.Split(body, "\n")
-						place := strings.NewReplacer("SCHEME", scheme, "PEER", peer)
-						for _, line := range test.want {
-							line = place.Replace(line)
-							verify.That(t, slices.Contains(lines, line), "%s: the peer did not get %q:\n%s", what, line, body)
-						}
-						for _, line := range test.absent {
-							line = place.Replace(line)
-							verify.That(t, !slices.Contains(lines, line), "%s: the peer got %q:\n%s", what, line, body)
-						}
-						for _, field := range test.answer {
-							name, value, _ := strings.Cut(field, ":")
-							got := strings.Join(response.Header.Values(name), ", ")
-							verify.That(t, got == strings.TrimSpace(value), "%s: the response has %s: %q, want %q", what, name, got, value)
-						}
+						response, got := front.ask(t, cmp.Or(test.method, "GET"), cmp.Or(test.target, "/"), test.body, test.fields...)
+						test.check(t, fmt.Sprint(", HTTP/2 to peers ", http2), &front, peer, response, got, 200)
 					}
 				}
 			}

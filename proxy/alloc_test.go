@@ -285,7 +285,7 @@ func TestNotCopiedRequestDoesNotAllocate(t *testing.T) {
 	conn := p.dial()
 	request, response := []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), make([]byte, len(okResponse))
 	wantNoAllocations(t, conn, func() { sendAndReceive(t, conn, request, response) })
-	mt.expectDropped(nil)
+	mt.expectDropped()
 }
 
 // Neither do an id, a trace that is not sampled, and a log by a template.

@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"bytes"
-	"context"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -26,35 +24,25 @@ import (
 	"sluice/test/verify"
 )
 
-// connectFrom connects from a loopback address. The connection ends with the test.
-func (p *testProxy) connectFrom(address string) net.Conn {
-	p.t.Helper()
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
-	conn := verify.Result(d.Dial("tcp", p.address)).Must(p.t)
-	p.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
-	return conn
-}
-
 // sendFrom sends b from a loopback address, and nothing more.
 func (p *testProxy) sendFrom(address string, b []byte) net.Conn {
 	p.t.Helper()
-	conn := p.connectFrom(address)
+	conn := p.dialFrom(address)
 	verify.Result(conn.Write(b)).Must(p.t)
 	return conn
 }
 
 // getFrom performs a handshake and a request from a loopback address.
 func (p *testProxy) getFrom(address string) error {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
-	raw, err := d.Dial("tcp", p.address)
-	if err != nil {
-		return err
-	}
+	p.t.Helper()
+	raw := p.dialFrom(address)
 	defer raw.Close()
-	raw.SetDeadline(time.Now().Add(patience))
-	conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true})
-	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); err != nil {
+	return get200(tls.Client(raw, &tls.Config{InsecureSkipVerify: true}))
+}
+
+// get200 performs a request on a connection, which ends then. The error: it is not answered by a 200.
+func get200(conn net.Conn) error {
+	if _, err := io.WriteString(conn, closingRequest); err != nil {
 		return err
 	}
 	answer, err := io.ReadAll(conn)
@@ -85,6 +73,14 @@ func inRecords(record []byte, size int) (records []byte) {
 	return records
 }
 
+// startHandshakes starts a proxy that waits for long, and has so many places for handshakes left.
+func startHandshakes(t *testing.T, left int) *testProxy {
+	t.Helper()
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour}}, answersOK(t))
+	takeAllBut(p.handshakes, left)
+	return p
+}
+
 // takeAllBut takes the places of handshakes for other clients, until so many are left.
 func takeAllBut(h *socket.Handshakes, left int) {
 	for h.Places.Taken() < socket.MaxHandshakes-left {
@@ -97,21 +93,6 @@ const (
 	goodClient = "127.0.0.3"
 )
 
-// Who has not sent a whole ClientHello has nothing that another client needs.
-func TestOverTLSPartsOfAClientHelloTakeNoPlace(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour}}, origin.address())
-	takeAllBut(p.handshakes, 1)
-	hello := clientHello(t, &tls.Config{})
-	for n := range 20 {
-		p.sendFrom(goodClient, hello[:1+n*(len(hello)-2)/19])
-	}
-	eventually(t, "all are accepted", func() bool { return p.Connections() == 20 })
-	verify.Succeeds(t, p.getFrom(goodClient))
-	verify.Equal(t, p.Stats().Handshakes.InProgress, socket.MaxHandshakes-1, "handshakes are in progress")
-}
-
 // longProtocols are so many that a ClientHello with them has two records.
 func longProtocols() (all []string) {
 	for i := range 110 {
@@ -120,22 +101,23 @@ func longProtocols() (all []string) {
 	return append(all, "http/1.1")
 }
 
-// A ClientHello of several records takes a place when all of them are there, and none if it is
-// longer than any may be.
-func TestOverTLSLongClientHelloTakesNoPlaceEarly(t *testing.T) {
+// Who has not sent a whole ClientHello has nothing that another client needs. One of several records takes a place
+// when all of them are there, and none if it is longer than any may be.
+func TestOverTLSPartsOfAClientHelloTakeNoPlace(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour}}, origin.address())
-	takeAllBut(p.handshakes, 1)
+	p := startHandshakes(t, 1)
+	short, long := clientHello(t, &tls.Config{}), clientHello(t, &tls.Config{NextProtos: longProtocols()})
 	const recordBytes = 16 << 10 // at most
-	hello := clientHello(t, &tls.Config{NextProtos: longProtocols()})
-	verify.Require(t, len(hello) >= recordBytes+1000, "a ClientHello of %d bytes", len(hello))
-	for _, part := range []int{recordBytes, recordBytes + 5, recordBytes + 500, len(hello) - 1} {
+	verify.Require(t, len(long) >= recordBytes+1000, "a ClientHello of %d bytes", len(long))
+	for n := range 20 {
+		p.sendFrom(goodClient, short[:1+n*(len(short)-2)/19])
+	}
+	for _, part := range []int{recordBytes, recordBytes + 5, recordBytes + 500, len(long) - 1} {
 		for range 3 {
-			p.sendFrom(goodClient, hello[:part])
+			p.sendFrom(goodClient, long[:part])
 		}
 	}
-	eventually(t, "all are accepted", func() bool { return p.Connections() == 12 })
+	eventually(t, "all are accepted", func() bool { return p.Connections() == 32 })
 	// Whoever comes later finds them as far as they get.
 	for range 3 {
 		verify.Succeeds(t, p.getFrom(goodClient))
@@ -144,24 +126,17 @@ func TestOverTLSLongClientHelloTakesNoPlaceEarly(t *testing.T) {
 	verify.That(t, h.InProgress == socket.MaxHandshakes-1 && h.Failed+uint64(h.Waiting) <= 0, "got %+v", h)
 
 	for _, tooLong := range [][]byte{
-		inRecords(hello, 1), // 6 bytes for each of its own
-		append([]byte{22, 3, 1, 0, 100, 1, 1, 0, 1}, hello[:50]...),
+		inRecords(long, 1), // 6 bytes for each of its own
+		append([]byte{22, 3, 1, 0, 100, 1, 1, 0, 1}, long[:50]...),
 	} {
-		conn := p.connectFrom(goodClient)
+		conn := p.dialFrom(goodClient)
 		conn.Write(tooLong) // fails if it is refused early
 		got, err := io.ReadAll(conn)
 		verify.That(t, !errors.Is(err, os.ErrDeadlineExceeded) && len(got) == 0, "%d bytes are too long: got %q, %v", len(tooLong), got, err)
 	}
 
-	for _, divided := range []bool{false, true} {
-		raw := p.connectFrom(goodClient)
-		if divided {
-			raw = dividedConn{raw}
-		}
-		conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, NextProtos: longProtocols()})
-		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-		answer, err := io.ReadAll(conn)
-		verify.That(t, err == nil && bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")), "divided %v: got %q, %v", divided, answer, err)
+	for _, raw := range []net.Conn{p.dialFrom(goodClient), dividedConn{p.dialFrom(goodClient)}} {
+		verify.Succeeds(t, get200(tls.Client(raw, &tls.Config{InsecureSkipVerify: true, NextProtos: longProtocols()})))
 	}
 }
 
@@ -178,29 +153,41 @@ func (c dividedConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// One client has its share of the places, and the next free one is for another client.
+// One client has its share of the places, and the next free one is for another client. Handshakes that wait for their
+// clients hold back no other one, as none of them has the turn to compute.
 func TestOverTLSOneClientHasItsShareOfTheHandshakes(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour}}, origin.address())
+	p := startHandshakes(t, socket.MaxHandshakes)
+	for range runtime.GOMAXPROCS(0) - 1 {
+		p.handshakes.Turns.Take(places.Many, nil)
+	}
 	hello := clientHello(t, &tls.Config{})
-	for range socket.MaxHandshakesPerBlock + 20 {
+	first := p.sendFrom(badClient, hello)
+	eventually(t, "one handshake", func() bool { return p.Stats().Handshakes.InProgress == 1 })
+	for range socket.MaxHandshakesPerBlock + 19 {
 		p.sendFrom(badClient, hello)
 	}
-	eventually(t, "twenty wait", func() bool { return p.Stats().Handshakes.Waiting == 20 })
-	verify.Equal(t, p.Stats().Handshakes.InProgress, socket.MaxHandshakesPerBlock, "handshakes are in progress")
+	expect := func(waiting int, failed uint64) {
+		t.Helper()
+		eventually(t, fmt.Sprint(waiting, " wait"), func() bool {
+			h := p.Stats().Handshakes
+			return h.InProgress == socket.MaxHandshakesPerBlock && h.Waiting == waiting && h.Failed == failed
+		})
+	}
+	expect(20, 0)
+	first.Close() // the next one of the client has its place
+	expect(19, 1)
 	takeAllBut(p.handshakes, 1)
 	for range 3 {
 		verify.Succeeds(t, p.getFrom(goodClient))
 	}
+	eventually(t, "three are counted", func() bool { return p.Stats().Handshakes.Full == 3 })
 }
 
 // If places are scarce, clients that do not go on lose them soon, however many they are.
 func TestOverTLSScarcePlacesAreLeftSoon(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour}}, origin.address())
-	takeAllBut(p.handshakes, 8)
+	p := startHandshakes(t, 8)
 	hello := clientHello(t, &tls.Config{})
 	for n := range 8 {
 		p.sendFrom(fmt.Sprint("127.0.1.", n), hello)
@@ -219,8 +206,7 @@ func TestOverTLSScarcePlacesAreLeftSoon(t *testing.T) {
 // A handshake that waits for others holds back no other one.
 func TestOverTLSWaitsForOthersTakeNoPlace(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{}, origin.address())
+	p := startProxy(t, Options{}, answersOK(t))
 	release, waits := make(chan struct{}), make(chan struct{})
 	serverTLS := serverTLS(t)
 	p.serveTLS(&tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -235,7 +221,7 @@ func TestOverTLSWaitsForOthersTakeNoPlace(t *testing.T) {
 	takeAllBut(p.handshakes, 1)
 	var hanging sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) + 2 {
-		conn := p.connectFrom(goodClient)
+		conn := p.dialFrom(goodClient)
 		hanging.Go(func() {
 			verify.Succeeds(t, tls.Client(conn, &tls.Config{ServerName: "hanging", InsecureSkipVerify: true}).Handshake())
 		})
@@ -250,17 +236,14 @@ func TestOverTLSWaitsForOthersTakeNoPlace(t *testing.T) {
 // address from now on.
 func (p *testProxy) serveTLS(c *tls.Config) {
 	p.t.Helper()
-	l := listen(p.t)
-	p.address = l.Addr().String()
-	go p.ServeWith(context.Background(), l, ListenerOptions{Name: "more", TLS: c}) // until Shutdown, which waits for it
+	p.address = p.serveWith(ListenerOptions{Name: "more", TLS: c})
 }
 
 // The answer to a challenge of ACME is the handshake: no request is read after it, whatever
 // the listener asks of other clients.
 func TestOverTLSNothingFollowsAChallenge(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{}, origin.address())
+	p := startProxy(t, Options{}, answersOK(t))
 	p.serveTLS(&tls.Config{
 		Certificates: serverTLS(t).Certificates, NextProtos: []string{"acme-tls/1", "http/1.1"},
 	})
@@ -269,12 +252,11 @@ func TestOverTLSNothingFollowsAChallenge(t *testing.T) {
 		if protocol != "" {
 			c.NextProtos = []string{protocol}
 		}
-		conn := tls.Client(p.connectFrom(goodClient), c)
+		conn := tls.Client(p.dialFrom(goodClient), c)
 		err := conn.Handshake()
 		verify.That(t, err == nil, "%q: %v", protocol, err)
-		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-		answer, _ := io.ReadAll(conn)
-		verify.Equal(t, bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")), (protocol != "acme-tls/1"), "%q: got %q", protocol, answer)
+		err = get200(conn)
+		verify.That(t, (err == nil) == (protocol != "acme-tls/1"), "%q: %v", protocol, err)
 	}
 }
 
@@ -285,7 +267,6 @@ func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	origin := startOrigin(t, answering(okResponse))
 	release := make(chan struct{})
 	authorizes := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		select {
@@ -294,7 +275,7 @@ func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
 		}
 	}))
 	t.Cleanup(authorizes.Close)
-	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour, Body: time.Hour}}, origin.address())
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour, Body: time.Hour}}, answersOK(t))
 	f := auth.NewForward(verify.URL(t, authorizes.URL), patience, nil)
 	t.Cleanup(f.Close)
 	p.setRoutes(

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"sluice/balancer"
+	"sluice/proxy/http1"
 	"sluice/proxy/socket"
 	"sluice/proxy/upstream"
 	"sluice/test/verify"
@@ -46,8 +47,11 @@ func expectPadding(t *testing.T, got, want http.Header) {
 	}
 }
 
-// largeHeads are limits above those that fit the usual buffers.
-var largeHeads = Limits{HeadBytes: MaxHeadBytes, Fields: 400}
+var (
+	// largeHeads are limits above those that fit the usual buffers.
+	largeHeads = Limits{HeadBytes: MaxHeadBytes, Fields: 400}
+	lowHeads   = Limits{HeadBytes: 1 << 10, Fields: 10}
+)
 
 // withHeads returns someTransport for heads of that size.
 func withHeads(l Limits) upstream.Options {
@@ -57,47 +61,53 @@ func withHeads(l Limits) upstream.Options {
 }
 
 // Heads up to the limits pass in both directions, with HTTP/1 and HTTP/2 on each side. What
-// is above gets 431.
+// is above gets 431, also if it fits the buffers.
 func TestLimitsOfRequestHeads(t *testing.T) {
 	t.Parallel()
 	origin := startServer(t, echoPadding)
-	for _, peer := range []string{"HTTP/1", "HTTP/2"} {
-		p := startProxy(t, Options{Limits: largeHeads})
-		p.usePeers(peer == "HTTP/2", withHeads(largeHeads), balancer.Options{}, origin)
-		for name, client := range map[string]*http.Client{"HTTP/1": {Transport: new(http.Transport), Timeout: patience}, "HTTP/2": http2Client(t)} {
-			for _, test := range []struct {
-				fields, bytes, body int
-				status              int
-				reason              string
-			}{
-				{3, 1 << 10, 10, 200, ""},
-				{150, 15 << 10, 10, 200, ""},
-				{10, 17 << 10, 0, 200, ""},
-				{350, 55 << 10, 10 << 10, 200, ""},
-				{350, 55 << 10, 200 << 10, 200, ""},
-				{3, 1 << 10, 15 << 10, 200, ""}, // in the same buffer
-				{450, 20 << 10, 0, 431, "too_many_fields"},
-				{20, MaxHeadBytes, 0, 431, "head_too_long"},
-			} {
-				r := verify.Result(http.NewRequest("POST", "http://"+p.address, strings.NewReader(strings.Repeat("x", test.body)))).Must(t)
-				r.Header = padding(test.fields, test.bytes)
-				answer, err := client.Do(r)
-				if err != nil {
-					t.Errorf("%s to %s: %+v: %v", name, peer, test, err)
-					continue
-				}
-				body, err := io.ReadAll(answer.Body)
-				answer.Body.Close()
-				if answer.StatusCode != test.status || answer.Header.Get("X-Sluice-Reason") != test.reason {
-					t.Errorf("%s to %s: %+v: status %d, %q", name, peer, test, answer.StatusCode, body)
-				} else if test.status == 200 {
-					verify.That(t, err == nil && string(body) == fmt.Sprint(test.body), "%s to %s: %+v: body %q, %v", name, peer, test, body, err)
-					expectPadding(t, answer.Header, r.Header)
+	for limits, tests := range map[Limits][]struct {
+		fields, bytes, body int
+		reason              string // of 431; "": 200
+	}{
+		lowHeads: {{2, 700, 10, ""}, {2, 1 << 10, 10, "head_too_long"}, {10, 500, 10, "too_many_fields"}},
+		largeHeads: {
+			{3, 1 << 10, 10, ""},
+			{150, 15 << 10, 10, ""},
+			{10, 17 << 10, 0, ""},
+			{350, 55 << 10, 10 << 10, ""},
+			{350, 55 << 10, 200 << 10, ""},
+			{3, 1 << 10, 15 << 10, ""}, // in the same buffer
+			{450, 20 << 10, 0, "too_many_fields"},
+			{20, MaxHeadBytes, 0, "head_too_long"},
+		},
+	} {
+		for _, http2Peer := range []bool{false, true} {
+			p := startProxy(t, Options{Limits: limits})
+			p.usePeers(http2Peer, withHeads(largeHeads), balancer.Options{}, origin)
+			fronts := p.fronts()[:3] // the last one is HTTP/2 as well
+			if limits == lowHeads {
+				fronts = fronts[:1] // others know it, and do not ask
+			}
+			for _, front := range fronts {
+				for _, test := range tests {
+					header := padding(test.fields, test.bytes)
+					var lines []string
+					for name := range header {
+						lines = append(lines, name+": "+header.Get(name))
+					}
+					answer, body := front.ask(t, "POST", "/", strings.Repeat("x", test.body), lines...)
+					what := fmt.Sprintf("%s, HTTP/2 to peers %v: %+v", front.name, http2Peer, test)
+					verify.Equal(t, answer.Header.Get("X-Sluice-Reason"), test.reason, "%s: the reason", what)
+					if test.reason != "" {
+						verify.Equal(t, answer.StatusCode, 431, "%s: the status", what)
+						continue
+					}
+					verify.That(t, answer.StatusCode == 200 && body == fmt.Sprint(test.body), "%s: status %d, %q", what, answer.StatusCode, body)
+					expectPadding(t, answer.Header, header)
 				}
 			}
-			client.CloseIdleConnections()
+			p.expectNothingCounted()
 		}
-		p.expectNothingCounted()
 	}
 }
 
@@ -126,26 +136,6 @@ func TestLargeHeadsArePipelined(t *testing.T) {
 	}
 }
 
-// A low limit refuses what fits the buffers.
-func TestLowLimitsOfHeads(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, answerOK)
-	p := startProxy(t, Options{Limits: Limits{HeadBytes: 1 << 10, Fields: 10}}, origin.address())
-	for head, reason := range map[string]string{
-		"X: " + strings.Repeat("x", 1<<10) + "\r\n": "head_too_long",
-		strings.Repeat("X: x\r\n", 10):              "too_many_fields",
-		"X: " + strings.Repeat("x", 900) + "\r\n":   "",
-	} {
-		conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n" + head + "\r\n")
-		answer := verify.Result(http.ReadResponse(bufio.NewReader(conn), nil)).Must(t)
-		want := 200
-		if reason != "" {
-			want = 431
-		}
-		verify.That(t, answer.StatusCode == want && answer.Header.Get("X-Sluice-Reason") == reason, "%.20q: status %d, reason %q", head, answer.StatusCode, answer.Header.Get("X-Sluice-Reason"))
-	}
-}
-
 // A response head above the limits is no fault of the peer, since it may repeat the request.
 func TestLimitsOfResponseHeads(t *testing.T) {
 	t.Parallel()
@@ -160,28 +150,23 @@ func TestLimitsOfResponseHeads(t *testing.T) {
 		w.Header()["Date"] = nil
 		io.WriteString(w, "ok")
 	})
-	for _, peer := range []string{"HTTP/1", "HTTP/2"} {
-		for limits, passing := range map[string]string{"low": "/small", "usual": "/small /medium /usual", "large": "/small /medium /usual /long /many /both"} {
+	for _, http2Peer := range []bool{false, true} {
+		for limits, passing := range map[Limits]string{
+			lowHeads: "/small", {HeadBytes: 16 << 10, Fields: http1.UsualFields}: "/small /medium /usual", largeHeads: "/small /medium /usual /long /many /both",
+		} {
 			p := startProxy(t, Options{})
-			options := map[string]upstream.Options{"low": withHeads(Limits{HeadBytes: 1 << 10, Fields: 10}), "usual": someTransport, "large": withHeads(largeHeads)}
-			p.usePeers(peer == "HTTP/2", options[limits], balancer.Options{}, origin)
-			client := &http.Client{Transport: new(http.Transport), Timeout: patience}
+			p.usePeers(http2Peer, withHeads(limits), balancer.Options{}, origin)
+			front := p.fronts()[0]
 			for path, head := range heads {
-				answer, err := client.Get("http://" + p.address + path)
-				verify.Require(t, err == nil, "%s: %v", path, err)
-				body, err := io.ReadAll(answer.Body)
-				answer.Body.Close()
+				answer, body := front.ask(t, "GET", path, "")
+				what := fmt.Sprintf("%s, HTTP/2 to peers %v, limits %+v: status %d, %q", path, http2Peer, limits, answer.StatusCode, body)
 				if slices.Contains(strings.Fields(passing), path) {
-					if answer.StatusCode != 200 || err != nil || string(body) != "ok" {
-						t.Errorf("%s, %s, limits %s: status %d, %q, %v", peer, path, limits, answer.StatusCode, body, err)
-						continue
-					}
+					verify.That(t, answer.StatusCode == 200 && body == "ok", "%s", what)
 					expectPadding(t, answer.Header, head)
-				} else if reason := answer.Header.Get("X-Sluice-Reason"); answer.StatusCode != 502 || reason != "response_head_too_long" {
-					t.Errorf("%s, %s, limits %s: status %d, %q", peer, path, limits, answer.StatusCode, reason)
+				} else {
+					verify.That(t, answer.StatusCode == 502 && answer.Header.Get("X-Sluice-Reason") == "response_head_too_long", "%s", what)
 				}
 			}
-			client.CloseIdleConnections()
 			p.expectNothingCounted()
 		}
 	}
@@ -201,9 +186,7 @@ func TestResponseHeadFillsTheBuffer(t *testing.T) {
 		options.HeadBytes = limit
 		p.usePeers(false, options, balancer.Options{}, origin.address())
 		for range 3 {
-			conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-			status, body := readResponse(t, conn)
-			verify.That(t, status == 200 && body == "ok", "limit %d: status %d, %q", limit, status, body)
+			expectResponse(t, p.send(getRequest), 200, "ok")
 		}
 	}
 }

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -29,7 +28,7 @@ func (p *testProxy) idleClients(n int) []net.Conn {
 	conns := make([]net.Conn, n)
 	for i := range conns {
 		conns[i] = p.dial()
-		io.WriteString(conns[i], "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		io.WriteString(conns[i], getRequest)
 		readResponse(p.t, conns[i])
 	}
 	eventually(p.t, "all connections rest", func() bool { return p.idleConnCount() == n })
@@ -41,8 +40,7 @@ func TestIdleConnections(t *testing.T) {
 	if !alone(t) {
 		return
 	}
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{}, origin.address())
+	p := startProxy(t, Options{}, answersOK(t))
 	conns := p.idleClients(20)
 	stacks := make([]byte, 1<<20)
 	eventually(t, "no goroutine waits for clients", func() bool {
@@ -73,40 +71,11 @@ func TestIdleConnections(t *testing.T) {
 // One that never sends anything rests, too, and may still do so.
 func TestSilentConnectionsBecomeIdle(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{}, origin.address())
+	p := startProxy(t, Options{}, answersOK(t))
 	conn := p.dial()
 	eventually(t, "the connection rests", func() bool { return p.idleConnCount() == 1 })
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	io.WriteString(conn, getRequest)
 	expectResponse(t, conn, 200, "ok")
-}
-
-// At a stop it serves one more request, or ends.
-func TestShutdownOfIdleConnections(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	for _, grace := range []time.Duration{0, time.Hour} {
-		p := newUnmanagedProxy(t, Options{}, origin.address())
-		conns := p.idleClients(3)
-		ended := make(chan error, 1)
-		go func() { ended <- p.Shutdown(context.Background(), grace) }()
-		eventually(t, "no new connections", func() bool { return !p.accepts() })
-		for _, conn := range conns {
-			want := ""
-			if grace > 0 {
-				io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-				want = "\r\nConnection: close\r\n\r\nok"
-			}
-			answer, err := io.ReadAll(conn)
-			verify.That(t, err == nil && strings.HasSuffix(string(answer), want) && (want != "" || len(answer) == 0), "grace %v: got %q, %v", grace, answer, err)
-		}
-		verify.Succeeds(t, <-ended)
-	}
-	p := newUnmanagedProxy(t, Options{}, origin.address())
-	p.idleClients(3)
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	verify.Equal(t, p.Shutdown(ctx, time.Hour), context.Canceled, "shutdown")
 }
 
 // Requests that come at the very moment at which a connection begins to rest,
@@ -115,15 +84,14 @@ func TestRequestsMeetIdleSet(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{}, origin.address())
+	p := startProxy(t, Options{}, answersOK(t))
 	var wg sync.WaitGroup
 	for i := range 20 {
 		random := rand.New(rand.NewPCG(seed, uint64(i)))
 		conn := p.dial()
 		wg.Go(func() {
 			for range 5 {
-				fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+				io.WriteString(conn, getRequest)
 				expectResponse(t, conn, 200, "ok")
 				// A sweep takes note of it within this time.
 				time.Sleep(idleSetDelay + time.Duration(random.Int64N(int64(2*socket.SweepInterval))) - socket.SweepInterval/2)
@@ -138,18 +106,15 @@ func TestRequestsMeetIdleSet(t *testing.T) {
 // The socket can be served again, and closes for nobody.
 func TestListenerIsGivenUp(t *testing.T) {
 	t.Parallel()
-	arrived, proceed := make(chan struct{}), make(chan struct{})
-	origin := startOrigin(t, func(c *originConn) bool {
-		r, ok := c.request()
-		if ok && r.URL.Path == "/slow" {
-			close(arrived)
-			<-proceed
-		}
-		io.WriteString(c.Conn, okResponse)
-		return ok
-	})
+	origin := startHeldOrigin(t)
 	p := startProxy(t, Options{}, origin.address())
+	ask := func(conn net.Conn) {
+		t.Helper()
+		io.WriteString(conn, getRequest)
+		expectResponse(t, conn, 200)
+	}
 	l := verify.Result(socket.Listen("tcp", "127.0.0.1:0")).Must(t)
+	defer l.Close()
 	serve := func(name string) (end func()) {
 		ctx, cancel := context.WithCancel(context.Background())
 		served := make(chan error, 1)
@@ -160,43 +125,32 @@ func TestListenerIsGivenUp(t *testing.T) {
 			verify.Equal(t, <-served, context.Canceled, "served")
 		}
 	}
-	dial := func() net.Conn {
-		conn := verify.Result(net.Dial("tcp", l.Addr().String())).Must(t)
-		t.Cleanup(func() { conn.Close() })
-		return conn
-	}
-	ask := func(conn net.Conn, path string) { fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", path) }
+	other := p.dial()
+	p.address = l.Addr().String()
 	end := serve("first")
-	busy, idle, rests, other := dial(), dial(), dial(), p.dial()
+	busy, idle, rests := p.dial(), p.dial(), p.dial()
 	for _, conn := range []net.Conn{idle, rests, other} {
-		ask(conn, "/")
-		readResponse(t, conn)
+		ask(conn)
 	}
-	ask(busy, "/slow")
-	<-arrived
 	eventually(t, "three rest", func() bool { return p.idleConnCount() == 3 })
+	io.WriteString(busy, heldRequest)
+	<-origin.arrived
 	end()
 	end = serve("second")
-	ask(idle, "/")
-	expectResponse(t, idle, 200)
-	late := dial()
-	ask(late, "/")
-	expectResponse(t, late, 200)
+	ask(idle)
+	late := p.dial()
+	ask(late)
 	end()
 	p.Drain(l, 300*time.Millisecond, time.Hour)
-	ask(idle, "/")
-	answer, err := io.ReadAll(idle)
-	verify.That(t, err == nil && strings.Contains(string(answer), "\r\nConnection: close\r\n"), "the idle one: %q, %v", answer, err)
+	io.WriteString(idle, getRequest)
+	expectLast(t, idle)
 	for _, conn := range []net.Conn{rests, late} {
-		answer, err := io.ReadAll(conn)
-		verify.That(t, err == nil && len(answer) == 0, "one that rests: %q, %v", answer, err)
+		expectRest(t, conn, "")
 	}
-	close(proceed)
-	answer, err = io.ReadAll(busy)
+	close(origin.proceed)
+	answer, err := io.ReadAll(busy)
 	verify.That(t, err == nil && strings.HasSuffix(string(answer), "\r\n\r\nok"), "the busy one: %q, %v", answer, err)
 	for range 2 {
-		ask(other, "/")
-		expectResponse(t, other, 200)
+		ask(other)
 	}
-	l.Close()
 }

@@ -12,6 +12,7 @@ import (
 
 	xhttp2 "golang.org/x/net/http2"
 
+	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 	"sluice/test/verify"
 )
@@ -51,12 +52,11 @@ func TestRequestArrivesAsIdleTimeEnds(t *testing.T) {
 	if !hasIdleSet {
 		t.Skip("a goroutine reads from the connection at any time")
 	}
-	origin := startOrigin(t, answerOK)
 	const idle = time.Hour
-	p := startProxy(t, Options{Timeouts: Timeouts{Idle: idle}}, origin.address())
+	p := startProxy(t, Options{Timeouts: Timeouts{Idle: idle}}, answersOK(t))
 	conn := p.dial()
 	for range 3 {
-		verify.Result(io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")).Must(t)
+		verify.Result(io.WriteString(conn, getRequest)).Must(t)
 		expectResponse(t, conn, 200)
 		eventually(t, "the connection is idle", func() bool { return p.idleConnCount() == 1 })
 		c := p.onlyClient()
@@ -64,7 +64,7 @@ func TestRequestArrivesAsIdleTimeEnds(t *testing.T) {
 		// What OnSweep does, but a request comes first.
 		p.sweeper.Advance(idle)
 		p.sweptFor(2 * socket.SweepInterval)
-		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		io.WriteString(conn, getRequest)
 		c.awaitArrival(t)
 		c.Conn.SetReadDeadline(socket.ALongTimeAgo)
 		go c.Resume()
@@ -79,8 +79,7 @@ func TestRequestArrivesAsIdleTimeEnds(t *testing.T) {
 // still for http2GoAwaySettle.
 func TestStreamArrivesAfterAnswerToGoAway(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answerOK)
-	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, origin.address())
+	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, answersOK(t))
 	var err error
 	for range 20 {
 		c := p.dialFrames()
@@ -111,10 +110,9 @@ func TestStreamArrivesAsGoAwayEnds(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			origin := startOrigin(t, answerOK)
 			var err error
 			for range 20 {
-				p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, origin.address())
+				p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, answersOK(t))
 				if err = p.sendAsGoAwayEnds(test.answers, test.parts); err == nil {
 					return
 				}
@@ -159,8 +157,7 @@ func (p *testProxy) sendAsGoAwayEnds(answers, parts bool) error {
 // the end arrives together with a last frame.
 func TestClientClosesAfterGoAway(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answerOK)
-	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, origin.address())
+	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, answersOK(t))
 	c := p.dialFrames()
 	c.request(1, http2Get, true)
 	c.awaitGoAway()
@@ -229,20 +226,22 @@ func (c *frameClient) framesOf(do func()) []byte {
 	return b.Bytes()
 }
 
-// awaitGoAway reads the announcement of the end, and returns the PING that comes with it.
+// awaitGoAway reads the announcement of the end, which names no last stream, and returns the PING that comes with it.
 func (c *frameClient) awaitGoAway() (ping [8]byte) {
 	c.t.Helper()
 	for {
 		switch f := c.read().(type) {
 		case nil:
 			c.t.Fatal("the connection ended")
+		case *xhttp2.GoAwayFrame:
+			verify.Equal(c.t, f.LastStreamID, http2.MaxWindow, "the last stream of the announcement")
 		case *xhttp2.PingFrame:
 			return f.Data
 		}
 	}
 }
 
-// servedLast reads until the connection ends. The error: not all of these streams are served, or the last
+// servedLast reads until the connection ends, and answers PING. The error: not all of these streams are served, or the last
 // GOAWAY does not name the last one.
 func (c *frameClient) servedLast(ids ...uint32) error {
 	c.t.Helper()
@@ -251,6 +250,8 @@ func (c *frameClient) servedLast(ids ...uint32) error {
 		switch f := frame.(type) {
 		case *xhttp2.DataFrame:
 			ended[f.StreamID] = ended[f.StreamID] || f.StreamEnded()
+		case *xhttp2.PingFrame:
+			c.WritePing(true, f.Data)
 		case *xhttp2.GoAwayFrame:
 			if last = f.LastStreamID; f.ErrCode != xhttp2.ErrCodeNo {
 				return fmt.Errorf("got %v", f)

@@ -9,20 +9,16 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"sluice/balancer"
-	"sluice/route"
-	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
 
 func TestSlowClients(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
 	const short = 60 * time.Millisecond
 	for _, test := range []struct {
 		name, first, want string
@@ -36,7 +32,7 @@ func TestSlowClients(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			p := startProxy(t, Options{Timeouts: test.timeouts}, origin.address())
+			p := startProxy(t, Options{Timeouts: test.timeouts}, answersOK(t))
 			got := p.raw(test.first)
 			verify.That(t, strings.HasPrefix(got, test.want) && (test.want != "" || got == ""), "got %q, want %q", got, test.want)
 		})
@@ -58,96 +54,29 @@ func TestTricklingHead(t *testing.T) {
 	}
 }
 
-// A client that does not take its response holds neither the peer nor memory
-// for longer than the timeout.
+// A client that does not take its response holds neither the peer nor memory for longer than the timeout, and
+// one that goes away meanwhile for no longer.
 func TestClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
-	arrived := make(chan struct{})
-	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-		close(arrived)
-		io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
-		block := make([]byte, 1<<20)
-		for {
-			if _, err := c.Conn.Write(block); err != nil {
-				return false
+	for _, leaves := range []bool{false, true} {
+		origin := startOrigin(t, afterRequest(func(c *originConn) bool {
+			c.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+			for c.write("10000\r\n" + strings.Repeat("x", 1<<16) + "\r\n") {
 			}
-		}
-	}))
-	p := startProxy(t, Options{Timeouts: Timeouts{Write: 100 * time.Millisecond}}, origin.address())
-	p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	<-arrived
-	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
-}
-
-// A client that goes away while its response streams frees the peer.
-func TestClientThatGoesAway(t *testing.T) {
-	t.Parallel()
-	ended := make(chan struct{})
-	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-		io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-		for {
-			if _, err := io.WriteString(c.Conn, "1\r\nx\r\n"); err != nil {
-				close(ended)
-				return false
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}))
-	p := startProxy(t, Options{}, origin.address())
-	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	io.ReadFull(conn, make([]byte, 100))
-	conn.Close()
-	<-ended
-	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
-}
-
-// Peers come and go under load: no request fails, and in the end nothing is in
-// flight and no connection to a gone peer is left.
-func TestChurnUnderLoad(t *testing.T) {
-	t.Parallel()
-	var origins []*origin
-	var addresses []string
-	for range 4 {
-		o := startOrigin(t, afterRequest(func(c *originConn) bool {
-			time.Sleep(time.Millisecond)
-			return c.write(okResponse)
+			return false
 		}))
-		origins, addresses = append(origins, o), append(addresses, o.address())
-	}
-	p := startProxy(t, Options{}, addresses...)
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}})
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	var served atomic.Int64
-	for i := range 8 {
-		method := []string{"GET", "POST"}[i%2]
-		wg.Go(func() {
-			conn := p.dial()
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", method)
-				status, body := readResponse(t, conn)
-				verify.That(t, status == 200, "%s: got %d %q", method, status, body)
-				served.Add(1)
-			}
-		})
-	}
-	end := time.Now().Add(patience / 2)
-	for i := 0; i < 60 || served.Load() < 100 && time.Now().Before(end); i++ {
-		p.setPeers(addresses[i%4], addresses[(i+1)%4])
-		time.Sleep(3 * time.Millisecond)
-	}
-	close(stop)
-	wg.Wait()
-	verify.That(t, served.Load() >= 100, "%d requests were served", served.Load())
-	p.setPeers()
-	eventually(t, "drained peers are gone", func() bool { return len(p.pool.Snapshot().Draining) == 0 })
-	for _, o := range origins {
-		eventually(t, "connections closed", func() bool { return o.open() == 0 })
+		timeout := 100 * time.Millisecond
+		if leaves {
+			timeout = time.Hour
+		}
+		p := startProxy(t, Options{Timeouts: Timeouts{Write: timeout}}, origin.address())
+		conn := p.send(getRequest)
+		expectNext(t, conn, "HTTP/1.1 200 ")
+		if leaves {
+			conn.Close()
+		}
+		p.expectNothingOpen()
+		eventually(t, "the peer's connection has ended", func() bool { return origin.open() == 0 })
 	}
 }
 
@@ -166,13 +95,12 @@ func TestDrainWithOpenStream(t *testing.T) {
 			}))
 			p := startProxy(t, Options{}, origin.address())
 			if cut {
-				p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, DrainTimeout: 50 * time.Millisecond, NewTransport: p.NewTransport(transportOf(p.t))}))
+				p.reconfigure(balancer.Options{DrainTimeout: 50 * time.Millisecond})
 			}
-			conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			conn := p.send(getRequest)
 			eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
 			p.setPeers()
-			second := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-			expectResponse(t, second, 503)
+			p.expect(closingRequest, "503")
 			if !cut {
 				close(proceed)
 			}
@@ -194,7 +122,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answering("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: max=5, timeout=1\r\nContent-Length: 2\r\n\r\nok"))
 	p := startProxy(t, Options{}, origin.address())
-	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn := p.send(getRequest)
 	readResponse(t, conn)
 	eventually(t, "connections closed", func() bool { return origin.open() == 0 })
 }
@@ -202,9 +130,8 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 // A connection ends when it was idle for its time, also in the idle set.
 func TestIdleConnectionsTimeOut(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{Timeouts: Timeouts{Idle: 2 * time.Second}}, origin.address())
-	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	p := startProxy(t, Options{Timeouts: Timeouts{Idle: 2 * time.Second}}, answersOK(t))
+	conn := p.send(getRequest)
 	readResponse(t, conn)
 	expectRest(t, conn, "")
 }
@@ -219,10 +146,8 @@ func TestAcceptSurvivesErrors(t *testing.T) {
 	s := newTestServer(Options{})
 	served := make(chan error)
 	go func() { served <- s.Serve(context.Background(), failing, "test") }()
-	conn := verify.Result(net.Dial("tcp", l.Addr().String())).Must(t)
-	defer conn.Close()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	expectResponse(t, conn, 404)
+	p := &testProxy{Server: s, t: t, address: l.Addr().String()}
+	p.expect(closingRequest, "404")
 	verify.Succeeds(t, s.Shutdown(context.Background(), 0))
 	verify.Equal(t, <-served, ErrServerClosed, "served")
 }
@@ -267,7 +192,7 @@ func TestClientThatGoesAwayWaiting(t *testing.T) {
 			}))
 			t.Cleanup(leave) // the peer ends whatever happens
 			p := startProxy(t, Options{KeepForGoneClients: test.keep}, origin.address())
-			conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			conn := p.send(getRequest)
 			eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
 			if test.first != "" {
 				io.ReadFull(conn, make([]byte, len(test.first)))
@@ -292,18 +217,13 @@ func TestClientThatGoesAwayWaiting(t *testing.T) {
 // A client that waits for long, and is there, gets its response.
 func TestClientThatWaits(t *testing.T) {
 	t.Parallel()
-	answer := make(chan struct{})
-	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-		<-answer
-		return c.write(okResponse)
-	}))
+	origin := startHeldOrigin(t)
 	p := startProxy(t, Options{}, origin.address())
-	defer close(answer)
-	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn := p.send(heldRequest + heldRequest)
 	for range 2 {
-		eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
+		<-origin.arrived
 		p.sweptFor(looks)
-		answer <- struct{}{}
+		origin.proceed <- struct{}{}
 		expectResponse(t, conn, 200)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,7 +13,6 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
-	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 	"sluice/test/verify"
 )
@@ -30,20 +28,11 @@ func exchangeOn(t *testing.T, w io.Writer, r *bufio.Reader, path string) (status
 	return response.StatusCode, response.Close
 }
 
-// answerOK answers each request.
-func answerOK(c *originConn) bool {
-	if _, ok := c.request(); !ok {
-		return false
-	}
-	return c.write(okResponse)
-}
-
 // The request that reaches the limit is the last one of its connection, also if sluice
 // answers it.
 func TestMaxRequestsOfAConnection(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answerOK)
-	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 3}}, origin.address())
+	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 3}}, answersOK(t))
 	for i, last := range []string{"/", "*"} { // "*" is malformed for GET
 		conn := p.dial()
 		reader := bufio.NewReader(conn)
@@ -63,12 +52,7 @@ func TestMaxRequestsOfAConnection(t *testing.T) {
 // A request in flight when the age is reached is finished, and the next one is the last.
 func TestMaxAgeOfAConnection(t *testing.T) {
 	t.Parallel()
-	arrived, proceed := make(chan struct{}), make(chan struct{})
-	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-		arrived <- struct{}{}
-		<-proceed
-		return c.write(okResponse)
-	}))
+	origin := startHeldOrigin(t)
 	const age = time.Hour
 	p := startProxy(t, Options{
 		Connections: socket.ConnectionLimits{MaxAge: age},
@@ -81,11 +65,11 @@ func TestMaxAgeOfAConnection(t *testing.T) {
 	reader := bufio.NewReader(conn)
 	answer := func(pass time.Duration) (closes bool) {
 		go func() {
-			<-arrived
+			<-origin.arrived
 			p.sweeper.Advance(pass)
-			proceed <- struct{}{}
+			origin.proceed <- struct{}{}
 		}()
-		status, closes := exchangeOn(t, conn, reader, "/")
+		status, closes := exchangeOn(t, conn, reader, "/held")
 		verify.Equal(t, status, 200, "status")
 		return closes
 	}
@@ -99,32 +83,14 @@ func TestMaxAgeOfAConnection(t *testing.T) {
 // HTTP/2 clients are told before the connection ends; what they have sent is served.
 func TestMaxRequestsOfAnHTTP2Connection(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answerOK)
-	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 2}}, origin.address())
+	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 2}}, answersOK(t))
 	c := p.dialFrames()
 	c.request(1, http2Get, true)
 	r := c.response(1)
 	verify.Require(t, r.status == "200", "%+v", r)
 	c.request(3, http2Get, true)
 	c.request(5, http2Get, true) // before the client knows
-	var ended []uint32
-	var goAways []*xhttp2.GoAwayFrame
-	for frame := c.read(); frame != nil; frame = c.read() {
-		switch f := frame.(type) {
-		case *xhttp2.DataFrame:
-			if f.StreamEnded() {
-				ended = append(ended, f.StreamID)
-			}
-		case *xhttp2.PingFrame:
-			c.WritePing(true, f.Data)
-		case *xhttp2.GoAwayFrame:
-			goAways = append(goAways, f)
-			verify.Equal(t, f.ErrCode, xhttp2.ErrCodeNo, "got %v", f)
-		}
-	}
-	slices.Sort(ended)
-	verify.Require(t, slices.Equal(ended, []uint32{3, 5}) && len(goAways) == 2, "the streams %v ended, and there were %d GOAWAY", ended, len(goAways))
-	verify.That(t, goAways[0].LastStreamID == http2.MaxWindow, "got %v", goAways[0])
+	verify.NoError(t, c.servedLast(3, 5))
 	verify.Equal(t, p.EndedConnections(), (EndedConnections{MaxRequests: 1}), "p.EndedConnections()")
 }
 
@@ -175,8 +141,7 @@ func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 // A client that does not answer, and opens streams after GOAWAY, does not delay the end.
 func TestHTTP2GoAwayIsNotDelayed(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answerOK)
-	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, origin.address())
+	p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, answersOK(t))
 	c := p.dialFrames()
 	goAways := 0
 	for id := uint32(1); id < 10 && goAways < 2; id += 2 {
@@ -212,7 +177,7 @@ func TestLimitedConnectionsToPeers(t *testing.T) {
 				t.Parallel()
 				long := 1000 * age
 				p := startProxy(t, Options{Timeouts: Timeouts{Idle: long, Head: long, Body: long, Write: long}})
-				first := startOrigin(t, answerOK)
+				first := startOrigin(t, answering(okResponse))
 				address, opened := first.address(), first.connections
 				if protocol == "HTTP/2" {
 					origin := startH2COrigin(t, func(http.ResponseWriter, *http.Request) {})

@@ -19,25 +19,26 @@ import (
 // many systems throw the answer away.
 func TestAnswerReachesClientThatSendsOn(t *testing.T) {
 	t.Parallel()
-	const host = "Host: a\r\n"
-	chunk := fmt.Sprintf("%x\r\n%s\r\n", 1000, strings.Repeat("x", 1000))
+	const post = "POST / HTTP/1.1\r\nHost: a\r\n"
+	block := strings.Repeat("x", 1000)
+	chunk := fmt.Sprintf("%x\r\n%s\r\n", len(block), block)
 	for _, test := range []struct {
 		name, request string
 		more          string // is sent again and again
 		answer        string // of the peer, given at once; okResponse if empty
 		status        int
 	}{
-		{"malformed head", "POST / HTTP/1.1\r\nHost a\r\n\r\n", strings.Repeat("x", 1000), "", 400},
-		{"head too long", "GET / HTTP/1.1\r\n" + host, "X-Long: " + strings.Repeat("x", 1000) + "\r\n", "", 431},
-		{"target too long", "GET /", strings.Repeat("x", 1000), "", 414},
-		{"body too long", "POST / HTTP/1.1\r\n" + host + "Content-Length: 1000000\r\n\r\n", strings.Repeat("x", 1000), "", 413},
-		{"chunked body too long", "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n", chunk, "", 413},
-		{"malformed chunk", "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n" + chunk + "x\r\n", chunk, "", 400},
-		{"no route", "POST / HTTP/1.1\r\nHost: nowhere\r\nContent-Length: 80000\r\n\r\n", strings.Repeat("x", 1000), "", 404},
-		{"early answer", "POST / HTTP/1.1\r\n" + host + "Content-Length: 80000\r\n\r\n", strings.Repeat("x", 1000), "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", 403},
-		{"early answer of unknown length", "POST / HTTP/1.1\r\n" + host + "Content-Length: 80000\r\n\r\n", strings.Repeat("x", 1000), "HTTP/1.1 403 Forbidden\r\n\r\nno", 403},
-		{"more than was announced", "POST / HTTP/1.1\r\n" + host + "Connection: close\r\nContent-Length: 3\r\n\r\nabc\r\n", "x", "", 200},
-		{"more than was announced, in chunks", "POST / HTTP/1.1\r\n" + host + "Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n\r\n", "x", "", 200},
+		{"malformed head", "POST / HTTP/1.1\r\nHost a\r\n\r\n", block, "", 400},
+		{"head too long", "GET / HTTP/1.1\r\nHost: a\r\n", "X-Long: " + block + "\r\n", "", 431},
+		{"target too long", "GET /", block, "", 414},
+		{"body too long", post + "Content-Length: 1000000\r\n\r\n", block, "", 413},
+		{"chunked body too long", post + "Transfer-Encoding: chunked\r\n\r\n", chunk, "", 413},
+		{"malformed chunk", post + "Transfer-Encoding: chunked\r\n\r\n" + chunk + "x\r\n", chunk, "", 400},
+		{"no route", "POST / HTTP/1.1\r\nHost: nowhere\r\nContent-Length: 80000\r\n\r\n", block, "", 404},
+		{"early answer", post + "Content-Length: 80000\r\n\r\n", block, "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", 403},
+		{"early answer of unknown length", post + "Content-Length: 80000\r\n\r\n", block, "HTTP/1.1 403 Forbidden\r\n\r\nno", 403},
+		{"more than was announced", post + "Connection: close\r\nContent-Length: 3\r\n\r\nabc\r\n", "x", "", 200},
+		{"more than was announced, in chunks", post + "Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n\r\n", "x", "", 200},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -100,24 +101,16 @@ func (p *testProxy) sendOn(request, more string) (answer string, err error) {
 // So does one that sends its next request when the server drains.
 func TestLastAnswerOfDrainingServer(t *testing.T) {
 	t.Parallel()
-	arrived, proceed := make(chan struct{}, 1), make(chan struct{})
-	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-		arrived <- struct{}{}
-		<-proceed
-		return c.write(okResponse)
-	}))
+	origin := startHeldOrigin(t)
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	defer p.pool.Close()
-	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	<-arrived
-	ended := make(chan error, 1)
-	go func() { ended <- p.Shutdown(t.Context(), 0) }()
-	eventually(t, "draining", p.draining.Load)
-	io.WriteString(conn, "GET /next HTTP/1.1\r\nHost: a\r\n\r\n") // too late
+	conn := p.send(heldRequest)
+	<-origin.arrived
+	ended := p.shutDown(t.Context(), 0)
+	io.WriteString(conn, getRequest) // too late
 	p.onlyClient().awaitArrival(t)
-	close(proceed)
-	answer, err := io.ReadAll(conn)
-	verify.That(t, err == nil && strings.HasPrefix(string(answer), "HTTP/1.1 200 ") && strings.HasSuffix(string(answer), "ok"), "got %q, %v", answer, err)
+	close(origin.proceed)
+	expectLast(t, conn)
 	conn.Close()
 	verify.Succeeds(t, <-ended)
 }

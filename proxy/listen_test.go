@@ -22,7 +22,7 @@ func TestListen(t *testing.T) {
 	for _, wait := range []time.Duration{0, 100 * time.Millisecond, 2500 * time.Millisecond} {
 		conn := p.dial()
 		time.Sleep(wait)
-		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+		io.WriteString(conn, closingRequest)
 		answer, err := io.ReadAll(conn)
 		verify.That(t, err == nil && strings.HasPrefix(string(answer), "HTTP/1.1 404 "), "after %v: got %.60q, %v", wait, answer, err)
 	}
@@ -32,8 +32,7 @@ func TestListen(t *testing.T) {
 
 func TestOptionsOfTheNextRequest(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{}, origin.address())
+	p := startProxy(t, Options{}, answersOK(t))
 	conn := p.dial()
 	for _, step := range []struct{ limit, status int }{{100, 200}, {5, 414}} {
 		o := *p.options.Load()

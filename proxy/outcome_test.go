@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -19,72 +20,50 @@ import (
 // Peers of TestWhatClientsDoIsNotCounted.
 
 // expecting asks for the body where the client waits for that.
-func expecting(c *originConn) bool {
-	r, err := http.ReadRequest(c.Reader)
-	if err != nil {
-		return false
-	}
-	io.WriteString(c.Conn, "HTTP/1.1 100 Continue\r\n\r\n")
-	if _, err := io.Copy(io.Discard, r.Body); err != nil {
-		return false
-	}
-	return c.write(okResponse)
-}
+var expecting = withHead(func(c *originConn, r *http.Request) bool {
+	c.write("HTTP/1.1 100 Continue\r\n\r\n")
+	_, err := io.Copy(io.Discard, r.Body)
+	return err == nil && c.write(okResponse)
+})
 
 // early begins its answer before it has got the body, and ends it with that.
-func early(c *originConn) bool {
-	r, err := http.ReadRequest(c.Reader)
-	if err != nil {
-		return false
-	}
-	io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
-	if _, err := io.Copy(io.Discard, r.Body); err != nil {
-		return false
-	}
-	return c.write("0\r\n\r\n")
-}
+var early = withHead(func(c *originConn, r *http.Request) bool {
+	c.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+	_, err := io.Copy(io.Discard, r.Body)
+	return err == nil && c.write("0\r\n\r\n")
+})
 
 // echoes sends the body back while it comes.
-func echoes(c *originConn) bool {
-	r, err := http.ReadRequest(c.Reader)
-	if err != nil {
-		return false
-	}
-	io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+var echoes = withHead(func(c *originConn, r *http.Request) bool {
+	c.write("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
 	io.Copy(c.Conn, r.Body)
 	return false
-}
+})
 
 // longBody is more than there is room for on the way to a client that does not
 // read.
 const longBody = 32 << 20
 
 // sendLong sends a long body, framed as the path says.
-func sendLong(c *originConn) bool {
-	r, ok := c.request()
-	if !ok {
-		return false
-	}
-	block := strings.Repeat("x", 64<<10)
+var sendLong = withRequest(func(c *originConn, r *http.Request) bool {
+	block, end := strings.Repeat("x", 64<<10), ""
 	switch r.URL.Path {
 	case "/length":
-		fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", longBody)
+		c.write(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", longBody))
 	case "/chunked":
-		io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-		block = fmt.Sprintf("%x\r\n%s\r\n", len(block), block)
+		c.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+		block, end = fmt.Sprintf("%x\r\n%s\r\n", len(block), block), "0\r\n\r\n"
 	case "/close":
-		io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+		c.write("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
 	}
 	for range longBody / (64 << 10) {
-		if _, err := io.WriteString(c.Conn, block); err != nil {
+		if !c.write(block) {
 			return false
 		}
 	}
-	if r.URL.Path == "/chunked" {
-		io.WriteString(c.Conn, "0\r\n\r\n")
-	}
+	c.write(end)
 	return false
-}
+})
 
 // agreeing switches to a protocol whatever it was asked for.
 func agreeing(protocol string) func(*originConn) bool {
@@ -127,12 +106,8 @@ func sending(more string, deed func(*misdeed)) func(*misdeed) {
 // outlast neither sends nor reads, until the peer gives up.
 func outlast(m *misdeed) {
 	eventually(m.t, "the client is waited for", func() bool {
-		m.proxy.mu.Lock()
-		defer m.proxy.mu.Unlock()
-		for c := range m.proxy.conns {
-			return c.Deadline.Load() != 0 || c.WriteDeadline.Load() != 0
-		}
-		return false
+		c := m.proxy.onlyClient()
+		return c.Deadline.Load() != 0 || c.WriteDeadline.Load() != 0
 	})
 	m.origin.close()
 	io.Copy(io.Discard, m)
@@ -163,13 +138,16 @@ func TestWhatClientsDoIsNotCounted(t *testing.T) {
 		chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
 		expect  = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
 		trailer = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: "
-		get     = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 		upgrade = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: "
 	)
 	short := Options{Timeouts: Timeouts{Body: 2 * time.Second, Write: 2 * time.Second}}
 	patient := Options{}
 	// Less than all that clients are given, and enough for a peer on a busy machine.
 	const shorter = 1500 * time.Millisecond
+
+	deeds := map[string]func(*misdeed){"leaves": leave, "breaks off": breakOff, "half-closes": halfClose}
+	withOutlast := maps.Clone(deeds)
+	withOutlast["outlasts the peer"] = outlast
 
 	type test struct {
 		name, request string
@@ -191,7 +169,7 @@ func TestWhatClientsDoIsNotCounted(t *testing.T) {
 			name := body.name + ", peer " + peer.name + ": "
 			add(test{name + "stalls", body.request, stall, peer.serve, short, 0})
 			add(test{name + "stalls for longer than idle", body.request, stall, peer.serve, short, shorter})
-			for deed, do := range map[string]func(*misdeed){"outlasts the peer": outlast, "leaves": leave, "breaks off": breakOff, "half-closes": halfClose} {
+			for deed, do := range withOutlast {
 				add(test{name + deed, body.request, do, peer.serve, patient, 0})
 				if peer.name == "answers early" || body.name == "100-continue" {
 					add(test{name + deed + ", amid", body.request, amid(do), peer.serve, patient, 0})
@@ -213,13 +191,13 @@ func TestWhatClientsDoIsNotCounted(t *testing.T) {
 			name := framing + " to HTTP/" + version + ": "
 			add(test{name + "stops reading", get, stopReading, sendLong, short, 0})
 			add(test{name + "stops reading for longer than idle", get, stopReading, sendLong, short, shorter})
-			for deed, do := range map[string]func(*misdeed){"outlasts the peer": outlast, "leaves": leave, "breaks off": breakOff, "half-closes": halfClose} {
+			for deed, do := range withOutlast {
 				add(test{name + deed, get, amid(do), sendLong, patient, 0})
 			}
 		}
 	}
-	for deed, do := range map[string]func(*misdeed){"leaves": leave, "breaks off": breakOff, "half-closes": halfClose} {
-		add(test{deed + " waiting", get, do, hanging, patient, 0})
+	for deed, do := range deeds {
+		add(test{deed + " waiting", getRequest, do, hanging, patient, 0})
 		add(test{deed + " waiting, body sent", strings.Replace(length, "20000", "3", 1), do, hanging, patient, 0})
 		add(test{deed + " waiting, chunks sent", chunked + "0\r\n\r\n", do, hanging, patient, 0})
 		add(test{deed + " waiting for the upgrade", upgrade + "x\r\n\r\n", do, hanging, patient, 0})
@@ -231,12 +209,10 @@ func TestWhatClientsDoIsNotCounted(t *testing.T) {
 	} {
 		add(test{"upgrade to " + upgrades[0] + ", agreed to " + upgrades[1], upgrade + upgrades[0] + "\r\n\r\n", amid(leave), agreeing(upgrades[1]), patient, 0})
 	}
-	add(test{"a target that makes a head too long", "GET /" + strings.Repeat("\"", 6000) + " HTTP/1.1\r\nHost: a\r\n\r\n", amid(leave), func(c *originConn) bool {
-		if r, ok := c.request(); ok {
-			fmt.Fprintf(c.Conn, "HTTP/1.1 302 Found\r\nLocation: %s/\r\nContent-Length: 0\r\n\r\n", strings.ReplaceAll(r.RequestURI, "\"", "%22"))
-		}
+	add(test{"a target that makes a head too long", "GET /" + strings.Repeat("\"", 6000) + " HTTP/1.1\r\nHost: a\r\n\r\n", amid(leave), withRequest(func(c *originConn, r *http.Request) bool {
+		fmt.Fprintf(c.Conn, "HTTP/1.1 302 Found\r\nLocation: %s/\r\nContent-Length: 0\r\n\r\n", strings.ReplaceAll(r.RequestURI, "\"", "%22"))
 		return false
-	}, patient, 0})
+	}), patient, 0})
 
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -250,12 +226,7 @@ func TestWhatClientsDoIsNotCounted(t *testing.T) {
 			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
 			conn := p.dial().(*net.TCPConn)
 			verify.Result(io.WriteString(conn, test.request)).Must(t)
-			ended := func() (n uint64) {
-				for _, outcomes := range p.pool.Snapshot().All[0].Outcomes() {
-					n += outcomes
-				}
-				return n
-			}
+			ended := func() uint64 { return p.pool.Snapshot().All[0].Requests() }
 			eventually(t, "the request goes to the peer", func() bool { return p.inflight() > 0 || ended() > 0 })
 			test.client(&misdeed{conn, t, p, origin})
 			conn.Close()
@@ -270,19 +241,9 @@ func TestWhatPeersDoIsCounted(t *testing.T) {
 	t.Parallel()
 	const upload = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
 	closing := func(c *originConn) bool { c.request(); return false }
-	cut := func(c *originConn) bool {
-		if _, ok := c.request(); ok {
-			io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
-		}
-		return false
-	}
-	stalling := func(c *originConn) bool {
-		if _, ok := c.request(); ok {
-			io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
-			io.Copy(io.Discard, c)
-		}
-		return false
-	}
+	const part = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"
+	cut := afterRequest(func(c *originConn) bool { c.write(part); return false })
+	stalling := afterRequest(func(c *originConn) bool { c.write(part); io.Copy(io.Discard, c); return false })
 	for _, test := range []struct {
 		name, request string
 		peer          func(*originConn) bool
@@ -334,7 +295,7 @@ func TestLatencyWithoutTheClientsTime(t *testing.T) {
 		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
 		"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n" + strings.Repeat("x", 40000), // which is kept
 	} {
-		p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
+		p := startProxy(t, Options{}, answersOK(t))
 		p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}})
 		conn := p.send(request[:len(request)-1])
 		eventually(t, "the request has reached the peer, or is kept", func() bool { return p.inflight() == 1 || p.keptBodies.Taken() > 0 })

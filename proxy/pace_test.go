@@ -75,11 +75,7 @@ func TestSlowReaderIsNotCut(t *testing.T) {
 					conn := dialWithBuffer(t, p.address, 4<<10)
 					defer conn.Close()
 					eventually(t, "the connection is served", func() bool { return p.Connections() == 1 })
-					p.mu.Lock()
-					for c := range p.conns {
-						c.Conn.(*net.TCPConn).SetWriteBuffer(buffer)
-					}
-					p.mu.Unlock()
+					p.onlyClient().Conn.(*net.TCPConn).SetWriteBuffer(buffer)
 					fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", framing)
 					longest, err := readSlowly(conn, 512)
 					if err == nil && p.inflight() == 0 {
@@ -111,13 +107,11 @@ func TestPeerThatReadsSlowlyIsNotCut(t *testing.T) {
 			results := make(chan result, 1)
 			origin := startOrigin(t, func(c *originConn) bool {
 				c.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
-				r, err := http.ReadRequest(c.Reader)
-				if err != nil {
+				return withHead(func(_ *originConn, r *http.Request) bool {
+					longest, err := readSlowly(r.Body, 1<<10)
+					results <- result{longest, err}
 					return false
-				}
-				longest, err := readSlowly(r.Body, 1<<10)
-				results <- result{longest, err}
-				return false
+				})(c)
 			})
 			p := startProxy(t, Options{}, origin.address())
 			timeouts := defaultTimeouts()
@@ -154,19 +148,13 @@ func TestSlowBodyPutsDeadlineOff(t *testing.T) {
 	}{{"small", 10, 0}, {"kept", 20000, 20000}, {"streamed", 20000, 0}} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
+			p := startProxy(t, Options{}, answersOK(t))
 			p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1, BodyBytes: test.keep}})
 			conn := p.dial()
 			body := strings.Repeat("x", test.length)
 			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", test.length, body[5:])
-			var c *clientConn
-			eventually(t, "the connection is served", func() bool {
-				p.mu.Lock()
-				defer p.mu.Unlock()
-				for c = range p.conns {
-				}
-				return c != nil
-			})
+			eventually(t, "the connection is served", func() bool { return p.Connections() == 1 })
+			c := p.onlyClient()
 			last := int64(0)
 			for range 5 {
 				eventually(t, "the deadline is put off", func() bool {

@@ -19,7 +19,6 @@ import (
 	"sluice/proxy/transfer"
 	"sluice/proxy/upstream"
 	"sluice/route"
-	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
 
@@ -126,23 +125,24 @@ func TestPanickedExchangeEndsAlone(t *testing.T) {
 		return
 	}
 	panicked := survivePanics(t)
-	handler := func(w http.ResponseWriter, r *http.Request) {
+	address := startServer(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		_, _ = io.WriteString(w, strings.Repeat("x", 300<<10))
-	}
-	address := startServer(t, handler)
+	})
 	for _, peers := range []string{"HTTP/1", "HTTP/2"} {
 		var f fault
 		p := startProxy(t, Options{})
-		factory := map[string]func(upstream.Options) func(*balancer.Peer) balancer.Transport{"HTTP/1": p.NewTransport, "HTTP/2": p.NewHTTP2Transport}[peers](someTransport)
-		verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: func(peer *balancer.Peer) balancer.Transport {
+		factory := p.NewTransport(someTransport)
+		if peers == "HTTP/2" {
+			factory = p.NewHTTP2Transport(someTransport)
+		}
+		p.reconfigure(balancer.Options{NewTransport: func(peer *balancer.Peer) balancer.Transport {
 			return faultyConnector{factory(peer).(upstream.Connector), &f}
-		}})))
+		}})
 		p.setPeers(address)
 		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 2}})
-		fronts := p.fronts()
 		goroutines := 0
-		for _, front := range fronts {
+		for _, front := range p.fronts() {
 			front.ask(t, "GET", "/", "")
 			for _, step := range []string{"connect", "send", "sent", "readHead", "startBody", "readBody", "relay", "finish", "sendHead", "await", "writeBody"} {
 				t.Run(fmt.Sprintf("%s to %s, %s", front.name, peers, step), func(t *testing.T) {
@@ -158,9 +158,7 @@ func TestPanickedExchangeEndsAlone(t *testing.T) {
 						if response.Body.Close(); response.StatusCode != 500 && err == nil && step != "finish" {
 							t.Errorf("status %d and a whole body, want 500 or an error", response.StatusCode)
 						}
-						if response.StatusCode == 500 && response.Header.Get("X-Sluice-Reason") != "internal_error" {
-							t.Errorf("the answer has no reason: %v", response.Header)
-						}
+						verify.That(t, response.StatusCode != 500 || response.Header.Get("X-Sluice-Reason") == "internal_error", "the answer has no reason: %v", response.Header)
 					}
 					eventually(t, "it has panicked", func() bool { return panicked() > before })
 					response, text := front.ask(t, "GET", "/", "")
@@ -169,14 +167,12 @@ func TestPanickedExchangeEndsAlone(t *testing.T) {
 				})
 			}
 			front.client.CloseIdleConnections()
-			eventually(t, "all connections of clients have ended", func() bool { return p.Connections() == 0 && p.admission.total() == 0 })
-			eventually(t, "no attempt is in flight", func() bool { return p.inflight() == 0 })
-			eventually(t, "no connection to the peer is in use", func() bool { return p.peersAreIdle() })
+			p.expectNothingLeft(t, goroutines)
+			eventually(t, "no connection to the peer is in use", p.peersAreIdle)
 			p.expectNothingCounted()
 			if goroutines == 0 {
 				goroutines = runtime.NumGoroutine()
 			}
-			eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })
 		}
 	}
 }
@@ -264,8 +260,7 @@ func TestPanicUnderMutexEndsConnection(t *testing.T) {
 				answerBoth()
 			}
 			eventually(t, "the connection has ended", func() bool { return p.Connections() == 0 && p.admission.total() == 0 })
-			got := p.raw(closingRequest)
-			verify.That(t, strings.HasPrefix(got, "HTTP/1.1 200"), "another client got %q", got)
+			p.expect(closingRequest, "200") // for another client
 		})
 	}
 }

@@ -37,7 +37,7 @@ func headerV2(t *testing.T, client string, extension int) string {
 func (p *testProxy) serveProxies(o ListenerOptions) (l net.Listener) {
 	p.t.Helper()
 	if o.Proxies == nil {
-		o.Proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		o.Proxies = loopback
 	}
 	o.Name = "proxies"
 	l, _ = p.serveUntil(o)
@@ -59,7 +59,6 @@ func TestProxyHeaderBeforeHTTP(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, tellAddress).address())
 	p.serveProxies(ListenerOptions{})
-	const request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 	for _, test := range []struct{ header, client string }{
 		{headerV1, "203.0.113.7"},
 		{"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n", "2001:db8::1"},
@@ -69,37 +68,28 @@ func TestProxyHeaderBeforeHTTP(t *testing.T) {
 		{"PROXY UNKNOWN\r\n", "127.0.0.1"},
 		{v2Start + "\x20\x00\x00\x00", "127.0.0.1"},
 	} {
-		conn := p.stream()
-		for i := range 2 { // on one connection
-			if i == 0 {
-				io.WriteString(conn, test.header+request)
-			} else {
-				io.WriteString(conn, request)
-			}
-			status, body := readResponse(t, conn)
-			verify.That(t, status == 200 && body == test.client, "%q, request %d: %d %q, want the client %s", test.header, i, status, body, test.client)
-		}
+		conn := p.send(test.header + getRequest)
+		expectResponse(t, conn, 200, test.client)
+		io.WriteString(conn, getRequest) // on the same connection
+		expectResponse(t, conn, 200, test.client)
 	}
 	// In single bytes.
 	conn := p.stream()
 	conn.SetNoDelay(true)
-	for _, b := range []byte(headerV1 + request) {
+	for _, b := range []byte(headerV1 + getRequest) {
 		conn.Write([]byte{b})
 	}
 	expectResponse(t, conn, 200, "203.0.113.7")
 }
 
 // A connection of a proxy without a header is closed, and so is one that does not
-// send it in time or leaves.
+// send it in time or leaves. The header of a client that is no proxy is no header.
 func TestMissingProxyHeader(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: 200 * time.Millisecond}}, startOrigin(t, tellAddress).address())
 	p.serveProxies(ListenerOptions{})
-	for _, sent := range []string{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "PROXY nonsense\r\n", "PROXY TCP4 ", ""} {
-		conn := p.stream()
-		io.WriteString(conn, sent)
-		got, _ := io.ReadAll(conn)
-		verify.That(t, len(got) == 0, "%q: got %q", sent, got)
+	for _, sent := range []string{getRequest, "PROXY nonsense\r\n", "PROXY TCP4 ", ""} {
+		verify.Equal(t, p.raw(sent), "", "the answer to %q", sent)
 	}
 	conn := p.stream()
 	io.WriteString(conn, "PROXY ")
@@ -111,20 +101,9 @@ func TestMissingProxyHeader(t *testing.T) {
 		defer p.admission.mu.Unlock()
 		return p.admission.open == 0 && len(p.admission.perBlock) == 0
 	})
-}
-
-// The header of a client that is no proxy is no header.
-func TestProxyHeaderOfAnother(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{}, startOrigin(t, tellAddress).address())
 	p.serveProxies(ListenerOptions{Proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
-	conn := p.stream()
-	io.WriteString(conn, headerV1+"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	got, _ := io.ReadAll(conn)
-	verify.That(t, strings.HasPrefix(string(got), "HTTP/1.1 400 "), "got %q, want 400", got)
-	conn = p.stream()
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	expectResponse(t, conn, 200, "127.0.0.1")
+	p.expect(headerV1+closingRequest, "400")
+	p.expect(closingRequest, "200", "\r\n127.0.0.1")
 }
 
 // The limit of connections is that of the clients, not of the proxy.
@@ -134,7 +113,7 @@ func TestConnectionsPerAddressBehindAProxy(t *testing.T) {
 	p.serveProxies(ListenerOptions{})
 	open := func(client string) (net.Conn, string) {
 		conn := p.stream()
-		io.WriteString(conn, "PROXY TCP4 "+client+" 198.51.100.1 4711 443\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		io.WriteString(conn, "PROXY TCP4 "+client+" 198.51.100.1 4711 443\r\n"+getRequest)
 		b := make([]byte, 12)
 		n, _ := io.ReadFull(conn, b)
 		return conn, string(b[:n])
@@ -180,7 +159,7 @@ func TestProxyHeaderToPeers(t *testing.T) {
 // A server that stops closes connections that have not sent a header.
 func TestShutdownBeforeAProxyHeader(t *testing.T) {
 	t.Parallel()
-	p := startProxy(t, Options{}, startOrigin(t, tellAddress).address())
+	p := startProxy(t, Options{})
 	p.serveProxies(ListenerOptions{})
 	p.stream()
 	p.awaitArrivals(1)
@@ -246,7 +225,7 @@ func TestProxyHeaderArrivesWhileDraining(t *testing.T) {
 	conn := p.stream()
 	p.awaitArrivals(1)
 	p.Drain(l, time.Hour, time.Hour)
-	io.WriteString(conn, headerV1+"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	io.WriteString(conn, headerV1+getRequest)
 	got, err := io.ReadAll(conn)
 	verify.That(t, err == nil && strings.HasSuffix(string(got), "\r\nConnection: close\r\n\r\n203.0.113.7"), "got %q, %v", got, err)
 }

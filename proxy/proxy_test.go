@@ -5,16 +5,14 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/tls"
-	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -75,12 +73,9 @@ func startProxy(t testing.TB, o Options, addresses ...string) *testProxy {
 func newUnmanagedProxy(t testing.TB, o Options, addresses ...string) *testProxy {
 	t.Helper()
 	p := &testProxy{Server: newTestServer(o), t: t}
-	var err error
-	p.pool, err = balancer.NewPool("star", balancertest.Complete(balancer.Options{
-		Policy:       balancer.PolicyRoundRobin,
-		NewTransport: p.NewTransport(transportOf(p.t)),
-	}))
-	verify.NoError(t, err)
+	p.pool = verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{
+		Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(transportOf(p.t)),
+	}))).Must(t)
 	p.setPeers(addresses...)
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3}})
 	l := listen(t)
@@ -135,13 +130,11 @@ func defaultTimeouts() route.Timeouts {
 }
 
 // inflight returns how many requests are in flight, at peers that drain too.
-func (p *testProxy) inflight() int {
-	n := 0
-	snapshot := p.pool.Snapshot()
-	for _, peer := range snapshot.All {
-		n += peer.Inflight()
-	}
-	for _, peer := range snapshot.Draining {
+func (p *testProxy) inflight() int { return inflightIn(p.pool) }
+
+func inflightIn(pool *balancer.Pool) (n int) {
+	snapshot := pool.Snapshot()
+	for _, peer := range slices.Concat(snapshot.All, snapshot.Draining) {
 		n += peer.Inflight()
 	}
 	return n
@@ -188,14 +181,26 @@ func (p *testProxy) skip(d time.Duration) {
 
 func (p *testProxy) setPeers(addresses ...string) {
 	p.t.Helper()
-	var set []discovery.Instance
+	p.pool.Apply(instancesAt(p.t, addresses...))
+}
+
+// instancesAt returns an instance for each address, whose id it is.
+func instancesAt(t testing.TB, addresses ...string) (set []discovery.Instance) {
+	t.Helper()
 	for _, a := range addresses {
-		host, port, err := net.SplitHostPort(a)
-		verify.NoError(p.t, err)
-		n, _ := strconv.Atoi(port)
-		set = append(set, discovery.Instance{Service: "star", ID: a, Address: host, Port: n, Weight: 1})
+		at := verify.Result(netip.ParseAddrPort(a)).Must(t)
+		set = append(set, discovery.Instance{Service: "star", ID: a, Address: at.Addr().String(), Port: int(at.Port()), Weight: 1})
 	}
-	p.pool.Apply(set)
+	return set
+}
+
+// newService returns another service, with a pool of its own that has peers at these addresses.
+func (p *testProxy) newService(name string, o balancer.Options, addresses ...string) *route.Service {
+	p.t.Helper()
+	pool := verify.Result(balancer.NewPool(name, balancertest.Complete(o))).Must(p.t)
+	p.t.Cleanup(pool.Close)
+	pool.Apply(instancesAt(p.t, addresses...))
+	return &route.Service{Name: name, Pool: pool, Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}}
 }
 
 func (p *testProxy) setService(s route.Service) {
@@ -206,6 +211,15 @@ func (p *testProxy) setService(s route.Service) {
 	p.SetTable(table)
 }
 
+// reconfigure gives the pool other options; without NewTransport the usual one.
+func (p *testProxy) reconfigure(o balancer.Options) {
+	p.t.Helper()
+	if o.NewTransport == nil {
+		o.NewTransport = p.NewTransport(transportOf(p.t))
+	}
+	verify.NoError(p.t, p.pool.Reconfigure(balancertest.Complete(o)))
+}
+
 // usePeers makes the peers of p those at addresses, by HTTP/2 or HTTP/1.1, in a pool with these options.
 func (p *testProxy) usePeers(http2 bool, o upstream.Options, pool balancer.Options, addresses ...string) {
 	p.t.Helper()
@@ -213,7 +227,7 @@ func (p *testProxy) usePeers(http2 bool, o upstream.Options, pool balancer.Optio
 	if http2 {
 		pool.NewTransport = p.NewHTTP2Transport(o)
 	}
-	verify.NoError(p.t, p.pool.Reconfigure(balancertest.Complete(pool)))
+	p.reconfigure(pool)
 	p.setPeers(addresses...)
 	p.setService(*p.service)
 }
@@ -250,6 +264,40 @@ func (p *testProxy) raw(request string) string {
 	verify.Result(io.WriteString(conn, request)).Must(p.t)
 	answer, _ := io.ReadAll(conn)
 	return string(answer)
+}
+
+// expect sends request on a new connection of its own, and checks that the answer has that status, which may
+// go on with the head, and each of these parts.
+func (p *testProxy) expect(request, status string, parts ...string) (answer string) {
+	p.t.Helper()
+	answer = p.raw(request)
+	verify.That(p.t, strings.HasPrefix(answer, "HTTP/1.1 "+status+" "), "%q: got %q, want %s", request, answer, status)
+	for _, part := range parts {
+		verify.Contains(p.t, answer, part, "the answer to %q", request)
+	}
+	return answer
+}
+
+// shutDown begins to shut the server down, and waits until it accepts no connection.
+func (p *testProxy) shutDown(ctx context.Context, grace time.Duration) (ended <-chan error) {
+	result := make(chan error, 1)
+	go func() { result <- p.Shutdown(ctx, grace) }()
+	eventually(p.t, "no new connections", func() bool { return !p.accepts() })
+	return result
+}
+
+// accepts reports whether the server has a listener. The address of a former one may be another
+// test's by now.
+func (p *testProxy) accepts() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.listeners) > 0
+}
+
+// expectNothingOpen waits until no request is in flight and all connections of clients have ended.
+func (p *testProxy) expectNothingOpen() {
+	p.t.Helper()
+	eventually(p.t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 })
 }
 
 // An origin answers each request as its handler says and records the bytes it
@@ -406,6 +454,40 @@ func answering(response string) func(*originConn) bool {
 	})
 }
 
+// answersOK starts a peer that answers each request with okResponse, and returns its address.
+func answersOK(t testing.TB) (address string) { return startOrigin(t, answering(okResponse)).address() }
+
+// A heldOrigin has all requests wait but those for /: it tells the target of each, and answers with okResponse when it may.
+type heldOrigin struct {
+	*origin
+	arrived chan string
+	proceed chan struct{}
+}
+
+const heldRequest = "GET /held HTTP/1.1\r\nHost: a\r\n\r\n"
+
+func startHeldOrigin(t testing.TB) *heldOrigin {
+	h := &heldOrigin{arrived: make(chan string), proceed: make(chan struct{})}
+	ended := make(chan struct{})
+	h.origin = startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
+		if r.RequestURI == "/" {
+			return c.write(okResponse)
+		}
+		select {
+		case h.arrived <- r.RequestURI:
+		case <-ended:
+			return false
+		}
+		select {
+		case <-h.proceed:
+		case <-ended:
+		}
+		return c.write(okResponse)
+	}))
+	t.Cleanup(func() { close(ended) })
+	return h
+}
+
 // hanging takes a request and never answers.
 func hanging(c *originConn) bool {
 	c.request()
@@ -430,44 +512,11 @@ func startServer(t testing.TB, handler http.HandlerFunc) (address string) {
 // client of an exchange is there.
 const looks = 2 * (socket.FirstProbe + 250*time.Millisecond)
 
-const okResponse = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-func TestForwards(t *testing.T) {
-	t.Parallel()
-	origin := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		verify.That(t, err == nil, "body: %v", err)
-		w.Header().Set("X-Method", r.Method)
-		fmt.Fprintf(w, "%s %d %s", r.URL, len(body), r.Header.Get("X-Forwarded-For"))
-	}))
-	if peersOverTLS(t) {
-		origin.StartTLS()
-	} else {
-		origin.Start()
-	}
-	defer origin.Close()
-	p := startProxy(t, Options{}, origin.Listener.Addr().String())
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	defer client.CloseIdleConnections()
-	scheme := "http"
-	if overTLS(t) {
-		scheme = "https"
-	}
-	for i, size := range []int{0, 100, 15 << 10, 17 << 10, 1 << 20} {
-		for _, chunked := range []bool{false, true} {
-			var body io.Reader = strings.NewReader(strings.Repeat("x", size))
-			if chunked {
-				body = io.MultiReader(body)
-			}
-			r, err := client.Post(fmt.Sprintf("%s://%s/p/%d?q", scheme, p.address, i), "text/plain", body)
-			verify.Require(t, err == nil, "size %d chunked %v: %v", size, chunked, err)
-			got, err := io.ReadAll(r.Body)
-			r.Body.Close()
-			want := fmt.Sprintf("/p/%d?q %d 127.0.0.1", i, size)
-			verify.That(t, err == nil && string(got) == want, "size %d chunked %v: got %q, %v, want %q", size, chunked, got, err, want)
-		}
-	}
-}
+const (
+	okResponse     = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+	getRequest     = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+	closingRequest = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+)
 
 func (o *origin) connections() int {
 	o.mu.Lock()

@@ -26,15 +26,11 @@ func TestRedirectToHTTPS(t *testing.T) {
 		{443, "GET /a HTTP/1.0\r\n", "no_host"},
 	} {
 		p.address = p.serveWith(ListenerOptions{Name: "plain", HTTPSPort: test.port})
-		answer := p.raw(test.request + "Connection: close\r\n\r\n")
-		head, _, _ := strings.Cut(answer, "\r\n\r\n")
-		want := "\r\nLocation: " + test.want + "\r\n"
-		if !strings.HasPrefix(test.want, "https") {
-			want = "\r\nX-Sluice-Reason: " + test.want + "\r\n"
-		} else if !strings.HasPrefix(head, "HTTP/1.1 308 ") {
-			t.Errorf("%q: got %q", test.request, head)
+		if strings.HasPrefix(test.want, "https") {
+			p.expect(test.request+"Connection: close\r\n\r\n", "308", "\r\nLocation: "+test.want+"\r\n")
+		} else {
+			expectReason(t, p.raw(test.request+"Connection: close\r\n\r\n"), "400", test.want)
 		}
-		verify.Contains(t, head+"\r\n", want, "%q: got %q", test.request, head)
 	}
 	verify.Equal(t, origin.got(), "", "the peer")
 }
@@ -43,7 +39,8 @@ func TestRedirectToHTTPS(t *testing.T) {
 // back for ever. Others cannot avoid the redirect.
 func TestRequestsOverTLSToATrustedProxyAreNotRedirected(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, answersOK(t))
+	p.address = p.serveWith(ListenerOptions{Name: "plain", HTTPSPort: 443})
 	for _, test := range []struct {
 		trusted, protocol string
 		status            string
@@ -59,31 +56,26 @@ func TestRequestsOverTLSToATrustedProxyAreNotRedirected(t *testing.T) {
 		{"127.0.0.0/8", "", "308"},
 		{"192.0.2.0/24", "X-Forwarded-Proto: https\r\n", "308"},
 	} {
-		p := startProxy(t, Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix(test.trusted)}}, origin.address())
-		p.address = p.serveWith(ListenerOptions{Name: "plain", HTTPSPort: 443})
-		answer := p.raw("GET / HTTP/1.1\r\nHost: a.example\r\n" + test.protocol + "Connection: close\r\n\r\n")
-		verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 "+test.status+" "), "%s, %q: got %q, want %s", test.trusted, test.protocol, answer, test.status)
+		o := *p.options.Load()
+		o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(test.trusted)}
+		p.Configure(o)
+		p.expect("GET / HTTP/1.1\r\nHost: a.example\r\n"+test.protocol+"Connection: close\r\n\r\n", test.status)
 	}
 }
 
 // Every final response has the configured field once, instead of the peer's.
 func TestStrictTransportSecurity(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-		_, err := c.Conn.Write([]byte("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nStrict-Transport-Security: max-age=1\r\nContent-Length: 2\r\n\r\nok"))
-		return err == nil
-	}))
-	p := startProxy(t, Options{}, origin.address())
+	p := startProxy(t, Options{}, startOrigin(t, answering("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"+
+		"HTTP/1.1 200 OK\r\nStrict-Transport-Security: max-age=1\r\nContent-Length: 2\r\n\r\nok")).address())
 	const line = "Strict-Transport-Security: max-age=31536000\r\n"
-	request := "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-	if answer := p.raw(request); strings.Count(answer, "Strict-Transport-Security: max-age=1\r\n") != 1 {
-		t.Errorf("without the setting: got %q", answer)
-	}
+	answer := p.raw(closingRequest)
+	verify.That(t, strings.Count(answer, "Strict-Transport-Security: max-age=1\r\n") == 1, "without the setting: got %q", answer)
 	p.address = p.serveWith(ListenerOptions{Name: "hsts", StrictTransportSecurity: "max-age=31536000"})
-	answer := p.raw(request)
+	answer = p.raw(closingRequest)
 	_, final, _ := strings.Cut(answer, "\r\n\r\n")
 	verify.That(t, strings.Count(answer, "Strict-") == 1 && strings.Contains(final, line), "with the setting: got %q", answer)
 	p.setPeers()
-	answer = p.raw(request)
+	answer = p.raw(closingRequest)
 	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 503 ") && strings.Count(answer, line) == 1, "an own answer: got %q", answer)
 }

@@ -117,10 +117,10 @@ func TestRequestID(t *testing.T) {
 // What is sent to other places has the id of the request.
 func TestRequestIDElsewhere(t *testing.T) {
 	t.Parallel()
-	p := startLogged(t, Options{RequestID: true, TrustedProxies: loopback}, nowhere[0], startOrigin(t, answering(okResponse)).address())
+	p := startLogged(t, Options{RequestID: true, TrustedProxies: loopback}, nowhere[0], answersOK(t))
 	p.setActions(&route.Actions{ResponseHeaders: headerEdits(t, map[string]string{"X-Id": "<$request_id>"}, nil)})
 	for range 2 {
-		verify.Contains(t, p.raw("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: a-1\r\nConnection: close\r\n\r\n"), "\r\nX-Id: <a-1>\r\n", "result")
+		p.expect("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: a-1\r\nConnection: close\r\n\r\n", "200", "\r\nX-Id: <a-1>\r\n")
 	}
 	for _, l := range p.lines() {
 		verify.Equal(t, l.RequestID, "a-1", "logged %+v", l)

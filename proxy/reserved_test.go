@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/tls"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 
 	xhttp2 "golang.org/x/net/http2"
 
+	"sluice/balancer"
 	"sluice/proxy/http1"
 	"sluice/proxy/reserved"
 	"sluice/route"
@@ -197,9 +197,8 @@ func (r *fieldRecorder) handler(place string, theirs func(path string) []hostile
 	}
 }
 
-// theirsPasses is the model of responses: whether the client gets a field of the peer, or of
-// a denial.
-func theirsPasses(t testing.TB, f hostileField, id, trailer, denial bool) bool {
+// theirsPasses is the model of responses: whether the client gets a field of the peer.
+func theirsPasses(t testing.TB, f hostileField, id, trailer bool) bool {
 	if slices.Contains(editedNames, f.base) {
 		return true
 	}
@@ -246,17 +245,9 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 		defer mu.Unlock()
 		return answers[path]
 	}
-	var p *testProxy
-	peer := startServer(t, recorder.handler("peer", theirs))
-	if http2Peers {
-		p = startProxyToH2C(t, nowhere[0], peer)
-	} else {
-		p = startProxy(t, Options{}, nowhere[0], peer)
-	}
-	o := *p.options.Load()
-	o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}
-	o.KeepUnderscores, o.RequestID = keep, id
-	p.Configure(o)
+	o := Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}, KeepUnderscores: keep, RequestID: id}
+	p := startProxy(t, o)
+	p.usePeers(http2Peers, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin}, nowhere[0], startServer(t, recorder.handler("peer", theirs)))
 	newTransport := p.NewTransport(someTransport)
 	if random.IntN(2) == 0 {
 		newTransport = p.NewHTTP2Transport(someTransport)
@@ -355,51 +346,40 @@ func (r *hostileRequest) value(f hostileField) string {
 }
 
 func (r *hostileRequest) sendHTTP1(t testing.TB, conn net.Conn, path string, asksForGRPC bool) (lines []string) {
-	var text bytes.Buffer
-	method := "POST"
+	method, options := "POST", ""
 	if r.upgrade {
-		method = "GET"
+		method, options = "GET", ", upgrade\r\nUpgrade: x"
 	}
-	fmt.Fprintf(&text, "%s %s HTTP/1.1\r\nHost: shop.example\r\nTE: trailers\r\n", method, path)
-	if r.upgrade {
-		text.WriteString("Connection: te, upgrade, close\r\nUpgrade: x\r\n")
-	} else {
-		text.WriteString("Connection: te, close\r\n")
-	}
+	text := method + " " + path + " HTTP/1.1\r\nHost: shop.example\r\nTE: trailers\r\nConnection: te, close" + options + "\r\n"
 	if asksForGRPC {
-		text.WriteString("Content-Type: application/grpc\r\n")
+		text += "Content-Type: application/grpc\r\n"
 	}
-	for _, f := range r.fields {
-		fmt.Fprintf(&text, "%s: %s\r\n", f.name, r.value(f))
-	}
+	text += r.encode(r.fields, "%s: %s\r\n")
 	switch {
 	case r.chunked:
-		text.WriteString("Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n")
-		for _, f := range r.trailers {
-			fmt.Fprintf(&text, "%s: %s\r\n", f.name, r.value(f))
-		}
-		text.WriteString("\r\n")
+		text += "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n" + r.encode(r.trailers, "%s: %s\r\n") + "\r\n"
 	case r.upgrade:
-		text.WriteString("\r\n")
+		text += "\r\n"
 	default:
-		text.WriteString("Content-Length: 4\r\n\r\nbody")
+		text += "Content-Length: 4\r\n\r\nbody"
 	}
-	conn.Write(text.Bytes())
-	reader := bufio.NewReader(conn)
-	answer, _ := io.ReadAll(reader)
+	io.WriteString(conn, text)
+	answer, _ := io.ReadAll(conn)
 	conn.Close()
-	verify.That(t, len(answer) != 0, "no answer to %q", text.String())
+	verify.That(t, len(answer) != 0, "no answer to %q", text)
 	return strings.Split(string(answer), "\r\n")
 }
 
-func (r *hostileRequest) sendHTTP2(c *frameClient, id uint32, path string, asksForGRPC bool) (lines []string) {
-	encode := func(fields []hostileField) string {
-		var text strings.Builder
-		for _, f := range fields {
-			fmt.Fprintf(&text, "|%s=%s", strings.ToLower(f.name), r.value(f))
-		}
-		return text.String()
+// encode returns fields with their values, each in that format.
+func (r *hostileRequest) encode(fields []hostileField, format string) (text string) {
+	for _, f := range fields {
+		text += fmt.Sprintf(format, f.name, r.value(f))
 	}
+	return text
+}
+
+func (r *hostileRequest) sendHTTP2(c *frameClient, id uint32, path string, asksForGRPC bool) (lines []string) {
+	fields := strings.ToLower(r.encode(r.fields, "|%s=%s"))
 	start := ":method=POST|:scheme=http|:authority=shop.example|:path=" + path + "|te=trailers"
 	if r.upgrade {
 		start = ":method=CONNECT|:protocol=websocket|:scheme=http|:authority=shop.example|:path=" + path
@@ -408,17 +388,15 @@ func (r *hostileRequest) sendHTTP2(c *frameClient, id uint32, path string, asksF
 		start += "|content-type=application/grpc"
 	}
 	c.conn.SetDeadline(time.Now().Add(patience))
-	c.request(id, start+encode(r.fields), false)
+	c.request(id, start+fields, false)
 	if !r.upgrade {
 		c.WriteData(id, len(r.trailers) == 0, []byte("body"))
 	}
 	if len(r.trailers) > 0 {
-		c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.encode(encode(r.trailers)[1:]), EndHeaders: true, EndStream: true})
+		c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.encode(strings.ToLower(r.encode(r.trailers, "|%s=%s"))[1:]), EndHeaders: true, EndStream: true})
 	}
 	response := c.response(id)
-	if response.status == "" {
-		c.t.Errorf("no answer to %s%s: %+v", start, encode(r.fields), response)
-	}
+	verify.That(c.t, response.status != "", "no answer to %s%s: %+v", start, fields, response)
 	for name, value := range response.header {
 		lines = append(lines, name+": "+value)
 	}
@@ -499,7 +477,7 @@ func checkAnswer(t *testing.T, what string, lines []string, theirs []hostileFiel
 			continue
 		}
 		i := slices.IndexFunc(theirs, func(f hostileField) bool { return strings.EqualFold(f.name, name) })
-		verify.That(t, i >= 0 && theirsPasses(t, theirs[i], id, trailer, false), "%s: the client got %q", what, line)
+		verify.That(t, i >= 0 && theirsPasses(t, theirs[i], id, trailer), "%s: the client got %q", what, line)
 	}
 }
 

@@ -3,35 +3,27 @@ package proxy
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 	"testing"
 
 	"sluice/route"
-	"sluice/test/verify"
 )
 
 // startConditional is startProxy with a route for each of the conditions, on the path
 // /NUMBER, and no other one.
 func startConditional(t *testing.T, o Options, conditions ...route.Conditions) *testProxy {
 	t.Helper()
-	p := startProxy(t, o, startOrigin(t, answering(okResponse)).address())
+	p := startProxy(t, o, answersOK(t))
 	var routes []route.Route
 	for i, c := range conditions {
 		routes = append(routes, route.Route{Path: fmt.Sprintf("/%d", i), Conditions: c, Service: p.service})
 	}
-	table := verify.Result(route.NewTable(routes)).Must(t)
-	p.SetTable(table)
+	p.setRoutes(routes...)
 	return p
 }
 
 func (p *testProxy) wantRouted(want bool, request string) {
 	p.t.Helper()
-	answer := p.raw(request + "Host: a\r\nConnection: close\r\n\r\n")
-	status := "HTTP/1.1 404 "
-	if want {
-		status = "HTTP/1.1 200 "
-	}
-	verify.That(p.t, strings.HasPrefix(answer, status), "%q: got %.30q", request, answer)
+	p.expect(request+"Host: a\r\nConnection: close\r\n\r\n", map[bool]string{true: "200", false: "404"}[want])
 }
 
 func TestConditionsOfRequests(t *testing.T) {
@@ -41,10 +33,11 @@ func TestConditionsOfRequests(t *testing.T) {
 		route.Conditions{Headers: []route.Value{{Name: "X-A", Text: "1"}}},
 		route.Conditions{Queries: []route.Value{{Name: "v", Text: "a b"}}},
 		route.Conditions{Cookies: []route.Value{{Name: "c", Kind: route.ValueMatches, Text: "^[0-9]+$"}}},
-		route.Conditions{Scheme: "http", Clients: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
+		route.Conditions{Scheme: "http", Clients: loopback},
 		route.Conditions{Scheme: "https"},
 		route.Conditions{Headers: []route.Value{{Name: "X-Forwarded-For", Kind: route.ValuePresent}}},
 		route.Conditions{Headers: []route.Value{{Name: "x_a", Kind: route.ValuePresent}}},
+		route.Conditions{Headers: []route.Value{{Name: "X-Sluice-Mirror", Kind: route.ValuePresent}}},
 	)
 	for _, test := range []struct {
 		want    bool
@@ -64,6 +57,7 @@ func TestConditionsOfRequests(t *testing.T) {
 		{false, "GET /5 HTTP/1.1\r\nX-Forwarded-Proto: https\r\n"},
 		{false, "GET /6 HTTP/1.1\r\nX-Forwarded-For: 192.0.2.1\r\n"},
 		{false, "GET /7 HTTP/1.1\r\nx_a: 1\r\n"},
+		{false, "GET /8 HTTP/1.1\r\nX-Sluice-Mirror: star\r\n"}, // a forged mark
 	} {
 		p.wantRouted(test.want, test.request)
 	}
@@ -71,7 +65,6 @@ func TestConditionsOfRequests(t *testing.T) {
 
 func TestConditionsBehindProxies(t *testing.T) {
 	t.Parallel()
-	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	p := startConditional(t, Options{TrustedProxies: loopback, KeepUnderscores: true},
 		route.Conditions{Scheme: "https"},
 		route.Conditions{Clients: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},

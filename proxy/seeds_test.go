@@ -14,7 +14,7 @@ const divisionsOfSeeds = 8
 // requestSeeds returns what clients may send. "\xfe" stands for 20,000 octets.
 func requestSeeds() []string {
 	seeds := []string{
-		"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+		getRequest,
 		"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcHEAD /3 HTTP/1.1\r\nHost: a\r\n\r\nPUT /4 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n0\r\nY: z\r\n\r\nGET /5 HTTP/1.1\r\nHost: a\r\n\r\n",
 		"POST /long HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n\xfe\xfeGET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /after HTTP/1.1\r\nHost: a\r\n\r\n",
 		"POST /chunks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nTrailer: x\r\n\r\n4e20\r\n\xfe\r\n4e20;y\r\n\xfe\r\n0\r\nX: 1\r\nContent-Length: 9\r\n\r\nGET /next HTTP/1.0\r\n\r\n",

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,10 +25,9 @@ var soakClients = []struct {
 	pause time.Duration
 	run   func(*soaker, *rand.Rand, *net.TCPConn)
 }{
-	{"good: kept connection", 4, time.Millisecond, (*soaker).goodKept},
-	{"good: new connection", 2, 5 * time.Millisecond, (*soaker).goodFresh},
-	{"good: pipelined", 1, 5 * time.Millisecond, (*soaker).goodPipelined},
-	{"good: tunnel", 1, 20 * time.Millisecond, (*soaker).goodTunnel},
+	{"good", 6, 2 * time.Millisecond, (*soaker).good},
+	{"pipelined", 1, 5 * time.Millisecond, (*soaker).pipelined},
+	{"tunnel", 1, 20 * time.Millisecond, (*soaker).tunnel},
 	{"bad request", 1, 10 * time.Millisecond, (*soaker).badRequest},
 	{"odd peer", 2, 10 * time.Millisecond, (*soaker).oddPeer},
 	{"gone", 2, 5 * time.Millisecond, (*soaker).gone},
@@ -36,17 +36,13 @@ var soakClients = []struct {
 	{"idle", 2, 10 * time.Millisecond, (*soaker).idle},
 }
 
-// soakPatience is what a client waits for an answer: so long that only what
-// hangs fails by it.
-const soakPatience = patience
-
 func (s *soaker) dial() (*net.TCPConn, bool) {
 	conn, err := net.Dial("tcp", s.address)
 	if err != nil {
 		s.fail("dial: %v", err)
 		return nil, false
 	}
-	conn.SetDeadline(time.Now().Add(soakPatience))
+	conn.SetDeadline(time.Now().Add(patience))
 	return conn.(*net.TCPConn), true
 }
 
@@ -75,12 +71,9 @@ func (s *soaker) goodRequest(random *rand.Rand, last bool) soakRequest {
 	case random.IntN(2) == 0:
 		return soakRequest{fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", head, len(body), body), want}
 	}
-	half := len(body) / 2
 	request := head + "Transfer-Encoding: chunked\r\n\r\n"
-	for _, part := range []string{body[:half], body[half:]} {
-		if part != "" {
-			request += fmt.Sprintf("%x\r\n%s\r\n", len(part), part)
-		}
+	for part := range slices.Chunk([]byte(body), 1+len(body)/2) {
+		request += fmt.Sprintf("%x\r\n%s\r\n", len(part), part)
 	}
 	return soakRequest{request + "0\r\n\r\n", want}
 }
@@ -105,10 +98,12 @@ func (s *soaker) goodAnswer(reader *bufio.Reader, request soakRequest) bool {
 	return !r.Close
 }
 
-func (s *soaker) goodExchanges(random *rand.Rand, conn *net.TCPConn, n int) {
+// good sends one or more requests on a connection.
+func (s *soaker) good(random *rand.Rand, conn *net.TCPConn) {
 	reader := bufio.NewReader(conn)
+	n := 1 + random.IntN(1+100*random.IntN(2))
 	for i := range n {
-		conn.SetDeadline(time.Now().Add(soakPatience))
+		conn.SetDeadline(time.Now().Add(patience))
 		request := s.goodRequest(random, i == n-1)
 		if _, err := io.WriteString(conn, request.bytes); err != nil {
 			s.fail("%.60q: %v", request.bytes, err)
@@ -121,19 +116,13 @@ func (s *soaker) goodExchanges(random *rand.Rand, conn *net.TCPConn, n int) {
 	}
 }
 
-func (s *soaker) goodKept(random *rand.Rand, conn *net.TCPConn) {
-	s.goodExchanges(random, conn, 1+random.IntN(100))
-}
-
-func (s *soaker) goodFresh(random *rand.Rand, conn *net.TCPConn) { s.goodExchanges(random, conn, 1) }
-
-func (s *soaker) goodPipelined(random *rand.Rand, conn *net.TCPConn) {
-	var requests []soakRequest
+// pipelined sends some at once.
+func (s *soaker) pipelined(random *rand.Rand, conn *net.TCPConn) {
+	requests := make([]soakRequest, 8)
 	var all strings.Builder
-	for i := range 8 {
-		request := s.goodRequest(random, i == 7)
-		requests = append(requests, request)
-		all.WriteString(request.bytes)
+	for i := range requests {
+		requests[i] = s.goodRequest(random, i == len(requests)-1)
+		all.WriteString(requests[i].bytes)
 	}
 	go io.WriteString(conn, all.String())
 	reader := bufio.NewReader(conn)
@@ -144,7 +133,7 @@ func (s *soaker) goodPipelined(random *rand.Rand, conn *net.TCPConn) {
 	}
 }
 
-func (s *soaker) goodTunnel(random *rand.Rand, conn *net.TCPConn) {
+func (s *soaker) tunnel(random *rand.Rand, conn *net.TCPConn) {
 	io.WriteString(conn, "GET /stable/tunnel HTTP/1.1\r\nHost: soak\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
 	reader := bufio.NewReader(conn)
 	r, err := http.ReadResponse(reader, nil)
@@ -273,10 +262,10 @@ func serveSoak(w http.ResponseWriter, r *http.Request) {
 		}
 		defer conn.Close()
 		n, _ := strconv.Atoi(what)
-		for part := range strings.SplitSeq(oddAnswers[n], "|") {
-			io.WriteString(conn, part)
-			time.Sleep(time.Millisecond)
-		}
+		answer := strings.ReplaceAll(oddAnswers[n], "\xfe", strings.Repeat("x", 20_000))
+		io.WriteString(conn, answer[:len(answer)/2])
+		time.Sleep(time.Millisecond)
+		io.WriteString(conn, answer[len(answer)/2:])
 	case what == "tunnel":
 		conn, buffered, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -306,21 +295,5 @@ func serveSoak(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// oddAnswers are what a peer may send before it closes the connection; it
-// takes a moment at each "|".
-var oddAnswers = []string{
-	"",
-	"HTTP/1.1 200 OK\r\nContent-Le",
-	"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n|abc",
-	"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc|HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL",
-	"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + strings.Repeat("a", 100_000) + "|" + strings.Repeat("a", 50_000),
-	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n|2\r\nab",
-	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n|@: malformed",
-	"HTTP/1.1 200 OK\r\n\r\nuntil| the end",
-	"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n|",
-	"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n|HTTP/1.1 204 No Content\r\n\r\n",
-	"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n",
-	"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-	"HTTP/1.1 999 What\r\n\r\n",
-	"no HTTP at all",
-}
+// oddAnswers are what a peer may send before it closes the connection.
+var oddAnswers = append(responseSeeds(), "", "no HTTP at all")

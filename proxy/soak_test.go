@@ -2,18 +2,14 @@ package proxy
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,11 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sluice/balancer"
-	"sluice/discovery"
-	"sluice/proxy/upstream"
 	"sluice/route"
-	"sluice/test/balancertest"
-	"sluice/test/consultest"
 	"sluice/test/long"
 	"sluice/test/verify"
 )
@@ -68,7 +60,7 @@ func TestSoak(t *testing.T) {
 		debug.SetGCPercent(-1)
 	})
 
-	soak(t, duration)
+	t.Run("soak", func(t *testing.T) { soak(t, duration) })
 
 	last.Stop()
 	eventually(t, "sockets are closed", func() bool { return openDescriptors("socket:") <= sockets })
@@ -96,13 +88,9 @@ func openDescriptors(kind string) (n int) {
 
 // A soaker is one run of TestSoak.
 type soaker struct {
-	t       *testing.T
-	server  *Server
-	address string
-	ctx     context.Context // ends when the clients are to stop
-
-	good, stable, odd *balancer.Pool
-	tables            []*route.Table
+	*testProxy
+	t   *testing.T
+	ctx context.Context // ends when the clients are to stop
 
 	succeeded, failed atomic.Int64
 	counts            sync.Map // what was done how often: *atomic.Int64 by name
@@ -110,116 +98,45 @@ type soaker struct {
 
 // soak returns when nothing is left but what leaks.
 func soak(t *testing.T, duration time.Duration) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	lasts, end := context.WithTimeout(ctx, duration)
-	defer end()
-	s := &soaker{t: t, ctx: ctx}
-	s.server = newTestServer(Options{
-		Timeouts: Timeouts{Head: 5 * time.Second, Body: 10 * time.Second, Write: 10 * time.Second, Idle: 10 * time.Second},
-	})
-	l := listen(t)
-	s.address = l.Addr().String()
-	served := make(chan error, 1)
-	go func() { served <- s.server.Serve(context.Background(), l, "soak") }()
-
-	var peers sync.WaitGroup
-	peersCtx, stopPeers := context.WithCancel(context.Background())
-	s.good, s.stable, s.odd = s.newPool("good"), s.newPool("stable"), s.newPool("odd")
-	s.startPeers(peersCtx, &peers)
-	s.makeTables()
-
-	var clients sync.WaitGroup
+	o := Options{Timeouts: Timeouts{Head: 5 * time.Second, Body: 10 * time.Second, Write: 10 * time.Second, Idle: 10 * time.Second}}
+	s := &soaker{testProxy: startProxy(t, o), t: t, ctx: ctx}
+	var working sync.WaitGroup
+	services := s.startPeers(&working)
 	for _, kind := range soakClients {
 		for n := range kind.count {
-			clients.Go(func() {
+			working.Go(func() {
 				random := rand.New(rand.NewPCG(uint64(n), uint64(len(kind.name))))
-				for s.ctx.Err() == nil {
+				for ; ctx.Err() == nil; s.pause(random, kind.pause) {
 					if conn, ok := s.dial(); ok {
 						kind.run(s, random, conn)
 						conn.Close()
 					}
 					s.count(kind.name)
-					s.pause(random, kind.pause)
 				}
 			})
 		}
 	}
-	clients.Go(s.reloadTables)
-	<-lasts.Done()
+	<-time.After(duration)
 	eventually(t, "a good request has ended", func() bool { return s.succeeded.Load()+s.failed.Load() > 0 })
 	cancel()
-	clients.Wait()
-
-	shutdown, cancelShutdown := context.WithTimeout(context.Background(), soakPatience)
-	defer cancelShutdown()
-	verify.Succeeds(t, s.server.Shutdown(shutdown, 0))
-	verify.Equal(t, <-served, ErrServerClosed, "serve")
-	verify.Equal(t, s.server.Connections(), 0, "connections at the end")
-	for _, pool := range []*balancer.Pool{s.good, s.stable, s.odd} {
-		pool.Close()
-		<-pool.Drained()
-		snapshot := pool.Snapshot()
-		for _, peer := range slices.Concat(snapshot.All, snapshot.Draining) {
-			idle, busy := peer.Transport.(*upstream.Transport).Connections()
-			if n := peer.Inflight(); n != 0 || idle+busy != 0 {
-				t.Errorf("at %s: %d in flight, %d connections idle and %d at work", peer.Address(), n, idle, busy)
-			}
-		}
+	working.Wait()
+	eventually(t, "all connections of clients have ended", func() bool { return s.Connections() == 0 })
+	for _, service := range services {
+		verify.Equal(t, inflightIn(service.Pool), 0, "attempts of %s at the end", service.Name)
 	}
-	stopPeers()
-	peers.Wait()
-	s.report()
-}
-
-func (s *soaker) newPool(name string) *balancer.Pool {
-	pool, err := balancer.NewPool(name, balancertest.Complete(balancer.Options{
-		DrainTimeout: 20 * time.Second,
-		NewTransport: s.server.NewTransport(someTransport),
-		// Peers crash more often here than a budget is made for.
-		RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 1000},
-	}))
-	verify.NoError(s.t, err)
-	return pool
-}
-
-// makeTables makes tables that differ, but lead to the same services.
-func (s *soaker) makeTables() {
-	for i := range 3 {
-		timeouts := defaultTimeouts()
-		timeouts.Idle, timeouts.Tunnel = 10*time.Second, 20*time.Second
-		timeouts.Connect = soakPatience // a machine that has too much to do is no failure
-		attempts := route.Retry{Attempts: 6, BodyBytes: int64(i) * 20000}
-		hedged := attempts
-		hedged.Hedge = &route.Hedge{After: 5 * time.Millisecond}
-		routes := []route.Route{
-			{Path: "/good", Service: &route.Service{Name: "good", Pool: s.good, Timeouts: timeouts, Retry: attempts}},
-			{Path: "/hedged", Service: &route.Service{Name: "hedged", Pool: s.good, Timeouts: timeouts, Retry: hedged}},
-			{Path: "/stable", Service: &route.Service{Name: "stable", Pool: s.stable, Timeouts: timeouts, Retry: attempts}},
-			{Path: "/odd", Service: &route.Service{Name: "odd", Pool: s.odd, Timeouts: timeouts, Retry: attempts}},
-			{Host: fmt.Sprintf("host-%d.example.com", i), Path: "/", Service: &route.Service{Name: "other", Pool: s.odd, Timeouts: timeouts, Retry: attempts}},
-		}
-		table := verify.Result(route.NewTable(routes)).Must(s.t)
-		s.tables = append(s.tables, table)
-	}
-	s.server.SetTable(s.tables[0])
-}
-
-func (s *soaker) reloadTables() {
-	random := rand.New(rand.NewPCG(1, 2))
-	for i := 0; s.ctx.Err() == nil; i++ {
-		s.server.SetTable(s.tables[i%len(s.tables)])
-		s.count("reload")
-		s.pause(random, 100*time.Millisecond)
-	}
+	s.counts.Range(func(what, n any) bool {
+		t.Logf("%s: %d", what, n.(*atomic.Int64).Load())
+		return true
+	})
+	t.Logf("%d good requests succeeded, %d failed", s.succeeded.Load(), s.failed.Load())
 }
 
 // pause waits for up to d, or until the end.
 func (s *soaker) pause(random *rand.Rand, d time.Duration) {
-	timer := time.NewTimer(time.Duration(random.Int64N(int64(d) + 1)))
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(time.Duration(random.Int64N(int64(d) + 1))):
 	case <-s.ctx.Done():
 	}
 }
@@ -236,115 +153,74 @@ func (s *soaker) fail(format string, arguments ...any) {
 	}
 }
 
-func (s *soaker) report() {
-	var all []string
-	s.counts.Range(func(name, n any) bool {
-		all = append(all, name.(string)+": "+strconv.FormatInt(n.(*atomic.Int64).Load(), 10))
-		return true
-	})
-	slices.Sort(all)
-	s.t.Logf("%d good requests succeeded, %d failed; %q", s.succeeded.Load(), s.failed.Load(), all)
-}
-
-// A soakPeer is a server that can be crashed and started again at its address, which nobody else
-// gets meanwhile.
+// A soakPeer is a server that crashes at times: all its connections break, and so do those that come until it is
+// there again.
 type soakPeer struct {
-	address  string
-	reserved io.Closer
-	server   *http.Server
-	stopped  chan struct{}
-	instance discovery.Instance
+	*httptest.Server
+	crashed atomic.Bool
 }
 
 func newSoakPeer(t *testing.T) *soakPeer {
-	first, reserved, err := consultest.ReserveBlock()
-	verify.NoError(t, err)
-	p := &soakPeer{address: fmt.Sprint("127.0.0.1:", first), reserved: reserved}
-	l := verify.Result(net.Listen("tcp", p.address)).Must(t)
-	host, port, _ := net.SplitHostPort(p.address)
-	p.instance = discovery.Instance{Service: "soak", ID: p.address, Address: host, Weight: 1}
-	p.instance.Port, _ = strconv.Atoi(port)
-	p.start(l)
+	p := new(soakPeer)
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p.crashed.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		serveSoak(w, r)
+	}))
+	t.Cleanup(p.Close)
 	return p
 }
 
-func (p *soakPeer) start(l net.Listener) {
-	p.server = &http.Server{Handler: http.HandlerFunc(serveSoak)}
-	server, stopped := p.server, make(chan struct{})
-	p.stopped = stopped
-	go func() {
-		defer close(stopped)
-		server.Serve(l)
-	}()
-}
-
-// crash cuts every connection and stops listening.
-func (p *soakPeer) crash() {
-	p.server.Close()
-	<-p.stopped
-}
-
-// restart reports whether the peer's address can be had again.
-func (p *soakPeer) restart() bool {
-	l, err := net.Listen("tcp", p.address)
-	if err == nil {
-		p.start(l)
+// startPeers starts the peers, and what happens to them and to the routes until the clients stop. The service good
+// has peers that crash, among others; those of stable come and go as an operator would have it.
+func (s *soaker) startPeers(working *sync.WaitGroup) (services []*route.Service) {
+	peers := make([]*soakPeer, 8)
+	addresses := make([]string, len(peers))
+	for i := range peers {
+		peers[i] = newSoakPeer(s.t)
+		addresses[i] = peers[i].Listener.Addr().String()
 	}
-	return err == nil
-}
-
-// startPeers starts the peers and what happens to them, until ctx ends. The
-// pool "good" has peers that crash, among others; those of "stable" come and
-// go as an operator would have it.
-func (s *soaker) startPeers(ctx context.Context, running *sync.WaitGroup) {
-	var steady, crashing, odd []*soakPeer
-	for range 4 {
-		steady = append(steady, newSoakPeer(s.t))
+	crashing, steady, odd := peers[:2], addresses[2:6], addresses[6:]
+	o := balancer.Options{
+		DrainTimeout: 20 * time.Second,
+		NewTransport: s.NewTransport(someTransport),
+		// Peers crash more often here than a budget is made for.
+		RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 1000},
 	}
-	for range 2 {
-		crashing, odd = append(crashing, newSoakPeer(s.t)), append(odd, newSoakPeer(s.t))
+	good, stable, other := s.newService("good", o, addresses[:4]...), s.newService("stable", o, steady...), s.newService("odd", o, odd...)
+	services = []*route.Service{good, stable, other}
+	for _, service := range services {
+		service.Timeouts.Idle, service.Timeouts.Tunnel = 10*time.Second, 20*time.Second
+		service.Retry = route.Retry{Attempts: 6, BodyBytes: 20_000}
 	}
-	instances := func(peers ...*soakPeer) (set []discovery.Instance) {
-		for _, p := range peers {
-			set = append(set, p.instance)
-		}
-		return set
+	hedged := *good
+	hedged.Retry.Hedge = &route.Hedge{After: 5 * time.Millisecond}
+	routes := []route.Route{
+		{Path: "/good", Service: good}, {Path: "/hedged", Service: &hedged}, {Path: "/stable", Service: stable}, {Path: "/odd", Service: other},
 	}
-	s.good.Apply(instances(slices.Concat(steady[:2], crashing)...))
-	s.stable.Apply(instances(steady...))
-	s.odd.Apply(instances(odd...))
-
-	var changes sync.WaitGroup
-	changes.Go(func() { // who crashes
-		random := rand.New(rand.NewPCG(3, 4))
-		for s.ctx.Err() == nil {
-			p := crashing[random.IntN(len(crashing))]
-			s.pause(random, 200*time.Millisecond)
-			p.crash()
-			s.pause(random, 100*time.Millisecond)
-			for !p.restart() && s.ctx.Err() == nil {
-				s.pause(random, 100*time.Millisecond)
+	s.setRoutes(routes...)
+	repeat := func(what string, pause time.Duration, do func(*rand.Rand)) {
+		working.Go(func() {
+			for random := rand.New(rand.NewPCG(1, uint64(len(what)))); s.ctx.Err() == nil; s.count(what) {
+				s.pause(random, pause)
+				do(random)
 			}
-			s.count("crash")
-		}
+		})
+	}
+	repeat("crash", 200*time.Millisecond, func(random *rand.Rand) {
+		p := crashing[random.IntN(len(crashing))]
+		p.crashed.Store(true)
+		p.CloseClientConnections()
+		s.pause(random, 100*time.Millisecond)
+		p.crashed.Store(false)
 	})
-	changes.Go(func() { // who is replaced
-		random := rand.New(rand.NewPCG(5, 6))
-		for s.ctx.Err() == nil {
-			random.Shuffle(len(steady), func(i, j int) { steady[i], steady[j] = steady[j], steady[i] })
-			set := instances(steady[:2+random.IntN(3)]...)
-			set[0].Weight = 1 + random.IntN(3)
-			s.stable.Apply(set)
-			s.count("change")
-			s.pause(random, 50*time.Millisecond)
-		}
+	repeat("change of peers", 50*time.Millisecond, func(random *rand.Rand) {
+		random.Shuffle(len(steady), func(i, j int) { steady[i], steady[j] = steady[j], steady[i] })
+		set := instancesAt(s.t, steady[:2+random.IntN(3)]...)
+		set[0].Weight = 1 + random.IntN(3)
+		stable.Pool.Apply(set)
 	})
-	running.Go(func() {
-		<-ctx.Done()
-		changes.Wait() // they use the peers
-		for _, p := range slices.Concat(steady, crashing, odd) {
-			p.crash()
-			p.reserved.Close()
-		}
-	})
+	repeat("reload", 100*time.Millisecond, func(random *rand.Rand) { s.setRoutes(routes[:3+random.IntN(2)]...) })
+	return services
 }

@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"fmt"
-	"net/http"
-	"net/http/cookiejar"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,7 +13,6 @@ import (
 	"sluice/observe/metrics"
 	"sluice/proxy/accesslog"
 	"sluice/route"
-	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
 
@@ -29,12 +26,9 @@ func startSplit(t testing.TB, s route.Split, canary float64) (p *testProxy, orig
 		addresses = append(addresses, origins[i].address())
 	}
 	p = startProxy(t, Options{}, addresses...)
-	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{
-		NewTransport: p.NewTransport(transportOf(t)),
-		Groups: []balancer.GroupSelector{{
-			Name: "canary", Match: func(i *discovery.Instance) bool { return i.HostPort() == addresses[0] },
-		}},
-	})))
+	p.reconfigure(balancer.Options{Groups: []balancer.GroupSelector{{
+		Name: "canary", Match: func(i *discovery.Instance) bool { return i.HostPort() == addresses[0] },
+	}}})
 	p.setSplit(s, canary)
 	return p, origins
 }
@@ -44,66 +38,52 @@ func (p *testProxy) setSplit(s route.Split, canary float64) {
 	p.t.Helper()
 	s.Shares = []route.Share{{Group: p.pool.Group("canary"), Size: canary}}
 	s.Rest, s.Seed = p.pool.Group("rest"), "star"
-	table := verify.Result(route.NewTable([]route.Route{{Path: "/", Service: p.service, Split: &s}})).Must(p.t)
-	p.SetTable(table)
+	p.setRoutes(route.Route{Path: "/", Service: p.service, Split: &s})
 }
 
-var newClientCookie = regexp.MustCompile(`\r\nSet-Cookie: sluice_client=([0-9a-z]{1,13}); Path=/; HttpOnly; SameSite=Lax(?:; Secure)?\r\n`)
+var newClientCookie = regexp.MustCompile(`^sluice_client=([0-9a-z]{1,13}); Path=/; HttpOnly; SameSite=Lax(?:; Secure)?$`)
+
+// newClients sends requests of 60 clients without a cookie, each of which gets one, and returns the cookies by the
+// answer: of each of two peers, or services.
+func (f *testFront) newClients(t *testing.T) (clients map[string][]string) {
+	t.Helper()
+	clients = make(map[string][]string)
+	for range 60 {
+		response, answer := f.ask(t, "GET", "/", "")
+		set := response.Header["Set-Cookie"]
+		verify.Require(t, len(set) == 1 && newClientCookie.MatchString(set[0]), "the cookies %q", set)
+		clients[answer] = append(clients[answer], newClientCookie.FindStringSubmatch(set[0])[1])
+	}
+	// By chance one has none of 60 clients once in 10¹⁷ runs.
+	verify.That(t, len(clients) == 2, "all clients got the same answer: %v", clients)
+	return clients
+}
+
+// expectClients checks that clients with these cookies get that answer, and no new cookie.
+func (f *testFront) expectClients(t *testing.T, clients []string, want string) {
+	t.Helper()
+	for _, client := range clients {
+		response, answer := f.ask(t, "GET", "/", "", "Cookie: a=b; sluice_client="+client)
+		verify.That(t, answer == want && response.Header["Set-Cookie"] == nil, "%s: got %s, %v, want %s", f.name, answer, response.Header, want)
+	}
+}
 
 // A client without the cookie gets one, and with it stays in its group while shares
 // grow; each group has clients.
 func TestSplitByCookie(t *testing.T) {
+	t.Parallel()
 	p, _ := startSplit(t, route.Split{}, .5)
-	inGroup := make(map[string][]string) // cookies by peer
-	for range 60 {
-		answer, peer := p.get("/")
-		cookie := newClientCookie.FindStringSubmatch(answer)
-		verify.Require(t, cookie != nil, "no new cookie in %q", answer)
-		inGroup[peer] = append(inGroup[peer], cookie[1])
-	}
-	// By chance a group has none of 60 clients once in 10¹⁷ runs.
-	verify.That(t, len(inGroup["0"]) != 0 && len(inGroup["1"]) != 0, "%d and %d clients", len(inGroup["0"]), len(inGroup["1"]))
-	expect := func(client, want string) {
-		t.Helper()
-		answer, peer := p.get("/", "Cookie: a=b; sluice_client="+client)
-		verify.That(t, peer == want && !strings.Contains(answer, "Set-Cookie"), "client of peer %s: got %q", want, answer)
-	}
-	for peer, clients := range inGroup {
-		for _, client := range clients {
-			expect(client, peer)
+	fronts := p.fronts()
+	for _, front := range []testFront{fronts[0], fronts[2]} { // HTTP/1 and HTTP/2
+		p.setSplit(route.Split{}, .5)
+		clients := front.newClients(t)
+		for peer := range clients {
+			front.expectClients(t, clients[peer], peer)
 		}
-	}
-	p.setSplit(route.Split{}, .8)
-	for _, client := range inGroup["0"] {
-		expect(client, "0")
-	}
-	p.setSplit(route.Split{}, 0)
-	for _, client := range inGroup["0"] {
-		expect(client, "1")
-	}
-}
-
-// The same holds for clients with HTTP/2.
-func TestSplitByCookieOverHTTP2(t *testing.T) {
-	p, _ := startSplit(t, route.Split{}, .5)
-	for range 10 {
-		jar, _ := cookiejar.New(nil)
-		transport := &http.Transport{Protocols: new(http.Protocols)}
-		transport.Protocols.SetUnencryptedHTTP2(true)
-		client := &http.Client{Transport: transport, Jar: jar}
-		var first string
-		for i := range 10 {
-			response := verify.Result(client.Get("http://" + p.address + "/")).Must(t)
-			body := make([]byte, 1)
-			response.Body.Read(body)
-			response.Body.Close()
-			if i == 0 {
-				first = string(body)
-			}
-			got := len(response.Cookies())
-			verify.Require(t, response.ProtoMajor == 2 && string(body) == first && (got == 1) == (i == 0), "request %d: HTTP/%d, peer %s, %d new cookies; the first one had peer %s", i, response.ProtoMajor, body, got, first)
-		}
-		transport.CloseIdleConnections()
+		p.setSplit(route.Split{}, .8)
+		front.expectClients(t, clients["0"], "0")
+		p.setSplit(route.Split{}, 0)
+		front.expectClients(t, clients["0"], "1")
 	}
 }
 
@@ -158,7 +138,7 @@ func TestEmptyGroup(t *testing.T) {
 	}
 	verify.Equal(t, canary.Fallbacks(), 20, "fallbacks")
 	p.setSplit(route.Split{}, 1)
-	expectReason(t, p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"), "503", "group_empty")
+	expectReason(t, p.raw(closingRequest), "503", "group_empty")
 	p.setSplit(route.Split{}, 0)
 	p.get("/")
 }
@@ -174,6 +154,46 @@ func TestAccessLogNamesTheGroup(t *testing.T) {
 	p.get("/")
 	eventually(t, "the request is logged, and its connection closed", func() bool { return p.Connections() == 0 })
 	verify.NoError(t, log.Close())
-	line, err := os.ReadFile(path)
-	verify.That(t, err == nil && strings.Contains(string(line), `,"group":"canary",`), "got %s, %v", line, err)
+	line := verify.Result(os.ReadFile(path)).Must(t)
+	verify.Contains(t, string(line), `,"group":"canary",`, "the line")
+}
+
+// startWeighted starts a proxy with a route to two services, each with the peer of its name: "a" has a share of one half, and "b" a split by the cookie.
+func startWeighted(t *testing.T, key route.SplitKey, peer func(service string) (address string)) *testProxy {
+	t.Helper()
+	p := startProxy(t, Options{})
+	w := &route.Weighted{Key: key, Seed: "a b"}
+	for _, name := range []string{"a", "b"} {
+		service := p.newService(name, balancer.Options{
+			NewTransport: p.NewTransport(transportOf(t)),
+			Groups:       []balancer.GroupSelector{{Name: "canary", Match: func(*discovery.Instance) bool { return true }}},
+		}, peer(name))
+		w.Targets = append(w.Targets, route.Target{Route: &route.Route{Service: service}, Share: .5})
+	}
+	of := w.Targets[1].Route
+	of.Split = &route.Split{Shares: []route.Share{{Group: of.Service.Pool.Group("canary"), Size: 1}}, Rest: of.Service.Pool.Group("rest"), Seed: "b"}
+	p.setRoutes(route.Route{Path: "/", Weighted: w})
+	return p
+}
+
+// A client stays with its service by one cookie, which also decides its group there. With a key that is not the
+// cookie, only a split of the chosen service sets one.
+func TestServicesByKey(t *testing.T) {
+	t.Parallel()
+	named := func(service string) string {
+		return startOrigin(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"+service)).address()
+	}
+	front := startWeighted(t, route.SplitKey{}, named).fronts()[0]
+	clients := front.newClients(t)
+	for service := range clients {
+		front.expectClients(t, clients[service], service)
+	}
+
+	p := startWeighted(t, route.SplitKey{Source: route.SplitClientAddress}, named)
+	answer, service := p.get("/")
+	for range 10 {
+		_, again := p.get("/")
+		verify.Require(t, again == service, "service %s, then %s", service, again)
+	}
+	verify.Equal(t, strings.Contains(answer, "Set-Cookie"), (service == "b"), "service %s: %q", service, answer)
 }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -42,9 +41,8 @@ func postOnUsed(t *testing.T, p *testProxy, body string) int {
 	t.Helper()
 	get(t, p, "GET")
 	eventually(t, "an idle connection", p.hasIdlePeerConnection)
-	conn := p.dial()
+	conn := p.send("POST / HTTP/1.1\r\nHost: a\r\n" + body)
 	defer conn.Close()
-	fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\n%s", body)
 	for {
 		if status, _ := readResponse(t, conn); status >= 200 {
 			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })

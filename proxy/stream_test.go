@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,9 +16,7 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/proxy/accesslog"
 	"sluice/route"
-	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
 
@@ -53,6 +50,15 @@ func (p *testProxy) greeted() *net.TCPConn {
 	return conn
 }
 
+// quit is a short conversation with a peer whose first words are greeting's.
+func (p *testProxy) quit() {
+	p.t.Helper()
+	conn := p.stream()
+	io.WriteString(conn, "quit\n") // one that closes without a word may be a health check
+	conn.CloseWrite()
+	expectRest(p.t, conn, "220 ready\nquit\n")
+}
+
 // expectReset ends the test unless the connection ends with a reset.
 func expectReset(t testing.TB, r io.Reader) {
 	t.Helper()
@@ -70,23 +76,23 @@ func greeting(c *originConn) bool {
 
 func TestStream(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "access.log")
-	log := verify.Result(accesslog.New(accesslog.Options{Path: path, Sample: 1})).Must(t)
 	origin := startOrigin(t, greeting)
-	p := startStreams(t, Options{AccessLog: log}, origin.address())
+	p := startLogged(t, Options{}, origin.address())
+	p.address = p.serveWith(ListenerOptions{Name: "db", Streams: p.target})
 	conn := p.greeted()
 	verify.That(t, p.inflight() == 1 && p.Connections() == 1, "%d in flight, %d connections, want 1 and 1", p.inflight(), p.Connections())
 	io.WriteString(conn, "quit\n")
 	conn.CloseWrite() // the other direction goes on
 	expectRest(t, conn, "quit\n")
-	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 && origin.open() == 0 })
+	p.expectNothingOpen()
+	eventually(t, "the peer's connection has ended", func() bool { return origin.open() == 0 })
 	p.expectNothingCounted()
 	latency := p.pool.Snapshot().All[0].Latency()
 	verify.That(t, latency > 0, "latency %v, want that of connecting", latency)
 	s := p.pool.Requests().Snapshot()
 	verify.That(t, s.Total() == 1 && s.BytesIn == 5 && s.BytesOut == 15, "%d connections with %d and %d bytes, want 1 with 5 and 15", s.Total(), s.BytesIn, s.BytesOut)
-	verify.NoError(t, log.Close())
-	line, err := os.ReadFile(path)
+	verify.NoError(t, p.log.Close())
+	line, err := os.ReadFile(p.path)
 	for _, want := range []string{`"client":"127.0.0.1","proto":"TCP","status":200,"bytes_in":5,"bytes_out":15,"duration_ms":`, `"service":"star","peer":"` + origin.address() + `","attempts":1,"connect_ms":`} {
 		verify.That(t, err == nil && strings.Contains(string(line), want), "%s, %v: want %s", line, err, want)
 	}
@@ -98,10 +104,7 @@ func TestStreamToAnotherPeer(t *testing.T) {
 	origin := startOrigin(t, greeting)
 	p := startStreams(t, Options{}, nowhere[0], nowhere[1], origin.address())
 	for range 3 {
-		conn := p.stream()
-		io.WriteString(conn, "quit\n") // one that closes without a word may be a health check
-		conn.CloseWrite()
-		expectRest(t, conn, "220 ready\nquit\n")
+		p.quit()
 	}
 	eventually(t, "nothing is open", func() bool { return p.Connections() == 0 }) // all is counted before
 	failures := 0
@@ -143,18 +146,6 @@ func TestStreamOfManyBytes(t *testing.T) {
 	verify.That(t, err == nil && n == size && bytes.Equal(sent.Sum(nil), got.Sum(nil)), "%d bytes of %d came back, %v, or others", n, size, err)
 }
 
-func TestStreamIdleTimeout(t *testing.T) {
-	t.Parallel()
-	p := startStreams(t, Options{}, startOrigin(t, greeting).address())
-	conn := p.greeted()
-	eventually(t, "an idle stream is cut", func() bool {
-		p.skip(defaultTimeouts().Tunnel)
-		return p.Connections() == 0
-	})
-	expectReset(t, conn)
-	p.expectNothingCounted()
-}
-
 // The shorter timeout begins when the side closes, also if the connection was silent before.
 func TestStreamHalfClosesAfterAPause(t *testing.T) {
 	t.Parallel()
@@ -194,37 +185,6 @@ func TestStreamHalfClosesAfterAPause(t *testing.T) {
 	}
 }
 
-// What breaks on one side breaks on the other, and is nobody's failure.
-func TestStreamReset(t *testing.T) {
-	t.Parallel()
-	ended := make(chan error, 1)
-	origin := startOrigin(t, func(c *originConn) bool {
-		line, err := c.Reader.ReadString('\n')
-		if line == "reset\n" {
-			c.Conn.(*net.TCPConn).SetLinger(0)
-			return false
-		}
-		for err == nil {
-			_, err = c.Conn.Read(make([]byte, 1))
-		}
-		ended <- err
-		return false
-	})
-	p := startStreams(t, Options{}, origin.address())
-	conn := p.stream()
-	io.WriteString(conn, "reset\n")
-	expectReset(t, conn)
-	conn = p.stream()
-	io.WriteString(conn, "stay\n")
-	eventually(t, "it has arrived", func() bool { return strings.HasSuffix(origin.got(), "stay\n") })
-	conn.SetLinger(0)
-	conn.Close()
-	err := <-ended
-	verify.That(t, errors.Is(err, syscall.ECONNRESET), "the peer got %v after the client's reset", err)
-	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 })
-	p.expectNothingCounted()
-}
-
 // The connections of a peer that leaves go on, up to the drain timeout, and are reset then on both sides:
 // a stream that is cut must not look complete.
 func TestStreamsOfADrainingPeer(t *testing.T) {
@@ -243,9 +203,7 @@ func TestStreamsOfADrainingPeer(t *testing.T) {
 	expectNext(t, conn, "still here")
 	p.greeted()
 	verify.Equal(t, other.connections(), 1, "connections to the new peer")
-	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{
-		DrainTimeout: 50 * time.Millisecond, NewTransport: p.NewTransport(someTransport),
-	})))
+	p.reconfigure(balancer.Options{DrainTimeout: 50 * time.Millisecond})
 	p.setPeers(origin.address())
 	next := p.greeted()
 	p.setPeers()
@@ -256,24 +214,18 @@ func TestStreamsOfADrainingPeer(t *testing.T) {
 
 func TestShutdownCutsStreams(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, greeting)
-	p := newUnmanagedProxy(t, Options{}, origin.address())
-	l := listen(t)
-	served := make(chan error, 1)
-	go func() { served <- p.ServeWith(context.Background(), l, ListenerOptions{Name: "db", Streams: p.target}) }()
-	p.address = l.Addr().String()
+	p := newUnmanagedProxy(t, Options{}, startOrigin(t, greeting).address())
+	defer p.pool.Close()
+	p.address = p.serveWith(ListenerOptions{Name: "db", Streams: p.target})
 	short, long := p.greeted(), p.greeted()
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- p.Shutdown(ctx, 0) }()
-	verify.Equal(t, <-served, ErrServerClosed, "served")
+	ended := p.shutDown(ctx, 0)
 	io.WriteString(short, "last word")
 	short.CloseWrite()
 	expectRest(t, short, "last word")
 	cancel()
 	verify.Equal(t, <-ended, context.Canceled, "shutdown")
 	expectReset(t, long)
-	p.pool.Close()
 }
 
 // The streams of a removed listener end after grace.
@@ -287,17 +239,14 @@ func TestDrainResetsStreams(t *testing.T) {
 	leave()
 	p.Drain(l, 0, 100*time.Millisecond)
 	expectReset(t, conn)
-	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 && origin.open() == 0 })
+	p.expectNothingOpen()
+	eventually(t, "the peer's connection has ended", func() bool { return origin.open() == 0 })
 }
 
 // The end of a stream is seen also where it arrives with the last bytes.
 func TestStreamEndWithTheLastBytes(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, func(c *originConn) bool {
-		c.write("bye")
-		return false
-	})
-	p := startStreams(t, Options{}, origin.address())
+	p := startStreams(t, Options{}, startOrigin(t, func(c *originConn) bool { c.write("bye"); return false }).address())
 	for range 200 {
 		conn := p.stream()
 		io.WriteString(conn, "hello")
@@ -306,17 +255,15 @@ func TestStreamEndWithTheLastBytes(t *testing.T) {
 		verify.Require(t, string(got) == "bye" || errors.Is(err, syscall.ECONNRESET), "got %q, %v", got, err)
 		conn.Close()
 	}
-	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 })
+	p.expectNothingOpen()
 }
 
 func TestStreamsPerAddress(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, greeting)
-	p := startStreams(t, Options{Limits: Limits{ConnectionsPerAddress: 1}}, origin.address())
+	p := startStreams(t, Options{Limits: Limits{ConnectionsPerAddress: 1}}, startOrigin(t, greeting).address())
 	p.greeted()
-	got, err := io.ReadAll(p.stream())
-	verify.That(t, len(got) == 0, "beyond the limit: got %q, %v", got, err)
-	verify.Equal(t, p.Stats().Refused, 1, "refused")
+	got, _ := io.ReadAll(p.stream())
+	verify.That(t, len(got) == 0 && p.Stats().Refused == 1, "beyond the limit: got %q, %d refused", got, p.Stats().Refused)
 }
 
 // With the policy hash a client stays with its peer.
@@ -324,17 +271,12 @@ func TestStreamsByClientAddress(t *testing.T) {
 	t.Parallel()
 	a, b, c := startOrigin(t, greeting), startOrigin(t, greeting), startOrigin(t, greeting)
 	p := startStreams(t, Options{}, a.address(), b.address(), c.address())
-	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{
-		Policy: balancer.PolicyHash, HashBound: 100, NewTransport: p.NewTransport(someTransport),
-	})))
+	p.reconfigure(balancer.Options{Policy: balancer.PolicyHash, HashBound: 100})
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, Affinity: &route.Affinity{
 		Keys: []route.HashKey{{Source: route.HashHeader, Name: "x"}, {Source: route.HashClientAddress}},
 	}})
 	for range 12 {
-		conn := p.stream()
-		io.WriteString(conn, "quit\n") // one that closes without a word may be a health check
-		conn.CloseWrite()
-		io.ReadAll(conn)
+		p.quit()
 	}
 	counts := []int{a.connections(), b.connections(), c.connections()}
 	verify.Equal(t, max(counts[0], counts[1], counts[2]), 12, "the peers got %v connections at one of them", counts)

@@ -4,13 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
-	"os"
 	"reflect"
 	"runtime"
 	"strings"
@@ -18,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"sluice/proxy/socket"
-	"sluice/route/places"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
@@ -63,29 +58,32 @@ func closeWrite(t testing.TB, conn net.Conn) {
 // is below: sockets, memory, handing over.
 func TestOverTLS(t *testing.T) {
 	t.Parallel()
-	for _, test := range []func(*testing.T){
+	runAll(t,
 		TestNoRoute, TestAnswerAsJSON, TestMaxForwardsZero, TestStickyCookie, TestStickyCookieAndInterimResponses,
 		TestUpstreamConnectionsAreReused, TestStaleConnection, TestRetryWhereSafe,
 		TestRetryAfterConnectFailure, TestPerTryTimeout, TestResponseHeaderTimeoutBoundsAllTries,
 		TestKeptBodyIsSentAgain, TestWhatPeersDoIsCounted,
 		TestHalfClosedTunnelGoesOn, TestRequestHeadAsSent, TestResponseAsSent,
 		TestStreamsAtOnce, TestRefusedResponses,
-		TestSurplusBytesReachNobody, TestHedge, TestHedgeFirstPeerWins, TestNoHedge,
+		TestSurplusBytesReachNobody, TestHedge, TestHedgeFirstPeerWins,
 		TestHedgeForGoneClient, TestPeerThatDiesWhileItAnswers, TestHeadWaitsForItsBody,
 		TestEarlyAnswerToKeptBody, TestKeptBodyGoesOnBehindEarlyAnswer,
-		TestSlowClients, TestTricklingHead, TestClientThatDoesNotRead, TestClientThatGoesAway,
+		TestSlowClients, TestTricklingHead, TestClientThatDoesNotRead,
 		TestDrainWithOpenStream, TestIdleConnectionsAreClosed, TestClientThatGoesAwayWaiting, TestClientThatWaits,
 		TestLimitsAreAnsweredAtOnce, TestPendingRequestsAreBounded,
 		TestAnswerReachesClientThatSendsOn, TestLastAnswerOfDrainingServer, TestWhatIsNotForwarded,
-		TestSlowBodyPutsDeadlineOff, TestForwards,
-		TestIdleConnectionsTimeOut,
-		TestShutdownFinishesRequests, TestShutdownCutsWhatIsLeft, TestShutdownServesIdleConnectionsOnceMore,
+		TestSlowBodyPutsDeadlineOff, TestIdleConnectionsTimeOut,
+		TestShutdownFinishesRequests, TestWhatIsLeftIsCut, TestShutdownOfIdleConnections,
 		TestPeerThatBreaksUsedConnections, TestUsedConnectionIsLostByThePeer,
-		TestRequestLeavesAPeerWhoseChecksFail,
-		TestTunnel, TestRefusedUpgrade, TestTunnelIdleTimeout, TestTunnelOfStalledReader, TestTunnelEndsWithServer,
+		TestTunnel, TestRefusedUpgrade, TestTunnelIdleTimeout, TestTunnelOfStalledReader,
 		TestUpgradeToOneOfSeveral, TestConnectionGoesOnBehindReadBody, TestConnectionGoesOnBehindLostUpload,
 		TestEarlyAnswerToUpload, TestExpectContinue, TestBodyLimitOfARoute,
-	} {
+	)
+}
+
+// runAll runs tests as subtests with their names.
+func runAll(t *testing.T, tests ...func(*testing.T)) {
+	for _, test := range tests {
 		name := runtime.FuncForPC(reflect.ValueOf(test).Pointer()).Name()
 		t.Run(name[strings.LastIndexByte(name, '.')+1:], test)
 	}
@@ -115,12 +113,9 @@ func (r *recorder) Write(b []byte) (int, error) {
 }
 
 // dialRecorded connects to p by TLS of that version.
-func dialRecorded(t *testing.T, p *testProxy, version uint16, most int) (*tls.Conn, *recorder) {
-	t.Helper()
-	conn := verify.Result(net.Dial("tcp", p.address)).Must(t)
-	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
-	r := &recorder{Conn: conn, most: most}
+func (p *testProxy) dialRecorded(version uint16, most int) (*tls.Conn, *recorder) {
+	p.t.Helper()
+	r := &recorder{Conn: p.stream(), most: most}
 	return tls.Client(r, &tls.Config{InsecureSkipVerify: true, MaxVersion: version}), r
 }
 
@@ -139,7 +134,7 @@ func TestOverTLSRecordsInPieces(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for _, size := range []int{10, 40_000} {
 			for _, most := range []int{1, 700, 100_000} {
-				conn, _ := dialRecorded(t, p, version, most)
+				conn, _ := p.dialRecorded(version, most)
 				body := strings.Repeat("0123456789", size/10)
 				reader := bufio.NewReader(conn)
 				for range 2 {
@@ -172,26 +167,14 @@ func TestOverTLSEnd(t *testing.T) {
 				return false
 			})
 			p := startProxy(t, Options{}, origin.address())
-			conn, r := dialRecorded(t, p, tls.VersionTLS13, 1000)
-			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+			conn, r := p.dialRecorded(tls.VersionTLS13, 1000)
+			io.WriteString(conn, closingRequest)
 			io.Copy(io.Discard, conn)
 			last := r.got.Bytes()
 			last = last[max(0, len(last)-len(closeNotify)-19):]
 			verify.Equal(t, bytes.HasPrefix(last, closeNotify), test.want, "close_notify")
 		})
 	}
-}
-
-// stallHandshake begins a handshake with p that does not end.
-func stallHandshake(t *testing.T, p *testProxy) net.Conn {
-	t.Helper()
-	conn := verify.Result(net.Dial("tcp", p.address)).Must(t)
-	t.Cleanup(func() { conn.Close() })
-	hello := new(recorded)
-	tls.Client(hello, &tls.Config{InsecureSkipVerify: true}).Handshake() // fails
-	_, err := conn.Write(hello.sent.Bytes())
-	verify.NoError(t, err)
-	return conn
 }
 
 // recorded is a connection that only keeps what is sent.
@@ -206,53 +189,13 @@ func (r *recorded) Close() error                { return nil }
 
 func (r *recorded) SetWriteDeadline(time.Time) error { return nil }
 
-// Handshakes that wait for their clients hold back no other one, up to a number.
-func TestOverTLSHandshakesInProgress(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
-	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour}}, origin.address())
-	others := socket.MaxHandshakesPerBlock - 2 // not so many that places are scarce
-	for range others {
-		p.handshakes.Places.Take(places.BlockOf(netip.MustParseAddr("127.0.0.1")), nil)
-	}
-	for range runtime.GOMAXPROCS(0) - 1 {
-		p.handshakes.Turns.Take(places.Many, nil)
-	}
-	inProgress := func() int { return p.Stats().Handshakes.InProgress - others }
-	request := "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-	first := stallHandshake(t, p)
-	eventually(t, "one handshake", func() bool { return inProgress() == 1 })
-	answer := p.raw(request)
-	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 200 "), "beside one: got %q", answer)
-	stallHandshake(t, p)
-	eventually(t, "two handshakes", func() bool { return inProgress() == 2 })
-	got := make(chan string)
-	third := p.dial()
-	go func() {
-		io.WriteString(third, request)
-		answer, _ := io.ReadAll(third)
-		got <- string(answer)
-	}()
-	eventually(t, "a third one that waits", func() bool { return p.Stats().Handshakes.Waiting == 1 })
-	first.Close()
-	answer = <-got
-	verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 200 "), "the third: got %q", answer)
-	eventually(t, "the end of the first", func() bool {
-		h := p.Stats().Handshakes
-		return inProgress() == 1 && h.Full == 2 && h.Failed == 1
-	})
-}
-
 func TestOverTLSHandshakeTimesOut(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: 100 * time.Millisecond}})
-	for name, hello := range map[string]string{"a part of a hello": "\x16\x03\x01\x02\x00", "HTTP": "GET / HTTP/1.1\r\nHost: a\r\n\r\n"} {
-		conn := verify.Result(net.Dial("tcp", p.address)).Must(t)
-		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(patience))
+	for name, hello := range map[string]string{"a part of a hello": "\x16\x03\x01\x02\x00", "HTTP": getRequest} {
+		conn := p.stream()
 		io.WriteString(conn, hello)
-		_, err := io.Copy(io.Discard, conn)
-		verify.That(t, !errors.Is(err, os.ErrDeadlineExceeded), "%s: the connection stays open", name)
+		expectCut(t, conn, name)
 	}
 	eventually(t, "no connection", func() bool { return p.Connections() == 0 })
 }
@@ -300,8 +243,7 @@ func TestOverTLSRequestThatCameWithTheHandshake(t *testing.T) {
 		}
 	})
 	for range 100 {
-		conn := verify.Result(net.Dial("tcp", p.address)).Must(t)
-		conn.SetDeadline(time.Now().Add(patience))
+		conn := p.stream()
 		wire := &heldBack{Conn: conn}
 		client := tls.Client(wire, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
 		verify.NoError(t, client.Handshake())

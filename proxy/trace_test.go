@@ -252,7 +252,7 @@ func TestSpansOfTunnels(t *testing.T) {
 // A trace has its id in the access log, whoever has made it.
 func TestTraceInAccessLog(t *testing.T) {
 	t.Parallel()
-	p := startLogged(t, Options{}, startOrigin(t, answering(okResponse)).address())
+	p := startLogged(t, Options{}, answersOK(t))
 	p.raw("GET / HTTP/1.1\r\nHost: a\r\ntraceparent: " + notSampled + "\r\nConnection: close\r\n\r\n")
 	p.raw("GET / HTTP/1.1\r\nHost: a\r\ntraceparent: x\r\nConnection: close\r\n\r\n")
 	p.raw(closingRequest)
@@ -269,10 +269,10 @@ func TestSlowCollectorDelaysNothing(t *testing.T) {
 	goOn := make(chan struct{})
 	defer close(goOn)
 	collector.Block(goOn)
-	p := startProxy(t, Options{Tracer: tracer}, startOrigin(t, answering(okResponse)).address())
+	p := startProxy(t, Options{Tracer: tracer}, answersOK(t))
 	conn := p.dial()
 	for range 10_000 { // far more than may wait for the collector
-		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		io.WriteString(conn, getRequest)
 		expectResponse(t, conn, 200)
 	}
 }

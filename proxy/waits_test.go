@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,7 +16,6 @@ import (
 	"sluice/balancer"
 	"sluice/proxy/socket"
 	"sluice/route"
-	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
 
@@ -181,6 +179,7 @@ type waitKind struct {
 	http2  bool // the peers use HTTP/2
 	second bool // the first try breaks
 	hedges bool // a second peer is asked
+	unsafe bool // no second peer is asked, although the service hedges
 	leaves bool // a peer whose checks fail
 	stream bool // through a listener for TCP
 	cut    bool // the client has the start of an answer, so that a failure cuts it
@@ -271,7 +270,7 @@ const waitHead = " HTTP/1.1\r\nHost: a\r\n"
 
 // waitKinds are all waits for peers of requests.
 func waitKinds() (kinds []waitKind) {
-	get := sendText("GET /" + waitHead + "\r\n")
+	get := sendText(getRequest)
 	upload := sendText("PUT /" + waitHead + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
 	const upgrade = waitHead + "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 	for _, peers := range []bool{false, true} {
@@ -280,14 +279,14 @@ func waitKinds() (kinds []waitKind) {
 			waitKind{name: "first try" + name, http2: peers, leaves: true, client: get},
 			waitKind{name: "retry" + name, http2: peers, second: true, leaves: true, client: get},
 			waitKind{name: "hedge" + name, http2: peers, hedges: true, leaves: true, client: get},
-			waitKind{name: "kept body" + name, http2: peers, leaves: true, client: sendText("PUT /" + waitHead + "Content-Length: 5\r\n\r\nhello")},
-			waitKind{name: "not idempotent" + name, http2: peers, client: sendText("POST /" + waitHead + "Content-Length: 5\r\n\r\nhello")},
-			waitKind{name: "upload" + name, http2: peers, timeout: "body_timeout", client: upload},
+			waitKind{name: "kept body" + name, http2: peers, unsafe: true, leaves: true, client: sendText("PUT /" + waitHead + "Content-Length: 5\r\n\r\nhello")},
+			waitKind{name: "not idempotent" + name, http2: peers, unsafe: true, client: sendText("POST /" + waitHead + "Content-Length: 5\r\n\r\nhello")},
+			waitKind{name: "upload" + name, http2: peers, unsafe: true, timeout: "body_timeout", client: upload},
 		)
 	}
 	return append(kinds,
-		waitKind{name: "handshake of WebSocket", leaves: true, client: sendText("GET /" + upgrade)},
-		waitKind{name: "WebSocket", cut: true, client: sendText("GET /open" + upgrade)},
+		waitKind{name: "handshake of WebSocket", unsafe: true, leaves: true, client: sendText("GET /" + upgrade)},
+		waitKind{name: "WebSocket", unsafe: true, cut: true, client: sendText("GET /open" + upgrade)},
 		waitKind{name: "tunnel", cut: true, stream: true, client: sendText("GET /open" + upgrade)},
 		waitKind{name: "stream of gRPC", http2: true, timeout: "body_timeout", client: func(p *testProxy) waitClient {
 			c := p.dialFrames()
@@ -330,7 +329,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 	inSet := 2
 	p.usePeers(kind.http2, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin, Limits: balancer.Limits{PeerConnections: 1, Pending: 1}}, addresses[:inSet]...)
 	service := route.Service{Timeouts: defaultTimeouts(), ConnectionWait: patience, Retry: route.Retry{Attempts: 3, BodyBytes: 100}}
-	if kind.hedges || strings.Contains(kind.name, "WebSocket") { // which is not hedged
+	if kind.hedges || kind.unsafe {
 		service.Retry.Hedge = &route.Hedge{After: time.Millisecond}
 	}
 	service.Timeouts.Tunnel = patience
@@ -369,7 +368,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 			client.leave()
 			eventually(t, "it does not wait any more", func() bool { return p.pool.Pending() == 0 })
 			release()
-			expectNothingOpen(t, p, peers)
+			peers.expectNothingOpen(p)
 			return
 		}
 		release()
@@ -384,7 +383,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 	}
 	for (end == "answer" && inSet == 2 || random.IntN(2) == 0) && inSet < len(addresses) {
 		steps = append(steps, "suspicion")
-		p.suspect(addresses[:inSet], random)
+		p.suspect(random)
 		if random.IntN(2) == 0 {
 			p.sweptFor(socket.SweepInterval) // there is no other peer yet
 		}
@@ -425,7 +424,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 		peers.set(peersBreak)
 	case "client gone":
 		client.leave()
-		expectNothingOpen(t, p, peers)
+		peers.expectNothingOpen(p)
 		return
 	}
 	go func() { result <- client.result() }()
@@ -443,7 +442,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 	})
 	verify.Equal(t, got, expect, "got")
 	client.leave()
-	expectNothingOpen(t, p, peers)
+	peers.expectNothingOpen(p)
 	requests, _ := peers.counts()
 	verify.That(t, kind.leaves || requests == want, "the peers have got it %d times, want %d", requests, want)
 	if end == "answer" && !kind.second { // whose first peer breaks
@@ -452,14 +451,13 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 }
 
 // suspect has the checks of a peer with a request in flight fail.
-func (p *testProxy) suspect(addresses []string, random *rand.Rand) {
+func (p *testProxy) suspect(random *rand.Rand) {
 	p.t.Helper()
-	for _, i := range random.Perm(len(addresses)) {
-		for _, peer := range p.pool.Snapshot().All {
-			if peer.Address() == addresses[i] && peer.Inflight() > 0 && !peer.Has(balancer.ReasonActive) {
-				p.fail(addresses[i])
-				return
-			}
+	all := p.pool.Snapshot().All
+	for _, i := range random.Perm(len(all)) {
+		if peer := all[i]; peer.Inflight() > 0 && !peer.Has(balancer.ReasonActive) {
+			p.pool.SetReasons(balancer.ReasonActive, balancer.Verdict{Peer: peer, Down: true})
+			return
 		}
 	}
 	p.t.Fatal("no peer is asked")
@@ -467,10 +465,10 @@ func (p *testProxy) suspect(addresses []string, random *rand.Rand) {
 
 // expectNothingOpen waits until no attempt and no wait is in flight, and no peer has the
 // request.
-func expectNothingOpen(t *testing.T, p *testProxy, peers *modalPeers) {
-	t.Helper()
-	eventually(t, "nothing is open", func() bool {
-		_, open := peers.counts()
+func (m *modalPeers) expectNothingOpen(p *testProxy) {
+	p.t.Helper()
+	eventually(p.t, "nothing is open", func() bool {
+		_, open := m.counts()
 		return open == 0 && p.inflight() == 0 && p.pool.Pending() == 0
 	})
 }
@@ -480,23 +478,19 @@ func expectNothingOpen(t *testing.T, p *testProxy, peers *modalPeers) {
 func TestConnectingEndsWithTheClient(t *testing.T) {
 	t.Parallel()
 	silent := startOrigin(t, hanging) // takes part in no handshake, and sends no SETTINGS
-	for _, test := range []struct {
-		name      string
-		transport func(*testProxy) func(*balancer.Peer) balancer.Transport
-	}{
-		{"TLS", func(p *testProxy) func(*balancer.Peer) balancer.Transport {
-			options := someTransport
-			options.TLS = anyCertificate
-			return p.NewTransport(options)
-		}},
-		{"HTTP/2", func(p *testProxy) func(*balancer.Peer) balancer.Transport { return p.NewHTTP2Transport(someTransport) }},
-	} {
+	for _, secure := range []bool{false, true} {
 		for _, byDeadline := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, deadline %v", test.name, byDeadline), func(t *testing.T) {
+			t.Run(fmt.Sprintf("TLS %v, deadline %v", secure, byDeadline), func(t *testing.T) {
 				t.Parallel()
 				p := startProxy(t, Options{})
+				transport := p.NewHTTP2Transport(someTransport)
+				if secure {
+					options := someTransport
+					options.TLS = anyCertificate
+					transport = p.NewTransport(options)
+				}
 				p.http2 = true // so that the client may have a deadline
-				verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{NewTransport: test.transport(p)})))
+				p.reconfigure(balancer.Options{NewTransport: transport})
 				p.setPeers(silent.address())
 				timeouts := defaultTimeouts()
 				timeouts.Connect = time.Hour
@@ -510,9 +504,9 @@ func TestConnectingEndsWithTheClient(t *testing.T) {
 				} else {
 					c.request(1, fields, false)
 					eventually(t, "the request is in flight", func() bool { return p.inflight() == 1 })
-					c.conn.Close()
 				}
-				eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 && p.Connections() == 0 || byDeadline && p.inflight() == 0 })
+				c.conn.Close()
+				p.expectNothingOpen()
 				p.expectNothingCounted()
 			})
 		}

@@ -67,34 +67,26 @@ func readResponse(b []byte, feeding ...int) reading {
 	return reading{}
 }
 
-// requestText puts in words all that a head says.
+// requestText puts in words all that a head says, without what is usual: origin form, HTTP/1.1, a connection that
+// is kept.
 func requestText(h *RequestHead, b []byte) string {
-	version := "1.1"
-	if h.HTTP10 {
-		version = "1.0"
+	text := fmt.Sprintf("%s %s", h.MethodName(b), h.Target(b))
+	if origin := h.OriginTarget(b); !bytes.Equal(origin, h.Target(b)) {
+		text += fmt.Sprintf(" origin=%s", origin)
 	}
-	text := fmt.Sprintf("%s target=%s origin=%s path=%s authority=%s %s", h.MethodName(b), h.Target(b), h.OriginTarget(b), h.Path(b), h.Authority(b), version)
-	for flag, set := range flags(
-		"absolute", h.AbsoluteForm(), "expects", h.ExpectContinue, "body", h.HasBody(), "persistent", h.Persistent()) {
-		if set {
-			text += " " + flag
-		}
+	if path := h.Path(b); !bytes.Equal(path, h.OriginTarget(b)) {
+		text += fmt.Sprintf(" path=%s", path)
 	}
-	return text + headText(&h.Head, b)
+	text += fmt.Sprintf(" host=%s", h.Authority(b))
+	return text + flags(
+		"1.0", h.HTTP10, "absolute", h.AbsoluteForm(), "expects", h.ExpectContinue, "body", h.HasBody(), "last", !h.Persistent(),
+	) + headText(&h.Head, b)
 }
 
 func responseText(h *ResponseHead, b []byte) string {
-	version := "1.1"
-	if h.HTTP10 {
-		version = "1.0"
-	}
-	text := fmt.Sprintf("%d %q %s", h.Status, h.StatusText(b), version)
-	for flag, set := range flags("interim", h.Interim(), "bodiless", h.Bodiless(false), "persistent", h.Persistent()) {
-		if set {
-			text += " " + flag
-		}
-	}
-	return text + headText(&h.Head, b)
+	return fmt.Sprintf("%d %q", h.Status, h.StatusText(b)) + flags(
+		"1.0", h.HTTP10, "interim", h.Interim(), "bodiless", h.Bodiless(false), "last", !h.Persistent(),
+	) + headText(&h.Head, b)
 }
 
 func headText(h *Head, b []byte) string {
@@ -102,11 +94,7 @@ func headText(h *Head, b []byte) string {
 	if h.ContentLength >= 0 {
 		fmt.Fprintf(&text, " length=%d", h.ContentLength)
 	}
-	for flag, set := range flags("chunked", h.Chunked, "close", h.Close, "keep-alive", h.KeepAlive, "upgrade", h.Upgrade, "trailers", h.TETrailers) {
-		if set {
-			text.WriteString(" " + flag)
-		}
-	}
+	text.WriteString(flags("chunked", h.Chunked, "close", h.Close, "keep-alive", h.KeepAlive, "upgrade", h.Upgrade, "trailers", h.TETrailers))
 	for i := range h.Fields() {
 		f := &h.Fields()[i]
 		start, end := f.Line()
@@ -121,13 +109,12 @@ func headText(h *Head, b []byte) string {
 	return text.String()
 }
 
-// flags yields the pairs of a flag's name and its value, in order.
-func flags(pairs ...any) iter.Seq2[string, bool] {
-	return func(yield func(string, bool) bool) {
-		for i := 0; i < len(pairs); i += 2 {
-			if !yield(pairs[i].(string), pairs[i+1].(bool)) {
-				return
-			}
+// flags returns those names that are followed by true.
+func flags(pairs ...any) (text string) {
+	for i := 0; i < len(pairs); i += 2 {
+		if pairs[i+1].(bool) {
+			text += " " + pairs[i].(string)
 		}
 	}
+	return text
 }

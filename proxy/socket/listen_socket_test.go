@@ -19,18 +19,20 @@ func socketPath(t *testing.T) string {
 	return filepath.Join(dir, "s")
 }
 
+// expectListener checks that somebody listens at path.
+func expectListener(t *testing.T, path string) {
+	t.Helper()
+	conn, err := net.Dial("unix", path)
+	verify.NoError(t, err)
+	conn.Close()
+}
+
 func TestSocketReplacesAnAbandonedOne(t *testing.T) {
 	path := socketPath(t)
 	for range 3 {
 		l := verify.Result(ListenSocket(path)).Must(t)
-		if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeSocket|0o600 {
-			t.Errorf("the file has %v, %v", info.Mode(), err)
-		}
-		if conn, err := net.Dial("unix", path); err != nil {
-			t.Error(err)
-		} else {
-			conn.Close()
-		}
+		verify.Equal(t, verify.Result(os.Stat(path)).Must(t).Mode(), os.ModeSocket|0o600, "the mode of the file")
+		expectListener(t, path)
 		l.Close()
 		verify.Result(os.Lstat(path)).Must(t) // as after a crash
 	}
@@ -42,11 +44,7 @@ func TestSocketOfAnotherProcessStays(t *testing.T) {
 	defer first.Close()
 	l, err := ListenSocket(path)
 	verify.That(t, err != nil && err.Error() == path+" is in use by another process", "got %v, %v", l, err)
-	if conn, err := net.Dial("unix", path); err != nil {
-		t.Errorf("the first one is gone: %v", err)
-	} else {
-		conn.Close()
-	}
+	expectListener(t, path) // the first one
 }
 
 func TestSocketReplacesNoOtherFile(t *testing.T) {
@@ -81,11 +79,7 @@ func TestManyTakeAnAbandonedSocket(t *testing.T) {
 		close(got)
 		verify.Require(t, len(got) == 1, "%d have it", len(got))
 		l := <-got
-		if conn, err := net.Dial("unix", path); err != nil {
-			t.Error(err)
-		} else {
-			conn.Close()
-		}
+		expectListener(t, path)
 		l.Close()
 	}
 }
