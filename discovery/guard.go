@@ -47,7 +47,8 @@ type Guard struct {
 	departed  []Departure
 	arrived   []time.Time // when instances came into service that have not replaced any yet
 	probation map[Key]probationer
-	before    int // number of instances in service before the loss
+	before    int    // number of instances in service before the loss
+	lost      uint64 // the newest Instance.Registered before the last loss; 0: there was none
 }
 
 // probationer is an instance on probation.
@@ -62,6 +63,9 @@ type GuardMemory struct {
 	// Before is the number of instances in service before the loss that has put instances on
 	// probation.
 	Before int `json:"before,omitempty"`
+
+	// Lost is the newest Instance.Registered before the last loss; 0: there was none.
+	Lost uint64 `json:"lost,omitempty"`
 
 	// AsOf is the time of the last accepted answer; zero after a failure. Settled is until when
 	// instances that go missing are on probation because of the last failure.
@@ -88,7 +92,7 @@ type ProbationSpent struct {
 
 // Memory returns what g knows beside the set that Accept has returned last.
 func (g *Guard) Memory() GuardMemory {
-	m := GuardMemory{AsOf: g.asOf, Settled: g.settled, Departed: slices.Clone(g.departed), Arrived: slices.Clone(g.arrived)}
+	m := GuardMemory{Lost: g.lost, AsOf: g.asOf, Settled: g.settled, Departed: slices.Clone(g.departed), Arrived: slices.Clone(g.arrived)}
 	if len(g.probation) > 0 {
 		m.Before = g.before
 	}
@@ -103,7 +107,7 @@ func (g *Guard) Memory() GuardMemory {
 
 // Inherit continues, before the first answer, for a Guard that has returned set and has this memory.
 func (g *Guard) Inherit(set []Instance, m GuardMemory) {
-	g.known, g.probation = nil, nil
+	g.known, g.probation, g.lost = nil, nil, m.Lost
 	g.asOf, g.departed, g.arrived = m.AsOf, slices.Clone(m.Departed), slices.Clone(m.Arrived)
 	if m.Settled.After(g.settled) {
 		g.settled = m.Settled
@@ -176,11 +180,17 @@ func (g *Guard) Deselect(set []Instance) {
 
 // Accept makes set the known instances. set must be normalised, and its removals
 // confirmed. forgot says that the registry has lost its state: its index went
-// backwards. It returns the set to report: set and the instances on probation.
+// backwards. It returns the set to report: set and the instances on probation. An instance
+// with the tags and the meta that it had before a loss is as old as before: its
+// Instance.Registered does not change.
 func (g *Guard) Accept(now time.Time, set []Instance, forgot bool) []Instance {
 	g.advance(now)
 	listed, serving := mapped(set), CountServing(set)
 	missing := g.missing(listed)
+	if forgot || serving == 0 && len(missing) > 0 {
+		g.noteNewest()
+	}
+	set = g.dated(set)
 	g.arrive(now, g.gained(set))
 	g.departed = slices.DeleteFunc(g.departed, func(d Departure) bool { return present(listed, d.Instance) })
 	if g.Probation > 0 && g.Loses(now, set, forgot) {

@@ -214,6 +214,49 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// Which instance is older does not change when the registry loses all of them: it counts from the
+// beginning again, and they return in another order.
+func TestInstancesAreAsOldAsBeforeALoss(t *testing.T) {
+	type step struct{ answer, want string } // as in TestGuard, with the tag and the age: "a:v1@5"
+	for _, steps := range [][]step{
+		{ // Consul is wiped: b returns first, then c comes, then a returns
+			{"a:v1@100 b:v2@150 e:v2@200", "a:v1@100 b:v2@150 e:v2@200"}, {"!", "a:v1@100 b:v2@150 e:v2@200"},
+			{"b:v2@15", "a:v1@100 b:v2@150 e:v2@200"}, {"b:v2@15 c:v3@20", "a:v1@100 b:v2@150 c:v3@220 e:v2@200"},
+			{"a:v1@25 b:v2@15 c:v3@20", "a:v1@100 b:v2@150 c:v3@220"},
+			{"a:v4@30 b:v2@40 c:v3@20", "a:v4@230 b:v2@150 c:v3@220"}, {"a:v4@50 b:v2@40", "a:v4@250 b:v2@150"}, // with other tags, and with the same
+			{"!", "a:v4@250 b:v2@150"}, {"d:v5@3", "a:v4@250 b:v2@150 d:v5@253"}, // and once more
+		},
+		{{"a:v1@100 b:v2@200", "a:v1@100 b:v2@200"}, {"!a:v1@7 b:v2@5", "a:v1@100 b:v2@200"}},                               // seen when all have returned
+		{{"a:v1@100 b:v2@200", "a:v1@100 b:v2@200"}, {"", "a:v1@100 b:v2@200"}, {"a:v1@310 b:v2@300", "a:v1@100 b:v2@200"}}, // their agent is restarted empty
+		{{"a:v1@100 b:v2@200", "a:v1@100 b:v2@200"}, {"a:v1@300 b:v2@200", "a:v1@300 b:v2@200"}},                            // no loss
+	} {
+		g := &Guard{Probation: 10 * time.Minute}
+		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		for n, step := range steps {
+			now = now.Add(time.Second)
+			words, forgot := strings.CutPrefix(step.answer, "!")
+			var set []Instance
+			for _, word := range strings.Fields(words) {
+				word, age, _ := strings.Cut(word, "@")
+				id, tag, _ := strings.Cut(word, ":")
+				i := parseSet(id)[0]
+				i.Tags = []string{tag}
+				i.Registered, _ = strconv.ParseUint(age, 10, 64)
+				set = append(set, i)
+			}
+			set = g.Accept(now, set, forgot)
+			var got []string
+			for _, i := range set {
+				got = append(got, i.ID+":"+i.Tags[0]+"@"+strconv.FormatUint(i.Registered, 10))
+			}
+			verify.Equal(t, strings.Join(got, " "), step.want, "step %d of %v", n, steps)
+			memory := g.Memory()
+			g = &Guard{Probation: 10 * time.Minute}
+			g.Inherit(set, memory)
+		}
+	}
+}
+
 func TestGuardWithoutProbation(t *testing.T) {
 	g := &Guard{}
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -38,7 +38,7 @@ func (f *Facts) resolveTags() tagged {
 		}
 		t.instances[name][claim.Named{ID: i.ID, Node: i.Node}] = i
 		services[name].Instances = append(services[name].Instances, claim.Instance{
-			ID: i.ID, Node: i.Node, Usable: i.Usable(), Registered: i.Registered, Meta: i.Meta, Readings: reader.Read(inConsul, &i.Instance),
+			ID: i.ID, Node: i.Node, Age: claim.AgeOf(&i.Instance), Meta: i.Meta, Readings: reader.Read(inConsul, &i.Instance),
 		})
 		asks[name] = asks[name] || reader.Profile(&i.Instance) != ""
 	}

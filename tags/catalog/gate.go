@@ -226,16 +226,12 @@ func (g *Gate) end() {
 }
 
 // profileOf returns the profiles of a set as a text. If there are several, it has who decides
-// between them: see claim.Instance.
+// between them: see claim.Age.
 func profileOf(reader claim.Reader, set []discovery.Instance) string {
-	type age struct {
-		usable bool
-		oldest uint64 // of the usable instances, or of all if there is none
-	}
-	ages := make(map[string]age)
+	ages := make(map[string]claim.Age)
 	for i := range set {
-		profile, one := reader.Profile(&set[i]), age{set[i].Usable(), set[i].Registered}
-		if known, again := ages[profile]; !again || one.usable && !known.usable || one.usable == known.usable && one.oldest < known.oldest {
+		profile, one := reader.Profile(&set[i]), claim.AgeOf(&set[i])
+		if known, again := ages[profile]; !again || one.Before(known) {
 			ages[profile] = one
 		}
 	}
@@ -246,7 +242,7 @@ func profileOf(reader claim.Reader, set []discovery.Instance) string {
 	}
 	var b strings.Builder
 	for _, profile := range slices.Sorted(maps.Keys(ages)) {
-		fmt.Fprintf(&b, "%t %d %s\n", ages[profile].usable, ages[profile].oldest, profile)
+		fmt.Fprintf(&b, "%v %s\n", ages[profile], profile)
 	}
 	return b.String()
 }

@@ -82,6 +82,8 @@ func TestGateHoldsOnlyWhatHasNoRoutes(t *testing.T) {
 		g.has("the last one has other tags too", "b /x")
 		g.apply()
 		g.has("the routes have just been replaced", "b /x")
+		g.apply()
+		g.has("applied once more: requests may still be on their way by the former routes", "b /x")
 		g.pass("b /y", "c /y", "d /y")
 		g.has("a set meanwhile", "b /x")
 		g.apply()

@@ -251,14 +251,14 @@ func (v *seen) asks(name, inConsul string, reader claim.Reader, before map[strin
 		}
 		read[key] = one
 		service.Instances = append(service.Instances, claim.Instance{
-			ID: instance.ID, Node: instance.Node, Usable: instance.Usable(), Registered: instance.Registered, Meta: instance.Meta, Readings: one.readings,
+			ID: instance.ID, Node: instance.Node, Age: claim.AgeOf(instance), Meta: instance.Meta, Readings: one.readings,
 		})
 	}
 	for i := range v.kept {
 		if old := &v.kept[i]; read[old.ID+" "+old.HostPort()].readings == nil {
 			service.Instances = append(service.Instances, claim.Instance{
 				// Nobody asks for this any more: it counts after all others.
-				ID: old.ID, Node: old.Node, Registered: math.MaxUint64, Meta: old.Meta, Readings: reader.Read(inConsul, old),
+				ID: old.ID, Node: old.Node, Age: claim.Age{Registered: math.MaxUint64}, Meta: old.Meta, Readings: reader.Read(inConsul, old),
 			})
 		}
 	}

@@ -26,7 +26,7 @@ func resolveDefault(t *testing.T, text string, instances ...string) Result {
 			services[i.Service] = &Service{Name: i.Service, InConsul: i.Service}
 		}
 		s := services[i.Service]
-		s.Instances = append(s.Instances, Instance{ID: i.ID, Node: "n", Usable: true, Registered: uint64(words[2][0]), Readings: reader.Read(i.Service, &i)})
+		s.Instances = append(s.Instances, Instance{ID: i.ID, Node: "n", Age: Age{true, true, uint64(words[2][0])}, Readings: reader.Read(i.Service, &i)})
 	}
 	var list []Service
 	for _, s := range services {

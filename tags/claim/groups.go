@@ -17,7 +17,7 @@ func oldest(members []member, indexes []int) string {
 	chosen, name := indexes[0], groupName(members[indexes[0]].tags)
 	for _, i := range indexes[1:] {
 		other := groupName(members[i].tags)
-		if members[i].before(&members[chosen].Instance) || other < name && !members[chosen].before(&members[i].Instance) {
+		if members[i].Before(members[chosen].Age) || other < name && !members[chosen].Before(members[i].Age) {
 			chosen, name = i, other
 		}
 	}

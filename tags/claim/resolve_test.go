@@ -22,14 +22,15 @@ import (
 // instance returns an instance with tags in all dialects. One that was registered at 0 is not usable.
 func instance(service, id string, registered uint64, list ...string) Instance {
 	in := tags.Instance{Service: service, Port: 80, Tags: list}
-	return Instance{ID: id, Node: "n", Usable: registered > 0, Registered: registered, Readings: []Reading{
+	return Instance{ID: id, Node: "n", Age: Age{registered > 0, registered > 0, registered}, Readings: []Reading{
 		{config.DialectSluice, native.Read(in)},
 		{config.DialectFabio, fabio.Read(in, fabio.Options{})},
 		{config.DialectTraefik, traefik.Read(in, traefik.Options{})},
 	}}
 }
 
-func unusable(i Instance) Instance { i.Usable = false; return i }
+func lost(i Instance) Instance     { i.Serving = false; return i }
+func unusable(i Instance) Instance { i.Usable = false; return lost(i) }
 
 func service(name string, instances ...Instance) Service {
 	return Service{Name: name, InConsul: name, Instances: instances}
@@ -210,6 +211,18 @@ func TestResolve(t *testing.T) {
 			name: "a release: the new options, where no old instance is usable", rules: allRules(),
 			services: []Service{service("a", instance("a", "1", 0, "urlprefix-h/x strip=/x"), instance("a", "3", 1, "urlprefix-h/x"))},
 			routes:   []string{`a h/x ["urlprefix-h/x"]`},
+			problems: []string{"a: an older instance"},
+		},
+		{
+			name: "a release: the new options, where the old instances are on probation", rules: allRules(),
+			services: []Service{service("a", lost(instance("a", "1", 5, "urlprefix-h/x strip=/x")), instance("a", "3", 6, "urlprefix-h/x"))},
+			routes:   []string{`a h/x ["urlprefix-h/x"]`},
+			problems: []string{"a: an older instance"},
+		},
+		{
+			name: "a release: the old options, where all are on probation", rules: allRules(),
+			services: []Service{service("a", lost(instance("a", "1", 5, "urlprefix-h/x strip=/x")), lost(instance("a", "3", 6, "urlprefix-h/x")))},
+			routes:   []string{`a h/x strip=/x ["urlprefix-h/x strip=/x"]`},
 			problems: []string{"a: an older instance"},
 		},
 		{

@@ -4,27 +4,37 @@ import (
 	"slices"
 
 	"sluice/config"
+	"sluice/discovery"
 	"sluice/tags"
 )
 
 // Instance is an instance with what its tags ask for.
 type Instance struct {
 	ID, Node string
-	// Usable says that requests may go to it, and Registered is its [discovery.Instance.Registered]:
-	// see [Instance.before].
-	Usable     bool
-	Registered uint64
-	Meta       map[string]string
-	Readings   []Reading
+	Age
+	Meta     map[string]string
+	Readings []Reading
 }
 
-// before reports whether i decides before o what a service gets: the oldest instance that is
-// usable does. Where none is, the oldest one does.
-func (i *Instance) before(o *Instance) bool {
-	if i.Usable != o.Usable {
-		return i.Usable
+// Age decides which of several instances says what a service gets.
+type Age struct {
+	Serving, Usable bool   // as the methods of discovery.Instance
+	Registered      uint64 // of discovery.Instance
+}
+
+// AgeOf returns the age of an instance.
+func AgeOf(i *discovery.Instance) Age { return Age{i.Serving(), i.Usable(), i.Registered} }
+
+// Before reports whether an instance of age a decides before one of age o: the oldest in service does. Where
+// none is, the oldest one on probation does, and else the oldest one.
+func (a Age) Before(o Age) bool {
+	switch {
+	case a.Serving != o.Serving:
+		return a.Serving
+	case a.Usable != o.Usable:
+		return a.Usable
 	}
-	return i.Registered < o.Registered
+	return a.Registered < o.Registered
 }
 
 // Reading is what the tags of an instance in one dialect ask for.

@@ -34,7 +34,7 @@ func TestNoTagReachesAnotherService(t *testing.T) {
 		if random.IntN(2) == 0 {
 			in.Tags, in.Meta = nil, map[string]string{"sluice_route": text}
 		}
-		i := Instance{ID: "a1", Node: "n", Usable: true, Registered: 1, Meta: in.Meta, Readings: []Reading{{config.DialectSluice, native.Read(in)}}}
+		i := Instance{ID: "a1", Node: "n", Age: Age{true, true, 1}, Meta: in.Meta, Readings: []Reading{{config.DialectSluice, native.Read(in)}}}
 		r := Resolve([]Service{service("a", i)}, allRules(), nil)
 		restricted := strings.Contains(text, " allow=") || strings.Contains(text, " deny=") || strings.Contains(text, " basic_auth.")
 		verify.Require(t, !restricted || len(r.Routes) == 1, "%q: %d routes; one with a restriction must deny", text, len(r.Routes))

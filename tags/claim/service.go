@@ -96,8 +96,8 @@ func (r *resolver) resolve() []*want {
 				v = &variant{asked: a}
 				variants[key][a.text] = v
 			}
-			if len(v.members) == 0 || members[i].before(v.oldest) {
-				v.oldest = &members[i].Instance
+			if len(v.members) == 0 || members[i].Before(v.oldest) {
+				v.oldest = members[i].Age
 			}
 			v.members = append(v.members, i)
 			v.names = append(v.names, members[i].named())
@@ -319,7 +319,7 @@ func withMore(r *config.Route, more *route.Conditions) route.Route {
 // variant is what some instances of a service ask for with one route.
 type variant struct {
 	asked
-	oldest  *Instance
+	oldest  Age
 	members []int // indexes
 	names   []Named
 }
@@ -329,7 +329,7 @@ type variant struct {
 func oldestOf(variants map[string]*variant) *variant {
 	var chosen *variant
 	for _, text := range slices.Sorted(maps.Keys(variants)) {
-		if v := variants[text]; chosen == nil || v.oldest.before(chosen.oldest) {
+		if v := variants[text]; chosen == nil || v.oldest.Before(chosen.oldest) {
 			chosen = v
 		}
 	}
@@ -342,7 +342,7 @@ func (r *resolver) resolveSettings(members []member) {
 	var first *member
 	for i := range members {
 		m := &members[i]
-		if len(m.routes) > 0 && (first == nil || m.before(&first.Instance) || m.settings < first.settings && !first.before(&m.Instance)) {
+		if len(m.routes) > 0 && (first == nil || m.Before(first.Age) || m.settings < first.settings && !first.Before(m.Age)) {
 			first = m
 		}
 	}
