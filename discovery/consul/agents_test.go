@@ -100,6 +100,23 @@ func (c *cluster) expect(agent int, state discovery.Freshness) {
 
 var dead, hanging = discoverytest.Fault{Drop: true}, discoverytest.Fault{Hang: true}
 
+// While another agent answers without an error, the one that has failed may start again empty, and
+// remove its instances one by one.
+func TestInstancesRemovedAfterAChangeOfTheAgentAreOnProbation(t *testing.T) {
+	inCluster(t, 2, func(t *testing.T, c *cluster) {
+		c.at(10 * sec)
+		c.agents[0].Break(dead)
+		c.at(11 * sec)
+		c.expect(1, discovery.WatchFresh)
+		c.register("a")
+		c.at(12 * sec)
+		s := c.status()
+		verify.That(t, s.Errors == 0 && s.Instances == 2 && s.Probation == 1, "b is not on probation: %+v", s)
+		c.at(25 * sec)
+		verify.Equal(t, c.status().Instances, 1, "instances, long after the change of the agent")
+	})
+}
+
 func TestDeadAgentIsReplacedAtOnce(t *testing.T) {
 	inCluster(t, 3, func(t *testing.T, c *cluster) {
 		c.at(10 * sec)
