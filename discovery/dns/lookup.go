@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -65,23 +66,28 @@ func (l *lookup) find(ctx context.Context, elsewhere *server) (found, error) {
 // findAddresses queries A and AAAA records.
 func (l *lookup) findAddresses(ctx context.Context, elsewhere *server) (f found, err error) {
 	f.ttl = maxInterval
+	known := maxInterval // how long it is known that a type has no records
 	for _, kind := range l.options.Type.kinds() {
 		a, err := l.records(ctx, l.options.Name, kind, elsewhere)
 		if err != nil {
 			return found{}, err
 		}
-		f.from, f.ttl, f.mayBeCut = a.from, min(f.ttl, a.ttl), f.mayBeCut || a.mayBeCut
+		f.from, f.mayBeCut = a.from, f.mayBeCut || a.mayBeCut
+		if a.absent != "" {
+			f.absent, known = cmp.Or(f.absent, a.absent), min(known, a.ttl)
+			continue
+		}
+		f.ttl = min(f.ttl, a.ttl)
 		for _, address := range addressesOf(a.records, kind) {
 			i := discovery.Instance{Service: l.service, Address: address.String(), Port: l.options.Port, Weight: 1}
 			i.ID = i.HostPort()
 			f.set = append(f.set, i)
 		}
-		if f.absent == "" {
-			f.absent = a.absent
-		}
 	}
 	if len(f.set) > 0 {
 		f.absent = ""
+	} else {
+		f.ttl = known
 	}
 	return f, nil
 }

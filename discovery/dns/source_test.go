@@ -211,6 +211,22 @@ func TestIntervalIsTheTTL(t *testing.T) {
 	}
 }
 
+// That a name has no IPv6 address, which a server may say with a TTL of 0, does not count.
+func TestIntervalIsTheTTLOfTheAddressesThatThereAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := dnstest.New()
+		s.Set(dnstest.Record{Name: "www.example", Address: "10.0.0.1", TTL: 30})
+		w := watchServers(t, Options{Name: "www.example", Type: IP, Port: 80}, s)
+		defer w.end()
+		for n := 1; n < 4; n++ { // each is two queries
+			queries, _ := s.Queries("tcp")
+			verify.Equal(t, queries, 2*n, "queries after about %d TTLs", n-1)
+			time.Sleep(34 * time.Second)
+			synctest.Wait()
+		}
+	})
+}
+
 // NXDOMAIN, NODATA and the target "." count after three confirmations; then the instances are on
 // probation.
 func TestAbsence(t *testing.T) {
