@@ -32,6 +32,7 @@ type fakeAgent struct {
 	services map[string]*api.AgentServiceRegistration
 	err      error // of every request
 	keeps    error // of every request to deregister
+	ignores  error // of every report
 	hangs    bool  // until ctx ends
 	takes    bool  // registrations all the same, while it hangs
 	dead     bool  // for the other agents
@@ -207,6 +208,9 @@ func (f *fake) Report(ctx context.Context, url, _, id, status, output string) er
 		return err
 	}
 	defer f.mu.Unlock()
+	if a.ignores != nil {
+		return a.ignores
+	}
 	for _, s := range a.services {
 		if s.Check != nil && s.Check.CheckID == id {
 			return nil

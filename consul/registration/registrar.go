@@ -291,7 +291,9 @@ func (r *Registrar) update(ctx context.Context, p *agentState, s Settings, anew 
 				err = r.report(ctx, p, want)
 			}
 		}
-		p.report = now.Add(s.Check.Interval - s.Check.Interval/10)
+		if err == nil {
+			p.report = now.Add(s.Check.Interval - s.Check.Interval/10)
+		}
 	}
 	if err == nil && look {
 		r.tidy(ctx, p, others)

@@ -155,6 +155,23 @@ func TestTTLReportsContinue(t *testing.T) {
 	})
 }
 
+// While reports are refused the check becomes critical, although the agent has the registration.
+func TestRefusedReportIsAFailureUntilOneSucceeds(t *testing.T) {
+	inBubble(t, oneAgent, withCheck(CheckTTL), func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		f.set("a", func(a *fakeAgent) { a.ignores = errors.New("permission denied") })
+		time.Sleep(15 * time.Second)
+		for n := range 60 {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			verify.Require(t, r.Status().State == StateFailing, "after %d s: %+v", 16+n, r.Status())
+		}
+		f.set("a", func(a *fakeAgent) { a.ignores = nil })
+		time.Sleep(2 * longestRetry)
+		synctest.Wait()
+		verify.Equal(t, r.Status().State, StateRegistered, "after a report that succeeds")
+	})
+}
+
 func TestTTLReportsWhatIsMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake("a")
