@@ -38,11 +38,6 @@ func (c *Checker) syncTargetsLocked(peers []*balancer.Peer) {
 			c.dropTargetLocked(t)
 		}
 	}
-	for p := range c.awaited {
-		if !present[p] {
-			delete(c.awaited, p)
-		}
-	}
 }
 
 func (c *Checker) dropTargetsLocked() {

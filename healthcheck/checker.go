@@ -188,14 +188,19 @@ func (c *Checker) follow(ctx context.Context) {
 
 // sync reconciles targets and reasons with the pool's peers.
 func (c *Checker) sync() {
-	s := c.pool.Snapshot()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stopped {
 		return
 	}
+	s := c.pool.Snapshot() // not older than what AfterFirstChecks has seen
 	if c.active != nil && !slices.Equal(s.All, c.known) {
 		c.syncTargetsLocked(s.All)
+	}
+	for p := range c.awaited {
+		if c.targets[p] == nil { // it has left, perhaps before a target was made of it
+			delete(c.awaited, p)
+		}
 	}
 	for _, p := range s.All {
 		if c.active == nil && p.Has(balancer.ReasonActive) {

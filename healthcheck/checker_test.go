@@ -187,6 +187,21 @@ func TestAfterFirstChecks(t *testing.T) {
 	})
 }
 
+// A peer may leave before the checker has seen it.
+func TestAfterFirstChecksOfAPeerThatLeavesAtOnce(t *testing.T) {
+	checked(t, func(t *testing.T, f *fixture, _ *script) {
+		c := f.monitor.NewChecker()
+		c.pool, c.active = f.Pool, &Active{MustPassFirst: true}
+		f.Apply(instances(1))
+		called := false
+		c.AfterFirstChecks(func() { called = true })
+		f.Apply(nil)
+		c.sync()
+		c.apply()
+		verify.That(t, called, "not called")
+	})
+}
+
 func TestAfterFirstChecksThatNeedNotPass(t *testing.T) {
 	checkedAs(t, Options{}, func(_ *Active, probe *script) { probe.takes = time.Hour }, func(t *testing.T, f *fixture, _ *script) {
 		f.Apply(instances(5))
