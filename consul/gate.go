@@ -203,7 +203,11 @@ func (g *gate) refused() {
 		return
 	}
 	g.changed = now
-	g.resizeLocked(min(g.limit, max(fewest, min(g.limit, g.used+1)*3/4)))
+	least := fewest
+	if g.oversubscribed { // the queries that block stay, for minutes: others must not wait for them
+		least += g.used - g.nonBlocking
+	}
+	g.resizeLocked(min(g.limit, max(least, min(g.limit, g.used+1)*3/4)))
 }
 
 // reduction returns by how much the limit is lower than without answers 429.

@@ -239,6 +239,18 @@ func TestWithoutAnOverviewServicesArePolled(t *testing.T) {
 	})
 }
 
+// After an answer 429, services are queried beside the lists whose queries block.
+func TestServicesAreQueriedAfterAnAgentRefusesConnections(t *testing.T) {
+	t.Parallel()
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
+		c.Break(discoverytest.Fault{Status: http.StatusTooManyRequests, Only: func(r discoverytest.Request) bool { return r.Service != "" }})
+		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
+		time.Sleep(4 * time.Second)
+		c.Heal()
+		c.expect("after the refusals", 16*time.Second, "service-07: a-7 b-7 c-7")
+	})
+}
+
 // The number of services decides how they wait.
 func TestWatchesMoveBetweenConnectionAndOverview(t *testing.T) {
 	inOverviewBubble(t, 2, func(t *testing.T, c *overviewBubble) {
