@@ -3,9 +3,18 @@ package overview
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"hash/maphash"
+	"sync/atomic"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Whoever may register in Consul decides how long its lists are. An overview that has more is incomplete.
+const (
+	maxEntries = 1_000_000 // of all lists together: about 100 MB
+	maxNodes   = 20_000    // each has a query of its own
 )
 
 // owner is the owner of an entry: the instances of a service or, if the service is
@@ -20,9 +29,20 @@ type owner struct{ service, node string }
 type entries struct {
 	seed   maphash.Seed
 	owners map[uint64]owner // 64 bits and a random seed: collisions do not matter
+	total  *atomic.Int64    // of entries, in all lists of the overview
 }
 
-func newEntries() *entries { return &entries{seed: maphash.MakeSeed()} }
+func newEntries(total *atomic.Int64) *entries {
+	return &entries{seed: maphash.MakeSeed(), total: total}
+}
+
+// forget makes room for other lists.
+func (l *entries) forget() { l.hold(nil) }
+
+func (l *entries) hold(owners map[uint64]owner) {
+	l.total.Add(int64(len(owners) - len(l.owners)))
+	l.owners = owners
+}
 
 // compareChecks reads an answer of /v1/health/state/STATE, and calls changed with the
 // owners of all added, changed and removed entries. After an error it has not called
@@ -56,7 +76,7 @@ func (l *entries) replace(latest entryReader, changed func(owner)) {
 			changed(o)
 		}
 	}
-	l.owners = latest.sums
+	l.hold(latest.sums)
 	for _, o := range latest.added {
 		changed(o)
 	}
@@ -71,21 +91,20 @@ type entryReader struct {
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
 func (r *entryReader) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	switch token, err := d.ReadToken(); {
-	case err != nil:
-		return err
-	case token.Kind() == 'n':
-		return nil
-	case token.Kind() != '[':
-		return errors.New("not a list")
-	}
-	r.sums = make(map[uint64]owner, len(r.known.owners))
-	for d.PeekKind() != ']' {
+	sums := make(map[uint64]owner, len(r.known.owners))
+	room := maxEntries - int(r.known.total.Load()) + len(r.known.owners)
+	there, err := readList(d, func() error {
 		entry, err := d.ReadValue()
 		if err != nil {
 			return err
 		}
 		sum := maphash.Bytes(r.known.seed, entry)
+		if _, twice := sums[sum]; twice {
+			return nil
+		}
+		if len(sums) >= room {
+			return fmt.Errorf("the lists of checks and instances have more than %d entries", maxEntries)
+		}
 		o, known := r.known.owners[sum]
 		if !known {
 			var fields struct{ Node, Service, ServiceName string } // an instance has a Service, a check a ServiceName
@@ -95,8 +114,56 @@ func (r *entryReader) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 			o = owner{cmp.Or(fields.Service, fields.ServiceName), fields.Node}
 			r.added = append(r.added, o)
 		}
-		r.sums[sum] = o
+		sums[sum] = o
+		return nil
+	})
+	if there {
+		r.sums = sums
 	}
-	_, err := d.ReadToken()
 	return err
+}
+
+// addresses are the addresses of all nodes, by name.
+type addresses map[string]string
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom. The address of a node is that
+// of its instances without an address, and so are its tagged addresses.
+func (a *addresses) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	all := make(addresses)
+	there, err := readList(d, func() error {
+		var n struct {
+			Node, Address   string
+			TaggedAddresses jsontext.Value
+		}
+		if err := json.UnmarshalDecode(d, &n); err != nil {
+			return err
+		}
+		if all[n.Node] = n.Address + string(n.TaggedAddresses); len(all) > maxNodes {
+			return fmt.Errorf("more than %d nodes", maxNodes)
+		}
+		return nil
+	})
+	if there {
+		*a = all
+	}
+	return err
+}
+
+// readList calls read for each element of a list. It reports false for null.
+func readList(d *jsontext.Decoder, read func() error) (there bool, err error) {
+	switch token, err := d.ReadToken(); {
+	case err != nil:
+		return false, err
+	case token.Kind() == 'n':
+		return false, nil
+	case token.Kind() != '[':
+		return false, errors.New("not a list")
+	}
+	for d.PeekKind() != ']' {
+		if err := read(); err != nil {
+			return false, err
+		}
+	}
+	_, err = d.ReadToken()
+	return true, err
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"sluice/test/verify"
@@ -27,7 +28,7 @@ func check(node, id, service string, modified int) string {
 func answerOf(entries ...string) string { return "[" + strings.Join(entries, ",") + "]" }
 
 func TestEntriesReportChanges(t *testing.T) {
-	l := newEntries()
+	l := newEntries(new(atomic.Int64))
 	star, moon, serf := check("n1", "a", "star", 5), check("n1", "b", "moon", 6), check("n2", "serfHealth", "", 7)
 	steps := []struct{ name, answer, want string }{
 		{"the first answer is all new", answerOf(star, moon, serf), "@n2 moon@n1 star@n1"},
@@ -47,7 +48,7 @@ func TestEntriesReportChanges(t *testing.T) {
 
 // Entries that an unreadable answer does not contain are not gone.
 func TestEntriesIgnoreADamagedAnswer(t *testing.T) {
-	l := newEntries()
+	l := newEntries(new(atomic.Int64))
 	whole := answerOf(check("n1", "a", "star", 5), check("n1", "b", "moon", 6))
 	changesOf(t, l, whole)
 	damaged := []string{"null", "{}", `"x"`, `[{"Node":5}]`, "[1]", "[{},]", "[,{}]", "[{}{}]", "[{}] []", "[]]"}
@@ -70,11 +71,33 @@ func TestEntriesOfANode(t *testing.T) {
 		{`{"Services":5}`, "decode the answer"}, {`{"Services":null}x`, "decode the answer"}, {`{"Services":[],"Node":{}`, "decode the answer"},
 	} {
 		var got []string
-		if err := newEntries().compareInstances([]byte(tt.answer), func(o owner) { got = append(got, o.service) }); err != nil {
+		if err := newEntries(new(atomic.Int64)).compareInstances([]byte(tt.answer), func(o owner) { got = append(got, o.service) }); err != nil {
 			got = []string{strings.SplitN(err.Error(), ":", 2)[0]}
 		}
 		verify.Equal(t, strings.Join(got, " "), tt.want, "%s", tt.answer)
 	}
+}
+
+// Who registers in Consul does not decide how much memory an overview has.
+func TestListsAreBounded(t *testing.T) {
+	var total atomic.Int64
+	total.Store(maxEntries - 3)
+	l, other := newEntries(&total), newEntries(&total)
+	changesOf(t, l, answerOf(check("n1", "a", "star", 5), check("n1", "b", "moon", 6)))
+	changesOf(t, l, answerOf(check("n1", "a", "star", 6), check("n1", "b", "moon", 6), check("n1", "b", "moon", 6), check("n1", "c", "moon", 7)))
+	err := other.compareChecks([]byte(answerOf(check("n2", "a", "star", 5))), func(owner) {})
+	verify.That(t, err != nil && strings.Contains(err.Error(), "more than 1000000 entries"), "one too many: %v", err)
+	l.forget()
+	changesOf(t, other, answerOf(check("n2", "a", "star", 5), check("n2", "b", "star", 6), check("n2", "c", "star", 7)))
+
+	nodes := make([]string, maxNodes+1)
+	for n := range nodes {
+		nodes[n] = fmt.Sprintf(`{"Node":"n%d"}`, n)
+	}
+	var all addresses
+	verify.NoError(t, decode([]byte(answerOf(nodes[1:]...)), &all))
+	err = decode([]byte(answerOf(nodes...)), &all)
+	verify.That(t, err != nil && strings.Contains(err.Error(), "more than 20000 nodes"), "one node too many: %v", err)
 }
 
 // BenchmarkEntries compares the checks of 10,000 instances, of which one changes.
@@ -88,7 +111,7 @@ func BenchmarkEntries(b *testing.B) {
 		entries[5000+a] = check("node-x", "service:new", "star-new", 20_000)
 		answers[a] = []byte(answerOf(entries...))
 	}
-	l, turn := newEntries(), 0
+	l, turn := newEntries(new(atomic.Int64)), 0
 	b.SetBytes(int64(len(answers[0])))
 	b.ReportAllocs()
 	for b.Loop() {

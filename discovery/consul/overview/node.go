@@ -69,7 +69,7 @@ func (v *overview) followNodes(ctx context.Context, running *sync.WaitGroup) (cr
 func (v *overview) startNode(ctx context.Context, running *sync.WaitGroup, name string) *node {
 	ctx, end := context.WithCancel(ctx)
 	n := &node{overview: v, path: "catalog/node-services/" + name, end: end, wake: make(chan struct{}, 1), due: true}
-	instances := newEntries()
+	instances := newEntries(&v.total)
 	read := func(body []byte) error {
 		n.due = false
 		return instances.compareInstances(body, n.noteChange)
@@ -79,6 +79,7 @@ func (v *overview) startNode(ctx context.Context, running *sync.WaitGroup, name 
 		defer end()
 		v.follow(ctx, n.path, read, n.begin)
 		n.endRead()
+		instances.forget()
 	})
 	return n
 }

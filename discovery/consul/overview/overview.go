@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -55,13 +56,14 @@ type overview struct {
 	end       context.CancelFunc
 	ended     sync.WaitGroup
 	poke      chan struct{} // capacity 1: the nodes have changed
+	total     atomic.Int64  // entries of all lists
 
 	mu           sync.Mutex                      // guards the fields below
 	subscribers  map[string]map[*Subscriber]bool // by the service's name in lower case
 	count        int                             // of subscribers
 	direct       int                             // of subscribers, the direct ones
 	waiting      map[*Subscriber]bool            // to be direct
-	addresses    map[string]string               // of all nodes, by name; nil: unknown
+	addresses    addresses                       // nil: unknown
 	nodes        map[string]*node                // by name
 	clock        uint64                          // number of changes of instances
 	lists        map[string]error                // result of the last query, by path
@@ -83,7 +85,7 @@ func (v *overview) run(ctx context.Context) {
 	follow("catalog/nodes", v.readNodes)
 	// Consul has an index for each state.
 	for _, state := range []string{"critical", "warning"} {
-		checks := newEntries()
+		checks := newEntries(&v.total)
 		follow("health/state/"+state, func(body []byte) error { return checks.compareChecks(body, v.changed) })
 	}
 	services := false
@@ -121,35 +123,27 @@ func (v *overview) follow(ctx context.Context, path string, read func([]byte) er
 	})
 }
 
-// readNodes reads the names and addresses of all nodes. The address of a node is that
-// of its instances without an address, and so are its tagged addresses.
+// readNodes reads the names and addresses of all nodes.
 func (v *overview) readNodes(body []byte) error {
-	var nodes []struct {
-		Node, Address   string
-		TaggedAddresses jsontext.Value
-	}
+	var nodes addresses
 	if err := decode(body, &nodes); err != nil {
 		return err
 	}
 	if nodes == nil {
 		return errors.New("the answer is not a list of nodes")
 	}
-	addresses := make(map[string]string, len(nodes))
-	for _, n := range nodes {
-		addresses[n.Node] = n.Address + string(n.TaggedAddresses)
-	}
-	v.useAddresses(addresses)
+	v.useAddresses(nodes)
 	wakeUp(v.poke)
 	return nil
 }
 
 // useAddresses makes these the addresses of the nodes.
-func (v *overview) useAddresses(addresses map[string]string) {
+func (v *overview) useAddresses(all addresses) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	before := v.addresses
-	v.addresses = addresses
-	for node, address := range addresses {
+	v.addresses = all
+	for node, address := range all {
 		if old, ok := before[node]; ok && old != address && v.complete {
 			v.nodeChangedLocked(node)
 		}
