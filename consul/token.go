@@ -11,7 +11,7 @@ import (
 // token is the ACL token of a client: fixed, or the current content of a file. It is
 // safe for concurrent use.
 type token struct {
-	file string // "": the value never changes // "": the value is fixed
+	file string // "": the value never changes
 
 	mu    sync.Mutex // guards the fields below
 	value string

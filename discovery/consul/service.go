@@ -107,7 +107,7 @@ type ServiceOptions struct {
 	// whose distance is unknown come last.
 	Nearest bool
 
-	Near      string // "_agent": sort by distance, which takes the answer from the servers instead of the agent\'s view
+	Near      string // "_agent": sort by distance, which takes the answer from the servers instead of the agent's view
 	Namespace string // default: the client's; Consul Enterprise
 	Partition string // default: the client's; Consul Enterprise
 	Peer      string // a cluster peer that exports the service
