@@ -22,8 +22,10 @@ type State[V Value[V]] struct {
 	Version int        `json:"version"`
 	Prefix  string     `json:"prefix,omitempty"` // StoreOptions.Prefix
 	Orders  []Saved[V] `json:"orders"`
-	// Ended are the keys of orders that Consul may still have.
-	Ended []string `json:"ended,omitempty"`
+	// Ended are the keys of orders that Consul may still have, and Replaced are orders that it may
+	// still have: those without an order in Orders end, unless Consul has others by then.
+	Ended    []string `json:"ended,omitempty"`
+	Replaced []V      `json:"replaced,omitempty"`
 }
 
 // Saved is an order in a State. In JSON it is the order with members of its own.
@@ -34,8 +36,9 @@ type Saved[V Value[V]] struct {
 
 // Beside is what a State has beside an order.
 type Beside struct {
-	Shared bool `json:"shared,omitempty"` // Consul has it
-	Yields bool `json:"yields,omitempty"` // it was put to yield, or written again, and Consul may lack it
+	Shared   bool `json:"shared,omitempty"`   // Consul has it
+	Yields   bool `json:"yields,omitempty"`   // it was put to yield, and Consul may lack it
+	Restores bool `json:"restores,omitempty"` // Consul has lost it
 }
 
 // MarshalJSON implements json.Marshaler.
@@ -132,15 +135,27 @@ func (s *Store[V]) Adopt(state State[V]) {
 			changes[o.Order.Key()] = &o.Order
 		}
 	}
+	if !samePrefix {
+		state.Ended, state.Replaced = nil, nil
+	}
 	for _, key := range state.Ended {
-		if samePrefix {
-			changes[key] = nil
-		}
+		changes[key] = nil
+	}
+	for _, order := range state.Replaced {
+		known[order.Key()] = order
 	}
 	s.keys.Adopt(known, changes)
 	for _, o := range state.Orders {
-		if o.Yields && samePrefix && s.options.Yields != nil {
+		switch {
+		case o.Restores && samePrefix:
+			s.keys.Restore(o.Order.Key(), o.Order)
+		case o.Yields && samePrefix && s.options.Yields != nil:
 			s.put(o.Order, true)
+		}
+	}
+	for _, order := range state.Replaced {
+		if _, changes := changes[order.Key()]; !changes {
+			s.retract(order)
 		}
 	}
 	standing := s.effective(time.Now())
@@ -151,18 +166,25 @@ func (s *Store[V]) Adopt(state State[V]) {
 	s.refreshLocked() // writes the file
 }
 
-// State returns the orders for another process. What this one only proposes, or retracts, is not
-// in it: the other process finds itself whether it wants that.
+// State returns the orders for another process. What this one only proposes is not in it: the other
+// process finds itself whether it wants that.
 func (s *Store[V]) State() State[V] {
-	all, now := s.keys.All(), time.Now()
+	now := time.Now()
+	s.expire(now) // while another process has the orders, nothing else does
+	all := s.keys.All()
 	state := State[V]{Version: version, Prefix: s.options.Prefix, Orders: []Saved[V]{}}
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		e := all[key]
-		switch shared := !e.Changing || e.Proposed; {
+		// What Consul has accepted is not written again: others may have written since.
+		switch shared := !e.Pending || e.Proposed; {
 		case !e.Absent && !expired(e.Value, now):
-			state.Orders = append(state.Orders, Saved[V]{e.Value, Beside{Shared: shared, Yields: !shared && e.Conditional}})
+			yields := !shared && e.Conditional && !e.Restores
+			state.Orders = append(state.Orders, Saved[V]{e.Value, Beside{Shared: shared, Yields: yields, Restores: !shared && e.Restores}})
 		case e.Absent && e.Pending && !e.Conditional:
 			state.Ended = append(state.Ended, key)
+		}
+		if e.Pending && !e.Proposed && e.Before.Key() == key { // it had a value
+			state.Replaced = append(state.Replaced, e.Before)
 		}
 	}
 	return state
@@ -174,7 +196,7 @@ func (s *Store[V]) saveLocked() {
 		return
 	}
 	state := s.State()
-	if len(state.Orders)+len(state.Ended) == 0 && s.written == nil {
+	if len(state.Orders)+len(state.Ended)+len(state.Replaced) == 0 && s.written == nil {
 		return // no file is needed yet
 	}
 	text, _ := json.MarshalIndent(state, "", "  ") // cannot fail

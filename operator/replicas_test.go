@@ -3,9 +3,13 @@ package operator
 import (
 	"context"
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -130,8 +134,8 @@ func testSharedOrders(t *testing.T, agent *consultest.Agent) {
 	a.awaitStatus("nothing is pending", func(s Status) bool { return s.Shared && s.Saved && s.Pending == 0 && s.Error == "" })
 
 	consultest.Await(t, "the file says that Consul has them", func() bool {
-		s := a.State()
-		return len(s.Orders) == 2 && s.Orders[0].Shared && s.Orders[1].Shared
+		text, err := os.ReadFile(a.path)
+		return err == nil && strings.Count(string(text), `"shared": true`) == 2
 	})
 	a.Pause()
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
@@ -142,6 +146,103 @@ func testSharedOrders(t *testing.T, agent *consultest.Agent) {
 	relay.Heal()
 	again.await("weight 6 of star/star-2 (10.0.0.1:82)")
 	b.await("weight 6 of star/star-2 (10.0.0.1:82)")
+}
+
+// memory is a Consul in memory whose replicas never see all keys, with the values of keys.
+type memory struct{ sync.Map }
+
+// startMemory starts one until the test ends.
+func startMemory(t *testing.T) (values *memory, url string) {
+	values = new(memory)
+	server := httptest.NewServer(values)
+	t.Cleanup(server.Close)
+	return values, server.URL
+}
+
+func (m *memory) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Consul-Index", "7")
+	w.Header().Set("X-Consul-KnownLeader", "true")
+	key := strings.TrimPrefix(r.URL.Path, "/v1/kv/")
+	value, there := m.Load(key)
+	switch {
+	case r.URL.Query().Has("recurse"):
+		<-r.Context().Done()
+	case r.Method == http.MethodPut:
+		text, _ := io.ReadAll(r.Body)
+		m.Store(key, text)
+		io.WriteString(w, "true")
+	case r.Method == http.MethodDelete:
+		m.Delete(key)
+		io.WriteString(w, "true")
+	case there:
+		_ = json.NewEncoder(w).Encode([]api.KVPair{{Key: key, Value: value.([]byte), ModifyIndex: 7}})
+	default:
+		w.WriteHeader(http.StatusNotFound)
+	}
+}
+
+// An order that Consul has accepted is Consul's, also before an answer has it: the next process does not write it again,
+// over what others have written since.
+func TestAnAcceptedOrderIsNotWrittenAgain(t *testing.T) {
+	t.Parallel()
+	_, url := startMemory(t)
+	a := startReplica(t, "a", url, newFile(t))
+	a.give(drainOf(star(1)))
+	e := a.Entry(drainOf(star(1)).Key())
+	verify.That(t, e.Changing, "an answer has the order: %+v", e)
+	state := handedOver(t, a.Peers)
+	verify.That(t, len(state.Orders) == 1 && state.Orders[0].Shared, "the state is %+v", state)
+}
+
+// An order that expires before Consul has it does not bring back the one that it has replaced, in this process or in the
+// next one. One that others have given meanwhile stays.
+func TestAReplacedOrderDoesNotComeBack(t *testing.T) {
+	t.Parallel()
+	earlier, other := drainOf(star(1)), drainOf(star(1))
+	earlier.Since, other.Since = storedTime(time.Now()), storedTime(time.Now().Add(-time.Hour))
+	for name, test := range map[string]struct {
+		expired bool  // when the next process gets the state
+		now     Order // in Consul
+		stays   bool
+	}{
+		"it expires then": {false, earlier, false}, "it has expired": {true, earlier, false},
+		"it expires then, and another is there": {false, other, true}, "it has expired, and another is there": {true, other, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			old := New(Options{Prefix: prefixOf(t), Log: zerolog.Nop()})
+			old.keys.Adopt(map[string]Order{earlier.Key(): earlier}, nil)
+			short := drainOf(star(1))
+			short.Until = time.Now().Add(200 * time.Millisecond)
+			verify.NoError(t, old.Give(short))
+			if test.expired {
+				consultest.Await(t, "it has expired", func() bool { return standing(old) == "" })
+			}
+			file := newFile(t)
+			verify.NoError(t, os.WriteFile(file, verify.Result(json.Marshal(old.State())).Must(t), 0o600))
+
+			values, url := startMemory(t)
+			key := prefixOf(t) + "/" + earlier.Key()
+			values.Store(key, verify.Result(json.Marshal(test.now)).Must(t))
+			var owns atomic.Bool // nothing is written before
+			next := startReplica(t, "next", url, file, func(o *Options) {
+				o.Own = func(f func()) bool {
+					if owns.Load() {
+						f()
+					}
+					return owns.Load()
+				}
+			})
+			next.await("")
+			owns.Store(true)
+			consultest.Await(t, "Consul has the change, or it is void", func() bool {
+				e := next.Entry(earlier.Key())
+				return e.Changing && !e.Pending
+			})
+			_, there := values.Load(key)
+			verify.Equal(t, there, test.stays, "Consul has an order")
+		})
+	}
 }
 
 // Without Consul an order takes effect here. It is written when Consul is back, also after a restart
@@ -229,7 +330,7 @@ func testNewConsul(t *testing.T, agent, other *consultest.Agent) {
 		a.give(weightOf(star(1), n+1))
 	}
 	a.give(drainOf(star(2)))
-	a.awaitStatus("the watch has all", func(s Status) bool { return len(a.State().Orders) == 2 && a.State().Orders[1].Shared })
+	consultest.Await(t, "the watch has all", func() bool { return !a.Entry(drainOf(star(2)).Key()).Changing })
 	relay.Redirect(other.HTTPAddress())
 	const both = "weight 20 of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
 	startReplica(t, "b", other.URL(), newFile(t)).await(both)

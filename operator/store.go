@@ -177,10 +177,14 @@ func (s *Store[V]) End(key, by string) (found bool, err error) {
 func (s *Store[V]) Retract(order V) error {
 	return s.change("", func() error {
 		if now, stands := s.All()[order.Key()]; stands && now.Same(order) {
-			s.keys.Delete(order.Key(), func(now V, _ uint64) bool { return !now.Same(order) })
+			s.retract(order)
 		}
 		return nil
 	})
+}
+
+func (s *Store[V]) retract(order V) {
+	s.keys.Delete(order.Key(), func(now V, _ uint64) bool { return !now.Same(order) })
 }
 
 // change makes a change that somebody orders.
@@ -271,7 +275,7 @@ func expired[V Value[V]](order V, now time.Time) bool {
 func (s *Store[V]) expire(now time.Time) {
 	for key, e := range s.keys.All() {
 		if !e.Absent && expired(e.Value, now) && (e.Pending || !e.Changing) { // unless Consul has a later one by then
-			s.keys.Delete(key, func(_ V, index uint64) bool { return index != e.Index })
+			s.keys.Delete(key, func(now V, index uint64) bool { return index != e.Index && !now.Same(e.Before) })
 		}
 	}
 }

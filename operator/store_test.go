@@ -175,6 +175,14 @@ func TestAnOrderThatConsulLacksExpires(t *testing.T) {
 	})
 }
 
+// handedOver returns the state of s as another process gets it.
+func handedOver(t *testing.T, s *Peers) (state State[Order]) {
+	t.Helper()
+	text := verify.Result(json.Marshal(s.State())).Must(t)
+	verify.NoError(t, json.Unmarshal(text, &state))
+	return state
+}
+
 func TestTheFeedTellsOfOrders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		feed := events.New()
@@ -281,25 +289,26 @@ func TestAFileThatCannotBeWritten(t *testing.T) {
 func TestAStateGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old := New(Options{Prefix: "orders"})
-		given, ended, kept := drainOf(star(1)), drainOf(star(2)), drainOf(star(3))
-		given.Since, ended.Since, kept.Since = time.Now(), time.Now(), time.Now()
+		given, ended, kept, lost := drainOf(star(1)), drainOf(star(2)), drainOf(star(3)), drainOf(star(4))
+		given.Since, ended.Since, kept.Since, lost.Since = time.Now(), time.Now(), time.Now(), time.Now()
 		old.keys.Adopt(map[string]Order{ended.Key(): ended, kept.Key(): kept}, map[string]*Order{given.Key(): &given})
+		old.keys.Restore(lost.Key(), lost)
 		old.Refresh()
 		if _, err := old.End(ended.Key(), ""); err != nil {
 			t.Fatal(err)
 		}
-		text := verify.Result(json.Marshal(old.State())).Must(t)
-		var state State[Order]
-		verify.NoError(t, json.Unmarshal(text, &state))
+		state := handedOver(t, old)
 		next, other := New(Options{Prefix: "orders"}), New(Options{Prefix: "others"})
 		next.Adopt(state)
 		other.Adopt(state)
 		for _, s := range []*Peers{next, other} {
-			expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); drain of star/star-3 (10.0.0.1:83)")
+			expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); drain of star/star-3 (10.0.0.1:83); drain of star/star-4 (10.0.0.1:84)")
 		}
 		e := next.keys.Of(ended.Key())
-		verify.That(t, next.Status().Pending == 2 && e.Absent && e.Pending && !next.keys.Of(kept.Key()).Changing, "next: %+v, %+v", next.Status(), e)
-		if other.Status().Pending != 2 || !other.keys.Of(kept.Key()).Pending || other.keys.Of(ended.Key()).Changing {
+		verify.That(t, next.Status().Pending == 3 && e.Absent && e.Pending && !next.keys.Of(kept.Key()).Changing, "next: %+v, %+v", next.Status(), e)
+		e = next.keys.Of(lost.Key())
+		verify.That(t, e.Restores && e.Conditional && e.Pending, "what Consul has lost: %+v", e)
+		if other.Status().Pending != 3 || !other.keys.Of(kept.Key()).Pending || other.keys.Of(ended.Key()).Changing {
 			t.Errorf("with another prefix: %+v", other.Status())
 		}
 	})

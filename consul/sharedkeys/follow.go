@@ -142,12 +142,11 @@ func (k *Keys[V]) decodeLocked(pairs []api.KVPair) (map[string]known[V], map[str
 // restoreLocked makes changes of the values that Consul has lost: values that it had, or has accepted,
 // and that are not in now.
 func (k *Keys[V]) restoreLocked(now map[string]known[V]) {
-	there := func(_ V, index uint64) bool { return index > 0 } // another replica was faster
 	for _, key := range k.keysLocked() {
 		e, c := k.entryLocked(key), k.changes[key]
 		_, still := now[key]
 		if !still && !e.Absent && (c == nil || c.accepted || c.proposed) {
-			k.changes[key] = &change[V]{value: &e.Value, void: there, restores: true}
+			k.restoreKeyLocked(key, e.Value)
 		}
 	}
 }

@@ -87,11 +87,13 @@ type change[V any] struct {
 // Entry is the state of a key.
 type Entry[V any] struct {
 	Value  V
+	Before V      // what Consul has or had, beside a change; zero: nothing
 	Index  uint64 // of its last change in Consul; 0: not known
 	Absent bool   // it has no value here; Consul may have one
 
 	Changing    bool  // no answer of Consul has shown the latest change here
 	Conditional bool  // with Changing: the change has a condition
+	Restores    bool  // with Conditional: the change is of Restore
 	Proposed    bool  // with Changing: the change is a proposal, and Value the present one
 	Pending     bool  // with Changing: Consul has not accepted the change
 	Err         error // with Pending: of the last attempt to write it
@@ -139,6 +141,19 @@ func (k *Keys[V]) Put(key string, value V, void Condition[V]) {
 	defer k.mu.Unlock()
 	k.changes[key] = &change[V]{value: &value, void: void}
 	k.awaken()
+}
+
+// Restore gives a key a value that Consul has lost, unless Consul has one again.
+func (k *Keys[V]) Restore(key string, value V) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.restoreKeyLocked(key, value)
+	k.awaken()
+}
+
+func (k *Keys[V]) restoreKeyLocked(key string, value V) {
+	there := func(_ V, index uint64) bool { return index > 0 } // another replica was faster
+	k.changes[key] = &change[V]{value: &value, void: there, restores: true}
 }
 
 // Delete ends the value of a key. void may be nil.
@@ -194,9 +209,9 @@ func (k *Keys[V]) keysLocked() []string {
 
 func (k *Keys[V]) entryLocked(key string) Entry[V] {
 	n, there := k.known[key]
-	e := Entry[V]{Value: n.value, Index: n.index, Absent: !there}
+	e := Entry[V]{Value: n.value, Before: n.value, Index: n.index, Absent: !there}
 	if c := k.changes[key]; c != nil {
-		e.Changing, e.Conditional, e.Pending, e.Err = true, c.void != nil, !c.accepted, c.err
+		e.Changing, e.Conditional, e.Restores, e.Pending, e.Err = true, c.void != nil, c.restores, !c.accepted, c.err
 		switch {
 		case c.proposed:
 			e.Proposed = true
