@@ -9,6 +9,7 @@ import (
 
 	"sluice/config"
 	"sluice/config/live"
+	"sluice/observe/panics"
 	"sluice/operator"
 )
 
@@ -227,4 +228,5 @@ var rollbackStatus = map[error]int{
 	live.ErrChanged:    http.StatusPreconditionFailed,
 	live.ErrInvalid:    http.StatusUnprocessableEntity,
 	live.ErrNoHistory:  http.StatusConflict,
+	panics.Err:         http.StatusInternalServerError,
 }

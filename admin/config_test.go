@@ -1,8 +1,10 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,6 +13,7 @@ import (
 
 	"sluice/config"
 	"sluice/config/live"
+	"sluice/observe/panics"
 	"sluice/route"
 	"sluice/test/configtest"
 	"sluice/test/verify"
@@ -142,4 +145,16 @@ func TestSinceOfSources(t *testing.T) {
 		got := describeStatus(c.status)
 		verify.That(t, got.State == string(c.state) && got.Since.Equal(c.since), "%+v: %s since %s, want %s since %s", c.status, got.State, got.Since, c.state, c.since)
 	}
+}
+
+type panickedDocuments struct{ documents }
+
+func (panickedDocuments) RollBack(context.Context, uint64, string, string) (config.Revision, error) {
+	return config.Revision{}, panics.Err
+}
+
+func TestARollBackThatPanicsIsAFaultOfSluice(t *testing.T) {
+	h := handlerOf(Options{Documents: panickedDocuments{documents{new(config.History)}}})
+	status, body := ask(t, h, http.MethodPost, "/api/config/rollback?number=1", "If-Match", `"0123"`)
+	verify.That(t, status == http.StatusInternalServerError && errorOf(t, body) == panics.Err.Error(), "got %d %s", status, body)
 }

@@ -17,6 +17,7 @@ import (
 
 	"sluice/config"
 	"sluice/observe/events"
+	"sluice/observe/panics"
 	"sluice/test/verify"
 )
 
@@ -33,6 +34,7 @@ type managed struct {
 	refuses atomic.Bool  // the configuration with the route /bad cannot be applied
 	applied atomic.Int64 // calls of Apply and Again
 	merges  atomic.Bool  // what Again returns
+	panics  atomic.Bool  // Apply does
 
 	mu    sync.Mutex // guards the field below
 	inUse []string   // the paths of the routes in use
@@ -56,6 +58,9 @@ func (m *managed) apply(_ context.Context, c *config.Config) (*config.Config, er
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.applied.Add(1)
+	if m.panics.Load() {
+		panic("a fault")
+	}
 	var paths []string
 	for _, r := range c.Routes {
 		if r.Path == "/bad" && m.refuses.Load() {
@@ -129,7 +134,7 @@ func manage(t *testing.T, dir string) *managed {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		m.Run(ctx, time.Second, 5*time.Second)
+		panics.Repeat(ctx.Done(), panics.Task, time.Second, func() { m.Run(ctx, time.Second, 5*time.Second) })
 	}()
 	m.wait = sync.OnceFunc(func() { cancel(); <-ended })
 	t.Cleanup(m.wait)
@@ -173,6 +178,33 @@ func TestWhatIsRefusedIsTriedAgain(t *testing.T) {
 		synctest.Wait()
 		now := m.applied.Load()
 		verify.That(t, now == applied, "applied %d times more, for nothing", now-applied)
+	})
+}
+
+// A rollback that panics is an error, and the configuration before stays in use.
+func TestARollBackPanics(t *testing.T) {
+	panics.Fatal.Store(false)
+	defer panics.Fatal.Store(true)
+	defer panics.Observe(func(panics.Contained) {})()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, dir)
+		defer m.wait()
+		m.say("/a")
+		first := m.History().Current()
+		m.say("/b")
+		present := m.History().Current()
+		m.panics.Store(true)
+		_, err := m.RollBack(t.Context(), first.Number, present.Hash, "")
+		verify.That(t, errors.Is(err, panics.Err), "the rollback: %v", err)
+		m.panics.Store(false)
+		time.Sleep(time.Second) // until the manager goes on
+		synctest.Wait()
+		m.serves("after the panic", "/file", "/b")
+		verify.Equal(t, m.History().Current().Number, present.Number, "the revision")
+		_, err = m.RollBack(t.Context(), first.Number, present.Hash, "")
+		verify.NoError(t, err)
+		m.serves("after another rollback", "/file", "/a")
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"sluice/config"
 	"sluice/observe/events"
+	"sluice/observe/panics"
 )
 
 // Errors of RollBack.
@@ -22,13 +23,14 @@ var (
 // RollBack applies the documents of an earlier revision again, if the configuration in use
 // has the hash match. Each source that says something else than its documents is pinned to
 // them. It returns the new revision, or ErrNoRevision,
-// ErrNoHistory, ErrChanged, ErrInvalid, ErrEnded, or the error of Options.Order.
+// ErrNoHistory, ErrChanged, ErrInvalid, ErrEnded, panics.Err, or the error of Options.Order.
 func (m *Manager) RollBack(ctx context.Context, number uint64, match, why string) (config.Revision, error) {
 	var revision config.Revision
 	var err error
 	done := make(chan struct{})
 	carryOut := func(ctx context.Context) {
 		defer close(done)
+		err = panics.Err
 		revision, err = m.rollBack(ctx, number, match, why)
 	}
 	select {
