@@ -21,6 +21,14 @@ import (
 	"sluice/certificates"
 )
 
+const (
+	// lookTimeout is how long a command waits for what sluice knows.
+	lookTimeout = 10 * time.Second
+	// orderTimeout is how long a command waits for an order: a rollback waits for new peers and certificates, some
+	// 15 s, and for a reload before it.
+	orderTimeout = time.Minute
+)
+
 // api is the admin API of a running sluice.
 type api struct {
 	address   string // HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:PATH
@@ -50,7 +58,11 @@ func (a api) askJSON(ctx context.Context, method, path string, query url.Values,
 
 // ask returns the body of an answer. path is escaped.
 func (a api) ask(ctx context.Context, method, path string, query url.Values) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	late, unknown := lookTimeout, ""
+	if method != http.MethodGet {
+		late, unknown = orderTimeout, ": it may still carry out the order"
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, late, fmt.Errorf("no answer within %v%s", late, unknown))
 	defer cancel()
 	request, err := a.request(ctx, method, path, query)
 	if err != nil {
