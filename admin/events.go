@@ -122,7 +122,6 @@ func streamEvents(w http.ResponseWriter, r *http.Request, kept []events.Event, r
 		return
 	}
 	connection := http.NewResponseController(w)
-	defer func() { _ = connection.SetWriteDeadline(time.Time{}) }() // a later request has its own
 	send := func(part []byte) error {
 		_ = connection.SetWriteDeadline(time.Now().Add(eventsPatience)) // a recorder of a test has none
 		if _, err := w.Write(part); err != nil {

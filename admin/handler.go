@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/pprof"
+	"time"
 
 	"sluice/observe/panics"
 	"sluice/operator"
 	"sluice/release"
 )
+
+// bodyTimeout is how long the body of a request may take.
+const bodyTimeout = 10 * time.Second
 
 // New returns the handler of the admin listener.
 func New(o Options) http.Handler {
@@ -24,6 +28,9 @@ func New(o Options) http.Handler {
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer panics.Contain(panics.Admin, func() { writeError(w, http.StatusInternalServerError, panics.Err.Error()) })
+		if r.ContentLength != 0 { // no handler reads a body, but the server does, before it answers
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // a recorder of a test has none
+		}
 		mux.ServeHTTP(w, r)
 	})
 }

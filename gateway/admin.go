@@ -24,6 +24,10 @@ import (
 // adminUser is the admin API as a user of certificates.
 const adminUser = "admin API"
 
+// adminWriteTimeout limits the time from a request to the end of its answer: a client that does not read holds
+// memory. A rollback waits for less; streams of events set their own deadlines, and profiles measure beside it.
+const adminWriteTimeout = 2 * time.Minute
+
 // adminServer serves the admin API, with the address and TLS that the first configuration has.
 type adminServer struct {
 	http        http.Server
@@ -37,6 +41,7 @@ type adminServer struct {
 func newAdminServer(c config.Admin, feed *events.Feed, log zerolog.Logger) (_ *adminServer, err error) {
 	a := &adminServer{config: c, log: log, http: http.Server{
 		ReadHeaderTimeout: 10 * time.Second,
+		WriteTimeout:      adminWriteTimeout,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          stdlog.New(log.With().Str("listener", adminName).Logger(), "", 0),

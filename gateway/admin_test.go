@@ -1,13 +1,24 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/rs/zerolog"
+
+	"sluice/admin"
+	"sluice/config"
+	"sluice/observe/events"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
@@ -118,4 +129,51 @@ func TestAdminOnAUnixSocket(t *testing.T) {
 	}
 	self := r.replica.name()
 	verify.That(t, strings.HasSuffix(self, "/unix:"+path), "this replica is %q", self)
+}
+
+// pipes is a listener for connections in memory.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	if c, ok := <-p; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+func (p pipes) Close() error { close(p); return nil }
+func (pipes) Addr() net.Addr { return new(net.TCPAddr) }
+
+// A client that does not take its answer, or does not send what it has announced, is cut.
+func TestAdminCutsClientsThatHang(t *testing.T) {
+	for name, test := range map[string]struct {
+		request string
+		reads   bool
+	}{"does not read": {"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", false}, "lacks its body": {"POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n", true}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := verify.Result(newAdminServer(config.Admin{}, events.New(), zerolog.Nop())).Must(t)
+				a.http.Handler = admin.New(admin.Options{Tokens: func() admin.Tokens { return admin.Tokens{} }})
+				l := make(pipes)
+				var serving sync.WaitGroup
+				serving.Go(func() { _ = a.serve(l) })
+				client, server := net.Pipe()
+				l <- server
+				verify.NoError(t, client.SetDeadline(time.Now().Add(time.Hour)))
+				_, err := io.WriteString(client, test.request)
+				verify.NoError(t, err)
+				if test.reads {
+					_, err = io.ReadAll(client)
+					verify.NoError(t, err)
+				} else {
+					time.Sleep(adminWriteTimeout + time.Second)
+					synctest.Wait()
+				}
+				_, err = client.Write([]byte{0})
+				verify.That(t, errors.Is(err, io.ErrClosedPipe), "the connection: %v", err)
+				client.Close()
+				a.close(t.Context())
+				serving.Wait()
+			})
+		})
+	}
 }
