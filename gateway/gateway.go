@@ -218,7 +218,9 @@ func New(o Options) (_ *Gateway, err error) {
 		sets := g.services.noteInherited()
 		g.log.Info().Int("sets", sets).Int("orders", len(g.orders.Set().All())).Msg("state of the old process adopted")
 	}
-	g.documents.Begin(len(g.shares.Counting()) > 0)
+	if before := g.documents.Begin(len(g.shares.Counting()) > 0); before != nil {
+		g.shares.GoOn(before)
+	}
 	if unused := o.Systemd.Unused(); len(unused) > 0 {
 		g.log.Warn().Strs("sockets", unused).
 			Msg("systemd opens sockets that no listener has: FileDescriptorName of a socket unit must be the name of a listener")

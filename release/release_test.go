@@ -261,6 +261,26 @@ func TestTheConfigurationHasTheLastWord(t *testing.T) {
 	})
 }
 
+// A replica that goes on with its configuration ends no share that others have given for another one: only who changes
+// the configuration does.
+func TestAConfigurationThatGoesOnEndsNoShare(t *testing.T) {
+	for name, test := range map[string]struct {
+		before string // the split of the process before; "unknown": there was none
+		stays  bool
+	}{"the same": {"split: { canary: 50%, key: header X-User }", true}, "another": {"split: { canary: 40%, key: header X-User }", false}, "none": {"", false}, "not known": {"unknown", false}} {
+		t.Run(name, func(t *testing.T) {
+			s := newSplit(t, "act: report", Options{})
+			if test.before != "unknown" {
+				s.shares.GoOn(configtest.Must(t, fmt.Sprintf("services: { star: { peers: ['127.0.0.1:1'], groups: { canary: { tags: [v2] } }, %s } }\nroutes: [{ service: star }]", test.before)))
+			}
+			other := Share{Service: "star", Group: "canary", Configured: 0.1, By: ByOperator, Since: time.Now().Add(-time.Hour)}
+			verify.NoError(t, s.shares.Put(other, false, nil))
+			s.apply()
+			verify.Equal(t, len(s.shares.All()) == 1, test.stays, "the share stays")
+		})
+	}
+}
+
 // The history gets each share that has changed, and the return to the share of the configuration, once.
 func TestRecordedShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -19,6 +19,9 @@ import (
 // proposeInterval is the shortest time between two proposals for a service: one may fail.
 const proposeInterval = 10 * time.Second
 
+// longAgo is before any share.
+var longAgo = time.Unix(0, 0)
+
 // errOverruled is the error of a verdict about a share that an operator has set.
 var errOverruled = errors.New("an operator has set the share")
 
@@ -177,6 +180,22 @@ func (s *Shares) follow(c *config.Config, now time.Time) (ended []Share) {
 		}
 	}
 	return ended
+}
+
+// GoOn says that c was in use before this process, perhaps with a split that others do not have any more: what it has
+// too, nobody has changed, and no share is older. It is called once, after the first call of Applied.
+func (s *Shares) GoOn(c *config.Config) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, service := range c.Services {
+		switch now, there := s.splits[name]; {
+		case maps.Equal(now.split, service.Split):
+			s.splits[name] = splitSince{now.split, longAgo}
+		case !there:
+			s.splits[name] = splitSince{since: s.begun}
+		}
+	}
+	s.begun = longAgo
 }
 
 // EndOutdated ends the shares that are older than the configuration, which has another split, and emits

@@ -83,8 +83,9 @@ func (m *Manager) Adopt(old *config.History) {
 }
 
 // Begin records the first configuration, which is in use: the latest revision of the history goes on, if
-// it is the same. given says that shares are given which the history may have.
-func (m *Manager) Begin(given bool) {
+// it is the same. given says that shares are given which the history may have. It returns the configuration of the latest
+// revision; nil: there is none, or an earlier version had other keys.
+func (m *Manager) Begin(given bool) (before *config.Config) {
 	f, last := &m.first, m.history.Current()
 	if f.keepErr != nil {
 		m.options.Log.Warn().Err(f.keepErr).Msg("the history cannot be read: it begins again")
@@ -92,8 +93,6 @@ func (m *Manager) Begin(given bool) {
 	m.warn(f.built)
 	samePins := len(config.Released(last.Sources, f.sources)) == 0
 	sameShares := !last.OnlyShares || given
-	// The configuration of the latest revision; nil: an earlier version had other keys.
-	var before *config.Config
 	if last.Number > 0 {
 		if b, err := m.input.Build(last.Sources); err == nil {
 			before = b.Config
@@ -116,6 +115,7 @@ func (m *Manager) Begin(given bool) {
 	if slices.ContainsFunc(f.sources, func(s config.Source) bool { return s.Pin != nil }) {
 		m.options.Log.Warn().Strs("sources", pinnedNames(f.sources)).Msg("a rollback holds: the documents of these sources are from an earlier revision")
 	}
+	return before
 }
 
 // pinnedNames returns the names of the sources with a pin.
