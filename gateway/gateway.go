@@ -192,7 +192,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.orders = g.newOrders(c)
 	g.upgrade = &upgrade{
 		consul: g.registries.consul, parts: g.parts, save: g.services.snapshot.Save, own: g.own, log: g.log, warm: make(chan struct{}),
-		watching: []pausable{g.services.discovery, g.certificates, g.shares, g.orders, g.documents},
+		watching: []pausable{g.services.discovery, g.finder, g.certificates, g.shares, g.orders, g.documents},
 	}
 	g.listeners = &listeners{
 		listen: o.Listen, release: o.Release, certificates: g.certificates, proxy: g.proxy, machine: g.machine,

@@ -16,17 +16,21 @@ import (
 )
 
 // Finder finds services in Consul's catalog. Only the goroutine that applies configurations calls its
-// methods, except Services, Status and Used.
+// methods, except Services, Status, Used, Pause and Resume.
 type Finder struct {
 	newWatch func(consulsource.Selection, ...consulsource.CatalogService) *consulsource.Catalog
 	changed  func()
 	log      zerolog.Logger
 	used     chan struct{} // see Used
 
-	selection *consulsource.Selection // of the watch; nil: none
-	stop      func()                  // ends the watch, and waits for it
-	skipped   []string                // names that sluice does not allow, as last logged
-	lastError string                  // why the services cannot be applied, as last logged; "": they can
+	skipped   []string // names that sluice does not allow, as last logged
+	lastError string   // why the services cannot be applied, as last logged; "": they can
+
+	following sync.Mutex              // guards the fields below, and the beginning and the end of the watch
+	selection *consulsource.Selection // nil: no watch
+	start     func()                  // begins the watch of selection
+	stop      func()                  // ends the watch, and waits for it; nil: it does not run
+	paused    bool
 
 	mu       sync.Mutex // guards the fields below
 	watch    *consulsource.Catalog
@@ -37,28 +41,29 @@ type Finder struct {
 // NewFinder returns a finder that has found nothing. newWatch returns a watch of the services of a selection, which
 // begins with the services that are known. changed requests that the configuration is applied again; it must not block.
 func NewFinder(newWatch func(consulsource.Selection, ...consulsource.CatalogService) *consulsource.Catalog, changed func(), log zerolog.Logger) *Finder {
-	return &Finder{newWatch: newWatch, changed: changed, log: log, used: make(chan struct{}), stop: func() {}}
+	return &Finder{newWatch: newWatch, changed: changed, log: log, used: make(chan struct{})}
 }
 
 // State is what a process hands over of the services that it has found.
 type State struct {
-	// Selection is that with which they were found, as a text to compare. That of another version of sluice may
-	// differ for the same selection: then a new process waits for an answer of Consul.
+	// Selection is the selection with which they were found, as a text to compare; empty: not all may be found yet.
+	// Another version of sluice may write it otherwise: then a new process waits for an answer of Consul.
 	Selection string                        `json:"selection"`
 	Services  []consulsource.CatalogService `json:"services"`
 }
 
 func selectionText(c *config.Config) string { return fmt.Sprintf("%+v", SelectionOf(c)) }
 
-// State returns the services found for c, which is in use, for a new process; nil: none are in use yet.
+// State returns the services for a new process. c is the configuration in use.
 func (f *Finder) State(c *config.Config) *State {
+	services, _ := f.Services()
+	state := &State{Services: services}
 	select {
 	case <-f.used:
+		state.Selection = selectionText(c)
 	default:
-		return nil
 	}
-	services, _ := f.Services()
-	return &State{selectionText(c), services}
+	return state
 }
 
 // Begin sets the services until Consul answers: what another process has found, as in a reload also with another
@@ -81,14 +86,16 @@ func (f *Finder) Begin(c *config.Config, other *State, saved []string) {
 // with an earlier selection stay until Consul answers.
 func (f *Finder) Follow(ctx context.Context, c *config.Config) {
 	selection := SelectionOf(c)
+	f.following.Lock()
+	defer f.following.Unlock()
 	if reflect.DeepEqual(selection, f.selection) {
 		if selection == nil {
 			f.setUsed()
 		}
 		return
 	}
-	f.stop()
-	f.selection, f.stop = selection, func() {}
+	f.end()
+	f.selection = selection
 	if selection == nil {
 		f.mu.Lock()
 		f.watch, f.services = nil, nil
@@ -96,7 +103,15 @@ func (f *Finder) Follow(ctx context.Context, c *config.Config) {
 		f.setUsed()
 		return
 	}
-	watch := f.begin(*selection)
+	f.start = func() { f.stop = f.run(ctx, *selection) }
+	if !f.paused {
+		f.start()
+	}
+}
+
+// run watches the catalog until ctx ends, or stop is called, which waits for the end.
+func (f *Finder) run(ctx context.Context, selection consulsource.Selection) (stop func()) {
+	watch := f.begin(selection)
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -106,16 +121,44 @@ func (f *Finder) Follow(ctx context.Context, c *config.Config) {
 			}
 		})
 	})
-	f.stop = func() {
+	return func() {
 		cancel()
 		running.Wait()
 	}
 }
 
+// end ends the watch, if it runs. The caller holds following.
+func (f *Finder) end() {
+	if f.stop != nil {
+		f.stop()
+		f.stop = nil
+	}
+}
+
 // Stop ends what Follow has begun, and waits for it. Follow may begin again: a goroutine does that after a panic.
 func (f *Finder) Stop() {
-	f.stop()
-	f.selection, f.stop = nil, func() {}
+	f.following.Lock()
+	defer f.following.Unlock()
+	f.end()
+	f.selection = nil
+}
+
+// Pause ends the watch until Resume: a new process watches the catalog.
+func (f *Finder) Pause() {
+	f.following.Lock()
+	defer f.following.Unlock()
+	f.paused = true
+	f.end()
+}
+
+// Resume ends Pause.
+func (f *Finder) Resume() {
+	f.following.Lock()
+	defer f.following.Unlock()
+	f.paused = false
+	if f.selection != nil && f.stop == nil {
+		f.start()
+	}
 }
 
 // begin returns a watch of the selected services.

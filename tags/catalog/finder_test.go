@@ -14,7 +14,8 @@ import (
 	"sluice/test/verify"
 )
 
-// The catalog is watched again after Stop, with the services that were found before.
+// The catalog is watched again after Stop, and after Pause and Resume, with the services that were found before. While
+// it is paused, nothing begins a watch.
 func TestFinderFollowsAgain(t *testing.T) {
 	agent := discoverytest.Start(t)
 	star := discoverytest.Instance("star", "star-1", 80)
@@ -36,9 +37,8 @@ func TestFinderFollowsAgain(t *testing.T) {
 		}
 	}, zerolog.Nop())
 	defer f.Stop()
-	for range 2 {
-		f.Follow(t.Context(), c)
-		f.Follow(t.Context(), c) // without effect
+	finds := func() {
+		t.Helper()
 		select {
 		case <-changed:
 		case <-time.After(30 * time.Second):
@@ -46,7 +46,43 @@ func TestFinderFollowsAgain(t *testing.T) {
 		}
 		got := f.Fragment(c).Services
 		verify.Require(t, len(got) == 1, "found %v, want star", got)
+	}
+	for range 2 {
+		f.Follow(t.Context(), c)
+		f.Follow(t.Context(), c) // without effect
+		finds()
 		f.Stop()
 	}
-	verify.That(t, len(begun) == 2 && len(begun[0]) == 0 && slices.ContainsFunc(begun[1], func(s consulsource.CatalogService) bool { return s.Name == "star" }), "the watches begin with %v", begun)
+	f.Pause()
+	f.Follow(t.Context(), c)
+	verify.Equal(t, len(begun), 2, "watches, and it is paused")
+	f.Resume()
+	finds()
+	f.Pause()
+	f.Resume()
+	f.Resume() // without effect
+	finds()
+	verify.That(t, len(begun) == 4 && len(begun[0]) == 0, "the watches begin with %v", begun)
+	for _, known := range begun[1:] {
+		verify.That(t, slices.ContainsFunc(known, func(s consulsource.CatalogService) bool { return s.Name == "star" }), "the watches begin with %v", begun)
+	}
+}
+
+// What a process has from another one, and no answer of Consul has confirmed yet, a third one has too.
+func TestFinderPassesOnWhatItHasBeenGiven(t *testing.T) {
+	c := configtest.Must(t, "catalog: { tags: [fabio] }")
+	given := []consulsource.CatalogService{{Name: "star", Tags: []string{"urlprefix-h/"}}}
+	state := &State{"another selection", given}
+	for range 2 {
+		f := NewFinder(nil, nil, zerolog.Nop())
+		f.Begin(c, state, nil)
+		services, _ := f.Services()
+		verify.That(t, len(services) == 1 && services[0].Name == "star", "the services are %v", services)
+		select {
+		case <-f.Used():
+			t.Error("they are all that there is, without an answer of Consul")
+		default:
+		}
+		state = f.State(c)
+	}
 }
