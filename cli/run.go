@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"sync"
@@ -53,12 +52,7 @@ func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) 
 	if err != nil {
 		return err
 	}
-	h := handover.New(pidFile, func(name, network, address string) (net.Listener, error) {
-		if l, err := manager.TakeSocket(name, network, address); l != nil || err != nil {
-			return l, err
-		}
-		return socket.Listen(network, address)
-	})
+	h := handover.New(pidFile, manager, socket.Listen)
 	defer h.Stop()
 	g, err := gateway.New(gateway.Options{
 		Input: in, Version: version(), Log: log,

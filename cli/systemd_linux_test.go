@@ -173,34 +173,56 @@ func TestUnderSystemd(t *testing.T) {
 	conn.Close()
 }
 
-// A new process has each socket of systemd for its own listener, also if the configuration names no ports.
-func TestSocketsOfSystemdWithoutPortsArePassedOn(t *testing.T) {
+// A new process has each socket of systemd for its own listener, also if the configuration names no ports. A socket
+// without a listener stays for a later configuration, and a reload that is refused does not take it.
+func TestSocketsOfSystemdArePassedOn(t *testing.T) {
 	t.Parallel()
 	m := startServiceManager(t)
 	s := newServing(t, "", "")
 	web, webAddress := listenAnywhere(t)
 	more, moreAddress := listenAnywhere(t)
 	addresses := map[string]string{"web": webAddress, "more": moreAddress}
-	text := fmt.Sprintf("listeners: [{ name: web, address: '127.0.0.1:0' }, { name: more, address: '127.0.0.1:0' }]\nadmin: { address: %q }\naccess_log: { path: 'off' }\n", s.admin)
-	services, routes := "services:\n", "routes:\n"
+	services := "services:\n"
 	for name := range addresses {
 		origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) }))
 		defer origin.Close()
 		services += fmt.Sprintf("  %s: { peers: [%q] }\n", name, strings.TrimPrefix(origin.URL, "http://"))
-		routes += fmt.Sprintf("  - { listeners: [%s], service: %s }\n", name, name)
 	}
-	s.write(text + services + routes)
+	listening := func(others string, names ...string) {
+		text := fmt.Sprintf("admin: { address: %q }\naccess_log: { path: 'off' }\n%s", s.admin, services)
+		listeners, routes := "listeners:\n"+others, "routes:\n"
+		for _, name := range names {
+			listeners += fmt.Sprintf("  - { name: %s, address: '127.0.0.1:0' }\n", name)
+			routes += fmt.Sprintf("  - { listeners: [%s], service: %s }\n", name, name)
+		}
+		s.write(text + listeners + routes)
+	}
+	check := func() {
+		t.Helper()
+		for name, address := range addresses {
+			client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+			r := verify.Result(client.Get("http://" + address + "/")).Must(t)
+			body, err := io.ReadAll(r.Body)
+			r.Body.Close()
+			verify.That(t, err == nil && string(body) == name, "the listener %s: %d %s, %v", name, r.StatusCode, body, err)
+		}
+	}
+	listening("", "web")
 	m.activate(s.command, "web:more", []*os.File{web, more})
 	s.start()
 	s.pid = awaitPID(t, s.pidFile, 0)
+	taken := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
+	defer taken.Close()
+	listening(fmt.Sprintf("  - { name: taken, address: %q }\n", taken.Addr()), "web", "more")
+	s.signal(syscall.SIGHUP)
+	awaitThat(t, "the configuration is refused", func() bool { return strings.Contains(s.log(), "is in use by another process") })
+	listening("", "web")
 	s.replace()
-	for name, address := range addresses {
-		client := http.Client{Timeout: patience}
-		r := verify.Result(client.Get("http://" + address + "/")).Must(t)
-		body, err := io.ReadAll(r.Body)
-		r.Body.Close()
-		verify.That(t, err == nil && string(body) == name, "the listener %s: %d %s, %v", name, r.StatusCode, body, err)
-	}
+	listening("", "web", "more")
+	s.signal(syscall.SIGHUP)
+	check() // clients wait in the socket until it has a listener
+	s.replace()
+	check()
 	s.end()
 }
 

@@ -90,7 +90,7 @@ func (g *Gateway) openInPlace(p *plan, c *config.Config) error {
 	err := g.open(p, nil, opened.listeners)
 	for _, l := range opened.listeners {
 		if !hasSocket(p.listeners, l) {
-			g.listeners.release(l.Listener)
+			g.listeners.release(l.Listener, false)
 		}
 	}
 	_ = opened.accessLog.Close() // nothing was written

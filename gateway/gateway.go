@@ -60,9 +60,9 @@ type Options struct {
 
 	// Listen binds the address of the listener of that name; socket.Listen if nil.
 	Listen func(name, network, address string) (net.Listener, error)
-	// Release closes a listener from Listen that a later configuration does not have;
-	// its Close if nil.
-	Release func(net.Listener)
+	// Release closes a listener from Listen that a later configuration does not have, or that was
+	// never used; its Close if nil.
+	Release func(l net.Listener, used bool)
 	// Inherit, if not nil, requests the state of the old process. It is called after
 	// the listeners are bound. replacing reports whether there is an old process.
 	// state is nil if it sends none.
@@ -139,7 +139,7 @@ func New(o Options) (_ *Gateway, err error) {
 		o.Listen = func(_, network, address string) (net.Listener, error) { return socket.Listen(network, address) }
 	}
 	if o.Release == nil {
-		o.Release = func(l net.Listener) { _ = l.Close() }
+		o.Release = func(l net.Listener, _ bool) { _ = l.Close() }
 	}
 	g := &Gateway{
 		options: o, failed: make(chan error, 1),

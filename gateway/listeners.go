@@ -30,7 +30,7 @@ const adminName = "admin"
 // open and apply, which only the goroutine that applies configurations calls.
 type listeners struct {
 	listen       func(name, network, address string) (net.Listener, error) // see Options.Listen
-	release      func(net.Listener)                                        // see Options.Release
+	release      func(l net.Listener, used bool)                           // see Options.Release
 	certificates *listenertls.Manager
 	proxy        *proxy.Server
 	machine      *locality.Machine
@@ -117,7 +117,9 @@ func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, 
 	take(func(old, wanted config.Listener) bool {
 		return old.Address == wanted.Address && old.Name == wanted.Name
 	})
-	take(func(old, wanted config.Listener) bool { return old.Address == wanted.Address })
+	take(func(old, wanted config.Listener) bool { // with port 0, the name says which socket of systemd it is
+		return old.Address == wanted.Address && wanted.Address.Value.Port != "0"
+	})
 	for i, wanted := range c.Listeners {
 		if all[i] != nil {
 			continue
@@ -139,25 +141,16 @@ func (ls *listeners) bind(name string, address config.Address, s *config.Socket)
 		if err = permit(l, s); err == nil {
 			return l, nil
 		}
-		ls.drop(l)
+		ls.release(l, false)
 	}
 	return nil, fmt.Errorf("listener %q: %w", name, ls.explain(address, err))
-}
-
-// drop closes what was bound and is not used. After a failed start systemd has its sockets for the next one.
-func (ls *listeners) drop(l net.Listener) {
-	if ls.all() == nil {
-		_ = l.Close()
-		return
-	}
-	ls.release(l)
 }
 
 // discard closes what open has bound, if it is not used.
 func (ls *listeners) discard(all []*listener) {
 	for _, l := range all {
 		if !hasSocket(ls.all(), l) {
-			ls.drop(l.Listener)
+			ls.release(l.Listener, false)
 		}
 	}
 }
@@ -223,7 +216,7 @@ func (ls *listeners) apply(all []*listener, c *config.Config) {
 		}
 		old.leave()
 		ls.proxy.Drain(old.Listener, c.Shutdown.Idle, c.Shutdown.Grace)
-		ls.release(old.Listener)
+		ls.release(old.Listener, true)
 		ls.log.Info().Str("listener", old.config.Name).Str("address", endpoint(old.Addr())).Msg("listener removed: its connections finish")
 	}
 	if ls.upgrade.serves() {

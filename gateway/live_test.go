@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/test/consultest"
 	"sluice/test/verify"
 )
 
@@ -59,7 +60,9 @@ func (r *running) load(name string) (stop func() (requests int)) {
 func TestListenersChangeUnderLoad(t *testing.T) {
 	t.Parallel()
 	a := origin(t, "a")
-	const web, second = "{ name: web, address: '127.0.0.1:0' }", "{ name: second, address: '127.0.0.2:0' }"
+	const web = "{ name: web, address: '127.0.0.1:0' }"
+	port := consultest.ReservePort(t)
+	second := fmt.Sprintf("{ name: second, address: '127.0.0.2:%d' }", port)
 	r := start(t, listening(a, web))
 	address := r.Address("web")
 	stopWeb := r.load("web")
@@ -70,7 +73,7 @@ func TestListenersChangeUnderLoad(t *testing.T) {
 	got := r.Address("renamed")
 	verify.That(t, got == socket && r.Address("second") == nil, "a renamed listener is at %v, want %v", got, socket)
 	for n := range 20 {
-		r.replace(listening(a, web, fmt.Sprintf("{ name: renamed%d, address: '127.0.0.2:0' }", n)))
+		r.replace(listening(a, web, fmt.Sprintf("{ name: renamed%d, address: '127.0.0.2:%d' }", n, port)))
 	}
 	n := stopSecond()
 	verify.That(t, n != 0, "no request at the second listener")
@@ -89,6 +92,9 @@ func TestListenersChangeUnderLoad(t *testing.T) {
 	verify.That(t, got == address, "the other listener moved from %v to %v", address, got)
 	n = stopWeb()
 	verify.That(t, n != 0, "no request at the first listener")
+	r.replace(listening(a, strings.Replace(web, "web", "other", 1)))
+	got = r.Address("other")
+	verify.That(t, got != nil && got != address, "a listener with another name and no port has the address %v of the first", got)
 }
 
 func TestRequestFinishesOnARemovedListener(t *testing.T) {

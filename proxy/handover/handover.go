@@ -19,6 +19,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -27,13 +28,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/observe/panics"
+	"sluice/proxy/handover/systemd"
 )
 
 // Handover is the process's part in a replacement, as the old or the new one. A process
 // can have only one that listens. It is safe for concurrent use.
 type Handover struct {
 	pidFile  string
-	listen   func(name, network, address string) (net.Listener, error)
+	systemd  *systemd.Manager
+	listen   func(network, address string) (net.Listener, error)
 	replaced chan struct{}
 	stopped  context.Context
 	stop     context.CancelFunc
@@ -42,16 +45,17 @@ type Handover struct {
 
 	mu       sync.Mutex          // guards the fields below
 	upgrader *tableflip.Upgrader // nil before the first Listen
+	pipes    map[string]*os.File // from the old process: see askName
 	serving  bool                // the old process was told to stop
 	starting bool                // Replace runs
 	released []net.Listener      // while another process may serve their sockets: see update
 }
 
 // New returns a handover. pidFile, if not empty, is written with the id of the serving
-// process. listen makes listeners that are not inherited; they must be TCP or Unix
-// ones.
-func New(pidFile string, listen func(name, network, address string) (net.Listener, error)) *Handover {
-	h := &Handover{pidFile: pidFile, listen: listen, replaced: make(chan struct{})}
+// process. listen makes listeners that are not inherited, nor of systemd, which passes its free sockets on; they must be
+// TCP or Unix ones.
+func New(pidFile string, manager *systemd.Manager, listen func(network, address string) (net.Listener, error)) *Handover {
+	h := &Handover{pidFile: pidFile, systemd: manager, listen: listen, replaced: make(chan struct{}), pipes: make(map[string]*os.File)}
 	h.stopped, h.stop = context.WithCancel(context.Background())
 	return h
 }
@@ -62,24 +66,26 @@ func (h *Handover) Listen(name, network, address string) (net.Listener, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.upgrader == nil {
-		upgrader, err := tableflip.New(tableflip.Options{})
-		if err != nil {
+		if err := h.takeOver(); err != nil {
 			return nil, fmt.Errorf("take over from the old process: %w", err)
 		}
-		h.upgrader = upgrader
 	}
 	kind, key := kindOf(network), keyOf(name, address)
 	l, err := h.upgrader.Fds.Listener(kind, key)
 	if err != nil {
 		return nil, fmt.Errorf("take over the socket for %s: %w", address, err)
 	}
-	if l != nil && listens(l) {
+	free, err := h.systemd.TakeSocket(name, network, address) // if it was put back, l is this socket too
+	if l, free = listening(l), listening(free); l != nil {
+		if free != nil {
+			free.Close()
+		}
 		return l, nil
 	}
-	if l != nil {
-		l.Close() // a process before this one has released it
+	if l = free; l == nil && err == nil {
+		l, err = h.listen(network, address)
 	}
-	if l, err = h.listen(name, network, address); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	if err := h.upgrader.Fds.AddListener(kind, key, l.(tableflip.Listener)); err != nil {
@@ -87,6 +93,23 @@ func (h *Handover) Listen(name, network, address string) (net.Listener, error) {
 		return nil, fmt.Errorf("register the socket for %s: %w", address, err)
 	}
 	return l, nil
+}
+
+// takeOver takes over the files of the old process, if there is one.
+func (h *Handover) takeOver() (err error) {
+	if h.upgrader, err = tableflip.New(tableflip.Options{}); err != nil {
+		return err
+	}
+	files, err := h.upgrader.Fds.Files()
+	for _, file := range files {
+		name := strings.TrimSuffix(strings.TrimPrefix(file.Name(), "fd:"), ":") // as tableflip writes it
+		if text, ok := strings.CutPrefix(name, systemdName); ok {
+			err = errors.Join(err, h.systemd.Receive(text, file))
+		} else {
+			h.pipes[name] = file
+		}
+	}
+	return err
 }
 
 // kindOf returns the name of a network for tableflip, which would remove the files of its network
@@ -107,11 +130,14 @@ func keyOf(name, address string) string {
 	return address
 }
 
-// Release closes an unused listener of Listen. No later process inherits it. The
+// Release closes a listener of Listen. No later process inherits it. The
 // address is free unless another process serves with the same socket. While it is not
-// decided which process serves, the socket stays until that is.
-func (h *Handover) Release(l net.Listener) {
-	h.update(func() { h.released = append(h.released, l) })
+// decided which process serves, the socket stays until that is. A socket of systemd that was never used stays
+// for another listener.
+func (h *Handover) Release(l net.Listener, used bool) {
+	if used || !h.systemd.PutBack(l) {
+		h.update(func() { h.released = append(h.released, l) })
+	}
 }
 
 // update calls change, and closes what was released if it is decided which process serves.
@@ -136,6 +162,15 @@ func (h *Handover) update(change func()) {
 		l.Close()
 	}
 	h.released = nil
+}
+
+// listening returns l, or nil if a process before this one has released it, and closes it then.
+func listening(l net.Listener) net.Listener {
+	if l == nil || listens(l) {
+		return l
+	}
+	l.Close()
+	return nil
 }
 
 // listens reports whether l accepts: a process before this one may have released it.
@@ -204,10 +239,11 @@ func (h *Handover) begun() *tableflip.Upgrader {
 	return h.upgrader
 }
 
-// The names of the new process's ends of the pipes.
+// The names of the new process's ends of the pipes, and the beginning of the names of free sockets of systemd.
 const (
-	askName  = "ask"  // to write to
-	giveName = "give" // to read from
+	askName     = "ask"  // to write to
+	giveName    = "give" // to read from
+	systemdName = "systemd "
 )
 
 // giveTimeout bounds how long a new process waits for the old one's state.
@@ -217,19 +253,11 @@ const giveTimeout = 10 * time.Second
 // closes it. It is nil if there is none. replacing reports whether there is an old
 // process. It must be called once, after Listen.
 func (h *Handover) Inherit() (given io.ReadCloser, replacing bool, err error) {
-	upgrader := h.begun()
-	if !upgrader.HasParent() {
-		return nil, false, nil
-	}
-	ask, err := upgrader.Fds.File(askName)
-	if ask == nil || err != nil {
-		return nil, true, err
+	ask, give := h.pipes[askName], h.pipes[giveName]
+	if ask == nil || give == nil {
+		return nil, h.begun().HasParent(), nil
 	}
 	defer ask.Close()
-	give, err := upgrader.Fds.File(giveName)
-	if give == nil || err != nil {
-		return nil, true, err
-	}
 	if _, err := ask.Write([]byte{1}); err != nil {
 		give.Close()
 		return nil, true, fmt.Errorf("ask the old process for its state: %w", err)
@@ -269,7 +297,18 @@ func (h *Handover) Replace(give func(io.Writer) error) error {
 	if err := upgrader.WaitForParent(ctx); err != nil {
 		return fmt.Errorf("replace the process: the process before has not ended: %w", err)
 	}
-	giving, err := startGiving(upgrader.Fds, give)
+	err := h.systemd.PassOn(func(text string, l net.Listener) error {
+		file, err := l.(interface{ File() (*os.File, error) }).File()
+		if err != nil {
+			return err
+		}
+		defer file.Close() // Fds has a duplicate
+		return upgrader.Fds.AddFile(systemdName+text, file)
+	})
+	var giving *giving
+	if err == nil {
+		giving, err = startGiving(upgrader.Fds, give)
+	}
 	if err != nil {
 		return fmt.Errorf("replace the process: %w", err)
 	}

@@ -23,7 +23,7 @@ func TestHandover(t *testing.T) {
 		verify.Require(t, err == nil, "%v\n%s", err, output)
 		return
 	}
-	h := New(filepath.Join(t.TempDir(), "pid"), func(_, network, address string) (net.Listener, error) { return net.Listen(network, address) })
+	h := New(filepath.Join(t.TempDir(), "pid"), nil, net.Listen)
 	give := func(io.Writer) error { t.Error("asked"); return nil }
 	if err := h.Replace(give); err == nil || !strings.Contains(err.Error(), "does not listen") {
 		t.Errorf("replace before listening: %v", err)
@@ -49,7 +49,7 @@ func TestHandover(t *testing.T) {
 		verify.That(t, listens(other), "%s: a new listener does not listen", network)
 		kept := verify.Result(other.(interface{ File() (*os.File, error) }).File()).Must(t)
 		defer kept.Close()
-		h.Release(other)
+		h.Release(other, false)
 		if conn, err := net.Dial(network, other.Addr().String()); err == nil {
 			conn.Close()
 			t.Errorf("%s: the address is still open after Release", network)
@@ -60,7 +60,7 @@ func TestHandover(t *testing.T) {
 		if network == "tcp" {
 			again, err := h.Listen("web", network, other.Addr().String())
 			verify.Require(t, err == nil, "listen again: %v", err)
-			h.Release(again)
+			h.Release(again, true)
 		}
 	}
 	_, err = os.Stat(path)

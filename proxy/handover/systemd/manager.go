@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -21,7 +22,8 @@ type Manager struct {
 	main    bool       // this process is the main process of the service
 	ready   bool
 	status  string
-	sockets []socket // not yet taken
+	sockets []socket                // not taken
+	taken   map[net.Listener]string // the names of the others
 }
 
 // New takes the sockets of systemd. It must be called once in a process, before others use the
@@ -40,7 +42,7 @@ func New() (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("systemd: %w", err)
 	}
-	return &Manager{watchdog: watchdog, sockets: sockets}, nil
+	return &Manager{watchdog: watchdog, sockets: sockets, taken: make(map[net.Listener]string)}, nil
 }
 
 // Lead makes this process send messages. replaces reports whether it replaces another one:
@@ -157,6 +159,47 @@ func (m *Manager) TakeSocket(name, network, address string) (net.Listener, error
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.take(name, network, address)
+}
+
+// PutBack makes a socket of TakeSocket that was not used free for another listener. It reports false if l is none.
+func (m *Manager) PutBack(l net.Listener) bool {
+	if m == nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name, ok := m.taken[l]
+	if ok {
+		delete(m.taken, l)
+		m.sockets = append(m.sockets, socket{name, l})
+	}
+	return ok
+}
+
+// PassOn calls add with each socket that is free, and a text for Receive.
+func (m *Manager) PassOn(add func(text string, l net.Listener) error) (err error) {
+	if m == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.sockets {
+		err = errors.Join(err, add(s.name+"\n"+s.listener.Addr().String(), s.listener)) // a name has no control characters
+	}
+	return err
+}
+
+// Receive adds a socket that another process has passed on, and closes file.
+func (m *Manager) Receive(text string, file *os.File) error {
+	name, _, _ := strings.Cut(text, "\n")
+	s, err := newSocket(name, file)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sockets = append(m.sockets, s)
+	return nil
 }
 
 // Unused returns the sockets that no listener has taken.

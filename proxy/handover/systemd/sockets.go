@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 
@@ -20,19 +21,28 @@ type socket struct {
 func inherit() (sockets []socket, err error) {
 	var errs []error
 	for _, file := range activation.Files(true) {
-		l, err := net.FileListener(file)
-		file.Close() // l has a duplicate
-		if err == nil && !slices.Contains([]string{"tcp", "unix"}, l.Addr().Network()) {
-			l.Close()
-			err = fmt.Errorf("it is a %s socket", l.Addr().Network())
-		}
+		s, err := newSocket(file.Name(), file)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("socket %q: want a listening TCP or unix socket: %w", file.Name(), err))
+			errs = append(errs, err)
 			continue
 		}
-		sockets = append(sockets, socket{file.Name(), l})
+		sockets = append(sockets, s)
 	}
 	return sockets, errors.Join(errs...)
+}
+
+// newSocket returns the socket with a name, and closes file.
+func newSocket(name string, file *os.File) (socket, error) {
+	l, err := net.FileListener(file)
+	file.Close() // l has a duplicate
+	if err == nil && !slices.Contains([]string{"tcp", "unix"}, l.Addr().Network()) {
+		l.Close()
+		err = fmt.Errorf("it is a %s socket", l.Addr().Network())
+	}
+	if err != nil {
+		return socket{}, fmt.Errorf("socket %q: want a listening TCP or unix socket: %w", name, err)
+	}
+	return socket{name, l}, nil
 }
 
 // take is TakeSocket. The caller holds mu.
@@ -44,6 +54,7 @@ func (m *Manager) take(name, network, address string) (net.Listener, error) {
 		}
 		if a := s.listener.Addr(); a.Network() == network && suits(a, address) {
 			m.sockets = slices.Delete(m.sockets, i, i+1)
+			m.taken[s.listener] = name
 			return s.listener, nil
 		}
 		others = append(others, s.listener.Addr().String())
