@@ -40,7 +40,6 @@ func (x *sentRequest) until() upstream.Until {
 type contender struct {
 	x         *sentRequest
 	token     balancer.Token
-	picked    time.Time
 	ctx       context.Context // ends when the contender is left
 	cancel    context.CancelFunc
 	suspected bool          // Await has said so
@@ -51,7 +50,8 @@ type contender struct {
 	head     []byte
 	headErr  error // of writing head
 	required upstream.Requirements
-	timeout  time.Duration
+	timeout  time.Duration // from when the request is sent first
+	tryEnd   int64         // as sentRequest.tryEnd
 
 	socket.Buffers
 	until       upstream.Until
@@ -62,7 +62,7 @@ type contender struct {
 }
 
 func newContender(x *sentRequest, t balancer.Token) *contender {
-	c := &contender{x: x, token: t, picked: t.Picked(), woke: make(chan struct{}, 1)}
+	c := &contender{x: x, token: t, woke: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(x.client.server.ctx)
 	x.contenders = append(x.contenders, c)
 	return c
@@ -79,7 +79,7 @@ func (x *sentRequest) unanswered(u upstream.Conn) {
 func (x *sentRequest) Ask(t balancer.Token) {
 	x.beginTry(t)
 	c := newContender(x, t)
-	c.required = x.requirements(c.picked)
+	c.required = x.requirements(t.Picked())
 	c.timeout = x.tryTimeout()
 	c.headErr = x.writeRequestHead(&x.Buffers, t.Peer)
 	c.head = bytes.Clone(x.Out)
@@ -143,7 +143,7 @@ func (x *sentRequest) contender(t balancer.Token) *contender {
 
 // follow makes the contender's peer the peer of the exchange.
 func (x *sentRequest) follow(c *contender) {
-	x.token, x.picked, x.connectTime = c.token, c.picked, c.connectTime
+	x.token, x.picked, x.connectTime = c.token, c.token.Picked(), c.connectTime
 	x.upstreamTime, x.upstreamStatus = 0, 0
 }
 
@@ -151,7 +151,7 @@ func (x *sentRequest) follow(c *contender) {
 func (x *sentRequest) Leave(t balancer.Token) balancer.Outcome {
 	c := x.contender(t)
 	c.abandon()
-	o := balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(c.picked)}
+	o := balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(t.Picked())}
 	x.endTry(t, o)
 	return o
 }
@@ -228,7 +228,11 @@ func (c *contender) waitOn(u upstream.Conn) error {
 	}
 	c.Borrow()
 	c.Out = append(c.Out[:0], c.head...)
-	u.WaitAtMost(c.timeout)
+	now := c.x.client.server.sweeper.Now()
+	if c.tryEnd == 0 { // else the connection before was stale, or ended without the request
+		c.tryEnd = now + int64(c.timeout)
+	}
+	u.WaitAtMost(max(time.Duration(c.tryEnd-now), socket.SweepInterval))
 	c.sent = true
 	_, err := u.Send(&c.Buffers, c.x.body, c.x.bodyTrailer, c.until)
 	return err

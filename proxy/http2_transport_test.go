@@ -290,23 +290,32 @@ func TestHTTP2PeerOverTLS(t *testing.T) {
 func TestRequestThatIsSentAgainHasNoMoreTime(t *testing.T) {
 	t.Parallel()
 	const limit = time.Hour
-	asked, ends := make(chan bool, 2), make(chan struct{})
-	var first sync.Once
-	p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, _ uint32) {
-		asked <- true
-		first.Do(func() {
-			<-ends
-			p.WriteGoAway(0, xhttp2.ErrCodeNo, nil)
-		})
-	}))
-	timeouts := patientTimeouts()
-	timeouts.ResponseHeader = limit
-	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
-	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	<-asked
-	p.skip(limit / 2)
-	close(ends)
-	<-asked
-	p.skip(limit / 2)
-	expectResponse(t, conn, 504)
+	for _, hedge := range []*route.Hedge{nil, {After: time.Millisecond}} {
+		last := int32(1) // the one that is sent again
+		if hedge != nil {
+			last = 2
+		}
+		var count atomic.Int32
+		asked, ends := make(chan bool, 3), make(chan struct{})
+		answer := func(p *framePeer, _ uint32) {
+			n := count.Add(1)
+			if asked <- true; n == last {
+				<-ends
+				p.WriteGoAway(0, xhttp2.ErrCodeNo, nil)
+			}
+		}
+		p := startProxyToH2C(t, startFramePeer(t, answer), startFramePeer(t, answer))
+		timeouts := patientTimeouts()
+		timeouts.ResponseHeader = limit
+		p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1, Hedge: hedge}})
+		conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		for range last {
+			<-asked
+		}
+		p.skip(limit / 2)
+		close(ends)
+		<-asked
+		p.skip(limit / 2)
+		expectResponse(t, conn, 504)
+	}
 }
