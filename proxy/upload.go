@@ -62,9 +62,7 @@ func (l *upload) failed() bool { return l.broken.Load() }
 // the response.
 func (l *upload) start(u upstream.Conn) (sent bool, err error) {
 	x := l.x
-	if x.client.isHTTP2 { // also while the client sends: its deadline may pass, and it may reset the stream
-		u.WaitAtMost(x.withinDeadline(longestUpload))
-	}
+	u.WaitAtMost(x.withinDeadline(longestUpload)) // the client may leave, or its deadline pass, while it sends
 	answered, sent, err := u.SendHead(&x.Buffers, x.head.Chunked)
 	switch {
 	case answered:

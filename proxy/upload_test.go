@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/route"
 	"sluice/test/verify"
 )
 
@@ -134,6 +135,31 @@ func TestEarlyAnswerToUpload(t *testing.T) {
 	verify.NoError(t, err)
 	body, err := io.ReadAll(r.Body)
 	verify.That(t, err == nil && r.StatusCode == 413 && string(body) == "big" && r.Close, "got %d %q, %v, close %v", r.StatusCode, body, err, r.Close)
+}
+
+// A client that leaves while the peer takes no more of the body does not hold the peer until
+// timeouts.idle.
+func TestClientLeavesPeerThatTakesNoBody(t *testing.T) {
+	t.Parallel()
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("HTTP/2 %v", http2), func(t *testing.T) {
+			t.Parallel()
+			end := make(chan struct{})
+			p := startProxyTo(t, http2, Options{}, func(http.ResponseWriter, *http.Request) { <-end })
+			t.Cleanup(func() { close(end) })
+			timeouts := patientTimeouts()
+			timeouts.Idle = time.Hour
+			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+			client := &textClient{Conn: p.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n")}
+			for err, block := error(nil), make([]byte, 64<<10); err == nil; { // until nobody takes any more
+				client.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+				_, err = client.Write(block)
+			}
+			client.leave()
+			eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+			p.expectNothingCounted()
+		})
+	}
 }
 
 func TestExpectContinue(t *testing.T) {
