@@ -61,6 +61,7 @@ type http2ClientConn struct {
 
 	// Mu guards the fields below.
 	free     []*http2Stream    // to be reused
+	counted  int               // streams in use or free; all but one count as connections
 	resets   http2.LeakyBucket // see http2Resets
 	canceled []uint32          // ids of the last http2Streams streams that ended before their request did
 	cancels  int               // number of them so far

@@ -16,15 +16,13 @@ import (
 )
 
 // An http2Stream is a stream of an http2ClientConn, and the downstream of its exchange. It is
-// reused for later streams of the connection. Except for the first one of a connection,
-// it counts as a connection for the limits of the server: a request takes as much
-// memory.
+// reused for later streams of the connection. All of a connection but one count as
+// connections for the limits of the server: a request takes as much memory.
 type http2Stream struct {
 	client
 	http2.Stream
 	conn     *http2ClientConn
 	exchange *httpExchange
-	admitted bool
 
 	onServe func() // serve as a value: creating it allocates
 	refused error  // why the request is refused, or nil
@@ -52,16 +50,16 @@ func (h *http2ClientConn) takeStreamLocked() *http2Stream {
 		return s
 	}
 	c := h.conn
-	admitted := len(h.Streams) > 0
-	if admitted && !c.server.admission.admit(c.remote, false) {
+	if h.counted > 0 && !c.server.admission.admit(c.remote, false) {
 		return nil
 	}
+	h.counted++
 	s := &http2Stream{
 		client: client{
 			Client: upstream.Client{Shard: c.Shard}, server: c.server, listener: c.listener, remote: c.remote, address: c.address,
 			isHTTP2: true, certificate: c.certificate, session: c.session,
 		},
-		conn: h, admitted: admitted,
+		conn: h,
 	}
 	s.downstream, s.Presence, s.onServe = s, s, s.serve
 	s.Init(&h.Conn, s, &s.SweepEntry, c.Shard)
@@ -71,12 +69,17 @@ func (h *http2ClientConn) takeStreamLocked() *http2Stream {
 // dropFreeLocked releases the unused streams.
 func (h *http2ClientConn) dropFreeLocked() {
 	for _, s := range h.free {
-		s.Remove()
-		if s.admitted {
-			s.server.admission.leave(s.remote)
-		}
+		h.dropLocked(s)
 	}
 	h.free = nil
+}
+
+// dropLocked releases a stream that is not used again.
+func (h *http2ClientConn) dropLocked(s *http2Stream) {
+	s.Remove()
+	if h.counted--; h.counted > 0 {
+		s.server.admission.leave(s.remote)
+	}
 }
 
 // prepare makes s ready for another request.
@@ -238,10 +241,7 @@ func (s *http2Stream) end() {
 	s.CloseLocked()
 	s.Resume()
 	if h.Err != nil || s.failed {
-		s.Remove()
-		if s.admitted {
-			s.server.admission.leave(s.remote)
-		}
+		h.dropLocked(s)
 	} else {
 		h.free = append(h.free, s)
 	}
