@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -190,7 +191,7 @@ type waitKind struct {
 
 // A waitClient is one exchange.
 type waitClient interface {
-	result() string // "ok", a reason, or "cut"; at the end
+	result() string // "ok", a reason, "cut", or "nothing" before the end of patience; at the end
 	leave()
 }
 
@@ -227,20 +228,21 @@ func (c *textClient) result() string {
 		r, err = http.ReadResponse(buffered, nil)
 		reader = buffered
 	}
-	switch {
-	case err != nil:
-		return "cut"
-	case r.StatusCode == 101:
-		b, err := io.ReadAll(reader)
-		if err != nil || len(b) == 0 {
-			return "cut"
-		}
-		return string(b)
-	case r.Header.Get("X-Sluice-Reason") != "":
+	if err == nil && r.Header.Get("X-Sluice-Reason") != "" {
 		return r.Header.Get("X-Sluice-Reason")
 	}
-	b, err := io.ReadAll(r.Body)
-	if err != nil {
+	var b []byte
+	switch {
+	case err != nil:
+	case r.StatusCode == 101:
+		b, err = io.ReadAll(reader)
+	default:
+		b, err = io.ReadAll(r.Body)
+	}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded): // of the test: neither an answer nor a cut
+		return "nothing"
+	case err != nil || r.StatusCode == 101 && len(b) == 0:
 		return "cut"
 	}
 	return string(b)
