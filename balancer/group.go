@@ -3,7 +3,9 @@ package balancer
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"sync/atomic"
 
 	"sluice/discovery"
@@ -56,14 +58,13 @@ func groupOf(i *discovery.Instance, groups []GroupSelector) int {
 // GroupID identifies a group within its pool. 0 is the whole pool.
 type GroupID uint16
 
-// maxGroups is how many groups a pool can distinguish over its life, former ones
-// included. Further ones are the whole pool.
+// maxGroups is how many groups a pool can distinguish at a time. Further ones are the whole pool.
 const maxGroups = math.MaxUint16
 
 // Group is a part of the peers of a pool. It is a view: peers, their health, connections
 // and counters, and all limits, belong to the pool. Its own are the counters of its
 // attempts, its turns of round robin, and the order of the requests that wait for one
-// of its connections. They survive every change of the options.
+// of its connections. They survive changes of the options, until two in a row lack the group.
 //
 // Its methods are safe for concurrent use.
 type Group struct {
@@ -141,8 +142,8 @@ func (g *Group) count(o Outcome, start int64) {
 	g.attempts.Observe(uint32(start), status, o.Latency, 0, 0) // concurrent attempts begin at different times
 }
 
-// Group returns the group with that name. It is the same one for as long as the pool
-// exists, also before and after the options have it. Meanwhile its peers are the peers of
+// Group returns the group with that name. It is the same one before, while and after the options
+// have it, until two changes of them in a row lack it. Before and after, its peers are the peers of
 // the whole pool: a request that was routed just before a change does not fail.
 func (p *Pool) Group(name string) *Group {
 	p.mu.Lock()
@@ -154,13 +155,38 @@ func (p *Pool) groupLocked(name string) *Group {
 	g := p.groups[name]
 	if g == nil {
 		g = &Group{name: name, attempts: metrics.NewRequests()}
-		if n := len(p.groups) + 1; n <= maxGroups {
-			g.id = GroupID(n)
+		if len(p.groups) < maxGroups {
+			g.id = p.newGroupIDLocked()
 		}
 		g.cursor.Store(p.random.uint64())
 		p.groups[name] = g
 	}
 	return g
+}
+
+// newGroupIDLocked returns an id that no group has, and that none had for as long as possible: requests
+// that were routed long ago may still have it.
+func (p *Pool) newGroupIDLocked() GroupID {
+	for {
+		p.lastGroup++
+		used := p.lastGroup == 0
+		for _, g := range p.groups {
+			used = used || g.id == p.lastGroup
+		}
+		if !used {
+			return p.lastGroup
+		}
+	}
+}
+
+// forgetGroupsLocked forgets the groups that neither the options nor the ones before them have: with
+// names that change with each release there would be ever more. The route table in use may have
+// the groups of the options before.
+func (p *Pool) forgetGroupsLocked(before []GroupSelector) {
+	maps.DeleteFunc(p.groups, func(name string, _ *Group) bool {
+		has := func(s GroupSelector) bool { return s.Name == name }
+		return name != RestGroup && !slices.ContainsFunc(p.options.Groups, has) && !slices.ContainsFunc(before, has)
+	})
 }
 
 // currentGroupsLocked returns the groups of the options, and RestGroup; nil without

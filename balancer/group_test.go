@@ -103,6 +103,28 @@ func TestUnknownGroupIsTheWholePool(t *testing.T) {
 	verify.That(t, p.Group("a") == first && first.ID() != p.Group("b").ID(), "groups are not told apart by name")
 }
 
+// Groups with names that change with each release do not take more and more memory. The id of one
+// means no other group soon, and never one in use.
+func TestFormerGroupsAreForgotten(t *testing.T) {
+	p := newTestPool(t, Options{Groups: byTag("a")})
+	a := p.Group("a")
+	last := a
+	for i := range 10 {
+		if i == 5 {
+			p.lastGroup = maxGroups - 1 // as after so many groups
+		}
+		name := fmt.Sprint("v", i)
+		group := p.Group(name) // a route table is made before the options change
+		for _, other := range []GroupID{0, a.ID(), last.ID(), p.Group(RestGroup).ID()} {
+			verify.That(t, group.ID() != other, "the id %d of %s is in use", group.ID(), name)
+		}
+		last = group
+		verify.NoError(t, p.Reconfigure(complete(Options{Groups: byTag("a", name)})))
+		verify.That(t, p.Group(name) == group && p.Group("a") == a, "groups in use are forgotten")
+		verify.That(t, len(p.groups) <= 4, "%d groups", len(p.groups)) // with the one before, and RestGroup
+	}
+}
+
 // A pick never leaves its group, unless it has a fallback.
 func TestPicksStayInTheirGroup(t *testing.T) {
 	p := newTestPool(t, Options{Groups: byTag("a"), RetryBudget: ampleRetries})
@@ -310,7 +332,7 @@ func TestGroupsWaitInTheirOwnLines(t *testing.T) {
 		a.Done(Outcome{})
 		verify.Succeeds(t, <-waited)
 		cancel()
-		verify.Equal(t, p.queue.length.Load(), 0, "still wait")
+		verify.That(t, p.queue.length.Load() == 0 && len(p.queue.lines) == 0, "still wait: %v", p.queue.lines)
 	})
 }
 

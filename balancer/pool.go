@@ -20,7 +20,7 @@ type Pool struct {
 	onFailure atomic.Pointer[func(*Peer, Outcome, Streak)]
 	random    source
 	queue     queue // of requests waiting for a connection
-	_         [128 - 16 - 8 - 8 - 8 - 8 - 40]byte
+	_         [128 - 16 - 8 - 8 - 8 - 8 - 24]byte
 
 	// cursor is the position of round robin, on a cache line of its own. It starts at
 	// random, so that replicas do not use the peers in step.
@@ -50,7 +50,7 @@ type Pool struct {
 	options  Options
 	set      []discovery.Instance
 	peers    map[discovery.Key]*Peer // in the set
-	groups   map[string]*Group       // also former ones
+	groups   map[string]*Group       // also some that the options lack
 	draining map[discovery.Key]*Peer // left the set, not retired yet
 	orders   func(discovery.Instance) Orders
 	failing  []*Peer // began to fail since the last flush
@@ -58,6 +58,7 @@ type Pool struct {
 	closed   bool
 	drained  chan struct{} // closed when the pool is closed and nothing drains
 
+	lastGroup GroupID     // that was given
 	warmSince time.Time   // since when a peer is eligible; zero: none is
 	warmTimer *time.Timer // runs while a peer warms
 }
@@ -185,7 +186,9 @@ func (p *Pool) Reconfigure(o Options) error {
 		p.budget.open(newBudgetTerms(o.RetryBudget), nanotime())
 	}
 	o.MayConnect, o.MayUseSocket = p.mayConnect, p.mayUseSocket
+	before := p.options.Groups
 	p.setOptionsLocked(o)
+	p.forgetGroupsLocked(before)
 	for _, peer := range sorted(p.peers) {
 		peer.name(p.stickyKey())
 		p.adaptLocked(peer)

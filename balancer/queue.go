@@ -14,30 +14,20 @@ type queue struct {
 	length atomic.Int64 // of all lines
 	mu     sync.Mutex
 	// mu guards the field below.
-	lines []line // the lines that were ever used
+	lines map[GroupID]line // that are not empty
 }
 
-type line struct {
-	group   GroupID
-	waiters []chan<- struct{}
-}
-
-func (q *queue) lineLocked(group GroupID) *line {
-	i := slices.IndexFunc(q.lines, func(l line) bool { return l.group == group })
-	if i < 0 {
-		i = len(q.lines)
-		q.lines = append(q.lines, line{group: group})
-	}
-	return &q.lines[i]
-}
+type line []chan<- struct{}
 
 // join puts a request at the end of a line. A connection that becomes free after join
 // wakes the first of each line.
 func (q *queue) join(group GroupID, w chan<- struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	l := q.lineLocked(group)
-	l.waiters = append(l.waiters, w)
+	if q.lines == nil {
+		q.lines = make(map[GroupID]line)
+	}
+	q.lines[group] = append(q.lines[group], w)
 	q.length.Add(1)
 }
 
@@ -46,10 +36,14 @@ func (q *queue) join(group GroupID, w chan<- struct{}) {
 func (q *queue) leave(group GroupID, w chan<- struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	l := q.lineLocked(group)
-	i := slices.Index(l.waiters, w)
-	l.waiters = slices.Delete(l.waiters, i, i+1)
 	q.length.Add(-1)
+	l := q.lines[group]
+	i := slices.Index(l, w)
+	if l = slices.Delete(l, i, i+1); len(l) == 0 {
+		delete(q.lines, group)
+		return
+	}
+	q.lines[group] = l
 	if i == 0 {
 		l.wake()
 	}
@@ -59,31 +53,29 @@ func (q *queue) leave(group GroupID, w chan<- struct{}) {
 func (q *queue) isFirst(group GroupID, w chan<- struct{}) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.lineLocked(group).waiters[0] == w
+	return q.lines[group][0] == w
 }
 
 // waitsFor reports whether a request of the line waits.
 func (q *queue) waitsFor(group GroupID) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.lineLocked(group).waiters) > 0
+	return len(q.lines[group]) > 0
 }
 
 // wake makes the first request of each line try to pick.
 func (q *queue) wake() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for i := range q.lines {
-		q.lines[i].wake()
+	for _, l := range q.lines {
+		l.wake()
 	}
 }
 
-func (l *line) wake() {
-	if len(l.waiters) == 0 {
-		return
-	}
+// wake makes the first request of l, which is not empty, try to pick.
+func (l line) wake() {
 	select {
-	case l.waiters[0] <- struct{}{}:
+	case l[0] <- struct{}{}:
 	default: // it has yet to try
 	}
 }
