@@ -42,8 +42,12 @@ type Options struct {
 const (
 	// maxQueued bounds the requests that wait for the export.
 	maxQueued = 2048
-	// maxBatch bounds the requests of one export.
-	maxBatch = 512
+	// maxQueuedBytes bounds their texts, and the texts of the export under way. A client may send long ones.
+	maxQueuedBytes = 16 << 20
+	// maxBatch bounds the requests of one export, and maxBatchBytes their texts, but for the last request:
+	// collectors refuse long messages.
+	maxBatch      = 512
+	maxBatchBytes = 4 << 20
 	// exportEvery is how long a request waits for others at most.
 	exportEvery = time.Second
 	// exportTimeout bounds an export with its retries.
@@ -62,6 +66,7 @@ type Tracer struct {
 	notify    func(error)
 
 	queue  chan *Request
+	queued atomic.Int64 // see maxQueuedBytes
 	quit   chan struct{}
 	stop   func() // closes quit
 	done   chan struct{}
@@ -134,20 +139,43 @@ func (t *Tracer) Begin(parent Parent, known, trusted bool) Span {
 // Record exports the spans of a finished request, later. It waits for nothing: if too many
 // requests wait for the collector, or after Close, the spans are dropped.
 func (t *Tracer) Record(r *Request) {
-	select {
-	case <-t.quit:
-	default:
+	bytes := r.bytes()
+	if t.queued.Add(bytes) <= maxQueuedBytes {
 		select {
-		case t.queue <- r:
-			return
+		case <-t.quit:
 		default:
+			select {
+			case t.queue <- r:
+				return
+			default:
+			}
 		}
 	}
+	t.queued.Add(-bytes)
 	t.counts.dropped.Add(r.spans())
 }
 
 // spans returns the number of spans of r.
 func (r *Request) spans() uint64 { return uint64(1 + len(r.Attempts)) }
+
+// bytes returns how many bytes of the client's texts the spans of r have.
+func (r *Request) bytes() int64 {
+	inEach := len(r.TraceState) + len(r.Method) + len(r.Path) + len(r.Query)
+	return int64(inEach*(1+len(r.Attempts)) + len(r.Host) + len(r.UserAgent) + len(r.RequestID))
+}
+
+// A batch is the requests of one export.
+type batch struct {
+	requests []*Request
+	bytes    int64
+}
+
+// add adds a request, and reports whether the batch is full.
+func (b *batch) add(r *Request) bool {
+	b.requests = append(b.requests, r)
+	b.bytes += r.bytes()
+	return len(b.requests) >= maxBatch || b.bytes >= maxBatchBytes
+}
 
 // Close exports what waits, for a few seconds, and ends the Tracer. It may be called again.
 func (t *Tracer) Close() {
@@ -168,24 +196,24 @@ func (t *Tracer) Close() {
 func (t *Tracer) run() {
 	tick := time.NewTicker(exportEvery)
 	defer tick.Stop()
-	batch := make([]*Request, 0, maxBatch)
+	var b batch
 	for {
 		quit := false
 		select {
 		case r := <-t.queue:
-			if batch = append(batch, r); len(batch) < maxBatch {
+			if !b.add(r) {
 				continue
 			}
 		case <-tick.C:
 		case <-t.quit:
 			quit = true
 		}
-		batch = t.export(batch)
+		t.export(&b)
 		for quit && len(t.queue) > 0 {
-			for len(t.queue) > 0 && len(batch) < maxBatch {
-				batch = append(batch, <-t.queue)
+			for full := false; len(t.queue) > 0 && !full; {
+				full = b.add(<-t.queue)
 			}
-			batch = t.export(batch)
+			t.export(&b)
 		}
 		if quit {
 			return
@@ -193,16 +221,18 @@ func (t *Tracer) run() {
 	}
 }
 
-// export sends a batch, and returns it empty.
-func (t *Tracer) export(batch []*Request) []*Request {
-	if len(batch) == 0 {
-		return batch
+// export sends a batch, which is empty then.
+func (t *Tracer) export(b *batch) {
+	if len(b.requests) == 0 {
+		return
 	}
+	defer t.queued.Add(-b.bytes)
 	var spans []*tracepb.Span
-	for _, r := range batch {
+	for _, r := range b.requests {
 		spans = r.appendSpans(spans)
 	}
-	clear(batch)
+	clear(b.requests)
+	b.requests, b.bytes = b.requests[:0], 0
 	ctx, cancel := context.WithTimeout(t.ctx, exportTimeout)
 	defer cancel()
 	err := t.client.UploadTraces(ctx, []*tracepb.ResourceSpans{{
@@ -220,5 +250,4 @@ func (t *Tracer) export(batch []*Request) []*Request {
 			t.notify(err)
 		}
 	}
-	return batch[:0]
 }

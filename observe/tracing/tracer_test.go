@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"maps"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -153,29 +154,37 @@ func text(id SpanID) string { return text2(id[:]) }
 
 func text2(id []byte) string { return hex.EncodeToString(id) }
 
-// A collector that does not answer costs memory for some requests, and no time.
+// A collector that does not answer costs memory for some requests, and no time, however long their texts are.
 func TestSlowCollector(t *testing.T) {
 	t.Parallel()
-	collector := tracetest.Start(t)
-	goOn := make(chan struct{})
-	collector.Block(goOn)
-	counters := new(Counters)
-	tracer := start(t, Options{Endpoint: verify.URL(t, collector.URL), Sample: 1, Counters: counters})
-	const requests = 2*maxQueued + maxBatch
-	for range requests {
-		tracer.Record(&Request{Span: tracer.Begin(Parent{}, false, false)})
+	const requests, long = 2*maxQueued + maxBatch, 60 << 10
+	for _, test := range []struct{ path, most int }{
+		{0, 2*maxBatch + maxQueued},
+		{long, maxQueuedBytes / long},
+	} {
+		collector := tracetest.Start(t)
+		goOn := make(chan struct{})
+		collector.Block(goOn)
+		counters := new(Counters)
+		tracer := start(t, Options{Endpoint: verify.URL(t, collector.URL), Sample: 1, Counters: counters})
+		path := strings.Repeat("x", test.path)
+		for range requests {
+			tracer.Record(&Request{Span: tracer.Begin(Parent{}, false, false), Path: path})
+		}
+		dropped := counters.Read().Dropped
+		verify.That(t, dropped >= uint64(requests-test.most), "%d spans were dropped", dropped)
+		close(goOn)
+		tracer.Close()
+		got := counters.Read()
+		if got.Exported+got.Dropped+got.Failed != requests || got.Exported > uint64(len(collector.Spans())) {
+			t.Errorf("got %+v, and the collector has %d, of %d", got, len(collector.Spans()), requests)
+		}
+		verify.That(t, collector.Longest() < maxBatchBytes+4*long, "an export has %d bytes", collector.Longest())
+		verify.Equal(t, tracer.queued.Load(), 0, "bytes that wait")
+		tracer.Record(&Request{Path: "x"}) // too late
+		now := counters.Read().Dropped
+		verify.That(t, now == got.Dropped+1 && tracer.queued.Load() == 0, "%d spans were dropped after Close, want 1", now-got.Dropped)
 	}
-	dropped := counters.Read().Dropped
-	verify.That(t, dropped >= requests-2*maxBatch-maxQueued, "%d spans were dropped", dropped)
-	close(goOn)
-	tracer.Close()
-	got := counters.Read()
-	if got.Exported+got.Dropped+got.Failed != requests || got.Exported > uint64(len(collector.Spans())) {
-		t.Errorf("got %+v, and the collector has %d, of %d", got, len(collector.Spans()), requests)
-	}
-	tracer.Record(&Request{}) // too late
-	now := counters.Read().Dropped
-	verify.That(t, now == got.Dropped+1, "%d spans were dropped after Close, want 1", now-got.Dropped)
 }
 
 // Failures are told once, and so is their end.

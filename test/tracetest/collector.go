@@ -29,6 +29,7 @@ type Collector struct {
 	headers  http.Header
 	status   int             // of answers that refuse; 0: it takes all
 	block    <-chan struct{} // answers wait for it; nil: they do not
+	longest  int             // message, in bytes
 }
 
 // Start starts a collector, which runs until the test ends.
@@ -87,7 +88,7 @@ func (c *Collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.mu.Lock()
-	c.headers = r.Header
+	c.headers, c.longest = r.Header, max(c.longest, len(message))
 	for _, resource := range request.ResourceSpans {
 		c.resource = resource.Resource.Attributes
 		for _, scope := range resource.ScopeSpans {
@@ -105,6 +106,13 @@ func (c *Collector) Spans() []*tracepb.Span {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.spans)
+}
+
+// Longest returns the length of the longest message until now, in bytes.
+func (c *Collector) Longest() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.longest
 }
 
 // Header returns a header field of the last request.
