@@ -14,7 +14,7 @@ import (
 // Whoever may register in Consul decides how long its lists are. An overview that has more is incomplete.
 const (
 	maxEntries = 1_000_000 // of all lists together: about 100 MB
-	maxNodes   = 20_000    // each has a query of its own
+	maxNodes   = 50_000    // each has a query of its own, which takes 6 KB
 )
 
 // owner is the owner of an entry: the instances of a service or, if the service is

@@ -97,7 +97,7 @@ func TestListsAreBounded(t *testing.T) {
 	var all addresses
 	verify.NoError(t, decode([]byte(answerOf(nodes[1:]...)), &all))
 	err = decode([]byte(answerOf(nodes...)), &all)
-	verify.That(t, err != nil && strings.Contains(err.Error(), "more than 20000 nodes"), "one node too many: %v", err)
+	verify.That(t, err != nil && strings.Contains(err.Error(), "more than 50000 nodes"), "one node too many: %v", err)
 }
 
 // BenchmarkEntries compares the checks of 10,000 instances, of which one changes.
