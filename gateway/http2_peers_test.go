@@ -67,7 +67,7 @@ func TestHTTP2OverTLSToPeers(t *testing.T) {
 		w.Write(body)
 		w.Header().Set("X-Sum", r.Trailer.Get("X-Sum")+" "+r.Proto+" "+r.TLS.ServerName)
 	})
-	r := start(t, overTLS(files, "", peer))
+	r := start(t, overTLS(files, ", timeouts: { connect: 10m }", peer))
 	r.keep(files.Cert, "a.example")
 	body := strings.Repeat("0123456789", 30_000)
 	for _, client := range []struct {
@@ -93,7 +93,7 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 	name := func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) }
 	good := serveTLS(t, files, true, name)
 	bad := serveTLS(t, files, false, name)
-	const lenient = ", balance: { policy: round_robin }, health: { passive: { consecutive_failures: 0 } }"
+	const lenient = ", timeouts: { connect: 10m }, balance: { policy: round_robin }, health: { passive: { consecutive_failures: 0 } }"
 	r := start(t, overTLS(files, lenient, bad, good))
 	for range 4 {
 		request := verify.Result(http.NewRequest(http.MethodPost, r.url("web"), strings.NewReader("once"))).Must(t)
@@ -155,7 +155,7 @@ func TestConnectionsPerPeerWithHTTP2(t *testing.T) {
 		inFlight.Add(-1)
 	})
 	text := func(wait string) string {
-		return overTLS(files, fmt.Sprintf(", timeouts: { response_header: 10m }, limits: { connections_per_peer: %d, connection_wait: %s }", limit, wait), peer)
+		return overTLS(files, fmt.Sprintf(", timeouts: { connect: 10m, response_header: 10m }, limits: { connections_per_peer: %d, connection_wait: %s }", limit, wait), peer)
 	}
 	r := start(t, text("1m"))
 	r.keep(files.Cert, "a.example")
