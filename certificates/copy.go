@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+
+	"sluice/discovery/saved"
 )
 
 // A Copy is a file with the last InUse of a Collection, for a start without the store.
@@ -21,12 +23,12 @@ func CopyIn(directory, source string) Copy {
 
 // Load returns the state; a zero one if there is no file.
 func (c Copy) Load() (s InUse, err error) {
-	text, err := readFile(c.path)
+	text, err := os.ReadFile(c.path) // all that Save has written, however much it is
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
 	}
 	if err == nil {
-		err = json.Unmarshal([]byte(text), &s)
+		err = json.Unmarshal(text, &s)
 	}
 	if err != nil {
 		return InUse{}, fmt.Errorf("copy of certificates %s: %w", c.path, err)
@@ -35,30 +37,16 @@ func (c Copy) Load() (s InUse, err error) {
 }
 
 // Save replaces the file. Without keys it does nothing: the last ones are worth more.
-func (c Copy) Save(s InUse) (err error) {
+func (c Copy) Save(s InUse) error {
 	if s.IsZero() {
 		return nil
 	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("copy of certificates %s: %w", c.path, err)
-		}
-	}()
 	text, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	file, err := os.CreateTemp(filepath.Dir(c.path), "*.tmp") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(text)
-	err = errors.Join(err, file.Sync(), file.Close())
 	if err == nil {
-		err = os.Rename(file.Name(), c.path)
+		err = saved.Replace(c.path, text)
 	}
 	if err != nil {
-		os.Remove(file.Name())
+		return fmt.Errorf("copy of certificates %s: %w", c.path, err)
 	}
-	return err
+	return nil
 }

@@ -83,9 +83,10 @@ func newest(revisions []Revision) []Revision {
 }
 
 // History contains the latest applied revisions, and counts loads. The zero value is
-// empty. Its methods may be called concurrently, but Applied, RecordShares, SetOwned, Resume and Keep one at a time.
+// empty. Its methods may be called concurrently.
 type History struct {
-	mu sync.Mutex // guards the fields below
+	writing sync.Mutex // held from a change until the file has it: changes are written in their order
+	mu      sync.Mutex // guards the fields below
 
 	revisions []Revision // oldest first, at most keepRevisions
 	highest   uint64     // number of all revisions, also of the ones that are not kept
@@ -132,6 +133,8 @@ func (h *History) addLocked(r Revision) Revision {
 // change calls f, which changes the revisions under mu. If f returns true and this process owns the
 // file, it writes the latest revision to the file.
 func (h *History) change(f func() (save bool)) {
+	h.writing.Lock()
+	defer h.writing.Unlock()
 	if file, revisions := h.changed(f); file != nil {
 		file.save(revisions) // a slow disk does not delay readers
 	}
@@ -152,8 +155,8 @@ func (h *History) changed(f func() (save bool)) (*historyFile, []Revision) {
 }
 
 // SetOwned says whether this process, and no other one, writes the file. What it has applied before is in
-// the file when Own returns: after the revisions of the process that wrote it until then, and with
-// other numbers than these.
+// the file when SetOwned returns: after the revisions of the process that wrote it until then, and with
+// other numbers than these. If it does not own the file, it writes nothing after SetOwned has returned.
 func (h *History) SetOwned(owned bool) {
 	h.change(func() bool {
 		h.owned = owned

@@ -9,7 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
+
+	"sluice/discovery/saved"
 )
 
 // Limits of the file of a history. The newest revision is kept in any case.
@@ -21,21 +22,20 @@ const (
 
 // historyFile is the file of a history: one revision on each line, as JSON, the oldest first. A new
 // one is appended; now and then the file is replaced by one without the oldest.
+//
+// The writing of its History guards it.
 type historyFile struct {
-	mu sync.Mutex // guards the fields below, and writes
-
 	path    string
 	failed  func(error) // is told why revisions cannot be written, or nil once they can again
 	failing bool        // the last write has failed
 	lines   int         // in the file
 	size    int
-	latest  uint64 // number of the revision that was saved last
-	replace bool   // the file has to be replaced: it does not end with the end of a revision
+	replace bool // the file has to be replaced: it does not end with the end of a revision
 }
 
 // Keep makes the history permanent: its revisions begin with the revisions in the file path, and
-// Applied adds to them, while this process owns the file: see Own. failed is told why revisions cannot be written, and nil when they
-// are again. A directory in place of the file means history.jsonl in it. It must be called
+// Applied adds to them, while this process owns the file: see SetOwned. failed is told why revisions cannot be written, and nil when they
+// are again; it must not change the history. A directory in place of the file means history.jsonl in it. It must be called
 // before the first revision is applied.
 //
 // After an error the file is not readable, and the next revision replaces it. A last line
@@ -68,8 +68,6 @@ func (f *historyFile) read() (revisions []Revision, highest uint64, err error) {
 // readShared is read of a file that another process may have written. The next save replaces it, so that
 // what cannot be read does no harm.
 func (f *historyFile) readShared() (revisions []Revision, highest uint64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	revisions, highest, _ = f.read()
 	f.replace = true
 	return revisions, highest
@@ -128,13 +126,6 @@ func encodeRevision(r Revision) ([]byte, error) {
 
 // save writes the last revision. The others are in the file, unless it is to be replaced.
 func (f *historyFile) save(revisions []Revision) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	number := revisions[len(revisions)-1].Number
-	if number < f.latest {
-		return // a later call was faster
-	}
-	f.latest = number
 	err := f.write(revisions)
 	if err != nil || f.failing {
 		f.failed(err)
@@ -156,7 +147,7 @@ func (f *historyFile) write(revisions []Revision) error {
 		return err
 	}
 	f.lines, f.size = bytes.Count(data, []byte{'\n'}), len(data)
-	return replaceFile(f.path, data)
+	return saved.Replace(f.path, data)
 }
 
 // appendTo adds a line to a file that exists, and waits until it is on the disk.
@@ -167,21 +158,6 @@ func appendTo(path string, line []byte) error {
 	}
 	_, err = f.Write(line)
 	return errors.Join(err, f.Sync(), f.Close())
-}
-
-// replaceFile writes a file that only its owner can read. A reader, and a process after a
-// crash, finds the old text or the new one.
-func replaceFile(file string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*") // with mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // fails after the rename
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), file)
 }
 
 // MarshalJSON returns the revisions for another process. They may contain secrets.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -55,7 +56,7 @@ func TestHistoryOutlivesTheProcess(t *testing.T) {
 	third := again.Applied(revisionWith("three"))
 	verify.That(t, third.Number == 3, "the third has the number %d", third.Number)
 	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{3, 2, 1}, "numbers")
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".*"))
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*.tmp"))
 	verify.That(t, len(left) == 0 && err == nil, "left %q, %v", left, err)
 }
 
@@ -184,6 +185,29 @@ func TestHistoryHasOneOwner(t *testing.T) {
 	verify.DeepEqual(t, numbers(again), []uint64{5, 4, 3, 2, 1}, "the file")
 	r, _ = again.Revision(3)
 	verify.That(t, r.Sources[0].Documents[0].Text == "three of the old process", "%+v", r)
+}
+
+// The last write has ended when the file belongs to another process.
+func TestNothingIsWrittenAfterTheOwnership(t *testing.T) {
+	h := new(History)
+	left := make(chan struct{})
+	verify.NoError(t, h.Keep(filepath.Join(t.TempDir(), "missing", "history"), func(error) { // called by a write
+		go func() {
+			defer close(left)
+			h.SetOwned(false)
+		}()
+		for range 1000 {
+			runtime.Gosched()
+		}
+		select {
+		case <-left:
+			t.Error("SetOwned does not wait for a write")
+		default:
+		}
+	}))
+	h.SetOwned(true)
+	h.Applied(revisionWith("one"))
+	<-left
 }
 
 // A number that an earlier version has used twice costs no other revision, and is not used again.

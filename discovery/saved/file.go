@@ -118,35 +118,29 @@ func format(entries map[string]entry) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// temporary is the name pattern of unfinished files, for os.CreateTemp and
-// filepath.Glob.
-func temporary(path string) string { return filepath.Base(path) + ".*.tmp" }
-
 // Replace writes the file at path atomically: a reader, and a process after a crash, finds the old
-// content or the new one. Only its owner can read it.
-func Replace(path string, data []byte) (err error) {
+// content or the new one. Only its owner can read it. What a crash has left unfinished, the next Replace of
+// that path removes.
+func Replace(path string, data []byte) error {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, temporary(path)) // mode 0600
+	pattern := filepath.Base(path) + ".*.tmp"
+	f, err := os.CreateTemp(dir, pattern) // mode 0600
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return err
+	}
+	left, _ := filepath.Glob(filepath.Join(dir, pattern))
+	for _, name := range left {
+		if info, err := os.Stat(name); err == nil && time.Since(info.ModTime()) > time.Minute { // else another process may write it
+			os.Remove(name)
 		}
-	}()
-	if _, err = f.Write(data); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
 	}
 	return syncDir(dir)
 }

@@ -81,18 +81,7 @@ func Open(o Options) (*Store, error) {
 	if s.entries == nil {
 		s.entries = make(map[string]entry)
 	}
-	s.sweep()
 	return s, nil
-}
-
-// sweep removes unfinished files of a crash.
-func (s *Store) sweep() {
-	left, _ := filepath.Glob(filepath.Join(filepath.Dir(s.options.Path), temporary(s.options.Path)))
-	for _, name := range left {
-		if info, err := os.Stat(name); err == nil && time.Since(info.ModTime()) > time.Minute {
-			_ = os.Remove(name)
-		}
-	}
 }
 
 // Get returns the state that was saved for a service with the same source, else the state of another

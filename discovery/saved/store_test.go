@@ -279,14 +279,14 @@ func TestOpenRejectsInvalidPaths(t *testing.T) {
 }
 
 func TestUnfinishedFilesAreRemoved(t *testing.T) {
-	f := saved(t, time.Now())
-	old, recent := f.path+".1.tmp", f.path+".2.tmp"
+	path := filepath.Join(t.TempDir(), "file")
+	old, recent := path+".1.tmp", path+".2.tmp"
 	for _, name := range []string{old, recent} {
 		verify.NoError(t, os.WriteFile(name, []byte("half"), 0o600))
 	}
 	hourAgo := time.Now().Add(-time.Hour)
 	verify.NoError(t, os.Chtimes(old, hourAgo, hourAgo))
-	f.open()
+	verify.NoError(t, Replace(path, nil))
 	if _, err := os.Stat(old); err == nil {
 		t.Error("the old one is still there")
 	}
