@@ -33,6 +33,8 @@ type Manager struct {
 	kv          *kv.Manager
 	tickets     certificates.TicketKeys
 
+	obtaining sync.Mutex // held by Obtain: the names that it read last count
+
 	mu    sync.Mutex // guards the field below
 	inUse []*TLS     // the slice is replaced, not changed
 }
@@ -80,7 +82,11 @@ func (m *Manager) Close() {
 }
 
 // Obtain has certificates by ACME obtained and renewed from now on: the listeners answer challenges.
-func (m *Manager) Obtain() { m.authorities.obtain(acmeUses(m.used())) }
+func (m *Manager) Obtain() {
+	m.obtaining.Lock()
+	defer m.obtaining.Unlock()
+	m.authorities.obtain(acmeUses(m.used()))
+}
 
 // AnswerChallenge returns the response to an HTTP challenge of the order of a listener.
 func (m *Manager) AnswerChallenge(host, path string) ([]byte, bool) {

@@ -1,11 +1,17 @@
 package listeners
 
 import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
 	"testing"
 	"time"
 
+	"sluice/certificates/acme"
 	"sluice/config"
 	"sluice/consul"
+	"sluice/test/testcert"
 	"sluice/test/verify"
 )
 
@@ -38,5 +44,35 @@ func TestManagersFollowTheListeners(t *testing.T) {
 	verify.That(t, again.acme.Manager == both.acme.Manager && len(m.authorities.managers) == 1, "%d managers, want the one of before", len(m.authorities.managers))
 	if use(plain); len(m.authorities.managers) != 0 {
 		t.Errorf("%d managers without a listener", len(m.authorities.managers))
+	}
+}
+
+// A call that has begun before a reload does not end what the reload has begun.
+func TestObtainIsForTheLatestListeners(t *testing.T) {
+	m := New(Options{})
+	defer m.Close()
+	secure := func(names ...string) *TLS {
+		l := config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
+			Names: names, Directory: "https://127.0.0.1:1/dir", Storage: filepath.Join(os.DevNull, "storage"),
+		}}}
+		return verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}})).Must(t)
+	}
+	before, after := secure("a.example"), secure("a.example", "b.example")
+	cert, key := testcert.PEM("b.example")
+	pairs := map[string]acme.Pair{"b.example": {Cert: string(cert), Key: string(key)}}
+	many := slices.Repeat([]*TLS{before}, 2000) // so that a call for them takes its time
+	for round := range 30 {
+		m.Use(many)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			m.Obtain()
+		}()
+		runtime.Gosched()
+		m.Use([]*TLS{after})
+		m.Obtain()
+		<-ended
+		after.acme.Adopt(pairs)
+		verify.Require(t, len(after.acme.Pairs()) == 1, "round %d: the new name is not managed", round)
 	}
 }
