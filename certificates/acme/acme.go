@@ -58,6 +58,7 @@ type Manager struct {
 	issuer *certmagic.ACMEIssuer
 	files  *files         // certificates, keys and the account, or with consul their copies; nil: there are no copies
 	consul *consulStorage // nil: a directory
+	state  *storage       // of consul or, without it, files
 	socket net.Listener   // see holdAddress
 
 	ctx     context.Context // of orders and renewals; ends with Close
@@ -68,13 +69,13 @@ type Manager struct {
 	// mu guards the fields below.
 	names     map[string]context.CancelFunc // that are managed, in lower case; ends the orders of a name
 	adopted   map[string]*tls.Certificate   // that were in use before the storage was read
-	failures  map[string]error              // by name: of the latest order; nil: it succeeded
+	failures  map[string]failure            // by name: of the latest order
 	encrypted bool                          // encryptAll was started
 }
 
 // New returns a manager without names. The caller must call Close.
 func New(o Options) (*Manager, error) {
-	m := &Manager{log: o.Log, names: make(map[string]context.CancelFunc), adopted: make(map[string]*tls.Certificate), failures: make(map[string]error)}
+	m := &Manager{log: o.Log, names: make(map[string]context.CancelFunc), adopted: make(map[string]*tls.Certificate), failures: make(map[string]failure)}
 	var err error
 	if m.socket, err = holdAddress(); err != nil {
 		return nil, fmt.Errorf("acme: %w", err)
@@ -85,13 +86,13 @@ func New(o Options) (*Manager, error) {
 	})
 	settings := certmagic.Config{OnEvent: m.note, Logger: zap.NewNop()}
 	if o.Consul == nil {
-		m.files = newFiles(o.Storage)
-		settings.Storage = m.files
+		m.files = newFiles(o.Storage, false, o.Log)
+		m.state, settings.Storage = &m.files.storage, m.files
 	} else {
 		m.consul = newConsulStorage(o.Consul, o.Prefix, o.Cipher, o.Log)
-		settings.Storage = m.consul
+		m.state, settings.Storage = &m.consul.storage, m.consul
 		if o.Storage != "" {
-			m.files = newFiles(o.Storage)
+			m.files = newFiles(o.Storage, true, o.Log)
 			settings.LocalCache = m.files
 		}
 	}
@@ -259,8 +260,22 @@ func (m *Manager) record(name string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.names[name] != nil {
-		m.failures[name] = err
+		m.failures[name] = failure{err, leaf(m.inUseLocked(name))}
 	}
+}
+
+// failure is the failure of an order. It is over when another certificate is in use: another replica may have ordered it.
+type failure struct {
+	err   error             // nil: it succeeded
+	inUse *x509.Certificate // nil: none
+}
+
+// leaf returns the certificate of its names; nil: there is none.
+func leaf(c *tls.Certificate) *x509.Certificate {
+	if c == nil {
+		return nil
+	}
+	return c.Leaf
 }
 
 // Statuses returns the status of the certificate of each name. Without a certificate,
@@ -270,13 +285,14 @@ func (m *Manager) Statuses(names []string) []certificates.Status {
 	defer m.mu.Unlock()
 	var all []certificates.Status
 	for _, name := range names {
+		c := leaf(m.inUseLocked(strings.ToLower(name)))
 		var chain []*x509.Certificate
-		if c := m.inUseLocked(strings.ToLower(name)); c != nil {
-			chain = []*x509.Certificate{c.Leaf}
+		if c != nil {
+			chain = append(chain, c)
 		}
-		fault := m.failures[strings.ToLower(name)]
-		if fault == nil && m.consul != nil {
-			fault = m.consul.fault()
+		fault := m.state.fault()
+		if f := m.failures[strings.ToLower(name)]; f.err != nil && f.inUse.Equal(c) {
+			fault = f.err
 		}
 		all = append(all, certificates.StatusOf("acme:"+name, []string{name}, chain, fault))
 	}

@@ -27,24 +27,17 @@ const (
 	readTimeout = 5 * time.Second
 	// unlockTimeout bounds the release of the locks at the end, and the wait for them.
 	unlockTimeout = 2 * time.Second
-
-	// The pause after an error of an order or renewal doubles from firstPause to maxPause.
-	firstPause = 100 * time.Millisecond
-	maxPause   = 10 * time.Second
 )
 
 // consulStorage is a certmagic.Storage in Consul's KV store, which replicas share. The
 // value of a key is certmagic's value, encrypted by cipher; its flags are the time of the last
 // change in milliseconds since 1970. It is safe for concurrent use.
-//
-// Operations with a context of patiently are repeated until they succeed: certmagic would
-// give up an order if Consul is away.
 type consulStorage struct {
+	storage
 	client      *consul.Client
 	prefix      string
 	cipher      *certificates.Cipher // nil: values are not encrypted
-	log         zerolog.Logger
-	reading     [2]chan struct{} // one element for each read in flight: outside of orders and renewals, and within
+	reading     [2]chan struct{}     // one element for each read in flight: outside of orders and renewals, and within
 	stopProbing func()
 
 	mu sync.Mutex
@@ -52,83 +45,27 @@ type consulStorage struct {
 	locks  map[string]*consul.Lock // that are held, by name
 	asked  map[string]*asked       // reads in flight outside of orders and renewals, by key
 	closed bool
-	errs   [2]error // of the last read and the last change; nil: it succeeded
 }
-
-// access is the kind of an operation. A token may be enough for one and not for the other.
-type access uint8
-
-const (
-	reads access = iota
-	changes
-)
 
 // newConsulStorage returns the storage below prefix. The caller must call close.
 func newConsulStorage(client *consul.Client, prefix string, cipher *certificates.Cipher, log zerolog.Logger) *consulStorage {
 	return &consulStorage{
-		client: client, prefix: prefix, cipher: cipher, log: log, reading: [2]chan struct{}{make(chan struct{}, maxReads), make(chan struct{}, maxReads)},
+		storage: storage{
+			place: "consul_kv:" + prefix, log: log, misfits: make(map[string]bool), changed: client.Changed,
+			final: func(err error) bool {
+				return errors.Is(err, certificates.ErrSealed) || consul.Denied(err) && !mayPass(err)
+			},
+		},
+		client: client, prefix: prefix, cipher: cipher, reading: [2]chan struct{}{make(chan struct{}, maxReads), make(chan struct{}, maxReads)},
 		stopProbing: client.KeepProbing(), locks: make(map[string]*consul.Lock), asked: make(map[string]*asked),
 	}
 }
 
-type patience struct{}
-
-// patiently returns a context of operations that are repeated until they succeed, or ctx
-// ends.
-func patiently(ctx context.Context) context.Context { return context.WithValue(ctx, patience{}, true) }
-
 // key returns the key in Consul.
 func (s *consulStorage) key(key string) string { return path.Join(s.prefix, key) }
 
-// do calls operation, once or until it succeeds.
-func (s *consulStorage) do(ctx context.Context, a access, operation func(context.Context) error) error {
-	for pause := firstPause; ; pause = min(2*pause, maxPause) {
-		changed := s.client.Changed()
-		err := operation(ctx)
-		if errors.Is(err, fs.ErrNotExist) {
-			s.note(a, nil)
-			return err
-		}
-		if ctx.Err() != nil {
-			return err
-		}
-		s.note(a, err)
-		if err == nil || ctx.Value(patience{}) == nil || errors.Is(err, certificates.ErrSealed) || consul.Denied(err) && !mayPass(err) {
-			return err
-		}
-		timer := time.NewTimer(pause/2 + s.client.Jitter(pause))
-		select {
-		case <-timer.C:
-		case <-changed:
-		case <-ctx.Done():
-		}
-		timer.Stop()
-	}
-}
-
 // mayPass reports whether an operator or time may end the refusal err.
 func mayPass(err error) bool { return consul.Forbidden(err) || consul.StatusCode(err) == 429 }
-
-// note records the result of an operation, and logs when errors begin and end.
-func (s *consulStorage) note(a access, err error) {
-	s.mu.Lock()
-	before := errors.Join(s.errs[:]...)
-	s.errs[a] = err
-	now := errors.Join(s.errs[:]...)
-	s.mu.Unlock()
-	if now != nil && before == nil {
-		s.log.Warn().Err(err).Str("keys", s.prefix).Msg("acme: the storage in Consul cannot be used: certificates stay in use, but are not renewed")
-	} else if now == nil && before != nil {
-		s.log.Info().Str("keys", s.prefix).Msg("acme: the storage in Consul can be used again")
-	}
-}
-
-// fault returns why the storage cannot be used, or nil.
-func (s *consulStorage) fault() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return errors.Join(s.errs[:]...)
-}
 
 // read calls operation as do does, with few others at the same time.
 func (s *consulStorage) read(ctx context.Context, operation func(context.Context) error) error {
@@ -208,9 +145,14 @@ func (s *consulStorage) encryptAll(ctx context.Context) error {
 // locks is the directory of the locks.
 const locks = "locks/"
 
-// Load implements certmagic.Storage. Outside of orders and renewals, one read of a key serves
-// all who wait for it: anyone can cause them by requests for challenges.
+// Load implements certmagic.Storage.
 func (s *consulStorage) Load(ctx context.Context, key string) ([]byte, error) {
+	return s.whole(ctx, key, s.share)
+}
+
+// share is load. Outside of orders and renewals, one read of a key serves
+// all who wait for it: anyone can cause them by requests for challenges.
+func (s *consulStorage) share(ctx context.Context, key string) ([]byte, error) {
 	if ctx.Value(patience{}) != nil {
 		return s.load(ctx, key)
 	}
@@ -280,6 +222,9 @@ func (s *consulStorage) Delete(ctx context.Context, key string) error {
 // Exists implements certmagic.Storage.
 func (s *consulStorage) Exists(ctx context.Context, key string) bool {
 	_, err := s.Stat(ctx, key)
+	if err == nil && isCertificate(key) {
+		_, err = s.Load(ctx, key)
+	}
 	return err == nil
 }
 

@@ -76,15 +76,15 @@ func TestConsulStorage(t *testing.T) {
 			t.Helper()
 			verify.That(t, errors.Is(err, fs.ErrNotExist), "%s: %s: %v", name, what, err)
 		}
-		_, err := s.Load(ctx, "a/b.crt")
+		_, err := s.Load(ctx, "a/b.pem")
 		missing("Load", err)
 		_, err = s.Stat(ctx, "a")
 		missing("Stat", err)
 		_, err = s.List(ctx, "a", true)
 		missing("List", err)
-		verify.NoError(t, s.Delete(ctx, "a/b.crt"))
+		verify.NoError(t, s.Delete(ctx, "a/b.pem"))
 		begin := time.Now().Truncate(time.Millisecond)
-		for _, key := range []string{"a/b.crt", "a/c/d.key", "a/c/e/f.json", "ab"} {
+		for _, key := range []string{"a/b.pem", "a/c/d.key", "a/c/e/f.json", "ab"} {
 			verify.NoError(t, s.Store(ctx, key, []byte("before")))
 			verify.NoError(t, s.Store(ctx, key, []byte("value of "+key)))
 		}
@@ -94,16 +94,16 @@ func TestConsulStorage(t *testing.T) {
 		verify.That(t, err == nil && info.IsTerminal && info.Key == "a/c/d.key" && info.Size == 18 && !info.Modified.Before(begin.Add(-time.Second)), "%s: %+v, %v", name, info, err)
 		info, err = s.Stat(ctx, "a/c")
 		verify.That(t, err == nil && !info.IsTerminal, "%s: a directory: %+v, %v", name, info, err)
-		verify.That(t, s.Exists(ctx, "a/c") && s.Exists(ctx, "a/b.crt") && !s.Exists(ctx, "a/b") && !s.Exists(ctx, "c"), "%s: Exists is wrong", name)
-		if keys, err := s.List(ctx, "a", false); err != nil || !slices.Equal(keys, []string{"a/b.crt", "a/c"}) {
+		verify.That(t, s.Exists(ctx, "a/c") && s.Exists(ctx, "a/b.pem") && !s.Exists(ctx, "a/b") && !s.Exists(ctx, "c"), "%s: Exists is wrong", name)
+		if keys, err := s.List(ctx, "a", false); err != nil || !slices.Equal(keys, []string{"a/b.pem", "a/c"}) {
 			t.Errorf("%s: %q, %v", name, keys, err)
 		}
 		keys, err := s.List(ctx, "a", true)
-		for _, key := range []string{"a/b.crt", "a/c/d.key", "a/c/e/f.json"} {
+		for _, key := range []string{"a/b.pem", "a/c/d.key", "a/c/e/f.json"} {
 			verify.That(t, err == nil && slices.Contains(keys, key) && !slices.Contains(keys, "ab"), "%s: %q, %v", name, keys, err)
 		}
 		verify.NoError(t, s.Delete(ctx, "a/c"))
-		verify.That(t, !s.Exists(ctx, "a/c/d.key") && !s.Exists(ctx, "a/c") && s.Exists(ctx, "a/b.crt") && s.Exists(ctx, "ab"), "%s: Delete deletes something else", name)
+		verify.That(t, !s.Exists(ctx, "a/c/d.key") && !s.Exists(ctx, "a/c") && s.Exists(ctx, "a/b.pem") && s.Exists(ctx, "ab"), "%s: Delete deletes something else", name)
 	}
 	for _, name := range []string{"issue_cert_a.example", "issue_cert_*.example"} {
 		s := newStorage(t, agent.URL(), token.SecretID)
@@ -202,17 +202,9 @@ func TestManagerEncrypts(t *testing.T) {
 		})
 	}
 	inUse := func(s certificates.Status) bool { return !s.Expires.IsZero() && s.Fault == nil }
-	files := testcert.Write(t, t.TempDir(), "a.example")
-	s := newStorage(t, agent.URL(), "")
 	m := newManager(t, Options{Storage: t.TempDir()})
-	issuer := m.issuer.IssuerKey()
-	for key, file := range map[string]string{
-		certmagic.StorageKeys.SiteCert(issuer, "a.example"): files.Cert, certmagic.StorageKeys.SitePrivateKey(issuer, "a.example"): files.Key,
-	} {
-		text := verify.Result(os.ReadFile(file)).Must(t)
-		verify.NoError(t, s.Store(t.Context(), key, text))
-	}
-	verify.NoError(t, s.Store(t.Context(), certmagic.StorageKeys.SiteMeta(issuer, "a.example"), []byte(`{"sans":["a.example"]}`)))
+	cert, key := testcert.PEM("a.example")
+	storePair(t, newStorage(t, agent.URL(), ""), m.issuer.IssuerKey(), cert, key)
 
 	cipher, _ := newCipher(t)
 	m = start(cipher)

@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"math"
+	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/rs/zerolog"
 	"golang.org/x/sync/semaphore"
+
+	"sluice/discovery/saved"
 )
 
 var errClosed = errors.New("acme: the storage is closed")
@@ -15,6 +20,7 @@ var errClosed = errors.New("acme: the storage is closed")
 // files is a certmagic.FileStorage that can be closed: certmagic's jobs go on for a moment after
 // the end of their context, and certmagic does not wait for them. It is safe for concurrent use.
 type files struct {
+	storage
 	certmagic.FileStorage
 	ending context.Context // of the waits for locks
 	end    context.CancelFunc
@@ -24,29 +30,60 @@ type files struct {
 	closed  bool         // guarded by writing
 }
 
-// newFiles returns the storage in directory. The caller must call close.
-func newFiles(directory string) *files {
-	s := &files{FileStorage: certmagic.FileStorage{Path: directory}, held: semaphore.NewWeighted(math.MaxInt64)}
+// newFiles returns the storage in directory. copies: it has copies, for which no operation is repeated. The caller must call close.
+func newFiles(directory string, copies bool, log zerolog.Logger) *files {
+	s := &files{
+		storage: storage{
+			place: directory, log: log, misfits: make(map[string]bool), changed: func() <-chan struct{} { return nil },
+			final: func(error) bool { return copies },
+		},
+		FileStorage: certmagic.FileStorage{Path: directory}, held: semaphore.NewWeighted(math.MaxInt64),
+	}
 	s.ending, s.end = context.WithCancel(context.Background())
 	return s
 }
 
+// Load implements certmagic.Storage.
+func (s *files) Load(ctx context.Context, key string) ([]byte, error) {
+	return s.whole(ctx, key, func(ctx context.Context, key string) (value []byte, err error) {
+		err = s.do(ctx, reads, func(ctx context.Context) (err error) {
+			value, err = s.FileStorage.Load(ctx, key)
+			return err
+		})
+		return value, err
+	})
+}
+
+// Exists implements certmagic.Storage, for keys that are no directories.
+func (s *files) Exists(ctx context.Context, key string) bool {
+	_, err := s.Load(ctx, key)
+	return err == nil
+}
+
 // Store implements certmagic.Storage.
 func (s *files) Store(ctx context.Context, key string, value []byte) error {
-	s.writing.RLock()
-	defer s.writing.RUnlock()
-	if s.closed {
-		return errClosed
-	}
-	return s.FileStorage.Store(ctx, key, value)
+	return s.do(ctx, changes, func(ctx context.Context) error {
+		s.writing.RLock()
+		defer s.writing.RUnlock()
+		if s.closed {
+			return errClosed
+		}
+		name := s.Filename(key)
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			return err
+		}
+		return saved.Replace(name, value) // FileStorage.Store leaves what a crash has left, such as keys
+	})
 }
 
 // Lock implements certmagic.Locker.
 func (s *files) Lock(ctx context.Context, name string) error {
-	_, err := s.lock(ctx, name, func(ctx context.Context, name string) (bool, error) {
-		return true, s.FileStorage.Lock(ctx, name)
+	return s.do(ctx, changes, func(ctx context.Context) error {
+		_, err := s.lock(ctx, name, func(ctx context.Context, name string) (bool, error) {
+			return true, s.FileStorage.Lock(ctx, name)
+		})
+		return err
 	})
-	return err
 }
 
 // TryLock implements certmagic.TryLocker.
@@ -64,6 +101,9 @@ func (s *files) lock(ctx context.Context, name string, take func(context.Context
 	defer cancel()
 	defer context.AfterFunc(s.ending, cancel)()
 	taken, err := take(ctx, name)
+	if err != nil && s.ending.Err() != nil {
+		return false, errors.Join(errClosed, err)
+	}
 	if err != nil || !taken {
 		return false, err
 	}

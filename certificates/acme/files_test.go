@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"sluice/test/verify"
 )
 
@@ -46,7 +48,7 @@ func TestFilesEnd(t *testing.T) {
 	for _, hangs := range []bool{false, true} {
 		dir := t.TempDir()
 		synctest.Test(t, func(t *testing.T) {
-			s, other := newFiles(dir), newFiles(dir)
+			s, other := newFiles(dir, false, zerolog.Nop()), newFiles(dir, false, zerolog.Nop())
 			verify.NoError(t, other.Lock(t.Context(), "other"))
 			verify.NoError(t, s.Lock(t.Context(), "order"))
 			verify.NoError(t, s.Store(t.Context(), "certificate", nil))

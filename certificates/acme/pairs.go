@@ -21,7 +21,7 @@ type Pair struct {
 	Key  string `json:"key"`
 }
 
-// Adopt puts certificates into use, by name, until the manager has later ones. They come from
+// Adopt puts certificates into use, by name, until the storage has valid ones. They come from
 // a process or a manager before this one, and the storage may be away. Those that have
 // expired, or end before the one in use, are ignored.
 func (m *Manager) Adopt(pairs map[string]Pair) {
@@ -107,13 +107,17 @@ func (m *Manager) stored(ctx context.Context, name string) (p Pair, err error) {
 	return p, fmt.Errorf("acme: %w", err)
 }
 
-// inUseLocked returns the certificate of a name that ends last; nil: there is none.
+// inUseLocked returns the certificate of a name that ends last; nil: there is none. An adopted one, which may be of another
+// authority, counts only while the storage has none that is valid.
 func (m *Manager) inUseLocked(name string) *tls.Certificate {
-	c := m.adopted[name]
+	var c *tls.Certificate
 	for _, managed := range m.cache.AllMatchingCertificates(name) {
-		if c == nil || !managed.Leaf.NotAfter.Before(c.Leaf.NotAfter) {
+		if c == nil || managed.Leaf.NotAfter.After(c.Leaf.NotAfter) {
 			c = &managed.Certificate
 		}
+	}
+	if a := m.adopted[name]; a != nil && (c == nil || c.Leaf.NotAfter.Before(time.Now()) && c.Leaf.NotAfter.Before(a.Leaf.NotAfter)) {
+		return a
 	}
 	return c
 }

@@ -36,4 +36,11 @@ var certificatesFaults = []mutation{
 		new:  "Value: value, Flags",
 		test: "./certificates/acme TestEncryptionInConsul|TestManagerEncrypts",
 	},
+	{
+		name: "certificate-with-another-key-is-used",
+		file: "certificates/acme/storage.go",
+		old:  "if misfit == nil {",
+		new:  "if misfit == nil || len(value) > 0 {",
+		test: "./certificates/acme TestMisfitsAreAbsent",
+	},
 }

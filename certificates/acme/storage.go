@@ -1,0 +1,128 @@
+package acme
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// The pause after an error of an order or renewal doubles from firstPause to maxPause.
+const (
+	firstPause = 100 * time.Millisecond
+	maxPause   = 10 * time.Second
+)
+
+// storage is what a certmagic.Storage in Consul and one in files have in common. It is safe for concurrent use.
+//
+// Operations with a context of patiently are repeated until they succeed: certmagic would
+// give up an order if Consul is away, or a disk is full.
+type storage struct {
+	place   string // for people
+	log     zerolog.Logger
+	final   func(error) bool       // a repetition does not help
+	changed func() <-chan struct{} // closed when operations should be repeated at once
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	errs    [2]error        // of the last read and the last change; nil: it succeeded
+	misfits map[string]bool // keys of certificates that do not fit their private keys
+}
+
+// access is the kind of an operation. A token may be enough for one and not for the other.
+type access uint8
+
+const (
+	reads access = iota
+	changes
+)
+
+type patience struct{}
+
+// patiently returns a context of operations that are repeated until they succeed, or ctx
+// ends.
+func patiently(ctx context.Context) context.Context { return context.WithValue(ctx, patience{}, true) }
+
+// do calls operation, once or until it succeeds.
+func (s *storage) do(ctx context.Context, a access, operation func(context.Context) error) error {
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		changed := s.changed()
+		err := operation(ctx)
+		if a == reads && errors.Is(err, fs.ErrNotExist) {
+			s.note(a, nil)
+			return err
+		}
+		if ctx.Err() != nil || errors.Is(err, errClosed) {
+			return err
+		}
+		s.note(a, err)
+		if err == nil || ctx.Value(patience{}) == nil || s.final(err) {
+			return err
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause))
+		select {
+		case <-timer.C:
+		case <-changed:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// note records the result of an operation, and logs when errors begin and end.
+func (s *storage) note(a access, err error) {
+	s.mu.Lock()
+	before := errors.Join(s.errs[:]...)
+	s.errs[a] = err
+	now := errors.Join(s.errs[:]...)
+	s.mu.Unlock()
+	if now != nil && before == nil {
+		s.log.Warn().Err(err).Str("storage", s.place).Msg("acme: the storage cannot be used: certificates stay in use")
+	} else if now == nil && before != nil {
+		s.log.Info().Str("storage", s.place).Msg("acme: the storage can be used again")
+	}
+}
+
+// fault returns why the storage cannot be used, or nil.
+func (s *storage) fault() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Join(s.errs[:]...)
+}
+
+// isCertificate reports whether a key is one of a certificate. The private key beside it ends with .key.
+func isCertificate(key string) bool { return strings.HasSuffix(key, ".crt") }
+
+// whole returns what load returns for a key. A certificate that does not fit its private key is not there: a crash
+// between the writes of the two leaves it, and so do two replicas that write because one has lost its lock. certmagic
+// would neither use nor replace it. It orders what is not there, but looks again when it has the lock of the writes,
+// so a pair that is just being written costs no order.
+func (s *storage) whole(ctx context.Context, key string, load func(context.Context, string) ([]byte, error)) ([]byte, error) {
+	value, err := load(ctx, key)
+	if err != nil || !isCertificate(key) {
+		return value, err
+	}
+	private, err := load(ctx, strings.TrimSuffix(key, ".crt")+".key")
+	if err != nil {
+		return nil, err
+	}
+	_, misfit := tls.X509KeyPair(value, private)
+	s.mu.Lock()
+	before := s.misfits[key]
+	s.misfits[key] = misfit != nil
+	s.mu.Unlock()
+	if misfit == nil {
+		return value, nil
+	}
+	if !before {
+		s.log.Warn().Err(misfit).Str("storage", s.place).Str("key", key).Msg("acme: a certificate does not fit its private key: it is not used, and ordered anew")
+	}
+	return nil, fmt.Errorf("%s: %w: %w", key, fs.ErrNotExist, misfit)
+}

@@ -1,0 +1,138 @@
+package acme
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/rs/zerolog"
+
+	"sluice/test/consultest"
+	"sluice/test/testcert"
+	"sluice/test/verify"
+)
+
+// newAuthority returns an authority that issues nothing, and a channel with a value for each question.
+func newAuthority(t *testing.T) (directory string, asked chan string) {
+	t.Helper()
+	asked = make(chan string, 100)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case asked <- r.URL.Path:
+		default:
+		}
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL + "/dir", asked
+}
+
+// storePair stores the certificate of a.example and its private key as certmagic does.
+func storePair(t *testing.T, s certmagic.Storage, issuer string, cert, key []byte) {
+	t.Helper()
+	for name, value := range map[string][]byte{
+		certmagic.StorageKeys.SiteCert(issuer, "a.example"): cert, certmagic.StorageKeys.SitePrivateKey(issuer, "a.example"): key,
+		certmagic.StorageKeys.SiteMeta(issuer, "a.example"): []byte(`{"sans":["a.example"]}`),
+	} {
+		verify.NoError(t, s.Store(t.Context(), name, value))
+	}
+}
+
+// A certificate that does not fit its private key is not there, in both storages.
+func TestMisfitsAreAbsent(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	var log bytes.Buffer
+	inConsul := newConsulStorage(newClient(t, agent.URL(), ""), "sluice-acme", nil, zerolog.New(&log))
+	defer inConsul.close()
+	inFiles := newFiles(t.TempDir(), false, zerolog.New(&log))
+	defer inFiles.close()
+	cert, key := testcert.PEM("a.example")
+	_, other := testcert.PEM("a.example")
+	for name, s := range map[string]certmagic.Storage{"consul": inConsul, "files": inFiles} {
+		log.Reset()
+		verify.NoError(t, s.Store(t.Context(), "a/a.crt", cert))
+		verify.NoError(t, s.Store(t.Context(), "a/a.key", other))
+		for range 2 {
+			_, err := s.Load(t.Context(), "a/a.crt")
+			verify.That(t, errors.Is(err, fs.ErrNotExist) && !s.Exists(t.Context(), "a/a.crt"), "%s: it is there: %v", name, err)
+		}
+		value, err := s.Load(t.Context(), "a/a.key")
+		verify.That(t, err == nil && bytes.Equal(value, other) && s.Exists(t.Context(), "a/a.key"), "%s: the key is not there: %v", name, err)
+		verify.Equal(t, strings.Count(log.String(), "does not fit its private key"), 1, "%s: %s", name, log.String())
+		verify.NoError(t, s.Store(t.Context(), "a/a.key", key))
+		value, err = s.Load(t.Context(), "a/a.crt")
+		verify.That(t, err == nil && bytes.Equal(value, cert) && s.Exists(t.Context(), "a/a.crt"), "%s: one that fits is not there: %v", name, err)
+	}
+}
+
+// Whatever the directory has or lacks, in the end there is an order: of a certificate with another key, as a crash
+// leaves it, and once a directory that could not be read can be.
+func TestOrdersDespiteTheDirectory(t *testing.T) {
+	cert, _ := testcert.PEM("a.example")
+	_, key := testcert.PEM("a.example")
+	for name, dir := range map[string]string{"another key": t.TempDir(), "unreadable": filepath.Join(t.TempDir(), "storage")} {
+		directory, asked := newAuthority(t)
+		m := verify.Result(New(Options{Directory: directory, Storage: dir, Log: zerolog.Nop()})).Must(t)
+		defer m.Close()
+		unreadable := name == "unreadable"
+		if unreadable {
+			verify.NoError(t, os.WriteFile(dir, nil, 0o600)) // it is not a directory
+		} else {
+			storePair(t, m.files, m.issuer.IssuerKey(), cert, key)
+		}
+		verify.NoError(t, m.Manage([]string{"a.example"}))
+		if unreadable {
+			consultest.Await(t, "the fault is told", func() bool { return m.Statuses([]string{"a.example"})[0].Fault != nil })
+			verify.NoError(t, os.Remove(dir))
+		}
+		consultest.Await(t, name+": there is an order", func() bool { return len(asked) > 0 })
+	}
+}
+
+// A valid certificate of the storage is used, and not one of another authority that ends later.
+func TestStoredCertificatesBeforeAdopted(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		ends time.Duration // the stored one
+		want string
+	}{{"valid", time.Hour, "1"}, {"expired", -time.Hour, "2"}} {
+		m := newManager(t, Options{Storage: t.TempDir()})
+		pair := func(number int64, end time.Duration) (cert, key []byte) {
+			return testcert.PEM("a.example", testcert.Lasting(-time.Hour*2, end), func(c *x509.Certificate) { c.SerialNumber.SetInt64(number) })
+		}
+		cert, key := pair(1, test.ends)
+		storePair(t, m.files, m.issuer.IssuerKey(), cert, key)
+		cert, key = pair(2, 2*time.Hour)
+		m.Adopt(map[string]Pair{"a.example": {string(cert), string(key)}})
+		verify.NoError(t, m.Manage([]string{"a.example"}))
+		consultest.Await(t, "the stored one is known", func() bool { return len(m.cache.AllMatchingCertificates("a.example")) > 0 })
+		c := verify.Result(m.Certificate(&tls.ClientHelloInfo{ServerName: "a.example"})).Must(t)
+		verify.Equal(t, c.Leaf.SerialNumber.String(), test.want, "%s: the certificate", test.name)
+	}
+}
+
+// What an order has failed with is over when another replica's certificate is in use.
+func TestFailureEndsWithAnotherCertificate(t *testing.T) {
+	m := newManager(t, Options{Storage: t.TempDir()})
+	verify.NoError(t, m.Manage([]string{"a.example"}))
+	failed := errors.New("no challenge was answered")
+	m.record("a.example", failed)
+	fault := func() error { return m.Statuses([]string{"a.example"})[0].Fault }
+	verify.That(t, errors.Is(fault(), failed), "the failure is not told: %v", fault())
+	cert, key := testcert.PEM("a.example")
+	m.Adopt(map[string]Pair{"a.example": {string(cert), string(key)}})
+	verify.Succeeds(t, fault())
+	m.record("a.example", failed)
+	verify.That(t, errors.Is(fault(), failed), "the failure of the renewal is not told: %v", fault())
+}
