@@ -76,47 +76,44 @@ func TestHedge(t *testing.T) {
 // The first peer may still answer first, or be the only one left.
 func TestHedgeFirstPeerWins(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		name   string
+	type test struct {
 		second func(c *originConn, answered <-chan struct{})
-	}{
-		{"second slower", func(c *originConn, answered <-chan struct{}) {
+	}
+	eachCase(t, map[string]test{
+		"second slower": {func(c *originConn, answered <-chan struct{}) {
 			<-answered
 			io.WriteString(c.Conn, okResponse)
 		}},
-		{"second breaks off", func(*originConn, <-chan struct{}) {}},
-		{"second talks nonsense later", func(c *originConn, answered <-chan struct{}) {
+		"second breaks off": {func(*originConn, <-chan struct{}) {}},
+		"second talks nonsense later": {func(c *originConn, answered <-chan struct{}) {
 			<-answered
 			io.WriteString(c.Conn, "nonsense\r\n")
 		}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			var asked atomic.Int32
-			hedging, answered := make(chan struct{}), make(chan struct{})
-			hedge, answer := sync.OnceFunc(func() { close(hedging) }), sync.OnceFunc(func() { close(answered) })
-			serve := func(c *originConn) bool { // whoever is asked first is the first
-				if _, ok := c.request(); !ok {
-					return false
-				}
-				if asked.Add(1) == 1 {
-					<-hedging
-					time.Sleep(20 * time.Millisecond) // for the second to break off in
-					return c.write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
-				}
-				hedge()
-				test.second(c, answered)
+	}, func(t *testing.T, test test) {
+		var asked atomic.Int32
+		hedging, answered := make(chan struct{}), make(chan struct{})
+		hedge, answer := sync.OnceFunc(func() { close(hedging) }), sync.OnceFunc(func() { close(answered) })
+		serve := func(c *originConn) bool { // whoever is asked first is the first
+			if _, ok := c.request(); !ok {
 				return false
 			}
-			p := startProxy(t, Options{}, startOrigin(t, serve).address(), startOrigin(t, serve).address())
-			hedged(p, 1)
-			t.Cleanup(func() { hedge(); answer() }) // the peers end whatever happens
-			status, body := get(t, p, "GET")
-			verify.That(t, status == 200 && body == "first", "got %d %q", status, body)
-			answer()
-			verify.Equal(t, asked.Load(), 2, "peers were asked")
-		})
-	}
+			if asked.Add(1) == 1 {
+				<-hedging
+				time.Sleep(20 * time.Millisecond) // for the second to break off in
+				return c.write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
+			}
+			hedge()
+			test.second(c, answered)
+			return false
+		}
+		p := startProxy(t, Options{}, startOrigin(t, serve).address(), startOrigin(t, serve).address())
+		hedged(p, 1)
+		t.Cleanup(func() { hedge(); answer() }) // the peers end whatever happens
+		status, body := get(t, p, "GET")
+		verify.That(t, status == 200 && body == "first", "got %d %q", status, body)
+		answer()
+		verify.Equal(t, asked.Load(), 2, "peers were asked")
+	})
 }
 
 // An exchange that is kept for a client that is gone goes on also where a second

@@ -100,26 +100,23 @@ func TestStreamArrivesAfterAnswerToGoAway(t *testing.T) {
 // connections, one has a reader that looks after the arrival.
 func TestStreamArrivesAsGoAwayEnds(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		name           string
+	type test struct {
 		answers, parts bool
-	}{
-		{"answered", true, false},
-		{"not answered", false, false},
-		{"answered, in parts", true, true},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			var err error
-			for range 20 {
-				p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, answersOK(t))
-				if err = p.sendAsGoAwayEnds(test.answers, test.parts); err == nil {
-					return
-				}
-			}
-			t.Error(err)
-		})
 	}
+	eachCase(t, map[string]test{
+		"answered":           {true, false},
+		"not answered":       {false, false},
+		"answered, in parts": {true, true},
+	}, func(t *testing.T, test test) {
+		var err error
+		for range 20 {
+			p := startProxy(t, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, answersOK(t))
+			if err = p.sendAsGoAwayEnds(test.answers, test.parts); err == nil {
+				return
+			}
+		}
+		t.Error(err)
+	})
 }
 
 // sendAsGoAwayEnds sends the stream 3 as the time for streams after GOAWAY ends, in two parts or one, and

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -20,23 +19,21 @@ import (
 func TestSlowClients(t *testing.T) {
 	t.Parallel()
 	const short = 60 * time.Millisecond
-	for _, test := range []struct {
-		name, first, want string
-		timeouts          Timeouts // no other one may come before it
-	}{
-		{"nothing", "", "", Timeouts{Idle: short}},
-		{"half a head", "GET / HTTP/1.1\r\nHo", "HTTP/1.1 408 ", Timeouts{Head: 2 * time.Second}}, // of a TLS handshake too
-		{"half a small body", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc", "HTTP/1.1 408 ", Timeouts{Body: short}},
-		{"half a large body", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc", "HTTP/1.1 408 ", Timeouts{Body: short}},
-		{"half a chunked body", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc", "HTTP/1.1 408 ", Timeouts{Body: short}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			p := startProxy(t, Options{Timeouts: test.timeouts}, answersOK(t))
-			got := p.raw(test.first)
-			verify.That(t, strings.HasPrefix(got, test.want) && (test.want != "" || got == ""), "got %q, want %q", got, test.want)
-		})
+	type test struct {
+		first, want string
+		timeouts    Timeouts // no other one may come before it
 	}
+	eachCase(t, map[string]test{
+		"nothing":             {"", "", Timeouts{Idle: short}},
+		"half a head":         {"GET / HTTP/1.1\r\nHo", "HTTP/1.1 408 ", Timeouts{Head: 2 * time.Second}}, // of a TLS handshake too
+		"half a small body":   {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc", "HTTP/1.1 408 ", Timeouts{Body: short}},
+		"half a large body":   {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc", "HTTP/1.1 408 ", Timeouts{Body: short}},
+		"half a chunked body": {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc", "HTTP/1.1 408 ", Timeouts{Body: short}},
+	}, func(t *testing.T, test test) {
+		p := startProxy(t, Options{Timeouts: test.timeouts}, answersOK(t))
+		got := p.raw(test.first)
+		verify.That(t, strings.HasPrefix(got, test.want) && (test.want != "" || got == ""), "got %q, want %q", got, test.want)
+	})
 }
 
 // A head that trickles in is not saved by each byte being in time.
@@ -84,36 +81,33 @@ func TestClientThatDoesNotRead(t *testing.T) {
 // when its time to drain is over.
 func TestDrainWithOpenStream(t *testing.T) {
 	t.Parallel()
-	for _, cut := range []bool{false, true} {
-		t.Run(fmt.Sprintf("cut %v", cut), func(t *testing.T) {
-			t.Parallel()
-			proceed := make(chan struct{})
-			origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-				io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none")
-				<-proceed
-				return c.write("two")
-			}))
-			p := startProxy(t, Options{}, origin.address())
-			if cut {
-				p.reconfigure(balancer.Options{DrainTimeout: 50 * time.Millisecond})
-			}
-			conn := p.send(getRequest)
-			eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
-			p.setPeers()
-			p.expect(closingRequest, "503")
-			if !cut {
-				close(proceed)
-			}
-			answer, err := io.ReadAll(io.LimitReader(conn, int64(len("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nonetwo"))))
-			complete := err == nil && strings.HasSuffix(string(answer), "onetwo")
-			verify.That(t, complete != cut, "got %q, %v", answer, err)
-			if cut {
-				close(proceed)
-			}
-			eventually(t, "the peer is gone", func() bool { return len(p.pool.Snapshot().Draining) == 0 })
-			eventually(t, "connections closed", func() bool { return origin.open() == 0 })
-		})
-	}
+	eachCase(t, map[string]bool{"finished": false, "cut": true}, func(t *testing.T, cut bool) {
+		proceed := make(chan struct{})
+		origin := startOrigin(t, afterRequest(func(c *originConn) bool {
+			io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none")
+			<-proceed
+			return c.write("two")
+		}))
+		p := startProxy(t, Options{}, origin.address())
+		if cut {
+			p.reconfigure(balancer.Options{DrainTimeout: 50 * time.Millisecond})
+		}
+		conn := p.send(getRequest)
+		eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
+		p.setPeers()
+		p.expect(closingRequest, "503")
+		if !cut {
+			close(proceed)
+		}
+		answer, err := io.ReadAll(io.LimitReader(conn, int64(len("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nonetwo"))))
+		complete := err == nil && strings.HasSuffix(string(answer), "onetwo")
+		verify.That(t, complete != cut, "got %q, %v", answer, err)
+		if cut {
+			close(proceed)
+		}
+		eventually(t, "the peer is gone", func() bool { return len(p.pool.Snapshot().Draining) == 0 })
+		eventually(t, "connections closed", func() bool { return origin.open() == 0 })
+	})
 }
 
 // Idle connections to a peer are closed after their time, or after the time
@@ -169,49 +163,47 @@ func (l *failingListener) Accept() (net.Conn, error) {
 // A client that goes away while it waits for its response frees the peer.
 func TestClientThatGoesAwayWaiting(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		name, first string
-		keep        bool
-	}{
-		{"before the response", "", false},
-		{"within the response", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc", false},
-		{"and the exchange goes on", "", true},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			left := make(chan struct{})
-			leave := sync.OnceFunc(func() { close(left) })
-			origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-				io.WriteString(c.Conn, test.first)
-				if test.keep {
-					<-left
-					io.WriteString(c.Conn, okResponse)
-				}
-				io.ReadAll(c.Conn)
-				return false
-			}))
-			t.Cleanup(leave) // the peer ends whatever happens
-			p := startProxy(t, Options{KeepForGoneClients: test.keep}, origin.address())
-			conn := p.send(getRequest)
-			eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
-			if test.first != "" {
-				io.ReadFull(conn, make([]byte, len(test.first)))
-			}
-			conn.Close()
-			if test.keep {
-				p.sweptFor(looks) // for the exchange to be broken off in
-			}
-			leave()
-			if !test.keep {
-				eventually(t, "the peer's connection is closed", func() bool { return origin.open() == 0 })
-			}
-			eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
-			peer := p.pool.Snapshot().All[0]
-			verify.Equal(t, peer.Failures(), 0, "failures counted against the peer")
-			ok := peer.Outcomes()[balancer.OutcomeOK]
-			verify.That(t, test.keep == (ok == 1) || test.first != "", "%d exchanges went to their end", ok)
-		})
+	type test struct {
+		first string
+		keep  bool
 	}
+	eachCase(t, map[string]test{
+		"before the response":      {"", false},
+		"within the response":      {"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc", false},
+		"and the exchange goes on": {"", true},
+	}, func(t *testing.T, test test) {
+		left := make(chan struct{})
+		leave := sync.OnceFunc(func() { close(left) })
+		origin := startOrigin(t, afterRequest(func(c *originConn) bool {
+			io.WriteString(c.Conn, test.first)
+			if test.keep {
+				<-left
+				io.WriteString(c.Conn, okResponse)
+			}
+			io.ReadAll(c.Conn)
+			return false
+		}))
+		t.Cleanup(leave) // the peer ends whatever happens
+		p := startProxy(t, Options{KeepForGoneClients: test.keep}, origin.address())
+		conn := p.send(getRequest)
+		eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
+		if test.first != "" {
+			io.ReadFull(conn, make([]byte, len(test.first)))
+		}
+		conn.Close()
+		if test.keep {
+			p.sweptFor(looks) // for the exchange to be broken off in
+		}
+		leave()
+		if !test.keep {
+			eventually(t, "the peer's connection is closed", func() bool { return origin.open() == 0 })
+		}
+		eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
+		peer := p.pool.Snapshot().All[0]
+		verify.Equal(t, peer.Failures(), 0, "failures counted against the peer")
+		ok := peer.Outcomes()[balancer.OutcomeOK]
+		verify.That(t, test.keep == (ok == 1) || test.first != "", "%d exchanges went to their end", ok)
+	})
 }
 
 // A client that waits for long, and is there, gets its response.

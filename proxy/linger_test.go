@@ -22,53 +22,51 @@ func TestAnswerReachesClientThatSendsOn(t *testing.T) {
 	const post = "POST / HTTP/1.1\r\nHost: a\r\n"
 	block := strings.Repeat("x", 1000)
 	chunk := fmt.Sprintf("%x\r\n%s\r\n", len(block), block)
-	for _, test := range []struct {
-		name, request string
-		more          string // is sent again and again
-		answer        string // of the peer, given at once; okResponse if empty
-		status        int
-	}{
-		{"malformed head", "POST / HTTP/1.1\r\nHost a\r\n\r\n", block, "", 400},
-		{"head too long", "GET / HTTP/1.1\r\nHost: a\r\n", "X-Long: " + block + "\r\n", "", 431},
-		{"target too long", "GET /", block, "", 414},
-		{"body too long", post + "Content-Length: 1000000\r\n\r\n", block, "", 413},
-		{"chunked body too long", post + "Transfer-Encoding: chunked\r\n\r\n", chunk, "", 413},
-		{"malformed chunk", post + "Transfer-Encoding: chunked\r\n\r\n" + chunk + "x\r\n", chunk, "", 400},
-		{"no route", "POST / HTTP/1.1\r\nHost: nowhere\r\nContent-Length: 80000\r\n\r\n", block, "", 404},
-		{"early answer", post + "Content-Length: 80000\r\n\r\n", block, "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", 403},
-		{"early answer of unknown length", post + "Content-Length: 80000\r\n\r\n", block, "HTTP/1.1 403 Forbidden\r\n\r\nno", 403},
-		{"more than was announced", post + "Connection: close\r\nContent-Length: 3\r\n\r\nabc\r\n", "x", "", 200},
-		{"more than was announced, in chunks", post + "Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n\r\n", "x", "", 200},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
-				if test.answer == "" {
-					if _, err := io.Copy(io.Discard, r.Body); err != nil {
-						return false
-					}
-					return c.write(okResponse)
-				}
-				io.WriteString(c.Conn, test.answer)
-				c.Conn.(interface{ CloseWrite() error }).CloseWrite()
-				io.Copy(io.Discard, c.Conn)
-				return false
-			}))
-			p := startProxy(t, Options{Limits: Limits{BodyBytes: 100000}}, origin.address())
-			p.setRoutes(route.Route{Host: "a", Path: "/", Service: p.service})
-			for {
-				begin := time.Now()
-				answer, err := p.sendOn(test.request, test.more)
-				if err != nil && time.Since(begin) >= lingerTimeout {
-					continue // the machine has stood still for longer than a client is waited for
-				}
-				verify.Succeeds(t, err)
-				want := fmt.Sprintf("HTTP/1.1 %d ", test.status)
-				verify.That(t, strings.HasPrefix(answer, want) && strings.Contains(answer, "\r\n\r\n"), "got %q, want status %d", answer, test.status)
-				return
-			}
-		})
+	type test struct {
+		request string
+		more    string // is sent again and again
+		answer  string // of the peer, given at once; okResponse if empty
+		status  int
 	}
+	eachCase(t, map[string]test{
+		"malformed head":                     {"POST / HTTP/1.1\r\nHost a\r\n\r\n", block, "", 400},
+		"head too long":                      {"GET / HTTP/1.1\r\nHost: a\r\n", "X-Long: " + block + "\r\n", "", 431},
+		"target too long":                    {"GET /", block, "", 414},
+		"body too long":                      {post + "Content-Length: 1000000\r\n\r\n", block, "", 413},
+		"chunked body too long":              {post + "Transfer-Encoding: chunked\r\n\r\n", chunk, "", 413},
+		"malformed chunk":                    {post + "Transfer-Encoding: chunked\r\n\r\n" + chunk + "x\r\n", chunk, "", 400},
+		"no route":                           {"POST / HTTP/1.1\r\nHost: nowhere\r\nContent-Length: 80000\r\n\r\n", block, "", 404},
+		"early answer":                       {post + "Content-Length: 80000\r\n\r\n", block, "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", 403},
+		"early answer of unknown length":     {post + "Content-Length: 80000\r\n\r\n", block, "HTTP/1.1 403 Forbidden\r\n\r\nno", 403},
+		"more than was announced":            {post + "Connection: close\r\nContent-Length: 3\r\n\r\nabc\r\n", "x", "", 200},
+		"more than was announced, in chunks": {post + "Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n\r\n", "x", "", 200},
+	}, func(t *testing.T, test test) {
+		origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
+			if test.answer == "" {
+				if _, err := io.Copy(io.Discard, r.Body); err != nil {
+					return false
+				}
+				return c.write(okResponse)
+			}
+			io.WriteString(c.Conn, test.answer)
+			c.Conn.(interface{ CloseWrite() error }).CloseWrite()
+			io.Copy(io.Discard, c.Conn)
+			return false
+		}))
+		p := startProxy(t, Options{Limits: Limits{BodyBytes: 100000}}, origin.address())
+		p.setRoutes(route.Route{Host: "a", Path: "/", Service: p.service})
+		for {
+			begin := time.Now()
+			answer, err := p.sendOn(test.request, test.more)
+			if err != nil && time.Since(begin) >= lingerTimeout {
+				continue // the machine has stood still for longer than a client is waited for
+			}
+			verify.Succeeds(t, err)
+			want := fmt.Sprintf("HTTP/1.1 %d ", test.status)
+			verify.That(t, strings.HasPrefix(answer, want) && strings.Contains(answer, "\r\n\r\n"), "got %q, want status %d", answer, test.status)
+			return
+		}
+	})
 }
 
 // sendOn sends a request and then more again and again, also for a while after it

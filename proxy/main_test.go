@@ -41,3 +41,13 @@ func alone(t *testing.T) bool {
 	}
 	return false
 }
+
+// eachCase calls f for each case beside the others, in a subtest of its name.
+func eachCase[T any](t *testing.T, cases map[string]T, f func(t *testing.T, c T)) {
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f(t, c)
+		})
+	}
+}

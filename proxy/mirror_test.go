@@ -94,58 +94,55 @@ func recording(t testing.TB, got chan<- sight) http.HandlerFunc {
 // A copy has the method, target, fields and body that the peer of the service gets, over all
 // protocols and for all ways in which a body arrives.
 func TestCopyIsIdentical(t *testing.T) {
-	for _, protocol := range []string{"HTTP/1", "HTTP/2"} {
-		t.Run(protocol, func(t *testing.T) {
-			t.Parallel()
-			got, copied := make(chan sight, 1), make(chan sight, 1)
-			p := startProxy(t, Options{}, startServer(t, recording(t, got)))
-			p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 20 << 10}})
-			newTransport := p.NewTransport(someTransport)
-			if protocol == "HTTP/2" {
-				newTransport = p.NewHTTP2Transport(someTransport)
-			}
-			const most = 200 << 10
-			mt := startMirror(t, p, route.Mirror{BodyBytes: most}, &route.Actions{
-				Path: pathEdits(t, route.PathOptions{Strip: "/api", Add: "/v1"}), Host: "app.internal",
-				RequestHeaders:  headerEdits(t, map[string]string{"X-Mine": "$host $path"}, nil),
-				ResponseHeaders: headerEdits(t, map[string]string{"X-Theirs": "1"}, nil),
-			}, newTransport, startServer(t, recording(t, copied)))
-			sent, tooLong := 0, 0
-			for _, client := range []*http.Client{{Transport: new(http.Transport), Timeout: patience}, http2Client(t)} {
-				defer client.CloseIdleConnections()
-				for _, length := range []int{0, 1, 1000, 15 << 10, 19 << 10, 21 << 10, 100 << 10, most, most + 1, 1 << 20} {
-					for _, chunked := range []bool{false, true} {
-						want := strings.Repeat("0123456789", (length+9)/10)[:length]
-						var body io.Reader = strings.NewReader(want)
-						if chunked {
-							body = io.MultiReader(body)
-						}
-						request, _ := http.NewRequest("PUT", "http://"+p.address+"/api/x%20y?q=1", body)
-						request.Header.Set("X-Mine", "from the client")
-						request.Header.Set(route.MirrorField, "forged")
-						response := verify.Result(client.Do(request)).Must(t)
-						answer, err := io.ReadAll(response.Body)
-						response.Body.Close()
-						original := <-got
-						verify.Require(t, err == nil && string(answer) == want && original.body == want && original.mark == "" && response.Header.Get("X-Theirs") == "1",
-							"%d bytes, chunked %v: answer of %d bytes, %v; the peer got %q, mark %q", length, chunked, len(answer), err, original.request, original.mark)
-						if length > most {
-							tooLong++
-							continue
-						}
-						sent++
-						c := <-copied
-						verify.That(t, c.request == original.request && c.body == want && c.mark == "star", "%d bytes, chunked %v: the mirror got %q, %d bytes, mark %q, the peer %q", length, chunked, c.request, len(c.body), c.mark, original.request)
-						want = "PUT /v1/x%20y?q=1 app.internal " + "127.0.0.1"
-						verify.That(t, strings.HasPrefix(c.request, "PUT /v1/x%20y?q=1 app.internal ") && strings.HasSuffix(c.request, " 127.0.0.1"), "the mirror got %q, want %q", c.request, want)
+	eachCase(t, map[string]bool{"HTTP/1": false, "HTTP/2": true}, func(t *testing.T, http2 bool) {
+		got, copied := make(chan sight, 1), make(chan sight, 1)
+		p := startProxy(t, Options{}, startServer(t, recording(t, got)))
+		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 20 << 10}})
+		newTransport := p.NewTransport(someTransport)
+		if http2 {
+			newTransport = p.NewHTTP2Transport(someTransport)
+		}
+		const most = 200 << 10
+		mt := startMirror(t, p, route.Mirror{BodyBytes: most}, &route.Actions{
+			Path: pathEdits(t, route.PathOptions{Strip: "/api", Add: "/v1"}), Host: "app.internal",
+			RequestHeaders:  headerEdits(t, map[string]string{"X-Mine": "$host $path"}, nil),
+			ResponseHeaders: headerEdits(t, map[string]string{"X-Theirs": "1"}, nil),
+		}, newTransport, startServer(t, recording(t, copied)))
+		sent, tooLong := 0, 0
+		for _, client := range []*http.Client{{Transport: new(http.Transport), Timeout: patience}, http2Client(t)} {
+			defer client.CloseIdleConnections()
+			for _, length := range []int{0, 1, 1000, 15 << 10, 19 << 10, 21 << 10, 100 << 10, most, most + 1, 1 << 20} {
+				for _, chunked := range []bool{false, true} {
+					want := strings.Repeat("0123456789", (length+9)/10)[:length]
+					var body io.Reader = strings.NewReader(want)
+					if chunked {
+						body = io.MultiReader(body)
 					}
+					request, _ := http.NewRequest("PUT", "http://"+p.address+"/api/x%20y?q=1", body)
+					request.Header.Set("X-Mine", "from the client")
+					request.Header.Set(route.MirrorField, "forged")
+					response := verify.Result(client.Do(request)).Must(t)
+					answer, err := io.ReadAll(response.Body)
+					response.Body.Close()
+					original := <-got
+					verify.Require(t, err == nil && string(answer) == want && original.body == want && original.mark == "" && response.Header.Get("X-Theirs") == "1",
+						"%d bytes, chunked %v: answer of %d bytes, %v; the peer got %q, mark %q", length, chunked, len(answer), err, original.request, original.mark)
+					if length > most {
+						tooLong++
+						continue
+					}
+					sent++
+					c := <-copied
+					verify.That(t, c.request == original.request && c.body == want && c.mark == "star", "%d bytes, chunked %v: the mirror got %q, %d bytes, mark %q, the peer %q", length, chunked, c.request, len(c.body), c.mark, original.request)
+					want = "PUT /v1/x%20y?q=1 app.internal " + "127.0.0.1"
+					verify.That(t, strings.HasPrefix(c.request, "PUT /v1/x%20y?q=1 app.internal ") && strings.HasSuffix(c.request, " 127.0.0.1"), "the mirror got %q, want %q", c.request, want)
 				}
 			}
-			mt.ended(sent)
-			mt.expectDropped(slices.Repeat([]route.Dropped{route.DroppedBodyTooLong}, tooLong)...)
-			verify.Equal(t, mt.copies.Failed(), 0, "copies failed")
-		})
-	}
+		}
+		mt.ended(sent)
+		mt.expectDropped(slices.Repeat([]route.Dropped{route.DroppedBodyTooLong}, tooLong)...)
+		verify.Equal(t, mt.copies.Failed(), 0, "copies failed")
+	})
 }
 
 // Whatever a mirror does, clients get the answers of the service at once, and not more copies
@@ -156,11 +153,12 @@ func TestMirrorDisturbsNobody(t *testing.T) {
 		return afterRequest(func(c *originConn) bool { c.write(answer); end(c); return false })
 	}
 	closes, waits := func(*originConn) {}, func(c *originConn) { io.Copy(io.Discard, c.Conn) }
-	for name, test := range map[string]struct {
+	type test struct {
 		mirror func(*originConn) bool // nil: nobody listens
 		failed uint64                 // of 20 copies
 		hangs  bool                   // three are sent, and have no end
-	}{
+	}
+	eachCase(t, map[string]test{
 		"dead":        {nil, 20, false},
 		"hanging":     {hanging, 0, true},
 		"resetting":   {then("", closes), 20, false},
@@ -176,41 +174,38 @@ func TestMirrorDisturbsNobody(t *testing.T) {
 			for c.write(strings.Repeat("x", 1<<16)) {
 			}
 		}), 0, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			p := startProxy(t, Options{}, answersOK(t))
-			address, mirror := nowhere[0], (*origin)(nil)
-			if test.mirror != nil {
-				mirror = startOrigin(t, test.mirror)
-				address = mirror.address()
+	}, func(t *testing.T, test test) {
+		p := startProxy(t, Options{}, answersOK(t))
+		address, mirror := nowhere[0], (*origin)(nil)
+		if test.mirror != nil {
+			mirror = startOrigin(t, test.mirror)
+			address = mirror.address()
+		}
+		mt := startMirror(t, p, route.Mirror{InFlight: 3, BodyBytes: 100}, nil, p.NewTransport(someTransport), address)
+		conn := p.dial()
+		for range 20 {
+			io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
+			expectResponse(t, conn, 200, "ok")
+			if !test.hangs {
+				eventually(t, "the end of the copy", func() bool { return mt.copies.InFlight() == 0 })
 			}
-			mt := startMirror(t, p, route.Mirror{InFlight: 3, BodyBytes: 100}, nil, p.NewTransport(someTransport), address)
-			conn := p.dial()
-			for range 20 {
-				io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
-				expectResponse(t, conn, 200, "ok")
-				if !test.hangs {
-					eventually(t, "the end of the copy", func() bool { return mt.copies.InFlight() == 0 })
-				}
-			}
-			if test.hangs {
-				verify.Equal(t, mt.copies.InFlight(), 3, "copies in flight")
-				mirror.close()
-				eventually(t, "the end of the copies", func() bool { return mt.copies.InFlight() == 0 })
-				mt.expectDropped(slices.Repeat([]route.Dropped{route.DroppedInFlight}, 17)...)
-			} else {
-				mt.ended(20)
-				verify.Equal(t, mt.copies.Failed(), test.failed, "copies failed")
-				mt.expectDropped()
-			}
-			eventually(t, "20 counted requests", func() bool { requests := p.pool.Requests().Snapshot(); return requests.Total() == 20 })
-			requests, others := p.pool.Requests().Snapshot(), mt.mirror.Requests().Snapshot()
-			verify.That(t, requests.Class(metrics.Class2xx) == 20 && requests.Retries == 0 && others.Total() == 0,
-				"%d answers of the class 2xx, %d retries, %d copies that count as requests to their service", requests.Class(metrics.Class2xx), requests.Retries, others.Total())
-			p.expectNothingCounted()
-		})
-	}
+		}
+		if test.hangs {
+			verify.Equal(t, mt.copies.InFlight(), 3, "copies in flight")
+			mirror.close()
+			eventually(t, "the end of the copies", func() bool { return mt.copies.InFlight() == 0 })
+			mt.expectDropped(slices.Repeat([]route.Dropped{route.DroppedInFlight}, 17)...)
+		} else {
+			mt.ended(20)
+			verify.Equal(t, mt.copies.Failed(), test.failed, "copies failed")
+			mt.expectDropped()
+		}
+		eventually(t, "20 counted requests", func() bool { requests := p.pool.Requests().Snapshot(); return requests.Total() == 20 })
+		requests, others := p.pool.Requests().Snapshot(), mt.mirror.Requests().Snapshot()
+		verify.That(t, requests.Class(metrics.Class2xx) == 20 && requests.Retries == 0 && others.Total() == 0,
+			"%d answers of the class 2xx, %d retries, %d copies that count as requests to their service", requests.Class(metrics.Class2xx), requests.Retries, others.Total())
+		p.expectNothingCounted()
+	})
 }
 
 // The peer of a mirror has the outcomes of copies, which are made of the share of requests.
@@ -292,34 +287,31 @@ func TestSlowUploadsLeaveCopiesToOthers(t *testing.T) {
 // Shutdown waits shortly for copies, and cuts those that hang.
 func TestShutdownCutsCopies(t *testing.T) {
 	t.Parallel()
-	for name, proceeds := range map[string]bool{"hanging": false, "slow": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			arrived, proceed := make(chan struct{}), make(chan struct{})
-			mirror := startOrigin(t, afterRequest(func(c *originConn) bool {
-				close(arrived)
-				if proceeds {
-					<-proceed
-					io.WriteString(c.Conn, okResponse)
-				}
-				io.Copy(io.Discard, c.Conn)
-				return false
-			}))
-			p := newUnmanagedProxy(t, Options{}, answersOK(t))
-			mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport), mirror.address())
-			p.get("/")
-			<-arrived
-			ended, begin := make(chan error, 1), time.Now()
-			go func() { ended <- p.Shutdown(context.Background(), 0) }()
-			close(proceed)
-			verify.Succeeds(t, <-ended)
-			verify.Equal(t, mt.copies.InFlight(), 0, "copies in flight after the shutdown")
-			cut := !proceeds || time.Since(begin) >= copiesGrace // the machine may stand still
-			failed := mt.copies.Failed()
-			verify.That(t, (failed != 0 || proceeds) && (failed <= 0 || cut), "%d copies failed", failed)
-			p.pool.Close()
-		})
-	}
+	eachCase(t, map[string]bool{"hanging": false, "slow": true}, func(t *testing.T, proceeds bool) {
+		arrived, proceed := make(chan struct{}), make(chan struct{})
+		mirror := startOrigin(t, afterRequest(func(c *originConn) bool {
+			close(arrived)
+			if proceeds {
+				<-proceed
+				io.WriteString(c.Conn, okResponse)
+			}
+			io.Copy(io.Discard, c.Conn)
+			return false
+		}))
+		p := newUnmanagedProxy(t, Options{}, answersOK(t))
+		mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport), mirror.address())
+		p.get("/")
+		<-arrived
+		ended, begin := make(chan error, 1), time.Now()
+		go func() { ended <- p.Shutdown(context.Background(), 0) }()
+		close(proceed)
+		verify.Succeeds(t, <-ended)
+		verify.Equal(t, mt.copies.InFlight(), 0, "copies in flight after the shutdown")
+		cut := !proceeds || time.Since(begin) >= copiesGrace // the machine may stand still
+		failed := mt.copies.Failed()
+		verify.That(t, (failed != 0 || proceeds) && (failed <= 0 || cut), "%d copies failed", failed)
+		p.pool.Close()
+	})
 }
 
 // Copies of unary calls of gRPC are sent, those of streams are not.

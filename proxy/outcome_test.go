@@ -150,14 +150,16 @@ func TestWhatClientsDoIsNotCounted(t *testing.T) {
 	withOutlast["outlasts the peer"] = outlast
 
 	type test struct {
-		name, request string
-		client        func(*misdeed)
-		peer          func(*originConn) bool
-		options       Options
-		idle          time.Duration // timeouts.idle of the service, if not the default
+		request string
+		client  func(*misdeed)
+		peer    func(*originConn) bool
+		options Options
+		idle    time.Duration // timeouts.idle of the service, if not the default
 	}
-	var tests []test
-	add := func(t test) { tests = append(tests, t) }
+	tests := make(map[string]test)
+	add := func(name, request string, client func(*misdeed), peer func(*originConn) bool, o Options, idle time.Duration) {
+		tests[name] = test{request, client, peer, o, idle}
+	}
 
 	for _, body := range []struct{ name, request string }{
 		{"length", length}, {"longer", longer}, {"chunked", chunked}, {"100-continue", expect}, {"trailer", trailer},
@@ -167,12 +169,12 @@ func TestWhatClientsDoIsNotCounted(t *testing.T) {
 			serve func(*originConn) bool
 		}{{"waits", expecting}, {"answers early", early}} {
 			name := body.name + ", peer " + peer.name + ": "
-			add(test{name + "stalls", body.request, stall, peer.serve, short, 0})
-			add(test{name + "stalls for longer than idle", body.request, stall, peer.serve, short, shorter})
+			add(name+"stalls", body.request, stall, peer.serve, short, 0)
+			add(name+"stalls for longer than idle", body.request, stall, peer.serve, short, shorter)
 			for deed, do := range withOutlast {
-				add(test{name + deed, body.request, do, peer.serve, patient, 0})
+				add(name+deed, body.request, do, peer.serve, patient, 0)
 				if peer.name == "answers early" || body.name == "100-continue" {
-					add(test{name + deed + ", amid", body.request, amid(do), peer.serve, patient, 0})
+					add(name+deed+", amid", body.request, amid(do), peer.serve, patient, 0)
 				}
 			}
 		}
@@ -181,59 +183,56 @@ func TestWhatClientsDoIsNotCounted(t *testing.T) {
 	for name, malformed := range map[string]string{
 		"malformed chunk": chunked + "x\r\n", "malformed trailer": trailer + "\n\r\n", "body over its limit": chunked + "65\r\n" + strings.Repeat("x", 0x65) + "\r\n",
 	} {
-		add(test{name, malformed, stall, expecting, limited, 0})
-		add(test{name + ", early answer", malformed, stall, early, limited, 0})
-		add(test{name + ", amid", chunked, amid(sending(strings.TrimPrefix(malformed, chunked), stall)), early, limited, 0})
+		add(name, malformed, stall, expecting, limited, 0)
+		add(name+", early answer", malformed, stall, early, limited, 0)
+		add(name+", amid", chunked, amid(sending(strings.TrimPrefix(malformed, chunked), stall)), early, limited, 0)
 	}
 	for _, framing := range []string{"/length", "/chunked", "/close"} {
 		for _, version := range []string{"1.1", "1.0"} {
 			get := "GET " + framing + " HTTP/" + version + "\r\nHost: a\r\nConnection: close\r\n\r\n"
 			name := framing + " to HTTP/" + version + ": "
-			add(test{name + "stops reading", get, stopReading, sendLong, short, 0})
-			add(test{name + "stops reading for longer than idle", get, stopReading, sendLong, short, shorter})
+			add(name+"stops reading", get, stopReading, sendLong, short, 0)
+			add(name+"stops reading for longer than idle", get, stopReading, sendLong, short, shorter)
 			for deed, do := range withOutlast {
-				add(test{name + deed, get, amid(do), sendLong, patient, 0})
+				add(name+deed, get, amid(do), sendLong, patient, 0)
 			}
 		}
 	}
 	for deed, do := range deeds {
-		add(test{deed + " waiting", getRequest, do, hanging, patient, 0})
-		add(test{deed + " waiting, body sent", strings.Replace(length, "20000", "3", 1), do, hanging, patient, 0})
-		add(test{deed + " waiting, chunks sent", chunked + "0\r\n\r\n", do, hanging, patient, 0})
-		add(test{deed + " waiting for the upgrade", upgrade + "x\r\n\r\n", do, hanging, patient, 0})
-		add(test{deed + " in the tunnel", upgrade + "x\r\n\r\n", amid(do), agreeing("x"), patient, 0})
+		add(deed+" waiting", getRequest, do, hanging, patient, 0)
+		add(deed+" waiting, body sent", strings.Replace(length, "20000", "3", 1), do, hanging, patient, 0)
+		add(deed+" waiting, chunks sent", chunked+"0\r\n\r\n", do, hanging, patient, 0)
+		add(deed+" waiting for the upgrade", upgrade+"x\r\n\r\n", do, hanging, patient, 0)
+		add(deed+" in the tunnel", upgrade+"x\r\n\r\n", amid(do), agreeing("x"), patient, 0)
 	}
-	add(test{"sends and does not read", strings.TrimSuffix(chunked, "3\r\nabc\r\n"), sendOnly, echoes, short, shorter})
+	add("sends and does not read", strings.TrimSuffix(chunked, "3\r\nabc\r\n"), sendOnly, echoes, short, shorter)
 	for _, upgrades := range [][2]string{
 		{"x\r\nUpgrade: y", "y"}, {"x\r\nUpgrade: y", "x"}, {"a, X/1 ,b", "x/1"}, {"x/2", "x"}, {"x y", "y"}, {"h2c, x", "h2c"}, {"x, h2c", "x"},
 	} {
-		add(test{"upgrade to " + upgrades[0] + ", agreed to " + upgrades[1], upgrade + upgrades[0] + "\r\n\r\n", amid(leave), agreeing(upgrades[1]), patient, 0})
+		add("upgrade to "+upgrades[0]+", agreed to "+upgrades[1], upgrade+upgrades[0]+"\r\n\r\n", amid(leave), agreeing(upgrades[1]), patient, 0)
 	}
-	add(test{"a target that makes a head too long", "GET /" + strings.Repeat("\"", 6000) + " HTTP/1.1\r\nHost: a\r\n\r\n", amid(leave), withRequest(func(c *originConn, r *http.Request) bool {
+	add("a target that makes a head too long", "GET /"+strings.Repeat("\"", 6000)+" HTTP/1.1\r\nHost: a\r\n\r\n", amid(leave), withRequest(func(c *originConn, r *http.Request) bool {
 		fmt.Fprintf(c.Conn, "HTTP/1.1 302 Found\r\nLocation: %s/\r\nContent-Length: 0\r\n\r\n", strings.ReplaceAll(r.RequestURI, "\"", "%22"))
 		return false
-	}), patient, 0})
+	}), patient, 0)
 
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			origin := startOrigin(t, test.peer)
-			p := startProxy(t, test.options, origin.address())
-			timeouts := defaultTimeouts()
-			if test.idle > 0 {
-				timeouts.Idle = test.idle
-			}
-			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
-			conn := p.dial().(*net.TCPConn)
-			verify.Result(io.WriteString(conn, test.request)).Must(t)
-			ended := func() uint64 { return p.pool.Snapshot().All[0].Requests() }
-			eventually(t, "the request goes to the peer", func() bool { return p.inflight() > 0 || ended() > 0 })
-			test.client(&misdeed{conn, t, p, origin})
-			conn.Close()
-			eventually(t, "the attempt has ended", func() bool { return ended() == 1 && p.inflight() == 0 })
-			p.expectNothingCounted()
-		})
-	}
+	eachCase(t, tests, func(t *testing.T, test test) {
+		origin := startOrigin(t, test.peer)
+		p := startProxy(t, test.options, origin.address())
+		timeouts := defaultTimeouts()
+		if test.idle > 0 {
+			timeouts.Idle = test.idle
+		}
+		p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+		conn := p.dial().(*net.TCPConn)
+		verify.Result(io.WriteString(conn, test.request)).Must(t)
+		ended := func() uint64 { return p.pool.Snapshot().All[0].Requests() }
+		eventually(t, "the request goes to the peer", func() bool { return p.inflight() > 0 || ended() > 0 })
+		test.client(&misdeed{conn, t, p, origin})
+		conn.Close()
+		eventually(t, "the attempt has ended", func() bool { return ended() == 1 && p.inflight() == 0 })
+		p.expectNothingCounted()
+	})
 }
 
 // What a peer does by itself counts, whatever the client does at the time.
@@ -244,46 +243,44 @@ func TestWhatPeersDoIsCounted(t *testing.T) {
 	const part = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"
 	cut := afterRequest(func(c *originConn) bool { c.write(part); return false })
 	stalling := afterRequest(func(c *originConn) bool { c.write(part); io.Copy(io.Discard, c); return false })
-	for _, test := range []struct {
-		name, request string
-		peer          func(*originConn) bool
-	}{
-		{"closes behind an upload", upload, closing},
-		{"closes behind a small body", "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc", closing},
-		{"cuts its response", closingRequest, cut},
-		{"cuts its response to an upload", upload, cut},
-		{"stalls in its response", closingRequest, stalling},
-		{"stalls in its response to an upload", upload, stalling},
-		{"does not answer an upload", upload, hanging},
-		{"does not take an upload", "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 33554432\r\n\r\n" + strings.Repeat("x", longBody), nil},
-		{"does not take a chunked upload", "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2000000\r\n" + strings.Repeat("x", longBody), nil},
-		{"agrees to what was not asked for", closingRequest, agreeing("x")},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			peer := test.peer
-			if peer == nil {
-				ended := make(chan struct{})
-				defer close(ended)
-				peer = func(c *originConn) bool {
-					http.ReadRequest(c.Reader)
-					<-ended
-					return false
-				}
-			}
-			origin := startOrigin(t, peer)
-			p := startProxy(t, Options{}, origin.address())
-			timeouts := defaultTimeouts()
-			timeouts.Idle, timeouts.ResponseHeader = 200*time.Millisecond, 200*time.Millisecond
-			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
-			conn := p.dial()
-			go io.WriteString(conn, test.request)
-			_, err := http.ReadResponse(bufio.NewReader(conn), nil)
-			verify.Succeeds(t, err)
-			io.Copy(io.Discard, conn)
-			eventually(t, "the failure is counted", func() bool { return p.pool.Snapshot().All[0].Failures() == 1 })
-		})
+	type test struct {
+		request string
+		peer    func(*originConn) bool
 	}
+	eachCase(t, map[string]test{
+		"closes behind an upload":             {upload, closing},
+		"closes behind a small body":          {"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc", closing},
+		"cuts its response":                   {closingRequest, cut},
+		"cuts its response to an upload":      {upload, cut},
+		"stalls in its response":              {closingRequest, stalling},
+		"stalls in its response to an upload": {upload, stalling},
+		"does not answer an upload":           {upload, hanging},
+		"does not take an upload":             {"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 33554432\r\n\r\n" + strings.Repeat("x", longBody), nil},
+		"does not take a chunked upload":      {"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2000000\r\n" + strings.Repeat("x", longBody), nil},
+		"agrees to what was not asked for":    {closingRequest, agreeing("x")},
+	}, func(t *testing.T, test test) {
+		peer := test.peer
+		if peer == nil {
+			ended := make(chan struct{})
+			defer close(ended)
+			peer = func(c *originConn) bool {
+				http.ReadRequest(c.Reader)
+				<-ended
+				return false
+			}
+		}
+		origin := startOrigin(t, peer)
+		p := startProxy(t, Options{}, origin.address())
+		timeouts := defaultTimeouts()
+		timeouts.Idle, timeouts.ResponseHeader = 200*time.Millisecond, 200*time.Millisecond
+		p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+		conn := p.dial()
+		go io.WriteString(conn, test.request)
+		_, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		verify.Succeeds(t, err)
+		io.Copy(io.Discard, conn)
+		eventually(t, "the failure is counted", func() bool { return p.pool.Snapshot().All[0].Failures() == 1 })
+	})
 }
 
 // The time that a client takes to send a request is not the peer's.

@@ -97,79 +97,75 @@ func TestSlowReaderIsNotCut(t *testing.T) {
 // So it is with a peer that takes a request's body slowly.
 func TestPeerThatReadsSlowlyIsNotCut(t *testing.T) {
 	t.Parallel()
-	for _, body := range []string{"length", "chunked"} {
-		t.Run(body, func(t *testing.T) {
-			t.Parallel()
-			type result struct {
-				longest time.Duration
-				err     error
-			}
-			results := make(chan result, 1)
-			origin := startOrigin(t, func(c *originConn) bool {
-				c.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
-				return withHead(func(_ *originConn, r *http.Request) bool {
-					longest, err := readSlowly(r.Body, 1<<10)
-					results <- result{longest, err}
-					return false
-				})(c)
-			})
-			p := startProxy(t, Options{}, origin.address())
-			timeouts := defaultTimeouts()
-			timeouts.Idle = pauseTimeout
-			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
-			send := func() result {
-				conn := p.dial()
-				defer conn.Close()
-				if body == "length" {
-					fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", longBody)
-				} else {
-					fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n", longBody)
-				}
-				go io.WriteString(conn, strings.Repeat("x", longBody))
-				return <-results
-			}
-			got := send()
-			for stoodStill(got.longest) {
-				got = send()
-			}
-			verify.That(t, got.err == nil, "cut, though it took no %d pieces longer than %v: %v", someOf, got.longest, got.err)
+	eachCase(t, map[string]bool{"length": false, "chunked": true}, func(t *testing.T, chunked bool) {
+		type result struct {
+			longest time.Duration
+			err     error
+		}
+		results := make(chan result, 1)
+		origin := startOrigin(t, func(c *originConn) bool {
+			c.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+			return withHead(func(_ *originConn, r *http.Request) bool {
+				longest, err := readSlowly(r.Body, 1<<10)
+				results <- result{longest, err}
+				return false
+			})(c)
 		})
-	}
+		p := startProxy(t, Options{}, origin.address())
+		timeouts := defaultTimeouts()
+		timeouts.Idle = pauseTimeout
+		p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+		send := func() result {
+			conn := p.dial()
+			defer conn.Close()
+			if !chunked {
+				fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", longBody)
+			} else {
+				fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n", longBody)
+			}
+			go io.WriteString(conn, strings.Repeat("x", longBody))
+			return <-results
+		}
+		got := send()
+		for stoodStill(got.longest) {
+			got = send()
+		}
+		verify.That(t, got.err == nil, "cut, though it took no %d pieces longer than %v: %v", someOf, got.longest, got.err)
+	})
 }
 
 // Each piece of a body puts its deadline off, also where the body is short and
 // waited for as a whole.
 func TestSlowBodyPutsDeadlineOff(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		name   string
+	type test struct {
 		length int
 		keep   int64
-	}{{"small", 10, 0}, {"kept", 20000, 20000}, {"streamed", 20000, 0}} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			p := startProxy(t, Options{}, answersOK(t))
-			p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1, BodyBytes: test.keep}})
-			conn := p.dial()
-			body := strings.Repeat("x", test.length)
-			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", test.length, body[5:])
-			eventually(t, "the connection is served", func() bool { return p.Connections() == 1 })
-			c := p.onlyClient()
-			last := int64(0)
-			for range 5 {
-				eventually(t, "the deadline is put off", func() bool {
-					d := c.Deadline.Load()
-					later := d > last && d > p.sweeper.Now()+int64(20*time.Second) && d <= p.sweeper.Now()+int64(30*time.Second)
-					if later {
-						last = d
-					}
-					return later
-				})
-				clock := p.sweeper.Now()
-				eventually(t, "time passes", func() bool { return p.sweeper.Now() > clock })
-				io.WriteString(conn, "x")
-			}
-			expectResponse(t, conn, 200)
-		})
 	}
+	eachCase(t, map[string]test{
+		"small": {10, 0}, "kept": {20000, 20000}, "streamed": {20000, 0},
+	}, func(t *testing.T, test test) {
+		p := startProxy(t, Options{}, answersOK(t))
+		p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1, BodyBytes: test.keep}})
+		conn := p.dial()
+		body := strings.Repeat("x", test.length)
+		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", test.length, body[5:])
+		eventually(t, "the connection is served", func() bool { return p.Connections() == 1 })
+		c := p.onlyClient()
+		last := int64(0)
+		for range 5 {
+			eventually(t, "the deadline is put off", func() bool {
+				d := c.Deadline.Load()
+				later := d > last && d > p.sweeper.Now()+int64(20*time.Second) && d <= p.sweeper.Now()+int64(30*time.Second)
+				if later {
+					last = d
+				}
+				return later
+			})
+			clock := p.sweeper.Now()
+			eventually(t, "time passes", func() bool { return p.sweeper.Now() > clock })
+			io.WriteString(conn, "x")
+		}
+		expectResponse(t, conn, 200)
+	})
 }

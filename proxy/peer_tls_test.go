@@ -207,49 +207,46 @@ func TestPeersOverTLSGetCloseNotify(t *testing.T) {
 func TestPeersOverTLSCutAnswer(t *testing.T) {
 	t.Parallel()
 	raw := func(c *originConn) net.Conn { return c.Conn.(*tls.Conn).NetConn() }
-	for _, test := range []struct {
-		name     string
+	type test struct {
 		end      func(c *originConn)
 		complete bool
-	}{
-		{"close_notify", func(c *originConn) { c.Conn.(*tls.Conn).CloseWrite() }, true},
-		{"end between two records", func(c *originConn) { raw(c).Close() }, false},
-		{"end in a record", func(c *originConn) {
+	}
+	eachCase(t, map[string]test{
+		"close_notify":            {func(c *originConn) { c.Conn.(*tls.Conn).CloseWrite() }, true},
+		"end between two records": {func(c *originConn) { raw(c).Close() }, false},
+		"end in a record": {func(c *originConn) {
 			raw(c).Write([]byte{23, 3, 3, 0, 50, 1, 2, 3})
 			raw(c).Close()
 		}, false},
-		{"end in the header of a record", func(c *originConn) {
+		"end in the header of a record": {func(c *originConn) {
 			raw(c).Write([]byte{23, 3})
 			raw(c).Close()
 		}, false},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			begun := make(chan struct{}, 1)
-			origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-				io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\npart")
-				<-begun // the client has the start, so that nothing is sent again
-				test.end(c)
-				return false
-			}))
-			p := startProxy(t, Options{}, origin.address())
-			for _, version := range []string{"1.0", "1.1"} {
-				conn := p.send("GET / HTTP/" + version + "\r\nHost: a\r\n\r\n")
-				reader := bufio.NewReader(conn)
-				r := verify.Result(http.ReadResponse(reader, nil)).Must(t)
-				b := make([]byte, len("part"))
-				_, err := io.ReadFull(r.Body, b)
-				verify.Require(t, err == nil && string(b) == "part", "HTTP/%s: got %q, %v", version, b, err)
-				begun <- struct{}{}
-				rest, err := io.ReadAll(r.Body)
-				verify.That(t, len(rest) == 0 && (err == nil) == test.complete, "HTTP/%s: the response ended with %q, %v", version, rest, err)
-			}
-			c := p.dialFrames()
-			c.request(1, http2Get, true)
+	}, func(t *testing.T, test test) {
+		begun := make(chan struct{}, 1)
+		origin := startOrigin(t, afterRequest(func(c *originConn) bool {
+			io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\npart")
+			<-begun // the client has the start, so that nothing is sent again
+			test.end(c)
+			return false
+		}))
+		p := startProxy(t, Options{}, origin.address())
+		for _, version := range []string{"1.0", "1.1"} {
+			conn := p.send("GET / HTTP/" + version + "\r\nHost: a\r\n\r\n")
+			reader := bufio.NewReader(conn)
+			r := verify.Result(http.ReadResponse(reader, nil)).Must(t)
+			b := make([]byte, len("part"))
+			_, err := io.ReadFull(r.Body, b)
+			verify.Require(t, err == nil && string(b) == "part", "HTTP/%s: got %q, %v", version, b, err)
 			begun <- struct{}{}
-			r := c.response(1)
-			verify.That(t, r.ended == test.complete && (r.body == "part" || !test.complete), "HTTP/2: got %+v", r)
-			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
-		})
-	}
+			rest, err := io.ReadAll(r.Body)
+			verify.That(t, len(rest) == 0 && (err == nil) == test.complete, "HTTP/%s: the response ended with %q, %v", version, rest, err)
+		}
+		c := p.dialFrames()
+		c.request(1, http2Get, true)
+		begun <- struct{}{}
+		r := c.response(1)
+		verify.That(t, r.ended == test.complete && (r.body == "part" || !test.complete), "HTTP/2: got %+v", r)
+		eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
+	})
 }

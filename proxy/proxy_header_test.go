@@ -181,39 +181,37 @@ func (p *testProxy) awaitArrivals(n int) {
 func TestProxyHeaderWhileDraining(t *testing.T) {
 	t.Parallel()
 	const short, long = 100 * time.Millisecond, 24 * time.Hour
-	for name, drain := range map[string]struct {
+	type drain struct {
 		before, after func(p *testProxy, l net.Listener)
-	}{
+	}
+	eachCase(t, map[string]drain{
 		"server, before the wait": {before: func(p *testProxy, _ net.Listener) {
 			p.idleUntil.Store(p.sweeper.Now() + int64(short))
 			p.draining.Store(true)
 		}},
 		"listener":                {after: func(p *testProxy, l net.Listener) { p.Drain(l, short, long) }},
 		"listener, after its end": {after: func(p *testProxy, l net.Listener) { p.Drain(l, long, short) }},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			p := startProxy(t, Options{Timeouts: Timeouts{Head: long}}, startOrigin(t, tellAddress).address())
-			l := p.serveProxies(ListenerOptions{})
-			eventually(t, "both listeners are served", func() bool {
-				p.mu.Lock()
-				defer p.mu.Unlock()
-				return len(p.listeners) == 2
-			})
-			if drain.before != nil {
-				drain.before(p, l)
-			}
-			conn := p.stream()
-			io.WriteString(conn, "PROXY ")
-			if drain.after != nil {
-				p.awaitArrivals(1)
-				drain.after(p, l)
-			}
-			got, _ := io.ReadAll(conn)
-			verify.That(t, len(got) <= 0, "got %q", got)
-			p.awaitArrivals(0)
+	}, func(t *testing.T, drain drain) {
+		p := startProxy(t, Options{Timeouts: Timeouts{Head: long}}, startOrigin(t, tellAddress).address())
+		l := p.serveProxies(ListenerOptions{})
+		eventually(t, "both listeners are served", func() bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return len(p.listeners) == 2
 		})
-	}
+		if drain.before != nil {
+			drain.before(p, l)
+		}
+		conn := p.stream()
+		io.WriteString(conn, "PROXY ")
+		if drain.after != nil {
+			p.awaitArrivals(1)
+			drain.after(p, l)
+		}
+		got, _ := io.ReadAll(conn)
+		verify.That(t, len(got) <= 0, "got %q", got)
+		p.awaitArrivals(0)
+	})
 }
 
 // A connection whose header arrives while its listener drains serves the request that follows, as one

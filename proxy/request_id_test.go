@@ -65,47 +65,44 @@ func TestRequestID(t *testing.T) {
 		w.Header().Set("X-Request-Id", "of-the-peer")
 		echoRequest(w, r)
 	}
-	for _, test := range []struct {
-		name    string
+	type test struct {
 		options Options
 		sent    []string
 		want    string // "": a new one
-	}{
-		{"made", Options{RequestID: true}, nil, ""},
-		{"of an untrusted client", Options{RequestID: true}, []string{"a-1"}, ""},
-		{"of a trusted client", Options{RequestID: true, TrustedProxies: loopback}, []string{"a-1"}, "a-1"},
-		{"of a trusted client, malformed", Options{RequestID: true, TrustedProxies: loopback}, []string{"a b"}, ""},
-		{"of a trusted client, twice", Options{RequestID: true, TrustedProxies: loopback}, []string{"a-1", "a-1"}, ""},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			var mu sync.Mutex
-			seen := make(map[string]bool)
-			throughProtocols(t, test.options, echo, func(t *testing.T, p *testProxy, front testFront) {
-				var fields []string
-				for _, id := range test.sent {
-					fields = append(fields, "X-Request-Id: "+id)
-				}
-				for range 2 {
-					response, echoed := front.ask(t, "GET", "/", "", fields...)
-					got := valuesOf("X-Request-Id", echoed)
-					verify.Require(t, len(got) == 1 && slices.Equal(response.Header.Values("X-Request-Id"), got), "the peer got %q, the client %q", got, response.Header.Values("X-Request-Id"))
-					mu.Lock()
-					if test.want != "" && got[0] != test.want || test.want == "" && (!isUUID7(got[0]) || seen[got[0]]) {
-						t.Errorf("got the id %s, want %q", got[0], test.want)
-					}
-					seen[got[0]] = true
-					mu.Unlock()
-					// The client can name the request that was not answered by a peer too.
-					p.setRoutes()
-					response, _ = front.ask(t, "GET", "/", "", fields...)
-					id := response.Header.Get("X-Request-Id")
-					verify.That(t, response.StatusCode == 404 && id != "" && (test.want == "" || id == test.want), "got %d with the id %q", response.StatusCode, id)
-					p.setRoutes(route.Route{Path: "/", Service: p.service})
-				}
-			})
-		})
 	}
+	eachCase(t, map[string]test{
+		"made":                           {Options{RequestID: true}, nil, ""},
+		"of an untrusted client":         {Options{RequestID: true}, []string{"a-1"}, ""},
+		"of a trusted client":            {Options{RequestID: true, TrustedProxies: loopback}, []string{"a-1"}, "a-1"},
+		"of a trusted client, malformed": {Options{RequestID: true, TrustedProxies: loopback}, []string{"a b"}, ""},
+		"of a trusted client, twice":     {Options{RequestID: true, TrustedProxies: loopback}, []string{"a-1", "a-1"}, ""},
+	}, func(t *testing.T, test test) {
+		var mu sync.Mutex
+		seen := make(map[string]bool)
+		throughProtocols(t, test.options, echo, func(t *testing.T, p *testProxy, front testFront) {
+			var fields []string
+			for _, id := range test.sent {
+				fields = append(fields, "X-Request-Id: "+id)
+			}
+			for range 2 {
+				response, echoed := front.ask(t, "GET", "/", "", fields...)
+				got := valuesOf("X-Request-Id", echoed)
+				verify.Require(t, len(got) == 1 && slices.Equal(response.Header.Values("X-Request-Id"), got), "the peer got %q, the client %q", got, response.Header.Values("X-Request-Id"))
+				mu.Lock()
+				if test.want != "" && got[0] != test.want || test.want == "" && (!isUUID7(got[0]) || seen[got[0]]) {
+					t.Errorf("got the id %s, want %q", got[0], test.want)
+				}
+				seen[got[0]] = true
+				mu.Unlock()
+				// The client can name the request that was not answered by a peer too.
+				p.setRoutes()
+				response, _ = front.ask(t, "GET", "/", "", fields...)
+				id := response.Header.Get("X-Request-Id")
+				verify.That(t, response.StatusCode == 404 && id != "" && (test.want == "" || id == test.want), "got %d with the id %q", response.StatusCode, id)
+				p.setRoutes(route.Route{Path: "/", Service: p.service})
+			}
+		})
+	})
 	throughProtocols(t, Options{TrustedProxies: loopback}, echo, func(t *testing.T, _ *testProxy, front testFront) {
 		response, echoed := front.ask(t, "GET", "/", "", "X-Request-Id: a b")
 		if got := valuesOf("X-Request-Id", echoed); !slices.Equal(got, []string{"a b"}) || response.Header.Get("X-Request-Id") != "of-the-peer" {

@@ -59,59 +59,56 @@ func expectCut(t testing.TB, conn net.Conn, what string) {
 // What is left when the time is over is cut: by Shutdown everything, by Drain what came through that listener.
 func TestWhatIsLeftIsCut(t *testing.T) {
 	t.Parallel()
-	for _, drain := range []bool{false, true} {
-		t.Run(fmt.Sprint("one listener: ", drain), func(t *testing.T) {
-			t.Parallel()
-			arrived := make(chan struct{})
-			origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
-				switch r.URL.Path {
-				case "/stream":
-					c.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
-				case "/tunnel":
-					c.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n")
-				}
-				arrived <- struct{}{}
-				io.ReadAll(c.Conn) // until cut
-				return false
-			}))
-			p := newUnmanagedProxy(t, Options{}, origin.address())
-			defer p.pool.Close()
-			other := p.send(getRequest)
+	eachCase(t, map[string]bool{"server": false, "one listener": true}, func(t *testing.T, drain bool) {
+		arrived := make(chan struct{})
+		origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
+			switch r.URL.Path {
+			case "/stream":
+				c.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+			case "/tunnel":
+				c.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n")
+			}
+			arrived <- struct{}{}
+			io.ReadAll(c.Conn) // until cut
+			return false
+		}))
+		p := newUnmanagedProxy(t, Options{}, origin.address())
+		defer p.pool.Close()
+		other := p.send(getRequest)
+		<-arrived
+		l, leave := p.serveUntil(ListenerOptions{Name: "drains", TLS: serverTLS(t)})
+		p.address = l.Addr().String()
+		var conns []net.Conn
+		for _, request := range []string{
+			getRequest,
+			"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n",
+			"GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n",
+			"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nabc",
+		} {
+			conns = append(conns, p.send(request))
 			<-arrived
-			l, leave := p.serveUntil(ListenerOptions{Name: "drains", TLS: serverTLS(t)})
-			p.address = l.Addr().String()
-			var conns []net.Conn
-			for _, request := range []string{
-				getRequest,
-				"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n",
-				"GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n",
-				"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nabc",
-			} {
-				conns = append(conns, p.send(request))
-				<-arrived
-			}
-			conns = append(conns, p.send("GET / HT"))
-			eventually(t, "all connections", func() bool { return p.Connections() == len(conns)+1 })
-			if drain {
-				leave()
-				p.Drain(l, 0, 20*time.Millisecond)
-			} else {
-				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-				defer cancel()
-				verify.Equal(t, p.Shutdown(ctx, 0), context.DeadlineExceeded, "shutdown")
-				conns = append(conns, other)
-			}
-			for i, conn := range conns {
-				expectCut(t, conn, fmt.Sprint("connection ", i))
-			}
-			if drain {
-				eventually(t, "one request in flight", func() bool { return p.inflight() == 1 && p.Connections() == 1 && origin.open() == 1 })
-				other.Close()
-				verify.Succeeds(t, p.Shutdown(context.Background(), 0))
-			}
-			eventually(t, "connections closed", func() bool { return origin.open() == 0 })
-		})
-	}
+		}
+		conns = append(conns, p.send("GET / HT"))
+		eventually(t, "all connections", func() bool { return p.Connections() == len(conns)+1 })
+		if drain {
+			leave()
+			p.Drain(l, 0, 20*time.Millisecond)
+		} else {
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+			defer cancel()
+			verify.Equal(t, p.Shutdown(ctx, 0), context.DeadlineExceeded, "shutdown")
+			conns = append(conns, other)
+		}
+		for i, conn := range conns {
+			expectCut(t, conn, fmt.Sprint("connection ", i))
+		}
+		if drain {
+			eventually(t, "one request in flight", func() bool { return p.inflight() == 1 && p.Connections() == 1 && origin.open() == 1 })
+			other.Close()
+			verify.Succeeds(t, p.Shutdown(context.Background(), 0))
+		}
+		eventually(t, "connections closed", func() bool { return origin.open() == 0 })
+	})
 }
 
 // While the grace lasts, a connection that was idle when the server began to stop serves one more request, and

@@ -75,23 +75,21 @@ func TestPeerThatBreaksUsedConnections(t *testing.T) {
 // connection had not been closed before.
 func TestUsedConnectionIsLostByThePeer(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		name, body string
-		then       func(c *originConn)
-	}{
-		{"after an interim response", shortBody, func(c *originConn) {
+	type test struct {
+		body string
+		then func(c *originConn)
+	}
+	eachCase(t, map[string]test{
+		"after an interim response": {shortBody, func(c *originConn) {
 			io.WriteString(c.Conn, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
 		}},
-		{"later", shortBody, func(*originConn) { time.Sleep(staleWithin + 50*time.Millisecond) }},
-		{"later, with a body that is passed on", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", func(*originConn) { time.Sleep(staleWithin + 50*time.Millisecond) }},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			origin := startOrigin(t, breaking(test.then))
-			p := startProxy(t, Options{}, origin.address())
-			verify.Equal(t, postOnUsed(t, p, test.body), 502, "postOnUsed(t, p, test.body)")
-			outcomes := p.pool.Snapshot().All[0].Outcomes()
-			verify.That(t, outcomes[balancer.OutcomeReset] == 1, "outcomes %v", outcomes)
-		})
-	}
+		"later":                                {shortBody, func(*originConn) { time.Sleep(staleWithin + 50*time.Millisecond) }},
+		"later, with a body that is passed on": {"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", func(*originConn) { time.Sleep(staleWithin + 50*time.Millisecond) }},
+	}, func(t *testing.T, test test) {
+		origin := startOrigin(t, breaking(test.then))
+		p := startProxy(t, Options{}, origin.address())
+		verify.Equal(t, postOnUsed(t, p, test.body), 502, "postOnUsed(t, p, test.body)")
+		outcomes := p.pool.Snapshot().All[0].Outcomes()
+		verify.That(t, outcomes[balancer.OutcomeReset] == 1, "outcomes %v", outcomes)
+	})
 }

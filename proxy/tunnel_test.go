@@ -137,52 +137,49 @@ func TestUpgradeToOneOfSeveral(t *testing.T) {
 // end of the bytes. It is nobody's failure.
 func TestCutTunnelIsCut(t *testing.T) {
 	t.Parallel()
-	for _, byPeer := range []bool{false, true} {
-		t.Run(fmt.Sprint("by the peer: ", byPeer), func(t *testing.T) {
-			t.Parallel()
-			ended := make(chan error, 1)
-			origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
-				io.WriteString(c.Conn, switching(r.Header.Get("Sec-WebSocket-Key"))+"hello ")
-				if byPeer {
-					c.ReadByte()
-					socket.ResetOnClose(c.Conn.(socket.Conn))
-					return false
-				}
-				_, err := io.Copy(io.Discard, c)
-				ended <- err
-				return false
-			}))
-			p := startProxy(t, Options{}, origin.address())
-			c := p.dialFrames()
-			for _, address := range []string{p.address, p.serveWith(ListenerOptions{Name: "db", Streams: p.target})} {
-				p.address = address // for HTTP/1.1, and for TCP
-				conn := p.stream()
-				io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", "websocket", 1))
-				verify.NoError(t, awaitHello(conn))
-				if byPeer {
-					io.WriteString(conn, "x")
-					expectReset(t, conn)
-					continue
-				}
-				socket.ResetOnClose(conn)
-				conn.Close()
-				err := <-ended
-				verify.That(t, errors.Is(err, syscall.ECONNRESET), "the peer got %v", err)
-			}
-			c.openTunnel(1)
+	eachCase(t, map[string]bool{"by the client": false, "by the peer": true}, func(t *testing.T, byPeer bool) {
+		ended := make(chan error, 1)
+		origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
+			io.WriteString(c.Conn, switching(r.Header.Get("Sec-WebSocket-Key"))+"hello ")
 			if byPeer {
-				c.WriteData(1, false, []byte("x"))
-				r := c.response(1)
-				verify.That(t, !r.ended && r.reset == xhttp2.ErrCodeCancel, "HTTP/2: got %+v", r)
-			} else {
-				c.WriteRSTStream(1, xhttp2.ErrCodeCancel)
-				err := <-ended
-				verify.That(t, errors.Is(err, syscall.ECONNRESET), "HTTP/2: the peer got %v", err)
+				c.ReadByte()
+				socket.ResetOnClose(c.Conn.(socket.Conn))
+				return false
 			}
-			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
-			p.expectNothingCounted()
-		})
-	}
+			_, err := io.Copy(io.Discard, c)
+			ended <- err
+			return false
+		}))
+		p := startProxy(t, Options{}, origin.address())
+		c := p.dialFrames()
+		for _, address := range []string{p.address, p.serveWith(ListenerOptions{Name: "db", Streams: p.target})} {
+			p.address = address // for HTTP/1.1, and for TCP
+			conn := p.stream()
+			io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", "websocket", 1))
+			verify.NoError(t, awaitHello(conn))
+			if byPeer {
+				io.WriteString(conn, "x")
+				expectReset(t, conn)
+				continue
+			}
+			socket.ResetOnClose(conn)
+			conn.Close()
+			err := <-ended
+			verify.That(t, errors.Is(err, syscall.ECONNRESET), "the peer got %v", err)
+		}
+		c.openTunnel(1)
+		if byPeer {
+			c.WriteData(1, false, []byte("x"))
+			r := c.response(1)
+			verify.That(t, !r.ended && r.reset == xhttp2.ErrCodeCancel, "HTTP/2: got %+v", r)
+		} else {
+			c.WriteRSTStream(1, xhttp2.ErrCodeCancel)
+			err := <-ended
+			verify.That(t, errors.Is(err, syscall.ECONNRESET), "HTTP/2: the peer got %v", err)
+		}
+		eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
+		p.expectNothingCounted()
+	})
 }
 
 // With TLS, the end of the bytes is a close_notify; a connection that ends without it was cut,

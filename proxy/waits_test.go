@@ -380,6 +380,11 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 		want = 2
 	}
 	eventually(t, "the peers are asked", func() bool { requests, _ := peers.counts(); return requests == want })
+	if kind.unsafe { // a hedge would be there by then
+		p.sweptFor(3 * socket.SweepInterval)
+		requests, _ := peers.counts()
+		verify.Equal(t, requests, want, "peers that are asked")
+	}
 	if kind.cut {
 		client.(*textClient).awaitSwitch(t)
 	}
