@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"path"
 	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
@@ -123,7 +124,8 @@ func (r *entryReader) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return err
 }
 
-// addresses are the addresses of all nodes, by name.
+// addresses are the addresses of all nodes, by name. Those whose name is no path, such as "..", are left out:
+// Consul registers them, and its API has no list of their instances.
 type addresses map[string]string
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom. The address of a node is that
@@ -137,6 +139,9 @@ func (a *addresses) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		}
 		if err := json.UnmarshalDecode(d, &n); err != nil {
 			return err
+		}
+		if path.Clean("/"+n.Node) != "/"+n.Node {
+			return nil
 		}
 		if all[n.Node] = n.Address + string(n.TaggedAddresses); len(all) > maxNodes {
 			return fmt.Errorf("more than %d nodes", maxNodes)

@@ -2,6 +2,7 @@ package overview
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -98,6 +99,12 @@ func TestListsAreBounded(t *testing.T) {
 	verify.NoError(t, decode([]byte(answerOf(nodes[1:]...)), &all))
 	err = decode([]byte(answerOf(nodes...)), &all)
 	verify.That(t, err != nil && strings.Contains(err.Error(), "more than 50000 nodes"), "one node too many: %v", err)
+}
+
+func TestNodesWithoutAListAreLeftOut(t *testing.T) {
+	var all addresses
+	verify.NoError(t, decode([]byte(`[{"Node":".."},{"Node":"a/b"},{"Node":"a//b"},{"Node":"."},{"Node":"x/../y"},{"Node":"/"},{"Node":"%2e?#"}]`), &all))
+	verify.Slices(t, slices.Sorted(maps.Keys(all)), []string{"%2e?#", "a/b"}, "nodes")
 }
 
 // BenchmarkEntries compares the checks of 10,000 instances, of which one changes.
