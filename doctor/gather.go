@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -172,7 +173,9 @@ func (g *gathering) catalog(ctx context.Context) error {
 	}
 	g.note("/v1/catalog/nodes", meta)
 	nodes = present(nodes)
-	if len(names) <= len(nodes) {
+	// Consul registers a node with the name "..", and has no list of its instances.
+	unlisted := func(n *api.Node) bool { return path.Clean("/"+n.Node) != "/"+n.Node }
+	if len(names) <= len(nodes) || slices.ContainsFunc(nodes, unlisted) {
 		return g.byService(ctx, names)
 	}
 	return g.byNode(ctx, nodes)

@@ -47,6 +47,15 @@ func TestCatalogChangesDuringTheExamination(t *testing.T) {
 		"/v1/health/service/new": `[null, {"Node": {"Node": "a", "Address": "10.0.0.1"}, "Service": {"ID": "new-1", "Service": "new", "Port": 3, "CreateIndex": 41},
 			"Checks": [null, {"Node": "a", "CheckID": "serfHealth", "Status": "passing"}, {"Node": "a", "CheckID": "n", "ServiceID": "new-1", "Status": "passing"}]}]`,
 	}
+	report := examineAnswers(t, answers)
+	got, want := strings.Join(briefs(report.Findings), "\n"), "warning no-check bare bare-1 on node a, 10.0.0.1:2"
+	verify.That(t, got == want, "got\n%s\nwant\n%s", got, want)
+	verify.That(t, report.Looked.Instances == 3 && report.Looked.Nodes == 1 && report.Looked.Queries == 9, "%+v", report.Looked)
+}
+
+// examineAnswers examines a Consul that has these answers, by path.
+func examineAnswers(t *testing.T, answers map[string]string) *Report {
+	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer, ok := answers[r.URL.Path]
 		if !ok {
@@ -60,8 +69,15 @@ func TestCatalogChangesDuringTheExamination(t *testing.T) {
 	defer server.Close()
 	d := New(Options{Consul: consul.Options{Addresses: []string{server.URL}}, Thresholds: Thresholds{CriticalFor: time.Hour}})
 	defer d.Close()
-	report := examine(t, d)
-	got, want := strings.Join(briefs(report.Findings), "\n"), "warning no-check bare bare-1 on node a, 10.0.0.1:2"
-	verify.That(t, got == want, "got\n%s\nwant\n%s", got, want)
-	verify.That(t, report.Looked.Instances == 3 && report.Looked.Nodes == 1 && report.Looked.Queries == 9, "%+v", report.Looked)
+	return examine(t, d)
+}
+
+// A node whose name is no path does not end the examination.
+func TestNodeWithoutAListOfInstances(t *testing.T) {
+	report := examineAnswers(t, map[string]string{
+		"/v1/status/leader": `"10.0.0.1:8300"`, "/v1/agent/self": `{}`, "/v1/catalog/services": `{"a": [], "b": []}`, "/v1/catalog/nodes": `[{"Node": ".."}]`,
+		"/v1/health/service/a": `[{"Node": {"Node": "..", "Address": "10.0.0.1"}, "Service": {"ID": "a-1", "Service": "a", "Port": 1}, "Checks": []}]`,
+		"/v1/health/service/b": `[]`,
+	})
+	verify.Equal(t, report.Looked.Instances, 1, "instances")
 }
