@@ -16,6 +16,13 @@ var consulFaults = []mutation{
 		test: "./consul TestFewConnectionsServeManyLoops",
 	},
 	{
+		name: "refusal-leaves-no-room-beside-an-overview",
+		file: "consul/gate.go",
+		old:  "least += g.used - g.nonBlocking",
+		new:  "least += 0",
+		test: "./discovery/consul TestServicesAreQueriedAfterAnAgentRefusesConnections",
+	},
+	{
 		name: "long-queries-to-an-agent-with-few-connections",
 		file: "consul/gate.go",
 		old:  "case !view && g.limit < g.most:",

@@ -37,6 +37,20 @@ var discoveryFaults = []mutation{
 		test: "./discovery TestGuard$",
 	},
 	{
+		name: "loss-makes-instances-new",
+		file: "discovery/age.go",
+		old:  "set[n].Registered = was.Registered",
+		new:  "set[n].Registered += g.lost",
+		test: "./discovery TestInstancesAreAsOldAsBeforeALoss",
+	},
+	{
+		name: "change-of-the-agent-is-no-failure",
+		file: "discovery/consul/watch.go",
+		old:  "w.Guard.Failed(time.Now())",
+		new:  "_ = time.Now()",
+		test: "./discovery/consul TestInstancesRemovedAfterAChangeOfTheAgentAreOnProbation",
+	},
+	{
 		name: "difference-forgets-the-weight",
 		file: "discovery/instance.go",
 		old:  "i.Weight == o.Weight && i.Status == o.Status",
