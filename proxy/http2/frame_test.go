@@ -2,66 +2,30 @@ package http2
 
 import (
 	"bytes"
-	"strings"
 	"testing"
 
 	xhttp2 "golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"sluice/test/verify"
 )
 
-// Others read the frames that are written.
-func TestOthersReadFrames(t *testing.T) {
-	var out []byte
-	out = AppendSettings(out, Setting{SettingMaxConcurrentStreams, 100}, Setting{SettingNoPriorities, 1})
-	out = AppendSettingsAck(out)
-	out = AppendPing(out, FlagAck, []byte("12345678"))
-	out = AppendResetStream(out, 5, Cancel)
-	out = AppendWindowUpdate(out, 7, 1<<20)
-	out = AppendGoAway(out, 9, EnhanceYourCalm)
-	framer := xhttp2.NewFramer(nil, bytes.NewReader(out))
-	var got []string
-	for {
-		frame, err := framer.ReadFrame()
-		if err != nil {
-			break
-		}
-		switch f := frame.(type) {
-		case *xhttp2.SettingsFrame:
-			v, ok := f.Value(xhttp2.SettingMaxConcurrentStreams)
-			verify.That(t, f.IsAck() || ok && v == 100, "got %v", f)
-		case *xhttp2.PingFrame:
-			verify.That(t, string(f.Data[:]) == "12345678" && f.IsAck(), "got %v", f)
-		case *xhttp2.RSTStreamFrame:
-			verify.That(t, f.StreamID == 5 && f.ErrCode == xhttp2.ErrCodeCancel, "got %v", f)
-		case *xhttp2.WindowUpdateFrame:
-			verify.That(t, f.StreamID == 7 && f.Increment == 1<<20, "got %v", f)
-		case *xhttp2.GoAwayFrame:
-			verify.That(t, f.LastStreamID == 9 && f.ErrCode == xhttp2.ErrCodeEnhanceYourCalm, "got %v", f)
-		}
-		got = append(got, frame.Header().Type.String())
-	}
-	verify.Equal(t, strings.Join(got, " "), "SETTINGS SETTINGS PING RST_STREAM WINDOW_UPDATE GOAWAY", "got %s", got)
-}
-
-// A long field block is divided into frames.
-func TestLongFieldBlock(t *testing.T) {
-	for _, length := range []int{10, MaxFrameBytes - 20, MaxFrameBytes, 3*MaxFrameBytes + 7} {
-		value := strings.Repeat("v", length)
-		out := append([]byte("before"), make([]byte, FrameHeaderBytes)...)
-		out = AppendField(AppendStatus(out, 200), []byte("X-Long"), []byte(value))
-		out = EndFieldBlock(out, len("before"), 3, true)
-		framer := xhttp2.NewFramer(nil, bytes.NewReader(out[len("before"):]))
-		framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-		frame, err := framer.ReadFrame()
-		verify.NoError(t, err)
-		head := frame.(*xhttp2.MetaHeadersFrame)
-		verify.That(t, head.StreamEnded() && head.StreamID == 3 && len(head.Fields) == 2 && head.Fields[1].Value == value, "length %d: got %v", length, head)
-		if _, err := framer.ReadFrame(); err == nil {
-			t.Errorf("length %d: another frame", length)
-		}
-	}
+// The frames are the same as those that others write.
+func TestFramesAsOthersWriteThem(t *testing.T) {
+	var want bytes.Buffer
+	other := xhttp2.NewFramer(&want, nil)
+	other.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingMaxConcurrentStreams, Val: 100}, xhttp2.Setting{ID: 9, Val: 1})
+	other.WriteSettingsAck()
+	other.WritePing(true, [8]byte([]byte("12345678")))
+	other.WriteRSTStream(5, xhttp2.ErrCodeCancel)
+	other.WriteWindowUpdate(7, 1<<20)
+	other.WriteGoAway(9, xhttp2.ErrCodeEnhanceYourCalm, nil)
+	got := AppendSettings(nil, Setting{SettingMaxConcurrentStreams, 100}, Setting{SettingNoPriorities, 1})
+	got = AppendSettingsAck(got)
+	got = AppendPing(got, FlagAck, []byte("12345678"))
+	got = AppendResetStream(got, 5, Cancel)
+	got = AppendWindowUpdate(got, 7, 1<<20)
+	got = AppendGoAway(got, 9, EnhanceYourCalm)
+	verify.Equal(t, string(got), want.String(), "the frames")
 }
 
 // What x/net writes is read, and what it refuses is refused.

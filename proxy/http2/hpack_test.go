@@ -3,11 +3,13 @@ package http2
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 
+	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
 	"sluice/test/verify"
@@ -151,50 +153,33 @@ func TestListIsBounded(t *testing.T) {
 	verify.That(t, cap(fields.text) <= 2*UsualListBytes && len(fields.list) <= UsualListBytes/fieldOverhead+1, "%d bytes, %d fields", cap(fields.text), len(fields.list))
 }
 
-// What the encoder writes is what others read.
+// What the encoder writes is what others read, also if a long block is divided into frames.
 func TestOthersDecodeWhatIsEncoded(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	oracle := hpack.NewDecoder(InitialTableBytes, nil)
 	for range 500 {
 		status := 100 + random.IntN(500)
-		block := AppendStatus(nil, status)
+		out := AppendStatus(append([]byte("before"), make([]byte, FrameHeaderBytes)...), status)
 		want := []hpack.HeaderField{{Name: ":status", Value: fmt.Sprint(status)}}
 		names := []string{"Content-Type", "set-cookie", "X-A", "etag", strings.Repeat("N", 200)}
 		for range random.IntN(10) {
-			name, value := names[random.IntN(len(names))], strings.Repeat("v", random.IntN(300))
-			block = AppendField(block, []byte(name), []byte(value))
+			length := random.IntN(300)
+			if random.IntN(10) == 0 {
+				length += random.IntN(3) * (MaxFrameBytes - 200)
+			}
+			name, value := names[random.IntN(len(names))], strings.Repeat("v", length)
+			out = AppendField(out, []byte(name), []byte(value))
 			want = append(want, hpack.HeaderField{Name: strings.ToLower(name), Value: value})
 		}
-		got, err := oracle.DecodeFull(block)
-		verify.Require(t, err == nil && equalFields(got, want), "got %q, %v; want %q", got, err, want)
-		for _, f := range got {
+		out = EndFieldBlock(out, len("before"), 3, true)
+		framer := xhttp2.NewFramer(nil, bytes.NewReader(out[len("before"):]))
+		framer.ReadMetaHeaders = oracle
+		head := verify.Result(framer.ReadFrame()).Must(t).(*xhttp2.MetaHeadersFrame)
+		verify.Require(t, head.StreamEnded() && head.StreamID == 3 && equalFields(head.Fields, want), "got %v, want %q", head, want)
+		_, err := framer.ReadFrame()
+		verify.Require(t, err == io.EOF, "another frame, %v", err)
+		for _, f := range head.Fields {
 			verify.Require(t, f.Name != "set-cookie" || f.Sensitive, "set-cookie may be indexed")
 		}
-	}
-}
-
-func BenchmarkRequestHead(b *testing.B) {
-	var block bytes.Buffer
-	encoder := hpack.NewEncoder(&block)
-	list := []hpack.HeaderField{
-		{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "127.0.0.1:8443"},
-		{Name: ":path", Value: "/small"}, {Name: "user-agent", Value: "h2load nghttp2/1.52.0"},
-	}
-	decoder, out := NewDecoder(UsualListBytes), make([]byte, 0, 1024)
-	var fields Fields
-	for range 2 { // the second block is indexed
-		block.Reset()
-		for _, f := range list {
-			encoder.WriteField(f)
-		}
-		decoder.Decode(block.Bytes(), &fields)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := decoder.Decode(block.Bytes(), &fields); err != nil { // no error interface
-			b.Fatal(err)
-		}
-		_, _, err := fields.AppendRequest(out, true)
-		verify.NoError(b, err)
 	}
 }

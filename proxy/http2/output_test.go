@@ -1,7 +1,9 @@
 package http2
 
 import (
+	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -148,5 +150,49 @@ func TestUnreadAnswers(t *testing.T) {
 	}
 	if err := o.CountAnswer(); err == nil || err.Code != EnhanceYourCalm {
 		t.Errorf("got %v", err)
+	}
+}
+
+// However the windows change, the frames of a body are the body. Each has as much as both windows allow, and the last
+// one ends the stream, which needs no window if no bytes are left.
+func TestCutsAreTheBody(t *testing.T) {
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	lengths := []int{0, 1, MaxFrameBytes, MaxFrameBytes + 1, 5 * MaxFrameBytes}
+	for range 1000 {
+		body := make([]byte, lengths[r.IntN(len(lengths))])
+		for i := range body {
+			body[i] = byte(r.Uint32())
+		}
+		ends := r.IntN(2) == 0
+		var got []byte
+		stream, connection := Window(0), Window(0)
+		for rest, last := body, false; !last; {
+			stream.Enlarge(Window(r.Int64N(60_000) - 20_000))
+			connection.Enlarge(Window(r.Int64N(60_000) - 20_000))
+			what := fmt.Sprintf("seed %d: a cut from %d bytes with the windows %d and %d, ends %t", seed, len(rest), stream, connection, ends)
+			allowed := int(max(0, min(stream, connection, MaxFrameBytes)))
+			n := min(len(rest), allowed)
+			last = n == len(rest)
+			wantStream, wantConnection := stream-Window(n), connection-Window(n)
+			cut := Spend(rest, ends, &stream, &connection)
+			verify.Require(t, len(cut.Payload) == n && len(cut.Rest) == len(rest)-n && stream == wantStream && connection == wantConnection,
+				"%s: %d bytes and %d; windows %d and %d", what, len(cut.Payload), len(cut.Rest), stream, connection)
+			verify.Require(t, cut.IsBlocked() == (len(rest) > 0 && allowed == 0) && cut.IsLast() == last && cut.EndStream == (last && ends),
+				"%s: blocked %t, last %t, END_STREAM %t", what, cut.IsBlocked(), cut.IsLast(), cut.EndStream)
+			frame := cut.AppendFrame(nil, 7)
+			if n == 0 && !cut.EndStream {
+				verify.Require(t, len(frame) == 0, "%s: a frame without meaning: %x", what, frame)
+			} else {
+				want := FrameHeader{Length: n, Type: FrameData, StreamID: 7}
+				if cut.EndStream {
+					want.Flags = FlagEndStream
+				}
+				verify.Require(t, ParseFrameHeader(frame) == want && len(frame) == FrameHeaderBytes+n, "%s: got %+v in %d bytes", what, ParseFrameHeader(frame), len(frame))
+				got = append(got, frame[FrameHeaderBytes:]...)
+			}
+			rest = cut.Rest
+		}
+		verify.Require(t, bytes.Equal(got, body), "seed %d: the frames are not the body", seed)
 	}
 }

@@ -13,16 +13,20 @@ import (
 	"sluice/test/verify"
 )
 
-// decoded returns the fields of "name: value" lines.
-func decoded(t testing.TB, lines string) *Fields {
+// encoded returns a block of "name=value" fields that are separated by "|".
+func encoded(fields string) []byte {
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
-	for line := range strings.SplitSeq(lines, "|") {
-		i := strings.Index(line[1:], "=") + 1
-		encoder.WriteField(hpack.HeaderField{Name: line[:i], Value: line[i+1:]})
+	for field := range strings.SplitSeq(fields, "|") {
+		i := strings.Index(field[1:], "=") + 1
+		encoder.WriteField(hpack.HeaderField{Name: field[:i], Value: field[i+1:]})
 	}
+	return block.Bytes()
+}
+
+func decoded(t testing.TB, list string) *Fields {
 	fields := new(Fields)
-	if err := NewDecoder(UsualListBytes).Decode(block.Bytes(), fields); err != nil { // no error interface
+	if err := NewDecoder(UsualListBytes).Decode(encoded(list), fields); err != nil { // no error interface
 		t.Fatal(err)
 	}
 	return fields
@@ -130,14 +134,8 @@ func FuzzRequest(f *testing.F) {
 		connect + "|sec-websocket-key=k|te=trailers|cookie=a", ":method=CONNECT|:protocol=h2c, x|:scheme=http|:path=/|host=a|content-length=0",
 		get + "|:protocol=websocket",
 	} {
-		var block bytes.Buffer
-		encoder := hpack.NewEncoder(&block)
-		for line := range strings.SplitSeq(fields, "|") {
-			i := strings.Index(line[1:], "=") + 1
-			encoder.WriteField(hpack.HeaderField{Name: line[:i], Value: line[i+1:]})
-		}
-		f.Add(block.Bytes(), true)
-		f.Add(block.Bytes(), false)
+		f.Add(encoded(fields), true)
+		f.Add(encoded(fields), false)
 	}
 	f.Fuzz(func(t *testing.T, block []byte, ended bool) {
 		var fields Fields

@@ -30,8 +30,7 @@ func startTransport(t *testing.T, o Options, serve func(net.Conn)) *Transport {
 // startPeer returns the connector for a peer that serves each connection with serve.
 func startPeer(t *testing.T, protocol func(*Connectors, Options) func(*balancer.Peer) balancer.Transport, o Options, serve func(net.Conn)) Connector {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	var running sync.WaitGroup
 	running.Go(func() {
 		for {
@@ -48,10 +47,9 @@ func startPeer(t *testing.T, protocol func(*Connectors, Options) func(*balancer.
 	sweeper, stop := socket.NewSweeper(), make(chan struct{})
 	running.Go(func() { sweeper.Run(stop) })
 	o.IdleTimeout, o.MaxIdle, o.HeadBytes, o.Fields = time.Minute, 512, 16<<10, http1.UsualFields
-	pool, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{
+	pool := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{
 		Policy: balancer.PolicyRoundRobin, NewTransport: protocol(NewConnectors(sweeper, zerolog.Nop()), o),
-	}))
-	verify.NoError(t, err)
+	}))).Must(t)
 	host, port, _ := net.SplitHostPort(l.Addr().String())
 	number, _ := strconv.Atoi(port)
 	pool.Apply([]discovery.Instance{{Service: "star", ID: "a", Address: host, Port: number, Weight: 1}})
@@ -69,14 +67,11 @@ func startPeer(t *testing.T, protocol func(*Connectors, Options) func(*balancer.
 // connected returns both ends of a connection.
 func connected(t *testing.T) (ours *net.TCPConn, theirs net.Conn) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	verify.NoError(t, err)
+	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	defer l.Close()
-	conn, err := net.Dial("tcp", l.Addr().String())
-	verify.NoError(t, err)
+	conn := verify.Result(net.Dial("tcp", l.Addr().String())).Must(t)
 	t.Cleanup(func() { conn.Close() })
-	theirs, err = l.Accept()
-	verify.NoError(t, err)
+	theirs = verify.Result(l.Accept()).Must(t)
 	t.Cleanup(func() { theirs.Close() })
 	return conn.(*net.TCPConn), theirs
 }
@@ -104,9 +99,7 @@ func (t *Transport) opened(test *testing.T) *HTTP1Conn {
 // dialed opens a connection in s.
 func (t *Transport) dialed(test *testing.T, s *slot) *HTTP1Conn {
 	test.Helper()
-	u, err := t.dial(test.Context(), s, time.Now(), patience, 0, nil)
-	verify.NoError(test, err)
-	return u
+	return verify.Result(t.dial(test.Context(), s, time.Now(), patience, 0, nil)).Must(test)
 }
 
 // there is a client that stays.

@@ -124,10 +124,9 @@ func TestAnswerAtAccept(t *testing.T) {
 // timeouts.connect.
 func TestHandshakeWithPeerTimesOut(t *testing.T) {
 	t.Parallel()
-	secure, err := certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})
-	verify.NoError(t, err)
+	secure := verify.Result(certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})).Must(t)
 	transport := startTransport(t, Options{TLS: func() *certificates.Client { return secure }}, hanging)
-	_, _, err = transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: 100 * time.Millisecond, Client: &Client{Presence: there{}}}, nil)
+	_, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: 100 * time.Millisecond, Client: &Client{Presence: there{}}}, nil)
 	verify.That(t, err != nil && strings.Contains(err.Error(), "timeout"), "got %v", err)
 	transport.expect(t, 0, 0, 0)
 }
