@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -16,14 +15,14 @@ import (
 
 // An echoOrigin answers each request with what it got, and remembers it.
 type echoOrigin struct {
-	listener net.Listener
+	*origin
 
 	mu sync.Mutex
 	// mu guards the fields below.
-	open, working int                       // connections
-	seen          map[string][]*seenRequest // by X-Forwarded-For
-	ofAborted     map[string]bool           // clients that may have left something behind
-	stray         []string                  // what is no request by somebody known
+	working   int                       // connections
+	seen      map[string][]*seenRequest // by X-Forwarded-For
+	ofAborted map[string]bool           // clients that may have left something behind
+	stray     []string                  // what is no request by somebody known
 }
 
 // A seenRequest is a request as net/http reads it.
@@ -35,37 +34,23 @@ type seenRequest struct {
 }
 
 func startEchoOrigin(t testing.TB) *echoOrigin {
-	l := listen(t)
-	o := &echoOrigin{listener: l, seen: make(map[string][]*seenRequest), ofAborted: make(map[string]bool)}
-	var serving sync.WaitGroup
-	var conns sync.Map
-	serving.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			conn = originSide(t, conn)
-			conns.Store(conn, nil)
-			serving.Go(func() {
-				o.serve(conn)
-				conns.Delete(conn)
-				conn.Close()
-			})
+	o := &echoOrigin{seen: make(map[string][]*seenRequest), ofAborted: make(map[string]bool)}
+	o.origin = startOrigin(t, func(c *originConn) bool {
+		if _, err := c.Peek(1); err != nil {
+			return false
 		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		conns.Range(func(conn, _ any) bool {
-			conn.(net.Conn).Close()
-			return true
-		})
-		serving.Wait()
+		o.work(1)
+		defer o.work(-1)
+		return o.exchange(c)
 	})
 	return o
 }
 
-func (o *echoOrigin) address() string { return o.listener.Addr().String() }
+func (o *echoOrigin) work(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.working += n
+}
 
 // idle returns how many connections are open, or -1 where one is at work.
 func (o *echoOrigin) idle() int {
@@ -74,7 +59,7 @@ func (o *echoOrigin) idle() int {
 	if o.working > 0 {
 		return -1
 	}
-	return o.open
+	return o.open()
 }
 
 // take returns what came from a client, and forgets it.
@@ -96,35 +81,13 @@ func (o *echoOrigin) take(t testing.TB, client netip.Addr, aborted bool) []*seen
 	return seen
 }
 
-func (o *echoOrigin) serve(conn net.Conn) {
-	o.count(&o.open, 1)
-	defer o.count(&o.open, -1)
-	reader := bufio.NewReaderSize(conn, 64<<10)
-	for {
-		if _, err := reader.Peek(1); err != nil {
-			return
-		}
-		o.count(&o.working, 1)
-		again := o.exchange(conn, reader)
-		o.count(&o.working, -1)
-		if !again {
-			return
-		}
-	}
-}
-
-func (o *echoOrigin) count(counter *int, n int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	*counter += n
-}
-
 // exchange reads one request and answers it.
-func (o *echoOrigin) exchange(conn net.Conn, reader *bufio.Reader) bool {
+func (o *echoOrigin) exchange(c *originConn) bool {
 	var raw bytes.Buffer
 	r := &seenRequest{}
-	target, client, ok := r.read(bufio.NewReader(io.TeeReader(oneByteReader{reader}, &raw)))
+	target, client, ok := r.read(bufio.NewReader(io.TeeReader(oneByteReader{c.Reader}, &raw)))
 	r.raw = raw.String()
+	o.forget()
 	o.mu.Lock()
 	if ok {
 		o.seen[client] = append(o.seen[client], r)
@@ -140,8 +103,7 @@ func (o *echoOrigin) exchange(conn net.Conn, reader *bufio.Reader) bool {
 	if r.method == "HEAD" {
 		body = ""
 	}
-	_, err := io.WriteString(conn, head+body)
-	return err == nil
+	return c.write(head + body)
 }
 
 func echo(method, target, body string) string {

@@ -56,9 +56,9 @@ func originSide(t testing.TB, conn net.Conn) net.Conn {
 func TestPeersOverTLS(t *testing.T) {
 	t.Parallel()
 	runAll(t,
-		TestStickyCookie, TestUpstreamConnectionsAreReused, TestStaleConnection, TestRetryWhereSafe,
+		TestStickyCookie, TestUpstreamConnectionsAreReused, TestStaleConnection,
 		TestRetryAfterConnectFailure, TestPerTryTimeout, TestResponseHeaderTimeoutBoundsAllTries,
-		TestKeptBodyIsSentAgain, TestRequestHeadAsSent, TestResponseAsSent, TestStreamsAtOnce, TestRefusedResponses,
+		TestKeptBodyIsSentAgain, TestRequestHeadAsSent, TestResponseAsSent, TestStreamsAtOnce,
 		TestSurplusBytesReachNobody, TestHedge, TestHedgeFirstPeerWins, TestHedgeForGoneClient,
 		TestHeadWaitsForItsBody, TestKeptBodyGoesOnBehindEarlyAnswer,
 		TestClientThatDoesNotRead, TestClientThatGoesAwayWaiting, TestClientThatWaits,

@@ -47,6 +47,8 @@ func requestSeeds() []string {
 		"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.0\r\nHost: c\r\n\r\n",
 		"POST / HTTP/1.1\r\nHost: a\r\nTE: trailers, deflate\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-A: 1\r\nHost: b\r\nContent-Type: c\r\nX_B: 2\r\nX-Forwarded-For: 6.6.6.6\r\nX-C: 3\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c, X/1\r\nX: 1\r\nupgrade: HTTP/2.0 ,H2c,, WebSocket ,h2-14\r\n\r\n" +
+			"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade:\r\nUpgrade: ,h2c\r\nUpgrade: H2\r\n\r\n",
 		// Malformed in ways that only the octets behind would profit from.
 		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 5\r\n\r\nabcdeGET /evil HTTP/1.1\r\nHost: a\r\n\r\n",
 		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX\n0\r\n\r\nGET /evil HTTP/1.1\r\nHost: a\r\n\r\n",

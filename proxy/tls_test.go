@@ -59,12 +59,12 @@ func closeWrite(t testing.TB, conn net.Conn) {
 func TestOverTLS(t *testing.T) {
 	t.Parallel()
 	runAll(t,
-		TestNoRoute, TestAnswerAsJSON, TestMaxForwardsZero, TestStickyCookie, TestStickyCookieAndInterimResponses,
-		TestUpstreamConnectionsAreReused, TestStaleConnection, TestRetryWhereSafe,
+		TestNoRoute, TestAnswerAsJSON, TestStickyCookie, TestStickyCookieAndInterimResponses,
+		TestUpstreamConnectionsAreReused, TestStaleConnection,
 		TestRetryAfterConnectFailure, TestPerTryTimeout, TestResponseHeaderTimeoutBoundsAllTries,
 		TestKeptBodyIsSentAgain, TestWhatPeersDoIsCounted,
 		TestHalfClosedTunnelGoesOn, TestRequestHeadAsSent, TestResponseAsSent,
-		TestStreamsAtOnce, TestRefusedResponses,
+		TestStreamsAtOnce,
 		TestSurplusBytesReachNobody, TestHedge, TestHedgeFirstPeerWins,
 		TestHedgeForGoneClient, TestPeerThatDiesWhileItAnswers, TestHeadWaitsForItsBody,
 		TestEarlyAnswerToKeptBody, TestKeptBodyGoesOnBehindEarlyAnswer,

@@ -1,0 +1,177 @@
+package proxy
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"sluice/route"
+	"sluice/test/verify"
+)
+
+// badRequests are ambiguous or malformed, or none that sluice serves.
+var badRequests = slices.Concat(
+	each("POST /bad HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n",
+		"Content-Length: 3\r\nTransfer-Encoding: chunked"+chunks, "Transfer-Encoding: chunked\r\nContent-Length: 3"+chunks,
+		"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc", "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", "Content-Length: 3, 4\r\n\r\nabc",
+		"Content-Length: +3\r\n\r\nabc", "Content-Length: -1", "Content-Length: 0x3\r\n\r\nabc", "Content-Length: 3 3\r\n\r\nabc",
+		"Content-Length:\r\n\r\nabc", "Content-Length: 18446744073709551619\r\n\r\nabc", "Content-Length : 3\r\n\r\nabc",
+		"Transfer-Encoding\t: chunked"+chunks, "Content Length: 3\r\n\r\nabc", "Transfer Encoding: chunked"+chunks, "Content-Length", ": a", "X\x00Y: a",
+		"Transfer-Encoding: xchunked"+chunks, "Transfer-Encoding: gzip, chunked"+chunks, "Transfer-Encoding: chunked, identity"+chunks,
+		"Transfer-Encoding: identity\r\nContent-Length: 3\r\n\r\nabc", "Transfer-Encoding: \vchunked"+chunks,
+		"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity"+chunks, "Transfer-Encoding:"+chunks, "Transfer-Encoding:\r\n chunked"+chunks, "X: a\r\n b",
+		"X: a\x00b", "X: a\x01b", "X: a\x7fb", "X: a\rb", "X: a\r", "X: a\nY: b", "X: a\n\nGET /evil HTTP/1.1\r\nHost: a",
+		"Expect: something-else\r\nContent-Length: 3\r\n\r\nabc", strings.Repeat("X: a\r\n", 100), strings.Repeat("X: "+strings.Repeat("a", 1000)+"\r\n", 20),
+	),
+	each("GET /bad HTTP/1.1\r\n%s\r\n",
+		"", "Host:\r\n", "Host: a:b\r\n", "Host: [::1\r\n", " Host: a\r\n", "Host: a\r\nHost: b\r\n", "Host: u@a\r\n", "Host: a, b\r\n", "Host: a/b\r\n",
+		"Host: a b\r\n", "X: b\r\n Host: a\r\nHost: c\r\n",
+	),
+	each("%s\r\nHost: a\r\n\r\n",
+		"GET /bad HTTP/1.1\nX: a", "GET /bad HTTP/1.1\nHost: a\n", "GET /bad"+strings.Repeat("a", 9000)+" HTTP/1.1", "GET ftp://a/bad HTTP/1.1",
+		"GET /bad HTTP/1.1x", "G@T /bad HTTP/1.1", "GET  /bad HTTP/1.1", "GET /bad bad HTTP/1.1", "GET /bad\tbad HTTP/1.1", "GET /bad#bad HTTP/1.1",
+		"GET /bad\x00bad HTTP/1.1", "GET http://u:p@a/bad HTTP/1.1", "GET bad HTTP/1.1", "GET * HTTP/1.1", "GET /bad HTTP/1.2", "GET /bad HTTP/2.0",
+		"GET /bad http/1.1", "GET: /bad HTTP/1.1", "CONNECT a:80 HTTP/1.1", "TRACE /bad HTTP/1.1",
+	),
+	each("POST /bad HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%s",
+		"x\r\nabc\r\n0\r\n\r\n", "00000000000000001\r\na\r\n0\r\n\r\n", "1\r\naX\n0\r\n\r\n", "+1\r\na\r\n0\r\n\r\n", "0x1\r\na\r\n0\r\n\r\n",
+		" 1\r\na\r\n0\r\n\r\n", "1 \r\na\r\n0\r\n\r\n", "10000000000000001\r\na\r\n0\r\n\r\n", "1\na\r\n0\r\n\r\n", "1\r\na\n0\r\n\r\n",
+		"1\r\nab\r\n0\r\n\r\n", "1;a\nb\r\na\r\n0\r\n\r\n", "1;a\x00\r\na\r\n0\r\n\r\n", "1;"+strings.Repeat("a", 10000)+"\r\na\r\n0\r\n\r\n",
+		"1\r\na\r\n0\r\nX Y: a\r\n\r\n", "1\r\na\r\n0\r\nX: "+strings.Repeat("a", 10000)+"\r\n\r\n", "1\r\na\r\n0\r\n\n",
+	),
+	[]string{"POST /bad HTTP/1.0\r\nTransfer-Encoding: chunked" + chunks + "\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "GET /bad\r\n\r\n"},
+)
+
+const chunks = "\r\n\r\n1\r\na\r\n0"
+
+// each returns the format with each of the parts.
+func each(format string, parts ...string) (requests []string) {
+	for _, part := range parts {
+		requests = append(requests, fmt.Sprintf(format, part))
+	}
+	return requests
+}
+
+// refusedResponses are answered with 502. Chunks that are malformed from the start are found out
+// before the client has got anything. The connection of the client goes on, and the peer's is not used again: what
+// follows there would reach somebody else.
+var refusedResponses = []string{
+	"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nok",
+	"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nX: \x00\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+	"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok",
+	"HTTP/1.1 099 OK\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 999 OK\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", // for nothing
+	"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("a", 20000) + "\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nokay\r\n",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n@\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n@",
+}
+
+// hostilePaths spell the paths of a restricted route /admin, or paths outside of it, in the
+// ways that servers read differently.
+var hostilePaths = []string{
+	"/admin", "/admin/", "/admin/x", "/%61dmin", "/admin%2fx", "//admin", "/./admin", "/x/../admin", "/x/..%2fadmin", "/x/%2e%2e/admin", "/x/.%2e/admin",
+	"/x/..;/admin", "/;/admin", "/;a=b/admin", "/admin;x", "/admin;/x", "/admin%3bx", "/admin/.", "/admin/..", "/admin/../x", "/admin/%2e%2e/x", "/admin/..%2fx",
+	"/admin/.%2e/x", "/admin/%2e%2e", "/admin/..;/x", "/admin/..;a/x", "/admin/x/../../y", "/admin/x/..%2f..%2fy", "/admin/x/%2e%2e%2f%2e%2e/y", `/admin\..\x`, `/admin/..\x`,
+	"/admin%5c..%5cx", "/admin%2f..%2fx", "/admin;/../x", "/admin?x", "/%252e%252e/admin", "/admin/%252e%252e/x", "/x%2f..%2fadmin", `/x\..\admin`, `\admin`, "/.;/admin",
+	"/..;/admin", "/..%5cadmin", "/%2f%2fadmin", "/admi%6e", "/adm%69n/../x", "http://shop.example/admin", "http://shop.example/x/../admin", "/admin/..%252fx", "/admin/%2e./x", "/admin//..//x",
+	"/admin/.//../x", "/a/../admin/../b", "/admin/..%20/x", "/admin/..%00/x",
+}
+
+// readsAsAdmin reports whether an app with a prefix router that does not resolve dots takes a
+// target for one below /admin, if it decodes the path that often.
+func readsAsAdmin(target string, decodings int) bool {
+	path, _, _ := strings.Cut(target, "?")
+	for range decodings {
+		if decoded, err := url.PathUnescape(path); err == nil {
+			path = decoded
+		}
+	}
+	path, _, _ = strings.Cut(path, ";")
+	path = strings.ReplaceAll(path, `\`, "/")
+	return path == "/admin" || strings.HasPrefix(path, "/admin/")
+}
+
+// No spelling of a path passes a restriction at a server that does not resolve dot segments.
+func TestPathsPassNoRestriction(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	p.setRoutes(
+		route.Route{Path: "/", Service: p.service},
+		route.Route{Host: "shop.example", Path: "/admin", Service: p.service, Actions: &route.Actions{Access: access("192.0.2.0/24", "")}},
+	)
+	for _, path := range hostilePaths {
+		before := len(origin.got())
+		answer := p.raw("GET " + path + " HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n")
+		got := origin.got()[before:]
+		if got == "" {
+			verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 4"), "%s: no peer got it, and the answer is %q", path, answer)
+			continue
+		}
+		target := strings.Fields(got)[1]
+		for decodings := range 2 {
+			verify.That(t, !readsAsAdmin(target, decodings), "%s passes the restriction as %s", path, target)
+		}
+	}
+	// Hosts without a restriction keep their paths, and all do if the operator wants it.
+	const evading = "/admin/%2e%2e/x"
+	for _, host := range []string{"other.example", "shop.example"} {
+		answer := p.raw("GET " + evading + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n")
+		verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 200 "), "%s: got %q", host, answer)
+		o := *p.options.Load()
+		o.KeepDotSegments = true
+		p.Configure(o)
+	}
+}
+
+func TestNoRoute(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	p.setRoutes(route.Route{Host: "a", Path: "/x", Service: p.service})
+	conn := p.dial()
+	for _, test := range []struct {
+		target, host string
+		status       int
+	}{
+		{"/", "a", 404}, {"/x", "b", 404}, {"/xy", "a", 404}, {"/x", "A:80", 503}, {"/x/y?z", "a", 503}, {"http://a/x", "b", 503}, {"http://b/x", "a", 404},
+	} {
+		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", test.target, test.host)
+		status, body := readResponse(t, conn)
+		verify.That(t, status == test.status, "%s at %s: got %d %q, want %d", test.target, test.host, status, body, test.status)
+	}
+}
+
+func TestAnswerAsJSON(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nConnection: close\r\n\r\n")
+	for _, want := range []string{"HTTP/1.1 503 ", "\r\nX-Sluice-Reason: no_peers\r\n", "\r\nContent-Type: application/json\r\n",
+		`{"status":503,"reason":"no_peers","message":"the service has no instances"}`} {
+		verify.That(t, strings.Contains(got, want), "got %q, want it to have %q", got, want)
+	}
+}
+
+// Most refusals have the status 400.
+func TestOtherStatusesOfRefusals(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	for request, status := range map[string]string{
+		"GET / HTTP/1.2": "505", "CONNECT a:80 HTTP/1.1": "405", "TRACE / HTTP/1.1": "405", "PRI * HTTP/2.0\r\n\r\nXX": "405", "GET / HTTP/1.1\r\nExpect: x": "417",
+	} {
+		answer := p.raw(request + "\r\nHost: a\r\n\r\n")
+		verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 "+status+" ") && strings.Contains(answer, "\r\nConnection: close\r\n"), "%q: got %q", request, answer)
+	}
+}
