@@ -161,10 +161,9 @@ func TestAccessLogHasTheUpstreamStatus(t *testing.T) {
 	p.raw("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 	p.raw("GET /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\nBad Field: 1\r\n\r\n")
 	lines := p.lines()
-	verify.That(t, len(lines) == 2 && lines[0].Status == 502 && lines[0].UpstreamStatus == 503 && lines[0].Reason == "bad_response", "got %+v", lines)
-	if len(lines) == 2 && (lines[1].Status != 400 || lines[1].UpstreamStatus != 0) {
-		t.Errorf("got %+v", lines[1])
-	}
+	verify.Require(t, len(lines) == 2, "got %+v", lines)
+	verify.That(t, lines[0].Status == 502 && lines[0].UpstreamStatus == 503 && lines[0].Reason == "bad_response", "got %+v", lines[0])
+	verify.That(t, lines[1].Status == 400 && lines[1].UpstreamStatus == 0, "got %+v", lines[1])
 }
 
 func TestHedgedTriesAreLogged(t *testing.T) {

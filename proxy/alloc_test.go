@@ -8,7 +8,6 @@ import (
 	"io"
 	"math"
 	"net"
-	"net/netip"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -26,88 +25,99 @@ import (
 )
 
 // A request in steady state allocates nothing in the whole process: not in the
-// proxy, not in the pool, not in the access log. The origin and the client of
-// this test do not allocate either.
+// proxy, not in the pool, not in the access log, whatever the route does with it. The origin
+// and the client of this test do not allocate either.
 func TestRequestDoesNotAllocate(t *testing.T) {
-	log := verify.Result(accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1})).Must(t)
-	defer log.Close()
-	for _, test := range []struct {
-		name, request string
-		response      string // what comes after a "|" is sent separately
-	}{
-		{"GET", "GET /some/path?q=1 HTTP/1.1\r\nHost: a\r\nUser-Agent: x\r\n\r\n", okResponse},
-		{"upgrade declined, through other proxies", "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: a, h2c, b\r\nVia: 1.1 x, 1.1 sluice\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.2\r\n\r\n", okResponse},
-		{"POST", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + strings.Repeat("x", 1000), okResponse},
-		{"head and body apart", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n|ok"},
-		{"chunked response", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"},
-		{"100 kB response", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000)},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			parts := strings.Split(test.response, "|")
-			origin := startRawOrigin(t, parts)
-			p := startProxy(t, Options{AccessLog: log, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}, origin)
-			conn := p.dial()
-			request, response := []byte(test.request), make([]byte, 256<<10)
-			want := len(strings.Join(parts, ""))
-			roundTrip := func() { sendAndReceive(t, conn, request, response[:want]) }
-			wantNoAllocations(t, conn, roundTrip)
-		})
+	open := func(format string) *accesslog.Logger {
+		parsed := verify.Result(accesslog.ParseFormat(format)).Must(t)
+		log := verify.Result(accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1, Format: parsed})).Must(t)
+		t.Cleanup(func() { log.Close() })
+		return log
 	}
-}
-
-// That holds for a split too, whose clients get a cookie or have one.
-func TestSplitRequestDoesNotAllocate(t *testing.T) {
-	for name, field := range map[string]string{"new client": "", "with the cookie": "Cookie: sluice_client=3w5e11264sgsf\r\n"} {
-		t.Run(name, func(t *testing.T) {
-			p, _ := startSplit(t, route.Split{}, 1)
-			p.setPeers(startRawOrigin(t, []string{okResponse}))
-			p.setSplit(route.Split{Fallback: p.pool.Group("rest")}, 1)
-			conn := p.dial()
-			request, response := []byte("GET / HTTP/1.1\r\nHost: a\r\n"+field+"\r\n"), make([]byte, 1024)
-			wantNoAllocations(t, conn, func() {
-				verify.Result(conn.Write(request)).Must(t)
-				for end := 0; !bytes.HasSuffix(response[:end], []byte("ok")); {
-					n := verify.Result(conn.Read(response[end:])).Must(t)
-					end += n
-				}
-			})
-		})
+	tracer, _ := startTracer(t, 0)
+	plain := Options{AccessLog: open("json"), TrustedProxies: loopback, Limits: compressionMemory}
+	named := Options{AccessLog: open("$client $request_id $trace_id $http_x_a $tries"), Tracer: tracer, RequestID: true, TrustedProxies: loopback}
+	set := func(do func(t *testing.T, p *testProxy)) func(*testing.T, string) *testProxy {
+		return func(t *testing.T, origin string) *testProxy {
+			p := startProxy(t, plain, origin)
+			do(t, p)
+			return p
+		}
 	}
-}
-
-// Edits of paths and fields do not allocate either.
-func TestEditsDoNotAllocate(t *testing.T) {
-	p := startProxy(t, Options{}, startRawOrigin(t, []string{okResponse}))
-	p.setActions(&route.Actions{
-		Path:            pathEdits(t, route.PathOptions{Strip: "/api", Add: "/v1"}),
-		Host:            "app.internal",
-		RequestHeaders:  headerEdits(t, map[string]string{"X-A": "$host $path"}, nil, "Cookie"),
-		ResponseHeaders: headerEdits(t, nil, nil, "Server"),
+	ordinary := set(func(*testing.T, *testProxy) {})
+	edited := set(func(t *testing.T, p *testProxy) {
+		p.setActions(&route.Actions{
+			Path:            pathEdits(t, route.PathOptions{Strip: "/api", Add: "/v1"}),
+			Host:            "app.internal",
+			RequestHeaders:  headerEdits(t, map[string]string{"X-A": "$host $path"}, nil, "Cookie"),
+			ResponseHeaders: headerEdits(t, nil, nil, "Server"),
+		})
 	})
-	conn := p.dial()
-	request, response := []byte("GET /api/x?q HTTP/1.1\r\nHost: a\r\nCookie: a\r\n\r\n"), make([]byte, len(okResponse))
-	wantNoAllocations(t, conn, func() { sendAndReceive(t, conn, request, response) })
-}
-
-// Neither does a route that compresses: responses that stay as they are, and compressed ones.
-func TestCompressionDoesNotAllocate(t *testing.T) {
-	content := strings.Repeat("a text that is compressed, ", 1000)
-	for name, test := range map[string]struct{ fields, head, end string }{
-		"another type":    {"Accept-Encoding: gzip\r\n", "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n", "compressed, "},
-		"not accepted":    {"Accept-Encoding: deflate\r\n", "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n", "compressed, "},
-		"compressed text": {"Accept-Encoding: gzip\r\n", "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n", "0\r\n\r\n"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			p := startProxy(t, Options{Limits: compressionMemory}, startRawOrigin(t, []string{fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", test.head, len(content), content)}))
-			p.setActions(compressing(t, 1000))
-			conn := p.dial()
-			request, response := []byte("GET / HTTP/1.1\r\nHost: a\r\n"+test.fields+"\r\n"), make([]byte, 64<<10)
-			end := []byte(test.end)
+	compressed := set(func(t *testing.T, p *testProxy) { p.setActions(compressing(t, 1000)) })
+	mirrored := set(func(t *testing.T, p *testProxy) { // costs nothing where the mirror does not get a copy
+		mt := startMirror(t, p, route.Mirror{Share: 1e-12}, nil, p.NewTransport(someTransport))
+		t.Cleanup(func() { mt.expectDropped() })
+	})
+	traced := func(t *testing.T, origin string) *testProxy { return startProxy(t, named, origin) }
+	split := func(t *testing.T, origin string) *testProxy {
+		p, _ := startSplit(t, route.Split{}, 1)
+		p.setPeers(origin)
+		p.setSplit(route.Split{Fallback: p.pool.Group("rest")}, 1)
+		return p
+	}
+	weighted := func(t *testing.T, origin string) *testProxy {
+		return startWeighted(t, route.SplitKey{}, func(string) string { return origin })
+	}
+	text := strings.Repeat("a text that is compressed, ", 1000)
+	long := func(contentType string) string {
+		return fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%sok", contentType, len(text)+2, text)
+	}
+	const get = "GET / HTTP/1.1\r\nHost: a\r\n"
+	type test struct {
+		name          string
+		start         func(t *testing.T, origin string) *testProxy
+		request       string
+		response, end string // what comes after a "|" is sent separately
+	}
+	tests := []test{
+		{"GET", ordinary, "GET /some/path?q=1 HTTP/1.1\r\nHost: a\r\nUser-Agent: x\r\n\r\n", okResponse, "ok"},
+		{"upgrade declined, through other proxies", ordinary, get + "Connection: upgrade\r\nUpgrade: a, h2c, b\r\nVia: 1.1 x, 1.1 sluice\r\n" +
+			"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.2\r\n\r\n", okResponse, "ok"},
+		{"POST", ordinary, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + strings.Repeat("x", 1000), okResponse, "ok"},
+		{"head and body apart", ordinary, get + "\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n|ok", "ok"},
+		{"chunked response", ordinary, get + "\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "\r\n0\r\n\r\n"},
+		{"100 kB response", ordinary, get + "\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 99_998) + "ok", "ok"},
+		{"edits", edited, "GET /api/x?q HTTP/1.1\r\nHost: a\r\nCookie: a\r\n\r\n", okResponse, "ok"},
+		{"compressed", compressed, get + "Accept-Encoding: gzip\r\n\r\n", long("text/plain"), "\r\n0\r\n\r\n"},
+		{"another type is not compressed", compressed, get + "Accept-Encoding: gzip\r\n\r\n", long("image/png"), "ok"},
+		{"compression is not accepted", compressed, get + "Accept-Encoding: deflate\r\n\r\n", long("text/plain"), "ok"},
+		{"mirror", mirrored, get + "\r\n", okResponse, "ok"},
+		{"new id and trace", traced, get + "X-A: 1\r\n\r\n", okResponse, "ok"},
+		{"id and trace that are taken over", traced, get + "X-Request-Id: 01234567-89ab-7abc-bfff-000012345678\r\ntraceparent: " + notSampled +
+			"\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n", okResponse, "ok"},
+		{"split, new client", split, get + "\r\n", okResponse, "ok"},
+		{"split, with the cookie", split, get + "Cookie: sluice_client=3w5e11264sgsf\r\n\r\n", okResponse, "ok"},
+		{"split of services", weighted, get + "Cookie: sluice_client=3w5e11264sgsf\r\n\r\n", okResponse, "ok"},
+	}
+	for _, key := range []string{"", "client_address", "path", "header X-User", "cookie sid", "query u"} {
+		a := &route.Affinity{Cookie: "peer"}
+		if key != "" {
+			a = &route.Affinity{Keys: []route.HashKey{verify.Result(route.ParseHashKey(key)).Must(t)}}
+		}
+		affine := set(func(_ *testing.T, p *testProxy) {
+			p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: a})
+		})
+		tests = append(tests, test{"affinity by " + key, affine, "GET /path?a=1&u=2 HTTP/1.1\r\nHost: a\r\nCookie: a=b; sid=1; peer=zzzz\r\nX-User: 7\r\n" +
+			"X-Forwarded-For: 192.0.2.1, 10.0.0.2\r\n\r\n", okResponse, "ok"})
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			conn := test.start(t, startRawOrigin(t, strings.Split(test.response, "|"))).dial()
+			request, response, end := []byte(test.request), make([]byte, 256<<10), []byte(test.end)
 			wantNoAllocations(t, conn, func() {
 				verify.Result(conn.Write(request)).Must(t)
 				for n := 0; !bytes.HasSuffix(response[:n], end); {
-					read := verify.Result(conn.Read(response[n:])).Must(t)
-					n += read
+					n += verify.Result(conn.Read(response[n:])).Must(t)
 				}
 			})
 		})
@@ -118,16 +128,15 @@ func TestCompressionDoesNotAllocate(t *testing.T) {
 func TestHTTP2RequestDoesNotAllocate(t *testing.T) {
 	log := verify.Result(accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1})).Must(t)
 	defer log.Close()
-	for _, test := range []struct {
-		name, fields, body, response string
-	}{
-		{"GET", http2Get + "|user-agent=x", "", okResponse},
-		{"POST", http2Post + "|content-length=1000", strings.Repeat("x", 1000), okResponse},
-		{"100 kB response", http2Get, "", "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000)},
+	for _, test := range []struct{ name, fields, body, answer string }{
+		{"GET", http2Get + "|user-agent=x", "", ""},
+		{"POST", http2Post + "|content-length=1000", strings.Repeat("x", 1000), ""},
+		{"100 kB response", http2Get, "", strings.Repeat("x", 100_000)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			origin := startRawOrigin(t, []string{test.response})
-			p := startProxy(t, Options{AccessLog: log}, origin)
+			end := []byte("the end")
+			answered := len(test.answer) + len(end)
+			p := startProxy(t, Options{AccessLog: log}, startRawOrigin(t, []string{fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s%s", answered, test.answer, end)}))
 			c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: http2.MaxWindow})
 			c.WriteWindowUpdate(0, 1<<20)
 			c.request(1, test.fields, test.body == "")
@@ -137,9 +146,8 @@ func TestHTTP2RequestDoesNotAllocate(t *testing.T) {
 			c.response(1)
 			block := bytes.Clone(c.encode(test.fields)) // indexed, for all later requests
 			var request []byte
-			body := 0 // bytes of the last response
 			id, received := uint32(1), make([]byte, 1<<20)
-			roundTrip := func() {
+			wantNoAllocations(t, c.conn, func() {
 				id += 2
 				flags := uint8(http2.FlagEndHeaders)
 				if test.body == "" {
@@ -151,29 +159,12 @@ func TestHTTP2RequestDoesNotAllocate(t *testing.T) {
 					request = http2.AppendFrameHeader(request, http2.FrameHeader{Length: len(test.body), Type: http2.FrameData, Flags: http2.FlagEndStream, StreamID: id})
 					request = append(request, test.body...)
 				}
-				if body > 0 {
-					request = http2.AppendWindowUpdate(request, 0, body)
-				}
-				body = 0
+				request = http2.AppendWindowUpdate(request, 0, answered)
 				verify.Result(c.conn.Write(request)).Must(t)
-				for start, end := 0, 0; ; {
-					n := verify.Result(c.conn.Read(received[end:])).Must(t)
-					for end += n; end-start >= http2.FrameHeaderBytes; {
-						frame := http2.ParseFrameHeader(received[start:])
-						next := start + http2.FrameHeaderBytes + frame.Length
-						if next > end {
-							break
-						}
-						if frame.Type == http2.FrameData {
-							body += frame.Length
-						}
-						if start = next; frame.StreamID == id && frame.Has(http2.FlagEndStream) {
-							return
-						}
-					}
+				for n := 0; !bytes.Contains(received[:n], end); {
+					n += verify.Result(c.conn.Read(received[n:])).Must(t)
 				}
-			}
-			wantNoAllocations(t, c.conn, roundTrip)
+			})
 		})
 	}
 }
@@ -189,17 +180,12 @@ func TestStreamDoesNotAllocate(t *testing.T) {
 				conn.Close()
 			}()
 			request, response := []byte("question"), make([]byte, size)
-			roundTrip := func() { sendAndReceive(t, conn, request, response[:size]) }
-			wantNoAllocations(t, conn, roundTrip)
+			wantNoAllocations(t, conn, func() {
+				verify.Result(conn.Write(request)).Must(t)
+				verify.Result(io.ReadFull(conn, response)).Must(t)
+			})
 		})
 	}
-}
-
-// sendAndReceive sends the request and reads the whole response.
-func sendAndReceive(t *testing.T, conn net.Conn, request, response []byte) {
-	verify.Result(conn.Write(request)).Must(t)
-	_, err := io.ReadFull(conn, response)
-	verify.NoError(t, err)
 }
 
 // wantNoAllocations checks that calls of f, which uses conn, do not allocate once the pools
@@ -276,41 +262,4 @@ func startRawOrigin(t *testing.T, answer []string) (address string) {
 		wg.Wait()
 	})
 	return l.Addr().String()
-}
-
-// A mirror costs nothing where it does not get a copy.
-func TestNotCopiedRequestDoesNotAllocate(t *testing.T) {
-	p := startProxy(t, Options{}, startRawOrigin(t, []string{okResponse}))
-	mt := startMirror(t, p, route.Mirror{Share: 1e-12}, nil, p.NewTransport(someTransport))
-	conn := p.dial()
-	request, response := []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), make([]byte, len(okResponse))
-	wantNoAllocations(t, conn, func() { sendAndReceive(t, conn, request, response) })
-	mt.expectDropped()
-}
-
-// Neither do an id, a trace that is not sampled, and a log by a template.
-func TestRequestIDAndTraceDoNotAllocate(t *testing.T) {
-	format := verify.Result(accesslog.ParseFormat("$client $request_id $trace_id $http_x_a $tries")).Must(t)
-	log := verify.Result(accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1, Format: format})).Must(t)
-	defer log.Close()
-	for name, fields := range map[string]string{
-		"new": "X-A: 1\r\n", "taken over": "X-Request-Id: 01234567-89ab-7abc-bfff-000012345678\r\ntraceparent: " + notSampled + "\r\nX-Forwarded-For: 203.0.113.9\r\n",
-	} {
-		t.Run(name, func(t *testing.T) {
-			tracer, _ := startTracer(t, 0)
-			p := startProxy(t, Options{AccessLog: log, Tracer: tracer, RequestID: true, TrustedProxies: loopback}, startRawOrigin(t, []string{okResponse}))
-			conn := p.dial()
-			request := []byte("GET / HTTP/1.1\r\nHost: a\r\n" + fields + "\r\n")
-			response := make([]byte, len(okResponse)+len("X-Request-Id: \r\n")+requestIDBytes)
-			wantNoAllocations(t, conn, func() { sendAndReceive(t, conn, request, response) })
-		})
-	}
-}
-
-func TestWeightedRequestDoesNotAllocate(t *testing.T) {
-	p := startWeighted(t, route.SplitKey{}, func(string) string { return startRawOrigin(t, []string{okResponse}) })
-	conn := p.dial()
-	request := []byte("GET / HTTP/1.1\r\nHost: a\r\nCookie: sluice_client=3w5e11264sgsf\r\n\r\n")
-	response := make([]byte, len(okResponse))
-	wantNoAllocations(t, conn, func() { sendAndReceive(t, conn, request, response) })
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,8 +10,8 @@ import (
 	"testing"
 
 	"sluice/balancer"
+	"sluice/proxy/http1"
 	"sluice/route"
-	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
 
@@ -51,8 +52,7 @@ func TestEditsOfInterimResponsesAndCookies(t *testing.T) {
 		return err == nil
 	}))
 	p := startProxy(t, Options{}, origin.address())
-	verify.NoError(t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicySticky, NewTransport: p.NewTransport(someTransport)})))
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3}, Affinity: &route.Affinity{Cookie: "peer"}})
+	p.setAffinity(balancer.PolicySticky, &route.Affinity{Cookie: "peer"})
 	p.setActions(visibleEdits(t))
 	conn := p.dial()
 	reader := bufio.NewReader(conn)
@@ -74,52 +74,37 @@ func TestEditsOfInterimResponsesAndCookies(t *testing.T) {
 	}
 }
 
-// Each attempt gets the same edits, with the address of its own peer.
-func TestEditsOfRetries(t *testing.T) {
+// Each attempt gets the same edits, with the address of its own peer: one that is retried, and one that is hedged.
+func TestEditsOfAttempts(t *testing.T) {
 	t.Parallel()
-	reset := startOrigin(t, func(c *originConn) bool { c.request(); return false })
-	fine := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{}, reset.address(), fine.address())
-	p.setActions(visibleEdits(t))
-	conn := p.dial()
-	for range 6 {
-		io.WriteString(conn, "GET /api/x HTTP/1.1\r\nHost: a\r\nX-Gone: 1\r\n\r\n")
-		expectResponse(t, conn, 200, "ok")
-	}
-	verify.That(t, reset.got() != "", "no request was sent again")
-	for _, o := range []*origin{reset, fine} {
-		got := o.got()
-		requests := strings.Count(got, "GET /v1/x HTTP/1.1\r\nHost: "+o.address()+"\r\n")
-		verify.That(t, requests == strings.Count(got, "GET ") && !strings.Contains(got, "X-Gone") && strings.Count(got, "X-Set: request\r\n") == requests, "the peer got %q", got)
-	}
-}
-
-// A hedge has the address of the second peer.
-func TestEditsOfHedges(t *testing.T) {
-	t.Parallel()
-	slow := startOrigin(t, hanging)
-	fast := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{}, slow.address(), fast.address())
-	hedged(p, 2)
-	p.setActions(visibleEdits(t))
-	for range 4 {
-		status, _ := get(t, p, "GET")
-		verify.That(t, status == 200, "status %d", status)
-	}
-	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
-	verify.That(t, slow.got() != "", "the slow peer was never asked")
-	for _, o := range []*origin{slow, fast} {
-		if got := o.got(); strings.Count(got, "\r\nHost: "+o.address()+"\r\n") != strings.Count(got, "GET ") {
-			t.Errorf("%s got %q", o.address(), got)
-		}
+	for name, bad := range map[string]func(*originConn) bool{"retry": func(c *originConn) bool { c.request(); return false }, "hedge": hanging} {
+		t.Run(name, func(t *testing.T) {
+			first, fine := startOrigin(t, bad), startOrigin(t, answering(okResponse))
+			p := startProxy(t, Options{}, first.address(), fine.address())
+			if name == "hedge" {
+				hedged(p, 2)
+			}
+			p.setActions(visibleEdits(t))
+			for range 6 {
+				conn := p.send("GET /api/x HTTP/1.1\r\nHost: a\r\nX-Gone: 1\r\n\r\n")
+				expectResponse(t, conn, 200, "ok")
+				conn.Close()
+			}
+			eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
+			verify.That(t, first.got() != "", "the first peer was never asked")
+			for _, o := range []*origin{first, fine} {
+				got := o.got()
+				requests := strings.Count(got, "GET /v1/x HTTP/1.1\r\nHost: "+o.address()+"\r\n")
+				verify.That(t, requests == strings.Count(got, "GET ") && !strings.Contains(got, "X-Gone") && strings.Count(got, "X-Set: request\r\n") == requests, "the peer got %q", got)
+			}
+		})
 	}
 }
 
 // A body without a length is counted while it arrives.
 func TestBodyLimitOfARoute(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{Limits: Limits{BodyBytes: 1000}}, origin.address())
+	p := startProxy(t, Options{Limits: Limits{BodyBytes: 1000}}, startOrigin(t, answering(okResponse)).address())
 	for _, test := range []struct {
 		limit int64
 		bytes int
@@ -148,4 +133,78 @@ func TestEditsOfALongHead(t *testing.T) {
 		answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 		verify.That(t, strings.HasPrefix(answer, "HTTP/1.1 "+want+" "), "%d fields: got %q", fields, answer)
 	}
+}
+
+// FuzzEdits compares edits of a head with those of net/http's header, and checks that no
+// value ends its line.
+func FuzzEdits(f *testing.F) {
+	f.Add("GET /a?b HTTP/1.1\r\nHost: a.example:80\r\nX-A: 1\r\nx-b: 2\r\nX-A: 3\r\n\r\n", "x-a", "X-B", "$host$path?$query $method", "Set-Cookie", "$$")
+	f.Add("GET http://a.example?\x80 HTTP/1.1\r\nHost: a\r\nCookie:\t a \r\n\r\n", "cookie", "X-A", "$path", "X-A", "${authority}")
+	f.Add("OPTIONS * HTTP/1.0\r\n\r\n", "X-A", "X-A", "a\r\nX-C: 1", "X-C", "\x00")
+	f.Fuzz(func(t *testing.T, text, remove, set, value, add, more string) {
+		e, err := route.NewHeaderEdits(map[string]string{set: value}, map[string]string{add: more}, []string{remove})
+		if err != nil {
+			t.Skip()
+		}
+		x := new(routedRequest)
+		x.in, x.end = []byte(text), len(text)
+		x.client = &client{listener: &listener{}, address: "192.0.2.1"}
+		x.head.Reset(8<<10, http1.UsualFields)
+		n, err := x.head.Scan(x.in)
+		if err != nil || n == 0 {
+			t.Skip()
+		}
+		_, fields := http1.CutLine(bytes.TrimLeft(x.in[:n], "\r\n"))
+		got := x.appendEditedFields(nil, fields, &e)
+
+		// The naive way: names to lists of values.
+		want := make(http.Header)
+		all := x.head.Fields()
+		for i := range all {
+			name := strings.ToLower(string(all[i].FieldName(x.in)))
+			want[name] = append(want[name], string(all[i].Value(x.in)))
+		}
+		delete(want, strings.ToLower(remove))
+		host := string(x.head.Authority(x.in))
+		target := string(x.head.OriginTarget(x.in))
+		if strings.Contains(host+target, "$") {
+			t.Skip() // the naive way would read variables in values
+		}
+		path, query, _ := strings.Cut(target, "?")
+		pairs := []string{"$$", "$"}
+		for name, value := range map[string]string{
+			"authority": host, "host": string(withoutPort([]byte(host))), "path": path, "query": query, "scheme": "http",
+			"method": string(x.head.MethodName(x.in)), "client_address": "192.0.2.1", "user": "",
+		} {
+			pairs = append(pairs, "${"+name+"}", value, "$"+name, value)
+		}
+		expand := strings.NewReplacer(pairs...)
+		want[strings.ToLower(set)] = []string{strings.Trim(expand.Replace(strings.Trim(value, " \t")), " \t")}
+		lower := strings.ToLower(add)
+		want[lower] = append(want[lower], strings.Trim(expand.Replace(strings.Trim(more, " \t")), " \t"))
+
+		// What a strict server reads.
+		var head http1.RequestHead
+		head.Reset(8<<10, http1.UsualFields)
+		whole := append([]byte("GET / HTTP/1.1\r\n"), got...)
+		if n, err := head.Scan(whole); err == http1.ErrTooManyFields {
+			t.Skip()
+		} else if x.head.HTTP10 && err == http1.ErrHost {
+			t.Skip() // HTTP/1.0 needs none
+		} else if err != nil || n != len(whole) {
+			t.Fatalf("%q: %v", got, err)
+		}
+		read := make(http.Header)
+		edited := head.Fields()
+		for i := range edited {
+			name := strings.ToLower(string(edited[i].FieldName(whole)))
+			read[name] = append(read[name], string(edited[i].Value(whole)))
+		}
+		for name, values := range want {
+			verify.Slices(t, read[name], values, "%s", name)
+		}
+		for name := range read {
+			verify.That(t, want[name] != nil, "%s was added: %q", name, got)
+		}
+	})
 }
