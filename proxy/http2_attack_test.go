@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,28 +37,17 @@ func TestHTTP2RapidReset(t *testing.T) {
 			origin := startOrigin(t, hanging)
 			p := startProxy(t, Options{}, origin.address())
 			c := p.dialFrames()
+			var most atomic.Int64
 			go func() {
 				for id := uint32(1); id < 100_000; id += 2 {
 					if c.request(id, http2Post+"|content-length=3|expect=100-continue", false) != nil || test.fault(c, id) != nil {
 						return
 					}
+					most.Store(max(most.Load(), int64(p.inflight())))
 				}
 			}()
-			ended := make(chan struct{})
-			go func() {
-				defer close(ended)
-				c.expectEnd(xhttp2.ErrCodeEnhanceYourCalm)
-			}()
-			most := 0
-			for done := false; !done; {
-				select {
-				case <-ended:
-					done = true
-				case <-time.After(time.Millisecond):
-					most = max(most, p.inflight())
-				}
-			}
-			verify.That(t, most <= http2Streams, "%d requests in flight, want at most %d", most, http2Streams)
+			c.expectEnd(xhttp2.ErrCodeEnhanceYourCalm)
+			verify.That(t, most.Load() <= http2Streams, "%d requests in flight, want at most %d", most.Load(), http2Streams)
 			n := origin.connections()
 			verify.That(t, n <= http2Resets+http2Streams, "%d requests reached the peer", n)
 			eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
@@ -115,46 +105,6 @@ func TestHTTP2AnswersAreNotRead(t *testing.T) {
 	eventually(t, "the connection is closed", func() bool { return p.Connections() == 0 })
 }
 
-// More streams than allowed are refused, so that the client sends them again elsewhere.
-func TestHTTP2TooManyStreams(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, hanging)
-	p := startProxy(t, Options{}, origin.address())
-	c := p.dialFrames()
-	for i := range uint32(http2Streams + 1) {
-		c.request(2*i+1, http2Get, true)
-	}
-	r := c.response(2*http2Streams + 1)
-	verify.That(t, r.reset == xhttp2.ErrCodeRefusedStream, "got %+v", r)
-	eventually(t, "the others are in flight", func() bool { return p.inflight() == http2Streams })
-	for i := range uint32(http2Streams) {
-		c.WriteRSTStream(2*i+1, xhttp2.ErrCodeCancel)
-	}
-	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
-	p.expectNothingCounted()
-}
-
-// Streams count as connections for the limit of an address.
-func TestHTTP2StreamsCountAsConnections(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, hanging)
-	p := startProxy(t, Options{Limits: Limits{ConnectionsPerAddress: 3}}, origin.address())
-	c := p.dialFrames()
-	for id := uint32(1); id <= 5; id += 2 {
-		c.request(id, http2Get, true)
-	}
-	eventually(t, "three are in flight", func() bool { return p.inflight() == 3 })
-	c.request(7, http2Get, true)
-	r := c.response(7)
-	verify.That(t, r.reset == xhttp2.ErrCodeRefusedStream, "got %+v", r)
-	c.conn.Close()
-	eventually(t, "all were released", func() bool {
-		p.admission.mu.Lock()
-		defer p.admission.mu.Unlock()
-		return p.Connections() == 0 && p.admission.open == 0 && len(p.admission.perBlock) == 0
-	})
-}
-
 // A client with a window of zero does not hold a peer: its response is read no further
 // than the buffers, and is reset when the client takes nothing for the write timeout.
 func TestHTTP2ZeroWindow(t *testing.T) {
@@ -168,8 +118,7 @@ func TestHTTP2ZeroWindow(t *testing.T) {
 	}))
 	p := startProxy(t, Options{Timeouts: Timeouts{Write: 300 * time.Millisecond}}, origin.address())
 	c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
-	c.request(1, http2Get, true)
-	r := c.response(1)
+	r := c.ask(1, http2Get)
 	verify.That(t, r.status == "200" && r.body == "" && r.reset == xhttp2.ErrCodeCancel, "got %+v", r)
 	n := <-sent
 	verify.That(t, n <= 50_000_000, "the peer sent %d bytes", n)
@@ -198,8 +147,7 @@ func TestHTTP2SlowFrames(t *testing.T) {
 // The preface is read in any pieces, but only as the first bytes of a connection.
 func TestHTTP2PrefaceInPieces(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{}, origin.address())
+	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
 	for size := 1; size < len(http2.Preface); size++ {
 		conn := p.dial()
 		c := &frameClient{Framer: xhttp2.NewFramer(conn, conn), t: t, conn: conn}
@@ -267,8 +215,7 @@ func TestHTTP2CostsAreForgotten(t *testing.T) {
 				c.expectAnswered(func(xhttp2.Frame) {})
 				eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 				p.sweeper.Advance(test.period)
-				c.request(id, http2GetOf("/none"), true)
-				r := c.response(id)
+				r := c.ask(id, http2GetOf("/none"))
 				verify.Require(t, r.status == "204", "got %+v", r)
 				id += 2
 			}

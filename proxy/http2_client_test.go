@@ -140,6 +140,13 @@ func (c *frameClient) response(id uint32) (r http2Response) {
 	}
 }
 
+// ask sends a request without a body, and returns the response.
+func (c *frameClient) ask(id uint32, fields string) http2Response {
+	c.t.Helper()
+	c.request(id, fields, true)
+	return c.response(id)
+}
+
 // expectReset checks that the next frame resets a stream with this code.
 func (c *frameClient) expectReset(id uint32, code xhttp2.ErrCode) {
 	c.t.Helper()
@@ -147,13 +154,18 @@ func (c *frameClient) expectReset(id uint32, code xhttp2.ErrCode) {
 	verify.That(c.t, ok && f.StreamID == id && f.ErrCode == code, "got %v, want the reset of stream %d with %v", f, id, code)
 }
 
-// expectEnd reads until the connection ends and checks the code of its GOAWAY.
+// expectEnd reads until the connection ends, answers PING, and checks the code of the last GOAWAY.
 func (c *frameClient) expectEnd(code xhttp2.ErrCode) {
 	c.t.Helper()
 	got, found := xhttp2.ErrCodeNo, false
 	for frame := c.read(); frame != nil; frame = c.read() {
-		if f, ok := frame.(*xhttp2.GoAwayFrame); ok {
+		switch f := frame.(type) {
+		case *xhttp2.GoAwayFrame:
 			got, found = f.ErrCode, true
+		case *xhttp2.PingFrame:
+			if !f.IsAck() {
+				c.WritePing(true, f.Data)
+			}
 		}
 	}
 	verify.That(c.t, found && got == code, "the connection ended with %v (GOAWAY: %v), want %v", got, found, code)
@@ -162,7 +174,6 @@ func (c *frameClient) expectEnd(code xhttp2.ErrCode) {
 // expectAlive checks that the connection still serves requests.
 func (c *frameClient) expectAlive(id uint32) {
 	c.t.Helper()
-	c.request(id, http2Get, true)
-	r := c.response(id)
+	r := c.ask(id, http2Get)
 	verify.That(c.t, r.status != "", "got %+v", r)
 }

@@ -74,40 +74,22 @@ func (c *frameClient) expectAnswered(check func(xhttp2.Frame)) {
 // has no stream any more.
 func TestHTTP2SlowClientGetsTheEnd(t *testing.T) {
 	t.Parallel()
+	var p *testProxy
 	var clients []*frameClient
 	var lengths []int
 	for length := 40_000; length < 400_000; length += 20_000 {
-		p := startProxy(t, Options{}, startLongOrigin(t, length).address())
+		p = startProxy(t, Options{}, startLongOrigin(t, length).address())
 		c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1 << 20})
 		c.WriteWindowUpdate(0, 1<<20)
 		eventually(t, "the connection is accepted", func() bool { return p.Connections() == 1 })
-		p.mu.Lock()
-		for conn := range p.conns {
-			conn.Conn.(*net.TCPConn).SetWriteBuffer(4 << 10)
-		}
-		p.mu.Unlock()
+		p.eachConn(func(c *clientConn) { c.Conn.(*net.TCPConn).SetWriteBuffer(4 << 10) })
 		c.request(1, http2GetOf("/"), true)
 		clients, lengths = append(clients, c), append(lengths, length)
-		if length+20_000 >= 400_000 {
-			p.sweptFor(5 * idleSetDelay)
-		}
 	}
+	p.sweptFor(5 * idleSetDelay)
 	for i, c := range clients {
-		c.conn.SetDeadline(time.Now().Add(patience / 3))
-		got, ended := 0, false
-		for !ended {
-			f, err := c.ReadFrame()
-			if err != nil {
-				t.Errorf("%d of %d bytes, then %v", got, lengths[i], err)
-				break
-			}
-			if f, ok := f.(*xhttp2.DataFrame); ok {
-				got, ended = got+len(f.Data()), f.StreamEnded()
-			}
-		}
-		if ended && got != lengths[i] {
-			t.Errorf("%d of %d bytes", got, lengths[i])
-		}
+		r := c.response(1)
+		verify.That(t, r.ended && len(r.body) == lengths[i], "%d of %d bytes", len(r.body), lengths[i])
 	}
 }
 
@@ -129,8 +111,7 @@ func TestHTTP2DrainCutsWhatIsLeft(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			origin := startLongOrigin(t, 100_000)
-			p := startProxy(t, Options{Timeouts: Timeouts{Body: time.Hour, Write: time.Hour}}, origin.address())
+			p := startProxy(t, Options{Timeouts: Timeouts{Body: time.Hour, Write: time.Hour}}, startLongOrigin(t, 100_000).address())
 			l, leave := p.serveUntil(ListenerOptions{Name: "drains", HTTP2: true})
 			p.address = l.Addr().String()
 			c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
@@ -138,11 +119,7 @@ func TestHTTP2DrainCutsWhatIsLeft(t *testing.T) {
 			c.expectAnswered(func(xhttp2.Frame) {})
 			leave()
 			p.Drain(l, 0, 500*time.Millisecond)
-			for frame := c.read(); frame != nil; frame = c.read() {
-				if f, ok := frame.(*xhttp2.PingFrame); ok {
-					c.WritePing(true, f.Data)
-				}
-			}
+			c.expectEnd(xhttp2.ErrCodeNo)
 			eventually(t, "the connection is closed", func() bool { return p.Connections() == 0 })
 			p.expectNothingCounted()
 		})
@@ -187,20 +164,43 @@ func TestHTTP2HeaderTableSize(t *testing.T) {
 	}
 }
 
-// Streams that are refused since the server has too many are no fault of the client.
-func TestHTTP2RefusedByALimitIsNoFault(t *testing.T) {
+// Streams count as connections for the limit of an address, while they are used. More of them are refused, so that the
+// client sends them again elsewhere, and that is no fault of the client.
+func TestHTTP2StreamsCountAsConnections(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, hanging)
-	p := startProxy(t, Options{Limits: Limits{ConnectionsPerAddress: 1}}, origin.address())
+	const limit = 10
+	proceed := make(chan struct{})
+	origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
+		if r.URL.Path == "/hang" {
+			return hanging(c)
+		}
+		<-proceed
+		return c.write(okResponse)
+	}))
+	p := startProxy(t, Options{Limits: Limits{ConnectionsPerAddress: limit}}, origin.address())
 	c := p.dialFrames()
-	c.request(1, http2Get, true)
-	eventually(t, "one is in flight", func() bool { return p.inflight() == 1 })
-	for id := uint32(3); id < 2*(http2Resets+10); id += 2 {
+	const last = 2*limit - 1
+	for id := uint32(1); id < last; id += 2 {
 		c.request(id, http2Get, true)
-		r := c.response(id)
+	}
+	c.request(last, http2GetOf("/hang"), true) // not the first: that one counts as the connection
+	eventually(t, "as many as allowed are in flight", func() bool { return p.inflight() == limit })
+	for id := uint32(last + 2); id < last+2*(http2Resets+10)+2; id += 2 {
+		r := c.ask(id, http2Get)
 		verify.Require(t, r.reset == xhttp2.ErrCodeRefusedStream, "stream %d: got %+v", id, r)
 	}
-	verify.Equal(t, p.HTTP2(), (HTTP2Stats{RefusedConnections: http2Resets + 9}), "p.HTTP2()")
+	verify.Equal(t, p.HTTP2(), HTTP2Stats{RefusedConnections: http2Resets + 10}, "what is counted")
+	verify.Equal(t, p.admission.total(), limit, "admitted")
+	close(proceed)
+	eventually(t, "one is in flight", func() bool { return p.inflight() == 1 })
+	eventually(t, "the others do not count", func() bool { return p.admission.total() == 1 })
+	c.expectAnswered(func(xhttp2.Frame) {})
+	c.conn.Close()
+	eventually(t, "all were released", func() bool {
+		p.admission.mu.Lock()
+		defer p.admission.mu.Unlock()
+		return p.Connections() == 0 && p.admission.open == 0 && len(p.admission.perBlock) == 0
+	})
 }
 
 // A client that takes all the time, if slowly, loses no stream that waits for its turn.
@@ -222,58 +222,6 @@ func TestHTTP2SlowClientKeepsItsStreams(t *testing.T) {
 	}
 }
 
-// Requests that the client gives up after a time, as with a deadline, are no attack.
-func TestHTTP2LateCancels(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, hanging)
-	p := startProxy(t, Options{}, origin.address())
-	c := p.dialFrames()
-	id := uint32(1)
-	for range http2Resets/http2Streams + 1 {
-		for i := range uint32(http2Streams) {
-			c.request(id+2*i, http2Get, true)
-		}
-		eventually(t, "all are in flight", func() bool { return p.inflight() == http2Streams })
-		p.sweptFor(http2EarlyReset)
-		for range http2Streams {
-			c.WriteRSTStream(id, xhttp2.ErrCodeCancel)
-			id += 2
-		}
-		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
-	}
-	c.expectAnswered(func(xhttp2.Frame) {})
-}
-
-// What a burst of streams counts for the limits is given back while another stream goes on.
-func TestHTTP2UnusedStreamsCountNoLonger(t *testing.T) {
-	t.Parallel()
-	proceed := make(chan struct{})
-	origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
-		if r.URL.Path == "/hang" {
-			return hanging(c)
-		}
-		<-proceed
-		return c.write(okResponse)
-	}))
-	p := startProxy(t, Options{}, origin.address())
-	admitted := func() int {
-		p.admission.mu.Lock()
-		defer p.admission.mu.Unlock()
-		return p.admission.open
-	}
-	c := p.dialFrames()
-	for id := uint32(1); id < 19; id += 2 {
-		c.request(id, http2Get, true)
-	}
-	c.request(19, http2GetOf("/hang"), true) // not the first: that one counts as the connection
-	eventually(t, "all are in flight", func() bool { return p.inflight() == 10 })
-	verify.Equal(t, admitted(), 10, "admitted")
-	close(proceed)
-	eventually(t, "one is in flight", func() bool { return p.inflight() == 1 })
-	eventually(t, "the others do not count", func() bool { return admitted() == 1 })
-	c.expectAnswered(func(xhttp2.Frame) {})
-}
-
 // HTTP/2 prohibits the cipher suites of TLS 1.2 without authenticated encryption.
 func TestHTTP2CipherSuites(t *testing.T) {
 	t.Parallel()
@@ -286,15 +234,11 @@ func TestHTTP2CipherSuites(t *testing.T) {
 		{[]uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA}, xhttp2.ErrCodeInadequateSecurity},
 		{[]uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}, xhttp2.ErrCodeNo},
 	} {
-		conn, err := tls.Dial("tcp", address, &tls.Config{
+		conn := verify.Result(tls.Dial("tcp", address, &tls.Config{
 			InsecureSkipVerify: true, NextProtos: []string{"h2"}, MaxVersion: tls.VersionTLS12, CipherSuites: test.suites,
-		})
-		verify.NoError(t, err)
+		})).Must(t)
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(patience))
-		c := &frameClient{Framer: xhttp2.NewFramer(conn, conn), t: t, conn: conn}
-		io.WriteString(conn, http2.Preface)
-		c.WriteSettings()
+		c := framesOn(t, conn)
 		if test.code == xhttp2.ErrCodeNo {
 			c.expectAnswered(func(xhttp2.Frame) {})
 		} else {
@@ -309,8 +253,7 @@ func TestHTTP2HeaderListSize(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})
 	c := p.dialFrames()
-	f, err := c.ReadFrame()
-	verify.NoError(t, err)
+	f := verify.Result(c.ReadFrame()).Must(t)
 	size, ok := f.(*xhttp2.SettingsFrame).Value(xhttp2.SettingMaxHeaderListSize)
 	verify.Require(t, ok, "no limit is announced")
 	value := strings.Repeat("^", int(size)-300) // longer in Huffman code

@@ -3,8 +3,12 @@ package proxy
 import (
 	"bytes"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,7 +17,9 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"sluice/balancer"
 	"sluice/proxy/http2"
+	"sluice/proxy/socket"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -105,6 +111,40 @@ func (p *framePeer) headers(stream uint32, ends bool, fields ...string) {
 	p.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: stream, BlockFragment: p.block.Bytes(), EndStream: ends, EndHeaders: true})
 }
 
+// An h2cOrigin is net/http's server with HTTP/2 by prior knowledge only.
+type h2cOrigin struct {
+	address string
+	opened  atomic.Int64 // connections so far
+}
+
+func startH2COrigin(t *testing.T, handler http.HandlerFunc) *h2cOrigin {
+	t.Helper()
+	o, s := new(h2cOrigin), httptest.NewUnstartedServer(handler)
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			o.opened.Add(1)
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	o.address = s.Listener.Addr().String()
+	return o
+}
+
+// startProxyToH2C is startProxy for peers that speak HTTP/2.
+func startProxyToH2C(t *testing.T, addresses ...string) *testProxy {
+	t.Helper()
+	p := startProxy(t, Options{})
+	p.usePeers(true, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin, DrainTimeout: patience}, addresses...)
+	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3}})
+	return p
+}
+
+// smallPost must not be sent twice.
+const smallPost = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok"
+
 // A request that a peer has not processed is sent again, whatever its method, and also without
 // tries left: it is no failure.
 func TestUnprocessedStreamIsSentAgain(t *testing.T) {
@@ -124,9 +164,6 @@ func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			left := make(chan answer, len(answers))
-			for _, a := range answers {
-				left <- a
-			}
 			p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {
 				select {
 				case a := <-left:
@@ -136,14 +173,26 @@ func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 				}
 			}))
 			p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}})
-			conn, answered := p.dial(), 0
-			for range 3 {
-				io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
-				if status, _ := readResponse(t, conn); status == 204 {
-					answered++
+			refuseNext := func() {
+				for _, a := range answers {
+					left <- a
 				}
 			}
-			verify.That(t, answered == 3, "%d of 3 requests were answered", answered)
+			conn, c := p.dial(), p.dialFrames()
+			for id := uint32(1); id < 5; id += 2 {
+				refuseNext()
+				io.WriteString(conn, smallPost)
+				expectResponse(t, conn, 204)
+				refuseNext()
+				// In one segment, so that the whole call arrives at once.
+				var segment bytes.Buffer
+				framer := xhttp2.NewFramer(&segment, nil)
+				framer.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.encode(grpcPost), EndHeaders: true})
+				framer.WriteData(id, true, make([]byte, 5)) // a message without bytes
+				c.conn.Write(segment.Bytes())
+				r := c.response(id)
+				verify.That(t, r.status == "204", "got %+v", r)
+			}
 			p.expectNothingCounted()
 		})
 	}
@@ -171,7 +220,7 @@ func TestPeerEndsConnectionsAfterFewStreams(t *testing.T) {
 		wg.Go(func() {
 			conn := p.dial()
 			for range requests {
-				io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+				io.WriteString(conn, smallPost)
 				if status, body := readResponse(t, conn); status != 204 {
 					t.Errorf("got %d %s", status, body)
 					return
@@ -204,10 +253,8 @@ func TestPeerEndsConnectionsAtOnce(t *testing.T) {
 				return false
 			})
 			p := startProxyToH2C(t, origin.address())
-			conn := p.dial()
-			io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
-			status, _ := readResponse(t, conn)
-			verify.That(t, status == 502 && origin.connections() <= 10, "status %d after %d connections", status, origin.connections())
+			expectResponse(t, p.send(smallPost), 502)
+			verify.That(t, origin.connections() <= 10, "%d connections", origin.connections())
 		})
 	}
 }
@@ -215,62 +262,128 @@ func TestPeerEndsConnectionsAtOnce(t *testing.T) {
 // What an HTTP/1 client would take for another response is not forwarded.
 func TestResponseOfAnotherLength(t *testing.T) {
 	t.Parallel()
+	type frame = func(p *framePeer, stream uint32)
+	head := func(ends bool, fields ...string) frame {
+		return func(p *framePeer, stream uint32) { p.headers(stream, ends, append([]string{":status"}, fields...)...) }
+	}
+	data := func(ends bool, text string) frame {
+		return func(p *framePeer, stream uint32) {
+			p.WriteDataPadded(stream, ends, []byte(text), make([]byte, len(text)))
+		}
+	}
+	reset := func(p *framePeer, stream uint32) { p.WriteRSTStream(stream, xhttp2.ErrCodeInternal) }
 	const refused, cut, complete = "refused", "cut", "complete"
 	for _, test := range []struct {
-		name, method string
-		answer       func(p *framePeer, stream uint32)
-		want         string
+		name, method, want string
+		answer             []frame
 	}{
-		{"more data than announced", "GET", func(p *framePeer, stream uint32) {
-			p.headers(stream, false, ":status", "200", "content-length", "2")
-			p.WriteData(stream, true, []byte("okHTTP/1.1 200 OK\r\n\r\n"))
-		}, refused},
-		{"less data than announced", "GET", func(p *framePeer, stream uint32) {
-			p.headers(stream, false, ":status", "200", "content-length", "3")
-			p.WriteData(stream, true, []byte("ok"))
-		}, refused},
-		{"data for HEAD", "HEAD", func(p *framePeer, stream uint32) {
-			p.headers(stream, false, ":status", "200", "content-length", "2")
-			p.WriteData(stream, true, []byte("ok"))
-		}, refused},
-		{"CR LF in a value", "GET", func(p *framePeer, stream uint32) {
-			p.headers(stream, true, ":status", "200", "x", "a\r\nb: c")
-		}, refused},
-		{"connection-specific field", "GET", func(p *framePeer, stream uint32) {
-			p.headers(stream, true, ":status", "200", "transfer-encoding", "chunked")
-		}, refused},
-		{"status of four digits", "GET", func(p *framePeer, stream uint32) {
-			p.headers(stream, true, ":status", "2000")
-		}, refused},
-		{"reset in the body", "GET", func(p *framePeer, stream uint32) {
-			p.headers(stream, false, ":status", "200")
-			p.WriteData(stream, false, []byte("ok"))
-			p.WriteRSTStream(stream, xhttp2.ErrCodeInternal)
-		}, cut},
-		{"whole", "GET", func(p *framePeer, stream uint32) {
-			p.headers(stream, false, ":status", "103", "link", "</a>")
-			p.headers(stream, false, ":status", "200", "content-length", "2")
-			p.WriteData(stream, false, []byte("o"))
-			p.WriteDataPadded(stream, true, []byte("k"), make([]byte, 200))
-		}, complete},
+		{"more data than announced", "GET", refused, []frame{head(false, "200", "content-length", "2"), data(true, "okHTTP/1.1 200 OK\r\n\r\n")}},
+		{"less data than announced", "GET", refused, []frame{head(false, "200", "content-length", "3"), data(true, "ok")}},
+		{"data for HEAD", "HEAD", refused, []frame{head(false, "200", "content-length", "2"), data(true, "ok")}},
+		{"CR LF in a value", "GET", refused, []frame{head(true, "200", "x", "a\r\nb: c")}},
+		{"connection-specific field", "GET", refused, []frame{head(true, "200", "transfer-encoding", "chunked")}},
+		{"status of four digits", "GET", refused, []frame{head(true, "2000")}},
+		{"reset in the body", "GET", cut, []frame{head(false, "200"), data(false, "ok"), reset}},
+		{"whole", "GET", complete, []frame{head(false, "103", "link", "</a>"), head(false, "200", "content-length", "2"), data(false, "o"), data(true, "k")}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p := startProxyToH2C(t, startFramePeer(t, test.answer))
-			conn := p.dial()
-			io.WriteString(conn, test.method+" / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-			all, _ := io.ReadAll(conn)
+			p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {
+				for _, write := range test.answer {
+					write(p, stream)
+				}
+			}))
+			text := p.raw(test.method + " / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 			got := cut
-			switch text := string(all); {
+			switch {
 			case strings.Contains(text, "HTTP/1.1 502"):
 				got = refused
 			case strings.HasSuffix(text, "\r\n\r\nok") || strings.HasSuffix(text, "0\r\n\r\n"):
 				got = complete
 			}
-			if got != test.want && !(test.want == refused && got == cut && !strings.HasSuffix(string(all), "ok")) {
-				t.Errorf("%s, want %s: %q", got, test.want, all)
+			if got != test.want && !(test.want == refused && got == cut && !strings.HasSuffix(text, "ok")) {
+				t.Errorf("%s, want %s: %q", got, test.want, text)
 			}
-			n := strings.Count(string(all), "HTTP/1.1 200")
-			verify.That(t, n <= 1, "%d responses: %q", n, all)
+			verify.That(t, strings.Count(text, "HTTP/1.1 200") <= 1, "several responses: %q", text)
 		})
+	}
+}
+
+// The trailer section of a request reaches an HTTP/2 peer, whether or not the request has a
+// Content-Length, and however much of it sluice reads before it sends it.
+func TestRequestTrailersReachHTTP2Peers(t *testing.T) {
+	t.Parallel()
+	arrived := make(chan string, 1)
+	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
+		answer: func(*framePeer, uint32) {},
+		frame: func(p *framePeer, frame xhttp2.Frame) {
+			var names []string
+			switch f := frame.(type) {
+			case *xhttp2.HeadersFrame:
+				if !f.StreamEnded() {
+					return
+				}
+				fields, err := hpack.NewDecoder(4096, nil).DecodeFull(f.HeaderBlockFragment())
+				verify.Succeeds(t, err)
+				for _, field := range fields {
+					names = append(names, field.Name)
+				}
+			case *xhttp2.DataFrame:
+				p.WriteWindowUpdate(0, max(f.Length, 1))
+				p.WriteWindowUpdate(f.StreamID, max(f.Length, 1))
+				if !f.StreamEnded() {
+					return
+				}
+			default:
+				return
+			}
+			slices.Sort(names)
+			arrived <- strings.Join(names, " ")
+			p.headers(frame.Header().StreamID, true, ":status", "204")
+		},
+	}))
+	for _, buffered := range []int64{0, 1 << 20} {
+		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: buffered}})
+		for _, kind := range []struct{ name, fields, want string }{
+			{"gRPC", "|content-type=application/grpc|te=trailers", "x-a x_b"},
+			{"other", "", "x-a"}, // names with an underscore do not pass
+		} {
+			for _, length := range []int{0, 1, 5000, socket.RequestBufferBytes, 40_000} {
+				for _, announced := range []bool{false, true} {
+					if announced && length == 0 { // there is no body
+						continue
+					}
+					t.Run(fmt.Sprintf("%s, %d bytes, announced %t, buffer %d", kind.name, length, announced, buffered), func(t *testing.T) {
+						c := p.dialFrames()
+						c.t = t
+						fields := http2Post + kind.fields
+						if announced {
+							fields += fmt.Sprint("|content-length=", length)
+						}
+						c.request(1, fields, false)
+						for body := make([]byte, length); len(body) > 0; {
+							n := min(len(body), http2.MaxFrameBytes)
+							c.WriteData(1, false, body[:n])
+							body = body[n:]
+						}
+						c.request(1, "x-a=1|x_b=2|content-length=3", true)
+						verify.Equal(t, <-arrived, kind.want, "the trailer section")
+						r := c.response(1)
+						verify.That(t, r.status == "204", "got %+v", r)
+						c.conn.Close()
+					})
+				}
+			}
+		}
+	}
+}
+
+// A request with the maximum number of fields reaches peers with HTTP/2 too.
+func TestManyFieldsToHTTP2Peers(t *testing.T) {
+	t.Parallel()
+	p := startProxyToH2C(t, startServer(t, echoRequest))
+	for _, a := range []*route.Actions{nil, visibleEdits(t)} {
+		p.setActions(a)
+		status, body := readResponse(t, p.send("GET / HTTP/1.1\r\nHost: a\r\n"+strings.Repeat("X-A: 1\r\n", 99)+"\r\n"))
+		verify.That(t, status == 200 && strings.Count(body, "X-A: 1") == 99, "got %d %q", status, body)
 	}
 }

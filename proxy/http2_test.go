@@ -1,13 +1,17 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
-	"fmt"
-	"io"
+	"crypto/tls"
+	"encoding/xml"
+	"errors"
+	"net"
 	"net/http"
-	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +19,7 @@ import (
 
 	"sluice/proxy/http2"
 	"sluice/route"
+	"sluice/test/pinned"
 	"sluice/test/verify"
 )
 
@@ -26,194 +31,8 @@ func http2Client(t testing.TB) *http.Client {
 	return &http.Client{Transport: transport, Timeout: patience}
 }
 
-func TestHTTP2Forwards(t *testing.T) {
-	t.Parallel()
-	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		verify.That(t, err == nil, "body: %v", err)
-		w.Header().Set("X-Via", r.Header.Get("Via"))
-		fmt.Fprintf(w, "%s %s %d %s", r.Method, r.URL, len(body), r.Host)
-		io.WriteString(w, strings.Repeat("y", len(body)))
-	}))
-	defer origin.Close()
-	p := startProxy(t, Options{}, strings.TrimPrefix(origin.URL, "http://"))
-	client := http2Client(t)
-	var wg sync.WaitGroup
-	for i, size := range []int{0, 1, 100, 15 << 10, 17 << 10, 100 << 10, 1 << 20, 5 << 20} {
-		for _, chunked := range []bool{false, true} {
-			wg.Go(func() {
-				var body io.Reader = strings.NewReader(strings.Repeat("x", size))
-				if chunked {
-					body = io.MultiReader(body)
-				}
-				r, err := client.Post(fmt.Sprintf("http://%s/p/%d?q", p.address, i), "text/plain", body)
-				if err != nil {
-					t.Errorf("size %d chunked %v: %v", size, chunked, err)
-					return
-				}
-				got, err := io.ReadAll(r.Body)
-				r.Body.Close()
-				want := fmt.Sprintf("POST /p/%d?q %d %s", i, size, p.address) + strings.Repeat("y", size)
-				verify.That(t, err == nil && string(got) == want && r.Proto == "HTTP/2.0" && r.Header.Get("X-Via") == "2.0 sluice",
-					"size %d chunked %v: got %d bytes, %v, %s, %q, want %d", size, chunked, len(got), err, r.Proto, r.Header, len(want))
-			})
-		}
-	}
-	wg.Wait()
-	verify.Equal(t, p.Connections(), 1, "connections")
-}
-
-// Requests arrive at an HTTP/1.1 peer as one of HTTP/1.1 would.
-func TestHTTP2RequestAsSent(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		fields, body, want string
-	}{
-		{http2Get, "", "GET / HTTP/1.1\r\nhost: a\r\n@\r\n"},
-		{http2Get + "|host=a|x=1|cookie=a=1|cookie=b=2|x_y=3", "", "GET / HTTP/1.1\r\nhost: a\r\nx: 1\r\ncookie: a=1; b=2\r\n@\r\n"},
-		{http2Get + "|te=trailers", "", "GET / HTTP/1.1\r\nhost: a\r\nTE: trailers\r\nConnection: TE\r\n@\r\n"},
-		{http2Post, "", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n@\r\n"},
-		{http2Post + "|content-length=4", "body", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n@\r\nbody"},
-		{http2Post, "body", "POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: chunked\r\n@\r\n4\r\nbody\r\n0\r\n\r\n"},
-	} {
-		origin := startOrigin(t, answering(okResponse))
-		p := startProxy(t, Options{}, origin.address())
-		c := p.dialFrames()
-		c.request(1, test.fields, test.body == "")
-		if test.body != "" {
-			c.WriteData(1, true, []byte(test.body))
-		}
-		r := c.response(1)
-		verify.That(t, r.status == "200" && r.body == "ok" && r.ended, "%q: got %+v", test.fields, r)
-		forwarded := "X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nVia: 2.0 sluice\r\n"
-		got, want := origin.got(), strings.Replace(test.want, "@", forwarded, 1)
-		if test.body != "" && strings.Contains(want, "chunked") { // chunks may be divided
-			verify.That(t, strings.HasPrefix(got, want[:strings.Index(want, "\r\n\r\n")]) && strings.HasSuffix(got, "0\r\n\r\n"), "%q: the peer got %q, want %q", test.fields, got, want)
-		} else if got != want {
-			t.Errorf("%q: the peer got %q, want %q", test.fields, got, want)
-		}
-	}
-}
-
-// What would be another request in HTTP/1.1 reaches no peer. [sluice/proxy/http2] and [sluice/proxy/http1] have
-// the tables of what is refused.
-func TestHTTP2Smuggling(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{}, origin.address())
-	c := p.dialFrames()
-	id := uint32(1)
-	for _, test := range []struct {
-		fields, status string // empty: the stream is reset
-	}{
-		{fields: http2Get + "|x=1\r\nhost: b"},
-		{http2Get + "|host=b", "400"},
-		{":method=CONNECT|:authority=a:1", "405"},
-		{http2Get + strings.Repeat("|x=1", 101), "431"},
-		{http2Get + strings.Repeat("|x="+strings.Repeat("v", 3900), 5), "431"},
-	} {
-		c.request(id, test.fields, true)
-		r := c.response(id)
-		verify.That(t, r.status == test.status && (r.status != "" || r.reset == xhttp2.ErrCodeProtocol), "%.100q: got %+v", test.fields, r)
-		id += 2
-	}
-	verify.Equal(t, origin.got(), "", "the peer's request")
-	c.expectAlive(id)
-}
-
-// A body that is not as long as announced is not completed at the peer.
-func TestHTTP2WrongLength(t *testing.T) {
-	t.Parallel()
-	bodies := make(chan error, 4)
-	origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
-		c.write("HTTP/1.1 100 Continue\r\n\r\n")
-		_, err := io.Copy(io.Discard, r.Body)
-		bodies <- err
-		return false
-	}))
-	p := startProxy(t, Options{}, origin.address())
-	c := p.dialFrames()
-	for i, body := range []string{"1234567", "123456789"} {
-		id := uint32(2*i + 1)
-		c.request(id, http2Post+"|content-length=8|expect=100-continue", false)
-		// A request that is reset before it has a peer reaches none.
-		eventually(t, "the head is at the peer", func() bool { return strings.Count(origin.got(), "\r\n\r\n") == i+1 })
-		c.WriteData(id, true, []byte(body))
-		r := c.response(id)
-		verify.That(t, r.reset == xhttp2.ErrCodeProtocol, "%d bytes: got %+v", len(body), r)
-	}
-	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
-	for range 2 {
-		verify.That(t, <-bodies != nil, "the peer got a complete body")
-	}
-	p.expectNothingCounted()
-}
-
-// Interim responses, trailers in both directions, and fields that HTTP/2 does not have.
-func TestHTTP2InterimResponsesAndTrailers(t *testing.T) {
-	t.Parallel()
-	trailers := make(chan http.Header, 2)
-	origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
-		c.write("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
-		io.Copy(io.Discard, r.Body)
-		trailers <- r.Trailer
-		return c.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nTrailer: Grpc-Status\r\nX-Up: 1\r\n\r\n" +
-			"2\r\nok\r\n0\r\nGrpc-Status: 0\r\nContent-Length: 5\r\n\r\n")
-	}))
-	p := startProxy(t, Options{}, origin.address())
-	c := p.dialFrames()
-	for i, te := range []string{"|te=trailers", ""} {
-		id := uint32(2*i + 1)
-		c.request(id, http2Post+"|expect=100-continue"+te, false)
-		c.WriteData(id, false, []byte("body"))
-		c.request(id, "x-checksum=1", true)
-		r := c.response(id)
-		verify.Equal(t, strings.Join(r.interim, " "), "100 103", "interim responses")
-		verify.That(t, r.status == "200" && r.body == "ok" && r.header["x-up"] == "1" && r.header["x-hop"] == "" && r.header["keep-alive"] == "" && r.header["connection"] == "", "got %+v", r)
-		want := map[string]string(nil)
-		if te != "" {
-			want = map[string]string{"grpc-status": "0"}
-		}
-		verify.DeepEqual(t, r.trailer, want, "te %q: trailer", te)
-		verify.Equal(t, (<-trailers).Get("X-Checksum"), "1", "the peer's trailer")
-	}
-}
-
-// A client that cancels a request ends it at the peer, and no peer is blamed.
-func TestHTTP2ClientCancels(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct{ name, response string }{
-		{"before the response", ""},
-		{"in the response", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			arrived, ended := make(chan struct{}), make(chan struct{})
-			origin := startOrigin(t, func(c *originConn) bool {
-				if c.number > 1 {
-					return answering(okResponse)(c)
-				}
-				http.ReadRequest(c.Reader)
-				io.WriteString(c.Conn, test.response)
-				close(arrived)
-				io.Copy(io.Discard, c.Conn)
-				close(ended)
-				return false
-			})
-			p := startProxy(t, Options{}, origin.address())
-			c := p.dialFrames()
-			c.request(1, http2Get, true)
-			<-arrived
-			c.WriteRSTStream(1, xhttp2.ErrCodeCancel)
-			<-ended
-			eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
-			p.expectNothingCounted()
-			c.WriteWindowUpdate(1, 5) // on its way when the stream ended
-			c.expectAnswered(func(xhttp2.Frame) {})
-		})
-	}
-}
-
-// So does one whose peer takes no more of the body, long before the end of the pause that a peer may make.
+// A client that cancels a request ends it at the peer, also if the peer takes no more of the body, long before the end
+// of the pause that a peer may make.
 func TestHTTP2ClientCancelsWhatThePeerDoesNotTake(t *testing.T) {
 	t.Parallel()
 	taken, reset := make(chan struct{}), make(chan struct{})
@@ -257,8 +76,7 @@ func TestHTTP2Refusals(t *testing.T) {
 	r = c.response(3)
 	verify.That(t, r.status == "408" && r.header["x-sluice-reason"] == "body_timeout", "got %+v", r)
 	c.read() // RST_STREAM
-	c.request(5, ":method=HEAD|:scheme=http|:authority=a|:path=/", true)
-	r = c.response(5)
+	r = c.ask(5, strings.Replace(http2Get, "GET", "HEAD", 1))
 	verify.That(t, r.status == "503" && r.body == "" && r.ended, "got %+v", r)
 }
 
@@ -298,11 +116,7 @@ func TestHTTP2Shutdown(t *testing.T) {
 		}
 	}
 	verify.That(t, len(answers) == 2 && answers[1] == "ok" && answers[3] == "ok", "got %v", answers)
-	for frame := idle.read(); frame != nil; frame = idle.read() {
-		if f, ok := frame.(*xhttp2.PingFrame); ok {
-			idle.WritePing(true, f.Data)
-		}
-	}
+	idle.expectEnd(xhttp2.ErrCodeNo)
 	verify.Succeeds(t, <-ended)
 	p.pool.Close()
 }
@@ -319,6 +133,64 @@ func TestHTTP2IdleConnection(t *testing.T) {
 		eventually(t, "the connection is idle", func() bool { return !hasIdleSet || p.idleConnCount() == 1 })
 	}
 	p.skip(idle)
-	c.WritePing(true, c.awaitGoAway())
 	c.expectEnd(xhttp2.ErrCodeNo)
+}
+
+// The cases of h2spec, without and with TLS. One fails without TLS: what does not begin with
+// the preface of HTTP/2 is answered as HTTP/1.1.
+func TestHTTP2Spec(t *testing.T) {
+	program := pinned.Program{
+		Name: "h2spec", Title: "h2spec", Module: "github.com/summerwind/h2spec",
+		Package: "github.com/summerwind/h2spec/cmd/h2spec", Dir: "test/h2spec",
+	}
+	binary := verify.Result(program.Binary(t.Context(), os.Stderr)).Must(t)
+	for _, test := range []struct {
+		name      string
+		tls       *tls.Config
+		arguments []string
+		exception string
+	}{
+		{"h2c", nil, nil, "http2/3.5: Sends invalid connection preface"},
+		{"TLS", &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"h2"}}, []string{"--tls", "--insecure"}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := startProxy(t, Options{}, startLongOrigin(t, 1000).address())
+			_, port, _ := net.SplitHostPort(p.serveWith(ListenerOptions{Name: "spec", TLS: test.tls, HTTP2: true}))
+			report := filepath.Join(t.TempDir(), "report.xml")
+			command := exec.Command(binary, append([]string{"--strict", "--timeout", "120", "--host", "127.0.0.1", "--port", port, "--junit-report", report}, test.arguments...)...)
+			out, err := command.CombinedOutput()
+			if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+				t.Fatal(err)
+			}
+			passed, failures := readSpecReport(t, report)
+			verify.That(t, passed >= 140, "%d cases passed:\n%s", passed, out)
+			for name, text := range failures {
+				verify.Equal(t, name, test.exception, "%s", text)
+			}
+		})
+	}
+}
+
+// readSpecReport returns the number of cases that passed, and the failures by case.
+func readSpecReport(t *testing.T, file string) (passed int, failures map[string]string) {
+	t.Helper()
+	var report struct {
+		Cases []struct {
+			Package string  `xml:"package,attr"`
+			Class   string  `xml:"classname,attr"`
+			Failure *string `xml:"failure"`
+			Error   *string `xml:"error"`
+			Skipped *string `xml:"skipped"`
+		} `xml:"testsuite>testcase"`
+	}
+	verify.NoError(t, xml.Unmarshal(verify.Result(os.ReadFile(file)).Must(t), &report))
+	failures = make(map[string]string)
+	for _, c := range report.Cases {
+		if failure := cmp.Or(c.Failure, c.Error); failure != nil {
+			failures[c.Package+": "+c.Class] = strings.TrimSpace(*failure)
+		} else if c.Skipped == nil {
+			passed++
+		}
+	}
+	return passed, failures
 }

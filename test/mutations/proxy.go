@@ -139,7 +139,7 @@ var proxyFaults = []mutation{
 		file: "proxy/upstream/http2_role.go",
 		old:  "\t\tif id > last {",
 		new:  "\t\tif id > last && last == 0 {",
-		test: "./proxy TestUnprocessedStreamIsSentAgain|TestGRPCUnprocessedCallIsSentAgain",
+		test: "./proxy TestUnprocessedStreamIsSentAgain",
 	},
 	{
 		name: "reset-keeps-the-window-of-the-connection",
