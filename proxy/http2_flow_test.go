@@ -191,6 +191,7 @@ func TestHTTP2StreamsCountAsConnections(t *testing.T) {
 	}
 	verify.Equal(t, p.HTTP2(), HTTP2Stats{RefusedConnections: http2Resets + 10}, "what is counted")
 	verify.Equal(t, p.admission.total(), limit, "admitted")
+	p.sweptFor(2 * idleSetDelay) // so that no earlier timer ends this
 	close(proceed)
 	eventually(t, "one is in flight", func() bool { return p.inflight() == 1 })
 	eventually(t, "the others do not count", func() bool { return p.admission.total() == 1 })

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -84,8 +85,9 @@ type responseCase struct {
 func (c *responseCase) run() {
 	want, rest, end := readResponses(c.sent, c.method, true)
 	// What does not end by itself ends with the connection.
-	closes := end != endsClean || c.random.IntN(2) == 0
-	last := rest != "" || len(want) > 0 && want[len(want)-1].last()
+	refused := slices.Contains(refusedResponses, c.sent)
+	closes := end != endsClean && !refused || c.random.IntN(2) == 0
+	last := rest != "" || refused || len(want) > 0 && want[len(want)-1].last()
 	c.origin.set(script{response: c.sent, together: len(rest) + 1, closes: closes, last: last, random: c.random})
 	c.t.Cleanup(func() {
 		if c.t.Failed() {
