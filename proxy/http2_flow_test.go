@@ -185,9 +185,9 @@ func TestHTTP2StreamsCountAsConnections(t *testing.T) {
 	}
 	c.request(last, http2GetOf("/hang"), true) // not the first: that one counts as the connection
 	eventually(t, "as many as allowed are in flight", func() bool { return p.inflight() == limit })
-	for id := uint32(last + 2); id < last+2*(http2Resets+10)+2; id += 2 {
-		r := c.ask(id, http2Get)
-		verify.Require(t, r.reset == xhttp2.ErrCodeRefusedStream, "stream %d: got %+v", id, r)
+	for n := range uint32(http2Resets + 10) {
+		r := c.ask(last+2+2*n, http2Get)
+		verify.Require(t, r.reset == xhttp2.ErrCodeRefusedStream, "request %d: got %+v", n, r)
 	}
 	verify.Equal(t, p.HTTP2(), HTTP2Stats{RefusedConnections: http2Resets + 10}, "what is counted")
 	verify.Equal(t, p.admission.total(), limit, "admitted")
