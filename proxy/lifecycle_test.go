@@ -110,17 +110,6 @@ func TestDrainWithOpenStream(t *testing.T) {
 	})
 }
 
-// Idle connections to a peer are closed after their time, or after the time
-// that the peer itself names.
-func TestIdleConnectionsAreClosed(t *testing.T) {
-	t.Parallel()
-	origin := startOrigin(t, answering("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: max=5, timeout=1\r\nContent-Length: 2\r\n\r\nok"))
-	p := startProxy(t, Options{}, origin.address())
-	conn := p.send(getRequest)
-	readResponse(t, conn)
-	eventually(t, "connections closed", func() bool { return origin.open() == 0 })
-}
-
 // A connection ends when it was idle for its time, also in the idle set.
 func TestIdleConnectionsTimeOut(t *testing.T) {
 	t.Parallel()

@@ -30,10 +30,7 @@ var soakClients = []struct {
 	{"tunnel", 1, 20 * time.Millisecond, (*soaker).tunnel},
 	{"bad request", 1, 10 * time.Millisecond, (*soaker).badRequest},
 	{"odd peer", 2, 10 * time.Millisecond, (*soaker).oddPeer},
-	{"gone", 2, 5 * time.Millisecond, (*soaker).gone},
-	{"slow to send", 2, 10 * time.Millisecond, (*soaker).slowToSend},
-	{"slow to read", 1, 10 * time.Millisecond, (*soaker).slowToRead},
-	{"idle", 2, 10 * time.Millisecond, (*soaker).idle},
+	{"bad", 10, 5 * time.Millisecond, (*soaker).bad},
 }
 
 func (s *soaker) dial() (*net.TCPConn, bool) {
@@ -180,74 +177,39 @@ func (s *soaker) oddPeer(random *rand.Rand, conn *net.TCPConn) {
 	}
 }
 
-// gone sends something and goes away, in peace or not, soon or later.
-func (s *soaker) gone(random *rand.Rand, conn *net.TCPConn) {
+// bad sends a request to its end or not, reads some of the answer, and goes away, in peace or not: each of it slowly
+// or at once.
+func (s *soaker) bad(random *rand.Rand, conn *net.TCPConn) {
 	request := s.goodRequest(random, false).bytes
-	if random.IntN(2) == 0 {
+	switch random.IntN(3) {
+	case 0:
+		conn.SetReadBuffer(4 << 10)
 		request = "GET /stable/large HTTP/1.1\r\nHost: soak\r\n\r\n"
+	case 1:
+		request = "POST /stable/1 HTTP/1.1\r\nHost: soak\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("5\r\nabcde\r\n", 1000)
 	}
-	io.WriteString(conn, request[:1+random.IntN(len(request))])
-	if random.IntN(2) == 0 {
-		conn.SetReadDeadline(time.Now().Add(time.Duration(random.IntN(20)) * time.Millisecond))
-		io.CopyN(io.Discard, conn, int64(random.IntN(1<<20)))
+	request = request[:random.IntN(1+len(request))]
+	pause := []time.Duration{0, time.Millisecond, 20 * time.Millisecond}[random.IntN(3)]
+	for piece := 1 + random.IntN(1+len(request)); request != "" && s.ctx.Err() == nil; s.pause(random, pause) {
+		n := min(len(request), piece)
+		if _, err := io.WriteString(conn, request[:n]); err != nil {
+			return // was cut for being slow
+		}
+		request = request[n:]
+	}
+	conn.SetReadDeadline(time.Now().Add(time.Duration(random.IntN(1+50*random.IntN(10))) * time.Millisecond))
+	for piece := int64(1) << random.IntN(20); random.IntN(50) > 0; s.pause(random, pause) {
+		if _, err := io.CopyN(io.Discard, conn, piece); err != nil {
+			break
+		}
 	}
 	switch random.IntN(3) {
 	case 0:
 		conn.SetLinger(0)
 	case 1:
 		conn.CloseWrite()
-		s.pause(random, 50*time.Millisecond)
+		s.pause(random, 100*time.Millisecond)
 	}
-}
-
-// slowToSend sends a head or a body bit by bit, to the end or not.
-func (s *soaker) slowToSend(random *rand.Rand, conn *net.TCPConn) {
-	request := "POST /stable/1 HTTP/1.1\r\nHost: soak\r\nContent-Length: 30000\r\n\r\n" + strings.Repeat("a", 30000)
-	if random.IntN(2) == 0 {
-		request = "POST /stable/1 HTTP/1.1\r\nHost: soak\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("5\r\nabcde\r\n", 1000)
-	}
-	for len(request) > 0 && s.ctx.Err() == nil {
-		n := min(len(request), 1+random.IntN(30))
-		if random.IntN(50) == 0 {
-			n = len(request)
-		}
-		if _, err := io.WriteString(conn, request[:n]); err != nil {
-			return // was cut for being slow
-		}
-		request = request[n:]
-		s.pause(random, 50*time.Millisecond)
-		if random.IntN(300) == 0 {
-			return
-		}
-	}
-}
-
-func (s *soaker) slowToRead(random *rand.Rand, conn *net.TCPConn) {
-	conn.SetReadBuffer(4 << 10)
-	io.WriteString(conn, "GET /stable/large HTTP/1.1\r\nHost: soak\r\n\r\n")
-	for range random.IntN(100) {
-		if _, err := io.CopyN(io.Discard, conn, 1000); err != nil {
-			return // was cut for being slow
-		}
-		s.pause(random, 20*time.Millisecond)
-	}
-}
-
-// idle opens connections that do nothing, or nothing more after one request.
-func (s *soaker) idle(random *rand.Rand, conn *net.TCPConn) {
-	for range 10 {
-		if random.IntN(2) == 0 {
-			request := s.goodRequest(random, false)
-			go io.WriteString(conn, request.bytes)
-			s.goodAnswer(bufio.NewReader(conn), request)
-		}
-		var ok bool
-		if conn, ok = s.dial(); !ok {
-			return
-		}
-		defer conn.Close()
-	}
-	s.pause(random, time.Second)
 }
 
 // serveSoak is what all peers do.

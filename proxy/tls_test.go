@@ -69,7 +69,7 @@ func TestOverTLS(t *testing.T) {
 		TestHedgeForGoneClient, TestPeerThatDiesWhileItAnswers, TestHeadWaitsForItsBody,
 		TestEarlyAnswerToKeptBody, TestKeptBodyGoesOnBehindEarlyAnswer,
 		TestSlowClients, TestTricklingHead, TestClientThatDoesNotRead,
-		TestDrainWithOpenStream, TestIdleConnectionsAreClosed, TestClientThatGoesAwayWaiting, TestClientThatWaits,
+		TestDrainWithOpenStream, TestClientThatGoesAwayWaiting, TestClientThatWaits,
 		TestLimitsAreAnsweredAtOnce, TestPendingRequestsAreBounded,
 		TestAnswerReachesClientThatSendsOn, TestLastAnswerOfDrainingServer, TestWhatIsNotForwarded,
 		TestSlowBodyPutsDeadlineOff, TestIdleConnectionsTimeOut,
