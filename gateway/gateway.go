@@ -138,6 +138,9 @@ func New(o Options) (_ *Gateway, err error) {
 	if o.Listen == nil {
 		o.Listen = func(_, network, address string) (net.Listener, error) { return socket.Listen(network, address) }
 	}
+	if o.Systemd == nil {
+		o.Systemd = new(systemd.Manager)
+	}
 	if o.Release == nil {
 		o.Release = func(l net.Listener, _ bool) { _ = l.Close() }
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/proxy/handover/systemd"
 	"sluice/test/verify"
 )
 
@@ -23,7 +24,7 @@ func TestHandover(t *testing.T) {
 		verify.Require(t, err == nil, "%v\n%s", err, output)
 		return
 	}
-	h := New(filepath.Join(t.TempDir(), "pid"), nil, net.Listen)
+	h := New(filepath.Join(t.TempDir(), "pid"), new(systemd.Manager), net.Listen)
 	give := func(io.Writer) error { t.Error("asked"); return nil }
 	if err := h.Replace(give); err == nil || !strings.Contains(err.Error(), "does not listen") {
 		t.Errorf("replace before listening: %v", err)

@@ -12,11 +12,12 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// Manager is systemd, as the environment of this process describes it. A nil Manager is
+// Manager is systemd, as the environment of this process describes it. The zero Manager is
 // none. A message that cannot be sent is dropped: systemd then reports a timeout. Its methods
 // may be called concurrently.
 type Manager struct {
 	watchdog time.Duration // 0: none
+	sends    bool          // New has made it
 
 	mu      sync.Mutex // guards the fields below
 	main    bool       // this process is the main process of the service
@@ -42,15 +43,12 @@ func New() (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("systemd: %w", err)
 	}
-	return &Manager{watchdog: watchdog, sockets: sockets, taken: make(map[net.Listener]string)}, nil
+	return &Manager{watchdog: watchdog, sends: true, sockets: sockets, taken: make(map[net.Listener]string)}, nil
 }
 
 // Lead makes this process send messages. replaces reports whether it replaces another one:
 // systemd then follows this process.
 func (m *Manager) Lead(replaces bool) {
-	if m == nil {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.main = true
@@ -62,9 +60,6 @@ func (m *Manager) Lead(replaces bool) {
 
 // Leave ends the messages: another process has replaced this one.
 func (m *Manager) Leave() {
-	if m == nil {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.main = false
@@ -72,9 +67,6 @@ func (m *Manager) Leave() {
 
 // Waiting sets what the start waits for.
 func (m *Manager) Waiting(missing []string) {
-	if m == nil {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if status := "Waits for " + strings.Join(missing, "; "); status != m.status {
@@ -85,9 +77,6 @@ func (m *Manager) Waiting(missing []string) {
 
 // Ready ends the start.
 func (m *Manager) Ready(status string) {
-	if m == nil {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.ready, m.status = true, status
@@ -96,9 +85,6 @@ func (m *Manager) Ready(status string) {
 
 // Reloading begins a reload.
 func (m *Manager) Reloading() {
-	if m == nil {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ready {
@@ -108,9 +94,6 @@ func (m *Manager) Reloading() {
 
 // Reloaded ends a reload.
 func (m *Manager) Reloaded(status string) {
-	if m == nil {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ready {
@@ -121,9 +104,6 @@ func (m *Manager) Reloaded(status string) {
 
 // Stopping begins the stop, which takes at most the given time.
 func (m *Manager) Stopping(within time.Duration) {
-	if m == nil {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.ready = false
@@ -133,17 +113,11 @@ func (m *Manager) Stopping(within time.Duration) {
 // Watchdog returns how long systemd waits for Alive before it restarts the service; 0: it does
 // not.
 func (m *Manager) Watchdog() time.Duration {
-	if m == nil {
-		return 0
-	}
 	return m.watchdog
 }
 
 // Alive tells systemd's watchdog that this process works.
 func (m *Manager) Alive() {
-	if m == nil {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.send(daemon.SdNotifyWatchdog)
@@ -153,9 +127,6 @@ func (m *Manager) Alive() {
 // listener's name and, with the network "unix", its path; with "tcp", the port of the address,
 // HOST:PORT, unless that is 0.
 func (m *Manager) TakeSocket(name, network, address string) (net.Listener, error) {
-	if m == nil {
-		return nil, nil
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.take(name, network, address)
@@ -163,9 +134,6 @@ func (m *Manager) TakeSocket(name, network, address string) (net.Listener, error
 
 // PutBack makes a socket of TakeSocket that was not used free for another listener. It reports false if l is none.
 func (m *Manager) PutBack(l net.Listener) bool {
-	if m == nil {
-		return false
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	name, ok := m.taken[l]
@@ -178,9 +146,6 @@ func (m *Manager) PutBack(l net.Listener) bool {
 
 // PassOn calls add with each socket that is free, and a text for Receive.
 func (m *Manager) PassOn(add func(text string, l net.Listener) error) (err error) {
-	if m == nil {
-		return nil
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.sockets {
@@ -204,9 +169,6 @@ func (m *Manager) Receive(text string, file *os.File) error {
 
 // Unused returns the sockets that no listener has taken.
 func (m *Manager) Unused() (all []string) {
-	if m == nil {
-		return nil
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.sockets {
@@ -226,7 +188,7 @@ func (m *Manager) sendState() {
 
 // send sends assignments in one message. The caller holds mu, so messages keep their order.
 func (m *Manager) send(assignments ...string) {
-	if m.main {
+	if m.main && m.sends {
 		for i, a := range assignments {
 			assignments[i] = strings.ReplaceAll(a, "\n", " ")
 		}
