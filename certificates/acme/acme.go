@@ -109,6 +109,7 @@ func New(o Options) (*Manager, error) {
 	m.ctx, cancel = context.WithCancel(patiently(context.Background()))
 	m.close = sync.OnceFunc(func() {
 		cancel()
+		m.state.end() // else a renewal would wait for the storage, and cache.Stop for the renewal
 		m.socket.Close()
 		m.running.Wait()
 		m.cache.Stop()

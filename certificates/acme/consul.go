@@ -49,7 +49,7 @@ type consulStorage struct {
 
 // newConsulStorage returns the storage below prefix. The caller must call close.
 func newConsulStorage(client *consul.Client, prefix string, cipher *certificates.Cipher, log zerolog.Logger) *consulStorage {
-	return &consulStorage{
+	s := &consulStorage{
 		storage: storage{
 			place: "consul_kv:" + prefix, log: log, misfits: make(map[string]bool), changed: client.Changed,
 			final: func(err error) bool {
@@ -59,6 +59,8 @@ func newConsulStorage(client *consul.Client, prefix string, cipher *certificates
 		client: client, prefix: prefix, cipher: cipher, reading: [2]chan struct{}{make(chan struct{}, maxReads), make(chan struct{}, maxReads)},
 		stopProbing: client.KeepProbing(), locks: make(map[string]*consul.Lock), asked: make(map[string]*asked),
 	}
+	s.ending, s.end = context.WithCancel(context.Background())
+	return s
 }
 
 // key returns the key in Consul.
@@ -206,7 +208,7 @@ func (s *consulStorage) load(ctx context.Context, key string) ([]byte, error) {
 // Store implements certmagic.Storage.
 func (s *consulStorage) Store(ctx context.Context, key string, value []byte) error {
 	pair := &api.KVPair{Key: s.key(key), Value: s.cipher.Seal(key, value), Flags: uint64(time.Now().UnixMilli())}
-	return s.do(ctx, changes, func(ctx context.Context) error { return s.client.KV().Put(ctx, pair) })
+	return s.do(patiently(ctx), changes, func(ctx context.Context) error { return s.client.KV().Put(ctx, pair) })
 }
 
 // Delete implements certmagic.Storage.
@@ -308,6 +310,7 @@ func (s *consulStorage) unlock(ctx context.Context, name string, lock *consul.Lo
 // close frees the locks, so that other replicas need not wait for their end. Later calls of
 // Lock fail.
 func (s *consulStorage) close() {
+	s.end()
 	s.mu.Lock()
 	held := s.locks
 	s.locks, s.closed = make(map[string]*consul.Lock), true

@@ -111,6 +111,7 @@ func TestConsulStorage(t *testing.T) {
 		verify.NoError(t, s.Unlock(ctx, name))
 	}
 	other := newStorage(t, agent.URL(), "")
+	other.end() // a write is not repeated
 	err = other.Store(ctx, "a", nil)
 	verify.That(t, consul.Forbidden(err) && consul.Forbidden(other.fault()), "without a token: %v", err)
 }
@@ -264,7 +265,7 @@ func TestLocksEndWithTheStorage(t *testing.T) {
 	verify.That(t, err == nil && len(sessions) <= 0, "sessions %v, %v", sessions, err)
 }
 
-// Orders wait for Consul, challenges do not.
+// Orders wait for Consul, and so does what a renewal writes, until the storage ends. Challenges do not.
 func TestOrdersWaitForConsul(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
@@ -274,29 +275,41 @@ func TestOrdersWaitForConsul(t *testing.T) {
 	_, err := s.Load(t.Context(), "a")
 	verify.That(t, err != nil && !errors.Is(err, fs.ErrNotExist), "a challenge: %v", err)
 	verify.That(t, s.fault() != nil, "no fault is told")
-	loaded := make(chan error, 1)
-	ended := make(chan struct{})
+	loaded, stored := make(chan error, 1), make(chan error, 1)
+	store := func() { stored <- s.Store(t.Context(), "c", nil) }
 	go func() {
-		defer close(ended)
 		_, err := s.Load(patiently(t.Context()), "a")
 		loaded <- err
 	}()
-	t.Cleanup(func() { <-ended })
+	go store()
 	ctx, cancel := context.WithTimeout(patiently(t.Context()), 10*firstPause)
 	defer cancel()
 	err = s.Store(ctx, "b", nil)
 	verify.That(t, err != nil, "a value is stored without Consul")
 	select {
 	case err := <-loaded:
-		t.Errorf("an order does not wait: %v", err)
+		t.Fatalf("an order does not wait: %v", err)
+	case err := <-stored:
+		t.Fatalf("a renewal does not wait: %v", err)
 	default:
 	}
 	relay.Heal()
 	err = <-loaded
 	verify.That(t, errors.Is(err, fs.ErrNotExist), "an order: %v", err)
-	verify.That(t, s.fault() != nil, "a read hides that nothing could be stored")
-	verify.NoError(t, s.Store(patiently(t.Context()), "b", nil))
+	verify.NoError(t, <-stored)
 	verify.Succeeds(t, s.fault())
+	relay.Cut()
+	go store()
+	consultest.Await(t, "Consul is away again", func() bool { return s.fault() != nil })
+	s.end()
+	err = <-stored
+	verify.That(t, err != nil, "a value is stored without Consul")
+	relay.Heal()
+	consultest.Await(t, "Consul is back", func() bool {
+		_, err := s.Load(t.Context(), "a")
+		return errors.Is(err, fs.ErrNotExist)
+	})
+	verify.That(t, s.fault() != nil, "a read hides that nothing could be stored")
 }
 
 // A challenge of another replica is in Consul.

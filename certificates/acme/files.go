@@ -22,9 +22,7 @@ var errClosed = errors.New("acme: the storage is closed")
 type files struct {
 	storage
 	certmagic.FileStorage
-	ending context.Context // of the waits for locks
-	end    context.CancelFunc
-	held   *semaphore.Weighted // one of it is acquired for each lock that is held; close wants all
+	held *semaphore.Weighted // one of it is acquired for each lock that is held; close wants all
 
 	writing sync.RWMutex // read-locked by all who create files
 	closed  bool         // guarded by writing
@@ -62,7 +60,7 @@ func (s *files) Exists(ctx context.Context, key string) bool {
 
 // Store implements certmagic.Storage.
 func (s *files) Store(ctx context.Context, key string, value []byte) error {
-	return s.do(ctx, changes, func(ctx context.Context) error {
+	return s.do(patiently(ctx), changes, func(ctx context.Context) error {
 		s.writing.RLock()
 		defer s.writing.RUnlock()
 		if s.closed {

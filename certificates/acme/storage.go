@@ -22,13 +22,16 @@ const (
 
 // storage is what a certmagic.Storage in Consul and one in files have in common. It is safe for concurrent use.
 //
-// Operations with a context of patiently are repeated until they succeed: certmagic would
-// give up an order if Consul is away, or a disk is full.
+// Operations with a context of patiently, and all writes of values, are repeated until they succeed: certmagic would
+// give up an order if Consul is away, or a disk is full. Of a renewal it would throw away the new certificate, and delete what
+// it has written of it, in place of the old one.
 type storage struct {
 	place   string // for people
 	log     zerolog.Logger
 	final   func(error) bool       // a repetition does not help
 	changed func() <-chan struct{} // closed when operations should be repeated at once
+	ending  context.Context        // of the repetitions, and of waits for locks in files
+	end     context.CancelFunc
 
 	mu sync.Mutex
 	// mu guards the fields below.
@@ -71,8 +74,12 @@ func (s *storage) do(ctx context.Context, a access, operation func(context.Conte
 		case <-timer.C:
 		case <-changed:
 		case <-ctx.Done():
+		case <-s.ending.Done():
 		}
 		timer.Stop()
+		if s.ending.Err() != nil {
+			return err
+		}
 	}
 }
 
