@@ -24,7 +24,8 @@ func TestHandover(t *testing.T) {
 		verify.Require(t, err == nil, "%v\n%s", err, output)
 		return
 	}
-	h := New(filepath.Join(t.TempDir(), "pid"), new(systemd.Manager), net.Listen)
+	manager := verify.Result(systemd.New()).Must(t)
+	h := New(filepath.Join(t.TempDir(), "pid"), manager, net.Listen)
 	give := func(io.Writer) error { t.Error("asked"); return nil }
 	if err := h.Replace(give); err == nil || !strings.Contains(err.Error(), "does not listen") {
 		t.Errorf("replace before listening: %v", err)
@@ -66,6 +67,21 @@ func TestHandover(t *testing.T) {
 	}
 	_, err = os.Stat(path)
 	verify.Succeeds(t, err)
+
+	// A socket of systemd that was not used stays for another listener. One that was released listens no more, so the
+	// listener gets another one.
+	opened := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t).(*net.TCPListener)
+	defer opened.Close()
+	for range 2 {
+		verify.NoError(t, manager.Receive("spare\n", verify.Result(opened.File()).Must(t)))
+	}
+	for _, used := range []bool{false, true} {
+		spare := verify.Result(h.Listen("spare", "tcp", "127.0.0.1:0")).Must(t)
+		verify.Equal(t, spare.Addr().String(), opened.Addr().String(), "the socket of systemd")
+		h.Release(spare, used)
+	}
+	other := verify.Result(h.Listen("spare", "tcp", "127.0.0.1:0")).Must(t)
+	verify.That(t, other.Addr().String() != opened.Addr().String() && listens(other), "the socket that was released is used again")
 
 	// The socket is kept for a later process until Stop.
 	address := l.Addr().String()
