@@ -252,6 +252,26 @@ func TestTagsOfARelease(t *testing.T) {
 	}
 }
 
+// All instances stop, and then one comes with other options for the route: the lost ones do not hold it.
+func TestTagsAfterAllInstancesHaveStopped(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	stopped := func(id string) *api.ServiceEntry {
+		return withTags(t, "star", id, "127.0.0.1:1", "urlprefix-h/api strip=/api")
+	}
+	consul.Set("star", stopped("a"), stopped("b"))
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio] }", consul.URL()))
+	r.awaitStatus("h/api/x", http.StatusBadGateway)
+	consul.Set("star")
+	pool := r.services.get("star").pool
+	r.await("both are on probation", func() bool {
+		all := pool.Snapshot().All
+		return len(all) == 2 && !all[0].Instance().Probation.IsZero() && !all[1].Instance().Probation.IsZero()
+	})
+	consul.Set("star", withTags(t, "star", "c", serveOrigin(t, func(http.ResponseWriter, *http.Request) {}), "urlprefix-h/api"))
+	r.awaitStatus("h/api/x", http.StatusOK)
+}
+
 // A tag cannot go past the conditions of another service's own route.
 func TestTagReachesNoOtherService(t *testing.T) {
 	t.Parallel()
