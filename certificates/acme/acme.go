@@ -84,7 +84,9 @@ func New(o Options) (*Manager, error) {
 		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return m.config, nil },
 		Logger:           zap.NewNop(), // see note
 	})
-	settings := certmagic.Config{OnEvent: m.note, Logger: zap.NewNop()}
+	// The check would write and delete a value before each order, which a crash leaves. An order begins with its lock, which
+	// is a write too.
+	settings := certmagic.Config{OnEvent: m.note, Logger: zap.NewNop(), DisableStorageCheck: true}
 	if o.Consul == nil {
 		m.files = newFiles(o.Storage, false, o.Log)
 		m.state, settings.Storage = &m.files.storage, m.files

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -70,14 +69,14 @@ func (m *Manager) Load(ctx context.Context, names []string) {
 	var running sync.WaitGroup
 	for _, name := range names {
 		name = strings.ToLower(name)
-		if !m.uses(name) {
-			running.Go(func() {
-				defer panics.Contain(panics.Task, nil)
-				if pair, err := m.stored(ctx, name); err == nil {
-					m.Adopt(map[string]Pair{name: pair})
+		running.Go(func() {
+			defer panics.Contain(panics.Task, nil)
+			for _, storage := range []certmagic.Storage{m.config.LocalCache, m.config.Storage} {
+				if storage != nil && !m.uses(name) {
+					m.adoptStored(ctx, storage, name)
 				}
-			})
-		}
+			}
+		})
 	}
 	running.Wait()
 }
@@ -89,22 +88,16 @@ func (m *Manager) uses(name string) bool {
 	return m.inUseLocked(name) != nil
 }
 
-// stored returns what the storage, or its copy, has for a name.
-func (m *Manager) stored(ctx context.Context, name string) (p Pair, err error) {
-	for _, storage := range []certmagic.Storage{m.config.LocalCache, m.config.Storage} {
-		if storage == nil {
-			continue
-		}
-		issuer := m.issuer.IssuerKey()
-		var cert, key []byte
-		if cert, err = storage.Load(ctx, certmagic.StorageKeys.SiteCert(issuer, name)); err == nil {
-			key, err = storage.Load(ctx, certmagic.StorageKeys.SitePrivateKey(issuer, name))
-		}
-		if err == nil {
-			return Pair{string(cert), string(key)}, nil
-		}
+// adoptStored adopts what a storage has for a name, if it has not expired.
+func (m *Manager) adoptStored(ctx context.Context, storage certmagic.Storage, name string) {
+	issuer := m.issuer.IssuerKey()
+	cert, err := storage.Load(ctx, certmagic.StorageKeys.SiteCert(issuer, name))
+	if err != nil {
+		return
 	}
-	return p, fmt.Errorf("acme: %w", err)
+	if key, err := storage.Load(ctx, certmagic.StorageKeys.SitePrivateKey(issuer, name)); err == nil {
+		m.Adopt(map[string]Pair{name: {string(cert), string(key)}})
+	}
 }
 
 // inUseLocked returns the certificate of a name that ends last; nil: there is none. An adopted one, which may be of another

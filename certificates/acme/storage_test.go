@@ -136,3 +136,17 @@ func TestFailureEndsWithAnotherCertificate(t *testing.T) {
 	m.record("a.example", failed)
 	verify.That(t, errors.Is(fault(), failed), "the failure of the renewal is not told: %v", fault())
 }
+
+// A start with a copy that has expired meanwhile has the certificate that is in Consul.
+func TestExpiredCopyIsNotLoaded(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	m := newManager(t, Options{Consul: newClient(t, agent.URL(), ""), Prefix: "sluice-acme", Storage: t.TempDir()})
+	for s, ends := range map[certmagic.Storage]time.Duration{m.files: -time.Hour, m.consul: time.Hour} {
+		cert, key := testcert.PEM("a.example", testcert.Lasting(-2*time.Hour, ends))
+		storePair(t, s, m.issuer.IssuerKey(), cert, key)
+	}
+	m.Load(t.Context(), []string{"A.example"})
+	_, err := m.Certificate(&tls.ClientHelloInfo{ServerName: "a.example"})
+	verify.Succeeds(t, err)
+}
