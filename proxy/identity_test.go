@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -86,33 +84,6 @@ func TestDeadlineOfClientCountsForNobody(t *testing.T) {
 		verify.That(t, r.status == "200" && r.header["grpc-status"] == test.status, "%q: got %+v", test.timeout, r)
 	}
 	p.expectNothingCounted()
-}
-
-// The copies of one client's requests do not get the standing of another one.
-func TestCopiesHaveTheStandingOfTheirRequest(t *testing.T) {
-	t.Parallel()
-	p := startProxy(t, Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}}, answersOK(t))
-	mirror := startOrigin(t, answering(okResponse))
-	mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport), mirror.address())
-	for n := range 20 {
-		address, claimed := "127.0.0.2", "10.1.1.1"
-		if n%2 == 1 {
-			address, claimed = "127.0.0.3", "6.6.6.6"
-		}
-		conn := p.dialFrom(address)
-		fmt.Fprintf(conn, "GET /%d HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: %s\r\nX-Forwarded-Proto: https\r\nX-Forwarded-User: %s\r\nConnection: close\r\n\r\n", n, claimed, claimed)
-		readResponse(t, conn)
-		mt.ended(n + 1)
-	}
-	heads := strings.Split(strings.TrimSuffix(mirror.got(), "\r\n\r\n"), "\r\n\r\n")
-	verify.Require(t, len(heads) == 20, "the mirror got %d heads", len(heads))
-	for n, head := range heads {
-		want := "X-Forwarded-For: 10.1.1.1, 127.0.0.2\r\nX-Real-IP: 10.1.1.1\r\n"
-		if n%2 == 1 {
-			want = "X-Forwarded-For: 127.0.0.3\r\nX-Real-IP: 127.0.0.3\r\n"
-		}
-		verify.That(t, strings.Contains(head, want) && !strings.Contains(head, "6.6.6.6") && strings.Contains(head, "X-Forwarded-Proto: https") == (n%2 == 0), "request %d: the mirror got %q, want %q", n, head, want)
-	}
 }
 
 // Proxies write ports into X-Forwarded-For, and words. Nobody becomes the proxy by that.

@@ -174,31 +174,16 @@ func TestPeersOverTLSGetCloseNotify(t *testing.T) {
 		{"not persistent", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", true},
 		{"malformed", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", false},
 	} {
-		l := listen(t)
-		defer l.Close()
 		notified := make(chan bool, 1)
-		go func() {
-			defer close(notified)
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			defer conn.Close()
-			received := &recorder{Conn: conn, most: 1 << 20}
-			secured := tls.Server(received, &tls.Config{Certificates: []tls.Certificate{certificate()}})
-			if _, err := secured.Read(make([]byte, 4096)); err != nil {
-				return
-			}
-			before := received.got.Len()
-			io.WriteString(secured, test.answer)
-			secured.Read(make([]byte, 1)) // returns io.EOF with and without close_notify
-			notified <- received.got.Len() > before
-		}()
-		p := startProxy(t, Options{}, l.Addr().String())
+		p := startProxy(t, Options{}, startOrigin(t, afterRequest(func(c *originConn) bool {
+			c.write(test.answer)
+			rest, _ := io.ReadAll(c.Conn.(*tls.Conn).NetConn())
+			notified <- len(rest) > 0
+			return false
+		})).address())
 		p.raw(closingRequest)
 		p.setPeers() // closes idle connections
-		got, ok := <-notified
-		verify.That(t, ok && got == test.want, "%s: the peer got close_notify: %v, want %v", test.name, got, test.want)
+		verify.Equal(t, <-notified, test.want, "%s: the peer got close_notify", test.name)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"sluice/proxy/http1"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -121,12 +120,5 @@ func TestRequestIDElsewhere(t *testing.T) {
 	}
 	for _, l := range p.lines() {
 		verify.Equal(t, l.RequestID, "a-1", "logged %+v", l)
-	}
-}
-
-// Metadata of that name at the end of a gRPC call is not lost.
-func TestRequestIDInTrailers(t *testing.T) {
-	for _, name := range []string{"x-request-id", "traceparent"} {
-		verify.That(t, !http1.ForbiddenInTrailer([]byte(name)), "%s is removed from trailers", name)
 	}
 }

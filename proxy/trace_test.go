@@ -233,12 +233,7 @@ func TestSpansOfGRPC(t *testing.T) {
 func TestSpansOfTunnels(t *testing.T) {
 	t.Parallel()
 	tracer, collector := startTracer(t, 1)
-	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-		io.WriteString(c, "HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
-		io.Copy(io.Discard, c.Reader)
-		return false
-	}))
-	p := startProxy(t, Options{Tracer: tracer}, origin.address())
+	p := startProxy(t, Options{Tracer: tracer}, startOrigin(t, agreeing("x")).address())
 	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
 	s := awaitSpans(t, collector, 1)[0]
 	verify.Equal(t, p.Connections(), 1, "the tunnel is closed")
