@@ -188,23 +188,21 @@ func TestOverTLSTunnelEndsWithCloseNotify(t *testing.T) {
 	t.Parallel()
 	for _, notified := range []bool{true, false} {
 		ended := make(chan error, 1)
-		origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-			io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+		p := startProxy(t, Options{}, startOrigin(t, afterRequest(func(c *originConn) bool {
+			c.write("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
 			_, err := io.Copy(io.Discard, c)
 			ended <- err
 			return false
-		}))
-		p := startProxy(t, Options{}, origin.address())
+		})).address())
 		conn := p.send(upgradeRequest)
-		r, err := http.ReadResponse(bufio.NewReader(oneByteReader{conn}), nil)
-		verify.Require(t, err == nil && r.StatusCode == 101, "got %v, %v", r, err)
+		expectNext(t, conn, "HTTP/1.1 101 ")
 		io.WriteString(conn, "the last bytes")
 		if secured := conn.(*tls.Conn); notified {
 			secured.CloseWrite()
 		} else {
 			secured.NetConn().(*net.TCPConn).CloseWrite()
 		}
-		err = <-ended
+		err := <-ended
 		verify.That(t, (err == nil) == notified && (err == nil || errors.Is(err, syscall.ECONNRESET)), "close_notify: %v, the peer got %v", notified, err)
 	}
 }
@@ -212,46 +210,29 @@ func TestOverTLSTunnelEndsWithCloseNotify(t *testing.T) {
 // A tunnel whose one side takes nothing any more is idle, however much the other one sends.
 func TestTunnelOfStalledReader(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		name string
-		open func(t *testing.T, origin *origin) (*testProxy, net.Conn)
-	}{
-		{"stream", func(t *testing.T, origin *origin) (*testProxy, net.Conn) {
-			p := startStreams(t, Options{}, origin.address())
-			conn := p.stream()
-			io.WriteString(conn, "\r\n")
-			return p, conn
-		}},
-		{"upgrade", func(t *testing.T, origin *origin) (*testProxy, net.Conn) {
-			p := startProxy(t, Options{}, origin.address())
-			return p, p.send(upgradeRequest)
-		}},
-	} {
-		if test.name == "stream" && (overTLS(t) || peersOverTLS(t)) {
+	for _, stream := range []bool{false, true} {
+		if stream && (overTLS(t) || peersOverTLS(t)) {
 			continue // it has no TLS of its own
 		}
 		for _, halfClosed := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, half-closed %v", test.name, halfClosed), func(t *testing.T) {
+			t.Run(fmt.Sprintf("stream %v, half-closed %v", stream, halfClosed), func(t *testing.T) {
 				t.Parallel()
 				var sent atomic.Int64
-				origin := startOrigin(t, func(c *originConn) bool {
-					for line := "-"; line != "\r\n"; {
-						var err error
-						if line, err = c.ReadString('\n'); err != nil {
-							return false
-						}
-					}
-					io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+				origin := startOrigin(t, afterRequest(func(c *originConn) bool {
+					c.write("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
 					for {
 						n, err := c.Conn.Write(make([]byte, 64<<10))
-						sent.Add(int64(n))
-						if err != nil {
+						if sent.Add(int64(n)); err != nil {
 							return false
 						}
 					}
-				})
-				p, conn := test.open(t, origin)
-				io.ReadFull(conn, make([]byte, len("HTTP/1.1 101")))
+				}))
+				p := startProxy(t, Options{}, origin.address())
+				if stream {
+					p.address = p.serveWith(ListenerOptions{Name: "db", Streams: p.target})
+				}
+				conn := p.send(upgradeRequest)
+				expectNext(t, conn, "HTTP/1.1 101")
 				if halfClosed {
 					closeWrite(t, conn)
 				}
@@ -261,8 +242,7 @@ func TestTunnelOfStalledReader(t *testing.T) {
 					p.skip(defaultTimeouts().Tunnel / 2)
 					return sent.Load() == before && p.inflight() == 0 && origin.open() == 0
 				})
-				_, err := io.Copy(io.Discard, conn)
-				verify.That(t, errors.Is(err, syscall.ECONNRESET), "the client got %v", err)
+				expectReset(t, conn)
 			})
 		}
 	}
