@@ -45,6 +45,9 @@ func newFiles(directory string, copies bool, log zerolog.Logger) *files {
 func (s *files) Load(ctx context.Context, key string) ([]byte, error) {
 	return s.whole(ctx, key, func(ctx context.Context, key string) (value []byte, err error) {
 		err = s.do(ctx, reads, func(ctx context.Context) (err error) {
+			if err := ctx.Err(); err != nil {
+				return err // else a name that is no longer managed would be renewed
+			}
 			value, err = s.FileStorage.Load(ctx, key)
 			return err
 		})

@@ -2,6 +2,7 @@ package acme
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -53,6 +54,7 @@ func TestMisfitsAreAbsent(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	var log bytes.Buffer
+	ctx, cancel := context.WithCancel(patiently(t.Context()))
 	inConsul := newConsulStorage(newClient(t, agent.URL(), ""), "sluice-acme", nil, zerolog.New(&log))
 	defer inConsul.close()
 	inFiles := newFiles(t.TempDir(), false, zerolog.New(&log))
@@ -61,18 +63,23 @@ func TestMisfitsAreAbsent(t *testing.T) {
 	_, other := testcert.PEM("a.example")
 	for name, s := range map[string]certmagic.Storage{"consul": inConsul, "files": inFiles} {
 		log.Reset()
-		verify.NoError(t, s.Store(t.Context(), "a/a.crt", cert))
-		verify.NoError(t, s.Store(t.Context(), "a/a.key", other))
+		verify.NoError(t, s.Store(ctx, "a/a.crt", cert))
+		verify.NoError(t, s.Store(ctx, "a/a.key", other))
 		for range 2 {
-			_, err := s.Load(t.Context(), "a/a.crt")
-			verify.That(t, errors.Is(err, fs.ErrNotExist) && !s.Exists(t.Context(), "a/a.crt"), "%s: it is there: %v", name, err)
+			_, err := s.Load(ctx, "a/a.crt")
+			verify.That(t, errors.Is(err, fs.ErrNotExist) && !s.Exists(ctx, "a/a.crt"), "%s: it is there: %v", name, err)
 		}
-		value, err := s.Load(t.Context(), "a/a.key")
-		verify.That(t, err == nil && bytes.Equal(value, other) && s.Exists(t.Context(), "a/a.key"), "%s: the key is not there: %v", name, err)
+		value, err := s.Load(ctx, "a/a.key")
+		verify.That(t, err == nil && bytes.Equal(value, other) && s.Exists(ctx, "a/a.key"), "%s: the key is not there: %v", name, err)
 		verify.Equal(t, strings.Count(log.String(), "does not fit its private key"), 1, "%s: %s", name, log.String())
-		verify.NoError(t, s.Store(t.Context(), "a/a.key", key))
-		value, err = s.Load(t.Context(), "a/a.crt")
-		verify.That(t, err == nil && bytes.Equal(value, cert) && s.Exists(t.Context(), "a/a.crt"), "%s: one that fits is not there: %v", name, err)
+		verify.NoError(t, s.Store(ctx, "a/a.key", key))
+		value, err = s.Load(ctx, "a/a.crt")
+		verify.That(t, err == nil && bytes.Equal(value, cert) && s.Exists(ctx, "a/a.crt"), "%s: one that fits is not there: %v", name, err)
+	}
+	cancel()
+	for name, s := range map[string]certmagic.Storage{"consul": inConsul, "files": inFiles} {
+		_, err := s.Load(ctx, "a/a.crt")
+		verify.That(t, errors.Is(err, context.Canceled), "%s: it is there for a name that is no longer managed: %v", name, err)
 	}
 }
 
@@ -146,7 +153,7 @@ func TestExpiredCopyIsNotLoaded(t *testing.T) {
 		cert, key := testcert.PEM("a.example", testcert.Lasting(-2*time.Hour, ends))
 		storePair(t, s, m.issuer.IssuerKey(), cert, key)
 	}
-	m.Load(t.Context(), []string{"A.example"})
+	m.Load(patiently(t.Context()), []string{"A.example"})
 	_, err := m.Certificate(&tls.ClientHelloInfo{ServerName: "a.example"})
 	verify.Succeeds(t, err)
 }
