@@ -1,14 +1,27 @@
 package gateway
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"net/http"
+	"math/rand/v2"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
 
 	"sluice/admin"
 	"sluice/test/consultest"
+	"sluice/test/long"
+	"sluice/test/sluicetest"
+	"sluice/test/subprocess"
+	"sluice/test/testcert"
 	"sluice/test/verify"
 )
 
@@ -35,7 +48,7 @@ listeners:
     address: "127.0.0.1:%d"
     tls: { acme: { names: [%s], directory: "https://127.0.0.1:%d/dir", storage: %q, ca: %q } }
 `, listener, secure, host, p.directory, filepath.Join(t.TempDir(), "acme"), p.ca) +
-				static("star", serveOrigin(t, func(http.ResponseWriter, *http.Request) {}))
+				static("star", origin(t, "star"))
 			obtained := func(r *running) (serial string) {
 				t.Helper()
 				r.await("the certificate", func() bool { serial = r.served("websecure", host); return serial != "" })
@@ -49,31 +62,235 @@ listeners:
 			r.end()
 			r = start(t, sluice)
 			verify.Equal(t, obtained(r), first, "another certificate after a restart")
-			n := strings.Count(p.log.String(), "POST /order-plz")
-			verify.That(t, n == orders, "%d orders after a restart", n-orders)
+			verify.Equal(t, strings.Count(p.log.String(), "POST /order-plz"), orders, "orders after a restart")
 		})
 	}
 }
 
-// HTTP-01 is used as long as there is a listener for it.
-func TestACMEFollowsTheListeners(t *testing.T) {
+// noAuthority is the URL of an authority that does not answer.
+const noAuthority = "https://127.0.0.1:1/dir"
+
+// storeCertificate stores a certificate for host as certmagic does.
+func storeCertificate(t *testing.T, host string, store func(key string, value []byte) error) {
+	t.Helper()
+	cache := certmagic.NewCache(certmagic.CacheOptions{
+		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return nil, errors.New("none") },
+	})
+	defer cache.Stop()
+	issuer := certmagic.NewACMEIssuer(certmagic.New(cache, certmagic.Config{}), certmagic.ACMEIssuer{CA: noAuthority, TestCA: noAuthority}).IssuerKey()
+	cert, key := testcert.PEM(host)
+	for name, value := range map[string][]byte{
+		certmagic.StorageKeys.SiteCert(issuer, host):       cert,
+		certmagic.StorageKeys.SitePrivateKey(issuer, host): key,
+		certmagic.StorageKeys.SiteMeta(issuer, host):       fmt.Appendf(nil, `{"sans":[%q]}`, host),
+	} {
+		verify.NoError(t, store(name, value))
+	}
+}
+
+// Certificates by ACME stay in use, whatever happens to the listeners and the process while
+// their storage is away or not: reloads that change listeners and names, and upgrades. HTTP-01 is used as long as there is
+// a listener for it.
+func TestACMECertificatesOutliveListeners(t *testing.T) {
 	t.Parallel()
-	peer := serveOrigin(t, func(http.ResponseWriter, *http.Request) {})
-	text := func(web string) string {
-		return fmt.Sprintf(`
+	for _, storage := range []string{"directory", "consul"} {
+		t.Run(storage, func(t *testing.T) {
+			t.Parallel()
+			seed := rand.Uint64()
+			t.Logf("seed %d", seed)
+			random := rand.New(rand.NewPCG(seed, 0))
+			host := storage + ".example"
+			agent, own := shared.Agent(t)
+			relay := consultest.StartRelay(t, agent.HTTPAddress())
+			where := "consul_kv: " + own
+			if storage == "directory" {
+				dir := t.TempDir()
+				where = fmt.Sprintf("storage: %q", dir)
+				files := &certmagic.FileStorage{Path: dir}
+				storeCertificate(t, host, func(key string, value []byte) error { return files.Store(context.Background(), key, value) })
+			} else {
+				storeCertificate(t, host, func(key string, value []byte) error {
+					put(t, agent, own+"/"+key, string(value))
+					return nil
+				})
+			}
+			secure := consultest.ReservePort(t)
+			peer := origin(t, "star")
+			text := func(address int, web, two bool) string {
+				listeners, names := "", host
+				if web {
+					listeners = "  - { name: web, address: \"127.0.0.1:0\" }\n"
+				}
+				if two {
+					names += ", other." + host
+				}
+				return fmt.Sprintf(`
+consul: { addresses: [%q] }
 listeners:
-%s  - { name: websecure, address: "127.0.0.1:0", tls: { acme: { names: [a.example], directory: "https://127.0.0.1:1/dir", storage: %q } } }
-`, web, filepath.Join(t.TempDir(), "acme")) + static("star", peer)
+%s  - { name: websecure, address: "127.0.0.1:%d", tls: { acme: { names: [%s], directory: %q, %s } } }
+`, relay.URL(), listeners, address, names, noAuthority, where) + static("star", peer)
+			}
+			web, two := false, false
+			r := start(t, text(secure, web, two))
+			address := fmt.Sprintf("127.0.0.1:%d", secure)
+			first := servedAt(address, host)
+			verify.Require(t, first != "", "the stored certificate is not served from the beginning")
+			var asking sync.WaitGroup
+			ctx, stop := context.WithCancel(t.Context())
+			defer asking.Wait()
+			defer stop()
+			asking.Go(func() {
+				for pace := time.Tick(2 * time.Millisecond); ctx.Err() == nil; <-pace {
+					if got := servedAt(address, host); got != first {
+						t.Errorf("got %q, want %s", got, first)
+						return
+					}
+				}
+			})
+			for step := range 6 {
+				if random.IntN(2) == 0 {
+					relay.Cut()
+				} else {
+					relay.Heal()
+				}
+				if web = step%2 == 0; random.IntN(2) == 0 {
+					two = !two
+				}
+				r.replace(text(secure, web, two))
+				verify.Equal(t, servedAt(address, host), first, "step %d: the certificate", step)
+				all := r.listeners.all()
+				verify.That(t, all[len(all)-1].tls.Suits(r.effective.Load()), "step %d: HTTP-01 is used without a listener for it, or not with one", step)
+			}
+			relay.Cut()
+			next := r.upgrade(text(0, web, two), nil)
+			verify.Equal(t, next.served("websecure", host), first, "the new process")
+		})
 	}
-	const web = "  - { name: web, address: \"127.0.0.1:0\" }\n"
-	with := text(web)
-	without := strings.Replace(with, web, "", 1)
-	r := start(t, without)
-	for i, text := range []string{without, with, without} {
-		if i > 0 {
-			r.replace(text)
+}
+
+// replicaOf returns the configuration of a sluice with a certificate for name by ACME in
+// Consul. Tests that run at the same time need different names: in a process, certmagic does
+// one job for a name at a time. settings are those of consul. plain and secure are the ports
+// of its listeners; without plain it uses TLS-ALPN-01 only.
+func (p *pebble) replicaOf(name, settings string, plain, secure int, peer string) string {
+	listeners := ""
+	if plain > 0 {
+		listeners = fmt.Sprintf("  - { name: web, address: \"127.0.0.1:%d\", redirect_https: {} }\n", plain)
+	}
+	return fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+access_log: { path: "off" }
+consul: { %s }
+listeners:
+%s  - name: websecure
+    address: "127.0.0.1:%d"
+    tls: { acme: { names: [%s], directory: "https://127.0.0.1:%d/dir", consul_kv: sluice-acme, ca: %q } }
+`, settings, listeners, secure, name, p.directory, p.ca) + static("star", peer)
+}
+
+// awaitObtained waits until the certificate is served on a port, and returns its serial
+// number.
+func awaitObtained(t *testing.T, what, name string, port int) (serial string) {
+	t.Helper()
+	consultest.Await(t, what, func() bool {
+		serial = servedAt("127.0.0.1:"+strconv.Itoa(port), name)
+		return serial != ""
+	})
+	return serial
+}
+
+// startProcess runs the program with a configuration until the test ends: certmagic keeps
+// the challenges and the orders of all replicas of a process together.
+func startProcess(t *testing.T, text string) {
+	t.Helper()
+	dir := t.TempDir()
+	verify.NoError(t, sluicetest.Build(t.Context(), dir, "sluice"))
+	file := filepath.Join(dir, "sluice.yaml")
+	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	log := new(subprocess.Output)
+	command := exec.Command(filepath.Join(dir, "sluice"), "run", "--config", file)
+	command.Stdout, command.Stderr = log, log
+	verify.NoError(t, command.Start())
+	t.Cleanup(func() {
+		command.Process.Kill()
+		command.Wait()
+		if t.Failed() {
+			t.Logf("log of the process:\n%s", log)
 		}
-		all := r.listeners.all()
-		verify.That(t, all[len(all)-1].tls.Suits(r.effective.Load()), "after %d reloads, HTTP-01 is used without a listener for it, or not with one", i)
+	})
+}
+
+// issued returns how many certificates the server has issued.
+func (p *pebble) issued() int { return strings.Count(p.log.String(), "Issued certificate serial") }
+
+// Two replicas that start at the same time have one certificate, which one of them has
+// ordered. A third one that comes later orders nothing. All values are encrypted.
+func TestReplicasOrderOnce(t *testing.T) {
+	t.Parallel()
+	long.Test(t)
+	const name = "once.example"
+	agent := consultest.Start(t, consultest.Options{})
+	port := func() int { return consultest.ReservePort(t) }
+	peer := origin(t, "star")
+	p := &pebble{plain: port(), secure: port()}
+	p.start(t)
+	settings := fmt.Sprintf("addresses: [%q]", agent.URL())
+	two, three := port(), port()
+	key := filepath.Join(t.TempDir(), "acme.key")
+	verify.NoError(t, os.WriteFile(key, []byte("YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="), 0o600))
+	replica := func(port int) string {
+		text := p.replicaOf(name, settings, 0, port, peer)
+		return strings.Replace(text, "consul_kv: sluice-acme", fmt.Sprintf("consul_kv: sluice-acme, encryption_keys: [%q]", key), 1)
 	}
+	startProcess(t, replica(p.secure)) // gets all challenges
+	start(t, replica(two))
+	first := awaitObtained(t, "a certificate", name, p.secure)
+	verify.Equal(t, awaitObtained(t, "the same certificate", name, two), first, "the certificate of the other replica")
+	start(t, replica(three))
+	verify.Equal(t, awaitObtained(t, "the certificate of the others", name, three), first, "a later replica has the certificate")
+	verify.Equal(t, p.issued(), 1, "certificates were issued")
+	pairs, _, err := agent.Client().KV().List("sluice-acme/", nil)
+	verify.NoError(t, err)
+	for _, pair := range pairs {
+		text := string(pair.Value)
+		verify.That(t, !strings.Contains(text, "BEGIN") && (!strings.Contains(text, "{") || !strings.Contains(text, name)),
+			"%s is in plain text: %q", pair.Key, text)
+	}
+	consultest.Await(t, "no lock is left", func() bool {
+		keys, _, err := agent.Client().KV().Keys("sluice-acme/locks/", "", nil)
+		sessions, _, sessionsErr := agent.Client().Session().List(nil)
+		return err == nil && sessionsErr == nil && len(keys)+len(sessions) == 0
+	})
+}
+
+// A replica that cannot order, since its token may only read, answers the HTTP-01
+// challenges of another one. When it may write, it uses the other's certificate.
+func TestHTTPChallengeAtAnotherReplica(t *testing.T) {
+	t.Parallel()
+	long.Test(t)
+	const name = "challenge.example"
+	agent := consultest.Start(t, consultest.Options{ACLs: true})
+	rules := verify.Result(consultest.DocumentedPolicy("../docs/tls.md", "### Storage in Consul")).Must(t)
+	_, may, err := agent.NewToken("orders", rules)
+	verify.NoError(t, err)
+	_, mayRead, err := agent.NewToken("reads", `key_prefix "sluice-acme/" { policy = "read" }`)
+	verify.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "token")
+	replaceFile(t, file, mayRead.SecretID)
+	port := func() int { return consultest.ReservePort(t) }
+	peer := origin(t, "star")
+	p := &pebble{plain: port(), secure: port()} // TLS-ALPN-01 fails
+	p.start(t)
+	ordering, answering := port(), port()
+	answers := start(t, p.replicaOf(name, fmt.Sprintf("addresses: [%q], token_file: %q", agent.URL(), file), p.plain, answering, peer))
+	answers.await("it finds that it may not order", func() bool {
+		c := answers.certificates()["acme:"+name]
+		return c.State == "missing" && strings.Contains(c.Error, "403")
+	})
+	startProcess(t, p.replicaOf(name, fmt.Sprintf("addresses: [%q], token: %q", agent.URL(), may.SecretID), port(), ordering, peer))
+	first := awaitObtained(t, "a certificate by the answer of the other replica", name, ordering)
+	verify.Equal(t, answers.served("websecure", name), "", "the replica without permission has the certificate")
+	replaceFile(t, file, may.SecretID)
+	verify.Equal(t, awaitObtained(t, "the certificate of the other replica", name, answering), first, "the certificate")
+	verify.Equal(t, p.issued(), 1, "certificates were issued")
 }

@@ -43,11 +43,9 @@ routes:
 	}
 	r.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	for target, want := range map[string]string{"/old": "301 https://127.0.0.1/new", "/api": "200 ", "/small": "413 "} {
-		body := io.LimitReader(zeros{}, 2)
-		response := verify.Result(r.client.Post(r.url("web")+target, "", body)).Must(t)
-		response.Body.Close()
-		got := fmt.Sprint(response.StatusCode, " ", response.Header.Get("Location"))
-		verify.That(t, got == want && (response.Header.Get("Server") != "peer" || target != "/api"), "POST %s: got %q, %v, want %q", target, got, response.Header, want)
+		answer := r.do(r.request(http.MethodPost, r.url("web")+target, strings.NewReader("xx")))
+		got := fmt.Sprint(answer.StatusCode, " ", answer.Header.Get("Location"))
+		verify.That(t, got == want && (answer.Header.Get("Server") != "peer" || target != "/api"), "POST %s: got %q, %v, want %q", target, got, answer.Header, want)
 	}
 }
 
@@ -78,17 +76,10 @@ routes:
 		{"/own?type=text/html", "gzip", ""},
 		{"/off?type=text/html", "gzip", ""},
 	} {
-		request := verify.Result(http.NewRequest("GET", r.url("web")+test.target, nil)).Must(t)
-		request.Header.Set("Accept-Encoding", test.accept)
-		response := verify.Result(r.client.Do(request)).Must(t)
-		response.Body.Close()
-		verify.Equal(t, response.Header.Get("Content-Encoding"), test.want, "%s, accepts %s", test.target, test.accept)
+		got := r.do(r.request("GET", r.url("web")+test.target, nil, "Accept-Encoding", test.accept))
+		verify.Equal(t, got.Header.Get("Content-Encoding"), test.want, "%s, accepts %s", test.target, test.accept)
 	}
 }
-
-type zeros struct{}
-
-func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 // The tokens of a rate limit outlive a reload, unless the limit or what it is for changes.
 func TestRateLimitsOutliveReloads(t *testing.T) {
@@ -102,8 +93,7 @@ func TestRateLimitsOutliveReloads(t *testing.T) {
 	expect := func(what string, want ...int) {
 		t.Helper()
 		for _, status := range want {
-			got, _ := r.get("/x")
-			verify.That(t, got == status, "%s: status %d, want %d", what, got, status)
+			r.refuses("/x", status, what)
 		}
 	}
 	expect("at first", 200, 200, 429)
@@ -126,15 +116,15 @@ func TestUsersOfRoutes(t *testing.T) {
 	const secret = ":{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n" // its hash
 	write("ann" + secret)
 	action := ", basic_auth: { users_file: " + file + " } }"
-	r := newRunning(t, preamble+"services: { a: { peers: ['"+origin(t, "a")+"'] } }\nroutes: [{ service: a, path: /one"+action+", { service: a, path: /two"+action+"]\n")
-	r.run(Options{}, patience, func(g *Gateway) { g.waits.certificates = 10 * time.Millisecond })
+	r := start(t, preamble+"services: { a: { peers: ['"+origin(t, "a")+"'] } }\nroutes: [{ service: a, path: /one"+action+", { service: a, path: /two"+action+"]\n",
+		func(g *Gateway) { g.waits.certificates = 10 * time.Millisecond })
 	// statusFor returns the status for a user on both routes; 0: they differ.
 	statusFor := func(name string) int {
 		var both [2]int
 		for i, path := range []string{"/one", "/two"} {
-			request := verify.Result(http.NewRequest("GET", r.url("web")+path, nil)).Must(t)
+			request := r.request("GET", r.url("web")+path, nil)
 			request.SetBasicAuth(name, "secret")
-			both[i], _ = r.do(request)
+			both[i] = r.do(request).StatusCode
 		}
 		if both[0] != both[1] {
 			return 0
@@ -156,8 +146,7 @@ func TestConfigurationWithAMissingFile(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users")
 	text := preamble + "services: { a: { peers: ['" + origin(t, "a") + "'] } }\nroutes: [{ service: a"
-	r := newRunning(t, text+" }]\n")
-	r.run(Options{}, patience, func(g *Gateway) { g.waits.applyFound = 10 * time.Millisecond })
+	r := start(t, text+" }]\n", func(g *Gateway) { g.waits.applyFound = 10 * time.Millisecond })
 	refusals := func() int { return strings.Count(r.log.String(), "configuration refused") }
 	r.write(text + ", path: /one, basic_auth: { users_file: " + file + " } }]\n")
 	r.await("the configuration is refused", func() bool { return refusals() > 0 })

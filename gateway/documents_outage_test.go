@@ -1,6 +1,10 @@
 package gateway
 
 import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,42 +17,26 @@ import (
 // and everybody is told. The file can change meanwhile, and Consul's documents afterwards.
 func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 	t.Parallel()
-	must := func(t *testing.T, err error) {
-		t.Helper()
-		verify.NoError(t, err)
-	}
 	type outage struct {
 		private      bool            // it needs a Consul of its own,
 		mode         consultest.Mode // of this kind
-		begin, end   func(*testing.T, *consultest.Agent, *consultest.Relay)
+		begin, end   func(*consultest.Agent, *consultest.Relay) error
 		losesItsData bool
 		long         bool // it is noticed at the end of a timeout
 	}
+	cut := func(_ *consultest.Agent, relay *consultest.Relay) error { relay.Cut(); return nil }
+	hang := func(_ *consultest.Agent, relay *consultest.Relay) error { relay.Hang(); return nil }
+	heal := func(_ *consultest.Agent, relay *consultest.Relay) error { relay.Heal(); return nil }
+	pause := func(agent *consultest.Agent, _ *consultest.Relay) error { return agent.Pause() }
+	resume := func(agent *consultest.Agent, _ *consultest.Relay) error { return agent.Resume() }
+	kill := func(agent *consultest.Agent, _ *consultest.Relay) error { return agent.Kill() }
+	launch := func(agent *consultest.Agent, _ *consultest.Relay) error { return agent.Launch(t.Context()) }
 	for name, o := range map[string]outage{
-		"connections are refused": {
-			begin: func(_ *testing.T, _ *consultest.Agent, relay *consultest.Relay) { relay.Cut() },
-			end:   func(_ *testing.T, _ *consultest.Agent, relay *consultest.Relay) { relay.Heal() },
-		},
-		"connections hang": {
-			long:  true,
-			begin: func(_ *testing.T, _ *consultest.Agent, relay *consultest.Relay) { relay.Hang() },
-			end:   func(_ *testing.T, _ *consultest.Agent, relay *consultest.Relay) { relay.Heal() },
-		},
-		"the agent hangs": {
-			long: true, private: true,
-			begin: func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Pause()) },
-			end:   func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Resume()) },
-		},
-		"the agent is killed": {
-			private: true, mode: consultest.Server,
-			begin: func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Kill()) },
-			end:   func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Launch(t.Context())) },
-		},
-		"the agent loses its data": {
-			private: true, losesItsData: true,
-			begin: func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Kill()) },
-			end:   func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Launch(t.Context())) },
-		},
+		"connections are refused":  {begin: cut, end: heal},
+		"connections hang":         {begin: hang, end: heal, long: true},
+		"the agent hangs":          {begin: pause, end: resume, long: true, private: true},
+		"the agent is killed":      {begin: kill, end: launch, private: true, mode: consultest.Server},
+		"the agent loses its data": {begin: kill, end: launch, private: true, losesItsData: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -78,7 +66,7 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 					r.gets(path, "a", when)
 				}
 			}
-			o.begin(t, agent, relay)
+			verify.NoError(t, o.begin(agent, relay))
 			stale := r.awaitState(source, "stale")
 			verify.That(t, len(stale.Errors) == 1 && stale.Revision != "", "%+v", stale)
 			serves("without Consul")
@@ -89,7 +77,7 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 			r.write(text + ", { path: /more, service: short }]")
 			r.answers("/more", "a")
 
-			o.end(t, agent, relay)
+			verify.NoError(t, o.end(agent, relay))
 			if o.losesItsData {
 				r.await("the loss is told", func() bool {
 					stale := r.awaitState(source, "stale")
@@ -112,4 +100,40 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 			r.answers("/short", "b")
 		})
 	}
+}
+
+// A volume that is unmounted leaves its mount point, an empty directory: its documents stay in use, also
+// after a restart. With allow_empty they do not.
+func TestUnmountedVolume(t *testing.T) {
+	t.Parallel()
+	a := origin(t, "a")
+	root := t.TempDir()
+	dir := filepath.Join(root, "routes.d")
+	verify.NoError(t, os.Mkdir(dir, 0o755))
+	verify.NoError(t, os.WriteFile(filepath.Join(dir, "a.yaml"), []byte(serving("a", a)), 0o600))
+	pattern := dir + "/*.yaml"
+	text := func(more string) string {
+		return fmt.Sprintf("config: { history: %q }\ndynamic: [{ file: %q%s }]\nservices: { other: { peers: [%q] } }\nroutes: [{ path: /other, service: other }]",
+			root, pattern, more, a)
+	}
+	r := start(t, text(""))
+	r.answers("/a", "a")
+	verify.NoError(t, os.Rename(dir, dir+".away"))
+	verify.NoError(t, os.Mkdir(dir, 0o755))
+	check := func(when string) {
+		t.Helper()
+		r.Reload()
+		r.await(when+": the lost document is named", func() bool { // at first a new process has no answer yet
+			s := r.awaitState(pattern, "stale")
+			return len(s.Errors) == 1 && strings.Contains(s.Errors[0], "a.yaml")
+		})
+		r.gets("/a", "a", when)
+	}
+	check("unmounted")
+	r = r.restart()
+	check("after a restart")
+	r = r.upgrade(text(""), nil)
+	check("after an upgrade")
+	r.write(text(", allow_empty: true"))
+	r.awaitStatus("/a", http.StatusNotFound)
 }

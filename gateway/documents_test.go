@@ -203,13 +203,12 @@ func TestStartWithoutConsul(t *testing.T) {
 	r := startWithin(t, treeBelow(relay.URL(), own, fmt.Sprintf("services: { b: { peers: [%q] } }\nroutes: [{ path: /a, service: a }, { service: b }]", b)), time.Millisecond)
 	r.refuses("/a", 503)
 	r.answers("/", "b")
-	var v admin.Readiness
 	r.await("readyz names the source", func() bool {
-		status := r.api("/readyz", &v)
+		status, v := r.readyz()
 		return status == 503 && slices.ContainsFunc(v.Missing, func(m string) bool { return strings.HasPrefix(m, "dynamic source consul_kv:"+own+"/: ") })
 	})
 	r.awaitState("consul_kv:"+own+"/", "waiting")
 	relay.Heal()
 	r.answers("/a", "a")
-	r.await("readiness", func() bool { return r.api("/readyz", &v) == 200 })
+	r.awaitReady()
 }

@@ -83,19 +83,19 @@ admin: { address: "127.0.0.1:0" }
 access_log: { path: "off" }
 `
 
-// start runs a gateway with the configuration until the test ends. The first clients wait
+// start runs a gateway with the configuration until the test ends, after a call of each of set. The first clients wait
 // until all services have their first set.
-func start(t *testing.T, text string) *running {
+func start(t *testing.T, text string, set ...func(*Gateway)) *running {
 	t.Helper()
-	return startWithin(t, text, patience)
+	r := newRunning(t, text)
+	r.run(Options{}, set...)
+	return r
 }
 
 // startWithin is start, but the first clients wait at most for timeout.
 func startWithin(t *testing.T, text string, timeout time.Duration) *running {
 	t.Helper()
-	r := newRunning(t, text)
-	r.run(Options{}, timeout, func(*Gateway) {})
-	return r
+	return start(t, text, func(g *Gateway) { g.waits.start = timeout })
 }
 
 // newRunning writes the file of a gateway, which run starts.
@@ -115,8 +115,8 @@ func newRunning(t *testing.T, text string) *running {
 	return r
 }
 
-// run runs the gateway with the functions in o for other processes, after a call of set.
-func (r *running) run(o Options, timeout time.Duration, set func(*Gateway)) {
+// run runs the gateway with the functions in o for other processes, after a call of each of set.
+func (r *running) run(o Options, set ...func(*Gateway)) {
 	t := r.t
 	t.Helper()
 	o.Input, o.Version, o.Log = config.Input{File: r.file}, "test", r.log
@@ -124,8 +124,10 @@ func (r *running) run(o Options, timeout time.Duration, set func(*Gateway)) {
 	if r.Gateway, err = New(o); err != nil {
 		t.Fatal(err)
 	}
-	r.waits.start, r.waits.warm = timeout, patience
-	set(r.Gateway)
+	r.waits.start, r.waits.warm = patience, patience
+	for _, f := range set {
+		f(r.Gateway)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	go func() {
@@ -235,22 +237,36 @@ func (r *running) Address(name string) net.Addr {
 	return nil
 }
 
-// send sends a request, whose header fields are alternating names and values.
+// send sends a request without a body: see request.
 func (r *running) send(method, url string, header ...string) (status int, body string) {
 	r.t.Helper()
-	request := verify.Result(http.NewRequest(method, url, nil)).Must(r.t)
+	got := r.do(r.request(method, url, nil, header...))
+	return got.StatusCode, got.body
+}
+
+// request returns a request, whose header fields are alternating names and values.
+func (r *running) request(method, url string, body io.Reader, header ...string) *http.Request {
+	r.t.Helper()
+	request := verify.Result(http.NewRequest(method, url, body)).Must(r.t)
 	for i := 0; i < len(header); i += 2 {
 		request.Header.Set(header[i], header[i+1])
 	}
 	request.Host = cmp.Or(request.Header.Get("Host"), request.Host)
-	return r.do(request)
+	return request
 }
 
-func (r *running) do(request *http.Request) (status int, body string) {
+// A reply is an answer with its body.
+type reply struct {
+	*http.Response
+	body string
+}
+
+// do sends a request, which must be answered.
+func (r *running) do(request *http.Request) reply {
 	r.t.Helper()
 	response := verify.Result(r.client.Do(request)).Must(r.t)
 	defer response.Body.Close()
-	return response.StatusCode, string(verify.Result(io.ReadAll(response.Body)).Must(r.t))
+	return reply{response, string(verify.Result(io.ReadAll(response.Body)).Must(r.t))}
 }
 
 // api queries the admin API, checks the response against its OpenAPI document, and decodes it
@@ -292,10 +308,17 @@ func (r *running) awaitLog(text string) {
 	r.await("the log has "+text, func() bool { return strings.Contains(r.log.String(), text) })
 }
 
+// readyz returns what /readyz answers.
+func (r *running) readyz() (status int, v admin.Readiness) {
+	r.t.Helper()
+	status = r.api("/readyz", &v)
+	return status, v
+}
+
 // awaitReady waits until sluice is ready, and returns what it says then.
 func (r *running) awaitReady() (v admin.Readiness) {
 	r.t.Helper()
-	r.await("readiness", func() bool { v = admin.Readiness{}; return r.api("/readyz", &v) == http.StatusOK })
+	r.await("readiness", func() (ready bool) { var status int; status, v = r.readyz(); return status == http.StatusOK })
 	return v
 }
 

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -28,7 +29,6 @@ func versions(t *testing.T, consul *discoverytest.Consul, addresses []string, ta
 }
 
 // Shares, groups and the tags of instances change during requests, of which none fails.
-// Peers keep their counters.
 func TestGroupsChangeUnderLoad(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
@@ -71,25 +71,11 @@ func TestGroupsChangeUnderLoad(t *testing.T) {
 			return true
 		})
 	}
-	n := stop()
-	verify.That(t, n != 0, "no requests")
-	r.await("no request is in flight", func() bool {
-		for _, p := range r.peers() {
-			if p.Inflight != 0 {
-				return false
-			}
-		}
-		return true
-	})
-	list := fetch[[]admin.Service](r, "/api/services")
-	attempts := uint64(0)
-	for _, p := range r.peers() {
-		attempts += p.Requests
-	}
-	verify.That(t, attempts >= list[0].Requests, "the peers have %d attempts, the service %d requests: counters were lost", attempts, list[0].Requests)
+	verify.That(t, stop() != 0, "no requests")
 }
 
-// A route has a group of its own, a split of its own, or that of its service.
+// A route has a group of its own, a split of its own, or that of its service. A group can be a mirror: copies do not count
+// for it.
 func TestRoutesOfGroups(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
@@ -108,6 +94,7 @@ routes:
   - { path: /split, service: star, split: { canary: 0%% } }
   - { path: /none, service: star, group: none }
   - { path: /back, service: star, split: { none: 100%%, fallback: canary } }
+  - { path: /mirrored, service: star, group: rest, mirror: { group: canary } }
 `, consul.URL()))
 	for path, want := range map[string]string{"/": "new", "/old": "old", "/split": "old", "/back": "new"} {
 		for range 5 {
@@ -116,4 +103,118 @@ routes:
 	}
 	status, body := r.get("/none")
 	verify.That(t, status == http.StatusServiceUnavailable && strings.Contains(body, "group"), "an empty group: %d %q", status, body)
+	for copies := range 2 {
+		r.await(fmt.Sprint("ten requests and copies of them: ", copies), func() bool { return r.peers()[addresses[1]].Requests == uint64(10+copies) })
+		canary := fetch[[]admin.Service](r, "/api/services")[0].Groups[0]
+		verify.That(t, canary.Group == "canary" && canary.Attempts == 10, "copies count for the group: %+v", canary)
+		r.gets("/mirrored", "old")
+	}
+}
+
+// getAs asks the proxy as a user, whom a header field names.
+func (r *running) getAs(user string) (status int, body string) {
+	r.t.Helper()
+	return r.send(http.MethodGet, r.url("web"), "X-User", user)
+}
+
+// A route with several services divides its clients among them, and shows how; shares change
+// live without a failed request, and a service without peers gives its share to the others.
+func TestServicesOfARoute(t *testing.T) {
+	t.Parallel()
+	a, b := origin(t, "a"), origin(t, "b")
+	text := func(shares string) string {
+		return fmt.Sprintf("%s\nservices: { a: { peers: [%q] }, b: { peers: [%q] } }\n", preamble, a, b) +
+			"routes: [{ path: /, services: { " + shares + ", key: header X-User }, mirror: { service: b, share: 0 } }]\n"
+	}
+	r := start(t, text("a: 20%, b: 80%"))
+	stop := r.load("web")
+	users := make(map[string]string) // the answer for each
+	served := func() (count map[string]int) {
+		count = make(map[string]int)
+		for i := range 50 {
+			user := fmt.Sprintf("user-%d", i)
+			status, answer := r.getAs(user)
+			verify.Require(t, status == http.StatusOK, "status %d: %s", status, answer)
+			count[answer]++
+			users[user] = answer
+		}
+		return count
+	}
+	// The hash of these users is always the same.
+	first := served()
+	verify.That(t, first["a"] >= 3 && first["b"] >= 25, "the services got %v", first)
+	for user, want := range users {
+		answer := fetch[admin.RouteAnswer](r, "/api/route?url=http://x/&header=X-User:+"+user)
+		verify.That(t, answer.Service == want, "/api/route says %q for %s, whose answer is from %s", answer.Service, user, want)
+	}
+	var routes []admin.Route
+	weighted := func() *admin.Weighted {
+		routes = nil
+		r.api("/api/routes", &routes)
+		return routes[0].Weighted
+	}
+	if w := weighted(); w.Key != "header x-user" || w.ByPeers || len(w.Targets) != 2 || routes[0].Service != "" ||
+		w.Targets[0].Service != "a" || w.Targets[0].Share != .2 || w.Targets[0].Present != .2 || w.Targets[0].UsablePeers != 1 {
+		t.Errorf("the API has %+v", w)
+	}
+
+	m := weighted().Targets[0].Mirror
+	verify.That(t, m != nil && m.Service == "b", "the mirror of a is %+v", m)
+	if metrics := r.metrics(); !strings.Contains(metrics, `sluice_mirror_requests_total{class="2xx",group="",mirror="b",service="a"} 0`) ||
+		!strings.Contains(metrics, `sluice_route_share{group="",host="",path="/",service="b"} 0.8`) {
+		t.Error("the metrics have no mirror of a, or no share of b")
+	}
+
+	r.replace(text("a: 100%, b: 0%"))
+	got := served()
+	verify.That(t, got["a"] == 50, "with 100 %% of a: %v", got)
+	r.replace(text("a: 90%, b: 10%"))
+	r.drain("a", a)
+	got = served()
+	verify.That(t, got["b"] == 50, "without peers of a: %v", got)
+	w := weighted()
+	verify.That(t, w.Targets[0].Share == .9 && w.Targets[0].Present == 0 && w.Targets[1].Present == 1, "the API has %+v", w)
+	verify.That(t, stop() != 0, "no requests")
+}
+
+// Mirrors of a configuration send copies to services and groups, change live without a failed
+// request, and keep their counters as long as a route has the same mirror.
+func TestMirrorsOfRoutes(t *testing.T) {
+	t.Parallel()
+	marks := make(chan string, 100)
+	next := serveOrigin(t, func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		marks <- r.Method + " " + r.URL.Path + " " + r.Host + " " + r.Header.Get("X-Sluice-Mirror") + " " + r.Header.Get("X-Mine") + " " + string(body)
+	})
+	peer := origin(t, "star")
+	text := func(mirror string) string {
+		return fmt.Sprintf("%s\nservices: { star: { peers: [%q] }, star-next: { peers: [%q] } }\n", preamble, peer, next) +
+			"routes: [{ path: /api, service: star, strip_prefix: /api, request_headers: { set: { X-Mine: $path } }, host_header: star.internal" + mirror + " }, { path: /, service: star }]\n"
+	}
+	r := start(t, text(", mirror: { service: star-next }"))
+	mirror := func() *admin.Mirror { return fetch[[]admin.Route](r, "/api/routes")[0].Mirror }
+	post := func() {
+		t.Helper()
+		verify.Equal(t, r.do(r.request(http.MethodPost, r.url("web")+"/api/x", strings.NewReader("body"))).body, "star", "the answer")
+	}
+	post()
+	verify.Equal(t, <-marks, "POST /x star.internal star /x body", "the mirror")
+	r.await("the copy ends", func() bool { m := mirror(); return m.Sent == 1 && m.InFlight == 0 })
+	m := mirror()
+	verify.That(t, m.Service == "star-next" && m.Share == 1 && m.BodyBytes == 64<<10 && m.Limit == 100 && m.Errors == 0 && len(m.Dropped) == 0, "the API has %+v", *m)
+
+	stop := r.load("web")
+	r.replace(text(", mirror: { service: star-next, share: 0 }"))
+	post()
+	m = mirror()
+	verify.That(t, m.Sent == 1 && m.Share == 0, "with a share of 0: %+v", *m)
+	r.replace(text(", mirror: { service: star-next, body: 3 }"))
+	post()
+	m = mirror()
+	verify.That(t, m.Sent == 1 && m.Dropped["body_too_long"] == 1, "with a body of at most 3: %+v", *m)
+	verify.Contains(t, r.metrics(), `sluice_mirror_dropped_total{group="",mirror="star-next",reason="body_too_long",service="star"} 1`, "the metrics do not have it")
+	r.replace(text(""))
+	post()
+	verify.That(t, mirror() == nil && !strings.Contains(r.metrics(), "sluice_mirror"), "the mirror is not gone")
+	verify.That(t, stop() != 0, "no requests")
 }

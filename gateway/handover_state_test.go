@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"sluice/admin"
 	consulsource "sluice/discovery/consul"
 	"sluice/proxy/handover"
 	"sluice/test/discoverytest"
@@ -70,7 +69,7 @@ func (r *running) succeedAfter(text string, pass func(io.ReadCloser) io.ReadClos
 			return reader, true, nil
 		},
 		Serving: func() error { close(serves); return nil },
-	}, patience, set)
+	}, set)
 	return s
 }
 
@@ -110,8 +109,7 @@ func TestNewProcessAdoptsTheState(t *testing.T) {
 
 	consul.Break(discoverytest.Fault{Drop: true})
 	next := old.upgrade(text, nil)
-	var v admin.Readiness
-	status := next.api("/readyz", &v)
+	status, v := next.readyz()
 	verify.That(t, status == 200 && len(v.Missing)+len(v.Restored) == 0, "first readyz: %d %+v", status, v)
 	for range 4 {
 		next.gets("/", "a")
@@ -315,7 +313,7 @@ func TestOldProcessWatchesConsulDuringASlowTakeover(t *testing.T) {
 	next := old.succeed(starAnd(consul.URL(), "  moon: { consul: {} }"), nil, time.Hour)
 	var first int // status of the first readyz
 	var asking sync.WaitGroup
-	asking.Go(func() { first = next.api("/readyz", new(admin.Readiness)) })
+	asking.Go(func() { first, _ = next.readyz() })
 	consul.Set("star", star(t, 2, origin(t, "b")))
 	old.answers("/", "b")
 	select {
@@ -326,5 +324,5 @@ func TestOldProcessWatchesConsulDuringASlowTakeover(t *testing.T) {
 	consul.Heal()
 	verify.Succeeds(t, <-next.outcome)
 	asking.Wait()
-	verify.That(t, first == 200, "first readyz of the new process: %d, want 200: its API must not answer before it serves", first)
+	verify.Equal(t, first, 200, "the first readyz of the new process, whose API must not answer before it serves")
 }

@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
-	"sluice/admin"
 	"sluice/test/verify"
 )
 
@@ -92,13 +93,22 @@ func TestFailuresEjectAPeer(t *testing.T) {
 	verify.That(t, strings.Contains(r.metrics(), want), "metrics lack %s", want)
 }
 
-// With must_pass_first, sluice is ready after the first check of each peer, and requests go
+// With must_pass_first, sluice is ready after the first check of each peer, and says before what it waits for. Requests go
 // to peers that passed.
 func TestReadyAfterTheFirstChecks(t *testing.T) {
 	t.Parallel()
 	good, bad := newCheckedOrigin(t, "good"), newCheckedOrigin(t, "bad")
 	bad.failing.Store(true)
-	r := start(t, checkedService("{ active: { path: /health, interval: 1h, timeout: 1m, must_pass_first: true } }", good.address, bad.address))
+	release := make(chan struct{})
+	finish := sync.OnceFunc(func() { close(release) })
+	late := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) { <-release; fmt.Fprint(w, "good") })
+	t.Cleanup(finish)
+	r := start(t, checkedService("{ active: { path: /health, interval: 1h, timeout: 5m, must_pass_first: true } }", good.address, bad.address, late))
+	r.await("readyz names the checks", func() bool {
+		status, v := r.readyz()
+		return status == 503 && slices.Equal(v.Missing, []string{`service "a": its peers must pass a health check first, and some are not checked yet`})
+	})
+	finish()
 	r.awaitReady()
 	verify.That(t, bad.checks.Load() != 0 && good.checks.Load() != 0, "ready before the first checks")
 	for range 4 {
@@ -115,15 +125,4 @@ func TestOldChecksContinueAfterARefusedReload(t *testing.T) {
 	r.await("the reload is refused", func() bool { return r.history.Reloads().Refused > 0 }) // more than 1 if the watch of the file saw it too
 	seen := good.checks.Load()
 	r.await("the old checks continue", func() bool { return good.checks.Load() > seen+1 })
-}
-
-func TestReadinessNamesTheFirstChecks(t *testing.T) {
-	t.Parallel()
-	hanging := serveOrigin(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	r := start(t, checkedService("{ active: { path: /health, timeout: 5m, must_pass_first: true } }", hanging))
-	want := `service "a": its peers must pass a health check first, and some are not checked yet`
-	r.await("readyz names the check", func() bool {
-		var v admin.Readiness
-		return r.api("/readyz", &v) == 503 && len(v.Missing) == 1 && v.Missing[0] == want
-	})
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,53 +14,69 @@ import (
 
 	"sluice/observe/events"
 	"sluice/release"
-	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
 
-// canaryRun is a gateway with a service of two instances with the tag v1 and one with v2, whose group
-// canary has a split with a judge.
-type canaryRun struct {
-	*running
-	text    func(share, judge string) string
+// canaries are the instances of the service star: two with the tag v1 and one with v2, whose group canary has a split with
+// a judge.
+type canaries struct {
+	t       *testing.T
+	peers   string      // the file with the instances
 	failing atomic.Bool // the answers of the canary have status 500
-	clients int
 }
 
-func startCanary(t *testing.T, judge string) *canaryRun {
+func newCanaries(t *testing.T) *canaries {
 	t.Helper()
-	c := newCanary(t, judge)
-	c.run(Options{}, patience, func(g *Gateway) { g.judge.Interval, g.judge.WarmUp = time.Millisecond, 0 })
-	return c
-}
-
-// newCanary returns one that does not run yet.
-func newCanary(t *testing.T, judge string) *canaryRun {
-	t.Helper()
-	consul := discoverytest.Start(t)
-	c := &canaryRun{}
+	c := &canaries{t: t, peers: filepath.Join(t.TempDir(), "peers")}
 	canary := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
 		if c.failing.Load() {
 			w.WriteHeader(http.StatusInternalServerError)
 		}
 		io.WriteString(w, "canary")
 	})
-	versions(t, consul, []string{origin(t, "old"), origin(t, "old"), canary}, "v1 v1 v2")
-	c.text = func(share, judge string) string {
-		return preamble + fmt.Sprintf(`
-consul: { addresses: [%q] }
+	var instances []string
+	for i, address := range []string{origin(t, "old"), origin(t, "old"), canary} {
+		instances = append(instances, fmt.Sprintf(`{"host":"127.0.0.1","port":%d,"tags":["v%d"]}`, port(t, address), i/2+1))
+	}
+	verify.NoError(t, os.WriteFile(c.peers, []byte("["+strings.Join(instances, ",")+"]"), 0o600))
+	return c
+}
+
+// text is a configuration with more keys.
+func (c *canaries) text(more, share, judge string) string {
+	return preamble + fmt.Sprintf(`
+%s
 services:
   star:
-    consul: {}
+    file: %s
     health: { passive: { consecutive_failures: 0, consecutive_5xx: 0 } }
     groups: { canary: { tags: [v2] } }
     split: { canary: %s, key: header X-User }
     judge: { %s }
 routes: [{ service: star }]
-`, consul.URL(), share, judge)
-	}
-	c.running = newRunning(t, c.text("50%", judge))
-	return c
+`, more, c.peers, share, judge)
+}
+
+// canaryRun is a gateway with these instances.
+type canaryRun struct {
+	*running
+	of      *canaries
+	clients int
+}
+
+// run runs a gateway whose judge looks all the time.
+func (c *canaries) run(text string) *canaryRun {
+	c.t.Helper()
+	return c.in(start(c.t, text, func(g *Gateway) { g.judge.Interval, g.judge.WarmUp = time.Millisecond, 0 }))
+}
+
+// in returns a gateway that runs.
+func (c *canaries) in(r *running) *canaryRun { return &canaryRun{running: r, of: c} }
+
+func startCanary(t *testing.T, judge string) *canaryRun {
+	t.Helper()
+	c := newCanaries(t)
+	return c.run(c.text("", "50%", judge))
 }
 
 // request is a request of a new client. It returns which version has answered.
@@ -83,14 +100,20 @@ func (c *canaryRun) order(path string, want int) {
 	verify.Equal(c.t, c.command("/api/shares/"+path), want, "%s", path)
 }
 
-// judging reports whether there is a release.
-func judging(s release.State) bool { return s.Judge != nil && !s.Judge.Since.IsZero() }
+// awaitShare waits until the gateway uses a share that was given by by.
+func (c *canaryRun) awaitShare(share float64, by string) {
+	c.t.Helper()
+	c.await(fmt.Sprintf("share %v by %q", share, by), func() bool {
+		s := c.split()
+		return s.Share == share && (by == "" && s.Override == nil || s.Override != nil && s.Override.By == by)
+	})
+}
 
-// failUntilVerdict sends requests until the judge has a verdict.
+// failUntilVerdict sends requests, which the canary fails, until the judge has a verdict.
 func (c *canaryRun) failUntilVerdict() {
 	c.t.Helper()
-	c.failing.Store(true)
-	c.await("the judge has seen the release", func() bool { return judging(c.split()) })
+	c.of.failing.Store(true)
+	c.await("the judge has seen the release", func() bool { s := c.split(); return s.Judge != nil && !s.Judge.Since.IsZero() })
 	c.await("the judge has a verdict", func() bool {
 		c.request()
 		s := c.split()
@@ -104,11 +127,9 @@ func TestJudgeRollsBack(t *testing.T) {
 	t.Parallel()
 	c := startCanary(t, "step: 10m")
 	c.failUntilVerdict()
-	c.await("the canary has no share", func() bool { return c.split().Share == 0 })
+	c.awaitShare(0, release.ByJudge)
 	s := c.split()
-	if s.Configured != 0.5 || s.Override == nil || s.Override.By != "judge" || !strings.Contains(s.Override.Why, "of the baseline") || s.Override.Why != s.Judge.Verdict {
-		t.Errorf("after the rollback: %+v, %+v, %+v", s, s.Override, s.Judge)
-	}
+	verify.That(t, s.Configured == 0.5 && strings.Contains(s.Override.Why, "of the baseline") && s.Override.Why == s.Judge.Verdict, "after the rollback: %+v, %+v, %+v", s, s.Override, s.Judge)
 	c.await("the feed has the verdict and the share", func() bool { // it follows the API
 		var told []string
 		feed, _ := c.events.Read(events.Filter{Kinds: []string{"split"}}, events.ID{})
@@ -128,20 +149,18 @@ func TestJudgeRollsBack(t *testing.T) {
 	})
 
 	// A configuration that is refused, and one that does not change the share, change nothing.
-	c.write(c.text("40%", "step: 20m }\n    upstream: { tls: { ca: "+filepath.Join(t.TempDir(), "missing")+" }"))
+	c.write(c.of.text("", "40%", "step: 20m }\n    upstream: { tls: { ca: "+filepath.Join(t.TempDir(), "missing")+" }"))
 	c.await("the configuration is refused", func() bool { return c.history.Reloads().Refused > 0 })
-	s = c.split()
-	verify.That(t, s.Share == 0, "after a refused reload the share is %v", s.Share)
+	verify.Equal(t, c.split().Share, 0, "after a refused reload the share")
 	c.await("the history says why", func() bool {
 		r := c.history.Current()
 		return r.OnlyShares && r.Number == 2 && r.Reason == "judge: services.star.split.canary: 50% -> 0%: "+s.Judge.Verdict && len(r.Diff) == 1
 	})
-	c.replace(c.text("50%", "step: 20m"))
-	s = c.split()
-	verify.That(t, s.Share == 0, "after a reload the share is %v", s.Share)
-	c.failing.Store(false)
-	c.write(c.text("40%", "step: 20m"))
-	c.await("the share of the configuration counts", func() bool { s := c.split(); return s.Share == 0.4 && s.Override == nil })
+	c.replace(c.of.text("", "50%", "step: 20m"))
+	verify.Equal(t, c.split().Share, 0, "after a reload the share")
+	c.of.failing.Store(false)
+	c.write(c.of.text("", "40%", "step: 20m"))
+	c.awaitShare(0.4, "")
 }
 
 // What the API refuses of orders about shares has the status of its kind.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sluice/test/consultest"
+	"sluice/test/tracetest"
 	"sluice/test/verify"
 )
 
@@ -25,35 +26,58 @@ func listening(peer string, listeners ...string) string {
 		strings.Join(listeners, ", "), peer)
 }
 
-// load sends requests over two persistent connections and over new ones until stop, and
-// reports each failure.
-func (r *running) load(name string) (stop func() (requests int)) {
-	url := r.url(name)
-	var count atomic.Int64
-	var running sync.WaitGroup
+// repeat sends requests to url over one persistent connection, or over new ones, until stop, and reports each that fails.
+// answered is the number of answers so far.
+func (r *running) repeat(url string, fresh bool) (answered *atomic.Uint64, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	for _, fresh := range []bool{false, false, true} {
-		client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: fresh}}
-		running.Go(func() {
-			defer client.CloseIdleConnections()
-			for pace := time.Tick(time.Millisecond); ctx.Err() == nil; <-pace {
-				response, err := client.Get(url)
-				if err != nil {
-					r.t.Errorf("listener %s: %v", name, err)
-					return
-				}
-				_, err = io.Copy(io.Discard, response.Body)
-				response.Body.Close()
-				verify.That(r.t, err == nil && response.StatusCode == http.StatusOK, "listener %s: %d, %v", name, response.StatusCode, err)
-				count.Add(1)
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: fresh}}
+	answered = new(atomic.Uint64)
+	var running sync.WaitGroup
+	running.Go(func() {
+		defer client.CloseIdleConnections()
+		for pace := time.Tick(time.Millisecond); ctx.Err() == nil; <-pace {
+			response, err := client.Get(url)
+			if err != nil {
+				r.t.Errorf("%s: request %d: %v", url, answered.Load(), err)
+				return
 			}
-		})
+			status, body := read(response, nil)
+			verify.That(r.t, status == http.StatusOK, "%s: request %d: %d %q", url, answered.Load(), status, body)
+			answered.Add(1)
+		}
+	})
+	return answered, func() { cancel(); running.Wait() }
+}
+
+// load repeats requests to a listener over two persistent connections and over new ones.
+func (r *running) load(listener string) (stop func() (requests int)) {
+	var answered []*atomic.Uint64
+	var stops []func()
+	for _, fresh := range []bool{false, false, true} {
+		n, stop := r.repeat(r.url(listener), fresh)
+		answered, stops = append(answered, n), append(stops, stop)
 	}
-	return func() int {
-		cancel()
-		running.Wait()
-		return int(count.Load())
+	return func() (requests int) {
+		for i, stop := range stops {
+			stop()
+			requests += int(answered[i].Load())
+		}
+		return requests
 	}
+}
+
+// slowOrigin starts a server whose answer "slow" to the only request that arrives waits for finish.
+func slowOrigin(t *testing.T) (address string, arrived <-chan struct{}, finish func()) {
+	t.Helper()
+	came, finished := make(chan struct{}), make(chan struct{})
+	address = serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
+		close(came)
+		<-finished
+		io.WriteString(w, "slow")
+	})
+	finish = sync.OnceFunc(func() { close(finished) })
+	t.Cleanup(finish) // before the server is closed, which waits for the request
+	return address, came, finish
 }
 
 // Listeners are added, renamed and removed during requests to them and to others.
@@ -75,8 +99,7 @@ func TestListenersChangeUnderLoad(t *testing.T) {
 	for n := range 20 {
 		r.replace(listening(a, web, fmt.Sprintf("{ name: renamed%d, address: '127.0.0.2:%d' }", n, port)))
 	}
-	n := stopSecond()
-	verify.That(t, n != 0, "no request at the second listener")
+	verify.That(t, stopSecond() != 0, "no request at the second listener")
 
 	// Its requests finish, and it accepts no others.
 	idle := verify.Result(net.Dial("tcp", socket.String())).Must(t)
@@ -88,10 +111,8 @@ func TestListenersChangeUnderLoad(t *testing.T) {
 	rest, err := io.ReadAll(idle)
 	verify.That(t, err == nil && len(rest) == 0, "an idle connection of a removed listener: %q, %v", rest, err)
 	r.awaitRefused(socket)
-	got = r.Address("web")
-	verify.That(t, got == address, "the other listener moved from %v to %v", address, got)
-	n = stopWeb()
-	verify.That(t, n != 0, "no request at the first listener")
+	verify.Equal(t, r.Address("web"), address, "the other listener")
+	verify.That(t, stopWeb() != 0, "no request at the first listener")
 	r.replace(listening(a, strings.Replace(web, "web", "other", 1)))
 	got = r.Address("other")
 	verify.That(t, got != nil && got != address, "a listener with another name and no port has the address %v of the first", got)
@@ -99,12 +120,7 @@ func TestListenersChangeUnderLoad(t *testing.T) {
 
 func TestRequestFinishesOnARemovedListener(t *testing.T) {
 	t.Parallel()
-	arrived, finish := make(chan struct{}), make(chan struct{})
-	slow := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
-		close(arrived)
-		<-finish
-		io.WriteString(w, "slow")
-	})
+	slow, arrived, finish := slowOrigin(t)
 	r := start(t, listening(slow, "{ name: web, address: '127.0.0.1:0' }"))
 	var status int
 	var body string
@@ -113,7 +129,7 @@ func TestRequestFinishesOnARemovedListener(t *testing.T) {
 	<-arrived
 	r.replace(listening(slow, "{ name: other, address: '127.0.0.2:0' }"))
 	r.awaitLog(`"message":"listener removed`)
-	close(finish)
+	finish()
 	request.Wait()
 	verify.That(t, status == http.StatusOK && body == "slow", "got %d %q", status, body)
 }
@@ -136,9 +152,8 @@ func TestRefusedRevisionChangesNothing(t *testing.T) {
 	} {
 		r.write(bad.text)
 		r.await("the reload is refused", func() bool { return r.history.Reloads().Refused > uint64(n) })
-		r.await("the log has "+bad.message, func() bool { return strings.Contains(r.log.String(), bad.message) })
-		got := len(r.listeners.all())
-		verify.That(t, got == 1 && r.Address("web") != nil, "%s: %d listeners", bad.message, got)
+		r.awaitLog(bad.message)
+		verify.That(t, len(r.listeners.all()) == 1 && r.Address("web") != nil, "%s: other listeners", bad.message)
 		r.gets("/", "a", bad.message)
 		verify.Equal(t, r.api("/api/services", new([]any)), http.StatusOK, "%s: the token of the admin API has changed", bad.message)
 	}
@@ -212,4 +227,28 @@ func (r *running) awaitRefused(address net.Addr) {
 		}
 		return err != nil
 	})
+}
+
+// The collector changes live, and what was recorded for the earlier one gets there.
+func TestCollectorChanges(t *testing.T) {
+	t.Parallel()
+	a := origin(t, "a")
+	first, second := tracetest.Start(t), tracetest.Start(t)
+	text := func(tracing string) string {
+		return listening(a, "{ name: web, address: '127.0.0.1:0' }") + "tracing: { " + tracing + " }\n"
+	}
+	to := func(c *tracetest.Collector, service string) string {
+		return text(fmt.Sprintf("otlp: %q, sample: 100%%, service_name: %s, headers: ['X-Token: t']", c.URL, service))
+	}
+	r := start(t, to(first, "one"))
+	r.awaitStatus("/", http.StatusOK)
+	r.await("spans of the first", func() bool { return len(first.Spans()) > 0 }) // a request is recorded after its answer
+	r.replace(to(second, "two"))
+	r.get("/")
+	r.await("spans of the second", func() bool { return len(second.Spans()) > 0 })
+	for want, c := range map[string]*tracetest.Collector{"one": first, "two": second} {
+		if got := c.Resource(); got["service.name"] != want || got["service.version"] != "test" || c.Header("X-Token") != "t" {
+			t.Errorf("got %v with the token %q, want the service %s", got, c.Header("X-Token"), want)
+		}
+	}
 }

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"slices"
@@ -33,16 +32,10 @@ var openAPI = sync.OnceValues(func() (*openapitest.Document, error) {
 // Header fields are alternating names and values.
 func (r *running) askAdmin(method, path string, header ...string) openapitest.Answer {
 	r.t.Helper()
-	document := verify.Result(openAPI()).Must(r.t)
-	request := verify.Result(http.NewRequest(method, r.url("admin")+path, nil)).Must(r.t)
-	for i := 0; i < len(header); i += 2 {
-		request.Header.Set(header[i], header[i+1])
-	}
-	response := verify.Result(r.client.Do(request)).Must(r.t)
-	defer response.Body.Close()
-	answer := openapitest.Answer{Method: method, URL: request.URL, Status: response.StatusCode, Header: response.Header}
-	answer.Body = verify.Result(io.ReadAll(response.Body)).Must(r.t)
-	verify.Succeeds(r.t, document.Check(answer))
+	request := r.request(method, r.url("admin")+path, nil, header...)
+	got := r.do(request)
+	answer := openapitest.Answer{Method: method, URL: request.URL, Status: got.StatusCode, Header: got.Header, Body: []byte(got.body)}
+	verify.Succeeds(r.t, verify.Result(openAPI()).Must(r.t).Check(answer))
 	return answer
 }
 
@@ -90,10 +83,7 @@ routes:
 		return replicas.Registration.State == "registered" && len(replicas.Replicas) == 1 && slices.ContainsFunc(routes, func(r admin.Route) bool { return len(r.WonAgainst) > 0 })
 	})
 	for _, user := range []string{"a", "b", "c", "d"} {
-		request := verify.Result(http.NewRequest(http.MethodGet, r.url("web")+"/star", nil)).Must(t)
-		request.Host = "www.example.com"
-		request.Header.Set("X-User", user)
-		r.do(request)
+		r.send(http.MethodGet, r.url("web")+"/star", "Host", "www.example.com", "X-User", user)
 	}
 	r.get("/")
 	for _, line := range []string{

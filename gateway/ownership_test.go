@@ -7,15 +7,14 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"sluice/admin"
 	"sluice/proxy/socket"
-	"sluice/test/discoverytest"
+	"sluice/release"
 	"sluice/test/verify"
 )
 
@@ -32,44 +31,59 @@ func TestNoOrderWhileANewProcessStarts(t *testing.T) {
 	old := startCanary(t, "act: report")
 	old.await("the peers are there", func() bool { return len(old.peers()) == 3 })
 	old.order("star?share=0.25", http.StatusOK)
-	n := &canaryRun{running: old.upgrade(old.text("50%", "act: report"), afterHandover(t, func() {
+	var peer string
+	for _, p := range old.peers() {
+		peer = p.ID
+	}
+	n := old.of.in(old.upgrade(old.of.text("", "50%", "act: report"), afterHandover(t, func() {
 		for _, path := range []string{
 			"/api/shares/star?share=0", "/api/shares/star/resume", "/api/shares/star/release", "/api/ready/off", "/api/ready/on",
-			"/api/log/debug", "/api/nodes/node-1/drain", "/api/config/rollback?number=1",
+			"/api/log/debug", "/api/peers/star/" + peer + "/drain", "/api/config/rollback?number=1",
 		} {
 			verify.Equal(t, old.command(path), http.StatusServiceUnavailable, "%s", path)
 		}
-	}))}
-	got := n.split()
-	verify.That(t, got.Share == 0.25, "the share is %v", got.Share)
+	})))
+	verify.Equal(t, n.split().Share, 0.25, "the share")
 	verify.Equal(t, n.command("/api/ready/off"), http.StatusOK, "the new process answers")
-	var ready admin.Readiness
-	verify.Equal(t, n.api("/readyz", &ready), http.StatusServiceUnavailable, "then it is ready")
+	status, _ := n.readyz()
+	verify.Equal(t, status, http.StatusServiceUnavailable, "then it is ready")
 }
 
-// A new process that does not serve writes no revision, and the old one takes orders again.
+// A new process that does not serve ends no share in Consul, although its configuration has another split, and writes
+// neither orders nor a revision. The old one takes orders again.
 func TestANewProcessThatFailsWritesNothing(t *testing.T) {
 	t.Parallel()
-	consul, _ := startStar(t, "a")
-	history := filepath.Join(t.TempDir(), "history.jsonl")
-	text := func(selection, connect string) string {
-		return fmt.Sprintf("config: { history: %q }\nconsul: { addresses: [%q] }\nservices: { star: { consul: %s, timeouts: { connect: %s } } }\nroutes: [{ service: star }]",
-			history, consul.URL(), selection, connect)
+	s := newSharers(t)
+	dir := t.TempDir()
+	text := strings.Replace(s.text(s.agent.URL(), "50%", "act: report"), "admin: {", fmt.Sprintf("admin: { orders: %q,", dir+"/orders"), 1) +
+		fmt.Sprintf("config: { history: %q }\n", dir+"/history")
+	a := s.in(start(t, text))
+	a.order("star?share=0.2", http.StatusOK)
+	a.await("the peers are there", func() bool { return len(a.peers()) == 3 })
+	for _, peer := range a.peers() {
+		verify.Equal(t, a.command("/api/peers/star/"+peer.ID+"/drain?why=disk"), http.StatusOK, "drain")
 	}
-	old := start(t, text("{}", "1s"))
-	old.awaitStatus("/", 200)
-	before, _ := os.ReadFile(history)
-	consul.Break(discoverytest.Fault{Status: 500, Body: "no", Only: func(r discoverytest.Request) bool { return r.Filter != "" }})
-	next := old.succeed(text("{ filter: wrong }", "2s"), nil, 100*time.Millisecond)
+	a.await("Consul has the share", func() bool { return !a.shares.Entry("shares/star").Changing })
+	a.await("the history has the share", func() bool { return a.applied().Number == 2 })
+	written := func() (texts string) {
+		for _, file := range []string{"/orders", "/history"} {
+			texts += string(verify.Result(os.ReadFile(dir + file)).Must(t))
+		}
+		return texts
+	}
+	before := written()
+	other := strings.Replace(text, "canary: 50%", "canary: 40%", 1)
+	next := a.succeed(strings.Replace(other, s.peers, s.peers+".missing", 1), func(given io.ReadCloser) io.ReadCloser {
+		return edited(given, `"why":"disk"`, `"why":"else"`)
+	}, time.Second)
 	next.fails()
-	after, err := os.ReadFile(history)
-	verify.That(t, err == nil && string(after) == string(before), "the history is %s, %v", after, err)
-	old.await("the old process takes orders", func() bool { return old.command("/api/log/debug") == http.StatusOK })
-	old.replace(text("{}", "3s"))
-	again := old.restart()
-	if got := again.applied(); got.Number != 2 || len(again.history.Revisions()) != 2 {
-		t.Errorf("after a restart: revision %d of %d; log: %s", got.Number, len(again.history.Revisions()), again.log)
-	}
+	verify.Equal(t, written(), before, "the files")
+	a.await("the old process takes orders", func() bool { return a.command("/api/log/debug") == http.StatusOK })
+	verify.That(t, s.inConsul(true)(), "Consul has no share")
+	a.awaitShare(0.2, release.ByOperator)
+	a.replace(other)
+	again := a.restart()
+	verify.Equal(t, len(again.history.Revisions()), 3, "revisions after a restart: %s", again.log)
 }
 
 // A rollback that takes time when a new process asks for the state does not delay that, and is refused: the new
@@ -88,7 +102,7 @@ func TestRollBackWhileANewProcessStarts(t *testing.T) {
 			<-bind
 		}
 		return socket.Listen(network, address)
-	}}, patience, func(*Gateway) {})
+	}})
 	old.replace(head + listening(a, web))
 	hash := old.applied().Hash
 	var status int

@@ -72,24 +72,7 @@ routes: [{ service: star }]
 	consul.Set("star", entry("star-c", c))
 	r.await("the new peer is used", func() bool { return r.peers()[address(c)].Used })
 	served("c")
-	d := app("d")
-	consul.Set("star", entry("star-c", c), entry("star-d", d))
+	consul.Set("star", entry("star-c", c), entry("star-d", app("d")))
 	r.await("the lost peers are removed", func() bool { return len(r.peers()) == 2 && r.watchOf("star").Probation == 0 })
 	served("cd")
-}
-
-func TestMovedKeysAreLogged(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	text := fmt.Sprintf(`
-consul: { addresses: [%q], debounce: { quiet: 1ms } }
-services: { star: { consul: {} } }
-routes: [{ service: star }]
-`, consul.URL())
-	r := start(t, text)
-	want := `"keys":["` + r.file + `:2: consul.debounce: deprecated: use discovery.debounce"]`
-	verify.That(t, strings.Contains(r.log.String(), want), "the log lacks %s:\n%s", want, r.log.String())
-	r.write(text + "\n# again\n")
-	r.Reload()
-	r.await("the log has the keys again", func() bool { return strings.Count(r.log.String(), want) >= 2 })
 }

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"sluice/admin"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -50,7 +49,7 @@ func TestReadyWithoutAServiceThatItsRegistryRefuses(t *testing.T) {
 			r.awaitLog(`"missing":["service \"moon\"`)
 			consul.Set("moon", discoverytest.Instance("moon", "moon-1", port(t, at[0])))
 			consul.Heal()
-			r.await("nothing is missing", func() bool { return r.api("/readyz", &v) == 200 && len(v.Missing) == 0 })
+			r.await("nothing is missing", func() bool { status, v := r.readyz(); return status == 200 && len(v.Missing) == 0 })
 		})
 	}
 }
@@ -63,8 +62,8 @@ func TestAServiceThatIsAddedDoesNotEndReadiness(t *testing.T) {
 	consul.Break(discoverytest.Fault{Only: of("moon"), Status: http.StatusInternalServerError})
 	r.replace(starAnd(consul.URL(), "  moon: { consul: {} }"))
 	r.await("the query of moon has failed", func() bool { return r.services.watches()["moon"].Errors > 0 })
-	var v admin.Readiness
-	verify.Equal(t, r.api("/readyz", &v), http.StatusOK, "readyz: %+v", v)
+	status, v := r.readyz()
+	verify.Equal(t, status, http.StatusOK, "readyz: %+v", v)
 }
 
 func TestReadinessWaitsForAServiceWithoutAnAnswer(t *testing.T) {
@@ -79,8 +78,7 @@ func TestReadinessWaitsForAServiceWithoutAnAnswer(t *testing.T) {
 	})
 	ready, m := r.progressAfter(readyTimeout - 1)
 	verify.That(t, !ready, "ready at once: %s", m)
-	var v admin.Readiness
-	status := r.api("/readyz", &v)
+	status, v := r.readyz()
 	verify.That(t, status == 503 && len(v.Missing) == 1 && strings.Contains(v.Missing[0], missing), "%d %+v", status, v)
 	ready, m = r.progressAfter(readyTimeout)
 	verify.That(t, ready && strings.Contains(m, missing), "after %v: %v %s", readyTimeout, ready, m)

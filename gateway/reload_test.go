@@ -1,8 +1,12 @@
 package gateway
 
 import (
+	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,12 +67,7 @@ func TestBadReloadChangesNothing(t *testing.T) {
 
 func TestRemovedServiceFinishesItsRequests(t *testing.T) {
 	t.Parallel()
-	arrived, finish := make(chan struct{}), make(chan struct{})
-	slow := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
-		close(arrived)
-		<-finish
-		io.WriteString(w, "slow")
-	})
+	slow, arrived, finish := slowOrigin(t)
 	a := origin(t, "a")
 	r := start(t, static("a", a, "slow", slow))
 	var body string
@@ -80,7 +79,7 @@ func TestRemovedServiceFinishesItsRequests(t *testing.T) {
 	r.gets("/slow", "a")
 	p := r.peers()[slow]
 	verify.That(t, p.State == "draining" && p.Inflight == 1, "the draining peer is not listed: %+v", p)
-	close(finish)
+	finish()
 	request.Wait()
 	verify.Equal(t, body, "slow", "the request in flight")
 	r.await("the pool is removed", func() bool { return len(r.services.pools()) == 1 })
@@ -141,4 +140,94 @@ func TestReloadChangesTheLog(t *testing.T) {
 	verify.Require(t, got == "", "logged at level error: %s", got)
 	r.write("log: { level: info, format: console }\n" + static("a", "127.0.0.1:1"))
 	r.awaitLog(" INF ")
+}
+
+// The configuration file, a document in a file and one in Consul change ten times a second. No
+// request fails, and the service that does not change keeps its peer, its connections and its
+// counters.
+func TestReloadsUnderLoad(t *testing.T) {
+	t.Parallel()
+	const rounds = 30
+	var connections atomic.Int64
+	kept := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "kept") }))
+	kept.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	kept.Start()
+	t.Cleanup(kept.Close)
+	peers := []string{origin(t, "even"), origin(t, "odd")}
+
+	agent, own := shared.Agent(t)
+	document := filepath.Join(t.TempDir(), "document.yaml")
+	changing := func(name string, round int) string {
+		return serving(name, peers[round%2]) + fmt.Sprintf("# %d\n", round)
+	}
+	text := func(round int) string {
+		return fmt.Sprintf("consul: { addresses: [%q] }\ndynamic: [{ file: %q }, { consul_kv: { prefix: %s/ } }]\n", agent.URL(), document, own) + preamble +
+			fmt.Sprintf("services: { kept: { peers: [%q], keepalive: { idle: 1h } } }\nroutes: [{ service: kept }, { path: /round%d, service: kept }]\n",
+				kept.Listener.Addr(), round)
+	}
+	replaceFile(t, document, changing("file", 0))
+	put(t, agent, own+"/kv.yaml", changing("kv", 0))
+	r := start(t, text(0))
+	r.answers("/kv", "even")
+	pool := r.services.get("kept").pool
+	peer := pool.Snapshot().All[0]
+	first := r.history.Current().Number
+	before := peer.Requests()
+
+	paths := []string{"/", "/other", "/file", "/kv"}
+	requests, stop := make([]*atomic.Uint64, len(paths)), make([]func(), len(paths))
+	for i, path := range paths {
+		requests[i], stop[i] = r.repeat(r.url("web")+path, false)
+	}
+	answered := make([]uint64, len(paths)) // when a round began
+	pace := time.Tick(100 * time.Millisecond)
+	for round := 1; round <= rounds; round++ {
+		<-pace
+		for i := range requests {
+			answered[i] = requests[i].Load()
+		}
+		replaceFile(t, document, changing("file", round))
+		put(t, agent, own+"/kv.yaml", changing("kv", round))
+		r.write(text(round))
+		r.Reload()
+		r.await("the file is in use", func() bool {
+			routes := r.effective.Load().Routes
+			return strings.Contains(fmt.Sprint(routes[0].Path, routes[1].Path), fmt.Sprintf("/round%d", round))
+		})
+		for i, path := range paths {
+			r.await(path+" is answered in each round", func() bool { return requests[i].Load() > answered[i] || t.Failed() })
+		}
+	}
+	r.answers("/file", "even")
+	r.answers("/kv", "even")
+	for i := range stop {
+		stop[i]()
+	}
+	t.Logf("%d requests of the peer that stays, %d revisions, %d connections", requests[0].Load()+requests[1].Load(), r.history.Current().Number-first, connections.Load())
+	got := r.history.Current().Number - first
+	verify.That(t, got >= rounds, "%d revisions, want %d", got, rounds)
+	reloads := r.history.Reloads()
+	verify.That(t, reloads.Refused == 0, "%d refused: %v", reloads.Refused, reloads.Last)
+	verify.That(t, r.services.get("kept").pool == pool && pool.Snapshot().All[0] == peer, "the peer was replaced")
+	r.await("the last request has ended", func() bool { return peer.Inflight() == 0 })
+	got, want := peer.Requests()-before, requests[0].Load()+requests[1].Load()
+	verify.That(t, got == want, "the peer has counted %d requests of %d", got, want)
+	// Two requests at a time; a client may have the answer before the connection is free again.
+	opened := connections.Load()
+	verify.That(t, opened <= 8, "%d connections to the peer: they were not kept", opened)
+}
+
+func TestMovedKeysAreLogged(t *testing.T) {
+	t.Parallel()
+	text := "consul: { debounce: { quiet: 1ms } }\n" + static("a", "127.0.0.1:1")
+	r := start(t, text)
+	want := `"keys":["` + r.file + `:1: consul.debounce: deprecated: use discovery.debounce"]`
+	verify.That(t, strings.Contains(r.log.String(), want), "the log lacks %s:\n%s", want, r.log.String())
+	r.write(text + "\n# again\n")
+	r.Reload()
+	r.await("the log has the keys again", func() bool { return strings.Count(r.log.String(), want) >= 2 })
 }

@@ -30,7 +30,7 @@ func (r *running) restart() *running {
 	r.end()
 	again := newRunning(r.t, "")
 	again.file = r.file
-	again.run(Options{}, patience, func(*Gateway) {})
+	again.run(Options{})
 	return again
 }
 
@@ -53,17 +53,14 @@ func TestRollBack(t *testing.T) {
 	first := r.applied()
 	put(t, agent, key, serving(b))
 	r.answers("/s", "b")
-	r.await("the second revision", func() bool { return r.applied().Number == first.Number+1 })
-	second := r.applied()
+	r.awaitRevision(first.Number + 1)
 
 	status, _ := r.rollBack(first.Number, first.Hash)
-	verify.That(t, status == http.StatusPreconditionFailed, "with an old hash: %d", status)
-	status, _ = r.rollBack(99, second.Hash)
-	verify.That(t, status == http.StatusNotFound, "to an unknown revision: %d", status)
-	status, done := r.rollBack(first.Number, second.Hash)
-	if status != http.StatusOK || done.Number != second.Number+1 || done.Hash != first.Hash || done.Reason != fmt.Sprintf("rollback to %d: test", first.Number) {
-		t.Fatalf("%d %+v", status, done)
-	}
+	verify.Equal(t, status, http.StatusPreconditionFailed, "with an old hash")
+	status, _ = r.rollBack(99, r.applied().Hash)
+	verify.Equal(t, status, http.StatusNotFound, "to an unknown revision")
+	status, done := r.rollBack(first.Number, r.applied().Hash)
+	verify.Require(t, status == http.StatusOK && done.Number == first.Number+2 && done.Hash == first.Hash && done.Reason == fmt.Sprintf("rollback to %d: test", first.Number), "%d %+v", status, done)
 	line := fmt.Sprintf("info config.rolled_back: An operator has returned to revision %d of the configuration: test", first.Number)
 	verify.That(t, slices.Contains(told(r.events), line), "the feed lacks %q:\n%s", line, strings.Join(told(r.events), "\n"))
 	r.gets("/s", "a")
@@ -72,8 +69,7 @@ func TestRollBack(t *testing.T) {
 	// An edit of the file and the same text again release nothing.
 	put(t, agent, key, serving(b)+"\n")
 	r.answers("/s", "b")
-	next := done.Number + 1 // the history follows the table
-	r.await("the revision without the pin", func() bool { return r.applied().Number == next })
+	r.awaitRevision(done.Number + 1) // the history follows the table
 	status, done = r.rollBack(first.Number, r.applied().Hash)
 	verify.Require(t, status == http.StatusOK, "the second rollback: %d", status)
 	r.write(text + "routes: [{ path: /more, service: s }]")
@@ -89,8 +85,7 @@ func TestRollBack(t *testing.T) {
 	number := r.applied().Number
 	r = r.restart()
 	r.gets("/s", "a")
-	got := r.applied().Number
-	verify.That(t, got == number, "a restart with the same configuration makes revision %d of %d", got, number)
+	verify.Equal(t, r.applied().Number, number, "the revision after a restart with the same configuration")
 	relay.Heal()
 
 	// A bad text does not end the pin, a good one does.
@@ -129,11 +124,11 @@ func TestRollBackOfTheFile(t *testing.T) {
 	r.answers("/", "b")
 	number := r.awaitRevision(4).Number // a revision serves before it is recorded
 	r = r.restart()
-	verify.That(t, r.applied().Number == number, "the same configuration after a restart: revision %d, want %d", r.applied().Number, number)
+	verify.Equal(t, r.applied().Number, number, "the revision of the same configuration after a restart")
 	r.end()
 	r.write(strings.Replace(preamble, "127.0.0.1:0", "localhost:0", 1) + head + static("b", b))
 	r = r.restart()
-	verify.That(t, r.applied().Number == number+1, "another listener after a restart: revision %d, want %d", r.applied().Number, number+1)
+	verify.Equal(t, r.applied().Number, number+1, "the revision of another listener after a restart")
 
 	r.write(static("a", a))
 	r.awaitRevision(number + 2) // no request meets the former listener while it closes

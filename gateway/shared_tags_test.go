@@ -22,13 +22,13 @@ func TestServicesShareARoute(t *testing.T) {
 	echo := func(name string) string {
 		return serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name, r.URL.Path) })
 	}
-	blue, green, rival := echo("blue"), echo("green"), echo("rival")
+	blue, green := echo("blue"), echo("green")
 	instance := func(service string, n int, address, tag string) *api.ServiceEntry {
 		return withTags(t, service, fmt.Sprintf("%s-%d", service, n), address, tag)
 	}
 	consul.Set("blue", instance("blue", 1, blue, "urlprefix-h.example.com/x"), instance("blue", 2, echo("blue"), "urlprefix-h.example.com/x"), instance("blue", 3, echo("blue"), "urlprefix-h.example.com/x"))
 	consul.Set("green", instance("green", 1, green, "urlprefix-h.example.com/x strip=/x"))
-	consul.Set("other", instance("other", 1, rival, "urlprefix-h.example.com/x")) // without a claim
+	consul.Set("other", instance("other", 1, green, "urlprefix-h.example.com/x")) // without a claim
 	r := start(t, fmt.Sprintf(`
 consul: { addresses: [%q] }
 catalog: { tags: [sluice, fabio], claims: [{ service: "[bgr]*", hosts: [h.example.com] }] }
@@ -83,51 +83,12 @@ catalog: { tags: [sluice, fabio], claims: [{ service: "[bgr]*", hosts: [h.exampl
 	serve("blue/x/y", "green/y")
 
 	// All instances of one service are drained.
-	var drained any
-	r.post("/api/peers/green/green-1/drain", &drained)
+	r.drain("green", "green-1")
 	shows("bluefalse 0 of 1, now 100;greentrue 0.9 of 0, now 0;")
 	serve("blue/x/y")
-	r.post("/api/peers/green/green-1/enable", &drained)
+	post[any](r, "/api/peers/green/green-1/enable")
 
-	// A service that asks in another way does not share.
-	consul.Set("rival", instance("rival", 1, rival, "sluice.route=h.example.com/x match=string_prefix"))
-	r.await("the rival has a problem", func() bool {
-		for _, p := range fetch[[]admin.TagProblem](r, "/api/tags") {
-			if p.Service == "rival" && p.Kind == "conflict" && p.LostTo != nil {
-				return true
-			}
-		}
-		return false
-	})
-	serve("blue/x/y", "green/y")
 	consul.Set("blue", instance("blue", 1, blue, "urlprefix-other.example.com/"))
 	shows("green;")
 	serve("green/y")
-}
-
-// Instances of one service with different weights have their parts, as a canary by fabio's tags.
-func TestWeightsOfInstances(t *testing.T) {
-	t.Parallel()
-	consul := discoverytest.Start(t)
-	entries := []*api.ServiceEntry{}
-	for n, tag := range []string{"urlprefix-h/", "urlprefix-h/", "urlprefix-h/ weight=0.1"} {
-		entries = append(entries, withTags(t, "star", fmt.Sprintf("star-%d", n), origin(t, "star"), tag))
-	}
-	consul.Set("star", entries...)
-	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio] }", consul.URL()))
-	shares := func() (text string) {
-		for _, route := range fetch[[]admin.Route](r, "/api/routes") {
-			if route.Weighted == nil {
-				return route.Service
-			}
-			for _, target := range route.Weighted.Targets {
-				text += fmt.Sprintf("%d: %v;", target.UsablePeers, math.Round(1000*target.Present)/10)
-			}
-		}
-		return text
-	}
-	r.await("a tenth for one instance", func() bool { s := shares(); return s == "1: 10;2: 90;" || s == "2: 90;1: 10;" })
-	r.gets("h/", "star")
-	consul.Set("star", entries[:2]...)
-	r.await("no weights", func() bool { return shares() == "star" })
 }

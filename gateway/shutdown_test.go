@@ -1,43 +1,28 @@
 package gateway
 
 import (
-	"errors"
-	"io"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
 
-	"sluice/admin"
 	"sluice/test/verify"
 )
 
 // hanging starts a gateway with a request in flight that ends with finish.
 func hanging(t *testing.T, settings string) (r *running, finish func(), result func() (string, error)) {
 	t.Helper()
-	arrived, done := make(chan struct{}), make(chan struct{})
-	finish = sync.OnceFunc(func() { close(done) })
-	slow := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
-		close(arrived)
-		<-done
-		io.WriteString(w, "slow")
-	})
-	t.Cleanup(finish) // before the origin is closed, which waits for it
+	slow, arrived, finish := slowOrigin(t)
 	r = start(t, settings+"services: { slow: { peers: ["+slow+"], timeouts: { response_header: 1h } } }\nroutes: [{ service: slow }]")
 	r.client.Timeout = 0 // only r ends the request
 	var body string
 	var err error
 	var request sync.WaitGroup
 	request.Go(func() {
-		var response *http.Response
-		if response, err = r.client.Get(r.url("web") + "/"); err == nil {
-			var data []byte
-			data, err = io.ReadAll(response.Body)
-			response.Body.Close()
-			body = string(data)
-			if response.StatusCode != http.StatusOK {
-				err = errors.New(response.Status)
-			}
+		var status int
+		if status, body = read(r.client.Get(r.url("web") + "/")); status != http.StatusOK {
+			err = fmt.Errorf("%d %s", status, body)
 		}
 	})
 	<-arrived
@@ -55,8 +40,7 @@ func TestShutdownFinishesRequests(t *testing.T) {
 	r, finish, result := hanging(t, "")
 	r.stop()
 	r.awaitRefused(r.Address("web"))
-	var v admin.Readiness
-	status := r.api("/readyz", &v)
+	status, v := r.readyz()
 	verify.That(t, status == 503 && v.Missing[0] == "sluice is stopping", "readyz: %d %+v", status, v)
 	finish()
 	body, err := result()
@@ -72,8 +56,7 @@ func TestShutdownDelayAcceptsConnections(t *testing.T) {
 	a := origin(t, "a")
 	r := start(t, "shutdown: { delay: 10m }\n"+static("a", a))
 	r.stop()
-	var v admin.Readiness
-	r.await("readyz fails", func() bool { return r.api("/readyz", &v) == 503 })
+	r.await("readyz fails", func() bool { status, _ := r.readyz(); return status == 503 })
 	r.gets("/", "a")
 	r.Cut() // also ends the delay
 	r.awaitEnd()

@@ -74,7 +74,7 @@ func TestStartWithoutConsulServesTheSnapshot(t *testing.T) {
 				w := second.watchOf("star")
 				return w.State == "fresh" && w.Restored == nil && w.Instances == 1
 			})
-			second.api("/readyz", &v)
+			_, v = second.readyz()
 			verify.That(t, len(v.Restored) == 0, "readyz %+v", v)
 		})
 	}
@@ -101,8 +101,7 @@ func TestDamagedSnapshotIsRefusedWithAWarning(t *testing.T) {
 	const damaged = `{"version":1,`
 	verify.NoError(t, os.WriteFile(file, []byte(damaged), 0o600))
 	r := start(t, text)
-	var v admin.Readiness
-	status := r.api("/readyz", &v)
+	status, v := r.readyz()
 	verify.That(t, status == 503 && len(v.Restored) == 0, "readyz: %d %+v", status, v)
 	verify.Contains(t, r.log.String(), `"error":"the snapshot is damaged`, "no warning")
 	r.end()
@@ -141,20 +140,6 @@ func TestSnapshotIsWrittenBeforeTheHandover(t *testing.T) {
 		data, err := os.ReadFile(file)
 		verify.That(t, err == nil && strings.Contains(string(data), `"star-1"`), "after the handover the file has %q, %v", data, err)
 	}))
-}
-
-// A process whose replacement fails owns again, and a replacement that never serves writes nothing.
-func TestOwnershipReturnsIfTheNewProcessFails(t *testing.T) {
-	t.Parallel()
-	old := start(t, static("a", origin(t, "a")))
-	verify.Require(t, old.owner.Do(func() {}), "the only process does not own")
-	old.ReplaceBy(func(give func(io.Writer) error) error {
-		verify.Succeeds(t, give(io.Discard))
-		verify.That(t, !old.owner.Do(func() { t.Error("it writes after it has handed over") }), "it owns after it has handed over")
-		return errors.New("the new process has ended")
-	})
-	wrote := false
-	verify.That(t, old.owner.Do(func() { wrote = true }) && wrote, "it does not own again")
 }
 
 // A signal to start a new process may be for all processes of sluice. One that does not serve, because a new one

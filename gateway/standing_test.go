@@ -16,12 +16,13 @@ import (
 	"sluice/test/verify"
 )
 
-// post sends an order to the admin API, which must accept it, and decodes the answer into v.
-func (r *running) post(path string, v any) {
+// post sends an order to the admin API, which must accept it, and returns the answer.
+func post[T any](r *running, path string) (v T) {
 	r.t.Helper()
 	status, body := r.send(http.MethodPost, r.url("admin")+path)
 	verify.Require(r.t, status == http.StatusOK, "%s: %d %s", path, status, body)
-	verify.NoError(r.t, json.Unmarshal([]byte(body), v))
+	verify.NoError(r.t, json.Unmarshal([]byte(body), &v))
+	return v
 }
 
 // A drain and a weight survive a restart, and count before the first request.
@@ -37,11 +38,10 @@ routes: [{ service: star }]
 	}
 	r := start(t, text(filepath.Join(t.TempDir(), "orders.json")))
 	r.get("/") // waits for the peers
-	var done admin.Operated
-	r.post("/api/peers/star/"+a+"/drain?why=new+disk&by=root@vm&for=1h", &done)
+	done := post[admin.Operated](r, "/api/peers/star/"+a+"/drain?why=new+disk&by=root@vm&for=1h")
 	drained := done.Peer
 	verify.That(t, drained != nil && drained.State == "draining" && strings.HasPrefix(drained.Reasons[0], "drain: new disk, until ") && !done.Shared, "drain: %+v", done)
-	r.post("/api/peers/star/"+b+"/weight?weight=3", &done)
+	post[any](r, "/api/peers/star/"+b+"/weight?weight=3")
 	r = r.restart()
 	counts := make(map[string]int)
 	for range 40 {
@@ -54,8 +54,8 @@ routes: [{ service: star }]
 	}
 	p := r.peers()[b]
 	verify.That(t, p.Weight == 3 && len(p.Orders) == 1 && p.Orders[0].Weight == 3 && p.State == "up", "the peer with a weight: %+v", p)
-	r.post("/api/peers/star/"+a+"/enable", &done)
-	r.post("/api/peers/star/"+b+"/weight/release", &done)
+	post[any](r, "/api/peers/star/"+a+"/enable")
+	done = post[admin.Operated](r, "/api/peers/star/"+b+"/weight/release")
 	verify.That(t, done.Peer.Weight == 1 && r.peers()[a].State == "up", "afterwards: %+v, %+v", done.Peer, r.peers()[a])
 }
 
@@ -67,19 +67,16 @@ func TestAnUpgradeKeepsOrders(t *testing.T) {
 	text := starAnd(consul.URL(), "")
 	old := start(t, text)
 	old.await("star is served", func() bool { return len(old.peers()) == 2 })
-	var done admin.Operated
-	old.post("/api/peers/star/star-1/weight?weight=7", &done)
+	post[any](old, "/api/peers/star/star-1/weight?weight=7")
 	old.drain("star", "star-2")
-	var ready admin.Readiness
-	old.post("/api/ready/off?why=tests", &ready)
-	var level operator.LogLevel
-	old.post("/api/log/debug?by=root@vm", &level)
+	post[any](old, "/api/ready/off?why=tests")
+	post[any](old, "/api/log/debug?by=root@vm")
 	next := old.upgrade(text, nil)
 	peers := next.peers()
 	verify.That(t, peers[at[0]].Weight == 7 && peers[at[1]].State == "draining", "peers %+v", peers)
-	status := next.api("/readyz", &ready)
+	status, ready := next.readyz()
 	verify.That(t, status == http.StatusServiceUnavailable && strings.Contains(ready.Missing[0], "tests"), "readyz %d %+v", status, ready)
-	next.api("/api/log", &level)
+	level := fetch[operator.LogLevel](next, "/api/log")
 	verify.That(t, level.Level == "debug" && level.By == "root@vm" && level.Configured == "info", "log %+v", level)
 	_, err := old.orders.End(next.orders.Set().All()[0].Key(), "")
 	verify.That(t, err != nil, "the old process accepts an order")
@@ -95,8 +92,7 @@ func TestReplicasShareOrders(t *testing.T) {
 	for _, r := range []*running{a, b} {
 		r.get("/") // waits for the peers
 	}
-	var done admin.Operated
-	a.post("/api/peers/star/"+first+"/drain?why=deploy&by=root@vm", &done)
+	done := post[admin.Operated](a, "/api/peers/star/"+first+"/drain?why=deploy&by=root@vm")
 	verify.That(t, done.Shared && (done.Pending == "" || done.Pending == "no answer of Consul yet"), "the answer says %+v", done) // it waits for 2 s
 	b.await("the other drains it", func() bool {
 		p := b.peers()[first]
@@ -110,41 +106,38 @@ func TestReplicasShareOrders(t *testing.T) {
 	later := start(t, text)
 	later.gets("/", "b")
 	verify.Equal(t, later.peers()[first].State, "draining", "a later replica has it")
-	b.post("/api/peers/star/"+first+"/enable", &done)
+	post[any](b, "/api/peers/star/"+first+"/enable")
 	a.await("the first has it again", func() bool { return a.peers()[first].State == "up" })
 }
 
 // A replica that is not ready by order serves on.
 func TestNotReadyByOrder(t *testing.T) {
 	t.Parallel()
-	r := start(t, fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [{ service: star }]", origin(t, "a")))
-	v := r.awaitReady()
-	r.post("/api/ready/off?why=maintenance&by=root@vm", &v)
-	if status := r.api("/readyz", &v); status != http.StatusServiceUnavailable || v.Ready || len(v.Missing) != 1 ||
-		!strings.HasPrefix(v.Missing[0], "an operator has made sluice not ready, since ") || !strings.HasSuffix(v.Missing[0], ": maintenance") {
-		t.Errorf("readyz %d %+v", status, v)
-	}
-	status := r.api("/api/ready", &v)
-	verify.That(t, status == http.StatusOK && !v.Ready, "ready %d %+v", status, v)
+	r := start(t, static("star", origin(t, "a")))
+	r.awaitReady()
+	post[any](r, "/api/ready/off?why=maintenance&by=root@vm")
+	status, v := r.readyz()
+	verify.Require(t, status == http.StatusServiceUnavailable && !v.Ready && len(v.Missing) == 1, "readyz %d %+v", status, v)
+	verify.That(t, strings.HasPrefix(v.Missing[0], "an operator has made sluice not ready, since ") && strings.HasSuffix(v.Missing[0], ": maintenance"), "missing: %s", v.Missing[0])
+	verify.That(t, !fetch[admin.Readiness](r, "/api/ready").Ready, "/api/ready says that it is ready")
 	r.gets("/", "a")
 	ready, _ := r.readiness.now()
 	verify.That(t, !ready, "the registration in Consul says that it is ready")
-	r.post("/api/ready/on?by=root@vm", &v)
-	verify.Equal(t, r.api("/readyz", &v), http.StatusOK, "readyz %+v", v)
+	post[any](r, "/api/ready/on?by=root@vm")
+	status, v = r.readyz()
+	verify.Equal(t, status, http.StatusOK, "readyz %+v", v)
 	if lines := told(r.events); !slices.Contains(lines, "info sluice.not_ready: An operator has made sluice not ready, and requests are still served: maintenance (by root@vm)") ||
 		!slices.Contains(lines, "info sluice.ready: An operator has made sluice ready again (by root@vm)") {
 		t.Errorf("told\n%s", strings.Join(lines, "\n"))
 	}
-	r.post("/api/ready/off", &v)
-	if again := r.restart(); again != nil {
-		again.await("a restart ends it", func() bool { return again.api("/readyz", &v) == http.StatusOK })
-	}
+	post[any](r, "/api/ready/off")
+	r.restart().awaitReady()
 }
 
 // The level that an operator sets lasts until the configuration has another one.
 func TestTheLevelOfTheLogByOrder(t *testing.T) {
 	t.Parallel()
-	services := fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [{ service: star }]", origin(t, "a"))
+	services := static("star", origin(t, "a"))
 	r := start(t, services)
 	expect := func(level, configured string, set bool) {
 		t.Helper()
@@ -153,15 +146,14 @@ func TestTheLevelOfTheLogByOrder(t *testing.T) {
 			t.Errorf("got %+v, and the log has %v", l, r.logs.Level())
 		}
 	}
-	var l operator.LogLevel
 	expect("info", "info", false)
-	r.post("/api/log/debug", &l)
+	post[any](r, "/api/log/debug")
 	expect("debug", "info", true)
 	r.replace(services + "\nshutdown: { delay: 1ms }")
 	expect("debug", "info", true)
-	r.post("/api/log/release", &l)
+	post[any](r, "/api/log/release")
 	expect("info", "info", false)
-	r.post("/api/log/error", &l)
+	post[any](r, "/api/log/error")
 	verify.Contains(t, r.log.String(), "The level of the log is error", "the log does not say that it says less")
 	r.replace(services + "\nlog: { level: warn }")
 	expect("warn", "warn", false)
@@ -171,16 +163,12 @@ func TestTheLevelOfTheLogByOrder(t *testing.T) {
 func TestOrdersWaitForTheirService(t *testing.T) {
 	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
-	services := func(name string) string {
-		return fmt.Sprintf("services: { star: { peers: [%q] }%s }\nroutes: [{ service: star }]", a, name)
-	}
-	r := start(t, services(""))
+	r := start(t, static("star", a))
 	o := operator.About(discovery.Key{Service: "moon", ID: b, Address: b}, "")
 	o.Kind = operator.Drain
 	verify.NoError(t, r.orders.Give(o))
-	r.replace(services(fmt.Sprintf(", moon: { peers: [%q] }", b)))
-	p := r.peers()[b]
-	verify.That(t, p.State == "draining", "the peer is %s", p.State)
+	r.replace(static("star", a, "moon", b))
+	verify.Equal(t, r.peers()[b].State, "draining", "the peer")
 	all := fetch[operator.Status](r, "/api/orders")
 	verify.That(t, len(all.Orders) == 1 && time.Since(all.Orders[0].Since) <= time.Hour, "orders %+v", all)
 }

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"net/http"
@@ -51,8 +50,7 @@ func (m *stateModel) changed() {
 // order gives a random order about a share or a drain to a replica.
 func (m *stateModel) order(r *canaryRun) (what string) {
 	command := func(path string) string {
-		status := r.command(path)
-		verify.Require(m.t, status == http.StatusOK, "POST %s: %d", path, status)
+		verify.Equal(m.t, r.command(path), http.StatusOK, "POST %s", path)
 		return path
 	}
 	switch peers := m.peers; m.random.IntN(4) {
@@ -114,17 +112,12 @@ func (m *stateModel) step() (what string) {
 	case 5:
 		old := m.a
 		what = "upgrade"
-		next := old.succeed(m.text, func(given io.ReadCloser) io.ReadCloser {
-			state, err := io.ReadAll(given)
-			verify.Succeeds(m.t, err)
+		m.a = &canaryRun{running: old.upgrade(m.text, afterHandover(m.t, func() {
 			if m.random.IntN(2) == 0 {
 				what += ", meanwhile at the other replica " + m.order(m.b)
 			}
-			return io.NopCloser(strings.NewReader(string(state)))
-		}, patience)
-		verify.NoError(m.t, <-next.outcome)
+		}))}
 		old.end()
-		m.a = &canaryRun{running: next.running}
 		return what
 	case 6:
 		number := slices.Sorted(maps.Keys(m.was))[m.random.IntN(len(m.was))]
@@ -136,8 +129,7 @@ func (m *stateModel) step() (what string) {
 	case 7:
 		m.off = !m.off
 		path := map[bool]string{true: "/api/ready/off", false: "/api/ready/on"}[m.off]
-		status := m.a.command(path)
-		verify.Require(m.t, status == http.StatusOK, "POST %s: %d", path, status)
+		verify.Equal(m.t, m.a.command(path), http.StatusOK, "POST %s", path)
 		return path
 	case 8:
 		m.a.Reload()

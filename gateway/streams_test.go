@@ -2,14 +2,22 @@ package gateway
 
 import (
 	"bufio"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"sluice/admin"
 	"sluice/test/consultest"
+	"sluice/test/discoverytest"
+	"sluice/test/testcert"
 	"sluice/test/verify"
 )
 
@@ -103,4 +111,162 @@ func listen(t *testing.T, l net.Listener, serve func(net.Conn)) (address string)
 		}
 	}()
 	return l.Addr().String()
+}
+
+// secureGreeter listens as a TLS server for *.example.com that says its name, and the server
+// name that the client has asked for.
+func secureGreeter(t *testing.T, name string) (address string, roots *x509.CertPool) {
+	t.Helper()
+	cert, key := testcert.PEM("*.example.com")
+	pair := verify.Result(tls.X509KeyPair(cert, key)).Must(t)
+	roots = x509.NewCertPool()
+	roots.AppendCertsFromPEM(cert)
+	l := verify.Result(tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})).Must(t)
+	return listen(t, l, func(conn net.Conn) {
+		if secure := conn.(*tls.Conn); secure.Handshake() == nil {
+			fmt.Fprintln(conn, name, secure.ConnectionState().ServerName)
+		}
+	}), roots
+}
+
+// secure returns what a TLS server behind a listener says to a client that asks for host, and
+// trusts roots.
+func (r *running) secure(listener, host string, roots *x509.CertPool) string {
+	r.t.Helper()
+	conn := tls.Client(r.connect(listener), &tls.Config{ServerName: host, RootCAs: roots})
+	defer conn.Close()
+	text, err := io.ReadAll(conn)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// TestStreamsFromTags follows TLS clients by the server names that tags ask for, while instances
+// come, change and go.
+func TestStreamsFromTags(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	router := func(name string, options ...string) []string {
+		tags := []string{"traefik.enable=true"}
+		for _, option := range options {
+			tags = append(tags, "traefik.tcp.routers."+name+"."+option)
+		}
+		return tags
+	}
+	db, dbRoots := secureGreeter(t, "db")
+	git, gitRoots := secureGreeter(t, "git")
+	consul.Set("db", withTags(t, "db", "db-1", db, router("db", "rule=HostSNI(`db.example.com`) || HostSNI(`sql.example.com`)", "entrypoints=tls", "tls.passthrough=true")...))
+	consul.Set("mail", withTags(t, "mail", "mail-1", greeter(t, "mail"), router("mail", "rule=HostSNI(`*`)", "entrypoints=smtp,postgres")...))
+	consul.Set("web", withTags(t, "web", "web-1", origin(t, "web"), router("web", "rule=HostSNI(`web.example.com`)", "entrypoints=web", "tls.passthrough=true")...))
+	r := start(t, fmt.Sprintf(`
+listeners:
+  - { name: web, address: "127.0.0.1:0" }
+  - { name: tls, address: "127.0.0.1:0", protocol: tcp, sni: [{ host: fixed.example.com, service: fixed }] }
+  - { name: smtp, address: "127.0.0.1:0", protocol: tcp }
+  - { name: postgres, address: "127.0.0.1:0", protocol: tcp, service: fixed }
+  - { name: closed, address: "127.0.0.1:0", protocol: tcp }
+consul: { addresses: [%q] }
+catalog:
+  tags: [traefik]
+  claims: [{ service: mail, hosts: ["*"] }, { service: "*", hosts: ["*.example.com"] }]
+services: { fixed: { peers: [%q] } }
+`, consul.URL(), greeter(t, "fixed")))
+	says := func(listener, host string, roots *x509.CertPool, want string) {
+		t.Helper()
+		r.await(fmt.Sprintf("%s says %q to %s", listener, want, host), func() bool { return strings.Contains(r.secure(listener, host, roots), want) })
+	}
+	says("tls", "db.example.com", dbRoots, "db db.example.com")
+	says("tls", "sql.example.com", dbRoots, "db sql.example.com")
+	says("tls", "other.org", dbRoots, "unrecognized name")
+	says("closed", "db.example.com", dbRoots, "unrecognized name")
+	for listener, want := range map[string]string{"smtp": "mail", "postgres": "fixed"} {
+		verify.Equal(t, r.connect(listener).line(), want, "%s says", listener)
+	}
+	// Another service that wants a name of db, one of the file, and one that it may not have.
+	consul.Set("evil", withTags(t, "evil", "evil-1", git,
+		router("evil", "rule=HostSNI(`db.example.com`) || HostSNI(`fixed.example.com`) || HostSNI(`other.org`)", "entrypoints=tls", "tls.passthrough=true")...))
+	problems := func() string {
+		problems := fetch[[]admin.TagProblem](r, "/api/tags")
+		var lines []string
+		for _, p := range problems {
+			lines = append(lines, fmt.Sprintf("%s %q %s: %s", p.Service, p.Instances, p.Kind, p.Reason))
+		}
+		slices.Sort(lines)
+		return strings.Join(lines, "\n")
+	}
+	r.await("the tags that are not used have their reasons", func() bool {
+		return problems() == strings.Join([]string{
+			`evil ["evil-1"] conflict: the operator has a route for the same requests: the listener tls`,
+			`evil ["evil-1"] conflict: the service db has a route for the same requests, and keeps it`,
+			`evil ["evil-1"] refused: the service has no claim to this: want an entry of catalog.claims for the host and the path`,
+			`mail ["mail-1"] conflict: the operator has a route for the same requests: the listener postgres`,
+			`web ["web-1"] refused: no listener with protocol: tcp for tags has the name web: want tls or smtp or postgres or closed`,
+		}, "\n")
+	})
+	routes := func() string {
+		routes := fetch[[]admin.Route](r, "/api/routes")
+		var lines []string
+		for _, route := range routes {
+			if route.Unused {
+				continue
+			}
+			asked := "nobody"
+			if route.AskedBy != nil {
+				asked = route.AskedBy.Instances[0]
+			}
+			lines = append(lines, fmt.Sprintf("%s %s %q %s %s", route.Protocol, route.Host, route.Listeners, route.Service, asked))
+		}
+		return strings.Join(lines, "; ")
+	}
+	if got, want := routes(), `tls db.example.com ["tls"] db db-1; tls fixed.example.com ["tls"] fixed nobody; `+
+		`tls sql.example.com ["tls"] db db-1; tcp  ["smtp"] mail mail-1; tcp  ["postgres"] fixed nobody`; got != want {
+		t.Errorf("the routes are\n%s\nwant\n%s", got, want)
+	}
+	// A connection stays while the routes change.
+	smtp := r.connect("smtp")
+	verify.Equal(t, smtp.line(), "mail", "smtp says")
+	// An instance with another tag gets only the name that it asks for.
+	consul.Set("db", withTags(t, "db", "db-1", db, router("db", "rule=HostSNI(`db.example.com`)", "entrypoints=tls", "tls.passthrough=true")...),
+		withTags(t, "db", "db-2", git, router("db", "rule=HostSNI(`new.example.com`)", "entrypoints=tls", "tls.passthrough=true")...))
+	says("tls", "new.example.com", gitRoots, "git new.example.com")
+	says("tls", "sql.example.com", dbRoots, "unrecognized name")
+	for range 8 {
+		verify.Equal(t, r.secure("tls", "db.example.com", dbRoots), "db db.example.com", "db.example.com")
+		verify.Equal(t, r.secure("tls", "new.example.com", gitRoots), "git new.example.com", "new.example.com")
+	}
+	// The service no longer asks for its name, and the other one gets it.
+	other := router("db", "rule=HostSNI(`new.example.com`)", "entrypoints=tls", "tls.passthrough=true")
+	consul.Set("db", withTags(t, "db", "db-1", db, other...), withTags(t, "db", "db-2", git, other...))
+	says("tls", "db.example.com", gitRoots, "git db.example.com")
+	fmt.Fprintln(smtp, "still here")
+	verify.Equal(t, smtp.line(), "still here", "the connection from before says")
+}
+
+// TestStreamsFromTagsForSomeClients closes connections of clients that a tag does not allow.
+func TestStreamsFromTagsForSomeClients(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	sources := map[string]string{"open": "127.0.0.1, 192.0.2.0/24", "other": "192.0.2.0/24", "wrong": "everybody"}
+	for name, list := range sources {
+		consul.Set(name, withTags(t, name, name+"-1", greeter(t, name), "traefik.enable=true", "traefik.tcp.routers.r.rule=HostSNI(`*`)",
+			"traefik.tcp.routers.r.entrypoints="+name, "traefik.tcp.routers.r.middlewares=office", "traefik.tcp.middlewares.office.ipallowlist.sourcerange="+list))
+	}
+	log := filepath.Join(t.TempDir(), "access.log")
+	r := start(t, fmt.Sprintf(`
+listeners:
+  - { name: open, address: "127.0.0.1:0", protocol: tcp }
+  - { name: other, address: "127.0.0.1:0", protocol: tcp }
+  - { name: wrong, address: "127.0.0.1:0", protocol: tcp }
+consul: { addresses: [%q] }
+catalog: { tags: [traefik], claims: [{ service: "*", hosts: ["*"] }] }
+access_log: { path: %q }
+`, consul.URL(), log))
+	for listener, want := range map[string]string{"open": "open", "other": "", "wrong": ""} {
+		verify.Equal(t, r.connect(listener).line(), want, "the listener %s says", listener)
+	}
+	r.await("the log says why", func() bool {
+		text, err := os.ReadFile(log)
+		return err == nil && strings.Count(string(text), `"reason":"client_denied"`) == 2
+	})
 }

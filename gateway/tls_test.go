@@ -5,56 +5,61 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"log"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
 	"sluice/admin"
+	"sluice/certificates"
+	"sluice/test/consultest"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
 
-// A client gets the certificate for its server name, and the peer the header of a request over
-// HTTPS.
-func TestServesHTTPS(t *testing.T) {
-	t.Parallel()
-	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Forwarded-Proto")) })
-	dir := t.TempDir()
-	a, b := testcert.Write(t, dir, "a.example"), testcert.Write(t, dir, "b.example")
-	r := start(t, fmt.Sprintf(`
-listeners:
-  - { name: web, address: "127.0.0.1:0" }
-  - name: websecure
-    address: "127.0.0.1:0"
-    tls: { certificates: [{ cert: %q, key: %q }, { cert: %q, key: %q }] }
-`, a.Cert, a.Key, b.Cert, b.Key)+static("star", peer))
-	r.gets("/", "http")
-	for name, files := range map[string]testcert.Files{"a.example": a, "b.example": b} {
-		r.trust(files.Cert, name)
-		status, body := r.getSecure("websecure")
-		verify.That(t, status == 200 && body == "https", "%s: got %d %q", name, status, body)
-	}
-}
-
 // trust makes the client expect a certificate in file, for the name.
 func (r *running) trust(file, name string) {
 	r.t.Helper()
-	root := verify.Result(os.ReadFile(file)).Must(r.t)
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(root)
+	roots.AppendCertsFromPEM(verify.Result(os.ReadFile(file)).Must(r.t))
 	r.client.Transport = &http.Transport{
-		DisableKeepAlives: true, ForceAttemptHTTP2: true, // it is not agreed to
+		DisableKeepAlives: true, ForceAttemptHTTP2: true,
 		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: name},
 	}
 }
 
+// show makes the client use a certificate; "": none. It returns the client's transport.
+func (r *running) show(cert, key string) *http.Transport {
+	r.t.Helper()
+	config := &tls.Config{InsecureSkipVerify: true}
+	if cert != "" {
+		pair := verify.Result(tls.LoadX509KeyPair(cert, key)).Must(r.t)
+		// Without a callback, a client keeps back what the server does not trust.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+	}
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: config}
+	r.client.Transport = transport
+	return transport
+}
+
+// secureURL returns the URL of a listener with TLS.
+func (r *running) secureURL(listener string) string { return "https://" + r.Address(listener).String() }
+
 // getSecure sends a request to a listener with TLS. Without an answer, the status is 0.
 func (r *running) getSecure(listener string) (status int, body string) {
 	r.t.Helper()
-	return read(r.client.Get("https://" + r.Address(listener).String()))
+	return read(r.client.Get(r.secureURL(listener)))
 }
 
 // read reads a response. Without one, the status is 0.
@@ -70,16 +75,45 @@ func read(response *http.Response, err error) (status int, body string) {
 	return response.StatusCode, string(all)
 }
 
+// secureListener returns a listener with a certificate, and more settings of tls, as YAML.
+func secureListener(name string, files testcert.Files, more string) string {
+	return fmt.Sprintf("  - { name: %s, address: '127.0.0.1:0', tls: { certificates: [{ cert: %q, key: %q }]%s } }\n", name, files.Cert, files.Key, more)
+}
+
+// A client gets the certificate for its server name, and the peer the header of a request over HTTPS. A listener
+// redirects to another one, which asks browsers to come there directly.
+func TestServesHTTPS(t *testing.T) {
+	t.Parallel()
+	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Forwarded-Proto")) })
+	dir := t.TempDir()
+	a, b := testcert.Write(t, dir, "a.example"), testcert.Write(t, dir, "b.example")
+	r := start(t, fmt.Sprintf(`
+listeners:
+  - { name: web, address: "127.0.0.1:0" }
+  - { name: redirecting, address: "127.0.0.1:0", redirect_https: { port: 8443 } }
+  - name: websecure
+    address: "127.0.0.1:0"
+    tls: { certificates: [{ cert: %q, key: %q }, { cert: %q, key: %q }], hsts: { subdomains: true } }
+`, a.Cert, a.Key, b.Cert, b.Key)+static("star", peer))
+	r.gets("/", "http")
+	r.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	got := r.do(r.request("GET", r.url("redirecting")+"/a", nil))
+	verify.That(t, got.StatusCode == 308 && got.Header.Get("Location") == "https://127.0.0.1:8443/a", "got %d, %v", got.StatusCode, got.Header)
+	for name, files := range map[string]testcert.Files{"a.example": a, "b.example": b} {
+		r.trust(files.Cert, name)
+		got := r.do(r.request("GET", r.secureURL("websecure"), nil))
+		verify.That(t, got.StatusCode == 200 && got.body == "https", "%s: got %d %q", name, got.StatusCode, got.body)
+		verify.Equal(t, got.Header.Get("Strict-Transport-Security"), "max-age=31536000; includeSubDomains", "%s", name)
+	}
+}
+
 // A listener uses a changed certificate without a reload, and keeps the previous one
 // while the files cannot be used.
 func TestCertificateOfListenerChanges(t *testing.T) {
 	t.Parallel()
-	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {})
 	dir := t.TempDir()
 	files := testcert.Write(t, dir, "a.example")
-	r := start(t, fmt.Sprintf(`
-listeners: [{ name: websecure, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q, key: %q }] } }]
-`, files.Cert, files.Key)+static("star", peer))
+	r := start(t, "listeners:\n"+secureListener("websecure", files, "")+static("star", origin(t, "star")))
 	expect := func(what, trusted string, want int) {
 		t.Helper()
 		r.Gateway.certificates.Refresh()
@@ -90,11 +124,250 @@ listeners: [{ name: websecure, address: "127.0.0.1:0", tls: { certificates: [{ c
 	old := filepath.Join(dir, "old.pem")
 	verify.NoError(t, os.Rename(files.Cert, old))
 	expect("no file", old, 200)
-	ready := fetch[admin.Readiness](r, "/readyz")
+	_, ready := r.readyz()
 	verify.That(t, len(ready.Certificates) == 1 && strings.Contains(ready.Certificates[0], "no such file"), "/readyz: %+v", ready)
 	testcert.Write(t, dir, "a.example", testcert.Lasting(-90*24*time.Hour, 24*time.Hour))
 	expect("changed", files.Cert, 200)
 	expect("the old one", old, 0)
 	all := fetch[[]admin.Certificate](r, "/api/certificates")
 	verify.That(t, len(all) == 1 && all[0].State == "expiring" && all[0].Error == "", "/api/certificates: %+v", all)
+}
+
+// A listener with client_ca accepts clients with a certificate of it, and others only
+// if that is optional. Peers get the identity. The CA is read again.
+func TestClientCertificates(t *testing.T) {
+	t.Parallel()
+	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "got "+strings.Join(r.Header.Values("X-Forwarded-Client-Cert"), " and "))
+	})
+	dir := t.TempDir()
+	site := testcert.Write(t, dir, "a.example")
+	first, second := consultest.NewAuthority(t, "First CA"), consultest.NewAuthority(t, "Second CA")
+	trusted := dir + "/ca.pem"
+	trust := func(a *consultest.Authority) {
+		t.Helper()
+		data := verify.Result(os.ReadFile(a.File)).Must(t)
+		verify.NoError(t, os.WriteFile(trusted, data, 0o600))
+	}
+	trust(first)
+	ca := fmt.Sprintf(", client_ca: %q", trusted)
+	r := start(t, "listeners:\n"+secureListener("required", site, ca)+secureListener("optional", site, ca+", client_auth: optional")+static("star", peer))
+
+	good, goodKey := first.Issue("good", "client.example")
+	other, otherKey := second.Issue("other")
+	expect := func(listener, what, want string) {
+		t.Helper()
+		status, body := r.getSecure(listener)
+		if want == "" && status != 0 || want != "" && (status != 200 || !strings.HasPrefix(body, "got ") || !strings.HasSuffix(body, want)) {
+			t.Errorf("%s, %s: got %d %q, want the end %q", listener, what, status, body, want)
+		}
+	}
+	const none = "got "
+	r.show("", "")
+	expect("required", "no certificate", "")
+	expect("optional", "no certificate", none)
+	r.show(good, goodKey)
+	expect("required", "a certificate", `;Subject="CN=good";DNS=client.example`)
+	expect("optional", "a certificate", `;Subject="CN=good";DNS=client.example`)
+	r.show(other, otherKey)
+	expect("required", "another CA", "")
+	expect("optional", "another CA", "")
+	trust(second)
+	r.Gateway.certificates.Refresh()
+	expect("required", "the CA has changed", `;Subject="CN=other"`)
+	r.show(good, goodKey)
+	expect("required", "the CA before", "")
+}
+
+// Clients choose among the cipher suites of TLS 1.2 that are safe, and no older version.
+func TestSafeSuitesOnly(t *testing.T) {
+	t.Parallel()
+	site := testcert.Write(t, t.TempDir(), "a.example")
+	r := start(t, fmt.Sprintf("admin: { address: '127.0.0.1:0', tls: { cert: %q, key: %q } }\nlisteners:\n", site.Cert, site.Key)+
+		secureListener("web", site, "")+static("star", "127.0.0.1:1"))
+	for _, listener := range []string{"web", "admin"} {
+		accepts := func(c *tls.Config) bool {
+			c.InsecureSkipVerify = true
+			conn, err := tls.Dial("tcp", r.Address(listener).String(), c)
+			if err == nil {
+				conn.Close()
+			}
+			return err == nil
+		}
+		safe := 0
+		for _, suite := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
+			if !accepts(&tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite.ID}}) {
+				continue
+			}
+			if safe++; !strings.Contains(suite.Name, "_GCM_") && !strings.Contains(suite.Name, "_POLY1305_") || !strings.HasPrefix(suite.Name, "TLS_ECDHE_") {
+				t.Errorf("%s: a client may use %s", listener, suite.Name)
+			}
+		}
+		verify.That(t, safe >= 3, "%s: clients may use %d suites", listener, safe) // of the kind of the key
+		verify.That(t, !accepts(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}), "%s: a client may use TLS 1.1", listener)
+	}
+}
+
+// A route with client_certificate is closed to clients without one, on every listener. No client can forge an
+// identity, by HTTP/1.1 and by HTTP/2, and connections of listeners with client_ca resume no session: each is verified.
+func TestIdentitiesOfClients(t *testing.T) {
+	t.Parallel()
+	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		fmt.Fprintf(w, "%q %q", r.Header.Values("X-Forwarded-Client-Cert"), r.Trailer)
+	})
+	site := testcert.Write(t, t.TempDir(), "a.example")
+	authority := consultest.NewAuthority(t, "CA")
+	r := start(t, "listeners:\n  - { name: plain, address: '127.0.0.1:0' }\n"+secureListener("secure", site, "")+
+		secureListener("optional", site, fmt.Sprintf(", client_ca: %q, client_auth: optional", authority.File))+
+		"client: { trusted_proxies: [127.0.0.0/8], keep_underscores: true }\n"+
+		fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [{ service: star }, { path: /admin, service: star, client_certificate: required }]\n", peer))
+	good, goodKey := authority.Issue("good", "client.example")
+	for _, test := range []struct {
+		listener, cert, key string
+		want, identities    int // want: the status of /admin
+	}{
+		{"plain", "", "", 403, 0}, {"secure", "", "", 403, 0}, {"secure", good, goodKey, 403, 0},
+		{"optional", "", "", 403, 0}, {"optional", good, goodKey, 200, 1},
+	} {
+		url := r.secureURL(test.listener)
+		if test.listener == "plain" {
+			url = r.url(test.listener)
+		}
+		for version := 1; version <= 2; version++ {
+			what := fmt.Sprintf("%s, certificate %v, HTTP/%d", test.listener, test.cert != "", version)
+			transport := r.show(test.cert, test.key)
+			transport.ForceAttemptHTTP2 = version == 2
+			transport.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+			for path, want := range map[string]int{"/": 200, "/admin": test.want, "/admin/x": test.want, "/admin/%2e%2e/x": 400} {
+				got := r.do(r.request("GET", url+path, nil))
+				reason := got.Header.Get("X-Sluice-Reason")
+				if got.StatusCode != want || want == 403 && reason != "certificate_required" || want == 400 && reason != "unsafe_path" {
+					t.Errorf("%s, %s: got %d %q, want %d", what, path, got.StatusCode, reason, want)
+				}
+			}
+			for range 2 {
+				request := r.request(http.MethodPost, url, io.MultiReader(strings.NewReader("body")),
+					"X-Forwarded-Client-Cert", "Hash=forged", "X_forwarded-client-cert", "Hash=forged")
+				if version == 1 || test.listener == "plain" {
+					request.Header.Set("Connection", "X-Forwarded-Client-Cert")
+				}
+				request.Trailer = http.Header{"X-Forwarded-Client-Cert": {"Hash=forged"}}
+				got := r.do(request)
+				verify.That(t, !strings.Contains(got.body, "forged") && strings.Count(got.body, "Hash=") == test.identities, "%s: got %s, want %d identities", what, got.body, test.identities)
+				if test.listener != "plain" {
+					verify.That(t, got.ProtoMajor == version && (test.listener != "optional" || !got.TLS.DidResume), "%s: HTTP/%d, resumes %t", what, got.ProtoMajor, got.TLS.DidResume)
+				}
+			}
+		}
+	}
+}
+
+// Sessions are resumed after a change of the listener, with the key before, and in a
+// new process.
+func TestSessionTickets(t *testing.T) {
+	t.Parallel()
+	peer, site := origin(t, "star"), testcert.Write(t, t.TempDir(), "a.example")
+	text := func(name string) string {
+		return "listeners:\n" + secureListener(name, site, "") + static("star", peer)
+	}
+	r := start(t, text("web"))
+	r.show("", "").TLSClientConfig = &tls.Config{InsecureSkipVerify: true, ServerName: "a.example", ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	resumes := func(r *running, listener string) bool {
+		t.Helper()
+		return r.do(r.request("GET", r.secureURL(listener), nil)).TLS.DidResume
+	}
+	verify.That(t, !resumes(r, "web"), "the first connection resumes a session")
+	verify.That(t, resumes(r, "web"), "the second connection does not resume the session")
+	r.replace(text("other"))
+	verify.That(t, resumes(r, "other"), "the session is lost in a reload")
+	r.Gateway.certificates.RotateKeys(time.Now().Add(certificates.TicketKeyEvery))
+	verify.That(t, resumes(r, "other"), "the session is lost with a new key")
+	next := r.upgrade(text("web"), nil)
+	next.client = r.client
+	verify.That(t, resumes(next, "web"), "the session is lost in a new process")
+	for n := range certificates.MaxTicketKeys {
+		r.Gateway.certificates.RotateKeys(time.Now().Add(time.Duration(n+2) * (certificates.TicketKeyEvery + time.Hour)))
+	}
+	verify.That(t, !resumes(r, "other"), "a session outlives its keys")
+}
+
+// Requests go to the peers over TLS. A change of the settings applies to the next
+// request, and other changes keep the connections.
+func TestTLSToPeers(t *testing.T) {
+	t.Parallel()
+	files := testcert.Write(t, t.TempDir(), "peer.example")
+	var mu sync.Mutex
+	clients := make(map[string]bool)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		clients[r.RemoteAddr] = true
+		fmt.Fprint(w, len(clients))
+	}))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{verify.Result(tls.LoadX509KeyPair(files.Cert, files.Key)).Must(t)}}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+	peer := server.Listener.Addr().String()
+	text := func(settings, other string) string {
+		return fmt.Sprintf(`
+services: { star: { peers: [%q], upstream: { tls: { %s } }, keepalive: { idle: 1h }, health: { passive: { consecutive_failures: 0 } }%s } }
+routes: [{ service: star }]
+`, peer, settings, other)
+	}
+	good := fmt.Sprintf("ca: %q, server_name: peer.example", files.Cert)
+	r := start(t, text(good, ""))
+	expect := func(what string, wantStatus int, wantBody string) {
+		t.Helper()
+		r.await("the end of the request before", func() bool { return r.peers()[peer].Inflight == 0 })
+		status, body := r.get("/")
+		verify.That(t, status == wantStatus && strings.Contains(body, wantBody), "%s: got %d %q, want %d %q", what, status, body, wantStatus, wantBody)
+	}
+	expect("verified", 200, "1")
+	expect("again", 200, "1")
+	r.replace(text(good, ", wait_for_peer: 1s"))
+	expect("another key", 200, "1")
+	r.replace(text("insecure: true", ""))
+	expect("other settings", 200, "2")
+	r.replace(text(fmt.Sprintf("ca: %q, server_name: a.example", files.Cert), ""))
+	expect("another name", 502, "no TLS connection")
+	verify.Contains(t, r.log.String(), "peer.example, not a.example", "the log has no reason")
+	all := fetch[[]admin.Certificate](r, "/api/certificates")
+	verify.That(t, len(all) == 1 && all[0].UsedBy == `peers of service "star"`, "/api/certificates: %+v", all)
+}
+
+// A client of gRPC with TLS, a server with TLS, and sluice's checks of it.
+func TestGRPCOverTLSToPeers(t *testing.T) {
+	t.Parallel()
+	files := testcert.Write(t, t.TempDir(), "a.example")
+	serverTLS := verify.Result(credentials.NewServerTLSFromFile(files.Cert, files.Key)).Must(t)
+	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
+	server := grpc.NewServer(grpc.Creds(serverTLS))
+	healthy := health.NewServer()
+	grpc_health_v1.RegisterHealthServer(server, healthy)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Stop()
+		verify.Succeeds(t, <-served)
+	})
+
+	r := start(t, "listeners:\n"+secureListener("websecure", files, "")+fmt.Sprintf(`
+services:
+  star:
+    peers: [%q]
+    upstream: { protocol: h2, tls: { ca: %q, server_name: a.example } }
+    health: { active: { type: grpc, tls: {}, interval: 50ms } }
+routes: [{ service: star }]
+`, l.Addr(), files.Cert))
+	clientTLS := verify.Result(credentials.NewClientTLSFromFile(files.Cert, "a.example")).Must(t)
+	conn := verify.Result(grpc.NewClient("passthrough:///"+r.Address("websecure").String(), grpc.WithTransportCredentials(clientTLS))).Must(t)
+	defer conn.Close()
+	state := func() string { return r.peers()[l.Addr().String()].State }
+	r.await("the peer is up", func() bool { return state() == "up" })
+	answer, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+	verify.That(t, err == nil && answer.Status == grpc_health_v1.HealthCheckResponse_SERVING, "got %v, %v", answer, err)
+	healthy.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	r.await("the check finds the peer not serving", func() bool { return state() != "up" })
 }

@@ -109,8 +109,14 @@ func (m *managed) state() string {
 // manage runs a manager of a file in dir, until the test ends, with a retry every 5 seconds.
 func manage(t *testing.T, dir string) *managed {
 	t.Helper()
+	return manageFile(t, dir, filepath.Join(dir, "history"), "/file")
+}
+
+// manageFile is manage with a history, and a path of the route of the file.
+func manageFile(t *testing.T, dir, history, path string) *managed {
+	t.Helper()
 	file := filepath.Join(dir, "sluice.yaml")
-	text := fmt.Sprintf("config: { history: %q }\ndynamic: [{ consul_kv: { prefix: sluice/ } }]\nservices: { s: { peers: ['127.0.0.1:1'] } }\nroutes: [{ path: /file, service: s }]", filepath.Join(dir, "history"))
+	text := fmt.Sprintf("config: { history: %q }\ndynamic: [{ consul_kv: { prefix: sluice/ } }]\nservices: { s: { peers: ['127.0.0.1:1'] } }\nroutes: [{ path: %s, service: s }]", history, path)
 	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	documents := verify.Result(Load(config.Input{File: file})).Must(t)
 	m := &managed{Manager: documents, t: t, source: make(reported)}
@@ -241,6 +247,65 @@ func TestRollBackHolds(t *testing.T) {
 		m.say("/c")
 		m.serves("something else", "/file", "/c")
 		verify.Equal(t, m.History().Current().Reason, "pin released: "+treeName, "the reason")
+	})
+}
+
+// A rollback during an outage is against what the source said last, also in the next process: something new ends the
+// pin. One to before the first answer of a source says nothing about it.
+func TestRollBackOfASourceThatIsAway(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, dir)
+		begin := m.History().Current()
+		m.say("/a")
+		first := m.History().Current()
+		m.say("/b")
+		rollBackWhileAway := func(serves string) {
+			m.wait()
+			m = manage(t, dir)
+			m.serves("without an answer", "/file", serves)
+			verify.Result(m.RollBack(t.Context(), first.Number, m.History().Current().Hash, "")).Must(t)
+			m.serves("after the rollback", "/file", "/a")
+		}
+		rollBackWhileAway("/b")
+		m.wait()
+		m = manage(t, dir)
+		m.serves("the next process", "/file", "/a")
+		m.say("/b")
+		m.serves("what it said last", "/file", "/a")
+		m.say("/c")
+		m.serves("something else", "/file", "/c")
+		rollBackWhileAway("/c")
+		defer func() { m.wait() }()
+		m.say("/d")
+		m.serves("something else at once", "/file", "/d")
+		r := verify.Result(m.RollBack(t.Context(), begin.Number, m.History().Current().Hash, "")).Must(t)
+		verify.Contains(t, r.Reason, "not known then, so it stays: "+treeName, "the reason")
+		m.serves("to before the first answer", "/file", "/d")
+	})
+}
+
+// Neither the documents of the history nor a rollback depend on where the configuration file is.
+func TestTheFileMoves(t *testing.T) {
+	history, dirs := filepath.Join(t.TempDir(), "history"), []string{t.TempDir(), t.TempDir(), t.TempDir(), t.TempDir()}
+	synctest.Test(t, func(t *testing.T) {
+		m := manageFile(t, dirs[0], history, "/one")
+		m.say("/a")
+		first := m.History().Current()
+		m.wait()
+		m = manageFile(t, dirs[1], history, "/two")
+		m.serves("in another directory", "/two", "/a")
+		verify.Result(m.RollBack(t.Context(), first.Number, m.History().Current().Hash, "")).Must(t)
+		m.serves("after the rollback", "/one", "/a")
+		m.wait()
+		m = manageFile(t, dirs[2], history, "/two")
+		m.serves("in a third directory", "/one", "/a")
+		file := m.History().Current().Sources[0]
+		verify.That(t, file.Name == filepath.Join(dirs[2], "sluice.yaml") && file.Pin != nil && file.Pin.Number == first.Number, "the file %+v", file)
+		m.wait()
+		m = manageFile(t, dirs[3], history, "/three")
+		defer m.wait()
+		m.serves("another text", "/three", "/a")
 	})
 }
 

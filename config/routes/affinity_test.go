@@ -1,25 +1,14 @@
 package routes
 
 import (
-	"fmt"
 	"reflect"
 	"testing"
 	"time"
 
-	"sluice/balancer"
 	"sluice/config"
 	"sluice/route"
-	"sluice/test/configtest"
 	"sluice/test/verify"
 )
-
-func TestEveryPolicyCanBeConfigured(t *testing.T) {
-	for _, p := range balancer.Policies() {
-		text := fmt.Sprintf("services: { star: { consul: {}, balance: { policy: %s } } }\nroutes: [{ service: star }]", p)
-		_, err := configtest.Build(text)
-		verify.Succeeds(t, err)
-	}
-}
 
 func TestAffinityOfPolicies(t *testing.T) {
 	sticky := config.Sticky{Cookie: "c", Path: "/", SameSite: "lax"}

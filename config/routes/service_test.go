@@ -9,6 +9,11 @@ import (
 	"sluice/test/verify"
 )
 
+func TestWaitsOfServices(t *testing.T) {
+	s := Service("a", nil, config.Service{WaitForPeer: 1, Limits: config.Limits{ConnectionWait: 2}})
+	verify.That(t, s.WaitForPeer == 1 && s.ConnectionWait == 2, "waits %v and %v", s.WaitForPeer, s.ConnectionWait)
+}
+
 // The settings of a route replace the settings of its service, key by key.
 func TestSettingsOfRoutes(t *testing.T) {
 	service := &route.Service{
