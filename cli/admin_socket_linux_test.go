@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,10 +14,7 @@ import (
 // the path of the socket.
 func newSocketServing(t *testing.T) (s *serving, path string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sluice-") // not t.TempDir: the address of a socket is short
-	verify.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	s, path = newServing(t, "", static("http://127.0.0.1:1")), filepath.Join(dir, "admin.sock")
+	s, path = newServing(t, "", ""), filepath.Join(shortDir(t), "admin.sock")
 	s.admin = "unix:" + path
 	s.configure(static("http://127.0.0.1:1"))
 	return s, path
@@ -41,8 +36,7 @@ func (s *serving) checkAdmin(before os.FileInfo) (now os.FileInfo) {
 func TestAdminSocketIsPassedOn(t *testing.T) {
 	t.Parallel()
 	s, path := newSocketServing(t)
-	s.start()
-	s.pid = awaitPID(t, s.pidFile, 0)
+	s.serve()
 	file := s.checkAdmin(nil)
 	for range 2 {
 		s.replace()
@@ -51,26 +45,18 @@ func TestAdminSocketIsPassedOn(t *testing.T) {
 	good := verify.Result(os.ReadFile(s.configuration)).Must(t)
 	s.write(string(good) + "nonsense: 1\n")
 	s.signal(syscall.SIGUSR2)
-	awaitThat(t, "the new process fails", func() bool { return strings.Contains(s.log(), "the new process does not serve") })
+	s.awaitLog("the new process does not serve")
 	s.checkAdmin(file)
-	r, err := http.Get("http://" + s.address + "/")
-	verify.That(t, err == nil && r.Body.Close() == nil, "the old process does not serve: %v", err)
+	s.get("http://" + s.address + "/") // the old process serves
 	s.write(string(good))
 	s.signal(syscall.SIGKILL)
 	s.awaitEnd(s.pid)
-	awaitThat(t, "nothing listens after the crash", func() bool { // its last thread may still end
-		conn, err := net.Dial("unix", path)
-		if err == nil {
-			conn.Close()
-		}
-		return err != nil
-	})
+	awaitThat(t, "nothing listens after the crash", func() bool { return !listens("unix", path) }) // its last thread may still end
 
 	again := newServing(t, "", "")
 	again.admin = s.admin
 	again.configure(static("http://127.0.0.1:1"))
-	again.start()
-	again.pid = awaitPID(t, again.pidFile, 0)
+	again.serve()
 	again.checkAdmin(nil)
 	again.end()
 }
@@ -82,14 +68,11 @@ func TestAdminSocketOfSystemd(t *testing.T) {
 	s, path := newSocketServing(t)
 	m.activate(s.command, "admin", []*os.File{listenFile(t, "unix", path)})
 	verify.NoError(t, os.Chmod(path, 0o640))
-	s.start()
-	s.pid = awaitPID(t, s.pidFile, 0)
+	s.serve()
 	file := s.checkAdmin(nil)
 	s.replace()
 	s.checkAdmin(file)
 	verify.That(t, file.Mode().Perm() == 0o640, "the file has %v", file.Mode())
 	s.end()
-	conn, err := net.Dial("unix", path)
-	verify.Require(t, err == nil, "systemd's socket has ended with the process: %v", err)
-	conn.Close()
+	verify.That(t, listens("unix", path), "systemd's socket has ended with the process")
 }

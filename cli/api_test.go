@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"sluice/admin"
@@ -50,23 +49,17 @@ func emptyAPI() http.Handler {
 }
 
 func TestCommandsThroughAUnixSocket(t *testing.T) {
-	dir, err := os.MkdirTemp("", "sluice-") // not t.TempDir: the address of a socket is short
-	verify.NoError(t, err)
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "admin.sock")
+	path := filepath.Join(shortDir(t), "admin.sock")
 	l := verify.Result(net.Listen("unix", path)).Must(t)
 	server := httptest.NewUnstartedServer(emptyAPI())
 	server.Listener.Close()
 	server.Listener = l
 	server.Start()
 	look := writeFile(t, "look", "scraper\n")
-	status, stdout, stderr := execute(t, "peers", "--admin", "unix:"+path, "--token-file", look)
-	verify.That(t, status == exitOK && stdout == "no peers\n", "status %d\n%s%s", status, stdout, stderr)
+	prints(t, exitOK, "no peers\n", "peers", "--admin", "unix:"+path, "--token-file", look)
 	server.Close()
 	os.WriteFile(path, nil, 0o600)
-	want := "sluice: no sluice answers at unix:" + path + ": is it running? (--admin sets the address)\n"
-	status, _, stderr = execute(t, "peers", "--admin", "unix:"+path)
-	verify.That(t, status == exitFailed && stderr == want, "status %d\n%s", status, stderr)
+	prints(t, exitFailed, "sluice: no sluice answers at unix:"+path+": is it running? (--admin sets the address)\n", "peers", "--admin", "unix:"+path)
 }
 
 func TestCommandsByHTTPS(t *testing.T) {
@@ -91,7 +84,6 @@ func TestCommandsByHTTPS(t *testing.T) {
 		{[]string{"peers", "--admin", address}, exitFailed, "admin API at " + address + ": it uses TLS: --admin https://" + address + "\n"},
 		{[]string{"peers", "--admin", "http://" + address}, exitFailed, "it uses TLS: --admin https://" + address + "\n"},
 	} {
-		status, stdout, stderr := execute(t, c.args...)
-		verify.That(t, status == c.status && strings.Contains(stdout+stderr, c.want), "%q: status %d\n%s%s", c.args, status, stdout, stderr)
+		prints(t, c.status, c.want, c.args...)
 	}
 }

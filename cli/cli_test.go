@@ -22,6 +22,14 @@ func execute(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	return status, out.String(), errs.String()
 }
 
+// prints fails the test unless a command line ends with the status, and what it writes has the text.
+func prints(t *testing.T, wantStatus int, want string, args ...string) {
+	t.Helper()
+	status, stdout, stderr := execute(t, args...)
+	got := stdout + stderr
+	verify.That(t, status == wantStatus && strings.Contains(got, want), "%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
+}
+
 // commandsTo returns a function that fails the test unless a command to that admin API ends with the status, and
 // writes want.
 func commandsTo(t *testing.T, admin string) func(status int, want string, args ...string) {
@@ -38,6 +46,14 @@ func writeFile(t *testing.T, name, text string) (path string) {
 	path = filepath.Join(t.TempDir(), name)
 	verify.NoError(t, os.WriteFile(path, []byte(text), 0o644))
 	return path
+}
+
+// shortDir returns a directory for sockets, whose addresses are short.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir := verify.Result(os.MkdirTemp("", "sluice-")).Must(t)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // serveHandler serves a handler, and returns its address.
@@ -92,17 +108,13 @@ func TestWrongCommandLines(t *testing.T) {
 
 func TestHelpIsNoFailure(t *testing.T) {
 	for _, args := range [][]string{{}, {"--help"}, {"help", "run"}, {"run", "--help"}, {"check", "--help"}, {"peers", "--help"}, {"doctor", "--help"}} {
-		status, stdout, stderr := execute(t, args...)
-		verify.That(t, status == exitOK && stderr == "" && strings.Contains(stdout, "Usage:"), "%q: status %d\n%s%s", args, status, stdout, stderr)
+		prints(t, exitOK, "Usage:", args...)
 	}
 }
 
 // A shell asks the running sluice for the names of services.
 func TestCompletion(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, `[{"service":"moon"},{"service":"star"}]`)
-	}))
-	address := server.Listener.Addr().String()
+	address := serveHandler(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `[{"service":"moon"},{"service":"star"}]`) })
 	complete := func(args ...string) (names string) {
 		t.Helper()
 		status, stdout, stderr := execute(t, append([]string{"__complete"}, args...)...)
@@ -114,8 +126,7 @@ func TestCompletion(t *testing.T) {
 		verify.Equal(t, complete(args...), "moon\nstar\n", "%q", args)
 	}
 	verify.Equal(t, complete("shares", "pause", "moon", "--admin", address, ""), "", "a second service")
-	server.Close()
-	verify.Equal(t, complete("peers", "--admin", address, ""), "", "without sluice")
+	verify.Equal(t, complete("peers", "--admin", nowhere, ""), "", "without sluice")
 }
 
 func TestCheck(t *testing.T) {

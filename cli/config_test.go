@@ -83,7 +83,6 @@ func TestConfigCommandsNameWhatTheyWant(t *testing.T) {
 		{[]string{"config", "rollback", "latest"}, `"latest": want the number of a revision`},
 		{[]string{"config", "history", "3"}, ""},
 	} {
-		status, stdout, stderr := execute(t, test.args...)
-		verify.That(t, status == exitUsage && strings.Contains(stderr, test.want), "%q: status %d\n%s%s want %s", test.args, status, stdout, stderr, test.want)
+		prints(t, exitUsage, test.want, test.args...)
 	}
 }

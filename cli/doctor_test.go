@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -90,8 +88,7 @@ func testDoctor(t *testing.T, agent *consultest.Agent) {
 	status, stdout, _ = examine("--config", file, "--service", "star")
 	verify.That(t, status == exitOK && !strings.Contains(stdout, "moon"), "only star: status %d\n%s", status, stdout)
 
-	status, stdout, _ = examine("--service", "strar")
-	verify.That(t, status == exitFailed && strings.Contains(stdout, "ERROR service-missing\n  strar\n"), "a service that is not there: status %d\n%s", status, stdout)
+	prints(t, exitFailed, "ERROR service-missing\n  strar\n", "doctor", "--consul", agent.URL(), "--service", "strar")
 
 	registerStar(t, agent, "star-2", 9001, consulapi.HealthPassing)
 	status, stdout, stderr = examine("--json", "--fix", "--dry-run")
@@ -101,17 +98,11 @@ func testDoctor(t *testing.T, agent *consultest.Agent) {
 	f := report.Findings[0]
 	verify.That(t, f.Code == doctor.CodeDuplicateAddress && f.ID == "star-1" && f.Severity == doctor.SeverityWarning, "%+v", f)
 	verify.That(t, len(report.Fixed) == 1 && report.Fixed[0].Result == doctor.ResultWould, "%+v", report.Fixed)
-	got := stars(t, agent)
-	verify.Require(t, got == "star-1 star-2", "a dry run left %q", got)
-
-	status, stdout, stderr = examine("--fix")
-	verify.That(t, status == exitUsage && stdout == "" && strings.Contains(stderr, "standard input is not a terminal"), "not a terminal: status %d\n%s%s", status, stdout, stderr)
-	got = stars(t, agent)
-	verify.Require(t, got == "star-1 star-2", "without --fix it left %q", got)
-
-	status, stdout, stderr = examine("--fix", "--yes")
-	want := "star star-1 on node a: deregistered through " + agent.URL() + ", and gone from the catalog; star-2 on node a, passing, stays\n"
-	verify.That(t, status == exitOK && strings.HasSuffix(stdout, want) && stderr == "", "status %d\n%s%s", status, stdout, stderr)
+	verify.Equal(t, stars(t, agent), "star-1 star-2", "after a dry run")
+	prints(t, exitUsage, "standard input is not a terminal", "doctor", "--consul", agent.URL(), "--fix")
+	verify.Equal(t, stars(t, agent), "star-1 star-2", "without a terminal")
+	prints(t, exitOK, "star star-1 on node a: deregistered through "+agent.URL()+", and gone from the catalog; star-2 on node a, passing, stays\n",
+		"doctor", "--consul", agent.URL(), "--fix", "--yes")
 	verify.Equal(t, stars(t, agent), "star-2", "the catalog")
 }
 
@@ -150,8 +141,7 @@ func testDoctorAsksAboutContainers(t *testing.T, agent *consultest.Agent) {
 		verify.Contains(t, fix(args...), left, "%q", args)
 	}
 	verify.Contains(t, fix("--dry-run"), ", after you confirm that it is the same process: "+doubt, "a dry run")
-	got := stars(t, agent)
-	verify.Require(t, got == "star-0 star-1 star-2", "without a confirmation it left %q", got)
+	verify.Equal(t, stars(t, agent), "star-0 star-1 star-2", "without a confirmation")
 
 	e := examination{fix: true, options: doctor.Options{Consul: consul.Options{Addresses: []string{agent.URL()}}}}
 	e.address = nowhere
@@ -159,8 +149,8 @@ func testDoctorAsksAboutContainers(t *testing.T, agent *consultest.Agent) {
 	verify.Result(e.run(t.Context(), strings.NewReader("n\ny\n"), &out)).Must(t)
 	question := "star star-1 on node a may be another process than star-2 on node a: " + doubt + ".\n" +
 		"Deregister star star-1 on node a, 172.17.0.2:9001, through " + agent.URL() + "? star-2 on node a stays. [y/n/q] "
-	got = stars(t, agent)
-	verify.That(t, got == "star-0 star-2" && strings.Contains(out.String(), question), "n and y left %q\n%s", got, out.String())
+	verify.Equal(t, stars(t, agent), "star-0 star-2", "after n and y")
+	verify.Contains(t, out.String(), question, "the question")
 
 	fix("--yes", "--service", "star")
 	verify.Equal(t, stars(t, agent), "star-2", "with the name of the service it left")
@@ -173,28 +163,20 @@ func testDoctorGetsTimes(t *testing.T, agent *consultest.Agent) {
 		Reasons: []string{"consul: critical", "address: 192.0.2.77:9001 is sluice's own"},
 	}})
 	token := writeFile(t, "token", "s3cret\n")
-	status, stdout, stderr := execute(t, "doctor", "--consul", agent.URL(), "--admin", sluice, "--token-file", token)
-	if status != exitOK || !strings.Contains(stdout, "WARNING critical-long\n  star star-1 on node a, 192.0.2.77:9001\n    critical for at least 2h05m: ") ||
-		!strings.Contains(stdout, "WARNING refused-address\n  star star-1 on node a, 192.0.2.77:9001\n    sluice opens no connection to it: 192.0.2.77:9001 is sluice's own\n") {
-		t.Errorf("status %d\n%s%s", status, stdout, stderr)
-	}
-	status, stdout, stderr = execute(t, "doctor", "--consul", agent.URL(), "--admin", sluice, "--token-file", token, "--critical-for", "3h")
+	args := []string{"doctor", "--consul", agent.URL(), "--admin", sluice, "--token-file", token}
+	prints(t, exitOK, "WARNING critical-long\n  star star-1 on node a, 192.0.2.77:9001\n    critical for at least 2h05m: ", args...)
+	prints(t, exitOK, "WARNING refused-address\n  star star-1 on node a, 192.0.2.77:9001\n    sluice opens no connection to it: 192.0.2.77:9001 is sluice's own\n", args...)
+	status, stdout, stderr := execute(t, append(args, "--critical-for", "3h")...)
 	verify.That(t, status == exitOK && !strings.Contains(stdout, "critical"), "status %d\n%s%s", status, stdout, stderr)
-	status, _, stderr = execute(t, "doctor", "--consul", agent.URL(), "--admin", nowhere)
-	verify.That(t, status == exitUnseen && strings.Contains(stderr, "no sluice answers"), "named and not there: status %d: %s", status, stderr)
+	prints(t, exitUnseen, "no sluice answers", "doctor", "--consul", agent.URL(), "--admin", nowhere)
 }
 
 func TestDoctorWithoutAccess(t *testing.T) {
 	t.Setenv("CONSUL_HTTP_ADDR", nowhere)
-	status, stdout, stderr := execute(t, "doctor")
-	verify.That(t, status == exitUnseen && stdout == "" && strings.HasPrefix(stderr, "sluice: consul http://"+os.Getenv("CONSUL_HTTP_ADDR")+": "), "status %d\n%s%s", status, stdout, stderr)
-	noConsul := httptest.NewServer(http.NotFoundHandler())
-	defer noConsul.Close()
-	status, _, stderr = execute(t, "doctor", "--consul", noConsul.URL)
-	verify.That(t, status == exitUnseen && strings.Contains(stderr, "404"), "status %d: %s", status, stderr)
+	prints(t, exitUnseen, "sluice: consul http://"+nowhere+": ", "doctor")
+	prints(t, exitUnseen, "404", "doctor", "--consul", "http://"+serveHandler(t, http.NotFound))
 	bad := writeFile(t, "bad.yaml", "nope: 1\n")
-	status, _, stderr = execute(t, "doctor", "--config", bad)
-	verify.That(t, status == exitUnseen && strings.Contains(stderr, bad+":1: nope: "), "status %d: %s", status, stderr)
+	prints(t, exitUnseen, bad+":1: nope: ", "doctor", "--config", bad)
 }
 
 // Services of routes are required, also if the catalog provides them.

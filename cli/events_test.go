@@ -36,11 +36,9 @@ func TestEventsAsLines(t *testing.T) {
 		line(someEvents[2], "   config.applied     -            applied")
 	verify.That(t, status == exitOK && out == want, "status %d, %s\n%swant\n%s", status, stderr, out, want)
 	verify.Equal(t, query.Load(), "/api/events?format=json&kind=peer&kind=config.applied&limit=9&service=star", "asked for")
-	_, out, _ = execute(t, "events", "--admin", address, "--json")
-	verify.That(t, strings.HasPrefix(out, `[{"id":"5-1",`), "--json: %s", out)
+	prints(t, exitOK, `[{"id":"5-1",`, "events", "--admin", address, "--json")
 	list = nil
-	_, out, _ = execute(t, "events", "--admin", address)
-	verify.That(t, out == "no events\n", "without events: %s", out)
+	prints(t, exitOK, "no events\n", "events", "--admin", address)
 }
 
 // followUntil runs a command until its output has a text, and returns the output and what it
@@ -92,16 +90,12 @@ func TestFollowContinues(t *testing.T) {
 
 func TestFollowFailsAtOnce(t *testing.T) {
 	t.Parallel()
-	status, _, stderr := execute(t, "events", "--follow", "--admin", "127.0.0.1:1")
-	verify.That(t, status == exitFailed && strings.Contains(stderr, "is it running?"), "without sluice: status %d, %s", status, stderr)
+	prints(t, exitFailed, "is it running?", "events", "--follow", "--admin", nowhere)
 	refusing := serveHandler(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		fmt.Fprint(w, `{"error": "kind \"x\""}`)
 	})
-	status, _, stderr = execute(t, "events", "--follow", "--admin", refusing)
-	verify.That(t, status == exitFailed && strings.Contains(stderr, `kind "x"`), "refused: status %d, %s", status, stderr)
-	for _, args := range [][]string{{"star"}, {"--limit", "-1"}} {
-		status, _, _ := execute(t, append([]string{"events"}, args...)...)
-		verify.That(t, status == exitUsage, "%v: status %d", args, status)
-	}
+	prints(t, exitFailed, `kind "x"`, "events", "--follow", "--admin", refusing)
+	prints(t, exitUsage, "", "events", "star")
+	prints(t, exitUsage, "", "events", "--limit", "-1")
 }

@@ -173,12 +173,8 @@ func (i *image) run() *container {
 	})
 	c.await("the listeners", func() bool { return c.address("admin") != "" && c.address("web") != "" })
 	c.await("readiness", func() bool {
-		response, err := http.Get("http://" + c.address("admin") + "/readyz")
-		if err != nil {
-			return false
-		}
-		response.Body.Close()
-		return response.StatusCode == http.StatusOK
+		status, _ := tryGet("http://" + c.address("admin") + "/readyz")
+		return status == http.StatusOK
 	})
 	return c
 }
@@ -212,22 +208,9 @@ func (c *container) signal(s os.Signal) {
 	verify.NoError(c.t, c.cmd.Process.Signal(s))
 }
 
-// wait returns the exit status.
-func (c *container) wait() int {
-	c.t.Helper()
-	select {
-	case <-c.exited:
-		return c.cmd.ProcessState.ExitCode()
-	case <-time.After(patience):
-		c.t.Fatal("the process does not end")
-		return -1
-	}
-}
-
 // configuration returns a configuration with a static peer and free ports.
-func configuration(peer, more string) string {
-	return fmt.Sprintf("listeners: [{ name: web, address: '127.0.0.1:0' }]\nadmin: { address: '127.0.0.1:0' }\n"+
-		"services: { a: { peers: [%q], timeouts: { response_header: 1h } } }\nroutes: [{ service: a }]\n%s", peer, more)
+func configuration(peer string) string {
+	return "listeners: [{ name: web, address: '127.0.0.1:0' }]\nadmin: { address: '127.0.0.1:0' }\n" + static(peer)
 }
 
 func TestReleaseIsStatic(t *testing.T) {
@@ -280,24 +263,14 @@ func TestImageServesReloadsAndStops(t *testing.T) {
 	t.Parallel()
 	long.Test(t)
 	origin := func(name string) string {
-		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) }))
-		t.Cleanup(server.Close)
-		return server.Listener.Addr().String()
+		return serveHandler(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) })
 	}
 	one, two := origin("one"), origin("two")
-	i := newImage(t, configuration(one, ""))
+	i := newImage(t, configuration(one))
 	c := i.run()
-	get := func() string {
-		response, err := http.Get("http://" + c.address("web") + "/")
-		if err != nil {
-			return err.Error()
-		}
-		defer response.Body.Close()
-		body, _ := io.ReadAll(response.Body)
-		return string(body)
-	}
+	get := func() string { _, body := tryGet("http://" + c.address("web") + "/"); return body }
 	verify.Equal(t, get(), "one", "get()")
-	i.configure(configuration(two, ""))
+	i.configure(configuration(two))
 	c.await("the other peer answers", func() bool { return get() == "two" })
 	c.signal(syscall.SIGHUP) // the file is unchanged: only the signal causes a reload
 	c.await("the reload", func() bool { return strings.Contains(c.log.String(), "configuration unchanged") })
@@ -305,14 +278,17 @@ func TestImageServesReloadsAndStops(t *testing.T) {
 	c.await("the invalid file is refused", func() bool { return strings.Contains(c.log.String(), `"in_use":`) })
 	verify.Equal(t, get(), "two", "get()")
 	c.signal(syscall.SIGTERM)
-	verify.Equal(t, c.wait(), 0, "status")
-	log := c.log.String()
-	verify.That(t, !strings.Contains(log, "panic"), "log:\n%s", log)
+	select {
+	case <-c.exited:
+		verify.Equal(t, c.cmd.ProcessState.ExitCode(), 0, "status")
+	case <-time.After(patience):
+		t.Fatal("the process does not end")
+	}
+	verify.That(t, !strings.Contains(c.log.String(), "panic"), "log:\n%s", c.log)
 }
 
 func TestSecondSignalCuts(t *testing.T) {
 	t.Parallel()
-	long.Test(t)
 	arrived := make(chan struct{})
 	ctx, finish := context.WithCancel(context.Background())
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -321,25 +297,21 @@ func TestSecondSignalCuts(t *testing.T) {
 	}))
 	defer server.Close()
 	defer finish()
-	c := newImage(t, configuration(server.Listener.Addr().String(), "shutdown: { grace: 1h }\n")).run()
+	s := startServing(t, "shutdown: { grace: 1h }\n"+static(server.URL))
 	cut := make(chan struct{})
 	go func() {
 		defer close(cut)
-		response, err := http.Get("http://" + c.address("web") + "/")
-		if err == nil {
-			response.Body.Close()
-		}
+		tryGet("http://" + s.address + "/")
 	}()
 	<-arrived
-	c.signal(syscall.SIGTERM)
-	c.await("it is stopping", func() bool { return strings.Contains(c.log.String(), `"connections":`) })
+	s.signal(syscall.SIGTERM)
+	s.awaitLog(`"connections":`)
 	select {
-	case <-c.exited:
+	case <-cut:
 		t.Fatal("the first signal did not wait for the request in flight")
 	case <-time.After(100 * time.Millisecond):
 	}
-	c.signal(syscall.SIGTERM)
-	verify.Equal(t, c.wait(), 0, "status")
+	s.end()
 	<-cut
 }
 
@@ -347,10 +319,8 @@ func TestPortInUse(t *testing.T) {
 	t.Parallel()
 	taken := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	defer taken.Close()
-	text := strings.Replace(configuration("127.0.0.1:1", ""), "127.0.0.1:0", taken.Addr().String(), 1)
-	file := writeFile(t, "a.yaml", text)
-	output, err := exec.Command("env", envRole+"=sluice", os.Args[0], "run", "--config", file).CombinedOutput()
-	want := fmt.Sprintf("sluice: listener \"web\": %s is in use by another process\n", taken.Addr())
-	exit := new(exec.ExitError)
-	verify.That(t, errors.As(err, &exit) && exit.ExitCode() == exitFailed && string(output) == want, "%v: %s", err, output)
+	s := newServing(t, "", "")
+	s.address = taken.Addr().String()
+	s.configure(static("http://127.0.0.1:1"))
+	verify.Equal(t, failsToStart(t, s.command), fmt.Sprintf("sluice: listener \"web\": %s is in use by another process\n", taken.Addr()), "the output")
 }

@@ -65,9 +65,7 @@ func TestPeersOfARunningSluice(t *testing.T) {
 	var peers []admin.Peer
 	err := json.Unmarshal([]byte(stdout), &peers)
 	verify.That(t, err == nil && status == exitOK && len(peers) == 1 && peers[0].ID == "b-1", "status %d, %v\n%s%s", status, err, stdout, stderr)
-	status, stdout, stderr = execute(t, "peers", "--admin", address)
-	want := "sluice: admin API at " + address + ": a valid token is needed\n"
-	verify.That(t, status == exitFailed && stdout == "" && stderr == want, "status %d\n%s%s", status, stdout, stderr)
+	commandsTo(t, address)(exitFailed, "sluice: admin API at "+address+": a valid token is needed\n", "peers")
 }
 
 // Before the first answer of what lists the instances there are no peers, and nobody knows
@@ -118,7 +116,5 @@ func TestPeersOfServicesOfWhichNothingIsKnown(t *testing.T) {
 }
 
 func TestPeersWithoutSluice(t *testing.T) {
-	status, _, stderr := execute(t, "peers", "--admin", nowhere)
-	want := "sluice: no sluice answers at " + nowhere + ": is it running? (--admin sets the address)\n"
-	verify.That(t, status == exitFailed && stderr == want, "status %d: %s", status, stderr)
+	commandsTo(t, nowhere)(exitFailed, "sluice: no sluice answers at "+nowhere+": is it running? (--admin sets the address)\n", "peers")
 }

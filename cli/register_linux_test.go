@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -60,6 +59,13 @@ func runApp(address string) {
 	}
 }
 
+// sluiceCommand returns a command of sluice.
+func sluiceCommand(args ...string) *exec.Cmd {
+	command := exec.Command(os.Args[0], args...)
+	command.Env = append(os.Environ(), envRole+"=sluice")
+	return command
+}
+
 // registered is a running "sluice register".
 type registered struct {
 	t       *testing.T
@@ -84,8 +90,7 @@ func startRegister(t *testing.T, consulURL string, flags, command []string) *reg
 		}
 		args = append(args, strings.ReplaceAll(part, "%APP%", fmt.Sprintf("%s=app %s 127.0.0.1:%s", envRole, os.Args[0], r.port)))
 	}
-	r.command = exec.Command(os.Args[0], args...)
-	r.command.Env = append(os.Environ(), envRole+"=sluice")
+	r.command = sluiceCommand(args...)
 	r.command.Stdout, r.command.Stderr = r.output, r.output
 	verify.NoError(t, r.command.Start())
 	go func() {
@@ -141,12 +146,8 @@ func (r *registered) appPID() (pid int) {
 
 // answers reports whether the app answers.
 func (r *registered) answers() bool {
-	response, err := http.Get("http://127.0.0.1:" + r.port)
-	if err != nil {
-		return false
-	}
-	response.Body.Close()
-	return true
+	status, _ := tryGet("http://127.0.0.1:" + r.port)
+	return status != 0
 }
 
 // passingStars returns the ids of the instances in Consul that pass.
@@ -174,8 +175,7 @@ func TestRegisterInConsul(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
 	r := startRegister(t, agent.URL(), []string{"--http", "/", "--drain", "1h"}, []string{"%APP%"})
 	awaitStars(t, agent, r.id())
-	command := exec.Command(os.Args[0], "register", "--name", "star", "--port", r.port, "--address", "127.0.0.1", "--consul", agent.URL(), "false")
-	command.Env = append(os.Environ(), envRole+"=sluice")
+	command := sluiceCommand("register", "--name", "star", "--port", r.port, "--address", "127.0.0.1", "--consul", agent.URL(), "false")
 	out, err := command.CombinedOutput()
 	want := "sluice: another process listens at 127.0.0.1:" + r.port + " already: want a free port\n"
 	verify.That(t, command.ProcessState.ExitCode() == exitFailed && string(out) == want, "got %q, %v", out, err)
@@ -225,8 +225,7 @@ func TestRegisterPassesTheStatusOn(t *testing.T) {
 
 func TestRegisterPassesTheInputOn(t *testing.T) {
 	t.Parallel()
-	command := exec.Command(os.Args[0], "register", "--name", "star", "--port", "1", "--ttl", "--consul", noConsul, "--log", "off", "cat", "-u")
-	command.Env = append(os.Environ(), envRole+"=sluice")
+	command := sluiceCommand("register", "--name", "star", "--port", "1", "--ttl", "--consul", noConsul, "--log", "off", "cat", "-u")
 	command.Stdin = strings.NewReader("hello\n")
 	out, err := command.CombinedOutput()
 	verify.That(t, err == nil && string(out) == "hello\n", "got %q, %v", out, err)
@@ -239,8 +238,8 @@ func TestRegisterKeepsItsTokenToItself(t *testing.T) {
 	verify.NoError(t, os.WriteFile(file, []byte("secret"), 0o600))
 	const show = `echo "${CONSUL_HTTP_TOKEN-none} ${CONSUL_HTTP_TOKEN_FILE-none} ${CONSUL_HTTP_AUTH-none} ${CONSUL_HTTP_ADDR-none}"`
 	for flag, want := range map[string]string{"--pass-token=false": "none none none http://x", "--pass-token": "secret " + file + " user http://x"} {
-		command := exec.Command(os.Args[0], "register", "--name", "star", "--port", "1", "--ttl", "--consul", noConsul, "--log", "off", flag, "--", "sh", "-c", show)
-		command.Env = append(os.Environ(), envRole+"=sluice", "CONSUL_HTTP_TOKEN=secret", "CONSUL_HTTP_TOKEN_FILE="+file, "CONSUL_HTTP_AUTH=user", "CONSUL_HTTP_ADDR=http://x")
+		command := sluiceCommand("register", "--name", "star", "--port", "1", "--ttl", "--consul", noConsul, "--log", "off", flag, "--", "sh", "-c", show)
+		command.Env = append(command.Env, "CONSUL_HTTP_TOKEN=secret", "CONSUL_HTTP_TOKEN_FILE="+file, "CONSUL_HTTP_AUTH=user", "CONSUL_HTTP_ADDR=http://x")
 		out, err := command.CombinedOutput()
 		verify.That(t, err == nil && strings.TrimSpace(string(out)) == want, "%s: the app got %q, %v, want %q", flag, out, err, want)
 	}
@@ -319,8 +318,6 @@ func TestRegisterRefusals(t *testing.T) {
 		{[]string{"--name", "a b", "--port", "70000", "--", "true"}, `sluice: name "a b": want`},
 		{append(someFlags, "--deregister-after", "1s", "--", "true"), "deregister after 1s: want at least 1m0s"},
 	} {
-		var out strings.Builder
-		status := Run(append([]string{"register"}, c.args...), io.Discard, &out)
-		verify.That(t, status == exitUsage && strings.Contains(out.String(), c.want), "%q: status %d, %q", c.args, status, out.String())
+		prints(t, exitUsage, c.want, append([]string{"register"}, c.args...)...)
 	}
 }

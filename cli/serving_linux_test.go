@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"os"
@@ -46,8 +47,7 @@ func startServing(t *testing.T, text string) *serving {
 func startListening(t *testing.T, listeners, text string) *serving {
 	t.Helper()
 	s := newServing(t, listeners, text)
-	s.start()
-	s.pid = awaitPID(t, s.pidFile, 0)
+	s.serve()
 	return s
 }
 
@@ -84,6 +84,13 @@ func (s *serving) start() {
 			s.t.Logf("log:\n%s", s.log())
 		}
 	})
+}
+
+// serve is start, and waits until the process serves.
+func (s *serving) serve() {
+	s.t.Helper()
+	s.start()
+	s.pid = awaitPID(s.t, s.pidFile, 0)
 }
 
 // configure writes the configuration of the next process: text with the listeners.
@@ -157,6 +164,53 @@ func awaitPID(t *testing.T, file string, old int) (pid int) {
 		return err == nil && pid != old
 	})
 	return pid
+}
+
+// awaitLog waits until the log has a text.
+func (s *serving) awaitLog(text string) {
+	s.t.Helper()
+	awaitThat(s.t, "the log has "+text, func() bool { return strings.Contains(s.log(), text) })
+}
+
+// tryGet returns the answer to a request. Without one, the status is 0.
+func tryGet(url string) (status int, body string) {
+	r, err := (&http.Client{Timeout: patience}).Get(url)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return r.StatusCode, string(text)
+}
+
+// get is tryGet, but there must be an answer.
+func (s *serving) get(url string) (status int, body string) {
+	s.t.Helper()
+	status, body = tryGet(url)
+	verify.Require(s.t, status != 0, "%s: %s", url, body)
+	return status, body
+}
+
+// listens reports whether a connection to the address is accepted.
+func listens(network, address string) bool {
+	conn, err := net.Dial(network, address)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
+}
+
+// failsToStart runs a command that must end with the status of a failure, and returns what it has written.
+func failsToStart(t *testing.T, command *exec.Cmd) (output string) {
+	t.Helper()
+	stuck := time.AfterFunc(patience, func() { _ = command.Process.Kill() })
+	defer stuck.Stop()
+	text, err := command.CombinedOutput()
+	verify.That(t, command.ProcessState.ExitCode() == exitFailed, "%v: %s", err, text)
+	return string(text)
 }
 
 // awaitThat waits until condition returns true.

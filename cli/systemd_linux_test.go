@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,7 +16,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"sluice/test/verify"
 )
@@ -33,9 +31,7 @@ type serviceManager struct {
 
 func startServiceManager(t *testing.T) *serviceManager {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sluice-") // not t.TempDir: the address of a socket is short
-	verify.NoError(t, err)
-	m := &serviceManager{t: t, address: filepath.Join(dir, "notify")}
+	m := &serviceManager{t: t, address: filepath.Join(shortDir(t), "notify")}
 	socket := verify.Result(net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.address, Net: "unixgram"})).Must(t)
 	var receiving sync.WaitGroup
 	receiving.Go(func() {
@@ -52,7 +48,6 @@ func startServiceManager(t *testing.T) *serviceManager {
 	t.Cleanup(func() {
 		socket.Close()
 		receiving.Wait()
-		os.RemoveAll(dir)
 		if t.Failed() {
 			t.Logf("messages: %q", m.since(0))
 		}
@@ -125,14 +120,11 @@ func TestUnderSystemd(t *testing.T) {
 	s.start()
 	get := func() {
 		t.Helper()
-		r := verify.Result(http.Get("http://" + s.address + "/")).Must(t)
-		defer r.Body.Close()
-		body, err := io.ReadAll(r.Body)
-		verify.That(t, string(body) == "ok", "%d %s, %v", r.StatusCode, body, err)
+		_, body := s.get("http://" + s.address + "/")
+		verify.Equal(t, body, "ok", "the answer")
 	}
 	_, n := m.await(0, "READY=1\nSTATUS=Serves")
-	r, err := http.Get("http://" + s.admin + "/readyz")
-	verify.That(t, err == nil && r.StatusCode == http.StatusOK, "READY=1, but /readyz: %v, %v", r, err)
+	verify.That(t, s.ready(), "READY=1, but it is not ready")
 	get()
 	m.await(n, "WATCHDOG=1")
 	verify.Contains(t, s.log(), `"sockets":["spare (127.0.0.1:`, "no warning of the socket without a listener")
@@ -168,9 +160,7 @@ func TestUnderSystemd(t *testing.T) {
 	s.end()
 	m.await(0, "STOPPING=1", "EXTEND_TIMEOUT_USEC=44000000")
 	// Connections wait in systemd's socket for the next start.
-	conn, err := net.Dial("tcp", s.address)
-	verify.Require(t, err == nil, "systemd's socket has ended with the process: %v", err)
-	conn.Close()
+	verify.That(t, listens("tcp", s.address), "systemd's socket has ended with the process")
 }
 
 // A new process has each socket of systemd for its own listener, also if the configuration names no ports. A socket
@@ -200,22 +190,18 @@ func TestSocketsOfSystemdArePassedOn(t *testing.T) {
 	check := func() {
 		t.Helper()
 		for name, address := range addresses {
-			client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
-			r := verify.Result(client.Get("http://" + address + "/")).Must(t)
-			body, err := io.ReadAll(r.Body)
-			r.Body.Close()
-			verify.That(t, err == nil && string(body) == name, "the listener %s: %d %s, %v", name, r.StatusCode, body, err)
+			_, body := s.get("http://" + address + "/")
+			verify.Equal(t, body, name, "the listener %s", name)
 		}
 	}
 	listening("", "web")
 	m.activate(s.command, "web:more", []*os.File{web, more})
-	s.start()
-	s.pid = awaitPID(t, s.pidFile, 0)
+	s.serve()
 	taken := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
 	defer taken.Close()
 	listening(fmt.Sprintf("  - { name: taken, address: %q }\n", taken.Addr()), "web", "more")
 	s.signal(syscall.SIGHUP)
-	awaitThat(t, "the configuration is refused", func() bool { return strings.Contains(s.log(), "is in use by another process") })
+	s.awaitLog("is in use by another process")
 	listening("", "web")
 	s.replace()
 	listening("", "web", "more")
@@ -236,7 +222,7 @@ func TestSystemdWaitsForReadiness(t *testing.T) {
 	m.await(0, `STATUS=Waits for service "star": `, "connection refused")
 	s.pid = awaitPID(t, s.pidFile, 0)
 	s.signal(syscall.SIGHUP)
-	awaitThat(t, "it is reloaded", func() bool { return strings.Contains(s.log(), "configuration unchanged") })
+	s.awaitLog("configuration unchanged")
 	s.end()
 	m.await(0, "STOPPING=1")
 	for _, message := range m.since(0) {
@@ -254,20 +240,13 @@ func TestFailedStartKeepsTheSocketsOfSystemd(t *testing.T) {
 	s.write(fmt.Sprintf("listeners: [{ name: web, address: '127.0.0.1:0' }, { name: taken, address: %q }]\nadmin: { address: %q }\n", taken.Addr(), s.admin) + static("http://127.0.0.1:1"))
 	socket, address := listenAnywhere(t)
 	m.activate(s.command, "web", []*os.File{socket})
-	stuck := time.AfterFunc(patience, func() { _ = s.command.Process.Kill() })
-	output, err := s.command.CombinedOutput()
-	stuck.Stop()
-	verify.That(t, err != nil && strings.Contains(string(output), "is in use by another process"), "%v: %s", err, output)
-	conn, err := net.Dial("tcp", address)
-	verify.Require(t, err == nil, "systemd's socket has ended: %v", err)
-	conn.Close()
+	verify.Contains(t, failsToStart(t, s.command), "is in use by another process", "the output")
+	verify.That(t, listens("tcp", address), "systemd's socket has ended")
 }
 
 func TestWrongSocketsOfSystemd(t *testing.T) {
 	t.Parallel()
-	dir := verify.Result(os.MkdirTemp("", "sluice-")).Must(t)
-	defer os.RemoveAll(dir)
-	m := startServiceManager(t)
+	dir, m := shortDir(t), startServiceManager(t)
 	s := newServing(t, "", static("http://127.0.0.1:1"))
 	other := freeAddress(t)
 	for _, c := range []struct {
@@ -279,10 +258,6 @@ func TestWrongSocketsOfSystemd(t *testing.T) {
 	} {
 		command := exec.Command(s.command.Path, s.command.Args[1:]...)
 		m.activate(command, "web", []*os.File{listenFile(t, c.network, c.address)})
-		stuck := time.AfterFunc(patience, func() { _ = command.Process.Kill() })
-		output, err := command.CombinedOutput()
-		stuck.Stop()
-		exit := new(exec.ExitError)
-		verify.That(t, errors.As(err, &exit) && exit.ExitCode() == exitFailed && strings.Contains(string(output), c.want), "%v: %s, want %s", err, output, c.want)
+		verify.Contains(t, failsToStart(t, command), c.want, "the output")
 	}
 }

@@ -78,7 +78,5 @@ func TestTopInATerminal(t *testing.T) {
 
 func TestTopNeedsATerminal(t *testing.T) {
 	t.Parallel()
-	status, _, stderr := execute(t, "top")
-	want := "sluice: top needs a terminal: \"sluice peers\" writes to files and pipes\n"
-	verify.That(t, status == exitFailed && stderr == want, "status %d, %s", status, stderr)
+	prints(t, exitFailed, "sluice: top needs a terminal: \"sluice peers\" writes to files and pipes\n", "top")
 }

@@ -84,12 +84,8 @@ func (c *crowd) ask(s *serving) func(number int) (*http.Request, string) {
 
 // ready reports whether the status of /readyz is 200.
 func (s *serving) ready() bool {
-	r, err := http.Get("http://" + s.admin + "/readyz")
-	if err != nil {
-		return false
-	}
-	r.Body.Close()
-	return r.StatusCode == http.StatusOK
+	status, _ := tryGet("http://" + s.admin + "/readyz")
+	return status == http.StatusOK
 }
 
 // neighbour is another client on this machine, which sends each query to the agent on a new
@@ -168,13 +164,8 @@ func TestReplaceWithManyServices(t *testing.T) {
 }
 
 func (s *serving) metrics() string {
-	r, err := http.Get("http://" + s.admin + "/metrics")
-	if err != nil {
-		return ""
-	}
-	defer r.Body.Close()
-	body, _ := io.ReadAll(r.Body)
-	return string(body)
+	_, body := tryGet("http://" + s.admin + "/metrics")
+	return body
 }
 
 // change moves an instance, and waits until sluice uses the new address.
@@ -184,42 +175,7 @@ func (c *crowd) change(s *serving) {
 	c.t.Cleanup(moved.Close)
 	c.register(7, moved)
 	awaitThat(c.t, "the new address is used", func() bool {
-		r, err := http.Get("http://" + s.address + "/" + crowdService(7))
-		if err != nil {
-			return false
-		}
-		defer r.Body.Close()
-		body, _ := io.ReadAll(r.Body)
-		return string(body) == "moved"
+		_, body := tryGet("http://" + s.address + "/" + crowdService(7))
+		return body == "moved"
 	})
-}
-
-// Upgrades while Consul hangs, and then without Consul. No request fails, and the last
-// process watches Consul when it is available again.
-func TestReplaceWithoutConsul(t *testing.T) {
-	t.Parallel()
-	long.Test(t)
-	c := startCrowd(t, manyServices, 1)
-	s := startServing(t, c.configuration())
-	awaitThat(t, "readiness", s.ready)
-	l := startLoad(t, 6, c.ask(s))
-	l.more(100)
-	verify.NoError(t, c.agent.Pause())
-	s.replace()
-	l.more(manyServices)
-	s.replace()
-	l.more(manyServices)
-	verify.NoError(t, c.agent.Resume())
-	verify.NoError(t, c.agent.Kill())
-	s.replace()
-	l.more(manyServices)
-	verify.That(t, s.ready(), "not ready")
-	verify.NoError(t, c.agent.Launch(t.Context()))
-	for n := range manyServices {
-		c.register(n, c.origin)
-	}
-	l.more(manyServices)
-	l.stop()
-	c.change(s)
-	s.end()
 }

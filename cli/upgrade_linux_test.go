@@ -47,10 +47,7 @@ func TestReplaceUnderLoad(t *testing.T) {
 
 	// The last one stops, and then no process listens.
 	s.end()
-	if conn, err := net.Dial("tcp", s.address); err == nil {
-		conn.Close()
-		t.Error("a process still listens")
-	}
+	verify.That(t, !listens("tcp", s.address), "a process still listens")
 }
 
 // static returns a configuration with one peer.
@@ -68,23 +65,16 @@ func TestListenerIsRemovedWhileANewProcessStarts(t *testing.T) {
 	text := static("http://127.0.0.1:1")
 	s := startListening(t, fmt.Sprintf(", { name: more, address: %q }", more), text)
 	s.configure(strings.Replace(text, "services: {", fmt.Sprintf("services: { hanging: { peers: [%q], health: { active: { timeout: 5m, must_pass_first: true } } },", hanging.Addr()), 1))
-	awaitThat(t, "the configuration is applied", func() bool { return strings.Contains(s.log(), "configuration applied") })
-	listens := func() bool {
-		conn, err := net.Dial("tcp", more)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	}
+	s.awaitLog("configuration applied")
 	old := s.pid
 	s.signal(syscall.SIGUSR2)
-	awaitThat(t, "the new process starts", func() bool { return strings.Contains(s.log(), "state of the old process adopted") })
-	verify.That(t, listens(), "the listener is closed before its removal")
+	s.awaitLog("state of the old process adopted")
+	verify.That(t, listens("tcp", more), "the listener is closed before its removal")
 	s.listeners = ""
 	s.configure(text) // nothing to wait for any more
 	s.pid = awaitPID(t, s.pidFile, old)
 	s.awaitEnd(old)
-	awaitThat(t, "the removed listener is closed", func() bool { return !listens() })
+	awaitThat(t, "the removed listener is closed", func() bool { return !listens("tcp", more) })
 	s.end()
 }
 
@@ -94,18 +84,17 @@ func TestReplaceWithoutAPIDFile(t *testing.T) {
 	m := startServiceManager(t) // which knows the new process
 	s := newServing(t, "", static("http://127.0.0.1:1"))
 	m.activate(s.command, "", nil)
-	s.start()
-	s.pid = awaitPID(t, s.pidFile, 0)
+	s.serve()
 	verify.NoError(t, os.Remove(s.pidFile))
 	verify.NoError(t, os.MkdirAll(filepath.Join(s.pidFile, "in the way"), 0o700))
 	old := s.pid
 	s.signal(syscall.SIGUSR2)
 	message, _ := m.await(0, "MAINPID=")
-	awaitThat(t, "the old process is replaced", func() bool { return strings.Contains(s.log(), "replaced by a new process") })
+	s.awaitLog("replaced by a new process")
 	_, err := fmt.Sscanf(message, "MAINPID=%d", &s.pid)
 	verify.NoError(t, err)
 	s.awaitEnd(old)
-	awaitThat(t, "the log has the error", func() bool { return strings.Contains(s.log(), "write the pid file") })
+	s.awaitLog("write the pid file")
 	s.end()
 }
 
@@ -116,10 +105,8 @@ func TestNoRequestReachesAnInheritedListener(t *testing.T) {
 	for _, own := range []string{s.admin, s.address} {
 		s.configure(static("http://" + own))
 		s.replace()
-		r := verify.Result(http.Get("http://" + s.address + "/api/peers")).Must(t)
-		body, err := io.ReadAll(r.Body)
-		r.Body.Close()
-		verify.That(t, err == nil && r.StatusCode == http.StatusServiceUnavailable, "a peer at %s: %d %s, %v", own, r.StatusCode, body, err)
+		status, body := s.get("http://" + s.address + "/api/peers")
+		verify.That(t, status == http.StatusServiceUnavailable, "a peer at %s: %d %s", own, status, body)
 	}
 	s.end()
 }

@@ -58,8 +58,7 @@ func TestReplaceWithOrders(t *testing.T) {
 			s.adminKeys = inAdmin
 			s.configure(fmt.Sprintf("consul: { addresses: [%q], wait: 1s%s }\ndiscovery: { snapshot: %q }\nservices: { star: { consul: {}, balance: { policy: round_robin } } }\nroutes: [{ service: star }]\n",
 				agent.URL(), inConsul, filepath.Join(dir, "snapshot")))
-			s.start()
-			s.pid = awaitPID(t, s.pidFile, 0)
+			s.serve()
 			peer := func(i int) admin.Peer {
 				for _, p := range get[[]admin.Peer](s, "/api/peers") {
 					if p.ID == fmt.Sprint("star-", i) {
@@ -114,11 +113,8 @@ func TestReplaceWithOrders(t *testing.T) {
 			}
 			s.restart()
 			for range 50 {
-				if r, err := http.Get("http://" + s.address + "/"); err != nil || r.StatusCode != http.StatusOK {
-					t.Fatalf("after a restart: %v, %v", r, err)
-				} else {
-					r.Body.Close()
-				}
+				status, body := s.get("http://" + s.address + "/")
+				verify.Require(t, status == http.StatusOK, "after a restart: %d %s", status, body)
 			}
 			inForce("after a restart")
 
