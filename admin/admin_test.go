@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -157,68 +158,52 @@ func handlerOf(o Options) http.Handler { return New(complete(o)) }
 
 // complete sets the views that a test does not use to empty ones.
 func complete(o Options) Options {
-	if o.Documents == nil {
-		o.Documents = documents{new(config.History)}
-	}
-	if o.Events == nil {
-		o.Events = events.New()
-	}
-	if o.Pools == nil {
-		o.Pools = func() []*balancer.Pool { return nil }
-	}
+	setMissing(reflect.ValueOf(&o).Elem(), reflect.ValueOf(Options{
+		Process: Process{
+			LogLevel:     func() operator.LogLevel { return operator.LogLevel{Level: "info", Configured: "info"} },
+			Ready:        func() (bool, []string) { return true, nil },
+			Certificates: func() []certificates.Usage { return nil },
+		},
+		Services: Services{
+			Pools:   poolsOf(),
+			Watches: func() []discovery.WatchStatus { return nil },
+			Health:  func() map[string]healthcheck.Stats { return nil },
+			Consul:  func(context.Context, string) (ConsulAnswer, error) { return ConsulAnswer{}, ErrNotInConsul },
+			Catalog: func() (consulsource.CatalogStatus, bool) { return consulsource.CatalogStatus{}, false },
+		},
+		Routes: Routes{
+			Table:     func() *route.Table { return new(route.Table) },
+			Tags:      func() claim.Result { return claim.Result{} },
+			Effective: func() *config.Config { return nil },
+		},
+		Fleet: Fleet{
+			Registration: func() registration.Status { return registration.Status{} },
+			Replica:      func() fleet.Replica { return fleet.Replica{Pending: []string{}, Parts: map[string]string{}} },
+			Replicas:     func(context.Context) fleet.Report { return fleet.Report{} },
+		},
+		Documents: documents{new(config.History)},
+		Shares:    Shares{Splits: func() []release.State { return []release.State{} }},
+		Events:    events.New(),
+		Metrics:   prometheus.NewRegistry(),
+		Tokens:    func() Tokens { return Tokens{} },
+	}))
 	if o.Series == nil {
 		o.Series = series.NewRecorder(o.Pools)
-	}
-	if o.Splits == nil {
-		o.Splits = func() []release.State { return []release.State{} }
-	}
-	if o.LogLevel == nil {
-		o.LogLevel = func() operator.LogLevel { return operator.LogLevel{Level: "info", Configured: "info"} }
 	}
 	if o.Orders == nil {
 		o.Orders = operatortest.Obey(o.Pools)
 	}
-	if o.Watches == nil {
-		o.Watches = func() []discovery.WatchStatus { return nil }
-	}
-	if o.Table == nil {
-		o.Table = func() *route.Table { return new(route.Table) }
-	}
-	if o.Consul == nil {
-		o.Consul = func(context.Context, string) (ConsulAnswer, error) { return ConsulAnswer{}, ErrNotInConsul }
-	}
-	if o.Tags == nil {
-		o.Tags = func() claim.Result { return claim.Result{} }
-	}
-	if o.Effective == nil {
-		o.Effective = func() *config.Config { return nil }
-	}
-	if o.Catalog == nil {
-		o.Catalog = func() (consulsource.CatalogStatus, bool) { return consulsource.CatalogStatus{}, false }
-	}
-	if o.Registration == nil {
-		o.Registration = func() registration.Status { return registration.Status{} }
-	}
-	if o.Replica == nil {
-		o.Replica = func() fleet.Replica { return fleet.Replica{Pending: []string{}, Parts: map[string]string{}} }
-	}
-	if o.Replicas == nil {
-		o.Replicas = func(context.Context) fleet.Report { return fleet.Report{} }
-	}
-	if o.Ready == nil {
-		o.Ready = func() (bool, []string) { return true, nil }
-	}
-	if o.Health == nil {
-		o.Health = func() map[string]healthcheck.Stats { return nil }
-	}
-	if o.Certificates == nil {
-		o.Certificates = func() []certificates.Usage { return nil }
-	}
-	if o.Metrics == nil {
-		o.Metrics = prometheus.NewRegistry()
-	}
-	if o.Tokens == nil {
-		o.Tokens = func() Tokens { return Tokens{} }
-	}
 	return o
+}
+
+// setMissing sets the fields of a struct that have no value, also those of embedded ones, to the values of others.
+func setMissing(v, others reflect.Value) {
+	for i := range v.NumField() {
+		switch f := v.Field(i); {
+		case f.Kind() == reflect.Struct && v.Type().Field(i).Anonymous:
+			setMissing(f, others.Field(i))
+		case f.IsZero():
+			f.Set(others.Field(i))
+		}
+	}
 }

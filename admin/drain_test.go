@@ -20,30 +20,49 @@ func post(t testing.TB, h http.Handler, path string, header ...string) (int, str
 	return ask(t, h, http.MethodPost, "http://127.0.0.1:8081"+path, header...)
 }
 
+// obeyed gives an order, which must be accepted, and returns the answer.
+func obeyed(t testing.TB, h http.Handler, path string) Operated {
+	t.Helper()
+	status, body := post(t, h, path)
+	verify.Require(t, status == http.StatusOK, "%s: got %d %s", path, status, body)
+	return decode[Operated](t, body)
+}
+
+// refused gives an order, which must be refused with a status and a reason, and returns that.
+func refused(t testing.TB, h http.Handler, path string, want int, header ...string) (reason string) {
+	t.Helper()
+	status, body := post(t, h, path, header...)
+	reason = errorOf(t, body)
+	verify.That(t, status == want && reason != "", "%s %q: got %d %s, want %d", path, header, status, body, want)
+	return reason
+}
+
+// starOf returns a service star, and an API with it.
+func starOf(t testing.TB, set ...discovery.Instance) (*balancer.Pool, http.Handler) {
+	t.Helper()
+	pool := newPool(t, "star", set...)
+	return pool, handlerOf(Options{Services: Services{Pools: poolsOf(pool)}})
+}
+
 func TestDrainAndEnable(t *testing.T) {
 	pool := newPool(t, "star", instance("star", "a", "10.0.0.1"), instance("star", "b/1 ü", "10.0.0.2"))
 	h := handlerOf(Options{Services: Services{Pools: poolsOf(newPool(t, "other", instance("star", "a", "10.0.0.1")), pool)}})
 	flying := []balancer.Token{pick(t, pool), pick(t, pool)}
 
-	status, body := post(t, h, "/api/peers/star/b%2F1%20%C3%BC/drain?why=new+disk")
-	if got := decode[Operated](t, body); status != http.StatusOK || got.Peer == nil || got.Peer.State != "draining" ||
-		got.ID != "b/1 ü" || got.Node != "n" || got.Address != "10.0.0.2:80" || !slices.Equal(got.Peer.Reasons, []string{"drain: new disk"}) {
-		t.Errorf("got %d %s", status, body)
-	}
+	got := obeyed(t, h, "/api/peers/star/b%2F1%20%C3%BC/drain?why=new+disk")
+	verify.That(t, got.Peer != nil && got.Peer.State == "draining" && got.ID == "b/1 ü" && got.Node == "n" && got.Address == "10.0.0.2:80" && slices.Equal(got.Peer.Reasons, []string{"drain: new disk"}), "got %+v", got)
 	for range 20 {
 		token := pick(t, pool)
 		verify.Require(t, token.Peer.ID.ID == "a", "picked %v", token.Peer)
 		token.Done(balancer.Outcome{})
 	}
-	status, body = post(t, h, "/api/peers/star/a/drain")
-	verify.That(t, status == http.StatusOK && strings.Contains(body, "drain: by an operator"), "got %d %s", status, body)
+	verify.Slices(t, obeyed(t, h, "/api/peers/star/a/drain").Peer.Reasons, []string{"drain: by an operator"}, "reasons")
 	for _, token := range flying {
 		token.Done(balancer.Outcome{})
 	}
-	status, body = post(t, h, "/api/peers/star/a/enable")
-	verify.That(t, status == http.StatusOK && decode[Operated](t, body).Peer.State == "up", "got %d %s", status, body)
-	status, body = post(t, h, "/api/peers/star/a/enable")
-	verify.That(t, status == http.StatusOK, "enable again: got %d %s", status, body)
+	for range 2 {
+		verify.Equal(t, obeyed(t, h, "/api/peers/star/a/enable").Peer.State, "up", "the peer")
+	}
 	verify.Equal(t, peerNamed(t, h, "other", "a").State, "up", "the peer of the same id in another service")
 }
 
@@ -54,16 +73,14 @@ func TestOrdersAboutAServiceWithAnotherName(t *testing.T) {
 	for _, tt := range []struct{ order, state string }{
 		{"drain", "draining"}, {"weight?weight=3", "draining"}, {"enable", "up"}, {"weight/release", "up"},
 	} {
-		status, body := post(t, h, "/api/peers/blue/a/"+tt.order)
-		got := decode[Operated](t, body)
-		verify.That(t, status == http.StatusOK && got.Service == "blue" && got.Peer != nil && got.Peer.State == tt.state, "%s: got %d %s", tt.order, status, body)
+		got := obeyed(t, h, "/api/peers/blue/a/"+tt.order)
+		verify.That(t, got.Service == "blue" && got.Peer != nil && got.Peer.State == tt.state, "%s: got %+v", tt.order, got)
 	}
 	post(t, h, "/api/peers/blue/a/drain")
 	pool.Apply([]discovery.Instance{instance("star", "b", "10.0.0.2")})
 	s := getJSON[[]Service](t, h, "/api/services")[0]
 	verify.That(t, len(s.StandingDrains) == 1, "the drain of an absent instance: %+v", s.StandingDrains)
-	status, body := post(t, h, "/api/peers/blue/a/enable")
-	verify.That(t, status == http.StatusOK && decode[Operated](t, body).Peer == nil, "enable an absent instance: got %d %s", status, body)
+	verify.That(t, obeyed(t, h, "/api/peers/blue/a/enable").Peer == nil, "an absent instance is a peer")
 }
 
 func peerNamed(t *testing.T, h http.Handler, service, id string) Peer {
@@ -81,33 +98,27 @@ func peerNamed(t *testing.T, h http.Handler, service, id string) Peer {
 func TestAnOrderMustMatchOnePeer(t *testing.T) {
 	first, second := instance("star", "star", "10.0.0.1"), instance("star", "star", "10.0.0.2")
 	second.Node = "m"
-	h := handlerOf(Options{Services: Services{Pools: poolsOf(newPool(t, "star", first, second))}})
-	status, body := post(t, h, "/api/peers/star/star/drain")
+	_, h := starOf(t, first, second)
 	want := `service "star" has several peers "star": choose one with ?node= or ?address= (n 10.0.0.1:80, m 10.0.0.2:80)`
-	verify.That(t, status == http.StatusConflict && errorOf(t, body) == want, "got %d %s, want %s", status, body, want)
+	verify.Equal(t, refused(t, h, "/api/peers/star/star/drain", http.StatusConflict), want, "the reason")
 	for _, p := range getJSON[[]Peer](t, h, "/api/peers") {
 		verify.Equal(t, p.State, "up", "%s", p.Address)
 	}
 	for query, address := range map[string]string{"node=m": "10.0.0.2:80", "address=10.0.0.1:80": "10.0.0.1:80"} {
-		status, body := post(t, h, "/api/peers/star/star/drain?"+query)
-		verify.That(t, status == http.StatusOK && decode[Operated](t, body).Peer.Address == address, "%s: got %d %s", query, status, body)
+		verify.Equal(t, obeyed(t, h, "/api/peers/star/star/drain?"+query).Peer.Address, address, "%s", query)
 	}
 }
 
 func TestADrainOfAnAbsentInstanceIsListedAndEnded(t *testing.T) {
-	a := instance("star", "a", "10.0.0.1")
-	pool := newPool(t, "star", a)
-	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}})
+	pool, h := starOf(t, instance("star", "a", "10.0.0.1"))
 	post(t, h, "/api/peers/star/a/drain?why=upgrade")
 	pool.Apply(nil)
 	drains := getJSON[[]Service](t, h, "/api/services")[0].StandingDrains
 	verify.Require(t, len(drains) == 1 && !drains[0].Since.IsZero(), "standing drains %+v", drains)
 	d := drains[0]
 	verify.That(t, d.ID == "a" && d.Node == "n" && d.Address == "10.0.0.1:80" && d.Why == "upgrade", "standing drain %+v", d)
-	status, body := post(t, h, "/api/peers/star/a/drain")
-	verify.That(t, status == http.StatusNotFound, "drain of an absent instance: got %d %s", status, body)
-	status, body = post(t, h, "/api/peers/star/a/enable")
-	verify.That(t, status == http.StatusOK && decode[Operated](t, body).Peer == nil, "enable: got %d %s", status, body)
+	refused(t, h, "/api/peers/star/a/drain", http.StatusNotFound)
+	verify.That(t, obeyed(t, h, "/api/peers/star/a/enable").Peer == nil, "an absent instance is a peer")
 	drains = getJSON[[]Service](t, h, "/api/services")[0].StandingDrains
 	verify.That(t, len(drains) == 0, "standing drains %+v after enable", drains)
 }
@@ -117,37 +128,35 @@ func TestRefusedOrders(t *testing.T) {
 	pool := newPool(t, "star", instance("star", "a", "10.0.0.1"))
 	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}, Tokens: func() Tokens { return Tokens{Operate: token} }})
 	const path = "/api/peers/star/a/drain"
-	expect := func(what string, want, got int, body string) {
-		t.Helper()
-		verify.Equal(t, got, want, "%s: %s", what, body)
-		verify.That(t, errorOf(t, body) != "", "%s: no reason in %s", what, body)
-		verify.Require(t, len(pool.Snapshot().Eligible) == 1, "%s: the peer was drained", what)
+	for _, test := range []struct {
+		what, path string
+		want       int
+		header     []string
+	}{
+		{"no such service", "/api/peers/nope/a/drain", http.StatusNotFound, nil},
+		{"no such peer", "/api/peers/star/b/drain", http.StatusNotFound, nil},
+		{"no such node", path + "?node=elsewhere", http.StatusNotFound, nil},
+		{"long reason", path + "?why=" + strings.Repeat("x", operator.MaxText+1), http.StatusBadRequest, nil},
+		{"reason with an escape", path + "?why=a%1b[2J", http.StatusBadRequest, nil},
+		{"another site", path, http.StatusForbidden, []string{"Sec-Fetch-Site", "cross-site"}},
+		{"another origin", path, http.StatusForbidden, []string{"Origin", "https://evil.example"}},
+		{"no token", path, http.StatusUnauthorized, nil},
+		{"wrong token", path, http.StatusUnauthorized, []string{"Authorization", "Bearer s3cret2"}},
+	} {
+		if token = ""; test.want == http.StatusUnauthorized {
+			token = "s3cret"
+		}
+		refused(t, h, test.path, test.want, test.header...)
+		verify.Require(t, len(pool.Snapshot().Eligible) == 1, "%s: the peer was drained", test.what)
 	}
-	status, body := post(t, h, "/api/peers/nope/a/drain")
-	expect("no such service", http.StatusNotFound, status, body)
-	status, body = post(t, h, "/api/peers/star/b/drain")
-	expect("no such peer", http.StatusNotFound, status, body)
-	status, body = post(t, h, path+"?node=elsewhere")
-	expect("no such node", http.StatusNotFound, status, body)
-	status, body = post(t, h, path+"?why="+strings.Repeat("x", operator.MaxText+1))
-	expect("long reason", http.StatusBadRequest, status, body)
-	status, body = post(t, h, path+"?why=a%1b[2J")
-	expect("reason with an escape", http.StatusBadRequest, status, body)
-	status, body = get(t, h, "http://127.0.0.1:8081"+path)
-	expect("GET", http.StatusMethodNotAllowed, status, body)
-	// A page of another site, and one with DNS rebinding.
-	status, body = post(t, h, path, "Sec-Fetch-Site", "cross-site")
-	expect("another site", http.StatusForbidden, status, body)
-	status, body = post(t, h, path, "Origin", "https://evil.example")
-	expect("another origin", http.StatusForbidden, status, body)
+	token = ""
+	status, body := get(t, h, "http://127.0.0.1:8081"+path)
+	verify.That(t, status == http.StatusMethodNotAllowed && errorOf(t, body) != "", "GET: got %d %s", status, body)
+	// By DNS rebinding.
 	status, body = ask(t, h, http.MethodPost, "http://evil.example:8081"+path, "Origin", "http://evil.example:8081")
-	expect("a name of another site's", http.StatusForbidden, status, body)
-
+	verify.That(t, status == http.StatusForbidden && errorOf(t, body) != "", "a name of another site's: got %d %s", status, body)
+	verify.Require(t, len(pool.Snapshot().Eligible) == 1, "the peer was drained")
 	token = "s3cret"
-	status, body = post(t, h, path)
-	expect("no token", http.StatusUnauthorized, status, body)
-	status, body = post(t, h, path, "Authorization", "Bearer s3cret2")
-	expect("wrong token", http.StatusUnauthorized, status, body)
 	status, body = ask(t, h, http.MethodPost, "http://sluice.example:8081"+path, "Authorization", "Bearer s3cret")
 	verify.That(t, status == http.StatusOK, "with the token: got %d %s", status, body)
 }
@@ -164,19 +173,15 @@ func TestHostsThatNeedNoToken(t *testing.T) {
 }
 
 func TestAWeightInPlaceOfTheRegistrys(t *testing.T) {
-	pool := newPool(t, "star", instance("star", "a", "10.0.0.1"), instance("star", "b", "10.0.0.2"))
-	h := handlerOf(Options{Services: Services{Pools: poolsOf(pool)}})
-	status, body := post(t, h, "/api/peers/star/a/weight?weight=5&why=bigger&by=root@vm&for=1h")
-	p := decode[Operated](t, body).Peer
-	verify.Require(t, status == http.StatusOK && p != nil && p.Weight == 5 && p.State == "up" && len(p.Reasons) == 0 && len(p.Orders) == 1, "got %d %s", status, body)
+	_, h := starOf(t, instance("star", "a", "10.0.0.1"), instance("star", "b", "10.0.0.2"))
+	p := obeyed(t, h, "/api/peers/star/a/weight?weight=5&why=bigger&by=root@vm&for=1h").Peer
+	verify.Require(t, p != nil && p.Weight == 5 && p.State == "up" && len(p.Reasons) == 0 && len(p.Orders) == 1, "got %+v", p)
 	o := p.Orders[0]
 	verify.That(t, o.Kind == operator.Weight && o.Weight == 5 && o.Why == "bigger" && o.By == "root@vm" && o.Until.Sub(o.Since).Round(time.Minute) == time.Hour, "got %+v", o)
 	for _, query := range []string{"", "?weight=0", "?weight=65536", "?weight=x", "?weight=5&for=x", "?weight=5&for=1ms", "?weight=5&for=-1h", "?weight=5&by=a%1b"} {
-		status, body := post(t, h, "/api/peers/star/b/weight"+query)
-		verify.That(t, status == http.StatusBadRequest && errorOf(t, body) != "", "%q: got %d %s", query, status, body)
+		refused(t, h, "/api/peers/star/b/weight"+query, http.StatusBadRequest)
 	}
-	status, body = post(t, h, "/api/peers/star/a/weight/release")
-	verify.That(t, status == http.StatusOK && decode[Operated](t, body).Peer.Weight == 1, "release: got %d %s", status, body)
+	verify.Equal(t, obeyed(t, h, "/api/peers/star/a/weight/release").Peer.Weight, 1, "the weight after the release")
 	for _, p := range getJSON[[]Peer](t, h, "/api/peers") {
 		verify.That(t, p.Weight == 1 && len(p.Orders) == 0, "afterwards %+v", p)
 	}
@@ -193,8 +198,7 @@ func TestADrainOfANode(t *testing.T) {
 		verify.That(t, slices.Equal(got, append([]string{}, want...)), "draining %q, want %q", got, want)
 	}
 	for path, want := range map[string]int{"x/drain": http.StatusNotFound, "n/drain": http.StatusConflict, "x/enable": http.StatusNotFound, "n/drain?datacenter=dc3": http.StatusNotFound} {
-		status, body := post(t, h, "/api/nodes/"+path)
-		verify.That(t, status == want && errorOf(t, body) != "", "%s: got %d %s", path, status, body)
+		refused(t, h, "/api/nodes/"+path, want)
 	}
 	draining()
 	status, body := post(t, h, "/api/nodes/n/drain?datacenter=dc2&why=disk")
@@ -207,11 +211,9 @@ func TestADrainOfANode(t *testing.T) {
 	e.Node = "m"
 	star.Apply([]discovery.Instance{a, b, e})
 	draining("d", "b", "e")
-	status, body = post(t, h, "/api/peers/star/b/enable")
-	verify.That(t, status == http.StatusConflict && strings.Contains(errorOf(t, body), "its node is drained: node m: by an operator"), "enable of one peer: got %d %s", status, body)
-	post(t, h, "/api/peers/star/b/drain")
-	status, body = post(t, h, "/api/peers/star/b/enable")
-	verify.That(t, status == http.StatusOK && decode[Operated](t, body).Peer.State == "draining", "the end of its own drain: got %d %s", status, body)
+	verify.Contains(t, refused(t, h, "/api/peers/star/b/enable", http.StatusConflict), "its node is drained: node m: by an operator", "enable of one peer")
+	obeyed(t, h, "/api/peers/star/b/drain")
+	verify.Equal(t, obeyed(t, h, "/api/peers/star/b/enable").Peer.State, "draining", "after the end of its own drain")
 	all := getJSON[Orders](t, h, "/api/orders")
 	verify.That(t, len(all.Orders) == 2 && !all.Shared && !all.Saved && all.Orders[0].Node == "m" && all.Orders[1].Datacenter == "dc2", "orders %+v", all)
 	post(t, h, "/api/nodes/m/enable")

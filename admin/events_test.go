@@ -2,7 +2,6 @@ package admin
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"sluice/observe/events"
+	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
 
@@ -166,64 +166,27 @@ func TestTooManyStreamsOfEventsAreRefused(t *testing.T) {
 	verify.That(t, response.StatusCode == http.StatusServiceUnavailable && response.Header.Get("Retry-After") != "" && strings.Contains(string(body), "100 streams"), "status %d, %s", response.StatusCode, body)
 }
 
-// streamOf runs the handler of a stream on one end of a pipe, and returns the other one, and what
-// waits for the end of the handler.
-func streamOf(ctx context.Context, feed *events.Feed) (client net.Conn, ended func()) {
-	client, conn := net.Pipe()
-	listener := &oneConn{conn: conn, done: make(chan struct{})}
-	served := make(chan struct{})
+// streamOf asks for a stream in virtual time. It returns the client's connection, and what waits for the end of the handler.
+func streamOf(t *testing.T, feed *events.Feed) (client net.Conn, ended func()) {
+	t.Helper()
 	handled := make(chan struct{})
 	h := handlerOf(Options{Events: feed})
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := discoverytest.ServePipe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(handled)
 		h.ServeHTTP(w, r)
-	})}
-	go func() {
-		defer close(served)
-		_ = server.Serve(listener)
-	}()
-	context.AfterFunc(ctx, func() {
-		server.Close()
-		client.Close()
-	})
+	}))
+	client = verify.Result(server.DialContext(t.Context(), "", "")).Must(t)
+	fmt.Fprintf(client, "GET /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
 	return client, func() {
 		<-handled
+		client.Close()
 		server.Close()
-		<-served
 	}
 }
-
-// oneConn is a listener with one connection.
-type oneConn struct {
-	conn net.Conn
-	done chan struct{}
-}
-
-func (l *oneConn) Accept() (net.Conn, error) {
-	if c := l.conn; c != nil {
-		l.conn = nil
-		return c, nil
-	}
-	<-l.done
-	return nil, net.ErrClosed
-}
-
-func (l *oneConn) Close() error {
-	select {
-	case <-l.done:
-	default:
-		close(l.done)
-	}
-	return nil
-}
-
-func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
 
 func TestStreamsOfEventsHaveHeartbeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		client, ended := streamOf(ctx, events.New())
-		fmt.Fprintf(client, "GET /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+		client, ended := streamOf(t, events.New())
 		begin := time.Now()
 		lines := bufio.NewScanner(client)
 		beats := 0
@@ -233,7 +196,7 @@ func TestStreamsOfEventsHaveHeartbeats(t *testing.T) {
 			}
 		}
 		verify.Equal(t, time.Since(begin), 3*EventsHeartbeat, "3 heartbeats took")
-		cancel()
+		client.Close()
 		ended()
 	})
 }
@@ -241,11 +204,8 @@ func TestStreamsOfEventsHaveHeartbeats(t *testing.T) {
 // A client that does not read is cut, and does not delay who adds events.
 func TestSlowClientIsCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
 		feed := events.New()
-		client, ended := streamOf(ctx, feed)
-		fmt.Fprintf(client, "GET /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+		_, ended := streamOf(t, feed)
 		begin := time.Now()
 		for i := range 2 * events.Capacity {
 			feed.Add(events.Event{Kind: events.KindJoined, Text: fmt.Sprint(i)})
