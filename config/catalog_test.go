@@ -4,7 +4,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 
 	"sluice/test/verify"
@@ -61,7 +60,6 @@ func TestCatalogRefusals(t *testing.T) {
 		"catalog:\n  default_rule: '{service}.example.com/path'":   `sluice.yaml:2: catalog.default_rule: `,
 		"catalog:\n  default_rule: '{name}.example.com'":           `sluice.yaml:2: catalog.default_rule: `,
 	} {
-		_, err := Parse("sluice.yaml", []byte(text))
-		verify.That(t, err != nil && strings.Contains(err.Error(), want), "%s: error %v, want one about %s", text, err, want)
+		refuses(t, text, want)
 	}
 }

@@ -223,3 +223,10 @@ func TestErrorListsFewNames(t *testing.T) {
 	_, err := Parse("sluice.yaml", []byte(text.String()+"routes: [{ service: other }]"))
 	verify.That(t, err != nil && strings.HasSuffix(err.Error(), "service18, service19 and 10 more)"), "got %v", err)
 }
+
+// refuses fails the test unless the configuration is refused, with an error that has want.
+func refuses(t *testing.T, text, want string) {
+	t.Helper()
+	_, err := Parse("sluice.yaml", []byte(text))
+	verify.That(t, err != nil && strings.Contains(err.Error(), want), "%s:\n got  %v\n want %s", text, err, want)
+}

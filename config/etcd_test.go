@@ -71,6 +71,5 @@ func TestDynamicEtcd(t *testing.T) {
 	built = verify.Result(in.Build([]Source{in.FileSource(text), {Name: "etcd:/test/", Kind: KindEtcd, Documents: []Document{doc}}})).Must(t)
 	s := built.Config.Services["test"].Etcd
 	verify.That(t, s != nil && s.Prefix == "/test/" && s.Probation == 10*time.Minute && len(built.Config.Routes) == 1, "%+v, routes %+v", s, built.Config.Routes)
-	_, err := Parse("sluice.yaml", []byte("dynamic: [{ etcd: { endpoints: [\"http://h:1\"] } }]"))
-	verify.That(t, err != nil && strings.Contains(err.Error(), "dynamic[0].etcd.prefix: required"), "without a prefix: %v", err)
+	refuses(t, "dynamic: [{ etcd: { endpoints: [\"http://h:1\"] } }]", "dynamic[0].etcd.prefix: required")
 }

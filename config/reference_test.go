@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"os"
 	"reflect"
 	"regexp"
@@ -81,19 +80,5 @@ func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
 	}
 	for key := range rows {
 		t.Errorf("row for %s, which is not a key", key)
-	}
-}
-
-// Each YAML block of these documents is a complete configuration.
-func TestReferenceExamplesLoad(t *testing.T) {
-	for _, document := range []string{"configuration.md", "health.md", "consul.md", "tcp.md", "routes.md", "groups.md", "actions.md", "sources.md", "access-log.md", "tracing.md"} {
-		text := verify.Result(os.ReadFile("../docs/" + document)).Must(t)
-		blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(text), -1)
-		verify.Require(t, len(blocks) != 0, "%s: no example", document)
-		for i, block := range blocks {
-			if _, err := Parse(fmt.Sprintf("%s, example %d", document, i+1), []byte(block[1])); err != nil {
-				t.Errorf("%v\n%s", err, block[1])
-			}
-		}
 	}
 }
