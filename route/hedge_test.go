@@ -23,8 +23,7 @@ func TestHedgeDelay(t *testing.T) {
 	h := &Hedge{Percentile: 0.9}
 	second := int64(time.Second)
 	observe(50, time.Millisecond)
-	d := h.Delay(1*second, requests)
-	verify.That(t, d == 0, "too few requests: %v, want no hedging", d)
+	verify.Equal(t, h.Delay(1*second, requests), 0, "too few requests")
 	observe(1000, time.Millisecond)
 	observe(50, time.Second)
 	verify.Equal(t, h.Delay(5*second, requests), 0, "before the renewal")
