@@ -308,7 +308,7 @@ func TestAStateGoesOn(t *testing.T) {
 		verify.That(t, next.Status().Pending == 3 && e.Absent && e.Pending && !next.keys.Of(kept.Key()).Changing, "next: %+v, %+v", next.Status(), e)
 		e = next.keys.Of(lost.Key())
 		verify.That(t, e.Restores && e.Conditional && e.Pending, "what Consul has lost: %+v", e)
-		if other.Status().Pending != 3 || !other.keys.Of(kept.Key()).Pending || other.keys.Of(ended.Key()).Changing {
+		if e := other.keys.Of(kept.Key()); other.Status().Pending != 3 || !e.Pending || !e.Restores || other.keys.Of(ended.Key()).Changing {
 			t.Errorf("with another prefix: %+v", other.Status())
 		}
 	})
