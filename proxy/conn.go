@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"sluice/observe/panics"
@@ -37,6 +38,8 @@ type clientConn struct {
 	cutOff   bool // the response is incomplete: no close_notify
 	reset    bool // close with RST, since FIN would mark the end of the response
 	closed   bool
+	// delimits: the end of the connection is the end of the response, or of a tunnel.
+	delimits atomic.Bool
 }
 
 type connPhase uint8

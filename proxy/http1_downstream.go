@@ -161,7 +161,7 @@ func (c *clientConn) send(b []byte) error {
 
 // sendRaw sends b unencoded.
 func (c *clientConn) sendRaw(b []byte) error {
-	if c.reading {
+	if c.reading && !c.Interrupted.Load() {
 		n, err := socket.Send(uintptr(c.watch.FD), b)
 		if n == len(b) || err != nil && err != socket.ErrWouldBlock {
 			return err
@@ -176,7 +176,7 @@ func (c *clientConn) sendRaw(b []byte) error {
 // the connection must be reset.
 func (c *clientConn) cut() {
 	c.exchange.keep, c.cutOff = false, true
-	c.reset = c.exchange.framing == framingClose
+	c.reset = c.delimits.Load()
 }
 
 // SourceSocket implements source.
@@ -202,6 +202,7 @@ func (c *clientConn) side(timeout time.Duration) socket.Side {
 // tunnel implements downstream. The end of the connection is the end of the bytes.
 func (c *clientConn) tunnel(*socket.Tunnel) socket.TunnelEnd {
 	c.exchange.framing = framingClose
+	c.delimits.Store(true)
 	return socket.TunnelEnd{Wire: c.Wire, Entry: &c.SweepEntry}
 }
 
@@ -227,6 +228,7 @@ func (c *clientConn) chooseFraming() {
 		x.framing = framingLength
 	case x.head.HTTP10:
 		x.framing, x.keep = framingClose, false
+		c.delimits.Store(true)
 	default:
 		x.framing = framingChunked
 	}

@@ -185,11 +185,11 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 		return outcome
 	}
 	x.grpcCode = grpc.Unset
-	if errors.Is(err, errClientWrite) || x.client.Gone.Load() {
+	x.client.downstream.cut()
+	if errors.Is(err, errClientWrite) || x.client.Gone.Load() { // or it takes no more, or the listener has drained
 		x.interrupted = "client_gone"
 		return outcome
 	}
-	x.client.downstream.cut()
 	code := grpc.Unavailable
 	switch {
 	case x.upload.failed():

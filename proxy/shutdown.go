@@ -44,6 +44,9 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 		s.cutPeers()
 		s.mu.Lock()
 		for c := range s.conns {
+			if c.delimits.Load() {
+				socket.ResetOnClose(c.Conn)
+			}
 			c.Conn.Close()
 		}
 		for c := range s.streams {

@@ -49,11 +49,12 @@ func expectLast(t testing.TB, conn net.Conn) {
 	verify.That(t, err == nil && strings.HasSuffix(string(answer), "\r\nConnection: close\r\n\r\nok"), "got %q, %v", answer, err)
 }
 
-// expectCut waits for the end of the connection, in order or not.
-func expectCut(t testing.TB, conn net.Conn, what string) {
+// expectCut waits for the end of the connection, in order, without an error, or not.
+func expectCut(t testing.TB, conn net.Conn, what string) error {
 	t.Helper()
 	_, err := io.Copy(io.Discard, conn)
 	verify.That(t, !errors.Is(err, os.ErrDeadlineExceeded), "%s is still open", what)
+	return err
 }
 
 // What is left when the time is over is cut: by Shutdown everything, by Drain what came through that listener.
@@ -63,12 +64,17 @@ func TestWhatIsLeftIsCut(t *testing.T) {
 		arrived := make(chan struct{})
 		origin := startOrigin(t, withHead(func(c *originConn, r *http.Request) bool {
 			switch r.URL.Path {
-			case "/stream":
+			case "/stream", "/busy":
 				c.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
 			case "/tunnel":
 				c.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n")
 			}
 			arrived <- struct{}{}
+			if r.URL.Path == "/busy" { // each wait for it is short
+				for tick := time.Tick(10 * time.Millisecond); c.write("1\r\nx\r\n"); {
+					<-tick
+				}
+			}
 			io.ReadAll(c.Conn) // until cut
 			return false
 		}))
@@ -79,10 +85,13 @@ func TestWhatIsLeftIsCut(t *testing.T) {
 		l, leave := p.serveUntil(ListenerOptions{Name: "drains", TLS: serverTLS(t)})
 		p.address = l.Addr().String()
 		var conns []net.Conn
+		const delimited = 2 // so many of them by the end of the connection
 		for _, request := range []string{
+			"GET /stream HTTP/1.0\r\nHost: a\r\n\r\n",
+			"GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n",
 			getRequest,
 			"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n",
-			"GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n",
+			"GET /busy HTTP/1.1\r\nHost: a\r\n\r\n",
 			"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nabc",
 		} {
 			conns = append(conns, p.send(request))
@@ -100,7 +109,8 @@ func TestWhatIsLeftIsCut(t *testing.T) {
 			conns = append(conns, other)
 		}
 		for i, conn := range conns {
-			expectCut(t, conn, fmt.Sprint("connection ", i))
+			err := expectCut(t, conn, fmt.Sprint("connection ", i))
+			verify.That(t, i >= delimited || err != nil, "connection %d: what was cut looks like the whole", i)
 		}
 		if drain {
 			eventually(t, "one request in flight", func() bool { return p.inflight() == 1 && p.Connections() == 1 && origin.open() == 1 })
