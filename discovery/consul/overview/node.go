@@ -56,6 +56,7 @@ func (v *overview) followNodes(ctx context.Context, running *sync.WaitGroup) (cr
 	for name, n := range v.nodes {
 		if _, ok := v.addresses[name]; !ok {
 			n.end()
+			v.setSlotLocked(n, false)
 			delete(v.nodes, name)
 			delete(v.lists, n.path)
 			v.nodeChangedLocked(name)
@@ -148,8 +149,8 @@ func (n *node) requestSlot() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if n.slot {
-		taken, next := v.takenSlotsLocked()
-		n.slot = taken <= v.slots() && (next == nil || next.changed <= n.changed)
+		next := v.nextLocked()
+		v.setSlotLocked(n, v.taken <= v.slots() && (next == nil || next.changed <= n.changed))
 	}
 	n.waiting = !n.slot
 	v.grantSlotsLocked()
@@ -158,26 +159,33 @@ func (n *node) requestSlot() bool {
 
 // grantSlotsLocked gives free slots to waiting nodes.
 func (v *overview) grantSlotsLocked() {
-	for {
-		taken, next := v.takenSlotsLocked()
-		if next == nil || taken >= v.slots() {
+	for v.taken < v.slots() {
+		next := v.nextLocked()
+		if next == nil {
 			return
 		}
-		next.slot, next.waiting = true, false
+		v.setSlotLocked(next, true)
+		next.waiting = false
 		wakeUp(next.wake)
 	}
 }
 
-// takenSlotsLocked returns the number of taken slots, and the waiting node that changed
-// last.
-func (v *overview) takenSlotsLocked() (taken int, next *node) {
+func (v *overview) setSlotLocked(n *node, slot bool) {
+	switch {
+	case slot && !n.slot:
+		v.taken++
+	case n.slot && !slot:
+		v.taken--
+	}
+	n.slot = slot
+}
+
+// nextLocked returns the waiting node that changed last; nil: none waits. It looks at all nodes.
+func (v *overview) nextLocked() (next *node) {
 	for _, n := range v.nodes {
-		switch {
-		case n.slot:
-			taken++
-		case n.waiting && (next == nil || n.changed > next.changed):
+		if n.waiting && (next == nil || n.changed > next.changed) {
 			next = n
 		}
 	}
-	return taken, next
+	return next
 }

@@ -65,6 +65,7 @@ type overview struct {
 	waiting      map[*Subscriber]bool            // to be direct
 	addresses    addresses                       // nil: unknown
 	nodes        map[string]*node                // by name
+	taken        int                             // slots
 	clock        uint64                          // number of changes of instances
 	lists        map[string]error                // result of the last query, by path
 	complete     bool                            // every list has been read, and there is one for each node
