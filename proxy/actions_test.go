@@ -228,10 +228,10 @@ func actionCases(t *testing.T) []actionCase {
 	}
 }
 
-// check checks the response, and what the peer got, which is also said by its front and its protocol.
-func (c *actionCase) check(t *testing.T, what string, front *testFront, peer string, response *http.Response, got string, status int) {
+// check checks the response, whose status is usually that one, and what the peer got.
+func (c *actionCase) check(t *testing.T, front *testFront, peer string, response *http.Response, got string, status int) {
 	t.Helper()
-	what = front.name + what
+	what := front.name
 	verify.That(t, response.StatusCode == cmp.Or(c.status, status) && response.Header.Get("X-Sluice-Reason") == c.reason,
 		"%s: got %d %q, want %d %q", what, response.StatusCode, response.Header.Get("X-Sluice-Reason"), cmp.Or(c.status, status), c.reason)
 	if seconds, _ := strconv.Atoi(response.Header.Get("Retry-After")); c.status == 429 && (seconds < 1 || seconds > 86400) {
@@ -257,20 +257,20 @@ func (c *actionCase) check(t *testing.T, what string, front *testFront, peer str
 // Actions do the same whatever the protocols of client and peer are.
 func TestActions(t *testing.T) {
 	t.Parallel()
-	for _, test := range actionCases(t) {
-		t.Run(test.name, func(t *testing.T) {
-			for _, http2 := range []bool{false, true} {
-				p := startProxyTo(t, http2, Options{}, echoRequest)
-				peer := p.pool.Snapshot().All[0].Address()
+	for _, http2 := range []bool{false, true} {
+		p := startProxyTo(t, http2, Options{}, echoRequest)
+		peer, fronts := p.pool.Snapshot().All[0].Address(), p.fronts()
+		for _, test := range actionCases(t) {
+			t.Run(fmt.Sprintf("%s, HTTP/2 to peers %v", test.name, http2), func(t *testing.T) {
 				p.setActions(&test.actions)
-				for _, front := range p.fronts() {
+				for _, front := range fronts {
 					for range 2 { // the connection stays in order
 						response, got := front.ask(t, cmp.Or(test.method, "GET"), cmp.Or(test.target, "/"), test.body, test.fields...)
-						test.check(t, fmt.Sprint(", HTTP/2 to peers ", http2), &front, peer, response, got, 200)
+						test.check(t, &front, peer, response, got, 200)
 					}
 				}
-			}
-		})
+			})
+		}
 	}
 }
 

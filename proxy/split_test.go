@@ -43,18 +43,18 @@ func (p *testProxy) setSplit(s route.Split, canary float64) {
 
 var newClientCookie = regexp.MustCompile(`^sluice_client=([0-9a-z]{1,13}); Path=/; HttpOnly; SameSite=Lax(?:; Secure)?$`)
 
-// newClients sends requests of 60 clients without a cookie, each of which gets one, and returns the cookies by the
+// newClients sends requests of 40 clients without a cookie, each of which gets one, and returns the cookies by the
 // answer: of each of two peers, or services.
 func (f *testFront) newClients(t *testing.T) (clients map[string][]string) {
 	t.Helper()
 	clients = make(map[string][]string)
-	for range 60 {
+	for range 40 {
 		response, answer := f.ask(t, "GET", "/", "")
 		set := response.Header["Set-Cookie"]
 		verify.Require(t, len(set) == 1 && newClientCookie.MatchString(set[0]), "the cookies %q", set)
 		clients[answer] = append(clients[answer], newClientCookie.FindStringSubmatch(set[0])[1])
 	}
-	// By chance one has none of 60 clients once in 10¹⁷ runs.
+	// By chance one has none of 40 clients once in 5·10¹¹ runs.
 	verify.That(t, len(clients) == 2, "all clients got the same answer: %v", clients)
 	return clients
 }

@@ -99,6 +99,9 @@ func TestActionsOfWebSockets(t *testing.T) {
 	forward := auth.NewForward(verify.URL(t, "http://"+server), patience, nil)
 	t.Cleanup(forward.Close)
 	forwardAuth := route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: headerEdits(t, nil, nil, "X-User")}}
+	peer := startWebSocketOrigin(t)
+	p := startProxy(t, Options{}, peer)
+	fronts := p.webSocketFronts()
 	for _, test := range append(actionCases(t),
 		actionCase{name: "authentication server", actions: forwardAuth, want: []string{"X-User: GET"}},
 		actionCase{name: "denied by the authentication server", actions: forwardAuth, target: "/denied", status: 403, reason: "auth_denied"},
@@ -108,16 +111,14 @@ func TestActionsOfWebSockets(t *testing.T) {
 			continue // WebSocket is asked for by GET
 		}
 		t.Run(test.name, func(t *testing.T) {
-			peer := startWebSocketOrigin(t)
-			p := startProxy(t, Options{}, peer)
 			p.setActions(&test.actions)
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			for _, front := range p.webSocketFronts() {
+			for _, front := range fronts {
 				for range 2 { // the connection stays in order
 					c, response, first := front.open(ctx, cmp.Or(test.target, "/"), test.fields...)
 					verify.Require(t, response != nil && (c != nil) == (test.status == 0), "%s: %v, %s", front.name, response, first)
-					test.check(t, "", &front, peer, response, first, 101)
+					test.check(t, &front, peer, response, first, 101)
 					if c == nil {
 						continue
 					}
