@@ -208,12 +208,15 @@ var errPending = errors.New("no answer yet")
 func (v *overview) state() (complete bool, stateChanged <-chan struct{}, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.complete { // no list has an error
+		return true, v.stateChanged, nil
+	}
 	for _, e := range v.lists {
 		if e != nil && e != errPending {
 			err = e
 		}
 	}
-	return v.complete, v.stateChanged, err
+	return false, v.stateChanged, err
 }
 
 // warn logs that services are polled, once while the overview is incomplete.
