@@ -53,7 +53,7 @@ func newConsulStorage(client *consul.Client, prefix string, cipher *certificates
 		storage: storage{
 			place: "consul_kv:" + prefix, log: log, misfits: make(map[string]bool), changed: client.Changed,
 			final: func(err error) bool {
-				return errors.Is(err, certificates.ErrSealed) || consul.Denied(err) && !mayPass(err)
+				return errors.Is(err, certificates.ErrSealed)
 			},
 		},
 		client: client, prefix: prefix, cipher: cipher, reading: [2]chan struct{}{make(chan struct{}, maxReads), make(chan struct{}, maxReads)},
@@ -65,9 +65,6 @@ func newConsulStorage(client *consul.Client, prefix string, cipher *certificates
 
 // key returns the key in Consul.
 func (s *consulStorage) key(key string) string { return path.Join(s.prefix, key) }
-
-// mayPass reports whether an operator or time may end the refusal err.
-func mayPass(err error) bool { return consul.Forbidden(err) || consul.StatusCode(err) == 429 }
 
 // read calls operation as do does, with few others at the same time.
 func (s *consulStorage) read(ctx context.Context, operation func(context.Context) error) error {

@@ -6,12 +6,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -156,4 +158,20 @@ func TestExpiredCopyIsNotLoaded(t *testing.T) {
 	m.Load(patiently(t.Context()), []string{"A.example"})
 	_, err := m.Certificate(&tls.ClientHelloInfo{ServerName: "a.example"})
 	verify.Succeeds(t, err)
+}
+
+// A refusal, such as by a proxy in front of Consul that is being changed, costs no order.
+func TestOrdersOutliveARefusal(t *testing.T) {
+	var refused atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut && refused.Add(1) <= 2 {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		fmt.Fprint(w, "true")
+	}))
+	defer server.Close()
+	s := newStorage(t, server.URL, "")
+	verify.NoError(t, s.Store(t.Context(), "a/a.key", nil))
+	verify.Equal(t, refused.Load(), 3, "writes")
 }
