@@ -189,6 +189,20 @@ func TestShareOfAnEarlierRelease(t *testing.T) {
 	b.awaitShare(0.5, "")
 }
 
+// A replica that goes on with an older configuration than others, here by an upgrade, ends no share of theirs.
+func TestShareOfALaterConfiguration(t *testing.T) {
+	t.Parallel()
+	s := newSharers(t)
+	url := s.agent.URL()
+	older := s.run(s.text(url, "40%", "act: report"))
+	s.replica(url, "act: report").order("star?share=0", http.StatusOK)
+	older.await("it knows the share", func() bool { return len(older.shares.All()) == 1 })
+	next := older.upgrade(s.text(url, "40%", "act: report"), nil)
+	next.await("all of the configuration is known", func() bool { return closed(next.documents.Settled()) })
+	next.shares.EndOutdated()
+	verify.That(t, !next.shares.Entry(release.Key("star")).Absent, "it has ended")
+}
+
 // A new process writes again what Consul loses while it replaces the old one.
 func TestConsulLosesAShareDuringAnUpgrade(t *testing.T) {
 	t.Parallel()
