@@ -19,24 +19,9 @@ import (
 func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 	t.Parallel()
 	c, accepted := unreadHTTP2Conn(t)
-	client := new(Client)
-	open := func() *http2Stream {
-		if !c.reserve(nil) {
-			t.Fatal("no stream is free")
-		}
-		u := newHTTP2Stream(c, Requirements{Client: client})
-		b := &socket.Buffers{Out: []byte("POST / HTTP/1.1\r\nHost: a\r\n\r\n")}
-		if err := u.open(b, nil, nil, true); err != nil {
-			t.Fatal(err)
-		}
-		return u
-	}
+	open := func() *http2Stream { return openStream(t, c) }
 	answered, lost, refused := open(), open(), open()
-	eventually(t, "all are written", func() bool {
-		c.Mu.Lock()
-		defer c.Mu.Unlock()
-		return c.Written == c.Last && !c.Flushing
-	})
+	awaitWritten(t, c)
 	peer := xhttp2.NewFramer(accepted, nil)
 	peer.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: answered.ID, BlockFragment: []byte{0x80 | 9}, EndStream: true, EndHeaders: true}) // :status 204
 	peer.WriteGoAway(lost.ID, xhttp2.ErrCodeNo, nil)
@@ -64,6 +49,54 @@ func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 		}
 		test.u.Finish(false)
 	}
+}
+
+// openStream sends a request without a body.
+func openStream(t *testing.T, c *http2Conn) *http2Stream {
+	t.Helper()
+	if !c.reserve(nil) {
+		t.Fatal("no stream is free")
+	}
+	u := newHTTP2Stream(c, Requirements{Client: new(Client)})
+	b := &socket.Buffers{Out: []byte("POST / HTTP/1.1\r\nHost: a\r\n\r\n")}
+	if err := u.open(b, nil, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// awaitWritten waits until all requests are sent.
+func awaitWritten(t *testing.T, c *http2Conn) {
+	t.Helper()
+	eventually(t, "all are written", func() bool {
+		c.Mu.Lock()
+		defer c.Mu.Unlock()
+		return c.Written == c.Last && !c.Flushing
+	})
+}
+
+// A panic of an exchange under the mutex of a connection ends the connection, which other exchanges
+// use: what the mutex guards may be half changed.
+func TestPanicUnderMutexEndsHTTP2Connection(t *testing.T) {
+	t.Parallel()
+	c, _ := unreadHTTP2Conn(t)
+	defer c.Remove()
+	defer c.Work.Wait()
+	panics, other := openStream(t, c), openStream(t, c)
+	awaitWritten(t, c)
+	func() {
+		defer panics.Finish(false)
+		defer func() { verify.That(t, recover() != nil, "there was no panic") }()
+		c.Mu.Lock()
+		defer c.Mu.Unlock()
+		c.Output.Send(new(http2.Sender), nil, nil, nil, true) // without an owner
+		c.Output.Fill()
+	}()
+	c.Mu.Lock()
+	verify.That(t, other.Stopped && c.Err != nil, "the other stream goes on")
+	c.Mu.Unlock()
+	other.Finish(false)
+	verify.That(t, !c.reserve(nil), "the connection gets more requests")
 }
 
 // A connection that the peer has closed while it was idle gets no request, even if its

@@ -305,10 +305,16 @@ func (u *http2Stream) ClosedIdle(err error) (maybe, likely bool) {
 }
 
 // Finish implements [Conn]. It ends all waits for the stream: the goroutine that sends the
-// body may wait for a window that the peer, which has answered, does not enlarge.
+// body may wait for a window that the peer, which has answered, does not enlarge. After a panic
+// under the mutex of the connection, also one of this call, it ends the connection.
 func (u *http2Stream) Finish(bool) {
 	c := u.conn
 	u.Remove()
+	defer func() {
+		if c.Mu.Torn() {
+			c.OnPanic()
+		}
+	}()
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
 	if u.ID != 0 && c.Err == nil && !u.Stopped && (!u.Received || !u.Sent) {
