@@ -79,37 +79,35 @@ var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 // The client's address is the same in the log, for the peer, and for limits. TestClientAddressBehindProxies has
 // more ways to tell it.
 func TestRealClientAddress(t *testing.T) {
-	for _, test := range []struct {
-		name, fields, want string
-		trusted            []netip.Prefix
-	}{
-		{"nobody is trusted", "X-Forwarded-For: 203.0.113.9\r\nX-Real-IP: 203.0.113.9\r\n", "127.0.0.1", nil},
-		{"without a field", "", "127.0.0.1", loopback},
-		{"X-Forwarded-For", "X-Forwarded-For: 203.0.113.9\r\n", "203.0.113.9", loopback},
-		{"nonsense", "X-Forwarded-For: unknown\r\nX-Real-IP: 203.0.113.9\r\n", "unknown", loopback},
-		{"X-Real-IP alone", "X-Real-IP: 203.0.113.9\r\n", "203.0.113.9", loopback},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			origin := startOrigin(t, answering(okResponse))
-			p := startLogged(t, Options{TrustedProxies: test.trusted}, origin.address())
-			p.raw("GET / HTTP/1.1\r\nHost: a\r\n" + test.fields + "Connection: close\r\n\r\n")
-			got := origin.got()
-			verify.That(t, strings.Count(got, "X-Real-IP") == 1 && strings.Contains(got, "\r\nX-Real-IP: "+test.want+"\r\n"), "the peer got %q, want one X-Real-IP: %s", got, test.want)
-			lines, proxy := p.lines(), ""
-			if test.trusted != nil {
-				proxy = "127.0.0.1"
-			}
-			verify.That(t, len(lines) == 1 && lines[0].Client == test.want && lines[0].Proxy == proxy, "logged %+v, want the client %s and the proxy %q", lines, test.want, proxy)
-		})
+	type test struct {
+		fields, want string
+		trusted      []netip.Prefix
 	}
+	eachCase(t, map[string]test{
+		"nobody is trusted": {"X-Forwarded-For: 203.0.113.9\r\nX-Real-IP: 203.0.113.9\r\n", "127.0.0.1", nil},
+		"without a field":   {"", "127.0.0.1", loopback},
+		"X-Forwarded-For":   {"X-Forwarded-For: 203.0.113.9\r\n", "203.0.113.9", loopback},
+		"nonsense":          {"X-Forwarded-For: unknown\r\nX-Real-IP: 203.0.113.9\r\n", "unknown", loopback},
+		"X-Real-IP alone":   {"X-Real-IP: 203.0.113.9\r\n", "203.0.113.9", loopback},
+	}, func(t *testing.T, test test) {
+		origin := startOrigin(t, answering(okResponse))
+		p := startLogged(t, Options{TrustedProxies: test.trusted}, origin.address())
+		p.raw("GET / HTTP/1.1\r\nHost: a\r\n" + test.fields + "Connection: close\r\n\r\n")
+		got := origin.got()
+		verify.That(t, strings.Count(got, "X-Real-IP") == 1 && strings.Contains(got, "\r\nX-Real-IP: "+test.want+"\r\n"), "the peer got %q, want one X-Real-IP: %s", got, test.want)
+		lines, proxy := p.lines(), ""
+		if test.trusted != nil {
+			proxy = "127.0.0.1"
+		}
+		verify.That(t, len(lines) == 1 && lines[0].Client == test.want && lines[0].Proxy == proxy, "logged %+v, want the client %s and the proxy %q", lines, test.want, proxy)
+	})
 }
 
 // Clients behind one proxy do not share a rate limit, and nobody else can choose its own.
 func TestRateLimitOfClientsBehindProxies(t *testing.T) {
 	t.Parallel()
 	for _, trusted := range [][]netip.Prefix{nil, loopback} {
-		p := startProxy(t, Options{TrustedProxies: trusted}, startOrigin(t, answering(okResponse)).address())
+		p := startProxy(t, Options{TrustedProxies: trusted}, answersOK(t))
 		p.setActions(&route.Actions{RateLimit: &route.RateLimit{Limiter: ratelimit.New(1, time.Hour, 1)}})
 		var statuses string
 		for _, client := range []string{"203.0.113.1", "203.0.113.2", "203.0.113.1"} {
@@ -192,7 +190,7 @@ func TestHedgedTriesAreLogged(t *testing.T) {
 
 func TestOverTLSAccessLog(t *testing.T) {
 	t.Parallel()
-	p := startLogged(t, Options{}, startOrigin(t, answering(okResponse)).address())
+	p := startLogged(t, Options{}, answersOK(t))
 	p.raw(closingRequest)
 	lines := p.lines()
 	verify.That(t, len(lines) == 1 && lines[0].TLSVersion == "TLSv1.3" && strings.HasPrefix(lines[0].TLSCipher, "TLS_"), "got %+v", lines)

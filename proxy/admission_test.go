@@ -49,14 +49,13 @@ func TestAdmission(t *testing.T) {
 // A client with too many connections is told so, and the others go on.
 func TestTooManyConnections(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{Limits: Limits{Connections: 100, ConnectionsPerAddress: 3}}, origin.address())
+	p := startProxy(t, Options{Limits: Limits{Connections: 100, ConnectionsPerAddress: 3}}, answersOK(t))
 	var conns []net.Conn
 	for range 3 {
 		conns = append(conns, p.dial())
 	}
 	get := func(conn net.Conn) int {
-		fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		fmt.Fprintf(conn, getRequest)
 		status, _ := readResponse(t, conn)
 		return status
 	}

@@ -11,7 +11,6 @@ import (
 	"sluice/balancer"
 	"sluice/proxy/http1"
 	"sluice/route"
-	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
 
@@ -35,7 +34,7 @@ func (p *testProxy) setAffinity(policy balancer.Policy, a *route.Affinity) {
 
 func (p *testProxy) setPolicy(policy balancer.Policy) {
 	p.t.Helper()
-	verify.NoError(p.t, p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: policy, NewTransport: p.NewTransport(transportOf(p.t))})))
+	p.reconfigure(balancer.Options{Policy: policy})
 }
 
 // get returns the answer to a request for target with these header lines, and

@@ -22,69 +22,67 @@ func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 	t.Parallel()
 	const head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 	large := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", 10*socket.ResponseBufferBytes)
-	for _, test := range []struct {
-		name, method string
-		parts        []string // of the response, sent one after the other
-		reset        bool     // the peer's end
-		status       int
-	}{
-		{"closed", "GET", []string{head}, false, 200},
-		{"reset", "GET", []string{head}, true, 200},
-		{"within the body", "GET", []string{head, "abc"}, false, 200},
-		{"within the body, in one piece", "GET", []string{head + "abc"}, false, 200},
-		{"before a large body", "GET", []string{large}, false, 200},
-		{"within the head", "GET", []string{head[:20]}, false, 200},
-		{"not idempotent", "POST", []string{head}, false, 502},
-		{"not idempotent, within the head", "POST", []string{head[:20]}, false, 502},
-		{"not idempotent, malformed", "POST", []string{"nonsense\r\n"}, false, 502},
-		{"after an interim response", "GET", []string{"HTTP/1.1 103 Early Hints\r\n\r\n" + head}, false, 502},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			var dying atomic.Bool
-			serve := afterRequest(func(c *originConn) bool {
-				if !dying.CompareAndSwap(true, false) { // one of the two dies
-					return c.write(okResponse)
-				}
-				for _, part := range test.parts {
-					io.WriteString(c.Conn, part)
-					time.Sleep(time.Millisecond)
-				}
-				if test.reset {
-					c.Conn.(*net.TCPConn).SetLinger(0)
-				}
-				return false
-			})
-			a, b := startOrigin(t, serve), startOrigin(t, serve)
-			p := startProxy(t, Options{}, a.address(), b.address())
-			// How long the two parts are apart is up to a machine that may be
-			// starved: so some of the tries may find the head passed on.
-			tries, whole := uint64(0), 0
-			for end := time.Now().Add(patience / 2); tries < 5 || whole == 0 && time.Now().Before(end); tries++ {
-				dying.Store(true)
-				conn := p.send(fmt.Sprintf("%s / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", test.method))
-				answer, _ := io.ReadAll(conn)
-				if _, final, ok := strings.Cut(string(answer), "103 Early Hints\r\n\r\n"); ok {
-					answer = []byte(final)
-				}
-				switch want := fmt.Sprintf("HTTP/1.1 %d ", test.status); {
-				case strings.HasPrefix(string(answer), want) && !strings.HasSuffix(string(answer), "\r\n\r\n") && !strings.HasSuffix(string(answer), "abc"):
-					whole++
-				case strings.HasPrefix(string(answer), "HTTP/1.1 200 "):
-				default:
-					t.Errorf("got %q, want a whole response of status %d", answer, test.status)
-				}
-			}
-			verify.That(t, whole != 0, "the client got the head of each response that was cut short")
-			// The client has its answer a moment before the attempt has ended.
-			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
-			failed := uint64(0)
-			for _, peer := range p.pool.Snapshot().All {
-				failed += peer.Outcomes()[balancer.OutcomeReset]
-			}
-			verify.Equal(t, failed, tries, "failures were noted")
-		})
+	type test struct {
+		method string
+		parts  []string // of the response, sent one after the other
+		reset  bool     // the peer's end
+		status int
 	}
+	eachCase(t, map[string]test{
+		"closed":                          {"GET", []string{head}, false, 200},
+		"reset":                           {"GET", []string{head}, true, 200},
+		"within the body":                 {"GET", []string{head, "abc"}, false, 200},
+		"within the body, in one piece":   {"GET", []string{head + "abc"}, false, 200},
+		"before a large body":             {"GET", []string{large}, false, 200},
+		"within the head":                 {"GET", []string{head[:20]}, false, 200},
+		"not idempotent":                  {"POST", []string{head}, false, 502},
+		"not idempotent, within the head": {"POST", []string{head[:20]}, false, 502},
+		"not idempotent, malformed":       {"POST", []string{"nonsense\r\n"}, false, 502},
+		"after an interim response":       {"GET", []string{"HTTP/1.1 103 Early Hints\r\n\r\n" + head}, false, 502},
+	}, func(t *testing.T, test test) {
+		var dying atomic.Bool
+		serve := afterRequest(func(c *originConn) bool {
+			if !dying.CompareAndSwap(true, false) { // one of the two dies
+				return c.write(okResponse)
+			}
+			for _, part := range test.parts {
+				io.WriteString(c.Conn, part)
+				time.Sleep(time.Millisecond)
+			}
+			if test.reset {
+				c.Conn.(*net.TCPConn).SetLinger(0)
+			}
+			return false
+		})
+		a, b := startOrigin(t, serve), startOrigin(t, serve)
+		p := startProxy(t, Options{}, a.address(), b.address())
+		// How long the two parts are apart is up to a machine that may be
+		// starved: so some of the tries may find the head passed on.
+		tries, whole := uint64(0), 0
+		for end := time.Now().Add(patience / 2); tries < 5 || whole == 0 && time.Now().Before(end); tries++ {
+			dying.Store(true)
+			conn := p.send(fmt.Sprintf("%s / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", test.method))
+			answer, _ := io.ReadAll(conn)
+			if _, final, ok := strings.Cut(string(answer), "103 Early Hints\r\n\r\n"); ok {
+				answer = []byte(final)
+			}
+			switch want := fmt.Sprintf("HTTP/1.1 %d ", test.status); {
+			case strings.HasPrefix(string(answer), want) && !strings.HasSuffix(string(answer), "\r\n\r\n") && !strings.HasSuffix(string(answer), "abc"):
+				whole++
+			case strings.HasPrefix(string(answer), "HTTP/1.1 200 "):
+			default:
+				t.Errorf("got %q, want a whole response of status %d", answer, test.status)
+			}
+		}
+		verify.That(t, whole != 0, "the client got the head of each response that was cut short")
+		// The client has its answer a moment before the attempt has ended.
+		eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
+		failed := uint64(0)
+		for _, peer := range p.pool.Snapshot().All {
+			failed += peer.Outcomes()[balancer.OutcomeReset]
+		}
+		verify.Equal(t, failed, tries, "failures were noted")
+	})
 }
 
 // A head and its body that come one after the other go out together.
@@ -101,7 +99,7 @@ func TestHeadWaitsForItsBody(t *testing.T) {
 	conn := p.dial()
 	const want = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
 	exchange := func() (whole bool) {
-		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		io.WriteString(conn, getRequest)
 		b := make([]byte, 100)
 		n, err := conn.Read(b)
 		whole = string(b[:n]) == want

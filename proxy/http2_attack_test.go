@@ -21,39 +21,36 @@ import (
 // A client resets its streams, or makes the proxy reset them.
 func TestHTTP2RapidReset(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		name  string
+	type test struct {
 		fault func(c *frameClient, id uint32) error
-	}{
-		{"CVE-2023-44487", func(c *frameClient, id uint32) error { return c.WriteRSTStream(id, xhttp2.ErrCodeCancel) }},
-		// CVE-2025-8671, in several ways.
-		{"window overflow", func(c *frameClient, id uint32) error { return c.WriteWindowUpdate(id, http2.MaxWindow) }},
-		{"too much data", func(c *frameClient, id uint32) error { return c.WriteData(id, true, []byte("longer")) }},
-		{"malformed trailers", func(c *frameClient, id uint32) error { return c.request(id, "x=1\r\n", true) }},
-		{"trailers without an end", func(c *frameClient, id uint32) error { return c.request(id, "x=1", false) }},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			origin := startOrigin(t, hanging)
-			p := startProxy(t, Options{}, origin.address())
-			c := p.dialFrames()
-			var most atomic.Int64
-			go func() {
-				for id := uint32(1); id < 100_000; id += 2 {
-					if c.request(id, http2Post+"|content-length=3|expect=100-continue", false) != nil || test.fault(c, id) != nil {
-						return
-					}
-					most.Store(max(most.Load(), int64(p.inflight())))
-				}
-			}()
-			c.expectEnd(xhttp2.ErrCodeEnhanceYourCalm)
-			verify.That(t, most.Load() <= http2Streams, "%d requests in flight, want at most %d", most.Load(), http2Streams)
-			n := origin.connections()
-			verify.That(t, n <= http2Resets+http2Streams, "%d requests reached the peer", n)
-			eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
-			p.expectNothingCounted()
-		})
 	}
+	eachCase(t, map[string]test{
+		"CVE-2023-44487": {func(c *frameClient, id uint32) error { return c.WriteRSTStream(id, xhttp2.ErrCodeCancel) }},
+		// CVE-2025-8671, in several ways.
+		"window overflow":         {func(c *frameClient, id uint32) error { return c.WriteWindowUpdate(id, http2.MaxWindow) }},
+		"too much data":           {func(c *frameClient, id uint32) error { return c.WriteData(id, true, []byte("longer")) }},
+		"malformed trailers":      {func(c *frameClient, id uint32) error { return c.request(id, "x=1\r\n", true) }},
+		"trailers without an end": {func(c *frameClient, id uint32) error { return c.request(id, "x=1", false) }},
+	}, func(t *testing.T, test test) {
+		origin := startOrigin(t, hanging)
+		p := startProxy(t, Options{}, origin.address())
+		c := p.dialFrames()
+		var most atomic.Int64
+		go func() {
+			for id := uint32(1); id < 100_000; id += 2 {
+				if c.request(id, http2Post+"|content-length=3|expect=100-continue", false) != nil || test.fault(c, id) != nil {
+					return
+				}
+				most.Store(max(most.Load(), int64(p.inflight())))
+			}
+		}()
+		c.expectEnd(xhttp2.ErrCodeEnhanceYourCalm)
+		verify.That(t, most.Load() <= http2Streams, "%d requests in flight, want at most %d", most.Load(), http2Streams)
+		n := origin.connections()
+		verify.That(t, n <= http2Resets+http2Streams, "%d requests reached the peer", n)
+		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+		p.expectNothingCounted()
+	})
 }
 
 func TestHTTP2Floods(t *testing.T) {
@@ -147,7 +144,7 @@ func TestHTTP2SlowFrames(t *testing.T) {
 // The preface is read in any pieces, but only as the first bytes of a connection.
 func TestHTTP2PrefaceInPieces(t *testing.T) {
 	t.Parallel()
-	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
+	p := startProxy(t, Options{}, answersOK(t))
 	for size := 1; size < len(http2.Preface); size++ {
 		conn := p.dial()
 		c := &frameClient{Framer: xhttp2.NewFramer(conn, conn), t: t, conn: conn}
@@ -165,8 +162,7 @@ func TestHTTP2PrefaceInPieces(t *testing.T) {
 // A client whose frames always arrive in parts, but arrive, is not a slow one.
 func TestHTTP2FramesInParts(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Minute, Idle: time.Hour}}, origin.address())
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Minute, Idle: time.Hour}}, answersOK(t))
 	c := p.dialFrames()
 	ping := http2.AppendPing(nil, 0, []byte("12345678"))
 	c.conn.Write(ping[:5])

@@ -78,73 +78,70 @@ func TestHTTP2PeerAnswersEarly(t *testing.T) {
 func TestHTTP2PeerFaultsOfAStream(t *testing.T) {
 	t.Parallel()
 	const others = 3
-	for _, test := range []struct {
-		name   string
+	type test struct {
 		head   func(p *framePeer, stream uint32)
 		reason string
 		counts bool
-	}{
-		{"long in one frame", func(p *framePeer, stream uint32) {
+	}
+	eachCase(t, map[string]test{
+		"long in one frame": {func(p *framePeer, stream uint32) {
 			p.headers(stream, true, ":status", "200", "x-next", "v", "a", strings.Repeat("a", 20_000))
 		}, "response_head_too_long", false},
-		{"long in many frames", func(p *framePeer, stream uint32) {
+		"long in many frames": {func(p *framePeer, stream uint32) {
 			p.longHeaders(stream, 1000, ":status", "200", "x-next", "v", "a", strings.Repeat("v", 70_000))
 		}, "response_head_too_long", false},
-		{"hundreds of kilobytes", func(p *framePeer, stream uint32) {
+		"hundreds of kilobytes": {func(p *framePeer, stream uint32) {
 			p.longHeaders(stream, 16_000, ":status", "200", "x-next", "v", "a", strings.Repeat("v", 700_000))
 		}, "response_head_too_long", false},
-		{"malformed", func(p *framePeer, stream uint32) {
+		"malformed": {func(p *framePeer, stream uint32) {
 			p.headers(stream, true, ":status", "200", "x-next", "v", "A", "b")
 		}, "bad_response", true},
-		{"a reset of a request that it considers malformed", func(p *framePeer, stream uint32) {
+		"a reset of a request that it considers malformed": {func(p *framePeer, stream uint32) {
 			p.WriteRSTStream(stream, xhttp2.ErrCodeProtocol)
 		}, "bad_response", false},
-		{"data without a head", func(p *framePeer, stream uint32) { p.WriteData(stream, true, []byte("x")) }, "bad_response", true},
-		{"window update of 0", func(p *framePeer, stream uint32) {
+		"data without a head": {func(p *framePeer, stream uint32) { p.WriteData(stream, true, []byte("x")) }, "bad_response", true},
+		"window update of 0": {func(p *framePeer, stream uint32) {
 			p.WriteRawFrame(xhttp2.FrameWindowUpdate, 0, stream, make([]byte, 4))
 		}, "upstream_reset", true},
-		{"window of a stream too large", func(p *framePeer, stream uint32) { p.WriteWindowUpdate(stream, http2.MaxWindow) }, "upstream_reset", true},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			arrived := make(chan uint32, others)
-			asked := 0
-			address := startFramePeer(t, func(p *framePeer, stream uint32) {
-				if asked++; asked <= others {
-					arrived <- stream
-					return
-				}
-				if asked == others+1 {
-					test.head(p, stream)
-					return
-				}
-				for other := range others {
-					p.headers(uint32(2*other+1), true, ":status", "204", "x-next", "v")
-				}
-				p.headers(stream, true, ":status", "204", "x-next", "v")
-			})
-			p := startProxyToH2C(t, address)
-			answers := make(chan string, others)
-			for range others {
-				go func() {
-					answers <- p.raw("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-				}()
-				<-arrived
+		"window of a stream too large": {func(p *framePeer, stream uint32) { p.WriteWindowUpdate(stream, http2.MaxWindow) }, "upstream_reset", true},
+	}, func(t *testing.T, test test) {
+		arrived := make(chan uint32, others)
+		asked := 0
+		address := startFramePeer(t, func(p *framePeer, stream uint32) {
+			if asked++; asked <= others {
+				arrived <- stream
+				return
 			}
-			expectReason(t, p.raw(closingRequest), "502", test.reason)
-			verify.Equal(t, p.peerConnections(), 1, "connections")
-			answer := p.raw(closingRequest)
-			for i := range others + 1 {
-				verify.That(t, strings.Contains(answer, " 204 ") && strings.Contains(answer, "x-next: v\r\n"), "other request %d: %.200q", i, answer)
-				if i < others {
-					answer = <-answers
-				}
+			if asked == others+1 {
+				test.head(p, stream)
+				return
 			}
-			if !test.counts {
-				p.expectNothingCounted()
+			for other := range others {
+				p.headers(uint32(2*other+1), true, ":status", "204", "x-next", "v")
 			}
+			p.headers(stream, true, ":status", "204", "x-next", "v")
 		})
-	}
+		p := startProxyToH2C(t, address)
+		answers := make(chan string, others)
+		for range others {
+			go func() {
+				answers <- p.raw("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+			}()
+			<-arrived
+		}
+		expectReason(t, p.raw(closingRequest), "502", test.reason)
+		verify.Equal(t, p.peerConnections(), 1, "connections")
+		answer := p.raw(closingRequest)
+		for i := range others + 1 {
+			verify.That(t, strings.Contains(answer, " 204 ") && strings.Contains(answer, "x-next: v\r\n"), "other request %d: %.200q", i, answer)
+			if i < others {
+				answer = <-answers
+			}
+		}
+		if !test.counts {
+			p.expectNothingCounted()
+		}
+	})
 }
 
 // longHeaders is headers in frames of that many bytes.

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"cmp"
-	"context"
 	"crypto/tls"
 	"encoding/xml"
 	"errors"
@@ -92,9 +91,7 @@ func TestHTTP2Shutdown(t *testing.T) {
 	c, idle := p.dialFrames(), p.dialFrames()
 	c.request(1, http2Get, true)
 	eventually(t, "the request is in flight", func() bool { return p.inflight() == 1 })
-	ended := make(chan error, 1)
-	go func() { ended <- p.Shutdown(context.Background(), 0) }()
-
+	ended := p.shutDown(t.Context(), 0)
 	f, ok := c.read().(*xhttp2.GoAwayFrame)
 	verify.Require(t, ok && f.LastStreamID == http2.MaxWindow && f.ErrCode == xhttp2.ErrCodeNo, "got %v", f)
 	c.request(3, http2Get, true) // before the client has answered
@@ -124,9 +121,8 @@ func TestHTTP2Shutdown(t *testing.T) {
 // An idle connection has no goroutine, and serves again; its end is announced.
 func TestHTTP2IdleConnection(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answering(okResponse))
 	const idle = time.Hour
-	p := startProxy(t, Options{Timeouts: Timeouts{Idle: idle}}, origin.address())
+	p := startProxy(t, Options{Timeouts: Timeouts{Idle: idle}}, answersOK(t))
 	c := p.dialFrames()
 	for id := uint32(1); id < 7; id += 2 {
 		c.expectAlive(id)

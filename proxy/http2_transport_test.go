@@ -64,7 +64,7 @@ func TestHTTP2PeerLimitsStreams(t *testing.T) {
 	var wg sync.WaitGroup
 	for range requests {
 		wg.Go(func() {
-			verify.Contains(t, p.raw("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"), "204", "result")
+			p.expect("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", "204")
 		})
 	}
 	wg.Wait()
@@ -83,7 +83,7 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 		return &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: protocols}
 	}
 	for _, test := range []struct{ name, address, good, reason string }{
-		{"HTTP/1.1", startOrigin(t, answering(okResponse)).address(), peer(nil), refusal.Connect.Reason},
+		{"HTTP/1.1", answersOK(t), peer(nil), refusal.Connect.Reason},
 		{"closes", startOrigin(t, func(*originConn) bool { return false }).address(), peer(nil), refusal.Connect.Reason},
 		{"takes no streams", peer(nil, xhttp2.Setting{ID: xhttp2.SettingMaxConcurrentStreams, Val: 0}), peer(nil), refusal.Connect.Reason},
 		{"TLS without ALPN", peer(offering()), peer(offering("h2")), refusal.PeerTLS.Reason},
@@ -96,12 +96,12 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 			}
 			p.usePeers(true, options, balancer.Options{Policy: balancer.PolicyRoundRobin}, test.address)
 			const request = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
-			verify.Contains(t, p.raw(request), test.reason, "without another peer")
+			p.expect(request, "502", test.reason)
 			n := p.pool.Snapshot().All[0].Outcomes()[balancer.OutcomeConnectFailure]
 			verify.That(t, n != 0, "no connect failure was counted")
 			p.setPeers(test.address, test.good)
 			for range 4 {
-				verify.Contains(t, p.raw(request), "HTTP/1.1 204", "with another peer")
+				p.expect(request, "204")
 			}
 		})
 	}
@@ -137,10 +137,10 @@ func TestSilentPeerIsPinged(t *testing.T) {
 				},
 			}))
 			p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}})
-			waiting := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			waiting := p.send(getRequest)
 			expectResponse(t, waiting, 103)
 			p.sweeper.Advance(2 * time.Second)
-			second := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			second := p.send(getRequest)
 			eventually(t, "a PING", func() bool { return pings.Load() == 1 })
 			if alive {
 				expectResponse(t, second, 204)
@@ -148,7 +148,7 @@ func TestSilentPeerIsPinged(t *testing.T) {
 				return
 			}
 			p.sweeper.Advance(2 * time.Second)
-			third := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			third := p.send(getRequest)
 			expectResponse(t, third, 204) // on another connection
 			p.sweeper.Advance(15 * time.Second)
 			for _, conn := range []net.Conn{waiting, second} { // on the silent connection
@@ -214,7 +214,7 @@ func TestNewTLSSettingsWhileHTTP2PeersConnect(t *testing.T) {
 	for range 10 {
 		work.Go(func() {
 			for range 20 {
-				verify.Contains(t, p.raw(closingRequest), "HTTP/1.1 204", "the answer")
+				p.expect(closingRequest, "204")
 			}
 		})
 	}
@@ -244,7 +244,7 @@ func TestRequestThatIsSentAgainHasNoMoreTime(t *testing.T) {
 		timeouts := patientTimeouts()
 		timeouts.ResponseHeader = limit
 		p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1, Hedge: hedge}})
-		conn := p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		conn := p.send(getRequest)
 		for range last {
 			<-asked
 		}
@@ -266,7 +266,7 @@ func TestStuckConnectionDelaysNoTimeout(t *testing.T) {
 	c.request(1, http2Get, true)
 	<-asked
 	stuck := p.onlyClient().http2
-	p.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	p.send(getRequest)
 	<-asked
 	stuck.Mu.Lock()
 	defer stuck.Mu.Unlock()

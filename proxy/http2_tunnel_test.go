@@ -225,48 +225,45 @@ func TestNoWebSocketToHTTP2Peers(t *testing.T) {
 func TestHTTP2TunnelBreaks(t *testing.T) {
 	t.Parallel()
 	short := 200 * time.Millisecond
-	for _, test := range []struct {
-		name     string
+	type test struct {
 		timeouts route.Timeouts
 		end      func(c *frameClient, peer *net.TCPConn)
 		reset    bool
-	}{
-		{"client resets", route.Timeouts{}, func(c *frameClient, _ *net.TCPConn) { c.WriteRSTStream(1, xhttp2.ErrCodeCancel) }, false},
-		{"client's connection ends", route.Timeouts{}, func(c *frameClient, _ *net.TCPConn) { c.conn.Close() }, false},
-		{"peer resets", route.Timeouts{}, func(_ *frameClient, peer *net.TCPConn) { peer.SetLinger(0); peer.Close() }, true},
-		{"idle", route.Timeouts{Tunnel: short}, func(*frameClient, *net.TCPConn) {}, true},
-		{"idle after the client's end", route.Timeouts{Idle: short}, func(c *frameClient, _ *net.TCPConn) { c.WriteData(1, true, nil) }, true},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			peers, over := make(chan *net.TCPConn, 1), make(chan struct{})
-			origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
-				if r.URL.Path != "/ws" {
-					return c.write(okResponse)
-				}
-				c.write(switching(r.Header.Get("Sec-WebSocket-Key")) + "hello ")
-				peers <- c.Conn.(*net.TCPConn)
-				<-over
-				return false
-			}))
-			defer close(over)
-			p := startProxy(t, Options{}, origin.address())
-			timeouts := defaultTimeouts()
-			timeouts.Tunnel, timeouts.Idle = cmp.Or(test.timeouts.Tunnel, timeouts.Tunnel), cmp.Or(test.timeouts.Idle, timeouts.Idle)
-			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
-			c := p.dialFrames()
-			c.openTunnel(1)
-			test.end(c, <-peers)
-			if test.reset {
-				c.expectReset(1, xhttp2.ErrCodeCancel)
-			}
-			eventually(t, "the tunnel has ended", func() bool { return p.inflight() == 0 })
-			p.expectNothingCounted()
-			if test.reset {
-				c.expectAlive(3)
-			}
-		})
 	}
+	eachCase(t, map[string]test{
+		"client resets":               {route.Timeouts{}, func(c *frameClient, _ *net.TCPConn) { c.WriteRSTStream(1, xhttp2.ErrCodeCancel) }, false},
+		"client's connection ends":    {route.Timeouts{}, func(c *frameClient, _ *net.TCPConn) { c.conn.Close() }, false},
+		"peer resets":                 {route.Timeouts{}, func(_ *frameClient, peer *net.TCPConn) { peer.SetLinger(0); peer.Close() }, true},
+		"idle":                        {route.Timeouts{Tunnel: short}, func(*frameClient, *net.TCPConn) {}, true},
+		"idle after the client's end": {route.Timeouts{Idle: short}, func(c *frameClient, _ *net.TCPConn) { c.WriteData(1, true, nil) }, true},
+	}, func(t *testing.T, test test) {
+		peers, over := make(chan *net.TCPConn, 1), make(chan struct{})
+		origin := startOrigin(t, withRequest(func(c *originConn, r *http.Request) bool {
+			if r.URL.Path != "/ws" {
+				return c.write(okResponse)
+			}
+			c.write(switching(r.Header.Get("Sec-WebSocket-Key")) + "hello ")
+			peers <- c.Conn.(*net.TCPConn)
+			<-over
+			return false
+		}))
+		defer close(over)
+		p := startProxy(t, Options{}, origin.address())
+		timeouts := defaultTimeouts()
+		timeouts.Tunnel, timeouts.Idle = cmp.Or(test.timeouts.Tunnel, timeouts.Tunnel), cmp.Or(test.timeouts.Idle, timeouts.Idle)
+		p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+		c := p.dialFrames()
+		c.openTunnel(1)
+		test.end(c, <-peers)
+		if test.reset {
+			c.expectReset(1, xhttp2.ErrCodeCancel)
+		}
+		eventually(t, "the tunnel has ended", func() bool { return p.inflight() == 0 })
+		p.expectNothingCounted()
+		if test.reset {
+			c.expectAlive(3)
+		}
+	})
 }
 
 // A tunnel whose client does not take bytes holds up its peer, and one whose peer does not
@@ -339,8 +336,7 @@ func TestHTTP2TunnelEndsWithServer(t *testing.T) {
 	c := p.dialFrames()
 	c.openTunnel(1)
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- p.Shutdown(ctx, 0) }()
+	ended := p.shutDown(ctx, 0)
 	c.WritePing(true, c.awaitGoAway())
 	f, ok := c.read().(*xhttp2.GoAwayFrame)
 	verify.Require(t, ok && f.LastStreamID == 1, "got %v", f)
