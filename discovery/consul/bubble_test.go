@@ -16,6 +16,7 @@ import (
 
 	"sluice/consul"
 	"sluice/discovery"
+	"sluice/observe/events"
 	"sluice/test/discoverytest"
 	"sluice/test/subprocess"
 	"sluice/test/verify"
@@ -29,6 +30,7 @@ type bubble struct {
 	manager *discovery.Manager
 	begin   time.Time
 	log     subprocess.Output
+	events  *events.Feed
 
 	mu   sync.Mutex
 	sets []string // what Sink got since the last check: "1s: a b"
@@ -69,12 +71,12 @@ func watchInBubble(t *testing.T, o ServiceOptions, prepare func(b *bubble), f fu
 // watchInBubbleAs is watchInBubble with options of the client.
 func watchInBubbleAs(t *testing.T, co consul.Options, o ServiceOptions, prepare func(b *bubble), f func(t *testing.T, b *bubble)) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bubble{Consul: discoverytest.New(), t: t, begin: time.Now()}
+		b := &bubble{Consul: discoverytest.New(), t: t, begin: time.Now(), events: events.New()}
 		log := zerolog.New(&b.log).Level(zerolog.InfoLevel)
 		co.Log = log
 		b.client, _ = inMemory(t, b.Consul, co)
 		b.manager = discovery.NewManager(discovery.ManagerOptions{
-			Log: log,
+			Log: log, Events: b.events,
 			Sink: func(_ string, set []discovery.Instance) {
 				b.mu.Lock()
 				defer b.mu.Unlock()

@@ -93,6 +93,7 @@ type choice struct {
 	branches []*branch  // in order of preference; changed by reorder only
 	ordered  bool       // the order is known
 	used     int        // index in branches; -1: none yet
+	reset    bool       // Report.Reset of a branch, which was not passed on yet
 }
 
 // branch is the state of one data centre.
@@ -154,6 +155,7 @@ func (b *branch) record(r discovery.Report) {
 	defer b.mu.Unlock()
 	if r.Known {
 		b.noteSetLocked(r)
+		b.reset = b.reset || r.Reset
 	}
 	if len(r.Memory) > 0 {
 		b.memory = r.Memory[0]
@@ -299,8 +301,15 @@ func (c *choice) chooseDatacenter(now time.Time) (wait time.Duration) {
 		c.used = best
 	}
 	b := c.branches[best]
-	c.report(discovery.Report{Set: b.set, Known: true, Endpoint: b.endpoint, Index: b.index, Memory: c.memoriesLocked(), Err: c.failureLocked(b)})
+	c.passLocked(discovery.Report{Set: b.set, Endpoint: b.endpoint, Index: b.index, Err: c.failureLocked(b)})
 	return wait
+}
+
+// passLocked reports r, a set, with what the watches of all data centres know.
+func (c *choice) passLocked(r discovery.Report) {
+	r.Known, r.Memory, r.Reset = true, c.memoriesLocked(), c.reset
+	c.reset = false
+	c.report(r)
 }
 
 // failureLocked returns the error of the data centre in use, or of a preferred one. It

@@ -10,6 +10,7 @@ import (
 
 	"sluice/consul"
 	"sluice/discovery"
+	"sluice/observe/events"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
@@ -45,6 +46,26 @@ func TestFirstDatacenterWithEnoughInstancesIsUsed(t *testing.T) {
 		got := countLines(b.log.String(), `"instead_of":`)
 		verify.That(t, got == 2, "%d log lines about changes, want two:\n%s", got, b.log.String())
 	})
+}
+
+func TestLossOfStateInADatacenterIsAnEvent(t *testing.T) {
+	together := twoDatacenters
+	together.Spill = true
+	for _, o := range []ServiceOptions{{}, twoDatacenters, together} {
+		watchInBubble(t, o, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
+			b.set("a b")
+			b.at(10 * sec)
+			b.SetIndex(7)
+			b.at(3 * time.Minute)
+			resets := 0
+			for _, e := range b.events.All() {
+				if e.Kind == events.KindReset {
+					resets++
+				}
+			}
+			verify.That(t, resets > 0, "data centres %q: no event", o.Datacenters)
+		})
+	}
 }
 
 func TestDatacenterWithMostInstancesIsUsedIfNoneHasEnough(t *testing.T) {

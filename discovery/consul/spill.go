@@ -52,6 +52,6 @@ func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 			}
 		}
 	}
-	c.report(discovery.Report{Set: set, Known: true, Endpoint: first.endpoint, Index: first.index, Memory: c.memoriesLocked(), Err: failed})
+	c.passLocked(discovery.Report{Set: set, Endpoint: first.endpoint, Index: first.index, Err: failed})
 	return 0
 }
