@@ -297,11 +297,13 @@ func TestSecondSignalCuts(t *testing.T) {
 	}))
 	defer server.Close()
 	defer finish()
-	s := startServing(t, "shutdown: { grace: 1h }\n"+static(server.URL))
+	s := startServing(t, "shutdown: { grace: 1h }\n"+strings.Replace(static(server.URL), "peers:", "timeouts: { response_header: 1h }, peers:", 1))
 	cut := make(chan struct{})
 	go func() {
 		defer close(cut)
-		tryGet("http://" + s.address + "/")
+		if response, err := http.Get("http://" + s.address + "/"); err == nil { // it waits as long as the request lasts
+			response.Body.Close()
+		}
 	}()
 	<-arrived
 	s.signal(syscall.SIGTERM)
