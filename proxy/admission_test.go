@@ -54,23 +54,23 @@ func TestTooManyConnections(t *testing.T) {
 	for range 3 {
 		conns = append(conns, p.dial())
 	}
-	get := func(conn net.Conn) int {
-		fmt.Fprintf(conn, getRequest)
-		status, _ := readResponse(t, conn)
-		return status
+	ask := func(conn net.Conn) {
+		t.Helper()
+		io.WriteString(conn, getRequest)
+		expectResponse(t, conn, 200)
 	}
 	for _, conn := range conns {
-		verify.Equal(t, get(conn), 200, "get(conn)")
+		ask(conn)
 	}
 	answer, _ := io.ReadAll(p.dial())
 	verify.That(t, strings.HasPrefix(string(answer), "HTTP/1.1 503 ") && strings.Contains(string(answer), "X-Sluice-Reason: too_many_connections\r\n"), "got %q", answer)
 	verify.Equal(t, p.Stats().Refused, 1, "refused")
 	other := verify.Result((&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp", p.address)).Must(t)
 	defer other.Close()
-	verify.Equal(t, get(other), 200, "another client")
+	ask(other)
 	conns[0].Close()
 	eventually(t, "a free place", func() bool { return p.Connections() == 3 })
-	verify.Equal(t, get(p.dial()), 200, "in a free place")
+	ask(p.dial())
 }
 
 // One too many is told so even if it has sent its request before it was
