@@ -42,11 +42,8 @@ func startCompressing(t *testing.T, http2 bool, a *route.Actions, handler http.H
 	return p
 }
 
-// eachPeerProtocol runs a test with peers of both protocols.
-func eachPeerProtocol(t *testing.T, f func(t *testing.T, http2 bool)) {
-	t.Run("peer with HTTP/1", func(t *testing.T) { f(t, false) })
-	t.Run("peer with HTTP/2", func(t *testing.T) { f(t, true) })
-}
+// peerProtocols are the protocols of peers, by whether that is HTTP/2.
+var peerProtocols = map[string]bool{"peer with HTTP/1": false, "peer with HTTP/2": true}
 
 func decode(t testing.TB, encoding string, from io.Reader) io.Reader {
 	t.Helper()
@@ -75,7 +72,7 @@ func words(length int) string {
 
 func TestCompresses(t *testing.T) {
 	t.Parallel()
-	eachPeerProtocol(t, func(t *testing.T, http2 bool) {
+	eachCase(t, peerProtocols, func(t *testing.T, http2 bool) {
 		content := words(500_000)
 		p := startCompressing(t, http2, compressing(t, 1000), func(w http.ResponseWriter, r *http.Request) {
 			length := len(content)
@@ -234,7 +231,7 @@ func TestDoesNotCompressForHTTP10OrWithoutMemory(t *testing.T) {
 func TestCompressedStreamIsNotHeldBack(t *testing.T) {
 	t.Parallel()
 	for _, contentType := range []string{"text/event-stream", "text/plain"} {
-		eachPeerProtocol(t, func(t *testing.T, http2 bool) {
+		eachCase(t, peerProtocols, func(t *testing.T, http2 bool) {
 			next := make(chan string)
 			p := startCompressing(t, http2, compressing(t, 1000), func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Content-Type", contentType)
@@ -270,7 +267,7 @@ func TestCompressedStreamIsNotHeldBack(t *testing.T) {
 // released, whoever ends it.
 func TestCompressedResponseIsCut(t *testing.T) {
 	t.Parallel()
-	eachPeerProtocol(t, func(t *testing.T, http2 bool) {
+	eachCase(t, peerProtocols, func(t *testing.T, http2 bool) {
 		content := words(200_000)
 		waits := make(chan struct{})
 		p := startCompressing(t, http2, compressing(t, 1000), func(w http.ResponseWriter, r *http.Request) {

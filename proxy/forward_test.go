@@ -191,33 +191,31 @@ func TestSurplusBytesReachNobody(t *testing.T) {
 // What the peer sends goes to the client at once, however it is framed.
 func TestStreamsAtOnce(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct{ name, head, begun, one, two string }{
-		{"length", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n", "", "one", "two"},
-		{"length, with the start of the body", "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n", "ab", "one", "two"},
-		{"chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "", "3\r\none\r\n", "3\r\ntwo\r\n0\r\n\r\n"},
-		{"until close", "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", "", "one", "two"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			proceed := make(chan struct{})
-			origin := startOrigin(t, afterRequest(func(c *originConn) bool {
-				io.WriteString(c.Conn, test.head+test.begun)
-				<-proceed
-				io.WriteString(c.Conn, test.one)
-				<-proceed
-				io.WriteString(c.Conn, test.two)
-				return test.name != "until close"
-			}))
-			p := startProxy(t, Options{}, origin.address())
-			conn := p.send(getRequest)
-			r, err := http.ReadResponse(bufio.NewReader(conn), nil) // the head alone
-			verify.NoError(t, err)
-			expectNext(t, r.Body, test.begun)
-			proceed <- struct{}{}
-			expectNext(t, r.Body, "one")
-			proceed <- struct{}{}
-			rest, err := io.ReadAll(r.Body)
-			verify.Require(t, err == nil && string(rest) == "two", "got %q, %v", rest, err)
-		})
-	}
+	type test struct{ head, begun, one, two string }
+	eachCase(t, map[string]test{
+		"length":                             {"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n", "", "one", "two"},
+		"length, with the start of the body": {"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n", "ab", "one", "two"},
+		"chunks":                             {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "", "3\r\none\r\n", "3\r\ntwo\r\n0\r\n\r\n"},
+		"until close":                        {"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", "", "one", "two"},
+	}, func(t *testing.T, test test) {
+		proceed := make(chan struct{})
+		origin := startOrigin(t, afterRequest(func(c *originConn) bool {
+			io.WriteString(c.Conn, test.head+test.begun)
+			<-proceed
+			io.WriteString(c.Conn, test.one)
+			<-proceed
+			io.WriteString(c.Conn, test.two)
+			return !strings.Contains(test.head, "event-stream") // which ends with the connection
+		}))
+		p := startProxy(t, Options{}, origin.address())
+		conn := p.send(getRequest)
+		r, err := http.ReadResponse(bufio.NewReader(conn), nil) // the head alone
+		verify.NoError(t, err)
+		expectNext(t, r.Body, test.begun)
+		proceed <- struct{}{}
+		expectNext(t, r.Body, "one")
+		proceed <- struct{}{}
+		rest, err := io.ReadAll(r.Body)
+		verify.Require(t, err == nil && string(rest) == "two", "got %q, %v", rest, err)
+	})
 }

@@ -60,28 +60,25 @@ func TestHTTP2Floods(t *testing.T) {
 		block := append(c.encode(http2Get+"|x="+strings.Repeat("v", 3500)), strings.Repeat("\xbe", 1000)...)
 		return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1), EndStream: true, EndHeaders: true, BlockFragment: block})
 	}
-	for name, flood := range map[string]func(c *frameClient, i int) error{
+	eachCase(t, map[string]func(c *frameClient, i int) error{
 		"PING":       func(c *frameClient, i int) error { return c.WritePing(false, [8]byte{}) },
 		"HPACK bomb": bomb,
 		"malformed requests": func(c *frameClient, i int) error {
 			return c.request(uint32(2*i+1), http2Get+"|connection=close", true)
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			p := startProxy(t, Options{}, startOrigin(t, hanging).address())
-			c := p.dialFrames()
-			go func() {
-				for i := range 1_000_000 {
-					if flood(c, i) != nil {
-						return
-					}
+	}, func(t *testing.T, flood func(*frameClient, int) error) {
+		p := startProxy(t, Options{}, startOrigin(t, hanging).address())
+		c := p.dialFrames()
+		go func() {
+			for i := range 1_000_000 {
+				if flood(c, i) != nil {
+					return
 				}
-			}()
-			c.expectEnd(xhttp2.ErrCodeEnhanceYourCalm)
-			p.expectNothingCounted()
-		})
-	}
+			}
+		}()
+		c.expectEnd(xhttp2.ErrCodeEnhanceYourCalm)
+		p.expectNothingCounted()
+	})
 }
 
 // A client that does not read the answers to its frames.
@@ -126,19 +123,17 @@ func TestHTTP2ZeroWindow(t *testing.T) {
 // Slow prefaces, half frames and field blocks without an end.
 func TestHTTP2SlowFrames(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct{ name, sent string }{
-		{"preface", http2.Preface[:20]},
-		{"no SETTINGS", http2.Preface},
-		{"half a frame", http2.Preface + string(http2.AppendSettings(nil)) + "\x00\x00\x08\x06\x00\x00\x00\x00\x00123"},
-		{"block without an end", http2.Preface + string(http2.AppendSettings(nil)) + "\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			p := startProxy(t, Options{Timeouts: Timeouts{Head: 200 * time.Millisecond}})
-			conn := p.dial()
-			io.WriteString(conn, test.sent)
-			verify.Result(io.Copy(io.Discard, conn)).Must(t)
-		})
-	}
+	eachCase(t, map[string]string{
+		"preface":              http2.Preface[:20],
+		"no SETTINGS":          http2.Preface,
+		"half a frame":         http2.Preface + string(http2.AppendSettings(nil)) + "\x00\x00\x08\x06\x00\x00\x00\x00\x00123",
+		"block without an end": http2.Preface + string(http2.AppendSettings(nil)) + "\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82",
+	}, func(t *testing.T, sent string) {
+		p := startProxy(t, Options{Timeouts: Timeouts{Head: 200 * time.Millisecond}})
+		conn := p.dial()
+		io.WriteString(conn, sent)
+		verify.Result(io.Copy(io.Discard, conn)).Must(t)
+	})
 }
 
 // The preface is read in any pieces, but only as the first bytes of a connection.

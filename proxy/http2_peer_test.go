@@ -152,7 +152,7 @@ func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 	type answer = func(p *framePeer, stream uint32)
 	refuse := func(p *framePeer, stream uint32) { p.WriteRSTStream(stream, xhttp2.ErrCodeRefusedStream) }
 	goAway := func(p *framePeer, stream uint32) { p.WriteGoAway(stream-1, xhttp2.ErrCodeNo, nil) }
-	for name, answers := range map[string][]answer{ // of the first streams
+	eachCase(t, map[string][]answer{ // of the first streams
 		"REFUSED_STREAM":                                    {refuse},
 		"GOAWAY":                                            {goAway},
 		"GOAWAY, then REFUSED_STREAM":                       {func(p *framePeer, stream uint32) { goAway(p, stream); refuse(p, stream) }},
@@ -161,41 +161,39 @@ func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 		"GOAWAY of all, and REFUSED_STREAM":                 {func(p *framePeer, stream uint32) { p.WriteGoAway(1<<31-1, xhttp2.ErrCodeNo, nil); refuse(p, stream) }},
 		"GOAWAY, and REFUSED_STREAM of the next connection": {goAway, refuse},
 		"REFUSED_STREAM, and GOAWAY to the next stream":     {refuse, goAway},
-	} {
-		t.Run(name, func(t *testing.T) {
-			left := make(chan answer, len(answers))
-			p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {
-				select {
-				case a := <-left:
-					a(p, stream)
-				default:
-					p.headers(stream, true, ":status", "204")
-				}
-			}))
-			p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}})
-			refuseNext := func() {
-				for _, a := range answers {
-					left <- a
-				}
+	}, func(t *testing.T, answers []answer) {
+		left := make(chan answer, len(answers))
+		p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {
+			select {
+			case a := <-left:
+				a(p, stream)
+			default:
+				p.headers(stream, true, ":status", "204")
 			}
-			conn, c := p.dial(), p.dialFrames()
-			for id := uint32(1); id < 5; id += 2 {
-				refuseNext()
-				io.WriteString(conn, smallPost)
-				expectResponse(t, conn, 204)
-				refuseNext()
-				// In one segment, so that the whole call arrives at once.
-				var segment bytes.Buffer
-				framer := xhttp2.NewFramer(&segment, nil)
-				framer.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.encode(grpcPost), EndHeaders: true})
-				framer.WriteData(id, true, make([]byte, 5)) // a message without bytes
-				c.conn.Write(segment.Bytes())
-				r := c.response(id)
-				verify.That(t, r.status == "204", "got %+v", r)
+		}))
+		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}})
+		refuseNext := func() {
+			for _, a := range answers {
+				left <- a
 			}
-			p.expectNothingCounted()
-		})
-	}
+		}
+		conn, c := p.dial(), p.dialFrames()
+		for id := uint32(1); id < 5; id += 2 {
+			refuseNext()
+			io.WriteString(conn, smallPost)
+			expectResponse(t, conn, 204)
+			refuseNext()
+			// In one segment, so that the whole call arrives at once.
+			var segment bytes.Buffer
+			framer := xhttp2.NewFramer(&segment, nil)
+			framer.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.encode(grpcPost), EndHeaders: true})
+			framer.WriteData(id, true, make([]byte, 5)) // a message without bytes
+			c.conn.Write(segment.Bytes())
+			r := c.response(id)
+			verify.That(t, r.status == "204", "got %+v", r)
+		}
+		p.expectNothingCounted()
+	})
 }
 
 // Peers may end each connection after a few streams, as nginx does after keepalive_requests, and
@@ -236,27 +234,22 @@ func TestPeerEndsConnectionsAfterFewStreams(t *testing.T) {
 // A peer that ends connections before it serves a stream does not get many for a request.
 func TestPeerEndsConnectionsAtOnce(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		name  string
-		first bool
-	}{{"with SETTINGS", false}, {"with the first stream", true}} {
-		t.Run(test.name, func(t *testing.T) {
-			origin := startOrigin(t, func(c *originConn) bool {
-				settings, end := http2.AppendSettings(nil), http2.AppendGoAway(nil, 0, http2.NoError)
-				if test.first {
-					c.Conn.Write(settings)
-					io.ReadFull(c, make([]byte, len(http2.Preface)+100)) // a part of the stream
-					settings = nil
-				}
-				c.Conn.Write(append(settings, end...))
-				io.Copy(io.Discard, c)
-				return false
-			})
-			p := startProxyToH2C(t, origin.address())
-			expectResponse(t, p.send(smallPost), 502)
-			verify.That(t, origin.connections() <= 10, "%d connections", origin.connections())
+	eachCase(t, map[string]bool{"with SETTINGS": false, "with the first stream": true}, func(t *testing.T, first bool) {
+		origin := startOrigin(t, func(c *originConn) bool {
+			settings, end := http2.AppendSettings(nil), http2.AppendGoAway(nil, 0, http2.NoError)
+			if first {
+				c.Conn.Write(settings)
+				io.ReadFull(c, make([]byte, len(http2.Preface)+100)) // a part of the stream
+				settings = nil
+			}
+			c.Conn.Write(append(settings, end...))
+			io.Copy(io.Discard, c)
+			return false
 		})
-	}
+		p := startProxyToH2C(t, origin.address())
+		expectResponse(t, p.send(smallPost), 502)
+		verify.That(t, origin.connections() <= 10, "%d connections", origin.connections())
+	})
 }
 
 // What an HTTP/1 client would take for another response is not forwarded.

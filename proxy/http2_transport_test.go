@@ -111,52 +111,50 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 // more streams, and its streams fail after a time.
 func TestSilentPeerIsPinged(t *testing.T) {
 	t.Parallel()
-	for _, alive := range []bool{true, false} {
-		t.Run(fmt.Sprintf("alive %v", alive), func(t *testing.T) {
-			var first atomic.Pointer[framePeer]
-			var connections, pings atomic.Int64
-			p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
-				mute: func() bool { return !alive },
-				frame: func(p *framePeer, frame xhttp2.Frame) {
-					if _, ok := frame.(*xhttp2.PingFrame); ok {
-						pings.Add(1)
-					}
-				},
-				answer: func(p *framePeer, stream uint32) {
-					if first.CompareAndSwap(nil, p) {
-						connections.Add(1)
-						p.headers(stream, false, ":status", "103") // all that was sent before it has arrived with it
-						return                                     // the first request stays without an answer
-					}
-					if p != first.Load() {
-						connections.Add(1)
-					}
-					if alive || p != first.Load() {
-						p.headers(stream, true, ":status", "204")
-					}
-				},
-			}))
-			p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}})
-			waiting := p.send(getRequest)
-			expectResponse(t, waiting, 103)
-			p.sweeper.Advance(2 * time.Second)
-			second := p.send(getRequest)
-			eventually(t, "a PING", func() bool { return pings.Load() == 1 })
-			if alive {
-				expectResponse(t, second, 204)
-				verify.Equal(t, connections.Load(), 1, "connections")
-				return
-			}
-			p.sweeper.Advance(2 * time.Second)
-			third := p.send(getRequest)
-			expectResponse(t, third, 204) // on another connection
-			p.sweeper.Advance(15 * time.Second)
-			for _, conn := range []net.Conn{waiting, second} { // on the silent connection
-				expectResponse(t, conn, 502)
-			}
-			verify.Equal(t, pings.Load(), 1, "PINGs")
-		})
-	}
+	eachCase(t, map[string]bool{"alive": true, "silent": false}, func(t *testing.T, alive bool) {
+		var first atomic.Pointer[framePeer]
+		var connections, pings atomic.Int64
+		p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
+			mute: func() bool { return !alive },
+			frame: func(p *framePeer, frame xhttp2.Frame) {
+				if _, ok := frame.(*xhttp2.PingFrame); ok {
+					pings.Add(1)
+				}
+			},
+			answer: func(p *framePeer, stream uint32) {
+				if first.CompareAndSwap(nil, p) {
+					connections.Add(1)
+					p.headers(stream, false, ":status", "103") // all that was sent before it has arrived with it
+					return                                     // the first request stays without an answer
+				}
+				if p != first.Load() {
+					connections.Add(1)
+				}
+				if alive || p != first.Load() {
+					p.headers(stream, true, ":status", "204")
+				}
+			},
+		}))
+		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}})
+		waiting := p.send(getRequest)
+		expectResponse(t, waiting, 103)
+		p.sweeper.Advance(2 * time.Second)
+		second := p.send(getRequest)
+		eventually(t, "a PING", func() bool { return pings.Load() == 1 })
+		if alive {
+			expectResponse(t, second, 204)
+			verify.Equal(t, connections.Load(), 1, "connections")
+			return
+		}
+		p.sweeper.Advance(2 * time.Second)
+		third := p.send(getRequest)
+		expectResponse(t, third, 204) // on another connection
+		p.sweeper.Advance(15 * time.Second)
+		for _, conn := range []net.Conn{waiting, second} { // on the silent connection
+			expectResponse(t, conn, 502)
+		}
+		verify.Equal(t, pings.Load(), 1, "PINGs")
+	})
 }
 
 // Streams of a lost connection are sent to another peer if that is safe, and fail
