@@ -29,7 +29,7 @@ func startAffine(t *testing.T, o Options, policy balancer.Policy, a *route.Affin
 func (p *testProxy) setAffinity(policy balancer.Policy, a *route.Affinity) {
 	p.t.Helper()
 	p.setPolicy(policy)
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: a})
+	p.setService(route.Service{Retry: route.Retry{Attempts: 2}, Affinity: a})
 }
 
 func (p *testProxy) setPolicy(policy balancer.Policy) {

@@ -105,7 +105,7 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 			a = &route.Affinity{Keys: []route.HashKey{verify.Result(route.ParseHashKey(key)).Must(t)}}
 		}
 		affine := set(func(_ *testing.T, p *testProxy) {
-			p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: a})
+			p.setService(route.Service{Retry: route.Retry{Attempts: 2}, Affinity: a})
 		})
 		tests = append(tests, test{"affinity by " + key, affine, "GET /path?a=1&u=2 HTTP/1.1\r\nHost: a\r\nCookie: a=b; sid=1; peer=zzzz\r\nX-User: 7\r\n" +
 			"X-Forwarded-For: 192.0.2.1, 10.0.0.2\r\n\r\n", okResponse, "ok"})

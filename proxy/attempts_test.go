@@ -62,7 +62,7 @@ func TestRetryAfterConnectFailure(t *testing.T) {
 	t.Parallel()
 	good := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, append(nowhere, good.address())...)
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}})
+	p.setService(route.Service{Retry: route.Retry{Attempts: 2}})
 	conn := p.dial()
 	for i := range 10 {
 		body := strings.Repeat("x", 1+i%2*50000)
@@ -88,9 +88,7 @@ func TestPerTryTimeout(t *testing.T) {
 			hung := startOrigin(t, hanging)
 			good := startOrigin(t, answering(okResponse))
 			p := startProxy(t, Options{}, hung.address(), good.address())
-			timeouts := defaultTimeouts()
-			timeouts.ResponseHeader = test.timeout
-			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 2, PerTryTimeout: perTry}})
+			p.setService(route.Service{Timeouts: route.Timeouts{ResponseHeader: test.timeout}, Retry: route.Retry{Attempts: 2, PerTryTimeout: perTry}})
 			conn := p.dial()
 			for range 2 { // one of the two goes to the hanging peer first
 				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", test.method)
@@ -107,9 +105,7 @@ func TestPerTryTimeout(t *testing.T) {
 func TestResponseHeaderTimeoutBoundsAllTries(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, hanging).address(), startOrigin(t, hanging).address())
-	timeouts := defaultTimeouts()
-	timeouts.ResponseHeader = 150 * time.Millisecond
-	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 50, PerTryTimeout: 100 * time.Millisecond}})
+	p.setService(route.Service{Timeouts: route.Timeouts{ResponseHeader: 150 * time.Millisecond}, Retry: route.Retry{Attempts: 50, PerTryTimeout: 100 * time.Millisecond}})
 	p.expect(closingRequest, "504")
 }
 
@@ -132,7 +128,7 @@ func TestKeptBodyIsSentAgain(t *testing.T) {
 				return true
 			}))
 			p := startProxy(t, Options{}, dying.address(), good.address())
-			p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2, BodyBytes: 250_000}})
+			p.setService(route.Service{Retry: route.Retry{Attempts: 2, BodyBytes: 250_000}})
 			conn := p.dial()
 			reader := bufio.NewReader(conn)
 			content := strings.Repeat("0123456789", size/10)

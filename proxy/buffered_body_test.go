@@ -116,7 +116,7 @@ func TestNoBufferBeforeTheFirstByteOfABody(t *testing.T) {
 	countBytes(&taken, socket.BodyBuffers, socket.SmallBodies)
 	const long = 10000 * time.Hour
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour, Body: long}}, answersOK(t))
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}})
+	p.setService(route.Service{Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}})
 	const clients = 20
 	var conns []net.Conn
 	for range clients {

@@ -93,9 +93,7 @@ func (o *grpcOrigin) FullDuplexCall(stream grpc.BidiStreamingServer[grpc_testing
 func startGRPC(t *testing.T, addresses ...string) (*testProxy, grpc_testing.TestServiceClient) {
 	t.Helper()
 	p := startProxyToH2C(t, addresses...)
-	timeouts := patientTimeouts()
-	timeouts.Tunnel = patience
-	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 3}})
+	p.setService(route.Service{Timeouts: route.Timeouts{Idle: patience, Tunnel: patience}, Retry: route.Retry{Attempts: 3}})
 	return p, dialGRPC(t, p.address)
 }
 

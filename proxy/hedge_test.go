@@ -16,7 +16,7 @@ import (
 
 // hedged serves with a second peer asked after a moment.
 func hedged(p *testProxy, attempts int) {
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{
+	p.setService(route.Service{Retry: route.Retry{
 		Attempts: attempts, Hedge: &route.Hedge{After: 30 * time.Millisecond},
 	}})
 }

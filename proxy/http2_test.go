@@ -47,9 +47,7 @@ func TestHTTP2ClientCancelsWhatThePeerDoesNotTake(t *testing.T) {
 			}
 		},
 	}))
-	timeouts := patientTimeouts()
-	timeouts.Idle = time.Hour
-	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+	p.setService(route.Service{Timeouts: route.Timeouts{Idle: time.Hour}, Retry: route.Retry{Attempts: 1}})
 	c := p.dialFrames()
 	c.request(1, http2Post, false)
 	c.WriteData(1, false, []byte("somebody"))

@@ -239,9 +239,7 @@ func TestRequestThatIsSentAgainHasNoMoreTime(t *testing.T) {
 			}
 		}
 		p := startProxyToH2C(t, startFramePeer(t, answer), startFramePeer(t, answer))
-		timeouts := patientTimeouts()
-		timeouts.ResponseHeader = limit
-		p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1, Hedge: hedge}})
+		p.setService(route.Service{Timeouts: route.Timeouts{ResponseHeader: limit, Idle: patience}, Retry: route.Retry{Attempts: 1, Hedge: hedge}})
 		conn := p.send(getRequest)
 		for range last {
 			<-asked

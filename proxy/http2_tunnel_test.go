@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -249,9 +248,7 @@ func TestHTTP2TunnelBreaks(t *testing.T) {
 		}))
 		defer close(over)
 		p := startProxy(t, Options{}, origin.address())
-		timeouts := defaultTimeouts()
-		timeouts.Tunnel, timeouts.Idle = cmp.Or(test.timeouts.Tunnel, timeouts.Tunnel), cmp.Or(test.timeouts.Idle, timeouts.Idle)
-		p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+		p.setService(route.Service{Timeouts: test.timeouts, Retry: route.Retry{Attempts: 1}})
 		c := p.dialFrames()
 		c.openTunnel(1)
 		test.end(c, <-peers)

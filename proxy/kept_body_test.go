@@ -71,7 +71,7 @@ func TestKeptBodiesHaveAShare(t *testing.T) {
 		for _, held := range []int{1, 20_000, 60_000} { // bytes of another request of the client
 			p := startProxy(t, Options{Limits: Limits{KeptBodyBytes: 8 * socket.RelayBufferBytes}})
 			p.usePeers(http2, someTransport, balancer.Options{}, startReader(t), startReader(t))
-			p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 1 << 20}})
+			p.setService(route.Service{Retry: route.Retry{Attempts: 3, BodyBytes: 1 << 20}})
 			bad := blockAt(t, badClient)
 			good := ""
 			for i := 10; good == ""; i++ { // that does not have the same share by chance
@@ -124,7 +124,7 @@ func TestHTTP2BodyTakesMemoryAsItComes(t *testing.T) {
 	var taken atomic.Int64 // bytes
 	countBytes(&taken, socket.RequestBuffers, socket.SmallBodies, socket.BodyBuffers, socket.FirstSegments, socket.BodySegments)
 	p := startProxy(t, Options{Timeouts: Timeouts{Body: time.Hour}}, startReader(t))
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}})
+	p.setService(route.Service{Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}})
 	c := p.dialFrames()
 	const streams = 40
 	body := make([]byte, 60_000)
@@ -211,7 +211,7 @@ func testKeptBodies(t *testing.T, random *rand.Rand) {
 	defer p.pool.Close()
 	options := balancer.Options{Policy: balancer.PolicyRoundRobin, RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 1000}}
 	p.usePeers(random.IntN(2) == 0, someTransport, options, startReader(t), startReader(t), startReader(t))
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 100_000, Hedge: &route.Hedge{After: time.Millisecond}}})
+	p.setService(route.Service{Retry: route.Retry{Attempts: 3, BodyBytes: 100_000, Hedge: &route.Hedge{After: time.Millisecond}}})
 	plain, secure := p.address, p.serveWith(ListenerOptions{Name: "secure", TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}}})
 
 	addresses := []string{"127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"}

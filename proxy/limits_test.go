@@ -54,7 +54,7 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{})
 	p.limit(balancer.Limits{Pending: 1}, nil)
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: patience})
+	p.setService(route.Service{Retry: route.Retry{Attempts: 1}, WaitForPeer: patience})
 	conn := p.send(getRequest)
 	eventually(t, "a pending request", func() bool { return p.pool.Pending() == 1 })
 	expectReason(t, p.raw(closingRequest), "503", "too_many_pending")

@@ -293,7 +293,7 @@ func TestLatencyWithoutTheClientsTime(t *testing.T) {
 		"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n" + strings.Repeat("x", 40000), // which is kept
 	} {
 		p := startProxy(t, Options{}, answersOK(t))
-		p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}})
+		p.setService(route.Service{Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}})
 		conn := p.send(request[:len(request)-1])
 		eventually(t, "the request has reached the peer, or is kept", func() bool { return p.inflight() == 1 || p.keptBodies.Taken() > 0 })
 		time.Sleep(200 * time.Millisecond) // the client's time

@@ -112,9 +112,7 @@ func TestPeerThatReadsSlowlyIsNotCut(t *testing.T) {
 			})(c)
 		})
 		p := startProxy(t, Options{}, origin.address())
-		timeouts := defaultTimeouts()
-		timeouts.Idle = pauseTimeout
-		p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+		p.setService(route.Service{Timeouts: route.Timeouts{Idle: pauseTimeout}, Retry: route.Retry{Attempts: 1}})
 		send := func() result {
 			conn := p.dial()
 			defer conn.Close()
@@ -146,7 +144,7 @@ func TestSlowBodyPutsDeadlineOff(t *testing.T) {
 		"small": {10, 0}, "kept": {20000, 20000}, "streamed": {20000, 0},
 	}, func(t *testing.T, test test) {
 		p := startProxy(t, Options{}, answersOK(t))
-		p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1, BodyBytes: test.keep}})
+		p.setService(route.Service{Retry: route.Retry{Attempts: 1, BodyBytes: test.keep}})
 		conn := p.dial()
 		body := strings.Repeat("x", test.length)
 		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", test.length, body[5:])

@@ -144,7 +144,7 @@ func TestProxyHeaderToPeers(t *testing.T) {
 			return false
 		})
 		p := startProxy(t, Options{}, origin.address())
-		p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, ProxyProtocol: version})
+		p.setService(route.Service{Retry: route.Retry{Attempts: 1}, ProxyProtocol: version})
 		p.serveProxies(ListenerOptions{Streams: p.target})
 		conn := p.stream()
 		io.WriteString(conn, headerV1+"hello")

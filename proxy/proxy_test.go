@@ -77,7 +77,7 @@ func newUnmanagedProxy(t testing.TB, o Options, addresses ...string) *testProxy 
 		Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(transportOf(p.t)),
 	}))).Must(t)
 	p.setPeers(addresses...)
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3}})
+	p.setService(route.Service{Retry: route.Retry{Attempts: 3}})
 	l := listen(t)
 	p.address = l.Addr().String()
 	served := make(chan error, 1)
@@ -203,8 +203,12 @@ func (p *testProxy) newService(name string, o balancer.Options, addresses ...str
 	return &route.Service{Name: name, Pool: pool, Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}}
 }
 
+// setService routes all requests to the service s, in which timeouts that are 0 are the defaultTimeouts.
 func (p *testProxy) setService(s route.Service) {
 	p.t.Helper()
+	t, usual := &s.Timeouts, defaultTimeouts()
+	t.Connect, t.ResponseHeader = cmp.Or(t.Connect, usual.Connect), cmp.Or(t.ResponseHeader, usual.ResponseHeader)
+	t.Idle, t.Tunnel = cmp.Or(t.Idle, usual.Idle), cmp.Or(t.Tunnel, usual.Tunnel)
 	s.Name, s.Pool, s.HTTP2 = "star", p.pool, p.http2
 	p.service = &s
 	table := verify.Result(route.NewTable([]route.Route{{Path: "/", Service: p.service}})).Must(p.t)

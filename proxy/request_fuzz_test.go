@@ -120,7 +120,7 @@ func (c *fuzzClient) run() {
 	if c.random.IntN(2) == 0 {
 		retry.BodyBytes = 64 << 10
 	}
-	c.p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: retry})
+	c.p.setService(route.Service{Retry: retry})
 	want, end := readRequests(c.sent)
 	received, broken := c.converse(end)
 	c.settle()

@@ -162,7 +162,7 @@ func TestShutdownOfIdleConnections(t *testing.T) {
 func TestShutdownDoesNotWaitForPeers(t *testing.T) {
 	t.Parallel()
 	p := newUnmanagedProxy(t, Options{})
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: time.Hour})
+	p.setService(route.Service{Retry: route.Retry{Attempts: 1}, WaitForPeer: time.Hour})
 	p.send(getRequest)
 	eventually(t, "a request that waits", func() bool { return p.pool.Pending() == 1 })
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)

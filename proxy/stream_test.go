@@ -164,10 +164,8 @@ func TestStreamHalfClosesAfterAPause(t *testing.T) {
 	})
 	t.Cleanup(end)
 	p := startStreams(t, Options{})
-	timeouts := defaultTimeouts()
-	timeouts.Tunnel = 10_000 * time.Hour
-	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
-	pause := 2 * timeouts.Idle
+	p.setService(route.Service{Timeouts: route.Timeouts{Tunnel: 10_000 * time.Hour}, Retry: route.Retry{Attempts: 1}})
+	pause := 2 * defaultTimeouts().Idle
 	for _, origin := range []*origin{answers, silent} {
 		p.setPeers(origin.address())
 		conn := p.greeted()
@@ -272,7 +270,7 @@ func TestStreamsByClientAddress(t *testing.T) {
 	a, b, c := startOrigin(t, greeting), startOrigin(t, greeting), startOrigin(t, greeting)
 	p := startStreams(t, Options{}, a.address(), b.address(), c.address())
 	p.reconfigure(balancer.Options{Policy: balancer.PolicyHash, HashBound: 100})
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, Affinity: &route.Affinity{
+	p.setService(route.Service{Retry: route.Retry{Attempts: 1}, Affinity: &route.Affinity{
 		Keys: []route.HashKey{{Source: route.HashHeader, Name: "x"}, {Source: route.HashClientAddress}},
 	}})
 	for range 12 {
@@ -314,7 +312,7 @@ func TestStreamClientLeavesWhileItWaits(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, greeting)
 	p := startStreams(t, Options{})
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: time.Hour})
+	p.setService(route.Service{Retry: route.Retry{Attempts: 1}, WaitForPeer: time.Hour})
 	closed, reset, stays := p.stream(), p.stream(), p.stream()
 	eventually(t, "all are accepted", func() bool { return p.Connections() == 3 })
 	io.WriteString(stays, "question")

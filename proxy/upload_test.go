@@ -147,9 +147,7 @@ func TestClientLeavesPeerThatTakesNoBody(t *testing.T) {
 			end := make(chan struct{})
 			p := startProxyTo(t, http2, Options{}, func(http.ResponseWriter, *http.Request) { <-end })
 			t.Cleanup(func() { close(end) })
-			timeouts := patientTimeouts()
-			timeouts.Idle = time.Hour
-			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+			p.setService(route.Service{Timeouts: route.Timeouts{Idle: time.Hour}, Retry: route.Retry{Attempts: 1}})
 			client := &textClient{Conn: p.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n")}
 			for err, block := error(nil), make([]byte, 64<<10); err == nil; { // until nobody takes any more
 				client.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))

@@ -499,9 +499,7 @@ func TestConnectingEndsWithTheClient(t *testing.T) {
 				p.http2 = true // so that the client may have a deadline
 				p.reconfigure(balancer.Options{NewTransport: transport})
 				p.setPeers(silent.address())
-				timeouts := defaultTimeouts()
-				timeouts.Connect = time.Hour
-				p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 3}})
+				p.setService(route.Service{Timeouts: route.Timeouts{Connect: time.Hour}, Retry: route.Retry{Attempts: 3}})
 				c := p.dialFrames()
 				fields := http2Post + "|content-type=application/grpc|te=trailers"
 				if byDeadline {

@@ -141,7 +141,7 @@ func TestStickyWebSockets(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, Options{}, startWebSocketOrigin(t), startWebSocketOrigin(t), startWebSocketOrigin(t))
 	p.setPolicy(balancer.PolicySticky)
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &route.Affinity{Cookie: "peer", CookieAttributes: "; Path=/"}})
+	p.setService(route.Service{Retry: route.Retry{Attempts: 2}, Affinity: &route.Affinity{Cookie: "peer", CookieAttributes: "; Path=/"}})
 	p.setActions(&route.Actions{HostOfPeer: true, ResponseHeaders: headerEdits(t, nil, map[string]string{"Set-Cookie": "own=1"})})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
