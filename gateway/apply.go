@@ -31,15 +31,19 @@ type plan struct {
 
 // apply merges c, the configuration from the documents, with all other fragments, and changes
 // the running program accordingly. After an error nothing has changed.
-func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
-	p := &plan{config: c}
+func (g *Gateway) apply(ctx context.Context, c *config.Config) error {
+	p, applied := &plan{config: c}, false
 	defer func() {
-		if err != nil {
+		if !applied { // for an error or by a panic
 			g.discard(p)
 		}
 	}()
 	before := g.effective.Load()
-	if err := g.open(p, before, g.listeners.all()); err != nil {
+	whole := before // what need not be opened or changed again
+	if g.incomplete {
+		whole = nil
+	}
+	if err := g.open(p, whole, g.listeners.all()); err != nil {
 		return err
 	}
 	if before == nil {
@@ -58,14 +62,17 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
 		g.log.Warn().Err(conflict).Msg("a part of the configuration is ignored")
 	}
 	p.config = g.shares.ApplyTo(merged)
-	if !config.Identical(p.config, before) {
+	if !config.Identical(p.config, whole) {
 		if err := g.prepare(p); err != nil {
 			return err
 		}
+		g.incomplete = true // also if it panics
 		if err := g.carryOut(ctx, p); err != nil {
 			return err
 		}
+		g.incomplete = false
 	}
+	applied = true
 	g.shares.Applied(merged, time.Now())
 	g.tags.Applied(asked)
 	return nil

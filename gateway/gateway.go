@@ -87,8 +87,10 @@ type Gateway struct {
 	// effective is the configuration in use: the latest of the history, merged with the
 	// services found in the catalog.
 	effective atomic.Pointer[config.Config]
-	routes    atomic.Pointer[routes.Routes] // of effective
-	proxy     *proxy.Server
+	// incomplete says that not all of effective is in use. Only apply uses it.
+	incomplete bool
+	routes     atomic.Pointer[routes.Routes] // of effective
+	proxy      *proxy.Server
 
 	finder  *catalog.Finder
 	tags    *catalog.Reader

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"sluice/config"
+	"sluice/observe/panics"
 	"sluice/test/consultest"
 	"sluice/test/tracetest"
 	"sluice/test/verify"
@@ -251,4 +253,37 @@ func TestCollectorChanges(t *testing.T) {
 			t.Errorf("got %v with the token %q, want the service %s", got, c.Header("X-Token"), want)
 		}
 	}
+}
+
+// A reload that panics leaves no socket open: the next one binds it.
+func TestAReloadThatPanics(t *testing.T) {
+	panics.Fatal.Store(false)
+	defer panics.Fatal.Store(true)
+	a := origin(t, "a")
+	const web = "{ name: web, address: '127.0.0.1:0' }"
+	r := newRunning(t, listening(a, web))
+	var fault atomic.Bool
+	var opened []net.Listener // so that none is closed because nobody knows it
+	r.run(Options{Listen: func(_, network, address string) (net.Listener, error) {
+		l, err := net.Listen(network, address)
+		opened = append(opened, l)
+		return l, err
+	}}, func(g *Gateway) {
+		inUse := g.registries.config
+		g.registries.config = func() *config.Config {
+			if fault.Load() {
+				panic("a fault")
+			}
+			return inUse()
+		}
+	})
+	r.answers("/", "a")
+	fault.Store(true)
+	r.write(listening(a, web, fmt.Sprintf("{ name: more, address: '127.0.0.1:%d' }", consultest.ReservePort(t))))
+	r.awaitLog("a fault")
+	fault.Store(false)
+	r.await("the next reload has effect", func() bool {
+		r.Reload()
+		return r.Address("more") != nil
+	})
 }
