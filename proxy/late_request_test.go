@@ -190,13 +190,18 @@ func TestClientClosesWithinAResponse(t *testing.T) {
 func (p *testProxy) endWithFrame(t *testing.T, c *frameClient, before func(*http2ClientConn)) {
 	t.Helper()
 	client := p.onlyClient()
-	func() {
+	// The reading goroutine may wait for the mutex, with earlier frames: then it goes on first.
+	eventually(t, "the first frame is read, and nothing is processed", func() bool {
 		client.Deadline.Load() // the race detector sees no order in bytes of a socket
 		h := client.http2
 		h.Mu.Lock() // nothing is processed
 		defer h.Mu.Unlock()
 		c.WritePing(false, [8]byte{1})
-		eventually(t, "the first frame is read", func() bool { return !client.hasUnread() })
+		for start := time.Now(); client.hasUnread(); runtime.Gosched() {
+			if time.Since(start) > 100*time.Millisecond {
+				return false
+			}
+		}
 		c.WritePing(false, [8]byte{2})
 		conn := c.conn
 		if secure, ok := conn.(*tls.Conn); ok {
@@ -205,7 +210,8 @@ func (p *testProxy) endWithFrame(t *testing.T, c *frameClient, before func(*http
 		verify.NoError(t, conn.(*net.TCPConn).CloseWrite())
 		client.awaitArrival(t)
 		before(h)
-	}()
+		return true
+	})
 	eventually(t, "the connection has ended", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
