@@ -109,6 +109,28 @@ func TestTagsChange(t *testing.T) {
 	r.answers("h/b", "second")
 }
 
+// The dialects that are read change live.
+func TestDialectsChange(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	consul.Set("star", withTags(t, "star", "star-1", origin(t, "star"), "urlprefix-fabio/", "sluice.route=sluice/",
+		"traefik.enable=true", "traefik.http.routers.star.rule=Host(`traefik`)"))
+	text := func(tags string) string {
+		return fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [%s] }\nservices: { star: { consul: {} } }\n", consul.URL(), tags)
+	}
+	r := start(t, text(""))
+	for _, tags := range []string{"", "fabio", "fabio, traefik", "traefik", "sluice", "sluice, fabio, traefik", ""} {
+		r.write(text(tags))
+		for _, dialect := range []string{"sluice", "fabio", "traefik"} {
+			want := http.StatusNotFound
+			if strings.Contains(tags, dialect) {
+				want = http.StatusOK
+			}
+			r.awaitStatus(dialect+"/", want)
+		}
+	}
+}
+
 // TestTagsOfARelease replaces the instances of a service by ones with other tags, and back. A
 // route that all of them have must never fail, also if each version wants another path, and one that only some have
 // must go to these, and to nobody else.
