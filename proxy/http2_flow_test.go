@@ -273,7 +273,7 @@ func TestHTTP2ResetWithinABodyIsNoEnd(t *testing.T) {
 	c := p.dialFrames()
 	c.request(1, http2Post, false)
 	eventually(t, "the upload has begun", func() bool { return p.inflight() == 1 })
-	h := p.onlyClient().http2
+	h := p.onlyHTTP2Client()
 	h.Mu.Lock()
 	defer h.Mu.Unlock()
 	s := h.Streams[1]

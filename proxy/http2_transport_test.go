@@ -261,7 +261,7 @@ func TestStuckConnectionDelaysNoTimeout(t *testing.T) {
 	c := p.dialFrames()
 	c.request(1, http2Get, true)
 	<-asked
-	stuck := p.onlyClient().http2
+	stuck := p.onlyHTTP2Client()
 	p.send(getRequest)
 	<-asked
 	stuck.Mu.Lock()

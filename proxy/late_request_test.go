@@ -28,6 +28,14 @@ func (p *testProxy) onlyClient() (c *clientConn) {
 	return c
 }
 
+// onlyHTTP2Client is onlyClient after the client has sent by HTTP/2.
+func (p *testProxy) onlyHTTP2Client() *http2ClientConn {
+	p.t.Helper()
+	c := p.onlyClient()
+	c.Deadline.Load() // the race detector sees no order in bytes of a socket
+	return c.http2
+}
+
 // awaitArrival waits until bytes of the client have arrived that sluice has not read.
 func (c *clientConn) awaitArrival(t *testing.T) {
 	t.Helper()
@@ -128,20 +136,18 @@ func (p *testProxy) sendAsGoAwayEnds(answers, parts bool) error {
 	if answers {
 		c.WritePing(true, ping)
 	}
-	client := p.onlyClient()
+	h := p.onlyHTTP2Client()
 	frames := c.framesOf(func() { c.request(3, http2Get, true) })
 	first := len(frames)
 	if parts {
 		first = 5
 	}
 	func() {
-		client.Deadline.Load() // the race detector sees no order in bytes of a socket
-		h := client.http2
 		h.Mu.Lock() // nothing is processed
 		defer h.Mu.Unlock()
 		p.skip(http2GoAwayTimeout)
 		c.conn.Write(frames[:first])
-		eventually(p.t, "bytes have arrived, or are read", func() bool { return client.hasUnread() || isProcessing() })
+		eventually(p.t, "bytes have arrived, or are read", func() bool { return h.conn.hasUnread() || isProcessing() })
 	}()
 	if parts {
 		p.skip(http2GoAwayTimeout)
@@ -189,15 +195,13 @@ func TestClientClosesWithinAResponse(t *testing.T) {
 // before with the mutex of the connection held, and waits until the connection has ended.
 func (p *testProxy) endWithFrame(t *testing.T, c *frameClient, before func(*http2ClientConn)) {
 	t.Helper()
-	client := p.onlyClient()
+	h := p.onlyHTTP2Client()
 	// The reading goroutine may wait for the mutex, with earlier frames: then it goes on first.
 	eventually(t, "the first frame is read, and nothing is processed", func() bool {
-		client.Deadline.Load() // the race detector sees no order in bytes of a socket
-		h := client.http2
 		h.Mu.Lock() // nothing is processed
 		defer h.Mu.Unlock()
 		c.WritePing(false, [8]byte{1})
-		for start := time.Now(); client.hasUnread(); runtime.Gosched() {
+		for start := time.Now(); h.conn.hasUnread(); runtime.Gosched() {
 			if time.Since(start) > 100*time.Millisecond {
 				return false
 			}
@@ -208,7 +212,7 @@ func (p *testProxy) endWithFrame(t *testing.T, c *frameClient, before func(*http
 			conn = secure.NetConn() // without close_notify, as of a program that was killed
 		}
 		verify.NoError(t, conn.(*net.TCPConn).CloseWrite())
-		client.awaitArrival(t)
+		h.conn.awaitArrival(t)
 		before(h)
 		return true
 	})

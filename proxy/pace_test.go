@@ -21,9 +21,8 @@ const (
 	pause        = 20 * time.Millisecond // after each piece
 )
 
-// someOf is the number of pieces after which the sender knows of room again: the system
-// does not announce less than half of a buffer.
-const someOf = 8
+// someOf pieces fill the smaller buffers of both sides, so that the sender knows of room again.
+const someOf = 32
 
 // readSlowly takes a piece now and then. It returns the longest time that someOf pieces took.
 func readSlowly(r io.Reader, piece int) (longest time.Duration, err error) {
@@ -58,7 +57,7 @@ func dialWithBuffer(t *testing.T, address string, size int) net.Conn {
 
 // stoodStill reports whether the sender may have waited too long for room: on a machine that
 // stands still, the test does what it must not do.
-func stoodStill(longest time.Duration) bool { return longest >= someOf*pause+pauseTimeout/4 }
+func stoodStill(longest time.Duration) bool { return longest >= pauseTimeout*3/4 }
 
 // A client that reads slowly, but steadily, gets all of a response: a pause is
 // what counts, however large the pieces in which sluice writes.

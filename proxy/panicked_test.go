@@ -227,8 +227,7 @@ func TestPanicUnderMutexEndsConnection(t *testing.T) {
 			_ = c.request(3, http2Get+"wait", true)
 			<-asked
 			<-asked
-			p.admission.total() // after that of stream 3, which the goroutine that set http2 has asked for
-			h := p.onlyClient().http2
+			h := p.onlyHTTP2Client()
 			before := panicked()
 			eventually(t, "all is sent", func() bool {
 				h.Mu.Lock()
