@@ -33,6 +33,8 @@ const targetsTimeout = 5 * time.Second
 type target struct {
 	addresses []netip.Addr // the last ones
 	until     time.Time    // when they are queried again; zero: they were not
+	err       error        // of the last query
+	failures  int          // of queries, in a row
 	used      bool         // in the last answer
 }
 
@@ -151,7 +153,8 @@ func targetID(target string, port uint16) string {
 
 // addressesOf returns the addresses of an SRV record: the ones in the answer, or else the ones that
 // its target has in a query of its own, which is not sent after the time asking. The error says
-// what is wrong; then the addresses are the last ones.
+// what is wrong; then the addresses are the last ones. The time until its target is queried again
+// doubles with each failure, from minInterval to maxRetry.
 func (l *lookup) addressesOf(ctx context.Context, r record, additional []record, asking time.Time) ([]netip.Addr, time.Duration, error) {
 	if r.port == 0 || !discovery.IsHostName(r.target) {
 		return nil, maxInterval, fmt.Errorf("target %q, port %d: want a host name and a port", r.target, r.port)
@@ -171,23 +174,26 @@ func (l *lookup) addressesOf(ctx context.Context, r record, additional []record,
 	t.used = true
 	for _, kind := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA} {
 		if list := addressesOf(own, kind); len(list) > 0 {
-			t.addresses = list // a later answer may not have them
+			*t = target{addresses: list, used: true} // a later answer may not have them
 			return list, ttl, nil
 		}
 	}
 	now := time.Now()
 	if left := t.until.Sub(now); left > 0 {
-		return t.addresses, left, nil
+		return t.addresses, left, t.err
 	}
 	if now.After(asking) {
 		return t.addresses, minInterval, errNotAsked
 	}
 	list, ttl, err := l.addresses(ctx, r.target)
-	if err != nil {
-		return t.addresses, minInterval, err
+	if err == nil {
+		t.addresses, t.failures = list, 0
+	} else { // however short it is known that there are none
+		ttl = min(minInterval<<min(t.failures, 5), maxRetry)
+		t.failures++
 	}
-	t.addresses, t.until = list, now.Add(max(ttl, minInterval))
-	return list, ttl, nil
+	t.err, t.until = err, now.Add(max(ttl, minInterval))
+	return t.addresses, ttl, err
 }
 
 var errNotAsked = fmt.Errorf("there was no time to query the target within %v", targetsTimeout)

@@ -466,6 +466,26 @@ func TestTargets(t *testing.T) {
 	})
 }
 
+// A target without an address, of which a server may say with a TTL of 0 that there is none, is not queried every second.
+func TestTargetsThatFailAreQueriedLessOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := dnstest.New()
+		records := zone(srv("a.example", "", ttl(60)), srv("b.example", "10.0.0.2", ttl(60)))
+		s.Set(records...)
+		w := watchServers(t, Options{}, s)
+		defer w.end()
+		time.Sleep(5 * time.Minute)
+		queries, _ := s.Queries("tcp") // each time three: one is for the service
+		verify.That(t, queries < 3*80, "%d queries within 5 min", queries)
+		w.expect("b.example:80=10.0.0.2:80")
+		w.failing("a.example has no address")
+		s.Set(append(records, dnstest.Record{Name: "a.example", Address: "10.0.0.1", TTL: 60})...)
+		time.Sleep(10 * time.Second)
+		w.expect("a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80")
+		w.failing("")
+	})
+}
+
 // The instances of an earlier process stay in use while their targets cannot be resolved.
 func TestInheritedSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
