@@ -163,3 +163,27 @@ func TestGateOfAnotherReader(t *testing.T) {
 		t.Error("a gate waits for routes")
 	}
 }
+
+// A configuration that reads other dialects asks for what its own reader reads. While it is not in use, it leaves no trace.
+func TestOtherDialects(t *testing.T) {
+	g := newGated(t)
+	moon := g.reader.Gate("moon", func([]discovery.Instance) {})
+	const services = "services: { star: { consul: {} }, moon: { consul: {} } }"
+	one, both := configtest.Must(t, "catalog: { tags: [fabio] }\n"+services), configtest.Must(t, "catalog: { tags: [fabio, sluice] }\n"+services)
+	instance := func(tags ...string) []discovery.Instance {
+		return []discovery.Instance{{ID: "a", Address: "192.0.2.1", Port: 80, Weight: 1, Tags: tags}}
+	}
+	asks := func(c *config.Config, want int) Asked {
+		t.Helper()
+		asked := g.reader.Ask(c, config.Fragment{})
+		verify.Equal(t, len(asked.Routes.Routes), want, "routes")
+		return asked
+	}
+	g.Pass(instance("urlprefix-h/x", "sluice.route=h/y"))
+	moon.Pass(instance("sluice.route=h/z"))
+	g.reader.Applied(asks(one, 1))
+	asks(both, 3) // and is refused
+	asks(one, 1)
+	g.reader.Applied(asks(both, 3))
+	verify.That(t, !moon.seen().waits, "an instance waits for routes that are in use")
+}
