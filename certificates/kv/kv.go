@@ -35,6 +35,7 @@ type Manager struct {
 	// mu guards the fields below.
 	paused   bool
 	byPrefix map[string]*Prefix
+	adopted  map[string]certificates.InUse // of the old process, until Retain
 }
 
 // Prefix is the certificates below a prefix, and the watch of its keys. It is a certificates.Source.
@@ -82,6 +83,7 @@ func (m *Manager) Follow(prefix string) *Prefix {
 		}
 		p.suggest(state)
 	}
+	p.suggest(m.adopted[prefix])
 	m.byPrefix[prefix] = p
 	if !m.paused {
 		p.start()
@@ -170,6 +172,7 @@ func (p *Prefix) suggest(state certificates.InUse) {
 func (m *Manager) Retain(used []*Prefix) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.adopted = nil
 	for prefix, p := range m.byPrefix {
 		if !slices.Contains(used, p) {
 			p.end()
@@ -221,10 +224,12 @@ func (m *Manager) State() map[string]certificates.InUse {
 	return all
 }
 
-// Adopt sets what the old process had.
+// Adopt sets what the old process had, also for prefixes that are followed later, until Retain: the history of the
+// old process may have other listeners than the file.
 func (m *Manager) Adopt(all map[string]certificates.InUse) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.adopted = all
 	for prefix, state := range all {
 		if p := m.byPrefix[prefix]; p != nil {
 			p.suggest(state)
