@@ -1,7 +1,10 @@
 package sharedkeys
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -237,6 +240,43 @@ func TestANewConsulGetsTheMarkLast(t *testing.T) {
 	idle.Resume()
 	awaitCounting(t, idle, "a=2", "c=19", "new=1")
 	awaitCounting(t, startReplica(t, agent.URL()), "a=2", "c=19", "new=1")
+}
+
+// A change that Consul loses between its acceptance and the next answer is no deletion: it is written again.
+func TestConsulLosesAnAcceptedChange(t *testing.T) {
+	var mu sync.Mutex // guards the fields below
+	had, writes := "", 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		key := strings.TrimPrefix(r.URL.Path, "/v1/kv/"+prefix(t)+"/")
+		w.Header().Set("X-Consul-Index", "7")
+		w.Header().Set("X-Consul-KnownLeader", "true")
+		switch {
+		case r.Method == http.MethodPut:
+			if had = key; writes == 0 {
+				had = "" // it has begun anew
+			}
+			writes++
+			fmt.Fprint(w, "true")
+		case key == had:
+			fmt.Fprintf(w, `[{"Key":"%s/%s","Value":"IjEi","ModifyIndex":8}]`, prefix(t), key)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer server.Close()
+	k := newReplica(t, server.URL, "")
+	k.setKnown(1000, []api.KVPair{{Key: prefix(t) + "/" + markKey, ModifyIndex: 3}})
+	k.Put("a", "1", nil)
+	err := k.writeAll(t.Context())
+	verify.That(t, errors.Is(err, errLost), "the first write: %v", err)
+	k.setKnown(7, nil)
+	verify.Succeeds(t, k.writeAll(t.Context()))
+	verify.Slices(t, counting(k.All()), []string{"a=1"}, "count")
+	mu.Lock()
+	defer mu.Unlock()
+	verify.Equal(t, had, "a", "Consul has")
 }
 
 // deletionWithAShorterPrefix does not wake the query, and leaves the index at the last deletion of a key: the answer at

@@ -26,7 +26,7 @@
 //
 // There is one exception: Consul has lost its state, and begins anew. The key "begun" below the prefix
 // tells the two apart. It is there since the first value, and no replica deletes it. If an answer
-// lacks it, and the one before had it, nothing was deleted: all values stay in use. Each replica
+// lacks it, and an earlier one had it, nothing was deleted: all values stay in use. Each replica
 // writes the values that it knows and Consul lacks, and replaces none that is there. Then
 // it writes the mark, so no replica sees the mark without the values. A value that was ended while
 // Consul lost its state may come back.

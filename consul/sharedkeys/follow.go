@@ -102,6 +102,8 @@ func (k *Keys[V]) setKnown(index uint64, pairs []api.KVPair) {
 		now, invalid := k.decodeLocked(pairs)
 		if k.marked && !marked {
 			k.log.Warn().Msg(k.options.Name + ": Consul has lost its state, they are written again")
+		}
+		if k.began = k.began || marked; k.began && !marked {
 			k.restoreLocked(now)
 		}
 		k.known, k.invalid, k.index, k.marked, k.current = now, invalid, index, marked, true

@@ -54,6 +54,7 @@ type Keys[V any] struct {
 	invalid  map[string]Invalid
 	index    uint64 // of the last answer
 	marked   bool   // it had the mark
+	began    bool   // an answer had the mark
 	current  bool   // Consul has answered since Resume
 	failure  error  // of the last query
 	refused  error  // of the last attempt to write all changes
@@ -132,6 +133,7 @@ func (k *Keys[V]) Adopt(values map[string]V, changes map[string]*V) {
 		k.changes[key] = &change[V]{value: v}
 	}
 	k.marked = len(values) > 0
+	k.began = k.marked
 	k.awaken()
 }
 

@@ -134,6 +134,24 @@ func TestConsulBeginsAnew(t *testing.T) {
 	}
 }
 
+// Consul may lose its state again before it has the mark: what it had then is written once more.
+func TestConsulBeginsAnewTwice(t *testing.T) {
+	u := newUnconnected(t)
+	u.setKnown(1000, []api.KVPair{mark(3), pair("a", 900), pair("b", 901)})
+	u.setKnown(5, nil)
+	u.accept("a", 6)
+	u.setKnown(6, []api.KVPair{pair("a", 6)})
+	u.expectPending("Consul has one value again", 1)
+	u.setKnown(5, nil)
+	u.expect("Consul has nothing again", "a=a!", "b=b!")
+	u.expectPending("Consul has nothing again", 2)
+	u.accept("a", 7)
+	u.accept("b", 8)
+	u.setKnown(9, []api.KVPair{mark(9), pair("a", 7), pair("b", 8)})
+	u.setKnown(10, []api.KVPair{mark(9), pair("a", 7)})
+	u.expect("b was deleted", "a=a!")
+}
+
 // The state of another process counts like an answer of Consul.
 func TestAdoptedValues(t *testing.T) {
 	u := newUnconnected(t)

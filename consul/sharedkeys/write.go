@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -103,6 +104,8 @@ func (k *Keys[V]) carryOutAll(ctx context.Context, changes map[string]*change[V]
 	return failure
 }
 
+var errLost = errors.New("Consul has lost its state since it accepted the change")
+
 // carryOut changes a key, unless the change is void. It reports whether Consul lacks the key now, and
 // the index of an answer that shows it.
 func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void, absent bool, seen uint64, err error) {
@@ -122,6 +125,15 @@ func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void,
 			seen = pair.ModifyIndex
 		}
 		void = !accepted && k.isVoid(key, c, pair)
+		if accepted && absent && c.value != nil {
+			mark, _, err := k.options.Consul.KV().Get(ctx, k.name(markKey), 0, 0)
+			if err == nil && mark == nil {
+				err = errLost
+			}
+			if err != nil {
+				return false, false, 0, err
+			}
+		}
 		if accepted || void || absent && c.value == nil {
 			return void, absent, seen, nil
 		}
