@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"sluice/discovery/saved"
 )
@@ -26,49 +27,48 @@ const (
 // The writing of its History guards it.
 type historyFile struct {
 	path    string
-	failed  func(error) // is told why revisions cannot be written, or nil once they can again
-	failing bool        // the last write has failed
-	lines   int         // in the file
+	log     func(err error, message string) // see Keep
+	failing bool                            // the last write has failed
+	unread  error                           // why the file cannot be read; nil: it can
+	lines   int                             // in the file
 	size    int
 	replace bool // the file has to be replaced: it does not end with the end of a revision
 }
 
 // Keep makes the history permanent: its revisions begin with the revisions in the file path, and
-// Applied adds to them, while this process owns the file: see SetOwned. failed is told why revisions cannot be written, and nil when they
-// are again; it must not change the history. A directory in place of the file means history.jsonl in it. It must be called
-// before the first revision is applied.
+// Applied adds to them, while this process owns the file: see SetOwned. log is called with what is wrong with the file, and
+// with nil when revisions are written again; it must not change the history. A directory in place of the file means history.jsonl
+// in it. It must be called before the first revision is applied.
 //
-// After an error the file is not readable, and the next revision replaces it. A last line
+// A file that cannot be read is kept beside the one that replaces it. A last line
 // that is cut off is no error: the process that wrote it has crashed.
-func (h *History) Keep(path string, failed func(error)) error {
+func (h *History) Keep(path string, log func(err error, message string)) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		path = filepath.Join(path, "history.jsonl")
 	}
-	f := &historyFile{path: path, failed: failed, replace: true}
-	revisions, highest, err := f.read()
+	f := &historyFile{path: path, log: log, replace: true}
+	revisions, highest := f.read()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.revisions, h.highest, h.saved, h.file = revisions, highest, highest, f
-	return err
 }
 
 // read returns the revisions in the file, and the highest number of one that it has or had.
-func (f *historyFile) read() (revisions []Revision, highest uint64, err error) {
+func (f *historyFile) read() (revisions []Revision, highest uint64) {
 	data, err := os.ReadFile(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
 	revisions, highest, decodeErr := decodeHistory(f.path, data)
-	if err = errors.Join(err, decodeErr); err == nil && len(data) > 0 {
+	if f.unread = errors.Join(err, decodeErr); f.unread == nil && len(data) > 0 {
 		f.lines, f.size, f.replace = bytes.Count(data, []byte{'\n'}), len(data), data[len(data)-1] != '\n'
 	}
-	return revisions, highest, err
+	return revisions, highest
 }
 
-// readShared is read of a file that another process may have written. The next save replaces it, so that
-// what cannot be read does no harm.
+// readShared is read of a file that another process may have written. The next save replaces it.
 func (f *historyFile) readShared() (revisions []Revision, highest uint64) {
-	revisions, highest, _ = f.read()
+	revisions, highest = f.read()
 	f.replace = true
 	return revisions, highest
 }
@@ -126,11 +126,30 @@ func encodeRevision(r Revision) ([]byte, error) {
 
 // save writes the last revision. The others are in the file, unless it is to be replaced.
 func (f *historyFile) save(revisions []Revision) {
-	err := f.write(revisions)
-	if err != nil || f.failing {
-		f.failed(err)
+	err := f.putAside()
+	if err == nil {
+		err = f.write(revisions)
+	}
+	if err != nil {
+		f.log(err, "the history cannot be written: what is applied now is lost at a restart")
+	} else if f.failing {
+		f.log(nil, "the history is written again")
 	}
 	f.failing, f.replace = err != nil, err != nil
+}
+
+// putAside keeps a file that cannot be read: it may be the only place of revisions and pins.
+func (f *historyFile) putAside() error {
+	if f.unread == nil {
+		return nil
+	}
+	aside := f.path + time.Now().UTC().Format(".unreadable-20060102T150405.000Z")
+	if err := os.Rename(f.path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f.log(fmt.Errorf("%w; the file is kept as %s", f.unread, aside), "the history cannot be read: it goes on without the revisions in the file")
+	f.unread = nil
+	return nil
 }
 
 func (f *historyFile) write(revisions []Revision) error {

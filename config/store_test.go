@@ -19,7 +19,7 @@ import (
 func kept(t *testing.T, path string) *History {
 	t.Helper()
 	h := new(History)
-	verify.NoError(t, h.Keep(path, func(err error) { t.Errorf("failed: %v", err) }))
+	h.Keep(path, func(err error, message string) { t.Errorf("%s: %v", message, err) })
 	h.SetOwned(true)
 	return h
 }
@@ -91,17 +91,34 @@ func TestHistoryWithATornLine(t *testing.T) {
 	}
 }
 
+// A history that cannot be read, at a start or when the file belongs to this process, begins again. The file is kept beside
+// the new one, and the log says so.
 func TestHistoryThatCannotBeRead(t *testing.T) {
 	good := verify.Result(encodeRevision(Revision{Number: 7, Sources: []Source{file("x")}})).Must(t)
 	for _, text := range []string{"nonsense\n", `{"number":1}` + "\n", string(good) + "nonsense\n"} {
-		path := filepath.Join(t.TempDir(), "history")
-		verify.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-		h := new(History)
-		err := h.Keep(path, func(error) {})
-		verify.That(t, err != nil && strings.HasPrefix(err.Error(), path+":"), "%s: %v", text, err)
-		h.SetOwned(true)
-		h.Applied(revisionWith("one"))
-		verify.DeepEqual(t, numbers(kept(t, path)), []uint64{1}, "%s: then revisions", text)
+		for _, later := range []bool{false, true} {
+			path := filepath.Join(t.TempDir(), "history")
+			h := new(History)
+			var told []string
+			keep := func() {
+				h.Keep(path, func(err error, message string) { told = append(told, fmt.Sprint(message, ": ", err)) })
+			}
+			if later {
+				keep()
+			}
+			verify.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+			if !later {
+				keep()
+			}
+			h.Applied(revisionWith("one"))
+			h.SetOwned(true)
+			h.Applied(revisionWith("two"))
+			verify.DeepEqual(t, numbers(kept(t, path)), []uint64{2, 1}, "%s: then revisions", text)
+			aside := verify.Result(filepath.Glob(path + ".unreadable-*")).Must(t)
+			verify.Require(t, len(aside) == 1 && len(told) == 1, "%s: kept are %q, told is %q", text, aside, told)
+			verify.That(t, string(verify.Result(os.ReadFile(aside[0])).Must(t)) == text, "%s: the file has changed", text)
+			verify.That(t, strings.Contains(told[0], path+":") && strings.Contains(told[0], aside[0]), "%s: %s", text, told[0])
+		}
 	}
 }
 
@@ -135,7 +152,7 @@ func TestHistoryThatCannotBeWritten(t *testing.T) {
 	path := filepath.Join(dir, "history")
 	var told []error
 	h := new(History)
-	verify.NoError(t, h.Keep(path, func(err error) { told = append(told, err) }))
+	h.Keep(path, func(err error, _ string) { told = append(told, err) })
 	h.SetOwned(true)
 	h.Applied(revisionWith("one"))
 	if h.Applied(revisionWith("two")); len(told) != 2 || told[1] == nil || !errors.Is(told[0], os.ErrNotExist) {
@@ -169,7 +186,7 @@ func TestHistoryHasOneOwner(t *testing.T) {
 	old.Applied(revisionWith("one"))
 	old.SetOwned(false)
 	next := new(History)
-	verify.NoError(t, next.Keep(path, func(err error) { t.Errorf("failed: %v", err) }))
+	next.Keep(path, func(err error, message string) { t.Errorf("%s: %v", message, err) })
 	next.Applied(revisionWith("two of the new process"))
 	verify.DeepEqual(t, numbers(kept(t, path)), []uint64{1}, "the file has, written by a process that does not own it")
 	old.Applied(revisionWith("two of the old process")) // it does not know yet whether the new one serves
@@ -191,7 +208,7 @@ func TestHistoryHasOneOwner(t *testing.T) {
 func TestNothingIsWrittenAfterTheOwnership(t *testing.T) {
 	h := new(History)
 	left := make(chan struct{})
-	verify.NoError(t, h.Keep(filepath.Join(t.TempDir(), "missing", "history"), func(error) { // called by a write
+	h.Keep(filepath.Join(t.TempDir(), "missing", "history"), func(error, string) { // called by a write
 		go func() {
 			defer close(left)
 			h.SetOwned(false)
@@ -204,7 +221,7 @@ func TestNothingIsWrittenAfterTheOwnership(t *testing.T) {
 			t.Error("SetOwned does not wait for a write")
 		default:
 		}
-	}))
+	})
 	h.SetOwned(true)
 	h.Applied(revisionWith("one"))
 	<-left

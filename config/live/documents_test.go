@@ -26,7 +26,7 @@ func TestEveryFieldOfASourceIsHandedOver(t *testing.T) {
 	want := []config.Source{file, state()}
 	keep := func() *config.History {
 		h := new(config.History)
-		verify.NoError(t, h.Keep(path, func(err error) { t.Error(err) }))
+		h.Keep(path, func(err error, message string) { t.Error(message, err) })
 		return h
 	}
 	check := func(how string, h *config.History) {

@@ -14,7 +14,6 @@ type firstConfiguration struct {
 	built    *config.Built
 	sources  []config.Source
 	refused  map[string]error
-	keepErr  error // why the history cannot be read
 }
 
 // readFirst reads the files and the history, and chooses the first configuration. It fails if
@@ -33,12 +32,12 @@ func (m *Manager) readFirst() error {
 	m.offered = alone.Config.Dynamic
 	m.first.fileHash, m.first.read = m.file.Revision, make(map[string]config.Source)
 	if path := alone.Config.Live.History; path != "" {
-		m.first.keepErr = m.history.Keep(path, func(err error) {
+		m.history.Keep(path, func(err error, message string) {
+			event := m.options.Log.Info()
 			if err != nil {
-				m.options.Log.Warn().Err(err).Str("file", path).Msg("the history cannot be written: what is applied now is lost at a restart")
-			} else {
-				m.options.Log.Info().Str("file", path).Msg("the history is written again")
+				event = m.options.Log.Warn().Err(err)
 			}
+			event.Str("file", path).Msg(message)
 		})
 	}
 	for _, y := range m.offered {
@@ -87,9 +86,6 @@ func (m *Manager) Adopt(old *config.History) {
 // revision; nil: there is none, or an earlier version had other keys.
 func (m *Manager) Begin(given bool) (before *config.Config) {
 	f, last := &m.first, m.history.Current()
-	if f.keepErr != nil {
-		m.options.Log.Warn().Err(f.keepErr).Msg("the history cannot be read: it begins again")
-	}
 	m.warn(f.built)
 	samePins := len(config.Released(last.Sources, f.sources)) == 0
 	sameShares := !last.OnlyShares || given
