@@ -2,7 +2,6 @@ package overview
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"sluice/observe/panics"
@@ -40,7 +39,7 @@ func (v *overview) slots() int {
 
 // followNodes starts the queries of added nodes and ends the queries of removed ones. It
 // reports whether there are more nodes than slots.
-func (v *overview) followNodes(ctx context.Context, running *sync.WaitGroup) (crowded bool) {
+func (v *overview) followNodes(ctx context.Context) (crowded bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	state := error(nil) // the first answer of an added node notifies its services
@@ -49,7 +48,7 @@ func (v *overview) followNodes(ctx context.Context, running *sync.WaitGroup) (cr
 	}
 	for name := range v.addresses {
 		if v.nodes[name] == nil {
-			v.nodes[name] = v.startNode(ctx, running, name)
+			v.nodes[name] = v.startNode(ctx, name)
 			v.lists[v.nodes[name].path] = state
 		}
 	}
@@ -67,7 +66,7 @@ func (v *overview) followNodes(ctx context.Context, running *sync.WaitGroup) (cr
 	return len(v.nodes) > v.slots()
 }
 
-func (v *overview) startNode(ctx context.Context, running *sync.WaitGroup, name string) *node {
+func (v *overview) startNode(ctx context.Context, name string) *node {
 	ctx, end := context.WithCancel(ctx)
 	n := &node{overview: v, path: "catalog/node-services/" + name, end: end, wake: make(chan struct{}, 1), due: true}
 	instances := newEntries(&v.total)
@@ -75,10 +74,10 @@ func (v *overview) startNode(ctx context.Context, running *sync.WaitGroup, name 
 		n.due = false
 		return instances.compareInstances(body, n.noteChange)
 	}
-	running.Go(func() {
+	v.running.Go(func() {
 		defer panics.Contain(panics.Watch, nil)
 		defer end()
-		v.follow(ctx, n.path, read, n.begin)
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { v.follow(ctx, n.path, read, n.begin) })
 		n.endRead()
 		instances.forget()
 	})

@@ -11,10 +11,12 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/consul"
+	"sluice/observe/panics"
 	"sluice/test/verify"
 )
 
-func TestNodesThatComeGetTheSlotsOfThoseThatLeave(t *testing.T) {
+// subscribed calls test in a bubble of synctest with an overview of a Consul that does not answer.
+func subscribed(t *testing.T, test func(t *testing.T, v *overview)) {
 	synctest.Test(t, func(t *testing.T) {
 		client, err := consul.New(consul.Options{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			<-ctx.Done()
@@ -24,7 +26,37 @@ func TestNodesThatComeGetTheSlotsOfThoseThatLeave(t *testing.T) {
 		defer client.Close()
 		s := New(client, zerolog.Nop()).Subscribe(Scope{}, "star", time.Minute)
 		defer s.Leave()
-		v := s.overview
+		test(t, s.overview)
+	})
+}
+
+// A panic of what follows the nodes is noticed at once, and the nodes are followed again.
+func TestPanicOfAnOverview(t *testing.T) {
+	panics.Fatal.Store(false)
+	defer panics.Fatal.Store(true)
+	defer panics.Observe(func(panics.Contained) {})()
+	subscribed(t, func(t *testing.T, v *overview) {
+		v.mu.Lock()
+		v.nodes["bad"] = nil
+		v.mu.Unlock()
+		before := panics.Total(panics.Watch)
+		wakeUp(v.poke)
+		synctest.Wait()
+		verify.Equal(t, panics.Total(panics.Watch)-before, 1, "panics")
+		v.mu.Lock()
+		clear(v.nodes)
+		v.addresses = addresses{"good": "10.0.0.1"}
+		v.mu.Unlock()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		verify.That(t, v.nodes["good"] != nil, "the nodes %v", v.nodes)
+	})
+}
+
+func TestNodesThatComeGetTheSlotsOfThoseThatLeave(t *testing.T) {
+	subscribed(t, func(t *testing.T, v *overview) {
 		for _, name := range []string{"a", "b", "c"} {
 			nodes := make(addresses)
 			for n := range 100 {

@@ -54,7 +54,7 @@ type overview struct {
 	volume    *rate.Limiter // bytes per second
 	reads     chan struct{} // one element per list of a node that is read without blocking
 	end       context.CancelFunc
-	ended     sync.WaitGroup
+	running   sync.WaitGroup
 	poke      chan struct{} // capacity 1: the nodes have changed
 	total     atomic.Int64  // entries of all lists
 
@@ -75,34 +75,36 @@ type overview struct {
 
 // run follows the lists until ctx ends.
 func (v *overview) run(ctx context.Context) {
-	var running sync.WaitGroup
-	defer running.Wait()
-	follow := func(path string, read func([]byte) error) {
-		v.add(path)
-		running.Go(func() {
-			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { v.follow(ctx, path, read, nil) })
-		})
-	}
-	follow("catalog/nodes", v.readNodes)
+	v.followList(ctx, "catalog/nodes", v.readNodes)
 	// Consul has an index for each state.
 	for _, state := range []string{"critical", "warning"} {
 		checks := newEntries(&v.total)
-		follow("health/state/"+state, func(body []byte) error { return checks.compareChecks(body, v.changed) })
+		v.followList(ctx, "health/state/"+state, func(body []byte) error { return checks.compareChecks(body, v.changed) })
 	}
 	services := false
-	for {
-		resized := v.client.Resized()
-		select {
-		case <-v.poke:
-		case <-resized:
-		case <-ctx.Done():
-			return
+	panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
+		for {
+			resized := v.client.Resized()
+			if v.followNodes(ctx) && !services {
+				services = true
+				v.followList(ctx, "catalog/services", v.readServices)
+			}
+			select {
+			case <-v.poke:
+			case <-resized:
+			case <-ctx.Done():
+				return
+			}
 		}
-		if v.followNodes(ctx, &running) && !services {
-			services = true
-			follow("catalog/services", v.readServices)
-		}
-	}
+	})
+}
+
+// followList follows a list from now on, until ctx ends.
+func (v *overview) followList(ctx context.Context, path string, read func([]byte) error) {
+	v.add(path)
+	v.running.Go(func() {
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { v.follow(ctx, path, read, nil) })
+	})
 }
 
 // follow follows a list until ctx ends. For begin see consul.FollowOptions.

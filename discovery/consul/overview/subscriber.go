@@ -81,8 +81,9 @@ func (o *Overviews) start(in Scope, wait time.Duration) *overview {
 	}
 	ctx, end := context.WithCancel(context.Background())
 	v.end = end
-	v.ended.Go(func() {
-		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { v.run(ctx) })
+	v.running.Go(func() {
+		defer panics.Contain(panics.Watch, nil)
+		v.run(ctx)
 	})
 	return v
 }
@@ -91,7 +92,7 @@ func (o *Overviews) start(in Scope, wait time.Duration) *overview {
 func (s *Subscriber) Leave() {
 	if s.leave() {
 		s.overview.end()
-		s.overview.ended.Wait()
+		s.overview.running.Wait()
 	}
 }
 
