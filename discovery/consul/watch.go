@@ -97,7 +97,7 @@ func (w *watch) poll(ctx context.Context) error {
 		w.loop.Last = before // an index that went backwards is not confirmed
 		return fmt.Errorf("confirm the answer: %w", err)
 	}
-	if w.accepted && w.Guard.Differs(counts.Instances) {
+	if w.accepted && w.Guard.Differs(w.silence.explained(counts.Instances, counts.silent)) {
 		w.differed = time.Now()
 	}
 	w.silence.note(time.Now(), w.askable(counts), w.client.Jitter(firstAsk))
