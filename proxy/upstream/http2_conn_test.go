@@ -99,6 +99,29 @@ func TestPanicUnderMutexEndsHTTP2Connection(t *testing.T) {
 	verify.That(t, !c.reserve(nil), "the connection gets more requests")
 }
 
+// A panic of the goroutine that sends ends the streams too whose requests it was writing.
+func TestPanicOfSenderEndsHTTP2Streams(t *testing.T) {
+	t.Parallel()
+	c, _ := unreadHTTP2Conn(t)
+	defer c.Remove()
+	awaitWritten(t, c)
+	c.Mu.Lock()
+	c.Flushing = true // so that no other goroutine sends
+	c.Mu.Unlock()
+	written := openStream(t, c)
+	c.Mu.Lock()
+	c.Taken = c.Last
+	c.Mu.Unlock()
+	waiting := openStream(t, c)
+	c.OnPanic()
+	c.Mu.Lock()
+	verify.Equal(t, written.Err, socket.ErrClosedEarly, "the stream whose request was being written")
+	verify.Equal(t, waiting.Err, errUnprocessed, "the stream whose request was not")
+	c.Mu.Unlock()
+	written.Finish(false)
+	waiting.Finish(false)
+}
+
 // A connection that the peer has closed while it was idle gets no request, even if its
 // reading goroutine does not know that yet.
 func TestStaleHTTP2Connection(t *testing.T) {

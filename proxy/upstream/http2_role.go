@@ -82,6 +82,7 @@ func (c *http2Conn) OnPanic() {
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
 	c.Flushing = false
+	c.Written = c.Taken // perhaps: nobody tells
 	c.failLocked(socket.ErrClosedEarly)
 }
 
