@@ -115,8 +115,8 @@ func (s signals) handle(ended <-chan struct{}, g *gateway.Gateway, h *handover.H
 				continue
 			}
 			stopping = true
+			h.Stop() // first: a new process may have taken over just now
 			stop()
-			h.Stop()
 		}
 	}
 }

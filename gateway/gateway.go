@@ -290,6 +290,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-g.failed:
 	case <-g.options.Replaced:
+	}
+	if closed(g.options.Replaced) { // also if it is to stop: the new process has the registration
 		g.options.Systemd.Leave()
 		g.log.Info().Msg("replaced by a new process")
 		g.events.Add(events.Event{Kind: events.KindReplaced, Text: "A new process serves: this one finishes its requests"})
@@ -336,10 +338,14 @@ func (g *Gateway) warmUp(ctx context.Context) {
 		g.tags.Await(ctx, left())
 		g.certificates.Await(ctx, nil, left())
 	}
-	if g.options.Serving == nil || g.readiness.stopping.Load() {
-		return // if this process stops, the old one continues
+	if g.options.Serving == nil {
+		return
 	}
-	g.upgrade.served.Store(true)
+	g.upgrade.served.Store(true) // first: else shutdown might believe that the old process continues
+	if g.readiness.stopping.Load() {
+		g.upgrade.served.Store(false)
+		return // the old one continues
+	}
 	g.own(true)
 	if g.upgrade.takingOver {
 		g.options.Systemd.Lead(true) // before the old process ends

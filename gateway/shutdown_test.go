@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -93,4 +94,17 @@ func TestRunEndsWhenAListenerFails(t *testing.T) {
 	}
 	r.awaitEnd()
 	verify.That(t, r.err != nil && strings.Contains(r.err.Error(), `listener "web"`), "Run: %v", r.err)
+}
+
+// What a new process has taken over stays, also if this one is to stop at the same moment.
+func TestStopWhenReplaced(t *testing.T) {
+	t.Parallel()
+	replaced := make(chan struct{})
+	close(replaced)
+	for range 8 {
+		r := newRunning(t, "shutdown: { delay: 10m }\n"+static("a", "127.0.0.1:1"))
+		r.run(Options{Replaced: replaced}, func(g *Gateway) { g.fail(errors.New("also")) })
+		r.awaitEnd() // without the delay
+		r.awaitLog("replaced by a new process")
+	}
 }

@@ -65,6 +65,9 @@ func New(pidFile string, manager *systemd.Manager, listen func(network, address 
 func (h *Handover) Listen(name, network, address string) (net.Listener, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.stopped.Err() != nil { // nobody would serve or close it
+		return nil, errors.New("sluice stops: it opens no more sockets")
+	}
 	if h.upgrader == nil {
 		if err := h.takeOver(); err != nil {
 			return nil, fmt.Errorf("take over from the old process: %w", err)
@@ -369,7 +372,7 @@ func (g *giving) end() error {
 func (h *Handover) Replaced() <-chan struct{} { return h.replaced }
 
 // Stop closes the sockets held for a new process: connections are refused once the
-// listeners are closed too. Replace fails after it.
+// listeners are closed too. Replace and Listen fail after it.
 func (h *Handover) Stop() {
 	h.stop()
 	if upgrader := h.begun(); upgrader != nil {

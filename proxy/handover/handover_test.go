@@ -93,4 +93,6 @@ func TestHandover(t *testing.T) {
 	}
 	err = h.Replace(give)
 	verify.That(t, err != nil, "replaced after Stop")
+	_, err = h.Listen("late", "tcp", "127.0.0.1:0")
+	verify.That(t, err != nil && strings.Contains(err.Error(), "sluice stops"), "listen after Stop: %v", err)
 }
