@@ -178,10 +178,11 @@ func (w *Catalog) Run(ctx context.Context, changed func([]CatalogService)) error
 	var running sync.WaitGroup
 	defer running.Wait()
 	running.Go(func() {
-		defer panics.Contain(panics.Watch, nil)
-		// ends with ctx
-		_ = w.sources.client.Follow(ctx, consul.FollowOptions{Query: q, Wait: w.selection.Wait, Ended: w.note,
-			Read: func(a consul.Answer, body []byte) error { return w.take(ctx, q, a, body) }})
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
+			// ends with ctx
+			_ = w.sources.client.Follow(ctx, consul.FollowOptions{Query: q, Wait: w.selection.Wait, Ended: w.note,
+				Read: func(a consul.Answer, body []byte) error { return w.take(ctx, q, a, body) }})
+		})
 	})
 
 	timer := time.NewTimer(0)

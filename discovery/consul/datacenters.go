@@ -66,9 +66,7 @@ func (d *datacenters) Run(ctx context.Context, before discovery.WatchState, repo
 		b := &branch{choice: c, datacenter: d.options.Datacenters[n], listed: n, place: n, serving: -1}
 		c.branches = append(c.branches, b)
 		running.Go(func() {
-			defer panics.Contain(panics.Watch, nil)
-			// ends with ctx: the service has a name
-			_ = s.Run(ctx, c.partOf(b.datacenter), b.note)
+			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { b.run(ctx, s) })
 		})
 	}
 	if d.options.Nearest {
@@ -131,6 +129,29 @@ func (c *choice) partOf(datacenter string) discovery.WatchState {
 	}
 	own.Known = len(own.Set) > 0 // another data centre may be in use
 	return own
+}
+
+// run watches the data centre until ctx ends. After a panic it fails until it runs again.
+func (b *branch) run(ctx context.Context, s *source) {
+	defer func() {
+		if ctx.Err() == nil {
+			b.note(discovery.Report{Err: panics.Err})
+		}
+	}()
+	_ = s.Run(ctx, b.state(), b.note) // ends with ctx: the service has a name
+}
+
+// state returns what is known about the data centre.
+func (b *branch) state() discovery.WatchState {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	state := b.partOf(b.datacenter)
+	if b.serving >= 0 {
+		state.Known, state.Set = true, b.set
+		state.Memory = []discovery.Memory{b.memory}
+		state.Memory[0].Part = ""
+	}
+	return state
 }
 
 // memoriesLocked returns what the watches of all data centres know.

@@ -1,8 +1,10 @@
 package consul
 
 import (
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/observe/events"
+	"sluice/observe/panics"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
@@ -66,6 +69,33 @@ func TestLossOfStateInADatacenterIsAnEvent(t *testing.T) {
 			verify.That(t, resets > 0, "data centres %q: no event", o.Datacenters)
 		})
 	}
+}
+
+// A panic of the watch of one data centre ends it for a second only.
+func TestPanicOfTheWatchOfADatacenter(t *testing.T) {
+	panics.Fatal.Store(false)
+	defer panics.Fatal.Store(true)
+	defer panics.Observe(func(panics.Contained) {})()
+	var armed atomic.Bool
+	o := consul.Options{Random: func() float64 {
+		stack := make([]byte, 1<<14)
+		if armed.Load() && strings.Contains(string(stack[:runtime.Stack(stack, false)]), "(*watch).poll") && armed.Swap(false) {
+			panic("of a test")
+		}
+		return 0
+	}}
+	watchInBubbleAs(t, o, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b")
+		b.setIn("dc1", "a b c")
+		b.expect(2*sec, "1s: a b c")
+		armed.Store(true)
+		b.setIn("dc1", "a b c d")
+		b.at(2500 * ms)
+		verify.Equal(t, b.status().LastError, panics.Err.Error(), "after the panic the error is")
+		b.at(10 * sec)
+		verify.Equal(t, formatSet(b.latest()), "a b c d", "the pool has")
+		verify.Equal(t, b.status().LastError, "", "later the error is")
+	})
 }
 
 func TestDatacenterWithMostInstancesIsUsedIfNoneHasEnough(t *testing.T) {
