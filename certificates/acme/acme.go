@@ -168,7 +168,7 @@ func (m *Manager) Manage(names []string) error {
 		if m.names[name] != nil {
 			continue
 		}
-		ctx, cancel := context.WithCancel(m.ctx)
+		ctx, cancel := context.WithCancel(patiently(m.ctx))
 		m.names[name] = cancel
 		errs = append(errs, m.config.ManageAsync(ctx, []string{name}))
 	}

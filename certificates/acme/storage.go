@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -50,8 +51,10 @@ const (
 type patience struct{}
 
 // patiently returns a context of operations that are repeated until they succeed, or ctx
-// ends.
-func patiently(ctx context.Context) context.Context { return context.WithValue(ctx, patience{}, true) }
+// ends. It knows the private keys that were read last: see whole.
+func patiently(ctx context.Context) context.Context {
+	return context.WithValue(ctx, patience{}, new(sync.Map))
+}
 
 // do calls operation, once or until it succeeds.
 func (s *storage) do(ctx context.Context, a access, operation func(context.Context) error) error {
@@ -110,15 +113,29 @@ func isCertificate(key string) bool { return strings.HasSuffix(key, ".crt") }
 // whole returns what load returns for a key. A certificate that does not fit its private key is not there: a crash
 // between the writes of the two leaves it, and so do two replicas that write because one has lost its lock. certmagic
 // would neither use nor replace it. It orders what is not there, but looks again when it has the lock of the writes,
-// so a pair that is just being written costs no order.
+// so a pair that is just being written costs no order. The same holds for one whose private key has been replaced
+// since it was read: certmagic reads that first, and would give up the name.
 func (s *storage) whole(ctx context.Context, key string, load func(context.Context, string) ([]byte, error)) ([]byte, error) {
 	value, err := load(ctx, key)
-	if err != nil || !isCertificate(key) {
-		return value, err
-	}
-	private, err := load(ctx, strings.TrimSuffix(key, ".crt")+".key")
 	if err != nil {
 		return nil, err
+	}
+	lastRead, patient := ctx.Value(patience{}).(*sync.Map)
+	if !isCertificate(key) {
+		if patient && strings.HasSuffix(key, ".key") {
+			lastRead.Store(s.place+key, value)
+		}
+		return value, nil
+	}
+	privateKey := strings.TrimSuffix(key, ".crt") + ".key"
+	private, err := load(ctx, privateKey)
+	if err != nil {
+		return nil, err
+	}
+	if patient {
+		if before, ok := lastRead.LoadAndDelete(s.place + privateKey); ok && !bytes.Equal(before.([]byte), private) {
+			return nil, fmt.Errorf("%s: %w: it has just been replaced", key, fs.ErrNotExist)
+		}
 	}
 	_, misfit := tls.X509KeyPair(value, private)
 	s.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -71,8 +72,9 @@ func TestMisfitsAreAbsent(t *testing.T) {
 			_, err := s.Load(ctx, "a/a.crt")
 			verify.That(t, errors.Is(err, fs.ErrNotExist) && !s.Exists(ctx, "a/a.crt"), "%s: it is there: %v", name, err)
 		}
-		value, err := s.Load(ctx, "a/a.key")
-		verify.That(t, err == nil && bytes.Equal(value, other) && s.Exists(ctx, "a/a.key"), "%s: the key is not there: %v", name, err)
+		before := patiently(ctx) // not what reads the certificate later
+		value, err := s.Load(before, "a/a.key")
+		verify.That(t, err == nil && bytes.Equal(value, other) && s.Exists(before, "a/a.key"), "%s: the key is not there: %v", name, err)
 		verify.Equal(t, strings.Count(log.String(), "does not fit its private key"), 1, "%s: %s", name, log.String())
 		verify.NoError(t, s.Store(ctx, "a/a.key", key))
 		value, err = s.Load(ctx, "a/a.crt")
@@ -107,6 +109,39 @@ func TestOrdersDespiteTheDirectory(t *testing.T) {
 		}
 		consultest.Await(t, name+": there is an order", func() bool { return len(asked) > 0 })
 	}
+}
+
+// renewedStorage is a storage in which another replica renews between two reads.
+type renewedStorage struct {
+	certmagic.Storage
+	once  sync.Once
+	renew func()
+}
+
+func (s *renewedStorage) Load(ctx context.Context, key string) ([]byte, error) {
+	value, err := s.Storage.Load(ctx, key)
+	if strings.HasSuffix(key, ".key") {
+		s.once.Do(s.renew)
+	}
+	return value, err
+}
+
+// A certificate that another replica renews while it is read is in use, and costs no order.
+func TestReadAcrossARenewal(t *testing.T) {
+	directory, asked := newAuthority(t)
+	m := verify.Result(New(Options{Directory: directory, Storage: t.TempDir(), Log: zerolog.Nop()})).Must(t)
+	defer m.Close()
+	store := func(number int64) {
+		cert, key := testcert.PEM("a.example", func(c *x509.Certificate) { c.SerialNumber.SetInt64(number) })
+		storePair(t, m.files, m.issuer.IssuerKey(), cert, key)
+	}
+	store(1)
+	m.config.Storage = &renewedStorage{Storage: m.files, renew: func() { store(2) }}
+	verify.NoError(t, m.Manage([]string{"a.example"}))
+	consultest.Await(t, "the certificate is in use", func() bool { return m.uses("a.example") })
+	c := verify.Result(m.Certificate(&tls.ClientHelloInfo{ServerName: "a.example"})).Must(t)
+	verify.Equal(t, c.Leaf.SerialNumber.String(), "2", "the certificate")
+	verify.Equal(t, len(asked), 0, "questions to the authority")
 }
 
 // A valid certificate of the storage is used, and not one of another authority that ends later.
