@@ -210,3 +210,38 @@ func TestHTTP2PeerGetsFewResets(t *testing.T) {
 	}
 	verify.That(t, len(resets) <= 2+cancels/limit, "%d connections for %d canceled requests", len(resets), cancels)
 }
+
+// A head over the limit that a peer announces does not reach it: servers such as Netty's end the connection
+// for one, with the requests of other clients.
+func TestHeadOverLimitOfHTTP2Peer(t *testing.T) {
+	t.Parallel()
+	const limit = 8 << 10
+	arrived, first := make(chan struct{}, 1), uint32(0)
+	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
+		settings: []xhttp2.Setting{{ID: xhttp2.SettingMaxHeaderListSize, Val: limit}},
+		answer: func(p *framePeer, stream uint32) {
+			if first == 0 {
+				first = stream
+				arrived <- struct{}{}
+				return
+			}
+			p.headers(first, true, ":status", "204")
+			p.headers(stream, true, ":status", "204")
+		},
+		frame: func(p *framePeer, frame xhttp2.Frame) {
+			if frame.Header().Type == xhttp2.FrameHeaders && frame.Header().Length > limit {
+				p.WriteGoAway(frame.Header().StreamID, xhttp2.ErrCodeProtocol, nil)
+				p.Conn.Close()
+			}
+		},
+	}))
+	other := p.send(smallPost)
+	<-arrived
+	long := func(bytes int) string {
+		return "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nLong: " + strings.Repeat("~", bytes) + "\r\n\r\n"
+	}
+	expectReason(t, p.raw(long(limit)), "431", "head_too_long")
+	p.expect(long(limit-1000), "204")
+	expectResponse(t, other, 204)
+	p.expectNothingCounted()
+}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"strconv"
 	"time"
 
@@ -14,7 +13,7 @@ import (
 )
 
 // writeRequestHead writes the head for the peer to b.out, with the edits of the route. It
-// may overwrite b.from. The error is errEditedHead.
+// may overwrite b.from. The error is http1.ErrHeadTooLong.
 func (x *sentRequest) writeRequestHead(b *socket.Buffers, peer *balancer.Peer) error {
 	b.Borrow()
 	if x.actions == nil {
@@ -23,7 +22,7 @@ func (x *sentRequest) writeRequestHead(b *socket.Buffers, peer *balancer.Peer) e
 	}
 	b.Out = x.appendEditedRequest(b.Out[:0], x.appendRequestHead(b.From[:0], peer), peer)
 	if len(b.Out) > maxSentHead {
-		return errEditedHead
+		return http1.ErrHeadTooLong
 	}
 	return nil
 }
@@ -31,9 +30,6 @@ func (x *sentRequest) writeRequestHead(b *socket.Buffers, peer *balancer.Peer) e
 // maxSentHead bounds a request head after edits: the client's head, at most MaxHeadBytes, with
 // what sluice adds. An expansion of a template that did not reach its end is longer.
 const maxSentHead = 64 << 10
-
-// errEditedHead means that the edits of the route make the head of the request too long.
-var errEditedHead = errors.New("the head of the request is too long after the edits of the route")
 
 // appendRequestHead appends the head for the peer. It copies adjacent lines at once,
 // without the hop-by-hop fields and the fields that sluice writes.

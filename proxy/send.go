@@ -167,7 +167,7 @@ func (x *sentRequest) sendFailed(u upstream.Conn, err error) (o balancer.Outcome
 	if o, ended := x.endedOtherwise(err); ended {
 		return o, false
 	}
-	if err == errEditedHead {
+	if err == http1.ErrHeadTooLong { // after the edits of the route, or for the peer
 		x.lastRefusal = refusal.Of(http1.ErrHeadTooLong)
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}, false
 	}

@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -47,6 +48,7 @@ type Conn struct {
 	Receiving   int32              // streams on which the end has not arrived
 	Settled     bool               // the first SETTINGS has arrived
 	StreamLimit uint32             // how many streams the other side accepts
+	ListLimit   uint32             // the largest field list that the other side accepts, as [ListBytes] counts
 	Err         error              // nothing more can be sent
 	Output      Output
 	Flushing    bool   // the goroutine that sends runs
@@ -108,7 +110,7 @@ func (c *Conn) Init(o ConnOptions) {
 	c.decoder = NewDecoder(o.ListBytes)
 	c.block = FieldBlock{MaxBytes: o.BlockBytes, MaxFrames: o.Continuations}
 	c.window, c.streamWindow, c.received = o.Window, o.StreamWindow, int64(o.Window)
-	c.StreamLimit = 1<<32 - 1
+	c.StreamLimit, c.ListLimit = math.MaxUint32, math.MaxUint32
 	c.Output = NewOutput()
 	if o.Client {
 		c.Output.Frames = append(c.Output.Frames, Preface...)

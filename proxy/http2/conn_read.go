@@ -170,6 +170,8 @@ func (c *Conn) settings(frame *FrameHeader, payload []byte) *Error {
 		switch setting.ID {
 		case SettingMaxConcurrentStreams:
 			c.StreamLimit = setting.Value
+		case SettingMaxHeaderListSize:
+			c.ListLimit = setting.Value
 		case SettingHeaderTableSize:
 			c.Output.SetTableSize(setting.Value)
 		case SettingInitialWindowSize:

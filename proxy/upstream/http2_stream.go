@@ -69,7 +69,8 @@ func (u *http2Stream) SendHead(b *socket.Buffers, _ bool) (answered, sent bool, 
 	return false, err == nil, err
 }
 
-// open opens the stream with the head b.out. whole: the request ends with body and trailer.
+// open opens the stream with the head b.out. whole: the request ends with body and trailer. A head over
+// the limit of the peer is http1.ErrHeadTooLong: servers end the connection, with the streams of others.
 func (u *http2Stream) open(b *socket.Buffers, body, trailer []byte, whole bool) error {
 	c := u.conn
 	c.Mu.Lock()
@@ -77,11 +78,15 @@ func (u *http2Stream) open(b *socket.Buffers, body, trailer []byte, whole bool) 
 	if c.Err != nil || c.goAway || c.isExhausted() {
 		return errUnprocessed
 	}
+	start := len(c.Output.Frames)
+	frames, size := u.appendFields(c.Output.Frames, b.Out)
+	if size > int(c.ListLimit) {
+		return http1.ErrHeadTooLong
+	}
+	c.Output.Frames = frames
 	u.opened = c.transport.sweeper.Now()
 	u.OpenLocked((c.Last + 1) | 1) // the ids of streams must rise on the wire
 	ends := whole && len(body)+len(trailer) == 0
-	start := len(c.Output.Frames)
-	c.Output.Frames = u.appendFields(c.Output.Frames, b.Out)
 	c.Output.EndBlock(start, u.ID, ends)
 	switch {
 	case ends:
@@ -98,14 +103,16 @@ func (u *http2Stream) open(b *socket.Buffers, body, trailer []byte, whole bool) 
 var space, colon = []byte(" "), []byte(":")
 
 // appendFields appends room for the header of a frame and the field block of the
-// request, whose head the exchange wrote as text. It may have more fields than a head
-// that is received.
-func (u *http2Stream) appendFields(out, text []byte) []byte {
+// request, whose head the exchange wrote as text, and returns the size of its field list. It may
+// have more fields than a head that is received.
+func (u *http2Stream) appendFields(out, text []byte) (_ []byte, size int) {
 	var room [http2.FrameHeaderBytes]byte
 	line, fields := http1.CutLine(text)
 	method, line, _ := bytes.Cut(line, space)
 	target, _, _ := bytes.Cut(line, space)
-	out = http2.AppendRequestStart(append(out, room[:]...), method, u.conn.scheme(), hostOf(fields), target)
+	scheme, host := u.conn.scheme(), hostOf(fields)
+	out = http2.AppendRequestStart(append(out, room[:]...), method, scheme, host, target)
+	size = http2.ListBytes(len(":method:scheme:authority:path")+len(method)+len(scheme)+len(host)+len(target), 4)
 	for len(fields) > len("\r\n") {
 		line, fields = http1.CutLine(fields)
 		name, _, _ := bytes.Cut(line, colon)
@@ -114,8 +121,9 @@ func (u *http2Stream) appendFields(out, text []byte) []byte {
 			continue
 		}
 		out = http2.AppendFieldLine(out, line)
+		size += http2.ListBytes(len(line)-len(": \r\n"), 1)
 	}
-	return out
+	return out, size
 }
 
 // hostOf returns the value of the Host line among lines.
