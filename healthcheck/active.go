@@ -22,7 +22,6 @@ type target struct {
 
 // syncTargetsLocked makes targets of peers, and removes all others.
 func (c *Checker) syncTargetsLocked(peers []*balancer.Peer) {
-	c.known = peers
 	present := make(map[*balancer.Peer]bool, len(peers))
 	for _, p := range peers {
 		present[p] = true
@@ -38,6 +37,7 @@ func (c *Checker) syncTargetsLocked(peers []*balancer.Peer) {
 			c.dropTargetLocked(t)
 		}
 	}
+	c.known = peers
 }
 
 func (c *Checker) dropTargetsLocked() {

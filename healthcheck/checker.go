@@ -76,9 +76,8 @@ func (c *Checker) Start(pool *balancer.Pool, s Settings) {
 	c.mu.Unlock()
 	c.Configure(s)
 	c.monitor.following.Go(func() {
-		defer panics.Contain(panics.Probe, nil)
 		defer close(c.followed)
-		c.follow(ctx)
+		panics.Repeat(ctx.Done(), panics.Probe, time.Second, func() { c.follow(ctx) })
 	})
 }
 

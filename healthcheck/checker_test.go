@@ -3,11 +3,13 @@ package healthcheck
 import (
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"sluice/balancer"
+	"sluice/observe/panics"
 	"sluice/test/verify"
 )
 
@@ -22,6 +24,33 @@ func TestProbeForgetsARemovedPeer(t *testing.T) {
 		after, _ := probe.count(instance(1))
 		verify.That(t, after == before, "%d checks after the peer left", after-before)
 		verify.That(t, probe.forgotten[instance(1).HostPort()] != 0, "Forget was not called")
+	})
+}
+
+// clinging is a script that panics when it should forget the first peer.
+type clinging struct {
+	*script
+	once sync.Once
+}
+
+func (c *clinging) Forget(string) { c.once.Do(func() { panic("of a test") }) }
+
+// After a panic of what follows the pool, it is followed again.
+func TestPanicOfAChecker(t *testing.T) {
+	panics.Fatal.Store(false)
+	defer panics.Fatal.Store(true)
+	defer panics.Observe(func(panics.Contained) {})()
+	checkedAs(t, Options{}, func(a *Active, probe *script) { a.Probe = &clinging{script: probe} }, func(t *testing.T, f *fixture, probe *script) {
+		f.Apply(instances(4))
+		pass(time.Minute)
+		f.Apply(instances(2))
+		pass(time.Minute)
+		before, _ := probe.count(instance(3))
+		probe.set(instance(0), true)
+		pass(time.Minute)
+		after, _ := probe.count(instance(3))
+		verify.Equal(t, f.eligible(), 1, "peers are eligible, of which one fails its checks")
+		verify.Equal(t, after, before, "checks of a peer that has left")
 	})
 }
 

@@ -43,8 +43,8 @@ func (c *Checker) restartDetectorLocked() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.detector == timer { // else it was stopped
-			c.detectLocked(passive)
 			timer.Reset(passive.Interval)
+			c.detectLocked(passive)
 		}
 	})
 	c.detector = timer
