@@ -122,8 +122,10 @@ func (g *Gateway) prepare(p *plan) (err error) {
 	for _, s := range p.services {
 		targets[s.name] = routes.Service(s.name, s.pool, s.next)
 	}
-	p.routes, err = routes.Build(p.config, targets, g.machine, g.routes.Load())
-	return err
+	if p.routes, err = routes.Build(p.config, targets, g.machine, g.routes.Load()); err != nil {
+		return err
+	}
+	return g.listeners.permit(p.listeners, g.started.Admin.Socket) // last
 }
 
 // carryOut changes the running program to p, in the order of the package comment.

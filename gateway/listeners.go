@@ -89,7 +89,7 @@ func (ls *listeners) reachable() string {
 // bound.
 func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, err error) {
 	if ls.admin == nil {
-		ls.admin, err = ls.bind(adminName, c.Admin.Address, c.Admin.Socket)
+		ls.admin, err = ls.bind(adminName, c.Admin.Address)
 	}
 	errs := []error{err}
 	all = make([]*listener, len(c.Listeners))
@@ -124,7 +124,7 @@ func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, 
 		if all[i] != nil {
 			continue
 		}
-		l, err := ls.bind(wanted.Name, wanted.Address, wanted.Socket)
+		l, err := ls.bind(wanted.Name, wanted.Address)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -135,15 +135,32 @@ func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, 
 }
 
 // bind binds the address of the listener of that name.
-func (ls *listeners) bind(name string, address config.Address, s *config.Socket) (net.Listener, error) {
+func (ls *listeners) bind(name string, address config.Address) (net.Listener, error) {
 	l, err := ls.listen(name, address.Value.Network, address.Value.Address)
-	if err == nil {
-		if err = permit(l, s); err == nil {
-			return l, nil
-		}
-		ls.release(l, false)
+	if err != nil {
+		return nil, fmt.Errorf("listener %q: %w", name, ls.explain(address, err))
 	}
-	return nil, fmt.Errorf("listener %q: %w", name, ls.explain(address, err))
+	return l, nil
+}
+
+// permit sets who may connect to the sockets of all that are not in use yet; before any is, also to the admin API's.
+// Another process may have made them, or serve them, so nothing else may refuse the configuration after it.
+func (ls *listeners) permit(all []*listener, admin *config.Socket) error {
+	inUse := ls.all()
+	if inUse == nil {
+		if err := permit(ls.admin, admin); err != nil {
+			return fmt.Errorf("listener %q: %w", adminName, err)
+		}
+	}
+	for _, l := range all {
+		if hasSocket(inUse, l) {
+			continue
+		}
+		if err := permit(l, l.config.Socket); err != nil {
+			return fmt.Errorf("listener %q: %w", l.config.Name, err)
+		}
+	}
+	return nil
 }
 
 // discard closes what open has bound, if it is not used.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/proxy/socket"
 	"sluice/test/consultest"
 	"sluice/test/verify"
 )
@@ -208,4 +209,42 @@ func TestUnixSocketsOfEveryProtocol(t *testing.T) {
 	for name, stats := range r.services.healthStats() {
 		verify.Equal(t, stats.ChecksFailed, 0, "%s: checks failed", name)
 	}
+}
+
+// A configuration that is refused changes no permissions of a socket, which another process may have made.
+func TestARefusedConfigurationPermitsNothing(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(socketDirectory(t), "s")
+	made := verify.Result(net.Listen("unix", path)).Must(t)
+	verify.NoError(t, os.Chmod(path, 0o600))
+	taken := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
+	defer taken.Close()
+	of := func(more string) string {
+		return fmt.Sprintf("listeners: [{ name: web, address: '127.0.0.1:0' }%s]\n", more) + static("a", "127.0.0.1:1")
+	}
+	r := newRunning(t, of(""))
+	r.run(Options{
+		Listen: func(name, network, address string) (net.Listener, error) {
+			if name == "made" {
+				return made, nil
+			}
+			return socket.Listen(network, address)
+		},
+		Release: func(l net.Listener, used bool) {
+			if l != made || used {
+				l.Close()
+			}
+		},
+	})
+	mode := func(want os.FileMode) {
+		t.Helper()
+		info, err := os.Stat(path)
+		verify.That(t, err == nil && info.Mode().Perm() == want, "got %v, %v", info, err)
+	}
+	with := fmt.Sprintf(", { name: made, address: 'unix:%s', socket: { mode: 0666 } }", path)
+	r.write(of(with + fmt.Sprintf(", { name: taken, address: '%s' }", taken.Addr())))
+	r.awaitLog("configuration refused")
+	mode(0o600)
+	r.replace(of(with))
+	mode(0o666)
 }
