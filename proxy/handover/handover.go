@@ -47,7 +47,7 @@ type Handover struct {
 	upgrader *tableflip.Upgrader // nil before the first Listen
 	pipes    map[string]*os.File // from the old process: see askName
 	serving  bool                // the old process was told to stop
-	starting bool                // Replace runs
+	starting bool                // Replace starts a process
 	released []net.Listener      // while another process may serve their sockets: see update
 }
 
@@ -293,13 +293,13 @@ func (h *Handover) Replace(give func(io.Writer) error) error {
 		return ErrReplacing
 	}
 	defer h.replacing.Unlock()
-	h.update(func() { h.starting = true })
-	defer h.update(func() { h.starting = false })
 	ctx, cancel := context.WithTimeout(h.stopped, predecessorTimeout)
 	defer cancel()
 	if err := upgrader.WaitForParent(ctx); err != nil {
 		return fmt.Errorf("replace the process: the process before has not ended: %w", err)
 	}
+	h.update(func() { h.starting = true })
+	defer h.update(func() { h.starting = false })
 	err := h.systemd.PassOn(func(text string, l net.Listener) error {
 		file, err := l.(interface{ File() (*os.File, error) }).File()
 		if err != nil {
