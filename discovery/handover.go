@@ -80,8 +80,7 @@ func (m *Manager) WatchAll(sources map[string]Source) {
 		if state := states[service]; state.Known && state.Source == from {
 			m.Watch(service, source, state)
 		} else if state, ok := known[from]; ok {
-			state.Set = renamed(state.Set, service, source)
-			m.Watch(service, source, state)
+			m.Watch(service, source, renamed(state, service, source))
 		} else {
 			m.Watch(service, source)
 		}
@@ -107,14 +106,25 @@ func (m *Manager) begun() (former map[string]WatchState, begun bool) {
 	return m.former, m.running
 }
 
-// renamed returns a set for a service of another name.
-func renamed(set []Instance, service string, source Source) []Instance {
+// renamed returns a state for a service of another name.
+func renamed(state WatchState, service string, source Source) WatchState {
 	if _, own := source.(ServiceNamer); own {
-		return set
+		return state
 	}
-	set = slices.Clone(set)
-	for n := range set {
-		set[n].Service = service
+	state.Set, state.Memory = slices.Clone(state.Set), slices.Clone(state.Memory)
+	for n := range state.Set {
+		state.Set[n].Service = service
 	}
-	return Normalize(set)
+	state.Set = Normalize(state.Set)
+	for n := range state.Memory {
+		g := &state.Memory[n].Guard
+		g.Departed, g.Probation = slices.Clone(g.Departed), slices.Clone(g.Probation)
+		for d := range g.Departed {
+			g.Departed[d].Instance.Service = service
+		}
+		for p := range g.Probation {
+			g.Probation[p].Key.Service = service
+		}
+	}
+	return state
 }

@@ -129,11 +129,17 @@ func TestSetOfARenamedService(t *testing.T) {
 			{func() Source { return &namingSource{*newScripted()} }, "star"},
 		} {
 			set := []Instance{{Service: "star", ID: "a", Address: "10.0.0.1", Port: 80}}
+			memory := []Memory{{Guard: GuardMemory{
+				Departed: []Departure{{Instance: set[0]}}, Probation: []ProbationSpent{{Key: set[0].Key(), Spent: time.Minute}},
+			}}}
 			before, after := test.source(), test.source() // either may run
-			b.Watch("star", before, WatchState{Source: name{before}.String(), Known: true, Fresh: true, Set: set})
+			b.Watch("star", before, WatchState{Source: name{before}.String(), Known: true, Fresh: true, Set: set, Memory: memory})
 			b.WatchAll(map[string]Source{"sun": after})
 			state := b.States()["sun"]
 			verify.That(t, state.Known && !state.Fresh && len(state.Set) == 1 && state.Set[0].Service == test.want, "%T: %+v", after, state)
+			guard := state.PartOf("").Guard
+			verify.Equal(t, guard.Departed[0].Instance.Service, test.want, "the service of what has departed")
+			verify.Equal(t, guard.Probation[0].Key.Service, test.want, "the service of what is on probation")
 			b.Unwatch("star")
 			b.Unwatch("sun")
 		}

@@ -272,7 +272,7 @@ func (w *watch) savedLocked() WatchState {
 	if fallback := w.manager.fallback; fallback != nil && !w.restored {
 		w.restored = true
 		w.saved, _ = fallback(w.status.Service, w.status.Source)
-		w.saved.Set = renamed(w.saved.Set, w.status.Service, w.source)
+		w.saved = renamed(w.saved, w.status.Service, w.source)
 	}
 	return w.saved
 }
