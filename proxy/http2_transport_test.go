@@ -91,6 +91,7 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p, options := startProxyToH2C(t), someTransport
+			options.IdleTimeout = time.Hour
 			if test.reason == refusal.PeerTLS.Reason {
 				options.TLS = anyCertificate
 			}
@@ -99,6 +100,7 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 			p.expect(request, "502", test.reason)
 			n := p.pool.Snapshot().All[0].Outcomes()[balancer.OutcomeConnectFailure]
 			verify.That(t, n != 0, "no connect failure was counted")
+			eventually(t, "no connection is kept", func() bool { return p.peerConnections() == 0 })
 			p.setPeers(test.address, test.good)
 			for range 4 {
 				p.expect(request, "204")

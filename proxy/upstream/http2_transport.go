@@ -209,11 +209,15 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certi
 		if err = c.Err; c.Last > 0 || c.retired {
 			err = nil // it has ended, but not by the peer, or not before other requests have used it
 		}
-		c.Mu.Unlock()
 		if err == nil && limit == 0 {
-			return nil, errNoStreams // the connection closes when it was idle for some time
+			err = errNoStreams
+			c.retireLocked() // otherwise each request would leave a connection
 		}
-		if err == nil {
+		c.Mu.Unlock()
+		switch err {
+		case errNoStreams:
+			return nil, err
+		case nil:
 			t.mu.Lock()
 			t.streams = limit
 			t.mu.Unlock()
