@@ -68,13 +68,13 @@ func (s *consulStorage) key(key string) string { return path.Join(s.prefix, key)
 
 // read calls operation as do does, with few others at the same time.
 func (s *consulStorage) read(ctx context.Context, operation func(context.Context) error) error {
-	reading := s.reading[1]
-	if ctx.Value(patience{}) == nil {
-		reading = s.reading[0]
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, readTimeout)
-		defer cancel()
+	if ctx.Value(patience{}) != nil {
+		return s.readIn(ctx, s.reading[1], operation)
 	}
+	return s.once(ctx, func(ctx context.Context) error { return s.readIn(ctx, s.reading[0], operation) })
+}
+
+func (s *consulStorage) readIn(ctx context.Context, reading chan struct{}, operation func(context.Context) error) error {
 	select {
 	case reading <- struct{}{}:
 	case <-ctx.Done():

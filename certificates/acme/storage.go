@@ -38,6 +38,7 @@ type storage struct {
 	// mu guards the fields below.
 	errs    [2]error        // of the last read and the last change; nil: it succeeded
 	misfits map[string]bool // keys of certificates that do not fit their private keys
+	hung    time.Time       // when a read of once last failed after a long time; zero: an operation has succeeded since
 }
 
 // access is the kind of an operation. A token may be enough for one and not for the other.
@@ -86,11 +87,38 @@ func (s *storage) do(ctx context.Context, a access, operation func(context.Conte
 	}
 }
 
+// errHung is the error of a read that is not tried.
+var errHung = errors.New("the storage does not answer")
+
+// once calls operation, a read outside of orders and renewals, for at most readTimeout. After one that has failed after a long
+// time, the others fail at once for readTimeout, or until an operation succeeds: certmagic reads one certificate after the other with a
+// lock that handshakes may wait for.
+func (s *storage) once(ctx context.Context, operation func(context.Context) error) error {
+	s.mu.Lock()
+	hung := s.hung
+	s.mu.Unlock()
+	if time.Since(hung) < readTimeout {
+		return errHung
+	}
+	begin := time.Now()
+	limited, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	err := operation(limited)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && time.Since(begin) > readTimeout/2 && ctx.Err() == nil {
+		s.mu.Lock()
+		s.hung = time.Now()
+		s.mu.Unlock()
+	}
+	return err
+}
+
 // note records the result of an operation, and logs when errors begin and end.
 func (s *storage) note(a access, err error) {
 	s.mu.Lock()
 	before := errors.Join(s.errs[:]...)
-	s.errs[a] = err
+	if s.errs[a] = err; err == nil {
+		s.hung = time.Time{}
+	}
 	now := errors.Join(s.errs[:]...)
 	s.mu.Unlock()
 	if now != nil && before == nil {

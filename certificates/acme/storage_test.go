@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -209,4 +210,34 @@ func TestOrdersOutliveARefusal(t *testing.T) {
 	s := newStorage(t, server.URL, "")
 	verify.NoError(t, s.Store(t.Context(), "a/a.key", nil))
 	verify.Equal(t, refused.Load(), 3, "writes")
+}
+
+// A storage that does not answer is not asked for every certificate: the time in which certmagic looks for the ones to renew
+// does not grow with their number. Once it answers, all are read.
+func TestHangingReadsAreFew(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := newFiles(dir, false, zerolog.Nop())
+		defer s.close()
+		asked := 0
+		hang := func(ctx context.Context) error {
+			asked++
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		begin := time.Now()
+		for range 100 {
+			verify.That(t, s.once(t.Context(), hang) != nil, "a read that hangs succeeds")
+		}
+		verify.Equal(t, time.Since(begin), readTimeout, "the time of all reads")
+		time.Sleep(readTimeout)
+		verify.That(t, s.once(t.Context(), hang) != nil, "a read that hangs succeeds")
+		verify.Equal(t, asked, 2, "reads")
+		verify.NoError(t, s.Store(t.Context(), "a", nil))
+		verify.NoError(t, s.once(t.Context(), func(context.Context) error { return nil }))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		verify.That(t, s.once(ctx, hang) != nil, "a read that hangs succeeds")
+		verify.NoError(t, s.once(t.Context(), func(context.Context) error { return nil })) // it did not have its time
+	})
 }
