@@ -80,7 +80,7 @@ catalog: { tags: [traefik], listeners: [web, tls, empty] }
 		stream("tls", "b.example", "tls", "star"),
 		stream("tls", "", "db", "star"),
 		stream("tcp", "", "empty", "star"),
-	}}, Fragment{Origin: "two", Streams: []Route{
+	}}, Fragment{Origin: "two", Services: map[string]Service{"found": c.Services["secure"]}, Streams: []Route{
 		stream("tls", "a.example", "tls", "star"),
 		stream("tls", "B.example", "tls", "star"),
 		stream("tls", "B.example", "empty", "star"),
@@ -89,6 +89,7 @@ catalog: { tags: [traefik], listeners: [web, tls, empty] }
 		stream("tcp", "", "web", "star"),
 		stream("tcp", "", "tls", "secure"),
 		{Protocol: "tcp", Path: "/", Listeners: []string{"tls"}, Service: "star", Group: "canary"},
+		stream("tcp", "", "tls", "found"),
 	}})
 	diffLines(t, conflicts, []string{
 		"two: streams[0]: ignored: the listener has a service for the same connections",
@@ -98,6 +99,7 @@ catalog: { tags: [traefik], listeners: [web, tls, empty] }
 		`two: streams[5]: ignored: there is no listener "web" with protocol: tcp`,
 		`two: streams[6]: ignored: the service "secure" has upstream.tls, which needs requests`,
 		`two: streams[7]: ignored: the service "star" has no group "canary"`,
+		`two: streams[8]: ignored: the service "found" has upstream.tls, which needs requests`,
 	})
 	var got []string
 	for _, l := range merged.Listeners {

@@ -56,6 +56,8 @@ func TestTCPRefusals(t *testing.T) {
 			`sluice.yaml:6: services.db.balance.policy: value "sticky": not for a service of a listener with protocol: tcp, which has no cookies: want ewma, hash, least_conn, random or round_robin`}},
 		{"HTTP/2", web + db + "services:\n  star: { peers: ['127.0.0.1:1'] }\n  db: { peers: ['127.0.0.1:2'], upstream: { protocol: h2c } }\n" + routes, []string{
 			`sluice.yaml:6: services.db.upstream.protocol: value "h2c": not for a service of a listener with protocol: tcp, which forwards bytes as they are`}},
+		{"TLS to the peers, by server name", web + "- { address: ':1', protocol: tcp, sni: [{ host: a.example, service: db }] }\nservices:\n  star: { peers: ['127.0.0.1:1'] }\n  db: { peers: ['127.0.0.1:2'], upstream: { tls: {} } }\n" + routes, []string{
+			`sluice.yaml:6: services.db.upstream.tls: not for a service of a listener with protocol: tcp, which forwards TLS to the peers as it is`}},
 		{"h2c with TLS", web + "services:\n  star: { peers: ['127.0.0.1:1'], upstream: { protocol: h2c, tls: {} } }\n" + routes, []string{
 			`sluice.yaml:4: services.star.upstream.protocol: value "h2c": not with upstream.tls: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS`}},
 		{"h2 without TLS", web + "services:\n  star: { peers: ['127.0.0.1:1'], upstream: { protocol: h2 } }\n" + routes, []string{

@@ -200,8 +200,8 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 	return u, nil
 }
 
-// DialStream opens a connection for a stream. It is not in the pool, and its user must
-// call finish(false).
+// DialStream opens a connection for a stream, without TLS: the configuration refuses upstream.tls for
+// its service. It is not in the pool, and its user must call Finish(false).
 func (t *Transport) DialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*HTTP1Conn, error) {
 	return t.dial(ctx, &slot{transport: t, remove: func() {}}, picked, timeout, shard, nil)
 }
