@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/observe/panics"
 	"sluice/test/verify"
 )
 
@@ -188,4 +189,25 @@ func TestSinkIsCalledInOrder(t *testing.T) {
 	}
 	cancel()
 	all.Wait()
+}
+
+// A panic about the set of one service neither keeps others from theirs, nor this one from its next.
+func TestSinkThatPanics(t *testing.T) {
+	panics.Fatal.Store(false)
+	defer panics.Fatal.Store(true)
+	inBubble(t, func(t *testing.T, b *bubble) {
+		sink := b.sink
+		b.sink = func(service string, set []Instance) {
+			if describe(set) == "fault" {
+				panic("a fault")
+			}
+			sink(service, set)
+		}
+		star, moon := b.start("star"), b.start("moon")
+		star.set(instances("fault"))
+		moon.set(instances("a"))
+		b.expect(0, call{0, "moon", "a"})
+		star.set(instances("b"))
+		b.expect(0, call{0, "star", "b"})
+	})
 }
