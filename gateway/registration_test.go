@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 
 	"sluice/admin"
 	"sluice/consul/registration"
+	"sluice/observe/panics"
 	"sluice/test/configtest"
 	"sluice/test/consultest"
 	"sluice/test/verify"
@@ -224,4 +227,22 @@ routes: [{ path: /moon, service: moon }, { service: star }]
 	})
 	r.stop()
 	r.await("the registration is removed", func() bool { return len(instances(t, agent, "sluice")) == 0 })
+}
+
+// After a panic while it registers itself, sluice does so again.
+func TestRegistrationAfterAPanic(t *testing.T) {
+	panics.Fatal.Store(false)
+	defer panics.Fatal.Store(true)
+	agent, own := shared.Agent(t)
+	r := newRunning(t, fmt.Sprintf("consul: { addresses: [%q], register: { service: %s } }\n", agent.URL(), own)+static("a", "127.0.0.1:1"))
+	var once sync.Once
+	r.run(Options{}, func(g *Gateway) {
+		ready := g.replica.registrar.Ready
+		g.replica.registrar.Ready = func(ctx context.Context) (bool, []string) {
+			once.Do(func() { panic("a fault") })
+			return ready(ctx)
+		}
+	})
+	r.await("the registration", func() bool { return len(instances(t, agent, own)) == 1 })
+	r.end()
 }

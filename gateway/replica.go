@@ -75,7 +75,7 @@ func (r *replica) register() (leave func(ctx context.Context)) {
 				return
 			}
 		}
-		r.registrar.Run(ctx)
+		panics.Repeat(ctx.Done(), panics.Task, time.Second, func() { r.registrar.Run(ctx) })
 	}()
 	return func(leaving context.Context) {
 		leaving, cancelLeave := context.WithTimeout(leaving, leaveTimeout)

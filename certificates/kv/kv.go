@@ -96,12 +96,13 @@ func (p *Prefix) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
-		defer panics.Contain(panics.Task, nil)
-		_ = p.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
-			Query: consul.KeysBelow(p.prefix + "/"),
-			Read:  p.read,
-			Ended: p.ended,
-			Begin: func(context.Context) (time.Duration, error) { return p.owner.options.Wait(), nil },
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
+			_ = p.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
+				Query: consul.KeysBelow(p.prefix + "/"),
+				Read:  p.read,
+				Ended: p.ended,
+				Begin: func(context.Context) (time.Duration, error) { return p.owner.options.Wait(), nil },
+			})
 		})
 	})
 	p.stop = func() {

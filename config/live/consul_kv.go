@@ -54,23 +54,24 @@ func (k *ConsulKV) Run(ctx context.Context, report func(Report)) error {
 	var following sync.WaitGroup
 	defer following.Wait()
 	following.Go(func() {
-		defer panics.Contain(panics.Watch, nil)
-		_ = k.Client.Follow(ctx, consul.FollowOptions{ // ends with ctx
-			Query: k.query(),
-			Read: func(a consul.Answer, body []byte) error {
-				answer, err := k.decode(a, body)
-				if err == nil {
-					answer.forgot, before = mayHaveForgotten(before, answer), answer.said
-					replaceLatest(answers, answer)
-				}
-				return err
-			},
-			Ended: func(err error) {
-				if err != nil {
-					replaceLatest(answers, answer{err: err})
-				}
-			},
-			Begin: func(context.Context) (time.Duration, error) { return k.Wait(), nil },
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
+			_ = k.Client.Follow(ctx, consul.FollowOptions{ // ends with ctx
+				Query: k.query(),
+				Read: func(a consul.Answer, body []byte) error {
+					answer, err := k.decode(a, body)
+					if err == nil {
+						answer.forgot, before = mayHaveForgotten(before, answer), answer.said
+						replaceLatest(answers, answer)
+					}
+					return err
+				},
+				Ended: func(err error) {
+					if err != nil {
+						replaceLatest(answers, answer{err: err})
+					}
+				},
+				Begin: func(context.Context) (time.Duration, error) { return k.Wait(), nil },
+			})
 		})
 	})
 
