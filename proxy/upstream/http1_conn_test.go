@@ -1,6 +1,9 @@
 package upstream
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -8,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"sluice/certificates"
 	"sluice/proxy/http1"
@@ -146,4 +151,21 @@ func TestTimeEndsBehindTheHead(t *testing.T) {
 	text := verify.Result(u.ReadHead(b, &head)).Must(t)
 	transport.sweeper.Advance(patience)
 	verify.NoError(t, u.StartBody(b, &head, text, false))
+}
+
+// Who leaves in a handshake with a peer leaves no line in the log that says that the peer is at fault.
+func TestLeftTLSHandshakeIsNotLogged(t *testing.T) {
+	t.Parallel()
+	secure := verify.Result(certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})).Must(t)
+	ctx, leave := context.WithCancel(t.Context())
+	transport := startTransport(t, Options{}, func(conn net.Conn) {
+		conn.Read(make([]byte, 1)) // of the ClientHello
+		leave()
+		hanging(conn)
+	})
+	var log bytes.Buffer
+	transport.tls.log = zerolog.New(&log)
+	_, err := transport.dial(ctx, transport.acquire(time.Now()), time.Now(), patience, 0, secure)
+	verify.That(t, errors.Is(err, context.Canceled), "the error is %v", err)
+	verify.Equal(t, log.String(), "", "the log")
 }

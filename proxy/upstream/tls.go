@@ -74,7 +74,7 @@ func (p *peerTLS) configOf(secure *certificates.Client) (*tls.Config, error) {
 	return config, nil
 }
 
-// handshake performs the TLS handshake on a new connection. An error was logged.
+// handshake performs the TLS handshake on a new connection. An error was logged, except the end of ctx.
 func (p *peerTLS) handshake(ctx context.Context, conn socket.Conn, secure *certificates.Client, deadline time.Time) (*socket.TLSConn, error) {
 	config, err := p.configOf(secure)
 	if err != nil {
@@ -83,8 +83,8 @@ func (p *peerTLS) handshake(ctx context.Context, conn socket.Conn, secure *certi
 	conn.SetDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(socket.ALongTimeAgo) })
 	c, err := socket.ConnectTLS(conn, config)
-	if !stop() {
-		err = context.Cause(ctx) // the server shuts down
+	if !stop() { // the client has left, or the server shuts down
+		return nil, HandshakeError{context.Cause(ctx)}
 	}
 	conn.SetDeadline(time.Time{})
 	if p.protocol == socket.ALPNHTTP2 && (err == nil && !c.UsesHTTP2() || err != nil && strings.Contains(err.Error(), alertNoProtocol)) {
