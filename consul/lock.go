@@ -57,7 +57,7 @@ func (c *Client) Lock(ctx context.Context, key string) (*Lock, error) {
 		return nil, fmt.Errorf("lock %s: %w", key, err)
 	}
 	l.renewed.Go(func() {
-		defer panics.Contain(panics.Watch, nil)
+		defer panics.Contain(panics.Watch, func() { end(panics.Err) }) // the session ends
 		l.renew()
 	})
 	if err := l.acquire(ctx); err != nil {
