@@ -225,7 +225,7 @@ func (h *History) Resume(c *Config, sources []Source) (resumed Revision) {
 		same := slices.EqualFunc(last.Sources, sources, Source.goesOnAs)
 		last.Config, last.Sources, last.Pending = c, sources, nil
 		resumed = *last
-		return !same
+		return !same || !h.owned // the process that owns the file may apply others meanwhile
 	})
 	return resumed
 }

@@ -204,6 +204,28 @@ func TestHistoryHasOneOwner(t *testing.T) {
 	verify.That(t, r.Sources[0].Documents[0].Text == "three of the old process", "%+v", r)
 }
 
+// A new process that goes on with what the file had, and gets no history of the old one, knows what the old one has applied
+// meanwhile when the file belongs to it.
+func TestResumedHistoryIsJoined(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history")
+	old := kept(t, path)
+	old.Applied(revisionWith("one"))
+	next := new(History)
+	next.Keep(path, func(err error, message string) { t.Errorf("%s: %v", message, err) })
+	next.Resume(new(Config), revisionWith("one").Sources)
+	old.Applied(revisionWith("two"))
+	old.SetOwned(false)
+	next.SetOwned(true)
+	verify.Equal(t, next.Current().Sources[0].Documents[0].Text, "one", "in use")
+	next.Applied(revisionWith("three"))
+	again := kept(t, path)
+	verify.DeepEqual(t, numbers(again), []uint64{4, 3, 2, 1}, "the file")
+	for number, text := range []string{"one", "two", "one", "three"} {
+		r, _ := again.Revision(uint64(number + 1))
+		verify.Equal(t, r.Sources[0].Documents[0].Text, text, "revision %d", r.Number)
+	}
+}
+
 // The last write has ended when the file belongs to another process.
 func TestNothingIsWrittenAfterTheOwnership(t *testing.T) {
 	h := new(History)
