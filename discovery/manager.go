@@ -259,9 +259,9 @@ func (m *Manager) handOver(ctx context.Context, timer *time.Timer) {
 
 // handOverOne hands a set over. If Sink panics, the other services get theirs, and this one gets its next.
 func (m *Manager) handOverOne(w *watch, set []Instance) {
+	defer m.closeSettled(w)
 	defer panics.Contain(panics.Watch, nil)
 	m.sink(w.status.Service, set)
-	m.closeSettled(w)
 }
 
 // nextDue takes the watch from the queue whose set is due, and notes that Sink gets the set. If none is

@@ -53,6 +53,8 @@ func (k *ConsulKV) Run(ctx context.Context, report func(Report)) error {
 	answers, before := make(chan answer, 1), k.Before
 	var following sync.WaitGroup
 	defer following.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	following.Go(func() {
 		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
 			_ = k.Client.Follow(ctx, consul.FollowOptions{ // ends with ctx

@@ -167,7 +167,8 @@ func (c *Sources) Catalog(s Selection, known ...CatalogService) *Catalog {
 }
 
 // Run calls changed with the selected services, sorted by name: after the first answer
-// and after each change. It returns ctx's error when ctx ends. It may be called once.
+// and after each change. It returns ctx's error when ctx ends. It may run several times, but
+// not concurrently.
 func (w *Catalog) Run(ctx context.Context, changed func([]CatalogService)) error {
 	if _, err := path.Match(w.selection.Name, ""); err != nil {
 		return fmt.Errorf("consul catalog: pattern %q: %w", w.selection.Name, err)
@@ -177,6 +178,8 @@ func (w *Catalog) Run(ctx context.Context, changed func([]CatalogService)) error
 	q.Filter = w.selection.filter()
 	var running sync.WaitGroup
 	defer running.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	running.Go(func() {
 		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
 			// ends with ctx

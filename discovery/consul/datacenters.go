@@ -58,10 +58,10 @@ func (d *datacenters) Run(ctx context.Context, before discovery.WatchState, repo
 		ordered:    !d.options.Nearest,
 		begin:      time.Now(),
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var running sync.WaitGroup
 	defer running.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	for n, s := range d.sources {
 		b := &branch{choice: c, datacenter: d.options.Datacenters[n], listed: n, place: n, serving: -1}
 		c.branches = append(c.branches, b)

@@ -1,14 +1,17 @@
 package consul
 
 import (
+	"context"
 	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
 
 	"sluice/consul"
 	"sluice/discovery"
@@ -95,6 +98,36 @@ func TestPanicOfTheWatchOfADatacenter(t *testing.T) {
 		b.at(10 * sec)
 		verify.Equal(t, formatSet(b.latest()), "a b c d", "the pool has")
 		verify.Equal(t, b.status().LastError, "", "later the error is")
+	})
+}
+
+// A panic of what decides about the answers does not wait for what asks: the watch can begin again.
+func TestPanicEndsWhatAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := discoverytest.New()
+		fake.SetIn("dc1", "star", discoverytest.Instance("star", "a", 80))
+		client, _ := inMemory(t, fake, consul.Options{Log: zerolog.Nop()})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		o := twoDatacenters
+		o.Service = "star"
+		for name, run := range map[string]func() error{
+			"data centres": func() error {
+				return client.Source(o).Run(ctx, discovery.WatchState{}, func(discovery.Report) { panic("of a test") })
+			},
+			"catalog": func() error {
+				return client.Catalog(Selection{Wait: time.Minute}).Run(ctx, func([]CatalogService) { panic("of a test") })
+			},
+		} {
+			ended := make(chan any, 1)
+			go func() {
+				defer func() { ended <- recover() }()
+				_ = run()
+			}()
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			verify.That(t, len(ended) == 1, "%s: the panic waits", name)
+		}
 	})
 }
 
