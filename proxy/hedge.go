@@ -10,6 +10,7 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/attempt"
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
 	"sluice/proxy/upstream"
 )
@@ -110,9 +111,12 @@ func (x *sentRequest) Await(changed <-chan struct{}) (balancer.Token, attempt.Re
 	}
 	x.follow(c)
 	var o balancer.Outcome
-	if c.up == nil && c.headErr == nil {
+	switch {
+	case c.err == errPanicked:
+		o.Class, x.lastRefusal = balancer.OutcomeLocal, refusal.Internal
+	case c.up == nil && c.headErr == nil:
 		o = x.connectFailed(c.err)
-	} else {
+	default:
 		o, _ = x.sendFailed(c.up, c.err)
 	}
 	c.end()
