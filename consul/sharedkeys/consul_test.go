@@ -274,9 +274,14 @@ func TestConsulLosesAnAcceptedChange(t *testing.T) {
 	k.setKnown(7, nil)
 	verify.Succeeds(t, k.writeAll(t.Context()))
 	verify.Slices(t, counting(k.All()), []string{"a=1"}, "count")
+	// An index from before the loss says nothing about what is written after it.
+	k.setKnown(1000, []api.KVPair{{Key: prefix(t) + "/" + markKey, ModifyIndex: 3}})
+	k.Put("b", "1", nil)
+	verify.Succeeds(t, k.writeAll(t.Context()))
+	verify.Slices(t, counting(k.All()), []string{"b=1"}, "count before an answer of the new Consul")
 	mu.Lock()
 	defer mu.Unlock()
-	verify.Equal(t, had, "a", "Consul has")
+	verify.Equal(t, had, "b", "Consul has")
 }
 
 // deletionWithAShorterPrefix does not wake the query, and leaves the index at the last deletion of a key: the answer at

@@ -120,6 +120,7 @@ func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void,
 		}
 		absent, seen = pair == nil, answer.Index
 		if absent {
+			k.locked(func() { k.index = min(k.index, answer.Index) }) // Consul may have begun anew since the last answer
 			pair = &api.KVPair{Key: k.name(key)}
 		} else {
 			seen = pair.ModifyIndex
