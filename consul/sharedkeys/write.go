@@ -104,7 +104,7 @@ func (k *Keys[V]) carryOutAll(ctx context.Context, changes map[string]*change[V]
 	return failure
 }
 
-var errLost = errors.New("Consul has lost its state since it accepted the change")
+var errLost = errors.New("lost by Consul since it accepted the change")
 
 // carryOut changes a key, unless the change is void. It reports whether Consul lacks the key now, and
 // the index of an answer that shows it.
