@@ -125,6 +125,35 @@ func TestAnswerAtAccept(t *testing.T) {
 	verify.That(t, err == nil && string(b.From[:u.end]) == busy, "got %q, %v", b.From[:u.end], err)
 }
 
+// What a peer has sent before it closed the connection is its answer, also if the request cannot be sent any more.
+func TestAnswerBeforeAWriteThatFails(t *testing.T) {
+	t.Parallel()
+	const busy = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
+	transport := startTransport(t, Options{}, func(conn net.Conn) { io.WriteString(conn, busy) }) // then it closes
+	u := transport.opened(t)
+	eventually(t, "the answer has arrived", func() bool { return !u.quiet() })
+	eventually(t, "the peer has reset the connection", func() bool {
+		_, err := u.conn.Write([]byte("x"))
+		return err != nil
+	})
+	u.WaitAtMost(patience)
+	b := new(socket.Buffers)
+	b.Borrow()
+	defer b.GiveBack()
+	b.Out = append(b.Out, request...)
+	_, err := u.Send(b, nil, nil, Until{})
+	verify.NoError(t, err)
+	var head http1.ResponseHead
+	text, err := u.ReadHead(b, &head)
+	verify.NoError(t, err)
+	verify.NoError(t, u.StartBody(b, &head, text, false))
+	verify.Equal(t, head.Status, 503, "status")
+	p, err := u.ReadBody(b, false)
+	verify.That(t, err == nil && p.Last, "the body: %+v, %v", p, err)
+	u.Finish(true)
+	transport.expect(t, 0, 0, 0) // the request is not whole
+}
+
 // A peer that does not take part in the handshake costs a request no more than
 // timeouts.connect.
 func TestHandshakeWithPeerTimesOut(t *testing.T) {

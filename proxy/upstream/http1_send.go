@@ -53,14 +53,15 @@ func (u *HTTP1Conn) Send(b *socket.Buffers, body, _ []byte, w Until) (sent bool,
 			return u.sent, err
 		case u.err != nil:
 			return u.sent, u.err
-		case len(u.request) > 0: // the socket is full
+		case u.end > 0: // an answer, perhaps before the whole request was sent
+			u.dropRecords()
+			return true, nil
+		default: // the socket is full
 			if u.body != nil || body == nil {
 				u.request = bytes.Clone(u.request) // b is given back
 			}
 			u.sendRemainder(u.request, u.body)
-			u.request, u.body = nil, nil
-		default:
-			return true, nil
+			u.request, u.body, u.sent = nil, nil, true
 		}
 	}
 }
@@ -83,7 +84,7 @@ func (u *HTTP1Conn) sendRemainder(request, body []byte) {
 // allSent reports whether the whole request was sent. It is called when the response
 // is complete: see transfer.EndsShortly.
 func (u *HTTP1Conn) allSent() bool {
-	return u.remainder == nil || transfer.EndsShortly(u.remainder) && u.remainderSent
+	return len(u.request) == 0 && (u.remainder == nil || transfer.EndsShortly(u.remainder) && u.remainderSent)
 }
 
 // receiveLast reads what the peer sent before it closed the connection fd, which may
