@@ -46,12 +46,20 @@ type http2Transport struct {
 func (all *Connectors) HTTP2(o Options) func(*balancer.Peer) balancer.Transport {
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &http2Transport{
-			peer: p, options: o, sweeper: all.sweeper, connectors: all, streams: http2Streams, dialed: make(chan struct{}),
+			peer: p, options: o, sweeper: all.sweeper, connectors: all, streams: streamsOf(http2Streams, o), dialed: make(chan struct{}),
 			tls: peerTLS{peer: p, protocol: socket.ALPNHTTP2, log: all.log},
 		}
 		all.add(t)
 		return t
 	}
+}
+
+// streamsOf returns how many requests get a stream of a new connection whose peer accepts limit streams at a time.
+func streamsOf(limit int, o Options) int {
+	if most := o.Connections.MaxRequests; most > 0 {
+		return min(limit, most)
+	}
+	return limit
 }
 
 // Connect implements [Connector]. If all streams are in use, one request opens a connection,
@@ -108,7 +116,7 @@ func (t *http2Transport) reserve(ctx context.Context, deadline int64, shard uint
 	if c, err = t.reserveLocked(secure); c != nil || err != nil {
 		return c, err
 	}
-	if t.dials*t.streams <= t.waiting {
+	if t.dials*(t.streams-1) <= t.waiting { // each dial is for one request that does not wait
 		return t.dialLocked(ctx, deadline, secure, shard)
 	}
 	return nil, t.awaitDialLocked(ctx, deadline)
@@ -219,7 +227,7 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certi
 			return nil, err
 		case nil:
 			t.mu.Lock()
-			t.streams = limit
+			t.streams = streamsOf(limit, t.options)
 			t.mu.Unlock()
 			return c, nil
 		}

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -30,6 +31,35 @@ func (t *http2Transport) stream(test *testing.T, client *Client) *http2Stream {
 	verify.NoError(test, err)
 	u.WaitAtMost(patience)
 	return u.(*http2Stream)
+}
+
+// Requests wait for a connection that another one opens only if it will have a stream for them, too.
+func TestConnectionsOfOneRequest(t *testing.T) {
+	t.Parallel()
+	const requests = 3
+	var opened atomic.Int32
+	all := make(chan struct{})
+	transport := startPeer(t, (*Connectors).HTTP2, Options{Connections: socket.ConnectionLimits{MaxRequests: 1}}, func(conn net.Conn) {
+		if opened.Add(1) == requests {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-t.Context().Done(): // in vain
+		}
+		xhttp2.NewFramer(conn, nil).WriteSettings()
+		io.Copy(io.Discard, conn)
+	})
+	var asking sync.WaitGroup
+	for range requests {
+		asking.Go(func() {
+			u, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: &Client{Presence: there{}}}, nil)
+			if verify.That(t, err == nil, "got %v", err); err == nil {
+				u.Finish(false)
+			}
+		})
+	}
+	asking.Wait()
 }
 
 const postHead = "POST / HTTP/1.1\r\nHost: a\r\n\r\n"
