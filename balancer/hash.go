@@ -88,7 +88,7 @@ func (m *hashedMember) takes(hash uint64) bool {
 
 // hasRoom reports whether a peer with this share of the requests may have one more.
 func (h *hashed) hasRoom(p *Peer, due float64) bool {
-	return float64(p.inflight()) < max(h.bound*due, due+chance*math.Sqrt(due))
+	return float64(withoutCopies(p.load.Load())) < max(h.bound*due, due+chance*math.Sqrt(due))
 }
 
 // anyOther is for a request that no member took within hashJumps: few peers are

@@ -53,6 +53,17 @@ func moved(a, b []string) float64 {
 	return float64(n) / float64(len(a))
 }
 
+// Copies take no place from requests: no hash moves from a peer that has many.
+func TestCopiesMoveNoHash(t *testing.T) {
+	t.Parallel()
+	keys, p := hashes(200), newHashPool(t, instances(4))
+	before := owners(t, p, keys)
+	for range 100 {
+		defer mustPickMirror(t, p, Query{}).Done(Outcome{})
+	}
+	verify.Equal(t, moved(before, owners(t, p, keys)), 0.0, "the share that moved")
+}
+
 // When a peer joins or leaves, its part of the hashes must move. The table moves a little more,
 // as the paper predicts.
 func TestFewHashesMoveWithThePeers(t *testing.T) {
