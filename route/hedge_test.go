@@ -29,8 +29,11 @@ func TestHedgeDelay(t *testing.T) {
 	verify.Equal(t, h.Delay(5*second, requests), 0, "before the renewal")
 	early := h.Delay(20*second, requests)
 	verify.That(t, early >= time.Millisecond/2 && early <= 5*time.Millisecond, "mostly 1 ms: %v", early)
-	// Only what came since counts.
+	// Only what came since counts, and no tunnel.
 	observe(1000, 100*time.Millisecond)
+	for range 1000 {
+		requests.Observe(0, 101, time.Hour, 0, 0)
+	}
 	verify.Equal(t, h.Delay(21*second, requests), early, "before the renewal")
 	late := h.Delay(31*second, requests)
 	verify.That(t, late >= 50*time.Millisecond && late <= 250*time.Millisecond, "then 100 ms: %v", late)
