@@ -331,6 +331,31 @@ func TestGRPCPeerBreaksOff(t *testing.T) {
 	verify.That(t, r.grpc("grpc-status") == "14" && r.ended, "got %+v", r)
 }
 
+// A peer may take nothing of a stream for as long as it may be silent in it.
+func TestGRPCPeerThatTakesNothing(t *testing.T) {
+	t.Parallel()
+	var taken atomic.Int64
+	peers := make(chan *framePeer, 1)
+	p, _ := startGRPC(t, startFramePeerWith(t, framePeerOptions{
+		settings: []xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: 10}},
+		answer:   func(peer *framePeer, _ uint32) { peers <- peer },
+		frame: func(peer *framePeer, frame xhttp2.Frame) {
+			if data, ok := frame.(*xhttp2.DataFrame); ok && taken.Add(int64(data.Length)) == 20 {
+				peer.headers(data.StreamID, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "0")
+			}
+		},
+	}))
+	p.setService(route.Service{Timeouts: route.Timeouts{Idle: 100 * time.Millisecond, Tunnel: time.Hour}, Retry: route.Retry{Attempts: 1}})
+	c := p.dialFrames()
+	c.request(1, grpcPost, false)
+	c.WriteData(1, false, make([]byte, 20))
+	eventually(t, "the window is used up", func() bool { return taken.Load() == 10 })
+	p.skip(2 * time.Second)
+	xhttp2.NewFramer((<-peers).Conn, nil).WriteWindowUpdate(1, 10)
+	r := c.response(1)
+	verify.That(t, r.header["grpc-status"] == "0" && r.ended, "got %+v", r)
+}
+
 // A stream whose client sends nothing at first reaches the peer.
 func TestGRPCStreamWithoutMessage(t *testing.T) {
 	t.Parallel()

@@ -116,12 +116,14 @@ func (x *routedRequest) decideFor(service *route.Service) {
 	}
 }
 
-// bodyPause returns the timeout of a pause in the response's body. A stream of gRPC may be
-// silent as long as a tunnel.
-func (x *routedRequest) bodyPause() time.Duration {
-	pause := x.service.Timeouts.Idle
+// pause returns the longest pause in a body, for the peer. A stream of gRPC may be silent as long as a
+// tunnel.
+func (x *routedRequest) pause() time.Duration {
 	if x.standing.grpc {
-		pause = max(pause, x.service.Timeouts.Tunnel)
+		return max(x.service.Timeouts.Idle, x.service.Timeouts.Tunnel)
 	}
-	return x.withinDeadline(pause)
+	return x.service.Timeouts.Idle
 }
+
+// bodyPause returns the timeout of a pause in the response's body.
+func (x *routedRequest) bodyPause() time.Duration { return x.withinDeadline(x.pause()) }
