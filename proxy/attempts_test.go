@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/balancer"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -98,6 +99,33 @@ func TestPerTryTimeout(t *testing.T) {
 			verify.That(t, hung.connections() != 0, "the hanging peer was never tried")
 			verify.Equal(t, !strings.Contains(good.got(), "X-Sluice-Attempts: 2\r\n"), (test.status != 200), "the good peer got %q", good.got())
 		})
+	}
+}
+
+// An attempt without a connection does not count, so the one after it is not the last either.
+func TestPerTryTimeoutAfterConnectFailure(t *testing.T) {
+	t.Parallel()
+	held := startHeldOrigin(t)
+	p := startProxy(t, Options{}, nowhere[0], held.address(), answersOK(t))
+	p.setPolicy(balancer.PolicyRandom)
+	p.setService(route.Service{
+		Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 2, PerTryTimeout: time.Minute},
+	})
+	for range 30 { // one in six goes nowhere, then to the peer that is held
+		conn, answered := p.send(heldRequest), make(chan int, 1)
+		go func() {
+			status, _ := readResponse(t, conn)
+			answered <- status
+		}()
+		for status := 0; status == 0; {
+			select {
+			case <-held.arrived:
+				p.skip(2 * time.Minute)
+			case status = <-answered:
+				verify.Equal(t, status, 200, "status")
+			}
+		}
+		conn.Close()
 	}
 }
 

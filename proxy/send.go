@@ -28,6 +28,7 @@ type sentRequest struct {
 	firstPicked    time.Time
 	tryEnd         int64 // coarse time until which the peer may begin to answer; 0: it was not asked yet
 	tries          int
+	counted        int   // tries that count as one of Retry.Attempts, as attempt.Run counts
 	bytesIn        int64 // of the request's body
 	connectTime    time.Duration
 	upstreamTime   time.Duration // from the start to the end of the response head
@@ -40,7 +41,7 @@ type sentRequest struct {
 // begin begins with another request, whose body is in the buffer, or follows.
 func (x *sentRequest) begin() {
 	x.routedRequest.begin()
-	x.token, x.tries, x.bytesIn = balancer.Token{}, 0, int64(x.bodyLength)
+	x.token, x.tries, x.counted, x.bytesIn = balancer.Token{}, 0, 0, int64(x.bodyLength)
 	x.tried.reset()
 	x.connectTime, x.upstreamTime, x.upstreamStatus = 0, 0, 0
 	x.lastRefusal, x.touched, x.mayReplaySent = nil, false, x.head.Method.Idempotent()
@@ -60,6 +61,9 @@ func (x *sentRequest) beginTry(t balancer.Token) {
 
 // endTry notes the outcome of a try.
 func (x *sentRequest) endTry(t balancer.Token, o balancer.Outcome) {
+	if o.Class != balancer.OutcomeConnectFailure && o.Class != balancer.OutcomeSuperseded {
+		x.counted++
+	}
 	noted := x.tried.of(t.Peer)
 	if noted == nil { // there were too many
 		return
@@ -155,7 +159,7 @@ func (x *sentRequest) tryTimeout() time.Duration {
 	if x.tries > 0 {
 		left = max(left-time.Since(x.firstPicked), socket.SweepInterval)
 	}
-	if retry := &x.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.tries+1 < retry.Attempts {
+	if retry := &x.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.counted+1 < retry.Attempts && x.tries+1 < attempt.MaxTries {
 		left = min(left, retry.PerTryTimeout)
 	}
 	return x.withinDeadline(left)
