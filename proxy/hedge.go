@@ -16,9 +16,12 @@ import (
 )
 
 // patience returns the wait for the first peer before a hedge; 0: no hedge. An upgrade opens
-// a session, of which there must not be two.
+// a session, of which there must not be two, and only one peer has the session of a sticky cookie.
 func (x *sentRequest) patience() time.Duration {
 	if x.streaming || x.upgrade || x.head.HasBody() || x.head.Method != http1.MethodGet && x.head.Method != http1.MethodHead {
+		return 0
+	}
+	if x.query.Hash != 0 && x.query.Hash == x.token.Peer.StickyID() {
 		return 0
 	}
 	return attempt.Patience(x.service, x.tries, x.client.server.sweeper.Now())
@@ -148,7 +151,7 @@ func (x *sentRequest) contender(t balancer.Token) *contender {
 // follow makes the contender's peer the peer of the exchange.
 func (x *sentRequest) follow(c *contender) {
 	x.token, x.picked, x.connectTime = c.token, c.token.Picked(), c.connectTime
-	x.upstreamTime, x.upstreamStatus = 0, 0
+	x.upstreamTime, x.upstreamStatus, x.lastRefusal = 0, 0, nil
 }
 
 // Leave implements [attempt.Racer].

@@ -131,11 +131,64 @@ func TestHedgeForGoneClient(t *testing.T) {
 	close(a.proceed)
 	close(b.proceed)
 	eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
-	outcomes := map[string]uint64{}
+	outcomes := p.outcomes()
+	verify.That(t, outcomes[balancer.OutcomeOK] == 1 && outcomes[balancer.OutcomeClientGone] == 0, "outcomes %v", outcomes)
+}
+
+// A client that leaves while the second of two asked peers is awaited is the reason, whatever became of the first one.
+func TestHedgeForClientThatLeaves(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	both := make(chan struct{})
+	bothAsked := sync.OnceFunc(func() { close(both) })
+	t.Cleanup(bothAsked) // the peers end whatever happens
+	serve := afterRequest(func(c *originConn) bool {
+		if asked.Add(1) == 1 {
+			<-both // then it closes the connection
+			return false
+		}
+		bothAsked()
+		io.Copy(io.Discard, c) // until it is given up
+		return false
+	})
+	p := startLogged(t, Options{}, startOrigin(t, serve).address(), startOrigin(t, serve).address())
+	hedged(p.testProxy, 1)
+	conn := p.send(getRequest)
+	eventually(t, "the first peer has failed", func() bool { return p.outcomes()[balancer.OutcomeReset] == 1 })
+	conn.Close()
+	lines := p.lines()
+	verify.That(t, len(lines) == 1 && lines[0].Status == 499 && lines[0].Reason == "client_gone", "got %+v", lines)
+}
+
+// A request whose session is with its peer is not hedged: another peer would answer without the session.
+func TestSessionIsNotHedged(t *testing.T) {
+	t.Parallel()
+	slow := answersAfter(20*time.Millisecond, "a")
+	p := startProxy(t, Options{}, startOrigin(t, slow).address(), startOrigin(t, slow).address())
+	p.setPolicy(balancer.PolicySticky)
+	p.setService(route.Service{
+		Affinity: &route.Affinity{Cookie: "peer"}, Retry: route.Retry{Attempts: 2, Hedge: &route.Hedge{After: time.Millisecond}},
+	})
+	answer, _ := p.get("/")
+	_, cookie, _ := strings.Cut(answer, "\r\nSet-Cookie: ")
+	cookie, _, _ = strings.Cut(cookie, "\r\n")
+	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
+	left := p.outcomes()[balancer.OutcomeSuperseded]
+	for range 10 {
+		answer, _ = p.get("/", "Cookie: "+cookie)
+		verify.That(t, !strings.Contains(answer, "Set-Cookie"), "got %q", answer)
+	}
+	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
+	verify.Equal(t, p.outcomes()[balancer.OutcomeSuperseded], left, "peers that were left")
+}
+
+// outcomes returns the outcomes at all peers.
+func (p *testProxy) outcomes() map[balancer.OutcomeClass]uint64 {
+	all := make(map[balancer.OutcomeClass]uint64)
 	for _, peer := range p.pool.Snapshot().All {
 		for class, n := range peer.Outcomes() {
-			outcomes[balancer.OutcomeClass(class).String()] += n
+			all[balancer.OutcomeClass(class)] += n
 		}
 	}
-	verify.That(t, outcomes["ok"] == 1 && outcomes["client gone"] <= 0, "outcomes %v", outcomes)
+	return all
 }

@@ -249,7 +249,7 @@ func (x *httpExchange) forward() *refusal.Refusal {
 	switch {
 	case x.answered:
 		return nil
-	case err != nil && c.Gone.Load():
+	case (err != nil || outcome.Class == balancer.OutcomeClientGone) && c.Gone.Load(): // whatever became of a connection before
 		return refusal.ClientGone
 	case err != nil && x.deadlinePassed():
 		return refusal.Deadline

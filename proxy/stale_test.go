@@ -9,6 +9,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/proxy/upstream"
+	"sluice/route"
 	"sluice/test/verify"
 )
 
@@ -69,6 +70,30 @@ func TestPeerThatBreaksUsedConnections(t *testing.T) {
 		postOnUsed(t, p, shortBody)
 		return peer.Outcomes()[balancer.OutcomeReset] > 3
 	})
+}
+
+// Who leaves on the connection in place of a stale one has left, and no peer has failed.
+func TestClientLeavesBehindAStaleConnection(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{}, 1)
+	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
+		if c.number == 1 {
+			c.write(okResponse)
+			return false // it closes the connection that is idle now
+		}
+		asked <- struct{}{}
+		io.Copy(io.Discard, c) // until it is given up
+		return false
+	}))
+	p := startLogged(t, Options{}, origin.address())
+	p.setService(route.Service{Retry: route.Retry{Attempts: 1}})
+	get(t, p.testProxy, "GET")
+	eventually(t, "the peer has closed an idle connection", func() bool { return p.hasIdlePeerConnection() && origin.open() == 0 })
+	conn := p.send(getRequest)
+	<-asked
+	conn.Close()
+	lines := p.lines()
+	verify.That(t, len(lines) == 2 && lines[1].Status == 499 && lines[1].Reason == "client_gone", "got %+v", lines)
 }
 
 // Where the peer has begun to answer, or has had the request for long, its

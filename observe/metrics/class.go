@@ -9,7 +9,8 @@ const (
 	Class3xx
 	Class4xx
 	Class5xx
-	// ClassAborted: the client left before an answer, or the status is not one of HTTP.
+	// ClassAborted: the client left before the end of the response, or the status is
+	// not one of HTTP.
 	ClassAborted
 
 	// NumClasses is the number of classes; they count from 0.
