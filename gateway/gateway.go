@@ -338,14 +338,10 @@ func (g *Gateway) warmUp(ctx context.Context) {
 		g.tags.Await(ctx, left())
 		g.certificates.Await(ctx, nil, left())
 	}
-	if g.options.Serving == nil {
-		return
+	if g.options.Serving == nil || g.upgrade.decided.Swap(true) {
+		return // if this process stops, the old one continues
 	}
-	g.upgrade.served.Store(true) // first: else shutdown might believe that the old process continues
-	if g.readiness.stopping.Load() {
-		g.upgrade.served.Store(false)
-		return // the old one continues
-	}
+	g.upgrade.served.Store(true)
 	g.own(true)
 	if g.upgrade.takingOver {
 		g.options.Systemd.Lead(true) // before the old process ends
@@ -360,7 +356,7 @@ func (g *Gateway) warmUp(ctx context.Context) {
 func (g *Gateway) shutdown(leave func(context.Context), stop func()) {
 	settings := g.history.Current().Config.Shutdown
 	g.readiness.stopping.Store(true)
-	if g.upgrade.takingOver && !g.upgrade.served.Load() {
+	if !g.upgrade.decided.Swap(true) && g.upgrade.takingOver {
 		g.upgrade.replaced = true // the old process serves clients
 	}
 	g.options.Systemd.Stopping(leaveTimeout + settings.Delay + settings.Idle + settings.Grace + stopMargin)

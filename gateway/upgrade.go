@@ -31,6 +31,7 @@ type upgrade struct {
 	takingOver bool          // this process replaces an old one
 	inherited  bool          // the state of the old process has been restored
 	warm       chan struct{} // closed when clients may be served
+	decided    atomic.Bool   // that this process serves, by warmUp, or that it stops, by shutdown: whichever is first
 	served     atomic.Bool   // Options.Serving was called
 	replacing  sync.Mutex    // held by replaceBy
 	succeeded  bool          // a new process has replaced this one; guarded by replacing
