@@ -57,7 +57,7 @@ func (h *Hedge) renew(requests *metrics.Requests) {
 			window.Ended[class][bucket] -= h.before.Ended[class][bucket]
 		}
 	}
-	window.Ended[metrics.Class1xx] = [len(window.Ended[0])]uint64{} // the times of tunnels, not of answers
+	clear(window.Ended[metrics.Class1xx][:]) // the times of tunnels, not of answers
 	if window.Total() < hedgeMinRequests {
 		return // too few: the old delay stays
 	}
