@@ -263,6 +263,8 @@ type Service struct {
 
 	// ByDocument says that a document of a registry defines the service, and not the file.
 	ByDocument bool `key:"-"`
+	// Chain is the service's discovery chain; nil: requests go to the service's own peers.
+	Chain *Chain `key:"-"`
 }
 
 // NamesAddresses reports whether the operator names the addresses of the instances, in the file or

@@ -165,7 +165,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 
 // routed returns the new services that routes or listeners use.
 func (p *plan) routed() (list []*service) {
-	routed, streamed := config.RoutedServices(p.config.Routes), config.StreamedServices(p.config.Listeners)
+	routed, streamed := p.config.RoutedServices(), config.StreamedServices(p.config.Listeners)
 	for _, s := range p.services {
 		if s.created && (routed[s.name] || streamed[s.name]) {
 			list = append(list, s.service)

@@ -13,7 +13,9 @@ import (
 type PathEdits struct {
 	strip        string // without a slash at its end
 	stripsString bool
-	add          string // likewise
+	ignoresCase  bool
+	add          string // without a slash at its end
+	replacement  string // of strip; empty: none
 	rewrite      *regexp.Regexp
 	to           Template
 }
@@ -25,7 +27,12 @@ type PathOptions struct {
 	// StripString: Strip is a prefix of the text, not of the segments: "/api" is one of
 	// "/apix" too.
 	StripString bool
-	// Add is a prefix to add.
+	// IgnoreCase: letters of Strip may be in the other case.
+	IgnoreCase bool
+	// Replacement takes the place of Strip, where a path begins with it: "/v1" instead of "/api" makes
+	// "/v1/x" of "/api/x", "/v1" of "/api", and with StripString "/v1x" of "/apix". No slash is doubled.
+	Replacement string
+	// Add is a prefix to add. Not with Replacement.
 	Add string
 	// A path that Rewrite matches becomes To, a template with its groups only, which may have
 	// a query. A result that starts with a group, and not with a slash, gets a slash. nil: no path does.
@@ -36,14 +43,17 @@ type PathOptions struct {
 // NewPathEdits checks o. A *PathError says what is invalid.
 func NewPathEdits(o PathOptions) (PathEdits, error) {
 	e := PathEdits{
-		strip: strings.TrimSuffix(o.Strip, "/"), stripsString: o.StripString,
-		add: strings.TrimSuffix(o.Add, "/"), rewrite: o.Rewrite,
+		strip: strings.TrimSuffix(o.Strip, "/"), stripsString: o.StripString, ignoresCase: o.IgnoreCase,
+		add: strings.TrimSuffix(o.Add, "/"), replacement: o.Replacement, rewrite: o.Rewrite,
 	}
 	if err := checkPrefix(o.Strip); err != nil {
 		return PathEdits{}, &PathError{"strip_prefix", o.Strip, err}
 	}
 	if err := checkPrefix(o.Add); err != nil {
 		return PathEdits{}, &PathError{"add_prefix", o.Add, err}
+	}
+	if err := checkPrefix(o.Replacement); err != nil {
+		return PathEdits{}, &PathError{"prefix_rewrite", o.Replacement, err}
 	}
 	if o.Rewrite == nil {
 		return e, nil
@@ -107,7 +117,9 @@ func checkRewritten(t *Template) error {
 }
 
 // Empty reports whether e does nothing.
-func (e *PathEdits) Empty() bool { return e.strip == "" && e.add == "" && e.rewrite == nil }
+func (e *PathEdits) Empty() bool {
+	return e.strip == "" && e.add == "" && e.replacement == "" && e.rewrite == nil
+}
 
 // Stripped returns the prefix that e removes, without a slash at its end; "": none.
 func (e *PathEdits) Stripped() string { return e.strip }
@@ -131,12 +143,11 @@ func (e *PathEdits) Append(out, path, query []byte) (target []byte, stripped boo
 	if climbs(path) {
 		return out, false, ErrDotSegment
 	}
-	rest, stripped, err := e.stripFrom(path)
+	start := len(out)
+	out, stripped, err = e.appendPrefixed(out, path)
 	if err != nil {
 		return out, false, err
 	}
-	start := len(out)
-	out = append(append(out, e.add...), rest...)
 	if e.rewrite != nil {
 		path := out[start:]
 		if groups := e.rewrite.FindSubmatchIndex(path); groups != nil {
@@ -159,25 +170,64 @@ func (e *PathEdits) Append(out, path, query []byte) (target []byte, stripped boo
 	return out, stripped, nil
 }
 
-// stripFrom returns path without the prefix, if it has it.
-func (e *PathEdits) stripFrom(path []byte) (rest []byte, stripped bool, err error) {
-	if e.strip == "" {
-		return path, false, nil
-	}
-	if rest, ok := bytes.CutPrefix(path, []byte(e.strip)); ok {
-		switch {
-		case len(rest) == 0:
-			return rootPath, true, nil
-		case rest[0] == '/':
-			return rest, true, nil
-		case e.stripsString && pathClass[rest[0]] == plain:
-			return append([]byte{'/'}, rest...), true, nil
+// appendPrefixed appends path with another prefix.
+func (e *PathEdits) appendPrefixed(out, path []byte) (edited []byte, stripped bool, err error) {
+	rest, stripped := path, e.strip == "" && e.replacement != ""
+	if e.strip != "" {
+		if rest, stripped = e.cutFrom(path); !stripped && !literal(path) && e.hasDecoded(path) {
+			return out, false, ErrEncodedPrefix
 		}
 	}
-	if !literal(path) && e.hasDecoded(path) {
-		return nil, false, ErrEncodedPrefix
+	whole := stripped && len(rest) == 0
+	switch {
+	case stripped && e.replacement != "" && (whole || rest[0] != '/'):
+		return append(append(out, e.replacement...), rest...), true, nil
+	case stripped && e.replacement != "":
+		out = append(out, strings.TrimSuffix(e.replacement, "/")...)
+	default:
+		if out = append(out, e.add...); whole || rest[0] != '/' {
+			out = append(out, '/')
+		}
 	}
-	return path, false, nil
+	return append(out, rest...), stripped && e.strip != "", nil
+}
+
+// cutFrom returns path without strip, if it begins with it: a text that may be empty, or begin in the middle of a
+// segment.
+func (e *PathEdits) cutFrom(path []byte) (rest []byte, ok bool) {
+	if !e.begins(path, e.strip) {
+		return path, false
+	}
+	rest = path[len(e.strip):]
+	if len(rest) == 0 || rest[0] == '/' || e.stripsString && pathClass[rest[0]] == plain {
+		return rest, true
+	}
+	return path, false
+}
+
+// begins reports whether text begins with prefix.
+func (e *PathEdits) begins(text []byte, prefix string) bool {
+	return len(text) >= len(prefix) && equalText(text[:len(prefix)], prefix, e.ignoresCase)
+}
+
+// equalText reports whether a is b. Of letters that are not ASCII, case matters.
+func equalText(a []byte, b string, ignoreCase bool) bool {
+	if !ignoreCase || len(a) != len(b) {
+		return string(a) == b
+	}
+	for i, c := range a {
+		if lowerOctet(c) != lowerOctet(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lowerOctet(c byte) byte {
+	if c >= 'A' && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
 }
 
 // literal reports whether path has only one reading: no octet is encoded, and no segment
@@ -198,9 +248,9 @@ func (e *PathEdits) hasDecoded(path []byte) bool {
 		decoded = append(append(decoded, segment...), '/')
 	}
 	if !e.stripsString {
-		return bytes.HasPrefix(decoded, []byte(e.strip+"/"))
+		return e.begins(decoded, e.strip+"/")
 	}
-	return bytes.HasPrefix(decoded, []byte(e.strip))
+	return e.begins(decoded, e.strip)
 }
 
 // decodedSegments yields the segments of path as Match reads them, without empty ones and

@@ -1,0 +1,129 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+
+	"sluice/route"
+)
+
+// Chain is what the discovery chain of a service does with requests before a peer is picked: a router. A request
+// takes the first branch whose conditions it fulfils, and the way to the service's own peers if it fulfils none. The
+// conditions are about the request as the route that leads to the service has edited it: its path and its fields.
+//
+// A chain belongs to the routes that name the service, but not to the ones with a group or a split of their own, nor
+// to listeners for TCP.
+type Chain struct {
+	Branches []Branch
+}
+
+// Branch is a way of some requests.
+type Branch struct {
+	// Route has what requests must be, with Path, Match, Methods and When; where they go, with Service, or with Parts,
+	// whose shares add up to 1; and of the actions RequestHeaders, ResponseHeaders, Timeouts and Retry. A part has
+	// header edits at most. The timeouts and retries that the route to the service sets itself win; its header edits
+	// are the first of a request and the last of a response.
+	Route Route
+	// IgnoreCase: ASCII letters of Path may be in the other case. Not for a regular expression, which can say it.
+	IgnoreCase bool
+	// PrefixRewrite takes the place of Path, as route.PathOptions.Replacement does. Empty: none.
+	PrefixRewrite string
+	// Key is what identifies a client to Parts. The zero value is a cookie.
+	Key route.SplitKey
+	// Origin says where the branch comes from, for people: "service-router web, route 2".
+	Origin string
+
+	path route.PathEdits // see Rewrite
+}
+
+// Rewrite returns the edits of the path. The caller must not change them.
+func (b *Branch) Rewrite() *route.PathEdits { return &b.path }
+
+// Target returns what requests must be, for a router.
+func (b *Branch) Target() route.Route { return b.Route.Target() }
+
+// Check completes b. Its error says, on one line, what cannot be used; then b must not be used.
+func (b *Branch) Check() error {
+	d, r := newDecoder(""), &b.Route
+	r.checked = r.match(d, "")
+	r.build(d, r.Match, "")
+	options := route.PathOptions{
+		Strip: r.Path, StripString: r.Match == string(route.PathStringPrefix), IgnoreCase: b.IgnoreCase, Replacement: b.PrefixRewrite,
+	}
+	regular := r.Match == string(route.PathRegexp)
+	switch {
+	case b.PrefixRewrite != "" && regular:
+		d.refuse("prefix_rewrite", b.PrefixRewrite, "not with a regular expression")
+	case b.IgnoreCase && regular:
+		d.refuse("path", r.Path, "a regular expression says itself whether case matters: want (?i)")
+	case b.PrefixRewrite != "":
+		var err error
+		b.path, err = route.NewPathEdits(options)
+		if wrong, ok := errors.AsType[*route.PathError](err); ok {
+			d.refuse("prefix_rewrite", wrong.Value, wrong.Err.Error())
+		}
+	}
+	sum := 0.
+	for i := range r.Parts {
+		part := &r.Parts[i]
+		part.Route.build(d, "", item("parts", i))
+		sum += part.Share
+	}
+	if len(r.Parts) > 0 && (math.Abs(sum-1) > 1e-9 || r.Service != "") {
+		d.refuse("parts", "", fmt.Sprintf("the shares add up to %s, want 100%%, and no service beside them", Percent(sum)))
+	}
+	return d.errs.short()
+}
+
+// Services returns the names of the services to which the branch leads.
+func (b *Branch) Services() (names []string) {
+	for _, part := range b.Route.Parts {
+		names = append(names, part.Route.Service)
+	}
+	if len(names) == 0 {
+		names = append(names, b.Route.Service)
+	}
+	return names
+}
+
+// RoutedServices returns the names of the services that the routes of c need, also by discovery chains.
+func (c *Config) RoutedServices() map[string]bool {
+	names := RoutedServices(c.Routes)
+	for _, name := range slices.Collect(maps.Keys(names)) {
+		if chain := c.Services[name].Chain; chain != nil {
+			for i := range chain.Branches {
+				for _, to := range chain.Branches[i].Services() {
+					names[to] = true
+				}
+			}
+		}
+	}
+	return names
+}
+
+// dropBranches leaves out the branches to services that do not exist, and returns an error for each.
+func (c *Config) dropBranches() (conflicts Errors) {
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
+		s := c.Services[name]
+		if s.Chain == nil {
+			continue
+		}
+		kept := make([]Branch, 0, len(s.Chain.Branches))
+		for _, b := range s.Chain.Branches {
+			missing := slices.IndexFunc(b.Services(), func(to string) bool { _, ok := c.Services[to]; return !ok })
+			if missing < 0 {
+				kept = append(kept, b)
+				continue
+			}
+			conflicts = append(conflicts, &Error{Origin: b.Origin, Want: fmt.Sprintf("ignored: there is no service %q", b.Services()[missing])})
+		}
+		if len(kept) < len(s.Chain.Branches) {
+			s.Chain = &Chain{Branches: kept}
+			c.Services[name] = s
+		}
+	}
+	return conflicts
+}
