@@ -4,7 +4,7 @@ import "slices"
 
 // ChooseDocuments finds out which documents can be used. It calls try with the wanted documents, all
 // together. If that fails it tries each source whose documents differ from base beside the ones
-// of the others, and keeps what succeeds. It returns the error of each other source. The
+// of the others, and keeps what succeeds, whatever their order is. It returns the error of each other source. The
 // file is the first in want and in base.
 func ChooseDocuments(want, base []Source, try func([]Source) error) (refused map[string]error) {
 	err := try(want)
@@ -22,13 +22,17 @@ func ChooseDocuments(want, base []Source, try func([]Source) error) (refused map
 		return map[string]error{differ[0].Name: err}
 	}
 	refused = make(map[string]error)
-	for _, s := range differ {
-		next := replace(base, s)
-		if err := try(next); err != nil {
-			refused[s.Name] = err
-		} else {
+	for rest := len(differ) + 1; len(differ) < rest; { // what needs the documents of a later source is tried again with them
+		rest = len(differ)
+		differ = slices.DeleteFunc(differ, func(s Source) bool {
+			next := replace(base, s)
+			if refused[s.Name] = try(next); refused[s.Name] != nil {
+				return false
+			}
+			delete(refused, s.Name)
 			base = next
-		}
+			return true
+		})
 	}
 	return refused
 }

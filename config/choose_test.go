@@ -125,6 +125,16 @@ func TestRollBackPinsSources(t *testing.T) {
 	p.expect("the source says the pinned text", "a b")
 }
 
+// What is valid only with the documents of a later source is used with them, beside a source that is refused.
+func TestChooseIsNotByTheOrder(t *testing.T) {
+	p := &choosing{t: t}
+	p.offer(file(dynamicFile+service("a")), files(), keys("x.yaml", service("b")))
+	refused := p.offer(file(bad), files("x.yaml", "routes: [{ path: /c, service: c }]"), keys("x.yaml", service("c")))
+	verify.Slices(t, refused, []string{fileName}, "refused")
+	p.expect("with a bad file", "a c")
+	verify.Equal(t, len(p.c.Routes), 1, "routes")
+}
+
 // The present text of a source that cannot be read is found out later.
 func TestRollBackWithoutTheSource(t *testing.T) {
 	f := file(dynamicFile + service("a"))
