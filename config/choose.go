@@ -106,7 +106,7 @@ func replace(sources []Source, s Source) []Source {
 
 // RollBack returns the sources with the documents of the revision with a number, then. A
 // source that says something else now is pinned to them: see Pin. latest is what the sources
-// say now, and used those in use, which have what the others said last. A source that was not known
+// say now, and used those in use, which have what the others said last. A source in use that was not known
 // then stays as it is now.
 func RollBack(number uint64, then, latest, used []Source) []Source {
 	list := make([]Source, len(then))
@@ -126,7 +126,7 @@ func RollBack(number uint64, then, latest, used []Source) []Source {
 			list[i] = says
 		}
 	}
-	for _, s := range slices.Concat(used, latest) {
+	for _, s := range used {
 		if _, known := find(list, s.Name); !known {
 			list = append(list, s)
 		}

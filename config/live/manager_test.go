@@ -357,3 +357,38 @@ func TestPause(t *testing.T) {
 		m.serves("afterwards", "/changed", "/a")
 	})
 }
+
+// A rollback depends only on what it restores: not on a source that was never used, whose refusal stands.
+func TestRollBackBesideARefusedSource(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, dir)
+		defer m.wait()
+		first := m.History().Current()
+		text := verify.Result(m.input.Read()).Must(t)
+		m.say("nonsense: [")
+		verify.NoError(t, os.WriteFile(m.input.File, []byte(strings.Replace(text, "/file", "/changed", 1)), 0o600))
+		m.Reload()
+		synctest.Wait()
+		m.serves("the file changes", "/changed")
+		verify.Equal(t, m.state(), "refused", "the tree")
+		before := m.Statuses()
+		verify.Result(m.RollBack(t.Context(), first.Number, m.History().Current().Hash, "")).Must(t)
+		m.serves("after the rollback", "/file")
+		verify.Equal(t, m.state(), "refused", "after the rollback, the tree")
+		after := m.Statuses()
+		verify.Equal(t, after[len(after)-1].Refused.Time, before[len(before)-1].Refused.Time, "the time of its refusal")
+		verify.That(t, m.History().Reloads().Last != nil, "the latest load has no refusal")
+		m.say("/a")
+		m.serves("the tree can be used", "/file", "/a")
+		verify.That(t, !m.Refuses(), "it is refused")
+
+		// What the rollback restores is not refused any more: nobody asks for the other documents.
+		with := m.History().Current()
+		m.say("nonsense: [")
+		verify.Equal(t, m.state(), "refused", "the tree")
+		verify.Result(m.RollBack(t.Context(), with.Number, with.Hash, "")).Must(t)
+		verify.Equal(t, m.state(), "pinned", "the tree")
+		verify.That(t, !m.Refuses() && m.History().Reloads().Last == nil, "what is pinned is refused")
+	})
+}

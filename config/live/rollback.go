@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sluice/config"
@@ -58,7 +59,8 @@ func (m *Manager) rollBack(ctx context.Context, number uint64, match, why string
 	case match != current.Hash:
 		return current, fmt.Errorf("%w: it has the hash %s", ErrChanged, current.Hash)
 	}
-	sources := config.RollBack(number, m.input.Moved(then.Sources), append(m.documents.latest(), m.file), current.Sources)
+	restored := m.input.Moved(then.Sources)
+	sources := config.RollBack(number, restored, append(m.documents.latest(), m.file), current.Sources)
 	built, err := m.input.Build(sources)
 	reason := fmt.Sprintf("rollback to %d", number)
 	var inUse *config.Config
@@ -85,11 +87,26 @@ func (m *Manager) rollBack(ctx context.Context, number uint64, match, why string
 	}); err != nil {
 		return current, err
 	}
-	m.refuse(nil, false)
+	m.refuse(m.refusedBeside(restored), false)
 	revision := m.history.Current()
 	m.options.Events.Add(events.Event{Kind: events.KindRolledBack, Revision: revision.Number,
 		Text: fmt.Sprintf("An operator has returned to revision %d of the configuration%s", number, events.Because(why))})
 	return revision, nil
+}
+
+// refusedBeside returns what is refused now, without what these sources, which a rollback restores, offer. A file that
+// cannot be read stays refused.
+func (m *Manager) refusedBeside(restored []config.Source) map[string]error {
+	errs := make(map[string]error)
+	for name, r := range m.refusals.all() {
+		if !slices.ContainsFunc(restored, func(s config.Source) bool { return s.Name == name }) {
+			errs[name] = r.Err
+		}
+	}
+	if m.fileErr != nil {
+		errs[m.file.Name] = m.fileErr
+	}
+	return errs
 }
 
 // Rebuild returns the configuration of a revision of an earlier process.
