@@ -30,6 +30,13 @@ type documents struct {
 	sources []*followed // in the order of the configuration
 }
 
+// troubles are what may be wrong with a source, and what is told when it begins and when it is over.
+var troubles = [...]struct{ fails, works string }{
+	{"a source of the configuration cannot be read: what it said last stays in use", "the source of the configuration can be read again"},
+	{"a source of the configuration has lost documents: they stay in use", "the source of the configuration lacks nothing any more"},
+	{"a source of the configuration has values of instances, and none can be used", "a value of an instance in the source of the configuration can be used, or none is there any more"},
+}
+
 // followed is a dynamic source that is followed.
 type followed struct {
 	spec  config.Dynamic
@@ -38,13 +45,13 @@ type followed struct {
 
 	// The mu of documents guards the fields below.
 
-	memory Memory
-	expiry *time.Timer // runs until some of memory ceases to count; nil: nothing does
-	known  bool        // memory has what the source said, not only what it said to an earlier process
-	failed error       // of the last report
-	// What was told of failed, and of what memory has lost.
-	told, missing error
-	since         time.Time // when problem became what it is
+	memory   Memory
+	expiry   *time.Timer          // runs until some of memory ceases to count; nil: nothing does
+	known    bool                 // memory has what the source said, not only what it said to an earlier process
+	failed   error                // of the last report
+	unusable error                // of the last report without an error
+	told     [len(troubles)]error // what was told of each
+	since    time.Time            // when problem became what it is
 }
 
 func newDocuments(newSource func(config.Dynamic, config.Source) Source, feed *events.Feed, log zerolog.Logger) *documents {
@@ -116,7 +123,7 @@ func (d *documents) report(f *followed, r Report) {
 	defer d.mu.Unlock()
 	news := r.Err == nil || !closed(f.first)
 	if f.failed = r.Err; r.Err == nil {
-		f.known = true
+		f.known, f.unusable = true, r.Unusable
 		f.expireAt(f.memory.Take(r, time.Now()), func() { d.expire(f) })
 	}
 	d.stateLocked(f)
@@ -128,29 +135,28 @@ func (d *documents) report(f *followed, r Report) {
 	}
 }
 
-// stateLocked returns whether the documents of f are known, and whether it has lost some.
+// stateLocked tells what is wrong with f now, and was not when it was told last, and what is over.
 func (d *documents) stateLocked(f *followed) {
-	name, missing := f.spec.Name(), f.memory.Problem()
-	tell := func(before, now error, fails, works string) {
-		switch {
+	name, failed := f.spec.Name(), f.problem() != nil
+	for i, now := range [len(troubles)]error{f.failed, f.memory.Problem(), f.unusable} {
+		text := troubles[i]
+		switch before := f.told[i]; {
 		case now != nil && before == nil:
-			d.log.Warn().Err(now).Str("source", name).Msg(fails)
-			d.events.Add(events.Event{Kind: events.KindSourceFails, Level: events.Warning, Text: fmt.Sprintf("%s: %s: %v", name, fails, now)})
+			d.log.Warn().Err(now).Str("source", name).Msg(text.fails)
+			d.events.Add(events.Event{Kind: events.KindSourceFails, Level: events.Warning, Text: fmt.Sprintf("%s: %s: %v", name, text.fails, now)})
 		case now == nil && before != nil:
-			d.log.Info().Str("source", name).Msg(works)
-			d.events.Add(events.Event{Kind: events.KindSourceWorks, Text: fmt.Sprintf("%s: %s", name, works)})
+			d.log.Info().Str("source", name).Msg(text.works)
+			d.events.Add(events.Event{Kind: events.KindSourceWorks, Text: fmt.Sprintf("%s: %s", name, text.works)})
 		}
+		f.told[i] = now
 	}
-	tell(f.told, f.failed, "a source of the configuration cannot be read: what it said last stays in use", "the source of the configuration can be read again")
-	tell(f.missing, missing, "a source of the configuration has lost documents: they stay in use", "the source of the configuration lacks nothing any more")
-	if err := cmp.Or(f.failed, missing); (err == nil) != (f.problem() == nil) || f.since.IsZero() {
+	if failed != (f.problem() != nil) || f.since.IsZero() {
 		f.since = time.Now()
 	}
-	f.told, f.missing = f.failed, missing
 }
 
-// problem is why the documents of f are not known, or not all there; nil: they are.
-func (f *followed) problem() error { return cmp.Or(f.told, f.missing) }
+// problem is why the documents of f are not known, or not all there, or what else cannot be used; nil: all is well.
+func (f *followed) problem() error { return cmp.Or(f.told[:]...) }
 
 // expire removes what f has lost long ago, unless it cannot be read now: then its next report does.
 func (d *documents) expire(f *followed) {
@@ -239,8 +245,8 @@ func (d *documents) missing(used []config.Source) (missing []string) {
 			continue
 		}
 		why := "no answer yet"
-		if f.told != nil {
-			why = f.told.Error()
+		if err := f.problem(); err != nil {
+			why = err.Error()
 		}
 		missing = append(missing, "dynamic source "+f.spec.Name()+": "+why)
 	}

@@ -99,7 +99,9 @@ func (t *tree) read(v client.View) (next time.Duration) {
 	case !t.known || t.failing || t.hasInstances(said) != t.hasInstances(t.said):
 	case slices.Equal(said.Documents, t.said.Documents):
 		t.changing, t.forgot = time.Time{}, false
-		t.reportUnusable(problem)
+		if problem != t.problem {
+			t.reportWith(Report{Said: t.said, Deleted: true}, problem)
+		}
 		return 0
 	default:
 		if t.changing.IsZero() {
@@ -110,22 +112,17 @@ func (t *tree) read(v client.View) (next time.Duration) {
 		}
 	}
 	r := Report{Said: said, Forgot: t.forgot, Deleted: t.known && !t.forgot}
-	t.known, t.forgot, t.failing, t.said, t.problem, t.changing = true, false, false, said, "", time.Time{}
-	t.report(r)
-	t.reportUnusable(problem)
+	t.known, t.forgot, t.failing, t.said, t.changing = true, false, false, said, time.Time{}
+	t.reportWith(r, problem)
 	return 0
 }
 
-// reportUnusable reports that no instance is usable, or that this is over.
-func (t *tree) reportUnusable(problem string) {
-	switch {
-	case problem == t.problem:
-	case problem == "":
-		t.report(Report{Said: t.said, Deleted: true})
-	default:
-		t.report(Report{Err: errors.New(problem)})
+// reportWith reports r, and why no instance is usable; "": one is, or there is none.
+func (t *tree) reportWith(r Report, problem string) {
+	if t.problem = problem; problem != "" {
+		r.Unusable = errors.New(problem)
 	}
-	t.problem = problem
+	t.report(r)
 }
 
 // hasInstances reports whether s has the document of the instances.

@@ -10,7 +10,9 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/config"
+	"sluice/discovery"
 	"sluice/discovery/etcd/client"
+	"sluice/observe/events"
 	"sluice/test/verify"
 )
 
@@ -36,8 +38,8 @@ func newEtcdTree() *etcdTree {
 			line += " forgot"
 		}
 		e.last = r
-		if r.Err != nil {
-			line += ": " + r.Err.Error()
+		if r.Unusable != nil {
+			line += ": " + r.Unusable.Error()
 		}
 		for _, d := range r.Said.Documents {
 			name := strings.TrimPrefix(d.Name, "etcd:/test/")
@@ -105,7 +107,7 @@ func TestUnusableInstanceInEtcd(t *testing.T) {
 		e.read(e.set("node", "nonsense"))
 		e.read(e.set())
 		problem := `: etcd:/test/node: "nonsense": want {"host": "HOST", "port": PORT}, HOST:PORT or HOST_PORT`
-		e.expect(t, "0s", "0s"+problem)
+		e.expect(t, "0s"+problem)
 		e.read(e.set("node", ""))
 		e.expect(t, "0s") // the error is over
 		e.read(e.set("node", "nonsense"))
@@ -174,5 +176,42 @@ func TestForgottenKeysInEtcd(t *testing.T) {
 		next.settle(next.read(next.set()))
 		next.expect(t, "0s")
 		verify.That(t, !next.last.Deleted, "what was deleted before Run is known")
+	})
+}
+
+// Values of instances that cannot be used say nothing about the documents: what etcd has lost expires, and nothing is
+// told to be readable again that could be read all the time.
+func TestUnusableInstanceBesideDocuments(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m := manage(t, dir)
+		defer m.wait()
+		e := newEtcdTree()
+		e.Name, e.report = treeName, func(r Report) { m.source <- r; synctest.Wait() }
+		document := func(path string) string { return fmt.Sprintf("routes: [{ path: %s, service: s }]", path) }
+		e.settle(e.read(e.set("a.yaml", document("/a"), "node", "nonsense")))
+		m.serves("an unusable instance", "/file", "/a")
+		verify.Equal(t, m.state(), "stale", "the tree")
+		e.settle(e.read(e.set("a.yaml", document("/b"))))
+		m.serves("another document", "/file", "/b")
+		v := e.set("a.yaml", "")
+		v.Forgot = true
+		e.settle(e.read(v))
+		m.serves("etcd has lost it", "/file", "/b")
+		time.Sleep(discovery.Stay + time.Second)
+		synctest.Wait()
+		m.serves("long ago", "/file")
+		works := func() (n int) {
+			for _, event := range m.options.Events.All() {
+				if event.Kind == events.KindSourceWorks {
+					n++
+				}
+			}
+			return n
+		}
+		verify.Equal(t, works(), 1, "times that the source works again: nothing is lost any more")
+		e.settle(e.read(e.set("node", "")))
+		verify.Equal(t, works(), 2, "times that the source works again: the unusable value is gone")
+		verify.Equal(t, m.state(), "in use", "the tree")
 	})
 }
