@@ -38,6 +38,7 @@ type Gate struct {
 	version uint64               // of set and kept
 	settles bool                 // until then, the pool stays as it is: there may be requests by the former routes
 	until   time.Time
+	ended   bool // the service is gone: it waits for nothing
 }
 
 // settling is how long a pool stays as it is after its routes have changed: longer than a
@@ -85,6 +86,7 @@ func (g *Gate) read(reader claim.Reader) {
 
 // waitLocked records whether the tags of the set have no effect yet.
 func (g *Gate) waitLocked(waits bool) {
+	waits = waits && !g.ended
 	if g.waits != waits {
 		g.waits = waits
 		g.waiting.count(waits)
@@ -218,10 +220,11 @@ func (g *Gate) release() {
 	}
 }
 
-// end ends the wait for routes: the service is gone.
+// end ends the wait for routes, also of sets that are passed later: the service is gone.
 func (g *Gate) end() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.ended = true
 	g.waitLocked(false)
 }
 

@@ -187,3 +187,18 @@ func TestOtherDialects(t *testing.T) {
 	g.reader.Applied(asks(both, 3))
 	verify.That(t, !moon.seen().waits, "an instance waits for routes that are in use")
 }
+
+// A gate that is forgotten makes nobody wait, whatever its watch still passes.
+func TestAForgottenGateIsNotWaitedFor(t *testing.T) {
+	g := newGated(t)
+	g.pass("a /x")
+	g.apply()
+	g.reader.Forget("star")
+	g.pass("a /y")
+	verify.That(t, !g.seen().waits, "it waits for routes")
+	select {
+	case <-g.reader.waiting.latest():
+	default:
+		t.Error("the reader waits for it")
+	}
+}
