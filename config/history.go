@@ -178,6 +178,8 @@ func (h *History) joinLocked() {
 	earlier, own := h.revisions[:n], slices.Clone(h.revisions[n:])
 	if len(written) > 0 && written[len(written)-1].Number > h.saved {
 		earlier = written
+	}
+	if highest > h.saved {
 		for i := range own {
 			highest++
 			own[i].Number = highest

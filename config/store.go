@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -73,7 +74,8 @@ func (f *historyFile) readShared() (revisions []Revision, highest uint64) {
 	return revisions, highest
 }
 
-// decodeHistory returns the revisions of a file, and the highest number in it. A revision replaces
+// decodeHistory returns the revisions of a file, and the highest number in it, which it also returns with an error, as
+// far as the file shows it. A revision replaces
 // the ones before it that do not have a lower number: it is a later text of the same one, or an earlier
 // version of sluice has used its number twice.
 func decodeHistory(file string, data []byte) (revisions []Revision, highest uint64, err error) {
@@ -81,19 +83,24 @@ func decodeHistory(file string, data []byte) (revisions []Revision, highest uint
 	for line := range bytes.Lines(data) {
 		number++
 		var r Revision
-		if err := json.Unmarshal(line, &r); err != nil {
-			if !bytes.HasSuffix(line, []byte("\n")) {
-				break // the write was cut off
+		failed := json.Unmarshal(line, &r)
+		switch {
+		case failed != nil && !bytes.HasSuffix(line, []byte("\n")): // the write was cut off
+		case failed != nil:
+			_, _ = fmt.Sscanf(string(line[:min(len(line), 40)]), `{"number":%d,`, &r.Number) // of a line that is damaged further on
+			err = cmp.Or(err, fmt.Errorf("%s:%d: not a revision: %w", file, number, failed))
+		case len(r.Sources) == 0 || len(r.Sources[0].Documents) != 1:
+			err = cmp.Or(err, fmt.Errorf("%s:%d: not a revision: it has no configuration file", file, number))
+		default:
+			for n := len(revisions); n > 0 && revisions[n-1].Number >= r.Number; n-- {
+				revisions = revisions[:n-1]
 			}
-			return nil, 0, fmt.Errorf("%s:%d: not a revision: %w", file, number, err)
+			revisions = append(revisions, r)
 		}
-		if len(r.Sources) == 0 || len(r.Sources[0].Documents) != 1 {
-			return nil, 0, fmt.Errorf("%s:%d: not a revision: it has no configuration file", file, number)
-		}
-		for n := len(revisions); n > 0 && revisions[n-1].Number >= r.Number; n-- {
-			revisions = revisions[:n-1]
-		}
-		revisions, highest = append(revisions, r), max(highest, r.Number)
+		highest = max(highest, r.Number)
+	}
+	if err != nil {
+		return nil, highest, err
 	}
 	return newest(revisions), highest, nil
 }

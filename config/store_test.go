@@ -95,7 +95,7 @@ func TestHistoryWithATornLine(t *testing.T) {
 // the new one, and the log says so.
 func TestHistoryThatCannotBeRead(t *testing.T) {
 	good := verify.Result(encodeRevision(Revision{Number: 7, Sources: []Source{file("x")}})).Must(t)
-	for _, text := range []string{"nonsense\n", `{"number":1}` + "\n", string(good) + "nonsense\n"} {
+	for text, first := range map[string]uint64{"nonsense\n": 1, `{"number":1}` + "\n": 2, string(good) + "nonsense\n": 8} {
 		for _, later := range []bool{false, true} {
 			path := filepath.Join(t.TempDir(), "history")
 			h := new(History)
@@ -113,12 +113,33 @@ func TestHistoryThatCannotBeRead(t *testing.T) {
 			h.Applied(revisionWith("one"))
 			h.SetOwned(true)
 			h.Applied(revisionWith("two"))
-			verify.DeepEqual(t, numbers(kept(t, path)), []uint64{2, 1}, "%s: then revisions", text)
+			verify.DeepEqual(t, numbers(kept(t, path)), []uint64{first + 1, first}, "%s: then revisions", text)
 			aside := verify.Result(filepath.Glob(path + ".unreadable-*")).Must(t)
 			verify.Require(t, len(aside) == 1 && len(told) == 1, "%s: kept are %q, told is %q", text, aside, told)
 			verify.That(t, string(verify.Result(os.ReadFile(aside[0])).Must(t)) == text, "%s: the file has changed", text)
 			verify.That(t, strings.Contains(told[0], path+":") && strings.Contains(told[0], aside[0]), "%s: %s", text, told[0])
 		}
+	}
+}
+
+// Numbers go on after the highest that can be seen in a file that cannot be read.
+func TestHistoryThatCannotBeReadKeepsItsNumbers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history")
+	h := kept(t, path)
+	for range 12 {
+		h.Applied(revisionWith("x"))
+	}
+	text := verify.Result(os.ReadFile(path)).Must(t)
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	for what, damaged := range map[string][]byte{
+		"a line of another program": bytes.Replace(text, lines[3], []byte("nonsense\n"), 1),
+		"damage in the last line":   bytes.Replace(text, lines[11], []byte(`{"number":12,"time":"`+"\n"), 1),
+	} {
+		verify.NoError(t, os.WriteFile(path, damaged, 0o600))
+		next := new(History)
+		next.Keep(path, func(error, string) {})
+		next.SetOwned(true)
+		verify.Equal(t, next.Applied(revisionWith("y")).Number, 13, "%s: the next number", what)
 	}
 }
 
