@@ -35,8 +35,10 @@ func (f *Values) fill(v reflect.Value, within []reflect.Type) {
 		v.SetInt(int64(f.n))
 	case reflect.Uint8:
 		v.SetUint(1)
-	case reflect.Uint64:
+	case reflect.Uint32, reflect.Uint64:
 		v.SetUint(uint64(f.n))
+	case reflect.Float64:
+		v.SetFloat(float64(f.n))
 	case reflect.Map:
 		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
 		f.fill(key, within)

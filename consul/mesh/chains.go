@@ -1,0 +1,316 @@
+package mesh
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"net/url"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/discovery"
+	"sluice/observe/panics"
+)
+
+// ChainID names a discovery chain.
+type ChainID struct {
+	Service    string `json:"service"`
+	Namespace  string `json:"namespace,omitempty"`  // empty: the client's
+	Partition  string `json:"partition,omitempty"`  // likewise
+	Datacenter string `json:"datacenter,omitempty"` // empty: the agent's
+}
+
+// Chain is what is known of a discovery chain.
+type Chain struct {
+	ChainID
+	Compiled *Compiled // in use; nil: not known
+	Index    uint64    // of Consul's last answer
+	Since    time.Time // when Compiled came into use
+	// KeptUntil, if it is not zero, says that Consul has forgotten the chain, and until when Compiled is used in place
+	// of the default chain that it answers.
+	KeptUntil time.Time
+	LastError error // of the last query; nil: it succeeded, or there was none
+	Refused   bool  // LastError concerns the query or its token, and not the health of Consul
+}
+
+// ChainOptions configure Chains.
+type ChainOptions struct {
+	Consul *consul.Client
+	Wait   func() time.Duration // of blocking queries
+	// Changed is called when a chain has changed, or can be had or not for another reason. It must not block.
+	Changed func()
+	Log     zerolog.Logger
+}
+
+// Chains follows discovery chains, each with a blocking query. What is known of a chain stays in use while Consul
+// cannot be asked. When Consul has forgotten it, which is when the index goes backwards and the chain is the default one,
+// the former chain stays for [discovery.Stay], or until another one than the default is written. Its methods may be
+// called concurrently.
+type Chains struct {
+	options ChainOptions
+
+	// mu guards the fields below, and those of the chains.
+	mu      sync.Mutex
+	paused  bool
+	byID    map[ChainID]*followedChain
+	adopted map[ChainID]ChainState // of the old process, until the first Follow
+}
+
+// followedChain is a chain, and its watch.
+type followedChain struct {
+	Chain
+	owner *Chains
+	lost  *Compiled // the default chain that Consul answers while Compiled is kept; nil: it is not kept
+	stop  func()    // ends the watch, and waits for it; nil: it does not run
+}
+
+// NewChains returns Chains that follow nothing.
+func NewChains(o ChainOptions) *Chains {
+	return &Chains{options: o, byID: make(map[ChainID]*followedChain)}
+}
+
+// Follow follows these chains from now on, and forgets the others.
+func (c *Chains) Follow(ids []ChainID) {
+	for _, stop := range c.follow(ids) {
+		stop()
+	}
+}
+
+// follow is Follow, and returns what ends the watches of the others, which need the mutex to end.
+func (c *Chains) follow(ids []ChainID) (stops []func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range ids {
+		if c.byID[id] != nil {
+			continue
+		}
+		f := &followedChain{owner: c, Chain: Chain{ChainID: id}}
+		if state, ok := c.adopted[id]; ok {
+			f.adopt(state)
+		}
+		c.byID[id] = f
+		if !c.paused {
+			f.start()
+		}
+	}
+	c.adopted = nil
+	for id, f := range c.byID {
+		if slices.Contains(ids, id) {
+			continue
+		}
+		delete(c.byID, id)
+		if f.stop != nil {
+			stops = append(stops, f.stop)
+		}
+	}
+	return stops
+}
+
+// start begins the watch. The caller holds mu.
+func (f *followedChain) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	query := consul.Query{
+		Path:  "discovery-chain/" + url.PathEscape(f.Service),
+		Needs: fmt.Sprintf("service:read: service %q { policy = \"read\" }", f.Service),
+	}
+	query.Namespace, query.Partition, query.Datacenter = f.Namespace, f.Partition, f.Datacenter
+	var running sync.WaitGroup
+	running.Go(func() {
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
+			_ = f.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
+				Query: query,
+				Read: func(a consul.Answer, body []byte) error {
+					compiled, err := decodeChain(body)
+					if err == nil && f.take(compiled, a.Index, time.Now()) {
+						f.owner.options.Changed()
+					}
+					return err
+				},
+				Ended: func(err error) {
+					if f.ended(err) {
+						f.owner.options.Changed()
+					}
+				},
+				Begin: func(context.Context) (time.Duration, error) {
+					wait, expired := f.begin(time.Now())
+					if expired {
+						f.owner.options.Changed()
+					}
+					return wait, nil
+				},
+			})
+		})
+	})
+	f.stop = func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// begin returns how long the next query may block: at most until the chain is no longer kept. It ends the keeping,
+// and reports that, when the time is over.
+func (f *followedChain) begin(now time.Time) (wait time.Duration, expired bool) {
+	wait = f.owner.options.Wait()
+	f.owner.mu.Lock()
+	defer f.owner.mu.Unlock()
+	switch {
+	case f.lost == nil:
+	case now.Before(f.KeptUntil):
+		wait = min(wait, max(f.KeptUntil.Sub(now), time.Second))
+	default:
+		f.log().Warn().Msg("the discovery chain that Consul has lost is no longer in use")
+		f.Compiled, f.Since, expired = f.lost, now, true
+		f.lost, f.KeptUntil = nil, time.Time{}
+	}
+	return wait, expired
+}
+
+// take takes an answer of Consul, and reports whether another chain is in use, or the chain is kept.
+func (f *followedChain) take(compiled *Compiled, index uint64, now time.Time) (changed bool) {
+	f.owner.mu.Lock()
+	defer f.owner.mu.Unlock()
+	forgotten := index < f.Index || f.lost != nil
+	f.Index = index
+	same := f.Compiled != nil && reflect.DeepEqual(f.Compiled, compiled)
+	if forgotten && compiled.Default && f.Compiled != nil && !same {
+		if f.lost == nil {
+			f.KeptUntil, changed = now.Add(discovery.Stay), true
+			f.log().Warn().Stringer("for", discovery.Stay).
+				Msg("Consul has lost its state: the discovery chain that it had stays in use until one is written")
+		}
+		f.lost = compiled
+		return changed
+	}
+	f.lost, f.KeptUntil = nil, time.Time{}
+	if same {
+		return false
+	}
+	f.Compiled, f.Since = compiled, now
+	return true
+}
+
+// ended records the result of a query, and reports whether something else can be said of a chain that is not known.
+func (f *followedChain) ended(err error) (changed bool) {
+	f.owner.mu.Lock()
+	defer f.owner.mu.Unlock()
+	switch {
+	case err == nil && f.LastError != nil:
+		f.log().Info().Msg("the discovery chain is followed again")
+	case err != nil && f.LastError == nil && f.Compiled != nil:
+		f.log().Warn().Err(err).Msg("the discovery chain cannot be followed: what is known of it stays in use")
+	case err != nil && f.LastError == nil:
+		f.log().Warn().Err(err).Msg("there is no discovery chain yet: the service has no peers")
+	}
+	changed = f.Compiled == nil && fmt.Sprint(err) != fmt.Sprint(f.LastError)
+	f.LastError, f.Refused = err, consul.Refused(err)
+	return changed
+}
+
+func (f *followedChain) log() *zerolog.Logger {
+	log := f.owner.options.Log.With().Str("chain", f.Service).Logger()
+	return &log
+}
+
+// Lookup returns what is known of a chain; not followed is as not known.
+func (c *Chains) Lookup(id ChainID) Chain {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.byID[id]; f != nil {
+		return f.Chain
+	}
+	return Chain{ChainID: id, Compiled: c.adopted[id].Compiled}
+}
+
+// All returns what is known of the chains that are followed, sorted.
+func (c *Chains) All() []Chain {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make([]Chain, 0, len(c.byID))
+	for _, f := range c.byID {
+		all = append(all, f.Chain)
+	}
+	slices.SortFunc(all, func(a, b Chain) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Datacenter, b.Datacenter),
+			cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Namespace, b.Namespace))
+	})
+	return all
+}
+
+// Pause ends all watches until Resume: a new process watches Consul.
+func (c *Chains) Pause() {
+	for _, stop := range c.pause() {
+		stop()
+	}
+}
+
+func (c *Chains) pause() (stops []func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.paused = true
+	for _, f := range c.byID {
+		if f.stop != nil {
+			stops = append(stops, f.stop)
+			f.stop = nil
+		}
+	}
+	return stops
+}
+
+// Resume begins the watches again, after Pause.
+func (c *Chains) Resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.paused = false
+	for _, f := range c.byID {
+		if f.stop == nil {
+			f.start()
+		}
+	}
+}
+
+// ChainState is what a process hands over of a chain.
+type ChainState struct {
+	ID        ChainID   `json:"id"`
+	Compiled  *Compiled `json:"compiled"`
+	Index     uint64    `json:"index"`
+	Since     time.Time `json:"since"`
+	Lost      *Compiled `json:"lost,omitempty"` // what Consul answers while Compiled is kept
+	KeptUntil time.Time `json:"kept_until,omitzero"`
+}
+
+// State returns the chains that are known, for a new process.
+func (c *Chains) State() []ChainState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	states := slices.Collect(maps.Values(c.adopted))
+	for _, f := range c.byID {
+		if f.Compiled != nil {
+			states = append(states, ChainState{f.ChainID, f.Compiled, f.Index, f.Since, f.lost, f.KeptUntil})
+		}
+	}
+	slices.SortFunc(states, func(a, b ChainState) int { return cmp.Compare(fmt.Sprint(a.ID), fmt.Sprint(b.ID)) })
+	return states
+}
+
+// Begin sets what another process knew of the chains that the first Follow names. Lookup has it before.
+func (c *Chains) Begin(states []ChainState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.adopted = make(map[ChainID]ChainState, len(states))
+	for _, s := range states {
+		if s.Compiled != nil {
+			c.adopted[s.ID] = s
+		}
+	}
+}
+
+// adopt sets what another process knew of the chain. The caller holds mu.
+func (f *followedChain) adopt(s ChainState) {
+	f.Compiled, f.Index, f.Since, f.lost, f.KeptUntil = s.Compiled, s.Index, s.Since, s.Lost, s.KeptUntil
+}

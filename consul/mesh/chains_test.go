@@ -1,0 +1,207 @@
+package mesh
+
+import (
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/discovery"
+	"sluice/test/consultest"
+	"sluice/test/parallel"
+	"sluice/test/verify"
+)
+
+func TestMain(m *testing.M) {
+	parallel.SetDefault(16)
+	consultest.ClearEnvironment()
+	os.Exit(m.Run())
+}
+
+// wait is how long queries block. It is longer than a test waits for a change, but for those of a Consul that begins anew.
+const wait = 2 * time.Second
+
+type followed struct {
+	*Chains
+	changes atomic.Int64
+}
+
+// follow follows chains until t ends.
+func follow(t *testing.T, url, token string, ids ...ChainID) *followed {
+	t.Helper()
+	client, err := consul.New(consul.Options{Addresses: []string{url}, Token: token, Log: zerolog.Nop()})
+	verify.NoError(t, err)
+	f := new(followed)
+	f.Chains = NewChains(ChainOptions{
+		Consul: client, Wait: func() time.Duration { return wait }, Changed: func() { f.changes.Add(1) }, Log: zerolog.Nop(),
+	})
+	f.Follow(ids)
+	t.Cleanup(func() {
+		f.Pause()
+		client.Close()
+	})
+	return f
+}
+
+// await waits until a chain is known for which holds is true.
+func (f *followed) await(t *testing.T, what string, id ChainID, holds func(*Compiled) bool) (found Chain) {
+	t.Helper()
+	consultest.Await(t, what, func() bool {
+		found = f.Lookup(id)
+		return found.Compiled != nil && holds(found.Compiled)
+	})
+	return found
+}
+
+func isDefault(c *Compiled) bool { return c.Default }
+
+func startsWith(kind string) func(*Compiled) bool {
+	return func(c *Compiled) bool { return c.Nodes[c.StartNode].Type == kind }
+}
+
+func write(t *testing.T, agent *consultest.Agent, entries ...api.ConfigEntry) {
+	t.Helper()
+	for _, e := range entries {
+		_, _, err := agent.Client().ConfigEntries().Set(e, nil)
+		verify.Require(t, err == nil, "%s %s: %v", e.GetKind(), e.GetName(), err)
+	}
+}
+
+func splitter(service string) []api.ConfigEntry {
+	return []api.ConfigEntry{
+		&api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: service, Protocol: "http"},
+		&api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: service, Subsets: map[string]api.ServiceResolverSubset{
+			"v1": {Filter: "Service.Meta.version == 1"}, "v2": {Filter: "Service.Meta.version == 2", OnlyPassing: true},
+		}},
+		&api.ServiceSplitterConfigEntry{Kind: api.ServiceSplitter, Name: service, Splits: []api.ServiceSplit{
+			{Weight: 90, ServiceSubset: "v1"}, {Weight: 10, ServiceSubset: "v2"},
+		}},
+	}
+}
+
+// A written entry and its deletion change the chain, others do not.
+func TestChainsOfConsul(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	web, api_ := ChainID{Service: "web"}, ChainID{Service: "api"}
+	f := follow(t, agent.URL(), "", web, api_)
+	first := f.await(t, "the default chain", web, isDefault)
+	f.await(t, "the default chain", api_, isDefault)
+	target := first.Compiled.Targets[first.Compiled.Nodes[first.Compiled.StartNode].Resolver.Target]
+	verify.That(t, target.Service == "web" && strings.HasPrefix(target.SNI, "web.default.dc1.internal."), "target %+v", target)
+
+	before := f.changes.Load()
+	write(t, agent, splitter("web")...)
+	split := f.await(t, "the splitter", web, startsWith(NodeSplitter))
+	splits := split.Compiled.Nodes[split.Compiled.StartNode].Splits
+	verify.That(t, len(splits) == 2 && splits[0].Weight == 90 && splits[1].Weight == 10, "splits %+v", splits)
+	v2 := split.Compiled.Targets[split.Compiled.Nodes[splits[1].NextNode].Resolver.Target]
+	verify.That(t, v2.Subset == Subset{"Service.Meta.version == 2", true} && v2.ServiceSubset == "v2", "v2 is %+v", v2)
+	verify.That(t, split.Index > first.Index && f.changes.Load() > before, "index %d after %d", split.Index, first.Index)
+	verify.That(t, f.Lookup(api_).Compiled.Default, "another service has the splitter")
+
+	_, err := agent.Client().ConfigEntries().Delete(api.ServiceSplitter, "web", nil)
+	verify.NoError(t, err)
+	_, err = agent.Client().ConfigEntries().Delete(api.ServiceResolver, "web", nil)
+	verify.NoError(t, err)
+	f.await(t, "the default chain again", web, func(c *Compiled) bool { return c.Default && c.Protocol == "http" })
+
+	f.Follow([]ChainID{api_})
+	verify.That(t, f.Lookup(web).Compiled == nil && len(f.All()) == 1, "followed: %+v", f.All())
+}
+
+// A Consul that has lost its state does not end a chain, one that writes it again does.
+func TestForgottenChains(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	web := ChainID{Service: "web"}
+	write(t, agent, splitter("web")...)
+	f := follow(t, agent.URL(), "", web)
+	f.await(t, "the splitter", web, startsWith(NodeSplitter))
+	verify.NoError(t, agent.Restart(t.Context())) // without data
+	consultest.Await(t, "that Consul has forgotten is noticed", func() bool { return !f.Lookup(web).KeptUntil.IsZero() })
+	kept := f.Lookup(web)
+	verify.That(t, startsWith(NodeSplitter)(kept.Compiled), "the default chain is in use")
+
+	next := follow(t, agent.URL(), "") // a new process
+	next.Begin(f.State())
+	next.Follow([]ChainID{web})
+	inherited := next.Lookup(web)
+	verify.That(t, inherited.KeptUntil.Equal(kept.KeptUntil) && startsWith(NodeSplitter)(inherited.Compiled), "handed over: %+v", inherited)
+	consultest.Await(t, "the new process has an answer", func() bool { return next.State()[0].Lost != nil && next.Lookup(web).Index > 0 })
+
+	write(t, agent, splitter("web")...)
+	for _, process := range []*followed{f, next} {
+		consultest.Await(t, "the written chain is in use", func() bool {
+			c := process.Lookup(web)
+			return c.KeptUntil.IsZero() && startsWith(NodeSplitter)(c.Compiled)
+		})
+	}
+	_, err := agent.Client().ConfigEntries().Delete(api.ServiceSplitter, "web", nil)
+	verify.NoError(t, err)
+	f.await(t, "the deletion counts", web, startsWith(NodeResolver))
+}
+
+// While Consul is away, and without the right, what is known stays. The error names the right.
+func TestChainsWithoutTheRight(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{ACLs: true})
+	write(t, agent, splitter("web")...)
+	policy, _, err := agent.Client().ACL().PolicyCreate(&api.ACLPolicy{Name: "sluice", Rules: `service "web" { policy = "read" }`}, nil)
+	verify.NoError(t, err)
+	token, _, err := agent.Client().ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
+	verify.NoError(t, err)
+	web, other := ChainID{Service: "web"}, ChainID{Service: "other"}
+	f := follow(t, agent.URL(), token.SecretID, web, other)
+	f.await(t, "the splitter", web, startsWith(NodeSplitter))
+	consultest.Await(t, "the refusal", func() bool { return f.Lookup(other).Refused })
+	got := f.Lookup(other)
+	verify.That(t, got.Compiled == nil && strings.Contains(got.LastError.Error(), `service:read: service "other" { policy = "read" }`), "%v", got.LastError)
+
+	policy.Rules = `service "other" { policy = "read" }`
+	_, _, err = agent.Client().ACL().PolicyUpdate(policy, nil)
+	verify.NoError(t, err)
+	f.await(t, "the chain with the right", other, isDefault)
+	consultest.Await(t, "the right is gone", func() bool { return f.Lookup(web).Refused })
+	verify.That(t, startsWith(NodeSplitter)(f.Lookup(web).Compiled), "the chain is gone with the right")
+	verify.NoError(t, agent.Stop())
+	consultest.Await(t, "the outage", func() bool { c := f.Lookup(other); return c.LastError != nil && !c.Refused })
+	verify.That(t, f.Lookup(other).Compiled != nil, "the chain is gone with Consul")
+}
+
+// The former chain is used for discovery.Stay after Consul has forgotten, whatever default chains it answers.
+func TestHowLongForgottenChainsStay(t *testing.T) {
+	chains := NewChains(ChainOptions{Wait: func() time.Duration { return time.Minute }, Log: zerolog.Nop()})
+	written, plain, other := &Compiled{StartNode: "a"}, &Compiled{StartNode: "b", Default: true}, &Compiled{StartNode: "c", Default: true}
+	now := time.Now()
+	begin := func() *followedChain {
+		f := &followedChain{owner: chains}
+		verify.That(t, f.take(written, 10, now), "the first is no change")
+		return f
+	}
+
+	f := begin()
+	verify.That(t, f.take(plain, 11, now) && f.Compiled == plain, "a deletion is not used")
+	verify.That(t, f.take(other, 5, now) && f.Compiled == plain && !f.KeptUntil.IsZero(), "another default chain, with another protocol")
+	verify.That(t, f.take(plain, 12, now) == false && f.lost == nil, "the chain as it was is written")
+
+	f = begin()
+	verify.That(t, f.take(plain, 9, now) && f.Compiled == written, "the chain that Consul has forgotten is not kept")
+	until := now.Add(discovery.Stay)
+	verify.That(t, !f.take(other, 12, now.Add(time.Minute)) && f.Compiled == written && f.KeptUntil.Equal(until), "kept: %+v", f.Chain)
+	wait, expired := f.begin(until.Add(-10 * time.Second))
+	verify.That(t, wait == 10*time.Second && !expired && f.Compiled == written, "waits %v, %v", wait, expired)
+	wait, expired = f.begin(until)
+	verify.That(t, wait == time.Minute && expired && f.Compiled == other && f.KeptUntil.IsZero(), "waits %v, %v", wait, expired)
+	verify.That(t, f.take(plain, 13, until) && f.Compiled == plain, "a later default chain is not used")
+
+	f = begin()
+	f.take(plain, 9, now)
+	next := &Compiled{StartNode: "d"}
+	verify.That(t, f.take(next, 12, now) && f.Compiled == next && f.KeptUntil.IsZero(), "a written chain is not used")
+}

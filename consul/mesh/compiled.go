@@ -1,0 +1,262 @@
+package mesh
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// Limits of a compiled chain. Consul takes config entries of up to 512 KiB, of which one chain may have many.
+const (
+	maxChainBytes = 8 << 20
+	maxChainNodes = 4096 // nodes, and targets
+)
+
+// Compiled is a discovery chain as Consul has compiled it of its config entries: a graph of nodes, of which StartNode
+// is the first. It has the fields that sluice carries out or reports, also those that hashicorp/consul/api lacks. It
+// does not change.
+//
+// https://developer.hashicorp.com/consul/api-docs/discovery-chain, and agent/structs/discovery_chain.go in Consul's source.
+type Compiled struct {
+	ServiceName     string
+	Namespace       string `json:",omitempty"`
+	Partition       string `json:",omitempty"`
+	Datacenter      string
+	Default         bool   `json:",omitempty"` // no service-router, -splitter or -resolver applies
+	Protocol        string // of service-defaults: "tcp", "http", "http2" or "grpc"
+	StartNode       string
+	Nodes           map[string]Node
+	Targets         map[string]Target
+	EnvoyExtensions []EnvoyExtension `json:",omitempty"`
+}
+
+// Types of a [Node].
+const (
+	NodeRouter   = "router"
+	NodeSplitter = "splitter"
+	NodeResolver = "resolver"
+)
+
+// Node is a node of a chain. Its Type says which fields it has.
+type Node struct {
+	Type         string
+	Name         string
+	Routes       []CompiledRoute `json:",omitempty"`
+	Splits       []CompiledSplit `json:",omitempty"`
+	Resolver     *Resolver       `json:",omitempty"`
+	LoadBalancer *LoadBalancer   `json:",omitempty"` // of a splitter: that of one of its resolvers
+}
+
+// CompiledRoute is a route of a service-router.
+type CompiledRoute struct {
+	Definition RouteDefinition
+	NextNode   string
+}
+
+// RouteDefinition is a route as it was written.
+type RouteDefinition struct {
+	Match       *RouteMatch       `json:",omitempty"`
+	Destination *RouteDestination `json:",omitempty"`
+}
+
+// RouteMatch is what a request must be; HTTP is nil for all.
+type RouteMatch struct{ HTTP *HTTPMatch }
+
+// HTTPMatch has conditions, all of which hold. At most one of the paths is set.
+type HTTPMatch struct {
+	PathExact       string       `json:",omitempty"`
+	PathPrefix      string       `json:",omitempty"`
+	PathRegex       string       `json:",omitempty"`
+	CaseInsensitive bool         `json:",omitempty"`
+	Header          []ValueMatch `json:",omitempty"`
+	QueryParam      []ValueMatch `json:",omitempty"`
+	Methods         []string     `json:",omitempty"`
+}
+
+// ValueMatch is a condition for a header field or a parameter of the query. One of the fields from Present to Regex
+// is set.
+type ValueMatch struct {
+	Name    string
+	Present bool   `json:",omitempty"`
+	Exact   string `json:",omitempty"`
+	Prefix  string `json:",omitempty"`
+	Suffix  string `json:",omitempty"`
+	Regex   string `json:",omitempty"`
+	Invert  bool   `json:",omitempty"`
+}
+
+// RouteDestination is what happens to the requests of a route.
+type RouteDestination struct {
+	PrefixRewrite         string           `json:",omitempty"`
+	RequestTimeout        Duration         `json:",omitempty"` // negative: none
+	IdleTimeout           Duration         `json:",omitempty"` // likewise
+	NumRetries            uint32           `json:",omitempty"`
+	RetryOnConnectFailure bool             `json:",omitempty"`
+	RetryOn               []string         `json:",omitempty"`
+	RetryOnStatusCodes    []uint32         `json:",omitempty"`
+	RequestHeaders        *HeaderModifiers `json:",omitempty"`
+	ResponseHeaders       *HeaderModifiers `json:",omitempty"`
+}
+
+// HeaderModifiers edit the fields of a message.
+type HeaderModifiers struct {
+	Add    map[string]string `json:",omitempty"`
+	Set    map[string]string `json:",omitempty"`
+	Remove []string          `json:",omitempty"`
+}
+
+// CompiledSplit is a part of a service-splitter, with the weight that counts, in percent.
+type CompiledSplit struct {
+	Definition SplitDefinition
+	Weight     float64 `json:",omitempty"`
+	NextNode   string
+}
+
+// SplitDefinition is a split as it was written, merged with those of the splitters that lead to it.
+type SplitDefinition struct {
+	RequestHeaders  *HeaderModifiers `json:",omitempty"`
+	ResponseHeaders *HeaderModifiers `json:",omitempty"`
+}
+
+// Resolver is which instances get the requests: those of Target, or else of the targets of Failover in their order.
+type Resolver struct {
+	Default        bool     `json:",omitempty"` // there is no service-resolver
+	ConnectTimeout Duration `json:",omitempty"`
+	RequestTimeout Duration `json:",omitempty"`
+	Target         string
+	Failover       *Failover `json:",omitempty"`
+}
+
+// Failover are the targets that stand in.
+type Failover struct {
+	Targets []string
+	Policy  *FailoverPolicy `json:",omitempty"`
+}
+
+// FailoverPolicy is how Consul Enterprise orders targets.
+type FailoverPolicy struct {
+	Mode    string   `json:",omitempty"`
+	Regions []string `json:",omitempty"`
+}
+
+// LoadBalancer is the policy of a resolver.
+type LoadBalancer struct {
+	Policy             string              `json:",omitempty"`
+	RingHashConfig     *RingHashConfig     `json:",omitempty"`
+	LeastRequestConfig *LeastRequestConfig `json:",omitempty"`
+	HashPolicies       []HashPolicy        `json:",omitempty"`
+}
+
+// RingHashConfig has settings of Envoy's hash ring.
+type RingHashConfig struct {
+	MinimumRingSize uint64 `json:",omitempty"`
+	MaximumRingSize uint64 `json:",omitempty"`
+}
+
+// LeastRequestConfig has the number of peers among which Envoy picks.
+type LeastRequestConfig struct {
+	ChoiceCount uint32 `json:",omitempty"`
+}
+
+// HashPolicy is a part of a request that is hashed.
+type HashPolicy struct {
+	Field        string        `json:",omitempty"` // "header", "cookie" or "query_parameter"; empty with SourceIP
+	FieldValue   string        `json:",omitempty"` // its name
+	CookieConfig *CookieConfig `json:",omitempty"`
+	SourceIP     bool          `json:",omitempty"`
+	Terminal     bool          `json:",omitempty"` // if the request has it, the following ones do not count
+}
+
+// CookieConfig makes Envoy set the cookie.
+type CookieConfig struct {
+	Session bool     `json:",omitempty"`
+	TTL     Duration `json:",omitempty"`
+	Path    string   `json:",omitempty"`
+}
+
+// Target is a set of instances.
+type Target struct {
+	ID                   string
+	Service              string
+	ServiceSubset        string `json:",omitempty"`
+	Namespace            string `json:",omitempty"`
+	Partition            string `json:",omitempty"`
+	Datacenter           string `json:",omitempty"`
+	Peer                 string `json:",omitempty"`
+	MeshGateway          MeshGateway
+	Subset               Subset
+	External             bool                  `json:",omitempty"` // outside of Consul's mesh, behind a terminating gateway
+	SNI                  string                `json:",omitempty"`
+	Name                 string                `json:",omitempty"`
+	PrioritizeByLocality *PrioritizeByLocality `json:",omitempty"`
+}
+
+// MeshGateway has the mode "", "none", "local" or "remote".
+type MeshGateway struct {
+	Mode string `json:",omitempty"`
+}
+
+// Subset are the instances that a filter selects.
+type Subset struct {
+	Filter      string `json:",omitempty"` // in Consul's language; empty: all
+	OnlyPassing bool   `json:",omitempty"`
+}
+
+// PrioritizeByLocality is how Consul Enterprise prefers near instances.
+type PrioritizeByLocality struct {
+	Mode string `json:",omitempty"`
+}
+
+// EnvoyExtension is an extension of Envoy that an operator asks for.
+type EnvoyExtension struct {
+	Name string
+}
+
+// Duration is a duration as Consul writes it: "5s", or a number of nanoseconds.
+type Duration time.Duration
+
+// UnmarshalJSON reads a text or a number.
+func (d *Duration) UnmarshalJSON(text []byte) error {
+	if string(text) == "null" {
+		return nil
+	}
+	if n, err := strconv.ParseInt(string(text), 10, 64); err == nil {
+		*d = Duration(n)
+		return nil
+	}
+	var s string
+	if err := json.Unmarshal(text, &s); err != nil {
+		return fmt.Errorf("a duration: %w", err)
+	}
+	if s == "" {
+		*d = 0
+		return nil
+	}
+	parsed, err := time.ParseDuration(s)
+	*d = Duration(parsed)
+	return err
+}
+
+// MarshalJSON writes a text.
+func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
+
+// decodeChain reads an answer of Consul. Fields that sluice does not know have no effect.
+func decodeChain(body []byte) (*Compiled, error) {
+	if len(body) > maxChainBytes {
+		return nil, fmt.Errorf("the discovery chain has %d bytes: want at most %d", len(body), maxChainBytes)
+	}
+	var answer struct{ Chain *Compiled }
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("the discovery chain cannot be read: %w", err)
+	}
+	c := answer.Chain
+	switch {
+	case c == nil || c.StartNode == "":
+		return nil, errors.New("the answer has no discovery chain")
+	case len(c.Nodes) > maxChainNodes || len(c.Targets) > maxChainNodes:
+		return nil, fmt.Errorf("the discovery chain has %d nodes and %d targets: want at most %d of each", len(c.Nodes), len(c.Targets), maxChainNodes)
+	}
+	return c, nil
+}
