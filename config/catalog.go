@@ -28,6 +28,7 @@ type Catalog struct {
 	// an operator has.
 	Claims   []Claim `key:"claims"`
 	Insecure bool    `key:"insecure" default:"false"` // tags may ask for TLS without verification
+	Connect  bool    `key:"connect" default:"false"`  // as ConsulService.Connect, of the services that are found
 	// ForwardAuth are the URLs of authentication servers that tags may name; empty: none.
 	ForwardAuth []Location `key:"forward_auth" format:"http_url"`
 }
@@ -149,7 +150,7 @@ func (c *Config) foundService(filter string) Service {
 	if tag := c.Catalog.Select.Tag; tag != "" {
 		s.Consul.Tags = []string{tag}
 	}
-	s.Consul.Filter = filter
+	s.Consul.Filter, s.Consul.Connect = filter, c.Catalog.Connect
 	s.check(newDecoder(""), "", &c.Consul)
 	return s
 }

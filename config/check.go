@@ -70,6 +70,7 @@ func (c *Consul) check(d *decoder, tls bool) {
 			d.refuse("consul.certificates_dir", dir, "want a directory")
 		}
 	}
+	c.Connect.check(d)
 	if c.Register != nil {
 		c.Register.check(d)
 	}
@@ -146,15 +147,16 @@ func (c *Config) checkAdmin(d *decoder) {
 func (s *Service) check(d *decoder, name string, consul *Consul) {
 	key := join("services", name)
 	s.checkSource(d, key, name, consul)
+	s.checkConnect(d, key)
 	s.checkHealth(d, key+".health")
 	if t := s.Upstream.TLS; t != nil {
 		needPair(d, key+".upstream.tls", t.Cert, t.Key)
 	}
-	switch secure := s.Upstream.TLS != nil; {
+	switch secure := s.Upstream.TLS != nil || s.Consul != nil && s.Consul.Connect; {
 	case s.Upstream.Protocol == ProtocolH2C && secure:
-		d.refuse(key+".upstream.protocol", ProtocolH2C, "not with upstream.tls: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS")
+		d.refuse(key+".upstream.protocol", ProtocolH2C, "not with upstream.tls or consul.connect: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS")
 	case s.Upstream.Protocol == ProtocolH2 && !secure:
-		d.refuse(key+".upstream.protocol", ProtocolH2, "only with upstream.tls: h2 is HTTP/2 over TLS, h2c is HTTP/2 without TLS")
+		d.refuse(key+".upstream.protocol", ProtocolH2, "only with upstream.tls or consul.connect: h2 is HTTP/2 over TLS, h2c is HTTP/2 without TLS")
 	}
 	s.Balance.check(d, key+".balance")
 	s.checkGroups(d, key)

@@ -205,6 +205,8 @@ type Consul struct {
 	Orders string `key:"orders" format:"kv_prefix"`
 	// Register configures the registration of sluice. nil: sluice is not registered.
 	Register *ConsulRegister `key:"register"`
+	// Connect configures how sluice takes part in Consul's service mesh, for services with ConsulService.Connect.
+	Connect ConsulConnect `key:"connect"`
 }
 
 // OrdersPrefix returns the prefix of the keys by which replicas share orders about peers: with
@@ -293,6 +295,11 @@ type ConsulService struct {
 
 	Consistency string `key:"consistency" oneof:"default|stale|consistent"` // empty: consul.consistency; not empty after loading
 	Cached      bool   `key:"cached" default:"false"`
+
+	// Connect reaches the instances through Consul's service mesh: see [Target].
+	Connect bool `key:"connect" default:"false"`
+	// Targets are the sets of instances, with Connect; empty: the discovery chain is not known yet.
+	Targets []Target `key:"-"`
 
 	Probation *time.Duration `key:"probation" min:"0s" max:"24h"` // nil: consul.probation; not nil after loading
 }

@@ -68,7 +68,7 @@ var rights = []right{
 	{"consul", "*", 0, nil}, {"catalog", "*", 0, nil}, {"dynamic[]", "*", 0, nil}, {"shutdown", "*", 0, nil}, {"health", "*", 0, nil},
 
 	{"services.NAME.consul", "service prepared_query poll tags filter passing_only address datacenters min_healthy spill nearest", ByDocument, nil},
-	{"services.NAME.consul", "namespace partition peer consistency cached probation", ByDocument, nil},
+	{"services.NAME.consul", "namespace partition peer consistency cached connect probation", ByDocument, nil},
 	{"services.NAME.etcd", "*", 0, nil},      // password_file, tls.key; an endpoint gets what these contain
 	{"services.NAME.consul_kv", "*", 0, nil}, // sluice's token reads keys that the writer of a document may not read
 	{"services.NAME.dns", "name type port server servers probation", ByDocument, nil},

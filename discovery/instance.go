@@ -83,6 +83,11 @@ type Instance struct {
 
 	Datacenter string `json:"datacenter,omitempty"`
 
+	// ServerName is what connections to the instance ask for by TLS (SNI), and Identity who must answer: the
+	// path of its SPIFFE URI, such as "/ns/default/dc/dc1/svc/web". Both are empty outside of a service mesh.
+	ServerName string `json:"server_name,omitempty"`
+	Identity   string `json:"identity,omitempty"`
+
 	// Kind is empty for a service, and else what the entry is instead, such as
 	// "connect-proxy": a sidecar, which has the tags of its service.
 	Kind string `json:"kind,omitempty"`
@@ -138,7 +143,7 @@ func (i Instance) Equal(o Instance) bool {
 	return i.Service == o.Service && i.ID == o.ID && i.Node == o.Node &&
 		i.Address == o.Address && i.Port == o.Port && i.AddressTag == o.AddressTag && i.Socket == o.Socket && i.NodeAddress == o.NodeAddress &&
 		i.Weight == o.Weight && i.Status == o.Status && i.Priority == o.Priority && i.Detail == o.Detail &&
-		i.Datacenter == o.Datacenter && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) && i.Failed == o.Failed &&
+		i.Datacenter == o.Datacenter && i.ServerName == o.ServerName && i.Identity == o.Identity && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) && i.Failed == o.Failed &&
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
 }
 

@@ -1,0 +1,75 @@
+package config
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// ConsulConnect configures how sluice takes part in Consul's service mesh.
+type ConsulConnect struct {
+	// Service is the name of sluice in the mesh: its certificate has it, and intentions are about it. Empty: see MeshName.
+	Service string `key:"service" format:"consul_service"`
+	// Peers are the peered clusters whose services are reached, by the name of the peering here.
+	Peers map[string]ConnectPeer `key:"peers" format:"name"`
+}
+
+// ConnectPeer is a peered cluster.
+type ConnectPeer struct {
+	CA string `key:"ca" format:"file" required:"yes"` // the roots of its mesh, in PEM format: Consul's HTTP API does not have them
+}
+
+// defaultMeshName is the name of sluice where it is not registered.
+const defaultMeshName = "sluice"
+
+// MeshName returns the name of sluice in the mesh.
+func (c *Consul) MeshName() string {
+	name := c.Connect.Service
+	if c.Register != nil {
+		name = cmp.Or(name, c.Register.Service)
+	}
+	return cmp.Or(name, defaultMeshName)
+}
+
+// Target is a set of instances that a discovery chain names. Of several, the first has the requests, and the others
+// stand in for it in their order.
+type Target struct {
+	Service, Subset                        string
+	Filter                                 string // of the subset, in Consul's filter language
+	Namespace, Partition, Datacenter, Peer string
+	OnlyPassing                            bool
+	SNI                                    string // server name of connections
+	Gateway                                string // mode of the mesh gateway: "local", "remote", or "" and "none" for no gateway
+	External                               bool
+}
+
+// check checks c.
+func (c *ConsulConnect) check(d *decoder) {
+	for _, name := range slices.Sorted(maps.Keys(c.Peers)) {
+		checkCA(d, join("consul.connect.peers", name)+".ca", c.Peers[name].CA)
+	}
+}
+
+// checkConnect checks the keys of a service that is reached through the mesh.
+func (s *Service) checkConnect(d *decoder, key string) {
+	if s.Consul == nil || !s.Consul.Connect {
+		return
+	}
+	for _, other := range []struct {
+		key string
+		set bool
+	}{
+		{"prepared_query", s.Consul.PreparedQuery != ""}, {"address", s.Consul.Address != ""}, {"spill", s.Consul.Spill},
+		{"nearest", s.Consul.Nearest}, {"datacenters", len(s.Consul.Datacenters) > 1}, {"peer", s.Consul.Peer != ""},
+	} {
+		if other.set {
+			d.refuse(join(key, "consul."+other.key), "", "not with connect: the discovery chain of the service says where its instances are")
+		}
+	}
+	if s.Upstream.TLS != nil {
+		d.refuse(join(key, "upstream.tls"), "", "not with consul.connect: the mesh has certificates of its own")
+	}
+	if a := s.Health.Active; a != nil && a.TLS != nil {
+		d.refuse(join(key, "health.active.tls"), "", "not with consul.connect: checks use the certificates of the mesh")
+	}
+}

@@ -1,0 +1,41 @@
+package config
+
+import (
+	"testing"
+
+	"sluice/test/verify"
+)
+
+// What the discovery chain of a mesh service decides, and its certificates, cannot be set beside it.
+func TestConnectRefusals(t *testing.T) {
+	const connect, not = "services:\n  web:\n    consul: { connect: true", "\nroutes: [{ service: web }]\n"
+	const chain = "not with connect: the discovery chain of the service says where its instances are"
+	for _, test := range []struct{ name, text, want string }{
+		{"data centres", connect + ", datacenters: [dc1, dc2] }" + not, "sluice.yaml:3: services.web.consul.datacenters: " + chain},
+		{"prepared query", connect + ", prepared_query: geo }" + not, "sluice.yaml:3: services.web.consul.prepared_query: " + chain},
+		{"peer", connect + ", peer: east }" + not, "sluice.yaml:3: services.web.consul.peer: " + chain},
+		{"TLS", connect + " }\n    upstream: { tls: {} }" + not, "sluice.yaml:4: services.web.upstream.tls: not with consul.connect: the mesh has certificates of its own"},
+		{"TLS of checks", connect + " }\n    health: { active: { type: http, path: /, tls: {} } }" + not,
+			"sluice.yaml:4: services.web.health.active.tls: not with consul.connect: checks use the certificates of the mesh"},
+		{"h2c", connect + " }\n    upstream: { protocol: h2c }" + not,
+			`sluice.yaml:4: services.web.upstream.protocol: value "h2c": not with upstream.tls or consul.connect: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := Parse("sluice.yaml", []byte(test.text))
+			diffLines(t, err, []string{test.want})
+		})
+	}
+}
+
+func TestNameInTheMesh(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                         "sluice",
+		"consul: { register: {} }": "sluice",
+		"consul: { register: { service: edge } }":                                "edge",
+		"consul: { connect: { service: ingress } }":                              "ingress",
+		"consul: { connect: { service: ingress }, register: { service: edge } }": "ingress",
+	} {
+		c := verify.Result(Parse("sluice.yaml", []byte(text+"\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n"))).Must(t)
+		verify.Equal(t, c.Consul.MeshName(), want, "%s", text)
+	}
+}
