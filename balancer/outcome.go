@@ -48,6 +48,9 @@ func (c OutcomeClass) Failure() bool {
 // Outcome is the result of one attempt.
 type Outcome struct {
 	Class OutcomeClass
+	// Shared says that another attempt reports the same failure of the peer, which counts once for its health and
+	// its latency.
+	Shared bool
 	// Status is the peer's status code, 0 without an answer.
 	Status int
 	// Latency is the time from the pick to the response header, to the failure, until the

@@ -66,7 +66,7 @@ func (p *Peer) fail(start int64, o Outcome) {
 		}
 	}
 	observe := p.pool.onFailure.Load()
-	if observe == nil || !o.Class.Failure() || start < p.streakStart.Load() {
+	if observe == nil || o.Shared || !o.Class.Failure() || start < p.streakStart.Load() {
 		return
 	}
 	p.lastFailure.Store(nanotime())

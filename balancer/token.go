@@ -106,6 +106,9 @@ func (p *Peer) measure(o Outcome, end int64) {
 		}
 		fallthrough
 	case OutcomeConnectFailure, OutcomeTimeout, OutcomeReset:
+		if o.Shared {
+			return
+		}
 		p.latency.penalize(max(o.Latency, failureLatency), end)
 	}
 }

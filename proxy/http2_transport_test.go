@@ -109,6 +109,40 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 	}
 }
 
+// A connection to a peer that cannot be opened is one failure of it, however many requests wait for it.
+func TestFailedConnectionCountsOnce(t *testing.T) {
+	t.Parallel()
+	const requests, rounds = 8, 50
+	var failures atomic.Int32
+	round := func() (once bool) {
+		failures.Store(0)
+		l, p := listen(t), startProxyToH2C(t)
+		p.usePeers(true, someTransport, balancer.Options{Policy: balancer.PolicyRoundRobin, OnFailure: func(*balancer.Peer, balancer.Outcome, balancer.Streak) {
+			failures.Add(1)
+		}}, l.Addr().String())
+		var wg sync.WaitGroup
+		for range requests {
+			wg.Go(func() {
+				p.expect("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", "502", refusal.Connect.Reason)
+			})
+		}
+		conn := verify.Result(l.Accept()).Must(t)
+		peer := p.pool.Snapshot().All[0]
+		eventually(t, "all requests are on their way to the peer", func() bool { return peer.Inflight() == requests })
+		l.Close() // no other connection is opened
+		conn.Close()
+		wg.Wait()
+		verify.Equal(t, peer.Outcomes()[balancer.OutcomeConnectFailure], requests, "attempts that failed")
+		return failures.Load() < requests
+	}
+	for range rounds {
+		if round() {
+			return
+		}
+	}
+	t.Error("each request counts as a failure of the peer") // or none of them has ever waited for the connection of another one
+}
+
 // A connection on which nothing arrives gets a PING. If that is not answered, it gets no
 // more streams, and its streams fail after a time.
 func TestSilentPeerIsPinged(t *testing.T) {

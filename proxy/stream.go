@@ -305,11 +305,13 @@ func dialFailure(err error) (balancer.Outcome, *refusal.Refusal) {
 	case errors.Is(err, net.ErrClosed): // the transport is closed
 		return balancer.Outcome{Class: balancer.OutcomeLocal}, refusal.Connect
 	}
+	var shared upstream.SharedError
+	o := balancer.Outcome{Class: balancer.OutcomeConnectFailure, Shared: errors.As(err, &shared)}
 	var handshake upstream.HandshakeError
 	if errors.As(err, &handshake) {
-		return balancer.Outcome{Class: balancer.OutcomeConnectFailure}, refusal.PeerTLS
+		return o, refusal.PeerTLS
 	}
-	return balancer.Outcome{Class: balancer.OutcomeConnectFailure}, refusal.Connect
+	return o, refusal.Connect
 }
 
 // startStream implements begin for a listener with protocol tcp.

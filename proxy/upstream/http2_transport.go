@@ -19,6 +19,11 @@ import (
 // errNoStreams is the error of a new connection to a peer that accepts no streams.
 var errNoStreams = errors.New("HTTP/2: the peer accepts no streams")
 
+// A SharedError is the error of a connection that another request has opened, and which that request reports too.
+type SharedError struct{ error }
+
+func (e SharedError) Unwrap() error { return e.error }
+
 // An http2Transport owns the HTTP/2 connections to one peer: few, with many streams. It
 // implements [balancer.Transport] and is safe for concurrent use.
 type http2Transport struct {
@@ -143,7 +148,7 @@ func (t *http2Transport) reserveLocked(secure *certificates.Client) (*http2Conn,
 	return nil, nil
 }
 
-// awaitDialLocked waits for the end of a dial of another request, and returns its error. It
+// awaitDialLocked waits for the end of a dial of another request, and returns its error, which is a [SharedError]. It
 // unlocks mu while it waits. The deadline is coarse time, so that a pause of the process
 // is no failure.
 func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64) error {
@@ -156,8 +161,10 @@ func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64) er
 	select {
 	case <-dialed:
 		t.mu.Lock()
-		t.waiting--
-		return t.dialErr
+		if t.waiting--; t.dialErr != nil {
+			return SharedError{t.dialErr}
+		}
+		return nil
 	case <-timer.C:
 	case <-ctx.Done():
 		err = ctx.Err()
@@ -224,6 +231,7 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certi
 		c.Mu.Unlock()
 		switch err {
 		case errNoStreams:
+			t.tls.note(err)
 			return nil, err
 		case nil:
 			t.mu.Lock()

@@ -274,3 +274,46 @@ func (c lookedAt) Done() <-chan struct{} {
 	c.look()
 	return c.Context.Done()
 }
+
+// Of a dial that fails, one request reports the failure, and the ones that have waited for it know that.
+func TestFailedDialIsReportedOnce(t *testing.T) {
+	t.Parallel()
+	const requests = 5
+	fail := make(chan struct{})
+	transport := startHTTP2(t, func(net.Conn) { <-fail })
+	errs := make(chan error, requests)
+	for range requests {
+		go func() {
+			_, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: &Client{Presence: there{}}}, nil)
+			errs <- err
+		}()
+	}
+	eventually(t, "one opens a connection, and the others wait", func() bool {
+		transport.mu.Lock()
+		defer transport.mu.Unlock()
+		return transport.dials == 1 && transport.waiting == requests-1
+	})
+	close(fail)
+	reported := 0
+	for range requests {
+		err := <-errs
+		var shared SharedError
+		verify.That(t, err != nil, "a connection was opened")
+		if !errors.As(err, &shared) {
+			reported++
+		}
+	}
+	verify.Equal(t, reported, 1, "requests that report the failure")
+}
+
+// The log says why a peer that accepts no streams gets no request.
+func TestNoStreamsAreLogged(t *testing.T) {
+	t.Parallel()
+	transport := startHTTP2(t, func(conn net.Conn) {
+		xhttp2.NewFramer(conn, nil).WriteSettings(xhttp2.Setting{ID: xhttp2.SettingMaxConcurrentStreams, Val: 0})
+		hanging(conn)
+	})
+	_, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: patience, Pause: patience, Client: &Client{Presence: there{}}}, nil)
+	verify.That(t, errors.Is(err, errNoStreams), "got %v", err)
+	verify.Equal(t, transport.tls.logged, errNoStreams.Error(), "the error in the log")
+}
