@@ -87,6 +87,8 @@ type Instance struct {
 	// path of its SPIFFE URI, such as "/ns/default/dc/dc1/svc/web". Both are empty outside of a service mesh.
 	ServerName string `json:"server_name,omitempty"`
 	Identity   string `json:"identity,omitempty"`
+	// Target is which of several sets of instances of its service it is in, such as a target of a discovery chain.
+	Target string `json:"target,omitempty"`
 
 	// Kind is empty for a service, and else what the entry is instead, such as
 	// "connect-proxy": a sidecar, which has the tags of its service.
@@ -143,7 +145,7 @@ func (i Instance) Equal(o Instance) bool {
 	return i.Service == o.Service && i.ID == o.ID && i.Node == o.Node &&
 		i.Address == o.Address && i.Port == o.Port && i.AddressTag == o.AddressTag && i.Socket == o.Socket && i.NodeAddress == o.NodeAddress &&
 		i.Weight == o.Weight && i.Status == o.Status && i.Priority == o.Priority && i.Detail == o.Detail &&
-		i.Datacenter == o.Datacenter && i.ServerName == o.ServerName && i.Identity == o.Identity && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) && i.Failed == o.Failed &&
+		i.Datacenter == o.Datacenter && i.Target == o.Target && i.ServerName == o.ServerName && i.Identity == o.Identity && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) && i.Failed == o.Failed &&
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
 }
 

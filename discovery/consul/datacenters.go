@@ -21,63 +21,7 @@ const datacenterStableTime = 10 * time.Second
 // it counts as having no instance in service.
 const datacenterTimeout = time.Minute
 
-// datacenters watches a service in several data centres, and reports the set of one of
-// them, or with ServiceOptions.Spill of all.
-type datacenters struct {
-	*Sources
-	options ServiceOptions
-	sources []*source // in order of preference
-}
-
-func newDatacenters(c *Sources, o ServiceOptions) *datacenters {
-	d := &datacenters{Sources: c, options: o}
-	for _, name := range o.Datacenters {
-		one := o
-		one.Datacenters, one.Datacenter = nil, name
-		d.sources = append(d.sources, &source{Sources: c, options: one})
-	}
-	return d
-}
-
-// String returns the description of the selected instances.
-func (d *datacenters) String() string { return d.options.selection() }
-
-// NamesServices implements discovery.ServiceNamer.
-func (d *datacenters) NamesServices() {}
-
-// Run implements discovery.Source.
-func (d *datacenters) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
-	c := &choice{
-		before:     before,
-		report:     report,
-		minHealthy: d.options.MinHealthy,
-		log:        d.log.With().Str("consul_service", d.options.Service).Logger(),
-		changed:    make(chan struct{}, 1),
-		used:       -1,
-		spill:      d.options.Spill,
-		ordered:    !d.options.Nearest,
-		begin:      time.Now(),
-	}
-	var running sync.WaitGroup
-	defer running.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	for n, s := range d.sources {
-		b := &branch{choice: c, datacenter: d.options.Datacenters[n], listed: n, place: n, serving: -1}
-		c.branches = append(c.branches, b)
-		running.Go(func() {
-			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { b.run(ctx, s) })
-		})
-	}
-	if d.options.Nearest {
-		running.Go(func() {
-			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { d.nearness.follow(ctx, c.reorder) })
-		})
-	}
-	return c.run(ctx)
-}
-
-// choice chooses the data centre.
+// choice chooses the part, which is a data centre; without another one, or with spill, it takes all parts.
 type choice struct {
 	before     discovery.WatchState // the run
 	report     func(discovery.Report)
@@ -94,11 +38,11 @@ type choice struct {
 	reset    bool       // Report.Reset of a branch, which was not passed on yet
 }
 
-// branch is the state of one data centre.
+// branch is the state of one part.
 type branch struct {
 	*choice
-	datacenter string
-	listed     int // its place in the configuration
+	part
+	listed int // its place in the configuration
 
 	// The mu of choice guards the fields below.
 
@@ -116,23 +60,23 @@ type branch struct {
 	failing         bool             // the log has the failure
 }
 
-// partOf returns the part of the state before the run that is about a data centre.
-func (c *choice) partOf(datacenter string) discovery.WatchState {
+// partOf returns the part of the state before the run that is about a data centre or a target.
+func (c *choice) partOf(p part) discovery.WatchState {
 	own := c.before
-	memory := own.PartOf(datacenter)
+	memory := own.PartOf(p.name)
 	memory.Part = ""
 	own.Set, own.Memory = nil, []discovery.Memory{memory}
 	for _, i := range c.before.Set {
-		if i.Datacenter == datacenter {
+		if p.has(&i) {
 			own.Set = append(own.Set, i)
 		}
 	}
-	own.Known = len(own.Set) > 0 // another data centre may be in use
+	own.Known = len(own.Set) > 0 // another part may be in use
 	return own
 }
 
-// run watches the data centre until ctx ends. After a panic it fails until it runs again.
-func (b *branch) run(ctx context.Context, s *source) {
+// run watches the part until ctx ends. After a panic it fails until it runs again.
+func (b *branch) run(ctx context.Context, s discovery.Source) {
 	defer func() {
 		if ctx.Err() == nil {
 			b.note(discovery.Report{Err: panics.Err})
@@ -141,11 +85,11 @@ func (b *branch) run(ctx context.Context, s *source) {
 	_ = s.Run(ctx, b.state(), b.note) // ends with ctx: the service has a name
 }
 
-// state returns what is known about the data centre.
+// state returns what is known about the part.
 func (b *branch) state() discovery.WatchState {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	state := b.partOf(b.datacenter)
+	state := b.partOf(b.part)
 	if b.serving >= 0 {
 		state.Known, state.Set = true, b.set
 		state.Memory = []discovery.Memory{b.memory}
@@ -154,7 +98,7 @@ func (b *branch) state() discovery.WatchState {
 	return state
 }
 
-// memoriesLocked returns what the watches of all data centres know.
+// memoriesLocked returns what the watches of all parts know.
 func (c *choice) memoriesLocked() []discovery.Memory {
 	memories := make([]discovery.Memory, 0, len(c.branches))
 	for _, b := range c.branches {
@@ -180,7 +124,7 @@ func (b *branch) record(r discovery.Report) {
 	}
 	if len(r.Memory) > 0 {
 		b.memory = r.Memory[0]
-		b.memory.Part = b.datacenter
+		b.memory.Part = b.name
 	}
 	b.noteQueryLocked(r.Err)
 }
@@ -260,7 +204,7 @@ func (c *choice) reorder(order []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	branches := slices.SortedFunc(slices.Values(c.branches), func(a, b *branch) int { return cmp.Compare(a.listed, b.listed) })
-	nearestFirst(branches, func(b *branch) string { return b.datacenter }, order)
+	nearestFirst(branches, func(b *branch) string { return b.name }, order)
 	if c.ordered && slices.Equal(branches, c.branches) {
 		return
 	}
@@ -315,7 +259,7 @@ func (c *choice) chooseDatacenter(now time.Time) (wait time.Duration) {
 	}
 	if best != c.used {
 		if c.used >= 0 {
-			c.log.Warn().Str("datacenter", c.branches[best].datacenter).Str("instead_of", c.branches[c.used].datacenter).
+			c.log.Warn().Str("datacenter", c.branches[best].name).Str("instead_of", c.branches[c.used].name).
 				AnErr("unreachable", c.branches[c.used].err).Int("instances", c.branches[best].serving).
 				Msg("the instances of another data centre are used")
 		}
@@ -326,7 +270,7 @@ func (c *choice) chooseDatacenter(now time.Time) (wait time.Duration) {
 	return wait
 }
 
-// passLocked reports r, a set, with what the watches of all data centres know.
+// passLocked reports r, a set, with what the watches of all parts know.
 func (c *choice) passLocked(r discovery.Report) {
 	r.Known, r.Memory, r.Reset = true, c.memoriesLocked(), c.reset
 	c.reset = false
@@ -345,9 +289,9 @@ func (c *choice) failureLocked(used *branch) (failed error) {
 		}
 		b.failing = b.err != nil
 		if b.failing {
-			c.log.Warn().Str("datacenter", b.datacenter).Err(b.err).Msg("watch of a less preferred data centre failing")
+			c.log.Warn().Str("datacenter", b.name).Err(b.err).Msg("watch of a less preferred data centre failing")
 		} else {
-			c.log.Info().Str("datacenter", b.datacenter).Msg("watch of a less preferred data centre recovered")
+			c.log.Info().Str("datacenter", b.name).Msg("watch of a less preferred data centre recovered")
 		}
 	}
 	return failed

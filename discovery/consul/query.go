@@ -34,10 +34,10 @@ type Skipped struct {
 
 // Health queries once, without blocking, all instances of o.Service, or the result of
 // o.PreparedQuery. Of several data centres it returns the answer of the one that a new
-// source would use or, with o.Spill, the answers of all as one.
+// source would use or, with o.Spill and of o.Targets, the answers of all as one.
 func Health(ctx context.Context, client *consul.Client, o ServiceOptions) (Answer, error) {
 	o = o.normal()
-	if len(o.Datacenters) == 0 || o.PreparedQuery != "" {
+	if o.parts() == nil || o.PreparedQuery != "" {
 		return query(ctx, client.Get, &o, api.QueryOptions{})
 	}
 	var best Answer
@@ -52,15 +52,17 @@ func Health(ctx context.Context, client *consul.Client, o ServiceOptions) (Answe
 		o.Datacenters = slices.Clone(o.Datacenters)
 		nearestFirst(o.Datacenters, func(name string) string { return name }, order.names)
 	}
-	for _, o.Datacenter = range o.Datacenters {
-		answer, err := query(ctx, client.Get, &o, api.QueryOptions{})
+	var all union
+	for place, p := range o.parts() {
+		answer, err := query(ctx, client.Get, &p.options, api.QueryOptions{})
 		if err != nil {
 			firstErr = cmp.Or(firstErr, err)
 			continue
 		}
-		if o.Spill {
-			answer.Instances = append(answer.Instances, best.Instances...)
-			best = answer
+		if o.together() {
+			all.add(answer.Instances, place, p.target)
+			answer.Instances = all.set
+			best, most = answer, 0
 			continue
 		}
 		n := discovery.CountServing(answer.Instances)

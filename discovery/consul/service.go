@@ -38,8 +38,8 @@ func (c *Sources) Source(o ServiceOptions) discovery.Source {
 	if o.PreparedQuery != "" {
 		return &prepared{source{Sources: c, options: o}}
 	}
-	if len(o.Datacenters) > 1 {
-		return newDatacenters(c, o)
+	if list := o.parts(); list != nil {
+		return &parts{Sources: c, options: o, list: list}
 	}
 	return &source{Sources: c, options: o}
 }
@@ -106,6 +106,14 @@ type ServiceOptions struct {
 	// Nearest orders Datacenters by their distance from the agent's, nearest first. Those
 	// whose distance is unknown come last.
 	Nearest bool
+
+	// Targets are the sets of instances that make up the service, in place of Service; nil: there are none. Of Namespace,
+	// Partition and Peer below, a target uses its own, and a data centre of its own too. The instances of each have its
+	// place as Priority, and its name as discovery.Instance.Target: those of the first target get the requests, and the
+	// others stand in for it. A target that fails keeps its instances.
+	Targets []Target
+	// MeshGateway is the name of the service of which the mesh gateways are instances, in every data centre.
+	MeshGateway string
 
 	Near      string // "_agent": sort by distance, which takes the answer from the servers instead of the agent's view
 	Namespace string // default: the client's; Consul Enterprise

@@ -11,10 +11,9 @@ import (
 // centres, and for their order.
 const combineWait = time.Second
 
-// combineLocked reports the instances of all data centres, each with the place of its data
-// centre as priority. A data centre that fails keeps its last instances; one that has not
-// answered yet has its instances from before the run, which may be a saved set. It returns after what time
-// it must be called again; 0: never.
+// combineLocked reports the instances of all parts, each with the place of its part as priority. A part that fails keeps
+// its last instances; one that has not answered yet has its instances from before the run, which may be a saved set. It
+// returns after what time it must be called again; 0: never.
 func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 	var first *branch // that has answered
 	var failed error
@@ -37,21 +36,39 @@ func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 		}
 		return 0
 	}
-	var set []discovery.Instance
-	add := func(b *branch, i discovery.Instance) {
-		i.Priority = b.place
-		set = append(set, i)
-	}
+	var all union
 	for _, b := range c.branches {
-		for _, i := range b.set {
-			add(b, i)
-		}
+		set := b.set
 		if b.serving < 0 {
-			for _, i := range c.partOf(b.datacenter).Set {
-				add(b, i)
-			}
+			set = c.partOf(b.part).Set
+		}
+		all.add(set, b.place, b.target)
+	}
+	c.passLocked(discovery.Report{Set: all.set, Endpoint: first.endpoint, Index: first.index, Err: failed})
+	return 0
+}
+
+// union is a set of instances. One that is added several times is in the first of the parts in which it is in service,
+// or else usable, or else there.
+type union struct {
+	set   []discovery.Instance
+	place map[discovery.Key]int // in set
+}
+
+// add adds the set of a part, which has a place among the parts; target is its name if it is a target.
+func (u *union) add(set []discovery.Instance, place int, target string) {
+	if u.place == nil {
+		u.place = make(map[discovery.Key]int)
+	}
+	for _, i := range set {
+		i.Priority, i.Target = place, target
+		n, twice := u.place[i.Key()]
+		switch {
+		case !twice:
+			u.place[i.Key()] = len(u.set)
+			u.set = append(u.set, i)
+		case i.Serving() && !u.set[n].Serving() || i.Usable() && !u.set[n].Usable():
+			u.set[n] = i
 		}
 	}
-	c.passLocked(discovery.Report{Set: set, Endpoint: first.endpoint, Index: first.index, Err: failed})
-	return 0
 }

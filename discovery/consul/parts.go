@@ -1,0 +1,88 @@
+package consul
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"sluice/discovery"
+	"sluice/observe/panics"
+)
+
+// parts watches a service that has parts, in order of preference: data centres, or the targets of a discovery chain. It
+// reports the set of one of them or, if they are used together, the sets of all.
+type parts struct {
+	*Sources
+	options ServiceOptions
+	list    []part
+}
+
+// part is one of several sets of instances.
+type part struct {
+	name    string // of its discovery.Memory
+	target  string // the same of a target, and else ""
+	options ServiceOptions
+}
+
+// parts returns the parts of a service that has several.
+func (o *ServiceOptions) parts() []part {
+	var list []part
+	for _, name := range o.Datacenters {
+		one := *o
+		one.Datacenters, one.Datacenter = nil, name
+		list = append(list, part{name: name, options: one})
+	}
+	for _, t := range o.Targets {
+		list = append(list, part{name: t.name(), target: t.name(), options: o.of(t)})
+	}
+	return list
+}
+
+// has reports whether an instance of a set that was reported is in p.
+func (p *part) has(i *discovery.Instance) bool {
+	if p.target != "" {
+		return i.Target == p.target
+	}
+	return i.Datacenter == p.name
+}
+
+// together reports whether all parts are used, each with its place as discovery.Instance.Priority.
+func (o *ServiceOptions) together() bool { return o.Spill || o.Targets != nil }
+
+// String returns the description of the selected instances.
+func (d *parts) String() string { return d.options.selection() }
+
+// NamesServices implements discovery.ServiceNamer.
+func (d *parts) NamesServices() {}
+
+// Run implements discovery.Source.
+func (d *parts) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
+	c := &choice{
+		before:     before,
+		report:     report,
+		minHealthy: d.options.MinHealthy,
+		log:        d.log.With().Str("consul_service", d.options.Service).Logger(),
+		changed:    make(chan struct{}, 1),
+		used:       -1,
+		spill:      d.options.together(),
+		ordered:    !d.options.Nearest,
+		begin:      time.Now(),
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for n, p := range d.list {
+		b := &branch{choice: c, part: p, listed: n, place: n, serving: -1}
+		c.branches = append(c.branches, b)
+		running.Go(func() {
+			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { b.run(ctx, &source{Sources: d.Sources, options: p.options}) })
+		})
+	}
+	if d.options.Nearest {
+		running.Go(func() {
+			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { d.nearness.follow(ctx, c.reorder) })
+		})
+	}
+	return c.run(ctx)
+}
