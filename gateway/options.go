@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"cmp"
-	"crypto/tls"
 	"fmt"
 	"maps"
 	"math"
@@ -76,7 +75,7 @@ func strictTransportSecurity(h *config.HSTS) string {
 }
 
 // newTransport returns the transport factory for the protocol of the service's peers.
-func newTransport(server *proxy.Server, s config.Service, secure func() *certificates.Client) func(*balancer.Peer) balancer.Transport {
+func newTransport(server *proxy.Server, s config.Service, secure func() certificates.Security) func(*balancer.Peer) balancer.Transport {
 	o := upstream.Options{
 		IdleTimeout: s.Keepalive.Idle, MaxIdle: s.Keepalive.Max, TLS: secure,
 		HeadBytes: int(s.Limits.ResponseHead), Fields: s.Limits.ResponseFields,
@@ -270,7 +269,7 @@ func registrationSettings(r config.Revision, listener string, secure bool) *regi
 
 // healthSettings returns the health settings of a service. secure has the certificates of
 // active checks; nil: without TLS.
-func healthSettings(c *config.Service, secure *certificates.Client) healthcheck.Settings {
+func healthSettings(c *config.Service, secure certificates.Security) healthcheck.Settings {
 	h := &c.Health
 	s := healthcheck.Settings{Passive: passiveSettings(h.Passive)}
 	if h.Active == nil {
@@ -315,21 +314,17 @@ func passiveSettings(p config.Passive) healthcheck.Passive {
 }
 
 // newProbe returns the probe of a check. http2: a check of type http uses HTTP/2.
-func newProbe(a *config.ActiveCheck, secure *certificates.Client, http2 bool) healthcheck.Probe {
+func newProbe(a *config.ActiveCheck, secure certificates.Security, http2 bool) healthcheck.Probe {
 	expect := healthcheck.Expectation{Text: a.Expect.Text, Regexp: a.Expect.Regexp.Value, Within: int(a.Expect.Within)}
-	var tlsConfig func() *tls.Config
-	if secure != nil {
-		tlsConfig = secure.Config
-	}
 	switch a.Type {
 	case "grpc":
-		return healthcheck.NewGRPC(healthcheck.GRPCOptions{Service: a.Service, TLS: tlsConfig, Reuse: a.ReuseConnections})
+		return healthcheck.NewGRPC(healthcheck.GRPCOptions{Service: a.Service, TLS: secure, Reuse: a.ReuseConnections})
 	case "tcp":
-		return healthcheck.NewTCP(healthcheck.TCPOptions{Send: a.Send.Value, Expect: expect, TLS: tlsConfig})
+		return healthcheck.NewTCP(healthcheck.TCPOptions{Send: a.Send.Value, Expect: expect, TLS: secure})
 	}
 	o := healthcheck.HTTPOptions{
 		Method: a.Method, Path: string(a.Path), Host: a.Host, Headers: config.Values(a.Headers),
-		Status: a.Expect.Status.Value, Body: expect, TLS: tlsConfig, Reuse: a.ReuseConnections, HTTP2: http2,
+		Status: a.Expect.Status.Value, Body: expect, TLS: secure, Reuse: a.ReuseConnections, HTTP2: http2,
 	}
 	return healthcheck.NewHTTP(o)
 }

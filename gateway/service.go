@@ -23,8 +23,8 @@ type service struct {
 	firstOnce sync.Once
 	gone      chan struct{} // closed when the service is no longer configured
 
-	certificates atomic.Pointer[[]certificates.Use]  // of connections to the peers
-	upstreamTLS  atomic.Pointer[certificates.Client] // of requests; nil: without TLS
+	certificates atomic.Pointer[[]certificates.Use]    // of connections to the peers
+	upstreamTLS  atomic.Pointer[certificates.Security] // of requests; nil: without TLS
 
 	// What was last applied, for the goroutine that applies configurations.
 
@@ -36,6 +36,14 @@ func newService(name string, checker *healthcheck.Checker) *service {
 	s := &service{name: name, checker: checker, first: make(chan struct{}), gone: make(chan struct{})}
 	s.certificates.Store(new([]certificates.Use))
 	return s
+}
+
+// security returns the TLS of requests; nil: without TLS.
+func (s *service) security() certificates.Security {
+	if secure := s.upstreamTLS.Load(); secure != nil {
+		return *secure
+	}
+	return nil
 }
 
 // apply passes a full set of instances to the pool.

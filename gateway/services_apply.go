@@ -27,7 +27,7 @@ type servicePlan struct {
 
 	changed  bool
 	health   healthcheck.Settings
-	upstream *certificates.Client // of requests; nil: without TLS
+	upstream certificates.Security // of requests; nil: without TLS
 	uses     []certificates.Use
 }
 
@@ -69,24 +69,26 @@ func (p *servicePlan) readCertificates(name string, log zerolog.Logger) (err err
 		p.uses = append(p.uses, certificates.Use{User: user, Source: secure.Follower})
 	}
 	var checks *certificates.Client
+	var checked certificates.Security // nil: without TLS
 	if active := p.next.Health.Active; active != nil && active.TLS != nil {
 		files, user := active.TLS, fmt.Sprintf("checks of service %q", name)
 		if checks, err = read(user, certificates.Files{CA: files.CA, Cert: files.Cert, Key: files.Key}, files.ServerName, files.SkipVerify); err != nil {
 			return fmt.Errorf("health.active.tls: %w", err)
 		}
 		use(user, checks)
+		checked = checks.Fresh()
 	}
-	p.health = healthSettings(&p.next, checks)
+	p.health = healthSettings(&p.next, checked)
 	files, user := p.next.Upstream.TLS, fmt.Sprintf("peers of service %q", name)
 	if files == nil {
 		return nil
 	}
 	if !p.created && reflect.DeepEqual(p.config.Upstream.TLS, files) {
-		p.upstream = p.upstreamTLS.Load() // its connections can be reused
+		p.upstream = p.security() // its connections can be reused
 	} else if p.upstream, err = read(user, certificates.Files{CA: files.CA, Cert: files.Cert, Key: files.Key}, files.ServerName, files.Insecure); err != nil {
 		return fmt.Errorf("upstream.tls: %w", err)
 	}
-	use(user, p.upstream)
+	use(user, p.upstream.(*certificates.Client))
 	return nil
 }
 
@@ -106,7 +108,7 @@ func (s *services) newService(name string, p *servicePlan) (*service, error) {
 // poolOptions returns the options of the pool of a service.
 func (s *services) poolOptions(c config.Service, of *service, health healthcheck.Settings) balancer.Options {
 	o := poolOptions(c)
-	o.NewTransport, o.Notify = newTransport(s.proxy, c, of.upstreamTLS.Load), s.notePeer
+	o.NewTransport, o.Notify = newTransport(s.proxy, c, of.security), s.notePeer
 	return of.checker.Adapt(o, health)
 }
 
@@ -128,7 +130,7 @@ func (s *services) apply(plans []*servicePlan) error {
 		p.service.config, p.service.spec = p.next, p.spec
 		if p.changed {
 			p.certificates.Store(&p.uses)
-			p.upstreamTLS.Store(p.upstream)
+			p.upstreamTLS.Store(&p.upstream)
 		}
 	}
 	return nil

@@ -67,7 +67,8 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 		return 0 // t is gone too
 	}
 	limited, cancel := context.WithTimeout(ctx, active.Timeout)
-	err := active.Probe.Check(limited, Target{t.address, t.peer.Control})
+	instance := t.peer.Instance()
+	err := active.Probe.Check(limited, Target{t.address, &instance, t.peer.Control})
 	cancel()
 	if ctx.Err() != nil {
 		return active.Interval // the monitor is closed

@@ -2,7 +2,6 @@ package healthcheck
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -15,14 +14,15 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"sluice/certificates"
 	"sluice/discovery"
 )
 
 // GRPCOptions are the settings of a [GRPC] probe.
 type GRPCOptions struct {
-	Service string             // to check; "": the whole server
-	TLS     func() *tls.Config // as HTTPOptions.TLS; nil: plain HTTP/2
-	Reuse   bool               // reuse the connection
+	Service string                // to check; "": the whole server
+	TLS     certificates.Security // as HTTPOptions.TLS; nil: plain HTTP/2
+	Reuse   bool                  // reuse the connection
 }
 
 // GRPC is a [Probe] that calls grpc.health.v1.Health
@@ -49,9 +49,15 @@ func (g *GRPC) Close()                { g.idle.close() }
 func (g *GRPC) Check(ctx context.Context, t Target) error {
 	connection, ok := g.idle.take(t.Address)
 	if !ok {
-		secured := insecure.NewCredentials()
+		secured, dialer := insecure.NewCredentials(), dialer{}
 		if g.o.TLS != nil {
-			secured = credentials.NewTLS(g.o.TLS())
+			terms, err := g.o.TLS.TermsFor(t.Instance)
+			if err != nil {
+				return err
+			}
+			if secured = credentials.NewTLS(terms.Config); terms.ByPriorKnowledge { // grpc wants ALPN
+				secured, dialer.tls, dialer.protocol = insecure.NewCredentials(), g.o.TLS, "h2"
+			}
 		}
 		var err error
 		connection, err = grpc.NewClient("passthrough:///"+discovery.Authority(t.Address),
@@ -60,7 +66,7 @@ func (g *GRPC) Check(ctx context.Context, t Target) error {
 			grpc.WithDisableServiceConfig(),
 			grpc.WithDisableRetry(),
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-				return dialer{}.dial(ctx, t)
+				return dialer.dial(ctx, t)
 			}),
 		)
 		if err != nil {

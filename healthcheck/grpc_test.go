@@ -130,7 +130,7 @@ func TestGRPCSpeaksTLS(t *testing.T) {
 	trusting := &tls.Config{RootCAs: donor.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
 	f := func(config *tls.Config, want string) {
 		t.Helper()
-		got := check(t, NewGRPC(GRPCOptions{TLS: fixed(config)}), address, patience)
+		got := check(t, NewGRPC(GRPCOptions{TLS: fixed{config}}), address, patience)
 		verify.That(t, strings.Contains(got, want) && (want != "" || got == ""), "got %q, want %q", got, want)
 	}
 	f(trusting, "")

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 
+	"sluice/certificates"
 	"sluice/discovery"
 	"sluice/healthcheck/statuses"
 )
@@ -21,13 +22,13 @@ const maxHead = 16 << 10
 // HTTPOptions are the settings of an [HTTP] probe. Method, Path and Status are set.
 type HTTPOptions struct {
 	Method  string
-	Path    string             // with query
-	Host    string             // default: the checked address
-	Headers [][2]string        // name and value
-	Status  statuses.Set       // accepted
-	Body    Expectation        // ignored for HEAD
-	TLS     func() *tls.Config // returns the configuration of a new connection, which is changed; nil: plain HTTP
-	HTTP2   bool               // with TLS by ALPN, without TLS by prior knowledge; else HTTP/1.1
+	Path    string                // with query
+	Host    string                // default: the checked address
+	Headers [][2]string           // name and value
+	Status  statuses.Set          // accepted
+	Body    Expectation           // ignored for HEAD
+	TLS     certificates.Security // of connections; nil: plain HTTP
+	HTTP2   bool                  // with TLS by ALPN, without TLS by prior knowledge; else HTTP/1.1
 	// Reuse reuses the connection. A new one also checks that the peer accepts
 	// connections.
 	Reuse bool
@@ -42,12 +43,8 @@ type HTTP struct {
 
 func NewHTTP(o HTTPOptions) *HTTP {
 	h := &HTTP{o: o, dialer: dialer{tls: o.TLS}, idle: newIdleConnections[*http.ClientConn](o.Reuse)}
-	if o.TLS != nil && o.HTTP2 {
-		h.dialer.tls = func() *tls.Config {
-			config := o.TLS()
-			config.NextProtos = []string{"h2"}
-			return config
-		}
+	if o.HTTP2 {
+		h.dialer.protocol = "h2"
 	}
 	return h
 }
@@ -87,19 +84,12 @@ func (h *HTTP) Check(ctx context.Context, t Target) error {
 	return h.exchange(ctx, t.Address, connection, false)
 }
 
-// errNoHTTP2 is the error of a peer that agrees to no protocol, or to another one.
-var errNoHTTP2 = errors.New("TLS handshake: the peer does not agree to HTTP/2")
-
 // connect opens a connection. It dials here, as a panic in a goroutine of net/http could not
 // be contained.
 func (h *HTTP) connect(ctx context.Context, t Target) (*http.ClientConn, error) {
 	opened, err := h.dialer.dial(ctx, t)
 	if err != nil {
 		return nil, err
-	}
-	if secured, ok := opened.(*tls.Conn); ok && h.o.HTTP2 && secured.ConnectionState().NegotiatedProtocol != "h2" {
-		opened.Close()
-		return nil, errNoHTTP2
 	}
 	take := func(context.Context, string, string) (net.Conn, error) { return opened, nil }
 	transport := &http.Transport{
@@ -108,9 +98,13 @@ func (h *HTTP) connect(ctx context.Context, t Target) (*http.ClientConn, error) 
 		ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10,
 	}
 	transport.Protocols.SetHTTP1(!h.o.HTTP2)
-	transport.Protocols.SetHTTP2(h.o.HTTP2 && h.o.TLS != nil)
-	transport.Protocols.SetUnencryptedHTTP2(h.o.HTTP2 && h.o.TLS == nil)
-	connection, err := transport.NewClientConn(ctx, h.scheme(), "localhost:80") // dialed above
+	scheme := h.scheme()
+	if secured, ok := opened.(*tls.Conn); ok && h.o.HTTP2 && secured.ConnectionState().NegotiatedProtocol == "" {
+		scheme = "http" // by prior knowledge: with https, net/http would use HTTP/1.1
+	}
+	transport.Protocols.SetHTTP2(h.o.HTTP2 && scheme == "https")
+	transport.Protocols.SetUnencryptedHTTP2(h.o.HTTP2 && scheme == "http")
+	connection, err := transport.NewClientConn(ctx, scheme, "localhost:80") // dialed above
 	if err != nil {
 		opened.Close()
 		return nil, failure("connect", err)

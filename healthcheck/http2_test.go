@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"sluice/certificates"
 	"sluice/test/verify"
 )
 
@@ -46,9 +47,9 @@ func startHTTP2(t *testing.T, secure bool, handler http.HandlerFunc) (server *ht
 }
 
 func TestHTTP2(t *testing.T) {
-	anyCertificate := fixed(&tls.Config{InsecureSkipVerify: true})
+	anyCertificate := fixed{&tls.Config{InsecureSkipVerify: true}}
 	for _, secure := range []bool{false, true} {
-		var config func() *tls.Config
+		var config certificates.Security
 		if secure {
 			config = anyCertificate
 		}
@@ -100,11 +101,11 @@ func TestHTTP2Failures(t *testing.T) {
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	defer secure.Close()
-	anyCertificate := fixed(&tls.Config{InsecureSkipVerify: true})
+	anyCertificate := fixed{&tls.Config{InsecureSkipVerify: true}}
 	if got := check(t, newHTTP2(HTTPOptions{TLS: anyCertificate}), secure.Listener.Addr().String(), patience); !strings.HasPrefix(got, "TLS handshake: ") {
 		t.Errorf("HTTP/1.1 over TLS: %q", got)
 	}
-	if got := check(t, newHTTP2(HTTPOptions{TLS: fixed(&tls.Config{})}), secure.Listener.Addr().String(), patience); !strings.HasPrefix(got, "TLS handshake: ") {
+	if got := check(t, newHTTP2(HTTPOptions{TLS: fixed{&tls.Config{}}}), secure.Listener.Addr().String(), patience); !strings.HasPrefix(got, "TLS handshake: ") {
 		t.Errorf("unknown CA: %q", got)
 	}
 

@@ -251,7 +251,7 @@ func TestHTTPSpeaksTLS(t *testing.T) {
 	trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
 	f := func(name string, config *tls.Config, want string) {
 		t.Helper()
-		got := check(t, newHTTP(HTTPOptions{TLS: fixed(config)}), address, patience)
+		got := check(t, newHTTP(HTTPOptions{TLS: fixed{config}}), address, patience)
 		verify.That(t, strings.HasPrefix(got, want) && (want != "" || got == ""), "%s: got %q, want %q", name, got, want)
 	}
 	f("trusted", &tls.Config{RootCAs: trusting.RootCAs}, "")
@@ -262,9 +262,9 @@ func TestHTTPSpeaksTLS(t *testing.T) {
 	verify.Equal(t, check(t, newHTTP(HTTPOptions{}), address, patience), "status 400, want 200-299", "plain HTTP to a TLS port")
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
-	got := check(t, newHTTP(HTTPOptions{TLS: fixed(&tls.Config{})}), plain.Listener.Addr().String(), patience)
+	got := check(t, newHTTP(HTTPOptions{TLS: fixed{&tls.Config{}}}), plain.Listener.Addr().String(), patience)
 	verify.That(t, strings.HasPrefix(got, "TLS handshake: "), "TLS to a plain port: %q", got)
-	verify.Equal(t, newHTTP(HTTPOptions{TLS: fixed(&tls.Config{}), Path: "/a"}).String(), "https GET /a", "probe")
+	verify.Equal(t, newHTTP(HTTPOptions{TLS: fixed{&tls.Config{}}, Path: "/a"}).String(), "https GET /a", "probe")
 }
 
 // Each check has a new connection, except with Reuse. A reused connection that the peer has closed

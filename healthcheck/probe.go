@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"sluice/certificates"
 	"sluice/discovery"
 )
 
@@ -29,7 +30,8 @@ type Probe interface {
 
 // Target is what a probe connects to.
 type Target struct {
-	Address string // "host:port" or "unix:/path"
+	Address  string              // "host:port" or "unix:/path"
+	Instance *discovery.Instance // for the terms of TLS
 	// Control is net.Dialer.ControlContext: it may refuse the resolved address. May
 	// be nil.
 	Control func(ctx context.Context, network, address string, c syscall.RawConn) error
@@ -37,8 +39,12 @@ type Target struct {
 
 // dialer opens the connections of checks.
 type dialer struct {
-	tls func() *tls.Config // nil: plain
+	tls      certificates.Security // nil: plain
+	protocol string                // by ALPN; "": none
 }
+
+// errNoHTTP2 is the error of a peer that agrees to no protocol, or to another one.
+var errNoHTTP2 = errors.New("TLS handshake: the peer does not agree to HTTP/2")
 
 // dial connects to the target, with a TLS handshake if configured.
 func (d dialer) dial(ctx context.Context, t Target) (net.Conn, error) {
@@ -50,7 +56,15 @@ func (d dialer) dial(ctx context.Context, t Target) (net.Conn, error) {
 	if d.tls == nil {
 		return connection, nil
 	}
-	config := d.tls()
+	terms, err := d.tls.TermsFor(t.Instance)
+	if err != nil {
+		connection.Close()
+		return nil, err
+	}
+	config := terms.Config
+	if d.protocol != "" {
+		config.NextProtos = []string{d.protocol}
+	}
 	if config.ServerName == "" {
 		config.ServerName = discovery.Authority(t.Address)
 		if host, _, err := net.SplitHostPort(t.Address); err == nil {
@@ -61,6 +75,10 @@ func (d dialer) dial(ctx context.Context, t Target) (net.Conn, error) {
 	if err := secured.HandshakeContext(ctx); err != nil {
 		connection.Close()
 		return nil, failure("TLS handshake", err)
+	}
+	if d.protocol != "" && !terms.ByPriorKnowledge && secured.ConnectionState().NegotiatedProtocol != d.protocol {
+		secured.Close()
+		return nil, errNoHTTP2
 	}
 	return secured, nil
 }

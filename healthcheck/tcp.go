@@ -2,17 +2,18 @@ package healthcheck
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+
+	"sluice/certificates"
 )
 
 // TCPOptions are the settings of a [TCP] probe.
 type TCPOptions struct {
-	Send   []byte             // sent once connected
-	Expect Expectation        // of what the peer sends
-	TLS    func() *tls.Config // as HTTPOptions.TLS; nil: plain TCP
+	Send   []byte                // sent once connected
+	Expect Expectation           // of what the peer sends
+	TLS    certificates.Security // as HTTPOptions.TLS; nil: plain TCP
 }
 
 // TCP is a [Probe] that connects, and optionally sends bytes and checks the answer.

@@ -43,7 +43,7 @@ func TestTCP(t *testing.T) {
 		{"TLS to a plain port", func(c net.Conn) {
 			bufio.NewReader(c).ReadByte()
 			c.(*net.TCPConn).SetLinger(0)
-		}, TCPOptions{TLS: fixed(&tls.Config{})}, "TLS handshake: connection reset by peer"},
+		}, TCPOptions{TLS: fixed{&tls.Config{}}}, "TLS handshake: connection reset by peer"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			address := serveRaw(t, test.answer)
@@ -55,7 +55,7 @@ func TestTCP(t *testing.T) {
 		})
 	}
 	verify.Equal(t, check(t, NewTCP(TCPOptions{}), nowhere, patience), "connect: connection refused", "result")
-	verify.Slices(t, []string{NewTCP(TCPOptions{}).String(), NewTCP(TCPOptions{TLS: fixed(&tls.Config{})}).String()}, []string{"tcp", "tls"}, "names")
+	verify.Slices(t, []string{NewTCP(TCPOptions{}).String(), NewTCP(TCPOptions{TLS: fixed{&tls.Config{}}}).String()}, []string{"tcp", "tls"}, "names")
 }
 
 func TestTCPReadsALargeAnswer(t *testing.T) {

@@ -20,12 +20,17 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"sluice/certificates"
+	"sluice/discovery"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
 
-// fixed is config for every connection.
-func fixed(config *tls.Config) func() *tls.Config { return config.Clone }
+// fixed is a configuration for every connection.
+type fixed struct{ config *tls.Config }
+
+func (f fixed) TermsFor(*discovery.Instance) (certificates.Terms, error) {
+	return certificates.Terms{Config: f.config.Clone()}, nil
+}
 
 func write(t *testing.T, file string, data []byte) {
 	t.Helper()
@@ -52,13 +57,13 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 
 	for name, test := range map[string]struct {
 		address string
-		probe   func(func() *tls.Config) Probe
+		probe   func(certificates.Security) Probe
 	}{
-		"http": {web.Listener.Addr().String(), func(c func() *tls.Config) Probe { return newHTTP(HTTPOptions{TLS: c}) }},
-		"tcp": {web.Listener.Addr().String(), func(c func() *tls.Config) Probe {
+		"http": {web.Listener.Addr().String(), func(c certificates.Security) Probe { return newHTTP(HTTPOptions{TLS: c}) }},
+		"tcp": {web.Listener.Addr().String(), func(c certificates.Security) Probe {
 			return NewTCP(TCPOptions{TLS: c, Send: []byte("GET / HTTP/1.0\r\n\r\n"), Expect: Expectation{Text: "ok", Within: 1000}})
 		}},
-		"grpc": {rpc, func(c func() *tls.Config) Probe { return NewGRPC(GRPCOptions{TLS: c}) }},
+		"grpc": {rpc, func(c certificates.Security) Probe { return NewGRPC(GRPCOptions{TLS: c}) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -74,7 +79,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 					told = append(told, err.Error())
 				}
 			}})).Must(t)
-			probe := test.probe(c.Config)
+			probe := test.probe(c.Fresh())
 			expect := func(what, want string, news ...string) {
 				t.Helper()
 				for range 2 { // said once

@@ -161,7 +161,7 @@ func startModel(t *testing.T) *model {
 	m.proxy.serveTLS(&tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{socket.ALPNHTTP2}})
 	m.address[true] = m.proxy.address
 	options := someTransport
-	options.TLS = func() *certificates.Client {
+	options.TLS = func() certificates.Security {
 		if m.tlsPeers.Load() {
 			return anyCertificate()
 		}

@@ -233,7 +233,7 @@ func TestNewTLSSettingsWhileHTTP2PeersConnect(t *testing.T) {
 	another := verify.Result(certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})).Must(t)
 	var uses atomic.Int64
 	options := someTransport
-	options.TLS = func() *certificates.Client {
+	options.TLS = func() certificates.Security {
 		if uses.Add(1)%2 == 0 {
 			return another
 		}

@@ -212,11 +212,11 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 	return attempt.Ended(balancer.Outcome{Class: balancer.OutcomeOK})
 }
 
-// sendProxyHeader sends the PROXY header that the service asks for. If that fails, the
+// sendProxyHeader sends the PROXY header that the service asks for, within TLS if there is TLS. If that fails, the
 // connection is broken, and the tunnel finds that.
 func (s *stream) sendProxyHeader(u *upstream.HTTP1Conn) {
 	if version := s.service.ProxyProtocol; version != 0 {
-		_, _ = u.Wire().Conn.Write(proxyprotocol.Header(version, s.ends)) // the socket buffer is empty
+		u.WriteFirst(proxyprotocol.Header(version, s.ends))
 	}
 }
 

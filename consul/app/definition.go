@@ -2,11 +2,14 @@ package app
 
 import (
 	"cmp"
+	"crypto/tls"
 	"net"
 	"strconv"
 	"strings"
 
+	"sluice/certificates"
 	"sluice/consul/registration"
+	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/healthcheck/statuses"
 )
@@ -67,11 +70,19 @@ func (o Options) checkName() string {
 	return "process"
 }
 
+// anyCertificate is the TLS of checks, as TLSSkipVerify of Consul's.
+type anyCertificate struct{}
+
+// TermsFor implements [certificates.Security].
+func (anyCertificate) TermsFor(*discovery.Instance) (certificates.Terms, error) {
+	return certificates.Terms{Config: &tls.Config{InsecureSkipVerify: true}}, nil
+}
+
 // probe returns a probe that does what Consul's check does; nil: none.
 func (o Options) probe() healthcheck.Probe {
-	tls := anyCertificate
-	if !o.Check.TLS {
-		tls = nil
+	var secure certificates.Security
+	if o.Check.TLS {
+		secure = anyCertificate{}
 	}
 	switch o.Check.Type {
 	case TCP:
@@ -81,9 +92,9 @@ func (o Options) probe() healthcheck.Probe {
 		if err != nil {
 			panic("BUG: " + err.Error())
 		}
-		return healthcheck.NewHTTP(healthcheck.HTTPOptions{Method: "GET", Path: o.Check.Path, Status: accepted, TLS: tls})
+		return healthcheck.NewHTTP(healthcheck.HTTPOptions{Method: "GET", Path: o.Check.Path, Status: accepted, TLS: secure})
 	case GRPC:
-		return healthcheck.NewGRPC(healthcheck.GRPCOptions{Service: o.Check.Service, TLS: tls})
+		return healthcheck.NewGRPC(healthcheck.GRPCOptions{Service: o.Check.Service, TLS: secure})
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"os"
 	"sync"
@@ -193,6 +192,3 @@ func (r *Registration) drain() {
 	case <-r.isCut:
 	}
 }
-
-// anyCertificate is the TLS of checks, as TLSSkipVerify of Consul's.
-func anyCertificate() *tls.Config { return &tls.Config{InsecureSkipVerify: true} }

@@ -24,7 +24,7 @@ type HTTP1Conn struct {
 	conn      socket.Conn
 	raw       syscall.RawConn
 	tls       *socket.TLSConn       // nil: no TLS
-	secure    *certificates.Client  // the settings of tls
+	secure    certificates.Security // the settings of tls
 	onSocket  func(fd uintptr) bool // step as a value: creating it allocates
 	quickAck  func(fd uintptr)      // socket.AcknowledgeNow
 

@@ -159,7 +159,7 @@ func TestAnswerBeforeAWriteThatFails(t *testing.T) {
 func TestHandshakeWithPeerTimesOut(t *testing.T) {
 	t.Parallel()
 	secure := verify.Result(certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})).Must(t)
-	transport := startTransport(t, Options{TLS: func() *certificates.Client { return secure }}, hanging)
+	transport := startTransport(t, Options{TLS: func() certificates.Security { return secure }}, hanging)
 	_, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: 100 * time.Millisecond, Client: &Client{Presence: there{}}}, nil)
 	verify.That(t, err != nil && strings.Contains(err.Error(), "timeout"), "got %v", err)
 	transport.expect(t, 0, 0, 0)
@@ -194,7 +194,7 @@ func TestLeftTLSHandshakeIsNotLogged(t *testing.T) {
 	})
 	var log bytes.Buffer
 	transport.tls.log = zerolog.New(&log)
-	_, err := transport.dial(ctx, transport.acquire(time.Now()), time.Now(), patience, 0, secure)
+	_, err := transport.dial(ctx, transport.acquire(time.Now()), time.Now(), patience, 0, secure, socket.ALPNHTTP1)
 	verify.That(t, errors.Is(err, context.Canceled), "the error is %v", err)
 	verify.Equal(t, log.String(), "", "the log")
 }

@@ -75,6 +75,15 @@ func (u *HTTP1Conn) writeSealed(records *socket.Buffer, b []byte) error {
 	return nil
 }
 
+// WriteFirst sends the first bytes of a stream: the socket buffer is empty. An error shows in what follows.
+func (u *HTTP1Conn) WriteFirst(b []byte) {
+	if u.tls == nil {
+		_, _ = u.conn.Write(b)
+		return
+	}
+	_ = u.writeSealed(socket.SealBuffers.Get().(*socket.Buffer), b)
+}
+
 // readConn waits for bytes and reads them into b.
 func (u *HTTP1Conn) readConn(b []byte) (n int, err error) {
 	if u.tls == nil {

@@ -54,7 +54,7 @@ type http2Conn struct {
 	socket.SweepEntry
 	transport *http2Transport
 	wire      socket.Wire
-	secure    *certificates.Client  // the settings of wire.tls
+	secure    certificates.Security // the settings of wire.tls
 	reader    socket.BufferedReader // of the reading goroutine
 	onCheck   func(fd uintptr)      // checkLocked as a value: creating it allocates
 	settled   chan struct{}         // closed when the first SETTINGS has arrived, or the connection has failed
@@ -77,7 +77,7 @@ type http2Conn struct {
 
 // newHTTP2Conn returns a connection that has sent its preface. Its user calls read. The
 // first SETTINGS must arrive before the coarse time deadline.
-func newHTTP2Conn(t *http2Transport, w socket.Wire, secure *certificates.Client, deadline int64, shard uint32) *http2Conn {
+func newHTTP2Conn(t *http2Transport, w socket.Wire, secure certificates.Security, deadline int64, shard uint32) *http2Conn {
 	now := t.sweeper.Now()
 	listBytes := max(http2.UsualListBytes, http2.ListBytes(t.options.HeadBytes, t.options.Fields))
 	c := &http2Conn{
@@ -113,7 +113,7 @@ func (c *http2Conn) isExhausted() bool { return c.Last > http2LastID }
 
 // reserve reserves a stream, and reports whether there was a free one on a connection
 // with the settings secure.
-func (c *http2Conn) reserve(secure *certificates.Client) bool {
+func (c *http2Conn) reserve(secure certificates.Security) bool {
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
 	if c.secure != secure && c.ready { // the settings have changed

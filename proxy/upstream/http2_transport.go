@@ -52,7 +52,7 @@ func (all *Connectors) HTTP2(o Options) func(*balancer.Peer) balancer.Transport 
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &http2Transport{
 			peer: p, options: o, sweeper: all.sweeper, connectors: all, streams: streamsOf(http2Streams, o), dialed: make(chan struct{}),
-			tls: peerTLS{peer: p, protocol: socket.ALPNHTTP2, log: all.log},
+			tls: peerTLS{peer: p, log: all.log},
 		}
 		all.add(t)
 		return t
@@ -136,7 +136,7 @@ func (t *http2Transport) free() (*http2Conn, error) {
 }
 
 // reserveLocked returns a connection with a stream for the caller; nil: there is none.
-func (t *http2Transport) reserveLocked(secure *certificates.Client) (*http2Conn, error) {
+func (t *http2Transport) reserveLocked(secure certificates.Security) (*http2Conn, error) {
 	if t.shut {
 		return nil, net.ErrClosed
 	}
@@ -180,7 +180,7 @@ func (t *http2Transport) until(deadline int64) time.Duration {
 }
 
 // dialLocked opens a connection, with a stream for the caller. It unlocks mu meanwhile.
-func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, secure *certificates.Client, shard uint32) (*http2Conn, error) {
+func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, secure certificates.Security, shard uint32) (*http2Conn, error) {
 	t.dials++
 	t.mu.Unlock()
 	c, err := t.dial(ctx, deadline, secure, shard)
@@ -199,7 +199,7 @@ func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, secure 
 
 // dial opens a connection and waits for its first SETTINGS, so that nothing is sent to a
 // peer that does not use HTTP/2, and no more streams than it accepts.
-func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certificates.Client, shard uint32) (_ *http2Conn, err error) {
+func (t *http2Transport) dial(ctx context.Context, deadline int64, secure certificates.Security, shard uint32) (_ *http2Conn, err error) {
 	var conn socket.Conn
 	defer panics.Contain(panics.Peer, func() {
 		err = panics.Err
@@ -253,14 +253,14 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certi
 }
 
 // add starts HTTP/2 on conn.
-func (t *http2Transport) add(ctx context.Context, conn socket.Conn, deadline int64, secure *certificates.Client, shard uint32) (*http2Conn, error) {
+func (t *http2Transport) add(ctx context.Context, conn socket.Conn, deadline int64, secure certificates.Security, shard uint32) (*http2Conn, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
 	w := socket.Wire{Conn: conn, Raw: raw}
 	if secure != nil {
-		if w.TLS, err = t.tls.handshake(ctx, conn, secure, time.Now().Add(t.until(deadline))); err != nil {
+		if w.TLS, err = t.tls.handshake(ctx, conn, secure, socket.ALPNHTTP2, time.Now().Add(t.until(deadline))); err != nil {
 			return nil, err
 		}
 	}

@@ -20,14 +20,13 @@ import (
 
 // peerTLS is the TLS of the connections to one peer.
 type peerTLS struct {
-	peer     *balancer.Peer
-	protocol string // socket.ALPNHTTP1 or socket.ALPNHTTP2
-	log      zerolog.Logger
+	peer *balancer.Peer
+	log  zerolog.Logger
 
 	mu sync.Mutex
 	// mu guards the fields below.
-	contents *certificates.Contents // that config has
-	config   *tls.Config            // of new connections, with the sessions of this peer; nil: see configOf
+	sessions tls.ClientSessionCache // of this peer; nil: none yet
+	version  any                    // of the terms with which sessions began
 	logged   string                 // the last error that was logged,
 	loggedAt time.Time              // and when
 }
@@ -44,50 +43,63 @@ func (e HandshakeError) Unwrap() error { return e.error }
 var errNoHTTP2 = errors.New("the peer does not agree to HTTP/2 (h2 by ALPN), which upstream.protocol requires")
 
 // secure returns the TLS settings of new connections; nil: no TLS.
-func (o *Options) secure() *certificates.Client {
+func (o *Options) secure() certificates.Security {
 	if o.TLS == nil {
 		return nil
 	}
 	return o.TLS()
 }
 
-// configOf returns the configuration for new connections to the peer. Sessions are
+// termsOf returns the TLS of a new connection to the peer for a protocol, an identifier of ALPN or "". Sessions are
 // kept for each peer, because peers do not accept each other's tickets, and end when
 // the certificates change.
-func (p *peerTLS) configOf(secure *certificates.Client) (*tls.Config, error) {
-	contents := secure.Contents()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.config != nil && p.contents == contents {
-		return p.config, nil
+func (p *peerTLS) termsOf(secure certificates.Security, protocol string) (certificates.Terms, error) {
+	instance := p.peer.Instance()
+	terms, err := secure.TermsFor(&instance)
+	if err != nil {
+		return terms, err
 	}
-	config := secure.ConfigOf(contents)
+	config := terms.Config
 	if config.ServerName == "" {
 		config.ServerName = discovery.Authority(p.peer.Address())
 		if host, _, err := net.SplitHostPort(p.peer.Address()); err == nil {
 			config.ServerName = host
 		}
 	}
-	config.NextProtos = []string{p.protocol}
-	config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-	p.contents, p.config = contents, config
-	return config, nil
+	if protocol != "" {
+		config.NextProtos = []string{protocol}
+	}
+	if terms.Version != nil {
+		config.ClientSessionCache = p.sessionsOf(terms.Version)
+	}
+	return terms, nil
 }
 
-// handshake performs the TLS handshake on a new connection. An error was logged, except the end of ctx.
-func (p *peerTLS) handshake(ctx context.Context, conn socket.Conn, secure *certificates.Client, deadline time.Time) (*socket.TLSConn, error) {
-	config, err := p.configOf(secure)
+// sessionsOf returns the sessions that began with these terms.
+func (p *peerTLS) sessionsOf(version any) tls.ClientSessionCache {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sessions == nil || p.version != version {
+		p.sessions, p.version = tls.NewLRUClientSessionCache(1), version
+	}
+	return p.sessions
+}
+
+// handshake performs the TLS handshake for a protocol on a new connection. An error was logged, except the end of ctx.
+func (p *peerTLS) handshake(ctx context.Context, conn socket.Conn, secure certificates.Security, protocol string, deadline time.Time) (*socket.TLSConn, error) {
+	terms, err := p.termsOf(secure, protocol)
 	if err != nil {
-		return nil, err
+		p.note(err)
+		return nil, HandshakeError{err}
 	}
 	conn.SetDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(socket.ALongTimeAgo) })
-	c, err := socket.ConnectTLS(conn, config)
+	c, err := socket.ConnectTLS(conn, terms.Config)
 	if !stop() { // the client has left, or the server shuts down
 		return nil, HandshakeError{context.Cause(ctx)}
 	}
 	conn.SetDeadline(time.Time{})
-	if p.protocol == socket.ALPNHTTP2 && (err == nil && !c.UsesHTTP2() || err != nil && strings.Contains(err.Error(), alertNoProtocol)) {
+	if protocol == socket.ALPNHTTP2 && (err == nil && !c.UsesHTTP2() && !terms.ByPriorKnowledge || err != nil && strings.Contains(err.Error(), alertNoProtocol)) {
 		err = errNoHTTP2
 	}
 	if err != nil {

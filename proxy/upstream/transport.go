@@ -34,7 +34,7 @@ type Options struct {
 
 	// TLS returns the TLS settings of new connections, as of their last Read; nil, or
 	// if it returns nil: no TLS. Connections with other settings are not reused.
-	TLS func() *certificates.Client
+	TLS func() certificates.Security
 }
 
 // A Transport owns the connections to one peer. A fasthttp.HostClient is the pool of
@@ -67,7 +67,7 @@ func (all *Connectors) HTTP1(o Options) func(*balancer.Peer) balancer.Transport 
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &Transport{
 			peer: p, address: p.Address(), options: o, sweeper: all.sweeper, connectors: all,
-			tls:  peerTLS{peer: p, protocol: socket.ALPNHTTP1, log: all.log},
+			tls:  peerTLS{peer: p, log: all.log},
 			open: make(map[*HTTP1Conn]struct{}),
 		}
 		t.pool = fasthttp.HostClient{
@@ -109,7 +109,7 @@ func (t *Transport) Connect(ctx context.Context, r Requirements, stale Conn) (Co
 		start := time.Now()
 		var err error
 		ctx, end := r.WhileThere(ctx)
-		u, err = t.dial(ctx, s, r.Picked, r.Timeout, r.Client.Shard, secure)
+		u, err = t.dial(ctx, s, r.Picked, r.Timeout, r.Client.Shard, secure, socket.ALPNHTTP1)
 		if end(); err != nil {
 			return nil, 0, err
 		}
@@ -165,9 +165,9 @@ func (t *Transport) lendLocked(u *HTTP1Conn, picked time.Time) {
 	}
 }
 
-// dial opens a new connection for s within timeout, with TLS if secure is not nil. If
+// dial opens a new connection for s within timeout, with TLS for a protocol if secure is not nil. If
 // it fails, it removes s.
-func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout time.Duration, shard uint32, secure *certificates.Client) (_ *HTTP1Conn, err error) {
+func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout time.Duration, shard uint32, secure certificates.Security, protocol string) (_ *HTTP1Conn, err error) {
 	var conn socket.Conn
 	defer panics.Contain(panics.Peer, func() {
 		err = panics.Err
@@ -187,7 +187,7 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 	if err == nil && secure != nil {
 		u.secure = secure
 		left := timeout - time.Duration(t.sweeper.Now()-start)
-		u.tls, err = t.tls.handshake(ctx, conn, secure, time.Now().Add(left))
+		u.tls, err = t.tls.handshake(ctx, conn, secure, protocol, time.Now().Add(left))
 	}
 	if err == nil {
 		err = t.add(u, s, picked, shard)
@@ -200,10 +200,9 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 	return u, nil
 }
 
-// DialStream opens a connection for a stream, without TLS: the configuration refuses upstream.tls for
-// its service. It is not in the pool, and its user must call Finish(false).
+// DialStream opens a connection for a stream. It is not in the pool, and its user must call Finish(false).
 func (t *Transport) DialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*HTTP1Conn, error) {
-	return t.dial(ctx, &slot{transport: t, remove: func() {}}, picked, timeout, shard, nil)
+	return t.dial(ctx, &slot{transport: t, remove: func() {}}, picked, timeout, shard, t.options.secure(), "")
 }
 
 // add makes u the connection of s, for an exchange.
