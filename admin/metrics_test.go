@@ -69,6 +69,12 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 	mirror := &route.Mirror{Service: target, Share: .5, Copies: copies}
 	table := verify.Result(route.NewTable([]route.Route{
 		{Path: "/", Service: target, Mirror: mirror}, {Path: "/a", Service: target, Mirror: mirror}, {Path: "/b", Service: target},
+		{Path: "/chain", Service: target, Router: &route.Router{
+			Chain: verify.Result(route.NewChain([]route.Branch{{Route: route.Route{Path: "/", Origin: "service-splitter star"}}})).Must(t),
+			Ways: []route.Route{{Weighted: &route.Weighted{Targets: []route.Target{
+				{Route: &route.Route{Service: target}, Share: .3}, {Route: &route.Route{Service: target}, Share: .7},
+			}}}},
+		}},
 		{Path: "/w", Weighted: &route.Weighted{Targets: []route.Target{{Route: &route.Route{Service: target}, Share: 1}}}},
 		{Path: "/w", Conditions: route.Conditions{Methods: []string{"GET"}}, Weighted: &route.Weighted{Targets: []route.Target{
 			{Route: &route.Route{Service: target, Split: route.ToGroup(pool.Group("canary"))}, Share: .4}, {Route: &route.Route{Service: target}, Share: .6},
@@ -248,6 +254,7 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_mirror_requests_in_flight{group="canary",mirror="star",service="star"} 1`,
 		`sluice_route_share{group="canary",host="",path="/w",service="star"} 0.4`,
 		`sluice_route_share{group="",host="",path="/w",service="star"} 0.6`,
+		`sluice_chain_share{branch="service-splitter star",service="star",target="star"} 1`,
 		`sluice_split_share{group="canary",service="star"} 0.25`,
 		`sluice_split_share{group="new",service="moon"} 0.5`,
 		`sluice_split_given{by="judge",group="canary",service="star"} 1`,

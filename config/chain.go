@@ -33,6 +33,9 @@ type Branch struct {
 	PrefixRewrite string
 	// Key is what identifies a client to Parts. The zero value is a cookie.
 	Key route.SplitKey
+	// Splitter names what Parts are from: a client is on the same side of it by all branches with this name, of all
+	// services. Empty: the name of the service whose chain it is.
+	Splitter string
 	// Origin says where the branch comes from, for people: "service-router web, route 2".
 	Origin string
 

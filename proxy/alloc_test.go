@@ -68,6 +68,15 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 	weighted := func(t *testing.T, origin string) *testProxy {
 		return startWeighted(t, route.SplitKey{}, func(string) string { return origin })
 	}
+	chain := set(func(t *testing.T, p *testProxy) {
+		own := &route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api"}), RequestHeaders: headerEdits(t, nil, nil, "Cookie")}
+		header := route.Conditions{Headers: []route.Value{{Name: "x-a", Kind: route.ValueMatches, Text: "^1"}}}
+		router := chained(t, []route.Branch{
+			{Route: route.Route{Path: "/none"}},
+			{Route: route.Route{Path: "/x", Conditions: header}, Rewrite: pathEdits(t, route.PathOptions{Strip: "/x", Replacement: "/y"})},
+		}, route.Route{}, route.Route{Service: p.service, Actions: own})
+		p.setRoutes(route.Route{Path: "/", Service: p.service, Actions: own, Router: router})
+	})
 	text := strings.Repeat("a text that is compressed, ", 1000)
 	long := func(contentType string) string {
 		return fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%sok", contentType, len(text)+2, text)
@@ -97,6 +106,7 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 			"\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n", okResponse, "ok"},
 		{"split, new client", split, get + "\r\n", okResponse, "ok"},
 		{"split, with the cookie", split, get + "Cookie: sluice_client=3w5e11264sgsf\r\n\r\n", okResponse, "ok"},
+		{"discovery chain", chain, "GET /api/x/z?q HTTP/1.1\r\nHost: a\r\nX-A: 12\r\nCookie: a\r\n\r\n", okResponse, "ok"},
 		{"split of services", weighted, get + "Cookie: sluice_client=3w5e11264sgsf\r\n\r\n", okResponse, "ok"},
 	}
 	for _, key := range []string{"", "client_address", "path", "header X-User", "cookie sid", "query u"} {

@@ -88,7 +88,7 @@ func (x *routedRequest) Variable(v route.Variable) []byte {
 	case route.VariableMethod:
 		return x.head.MethodName(b)
 	case route.VariablePath:
-		path, _, _ := bytes.Cut(x.sentTarget(b), questionMark)
+		path, _ := x.sentPath(b)
 		return path
 	case route.VariableQuery:
 		_, query, _ := bytes.Cut(x.sentTarget(b), questionMark)
@@ -111,6 +111,15 @@ func (x *routedRequest) sentTarget(b []byte) []byte {
 		return x.target
 	}
 	return x.head.OriginTarget(b)
+}
+
+// sentPath returns the path that peers get, and the query with its question mark, or nothing.
+func (x *routedRequest) sentPath(b []byte) (path, query []byte) {
+	target := x.sentTarget(b)
+	if i := bytes.IndexByte(target, '?'); i >= 0 {
+		return target[:i], target[i:]
+	}
+	return target, nil
 }
 
 // dropsOfTrailer reports whether a line of a trailer section does not pass. The route edits the same

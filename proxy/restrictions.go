@@ -104,22 +104,22 @@ func appendClientNetwork(out []byte, client netip.Addr) []byte {
 	return append(out, address[:8]...)
 }
 
-// editPath sets target to the edited one. The target "*" has no path.
-func (x *routedRequest) editPath(b []byte) *refusal.Refusal {
-	path := x.head.Path(b)
+// editPath edits the target that peers get, and reports whether its path has lost a prefix. The target "*" has no path.
+func (x *routedRequest) editPath(edits *route.PathEdits, b []byte) (stripped bool, r *refusal.Refusal) {
+	path, query := x.sentPath(b)
 	if len(path) == 1 && path[0] == '*' {
-		return nil
+		return false, nil
 	}
-	query := x.head.OriginTarget(b)[len(path):]
-	target, stripped, err := x.actions.Path.Append(x.target[:0], path, query)
+	kept := len(x.target) // path and query may be in it
+	target, stripped, err := edits.Append(x.target, path, query)
 	switch {
 	case errors.Is(err, route.ErrDotSegment), errors.Is(err, route.ErrEncodedPrefix):
-		return refusal.New(400, "unsafe_path", err.Error()+": the route edits paths, and its service could read this one differently")
-	case len(target) > socket.RequestBufferBytes:
-		return refusal.Of(http1.ErrTargetTooLong)
+		return false, refusal.New(400, "unsafe_path", err.Error()+": the route edits paths, and its service could read this one differently")
+	case len(target)-kept > socket.RequestBufferBytes:
+		return false, refusal.Of(http1.ErrTargetTooLong)
 	}
-	x.target, x.stripped = target, stripped
-	return nil
+	x.target = append(target[:0], target[kept:]...)
+	return stripped, nil
 }
 
 // redirect returns the redirect of the route; nil: it has none for the request, because it would

@@ -13,8 +13,9 @@ import (
 // A routedRequest is a request with what its route has decided.
 type routedRequest struct {
 	matched    *route.Route // nil: none
+	way        *route.Route // what the discovery chain of its service leads to; without one, matched itself
 	service    *route.Service
-	actions    *route.Actions // of the route; nil: none
+	actions    *route.Actions // of way; nil: none
 	target     []byte         // after the edits of the path; empty: as the client sent it
 	authorized []byte         // field lines of the authentication server
 	user       string         // who sent the request, if the route authenticates
@@ -27,7 +28,7 @@ type routedRequest struct {
 // begin begins with another request, which has no route yet.
 func (x *routedRequest) begin() {
 	x.request.begin()
-	x.matched, x.service, x.actions = nil, nil, nil
+	x.matched, x.way, x.service, x.actions = nil, nil, nil, nil
 	x.target, x.stripped, x.user = x.target[:0], false, ""
 	x.query, x.newClient = balancer.Query{}, 0
 }

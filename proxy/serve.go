@@ -45,7 +45,7 @@ func (x *httpExchange) begin() {
 // close releases what the exchange holds.
 func (x *httpExchange) close() {
 	x.dropBody(x.client)
-	x.client, x.matched, x.service, x.actions, x.token = nil, nil, nil, nil, balancer.Token{}
+	x.client, x.matched, x.way, x.service, x.actions, x.token = nil, nil, nil, nil, nil, balancer.Token{}
 	x.requestID, x.held, x.contenders = nil, nil, nil
 	x.tried.clear()
 	x.dropLarge()
@@ -72,6 +72,7 @@ var phases = [...]func(*httpExchange) *refusal.Refusal{
 	(*httpExchange).limitBody,
 	(*httpExchange).requirePassword,
 	(*httpExchange).askAuthServer,
+	(*httpExchange).followChain,
 	(*httpExchange).choosePeers,
 	(*httpExchange).keepBody,
 	(*httpExchange).mirror,
@@ -113,8 +114,8 @@ func (x *httpExchange) chooseRoute() *refusal.Refusal {
 	if w := matched.Weighted; w != nil {
 		matched = x.chooseTarget(w, b)
 	}
-	x.matched, x.service, x.actions = matched, matched.Service, matched.Actions
-	x.decideFor(x.service)
+	x.matched = matched
+	x.take(matched)
 	if r := x.setDeadline(b); r != nil {
 		return r
 	}
@@ -161,7 +162,8 @@ func (x *httpExchange) editTarget() *refusal.Refusal {
 		return nil
 	}
 	if !a.Path.Empty() {
-		if r := x.editPath(b); r != nil {
+		var r *refusal.Refusal
+		if x.stripped, r = x.editPath(&a.Path, b); r != nil {
 			return r
 		}
 	}
@@ -210,7 +212,7 @@ func (x *httpExchange) askAuthServer() *refusal.Refusal {
 
 // choosePeers chooses which peers are picked from: a group, and who has an affinity to the client.
 func (x *httpExchange) choosePeers() *refusal.Refusal {
-	if s := x.matched.Split; s != nil {
+	if s := x.way.Split; s != nil {
 		x.chooseGroup(s, x.bytes())
 	}
 	if a := x.service.Affinity; a != nil {
@@ -232,7 +234,7 @@ func (x *httpExchange) keepBody() *refusal.Refusal {
 
 // mirror copies the request to the mirror of the route.
 func (x *httpExchange) mirror() *refusal.Refusal {
-	if to := x.matched.Mirror; to != nil {
+	if to := x.way.Mirror; to != nil {
 		x.copyTo(to, x.bytes())
 	}
 	return nil

@@ -40,6 +40,21 @@ type Actions struct {
 	BodyLimit int64
 }
 
+// With returns what a, which may be nil, does with the header edits of inner in addition: those are the last ones of a
+// request, and the first ones of a response.
+func (a *Actions) With(inner *Actions) *Actions {
+	if inner == nil || inner.RequestHeaders.Empty() && inner.ResponseHeaders.Empty() {
+		return a
+	}
+	var both Actions
+	if a != nil {
+		both = *a
+	}
+	both.RequestHeaders = both.RequestHeaders.Then(inner.RequestHeaders)
+	both.ResponseHeaders = inner.ResponseHeaders.Then(both.ResponseHeaders)
+	return &both
+}
+
 // BasicAuth requires that a request has the password of a user (RFC 7617).
 type BasicAuth struct {
 	*auth.Users

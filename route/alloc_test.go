@@ -18,3 +18,18 @@ func TestMatchOfEveryShapeDoesNotAllocate(t *testing.T) {
 		verify.Equal(t, testing.AllocsPerRun(100, func() { tab.Match(host, path, steady) }), 0, "%s: allocations", s.name)
 	}
 }
+
+func TestTheChoiceOfABranchDoesNotAllocate(t *testing.T) {
+	chain := verify.Result(NewChain([]Branch{
+		{Route: Route{Path: "/x", PathMatch: PathExact}, IgnoreCase: true},
+		{Route: Route{Path: "^/a.*z$", PathMatch: PathRegexp}},
+		{Route: Route{Path: "/a", PathMatch: PathStringPrefix, Conditions: Conditions{
+			Headers: []Value{{Name: "x-a", Kind: ValueMatches, Text: "^1"}}, Queries: []Value{{Name: "v", Text: "1"}},
+		}}},
+	})).Must(t)
+	router := &Router{Chain: chain, Ways: make([]Route, 3)}
+	path, steady := []byte("/ab/%61"), newSteadyRequest(&testRequest{method: "GET", query: "v=%31", fields: []string{"x-a: 12"}})
+	_, way := router.Choose(path, steady)
+	verify.That(t, way == &router.Ways[2], "another way")
+	verify.Equal(t, testing.AllocsPerRun(100, func() { router.Choose(path, steady) }), 0, "allocations")
+}

@@ -77,6 +77,42 @@ func (e *HeaderEdits) append(list, name, value string) error {
 // Empty reports whether e does nothing.
 func (e *HeaderEdits) Empty() bool { return len(e.Dropped) == 0 && len(e.Added) == 0 }
 
+// Then returns the edits that do what e does, and then what next does.
+func (e HeaderEdits) Then(next HeaderEdits) HeaderEdits {
+	both := HeaderEdits{Dropped: slices.Concat(e.Dropped, next.Dropped)}
+	for _, line := range e.Added {
+		if !slices.Contains(next.Dropped, strings.ToLower(line.Name)) {
+			both.Added = append(both.Added, line)
+		}
+	}
+	both.Added = append(both.Added, next.Added...)
+	return both
+}
+
+// Fields are the field lines of a request, as of [Request].
+type Fields interface {
+	Field(name string, from int) (value []byte, next int)
+}
+
+// firstAdded is above every index of Fields.
+const firstAdded = 1 << 20
+
+// Field returns what of.Field would if of had the lines after the edits. It allocates only for the value of a line
+// that e adds.
+func (e *HeaderEdits) Field(of Fields, values Values, name string, from int) (value []byte, next int) {
+	if from < firstAdded && !slices.Contains(e.Dropped, name) {
+		if value, next = of.Field(name, from); next >= 0 {
+			return value, next
+		}
+	}
+	for i := max(0, from-firstAdded); i < len(e.Added); i++ {
+		if line := &e.Added[i]; strings.EqualFold(line.Name, name) {
+			return line.Value.Append(nil, values), firstAdded + i + 1
+		}
+	}
+	return nil, -1
+}
+
 // FieldError is an edit that is not allowed.
 type FieldError struct {
 	List string // "set", "add" or "remove"

@@ -18,6 +18,7 @@ var (
 	mirrorInFlight = descriptions.New("mirror_requests_in_flight", "Copies of requests in flight.", "service", "mirror", "group")
 
 	routeShare = descriptions.New("route_share", "Share of a service in the requests of a route with several, at present, 0 to 1; of several routes for a host and path, of the first.", "host", "path", "service", "group")
+	chainShare = descriptions.New("chain_share", "Share of a service in the requests of a branch of a discovery chain that a splitter divides, at present, 0 to 1.", "service", "branch", "target")
 )
 
 // Metrics returns the collector of the table that read returns.
@@ -26,6 +27,7 @@ func Metrics(read func() *Table) prometheus.Collector {
 		table := read()
 		collectMirrors(s, table)
 		collectShares(s, table)
+		collectChains(s, table)
 	})
 }
 
@@ -75,6 +77,40 @@ func collectShares(s metrics.Series, table *Table) {
 		for i, share := range r.Weighted.Shares() {
 			target := &r.Weighted.Targets[i]
 			s.Gauge(routeShare, share, of[0], of[1], target.Route.Service.Name, target.Group())
+		}
+	}
+}
+
+// collectChains sends the series of the discovery chains with splitters.
+func collectChains(s metrics.Series, table *Table) {
+	seen := make(map[*Chain]bool)
+	collect := func(r *Route) {
+		if r.Router == nil || seen[r.Router.Chain] {
+			return
+		}
+		seen[r.Router.Chain] = true
+		named := make(map[string]bool)
+		for i := range r.Router.Ways {
+			w, branch := r.Router.Ways[i].Weighted, r.Router.Chain.branches[i].Route.Origin
+			if w == nil || named[branch] {
+				continue
+			}
+			named[branch] = true
+			shares := make(map[string]float64) // several targets may be one service, with other edits
+			for j, share := range w.Shares() {
+				shares[w.Targets[j].Route.Service.Name] += share
+			}
+			for target, share := range shares {
+				s.Gauge(chainShare, share, r.Service.Name, branch, target)
+			}
+		}
+	}
+	for _, e := range table.entries {
+		collect(&e.route)
+		if w := e.route.Weighted; w != nil {
+			for i := range w.Targets {
+				collect(w.Targets[i].Route)
+			}
 		}
 	}
 }

@@ -81,6 +81,8 @@ type pathPattern struct {
 	segments []string
 	partial  string
 	regexp   *regexp.Regexp // of PathRegexp
+	// ignoreCase: of ASCII letters. The tree of paths does not know it: only a Branch has it.
+	ignoreCase bool
 }
 
 func parsePattern(match PathMatch, s string) (p pathPattern, err error) {
@@ -123,14 +125,17 @@ func (p *pathPattern) matches(path []byte) bool {
 	}
 	switch p.match {
 	case PathExact:
-		return string(path) == p.text
+		return equalText(path, p.text, p.ignoreCase)
 	case PathStringPrefix:
-		return len(path) >= len(p.text) && string(path[:len(p.text)]) == p.text
+		return len(path) >= len(p.text) && equalText(path[:len(p.text)], p.text, p.ignoreCase)
 	case PathRegexp:
 		return p.regexp.Match(path) || p.regexp.Match(whole)
 	}
-	return p.text == "/" || len(whole) > len(p.text) && string(whole[:len(p.text)]) == p.text && whole[len(p.text)] == '/'
+	return p.text == "/" || len(whole) > len(p.text) && whole[len(p.text)] == '/' && equalText(whole[:len(p.text)], p.text, p.ignoreCase)
 }
+
+// matchesAll reports whether p matches every path.
+func (p *pathPattern) matchesAll() bool { return p.match == PathPrefix && p.text == "/" }
 
 // parsePath splits a route's path into decoded segments. It rejects paths that Match
 // would read differently.

@@ -34,6 +34,9 @@ type Route struct {
 	Service *Service
 	// Weighted, if not nil, chooses what else counts instead of the following fields.
 	Weighted *Weighted
+	// Router, if not nil, is the discovery chain of Service: it chooses after all that the other fields do, and what
+	// it chooses counts instead of Service, Split, Mirror and Actions. A route without Service has none.
+	Router *Router
 	// Split chooses a group of the service's peers. nil: any peer.
 	Split *Split
 	// Mirror, if not nil, sends copies of some requests elsewhere.

@@ -20,7 +20,7 @@ type Weighted struct {
 
 // Target is a part of a Weighted.
 type Target struct {
-	// Route is what the requests get: Service, Split, Mirror and Actions count. Service is
+	// Route is what the requests get: Service, Router, Split, Mirror and Actions count. Service is
 	// not nil.
 	Route *Route
 	// Share is at least 0, and all shares add up to 1. With Weighted.ByPeers their sum may be
@@ -83,13 +83,9 @@ func (t *Target) Group() string {
 	return ""
 }
 
-// UsablePeers returns the number of peers that may get requests of a target.
-func (t *Target) UsablePeers() int {
-	if s := t.Route.Split; s != nil && len(s.Shares) == 0 {
-		return t.Route.Service.Pool.Usable(s.Rest.ID())
-	}
-	return t.Route.Service.Pool.Usable(0)
-}
+// UsablePeers returns the number of peers that may get requests of a target. Of a discovery chain, these are the peers
+// of the branch for all requests.
+func (t *Target) UsablePeers() int { return t.Route.usablePeers() }
 
 // sizes are the parts of the targets. They are not normalised.
 type sizes struct {

@@ -29,6 +29,7 @@ type builder struct {
 	*Routes
 	config   *config.Config
 	services map[string]*route.Service
+	chains   map[string]*chain // by service
 	machine  *locality.Machine
 	before   *Routes
 }
@@ -41,7 +42,7 @@ func Build(c *config.Config, services map[string]*route.Service, machine *locali
 	}
 	b := &builder{
 		Routes: &Routes{limiters: make(limiters), mirrors: make(mirrors), forwards: make(forwards), users: make(userFiles)},
-		config: c, services: services, machine: machine, before: before,
+		config: c, services: services, chains: make(map[string]*chain), machine: machine, before: before,
 	}
 	var err error
 	if b.Table, err = b.table(); err != nil {
@@ -61,7 +62,9 @@ func (b *builder) table() (*route.Table, error) {
 		if err != nil {
 			return nil, fmt.Errorf("route %d: %w", i+1, err)
 		}
-		routes[i] = b.routeOf(r, actions)
+		if routes[i], err = b.routeOf(r, actions); err != nil {
+			return nil, fmt.Errorf("route %d: %w", i+1, err)
+		}
 		if routes[i].Weighted, err = b.weightedOf(r, actions); err != nil {
 			return nil, fmt.Errorf("route %d: %w", i+1, err)
 		}
@@ -70,14 +73,15 @@ func (b *builder) table() (*route.Table, error) {
 }
 
 // routeOf returns r, which leads to at most one service, for the route table.
-func (b *builder) routeOf(r *config.Route, actions *route.Actions) route.Route {
-	t := r.Target()
+func (b *builder) routeOf(r *config.Route, actions *route.Actions) (t route.Route, err error) {
+	t = r.Target()
 	if target := b.services[r.Service]; target != nil { // else the route redirects, or has several services
 		t.Service = withSettings(target, r)
 		t.Split = splitOf(r, b.config.Services[r.Service], target)
+		t.Router, err = b.routerOf(r, actions)
 	}
 	t.Actions, t.Mirror = actions, b.mirrorOf(r, actions)
-	return t
+	return t, err
 }
 
 // Close closes what next has not, which is in use now; nil: everything.

@@ -28,7 +28,10 @@ func (b *builder) weightedOf(r *config.Route, actions *route.Actions) (*route.We
 			}
 		}
 		names = append(names, part.Route.Service)
-		target := b.routeOf(&part.Route, own)
+		target, err := b.routeOf(&part.Route, own)
+		if err != nil {
+			return nil, err
+		}
 		w.Targets = append(w.Targets, route.Target{Route: &target, Share: part.Share})
 	}
 	w.Seed = strings.Join(names, " ")

@@ -1,0 +1,77 @@
+package proxy
+
+import (
+	"bytes"
+	"slices"
+
+	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
+	"sluice/route"
+)
+
+// take takes a way: what follows is done with its service and its actions.
+func (x *routedRequest) take(way *route.Route) {
+	x.way, x.service, x.actions = way, way.Service, way.Actions
+	x.decideFor(x.service)
+}
+
+// followChain takes the way that the discovery chain of the service has for the request, as it is after all that the
+// route does with it: the chain is the service's, and knows nothing of the route.
+func (x *httpExchange) followChain() *refusal.Refusal {
+	router := x.way.Router
+	if router == nil {
+		return nil
+	}
+	b := x.bytes()
+	path, _ := x.sentPath(b)
+	branch, way := router.Choose(path, sentFields{&x.routedRequest})
+	if way == nil {
+		return nil
+	}
+	if !branch.Rewrite.Empty() {
+		if _, r := x.editPath(&branch.Rewrite, b); r != nil {
+			return r
+		}
+	}
+	if w := way.Weighted; w != nil {
+		way = x.chooseTarget(w, b)
+	}
+	x.take(way)
+	return nil
+}
+
+// sentFields is a request with the fields that peers get by its route, so that a client cannot have a branch by a field
+// that the route removes.
+type sentFields struct{ *routedRequest }
+
+func (s sentFields) Field(name string, from int) (value []byte, next int) {
+	if s.actions == nil {
+		return s.request.Field(name, from)
+	}
+	return s.actions.RequestHeaders.Field(authorizedFields(s), s.routedRequest, name, from)
+}
+
+// authorizedFields is a request with the fields that peers get of the client and of the authentication server.
+type authorizedFields struct{ *routedRequest }
+
+// firstOfServer is above every index of a field of a client: positions in a head have 16 bits.
+const firstOfServer = 1 << 16
+
+func (a authorizedFields) Field(name string, from int) (value []byte, next int) {
+	auth := a.actions.ForwardAuth
+	if auth == nil {
+		return a.request.Field(name, from)
+	}
+	if from < firstOfServer && !slices.Contains(auth.Copied.Dropped, name) {
+		if value, next = a.request.Field(name, from); next >= 0 {
+			return value, next
+		}
+	}
+	var line []byte
+	for i, rest := firstOfServer, a.authorized; len(rest) > 0; i++ {
+		if line, rest = http1.CutLine(rest); i >= from && http1.HasName(line, name) {
+			return bytes.Trim(line[len(name)+1:], " \t\r\n"), i + 1
+		}
+	}
+	return nil, -1
+}

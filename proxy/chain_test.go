@@ -1,0 +1,131 @@
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/balancer"
+	"sluice/route"
+	"sluice/route/auth"
+	"sluice/test/verify"
+)
+
+// chained returns a router of branches with these ways.
+func chained(t testing.TB, branches []route.Branch, ways ...route.Route) *route.Router {
+	t.Helper()
+	return &route.Router{Chain: verify.Result(route.NewChain(branches)).Must(t), Ways: ways}
+}
+
+// echoing starts a peer that answers with its name and with what it has got, and returns a service with it.
+func (p *testProxy) echoing(t testing.TB, name string) *route.Service {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-From", name)
+		fmt.Fprintf(w, "%s ", name)
+		echoRequest(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return p.newService(name, balancer.Options{NewTransport: p.NewTransport(transportOf(t))}, strings.TrimPrefix(server.URL, "http://"))
+}
+
+// A chain sees the request that the route sends: with its path and its fields, not with those of the client.
+func TestChainSeesWhatTheRouteSends(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Header().Set("X-Role", "guest") }))
+	t.Cleanup(server.Close)
+	forward := auth.NewForward(verify.URL(t, server.URL), time.Minute, nil)
+	t.Cleanup(forward.Close)
+	p := startProxy(t, Options{})
+	own := &route.Actions{
+		Path:            pathEdits(t, route.PathOptions{Strip: "/shop"}),
+		RequestHeaders:  headerEdits(t, map[string]string{"X-Env": "prod-$method"}, map[string]string{"X-Own": "1"}, "X-Internal"),
+		ResponseHeaders: headerEdits(t, map[string]string{"X-Edited": "route"}, nil, "X-Peer"),
+		ForwardAuth:     &route.ForwardAuth{Forward: forward, Copied: headerEdits(t, nil, nil, "X-Role")},
+	}
+	inner := &route.Actions{
+		RequestHeaders:  headerEdits(t, map[string]string{"X-Branch": "$path"}, nil, "X-Own"),
+		ResponseHeaders: headerEdits(t, map[string]string{"X-Edited": "branch", "X-Peer": "branch"}, nil),
+	}
+	header := func(name, value string) route.Conditions {
+		return route.Conditions{Headers: []route.Value{{Name: name, Text: value}}}
+	}
+	web := p.echoing(t, "web")
+	router := chained(t, []route.Branch{
+		{Route: route.Route{Path: "/", Conditions: header("x-internal", "1")}},
+		{Route: route.Route{Path: "/", Conditions: header("x-role", "admin")}},
+		{Route: route.Route{Path: "/guest", Conditions: header("x-role", "guest")}},
+		{Route: route.Route{Path: "/env", Conditions: header("x-env", "prod-GET")}},
+		{Route: route.Route{Path: "/admin"}, Rewrite: pathEdits(t, route.PathOptions{Strip: "/admin", Replacement: "/"})},
+		{Route: route.Route{Path: "/query", Conditions: route.Conditions{Queries: []route.Value{{Name: "v", Text: "1"}}}}},
+	},
+		route.Route{Service: p.echoing(t, "internal"), Actions: own}, route.Route{Service: p.echoing(t, "role"), Actions: own},
+		route.Route{Service: p.echoing(t, "guest"), Actions: own}, route.Route{Service: p.echoing(t, "env"), Actions: own},
+		route.Route{Service: p.echoing(t, "admin"), Actions: own.With(inner)}, route.Route{Service: p.echoing(t, "query"), Actions: own},
+	)
+	p.setRoutes(route.Route{Path: "/shop", Service: web, Router: router, Actions: own})
+	for _, front := range p.fronts() {
+		for _, test := range []struct{ target, sent, edited, peer string }{
+			{"/shop/x", "web GET /x", "route", ""},
+			{"/shop/env/x?q", "env GET /env/x?q", "route", ""},
+			{"/shop/guest", "guest GET /guest", "route", ""},
+			{"/shop/query?v=2&v=1", "query GET /query?v=2&v=1", "route", ""},
+			{"/shop/admin/x?q", "admin GET /x?q", "route", ""},
+			{"/shop/admin", "admin GET /", "route", ""},
+			{"/shop/%61dmin?q", "the path begins with the prefix in another spelling", "", ""},
+		} {
+			response, text := front.ask(t, "GET", test.target, "", "X-Internal: 1", "X-Role: admin", "X-Own: 2")
+			verify.Contains(t, text, test.sent, "%s: %s", front.name, test.target)
+			verify.Equal(t, response.Header.Get("X-Edited"), test.edited, "%s: %s: the edit of the response", front.name, test.target)
+			if strings.HasPrefix(test.sent, "admin") {
+				verify.That(t, strings.Contains(text, "X-Branch: /") && !strings.Contains(text, "X-Own"), "%s: edits of the branch: %s", front.name, text)
+				verify.That(t, response.Header.Get("X-Peer") == "", "%s: X-Peer: %q", front.name, response.Header.Get("X-Peer"))
+				verify.Contains(t, text, "X-Forwarded-Prefix: /shop\n", "%s", front.name)
+			} else if response.StatusCode == 200 {
+				verify.That(t, strings.Contains(text, "X-Own: 1") && !strings.Contains(text, "X-Internal"), "%s: edits of the route: %s", front.name, text)
+			}
+		}
+	}
+}
+
+// All that restricts the route holds whatever branch a request takes.
+func TestRestrictionsHoldInAChain(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	web, other := p.echoing(t, "web"), p.echoing(t, "other")
+	for name, own := range map[string]*route.Actions{
+		"client_denied":      {Access: access("192.0.2.0/24", "")},
+		"client_certificate": {ClientCertificate: true},
+		"body_too_long":      {BodyLimit: 1},
+	} {
+		router := chained(t, []route.Branch{{Route: route.Route{Path: "/other"}}}, route.Route{Service: other, Actions: own})
+		p.setRoutes(route.Route{Path: "/", Service: web, Router: router, Actions: own})
+		front := p.fronts()[0]
+		for _, path := range []string{"/", "/other"} {
+			response, text := front.ask(t, "POST", path, "long")
+			verify.That(t, response.StatusCode >= 400, "%s: %s is answered: %s", name, path, text)
+		}
+	}
+}
+
+// A splitter keeps each client on one side, by the cookie that it sets.
+func TestSplitterOfAChain(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	named := func(name string) route.Target {
+		service := p.newService(name, balancer.Options{NewTransport: p.NewTransport(transportOf(t))},
+			startOrigin(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"+name)).address())
+		return route.Target{Route: &route.Route{Service: service}, Share: .5}
+	}
+	w := &route.Weighted{Targets: []route.Target{named("v1"), named("v2")}, Seed: "splitter web"}
+	router := chained(t, []route.Branch{{Route: route.Route{Path: "/"}}}, route.Route{Weighted: w})
+	p.setRoutes(route.Route{Path: "/", Service: p.echoing(t, "web"), Router: router})
+	front := p.fronts()[0]
+	clients := front.newClients(t)
+	for side := range clients {
+		front.expectClients(t, clients[side], side)
+	}
+}
