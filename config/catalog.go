@@ -139,14 +139,18 @@ func (c *Config) Found(names []string, filter string) (f Fragment, skipped []str
 	return f, skipped
 }
 
+// DefaultService returns a service with the defaults of all keys, and without a source.
+func DefaultService() (s Service) {
+	setDefault(reflect.ValueOf(&s).Elem(), nil)
+	return s
+}
+
 // foundService returns a service with the defaults that selects instances by c.Catalog
 // and by filter.
 func (c *Config) foundService(filter string) Service {
-	s := Service{Consul: new(ConsulService)}
+	s := DefaultService()
+	s.Consul = new(ConsulService)
 	setDefault(reflect.ValueOf(s.Consul).Elem(), nil)
-	source := s.Consul
-	setDefault(reflect.ValueOf(&s).Elem(), nil)
-	s.Consul = source
 	if tag := c.Catalog.Select.Tag; tag != "" {
 		s.Consul.Tags = []string{tag}
 	}

@@ -1,0 +1,54 @@
+package chain
+
+import (
+	"encoding/json"
+	"math"
+	"testing"
+
+	"sluice/consul/mesh"
+	"sluice/test/verify"
+)
+
+// No chain makes a panic, and what can be used leads to services that there are, each with targets.
+func FuzzTranslate(f *testing.F) {
+	for _, c := range []*mesh.Compiled{
+		routerOf(mesh.RouteDefinition{Match: &mesh.RouteMatch{HTTP: &mesh.HTTPMatch{PathPrefix: "/a", Header: []mesh.ValueMatch{{Name: "x", Exact: "1"}}}},
+			Destination: &mesh.RouteDestination{PrefixRewrite: "/b", RequestHeaders: &mesh.HeaderModifiers{Set: map[string]string{"x": "%%"}}}}),
+		chainOf(mesh.Node{Type: mesh.NodeSplitter, Name: "web.default.default", Splits: []mesh.CompiledSplit{{NextNode: "web", Weight: 1}, {NextNode: "v1.web", Weight: 2}}}, "web", "v1.web"),
+		resolverOf(func(n *mesh.Node, _ *mesh.Compiled) {
+			n.LoadBalancer = &mesh.LoadBalancer{Policy: "maglev", HashPolicies: []mesh.HashPolicy{{Field: "cookie", FieldValue: "a"}}}
+		}),
+	} {
+		text, err := json.Marshal(c)
+		verify.NoError(f, err)
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var c mesh.Compiled
+		if json.Unmarshal(text, &c) != nil {
+			return
+		}
+		r, err := Translate("web", web(), "", &c)
+		if err != nil {
+			return
+		}
+		verify.That(t, len(r.Service.Consul.Targets) > 0, "no targets")
+		for name, s := range r.Derived {
+			verify.That(t, len(s.Consul.Targets) > 0 && s.Chain == nil, "%s: %+v", name, s)
+		}
+		if r.Service.Chain == nil {
+			return
+		}
+		for _, b := range r.Service.Chain.Branches {
+			for _, to := range b.Services() {
+				_, ok := r.Derived[to]
+				verify.That(t, ok || to == "web", "there is no service %q", to)
+			}
+			sum := 0.
+			for _, p := range b.Route.Parts {
+				sum += p.Share
+			}
+			verify.That(t, len(b.Route.Parts) == 0 || math.Abs(sum-1) < 1e-9, "shares %v", sum)
+		}
+	})
+}
