@@ -125,11 +125,22 @@ func ServiceOptions(s config.ConsulService, c config.Consul) consulsource.Servic
 		Namespace:     s.Namespace,
 		Partition:     s.Partition,
 		Peer:          s.Peer,
+		Connect:       s.Connect,
+		Targets:       targetsOf(s.Targets),
 		Consistency:   consulsource.Consistency(s.Consistency),
 		Cached:        s.Cached,
 		Wait:          c.Wait,
 		Probation:     *s.Probation,
 	}
+}
+
+// targetsOf returns the targets of a discovery chain.
+func targetsOf(targets []config.Target) []consulsource.Target {
+	var list []consulsource.Target
+	for _, t := range targets {
+		list = append(list, consulsource.Target(t))
+	}
+	return list
 }
 
 // etcdCluster returns the options of a cluster of etcd.

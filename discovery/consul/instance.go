@@ -87,7 +87,7 @@ func processOf(i discovery.Instance) process {
 func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 	s := entry.Service
 	status, reason := health(entry.Checks)
-	return discovery.Instance{
+	i := discovery.Instance{
 		Service:     cmp.Or(s.Service, o.Service),
 		ID:          s.ID,
 		Node:        entry.Node.Node,
@@ -105,6 +105,10 @@ func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 		Kind:        s.Kind,
 		Unchecked:   status == discovery.StatusCritical && entry.unchecked(),
 	}
+	if o.Connect {
+		i.Service, i.ServerName, i.Identity = o.Service, o.ServerName, o.identity(entry.Node.Datacenter)
+	}
+	return i
 }
 
 // whyUnusable returns why i can get no traffic, or "".

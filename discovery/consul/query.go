@@ -106,10 +106,13 @@ func query(ctx context.Context, get get, o *ServiceOptions, q api.QueryOptions) 
 		View:         o.PreparedQuery == "",
 		Needs:        permissions(o),
 		Send: func(c *api.Client, q *api.QueryOptions) (err error) {
-			if o.PreparedQuery == "" {
-				_, _, err = c.Health().ServiceMultipleTags(o.Service, o.Tags, false, q)
-			} else {
+			switch {
+			case o.PreparedQuery != "":
 				_, _, err = c.PreparedQuery().Execute(o.PreparedQuery, q)
+			case o.Connect:
+				_, _, err = c.Health().ConnectMultipleTags(o.Service, o.Tags, false, q)
+			default:
+				_, _, err = c.Health().ServiceMultipleTags(o.Service, o.Tags, false, q)
 			}
 			return err
 		},
@@ -152,6 +155,9 @@ func nodesOf(entries []serviceEntry) []string {
 func permissions(o *ServiceOptions) string {
 	if o.PreparedQuery != "" {
 		return fmt.Sprintf("query:read for %q (if the query has no token of its own), service:read for its service and node:read for its nodes", o.PreparedQuery)
+	}
+	if o.Connect { // with the first one only, the answer lacks all sidecars
+		return fmt.Sprintf("service:read for %q and for its sidecars, such as %q, and node:read for their nodes", o.Service, o.Service+sidecar)
 	}
 	return fmt.Sprintf("service:read for %q and node:read for its nodes", o.Service)
 }

@@ -107,6 +107,12 @@ type ServiceOptions struct {
 	// whose distance is unknown come last.
 	Nearest bool
 
+	// Connect reaches the instances through Consul's service mesh: by their sidecars, or themselves if they are
+	// native. Each has an identity then.
+	Connect bool
+	// ServerName is what connections to the instances ask for by TLS, with Connect.
+	ServerName string
+
 	// Targets are the sets of instances that make up the service, in place of Service; nil: there are none. Of Namespace,
 	// Partition and Peer below, a target uses its own, and a data centre of its own too. The instances of each have its
 	// place as Priority, and its name as discovery.Instance.Target: those of the first target get the requests, and the
@@ -158,6 +164,9 @@ func (o *ServiceOptions) selection() string {
 		fmt.Fprintf(&b, "consul prepared query %q", o.PreparedQuery)
 	} else {
 		fmt.Fprintf(&b, "consul service %q", o.Service)
+	}
+	if o.Connect {
+		b.WriteString(" through the mesh")
 	}
 	if len(o.Tags) > 0 {
 		fmt.Fprintf(&b, ", tags %q", o.Tags)

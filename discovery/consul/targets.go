@@ -41,7 +41,7 @@ func notDefault(name string) string {
 // of returns the options of a target.
 func (o ServiceOptions) of(t Target) ServiceOptions {
 	o.Targets = nil
-	o.Service, o.Datacenter, o.Peer = t.Service, t.Datacenter, t.Peer
+	o.Service, o.Datacenter, o.Peer, o.ServerName = t.Service, t.Datacenter, t.Peer, t.SNI
 	o.Namespace, o.Partition = cmp.Or(t.Namespace, o.Namespace), cmp.Or(t.Partition, o.Partition)
 	o.PassingOnly = o.PassingOnly || t.OnlyPassing
 	o.Filter = both(o.Filter, t.Filter)

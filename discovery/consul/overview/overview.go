@@ -173,7 +173,11 @@ func (v *overview) changed(o owner) {
 	switch {
 	case !v.complete:
 	case o.service != "":
-		notifyAll(v.subscribers[strings.ToLower(o.service)])
+		name := strings.ToLower(o.service)
+		notifyAll(v.subscribers[name])
+		if of, is := strings.CutSuffix(name, "-sidecar-proxy"); is { // it may reach its instances through them
+			notifyAll(v.subscribers[of])
+		}
 	default:
 		v.nodeChangedLocked(o.node)
 	}
