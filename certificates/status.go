@@ -68,12 +68,7 @@ func (f *Follower) Statuses() []Status {
 		all = append(all, s)
 	}
 	if trusted := contents.trusted; len(trusted) > 0 {
-		s := Status{File: cmp.Or(f.files.CA, f.files.CADirectory), Trusted: true, Fault: fault}
-		for _, c := range trusted {
-			s.Names = append(s.Names, c.Subject.String())
-		}
-		s.limit(slices.MaxFunc(trusted, byExpiry))
-		all = append(all, s)
+		all = append(all, StatusOfTrusted(cmp.Or(f.files.CA, f.files.CADirectory), trusted, fault))
 	}
 	return all
 }
@@ -122,5 +117,21 @@ func StatusOf(source string, hosts []string, chain []*x509.Certificate, fault er
 	if len(chain) > 0 {
 		s.limit(slices.MinFunc(chain, byExpiry))
 	}
+	return s
+}
+
+// StatusOfTrusted is StatusOf for trusted certificates, of which there is at least one.
+func StatusOfTrusted(source string, trusted []*x509.Certificate, fault error) Status {
+	s := Status{File: source, Trusted: true, Fault: fault}
+	for _, c := range trusted {
+		s.Names = append(s.Names, c.Subject.String())
+	}
+	s.limit(slices.MaxFunc(trusted, byExpiry))
+	return s
+}
+
+// RenewedBy returns s of a certificate that is renewed before a time: until then it does not count as Expiring.
+func (s Status) RenewedBy(at time.Time) Status {
+	s.warnAt = at
 	return s
 }

@@ -40,7 +40,7 @@ type FollowOptions struct {
 // Follow repeats f.Query as a blocking query until ctx ends, and returns ctx's error.
 // The rules are in the package comment. Calls of f's functions do not overlap.
 func (c *Client) Follow(ctx context.Context, f FollowOptions) error {
-	w := followLoop{FollowOptions: f, loop: c.NewLoop(LoopOptions{Remote: f.Query.Datacenter != "", Uncounted: f.Uncounted})}
+	w := followLoop{FollowOptions: f, loop: c.NewLoop(LoopOptions{Remote: f.Query.Datacenter != "" || f.Query.Authority, Uncounted: f.Uncounted})}
 	return w.loop.Run(ctx, func(ctx context.Context) error {
 		wait, err := f.Wait, error(nil)
 		if f.Begin != nil {

@@ -54,8 +54,8 @@ type Loop struct {
 
 // LoopOptions configure a loop.
 type LoopOptions struct {
-	// Remote: another data centre or cluster answers the queries, so that an answer 5xx
-	// may not be the agent's fault.
+	// Remote: another data centre or cluster, or the certificate authority, answers the queries, so
+	// that an answer 5xx may not be the agent's fault.
 	Remote bool
 	// UserDefined: the queries contain a filter, or execute a prepared query, so that
 	// errors of one loop may not be the agent's fault.

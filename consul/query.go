@@ -41,6 +41,11 @@ type Query struct {
 	// agent only.
 	WithoutIndex bool
 
+	// Authority says that the certificate authority of the mesh answers, through the agent: an error 5xx
+	// may not be the agent's fault. An answer without a header about a leader is not doubtful because of
+	// that or of its age: it is a certificate, which says itself how long it is valid.
+	Authority bool
+
 	// Needs are the permissions that a token needs, for the error of an answer 403.
 	Needs string
 
@@ -183,6 +188,9 @@ func (a *agent) get(ctx context.Context, q Query, read func(io.Reader) error) (A
 			return Answer{}, fmt.Errorf("consul %s: %w", a.url, err)
 		}
 		answer.Absent = absent
+		if q.Authority && header.Get("X-Consul-KnownLeader") == "" {
+			answer.KnownLeader, answer.Age = true, 0
+		}
 		return answer, nil
 	}
 	return Answer{}, fmt.Errorf("consul %s: %w", a.url, explain(err, q.Needs))

@@ -268,16 +268,14 @@ func (t *test) String() string {
 	return "one of: " + strings.Join(words, "; ")
 }
 
-// texts describes each test for people.
-func (p program) texts() (all []string) {
-	for i := range p {
-		all = append(all, p[i].String())
-	}
-	return all
-}
-
 // String describes all tests for people.
-func (p program) String() string { return strings.Join(p.texts(), " and ") }
+func (p program) String() string {
+	all := make([]string, len(p))
+	for i := range p {
+		all[i] = p[i].String()
+	}
+	return strings.Join(all, " and ")
+}
 
 // String describes p for people.
 func (p *pathPattern) String() string {

@@ -96,5 +96,9 @@ func (r *Route) Requirements() []string {
 	if len(errs) > 0 {
 		return nil
 	}
-	return e.conditions.texts()
+	var all []string
+	for i := range e.conditions {
+		all = append(all, e.conditions[i].String())
+	}
+	return all
 }

@@ -48,6 +48,8 @@ const (
 	KindAgentChanged   Kind = "consul.agent_changed"   // another agent is used
 	KindCatalogFails   Kind = "consul.catalog_fails"   // no service is added or removed
 	KindCatalogWorks   Kind = "consul.catalog_works"   // the catalog can be read again
+	KindMeshFails      Kind = "consul.mesh_fails"      // sluice has no certificate of the mesh, or it is not renewed
+	KindMeshWorks      Kind = "consul.mesh_works"      // it is renewed again
 )
 
 // Kinds of events of the configuration.
@@ -85,7 +87,7 @@ var kinds = []Kind{
 	KindJoined, KindLeft, KindUnhealthy, KindEjected, KindRecovered, KindWarm, KindDraining, KindEnabled,
 	KindDrained, KindCut, KindWeight, KindChanged, KindProbation, KindListed, KindForbidden,
 	KindAdded, KindRemoved, KindPanic, KindPanicOver, KindFailing, KindRefused, KindReadable, KindSaved, KindReset,
-	KindAgentFails, KindNoLeader, KindAgentRecovered, KindAgentChanged, KindCatalogFails, KindCatalogWorks,
+	KindAgentFails, KindNoLeader, KindAgentRecovered, KindAgentChanged, KindCatalogFails, KindCatalogWorks, KindMeshFails, KindMeshWorks,
 	KindApplied, KindRejected, KindRolledBack, KindSourceFails, KindSourceWorks,
 	KindShareGiven, KindShareEnded, KindShareVerdict,
 	KindOrderGiven, KindOrderEnded, KindOrderExpired,

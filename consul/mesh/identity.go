@@ -1,0 +1,396 @@
+package mesh
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/certificates"
+	"sluice/consul"
+	"sluice/discovery"
+	"sluice/observe/events"
+	"sluice/observe/panics"
+)
+
+const (
+	// An agent renews a leaf at 60 to 90 percent of its life. From the end of that, sluice asks again without the
+	// index of the last answer, and somewhat later it says so: an agent may have forgotten the leaf, or answer from a
+	// cache that nothing renews any more (hashicorp/consul issues 5239, 10871 and 16779).
+	askAgainAt, overdueAt = 90, 95
+	// askAgainEvery is the time between two such queries, and bounds a query that blocks meanwhile.
+	askAgainEvery = 10 * time.Second
+	// unfitFor is how long the latest leaf and roots may not fit together before sluice says so: one may be late.
+	unfitFor = 10 * time.Second
+)
+
+// IdentityOptions configure an Identity.
+type IdentityOptions struct {
+	Consul *consul.Client
+	Wait   func() time.Duration // of blocking queries
+	Events *events.Feed         // may be nil
+	Log    zerolog.Logger
+}
+
+// Identity follows what sluice presents in the mesh and whom it trusts. What is in use stays until something newer
+// verifies against itself. It is a certificates.Source, and the certificates.Security of connections to members of the
+// mesh. Its methods may be called concurrently.
+type Identity struct {
+	options IdentityOptions
+	current atomic.Pointer[Material] // nil: none yet
+	leaves  atomic.Uint64            // put to use
+	rooted  atomic.Uint64            // roots put to use
+
+	following sync.Mutex // guards the fields below, and the beginning and the end of the queries
+	begun     bool       // Configure was called
+	paused    bool
+	stop      func() // ends the queries, and waits for that; nil: they do not run
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	service    string        // "": sluice is not in the mesh
+	usable     chan struct{} // closed when current is not nil
+	leaf       *leaf         // of the latest answer; nil: none yet
+	roots      *roots        // of the latest answer; nil: none yet
+	leafError  error         // of the latest query; nil: it succeeded, or there was none
+	rootsError error
+	unfit      error // why leaf and roots are not in use; nil: they are, or there are none
+	unfitSince time.Time
+	noted      condition // that was logged last
+}
+
+// NewIdentity returns an Identity of no service.
+func NewIdentity(o IdentityOptions) *Identity {
+	return &Identity{options: o, usable: make(chan struct{})}
+}
+
+// Configure sets the name of sluice in the mesh; "": sluice is not in the mesh. After a change the former certificate
+// stays in use until there is one with the new name.
+func (i *Identity) Configure(service string) {
+	i.following.Lock()
+	defer i.following.Unlock()
+	if i.begun && i.Service() == service {
+		return
+	}
+	i.begun = true
+	i.end()
+	i.rename(service)
+	if service != "" && !i.paused {
+		i.start()
+	}
+}
+
+// rename forgets what was about another name.
+func (i *Identity) rename(service string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.service, i.leaf, i.roots, i.leafError, i.rootsError, i.unfit = service, nil, nil, nil, nil, nil
+	i.noted = condition{}
+	if m := i.current.Load(); service == "" && m != nil {
+		i.current.Store(nil)
+		i.usable = make(chan struct{})
+	} else if m != nil {
+		i.roots = m.roots
+	}
+}
+
+// Service returns the name of sluice in the mesh; "": sluice is not in the mesh.
+func (i *Identity) Service() string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.service
+}
+
+// Pause ends the queries until Resume: a new process asks.
+func (i *Identity) Pause() {
+	i.following.Lock()
+	defer i.following.Unlock()
+	i.paused = true
+	i.end()
+}
+
+// Resume begins the queries again, after Pause.
+func (i *Identity) Resume() {
+	i.following.Lock()
+	defer i.following.Unlock()
+	i.paused = false
+	if i.stop == nil && i.Service() != "" {
+		i.start()
+	}
+}
+
+// start begins the queries. The caller holds following.
+func (i *Identity) start() {
+	service := i.Service()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	follow := func(q consul.Query, read func([]byte) error, failed *error) {
+		again := false // the last query had no index
+		running.Go(func() {
+			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
+				_ = i.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
+					Query: q,
+					Read:  func(_ consul.Answer, body []byte) error { return read(body) },
+					Ended: func(err error) { i.ended(failed, err) },
+					Begin: func(context.Context) (wait time.Duration, _ error) {
+						wait, again = i.wait(again)
+						return wait, nil
+					},
+				})
+			})
+		})
+	}
+	follow(leafQuery(service), func(body []byte) error {
+		l, err := readLeaf(body, service)
+		if err == nil {
+			i.take(func() { i.leaf = l })
+		}
+		return err
+	}, &i.leafError)
+	follow(rootsQuery, func(body []byte) error {
+		r, err := readRoots(body)
+		if err == nil {
+			i.take(func() { i.roots = r })
+		}
+		return err
+	}, &i.rootsError)
+	i.stop = func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// leafQuery returns the query of the leaf of a service. readLeaf reads its answer.
+func leafQuery(service string) consul.Query {
+	return consul.Query{
+		Path: "agent/connect/ca/leaf/" + url.PathEscape(service), Authority: true,
+		Needs: fmt.Sprintf("service:write: service %q { policy = \"write\" }", service),
+	}
+}
+
+// rootsQuery is the query of the roots, for which a token needs no permission. readRoots reads its answer.
+var rootsQuery = consul.Query{Path: "agent/connect/ca/roots", Authority: true}
+
+// end ends the queries, if they run. The caller holds following.
+func (i *Identity) end() {
+	if i.stop != nil {
+		i.stop()
+		i.stop = nil
+	}
+}
+
+// wait returns how long the next query blocks. While nothing is in use or a renewal is due, each second one does not;
+// again says that the last one did not.
+func (i *Identity) wait(again bool) (time.Duration, bool) {
+	wait := i.options.Wait()
+	until := time.Until(i.askAgain())
+	switch {
+	case until > 0:
+		return min(wait, max(until, time.Second)), false
+	case !again:
+		return 0, true
+	}
+	return min(wait, askAgainEvery), false
+}
+
+// askAgain returns the time from which queries do not rely on the index.
+func (i *Identity) askAgain() time.Time {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	m := i.current.Load()
+	if m == nil || i.unfit != nil {
+		return time.Time{}
+	}
+	return m.partOfLife(askAgainAt)
+}
+
+// take takes what an answer says, and decides what is in use.
+func (i *Identity) take(change func()) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	change()
+	i.decide(time.Now())
+}
+
+// ended records the result of a query, in failed.
+func (i *Identity) ended(failed *error, err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	*failed = err
+	i.decide(time.Now())
+	i.note(time.Now())
+}
+
+// Refresh implements certificates.Source: it notices what changes with time only.
+func (i *Identity) Refresh() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.decide(time.Now())
+	i.note(time.Now())
+}
+
+// decide puts the newest leaf and roots to use that fit together: both of the latest answers, or one with what is in
+// use. The caller holds mu.
+func (i *Identity) decide(now time.Time) {
+	used := i.current.Load()
+	if used != nil && used.leaf == i.leaf && used.roots == i.roots {
+		i.unfit = nil
+		return
+	}
+	pairs := []Material{{i.leaf, i.roots}}
+	if used != nil {
+		pairs = append(pairs, Material{used.leaf, i.roots}, Material{i.leaf, used.roots})
+	}
+	var unfit error
+	for _, m := range pairs {
+		if m.leaf == nil || m.roots == nil {
+			continue
+		}
+		err := fits(m.leaf, m.roots, now)
+		if err == nil {
+			i.use(used, &m)
+			break
+		}
+		unfit = errors.Join(unfit, err)
+	}
+	if unfit != nil && i.unfit == nil {
+		i.unfitSince = now
+	}
+	i.unfit = unfit
+}
+
+// use puts m to use in place of used, which may be nil. The caller holds mu.
+func (i *Identity) use(used, m *Material) {
+	if used != nil && used.leaf == m.leaf && used.roots == m.roots {
+		return
+	}
+	i.current.Store(m)
+	newLeaf := used == nil || used.leaf.text != m.leaf.text
+	newRoots := used == nil || !equalRoots(used.roots, m.roots)
+	if used == nil {
+		close(i.usable)
+	}
+	if newLeaf {
+		i.leaves.Add(1)
+	}
+	if newRoots {
+		i.rooted.Add(1)
+	}
+	if used == nil || newLeaf || newRoots {
+		i.options.Log.Info().Str("identity", m.URI()).Time("expires", m.Expires()).Int("roots", len(m.roots.trusted)).
+			Bool("new_certificate", newLeaf).Bool("new_roots", newRoots).Msg("mesh: new connections use this certificate and these roots")
+	}
+}
+
+// Await waits until there is a certificate, at most for timeout or until ctx ends, and reports whether there is.
+func (i *Identity) Await(ctx context.Context, timeout time.Duration) bool {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-i.whenUsable():
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return i.Current() != nil
+}
+
+func (i *Identity) whenUsable() <-chan struct{} {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.usable
+}
+
+// Current returns what is in use; nil: nothing yet. Its leaf may have expired.
+func (i *Identity) Current() *Material { return i.current.Load() }
+
+// TermsFor implements certificates.Security. No session is resumed, so that every connection is verified. The built-in
+// proxy knows no protocols (ALPN).
+func (i *Identity) TermsFor(instance *discovery.Instance) (certificates.Terms, error) {
+	if instance.Identity == "" {
+		return certificates.Terms{}, errors.New("the instance has no identity: it is not in the mesh")
+	}
+	m := i.current.Load()
+	if now := time.Now(); m == nil || now.After(m.Expires()) {
+		var err error
+		if m, err = i.valid(now); err != nil {
+			return certificates.Terms{}, err
+		}
+	}
+	return certificates.Terms{Config: m.configFor(instance.ServerName, instance.Identity), ByPriorKnowledge: true}, nil
+}
+
+// valid returns what is in use, or why it is not valid at the time now.
+func (i *Identity) valid(now time.Time) (*Material, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if m := i.current.Load(); m != nil && !now.After(m.Expires()) {
+		return m, nil
+	}
+	_, err := i.condition(now)
+	return nil, err
+}
+
+// Certificates implements certificates.Source.
+func (i *Identity) Certificates() []*tls.Certificate {
+	if m := i.current.Load(); m != nil {
+		return []*tls.Certificate{&m.leaf.certificate}
+	}
+	return nil
+}
+
+// Statuses implements certificates.Source.
+func (i *Identity) Statuses() []certificates.Status {
+	service := i.Service()
+	if service == "" {
+		return nil
+	}
+	source, err := "mesh:"+service, i.Err()
+	m := i.current.Load()
+	if m == nil {
+		return []certificates.Status{{File: source, Fault: err}}
+	}
+	own := certificates.StatusOf(source, []string{m.URI()}, m.leaf.chain[:1], err).RenewedBy(m.partOfLife(overdueAt))
+	return []certificates.Status{own, certificates.StatusOfTrusted("mesh:roots", m.roots.trusted, nil)}
+}
+
+// IdentityState is what a process hands over to a new one. It is secret.
+type IdentityState struct {
+	Leaf  LeafText  `json:"leaf"`
+	Roots RootsText `json:"roots"`
+}
+
+// State returns what is in use for a new process; nil: nothing.
+func (i *Identity) State() *IdentityState {
+	m := i.current.Load()
+	if m == nil {
+		return nil
+	}
+	return &IdentityState{Leaf: m.leaf.text, Roots: m.roots.text}
+}
+
+// Begin puts to use what the old process had, if it is valid. It must be called before Configure.
+func (i *Identity) Begin(old *IdentityState) {
+	if old == nil {
+		return
+	}
+	l, err := parseLeaf(old.Leaf)
+	var r *roots
+	if err == nil {
+		r, err = parseRoots(old.Roots)
+	}
+	if err == nil {
+		err = fits(l, r, time.Now())
+	}
+	if err != nil {
+		i.options.Log.Warn().Err(err).Msg("mesh: the certificate of the old process cannot be used")
+		return
+	}
+	i.take(func() { i.leaf, i.roots = l, r })
+}
