@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -56,8 +57,16 @@ type entryService struct {
 	Meta                       map[string]string
 	Weights                    entryWeights
 	ModifyIndex                uint64 // of the last change of the registration
+	Connect                    *entryConnect
 
 	tag string // of Address, if it is a tagged address
+}
+
+// has reports whether s has all tags, whose case Consul ignores when it selects.
+func (s *entryService) has(tags []string) bool {
+	return !slices.ContainsFunc(tags, func(tag string) bool {
+		return !slices.ContainsFunc(s.Tags, func(own string) bool { return strings.EqualFold(own, tag) })
+	})
 }
 
 type entryPort struct {

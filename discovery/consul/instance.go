@@ -39,9 +39,16 @@ func instances(entries []serviceEntry, o *ServiceOptions) ([]discovery.Instance,
 			skipped = append(skipped, Skipped{Reason: "the entry has no node or no service"})
 			continue
 		}
+		if o.Connect && !entry.Service.has(o.Tags) {
+			continue // Consul does not select by tags here
+		}
 		entry.Checks = slices.DeleteFunc(entry.Checks, func(c *entryCheck) bool { return c == nil })
 		i := instance(entry, o)
-		if why := whyUnusable(i); why != "" {
+		why := whyUnusable(i)
+		if o.Connect {
+			why = cmp.Or(why, o.join(&i, entry.Service.Connect))
+		}
+		if why != "" {
 			skipped = append(skipped, Skipped{ID: i.ID, Node: i.Node, Reason: why})
 			continue
 		}
@@ -87,7 +94,7 @@ func processOf(i discovery.Instance) process {
 func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 	s := entry.Service
 	status, reason := health(entry.Checks)
-	i := discovery.Instance{
+	return discovery.Instance{
 		Service:     cmp.Or(s.Service, o.Service),
 		ID:          s.ID,
 		Node:        entry.Node.Node,
@@ -105,10 +112,6 @@ func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 		Kind:        s.Kind,
 		Unchecked:   status == discovery.StatusCritical && entry.unchecked(),
 	}
-	if o.Connect {
-		i.Service, i.ServerName, i.Identity = o.Service, o.ServerName, o.identity(entry.Node.Datacenter)
-	}
-	return i
 }
 
 // whyUnusable returns why i can get no traffic, or "".

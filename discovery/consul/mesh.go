@@ -1,16 +1,48 @@
 package consul
 
-import "cmp"
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"sluice/discovery"
+)
 
 // sidecar is the end of the names of the services that Consul registers for connect.sidecar_service.
 const sidecar = "-sidecar-proxy"
 
-// identity returns the path of the SPIFFE URI of the instances of o.Service in a data centre.
-// https://github.com/hashicorp/consul/blob/v1.22.7/agent/connect/uri_service.go
-func (o *ServiceOptions) identity(datacenter string) string {
-	partition := ""
-	if name := notDefault(o.Partition); name != "" {
-		partition = "/ap/" + name
+// entryConnect has what an instance that another cluster exports says about connections to it (PeeringServiceMeta
+// in agent/structs/peering.go of Consul, which Go's package api does not have).
+type entryConnect struct {
+	PeerMeta *struct{ SNI, SpiffeID []string }
+}
+
+// join makes i, an instance in an answer of /v1/health/connect, one of the service that was asked for: a sidecar has a
+// name of its own. Its certificate is the service's, with the data centre of its node, as it is in the query's
+// (makeUpstreamClusterForDiscoveryChain in agent/xds/clusters.go of Consul). It returns why i cannot be used, or "".
+func (o *ServiceOptions) join(i *discovery.Instance, c *entryConnect) (unusable string) {
+	i.Service, i.ServerName = o.Service, o.ServerName
+	if o.Peer == "" {
+		i.Identity = identity(o.Namespace, o.Partition, i.Datacenter, o.Service)
+		return ""
 	}
-	return partition + "/ns/" + cmp.Or(o.Namespace, "default") + "/dc/" + datacenter + "/svc/" + o.Service
+	if c == nil || c.PeerMeta == nil || len(c.PeerMeta.SNI) == 0 || len(c.PeerMeta.SpiffeID) == 0 {
+		return fmt.Sprintf("the peer %q does not say how it is reached through the mesh", o.Peer)
+	}
+	id, err := url.Parse(c.PeerMeta.SpiffeID[0])
+	if err != nil || !strings.EqualFold(id.Scheme, "spiffe") || id.Path == "" {
+		return fmt.Sprintf("the peer %q gives it an identity that is no SPIFFE URI", o.Peer)
+	}
+	i.ServerName, i.Identity = c.PeerMeta.SNI[0], id.Path
+	return ""
+}
+
+// identity returns the path of the SPIFFE URI of a service, as uriPath in agent/connect/uri_service.go of Consul.
+func identity(namespace, partition, datacenter, service string) string {
+	path := fmt.Sprintf("/ns/%s/dc/%s/svc/%s", cmp.Or(namespace, "default"), datacenter, service)
+	if partition = notDefault(partition); partition != "" {
+		path = "/ap/" + partition + path
+	}
+	return path
 }

@@ -43,6 +43,11 @@ func TestRealMesh(t *testing.T) {
 	r.await("a-sidecar-proxy b d")
 	must(t, mesh.Client().Agent().ServiceDeregister("a"))
 	r.await("b d")
+	registerTTL(t, mesh.Agent, "web", "e", 8005, func(r *api.AgentServiceRegistration) {
+		r.Tags, r.Connect = []string{"v1"}, &api.AgentServiceConnect{Native: true}
+	})
+	r.await("b d e")
+	watchReal(t, mesh.Agent, ServiceOptions{Service: "web", Connect: true, Tags: []string{"V1"}}).await("e")
 }
 
 // Without the right to read the sidecars, the answer lacks them. The error names what the token lacks.
@@ -65,4 +70,29 @@ func TestRealMeshACLs(t *testing.T) {
 	_, _, err = mesh.Client().ACL().PolicyUpdate(policy, nil)
 	must(t, err)
 	r.await("a-sidecar-proxy")
+}
+
+func TestReadEntriesOfAPeer(t *testing.T) {
+	const entry = `{"Node":{"Node":"n","Address":"10.0.0.1","Datacenter":"dc2"},"Service":{"ID":"w","Service":"web-sidecar-proxy","Kind":"connect-proxy","Port":1%s}}`
+	for _, tt := range []struct{ connect, name, identity, unusable string }{
+		{`,"Connect":{"PeerMeta":{"SNI":["web.default.default.east.external.td"],"SpiffeID":["spiffe://td/ns/default/dc/dc2/svc/web"],"Protocol":"http"}}`,
+			"web.default.default.east.external.td", "/ns/default/dc/dc2/svc/web", ""},
+		{``, "", "", `the peer "east" does not say how it is reached through the mesh`},
+		{`,"Connect":{"PeerMeta":{"SNI":[],"SpiffeID":["spiffe://td/x"]}}`, "", "", `the peer "east" does not say how it is reached through the mesh`},
+		{`,"Connect":{"PeerMeta":{"SNI":["x"],"SpiffeID":["https://td/x"]}}`, "", "", `the peer "east" gives it an identity that is no SPIFFE URI`},
+		{`,"Connect":{"PeerMeta":{"SNI":["x"],"SpiffeID":["%zz"]}}`, "", "", `the peer "east" gives it an identity that is no SPIFFE URI`},
+	} {
+		body := "[" + strings.Replace(entry, "%s", tt.connect, 1) + "]"
+		entries, err := readEntries(strings.NewReader(body), "")
+		verify.NoError(t, err)
+		set, skipped := instances(entries, &ServiceOptions{Service: "web", Connect: true, Peer: "east"})
+		if tt.unusable != "" {
+			verify.That(t, len(set) == 0 && len(skipped) == 1 && skipped[0].Reason == tt.unusable, "%s: %v, %v", tt.connect, set, skipped)
+			continue
+		}
+		verify.Require(t, len(set) == 1, "%s: %v, %v", tt.connect, set, skipped)
+		verify.That(t, set[0].Service == "web" && set[0].ServerName == tt.name && set[0].Identity == tt.identity, "%+v", set[0])
+	}
+	verify.Equal(t, identity("", "", "dc1", "web"), "/ns/default/dc/dc1/svc/web", "the identity")
+	verify.Equal(t, identity("team", "other", "dc1", "web"), "/ap/other/ns/team/dc/dc1/svc/web", "the identity in a partition")
 }

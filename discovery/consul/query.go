@@ -110,7 +110,7 @@ func query(ctx context.Context, get get, o *ServiceOptions, q api.QueryOptions) 
 			case o.PreparedQuery != "":
 				_, _, err = c.PreparedQuery().Execute(o.PreparedQuery, q)
 			case o.Connect:
-				_, _, err = c.Health().ConnectMultipleTags(o.Service, o.Tags, false, q)
+				_, _, err = c.Health().Connect(o.Service, "", false, q) // it ignores tags: see instances
 			default:
 				_, _, err = c.Health().ServiceMultipleTags(o.Service, o.Tags, false, q)
 			}
