@@ -38,6 +38,8 @@ const (
 	KindReadable  Kind = "service.readable"   // its registry can be read again
 	KindSaved     Kind = "service.saved"      // its set is from the snapshot
 	KindReset     Kind = "service.reset"      // the registry's index went backwards: it has lost its state
+	KindDenied    Kind = "service.denied"     // the mesh's intentions deny connections to it
+	KindPermitted Kind = "service.permitted"  // they do not any more
 )
 
 // Kinds of events of Consul's agents.
@@ -86,7 +88,7 @@ const (
 var kinds = []Kind{
 	KindJoined, KindLeft, KindUnhealthy, KindEjected, KindRecovered, KindWarm, KindDraining, KindEnabled,
 	KindDrained, KindCut, KindWeight, KindChanged, KindProbation, KindListed, KindForbidden,
-	KindAdded, KindRemoved, KindPanic, KindPanicOver, KindFailing, KindRefused, KindReadable, KindSaved, KindReset,
+	KindAdded, KindRemoved, KindPanic, KindPanicOver, KindFailing, KindRefused, KindReadable, KindSaved, KindReset, KindDenied, KindPermitted,
 	KindAgentFails, KindNoLeader, KindAgentRecovered, KindAgentChanged, KindCatalogFails, KindCatalogWorks, KindMeshFails, KindMeshWorks,
 	KindApplied, KindRejected, KindRolledBack, KindSourceFails, KindSourceWorks,
 	KindShareGiven, KindShareEnded, KindShareVerdict,

@@ -1,0 +1,401 @@
+package mesh
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/discovery"
+	"sluice/observe/events"
+	"sluice/observe/panics"
+)
+
+// Times of an instance that rejects sluice's certificate before Consul says that it may. An agent and sluice learn of
+// an intention within a millisecond of each other, in either order.
+const (
+	denialPatience = 500 * time.Millisecond // of [Intentions.AwaitDenial]
+	denialPause    = 10 * time.Second       // without a wait, after one in vain: the instance has another reason
+)
+
+// IntentionOptions configure Intentions.
+type IntentionOptions struct {
+	Consul *consul.Client
+	// Namespace and Partition are the client's, where sluice is; empty: the default ones.
+	Namespace, Partition string
+	Wait                 func() time.Duration // of blocking queries
+	// Denied is called when a service has begun to deny the connections of sluice: the open ones are to end. It must
+	// not block.
+	Denied func(Destination)
+	Events *events.Feed
+	Log    zerolog.Logger
+}
+
+// Intentions follows what Consul's intentions say about the connections of sluice to services, each with a blocking
+// query, and where none is about sluice, with a question about the default. What is known stays while Consul cannot
+// be asked. Its methods may be called concurrently.
+type Intentions struct {
+	options IntentionOptions
+
+	// mu guards the fields below, and those of the followed services.
+	mu      sync.Mutex
+	source  Destination
+	paused  bool
+	byName  map[Destination]*followedService
+	adopted map[Destination]IntentionState // of the old process, until the first Follow
+}
+
+// IntentionState is what is known about a service.
+type IntentionState struct {
+	Destination
+	Source  string    `json:"source"` // sluice's name in the mesh
+	Verdict Verdict   `json:"verdict"`
+	Why     string    `json:"why,omitempty"`   // by which intention, or by default
+	Since   time.Time `json:"since,omitzero"`  // of Verdict
+	Index   uint64    `json:"index,omitempty"` // of Consul's last answer
+	// LastError is the error of the last query; empty: it succeeded, or there was none.
+	LastError string `json:"last_error,omitempty"`
+}
+
+// followedService is a service, and its watch.
+type followedService struct {
+	IntentionState
+	owner   *Intentions
+	changed chan struct{} // closed with the next change of Verdict
+	vain    time.Time     // when a wait was in vain; zero: none was
+	stop    func()        // ends the watch, and waits for it; nil: it does not run
+}
+
+// NewIntentions returns Intentions that follow nothing.
+func NewIntentions(o IntentionOptions) *Intentions {
+	return &Intentions{options: o, byName: make(map[Destination]*followedService)}
+}
+
+// Follow follows what the intentions say about connections of a service, sluice, to others from now on, and forgets
+// what it has followed else.
+func (all *Intentions) Follow(source string, destinations []Destination) {
+	for _, stop := range all.follow(source, destinations) {
+		stop()
+	}
+}
+
+// follow is Follow, and returns what ends the watches of the others, which need the mutex to end.
+func (all *Intentions) follow(source string, destinations []Destination) (stops []func()) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	from := Destination{all.options.Partition, all.options.Namespace, source}.normal()
+	wanted := make(map[Destination]bool, len(destinations))
+	for _, d := range destinations {
+		wanted[all.complete(d)] = true
+	}
+	for d, f := range all.byName {
+		if !wanted[d] || from != all.source {
+			delete(all.byName, d)
+			f.wakeLocked()
+			if f.stop != nil {
+				stops = append(stops, f.stop)
+			}
+		}
+	}
+	all.source = from
+	for d := range wanted {
+		if all.byName[d] != nil {
+			continue
+		}
+		f := &followedService{owner: all, changed: make(chan struct{})}
+		f.IntentionState = IntentionState{Destination: d, Source: from.String(), Verdict: Unknown}
+		if old, ok := all.adopted[d]; ok && old.Source == f.Source {
+			f.IntentionState = old
+		}
+		all.byName[d] = f
+		if !all.paused {
+			f.startLocked()
+		}
+	}
+	all.adopted = nil
+	return stops
+}
+
+// complete returns d with the client's namespace and partition in place of empty ones.
+func (all *Intentions) complete(d Destination) Destination {
+	if d.Partition == "" {
+		d.Partition = all.options.Partition
+	}
+	if d.Namespace == "" {
+		d.Namespace = all.options.Namespace
+	}
+	return d.normal()
+}
+
+// startLocked begins the watch.
+func (f *followedService) startLocked() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
+			_ = f.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
+				Query: f.match(),
+				Begin: func(context.Context) (time.Duration, error) { return f.owner.options.Wait(), nil },
+				Read:  func(a consul.Answer, body []byte) error { return f.read(ctx, a.Index, body) },
+				Ended: f.ended,
+			})
+		})
+	})
+	f.stop = func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// asked returns the name of a service in a query. The client's namespace and partition hold without others.
+func (all *Intentions) asked(d Destination) string {
+	if own := all.complete(Destination{}); d.Namespace == own.Namespace && d.Partition == own.Partition {
+		return d.Service
+	}
+	return strings.Join([]string{cmp.Or(d.Partition, defaultName), cmp.Or(d.Namespace, defaultName), d.Service}, "/")
+}
+
+// match returns the query of the intentions about the service.
+func (f *followedService) match() consul.Query {
+	name := f.owner.asked(f.Destination)
+	return consul.Query{
+		Needs: fmt.Sprintf("intentions:read: service %q { policy = \"read\" }", f.Service),
+		Send: func(c *api.Client, q *api.QueryOptions) error {
+			_, _, err := c.Connect().IntentionMatch(&api.IntentionMatch{By: api.IntentionMatchDestination, Names: []string{name}}, q)
+			return err
+		},
+	}
+}
+
+// read takes an answer to match.
+func (f *followedService) read(ctx context.Context, index uint64, body []byte) error {
+	all, err := decodeMatch(body)
+	if err != nil {
+		return err
+	}
+	f.owner.mu.Lock()
+	source := f.owner.source
+	f.owner.mu.Unlock()
+	verdict, why, found := decide(all, source)
+	if !found {
+		if verdict, err = f.askDefault(ctx, source); err != nil {
+			return err
+		}
+		why = "the default: no intention is about it"
+	}
+	if f.take(verdict, why, index) {
+		f.owner.options.Denied(f.Destination)
+	}
+	return nil
+}
+
+// askDefault asks what holds without an intention about sluice: default_intention_policy of Consul's servers, or else
+// the default of the ACLs.
+func (f *followedService) askDefault(ctx context.Context, source Destination) (Verdict, error) {
+	from, to := f.owner.asked(source), f.owner.asked(f.Destination)
+	var answer struct{ Allowed *bool }
+	_, err := f.owner.options.Consul.Get(ctx, consul.Query{
+		WithoutIndex: true,
+		Needs:        fmt.Sprintf("service:read: service %q { policy = \"read\" }", f.Service),
+		Send: func(c *api.Client, q *api.QueryOptions) error {
+			_, _, err := c.Connect().IntentionCheck(&api.IntentionCheck{Source: from, Destination: to}, q)
+			return err
+		},
+	}, func(r io.Reader) error { return json.NewDecoder(io.LimitReader(r, 1<<10)).Decode(&answer) })
+	switch {
+	case err != nil:
+		return Unknown, err
+	case answer.Allowed == nil:
+		return Unknown, errors.New("the answer does not say whether connections are allowed")
+	case *answer.Allowed:
+		return Allowed, nil
+	}
+	return Denied, nil
+}
+
+// take records what Consul says, and reports whether open connections are to end. A Consul that has lost its state,
+// whose index has gone backwards, ends none: an intention that is gone with it was not deleted.
+func (f *followedService) take(v Verdict, why string, index uint64) (end bool) {
+	f.owner.mu.Lock()
+	defer f.owner.mu.Unlock()
+	lost, before := index < f.Index, f.Verdict
+	f.Index, f.Why = index, why
+	if v == before {
+		return false
+	}
+	f.Verdict, f.Since = v, time.Now()
+	f.vain = time.Time{}
+	f.wakeLocked()
+	if before != Unknown || v == Denied {
+		f.noteTurnLocked()
+	}
+	return v == Denied && !lost
+}
+
+// wakeLocked ends the waits for a change.
+func (f *followedService) wakeLocked() {
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// noteTurnLocked tells people that the verdict has changed.
+func (f *followedService) noteTurnLocked() {
+	e := events.Event{Kind: events.KindPermitted, Level: events.Info, Service: f.Destination.String()}
+	log := f.owner.options.Log.Info()
+	if f.Verdict == Denied {
+		e.Kind, e.Level, log = events.KindDenied, events.Warning, f.owner.options.Log.Warn()
+	}
+	e.Text = fmt.Sprintf("Consul's intentions for connections from %s: %s, by %s", f.Source, f.Verdict, f.Why)
+	f.owner.options.Events.Add(e)
+	log.Str("source", f.Source).Str("destination", e.Service).Str("verdict", string(f.Verdict)).Str("by", f.Why).
+		Msg("what Consul's intentions say has changed")
+}
+
+// ended records the result of a query.
+func (f *followedService) ended(err error) {
+	f.owner.mu.Lock()
+	defer f.owner.mu.Unlock()
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if (text == "") != (f.LastError == "") {
+		log := f.owner.options.Log.With().Str("destination", f.Destination.String()).Logger()
+		if err != nil {
+			log.Warn().Err(err).Msg("the intentions for a service cannot be followed: what is known of them stays")
+		} else {
+			log.Info().Msg("the intentions for a service are followed again")
+		}
+	}
+	f.LastError = text
+}
+
+// Denial returns why the mesh does not let sluice connect to an instance; nil: it does, or that is not known, or the
+// instance is not in the mesh.
+func (all *Intentions) Denial(i discovery.Instance) *discovery.Denial {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if f := all.ofLocked(i); f != nil {
+		return f.denialLocked()
+	}
+	return nil
+}
+
+// AwaitDenial is Denial for an instance that has just rejected sluice's certificate. It waits shortly, and until ctx
+// ends, for Consul to say why, unless such a wait was in vain a short time ago.
+func (all *Intentions) AwaitDenial(ctx context.Context, i discovery.Instance) *discovery.Denial {
+	ctx, cancel := context.WithTimeout(ctx, denialPatience)
+	defer cancel()
+	for {
+		denial, changed := all.denialOrChange(i, ctx.Err() != nil)
+		if denial != nil || changed == nil {
+			return denial
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// denialOrChange returns a denial, or what is closed when there may be one; neither: it makes no sense to wait. over:
+// the wait has ended.
+func (all *Intentions) denialOrChange(i discovery.Instance, over bool) (*discovery.Denial, <-chan struct{}) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	f := all.ofLocked(i)
+	if f == nil {
+		return nil, nil
+	}
+	denial := f.denialLocked()
+	switch {
+	case denial != nil, time.Since(f.vain) < denialPause:
+		return denial, nil
+	case over:
+		f.vain = time.Now()
+		return nil, nil
+	}
+	return nil, f.changed
+}
+
+// ofLocked returns the followed service of an instance, or nil.
+func (all *Intentions) ofLocked(i discovery.Instance) *followedService {
+	if d, ok := destinationOf(i); ok {
+		return all.byName[d]
+	}
+	return nil
+}
+
+func (f *followedService) denialLocked() *discovery.Denial {
+	if f.Verdict != Denied {
+		return nil
+	}
+	return &discovery.Denial{Source: f.Source, Destination: f.Destination.String(), Why: f.Why}
+}
+
+// All returns what is known, sorted by the names of the services.
+func (all *Intentions) All() []IntentionState {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	states := make([]IntentionState, 0, len(all.byName))
+	for _, f := range all.byName {
+		states = append(states, f.IntentionState)
+	}
+	slices.SortFunc(states, func(a, b IntentionState) int {
+		return strings.Compare(a.Destination.String(), b.Destination.String())
+	})
+	return states
+}
+
+// Begin sets what another process knew of the services that the first Follow names.
+func (all *Intentions) Begin(states []IntentionState) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	all.adopted = make(map[Destination]IntentionState, len(states))
+	for _, s := range states {
+		s.LastError = ""
+		all.adopted[s.Destination] = s
+	}
+}
+
+// Pause ends all watches until Resume: a new process watches Consul.
+func (all *Intentions) Pause() {
+	for _, stop := range all.pause() {
+		stop()
+	}
+}
+
+func (all *Intentions) pause() (stops []func()) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	all.paused = true
+	for _, f := range all.byName {
+		if f.stop != nil {
+			stops = append(stops, f.stop)
+			f.stop = nil
+		}
+	}
+	return stops
+}
+
+// Resume begins the watches again, after Pause.
+func (all *Intentions) Resume() {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	all.paused = false
+	for _, f := range all.byName {
+		if f.stop == nil {
+			f.startLocked()
+		}
+	}
+}
