@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,8 +47,8 @@ func newDoctor() *cobra.Command {
 		Short: "Find problems in Consul's catalog",
 		Long: "Find problems in Consul's catalog: duplicate registrations, instances on dead\n" +
 			"nodes, without a check, critical for long, with unusable addresses, and what ACLs\n" +
-			"hide. With --config also services without passing instances, and tags whose routes\n" +
-			"are not used.\n\n" +
+			"hide. With --config also services without passing instances, tags whose routes are\n" +
+			"not used, and what hinders sluice in Consul's service mesh.\n\n" +
 			"--fix deregisters duplicates through the agent that registered them. Nothing else\n" +
 			"changes Consul. It prompts for each; --yes answers, for duplicates whose address may\n" +
 			"not be unique, such as the address of a container, only together with --service.\n\n" +
@@ -174,6 +175,13 @@ func (e *examination) configure() error {
 	}
 	routed := config.RoutedServices(c.Routes)
 	e.options.Configured, e.options.Config = true, revision.Config
+	e.options.MeshName = c.Consul.MeshName()
+	streams := make(map[string]string) // listeners for TCP, by service
+	for _, l := range c.Listeners {
+		for _, r := range l.StreamRoutes() {
+			streams[r.Service], routed[r.Service] = cmp.Or(l.Name, l.Address.Text), true
+		}
+	}
 	if c.Consul.Register != nil {
 		e.options.Own = c.Consul.Register.Service
 	}
@@ -181,6 +189,7 @@ func (e *examination) configure() error {
 		if s.Consul != nil {
 			e.options.Uses = append(e.options.Uses, doctor.Use{
 				Name: name, Source: gateway.ServiceOptions(*s.Consul, c.Consul), Routed: routed[name],
+				Mesh: s.Consul.Connect, HTTP2: s.Upstream.UsesHTTP2(), Listener: streams[name],
 			})
 		}
 	}

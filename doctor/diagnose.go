@@ -22,6 +22,7 @@ func Diagnose(f *Facts, t Thresholds) []Finding {
 	rules := []func() []Finding{
 		f.useFindings,
 		f.duplicateFindings,
+		f.meshFindings,
 		f.tags.findings,
 		func() []Finding { return f.instanceFindings(t) },
 	}

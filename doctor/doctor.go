@@ -23,10 +23,11 @@ type Options struct {
 	// member list, with the scheme and port of the agent in Consul.
 	AgentURLs map[string]string
 
-	Uses       []Use // services of the configuration; only Name, Source and Routed are read
+	Uses       []Use // services of the configuration; its part before Service is read
 	Configured bool
 	Config     *config.Config // as operators wrote it; nil: tags are not examined
 	Own        string         // service name of sluice's own registration; "": none
+	MeshName   string         // name of sluice in the service mesh; required if Uses or Config reach services through it
 
 	Peers      []Peer // of a running sluice
 	PeersKnown bool

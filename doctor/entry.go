@@ -68,6 +68,9 @@ func instanceOf(e *api.ServiceEntry, tag string) Instance {
 		Sidecar: e.Service.Kind != api.ServiceKindTypical,
 		Created: e.Service.CreateIndex, Modified: e.Service.ModifyIndex,
 	}
+	if p := e.Service.Proxy; p != nil && e.Service.Kind == api.ServiceKindConnectProxy {
+		i.Proxied, i.ProxiedID = p.DestinationServiceName, p.DestinationServiceID
+	}
 	i.Instance, i.Unusable = consulsource.InstanceOf(e, "")
 	if tag != "" {
 		used, _ := consulsource.InstanceOf(e, tag)

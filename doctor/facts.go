@@ -36,6 +36,8 @@ type Facts struct {
 	Own    string // service name of sluice's own registration; needs no route
 	Uses   []Use  // its services, and the ones named in Only
 
+	Mesh *Mesh // nil: the configuration reaches nothing through it
+
 	// Silent has the errors of connection attempts by address; nil: none was tried.
 	Silent map[string]string
 
@@ -99,6 +101,8 @@ type Instance struct {
 	// Untouched: the critical checks have not changed since their registration.
 	Untouched bool
 	Sidecar   bool   // a proxy or gateway of the mesh
+	Proxied   string // the service of a sidecar; "": it is none
+	ProxiedID string // the id of its instance on the same node; "": it may be any
 	Created   uint64 // Raft index of its registration
 	Modified  uint64 // Raft index of the last change of its registration
 }
@@ -149,6 +153,10 @@ type Use struct {
 	Name   string // in the configuration; "": given by name
 	Source consulsource.ServiceOptions
 	Routed bool // a route leads to it
+
+	Mesh     bool   // sluice reaches it through the service mesh
+	HTTP2    bool   // sluice speaks HTTP/2 to it
+	Listener string // for TCP, which leads to it; "": none
 
 	Service  string // Consul's name; "" for a prepared query
 	Selected string // further conditions; "": none

@@ -60,6 +60,14 @@ const (
 	CodeDuplicate        Code = "duplicate"
 	CodeDuplicateAddress Code = "duplicate-address"
 
+	CodeMeshIdentity Code = "mesh-identity"
+	CodeMeshRoot     Code = "mesh-root"
+	CodeMeshRefused  Code = "mesh-refused"
+	CodeMeshMissing  Code = "mesh-missing"
+	CodeMeshDenied   Code = "mesh-denied"
+	CodeMeshProtocol Code = "mesh-protocol"
+	CodeMeshSidecar  Code = "mesh-sidecar"
+
 	CodeTagBad      Code = "tag-bad"
 	CodeTagConflict Code = "tag-conflict"
 	CodeTagRefused  Code = "tag-refused"
@@ -81,6 +89,7 @@ var codes = []Code{
 	CodeACLAnonymous, CodeACLFiltered, CodeACLService, CodeACLAgent,
 	CodeServiceMissing, CodeServiceEmpty, CodeServiceRefused,
 	CodeNoPort, CodeNoTaggedAddress, CodeLoopback, CodeRefused, CodeUnreachable,
+	CodeMeshIdentity, CodeMeshRoot, CodeMeshRefused, CodeMeshMissing, CodeMeshDenied, CodeMeshProtocol, CodeMeshSidecar,
 	CodeDuplicate, CodeDuplicateAddress,
 	CodeTagBad, CodeTagConflict, CodeTagRefused, CodeTagsDiffer,
 	CodeDeadNode, CodeNoAgent, CodeCriticalLong, CodeCritical, CodeNoCheck,

@@ -31,6 +31,7 @@ func (f *Facts) instanceFindings(t Thresholds) []Finding {
 			},
 			taggedAddressFinding,
 			f.unreachableFinding,
+			f.sidecarFinding,
 			f.nodeFinding,
 			checkFinding,
 			func(i Instance) (Finding, bool) {
