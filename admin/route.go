@@ -16,8 +16,11 @@ type RouteAnswer struct {
 	Path string `json:"path"`
 	// Route is the chosen one; null: none, so that the answer is 404.
 	Route *Route `json:"route"`
-	// Service is the one of a route with Weighted that gets the request; empty: chance decides.
+	// Service is the one of a route with Weighted, or of its service's discovery chain, that gets the request; empty:
+	// chance decides, or the route has neither.
 	Service string `json:"service,omitempty"`
+	// Branch is the branch of the discovery chain that the request takes; null: none.
+	Branch *Branch `json:"branch,omitempty"`
 	// Group is the group of the service's peers that the request would get; empty: the
 	// route has no split, or the request says nothing of what the split goes by.
 	Group string `json:"group,omitempty"`
@@ -59,6 +62,11 @@ func (h routeHandler) route(r *http.Request) (any, error) {
 		c := Candidate{Route: describeRoute(v.Route, readings), Place: i + 1, Outcome: string(v.Outcome), Failing: v.Failing}
 		if v.Outcome == route.OutcomeChosen {
 			chosen := request.target(v.Route)
+			if taken := request.branch(chosen); taken >= 0 {
+				all := describeChain(chosen.Router, readings)
+				addChain(all, chosen.ServiceName(), h.Effective())
+				answer.Branch, chosen = &all[taken], request.target(&chosen.Router.Ways[taken])
+			}
 			answer.Route, answer.Group = &c.Route, request.group(chosen.Split)
 			if chosen != v.Route {
 				answer.Service = chosen.ServiceName()

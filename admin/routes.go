@@ -30,6 +30,8 @@ type Route struct {
 	Weighted   *Weighted `json:"weighted,omitempty"` // null: at most one service
 	Split      *Split    `json:"split,omitempty"`    // null: all peers of the service
 	Mirror     *Mirror   `json:"mirror,omitempty"`
+	// Chain has the branches of the service's discovery chain, in order; a request that takes none goes to Service.
+	Chain []Branch `json:"chain,omitempty"`
 
 	// Actions has the keys of the configuration file; absent: none.
 	Actions json.RawMessage `json:"actions,omitempty"`
@@ -91,8 +93,8 @@ func describeRoute(r *route.Route, readings map[string]*reading.Service) Route {
 	return Route{
 		Host: r.Host, HostRegexp: r.HostRegexp, Path: r.Path, Match: string(r.PathMatch), Conditions: r.Requirements(),
 		Listeners: r.Listeners, Priority: r.Priority, Class: r.Class.String(), Origin: r.Origin, Service: r.ServiceName(),
-		Weighted: describeWeighted(r.Weighted, readings),
-		Split:    describeSplit(r.Split, readings[r.ServiceName()]), Mirror: describeMirror(r.Mirror),
+		Weighted: describeWeighted(r.Weighted, readings), Chain: describeChain(r.Router, readings),
+		Split: describeSplit(r.Split, readings[r.ServiceName()]), Mirror: describeMirror(r.Mirror),
 	}
 }
 
@@ -113,9 +115,9 @@ func (h routeHandler) readingsByName() map[string]*reading.Service {
 func (h routeHandler) routes(*http.Request) (any, error) {
 	routes := []Route{}
 	readings := h.readingsByName()
-	configured := make(map[string]config.Route)
-	if c := h.Effective(); c != nil {
-		for _, r := range c.Routes {
+	configured, effective := make(map[string]config.Route), h.Effective()
+	if effective != nil {
+		for _, r := range effective.Routes {
 			configured[keyOf(r.Target())] = r
 		}
 	}
@@ -126,10 +128,11 @@ func (h routeHandler) routes(*http.Request) (any, error) {
 		key := keyOf(route)
 		d.Actions = config.ActionsJSON(configured[key].Actions)
 		d.Weighted.addActions(configured[key].Parts)
+		d.addChains(effective)
 		origins.explain(&d, key)
 		routes = append(routes, d)
 	}
-	for _, stream := range streamsOf(h.Effective()) {
+	for _, stream := range streamsOf(effective) {
 		d := describeConfigured(stream)
 		d.Service = stream.Service
 		if stream.Group != "" {

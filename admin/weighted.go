@@ -27,6 +27,8 @@ type Target struct {
 	Split       *Split  `json:"split,omitempty"`
 	Mirror      *Mirror `json:"mirror,omitempty"`
 	Origin      string  `json:"origin"`
+	// Chain has the branches of the service's discovery chain, as of a Route.
+	Chain []Branch `json:"chain,omitempty"`
 	// Actions are the target's own; absent: it has none.
 	Actions json.RawMessage `json:"actions,omitempty"`
 }
@@ -42,6 +44,7 @@ func describeWeighted(w *route.Weighted, readings map[string]*reading.Service) *
 		t := &w.Targets[i]
 		r := t.Route
 		one := Target{Service: r.Service.Name, Share: t.Share, Present: shares[i], UsablePeers: t.UsablePeers(), Mirror: describeMirror(r.Mirror), Origin: r.Origin}
+		one.Chain = describeChain(r.Router, readings)
 		if one.Group = t.Group(); one.Group == "" {
 			one.Split = describeSplit(r.Split, readings[r.Service.Name])
 		}

@@ -72,23 +72,33 @@ func (r routeRequest) values() url.Values {
 // writeRoute returns errNoRoute if there is no route.
 func writeRoute(out io.Writer, answer admin.RouteAnswer, _ time.Time) error {
 	if r := answer.Route; r != nil {
-		service, group := r.Service, ""
+		service, group, split, weighted := r.Service, "", r.Split, r.Weighted
+		by := "by the route at " + printable(r.Origin)
 		if r.Weighted != nil {
 			service = answer.Service
+		}
+		if b := answer.Branch; b != nil {
+			service, split, weighted = answer.Service, b.Split, b.Weighted
+			by += " and by " + printable(b.Origin)
 		}
 		switch {
 		case answer.Group != "":
 			group = ", group " + printable(answer.Group)
-		case r.Split != nil:
+		case split != nil:
 			group = ", one of its groups by chance"
 		}
-		if r.Weighted != nil && service == "" {
-			fmt.Fprintf(out, "one of its services by chance, by the route at %s\n", printable(r.Origin))
+		if weighted != nil && service == "" {
+			fmt.Fprintf(out, "one of its services by chance, %s\n", by)
 		} else {
-			fmt.Fprintf(out, "service %s%s, by the route at %s\n", printable(service), group, printable(r.Origin))
+			fmt.Fprintf(out, "service %s%s, %s\n", printable(service), group, by)
 		}
 		if err := writeWeighted(out, r.Weighted); err != nil {
 			return err
+		}
+		if answer.Branch != nil {
+			if err := writeWeighted(out, answer.Branch.Weighted); err != nil {
+				return err
+			}
 		}
 		if m := r.Mirror; m != nil {
 			fmt.Fprintf(out, "copies of %.4g %% of the requests go to %s\n", 100*m.Share, printable(mirrorName(m)))

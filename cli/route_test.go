@@ -63,6 +63,19 @@ b        by its split  80 %   0      0 %        sluice.yaml:12
 	answer.Route.Weighted = nil
 	answer.Group, answer.Route.Split = "", &admin.Split{}
 	shows("service star, one of its groups by chance, by the route at ")
+	answer.Route.Split, answer.Service = nil, "star@v1"
+	answer.Branch = &admin.Branch{Service: "star@v1", Origin: "service-router star, route 2"}
+	shows("service star@v1, by the route at sluice.yaml:12 and by service-router star, route 2\n\nPLACE")
+	answer.Service = ""
+	answer.Branch = &admin.Branch{Origin: "service-splitter star", Weighted: &admin.Weighted{Key: "cookie", Targets: []admin.Target{
+		{Service: "star@v1", Share: .1, Present: .1, UsablePeers: 1, Origin: "service-splitter star, split 1"},
+	}}}
+	shows(`one of its services by chance, by the route at sluice.yaml:12 and by service-splitter star
+
+SERVICE  GROUP  SHARE  PEERS  SHARE NOW  ORIGIN
+star@v1  all    10 %   1      10 %       service-splitter star, split 1
+`)
+	answer.Branch = nil
 	answer.Route.Mirror = &admin.Mirror{Service: "next", Group: "v2", Share: .05}
 	shows("copies of 5 % of the requests go to service next, group v2\n\nPLACE")
 	answer.Route, answer.Candidates, answer.OtherPath = nil, nil, 0

@@ -24,15 +24,16 @@ func (x *httpExchange) followChain() *refusal.Refusal {
 	}
 	b := x.bytes()
 	path, _ := x.sentPath(b)
-	branch, way := router.Choose(path, sentFields{&x.routedRequest})
-	if way == nil {
+	taken := router.Choose(path, sentFields{&x.routedRequest})
+	if taken < 0 {
 		return nil
 	}
-	if !branch.Rewrite.Empty() {
-		if _, r := x.editPath(&branch.Rewrite, b); r != nil {
+	if rewrite := &router.Chain.Branches()[taken].Rewrite; !rewrite.Empty() {
+		if _, r := x.editPath(rewrite, b); r != nil {
 			return r
 		}
 	}
+	way := &router.Ways[taken]
 	if w := way.Weighted; w != nil {
 		way = x.chooseTarget(w, b)
 	}

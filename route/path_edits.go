@@ -124,6 +124,9 @@ func (e *PathEdits) Empty() bool {
 // Stripped returns the prefix that e removes, without a slash at its end; "": none.
 func (e *PathEdits) Stripped() string { return e.strip }
 
+// Replacement returns what takes the place of the prefix; "": nothing.
+func (e *PathEdits) Replacement() string { return e.replacement }
+
 // Errors of [PathEdits.Append]: the path can be read in two ways, of which servers choose
 // either, so that the result could name something outside of what the route is for.
 var (

@@ -268,14 +268,16 @@ func (t *test) String() string {
 	return "one of: " + strings.Join(words, "; ")
 }
 
-// String describes all tests for people.
-func (p program) String() string {
-	all := make([]string, len(p))
+// texts describes each test for people.
+func (p program) texts() (all []string) {
 	for i := range p {
-		all[i] = p[i].String()
+		all = append(all, p[i].String())
 	}
-	return strings.Join(all, " and ")
+	return all
 }
+
+// String describes all tests for people.
+func (p program) String() string { return strings.Join(p.texts(), " and ") }
 
 // String describes p for people.
 func (p *pathPattern) String() string {

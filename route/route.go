@@ -96,9 +96,5 @@ func (r *Route) Requirements() []string {
 	if len(errs) > 0 {
 		return nil
 	}
-	var all []string
-	for i := range e.conditions {
-		all = append(all, e.conditions[i].String())
-	}
-	return all
+	return e.conditions.texts()
 }

@@ -1,9 +1,6 @@
 package route
 
-import (
-	"errors"
-	"fmt"
-)
+import "errors"
 
 // Router divides the requests of a route whose service has a discovery chain. It does not change after it is in a
 // [Table], and is safe for concurrent use.
@@ -62,20 +59,20 @@ func NewChain(branches []Branch) (*Chain, error) {
 // Branches returns the branches with normalised paths. The caller must not change them.
 func (c *Chain) Branches() []Branch { return c.branches }
 
-// Choose returns the branch that a request takes, and where it leads; nil: none, so that the request stays with its
-// route. path is the one that the route's own edits leave, and r has the fields that they leave. Like Match, it
+// Choose returns the index of the branch that a request takes; -1: none, so that the request stays with its route.
+// path is the one that the route's own edits leave, and request has the fields that they leave. Like Match, it
 // allocates nothing and retains nothing.
-func (r *Router) Choose(path []byte, request Request) (*Branch, *Route) {
+func (r *Router) Choose(path []byte, request Request) int {
 	m := matching{path: targetPath(path), request: request}
 	for i := range r.Chain.branches {
 		b := &r.Chain.branches[i]
 		if (b.path.matchesAll() || m.path != nil && b.path.matches(m.normalPath())) && b.tests.failing(&m) == nil {
 			m.giveBack()
-			return b, &r.Ways[i]
+			return i
 		}
 	}
 	m.giveBack()
-	return nil, nil
+	return -1
 }
 
 // usablePeers returns the number of peers that may get requests of r: with a Router, the usual ones.
@@ -97,14 +94,5 @@ func (r *Route) usablePeers() (n int) {
 	return r.Service.Pool.Usable(0)
 }
 
-// String describes which requests take the branch, for people: "path is /api/** and header x-canary is \"1\"".
-func (b *Branch) String() string {
-	s := "path is " + b.path.String()
-	if b.IgnoreCase {
-		s += " in any case"
-	}
-	if len(b.tests) > 0 {
-		s += fmt.Sprintf(" and %s", b.tests)
-	}
-	return s
-}
+// Requirements describes the conditions for people, without the path, as of a [Route].
+func (b *Branch) Requirements() []string { return b.tests.texts() }

@@ -9,9 +9,14 @@ const splitOf = r => r.split.groups.length > 1 ? r.split.groups.map(g => g.group
 
 const weightedOf = r => r.weighted.targets.map(t => t.service + (t.group ? " group " + t.group : "") + " " + percent(t.present_share)).join(", ") + ", by " + r.weighted.key.replace("_", " ");
 
+// branchOf says what a branch of a discovery chain does.
+const branchOf = b => [b.path + (b.match === "prefix" ? "" : " (" + b.match.replace("_", " ") + ")"), ...(b.conditions ?? [])].join(" and ") +
+  " to " + (b.weighted ? weightedOf(b) : b.service) + (b.split ? " (" + splitOf(b) + ")" : "");
+
 // targetOf says what a route does with a request.
 function targetOf(r) {
   const parts = [r.weighted ? weightedOf(r) : (r.service || "no service") + (r.split ? " (" + splitOf(r) + ")" : "")];
+  for (const b of r.chain ?? []) parts.push(branchOf(b));
   if (r.mirror) parts.push("copies of " + percent(r.mirror.share) + " to " + r.mirror.service + (r.mirror.group ? ", group " + r.mirror.group : ""));
   if (r.actions) parts.push(JSON.stringify(r.actions).slice(0, longest));
   return parts.join("; ");
@@ -113,18 +118,18 @@ async function verdictOf(answer) {
   const r = answer.route;
   if (!r) return ["No route matches: sluice answers 404.", []];
   const place = answer.candidates.find(c => c.outcome === "chosen").place;
-  const by = "route " + place + " (" + (r.asked_by && r.asked_by.dialect !== "default_rule" ? "tag " + r.asked_by.tag : r.origin) + ")";
+  const by = "route " + place + " (" + (r.asked_by && r.asked_by.dialect !== "default_rule" ? "tag " + r.asked_by.tag : r.origin) + ")" + (answer.branch ? " and by " + answer.branch.origin : "");
   const lines = [];
   if (r.mirror) lines.push("Copies of " + percent(r.mirror.share) + " of the requests go to " + r.mirror.service + ".");
-  const service = r.weighted ? answer.service : r.service;
-  if (r.weighted && !service) return ["It goes to one of these services by chance: " + weightedOf(r) + ", by " + by + ".", lines];
+  const way = answer.branch ?? r, service = r.weighted || answer.branch ? answer.service : r.service;
+  if (way.weighted && !service) return ["It goes to one of these services by chance: " + weightedOf(way) + ", by " + by + ".", lines];
   if (!service) return ["It is answered by " + by + ", without a service.", lines];
-  const group = answer.group ? ", group " + answer.group : r.split ? ", one of its groups by chance (" + splitOf(r) + ")" : "";
+  const group = answer.group ? ", group " + answer.group : way.split ? ", one of its groups by chance (" + splitOf(way) + ")" : "";
   const s = last.services.find(s => s.service === service);
   const peers = (await ask("api/peers?service=" + encodeURIComponent(service))).filter(p => !answer.group || p.group === answer.group);
   const used = peers.filter(p => p.used), others = peers.filter(p => !p.used);
   const names = list => list.slice(0, 20).map(p => p.id).join(", ") + (list.length > 20 ? " and " + number(list.length - 20) + " more" : "");
-  if (used.length === 0) lines.push(answer.group && r.split?.fallback ? "The group has no peer that serves: the request goes to group " + r.split.fallback + "." : "No peer serves: sluice answers 503.");
+  if (used.length === 0) lines.push(answer.group && way.split?.fallback ? "The group has no peer that serves: the request goes to group " + way.split.fallback + "." : "No peer serves: sluice answers 503.");
   else if (used.length === 1) lines.push("Its peer is " + used[0].id + " at " + used[0].address + ".");
   else lines.push("Its peer is one of " + used.length + ", chosen by " + (s?.policy.replace("_", " ") ?? "the policy") + " when the request comes: " + names(used) + ".");
   if (s?.panic) lines.push("Panic: failing peers get requests too.");

@@ -1,0 +1,118 @@
+package admin
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"sluice/balancer/reading"
+	"sluice/config"
+	"sluice/route"
+)
+
+// Branch is a branch of the discovery chain of a route's service: the requests of which it is the first that matches
+// go where it says, after all that the route does.
+type Branch struct {
+	Origin     string   `json:"origin"` // "service-router web, route 2"
+	Path       string   `json:"path"`   // compared with the path that the route sends
+	Match      string   `json:"match"`  // prefix, exact, string_prefix, regexp
+	IgnoreCase bool     `json:"ignore_case,omitempty"`
+	Conditions []string `json:"conditions,omitempty"` // for people
+	// PrefixRewrite is what takes the place of Path; empty: nothing.
+	PrefixRewrite string          `json:"prefix_rewrite,omitempty"`
+	Service       string          `json:"service"`            // empty: several
+	Weighted      *Weighted       `json:"weighted,omitempty"` // null: one service
+	Split         *Split          `json:"split,omitempty"`    // null: all peers of the service
+	Actions       json.RawMessage `json:"actions,omitempty"`  // with the keys of the configuration file; absent: none
+}
+
+// describeChain describes the branches of r, which may be nil.
+func describeChain(r *route.Router, readings map[string]*reading.Service) (all []Branch) {
+	if r == nil {
+		return nil
+	}
+	for i := range r.Ways {
+		b, way := &r.Chain.Branches()[i], &r.Ways[i]
+		all = append(all, Branch{
+			Origin: b.Route.Origin, Path: b.Route.Path, Match: string(b.Route.PathMatch), IgnoreCase: b.IgnoreCase, Conditions: b.Requirements(),
+			PrefixRewrite: b.Rewrite.Replacement(), Service: way.ServiceName(),
+			Weighted: describeWeighted(way.Weighted, readings), Split: describeSplit(way.Split, readings[way.ServiceName()]),
+		})
+	}
+	return all
+}
+
+// addChains adds the actions of all branches that c has.
+func (d *Route) addChains(c *config.Config) {
+	addChain(d.Chain, d.Service, c)
+	if d.Weighted != nil {
+		for _, t := range d.Weighted.Targets {
+			addChain(t.Chain, t.Service, c)
+		}
+	}
+}
+
+// addChain adds the actions of the branches of a service's chain to their descriptions.
+func addChain(described []Branch, service string, c *config.Config) {
+	if len(described) == 0 || c == nil {
+		return
+	}
+	chain := c.Services[service].Chain
+	if chain == nil || len(chain.Branches) != len(described) {
+		return // the configuration has changed just now
+	}
+	for i := range described {
+		from := &chain.Branches[i].Route
+		described[i].Actions = config.ActionsJSON(from.Actions)
+		described[i].Weighted.addActions(from.Parts)
+	}
+}
+
+// branch returns the index of the branch of a route's chain that the request takes; -1: none.
+func (r *imagined) branch(m *route.Route) int {
+	if m.Router == nil {
+		return -1
+	}
+	path, fields := []byte(r.url.EscapedPath()), route.Request(r)
+	if a := m.Actions; a != nil {
+		edited, _, err := a.Path.Append(nil, path, nil)
+		if err != nil {
+			return -1 // sluice answers 400
+		}
+		path, _, _ = bytes.Cut(edited, []byte("?"))
+		fields = editedFields{r, &a.RequestHeaders}
+	}
+	return m.Router.Choose(path, fields)
+}
+
+// editedFields is a request with the fields that peers get by the edits of a route.
+type editedFields struct {
+	*imagined
+	edits *route.HeaderEdits
+}
+
+func (f editedFields) Field(name string, from int) ([]byte, int) {
+	return f.edits.Field(f.imagined, f.imagined, name, from)
+}
+
+// Variable returns what is known of a request that nobody sent.
+func (r *imagined) Variable(v route.Variable) []byte {
+	switch v {
+	case route.VariableAuthority:
+		return []byte(r.url.Host)
+	case route.VariableHost:
+		return []byte(r.url.Hostname())
+	case route.VariableMethod:
+		return r.Method()
+	case route.VariableQuery:
+		return r.Query()
+	case route.VariableScheme:
+		return []byte(r.Scheme())
+	case route.VariablePath, route.VariableTarget:
+		return []byte(r.url.EscapedPath())
+	case route.VariableClientAddress:
+		if r.client.IsValid() {
+			return []byte(r.client.String())
+		}
+	}
+	return nil
+}

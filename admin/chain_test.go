@@ -1,0 +1,67 @@
+package admin
+
+import (
+	"net/url"
+	"testing"
+
+	"sluice/config"
+	"sluice/route"
+	"sluice/test/configtest"
+	"sluice/test/verify"
+)
+
+// A route shows the discovery chain of its service, and a request the branch that it takes, by the path and the fields
+// that the route sends.
+func TestRouteShowsTheChain(t *testing.T) {
+	own := &route.Actions{
+		Path:           verify.Result(route.NewPathEdits(route.PathOptions{Strip: "/shop"})).Must(t),
+		RequestHeaders: verify.Result(route.NewHeaderEdits(map[string]string{"X-Env": "$method"}, nil, []string{"X-Internal"})).Must(t),
+	}
+	header := func(name, value string) route.Conditions {
+		return route.Conditions{Headers: []route.Value{{Name: name, Text: value}}}
+	}
+	chain := verify.Result(route.NewChain([]route.Branch{
+		{Route: route.Route{Path: "/", Conditions: header("x-internal", "1"), Origin: "service-router web, route 1"}},
+		{Route: route.Route{Path: "/admin", Conditions: header("x-env", "GET"), Origin: "service-router web, route 2"}, IgnoreCase: true,
+			Rewrite: verify.Result(route.NewPathEdits(route.PathOptions{Strip: "/admin", Replacement: "/", IgnoreCase: true})).Must(t)},
+		{Route: route.Route{Path: "/x", Origin: "service-router web, route 3"}},
+	})).Must(t)
+	service := func(name string) *route.Service { return &route.Service{Name: name, Pool: newPool(t, name)} }
+	w := &route.Weighted{Key: route.SplitKey{Source: route.SplitHeader, Header: "x-user"}, Seed: "splitter web", Targets: []route.Target{
+		{Route: &route.Route{Service: service("web@v1"), Origin: "service-splitter web, split 1"}, Share: .1}, {Route: &route.Route{Service: service("web")}, Share: .9},
+	}}
+	table := verify.Result(route.NewTable([]route.Route{{Path: "/shop", Service: service("web"), Actions: own, Origin: "sluice.yaml:1", Router: &route.Router{
+		Chain: chain, Ways: []route.Route{{Service: service("web@internal")}, {Service: service("web@admin")}, {Weighted: w}},
+	}}})).Must(t)
+	effective := configtest.Must(t, `services: { web: { peers: ["127.0.0.1:1"] } }
+routes: [{ path: /shop, service: web }]`)
+	branches := make([]config.Branch, 3)
+	branches[1].Route.RequestHeaders = &config.HeaderEdits{Remove: []string{"X-A"}}
+	web := effective.Services["web"]
+	web.Chain = &config.Chain{Branches: branches}
+	effective.Services["web"] = web
+	h := handlerOf(Options{Routes: Routes{Table: func() *route.Table { return table }, Effective: func() *config.Config { return effective }}})
+	for query, want := range map[string]struct{ origin, service string }{
+		"url=http://a/shop":                                 {},
+		"url=http://a/shop&header=X-Internal:+1":            {},
+		"url=http://a/shop/Admin/x":                         {"service-router web, route 2", "web@admin"},
+		"url=http://a/shop/admin&method=POST":               {},
+		"url=http://a/shop/x":                               {"service-router web, route 3", ""},
+		"url=http://a/shop/x&header=X-User:+7":              {"service-router web, route 3", w.Choose([]byte("7")).Route.Service.Name},
+		"url=" + url.QueryEscape("http://a/shop/../shop/x"): {"", ""}, // 400
+	} {
+		answer := getJSON[RouteAnswer](t, h, "/api/route?"+query)
+		got := want
+		got.origin, got.service = "", answer.Service
+		if answer.Branch != nil {
+			got.origin = answer.Branch.Origin
+		}
+		verify.Equal(t, got, want, "%s", query)
+	}
+	all := getJSON[[]Route](t, h, "/api/routes")[0].Chain
+	verify.Require(t, len(all) == 3, "chain %+v", all)
+	b := all[1]
+	verify.That(t, b.Path == "/admin" && b.IgnoreCase && b.PrefixRewrite == "/" && b.Service == "web@admin" && len(b.Conditions) == 1 && b.Conditions[0] == `header x-env is "GET"`, "branch %+v", b)
+	verify.Contains(t, string(b.Actions), `"X-A"`, "actions")
+	verify.That(t, all[2].Service == "" && len(all[2].Weighted.Targets) == 2 && all[2].Weighted.Targets[0].Origin == "service-splitter web, split 1", "splitter %+v", all[2].Weighted)
+}
