@@ -72,4 +72,7 @@ func (s *Service) checkConnect(d *decoder, key string) {
 	if a := s.Health.Active; a != nil && a.TLS != nil {
 		d.refuse(join(key, "health.active.tls"), "", "not with consul.connect: checks use the certificates of the mesh")
 	}
+	if a := s.Health.Active; a != nil && a.Port != 0 {
+		d.refuse(join(key, "health.active.port"), "", "not with consul.connect: no other port of a sidecar is in the mesh")
+	}
 }
