@@ -21,6 +21,7 @@ import (
 	"sluice/config"
 	"sluice/config/live"
 	"sluice/consul"
+	"sluice/consul/mesh"
 	"sluice/consul/registration"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
@@ -130,6 +131,9 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		tracing.Metrics(func() tracing.Counts { return tracing.Counts{Exported: 12, Dropped: 13, Failed: 14} }),
 		compression.Metrics(func() compression.Stats {
 			return compression.Stats{InUseBytes: 84, Skipped: 85, Encodings: []compression.EncodingStats{{Encoding: compression.Brotli, Responses: 81, BytesIn: 82, BytesOut: 83}}}
+		}),
+		mesh.IdentityMetrics(func() mesh.IdentityStatus {
+			return mesh.IdentityStatus{Service: "sluice", Usable: true, Leaves: 28, Roots: 29}
 		}),
 		certificates.Metrics(func() []certificates.Usage {
 			good := certificates.Usage{UsedBy: `listener "web"`, Status: certificates.Status{File: "/a.pem", Expires: time.Unix(2e9, 0)}}

@@ -18,6 +18,9 @@ type Peer struct {
 	Datacenter string            `json:"datacenter,omitempty"`
 	Address    string            `json:"address"`               // "host:port"
 	AddressTag string            `json:"address_tag,omitempty"` // if Address is a tagged address of Consul
+	Identity   string            `json:"identity,omitempty"`    // in a service mesh: the path of its SPIFFE URI
+	ServerName string            `json:"server_name,omitempty"` // in a service mesh: see discovery.Instance
+	Target     string            `json:"target,omitempty"`      // of a discovery chain
 	Weight     int               `json:"weight"`
 	Orders     []operator.Order  `json:"orders,omitempty"` // of operators, about the peer or its node
 	Group      string            `json:"group,omitempty"`  // of the service, if it has groups
@@ -51,6 +54,9 @@ func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
 		Datacenter: i.Datacenter,
 		Address:    p.Address(),
 		AddressTag: i.AddressTag,
+		Identity:   i.Identity,
+		ServerName: i.ServerName,
+		Target:     i.Target,
 		Weight:     v.Weight(),
 		Orders:     ordered,
 		Group:      groupName(p.Group()),

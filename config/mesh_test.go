@@ -17,6 +17,8 @@ func TestConnectRefusals(t *testing.T) {
 		{"TLS", connect + " }\n    upstream: { tls: {} }" + not, "sluice.yaml:4: services.web.upstream.tls: not with consul.connect: the mesh has certificates of its own"},
 		{"TLS of checks", connect + " }\n    health: { active: { type: http, path: /, tls: {} } }" + not,
 			"sluice.yaml:4: services.web.health.active.tls: not with consul.connect: checks use the certificates of the mesh"},
+		{"port of checks", connect + " }\n    health: { active: { type: tcp, port: 9000 } }" + not,
+			"sluice.yaml:4: services.web.health.active.port: not with consul.connect: no other port of a sidecar is in the mesh"},
 		{"h2c", connect + " }\n    upstream: { protocol: h2c }" + not,
 			`sluice.yaml:4: services.web.upstream.protocol: value "h2c": not with upstream.tls or consul.connect: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS`},
 	} {

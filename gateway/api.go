@@ -10,6 +10,7 @@ import (
 	"sluice/balancer/reading"
 	"sluice/certificates"
 	"sluice/config/live"
+	"sluice/consul/mesh"
 	"sluice/consul/registration"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
@@ -73,6 +74,7 @@ func (g *Gateway) metrics() *prometheus.Registry {
 		live.Metrics(g.history, g.documents.Statuses),
 		claim.Metrics(func() []claim.Problem { return g.tags.InUse().Problems }),
 		certificates.Metrics(g.certificates.Statuses),
+		mesh.IdentityMetrics(g.mesh.identity.Status),
 		route.Metrics(g.table),
 		proxy.Metrics(g.proxy.Stats),
 		compression.Metrics(g.proxy.Compression),

@@ -143,10 +143,12 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		g.listeners.permitAgain(g.listeners.admin, c.Admin.Socket)
 	}
 	g.requestLog.apply(p, g.proxy)
+	g.mesh.join(c)
 	g.services.recheckAddresses()
 	g.services.discovery.SetDebounce(discovery.Debounce(c.Discovery.Debounce))
 	g.services.watch(p.services)
 	if g.routes.Load() != nil { // there may be requests
+		g.mesh.await(ctx, g.waits.warm)
 		g.services.awaitFirst(ctx, p.routed(), g.waits.warm)
 		g.services.awaitStatic(ctx, g.waits.warm)
 		g.certificates.Await(ctx, tlsOf(p.listeners), g.waits.warm)
@@ -160,6 +162,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	g.listeners.apply(p.listeners, c)
 	g.certificates.Retain()
 	g.services.retain(p.services)
+	g.mesh.leave(c)
 	return nil
 }
 

@@ -101,6 +101,7 @@ type Gateway struct {
 	owner   operator.Ownership
 
 	registries   *registries
+	mesh         *membership
 	machine      *locality.Machine
 	services     *services
 	certificates *listenertls.Manager
@@ -172,8 +173,9 @@ func New(o Options) (_ *Gateway, err error) {
 	g.documents.Connect(g.documentOptions())
 	g.tags = catalog.NewReader(g.documents.Reapply)
 	g.finder = catalog.NewFinder(g.registries.consulSets.Catalog, g.documents.Reapply, g.log)
+	g.mesh = newMembership(g.registries, g.events, g.log)
 	g.services = &services{
-		registries: g.registries, proxy: g.proxy, machine: g.machine, tags: g.tags, log: g.log,
+		registries: g.registries, mesh: g.mesh.identity, proxy: g.proxy, machine: g.machine, tags: g.tags, log: g.log,
 		orders: func(i discovery.Instance) balancer.Orders { return g.orders.Set().For(i) },
 	}
 	if err := g.services.open(c, &g.owner, g.events); err != nil {
@@ -185,19 +187,19 @@ func New(o Options) (_ *Gateway, err error) {
 	g.certificates = listenertls.New(listenertls.Options{
 		Consul: g.registries.consul, Wait: g.registries.wait, Copies: c.Consul.CertificatesDir, Log: g.log,
 		Others: func() []certificates.Use {
-			return slices.Concat(g.registries.certificates(), g.admin.certificates(), g.services.certificates())
+			return slices.Concat(g.registries.certificates(), g.mesh.certificates(), g.admin.certificates(), g.services.certificates())
 		},
 	})
 	g.requestLog = &requestLog{version: o.Version, log: g.log}
 	g.readiness = &readiness{
-		services: g.services, documents: g.documents, finder: g.finder, process: g.process, systemd: o.Systemd,
+		services: g.services, mesh: g.mesh, documents: g.documents, finder: g.finder, process: g.process, systemd: o.Systemd,
 		events: g.events, log: g.log, became: make(chan struct{}),
 	}
 	g.shares, g.judge = g.newRelease(c)
 	g.orders = g.newOrders(c)
 	g.upgrade = &upgrade{
 		consul: g.registries.consul, parts: g.parts, save: g.services.snapshot.Save, own: g.own, log: g.log, warm: make(chan struct{}),
-		watching: []pausable{g.services.discovery, g.finder, g.certificates, g.shares, g.orders, g.documents},
+		watching: []pausable{g.services.discovery, g.finder, g.mesh.identity, g.certificates, g.shares, g.orders, g.documents},
 	}
 	g.listeners = &listeners{
 		listen: o.Listen, release: o.Release, certificates: g.certificates, proxy: g.proxy, machine: g.machine,
@@ -333,6 +335,7 @@ func (g *Gateway) warmUp(ctx context.Context) {
 		g.readiness.awaitSources(ctx, g.waits.start)
 		g.shares.AwaitFirst(ctx, left())
 		g.orders.AwaitFirst(ctx, left())
+		g.mesh.await(ctx, left())
 		g.services.awaitFirst(ctx, g.services.all(), left())
 		g.services.awaitKnown(ctx, g.waits.warm)
 		g.tags.Await(ctx, left())
@@ -388,6 +391,7 @@ func (g *Gateway) release(ctx context.Context) {
 	g.listeners.close()
 	g.services.close()
 	g.certificates.Close()
+	g.mesh.identity.Pause()
 	g.shares.Pause()
 	g.orders.Pause()
 	g.registries.consul.Close()
@@ -476,6 +480,7 @@ func (g *Gateway) parts(abandoned int) []handover.Part {
 		handover.NewPart("catalog", func() *catalog.State { return g.finder.State(g.effective.Load()) }, func(old *catalog.State) {
 			g.finder.Begin(g.documents.First(), old, g.services.snapshot.Services())
 		}),
+		handover.NewPart("mesh_identity", g.mesh.identity.State, g.mesh.identity.Begin),
 		handover.NewPart("services", g.services.discovery.Save, g.services.discovery.Inherit),
 		handover.NewPart("registered_as", g.replica.registrar.Owner, g.replica.registrar.Inherit),
 		handover.NewPart("short", func() int { return abandoned + g.registries.consul.Reduction() }, g.registries.consul.Reduce),

@@ -40,6 +40,7 @@ const (
 // called concurrently.
 type readiness struct {
 	services  *services
+	mesh      *membership
 	documents *live.Manager
 	finder    *catalog.Finder
 	process   *operator.Process
@@ -105,6 +106,10 @@ func (r *readiness) progress(waited time.Duration) progress {
 	if !closed(r.finder.Used()) {
 		p.wait = inTime
 		p.missing = append(p.missing, "catalog: "+r.catalogMissing())
+	}
+	if missing, wait := r.mesh.missing(); missing != "" {
+		p.wait = p.wait || wait && inTime
+		p.missing = append(p.missing, missing)
 	}
 	for _, missing := range r.documents.Missing() {
 		p.wait = p.wait || inTime

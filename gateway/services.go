@@ -32,7 +32,8 @@ import (
 // the goroutine that applies configurations calls.
 type services struct {
 	registries *registries
-	proxy      *proxy.Server // makes the transports to peers
+	mesh       certificates.Security // of connections to peers in the mesh
+	proxy      *proxy.Server         // makes the transports to peers
 	machine    *locality.Machine
 	tags       *catalog.Reader
 	orders     func(discovery.Instance) balancer.Orders // the orders that stand

@@ -39,7 +39,7 @@ func (s *services) prepare(c *config.Config) (plans []*servicePlan, err error) {
 		p.created = p.service == nil
 		// The files of an unchanged service are not read: they may be missing now.
 		if p.changed = p.created || !reflect.DeepEqual(p.config, p.next); p.changed {
-			if err := p.readCertificates(name, s.log); err != nil {
+			if err := p.readCertificates(name, s.mesh, s.log); err != nil {
 				return nil, fmt.Errorf("service %q: %w", name, err)
 			}
 		}
@@ -58,8 +58,13 @@ func (s *services) prepare(c *config.Config) (plans []*servicePlan, err error) {
 	return plans, nil
 }
 
-// readCertificates sets the health settings of p and the TLS of its requests, with their certificates.
-func (p *servicePlan) readCertificates(name string, log zerolog.Logger) (err error) {
+// readCertificates sets the health settings of p and the TLS of its requests, with their certificates: those of the mesh
+// for a service that is reached through it.
+func (p *servicePlan) readCertificates(name string, mesh certificates.Security, log zerolog.Logger) (err error) {
+	if isInMesh(p.next) {
+		p.upstream, p.health = mesh, healthSettings(&p.next, mesh)
+		return nil
+	}
 	read := func(user string, files certificates.Files, serverName string, insecure bool) (*certificates.Client, error) {
 		return certificates.NewClient(certificates.ClientOptions{
 			Files: files, ServerName: serverName, InsecureSkipVerify: insecure, Changed: certificates.LogChanges(user, log),

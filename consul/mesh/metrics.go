@@ -13,15 +13,27 @@ var (
 	identityChanges = descriptions.New("mesh_identity_changes_total", "Certificates of sluice in the mesh, and sets of roots, that were put to use.", "part")
 )
 
-// IdentityMetrics returns the collector of an identity.
-func IdentityMetrics(i *Identity) prometheus.Collector {
+// IdentityStatus is what the metrics of an identity show.
+type IdentityStatus struct {
+	Service       string // "": sluice is not in the mesh
+	Usable        bool
+	Leaves, Roots uint64 // put to use
+}
+
+// Status returns the status of i.
+func (i *Identity) Status() IdentityStatus {
+	return IdentityStatus{Service: i.Service(), Usable: i.Err() == nil, Leaves: i.leaves.Load(), Roots: i.rooted.Load()}
+}
+
+// IdentityMetrics returns the collector of what read returns.
+func IdentityMetrics(read func() IdentityStatus) prometheus.Collector {
 	return descriptions.Collector(func(s metrics.Series) {
-		service := i.Service()
-		if service == "" {
+		status := read()
+		if status.Service == "" {
 			return
 		}
-		s.Flag(identityUsable, i.Err() == nil, service)
-		s.Counter(identityChanges, i.leaves.Load(), "leaf")
-		s.Counter(identityChanges, i.rooted.Load(), "roots")
+		s.Flag(identityUsable, status.Usable, status.Service)
+		s.Counter(identityChanges, status.Leaves, "leaf")
+		s.Counter(identityChanges, status.Roots, "roots")
 	})
 }

@@ -16,7 +16,7 @@ func SelectionOf(c *config.Config) *consulsource.Selection {
 		Name:       want.Name,
 		Tag:        want.Tag,
 		Meta:       config.MetaOf(want.Meta),
-		Typical:    len(c.Catalog.Tags) > 0 || c.Catalog.DefaultRule != "",
+		Typical:    len(c.Catalog.Tags) > 0 || c.Catalog.DefaultRule != "" || c.Catalog.Connect,
 		Datacenter: c.Consul.Datacenter,
 		Wait:       c.Consul.Wait,
 		Probation:  c.Consul.Probation,

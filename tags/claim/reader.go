@@ -76,11 +76,15 @@ func (r Reader) tags(i *discovery.Instance) (list []string) {
 	return list
 }
 
+// mayAsk reports whether the tags of an entry count. What has a kind has copies of the tags of its service, as sidecars
+// have; but in the mesh they are its instances.
+func mayAsk(i *discovery.Instance) bool { return i.Kind == "" || i.Identity != "" }
+
 // Profile returns the tags of the dialects of an instance as a text: equal for instances of
 // a service that ask for the same, and empty for instances that ask for nothing. One without such
 // tags asks for the route of the default rule, if there is one.
 func (r Reader) Profile(i *discovery.Instance) string {
-	if i.Kind != "" || !r.Reads() {
+	if !mayAsk(i) || !r.Reads() {
 		return ""
 	}
 	list := r.tags(i)
@@ -99,7 +103,7 @@ func (r Reader) Profile(i *discovery.Instance) string {
 // its name in Consul. The result is never nil.
 func (r Reader) Read(service string, i *discovery.Instance) []Reading {
 	list := []Reading{}
-	if i.Kind != "" || r.catalog == nil {
+	if !mayAsk(i) || r.catalog == nil || i.Identity != "" && !strings.EqualFold(i.Service, service) { // another service stands in for it
 		return list
 	}
 	if rule := r.defaultRule(); rule != "" && len(r.tags(i)) == 0 {

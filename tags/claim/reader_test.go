@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/discovery"
+	"sluice/test/configtest"
 	"sluice/test/verify"
 )
 
@@ -27,5 +29,30 @@ func TestDialectsThatAreRead(t *testing.T) {
 	} {
 		r := resolveDefault(t, "catalog: { "+catalog+" }", "star star-1 1 moon.enable=true"+native+fabio+traefik+edge)
 		verify.Equal(t, strings.Join(lines(r), ","), want, "%s: problems %+v", catalog, r.Problems)
+	}
+}
+
+// A sidecar has copies of the tags of its service: they count only where it is an instance of the service, and not where
+// it stands in for another one.
+func TestTagsOfSidecars(t *testing.T) {
+	reader := NewReader(configtest.Must(t, "catalog: { tags: [sluice] }"))
+	i := discovery.Instance{Service: "star", ID: "a", Tags: []string{"sluice.route=own"}}
+	for _, tt := range []struct {
+		kind, identity, service string
+		routes                  int
+	}{
+		{"", "", "star", 1},
+		{"connect-proxy", "", "star", 0},
+		{"connect-proxy", "/ns/default/dc/dc1/svc/star", "star", 1},
+		{"connect-proxy", "/ns/default/dc/dc1/svc/star", "moon", 0},
+		{"", "/ns/default/dc/dc1/svc/star", "moon", 0},
+	} {
+		i.Kind, i.Identity = tt.kind, tt.identity
+		routes := 0
+		for _, reading := range reader.Read(tt.service, &i) {
+			routes += len(reading.Routes)
+		}
+		verify.Equal(t, routes, tt.routes, "the routes for %+v", tt)
+		verify.That(t, routes == 0 || reader.Profile(&i) != "", "%+v: no profile", tt)
 	}
 }

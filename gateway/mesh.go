@@ -1,0 +1,70 @@
+package gateway
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/certificates"
+	"sluice/config"
+	"sluice/consul/mesh"
+	"sluice/observe/events"
+)
+
+// membership is the place of this process in Consul's service mesh, while a service is reached through it.
+type membership struct {
+	identity *mesh.Identity
+}
+
+func newMembership(r *registries, feed *events.Feed, log zerolog.Logger) *membership {
+	return &membership{mesh.NewIdentity(mesh.IdentityOptions{Consul: r.consul, Wait: r.wait, Events: feed, Log: log})}
+}
+
+// isInMesh reports whether a service is reached through the mesh.
+func isInMesh(s config.Service) bool { return s.Consul != nil && s.Consul.Connect }
+
+// needsMesh reports whether a service of c is reached through the mesh.
+func needsMesh(c *config.Config) bool {
+	return slices.ContainsFunc(slices.Collect(maps.Values(c.Services)), isInMesh)
+}
+
+// join has the certificate of sluice followed, if c needs it.
+func (m *membership) join(c *config.Config) {
+	if needsMesh(c) {
+		m.identity.Configure(c.Consul.MeshName())
+	}
+}
+
+// leave ends that, if c does not need it.
+func (m *membership) leave(c *config.Config) {
+	if !needsMesh(c) {
+		m.identity.Configure("")
+	}
+}
+
+// await waits until there is a certificate, if one is needed, at most for timeout.
+func (m *membership) await(ctx context.Context, timeout time.Duration) {
+	if m.identity.Service() != "" {
+		m.identity.Await(ctx, timeout)
+	}
+}
+
+// missing returns what is wrong with the certificate, and whether waiting may help; "": nothing.
+func (m *membership) missing() (text string, wait bool) {
+	if m.identity.Service() == "" {
+		return "", false
+	}
+	err := m.identity.Err()
+	if err == nil {
+		return "", false
+	}
+	return "mesh: " + err.Error(), m.identity.Current() == nil && !m.identity.Refused()
+}
+
+// certificates returns the uses of certificates in the mesh.
+func (m *membership) certificates() []certificates.Use {
+	return []certificates.Use{{User: "mesh", Source: m.identity}}
+}
