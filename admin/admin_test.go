@@ -174,6 +174,7 @@ func complete(o Options) Options {
 		Routes: Routes{
 			Table:     func() *route.Table { return new(route.Table) },
 			Tags:      func() claim.Result { return claim.Result{} },
+			Chains:    func() []Chain { return nil },
 			Effective: func() *config.Config { return nil },
 		},
 		Fleet: Fleet{

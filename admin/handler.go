@@ -84,6 +84,7 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 	look("/api/route", answer(routes.route))
 	look("/api/routes", answer(routes.routes))
 	look("/api/tags", answer(routes.tags))
+	look("/api/mesh", answer(routes.mesh))
 
 	configuration := configHandler{o}
 	look("/api/config", configuration.config)

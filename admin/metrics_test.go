@@ -19,6 +19,7 @@ import (
 	"sluice/balancer/reading"
 	"sluice/certificates"
 	"sluice/config"
+	"sluice/config/chain"
 	"sluice/config/live"
 	"sluice/consul"
 	"sluice/consul/mesh"
@@ -115,6 +116,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 				{Service: "never"},
 			}
 		}),
+		chain.Metrics(func() map[string]int { return map[string]int{"star": 1} }),
 		claim.Metrics(func() []claim.Problem {
 			return []claim.Problem{{Kind: claim.KindConflict}, {Kind: claim.KindConflict}, {Kind: claim.KindBad, Harmless: true}}
 		}),

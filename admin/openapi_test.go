@@ -68,6 +68,7 @@ var goTypes = map[string]any{
 	"GET /api/routes":                               []Route{},
 	"GET /api/route":                                RouteAnswer{},
 	"GET /api/tags":                                 []TagProblem{},
+	"GET /api/mesh":                                 Mesh{},
 	"GET /api/shares":                               []release.State{},
 	"POST /api/shares/{service}":                    []release.State{},
 	"POST /api/shares/{service}/pause":              []release.State{},

@@ -107,6 +107,8 @@ type Routes struct {
 	// Tags returns the routes that tags of instances ask for, and the tags that are not
 	// used as they are.
 	Tags func() claim.Result
+	// Chains returns the discovery chains of the services in Consul's mesh, sorted by service.
+	Chains func() []Chain
 }
 
 // Fleet is this replica among the others.

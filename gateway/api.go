@@ -9,6 +9,7 @@ import (
 	"sluice/admin"
 	"sluice/balancer/reading"
 	"sluice/certificates"
+	"sluice/config/chain"
 	"sluice/config/live"
 	"sluice/consul/mesh"
 	"sluice/consul/registration"
@@ -43,6 +44,7 @@ func (g *Gateway) newAPI() http.Handler {
 			Tags: func() claim.Result {
 				return g.tags.Present(g.history.Current().Config, g.effective.Load())
 			},
+			Chains: func() []admin.Chain { return g.chains.statuses(g.config()) },
 		},
 		Fleet:     admin.Fleet{Registration: g.replica.status, Replica: g.replica.describe, Replicas: g.replica.survey},
 		Documents: g.documents,
@@ -73,6 +75,7 @@ func (g *Gateway) metrics() *prometheus.Registry {
 		registration.Metrics(g.replica.status),
 		live.Metrics(g.history, g.documents.Statuses),
 		claim.Metrics(func() []claim.Problem { return g.tags.InUse().Problems }),
+		chain.Metrics(g.chains.problems),
 		certificates.Metrics(g.certificates.Statuses),
 		mesh.IdentityMetrics(g.mesh.identity.Status),
 		route.Metrics(g.table),

@@ -61,7 +61,13 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) error {
 	for _, conflict := range conflicts {
 		g.log.Warn().Err(conflict).Msg("a part of the configuration is ignored")
 	}
-	p.config = g.shares.ApplyTo(merged)
+	wait := g.waits.warm
+	if g.routes.Load() == nil { // there are no requests yet
+		wait = 0
+	}
+	g.chains.follow(ctx, merged, wait)
+	completed := g.chains.complete(merged)
+	p.config = g.shares.ApplyTo(completed)
 	if !config.Identical(p.config, whole) {
 		if err := g.prepare(p); err != nil {
 			return err
@@ -75,6 +81,7 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) error {
 	applied = true
 	g.shares.Applied(merged, time.Now())
 	g.tags.Applied(asked)
+	g.chains.applied(completed)
 	return nil
 }
 
@@ -170,7 +177,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 func (p *plan) routed() (list []*service) {
 	routed, streamed := p.config.RoutedServices(), config.StreamedServices(p.config.Listeners)
 	for _, s := range p.services {
-		if s.created && (routed[s.name] || streamed[s.name]) {
+		if s.created && (routed[s.name] || streamed[s.name]) && !lacksChain(s.next) {
 			list = append(list, s.service)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/config"
+	"sluice/config/chain"
 	"sluice/config/live"
 	"sluice/observe/events"
 )
@@ -86,6 +87,6 @@ func (g *Gateway) applyFound(ctx context.Context, c *config.Config) bool {
 func onlyIn(a, b *config.Config) []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(a.Services)), func(name string) bool {
 		_, ok := b.Services[name]
-		return ok
+		return ok || chain.IsDerived(name)
 	})
 }

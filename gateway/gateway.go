@@ -18,8 +18,10 @@ import (
 	"sluice/certificates"
 	listenertls "sluice/certificates/listeners"
 	"sluice/config"
+	"sluice/config/chain"
 	"sluice/config/live"
 	"sluice/config/routes"
+	"sluice/consul/mesh"
 	"sluice/discovery"
 	"sluice/discovery/locality"
 	"sluice/observe/events"
@@ -94,6 +96,7 @@ type Gateway struct {
 
 	finder  *catalog.Finder
 	tags    *catalog.Reader
+	chains  *chains
 	shares  *release.Shares
 	judge   *release.Judge
 	orders  *operator.Peers
@@ -174,6 +177,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.tags = catalog.NewReader(g.documents.Reapply)
 	g.finder = catalog.NewFinder(g.registries.consulSets.Catalog, g.documents.Reapply, g.log)
 	g.mesh = newMembership(g.registries, g.events, g.log)
+	g.chains = newChains(mesh.ChainOptions{Consul: g.registries.consul, Wait: g.registries.wait, Changed: g.documents.Reapply, Log: g.log}, g.events)
 	g.services = &services{
 		registries: g.registries, mesh: g.mesh.identity, proxy: g.proxy, machine: g.machine, tags: g.tags, log: g.log,
 		orders: func(i discovery.Instance) balancer.Orders { return g.orders.Set().For(i) },
@@ -192,14 +196,15 @@ func New(o Options) (_ *Gateway, err error) {
 	})
 	g.requestLog = &requestLog{version: o.Version, log: g.log}
 	g.readiness = &readiness{
-		services: g.services, mesh: g.mesh, documents: g.documents, finder: g.finder, process: g.process, systemd: o.Systemd,
+		services: g.services, mesh: g.mesh, documents: g.documents, finder: g.finder, chains: g.chains, effective: g.config,
+		process: g.process, systemd: o.Systemd,
 		events: g.events, log: g.log, became: make(chan struct{}),
 	}
 	g.shares, g.judge = g.newRelease(c)
 	g.orders = g.newOrders(c)
 	g.upgrade = &upgrade{
 		consul: g.registries.consul, parts: g.parts, save: g.services.snapshot.Save, own: g.own, log: g.log, warm: make(chan struct{}),
-		watching: []pausable{g.services.discovery, g.finder, g.mesh.identity, g.certificates, g.shares, g.orders, g.documents},
+		watching: []pausable{g.services.discovery, g.finder, g.mesh.identity, g.chains.watch, g.certificates, g.shares, g.orders, g.documents},
 	}
 	g.listeners = &listeners{
 		listen: o.Listen, release: o.Release, certificates: g.certificates, proxy: g.proxy, machine: g.machine,
@@ -392,6 +397,7 @@ func (g *Gateway) release(ctx context.Context) {
 	g.services.close()
 	g.certificates.Close()
 	g.mesh.identity.Pause()
+	g.chains.watch.Pause()
 	g.shares.Pause()
 	g.orders.Pause()
 	g.registries.consul.Close()
@@ -478,9 +484,10 @@ func (g *Gateway) parts(abandoned int) []handover.Part {
 		handover.NewPart("route_holders", func() map[string]string { return g.tags.InUse().Holders }, g.tags.Inherit),
 		handover.NewPart("history", g.documents.History, g.documents.Adopt),
 		handover.NewPart("catalog", func() *catalog.State { return g.finder.State(g.effective.Load()) }, func(old *catalog.State) {
-			g.finder.Begin(g.documents.First(), old, g.services.snapshot.Services())
+			g.finder.Begin(g.documents.First(), old, slices.DeleteFunc(g.services.snapshot.Services(), chain.IsDerived))
 		}),
 		handover.NewPart("mesh_identity", g.mesh.identity.State, g.mesh.identity.Begin),
+		handover.NewPart("chains", g.chains.watch.State, g.chains.watch.Begin),
 		handover.NewPart("services", g.services.discovery.Save, g.services.discovery.Inherit),
 		handover.NewPart("registered_as", g.replica.registrar.Owner, g.replica.registrar.Inherit),
 		handover.NewPart("short", func() int { return abandoned + g.registries.consul.Reduction() }, g.registries.consul.Reduce),

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/config"
 	"sluice/config/live"
 	"sluice/discovery"
 	"sluice/observe/events"
@@ -43,6 +45,8 @@ type readiness struct {
 	mesh      *membership
 	documents *live.Manager
 	finder    *catalog.Finder
+	chains    *chains
+	effective func() *config.Config // in use
 	process   *operator.Process
 	systemd   *systemd.Manager
 	events    *events.Feed
@@ -124,7 +128,7 @@ func (r *readiness) progress(waited time.Duration) progress {
 		if watch.Refused < refusalsLimit && !r.unknownBefore(watch) {
 			p.wait = p.wait || inTime
 		}
-		p.missing = append(p.missing, fmt.Sprintf("service %q: %s", service.name, service.missing(watch)))
+		p.missing = append(p.missing, fmt.Sprintf("service %q: %s", service.name, cmp.Or(r.chains.missing(r.effective(), service.name), service.missing(watch))))
 	}
 	return p
 }
@@ -209,6 +213,22 @@ func (r *readiness) awaitSources(ctx context.Context, timeout time.Duration) {
 	if !within(ctx, r.finder.Used()) {
 		r.log.Warn().Stringer("waited", timeout).Msg("catalog: no answer from Consul yet")
 	}
+	if !r.awaitChains(ctx) {
+		r.log.Warn().Stringer("waited", timeout).Msg("not all discovery chains are known yet")
+	}
+}
+
+// awaitChains waits until the discovery chains of all services are in use, or Consul refuses them. It reports false if
+// the time of ctx is over before.
+func (r *readiness) awaitChains(ctx context.Context) bool {
+	for !r.chains.settled(r.effective()) {
+		select {
+		case <-time.After(readyEvery):
+		case <-ctx.Done():
+			return !errors.Is(ctx.Err(), context.DeadlineExceeded)
+		}
+	}
+	return true
 }
 
 // within waits until c is closed or ctx ends, and reports false if the time of ctx is over before.

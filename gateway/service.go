@@ -17,7 +17,7 @@ type service struct {
 	name    string
 	pool    *balancer.Pool
 	checker *healthcheck.Checker // of the peers of the pool
-	gate    *catalog.Gate        // before the pool; set when the service comes into use
+	gate    *catalog.Gate        // before the pool; set when the service comes into use; nil for one that a discovery chain leads to
 
 	first     chan struct{} // closed when the pool has its first set, and has checked it if must_pass_first is set
 	firstOnce sync.Once

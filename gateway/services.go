@@ -83,7 +83,11 @@ func (s *services) close() {
 // deliver passes the set of a service to its pool. The discovery manager makes one call at a
 // time.
 func (s *services) deliver(name string, set []discovery.Instance) {
-	if service := s.get(name); service != nil {
+	switch service := s.get(name); {
+	case service == nil:
+	case service.gate == nil:
+		service.apply(set)
+	default:
 		service.gate.Pass(set)
 	}
 	s.snapshot.Changed()

@@ -11,6 +11,7 @@ import (
 	"sluice/balancer"
 	"sluice/certificates"
 	"sluice/config"
+	"sluice/config/chain"
 	"sluice/discovery"
 	"sluice/healthcheck"
 )
@@ -122,7 +123,9 @@ func (s *services) apply(plans []*servicePlan) error {
 	for _, p := range plans {
 		switch {
 		case p.created:
-			p.gate = s.tags.Gate(p.name, p.service.apply)
+			if !chain.IsDerived(p.name) { // else its instances have the tags of another service
+				p.gate = s.tags.Gate(p.name, p.service.apply)
+			}
 			s.add(p.service)
 			p.pool.SetOrders(s.orders) // orders may have changed since
 			p.checker.Start(p.pool, p.health)

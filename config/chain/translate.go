@@ -51,6 +51,12 @@ func Translate(name string, s config.Service, datacenter string, c *mesh.Compile
 	return t.result, nil
 }
 
+// IsDerived reports whether a name is one of Result.Derived.
+func IsDerived(name string) bool { return strings.Contains(name, derivedMark) }
+
+// derivedMark is in no name that an operator or a registry can give.
+const derivedMark = "@"
+
 // translation is one translation.
 type translation struct {
 	*mesh.Compiled
@@ -375,7 +381,7 @@ func (t *translation) newName(target mesh.Target) string {
 		}
 	}
 	words = slices.DeleteFunc(words, func(word string) bool { return word == "" })
-	base := t.name + "@" + nameable(strings.Join(words, "."))
+	base := t.name + derivedMark + nameable(strings.Join(words, "."))
 	name := base
 	for n := 2; t.taken[name]; n++ {
 		name = fmt.Sprintf("%s.%d", base, n)

@@ -58,6 +58,7 @@ type Chains struct {
 	// mu guards the fields below, and those of the chains.
 	mu      sync.Mutex
 	paused  bool
+	news    chan struct{} // closed and replaced when something else is known of a chain
 	byID    map[ChainID]*followedChain
 	adopted map[ChainID]ChainState // of the old process, until the first Follow
 }
@@ -72,7 +73,7 @@ type followedChain struct {
 
 // NewChains returns Chains that follow nothing.
 func NewChains(o ChainOptions) *Chains {
-	return &Chains{options: o, byID: make(map[ChainID]*followedChain)}
+	return &Chains{options: o, news: make(chan struct{}), byID: make(map[ChainID]*followedChain)}
 }
 
 // Follow follows these chains from now on, and forgets the others.
@@ -192,6 +193,7 @@ func (f *followedChain) take(compiled *Compiled, index uint64, now time.Time) (c
 		return false
 	}
 	f.Compiled, f.Since = compiled, now
+	f.owner.newsLocked()
 	return true
 }
 
@@ -209,12 +211,45 @@ func (f *followedChain) ended(err error) (changed bool) {
 	}
 	changed = f.Compiled == nil && fmt.Sprint(err) != fmt.Sprint(f.LastError)
 	f.LastError, f.Refused = err, consul.Refused(err)
+	f.owner.newsLocked()
 	return changed
 }
 
 func (f *followedChain) log() *zerolog.Logger {
 	log := f.owner.options.Log.With().Str("chain", f.Service).Logger()
 	return &log
+}
+
+// newsLocked wakes who awaits something. The caller holds mu.
+func (c *Chains) newsLocked() {
+	close(c.news)
+	c.news = make(chan struct{})
+}
+
+// Await waits until each chain that is followed is known, or Consul refuses it, or ctx ends.
+func (c *Chains) Await(ctx context.Context) {
+	for {
+		known, news := c.settled()
+		if known {
+			return
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (c *Chains) settled() (known bool, news <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, f := range c.byID {
+		if f.Compiled == nil && !f.Refused {
+			return false, c.news
+		}
+	}
+	return true, c.news
 }
 
 // Lookup returns what is known of a chain; not followed is as not known.

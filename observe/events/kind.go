@@ -42,6 +42,13 @@ const (
 	KindPermitted Kind = "service.permitted"  // they do not any more
 )
 
+// Kinds of events of a service's discovery chain.
+const (
+	KindChainChanged Kind = "service.chain"         // another one is in use
+	KindChainProblem Kind = "service.chain_problem" // parts of it are not carried out
+	KindChainRefused Kind = "service.chain_refused" // it cannot be used: the former one stays
+)
+
 // Kinds of events of Consul's agents.
 const (
 	KindAgentFails     Kind = "consul.agent_fails"     // no answer, or an error
@@ -89,6 +96,7 @@ var kinds = []Kind{
 	KindJoined, KindLeft, KindUnhealthy, KindEjected, KindRecovered, KindWarm, KindDraining, KindEnabled,
 	KindDrained, KindCut, KindWeight, KindChanged, KindProbation, KindListed, KindForbidden,
 	KindAdded, KindRemoved, KindPanic, KindPanicOver, KindFailing, KindRefused, KindReadable, KindSaved, KindReset, KindDenied, KindPermitted,
+	KindChainChanged, KindChainProblem, KindChainRefused,
 	KindAgentFails, KindNoLeader, KindAgentRecovered, KindAgentChanged, KindCatalogFails, KindCatalogWorks, KindMeshFails, KindMeshWorks,
 	KindApplied, KindRejected, KindRolledBack, KindSourceFails, KindSourceWorks,
 	KindShareGiven, KindShareEnded, KindShareVerdict,

@@ -1,0 +1,275 @@
+package gateway
+
+import (
+	"context"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/admin"
+	"sluice/config"
+	"sluice/config/chain"
+	"sluice/consul/mesh"
+	"sluice/observe/events"
+)
+
+// chains are the discovery chains of the services that are reached through Consul's mesh, and what they make of the
+// configuration. Only the goroutine that applies configurations calls follow, complete and applied; the other methods
+// may be called concurrently.
+type chains struct {
+	watch  *mesh.Chains
+	events *events.Feed
+	log    zerolog.Logger
+
+	translated map[string]*serviceChain // by service, of the last complete
+
+	mu    sync.Mutex               // guards inUse
+	inUse map[string]*serviceChain // of the configuration in use
+}
+
+// serviceChain is the chain of a service. It does not change.
+type serviceChain struct {
+	id     mesh.ChainID
+	from   config.Service // without the chain
+	latest *mesh.Compiled // in Consul
+	used   *mesh.Compiled // of result; nil: none can be used
+	result chain.Result
+	wrong  error // why latest cannot be used; nil: it is
+}
+
+func newChains(o mesh.ChainOptions, feed *events.Feed) *chains {
+	return &chains{watch: mesh.NewChains(o), events: feed, log: o.Log}
+}
+
+// chainsOf returns the chains of the services of c, by service.
+func chainsOf(c *config.Config) map[string]mesh.ChainID {
+	ids := make(map[string]mesh.ChainID)
+	for name, s := range c.Services {
+		if !isInMesh(s) || chain.IsDerived(name) {
+			continue
+		}
+		ids[name] = idOf(s.Consul)
+	}
+	return ids
+}
+
+func idOf(s *config.ConsulService) mesh.ChainID {
+	id := mesh.ChainID{Service: s.Service, Namespace: s.Namespace, Partition: s.Partition}
+	if len(s.Datacenters) > 0 {
+		id.Datacenter = s.Datacenters[0] // with Connect there is at most one
+	}
+	return id
+}
+
+// lacksChain reports whether a service in the mesh cannot have peers, as its chain is not known.
+func lacksChain(s config.Service) bool {
+	return isInMesh(s) && len(s.Consul.Targets) == 0
+}
+
+// follow also follows the chains of the services of c, and waits until they are known, at most for timeout.
+func (c *chains) follow(ctx context.Context, next *config.Config, timeout time.Duration) {
+	ids := slices.Collect(maps.Values(chainsOf(next)))
+	for _, known := range c.watch.All() {
+		ids = append(ids, known.ChainID)
+	}
+	c.watch.Follow(ids)
+	if timeout > 0 {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		c.watch.Await(ctx)
+	}
+}
+
+// complete returns merged with the chains: services have their targets and branches, and others are derived of them. A
+// service whose chain is not known has no targets. It does not change merged.
+func (c *chains) complete(merged *config.Config) *config.Config {
+	ids := chainsOf(merged)
+	translated := make(map[string]*serviceChain, len(ids))
+	if len(ids) == 0 {
+		c.translated = translated
+		return merged
+	}
+	completed := *merged
+	completed.Services = maps.Clone(merged.Services)
+	for name, id := range ids {
+		compiled := c.watch.Lookup(id).Compiled
+		if compiled == nil {
+			continue
+		}
+		s := translate(name, id, merged.Services[name], compiled, c.translated[name])
+		translated[name] = s
+		if s.used != nil {
+			completed.Services[name] = s.result.Service
+			maps.Copy(completed.Services, s.result.Derived)
+		}
+	}
+	c.translated = translated
+	return &completed
+}
+
+// translate translates the chain of a service. If it cannot be used, the one of before stays.
+func translate(name string, id mesh.ChainID, from config.Service, compiled *mesh.Compiled, before *serviceChain) *serviceChain {
+	if before != nil && before.id != id {
+		before = nil
+	}
+	if before != nil && before.latest == compiled && reflect.DeepEqual(before.from, from) {
+		return before
+	}
+	s := &serviceChain{id: id, from: from, latest: compiled, used: compiled}
+	if s.result, s.wrong = chain.Translate(name, from, id.Datacenter, compiled); s.wrong == nil {
+		return s
+	}
+	s.used = nil
+	if before != nil && before.used != nil {
+		var err error
+		if s.result, err = chain.Translate(name, from, id.Datacenter, before.used); err == nil {
+			s.used = before.used
+		}
+	}
+	return s
+}
+
+// applied says that the configuration of the last complete is in use.
+func (c *chains) applied(completed *config.Config) {
+	c.watch.Follow(slices.Collect(maps.Values(chainsOf(completed))))
+	before := c.use()
+	for _, name := range slices.Sorted(maps.Keys(c.translated)) {
+		c.announce(name, before[name], c.translated[name])
+	}
+}
+
+// use sets what is in use, and returns what was.
+func (c *chains) use() (before map[string]*serviceChain) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before, c.inUse = c.inUse, c.translated
+	return before
+}
+
+// announce says once what is new of the chain of a service.
+func (c *chains) announce(name string, before, now *serviceChain) {
+	if before == now {
+		return
+	}
+	if before == nil {
+		before = new(serviceChain)
+	}
+	log := c.log.With().Str("service", name).Logger()
+	if now.wrong != nil && (before.wrong == nil || before.wrong.Error() != now.wrong.Error()) {
+		log.Error().Err(now.wrong).Msg("the discovery chain cannot be used: the former one stays in use")
+		c.events.Add(events.Event{Kind: events.KindChainRefused, Level: events.Warning, Service: name, Text: "The discovery chain of " + name + " cannot be used: " + now.wrong.Error()})
+	}
+	if now.used == nil {
+		return
+	}
+	changed := before.used == nil || !reflect.DeepEqual(before.used, now.used)
+	if changed {
+		log.Info().Strs("entries", now.result.Entries).Str("protocol", now.used.Protocol).Int("problems", len(now.result.Problems)).
+			Msg("the discovery chain is in use")
+	}
+	if changed && (before.used != nil || !now.used.Default) {
+		text := "The discovery chain of " + name + " is in use: "
+		if text += strings.Join(now.result.Entries, ", "); len(now.result.Entries) == 0 {
+			text += "no config entry applies"
+		}
+		c.events.Add(events.Event{Kind: events.KindChainChanged, Service: name, Text: text})
+	}
+	if len(now.result.Problems) > 0 && !slices.Equal(before.result.Problems, now.result.Problems) {
+		log.Warn().Strs("problems", now.result.Problems).Msg("parts of the discovery chain are not carried out")
+		c.events.Add(events.Event{Kind: events.KindChainProblem, Level: events.Warning, Service: name,
+			Text: "Parts of the discovery chain of " + name + " are not carried out: " + strings.Join(now.result.Problems, "; ")})
+	}
+}
+
+// settled reports whether the chains of the services of c, the configuration in use, are in use, or Consul refuses them.
+func (c *chains) settled(inUse *config.Config) bool {
+	for name, id := range chainsOf(inUse) {
+		if lacksChain(inUse.Services[name]) && !c.watch.Lookup(id).Refused {
+			return false
+		}
+	}
+	return true
+}
+
+// missing returns why a service of c, the configuration in use, has no chain; "": it has one, or needs none.
+func (c *chains) missing(inUse *config.Config, name string) string {
+	if !lacksChain(inUse.Services[name]) {
+		return ""
+	}
+	id := idOf(inUse.Services[name].Consul)
+	why := "no answer from Consul"
+	if err := c.watch.Lookup(id).LastError; err != nil {
+		why = err.Error()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.inUse[name]; s != nil && s.wrong != nil {
+		why = s.wrong.Error()
+	}
+	return "no discovery chain yet: " + why
+}
+
+// statuses returns the chains of the services of c, the configuration in use, sorted by service.
+func (c *chains) statuses(inUse *config.Config) []admin.Chain {
+	ids := chainsOf(inUse)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := []admin.Chain{}
+	for _, name := range slices.Sorted(maps.Keys(ids)) {
+		known := c.watch.Lookup(ids[name])
+		status := admin.Chain{
+			Service: name, ConsulService: known.Service, Namespace: known.Namespace, Partition: known.Partition, Datacenter: known.Datacenter,
+			Index: known.Index, Since: known.Since, KeptUntil: known.KeptUntil, Entries: []string{}, Targets: []admin.ChainTarget{}, Problems: []string{},
+		}
+		if known.LastError != nil {
+			status.LastError = known.LastError.Error()
+		}
+		if s := c.inUse[name]; s != nil {
+			describeChain(&status, s)
+		}
+		all = append(all, status)
+	}
+	return all
+}
+
+// describeChain adds what is in use to a status.
+func describeChain(status *admin.Chain, s *serviceChain) {
+	if s.wrong != nil {
+		status.Refused = s.wrong.Error()
+	}
+	if s.used == nil {
+		return
+	}
+	status.Known, status.Default, status.Protocol = true, s.used.Default, s.used.Protocol
+	status.Entries, status.Problems = append(status.Entries, s.result.Entries...), append(status.Problems, s.result.Problems...)
+	describe := func(service string, configured config.Service) {
+		for i, t := range configured.Consul.Targets {
+			status.Targets = append(status.Targets, admin.ChainTarget{
+				ServedBy: service, Failover: i > 0, ConsulService: t.Service, Subset: t.Subset, Filter: t.Filter, OnlyPassing: t.OnlyPassing,
+				Namespace: t.Namespace, Partition: t.Partition, Datacenter: t.Datacenter, Peer: t.Peer, SNI: t.SNI, Gateway: t.Gateway, External: t.External,
+			})
+		}
+	}
+	describe(status.Service, s.result.Service)
+	for _, name := range slices.Sorted(maps.Keys(s.result.Derived)) {
+		describe(name, s.result.Derived[name])
+	}
+}
+
+// problems returns the number of problems of each chain in use, by service.
+func (c *chains) problems() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	numbers := make(map[string]int, len(c.inUse))
+	for name, s := range c.inUse {
+		if numbers[name] = len(s.result.Problems); s.wrong != nil {
+			numbers[name]++
+		}
+	}
+	return numbers
+}

@@ -1,0 +1,158 @@
+package gateway
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/admin"
+	"sluice/consul/mesh"
+	"sluice/test/configtest"
+	"sluice/test/consultest"
+	"sluice/test/verify"
+)
+
+// nativeInstance registers an instance of a Connect-native service with a version.
+func nativeInstance(t *testing.T, agent *consultest.Agent, service, version string, port int) {
+	t.Helper()
+	err := agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
+		Name: service, ID: service + "-" + version, Address: "127.0.0.1", Port: port, Meta: map[string]string{"version": version},
+		Connect: &api.AgentServiceConnect{Native: true},
+	})
+	verify.NoError(t, err)
+}
+
+// splitChain returns the entries of a service whose requests are divided among two versions.
+func splitChain(service string, v1 float32) []api.ConfigEntry {
+	return []api.ConfigEntry{
+		&api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: service, Protocol: "http"},
+		&api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: service, Subsets: map[string]api.ServiceResolverSubset{
+			"v1": {Filter: `Service.Meta.version == "1"`}, "v2": {Filter: `Service.Meta.version == "2"`},
+		}},
+		&api.ServiceSplitterConfigEntry{Kind: api.ServiceSplitter, Name: service, Splits: []api.ServiceSplit{
+			{Weight: v1, ServiceSubset: "v1"}, {Weight: 100 - v1, ServiceSubset: "v2"},
+		}},
+		&api.ServiceRouterConfigEntry{Kind: api.ServiceRouter, Name: service, Routes: []api.ServiceRoute{{
+			Match:       &api.ServiceRouteMatch{HTTP: &api.ServiceRouteHTTPMatch{PathPrefix: "/new"}},
+			Destination: &api.ServiceRouteDestination{ServiceSubset: "v2", RetryOnStatusCodes: []uint32{503}},
+		}}},
+	}
+}
+
+func writeEntries(t *testing.T, agent *consultest.Agent, entries ...api.ConfigEntry) {
+	t.Helper()
+	for _, e := range entries {
+		_, _, err := agent.Client().ConfigEntries().Set(e, nil)
+		verify.Require(t, err == nil, "%s %s: %v", e.GetKind(), e.GetName(), err)
+	}
+}
+
+// pooled returns the ids of the instances in the pool of each service whose name begins with a prefix.
+func (r *running) pooled(prefix string) string {
+	var all []string
+	for _, s := range r.services.all() {
+		if !strings.HasPrefix(s.name, prefix) {
+			continue
+		}
+		var ids []string
+		for _, p := range s.pool.Snapshot().All {
+			ids = append(ids, p.Instance().ID)
+		}
+		slices.Sort(ids)
+		all = append(all, fmt.Sprintf("%s=%v", s.name, ids))
+	}
+	return strings.Join(all, " ")
+}
+
+func (r *running) awaitPooled(prefix, want string) {
+	r.t.Helper()
+	consultest.Await(r.t, "the pools are "+want, func() bool { return r.pooled(prefix) == want })
+}
+
+func (r *running) chain() admin.Chain {
+	r.t.Helper()
+	all := r.chains.statuses(r.config())
+	verify.Require(r.t, len(all) == 1, "chains %+v", all)
+	return all[0]
+}
+
+// Entries that are written, changed and deleted make services and branches of a service in the mesh, and say what is not
+// carried out. A Consul that has lost them changes nothing.
+func TestDiscoveryChains(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	nativeInstance(t, agent, "web", "1", 1)
+	nativeInstance(t, agent, "web", "2", 2)
+	r := start(t, preamble+"consul: { addresses: ["+agent.URL()+"], wait: 2s }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n")
+	r.awaitPooled("web", "web=[web-1 web-2]")
+	consultest.Await(t, "the default chain is in use", func() bool { return r.chain().Known && r.chain().Default && len(r.chain().Problems) == 0 })
+
+	writeEntries(t, agent, splitChain("web", 90)...)
+	r.awaitPooled("web", "web=[web-1 web-2] web@v1=[web-1] web@v2=[web-2]")
+	consultest.Await(t, "the router is in use", func() bool { return slices.Contains(r.chain().Entries, "service-router web") })
+	got := r.chain()
+	verify.Slices(t, got.Entries, []string{"service-resolver web", "service-router web", "service-splitter web"}, "entries")
+	verify.Slices(t, got.Problems, []string{"service-router web, route 1: retry_on_status_codes is not carried out: an answer of a peer is passed on with any status"}, "problems")
+	verify.That(t, r.chains.problems()["web"] == 1 && got.Protocol == "http" && !got.Default, "chain %+v", got)
+	branches := r.config().Services["web"].Chain.Branches
+	verify.That(t, len(branches) == 2 && branches[0].Route.Service == "web@v2" && len(branches[1].Route.Parts) == 2, "branches %+v", branches)
+
+	// A reload changes nothing, nor does the loss of the state of Consul.
+	r.Reload()
+	verify.NoError(t, agent.Restart(t.Context()))
+	nativeInstance(t, agent, "web", "1", 1)
+	nativeInstance(t, agent, "web", "2", 2)
+	consultest.Await(t, "that Consul has forgotten is noticed", func() bool { return !r.chain().KeptUntil.IsZero() })
+	verify.Slices(t, r.chain().Entries, got.Entries, "entries")
+
+	writeEntries(t, agent, splitChain("web", 90)...)
+	consultest.Await(t, "the chain is written again", func() bool { return r.chain().KeptUntil.IsZero() && len(r.chain().Entries) == 3 })
+	for _, kind := range []string{api.ServiceRouter, api.ServiceSplitter} {
+		_, err := agent.Client().ConfigEntries().Delete(kind, "web", nil)
+		verify.NoError(t, err)
+	}
+	r.awaitPooled("web", "web=[web-1 web-2]")
+	for _, want := range []string{"the discovery chain is in use", "parts of the discovery chain are not carried out"} {
+		verify.That(t, strings.Contains(r.log.String(), want), "the log lacks %q", want)
+	}
+	verify.That(t, !strings.Contains(r.log.String(), "services found in the catalog"), "derived services were found")
+}
+
+// Without the right to read the chain a service has no peers, and /readyz names the right. A new process continues with
+// the chain of the old one.
+func TestDiscoveryChainsWithoutTheRight(t *testing.T) {
+	t.Parallel()
+	agent, name := sharedWithACLs.Agent(t)
+	token, _, err := agent.Client().ACL().TokenCreate(&api.ACLToken{}, nil)
+	verify.NoError(t, err)
+	r := startWithin(t, preamble+"consul: { addresses: ["+agent.URL()+"], token: "+token.SecretID+" }\nservices: { web: { consul: { connect: true, service: "+name+" } } }\nroutes: [{ service: web }]\n", time.Second)
+	consultest.Await(t, "/readyz names the right", func() bool {
+		_, missing := r.readiness.now()
+		return strings.Contains(strings.Join(missing, ""), "no discovery chain yet") &&
+			strings.Contains(strings.Join(missing, ""), fmt.Sprintf("service:read: service %q { policy = \"read\" }", name))
+	})
+	verify.That(t, !r.chain().Known && r.chain().LastError != "", "chain %+v", r.chain())
+}
+
+// A chain that cannot be used leaves the one before in use, with the changed settings of the service.
+func TestUnusableChains(t *testing.T) {
+	t.Parallel()
+	connect := configtest.Must(t, "services: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n").Services["web"]
+	good := &mesh.Compiled{ServiceName: "web", StartNode: "web", Nodes: map[string]mesh.Node{"web": {Type: mesh.NodeResolver, Resolver: &mesh.Resolver{Target: "web"}}},
+		Targets: map[string]mesh.Target{"web": {Service: "web", SNI: "web.sni"}}}
+	bad := &mesh.Compiled{ServiceName: "web", StartNode: "gone"}
+	id := mesh.ChainID{Service: "web"}
+	first := translate("web", id, connect, bad, nil)
+	verify.That(t, first.wrong != nil && first.used == nil, "%+v", first)
+	one := translate("web", id, connect, good, first)
+	verify.That(t, one.wrong == nil && one.result.Service.Consul.Targets[0].SNI == "web.sni", "%+v", one)
+	verify.That(t, translate("web", id, connect, good, one) == one, "translated again")
+	connect.Retry.Attempts++
+	two := translate("web", id, connect, bad, one)
+	verify.That(t, two.wrong != nil && two.used == good && two.result.Service.Retry.Attempts == connect.Retry.Attempts, "%+v", two)
+	verify.That(t, translate("web", mesh.ChainID{Service: "api"}, connect, bad, two).used == nil, "the chain of another service is used")
+}
