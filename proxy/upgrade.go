@@ -161,9 +161,7 @@ func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
 	t.Requests.Transfer(t.Shard, 0, x.bytesOut)
 	x.GiveBack()
 	if cut := t.Run(early, &x.bytesIn, &x.bytesOut); cut != nil {
-		if x.interrupted = cutReason(cut); x.client.isCut() {
-			x.interrupted = refusal.Cut.Reason
-		}
+		x.interrupted = cutReason(cut)
 		x.client.downstream.cut()
 	}
 	return outcome
@@ -181,7 +179,7 @@ func cutReason(cut error) string {
 	case cut == errPanicked:
 		return refusal.Internal.Reason
 	case !errors.As(cut, &broken):
-		return refusal.Cut.Reason
+		return "drain_timeout"
 	case broken.Client:
 		return "client_gone"
 	}

@@ -1,0 +1,171 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/discovery"
+	"sluice/test/consultest"
+	"sluice/test/meshtest"
+	"sluice/test/subprocess"
+	"sluice/test/verify"
+)
+
+// identify returns an Identity of sluice with a token, until t ends.
+func identify(t *testing.T, m *meshtest.Mesh, token string) *Identity {
+	t.Helper()
+	log := new(subprocess.Output)
+	client := verify.Result(consul.New(consul.Options{Addresses: []string{m.URL()}, Token: token, Log: zerolog.Nop()})).Must(t)
+	i := NewIdentity(IdentityOptions{Consul: client, Wait: func() time.Duration { return time.Minute }, Log: zerolog.New(log)})
+	i.Configure("sluice")
+	t.Cleanup(func() {
+		i.Configure("")
+		client.Close()
+		if t.Failed() {
+			t.Logf("log of the identity:\n%s", log)
+		}
+	})
+	return i
+}
+
+// awaitIdentity waits until there is a certificate.
+func awaitIdentity(t *testing.T, i *Identity) {
+	t.Helper()
+	consultest.Await(t, "sluice has a certificate", func() bool { return i.Current() != nil })
+}
+
+// watched checks what is in use all the time until t ends, and with it a connection to each service at an address.
+// It returns how many connections there were.
+func watched(t *testing.T, i *Identity, addresses map[string]string) (stop func() (connections int)) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var checking sync.WaitGroup
+	connections := 0
+	checking.Go(func() {
+		for ctx.Err() == nil {
+			m := i.Current()
+			verify.Succeeds(t, fits(m.leaf, m.roots, time.Now()))
+			for service, address := range addresses {
+				if err := reach(ctx, i, service, address); err != nil && ctx.Err() == nil {
+					t.Errorf("a connection to %s: %v", service, err)
+					return
+				}
+				connections++
+			}
+			_ = consul.Sleep(ctx, time.Millisecond)
+		}
+	})
+	return func() int {
+		cancel()
+		checking.Wait()
+		return connections
+	}
+}
+
+// reach opens a connection to a service, which must answer a request.
+func reach(ctx context.Context, i *Identity, service, address string) error {
+	terms, err := i.TermsFor(&discovery.Instance{Identity: "/ns/default/dc/dc1/svc/" + service})
+	if err != nil {
+		return err
+	}
+	c, err := (&tls.Dialer{Config: terms.Config}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")); err != nil {
+		return err
+	}
+	_, err = c.Read(make([]byte, 1))
+	return err
+}
+
+// Whatever rotates when, each connection works, with certificates of the former root or of the new one.
+func TestRotationsFailNoConnection(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	m := meshtest.Start(t, consultest.Options{})
+	sidecar := m.Sidecar(t, meshtest.Service{Name: "web", Port: meshtest.ServeHTTP(t, "web").Port})
+	native := m.Native(t, meshtest.Service{Name: "api"})
+	i := identify(t, m, "")
+	awaitIdentity(t, i)
+	consultest.Await(t, "both answer", func() bool {
+		return reach(t.Context(), i, "web", sidecar.Address) == nil && reach(t.Context(), i, "api", native.Address) == nil
+	})
+	stop := watched(t, i, map[string]string{"web": sidecar.Address, "api": native.Address})
+	rotations := 1 + random.IntN(3)
+	for range rotations {
+		first := i.Current()
+		m.RotateCA(t)
+		if random.IntN(2) == 0 {
+			consultest.Await(t, "another leaf is in use", func() bool { return i.Current().leaf.text != first.leaf.text })
+		}
+	}
+	active := func() []byte {
+		roots, _, err := m.Client().Agent().ConnectCARoots(nil)
+		verify.NoError(t, err)
+		for _, root := range roots.Roots {
+			if all, err := parseAll(root.RootCertPEM); root.Active && err == nil {
+				return all[0].SubjectKeyId
+			}
+		}
+		return nil
+	}
+	consultest.Await(t, "the leaf is of the last root", func() bool {
+		m := i.Current()
+		return bytes.Equal(m.leaf.chain[0].AuthorityKeyId, active()) && len(m.roots.trusted) == rotations+1
+	})
+	t.Logf("%d rotations, %d connections, %d leaves", rotations, stop(), i.leaves.Load())
+}
+
+// A restart of the agent costs nothing, not even one that loses everything, with which the mesh is another one.
+func TestAnAgentThatStartsAgain(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []consultest.Mode{consultest.Server, consultest.Dev} {
+		m := meshtest.Start(t, consultest.Options{Mode: mode})
+		i := identify(t, m, "")
+		awaitIdentity(t, i)
+		first := i.Current()
+		stop := watched(t, i, nil)
+		verify.NoError(t, m.Stop())
+		verify.That(t, i.Current() == first && i.Err() == nil, "without the agent: %v", i.Err())
+		verify.NoError(t, m.Launch(t.Context()))
+		if mode == consultest.Dev {
+			consultest.Await(t, "the new mesh", func() bool { return i.Current().TrustDomain() != first.TrustDomain() })
+		} else {
+			m.RotateCA(t)
+			consultest.Await(t, "the new root", func() bool { return len(i.Current().roots.trusted) == 2 })
+			verify.Equal(t, i.Current().TrustDomain(), first.TrustDomain(), "the trust domain")
+		}
+		stop()
+	}
+}
+
+// The token needs what the docs say, and no restart when it gets that.
+func TestTheTokenNeedsServiceWrite(t *testing.T) {
+	t.Parallel()
+	m := meshtest.Start(t, consultest.Options{ACLs: true})
+	policy, token, err := m.NewToken("sluice", `service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }`)
+	verify.NoError(t, err)
+	i := identify(t, m, token.SecretID)
+	consultest.Await(t, "a refusal", i.Refused)
+	verify.Contains(t, i.Err().Error(), `lacks service:write: service "sluice" { policy = "write" }`, "the error")
+	verify.Equal(t, i.Statuses()[0].State(time.Now()).String(), "missing", "the status")
+	rules := verify.Result(consultest.DocumentedPolicy("../../docs/mesh.md", "## The certificate of sluice")).Must(t)
+	policy.Rules = rules
+	_, _, err = m.Client().ACL().PolicyUpdate(policy, nil)
+	verify.NoError(t, err)
+	awaitIdentity(t, i)
+	consultest.Await(t, "no fault", func() bool { return i.Err() == nil })
+	verify.That(t, strings.HasSuffix(i.Current().URI(), "/ns/default/dc/dc1/svc/sluice"), "the identity is %s", i.Current().URI())
+}
