@@ -66,6 +66,8 @@ func TestPeersOverTLS(t *testing.T) {
 		TestShutdownFinishesRequests, TestPeerThatBreaksUsedConnections, TestUsedConnectionIsLostByThePeer,
 		TestTunnel, TestRefusedUpgrade, TestTunnelIdleTimeout, TestTunnelOfStalledReader,
 		TestConnectionGoesOnBehindLostUpload, TestEarlyAnswerToUpload, TestExpectContinue, TestBodyLimitOfARoute,
+		TestStream, TestStreamToAnotherPeer, TestStreamOfManyBytes, TestStreamHalfClosesAfterAPause, TestStreamsOfADrainingPeer,
+		TestShutdownCutsStreams, TestDrainResetsStreams, TestStreamEndWithTheLastBytes, TestStreamBytesAreCountedMeanwhile, TestProxyHeaderToPeers,
 	)
 }
 
