@@ -68,6 +68,7 @@ func TestRoutesToAServiceWithAChain(t *testing.T) {
   - { path: /plain, service: web }
   - { path: /plain2, service: web }
   - { path: /own, service: web, strip_prefix: /own, rate_limit: { rate: 1 }, allow: [10.0.0.0/8], timeouts: { idle: 7s }, mirror: { service: other, share: 10% } }
+  - { path: /edits, service: web, strip_prefix: /edits }
   - { path: /group, service: web, group: canary }
   - { path: /split, service: web, split: { canary: 5% } }
   - { path: /other, service: other }
@@ -75,6 +76,8 @@ func TestRoutesToAServiceWithAChain(t *testing.T) {
 `)
 	plain, own := find(t, r, "/plain"), find(t, r, "/own")
 	verify.That(t, plain.Router != nil && plain.Router == find(t, r, "/plain2").Router, "routes without settings of their own have routers of their own")
+	edits := find(t, r, "/edits")
+	verify.That(t, edits.Actions != nil && edits.Router.Ways[1].Weighted.Targets[1].Route.Actions == edits.Actions, "a route with actions has the router of the others")
 	for _, path := range []string{"/group", "/split", "/other"} {
 		verify.That(t, find(t, r, path).Router == nil, "%s has a chain", path)
 	}

@@ -50,4 +50,32 @@ var configFaults = []mutation{
 		new:  "if already || mayBeLost {",
 		test: "./config/live TestMemory",
 	},
+	{
+		name: "chain-wins-over-the-timeouts-of-the-route",
+		file: "config/routes/chain.go",
+		old:  `withSettings(withSettings(service, branch), r)`,
+		new:  `withSettings(withSettings(service, r), branch)`,
+		test: "./config/routes TestRoutesToAServiceWithAChain",
+	},
+	{
+		name: "chain-for-a-route-with-a-group",
+		file: "config/routes/chain.go",
+		old:  `configured == nil || r.Group != "" ||`,
+		new:  `configured == nil ||`,
+		test: "./config/routes TestRoutesToAServiceWithAChain",
+	},
+	{
+		name: "route-with-actions-shares-a-plain-router",
+		file: "config/routes/chain.go",
+		old:  `plain := actions == nil && r.Mirror`,
+		new:  `plain := r.Mirror`,
+		test: "./config/routes TestRoutesToAServiceWithAChain",
+	},
+	{
+		name: "branch-to-a-service-that-is-missing",
+		file: "config/merge.go",
+		old:  `conflicts = append(conflicts, copied.dropBranches()...)`,
+		new:  ``,
+		test: "./config TestChainsOfRoutedServices",
+	},
 }

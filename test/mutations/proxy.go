@@ -190,4 +190,32 @@ var proxyFaults = []mutation{
 		new:  "!retryable(o) ||",
 		test: "./proxy/attempt TestRun",
 	},
+	{
+		name: "chain-sees-the-fields-of-the-client",
+		file: "proxy/chain.go",
+		old:  `router.Choose(path, sentFields{&x.routedRequest})`,
+		new:  `router.Choose(path, &x.request)`,
+		test: "./proxy TestChainSeesWhatTheRouteSends",
+	},
+	{
+		name: "chain-believes-a-client-about-authentication",
+		file: "proxy/chain.go",
+		old:  `from < firstOfServer && !slices.Contains(auth.Copied.Dropped, name)`,
+		new:  `from < firstOfServer && !slices.Contains(auth.Copied.Dropped, name+"-")`,
+		test: "./proxy TestChainSeesWhatTheRouteSends",
+	},
+	{
+		name: "chain-sees-the-path-of-the-client",
+		file: "proxy/chain.go",
+		old:  `path, _ := x.sentPath(b)`,
+		new:  `path := x.head.Path(b)`,
+		test: "./proxy TestChainSeesWhatTheRouteSends",
+	},
+	{
+		name: "splitter-with-a-random-side",
+		file: "proxy/chain.go",
+		old:  `		way = x.chooseTarget(w, b)`,
+		new:  `		way = w.Choose(nil).Route`,
+		test: "./proxy TestSplitterOfAChain",
+	},
 }

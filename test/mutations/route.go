@@ -18,8 +18,8 @@ var routeFaults = []mutation{
 	{
 		name: "prefix-ends-within-a-segment",
 		file: "route/path.go",
-		old:  "string(whole[:len(p.text)]) == p.text && whole[len(p.text)] == '/'",
-		new:  "string(whole[:len(p.text)]) == p.text",
+		old:  "whole[len(p.text)] == '/' && equalText(",
+		new:  "equalText(",
 		test: "./route TestPathsOfEveryKind|TestMatchIsTheFirstRouteThatFits",
 	},
 	{
@@ -91,5 +91,33 @@ var routeFaults = []mutation{
 		old:  "client = hashOf(s.Seed, key)",
 		new:  "client = hashOf(s.Seed, key) ^ rand.Uint64()",
 		test: "./route TestReplicasAgreeOnClients",
+	},
+	{
+		name: "branch-without-its-conditions",
+		file: "route/router.go",
+		old:  `&& b.tests.failing(&m) == nil {`,
+		new:  `{`,
+		test: "./route TestRouterChoosesTheFirstBranchThatFits",
+	},
+	{
+		name: "branch-by-a-field-that-is-removed",
+		file: "route/header_edits.go",
+		old:  `if from < firstAdded && !slices.Contains(e.Dropped, name) {`,
+		new:  `if from < firstAdded {`,
+		test: "./route TestEditsAfterEdits",
+	},
+	{
+		name: "branch-loses-the-restrictions",
+		file: "route/actions.go",
+		old:  `		both = *a`,
+		new:  `		both.RequestHeaders, both.ResponseHeaders = a.RequestHeaders, a.ResponseHeaders`,
+		test: "./route TestActionsWithThoseOfABranch",
+	},
+	{
+		name: "prefix-is-replaced-in-no-other-case",
+		file: "route/path_edits.go",
+		old:  `equalText(text[:len(prefix)], prefix, e.ignoresCase)`,
+		new:  `equalText(text[:len(prefix)], prefix, false)`,
+		test: "./route TestPathEdits",
 	},
 }
