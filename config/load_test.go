@@ -143,7 +143,7 @@ health: { max_checks: 9 }
 			TLS:       ConsulTLS{CA: "ca.pem", CAPath: "/cas", Cert: "c.pem", Key: "k.pem", ServerName: "consul", SkipVerify: true},
 			Namespace: "ns", Partition: "pt", MaxWatches: 7,
 			Datacenter: "dc1",
-			Wait:       90 * time.Second, Consistency: "consistent", Probation: 2 * time.Minute,
+			Wait:       90 * time.Second, Consistency: "consistent", Probation: 2 * time.Minute, Connect: ConsulConnect{MeshGateway: "mesh-gateway"},
 		},
 		Discovery: Discovery{Snapshot: "/var/lib/sluice/snapshot.json", SnapshotMaxAge: time.Hour, Debounce: Debounce{MaxWait: 2 * time.Second}},
 		Services: map[string]Service{

@@ -84,7 +84,8 @@ type Instance struct {
 	Datacenter string `json:"datacenter,omitempty"`
 
 	// ServerName is what connections to the instance ask for by TLS (SNI), and Identity who must answer: the
-	// path of its SPIFFE URI, such as "/ns/default/dc/dc1/svc/web". Both are empty outside of a service mesh.
+	// path of its SPIFFE URI, such as "/ns/default/dc/dc1/svc/web" or, in another trust domain, whole URIs with a
+	// space between, one of which it must have. Both are empty outside of a service mesh.
 	ServerName string `json:"server_name,omitempty"`
 	Identity   string `json:"identity,omitempty"`
 	// Target is which of several sets of instances of its service it is in, such as a target of a discovery chain.

@@ -110,7 +110,7 @@ func ClientOptions(c config.Consul, log zerolog.Logger) consul.Options {
 
 // ServiceOptions returns the options of the source of a service in Consul.
 func ServiceOptions(s config.ConsulService, c config.Consul) consulsource.ServiceOptions {
-	return consulsource.ServiceOptions{
+	o := consulsource.ServiceOptions{
 		Service:       s.Service,
 		PreparedQuery: s.PreparedQuery,
 		Poll:          s.Poll,
@@ -132,6 +132,10 @@ func ServiceOptions(s config.ConsulService, c config.Consul) consulsource.Servic
 		Wait:          c.Wait,
 		Probation:     *s.Probation,
 	}
+	if s.Connect {
+		o.MeshGateway = c.Connect.MeshGateway
+	}
+	return o
 }
 
 // targetsOf returns the targets of a discovery chain.

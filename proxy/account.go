@@ -11,6 +11,7 @@ import (
 	"sluice/proxy/attempt"
 	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
 	"sluice/proxy/upstream"
 )
 
@@ -44,6 +45,8 @@ func (x *httpExchange) account() {
 	}
 	if x.interrupted != "" {
 		entry.Reason = x.interrupted
+		// A tunnel may be open as long as its ends like.
+		entry.Failed = entry.Failed || x.interrupted == refusal.Cut.Reason || !x.counted && x.interrupted != refusal.ClientGone.Reason
 	}
 	if x.head.HTTP10 {
 		entry.Proto = "HTTP/1.0"

@@ -74,6 +74,9 @@ func (c *client) scheme() string {
 // draining reports whether the connection drains.
 func (c *client) draining() bool { return c.idleUntil() != 0 }
 
+// isCut reports whether sluice ends what is left, as the time for it is over.
+func (c *client) isCut() bool { return c.server.cutting.Load() || c.listener.cut.Load() }
+
 // idleUntil returns the coarse time when a draining connection ends if it is idle;
 // 0: it does not drain.
 func (c *client) idleUntil() int64 {

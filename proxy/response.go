@@ -186,12 +186,19 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 	}
 	x.grpcCode = grpc.Unset
 	x.client.downstream.cut()
-	if errors.Is(err, errClientWrite) || x.client.Gone.Load() { // or it takes no more, or the listener has drained
-		x.interrupted = "client_gone"
+	cut := x.client.isCut()
+	if cut {
+		x.interrupted = refusal.Cut.Reason
+	}
+	if errors.Is(err, errClientWrite) || x.client.Gone.Load() { // or it takes no more
+		if !cut {
+			x.interrupted = "client_gone"
+		}
 		return outcome
 	}
 	code := grpc.Unavailable
 	switch {
+	case cut:
 	case x.upload.failed():
 		x.interrupted, code = x.upload.reason(), x.upload.grpcCode()
 	case isMalformed(err):

@@ -251,6 +251,8 @@ func (x *httpExchange) forward() *refusal.Refusal {
 	switch {
 	case x.answered:
 		return nil
+	case c.isCut():
+		return refusal.Cut
 	case (err != nil || outcome.Class == balancer.OutcomeClientGone) && c.Gone.Load(): // whatever became of a connection before
 		return refusal.ClientGone
 	case err != nil && x.deadlinePassed():

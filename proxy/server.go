@@ -104,6 +104,7 @@ type Server struct {
 	requests   *metrics.Requests // see Unrouted
 	draining   atomic.Bool
 	idleUntil  atomic.Int64 // for all listeners, as listener.idleUntil
+	cutting    atomic.Bool  // for all listeners, as listener.cut
 
 	ctx    context.Context // ends when connections are cut
 	cancel context.CancelFunc

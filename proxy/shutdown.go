@@ -39,6 +39,7 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 	case <-s.drained:
 	case <-ctx.Done():
 		err = ctx.Err()
+		s.cutting.Store(true)
 		// Peers first: closing a client's connection waits for its exchange, which
 		// may wait for its peer.
 		s.cutPeers()
@@ -75,8 +76,7 @@ func (s *Server) cutPeers() {
 
 // Drain ends the connections that were accepted on l, which must no longer be served.
 // It treats requests in flight and idle connections as Shutdown does, but does not
-// wait for them. After grace it ends the remaining requests, as if their clients had
-// closed their connections, and resets the remaining streams. After the begin of Shutdown it
+// wait for them. After grace it ends the remaining requests, and resets the remaining streams. After the begin of Shutdown it
 // does nothing.
 func (s *Server) Drain(l net.Listener, idleGrace, grace time.Duration) {
 	if !s.cutAfter(l, grace) {
@@ -152,6 +152,7 @@ func (s *Server) abortStreams(l net.Listener) {
 	defer s.mu.Unlock()
 	for c := range s.streams {
 		if c.listener.Listener == l {
+			c.listener.cut.Store(true)
 			c.abort()
 		}
 	}

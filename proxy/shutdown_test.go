@@ -8,11 +8,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"sluice/proxy/accesslog"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -78,9 +81,12 @@ func TestWhatIsLeftIsCut(t *testing.T) {
 			io.ReadAll(c.Conn) // until cut
 			return false
 		}))
-		p := newUnmanagedProxy(t, Options{}, origin.address())
+		path := filepath.Join(t.TempDir(), "access.log")
+		log := verify.Result(accesslog.New(accesslog.Options{Path: path, Slow: time.Hour})).Must(t) // of answers that are no errors, none
+		defer log.Close()
+		p := &loggedProxy{newUnmanagedProxy(t, Options{AccessLog: log}, origin.address()), path, log}
 		defer p.pool.Close()
-		other := p.send(getRequest)
+		other := p.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
 		<-arrived
 		l, leave := p.serveUntil(ListenerOptions{Name: "drains", TLS: serverTLS(t)})
 		p.address = l.Addr().String()
@@ -118,6 +124,16 @@ func TestWhatIsLeftIsCut(t *testing.T) {
 			verify.Succeeds(t, p.Shutdown(context.Background(), 0))
 		}
 		eventually(t, "connections closed", func() bool { return origin.open() == 0 })
+		var got []string
+		for _, line := range p.lines() {
+			got = append(got, fmt.Sprint(line.Target, " ", line.Status, " ", line.Reason))
+		}
+		slices.Sort(got)
+		want := []string{"/ 503 drain_timeout", "/busy 200 drain_timeout", "/stream 200 drain_timeout", "/stream 200 drain_timeout", "/tunnel 101 drain_timeout", "/upload 503 drain_timeout"}
+		if !drain {
+			want = slices.Insert(want, 2, "/other 503 drain_timeout")
+		}
+		verify.Slices(t, got, want, "the lines of the access log")
 	})
 }
 

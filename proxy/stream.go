@@ -263,6 +263,9 @@ func (s *stream) abort() {
 // account records the stream in the metrics and the access log.
 func (s *stream) account() {
 	status, reason := streamForwarded, cutReason(s.cut)
+	if reason != "" && (s.server.cutting.Load() || s.listener.cut.Load()) {
+		reason = refusal.Cut.Reason
+	}
 	if s.refusal != nil {
 		status, reason = s.refusal.Status, s.refusal.Reason
 	}
@@ -280,7 +283,7 @@ func (s *stream) account() {
 	var entry accesslog.Entry
 	entry.Time, entry.Duration, entry.Waited, entry.Connect = s.startTime, duration, duration, s.connectTime
 	entry.Client, entry.Host, entry.Proto = []byte(s.address), []byte(s.name), accesslog.ProtoTCP
-	entry.Status, entry.Reason, entry.Attempts = status, reason, s.tries
+	entry.Status, entry.Reason, entry.Attempts, entry.Failed = status, reason, s.tries, reason == refusal.Cut.Reason
 	entry.BytesIn, entry.BytesOut = s.bytesIn, s.bytesOut
 	if s.connected {
 		entry.Waited = s.connectedAfter

@@ -161,7 +161,9 @@ func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
 	t.Requests.Transfer(t.Shard, 0, x.bytesOut)
 	x.GiveBack()
 	if cut := t.Run(early, &x.bytesIn, &x.bytesOut); cut != nil {
-		x.interrupted = cutReason(cut)
+		if x.interrupted = cutReason(cut); x.client.isCut() {
+			x.interrupted = refusal.Cut.Reason
+		}
 		x.client.downstream.cut()
 	}
 	return outcome
@@ -179,7 +181,7 @@ func cutReason(cut error) string {
 	case cut == errPanicked:
 		return refusal.Internal.Reason
 	case !errors.As(cut, &broken):
-		return "drain_timeout"
+		return refusal.Cut.Reason
 	case broken.Client:
 		return "client_gone"
 	}

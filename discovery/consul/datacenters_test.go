@@ -310,6 +310,7 @@ func TestRealDatacenters(t *testing.T) {
 		{"a prepared query fails over", preparedQueryFailsOver},
 		{"a prepared query from the cache", cachedPreparedQueryFollowsChanges},
 		{"together", datacentersTogether},
+		{"targets of a discovery chain", meshTargetsAreReached},
 		{"one is used", oneDatacenterIsUsed},
 	} {
 		for _, agent := range []*consultest.Agent{one, two} {

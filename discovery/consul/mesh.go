@@ -30,11 +30,15 @@ func (o *ServiceOptions) join(i *discovery.Instance, c *entryConnect) (unusable 
 	if c == nil || c.PeerMeta == nil || len(c.PeerMeta.SNI) == 0 || len(c.PeerMeta.SpiffeID) == 0 {
 		return fmt.Sprintf("the peer %q does not say how it is reached through the mesh", o.Peer)
 	}
-	id, err := url.Parse(c.PeerMeta.SpiffeID[0])
-	if err != nil || !strings.EqualFold(id.Scheme, "spiffe") || id.Path == "" {
-		return fmt.Sprintf("the peer %q gives it an identity that is no SPIFFE URI", o.Peer)
+	ids := make([]string, 0, len(c.PeerMeta.SpiffeID))
+	for _, text := range c.PeerMeta.SpiffeID {
+		id, err := url.Parse(text)
+		if err != nil || !strings.EqualFold(id.Scheme, "spiffe") || id.Host == "" || id.Path == "" {
+			return fmt.Sprintf("the peer %q gives it an identity that is no SPIFFE URI", o.Peer)
+		}
+		ids = append(ids, id.String())
 	}
-	i.ServerName, i.Identity = c.PeerMeta.SNI[0], id.Path
+	i.ServerName, i.Identity = c.PeerMeta.SNI[0], strings.Join(ids, " ")
 	return ""
 }
 

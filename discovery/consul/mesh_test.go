@@ -75,11 +75,12 @@ func TestRealMeshACLs(t *testing.T) {
 func TestReadEntriesOfAPeer(t *testing.T) {
 	const entry = `{"Node":{"Node":"n","Address":"10.0.0.1","Datacenter":"dc2"},"Service":{"ID":"w","Service":"web-sidecar-proxy","Kind":"connect-proxy","Port":1%s}}`
 	for _, tt := range []struct{ connect, name, identity, unusable string }{
-		{`,"Connect":{"PeerMeta":{"SNI":["web.default.default.east.external.td"],"SpiffeID":["spiffe://td/ns/default/dc/dc2/svc/web"],"Protocol":"http"}}`,
-			"web.default.default.east.external.td", "/ns/default/dc/dc2/svc/web", ""},
+		{`,"Connect":{"PeerMeta":{"SNI":["web.default.default.east.external.td"],"SpiffeID":["spiffe://td/ns/default/dc/dc2/svc/web","spiffe://td/gateway/mesh/dc/dc2"],"Protocol":"http"}}`,
+			"web.default.default.east.external.td", "spiffe://td/ns/default/dc/dc2/svc/web spiffe://td/gateway/mesh/dc/dc2", ""},
 		{``, "", "", `the peer "east" does not say how it is reached through the mesh`},
 		{`,"Connect":{"PeerMeta":{"SNI":[],"SpiffeID":["spiffe://td/x"]}}`, "", "", `the peer "east" does not say how it is reached through the mesh`},
 		{`,"Connect":{"PeerMeta":{"SNI":["x"],"SpiffeID":["https://td/x"]}}`, "", "", `the peer "east" gives it an identity that is no SPIFFE URI`},
+		{`,"Connect":{"PeerMeta":{"SNI":["x"],"SpiffeID":["spiffe://td/x","spiffe:///x"]}}`, "", "", `the peer "east" gives it an identity that is no SPIFFE URI`},
 		{`,"Connect":{"PeerMeta":{"SNI":["x"],"SpiffeID":["%zz"]}}`, "", "", `the peer "east" gives it an identity that is no SPIFFE URI`},
 	} {
 		body := "[" + strings.Replace(entry, "%s", tt.connect, 1) + "]"

@@ -19,9 +19,10 @@ type parts struct {
 
 // part is one of several sets of instances.
 type part struct {
-	name    string // of its discovery.Memory
-	target  string // the same of a target, and else ""
-	options ServiceOptions
+	name     string // of its discovery.Memory
+	options  ServiceOptions
+	target   *Target         // nil: it is a data centre
+	gateways *ServiceOptions // through which the target is reached; nil: directly
 }
 
 // parts returns the parts of a service that has several.
@@ -33,15 +34,24 @@ func (o *ServiceOptions) parts() []part {
 		list = append(list, part{name: name, options: one})
 	}
 	for _, t := range o.Targets {
-		list = append(list, part{name: t.name(), target: t.name(), options: o.of(t)})
+		list = append(list, part{t.name(), o.of(t), &t, o.gateways(t)})
 	}
 	return list
 }
 
+// source returns the source of the instances.
+func (p *part) source(c *Sources) discovery.Source {
+	instances := &source{Sources: c, options: p.options}
+	if p.gateways == nil {
+		return instances
+	}
+	return &gatewayed{target: *p.target, instances: instances, gateways: &source{Sources: c, options: *p.gateways}}
+}
+
 // has reports whether an instance of a set that was reported is in p.
 func (p *part) has(i *discovery.Instance) bool {
-	if p.target != "" {
-		return i.Target == p.target
+	if p.target != nil {
+		return i.Target == p.name
 	}
 	return i.Datacenter == p.name
 }
@@ -76,7 +86,7 @@ func (d *parts) Run(ctx context.Context, before discovery.WatchState, report fun
 		b := &branch{choice: c, part: p, listed: n, place: n, serving: -1}
 		c.branches = append(c.branches, b)
 		running.Go(func() {
-			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { b.run(ctx, &source{Sources: d.Sources, options: p.options}) })
+			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { b.run(ctx, p.source(d.Sources)) })
 		})
 	}
 	if d.options.Nearest {

@@ -54,13 +54,13 @@ func Health(ctx context.Context, client *consul.Client, o ServiceOptions) (Answe
 	}
 	var all union
 	for place, p := range o.parts() {
-		answer, err := query(ctx, client.Get, &p.options, api.QueryOptions{})
+		answer, err := p.query(ctx, client)
 		if err != nil {
 			firstErr = cmp.Or(firstErr, err)
 			continue
 		}
 		if o.together() {
-			all.add(answer.Instances, place, p.target)
+			all.add(answer.Instances, place, p)
 			answer.Instances = all.set
 			best, most = answer, 0
 			continue
@@ -77,6 +77,17 @@ func Health(ctx context.Context, client *consul.Client, o ServiceOptions) (Answe
 		return Answer{}, firstErr
 	}
 	return best, nil
+}
+
+// query queries once, without blocking.
+func (p *part) query(ctx context.Context, client *consul.Client) (Answer, error) {
+	answer, err := query(ctx, client.Get, &p.options, api.QueryOptions{})
+	if err != nil || p.gateways == nil {
+		return answer, err
+	}
+	gateways, err := query(ctx, client.Get, p.gateways, api.QueryOptions{})
+	gateways.Instances = p.target.through(gateways.Instances, answer.Instances)
+	return gateways, err
 }
 
 // get is the method of a client or a loop.

@@ -42,7 +42,7 @@ func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 		if b.serving < 0 {
 			set = c.partOf(b.part).Set
 		}
-		all.add(set, b.place, b.target)
+		all.add(set, b.place, b.part)
 	}
 	c.passLocked(discovery.Report{Set: all.set, Endpoint: first.endpoint, Index: first.index, Err: failed})
 	return 0
@@ -55,13 +55,15 @@ type union struct {
 	place map[discovery.Key]int // in set
 }
 
-// add adds the set of a part, which has a place among the parts; target is its name if it is a target.
-func (u *union) add(set []discovery.Instance, place int, target string) {
+// add adds the set of a part, which has a place among the parts.
+func (u *union) add(set []discovery.Instance, place int, p part) {
 	if u.place == nil {
 		u.place = make(map[discovery.Key]int)
 	}
 	for _, i := range set {
-		i.Priority, i.Target = place, target
+		if i.Priority = place; p.target != nil {
+			i.Target = p.name
+		}
 		n, twice := u.place[i.Key()]
 		switch {
 		case !twice:

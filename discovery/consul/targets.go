@@ -45,7 +45,7 @@ func (o ServiceOptions) of(t Target) ServiceOptions {
 	o.Namespace, o.Partition = cmp.Or(t.Namespace, o.Namespace), cmp.Or(t.Partition, o.Partition)
 	o.PassingOnly = o.PassingOnly || t.OnlyPassing
 	o.Filter = both(o.Filter, t.Filter)
-	if t.Datacenter != "" {
+	if t.Datacenter != "" || t.Peer != "" {
 		o.Address = cmp.Or(o.Address, wanAddress) // as Consul's own proxies
 	}
 	return o

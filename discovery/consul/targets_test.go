@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"sluice/discovery"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
@@ -140,7 +142,7 @@ func (c *churn) want() string {
 	var all union
 	for n, t := range c.options.Targets {
 		set, _ := instances(c.decoded(c.in[t.name()]), &ServiceOptions{})
-		all.add(set, n, t.name())
+		all.add(set, n, part{name: t.name(), target: &t})
 	}
 	return placed(discovery.Normalize(all.set))
 }
@@ -196,5 +198,49 @@ func churnTargets(t *testing.T, random *rand.Rand) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		verify.Equal(t, b.placed(), c.want(), "at the end the targets %v have", slices.Collect(maps.Values(c.in)))
+	})
+}
+
+// The gateways of a target stay what they were while it is not known which instances are behind them.
+func TestGatewaysOfATarget(t *testing.T) {
+	t.Parallel()
+	gateways := func(b *bubble, ids ...string) {
+		var entries []*api.ServiceEntry
+		for _, id := range ids {
+			entries = append(entries, discoverytest.Instance("mesh-gateway", id, 8000+int(id[0])))
+		}
+		b.Set("mesh-gateway", entries...)
+	}
+	o := ServiceOptions{Service: "star", MeshGateway: "mesh-gateway", Probation: time.Hour, Targets: []Target{
+		{Service: "star"}, {Service: "star", Datacenter: "dc2", Gateway: "local", SNI: "star.dc2"},
+	}}
+	prepare := func(b *bubble) {
+		b.set("a")
+		b.setIn("dc2", "x y")
+		gateways(b, "g", "h")
+	}
+	watchInBubble(t, o, prepare, func(t *testing.T, b *bubble) {
+		again := func() { b.manager.Watch("star", b.client.Source(o)) }
+		b.expect(sec, "0s: a g@star.dc2 h@star.dc2")
+		b.setIn("dc2", "x y:critical")
+		b.expect(2 * sec)
+		b.cut("dc2")
+		again()
+		b.setIn("dc2", "x:critical y:critical")
+		b.expect(20 * sec)
+		verify.That(t, strings.Contains(b.status().LastError, "No path to datacenter"), "status %+v", b.status())
+		b.Heal()
+		b.expectOne(20*sec, 40*sec, "a g@star.dc2:critical h@star.dc2:critical")
+		b.setIn("dc2", "x")
+		b.expectOne(40*sec, 41*sec, "a g@star.dc2 h@star.dc2")
+		gateways(b)
+		b.expectOne(41*sec, 45*sec, "a g@star.dc2? h@star.dc2?")
+		again()
+		b.expect(60 * sec)
+		gateways(b, "g")
+		b.expectOne(60*sec, 62*sec, "a g@star.dc2 h@star.dc2?")
+		for _, i := range b.latest()[1:] {
+			verify.Equal(t, i.Target+" "+i.Service, "star.dc2 star", "target and service")
+		}
 	})
 }

@@ -56,6 +56,9 @@ var (
 	// ClientGone is not written, because nobody is there to read it.
 	ClientGone = New(metrics.StatusClientClosedRequest, "client_gone", "the client has closed its connection")
 
+	// Cut is also the reason of an answer that sluice does not end.
+	Cut = New(503, "drain_timeout", "sluice stops, or its listener was removed, and the request takes longer than it waits for that")
+
 	TooManyConnections = New(503, "too_many_connections", "sluice, or one client, has too many connections")
 
 	NoDescriptors    = New(503, "no_descriptors", "sluice has no file descriptor or local port left for a connection to the service's instance")

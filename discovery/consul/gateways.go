@@ -1,0 +1,150 @@
+package consul
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice/discovery"
+	"sluice/observe/panics"
+)
+
+// Modes of [Target.Gateway].
+const (
+	gatewayLocal  = "local"
+	gatewayRemote = "remote"
+)
+
+// gateways returns the options of the mesh gateways through which a target is reached; nil: it is reached directly.
+// As in Consul's own proxies (makeLoadAssignmentEndpointGroup in agent/xds/endpoints.go), a target in the own data
+// centre and partition needs none, and the instances of a peer are gateways of the peer already.
+func (o *ServiceOptions) gateways(t Target) *ServiceOptions {
+	g := *o
+	g.Targets, g.Connect, g.Tags = nil, false, nil
+	g.Service, g.Filter = o.MeshGateway, `Service.Kind == "mesh-gateway"`
+	g.Namespace, g.Peer = "", ""
+	switch {
+	case t.Datacenter == "" && t.Peer == "" && t.Partition == "":
+	case t.Gateway == gatewayLocal:
+		return &g
+	case t.Gateway == gatewayRemote && t.Peer == "":
+		g.Datacenter, g.Partition = t.Datacenter, cmp.Or(t.Partition, o.Partition)
+		if t.Datacenter != "" {
+			g.Address = wanAddress
+		}
+		return &g
+	}
+	return nil
+}
+
+// gatewayed watches a target that is reached through mesh gateways. It reports the gateways, which pass connections on by
+// the name that these ask for, while TLS goes to an instance of the target: so the identity is the target's. They are
+// in service while an instance of the target is.
+type gatewayed struct {
+	target    Target
+	instances *source
+	gateways  *source
+}
+
+// Run implements discovery.Source. What is known of the instances themselves ends with it: until they are known again,
+// the gateways stay what they were.
+func (g *gatewayed) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
+	r := &gatewayReport{target: g.target, report: report}
+	r.gateways.WatchState = before
+	r.gateways.Set = slices.Clone(before.Set)
+	for n := range before.Set {
+		g.restore(&r.gateways.Set[n])
+	}
+	var running sync.WaitGroup
+	for side, s := range map[*gatewaySide]*source{&r.instances: g.instances, &r.gateways: g.gateways} {
+		running.Go(func() {
+			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
+				defer func() {
+					if ctx.Err() == nil {
+						r.note(side, discovery.Report{Err: panics.Err})
+					}
+				}()
+				_ = s.Run(ctx, r.state(side), func(report discovery.Report) { r.note(side, report) }) // ends with ctx
+			})
+		})
+	}
+	running.Wait()
+	return ctx.Err()
+}
+
+// gatewayReport joins what is known about the gateways and the instances of a target.
+type gatewayReport struct {
+	target Target
+	report func(discovery.Report)
+
+	// mu guards the fields below.
+	mu                  sync.Mutex
+	instances, gateways gatewaySide
+}
+
+// gatewaySide is what is known about the gateways, or about the instances.
+type gatewaySide struct {
+	discovery.WatchState
+	answered bool // in this run
+	index    uint64
+	err      error // of the last query
+}
+
+func (r *gatewayReport) state(side *gatewaySide) discovery.WatchState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return side.WatchState
+}
+
+// note records a report about a side, and reports both. There is no set before both have answered.
+func (r *gatewayReport) note(side *gatewaySide, report discovery.Report) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	side.err = report.Err
+	if report.Known {
+		side.Known, side.Set, side.Endpoint, side.index, side.answered = true, report.Set, report.Endpoint, report.Index, true
+	}
+	if report.Memory != nil {
+		side.Memory = report.Memory
+	}
+	joined := discovery.Report{Err: cmp.Or(r.instances.err, r.gateways.err), Reset: report.Reset}
+	if r.instances.answered && r.gateways.answered {
+		joined.Known, joined.Endpoint, joined.Index = true, r.instances.Endpoint, r.instances.index
+		joined.Set, joined.Memory = r.target.through(r.gateways.Set, r.instances.Set), r.gateways.Memory
+	}
+	if joined.Known || joined.Err != nil {
+		r.report(joined)
+	}
+}
+
+// through returns the gateways as instances of the target.
+func (t *Target) through(gateways, instances []discovery.Instance) []discovery.Instance {
+	usable := slices.ContainsFunc(instances, discovery.Instance.Usable)
+	set := slices.Clone(gateways)
+	for n := range set {
+		i := &set[n]
+		i.Service, i.ID = t.Service, i.ID+t.suffix()
+		i.Tags, i.Meta = nil, nil // of the gateway, not of the service
+		if len(instances) > 0 {
+			i.ServerName, i.Identity = instances[0].ServerName, instances[0].Identity
+		}
+		if !usable {
+			i.Status, i.Weight, i.Unchecked, i.Probation = discovery.StatusCritical, 0, false, time.Time{}
+			i.Detail = fmt.Sprintf("no instance of %s is in service behind the mesh gateway", t.name())
+		}
+	}
+	return set
+}
+
+// restore makes i, which through has returned, the gateway again.
+func (g *gatewayed) restore(i *discovery.Instance) {
+	i.Service, i.ID = g.gateways.options.Service, strings.TrimSuffix(i.ID, g.target.suffix())
+	i.ServerName, i.Identity = "", ""
+}
+
+// suffix is what the id of a gateway ends with as an instance of t: one gateway may serve several targets.
+func (t *Target) suffix() string { return "@" + t.name() }
