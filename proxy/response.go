@@ -135,6 +135,7 @@ func (x *answeredRequest) passInterim(head []byte) error {
 		return nil
 	}
 	x.begun = true
+	x.upload.continued = x.upload.continued || x.response.Status == 100
 	x.Out = x.client.downstream.appendHead(x.Out[:0], head)
 	return x.client.downstream.WriteBody(&x.Buffers, transfer.Piece{})
 }

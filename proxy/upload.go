@@ -32,6 +32,8 @@ type upload struct {
 	endedAt time.Time   // valid if ended is set
 	broken  atomic.Bool // the body could not be read
 	err     error       // valid if broken is set
+	// continued: the client was told to send the body. Of the goroutine of the exchange.
+	continued bool
 
 	mu sync.Mutex
 	// mu guards the fields below, and the start of the peer's timeout with over.

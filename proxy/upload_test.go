@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/proxy/refusal"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -158,6 +159,32 @@ func TestClientLeavesPeerThatTakesNoBody(t *testing.T) {
 			p.expectNothingCounted()
 		})
 	}
+}
+
+// A client that waits for the 100 of a peer that hangs has done nothing wrong. The peer is not blamed: it may be one that
+// knows no 100. With a 100, the client is the one who does not go on.
+func TestNobodyContinues(t *testing.T) {
+	t.Parallel()
+	eachCase(t, map[string]struct {
+		answer, status, reason string
+	}{
+		"without an answer": {"", "504", refusal.Timeout.Reason},
+		"processing":        {"HTTP/1.1 102 Processing\r\n\r\n", "504", refusal.Timeout.Reason},
+		"with a 100":        {"HTTP/1.1 100 Continue\r\n\r\n", "408", refusal.BodyTimeout.Reason},
+	}, func(t *testing.T, test struct{ answer, status, reason string }) {
+		origin := startOrigin(t, withHead(func(c *originConn, _ *http.Request) bool {
+			c.write(test.answer)
+			io.Copy(io.Discard, c)
+			return false
+		}))
+		p := startProxy(t, Options{Timeouts: Timeouts{Body: 200 * time.Millisecond}}, origin.address())
+		conn := p.dial()
+		io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+		all := string(verify.Result(io.ReadAll(conn)).Must(t))
+		_, final, _ := strings.Cut("\r\n\r\n"+all, "\r\n\r\n"+test.answer)
+		verify.That(t, strings.HasPrefix(final, "HTTP/1.1 "+test.status+" ") && strings.Contains(final, test.reason), "got %q, want %s %s", all, test.status, test.reason)
+		p.expectNothingCounted()
+	})
 }
 
 func TestExpectContinue(t *testing.T) {
