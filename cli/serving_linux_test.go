@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -29,6 +30,7 @@ type serving struct {
 	admin         string
 	listeners     string // more of them; may be empty
 	adminKeys     string // more keys of admin; may be empty
+	accessLog     string // its path; empty: off
 	configuration string // a file
 	pidFile       string
 	logFile       string
@@ -96,7 +98,7 @@ func (s *serving) serve() {
 // configure writes the configuration of the next process: text with the listeners.
 func (s *serving) configure(text string) {
 	s.t.Helper()
-	text = fmt.Sprintf("listeners: [{ name: web, address: %q }%s]\nadmin: { address: %q%s }\naccess_log: { path: \"off\" }\n", s.address, s.listeners, s.admin, s.adminKeys) + text
+	text = fmt.Sprintf("listeners: [{ name: web, address: %q }%s]\nadmin: { address: %q%s }\naccess_log: { path: %q }\n", s.address, s.listeners, s.admin, s.adminKeys, cmp.Or(s.accessLog, "off")) + text
 	s.write(text)
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -75,6 +76,40 @@ func TestListenerIsRemovedWhileANewProcessStarts(t *testing.T) {
 	s.pid = awaitPID(t, s.pidFile, old)
 	s.awaitEnd(old)
 	awaitThat(t, "the removed listener is closed", func() bool { return !listens("tcp", more) })
+	s.end()
+}
+
+// A signal that comes while a new process starts reaches the old one, and still counts for the access log of the new one.
+func TestLogIsRotatedWhileANewProcessStarts(t *testing.T) {
+	t.Parallel()
+	var upgrading atomic.Bool
+	proceed := make(chan struct{})
+	checked := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		if upgrading.Load() {
+			<-proceed // a new process waits for it
+		}
+	}))
+	defer checked.Close()
+	path := filepath.Join(t.TempDir(), "access.log")
+	s := newServing(t, "", "")
+	s.accessLog = path
+	s.configure(strings.Replace(static(checked.URL), "] }", "], health: { active: { type: http, path: /, timeout: 5m, must_pass_first: true } } }", 1))
+	s.serve()
+	upgrading.Store(true)
+	old := s.pid
+	s.signal(syscall.SIGUSR2)
+	s.awaitLog("state of the old process adopted")
+	verify.NoError(t, os.Rename(path, path+".1"))
+	s.signal(syscall.SIGHUP)
+	awaitThat(t, "the old process has a new file", func() bool { _, err := os.Stat(path); return err == nil })
+	close(proceed)
+	s.pid = awaitPID(t, s.pidFile, old)
+	s.awaitEnd(old)
+	awaitThat(t, "the new file has a line of the new process", func() bool {
+		s.get("http://" + s.address + "/afterwards")
+		lines, err := os.ReadFile(path)
+		return err == nil && strings.Contains(string(lines), "/afterwards")
+	})
 	s.end()
 }
 

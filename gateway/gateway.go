@@ -357,6 +357,10 @@ func (g *Gateway) warmUp(ctx context.Context) {
 	if err := g.options.Serving(); err != nil {
 		g.log.Error().Err(err).Msg("this process serves, but cannot tell others")
 	}
+	if g.upgrade.takingOver { // until now, a signal to open these again has reached the old process
+		g.requestLog.reopen()
+		g.admin.reopen()
+	}
 }
 
 // shutdown ends, in this order, the registration in Consul, new requests, requests in
