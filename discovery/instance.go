@@ -84,10 +84,13 @@ type Instance struct {
 	Datacenter string `json:"datacenter,omitempty"`
 
 	// ServerName is what connections to the instance ask for by TLS (SNI), and Identity who must answer: the
-	// path of its SPIFFE URI, such as "/ns/default/dc/dc1/svc/web" or, in another trust domain, whole URIs with a
-	// space between, one of which it must have. Both are empty outside of a service mesh.
+	// path of its SPIFFE URI, such as "/ns/default/dc/dc1/svc/web". Both are empty outside of a service mesh. If a
+	// peered cluster exports it, Peer is the name of the peering, and Identity whole URIs, with a space between: one
+	// of them must answer.
 	ServerName string `json:"server_name,omitempty"`
 	Identity   string `json:"identity,omitempty"`
+	Peer       string `json:"peer,omitempty"`
+
 	// Target is which of several sets of instances of its service it is in, such as a target of a discovery chain.
 	Target string `json:"target,omitempty"`
 
@@ -146,7 +149,7 @@ func (i Instance) Equal(o Instance) bool {
 	return i.Service == o.Service && i.ID == o.ID && i.Node == o.Node &&
 		i.Address == o.Address && i.Port == o.Port && i.AddressTag == o.AddressTag && i.Socket == o.Socket && i.NodeAddress == o.NodeAddress &&
 		i.Weight == o.Weight && i.Status == o.Status && i.Priority == o.Priority && i.Detail == o.Detail &&
-		i.Datacenter == o.Datacenter && i.Target == o.Target && i.ServerName == o.ServerName && i.Identity == o.Identity && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) && i.Failed == o.Failed &&
+		i.Datacenter == o.Datacenter && i.Target == o.Target && i.ServerName == o.ServerName && i.Identity == o.Identity && i.Peer == o.Peer && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) && i.Failed == o.Failed &&
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
 }
 

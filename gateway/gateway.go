@@ -191,7 +191,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.certificates = listenertls.New(listenertls.Options{
 		Consul: g.registries.consul, Wait: g.registries.wait, Copies: c.Consul.CertificatesDir, Log: g.log,
 		Others: func() []certificates.Use {
-			return slices.Concat(g.registries.certificates(), g.mesh.certificates(), g.admin.certificates(), g.services.certificates())
+			return slices.Concat(g.registries.certificates(), g.mesh.identity.Uses(), g.admin.certificates(), g.services.certificates())
 		},
 	})
 	g.requestLog = &requestLog{version: o.Version, log: g.log}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/certificates"
 	"sluice/config"
 	"sluice/consul/mesh"
 	"sluice/observe/events"
@@ -17,10 +16,11 @@ import (
 // membership is the place of this process in Consul's service mesh, while a service is reached through it.
 type membership struct {
 	identity *mesh.Identity
+	log      zerolog.Logger
 }
 
 func newMembership(r *registries, feed *events.Feed, log zerolog.Logger) *membership {
-	return &membership{mesh.NewIdentity(mesh.IdentityOptions{Consul: r.consul, Wait: r.wait, Events: feed, Log: log})}
+	return &membership{mesh.NewIdentity(mesh.IdentityOptions{Consul: r.consul, Wait: r.wait, Events: feed, Log: log}), log}
 }
 
 // isInMesh reports whether a service is reached through the mesh.
@@ -33,9 +33,17 @@ func needsMesh(c *config.Config) bool {
 
 // join has the certificate of sluice followed, if c needs it.
 func (m *membership) join(c *config.Config) {
-	if needsMesh(c) {
-		m.identity.Configure(c.Consul.MeshName())
+	if !needsMesh(c) {
+		return
 	}
+	roots := make(map[string]string, len(c.Consul.Connect.Peers))
+	for name, peer := range c.Consul.Connect.Peers {
+		roots[name] = peer.CA
+	}
+	if err := m.identity.Trust(roots); err != nil {
+		m.log.Warn().Err(err).Msg("mesh: no connection to instances of these peered clusters is made")
+	}
+	m.identity.Configure(c.Consul.MeshName())
 }
 
 // leave ends that, if c does not need it.
@@ -62,9 +70,4 @@ func (m *membership) missing() (text string, wait bool) {
 		return "", false
 	}
 	return "mesh: " + err.Error(), m.identity.Current() == nil && !m.identity.Refused()
-}
-
-// certificates returns the uses of certificates in the mesh.
-func (m *membership) certificates() []certificates.Use {
-	return []certificates.Use{{User: "mesh", Source: m.identity}}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,9 +44,10 @@ type IdentityOptions struct {
 // mesh. Its methods may be called concurrently.
 type Identity struct {
 	options IdentityOptions
-	current atomic.Pointer[Material] // nil: none yet
-	leaves  atomic.Uint64            // put to use
-	rooted  atomic.Uint64            // roots put to use
+	current atomic.Pointer[Material]          // nil: none yet
+	peers   atomic.Pointer[map[string]peered] // by the name of the peering
+	leaves  atomic.Uint64                     // put to use
+	rooted  atomic.Uint64                     // roots put to use
 
 	following sync.Mutex // guards the fields below, and the beginning and the end of the queries
 	begun     bool       // Configure was called
@@ -67,7 +69,9 @@ type Identity struct {
 
 // NewIdentity returns an Identity of no service.
 func NewIdentity(o IdentityOptions) *Identity {
-	return &Identity{options: o, usable: make(chan struct{})}
+	i := &Identity{options: o, usable: make(chan struct{})}
+	i.peers.Store(&map[string]peered{})
+	return i
 }
 
 // Configure sets the name of sluice in the mesh; "": sluice is not in the mesh. After a change the former certificate
@@ -323,7 +327,14 @@ func (i *Identity) TermsFor(instance *discovery.Instance) (certificates.Terms, e
 			return certificates.Terms{}, err
 		}
 	}
-	return certificates.Terms{Config: m.configFor(instance.ServerName, instance.Identity), ByPriorKnowledge: true}, nil
+	if instance.Peer == "" {
+		return certificates.Terms{Config: m.configFor(instance.ServerName, instance.Identity), ByPriorKnowledge: true}, nil
+	}
+	r, err := i.rootsOf(instance.Peer)
+	if err != nil {
+		return certificates.Terms{}, err
+	}
+	return certificates.Terms{Config: m.config(r, instance.ServerName, strings.Fields(instance.Identity)...), ByPriorKnowledge: true}, nil
 }
 
 // valid returns what is in use, or why it is not valid at the time now.

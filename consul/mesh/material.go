@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -216,7 +217,11 @@ func (m *Material) partOfLife(percent int64) time.Time {
 // gateways read. The member must have exactly one URI, with the trust domain of the mesh and a path such as
 // "/ns/default/dc/dc1/svc/web", and a chain that the roots verify.
 func (m *Material) configFor(serverName, path string) *tls.Config {
-	want := (&url.URL{Scheme: "spiffe", Host: m.roots.text.TrustDomain, Path: path}).String()
+	return m.config(m.roots, serverName, (&url.URL{Scheme: "spiffe", Host: m.roots.text.TrustDomain, Path: path}).String())
+}
+
+// config is configFor for a member with one of several URIs, and a chain that r verify.
+func (m *Material) config(r *roots, serverName string, uris ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		ServerName:         serverName,
@@ -225,14 +230,14 @@ func (m *Material) configFor(serverName, path string) *tls.Config {
 			return &m.leaf.certificate, nil
 		},
 		VerifyConnection: func(s tls.ConnectionState) error {
-			return m.roots.verifyPeer(s.PeerCertificates, want, time.Now())
+			return r.verifyPeer(s.PeerCertificates, uris, time.Now())
 		},
 	}
 }
 
-// verifyPeer returns why a peer with a chain is not the one with a URI, or nil. Consul compares URIs without regard to
+// verifyPeer returns why a peer with a chain is not the one with one of the URIs, or nil. Consul compares URIs without regard to
 // case (verifyServerCertMatchesURI in its connect/tls.go).
-func (r *roots) verifyPeer(chain []*x509.Certificate, want string, now time.Time) error {
+func (r *roots) verifyPeer(chain []*x509.Certificate, uris []string, now time.Time) error {
 	if len(chain) == 0 {
 		return errors.New("the peer has no certificate")
 	}
@@ -240,8 +245,9 @@ func (r *roots) verifyPeer(chain []*x509.Certificate, want string, now time.Time
 	if err != nil {
 		return fmt.Errorf("the peer: %w", err)
 	}
-	if got := uri.String(); !strings.EqualFold(got, want) {
-		return fmt.Errorf("the peer is %.200s and not %s", got, want)
+	got := uri.String()
+	if !slices.ContainsFunc(uris, func(want string) bool { return strings.EqualFold(got, want) }) {
+		return fmt.Errorf("the peer is %.200s and not %s", got, strings.Join(uris, " or "))
 	}
 	return r.verify(chain, x509.ExtKeyUsageServerAuth, now)
 }

@@ -130,7 +130,7 @@ func (t *Target) through(gateways, instances []discovery.Instance) []discovery.I
 		i.Service, i.ID = t.Service, i.ID+t.suffix()
 		i.Tags, i.Meta = nil, nil // of the gateway, not of the service
 		if len(instances) > 0 {
-			i.ServerName, i.Identity = instances[0].ServerName, instances[0].Identity
+			i.ServerName, i.Identity, i.Peer = instances[0].ServerName, instances[0].Identity, t.Peer
 		}
 		if !usable {
 			i.Status, i.Weight, i.Unchecked, i.Probation = discovery.StatusCritical, 0, false, time.Time{}
@@ -143,7 +143,7 @@ func (t *Target) through(gateways, instances []discovery.Instance) []discovery.I
 // restore makes i, which through has returned, the gateway again.
 func (g *gatewayed) restore(i *discovery.Instance) {
 	i.Service, i.ID = g.gateways.options.Service, strings.TrimSuffix(i.ID, g.target.suffix())
-	i.ServerName, i.Identity = "", ""
+	i.ServerName, i.Identity, i.Peer = "", "", ""
 }
 
 // suffix is what the id of a gateway ends with as an instance of t: one gateway may serve several targets.

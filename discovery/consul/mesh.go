@@ -38,7 +38,7 @@ func (o *ServiceOptions) join(i *discovery.Instance, c *entryConnect) (unusable 
 		}
 		ids = append(ids, id.String())
 	}
-	i.ServerName, i.Identity = c.PeerMeta.SNI[0], strings.Join(ids, " ")
+	i.ServerName, i.Identity, i.Peer = c.PeerMeta.SNI[0], strings.Join(ids, " "), o.Peer
 	return ""
 }
 
