@@ -1,0 +1,114 @@
+package mesh
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"sluice/test/consultest"
+	"sluice/test/long"
+	"sluice/test/meshtest"
+	"sluice/test/sluicetest"
+	"sluice/test/verify"
+)
+
+func TestMain(m *testing.M) {
+	consultest.ClearEnvironment()
+	os.Exit(m.Run())
+}
+
+const configuration = `consul: { addresses: [URL], token: TOKEN }
+services:
+  web: { consul: { connect: true } }
+  greeter: { consul: { connect: true }, upstream: { protocol: h2 } }
+  steady: { consul: { connect: true } }
+routes:
+- { path: /web, service: web }
+- { path: /steady, service: steady }
+- { path: /grpc.health.v1.Health, service: greeter }
+`
+
+// No request fails while Consul gets new roots, and sidecars restart after their instances were put into maintenance
+// mode, as a deployment does. The connection of the WebSocket, whose sidecar stays, outlives all roots.
+func TestRotationsAndRestartsUnderLoad(t *testing.T) {
+	long.Test(t)
+	rounds := 2
+	if n, err := strconv.Atoi(os.Getenv("SLUICE_MESH")); err == nil {
+		rounds = n
+	}
+	mesh := meshtest.Start(t, consultest.Options{ACLs: true})
+	var restarted []*meshtest.Sidecar
+	for _, service := range []string{"web", "greeter", "steady"} {
+		mesh.SetProtocol(t, service, "http")
+		mesh.Intend(t, service, meshtest.Allow("sluice"))
+		for _, id := range []string{service + "-1", service + "-2"} {
+			sidecar := mesh.Sidecar(t, meshtest.Service{Name: service, ID: id, Port: meshtest.ServeHTTP(t, id).Port})
+			if service != "steady" {
+				restarted = append(restarted, sidecar)
+			}
+		}
+		mesh.Native(t, meshtest.Service{Name: service, ID: service + "-native"})
+		mesh.AwaitPassing(t, service, 3)
+	}
+	_, token, err := mesh.NewToken("sluice", verify.Result(consultest.DocumentedPolicy("../../docs/mesh.md", "## ACLs")).Must(t))
+	verify.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	verify.NoError(t, os.WriteFile(file, []byte(strings.NewReplacer("URL", mesh.URL(), "TOKEN", token.SecretID).Replace(configuration)), 0o600))
+	s := sluicetest.Run(t, "--config", file)
+	await := func(what string, condition func(sluicetest.Peer) bool, want int) {
+		t.Helper()
+		consultest.Await(t, what, func() bool {
+			peers, err := s.Peers(t.Context())
+			n := 0
+			for _, p := range peers {
+				if condition(p) {
+					n++
+				}
+			}
+			return err == nil && n == want
+		})
+	}
+	up := func(p sluicetest.Peer) bool { return p.State == "up" }
+	await("all peers are up", up, 9)
+
+	l := startLoad(t, s)
+	for round := range rounds {
+		before := certificate(t, s)
+		mesh.RotateCA(t)
+		sidecar := restarted[round%len(restarted)]
+		verify.NoError(t, mesh.Client().Agent().EnableServiceMaintenance(sidecar.ID, "restart"))
+		await(sidecar.ID+" has no requests", func(p sluicetest.Peer) bool {
+			return strings.HasPrefix(p.ID, sidecar.ID+"-") && p.State != "up" && p.Inflight == 0
+		}, 1)
+		sidecar.Restart(t)
+		verify.NoError(t, mesh.Client().Agent().DisableServiceMaintenance(sidecar.ID))
+		await("all peers are up again", up, 9)
+		consultest.Await(t, "sluice has another certificate", func() bool { return certificate(t, s) != before })
+	}
+	l.stop(t)
+	await("no request is left", func(p sluicetest.Peer) bool { return p.Inflight > 0 }, 0)
+}
+
+// certificate returns when the certificate of sluice in the mesh expires.
+func certificate(t *testing.T, s *sluicetest.Sluice) string {
+	t.Helper()
+	response := verify.Result(http.Get(s.AdminURL() + "/api/certificates")).Must(t)
+	defer response.Body.Close()
+	var all []struct {
+		UsedBy  string `json:"used_by"`
+		Expires string `json:"expires"`
+		Trusted bool   `json:"trusted"`
+	}
+	verify.NoError(t, json.NewDecoder(response.Body).Decode(&all))
+	for _, c := range all {
+		if strings.Contains(c.UsedBy, "mesh") && !c.Trusted {
+			return c.Expires
+		}
+	}
+	t.Fatalf("no certificate of the mesh: %+v", all)
+	return ""
+}
