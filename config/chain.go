@@ -106,27 +106,3 @@ func (c *Config) RoutedServices() map[string]bool {
 	}
 	return names
 }
-
-// dropBranches leaves out the branches to services that do not exist, and returns an error for each.
-func (c *Config) dropBranches() (conflicts Errors) {
-	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
-		s := c.Services[name]
-		if s.Chain == nil {
-			continue
-		}
-		kept := make([]Branch, 0, len(s.Chain.Branches))
-		for _, b := range s.Chain.Branches {
-			missing := slices.IndexFunc(b.Services(), func(to string) bool { _, ok := c.Services[to]; return !ok })
-			if missing < 0 {
-				kept = append(kept, b)
-				continue
-			}
-			conflicts = append(conflicts, &Error{Origin: b.Origin, Want: fmt.Sprintf("ignored: there is no service %q", b.Services()[missing])})
-		}
-		if len(kept) < len(s.Chain.Branches) {
-			s.Chain = &Chain{Branches: kept}
-			c.Services[name] = s
-		}
-	}
-	return conflicts
-}

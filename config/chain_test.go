@@ -42,21 +42,17 @@ func TestBranchesOfChains(t *testing.T) {
 func TestChainsOfRoutedServices(t *testing.T) {
 	c := mustParse(t, `services: { a: { peers: ["127.0.0.1:1"] }, b: { peers: ["127.0.0.1:2"] }, c: { peers: ["127.0.0.1:2"] } }
 routes: [{ service: a }]`)
-	a := c.Services["a"]
+	a, c3 := c.Services["a"], c.Services["c"]
 	a.Chain = &Chain{Branches: []Branch{
-		{Route: Route{Path: "/x", Service: "a@v1"}}, {Route: Route{Path: "/y", Service: "lost"}, Origin: "service-router a, route 2"},
+		{Route: Route{Path: "/x", Service: "a@v1"}},
 		{Route: Route{Path: "/", Parts: []Part{{Route: Route{Service: "b"}}, {Route: Route{Service: "a@v2"}}}}},
 	}}
-	c.Services["a"] = a
-	derived := c.Services["b"]
-	merged, conflicts := Merge(c, Fragment{Origin: "chains", Services: map[string]Service{"a@v1": derived, "a@v2": derived}})
-	verify.That(t, len(conflicts) == 1 && conflicts[0].Error() == `service-router a, route 2: ignored: there is no service "lost"`, "conflicts %v", conflicts)
-	verify.That(t, len(merged.Services["a"].Chain.Branches) == 2 && len(c.Services["a"].Chain.Branches) == 3, "branches %+v", merged.Services["a"].Chain)
-	verify.DeepEqual(t, slices.Sorted(maps.Keys(merged.RoutedServices())), []string{"a", "a@v1", "a@v2", "b"}, "services")
-	other := *merged
-	other.Services = maps.Clone(merged.Services)
-	s := other.Services["a"]
-	s.Chain = &Chain{Branches: s.Chain.Branches[:1]}
-	other.Services["a"] = s
-	verify.That(t, !Identical(&other, merged), "another chain makes the same configuration")
+	c3.Chain = &Chain{Branches: []Branch{{Route: Route{Path: "/", Service: "c@v1"}}}} // no route leads to it
+	c.Services["a"], c.Services["c"] = a, c3
+	verify.DeepEqual(t, slices.Sorted(maps.Keys(c.RoutedServices())), []string{"a", "a@v1", "a@v2", "b"}, "services")
+	other := *c
+	other.Services = maps.Clone(c.Services)
+	a.Chain = &Chain{Branches: a.Chain.Branches[:1]}
+	other.Services["a"] = a
+	verify.That(t, !Identical(&other, c), "another chain makes the same configuration")
 }

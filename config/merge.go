@@ -23,9 +23,7 @@ type Fragment struct {
 // the fragments, and an earlier fragment over a later one. Merge omits a later service
 // with the same name, a later route for the same requests, and a route whose service,
 // group or listener does not exist, and returns an error for each in conflicts. Of a route it
-// omits a mirror whose service or group does not exist. A branch
-// of a discovery chain to a service that does not exist is omitted too. It changes neither c nor the
-// fragments.
+// omits a mirror whose service or group does not exist. It changes neither c nor the fragments.
 func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) {
 	copied := *c
 	services := make(map[string]string) // the origin of each
@@ -44,7 +42,6 @@ func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) 
 			services[name], copied.Services[name] = f.Origin, f.Services[name]
 		}
 	}
-	conflicts = append(conflicts, copied.dropBranches()...)
 	total := 0
 	for _, f := range fragments {
 		total += len(f.Routes)

@@ -24,7 +24,7 @@ func (b *builder) routerOf(r *config.Route, actions *route.Actions) (*route.Rout
 	}
 	c := b.chains[r.Service]
 	if c == nil {
-		compiled, err := compileChain(configured)
+		compiled, err := b.compileChain(configured)
 		if err != nil {
 			return nil, fmt.Errorf("discovery chain of service %q: %w", r.Service, err)
 		}
@@ -45,10 +45,16 @@ func (b *builder) routerOf(r *config.Route, actions *route.Actions) (*route.Rout
 	return router, nil
 }
 
-func compileChain(configured *config.Chain) (*route.Chain, error) {
+// compileChain compiles a chain. It has an error only if the branches are not checked, or their services are missing.
+func (b *builder) compileChain(configured *config.Chain) (*route.Chain, error) {
 	branches := make([]route.Branch, len(configured.Branches))
 	for i := range configured.Branches {
 		from := &configured.Branches[i]
+		for _, name := range from.Services() {
+			if b.services[name] == nil {
+				return nil, fmt.Errorf("%s: there is no service %q", from.Origin, name)
+			}
+		}
 		branches[i] = route.Branch{Route: from.Target(), IgnoreCase: from.IgnoreCase, Rewrite: *from.Rewrite()}
 		branches[i].Route.Origin = from.Origin
 	}

@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -39,15 +40,20 @@ func built(t *testing.T, text string) *Routes {
 	c.Services["web"] = web
 	c, conflicts := config.Merge(c, config.Fragment{Services: map[string]config.Service{"web@v1": derived, "web@admin": derived}})
 	verify.Require(t, len(conflicts) == 0, "conflicts %v", conflicts)
+	return verify.Result(build(t, c)).Must(t)
+}
+
+func build(t *testing.T, c *config.Config) (*Routes, error) {
+	t.Helper()
 	services := make(map[string]*route.Service)
 	for name, s := range c.Services {
 		pool := verify.Result(balancer.NewPool(name, balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{{Name: "canary"}}}))).Must(t)
 		t.Cleanup(pool.Close)
 		services[name] = Service(name, pool, s)
 	}
-	r := verify.Result(Build(c, services, locality.New(), nil)).Must(t)
+	r, err := Build(c, services, locality.New(), nil)
 	t.Cleanup(func() { r.Close(nil) })
-	return r
+	return r, err
 }
 
 const chainedServices = `services:
@@ -103,4 +109,13 @@ func TestRoutesToAServiceWithAChain(t *testing.T) {
 	verify.That(t, plain.Router.Ways[1].Weighted.Targets[1].Route.Actions == nil, "a route without actions has some")
 	b := own.Router.Chain.Branches()[0]
 	verify.That(t, b.Route.Origin == "service-router web, route 1" && !b.Rewrite.Empty(), "branch %+v", b)
+}
+
+func TestChainToAServiceThatIsMissing(t *testing.T) {
+	c := configtest.Must(t, chainedServices+"routes: [{ service: web }]")
+	web := c.Services["web"]
+	web.Chain = &config.Chain{Branches: []config.Branch{{Route: config.Route{Path: "/", Service: "web@v1"}, Origin: "service-router web, route 1"}}}
+	c.Services["web"] = web
+	_, err := build(t, c)
+	verify.That(t, err != nil && strings.Contains(err.Error(), `discovery chain of service "web": service-router web, route 1: there is no service "web@v1"`), "error %v", err)
 }

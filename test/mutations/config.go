@@ -71,11 +71,4 @@ var configFaults = []mutation{
 		new:  `plain := r.Mirror`,
 		test: "./config/routes TestRoutesToAServiceWithAChain",
 	},
-	{
-		name: "branch-to-a-service-that-is-missing",
-		file: "config/merge.go",
-		old:  `conflicts = append(conflicts, copied.dropBranches()...)`,
-		new:  ``,
-		test: "./config TestChainsOfRoutedServices",
-	},
 }
