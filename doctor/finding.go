@@ -66,6 +66,7 @@ const (
 	CodeMeshMissing  Code = "mesh-missing"
 	CodeMeshDenied   Code = "mesh-denied"
 	CodeMeshProtocol Code = "mesh-protocol"
+	CodeMeshChain    Code = "mesh-chain"
 	CodeMeshSidecar  Code = "mesh-sidecar"
 
 	CodeTagBad      Code = "tag-bad"
@@ -89,7 +90,7 @@ var codes = []Code{
 	CodeACLAnonymous, CodeACLFiltered, CodeACLService, CodeACLAgent,
 	CodeServiceMissing, CodeServiceEmpty, CodeServiceRefused,
 	CodeNoPort, CodeNoTaggedAddress, CodeLoopback, CodeRefused, CodeUnreachable,
-	CodeMeshIdentity, CodeMeshRoot, CodeMeshRefused, CodeMeshMissing, CodeMeshDenied, CodeMeshProtocol, CodeMeshSidecar,
+	CodeMeshIdentity, CodeMeshRoot, CodeMeshRefused, CodeMeshMissing, CodeMeshDenied, CodeMeshProtocol, CodeMeshChain, CodeMeshSidecar,
 	CodeDuplicate, CodeDuplicateAddress,
 	CodeTagBad, CodeTagConflict, CodeTagRefused, CodeTagsDiffer,
 	CodeDeadNode, CodeNoAgent, CodeCriticalLong, CodeCritical, CodeNoCheck,

@@ -44,11 +44,12 @@ type MeshService struct {
 	HTTP2    bool   // sluice speaks HTTP/2 to it
 	Listener string // for TCP, which leads to it; "": none
 
-	Protocol     string        // of service-defaults
-	Entries      []string      // "router" and "splitter", if it has them
-	Refused      string        // error of the query of its discovery chain
-	Forbidden    bool          // a permission is missing for that
-	Destinations []Destination // of its discovery chain, but not those in peered clusters
+	Chain        *mesh.Compiled // its discovery chain; nil: not known
+	Protocol     string         // of service-defaults
+	Entries      []string       // "router" and "splitter", if it has them
+	Refused      string         // error of the query of its discovery chain
+	Forbidden    bool           // a permission is missing for that
+	Destinations []Destination  // of its discovery chain, but not those in peered clusters
 }
 
 // Destination is a service to which a discovery chain leads.
@@ -166,7 +167,7 @@ func (d *Doctor) queryChain(ctx context.Context, s *MeshService) error {
 	if c == nil {
 		return errors.New("the answer has no discovery chain")
 	}
-	s.Protocol = c.Protocol
+	s.Chain, s.Protocol = c, c.Protocol
 	for _, n := range c.Nodes {
 		if n.Type != mesh.NodeResolver && !slices.Contains(s.Entries, n.Type) {
 			s.Entries = append(s.Entries, n.Type)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"sluice/config"
+	"sluice/config/chain"
 	"sluice/discovery"
 )
 
@@ -34,6 +36,9 @@ func (f *Facts) meshFindings() (findings []Finding) {
 		add(finding, wrong, s.Service)
 		finding, wrong = s.protocolFinding()
 		add(finding, wrong, s.Service)
+		for _, finding := range s.chainFindings(f.Config) {
+			add(finding, true, s.Service)
+		}
 		for _, to := range s.Destinations {
 			finding, wrong = s.missingFinding(to)
 			add(finding, wrong, to.Service)
@@ -238,6 +243,36 @@ func (s MeshService) protocolFinding() (Finding, bool) {
 		return Finding{}, false
 	}
 	return finding, true
+}
+
+// chainFindings report what sluice does not carry out of a discovery chain.
+func (s MeshService) chainFindings(c *config.Config) (findings []Finding) {
+	if s.Chain == nil {
+		return nil
+	}
+	from := config.DefaultService()
+	from.Consul = &config.ConsulService{Service: s.Service, Connect: true}
+	if c != nil && c.Services[s.Name].Consul != nil {
+		from = c.Services[s.Name]
+	}
+	result, err := chain.Translate(s.Name, from, "", s.Chain)
+	if err != nil {
+		return []Finding{{
+			Severity: SeverityError, Code: CodeMeshChain,
+			Seen: "sluice cannot use its discovery chain: " + err.Error(),
+			Why:  "sluice uses the former one, or answers 503 if it has none.",
+			Do:   "Change the config entries of the service.",
+		}}
+	}
+	for _, problem := range result.Problems {
+		findings = append(findings, Finding{
+			Severity: SeverityWarning, Code: CodeMeshChain,
+			Seen: problem,
+			Why:  "sluice does not carry this out. The rest of the discovery chain is in use.",
+			Do:   "Change the config entry, or set this in sluice's configuration.",
+		})
+	}
+	return findings
 }
 
 // sidecarFinding is about a sidecar whose service is not registered.

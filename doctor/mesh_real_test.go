@@ -87,6 +87,14 @@ func TestMesh(t *testing.T) {
 
 	m.Write(t, &api.ServiceRouterConfigEntry{Kind: api.ServiceRouter, Name: "web"})
 	codes("a router", look(ours))
+	m.Write(t, &api.ServiceRouterConfigEntry{Kind: api.ServiceRouter, Name: "web", Routes: []api.ServiceRoute{{
+		Match:       &api.ServiceRouteMatch{HTTP: &api.ServiceRouteHTTPMatch{PathPrefix: "/x"}},
+		Destination: &api.ServiceRouteDestination{NumRetries: 1, RetryOnStatusCodes: []uint32{503}},
+	}}})
+	report = look(ours)
+	codes("a router that is not carried out as a whole", report, CodeMeshChain)
+	verify.Contains(t, one(t, report, CodeMeshChain).Seen, "service-router web", "what is seen")
+	m.Write(t, &api.ServiceRouterConfigEntry{Kind: api.ServiceRouter, Name: "web"})
 	use.Listener = "db"
 	verify.Contains(t, one(t, look(ours), CodeMeshProtocol).Seen, "it has a service-router, and the listener db for TCP", "what is seen")
 	use.Listener = ""

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/consul/mesh"
 	"sluice/test/verify"
 )
 
@@ -103,6 +104,8 @@ func TestDiagnoseMesh(t *testing.T) {
 		{"another destination has no instance", and(Destination{Service: "shop", Datacenter: "dc2"}), "warning mesh-missing Consul has no instance of it in the mesh, in the data centre dc2"},
 		{"denied", to(func(d *Destination) { d.Denied = "no" }), "error mesh-denied sluice may not connect: no"},
 		{"denied without a route", func(m *Mesh) { m.Services[0].Destinations[0].Denied, m.Services[0].Routed = "no", false }, "warning mesh-denied"},
+
+		{"a chain that cannot be used", service(func(s *MeshService) { s.Chain = &mesh.Compiled{StartNode: "x"} }), `error mesh-chain sluice cannot use its discovery chain: the chain has no node "x"`},
 
 		{"requests", service(func(s *MeshService) { s.Protocol, s.Entries = "http", []string{"router", "splitter"} }), ""},
 		{"HTTP/2", service(func(s *MeshService) { s.Protocol, s.HTTP2 = "grpc", true }), ""},
