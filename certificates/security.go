@@ -9,9 +9,16 @@ import (
 // Security is the TLS of connections to the peers of a service: a [Client], or what Consul's service mesh
 // provides. It is safe for concurrent use, and compared: connections with another one are not used again.
 type Security interface {
-	// TermsFor returns the TLS of a new connection to an instance. It does not wait.
+	// TermsFor returns the TLS of a new connection to an instance. It does not wait. A [LackError] is no fault of the
+	// instance.
 	TermsFor(i *discovery.Instance) (Terms, error)
 }
+
+// A LackError is why sluice lacks what it needs for any connection, such as a certificate of its own.
+type LackError struct{ Err error }
+
+func (e LackError) Error() string { return e.Err.Error() }
+func (e LackError) Unwrap() error { return e.Err }
 
 // Terms are the TLS of a new connection to a peer.
 type Terms struct {

@@ -42,7 +42,9 @@ routes: [{ path: /web, service: web }, { path: /api, service: api }, { service: 
 	})
 	verify.Equal(t, r.certificates()["mesh:edge"].State, "missing", "state of the certificate")
 	verify.Contains(t, r.text("/metrics"), `sluice_mesh_identity_usable{service="edge"} 0`, "metrics")
-	r.refuses("/web", http.StatusBadGateway)
+	status, body := r.get("/web")
+	verify.Equal(t, status, http.StatusServiceUnavailable, "status without a certificate")
+	verify.Contains(t, body, "certificate of Consul's service mesh", "the answer without a certificate")
 
 	policy.Rules += ` service "edge" { policy = "write" }`
 	_, _, err = m.Client().ACL().PolicyUpdate(policy, nil)

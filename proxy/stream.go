@@ -11,6 +11,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"sluice/balancer"
+	"sluice/certificates"
 	"sluice/observe/panics"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/attempt"
@@ -307,6 +308,9 @@ func dialFailure(err error) (balancer.Outcome, *refusal.Refusal) {
 		return balancer.Outcome{Class: balancer.OutcomeLocal}, refusal.NoDescriptors
 	case errors.Is(err, net.ErrClosed): // the transport is closed
 		return balancer.Outcome{Class: balancer.OutcomeLocal}, refusal.Connect
+	}
+	if lack := (certificates.LackError{}); errors.As(err, &lack) {
+		return balancer.Outcome{Class: balancer.OutcomeLocal}, refusal.NotInMesh
 	}
 	var shared upstream.SharedError
 	o := balancer.Outcome{Class: balancer.OutcomeConnectFailure, Shared: errors.As(err, &shared)}

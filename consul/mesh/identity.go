@@ -324,7 +324,7 @@ func (i *Identity) TermsFor(instance *discovery.Instance) (certificates.Terms, e
 	if now := time.Now(); m == nil || now.After(m.Expires()) {
 		var err error
 		if m, err = i.valid(now); err != nil {
-			return certificates.Terms{}, err
+			return certificates.Terms{}, certificates.LackError{Err: err}
 		}
 	}
 	if instance.Peer == "" {

@@ -13,7 +13,7 @@ func TestGRPCCodesOfRefusals(t *testing.T) {
 		NoRoute: codes.Unimplemented, NoPeers: codes.Unavailable, NoEligible: codes.Unavailable,
 		Saturated: codes.ResourceExhausted, PeersFull: codes.ResourceExhausted, Pending: codes.ResourceExhausted,
 		ConnectionsFull: codes.ResourceExhausted, NoDescriptors: codes.ResourceExhausted,
-		Connect: codes.Unavailable, Reset: codes.Unavailable, PeerTLS: codes.Unavailable,
+		Connect: codes.Unavailable, Reset: codes.Unavailable, PeerTLS: codes.Unavailable, NotInMesh: codes.Unavailable,
 		Timeout: codes.DeadlineExceeded, Deadline: codes.DeadlineExceeded, BodyTimeout: codes.DeadlineExceeded,
 		BadResponse: codes.Internal, Loop: codes.Internal,
 	} {
