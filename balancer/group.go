@@ -90,8 +90,8 @@ func (g *Group) Name() string { return g.name }
 // Attempts returns the counters of the attempts on peers that were in the group, by
 // whichever route they came, without copies; see [Pool.PickMirror]. An attempt without an answer counts as status 502, or 504
 // after a timeout. Attempts that a client or another peer ended count as
-// [metrics.ClassAborted]; those that a local limit or a stale connection ended do not
-// count. The sizes of bodies, retries and codes of gRPC are counted by service only.
+// [metrics.ClassAborted]; those that a local limit, a stale connection or the mesh ended do
+// not count. The sizes of bodies, retries and codes of gRPC are counted by service only.
 func (g *Group) Attempts() *metrics.Requests { return g.attempts }
 
 // Fallbacks returns how many picks found no peer in the group and went to

@@ -28,13 +28,15 @@ const (
 	OutcomeSuperseded
 	// OutcomeLocal: a local limit stopped the attempt before it reached the peer.
 	OutcomeLocal
+	// OutcomeDenied: the mesh does not let sluice connect to the peer.
+	OutcomeDenied
 
 	// NumOutcomes is the number of classes; they count from 0.
-	NumOutcomes = int(OutcomeLocal) + 1
+	NumOutcomes = int(OutcomeDenied) + 1
 )
 
 var outcomeNames = [NumOutcomes]string{
-	"ok", "server error", "connect failure", "timeout", "reset", "stale connection", "client gone", "superseded", "local limit",
+	"ok", "server error", "connect failure", "timeout", "reset", "stale connection", "client gone", "superseded", "local limit", "denied",
 }
 
 func (c OutcomeClass) String() string { return outcomeNames[c] }

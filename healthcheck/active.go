@@ -88,8 +88,9 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	} else {
 		c.checks[0].Add(1)
 	}
-	t.take(err == nil, onProbation(t.peer), active)
-	if err != nil {
+	passed := err == nil || active.Denied != nil && active.Denied(instance)
+	t.take(passed, onProbation(t.peer), active)
+	if !passed {
 		t.fault = fmt.Sprintf("%s: %v", active.Probe, err)
 	}
 	c.concludeLocked(t)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/discovery"
 )
 
 // Settings configure the checks of a pool. They, and what they point to, must not
@@ -34,6 +35,9 @@ type Active struct {
 	// OverridesRegistry lets checks decide about instances that are critical in
 	// the registry. It implies MustPassFirst.
 	OverridesRegistry bool
+	// Denied reports whether the mesh does not let sluice connect to an instance. A check that fails meanwhile counts as
+	// passed: it says nothing about the instance. nil: there is no mesh.
+	Denied func(discovery.Instance) bool
 }
 
 // Passive configures outlier detection. The zero value detects nothing.

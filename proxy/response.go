@@ -118,6 +118,9 @@ func (x *answeredRequest) receiveFailed(u upstream.Conn, err error) balancer.Out
 		}
 		return balancer.Outcome{Class: balancer.OutcomeReset, Latency: x.latency(time.Now())}
 	}
+	if o, denied := x.denied(err); denied {
+		return o
+	}
 	x.lastRefusal = refusal.Reset
 	return x.resetOutcome()
 }
@@ -197,7 +200,7 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 		}
 		return outcome
 	}
-	code := grpc.Unavailable
+	code, d := grpc.Unavailable, denial(x.token, err, x.Waiting)
 	switch {
 	case cut:
 	case x.upload.failed():
@@ -209,6 +212,8 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		code = grpc.DeadlineExceeded
 		x.interrupted, outcome.Class = "upstream_stalled", balancer.OutcomeTimeout
+	case d != nil:
+		x.interrupted, outcome.Class, code = refusal.Intention.Reason, balancer.OutcomeDenied, grpc.PermissionDenied
 	default:
 		x.interrupted, outcome.Class = "upstream_cut", x.resetOutcome().Class
 	}

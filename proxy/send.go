@@ -132,8 +132,22 @@ func (x *sentRequest) connectFailed(err error) (o balancer.Outcome) {
 		x.lastRefusal = refusal.Deadline
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	}
+	if o, denied := x.denied(err); denied {
+		return o
+	}
 	o, x.lastRefusal = dialFailure(err)
 	return o
+}
+
+// denied reports whether the mesh has ended the connection to the last peer with err, before an answer. Then it sets the
+// refusal.
+func (x *sentRequest) denied(err error) (o balancer.Outcome, denied bool) {
+	d := denial(x.token, err, x.Waiting)
+	if d == nil {
+		return o, false
+	}
+	x.lastRefusal = refusal.OfDenial(d)
+	return balancer.Outcome{Class: balancer.OutcomeDenied}, true
 }
 
 // sendOn sends the request on u and waits for a response.
@@ -174,6 +188,9 @@ func (x *sentRequest) sendFailed(u upstream.Conn, err error) (o balancer.Outcome
 	if err == http1.ErrHeadTooLong { // after the edits of the route, or for the peer
 		x.lastRefusal = refusal.Of(http1.ErrHeadTooLong)
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}, false
+	}
+	if o, denied := x.denied(err); denied {
+		return o, false
 	}
 	x.lastRefusal = refusal.Reset
 	if x.delayedByClient() {

@@ -62,6 +62,7 @@ type stream struct {
 	refusal        *refusal.Refusal // of the last try
 	gone           bool             // the client has left during a wait for a peer
 	cut            error            // see tunnel.run
+	denied         bool             // the mesh has ended the tunnel
 	bytesIn        int64
 	bytesOut       int64
 }
@@ -194,7 +195,12 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 	u, err := t.Peer.Transport.(*upstream.Transport).DialStream(ctx, t.Picked(), s.service.Timeouts.Connect, s.shard)
 	if end(); err != nil {
 		var o balancer.Outcome
-		if o, s.refusal = dialFailure(err); s.gone {
+		if d := denial(t, err, s.Waiting); d != nil {
+			o, s.refusal = balancer.Outcome{Class: balancer.OutcomeDenied}, refusal.OfDenial(d)
+		} else {
+			o, s.refusal = dialFailure(err)
+		}
+		if s.gone {
 			o, s.refusal = balancer.Outcome{Class: balancer.OutcomeClientGone}, refusal.ClientGone
 		}
 		s.tried.of(t.Peer).end(o, s.startTime)
@@ -210,6 +216,7 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 		Timeouts: tunnelTimeouts(s.service.Timeouts), Requests: s.service.Pool.Requests(), Shard: s.shard,
 	}
 	s.cut = tunnel.Run(nil, &s.bytesIn, &s.bytesOut)
+	s.denied = (s.cut != nil || s.bytesOut == 0) && !s.server.cutting.Load() && !s.listener.cut.Load() && brokenByPeer(s.cut) && denial(t, s.cut, s.Waiting) != nil
 	return attempt.Ended(balancer.Outcome{Class: balancer.OutcomeOK})
 }
 
@@ -264,7 +271,12 @@ func (s *stream) abort() {
 // account records the stream in the metrics and the access log.
 func (s *stream) account() {
 	status, reason := streamForwarded, cutReason(s.cut)
-	if reason != "" && (s.server.cutting.Load() || s.listener.cut.Load()) {
+	switch {
+	case s.denied && s.bytesOut == 0: // no byte of the peer came before
+		s.refusal = refusal.Intention
+	case s.denied:
+		reason = refusal.Intention.Reason
+	case reason != "" && (s.server.cutting.Load() || s.listener.cut.Load()):
 		reason = refusal.Cut.Reason
 	}
 	if s.refusal != nil {

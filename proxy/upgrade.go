@@ -161,8 +161,11 @@ func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
 	t.Requests.Transfer(t.Shard, 0, x.bytesOut)
 	x.GiveBack()
 	if cut := t.Run(early, &x.bytesIn, &x.bytesOut); cut != nil {
-		if x.interrupted = cutReason(cut); x.client.isCut() {
+		switch x.interrupted = cutReason(cut); {
+		case x.client.isCut():
 			x.interrupted = refusal.Cut.Reason
+		case brokenByPeer(cut) && denial(x.token, cut, x.Waiting) != nil:
+			x.interrupted = refusal.Intention.Reason
 		}
 		x.client.downstream.cut()
 	}
@@ -186,6 +189,12 @@ func cutReason(cut error) string {
 		return "client_gone"
 	}
 	return "upstream_reset"
+}
+
+// brokenByPeer reports whether a tunnel may have ended because of the connection to the peer.
+func brokenByPeer(cut error) bool {
+	var broken socket.BrokenEnd
+	return cut != socket.ErrIdle && cut != errPanicked && !(errors.As(cut, &broken) && broken.Client)
 }
 
 // tunnelTimeouts returns the idle timeouts of the tunnels of a service.

@@ -26,6 +26,9 @@ import (
 const (
 	denialPatience = 500 * time.Millisecond // of [Intentions.AwaitDenial]
 	denialPause    = 10 * time.Second       // without a wait, after one in vain: the instance has another reason
+	// denialLag is how long a denial explains the connections that peers end after it: a sidecar may learn later than
+	// sluice that it is over.
+	denialLag = time.Second
 )
 
 // IntentionOptions configure Intentions.
@@ -71,9 +74,10 @@ type IntentionState struct {
 type followedService struct {
 	IntentionState
 	owner   *Intentions
-	changed chan struct{} // closed with the next change of Verdict
-	vain    time.Time     // when a wait was in vain; zero: none was
-	stop    func()        // ends the watch, and waits for it; nil: it does not run
+	changed chan struct{}     // closed with the next change of Verdict
+	vain    time.Time         // when a wait was in vain; zero: none was
+	former  *discovery.Denial // until Since; nil: there was none
+	stop    func()            // ends the watch, and waits for it; nil: it does not run
 }
 
 // NewIntentions returns Intentions that follow nothing.
@@ -229,10 +233,12 @@ func (f *followedService) take(v Verdict, why string, index uint64) (end bool) {
 	f.owner.mu.Lock()
 	defer f.owner.mu.Unlock()
 	lost, before := index < f.Index, f.Verdict
+	former := f.denialLocked()
 	f.Index, f.Why = index, why
 	if v == before {
 		return false
 	}
+	f.former = former
 	f.Verdict, f.Since = v, time.Now()
 	f.vain = time.Time{}
 	f.wakeLocked()
@@ -280,8 +286,8 @@ func (f *followedService) ended(err error) {
 	f.LastError = text
 }
 
-// Denial returns why the mesh does not let sluice connect to an instance; nil: it does, or that is not known, or the
-// instance is not in the mesh.
+// Denial returns why the mesh does not let sluice connect to an instance, or did not a moment ago; nil: it does, or
+// that is not known, or the instance is not in the mesh.
 func (all *Intentions) Denial(i discovery.Instance) *discovery.Denial {
 	all.mu.Lock()
 	defer all.mu.Unlock()
@@ -337,7 +343,11 @@ func (all *Intentions) ofLocked(i discovery.Instance) *followedService {
 }
 
 func (f *followedService) denialLocked() *discovery.Denial {
-	if f.Verdict != Denied {
+	switch {
+	case f.Verdict == Denied:
+	case f.former != nil && time.Since(f.Since) < denialLag:
+		return f.former
+	default:
 		return nil
 	}
 	return &discovery.Denial{Source: f.Source, Destination: f.Destination.String(), Why: f.Why}

@@ -12,6 +12,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"sluice/balancer"
+	"sluice/discovery"
 	"sluice/observe/metrics"
 	"sluice/proxy/http1"
 )
@@ -93,6 +94,7 @@ var (
 	NoWebSocket      = New(501, "no_websocket", "the service's instances use HTTP/2, and sluice forwards WebSocket over HTTP/1.1 only")
 	Timeout          = New(504, "upstream_timeout", "the service's instance did not answer in time")
 	GRPCTimeout      = New(400, "bad_grpc_timeout", "grpc-timeout is no number of up to 8 digits with one of the units H, M, S, m, u and n")
+	Intention        = New(403, "intention", "Consul's intentions do not let sluice connect to the service")
 	Deadline         = New(504, "grpc_timeout", "the request's grpc-timeout has passed")
 	BodyTimeout      = New(408, "body_timeout", "the request's body did not arrive in time")
 	TooManyAddresses = New(400, "too_many_addresses", fmt.Sprintf("X-Forwarded-For has more than %d addresses", MaxAddresses))
@@ -106,6 +108,13 @@ var (
 
 	HeadTimeout = New(408, "head_timeout", "the request's head did not arrive in time")
 )
+
+// OfDenial returns Intention with the names of the two services, and what an operator can do.
+func OfDenial(d *discovery.Denial) *Refusal {
+	r := *Intention
+	r.Text = fmt.Sprintf("Consul's intentions deny connections from %s to %s: consul intention create -allow -replace %[1]s %[2]s", d.Source, d.Destination)
+	return &r
+}
 
 // Of returns the refusal of a message that http1 has rejected.
 func Of(err *http1.Error) *Refusal {

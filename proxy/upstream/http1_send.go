@@ -88,12 +88,15 @@ func (u *HTTP1Conn) allSent() bool {
 }
 
 // receiveLast reads what the peer sent before it closed the connection fd, which may
-// be a response. It is called after a write failed.
-func (u *HTTP1Conn) receiveLast(fd uintptr, b *socket.Buffers) int {
+// be a response, or say why: then err is that. It is called after a write failed with err.
+func (u *HTTP1Conn) receiveLast(fd uintptr, b *socket.Buffers, err error) (int, error) {
 	w := u.Wire()
 	w.Wake()
-	n, _ := w.Receive(fd, b.From[:socket.ResponseBufferBytes])
-	return n
+	n, last := w.Receive(fd, b.From[:socket.ResponseBufferBytes])
+	if rejects(last) {
+		err = last
+	}
+	return n, err
 }
 
 // waitIsOver is called before step waits, and reports whether that wait ended before
@@ -126,7 +129,7 @@ func (u *HTTP1Conn) step(fd uintptr) bool {
 		u.request = u.request[n:]
 		if err != nil && err != socket.ErrWouldBlock {
 			if u.sent || !u.used {
-				u.end = u.receiveLast(fd, u.buffers)
+				u.end, err = u.receiveLast(fd, u.buffers, err)
 			}
 			if u.end == 0 {
 				u.err = err
@@ -169,7 +172,7 @@ func (u *HTTP1Conn) SendHead(b *socket.Buffers, chunked bool) (answered, sent bo
 	}
 	n, err := u.writer.WriteSealed(u.sinkSide(), u.tls, b.Out)
 	if err != nil && (n > 0 || !u.used) {
-		u.raw.Control(func(fd uintptr) { u.end = u.receiveLast(fd, b) })
+		u.raw.Control(func(fd uintptr) { u.end, err = u.receiveLast(fd, b, err) })
 		if u.end > 0 {
 			return true, true, nil
 		}

@@ -33,6 +33,9 @@ func (c *http2Conn) endStreams(err error) {
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
 	if !c.ready && err != io.EOF {
+		if rejects(err) { // which says more than a write that has failed
+			c.Err = err
+		}
 		c.failLocked(err) // dial returns it
 	}
 	c.failLocked(socket.ErrClosedEarly)

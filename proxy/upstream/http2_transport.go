@@ -27,7 +27,7 @@ func (e SharedError) Unwrap() error { return e.error }
 // An http2Transport owns the HTTP/2 connections to one peer: few, with many streams. It
 // implements [balancer.Transport] and is safe for concurrent use.
 type http2Transport struct {
-	peer       *balancer.Peer
+	denials
 	options    Options
 	sweeper    *socket.Sweeper
 	connectors *Connectors
@@ -43,6 +43,7 @@ type http2Transport struct {
 	dialed    chan struct{} // closed when a dial ends
 	dialErr   error         // of the last dial
 	suspected time.Time     // of the last call of Suspect
+	cuts      int           // number of calls of Cut
 	shut      bool
 }
 
@@ -51,7 +52,7 @@ type http2Transport struct {
 func (all *Connectors) HTTP2(o Options) func(*balancer.Peer) balancer.Transport {
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &http2Transport{
-			peer: p, options: o, sweeper: all.sweeper, connectors: all, streams: streamsOf(http2Streams, o), dialed: make(chan struct{}),
+			denials: denials{p, o.Intentions}, options: o, sweeper: all.sweeper, connectors: all, streams: streamsOf(http2Streams, o), dialed: make(chan struct{}),
 			tls: peerTLS{peer: p, log: all.log},
 		}
 		all.add(t)
@@ -207,12 +208,15 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure certif
 			conn.Close()
 		}
 	})
+	t.mu.Lock()
+	cuts := t.cuts
+	t.mu.Unlock()
 	conn, err = socket.Dial(ctx, t.sweeper, t.peer.Address(), t.until(deadline), t.peer.Control)
 	t.peer.NoteRefusal(err)
 	if err != nil {
 		return nil, err
 	}
-	c, err := t.add(ctx, conn, deadline, secure, shard)
+	c, err := t.add(ctx, conn, deadline, secure, shard, cuts)
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -252,8 +256,8 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure certif
 	return nil, err
 }
 
-// add starts HTTP/2 on conn.
-func (t *http2Transport) add(ctx context.Context, conn socket.Conn, deadline int64, secure certificates.Security, shard uint32) (*http2Conn, error) {
+// add starts HTTP/2 on conn, unless Cut was called since there were cuts calls.
+func (t *http2Transport) add(ctx context.Context, conn socket.Conn, deadline int64, secure certificates.Security, shard uint32, cuts int) (*http2Conn, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -266,7 +270,7 @@ func (t *http2Transport) add(ctx context.Context, conn socket.Conn, deadline int
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.shut {
+	if t.shut || t.cuts != cuts {
 		return nil, net.ErrClosed
 	}
 	c := newHTTP2Conn(t, w, secure, deadline, shard)
@@ -355,8 +359,16 @@ func (t *http2Transport) Close() {
 	t.mu.Lock()
 	t.shut = true
 	t.mu.Unlock()
+	t.Cut()
+	t.readers.Wait()
+}
+
+// Cut implements [Connector].
+func (t *http2Transport) Cut() {
+	t.mu.Lock()
+	t.cuts++
+	t.mu.Unlock()
 	for _, c := range t.all() {
 		c.wire.Conn.Close()
 	}
-	t.readers.Wait()
 }

@@ -35,13 +35,16 @@ type Options struct {
 	// TLS returns the TLS settings of new connections, as of their last Read; nil, or
 	// if it returns nil: no TLS. Connections with other settings are not reused.
 	TLS func() certificates.Security
+
+	// Intentions explain why peers in a mesh end connections. nil: there is no mesh.
+	Intentions Intentions
 }
 
 // A Transport owns the connections to one peer. A fasthttp.HostClient is the pool of
 // the idle ones, in LIFO order. It implements [balancer.Transport] and is safe for
 // concurrent use.
 type Transport struct {
-	peer       *balancer.Peer
+	denials
 	address    string
 	options    Options
 	sweeper    *socket.Sweeper
@@ -58,6 +61,7 @@ type Transport struct {
 	suspected time.Time               // of the last call of Suspect
 	lostFirst time.Time               // see countsAsStale
 	lostLast  time.Time
+	cuts      int // number of calls of Cut
 	closed    bool
 }
 
@@ -66,7 +70,7 @@ type Transport struct {
 func (all *Connectors) HTTP1(o Options) func(*balancer.Peer) balancer.Transport {
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &Transport{
-			peer: p, address: p.Address(), options: o, sweeper: all.sweeper, connectors: all,
+			denials: denials{p, o.Intentions}, address: p.Address(), options: o, sweeper: all.sweeper, connectors: all,
 			tls:  peerTLS{peer: p, log: all.log},
 			open: make(map[*HTTP1Conn]struct{}),
 		}
@@ -176,7 +180,7 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 			conn.Close()
 		}
 	})
-	start := t.sweeper.Now()
+	start, cuts := t.sweeper.Now(), t.cutsSoFar()
 	conn, err = socket.Dial(ctx, t.sweeper, t.address, timeout, t.peer.Control)
 	t.peer.NoteRefusal(err)
 	if err != nil {
@@ -190,7 +194,7 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 		u.tls, err = t.tls.handshake(ctx, conn, secure, protocol, time.Now().Add(left))
 	}
 	if err == nil {
-		err = t.add(u, s, picked, shard)
+		err = t.add(u, s, picked, shard, cuts)
 	}
 	if err != nil {
 		conn.Close()
@@ -205,11 +209,11 @@ func (t *Transport) DialStream(ctx context.Context, picked time.Time, timeout ti
 	return t.dial(ctx, &slot{transport: t, remove: func() {}}, picked, timeout, shard, t.options.secure(), "")
 }
 
-// add makes u the connection of s, for an exchange.
-func (t *Transport) add(u *HTTP1Conn, s *slot, picked time.Time, shard uint32) error {
+// add makes u the connection of s, for an exchange, unless Cut was called since there were cuts calls.
+func (t *Transport) add(u *HTTP1Conn, s *slot, picked time.Time, shard uint32, cuts int) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
+	if t.closed || t.cuts != cuts {
 		return net.ErrClosed
 	}
 	s.u, u.slot, u.drains = u, s, t.drains
@@ -356,11 +360,25 @@ func (t *Transport) Close() {
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
+	t.Cut()
+}
+
+// Cut implements [Connector].
+func (t *Transport) Cut() {
+	t.mu.Lock()
+	t.cuts++
+	t.mu.Unlock()
 	t.Drain()
 	for _, u := range t.all() { // Drain has closed the idle ones
 		socket.ResetOnClose(u.conn) // the peer must not take the end for the end of the bytes
 		u.conn.Close()              // its exchange discards it
 	}
+}
+
+func (t *Transport) cutsSoFar() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.cuts
 }
 
 // all returns the open connections. To close one takes until step returns, which may wait for mu.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/discovery"
 	"sluice/proxy/http1"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
@@ -26,6 +27,11 @@ type Connector interface {
 	// CloseIdle closes the connections whose idle timeout has passed. now is coarse
 	// time.
 	CloseIdle(now int64)
+	// Denial returns why the mesh has ended a connection to the peer with err; nil: it has not. A peer that has rejected
+	// sluice's certificate may know it before: then Denial waits, with a context of waiting.
+	Denial(err error, waiting func(time.Duration) (context.Context, context.CancelFunc)) *discovery.Denial
+	// Cut closes all connections, also those that are being opened. Their exchanges fail as if the peer had closed them.
+	Cut()
 	// UsesTLS reports whether new connections use TLS.
 	UsesTLS() bool
 	// Connections returns how many connections are open: the ones that no exchange uses, and the others.

@@ -1,0 +1,42 @@
+package healthcheck
+
+import (
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/discovery"
+	"sluice/test/verify"
+)
+
+// Checks that fail while the mesh denies connections take no peer out, also one that was not checked before, and
+// bring back one that was taken out before the denial was known. When it ends, they count again.
+func TestChecksOfADeniedServiceTakeNobodyOut(t *testing.T) {
+	var denied atomic.Bool
+	probe := newScript()
+	settings := Settings{Active: &Active{
+		Probe: probe, Interval: time.Second, FailingInterval: time.Second, Timeout: time.Second,
+		UnhealthyThreshold: 1, HealthyThreshold: 1, MustPassFirst: true,
+		Denied: func(i discovery.Instance) bool { return denied.Load() && i.ID != instance(2).ID },
+	}}
+	bubble(t, settings, func(t *testing.T, f *fixture) {
+		f.Apply(instances(1))
+		synctest.Wait()
+		verify.Require(t, f.eligible() == 1, "%d eligible, want 1", f.eligible())
+		for n := range 3 {
+			probe.set(instance(n), true)
+		}
+		pass(2 * time.Second)
+		verify.Require(t, f.eligible() == 0, "the peer is not taken out before the denial is known")
+		synctest.Wait()
+		denied.Store(true)
+		f.Apply(instances(3))
+		pass(5 * time.Second)
+		verify.That(t, f.eligible() == 2 && !f.peer(2).Used(), "%d eligible, want the 2 that are denied", f.eligible())
+		synctest.Wait()
+		denied.Store(false)
+		pass(5 * time.Second)
+		verify.Equal(t, f.eligible(), 0, "eligible after the denial")
+	})
+}

@@ -1,0 +1,550 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
+
+	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/proxy/upstream"
+	"sluice/route"
+	"sluice/test/verify"
+)
+
+// A consulOfTest says what the mesh denies.
+type consulOfTest struct {
+	mu      sync.Mutex
+	denied  map[string]bool // by service
+	ended   map[string]time.Time
+	changed chan struct{}
+	waits   atomic.Int64 // calls of AwaitDenial
+}
+
+func newConsulOfTest() *consulOfTest {
+	return &consulOfTest{denied: make(map[string]bool), ended: make(map[string]time.Time), changed: make(chan struct{})}
+}
+
+func (c *consulOfTest) say(service string, denied bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.denied[service] = denied
+	c.ended[service] = time.Now()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *consulOfTest) get(i discovery.Instance) (*discovery.Denial, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	service := i.Identity[strings.LastIndexByte(i.Identity, '/')+1:]
+	if c.denied[service] || time.Since(c.ended[service]) < time.Second { // see mesh.Intentions
+		return &discovery.Denial{Source: "sluice", Destination: service, Why: "the test"}, nil
+	}
+	return nil, c.changed
+}
+
+func (c *consulOfTest) Denial(i discovery.Instance) *discovery.Denial {
+	d, _ := c.get(i)
+	return d
+}
+
+func (c *consulOfTest) AwaitDenial(ctx context.Context, i discovery.Instance) *discovery.Denial {
+	c.waits.Add(1)
+	for ctx.Err() == nil {
+		d, changed := c.get(i)
+		if d != nil {
+			return d
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// How a peer of the mesh denies connections.
+type denyMode string
+
+const (
+	byAlert     denyMode = "an alert behind the handshake" // TLS 1.3, as Connect's own servers
+	inHandshake denyMode = "an alert in the handshake"     // TLS 1.2
+	byClose     denyMode = "a close behind the handshake"  // as Envoy with network RBAC
+)
+
+// A meshPeer is an instance of a service in the mesh. It serves /, /wait, which is never answered, and /long, whose
+// body does not end, by HTTP/1.1, HTTP/2 and gRPC, and echoes after an upgrade.
+type meshPeer struct {
+	discovery.Instance
+	denies   atomic.Bool
+	accepted atomic.Int64
+	begun    atomic.Int64 // requests for /wait and /long, and upgrades
+}
+
+// startMeshPeer starts an instance of a service. With stream it echoes connections.
+func startMeshPeer(t *testing.T, service string, mode denyMode, stream bool) *meshPeer {
+	t.Helper()
+	l := listen(t)
+	at := l.Addr().(*net.TCPAddr)
+	p := &meshPeer{Instance: discovery.Instance{
+		Service: service, ID: l.Addr().String(), Address: at.IP.String(), Port: at.Port, Weight: 1, Identity: "/ns/default/dc/dc1/svc/" + service,
+	}}
+	config := &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"h2", "http/1.1"}}
+	if mode == inHandshake {
+		config.MaxVersion = tls.VersionTLS12
+	}
+	config.VerifyConnection = func(tls.ConnectionState) error {
+		if p.denies.Load() && mode != byClose {
+			return errors.New("denied")
+		}
+		return nil
+	}
+	conns := &connListener{Listener: l, conns: make(chan net.Conn), ended: make(chan struct{})}
+	server := &http.Server{Handler: http.HandlerFunc(p.serve), TLSConfig: config, ErrorLog: log.New(io.Discard, "", 0)}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(conns) })
+	serving.Go(func() {
+		for {
+			raw, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.accepted.Add(1)
+			serving.Go(func() {
+				c := tls.Server(raw, config)
+				c.SetDeadline(time.Now().Add(patience))
+				err := c.Handshake()
+				c.SetDeadline(time.Time{})
+				switch {
+				case err != nil, p.denies.Load() && mode == byClose:
+					c.Close()
+				case stream:
+					defer c.Close()
+					stop := context.AfterFunc(t.Context(), func() { c.Close() })
+					defer stop()
+					_, _ = io.Copy(c, c)
+				default:
+					select {
+					case conns.conns <- c:
+					case <-conns.ended:
+						c.Close()
+					}
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		server.Close()
+		serving.Wait()
+	})
+	return p
+}
+
+// A connListener accepts connections that somebody else has accepted.
+type connListener struct {
+	net.Listener
+	conns chan net.Conn
+	ended chan struct{}
+	once  sync.Once
+}
+
+func (l *connListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.ended:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *connListener) Close() error {
+	l.once.Do(func() { close(l.ended) })
+	return l.Listener.Close()
+}
+
+func (p *meshPeer) serve(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Header.Get("Content-Type") == "application/grpc":
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Trailer", "Grpc-Status")
+		w.Write(make([]byte, 5)) // an empty message
+		w.Header().Set("Grpc-Status", "0")
+	case r.Header.Get("Upgrade") != "":
+		c, b, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		p.begun.Add(1)
+		_, _ = io.Copy(c, b)
+	case r.URL.Path == "/wait":
+		p.begun.Add(1)
+		<-r.Context().Done()
+	case r.URL.Path == "/long":
+		io.WriteString(w, "begun")
+		w.(http.Flusher).Flush()
+		p.begun.Add(1)
+		<-r.Context().Done()
+	default:
+		io.Copy(io.Discard, r.Body)
+		io.WriteString(w, "ok")
+	}
+}
+
+// useMesh makes the peers of p those of the mesh.
+func (p *testProxy) useMesh(consul upstream.Intentions, http2 bool, peers ...*meshPeer) {
+	p.t.Helper()
+	o := someTransport
+	o.TLS, o.Intentions = anyCertificate, consul
+	p.usePeers(http2, o, balancer.Options{Policy: balancer.PolicyRoundRobin})
+	var set []discovery.Instance
+	for _, peer := range peers {
+		set = append(set, peer.Instance)
+	}
+	p.pool.Apply(set)
+}
+
+// turn makes peers deny or allow from now on, and then the test's Consul, which ends connections.
+func (p *testProxy) turn(consul *consulOfTest, denies bool, peers ...*meshPeer) {
+	for _, peer := range peers {
+		peer.denies.Store(denies)
+	}
+	consul.say(peers[0].Service, denies)
+	if !denies {
+		return
+	}
+	for _, peer := range p.pool.Snapshot().All {
+		if peer.Instance().Service == peers[0].Service {
+			peer.Transport.(upstream.Connector).Cut()
+		}
+	}
+}
+
+const allowWeb = "consul intention create -allow -replace sluice web"
+
+// requests that a denied service refuses alike.
+var requestsToMesh = map[string]string{
+	"GET":     closingRequest,
+	"POST":    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi",
+	"upload":  "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\nConnection: close\r\n\r\n" + strings.Repeat("x", 200_000),
+	"upgrade": "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
+}
+
+// A request to a service that the intentions deny is answered 403 with both names, by one attempt, whatever way the peer
+// has to deny it and whatever protocol it has; nobody is at fault. An allow counts for the next request.
+func TestDeniedByIntentions(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []denyMode{byAlert, inHandshake, byClose} {
+		for _, http2 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, HTTP2 %v", mode, http2), func(t *testing.T) {
+				t.Parallel()
+				consul, p := newConsulOfTest(), startProxy(t, Options{})
+				peers := []*meshPeer{startMeshPeer(t, "web", mode, false), startMeshPeer(t, "web", mode, false)}
+				p.useMesh(consul, http2, peers...)
+				connections := func() int64 { return peers[0].accepted.Load() + peers[1].accepted.Load() }
+				client := dialGRPC(t, p.address)
+				p.expect(closingRequest, "200")
+				p.turn(consul, true, peers...)
+				want := uint64(0)
+				for name, request := range requestsToMesh {
+					before := connections()
+					got, reason, body := p.ask(request)
+					verify.That(t, got == 403 && reason == "intention" && strings.Contains(body, allowWeb), "%s: got %d %s %q", name, got, reason, body)
+					verify.Equal(t, connections()-before, 1, "connections for %s", name)
+					want++
+				}
+				if http2 {
+					_, err := client.UnaryCall(patientContext(t), unary(0, 0))
+					verify.That(t, status.Code(err) == codes.PermissionDenied && strings.Contains(err.Error(), allowWeb), "got %v", err)
+					want++
+				}
+				p.expectNothingCounted()
+				denied := uint64(0)
+				for _, peer := range p.pool.Snapshot().All {
+					denied += peer.Outcomes()[balancer.OutcomeDenied]
+				}
+				verify.Equal(t, denied, want, "attempts that were denied")
+
+				p.turn(consul, false, peers...)
+				p.expect(closingRequest, "200")
+				if http2 {
+					verify.Result(client.UnaryCall(patientContext(t), unary(0, 0))).Must(t)
+				}
+			})
+		}
+	}
+}
+
+// A peer that rejects sluice may know of the denial first: then the request waits for it. Where none comes, and for
+// other failures of peers, requests are tried again as ever; those of a peer that cannot be reached are never
+// explained by intentions.
+func TestDenialThatComesLater(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []denyMode{byAlert, inHandshake} {
+		for _, http2 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, HTTP2 %v", mode, http2), func(t *testing.T) {
+				t.Parallel()
+				consul, p := newConsulOfTest(), startProxy(t, Options{})
+				peer := startMeshPeer(t, "web", mode, false)
+				p.useMesh(consul, http2, peer)
+				peer.denies.Store(true)
+				conn := p.send(getRequest)
+				eventually(t, "the request waits for Consul", func() bool { return consul.waits.Load() == 1 })
+				consul.say("web", true)
+				expectResponse(t, conn, 403)
+				p.expectNothingCounted()
+			})
+		}
+	}
+	t.Run("a peer that breaks off", func(t *testing.T) {
+		t.Parallel()
+		consul, p := newConsulOfTest(), startProxy(t, Options{})
+		broken, good := startMeshPeer(t, "web", byClose, false), startMeshPeer(t, "web", byClose, false)
+		p.useMesh(consul, false, broken, good)
+		broken.denies.Store(true)
+		for range 4 {
+			p.expect(closingRequest, "200")
+		}
+		verify.Equal(t, consul.waits.Load(), 0, "waits")
+	})
+	t.Run("a peer that is not there", func(t *testing.T) {
+		t.Parallel()
+		consul, p := newConsulOfTest(), startProxy(t, Options{})
+		gone, good := startMeshPeer(t, "web", byClose, false), startMeshPeer(t, "web", byClose, false)
+		at := netip.MustParseAddrPort(nowhere[0])
+		gone.Address, gone.Port = at.Addr().String(), int(at.Port())
+		consul.say("web", true) // the good one does not know yet
+		p.useMesh(consul, false, gone, good)
+		for range 4 {
+			p.expect(closingRequest, "200")
+		}
+	})
+}
+
+// When the intentions begin to deny a service, its connections end with what is on them, and those to another
+// service in the same pool stay.
+func TestTurnToDenyEndsConnections(t *testing.T) {
+	t.Parallel()
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("HTTP2 %v", http2), func(t *testing.T) {
+			t.Parallel()
+			consul, p := newConsulOfTest(), startLogged(t, Options{})
+			web, other := startMeshPeer(t, "web", byClose, false), startMeshPeer(t, "other", byClose, false)
+			p.useMesh(consul, http2, web, other)
+			var waiting, long, upgraded []net.Conn // the first two of each are to different peers
+			both := func(request string) []net.Conn {
+				before := web.begun.Load() + other.begun.Load()
+				conns := []net.Conn{p.send(request), nil}
+				eventually(t, "the first has begun", func() bool { return web.begun.Load()+other.begun.Load() == before+1 })
+				conns[1] = p.send(request)
+				eventually(t, "the second has begun", func() bool { return web.begun.Load()+other.begun.Load() == before+2 })
+				return conns
+			}
+			waiting = both("POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+			long = both("GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
+			ends := int64(2)
+			if !http2 {
+				upgraded = both("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+				ends++
+			}
+			verify.Equal(t, web.begun.Load(), ends, "requests at the first")
+			p.turn(consul, true, web)
+
+			refused := make(chan int, len(waiting))
+			for _, conn := range waiting {
+				go func() {
+					r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+					if err == nil {
+						refused <- r.StatusCode
+					}
+				}()
+			}
+			verify.Equal(t, <-refused, 403, "the request without an answer")
+			cut := make(chan int, len(long)+len(upgraded))
+			for n, conn := range append(long, upgraded...) {
+				go func() {
+					_, _ = io.Copy(io.Discard, conn)
+					cut <- n
+				}()
+			}
+			for range ends - 1 {
+				<-cut
+			}
+			eventually(t, "nothing of the first is in flight", func() bool { return p.inflight() == int(ends) })
+			verify.That(t, len(cut) == 0 && len(refused) == 0, "something of the other service has ended")
+			p.turn(consul, false, web)
+			p.expect(closingRequest, "200")
+			p.expect(closingRequest, "200")
+			p.expectNothingCounted()
+			for _, conn := range append(append(waiting, long...), upgraded...) {
+				conn.Close()
+			}
+			reasons := 0
+			for _, line := range p.lines() {
+				if line.Reason == "intention" {
+					reasons++
+				}
+			}
+			verify.Equal(t, reasons, int(ends), "lines of the log with the reason")
+		})
+	}
+}
+
+// A connection of a listener for TCP to a denied service ends, with status 403 in the log, and so does one that was
+// open, with status 200.
+func TestDeniedStream(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []denyMode{byAlert, inHandshake, byClose} {
+		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
+			consul, p := newConsulOfTest(), startLogged(t, Options{})
+			peer := startMeshPeer(t, "web", mode, true)
+			p.useMesh(consul, false, peer)
+			p.address = p.serveWith(ListenerOptions{Name: "db", Streams: p.target})
+			open := p.stream()
+			io.WriteString(open, "hello")
+			expectNext(t, open, "hello")
+			p.turn(consul, true, peer)
+			_, _ = io.ReadAll(open)
+			denied := p.stream()
+			io.WriteString(denied, "hello")
+			got, _ := io.ReadAll(denied)
+			open.Close()
+			denied.Close()
+			verify.Equal(t, len(got), 0, "bytes of the peer")
+			p.expectNothingCounted()
+			lines := p.lines()
+			verify.That(t, len(lines) == 2 && lines[0].Status == 200 && lines[1].Status == 403 && lines[0].Reason == "intention" && lines[1].Reason == "intention", "lines %+v", lines)
+		})
+	}
+}
+
+// While intentions of several services turn, with requests of all kinds, retries and hedges, each answer is right: 200
+// or the peer's bytes where the service is allowed, 403 where it is denied, either around a turn, and nothing else
+// ever.
+func TestIntentionsTurnUnderLoad(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	consul := newConsulOfTest()
+	modes := []denyMode{byAlert, inHandshake, byClose}
+	type service struct {
+		proxy *testProxy
+		peers []*meshPeer
+		http2 bool
+		// turns is odd during a turn, and then again even; its second bit is what holds.
+		turns atomic.Int64
+		done  [2]atomic.Int64 // answers while it was allowed, and denied
+	}
+	var services []*service
+	for n := range 4 {
+		s := &service{proxy: startProxy(t, Options{}), http2: n%2 == 1}
+		for range 2 {
+			s.peers = append(s.peers, startMeshPeer(t, fmt.Sprint("web", n), modes[n%len(modes)], false))
+		}
+		s.proxy.useMesh(consul, s.http2, s.peers...)
+		s.proxy.setService(route.Service{Retry: route.Retry{Attempts: 3, Hedge: &route.Hedge{After: 2 * time.Millisecond}}})
+		services = append(services, s)
+	}
+	var requests []string
+	for _, request := range requestsToMesh {
+		requests = append(requests, request)
+	}
+	var asking sync.WaitGroup
+	stop := make(chan struct{})
+	for n, s := range services {
+		for worker := range 3 {
+			asking.Go(func() {
+				random := rand.New(rand.NewPCG(seed, uint64(10*n+worker)))
+				client := dialGRPC(t, s.proxy.address)
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					before := s.turns.Load()
+					var got int
+					if s.http2 && random.IntN(3) == 0 {
+						_, err := client.UnaryCall(patientContext(t), &grpc_testing.SimpleRequest{})
+						got = map[codes.Code]int{codes.OK: 200, codes.PermissionDenied: 403}[status.Code(err)]
+						if got == 0 {
+							t.Errorf("web%d: %v", n, err)
+						}
+					} else {
+						got, _, _ = s.proxy.ask(requests[random.IntN(len(requests))])
+					}
+					after := s.turns.Load()
+					switch {
+					case got != 200 && got != 403:
+						t.Errorf("web%d: status %d", n, got)
+					case before != after || before&1 != 0: // around a turn
+					case (got == 403) != (before&2 != 0):
+						t.Errorf("web%d: status %d, denied %v", n, got, before&2 != 0)
+					default:
+						s.done[before>>1&1].Add(1)
+					}
+				}
+			})
+		}
+	}
+	random := rand.New(rand.NewPCG(seed, 1000))
+	for range 16 {
+		s := services[random.IntN(len(services))]
+		held := s.turns.Add(1) >> 1 & 1 // what held until now
+		s.proxy.turn(consul, held == 0, s.peers...)
+		before := s.done[1-held].Load()
+		s.turns.Add(1)
+		eventually(t, "answers after the turn", func() bool { return s.done[1-held].Load() > before+2 || t.Failed() })
+	}
+	close(stop)
+	asking.Wait()
+	for _, s := range services {
+		s.proxy.expectNothingCounted()
+		eventually(t, "nothing is in flight", func() bool { return s.proxy.inflight() == 0 })
+		for _, peer := range s.proxy.pool.Snapshot().All {
+			verify.Equal(t, peer.State(), balancer.StateUp, "state")
+		}
+	}
+}
+
+// ask sends a request on a connection of its own, and returns the status of its answer, with 101 as 200, its reason and
+// its body; 0: there is no answer.
+func (p *testProxy) ask(request string) (status int, reason, body string) {
+	conn, err := net.Dial("tcp", p.address)
+	if err != nil {
+		return 0, "", ""
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	go io.WriteString(conn, request)
+	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	switch {
+	case err != nil:
+		return 0, "", ""
+	case r.StatusCode == 101:
+		return 200, "", ""
+	}
+	defer r.Body.Close()
+	text, _ := io.ReadAll(r.Body)
+	return r.StatusCode, r.Header.Get("X-Sluice-Reason"), string(text)
+}
