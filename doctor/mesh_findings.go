@@ -214,7 +214,7 @@ func (s MeshService) deniedFinding(m *Mesh, to Destination) (Finding, bool) {
 	return Finding{
 		Severity: SeverityError, Code: CodeMeshDenied,
 		Seen: fmt.Sprintf("%s may not connect: %s", m.Name, to.Denied),
-		Why:  "sluice answers 403 with the reason intention.",
+		Why:  "The destination ends every connection of sluice, or refuses its requests: none gets through.",
 		Do: fmt.Sprintf("If clients of sluice may use it, add the source %s with the action allow to its service-intentions. One for a name has precedence over one for all.",
 			m.Name),
 	}, to.Denied != ""
