@@ -30,14 +30,20 @@ type Limiter struct {
 	epoch    time.Time
 	seed     maphash.Seed
 	shards   [numShards]shard
+	shared   *shared // nil: this process keeps the limit by itself
 }
 
 // shard is a part of the keys. A bucket is the time after the epoch when it will be full
 // (the "theoretical arrival time" of the generic cell rate algorithm).
 type shard struct {
 	mu      sync.Mutex
-	buckets map[uint64]time.Duration // by hash of the key; guarded by mu
+	buckets map[uint64]level // by hash of the key; guarded by mu
 }
+
+// level is when a bucket will be full.
+type level time.Duration
+
+func (l level) fullAt() time.Duration { return time.Duration(l) }
 
 // New returns a Limiter of tokens per duration, whose buckets hold burst tokens. All must
 // be above 0.
@@ -49,40 +55,45 @@ func New(tokens int, per time.Duration, burst int) *Limiter {
 // Take takes a token of the key, at the time now. If there is none, it returns after which
 // time there will be one; it is above 0 then.
 func (l *Limiter) Take(key []byte, now time.Time) (wait time.Duration) {
+	if l.shared != nil {
+		return l.takeShared(key, now.Sub(l.epoch))
+	}
 	hash := maphash.Bytes(l.seed, key)
 	s, at := &l.shards[hash%numShards], now.Sub(l.epoch)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	full, known := s.buckets[hash]
-	full = max(full, at) + l.interval
+	before, known := s.buckets[hash]
+	full := max(time.Duration(before), at) + l.interval
 	if wait := full - at - l.burst; wait > 0 {
 		return wait
 	}
 	if !known {
-		s.makeRoom(at)
+		s.buckets = makeRoom(s.buckets, at)
 	}
-	s.buckets[hash] = full
+	s.buckets[hash] = level(full)
 	return 0
 }
 
-// makeRoom removes full buckets among some, and the fullest one if there are too many.
-func (s *shard) makeRoom(now time.Duration) {
-	if s.buckets == nil {
-		s.buckets = make(map[uint64]time.Duration)
+// makeRoom removes full buckets among some, and the fullest one if there are too many. It returns the map, which may be nil before.
+func makeRoom[B interface{ fullAt() time.Duration }](buckets map[uint64]B, now time.Duration) map[uint64]B {
+	if buckets == nil {
+		return make(map[uint64]B)
 	}
 	looked, fullest, first := 0, uint64(0), time.Duration(0)
-	for hash, full := range s.buckets { // in random order
+	for hash, b := range buckets { // in random order
+		full := b.fullAt()
 		if looked == 0 || full < first {
 			fullest, first = hash, full
 		}
 		if full <= now {
-			delete(s.buckets, hash)
+			delete(buckets, hash)
 		}
 		if looked++; looked == sampled {
 			break
 		}
 	}
-	if len(s.buckets) >= maxKeys/numShards {
-		delete(s.buckets, fullest)
+	if len(buckets) >= maxKeys/numShards {
+		delete(buckets, fullest)
 	}
+	return buckets
 }
