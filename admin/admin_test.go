@@ -19,6 +19,7 @@ import (
 	"sluice/certificates"
 	"sluice/config"
 	"sluice/config/live"
+	"sluice/config/routes"
 	"sluice/consul/registration"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
@@ -181,6 +182,9 @@ func complete(o Options) Options {
 			Registration: func() registration.Status { return registration.Status{} },
 			Replica:      func() fleet.Replica { return fleet.Replica{Pending: []string{}, Parts: map[string]string{}} },
 			Replicas:     func(context.Context) fleet.Report { return fleet.Report{} },
+			Limits: fleet.NewLimits(fleet.LimitsOptions{
+				Limits: func() []routes.FleetLimit { return nil }, Name: func() string { return "a" }, Survey: func() (fleet.Survey, bool) { return fleet.Survey{}, false },
+			}),
 		},
 		Documents: documents{new(config.History)},
 		Shares:    Shares{Splits: func() []release.State { return []release.State{} }},

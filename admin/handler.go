@@ -96,6 +96,8 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 	replicas := replicaHandler{o}
 	look("/api/replica", answer(replicas.replica))
 	look("/api/replicas", answer(replicas.replicas))
+	look("/api/limits", answer(replicas.limits))
+	look("/api/limits/counts", replicas.counts)
 
 	look("/api/events", (&eventHandler{feed: o.Events}).events)
 	look("/metrics", serveMetrics(o))

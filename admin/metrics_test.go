@@ -15,12 +15,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 
+	"sluice/admin/fleet"
 	"sluice/balancer"
 	"sluice/balancer/reading"
 	"sluice/certificates"
 	"sluice/config"
 	"sluice/config/chain"
 	"sluice/config/live"
+	"sluice/config/routes"
 	"sluice/consul"
 	"sluice/consul/mesh"
 	"sluice/consul/registration"
@@ -105,6 +107,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		ProcessMetrics(o.Version, o.Ready),
 		metrics.Panics(),
 		operator.Metrics(given.Stats),
+		fleet.NewLimits(fleet.LimitsOptions{Limits: func() []routes.FleetLimit { return make([]routes.FleetLimit, 1) }}).Metrics(),
 		reading.Metrics(o.Pools),
 		route.Metrics(o.Table),
 		live.Metrics(past, func() []live.Status {

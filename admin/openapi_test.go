@@ -83,6 +83,8 @@ var goTypes = map[string]any{
 	"GET /api/catalog":                              Catalog{},
 	"GET /api/replicas":                             Replicas{},
 	"GET /api/replica":                              fleet.Replica{},
+	"GET /api/limits":                               fleet.LimitsReport{},
+	"GET /api/limits/counts":                        fleet.Counts{},
 	"GET /consul":                                   []Comparison{},
 	"GET /consul/{service}":                         Comparison{},
 	"GET /api/openapi.json":                         map[string]any{},
@@ -98,6 +100,7 @@ func TestOpenAPIHasEveryMember(t *testing.T) {
 		reflect.TypeFor[release.Share]():       "GivenShare",
 		reflect.TypeFor[sharedkeys.Invalid]():  "InvalidOrder",
 		reflect.TypeFor[fleet.Group]():         "ReplicaGroup",
+		reflect.TypeFor[fleet.LimitsReport]():  "Limits",
 		reflect.TypeFor[registration.Status](): "Registration",
 	}}
 	for _, o := range d.Operations() {

@@ -119,6 +119,16 @@ type Fleet struct {
 	Replica func() fleet.Replica
 	// Replicas queries all replicas.
 	Replicas func(ctx context.Context) fleet.Report
+	// Limits are the rate limits that the replicas keep together.
+	Limits Limits
+}
+
+// Limits is a [fleet.Limits].
+type Limits interface {
+	// Report returns their state.
+	Report() fleet.LimitsReport
+	// Counts returns what this replica tells another one, which knows what it has counted until a round of a process.
+	Counts(process string, after uint64) fleet.Counts
 }
 
 // Documents are the documents of the configuration: a [live.Manager].

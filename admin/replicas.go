@@ -2,6 +2,7 @@ package admin
 
 import (
 	"net/http"
+	"strconv"
 
 	"sluice/admin/fleet"
 	"sluice/consul/registration"
@@ -17,6 +18,15 @@ type Replicas struct {
 type replicaHandler struct{ Options }
 
 func (h replicaHandler) replica(*http.Request) (any, error) { return h.Replica(), nil }
+
+func (h replicaHandler) limits(*http.Request) (any, error) { return h.Limits.Report(), nil }
+
+// counts is asked by each other replica in each second.
+func (h replicaHandler) counts(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	after, _ := strconv.ParseUint(query.Get("after"), 10, 64) // without a number, all that is kept
+	encodeJSON(w, http.StatusOK, h.Limits.Counts(query.Get("process"), after), "")
+}
 
 func (h replicaHandler) replicas(r *http.Request) (any, error) {
 	status := h.Registration()

@@ -82,7 +82,11 @@ type RateLimit struct {
 	Per   time.Duration `key:"per" default:"1s" min:"1ms" max:"24h"`
 	Burst int           `key:"burst" default:"0" min:"0" max:"1000000"` // 0: Rate; not 0 after loading
 	Key   HashKey       `key:"key" default:"client_address" format:"rate_key"`
+	Scope string        `key:"scope" default:"replica" oneof:"replica|fleet"`
 }
+
+// OfFleet reports whether all replicas keep the limit together.
+func (l *RateLimit) OfFleet() bool { return l.Scope == "fleet" }
 
 // keyOfRoute is the key of a limit that all requests of the route have together.
 const keyOfRoute = "route"

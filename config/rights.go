@@ -122,7 +122,7 @@ var rights = []right{
 	{"routes[].timeouts", "connect response_header idle tunnel", byRoutes, nil},
 	{"routes[].retry", "attempts per_try_timeout", byRoutes, nil},
 	{"routes[].retry", "body", 0, nil},
-	{"routes[].rate_limit", "rate per burst key", byRoutes, nil},
+	{"routes[].rate_limit", "rate per burst key scope", byRoutes, nil},
 	{"routes[].basic_auth", "users_file realm", 0, nil},
 	{"routes[].forward_auth", "url response_headers timeout", byRoutes, nil},
 	{"routes[].compress", "encodings types min_length level", byRoutes, nil},

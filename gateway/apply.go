@@ -129,7 +129,7 @@ func (g *Gateway) prepare(p *plan) (err error) {
 	for _, s := range p.services {
 		targets[s.name] = routes.Service(s.name, s.pool, s.next)
 	}
-	if p.routes, err = routes.Build(p.config, targets, g.machine, g.routes.Load()); err != nil {
+	if p.routes, err = routes.Build(p.config, targets, g.machine, g.limits.Fleet, g.routes.Load()); err != nil {
 		return err
 	}
 	return g.listeners.permit(p.listeners, g.started.Admin.Socket) // last

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/admin/fleet"
 	"sluice/admin/series"
 	"sluice/balancer"
 	"sluice/certificates"
@@ -114,6 +115,7 @@ type Gateway struct {
 	readiness    *readiness
 	upgrade      *upgrade
 	replica      *replica
+	limits       *fleet.Limits
 
 	events    *events.Feed
 	series    *series.Recorder
@@ -214,6 +216,9 @@ func New(o Options) (_ *Gateway, err error) {
 		registries: g.registries, services: g.services, history: g.history, orders: g.orders, shares: g.shares,
 		readiness: g.readiness, listeners: g.listeners, upgrade: g.upgrade, version: o.Version, log: g.log,
 	}
+	g.limits = fleet.NewLimits(fleet.LimitsOptions{
+		Limits: func() []routes.FleetLimit { return g.routes.Load().FleetLimits() }, Name: g.replica.name, Survey: g.replica.others, Log: g.log,
+	})
 	g.series = series.NewRecorder(g.services.pools)
 	g.admin.http.Handler = g.newAPI()
 	defer func() {
@@ -289,6 +294,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.orders.Resume()
 	always(g.judge.Run)
 	always(g.series.Run)
+	always(g.limits.Follow)
+	always(g.limits.Run)
 	always(g.followCertificates)
 	once(g.warmUp)
 	leave := g.replica.register()

@@ -132,6 +132,16 @@ func (r *replica) describe() fleet.Replica {
 	return view
 }
 
+// others returns how the other replicas are found and asked; false: sluice is not registered.
+func (r *replica) others() (fleet.Survey, bool) {
+	c := r.history.Current().Config.Consul.Register
+	if c == nil {
+		return fleet.Survey{}, false
+	}
+	self := func() fleet.Replica { return fleet.Replica{Replica: r.name(), Host: r.self.Host} }
+	return fleet.Registered(self, r.registries.consul, c.Service, c), true
+}
+
 // survey queries all replicas, and compares them.
 func (r *replica) survey(ctx context.Context) fleet.Report {
 	return fleet.Registered(r.describe, r.registries.consul, r.status().Service, r.history.Current().Config.Consul.Register).Take(ctx)

@@ -47,23 +47,29 @@ func (s Survey) Take(ctx context.Context) Report {
 	defer cancel()
 	self := s.Self()
 	var r Report
-	listed, err := s.List(ctx)
-	if err != nil {
+	var err error
+	if r.Replicas, err = s.members(ctx, self); err != nil {
 		r.Error = err.Error()
 	}
-	for _, i := range listed {
-		r.Replicas = append(r.Replicas, listedMember(i, self))
-	}
-	if !slices.ContainsFunc(r.Replicas, func(m Member) bool { return m.Self }) {
-		r.Replicas = append(r.Replicas, Member{Name: self.Replica, Status: "unregistered", Self: true, replica: self.Replica})
-	}
-	slices.SortFunc(r.Replicas, func(a, b Member) int {
-		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Address, b.Address))
-	})
-	name(r.Replicas)
 	s.query(ctx, r.Replicas, self)
 	r.conclude()
 	return r
+}
+
+// members returns the listed replicas and, if it is not listed, this one, also with an error.
+func (s Survey) members(ctx context.Context, self Replica) (members []Member, err error) {
+	listed, err := s.List(ctx)
+	for _, i := range listed {
+		members = append(members, listedMember(i, self))
+	}
+	if !slices.ContainsFunc(members, func(m Member) bool { return m.Self }) {
+		members = append(members, Member{Name: self.Replica, Status: "unregistered", Self: true, replica: self.Replica})
+	}
+	slices.SortFunc(members, func(a, b Member) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Address, b.Address))
+	})
+	name(members)
+	return members, err
 }
 
 func listedMember(i discovery.Instance, self Replica) Member {
@@ -143,36 +149,20 @@ func (s Survey) query(ctx context.Context, members []Member, self Replica) {
 	var queries sync.WaitGroup
 	token, tokenErr := s.Token()
 	verified, tlsErr := s.TLS()
-	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: verified} // and no HTTP proxy
-	client := &http.Client{
-		Transport: transport,
-		Timeout:   askTimeout,
-		// A redirect could carry the token anywhere.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	client := newClient(&http.Transport{DisableKeepAlives: true, TLSClientConfig: verified}, askTimeout)
 	for i := range members {
 		m := &members[i]
-		at, secure := strings.CutPrefix(m.Admin, https)
-		host, _, _ := net.SplitHostPort(at)
 		switch {
 		case m.Duplicate:
 			m.Error = "duplicate: the replica is also registered with another agent"
 		case m.Self:
 			m.setAnswer(self)
-		case m.replica == "":
-			m.Error = "not registered by sluice"
-		case m.Admin == "":
-			m.Error = "its registration has no address of its admin API"
-		case strings.HasPrefix(m.Admin, unix):
-			m.Error = "its admin API is a unix socket"
-		case registration.IsLoopback(host) && m.Host != self.Host:
-			m.Error = "its admin API listens on loopback only"
+		case m.obstacle(self.Host, verified != nil) != "":
+			m.Error = m.obstacle(self.Host, verified != nil)
 		case tokenErr != nil:
 			m.Error = tokenErr.Error()
 		case tlsErr != nil:
 			m.Error = tlsErr.Error()
-		case verified != nil && !secure:
-			m.Error = "its admin API does not use TLS, which consul.register.replica_tls requires"
 		default:
 			turns <- struct{}{}
 			queries.Go(func() {
@@ -193,6 +183,36 @@ func (s Survey) query(ctx context.Context, members []Member, self Replica) {
 	queries.Wait()
 }
 
+// newClient returns a client for admin APIs. Its transport must have no HTTP proxy.
+func newClient(transport *http.Transport, timeout time.Duration) *http.Client {
+	return &http.Client{
+		Transport: transport,
+		Timeout:   timeout,
+		// A redirect could carry the token anywhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// obstacle returns why the admin API of m cannot be asked from a machine with this name; "": it can. verified says that its
+// certificate must be verified.
+func (m *Member) obstacle(host string, verified bool) string {
+	at, secure := strings.CutPrefix(m.Admin, https)
+	of, _, _ := net.SplitHostPort(at)
+	switch {
+	case m.replica == "":
+		return "not registered by sluice"
+	case m.Admin == "":
+		return "its registration has no address of its admin API"
+	case strings.HasPrefix(m.Admin, unix):
+		return "its admin API is a unix socket"
+	case registration.IsLoopback(of) && m.Host != host:
+		return "its admin API listens on loopback only"
+	case verified && !secure:
+		return "its admin API does not use TLS, which consul.register.replica_tls requires"
+	}
+	return ""
+}
+
 // setAnswer copies a replica's answer into m.
 func (m *Member) setAnswer(r Replica) {
 	m.Host, m.Version, m.ConfigHash, m.Ready = r.Host, r.Version, r.ConfigHash, r.Ready
@@ -201,38 +221,45 @@ func (m *Member) setAnswer(r Replica) {
 	m.Services, m.Instances, m.Parts = r.Services, r.Instances, r.Parts
 }
 
-func queryReplica(ctx context.Context, client *http.Client, address, token string) (Replica, error) {
-	var answer Replica
-	if !strings.HasPrefix(address, https) {
-		address = "http://" + address
+func queryReplica(ctx context.Context, client *http.Client, address, token string) (answer Replica, err error) {
+	err = ask(ctx, client, address+"/api/replica", token, maxAnswerBytes, &answer)
+	if err == nil && answer.Parts == nil {
+		err = errors.New("not an answer of sluice: it has no parts")
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"/api/replica", nil)
+	return answer, err
+}
+
+// ask decodes the answer of an admin API, of at most so many bytes.
+func ask(ctx context.Context, client *http.Client, url, token string, maxBytes int64, answer any) error {
+	if !strings.HasPrefix(url, https) {
+		url = "http://" + url
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return answer, err
+		return err
 	}
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return answer, shorten(err)
+		return shorten(err)
 	}
 	defer response.Body.Close()
 	switch {
 	case response.StatusCode == http.StatusUnauthorized && token == "":
-		return answer, errors.New("401 Unauthorized: it requires a token, see consul.register.replica_token_file")
+		return errors.New("401 Unauthorized: it requires a token, see consul.register.replica_token_file")
 	case response.StatusCode != http.StatusOK:
-		return answer, errors.New(response.Status)
+		return errors.New(response.Status)
 	}
-	err = json.NewDecoder(io.LimitReader(response.Body, maxAnswerBytes)).Decode(&answer)
-	if err == nil && answer.Parts == nil {
-		err = errors.New("it has no parts")
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxBytes)).Decode(answer); err != nil {
+		return fmt.Errorf("not an answer of sluice: %w", err)
 	}
-	if err != nil {
-		return answer, fmt.Errorf("not an answer of sluice: %w", err)
-	}
-	return answer, nil
+	return nil
 }
+
+// errRefused says that nothing listens at an address.
+var errRefused = errors.New("connection refused")
 
 // shorten shortens common errors.
 func shorten(err error) error {
@@ -242,7 +269,7 @@ func shorten(err error) error {
 	case errors.As(err, &untrusted):
 		return fmt.Errorf("%w: see consul.register.replica_tls", untrusted)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return errors.New("connection refused")
+		return errRefused
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return errors.New("no answer in time")
 	}

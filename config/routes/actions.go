@@ -21,8 +21,11 @@ type limiterID struct {
 }
 
 // of returns the limiter of a route, which it takes from before or creates.
-func (l limiters) of(r *config.Route, before limiters) *ratelimit.Limiter {
+func (l limiters) of(r *config.Route, before limiters, fleet *ratelimit.Fleet) *ratelimit.Limiter {
 	return keep(l, before, limiterID{r.Key(), *r.RateLimit}, func() *ratelimit.Limiter {
+		if r.RateLimit.OfFleet() {
+			return ratelimit.NewShared(r.RateLimit.Rate, r.RateLimit.Per, r.RateLimit.Burst, fleet)
+		}
 		return ratelimit.New(r.RateLimit.Rate, r.RateLimit.Per, r.RateLimit.Burst)
 	})
 }
@@ -106,7 +109,7 @@ func (b *builder) actionsOf(r *config.Route) (*route.Actions, error) {
 	}
 	if r.RateLimit != nil {
 		limit := *built.RateLimit
-		limit.Limiter = b.limiters.of(r, b.before.limiters)
+		limit.Limiter = b.limiters.of(r, b.before.limiters, b.fleet)
 		a.RateLimit = &limit
 	}
 	return &a, nil

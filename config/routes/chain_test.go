@@ -51,7 +51,7 @@ func build(t *testing.T, c *config.Config) (*Routes, error) {
 		t.Cleanup(pool.Close)
 		services[name] = Service(name, pool, s)
 	}
-	r, err := Build(c, services, locality.New(), nil)
+	r, err := Build(c, services, locality.New(), nil, nil)
 	t.Cleanup(func() { r.Close(nil) })
 	return r, err
 }

@@ -10,6 +10,7 @@ import (
 	"sluice/discovery/locality"
 	"sluice/proxy"
 	"sluice/route"
+	"sluice/route/ratelimit"
 )
 
 // Routes are the routes of a configuration, with what goes on in the next one: the tokens of rate limits, the counters
@@ -18,10 +19,11 @@ type Routes struct {
 	Table   *route.Table
 	Streams []*proxy.Streams // of each listener; nil for one with another protocol than tcp
 
-	limiters limiters
-	mirrors  mirrors
-	forwards forwards
-	users    userFiles
+	limiters    limiters
+	fleetLimits []FleetLimit
+	mirrors     mirrors
+	forwards    forwards
+	users       userFiles
 }
 
 // builder builds Routes.
@@ -31,18 +33,19 @@ type builder struct {
 	services map[string]*route.Service
 	chains   map[string]*chain // by service
 	machine  *locality.Machine
+	fleet    *ratelimit.Fleet
 	before   *Routes
 }
 
 // Build returns the routes of c to these services. What has the same settings as in before goes on.
-// machine says where a registry may lead requests. It changes nothing that is in use.
-func Build(c *config.Config, services map[string]*route.Service, machine *locality.Machine, before *Routes) (*Routes, error) {
+// machine says where a registry may lead requests, and fleet with whom limits are kept. It changes nothing that is in use.
+func Build(c *config.Config, services map[string]*route.Service, machine *locality.Machine, fleet *ratelimit.Fleet, before *Routes) (*Routes, error) {
 	if before == nil {
 		before = new(Routes)
 	}
 	b := &builder{
 		Routes: &Routes{limiters: make(limiters), mirrors: make(mirrors), forwards: make(forwards), users: make(userFiles)},
-		config: c, services: services, chains: make(map[string]*chain), machine: machine, before: before,
+		config: c, services: services, chains: make(map[string]*chain), machine: machine, fleet: fleet, before: before,
 	}
 	var err error
 	if b.Table, err = b.table(); err != nil {
@@ -51,6 +54,7 @@ func Build(c *config.Config, services map[string]*route.Service, machine *locali
 	if b.Streams, err = b.streams(); err != nil {
 		return nil, err
 	}
+	b.fleetLimits = b.limiters.ofFleet()
 	return b.Routes, nil
 }
 

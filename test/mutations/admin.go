@@ -30,6 +30,27 @@ var adminFaults = []mutation{
 		test: "./admin TestHostsThatNeedNoToken|TestOtherSitesGetNothingWithoutAToken",
 	},
 	{
+		name: "silent-replica-loses-its-part-of-limits",
+		file: "admin/fleet/limits.go",
+		old:  "case !o.gone():",
+		new:  "case false:",
+		test: "./admin/fleet TestMissingReplicas",
+	},
+	{
+		name: "dead-replica-keeps-its-part-of-limits",
+		file: "admin/fleet/limits.go",
+		old:  `return o.Status == "critical" || errors.Is(o.err, errRefused)`,
+		new:  "return false",
+		test: "./admin/fleet TestMissingReplicas",
+	},
+	{
+		name: "replica-without-a-round-has-the-first-seed",
+		file: "admin/fleet/limits.go",
+		old:  "{{ended: time.Now(), seed: seed}}",
+		new:  "{{ended: time.Now()}}",
+		test: "./admin/fleet TestReplicasExchangeCounts",
+	},
+	{
 		name: "order-for-any-time",
 		file: "admin/drain.go",
 		old:  "d < time.Second || d > maxFor",

@@ -1,0 +1,143 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sluice/admin/fleet"
+	"sluice/test/consultest"
+	"sluice/test/long"
+	"sluice/test/sluicetest"
+	"sluice/test/verify"
+)
+
+// limitedClient sends requests to replicas at given rates, and counts those that are admitted.
+type limitedClient struct {
+	replicas []*sluicetest.Sluice
+	client   http.Client
+}
+
+// send sends so many requests per second to each replica. late is by how much it was behind at most.
+func (c *limitedClient) send(d time.Duration, perSecond func(elapsed time.Duration, replica int) float64) (admitted int, elapsed, late time.Duration) {
+	var mu sync.Mutex // guards the results
+	var requests sync.WaitGroup
+	begin := time.Now()
+	for i, r := range c.replicas {
+		requests.Go(func() {
+			const interval = 20 * time.Millisecond
+			tick := time.NewTicker(interval)
+			defer tick.Stop()
+			due, ok, behind := 0.0, 0, time.Duration(0)
+			for now := begin; now.Sub(begin) < d; {
+				<-tick.C
+				behind = max(behind, time.Since(now)-interval)
+				due += perSecond(now.Sub(begin), i) * time.Since(now).Seconds()
+				for now = time.Now(); due >= 1; due-- {
+					if response, err := c.client.Get(r.URL()); err == nil {
+						response.Body.Close()
+						if response.StatusCode == http.StatusOK {
+							ok++
+						}
+					}
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			admitted += ok
+			late = max(late, behind)
+		})
+	}
+	requests.Wait()
+	return admitted, time.Since(begin), late
+}
+
+func limitsOf(t *testing.T, s *sluicetest.Sluice) (r fleet.LimitsReport) {
+	t.Helper()
+	response := verify.Result(http.Get(s.AdminURL() + "/api/limits")).Must(t)
+	defer response.Body.Close()
+	verify.NoError(t, json.NewDecoder(response.Body).Decode(&r))
+	return r
+}
+
+// Three processes keep a limit while traffic shifts between them, Consul is gone, and one of them is killed.
+func TestFleetKeepsLimit(t *testing.T) {
+	agent := consultest.Start(t, consultest.Options{})
+	dir, peer := t.TempDir(), origin(t, "star")
+	verify.NoError(t, sluicetest.Build(t.Context(), dir, "sluice"))
+	const rate, burst = 100, 50
+	c := new(limitedClient)
+	c.client.Transport = &http.Transport{MaxIdleConnsPerHost: 8}
+	defer c.client.CloseIdleConnections()
+	for i := range 3 {
+		file := filepath.Join(dir, fmt.Sprintf("%d.yaml", i))
+		verify.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `
+consul: { addresses: [%q], register: { check: { interval: 1s } } }
+services: { star: { peers: [%q] } }
+routes: [{ service: star, rate_limit: { rate: %d, burst: %d, scope: fleet } }]
+`, agent.URL(), peer, rate, burst), 0o600))
+		s, err := sluicetest.Start(t.Context(), sluicetest.Options{
+			Program: filepath.Join(dir, "sluice"), Listen: sluicetest.Any, Admin: sluicetest.Any, Args: []string{"--config", file}, Log: filepath.Join(dir, fmt.Sprintf("%d.log", i)),
+		})
+		verify.NoError(t, err)
+		t.Cleanup(func() {
+			s.Kill()
+			if t.Failed() {
+				t.Logf("log of the process:\n%s", s.LogTail(20))
+			}
+		})
+		c.replicas = append(c.replicas, s)
+	}
+	see := func(n int) {
+		t.Helper()
+		consultest.Await(t, fmt.Sprintf("%d replicas exchange counts", n), func() bool {
+			for _, s := range c.replicas {
+				if r := limitsOf(t, s); r.Replicas != n || r.Seen != n {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	each := long.Count(t, 8*time.Second, 30*time.Second)
+	shifts := func(elapsed time.Duration, replica int) float64 {
+		if int(4*elapsed/each)%len(c.replicas) == replica {
+			return 3 * rate
+		}
+		return rate / 5
+	}
+	see(3)
+	for _, step := range []struct {
+		what   string
+		change func()
+	}{
+		{"three replicas", func() {}},
+		{"without Consul", func() { verify.NoError(t, agent.Stop()) }},
+		{"one is killed", func() {
+			verify.NoError(t, c.replicas[2].Kill())
+			c.replicas = c.replicas[:2]
+			see(2)
+		}},
+	} {
+		step.change()
+		for range 5 {
+			admitted, elapsed, late := c.send(each, shifts)
+			limit := rate * elapsed.Seconds()
+			t.Logf("%s: %d admitted in %v, the rate allows %.0f; at most %v late", step.what, admitted, elapsed, limit, late)
+			// After a shift, each replica has to hear of it.
+			verify.That(t, float64(admitted) <= 1.05*(limit+burst)+rate, "%s: %d admitted, want %.0f", step.what, admitted, limit)
+			if late < 200*time.Millisecond { // else not all requests were sent
+				verify.That(t, float64(admitted) >= 0.95*limit-2*rate, "%s: %d admitted, want %.0f", step.what, admitted, limit)
+				break
+			}
+		}
+	}
+	log := c.replicas[0].LogTail(1000)
+	verify.That(t, !strings.Contains(log, "exchange counts of rate limits"), "a fallback is logged:\n%s", log)
+}
