@@ -88,8 +88,8 @@ var consulFaults = []mutation{
 	{
 		name: "mesh-peer-of-another-service-is-accepted",
 		file: "consul/mesh/material.go",
-		old:  "!strings.EqualFold(got, want) {",
-		new:  "got == \"\" {",
+		old:  "return strings.EqualFold(got, want) }) {",
+		new:  "return got != want || got == want }) {",
 		test: "./consul/mesh TestPeersAreVerified",
 	},
 	{
