@@ -251,6 +251,7 @@ func writeReferenced(t *testing.T, dir string) {
 	write(t, dir, "site.key", string(key))
 	write(t, dir, "internal.pem", string(cert))
 	write(t, dir, "clients.pem", string(cert))
+	write(t, dir, "east.pem", string(cert))
 	write(t, dir, "acme-1.key", base64.StdEncoding.EncodeToString(make([]byte, 32)))
 	verify.NoError(t, os.Mkdir(filepath.Join(dir, "routes.d"), 0o755))
 }

@@ -1,0 +1,247 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"sluice/test/consultest"
+	"sluice/test/meshtest"
+	"sluice/test/verify"
+)
+
+// meshLoad sends requests of all kinds to services of the mesh until stop. Each must be answered.
+type meshLoad struct {
+	r       *running
+	ctx     context.Context
+	end     context.CancelFunc
+	running sync.WaitGroup
+	done    map[string]*atomic.Int64 // by kind
+}
+
+// repeat does one of a kind again and again, and reports the first that fails.
+func (l *meshLoad) repeat(kind string, one func(ctx context.Context) error) {
+	n := new(atomic.Int64)
+	l.done[kind] = n
+	l.running.Go(func() {
+		for pace := time.Tick(10 * time.Millisecond); l.ctx.Err() == nil; <-pace {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			err := one(ctx)
+			if cancel(); err != nil {
+				l.r.t.Errorf("%s %d: %v", kind, n.Load(), err)
+				return
+			}
+			n.Add(1)
+		}
+	})
+}
+
+// http repeats a request over persistent connections, or over new ones. ok says which answers are right.
+func (l *meshLoad) http(kind, method, path, body string, fresh bool, ok func(text string) bool) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: fresh}}
+	l.r.t.Cleanup(client.CloseIdleConnections)
+	l.repeat(kind, func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, method, l.r.url("web")+path, strings.NewReader(body))
+		if err != nil {
+			return err
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil || response.StatusCode != http.StatusOK || !ok(string(text)) {
+			return fmt.Errorf("%s %q, %w", response.Status, text, err)
+		}
+		return nil
+	})
+}
+
+// start begins all kinds.
+func (l *meshLoad) start(t *testing.T) {
+	either := func(text string) bool { return text == "web-1" || text == "web-2" }
+	l.http("GET", http.MethodGet, "/web", "", false, either)
+	l.http("GET on new connections", http.MethodGet, "/web", "", true, either)
+	l.http("PUT", http.MethodPut, "/web", "a body", false, func(text string) bool { return text == "a body" })
+	l.http("GET by h2", http.MethodGet, "/multiplexed", "", false, either)
+	l.http("PUT by h2", http.MethodPut, "/multiplexed", "a body", false, func(text string) bool { return text == "a body" })
+
+	calls := verify.Result(grpc.NewClient(l.r.Address("web").String(), grpc.WithTransportCredentials(insecure.NewCredentials()))).Must(t)
+	t.Cleanup(func() { calls.Close() })
+	l.repeat("gRPC", func(ctx context.Context) error {
+		_, err := grpc_health_v1.NewHealthClient(calls).Check(ctx, new(grpc_health_v1.HealthCheckRequest))
+		return err
+	})
+	socket, _, err := websocket.Dial(t.Context(), strings.Replace(l.r.url("web"), "http", "ws", 1)+"/socket", nil)
+	verify.NoError(t, err)
+	t.Cleanup(func() { socket.CloseNow() })
+	l.repeat("WebSocket", func(ctx context.Context) error {
+		if err := socket.Write(ctx, websocket.MessageText, []byte("hello")); err != nil {
+			return err
+		}
+		_, got, err := socket.Read(ctx)
+		if err == nil && string(got) != "hello" {
+			err = fmt.Errorf("got %q", got)
+		}
+		return err
+	})
+	long := l.r.connect("bytes")
+	name := long.line()
+	l.repeat("a long stream", func(context.Context) error {
+		fmt.Fprintln(long, "hello")
+		if got := long.line(); got != "hello" {
+			return fmt.Errorf("%s: got %q", name, got)
+		}
+		return nil
+	})
+	l.repeat("streams", func(ctx context.Context) error {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", l.r.Address("bytes").String())
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		c := &tcpClient{conn, bufio.NewScanner(conn)}
+		fmt.Fprintln(c, "hello")
+		if name, text := c.line(), c.line(); name != "tcp-1" || text != "hello" {
+			return fmt.Errorf("got %q, %q", name, text)
+		}
+		return nil
+	})
+}
+
+// stop ends the load, of which there was some of each kind.
+func (l *meshLoad) stop() {
+	l.end()
+	l.running.Wait()
+	for _, kind := range slices.Sorted(maps.Keys(l.done)) {
+		n := l.done[kind].Load()
+		l.r.t.Logf("%s: %d", kind, n)
+		verify.That(l.r.t, n > 0, "%s: none was answered", kind)
+	}
+}
+
+// Peers in the mesh are peers as others: through sidecars and by native services, with every protocol, requests do not
+// fail while sidecars end and start, stand still, are in maintenance or drained, and the certificates rotate.
+func TestPeersOfTheMesh(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	m := meshtest.Start(t, consultest.Options{ACLs: true, Node: "node-1"})
+	var sidecars []*meshtest.Sidecar
+	for _, id := range []string{"web-1", "web-2"} {
+		sidecars = append(sidecars, m.Sidecar(t, meshtest.Service{Name: "web", ID: id, Port: meshtest.ServeHTTP(t, id).Port}))
+		m.Native(t, meshtest.Service{Name: "api", ID: strings.Replace(id, "web", "api", 1)})
+	}
+	m.Sidecar(t, meshtest.Service{Name: "tcp", ID: "tcp-1", Port: meshtest.ServeTCP(t, "tcp-1").Port})
+	m.Native(t, meshtest.Service{Name: "socket"})
+	for service, n := range map[string]int{"web": 2, "api": 2, "tcp": 1, "socket": 1} {
+		m.Intend(t, service, meshtest.Allow("sluice"))
+		m.AwaitPassing(t, service, n)
+	}
+	const checked = `interval: 100ms, failing_interval: 100ms, timeout: 2s, unhealthy_threshold: 1`
+	r := start(t, fmt.Sprintf(`
+listeners: [{ name: web, address: "127.0.0.1:0" }, { name: bytes, address: "127.0.0.1:0", protocol: tcp, service: tcp }]
+consul: { addresses: [%q], token: %s }
+services:
+  web: { consul: { connect: true }, retry: { attempts: 3 }, health: { active: { %[3]s }, passive: { consecutive_failures: 2, ejection: 100ms } } }
+  multiplexed: { consul: { service: web, connect: true }, upstream: { protocol: h2 }, retry: { attempts: 3 }, health: { active: { %[3]s }, passive: { ejection: 100ms } } }
+  api: { consul: { connect: true }, upstream: { protocol: h2 }, health: { active: { type: grpc, %[3]s } } }
+  tcp: { consul: { connect: true }, health: { active: { type: tcp, %[3]s } } }
+  socket: { consul: { connect: true } }
+routes:
+  - { path: /web, service: web }
+  - { path: /multiplexed, service: multiplexed }
+  - { path: /socket, service: socket }
+  - { path: /, service: api }
+`, m.URL(), m.Token(), checked))
+	used := func(services []string, id string) (n int) {
+		for _, service := range services {
+			for _, p := range r.services.pool(service).Snapshot().Eligible {
+				if p.Instance().ID == id {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	web := []string{"web", "multiplexed"}
+	await := func(services []string, id string, all bool) {
+		t.Helper()
+		want := 0
+		if all {
+			want = len(services)
+		}
+		r.await(fmt.Sprintf("%s is used by %d of %q", id, want, services), func() bool { return used(services, id) == want })
+	}
+	for _, s := range sidecars {
+		await(web, s.ID+"-sidecar-proxy", true)
+	}
+	ctx, end := context.WithCancel(context.Background())
+	load := &meshLoad{r: r, ctx: ctx, end: end, done: make(map[string]*atomic.Int64)}
+	load.start(t)
+	defer load.stop()
+
+	steps := map[string]func(s *meshtest.Sidecar, proxy string){
+		"ends and starts": func(s *meshtest.Sidecar, proxy string) {
+			verify.NoError(t, s.Process().Kill())
+			s.Restart(t)
+		},
+		"stands still": func(s *meshtest.Sidecar, proxy string) {
+			verify.NoError(t, s.Process().Pause())
+			await(web, proxy, false)
+			verify.NoError(t, s.Process().Resume())
+		},
+		"is in maintenance": func(s *meshtest.Sidecar, proxy string) {
+			verify.NoError(t, m.Client().Agent().EnableServiceMaintenance(s.ID, "for a test"))
+			await(web, proxy, false)
+			verify.NoError(t, m.Client().Agent().DisableServiceMaintenance(s.ID))
+		},
+		"is drained": func(s *meshtest.Sidecar, proxy string) {
+			r.drain("web", proxy) // an order is about the instance, of which both services have a peer
+			await(web, proxy, false)
+			verify.Equal(t, r.command("/api/peers/web/"+proxy+"/enable"), http.StatusOK, "enable")
+		},
+		"has other certificates": func(s *meshtest.Sidecar, proxy string) {
+			before := r.mesh.identity.Certificates()[0]
+			m.RotateCA(t)
+			r.await("the next certificate", func() bool { return r.mesh.identity.Certificates()[0] != before })
+		},
+		"api is in maintenance": func(*meshtest.Sidecar, string) {
+			id := []string{"api-1", "api-2"}[random.IntN(2)]
+			verify.NoError(t, m.Client().Agent().EnableServiceMaintenance(id, "for a test"))
+			await([]string{"api"}, id, false)
+			verify.NoError(t, m.Client().Agent().DisableServiceMaintenance(id))
+			await([]string{"api"}, id, true)
+		},
+	}
+	names := slices.Sorted(maps.Keys(steps))
+	random.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	for _, name := range append(names, "ends and starts") {
+		s := sidecars[random.IntN(len(sidecars))]
+		proxy := s.ID + "-sidecar-proxy"
+		t.Logf("%s %s", s.ID, name)
+		steps[name](s, proxy)
+		await(web, proxy, true)
+		if t.Failed() {
+			return
+		}
+	}
+}
