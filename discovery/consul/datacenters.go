@@ -98,15 +98,26 @@ func (b *branch) state() discovery.WatchState {
 	return state
 }
 
-// memoriesLocked returns what the watches of all parts know.
+// memoriesLocked returns what the watches of all parts know, and what was known before the run of those that have not
+// answered, and of parts that are no longer there: the set may still have their instances.
 func (c *choice) memoriesLocked() []discovery.Memory {
-	memories := make([]discovery.Memory, 0, len(c.branches))
+	memories := slices.Clone(c.before.Memory)
 	for _, b := range c.branches {
-		if b.memory.Part != "" {
+		n := slices.IndexFunc(memories, func(m discovery.Memory) bool { return m.Part == b.name })
+		switch {
+		case b.memory.Part == "":
+		case n < 0:
 			memories = append(memories, b.memory)
+		default:
+			memories[n] = b.memory
 		}
 	}
 	return memories
+}
+
+// isPart reports whether a memory is about a part that is there.
+func (c *choice) isPart(m discovery.Memory) bool {
+	return slices.ContainsFunc(c.branches, func(b *branch) bool { return b.name == m.Part })
 }
 
 // note records a report.
@@ -272,7 +283,8 @@ func (c *choice) chooseDatacenter(now time.Time) (wait time.Duration) {
 
 // passLocked reports r, a set, with what the watches of all parts know.
 func (c *choice) passLocked(r discovery.Report) {
-	r.Known, r.Memory, r.Reset = true, c.memoriesLocked(), c.reset
+	r.Known, r.Reset = true, c.reset
+	r.Memory = slices.DeleteFunc(c.memoriesLocked(), func(m discovery.Memory) bool { return !c.isPart(m) })
 	c.reset = false
 	c.report(r)
 }

@@ -157,8 +157,11 @@ func (c *churn) decoded(words string) (entries []serviceEntry) {
 // At no time the pool is without an instance in service, and it follows the targets and their instances.
 func TestTargetsUnderChurn(t *testing.T) {
 	t.Parallel()
-	for range 20 {
+	for n := range 20 {
 		seed := rand.Uint64()
+		if n == 0 {
+			seed = 7334567562996488534 // a chain that only fails comes between two others
+		}
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { churnTargets(t, rand.New(rand.NewPCG(seed, 1))) })
 	}
 }
