@@ -38,8 +38,13 @@ func (x *httpExchange) followChain() *refusal.Refusal {
 		way = x.chooseTarget(w, b)
 	}
 	x.take(way)
+	if x.actions == nil && len(x.target) > 0 {
+		x.actions = noActions // what writes the head edits it only with actions
+	}
 	return nil
 }
+
+var noActions = new(route.Actions)
 
 // sentFields is a request with the fields that peers get by its route, so that a client cannot have a branch by a field
 // that the route removes.

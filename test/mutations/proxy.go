@@ -218,4 +218,11 @@ var proxyFaults = []mutation{
 		new:  `		way = w.Choose(nil).Route`,
 		test: "./proxy TestSplitterOfAChain",
 	},
+	{
+		name: "rewrite-of-a-branch-without-actions-is-lost",
+		file: "proxy/chain.go",
+		old:  "x.actions == nil && len(x.target) > 0",
+		new:  "x.actions == nil && len(x.target) < 0",
+		test: "./proxy TestRoutesAndChainsMeet",
+	},
 }
