@@ -2,10 +2,13 @@ package healthcheck
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"sluice/balancer"
+	"sluice/certificates"
+	"sluice/discovery"
 )
 
 // target is a peer with active checks. Checker.mu guards its changing fields.
@@ -88,7 +91,7 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	} else {
 		c.checks[0].Add(1)
 	}
-	passed := err == nil || active.Denied != nil && active.Denied(instance)
+	passed := err == nil || active.saysNothing(err, instance)
 	t.take(passed, onProbation(t.peer), active)
 	if !passed {
 		t.fault = fmt.Sprintf("%s: %v", active.Probe, err)
@@ -103,6 +106,12 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 		next = time.Duration(offset * float64(next))
 	}
 	return next
+}
+
+// saysNothing reports whether a check failed for a reason that is not the instance's: the mesh does not let sluice
+// connect to it, or sluice has no certificate to connect to anybody. Such a check counts as passed.
+func (a *Active) saysNothing(err error, i discovery.Instance) bool {
+	return a.Denied != nil && a.Denied(i) || errors.As(err, new(certificates.LackError))
 }
 
 // concludeLocked queues a verdict if the pool's view of t differs.

@@ -1,11 +1,15 @@
 package healthcheck
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"sluice/certificates"
 	"sluice/discovery"
 	"sluice/test/verify"
 )
@@ -39,4 +43,21 @@ func TestChecksOfADeniedServiceTakeNobodyOut(t *testing.T) {
 		pass(5 * time.Second)
 		verify.Equal(t, f.eligible(), 0, "eligible after the denial")
 	})
+}
+
+// While sluice has no certificate for any connection, checks take nobody out.
+func TestChecksWithoutACertificateTakeNobodyOut(t *testing.T) {
+	settings := Settings{Active: &Active{Probe: lacking{newScript()}, Interval: time.Second, FailingInterval: time.Second, Timeout: time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1}}
+	bubble(t, settings, func(t *testing.T, f *fixture) {
+		f.Apply(instances(2))
+		pass(5 * time.Second)
+		verify.Equal(t, f.eligible(), 2, "eligible")
+	})
+}
+
+// lacking is a probe that lacks a certificate.
+type lacking struct{ *script }
+
+func (lacking) Check(context.Context, Target) error {
+	return fmt.Errorf("connect: %w", certificates.LackError{Err: errors.New("no certificate yet")})
 }

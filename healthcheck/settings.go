@@ -35,8 +35,7 @@ type Active struct {
 	// OverridesRegistry lets checks decide about instances that are critical in
 	// the registry. It implies MustPassFirst.
 	OverridesRegistry bool
-	// Denied reports whether the mesh does not let sluice connect to an instance. A check that fails meanwhile counts as
-	// passed: it says nothing about the instance. nil: there is no mesh.
+	// Denied reports whether the mesh does not let sluice connect to an instance: see saysNothing. nil: there is no mesh.
 	Denied func(discovery.Instance) bool
 }
 
