@@ -1,0 +1,333 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consul/mesh"
+	"sluice/test/consultest"
+	"sluice/test/meshtest"
+	"sluice/test/verify"
+)
+
+// startVersions runs the services web, with an instance of each of two versions, and api, in a mesh, and sluice before web.
+func startVersions(t *testing.T) (*meshtest.Mesh, *running) {
+	t.Helper()
+	m := meshtest.Start(t, consultest.Options{})
+	for _, s := range []meshtest.Service{
+		{Name: "web", ID: "web-1", Meta: map[string]string{"version": "1"}}, {Name: "web", ID: "web-2", Meta: map[string]string{"version": "2"}},
+		{Name: "api", ID: "api-1"},
+	} {
+		m.Native(t, s)
+	}
+	m.SetProtocol(t, "web", "http")
+	m.SetProtocol(t, "api", "http")
+	r := start(t, preamble+"consul: { addresses: ["+m.URL()+"] }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n")
+	return m, r
+}
+
+// asked is an answer.
+type asked struct {
+	http.Header
+	status int
+	err    error
+}
+
+func (a asked) instance() string { return a.Get(meshtest.InstanceHeader) }
+
+// ask sends a GET by a connection of its own.
+func (r *running) ask(path string, header ...string) (a asked) {
+	request, err := http.NewRequest(http.MethodGet, "http://"+r.listeners.all()[0].Addr().String()+path, nil)
+	if err != nil {
+		return asked{err: err}
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
+	}
+	answer, err := r.client.Do(request)
+	if err != nil {
+		return asked{err: err}
+	}
+	defer answer.Body.Close()
+	_, err = io.Copy(io.Discard, answer.Body)
+	return asked{answer.Header, answer.StatusCode, err}
+}
+
+// underLoad sends requests until stop, which waits for them, and returns how many there were. Each must be answered with 200.
+func (r *running) underLoad(ask func() asked) (stop func() int) {
+	ended, number := make(chan struct{}), 0
+	var running sync.WaitGroup
+	running.Go(func() {
+		for ; ; number++ {
+			select {
+			case <-ended:
+				return
+			default:
+			}
+			if a := ask(); a.err != nil || a.status != http.StatusOK {
+				r.t.Errorf("request %d: %d %s %v", number, a.status, a.Get("X-Sluice-Reason"), a.err)
+				return
+			}
+		}
+	})
+	return func() int {
+		close(ended)
+		running.Wait()
+		return number
+	}
+}
+
+// Every kind of entry moves the requests as soon as Consul has it, and its deletion moves them back. No request fails.
+func TestEntriesMoveTraffic(t *testing.T) {
+	t.Parallel()
+	m, r := startVersions(t)
+	stop := r.underLoad(func() asked { return r.ask("/") })
+	defer func() { t.Logf("%d requests beside", stop()) }()
+	moves := func(what string, change func(), moved func() bool) {
+		t.Helper()
+		change()
+		begin := time.Now()
+		consultest.Await(t, what, moved)
+		t.Logf("%s: after %v", what, time.Since(begin).Round(time.Millisecond))
+	}
+	goesTo := func(path string, want ...string) func() bool {
+		return func() bool {
+			for range 8 {
+				if !slices.Contains(want, r.ask(path).instance()) {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	subsets := func(change ...func(*api.ServiceResolverConfigEntry)) func() {
+		e := &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web", Subsets: map[string]api.ServiceResolverSubset{
+			"v1": {Filter: `Service.Meta.version == "1"`}, "v2": {Filter: `Service.Meta.version == "2"`}, "v9": {Filter: `Service.Meta.version == "9"`},
+		}}
+		for _, c := range change {
+			c(e)
+		}
+		return func() { m.Write(t, e) }
+	}
+	moves("a default subset", subsets(func(e *api.ServiceResolverConfigEntry) { e.DefaultSubset = "v2" }), goesTo("/", "web-2"))
+	moves("a failover", subsets(func(e *api.ServiceResolverConfigEntry) {
+		e.DefaultSubset = "v9"
+		e.Failover = map[string]api.ServiceResolverFailover{"*": {Targets: []api.ServiceResolverFailoverTarget{{Service: "api"}}}}
+	}), goesTo("/", "api-1"))
+	moves("a hash", subsets(func(e *api.ServiceResolverConfigEntry) {
+		e.LoadBalancer = &api.LoadBalancer{Policy: "maglev", HashPolicies: []api.HashPolicy{{Field: "header", FieldValue: "X-User"}}}
+	}), func() bool {
+		users := make(map[string]bool)
+		for user := range 16 {
+			first := r.ask("/", "X-User", fmt.Sprint(user)).instance()
+			users[first] = true
+			for range 4 {
+				if r.ask("/", "X-User", fmt.Sprint(user)).instance() != first {
+					return false
+				}
+			}
+		}
+		return len(users) == 2
+	})
+	split := func(v1, v2 float32) func() {
+		return func() {
+			m.Write(t, &api.ServiceSplitterConfigEntry{Kind: api.ServiceSplitter, Name: "web", Splits: []api.ServiceSplit{
+				{Weight: v1, ServiceSubset: "v1", ResponseHeaders: &api.HTTPHeaderModifiers{Set: map[string]string{"X-Side": "one"}}}, {Weight: v2, ServiceSubset: "v2"},
+			}})
+		}
+	}
+	moves("a splitter", split(100, 0), func() bool { return goesTo("/", "web-1")() && r.ask("/").Get("X-Side") == "one" })
+	moves("a splitter with other weights", split(0, 100), func() bool { return goesTo("/", "web-2")() && r.ask("/").Get("X-Side") == "" })
+	moves("a router", func() {
+		m.Write(t, &api.ServiceRouterConfigEntry{Kind: api.ServiceRouter, Name: "web", Routes: []api.ServiceRoute{{
+			Match: &api.ServiceRouteMatch{HTTP: &api.ServiceRouteHTTPMatch{PathPrefix: "/api", Header: []api.ServiceRouteHTTPMatchHeader{{Name: "X-Try", Suffix: "yes"}}}},
+			Destination: &api.ServiceRouteDestination{Service: "api", PrefixRewrite: "/v1", RequestHeaders: &api.HTTPHeaderModifiers{
+				Set: map[string]string{"X-Set": "$1 100%%"}, Remove: []string{"X-Try"},
+			}},
+		}}})
+	}, func() bool { return r.ask("/api/x", "X-Try", "o yes").instance() == "api-1" })
+	got := r.ask("/api/x?q=1", "X-Try", "yes")
+	verify.That(t, got.instance() == "api-1" && got.Get("Got-Path") == "/v1/x?q=1" && got.Get("Got-X-Set") == "$1 100%" && got.Get("Got-X-Try") == "", "the router: %v", got.Header)
+	verify.That(t, r.ask("/api/x").instance() == "web-2", "a request without the field takes the route")
+
+	moves("the deletion of the router", func() { m.Delete(t, api.ServiceRouter, "web") }, func() bool { return r.ask("/api/x", "X-Try", "yes").instance() == "web-2" })
+	moves("the deletion of the splitter", func() { m.Delete(t, api.ServiceSplitter, "web") }, func() bool { return r.pooled("web") == "web=[web-1 web-2]" })
+	moves("a redirect", func() {
+		m.Write(t, &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web", Redirect: &api.ServiceResolverRedirect{Service: "api"}})
+	}, goesTo("/", "api-1"))
+	moves("the deletion of the resolver", func() { m.Delete(t, api.ServiceResolver, "web") }, func() bool { return goesTo("/", "web-1", "web-2")() })
+}
+
+// version is a chain as Consul had it for a time.
+type version struct {
+	begins time.Time // before it was written
+	ends   time.Time // when the next one was in use; zero: it is the last
+	chain  *mesh.Compiled
+}
+
+// sent is a request with its answer.
+type sent struct {
+	begins, ends time.Time
+	path, try    string
+	instance     string
+}
+
+// allows reports whether a chain leads a request to an instance.
+func allows(c *mesh.Compiled, s sent) bool {
+	at := c.StartNode
+	for _, route := range c.Nodes[at].Routes {
+		m := route.Definition.Match
+		if m == nil || m.HTTP == nil || strings.HasPrefix(s.path, m.HTTP.PathPrefix) && (len(m.HTTP.Header) == 0 || s.try == m.HTTP.Header[0].Exact) {
+			at = route.NextNode
+			break
+		}
+	}
+	resolvers := []string{at}
+	if splits := c.Nodes[at].Splits; len(splits) > 0 {
+		resolvers = nil
+		for _, split := range splits {
+			if split.Weight > 0 {
+				resolvers = append(resolvers, split.NextNode)
+			}
+		}
+	}
+	return slices.ContainsFunc(resolvers, func(resolver string) bool {
+		target := c.Targets[c.Nodes[resolver].Resolver.Target]
+		return strings.HasPrefix(s.instance, target.Service+"-"+strings.TrimPrefix(target.ServiceSubset, "v"))
+	})
+}
+
+// While entries and instances change and the configuration is loaded again, each request is answered by an instance to
+// which a chain leads that Consul has, or had until the next one was in use. None fails.
+func TestChainsThatChangeUnderLoad(t *testing.T) {
+	t.Parallel()
+	m, r := startVersions(t)
+	m.Native(t, meshtest.Service{Name: "api", ID: "api-2"})
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 2))
+
+	compiled := func() *mesh.Compiled {
+		answer, err := http.Get(m.URL() + "/v1/discovery-chain/web")
+		verify.Require(t, err == nil, "%v", err)
+		defer answer.Body.Close()
+		var decoded struct{ Chain *mesh.Compiled }
+		err = json.NewDecoder(answer.Body).Decode(&decoded)
+		verify.Require(t, err == nil && decoded.Chain != nil, "%v", err)
+		return decoded.Chain
+	}
+	inUse := func() *mesh.Compiled {
+		r.chains.mu.Lock()
+		defer r.chains.mu.Unlock()
+		if s := r.chains.inUse["web"]; s != nil {
+			return s.used
+		}
+		return nil
+	}
+	settle := func(c *mesh.Compiled) {
+		consultest.Await(t, "the chain is in use", func() bool { return reflect.DeepEqual(inUse(), c) })
+	}
+	all := []version{{begins: time.Now(), chain: compiled()}}
+	settle(all[0].chain)
+
+	var mu sync.Mutex // guards answers
+	var answers []sent
+	var stops []func() int
+	for n := range 3 {
+		paths := rand.New(rand.NewPCG(seed, uint64(10+n)))
+		stops = append(stops, r.underLoad(func() asked {
+			s := sent{begins: time.Now(), path: []string{"/", "/api/x"}[paths.IntN(2)], try: []string{"no", "yes"}[paths.IntN(2)]}
+			a := r.ask(s.path, "X-Try", s.try)
+			s.ends, s.instance = time.Now(), a.instance()
+			mu.Lock()
+			defer mu.Unlock()
+			answers = append(answers, s)
+			return a
+		}))
+	}
+	entries := m.Client().ConfigEntries()
+	refused := 0
+	for range 30 {
+		begins := time.Now()
+		entry := changedEntry(random)
+		var err error
+		if random.IntN(3) == 0 {
+			_, err = entries.Delete(entry.GetKind(), entry.GetName(), nil)
+		} else {
+			_, _, err = entries.Set(entry, nil)
+		}
+		if err != nil { // another entry needs it
+			refused++
+		}
+		c := compiled()
+		switch random.IntN(4) {
+		case 0:
+			r.Reload()
+		case 1: // api-1 remains
+			verify.NoError(t, m.Client().Agent().EnableServiceMaintenance("api-2", "test"))
+		case 2:
+			verify.NoError(t, m.Client().Agent().DisableServiceMaintenance("api-2"))
+		}
+		settle(c)
+		all[len(all)-1].ends = time.Now()
+		all = append(all, version{begins: begins, chain: c})
+	}
+	for _, stop := range stops {
+		stop()
+	}
+	for _, s := range answers {
+		possible := 0
+		if !slices.ContainsFunc(all, func(v version) bool {
+			if v.begins.After(s.ends) || !v.ends.IsZero() && v.ends.Before(s.begins) {
+				return false
+			}
+			possible++
+			return allows(v.chain, s)
+		}) && s.instance != "" {
+			t.Errorf("%s x-try %s was answered by %s, which none of %d chains allows", s.path, s.try, s.instance, possible)
+		}
+	}
+	t.Logf("%d requests, %d changes, %d refused by Consul", len(answers), len(all)-1, refused)
+}
+
+// changedEntry returns an entry of web, which Consul may refuse.
+func changedEntry(r *rand.Rand) api.ConfigEntry {
+	switch r.IntN(3) {
+	case 0:
+		e := &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web", Subsets: map[string]api.ServiceResolverSubset{
+			"v1": {Filter: `Service.Meta.version == "1"`}, "v2": {Filter: `Service.Meta.version == "2"`},
+		}}
+		e.DefaultSubset = []string{"", "v1", "v2"}[r.IntN(3)]
+		if r.IntN(4) == 0 {
+			e.Redirect, e.Subsets, e.DefaultSubset = &api.ServiceResolverRedirect{Service: "api"}, nil, ""
+		}
+		return e
+	case 1:
+		weight := float32(r.IntN(3)) * 50
+		e := &api.ServiceSplitterConfigEntry{Kind: api.ServiceSplitter, Name: "web"}
+		e.Splits = []api.ServiceSplit{{Weight: weight, ServiceSubset: "v1"}, {Weight: 100 - weight, ServiceSubset: "v2"}}
+		if r.IntN(2) == 0 {
+			e.Splits = []api.ServiceSplit{{Weight: weight}, {Weight: 100 - weight, Service: "api"}}
+		}
+		return e
+	}
+	e := &api.ServiceRouterConfigEntry{Kind: api.ServiceRouter, Name: "web"}
+	e.Routes = append(e.Routes, api.ServiceRoute{Match: &api.ServiceRouteMatch{HTTP: &api.ServiceRouteHTTPMatch{
+		PathPrefix: "/api", Header: []api.ServiceRouteHTTPMatchHeader{{Name: "X-Try", Exact: "yes"}},
+	}}, Destination: &api.ServiceRouteDestination{Service: []string{"api", "web"}[r.IntN(2)]}})
+	if r.IntN(2) == 0 {
+		e.Routes[0].Destination = &api.ServiceRouteDestination{ServiceSubset: "v2"}
+	}
+	return e
+}
