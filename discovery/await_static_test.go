@@ -48,5 +48,17 @@ func TestAwaitStatic(t *testing.T) {
 		m.Watch("sun", static("e:1"))
 		m.Unwatch("sun")
 		m.AwaitStatic(ctx)
+
+		// The first report of any new source has no debounce either, and can be awaited; a service without one is not.
+		m.Watch("moon", NewStatic("moon", peers(t, "f:1")))
+		m.AwaitStatic(ctx)
+		m.Watch("moon", NewStatic("moon", peers(t, "f:1", "g:1")))
+		begin := time.Now()
+		m.AwaitSources(ctx, []string{"moon", "sun"})
+		verify.That(t, got[len(got)-1] == "f:1 g:1" && time.Since(begin) <= 2*time.Second, "Sink has got %q after %v", got, time.Since(begin))
+		limited, stop := context.WithTimeout(ctx, time.Hour)
+		defer stop()
+		m.AwaitSources(limited, []string{"star"})
+		verify.That(t, limited.Err() != nil, "the source of star has not reported")
 	})
 }

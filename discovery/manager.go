@@ -120,9 +120,8 @@ func (m *Manager) Run(ctx context.Context) error {
 func (m *Manager) Watch(service string, s Source, known ...WatchState) {
 	w := &watch{manager: m, source: s}
 	w.status = WatchStatus{Service: service, Source: name{s}.String(), Since: time.Now()}
-	if _, static := s.(*Static); static {
-		w.settled = make(chan struct{})
-	}
+	w.settled = make(chan struct{})
+	_, w.static = s.(*Static)
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -157,12 +156,37 @@ func (m *Manager) AwaitStatic(ctx context.Context) {
 	var pending []chan struct{}
 	if m.running && !m.paused {
 		for _, w := range m.watches {
-			if w.settled != nil {
+			if w.static && w.settled != nil {
 				pending = append(pending, w.settled)
 			}
 		}
 	}
 	m.mu.Unlock()
+	awaitAll(ctx, pending)
+}
+
+// AwaitSources waits until Sink has got the first set that the source of each of these services reports, or ctx ends.
+// Without Run, and while m is paused, it returns at once. Sink must not call it.
+func (m *Manager) AwaitSources(ctx context.Context, services []string) {
+	awaitAll(ctx, m.unsettled(services))
+}
+
+func (m *Manager) unsettled(services []string) (pending []chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.running || m.paused {
+		return nil
+	}
+	for _, service := range services {
+		if w := m.watches[service]; w != nil && w.settled != nil {
+			pending = append(pending, w.settled)
+		}
+	}
+	return pending
+}
+
+// awaitAll waits until all of pending are closed, or ctx ends.
+func awaitAll(ctx context.Context, pending []chan struct{}) {
 	for _, settled := range pending {
 		select {
 		case <-settled:

@@ -67,7 +67,8 @@ type WatchStatus struct {
 type watch struct {
 	manager *Manager
 	source  Source
-	settled chan struct{} // for Manager.AwaitStatic; nil if the source is not Static
+	static  bool          // the source is Static
+	settled chan struct{} // closed when Sink has got the first set that the source reports; nil after that
 
 	// The manager's mu guards the fields below.
 
@@ -148,7 +149,7 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 	}
 }
 
-// closeSettledLocked closes settled if Sink has got the set of a static source.
+// closeSettledLocked closes settled if Sink has got a set that the source has reported.
 func (w *watch) closeSettledLocked() {
 	if w.settled != nil && w.reported && !w.manager.queue.has(w) {
 		close(w.settled)

@@ -153,15 +153,17 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	g.mesh.join(c)
 	g.services.recheckAddresses()
 	g.services.discovery.SetDebounce(discovery.Debounce(c.Discovery.Debounce))
-	g.services.watch(p.services)
+	g.services.watch(p.services, false)
 	if g.routes.Load() != nil { // there may be requests
 		g.mesh.await(ctx, g.waits.warm)
 		g.services.awaitFirst(ctx, p.routed(), g.waits.warm)
+		g.services.awaitSources(ctx, moved(p.services), g.waits.warm)
 		g.services.awaitStatic(ctx, g.waits.warm)
 		g.certificates.Await(ctx, tlsOf(p.listeners), g.waits.warm)
 	}
 	former := g.routes.Swap(p.routes)
 	g.proxy.SetTable(p.routes.Table)
+	g.services.watch(p.services, true)
 	former.Close(p.routes)
 	for i, l := range p.listeners {
 		l.streams.Store(p.routes.Streams[i])

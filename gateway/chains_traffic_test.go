@@ -295,10 +295,33 @@ func TestChainsThatChangeUnderLoad(t *testing.T) {
 			possible++
 			return allows(v.chain, s)
 		}) && s.instance != "" {
-			t.Errorf("%s x-try %s was answered by %s, which none of %d chains allows", s.path, s.try, s.instance, possible)
+			t.Errorf("%s x-try %s was answered by %s from %v for %v, which none of %d chains allows", s.path, s.try, s.instance, s.begins.Sub(all[0].begins), s.ends.Sub(s.begins), possible)
 		}
 	}
+	for _, v := range all {
+		t.Logf("from %v to %v: %s", v.begins.Sub(all[0].begins), v.ends.Sub(all[0].begins), outline(v.chain))
+	}
 	t.Logf("%d requests, %d changes, %d refused by Consul", len(answers), len(all)-1, refused)
+}
+
+// outline returns where a chain leads.
+func outline(c *mesh.Compiled) string {
+	var where func(at string) string
+	where = func(at string) string {
+		n := c.Nodes[at]
+		if n.Resolver != nil {
+			return n.Resolver.Target
+		}
+		var ways []string
+		for _, route := range n.Routes {
+			ways = append(ways, where(route.NextNode))
+		}
+		for _, split := range n.Splits {
+			ways = append(ways, fmt.Sprintf("%v %s", split.Weight, where(split.NextNode)))
+		}
+		return fmt.Sprintf("%s%v", n.Type, ways)
+	}
+	return strings.ReplaceAll(where(c.StartNode), ".default.default.dc1", "")
 }
 
 // changedEntry returns an entry of web, which Consul may refuse.

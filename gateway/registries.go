@@ -85,7 +85,11 @@ func specOf(s config.Service, c config.Consul) sourceSpec {
 func (r *registries) newSource(name string, spec sourceSpec) (discovery.Source, error) {
 	switch {
 	case spec.consul != nil:
-		return r.consulSets.Source(*spec.consul), nil
+		o := *spec.consul
+		if o.Targets != nil {
+			o.Of = name
+		}
+		return r.consulSets.Source(o), nil
 	case spec.etcd != nil:
 		return r.etcdSets.Source(name, *spec.etcd)
 	case spec.dns != nil:

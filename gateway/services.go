@@ -231,6 +231,13 @@ func (s *services) watches() map[string]discovery.WatchStatus {
 	return watches
 }
 
+// awaitSources waits until the pools of services have what their sources report, at most for timeout.
+func (s *services) awaitSources(ctx context.Context, services []string, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	s.discovery.AwaitSources(ctx, services)
+}
+
 // awaitStatic waits until the pools have the peers of the configuration, at most for timeout.
 func (s *services) awaitStatic(ctx context.Context, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)

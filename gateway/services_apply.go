@@ -144,15 +144,29 @@ func (s *services) apply(plans []*servicePlan) error {
 	return nil
 }
 
-// watch begins the watches with the new sources of plans.
-func (s *services) watch(plans []*servicePlan) {
+// watch begins the watches with the new sources of those of plans that are, or are not, late.
+func (s *services) watch(plans []*servicePlan, late bool) {
 	sources := make(map[string]discovery.Source)
 	for _, p := range plans {
-		if p.source != nil {
+		if p.source != nil && p.late() == late {
 			sources[p.name] = p.source
 		}
 	}
 	s.discovery.WatchAll(sources)
+}
+
+// late reports whether p gets other instances only after the routes have changed: it has a discovery chain, so in the former
+// one, without, all requests may go to the former instances; see chain.Translate.
+func (p *servicePlan) late() bool { return !p.created && p.next.Chain != nil }
+
+// moved returns the names of the services with a chain that get other instances before the routes change.
+func moved(plans []*servicePlan) (names []string) {
+	for _, p := range plans {
+		if p.source != nil && !p.created && isInMesh(p.next) && !p.late() {
+			names = append(names, p.name)
+		}
+	}
+	return names
 }
 
 // retain ends the services that plans lack: their pools drain.

@@ -119,16 +119,13 @@ func (t *translation) translate() error {
 }
 
 // ownResolver returns the node of the resolver whose instances are those of the service itself; "": none.
+//
+// Behind a router or a splitter it is the one of all instances, if there is one, and else addWhole adds them: so the
+// service has the same instances with every router and splitter, and a change of the branches cannot lead, for as long as the
+// sets of instances need, to some that neither the former chain nor the new one allows.
 func (t *translation) ownResolver(start mesh.Node) string {
-	switch start.Type {
-	case mesh.NodeResolver:
+	if start.Type == mesh.NodeResolver {
 		return t.StartNode
-	case mesh.NodeRouter:
-		if len(start.Routes) > 0 { // the last one is Consul's own, for what no other one matches
-			if last := start.Routes[len(start.Routes)-1].NextNode; t.Nodes[last].Type == mesh.NodeResolver {
-				return last
-			}
-		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Nodes)) {
 		if n := t.Nodes[name]; n.Type == mesh.NodeResolver && n.Resolver != nil && t.isOwn(t.Targets[n.Resolver.Target], "") {

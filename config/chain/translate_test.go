@@ -356,13 +356,16 @@ func TestSplitters(t *testing.T) {
 	verify.That(t, r.Derived["web@v1"].Upstream.Protocol == "h2" && r.Service.Upstream.Protocol == "h2", "protocols")
 }
 
-// A router's last route, which Consul adds, says which resolver is the service itself.
+// Behind a router, the service has all its instances, whatever the default subset is.
 func TestTheServiceItself(t *testing.T) {
 	c := routerOf(mesh.RouteDefinition{})
 	c.Nodes["start"].Routes[1].NextNode = "v1.web" // the default subset
-	c.Nodes["start"].Routes[0].NextNode = "web"
-	r := translate(t, web(), c)
-	verify.That(t, r.Service.Consul.Targets[0].Subset == "v1" && r.Derived["web@web"].Consul.Targets[0].Subset == "", "%+v", r)
+	for range 2 {
+		r := translate(t, web(), c)
+		verify.That(t, r.Service.Consul.Targets[0].Subset == "" && r.Derived["web@v1"].Consul.Targets[0].Subset == "v1", "%+v", r)
+		delete(c.Nodes, "web")
+		c.Nodes["start"].Routes[0].NextNode = "v1.web"
+	}
 }
 
 func TestNamesOfServices(t *testing.T) {

@@ -118,6 +118,9 @@ type ServiceOptions struct {
 	// place as Priority, and its name as discovery.Instance.Target: those of the first target get the requests, and the
 	// others stand in for it. A target that fails keeps its instances.
 	Targets []Target
+	// Of is the service in sluice that has Targets, as a part of the source's name, which does not have them: what is known
+	// of one is not about another service. Empty: without effect.
+	Of string
 	// MeshGateway is the name of the service of which the mesh gateways are instances, in every data centre.
 	MeshGateway string
 
@@ -167,6 +170,9 @@ func (o *ServiceOptions) selection() string {
 	}
 	if o.Connect {
 		b.WriteString(" through the mesh")
+	}
+	if o.Of != "" {
+		fmt.Fprintf(&b, ", of %q", o.Of)
 	}
 	if len(o.Tags) > 0 {
 		fmt.Fprintf(&b, ", tags %q", o.Tags)
