@@ -52,22 +52,23 @@ func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 // or else usable, or else there.
 type union struct {
 	set   []discovery.Instance
-	place map[discovery.Key]int // in set
+	place map[process]int // in set
 }
 
 // add adds the set of a part, which has a place among the parts.
 func (u *union) add(set []discovery.Instance, place int, p part) {
 	if u.place == nil {
-		u.place = make(map[discovery.Key]int)
+		u.place = make(map[process]int)
 	}
 	for _, i := range set {
 		if i.Priority = place; p.target != nil {
 			i.Target = p.name
 		}
-		n, twice := u.place[i.Key()]
+		key := processOf(i)
+		n, twice := u.place[key]
 		switch {
 		case !twice:
-			u.place[i.Key()] = len(u.set)
+			u.place[key] = len(u.set)
 			u.set = append(u.set, i)
 		case i.Serving() && !u.set[n].Serving() || i.Usable() && !u.set[n].Usable():
 			u.set[n] = i

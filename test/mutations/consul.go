@@ -2,6 +2,41 @@ package main
 
 var consulFaults = []mutation{
 	{
+		name: "gateways-of-a-target-without-instances-are-in-service",
+		file: "discovery/consul/gateways.go",
+		old:  "if !usable {",
+		new:  "if !usable && len(instances) < 0 {",
+		test: "./discovery/consul TestGatewaysOfATarget",
+	},
+	{
+		name: "gateways-are-known-before-their-instances",
+		file: "discovery/consul/gateways.go",
+		old:  "if r.instances.answered && r.gateways.answered {",
+		new:  "if r.gateways.answered {",
+		test: "./discovery/consul TestGatewaysOfATarget",
+	},
+	{
+		name: "process-in-two-targets-is-in-the-last",
+		file: "discovery/consul/spill.go",
+		old:  "case i.Serving() && !u.set[n].Serving() || i.Usable() && !u.set[n].Usable():",
+		new:  "case i.Usable():",
+		test: "./discovery/consul TestProcessInTwoTargets",
+	},
+	{
+		name: "targets-of-a-changed-chain-are-unknown",
+		file: "discovery/consul/parts.go",
+		old:  "return i.Target == p.name",
+		new:  "return i.Datacenter == p.name",
+		test: "./discovery/consul TestChangedTargetsKeepWhatIsKnown",
+	},
+	{
+		name: "roots-of-the-own-mesh-verify-a-peered-cluster",
+		file: "consul/mesh/material.go",
+		old:  "return r.verifyPeer(s.PeerCertificates, uris, time.Now())",
+		new:  "return m.roots.verifyPeer(s.PeerCertificates, uris, time.Now())",
+		test: "./consul/mesh TestPeeredClusters",
+	},
+	{
 		name: "index-that-goes-backwards-is-kept",
 		file: "consul/follow.go",
 		old:  "if f.loop.Advance(a.Index) && f.Regressed",
