@@ -9,6 +9,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/test/consultest"
+	"sluice/test/discoverytest"
 	"sluice/test/meshtest"
 	"sluice/test/verify"
 )
@@ -96,4 +97,55 @@ func TestReadEntriesOfAPeer(t *testing.T) {
 	}
 	verify.Equal(t, identity("", "", "dc1", "web"), "/ns/default/dc/dc1/svc/web", "the identity")
 	verify.Equal(t, identity("team", "other", "dc1", "web"), "/ap/other/ns/team/dc/dc1/svc/web", "the identity in a partition")
+}
+
+// What is believed about a service is the same in the mesh: a loss is confirmed, and puts its sidecars on probation.
+func TestLostSidecarsAreOnProbation(t *testing.T) {
+	sidecars := func(b *bubble, words string) {
+		entries := b.entries(words)
+		for _, e := range entries {
+			e.Service.Service, e.Service.Kind = "star-sidecar-proxy", api.ServiceKindConnectProxy
+		}
+		b.Set("star-sidecar-proxy", entries...)
+	}
+	watchInBubble(t, ServiceOptions{Connect: true, Probation: 10 * time.Minute}, func(b *bubble) { b.set("plain"); sidecars(b, "a b") }, func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b")
+		sidecars(b, "")
+		b.expect(2*sec, "1s: a? b?")
+		for _, i := range b.latest() {
+			verify.That(t, i.Service == "star" && i.Identity != "" && i.Usable(), "%+v", i)
+		}
+		b.at(10 * sec)
+		sidecars(b, "a:unchecked")
+		b.at(11 * sec)
+		sidecars(b, "a")
+		b.expect(12*sec, "11s: a b?")
+		b.expectOne(601*sec, 603*sec, "a")
+	})
+}
+
+// With more services than connections, a change of a sidecar is seen in the overview.
+func TestOverviewShowsChangesOfSidecars(t *testing.T) {
+	t.Parallel()
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
+		sidecar := func(id string) *api.ServiceEntry {
+			e := c.instance(7, id)
+			e.Service.Service, e.Service.Kind = "service-07-sidecar-proxy", api.ServiceKindConnectProxy
+			return e
+		}
+		set := func(all ...*api.ServiceEntry) {
+			c.edit("service-07-sidecar-proxy", func([]*api.ServiceEntry) []*api.ServiceEntry { return all })
+		}
+		set(sidecar("a"))
+		c.manager.Watch("service-07", c.client.Source(ServiceOptions{Service: "service-07", Connect: true}))
+		c.expect("the service is reached through the mesh", 5*time.Second, "service-07: a-7")
+		set(sidecar("a"), sidecar("c"))
+		c.expect("a sidecar comes", 5*time.Second, "service-07: a-7 c-7")
+		set(sidecar("c"))
+		c.expect("a sidecar goes", 5*time.Second, "service-07: c-7")
+		critical := sidecar("c")
+		discoverytest.Health(critical, "critical", "refused")
+		set(critical)
+		c.expect("its check fails", 5*time.Second, "service-07: c-7:critical")
+	})
 }

@@ -19,7 +19,9 @@ import (
 const (
 	healthPath = "/v1/health/service/"
 	queryPath  = "/v1/query/"
-	leaderPath = "/v1/status/leader"
+	// connectPath has the instances of NAME-sidecar-proxy, and those of NAME that are native.
+	connectPath = "/v1/health/connect/"
+	leaderPath  = "/v1/status/leader"
 
 	agentChecksPath = "/v1/agent/checks"
 )
@@ -118,6 +120,18 @@ func (c *Consul) findLocked(name string) service {
 		}
 	}
 	return service{}
+}
+
+// inMeshLocked returns the instances of a service by which it is reached in the mesh.
+func (c *Consul) inMeshLocked(name string) service {
+	s, own := c.findLocked(name+"-sidecar-proxy"), c.findLocked(name)
+	joined := service{index: max(s.index, own.index), entries: slices.Clone(s.entries)}
+	for _, e := range own.entries {
+		if e.Service.Connect != nil && e.Service.Connect.Native {
+			joined.entries = append(joined.entries, e)
+		}
+	}
+	return joined
 }
 
 // SetTTL sets the TTL of the prepared query with the name of a service, which returns its

@@ -53,6 +53,10 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name, ok := strings.CutPrefix(r.URL.Path, healthPath)
+	connect := strings.HasPrefix(r.URL.Path, connectPath)
+	if connect {
+		name, ok = strings.CutPrefix(r.URL.Path, connectPath)
+	}
 	if query, execute := strings.CutPrefix(r.URL.Path, queryPath); execute {
 		name, ok = strings.CutSuffix(query, "/execute")
 	}
@@ -68,6 +72,9 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s := c.findLocked(name)
 		if there, ok := c.services[request.Datacenter+"/"+name]; ok {
 			s = there
+		}
+		if connect {
+			s = c.inMeshLocked(name)
 		}
 		s.index = max(s.index, 1)
 		streaming := (request.Index > 0 || request.Cached) && request.Near == "" && !c.plain
