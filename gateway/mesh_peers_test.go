@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/hashicorp/consul/api"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -243,5 +244,32 @@ routes:
 		if t.Failed() {
 			return
 		}
+	}
+}
+
+// Services found in the catalog are reached through the mesh, at the routes that the tags of their sidecars ask for; those
+// outside of the mesh have no peers.
+func TestServicesOfTheCatalogInTheMesh(t *testing.T) {
+	t.Parallel()
+	m := meshtest.Start(t, consultest.Options{ACLs: true})
+	const tag = "sluice.route=web.example.com/"
+	m.Sidecar(t, meshtest.Service{Name: "web", ID: "web-1", Port: meshtest.ServeHTTP(t, "web-1").Port, Tags: []string{tag}})
+	m.Native(t, meshtest.Service{Name: "api", Tags: []string{"sluice.route=api.example.com/"}})
+	for _, service := range []string{"web", "api"} {
+		m.Intend(t, service, meshtest.Allow("sluice"))
+		m.AwaitPassing(t, service, 1)
+	}
+	plain := &api.AgentServiceRegistration{Name: "plain", Address: "127.0.0.1", Port: meshtest.ServeHTTP(t, "plain").Port, Tags: []string{"sluice.route=plain.example.com/"}}
+	verify.NoError(t, m.Client().Agent().ServiceRegister(plain))
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q], token: %s }\ncatalog: { tags: [sluice], connect: true }\n", m.URL(), m.Token()))
+	r.answers("web.example.com/", "web-1")
+	r.answers("api.example.com/", "api")
+	r.await("plain has no peers", func() bool {
+		pool := r.services.pool("plain")
+		return pool != nil && closed(r.services.get("plain").first) && len(pool.Snapshot().All) == 0
+	})
+	verify.Slices(t, r.serviceNames(), []string{"api", "plain", "web"}, "services")
+	for _, p := range r.peers() {
+		verify.Equal(t, p.Identity, "/ns/default/dc/dc1/svc/"+p.Service, "the identity of a peer")
 	}
 }
