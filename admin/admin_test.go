@@ -20,6 +20,7 @@ import (
 	"sluice/config"
 	"sluice/config/live"
 	"sluice/config/routes"
+	"sluice/consul/mesh"
 	"sluice/consul/registration"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
@@ -173,9 +174,9 @@ func complete(o Options) Options {
 			Catalog: func() (consulsource.CatalogStatus, bool) { return consulsource.CatalogStatus{}, false },
 		},
 		Routes: Routes{
-			Table:     func() *route.Table { return new(route.Table) },
-			Tags:      func() claim.Result { return claim.Result{} },
-			Chains:    func() []Chain { return nil },
+			Table:  func() *route.Table { return new(route.Table) },
+			Tags:   func() claim.Result { return claim.Result{} },
+			Chains: func() []Chain { return nil }, Intentions: func() []mesh.IntentionState { return nil },
 			Effective: func() *config.Config { return nil },
 		},
 		Fleet: Fleet{

@@ -3,11 +3,14 @@ package admin
 import (
 	"net/http"
 	"time"
+
+	"sluice/consul/mesh"
 )
 
 // Mesh is the answer of /api/mesh.
 type Mesh struct {
-	Chains []Chain `json:"chains"`
+	Chains     []Chain               `json:"chains"`
+	Intentions []mesh.IntentionState `json:"intentions"`
 }
 
 // Chain is the discovery chain of a service.
@@ -47,4 +50,6 @@ type ChainTarget struct {
 	External      bool   `json:"external,omitempty"`
 }
 
-func (h routeHandler) mesh(*http.Request) (any, error) { return Mesh{Chains: list(h.Chains())}, nil }
+func (h routeHandler) mesh(*http.Request) (any, error) {
+	return Mesh{Chains: list(h.Chains()), Intentions: list(h.Intentions())}, nil
+}

@@ -137,6 +137,9 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		compression.Metrics(func() compression.Stats {
 			return compression.Stats{InUseBytes: 84, Skipped: 85, Encodings: []compression.EncodingStats{{Encoding: compression.Brotli, Responses: 81, BytesIn: 82, BytesOut: 83}}}
 		}),
+		mesh.IntentionMetrics(func() []mesh.IntentionState {
+			return []mesh.IntentionState{{Destination: mesh.Destination{Service: "web"}, Source: "sluice", Verdict: mesh.Denied}}
+		}),
 		mesh.IdentityMetrics(func() mesh.IdentityStatus {
 			return mesh.IdentityStatus{Service: "sluice", Usable: true, Leaves: 28, Roots: 29}
 		}),

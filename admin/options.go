@@ -14,6 +14,7 @@ import (
 	"sluice/certificates"
 	"sluice/config"
 	"sluice/config/live"
+	"sluice/consul/mesh"
 	"sluice/consul/registration"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
@@ -109,6 +110,8 @@ type Routes struct {
 	Tags func() claim.Result
 	// Chains returns the discovery chains of the services in Consul's mesh, sorted by service.
 	Chains func() []Chain
+	// Intentions returns what Consul's intentions say about connections to services in the mesh, sorted by service.
+	Intentions func() []mesh.IntentionState
 }
 
 // Fleet is this replica among the others.

@@ -44,7 +44,7 @@ func (g *Gateway) newAPI() http.Handler {
 			Tags: func() claim.Result {
 				return g.tags.Present(g.history.Current().Config, g.effective.Load())
 			},
-			Chains: func() []admin.Chain { return g.chains.statuses(g.config()) },
+			Chains: func() []admin.Chain { return g.chains.statuses(g.config()) }, Intentions: g.mesh.intentions.All,
 		},
 		Fleet:     admin.Fleet{Registration: g.replica.status, Replica: g.replica.describe, Replicas: g.replica.survey, Limits: g.limits},
 		Documents: g.documents,
@@ -79,6 +79,7 @@ func (g *Gateway) metrics() *prometheus.Registry {
 		chain.Metrics(g.chains.problems),
 		certificates.Metrics(g.certificates.Statuses),
 		mesh.IdentityMetrics(g.mesh.identity.Status),
+		mesh.IntentionMetrics(g.mesh.intentions.All),
 		route.Metrics(g.table),
 		proxy.Metrics(g.proxy.Stats),
 		compression.Metrics(g.proxy.Compression),

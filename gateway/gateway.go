@@ -178,10 +178,10 @@ func New(o Options) (_ *Gateway, err error) {
 	g.documents.Connect(g.documentOptions())
 	g.tags = catalog.NewReader(g.documents.Reapply)
 	g.finder = catalog.NewFinder(g.registries.consulSets.Catalog, g.documents.Reapply, g.log)
-	g.mesh = newMembership(g.registries, g.events, g.log)
+	g.mesh = newMembership(g.registries, func(d mesh.Destination) { g.services.cut(d) }, g.events, g.log)
 	g.chains = newChains(mesh.ChainOptions{Consul: g.registries.consul, Wait: g.registries.wait, Changed: g.documents.Reapply, Log: g.log}, g.events)
 	g.services = &services{
-		registries: g.registries, mesh: g.mesh.identity, proxy: g.proxy, machine: g.machine, tags: g.tags, log: g.log,
+		registries: g.registries, mesh: g.mesh.identity, intentions: g.mesh.intentions, proxy: g.proxy, machine: g.machine, tags: g.tags, log: g.log,
 		orders: func(i discovery.Instance) balancer.Orders { return g.orders.Set().For(i) },
 	}
 	if err := g.services.open(c, &g.owner, g.events); err != nil {
@@ -206,7 +206,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.orders = g.newOrders(c)
 	g.upgrade = &upgrade{
 		consul: g.registries.consul, parts: g.parts, save: g.services.snapshot.Save, own: g.own, log: g.log, warm: make(chan struct{}),
-		watching: []pausable{g.services.discovery, g.finder, g.mesh.identity, g.chains.watch, g.certificates, g.shares, g.orders, g.documents},
+		watching: []pausable{g.services.discovery, g.finder, g.mesh.identity, g.mesh.intentions, g.chains.watch, g.certificates, g.shares, g.orders, g.documents},
 	}
 	g.listeners = &listeners{
 		listen: o.Listen, release: o.Release, certificates: g.certificates, proxy: g.proxy, machine: g.machine,
@@ -408,6 +408,7 @@ func (g *Gateway) release(ctx context.Context) {
 	g.services.close()
 	g.certificates.Close()
 	g.mesh.identity.Pause()
+	g.mesh.intentions.Pause()
 	g.chains.watch.Pause()
 	g.shares.Pause()
 	g.orders.Pause()
@@ -498,6 +499,7 @@ func (g *Gateway) parts(abandoned int) []handover.Part {
 			g.finder.Begin(g.documents.First(), old, slices.DeleteFunc(g.services.snapshot.Services(), chain.IsDerived))
 		}),
 		handover.NewPart("mesh_identity", g.mesh.identity.State, g.mesh.identity.Begin),
+		handover.NewPart("intentions", g.mesh.intentions.All, g.mesh.intentions.Begin),
 		handover.NewPart("chains", g.chains.watch.State, g.chains.watch.Begin),
 		handover.NewPart("services", g.services.discovery.Save, g.services.discovery.Inherit),
 		handover.NewPart("registered_as", g.replica.registrar.Owner, g.replica.registrar.Inherit),

@@ -15,12 +15,21 @@ import (
 
 // membership is the place of this process in Consul's service mesh, while a service is reached through it.
 type membership struct {
-	identity *mesh.Identity
-	log      zerolog.Logger
+	identity   *mesh.Identity
+	intentions *mesh.Intentions // about connections of sluice
+	log        zerolog.Logger
 }
 
-func newMembership(r *registries, feed *events.Feed, log zerolog.Logger) *membership {
-	return &membership{mesh.NewIdentity(mesh.IdentityOptions{Consul: r.consul, Wait: r.wait, Events: feed, Log: log}), log}
+// newMembership returns a membership that is not used yet. denied is called when connections to a service are to end.
+func newMembership(r *registries, denied func(mesh.Destination), feed *events.Feed, log zerolog.Logger) *membership {
+	c := r.config().Consul
+	return &membership{
+		identity: mesh.NewIdentity(mesh.IdentityOptions{Consul: r.consul, Wait: r.wait, Events: feed, Log: log}),
+		intentions: mesh.NewIntentions(mesh.IntentionOptions{
+			Consul: r.consul, Namespace: c.Namespace, Partition: c.Partition, Wait: r.wait, Denied: denied, Events: feed, Log: log,
+		}),
+		log: log,
+	}
 }
 
 // isInMesh reports whether a service is reached through the mesh.
@@ -31,7 +40,7 @@ func needsMesh(c *config.Config) bool {
 	return slices.ContainsFunc(slices.Collect(maps.Values(c.Services)), isInMesh)
 }
 
-// join has the certificate of sluice followed, if c needs it.
+// join has the certificate of sluice followed, and the intentions about it, if c needs them.
 func (m *membership) join(c *config.Config) {
 	if !needsMesh(c) {
 		return
@@ -44,12 +53,14 @@ func (m *membership) join(c *config.Config) {
 		m.log.Warn().Err(err).Msg("mesh: no connection to instances of these peered clusters is made")
 	}
 	m.identity.Configure(c.Consul.MeshName())
+	m.intentions.Follow(c.Consul.MeshName(), destinationsOf(c))
 }
 
 // leave ends that, if c does not need it.
 func (m *membership) leave(c *config.Config) {
 	if !needsMesh(c) {
 		m.identity.Configure("")
+		m.intentions.Follow("", nil)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"sluice/balancer/journal"
 	"sluice/certificates"
 	"sluice/config"
+	"sluice/consul/mesh"
 	"sluice/discovery"
 	"sluice/discovery/locality"
 	"sluice/discovery/saved"
@@ -33,7 +34,8 @@ import (
 type services struct {
 	registries *registries
 	mesh       certificates.Security // of connections to peers in the mesh
-	proxy      *proxy.Server         // makes the transports to peers
+	intentions *mesh.Intentions
+	proxy      *proxy.Server // makes the transports to peers
 	machine    *locality.Machine
 	tags       *catalog.Reader
 	orders     func(discovery.Instance) balancer.Orders // the orders that stand

@@ -43,6 +43,9 @@ func (s *services) prepare(c *config.Config) (plans []*servicePlan, err error) {
 			if err := p.readCertificates(name, s.mesh, s.log); err != nil {
 				return nil, fmt.Errorf("service %q: %w", name, err)
 			}
+			if active := p.health.Active; active != nil && isInMesh(p.next) {
+				active.Denied = s.isDenied
+			}
 		}
 		if p.created {
 			if p.service, err = s.newService(name, p); err != nil {
@@ -114,7 +117,7 @@ func (s *services) newService(name string, p *servicePlan) (*service, error) {
 // poolOptions returns the options of the pool of a service.
 func (s *services) poolOptions(c config.Service, of *service, health healthcheck.Settings) balancer.Options {
 	o := poolOptions(c)
-	o.NewTransport, o.Notify = newTransport(s.proxy, c, of.security), s.notePeer
+	o.NewTransport, o.Notify = newTransport(s.proxy, c, of.security, s.intentions), s.notePeer
 	return of.checker.Adapt(o, health)
 }
 

@@ -41,11 +41,11 @@ func unlessDefault(name string) string {
 	return name
 }
 
-// destinationOf returns the service of an instance, of its [discovery.Instance.Identity]. ok is false for an
+// DestinationOf returns the service of an instance, of its [discovery.Instance.Identity]. ok is false for an
 // instance outside of the mesh, and for one of a peered cluster: that cluster has its intentions.
 //
 // https://developer.hashicorp.com/consul/docs/connect/ca#spiffe-id; agent/connect/uri_service.go and sni.go in Consul's source.
-func destinationOf(i discovery.Instance) (d Destination, ok bool) {
+func DestinationOf(i discovery.Instance) (d Destination, ok bool) {
 	if i.Identity == "" || strings.Contains(i.ServerName, ".external.") {
 		return d, false
 	}

@@ -37,8 +37,8 @@ type IntentionOptions struct {
 	// Namespace and Partition are the client's, where sluice is; empty: the default ones.
 	Namespace, Partition string
 	Wait                 func() time.Duration // of blocking queries
-	// Denied is called when a service has begun to deny the connections of sluice: the open ones are to end. It must
-	// not block.
+	// Denied is called when the connections of sluice to a service have begun to be denied, and again a moment later, for
+	// those that were opened meanwhile: the open ones are to end. It must not block.
 	Denied func(Destination)
 	Events *events.Feed
 	Log    zerolog.Logger
@@ -199,8 +199,22 @@ func (f *followedService) read(ctx context.Context, index uint64, body []byte) e
 	}
 	if f.take(verdict, why, index) {
 		f.owner.options.Denied(f.Destination)
+		// A sidecar that learns of it later has accepted connections meanwhile.
+		time.AfterFunc(denialLag, func() {
+			defer panics.Contain(panics.Watch, nil)
+			if f.denies() {
+				f.owner.options.Denied(f.Destination)
+			}
+		})
 	}
 	return nil
+}
+
+// denies reports whether the service is followed, and denied.
+func (f *followedService) denies() bool {
+	f.owner.mu.Lock()
+	defer f.owner.mu.Unlock()
+	return f.Verdict == Denied && f.owner.byName[f.Destination] == f
 }
 
 // askDefault asks what holds without an intention about sluice: default_intention_policy of Consul's servers, or else
@@ -336,7 +350,7 @@ func (all *Intentions) denialOrChange(i discovery.Instance, over bool) (*discove
 
 // ofLocked returns the followed service of an instance, or nil.
 func (all *Intentions) ofLocked(i discovery.Instance) *followedService {
-	if d, ok := destinationOf(i); ok {
+	if d, ok := DestinationOf(i); ok {
 		return all.byName[d]
 	}
 	return nil

@@ -1,12 +1,14 @@
 package mesh
 
 import (
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sluice/observe/metrics"
 )
 
-var descriptions metrics.Descriptions
+var descriptions, ofIntentions metrics.Descriptions
 
 var (
 	identityUsable  = descriptions.New("mesh_identity_usable", "1 if sluice has a certificate of the mesh that is renewed, else 0; absent without services of the mesh.", "service")
@@ -35,5 +37,18 @@ func IdentityMetrics(read func() IdentityStatus) prometheus.Collector {
 		s.Flag(identityUsable, status.Usable, status.Service)
 		s.Counter(identityChanges, status.Leaves, "leaf")
 		s.Counter(identityChanges, status.Roots, "roots")
+	})
+}
+
+var verdicts = ofIntentions.New("mesh_intention", "1 for what Consul's intentions say about connections of sluice to a service, 0 for other verdicts: allowed, denied, by request (the sidecar decides), or unknown.", "destination", "verdict")
+
+// IntentionMetrics returns the collector of what read returns.
+func IntentionMetrics(read func() []IntentionState) prometheus.Collector {
+	return ofIntentions.Collector(func(s metrics.Series) {
+		for _, state := range read() {
+			for _, v := range []Verdict{Unknown, Allowed, Denied, ByRequest} {
+				s.Flag(verdicts, state.Verdict == v, state.Destination.String(), strings.ReplaceAll(string(v), " ", "_"))
+			}
+		}
 	})
 }

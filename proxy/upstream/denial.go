@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/certificates"
 	"sluice/discovery"
 )
 
@@ -51,6 +52,9 @@ func (d *denials) Denial(err error, waiting func(time.Duration) (context.Context
 func endedByPeer(err error) bool {
 	var dialed *net.OpError
 	var timed net.Error
+	if lack := (certificates.LackError{}); errors.As(err, &lack) { // the handshake has not begun
+		return false
+	}
 	return !(errors.As(err, &dialed) && dialed.Op == "dial") && !(errors.As(err, &timed) && timed.Timeout()) &&
 		!errors.Is(err, context.Canceled)
 }
