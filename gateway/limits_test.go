@@ -141,3 +141,32 @@ routes: [{ service: star, rate_limit: { rate: %d, burst: %d, scope: fleet } }]
 	log := c.replicas[0].LogTail(1000)
 	verify.That(t, !strings.Contains(log, "exchange counts of rate limits"), "a fallback is logged:\n%s", log)
 }
+
+// The replicas exchange counts while a route has a limit of the fleet.
+func TestFleetLimitsFollowTheConfiguration(t *testing.T) {
+	t.Parallel()
+	agent, own := shared.Agent(t)
+	text := fmt.Sprintf("consul: { addresses: [%q], register: { service: %s } }\nservices: { a: { peers: [%q] } }\nroutes: [{ service: a, rate_limit: { rate: 10, per: 1h, scope: SCOPE } }]\n",
+		agent.URL(), own, origin(t, "a"))
+	a, b := start(t, strings.ReplaceAll(text, "SCOPE", "replica")), start(t, strings.ReplaceAll(text, "SCOPE", "fleet"))
+	state := func(r *running) (report fleet.LimitsReport) {
+		verify.Equal(t, r.api("/api/limits", &report), http.StatusOK, "status")
+		return report
+	}
+	b.await("the other replica is seen", func() bool { r := state(b); return r.Replicas == 2 && r.Seen == 2 && len(r.Limits) == 1 })
+	r := state(a)
+	verify.That(t, r.Replicas == 1 && len(r.Limits) == 0 && !r.Fallback, "without a limit of the fleet: %+v", r)
+	a.write(strings.ReplaceAll(text, "SCOPE", "fleet"))
+	a.await("both see each other", func() bool { return state(a).Seen == 2 })
+	admitted := 0
+	for range 10 {
+		for _, r := range []*running{a, b} {
+			if status, _ := r.get("/"); status == http.StatusOK {
+				admitted++
+			}
+		}
+	}
+	verify.That(t, admitted >= 9 && admitted <= 12, "%d of 20 requests admitted, want 10, and half of one more at each", admitted)
+	a.write(strings.ReplaceAll(text, "SCOPE", "replica"))
+	a.await("nobody is asked any more", func() bool { r := state(a); return r.Replicas == 1 && len(r.Others) == 0 && len(r.Limits) == 0 })
+}

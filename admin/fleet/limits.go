@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +33,8 @@ const (
 	adoptEvery = 10 * time.Second
 	// loggedAfter is how long a change must last before it is logged.
 	loggedAfter = 5 * ratelimit.Round
+	// maxOthers is how many other replicas are asked.
+	maxOthers = 256
 )
 
 // LimitsOptions configure Limits. All must be set.
@@ -47,7 +50,7 @@ type LimitsOptions struct {
 
 // Limits exchanges counts with the other replicas, so that all of them keep rate limits together: in each round, it asks each
 // other replica what it has counted. Without limits of that kind it asks nobody. Who is a replica comes from Consul; if Consul
-// does not answer, the replicas stay that it has listed last.
+// does not answer, the replicas stay that it has listed last, and one that it does not list any more stays while it answers.
 //
 // A replica from which no answer comes has 1 / replicas of each limit, and the others have the rest: it may live and see them
 // neither. If nothing listens at its address, or Consul says that it is critical, it has none.
@@ -103,7 +106,10 @@ func newSeed(now time.Time) (s ratelimit.Seed) {
 
 // Follow keeps the list of replicas up to date until ctx ends.
 func (l *Limits) Follow(ctx context.Context) {
-	for every, last := time.NewTicker(ratelimit.Round), (time.Time{}); ; {
+	every, last := time.NewTicker(ratelimit.Round), time.Time{}
+	defer every.Stop()
+	defer l.forget()
+	for {
 		switch {
 		case len(l.Limits()) == 0:
 			l.forget()
@@ -115,8 +121,6 @@ func (l *Limits) Follow(ctx context.Context) {
 		select {
 		case <-every.C:
 		case <-ctx.Done():
-			every.Stop()
-			l.forget()
 			return
 		}
 	}
@@ -170,9 +174,25 @@ func (l *Limits) list(ctx context.Context) {
 				o.Member, o.obstacle = m, m.obstacle(self.Host, verified != nil)
 			}
 		}
+		if len(others) >= maxOthers {
+			o.obstacle = fmt.Sprintf("more than %d replicas", maxOthers)
+		}
 		others = append(others, o)
 	}
-	l.others, l.known, l.problem = others, true, ""
+	l.others, l.known, l.problem = append(others, l.unlisted(others)...), true, ""
+}
+
+// unlisted returns those of the others that are not listed any more, but still answer: Consul may have lost its state, and who stops
+// finishes its requests. mu must be held.
+func (l *Limits) unlisted(listed []*other) (others []*other) {
+	for _, o := range l.others {
+		again := slices.ContainsFunc(listed, func(now *other) bool { return now.replica == o.replica })
+		if !again && o.missing(time.Now(), o.seed) == "" {
+			o.Status = unregistered
+			others = append(others, o)
+		}
+	}
+	return others[:min(maxOthers, len(others))]
 }
 
 func (l *Limits) fail(why string) {
@@ -298,7 +318,9 @@ func (o *other) missing(now time.Time, seed ratelimit.Seed) string {
 }
 
 // gone reports whether o, which is not seen, has no requests either.
-func (o *other) gone() bool { return o.Status == "critical" || errors.Is(o.err, errRefused) }
+func (o *other) gone() bool {
+	return o.Status == "critical" || o.Status == unregistered || errors.Is(o.err, errRefused)
+}
 
 // conclude sets the standing of the fleet, and returns the reports of the replicas that are seen, by id of the limit. used says that
 // there are limits.

@@ -198,6 +198,27 @@ func TestLimitsWithoutConsul(t *testing.T) {
 	verify.That(t, report.Fallback && report.Replicas == 1 && strings.Contains(report.Why[0], "consul.register"), "got %+v", report)
 }
 
+// A replica that Consul has lost is one while it answers.
+func TestLimitsAfterLossInConsul(t *testing.T) {
+	a, inA := newLimited(t, "a")
+	b, inB := newLimited(t, "b")
+	a.listed = []discovery.Instance{inA, inB}
+	b.adopt(a)
+	a.list(t.Context())
+	a.round(t.Context())
+	a.listed = []discovery.Instance{}
+	for range 2 {
+		a.list(t.Context())
+		a.round(t.Context())
+		verify.Equal(t, a.Fleet.Standing().Seen, 2, "replicas that are seen")
+	}
+	a.others[0].Admin = "127.0.0.1:1"
+	a.round(t.Context())
+	verify.That(t, a.Fleet.Standing().Replicas == 1 && !a.Report().Fallback, "got %+v", a.Report())
+	a.list(t.Context())
+	verify.Equal(t, len(a.others), 0, "other replicas")
+}
+
 // adopt gives r the seed of another one, and a round with it.
 func (r *limited) adopt(other *limited) {
 	r.Fleet.Set(other.Fleet.Standing())

@@ -63,7 +63,7 @@ func (s Survey) members(ctx context.Context, self Replica) (members []Member, er
 		members = append(members, listedMember(i, self))
 	}
 	if !slices.ContainsFunc(members, func(m Member) bool { return m.Self }) {
-		members = append(members, Member{Name: self.Replica, Status: "unregistered", Self: true, replica: self.Replica})
+		members = append(members, Member{Name: self.Replica, Status: unregistered, Self: true, replica: self.Replica})
 	}
 	slices.SortFunc(members, func(a, b Member) int {
 		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Address, b.Address))
@@ -112,6 +112,9 @@ const (
 	https = "https://"
 	unix  = "unix:"
 )
+
+// unregistered is the status of a replica that Consul does not list.
+const unregistered = "unregistered"
 
 // name sets the names of replicas, and marks duplicates.
 func name(members []Member) {
@@ -252,9 +255,11 @@ func ask(ctx context.Context, client *http.Client, url, token string, maxBytes i
 	case response.StatusCode != http.StatusOK:
 		return errors.New(response.Status)
 	}
-	if err := json.NewDecoder(io.LimitReader(response.Body, maxBytes)).Decode(answer); err != nil {
+	body := io.LimitReader(response.Body, maxBytes)
+	if err := json.NewDecoder(body).Decode(answer); err != nil {
 		return fmt.Errorf("not an answer of sluice: %w", err)
 	}
+	_, _ = io.Copy(io.Discard, body) // so that the connection can be used again
 	return nil
 }
 

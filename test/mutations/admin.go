@@ -39,9 +39,16 @@ var adminFaults = []mutation{
 	{
 		name: "dead-replica-keeps-its-part-of-limits",
 		file: "admin/fleet/limits.go",
-		old:  `return o.Status == "critical" || errors.Is(o.err, errRefused)`,
+		old:  `return o.Status == "critical" || o.Status == unregistered || errors.Is(o.err, errRefused)`,
 		new:  "return false",
 		test: "./admin/fleet TestMissingReplicas",
+	},
+	{
+		name: "replica-that-consul-loses-is-gone",
+		file: "admin/fleet/limits.go",
+		old:  "if !again && o.missing",
+		new:  "if again && o.missing",
+		test: "./admin/fleet TestLimitsAfterLossInConsul",
 	},
 	{
 		name: "replica-without-a-round-has-the-first-seed",
