@@ -86,6 +86,7 @@ function showFailure(err) {
 }
 
 let shares = new Map(); // the shares of groups and their judges, by service
+let chains = new Map(); // the discovery chains of services in the mesh, by service
 
 // rest asks for what changes seldom: the configuration, shares, whether the replicas
 // agree, and what the views of routes and of the configuration show.
@@ -95,6 +96,7 @@ async function rest() {
   try {
     config = await ask("api/config");
     shares = Map.groupBy(await ask("api/shares"), s => s.service);
+    chains = new Map((await ask("api/mesh")).chains.map(c => [c.service, c]));
     if (currentView() === "routes") await routesRound();
     if (currentView() === "configuration") await revisionsRound(config);
     if (config.config.consul?.register) replicas = await ask("api/replicas");

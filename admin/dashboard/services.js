@@ -23,6 +23,10 @@ function warningsOf(s) {
   if (w?.state === "pending") warnings.push(w.source + ": no answer yet, for " + age(w.since) + error);
   if (w?.state === "stale") warnings.push(w.source + ": stale for " + age(w.since) + ", the peers do not change" + error);
   if (w?.restored) warnings.push("The peers come from the snapshot, " + age(w.restored) + " old.");
+  const chain = chains.get(s.service);
+  if (chain?.refused) warnings.push("The discovery chain in Consul cannot be used, the former one stays: " + chain.refused);
+  if (chain?.kept_until) warnings.push("Consul has lost the discovery chain: it stays in use for " + left(chain.kept_until) + " more, or until one is written.");
+  for (const problem of chain?.problems ?? []) warnings.push("Not carried out: " + problem + ".");
   if (w?.probation) warnings.push(count(w.probation, "instance") + " on probation: missing from the registry, used until they fail.");
   return warnings;
 }
@@ -42,6 +46,8 @@ function factsOf(s) {
   const facts = s.tiers.length < 2 ? [] : s.tiers.map((t, i) => "Tier " + (i + 1) + ": " + t.eligible + " of " + t.peers + " serve, " + percent(t.share) + " of the requests.");
   const splits = shares.get(s.service) ?? [];
   for (const g of s.groups ?? []) facts.push(groupText(g) + splits.filter(split => split.group === g.group).map(shareText).join(""));
+  const entries = chains.get(s.service)?.entries ?? [];
+  if (entries.length) facts.push("Discovery chain: " + entries.join(", ") + ".");
   if (s.retries) facts.push(count(s.retries, "retry", "retries") + "; the retry budget allows " + number(s.retries_left) + " now.");
   const refused = Object.entries(s.refusals).map(([limit, n]) => number(n) + " by " + limit.replaceAll("_", " "));
   if (refused.length) facts.push("Attempts refused by limits: " + refused.join(", ") + ".");
