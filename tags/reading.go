@@ -20,7 +20,7 @@ type Keys map[string]any
 // Instance is an instance as the dialects see it. They do not change it.
 type Instance struct {
 	Service string // its name in the registry
-	Port    int
+	Port    int    // 0: unknown
 	Tags    []string
 	Meta    map[string]string
 }

@@ -110,6 +110,9 @@ func (r Reader) Read(service string, i *discovery.Instance) []Reading {
 		return append(list, Reading{config.DialectDefault, byDefault(rule, service)})
 	}
 	in := tags.Instance{Service: service, Port: i.Port, Tags: i.Tags, Meta: i.Meta}
+	if i.Kind != "" {
+		in.Port = 0 // the tags are about the service's own
+	}
 	if r.own {
 		list = append(list, Reading{config.DialectSluice, native.Read(in)})
 	}

@@ -35,8 +35,8 @@ func TestDialectsThatAreRead(t *testing.T) {
 // A sidecar has copies of the tags of its service: they count only where it is an instance of the service, and not where
 // it stands in for another one.
 func TestTagsOfSidecars(t *testing.T) {
-	reader := NewReader(configtest.Must(t, "catalog: { tags: [sluice] }"))
-	i := discovery.Instance{Service: "star", ID: "a", Tags: []string{"sluice.route=own"}}
+	reader := NewReader(configtest.Must(t, "catalog: { tags: [traefik] }"))
+	i := discovery.Instance{Service: "star", ID: "a", Port: 21000, Tags: []string{"traefik.enable=true", "traefik.http.routers.star.rule=Host(`a`)"}}
 	for _, tt := range []struct {
 		kind, identity, service string
 		routes                  int
@@ -48,6 +48,9 @@ func TestTagsOfSidecars(t *testing.T) {
 		{"", "/ns/default/dc/dc1/svc/star", "moon", 0},
 	} {
 		i.Kind, i.Identity = tt.kind, tt.identity
+		if tt.kind != "" { // the port of a sidecar is another one than its service's
+			i.Tags = append(i.Tags[:2:2], "traefik.http.services.star.loadbalancer.server.port=8080")
+		}
 		routes := 0
 		for _, reading := range reader.Read(tt.service, &i) {
 			routes += len(reading.Routes)

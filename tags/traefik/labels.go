@@ -123,7 +123,11 @@ func partsOf(list []label, reading *tags.Reading) parts {
 			continue
 		case "consulcatalog":
 			if l.value != "false" {
-				reading.Complain(tags.Complaint{Tag: l.tag, Harmless: true, Want: "sluice has no such setting: ignored"})
+				want := "sluice has no such setting: ignored"
+				if len(l.path) > 1 && l.path[1] == "connect" {
+					want = "only the file says which services are reached through the mesh (catalog.connect, services.NAME.consul.connect): ignored"
+				}
+				reading.Complain(tags.Complaint{Tag: l.tag, Harmless: true, Want: want})
 			}
 			continue
 		case "udp":

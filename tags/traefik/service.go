@@ -71,7 +71,7 @@ func (r *reader) serviceOf(router *part, e *effects) (s *part, ok bool) {
 
 // port refuses a port that is not the instance's.
 func (r *reader) port(l label, e *effects) {
-	if l.value != strconv.Itoa(r.instance.Port) {
+	if r.instance.Port != 0 && l.value != strconv.Itoa(r.instance.Port) {
 		e.refuse(l, "the instance is registered with port "+strconv.Itoa(r.instance.Port)+": want a service of its own in Consul for another port")
 	}
 }
