@@ -176,7 +176,7 @@ func complete(o Options) Options {
 		Routes: Routes{
 			Table:  func() *route.Table { return new(route.Table) },
 			Tags:   func() claim.Result { return claim.Result{} },
-			Chains: func() []Chain { return nil }, Intentions: func() []mesh.IntentionState { return nil },
+			Chains: func() []Chain { return nil }, Intentions: func() []mesh.IntentionState { return nil }, DeniedBy: func(string) string { return "" },
 			Effective: func() *config.Config { return nil },
 		},
 		Fleet: Fleet{

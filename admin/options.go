@@ -112,6 +112,8 @@ type Routes struct {
 	Chains func() []Chain
 	// Intentions returns what Consul's intentions say about connections to services in the mesh, sorted by service.
 	Intentions func() []mesh.IntentionState
+	// DeniedBy returns why the mesh denies connections to a service; "": it does not, or that is not known.
+	DeniedBy func(service string) string
 }
 
 // Fleet is this replica among the others.

@@ -24,6 +24,8 @@ type RouteAnswer struct {
 	// Group is the group of the service's peers that the request would get; empty: the
 	// route has no split, or the request says nothing of what the split goes by.
 	Group string `json:"group,omitempty"`
+	// Denied is why the mesh denies the connections for the request; empty: it does not, or that is not known.
+	Denied string `json:"denied,omitempty"`
 	// Candidates are the routes whose host and path match, in order; with ?all=true all.
 	Candidates []Candidate `json:"candidates"`
 	// OtherPath and OtherHost count the routes that do not match for this reason.
@@ -71,6 +73,7 @@ func (h routeHandler) route(r *http.Request) (any, error) {
 			if chosen != v.Route {
 				answer.Service = chosen.ServiceName()
 			}
+			answer.Denied = h.DeniedBy(chosen.ServiceName())
 		}
 		answer.Candidates = append(answer.Candidates, c)
 	}

@@ -92,6 +92,9 @@ func writeRoute(out io.Writer, answer admin.RouteAnswer, _ time.Time) error {
 		} else {
 			fmt.Fprintf(out, "service %s%s, %s\n", printable(service), group, by)
 		}
+		if answer.Denied != "" {
+			fmt.Fprintf(out, "denied by %s\n", printable(answer.Denied))
+		}
 		if err := writeWeighted(out, r.Weighted); err != nil {
 			return err
 		}

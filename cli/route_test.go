@@ -46,6 +46,9 @@ routes that do not match: 4 for other hosts, 1 for other paths
 		_, stdout, _ := execute(t, "route", "http://a.example/", "--admin", address)
 		verify.Contains(t, "\n"+stdout, "\n"+want, "the answer")
 	}
+	answer.Denied = "the intention * → star (precedence 8)"
+	shows("service star, by the route at sluice.yaml:12\ndenied by the intention * → star (precedence 8)\n")
+	answer.Denied = ""
 	answer.Group = "canary"
 	shows("service star, group canary, by the route at ")
 	answer.Route.Weighted = &admin.Weighted{Key: "cookie", Targets: []admin.Target{

@@ -45,6 +45,7 @@ func (g *Gateway) newAPI() http.Handler {
 				return g.tags.Present(g.history.Current().Config, g.effective.Load())
 			},
 			Chains: func() []admin.Chain { return g.chains.statuses(g.config()) }, Intentions: g.mesh.intentions.All,
+			DeniedBy: func(service string) string { return g.mesh.deniedBy(g.config(), service) },
 		},
 		Fleet:     admin.Fleet{Registration: g.replica.status, Replica: g.replica.describe, Replicas: g.replica.survey, Limits: g.limits},
 		Documents: g.documents,

@@ -17,11 +17,25 @@ func destinationsOf(c *config.Config) (all []mesh.Destination) {
 		}
 		for _, t := range s.Consul.Targets {
 			if t.Peer == "" {
-				all = append(all, mesh.Destination{Partition: t.Partition, Namespace: t.Namespace, Service: t.Service})
+				all = append(all, destinationOf(t))
 			}
 		}
 	}
 	return all
+}
+
+func destinationOf(t config.Target) mesh.Destination {
+	return mesh.Destination{Partition: t.Partition, Namespace: t.Namespace, Service: t.Service}
+}
+
+// deniedBy returns why the mesh denies the connections for requests to a service of c; "": it does not, or that is not
+// known.
+func (m *membership) deniedBy(c *config.Config, service string) string {
+	s := c.Services[service]
+	if !isInMesh(s) || len(s.Consul.Targets) == 0 || s.Consul.Targets[0].Peer != "" {
+		return ""
+	}
+	return m.intentions.DeniedBy(destinationOf(s.Consul.Targets[0]))
 }
 
 // isDenied reports whether the mesh does not let sluice connect to an instance.

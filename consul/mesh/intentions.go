@@ -381,6 +381,16 @@ func (all *Intentions) All() []IntentionState {
 	return states
 }
 
+// DeniedBy returns why connections to a service are denied; "": they are not, or that is not known.
+func (all *Intentions) DeniedBy(d Destination) string {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if f := all.byName[all.complete(d)]; f != nil && f.Verdict == Denied {
+		return f.Why
+	}
+	return ""
+}
+
 // Begin sets what another process knew of the services that the first Follow names.
 func (all *Intentions) Begin(states []IntentionState) {
 	all.mu.Lock()

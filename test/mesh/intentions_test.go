@@ -155,6 +155,15 @@ func TestAFlippedIntentionIsExplained(t *testing.T) {
 	close(stop)
 	load.Wait()
 	verify.That(t, allUp(), "an instance is out of use")
+	for path, want := range map[string]string{
+		"/api/route?url=http://a/web": `"denied": "the intention sluice → web (precedence 9)"`, "/api/mesh": `"verdict": "denied"`,
+		"/metrics": `sluice_mesh_intention{destination="web",verdict="denied"} 1`,
+	} {
+		r := verify.Result(http.Get(s.AdminURL() + path)).Must(t)
+		text := verify.Result(io.ReadAll(r.Body)).Must(t)
+		r.Body.Close()
+		verify.Contains(t, string(text), want, "%s", path)
+	}
 
 	dial := func() (echoed bool) {
 		c, err := net.Dial("tcp", s.Address("db"))
