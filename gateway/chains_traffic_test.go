@@ -169,6 +169,24 @@ func TestEntriesMoveTraffic(t *testing.T) {
 	moves("the deletion of the resolver", func() { m.Delete(t, api.ServiceResolver, "web") }, func() bool { return goesTo("/", "web-1", "web-2")() })
 }
 
+// A subset with another filter has other instances at once, also if these are none.
+func TestRedefinedSubsets(t *testing.T) {
+	t.Parallel()
+	m, r := startVersions(t)
+	write := func(filter string) {
+		m.Write(t, &api.ServiceResolverConfigEntry{
+			Kind: api.ServiceResolver, Name: "web", DefaultSubset: "v1", Subsets: map[string]api.ServiceResolverSubset{"v1": {Filter: filter}},
+			Failover: map[string]api.ServiceResolverFailover{"*": {Targets: []api.ServiceResolverFailoverTarget{{Service: "api"}}}},
+		})
+	}
+	write(`Service.Meta.version == "1"`)
+	consultest.AwaitPromptly(t, "v1", func() bool { return r.ask("/").instance() == "web-1" && r.pooled("web") == "web=[api-1 web-1]" })
+	write(`Service.Meta.version == "2"`)
+	consultest.AwaitPromptly(t, "v2", func() bool { return r.ask("/").instance() == "web-2" && r.pooled("web") == "web=[api-1 web-2]" })
+	write(`Service.Meta.version == "9"`)
+	consultest.AwaitPromptly(t, "no instance: the failover", func() bool { return r.ask("/").instance() == "api-1" })
+}
+
 // version is a chain as Consul had it for a time.
 type version struct {
 	begins time.Time // before it was written
