@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 
+	"sluice/test/filled"
 	"sluice/test/verify"
 )
 
@@ -39,6 +41,18 @@ func randomSet(r *rand.Rand) []Instance {
 
 // same reports whether two instances read the same. Unlike Equal, it leaves out no field.
 func same(a, b Instance) bool { return fmt.Sprint(a) == fmt.Sprint(b) }
+
+// Each field counts, but when the registration was last written.
+func TestEqualSeesEachField(t *testing.T) {
+	var full Instance
+	filled.New(t).Fill(&full)
+	values := reflect.ValueOf(full)
+	for n := range values.NumField() {
+		name, one := values.Type().Field(n).Name, Instance{}
+		reflect.ValueOf(&one).Elem().Field(n).Set(values.Field(n))
+		verify.Equal(t, one.Equal(Instance{}), name == "Registered", "equal without %s", name)
+	}
+}
 
 // index returns the normalised set by key.
 func index(set []Instance) map[Key]Instance { return mapped(Normalize(set)) }
