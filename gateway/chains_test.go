@@ -122,8 +122,7 @@ func TestDiscoveryChains(t *testing.T) {
 	verify.That(t, !strings.Contains(r.log.String(), "services found in the catalog"), "derived services were found")
 }
 
-// Without the right to read the chain a service has no peers, and /readyz names the right. A new process continues with
-// the chain of the old one.
+// Without the right to read the chain a service has no peers, and /readyz names the right.
 func TestDiscoveryChainsWithoutTheRight(t *testing.T) {
 	t.Parallel()
 	agent, name := sharedWithACLs.Agent(t)
