@@ -12,7 +12,7 @@ import (
 	"sluice/test/verify"
 )
 
-// registerSidecar registers an instance of web with a port until t ends, and a sidecar at port + 100 with the status of the instance.
+// registerSidecar registers an instance of web with a port until t ends, and a sidecar at port + 100.
 func registerSidecar(t *testing.T, agent *consultest.Agent, id, version string, port int) {
 	t.Helper()
 	t.Cleanup(func() { _ = agent.Client().Agent().ServiceDeregister(id) }) // with the sidecar
@@ -20,7 +20,9 @@ func registerSidecar(t *testing.T, agent *consultest.Agent, id, version string, 
 		r.Meta = map[string]string{"version": version}
 		r.TaggedAddresses = map[string]api.ServiceAddress{"wan": {Address: "127.0.0.2", Port: port}}
 		r.Connect = &api.AgentServiceConnect{SidecarService: &api.AgentServiceRegistration{
-			Address: "127.0.0.1", Port: port + 100, Checks: api.AgentServiceChecks{{Name: "alias", AliasService: id}},
+			Address: "127.0.0.1", Port: port + 100,
+			// A check of the service (alias) may first be answered after two minutes.
+			Checks:          api.AgentServiceChecks{{CheckID: "sidecar-" + id, TTL: "1h", Status: api.HealthPassing}},
 			TaggedAddresses: map[string]api.ServiceAddress{"wan": {Address: "127.0.0.2", Port: port + 100}},
 		}}
 	})
@@ -84,10 +86,10 @@ b-sidecar-proxy 1 127.0.0.1:8102 web /ns/default/dc/dc1/svc/web
 	r := watchReal(t, one, o)
 	r.await("a-sidecar-proxy b-sidecar-proxy gw2@web.dc2")
 	status := func(check, status string) { must(t, two.Client().Agent().UpdateTTL(check, "said by the test", status)) }
-	status("check-web-x", api.HealthCritical)
+	status("sidecar-x", api.HealthCritical)
 	set := r.await("a-sidecar-proxy b-sidecar-proxy gw2@web.dc2:critical")
 	verify.Equal(t, set[2].Detail, "no instance of web.dc2 is in service behind the mesh gateway", "why")
-	status("check-web-x", api.HealthPassing)
+	status("sidecar-x", api.HealthPassing)
 	r.await("a-sidecar-proxy b-sidecar-proxy gw2@web.dc2")
 	status("check-mesh-gateway-gw2", api.HealthCritical)
 	r.await("a-sidecar-proxy b-sidecar-proxy gw2@web.dc2:critical")
