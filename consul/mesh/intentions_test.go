@@ -268,3 +268,17 @@ func FuzzDecodeMatch(f *testing.F) {
 		verify.Equal(t, found, v != Unknown, "%s", v)
 	})
 }
+
+// An intention for a service of another cluster, or of another partition or namespace, is not about sluice.
+func TestIntentionsAboutOthers(t *testing.T) {
+	source := Destination{Service: "sluice"}
+	for _, other := range []intention{
+		{SourceName: "sluice", SourceNS: "default", SourcePeer: "elsewhere"}, {SourceName: "*", SourceNS: "*", SourcePeer: "elsewhere"},
+		{SourceName: "sluice", SourceNS: "team"}, {SourceName: "sluice", SourceNS: "default", SourcePartition: "east"}, {SourceName: "other"},
+	} {
+		other.Action = "deny"
+		allowed := intention{SourceName: "*", SourceNS: "default", SourcePartition: "default", DestinationName: "web", Action: "allow", Precedence: 8}
+		v, why, found := decide([]intention{other, allowed}, source)
+		verify.That(t, found && v == Allowed && why == "the intention * → web (precedence 8)", "%+v: %s by %s", other, v, why)
+	}
+}

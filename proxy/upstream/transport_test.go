@@ -1,7 +1,9 @@
 package upstream
 
 import (
+	"errors"
 	"math"
+	"net"
 	"testing"
 	"time"
 
@@ -96,4 +98,21 @@ func TestExcusedConnections(t *testing.T) {
 	} {
 		verify.Equal(t, transport.countsAsStale(start.Add(step.at)), step.want, "after %v", step.at)
 	}
+}
+
+// Cut ends the connections that are open, and refuses those whose dial began before it.
+func TestCutEndsConnectionsThatAreBeingOpened(t *testing.T) {
+	t.Parallel()
+	transport := startTransport(t, Options{}, hanging)
+	before := transport.cutsSoFar()
+	idle, busy := transport.opened(t), transport.opened(t)
+	transport.release(idle)
+	transport.Cut()
+	transport.expect(t, 0, 1, 1)
+	_, err := busy.conn.Write([]byte("x"))
+	verify.That(t, errors.Is(err, net.ErrClosed), "the busy connection: %v", err)
+	verify.Equal(t, transport.add(busy, busy.slot, time.Now(), 0, before), net.ErrClosed, "a connection of before")
+	transport.discard(busy)
+	transport.discard(transport.opened(t))
+	transport.expect(t, 0, 0, 0)
 }
