@@ -87,7 +87,7 @@ func (i *Identity) condition(now time.Time) (c condition, err error) {
 	return condition{}, nil
 }
 
-var errNoRenewal = errors.New("Consul answers with the same one")
+var errNoRenewal = errors.New("the answer of Consul is the same one")
 
 func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
