@@ -23,6 +23,7 @@ type condition struct {
 	leaving   bool               // not in the set
 	since     time.Time          // start of the present state
 	warmFrom  time.Time          // start of slow start; zero for a peer that is warm or not eligible
+	factors   [NumFactors]adjustment
 }
 
 // registryWeight returns the peer's weight without an operator's order, from 0 to maxWeight.

@@ -57,7 +57,7 @@ func newHashed(l *pickerInput) picker {
 		h.members[i] = hashedMember{peer: p, seed: h.table.seeds[i]}
 		if next < len(l.candidates) && l.candidates[next].peer == p {
 			c := l.candidates[next]
-			h.members[i].accept = uint64(c.warmth * (1 << 32))
+			h.members[i].accept = uint64(min(c.factor, 1) * (1 << 32))
 			h.members[i].share = float64(c.weight) / total
 			next++
 		}

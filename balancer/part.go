@@ -36,9 +36,9 @@ func (s *Snapshot) newPart(o *Options, c census, g *Group, inflight *atomic.Int6
 		t.eligible = o.Subset.of(t)
 		candidates := make([]candidate, len(t.eligible))
 		for j, p := range t.eligible {
-			candidates[j] = candidate{peer: p, weight: p.condition.Load().weight(), warmth: 1}
+			candidates[j] = candidate{peer: p, weight: p.condition.Load().weight()}
 		}
-		o.SlowStart.apply(candidates, now)
+		weigh(candidates, &o.SlowStart, now)
 		pickers[i] = newPicker(o.Policy, &pickerInput{
 			candidates: candidates, all: t.all, hashBound: o.HashBound, inflight: inflight, own: own, tables: &s.tables,
 		})

@@ -53,7 +53,7 @@ type picker interface {
 type candidate struct {
 	peer   *Peer
 	weight int
-	warmth float64 // factor of slow start in weight: 1 for a warm peer
+	factor float64 // of weight, by slow start and the peer's factors: 1 without any
 	// burden is the load of one request: the average weight divided by the peer's.
 	burden float64
 }

@@ -99,7 +99,7 @@ func newBalancerModel(s *simulation, random *rand.Rand) *balancerModel {
 		p.condition.Store(c)
 		b.peers = append(b.peers, p)
 		b.index[p] = i
-		candidates = append(candidates, candidate{peer: p, weight: p.Weight(), warmth: 1})
+		candidates = append(candidates, candidate{peer: p, weight: p.Weight(), factor: 1})
 	}
 	b.picker = newPicker(s.policy, &pickerInput{
 		candidates: candidates, all: b.peers, hashBound: complete(Options{}).HashBound, inflight: &b.inflight, tables: new(maglevs),

@@ -3,7 +3,6 @@ package balancer
 import (
 	"errors"
 	"math"
-	"slices"
 	"time"
 
 	"sluice/observe/panics"
@@ -40,27 +39,6 @@ func (s *SlowStart) factor(age time.Duration) float64 {
 		return 1
 	}
 	return max(s.MinWeight, math.Pow(max(float64(age), 0)/float64(s.Window), 1/s.Aggression))
-}
-
-// warmingScale multiplies all weights while a peer warms, so that fractions of
-// the smallest weight are integers.
-const warmingScale = 100
-
-// apply sets the current weights of candidates in slow start.
-func (s *SlowStart) apply(candidates []candidate, now time.Time) {
-	warming := func(c candidate) bool { return !c.peer.condition.Load().warmFrom.IsZero() }
-	if s.Window <= 0 || !slices.ContainsFunc(candidates, warming) {
-		return
-	}
-	for i := range candidates {
-		c := &candidates[i]
-		factor := 1.0
-		if from := c.peer.condition.Load().warmFrom; !from.IsZero() {
-			factor = s.factor(now.Sub(from))
-		}
-		c.warmth = factor
-		c.weight = max(1, int(math.Round(float64(c.weight*warmingScale)*factor)))
-	}
 }
 
 // Weights grow every fiftieth of the window, within these bounds.

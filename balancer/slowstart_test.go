@@ -197,8 +197,8 @@ func TestWarmingKeepsWeightsInProportion(t *testing.T) {
 	}
 	candidates[0].peer.condition.Store(&condition{warmFrom: time.Now()})
 	s := SlowStart{Window: time.Second, MinWeight: 1e-9, Aggression: 1}
-	s.apply(candidates, time.Now())
-	verify.That(t, candidates[0].weight >= 1 && candidates[1].weight == warmingScale, "weights %d, %d; want at least 1, and %d", candidates[0].weight, candidates[1].weight, warmingScale)
+	weigh(candidates, &s, time.Now())
+	verify.That(t, candidates[0].weight >= 1 && candidates[1].weight == factorScale, "weights %d, %d; want at least 1, and %d", candidates[0].weight, candidates[1].weight, factorScale)
 }
 
 func TestSlowStartIsReconfigured(t *testing.T) {
