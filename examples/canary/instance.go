@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -68,61 +67,14 @@ func byVersion2(c sluicetest.Count) (n int) {
 	return n
 }
 
-// peers returns a condition: so many peers are up.
-func (r *rollout) peers(want int) func(context.Context) (bool, error) {
-	return func(ctx context.Context) (bool, error) {
-		peers, err := r.sluice.Peers(ctx)
-		up := 0
-		for _, p := range peers {
-			if p.State == "up" {
-				up++
-			}
-		}
-		return up == want, err
-	}
-}
-
 // split returns the split of the service.
 func (r *rollout) split(ctx context.Context) (s release.State, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.sluice.AdminURL()+"/api/shares", nil)
-	if err != nil {
-		return s, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return s, err
-	}
-	defer response.Body.Close()
 	var all []release.State
-	if err := json.NewDecoder(response.Body).Decode(&all); err != nil {
+	if err := r.sluice.Get(ctx, "/api/shares", &all); err != nil {
 		return s, err
 	}
 	if len(all) != 1 {
 		return s, fmt.Errorf("%d splits", len(all))
 	}
 	return all[0], nil
-}
-
-// patience limits a step, far above its usual duration.
-const patience = 2 * time.Minute
-
-// await waits until condition returns true.
-func (r *rollout) await(ctx context.Context, what string, condition func(context.Context) (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		ok, err := condition(ctx)
-		if ok && err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waited for %s: %w\nend of sluice's log:\n%s", what, errors.Join(ctx.Err(), err), r.sluice.LogTail(20))
-		case <-r.sluice.Exited():
-			return fmt.Errorf("sluice ended by itself\n%s", r.sluice.LogTail(20))
-		case <-tick.C:
-		}
-	}
 }

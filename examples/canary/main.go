@@ -115,7 +115,7 @@ func (r *rollout) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := r.await(ctx, "version 1 to serve", r.peers(2)); err != nil {
+	if err := r.sluice.AwaitUp(ctx, 2); err != nil {
 		return err
 	}
 	r.line("%d requests a second go through %s all the while.\n", perSecond, r.sluice.URL())
@@ -139,11 +139,11 @@ func (r *rollout) registerCanary(ctx context.Context) error {
 	if err := r.register("v2", 2); err != nil {
 		return err
 	}
-	if err := r.await(ctx, "version 2 to be in the pool", r.peers(4)); err != nil {
+	if err := r.sluice.AwaitUp(ctx, 4); err != nil {
 		return err
 	}
 	before := r.load.Count()
-	return r.await(ctx, "more requests", func(context.Context) (bool, error) {
+	return r.sluice.Await(ctx, sluicetest.Patience, "more requests", func(context.Context) (bool, error) {
 		now := r.load.Count().Since(before)
 		if n := byVersion2(now); n > 0 {
 			return false, fmt.Errorf("%d requests reached version 2", n)
@@ -158,14 +158,14 @@ func (r *rollout) shift(share string) func(context.Context) error {
 		if err := r.configure(share); err != nil {
 			return err
 		}
-		if err := r.await(ctx, "the share to be in use", func(ctx context.Context) (bool, error) {
+		if err := r.sluice.Await(ctx, sluicetest.Patience, "the share to be in use", func(ctx context.Context) (bool, error) {
 			split, err := r.split(ctx)
 			return fmt.Sprintf("%g%%", 100*split.Share) == share, err
 		}); err != nil {
 			return err
 		}
 		begin := r.load.Count()
-		return r.await(ctx, "more requests", func(context.Context) (bool, error) {
+		return r.sluice.Await(ctx, sluicetest.Patience, "more requests", func(context.Context) (bool, error) {
 			now := r.load.Count().Since(begin)
 			return now.Requests >= enough && byVersion2(now) > 0, nil
 		})
@@ -178,7 +178,7 @@ func (r *rollout) fail(ctx context.Context) error {
 	for _, i := range r.instances {
 		i.broken.Store(i.version == "v2")
 	}
-	if err := r.await(ctx, "the judge to set the share to 0", func(ctx context.Context) (bool, error) {
+	if err := r.sluice.Await(ctx, sluicetest.Patience, "the judge to set the share to 0", func(ctx context.Context) (bool, error) {
 		split, err := r.split(ctx)
 		return err == nil && split.Share == 0, err
 	}); err != nil {
@@ -190,7 +190,7 @@ func (r *rollout) fail(ctx context.Context) error {
 		return err
 	}
 	after := r.load.Count()
-	if err := r.await(ctx, "requests without version 2", func(context.Context) (bool, error) {
+	if err := r.sluice.Await(ctx, sluicetest.Patience, "requests without version 2", func(context.Context) (bool, error) {
 		now := r.load.Count().Since(after)
 		if now.Failed > 0 || byVersion2(now) > 0 { // they were on the way
 			after = r.load.Count()

@@ -11,7 +11,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -132,16 +131,7 @@ func (s *stage) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := s.await(ctx, "all peers", func(ctx context.Context) (bool, error) {
-		peers, err := s.sluice.Peers(ctx)
-		up := 0
-		for _, p := range peers {
-			if p.State == "up" {
-				up++
-			}
-		}
-		return up == len(s.apps), err
-	}); err != nil {
+	if err := s.sluice.AwaitUp(ctx, len(s.apps)); err != nil {
 		return err
 	}
 	s.line("%d requests a second go to each of %s through %s all the while.\n", perSecond, strings.Join(services, ", "), s.sluice.URL())
@@ -195,7 +185,7 @@ func (s *stage) split(percent float32) func(context.Context) (string, error) {
 			}
 		}
 		before, now := s.loads["web"].Count(), sluicetest.Count{}
-		err := s.await(ctx, "more requests", func(context.Context) (bool, error) {
+		err := s.sluice.Await(ctx, sluicetest.Patience, "more requests", func(context.Context) (bool, error) {
 			now = s.loads["web"].Count().Since(before)
 			return now.Requests >= enough && now.ByApp["web-v2"] > 0, nil
 		})
@@ -205,11 +195,11 @@ func (s *stage) split(percent float32) func(context.Context) (string, error) {
 
 // awaitTargets waits until version 2 of web is a target of its own.
 func (s *stage) awaitTargets(ctx context.Context) error {
-	return s.await(ctx, "the splitter to be in use", func(ctx context.Context) (bool, error) {
+	return s.sluice.Await(ctx, sluicetest.Patience, "the splitter to be in use", func(ctx context.Context) (bool, error) {
 		var services []struct {
 			Service string `json:"service"`
 		}
-		err := s.get(ctx, "/api/services", &services)
+		err := s.sluice.Get(ctx, "/api/services", &services)
 		for _, one := range services {
 			if strings.HasPrefix(one.Service, "web@") {
 				return true, err
@@ -227,7 +217,7 @@ func (s *stage) deny(ctx context.Context) (string, error) {
 	}
 	s.denied = "shop"
 	var told string
-	err := s.await(ctx, "requests to be denied", func(ctx context.Context) (denied bool, err error) {
+	err := s.sluice.Await(ctx, sluicetest.Patience, "requests to be denied", func(ctx context.Context) (denied bool, err error) {
 		denied, told, err = s.askShop(ctx)
 		return denied, err
 	})
@@ -242,10 +232,8 @@ func (s *stage) allow(ctx context.Context) (string, error) {
 		return "", err
 	}
 	before := s.loads["shop"].Count()
-	answered, cancel := context.WithTimeout(ctx, agentPatience)
-	defer cancel()
 	took := time.Duration(0)
-	err := s.await(answered, "requests to be answered", func(context.Context) (bool, error) {
+	err := s.sluice.Await(ctx, agentPatience, "requests to be answered", func(context.Context) (bool, error) {
 		now := s.loads["shop"].Count().Since(before)
 		if now.Failed > 0 { // they were on the way
 			before, took = s.loads["shop"].Count(), time.Since(begin)
@@ -253,7 +241,7 @@ func (s *stage) allow(ctx context.Context) (string, error) {
 		}
 		return now.Requests >= enough/5, nil
 	})
-	if answered.Err() != nil && ctx.Err() == nil {
+	if errors.Is(err, sluicetest.ErrTooLate) {
 		return fmt.Sprintf("Consul's agent has told the sidecar the old answer for %s", agentPatience), nil
 	}
 	s.denied = ""
@@ -296,7 +284,7 @@ func (s *stage) rotate(ctx context.Context) (string, error) {
 			Expires time.Time `json:"expires"`
 			Trusted bool      `json:"trusted"`
 		}
-		err := s.get(ctx, "/api/certificates", &all)
+		err := s.sluice.Get(ctx, "/api/certificates", &all)
 		for _, c := range all {
 			if !c.Trusted && strings.Contains(c.UsedBy, "mesh") {
 				return c.Expires.String(), err
@@ -311,52 +299,15 @@ func (s *stage) rotate(ctx context.Context) (string, error) {
 	if err := s.newRoot(); err != nil {
 		return "", err
 	}
-	err = s.await(ctx, "another certificate", func(ctx context.Context) (bool, error) {
+	err = s.sluice.Await(ctx, sluicetest.Patience, "another certificate", func(ctx context.Context) (bool, error) {
 		now, err := leaf(ctx)
 		return now != before, err
 	})
 	return fmt.Sprintf("after %s", time.Since(begin).Round(time.Second)), err
 }
 
-// get queries sluice's admin API.
-func (s *stage) get(ctx context.Context, path string, to any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.sluice.AdminURL()+path, nil)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	return json.NewDecoder(response.Body).Decode(to)
-}
-
-const (
-	patience      = 2 * time.Minute  // of a step, far above its usual duration
-	agentPatience = 20 * time.Second // with Consul's agent, in allow
-)
-
-// await waits until condition returns true.
-func (s *stage) await(ctx context.Context, what string, condition func(context.Context) (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		ok, err := condition(ctx)
-		if ok && err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waited for %s: %w\nend of sluice's log:\n%s", what, errors.Join(ctx.Err(), err), s.sluice.LogTail(20))
-		case <-s.sluice.Exited():
-			return fmt.Errorf("sluice ended by itself\n%s", s.sluice.LogTail(20))
-		case <-tick.C:
-		}
-	}
-}
+// agentPatience limits the wait for Consul's agent in allow.
+const agentPatience = 20 * time.Second
 
 // clear ends everything and removes the files.
 func (s *stage) clear() error {

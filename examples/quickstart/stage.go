@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"sluice/test/consultest"
 	"sluice/test/sluicetest"
@@ -69,7 +68,7 @@ func newStage(ctx context.Context, out *printer) (*stage, error) {
 		return s, err
 	}
 	s.explainPorts(out)
-	return s, s.waitServing(ctx, len(s.apps))
+	return s, s.sluice.AwaitUp(ctx, len(s.apps))
 }
 
 // startApp starts one more app on the next free port.
@@ -134,49 +133,6 @@ func (s *stage) explainPorts(out *printer) {
 		}
 	}
 }
-
-// waitServing waits until want peers are up.
-func (s *stage) waitServing(ctx context.Context, want int) error {
-	return s.await(ctx, awaitTimeout, fmt.Sprintf("%d peers to be up", want), func() (bool, error) {
-		peers, err := s.sluice.Peers(ctx)
-		up := 0
-		for _, p := range peers {
-			if p.State == "up" {
-				up++
-			}
-		}
-		return up == want, err
-	})
-}
-
-// awaitTimeout limits steps that take a second or two, or more on a busy machine.
-const awaitTimeout = 2 * time.Minute
-
-// await calls done until it returns true, at most for patience. It returns an error of done
-// only at the end, because processes are stopped and started in between.
-func (s *stage) await(ctx context.Context, patience time.Duration, what string, done func() (bool, error)) error {
-	timeout := time.NewTimer(patience)
-	defer timeout.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		ok, err := done()
-		if ok && err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.sluice.Exited():
-			return fmt.Errorf("sluice ended by itself: %v\n%s", s.sluice.Err(), s.sluice.LogTail(20))
-		case <-timeout.C:
-			return fmt.Errorf("waited %v for %s: %w\nend of sluice's log:\n%s", patience, what, errors.Join(errTooLate, err), s.sluice.LogTail(20))
-		case <-tick.C:
-		}
-	}
-}
-
-var errTooLate = errors.New("it did not happen")
 
 func (s *stage) program(name string) string { return filepath.Join(s.dir, name) }
 

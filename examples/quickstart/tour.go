@@ -79,7 +79,7 @@ func (t *walk) killApp(ctx context.Context) (string, error) {
 	if err := victim.Kill(); err != nil {
 		return "", err
 	}
-	err := t.stage.await(ctx, awaitTimeout, "Consul to find that "+victim.id+" is dead", func() (bool, error) {
+	err := t.stage.sluice.Await(ctx, sluicetest.Patience, "Consul to find that "+victim.id+" is dead", func(context.Context) (bool, error) {
 		status, err := t.status(victim)
 		return status != api.HealthPassing, err
 	})
@@ -87,7 +87,7 @@ func (t *walk) killApp(ctx context.Context) (string, error) {
 		return "", err
 	}
 	known := time.Now()
-	err = t.stage.await(ctx, consultest.Prompt, victim.id+" to leave the peers that are up", func() (bool, error) {
+	err = t.stage.sluice.Await(ctx, consultest.Prompt, victim.id+" to leave the peers that are up", func(context.Context) (bool, error) {
 		p, found, err := t.peer(ctx, victim)
 		return !found || p.State != "up", err
 	})
@@ -106,7 +106,7 @@ func (t *walk) startApp(ctx context.Context) (string, error) {
 	if err := t.awaitPassing(ctx, a); err != nil {
 		return "", err
 	}
-	err = t.stage.await(ctx, consultest.Prompt, a.id+" to be up", func() (bool, error) {
+	err = t.stage.sluice.Await(ctx, consultest.Prompt, a.id+" to be up", func(context.Context) (bool, error) {
 		p, _, err := t.peer(ctx, a)
 		return p.State == "up", err
 	})
@@ -124,12 +124,12 @@ func (t *walk) endApp(ctx context.Context) (string, error) {
 	begin := time.Now()
 	ended := make(chan error, 1)
 	go func() { ended <- a.Stop() }()
-	err := t.stage.await(ctx, awaitTimeout, a.id+" to deregister", func() (bool, error) {
+	err := t.stage.sluice.Await(ctx, sluicetest.Patience, a.id+" to deregister", func(context.Context) (bool, error) {
 		status, err := t.status(a)
 		return status == "", err
 	})
 	if err == nil {
-		err = t.stage.await(ctx, consultest.Prompt, a.id+" to leave /api/peers", func() (bool, error) {
+		err = t.stage.sluice.Await(ctx, consultest.Prompt, a.id+" to leave /api/peers", func(context.Context) (bool, error) {
 			_, found, err := t.peer(ctx, a)
 			return !found, err
 		})
@@ -175,7 +175,7 @@ func (t *walk) startConsul(ctx context.Context) (string, error) {
 		return "", err
 	}
 	fresh := since(begin)
-	if err := t.stage.waitServing(ctx, 2); err != nil {
+	if err := t.stage.sluice.AwaitUp(ctx, 2); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("fresh %v after Consul was ready, both apps up", fresh), nil
@@ -184,14 +184,14 @@ func (t *walk) startConsul(ctx context.Context) (string, error) {
 // awaitAnswer waits until a has answered a request of the load. A peer that was slow gets
 // fewer requests for some time, so there is no limit for the first response.
 func (t *walk) awaitAnswer(ctx context.Context, a *app) error {
-	return t.stage.await(ctx, awaitTimeout, a.id+" to answer", func() (bool, error) {
+	return t.stage.sluice.Await(ctx, sluicetest.Patience, a.id+" to answer", func(context.Context) (bool, error) {
 		return t.load.Count().ByApp[a.id] > 0, nil
 	})
 }
 
 // awaitPassing waits until a passes in Consul.
 func (t *walk) awaitPassing(ctx context.Context, a *app) error {
-	return t.stage.await(ctx, awaitTimeout, a.id+" to pass Consul's check", func() (bool, error) {
+	return t.stage.sluice.Await(ctx, sluicetest.Patience, a.id+" to pass Consul's check", func(context.Context) (bool, error) {
 		status, err := t.status(a)
 		return status == api.HealthPassing, err
 	})
@@ -209,7 +209,7 @@ func (t *walk) status(a *app) (string, error) {
 }
 
 func (t *walk) awaitWatch(ctx context.Context, state string) error {
-	return t.stage.await(ctx, consultest.Prompt, "the watch to be "+state, func() (bool, error) {
+	return t.stage.sluice.Await(ctx, consultest.Prompt, "the watch to be "+state, func(context.Context) (bool, error) {
 		w, err := t.stage.sluice.Watch(ctx, service)
 		return w.State == state, err
 	})

@@ -85,7 +85,7 @@ func (s *Sluice) waitAlive(ctx context.Context) error {
 	for {
 		err := s.readAddresses()
 		if err == nil {
-			err = s.get(ctx, "/healthz", nil)
+			err = s.Get(ctx, "/healthz", nil)
 		}
 		if err == nil {
 			return nil
@@ -145,7 +145,7 @@ type Peer struct {
 // Peers returns the peers of all services, in the order of the API.
 func (s *Sluice) Peers(ctx context.Context) ([]Peer, error) {
 	var peers []Peer
-	return peers, s.get(ctx, "/api/peers", &peers)
+	return peers, s.Get(ctx, "/api/peers", &peers)
 }
 
 // Watch contains the fields of a watch in /api/services that examples need.
@@ -160,7 +160,7 @@ func (s *Sluice) Watch(ctx context.Context, service string) (Watch, error) {
 		Service string `json:"service"`
 		Watch   *Watch `json:"watch"`
 	}
-	if err := s.get(ctx, "/api/services", &services); err != nil {
+	if err := s.Get(ctx, "/api/services", &services); err != nil {
 		return Watch{}, err
 	}
 	for _, found := range services {
@@ -171,8 +171,8 @@ func (s *Sluice) Watch(ctx context.Context, service string) (Watch, error) {
 	return Watch{}, fmt.Errorf("/api/services has no watched service %q", service)
 }
 
-// get decodes a response of the admin API into v, unless v is nil.
-func (s *Sluice) get(ctx context.Context, path string, v any) error {
+// Get decodes a response of the admin API into v, unless v is nil.
+func (s *Sluice) Get(ctx context.Context, path string, v any) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.AdminURL()+path, nil)
 	if err != nil {
 		return err
