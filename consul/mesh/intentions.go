@@ -150,7 +150,7 @@ func (f *followedService) startLocked() {
 			_ = f.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
 				Query: f.match(),
 				Begin: func(context.Context) (time.Duration, error) { return f.owner.options.Wait(), nil },
-				Read:  func(a consul.Answer, body []byte) error { return f.read(ctx, a.Index, body) },
+				Read:  func(a consul.Answer, body []byte) error { return f.read(ctx, &running, a.Index, body) },
 				Ended: f.ended,
 			})
 		})
@@ -181,8 +181,8 @@ func (f *followedService) match() consul.Query {
 	}
 }
 
-// read takes an answer to match.
-func (f *followedService) read(ctx context.Context, index uint64, body []byte) error {
+// read takes an answer to match, for a watch that runs until ctx ends.
+func (f *followedService) read(ctx context.Context, running *sync.WaitGroup, index uint64, body []byte) error {
 	all, err := decodeMatch(body)
 	if err != nil {
 		return err
@@ -198,16 +198,27 @@ func (f *followedService) read(ctx context.Context, index uint64, body []byte) e
 		why = "the default: no intention is about it"
 	}
 	if f.take(verdict, why, index) {
-		f.owner.options.Denied(f.Destination)
-		// A sidecar that learns of it later has accepted connections meanwhile.
-		time.AfterFunc(denialLag, func() {
-			defer panics.Contain(panics.Watch, nil)
+		f.end(ctx, running)
+	}
+	return nil
+}
+
+// end has the open connections ended, and a moment later those that a sidecar, which has learnt of it later than sluice,
+// has accepted meanwhile.
+func (f *followedService) end(ctx context.Context, running *sync.WaitGroup) {
+	f.owner.options.Denied(f.Destination)
+	running.Go(func() {
+		defer panics.Contain(panics.Watch, nil)
+		later := time.NewTimer(denialLag)
+		defer later.Stop()
+		select {
+		case <-later.C:
 			if f.denies() {
 				f.owner.options.Denied(f.Destination)
 			}
-		})
-	}
-	return nil
+		case <-ctx.Done():
+		}
+	})
 }
 
 // denies reports whether the service is followed, and denied.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -199,6 +200,36 @@ func testTurns(t *testing.T) {
 	next.Follow("edge", []Destination{{Service: "web"}})
 	verify.That(t, next.Denial(instanceOf("web")) == nil, "what holds for another name counts")
 	verify.Equal(t, len(next.feed.All()), 0, "events of the new process")
+}
+
+// Connections end twice when a service begins to be denied, unless the watch has ended between: then nothing is left of
+// it.
+func TestEndsOfConnections(t *testing.T) {
+	for _, ended := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newIntentions(nil)
+			f.Pause()
+			f.Follow("sluice", []Destination{{Service: "web"}})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var running sync.WaitGroup
+			read := func(index uint64, action string) {
+				body := `{"web": [{"SourceNS": "default", "SourceName": "*", "Action": "` + action + `"}]}`
+				verify.NoError(t, f.byName[Destination{Service: "web"}].read(ctx, &running, index, []byte(body)))
+			}
+			read(1, "allow")
+			read(2, "deny")
+			verify.Equal(t, f.ends.Load(), 1, "ends at once")
+			if ended {
+				cancel()
+			}
+			start := time.Now()
+			running.Wait()
+			verify.Equal(t, time.Since(start) == 0, ended, "the wait is over at once")
+			time.Sleep(2 * denialLag)
+			verify.Equal(t, f.ends.Load() == 1, ended, "no second end")
+		})
+	}
 }
 
 // Who waits for a denial gets it when Consul says so. A wait in vain ends, and makes the next ones short.
