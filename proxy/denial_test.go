@@ -414,6 +414,43 @@ func TestTurnToDenyEndsConnections(t *testing.T) {
 	}
 }
 
+// askedDenial counts the questions why the mesh has ended a connection, each of which may wait.
+type askedDenial struct {
+	upstream.Connector
+	asked atomic.Int64
+}
+
+func (c *askedDenial) Denial(err error, waiting func(time.Duration) (context.Context, context.CancelFunc)) *discovery.Denial {
+	c.asked.Add(1)
+	return c.Connector.Denial(err, waiting)
+}
+
+// Nobody asks, nor waits, why a peer has ended an answer when sluice has cut it.
+func TestDenialOfCutAnswer(t *testing.T) {
+	t.Parallel()
+	for _, cut := range []bool{false, true} {
+		p := startProxy(t, Options{})
+		peer := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, "begun")
+			w.(http.Flusher).Flush()
+			p.cutting.Store(cut)
+			panic(http.ErrAbortHandler)
+		})
+		var asked *askedDenial
+		usual := p.NewTransport(someTransport)
+		p.reconfigure(balancer.Options{NewTransport: func(of *balancer.Peer) balancer.Transport {
+			asked = &askedDenial{Connector: usual(of).(upstream.Connector)}
+			return asked
+		}})
+		p.setPeers(peer)
+		p.setService(*p.service)
+		conn := p.send(closingRequest)
+		_, _ = io.Copy(io.Discard, conn)
+		eventually(t, "the request has ended", func() bool { return p.inflight() == 0 })
+		verify.That(t, (asked.asked.Load() == 0) == cut, "cut %v: asked %d times", cut, asked.asked.Load())
+	}
+}
+
 // A connection of a listener for TCP to a denied service ends, with status 403 in the log, and so does one that was
 // open, with status 200.
 func TestDeniedStream(t *testing.T) {

@@ -200,7 +200,7 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 		}
 		return outcome
 	}
-	code, d := grpc.Unavailable, denial(x.token, err, x.Waiting)
+	code := grpc.Unavailable
 	switch {
 	case cut:
 	case x.upload.failed():
@@ -212,7 +212,7 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		code = grpc.DeadlineExceeded
 		x.interrupted, outcome.Class = "upstream_stalled", balancer.OutcomeTimeout
-	case d != nil:
+	case denial(x.token, err, x.Waiting) != nil: // the last one, because it may wait
 		x.interrupted, outcome.Class, code = refusal.Intention.Reason, balancer.OutcomeDenied, grpc.PermissionDenied
 	default:
 		x.interrupted, outcome.Class = "upstream_cut", x.resetOutcome().Class
