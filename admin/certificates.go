@@ -39,9 +39,14 @@ func (h programHandler) certificates(*http.Request) (any, error) {
 // certificateProblems describes the certificates that need attention.
 func (h programHandler) certificateProblems(now time.Time) (problems []string) {
 	for _, c := range h.Certificates() {
-		if state := c.State(now); state == certificates.Missing {
+		state := c.State(now)
+		switch {
+		case state == certificates.Missing && c.Fault != nil:
+			problems = append(problems, fmt.Sprintf("%s: %s is missing: %v", c.UsedBy, c.File, c.Fault))
+			continue
+		case state == certificates.Missing:
 			problems = append(problems, fmt.Sprintf("%s: %s is missing", c.UsedBy, c.File))
-		} else if state != certificates.Valid {
+		case state != certificates.Valid:
 			problems = append(problems, fmt.Sprintf("%s: %s is %s: valid from %s to %s",
 				c.UsedBy, c.File, state, c.Begin.UTC().Format(time.RFC3339), c.Expires.UTC().Format(time.RFC3339)))
 		}

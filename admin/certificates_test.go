@@ -22,20 +22,21 @@ func TestCertificates(t *testing.T) {
 				return []certificates.Usage{
 					status("/expired.pem", now.Add(-2*time.Hour), now.Add(-time.Hour), nil),
 					status("/early.pem", now.Add(time.Hour), now.Add(2*time.Hour), errors.New("no such file")),
+					status("mesh:web", time.Time{}, time.Time{}, errors.New("no answer")),
 				}
 			},
 		},
 	})
 	_, body := get(t, h, "/api/certificates")
 	got := decode[[]Certificate](t, body)
-	if len(got) != 2 || got[0].State != "expired" || got[1].State != "not yet valid" || got[1].Error != "no such file" ||
+	if len(got) != 3 || got[0].State != "expired" || got[1].State != "not yet valid" || got[1].Error != "no such file" ||
 		got[0].UsedBy != `listener "web"` || got[0].File != "/expired.pem" || !got[0].Expires.Equal(moment(now.Add(-time.Hour))) {
 		t.Errorf("got %s", body)
 	}
 	code, body := get(t, h, "/readyz")
 	ready := decode[Readiness](t, body)
-	verify.Require(t, code == 200 && ready.Ready && len(ready.Certificates) == 3, "got %d %s", code, body)
-	for i, want := range []string{"/expired.pem is expired", "/early.pem is not yet valid", "no such file"} {
+	verify.Require(t, code == 200 && ready.Ready && len(ready.Certificates) == 4, "got %d %s", code, body)
+	for i, want := range []string{"/expired.pem is expired", "/early.pem is not yet valid", "no such file", "mesh:web is missing: no answer"} {
 		verify.Contains(t, ready.Certificates[i], want, "ready.Certificates[i]")
 	}
 }

@@ -19,7 +19,9 @@ type Status struct {
 	// Begin and Expires are when the whole chain of a certificate is valid, or the
 	// trusted certificate that expires last.
 	Begin, Expires time.Time
-	Fault          error // why the present files cannot be used, so that earlier ones are; nil: they are in use
+	// Told: its Source logs what is wrong with it, so that Warnings do not.
+	Told  bool
+	Fault error // why the present files cannot be used, so that earlier ones are; nil: they are in use
 
 	warnAt time.Time
 }

@@ -44,7 +44,7 @@ func (w Warnings) Log(all []Usage, now time.Time, log zerolog.Logger) {
 	for _, c := range all {
 		state := c.State(now)
 		key := c.UsedBy + c.File + state.String() + c.Expires.String()
-		if state == Valid || now.Sub(w[key]) < warningEvery {
+		if state == Valid || c.Told || now.Sub(w[key]) < warningEvery {
 			continue
 		}
 		w[key] = now

@@ -365,9 +365,10 @@ func (i *Identity) Statuses() []certificates.Status {
 	source, err := "mesh:"+service, i.Err()
 	m := i.current.Load()
 	if m == nil {
-		return []certificates.Status{{File: source, Fault: err}}
+		return []certificates.Status{{File: source, Fault: err, Told: true}}
 	}
 	own := certificates.StatusOf(source, []string{m.URI()}, m.leaf.chain[:1], err).RenewedBy(m.partOfLife(overdueAt))
+	own.Told = true
 	return []certificates.Status{own, certificates.StatusOfTrusted("mesh:roots", m.roots.trusted, nil)}
 }
 

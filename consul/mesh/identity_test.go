@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/certificates"
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/observe/events"
@@ -216,6 +218,40 @@ func TestAnAuthorityThatFailsIsSaid(t *testing.T) {
 		verify.Contains(t, texts, "Connect must be enabled", "events")
 		verify.Equal(t, r.Refused(), false, "it is not refused")
 	})
+}
+
+// What is wrong is logged once: by the identity, and not as a state of a certificate besides, nor once for each of its
+// queries.
+func TestALackIsToldOnce(t *testing.T) {
+	for _, leafFirst := range []bool{true, false} {
+		feed, log := events.New(), new(subprocess.Output)
+		i := NewIdentity(IdentityOptions{Events: feed, Log: zerolog.New(log)})
+		i.rename("sluice")
+		refused := []func(){
+			func() { i.ended(&i.leafError, fmt.Errorf("the leaf: %w", consul.ErrFiltered)) },
+			func() { i.ended(&i.rootsError, fmt.Errorf("the roots: %w", consul.ErrFiltered)) },
+		}
+		if !leafFirst {
+			slices.Reverse(refused)
+		}
+		for range 2 {
+			for _, f := range refused {
+				f()
+			}
+		}
+		make(certificates.Warnings).Log(certificates.Statuses(i.Uses()), time.Now(), zerolog.New(log))
+		verify.Equal(t, strings.Count(log.String(), `"level":"warn"`), 1, "warnings, the leaf first %v: %s", leafFirst, log)
+		verify.Contains(t, log.String(), "the leaf: ", "the warning")
+		verify.Equal(t, len(feed.All()), 1, "events")
+	}
+	ca := newRoot(t)
+	l := verify.Result(parseLeaf(ca.leafOf(t, "sluice", -time.Hour))).Must(t)
+	i := NewIdentity(IdentityOptions{})
+	i.rename("sluice")
+	i.current.Store(&Material{l, verify.Result(parseRoots(rootsOf(ca))).Must(t)})
+	log := new(subprocess.Output)
+	make(certificates.Warnings).Log(certificates.Statuses(i.Uses()), time.Now(), zerolog.New(log))
+	verify.Equal(t, log.String(), "", "a certificate that has expired is told by the identity too")
 }
 
 // Whatever comes first, and what does not fit together, what is in use verifies against itself.
