@@ -152,9 +152,13 @@ func (s *Service) check(d *decoder, name string, consul *Consul) {
 	if t := s.Upstream.TLS; t != nil {
 		needPair(d, key+".upstream.tls", t.Cert, t.Key)
 	}
-	switch secure := s.Upstream.TLS != nil || s.Consul != nil && s.Consul.Connect; {
+	connect := s.Consul != nil && s.Consul.Connect
+	if connect && s.Upstream.Protocol == ProtocolH2C {
+		s.Upstream.Protocol = ProtocolH2 // what the application behind a sidecar speaks, as tags of Traefik and fabio say it
+	}
+	switch secure := s.Upstream.TLS != nil || connect; {
 	case s.Upstream.Protocol == ProtocolH2C && secure:
-		d.refuse(key+".upstream.protocol", ProtocolH2C, "not with upstream.tls or consul.connect: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS")
+		d.refuse(key+".upstream.protocol", ProtocolH2C, "not with upstream.tls: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS")
 	case s.Upstream.Protocol == ProtocolH2 && !secure:
 		d.refuse(key+".upstream.protocol", ProtocolH2, "only with upstream.tls or consul.connect: h2 is HTTP/2 over TLS, h2c is HTTP/2 without TLS")
 	}

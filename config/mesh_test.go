@@ -1,8 +1,10 @@
 package config
 
 import (
+	"fmt"
 	"testing"
 
+	"sluice/tags"
 	"sluice/test/verify"
 )
 
@@ -19,14 +21,23 @@ func TestConnectRefusals(t *testing.T) {
 			"sluice.yaml:4: services.web.health.active.tls: not with consul.connect: checks use the certificates of the mesh"},
 		{"port of checks", connect + " }\n    health: { active: { type: tcp, port: 9000 } }" + not,
 			"sluice.yaml:4: services.web.health.active.port: not with consul.connect: no other port of a sidecar is in the mesh"},
-		{"h2c", connect + " }\n    upstream: { protocol: h2c }" + not,
-			`sluice.yaml:4: services.web.upstream.protocol: value "h2c": not with upstream.tls or consul.connect: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := Parse("sluice.yaml", []byte(test.text))
 			diffLines(t, err, []string{test.want})
 		})
 	}
+}
+
+// What asks for HTTP/2 without TLS, as tags do for the application behind a sidecar, gets HTTP/2 through the mesh.
+func TestH2CInTheMesh(t *testing.T) {
+	const text = "services:\n  web: { consul: { connect: true }%s }\nroutes: [{ service: web }]\n"
+	written := verify.Result(Parse("sluice.yaml", fmt.Appendf(nil, text, ", upstream: { protocol: h2c }"))).Must(t)
+	verify.Equal(t, written.Services["web"].Upstream.Protocol, ProtocolH2, "as the file asks for")
+	plain := verify.Result(Parse("sluice.yaml", fmt.Appendf(nil, text, ""))).Must(t)
+	tagged, err := DecodeService(plain.Services["web"], tags.Keys{"upstream": tags.Keys{"protocol": "h2c"}}, plain)
+	verify.NoError(t, err)
+	verify.Equal(t, tagged.Upstream.Protocol, ProtocolH2, "as a tag asks for")
 }
 
 func TestNameInTheMesh(t *testing.T) {

@@ -59,7 +59,7 @@ func TestTCPRefusals(t *testing.T) {
 		{"TLS to the peers, by server name", web + "- { address: ':1', protocol: tcp, sni: [{ host: a.example, service: db }] }\nservices:\n  star: { peers: ['127.0.0.1:1'] }\n  db: { peers: ['127.0.0.1:2'], upstream: { tls: {} } }\n" + routes, []string{
 			`sluice.yaml:6: services.db.upstream.tls: not for a service of a listener with protocol: tcp, which forwards TLS to the peers as it is`}},
 		{"h2c with TLS", web + "services:\n  star: { peers: ['127.0.0.1:1'], upstream: { protocol: h2c, tls: {} } }\n" + routes, []string{
-			`sluice.yaml:4: services.star.upstream.protocol: value "h2c": not with upstream.tls or consul.connect: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS`}},
+			`sluice.yaml:4: services.star.upstream.protocol: value "h2c": not with upstream.tls: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS`}},
 		{"h2 without TLS", web + "services:\n  star: { peers: ['127.0.0.1:1'], upstream: { protocol: h2 } }\n" + routes, []string{
 			`sluice.yaml:4: services.star.upstream.protocol: value "h2": only with upstream.tls or consul.connect: h2 is HTTP/2 over TLS, h2c is HTTP/2 without TLS`}},
 		{"hash of a header", web + db + "services:\n  star: { peers: ['127.0.0.1:1'] }\n  db: { peers: ['127.0.0.1:2'], balance: { policy: hash, hash: { keys: [header x] } } }\n" + routes, []string{
