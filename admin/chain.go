@@ -25,6 +25,35 @@ type Branch struct {
 	Actions       json.RawMessage `json:"actions,omitempty"`  // with the keys of the configuration file; absent: none
 }
 
+// RouteChain is the discovery chain of the service of a Route, or of a Target of one: its branches, in order, where the chain
+// comes first in a list of routes, and its service in all other places. A request that takes no branch goes to the service.
+type RouteChain struct {
+	Chain   []Branch `json:"chain,omitempty"`
+	ChainOf string   `json:"chain_of,omitempty"`
+}
+
+// showOnce leaves out the branches of the service's chain if they were shown.
+func (c *RouteChain) showOnce(service string, shown map[string]bool) {
+	switch {
+	case len(c.Chain) == 0:
+	case shown[service]:
+		*c = RouteChain{ChainOf: service}
+	default:
+		shown[service] = true
+	}
+}
+
+// showChainsOnce leaves out the chains of the route that were shown: a chain has many branches, and a service many routes.
+func (d *Route) showChainsOnce(shown map[string]bool) {
+	d.showOnce(d.Service, shown)
+	if d.Weighted != nil {
+		for i := range d.Weighted.Targets {
+			t := &d.Weighted.Targets[i]
+			t.showOnce(t.Service, shown)
+		}
+	}
+}
+
 // describeChain describes the branches of r, which may be nil.
 func describeChain(r *route.Router, readings map[string]*reading.Service) (all []Branch) {
 	if r == nil {

@@ -30,9 +30,14 @@ func TestRouteShowsTheChain(t *testing.T) {
 	w := &route.Weighted{Key: route.SplitKey{Source: route.SplitHeader, Header: "x-user"}, Seed: "splitter web", Targets: []route.Target{
 		{Route: &route.Route{Service: service("web@v1"), Origin: "service-splitter web, split 1"}, Share: .1}, {Route: &route.Route{Service: service("web")}, Share: .9},
 	}}
-	table := verify.Result(route.NewTable([]route.Route{{Path: "/shop", Service: service("web"), Actions: own, Origin: "sluice.yaml:1", Router: &route.Router{
-		Chain: chain, Ways: []route.Route{{Service: service("web@internal")}, {Service: service("web@admin")}, {Weighted: w}},
-	}}})).Must(t)
+	router := &route.Router{Chain: chain, Ways: []route.Route{{Service: service("web@internal")}, {Service: service("web@admin")}, {Weighted: w}}}
+	table := verify.Result(route.NewTable([]route.Route{
+		{Path: "/shop", Service: service("web"), Actions: own, Origin: "sluice.yaml:1", Router: router},
+		{Path: "/a", Service: service("web"), Origin: "sluice.yaml:2", Router: router},
+		{Path: "/", Weighted: &route.Weighted{Key: w.Key, Targets: []route.Target{
+			{Route: &route.Route{Service: service("web"), Router: router}, Share: .5}, {Route: &route.Route{Service: service("plain")}, Share: .5},
+		}}, Origin: "sluice.yaml:3"},
+	})).Must(t)
 	effective := configtest.Must(t, `services: { web: { peers: ["127.0.0.1:1"] } }
 routes: [{ path: /shop, service: web }]`)
 	branches := make([]config.Branch, 3)
@@ -58,10 +63,14 @@ routes: [{ path: /shop, service: web }]`)
 		}
 		verify.Equal(t, got, want, "%s", query)
 	}
-	all := getJSON[[]Route](t, h, "/api/routes")[0].Chain
+	routes := getJSON[[]Route](t, h, "/api/routes")
+	all := routes[0].Chain
 	verify.Require(t, len(all) == 3, "chain %+v", all)
 	b := all[1]
 	verify.That(t, b.Path == "/admin" && b.IgnoreCase && b.PrefixRewrite == "/" && b.Service == "web@admin" && len(b.Conditions) == 1 && b.Conditions[0] == `header x-env is "GET"`, "branch %+v", b)
 	verify.Contains(t, string(b.Actions), `"X-A"`, "actions")
 	verify.That(t, all[2].Service == "" && len(all[2].Weighted.Targets) == 2 && all[2].Weighted.Targets[0].Origin == "service-splitter web, split 1", "splitter %+v", all[2].Weighted)
+	verify.That(t, routes[1].Chain == nil && routes[1].ChainOf == "web", "another route to the service: %+v", routes[1].RouteChain)
+	targets := routes[2].Weighted.Targets
+	verify.That(t, targets[0].Chain == nil && targets[0].ChainOf == "web" && targets[1].ChainOf == "", "the targets of a third route: %+v", targets)
 }

@@ -30,8 +30,7 @@ type Route struct {
 	Weighted   *Weighted `json:"weighted,omitempty"` // null: at most one service
 	Split      *Split    `json:"split,omitempty"`    // null: all peers of the service
 	Mirror     *Mirror   `json:"mirror,omitempty"`
-	// Chain has the branches of the service's discovery chain, in order; a request that takes none goes to Service.
-	Chain []Branch `json:"chain,omitempty"`
+	RouteChain
 
 	// Actions has the keys of the configuration file; absent: none.
 	Actions json.RawMessage `json:"actions,omitempty"`
@@ -93,7 +92,7 @@ func describeRoute(r *route.Route, readings map[string]*reading.Service) Route {
 	return Route{
 		Host: r.Host, HostRegexp: r.HostRegexp, Path: r.Path, Match: string(r.PathMatch), Conditions: r.Requirements(),
 		Listeners: r.Listeners, Priority: r.Priority, Class: r.Class.String(), Origin: r.Origin, Service: r.ServiceName(),
-		Weighted: describeWeighted(r.Weighted, readings), Chain: describeChain(r.Router, readings),
+		Weighted: describeWeighted(r.Weighted, readings), RouteChain: RouteChain{Chain: describeChain(r.Router, readings)},
 		Split: describeSplit(r.Split, readings[r.ServiceName()]), Mirror: describeMirror(r.Mirror),
 	}
 }
@@ -122,13 +121,14 @@ func (h routeHandler) routes(*http.Request) (any, error) {
 		}
 	}
 	tags := h.Tags()
-	origins := newOrigins(tags)
+	origins, shown := newOrigins(tags), make(map[string]bool)
 	for _, route := range h.Table().Routes() {
 		d := describeRoute(&route, readings)
 		key := keyOf(route)
 		d.Actions = config.ActionsJSON(configured[key].Actions)
 		d.Weighted.addActions(configured[key].Parts)
 		d.addChains(effective)
+		d.showChainsOnce(shown)
 		origins.explain(&d, key)
 		routes = append(routes, d)
 	}

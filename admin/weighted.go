@@ -27,8 +27,7 @@ type Target struct {
 	Split       *Split  `json:"split,omitempty"`
 	Mirror      *Mirror `json:"mirror,omitempty"`
 	Origin      string  `json:"origin"`
-	// Chain has the branches of the service's discovery chain, as of a Route.
-	Chain []Branch `json:"chain,omitempty"`
+	RouteChain
 	// Actions are the target's own; absent: it has none.
 	Actions json.RawMessage `json:"actions,omitempty"`
 }

@@ -3,6 +3,7 @@
 const shownRoutes = 500; // rows, at most
 
 let routes = [], verdicts = new Map(); // of the route table; what the request gets, by place
+let chainBranches = new Map(); // of discovery chains, by service
 
 const hostOf = r => (r.protocol ? r.protocol + "://" : "") + (r.host || (r.host_regexp ? "~" + r.host_regexp : "any"));
 const splitOf = r => r.split.groups.length > 1 ? r.split.groups.map(g => g.group + " " + percent(g.share)).join(", ") + ", by " + r.split.key.replace("_", " ") : "group " + r.split.groups[0].group;
@@ -16,7 +17,7 @@ const branchOf = b => [b.path + (b.match === "prefix" ? "" : " (" + b.match.repl
 // targetOf says what a route does with a request.
 function targetOf(r) {
   const parts = [r.weighted ? weightedOf(r) : (r.service || "no service") + (r.split ? " (" + splitOf(r) + ")" : "")];
-  for (const b of r.chain ?? []) parts.push(branchOf(b));
+  for (const b of r.chain ?? chainBranches.get(r.chain_of) ?? []) parts.push(branchOf(b));
   if (r.mirror) parts.push("copies of " + percent(r.mirror.share) + " to " + r.mirror.service + (r.mirror.group ? ", group " + r.mirror.group : ""));
   if (r.actions) parts.push(JSON.stringify(r.actions).slice(0, longest));
   return parts.join("; ");
@@ -62,6 +63,7 @@ function renderRoutes() {
 async function routesRound() {
   const list = await ask("api/routes");
   let place = 0;
+  chainBranches = new Map(list.flatMap(r => [r, ...(r.weighted?.targets ?? [])]).filter(r => r.chain).map(r => [r.service, r.chain]));
   routes = list.map((r, i) => ({ ...r, place: r.unused ? -i : ++place, key: JSON.stringify([r.protocol, r.host, r.host_regexp, r.path, r.match, r.conditions, r.service, r.unused]),
     search: [hostOf(r), r.path, r.service, r.origin, targetOf(r), r.asked_by?.tag, r.asked_by?.service, ...(r.conditions ?? [])].join("\n").toLowerCase() }));
   if (address.has("url")) return explain();
