@@ -58,7 +58,7 @@ func (c *condition) state() State {
 		return StateUnhealthy
 	case c.reasons&ReasonEjected != 0:
 		return StateEjected
-	case !c.warmFrom.IsZero():
+	case !c.warmFrom.IsZero() || c.factors[FactorHealth].factor() < 1:
 		return StateWarming
 	}
 	return StateUp
@@ -127,6 +127,9 @@ func (c *condition) reasonLines() []string {
 	}
 	if c.refused != "" && c.reasons&ReasonAddress == 0 {
 		lines = append(lines, "address: "+c.refused)
+	}
+	if a := c.factors[FactorHealth]; a.why != "" {
+		lines = append(lines, "weight: "+a.why)
 	}
 	if c.leaving {
 		lines = append(lines, "removed from the set")

@@ -57,6 +57,7 @@ func (p *Pool) SetFactors(f Factor, adjustments ...Adjustment) {
 		}
 		next := adjustment{min(max(a.By, minFactor), maxFactor), a.Why}
 		was, is := p.changeLocked(a.Peer, func(c *condition) { c.factors[f] = next })
+		p.noteStateLocked(a.Peer, was, is)
 		differs = differs || was.factors[f].factor() != is.factors[f].factor()
 	}
 	if differs {

@@ -48,6 +48,25 @@ func (l Latencies) Since(old Latencies) Latencies {
 	return l
 }
 
+// Plus returns the attempts of both.
+func (l Latencies) Plus(m Latencies) Latencies {
+	for i := range l {
+		l[i] += m[i]
+	}
+	return l
+}
+
+// Above returns the number of attempts that took d or longer, but for up to 25 % of d.
+func (l *Latencies) Above(d time.Duration) int {
+	n := 0
+	for i, count := range l {
+		if latencyBound(i) >= float64(d) {
+			n += int(count)
+		}
+	}
+	return n
+}
+
 // Count returns the number of attempts.
 func (l *Latencies) Count() int {
 	n := 0

@@ -83,7 +83,7 @@ func (p *Peer) Used() bool { return !p.isQuiesced() }
 
 // Reasons returns the reasons against the peer, one line each, such as "consul:
 // critical: http check: connection refused". It is nil for a healthy peer; a peer used
-// only in panic or on probation has reasons.
+// only in panic or on probation, or with less than its weight, has reasons.
 func (p *Peer) Reasons() []string { return p.condition.Load().reasonLines() }
 
 // Has reports whether the peer has any of the reasons in r.

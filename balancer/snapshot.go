@@ -75,6 +75,24 @@ func (s *Snapshot) divide(o *Options, groups []*Group, members []census, now tim
 	s.used = slices.Compact(s.used)
 }
 
+// Rivals returns the peers that share requests, by group and tier. Those in slow start may do worse than the others for a
+// good reason, and in panic all may: they are left out.
+func (s *Snapshot) Rivals() (sets [][]*Peer) {
+	if s.Panic {
+		return nil
+	}
+	parts := s.Groups
+	if parts == nil {
+		parts = []*Part{&s.Part}
+	}
+	for _, part := range parts {
+		for _, peers := range part.inTiers {
+			sets = append(sets, slices.DeleteFunc(slices.Clone(peers), func(p *Peer) bool { return !p.condition.Load().warmFrom.IsZero() }))
+		}
+	}
+	return sets
+}
+
 // part returns a group, or the whole pool for a group that it does not have.
 func (s *Snapshot) part(id GroupID) *Part {
 	if int(id) < len(s.byID) && s.byID[id] != nil {

@@ -82,20 +82,15 @@ type Passive struct {
 	MaxEjected                 Ratio         `key:"max_ejected" default:"50%" min:"0" max:"1"` // share of the peers
 }
 
-// SuccessRate configures the ejection of peers with a lower success rate than the others.
+// SuccessRate configures the loss of weight of peers that fail more often than the others.
 type SuccessRate struct {
-	StdevFactor float64 `key:"stdev_factor" default:"1.9" min:"0" max:"100"`
-	Below       Ratio   `key:"below" default:"95%" min:"0" max:"1"`
-	MinRequests int     `key:"min_requests" default:"100" min:"1" max:"1000000"`
-	MinPeers    int     `key:"min_peers" default:"5" min:"2" max:"100000"`
+	Below Ratio `key:"below" default:"99%" min:"0" max:"1"` // success rate of a peer that may lose weight
 }
 
-// LatencyCheck configures the ejection of peers with a higher latency than the others.
+// LatencyCheck configures the loss of weight of peers with more slow answers than the others.
 type LatencyCheck struct {
-	Factor      float64       `key:"factor" default:"3" min:"1" max:"1000"`
-	Above       time.Duration `key:"above" default:"50ms" min:"0s" max:"1h"`
-	MinRequests int           `key:"min_requests" default:"100" min:"1" max:"1000000"`
-	MinPeers    int           `key:"min_peers" default:"3" min:"2" max:"100000"`
+	Factor float64       `key:"factor" default:"3" min:"1" max:"1000"` // slow: so many times the median of the others
+	Above  time.Duration `key:"above" default:"50ms" min:"0s" max:"1h"`
 }
 
 // checkKeys are the keys that only some types of active checks have, these types, and

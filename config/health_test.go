@@ -65,13 +65,13 @@ func TestHealthReadsEveryKey(t *testing.T) {
 		h.Active.Type, h.Active.Service = "grpc", "greeter"
 	})
 	f(`{ passive: { consecutive_failures: 1, consecutive_connect_failures: 2, consecutive_5xx: 3, interval: 1s, ejection: 2s,
-		max_ejection: 3s, max_ejected: 10%, success_rate: { stdev_factor: 2, below: 90%, min_requests: 4, min_peers: 5 },
-		latency: { factor: 1.5, above: 0s, min_requests: 6, min_peers: 7 } } }`, func(h *ServiceHealth) {
+		max_ejection: 3s, max_ejected: 10%, success_rate: { below: 90% },
+		latency: { factor: 1.5, above: 0s } } }`, func(h *ServiceHealth) {
 		h.Active = nil
 		h.Passive = Passive{
 			ConsecutiveFailures: 1, ConsecutiveConnectFailures: 2, Consecutive5xx: 3,
-			SuccessRate: &SuccessRate{StdevFactor: 2, Below: 0.9, MinRequests: 4, MinPeers: 5},
-			Latency:     &LatencyCheck{Factor: 1.5, MinRequests: 6, MinPeers: 7},
+			SuccessRate: &SuccessRate{Below: 0.9},
+			Latency:     &LatencyCheck{Factor: 1.5},
 			Interval:    time.Second, Ejection: 2 * time.Second, MaxEjection: 3 * time.Second, MaxEjected: 0.1,
 		}
 	})
@@ -81,8 +81,8 @@ func TestHealthReadsEveryKey(t *testing.T) {
 	})
 	f("{ passive: { success_rate: {}, latency: {} } }", func(h *ServiceHealth) {
 		h.Active = nil
-		h.Passive.SuccessRate = &SuccessRate{StdevFactor: 1.9, Below: 0.95, MinRequests: 100, MinPeers: 5}
-		h.Passive.Latency = &LatencyCheck{Factor: 3, Above: 50 * time.Millisecond, MinRequests: 100, MinPeers: 3}
+		h.Passive.SuccessRate = &SuccessRate{Below: 0.99}
+		h.Passive.Latency = &LatencyCheck{Factor: 3, Above: 50 * time.Millisecond}
 	})
 }
 
@@ -114,7 +114,8 @@ func TestHealthRefusals(t *testing.T) {
 	f("{ active: { type: grpc, expect: { text: a } } }", "active.expect.text: allowed only with type http or tcp, and the type is grpc")
 	f("{ active: { tls: { cert: a } } }", "active.tls: give both cert and key, or neither")
 	f("{ passive: { ejection: 10m } }", `passive.max_ejection: value "5m": want at least services.star.health.passive.ejection, which is 10m`)
-	f("{ passive: { success_rate: { stdev_factor: .nan } } }", `passive.success_rate.stdev_factor: value ".nan": want a number from 0 to 100`)
+	f("{ passive: { latency: { factor: .nan } } }", `passive.latency.factor: value ".nan": want a number from 1 to 1000`)
+	f("{ passive: { success_rate: { min_peers: 5 } } }", `passive.success_rate.min_peers: unknown key (allowed here: below)`)
 
 	_, err := Parse("sluice.yaml", []byte("services: { star: { peers: ['a:1'], health: { active: { overrides_consul: true } } } }\nroutes: [{ service: star }]"))
 	want := `sluice.yaml:1: services.star.health.active.overrides_consul: value "true": the service does not come from Consul: want false`

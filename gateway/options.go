@@ -318,9 +318,7 @@ func passiveSettings(p config.Passive) healthcheck.Passive {
 		MaxEjected:                 float64(p.MaxEjected),
 	}
 	if r := p.SuccessRate; r != nil {
-		s.SuccessRate = &healthcheck.SuccessRate{
-			StdevFactor: r.StdevFactor, Below: float64(r.Below), MinRequests: r.MinRequests, MinPeers: r.MinPeers,
-		}
+		s.SuccessRate = &healthcheck.SuccessRate{Below: float64(r.Below)}
 	}
 	if l := p.Latency; l != nil {
 		s.Latency = (*healthcheck.Latency)(l)

@@ -47,10 +47,13 @@ type Checker struct {
 	awaited  map[*balancer.Peer]bool    // peers whose first check is pending
 	first    func()                     // called when awaited is empty; nil: not set
 	records  map[*balancer.Peer]*record // peers that are or were ejected
-	detector *time.Timer                // nil without detection at intervals
-	counts   map[*balancer.Peer]counts  // at the start of the interval
 	verdicts []verdict                  // queued for the pool
 	stats    Stats                      // without the checks
+
+	detector    *time.Timer                 // nil without detection at intervals
+	every       time.Duration               // its interval
+	histories   map[*balancer.Peer]*history // nil without detection at intervals
+	adjustments []balancer.Adjustment       // queued for the pool
 }
 
 // verdict is a balancer.Verdict with its reason.
@@ -236,8 +239,10 @@ func (c *Checker) poke() {
 func (c *Checker) apply() {
 	c.mu.Lock()
 	said := c.verdicts
-	c.verdicts = nil
+	adjustments := c.adjustments
+	c.verdicts, c.adjustments = nil, nil
 	c.mu.Unlock()
+	c.pool.SetFactors(balancer.FactorHealth, adjustments...)
 	var batch []balancer.Verdict
 	for i, v := range said {
 		batch = append(batch, v.Verdict)

@@ -14,8 +14,8 @@ func TestChurn(t *testing.T) {
 	probe := newScript()
 	s := passiveSettings()
 	s.Passive.Ejection, s.Passive.MaxEjection, s.Passive.Interval = time.Millisecond, 5*time.Millisecond, 2*time.Millisecond
-	s.Passive.SuccessRate = &SuccessRate{StdevFactor: 1, Below: 1, MinRequests: 5, MinPeers: 2}
-	s.Passive.Latency = &Latency{Factor: 2, MinRequests: 5, MinPeers: 2}
+	s.Passive.SuccessRate = &SuccessRate{Below: 1}
+	s.Passive.Latency = &Latency{Factor: 2}
 	s.Active = &Active{Probe: probe, Interval: time.Millisecond, FailingInterval: time.Millisecond, Jitter: 0.5,
 		Timeout: time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1}
 	f := newFixture(t, s, Options{MaxChecks: 4})

@@ -1,6 +1,8 @@
 package healthcheck
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -8,43 +10,78 @@ import (
 	"sluice/observe/panics"
 )
 
-// counts are the counters of a peer at one time.
-type counts struct {
-	outcomes  [balancer.NumOutcomes]uint64
+// maxSteps is how often the weight of an anomalous peer is halved before the peer is ejected.
+const maxSteps = 3
+
+// history is what outlier detection knows of a peer. Checker.mu guards it.
+type history struct {
+	outcomes  [balancer.NumOutcomes]uint64 // at the start of the interval
+	latencies balancer.Latencies           // at the start of the interval
+	evidence  [NumCauses]evidence          // since the last step, by cause
+	steps     int                          // the peer's weight is divided by 2^steps
+	why       string                       // of the last step down
+}
+
+// interval is what a peer did in an interval.
+type interval struct {
+	peer      *balancer.Peer
+	attempts  sample
 	latencies balancer.Latencies
 }
 
-// attempts returns the attempts after before that ended in success or failure.
-func (c *counts) attempts(before *counts) attempts {
-	var a attempts
-	for class := range c.outcomes {
-		n := c.outcomes[class] - before.outcomes[class]
+// next returns the interval that ends now, and begins another one.
+func (h *history) next(p *balancer.Peer) interval {
+	outcomes, latencies := p.Outcomes(), p.Latencies()
+	i := interval{peer: p, latencies: latencies.Since(h.latencies)}
+	for class := range outcomes {
+		n := float64(outcomes[class] - h.outcomes[class])
 		switch class := balancer.OutcomeClass(class); {
-		case class == balancer.OutcomeOK:
-			a.ok += n
 		case class.Failure():
-			a.failed += n
+			i.attempts = i.attempts.plus(sample{n, n})
+		case class == balancer.OutcomeOK:
+			i.attempts.all += n
 		}
 	}
-	return a
+	h.outcomes, h.latencies = outcomes, latencies
+	return i
 }
 
-// restartDetectorLocked starts outlier detection at intervals, if it is configured.
+// anomaly is that a peer is worse than the others.
+type anomaly struct {
+	peer     *balancer.Peer
+	cause    Cause
+	why      string
+	surprise float64
+}
+
+// restartDetectorLocked starts outlier detection at intervals, if it is configured, and gives the peers their weights back
+// if it is not.
 func (c *Checker) restartDetectorLocked() {
-	c.stopDetectorLocked()
 	passive := c.passive.Load()
 	if passive == nil || !passive.detects() {
+		c.stopDetectorLocked()
+		for _, p := range c.pool.Snapshot().All {
+			if h := c.histories[p]; h != nil && h.steps > 0 {
+				c.adjustLocked(balancer.Adjustment{Peer: p, By: 1})
+			}
+		}
+		c.histories = nil
 		return
 	}
-	c.takeCountsLocked()
+	c.intervalsLocked()
+	if c.detector != nil && c.every == passive.Interval {
+		return // a reload does not put off the next step
+	}
+	c.stopDetectorLocked()
+	c.every = passive.Interval
 	var timer *time.Timer
-	timer = time.AfterFunc(passive.Interval, func() {
+	timer = time.AfterFunc(c.every, func() {
 		defer panics.Contain(panics.Probe, nil)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.detector == timer { // else it was stopped
-			timer.Reset(passive.Interval)
-			c.detectLocked(passive)
+			timer.Reset(c.every)
+			c.detectLocked()
 		}
 	})
 	c.detector = timer
@@ -57,42 +94,117 @@ func (c *Checker) stopDetectorLocked() {
 	}
 }
 
-// takeCountsLocked starts an interval.
-func (c *Checker) takeCountsLocked() {
+// intervalsLocked ends the interval of every peer, and forgets the peers that have left the pool.
+func (c *Checker) intervalsLocked() map[*balancer.Peer]interval {
 	s := c.pool.Snapshot()
-	c.counts = make(map[*balancer.Peer]counts, len(s.All)+len(s.Draining))
+	known := make(map[*balancer.Peer]*history, len(s.All)+len(s.Draining))
+	ended := make(map[*balancer.Peer]interval, len(known))
 	for _, p := range slices.Concat(s.All, s.Draining) { // draining peers may return
-		c.counts[p] = counts{p.Outcomes(), p.Latencies()}
+		h := c.histories[p]
+		if h == nil {
+			h = new(history)
+		}
+		known[p], ended[p] = h, h.next(p)
+	}
+	c.histories = known
+	return ended
+}
+
+// detectLocked takes half of its weight from each peer that was anomalous in the interval that ends now, and ejects it if it
+// has no more to lose. Peers that were not get theirs back in the same steps.
+func (c *Checker) detectLocked() {
+	passive, ended, snapshot := c.passive.Load(), c.intervalsLocked(), c.pool.Snapshot()
+	var found []anomaly
+	for _, rivals := range snapshot.Rivals() {
+		var intervals []interval
+		for _, p := range rivals {
+			if i, known := ended[p]; known {
+				intervals = append(intervals, i)
+			}
+		}
+		found = append(found, c.compareLocked(passive, intervals)...)
+	}
+	slices.SortStableFunc(found, func(a, b anomaly) int { return cmp.Compare(b.surprise, a.surprise) })
+	for _, p := range snapshot.All {
+		h, r := c.histories[p], c.records[p]
+		switch {
+		case h == nil || h.steps == 0 || slices.ContainsFunc(found, func(a anomaly) bool { return a.peer == p }):
+		case r != nil && (r.ejected || time.Since(r.returned) < c.every):
+			c.stepLocked(p, h, 0)
+		default:
+			c.stepLocked(p, h, -1)
+		}
+	}
+	for _, a := range found {
+		switch h := c.histories[a.peer]; {
+		case h.steps == maxSteps:
+			c.ejectLocked(a.peer, a.cause, a.why)
+			c.stepLocked(a.peer, h, 0)
+		case h.steps > 0 || c.roomLocked(passive, c.lightLocked):
+			h.why = a.why
+			c.stepLocked(a.peer, h, 1)
+		}
 	}
 }
 
-// detectLocked ejects the outliers of the interval that ends now, among the peers that
-// get requests.
-func (c *Checker) detectLocked(passive *Passive) {
-	before := c.counts
-	c.takeCountsLocked()
-	var peers []*balancer.Peer
-	var tried []attempts
-	var answered []answers
-	for _, p := range c.pool.Snapshot().All {
-		now, counted := c.counts[p]
-		if !counted || p.State() > balancer.StateWarming || c.ejectedLocked(p) {
-			continue
-		}
-		start := before[p] // zero for a new peer
-		latencies := now.latencies.Since(start.latencies)
-		peers = append(peers, p)
-		tried = append(tried, now.attempts(&start))
-		answered = append(answered, answers{latencies.Count(), latencies.Median()})
+// compareLocked returns the anomalous ones of the peers that share requests.
+func (c *Checker) compareLocked(passive *Passive, peers []interval) (found []anomaly) {
+	var attempts sample
+	var latencies balancer.Latencies
+	for _, i := range peers {
+		attempts, latencies = attempts.plus(i.attempts), latencies.Plus(i.latencies)
 	}
-	if passive.SuccessRate != nil {
-		for _, o := range passive.SuccessRate.outliers(tried) {
-			c.ejectLocked(peers[o.index], CauseSuccessRate, o.why)
+	for _, i := range peers {
+		h := c.histories[i.peer]
+		note := func(cause Cause, own, others sample, tolerated float64, what string) {
+			if surprise := h.evidence[cause].add(own, others, tolerated); surprise > enough {
+				found = append(found, anomaly{i.peer, cause, fmt.Sprintf(what+", %.0f of %.0f at the other peers", own.bad, own.all, others.bad, others.all), surprise})
+			}
+		}
+		if s := passive.SuccessRate; s != nil {
+			note(CauseSuccessRate, i.attempts, attempts.minus(i.attempts), 1-s.Below, "%.0f of %.0f requests failed")
+		}
+		if l := passive.Latency; l != nil && (len(found) == 0 || found[len(found)-1].peer != i.peer) {
+			rest := latencies.Since(i.latencies)
+			limit := max(time.Duration(l.Factor*float64(rest.Median())), l.Above)
+			note(CauseLatency, slower(&i.latencies, limit), slower(&rest, limit), slowShare, "%.0f of %.0f answers took more than "+rounded(limit).String())
 		}
 	}
-	if passive.Latency != nil {
-		for _, o := range passive.Latency.outliers(answered) {
-			c.ejectLocked(peers[o.index], CauseLatency, o.why)
+	return found
+}
+
+func slower(l *balancer.Latencies, limit time.Duration) sample {
+	return sample{float64(l.Above(limit)), float64(l.Count())}
+}
+
+// lightLocked reports whether p is ejected or has lost weight.
+func (c *Checker) lightLocked(p *balancer.Peer) bool {
+	h := c.histories[p]
+	return c.ejectedLocked(p) || h != nil && h.steps > 0
+}
+
+// stepLocked takes a step down, or up if it is negative, or says anew when the next one is due. The evidence begins anew.
+func (c *Checker) stepLocked(p *balancer.Peer, h *history, step int) {
+	h.steps += step
+	h.evidence = [NumCauses]evidence{}
+	a := balancer.Adjustment{Peer: p, By: 1 / float64(int(1)<<h.steps)}
+	if h.steps > 0 && !c.ejectedLocked(p) {
+		a.Why = fmt.Sprintf("%s; 1/%d of its weight for %s until %s", h.why, 1<<h.steps, c.every, time.Now().Add(c.every).UTC().Format(time.RFC3339))
+	}
+	c.adjustLocked(a)
+}
+
+// adjustLocked queues a factor for apply.
+func (c *Checker) adjustLocked(a balancer.Adjustment) {
+	c.adjustments = append(c.adjustments, a)
+	c.poke()
+}
+
+// rounded returns d with at most three significant digits.
+func rounded(d time.Duration) time.Duration {
+	for unit := time.Duration(1); ; unit *= 10 {
+		if d < 1000*unit {
+			return d.Round(unit)
 		}
 	}
 }

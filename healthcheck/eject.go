@@ -58,7 +58,7 @@ func (c *Checker) ejectLocked(p *balancer.Peer, cause Cause, why string) {
 	if passive == nil || c.stopped || c.ejectedLocked(p) || p.State() > balancer.StateWarming {
 		return // stopped, or the peer gets no requests
 	}
-	if !onProbation(p) && !c.roomLocked(passive) {
+	if !onProbation(p) && !c.roomLocked(passive, c.ejectedLocked) {
 		c.stats.Refused++
 		c.fullUntil.Store(time.Now().Add(fullFor).UnixNano())
 		return
@@ -94,15 +94,15 @@ func (c *Checker) ejectedLocked(p *balancer.Peer) bool {
 	return r != nil && r.ejected
 }
 
-// roomLocked reports whether one more peer may be ejected.
-func (c *Checker) roomLocked(passive *Passive) bool {
+// roomLocked reports whether one more peer may be ejected, or lose weight. taken says which are.
+func (c *Checker) roomLocked(passive *Passive, taken func(*balancer.Peer) bool) bool {
 	peers, ejected := 0, 0 // without other reasons
 	for _, p := range c.pool.Snapshot().All {
 		if p.Has(^balancer.ReasonEjected) {
 			continue
 		}
 		peers++
-		if c.ejectedLocked(p) {
+		if taken(p) {
 			ejected++
 		}
 	}
@@ -125,6 +125,9 @@ func (c *Checker) readmitLocked(r *record) {
 	}
 	r.peer.ResetStreak(trial)
 	c.queueLocked(balancer.ReasonEjected, r.peer, false, "")
+	if h := c.histories[r.peer]; h != nil && h.steps > 0 {
+		c.stepLocked(r.peer, h, 0)
+	}
 }
 
 func (c *Checker) readmitAllLocked() {

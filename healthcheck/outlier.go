@@ -1,114 +1,61 @@
 package healthcheck
 
-import (
-	"cmp"
-	"fmt"
-	"math"
-	"slices"
-	"time"
+import "math"
+
+const (
+	// ratio is how many times the others' share of bad attempts a peer may have.
+	ratio = 1.5
+	// certainty: by chance alone at most one interval in so many makes a peer that has no more than that anomalous.
+	certainty = 100
+	// memory is the part of the evidence that remains after an interval.
+	memory = 0.75
+	// slowShare is the share of slow answers that any peer may have.
+	slowShare = 0.1
 )
 
-// outlier is a peer that is worse than the others, by its index.
-type outlier struct {
-	index  int
-	excess float64 // the worst is ejected first
-	why    string
+// sample is attempts, and the bad ones of them.
+type sample struct{ bad, all float64 }
+
+func (s sample) plus(o sample) sample  { return sample{s.bad + o.bad, s.all + o.all} }
+func (s sample) minus(o sample) sample { return sample{s.bad - o.bad, s.all - o.all} }
+
+// evidence says whether a peer is worse than those that share its requests. Of all bad attempts in an interval, a peer with
+// ratio times the others' share of bad ones has at most
+//
+//	ratio × its attempts / (ratio × its attempts + the others' attempts)
+//
+// on average. Intervals add up, later ones count more. That a peer has by chance as many has a probability of at most
+// e^-surprise, by the bound of W. Hoeffding, "Probability Inequalities for Sums of Bounded Random Variables" (1963), Theorem
+// 1, which needs no least number of peers or attempts.
+type evidence struct {
+	bad      float64 // attempts of the peer
+	expected float64 // of total
+	total    float64 // bad attempts of all peers
 }
 
-// attempts are the results of a peer in an interval.
-type attempts struct{ ok, failed uint64 }
+// enough is the surprise that makes a peer anomalous: each interval is looked at twice.
+var enough = math.Log(2 * certainty)
 
-func (a attempts) total() uint64 { return a.ok + a.failed }
-
-func (a attempts) rate() float64 { return float64(a.ok) / float64(a.total()) }
-
-// outliers returns the outliers by success rate, the worst first: Envoy's algorithm
-// (and gRFC A50), with the absolute limit Below, so that one failure among peers that
-// hardly ever fail is no outlier.
-func (s *SuccessRate) outliers(peers []attempts) []outlier {
-	var rates []float64
-	for _, a := range peers {
-		if a.total() > 0 && a.total() >= uint64(s.MinRequests) {
-			rates = append(rates, a.rate())
-		}
+// add adds an interval and returns the surprise, of the interval alone or of all, whichever is more. Shares of bad attempts
+// up to tolerated are no evidence: the others count as having that of which it is ratio times.
+func (e *evidence) add(peer, others sample, tolerated float64) float64 {
+	var now evidence
+	if peer.all > 0 && others.all > 0 {
+		now.bad, now.total = peer.bad, peer.bad+max(others.bad, others.all*tolerated/ratio)
+		now.expected = now.total * ratio * peer.all / (ratio*peer.all + others.all)
 	}
-	if len(rates) == 0 || len(rates) < s.MinPeers {
-		return nil
-	}
-	mean, stdev := meanAndDeviation(rates)
-	limit := mean - s.StdevFactor*stdev
-	var found []outlier
-	for i, a := range peers {
-		if a.total() == 0 || a.total() < uint64(s.MinRequests) || a.rate() >= min(limit, s.Below) {
-			continue
-		}
-		found = append(found, outlier{
-			index:  i,
-			excess: limit - a.rate(),
-			why:    fmt.Sprintf("success rate %s of %d requests, mean of all peers %s", percent(a.rate()), a.total(), percent(mean)),
-		})
-	}
-	return worstFirst(found)
+	e.bad, e.expected, e.total = memory*e.bad+now.bad, memory*e.expected+now.expected, memory*e.total+now.total
+	return max(now.surprise(), e.surprise())
 }
 
-// meanAndDeviation returns the mean and the population standard deviation, as Envoy.
-func meanAndDeviation(values []float64) (mean, stdev float64) {
-	for _, v := range values {
-		mean += v / float64(len(values))
+// surprise is 0 for a peer that is not worse.
+func (e *evidence) surprise() float64 {
+	if e.bad <= e.expected {
+		return 0
 	}
-	for _, v := range values {
-		stdev += (v - mean) * (v - mean) / float64(len(values))
+	s := e.bad * math.Log(e.bad/e.expected)
+	if rest := e.total - e.bad; rest > 0 {
+		s += rest * math.Log(rest/(e.total-e.expected))
 	}
-	return mean, math.Sqrt(stdev)
-}
-
-// answers are the latencies of a peer in an interval.
-type answers struct {
-	count  int
-	median time.Duration
-}
-
-// outliers returns the outliers by latency, the worst first. The limit is relative to
-// the median of the peers' medians, which a few slow peers do not move.
-func (l *Latency) outliers(peers []answers) []outlier {
-	var medians []time.Duration
-	for _, a := range peers {
-		if a.count > 0 && a.count >= l.MinRequests {
-			medians = append(medians, a.median)
-		}
-	}
-	if len(medians) == 0 || len(medians) < l.MinPeers {
-		return nil
-	}
-	slices.Sort(medians)
-	typical := medians[(len(medians)-1)/2]
-	limit := max(time.Duration(l.Factor*float64(typical)), l.Above)
-	var found []outlier
-	for i, a := range peers {
-		if a.count == 0 || a.count < l.MinRequests || a.median <= limit {
-			continue
-		}
-		found = append(found, outlier{
-			index:  i,
-			excess: float64(a.median),
-			why:    fmt.Sprintf("median latency %s of %d answers, median of all peers %s", rounded(a.median), a.count, rounded(typical)),
-		})
-	}
-	return worstFirst(found)
-}
-
-func worstFirst(found []outlier) []outlier {
-	slices.SortStableFunc(found, func(a, b outlier) int { return cmp.Compare(b.excess, a.excess) })
-	return found
-}
-
-func percent(share float64) string { return fmt.Sprintf("%.1f %%", 100*share) }
-
-// rounded returns d with at most three significant digits.
-func rounded(d time.Duration) time.Duration {
-	for unit := time.Duration(1); ; unit *= 10 {
-		if d < 1000*unit {
-			return d.Round(unit)
-		}
-	}
+	return s
 }

@@ -1,142 +1,154 @@
 package healthcheck
 
 import (
-	"slices"
-	"strings"
+	"cmp"
+	"fmt"
+	"math"
 	"testing"
-	"testing/synctest"
-	"time"
 
-	"sluice/balancer"
 	"sluice/test/verify"
 )
 
-// load sends requests to peers 0 to 4, of which the last one is worse, and returns the ejected
-// peers.
-func (f *fixture) load(peers, requests int, outcome func(peer, request int) balancer.Outcome) []int {
-	f.t.Helper()
-	for r := range requests {
-		for n := range peers {
-			f.request(n, outcome(n, r))
+// trials are intervals of peers whose attempts are bad at random.
+type trials struct {
+	random    *generator
+	peers     int
+	attempts  int     // of each peer in an interval
+	bad       float64 // share of the first peer
+	others    float64 // share of the other peers
+	tolerated float64
+}
+
+func (c *trials) draw(p float64) sample {
+	s := sample{all: float64(c.attempts)}
+	for range c.attempts {
+		if c.random.random.Float64() < p {
+			s.bad++
 		}
 	}
-	pass(10 * time.Second)
-	var ejected []int
-	for n := range peers {
-		if f.peer(n).State() == balancer.StateEjected {
-			ejected = append(ejected, n)
+	return s
+}
+
+// alarms returns the share of intervals in which the first peer was anomalous.
+func (c *trials) alarms(intervals int) float64 {
+	n, e := 0, evidence{}
+	for range intervals {
+		if c.interval(&e) {
+			n++
 		}
 	}
-	return ejected
+	return float64(n) / float64(intervals)
 }
 
-func TestSuccessRateEjects(t *testing.T) {
-	s := passiveSettings()
-	s.Passive.ConsecutiveFailures = 0
-	s.Passive.SuccessRate = &SuccessRate{StdevFactor: 1.9, Below: 0.95, MinRequests: 50, MinPeers: 5}
-	bubble(t, s, func(t *testing.T, f *fixture) {
-		f.Apply(instances(6))
-		synctest.Wait()
-		ejected := f.load(6, 100, func(peer, request int) balancer.Outcome {
-			if peer == 2 && request%4 == 0 {
-				return internal
+// until returns the average number of intervals until the first peer was anomalous, at most 30.
+func (c *trials) until(rounds int) float64 {
+	sum := 0
+	for range rounds {
+		e := evidence{}
+		for range 30 {
+			sum++
+			if c.interval(&e) {
+				break
 			}
-			return fine
-		})
-		verify.Require(t, slices.Equal(ejected, []int{2}), "ejected %v, want peer 2", ejected)
-		why := f.peer(2).Reasons()[0]
-		want := "ejected: success rate 75.0 % of 100 requests, mean of all peers 95.8 %; for 10s until "
-		verify.That(t, strings.HasPrefix(why, want), "reason %q, want %q…", why, want)
-		verify.Equal(t, f.checker.Stats().Ejections[CauseSuccessRate], 1, "ejections by success rate")
-		// The previous interval does not count again.
-		time.Sleep(10 * time.Second)
-		ejected = f.load(6, 100, func(int, int) balancer.Outcome { return fine })
-		verify.That(t, ejected == nil, "ejected %v in a good interval", ejected)
-	})
+		}
+	}
+	return float64(sum) / float64(rounds)
 }
 
-func TestLatencyEjects(t *testing.T) {
-	s := passiveSettings()
-	s.Passive.Latency = &Latency{Factor: 3, Above: 50 * time.Millisecond, MinRequests: 20, MinPeers: 3}
-	bubble(t, s, func(t *testing.T, f *fixture) {
-		f.Apply(instances(4))
-		synctest.Wait()
-		ejected := f.load(4, 50, func(peer, request int) balancer.Outcome {
-			latency := 20 * time.Millisecond
-			switch {
-			case peer == 3:
-				latency = 200 * time.Millisecond
-			case request%10 == 0: // a few slow answers do not count
-				latency = 5 * time.Second
+func (c *trials) interval(e *evidence) bool {
+	var others sample
+	for range c.peers - 1 {
+		others = others.plus(c.draw(c.others))
+	}
+	if e.add(c.draw(c.bad), others, c.tolerated) <= enough {
+		return false
+	}
+	*e = evidence{}
+	return true
+}
+
+// Equal peers, and peers that are worse by no more than ratio or are good enough, are as rarely anomalous as docs/health.md
+// says, with any traffic and number of peers.
+func TestFalseAlarms(t *testing.T) {
+	random := seeded(t)
+	for _, peers := range []int{2, 3, 10} {
+		for _, attempts := range []int{10, 100, 1000, 10000} {
+			intervals := max(800_000/(peers*attempts), 30)
+			for _, p := range []float64{0.0005, 0.01, 0.1, 0.5} {
+				c := trials{random, peers, attempts, p, p, 0.01}
+				equal := c.alarms(min(intervals, 5000))
+				verify.That(t, equal <= 0.001, "%d peers with %d attempts, %v bad: anomalous in %v of the intervals", peers, attempts, p, equal)
+				c.bad = ratio * p
+				worse := c.alarms(min(intervals, 5000))
+				verify.That(t, worse <= 1./certainty, "%d peers with %d attempts, %v bad, one %v: anomalous in %v of the intervals", peers, attempts, p, c.bad, worse)
 			}
-			return balancer.Outcome{Class: balancer.OutcomeOK, Latency: latency}
-		})
-		verify.Require(t, slices.Equal(ejected, []int{3}), "ejected %v, want peer 3", ejected)
-		why := f.peer(3).Reasons()[0]
-		verify.That(t, strings.HasPrefix(why, "ejected: median latency ") && strings.Contains(why, " of 50 answers, median of all peers "), "reason %q", why)
-	})
+			c := trials{random, peers, attempts, 0.01, 0, 0.01}
+			tolerated := c.alarms(min(intervals, 5000))
+			verify.That(t, tolerated <= 1./certainty, "%d peers with %d attempts, one has the tolerated share: anomalous in %v of the intervals", peers, attempts, tolerated)
+		}
+	}
 }
 
-func TestSuccessRateOutliers(t *testing.T) {
-	s := &SuccessRate{StdevFactor: 1.9, Below: 0.95, MinRequests: 100, MinPeers: 5}
-	f := func(name string, rates []int, want ...int) {
+// The table of docs/health.md: the intervals until one peer is anomalous.
+func TestTimeToDetect(t *testing.T) {
+	random := seeded(t)
+	const never = 30
+	// The times that each answer takes are exponentially distributed: 1 in 8 of the others takes 3 medians, half of one
+	// that is 3 × slower.
+	cases := []struct {
+		what                   string
+		bad, others, tolerated float64
+		most                   map[string]float64 // intervals by peers and attempts
+	}{
+		{"fails 5 %", 0.05, 0.0005, 0.01, map[string]float64{"2×1000": 2, "10×100": 4, "2×10000": 1.01, "10×1000": 1.01}},
+		{"fails 30 %", 0.3, 0.0005, 0.01, map[string]float64{"2×100": 1.1, "3×100": 1.01, "10×10": 3, "10×100": 1.01, "3×1000": 1.01}},
+		{"3 × slower", 0.5, 0.125, slowShare, map[string]float64{"2×100": 2, "3×100": 1.5, "10×100": 1.1, "2×1000": 1.01, "10×1000": 1.01}},
+	}
+	for _, c := range cases {
+		for _, peers := range []int{2, 3, 10} {
+			line := fmt.Sprintf("| %d | %s |", peers, c.what)
+			for _, attempts := range []int{10, 100, 1000, 10000} {
+				trials := trials{random, peers, attempts, c.bad, c.others, c.tolerated}
+				got := trials.until(min(max(1_000_000/(peers*attempts), 10), 400))
+				line += fmt.Sprintf(" %.1f |", got)
+				most := cmp.Or(c.most[fmt.Sprintf("%d×%d", peers, attempts)], never)
+				verify.That(t, got <= most, "%d peers with %d attempts, one %s: found after %.2f intervals, want at most %v", peers, attempts, c.what, got, most)
+			}
+			t.Log(line)
+		}
+	}
+}
+
+func TestEvidence(t *testing.T) {
+	f := func(name string, peer, others sample, want float64) {
 		t.Helper()
-		var peers []attempts
-		for _, r := range rates {
-			if r < 0 { // too few requests
-				peers = append(peers, attempts{0, 99})
-				continue
-			}
-			peers = append(peers, attempts{uint64(r), uint64(1000 - r)})
-		}
-		var got []int
-		for _, o := range s.outliers(peers) {
-			got = append(got, o.index)
-		}
-		verify.Slices(t, got, want, "%s: outliers", name)
+		var e evidence
+		got := e.add(peer, others, 0.01)
+		verify.That(t, math.Abs(got-want) < 0.001, "%s: surprise %v, want %v", name, got, want)
 	}
-	f("all alike", []int{1000, 1000, 1000, 1000, 1000})
-	f("all bad", []int{500, 500, 500, 500, 500})
-	f("one bad", []int{1000, 900, 1000, 1000, 1000}, 1)
-	f("good enough", []int{1000, 951, 1000, 1000, 1000})
-	f("too few peers", []int{1000, 0, 1000, 1000})
-	f("too few requests", []int{1000, -1, 1000, 1000, 1000, 1000})
-	f("too few peers with requests", []int{1000, 0, 1000, 1000, -1})
-	f("the worst first", []int{1000, 600, 1000, 500, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000}, 3, 1)
-	f("no outlier", nil)
-	s.MinRequests, s.MinPeers = 0, 0
-	got := s.outliers([]attempts{{}, {}})
-	verify.That(t, got == nil, "outliers %v among peers without requests", got)
-}
+	f("nothing", sample{}, sample{}, 0)
+	f("no attempts at the others", sample{9, 10}, sample{}, 0)
+	f("no attempts at the peer", sample{}, sample{9, 10}, 0)
+	f("all bad", sample{10, 10}, sample{10, 10}, 0)
+	f("better", sample{1, 1000}, sample{50, 1000}, 0)
+	// Of two peers with the same attempts, the first may have 60 % of the bad ones.
+	total := 10 + 10*0.01/ratio
+	want := 10*math.Log(10/(0.6*total)) + (total-10)*math.Log((total-10)/(0.4*total))
+	f("two peers", sample{10, 10}, sample{0, 10}, want)
 
-func TestLatencyOutliers(t *testing.T) {
-	l := &Latency{Factor: 3, Above: 10 * time.Millisecond, MinRequests: 10, MinPeers: 3}
-	f := func(name string, medians []int, want ...int) {
-		t.Helper()
-		var peers []answers
-		for _, ms := range medians {
-			if ms < 0 { // too few answers
-				peers = append(peers, answers{9, time.Second})
-				continue
-			}
-			peers = append(peers, answers{10, time.Duration(ms) * time.Millisecond})
-		}
-		var got []int
-		for _, o := range l.outliers(peers) {
-			got = append(got, o.index)
-		}
-		verify.Slices(t, got, want, "%s: outliers", name)
+	// Evidence of the past counts, and less and less.
+	var e evidence
+	verify.That(t, e.add(sample{6, 10}, sample{0, 10}, 0) < enough, "6 failures of one of two peers are enough")
+	verify.That(t, e.add(sample{8, 10}, sample{0, 10}, 0) > enough, "14 failures of one of two peers in two intervals are not enough")
+	for range 3 {
+		e.add(sample{}, sample{}, 0)
 	}
-	f("all alike", []int{20, 20, 20})
-	f("one slow", []int{20, 61, 20}, 1)
-	f("not slow enough", []int{20, 60, 20})
-	f("quick all the same", []int{1, 10, 1})
-	f("the worst first", []int{20, 100, 20, 20, 200, 20}, 4, 1)
-	f("half of them", []int{20, 100, 20, 100}, 1, 3)
-	f("too few peers", []int{20, 100})
-	f("too few answers", []int{20, -1, 20, 20})
-	f("no outlier", nil)
-	l.MinRequests, l.MinPeers = 0, 0
-	got := l.outliers([]answers{{}, {}})
-	verify.That(t, got == nil, "outliers %v among peers without answers", got)
+	verify.That(t, e.add(sample{6, 10}, sample{0, 10}, 0) < enough, "failures of five intervals ago are enough")
+
+	// A peer that was better than the others is found as soon as it is worse.
+	e = evidence{}
+	for range 20 {
+		verify.Equal(t, e.add(sample{50, 1000}, sample{100, 1000}, 0), 0, "surprise of a better peer")
+	}
+	verify.That(t, e.add(sample{300, 1000}, sample{100, 1000}, 0) > enough, "a good past hides 300 failures")
 }

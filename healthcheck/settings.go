@@ -49,7 +49,7 @@ type Passive struct {
 
 	SuccessRate *SuccessRate  // nil: off
 	Latency     *Latency      // nil: off
-	Interval    time.Duration // of success rates and latencies
+	Interval    time.Duration // of success rates and latencies, and of the steps of weights
 
 	// The n-th ejection of a peer lasts n × Ejection, up to MaxEjection. Each
 	// Interval without an ejection lowers n by one.
@@ -59,22 +59,16 @@ type Passive struct {
 	MaxEjected float64
 }
 
-// SuccessRate ejects peers whose success rate is below the mean of all peers minus
-// StdevFactor standard deviations.
+// SuccessRate takes weight from peers that fail more often than the others.
 type SuccessRate struct {
-	StdevFactor float64
-	Below       float64 // and below this, 0 to 1
-	MinRequests int     // in the interval, for a peer to be compared
-	MinPeers    int     // to compare
+	Below float64 // only from peers with a lower success rate, 0 to 1
 }
 
-// Latency ejects peers whose median latency is above Factor times the median of all
-// medians.
+// Latency takes weight from peers with more slow answers than the others. An answer is slow above Factor times the median of
+// the others' answers, and above Above.
 type Latency struct {
-	Factor      float64
-	Above       time.Duration // and above this
-	MinRequests int           // in the interval, for a peer to be compared
-	MinPeers    int           // to compare
+	Factor float64
+	Above  time.Duration
 }
 
 // Adapt sets the options of a pool that c checks with the settings s.

@@ -77,6 +77,8 @@ func stateKind(e balancer.Event) events.Kind {
 		return events.KindDraining
 	case e.Was == balancer.StateDraining:
 		return events.KindEnabled
+	case e.Was == balancer.StateUp:
+		return events.KindWeight
 	case e.Was == balancer.StateWarming:
 		return events.KindWarm
 	}

@@ -66,6 +66,13 @@ func TestFeedTellsWhatHappensToPeers(t *testing.T) {
 	a.Status, a.Detail = discovery.StatusPassing, ""
 	apply(a, b)
 	expect("recovery", "info peer.recovered: a is up, it was unhealthy")
+	heal := func(by float64, why string) {
+		pool.SetFactors(balancer.FactorHealth, balancer.Adjustment{Peer: pool.Snapshot().All[1], By: by, Why: why})
+	}
+	heal(.5, "30 of 100 requests failed")
+	expect("loss of weight", "warning peer.weight: b is warming, it was up: weight: 30 of 100 requests failed")
+	heal(1, "")
+	expect("weight again", "info peer.warm: b is up, it was warming")
 	eject(true, "5 failures in a row")
 	expect("ejection", "warning peer.ejected: b is ejected, it was up: ejected: 5 failures in a row",
 		"warning service.panic: Panic, failing peers get requests too: 1 of 2 peers are healthy")

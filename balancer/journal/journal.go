@@ -131,7 +131,7 @@ func levelOf(e balancer.Event) zerolog.Level {
 	case e.Kind == balancer.EventUpdated:
 		return zerolog.DebugLevel
 	case e.Kind == balancer.EventCut, e.Kind == balancer.EventPanic, e.Kind == balancer.EventRefused,
-		e.Kind == balancer.EventState && (e.State == balancer.StateUnhealthy || e.State == balancer.StateEjected):
+		e.Kind == balancer.EventState && (e.State == balancer.StateUnhealthy || e.State == balancer.StateEjected || e.State == balancer.StateWarming && e.Was == balancer.StateUp):
 		return zerolog.WarnLevel
 	}
 	return zerolog.InfoLevel

@@ -15,12 +15,12 @@ const (
 	KindUnhealthy Kind = "peer.unhealthy" // the registry's checks or active checks fail
 	KindEjected   Kind = "peer.ejected"   // requests fail
 	KindRecovered Kind = "peer.recovered" // it gets requests again
-	KindWarm      Kind = "peer.warm"      // its slow start is over
+	KindWarm      Kind = "peer.warm"      // it has its full share: its slow start is over, or its lost weight is back
 	KindDraining  Kind = "peer.draining"  // an operator drains it
 	KindEnabled   Kind = "peer.enabled"   // an operator has ended the drain
 	KindDrained   Kind = "peer.drained"   // it drains, and has no request in flight any more
 	KindCut       Kind = "peer.cut"       // its requests in flight did not end in time
-	KindWeight    Kind = "peer.weight"    // the registry has changed its weight
+	KindWeight    Kind = "peer.weight"    // the registry has changed its weight, or it has lost some for doing worse than the others
 	KindChanged   Kind = "peer.changed"   // the registry has changed its tags, meta or status
 	KindProbation Kind = "peer.probation" // the registry has lost it: it is used until it fails
 	KindListed    Kind = "peer.listed"    // the registry lists it again

@@ -173,10 +173,10 @@ func drawPassive(random *rand.Rand) healthcheck.Passive {
 	}
 	p.MaxEjection = p.Ejection + upTo(random, maxEjection-2*time.Second)
 	if random.IntN(3) == 0 {
-		p.SuccessRate = &healthcheck.SuccessRate{StdevFactor: 1 + random.Float64(), Below: 1, MinRequests: 3, MinPeers: 3}
+		p.SuccessRate = &healthcheck.SuccessRate{Below: 1}
 	}
 	if random.IntN(3) == 0 {
-		p.Latency = &healthcheck.Latency{Factor: 2, Above: time.Millisecond, MinRequests: 3, MinPeers: 3}
+		p.Latency = &healthcheck.Latency{Factor: 2, Above: time.Millisecond}
 	}
 	return p
 }
