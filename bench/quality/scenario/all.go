@@ -16,6 +16,8 @@ const (
 	Long Length = iota
 	// Short is for tests: 4 s to warm up, and 16 s.
 	Short
+	// Live is for running proxies, of which there are many: 5 s to warm up, and 27.5 s.
+	Live
 )
 
 // What the scenarios have in common: ten peers do 1,000 requests of 40 ms a second, and get 620.
@@ -30,8 +32,11 @@ const (
 // All returns the scenarios, in the order of the tables.
 func All(seed uint64, length Length, d Distribution) []Scenario {
 	warmUp, duration := 10*time.Second, 2*time.Minute
-	if length == Short {
+	switch length {
+	case Short:
 		warmUp, duration = 4*time.Second, 20*time.Second
+	case Live:
+		warmUp, duration = 5*time.Second, 32*time.Second+500*time.Millisecond
 	}
 	base := func(name, about string) Scenario {
 		s := Scenario{
