@@ -272,15 +272,19 @@ func (c *Client) Release(end func()) (abandoned int) {
 	for _, s := range all {
 		abandoned += s.awaitClosed(deadline)
 	}
-	return abandoned
+	return max(abandoned, c.gate.stillContinued())
 }
 
-// Reduction returns by how many connections answers 429 and Reduce have lowered the
-// limit.
+// Reduction returns what Reduce of another client gets, with the result of Release, if answers 429 or Reduce
+// have lowered the limit; otherwise 0.
 func (c *Client) Reduction() int { return c.gate.reduction() }
 
-// Reduce lowers the limit of connections, for other clients at this address. It grows
-// again as after an answer 429.
+// Reduced reports whether the limit of Capacity is lower than its maximum: because of answers 429, of Reduce, or of
+// canceled queries that the agent continues.
+func (c *Client) Reduced() bool { return c.gate.reduced() }
+
+// Reduce lowers the limit of Capacity as far as the agent would count more than half as many connections again as the
+// maximum, with so many of another client. It grows again as after an answer 429.
 func (c *Client) Reduce(connections int) { c.gate.reduce(connections) }
 
 // defaultAddress returns the default address of config. It replaces the name localhost,

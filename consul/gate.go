@@ -29,8 +29,8 @@ const (
 	// 429: answers to concurrent queries have the same cause.
 	shrinkInterval = time.Second
 
-	// lastWait is how long a query blocks that has one of the last places: so none waits long
-	// for its own.
+	// lastWait is how long a query blocks if as many as may be in flight, without the last places, block for
+	// longer: so none waits long for its own.
 	lastWait = time.Second
 	// reducedWait is how long a query blocks that no view answers, while the limit is reduced by
 	// answers 429: Consul continues such a query after its cancellation and counts its
@@ -46,13 +46,18 @@ type gate struct {
 	connections int          // that queries may have
 	multiplexed *atomic.Bool // of the agent in use
 	most        int          // the limit without answers 429
-	limit       int          // queries that may be in flight
+	accepted    int          // the limit of answers 429
+	limit       int          // queries that may be in flight: accepted, less with continued ones
 	nonBlocking int          // of the queries in flight
-	unanswered  bool         // the agent does not answer
-	bound       int          // of nonBlocking while unanswered, and until the queries that waited are admitted; 0: none
-	used        int          // queries in flight
-	waiting     []waiting
-	changed     time.Time // last change of limit by a 429
+	long        int          // of the queries in flight: they block for longer than lastWait
+	// continued are the canceled queries that an agent, known by its multiplexed, continues: when they end
+	// at the latest.
+	continued  map[*atomic.Bool][]time.Time
+	unanswered bool // the agent does not answer
+	bound      int  // of nonBlocking while unanswered, and until the queries that waited are admitted; 0: none
+	used       int  // queries in flight
+	waiting    []waiting
+	changed    time.Time // last change of limit by a 429
 
 	loops          int             // loops that run
 	oversubscribed bool            // more loops than queries that may block
@@ -69,7 +74,8 @@ type waiting struct {
 
 // newGate returns a gate for a number of connections.
 func newGate(connections int) *gate {
-	g := &gate{connections: connections, multiplexed: new(atomic.Bool), most: connections, limit: connections, resized: make(chan struct{})}
+	g := &gate{connections: connections, multiplexed: new(atomic.Bool), most: connections, accepted: connections, limit: connections,
+		continued: make(map[*atomic.Bool][]time.Time), resized: make(chan struct{})}
 	g.lasting, g.endLasting = context.WithCancel(context.Background())
 	return g
 }
@@ -97,7 +103,9 @@ func (g *gate) enter(ctx context.Context, blocks bool) error {
 func (g *gate) admitOrQueue(blocks bool) (admitted chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.growLocked(time.Now())
+	now := time.Now()
+	g.forgetContinuedLocked(now)
+	g.growLocked(now)
 	if g.roomLocked(blocks) {
 		g.countLocked(blocks, 1)
 		return nil
@@ -131,11 +139,14 @@ func (g *gate) abandon(admitted chan struct{}, blocks bool) {
 	g.admitLocked()
 }
 
-// leave ends a query.
-func (g *gate) leave(blocks bool) {
+// leave ends a query. long is what shorten returned.
+func (g *gate) leave(blocks, long bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.countLocked(blocks, -1)
+	if long {
+		g.long--
+	}
 	g.admitLocked()
 }
 
@@ -165,17 +176,47 @@ func (g *gate) roomLocked(blocks bool) bool {
 	return g.used < g.limit && (blocks || g.bound == 0 || g.nonBlocking < g.bound)
 }
 
-// shorten returns for how long a query in flight should block, at most for wait. view says that a view may answer it.
-func (g *gate) shorten(wait time.Duration, view bool) time.Duration {
+// shorten returns for how long a query in flight should block, at most for wait, and whether that is long. view says
+// that a view may answer it.
+func (g *gate) shorten(wait time.Duration, view bool) (shortened time.Duration, long bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
-	case g.used > g.limit-max(1, g.limit/16):
-		return min(wait, lastWait)
+	case wait <= lastWait:
+		return wait, false
+	case g.long >= g.limit-lastPlaces(g.limit):
+		return lastWait, false
 	case !view && g.limit < g.most:
-		return min(wait, reducedWait)
+		wait = min(wait, reducedWait)
 	}
-	return wait
+	g.long++
+	return wait, true
+}
+
+// lastPlaces returns how many of the queries that may be in flight block only shortly.
+func lastPlaces(limit int) int { return max(1, limit/32) }
+
+// noteContinued notes that an agent, known by its multiplexed, continues a canceled query until a time at the latest, and
+// counts its connection.
+func (g *gate) noteContinued(agent *atomic.Bool, until time.Time) {
+	if agent.Load() || time.Until(until) <= 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.continued[agent] = append(g.continued[agent], until)
+	g.resizeLocked(g.accepted)
+}
+
+// forgetContinuedLocked forgets the canceled queries that have ended.
+func (g *gate) forgetContinuedLocked(now time.Time) {
+	before := len(g.continued[g.multiplexed])
+	for agent, all := range g.continued {
+		g.continued[agent] = slices.DeleteFunc(all, func(until time.Time) bool { return !now.Before(until) })
+	}
+	if len(g.continued[g.multiplexed]) < before {
+		g.resizeLocked(g.accepted)
+	}
 }
 
 // setUnanswered says whether the agent in use does not answer. Queries to it would take
@@ -210,14 +251,32 @@ func (g *gate) refused() {
 	g.resizeLocked(min(g.limit, max(least, min(g.limit, g.used+1)*3/4)))
 }
 
-// reduction returns by how much the limit is lower than without answers 429.
+// reduction returns what reduce gets, to lower the limit of another gate as answers 429 have lowered this one.
 func (g *gate) reduction() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.most - g.limit
+	if g.accepted >= g.most {
+		return 0
+	}
+	return g.total() - g.accepted
 }
 
-// reduce lowers the limit by n, like an answer 429.
+// reduced reports whether fewer queries may be in flight because of answers 429, or of continued queries.
+func (g *gate) reduced() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.limit < g.most
+}
+
+// stillContinued returns how many canceled queries the agent in use continues.
+func (g *gate) stillContinued() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.forgetContinuedLocked(time.Now())
+	return len(g.continued[g.multiplexed])
+}
+
+// reduce lowers the limit, like an answer 429, because the agent counts n connections of a client before this one.
 func (g *gate) reduce(n int) {
 	if n <= 0 {
 		return
@@ -225,16 +284,16 @@ func (g *gate) reduce(n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.changed = time.Now()
-	g.resizeLocked(min(g.limit, max(minConnections, g.limit-n)))
+	g.resizeLocked(min(g.accepted, max(minConnections, g.total()-n)))
 }
 
 // growLocked raises the limit some time after the last 429.
 func (g *gate) growLocked(now time.Time) {
-	if g.limit >= g.most || now.Sub(g.changed) < growInterval {
+	if g.accepted >= g.most || now.Sub(g.changed) < growInterval {
 		return
 	}
 	g.changed = now
-	g.resizeLocked(min(g.most, g.limit+max(1, g.most/16)))
+	g.resizeLocked(min(g.most, g.accepted+max(1, g.most/16)))
 }
 
 // use sets the agent in use. After a change of multiplexed, which says whether queries to it share connections,
@@ -255,13 +314,23 @@ func (g *gate) adapt() {
 		most *= queriesPerConnection
 	}
 	if g.most != most {
-		g.most = most
-		g.resizeLocked(most)
+		g.most, g.accepted = most, most
 	}
+	g.resizeLocked(g.accepted)
 }
 
-func (g *gate) resizeLocked(limit int) {
-	g.limit = limit
+// total returns how many connections an agent may count: of queries in flight, and of continued ones.
+func (g *gate) total() int { return g.connections + g.connections/2 }
+
+func (g *gate) resizeLocked(accepted int) {
+	limit := accepted
+	if n := len(g.continued[g.multiplexed]); n > 0 {
+		limit = min(limit, max(minConnections, g.total()-n))
+	}
+	if limit == g.limit && accepted == g.accepted {
+		return
+	}
+	g.accepted, g.limit = accepted, limit
 	close(g.resized)
 	g.resized = make(chan struct{})
 	g.updateOversubscribedLocked()
@@ -291,7 +360,7 @@ func (g *gate) count(n int) {
 // updateOversubscribedLocked decides whether there are more loops than queries that may
 // block.
 func (g *gate) updateOversubscribedLocked() {
-	room := g.limit - g.limit/16 // the rest is for queries that do not block
+	room := g.accepted - g.accepted/16 // the rest is for queries that do not block
 	if oversubscribed := g.loops > room; oversubscribed != g.oversubscribed {
 		g.oversubscribed = oversubscribed
 		g.endLasting()

@@ -26,7 +26,7 @@ func full(g *gate) bool {
 	if g.enter(ctx, false) != nil {
 		return true
 	}
-	g.leave(false)
+	g.leave(false, false)
 	return false
 }
 
@@ -40,12 +40,12 @@ func TestGateAdmitsInOrderOfArrival(t *testing.T) {
 			waiting.Go(func() {
 				if g.enter(t.Context(), false) == nil {
 					order = append(order, n)
-					g.leave(false)
+					g.leave(false, false)
 				}
 			})
 			synctest.Wait()
 		}
-		g.leave(false)
+		g.leave(false, false)
 		waiting.Wait()
 		verify.That(t, len(order) == 3 && order[0] == 0 && order[1] == 1 && order[2] == 2, "admitted %v", order)
 	})
@@ -61,7 +61,7 @@ func TestGateForgetsCanceledQueries(t *testing.T) {
 		err := g.enter(ctx, false)
 		verify.That(t, errors.Is(err, cause), "enter: %v, want the cause", err)
 		verify.That(t, full(g), "the limit is exceeded")
-		g.leave(false)
+		g.leave(false, false)
 		verify.That(t, !full(g), "the limit has become lower")
 	})
 }
@@ -85,7 +85,7 @@ func Test429LowersTheLimitForAWhile(t *testing.T) {
 			t.Errorf("limit after many: %d, want %d", limit, fewest)
 		}
 		for range 100 {
-			g.leave(false)
+			g.leave(false, false)
 		}
 		time.Sleep(growInterval)
 		enter(t, g, 1)
@@ -94,7 +94,7 @@ func Test429LowersTheLimitForAWhile(t *testing.T) {
 		}
 		for range 40 {
 			time.Sleep(growInterval)
-			g.leave(false)
+			g.leave(false, false)
 			enter(t, g, 1)
 		}
 		if limit, _ = g.size(); limit != 128 {
@@ -152,7 +152,7 @@ func TestGateAdmitsFewQueriesWhileTheAgentDoesNotAnswer(t *testing.T) {
 				if g.enter(context.Background(), false) == nil {
 					in <- struct{}{}
 					<-out
-					g.leave(false)
+					g.leave(false, false)
 				}
 			})
 		}
@@ -169,5 +169,46 @@ func TestGateAdmitsFewQueriesWhileTheAgentDoesNotAnswer(t *testing.T) {
 		running.Wait()
 		enter(t, g, 100-minConnections-1)
 		verify.That(t, full(g), "the limit has become higher")
+	})
+}
+
+// With more queries that block than places for long ones, the others take turns, and those keep theirs.
+func TestLongQueriesLeaveTheLastPlaces(t *testing.T) {
+	g := newGate(126)
+	const last = 3
+	for n := range 125 {
+		verify.NoError(t, g.enter(t.Context(), true))
+		wait, long := g.shorten(time.Minute, false)
+		verify.Equal(t, long, n < 126-last, "query %d blocks for %v, which is long", n, wait)
+		verify.Equal(t, wait > lastWait, long, "query %d blocks for long", n)
+	}
+	g.leave(true, true)
+	verify.NoError(t, g.enter(t.Context(), true))
+	_, long := g.shorten(time.Minute, false)
+	verify.That(t, long, "the next query of one that was long is not")
+}
+
+// An agent counts the connections of canceled queries that it continues.
+func TestContinuedQueriesLowerTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(100)
+		limit := func() int { limit, _ := g.size(); return limit }
+		for n := range 90 {
+			g.noteContinued(g.multiplexed, time.Now().Add(time.Duration(n+1)*time.Second))
+		}
+		verify.Equal(t, limit(), 60, "limit")
+		oversubscribed, _ := g.oversubscription()
+		verify.That(t, !oversubscribed, "continued queries decide who follows an overview")
+		time.Sleep(20 * time.Second)
+		enter(t, g, 1)
+		verify.Equal(t, limit(), 80, "limit when 20 have ended")
+		other := new(atomic.Bool)
+		g.noteContinued(other, time.Now().Add(time.Hour))
+		g.use(other)
+		verify.Equal(t, limit(), 100, "limit of another agent")
+		time.Sleep(time.Minute)
+		g.use(new(atomic.Bool))
+		enter(t, g, 1)
+		verify.Equal(t, limit(), 100, "limit at the end")
 	})
 }

@@ -208,7 +208,7 @@ func (c *Client) write(ctx context.Context, needs string, send func(*api.Client,
 	if err := c.gate.enter(ctx, false); err != nil {
 		return err
 	}
-	defer c.gate.leave(false)
+	defer c.gate.leave(false, false)
 	agent, limited, done := c.agents.lease(ctx, false)
 	defer done()
 	try := func(token string) error {

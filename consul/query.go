@@ -97,13 +97,23 @@ func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(i
 	if err := c.gate.enter(ctx, blocks); err != nil {
 		return Answer{}, err
 	}
-	defer c.gate.leave(blocks)
+	long := false
+	defer func() { c.gate.leave(blocks, long) }()
 	if blocks {
-		q.WaitTime = c.gate.shorten(q.WaitTime, q.View)
+		q.WaitTime, long = c.gate.shorten(q.WaitTime, q.View)
 		c.bypassView(&q, failed)
 	}
-	agent, ctx, done := c.agents.lease(ctx, q.View && blocks && q.Near == "")
+	view := q.View && blocks && q.Near == ""
+	agent, ctx, done := c.agents.lease(ctx, view)
 	defer done()
+	if blocks && !view {
+		ends := time.Now().Add(q.WaitTime + q.WaitTime/16)
+		defer func() {
+			if ctx.Err() != nil {
+				c.gate.noteContinued(&agent.multiplexed, ends)
+			}
+		}()
+	}
 	q.Token = c.token.current()
 	answer, err := agent.get(ctx, q, read)
 	if Forbidden(err) {

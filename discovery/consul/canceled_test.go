@@ -126,15 +126,18 @@ func TestRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		services int
+		nodes    int
 		fault    discoverytest.Fault
 	}{
-		{"one query per service, stopped", manyServices, discoverytest.Fault{Hang: true}},
-		{"one query per service, no leader", manyServices, discoverytest.Fault{Leaderless: true}},
-		{"overview, stopped", 3 * manyServices, discoverytest.Fault{Hang: true}},
-		{"overview, no leader", 3 * manyServices, discoverytest.Fault{Leaderless: true}},
+		{"one query per service, stopped", manyServices, 60, discoverytest.Fault{Hang: true}},
+		{"one query per service, no leader", manyServices, 60, discoverytest.Fault{Leaderless: true}},
+		{"overview, stopped", 3 * manyServices, 60, discoverytest.Fault{Hang: true}},
+		{"overview, a slot for each of many nodes, stopped", 3 * manyServices, 119, discoverytest.Fault{Hang: true}},
+		{"overview, more nodes than slots, stopped", 3 * manyServices, 200, discoverytest.Fault{Hang: true}},
+		{"overview, no leader", 3 * manyServices, 119, discoverytest.Fault{Leaderless: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			atBusyAgent(t, tt.services, 60, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
+			atBusyAgent(t, tt.services, tt.nodes, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
 				for outage := range 4 {
 					resume := agent.stop(tt.fault)
 					time.Sleep(5 * time.Second)

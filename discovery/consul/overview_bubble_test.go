@@ -35,7 +35,7 @@ type overviewBubble struct {
 const (
 	overviewServices    = 60
 	overviewConnections = 40
-	overviewSlots       = 17 // half of the connections, without those for probes and other lists
+	overviewSlots       = 29 // with more nodes: all but those for probes, other lists, direct services, and the last place
 )
 
 func inOverviewBubble(t *testing.T, nodes int, f func(t *testing.T, c *overviewBubble)) {
@@ -152,7 +152,7 @@ func (c *overviewBubble) spent(d time.Duration, f func()) map[string]int {
 
 // fewAndManyNodes runs f with fewer nodes than slots, and with more.
 func fewAndManyNodes(t *testing.T, f func(t *testing.T, c *overviewBubble)) {
-	for name, nodes := range map[string]int{"few nodes": 10, "many nodes": 25} {
+	for name, nodes := range map[string]int{"few nodes": 10, "many nodes": 40} {
 		t.Run(name, func(t *testing.T) {
 			inOverviewBubble(t, nodes, func(t *testing.T, c *overviewBubble) {
 				got := len(c.slots())

@@ -48,7 +48,7 @@ func TestReleaseWaitsUntilTheAgentHasClosedTheConnections(t *testing.T) {
 	})
 }
 
-// The next client opens fewer connections than the agent has left open.
+// The next client opens fewer connections if the agent has left many open.
 func TestReleaseCountsConnectionsThatTheAgentLeavesOpen(t *testing.T) {
 	blockWatches(t, time.Hour, func(t *testing.T, _ *discoverytest.Consul, client *testClient, m *discovery.Manager) {
 		abandoned := client.Release(m.Pause)
@@ -58,11 +58,12 @@ func TestReleaseCountsConnectionsThatTheAgentLeavesOpen(t *testing.T) {
 		next, err := newClient(consul.Options{})
 		must(t, err)
 		most := next.Stats().Limit
-		next.Reduce(abandoned)
-		if limit, short := next.Stats().Limit, next.Reduction(); limit != most-abandoned || short != abandoned {
-			t.Errorf("the next client has %d of %d connections, reduction %d", limit, most, short)
+		total := most + most/2
+		for _, step := range []struct{ counted, limit, reduction int }{{abandoned, most, 0}, {total - 40, 40, total - 40}, {total, overview.Needed, total - overview.Needed}} {
+			next.Reduce(step.counted)
+			if limit, reduction := next.Stats().Limit, next.Reduction(); limit != step.limit || reduction != step.reduction {
+				t.Errorf("with %d connections of another client, the next one has %d of %d, reduction %d", step.counted, limit, most, reduction)
+			}
 		}
-		next.Reduce(most)
-		verify.Equal(t, next.Stats().Limit, overview.Needed, "lowest limit")
 	})
 }

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
 
+	"sluice/consul"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -31,7 +33,7 @@ func (c *overviewBubble) slots() map[string]bool {
 
 // With more nodes than slots, those that changed last have a slot.
 func TestNodesThatChangedLastHaveASlot(t *testing.T) {
-	inOverviewBubble(t, 25, func(t *testing.T, c *overviewBubble) {
+	inOverviewBubble(t, 40, func(t *testing.T, c *overviewBubble) {
 		for round := range 3 {
 			held, changed := c.slots(), ""
 			for n := range overviewServices {
@@ -47,6 +49,36 @@ func TestNodesThatChangedLastHaveASlot(t *testing.T) {
 				t.Errorf("round %d: %d nodes have a slot, want %d, including %s", round, len(now), overviewSlots, changed)
 			}
 		}
+	})
+}
+
+// By default 119 nodes have a slot each: a change costs the list of one of them.
+func TestChangeOnOneOfManyNodesCostsFewQueries(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const services, instances, nodes = 200, 10, 119
+		fake := discoverytest.New()
+		all := make(map[string][]*api.ServiceEntry)
+		for n := range services * instances {
+			name := serviceName(n / instances)
+			e := discoverytest.Instance(name, fmt.Sprint("i-", n), 1000)
+			all[name] = append(all[name], discoverytest.OnNode(e, fmt.Sprint("node-", n%nodes), fmt.Sprint("10.0.0.", n%nodes)))
+		}
+		fake.SetAll(all)
+		client, _ := inMemory(t, fake, consul.Options{Log: zerolog.Nop()})
+		watchMany(t, client, services)
+		time.Sleep(20 * sec)
+		synctest.Wait()
+		before := client.Stats()
+		e := discoverytest.Instance(serviceName(7), "new", 1000)
+		fake.Set(serviceName(7), append(all[serviceName(7)], discoverytest.OnNode(e, "node-7", "10.0.0.7"))...)
+		time.Sleep(15 * sec)
+		synctest.Wait()
+		after := client.Stats()
+		queries := after.Queries - after.Probes - (before.Queries - before.Probes)
+		received := after.BytesReceived - before.BytesReceived
+		verify.That(t, queries <= 10 && received <= 100_000, "a change costs %d queries and %d bytes", queries, received)
+		verify.Equal(t, after.Direct, 0, "direct services, of which there is no place for any")
 	})
 }
 
@@ -133,7 +165,7 @@ func TestFewQueriesForServicesBlock(t *testing.T) {
 		}
 		c.SetAll(changed)
 		c.expect("all change", 4*time.Second, want...)
-		most := 4 + max(0, overviewSlots-c.nodes) // an eighth of the connections, without those for probes
+		const most = 4 // an eighth of the connections, without those for probes
 		verify.Equal(t, len(c.direct()), most, "the queries for services block")
 		if s := c.client.Stats(); s.Direct != most {
 			t.Errorf("%d direct in the statistics, want %d", s.Direct, most)

@@ -50,8 +50,7 @@ func (v *overview) endDirectLocked(s *Subscriber) {
 // grantDirectLocked makes waiting subscribers direct while there is room: those that
 // changed last. All but asking, which queries anyway, are notified.
 func (v *overview) grantDirectLocked(asking *Subscriber) {
-	limit, _ := v.client.Capacity()
-	room := limit/8 + max(0, v.slots()-len(v.nodes)) // the slots that nodes do not need
+	room := min(v.limit()/8, v.placesLocked()-min(len(v.nodes), v.slotsLocked()))
 	for v.direct < room {
 		var last *Subscriber
 		for s := range v.waiting {

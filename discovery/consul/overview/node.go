@@ -29,12 +29,30 @@ type node struct {
 	waiting bool   // for a slot
 }
 
-// slots returns the number of slots, by default 61: half of the connections, without
-// the connections of the other lists. Consul continues a canceled query, so after an outage each
-// of these counts twice.
-func (v *overview) slots() int {
+// placesLocked returns how many queries for nodes and direct services may block: by default 119. These are all but
+// those of the other lists, and the last places. While the limit is reduced, as after an outage, only half as many
+// nodes have a slot: Consul continues a canceled query, and counts its connection with the one of the next.
+func (v *overview) placesLocked() int {
+	limit := v.limit()
+	if v.client.Reduced() {
+		return (limit-4)/2 + limit/8
+	}
+	return limit - 4 - max(1, limit/32)
+}
+
+// limit returns how many queries of the overview may be in flight.
+func (v *overview) limit() int {
 	limit, _ := v.client.Capacity()
-	return max(1, (limit-4)/2)
+	return limit / int(max(1, v.overviews.count.Load()))
+}
+
+// slotsLocked returns the number of slots. If there are fewer than nodes, direct services have the other places.
+func (v *overview) slotsLocked() int {
+	places := v.placesLocked()
+	if len(v.nodes) > places {
+		places -= v.limit() / 8
+	}
+	return max(1, places)
 }
 
 // followNodes starts the queries of added nodes and ends the queries of removed ones. It
@@ -63,7 +81,7 @@ func (v *overview) followNodes(ctx context.Context) (crowded bool) {
 	}
 	v.grantSlotsLocked()
 	v.updateCompleteLocked(false)
-	return len(v.nodes) > v.slots()
+	return len(v.nodes) > v.slotsLocked()
 }
 
 func (v *overview) startNode(ctx context.Context, name string) *node {
@@ -149,7 +167,7 @@ func (n *node) requestSlot() bool {
 	defer v.mu.Unlock()
 	if n.slot {
 		next := v.nextLocked()
-		v.setSlotLocked(n, v.taken <= v.slots() && (next == nil || next.changed <= n.changed))
+		v.setSlotLocked(n, v.taken <= v.slotsLocked() && (next == nil || next.changed <= n.changed))
 	}
 	n.waiting = !n.slot
 	v.grantSlotsLocked()
@@ -158,7 +176,7 @@ func (n *node) requestSlot() bool {
 
 // grantSlotsLocked gives free slots to waiting nodes.
 func (v *overview) grantSlotsLocked() {
-	for v.taken < v.slots() {
+	for v.taken < v.slotsLocked() {
 		next := v.nextLocked()
 		if next == nil {
 			return

@@ -59,7 +59,7 @@ func TestNodesThatComeGetTheSlotsOfThoseThatLeave(t *testing.T) {
 	subscribed(t, func(t *testing.T, v *overview) {
 		for _, name := range []string{"a", "b", "c"} {
 			nodes := make(addresses)
-			for n := range 100 {
+			for n := range 200 {
 				nodes[fmt.Sprint(name, n)] = "10.0.0.1"
 			}
 			v.useAddresses(nodes)
@@ -71,7 +71,7 @@ func TestNodesThatComeGetTheSlotsOfThoseThatLeave(t *testing.T) {
 					slots++
 				}
 			}
-			verify.Equal(t, slots, v.slots(), "nodes %s… with a slot", name)
+			verify.Equal(t, slots, v.slotsLocked(), "nodes %s… with a slot", name)
 		}
 	})
 }

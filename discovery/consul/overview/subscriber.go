@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -18,6 +19,7 @@ import (
 type Overviews struct {
 	client *consul.Client
 	log    zerolog.Logger
+	count  atomic.Int64 // of overviews
 
 	mu  sync.Mutex // guards the field below
 	all map[Scope]*overview
@@ -52,6 +54,7 @@ func (o *Overviews) Subscribe(in Scope, service string, wait time.Duration) *Sub
 	if v == nil {
 		v = o.start(in, wait)
 		o.all[in] = v
+		o.count.Add(1)
 	}
 	s := &Subscriber{overview: v, service: strings.ToLower(service), news: make(chan struct{}, 1)}
 	v.mu.Lock()
@@ -112,6 +115,7 @@ func (s *Subscriber) leave() (last bool) {
 	v.count--
 	if last = v.count == 0; last {
 		delete(o.all, v.scope)
+		o.count.Add(-1)
 	}
 	return last
 }
