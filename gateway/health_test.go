@@ -93,6 +93,34 @@ func TestFailuresEjectAPeer(t *testing.T) {
 	verify.That(t, strings.Contains(r.metrics(), want), "metrics lack %s", want)
 }
 
+// A peer that fails more often than the others loses weight, says so in the API and the feed, and gets it back.
+func TestFailuresTakeWeight(t *testing.T) {
+	t.Parallel()
+	var repaired atomic.Bool
+	var requests atomic.Int32
+	good := newCheckedOrigin(t, "good")
+	bad := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
+		if requests.Add(1)%2 == 0 && !repaired.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
+	r := start(t, checkedService("{ passive: { success_rate: {}, interval: 500ms, ejection: 100ms, max_ejection: 100ms } }", good.address, bad))
+	r.await("the bad peer has less weight", func() bool {
+		for range 50 {
+			r.get("/")
+		}
+		p := r.peers()[bad]
+		return p.State == "warming" && strings.HasPrefix(p.Reasons[0], "weight: ") && strings.Contains(p.Reasons[0], " requests failed, 0 of ")
+	})
+	told := strings.Join(told(r.events, "a"), "\n")
+	verify.That(t, strings.Contains(told, "peer.weight: "+bad+" is warming, it was up: weight: "), "the feed says\n%s", told)
+	repaired.Store(true)
+	r.await("the repaired peer has its weight again", func() bool {
+		p := r.peers()[bad]
+		return p.State == "up" && len(p.Reasons) == 0
+	})
+}
+
 // With must_pass_first, sluice is ready after the first check of each peer, and says before what it waits for. Requests go
 // to peers that passed.
 func TestReadyAfterTheFirstChecks(t *testing.T) {

@@ -15,35 +15,30 @@ const maxSteps = 3
 
 // history is what outlier detection knows of a peer. Checker.mu guards it.
 type history struct {
-	outcomes  [balancer.NumOutcomes]uint64 // at the start of the interval
-	latencies balancer.Latencies           // at the start of the interval
-	evidence  [NumCauses]evidence          // since the last step, by cause
-	steps     int                          // the peer's weight is divided by 2^steps
-	why       string                       // of the last step down
+	outcomes  [balancer.NumOutcomes]uint64 // of the peer, at the end of the latest interval
+	latencies balancer.Latencies           // the same
+
+	attempts sample             // in the latest interval
+	answers  balancer.Latencies // in the latest interval
+
+	evidence [NumCauses]evidence // since the last step, by cause
+	steps    int                 // the peer's weight is divided by 2^steps
+	why      string              // of the last step down
 }
 
-// interval is what a peer did in an interval.
-type interval struct {
-	peer      *balancer.Peer
-	attempts  sample
-	latencies balancer.Latencies
-}
-
-// next returns the interval that ends now, and begins another one.
-func (h *history) next(p *balancer.Peer) interval {
+func (h *history) endInterval(p *balancer.Peer) {
 	outcomes, latencies := p.Outcomes(), p.Latencies()
-	i := interval{peer: p, latencies: latencies.Since(h.latencies)}
+	h.attempts, h.answers = sample{}, latencies.Since(h.latencies)
 	for class := range outcomes {
 		n := float64(outcomes[class] - h.outcomes[class])
 		switch class := balancer.OutcomeClass(class); {
 		case class.Failure():
-			i.attempts = i.attempts.plus(sample{n, n})
+			h.attempts = h.attempts.plus(sample{n, n})
 		case class == balancer.OutcomeOK:
-			i.attempts.all += n
+			h.attempts.all += n
 		}
 	}
 	h.outcomes, h.latencies = outcomes, latencies
-	return i
 }
 
 // anomaly is that a peer is worse than the others.
@@ -68,7 +63,7 @@ func (c *Checker) restartDetectorLocked() {
 		c.histories = nil
 		return
 	}
-	c.intervalsLocked()
+	c.endIntervalsLocked(c.pool.Snapshot())
 	if c.detector != nil && c.every == passive.Interval {
 		return // a reload does not put off the next step
 	}
@@ -94,35 +89,27 @@ func (c *Checker) stopDetectorLocked() {
 	}
 }
 
-// intervalsLocked ends the interval of every peer, and forgets the peers that have left the pool.
-func (c *Checker) intervalsLocked() map[*balancer.Peer]interval {
-	s := c.pool.Snapshot()
+// endIntervalsLocked ends the interval of every peer, and forgets the peers that have left the pool.
+func (c *Checker) endIntervalsLocked(s *balancer.Snapshot) {
 	known := make(map[*balancer.Peer]*history, len(s.All)+len(s.Draining))
-	ended := make(map[*balancer.Peer]interval, len(known))
 	for _, p := range slices.Concat(s.All, s.Draining) { // draining peers may return
-		h := c.histories[p]
-		if h == nil {
-			h = new(history)
+		known[p] = c.histories[p]
+		if known[p] == nil {
+			known[p] = new(history)
 		}
-		known[p], ended[p] = h, h.next(p)
+		known[p].endInterval(p)
 	}
 	c.histories = known
-	return ended
 }
 
 // detectLocked takes half of its weight from each peer that was anomalous in the interval that ends now, and ejects it if it
 // has no more to lose. Peers that were not get theirs back in the same steps.
 func (c *Checker) detectLocked() {
-	passive, ended, snapshot := c.passive.Load(), c.intervalsLocked(), c.pool.Snapshot()
+	passive, snapshot := c.passive.Load(), c.pool.Snapshot()
+	c.endIntervalsLocked(snapshot)
 	var found []anomaly
 	for _, rivals := range snapshot.Rivals() {
-		var intervals []interval
-		for _, p := range rivals {
-			if i, known := ended[p]; known {
-				intervals = append(intervals, i)
-			}
-		}
-		found = append(found, c.compareLocked(passive, intervals)...)
+		found = append(found, c.compareLocked(passive, rivals)...)
 	}
 	slices.SortStableFunc(found, func(a, b anomaly) int { return cmp.Compare(b.surprise, a.surprise) })
 	for _, p := range snapshot.All {
@@ -148,26 +135,28 @@ func (c *Checker) detectLocked() {
 }
 
 // compareLocked returns the anomalous ones of the peers that share requests.
-func (c *Checker) compareLocked(passive *Passive, peers []interval) (found []anomaly) {
+func (c *Checker) compareLocked(passive *Passive, peers []*balancer.Peer) (found []anomaly) {
 	var attempts sample
-	var latencies balancer.Latencies
-	for _, i := range peers {
-		attempts, latencies = attempts.plus(i.attempts), latencies.Plus(i.latencies)
+	var answers balancer.Latencies
+	for _, p := range peers {
+		attempts, answers = attempts.plus(c.histories[p].attempts), answers.Plus(c.histories[p].answers)
 	}
-	for _, i := range peers {
-		h := c.histories[i.peer]
-		note := func(cause Cause, own, others sample, tolerated float64, what string) {
-			if surprise := h.evidence[cause].add(own, others, tolerated); surprise > enough {
-				found = append(found, anomaly{i.peer, cause, fmt.Sprintf(what+", %.0f of %.0f at the other peers", own.bad, own.all, others.bad, others.all), surprise})
+	for _, p := range peers {
+		h := c.histories[p]
+		note := func(cause Cause, own, others sample, tolerated float64, what string) bool {
+			surprise := h.evidence[cause].add(own, others, tolerated)
+			if surprise > enough {
+				found = append(found, anomaly{p, cause, fmt.Sprintf(what+", %.0f of %.0f at the other peers", own.bad, own.all, others.bad, others.all), surprise})
 			}
+			return surprise > enough
 		}
-		if s := passive.SuccessRate; s != nil {
-			note(CauseSuccessRate, i.attempts, attempts.minus(i.attempts), 1-s.Below, "%.0f of %.0f requests failed")
+		if s := passive.SuccessRate; s != nil && note(CauseSuccessRate, h.attempts, attempts.minus(h.attempts), 1-s.Below, "%.0f of %.0f requests failed") {
+			continue
 		}
-		if l := passive.Latency; l != nil && (len(found) == 0 || found[len(found)-1].peer != i.peer) {
-			rest := latencies.Since(i.latencies)
+		if l := passive.Latency; l != nil {
+			rest := answers.Since(h.answers)
 			limit := max(time.Duration(l.Factor*float64(rest.Median())), l.Above)
-			note(CauseLatency, slower(&i.latencies, limit), slower(&rest, limit), slowShare, "%.0f of %.0f answers took more than "+rounded(limit).String())
+			note(CauseLatency, slower(&h.answers, limit), slower(&rest, limit), slowShare, "%.0f of %.0f answers took more than "+rounded(limit).String())
 		}
 	}
 	return found

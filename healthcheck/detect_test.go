@@ -10,6 +10,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/test/balancertest"
 	"sluice/test/verify"
 )
 
@@ -223,7 +224,7 @@ func meetEverything(t *testing.T, f *fixture, s Settings) {
 	}
 	for range 120 {
 		n := random.IntN(len(set))
-		switch random.IntN(10) {
+		switch random.IntN(12) {
 		case 0, 1:
 			bad[n] = random.IntN(6)
 		case 2:
@@ -243,6 +244,11 @@ func meetEverything(t *testing.T, f *fixture, s Settings) {
 		case 8:
 			set = instances(most)
 		case 9:
+			balancertest.Drain(f.Pool, "work", set[n].Key())
+		case 10:
+			weight := random.IntN(5)
+			f.SetOrders(func(discovery.Instance) balancer.Orders { return balancer.Orders{Weight: weight} })
+		case 11:
 			f.options.PanicThreshold = random.Float64()
 			f.options.SlowStart = balancer.SlowStart{Window: time.Duration(random.IntN(2)) * 15 * time.Second, Aggression: 1, MinWeight: 0.1}
 			f.options.Groups, f.options.Tiers = nil, nil
@@ -273,6 +279,7 @@ func meetEverything(t *testing.T, f *fixture, s Settings) {
 	}
 	t.Logf("%v", counts)
 	f.Apply(instances(most))
+	balancertest.Drain(f.Pool, "")
 	f.options.Groups, f.options.Tiers = nil, nil
 	f.reconfigure(s)
 	for range 40 { // the longest ejection lasts a minute
