@@ -55,7 +55,7 @@ func (c *consulOfTest) get(i discovery.Instance) (*discovery.Denial, <-chan stru
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	service := i.Identity[strings.LastIndexByte(i.Identity, '/')+1:]
-	if c.denied[service] || time.Since(c.ended[service]) < time.Second { // see mesh.Intentions
+	if c.denied[service] || time.Since(c.ended[service]) < patience { // see mesh.Intentions; the machine may stand still
 		return &discovery.Denial{Source: "sluice", Destination: service, Why: "the test"}, nil
 	}
 	return nil, c.changed
@@ -223,13 +223,17 @@ func (p *testProxy) useMesh(consul upstream.Intentions, http2 bool, peers ...*me
 	p.pool.Apply(set)
 }
 
-// turn makes peers deny or allow from now on, and then the test's Consul, which ends connections.
+// turn makes peers deny or allow from now on, and the test's Consul, which ends connections. Consul is the first to
+// know of a denial, and the last to know of its end: else what a peer ends between may be unexplained, and is a failure.
 func (p *testProxy) turn(consul *consulOfTest, denies bool, peers ...*meshPeer) {
+	if denies {
+		consul.say(peers[0].Service, true)
+	}
 	for _, peer := range peers {
 		peer.denies.Store(denies)
 	}
-	consul.say(peers[0].Service, denies)
 	if !denies {
+		consul.say(peers[0].Service, false)
 		return
 	}
 	for _, peer := range p.pool.Snapshot().All {
@@ -289,6 +293,36 @@ func TestDeniedByIntentions(t *testing.T) {
 				if http2 {
 					verify.Result(client.UnaryCall(patientContext(t), unary(0, 0))).Must(t)
 				}
+			})
+		}
+	}
+}
+
+// What denies connections in a peered cluster, whose intentions nobody here knows, is a failure of its instances: another
+// one is tried, and the answer is 502.
+func TestDeniedElsewhere(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []denyMode{byAlert, inHandshake, byClose} {
+		for _, http2 := range []bool{false, true} {
+			want := "upstream_reset"
+			if mode == inHandshake {
+				want = "upstream_tls_failed"
+			} else if http2 {
+				want = "connect_failed" // the peer has ended the connection before its SETTINGS
+			}
+			t.Run(fmt.Sprintf("%s, HTTP2 %v", mode, http2), func(t *testing.T) {
+				t.Parallel()
+				p := startProxy(t, Options{})
+				peers := []*meshPeer{startMeshPeer(t, "web", mode, false), startMeshPeer(t, "web", mode, false)}
+				for _, peer := range peers {
+					peer.denies.Store(true)
+				}
+				p.useMesh(nil, http2, peers...)
+				for range 2 {
+					got, reason, _ := p.ask(closingRequest)
+					verify.That(t, got == 502 && reason == want, "got %d %s", got, reason)
+				}
+				verify.That(t, peers[0].accepted.Load() > 0 && peers[1].accepted.Load() > 0, "one instance only was asked")
 			})
 		}
 	}
