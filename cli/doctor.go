@@ -189,7 +189,7 @@ func (e *examination) configure() error {
 		if s.Consul != nil {
 			e.options.Uses = append(e.options.Uses, doctor.Use{
 				Name: name, Source: gateway.ServiceOptions(*s.Consul, c.Consul), Routed: routed[name],
-				Mesh: s.Consul.Connect, HTTP2: s.Upstream.UsesHTTP2(), Listener: streams[name],
+				Mesh: s.Consul.Connect && s.Consul.Peer == "", HTTP2: s.Upstream.UsesHTTP2(), Listener: streams[name],
 			})
 		}
 	}

@@ -62,11 +62,14 @@ func (s *Service) checkConnect(d *decoder, key string) {
 		set bool
 	}{
 		{"prepared_query", s.Consul.PreparedQuery != ""}, {"address", s.Consul.Address != ""}, {"spill", s.Consul.Spill},
-		{"nearest", s.Consul.Nearest}, {"datacenters", len(s.Consul.Datacenters) > 1}, {"peer", s.Consul.Peer != ""},
+		{"nearest", s.Consul.Nearest}, {"datacenters", len(s.Consul.Datacenters) > 1},
 	} {
 		if other.set {
 			d.refuse(join(key, "consul."+other.key), "", "not with connect: the discovery chain of the service says where its instances are")
 		}
+	}
+	if peer := s.Consul.Peer; peer != "" { // its discovery chain is in the other cluster, whose gateways carry it out
+		s.Consul.Targets = []Target{{Service: s.Consul.Service, Peer: peer}}
 	}
 	if s.Upstream.TLS != nil {
 		d.refuse(join(key, "upstream.tls"), "", "not with consul.connect: the mesh has certificates of its own")

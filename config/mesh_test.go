@@ -15,7 +15,6 @@ func TestConnectRefusals(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
 		{"data centres", connect + ", datacenters: [dc1, dc2] }" + not, "sluice.yaml:3: services.web.consul.datacenters: " + chain},
 		{"prepared query", connect + ", prepared_query: geo }" + not, "sluice.yaml:3: services.web.consul.prepared_query: " + chain},
-		{"peer", connect + ", peer: east }" + not, "sluice.yaml:3: services.web.consul.peer: " + chain},
 		{"TLS", connect + " }\n    upstream: { tls: {} }" + not, "sluice.yaml:4: services.web.upstream.tls: not with consul.connect: the mesh has certificates of its own"},
 		{"TLS of checks", connect + " }\n    health: { active: { type: http, path: /, tls: {} } }" + not,
 			"sluice.yaml:4: services.web.health.active.tls: not with consul.connect: checks use the certificates of the mesh"},

@@ -46,11 +46,11 @@ func newChains(o mesh.ChainOptions, feed *events.Feed) *chains {
 	return &chains{watch: mesh.NewChains(o), events: feed, log: o.Log}
 }
 
-// chainsOf returns the chains of the services of c, by service.
+// chainsOf returns the chains of the services of c, by service. Those of a peered cluster have none here.
 func chainsOf(c *config.Config) map[string]mesh.ChainID {
 	ids := make(map[string]mesh.ChainID)
 	for name, s := range c.Services {
-		if !isInMesh(s) || chain.IsDerived(name) {
+		if !isInMesh(s) || s.Consul.Peer != "" || chain.IsDerived(name) {
 			continue
 		}
 		ids[name] = idOf(s.Consul)

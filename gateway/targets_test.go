@@ -174,10 +174,14 @@ func TestPeeredClusters(t *testing.T) {
 		Failover: map[string]api.ServiceResolverFailover{"*": {Targets: []api.ServiceResolverFailoverTarget{{Peer: "east"}}}}})
 	gateway.Route(peerName(t, east), net.JoinHostPort("127.0.0.1", port))
 
-	text := preamble + "consul: { addresses: [" + west.URL() + "]%s }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n"
+	text := preamble + "consul: { addresses: [" + west.URL() + "]%s }\nservices: { web: { consul: { connect: true } }, east: { consul: { service: web, connect: true, peer: east } } }\n" +
+		"routes: [{ service: web }, { path: /east, service: east }]\n"
 	r := start(t, fmt.Sprintf(text, ""))
 	r.awaitPooled("web", "web=[web-sidecar-proxy-instance-0 web-west]")
+	r.awaitPooled("east", "east=[web-sidecar-proxy-instance-0]")
 	r.await("an own instance answers", func() bool { _, body := r.get("/"); return body == "web-west" })
+	status, _ := r.get("/east")
+	verify.Equal(t, status, http.StatusBadGateway, "status of the service that only the peer has")
 	verify.NoError(t, west.Client().Agent().EnableServiceMaintenance("web-west", ""))
 	r.await("without the roots no connection is made", func() bool { status, _ := r.get("/"); return status == http.StatusBadGateway })
 	verify.Equal(t, gateway.Connections(), 0, "connections through the gateway")
@@ -187,6 +191,7 @@ func TestPeeredClusters(t *testing.T) {
 	verify.NoError(t, os.WriteFile(file, []byte(rootsOf(t, east)), 0o600))
 	r.replace(fmt.Sprintf(text, fmt.Sprintf(", connect: { peers: { east: { ca: %q } } }", file)))
 	r.await("an instance of the peer answers", func() bool { _, body := r.get("/"); return body == "web-east" })
+	r.await("an instance of the service that only the peer has answers", func() bool { _, body := r.get("/east"); return body == "web-east" })
 	verify.That(t, gateway.Connections() > 0, "not through the gateway")
 	verify.Equal(t, r.certificates()[file].State, "valid", "state of the roots")
 }
