@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,14 +30,13 @@ type sample struct {
 	failure failure
 }
 
-// failure says why a request has failed.
-type failure uint8
+// failure says why a request has failed: answered and misled, or a status with sluice's reason, if it gives one.
+type failure string
 
 const (
-	answered failure = iota
-	refused          // a status outside 2xx
-	broken           // no whole answer
-	misled           // 200 with a wrong body
+	answered failure = ""
+	broken   failure = "no whole answer"
+	misled   failure = "wrong body"
 )
 
 // load sends the requests of a play at their times, also if earlier ones are not answered.
@@ -102,7 +102,7 @@ func (l *load) ask(ctx context.Context, n int, r scenario.Request) failure {
 	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
 	switch {
 	case response.StatusCode < 200 || response.StatusCode > 299:
-		return refused
+		return failure(strings.TrimSpace(strconv.Itoa(response.StatusCode) + " " + response.Header.Get("X-Sluice-Reason")))
 	case err != nil:
 		return broken
 	case !bytes.HasSuffix(body, []byte(rightBody(n))):

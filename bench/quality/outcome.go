@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -17,23 +19,24 @@ func (f figures) all() []float64 { return []float64{f.P50, f.P99, f.P999} }
 
 // outcome is what one proxy did in one round of a scenario.
 type outcome struct {
-	Round    int     `json:"round"`
-	Scenario string  `json:"scenario"`
-	Proxy    string  `json:"proxy"`
-	Latency  figures `json:"latency"`
-	Best     figures `json:"best"`     // of the queue that knows everything
-	Requests int     `json:"requests"` // that were sent
-	Failed   int     `json:"failed"`   // without a wrong body
-	Wrong    int     `json:"wrong"`    // 200 with a wrong body
-	Goodput  float64 `json:"goodput"`  // right answers a second, while requests were sent
-	Most     int     `json:"most"`     // requests in flight at a peer
-	Needless float64 `json:"needless"` // share of those that waited, though another peer, at least as fast, had a free slot
-	Share    float64 `json:"share"`    // of the last peer, which is the one that differs where one does
-	Less     float64 `json:"less"`     // seconds until a slow peer has less than half its share; -1: none was slow
-	Again    float64 `json:"again"`    // seconds until it has it again; -1
-	Late     float64 `json:"late"`     // ms: the latest sending
-	Busy     float64 `json:"busy"`     // share of the processor, of all that ran
-	Error    string  `json:"error,omitempty"`
+	Round    int             `json:"round"`
+	Scenario string          `json:"scenario"`
+	Proxy    string          `json:"proxy"`
+	Latency  figures         `json:"latency"`
+	Best     figures         `json:"best"`              // of the queue that knows everything
+	Requests int             `json:"requests"`          // that were sent
+	Failed   int             `json:"failed"`            // without a wrong body
+	Reasons  map[failure]int `json:"reasons,omitempty"` // of the failed ones
+	Wrong    int             `json:"wrong"`             // 200 with a wrong body
+	Goodput  float64         `json:"goodput"`           // right answers a second, while requests were sent
+	Most     int             `json:"most"`              // requests in flight at a peer
+	Needless float64         `json:"needless"`          // share of those that waited, though another peer, at least as fast, had a free slot
+	Share    float64         `json:"share"`             // of the last peer, which is the one that differs where one does
+	Less     float64         `json:"less"`              // seconds until a slow peer has less than half its share; -1: none was slow
+	Again    float64         `json:"again"`             // seconds until it has it again; -1
+	Late     float64         `json:"late"`              // ms: the latest sending
+	Busy     float64         `json:"busy"`              // share of the processor, of all that ran
+	Error    string          `json:"error,omitempty"`
 }
 
 // quantile returns the smallest latency that the share q of all does not exceed, in milliseconds.

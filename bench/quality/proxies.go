@@ -51,11 +51,10 @@ func (s settings) file(name string) string { return filepath.Join(s.Dir, name) }
 // program is a load balancer that can be started.
 type program struct {
 	version string
-	files   []string                              // of conf
-	command func(settings) []string               // that serves
-	reload  func(settings) []string               // that makes it read its files again; nil: reloadBy
-	signal  syscall.Signal                        // the same by a signal; 0: it watches its files
-	find    func(context.Context, *program) error // fills version and command
+	files   []string                // of conf
+	command func(settings) []string // that serves
+	reload  func(settings) []string // that makes it read its files again; nil: reloadBy
+	signal  syscall.Signal          // the same by a signal; 0: it watches its files
 }
 
 // proxy is a program with a policy: a column of the tables.
@@ -261,37 +260,43 @@ func (r *replica) write() error {
 // awaitServing waits until a request through the proxy is answered by a peer. An open port is not enough:
 // Traefik opens its own before it has routes.
 func (r *replica) awaitServing(ctx context.Context) error {
+	return r.await(ctx, healthPath, func(status int) bool { return status == http.StatusOK })
+}
+
+// await waits until the status for a path is as wanted.
+func (r *replica) await(ctx context.Context, path string, wanted func(status int) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	transport := &http.Transport{DisableKeepAlives: true}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.settings.Listen+healthPath, nil)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.settings.Listen+path, nil)
 		if err != nil {
 			return err
 		}
-		response, err := client.Do(request)
+		response, err := transport.RoundTrip(request)
 		if err == nil {
 			_ = response.Body.Close() // only the status counts
-			if response.StatusCode == http.StatusOK {
+			if wanted(response.StatusCode) {
 				return nil
 			}
-			err = errors.New(response.Status)
+			err = fmt.Errorf("%s: %s", path, response.Status)
 		}
 		select {
 		case <-r.process.Exited():
-			return fmt.Errorf("ended before it served: %v\n%s", r.process.Err(), r.output)
+			return fmt.Errorf("ended: %v\n%s", r.process.Err(), r.output)
 		case <-ctx.Done():
-			return fmt.Errorf("does not serve: %w\n%s", err, r.output)
+			return fmt.Errorf("%w\n%s", err, r.output)
 		case <-tick.C:
 		}
 	}
 }
 
-// reload gives the proxy another configuration with the same peers.
+// reload gives the proxy another configuration with the same peers, and waits until it uses it: it redirects one more
+// path then.
 func (r *replica) reload(ctx context.Context) error {
-	r.settings.Reloaded = !r.settings.Reloaded
+	r.settings.Reloaded = true
 	if err := r.write(); err != nil {
 		return err
 	}
@@ -303,9 +308,13 @@ func (r *replica) reload(ctx context.Context) error {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, out)
 		}
-		return nil
 	case r.program.signal != 0:
-		return syscall.Kill(r.process.PID(), r.program.signal)
+		if err := syscall.Kill(r.process.PID(), r.program.signal); err != nil {
+			return err
+		}
+	}
+	if err := r.await(ctx, "/reloaded", func(status int) bool { return status/100 == 3 }); err != nil {
+		return fmt.Errorf("reload: %w", err)
 	}
 	return nil
 }

@@ -1,8 +1,11 @@
+//go:build linux
+
 package main
 
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -14,6 +17,9 @@ import (
 	"sluice/bench/markdown"
 	"sluice/bench/quality/scenario"
 )
+
+// mostLate is by how many ms a request may be sent late without a word about it: the machine was busy, or stood still.
+const mostLate = 20.0
 
 // section marks the tables of the last measurement in a document.
 var section = markdown.WrittenBy("bench/quality")
@@ -148,6 +154,9 @@ func (r *report) markdown() string {
 				if o.Error != "" {
 					fmt.Fprintf(&b, "\n%s, round %d: %s\n", o.Proxy, o.Round+1, o.Error)
 				}
+				for _, why := range slices.Sorted(maps.Keys(o.Reasons)) {
+					fmt.Fprintf(&b, "\n%s, round %d: %d × %s\n", o.Proxy, o.Round+1, o.Reasons[why], why)
+				}
 			}
 		}
 	}
@@ -156,12 +165,15 @@ func (r *report) markdown() string {
 
 // circumstances are what says how far the figures can be trusted.
 func (r *report) circumstances() string {
-	late, busy := 0.0, 0.0
+	late, busy, disturbed := 0.0, 0.0, 0
 	for _, o := range r.Outcomes {
 		late, busy = max(late, o.Late), max(busy, o.Busy)
+		if o.Late > mostLate {
+			disturbed++
+		}
 	}
-	return fmt.Sprintf("Seed %d, %d rounds, up to %d proxies side by side. The processor was busy for at most %.0f %% of the time of a group; the latest request was sent %.0f ms after its time.",
-		r.Seed, r.Rounds, r.Beside, 100*busy, late)
+	return fmt.Sprintf("Seed %d, %d rounds, up to %d proxies side by side. The processor was busy for at most %.0f %% of the time of a group; the latest request was sent %.0f ms after its time, and in %d of %d runs one was more than %.0f ms late.",
+		r.Seed, r.Rounds, r.Beside, 100*busy, late, disturbed, len(r.Outcomes), mostLate)
 }
 
 func tableOf(rows []row) [][]string {

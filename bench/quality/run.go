@@ -71,9 +71,9 @@ func (b *bench) runAll(ctx context.Context, selected map[string]bool) ([]outcome
 }
 
 func (o outcome) String() string {
-	return fmt.Sprintf("p50 %s p99 %s p99.9 %s (best possible %s %s %s) of %d: failed %d wrong %d; most %d; needless %.1f %%; less %s again %s; late %.1f ms; busy %.0f %% %s",
+	return fmt.Sprintf("p50 %s p99 %s p99.9 %s (best possible %s %s %s) of %d: failed %d %v wrong %d; most %d; needless %.1f %%; less %s again %s; late %.1f ms; busy %.0f %% %s",
 		text(o.Latency.P50), text(o.Latency.P99), text(o.Latency.P999), text(o.Best.P50), text(o.Best.P99), text(o.Best.P999),
-		o.Requests, o.Failed, o.Wrong, o.Most, 100*o.Needless, seconds(o.Less), seconds(o.Again), o.Late, 100*o.Busy, o.Error)
+		o.Requests, o.Failed, o.Reasons, o.Wrong, o.Most, 100*o.Needless, seconds(o.Less), seconds(o.Again), o.Late, 100*o.Busy, o.Error)
 }
 
 // stand is one proxy in a run: its own peers, its replicas, and the load on them.
@@ -173,7 +173,7 @@ func (s *stand) close() error {
 
 // outcome is computed when the run has ended.
 func (s *stand) outcome(p *play) outcome {
-	o := outcome{Proxy: s.proxy.name}
+	o := outcome{Proxy: s.proxy.name, Reasons: make(map[failure]int)}
 	for _, r := range s.replicas {
 		select {
 		case <-r.process.Exited():
@@ -204,6 +204,7 @@ func (s *stand) outcome(p *play) outcome {
 			}
 		default:
 			o.Failed++
+			o.Reasons[sample.failure]++
 		}
 		latencies = append(latencies, sample.latency)
 	}
