@@ -11,6 +11,7 @@ func (p *Pool) leaveLocked(peer *Peer) {
 	delete(p.peers, peer.ID)
 	p.draining[peer.ID] = peer
 	p.changeLocked(peer, func(c *condition) { c.leaving, c.factors = true, [NumFactors]adjustment{} })
+	peer.forgetLoad()
 	peer.departures++
 	departure, timeout := peer.departures, p.options.DrainTimeout
 	peer.cutTimer = time.AfterFunc(timeout, func() {

@@ -50,6 +50,10 @@ func (a adjustment) factor() float64 {
 func (p *Pool) SetFactors(f Factor, adjustments ...Adjustment) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.setFactorsLocked(f, adjustments)
+}
+
+func (p *Pool) setFactorsLocked(f Factor, adjustments []Adjustment) {
 	differs := false
 	for _, a := range adjustments {
 		if p.peers[a.Peer.ID] != a.Peer || math.IsNaN(a.By) {

@@ -53,10 +53,12 @@ type Peer struct {
 	tally    atomic.Pointer[tally] // nil if nothing is counted
 	// lastFailure is when streak last grew, by nanotime.
 	lastFailure atomic.Int64
-	_           [128 - 8 - 24 - 8 - 8 - 8 - 8]byte
+	reported    atomic.Uint64 // load; see ReportLoad
+	_           [128 - 8 - 24 - 8 - 8 - 8 - 8 - 8]byte
 
 	outcomes [NumOutcomes]atomic.Uint64 // finished attempts by class
-	_        [128 - NumOutcomes*8]byte
+	steering steering                   // pool.mu guards it
+	_        [128 - NumOutcomes*8 - 24]byte
 }
 
 // Address returns "host:port" or "unix:/path".

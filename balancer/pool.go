@@ -43,7 +43,9 @@ type Pool struct {
 	mayConnect   func(discovery.Instance, netip.AddrPort) error
 	mayUseSocket func(path string) error
 
-	known atomic.Bool // Apply was called
+	known     atomic.Bool // Apply was called
+	takesLoad atomic.Bool // Options.ReportedLoad
+	steers    atomic.Bool // the timer of steer runs
 
 	// mu guards the fields below and some of Peer.
 	mu       sync.Mutex
@@ -194,6 +196,9 @@ func (p *Pool) Reconfigure(o Options) error {
 		p.adaptLocked(peer)
 		peer.measureLatencies(o.MeasureLatencies)
 	}
+	if !o.ReportedLoad {
+		p.forgetLoadsLocked()
+	}
 	p.publishLocked()
 	return nil
 }
@@ -212,6 +217,7 @@ func (p *Pool) adaptLocked(peer *Peer) {
 
 func (p *Pool) setOptionsLocked(o Options) {
 	p.options = o
+	p.takesLoad.Store(o.ReportedLoad)
 	p.onFailure.Store(nil)
 	if o.OnFailure != nil {
 		p.onFailure.Store(&o.OnFailure)

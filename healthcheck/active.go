@@ -71,7 +71,7 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	}
 	limited, cancel := context.WithTimeout(ctx, active.Timeout)
 	instance := t.peer.Instance()
-	err := active.Probe.Check(limited, Target{t.address, &instance, t.peer.Control})
+	err := active.Probe.Check(limited, Target{t.address, &instance, t.peer.Control, t.peer.ReportLoad})
 	cancel()
 	if ctx.Err() != nil {
 		return active.Interval // the monitor is closed

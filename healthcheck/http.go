@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 
+	"sluice/balancer/load"
 	"sluice/certificates"
 	"sluice/discovery"
 	"sluice/healthcheck/statuses"
@@ -73,7 +74,7 @@ var errStale = errors.New("stale connection")
 
 func (h *HTTP) Check(ctx context.Context, t Target) error {
 	if connection, ok := h.idle.take(t.Address); ok {
-		if err := h.exchange(ctx, t.Address, connection, true); err != errStale {
+		if err := h.exchange(ctx, t, connection, true); err != errStale {
 			return err
 		}
 	}
@@ -81,7 +82,7 @@ func (h *HTTP) Check(ctx context.Context, t Target) error {
 	if err != nil {
 		return err
 	}
-	return h.exchange(ctx, t.Address, connection, false)
+	return h.exchange(ctx, t, connection, false)
 }
 
 // connect opens a connection. It dials here, as a panic in a goroutine of net/http could not
@@ -114,8 +115,8 @@ func (h *HTTP) connect(ctx context.Context, t Target) (*http.ClientConn, error) 
 
 // exchange sends a request, checks the answer, and closes the connection or stores it
 // for reuse.
-func (h *HTTP) exchange(ctx context.Context, address string, connection *http.ClientConn, used bool) error {
-	request, err := h.request(ctx, discovery.Authority(address))
+func (h *HTTP) exchange(ctx context.Context, t Target, connection *http.ClientConn, used bool) error {
+	request, err := h.request(ctx, discovery.Authority(t.Address))
 	if err != nil {
 		connection.Close()
 		return err
@@ -129,13 +130,25 @@ func (h *HTTP) exchange(ctx context.Context, address string, connection *http.Cl
 		return answerFailure(err)
 	}
 	err = h.answer(response)
+	if t.ReportLoad != nil {
+		reportLoad(t, response.Header)
+	}
 	response.Body.Close()
 	if h.o.Reuse && !response.Close && ctx.Err() == nil && connection.Err() == nil {
-		h.idle.put(address, connection)
+		h.idle.put(t.Address, connection)
 	} else {
 		connection.Close()
 	}
 	return err
+}
+
+// reportLoad passes on the load that an answer reports.
+func reportLoad(t Target, head http.Header) {
+	if value := head.Get(load.BinaryField); value != "" {
+		t.ReportLoad(load.BinaryUtilization([]byte(value)))
+	} else if value := head.Get(load.Field); value != "" {
+		t.ReportLoad(load.Utilization([]byte(value)))
+	}
 }
 
 func (h *HTTP) request(ctx context.Context, address string) (*http.Request, error) {

@@ -146,6 +146,9 @@ func (x *answeredRequest) passInterim(head []byte) error {
 // receiveFinal forwards a final response with the head text. It finishes u.
 func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Outcome {
 	x.upstreamTime, x.upstreamStatus = time.Since(x.startTime), x.response.Status
+	if x.service.ReportedLoad {
+		noteLoad(x.token.Peer, &x.response, text)
+	}
 	if x.response.Status == 101 {
 		switch {
 		case x.switches(text):
@@ -247,6 +250,9 @@ func (x *answeredRequest) relay(u upstream.Conn) error {
 		x.bytesOut += p.Length
 		if p.Last && x.standing.grpc && len(p.Trailer) > 0 {
 			x.grpcCode = grpc.CodeOfTrailer(p.Trailer)
+		}
+		if p.Last && x.service.ReportedLoad {
+			noteLoadOfTrailer(x.token.Peer, p.Trailer)
 		}
 		p.Trailer = x.filterTrailer(p.Trailer, reserved.ToClients)
 		if err := x.toClient(p); err != nil || p.Last {

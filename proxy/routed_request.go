@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"sluice/balancer"
+	"sluice/proxy/reserved"
 	"sluice/route"
 )
 
@@ -31,6 +32,13 @@ func (x *routedRequest) begin() {
 	x.matched, x.way, x.service, x.actions = nil, nil, nil, nil
 	x.target, x.stripped, x.user = x.target[:0], false, ""
 	x.query, x.newClient = balancer.Query{}, 0
+}
+
+// reserved returns which fields of others do not pass.
+func (x *routedRequest) reserved() reserved.Rules {
+	rules := x.request.reserved()
+	rules.LoadReports = x.service != nil && x.service.ReportedLoad
+	return rules
 }
 
 // appendStickyCookie appends the Set-Cookie field with the id of the peer, unless

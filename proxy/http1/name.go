@@ -10,6 +10,8 @@ const (
 	NameContentLength
 	NameContentType
 	NameCookie
+	NameEndpointLoadMetrics
+	NameEndpointLoadMetricsBin
 	NameExpect
 	NameForwarded
 	NameGRPCTimeout
@@ -77,6 +79,8 @@ var namesByLength = func() (table [32][]comparedName) {
 		{"content-length", NameContentLength},
 		{"content-type", NameContentType},
 		{"cookie", NameCookie},
+		{"endpoint-load-metrics", NameEndpointLoadMetrics},
+		{"endpoint-load-metrics-bin", NameEndpointLoadMetricsBin},
 		{"expect", NameExpect},
 		{"forwarded", NameForwarded},
 		{"grpc-timeout", NameGRPCTimeout},

@@ -22,6 +22,7 @@ const (
 	OfTrace                  // to peers: if the exchange has a span
 	OfDeadline               // to peers: if the exchange has a deadline
 	OfListener               // to clients: if the listener sets it
+	OfLoadReport             // to clients: if the service uses the reports of its peers
 	LikeAnother              // if that one is reserved, or for its underscore
 )
 
@@ -32,6 +33,8 @@ var Names = [http1.NumNames]Reservation{
 	http1.NameContentLength:           OfMessage,
 	http1.NameContentType:             Free,
 	http1.NameCookie:                  Free,
+	http1.NameEndpointLoadMetrics:     OfLoadReport,
+	http1.NameEndpointLoadMetricsBin:  OfLoadReport,
 	http1.NameExpect:                  OfMessage,
 	http1.NameForwarded:               OfProxies,
 	http1.NameGRPCTimeout:             OfDeadline,
@@ -80,6 +83,7 @@ type Rules struct {
 	Span            bool // the exchange has a span
 	Deadline        bool // the exchange has a deadline
 	ListenerSets    bool // the listener sets fields with the reservation OfListener
+	LoadReports     bool // the service uses the reports of its peers
 	DropUnderscores bool // names with underscores do not pass to peers
 }
 
@@ -99,6 +103,8 @@ func (r Rules) Drop(n http1.Name, name []byte, to Direction) bool {
 		return to == ToPeers && r.Deadline
 	case OfListener:
 		return to == ToClients && r.ListenerSets
+	case OfLoadReport:
+		return to == ToClients && r.LoadReports
 	case LikeAnother:
 		return r.dropMarked(name, to)
 	}
@@ -111,7 +117,7 @@ func (r Rules) dropMarked(name []byte, to Direction) bool {
 	like := http1.NameLike(name)
 	switch Names[like] {
 	case Free:
-	case OfRequestID, OfTrace:
+	case OfRequestID, OfTrace, OfLoadReport:
 		if r.Drop(like, name, to) {
 			return true
 		}
