@@ -66,7 +66,7 @@ func (i *Identity) condition(now time.Time) (c condition, err error) {
 	switch {
 	case i.service == "":
 		return condition{}, errors.New("sluice is not in the mesh")
-	case m == nil && i.leaf == nil && i.leafError == nil: // what it is about the roots may be the same, in other words
+	case m == nil && (why == nil || i.leaf == nil && i.leafError == nil): // what is wrong with the roots may be wrong with the leaf too
 		return condition{kind: pending}, fmt.Errorf("no certificate of the mesh for service %q yet: no answer from Consul yet", i.service)
 	case m == nil:
 		c.kind = missing
