@@ -74,7 +74,8 @@ services:
     groups: { canary: { tags: [v2] } }
     split: { canary: 5%%, key: cookie }
     judge: { act: rollback }
-routes: [{ service: star, mirror: { service: star, group: canary } }]
+  web: { consul: { connect: true } }
+routes: [{ service: star, mirror: { service: star, group: canary }, rate_limit: { rate: 9, scope: fleet } }, { path: /web, service: web }]
 `, files.Cert, files.Key, consul.URL())
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -98,7 +99,7 @@ routes: [{ service: star, mirror: { service: star, group: canary } }]
 		_ = s.Stop()
 	})
 	var families map[string]*dto.MetricFamily
-	consultest.Await(t, "sluice has peers, is registered, and judges", func() bool {
+	consultest.Await(t, "sluice has peers, is registered, judges, and follows intentions", func() bool {
 		response, err := http.Get(s.AdminURL() + "/metrics")
 		if err != nil {
 			t.Fatal(err)
@@ -108,7 +109,8 @@ routes: [{ service: star, mirror: { service: star, group: canary } }]
 		if families, err = reader.TextToMetricFamilies(response.Body); err != nil {
 			t.Fatal(err)
 		}
-		return families["sluice_registered"] != nil && families["sluice_peer_attempts_total"] != nil && families["sluice_judge_evidence"] != nil
+		return families["sluice_registered"] != nil && families["sluice_peer_attempts_total"] != nil && families["sluice_judge_evidence"] != nil &&
+			families["sluice_mesh_intention"] != nil && families["sluice_fleet_limit_replicas_seen"] != nil
 	})
 	w := world{"up": {"job": {}, "instance": {}}}
 	for name, family := range families {
