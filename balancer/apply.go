@@ -24,6 +24,9 @@ func (p *Pool) Apply(set []discovery.Instance) discovery.Changes {
 		return discovery.Changes{}
 	}
 	p.known.Store(true)
+	if p.witness != nil {
+		defer p.witness.Applied(set, nanotime())
+	}
 	return p.applyLocked(set)
 }
 
@@ -64,6 +67,9 @@ type Verdict struct {
 func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.witness != nil {
+		defer p.witness.Judged(r, verdicts)
+	}
 	differs := false // a new snapshot is needed
 	for _, v := range verdicts {
 		if p.peers[v.Peer.ID] != v.Peer && p.draining[v.Peer.ID] != v.Peer {
@@ -149,6 +155,9 @@ func (p *Pool) joinLocked(i discovery.Instance) {
 		}
 	})
 	peer.measureLatencies(p.options.MeasureLatencies)
+	if p.witness != nil {
+		peer.record = p.witness.Joined(peer, false, 0, false)
+	}
 	if p.options.NewTransport != nil {
 		peer.Transport = p.options.NewTransport(peer)
 	}

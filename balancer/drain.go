@@ -71,6 +71,9 @@ func (p *Pool) retireLocked(peer *Peer, kind EventKind, detail string) {
 		peer.Transport.Close()
 	}
 	p.noteLocked(peer, kind, detail)
+	if p.witness != nil {
+		p.witness.Retired(peer, kind == EventCut)
+	}
 }
 
 // publishDrainingLocked stores a snapshot without the retired peers.
@@ -87,5 +90,8 @@ func (p *Pool) signalDrainedLocked() {
 	case <-p.drained:
 	default:
 		close(p.drained)
+		if p.witness != nil {
+			p.witness.Closed()
+		}
 	}
 }

@@ -213,7 +213,7 @@ func (t *tally) count(o Outcome, of Token) {
 	if t.latencies != nil {
 		t.latencies.count(o)
 	}
-	if t.group != nil && of.holds != holdsCopy {
+	if t.group != nil && of.holds&holdsCopy == 0 {
 		t.group.count(o, of.start)
 	}
 }

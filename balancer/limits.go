@@ -91,11 +91,15 @@ type terms struct {
 	perPeerKind Limit // which of the two
 	counted     bool  // requests in flight are counted for the whole pool
 	byGroup     bool  // and for each group
+	witnessed   bool
+	marked      bool // either of the two; see Pool.mark
 	budget      budgetTerms
 }
 
 func newTerms(o *Options) terms {
 	t := terms{Limits: o.Limits, counted: o.Limits.Requests > 0 || o.Policy == PolicyHash, byGroup: o.Policy == PolicyHash && len(o.Groups) > 0, budget: newBudgetTerms(o.RetryBudget)}
+	t.witnessed = o.NewWitness != nil
+	t.marked = t.byGroup || t.witnessed
 	for _, limit := range []*int{&t.Requests, &t.PeerRequests, &t.PeerConnections, &t.Pending, &t.Retries} {
 		if *limit == 0 {
 			*limit = quiesced - 1
@@ -114,7 +118,8 @@ type holds uint8
 const (
 	holdsRequest holds = 1 << iota
 	holdsRetry
-	holdsCopy // with no other
+	holdsCopy // with no other but the next
+	holdsRecord
 )
 
 // admit counts an attempt, or returns the error of the pool's limit that forbids it.
@@ -158,6 +163,11 @@ func (p *Pool) dismiss(h holds) {
 	if h&holdsRetry != 0 {
 		p.retries.Add(-1)
 	}
+}
+
+// Held returns how many requests and retries in flight the pool counts for its limits.
+func (p *Pool) Held() (requests, retries int) {
+	return int(p.inflight.Load()), int(p.retries.Load())
 }
 
 // RetriesLeft returns how many retries the retry budget allows now.

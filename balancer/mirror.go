@@ -25,7 +25,11 @@ func (p *Pool) PickMirror(q Query) (Token, error) {
 			break
 		}
 		if peer.acquireCopy(s.terms.perPeer) {
-			return Token{Peer: peer, start: now, marks: marks{holds: holdsCopy}}, nil
+			t := Token{Peer: peer, start: now, marks: marks{holds: holdsCopy}}
+			if s.terms.witnessed {
+				t = p.mark(t, s, &q)
+			}
+			return t, nil
 		}
 		q.Tried.Add(peer)
 	}

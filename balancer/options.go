@@ -79,6 +79,8 @@ type Options struct {
 	// MustPassFirst gives new peers [ReasonActive], so that they get no request
 	// before an active check has passed.
 	MustPassFirst bool
+	// NewWitness returns the witness of a pool, called once, with the pool's mutex held. Default: nil, none.
+	NewWitness func(*Pool) Witness
 	// Random returns uniform random numbers and is safe for concurrent use. Default:
 	// rand.Uint64 of math/rand/v2; simulations set a seeded one.
 	Random func() uint64

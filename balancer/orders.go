@@ -18,6 +18,9 @@ func (p *Pool) SetOrders(of func(discovery.Instance) Orders) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.orders = of
+	if p.witness != nil {
+		defer p.witness.Ordered(of)
+	}
 	differs := false
 	for _, peer := range sorted(p.peers) {
 		c := peer.condition.Load()

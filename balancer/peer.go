@@ -54,7 +54,8 @@ type Peer struct {
 	// lastFailure is when streak last grew, by nanotime.
 	lastFailure atomic.Int64
 	reported    atomic.Uint64 // load; see ReportLoad
-	_           [128 - 8 - 24 - 8 - 8 - 8 - 8 - 8]byte
+	record      Record        // of Pool.witness; set before a snapshot with terms.witnessed has the peer
+	_           [128 - 8 - 24 - 8 - 8 - 8 - 8 - 8 - 16]byte
 
 	outcomes [NumOutcomes]atomic.Uint64 // finished attempts by class
 	steering steering                   // pool.mu guards it

@@ -59,6 +59,7 @@ type Pool struct {
 	events   []Event // not sent yet
 	closed   bool
 	drained  chan struct{} // closed when the pool is closed and nothing drains
+	witness  Witness       // nil: none has been asked for
 
 	lastGroup GroupID     // that was given
 	warmSince time.Time   // since when a peer is eligible; zero: none is
@@ -90,6 +91,8 @@ func NewPool(name string, o Options) (*Pool, error) {
 	s := build(&Snapshot{}, &o, p.currentGroupsLocked(), &p.inflight, nil, nil, time.Time{})
 	p.budget.open(s.terms.budget, nanotime())
 	p.snapshot.Store(s)
+	p.callWitnessLocked()
+	p.configureWitnessLocked()
 	return p, nil
 }
 
@@ -162,14 +165,12 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 				return Token{}, p.refuse(s.terms.perPeerKind)
 			}
 		}
+		t := Token{Peer: peer, start: now, marks: marks{h, query.Group, query.Client}}
+		if s.terms.marked {
+			t = p.mark(t, s, q)
+		}
 		if !retry {
 			p.budget.deposit(s.terms.budget, now)
-		}
-		t := Token{Peer: peer, start: now, marks: marks{h, query.Group, query.Client}}
-		if s.terms.byGroup {
-			if t.group = peer.Group(); t.group != nil {
-				t.group.inflight.Add(1)
-			}
 		}
 		return t, nil
 	}
@@ -199,7 +200,9 @@ func (p *Pool) Reconfigure(o Options) error {
 	if !o.ReportedLoad {
 		p.forgetLoadsLocked()
 	}
+	p.callWitnessLocked()
 	p.publishLocked()
+	p.configureWitnessLocked()
 	return nil
 }
 
@@ -233,6 +236,9 @@ func (p *Pool) Close() {
 		return
 	}
 	p.closed = true
+	if p.witness != nil {
+		defer p.witness.Applied(nil, nanotime())
+	}
 	p.applyLocked(nil)
 	p.signalDrainedLocked()
 }

@@ -58,5 +58,8 @@ func (s *TriedSet) Has(p *Peer) bool {
 	return false
 }
 
+// Peers returns the peers in the set.
+func (s *TriedSet) Peers() []*Peer { return s.peers[:s.Len()] }
+
 // Len returns the number of peers in the set.
 func (s *TriedSet) Len() int { return min(s.added, maxTried) }

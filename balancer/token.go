@@ -58,6 +58,13 @@ func (t Token) Done(o Outcome) {
 	case holdsCopy:
 		p.releaseCopy()
 	default:
+		if t.holds&holdsRecord != 0 {
+			p.record.Done(t.holds.attempt(t.start))
+		}
+		if t.holds&holdsCopy != 0 {
+			p.releaseCopy()
+			break
+		}
 		p.pool.dismiss(t.holds)
 		p.release()
 	}

@@ -19,6 +19,7 @@ type Balance struct {
 	Overprovisioning Ratio  `key:"overprovisioning" default:"1.4" min:"1" max:"100"` // a tier gets its full share while its healthy share times this is at least 1
 	Subset           Subset `key:"subset"`
 	ReportedLoad     bool   `key:"reported_load" default:"false"` // shares follow the load that peers report
+	Proof            bool   `key:"proof" default:"false"`         // check the rules of the balancer while requests run
 }
 
 // Policies of Balance with their own settings.

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"sluice/admin"
+	"sluice/balancer/proof"
 	"sluice/balancer/reading"
 	"sluice/certificates"
 	"sluice/config/chain"
@@ -69,6 +70,7 @@ func (g *Gateway) metrics() *prometheus.Registry {
 		release.Metrics(g.judge.States),
 		operator.Metrics(g.orders.Stats),
 		reading.Metrics(g.services.pools),
+		proof.Metrics(g.services.proof),
 		healthcheck.Metrics(g.services.health.Load, g.services.healthStats),
 		discovery.Metrics(g.services.discovery.Statuses),
 		saved.Metrics(g.services.snapshot.Status),

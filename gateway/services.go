@@ -15,6 +15,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/balancer/journal"
+	"sluice/balancer/proof"
 	"sluice/certificates"
 	"sluice/config"
 	"sluice/consul/mesh"
@@ -45,6 +46,7 @@ type services struct {
 	snapshot  *saved.Store
 	health    *healthcheck.Monitor
 	journal   *journal.Journal
+	proof     *proof.Proof // of the services that ask for it
 
 	mu      sync.RWMutex // guards the fields below
 	byName  map[string]*service
@@ -55,6 +57,7 @@ type services struct {
 func (s *services) open(c *config.Config, owner *operator.Ownership, feed *events.Feed) (err error) {
 	s.byName = make(map[string]*service)
 	s.journal = journal.New(feed, s.log)
+	s.proof = proof.New(s.journal.Note)
 	s.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
 	if s.snapshot, err = saved.Open(saved.Options{
 		Path: c.Discovery.Snapshot, MaxAge: c.Discovery.SnapshotMaxAge, Owner: owner.Do,

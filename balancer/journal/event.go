@@ -16,7 +16,7 @@ import (
 // the pool stands for it.
 func feedEvent(e balancer.Event) (events.Event, bool) {
 	f := events.Event{Service: e.Pool, Level: events.Info}
-	if levelOf(e) == zerolog.WarnLevel {
+	if levelOf(e) >= zerolog.WarnLevel {
 		f.Level = events.Warning
 	}
 	peer := ""
@@ -49,6 +49,8 @@ func feedEvent(e balancer.Event) (events.Event, bool) {
 		f.Kind, f.Text = events.KindPanicOver, "The panic is over"+events.Because(e.Detail)
 	case balancer.EventRefused:
 		f.Kind, f.Text = events.KindForbidden, "No request may go to "+peer+events.Because(e.Detail)
+	case balancer.EventViolation:
+		f.Kind, f.Text = events.KindBroken, "sluice has not kept a rule of its own"+events.Because(e.Detail)
 	}
 	return f, true
 }

@@ -106,6 +106,7 @@ func (s *service) draw() {
 	s.drawSubset(random)
 	s.drawGroups(random)
 	s.options.DrainTimeout = upTo(random, maxDrainTimeout)
+	s.options.NewWitness = s.w.proof.Witness
 	s.options.SlowStart, s.options.PanicThreshold = balancer.SlowStart{Aggression: 1, MinWeight: .1}, 0
 	if random.IntN(4) == 0 {
 		s.options.SlowStart.Window = upTo(random, 3*time.Second)

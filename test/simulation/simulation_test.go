@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/balancer/proof"
 	"sluice/test/long"
 	"sluice/test/verify"
 )
@@ -78,6 +79,33 @@ func TestSeeds(t *testing.T) {
 	}
 	for _, what := range happenings {
 		verify.That(t, all[what] != 0 || seeds < 500, "%s: never in %d seeds", what, seeds)
+	}
+}
+
+// The proof that may run in production, balancer/proof, finds nothing where the simulation does. Where the code has a fault,
+// this test shows whether it would be seen there: see docs/testing.md.
+func TestProof(t *testing.T) {
+	var total [proof.NumKinds]uint64
+	seeds, ok := variable(t, "SLUICE_SEEDS")
+	if !ok {
+		seeds = long.Count(t, uint64(20), 200)
+	}
+	for seed := range seeds {
+		var w *world
+		synctest.Test(t, func(*testing.T) {
+			w = newWorld(seed)
+			w.unjudged = true
+			w.run()
+		})
+		for _, line := range w.proven {
+			t.Logf("seed %d: %s", seed, line)
+		}
+		for k := range total {
+			total[k] += w.proof.Total(proof.Kind(k))
+		}
+	}
+	for k, n := range total {
+		verify.That(t, n == 0, "proof: %d violations of kind %s", n, proof.Kind(k))
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/balancer"
+	"sluice/balancer/proof"
 	"sluice/discovery"
 	"sluice/healthcheck"
 )
@@ -37,6 +38,7 @@ type world struct {
 	// prompt reports whether workers never delay active checks.
 	prompt   bool
 	requests sync.WaitGroup
+	proof    *proof.Proof // of all pools
 
 	registries []*registry // one for each service, and for each that the catalog may have
 	consuls    []*consul
@@ -48,6 +50,8 @@ type world struct {
 
 	trace     []line
 	violation string
+	unjudged  bool     // only the proof judges, and a violation does not end the run
+	proven    []string // what the proof has reported
 	doubts    []doubt
 	upstreams map[string]*upstream // by address
 	byName    map[string]*service
@@ -87,6 +91,7 @@ func newWorld(seed uint64) *world {
 		options.MaxChecks = 1 + w.random.IntN(3)
 	}
 	w.monitor = healthcheck.NewMonitor(options)
+	w.proof = proof.New(w.disprove)
 	d := w.drawDebounce()
 	o := discovery.ManagerOptions{Debounce: d, Sink: w.sink, Log: zerolog.Nop()}
 	if w.random.IntN(2) == 0 {
@@ -185,9 +190,20 @@ func (w *world) logf(format string, args ...any) {
 func (w *world) violateLocked(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	w.logf("VIOLATION: %s", text)
+	if w.unjudged {
+		return
+	}
 	if w.violation == "" {
 		w.violation = fmt.Sprintf("at %v: %s", time.Since(w.begin), text)
 	}
+}
+
+// disprove notes a violation that the proof has found.
+func (w *world) disprove(e balancer.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.proven = append(w.proven, fmt.Sprintf("%s: %v: %s", e.Pool, e.Peer, e.Detail))
+	w.violateLocked("proof: %s: %v: %s", e.Pool, e.Peer, e.Detail)
 }
 
 func (w *world) violated() bool {
@@ -269,6 +285,7 @@ func (w *world) run() {
 	for _, c := range w.consuls {
 		c.close()
 	}
+	time.Sleep(2 * time.Minute) // the proof waits that long for requests that should have ended
 }
 
 // pause returns how long until the next step.

@@ -1,0 +1,88 @@
+package balancer
+
+import "sluice/discovery"
+
+// Witness learns what a pool is told, and sees what the pool does with it: package balancer/proof compares the two. The pool
+// calls it with its mutex held and when the snapshot that obeys is stored, except for Joined: no method may block or call the
+// pool, but for its snapshot. A witness changes nothing of what a request gets.
+type Witness interface {
+	// Configured: the pool has these options from now on.
+	Configured(o *Options)
+	// Applied: the pool has got this set, at began.
+	Applied(set []discovery.Instance, began int64)
+	// Judged is Pool.SetReasons.
+	Judged(r Reason, verdicts []Verdict)
+	// Ordered is Pool.SetOrders.
+	Ordered(of func(discovery.Instance) Orders)
+	// Joined returns what sees the attempts on a peer. It comes before a snapshot has the peer. If the peer was in the pool
+	// before the pool had a witness, these are the reasons against it, and whether a first check has yet to pass.
+	Joined(p *Peer, before bool, against Reason, unchecked bool) Record
+	// Retired: the transport of a peer is closed. cut: because its drain took too long.
+	Retired(p *Peer, cut bool)
+	// Closed: the pool is closed and has drained.
+	Closed()
+}
+
+// Record sees the attempts on one peer. It is safe for concurrent use, and is called without a lock.
+type Record interface {
+	// Picked comes after the pick of q from s.
+	Picked(a Attempt, s *Snapshot, q Query)
+	// Done comes when the outcome is counted, and before the peer is released. The attempt was Picked, once.
+	Done(a Attempt)
+}
+
+// Attempt is what a Record learns of a token.
+type Attempt struct {
+	Start   int64 // time of the pick, by the clock of Now
+	Copy    bool  // see Pool.PickMirror
+	Retry   bool
+	Counted bool // for Limits.Requests
+}
+
+// Now returns the time that pools use: nanoseconds of a monotonic clock.
+func Now() int64 { return nanotime() }
+
+func (h holds) attempt(start int64) Attempt {
+	return Attempt{Start: start, Copy: h&holdsCopy != 0, Retry: h&holdsRetry != 0, Counted: h&holdsRequest != 0}
+}
+
+// mark adds to the token of a pick from s what few pools have.
+func (p *Pool) mark(t Token, s *Snapshot, q *Query) Token {
+	if s.terms.byGroup && t.holds&holdsCopy == 0 {
+		if t.group = t.Peer.Group(); t.group != nil {
+			t.group.inflight.Add(1)
+		}
+	}
+	if s.terms.witnessed {
+		var query Query
+		if q != nil {
+			query = *q
+		}
+		t.Peer.record.Picked(t.holds.attempt(t.start), s, query)
+		t.holds |= holdsRecord
+	}
+	return t
+}
+
+// callWitnessLocked makes the witness that the options ask for. Once it is there it learns everything, also while they ask for none
+// and it sees no attempt: what it knows stays true.
+func (p *Pool) callWitnessLocked() {
+	if p.options.NewWitness == nil || p.witness != nil {
+		return
+	}
+	p.witness = p.options.NewWitness(p)
+	for _, peers := range []map[discovery.Key]*Peer{p.peers, p.draining} {
+		for _, peer := range peers {
+			c := peer.condition.Load()
+			peer.record = p.witness.Joined(peer, true, c.reasons, c.unchecked)
+		}
+	}
+	p.witness.Applied(p.set, nanotime())
+	p.witness.Ordered(p.orders)
+}
+
+func (p *Pool) configureWitnessLocked() {
+	if p.witness != nil {
+		p.witness.Configured(&p.options)
+	}
+}
