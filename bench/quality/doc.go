@@ -1,7 +1,7 @@
 // Command quality compares how well load balancers choose: the latencies that clients see when peers or routes
 // differ, with sluice, nginx, HAProxy, Traefik and Caddy side by side.
 //
-//	go run ./bench/quality                                      # everything, about an hour
+//	go run ./bench/quality                                      # everything, two rounds, about an hour
 //	go run ./bench/quality -short                               # that all works, in some minutes
 //	go run ./bench/quality -list                                # the scenarios
 //	go run ./bench/quality -run 'bimodal*' -proxies 'sluice*,haproxy*'
@@ -23,7 +23,7 @@
 //
 // The load is open: each request is sent at its time, whatever became of those before, over at most 1,000
 // connections that are kept. A latency begins at the intended time of sending. A request that has no right answer after
-// 20 s, or another status than 2xx, has failed, and counts as the slowest of all. A wrong body with
+// 10 s, or another status than 2xx, has failed, and counts as the slowest of all. A wrong body with
 // status 200 is counted apart; no proxy can notice it.
 //
 // The best possible is computed from the same requests: one queue in front of all slots, which knows

@@ -17,7 +17,7 @@ import (
 
 const (
 	// patience is how long a client waits for an answer, from the intended time of sending.
-	patience = 20 * time.Second
+	patience = 10 * time.Second
 	// connections bounds the connections of a load; further requests wait for one.
 	connections = 1000
 )

@@ -18,7 +18,7 @@ import (
 )
 
 // startAfter is the time between the start of the proxies of a group and the first request.
-const startAfter = 500 * time.Millisecond
+const startAfter = time.Second
 
 // mostReplicas is how many processes of proxies run side by side at most.
 const mostReplicas = 80

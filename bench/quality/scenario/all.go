@@ -16,7 +16,7 @@ const (
 	Long Length = iota
 	// Short is for tests: 4 s to warm up, and 16 s.
 	Short
-	// Live is for running proxies, of which there are many: 5 s to warm up, and 27.5 s.
+	// Live is for running proxies, of which there are many: 4 s to warm up, and 20 s.
 	Live
 )
 
@@ -36,7 +36,7 @@ func All(seed uint64, length Length, d Distribution) []Scenario {
 	case Short:
 		warmUp, duration = 4*time.Second, 20*time.Second
 	case Live:
-		warmUp, duration = 5*time.Second, 32*time.Second+500*time.Millisecond
+		warmUp, duration = 4*time.Second, 24*time.Second
 	}
 	base := func(name, about string) Scenario {
 		s := Scenario{
