@@ -166,8 +166,8 @@ func TestPeersOfTheMesh(t *testing.T) {
 listeners: [{ name: web, address: "127.0.0.1:0" }, { name: bytes, address: "127.0.0.1:0", protocol: tcp, service: tcp }]
 consul: { addresses: [%q], token: %s }
 services:
-  web: { consul: { connect: true }, retry: { attempts: 3 }, health: { active: { %[3]s }, passive: { consecutive_failures: 2, ejection: 100ms } } }
-  multiplexed: { consul: { service: web, connect: true }, upstream: { protocol: h2 }, retry: { attempts: 3 }, health: { active: { %[3]s }, passive: { ejection: 100ms } } }
+  web: { consul: { connect: true }, retry: { attempts: 3 }, timeouts: { connect: 10s }, health: { active: { %[3]s }, passive: { consecutive_failures: 2, ejection: 100ms } } }
+  multiplexed: { consul: { service: web, connect: true }, upstream: { protocol: h2 }, retry: { attempts: 3 }, timeouts: { connect: 10s }, health: { active: { %[3]s }, passive: { ejection: 100ms } } }
   api: { consul: { connect: true }, upstream: { protocol: h2 }, health: { active: { type: grpc, %[3]s } } }
   tcp: { consul: { connect: true }, health: { active: { type: tcp, %[3]s } } }
   socket: { consul: { connect: true } }
