@@ -30,7 +30,7 @@ const (
 	shrinkInterval = time.Second
 
 	// lastWait is how long a query blocks if as many as may be in flight, without the last places, block for
-	// longer: so none waits long for its own.
+	// longer, or while the limit is reduced are in flight: so none waits long for its own.
 	lastWait = time.Second
 	// reducedWait is how long a query blocks that no view answers, while the limit is reduced by
 	// answers 429: Consul continues such a query after its cancellation and counts its
@@ -181,10 +181,14 @@ func (g *gate) roomLocked(blocks bool) bool {
 func (g *gate) shorten(wait time.Duration, view bool) (shortened time.Duration, long bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	others, last := g.long, max(1, g.limit/32)
+	if g.limit < g.most { // the agent may accept fewer still
+		others, last = g.used-1, max(1, g.limit/16)
+	}
 	switch {
 	case wait <= lastWait:
 		return wait, false
-	case g.long >= g.limit-lastPlaces(g.limit):
+	case others >= g.limit-last:
 		return lastWait, false
 	case !view && g.limit < g.most:
 		wait = min(wait, reducedWait)
@@ -192,9 +196,6 @@ func (g *gate) shorten(wait time.Duration, view bool) (shortened time.Duration, 
 	g.long++
 	return wait, true
 }
-
-// lastPlaces returns how many of the queries that may be in flight block only shortly.
-func lastPlaces(limit int) int { return max(1, limit/32) }
 
 // noteContinued notes that an agent, known by its multiplexed, continues a canceled query until a time at the latest, and
 // counts its connection.
@@ -301,6 +302,7 @@ func (g *gate) growLocked(now time.Time) {
 func (g *gate) use(multiplexed *atomic.Bool) {
 	g.mu.Lock()
 	g.multiplexed = multiplexed
+	g.resizeLocked(g.accepted) // each agent has its continued queries
 	g.mu.Unlock()
 	g.adapt()
 }
@@ -314,9 +316,9 @@ func (g *gate) adapt() {
 		most *= queriesPerConnection
 	}
 	if g.most != most {
-		g.most, g.accepted = most, most
+		g.most = most
+		g.resizeLocked(most)
 	}
-	g.resizeLocked(g.accepted)
 }
 
 // total returns how many connections an agent may count: of queries in flight, and of continued ones.
@@ -326,9 +328,6 @@ func (g *gate) resizeLocked(accepted int) {
 	limit := accepted
 	if n := len(g.continued[g.multiplexed]); n > 0 {
 		limit = min(limit, max(minConnections, g.total()-n))
-	}
-	if limit == g.limit && accepted == g.accepted {
-		return
 	}
 	g.accepted, g.limit = accepted, limit
 	close(g.resized)

@@ -212,3 +212,28 @@ func TestContinuedQueriesLowerTheLimit(t *testing.T) {
 		verify.Equal(t, limit(), 100, "limit at the end")
 	})
 }
+
+// With the queries that block in place, the limit after a 429 may be above what the agent accepts. Then they give way.
+func TestQueriesGiveWayAfterA429(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Minute)
+		g := newGate(126)
+		defer g.join()()
+		for range 126 {
+			defer g.join()()
+		}
+		for range 6 {
+			verify.NoError(t, g.enter(t.Context(), true))
+			_, long := g.shorten(time.Minute, false)
+			verify.That(t, long, "a query is not long")
+		}
+		enter(t, g, 2)
+		g.refused()
+		limit, _ := g.size()
+		verify.Equal(t, limit, 8, "limit after a 429")
+		g.leave(true, true)
+		verify.NoError(t, g.enter(t.Context(), true))
+		wait, _ := g.shorten(time.Minute, false)
+		verify.Equal(t, wait, lastWait, "the next query blocks for")
+	})
+}

@@ -46,10 +46,11 @@ func (v *overview) limit() int {
 	return limit / int(max(1, v.overviews.count.Load()))
 }
 
-// slotsLocked returns the number of slots. If there are fewer than nodes, direct services have the other places.
+// slotsLocked returns the number of slots. If there are fewer than nodes, or the limit is reduced, direct services have the
+// other places.
 func (v *overview) slotsLocked() int {
 	places := v.placesLocked()
-	if len(v.nodes) > places {
+	if len(v.nodes) > places || v.client.Reduced() {
 		places -= v.limit() / 8
 	}
 	return max(1, places)
