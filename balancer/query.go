@@ -29,7 +29,9 @@ type Query struct {
 	// Client identifies the client that a split has assigned to Group, for
 	// [Group.OnDone]; 0 if none has.
 	Client uint32
-	first  bool // the request is the first in its line of the pool's queue
+	// Tries is how many tries the request has had, which a Witness compares with Tried; a pick does not look at it.
+	Tries uint8
+	first bool // the request is the first in its line of the pool's queue
 }
 
 const maxTried = 4

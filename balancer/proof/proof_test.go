@@ -161,7 +161,9 @@ func TestEachRuleIsChecked(t *testing.T) {
 			q.Tried.Add(s.All[2])
 			l.records[s.All[2]].Picked(a, s, q)
 			l.records[s.All[2]].Done(a)
-		}, map[proof.Kind]int{proof.Tried: 1}},
+			q.Tries = 2 // and knows of one peer
+			l.use(t, q).Done(ok)
+		}, map[proof.Kind]int{proof.Tried: 2}},
 		{"limits", balancer.Options{Limits: balancer.Limits{PeerRequests: 2, Requests: 3, Retries: 1}}, func(t *testing.T, l *liar) {
 			a, s := balancer.Attempt{Start: balancer.Now(), Counted: true}, l.Snapshot()
 			for n := range 4 {

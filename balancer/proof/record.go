@@ -88,6 +88,9 @@ func (r *record) Picked(a balancer.Attempt, snapshot *balancer.Snapshot, q balan
 			r.report(Tried, r.peer, snapshot, "the request has tried the peer")
 		}
 	}
+	if tried := q.Tried.Peers(); len(tried) < cap(tried) && len(tried) < int(q.Tries) {
+		r.report(Tried, r.peer, snapshot, "the request has had %d tries, and knows of %d peers", q.Tries, len(tried))
+	}
 	now := r.standing.Load()
 	if !now.settled(a.Start) {
 		return

@@ -127,6 +127,7 @@ type run struct {
 // there is none.
 func (r *run) pick(x Exchange) (t balancer.Token, err error) {
 	pool := r.service.Pool
+	r.query.Tries = uint8(r.tries)
 	for t, err = pool.Pick(r.query); err != nil; {
 		var timeout time.Duration
 		await := pool.Await

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -51,7 +52,7 @@ admin: { address: %q }
 access_log: { path: "off" }
 shutdown: { idle: 0s, grace: 1s }
 consul: { addresses: [%q], token_file: %q, wait: 2s }
-services: { star: { consul: {}, balance: { policy: round_robin }, timeouts: { connect: 10s } } } # the machine may be busy
+services: { star: { consul: {}, balance: { policy: round_robin, proof: true }, timeouts: { connect: 10s } } } # the machine may be busy
 routes: [{ service: star }]
 `, s.web, s.admin, c.relay.URL(), c.tokenFile)
 	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
@@ -63,8 +64,9 @@ routes: [{ service: star }]
 	t.Cleanup(func() {
 		cancel()
 		running.Wait()
+		lines, _ := os.ReadFile(log.Name())
+		verify.That(t, !bytes.Contains(lines, []byte("a rule of the balancer was not kept")), "the proof has found a violation")
 		if t.Failed() {
-			lines, _ := os.ReadFile(log.Name())
 			t.Logf("sluice's log:\n%s", lines)
 		}
 		log.Close()

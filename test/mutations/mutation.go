@@ -18,11 +18,19 @@ type mutation struct {
 	old  string // occurs exactly once in the file; a line number would rot
 	new  string
 	test string // a package and a pattern of its tests, as in "./balancer TestDrain|TestClose"
+	// proof is the kind of violation that balancer/proof counts for the fault, while requests run; empty: it sees none.
+	proof string
 }
 
 func (m mutation) room() string {
 	room, _, _ := strings.Cut(m.file, "/")
 	return room
+}
+
+// underProof returns the fault with a short simulation in place of its tests, in which only the proof judges.
+func (m mutation) underProof() mutation {
+	m.test = "./test/simulation TestProof"
+	return m
 }
 
 // command splits test.

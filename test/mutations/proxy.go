@@ -170,11 +170,12 @@ var proxyFaults = []mutation{
 		test: "./proxy/attempt TestRun",
 	},
 	{
-		name: "tried-peer-is-tried-again",
-		file: "proxy/attempt/attempt.go",
-		old:  "\t\tquery.Tried.Add(t.Peer)\n",
-		new:  "",
-		test: "./proxy/attempt TestRun",
+		name:  "tried-peer-is-tried-again",
+		file:  "proxy/attempt/attempt.go",
+		old:   "\t\tquery.Tried.Add(t.Peer)\n",
+		new:   "",
+		test:  "./proxy/attempt TestRun",
+		proof: "tried",
 	},
 	{
 		name: "panic-keeps-its-place",

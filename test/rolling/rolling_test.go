@@ -280,7 +280,7 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 			variants = append(variants, m.withPatience())
 		}
 		for _, m := range variants {
-			services += fmt.Sprintf("  %s:\n    consul: {}\n%s%s", m.name, m.peers.upstream,
+			services += fmt.Sprintf("  %s:\n    consul: {}\n    balance: { proof: true }\n%s%s", m.name, m.peers.upstream,
 				strings.ReplaceAll(cmp.Or(m.settings, settings), "%s", m.peers.retry))
 			if m.patient {
 				services += servicePatience
@@ -299,6 +299,7 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 		cancel()
 		g.Cut()
 		verify.Succeeds(t, <-ended)
+		verify.That(t, !strings.Contains(g.added.text(), "a rule of the balancer was not kept"), "the proof has found a violation")
 		if t.Failed() {
 			t.Logf("log:\n%s", g.added.text())
 		}
