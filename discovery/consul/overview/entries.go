@@ -15,6 +15,7 @@ import (
 // Whoever may register in Consul decides how long its lists are. An overview that has more is incomplete.
 const (
 	maxEntries = 1_000_000 // of all lists together: about 100 MB
+	maxPairs   = 50_000    // of a proxy's name and a service
 	maxNodes   = 50_000    // each has a query of its own, which takes 6 KB
 )
 
@@ -31,6 +32,8 @@ type entries struct {
 	seed   maphash.Seed
 	owners map[uint64]owner // 64 bits and a random seed: collisions do not matter
 	total  *atomic.Int64    // of entries, in all lists of the overview
+	// proxied is called with each new instance of a proxy, and the service that is behind it. May be nil.
+	proxied func(proxy, service string)
 }
 
 func newEntries(total *atomic.Int64) *entries {
@@ -108,9 +111,15 @@ func (r *entryReader) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		}
 		o, known := r.known.owners[sum]
 		if !known {
-			var fields struct{ Node, Service, ServiceName string } // an instance has a Service, a check a ServiceName
+			var fields struct {
+				Node, Service, ServiceName string // an instance has a Service, a check a ServiceName
+				Proxy                      struct{ DestinationServiceName string }
+			}
 			if err := decode(entry, &fields); err != nil {
 				return err
+			}
+			if behind := fields.Proxy.DestinationServiceName; behind != "" && r.known.proxied != nil {
+				r.known.proxied(fields.Service, behind)
 			}
 			o = owner{cmp.Or(fields.Service, fields.ServiceName), fields.Node}
 			r.added = append(r.added, o)

@@ -126,3 +126,27 @@ func BenchmarkEntries(b *testing.B) {
 		verify.NoError(b, l.compareChecks(answers[turn%2], func(owner) {}))
 	}
 }
+
+// A change of a proxy, or of its check, is one of the service behind it, whatever the proxy is called.
+func TestChangesOfProxies(t *testing.T) {
+	s := &Subscriber{news: make(chan struct{}, 1)}
+	v := &overview{complete: true, subscribers: map[string]map[*Subscriber]bool{"web": {s: true}}, behind: make(map[string]map[string]bool)}
+	instances, checks := newEntries(&v.total), newEntries(&v.total)
+	instances.proxied = v.noteProxy
+	news := func() bool {
+		select {
+		case <-s.news:
+			return true
+		default:
+			return false
+		}
+	}
+	verify.NoError(t, instances.compareInstances([]byte(`{"Services": [{"ID": "1", "Service": "other"}]}`), v.changed))
+	verify.That(t, !news(), "another service is no news")
+	verify.NoError(t, instances.compareInstances([]byte(`{"Services": [{"ID": "2", "Service": "Edge", "Proxy": {"DestinationServiceName": "Web"}}]}`), v.changed))
+	verify.That(t, news(), "a new proxy is no news")
+	verify.NoError(t, checks.compareChecks([]byte(`[{"Node": "n", "CheckID": "c", "ServiceName": "edge"}]`), v.changed))
+	verify.That(t, news(), "a check of the proxy is no news")
+	verify.NoError(t, instances.compareInstances([]byte(`{"Services": []}`), v.changed))
+	verify.That(t, news(), "the end of the proxy is no news")
+}

@@ -89,6 +89,7 @@ func (v *overview) startNode(ctx context.Context, name string) *node {
 	ctx, end := context.WithCancel(ctx)
 	n := &node{overview: v, path: "catalog/node-services/" + name, end: end, wake: make(chan struct{}, 1), due: true}
 	instances := newEntries(&v.total)
+	instances.proxied = v.noteProxy
 	read := func(body []byte) error {
 		n.due = false
 		return instances.compareInstances(body, n.noteChange)

@@ -63,6 +63,8 @@ type overview struct {
 	count        int                             // of subscribers
 	direct       int                             // of subscribers, the direct ones
 	waiting      map[*Subscriber]bool            // to be direct
+	behind       map[string]map[string]bool      // by the names of proxies, those of the services behind them, in lower case
+	pairs        int                             // in behind
 	addresses    addresses                       // nil: unknown
 	nodes        map[string]*node                // by name
 	taken        int                             // slots
@@ -175,12 +177,30 @@ func (v *overview) changed(o owner) {
 	case o.service != "":
 		name := strings.ToLower(o.service)
 		notifyAll(v.subscribers[name])
-		if of, is := strings.CutSuffix(name, "-sidecar-proxy"); is { // it may reach its instances through them
+		if of, is := strings.CutSuffix(name, "-sidecar-proxy"); is { // also before the instance is known
 			notifyAll(v.subscribers[of])
+		}
+		for service := range v.behind[name] { // it may reach its instances through them
+			notifyAll(v.subscribers[service])
 		}
 	default:
 		v.nodeChangedLocked(o.node)
 	}
+}
+
+// noteProxy notes that instances of a service are proxies of another one, as sidecars are.
+func (v *overview) noteProxy(proxy, service string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	proxy, service = strings.ToLower(proxy), strings.ToLower(service)
+	if v.behind[proxy][service] || v.pairs >= maxPairs {
+		return
+	}
+	if v.behind[proxy] == nil {
+		v.behind[proxy] = make(map[string]bool)
+	}
+	v.behind[proxy][service] = true
+	v.pairs++
 }
 
 func (v *overview) nodeChangedLocked(node string) {

@@ -78,6 +78,7 @@ func (o *Overviews) start(in Scope, wait time.Duration) *overview {
 		poke:         make(chan struct{}, 1),
 		subscribers:  make(map[string]map[*Subscriber]bool),
 		waiting:      make(map[*Subscriber]bool),
+		behind:       make(map[string]map[string]bool),
 		nodes:        make(map[string]*node),
 		lists:        make(map[string]error),
 		stateChanged: make(chan struct{}),
