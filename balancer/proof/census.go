@@ -25,6 +25,7 @@ type census struct {
 	healthy int // for sure
 	usable  int // in panic, at most
 	sure    bool
+	vague   bool    // the capacity of a peer that was there before the witness is not known
 	tiers   int     // of the options
 	total   float64 // of the rooms, as a multiple of the requests
 	room    map[place]*room
@@ -63,7 +64,8 @@ func (w *witness) count(all []*record) *census {
 			c.usable++
 			at.inPanic += weight
 		}
-		c.sure = c.sure && !unsure
+		c.vague = c.vague || r.usual == 0 && !r.whole
+		c.sure = c.sure && !unsure && !c.vague
 		c.facts[r] = f
 	}
 	return c
@@ -138,5 +140,5 @@ func (c *census) mayPanic(threshold float64) bool {
 	if float64(c.healthy) >= threshold*float64(c.usable) {
 		return false
 	}
-	return c.tiers == 0 && len(c.room) <= 1 || c.total < 1+epsilon
+	return c.tiers == 0 && len(c.room) <= 1 || c.total < 1+epsilon || c.vague
 }
