@@ -128,7 +128,7 @@ func (c *condition) reasonLines() []string {
 	if c.refused != "" && c.reasons&ReasonAddress == 0 {
 		lines = append(lines, "address: "+c.refused)
 	}
-	if a := c.factors[FactorHealth]; a.why != "" && c.reasons&ReasonEjected == 0 {
+	if a := c.factors[FactorHealth]; a.why != "" {
 		lines = append(lines, "weight: "+a.why)
 	}
 	if c.leaving {

@@ -7,6 +7,13 @@ import (
 )
 
 const (
+	// averaging is the time over which a mean is taken, if there are enough samples in it. A sample moves the mean by
+	// leastShare to mostShare of the difference, and counts at most maxSample times the mean: a request that takes
+	// long on any peer says little of this one.
+	averaging  = 2 * time.Second
+	leastShare = 0.01
+	mostShare  = 0.2
+	maxSample  = 4
 	// The decay time of an estimate is minDecay after a single sample, which may be
 	// a pause or a lost packet, and grows to maxDecay, Finagle's default, while
 	// samples agree.
@@ -17,15 +24,13 @@ const (
 	step = time.Millisecond
 )
 
-// estimate is a peak-sensitive moving average of a peer's latency: a peak counts in
-// full at once and decays exponentially ("peak EWMA", twitter.github.io/finagle,
-// PeakEwma.scala). Each sample is weighted by the time since the one before (A. Eckner,
-// "Algorithms for Unevenly Spaced Time Series").
+// estimate is a moving average of a peer's latency. Each sample is weighted by the time since the one before (A. Eckner,
+// "Algorithms for Unevenly Spaced Time Series"), within leastShare and mostShare; a failure counts in full at once.
 //
-// Unlike Finagle's, reading does not change it, and the decay time depends on how well
-// samples agree. With a fixed time of 10 s, one of two peers with few requests gets
-// nothing for up to a minute after a single slow answer; with 1 s, a peer that is
-// always slow is tried every few seconds.
+// A mean follows from few samples how fast a peer is, where a peak ("peak EWMA", twitter.github.io/finagle,
+// PeakEwma.scala) mostly shows which request was the slowest one. The decay time depends on how well samples agree. With a
+// fixed time of 10 s, one of two peers with few requests gets nothing for up to a minute after a single slow answer; with
+// 1 s, a peer that is always slow is tried every few seconds.
 //
 // The zero value has no sample. An estimate is safe for concurrent use without a lock:
 // a reader that meets half an update sees the earlier value with a little more or less
@@ -51,25 +56,52 @@ func (e *estimate) at(now int64) (value float64, age int64) {
 	return value, now - e.stamp.Load() // read after value: an old value with a new stamp does no harm
 }
 
-// observe adds a latency measured at the time end. Samples may come late and out of
-// order.
+// observe adds a latency measured at the time end. Samples may come late and out of order; late ones do not count.
 func (e *estimate) observe(latency time.Duration, end int64) {
-	e.update(float64(latency), float64(latency), float64(latency), end)
+	sample, value := float64(latency), math.Float64frombits(e.value.Load())
+	stamp := e.stamp.Load()
+	elapsed := end - stamp
+	if value != 0 && elapsed < int64(step) || !e.stamp.CompareAndSwap(stamp, end) {
+		return
+	}
+	e.agreed.Store(agreement(e.agreed.Load()+elapsed, value, sample))
+	share := min(max(1-math.Exp(-float64(elapsed)/float64(averaging)), leastShare), mostShare)
+	next := value + (min(sample, value*maxSample)-value)*share
+	if value == 0 {
+		next = sample
+	}
+	e.value.CompareAndSwap(math.Float64bits(value), math.Float64bits(next)) // a failure meanwhile counts for more
 }
 
-// penalize adds a failure at the time end, which counts as a peak of this latency. It
-// does not lower a higher estimate.
+// penalize adds a failure at the time end, which counts as this latency in full. It does not lower a higher estimate,
+// which decays towards it.
 func (e *estimate) penalize(latency time.Duration, end int64) {
-	peak := float64(latency)
-	e.update(peak, 0, max(peak, math.Float64frombits(e.value.Load())), end)
+	failure, stamp := float64(latency), e.stamp.Load()
+	elapsed := end - stamp
+	if elapsed < 0 { // late: decayed already
+		failure *= math.Exp(float64(elapsed) / float64(minDecay))
+	}
+	// The goroutine that moves the stamp applies the decay, so that it applies once.
+	if elapsed < int64(step) || !e.stamp.CompareAndSwap(stamp, end) {
+		e.raise(failure)
+		return
+	}
+	value := math.Float64frombits(e.value.Load())
+	keep := math.Exp(-float64(elapsed) / e.decay())
+	e.agreed.Store(agreement(e.agreed.Load()+elapsed, value, max(failure, value)))
+	for {
+		bits := e.value.Load()
+		next := max(failure, math.Float64frombits(bits)*keep)
+		if e.value.CompareAndSwap(bits, math.Float64bits(next)) {
+			return
+		}
+	}
 }
 
 // confirm adds an answer that does not show the latency of the peer, such as an error:
 // the estimate stays fresh and does not become lower.
 func (e *estimate) confirm(latency time.Duration, end int64) {
-	value := math.Float64frombits(e.value.Load())
-	peak := max(value, float64(latency))
-	e.update(peak, value, peak, end)
+	e.observe(max(latency, e.average()), end)
 }
 
 // reset removes all samples.
@@ -77,36 +109,6 @@ func (e *estimate) reset() {
 	e.value.Store(0)
 	e.stamp.Store(0)
 	e.agreed.Store(0)
-}
-
-// update moves the estimate towards target by the time since the last sample, then
-// raises it to peak. sample decides how far the samples agree.
-func (e *estimate) update(peak, target, sample float64, end int64) {
-	stamp := e.stamp.Load()
-	elapsed := end - stamp
-	value := math.Float64frombits(e.value.Load())
-	if elapsed < 0 { // late: decayed already
-		e.raise(peak * math.Exp(float64(elapsed)/float64(minDecay)))
-		return
-	}
-	if elapsed < int64(step) && peak <= value {
-		return
-	}
-	// The goroutine that moves the stamp applies the decay, so that it applies once.
-	if !e.stamp.CompareAndSwap(stamp, end) {
-		e.raise(peak)
-		return
-	}
-	keep := math.Exp(-float64(elapsed) / e.decay())
-	e.agreed.Store(agreement(e.agreed.Load()+elapsed, value, sample))
-	for {
-		bits := e.value.Load()
-		value := math.Float64frombits(bits)
-		next := max(peak, value*keep+target*(1-keep))
-		if e.value.CompareAndSwap(bits, math.Float64bits(next)) {
-			return
-		}
-	}
 }
 
 // agreement returns the time for which samples have agreed after a new one: all of it

@@ -5,69 +5,146 @@ import (
 	"sync/atomic"
 )
 
-// maxSlower bounds the ratio between the latencies of two peers. A slow peer gets
-// requests when the others have this many in flight each, so that one slow answer does
-// not idle it.
-const maxSlower = 32
+const (
+	// choices is how many random peers are compared: a peer that answers wrongly and at once gets half of the requests of
+	// ten peers, and not all.
+	choices = 6
+	// maxFaster and maxSlower bound the ratio between the latency of a peer and the usual one. No peer counts as much
+	// faster than the others, so that errors of estimates draw no crowd. A slow one gets requests when the others have
+	// this many in flight each, so that one slow answer does not idle it.
+	maxFaster = 0.55
+	maxSlower = 32
+)
 
-// ewma compares two random peers by latency × load and takes the lower. Latency is a
-// peak-sensitive moving average (see estimate), load is 1 plus the requests in flight
-// relative to the weight.
+// ewma takes the best of six random peers, the better of two if weights differ, by latency × load. Latency is a moving average (see estimate), load is 1 plus
+// the requests in flight relative to the weight.
 //
-// A peer without samples counts as fast as the other. A slower peer approaches the
-// faster one as its last sample ages: within 3.5 s after a single slow answer, within
-// 35 s if it was slow for long. So new peers are not flooded, and slow ones are tried
-// again with one request at a time.
+// The usual latency is the median of those. A peer without samples has it. A slower one approaches it as its last
+// sample ages: within seconds after a single slow answer, within half a minute if it was slow for long. So new peers are
+// not flooded, and slow ones are tried again with one request at a time.
 type ewma struct {
-	twoChoices
+	candidates []candidate
+	lottery    lottery
+	equal      bool // weights
 }
 
 func newEWMA(l *pickerInput) picker {
-	return &ewma{newTwoChoices(l.candidates)}
+	return &ewma{l.candidates, newLottery(l.candidates), equalWeights(l.candidates)}
 }
 
 func (e *ewma) pick(q Query, now int64, _ *atomic.Uint64) *Peer {
-	first, second := e.draw(&q)
-	if first == second {
-		if first == nil {
-			return nil
+	var drawn [choices]drawing
+	n := e.draw(&q, &drawn)
+	if n == 0 {
+		return nil
+	}
+	usual := usualOf(drawn[:n])
+	first := drawn[0].load()
+	best, lowest := drawn[0].peer, drawn[0].latency(usual, now)*(1+first)
+	for i := range drawn[1:n] {
+		d := &drawn[i+1]
+		load := 1 + d.load()
+		if first == 0 || !e.equal {
+			// The first stays the choice unless another one is better even with this request: at low load shares
+			// follow the weights, and all are tried.
+			load += d.burden
 		}
-		return first.peer
+		if usual*maxFaster*load >= lowest {
+			continue // whatever its latency is
+		}
+		if score := d.latency(usual, now) * load; score < lowest {
+			best, lowest = d.peer, score
+		}
 	}
-	a, b := compare(first.peer, second.peer, now)
-	if b*(1+second.load()+second.burden) <= a*(1+first.load()) {
-		return second.peer
+	return best
+}
+
+// drawing is a candidate with its estimate.
+type drawing struct {
+	*candidate
+	estimate float64
+}
+
+// draw draws candidates that are not in q.Tried, in proportion to their weights.
+func (e *ewma) draw(q *Query, drawn *[choices]drawing) (n int) {
+	size := len(e.candidates)
+	first := e.lottery.draw(q.random)
+	draws, bits := choices, uint64(0)
+	switch {
+	case !e.equal:
+		draws = 2 // of more, the lightest peers would get too many
+	case size > choices:
+		bits = q.random.uint64()
 	}
-	return first.peer
+	for k := range draws {
+		i := first
+		switch {
+		case k == 0:
+		case !e.equal:
+			i = e.lottery.draw(q.random)
+		case size > choices: // one of each sixth, so that all are different
+			from, to := k*size/choices, (k+1)*size/choices
+			i += from + int(bits&0xfff)*(to-from)>>12
+			bits >>= 12
+		case k < size:
+			i += k
+		default:
+			return n
+		}
+		if i >= size {
+			i -= size
+		}
+		c := &e.candidates[i]
+		if q.Tried.Len() > 0 && q.Tried.Has(c.peer) {
+			continue
+		}
+		drawn[n] = drawing{c, math.Float64frombits(c.peer.latency.value.Load())}
+		n++
+	}
+	if n == 0 { // few are left
+		if c := untried(e.candidates, first, &q.Tried); c != nil {
+			drawn[0] = drawing{c, math.Float64frombits(c.peer.latency.value.Load())}
+			n = 1
+		}
+	}
+	return n
+}
+
+// usualOf returns the median of the known estimates, the lower one of two; 0 if there is none.
+func usualOf(drawn []drawing) float64 {
+	var sorted [choices]float64
+	n := 0
+	for i := range drawn {
+		v := drawn[i].estimate
+		if v == 0 {
+			continue
+		}
+		at := n
+		for ; at > 0 && sorted[at-1] > v; at-- {
+			sorted[at] = sorted[at-1]
+		}
+		sorted[at] = v
+		n++
+	}
+	return sorted[max(n-1, 0)/2]
+}
+
+// latency returns the latency that a pick compares; only ratios have a meaning.
+func (d *drawing) latency(usual float64, now int64) float64 {
+	fastest := usual * maxFaster
+	switch {
+	case d.estimate == 0:
+		return max(usual, 1)
+	case d.estimate <= fastest:
+		return fastest
+	}
+	e := &d.peer.latency
+	slower := min(d.estimate, usual*maxSlower) - fastest
+	if age := now - e.stamp.Load(); age >= int64(fresh) {
+		slower *= math.Exp(-float64(age) / e.decay())
+	}
+	return fastest + slower
 }
 
 // fresh is the age below which a sample is not discounted.
 const fresh = minDecay / 64
-
-// fasterAge discounts the age of the faster peer's sample: a fast peer without recent
-// requests stays preferred.
-const fasterAge = 1. / 8
-
-// compare returns the latencies of two peers; only their ratio has a meaning.
-func compare(p, q *Peer, now int64) (a, b float64) {
-	a, aAge := p.latency.at(now)
-	b, bAge := q.latency.at(now)
-	if a == 0 || b == 0 {
-		return 1, 1
-	}
-	a, b = min(a, b*maxSlower), min(b, a*maxSlower)
-	switch {
-	case max(aAge, bAge) < int64(fresh):
-		return a, b
-	case a > b:
-		return b + (a-b)*trust(&p.latency, aAge, &q.latency, bAge), b
-	default:
-		return a, a + (b-a)*trust(&q.latency, bAge, &p.latency, aAge)
-	}
-}
-
-// trust returns the weight of the difference between two estimates of these ages: 1 for
-// fresh ones, towards 0 with age.
-func trust(slower *estimate, age int64, faster *estimate, fastersAge int64) float64 {
-	return math.Exp(-(float64(max(age, 0))/slower.decay() + float64(max(fastersAge, 0))/faster.decay()*fasterAge))
-}

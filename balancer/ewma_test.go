@@ -8,28 +8,114 @@ import (
 	"sluice/test/verify"
 )
 
-func TestCompare(t *testing.T) {
-	f := func(p, q *Peer, now int64, wantA, wantB float64) {
+func TestLatencyThatAPickCompares(t *testing.T) {
+	const usual = 20 * ms
+	f := func(what string, latency, age, want time.Duration) {
 		t.Helper()
-		a, b := compare(p, q, now)
-		verify.That(t, near(a/b, wantA/wantB), "%v : %v, want %v : %v", a, b, wantA, wantB)
-		a, b = compare(q, p, now)
-		verify.That(t, near(a/b, wantB/wantA), "the other way round: %v : %v, want %v : %v", a, b, wantB, wantA)
-	}
-	known := func(latency time.Duration, end int64) *Peer {
 		p := new(Peer)
-		p.latency.observe(latency, end)
-		return p
+		if latency > 0 {
+			p.latency.observe(latency, begin)
+		}
+		d := drawing{&candidate{peer: p}, float64(latency)}
+		got := d.latency(float64(usual), begin+int64(age))
+		verify.That(t, near(got, float64(want)), "%s: %v, want %v", what, time.Duration(got), want)
 	}
-	f(known(5*ms, begin), known(20*ms, begin), begin, 5, 20)
-	f(known(5*ms, begin), known(time.Minute, begin), begin, 1, maxSlower)
-	f(new(Peer), known(5*ms, begin), begin, 1, 1)
-	f(new(Peer), new(Peer), begin, 1, 1)
-	// An old latency does not count, whichever of the two it is.
-	f(known(5*ms, 0), known(20*ms, begin), begin, 1, 1)
-	f(known(5*ms, begin), known(20*ms, 0), begin, 1, 1)
-	// The faster one wins, even if it has been idle for a while.
-	after := begin + int64(minDecay)
-	f(known(5*ms, begin), known(20*ms, after), after, 1, 1+3*math.Exp(-fasterAge))
-	f(known(5*ms, after), known(20*ms, begin), after, 1, 1+3*math.Exp(-1))
+	f("no sample", 0, 0, usual)
+	f("as the others", usual, 0, usual)
+	f("slower", 50*ms, 0, 50*ms)
+	f("far slower", time.Minute, 0, maxSlower*usual)
+	f("far faster", ms, 0, 11*ms)
+	f("slower a while ago", 50*ms, minDecay, 11*ms+14347*time.Microsecond)
+	f("slower long ago", 50*ms, time.Minute, 11*ms)
+}
+
+func TestUsualLatencyIsTheLowerMedianOfTheKnown(t *testing.T) {
+	f := func(want float64, estimates ...float64) {
+		t.Helper()
+		var drawn []drawing
+		for _, e := range estimates {
+			drawn = append(drawn, drawing{estimate: e})
+		}
+		verify.Equal(t, usualOf(drawn), want, "%v", estimates)
+	}
+	f(0, 0, 0)
+	f(5, 0, 5)
+	f(5, 9, 5)
+	f(7, 9, 5, 7, 0)
+	f(3, 6, 5, 4, 3, 2, 1)
+}
+
+// Six peers of any larger number are different ones, each as likely as any other, and none was tried.
+func TestPeersAreDrawnAlike(t *testing.T) {
+	random := generator(t)
+	for _, n := range []int{2, 6, 7, 10, 100} {
+		p := newTestPool(t, Options{})
+		p.Apply(instances(n))
+		all := p.Snapshot().All
+		candidates := make([]candidate, n)
+		for i := range candidates {
+			candidates[i] = candidate{peer: all[i], weight: 1, burden: 1}
+		}
+		e := newEWMA(&pickerInput{candidates: candidates}).(*ewma)
+		count := make(map[*Peer]int)
+		q := Query{random: random.Uint64}
+		q.Tried.Add(all[0])
+		const draws = 20_000
+		for range draws {
+			var drawn [choices]drawing
+			seen := make(map[*Peer]bool)
+			for _, d := range drawn[:e.draw(&q, &drawn)] {
+				verify.Require(t, !seen[d.peer] && d.peer != all[0], "%d peers: %v twice, or tried", n, d.peer)
+				seen[d.peer] = true
+				count[d.peer]++
+			}
+		}
+		due := min(float64(choices)/float64(n), 1)
+		for _, peer := range all[1:] {
+			got, deviation := float64(count[peer]), math.Sqrt(draws*due*(1-due))
+			verify.That(t, math.Abs(got-draws*due) <= 5*deviation, "%d peers: %v is drawn %v times, want %v", n, peer, got, draws*due)
+		}
+	}
+}
+
+// A peer is not slow because it gets the slow requests.
+func TestAPeerIsAsSlowAsByComparisonWithItsRequests(t *testing.T) {
+	p := newTestPool(t, Options{})
+	p.Apply(instances(5))
+	var fast, slow Typical
+	for step := range 2000 {
+		for i, peer := range p.Snapshot().All {
+			typical, latency := &fast, 10*ms
+			switch i {
+			case 0:
+				typical, latency = &slow, 500*ms
+			case 4:
+				latency = 30 * ms
+			}
+			typical.Observe(latency)
+			peer.measure(Outcome{Class: OutcomeOK, Latency: latency, Typical: typical.Median()}, begin+int64(step+1)*int64(10*ms))
+		}
+	}
+	all := p.Snapshot().All
+	with := func(i, j int) float64 { return float64(all[i].Latency()) / float64(all[j].Latency()) }
+	verify.That(t, math.Abs(with(0, 1)-1) < .1, "with slow requests %v, with fast ones %v", all[0].Latency(), all[1].Latency())
+	verify.That(t, math.Abs(with(4, 1)-3) < .3, "a slow peer %v, the others %v", all[4].Latency(), all[1].Latency())
+}
+
+func TestTypicalIsTheMedian(t *testing.T) {
+	random := generator(t)
+	var typical Typical
+	verify.Equal(t, typical.Median(), 0, "of nothing")
+	typical.Observe(time.Second)
+	verify.Equal(t, typical.Median(), time.Second, "of one")
+	var sum float64
+	const n = 20_000
+	for i := range 2 * n {
+		typical.Observe(time.Duration(random.ExpFloat64() * float64(40*ms)))
+		if i >= n {
+			sum += typical.Median().Seconds()
+		}
+	}
+	mean, want := sum/n, math.Ln2*.04
+	verify.That(t, math.Abs(mean/want-1) < .1, "%.1f ms on average, want %.1f ms", mean*1000, want*1000)
 }

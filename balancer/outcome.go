@@ -58,4 +58,7 @@ type Outcome struct {
 	// Latency is the time from the pick to the response header, to the failure, until the
 	// client left, or for a TCP stream to the established connection. 0: not measured.
 	Latency time.Duration
+	// Typical is the running median of the latencies of requests like this one, whichever peer has answered; see
+	// [Typical]. A peer is as slow as its latencies are by comparison with it. 0: not known.
+	Typical time.Duration
 }

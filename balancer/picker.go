@@ -10,7 +10,7 @@ import (
 type Policy string
 
 const (
-	// PolicyEWMA takes the better of two random peers by latency and requests in
+	// PolicyEWMA takes the best of a few random peers by latency and requests in
 	// flight. It avoids a slow or stuck peer.
 	PolicyEWMA Policy = "ewma"
 	// PolicyHash sends requests with the same Query.Hash to one peer, within

@@ -34,6 +34,9 @@ type Pool struct {
 	inflight atomic.Int64 // attempts, if terms.counted
 	_        [128 - 8]byte
 
+	typical Typical // of all requests with an Outcome.Typical
+	_       [128 - 8]byte
+
 	retries  atomic.Int64 // in flight
 	pending  atomic.Int64 // requests waiting for a peer or a connection
 	refusals [NumLimits]atomic.Uint64

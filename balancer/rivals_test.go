@@ -70,12 +70,6 @@ func TestLostWeightIsAState(t *testing.T) {
 		}
 		verify.Equal(t, said, c.event, "event")
 	}
-	p.SetFactors(FactorHealth, Adjustment{Peer: peer, By: 0.5, Why: "slow"})
-	setReason(p, peer.ID, ReasonEjected, true, "slower")
-	verify.Slices(t, peer.Reasons(), []string{"ejected: slower"}, "reasons of an ejected peer")
-	setReason(p, peer.ID, ReasonEjected, false, "")
-	verify.Slices(t, peer.Reasons(), []string{"weight: slow"}, "reasons after the ejection")
-	p.SetFactors(FactorHealth, Adjustment{Peer: peer, By: 1})
 	p.SetFactors(FactorLoad, Adjustment{Peer: peer, By: 0.5, Why: "busy"})
 	verify.That(t, peer.State() == StateUp && peer.Reasons() == nil, "by its load %v, reasons %q", peer.State(), peer.Reasons())
 }

@@ -90,9 +90,10 @@ type balancerModel struct {
 
 func newBalancerModel(s *simulation, random *rand.Rand) *balancerModel {
 	b := &balancerModel{index: make(map[*Peer]int)}
+	pool := new(Pool)
 	var candidates []candidate
 	for i, server := range s.servers {
-		p := &Peer{ID: instance(i, 1).Key()}
+		p := &Peer{ID: instance(i, 1).Key(), pool: pool}
 		p.name("key")
 		c := new(condition)
 		c.setInstance(instance(i, max(server.weight, 1)), new(Options))

@@ -100,15 +100,15 @@ func (p *Peer) measure(o Outcome, end int64) {
 	switch o.Class {
 	case OutcomeOK:
 		if o.Latency > 0 {
-			p.latency.observe(o.Latency, end)
+			p.latency.observe(p.normal(o), end)
 		}
 	case OutcomeSuperseded:
-		p.latency.confirm(o.Latency, end)
+		p.latency.confirm(p.normal(o), end)
 	case OutcomeServerError:
 		// A quick error does not make a peer fast, and a working peer has some. A
 		// peer without a success counts as failing.
 		if p.latency.average() > 0 {
-			p.latency.confirm(o.Latency, end)
+			p.latency.confirm(p.normal(o), end)
 			return
 		}
 		fallthrough
@@ -118,4 +118,17 @@ func (p *Peer) measure(o Outcome, end int64) {
 		}
 		p.latency.penalize(max(o.Latency, failureLatency), end)
 	}
+}
+
+// normal returns the latency of an answer as if the request were a typical one of the pool: a peer is not slow because it
+// has got requests that take long.
+func (p *Peer) normal(o Outcome) time.Duration {
+	if o.Typical <= 0 {
+		return o.Latency
+	}
+	usual := &p.pool.typical
+	if o.Class == OutcomeOK {
+		usual.Observe(o.Latency)
+	}
+	return max(time.Duration(float64(o.Latency)*float64(usual.Median())/float64(o.Typical)), 1)
 }

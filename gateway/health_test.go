@@ -110,8 +110,7 @@ func TestFailuresTakeWeight(t *testing.T) {
 			r.get("/")
 		}
 		p := r.peers()[bad]
-		why := strings.Join(p.Reasons, "; ")
-		return p.State == "warming" && strings.HasPrefix(why, "weight: ") && strings.Contains(why, " requests failed, 0 of ")
+		return p.State == "warming" && strings.HasPrefix(p.Reasons[0], "weight: ") && strings.Contains(p.Reasons[0], " requests failed, 0 of ")
 	})
 	told := strings.Join(told(r.events, "a"), "\n")
 	verify.That(t, strings.Contains(told, "peer.weight: "+bad+" is warming, it was up: weight: "), "the feed says\n%s", told)

@@ -177,7 +177,7 @@ func (c *Checker) stepLocked(p *balancer.Peer, h *history, step int) {
 	h.steps += step
 	h.evidence = [NumCauses]evidence{}
 	a := balancer.Adjustment{Peer: p, By: 1 / float64(int(1)<<h.steps)}
-	if h.steps > 0 {
+	if h.steps > 0 && !c.ejectedLocked(p) {
 		a.Why = fmt.Sprintf("%s; 1/%d of its weight for %s until %s", h.why, 1<<h.steps, c.every, time.Now().Add(c.every).UTC().Format(time.RFC3339))
 	}
 	c.adjustLocked(a)

@@ -168,6 +168,7 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 	if x.response.Status >= 500 {
 		outcome.Class = balancer.OutcomeServerError
 	}
+	outcome.Typical = x.typical(outcome)
 	x.status = x.response.Status
 	if x.standing.grpc {
 		x.grpcCode = grpc.ParseCode(x.response.FindOther(text, "grpc-status"))

@@ -147,6 +147,7 @@ func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
 	}
 	t.Client = x.client.downstream.tunnel(&t)
 	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime - x.picked.Sub(x.startTime)}
+	outcome.Typical = x.typical(outcome)
 	x.status = x.response.Status
 	early := x.in[x.start+x.headLength : x.end]
 	x.bodyLength = len(early)

@@ -35,6 +35,7 @@ func NewTable(routes []Route) (*Table, error) {
 	first := make(map[string]int, len(routes)) // index of a key's route
 	unindexed := make(map[string]int)
 	for i, r := range routes {
+		r.measure()
 		e, key, wrong := entryOf(r)
 		if r.Service == nil && r.Weighted == nil && (r.Actions == nil || r.Actions.Redirect == nil) {
 			wrong = append(wrong, &Error{Field: "service", Reason: "is missing"})

@@ -1,0 +1,259 @@
+package balancer
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"sluice/bench/quality/scenario"
+)
+
+// counting is what the models of others have in common.
+type counting struct {
+	inflight []int
+	random   *rand.Rand
+	last     int
+}
+
+func newCounting(peers int, random *rand.Rand) counting {
+	return counting{inflight: make([]int, peers), random: random}
+}
+
+func (c *counting) take(i int) int {
+	c.inflight[i]++
+	return i
+}
+
+func (c *counting) done(i int, _ *answered) { c.inflight[i]-- }
+
+// taking makes a rival of a function that chooses by the requests in flight.
+func taking(name string, choose func(*counting) int) rival {
+	return rival{name: name, forgets: name[0] == 'n' || name[0] == 'H', new: func(n int, random *rand.Rand, _ *servers) chooser {
+		return &choosing{newCounting(n, random), choose}
+	}}
+}
+
+type choosing struct {
+	counting
+	choose func(*counting) int
+}
+
+func (c *choosing) pick(time.Duration, *scenario.Request) int { return c.take(c.choose(&c.counting)) }
+
+func inTurn(c *counting) int {
+	c.last = (c.last + 1) % len(c.inflight)
+	return c.last
+}
+
+// leastInTurn takes the fewest requests in flight, ties in turn.
+func leastInTurn(c *counting) int {
+	best := (c.last + 1) % len(c.inflight)
+	for k := range c.inflight {
+		if i := (c.last + 1 + k) % len(c.inflight); c.inflight[i] < c.inflight[best] {
+			best = i
+		}
+	}
+	c.last = best
+	return best
+}
+
+// ofTwo takes the better of two different random peers.
+func ofTwo(c *counting) int {
+	i, j := c.random.IntN(len(c.inflight)), c.random.IntN(len(c.inflight)-1)
+	if j >= i {
+		j++
+	}
+	if c.inflight[j] < c.inflight[i] {
+		return j
+	}
+	return i
+}
+
+// ofTwoDraws takes the better of two random peers, which may be the same.
+func ofTwoDraws(c *counting) int {
+	i, j := c.random.IntN(len(c.inflight)), c.random.IntN(len(c.inflight))
+	if c.inflight[j] < c.inflight[i] {
+		return j
+	}
+	return i
+}
+
+// weightedRoundRobin is Envoy's client-side weighted round robin: requests per second divided by the utilisation that
+// servers report, every second.
+type weightedRoundRobin struct {
+	counting
+	worked, answers []float64 // since the last update
+	weights, due    []float64
+	updated         time.Duration
+}
+
+func newWeightedRoundRobin(n int, random *rand.Rand, _ *servers) chooser {
+	w := &weightedRoundRobin{counting: newCounting(n, random), worked: make([]float64, n), answers: make([]float64, n), weights: make([]float64, n), due: make([]float64, n)}
+	for i := range w.weights {
+		w.weights[i], w.due[i] = 1, random.Float64()
+	}
+	return w
+}
+
+func (w *weightedRoundRobin) pick(now time.Duration, _ *scenario.Request) int {
+	if now-w.updated >= time.Second {
+		w.updated = now
+		sum, known := 0., 0.
+		for i := range w.weights {
+			if w.answers[i] > 0 && w.worked[i] > 0 {
+				w.weights[i] = w.answers[i] / w.worked[i]
+				sum, known = sum+w.weights[i], known+1
+			} else {
+				w.weights[i] = 0
+			}
+			w.answers[i], w.worked[i] = 0, 0
+		}
+		for i := range w.weights {
+			if known == 0 {
+				w.weights[i] = 1
+			} else if w.weights[i] == 0 {
+				w.weights[i] = sum / known
+			}
+		}
+	}
+	first := 0 // earliest deadline first
+	for i := range w.due {
+		if w.due[i] < w.due[first] {
+			first = i
+		}
+	}
+	least := w.due[first]
+	for i := range w.due {
+		w.due[i] -= least
+	}
+	w.due[first] += 1 / w.weights[first]
+	return w.take(first)
+}
+
+func (w *weightedRoundRobin) done(i int, a *answered) {
+	w.counting.done(i, a)
+	if a.class == OutcomeOK {
+		w.answers[i]++
+		w.worked[i] += a.service.Seconds()
+	}
+}
+
+// prequal is the hot-cold rule of Prequal (NSDI 2024): three probes a request, a pool of 16, hot above the quantile 0.84
+// of requests in flight, then the lowest latency. Probes are answered at once.
+type prequal struct {
+	counting
+	servers *servers
+	probes  []probed
+	oldest  bool // whether the next removal is of the oldest
+}
+
+type probed struct {
+	peer, inflight int
+	latency        float64
+	at             time.Duration
+	uses           int
+}
+
+func newPrequal(n int, random *rand.Rand, w *servers) chooser {
+	return &prequal{counting: newCounting(n, random), servers: w}
+}
+
+func (p *prequal) probe(now time.Duration) {
+	i := p.random.IntN(len(p.inflight))
+	n := p.servers.inflight[i]
+	latency, distance := 0., math.MaxInt
+	for at, l := range p.servers.recent[i] {
+		if d := max(at-n, n-at); d < distance || d == distance && l < latency {
+			latency, distance = l, d
+		}
+	}
+	if len(p.probes) == 16 {
+		p.probes = slices.Delete(p.probes, 0, 1)
+	}
+	p.probes = append(p.probes, probed{i, n, latency, now, 0})
+}
+
+func (p *prequal) pick(now time.Duration, _ *scenario.Request) int {
+	for range 3 {
+		p.probe(now)
+	}
+	p.probes = slices.DeleteFunc(p.probes, func(b probed) bool { return now-b.at > time.Second })
+	counts := make([]int, len(p.probes))
+	for i, b := range p.probes {
+		counts[i] = b.inflight
+	}
+	slices.Sort(counts)
+	hot := counts[min(int(.84*float64(len(counts))), len(counts)-1)]
+	best, worst := -1, 0
+	for i, b := range p.probes {
+		if w := p.probes[worst]; b.inflight > w.inflight || b.inflight == w.inflight && b.latency > w.latency {
+			worst = i
+		}
+		if b.inflight > hot || b.inflight == hot && hot > counts[0] {
+			continue
+		}
+		if best < 0 || b.latency < p.probes[best].latency {
+			best = i
+		}
+	}
+	if best < 0 {
+		best = 0
+	}
+	b := &p.probes[best]
+	peer := b.peer
+	b.inflight++
+	b.uses++
+	switch used := b.uses >= 2; {
+	case used:
+		p.probes = slices.Delete(p.probes, best, best+1)
+	case p.oldest:
+		p.probes = slices.Delete(p.probes, 0, 1)
+	case len(p.probes) > 3:
+		p.probes = slices.Delete(p.probes, worst, worst+1)
+	}
+	p.oldest = !p.oldest
+	return p.take(peer)
+}
+
+// own is sluice's own picker.
+type own struct {
+	balancer *balancerModel
+	random   *rand.Rand
+	typical  [2]Typical // by route
+}
+
+func ownPolicy(p Policy) rival {
+	return rival{name: "`" + string(p) + "`", new: func(n int, random *rand.Rand, _ *servers) chooser {
+		return &own{balancer: newBalancerModel(&simulation{policy: p, servers: fleet(n, server{}, nil)}, random), random: random}
+	}}
+}
+
+// The clock starts late, so the first samples are not very recent ones.
+const clockStart = int64(time.Hour)
+
+func (o *own) pick(now time.Duration, _ *scenario.Request) int {
+	peer := o.balancer.picker.pick(Query{random: o.random.Uint64}, clockStart+int64(now), &o.balancer.cursor)
+	peer.load.Add(1)
+	return o.balancer.index[peer]
+}
+
+func (o *own) done(i int, a *answered) {
+	peer := o.balancer.peers[i]
+	typical := &o.typical[a.route]
+	if a.class == OutcomeOK {
+		typical.Observe(a.latency)
+	}
+	peer.measure(Outcome{Class: a.class, Latency: a.latency, Typical: typical.Median()}, clockStart+int64(a.start+a.latency))
+	peer.load.Add(-1)
+}
+
+// rivals are the load balancers of the experiment, sluice's default first.
+func rivals() []rival {
+	return []rival{
+		ownPolicy(PolicyEWMA), ownPolicy(PolicyLeastConn),
+		taking("nginx round robin", inTurn), taking("nginx `least_conn`, HAProxy `leastconn`", leastInTurn),
+		taking("nginx `random two`, Traefik `p2c`", ofTwo), taking("HAProxy `random(2)`, Envoy least request", ofTwoDraws),
+		{name: "client-side weighted round robin", new: newWeightedRoundRobin}, {name: "Prequal", new: newPrequal},
+	}
+}
