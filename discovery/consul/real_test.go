@@ -63,12 +63,18 @@ func recordClient(t *testing.T, client *testClient, o ServiceOptions) *recorder 
 // await waits for the set in the notation of formatSet, and returns it.
 func (r *recorder) await(want string) []discovery.Instance {
 	r.t.Helper()
+	return r.awaitAs(formatSet, want)
+}
+
+// awaitAs is await for a set that is written in another way.
+func (r *recorder) awaitAs(format func([]discovery.Instance) string, want string) []discovery.Instance {
+	r.t.Helper()
 	deadline := time.After(patience)
 	last := "nothing"
 	for {
 		select {
 		case set := <-r.sets:
-			if last = formatSet(set); last == want {
+			if last = format(set); last == want {
 				return set
 			}
 		case <-deadline:
