@@ -74,6 +74,7 @@ func (l *liar) use(t *testing.T, q balancer.Query) balancer.Token {
 // expect: these kinds, and no others, were violated so often.
 func (l *liar) expect(t *testing.T, want map[proof.Kind]int) {
 	t.Helper()
+	synctest.Wait() // timers report too
 	for k := range proof.Kind(proof.NumKinds) {
 		verify.Equal(t, int(l.proof.Total(k)), want[k], "violations of kind %s, %q", k, l.lines)
 	}
