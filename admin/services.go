@@ -28,13 +28,31 @@ type Service struct {
 	P50MS    float64         `json:"p50_ms"`   // estimates over all of them
 	P99MS    float64         `json:"p99_ms"`
 
-	Retries          uint64            `json:"retries"`      // attempts after the first of a request
-	RetriesLeft      int               `json:"retries_left"` // that the retry budget allows now
-	Refusals         map[string]uint64 `json:"refusals"`     // attempts refused by a limit, by its name, without limits that refused none
+	Retries          uint64            `json:"retries"`            // attempts after the first of a request
+	RetriesLeft      int               `json:"retries_left"`       // that the retry budget allows now
+	Refusals         map[string]uint64 `json:"refusals"`           // attempts refused by a limit, by its name, without limits that refused none
+	Overload         *Overload         `json:"overload,omitempty"` // absent without an adaptive limit
 	Ejections        uint64            `json:"ejections"`
 	EjectionsRefused uint64            `json:"ejections_refused"` // because too many peers were ejected
 
 	StandingDrains []operator.Order `json:"standing_drains"` // of absent instances
+}
+
+// Overload is what the adaptive limit of a service does.
+type Overload struct {
+	Tiers []balancer.TierLoad `json:"tiers"` // as Service.Tiers, at most 8
+	Shed  map[string]uint64   `json:"shed"`  // requests that were refused since the start, by criticality
+}
+
+func describeOverload(o *balancer.Overload) *Overload {
+	if o == nil {
+		return nil
+	}
+	described := Overload{list(o.Tiers), map[string]uint64{}}
+	for c, n := range o.Shed {
+		described.Shed[balancer.Criticality(c).String()] = n
+	}
+	return &described
 }
 
 // Group is a group of a service's peers. Attempts are the ended attempts, of all routes.
@@ -157,6 +175,7 @@ func describeService(r *reading.Service) Service {
 		Refusals:    map[string]uint64{},
 
 		Tiers:          list(r.Tiers),
+		Overload:       describeOverload(r.Overload),
 		StandingDrains: []operator.Order{},
 	}
 	for limit, n := range r.Refusals {

@@ -221,6 +221,7 @@ func (p *Pool) publishLocked() {
 	prev := p.snapshot.Load()
 	next := build(prev, &p.options, p.currentGroupsLocked(), &p.inflight, sorted(p.peers), sorted(p.draining), time.Now())
 	p.retallyLocked(prev, next)
+	p.assignTiersLocked(next)
 	for _, peer := range next.used {
 		peer.resume()
 	}

@@ -53,7 +53,7 @@ func (p *Pool) finishDrainsLocked(peers ...*Peer) {
 
 // cut ends a drain at its timeout. departure identifies the drain: the peer may have
 // returned and left again.
-func (p *Pool) cut(peer *Peer, departure int32, timeout time.Duration) {
+func (p *Pool) cut(peer *Peer, departure uint16, timeout time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.draining[peer.ID] != peer || peer.departures != departure {

@@ -68,28 +68,47 @@ func (l *Latencies) Above(d time.Duration) int {
 }
 
 // Count returns the number of attempts.
-func (l *Latencies) Count() int {
-	n := 0
-	for _, count := range l {
-		n += int(count)
-	}
-	return n
-}
+func (l *Latencies) Count() int { return int(total(l[:])) }
 
 // Median returns the median latency, interpolated within its bucket, or 0 if there are
 // no attempts. The buckets cover 16 µs to 69 s.
-func (l *Latencies) Median() time.Duration {
-	half := float64(l.Count()) / 2
-	below := 0.0
-	for i, count := range l {
+func (l *Latencies) Median() time.Duration { return time.Duration(quantile(l[:], .5)) }
+
+// total returns the number of attempts in a histogram with the buckets of [Latencies].
+func total[N uint32 | float64](h []N) (sum float64) {
+	for _, n := range h {
+		sum += float64(n)
+	}
+	return sum
+}
+
+// quantile returns a quantile in nanoseconds, interpolated within its bucket; 0 without attempts.
+func quantile[N uint32 | float64](h []N, q float64) float64 {
+	rank, below := total(h)*q, 0.0
+	for i, count := range h {
 		n := float64(count)
-		if n > 0 && below+n >= half {
-			lower, upper := latencyBound(i), latencyBound(min(i+1, numLatencies-1))
-			return time.Duration(lower + (upper-lower)*(half-below)/n)
+		if n > 0 && below+n >= rank {
+			lower, upper := bucketBounds(i)
+			return lower + (upper-lower)*(rank-below)/n
 		}
 		below += n
 	}
 	return 0
+}
+
+// mean returns the mean in nanoseconds; 0 without attempts.
+func mean[N uint32 | float64](h []N) float64 {
+	sum := 0.0
+	for i, n := range h {
+		lower, upper := bucketBounds(i)
+		sum += float64(n) * (lower + upper) / 2
+	}
+	return sum / max(total(h), 1)
+}
+
+// bucketBounds returns both ends of bucket i.
+func bucketBounds(i int) (lower, upper float64) {
+	return latencyBound(i), latencyBound(min(i+1, numLatencies-1))
 }
 
 type latencyCounters [numLatencies]atomic.Uint32
@@ -114,11 +133,16 @@ func (p *Peer) measureLatencies(on bool) {
 // Latencies returns the latencies of the peer's answers below status 500; nothing while
 // Options.MeasureLatencies is off.
 func (p *Peer) Latencies() Latencies {
-	var l Latencies
 	if t := p.tally.Load(); t != nil && t.latencies != nil {
-		for i := range t.latencies {
-			l[i] = t.latencies[i].Load()
-		}
+		return t.latencies.load()
+	}
+	return Latencies{}
+}
+
+// load returns what was counted so far.
+func (c *latencyCounters) load() (l Latencies) {
+	for i := range c {
+		l[i] = c[i].Load()
 	}
 	return l
 }

@@ -23,10 +23,15 @@ type Limits struct {
 	Pending int
 	// Retries bounds the retries in flight.
 	Retries int
+	// Adaptive bounds the attempts that wait for an answer in each tier, by a limit that
+	// follows their latency; see gradient. A pick skips a tier at its limit.
+	Adaptive bool
+	// AdaptiveMin is the lowest limit of Adaptive.
+	AdaptiveMin int
 }
 
 func (l Limits) check() error {
-	if min(l.Requests, l.PeerRequests, l.PeerConnections, l.Pending, l.Retries) < 0 {
+	if min(l.Requests, l.PeerRequests, l.PeerConnections, l.Pending, l.Retries, l.AdaptiveMin) < 0 {
 		return errors.New("negative limit")
 	}
 	return nil
@@ -48,12 +53,14 @@ const (
 	LimitRetries
 	// LimitRetryBudget is Options.RetryBudget.
 	LimitRetryBudget
+	// LimitAdaptive is Limits.Adaptive.
+	LimitAdaptive
 
 	// NumLimits is the number of limits; they count from 0.
-	NumLimits = int(LimitRetryBudget) + 1
+	NumLimits = int(LimitAdaptive) + 1
 )
 
-var limitNames = [NumLimits]string{"requests", "peer requests", "peer connections", "pending", "retries", "retry budget"}
+var limitNames = [NumLimits]string{"requests", "peer requests", "peer connections", "pending", "retries", "retry budget", "adaptive"}
 
 func (l Limit) String() string { return limitNames[l] }
 
@@ -73,6 +80,9 @@ var (
 	ErrTooManyRetries = errors.New("too many retries in flight")
 	// ErrRetryBudget: Options.RetryBudget is used up.
 	ErrRetryBudget = errors.New("retry budget used up")
+	// ErrOverload: each tier with a peer that could be picked has reached the part of its
+	// adaptive limit that the request's criticality may use.
+	ErrOverload = errors.New("the service is overloaded")
 )
 
 var limitErrors = [NumLimits]error{
@@ -82,6 +92,7 @@ var limitErrors = [NumLimits]error{
 	LimitPending:         ErrTooManyPending,
 	LimitRetries:         ErrTooManyRetries,
 	LimitRetryBudget:     ErrRetryBudget,
+	LimitAdaptive:        ErrOverload,
 }
 
 // terms are the limits of a snapshot in the form that picks need.
@@ -94,6 +105,7 @@ type terms struct {
 	witnessed   bool
 	marked      bool // either of the two; see Pool.mark
 	budget      budgetTerms
+	adaptive    *adaptive // nil if Limits.Adaptive is off
 }
 
 func newTerms(o *Options) terms {
@@ -104,6 +116,9 @@ func newTerms(o *Options) terms {
 		if *limit == 0 {
 			*limit = quiesced - 1
 		}
+	}
+	if o.Limits.Adaptive {
+		t.adaptive = o.adaptive
 	}
 	t.perPeer, t.perPeerKind = t.PeerRequests, LimitPeerRequests
 	if o.Limits.PeerConnections > 0 && t.PeerConnections <= t.PeerRequests {

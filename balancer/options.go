@@ -87,6 +87,8 @@ type Options struct {
 	// ActiveOverridesRegistry ignores a critical status in the registry in favour of
 	// active checks. It implies MustPassFirst. Maintenance and a weight of 0 count.
 	ActiveOverridesRegistry bool
+
+	adaptive *adaptive // the pool's; nil if Limits.Adaptive was never on
 }
 
 // Transport is the connections to one peer. The pool calls it with its mutex held: no

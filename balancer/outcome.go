@@ -53,6 +53,8 @@ type Outcome struct {
 	// Shared says that another attempt reports the same failure of the peer, which counts once for its health and
 	// its latency.
 	Shared bool
+	// Answered: [Token.Answered] or [Token.Connected] was called.
+	Answered bool
 	// Status is the peer's status code, 0 without an answer.
 	Status int
 	// Latency is the time from the pick to the response header, to the failure, until the

@@ -47,7 +47,7 @@ func (s *Snapshot) newPart(o *Options, c census, g *Group, inflight *atomic.Int6
 	}
 	part.Eligible = slices.Concat(part.inTiers...)
 	slices.SortFunc(part.Eligible, comparePeers)
-	part.picker = newTiered(pickers, shares)
+	part.picker = newTiered(pickers, shares, part.inTiers)
 	if o.Policy == PolicySticky {
 		part.picker = newSticky(part.Eligible, part.picker)
 	}
@@ -134,7 +134,7 @@ func (part *Part) acquireOther(q Query, limit int, now int64, cursor *atomic.Uin
 		without.Tried.Add(p)
 	}
 	for _, peers := range part.inTiers {
-		if len(peers) == 0 {
+		if len(peers) == 0 || q.full.has(peers[0]) {
 			continue
 		}
 		start := q.random.below(len(peers))

@@ -36,10 +36,11 @@ type Peer struct {
 	streakStart atomic.Int64 // streak ignores attempts that started earlier, by nanotime
 
 	// pool.mu guards the fields below.
-	cutTimer   *time.Timer // runs while the peer is leaving
-	departures int32       // times it left
-	drained    bool        // EventDrained was sent for an operator's drain
-	used       bool        // in the current snapshot
+	cutTimer   *time.Timer  // runs while the peer is leaving
+	departures uint16       // times it left
+	drained    bool         // EventDrained was sent for an operator's drain
+	used       bool         // in the current snapshot
+	tier       atomic.Int32 // which limiter of the pool its attempts have
 	stickyID   atomic.Uint64
 	// The first 128 bytes end here. Picks read and every request writes the next.
 

@@ -40,6 +40,7 @@ type Pool struct {
 	retries  atomic.Int64 // in flight
 	pending  atomic.Int64 // requests waiting for a peer or a connection
 	refusals [NumLimits]atomic.Uint64
+	adaptive atomic.Pointer[adaptive] // nil until Limits.Adaptive is on; it stays then
 
 	copyCursor atomic.Uint64 // as cursor, for copies: requests of clients keep their turns
 
@@ -91,7 +92,7 @@ func NewPool(name string, o Options) (*Pool, error) {
 	p.setOptionsLocked(o)
 	p.cursor.Store(p.random.uint64())
 	p.copyCursor.Store(p.random.uint64())
-	s := build(&Snapshot{}, &o, p.currentGroupsLocked(), &p.inflight, nil, nil, time.Time{})
+	s := build(&Snapshot{}, &p.options, p.currentGroupsLocked(), &p.inflight, nil, nil, time.Time{})
 	p.budget.open(s.terms.budget, nanotime())
 	p.snapshot.Store(s)
 	p.callWitnessLocked()
@@ -126,6 +127,9 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 	}
 	query.random = p.random
 	retry := query.Tried.Len() > 0
+	if retry {
+		query.Criticality = CriticalitySheddable
+	}
 	now := nanotime()
 	s := p.snapshot.Load()
 	if p.queue.length.Load() > 0 && !query.first && s.terms.perPeerKind == LimitPeerConnections && p.queue.waitsFor(query.Group) {
@@ -152,6 +156,9 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 				continue
 			}
 			p.unadmit(h)
+			if query.full != 0 {
+				return Token{}, p.shed(query.Criticality)
+			}
 			return Token{}, part.refusal()
 		}
 		if !peer.acquire(s.terms.perPeer) {
@@ -162,18 +169,34 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 			}
 			if peer = part.acquireOther(query, s.terms.perPeer, now, cursor); peer == nil {
 				p.unadmit(h)
+				if query.full != 0 {
+					return Token{}, p.shed(query.Criticality)
+				}
 				if query.first { // it has been refused before
 					return Token{}, limitErrors[s.terms.perPeerKind]
 				}
 				return Token{}, p.refuse(s.terms.perPeerKind)
 			}
 		}
-		t := Token{Peer: peer, start: now, marks: marks{h, query.Group, query.Client}}
-		if s.terms.marked {
-			t = p.mark(t, s, q)
+		var limiter uint8
+		if a := s.terms.adaptive; a != nil {
+			if limiter = a.enter(peer, query.Criticality, now); limiter == 0 {
+				peer.release()
+				p.queue.released()
+				full := query.full.has(peer)
+				if query.full.add(peer); !full {
+					continue // to the next tier
+				}
+				p.unadmit(h)
+				return Token{}, p.shed(query.Criticality)
+			}
 		}
 		if !retry {
 			p.budget.deposit(s.terms.budget, now)
+		}
+		t := Token{Peer: peer, start: now, marks: marks{h, limiter, query.Group, query.Client}}
+		if s.terms.marked {
+			t = p.mark(t, s, q)
 		}
 		return t, nil
 	}
@@ -222,6 +245,12 @@ func (p *Pool) adaptLocked(peer *Peer) {
 }
 
 func (p *Pool) setOptionsLocked(o Options) {
+	if o.Limits.Adaptive && p.adaptive.Load() == nil {
+		p.adaptive.Store(new(adaptive))
+	}
+	if o.adaptive = p.adaptive.Load(); o.adaptive != nil {
+		o.adaptive.floor.Store(int64(o.Limits.AdaptiveMin))
+	}
 	p.options = o
 	p.takesLoad.Store(o.ReportedLoad)
 	p.onFailure.Store(nil)

@@ -31,7 +31,10 @@ type Query struct {
 	Client uint32
 	// Tries is how many tries the request has had, which a Witness compares with Tried; a pick does not look at it.
 	Tries uint8
-	first bool // the request is the first in its line of the pool's queue
+	// Criticality says whether the request is among the first that are refused in an overload.
+	Criticality Criticality
+	first       bool // the request is the first in its line of the pool's queue
+	full        fullTiers
 }
 
 const maxTried = 4

@@ -63,6 +63,13 @@ func (q *queue) waitsFor(group GroupID) bool {
 	return len(q.lines[group]) > 0
 }
 
+// released is called when a connection may have become free.
+func (q *queue) released() {
+	if q.length.Load() > 0 {
+		q.wake()
+	}
+}
+
 // wake makes the first request of each line try to pick.
 func (q *queue) wake() {
 	q.mu.Lock()

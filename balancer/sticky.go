@@ -26,7 +26,7 @@ func newSticky(eligible []*Peer, other picker) picker {
 
 func (s *sticky) pick(q Query, now int64, cursor *atomic.Uint64) *Peer {
 	if q.Hash != 0 {
-		if p := s.named[q.Hash]; p != nil && !q.Tried.Has(p) {
+		if p := s.named[q.Hash]; p != nil && !q.Tried.Has(p) && !q.full.has(p) {
 			return p
 		}
 		q.Hash = 0

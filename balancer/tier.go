@@ -66,10 +66,12 @@ func tierOf(i *discovery.Instance, tiers []Selector) int {
 	return len(tiers)
 }
 
-// tiered sends requests to the first tier up to its share, the rest to the next.
+// tiered sends requests to the first tier up to its share, the rest to the next. What finds no room in its tier goes
+// to the first one that has some.
 type tiered struct {
 	tiers []picker
 	until []uint64 // tier i gets numbers from until[i-1] to below until[i]
+	some  []*Peer  // one of each tier
 }
 
 // tierShares divides the requests among tiers, and returns the room of all tiers as a
@@ -93,9 +95,9 @@ func tierShares(tiers []tierPeers, overprovisioning float64) (shares []float64, 
 	return shares, room
 }
 
-// newTiered returns a picker for tiers with these shares, or the only one with
+// newTiered returns a picker for tiers with these shares and peers, or the only one with
 // candidates.
-func newTiered(tiers []picker, shares []float64) picker {
+func newTiered(tiers []picker, shares []float64, peers [][]*Peer) picker {
 	t := &tiered{}
 	sum := 0.
 	for i, p := range tiers {
@@ -104,6 +106,7 @@ func newTiered(tiers []picker, shares []float64) picker {
 		}
 		sum += shares[i]
 		t.tiers = append(t.tiers, p)
+		t.some = append(t.some, peers[i][0])
 		t.until = append(t.until, uint64(min(sum, 1)*(1<<63)))
 	}
 	switch len(t.tiers) {
@@ -130,11 +133,13 @@ func (t *tiered) pick(q Query, now int64, cursor *atomic.Uint64) *Peer {
 			first++
 		}
 	}
-	if p := t.tiers[first].pick(q, now, cursor); p != nil {
-		return p
+	if !q.full.has(t.some[first]) {
+		if p := t.tiers[first].pick(q, now, cursor); p != nil {
+			return p
+		}
 	}
-	for i, tier := range t.tiers { // all peers of that tier were tried
-		if i == first {
+	for i, tier := range t.tiers { // that tier is full, or all of its peers were tried
+		if i == first || q.full.has(t.some[i]) {
 			continue
 		}
 		if p := tier.pick(q, now, cursor); p != nil {

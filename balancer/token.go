@@ -20,6 +20,7 @@ type Token struct {
 // marks are what the pick has noted.
 type marks struct {
 	holds    holds
+	limiter  uint8   // which limiter of the pool counts the attempt, from 1; 0: none
 	assigned GroupID // Query.Group
 	client   uint32  // Query.Client, if the peer is of the group that the split chose
 }
@@ -48,6 +49,9 @@ func (t Token) Done(o Outcome) {
 	if t.start >= p.measured.Load() {
 		p.measure(o, t.start+int64(o.Latency))
 	}
+	if t.limiter != 0 && !o.Answered {
+		t.leave(o)
+	}
 	p.outcomes[o.Class].Add(1)
 	if t.group != nil { // also if the options at the pick did not count in holds yet
 		t.group.inflight.Add(-1)
@@ -68,13 +72,11 @@ func (t Token) Done(o Outcome) {
 		p.pool.dismiss(t.holds)
 		p.release()
 	}
-	if p.pool.queue.length.Load() > 0 {
-		p.pool.queue.wake()
-	}
+	p.pool.queue.released()
 }
 
 // Connected reports that the peer works, long before Done: it has accepted a stream,
-// after this latency. Done must then have no latency.
+// after this latency. Done must then have no latency, and Outcome.Answered.
 func (t Token) Connected(latency time.Duration) {
 	p := t.Peer
 	if p.streak.Load() != 0 {
@@ -87,6 +89,20 @@ func (t Token) Connected(latency time.Duration) {
 	if t.start >= p.measured.Load() {
 		p.measure(o, t.start+int64(latency))
 	}
+	t.Answered(o)
+}
+
+// Answered reports that the answer has begun, long before Done: what follows is no work that other requests wait for.
+// Outcome.Answered must then be set in Done.
+func (t Token) Answered(o Outcome) {
+	if t.limiter != 0 {
+		t.leave(o)
+	}
+}
+
+// leave tells the limiter that the attempt does not wait for its answer any more.
+func (t Token) leave(o Outcome) {
+	t.Peer.pool.adaptive.Load().leave(t.limiter, o, t.start+int64(o.Latency))
 }
 
 // resetLatency removes all samples, and ignores attempts that have started.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"sluice/balancer"
 	"sluice/route"
 	"sluice/route/compression"
 )
@@ -26,9 +27,10 @@ type Actions struct {
 	Retry             *RouteRetry    `key:"retry"`
 	BodyLimit         *Size          `key:"body_limit" min:"1" max:"1024GiB"` // nil: client.limits.body
 	RateLimit         *RateLimit     `key:"rate_limit"`
-	Allow             []Network      `key:"allow" format:"network"`              // of clients; empty: all
-	Deny              []Network      `key:"deny" format:"network"`               // has precedence over Allow
-	ClientCertificate string         `key:"client_certificate" oneof:"required"` // that the listener has verified; empty: none is needed
+	Criticality       string         `key:"criticality" oneof:"critical|normal|sheddable"` // empty: normal
+	Allow             []Network      `key:"allow" format:"network"`                        // of clients; empty: all
+	Deny              []Network      `key:"deny" format:"network"`                         // has precedence over Allow
+	ClientCertificate string         `key:"client_certificate" oneof:"required"`           // that the listener has verified; empty: none is needed
 	BasicAuth         *BasicAuth     `key:"basic_auth"`
 	ForwardAuth       *ForwardAuth   `key:"forward_auth"`
 	Compress          *Compress      `key:"compress"`
@@ -39,6 +41,11 @@ type Actions struct {
 // Built returns what the actions do, nil for nothing. A limiter, users and a client of an
 // authentication server, which outlive a configuration, are missing. The caller must not change it.
 func (a *Actions) Built() *route.Actions { return a.built }
+
+// criticalities are the values of [Actions].Criticality.
+var criticalities = map[string]balancer.Criticality{
+	"critical": balancer.CriticalityCritical, "normal": balancer.CriticalityNormal, "sheddable": balancer.CriticalitySheddable,
+}
 
 // Compress compresses responses.
 type Compress struct {
@@ -217,6 +224,7 @@ func (a *Actions) build(d *decoder, match, key string) {
 	if a.BodyLimit != nil {
 		built.BodyLimit = int64(*a.BodyLimit)
 	}
+	built.Criticality = criticalities[a.Criticality]
 	built.RequestHeaders = a.RequestHeaders.build(d, join(key, "request_headers"))
 	built.ResponseHeaders = a.ResponseHeaders.build(d, join(key, "response_headers"))
 	if !reflect.DeepEqual(*built, route.Actions{}) {

@@ -372,6 +372,8 @@ type Limits struct {
 	ConnectionWait     time.Duration `key:"connection_wait" default:"1s" min:"0s" max:"1m"`          // for a connection to a peer at its limit
 	Pending            int           `key:"pending" default:"1024" min:"0" max:"10000000"`           // requests that wait for a peer or a connection
 	Retries            int           `key:"retries" default:"0" min:"0" max:"10000000"`              // attempts in flight beyond the first
+	Adaptive           bool          `key:"adaptive" default:"false"`                                // a limit of attempts without an answer that follows their latency
+	AdaptiveMin        int           `key:"adaptive_min" default:"4" min:"2" max:"10000000"`         // the lowest limit of Adaptive
 
 	ResponseHead   Size `key:"response_head" default:"16KiB" min:"1KiB" max:"60KiB"` // of a response
 	ResponseFields int  `key:"response_fields" default:"100" min:"10" max:"1000"`    // in the head of a response

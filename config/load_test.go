@@ -57,7 +57,7 @@ var (
 		Subset:           Subset{Replica: -1},
 	}
 	defaultRetry  = Retry{Attempts: 2, Body: 64 << 10, Budget: 0.2, MinPerSecond: 10}
-	defaultLimits = Limits{ConnectionWait: time.Second, Pending: 1024, ResponseHead: 16 << 10, ResponseFields: 100}
+	defaultLimits = Limits{ConnectionWait: time.Second, Pending: 1024, AdaptiveMin: 4, ResponseHead: 16 << 10, ResponseFields: 100}
 	defaultHealth = ServiceHealth{Passive: Passive{
 		ConsecutiveFailures: 5, Interval: 10 * time.Second,
 		Ejection: 10 * time.Second, MaxEjection: 5 * time.Minute, MaxEjected: 0.5,
@@ -156,7 +156,7 @@ health: { max_checks: 9 }
 				Keepalive:   Keepalive{Idle: time.Minute, Max: 8, MaxRequests: 100, MaxAge: time.Hour},
 				Upstream:    Upstream{Protocol: "http1"},
 				Retry:       Retry{Attempts: 1, PerTryTimeout: 2 * time.Second, Body: 1 << 20, Budget: 0.1, MinPerSecond: 3, Hedge: Hedge{After: time.Second, Percentile: 0.95}},
-				Limits:      Limits{Requests: 100, RequestsPerPeer: 20, ConnectionsPerPeer: 10, ConnectionWait: 2 * time.Second, Pending: 30, Retries: 40, ResponseHead: 32 << 10, ResponseFields: 200},
+				Limits:      Limits{Requests: 100, RequestsPerPeer: 20, ConnectionsPerPeer: 10, ConnectionWait: 2 * time.Second, Pending: 30, Retries: 40, AdaptiveMin: 4, ResponseHead: 32 << 10, ResponseFields: 200},
 				WaitForPeer: 2 * time.Second,
 				Drain:       Drain{Timeout: 5 * time.Minute},
 				Health:      starHealth,

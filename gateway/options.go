@@ -184,6 +184,8 @@ func poolOptions(s config.Service) balancer.Options {
 			PeerConnections: s.Limits.ConnectionsPerPeer,
 			Pending:         s.Limits.Pending,
 			Retries:         s.Limits.Retries,
+			Adaptive:        s.Limits.Adaptive,
+			AdaptiveMin:     s.Limits.AdaptiveMin,
 		},
 		SlowStart: balancer.SlowStart{
 			Window:     s.Health.SlowStart,

@@ -165,3 +165,48 @@ func TestConnectionsPerPeerAreNeverExceeded(t *testing.T) {
 	wg.Wait()
 	verify.Equal(t, most, limit, "there were connections")
 }
+
+// overload lets the pool see an overload, by attempts of its own, and fills it up to the limit for normal requests.
+func (p *testProxy) overload() {
+	p.t.Helper()
+	p.limit(balancer.Limits{Adaptive: true, AdaptiveMin: 4}, nil)
+	for _, latency := range []time.Duration{time.Millisecond, time.Second} {
+		for begin := time.Now(); p.pool.Overload().Tiers[0].Limit == 0 && (latency > time.Millisecond || time.Since(begin) < 500*time.Millisecond); {
+			t, err := p.pool.Pick(nil)
+			verify.NoError(p.t, err)
+			t.Done(balancer.Outcome{Class: balancer.OutcomeOK, Latency: latency})
+		}
+	}
+	for {
+		t, err := p.pool.Pick(nil)
+		if err == balancer.ErrOverload {
+			return
+		}
+		verify.NoError(p.t, err)
+		p.t.Cleanup(func() { t.Done(balancer.Outcome{Class: balancer.OutcomeLocal}) })
+	}
+}
+
+// An overloaded service refuses normal requests before it reads a body, and critical ones go on. What has begun to
+// answer does not count.
+func TestOverloadedServiceRefuses(t *testing.T) {
+	t.Parallel()
+	origin := startHeldOrigin(t)
+	p := startProxy(t, Options{}, origin.address())
+	p.overload()
+	waiting := func() int { return p.pool.Overload().Tiers[0].Waiting }
+	full := waiting()
+
+	answer := p.raw("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n")
+	expectReason(t, answer, "503", "overload")
+	verify.That(t, strings.Contains(answer, "\r\nRetry-After: 1\r\n"), "no Retry-After: %q", answer)
+
+	p.setActions(&route.Actions{Criticality: balancer.CriticalityCritical})
+	conn := p.send(heldRequest)
+	<-origin.arrived
+	verify.Equal(t, waiting(), full+1, "attempts wait for an answer")
+	origin.proceed <- struct{}{}
+	expectResponse(t, conn, 200)
+	eventually(t, "it has its answer", func() bool { return waiting() == full })
+	verify.Equal(t, p.pool.Overload().Shed[balancer.CriticalityNormal] > 0, true, "refusals of normal requests are counted")
+}

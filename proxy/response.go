@@ -29,6 +29,7 @@ type answeredRequest struct {
 	grpcCode    grpc.Code // of the response to a gRPC call; else grpc.Unset
 	begun       bool      // a byte of a response was sent
 	answered    bool      // a byte of the final response was sent
+	headed      bool      // the peer's answer has begun, and its token knows that
 	counted     bool      // a tunnel has counted bytesIn and bytesOut in the metrics
 	response    http1.ResponseHead
 	sentRequest
@@ -39,12 +40,12 @@ func (x *answeredRequest) begin() {
 	x.sentRequest.begin()
 	x.status, x.bytesOut, x.grpcCode = 0, 0, grpc.Unset
 	x.refused, x.interrupted = "", ""
-	x.begun, x.answered, x.counted = false, false, false
+	x.begun, x.answered, x.headed, x.counted = false, false, false, false
 }
 
 // Try implements [attempt.Exchange].
 func (x *answeredRequest) Try(t balancer.Token) attempt.Result {
-	x.token, x.lastRefusal = t, nil
+	x.token, x.lastRefusal, x.headed = t, nil, false
 	if x.picked = t.Picked(); x.tries == 0 {
 		x.firstPicked = x.picked
 	}
@@ -75,6 +76,9 @@ func (x *answeredRequest) Receive(t balancer.Token) balancer.Outcome {
 	x.endTry(t, o)
 	return o
 }
+
+// Answered implements [attempt.Exchange].
+func (x *answeredRequest) Answered() bool { return x.headed }
 
 // Started implements [attempt.Exchange].
 func (x *answeredRequest) Started() bool { return x.begun }
@@ -143,12 +147,23 @@ func (x *answeredRequest) passInterim(head []byte) error {
 	return x.client.downstream.WriteBody(&x.Buffers, transfer.Piece{})
 }
 
+// noteAnswer tells the token that the peer does not work on the request any more, or only sends.
+func (x *answeredRequest) noteAnswer() {
+	o := balancer.Outcome{Class: balancer.OutcomeOK, Latency: x.latency(x.startTime.Add(x.upstreamTime))}
+	if x.response.Status >= 500 {
+		o.Class = balancer.OutcomeServerError
+	}
+	x.token.Answered(o)
+	x.headed = true
+}
+
 // receiveFinal forwards a final response with the head text. It finishes u.
 func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Outcome {
 	x.upstreamTime, x.upstreamStatus = time.Since(x.startTime), x.response.Status
 	if x.service.ReportedLoad {
 		noteLoad(x.token.Peer, &x.response, text)
 	}
+	x.noteAnswer()
 	if x.response.Status == 101 {
 		switch {
 		case x.switches(text):

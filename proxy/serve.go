@@ -74,6 +74,7 @@ var phases = [...]func(*httpExchange) *refusal.Refusal{
 	(*httpExchange).askAuthServer,
 	(*httpExchange).followChain,
 	(*httpExchange).choosePeers,
+	(*httpExchange).shed,
 	(*httpExchange).keepBody,
 	(*httpExchange).mirror,
 	(*httpExchange).forward,
@@ -217,6 +218,17 @@ func (x *httpExchange) choosePeers() *refusal.Refusal {
 	}
 	if a := x.service.Affinity; a != nil {
 		x.query.Hash = x.affinity(a, x.bytes())
+	}
+	return nil
+}
+
+// shed refuses the request before any of its body is read, if its service is overloaded.
+func (x *httpExchange) shed() *refusal.Refusal {
+	if x.actions != nil {
+		x.query.Criticality = x.actions.Criticality
+	}
+	if x.service.Pool.Sheds(&x.query) {
+		return refusal.Overload
 	}
 	return nil
 }

@@ -130,6 +130,9 @@ func (s *stream) setRoute(matched *route.Route) *refusal.Refusal {
 	if matched.Split != nil {
 		s.query.Group = matched.Split.Group(nil).ID()
 	}
+	if matched.Actions != nil {
+		s.query.Criticality = matched.Actions.Criticality
+	}
 	if a := matched.Actions; a != nil && a.Access != nil && !a.Access.Allows(s.ends.Client.Addr().Unmap().WithZone("")) {
 		return refusal.ClientDenied
 	}
@@ -231,6 +234,9 @@ func (s *stream) sendProxyHeader(u *upstream.HTTP1Conn) {
 // Replayable implements [attempt.Exchange]: before a connection to a peer is open,
 // nothing is read from the client.
 func (s *stream) Replayable() bool { return true }
+
+// Answered implements [attempt.Exchange].
+func (s *stream) Answered() bool { return s.connected }
 
 // Started implements [attempt.Exchange].
 func (s *stream) Started() bool { return s.connected }

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"sluice/balancer"
 	"sluice/route/auth"
 	"sluice/route/compression"
 )
@@ -38,6 +39,8 @@ type Actions struct {
 	Compress *compression.Settings
 	// BodyLimit bounds the bytes of a request's body. 0: no limit.
 	BodyLimit int64
+	// Criticality says whether requests are among the first that an overloaded service refuses.
+	Criticality balancer.Criticality
 }
 
 // With returns what a, which may be nil, does with the header edits of inner in addition: those are the last ones of a

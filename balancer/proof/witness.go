@@ -268,7 +268,7 @@ func (w *witness) nextLaw(now int64, configured, sure bool) law {
 	next.perPeer = max(before.perPeer, limit(perPeer))
 	next.requests = max(before.requests, limit(o.Limits.Requests))
 	next.retries = max(before.retries, limit(o.Limits.Retries))
-	next.orderly = sure && perPeer == 0 && o.Subset.Size == 0
+	next.orderly = sure && perPeer == 0 && !o.Limits.Adaptive && o.Subset.Size == 0
 	return next
 }
 

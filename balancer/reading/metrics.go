@@ -1,6 +1,7 @@
 package reading
 
 import (
+	"math"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +18,7 @@ var (
 	requestDuration = descriptions.New("request_duration_seconds", "Time from a request's arrival to the end of its response.", "service")
 	retriesTotal    = descriptions.New("retries_total", "Attempts after the first of a request.", "service")
 	refusalsTotal   = descriptions.New("refusals_total", "Attempts refused by a limit of the service.", "service", "limit")
+	shedTotal       = descriptions.New("shed_total", "Requests that an overloaded service has refused, by criticality.", "service", "criticality")
 	pending         = descriptions.New("requests_pending", "Requests that wait for a peer or a connection.", "service")
 	receivedBytes   = descriptions.New("request_body_bytes_total", "Octets of request bodies received from clients.", "service")
 	sentBytes       = descriptions.New("response_body_bytes_total", "Octets of response bodies sent to clients.", "service")
@@ -26,6 +28,8 @@ var (
 	peersEligible = descriptions.New("peers_eligible", "Peers that get requests.", "service")
 	inPanic       = descriptions.New("panic", "1 while failing peers get requests too, because too few are eligible; else 0.", "service")
 	tierShare     = descriptions.New("tier_share", "Share of a service's requests that a tier gets, 0 to 1; tier 0 is the first.", "service", "tier")
+	tierWaiting   = descriptions.New("tier_requests_waiting", "Attempts in a tier that wait for an answer, with an adaptive limit.", "service", "tier")
+	tierLimit     = descriptions.New("tier_requests_limit", "Adaptive limit of the attempts in a tier that wait for an answer; +Inf while there is none.", "service", "tier")
 
 	groupAttempts  = descriptions.New("group_attempts_total", "Finished attempts on the peers of a group by class of their status; one without an answer is 5xx.", "service", "group", "class")
 	groupDuration  = descriptions.New("group_attempt_duration_seconds", "Time from the pick of a peer of a group to its response head.", "service", "group")
@@ -63,6 +67,19 @@ func (s *Service) collectRequests(to metrics.Series) {
 	to.Counter(retriesTotal, s.Requests.Retries, s.Name)
 	for limit, n := range s.Refusals {
 		to.Counter(refusalsTotal, n, s.Name, metrics.Label(balancer.Limit(limit)))
+	}
+	if o := s.Overload; o != nil {
+		for c, n := range o.Shed {
+			to.Counter(shedTotal, n, s.Name, balancer.Criticality(c).String())
+		}
+		for tier, load := range o.Tiers {
+			limit := float64(load.Limit)
+			if load.Limit == 0 {
+				limit = math.Inf(1)
+			}
+			to.Gauge(tierWaiting, float64(load.Waiting), s.Name, strconv.Itoa(tier))
+			to.Gauge(tierLimit, limit, s.Name, strconv.Itoa(tier))
+		}
 	}
 	to.Gauge(pending, float64(s.Pending), s.Name)
 	to.Counter(receivedBytes, uint64(s.Requests.BytesIn), s.Name)

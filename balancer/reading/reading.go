@@ -21,7 +21,8 @@ type Service struct {
 	Pending  int
 	Eligible int
 	Panic    bool
-	Tiers    []balancer.Tier // of the pool in use
+	Tiers    []balancer.Tier    // of the pool in use
+	Overload *balancer.Overload // likewise; nil if it has no adaptive limit
 	Groups   []Group
 	Peers    []Peer           // in the set, then draining; no two with the same labels
 	present  []*balancer.Peer // in the set
@@ -80,7 +81,7 @@ func (s *Service) add(pool *balancer.Pool) {
 	s.Eligible += len(snapshot.Eligible)
 	s.Panic = s.Panic || snapshot.Panic
 	if len(snapshot.All) > 0 || s.Tiers == nil { // a draining pool has no tiers
-		s.Tiers, s.Policy, s.Retries = snapshot.Tiers, snapshot.Policy, pool.RetriesLeft()
+		s.Tiers, s.Policy, s.Retries, s.Overload = snapshot.Tiers, snapshot.Policy, pool.RetriesLeft(), pool.Overload()
 	}
 	for _, part := range snapshot.Groups {
 		s.addGroup(part)

@@ -19,6 +19,9 @@ type Exchange interface {
 	// left, nothing of it is lost, and the method allows it or no peer has seen
 	// any of it.
 	Replayable() bool
+	// Answered reports whether the peer of the last token has begun to answer, and
+	// [balancer.Token.Answered] or Connected was called.
+	Answered() bool
 	// Started reports whether a byte of the response was sent to the client.
 	Started() bool
 	// Waiting returns a context for a wait for a peer. It ends after timeout, or when
@@ -77,7 +80,7 @@ const MaxTries = 5
 // unless Attempts is 1: it harms nobody, and several peers may be gone before the
 // registry says so. Nor does one that ended with Leave.
 func Run(service *route.Service, query *balancer.Query, x Exchange) (o balancer.Outcome, tries int, err error) {
-	r := run{service: service, query: query, forPeer: service.WaitForPeer, forConnection: service.ConnectionWait}
+	r := run{service: service, query: query, held: held{exchange: x}, forPeer: service.WaitForPeer, forConnection: service.ConnectionWait}
 	defer r.held.release()
 	reached := 0
 	t, err := r.pick(x)

@@ -91,6 +91,7 @@ func (s *script) Leave(t balancer.Token) balancer.Outcome {
 }
 
 func (s *script) Replayable() bool { return !s.final }
+func (s *script) Answered() bool   { return false }
 func (s *script) Started() bool    { return s.started }
 
 func (s *script) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {

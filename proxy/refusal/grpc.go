@@ -7,7 +7,7 @@ func (r *Refusal) GRPCCode() grpc.Code {
 	switch r {
 	case NoRoute:
 		return grpc.Unimplemented
-	case TooManyConnections, NoDescriptors, Saturated, PeersFull, ConnectionsFull, Pending:
+	case TooManyConnections, NoDescriptors, Saturated, PeersFull, ConnectionsFull, Pending, Overload:
 		return grpc.ResourceExhausted
 	case BadResponse, LongResponse, Internal:
 		return grpc.Internal

@@ -84,6 +84,7 @@ var (
 	PeersFull        = New(503, "peers_saturated", "every instance of the service has reached its limit of requests in flight")
 	ConnectionsFull  = New(503, "connections_saturated", "every instance of the service has reached its limit of connections, and no connection became free in time")
 	Pending          = New(503, "too_many_pending", "no instance of the service can take the request now, and the service has reached its limit of waiting requests")
+	Overload         = New(503, "overload", "the service is overloaded, and refuses what exceeds its capacity")
 	NotInMesh        = New(503, "no_mesh_certificate", "sluice has no valid certificate of Consul's service mesh, through which the service is reached: /readyz and the log have the reason")
 	Connect          = New(502, "connect_failed", "no connection to the service's instance could be made")
 	PeerTLS          = New(502, "upstream_tls_failed", "no TLS connection to the service's instance could be made: the log has the reason")
@@ -141,6 +142,8 @@ func OfPick(err error, pool *balancer.Pool, inGroup bool) *Refusal {
 		return ConnectionsFull
 	case balancer.ErrTooManyPending:
 		return Pending
+	case balancer.ErrOverload:
+		return Overload
 	}
 	return NoEligible
 }
