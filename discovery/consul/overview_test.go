@@ -152,7 +152,7 @@ func TestOverviewCostsFewQueries(t *testing.T) {
 		})
 		// An empty list of checks changes with any check. The other queries are for the
 		// node and, twice, for the service; with many nodes also for the names of all
-		// services and the nodes without a slot.
+		// services and for the indexes of the nodes without a slot.
 		want := 3
 		if c.nodes > overviewSlots {
 			want += 1 + c.nodes - overviewSlots

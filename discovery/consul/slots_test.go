@@ -82,6 +82,39 @@ func TestChangeOnOneOfManyNodesCostsFewQueries(t *testing.T) {
 	})
 }
 
+// Nodes without a slot are read only if they have changed: Consul has an index for each.
+func TestListsOfUnchangedNodesAreNotRead(t *testing.T) {
+	t.Parallel()
+	inOverviewBubble(t, 40, func(t *testing.T, c *overviewBubble) {
+		for round := range 20 {
+			before := len(c.Requests())
+			n := 7 * round % overviewServices
+			c.edit(serviceName(n), func(all []*api.ServiceEntry) []*api.ServiceEntry {
+				return append(all, c.instance(n, string(rune('c'+round))))
+			})
+			time.Sleep(3 * sec)
+			synctest.Wait()
+			var read []string
+			for _, r := range c.Requests()[before:] {
+				if strings.HasPrefix(r.Path, "/v1/catalog/node-services/") && r.Filter == "" && r.Index == 0 {
+					read = append(read, r.Path)
+				}
+			}
+			// The changed one may get a slot: then its first query does not block, nor the one of the node that loses it.
+			verify.That(t, len(read) <= 3, "round %d: the lists %v were read", round, read)
+		}
+		c.mu.Lock()
+		c.sets = nil
+		c.mu.Unlock()
+		c.SetIndex(1000) // Consul has lost its state, and what it has now has an index that was there before
+		time.Sleep(2 * time.Minute)
+		c.edit("service-08", func(e []*api.ServiceEntry) []*api.ServiceEntry { return e[1:] })
+		time.Sleep(5 * sec)
+		synctest.Wait()
+		verify.Equal(t, c.address("service-08", "a-8"), "none", "the instance that is gone is at")
+	})
+}
+
 // direct returns the services whose last query blocks, or has blocked for less than its wait.
 func (c *overviewBubble) direct() map[string]bool {
 	services := make(map[string]bool)

@@ -43,7 +43,7 @@ func catalogPath(path string) bool {
 func (c *Consul) catalog(w http.ResponseWriter, r *http.Request) {
 	request := parse("", r)
 	name := r.URL.Path
-	if request.Filter != "" {
+	if request.Filter != "" && !strings.HasPrefix(name, nodeServicesPath) {
 		name += "?" + request.Filter
 	}
 	c.mu.Lock()
@@ -58,6 +58,9 @@ func (c *Consul) catalog(w http.ResponseWriter, r *http.Request) {
 	c.mu.Unlock()
 	c.block(r, request, func() reply {
 		v := *c.views[name]
+		if list, ok := v.body.(api.CatalogNodeServiceList); ok && request.Filter != "" { // it selects none
+			v.body = api.CatalogNodeServiceList{Node: list.Node}
+		}
 		return reply{index: v.index, send: func(f *Fault) { f.answerWith(w, r, v.index, v.body, false) }}
 	})
 }

@@ -2,14 +2,19 @@ package overview
 
 import (
 	"context"
+	"io"
 	"time"
 
+	"sluice/consul"
 	"sluice/observe/panics"
 )
 
+// indexTimeout is how long a node's index may take. Then its list is read, which shows what is wrong.
+const indexTimeout = time.Second
+
 // node follows the instances on a node. Its query blocks if it has a slot. If there are
-// more nodes than slots, those that changed last have one. The others are read without
-// blocking when the index of all services has changed.
+// more nodes than slots, those that changed last have one. When the index of all services has changed, the others are
+// queried without blocking for their index, and read if it is another one.
 type node struct {
 	overview *overview
 	path     string
@@ -23,6 +28,9 @@ type node struct {
 	blocks  bool // it has had the slot since its last query
 
 	// The mu of overview guards the fields below.
+
+	index    uint64 // of the list that was read last; 0: unknown
+	filtered bool   // ACLs filtered it
 
 	changed uint64 // the overview's clock at its last change
 	slot    bool   // its query may block
@@ -90,9 +98,13 @@ func (v *overview) startNode(ctx context.Context, name string) *node {
 	n := &node{overview: v, path: "catalog/node-services/" + name, end: end, wake: make(chan struct{}, 1), due: true}
 	instances := newEntries(&v.total)
 	instances.proxied = v.noteProxy
-	read := func(body []byte) error {
+	read := func(a consul.Answer, body []byte) error {
 		n.due = false
-		return instances.compareInstances(body, n.noteChange)
+		err := instances.compareInstances(body, n.noteChange)
+		if err == nil {
+			n.noteRead(a)
+		}
+		return err
 	}
 	v.running.Go(func() {
 		defer panics.Contain(panics.Watch, nil)
@@ -130,7 +142,12 @@ func (n *node) begin(ctx context.Context) (wait time.Duration, err error) {
 		}
 		n.blocks = false
 		if n.due {
-			return 0, n.beginRead(ctx)
+			err := n.beginRead(ctx)
+			if err != nil || !n.isUnchanged(ctx) {
+				return 0, err
+			}
+			n.endRead()
+			n.due = false
 		}
 		select {
 		case <-n.wake:
@@ -139,6 +156,39 @@ func (n *node) begin(ctx context.Context) (wait time.Duration, err error) {
 			return 0, ctx.Err()
 		}
 	}
+}
+
+// noteRead notes the answer whose list has been read.
+func (n *node) noteRead(a consul.Answer) {
+	n.overview.mu.Lock()
+	defer n.overview.mu.Unlock()
+	n.index, n.filtered = a.Index, a.FilteredByACL
+}
+
+// lastRead returns the index of the last list, and whether ACLs filtered it; 0: it is unknown, or there was an error.
+func (n *node) lastRead() (index uint64, filtered bool) {
+	n.overview.mu.Lock()
+	defer n.overview.mu.Unlock()
+	if n.overview.lists[n.path] != nil {
+		return 0, false
+	}
+	return n.index, n.filtered
+}
+
+// isUnchanged reports whether the list is the one that was read last: Consul has an index for each node. Before Consul
+// 1.13 that changes with any instance, and so does not show it (https://github.com/hashicorp/consul/pull/12399).
+func (n *node) isUnchanged(ctx context.Context) bool {
+	index, filtered := n.lastRead()
+	if index == 0 {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, indexTimeout)
+	defer cancel()
+	v := n.overview
+	q := v.query(n.path)
+	q.Filter = `Service == ""` // no instance, so the answer is short
+	a, err := v.client.Get(ctx, q, func(io.Reader) error { return nil })
+	return err == nil && v.client.Doubt(a) == nil && a.Index == index && a.FilteredByACL == filtered
 }
 
 // beginRead waits until n may be read without blocking. endRead is called before the

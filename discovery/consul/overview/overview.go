@@ -105,27 +105,34 @@ func (v *overview) run(ctx context.Context) {
 func (v *overview) followList(ctx context.Context, path string, read func([]byte) error) {
 	v.add(path)
 	v.running.Go(func() {
-		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { v.follow(ctx, path, read, nil) })
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
+			v.follow(ctx, path, func(_ consul.Answer, body []byte) error { return read(body) }, nil)
+		})
 	})
 }
 
 // follow follows a list until ctx ends. For begin see consul.FollowOptions.
-func (v *overview) follow(ctx context.Context, path string, read func([]byte) error, begin func(context.Context) (time.Duration, error)) {
-	s := v.scope
+func (v *overview) follow(ctx context.Context, path string, read func(consul.Answer, []byte) error, begin func(context.Context) (time.Duration, error)) {
 	_ = v.client.Follow(ctx, consul.FollowOptions{ // ends with ctx
-		Query: consul.Query{
-			Path:         path,
-			QueryOptions: api.QueryOptions{Datacenter: s.Datacenter, Namespace: s.Namespace, Partition: s.Partition},
-			Needs:        "service:read and node:read for all services and nodes",
-		},
+		Query:     v.query(path),
 		Wait:      v.wait,
 		Begin:     begin,
-		Read:      func(_ consul.Answer, body []byte) error { return read(body) },
+		Read:      read,
 		Ended:     func(err error) { v.note(path, err) },
 		Regressed: v.allChanged,
 		Volume:    v.volume,
 		Uncounted: true,
 	})
+}
+
+// query returns the query for a list.
+func (v *overview) query(path string) consul.Query {
+	s := v.scope
+	return consul.Query{
+		Path:         path,
+		QueryOptions: api.QueryOptions{Datacenter: s.Datacenter, Namespace: s.Namespace, Partition: s.Partition},
+		Needs:        "service:read and node:read for all services and nodes",
+	}
 }
 
 // readNodes reads the names and addresses of all nodes.
@@ -213,10 +220,13 @@ func (v *overview) nodeChangedLocked(node string) {
 	}
 }
 
-// allChanged notifies all subscribers.
+// allChanged notifies all subscribers. Consul has lost its state: no index tells anything.
 func (v *overview) allChanged() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	for _, n := range v.nodes {
+		n.index = 0
+	}
 	v.allChangedLocked()
 }
 
