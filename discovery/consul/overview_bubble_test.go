@@ -35,7 +35,7 @@ type overviewBubble struct {
 const (
 	overviewServices    = 60
 	overviewConnections = 40
-	overviewSlots       = 29 // with more nodes: all but those for probes, other lists, direct services, and the last place
+	overviewSlots       = 17 // with more nodes: all but those for probes, other lists, reads of nodes, and the last place
 )
 
 func inOverviewBubble(t *testing.T, nodes int, f func(t *testing.T, c *overviewBubble)) {

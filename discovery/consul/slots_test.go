@@ -100,8 +100,8 @@ func TestListsOfUnchangedNodesAreNotRead(t *testing.T) {
 					read = append(read, r.Path)
 				}
 			}
-			// The changed one may get a slot: then its first query does not block, nor the one of the node that loses it.
-			verify.That(t, len(read) <= 3, "round %d: the lists %v were read", round, read)
+			// Those that get a slot, such as the changed one: their first query does not block. 23 have none.
+			verify.That(t, len(read) <= 8, "round %d: the lists %v were read", round, read)
 		}
 		c.mu.Lock()
 		c.sets = nil

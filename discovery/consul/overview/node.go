@@ -58,8 +58,11 @@ func (v *overview) limit() int {
 // other places.
 func (v *overview) slotsLocked() int {
 	places := v.placesLocked()
-	if len(v.nodes) > places || v.client.Reduced() {
+	switch {
+	case v.client.Reduced():
 		places -= v.limit() / 8
+	case len(v.nodes) > places: // the others are read, and a hanging agent keeps each of these queries for long
+		places -= max(v.limit()/8, min(Queries, places/2))
 	}
 	return max(1, places)
 }
