@@ -8,7 +8,7 @@ import (
 const (
 	// tolerance is by how much answers may be later than in calm times before a tier counts as overloaded: half of the
 	// time of a request may be the wait in a queue.
-	tolerance = 1.7
+	tolerance = 1.5
 	// slack is a delay that is no overload, however quick answers are in calm times.
 	slack = 5 * time.Millisecond
 	// A window lasts for at least windowTime, and until it has windowSamples.

@@ -2,6 +2,12 @@ package balancer
 
 import "time"
 
+// epoch is where nanotime counts from.
+var epoch = time.Now()
+
+// nanotime returns the nanoseconds of the monotonic clock since epoch.
+func nanotime() int64 { return int64(time.Since(epoch)) }
+
 // failureLatency is the least latency that a failed attempt counts as: a peer that
 // refuses at once must not look fast.
 const failureLatency = time.Second

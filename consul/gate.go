@@ -301,16 +301,20 @@ func (g *gate) growLocked(now time.Time) {
 // adapt is called.
 func (g *gate) use(multiplexed *atomic.Bool) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.multiplexed = multiplexed
 	g.resizeLocked(g.accepted) // each agent has its continued queries
-	g.mu.Unlock()
-	g.adapt()
+	g.adaptLocked()
 }
 
 // adapt adapts the limit to the agent in use.
 func (g *gate) adapt() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.adaptLocked()
+}
+
+func (g *gate) adaptLocked() {
 	most := g.connections
 	if g.multiplexed.Load() {
 		most *= queriesPerConnection

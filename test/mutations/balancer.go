@@ -125,7 +125,7 @@ var balancerFaults = []mutation{
 		file: "balancer/token.go",
 		old:  "p.latency.penalize(max(o.Latency, failureLatency), end)",
 		new:  "p.latency.observe(o.Latency, end)",
-		test: "./balancer TestFigures|TestAFailureIsAPeak",
+		test: "./balancer TestFigures|TestAFailureCountsInFull",
 	},
 	{
 		name:  "sticky-session-follows-an-ineligible-peer",

@@ -46,8 +46,8 @@ var consulFaults = []mutation{
 	{
 		name: "last-connection-is-held-for-long",
 		file: "consul/gate.go",
-		old:  "case g.used > g.limit-max(1, g.limit/16):",
-		new:  "case g.used > g.limit-g.limit/16:",
+		old:  "others, last = g.used-1, max(1, g.limit/16)",
+		new:  "others, last = g.used-1, g.limit/16",
 		test: "./consul TestFewConnectionsServeManyLoops",
 	},
 	{
