@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	// tolerance is by how much answers may be later than in calm times before a tier counts as overloaded: half of the
+	// tolerance is by how much answers may be later than in calm times before a tier counts as overloaded: a third of the
 	// time of a request may be the wait in a queue.
 	tolerance = 1.5
 	// slack is a delay that is no overload, however quick answers are in calm times.
