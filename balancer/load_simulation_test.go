@@ -239,8 +239,7 @@ func TestReportedLoadEvensUtilization(t *testing.T) {
 		}
 		t.Logf("| %d | %d | %.0f %% | %s | %v, %v | %.2f | %.3f | %.0f ms, %.0f ms |", w.peers, w.replicas, w.busy*100, kind, w.averaged, w.delay,
 			without.excess, with.excess, without.p99.Seconds()*1000, with.p99.Seconds()*1000)
-		// The aim is 1.05. Of the second world 1.052 is left: ewma follows the means of latencies that differ by speed, too.
-		verify.That(t, with.excess <= 1.055, "%+v: highest utilization %v", w, with)
+		verify.That(t, with.excess <= 1.05, "%+v: highest utilization %v", w, with)
 		verify.That(t, with.swing <= 2, "%+v: a factor swings by %.2f", w, with.swing)
 	}
 }
