@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// choices is how many random peers are compared: a peer that answers wrongly and at once gets half of the requests of
-	// ten peers, and not all.
+	// choices is how many random peers are compared: a peer that answers wrongly and at once gets little more than half of
+	// the requests of ten peers, and not all.
 	choices = 6
 	// maxFaster and maxSlower bound the ratio between the latency of a peer and the usual one. No peer counts as much
 	// faster than the others, so that errors of estimates draw no crowd. A slow one gets requests when the others have
@@ -16,8 +16,8 @@ const (
 	maxSlower = 32
 )
 
-// ewma takes the best of six random peers, the better of two if weights differ, by latency × load. Latency is a moving average (see estimate), load is 1 plus
-// the requests in flight relative to the weight.
+// ewma takes the best of six random peers, the better of two if weights differ, by latency × load. Latency is a moving
+// average (see estimate), load is 1 plus the requests in flight relative to the weight.
 //
 // The usual latency is the median of those. A peer without samples has it. A slower one approaches it as its last
 // sample ages: within seconds after a single slow answer, within half a minute if it was slow for long. So new peers are
