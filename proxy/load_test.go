@@ -83,22 +83,29 @@ func TestReportedLoadOfGRPC(t *testing.T) {
 	t.Parallel()
 	o := startGRPCOrigin(t)
 	p := startProxyToH2C(t, o.address)
-	p.reconfigure(balancer.Options{NewTransport: p.NewHTTP2Transport(someTransport), ReportedLoad: true})
-	p.setService(route.Service{Timeouts: patientTimeouts(), ReportedLoad: true})
 	client := dialGRPC(t, p.address)
 	peer := p.pool.Snapshot().All[0]
-	for i, code := range []int32{0, 8} {
-		utilization := float64(i+1) / 4
-		o.load.Store(string(loadMessage(utilization)))
-		request := unary(10, 10)
-		if code != 0 {
-			request.ResponseStatus = &grpc_testing.EchoStatus{Code: code}
+	for _, on := range []bool{false, true} {
+		p.reconfigure(balancer.Options{NewTransport: p.NewHTTP2Transport(someTransport), ReportedLoad: on})
+		p.setService(route.Service{Timeouts: patientTimeouts(), ReportedLoad: on})
+		for i, code := range []int32{0, 8} {
+			utilization := float64(i+1) / 4
+			o.load.Store(string(loadMessage(utilization)))
+			request := unary(10, 10)
+			if code != 0 {
+				request.ResponseStatus = &grpc_testing.EchoStatus{Code: code}
+			}
+			var header, trailer metadata.MD
+			_, err := client.UnaryCall(patientContext(t), request, grpc.Header(&header), grpc.Trailer(&trailer))
+			verify.Equal(t, err != nil, code != 0, "a call fails")
+			passed := len(header.Get("endpoint-load-metrics-bin")) + len(trailer.Get("endpoint-load-metrics-bin"))
+			got, _ := peer.ReportedLoad()
+			if !on {
+				verify.That(t, got == 0 && passed == 1, "load %v; the client got %v, %v", got, header, trailer)
+				continue
+			}
+			verify.Equal(t, got, utilization, "load after status %d", code)
+			verify.That(t, passed == 0, "the client got %v, %v", header, trailer)
 		}
-		var header, trailer metadata.MD
-		_, err := client.UnaryCall(patientContext(t), request, grpc.Header(&header), grpc.Trailer(&trailer))
-		verify.Equal(t, err != nil, code != 0, "a call fails")
-		got, _ := peer.ReportedLoad()
-		verify.Equal(t, got, utilization, "load after status %d", code)
-		verify.That(t, len(header.Get("endpoint-load-metrics-bin"))+len(trailer.Get("endpoint-load-metrics-bin")) == 0, "the client got %v, %v", header, trailer)
 	}
 }

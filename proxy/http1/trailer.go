@@ -43,11 +43,11 @@ var forbiddenTrailers = []string{
 }
 
 // ForbiddenInTrailer reports whether a field with that name must be removed from every
-// trailer section. Fields with a [Name] are, except fields that say which request it is:
-// servers of gRPC send them as metadata.
+// trailer section. Fields with a [Name] are, except fields that say which request it is or
+// how busy a peer is: servers of gRPC send them as metadata.
 func ForbiddenInTrailer(name []byte) bool {
 	switch NameOf(name) {
-	case NameOther, NameXRequestID, NameTraceparent, NameMarked:
+	case NameOther, NameXRequestID, NameTraceparent, NameMarked, NameEndpointLoadMetrics, NameEndpointLoadMetricsBin:
 	default:
 		return true
 	}
