@@ -93,7 +93,7 @@ func TestAPeerIsAsSlowAsByComparisonWithItsRequests(t *testing.T) {
 				latency = 30 * ms
 			}
 			typical.Observe(latency)
-			peer.measure(Outcome{Class: OutcomeOK, Latency: latency, Typical: typical.Median()}, begin+int64(step+1)*int64(10*ms))
+			peer.measure(Outcome{Class: OutcomeOK, Latency: latency, Details: Details{Typical: float32(typical.Median())}}, begin+int64(step+1)*int64(10*ms))
 		}
 	}
 	all := p.Snapshot().All

@@ -50,17 +50,22 @@ func (c OutcomeClass) Failure() bool {
 // Outcome is the result of one attempt.
 type Outcome struct {
 	Class OutcomeClass
-	// Shared says that another attempt reports the same failure of the peer, which counts once for its health and
-	// its latency.
-	Shared bool
-	// Answered: [Token.Answered] or [Token.Connected] was called.
-	Answered bool
 	// Status is the peer's status code, 0 without an answer.
 	Status int
 	// Latency is the time from the pick to the response header, to the failure, until the
 	// client left, or for a TCP stream to the established connection. 0: not measured.
 	Latency time.Duration
-	// Typical is the running median of the latencies of requests like this one, whichever peer has answered; see
-	// [Typical]. A peer is as slow as its latencies are by comparison with it. 0: not known.
-	Typical time.Duration
+	Details // Outcome has four words in four fields, so that it stays in registers
+}
+
+// Details are what else is known of an attempt. They take one word.
+type Details struct {
+	// Shared says that another attempt reports the same failure of the peer, which counts once for its health and
+	// its latency.
+	Shared bool
+	// Answered: [Token.Answered] or [Token.Connected] was called.
+	Answered bool
+	// Typical is the running median, in nanoseconds, of the latencies of requests like this one, whichever peer has
+	// answered; see [Typical]. A peer is as slow as its latencies are by comparison with it. 0: not known.
+	Typical float32
 }

@@ -367,7 +367,7 @@ func TestAdaptiveLimitCountsRight(t *testing.T) {
 			var tries []try
 			end := func(i int) {
 				time.Sleep(time.Duration(random.IntN(3)) * time.Millisecond)
-				o := Outcome{Class: OutcomeClass(random.IntN(NumOutcomes)), Answered: tries[i].answered}
+				o := Outcome{Class: OutcomeClass(random.IntN(NumOutcomes)), Details: Details{Answered: tries[i].answered}}
 				if random.IntN(4) > 0 {
 					o.Class, o.Latency = OutcomeOK, time.Since(tries[i].Picked())
 				}

@@ -42,7 +42,7 @@ func TestStreakCountsByKind(t *testing.T) {
 	}
 	f(OutcomeConnectFailure, 0, Streak{1, 1, 1})
 	f(OutcomeConnectFailure, 0, Streak{2, 2, 2})
-	mustPick(t, p, nil).Done(Outcome{Class: OutcomeConnectFailure, Shared: true})
+	mustPick(t, p, nil).Done(Outcome{Class: OutcomeConnectFailure, Details: Details{Shared: true}})
 	verify.Equal(t, peer.Streak(), Streak{2, 2, 2}, "after one that another attempt has reported")
 	f(OutcomeTimeout, 0, Streak{0, 3, 3})
 	f(OutcomeReset, 200, Streak{0, 4, 4})

@@ -122,7 +122,7 @@ func (l *upload) reason() string {
 
 // typical adds an answer to the latencies of requests with the same way and method, and returns their median; 0: none is
 // known.
-func (x *sentRequest) typical(o balancer.Outcome) time.Duration {
+func (x *sentRequest) typical(o balancer.Outcome) float32 {
 	if x.way == nil || x.way.Latencies == nil {
 		return 0
 	}
@@ -130,5 +130,5 @@ func (x *sentRequest) typical(o balancer.Outcome) time.Duration {
 	if o.Class == balancer.OutcomeOK && o.Latency > 0 {
 		t.Observe(o.Latency)
 	}
-	return t.Median()
+	return float32(t.Median())
 }

@@ -331,7 +331,7 @@ func dialFailure(err error) (balancer.Outcome, *refusal.Refusal) {
 		return balancer.Outcome{Class: balancer.OutcomeLocal}, refusal.NotInMesh
 	}
 	var shared upstream.SharedError
-	o := balancer.Outcome{Class: balancer.OutcomeConnectFailure, Shared: errors.As(err, &shared)}
+	o := balancer.Outcome{Class: balancer.OutcomeConnectFailure, Details: balancer.Details{Shared: errors.As(err, &shared)}}
 	var handshake upstream.HandshakeError
 	if errors.As(err, &handshake) {
 		return o, refusal.PeerTLS

@@ -34,7 +34,7 @@ func (h *held) done(t balancer.Token, o balancer.Outcome) {
 func (h *held) release() {
 	for i := range h.tokens {
 		if t := &h.tokens[i]; t.Peer != nil {
-			t.Done(balancer.Outcome{Class: balancer.OutcomeLocal, Answered: h.exchange.Answered()})
+			t.Done(balancer.Outcome{Class: balancer.OutcomeLocal, Details: balancer.Details{Answered: h.exchange.Answered()}})
 		}
 	}
 }
