@@ -108,8 +108,14 @@ type trial struct {
 // runTrial runs the faults. After each, a new app must be served within the limit.
 func runTrial(t *testing.T, order []fault, random *rand.Rand, limit time.Duration, total *tally) {
 	begin := time.Now()
+	tr := &trial{T: t, random: random}
+	t.Cleanup(func() { // below the logs of the agents
+		if tr.sluice != nil {
+			tr.sluice.repeat()
+		}
+	})
 	c := startCluster(t)
-	tr := &trial{T: t, random: random, cluster: c, apps: startApps(t, c)}
+	tr.cluster, tr.apps = c, startApps(t, c)
 	for range fewApps {
 		tr.apps.startPassing()
 	}
@@ -125,7 +131,10 @@ func runTrial(t *testing.T, order []fault, random *rand.Rand, limit time.Duratio
 		total.recovered(f.name, served)
 		t.Logf("%-36s failed requests: %d, new app served after %v; all in all %v", f.name,
 			tr.load.failed.Load()-failed, served.Round(time.Millisecond), time.Since(begin).Round(100*time.Millisecond))
-		verify.That(t, served <= limit, "%s: a new app was served after %v, want %v", f.name, served, limit)
+		if served > limit {
+			t.Fail()
+			tr.sluice.notice("%s: a new app was served after %v, want %v", f.name, served, limit)
+		}
 	}
 	// With as many apps as before, no instance is on probation.
 	for range moreApps {
@@ -138,7 +147,10 @@ func runTrial(t *testing.T, order []fault, random *rand.Rand, limit time.Duratio
 	sent, failed := tr.load.sent.Load(), tr.load.failed.Load()
 	t.Logf("%d requests, %d failed, the slowest %v; total %v", sent, failed,
 		tr.load.slowest().Round(time.Millisecond), time.Since(begin).Round(100*time.Millisecond))
-	verify.That(t, failed <= 0, "%d of %d requests failed", failed, sent)
+	if failed > 0 {
+		t.Fail()
+		tr.sluice.notice("%d of %d requests failed", failed, sent)
+	}
 }
 
 // happen runs a fault. It returns the time from its end until a new app was served, as far as

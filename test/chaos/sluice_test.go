@@ -37,6 +37,27 @@ type sluice struct {
 	t          *testing.T
 	web, admin string // addresses
 	client     *http.Client
+
+	mu      sync.Mutex
+	noticed []string // mu guards it
+}
+
+// notice logs what may explain a failure, and keeps it for the end of the log of t.
+func (s *sluice) notice(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	s.t.Log(line)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noticed = append(s.noticed, line)
+}
+
+// repeat logs what was noticed, if t has failed.
+func (s *sluice) repeat() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.t.Failed() {
+		s.t.Logf("what sluice and the requests have had to say:\n%s", strings.Join(s.noticed, "\n"))
+	}
 }
 
 func startSluice(t *testing.T, c *cluster) *sluice {
@@ -65,7 +86,12 @@ routes: [{ service: star }]
 		cancel()
 		running.Wait()
 		lines, _ := os.ReadFile(log.Name())
-		verify.That(t, !bytes.Contains(lines, []byte("a rule of the balancer was not kept")), "the proof has found a violation")
+		for line := range bytes.Lines(lines) {
+			if bytes.Contains(line, []byte("a rule of the balancer was not kept")) {
+				s.notice("%s", line)
+				t.Error("the proof has found a violation")
+			}
+		}
 		if t.Failed() {
 			t.Logf("sluice's log:\n%s", lines)
 		}
@@ -196,6 +222,6 @@ func (l *load) send(s *sluice) {
 		l.answered.Store(got, true)
 	}
 	if failed || duration >= slowRequest {
-		s.t.Logf("%s: a request took %v, with %v to connect to sluice: %s", begin.UTC().Format(time.RFC3339Nano), duration, connected, got)
+		s.notice("%s: a request took %v, with %v to connect to sluice: %s", begin.UTC().Format(time.RFC3339Nano), duration, connected, got)
 	}
 }
