@@ -47,7 +47,7 @@ func (g *GRPC) Forget(address string) { g.idle.forget(address) }
 func (g *GRPC) Close()                { g.idle.close() }
 
 func (g *GRPC) Check(ctx context.Context, t Target) error {
-	connection, ok := g.idle.take(t.Address)
+	connection, ok := g.idle.take(&t)
 	if !ok {
 		secured, dialer := insecure.NewCredentials(), dialer{}
 		if g.o.TLS != nil {
@@ -80,7 +80,7 @@ func (g *GRPC) Check(ctx context.Context, t Target) error {
 		connection.Close()
 		return rpcFailure(err)
 	}
-	g.idle.put(t.Address, connection)
+	g.idle.put(&t, connection)
 	if response.Status != grpc_health_v1.HealthCheckResponse_SERVING {
 		return errors.New(response.Status.String())
 	}

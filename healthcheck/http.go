@@ -73,7 +73,7 @@ func (h *HTTP) Close()                { h.idle.close() }
 var errStale = errors.New("stale connection")
 
 func (h *HTTP) Check(ctx context.Context, t Target) error {
-	if connection, ok := h.idle.take(t.Address); ok {
+	if connection, ok := h.idle.take(&t); ok {
 		if err := h.exchange(ctx, t, connection, true); err != errStale {
 			return err
 		}
@@ -135,7 +135,7 @@ func (h *HTTP) exchange(ctx context.Context, t Target, connection *http.ClientCo
 	}
 	response.Body.Close()
 	if h.o.Reuse && !response.Close && ctx.Err() == nil && connection.Err() == nil {
-		h.idle.put(t.Address, connection)
+		h.idle.put(&t, connection)
 	} else {
 		connection.Close()
 	}

@@ -5,54 +5,78 @@ import (
 	"sync"
 )
 
-// idleConnections stores one idle connection per address for reuse. It is safe for
+// idleConnections stores one idle connection per address for reuse by who it was made for. It is safe for
 // concurrent use. A nil one stores nothing.
 type idleConnections[C io.Closer] struct {
 	mu     sync.Mutex // guards the fields below
-	idle   map[string]C
+	idle   map[string]idleConnection[C]
 	closed bool
+}
+
+type idleConnection[C io.Closer] struct {
+	connection C
+	who        identity
+}
+
+// identity is who must answer in a mesh: a mesh gateway passes connections to several by one address.
+type identity struct{ serverName, uri, peer string }
+
+func (t *Target) identity() (who identity) {
+	if i := t.Instance; i != nil {
+		who = identity{i.ServerName, i.Identity, i.Peer}
+	}
+	return who
 }
 
 func newIdleConnections[C io.Closer](enabled bool) *idleConnections[C] {
 	if !enabled {
 		return nil
 	}
-	return &idleConnections[C]{idle: make(map[string]C)}
+	return &idleConnections[C]{idle: make(map[string]idleConnection[C])}
 }
 
-// take removes and returns the connection to address.
-func (k *idleConnections[C]) take(address string) (connection C, ok bool) {
-	if k == nil {
+// take removes and returns the connection to a target. It closes one to somebody else at the same address.
+func (k *idleConnections[C]) take(t *Target) (connection C, ok bool) {
+	idle, ok := k.remove(t.Address)
+	if ok && idle.who != t.identity() {
+		idle.connection.Close()
 		return connection, false
+	}
+	return idle.connection, ok
+}
+
+func (k *idleConnections[C]) remove(address string) (idle idleConnection[C], ok bool) {
+	if k == nil {
+		return idle, false
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	connection, ok = k.idle[address]
+	idle, ok = k.idle[address]
 	delete(k.idle, address)
-	return connection, ok
+	return idle, ok
 }
 
 // put stores a connection, or closes it if there is one already.
-func (k *idleConnections[C]) put(address string, connection C) {
-	if k != nil && k.store(address, connection) {
+func (k *idleConnections[C]) put(t *Target, connection C) {
+	if k != nil && k.store(t.Address, idleConnection[C]{connection, t.identity()}) {
 		return
 	}
 	connection.Close()
 }
 
-func (k *idleConnections[C]) store(address string, connection C) bool {
+func (k *idleConnections[C]) store(address string, idle idleConnection[C]) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if _, taken := k.idle[address]; taken || k.closed {
 		return false
 	}
-	k.idle[address] = connection
+	k.idle[address] = idle
 	return true
 }
 
 func (k *idleConnections[C]) forget(address string) {
-	if connection, ok := k.take(address); ok {
-		connection.Close()
+	if idle, ok := k.remove(address); ok {
+		idle.connection.Close()
 	}
 }
 
@@ -63,8 +87,8 @@ func (k *idleConnections[C]) close() {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, connection := range k.idle {
-		connection.Close()
+	for _, idle := range k.idle {
+		idle.connection.Close()
 	}
 	clear(k.idle)
 	k.closed = true

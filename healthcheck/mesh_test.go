@@ -65,6 +65,10 @@ func TestChecksThroughTheMesh(t *testing.T) {
 		"http2": newHTTP2(HTTPOptions{TLS: identity}),
 		"grpc":  NewGRPC(GRPCOptions{TLS: identity}),
 		"tcp":   NewTCP(TCPOptions{TLS: identity}),
+		// A mesh gateway has one address for many.
+		"http, reused":  newHTTP(HTTPOptions{TLS: identity, Reuse: true}),
+		"http2, reused": newHTTP2(HTTPOptions{TLS: identity, Reuse: true}),
+		"grpc, reused":  NewGRPC(GRPCOptions{TLS: identity, Reuse: true}),
 	} {
 		checked := func(address, of string) string {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -77,6 +81,7 @@ func TestChecksThroughTheMesh(t *testing.T) {
 		for range 2 {
 			verify.Equal(t, checked(right, path), "", "%s: web", name)
 		}
+		verify.Contains(t, checked(right, "/ns/default/dc/dc1/svc/api"), "/svc/web and not spiffe://", "%s: web in place of api, at the address of web", name)
 		got := checked(wrong, path)
 		verify.That(t, strings.Contains(got, "the peer is spiffe://"+domain+"/ns/default/dc/dc1/svc/api and not spiffe://"+domain+path), "%s: api in place of web: %q", name, got)
 		verify.Equal(t, checked(wrong, "/ns/default/dc/dc1/svc/api"), "", "%s: api", name)

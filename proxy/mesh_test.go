@@ -18,6 +18,7 @@ import (
 	"sluice/balancer"
 	"sluice/certificates"
 	"sluice/consul/mesh"
+	"sluice/discovery"
 	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/test/subprocess"
@@ -208,5 +209,30 @@ func TestConnectionsOutliveARotationOfTheMesh(t *testing.T) {
 		rest := verify.Result(io.ReadAll(long)).Must(t)
 		verify.Contains(t, string(rest), "ok", "the rest of the long answer")
 		p.expectNothingCounted()
+	}
+}
+
+// A connection to who has answered before is not used for a request to somebody else: an instance becomes another service's at
+// the same address, with the same id, as after a redirect of a service-resolver.
+func TestConnectionsAreForOneIdentity(t *testing.T) {
+	t.Parallel()
+	a := testcert.NewAuthority(t, trustDomain)
+	for _, http2 := range []bool{false, true} {
+		p, said := startProxy(t, Options{}), new(subprocess.Output)
+		p.inMesh(http2, memberOf(t, a), said, serveMember(t, a.Member(t, webIdentity), answerProtocol))
+		p.expect(closingRequest, "200")
+		instance := p.pool.Snapshot().All[0].Instance()
+		for _, change := range []func(*discovery.Instance){
+			func(i *discovery.Instance) { i.Identity = "/ns/default/dc/dc1/svc/api" },
+			func(i *discovery.Instance) { i.Peer, i.Identity = "east", "spiffe://"+trustDomain+webIdentity },
+		} {
+			changed := instance
+			change(&changed)
+			p.pool.Apply([]discovery.Instance{changed})
+			answer := p.raw(closingRequest)
+			verify.Contains(t, answer, "upstream_tls_failed", "the answer, HTTP/2 %v, as %s", http2, changed.Identity)
+			p.pool.Apply([]discovery.Instance{instance})
+			p.expect(closingRequest, "200")
+		}
 	}
 }

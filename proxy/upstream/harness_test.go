@@ -99,7 +99,7 @@ func (t *Transport) opened(test *testing.T) *HTTP1Conn {
 // dialed opens a connection in s.
 func (t *Transport) dialed(test *testing.T, s *slot) *HTTP1Conn {
 	test.Helper()
-	return verify.Result(t.dial(test.Context(), s, time.Now(), patience, 0, nil, "")).Must(test)
+	return verify.Result(t.dial(test.Context(), s, time.Now(), patience, 0, agreement{}, "")).Must(test)
 }
 
 // there is a client that stays.

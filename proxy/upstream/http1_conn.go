@@ -7,7 +7,6 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/certificates"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 )
@@ -23,8 +22,8 @@ type HTTP1Conn struct {
 	slot      *slot
 	conn      socket.Conn
 	raw       syscall.RawConn
-	tls       *socket.TLSConn       // nil: no TLS
-	secure    certificates.Security // the settings of tls
+	tls       *socket.TLSConn // nil: no TLS
+	agreed    agreement
 	onSocket  func(fd uintptr) bool // step as a value: creating it allocates
 	quickAck  func(fd uintptr)      // socket.AcknowledgeNow
 

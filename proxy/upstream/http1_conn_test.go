@@ -194,7 +194,7 @@ func TestLeftTLSHandshakeIsNotLogged(t *testing.T) {
 	})
 	var log bytes.Buffer
 	transport.tls.log = zerolog.New(&log)
-	_, err := transport.dial(ctx, transport.acquire(time.Now()), time.Now(), patience, 0, secure, socket.ALPNHTTP1)
+	_, err := transport.dial(ctx, transport.acquire(time.Now()), time.Now(), patience, 0, agreement{secure: secure}, socket.ALPNHTTP1)
 	verify.That(t, errors.Is(err, context.Canceled), "the error is %v", err)
 	verify.Equal(t, log.String(), "", "the log")
 }

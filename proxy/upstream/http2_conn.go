@@ -3,7 +3,6 @@ package upstream
 import (
 	"time"
 
-	"sluice/certificates"
 	"sluice/observe/panics"
 	"sluice/proxy/http2"
 	"sluice/proxy/socket"
@@ -54,7 +53,7 @@ type http2Conn struct {
 	socket.SweepEntry
 	transport *http2Transport
 	wire      socket.Wire
-	secure    certificates.Security // the settings of wire.tls
+	agreed    agreement
 	reader    socket.BufferedReader // of the reading goroutine
 	onCheck   func(fd uintptr)      // checkLocked as a value: creating it allocates
 	settled   chan struct{}         // closed when the first SETTINGS has arrived, or the connection has failed
@@ -77,11 +76,11 @@ type http2Conn struct {
 
 // newHTTP2Conn returns a connection that has sent its preface. Its user calls read. The
 // first SETTINGS must arrive before the coarse time deadline.
-func newHTTP2Conn(t *http2Transport, w socket.Wire, secure certificates.Security, deadline int64, shard uint32) *http2Conn {
+func newHTTP2Conn(t *http2Transport, w socket.Wire, agreed agreement, deadline int64, shard uint32) *http2Conn {
 	now := t.sweeper.Now()
 	listBytes := max(http2.UsualListBytes, http2.ListBytes(t.options.HeadBytes, t.options.Fields))
 	c := &http2Conn{
-		transport: t, wire: w, secure: secure, maxUnread: listBytes,
+		transport: t, wire: w, agreed: agreed, maxUnread: listBytes,
 		settled: make(chan struct{}), changed: now, heard: now,
 		lifetime: socket.NewLifetime(t.sweeper, shard),
 	}
@@ -112,11 +111,11 @@ func (c *http2Conn) limitLocked() int {
 func (c *http2Conn) isExhausted() bool { return c.Last > http2LastID }
 
 // reserve reserves a stream, and reports whether there was a free one on a connection
-// with the settings secure.
-func (c *http2Conn) reserve(secure certificates.Security) bool {
+// with the agreement agreed.
+func (c *http2Conn) reserve(agreed agreement) bool {
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
-	if c.secure != secure && c.ready { // the settings have changed
+	if c.agreed != agreed && c.ready {
 		c.retireLocked()
 	}
 	now := c.transport.sweeper.Now()

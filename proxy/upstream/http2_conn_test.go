@@ -54,7 +54,7 @@ func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 // openStream sends a request without a body.
 func openStream(t *testing.T, c *http2Conn) *http2Stream {
 	t.Helper()
-	if !c.reserve(nil) {
+	if !c.reserve(agreement{}) {
 		t.Fatal("no stream is free")
 	}
 	u := newHTTP2Stream(c, Requirements{Client: new(Client)})
@@ -96,7 +96,7 @@ func TestPanicUnderMutexEndsHTTP2Connection(t *testing.T) {
 	verify.That(t, other.Stopped && c.Err != nil, "the other stream goes on")
 	c.Mu.Unlock()
 	other.Finish(false)
-	verify.That(t, !c.reserve(nil), "the connection gets more requests")
+	verify.That(t, !c.reserve(agreement{}), "the connection gets more requests")
 }
 
 // A panic of the goroutine that sends ends the streams too whose requests it was writing.
@@ -130,7 +130,7 @@ func TestStaleHTTP2Connection(t *testing.T) {
 	defer c.Remove()
 	defer c.Work.Wait()
 	use := func() bool {
-		if !c.reserve(nil) {
+		if !c.reserve(agreement{}) {
 			return false
 		}
 		c.Mu.Lock()
@@ -151,7 +151,7 @@ func unreadHTTP2Conn(t *testing.T) (c *http2Conn, peer net.Conn) {
 	t.Helper()
 	conn, peer := connected(t)
 	raw := verify.Result(conn.SyscallConn()).Must(t)
-	c = newHTTP2Conn(startHTTP2(t, hanging), socket.Wire{Conn: conn, Raw: raw}, nil, 0, 0)
+	c = newHTTP2Conn(startHTTP2(t, hanging), socket.Wire{Conn: conn, Raw: raw}, agreement{}, 0, 0)
 	if _, err := c.process(http2.AppendSettings(nil)); err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/certificates"
 	"sluice/observe/panics"
 	"sluice/proxy/socket"
 )
@@ -116,33 +115,33 @@ func (t *http2Transport) open(ctx context.Context, r Requirements) (*http2Conn, 
 // reserve returns a connection with a stream for the caller; nil: it has waited for a dial,
 // and there may be one now.
 func (t *http2Transport) reserve(ctx context.Context, deadline int64, shard uint32) (c *http2Conn, err error) {
-	secure := t.options.secure()
+	agreed := t.tls.agreement(&t.options)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if c, err = t.reserveLocked(secure); c != nil || err != nil {
+	if c, err = t.reserveLocked(agreed); c != nil || err != nil {
 		return c, err
 	}
 	if t.dials*(t.streams-1) <= t.waiting { // each dial is for one request that does not wait
-		return t.dialLocked(ctx, deadline, secure, shard)
+		return t.dialLocked(ctx, deadline, agreed, shard)
 	}
 	return nil, t.awaitDialLocked(ctx, deadline)
 }
 
 // free returns a connection with a stream for the caller; nil: there is none.
 func (t *http2Transport) free() (*http2Conn, error) {
-	secure := t.options.secure()
+	agreed := t.tls.agreement(&t.options)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.reserveLocked(secure)
+	return t.reserveLocked(agreed)
 }
 
 // reserveLocked returns a connection with a stream for the caller; nil: there is none.
-func (t *http2Transport) reserveLocked(secure certificates.Security) (*http2Conn, error) {
+func (t *http2Transport) reserveLocked(agreed agreement) (*http2Conn, error) {
 	if t.shut {
 		return nil, net.ErrClosed
 	}
 	for _, c := range t.conns {
-		if c.reserve(secure) {
+		if c.reserve(agreed) {
 			return c, nil
 		}
 	}
@@ -181,12 +180,12 @@ func (t *http2Transport) until(deadline int64) time.Duration {
 }
 
 // dialLocked opens a connection, with a stream for the caller. It unlocks mu meanwhile.
-func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, secure certificates.Security, shard uint32) (*http2Conn, error) {
+func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, agreed agreement, shard uint32) (*http2Conn, error) {
 	t.dials++
 	t.mu.Unlock()
-	c, err := t.dial(ctx, deadline, secure, shard)
+	c, err := t.dial(ctx, deadline, agreed, shard)
 	t.mu.Lock()
-	if err == nil && !c.reserve(secure) {
+	if err == nil && !c.reserve(agreed) {
 		c = nil // other requests were faster
 	}
 	t.dials--
@@ -200,7 +199,7 @@ func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, secure 
 
 // dial opens a connection and waits for its first SETTINGS, so that nothing is sent to a
 // peer that does not use HTTP/2, and no more streams than it accepts.
-func (t *http2Transport) dial(ctx context.Context, deadline int64, secure certificates.Security, shard uint32) (_ *http2Conn, err error) {
+func (t *http2Transport) dial(ctx context.Context, deadline int64, agreed agreement, shard uint32) (_ *http2Conn, err error) {
 	var conn socket.Conn
 	defer panics.Contain(panics.Peer, func() {
 		err = panics.Err
@@ -216,7 +215,7 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure certif
 	if err != nil {
 		return nil, err
 	}
-	c, err := t.add(ctx, conn, deadline, secure, shard, cuts)
+	c, err := t.add(ctx, conn, deadline, agreed, shard, cuts)
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -257,14 +256,14 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure certif
 }
 
 // add starts HTTP/2 on conn, unless Cut was called since there were cuts calls.
-func (t *http2Transport) add(ctx context.Context, conn socket.Conn, deadline int64, secure certificates.Security, shard uint32, cuts int) (*http2Conn, error) {
+func (t *http2Transport) add(ctx context.Context, conn socket.Conn, deadline int64, agreed agreement, shard uint32, cuts int) (*http2Conn, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
 	w := socket.Wire{Conn: conn, Raw: raw}
-	if secure != nil {
-		if w.TLS, err = t.tls.handshake(ctx, conn, secure, socket.ALPNHTTP2, time.Now().Add(t.until(deadline))); err != nil {
+	if agreed.secure != nil {
+		if w.TLS, err = t.tls.handshake(ctx, conn, agreed, socket.ALPNHTTP2, time.Now().Add(t.until(deadline))); err != nil {
 			return nil, err
 		}
 	}
@@ -273,7 +272,7 @@ func (t *http2Transport) add(ctx context.Context, conn socket.Conn, deadline int
 	if t.shut || t.cuts != cuts {
 		return nil, net.ErrClosed
 	}
-	c := newHTTP2Conn(t, w, secure, deadline, shard)
+	c := newHTTP2Conn(t, w, agreed, deadline, shard)
 	t.conns = append(t.conns, c)
 	t.readers.Go(c.read)
 	return c, nil
@@ -293,7 +292,7 @@ func (t *http2Transport) all() []*http2Conn {
 }
 
 // UsesTLS implements [Connector].
-func (t *http2Transport) UsesTLS() bool { return t.options.secure() != nil }
+func (t *http2Transport) UsesTLS() bool { return t.options.TLS != nil && t.options.TLS() != nil }
 
 // CloseIdle implements [Connector].
 func (t *http2Transport) CloseIdle(now int64) {

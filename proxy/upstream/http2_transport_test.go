@@ -254,10 +254,10 @@ func TestDialIsLeftAsOthersUseIt(t *testing.T) {
 		_, err := transport.dial(lookedAt{ctx, func() {
 			if all := transport.all(); len(all) > before && used == nil {
 				used = all[before]
-				eventually(t, "a stream for another request", func() bool { return used.reserve(nil) })
+				eventually(t, "a stream for another request", func() bool { return used.reserve(agreement{}) })
 				cancel()
 			}
-		}}, deadline, nil, 0)
+		}}, deadline, agreement{}, 0)
 		verify.That(t, err == nil || err == context.Canceled, "got %v", err)
 		verify.Require(t, used != nil, "nobody has waited for the connection")
 		verify.NoError(t, used.wire.Raw.Control(func(uintptr) {})) // it is open

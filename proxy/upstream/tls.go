@@ -42,20 +42,32 @@ func (e HandshakeError) Unwrap() error { return e.error }
 // errNoHTTP2 is the error of a handshake with a peer that does not agree to HTTP/2.
 var errNoHTTP2 = errors.New("the peer does not agree to HTTP/2 (h2 by ALPN), which upstream.protocol requires")
 
-// secure returns the TLS settings of new connections; nil: no TLS.
-func (o *Options) secure() certificates.Security {
+// An agreement is what a connection is made for: its TLS settings, and who must answer in a mesh. A connection with another one
+// is not used again: an instance may become another service's at the same address.
+type agreement struct {
+	secure                     certificates.Security // nil: no TLS
+	serverName, identity, peer string                // of the instance
+}
+
+// agreement returns that of new connections.
+func (p *peerTLS) agreement(o *Options) (a agreement) {
 	if o.TLS == nil {
-		return nil
+		return a
 	}
-	return o.TLS()
+	if a.secure = o.TLS(); a.secure != nil {
+		i := p.peer.Instance()
+		a.serverName, a.identity, a.peer = i.ServerName, i.Identity, i.Peer
+	}
+	return a
 }
 
 // termsOf returns the TLS of a new connection to the peer for a protocol, an identifier of ALPN or "". Sessions are
 // kept for each peer, because peers do not accept each other's tickets, and end when
 // the certificates change.
-func (p *peerTLS) termsOf(secure certificates.Security, protocol string) (certificates.Terms, error) {
+func (p *peerTLS) termsOf(a agreement, protocol string) (certificates.Terms, error) {
 	instance := p.peer.Instance()
-	terms, err := secure.TermsFor(&instance)
+	instance.ServerName, instance.Identity, instance.Peer = a.serverName, a.identity, a.peer
+	terms, err := a.secure.TermsFor(&instance)
 	if err != nil {
 		return terms, err
 	}
@@ -86,8 +98,8 @@ func (p *peerTLS) sessionsOf(version any) tls.ClientSessionCache {
 }
 
 // handshake performs the TLS handshake for a protocol on a new connection. An error was logged, except the end of ctx.
-func (p *peerTLS) handshake(ctx context.Context, conn socket.Conn, secure certificates.Security, protocol string, deadline time.Time) (*socket.TLSConn, error) {
-	terms, err := p.termsOf(secure, protocol)
+func (p *peerTLS) handshake(ctx context.Context, conn socket.Conn, a agreement, protocol string, deadline time.Time) (*socket.TLSConn, error) {
+	terms, err := p.termsOf(a, protocol)
 	if err != nil {
 		p.note(err)
 		return nil, HandshakeError{err}

@@ -105,15 +105,15 @@ func (t *Transport) Connect(ctx context.Context, r Requirements, stale Conn) (Co
 		s = t.detach(stale.(*HTTP1Conn))
 	}
 	u, connectTime := s.u, time.Duration(0)
-	secure := t.options.secure()
-	if u != nil && u.secure != secure {
-		s, u = t.detach(u), nil // the settings have changed
+	agreed := t.tls.agreement(&t.options)
+	if u != nil && u.agreed != agreed {
+		s, u = t.detach(u), nil
 	}
 	if u == nil {
 		start := time.Now()
 		var err error
 		ctx, end := r.WhileThere(ctx)
-		u, err = t.dial(ctx, s, r.Picked, r.Timeout, r.Client.Shard, secure, socket.ALPNHTTP1)
+		u, err = t.dial(ctx, s, r.Picked, r.Timeout, r.Client.Shard, agreed, socket.ALPNHTTP1)
 		if end(); err != nil {
 			return nil, 0, err
 		}
@@ -169,9 +169,9 @@ func (t *Transport) lendLocked(u *HTTP1Conn, picked time.Time) {
 	}
 }
 
-// dial opens a new connection for s within timeout, with TLS for a protocol if secure is not nil. If
+// dial opens a new connection for s within timeout, with TLS for a protocol if that is agreed. If
 // it fails, it removes s.
-func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout time.Duration, shard uint32, secure certificates.Security, protocol string) (_ *HTTP1Conn, err error) {
+func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout time.Duration, shard uint32, agreed agreement, protocol string) (_ *HTTP1Conn, err error) {
 	var conn socket.Conn
 	defer panics.Contain(panics.Peer, func() {
 		err = panics.Err
@@ -188,10 +188,10 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 		return nil, err
 	}
 	u, err := newHTTP1Conn(t, conn)
-	if err == nil && secure != nil {
-		u.secure = secure
+	if err == nil && agreed.secure != nil {
+		u.agreed = agreed
 		left := timeout - time.Duration(t.sweeper.Now()-start)
-		u.tls, err = t.tls.handshake(ctx, conn, secure, protocol, time.Now().Add(left))
+		u.tls, err = t.tls.handshake(ctx, conn, agreed, protocol, time.Now().Add(left))
 	}
 	if err == nil {
 		err = t.add(u, s, picked, shard, cuts)
@@ -206,7 +206,7 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 
 // DialStream opens a connection for a stream. It is not in the pool, and its user must call Finish(false).
 func (t *Transport) DialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*HTTP1Conn, error) {
-	return t.dial(ctx, &slot{transport: t, remove: func() {}}, picked, timeout, shard, t.options.secure(), "")
+	return t.dial(ctx, &slot{transport: t, remove: func() {}}, picked, timeout, shard, t.tls.agreement(&t.options), "")
 }
 
 // add makes u the connection of s, for an exchange, unless Cut was called since there were cuts calls.
@@ -282,7 +282,7 @@ func (s *slot) Close() error {
 }
 
 // UsesTLS implements [Connector].
-func (t *Transport) UsesTLS() bool { return t.options.secure() != nil }
+func (t *Transport) UsesTLS() bool { return t.options.TLS != nil && t.options.TLS() != nil }
 
 // CloseIdle implements [Connector].
 func (t *Transport) CloseIdle(now int64) {
