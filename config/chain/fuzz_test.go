@@ -15,6 +15,7 @@ func FuzzTranslate(f *testing.F) {
 		routerOf(mesh.RouteDefinition{Match: &mesh.RouteMatch{HTTP: &mesh.HTTPMatch{PathPrefix: "/a", Header: []mesh.ValueMatch{{Name: "x", Exact: "1"}}}},
 			Destination: &mesh.RouteDestination{PrefixRewrite: "/b", RequestHeaders: &mesh.HeaderModifiers{Set: map[string]string{"x": "%%"}}}}),
 		chainOf(mesh.Node{Type: mesh.NodeSplitter, Name: "web.default.default", Splits: []mesh.CompiledSplit{{NextNode: "web", Weight: 1}, {NextNode: "v1.web", Weight: 2}}}, "web", "v1.web"),
+		chainOf(mesh.Node{Type: mesh.NodeSplitter, Name: "web.default.default", Splits: []mesh.CompiledSplit{{NextNode: "web", Weight: 1e308}, {NextNode: "v1.web", Weight: math.MaxFloat64}}}, "web", "v1.web"),
 		resolverOf(func(n *mesh.Node, _ *mesh.Compiled) {
 			n.LoadBalancer = &mesh.LoadBalancer{Policy: "maglev", HashPolicies: []mesh.HashPolicy{{Field: "cookie", FieldValue: "a"}}}
 		}),

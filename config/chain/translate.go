@@ -15,9 +15,11 @@ import (
 // Limits of what one chain becomes.
 const (
 	maxServices = 256
+	maxTargets  = 1024 // of all services
 	maxBranches = 1024
-	maxParts    = 256  // of a branch
-	maxProblems = 1000 // the others are counted
+	maxParts    = 256       // of a splitter
+	maxAllParts = 16 * 1024 // of all branches
+	maxProblems = 1000      // the others are counted
 )
 
 // Result is what a chain makes of a service.
@@ -35,7 +37,7 @@ type Result struct {
 // asked for the chain; empty: the agent's. An error says why the chain cannot be used at all.
 func Translate(name string, s config.Service, datacenter string, c *mesh.Compiled) (Result, error) {
 	t := &translation{
-		Compiled: c, name: name, service: s, entries: make(map[string]bool), names: make(map[string]string), taken: make(map[string]bool),
+		Compiled: c, name: name, service: s, entries: make(map[string]bool), names: make(map[string]string), taken: make(map[string]bool), parts: make(map[string][]config.Part),
 		result: Result{Derived: make(map[string]config.Service)},
 	}
 	if datacenter == "" {
@@ -60,13 +62,16 @@ const derivedMark = "@"
 // translation is one translation.
 type translation struct {
 	*mesh.Compiled
-	name    string
-	service config.Service // without the chain
-	local   string         // the data centre that targets need not name; "": none
-	result  Result
-	entries map[string]bool
-	names   map[string]string // of the services, by resolver node
-	taken   map[string]bool   // names of derived services
+	name     string
+	service  config.Service // without the chain
+	local    string         // the data centre that targets need not name; "": none
+	result   Result
+	entries  map[string]bool
+	names    map[string]string        // of the services, by resolver node
+	taken    map[string]bool          // names of derived services
+	parts    map[string][]config.Part // of the splitters, by node: many branches may lead to one
+	targets  int                      // of all services
+	allParts int                      // of all branches
 }
 
 // problem says that something of an entry is not carried out.
@@ -197,41 +202,52 @@ func (t *translation) lead(b *config.Branch, to string) error {
 		b.Route.Service = name
 		return err
 	case mesh.NodeSplitter:
-		b.Splitter = n.Name
-		return t.split(b, n)
+		parts, known := t.parts[to]
+		if !known {
+			var err error
+			if parts, err = t.split(n); err != nil {
+				return err
+			}
+			t.parts[to] = parts
+		}
+		b.Splitter, b.Route.Parts = n.Name, slices.Clone(parts) // a branch completes its own
+		if t.allParts += len(parts); t.allParts > maxAllParts {
+			return fmt.Errorf("the branches have more than %d splits: want at most %d", maxAllParts, maxAllParts)
+		}
+		return nil
 	}
 	return errNode(to, "splitter or resolver")
 }
 
-// split divides the requests of a branch. Consul makes one splitter of a splitter that leads to another one.
-func (t *translation) split(b *config.Branch, splitter mesh.Node) error {
+// split returns what a splitter divides requests into. Consul makes one splitter of a splitter that leads to another one.
+func (t *translation) split(splitter mesh.Node) (parts []config.Part, err error) {
 	if len(splitter.Splits) > maxParts {
-		return fmt.Errorf("%s has %d splits: want at most %d", t.entryOf(splitter), len(splitter.Splits), maxParts)
+		return nil, fmt.Errorf("%s has %d splits: want at most %d", t.entryOf(splitter), len(splitter.Splits), maxParts)
 	}
 	t.entries[t.entryOf(splitter)] = true
 	sum := 0.
 	for i := range splitter.Splits {
 		split := &splitter.Splits[i]
 		if t.Nodes[split.NextNode].Type != mesh.NodeResolver {
-			return errNode(split.NextNode, "resolver")
+			return nil, errNode(split.NextNode, "resolver")
 		}
 		name, err := t.serviceOf(split.NextNode)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		origin := fmt.Sprintf("%s, split %d", t.entryOf(splitter), i+1)
 		part := config.Part{Share: max(0, split.Weight), Route: config.Route{Service: name, Origin: origin}}
 		t.edits(origin, &part.Route.Actions, split.Definition.RequestHeaders, split.Definition.ResponseHeaders)
 		sum += part.Share
-		b.Route.Parts = append(b.Route.Parts, part)
+		parts = append(parts, part)
 	}
 	if sum <= 0 {
-		return errors.New(t.entryOf(splitter) + " gives no share to anything")
+		return nil, errors.New(t.entryOf(splitter) + " gives no share to anything")
 	}
-	for i := range b.Route.Parts {
-		b.Route.Parts[i].Share /= sum // Consul rounds compiled weights
+	for i := range parts {
+		parts[i].Share /= sum // Consul rounds compiled weights
 	}
-	return nil
+	return parts, nil
 }
 
 // serviceOf returns the name of the service of a resolver, which it adds if it is new.
@@ -257,6 +273,9 @@ func (t *translation) addResolver(node, name string) error {
 	ids := []string{n.Resolver.Target}
 	if f := n.Resolver.Failover; f != nil {
 		ids = append(ids, f.Targets...)
+	}
+	if t.targets += len(ids); t.targets > maxTargets {
+		return fmt.Errorf("the chain names more than %d targets: want at most %d", maxTargets, maxTargets)
 	}
 	for i, id := range ids {
 		target, ok := t.Targets[id]

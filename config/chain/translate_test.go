@@ -412,7 +412,15 @@ func TestChainsThatCannotBeUsed(t *testing.T) {
 		}
 		return chainOf(mesh.Node{Type: mesh.NodeRouter, Routes: splits}, names...)
 	}
+	// A router of many routes to one splitter, and resolvers with the same targets, are small as Consul writes them.
+	broad := chainOf(mesh.Node{Type: mesh.NodeRouter, Name: "web"}, "web")
+	broad.Nodes["split"] = mesh.Node{Type: mesh.NodeSplitter, Name: "web", Splits: many(maxParts)}
+	broad.Nodes["start"] = mesh.Node{Type: mesh.NodeRouter, Name: "web", Routes: slices.Repeat([]mesh.CompiledRoute{{NextNode: "split"}}, maxBranches)}
 	for want, c := range map[string]*mesh.Compiled{
+		`the branches have more than 16384 splits: want at most 16384`: broad,
+		`the chain names more than 1024 targets: want at most 1024`: resolverOf(func(n *mesh.Node, _ *mesh.Compiled) {
+			n.Resolver.Failover = &mesh.Failover{Targets: slices.Repeat([]string{"web"}, maxTargets)}
+		}),
 		`the chain has no node ""`:                                             {},
 		`the chain has no node "gone"`:                                         {StartNode: "gone"},
 		`the chain has no router, splitter or resolver "start"`:                chainOf(mesh.Node{Type: "teapot"}),

@@ -87,7 +87,9 @@ func (c *Chains) Follow(ids []ChainID) {
 func (c *Chains) follow(ids []ChainID) (stops []func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	wanted := make(map[ChainID]bool, len(ids))
 	for _, id := range ids {
+		wanted[id] = true
 		if c.byID[id] != nil {
 			continue
 		}
@@ -102,7 +104,7 @@ func (c *Chains) follow(ids []ChainID) (stops []func()) {
 	}
 	c.adopted = nil
 	for id, f := range c.byID {
-		if slices.Contains(ids, id) {
+		if wanted[id] {
 			continue
 		}
 		delete(c.byID, id)
@@ -127,7 +129,7 @@ func (f *followedChain) start() {
 			_ = f.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
 				Query: query,
 				Read: func(a consul.Answer, body []byte) error {
-					compiled, err := decodeChain(body)
+					compiled, err := decodeChain(body, f.Service)
 					if err == nil && f.take(compiled, a.Index, time.Now()) {
 						f.owner.options.Changed()
 					}

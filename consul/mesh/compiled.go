@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -242,8 +243,8 @@ func (d *Duration) UnmarshalJSON(text []byte) error {
 // MarshalJSON writes a text.
 func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
 
-// decodeChain reads an answer of Consul. Fields that sluice does not know have no effect.
-func decodeChain(body []byte) (*Compiled, error) {
+// decodeChain reads an answer of Consul about the chain of a service. Fields that sluice does not know have no effect.
+func decodeChain(body []byte, service string) (*Compiled, error) {
 	if len(body) > maxChainBytes {
 		return nil, fmt.Errorf("the discovery chain has %d bytes: want at most %d", len(body), maxChainBytes)
 	}
@@ -255,6 +256,8 @@ func decodeChain(body []byte) (*Compiled, error) {
 	switch {
 	case c == nil || c.StartNode == "":
 		return nil, errors.New("the answer has no discovery chain")
+	case !strings.EqualFold(c.ServiceName, service):
+		return nil, fmt.Errorf("the answer has the discovery chain of %.200q: want service %q", c.ServiceName, service)
 	case len(c.Nodes) > maxChainNodes || len(c.Targets) > maxChainNodes:
 		return nil, fmt.Errorf("the discovery chain has %d nodes and %d targets: want at most %d of each", len(c.Nodes), len(c.Targets), maxChainNodes)
 	}

@@ -29,11 +29,12 @@ func TestDurationsOfConsul(t *testing.T) {
 func TestAnswersWithoutAChain(t *testing.T) {
 	for text, want := range map[string]string{
 		``: "cannot be read", `{}`: "no discovery chain", `{"Chain":null}`: "no discovery chain", `{"Chain":{}}`: "no discovery chain",
-		`{"Chain":{"Nodes":[]}}`:                               "cannot be read",
-		strings.Repeat(" ", 8<<20) + `{}`:                      "want at most",
-		`{"Chain":{"StartNode":"0","Nodes":{` + many() + `}}}`: "want at most 4096",
+		`{"Chain":{"Nodes":[]}}`:                                                   "cannot be read",
+		`{"Chain":{"ServiceName":"api","StartNode":"0"}}`:                          `of "api": want service "web"`,
+		strings.Repeat(" ", 8<<20) + `{}`:                                          "want at most",
+		`{"Chain":{"ServiceName":"web","StartNode":"0","Nodes":{` + many() + `}}}`: "want at most 4096",
 	} {
-		_, err := decodeChain([]byte(text))
+		_, err := decodeChain([]byte(text), "web")
 		verify.That(t, err != nil && strings.Contains(err.Error(), want), "%.60s: %v, want %s", text, err, want)
 	}
 }
@@ -62,16 +63,16 @@ func FuzzDecodeChain(f *testing.F) {
 	f.Add([]byte(`{"Chain":{"ServiceName":"web","StartNode":"resolver:web.default.default.dc1","Nodes":{"resolver:web.default.default.dc1":` +
 		`{"Type":"resolver","Name":"web.default.default.dc1","Resolver":{"Default":true,"ConnectTimeout":"5s","Target":"web.default.default.dc1"}}},` +
 		`"Targets":{"web.default.default.dc1":{"ID":"web.default.default.dc1","Service":"web","SNI":"web.default.dc1.internal.x.consul"}}}}`))
-	f.Add([]byte(`{"Chain":{"StartNode":"r","Nodes":{"r":{"Type":"router","Routes":[null,{"Definition":{"Match":{"HTTP":{"Header":[{}]}},` +
+	f.Add([]byte(`{"Chain":{"ServiceName":"web","StartNode":"r","Nodes":{"r":{"Type":"router","Routes":[null,{"Definition":{"Match":{"HTTP":{"Header":[{}]}},` +
 		`"Destination":{"RequestTimeout":"-1s","RetryOn":["5xx"],"RequestHeaders":{"Add":{"a":"b"}}}},"NextNode":"r"}]},"s":{"Splits":[{"Weight":33.3}]}}}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		c, err := decodeChain(body)
+		c, err := decodeChain(body, "web")
 		if err != nil {
 			return
 		}
 		text, err := json.Marshal(struct{ Chain *Compiled }{c})
 		verify.NoError(t, err)
-		again, err := decodeChain(text)
+		again, err := decodeChain(text, "web")
 		verify.NoError(t, err)
 		twice, err := json.Marshal(struct{ Chain *Compiled }{again})
 		verify.That(t, err == nil && string(twice) == string(text), "read again: %s, was %s", twice, text)

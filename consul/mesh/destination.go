@@ -44,9 +44,9 @@ func unlessDefault(name string) string {
 // DestinationOf returns the service of an instance, of its [discovery.Instance.Identity]. ok is false for an
 // instance outside of the mesh, and for one of a peered cluster: that cluster has its intentions.
 //
-// https://developer.hashicorp.com/consul/docs/connect/ca#spiffe-id; agent/connect/uri_service.go and sni.go in Consul's source.
+// https://developer.hashicorp.com/consul/docs/connect/ca#spiffe-id; agent/connect/uri_service.go in Consul's source.
 func DestinationOf(i discovery.Instance) (d Destination, ok bool) {
-	if i.Identity == "" || strings.Contains(i.ServerName, ".external.") {
+	if i.Identity == "" || i.Peer != "" {
 		return d, false
 	}
 	parts := strings.Split(strings.TrimPrefix(i.Identity, "/"), "/")

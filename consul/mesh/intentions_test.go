@@ -183,8 +183,11 @@ func testTurns(t *testing.T) {
 	time.Sleep(denialLag)
 	verify.That(t, !denied(), "by request")
 	verify.That(t, !web.take(Denied, "e", 5) && denied(), "a lost state ends connections")
+	named := instanceOf("web")
+	named.ServerName = "web.default.external.internal.trust"
+	verify.That(t, f.Denial(named) != nil, "in a data centre with the name external: no denial")
 	peer := instanceOf("web")
-	peer.ServerName = "web.default.default.elsewhere.external.trust"
+	peer.Peer = "elsewhere"
 	verify.That(t, f.Denial(peer) == nil && f.Denial(discovery.Instance{}) == nil && f.Denial(instanceOf("api")) == nil, "others are denied")
 
 	text, err := json.Marshal(f.All())
