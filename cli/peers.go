@@ -24,7 +24,8 @@ func newPeers() *cobra.Command {
 		Use:   "peers [SERVICE…]",
 		Short: "Show the peers of a running sluice",
 		Long: "Show the peers of a running sluice, or of some services: state, reasons, requests\n" +
-			"in flight and in total, failures, latency. Below them are the services of whose\n" +
+			"in flight and in total, failures, latency; with balance.reported_load also the load that\n" +
+			"they report, and the factor of their weight. Below them are the services of whose\n" +
 			"instances nothing is known yet, since when, and why.",
 		ValidArgsFunction: completeServices(&a, 0),
 		RunE: func(cmd *cobra.Command, services []string) error {
@@ -84,13 +85,21 @@ func writePeers(out io.Writer, peers []admin.Peer, pending []admin.Service, now 
 	for _, p := range peers {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n",
 			printable(p.Service), printable(p.ID), p.Address, p.State, terminal.Age(now.Sub(p.Since)), p.Weight,
-			p.Inflight, p.Requests, p.Failures, terminal.Milliseconds(p.LatencyMS), printableWhy(strings.Join(p.Reasons, ", ")))
+			p.Inflight, p.Requests, p.Failures, terminal.Milliseconds(p.LatencyMS), printableWhy(strings.Join(why(p), ", ")))
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	_, err := io.WriteString(out, unknown.String())
 	return err
+}
+
+// why returns the reasons of the state of a peer, and what the load that it reports does to its weight.
+func why(p admin.Peer) []string {
+	if p.Load == 0 {
+		return p.Reasons
+	}
+	return append(slices.Clone(p.Reasons), fmt.Sprintf("load %.2f, weight × %.2f", p.Load, cmp.Or(p.LoadFactor, 1)))
 }
 
 // printable replaces control characters in s, and shortens it to 100 characters.

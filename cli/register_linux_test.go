@@ -16,6 +16,7 @@ import (
 	consulapi "github.com/hashicorp/consul/api"
 	"golang.org/x/sys/unix"
 
+	"sluice/admin"
 	"sluice/test/consultest"
 	"sluice/test/subprocess"
 	"sluice/test/verify"
@@ -231,6 +232,39 @@ func TestRegisterPassesTheInputOn(t *testing.T) {
 	verify.That(t, err == nil && string(out) == "hello\n", "got %q, %v", out, err)
 }
 
+// What processes that the app has started use, which have ended, is reported at the address for the load, where sluice's checks read it: the
+// busy one of two apps loses weight, and the idle one gains it. A port that another process has ends the command before the app starts.
+func TestRegisterReportsLoad(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	port := strconv.Itoa(consultest.ReservePort(t))
+	apps := map[string]string{"127.0.0.2": "seq 1000000 >/dev/null; sleep 0.05", "127.0.0.3": "sleep 1"}
+	for address, app := range apps {
+		r := startRegister(t, agent.URL(), []string{"--address", address, "--ttl", "--report-load", address + ":" + port},
+			[]string{"sh", "-c", "while :; do " + app + "; done"})
+		r.awaitOutput("the load of the app is reported")
+	}
+	s := startServing(t, fmt.Sprintf("consul: { addresses: [%q] }\nservices: { star: { consul: {}, balance: { reported_load: true },"+
+		" health: { active: { port: %s, interval: 500ms } } } }\nroutes: [{ service: star }]\n", agent.URL(), port))
+	var peers []admin.Peer
+	defer func() { t.Logf("peers: %+v", peers) }()
+	awaitThat(t, "the busy app has less than its share, and the idle one more", func() bool {
+		peers = get[[]admin.Peer](s, "/api/peers")
+		factors := make(map[string]float64)
+		for _, p := range peers {
+			host, _, _ := net.SplitHostPort(p.Address)
+			if p.State == "up" && p.Load > 0 {
+				factors[host] = p.LoadFactor
+			}
+		}
+		return factors["127.0.0.2"] > 0 && factors["127.0.0.2"] < .9 && factors["127.0.0.3"] > 1.1
+	})
+
+	command := sluiceCommand("register", "--name", "star", "--port", "1", "--ttl", "--report-load", "127.0.0.2:"+port, "--consul", agent.URL(), "--", "echo", "started")
+	out, err := command.CombinedOutput()
+	verify.That(t, command.ProcessState.ExitCode() == exitFailed && strings.HasPrefix(string(out), "sluice: --report-load: listen tcp 127.0.0.2:"), "got %q, %v", out, err)
+}
+
 // The app gets the whole environment but what lets it act as sluice in Consul.
 func TestRegisterKeepsItsTokenToItself(t *testing.T) {
 	t.Parallel()
@@ -314,6 +348,7 @@ func TestRegisterRefusals(t *testing.T) {
 		{append(someFlags, "--http", "/", "--tcp", "--", "true"), "--http and --tcp: want one of them"},
 		{append(someFlags, "--meta", "a", "--", "true"), `--meta "a": want KEY=VALUE`},
 		{append(someFlags, "--grpc-service", "a", "--", "true"), "--grpc-service is for --grpc"},
+		{append(someFlags, "--report-load", "9101", "--", "true"), `--report-load "9101": want [HOST]:PORT`},
 		{append(someFlags, "--log", "xml", "--", "true"), `--log "xml": want console, json or off`},
 		{[]string{"--name", "a b", "--port", "70000", "--", "true"}, `sluice: name "a b": want`},
 		{append(someFlags, "--deregister-after", "1s", "--", "true"), "deregister after 1s: want at least 1m0s"},

@@ -122,7 +122,7 @@ func (r *Registration) start(ctx context.Context) error {
 	begin, said := time.Now(), ""
 	var failure error
 	for pause := firstPause; ; pause = min(pause*3/2, longestPause) {
-		err := r.ask(limited)
+		err := r.Check(limited)
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
@@ -140,8 +140,11 @@ func (r *Registration) start(ctx context.Context) error {
 	}
 }
 
-// ask checks the application once.
-func (r *Registration) ask(ctx context.Context) error {
+// Check checks the application once, as Run and Consul do. Without a check it is nil.
+func (r *Registration) Check(ctx context.Context) error {
+	if r.probe == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, r.options.Check.Timeout)
 	defer cancel()
 	return r.probe.Check(ctx, healthcheck.Target{Address: r.CheckedAddress()})
@@ -149,10 +152,7 @@ func (r *Registration) ask(ctx context.Context) error {
 
 // works tells a registrar whether the application works.
 func (r *Registration) works(ctx context.Context) (ready bool, missing []string) {
-	if r.probe == nil {
-		return true, nil
-	}
-	if err := r.ask(ctx); err != nil {
+	if err := r.Check(ctx); err != nil {
 		return false, []string{fmt.Sprintf("%s: %v", r.probe, err)}
 	}
 	return true, nil
