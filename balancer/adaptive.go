@@ -117,6 +117,11 @@ func (a *adaptive) leave(number uint8, o Outcome, end int64) {
 // observe sets the limit if the window has enough answers, and returns when to look again.
 func (l *limiter) observe(now int64, floor int) (due int64) {
 	answers := l.answers.load()
+	if length := now - l.opened; length > int64(longestWindow) { // there was hardly a request, or Limits.Adaptive was off
+		l.gradient.interrupt(length)
+		l.limit.Store(unlimited)
+		l.opened = 0
+	}
 	if l.opened != 0 {
 		window := answers.Since(l.before)
 		if window.Count() < windowSamples {

@@ -14,6 +14,8 @@ const (
 	// A window lasts for at least windowTime, and until it has windowSamples.
 	windowTime    = 100 * time.Millisecond
 	windowSamples = 40
+	// longestWindow is how long a window may last: what is seen in a longer one says little of any time in it.
+	longestWindow = 10 * time.Second
 	// standstill is how long no answer may come at a limit.
 	standstill = time.Second
 	// calmMemory is the time constant by which calm windows are forgotten.
@@ -79,6 +81,12 @@ func (g *gradient) observe(w *Latencies, length int64, now int64, held bool, flo
 	}
 	g.limit = max(g.limit, float64(floor), 2) // so that each criticality has a place
 	return int64(math.Ceil(g.limit))
+}
+
+// interrupt ends the limit and the overload, since nothing is known of so many nanoseconds.
+func (g *gradient) interrupt(length int64) {
+	*g = gradient{calm: g.calm}
+	g.learn(new(Latencies), length)
 }
 
 // lower lowers the limit in an overload.

@@ -2,7 +2,7 @@ package balancer
 
 // PickMirror is [Pool.Pick] for a copy of a request, whose answer nobody waits for. It
 // picks from q.Group only, among the peers that are below the limits; a service at
-// Limits.Requests gets no copy.
+// Limits.Requests gets no copy, nor does a tier without room for CriticalitySheddable.
 //
 // A copy takes nothing from requests: it counts in none of the Limits, neither for nor
 // against the retry budget, takes no turn of round robin, and does not count as an attempt
@@ -21,8 +21,12 @@ func (p *Pool) PickMirror(q Query) (Token, error) {
 	}
 	for range maxTried {
 		peer := part.picker.pick(q, now, &p.copyCursor)
-		if peer == nil {
+		if peer == nil || q.full.has(peer) {
 			break
+		}
+		if a := s.terms.adaptive; a != nil && !a.tiers[peer.tier.Load()].hasRoom(CriticalitySheddable) {
+			q.full.add(peer)
+			continue
 		}
 		if peer.acquireCopy(s.terms.perPeer) {
 			t := Token{Peer: peer, start: now, marks: marks{holds: holdsCopy}}
@@ -32,6 +36,9 @@ func (p *Pool) PickMirror(q Query) (Token, error) {
 			return t, nil
 		}
 		q.Tried.Add(peer)
+	}
+	if q.full != 0 {
+		return Token{}, ErrOverload
 	}
 	if q.Tried.Len() > 0 {
 		return Token{}, limitErrors[s.terms.perPeerKind]

@@ -453,3 +453,63 @@ func TestStandstillEndsTheLimit(t *testing.T) {
 		mustPick(t, p, nil)
 	})
 }
+
+// What was seen before a pause does not count with what is seen after it: the answers per second of both together say nothing.
+func TestPauseEndsTheWindow(t *testing.T) {
+	t.Parallel()
+	for _, off := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			on := complete(Options{Policy: PolicyRoundRobin, Limits: Limits{Adaptive: true}})
+			p := newTestPool(t, on)
+			p.Apply(instances(1))
+			answers := func(n int, latency time.Duration) {
+				for range n {
+					var tokens []Token
+					for range 10 {
+						tokens = append(tokens, mustPick(t, p, nil))
+					}
+					time.Sleep(latency)
+					for _, token := range tokens {
+						token.Done(Outcome{Class: OutcomeOK, Latency: latency})
+					}
+				}
+			}
+			answers(100, 10*time.Millisecond)
+			for l := &p.adaptive.Load().tiers[0]; l.gradient.overloads == 0; {
+				answers(1, 40*time.Millisecond)
+			}
+			if off {
+				verify.NoError(t, p.Reconfigure(complete(Options{Policy: PolicyRoundRobin})))
+			}
+			time.Sleep(time.Hour)
+			verify.NoError(t, p.Reconfigure(on))
+			answers(20, 40*time.Millisecond)
+			verify.Equal(t, p.Overload().Tiers[0].Limit, 0, "limit after the pause, switched off %t", off)
+		})
+	}
+}
+
+// A request whose group has no room goes to the group's fallback, as Sheds has said; a copy goes nowhere.
+func TestFallbackOfAGroupWithoutRoom(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Options{
+		Limits: Limits{Adaptive: true}, Tiers: []Selector{{Tags: []string{"main"}}},
+		Groups: []GroupSelector{{Name: "new", Selector: Selector{Tags: []string{"main"}}}},
+	})
+	p.Apply(tagged(2, 1, "main"))
+	snapshot := p.Snapshot()
+	q := Query{Group: snapshot.Groups[0].Group.ID(), Fallback: snapshot.Groups[1].Group.ID()}
+	full, other := &p.adaptive.Load().tiers[snapshot.Groups[0].All[0].tier.Load()], snapshot.Groups[1].All
+	full.limit.Store(2)
+	mustPick(t, p, &q)
+	copied := Query{Group: q.Group}
+	_, err := p.PickMirror(copied)
+	verify.Equal(t, err, ErrOverload, "a copy")
+	verify.Equal(t, p.Sheds(&q), false, "it is refused before its body is read")
+	token := mustPick(t, p, &q)
+	verify.That(t, slices.Contains(other, token.Peer), "it went to %v", token.Peer.ID)
+	verify.Equal(t, p.Overload().Shed, [NumCriticalities]uint64{}, "requests refused")
+	full.limit.Store(unlimited)
+	verify.Result(p.PickMirror(copied)).Must(t).Done(Outcome{})
+	verify.Equal(t, full.waiting.Load(), 1, "attempts that wait")
+}

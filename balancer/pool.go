@@ -147,7 +147,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 			}
 		}
 		peer := part.picker.pick(query, now, cursor)
-		if peer == nil {
+		if peer == nil || query.full.has(peer) { // the latter where a part has one tier
 			if query.Fallback != 0 {
 				if part.Group != nil {
 					part.Group.fallbacks.Add(1)
@@ -183,12 +183,8 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 			if limiter = a.enter(peer, query.Criticality, now); limiter == 0 {
 				peer.release()
 				p.queue.released()
-				full := query.full.has(peer)
-				if query.full.add(peer); !full {
-					continue // to the next tier
-				}
-				p.unadmit(h)
-				return Token{}, p.shed(query.Criticality)
+				query.full.add(peer)
+				continue // to the next tier
 			}
 		}
 		if !retry {

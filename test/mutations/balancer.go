@@ -199,4 +199,25 @@ var balancerFaults = []mutation{
 		test:  "./test/simulation TestSeeds",
 		proof: "token",
 	},
+	{
+		name: "group-without-room-has-no-fallback",
+		file: "balancer/pool.go",
+		old:  "if peer == nil || query.full.has(peer) {",
+		new:  "if peer != nil && query.full.has(peer) {\n\t\t\tp.unadmit(h)\n\t\t\treturn Token{}, p.shed(query.Criticality)\n\t\t}\n\t\tif peer == nil {",
+		test: "./balancer TestFallbackOfAGroupWithoutRoom",
+	},
+	{
+		name: "copies-ignore-the-adaptive-limit",
+		file: "balancer/mirror.go",
+		old:  "!a.tiers[peer.tier.Load()].hasRoom(CriticalitySheddable)",
+		new:  "false && !a.tiers[peer.tier.Load()].hasRoom(CriticalitySheddable)",
+		test: "./balancer TestFallbackOfAGroupWithoutRoom",
+	},
+	{
+		name: "window-lasts-through-a-pause",
+		file: "balancer/adaptive.go",
+		old:  "length > int64(longestWindow)",
+		new:  "length < 0",
+		test: "./balancer TestPauseEndsTheWindow",
+	},
 }
