@@ -21,10 +21,10 @@ import (
 type Journal struct {
 	feed  *events.Feed
 	log   zerolog.Logger
-	queue chan balancer.Event // for the log
-	lost  atomic.Uint64       // events that were dropped because the channel was full
-	stop  chan struct{}       // closed to end run
-	done  chan struct{}       // closed when run has ended
+	queue chan *balancer.Event // for the log; pointers, as room for 4096 values is 3 MB
+	lost  atomic.Uint64        // events that were dropped because the channel was full
+	stop  chan struct{}        // closed to end run
+	done  chan struct{}        // closed when run has ended
 
 	mu        sync.Mutex             // guards the field below
 	inherited map[discovery.Key]bool // instances whose peers the old process had
@@ -38,7 +38,7 @@ func New(feed *events.Feed, log zerolog.Logger) *Journal {
 	j := &Journal{
 		feed:  feed,
 		log:   log,
-		queue: make(chan balancer.Event, queueSize),
+		queue: make(chan *balancer.Event, queueSize),
 		stop:  make(chan struct{}),
 		done:  make(chan struct{}),
 
@@ -58,7 +58,7 @@ func (j *Journal) Note(e balancer.Event) {
 		j.feed.Add(f)
 	}
 	select {
-	case j.queue <- e:
+	case j.queue <- &e:
 	default:
 		j.lost.Add(1)
 	}
@@ -92,12 +92,12 @@ func (j *Journal) run() {
 	for {
 		select {
 		case e := <-j.queue:
-			j.write(e)
+			j.write(*e)
 		case <-j.stop:
 			for {
 				select {
 				case e := <-j.queue:
-					j.write(e)
+					j.write(*e)
 				default:
 					return
 				}
