@@ -16,12 +16,12 @@ import (
 // idle is the memory of one proxy around a workload of idle connections.
 type idle struct {
 	Connections int   `json:"connections"`
-	Before      int64 `json:"before_bytes"` // resident, after one warm-up second of load
+	Before      int64 `json:"before_bytes"` // resident, at rest after one warm-up second of load
 	During      int64 `json:"during_bytes"` // resident, all connections open and silent
 }
 
-// settle is how long connections stay idle before memory is read, so that proxies have
-// released their buffers.
+// settle is how long connections stay idle, and a proxy without connections, before memory is read, so that
+// proxies have released their buffers.
 const settle = 10 * time.Second
 
 // runIdle measures one contender after the other, once each.
@@ -52,7 +52,7 @@ func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, 
 	if err := b.load.warmUp(ctx, warm, p.settings.Listen); err != nil {
 		return idle{}, err
 	}
-	before, err := readResident(p.process.PID())
+	before, err := readSettled(ctx, p.process.PID())
 	if err != nil {
 		return idle{}, err
 	}
@@ -65,15 +65,20 @@ func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, 
 	if err != nil {
 		return idle{}, err
 	}
+	during, err := readSettled(ctx, p.process.PID())
+	return idle{Connections: len(conns), Before: before, During: during}, err
+}
+
+// readSettled returns the resident bytes of a process after settle.
+func readSettled(ctx context.Context, pid int) (int64, error) {
 	timer := time.NewTimer(settle)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return idle{}, ctx.Err()
+		return 0, ctx.Err()
 	case <-timer.C:
+		return readResident(pid)
 	}
-	during, err := readResident(p.process.PID())
-	return idle{Connections: len(conns), Before: before, During: during}, err
 }
 
 // openIdle opens n connections, sends one request of w on each and leaves them open.

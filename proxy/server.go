@@ -163,7 +163,7 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 	s.repeat(s.idleConns.Run)
 	s.repeat(func() { s.sweeper.Run(s.stop) })
 	s.repeat(func() { s.connectors.Run(s.stop) })
-	s.repeat(func() { socket.Reclaim(s.stop, s.shards.Load, socket.ProcessorTime, socket.CollectGarbage) })
+	s.repeat(func() { socket.Reclaim(s.stop, s.shards.Load, socket.ProcessorTime, socket.ReturnMemory) })
 	return s
 }
 

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Memory after a burst of connections
+// Memory after the start, and after a burst of connections
 //
 // Serving requests allocates nothing, so the garbage collector may not run for
-// minutes. Only a collection frees the grown stacks and pooled buffers of a burst.
+// minutes. Only a collection frees what the start has left, and the grown stacks and pooled buffers of a burst.
 // It takes two: a pool is emptied at the second one, and each one halves a stack.
 
 const (
@@ -21,7 +21,7 @@ const (
 	reclaimWork = reclaimInterval / 10
 )
 
-// Reclaim calls collect after each burst of connections, once the process is quiet,
+// Reclaim calls collect after the start and after each burst of connections, once the process is quiet,
 // because a collection delays requests. It returns when stop is closed. opened
 // returns the number of connections so far, worked the CPU time so far. A steady
 // rate of connections is not a burst.
@@ -30,7 +30,7 @@ func Reclaim(stop <-chan struct{}, opened func() uint32, worked func() time.Dura
 	defer ticker.Stop()
 	last, lastWorked := opened(), worked()
 	burst := uint32(0) // recent connections; the weight halves with each interval
-	pending := false   // a burst is over and its memory is not yet freed
+	pending := true    // the start or a burst is over and its memory is not yet freed
 	for {
 		select {
 		case <-stop:
@@ -61,7 +61,9 @@ func ProcessorTime() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-func CollectGarbage() {
+// ReturnMemory returns the memory that is not in use to the system.
+func ReturnMemory() {
 	runtime.GC()
 	debug.FreeOSMemory()
+	unmapProgram() // last: a collection reads tables of the program
 }
