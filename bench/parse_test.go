@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/bench/machine"
 )
 
 func TestParseStat(t *testing.T) {
@@ -90,9 +92,9 @@ func TestParseH2load(t *testing.T) {
 func TestParseCalls(t *testing.T) {
 	summary := "    calls    errors syscall\n--------- --------- ----------------\n" +
 		"    11122       147 read\n    10968           write\n--------- --------- ----------------\n    22090       147 total\n"
-	want := []call{{"read", 11122, 147}, {"write", 10968, 0}}
-	if got := parseCalls(summary); !slices.Equal(got, want) {
-		t.Errorf("parseCalls = %v; want %v", got, want)
+	want := []machine.Call{{Name: "read", Calls: 11122, Errors: 147}, {Name: "write", Calls: 10968}}
+	if got := machine.ParseCalls(summary); !slices.Equal(got, want) {
+		t.Errorf("machine.ParseCalls = %v; want %v", got, want)
 	}
 }
 

@@ -19,12 +19,12 @@ import (
 // burn uses CPU for at least d, as this process's own clock counts it.
 func burn(t *testing.T, d time.Duration) {
 	t.Helper()
-	start, err := processClock(os.Getpid())
+	start, err := machine.ProcessClock(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for {
-		now, err := processClock(os.Getpid())
+		now, err := machine.ProcessClock(os.Getpid())
 		if err != nil {
 			t.Fatal(err)
 		}

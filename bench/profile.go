@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"sluice/bench/machine"
 	"sluice/test/subprocess"
 )
 
@@ -86,8 +87,8 @@ func (b *bench) strace(ctx context.Context, w workload, p *running, path string)
 		return err
 	}
 	text := fmt.Sprintf("%d requests\n\nper request  calls     errors    name\n", load.Requests)
-	for _, c := range parseCalls(string(raw)) {
-		text += fmt.Sprintf("%11.3f  %-8d  %-8d  %s\n", float64(c.calls)/float64(load.Requests), c.calls, c.errors, c.name)
+	for _, c := range machine.ParseCalls(string(raw)) {
+		text += fmt.Sprintf("%11.3f  %-8d  %-8d  %s\n", float64(c.Calls)/float64(load.Requests), c.Calls, c.Errors, c.Name)
 	}
 	return os.WriteFile(path, []byte(text), 0o644)
 }
@@ -124,36 +125,6 @@ func (b *bench) during(ctx context.Context, w workload, p *running, tool *exec.C
 		return fmt.Errorf("%s: %w\n%s", tool.Args[3], toolErr, output)
 	}
 	return nil
-}
-
-// call is one line of strace's summary.
-type call struct {
-	name          string
-	calls, errors int64
-}
-
-// parseCalls reads lines of "calls errors name", where errors is blank if there
-// were none, and leaves out head, rulers and total.
-func parseCalls(summary string) []call {
-	var all []call
-	for line := range strings.Lines(summary) {
-		fields := strings.Fields(line)
-		if len(fields) < 2 || len(fields) > 3 || fields[len(fields)-1] == "total" {
-			continue
-		}
-		calls, err := strconv.ParseInt(fields[0], 10, 64)
-		if err != nil {
-			continue
-		}
-		c := call{name: fields[len(fields)-1], calls: calls}
-		if len(fields) == 3 {
-			if c.errors, err = strconv.ParseInt(fields[1], 10, 64); err != nil {
-				continue
-			}
-		}
-		all = append(all, c)
-	}
-	return all
 }
 
 func joinInts(numbers []int) string {

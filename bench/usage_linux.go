@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sluice/bench/machine"
 )
 
 // cpuTime is what the kernel has charged to a process and its descendants.
@@ -41,7 +43,7 @@ func readCPU(pid int) (cpuTime, error) {
 	}
 	var sum cpuTime
 	for _, pid := range pids {
-		total, err := processClock(pid)
+		total, err := machine.ProcessClock(pid)
 		if err != nil {
 			return cpuTime{}, err
 		}
@@ -54,19 +56,6 @@ func readCPU(pid int) (cpuTime, error) {
 		sum.system += system
 	}
 	return sum, nil
-}
-
-// processClock reads the CPU clock of a whole process, with threads that have
-// ended included. The clock's id is made as clock_getcpuclockid(3) makes it: the
-// complement of the pid, shifted by three, and CPUCLOCK_SCHED, which counts the
-// nanoseconds that the scheduler charged.
-func processClock(pid int) (time.Duration, error) {
-	const cpuClockSched = 2
-	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|cpuClockSched), &ts); err != nil {
-		return 0, fmt.Errorf("read CPU clock of process %d: %w", pid, err)
-	}
-	return time.Duration(ts.Nano()), nil
 }
 
 // processTicks reads utime and stime of /proc/PID/stat.

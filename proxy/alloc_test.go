@@ -18,9 +18,11 @@ import (
 
 	xhttp2 "golang.org/x/net/http2"
 
+	"sluice/balancer"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/http2"
 	"sluice/route"
+	"sluice/route/ratelimit"
 	"sluice/test/verify"
 )
 
@@ -57,6 +59,14 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 	mirrored := set(func(t *testing.T, p *testProxy) { // costs nothing where the mirror does not get a copy
 		mt := startMirror(t, p, route.Mirror{Share: 1e-12}, nil, p.NewTransport(someTransport))
 		t.Cleanup(func() { mt.expectDropped() })
+	})
+	limited := set(func(_ *testing.T, p *testProxy) {
+		limits := balancer.Limits{Adaptive: true, AdaptiveMin: 4, Requests: 1000, PeerRequests: 1000, PeerConnections: 100, Retries: 10}
+		p.reconfigure(balancer.Options{Limits: limits, ReportedLoad: true})
+		p.setService(route.Service{Retry: route.Retry{Attempts: 2, Hedge: &route.Hedge{After: time.Hour}}})
+	})
+	metered := set(func(t *testing.T, p *testProxy) {
+		p.setActions(&route.Actions{RateLimit: &route.RateLimit{Limiter: ratelimit.New(1_000_000, time.Millisecond, 1_000_000)}})
 	})
 	traced := func(t *testing.T, origin string) *testProxy { return startProxy(t, named, origin) }
 	split := func(t *testing.T, origin string) *testProxy {
@@ -106,6 +116,8 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 			"\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n", okResponse, "ok"},
 		{"split, new client", split, get + "\r\n", okResponse, "ok"},
 		{"split, with the cookie", split, get + "Cookie: sluice_client=3w5e11264sgsf\r\n\r\n", okResponse, "ok"},
+		{"limits of the service, reported load, a hedge that does not come", limited, get + "\r\n", okResponse, "ok"},
+		{"limit of the rate", metered, get + "\r\n", okResponse, "ok"},
 		{"discovery chain", chain, "GET /api/x/z?q HTTP/1.1\r\nHost: a\r\nX-A: 12\r\nCookie: a\r\n\r\n", okResponse, "ok"},
 		{"split of services", weighted, get + "Cookie: sluice_client=3w5e11264sgsf\r\n\r\n", okResponse, "ok"},
 	}
