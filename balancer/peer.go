@@ -72,6 +72,9 @@ func (p *Peer) Authority() string { return discovery.Authority(p.ID.Address) }
 // Instance returns the registry's latest data.
 func (p *Peer) Instance() discovery.Instance { return p.condition.Load().instance }
 
+// Member returns who the peer is in a service mesh, as of Instance.
+func (p *Peer) Member() discovery.Member { return p.condition.Load().instance.Member() }
+
 // Weight returns the peer's weight, 0 to 65535. For a critical instance without a
 // weight and Options.ActiveOverridesRegistry it is the last one known, or 1.
 func (p *Peer) Weight() int { return p.condition.Load().weight() }

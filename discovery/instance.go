@@ -153,6 +153,12 @@ func (i Instance) Equal(o Instance) bool {
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
 }
 
+// Member is who an instance is in a service mesh, as its fields of these names; the zero value: it is outside.
+type Member struct{ ServerName, Identity, Peer string }
+
+// Member returns who i is in a service mesh.
+func (i *Instance) Member() Member { return Member{i.ServerName, i.Identity, i.Peer} }
+
 // machine returns the address of the machine if the instance's own address depends on
 // the machine, such as a loopback address.
 func (i Instance) machine() string {

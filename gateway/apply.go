@@ -153,14 +153,18 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	g.mesh.join(c)
 	g.services.recheckAddresses()
 	g.services.discovery.SetDebounce(discovery.Debounce(c.Discovery.Debounce))
+	serves := g.routes.Load() != nil // there may be requests
+	if serves {
+		g.mesh.await(ctx, g.waits.warm) // instances in the mesh get requests at once
+	}
 	g.services.watch(p.services, false)
-	if g.routes.Load() != nil { // there may be requests
-		g.mesh.await(ctx, g.waits.warm)
+	if serves {
 		g.services.awaitFirst(ctx, p.routed(), g.waits.warm)
 		g.services.awaitSources(ctx, moved(p.services), g.waits.warm)
 		g.services.awaitStatic(ctx, g.waits.warm)
 		g.certificates.Await(ctx, tlsOf(p.listeners), g.waits.warm)
 	}
+	g.services.join(p.services)
 	former := g.routes.Swap(p.routes)
 	g.proxy.SetTable(p.routes.Table)
 	g.services.watch(p.services, true)

@@ -64,9 +64,9 @@ func (m *membership) leave(c *config.Config) {
 	}
 }
 
-// await waits until there is a certificate, if one is needed, at most for timeout.
+// await waits until there is a certificate, if one is needed and Consul does not refuse it, at most for timeout.
 func (m *membership) await(ctx context.Context, timeout time.Duration) {
-	if m.identity.Service() != "" {
+	if m.identity.Service() != "" && !m.identity.Refused() {
 		m.identity.Await(ctx, timeout)
 	}
 }

@@ -162,7 +162,7 @@ func TestPeersOfTheMesh(t *testing.T) {
 		m.AwaitPassing(t, service, n)
 	}
 	const checked = `interval: 100ms, failing_interval: 100ms, timeout: 2s, unhealthy_threshold: 1`
-	r := start(t, fmt.Sprintf(`
+	text := fmt.Sprintf(`
 listeners: [{ name: web, address: "127.0.0.1:0" }, { name: bytes, address: "127.0.0.1:0", protocol: tcp, service: tcp }]
 consul: { addresses: [%q], token: %s }
 services:
@@ -176,7 +176,8 @@ routes:
   - { path: /multiplexed, service: multiplexed }
   - { path: /socket, service: socket }
   - { path: /, service: api }
-`, m.URL(), m.Token(), checked))
+`, m.URL(), m.Token(), checked)
+	r := start(t, text)
 	used := func(services []string, id string) (n int) {
 		for _, service := range services {
 			for _, p := range r.services.pool(service).Snapshot().Eligible {
@@ -229,6 +230,13 @@ routes:
 			m.RotateCA(t)
 			r.await("the next certificate", func() bool { return r.mesh.identity.Certificates()[0] != before })
 		},
+		"is reached outside of the mesh": func(s *meshtest.Sidecar, proxy string) {
+			r.replace(strings.NewReplacer("web: { consul: { connect: true }", "web: { consul: {}", "service: web, connect: true }, upstream: { protocol: h2 }",
+				"service: web }, upstream: { protocol: h2c }").Replace(text))
+			await(web, s.ID, true)
+			await(web, proxy, false)
+			r.replace(text)
+		},
 		"api is in maintenance": func(*meshtest.Sidecar, string) {
 			id := []string{"api-1", "api-2"}[random.IntN(2)]
 			verify.NoError(t, m.Client().Agent().EnableServiceMaintenance(id, "for a test"))
@@ -239,7 +247,7 @@ routes:
 	}
 	names := slices.Sorted(maps.Keys(steps))
 	random.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	for _, name := range append(names, "ends and starts") {
+	for _, name := range append(names, "ends and starts", "is reached outside of the mesh", "is reached outside of the mesh") {
 		s := sidecars[random.IntN(len(sidecars))]
 		proxy := s.ID + "-sidecar-proxy"
 		t.Logf("%s %s", s.ID, name)

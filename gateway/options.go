@@ -75,7 +75,7 @@ func strictTransportSecurity(h *config.HSTS) string {
 }
 
 // newTransport returns the transport factory for the protocol of the service's peers.
-func newTransport(server *proxy.Server, s config.Service, secure func() certificates.Security, intentions upstream.Intentions) func(*balancer.Peer) balancer.Transport {
+func newTransport(server *proxy.Server, s config.Service, secure func(inMesh bool) certificates.Security, intentions upstream.Intentions) func(*balancer.Peer) balancer.Transport {
 	o := upstream.Options{
 		IdleTimeout: s.Keepalive.Idle, MaxIdle: s.Keepalive.Max, TLS: secure, Intentions: intentions,
 		HeadBytes: int(s.Limits.ResponseHead), Fields: s.Limits.ResponseFields,

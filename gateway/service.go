@@ -24,7 +24,8 @@ type service struct {
 	gone      chan struct{} // closed when the service is no longer configured
 
 	certificates atomic.Pointer[[]certificates.Use]    // of connections to the peers
-	upstreamTLS  atomic.Pointer[certificates.Security] // of requests; nil: without TLS
+	upstreamTLS  atomic.Pointer[certificates.Security] // of requests to instances outside of the mesh; nil: without TLS
+	mesh         certificates.Security                 // of requests to those in it
 
 	// What was last applied, for the goroutine that applies configurations.
 
@@ -32,14 +33,18 @@ type service struct {
 	spec   sourceSpec
 }
 
-func newService(name string, checker *healthcheck.Checker) *service {
-	s := &service{name: name, checker: checker, first: make(chan struct{}), gone: make(chan struct{})}
+func newService(name string, mesh certificates.Security, checker *healthcheck.Checker) *service {
+	s := &service{name: name, mesh: mesh, checker: checker, first: make(chan struct{}), gone: make(chan struct{})}
 	s.certificates.Store(new([]certificates.Use))
 	return s
 }
 
-// security returns the TLS of requests; nil: without TLS.
-func (s *service) security() certificates.Security {
+// security returns the TLS of requests to an instance that is in the mesh or not; nil: without TLS. While a reload moves the
+// service into the mesh or out of it, there are still instances of before.
+func (s *service) security(inMesh bool) certificates.Security {
+	if inMesh {
+		return s.mesh
+	}
 	if secure := s.upstreamTLS.Load(); secure != nil {
 		return *secure
 	}

@@ -27,6 +27,7 @@ type servicePlan struct {
 	// If it is new or changed.
 
 	changed  bool
+	switched bool // into the mesh, or out of it
 	health   healthcheck.Settings
 	upstream certificates.Security // of requests; nil: without TLS
 	uses     []certificates.Use
@@ -43,9 +44,11 @@ func (s *services) prepare(c *config.Config) (plans []*servicePlan, err error) {
 			if err := p.readCertificates(name, s.mesh, s.log); err != nil {
 				return nil, fmt.Errorf("service %q: %w", name, err)
 			}
-			if active := p.health.Active; active != nil && isInMesh(p.next) {
-				active.Denied = s.isDenied
+			if active := p.health.Active; active != nil {
+				// An instance that is not as the configuration says is of the one before: it cannot be checked.
+				active.Denied = func(i discovery.Instance) bool { return (i.Identity != "") != isInMesh(p.next) || s.isDenied(i) }
 			}
+			p.switched = !p.created && isInMesh(p.config) != isInMesh(p.next)
 		}
 		if p.created {
 			if p.service, err = s.newService(name, p); err != nil {
@@ -93,7 +96,7 @@ func (p *servicePlan) readCertificates(name string, mesh certificates.Security, 
 		return nil
 	}
 	if !p.created && reflect.DeepEqual(p.config.Upstream.TLS, files) {
-		p.upstream = p.security() // its connections can be reused
+		p.upstream = p.security(false) // its connections can be reused
 	} else if p.upstream, err = read(user, certificates.Files{CA: files.CA, Cert: files.Cert, Key: files.Key}, files.ServerName, files.Insecure); err != nil {
 		return fmt.Errorf("upstream.tls: %w", err)
 	}
@@ -103,7 +106,7 @@ func (p *servicePlan) readCertificates(name string, mesh certificates.Security, 
 
 // newService returns a service with an empty pool, which is not in use yet.
 func (s *services) newService(name string, p *servicePlan) (*service, error) {
-	created := newService(name, s.health.NewChecker())
+	created := newService(name, s.mesh, s.health.NewChecker())
 	o := s.poolOptions(p.next, created, p.health)
 	o.MayConnect, o.MayUseSocket = s.mayConnect(name), s.machine.MayUseSocket
 	var err error
@@ -144,10 +147,21 @@ func (s *services) apply(plans []*servicePlan) error {
 		p.service.config, p.service.spec = p.next, p.spec
 		if p.changed {
 			p.certificates.Store(&p.uses)
-			p.upstreamTLS.Store(&p.upstream)
+			if !p.switched || !isInMesh(p.next) {
+				p.upstreamTLS.Store(&p.upstream)
+			}
 		}
 	}
 	return nil
+}
+
+// join ends the use of the former TLS for instances outside of the mesh of those of plans that have moved into it.
+func (s *services) join(plans []*servicePlan) {
+	for _, p := range plans {
+		if p.switched {
+			p.upstreamTLS.Store(&p.upstream)
+		}
+	}
 }
 
 // watch begins the watches with the new sources of those of plans that are, or are not, late.
@@ -165,10 +179,10 @@ func (s *services) watch(plans []*servicePlan, late bool) {
 // one, without, all requests may go to the former instances; see chain.Translate.
 func (p *servicePlan) late() bool { return !p.created && p.next.Chain != nil }
 
-// moved returns the names of the services with a chain that get other instances before the routes change.
+// moved returns the names of the services with a chain, or without one any more, that get other instances before the routes change.
 func moved(plans []*servicePlan) (names []string) {
 	for _, p := range plans {
-		if p.source != nil && !p.created && isInMesh(p.next) && !p.late() {
+		if p.source != nil && !p.created && (isInMesh(p.next) || p.switched) && !p.late() {
 			names = append(names, p.name)
 		}
 	}

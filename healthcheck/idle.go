@@ -3,6 +3,8 @@ package healthcheck
 import (
 	"io"
 	"sync"
+
+	"sluice/discovery"
 )
 
 // idleConnections stores one idle connection per address for reuse by who it was made for. It is safe for
@@ -15,17 +17,7 @@ type idleConnections[C io.Closer] struct {
 
 type idleConnection[C io.Closer] struct {
 	connection C
-	who        identity
-}
-
-// identity is who must answer in a mesh: a mesh gateway passes connections to several by one address.
-type identity struct{ serverName, uri, peer string }
-
-func (t *Target) identity() (who identity) {
-	if i := t.Instance; i != nil {
-		who = identity{i.ServerName, i.Identity, i.Peer}
-	}
-	return who
+	who        discovery.Member // a mesh gateway passes connections to several by one address
 }
 
 func newIdleConnections[C io.Closer](enabled bool) *idleConnections[C] {
@@ -38,7 +30,7 @@ func newIdleConnections[C io.Closer](enabled bool) *idleConnections[C] {
 // take removes and returns the connection to a target. It closes one to somebody else at the same address.
 func (k *idleConnections[C]) take(t *Target) (connection C, ok bool) {
 	idle, ok := k.remove(t.Address)
-	if ok && idle.who != t.identity() {
+	if ok && idle.who != t.member() {
 		idle.connection.Close()
 		return connection, false
 	}
@@ -58,7 +50,7 @@ func (k *idleConnections[C]) remove(address string) (idle idleConnection[C], ok 
 
 // put stores a connection, or closes it if there is one already.
 func (k *idleConnections[C]) put(t *Target, connection C) {
-	if k != nil && k.store(t.Address, idleConnection[C]{connection, t.identity()}) {
+	if k != nil && k.store(t.Address, idleConnection[C]{connection, t.member()}) {
 		return
 	}
 	connection.Close()

@@ -39,6 +39,13 @@ type Target struct {
 	ReportLoad func(utilization float64)
 }
 
+func (t *Target) member() (who discovery.Member) {
+	if t.Instance != nil {
+		who = t.Instance.Member()
+	}
+	return who
+}
+
 // dialer opens the connections of checks.
 type dialer struct {
 	tls      certificates.Security // nil: plain

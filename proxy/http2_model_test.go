@@ -161,9 +161,9 @@ func startModel(t *testing.T) *model {
 	m.proxy.serveTLS(&tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{socket.ALPNHTTP2}})
 	m.address[true] = m.proxy.address
 	options := someTransport
-	options.TLS = func() certificates.Security {
+	options.TLS = func(bool) certificates.Security {
 		if m.tlsPeers.Load() {
-			return anyCertificate()
+			return anyCertificate(false)
 		}
 		return nil
 	}

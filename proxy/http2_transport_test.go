@@ -233,11 +233,11 @@ func TestNewTLSSettingsWhileHTTP2PeersConnect(t *testing.T) {
 	another := verify.Result(certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})).Must(t)
 	var uses atomic.Int64
 	options := someTransport
-	options.TLS = func() certificates.Security {
+	options.TLS = func(bool) certificates.Security {
 		if uses.Add(1)%2 == 0 {
 			return another
 		}
-		return anyCertificate()
+		return anyCertificate(false)
 	}
 	p := startProxy(t, Options{})
 	p.usePeers(true, options, balancer.Options{Policy: balancer.PolicyRoundRobin}, startFramePeerWith(t, framePeerOptions{

@@ -56,7 +56,7 @@ func begin(t testing.TB, i *mesh.Identity, a *testcert.Authority, others ...*tes
 func (p *testProxy) inMesh(http2 bool, identity *mesh.Identity, said io.Writer, addresses ...string) {
 	p.t.Helper()
 	o, connectors := someTransport, upstream.NewConnectors(p.sweeper, zerolog.New(said))
-	o.TLS = func() certificates.Security { return identity }
+	o.TLS = func(bool) certificates.Security { return identity }
 	pool := balancer.Options{Policy: balancer.PolicyRoundRobin, DrainTimeout: patience, NewTransport: connectors.HTTP1(o)}
 	if p.http2 = http2; http2 {
 		pool.NewTransport = connectors.HTTP2(o)

@@ -26,7 +26,9 @@ import (
 func peersOverTLS(t testing.TB) bool { return strings.HasPrefix(t.Name(), "TestPeersOverTLS") }
 
 // anyCertificate are TLS settings that accept every peer.
-var anyCertificate = sync.OnceValue(func() certificates.Security {
+func anyCertificate(bool) certificates.Security { return acceptsAll() }
+
+var acceptsAll = sync.OnceValue(func() certificates.Security {
 	c, err := certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})
 	if err != nil {
 		panic(err)
@@ -90,7 +92,7 @@ func (p *testProxy) useTLS(o certificates.ClientOptions) *certificates.Client {
 	p.t.Helper()
 	secure := verify.Result(certificates.NewClient(o)).Must(p.t)
 	options := someTransport
-	options.TLS = func() certificates.Security { return secure }
+	options.TLS = func(bool) certificates.Security { return secure }
 	p.reconfigure(balancer.Options{NewTransport: p.NewTransport(options)})
 	return secure
 }

@@ -159,7 +159,7 @@ func TestAnswerBeforeAWriteThatFails(t *testing.T) {
 func TestHandshakeWithPeerTimesOut(t *testing.T) {
 	t.Parallel()
 	secure := verify.Result(certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})).Must(t)
-	transport := startTransport(t, Options{TLS: func() certificates.Security { return secure }}, hanging)
+	transport := startTransport(t, Options{TLS: func(bool) certificates.Security { return secure }}, hanging)
 	_, _, err := transport.Connect(t.Context(), Requirements{Picked: time.Now(), Timeout: 100 * time.Millisecond, Client: &Client{Presence: there{}}}, nil)
 	verify.That(t, err != nil && strings.Contains(err.Error(), "timeout"), "got %v", err)
 	transport.expect(t, 0, 0, 0)

@@ -292,7 +292,7 @@ func (t *http2Transport) all() []*http2Conn {
 }
 
 // UsesTLS implements [Connector].
-func (t *http2Transport) UsesTLS() bool { return t.options.TLS != nil && t.options.TLS() != nil }
+func (t *http2Transport) UsesTLS() bool { return t.tls.agreement(&t.options).secure != nil }
 
 // CloseIdle implements [Connector].
 func (t *http2Transport) CloseIdle(now int64) {

@@ -45,18 +45,15 @@ var errNoHTTP2 = errors.New("the peer does not agree to HTTP/2 (h2 by ALPN), whi
 // An agreement is what a connection is made for: its TLS settings, and who must answer in a mesh. A connection with another one
 // is not used again: an instance may become another service's at the same address.
 type agreement struct {
-	secure                     certificates.Security // nil: no TLS
-	serverName, identity, peer string                // of the instance
+	secure certificates.Security // nil: no TLS
+	with   discovery.Member
 }
 
 // agreement returns that of new connections.
 func (p *peerTLS) agreement(o *Options) (a agreement) {
-	if o.TLS == nil {
-		return a
-	}
-	if a.secure = o.TLS(); a.secure != nil {
-		i := p.peer.Instance()
-		a.serverName, a.identity, a.peer = i.ServerName, i.Identity, i.Peer
+	if o.TLS != nil {
+		a.with = p.peer.Member()
+		a.secure = o.TLS(a.with.Identity != "")
 	}
 	return a
 }
@@ -66,7 +63,7 @@ func (p *peerTLS) agreement(o *Options) (a agreement) {
 // the certificates change.
 func (p *peerTLS) termsOf(a agreement, protocol string) (certificates.Terms, error) {
 	instance := p.peer.Instance()
-	instance.ServerName, instance.Identity, instance.Peer = a.serverName, a.identity, a.peer
+	instance.ServerName, instance.Identity, instance.Peer = a.with.ServerName, a.with.Identity, a.with.Peer
 	terms, err := a.secure.TermsFor(&instance)
 	if err != nil {
 		return terms, err

@@ -32,9 +32,9 @@ type Options struct {
 	// the peer's address. A connection at a limit closes after its last request.
 	Connections socket.ConnectionLimits
 
-	// TLS returns the TLS settings of new connections, as of their last Read; nil, or
+	// TLS returns the TLS settings of new connections to an instance that is in the mesh or not, as of their last Read; nil, or
 	// if it returns nil: no TLS. Connections with other settings are not reused.
-	TLS func() certificates.Security
+	TLS func(inMesh bool) certificates.Security
 
 	// Intentions explain why peers in a mesh end connections. nil: there is no mesh.
 	Intentions Intentions
@@ -282,7 +282,7 @@ func (s *slot) Close() error {
 }
 
 // UsesTLS implements [Connector].
-func (t *Transport) UsesTLS() bool { return t.options.TLS != nil && t.options.TLS() != nil }
+func (t *Transport) UsesTLS() bool { return t.tls.agreement(&t.options).secure != nil }
 
 // CloseIdle implements [Connector].
 func (t *Transport) CloseIdle(now int64) {
