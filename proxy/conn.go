@@ -132,6 +132,7 @@ func (c *clientConn) Watch() *socket.Watch { return &c.watch }
 // adds the connection to the idle set. If that fails, a new goroutine takes over,
 // because the stack of this one has grown and never shrinks to the initial size.
 func (c *clientConn) serveOn() {
+	growStack(nil)
 	if !c.serveUntilIdle() {
 		c.end()
 	} else if !c.server.idleConns.Add(c, c.Raw) || c.draining() && c.Deadline.Load() > c.idleUntil() && c.server.idleConns.Take(c) {
@@ -262,6 +263,19 @@ func (c *clientConn) serveRequest() bool {
 	}
 	x.next()
 	return true
+}
+
+// growStack is [http2.GrowStack] for the 8 KiB that a request of HTTP/1 needs. If the connection waits,
+// the garbage collector makes the stack smaller again.
+//
+//go:noinline
+func growStack(use func(byte)) {
+	if use != nil {
+		var frame [4 << 10]byte
+		for i := range frame {
+			use(frame[i])
+		}
+	}
 }
 
 // park prepares a wait for the client: it sets the deadline and, if no byte of a
