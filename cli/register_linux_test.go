@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+	"crypto/sha256"
 	"fmt"
 	"net"
 	"net/http"
@@ -8,16 +10,20 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	consulapi "github.com/hashicorp/consul/api"
 	"golang.org/x/sys/unix"
 
 	"sluice/admin"
 	"sluice/test/consultest"
+	"sluice/test/long"
 	"sluice/test/subprocess"
 	"sluice/test/verify"
 )
@@ -36,7 +42,22 @@ func playRole() {
 		os.Exit(Run(os.Args[1:], os.Stdout, os.Stderr))
 	case "app":
 		runApp(os.Args[1])
+	case "worker":
+		rounds, _ := strconv.Atoi(os.Args[2])
+		runWorker(os.Args[1], rounds)
 	}
+}
+
+// runWorker serves HTTP on an address, and uses CPU for each request.
+func runWorker(address string, rounds int) {
+	block := make([]byte, 1<<20)
+	err := http.ListenAndServe(address, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		for range rounds {
+			sha256.Sum256(block)
+		}
+	}))
+	fmt.Println(err)
+	os.Exit(1)
 }
 
 // runApp serves HTTP on an address. It writes each signal that it gets, and ends with status 7
@@ -263,6 +284,57 @@ func TestRegisterReportsLoad(t *testing.T) {
 	command := sluiceCommand("register", "--name", "star", "--port", "1", "--ttl", "--report-load", "127.0.0.2:"+port, "--consul", agent.URL(), "--", "echo", "started")
 	out, err := command.CombinedOutput()
 	verify.That(t, command.ProcessState.ExitCode() == exitFailed && strings.HasPrefix(string(out), "sluice: --report-load: listen tcp 127.0.0.2:"), "got %q, %v", out, err)
+}
+
+// Three apps, of which a request costs 1 : 2 : 4 of CPU time, become equally busy, although the policy gives each as many requests:
+// the highest utilization is at most 1.10 of the mean.
+func TestRegisteredAppsBecomeEquallyBusy(t *testing.T) {
+	t.Parallel()
+	long.Test(t)
+	agent := consultest.Start(t, consultest.Options{})
+	port := strconv.Itoa(consultest.ReservePort(t))
+	for i, rounds := range []string{"4", "8", "16"} {
+		address := fmt.Sprintf("127.0.0.%d", 2+i)
+		startRegister(t, agent.URL(), []string{"--address", address, "--report-load", address + ":" + port},
+			[]string{"env", envRole + "=worker", os.Args[0], address + ":%PORT%", rounds})
+	}
+	s := startServing(t, fmt.Sprintf("consul: { addresses: [%q] }\nservices: { star: { consul: {}, balance: { policy: round_robin, reported_load: true },"+
+		" health: { active: { port: %s, interval: 500ms, timeout: 30s } } } }\nroutes: [{ service: star }]\n", agent.URL(), port))
+	awaitThat(t, "three peers report", func() bool {
+		peers := get[[]admin.Peer](s, "/api/peers")
+		return len(peers) == 3 && !slices.ContainsFunc(peers, func(p admin.Peer) bool { return p.Load == 0 })
+	})
+
+	ctx, stop := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	defer stop()
+	for range 4 {
+		clients.Go(func() {
+			pace := time.NewTicker(40 * time.Millisecond)
+			defer pace.Stop()
+			for ctx.Err() == nil {
+				<-pace.C
+				status, _ := tryGet("http://" + s.address)
+				verify.Equal(t, status, http.StatusOK, "status")
+			}
+		})
+	}
+	average, uneven, worst := make(map[string]float64), 0., 0.
+	awaitThat(t, "the apps are equally busy", func() bool {
+		sum, highest := 0., 0.
+		peers := get[[]admin.Peer](s, "/api/peers")
+		for _, p := range peers {
+			average[p.ID] += (p.Load - average[p.ID]) / 200
+			sum, highest = sum+average[p.ID], max(highest, average[p.ID])
+		}
+		uneven = highest / (sum / float64(len(peers)))
+		if peers[0].Requests+peers[1].Requests+peers[2].Requests > 500 {
+			worst = max(worst, uneven)
+		}
+		return worst > 1.3 && uneven <= 1.1
+	})
+	t.Logf("highest utilization, of the mean: %.2f after %.2f; utilizations %v", uneven, worst, average)
 }
 
 // The app gets the whole environment but what lets it act as sluice in Consul.

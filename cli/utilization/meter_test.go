@@ -34,6 +34,7 @@ const (
 func service() fstest.MapFS {
 	return machine(map[string]string{
 		controllers:                            "cpu memory\n",
+		cgroups + "/cpu.max":                   "800000 100000\n",
 		"proc/7/cgroup":                        "0::/a.slice/b.service\n",
 		here + "/cgroup.procs":                 "7\n",
 		here + "/cpu.stat":                     "usage_usec 1000000\nuser_usec 1\n",
@@ -84,13 +85,16 @@ func TestReportOfACgroup(t *testing.T) {
 // Without a cgroup of its own, /proc tells the CPU time of the process and of what it has started, also of what has ended.
 func TestReportOfAProcessTree(t *testing.T) {
 	for why, change := range map[string]func(fstest.MapFS){
-		"shared":               func(files fstest.MapFS) { files[here+"/cgroup.procs"].Data = []byte("7\n8\n") },
-		"another's":            func(files fstest.MapFS) { files[here+"/cgroup.procs"].Data = []byte("0\n") },
-		"version 1":            func(files fstest.MapFS) { delete(files, controllers) },
-		"not visible":          func(files fstest.MapFS) { files["proc/7/cgroup"].Data = []byte("0::/../../b\n") },
-		"version 1 and 2":      func(files fstest.MapFS) { files["proc/7/cgroup"].Data = []byte("4:memory:/a\n0::/\n") },
-		"no name":              func(files fstest.MapFS) { files["proc/7/cgroup"].Data = []byte("0::") },
-		"out of the directory": func(files fstest.MapFS) { files["proc/7/cgroup"].Data = []byte("0::/../../../proc/7\n") },
+		"shared":          func(files fstest.MapFS) { files[here+"/cgroup.procs"].Data = []byte("7\n8\n") },
+		"another's":       func(files fstest.MapFS) { files[here+"/cgroup.procs"].Data = []byte("0\n") },
+		"version 1":       func(files fstest.MapFS) { delete(files, controllers) },
+		"not visible":     func(files fstest.MapFS) { files["proc/7/cgroup"].Data = []byte("0::/../../b\n") },
+		"version 1 and 2": func(files fstest.MapFS) { files["proc/7/cgroup"].Data = []byte("4:memory:/a\n0::/\n") },
+		"no name":         func(files fstest.MapFS) { files["proc/7/cgroup"].Data = []byte("0::") },
+		"out of the directory": func(files fstest.MapFS) {
+			files["proc/7/cgroup"].Data = []byte("0::/../../../proc/7\n")
+			files["proc/7/cgroup.procs"] = &fstest.MapFile{Data: []byte("7\n")}
+		},
 	} {
 		files, at := service(), time.Now()
 		change(files)
