@@ -349,7 +349,7 @@ type Keepalive struct {
 
 // Retry limits retries, each of which uses another peer.
 type Retry struct {
-	Attempts      int           `key:"attempts" default:"2" min:"1" max:"5"`              // total, with the first
+	Attempts      int           `key:"attempts" default:"3" min:"1" max:"5"`              // total, with the first
 	PerTryTimeout time.Duration `key:"per_try_timeout" default:"0s" min:"0s" max:"1h"`    // for the response head of each attempt; 0: no limit
 	Body          Size          `key:"body" default:"64KiB" min:"0" max:"16MiB"`          // largest request body that is stored for a retry
 	Budget        Ratio         `key:"budget" default:"20%" min:"0" max:"10"`             // retries as a share of all requests

@@ -56,7 +56,7 @@ var (
 		Overprovisioning: 1.4,
 		Subset:           Subset{Replica: -1},
 	}
-	defaultRetry  = Retry{Attempts: 2, Body: 64 << 10, Budget: 0.2, MinPerSecond: 10}
+	defaultRetry  = Retry{Attempts: 3, Body: 64 << 10, Budget: 0.2, MinPerSecond: 10}
 	defaultLimits = Limits{ConnectionWait: time.Second, Pending: 1024, AdaptiveMin: 4, ResponseHead: 16 << 10, ResponseFields: 100}
 	defaultHealth = ServiceHealth{Passive: Passive{
 		ConsecutiveFailures: 5, Interval: 10 * time.Second,
