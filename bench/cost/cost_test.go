@@ -46,6 +46,6 @@ func TestLinesOfBoundsAreChecked(t *testing.T) {
 }
 
 func TestTimingsAreParsed(t *testing.T) {
-	got := parseTimings("goos: linux\nBenchmarkPick/ewma/10/1-2 \t 5093 \t 216.5 ns/op\t       0 B/op\t       0 allocs/op\nPASS\n")
+	got := parseTimings("goos: linux\nBenchmarkPick/ewma/10/1-2 \t 5093 \t 316.5 ns/op\t       1 B/op\t       0 allocs/op\nBenchmarkPick/ewma/10/1-2 \t 5093 \t 216.5 ns/op\t       0 B/op\t       0 allocs/op\nPASS\n")
 	verify.That(t, len(got) == 1 && slices.Equal(got[0], []string{"Pick/ewma/10/1", "216.5", "0", "0"}), "got %q", got)
 }

@@ -97,8 +97,8 @@ func (b *bench) price(ctx context.Context, command string) (string, error) {
 		}
 	}
 	base := counted[""]
-	text := fmt.Sprintf("\n<!-- illustration: takes minutes -->\n```sh\n%s\n```\n\nOn %s; %s. The request without any of these, with an access log in JSON: %.2f system calls, %.2f allocations of %.0f bytes.\n\n",
-		strings.TrimSpace(command), time.Now().UTC().Format(time.DateOnly), machine.Describe(machine.Commit(ctx)), base.calls(), base[countObjects], base[countBytes])
+	text := fmt.Sprintf("\n<!-- illustration: takes minutes -->\n```sh\n%s\n```\n\nOn %s; %s. The request without any of these, with an access log in JSON: %.2f system calls, %.2f allocations.\n\n",
+		strings.TrimSpace(command), time.Now().UTC().Format(time.DateOnly), machine.Describe(machine.Commit(ctx)), base.calls(), base[countObjects])
 	rows := [][]string{{"what a request costs more with", "system calls", "allocations", "bytes"}}
 	for _, f := range all[1:] {
 		c, without := counted[f.name], counted[f.compared]
