@@ -147,7 +147,7 @@ func (s *services) apply(plans []*servicePlan) error {
 		p.service.config, p.service.spec = p.next, p.spec
 		if p.changed {
 			p.certificates.Store(&p.uses)
-			if !p.switched || !isInMesh(p.next) {
+			if p.created || !isInMesh(p.next) { // else join does it
 				p.upstreamTLS.Store(&p.upstream)
 			}
 		}
@@ -155,11 +155,11 @@ func (s *services) apply(plans []*servicePlan) error {
 	return nil
 }
 
-// join ends the use of the former TLS for instances outside of the mesh of those of plans that have moved into it.
+// join ends the use of a former TLS for instances outside of the mesh, of those of plans that are in it.
 func (s *services) join(plans []*servicePlan) {
 	for _, p := range plans {
-		if p.switched {
-			p.upstreamTLS.Store(&p.upstream)
+		if isInMesh(p.next) {
+			p.upstreamTLS.Store(&p.mesh)
 		}
 	}
 }
