@@ -158,7 +158,7 @@ func TestServicesOfAnUnknownSourceAreAwaited(t *testing.T) {
 	verify.That(t, reflect.DeepEqual(b.Missing, []string{"consul_kv:sluice/"}) && len(b.Config.Routes) == 1, "missing %q, routes %+v", b.Missing, b.Config.Routes)
 	for _, name := range []string{"a", "s"} {
 		s, ok := b.Config.Services[name]
-		verify.That(t, ok && s.Consul == nil && s.Peers == nil && s.Retry.Attempts == 2, "service %s: %v %+v", name, ok, s)
+		verify.That(t, ok && s.Consul == nil && s.Peers == nil && s.Retry.Attempts == 3, "service %s: %v %+v", name, ok, s)
 	}
 	_, err := build(file(text), files(), keys())
 	verify.That(t, err != nil && strings.Contains(err.Error(), `sluice.yaml:3: routes[0].service: value "a": no such service`), "with all sources: %v", err)
