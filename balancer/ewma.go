@@ -16,8 +16,12 @@ const (
 	maxSlower = 32
 )
 
-// ewma takes the best of six random peers, the better of two if weights differ, by latency × load. Latency is a moving
-// average (see estimate), load is 1 plus the requests in flight relative to the weight.
+// ewma takes the best of six random peers, drawn by weight, by latency × load. Latency is a moving average (see estimate),
+// load is 1 plus the requests in flight relative to the weight.
+//
+// A request of a light peer is a larger load than one of a heavy peer. If a pick counted only those in flight, idle light
+// peers would get too much; with the one to pick for, too little. So it counts half of this one: (requests + ½) / weight is
+// how A. Sainte-Laguë divides seats without favour for small or large parties.
 //
 // The usual latency is the median of those. A peer without samples has it. A slower one approaches it as its last
 // sample ages: within seconds after a single slow answer, within half a minute if it was slow for long. So new peers are
@@ -25,11 +29,10 @@ const (
 type ewma struct {
 	candidates []candidate
 	lottery    lottery
-	equal      bool // weights
 }
 
 func newEWMA(l *pickerInput) picker {
-	return &ewma{l.candidates, newLottery(l.candidates), equalWeights(l.candidates)}
+	return &ewma{l.candidates, newLottery(l.candidates)}
 }
 
 func (e *ewma) pick(q Query, now int64, _ *atomic.Uint64) *Peer {
@@ -39,15 +42,19 @@ func (e *ewma) pick(q Query, now int64, _ *atomic.Uint64) *Peer {
 		return nil
 	}
 	usual := usualOf(drawn[:n])
-	first := drawn[0].load()
-	best, lowest := drawn[0].peer, drawn[0].latency(usual, now)*(1+first)
+	best, lowest := drawn[0].peer, drawn[0].latency(usual, now)
+	idle := drawn[0].load() == 0
+	if !idle {
+		lowest *= drawn[0].halfway()
+	}
 	for i := range drawn[1:n] {
 		d := &drawn[i+1]
-		load := 1 + d.load()
-		if first == 0 || !e.equal {
-			// The first stays the choice unless another one is better even with this request: at low load shares
-			// follow the weights, and all are tried.
-			load += d.burden
+		load := d.halfway()
+		if idle {
+			// The first stays the choice unless another one is better even with a request more: at low load shares
+			// follow the weights, and all are tried. It is an average request: with one by weight, shares would
+			// follow twice, and swing with reported load.
+			load = 2 + d.load()
 		}
 		if usual*maxFaster*load >= lowest {
 			continue // whatever its latency is
@@ -65,34 +72,37 @@ type drawing struct {
 	estimate float64
 }
 
-// draw draws candidates that are not in q.Tried, in proportion to their weights.
+// halfway returns the load with half of a further request; for an average weight, 1 plus the requests in flight.
+func (d *drawing) halfway() float64 { return (1+d.burden)/2 + d.load() }
+
+// draw draws candidates that are not in q.Tried, in proportion to their weights: different ones if all weights are equal.
+// Of a small pool it takes all.
 func (e *ewma) draw(q *Query, drawn *[choices]drawing) (n int) {
 	size := len(e.candidates)
-	first := e.lottery.draw(q.random)
-	draws, bits := choices, uint64(0)
-	switch {
-	case !e.equal:
-		draws = 2 // of more, the lightest peers would get too many
-	case size > choices:
+	at, coin := e.lottery.ticket(q.random)
+	first := e.lottery.winner(at, coin)
+	var bits, coins uint64
+	if size > choices {
 		bits = q.random.uint64()
+		if e.lottery.tickets != nil {
+			coins = q.random.uint64()
+		}
 	}
-	for k := range draws {
+	for k := range min(choices, size) {
 		i := first
 		switch {
 		case k == 0:
-		case !e.equal:
-			i = e.lottery.draw(q.random)
-		case size > choices: // one of each sixth, so that all are different
+		case size > choices: // a ticket of each sixth, so that all are different
 			from, to := k*size/choices, (k+1)*size/choices
-			i += from + int(bits&0xfff)*(to-from)>>12
-			bits >>= 12
-		case k < size:
-			i += k
+			if i = at + from + int(bits&0xfff)*(to-from)>>12; i >= size {
+				i -= size
+			}
+			i = e.lottery.winner(i, uint32(coins&0xfff)<<20)
+			bits, coins = bits>>12, coins>>12
 		default:
-			return n
-		}
-		if i >= size {
-			i -= size
+			if i += k; i >= size {
+				i -= size
+			}
 		}
 		c := &e.candidates[i]
 		if q.Tried.Len() > 0 && q.Tried.Has(c.peer) {

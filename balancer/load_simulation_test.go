@@ -210,7 +210,7 @@ func TestReportedLoadEvensUtilization(t *testing.T) {
 		byWorkers       bool
 	}
 	worlds := []world{{10, 1, .6, time.Second, time.Second, true}, {10, 20, .3, 5 * time.Second, 5 * time.Second, false}}
-	duration := long.Count(t, 120*time.Second, 200*time.Second)
+	duration := long.Count(t, 120*time.Second, 240*time.Second)
 	if long.All() {
 		worlds = nil
 		for _, peers := range []int{10, 40} {

@@ -54,17 +54,23 @@ func newLottery(candidates []candidate) lottery {
 }
 
 // draw returns a number from 0 to n-1.
-func (l *lottery) draw(random source) int {
+func (l *lottery) draw(random source) int { return l.winner(l.ticket(random)) }
+
+// ticket returns a random index of tickets, and a coin for winner.
+func (l *lottery) ticket(random source) (i int, coin uint32) {
 	r := random.uint64()
-	// The upper half chooses the ticket, the lower half one of its two indices.
-	i := r >> 32 * l.n >> 32
+	return int(r >> 32 * l.n >> 32), uint32(r)
+}
+
+// winner returns one of the two numbers of a ticket.
+func (l *lottery) winner(i int, coin uint32) int {
 	if l.tickets == nil {
-		return int(i)
+		return i
 	}
-	if t := l.tickets[i]; uint32(r) > t.own {
+	if t := l.tickets[i]; coin > t.own {
 		return int(t.other)
 	}
-	return int(i)
+	return i
 }
 
 // drawTwo returns two different numbers from 0 to n-1, the first distributed as by

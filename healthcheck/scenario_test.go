@@ -99,7 +99,7 @@ func run(t *testing.T, s *scenario.Scenario, settings Settings, failsInTen uint6
 	return r
 }
 
-// Loss of weight pays: fewer requests fail where one peer fails some, late answers are not much later where peers are of
+// Loss of weight pays: fewer requests fail where one peer fails some, late answers are hardly later where peers are of
 // different speed, and nothing changes where all are equal. docs/health.md has the figures of long runs.
 func TestGradedLossInScenarios(t *testing.T) {
 	all := scenario.All(1, scenario.Short, scenario.Exponential)
@@ -123,6 +123,5 @@ func TestGradedLossInScenarios(t *testing.T) {
 	verify.That(t, with.failed*2 < without.failed, "%d requests failed, without comparisons %d", with.failed, without.failed)
 	without, with = compare("speeds", 0)
 	p99, want = with.quantile(.99), without.quantile(.99)
-	// With different weights the policy compares two peers in place of six, and is later by more than the loss of weight gains.
-	verify.That(t, p99 < want*3/2, "peers of different speed: p99 %v, without comparisons %v", p99, want)
+	verify.That(t, p99 < want*11/10, "peers of different speed: p99 %v, without comparisons %v", p99, want)
 }
