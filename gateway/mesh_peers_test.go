@@ -237,6 +237,11 @@ routes:
 			await(web, proxy, false)
 			r.replace(text)
 		},
+		"another process takes over": func(*meshtest.Sidecar, string) {
+			identity := r.mesh.identity.Certificates()[0]
+			r = r.upgrade(text, nil)
+			verify.That(t, identity.Leaf.Equal(r.mesh.identity.Certificates()[0].Leaf), "the new process has another certificate")
+		},
 		"api is in maintenance": func(*meshtest.Sidecar, string) {
 			id := []string{"api-1", "api-2"}[random.IntN(2)]
 			verify.NoError(t, m.Client().Agent().EnableServiceMaintenance(id, "for a test"))
