@@ -25,6 +25,7 @@ func (p *Pool) Apply(set []discovery.Instance) discovery.Changes {
 	}
 	p.known.Store(true)
 	if p.witness != nil {
+		p.witness.Changing()
 		defer p.witness.Applied(set, nanotime())
 	}
 	return p.applyLocked(set)
@@ -68,6 +69,7 @@ func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.witness != nil {
+		p.witness.Changing()
 		defer p.witness.Judged(r, verdicts)
 	}
 	differs := false // a new snapshot is needed

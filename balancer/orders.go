@@ -19,6 +19,7 @@ func (p *Pool) SetOrders(of func(discovery.Instance) Orders) {
 	defer p.mu.Unlock()
 	p.orders = of
 	if p.witness != nil {
+		p.witness.Changing()
 		defer p.witness.Ordered(of)
 	}
 	differs := false

@@ -223,6 +223,9 @@ func (p *Pool) Reconfigure(o Options) error {
 		p.forgetLoadsLocked()
 	}
 	p.callWitnessLocked()
+	if p.witness != nil {
+		p.witness.Changing()
+	}
 	p.publishLocked()
 	p.configureWitnessLocked()
 	return nil
@@ -265,6 +268,7 @@ func (p *Pool) Close() {
 	}
 	p.closed = true
 	if p.witness != nil {
+		p.witness.Changing()
 		defer p.witness.Applied(nil, nanotime())
 	}
 	p.applyLocked(nil)

@@ -6,6 +6,8 @@ import "sluice/discovery"
 // calls it with its mutex held and when the snapshot that obeys is stored, except for Joined: no method may block or call the
 // pool, but for its snapshot. A witness changes nothing of what a request gets.
 type Witness interface {
+	// Changing: one of the next four follows. Until it returns, picks may follow what the witness has yet to learn.
+	Changing()
 	// Configured: the pool has these options from now on.
 	Configured(o *Options)
 	// Applied: the pool has got this set, at began.

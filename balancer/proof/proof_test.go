@@ -33,6 +33,7 @@ func (l *liar) Joined(p *balancer.Peer, before bool, against balancer.Reason, un
 // deaf hears of peers and options only.
 type deaf struct{ *liar }
 
+func (d deaf) Changing()                                        {}
 func (d deaf) Configured(o *balancer.Options)                   { d.told.Configured(o) }
 func (d deaf) Applied([]discovery.Instance, int64)              {}
 func (d deaf) Judged(balancer.Reason, []balancer.Verdict)       {}
@@ -258,5 +259,59 @@ func TestReportsAreBounded(t *testing.T) {
 		verify.Equal(t, int(l.proof.Total(proof.Removed)), 101, "violations")
 		verify.Require(t, len(l.lines) == 2 && strings.Contains(l.lines[1], "99 more"), "reports %q", l.lines)
 		verify.That(t, slices.Contains(strings.Fields(l.lines[0]), "generation"), "%q has no generation", l.lines[0])
+	})
+}
+
+// A pick that comes when a snapshot is stored, and before the witness knows why, breaks no rule.
+func TestPickDuringAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rules := proof.New(func(e balancer.Event) { t.Error(e.Detail) })
+		var p *balancer.Pool
+		picks := 0
+		o := balancertest.Complete(balancer.Options{
+			Tiers: []balancer.Selector{{Tags: []string{"main"}}}, NewWitness: rules.Witness, Limits: balancer.Limits{PeerRequests: 1},
+			Notify: func(balancer.Event) { // with the mutex of the pool held
+				for range 8 {
+					if token, err := p.Pick(nil); err == nil {
+						picks++
+						defer token.Done(balancer.Outcome{})
+					}
+				}
+			},
+		})
+		p = verify.Result(balancer.NewPool("star", o)).Must(t)
+		use := func() {
+			time.Sleep(time.Second)
+			if token, err := p.Pick(nil); err == nil {
+				token.Done(balancer.Outcome{})
+			}
+		}
+		all := instances()
+		p.Apply(all)
+		use()
+		hold := verify.Result(p.Pick(nil)).Must(t) // so that its peer returns from a drain
+		p.Apply(slices.DeleteFunc(instances(), func(i discovery.Instance) bool { return i.Key() == hold.Peer.ID }))
+		use()
+		p.Apply(all)
+		use()
+		hold.Done(balancer.Outcome{})
+		for _, down := range []bool{true, false} {
+			var verdicts []balancer.Verdict
+			for _, peer := range p.Snapshot().All {
+				verdicts = append(verdicts, balancer.Verdict{Peer: peer, Down: down})
+			}
+			p.SetReasons(balancer.ReasonEjected, verdicts...)
+			use()
+			p.SetOrders(func(discovery.Instance) balancer.Orders { return balancer.Orders{Drain: down} })
+			use()
+		}
+		o.Limits, o.ActiveOverridesRegistry = balancer.Limits{}, true // which is an event of each peer that is critical
+		all = instances()
+		all[3].Status = discovery.StatusCritical
+		p.Apply(all)
+		use()
+		verify.NoError(t, p.Reconfigure(o))
+		use()
+		verify.That(t, picks > 20, "%d picks", picks)
 	})
 }

@@ -59,20 +59,21 @@ func (s *standing) settled(start int64) bool { return start-s.since > int64(Grac
 // Picked implements balancer.Record.
 func (r *record) Picked(a balancer.Attempt, snapshot *balancer.Snapshot, q balancer.Query) {
 	r.proof.slot(r.number, a.Start).Add(1)
+	behind := r.changing.Load() // before law and standing: if it is false, they know of the snapshot
 	law := r.law.Load()
 	if a.Copy {
 		r.copies.Add(1)
 	} else {
-		if open := r.picks.Add(1) - r.dones.Load(); open > law.perPeer {
+		if open := r.picks.Add(1) - r.dones.Load(); open > law.perPeer && !behind {
 			r.report(Limit, r.peer, snapshot, "%d requests in flight at the peer, the limit is %d", open, law.perPeer)
 		}
 		if a.Counted {
-			if open := r.requests.Add(1); open > law.requests {
+			if open := r.requests.Add(1); open > law.requests && !behind {
 				r.report(Limit, r.peer, snapshot, "%d requests in flight at the service, the limit is %d", open, law.requests)
 			}
 		}
 		if a.Retry {
-			if open := r.retrying.Add(1); open > law.retries {
+			if open := r.retrying.Add(1); open > law.retries && !behind {
 				r.report(Limit, r.peer, snapshot, "%d retries in flight, the limit is %d", open, law.retries)
 			}
 			r.account.retries.Add(1)
@@ -92,7 +93,7 @@ func (r *record) Picked(a balancer.Attempt, snapshot *balancer.Snapshot, q balan
 		r.report(Tried, r.peer, snapshot, "the request has had %d tries, and knows of %d peers", q.Tries, len(tried))
 	}
 	now := r.standing.Load()
-	if !now.settled(a.Start) {
+	if behind || !now.settled(a.Start) {
 		return
 	}
 	if now.out {

@@ -16,6 +16,7 @@ type witness struct {
 	proof    *Proof
 	pool     *balancer.Pool
 	law      atomic.Pointer[law]
+	changing atomic.Bool               // law and the standings may be behind the pool
 	all      atomic.Pointer[[]*record] // in the set
 	account  account
 	requests atomic.Int64 // in flight, that count for Limits.Requests
@@ -61,6 +62,9 @@ func (w *witness) lateRetries() int {
 	_, retries := w.pool.Held()
 	return max(0, retries-int(counted))
 }
+
+// Changing implements balancer.Witness.
+func (w *witness) Changing() { w.changing.Store(true) }
 
 // Configured implements balancer.Witness.
 func (w *witness) Configured(o *balancer.Options) {
@@ -203,6 +207,7 @@ func (r *record) await() {
 
 // derive decides anew which peers may get requests, from what the pool was told last.
 func (w *witness) derive(configured bool) {
+	defer w.changing.Store(false)
 	if !w.configured {
 		return
 	}

@@ -220,4 +220,32 @@ var balancerFaults = []mutation{
 		new:  "length < 0",
 		test: "./balancer TestPauseEndsTheWindow",
 	},
+	{
+		name: "proof-judges-by-what-it-has-yet-to-learn",
+		file: "balancer/proof/witness.go",
+		old:  "w.changing.Store(true)",
+		new:  "w.changing.Store(false)",
+		test: "./balancer/proof TestPickDuringAChange",
+	},
+	{
+		name: "place-of-a-superseded-attempt-is-kept",
+		file: "balancer/adaptive.go",
+		old:  "\tl.waiting.Add(-1)\n\tswitch o.Class {",
+		new:  "\tif o.Class != OutcomeSuperseded {\n\t\tl.waiting.Add(-1)\n\t}\n\tswitch o.Class {",
+		test: "./proxy TestOverloadMeetsTheRest",
+	},
+	{
+		name: "place-of-a-gone-client-is-kept",
+		file: "balancer/token.go",
+		old:  "if t.limiter != 0 && !o.Answered {",
+		new:  "if t.limiter != 0 && !o.Answered && o.Class != OutcomeClientGone {",
+		test: "./proxy TestOverloadMeetsTheRest",
+	},
+	{
+		name: "tunnel-gives-its-place-back-twice",
+		file: "proxy/stream.go",
+		old:  "func (s *stream) Answered() bool { return s.connected }",
+		new:  "func (s *stream) Answered() bool { return false }",
+		test: "./proxy TestOverloadMeetsTheRest",
+	},
 }
