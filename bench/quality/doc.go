@@ -9,7 +9,8 @@
 //	go run ./bench/quality -document docs/quality.md            # and its pictures
 //
 // It needs Linux, and the Debian packages nginx, haproxy and caddy; Traefik is built from the module that
-// bench/rivals pins, once per user, in some minutes. What cannot be had is left out, and the report has the reason.
+// bench/rivals pins, once per user, in some minutes. What cannot be had is left out, and the report has the reason. So it has
+// if a proxy does not start in a scenario, or the measurement ends early (Ctrl-C): what there is until then is written.
 //
 // # What is measured
 //

@@ -83,23 +83,21 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	r, err := b.measure(ctx, selected, wanted)
-	if err != nil {
+	if r == nil || len(r.Outcomes) == 0 {
 		return err
 	}
 	r.Command = strings.TrimSpace("go run ./bench/quality " + strings.Join(args, " "))
 	fmt.Print(r.markdown())
 	if *jsonPath != "" {
-		if err := r.writeJSON(*jsonPath); err != nil {
-			return err
-		}
+		err = errors.Join(err, r.writeJSON(*jsonPath))
 	}
 	if *documentPath != "" {
-		return r.writeDocument(*documentPath)
+		err = errors.Join(err, r.writeDocument(*documentPath))
 	}
-	return nil
+	return err
 }
 
-// measure runs the scenarios for all proxies that can be had.
+// measure runs the scenarios for all proxies that can be had. If it ends early, the report has what was measured.
 func (b *bench) measure(ctx context.Context, selected map[string]bool, wanted []proxy) (*report, error) {
 	dir, err := os.MkdirTemp("", "sluice-quality-")
 	if err != nil {
@@ -120,7 +118,9 @@ func (b *bench) measure(ctx context.Context, selected map[string]bool, wanted []
 		r.Proxies = append(r.Proxies, p.name)
 	}
 	r.Machine = machine.Describe(b.programs.versions()...)
-	r.Outcomes, err = b.runAll(ctx, selected)
+	if r.Outcomes, err = b.runAll(ctx, selected); err != nil {
+		r.Ended = err.Error()
+	}
 	return r, err
 }
 

@@ -3,8 +3,10 @@
 package main
 
 import (
+	"io"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -101,4 +103,14 @@ func TestNamesOfPlaysAreUnique(t *testing.T) {
 		verify.That(t, !names[p.name], "%s comes twice", p.name)
 		names[p.name] = true
 	}
+}
+
+// A proxy that does not start has an outcome with the reason, and nothing else.
+func TestAProxyThatDoesNotStart(t *testing.T) {
+	t.Parallel()
+	b := &bench{programs: newPrograms(t.TempDir()), progress: io.Discard}
+	b.programs.found["broken="] = program{command: func(settings) []string { return []string{"false"} }}
+	p := plays(1, scenario.Short)[0]
+	outcomes := verify.Result(b.runGroup(t.Context(), p, []proxy{{name: "broken", program: "broken"}})).Must(t)
+	verify.That(t, len(outcomes) == 1 && outcomes[0].Requests == 0 && strings.Contains(outcomes[0].Error, "exit status 1"), "outcomes %v", outcomes)
 }

@@ -34,6 +34,7 @@ type report struct {
 	Beside   int             `json:"beside"` // proxies side by side
 	Proxies  []string        `json:"proxies"`
 	LeftOut  []leftOut       `json:"left_out,omitempty"`
+	Ended    string          `json:"ended,omitempty"` // why the measurement ended early
 	Outcomes []outcome       `json:"outcomes"`
 }
 
@@ -53,6 +54,9 @@ func (r *report) writeJSON(path string) error {
 
 // writeDocument replaces the tables in a document, and its pictures.
 func (r *report) writeDocument(path string) error {
+	if err := os.MkdirAll(filepath.Join(filepath.Dir(path), "images"), 0o755); err != nil {
+		return err
+	}
 	for _, s := range plays(r.Seed, scenario.Short) {
 		if rows := r.rows(s.name); len(rows) > 0 {
 			if err := os.WriteFile(filepath.Join(filepath.Dir(path), "images", picture(s.name)), []byte(chart(s, rows)), 0o644); err != nil {
@@ -66,7 +70,7 @@ func (r *report) writeDocument(path string) error {
 // row is a proxy in a scenario: medians of the rounds.
 type row struct {
 	proxy          string
-	rounds         []outcome
+	rounds         []outcome // in which it has run
 	latency, best  figures
 	excess         figures    // median of the differences within the rounds
 	spread         [2]float64 // least and most p99 of a round
@@ -83,7 +87,7 @@ func (r *report) rows(scenario string) []row {
 	for _, name := range r.Proxies {
 		line := row{proxy: name}
 		for _, o := range r.Outcomes {
-			if o.Scenario == scenario && o.Proxy == name {
+			if o.Scenario == scenario && o.Proxy == name && o.Requests > 0 {
 				line.rounds = append(line.rounds, o)
 				line.failed, line.wrong, line.requests = line.failed+o.Failed, line.wrong+o.Wrong, line.requests+o.Requests
 				line.most = max(line.most, o.Most)
@@ -140,6 +144,9 @@ func (r *report) markdown() string {
 		reason, _, _ := strings.Cut(l.Why, "\n")
 		fmt.Fprintf(&b, "\n**Left out: %s.** %s\n", l.Proxy, reason)
 	}
+	if r.Ended != "" {
+		fmt.Fprintf(&b, "\n**Not all was measured:** %s.\n", r.Ended)
+	}
 	if marks := r.marks(); len(marks) > 0 {
 		b.WriteString("\n### Marks\n\n" + markdown.Table(marksTable(marks)))
 	}
@@ -149,14 +156,15 @@ func (r *report) markdown() string {
 			continue
 		}
 		fmt.Fprintf(&b, "\n### %s\n\n`%s`: %s.\n\n![p99 and p99.9 of each proxy](images/%s)\n\n%s", strings.ToUpper(s.name[:1])+s.name[1:], s.name, s.about, picture(s.name), markdown.Table(tableOf(rows)))
-		for _, line := range rows {
-			for _, o := range line.rounds {
-				if o.Error != "" {
-					fmt.Fprintf(&b, "\n%s, round %d: %s\n", o.Proxy, o.Round+1, o.Error)
-				}
-				for _, why := range slices.Sorted(maps.Keys(o.Reasons)) {
-					fmt.Fprintf(&b, "\n%s, round %d: %d × %s\n", o.Proxy, o.Round+1, o.Reasons[why], why)
-				}
+		for _, o := range r.Outcomes {
+			if o.Scenario != s.name {
+				continue
+			}
+			if o.Error != "" {
+				fmt.Fprintf(&b, "\n%s, round %d: %s\n", o.Proxy, o.Round+1, o.Error)
+			}
+			for _, why := range slices.Sorted(maps.Keys(o.Reasons)) {
+				fmt.Fprintf(&b, "\n%s, round %d: %d × %s\n", o.Proxy, o.Round+1, o.Reasons[why], why)
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"os"
 	"strings"
 	"testing"
 
@@ -19,7 +20,7 @@ func ofOne(s *play, latencies map[string]figures) *report {
 	for _, p := range proxies {
 		if l, ok := latencies[p.name]; ok {
 			r.Proxies = append(r.Proxies, p.name)
-			r.Outcomes = append(r.Outcomes, outcome{Scenario: s.name, Proxy: p.name, Latency: l, Best: figures{100, 100, 100}, Less: -1, Again: -1})
+			r.Outcomes = append(r.Outcomes, outcome{Scenario: s.name, Proxy: p.name, Latency: l, Best: figures{100, 100, 100}, Requests: 1000, Less: -1, Again: -1})
 		}
 	}
 	return r
@@ -65,6 +66,24 @@ func TestFailedRequestsAreTheSlowest(t *testing.T) {
 	verify.Equal(t, text(millis(patience)), "failed", "the text")
 	r := ofOne(plays(0, scenario.Short)[0], map[string]figures{"sluice": {1, 2, millis(patience)}})
 	verify.That(t, strings.Contains(r.markdown(), "failed"), "the table does not say so:\n%s", r.markdown())
+}
+
+// A proxy that does not start in a round has no figures of it, and the report says why. So does one that ended early.
+func TestWhatDidNotRunIsSaid(t *testing.T) {
+	t.Parallel()
+	s := plays(0, scenario.Short)[0]
+	r := ofOne(s, map[string]figures{"sluice": {100, 200, 300}, "nginx": {100, 200, 300}})
+	r.Outcomes = append(r.Outcomes, outcome{Round: 1, Scenario: s.name, Proxy: "nginx", Error: "ended: exit status 1"})
+	r.Ended = "round 2 of 2, interrupted"
+	verify.Equal(t, r.rows(s.name)[1].latency.P99, 200, "p99 of the round that ran")
+	for _, line := range []string{"nginx, round 2: ended: exit status 1\n", "**Not all was measured:** round 2 of 2, interrupted."} {
+		verify.That(t, strings.Contains(r.markdown(), line), "no line %q in:\n%s", line, r.markdown())
+	}
+	dir := t.TempDir()
+	verify.NoError(t, os.WriteFile(dir+"/quality.md", []byte("<!-- written by bench/quality -->\n<!-- end of what bench/quality wrote -->\n"), 0o644))
+	verify.NoError(t, r.writeDocument(dir+"/quality.md"))
+	_, err := os.Stat(dir + "/images/" + picture(s.name))
+	verify.NoError(t, err)
 }
 
 func TestChartsAreXML(t *testing.T) {

@@ -41,7 +41,7 @@ func (b *bench) groups(random *rand.Rand, replicas int) [][]proxy {
 	return slices.Collect(slices.Chunk(order, max(1, min(b.beside, mostReplicas/replicas))))
 }
 
-// runAll runs the scenarios in turn, in each round.
+// runAll runs the scenarios in turn, in each round. With an error it returns what there is until then.
 func (b *bench) runAll(ctx context.Context, selected map[string]bool) ([]outcome, error) {
 	var outcomes []outcome
 	random := rand.New(rand.NewPCG(b.seed, 0))
@@ -54,10 +54,10 @@ func (b *bench) runAll(ctx context.Context, selected map[string]bool) ([]outcome
 			for _, group := range b.groups(random, p.Replicas) {
 				of, err := b.runGroup(ctx, p, group)
 				if ctx.Err() != nil {
-					return outcomes, errors.New("interrupted")
+					err = errors.New("interrupted")
 				}
 				if err != nil {
-					return outcomes, fmt.Errorf("%s: %w", p.name, err)
+					return outcomes, fmt.Errorf("round %d of %d, %s: %w", round+1, b.rounds, p.name, err)
 				}
 				for _, o := range of {
 					o.Round, o.Scenario = round, p.name
@@ -71,6 +71,9 @@ func (b *bench) runAll(ctx context.Context, selected map[string]bool) ([]outcome
 }
 
 func (o outcome) String() string {
+	if o.Requests == 0 {
+		return "nothing was measured: " + o.Error
+	}
 	return fmt.Sprintf("p50 %s p99 %s p99.9 %s (best possible %s %s %s) of %d: failed %d %v wrong %d; most %d; needless %.1f %%; less %s again %s; late %.1f ms; busy %.0f %% %s",
 		text(o.Latency.P50), text(o.Latency.P99), text(o.Latency.P999), text(o.Best.P50), text(o.Best.P99), text(o.Best.P999),
 		o.Requests, o.Failed, o.Reasons, o.Wrong, o.Most, 100*o.Needless, seconds(o.Less), seconds(o.Again), o.Late, 100*o.Busy, o.Error)
@@ -81,19 +84,23 @@ type stand struct {
 	proxy    proxy
 	origins  *origins
 	replicas []*replica
+	started  bool
 	samples  []sample
 	err      error
 }
 
-// runGroup runs a play for several proxies side by side, all of which see the same at the same time.
-func (b *bench) runGroup(ctx context.Context, p *play, group []proxy) (outcomes []outcome, err error) {
+// runGroup runs a play for several proxies side by side, all of which see the same at the same time. A proxy that does
+// not start, or not end, is not in the way of the others: its outcome says why.
+func (b *bench) runGroup(ctx context.Context, p *play, group []proxy) (outcomes []outcome, _ error) {
 	stands := make([]*stand, len(group))
 	for i := range group {
 		stands[i] = &stand{proxy: group[i]}
 	}
 	defer func() {
 		for _, s := range stands {
-			err = errors.Join(err, s.close())
+			if err := s.close(); err != nil {
+				fmt.Fprintf(b.progress, "%s: stop: %v\n", s.proxy.name, err)
+			}
 		}
 	}()
 	var starting sync.WaitGroup
@@ -102,19 +109,24 @@ func (b *bench) runGroup(ctx context.Context, p *play, group []proxy) (outcomes 
 		if err != nil {
 			return nil, err
 		}
-		starting.Go(func() { s.err = s.start(ctx, p, of) })
+		starting.Go(func() {
+			s.err = s.start(ctx, p, of)
+			s.started = s.err == nil
+		})
 	}
 	starting.Wait()
 	for _, s := range stands {
-		if s.err != nil {
-			return nil, fmt.Errorf("%s: %w", s.proxy.name, s.err)
+		if !s.started {
+			fmt.Fprintf(b.progress, "%s: start: %v\n", s.proxy.name, s.err)
 		}
 	}
 	begin := time.Now().Add(startAfter)
 	before := readProcessor()
 	var running sync.WaitGroup
 	for _, s := range stands {
-		running.Go(func() { s.run(ctx, p, begin) })
+		if s.started {
+			running.Go(func() { s.run(ctx, p, begin) })
+		}
 	}
 	running.Wait()
 	busy := readProcessor().since(before)
@@ -183,6 +195,9 @@ func (s *stand) outcome(p *play) outcome {
 	}
 	if s.err != nil {
 		o.Error, _, _ = strings.Cut(s.err.Error(), "\n")
+	}
+	if !s.started {
+		return o
 	}
 	right := 0
 	best := p.best()
