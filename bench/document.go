@@ -42,6 +42,9 @@ func (d document) writeJSON(path string) error {
 // tables has a figure of each run in each cell.
 func (d document) tables() string {
 	text := fmt.Sprintf("\n<!-- illustration: takes minutes -->\n```sh\n%s\n```\n\nOn %s; %s. %s\n", d.command, d.time.Format(time.DateOnly), d.machine, d.requests())
+	if rows := d.goals(); len(rows) > 1 {
+		text += "\n### Goals\n\n" + markdown.Table(rows)
+	}
 	for _, t := range tables {
 		if rows := d.rows(t); len(rows) > 1 {
 			text += "\n### " + t.title + "\n\n" + markdown.Table(rows)

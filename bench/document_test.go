@@ -3,6 +3,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ func twoRuns() document {
 				{Proxy: "nginx", Rounds: rounds(20 * us)}, {Proxy: "sluice", Rounds: rounds(10 * us)},
 			}},
 			{Workload: "idle", About: "idle ones", work: workload{kind: kindIdle}, Series: []series{
-				{Proxy: "sluice", Idle: &idle{Before: 1 << 20, During: 3 << 20}},
+				{Proxy: "sluice", Idle: &idle{Connections: 1024, Before: 1 << 20, During: 3 << 20}},
 			}},
 			{Workload: "twocores", About: "two cores", work: workload{kind: kindWide}, Series: []series{
 				{Proxy: "sluice-one", Rounds: rounds(9 * us)}, {Proxy: "sluice", Rounds: rounds(10 * us)},
@@ -36,9 +37,9 @@ func TestDocumentHasAFigureOfEachRun(t *testing.T) {
 	text := strings.Join(strings.Fields(twoRuns().tables()), " ")
 	for _, want := range []string{
 		"12000 requests, 0 failed.",
-		"| small ones | sluice | 10.0, 20.0 | 0.50, 0.50 | – |",
+		"| small ones | sluice | 10.0, 20.0 | 0.50, 0.50 | – | – |",
 		"| small ones | nginx | 1000, 1000 | – | – |",
-		"| idle ones | sluice | 1.0, 1.0 | 3.0, 3.0 |",
+		"| idle ones | sluice | 1.0, 1.0 | 3.0, 3.0 | 2.00, 2.00 |",
 		"| two cores | sluice | 10.0, 20.0 | 1.80, 1.80 |",
 		"| pools | sluice-1000 | 103.0, 206.0 | 1.03, 1.03 |",
 	} {
@@ -49,6 +50,46 @@ func TestDocumentHasAFigureOfEachRun(t *testing.T) {
 	for _, unwanted := range []string{"sluice-one", "| small ones | nginx | 20.0"} {
 		if strings.Contains(text, unwanted) {
 			t.Errorf("there is %s in: %s", unwanted, text)
+		}
+	}
+}
+
+// A goal is reached if each run reaches it. One that was not measured has no row.
+func TestGoals(t *testing.T) {
+	d := document{runs: [][]result{
+		{
+			{Workload: "small", About: "small ones", Series: []series{
+				{Proxy: "nginx", Rounds: rounds(20)}, {Proxy: "relay", Rounds: rounds(10)}, {Proxy: "sluice", Rounds: rounds(10)},
+			}},
+			{Workload: "twocores", About: "two cores", Series: []series{{Proxy: "sluice-one", Rounds: rounds(98)}, {Proxy: "sluice", Rounds: rounds(100)}}},
+		},
+		{
+			{Workload: "small", About: "small ones", Series: []series{
+				{Proxy: "nginx", Rounds: rounds(20)}, {Proxy: "relay", Rounds: rounds(10)}, {Proxy: "sluice", Rounds: rounds(12)},
+			}},
+			{Workload: "twocores", About: "two cores", Series: []series{{Proxy: "sluice-one", Rounds: rounds(95)}, {Proxy: "sluice", Rounds: rounds(100)}}},
+		},
+	}}
+	var got []string
+	for _, row := range d.goals() {
+		got = append(got, strings.Join(row, " | "))
+	}
+	want := []string{
+		"work | what | goal | runs | reached",
+		"small ones | CPU, × a bare relay | ≤ 1.05 | 1.00, 1.20 | no",
+		"small ones | CPU, × nginx | ≤ 1.00 | 0.50, 0.60 | yes",
+		"two cores | work of two cores, × one's | ≥ 1.95 | 1.96, 1.90 | no",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// Each goal is of a workload, so that a new name does not lose it.
+func TestGoalsAreOfWorkloads(t *testing.T) {
+	for _, g := range goals {
+		if !slices.Contains(workloadNames(), g.workload) {
+			t.Errorf("no workload %s", g.workload)
 		}
 	}
 }

@@ -20,6 +20,11 @@ type idle struct {
 	During      int64 `json:"during_bytes"` // resident, all connections open and silent
 }
 
+// perConnection is the KiB that each connection adds.
+func (i idle) perConnection() float64 {
+	return float64(i.During-i.Before) / 1024 / float64(i.Connections)
+}
+
 // settle is how long connections stay idle, and a proxy without connections, before memory is read, so that
 // proxies have released their buffers.
 const settle = 10 * time.Second

@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	list := flags.Bool("list", false, "list the workloads and exit")
 	names := flags.String("run", "all", "comma-separated `workloads`")
-	proxies := flags.String("proxies", "nginx,haproxy,sluice", "comma-separated `proxies`: nginx, haproxy, haproxy-nolog, haproxy-splice, haproxy-tcp, haproxy-tcp-splice, sluice, sluice-tcp, fasthttp, or NAME=PATH for another sluice binary")
+	proxies := flags.String("proxies", "nginx,haproxy,relay,sluice", "comma-separated `proxies`: nginx, haproxy, haproxy-nolog, haproxy-splice, relay, sluice, fasthttp, or NAME=PATH for another sluice binary")
 	jsonPath := flags.String("json", "", "also write every round to `file`")
 	documentPath := flags.String("document", "", "also replace the tables of an earlier measurement in `file`, if no request fails")
 	var o options

@@ -86,15 +86,12 @@ func contenders(list string, build func() (string, error)) ([]contender, error) 
 				return nil, fmt.Errorf("-proxies %s: %w", item, err)
 			}
 			c.binary, c.command = path, sluiceCommand(path)
-		case name == "sluice", name == "sluice-tcp":
+		case name == "sluice":
 			path, err := build()
 			if err != nil {
 				return nil, err
 			}
 			c.binary, c.command = path, sluiceCommand(path)
-			if name == "sluice-tcp" {
-				c.command = overTCP(c.command)
-			}
 		case name == "nginx":
 			c.command = nginxCommand("nginx.conf")
 		case name == "haproxy":
@@ -109,17 +106,15 @@ func contenders(list string, build func() (string, error)) ([]contender, error) 
 				s.Splice = true
 				return haproxyCommand(s)
 			}
-		case name == "haproxy-tcp":
-			c.command = overTCP(haproxyCommand)
-		case name == "haproxy-tcp-splice":
-			c.command = overTCP(func(s settings) ([]string, error) {
-				s.Splice = true
+		case name == "relay":
+			c.command = func(s settings) ([]string, error) {
+				s.TCP = true
 				return haproxyCommand(s)
-			})
+			}
 		case name == "fasthttp":
 			c.command = bareCommand
 		default:
-			return nil, fmt.Errorf("unknown proxy %q; there are: nginx, haproxy, haproxy-nolog, haproxy-splice, haproxy-tcp, haproxy-tcp-splice, sluice, sluice-tcp, fasthttp, NAME=PATH", name)
+			return nil, fmt.Errorf("unknown proxy %q; there are: nginx, haproxy, haproxy-nolog, haproxy-splice, relay, sluice, fasthttp, NAME=PATH", name)
 		}
 		all = append(all, c)
 	}
@@ -169,14 +164,6 @@ func sluiceCommand(binary string) func(settings) ([]string, error) {
 			return nil, err
 		}
 		return []string{binary, "run", "--config", path}, nil
-	}
-}
-
-// overTCP makes a proxy forward connections, without HTTP.
-func overTCP(command func(settings) ([]string, error)) func(settings) ([]string, error) {
-	return func(s settings) ([]string, error) {
-		s.TCP = true
-		return command(s)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // baselines are the proxies that ratios are taken to, when they take part.
-var baselines = []string{"nginx", "haproxy", "haproxy-nolog", "haproxy-splice", "haproxy-tcp", "haproxy-tcp-splice"}
+var baselines = []string{"nginx", "haproxy", "haproxy-nolog", "haproxy-splice", "relay"}
 
 // median returns the middle of values, the mean of the middle two for an even
 // number, and 0 for none.
@@ -156,7 +156,7 @@ func (r result) idleRows() [][]string {
 			fmt.Sprint(s.Idle.Connections),
 			fmt.Sprintf("%.1f", mebibytes(s.Idle.Before)),
 			fmt.Sprintf("%.1f", mebibytes(s.Idle.During)),
-			fmt.Sprintf("%.2f", float64(s.Idle.During-s.Idle.Before)/1024/float64(s.Idle.Connections)),
+			fmt.Sprintf("%.2f", s.Idle.perConnection()),
 		})
 	}
 	return rows

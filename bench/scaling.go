@@ -22,6 +22,9 @@ func (b *bench) runWide(ctx context.Context, w workload) (result, error) {
 	narrow := w
 	narrow.kind = kindLoad
 	for _, c := range b.contenders {
+		if w.skips(c) {
+			continue
+		}
 		one := c
 		one.name += oneCoreSuffix
 		for _, start := range []struct {

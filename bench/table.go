@@ -27,6 +27,7 @@ var tables = []table{
 			{"µs", "%.1f", middle(cpuMicros)},
 			{"× nginx", "%.2f", ratioTo("nginx")},
 			{"× HAProxy", "%.2f", ratioTo("haproxy")},
+			{"× relay", "%.2f", ratioTo("relay")},
 		},
 	},
 	{
@@ -48,6 +49,7 @@ var tables = []table{
 		columns: []column{
 			{"MiB before", "%.1f", func(_ result, s series) float64 { return mebibytes(s.Idle.Before) }},
 			{"MiB with the connections", "%.1f", func(_ result, s series) float64 { return mebibytes(s.Idle.During) }},
+			{"KiB for each", "%.2f", func(_ result, s series) float64 { return s.Idle.perConnection() }},
 		},
 	},
 	{
@@ -56,7 +58,7 @@ var tables = []table{
 		leftOut: isOneCore,
 		columns: []column{
 			{"µs/req", "%.1f", middle(cpuMicros)},
-			{"work × one core's", "%.2f", func(r result, s series) float64 { return scaling(r.oneCore(s).Rounds, s.Rounds) }},
+			{"work × one core's", "%.2f", scalingOf},
 		},
 	},
 	{
@@ -80,12 +82,19 @@ func middle(f func(round) float64) func(result, series) float64 {
 	return func(_ result, s series) float64 { return medianOf(s.Rounds, f) }
 }
 
-func ratioTo(baseline string) func(result, series) float64 {
+// ratioTo is how many times as much CPU time as a baseline a request needs, and p99To how many times as long a p99 is.
+func ratioTo(baseline string) func(result, series) float64 { return ratioOf(baseline, cpuMicros) }
+
+func p99To(baseline string) func(result, series) float64 { return ratioOf(baseline, p99Millis) }
+
+func ratioOf(baseline string, f func(round) float64) func(result, series) float64 {
 	return func(r result, s series) float64 {
 		b := r.series(baseline)
 		if b == nil {
 			return 0
 		}
-		return ratio(s.Rounds, b.Rounds, cpuMicros)
+		return ratio(s.Rounds, b.Rounds, f)
 	}
 }
+
+func scalingOf(r result, s series) float64 { return scaling(r.oneCore(s).Rounds, s.Rounds) }

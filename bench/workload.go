@@ -31,6 +31,7 @@ type workload struct {
 	tls    bool // between clients and the proxy
 	grpc   grpcPeers
 	tcp    bool // connections are forwarded, without HTTP
+	relay  bool // the relay takes part too
 
 	// longer is how many times as long as others a round of it is; 0: as long. The
 	// first requests, one on each of 1,000 connections, are to be far less than one
@@ -79,6 +80,8 @@ func (w workload) skips(c contender) bool {
 	switch c.name {
 	case "nginx":
 		return w.tcp
+	case "relay":
+		return !w.relay
 	case "fasthttp":
 		return w.tcp || w.tls || w.load != loadWrk || w.grpc != grpcNone
 	}
@@ -87,10 +90,10 @@ func (w workload) skips(c contender) bool {
 
 // workloads in the order in which they run.
 var workloads = []workload{
-	{name: "small", about: "64 keep-alive connections, 110-byte responses", conns: 64, path: "/small"},
+	{name: "small", about: "64 keep-alive connections, 110-byte responses", conns: 64, path: "/small", relay: true},
 	{name: "small1000", about: "1,000 keep-alive connections, 110-byte responses", conns: 1000, path: "/small", longer: 3},
-	{name: "half", about: "64 connections that pause 2 ms on average: about half of what a core can do", conns: 64, path: "/small", pause: 2 * time.Millisecond, longer: 4},
-	{name: "half1000", about: "1,000 connections that pause 30 ms on average: about half of what a core can do", conns: 1000, path: "/small", pause: 30 * time.Millisecond, longer: 4},
+	{name: "half", about: "64 connections that pause 2 ms on average: about half of what a core can do", conns: 64, path: "/small", pause: 2 * time.Millisecond, longer: 3},
+	{name: "half1000", about: "1,000 connections that pause 30 ms on average: about half of what a core can do", conns: 1000, path: "/small", pause: 30 * time.Millisecond, longer: 3},
 	{name: "post1k", about: "64 connections, POST of 1 kB, 110-byte responses", conns: 64, method: "POST", path: "/small", body: kB},
 	{name: "get100k", about: "64 connections, responses of 100 kB", conns: 64, path: "/100k"},
 	{name: "get10m", about: "16 connections, responses of 10 MB", conns: 16, path: "/10m"},
