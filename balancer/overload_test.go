@@ -243,6 +243,7 @@ func TestOverload(t *testing.T) {
 			t.Log(row)
 			verify.That(t, goodput >= test.goodput, "%s: too little", row)
 			verify.That(t, over.p99() <= 2*calm.p99(), "%s: too late", row)
+			verify.That(t, after.p99() <= calm.p99()*3/2, "%s: %v two seconds after the overload", row, after.p99())
 			verify.Equal(t, calm.total()+after.total(), 0, "%s: refusals before and after", row)
 			verify.That(t, over.refused[CriticalityCritical]*5 < over.refused[CriticalityNormal], "%s: the wrong ones", row)
 		}

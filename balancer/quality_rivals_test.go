@@ -253,7 +253,7 @@ func rivals() []rival {
 	return []rival{
 		ownPolicy(PolicyEWMA), ownPolicy(PolicyLeastConn),
 		taking("nginx round robin", inTurn), taking("nginx `least_conn`, HAProxy `leastconn`", leastInTurn),
-		taking("nginx `random two`, Traefik `p2c`", ofTwo), taking("HAProxy `random(2)`, Envoy least request", ofTwoDraws),
+		taking("nginx `random two`, Traefik `p2c`, YARP", ofTwo), taking("HAProxy `random(2)`, Envoy least request", ofTwoDraws),
 		{name: "client-side weighted round robin", new: newWeightedRoundRobin}, {name: "Prequal", new: newPrequal},
 	}
 }

@@ -21,6 +21,7 @@ func TestFaultsApply(t *testing.T) {
 		verify.Succeeds(t, err)
 		pkg, pattern := m.command()
 		verify.That(t, hasTests(t, root+"/"+pkg, pattern), "%s: %s has no test %s", m.name, pkg, pattern)
+		verify.That(t, pkg != "./test/simulation" || m.proof != "", "%s: the simulation finds it, and no violation of the proof is named", m.name)
 	}
 	verify.That(t, len(names) >= 60, "%d faults, want at least 60", len(names))
 }
