@@ -2,7 +2,7 @@
 // differ, with sluice, nginx, HAProxy, Traefik and Caddy side by side.
 //
 //	go run ./bench/quality                                      # everything, two rounds, about an hour
-//	go run ./bench/quality -short                               # that all works, in some minutes
+//	go run ./bench/quality -short                               # that all works, in ten minutes
 //	go run ./bench/quality -list                                # the scenarios
 //	go run ./bench/quality -run 'bimodal*' -proxies 'sluice*,haproxy*'
 //	go run ./bench/quality -run antagonist -proxies before=/tmp/sluice-before,sluice
@@ -40,7 +40,8 @@
 // process (measured on a busy machine with two cores): 7 % of two cores. So several proxies run side by side, each with its
 // own peers, which do the same at the same time. Which of them do is drawn anew for each scenario and round. The report
 // says how busy the processor was, and how late the latest request was sent: if that is more than some milliseconds, or the
-// processor was busy for half of the time, use -beside 1, or a quieter machine.
+// processor was busy for half of the time, use -beside 1, or a quieter machine. A group with a request that was sent half a second
+// late runs again, up to three times in all, and has no figures if that does not help.
 //
 // # Settings
 //

@@ -87,7 +87,7 @@ func (r *report) rows(scenario string) []row {
 	for _, name := range r.Proxies {
 		line := row{proxy: name}
 		for _, o := range r.Outcomes {
-			if o.Scenario == scenario && o.Proxy == name && o.Requests > 0 {
+			if o.Scenario == scenario && o.Proxy == name && o.counts() {
 				line.rounds = append(line.rounds, o)
 				line.failed, line.wrong, line.requests = line.failed+o.Failed, line.wrong+o.Wrong, line.requests+o.Requests
 				line.most = max(line.most, o.Most)
@@ -158,6 +158,10 @@ func (r *report) markdown() string {
 		fmt.Fprintf(&b, "\n### %s\n\n`%s`: %s.\n\n![p99 and p99.9 of each proxy](images/%s)\n\n%s", strings.ToUpper(s.name[:1])+s.name[1:], s.name, s.about, picture(s.name), markdown.Table(tableOf(rows)))
 		for _, o := range r.Outcomes {
 			if o.Scenario != s.name {
+				continue
+			}
+			if o.disturbed() {
+				fmt.Fprintf(&b, "\n%s, round %d: no figures, a request was sent %.0f ms late: the machine was busy\n", o.Proxy, o.Round+1, o.Late)
 				continue
 			}
 			if o.Error != "" {

@@ -68,15 +68,22 @@ func TestFailedRequestsAreTheSlowest(t *testing.T) {
 	verify.That(t, strings.Contains(r.markdown(), "failed"), "the table does not say so:\n%s", r.markdown())
 }
 
-// A proxy that does not start in a round has no figures of it, and the report says why. So does one that ended early.
+// A proxy that does not start in a round, or is disturbed by the machine, has no figures of it, and the report says why. It also
+// says that it ended early.
 func TestWhatDidNotRunIsSaid(t *testing.T) {
 	t.Parallel()
 	s := plays(0, scenario.Short)[0]
 	r := ofOne(s, map[string]figures{"sluice": {100, 200, 300}, "nginx": {100, 200, 300}})
 	r.Outcomes = append(r.Outcomes, outcome{Round: 1, Scenario: s.name, Proxy: "nginx", Error: "ended: exit status 1"})
+	r.Outcomes = append(r.Outcomes, outcome{Round: 1, Scenario: s.name, Proxy: "sluice", Requests: 1000, Late: 2000, Latency: figures{900, 900, 900}})
 	r.Ended = "round 2 of 2, interrupted"
-	verify.Equal(t, r.rows(s.name)[1].latency.P99, 200, "p99 of the round that ran")
-	for _, line := range []string{"nginx, round 2: ended: exit status 1\n", "**Not all was measured:** round 2 of 2, interrupted."} {
+	for _, row := range r.rows(s.name) {
+		verify.Equal(t, row.latency.P99, 200, "%s: p99 of the round that counts", row.proxy)
+	}
+	for _, line := range []string{
+		"sluice, round 2: no figures, a request was sent 2000 ms late: the machine was busy\n",
+		"nginx, round 2: ended: exit status 1\n", "**Not all was measured:** round 2 of 2, interrupted.",
+	} {
 		verify.That(t, strings.Contains(r.markdown(), line), "no line %q in:\n%s", line, r.markdown())
 	}
 	dir := t.TempDir()
