@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,6 +40,11 @@ func (d document) writeJSON(path string) error {
 	return os.WriteFile(path, append(b, '\n'), 0o644)
 }
 
+// complete reports whether each run has measured everything, though perhaps with failed requests.
+func (d document) complete(b *bench) bool {
+	return len(d.runs) == b.runCount && !slices.ContainsFunc(d.runs, func(run []result) bool { return len(run) < len(b.workloads) })
+}
+
 // tables has a figure of each run in each cell.
 func (d document) tables() string {
 	text := fmt.Sprintf("\n<!-- illustration: takes minutes -->\n```sh\n%s\n```\n\nOn %s; %s. %s\n", d.command, d.time.Format(time.DateOnly), d.machine, d.requests())
@@ -53,11 +59,15 @@ func (d document) tables() string {
 	return text + "\n"
 }
 
-// requests returns the numbers of requests and of failed requests as a sentence.
+// requests returns the numbers of requests and of failed requests as a sentence, and in which rounds requests have failed.
 func (d document) requests() string {
 	var all, failed int64
-	for _, run := range d.runs {
+	where := ""
+	for n, run := range d.runs {
 		for _, r := range run {
+			for _, line := range r.failures() {
+				where += fmt.Sprintf("\n- Run %d, %s", n+1, line)
+			}
 			for _, s := range r.Series {
 				for _, round := range s.Rounds {
 					all += round.Load.Requests
@@ -66,7 +76,10 @@ func (d document) requests() string {
 			}
 		}
 	}
-	return fmt.Sprintf("%d requests, %d failed.", all, failed)
+	if where != "" {
+		where = "\n" + where
+	}
+	return fmt.Sprintf("%d requests, %d failed.%s", all, failed, where)
 }
 
 // rows is t, its head first.

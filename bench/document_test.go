@@ -93,3 +93,20 @@ func TestGoalsAreOfWorkloads(t *testing.T) {
 		}
 	}
 }
+
+// Failed requests are in the document, with their round. One without a workload in a run is not complete.
+func TestDocumentSaysWhichRequestsFailed(t *testing.T) {
+	d := twoRuns()
+	d.runs[1][0].Series[0].Rounds[0].Load.Status = 3
+	want := "12000 requests, 3 failed.\n\n- Run 2, small, nginx, round 1: 0 connections failed, 3 answers not 2xx, 0 timeouts of 1000 requests\n"
+	if text := d.tables(); !strings.Contains(text, want) {
+		t.Errorf("not there: %s\nin: %s", want, text)
+	}
+	b := &bench{options: options{runCount: 2, workloads: make([]workload, len(d.runs[0]))}}
+	if !d.complete(b) {
+		t.Error("it is not complete")
+	}
+	if d.runs[1] = d.runs[1][1:]; d.complete(b) {
+		t.Error("it is complete without a workload")
+	}
+}

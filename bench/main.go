@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string) error {
 	names := flags.String("run", "all", "comma-separated `workloads`")
 	proxies := flags.String("proxies", "nginx,haproxy,relay,sluice", "comma-separated `proxies`: nginx, haproxy, haproxy-nolog, haproxy-splice, relay, sluice, fasthttp, or NAME=PATH for another sluice binary")
 	jsonPath := flags.String("json", "", "also write every round to `file`")
-	documentPath := flags.String("document", "", "also replace the tables of an earlier measurement in `file`, if no request fails")
+	documentPath := flags.String("document", "", "also replace the tables of an earlier measurement in `file`, if all was measured")
 	var o options
 	flags.IntVar(&o.runCount, "runs", 1, "how often to measure everything")
 	flags.IntVar(&o.roundCount, "rounds", 5, "rounds for each proxy")
@@ -95,8 +95,8 @@ func run(ctx context.Context, args []string) error {
 	if *jsonPath != "" {
 		runErr = errors.Join(runErr, d.writeJSON(*jsonPath))
 	}
-	if *documentPath != "" && runErr == nil {
-		return section.Replace(*documentPath, d.tables())
+	if *documentPath != "" && d.complete(b) {
+		runErr = errors.Join(runErr, section.Replace(*documentPath, d.tables()))
 	}
 	return runErr
 }
