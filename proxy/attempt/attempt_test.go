@@ -22,6 +22,7 @@ var (
 	refused    = balancer.Outcome{Class: balancer.OutcomeConnectFailure}
 	gone       = balancer.Outcome{Class: balancer.OutcomeClientGone}
 	superseded = balancer.Outcome{Class: balancer.OutcomeSuperseded}
+	denied     = balancer.Outcome{Class: balancer.OutcomeDenied}
 
 	impatient = Result{Kind: Impatient}
 	suspected = Result{Kind: Suspected}
@@ -154,6 +155,12 @@ func TestRun(t *testing.T) {
 		{"hedged, the answer breaks", enough, 2,
 			script{tries: []Result{impatient, Ended(ok)}, events: []event{{1, answered}}, answers: []balancer.Outcome{reset}},
 			"try ask await leave 0 receive 1 try", ok, 3, nil},
+		{"hedged, one is denied", enough, 3, // it may stand in for the service of the other
+			script{tries: []Result{impatient}, events: []event{{1, Ended(denied)}, {0, answered}}, answers: []balancer.Outcome{ok}},
+			"try ask await await receive 0", ok, 2, nil},
+		{"hedged, both are denied", enough, 3,
+			script{tries: []Result{impatient}, events: []event{{1, Ended(denied)}, {0, Ended(denied)}}}, "try ask await await", denied, 2, nil},
+		{"denied", enough, 3, script{tries: []Result{Ended(denied)}}, "try", denied, 1, nil},
 		{"hedged, the client goes", enough, 3,
 			script{tries: []Result{impatient}, events: []event{{0, Ended(gone)}}}, "try ask await leave 1", gone, 2, nil},
 		{"hedged, both suspected", enough, 2,

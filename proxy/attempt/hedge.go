@@ -61,7 +61,8 @@ func (r *run) contend(x Racer, first balancer.Token, result Result) balancer.Out
 		case Done:
 			r.held.done(t, result.Outcome)
 			contenders = without(contenders, t)
-			if !retryable(result.Outcome) { // the client has gone, for example
+			// The others do no better if the client has gone, for example. But where one is denied, another may be of another service.
+			if !retryable(result.Outcome) && result.Outcome.Class != balancer.OutcomeDenied {
 				r.leave(x, contenders)
 				contenders = nil
 			}
