@@ -31,6 +31,9 @@ type FollowOptions struct {
 	// Begin, if not nil, waits until the next query should be sent, and returns how
 	// long it may block, in place of Wait; 0: it does not block.
 	Begin func(context.Context) (wait time.Duration, err error)
+	// Await, if not nil, takes the place of queries that block while there are more loops than these may be: it waits until
+	// there is a reason to query, or ctx ends. No reason may be lost since before the last query.
+	Await func(ctx context.Context)
 	// Volume bounds the bytes per second; nil: no bound. Several loops may share it.
 	Volume *rate.Limiter
 	// Uncounted: see LoopOptions.
@@ -41,14 +44,11 @@ type FollowOptions struct {
 // The rules are in the package comment. Calls of f's functions do not overlap.
 func (c *Client) Follow(ctx context.Context, f FollowOptions) error {
 	w := followLoop{FollowOptions: f, loop: c.NewLoop(LoopOptions{Remote: f.Query.Datacenter != "" || f.Query.Authority, Uncounted: f.Uncounted})}
-	return w.loop.Run(ctx, func(ctx context.Context) error {
-		wait, err := f.Wait, error(nil)
-		if f.Begin != nil {
-			if wait, err = f.Begin(ctx); err != nil {
-				return err
-			}
+	return w.loop.Run(ctx, func(ctx context.Context) (err error) {
+		for err = ErrModeChanged; errors.Is(err, ErrModeChanged) && ctx.Err() == nil; { // ctx may end with it too
+			err = w.next(ctx)
 		}
-		return w.query(ctx, wait)
+		return err
 	}, w.fail)
 }
 
@@ -59,6 +59,30 @@ type followLoop struct {
 	filtered bool // ACLs filtered the last answer
 	absent   bool // the last answer was 404
 	failed   int  // consecutive queries
+}
+
+// next sends the next query, when it is time.
+func (f *followLoop) next(ctx context.Context) (err error) {
+	wait := f.Wait
+	if f.Begin != nil {
+		if wait, err = f.Begin(ctx); err != nil {
+			return err
+		}
+	}
+	if f.Await == nil {
+		return f.query(ctx, wait)
+	}
+	oversubscribed, lasting, end := f.loop.client.Oversubscribed(ctx)
+	defer end()
+	if !oversubscribed || f.loop.Index == 0 {
+		return f.query(lasting, wait)
+	}
+	waiting, cancel := context.WithTimeout(lasting, wait)
+	defer cancel()
+	if f.Await(waiting); lasting.Err() != nil {
+		return context.Cause(lasting)
+	}
+	return f.query(ctx, 0)
 }
 
 // query sends one query, and reports its result.

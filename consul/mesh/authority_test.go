@@ -105,11 +105,11 @@ func rootsOf(all ...*root) RootsText {
 	return text
 }
 
-// agent is the part of an agent that an Identity asks. Its methods may be called concurrently.
+// agent is the part of an agent that this package asks. Its methods may be called concurrently.
 type agent struct {
 	// mu guards the fields below.
 	mu      sync.Mutex
-	answers map[string]*agentAnswer // by path
+	answers map[string]*agentAnswer // by path, with the name that the query has
 	changed chan struct{}
 	asked   []question
 }
@@ -177,11 +177,15 @@ func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	index, _ := strconv.ParseUint(r.URL.Query().Get("index"), 10, 64)
 	wait, _ := time.ParseDuration(r.URL.Query().Get("wait"))
-	a.note(question{time.Now(), r.URL.Path, index > 0})
+	path := r.URL.Path
+	if name := r.URL.Query().Get("name"); name != "" {
+		path += "?name=" + name
+	}
+	a.note(question{time.Now(), path, index > 0})
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
 	for {
-		answer, changed := a.answer(r.URL.Path)
+		answer, changed := a.answer(path)
 		switch {
 		case answer == nil:
 			http.NotFound(w, r)
@@ -191,12 +195,12 @@ func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		case index == 0 || answer.index > index || ctx.Err() != nil:
 			w.Header().Set("X-Consul-Index", fmt.Sprint(answer.index))
-			if strings.HasSuffix(r.URL.Path, "roots") {
+			if !strings.Contains(path, "leaf") {
 				w.Header().Set("X-Consul-KnownLeader", "true")
 			}
 			w.Header().Set("X-Cache", "HIT")
 			w.Header().Set("Age", "0")
-			if strings.Contains(r.URL.Path, "leaf") {
+			if strings.Contains(path, "leaf") {
 				w.Header().Set("Age", "86400") // since it was signed
 			}
 			_ = json.NewEncoder(w).Encode(answer.body)

@@ -48,12 +48,13 @@ type ChainOptions struct {
 	Log     zerolog.Logger
 }
 
-// Chains follows discovery chains, each with a blocking query. What is known of a chain stays in use while Consul
+// Chains follows discovery chains, each with a blocking query or, if there are too many, after each change of a config entry. What is known of a chain stays in use while Consul
 // cannot be asked. When Consul has forgotten it, which is when the index goes backwards and the chain is the default one,
 // the former chain stays for [discovery.Stay], or until another one than the default is written. Its methods may be
 // called concurrently.
 type Chains struct {
 	options ChainOptions
+	entries *entries
 
 	// mu guards the fields below, and those of the chains.
 	mu      sync.Mutex
@@ -73,7 +74,7 @@ type followedChain struct {
 
 // NewChains returns Chains that follow nothing.
 func NewChains(o ChainOptions) *Chains {
-	return &Chains{options: o, news: make(chan struct{}), byID: make(map[ChainID]*followedChain)}
+	return &Chains{options: o, entries: newEntries(o.Consul, o.Wait, kindsOfChains), news: make(chan struct{}), byID: make(map[ChainID]*followedChain)}
 }
 
 // Follow follows these chains from now on, and forgets the others.
@@ -112,22 +113,30 @@ func (c *Chains) follow(ids []ChainID) (stops []func()) {
 			stops = append(stops, f.stop)
 		}
 	}
+	if len(c.byID) == 0 {
+		stops = append(stops, c.entries.end()...)
+	}
 	return stops
 }
 
 // start begins the watch. The caller holds mu.
 func (f *followedChain) start() {
+	f.owner.entries.begin()
 	ctx, cancel := context.WithCancel(context.Background())
 	query := consul.Query{
 		Path:  "discovery-chain/" + url.PathEscape(f.Service),
 		Needs: fmt.Sprintf("service:read: service %q { policy = \"read\" }", f.Service),
 	}
 	query.Namespace, query.Partition, query.Datacenter = f.Namespace, f.Partition, f.Datacenter
+	var await func(context.Context)
+	if f.ChainID == (ChainID{Service: f.Service}) { // else other entries count
+		await = f.owner.entries.await()
+	}
 	var running sync.WaitGroup
 	running.Go(func() {
 		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
 			_ = f.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
-				Query: query,
+				Query: query, Await: await,
 				Read: func(a consul.Answer, body []byte) error {
 					compiled, err := decodeChain(body, f.Service)
 					if err == nil && f.take(compiled, a.Index, time.Now()) {
@@ -290,6 +299,7 @@ func (c *Chains) pause() (stops []func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.paused = true
+	stops = c.entries.end()
 	for _, f := range c.byID {
 		if f.stop != nil {
 			stops = append(stops, f.stop)

@@ -45,10 +45,11 @@ type IntentionOptions struct {
 }
 
 // Intentions follows what Consul's intentions say about the connections of sluice to services, each with a blocking
-// query, and where none is about sluice, with a question about the default. What is known stays while Consul cannot
+// query or, if there are too many, after each change of an intention, and where none is about sluice, with a question about the default. What is known stays while Consul cannot
 // be asked. Its methods may be called concurrently.
 type Intentions struct {
 	options IntentionOptions
+	entries *entries
 
 	// mu guards the fields below, and those of the followed services.
 	mu      sync.Mutex
@@ -82,7 +83,7 @@ type followedService struct {
 
 // NewIntentions returns Intentions that follow nothing.
 func NewIntentions(o IntentionOptions) *Intentions {
-	return &Intentions{options: o, byName: make(map[Destination]*followedService)}
+	return &Intentions{options: o, entries: newEntries(o.Consul, o.Wait, kindsOfIntentions), byName: make(map[Destination]*followedService)}
 }
 
 // Follow follows what the intentions say about connections of a service, sluice, to others from now on, and forgets
@@ -127,6 +128,9 @@ func (all *Intentions) follow(source string, destinations []Destination) (stops 
 		}
 	}
 	all.adopted = nil
+	if len(all.byName) == 0 {
+		stops = append(stops, all.entries.end()...)
+	}
 	return stops
 }
 
@@ -143,12 +147,17 @@ func (all *Intentions) complete(d Destination) Destination {
 
 // startLocked begins the watch.
 func (f *followedService) startLocked() {
+	f.owner.entries.begin()
+	var await func(context.Context)
+	if f.owner.isOwn(f.Destination) { // else other entries count
+		await = f.owner.entries.await()
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
 		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
 			_ = f.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
-				Query: f.match(),
+				Query: f.match(), Await: await,
 				Begin: func(context.Context) (time.Duration, error) { return f.owner.options.Wait(), nil },
 				Read:  func(a consul.Answer, body []byte) error { return f.read(ctx, &running, a.Index, body) },
 				Ended: f.ended,
@@ -161,9 +170,15 @@ func (f *followedService) startLocked() {
 	}
 }
 
+// isOwn reports whether a service is in the client's namespace and partition.
+func (all *Intentions) isOwn(d Destination) bool {
+	own := all.complete(Destination{})
+	return d.Namespace == own.Namespace && d.Partition == own.Partition
+}
+
 // asked returns the name of a service in a query. The client's namespace and partition hold without others.
 func (all *Intentions) asked(d Destination) string {
-	if own := all.complete(Destination{}); d.Namespace == own.Namespace && d.Partition == own.Partition {
+	if all.isOwn(d) {
 		return d.Service
 	}
 	return strings.Join([]string{cmp.Or(d.Partition, defaultName), cmp.Or(d.Namespace, defaultName), d.Service}, "/")
@@ -424,6 +439,7 @@ func (all *Intentions) pause() (stops []func()) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	all.paused = true
+	stops = all.entries.end()
 	for _, f := range all.byName {
 		if f.stop != nil {
 			stops = append(stops, f.stop)

@@ -1,0 +1,118 @@
+package mesh
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"sluice/consul"
+	"sluice/observe/panics"
+)
+
+// Kinds of config entries, of which Consul compiles chains, and that are intentions.
+var (
+	kindsOfChains     = []string{"service-router", "service-splitter", "service-resolver", "service-defaults", "proxy-defaults"}
+	kindsOfIntentions = []string{"service-intentions"}
+)
+
+// entries tells watches that some config entry has changed, while there are more loops than queries that may block. Then one
+// blocking query for each kind takes the place of one for each service: after each change, every watch asks without blocking. It
+// looks at no entry, so it needs no right to read one.
+type entries struct {
+	consul *consul.Client
+	wait   func() time.Duration // of its queries
+	kinds  []string
+	stop   func() // ends the queries, and waits for that; nil: it does not run. Its owner's mutex guards it
+
+	mu      sync.Mutex    // guards the field below
+	changed chan struct{} // closed, and replaced, at each change
+}
+
+func newEntries(client *consul.Client, wait func() time.Duration, kinds []string) *entries {
+	return &entries{consul: client, wait: wait, kinds: kinds, changed: make(chan struct{})}
+}
+
+// begin lets it run from now on.
+func (e *entries) begin() {
+	if e.stop != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { e.run(ctx) })
+	})
+	e.stop = func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// end returns what ends it: nothing, if it does not run.
+func (e *entries) end() (stops []func()) {
+	if e.stop != nil {
+		stops, e.stop = append(stops, e.stop), nil
+	}
+	return stops
+}
+
+func (e *entries) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		oversubscribed, lasting, end := e.consul.Oversubscribed(ctx)
+		if oversubscribed {
+			e.follow(lasting)
+		}
+		<-lasting.Done()
+		end()
+	}
+}
+
+// follow tells of changes until ctx ends. Each first answer counts as one: there may have been some before. So does a failure, which
+// the watches then find too.
+func (e *entries) follow(ctx context.Context) {
+	var running sync.WaitGroup
+	for _, kind := range e.kinds {
+		running.Go(func() {
+			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
+				_ = e.consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
+					Query: consul.Query{Path: "config/" + kind}, Wait: e.wait(), Uncounted: true,
+					Read: func(consul.Answer, []byte) error {
+						e.tell()
+						return nil
+					},
+					Ended: func(err error) {
+						if err != nil {
+							e.tell()
+						}
+					},
+				})
+			})
+		})
+	}
+	running.Wait()
+}
+
+func (e *entries) tell() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
+
+func (e *entries) next() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.changed
+}
+
+// await returns the Await of one watch, whose first query comes later.
+func (e *entries) await() func(context.Context) {
+	next := e.next()
+	return func(ctx context.Context) {
+		select {
+		case <-next:
+			next = e.next()
+		case <-ctx.Done():
+		}
+	}
+}
