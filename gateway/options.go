@@ -132,7 +132,8 @@ func ServiceOptions(s config.ConsulService, c config.Consul) consulsource.Servic
 		Wait:          c.Wait,
 		Probation:     *s.Probation,
 	}
-	if s.Connect {
+	if s.Connect { // the client's hold for queries without others, and are a part of the identities of the instances
+		o.Namespace, o.Partition = cmp.Or(s.Namespace, c.Namespace), cmp.Or(s.Partition, c.Partition)
 		o.MeshGateway = c.Connect.MeshGateway
 	}
 	return o

@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"testing"
+	"time"
 
 	"sluice/balancer"
 	"sluice/config"
@@ -76,4 +77,16 @@ func TestProtocolOfChecks(t *testing.T) {
 		verify.Succeeds(t, s.Active.Probe.Check(t.Context(), healthcheck.Target{Address: peer.Listener.Addr().String()}))
 		verify.Equal(t, got, test.want, "protocol %s, port %d", test.protocol, test.port)
 	}
+}
+
+// The namespace and the partition of the client are those of services without others, and a part of the identities in the mesh.
+func TestNamespacesInTheMesh(t *testing.T) {
+	t.Parallel()
+	client := config.Consul{Namespace: "team", Partition: "east"}
+	s := config.ConsulService{Connect: true, Probation: new(time.Duration)}
+	o := ServiceOptions(s, client)
+	verify.That(t, o.Namespace == "team" && o.Partition == "east", "%q, %q", o.Namespace, o.Partition)
+	s.Namespace, s.Partition = "other", "west"
+	o = ServiceOptions(s, client)
+	verify.That(t, o.Namespace == "other" && o.Partition == "west", "%q, %q", o.Namespace, o.Partition)
 }
