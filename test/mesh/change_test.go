@@ -24,8 +24,9 @@ import (
 func TestChangeOfChainMovesRequests(t *testing.T) {
 	long.Test(t)
 	const changes = 20
-	mesh := meshtest.Start(t, consultest.Options{})
+	mesh := meshtest.Start(t, consultest.Options{ACLs: true})
 	mesh.SetProtocol(t, "web", "http")
+	mesh.Intend(t, "web", meshtest.Allow("sluice"))
 	for _, version := range []string{"v1", "v2"} {
 		mesh.Native(t, meshtest.Service{Name: "web", ID: version, Meta: map[string]string{"version": version}})
 	}
@@ -36,8 +37,10 @@ func TestChangeOfChainMovesRequests(t *testing.T) {
 		}})
 	}
 	lead("v1")
+	_, token, err := mesh.NewToken("sluice", verify.Result(consultest.DocumentedPolicy("../../docs/mesh.md", "## ACLs")).Must(t))
+	verify.NoError(t, err)
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
-	text := fmt.Sprintf("consul: { addresses: [%q] }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n", mesh.URL())
+	text := fmt.Sprintf("consul: { addresses: [%q], token: %s }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n", mesh.URL(), token.SecretID)
 	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	s := sluicetest.Run(t, "--config", file)
 	l := &load{url: s.URL(), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}}
