@@ -68,7 +68,9 @@ func limitsOf(t *testing.T, s *sluicetest.Sluice) (r fleet.LimitsReport) {
 
 // Three processes keep a limit while traffic shifts between them, Consul is gone, and one of them is killed.
 func TestFleetKeepsLimit(t *testing.T) {
-	agent := consultest.Start(t, consultest.Options{})
+	agent := consultest.Start(t, consultest.Options{ACLs: true})
+	_, token, err := agent.NewToken("sluice", verify.Result(consultest.DocumentedPolicy("../docs/mesh.md", "## ACLs")).Must(t))
+	verify.NoError(t, err)
 	dir, peer := t.TempDir(), origin(t, "star")
 	verify.NoError(t, sluicetest.Build(t.Context(), dir, "sluice"))
 	const rate, burst = 100, 50
@@ -78,10 +80,10 @@ func TestFleetKeepsLimit(t *testing.T) {
 	for i := range 3 {
 		file := filepath.Join(dir, fmt.Sprintf("%d.yaml", i))
 		verify.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `
-consul: { addresses: [%q], register: { check: { interval: 1s } } }
+consul: { addresses: [%q], token: %s, register: { check: { interval: 1s } } }
 services: { star: { peers: [%q] } }
 routes: [{ service: star, rate_limit: { rate: %d, burst: %d, scope: fleet } }]
-`, agent.URL(), peer, rate, burst), 0o600))
+`, agent.URL(), token.SecretID, peer, rate, burst), 0o600))
 		s, err := sluicetest.Start(t.Context(), sluicetest.Options{
 			Program: filepath.Join(dir, "sluice"), Listen: sluicetest.Any, Admin: sluicetest.Any, Args: []string{"--config", file}, Log: filepath.Join(dir, fmt.Sprintf("%d.log", i)),
 		})
