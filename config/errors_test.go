@@ -143,7 +143,7 @@ func TestRefusals(t *testing.T) {
 		{"certificates of replicas", "consul: { register: { replica_tls: { ca: /nonexistent } } }" + tail, []string{
 			`sluice.yaml:1: consul.register.replica_tls.ca: value "/nonexistent": cannot be used: trusted certificates: open /nonexistent: no such file or directory`}},
 		{"listener sockets", "listeners:\n- { address: 'unix:/run/a', tls: { acme: { names: [a.example] } } }\n- { address: 'unix:/run//a' }\n- { address: ':80', socket: { mode: 0666 } }" + tail, []string{
-			`sluice.yaml:2: listeners[0].tls.acme: not on a unix socket, which no authority reaches`,
+			`sluice.yaml:2: listeners[0].tls.acme: not on a unix socket, which no authority reaches, except with acme.dns`,
 			`sluice.yaml:3: listeners[1].address: value "unix:/run//a": already taken by listeners[0].address (unix:/run/a): want another port or address`,
 			`sluice.yaml:4: listeners[2].socket.mode: value "0666": only with the address of a unix socket, such as unix:/run/sluice/admin.sock`}},
 		{"registered sockets", "listeners: [{ address: 'unix:/run/a' }]\nconsul: { register: { address: a.example } }" + tail, []string{

@@ -79,7 +79,10 @@ var formats = map[string]format{
 	"consul_service": plain("a name of up to 63 letters, digits or '-', as in DNS", consulServiceName.MatchString),
 	"consul_meta":    typed(`"KEY=VALUE", the key of letters, digits, '_' and '-', not beginning with "consul-" or "sluice-", the value of up to 512 bytes`, parseConsulMeta),
 	"host":           plain("a host name or an IP address, without a port", discovery.IsHost),
-	"target":         plain("HOST:PORT, an IPv6 address in brackets, the port from 1 to 65535", isTarget),
+	"certificate_name": plain("a host name, or with acme.dns a wildcard such as *.example.com", func(s string) bool {
+		return discovery.IsHost(strings.TrimPrefix(s, "*."))
+	}),
+	"target": plain("HOST:PORT, an IPv6 address in brackets, the port from 1 to 65535", isTarget),
 	"kv_prefix": plain("a prefix of keys such as certs/web, of up to 128 letters, digits, '.', '_', '-' or '/', without a slash at its start and end",
 		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9._-])?$`).MatchString),
 	"etcd":        plain("http://HOST:PORT or https://HOST:PORT", isEtcdURL),

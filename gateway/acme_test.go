@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -70,15 +71,15 @@ listeners:
 // noAuthority is the URL of an authority that does not answer.
 const noAuthority = "https://127.0.0.1:1/dir"
 
-// storeCertificate stores a certificate for host as certmagic does.
-func storeCertificate(t *testing.T, host string, store func(key string, value []byte) error) {
+// storeCertificate stores a certificate of an authority for host as certmagic does.
+func storeCertificate(t *testing.T, directory, host string, store func(key string, value []byte) error, change ...func(*x509.Certificate)) {
 	t.Helper()
 	cache := certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return nil, errors.New("none") },
 	})
 	defer cache.Stop()
-	issuer := certmagic.NewACMEIssuer(certmagic.New(cache, certmagic.Config{}), certmagic.ACMEIssuer{CA: noAuthority, TestCA: noAuthority}).IssuerKey()
-	cert, key := testcert.PEM(host)
+	issuer := certmagic.NewACMEIssuer(certmagic.New(cache, certmagic.Config{}), certmagic.ACMEIssuer{CA: directory, TestCA: directory}).IssuerKey()
+	cert, key := testcert.PEM(host, change...)
 	for name, value := range map[string][]byte{
 		certmagic.StorageKeys.SiteCert(issuer, host):       cert,
 		certmagic.StorageKeys.SitePrivateKey(issuer, host): key,
@@ -107,9 +108,9 @@ func TestACMECertificatesOutliveListeners(t *testing.T) {
 				dir := t.TempDir()
 				where = fmt.Sprintf("storage: %q", dir)
 				files := &certmagic.FileStorage{Path: dir}
-				storeCertificate(t, host, func(key string, value []byte) error { return files.Store(context.Background(), key, value) })
+				storeCertificate(t, noAuthority, host, func(key string, value []byte) error { return files.Store(context.Background(), key, value) })
 			} else {
-				storeCertificate(t, host, func(key string, value []byte) error {
+				storeCertificate(t, noAuthority, host, func(key string, value []byte) error {
 					put(t, agent, own+"/"+key, string(value))
 					return nil
 				})

@@ -19,7 +19,8 @@ import (
 
 // pebble is an ACME server, for which every name has the address 127.0.0.1.
 type pebble struct {
-	plain, secure int // ports on which it expects the answers of challenges
+	plain, secure int    // ports on which it expects the answers of challenges
+	dns           string // address of the name server that it asks; "": one of its own
 
 	// Set by start.
 
@@ -45,10 +46,12 @@ func (p *pebble) start(t *testing.T) {
 	verify.NoError(t, err)
 	config := filepath.Join(dir, "pebble.json")
 	verify.NoError(t, os.WriteFile(config, text, 0o600))
-	resolver := address()
-	runPebble(t, "pebble-challtestsrv", "-dnsserver", resolver, "-doh", "", "-http01", "", "-https01", "", "-tlsalpn01", "",
-		"-defaultIPv6", "", "-management", address())
-	p.log = runPebble(t, "pebble", "-config", config, "-dnsserver", resolver)
+	if p.dns == "" {
+		p.dns = address()
+		runPebble(t, "pebble-challtestsrv", "-dnsserver", p.dns, "-doh", "", "-http01", "", "-https01", "", "-tlsalpn01", "",
+			"-defaultIPv6", "", "-management", address())
+	}
+	p.log = runPebble(t, "pebble", "-config", config, "-dnsserver", p.dns)
 	eventuallyListens(t, p.directory)
 }
 

@@ -23,6 +23,7 @@ import (
 	"go.uber.org/zap"
 
 	"sluice/certificates"
+	"sluice/certificates/acme/dns01"
 	"sluice/consul"
 	"sluice/observe/panics"
 )
@@ -46,7 +47,9 @@ type Options struct {
 	// HTTP: requests of the challenge HTTP-01 at some listener reach HTTPChallenge. Otherwise
 	// HTTP-01 is not used.
 	HTTP bool
-	Log  zerolog.Logger
+	// DNS, if not nil, proves all names by DNS-01, and no other challenge is used. Without it there are no wildcards.
+	DNS *dns01.Options
+	Log zerolog.Logger
 }
 
 // A Manager has the certificates of some names from a directory and a storage. It is safe
@@ -60,6 +63,7 @@ type Manager struct {
 	consul *consulStorage // nil: a directory
 	state  *storage       // of consul or, without it, files
 	socket net.Listener   // see holdAddress
+	solver *dns01.Solver  // nil: without DNS-01
 
 	ctx     context.Context // of orders and renewals; ends with Close
 	close   func()
@@ -106,11 +110,18 @@ func New(o Options) (*Manager, error) {
 		ListenHost:           held.IP.String(), AltHTTPPort: held.Port, AltTLSALPNPort: held.Port,
 		Logger: zap.NewNop(),
 	})
+	if o.DNS != nil {
+		m.solver = dns01.New(*o.DNS)
+		m.issuer.DNS01Solver = m.solver
+	}
 	m.config.Issuers = []certmagic.Issuer{m.issuer}
 	var cancel context.CancelFunc
 	m.ctx, cancel = context.WithCancel(patiently(context.Background()))
 	m.close = sync.OnceFunc(func() {
 		cancel()
+		if m.solver != nil {
+			m.solver.Close()
+		}
 		m.state.end() // else a renewal would wait for the storage, and cache.Stop for the renewal
 		m.socket.Close()
 		m.running.Wait()
@@ -191,16 +202,38 @@ func (m *Manager) Manage(names []string) error {
 // still be called. Close may be called again.
 func (m *Manager) Close() { m.close() }
 
+// AwaitRecords waits, after Close, until the records of challenges are removed from DNS, or that has taken too long.
+func (m *Manager) AwaitRecords() {
+	if m.solver != nil {
+		m.solver.Await()
+	}
+}
+
 // Certificate returns the certificate in use for the name of a handshake. It waits for
 // nothing.
 func (m *Manager) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if c := m.inUseLocked(strings.ToLower(hello.ServerName)); c != nil {
+	name := strings.ToLower(hello.ServerName)
+	c := m.inUseLocked(name)
+	if c == nil || expired(c) {
+		if w := m.inUseLocked(Wildcard(name)); w != nil && (c == nil || !expired(w)) {
+			c = w
+		}
+	}
+	if c != nil {
 		return c, nil
 	}
 	return nil, fmt.Errorf("acme: there is no certificate for %q yet", hello.ServerName)
 }
+
+// Wildcard returns the wildcard that is valid for a name.
+func Wildcard(name string) string {
+	_, domain, _ := strings.Cut(name, ".")
+	return "*." + domain
+}
+
+func expired(c *tls.Certificate) bool { return !c.Leaf.NotAfter.After(time.Now()) }
 
 // ChallengeCertificate returns the answer to a challenge TLS-ALPN-01 for the name of a
 // handshake. Call it only for names of listeners: it may wait for the storage.

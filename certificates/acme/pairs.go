@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -100,16 +101,19 @@ func (m *Manager) adoptStored(ctx context.Context, storage certmagic.Storage, na
 	}
 }
 
-// inUseLocked returns the certificate of a name that ends last; nil: there is none. An adopted one, which may be of another
-// authority, counts only while the storage has none that is valid.
+// inUseLocked returns the certificate of a name, which may be a wildcard, that ends last; nil: there is none. An adopted one, which
+// may be of another authority, counts only while the storage has none that is valid.
 func (m *Manager) inUseLocked(name string) *tls.Certificate {
 	var c *tls.Certificate
 	for _, managed := range m.cache.AllMatchingCertificates(name) {
+		if !slices.Contains(managed.Names, name) {
+			continue // a wildcard's, which has a status of its own
+		}
 		if c == nil || managed.Leaf.NotAfter.After(c.Leaf.NotAfter) {
 			c = &managed.Certificate
 		}
 	}
-	if a := m.adopted[name]; a != nil && (c == nil || c.Leaf.NotAfter.Before(time.Now()) && c.Leaf.NotAfter.Before(a.Leaf.NotAfter)) {
+	if a := m.adopted[name]; a != nil && (c == nil || expired(c) && c.Leaf.NotAfter.Before(a.Leaf.NotAfter)) {
 		return a
 	}
 	return c

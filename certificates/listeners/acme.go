@@ -11,8 +11,10 @@ import (
 
 	"sluice/certificates"
 	"sluice/certificates/acme"
+	"sluice/certificates/acme/dns01"
 	"sluice/config"
 	"sluice/consul"
+	"sluice/observe/panics"
 )
 
 // authorities are the managers of certificates by ACME: one for each directory and storage,
@@ -24,6 +26,8 @@ type authorities struct {
 	consul *consul.Client
 	log    zerolog.Logger
 
+	removing sync.WaitGroup // the records of challenges of managers that are closed
+
 	mu sync.Mutex
 	// mu guards the fields below.
 	managers map[authority]*acme.Manager
@@ -33,17 +37,22 @@ type authorities struct {
 // authority identifies a manager. It is comparable.
 type authority struct {
 	directory, email, storage, consulKV, encryptionKeys, ca string
-	http                                                    bool // HTTP-01 may be used
+	dns                                                     string // the settings of DNS-01; "": without
+	http                                                    bool   // HTTP-01 may be used
 }
 
 // acmeUse is the use of a manager by a listener.
 type acmeUse struct {
 	*acme.Manager
 	names []string
-	http  bool
+	http  bool // HTTP-01 may be used
+	dns   bool // only DNS-01 is used
 }
 
-// manages reports whether the listener gets the certificate of a name by ACME.
+// covers reports whether a certificate that the listener gets by ACME is for a name.
+func (u *acmeUse) covers(name string) bool { return u.manages(name) || u.manages(acme.Wildcard(name)) }
+
+// manages reports whether the listener gets the certificate of a name, which may be a wildcard, by ACME.
 func (u *acmeUse) manages(name string) bool {
 	return slices.ContainsFunc(u.names, func(n string) bool { return strings.EqualFold(n, name) })
 }
@@ -52,9 +61,12 @@ func (u *acmeUse) manages(name string) bool {
 // it is told its names, and ends with the next retain that does not name it.
 func (a *authorities) acquire(settings *config.ACME, c *config.Config) (*acmeUse, error) {
 	key := authority{
-		settings.Directory, settings.Email, settings.Storage, settings.ConsulKV, strings.Join(settings.EncryptionKeys, "\n"), settings.CA, servesHTTP(c),
+		settings.Directory, settings.Email, settings.Storage, settings.ConsulKV, strings.Join(settings.EncryptionKeys, "\n"), settings.CA, "", settings.DNS == nil && servesHTTP(c),
 	}
-	use := &acmeUse{names: settings.Names, http: key.http}
+	if settings.DNS != nil {
+		key.dns = fmt.Sprintf("%#v", *settings.DNS)
+	}
+	use := &acmeUse{names: settings.Names, http: key.http, dns: settings.DNS != nil}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if use.Manager = a.managers[key]; use.Manager != nil {
@@ -68,6 +80,9 @@ func (a *authorities) acquire(settings *config.ACME, c *config.Config) (*acmeUse
 			return nil, fmt.Errorf("acme.encryption_keys: %w", err)
 		}
 		o.Cipher = cipher
+	}
+	if d := settings.DNS; d != nil {
+		o.DNS = &dns01.Options{Provider: d.Maker(), Timeout: d.Timeout, Propagation: d.Propagation, Resolvers: d.Resolvers, Log: a.log}
 	}
 	if settings.CA != "" {
 		contents, err := certificates.Read(certificates.Files{CA: settings.CA})
@@ -106,6 +121,10 @@ func (a *authorities) obtain(uses []*acmeUse) {
 func (a *authorities) retain(uses []*acmeUse) {
 	for _, m := range a.unused(uses) {
 		m.Close()
+		a.removing.Go(func() {
+			defer panics.Contain(panics.Task, nil)
+			m.AwaitRecords()
+		})
 	}
 }
 

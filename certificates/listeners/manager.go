@@ -79,6 +79,7 @@ func (m *Manager) EndChallenges() { m.authorities.retain(nil) }
 func (m *Manager) Close() {
 	m.set(nil)
 	m.Retain()
+	m.authorities.removing.Wait()
 }
 
 // Obtain has certificates by ACME obtained and renewed from now on: the listeners answer challenges.

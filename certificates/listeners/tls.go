@@ -92,7 +92,7 @@ func (m *Manager) TLS(l config.Listener, c *config.Config) (*TLS, error) {
 // Suits reports whether t can be kept with the configuration c, in which its listener is
 // unchanged.
 func (t *TLS) Suits(c *config.Config) bool {
-	return t == nil || t.acme == nil || t.acme.http == servesHTTP(c)
+	return t == nil || t.acme == nil || t.acme.dns || t.acme.http == servesHTTP(c)
 }
 
 // update makes new connections use the certificates as they were last read.
@@ -148,7 +148,7 @@ func (t *TLS) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 // obtained returns the certificate from ACME for the requested name; nil: one of the
 // files is used.
 func (t *TLS) obtained(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if !t.acme.manages(hello.ServerName) {
+	if !t.acme.covers(hello.ServerName) {
 		return nil, nil
 	}
 	certificate, err := t.acme.Certificate(hello)

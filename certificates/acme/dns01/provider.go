@@ -1,0 +1,130 @@
+package dns01
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/libdns/cloudflare"
+	"github.com/libdns/hetzner/v2"
+	"github.com/libdns/libdns"
+	"github.com/libdns/rfc2136"
+)
+
+// The names of providers.
+const (
+	Cloudflare = "cloudflare"
+	Hetzner    = "hetzner"
+	RFC2136    = "rfc2136" // a name server that takes changes
+	Exec       = "exec"    // a program of the operator's
+)
+
+// A Provider makes and removes records. Its files are read for each of them, so a changed secret is used at once.
+type Provider struct {
+	Name      string   // one of the constants
+	TokenFile string   // of Cloudflare and Hetzner: the file of a token of their API
+	Server    string   // of RFC2136: "host:port"
+	KeyFile   string   // of RFC2136: the file of a key as BIND writes it
+	Command   []string // of Exec: the program and its first arguments
+}
+
+// records makes and removes records of a zone. It may be called concurrently. A call ends soon after its context.
+type records interface {
+	libdns.RecordAppender
+	libdns.RecordDeleter
+}
+
+// Check reports why p cannot be used now, as far as this machine knows.
+func (p Provider) Check() error {
+	_, err := p.open()
+	return err
+}
+
+// open reads the files of p.
+func (p Provider) open() (records, error) {
+	switch p.Name {
+	case RFC2136:
+		key, err := readKey(p.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		key.Server = p.Server
+		return key, nil
+	case Exec:
+		if len(p.Command) == 0 {
+			return nil, errors.New("there is no command")
+		}
+		program, err := exec.LookPath(p.Command[0])
+		if err != nil {
+			return nil, err
+		}
+		return hook{append([]string{program}, p.Command[1:]...)}, nil
+	}
+	token, err := readSecret(p.TokenFile)
+	if err != nil {
+		return nil, err
+	}
+	if !isToken(token) {
+		return nil, fmt.Errorf("%s: want a token on one line, without spaces", p.TokenFile)
+	}
+	if p.Name == Hetzner {
+		return hetzner.New(token), nil
+	}
+	return &cloudflare.Provider{APIToken: token}, nil
+}
+
+var isToken = regexp.MustCompile(`^[!-~]+$`).MatchString
+
+// maxSecretBytes is the maximum size of a file with a secret.
+const maxSecretBytes = 16 << 10
+
+// readSecret returns the text of a file, without the blanks around it.
+func readSecret(name string) (string, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxSecretBytes+1))
+	if err == nil && len(text) > maxSecretBytes {
+		err = fmt.Errorf("%s: larger than %d bytes", name, maxSecretBytes)
+	}
+	return strings.TrimSpace(string(text)), err
+}
+
+// The format of tsig-keygen, of BIND's configuration and of nsupdate's option -k.
+var (
+	keyStatement = regexp.MustCompile(`(?s)^key\s+"?([A-Za-z0-9._-]+)"?\s*\{([^{}]*)\}\s*;?$`)
+	keyAlgorithm = regexp.MustCompile(`\balgorithm\s+"?([A-Za-z0-9-]+)\.?"?\s*;`)
+	keySecret    = regexp.MustCompile(`\bsecret\s+"?([A-Za-z0-9+/=]+)"?\s*;`)
+	algorithms   = []string{"hmac-sha1", "hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512"}
+)
+
+// readKey reads the file of a key. No error contains its text.
+func readKey(name string) (*rfc2136.Provider, error) {
+	text, err := readSecret(name)
+	if err != nil {
+		return nil, err
+	}
+	statement := keyStatement.FindStringSubmatch(text)
+	if statement == nil {
+		return nil, fmt.Errorf(`%s: want one key as tsig-keygen writes it: key "NAME" { algorithm hmac-sha256; secret "BASE64"; };`, name)
+	}
+	algorithm, secret := keyAlgorithm.FindStringSubmatch(statement[2]), keySecret.FindStringSubmatch(statement[2])
+	if algorithm == nil || !slices.Contains(algorithms, strings.ToLower(algorithm[1])) {
+		return nil, fmt.Errorf("%s: want one of the algorithms %s", name, strings.Join(algorithms, ", "))
+	}
+	if secret == nil {
+		return nil, fmt.Errorf("%s: want a secret in base64", name)
+	}
+	if _, err := base64.StdEncoding.DecodeString(secret[1]); err != nil {
+		return nil, fmt.Errorf("%s: the secret is no base64", name)
+	}
+	return &rfc2136.Provider{KeyName: statement[1], KeyAlg: strings.ToLower(algorithm[1]), Key: secret[1]}, nil
+}

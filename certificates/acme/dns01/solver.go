@@ -1,0 +1,233 @@
+// Package dns01 answers the challenge DNS-01 of ACME (RFC 8555, section 8.4), which proves wildcards too: it makes a record in DNS, by
+// the API of a provider, at a name server (RFC 2136) or by a program, waits until the name servers have it, and removes it.
+package dns01
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/libdns/libdns"
+	"github.com/mholt/acmez/v3/acme"
+	"github.com/rs/zerolog"
+
+	"sluice/observe/panics"
+)
+
+const (
+	// lifeOfRecords is their TTL: caches must not keep them longer than an order takes. No provider has a higher minimum.
+	lifeOfRecords = time.Minute
+	// The pause between two looks for a record doubles from firstPause to maxPause.
+	firstPause = 250 * time.Millisecond
+	maxPause   = 2 * time.Second
+	// removeTimeout limits the removal of records after Close.
+	removeTimeout = 5 * time.Second
+)
+
+// Options are required, except where they say otherwise.
+type Options struct {
+	Provider    Provider
+	Timeout     time.Duration // of a call of the provider
+	Propagation time.Duration // how long the name servers may take until they have a record
+	Resolvers   []string      // "host:port", that find the zone and its name servers; empty: those of the system
+	Log         zerolog.Logger
+}
+
+// A Solver implements acmez.Solver and acmez.Waiter. It is safe for concurrent use.
+type Solver struct {
+	options Options
+	ctx     context.Context // of the removal of records
+	cancel  func()
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	present map[[2]string]*record // by the name of the challenge and the value: not removed yet
+	closed  bool
+	empty   chan struct{} // closed when the solver is closed and present is empty
+}
+
+// A record answers a challenge.
+type record struct {
+	name  string // where it is, without a dot at its end: other than the name of the challenge if that is an alias
+	zone  string
+	value string
+	made  libdns.Record // nil: the provider was not asked
+}
+
+// New returns a Solver. The caller must call Close, and Await later.
+func New(o Options) *Solver {
+	s := &Solver{options: o, present: make(map[[2]string]*record), empty: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+func keyOf(c acme.Challenge) [2]string {
+	return [2]string{normal(c.DNS01TXTRecordName()), c.DNS01KeyAuthorization()}
+}
+
+// Present makes the record of a challenge. CleanUp must follow, whatever it returns.
+func (s *Solver) Present(ctx context.Context, c acme.Challenge) error {
+	key := keyOf(c)
+	r := &record{value: key[1]}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return fmt.Errorf("dns-01: the order of %s is over", key[0])
+	}
+	s.present[key] = r
+	s.mu.Unlock()
+	if err := s.place(ctx, r, key[0]); err != nil {
+		return fmt.Errorf("dns-01: where to make the record %s: %w", key[0], err)
+	}
+	wanted := libdns.RR{Type: "TXT", Name: libdns.RelativeName(r.name+".", r.zone+"."), Data: r.value, TTL: lifeOfRecords}
+	r.made = wanted // also if the call fails: nobody knows then
+	err := s.call(ctx, func(ctx context.Context, provider records) error {
+		made, err := provider.AppendRecords(ctx, r.zone+".", []libdns.Record{wanted})
+		if err == nil && len(made) == 1 {
+			r.made = made[0] // with what the provider finds it by
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("dns-01: the record %s cannot be made: %w", r.name, err)
+	}
+	return nil
+}
+
+// place finds where the record for a name belongs.
+func (s *Solver) place(ctx context.Context, r *record, name string) (err error) {
+	resolver := newResolver(s.options.Resolvers)
+	if r.name, err = resolver.target(ctx, name); err == nil {
+		r.zone, err = resolver.zone(ctx, r.name)
+	}
+	return err
+}
+
+// call calls f with the provider as its files are now, for at most Timeout.
+func (s *Solver) call(ctx context.Context, f func(context.Context, records) error) (err error) {
+	defer panics.Contain(panics.Task, nil)
+	provider, err := s.options.Provider.open()
+	if err != nil {
+		return err
+	}
+	limit := s.options.Timeout
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done within %v", limit))
+	defer cancel()
+	err = panics.Err // unless f returns
+	err = f(ctx, provider)
+	if err != nil && ctx.Err() == context.DeadlineExceeded && s.options.Provider.Name != Exec {
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	}
+	return err
+}
+
+// Wait waits until all name servers have the record, for at most Propagation.
+func (s *Solver) Wait(ctx context.Context, c acme.Challenge) error {
+	s.mu.Lock()
+	r := s.present[keyOf(c)]
+	s.mu.Unlock()
+	if r == nil {
+		return nil // the order has failed
+	}
+	limited, cancel := context.WithTimeout(ctx, s.options.Propagation)
+	defer cancel()
+	resolver := newResolver(s.options.Resolvers)
+	var servers []nameServer
+	var last error
+	looking := ctx // once, so that there is something to tell
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		var err error
+		if len(servers) == 0 {
+			servers, err = resolver.authorities(looking, r.zone)
+		}
+		if err == nil {
+			err = lack(looking, servers, r.name, r.value)
+		}
+		if err == nil {
+			return nil
+		}
+		if looking.Err() == nil {
+			last = err
+		}
+		looking = limited
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-limited.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if limited.Err() != nil {
+			return fmt.Errorf("dns-01: the record %s is not at all name servers after %v: %w", r.name, s.options.Propagation, last)
+		}
+	}
+}
+
+// CleanUp removes the record of a challenge, also after the end of ctx.
+func (s *Solver) CleanUp(_ context.Context, c acme.Challenge) error {
+	key := keyOf(c)
+	s.mu.Lock()
+	r := s.present[key]
+	s.mu.Unlock()
+	if r == nil {
+		return nil
+	}
+	defer s.forget(key)
+	if r.made == nil {
+		return nil
+	}
+	err := s.call(s.ctx, func(ctx context.Context, provider records) error {
+		_, err := provider.DeleteRecords(ctx, r.zone+".", []libdns.Record{r.made})
+		return err
+	})
+	if err != nil {
+		s.options.Log.Warn().Str("record", r.name).Str("value", r.value).Err(err).Msg("acme: the record of a challenge cannot be removed: it does no harm, and stays")
+	}
+	return err
+}
+
+func (s *Solver) forget(key [2]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.present, key)
+	s.endLocked()
+}
+
+func (s *Solver) endLocked() {
+	select {
+	case <-s.empty:
+	default:
+		if s.closed && len(s.present) == 0 {
+			close(s.empty)
+		}
+	}
+}
+
+// Close makes further orders fail. The contexts of those under way must have ended: their records are removed.
+func (s *Solver) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.endLocked()
+}
+
+// Await waits, after Close, until the records are removed, or that has taken too long.
+func (s *Solver) Await() {
+	defer s.cancel()
+	timer := time.NewTimer(removeTimeout)
+	defer timer.Stop()
+	select {
+	case <-s.empty:
+		return
+	case <-timer.C:
+	}
+	s.cancel() // ends programs
+	timer.Reset(2 * outputWait)
+	select {
+	case <-s.empty:
+	case <-timer.C:
+	}
+}
