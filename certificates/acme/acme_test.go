@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/certificates"
+	"sluice/certificates/acme/dns01"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
@@ -110,4 +111,37 @@ func TestAdoptedCertificates(t *testing.T) {
 	verify.NoError(t, next.Manage(names[1:]))
 	got := serial(next, "a.example")
 	verify.That(t, got == "" && len(next.Pairs()) == 0, "not managed: got %q", got)
+}
+
+// A name has the certificate of its own, if that is valid, else the one of its wildcard. The statuses are of exactly one name.
+func TestWildcards(t *testing.T) {
+	m := newManager(t, Options{Storage: filepath.Join(os.DevNull, "storage"), DNS: &dns01.Options{}})
+	verify.That(t, m.issuer.DNS01Solver != nil, "DNS-01 is not used")
+	names := []string{"*.A.example", "www.a.example", "late.a.example"}
+	verify.NoError(t, m.Manage(names))
+	adopt := func(name string, number int64, life time.Duration) {
+		cert, key := testcert.PEM(name, func(c *x509.Certificate) { c.SerialNumber.SetInt64(number) }, testcert.Lasting(-time.Hour, life))
+		m.Adopt(map[string]Pair{name: {string(cert), string(key)}})
+	}
+	adopt("*.a.example", 1, 2*time.Hour)
+	adopt("www.a.example", 2, time.Hour)
+	for name, want := range map[string]string{"WWW.a.example": "2", "late.a.example": "1", "other.A.example": "1", "a.example": "", "a.b.a.example": "", "": ""} {
+		got := ""
+		if c, err := m.Certificate(&tls.ClientHelloInfo{ServerName: name}); err == nil {
+			got = c.Leaf.SerialNumber.String()
+		}
+		verify.Equal(t, got, want, "the certificate for %q", name)
+	}
+	for i, want := range []certificates.State{certificates.Expiring, certificates.Expiring, certificates.Missing} {
+		s := m.Statuses(names)[i]
+		verify.That(t, (s.State(time.Now()) == certificates.Missing) == (want == certificates.Missing), "the status of %s: %v", names[i], s.State(time.Now()))
+	}
+	verify.Equal(t, len(m.Pairs()), 2, "certificates to hand on")
+	m.mu.Lock()
+	m.adopted["www.a.example"].Leaf.NotAfter = time.Now().Add(-time.Minute)
+	m.mu.Unlock()
+	c := verify.Result(m.Certificate(&tls.ClientHelloInfo{ServerName: "www.a.example"})).Must(t)
+	verify.Equal(t, c.Leaf.SerialNumber.Int64(), 1, "the certificate in place of an expired one")
+	m.Close()
+	m.AwaitRecords()
 }

@@ -47,6 +47,35 @@ func TestManagersFollowTheListeners(t *testing.T) {
 	}
 }
 
+// Other settings of DNS-01 are another manager, and listeners for HTTP-01 do not matter to it. A wildcard is for clients, and not for
+// challenges, which anyone can ask for with any number of names.
+func TestManagersWithDNS(t *testing.T) {
+	m := New(Options{})
+	defer m.Close()
+	secure := func(dns config.ACMEDNS) config.Listener {
+		return config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
+			Names: []string{"*.A.example"}, Directory: "https://127.0.0.1:1/dir", Storage: filepath.Join(os.DevNull, "storage"), DNS: &dns,
+		}}}
+	}
+	use := func(dns config.ACMEDNS, others ...config.Listener) *TLS {
+		l := secure(dns)
+		c := &config.Config{Listeners: append(others, l)}
+		tls := verify.Result(m.TLS(l, c)).Must(t)
+		verify.That(t, tls.Suits(&config.Config{Listeners: []config.Listener{l}}), "a listener for HTTP matters")
+		return tls
+	}
+	one, two := config.ACMEDNS{Provider: "exec", Command: []string{"a b"}}, config.ACMEDNS{Provider: "exec", Command: []string{"a", "b"}}
+	first, again, other := use(one), use(one, config.Listener{Name: "web"}), use(two)
+	verify.That(t, first.acme.Manager == again.acme.Manager && first.acme.Manager != other.acme.Manager, "managers: %p %p %p", first.acme.Manager, again.acme.Manager, other.acme.Manager)
+	m.Use([]*TLS{first, other})
+	m.Retain()
+	verify.Equal(t, len(m.authorities.managers), 2, "managers")
+	for name, want := range map[string]bool{"www.a.example": true, "a.example": false, "a.www.a.example": false} {
+		verify.Equal(t, first.acme.covers(name), want, "a certificate for %s", name)
+		verify.That(t, !first.acme.manages(name), "a challenge for %s", name)
+	}
+}
+
 // A call that has begun before a reload does not end what the reload has begun.
 func TestObtainIsForTheLatestListeners(t *testing.T) {
 	m := New(Options{})
