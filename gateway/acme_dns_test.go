@@ -162,6 +162,7 @@ func TestUpgradeDuringAnOrderByDNS(t *testing.T) {
 	old.await("the record of the order", func() bool { first = b.zones.Left(); return len(first) == 1 })
 	of := b.zones.Texts(first[0])
 	next := old.upgrade(text, nil)
+	old.end()
 	next.await("the record of the new process only", func() bool {
 		now := b.zones.Texts(first[0])
 		return len(now) == 1 && now[0] != of[0]
@@ -256,10 +257,12 @@ func TestOrdersByDNSAtRandom(t *testing.T) {
 			provider, seconds = random.IntN(2), seconds+1
 			r.replace(text())
 		case 5:
+			old := r
+			r = old.upgrade(text(), nil)
 			mu.Lock()
-			r = r.upgrade(text(), nil)
 			current, logs = r, append(logs, r.log)
 			mu.Unlock()
+			old.end()
 		}
 		r.await(fmt.Sprintf("step %d: an outcome", step), func() bool {
 			c := r.certificates()["acme:*.random.example"]
