@@ -12,6 +12,7 @@ import (
 type Certificate struct {
 	UsedBy    string    `json:"used_by"`
 	File      string    `json:"file"`
+	Kind      string    `json:"kind"`    // certificate, trusted, revoked or ticket_keys
 	Trusted   bool      `json:"trusted"` // others are verified with it
 	Names     []string  `json:"names"`
 	State     string    `json:"state"` // valid, not yet valid, expiring, expired or missing
@@ -25,7 +26,7 @@ func (h programHandler) certificates(*http.Request) (any, error) {
 	all := []Certificate{}
 	for _, c := range h.Certificates() {
 		d := Certificate{
-			UsedBy: c.UsedBy, File: c.File, Trusted: c.Trusted, Names: list(c.Names), State: c.State(now).String(),
+			UsedBy: c.UsedBy, File: c.File, Kind: c.Kind.String(), Trusted: c.Kind == certificates.KindTrusted, Names: list(c.Names), State: c.State(now).String(),
 			ValidFrom: moment(c.Begin), Expires: moment(c.Expires),
 		}
 		if c.Fault != nil {

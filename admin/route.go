@@ -41,7 +41,7 @@ type Candidate struct {
 	Failing string `json:"failing,omitempty"` // the first condition that does not hold
 }
 
-// route answers /api/route?method=&url=&header=&client=&listener=&all=.
+// route answers /api/route?method=&url=&header=&client=&certificate=&listener=&all=.
 func (h routeHandler) route(r *http.Request) (any, error) {
 	query := r.URL.Query()
 	request, err := newImagined(query)
@@ -85,7 +85,8 @@ type imagined struct {
 	method, listener string
 	url              *url.URL
 	client           netip.Addr
-	fields           [][2]string // names in lower case
+	certificate      *route.Certificate // nil: none
+	fields           [][2]string        // names in lower case
 }
 
 func newImagined(query url.Values) (*imagined, error) {
@@ -102,6 +103,16 @@ func newImagined(query url.Values) (*imagined, error) {
 			return nil, fmt.Errorf("client %q: want an IP address", text)
 		}
 		r.client = r.client.Unmap().WithZone("")
+	}
+	for _, text := range query["certificate"] {
+		name, ok := route.ParseCertificateName(text)
+		if !ok {
+			return nil, fmt.Errorf("certificate %q: want any, cn=NAME, dns=NAME, uri=URI, or sha256= and 64 hexadecimal digits", text)
+		}
+		if r.certificate == nil {
+			r.certificate = new(route.Certificate)
+		}
+		r.certificate.Add(name)
 	}
 	for _, line := range query["header"] {
 		name, value, ok := strings.Cut(line, ":")
@@ -168,6 +179,8 @@ func (r *imagined) Query() []byte      { return []byte(r.url.RawQuery) }
 func (r *imagined) Scheme() string     { return r.url.Scheme }
 func (r *imagined) Client() netip.Addr { return r.client }
 func (r *imagined) Listener() string   { return r.listener }
+
+func (r *imagined) Certificate() *route.Certificate { return r.certificate }
 
 func (r *imagined) Field(name string, from int) ([]byte, int) {
 	for i := from; i < len(r.fields); i++ {

@@ -142,7 +142,7 @@ func TestStatuses(t *testing.T) {
 	verify.NoError(t, os.WriteFile(files.Key, key, 0o600))
 	f := verify.Result(Follow(files, nil)).Must(t)
 	all := f.Statuses()
-	verify.Require(t, len(all) == 2 && !all[0].Trusted && all[1].Trusted && all[0].File == files.Cert && all[1].File == files.CA, "got %+v", all)
+	verify.Require(t, len(all) == 2 && all[0].Kind == KindCertificate && all[1].Kind == KindTrusted && all[0].File == files.Cert && all[1].File == files.CA, "got %+v", all)
 	verify.Slices(t, all[0].Names, []string{"a.example", "b.example"}, "names")
 	for _, test := range []struct {
 		days      int

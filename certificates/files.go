@@ -22,13 +22,17 @@ const maxFileBytes = 1 << 20
 type Files struct {
 	CA          string // trusted certificates; "": see CADirectory
 	CADirectory string // of files of trusted certificates, if CA is ""; "": none
+	CRL         string // lists of certificates that authorities in CA have revoked; "": none
 	Cert, Key   string // a certificate, followed by its intermediate certificates, and its private key; both or none
+	TicketKeys  string // keys of session tickets; "": none
 }
 
 // Contents are what Files contained. They are never changed.
 type Contents struct {
 	Trusted     *x509.CertPool   // nil: no file of trusted certificates
+	Revocations *Revocations     // nil: no file of revoked certificates
 	Certificate *tls.Certificate // nil: no file of a certificate
+	TicketKeys  [][32]byte       // nil: no file of keys
 
 	trusted []*x509.Certificate
 	chain   []*x509.Certificate // of Certificate
@@ -45,7 +49,7 @@ func Read(f Files) (*Contents, error) {
 }
 
 // text is what the files contain.
-type text struct{ ca, cert, key string }
+type text struct{ ca, crl, cert, key, tickets string }
 
 func (f Files) text() (t text, err error) {
 	if (f.Cert == "") != (f.Key == "") {
@@ -59,6 +63,16 @@ func (f Files) text() (t text, err error) {
 	if err != nil {
 		return t, fmt.Errorf("trusted certificates: %w", err)
 	}
+	if f.CRL != "" {
+		if t.crl, err = readUpTo(f.CRL, maxCRLBytes); err != nil {
+			return t, fmt.Errorf("revoked certificates: %w", err)
+		}
+	}
+	if f.TicketKeys != "" {
+		if t.tickets, err = readFile(f.TicketKeys); err != nil {
+			return t, fmt.Errorf("keys of session tickets: %w", err)
+		}
+	}
 	if f.Cert == "" {
 		return t, nil
 	}
@@ -71,15 +85,18 @@ func (f Files) text() (t text, err error) {
 	return t, nil
 }
 
-func readFile(name string) (string, error) {
+func readFile(name string) (string, error) { return readUpTo(name, maxFileBytes) }
+
+// readUpTo returns the content of a file, which may have that many bytes.
+func readUpTo(name string, most int64) (string, error) {
 	file, err := os.Open(name)
 	if err != nil {
 		return "", err
 	}
 	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
-	if err == nil && len(data) > maxFileBytes {
-		err = fmt.Errorf("%s: larger than %d bytes", name, maxFileBytes)
+	data, err := io.ReadAll(io.LimitReader(file, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("%s: larger than %d bytes", name, most)
 	}
 	return string(data), err
 }
@@ -113,8 +130,20 @@ func (f Files) parse(t text) (*Contents, error) {
 			return nil, fmt.Errorf("trusted certificates: %w", err)
 		}
 		c.Trusted = x509.NewCertPool()
+		if f.CRL != "" {
+			if c.Revocations, err = parseRevocations(f.CRL, t.crl, c.trusted); err != nil {
+				return nil, fmt.Errorf("revoked certificates: %w", err)
+			}
+		}
 		for _, certificate := range c.trusted {
-			c.Trusted.AddCert(certificate)
+			if !c.Revocations.distrusts(certificate) {
+				c.Trusted.AddCert(certificate)
+			}
+		}
+	}
+	if f.TicketKeys != "" {
+		if c.TicketKeys, err = parseTicketKeys(t.tickets); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.TicketKeys, err)
 		}
 	}
 	if f.Cert != "" {

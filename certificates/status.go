@@ -11,13 +11,27 @@ import (
 // state is Expiring.
 const longestWarning = 14 * 24 * time.Hour
 
-// Status describes a certificate of a Follower or a Collection, or trusted certificates.
+// A Kind is what a file has.
+type Kind uint8
+
+const (
+	KindCertificate Kind = iota
+	KindTrusted          // trusted certificates
+	KindRevocations      // lists of revoked certificates
+	KindTicketKeys       // keys of session tickets
+)
+
+func (k Kind) String() string {
+	return [...]string{"certificate", "trusted", "revoked", "ticket_keys"}[k]
+}
+
+// Status describes a certificate of a Follower or a Collection, or what else TLS needs.
 type Status struct {
-	File    string   // its path or key; of trusted certificates, it may be a directory
-	Trusted bool     // File has trusted certificates
-	Names   []string // of hosts in the certificate, or its subject; of trusted certificates: their subjects
+	File  string // its path or key; of trusted certificates, it may be a directory
+	Kind  Kind
+	Names []string // of hosts in the certificate, or its subject; of the others: the subjects of the authorities
 	// Begin and Expires are when the whole chain of a certificate is valid, or the
-	// trusted certificate that expires last.
+	// trusted certificate that expires last, or the list of revoked certificates that expires first.
 	Begin, Expires time.Time
 	// Told: its Source logs what is wrong with it, so that Warnings do not.
 	Told  bool
@@ -44,6 +58,8 @@ func (s State) String() string {
 // State returns the validity at the time now.
 func (s Status) State(now time.Time) State {
 	switch {
+	case s.Kind == KindTicketKeys:
+		return Valid
 	case s.Expires.IsZero():
 		return Missing
 	case now.After(s.Expires):
@@ -56,8 +72,7 @@ func (s Status) State(now time.Time) State {
 	return Valid
 }
 
-// Statuses returns the status of the certificate, if there is one, and of the trusted
-// certificates, if there are any, as of the last Read.
+// Statuses returns the status of what there is, as of the last Read.
 func (f *Follower) Statuses() []Status {
 	f.mu.Lock()
 	fault := f.fault
@@ -71,6 +86,14 @@ func (f *Follower) Statuses() []Status {
 	}
 	if trusted := contents.trusted; len(trusted) > 0 {
 		all = append(all, StatusOfTrusted(cmp.Or(f.files.CA, f.files.CADirectory), trusted, fault))
+	}
+	if contents.Revocations != nil {
+		s := contents.Revocations.status(f.files.CRL)
+		s.Fault = fault
+		all = append(all, s)
+	}
+	if contents.TicketKeys != nil {
+		all = append(all, Status{File: f.files.TicketKeys, Kind: KindTicketKeys, Fault: fault})
 	}
 	return all
 }
@@ -107,8 +130,13 @@ func names(c *x509.Certificate) []string {
 
 // limit sets the times during which c is valid.
 func (s *Status) limit(c *x509.Certificate) {
-	s.Begin, s.Expires = c.NotBefore, c.NotAfter
-	s.warnAt = c.NotAfter.Add(-min(longestWarning, c.NotAfter.Sub(c.NotBefore)/3))
+	s.between(c.NotBefore, c.NotAfter)
+}
+
+// between sets the times of validity.
+func (s *Status) between(begin, end time.Time) {
+	s.Begin, s.Expires = begin, end
+	s.warnAt = end.Add(-min(longestWarning, end.Sub(begin)/3))
 }
 
 // StatusOf returns the status of a certificate that is not from files. source is in
@@ -124,7 +152,7 @@ func StatusOf(source string, hosts []string, chain []*x509.Certificate, fault er
 
 // StatusOfTrusted is StatusOf for trusted certificates, of which there is at least one.
 func StatusOfTrusted(source string, trusted []*x509.Certificate, fault error) Status {
-	s := Status{File: source, Trusted: true, Fault: fault}
+	s := Status{File: source, Kind: KindTrusted, Fault: fault}
 	for _, c := range trusted {
 		s.Names = append(s.Names, c.Subject.String())
 	}

@@ -3,6 +3,10 @@ package certificates
 import (
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -14,6 +18,9 @@ const (
 	// MaxTicketKeys is how many keys are accepted: a ticket is valid for two days at
 	// most.
 	MaxTicketKeys = 4
+
+	// maxFileKeys bounds the keys of a file: a client's ticket is tried with each.
+	maxFileKeys = 16
 )
 
 // TicketKey encrypts the TLS session tickets of clients.
@@ -58,11 +65,38 @@ func (t *TicketKeys) Rotate(now time.Time) {
 	t.keys = append([]TicketKey{next}, t.keys[:min(len(t.keys), MaxTicketKeys-1)]...)
 }
 
-// Use makes c use the keys.
-func (t *TicketKeys) Use(c *tls.Config) {
-	var keys [][32]byte
+// Use makes c use the keys. Those of a file, if there are any, come first: the first of all seals new tickets, and all open
+// tickets.
+func (t *TicketKeys) Use(c *tls.Config, ofFile [][32]byte) {
+	keys := slices.Clone(ofFile)
 	for _, k := range t.All() {
 		keys = append(keys, k.Key)
 	}
 	c.SetSessionTicketKeys(keys)
+}
+
+// parseTicketKeys returns the keys in a file: 32 bytes in base64 on each line. Empty lines, and lines that begin with #,
+// are left out. An error contains no key.
+func parseTicketKeys(text string) (keys [][32]byte, err error) {
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue
+		}
+		key, err := base64.StdEncoding.DecodeString(line)
+		if err != nil || len(key) != keyBytes {
+			return nil, fmt.Errorf("line %d: want a key of %d bytes in base64", n, keyBytes)
+		}
+		if keys = append(keys, [32]byte(key)); len(keys) > maxFileKeys {
+			return nil, fmt.Errorf("has more than %d keys: remove the oldest", maxFileKeys)
+		}
+		if slices.Contains(keys[:len(keys)-1], keys[len(keys)-1]) {
+			return nil, fmt.Errorf("line %d: a key that an earlier line has", n)
+		}
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("want at least one key of %d bytes in base64", keyBytes)
+	}
+	return keys, nil
 }

@@ -36,6 +36,9 @@ func Statuses(uses []Use) (all []Usage) {
 	return all
 }
 
+// nouns are what has a state, for people.
+var nouns = map[Kind]string{KindCertificate: "a certificate", KindTrusted: "a certificate", KindRevocations: "a list of revoked certificates"}
+
 // Warnings are about certificates that are not valid or expire soon: the times of the last ones.
 type Warnings map[string]time.Time
 
@@ -53,6 +56,6 @@ func (w Warnings) Log(all []Usage, now time.Time, log zerolog.Logger) {
 			event = log.Error()
 		}
 		event.Str("used_by", c.UsedBy).Str("file", c.File).Strs("names", c.Names).
-			Time("valid_from", c.Begin).Time("expires", c.Expires).Msgf("a certificate is %s", state)
+			Time("valid_from", c.Begin).Time("expires", c.Expires).Msgf("%s is %s", nouns[c.Kind], state)
 	}
 }

@@ -21,6 +21,7 @@ import (
 type routeRequest struct {
 	method, url      string
 	headers          []string
+	certificate      []string // names of the client's certificate
 	client, listener string
 	all              bool // also the routes for other hosts and paths
 }
@@ -57,6 +58,7 @@ func newRoute() *cobra.Command {
 	flags := command.Flags()
 	flags.StringArrayVarP(&r.headers, "header", "H", nil, "header `field` of the request, \"NAME: VALUE\"; may be repeated")
 	flags.StringVar(&r.client, "client", "", "`address` of the client")
+	flags.StringArrayVar(&r.certificate, "certificate", nil, "`name` of the client's certificate: any, cn=NAME, dns=NAME, uri=URI or sha256=HEX; may be repeated")
 	flags.StringVar(&r.listener, "listener", "", "`name` of the listener that gets the request")
 	flags.BoolVar(&r.all, "all", false, "show the routes for other hosts and paths too")
 	return command
@@ -64,7 +66,7 @@ func newRoute() *cobra.Command {
 
 func (r routeRequest) values() url.Values {
 	return url.Values{
-		"method": {r.method}, "url": {r.url}, "header": r.headers, "client": {r.client}, "listener": {r.listener},
+		"method": {r.method}, "url": {r.url}, "header": r.headers, "client": {r.client}, "certificate": r.certificate, "listener": {r.listener},
 		"all": {strconv.FormatBool(r.all)},
 	}
 }

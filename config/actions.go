@@ -31,9 +31,11 @@ type Actions struct {
 	Allow             []Network      `key:"allow" format:"network"`                        // of clients; empty: all
 	Deny              []Network      `key:"deny" format:"network"`                         // has precedence over Allow
 	ClientCertificate string         `key:"client_certificate" oneof:"required"`           // that the listener has verified; empty: none is needed
-	BasicAuth         *BasicAuth     `key:"basic_auth"`
-	ForwardAuth       *ForwardAuth   `key:"forward_auth"`
-	Compress          *Compress      `key:"compress"`
+	// ClientCertificates are names, of which a client's certificate must have one; empty: any.
+	ClientCertificates []CertificateName `key:"client_certificates" format:"certificate"`
+	BasicAuth          *BasicAuth        `key:"basic_auth"`
+	ForwardAuth        *ForwardAuth      `key:"forward_auth"`
+	Compress           *Compress         `key:"compress"`
 
 	built *route.Actions `key:"-"` // see Built
 }
@@ -171,7 +173,10 @@ func (a *Actions) build(d *decoder, match, key string) {
 	if reflect.ValueOf(a).Elem().IsZero() {
 		return
 	}
-	built := &route.Actions{ClientCertificate: a.ClientCertificate != "", HostOfPeer: a.HostHeader == hostOfPeer}
+	built := &route.Actions{
+		ClientCertificate: a.ClientCertificate != "" || len(a.ClientCertificates) > 0, CertificateNames: Values(a.ClientCertificates),
+		HostOfPeer: a.HostHeader == hostOfPeer,
+	}
 	var err error
 	path := route.PathOptions{Strip: a.StripPrefix, StripString: match == string(route.PathStringPrefix), Add: a.AddPrefix}
 	if a.Rewrite != nil {

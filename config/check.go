@@ -107,7 +107,7 @@ func (c *Config) checkListeners(d *decoder) {
 		}
 		l.Socket.check(d, key+".socket", l.Address)
 		if l.TLS != nil {
-			l.TLS.check(d, key+".tls")
+			l.TLS.check(d, key+".tls", l.HTTP2)
 			if l.RedirectHTTPS != nil {
 				d.refuse(key+".redirect_https", "", "not on a listener with tls, which serves HTTPS already")
 			}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/certificates"
 	"sluice/discovery"
 	"sluice/healthcheck/statuses"
 	"sluice/proxy/accesslog"
@@ -61,6 +62,10 @@ var formats = map[string]format{
 	"media_type":   typed("a media type such as text/html, or a pattern such as text/*, application/*+json or */*", known(compression.ParseType)),
 	"encoding":     typed("", known(compression.ParseEncoding)),
 	"level":        typed("", known(compression.ParseLevel)),
+	"tls_version":  typed("", known(certificates.ParseVersion)),
+	"tls_suite":    typed("one of "+strings.Join(certificates.SuiteNames, ", "), known(certificates.ParseSuite)),
+	"tls_curve":    typed("one of "+strings.Join(certificates.CurveNames, ", "), known(certificates.ParseCurve)),
+	"certificate":  typed("any, cn=NAME, dns=NAME, uri=URI, or sha256= and 64 hexadecimal digits", known(route.ParseCertificateName)),
 	"parameter":    plain("a name, decoded, such as version", func(s string) bool { return s != "" }),
 	"header":       typed(`"NAME: VALUE"`, known(parseHeader)),
 	"statuses":     typed(`numbers from 200 to 599, ranges such as "200-299" or classes such as "2xx", with commas between them`, statuses.Parse),

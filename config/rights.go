@@ -110,11 +110,11 @@ var rights = []right{
 	{"services.NAME.judge", "act steps step max_wait slower", ByDocument, nil},
 
 	{"routes[]", "host host_regexp path match methods listeners priority", byRoutes, nil},
-	{"routes[].when", "header query cookie scheme client not any", byRoutes, nil},
+	{"routes[].when", "header query cookie scheme client client_certificates not any", byRoutes, nil},
 	{"routes[]", "service services group split", ByDocument, nil},
 	{"routes[].mirror", "service group share", ByDocument, nil},
 	{"routes[].mirror", "body in_flight", 0, nil},
-	{"routes[]", "strip_prefix add_prefix host_header body_limit criticality allow deny client_certificate", byRoutes, nil},
+	{"routes[]", "strip_prefix add_prefix host_header body_limit criticality allow deny client_certificate client_certificates", byRoutes, nil},
 	{"routes[].rewrite", "regexp to", byRoutes, nil},
 	{"routes[].redirect", "regexp to code get_code", byRoutes, nil},
 	{"routes[].request_headers", "set add remove", byRoutes, noIdentity},

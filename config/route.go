@@ -61,8 +61,10 @@ type Conditions struct {
 	Cookie map[string]string `key:"cookie" format:"token"`
 	Scheme string            `key:"scheme" oneof:"http|https"`
 	Client []Network         `key:"client" format:"network"`
-	Not    *Conditions       `key:"not"` // none of these holds
-	Any    []Conditions      `key:"any"` // one of these holds
+	// ClientCertificates are names, of which the client's certificate has one.
+	ClientCertificates []CertificateName `key:"client_certificates" format:"certificate"`
+	Not                *Conditions       `key:"not"` // none of these holds
+	Any                []Conditions      `key:"any"` // one of these holds
 
 	// More has conditions of the rules in tags, which have no key: hosts and paths, and
 	// below Not also methods.
@@ -123,6 +125,7 @@ func (c *Conditions) target() (t route.Conditions) {
 	t.Cookies = append(values(c.Cookie), t.Cookies...)
 	t.Scheme = cmp.Or(c.Scheme, t.Scheme)
 	t.Clients = append(t.Clients, Values(c.Client)...)
+	t.Certificates = append(t.Certificates, Values(c.ClientCertificates)...)
 	if c.Not != nil {
 		not := c.Not.target()
 		if more := t.Not; more != nil {

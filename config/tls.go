@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"crypto/tls"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -21,6 +22,15 @@ type ListenerTLS struct {
 	// with. Empty: clients are not asked for one.
 	ClientCA   string `key:"client_ca" format:"file"`
 	ClientAuth string `key:"client_auth" default:"required" oneof:"required|optional"`
+	// ClientCRL is the file of the lists of clients' certificates that ClientCA has revoked. Empty: none is.
+	ClientCRL string `key:"client_crl" format:"file"`
+	// Profile is a policy of Mozilla's; empty: the following keys, which are absent with it.
+	Profile    string     `key:"profile" oneof:"modern|intermediate"`
+	MinVersion TLSVersion `key:"min_version" oneof:"1.2|1.3" format:"tls_version"` // empty: 1.2
+	Ciphers    []TLSSuite `key:"ciphers" format:"tls_suite"`                       // of TLS 1.2; empty: all safe ones
+	Curves     []TLSCurve `key:"curves" format:"tls_curve"`                        // empty: all that Go has
+	// TicketKeys is the file of the keys of session tickets that replicas share. Empty: sluice makes keys.
+	TicketKeys string `key:"ticket_keys" format:"file"`
 	ACME       *ACME  `key:"acme"` // nil: certificates from files only
 	HSTS       *HSTS  `key:"hsts"` // nil: the field of the peers is forwarded
 }
@@ -126,11 +136,62 @@ type Certificate struct {
 	ConsulKV string `key:"consul_kv" format:"kv_prefix"` // without a slash at its end; empty: files
 }
 
-// check checks that the certificates can be loaded.
-func (t *ListenerTLS) check(d *decoder, key string) {
+// Policy returns how clients may use TLS.
+func (t *ListenerTLS) Policy() certificates.Policy {
+	if t.Profile != "" {
+		return certificates.Profiles[t.Profile]
+	}
+	p := certificates.DefaultPolicy
+	p.MinVersion = cmp.Or(t.MinVersion.Value, p.MinVersion)
+	if len(t.Ciphers) > 0 {
+		p.Suites = Values(t.Ciphers)
+	}
+	p.Curves = Values(t.Curves)
+	return p
+}
+
+// checkPolicy checks how clients may use TLS, and HTTP/2 over it if http2 is set.
+func (t *ListenerTLS) checkPolicy(d *decoder, key string, http2 bool) {
+	p := t.Policy()
+	if t.Profile != "" && (t.MinVersion.Text != "" || len(t.Ciphers)+len(t.Curves) > 0) {
+		d.refuse(join(key, "profile"), t.Profile, "not together with min_version, ciphers or curves: a profile is all three")
+		return
+	}
+	if len(t.Ciphers) > 0 && p.MinVersion >= tls.VersionTLS13 {
+		d.refuse(join(key, "ciphers"), t.Ciphers[0].Text, "only for TLS 1.2, which min_version does not allow: TLS 1.3 has no other ones than safe ones")
+		return
+	}
+	if why := p.SuitsHTTP2(); why != "" && http2 {
+		at := "ciphers"
+		if len(t.Ciphers) == 0 {
+			at = "curves"
+		}
+		d.refuse(join(key, at), "", why+" (RFC 9113, section 9.2.2): add it, or set http2: false or min_version: 1.3")
+	}
+}
+
+// check checks that the certificates can be loaded. http2: clients may use HTTP/2.
+func (t *ListenerTLS) check(d *decoder, key string, http2 bool) {
+	t.checkPolicy(d, key, http2)
 	checkCA(d, join(key, "client_ca"), t.ClientCA)
-	if t.ClientCA == "" && t.ClientAuth == "optional" {
+	switch {
+	case t.ClientCA == "" && t.ClientAuth == "optional":
 		d.refuse(join(key, "client_auth"), t.ClientAuth, "only with client_ca")
+	case t.ClientCRL == "":
+	case t.ClientCA == "":
+		d.refuse(join(key, "client_crl"), t.ClientCRL, "only with client_ca, which signs the list")
+	case !d.failed(join(key, "client_ca")):
+		if _, err := certificates.Read(certificates.Files{CA: t.ClientCA, CRL: t.ClientCRL}); err != nil {
+			d.refuse(join(key, "client_crl"), t.ClientCRL, "cannot be used: "+err.Error())
+		}
+	}
+	if t.TicketKeys != "" {
+		if _, err := certificates.Read(certificates.Files{TicketKeys: t.TicketKeys}); err != nil {
+			d.refuse(join(key, "ticket_keys"), t.TicketKeys, "cannot be used: "+err.Error())
+		}
+		if t.ClientCA != "" {
+			d.refuse(join(key, "ticket_keys"), t.TicketKeys, "not together with client_ca: such a listener resumes no session, so that each client is verified")
+		}
 	}
 	if a := t.ACME; a != nil {
 		if a.ConsulKV == "" {
@@ -182,6 +243,12 @@ func (t *ListenerTLS) check(d *decoder, key string) {
 			}
 		}
 		checkCertificate(d, pair, c.Cert, c.Key)
+		if len(t.Ciphers) == 0 || d.failed(pair) {
+			continue
+		}
+		if read, err := certificates.Read(certificates.Files{Cert: c.Cert, Key: c.Key}); err == nil && !t.Policy().SuitsKey(read.Certificate) {
+			d.refuse(join(pair, "cert"), c.Cert, "none of the ciphers suits its key, so that no client with TLS 1.2 could connect: add one, or set min_version: 1.3")
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -46,6 +47,12 @@ type (
 	LogFormat = Typed[string, accesslog.Format]
 	MediaType = Typed[string, compression.Types]
 	Level     = Typed[string, compression.Level]
+
+	TLSVersion = Typed[string, uint16]
+	TLSSuite   = Typed[string, uint16]
+	TLSCurve   = Typed[string, tls.CurveID]
+	// CertificateName is a name of a client's certificate.
+	CertificateName = Typed[string, route.CertificateName]
 )
 
 // typedList returns valid texts of a format.

@@ -94,9 +94,9 @@ func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, 
 	errs := []error{err}
 	all = make([]*listener, len(c.Listeners))
 	free := slices.Clone(have)
-	add := func(i int, socket net.Listener) {
+	add := func(i int, socket net.Listener, before *listenertls.TLS) {
 		wanted := c.Listeners[i]
-		secure, err := ls.certificates.TLS(wanted, c)
+		secure, err := ls.certificates.TLS(wanted, c, before)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listener %q: %w", wanted.Name, err))
 		}
@@ -109,7 +109,7 @@ func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, 
 				continue
 			}
 			if all[i] = free[n]; !reflect.DeepEqual(free[n].config, wanted) || !free[n].tls.Suits(c) {
-				add(i, free[n].Listener)
+				add(i, free[n].Listener, free[n].tls)
 			}
 			free = slices.Delete(free, n, n+1)
 		}
@@ -129,7 +129,7 @@ func (ls *listeners) open(c *config.Config, have []*listener) (all []*listener, 
 			errs = append(errs, err)
 			continue
 		}
-		add(i, l)
+		add(i, l, nil)
 	}
 	return slices.DeleteFunc(all, func(l *listener) bool { return l == nil }), errors.Join(errs...)
 }
@@ -284,6 +284,7 @@ func (l *listener) options() proxy.ListenerOptions {
 	}
 	if l.tls != nil {
 		o.TLS = l.tls.Config
+		o.Revocations = l.tls.Revocations
 		o.StrictTransportSecurity = strictTransportSecurity(l.config.TLS.HSTS)
 	}
 	if l.config.RedirectHTTPS != nil {

@@ -2,10 +2,7 @@ package proxy
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"crypto/tls"
-	"encoding/hex"
-	"errors"
 	"net/netip"
 	"strings"
 
@@ -21,12 +18,11 @@ type client struct {
 	server     *Server
 	listener   *listener
 
-	remote  netip.Addr
-	address string   // remote as text
-	options *Options // of the current request, see takeOptions
-	// certificate is the X-Forwarded-Client-Cert line; empty: none.
-	certificate string
-	session     *tlsSession // nil: without TLS
+	remote      netip.Addr
+	address     string             // remote as text
+	options     *Options           // of the current request, see takeOptions
+	certificate *clientCertificate // nil: none
+	session     *tlsSession        // nil: without TLS
 
 	proxied bool // remote is one of TrustedProxies, for request.decide only
 	isHTTP2 bool // the version of HTTP is 2, not 1.0 or 1.1
@@ -112,52 +108,4 @@ type downstream interface {
 	// tunnel returns the end of t for the bytes after a protocol switch.
 	tunnel(t *socket.Tunnel) socket.TunnelEnd
 	upstream.Presence
-}
-
-// clientCertificateLine returns the X-Forwarded-Client-Cert line of requests on a
-// connection, in Envoy's format; empty: the client has no verified certificate. A name
-// with control characters is an error: it cannot be written in a field.
-func clientCertificateLine(state tls.ConnectionState) (string, error) {
-	if len(state.VerifiedChains) == 0 {
-		return "", nil
-	}
-	leaf := state.VerifiedChains[0][0]
-	sum := sha256.Sum256(leaf.Raw)
-	line := []byte("X-Forwarded-Client-Cert: Hash=")
-	line = hex.AppendEncode(line, sum[:])
-	line = append(line, ";Subject="...)
-	line = appendQuoted(line, leaf.Subject.String())
-	for _, uri := range leaf.URIs {
-		line = append(line, ";URI="...)
-		line = appendCertificateName(line, uri.String())
-	}
-	for _, name := range leaf.DNSNames {
-		line = append(line, ";DNS="...)
-		line = appendCertificateName(line, name)
-	}
-	for _, c := range line {
-		if c < ' ' || c == 0x7f {
-			return "", errors.New("the client's certificate has a name with control characters")
-		}
-	}
-	return string(append(line, "\r\n"...)), nil
-}
-
-// appendCertificateName quotes a name if necessary.
-func appendCertificateName(out []byte, name string) []byte {
-	if strings.ContainsAny(name, `,;="\ `) {
-		return appendQuoted(out, name)
-	}
-	return append(out, name...)
-}
-
-func appendQuoted(out []byte, s string) []byte {
-	out = append(out, '"')
-	for i := range len(s) {
-		if s[i] == '"' || s[i] == '\\' {
-			out = append(out, '\\')
-		}
-		out = append(out, s[i])
-	}
-	return append(out, '"')
 }

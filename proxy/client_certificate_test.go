@@ -36,13 +36,13 @@ func TestClientCertificateLine(t *testing.T) {
 		text, _ := testcert.PEM("star", func(c *x509.Certificate) { c.DNSNames = nil }, test.change)
 		block, _ := pem.Decode(text)
 		certificate := verify.Result(x509.ParseCertificate(block.Bytes)).Must(t)
-		line, err := clientCertificateLine(tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{certificate}}})
+		c, err := newClientCertificate(tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{certificate}}}, nil)
 		if test.want == "" {
-			verify.That(t, err != nil, "%s: got %q", test.name, line)
+			verify.That(t, err != nil, "%s: got %v", test.name, c)
 			continue
 		}
 		const start = "X-Forwarded-Client-Cert: Hash="
-		got, ok := strings.CutPrefix(string(line), start)
-		verify.That(t, err == nil && ok && len(got) >= 64 && got[64:] == test.want+"\r\n", "%s: got %q, %v; want the end %q", test.name, line, err, test.want)
+		got, ok := strings.CutPrefix(c.line, start)
+		verify.That(t, err == nil && ok && len(got) >= 64 && got[64:] == test.want+"\r\n", "%s: got %q, %v; want the end %q", test.name, c.line, err, test.want)
 	}
 }

@@ -107,7 +107,7 @@ func (c *clientConn) handshake() (err error) {
 		return fmt.Errorf("the client has chosen the protocol %q", p)
 	}
 	c.session = newTLSSession(state)
-	c.certificate, err = clientCertificateLine(state)
+	c.certificate, err = newClientCertificate(state, c.listener.revocations)
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"sluice/observe/tracing"
 	"sluice/proxy/http1"
+	"sluice/route"
 )
 
 // A standing is what a request is, and whom sluice believes about it. It is decided once,
@@ -28,8 +29,11 @@ type standing struct {
 	grpc bool
 	// secure: who sent the request used HTTPS, behind trusted proxies to the first of them.
 	secure bool
-	// certified: the client has a certificate that the listener has verified.
-	certified bool
+	// certificate is the one of who has connected, which the listener has verified; nil: there is none. A proxy's fields
+	// about the certificate of its own client do not count.
+	certificate *route.Certificate
+	// revoked: certificate was verified, and is revoked now.
+	revoked bool
 	// client is who sent the request, behind trusted proxies according to them, without zone,
 	// and IPv4 not mapped to IPv6. The zero value: they say it in a way that cannot be
 	// understood, or the client is at a unix socket. Then nobody is known, which no list of
@@ -59,7 +63,10 @@ func (x *request) decide() {
 	s.trusted = c.proxied
 	s.grpc = x.asksForGRPC()
 	s.secure = c.listener.tls != nil
-	s.certified = c.certificate != ""
+	s.certificate, s.revoked = nil, false
+	if c.certificate != nil {
+		s.certificate, s.revoked = c.certificate.Certificate, c.certificate.isRevoked()
+	}
 	s.client, s.length = c.remote, 0
 	if s.trusted && x.headLength > 0 {
 		x.believe(x.in[x.start:x.end])

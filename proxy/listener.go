@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"sluice/certificates"
 	"sluice/observe/panics"
 	"sluice/proxy/proxyprotocol"
 	"sluice/proxy/socket"
@@ -25,6 +26,8 @@ type listener struct {
 	proxies []netip.Prefix  // see ListenerOptions
 	tls     *tls.Config     // nil: no TLS
 	streams func() *Streams // nil: HTTP
+
+	revocations func() *certificates.Revocations // see ListenerOptions
 
 	strictTransportSecurity string
 	http2                   bool // without TLS, clients may use HTTP/2
@@ -71,6 +74,9 @@ type ListenerOptions struct {
 	Name string // for logs
 	// TLS must not offer protocols except h2 and http/1.1. nil: without TLS.
 	TLS *tls.Config
+	// Revocations, if not nil, returns the lists of revoked certificates now, for the clients of open connections; nil:
+	// there are none.
+	Revocations func() *certificates.Revocations
 	// HTTP2: without TLS, clients may use HTTP/2. With TLS, they may if TLS offers h2.
 	HTTP2 bool
 	// StrictTransportSecurity is that field of responses; "": the peer's.
@@ -93,7 +99,7 @@ type ListenerOptions struct {
 func (s *Server) ServeWith(ctx context.Context, l net.Listener, o ListenerOptions) error {
 	name := o.Name
 	at := &listener{
-		Listener: l, server: s, name: name, proxies: unmapped(o.Proxies), tls: o.TLS, http2: o.HTTP2, streams: o.Streams,
+		Listener: l, server: s, name: name, proxies: unmapped(o.Proxies), tls: o.TLS, http2: o.HTTP2, streams: o.Streams, revocations: o.Revocations,
 		strictTransportSecurity: o.StrictTransportSecurity, httpsPort: o.HTTPSPort, challenge: o.Challenge,
 	}
 	socket.DeferAccept(l, o.Streams == nil)

@@ -233,6 +233,9 @@ func (x *request) Client() netip.Addr { return x.standing.client }
 
 func (x *request) Listener() string { return x.client.listener.name }
 
+// Certificate implements route.Request.
+func (x *request) Certificate() *route.Certificate { return x.standing.certificate }
+
 // sentOnce returns the value of the field with that name, or nil if there are several.
 func (x *request) sentOnce(name http1.Name) (value []byte) {
 	fields := x.head.Fields()

@@ -177,7 +177,9 @@ func (x *request) appendForwarded(out, b []byte, seen forwardedFields) []byte {
 		out = append(out, c.scheme()...)
 	}
 	out = append(out, "\r\n"...)
-	out = append(out, c.certificate...)
+	if c.certificate != nil {
+		out = append(out, c.certificate.line...)
+	}
 	out = x.appendRequestIDLine(out)
 	if x.head.HTTP10 {
 		return append(out, "Via: 1.0 sluice\r\n"...) // the version of the request

@@ -129,15 +129,19 @@ func (x *httpExchange) chooseRoute() *refusal.Refusal {
 // endLoops ends requests that have come through sluice too often, or are for sluice.
 func (x *httpExchange) endLoops() *refusal.Refusal { return x.notForwarded(x.bytes()) }
 
-// restrictClients refuses clients that the route is not for.
+// restrictClients refuses clients that the route is not for, and those whose certificate is revoked.
 func (x *httpExchange) restrictClients() *refusal.Refusal {
-	a := x.actions
+	a, s := x.actions, &x.standing
 	switch {
+	case s.revoked:
+		return refusal.Revoked
 	case a == nil:
-	case a.Access != nil && !a.Access.Allows(x.standing.client):
+	case a.Access != nil && !a.Access.Allows(s.client):
 		return refusal.ClientDenied
-	case a.ClientCertificate && !x.standing.certified:
+	case a.ClientCertificate && s.certificate == nil:
 		return refusal.NoCertificate
+	case len(a.CertificateNames) > 0 && !s.certificate.HasOneOf(a.CertificateNames):
+		return refusal.OtherCertificate
 	}
 	return nil
 }

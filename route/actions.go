@@ -15,6 +15,8 @@ type Actions struct {
 	// ClientCertificate: only clients with a certificate that their listener has verified
 	// may use the route.
 	ClientCertificate bool
+	// CertificateNames are names, of which that certificate must have one; empty: any.
+	CertificateNames []CertificateName
 	// RateLimit, if not nil, limits the rate of requests.
 	RateLimit *RateLimit
 	// BasicAuth, if not nil, requires a password.

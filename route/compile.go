@@ -46,6 +46,9 @@ func (c *compiler) conditions(a *Conditions, key string, depth int) (p program) 
 	if len(a.Clients) > 0 {
 		p = append(p, c.clients(a.Clients, key+".client"))
 	}
+	if len(a.Certificates) > 0 {
+		p = append(p, test{kind: testCertificate, certificates: slices.Compact(slices.SortedFunc(slices.Values(a.Certificates), CertificateName.compare))})
+	}
 	if len(a.Hosts)+len(a.HostRegexps) > 0 {
 		p = append(p, c.hosts(a.Hosts, a.HostRegexps))
 	}

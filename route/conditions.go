@@ -17,6 +17,8 @@ type Conditions struct {
 	// proxies, it is the address that they forward. Nobody knows one that they forward in
 	// a way that cannot be understood: it is in no network, and below Not in each.
 	Clients []netip.Prefix
+	// Certificates are names, of which the client's certificate has one.
+	Certificates []CertificateName
 
 	// Hosts (as Route.Host), HostRegexps (as Route.HostRegexp) and Paths narrow the
 	// host and the path of the route, mostly below Not. One of Hosts and HostRegexps
@@ -96,4 +98,6 @@ type Request interface {
 	// below Not.
 	Client() netip.Addr
 	Listener() string // name
+	// Certificate returns the certificate of who has connected, which the listener has verified; nil: there is none.
+	Certificate() *Certificate
 }

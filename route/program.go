@@ -26,6 +26,8 @@ type test struct {
 	networks networks
 	prefixes []netip.Prefix // of networks, for people
 	any      []program
+
+	certificates []CertificateName // one of them
 }
 
 // testKind is what a test looks at, from the cheapest to the dearest.
@@ -35,6 +37,7 @@ const (
 	testListener testKind = iota
 	testMethod
 	testScheme
+	testCertificate
 	testHeader
 	testCookie
 	testQuery
@@ -118,6 +121,8 @@ func (t *test) holds(m *matching) bool {
 		}
 	case testScheme:
 		return r.Scheme() == t.words[0]
+	case testCertificate:
+		return r.Certificate().HasOneOf(t.certificates)
 	case testHeader:
 		for value, next := r.Field(t.value.Name, 0); next >= 0; value, next = r.Field(t.value.Name, next) {
 			if t.accepts(value) {
@@ -237,6 +242,11 @@ func (t *test) String() string {
 		return "method" + is + oneOf(t.words)
 	case testScheme:
 		return "scheme" + is + oneOf(t.words)
+	case testCertificate:
+		for _, n := range t.certificates {
+			words = append(words, n.String())
+		}
+		return "client certificate" + is + oneOf(words)
 	case testHeader:
 		return named("header")
 	case testCookie:

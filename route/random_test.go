@@ -14,6 +14,7 @@ type testRequest struct {
 	method, query, scheme, listener string
 	client                          netip.Addr
 	fields                          []string
+	certificate                     *Certificate
 }
 
 func (r *testRequest) Method() []byte     { return []byte(r.method) }
@@ -21,6 +22,8 @@ func (r *testRequest) Query() []byte      { return []byte(r.query) }
 func (r *testRequest) Scheme() string     { return r.scheme }
 func (r *testRequest) Client() netip.Addr { return r.client }
 func (r *testRequest) Listener() string   { return r.listener }
+
+func (r *testRequest) Certificate() *Certificate { return r.certificate }
 
 func (r *testRequest) Field(name string, from int) ([]byte, int) {
 	for i := from; i < len(r.fields); i++ {
@@ -76,6 +79,23 @@ func (s source) value(names ...string) Value {
 	return ParseValue(s.one(names...), s.one("1", "2", "*", "~^[0-9]$", "~1", "", "a b"))
 }
 
+func (s source) certificateName() CertificateName {
+	n, _ := ParseCertificateName(s.one("any", "cn=web", "cn=Web", "dns=A.example", "dns=b.example", "uri=spiffe://a/web", "sha256="+strings.Repeat("Ab", 32)))
+	return n
+}
+
+// certificate returns the certificate of a client, or nil.
+func (s source) certificate() *Certificate {
+	if s.chance(2) {
+		return nil
+	}
+	c := new(Certificate)
+	for range s.IntN(3) {
+		c.Add(s.certificateName())
+	}
+	return c
+}
+
 func (s source) conditions(depth int) (c Conditions) {
 	if s.chance(3) {
 		c.Methods = []string{s.one("GET", "POST", "PUT"), s.one("GET", "HEAD")}
@@ -94,6 +114,9 @@ func (s source) conditions(depth int) (c Conditions) {
 	}
 	if s.chance(8) {
 		c.Clients = []netip.Prefix{netip.MustParsePrefix(s.one("10.0.0.0/8", "0.0.0.0/0", "10.1.2.3/32", "::/0", "fd00::/64")), netip.MustParsePrefix("10.1.0.0/16")}
+	}
+	if s.chance(8) {
+		c.Certificates = []CertificateName{s.certificateName(), s.certificateName()}
 	}
 	if s.chance(10) {
 		c.Hosts = []string{s.hostPattern()}
@@ -152,8 +175,9 @@ func (s source) table(t testing.TB, n int) *Table {
 func (s source) request() *testRequest {
 	r := &testRequest{
 		method: s.one("GET", "HEAD", "POST"), scheme: s.one("http", "https"), listener: s.one("web", "internal"),
-		client: netip.MustParseAddr(s.one("10.1.2.3", "10.2.3.4", "192.0.2.1", "fd00::1", "2001:db8::1")),
-		query:  s.one("", "v=1", "v=2&w=1", "v=%31", "a+b=1", "%76=12", "v", "&v=&", "v=1&v=x", "v=a+b", "w=a%20b"),
+		client:      netip.MustParseAddr(s.one("10.1.2.3", "10.2.3.4", "192.0.2.1", "fd00::1", "2001:db8::1")),
+		query:       s.one("", "v=1", "v=2&w=1", "v=%31", "a+b=1", "%76=12", "v", "&v=&", "v=1&v=x", "v=a+b", "w=a%20b"),
+		certificate: s.certificate(),
 	}
 	for range s.IntN(4) {
 		r.fields = append(r.fields, s.one("x-a: 1", "x-a: 12", "x-b: 2", "x-a: ", "cookie: c=1; d=2", "cookie: d=1;c=;c=1", "cookie: c"))

@@ -113,6 +113,13 @@ func naiveUnescape(s string) string {
 	return b.String()
 }
 
+func prefixed(prefix string, all []string) (with []string) {
+	for _, s := range all {
+		with = append(with, prefix+s)
+	}
+	return with
+}
+
 // naiveConditions returns for each condition whether it holds.
 func naiveConditions(c *Conditions, host, p string, r Request) (all []bool) {
 	add := func(holds func() bool) { all = append(all, r != nil && holds()) }
@@ -125,6 +132,15 @@ func naiveConditions(c *Conditions, host, p string, r Request) (all []bool) {
 	if len(c.Clients) > 0 {
 		add(func() bool {
 			return slices.ContainsFunc(c.Clients, func(n netip.Prefix) bool { return n.Contains(r.Client()) })
+		})
+	}
+	if len(c.Certificates) > 0 {
+		add(func() bool {
+			of := r.Certificate()
+			return of != nil && slices.ContainsFunc(c.Certificates, func(n CertificateName) bool {
+				all := append([]string{"any", "cn=" + of.CommonName, "sha256=" + of.SHA256}, prefixed("dns=", of.DNSNames)...)
+				return slices.Contains(append(all, prefixed("uri=", of.URIs)...), n.String())
+			})
 		})
 	}
 	for _, v := range c.Headers {

@@ -131,6 +131,7 @@ func (m *Manager) Refresh() {
 func (m *Manager) update() {
 	for _, t := range m.used() {
 		t.update()
+		t.publish()
 	}
 }
 
@@ -138,7 +139,7 @@ func (m *Manager) update() {
 func (m *Manager) RotateKeys(now time.Time) {
 	m.tickets.Rotate(now)
 	for _, t := range m.used() {
-		m.tickets.Use(t.Config)
+		t.useTicketKeys(&m.tickets)
 	}
 }
 

@@ -30,7 +30,7 @@ func TestManagersFollowTheListeners(t *testing.T) {
 		c = &config.Config{Listeners: list}
 		var all []*TLS
 		for _, l := range list {
-			last = verify.Result(m.TLS(l, c)).Must(t)
+			last = verify.Result(m.TLS(l, c, nil)).Must(t)
 			all = append(all, last)
 		}
 		m.Use(all)
@@ -84,7 +84,7 @@ func TestObtainIsForTheLatestListeners(t *testing.T) {
 		l := config.Listener{Name: "websecure", TLS: &config.ListenerTLS{ACME: &config.ACME{
 			Names: names, Directory: "https://127.0.0.1:1/dir", Storage: filepath.Join(os.DevNull, "storage"),
 		}}}
-		return verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}})).Must(t)
+		return verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
 	}
 	before, after := secure("a.example"), secure("a.example", "b.example")
 	cert, key := testcert.PEM("b.example")

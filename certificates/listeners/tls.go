@@ -2,7 +2,6 @@ package listeners
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"slices"
 	"sync"
@@ -25,24 +24,35 @@ type TLS struct {
 	uses    []certificates.Use
 	pairs   []certificates.Source  // of uses, the ones with certificates of the listener, in order of preference
 	kv      []*kv.Prefix           // of pairs, the ones in Consul
-	ca      *certificates.Follower // of uses, the one of client_ca; nil: none
+	ca      *certificates.Follower // of uses, the one of client_ca and client_crl; nil: none
+	tickets *certificates.Follower // of uses, the one of ticket_keys; nil: none
 	acme    *acmeUse               // nil: none
 
+	policy     certificates.Policy
 	clientAuth tls.ClientAuthType
 	protocols  []string // for ALPN
+	// revocations are asked about the clients of open connections. Those of the listener that had the socket before have the
+	// same.
+	revocations *atomic.Pointer[certificates.Revocations]
 
 	mu sync.Mutex
 	// mu guards the fields below.
-	used        []*tls.Certificate // in current
-	usedTrusted *x509.CertPool
+	used         []*tls.Certificate // in current
+	usedContents *certificates.Contents
 }
 
-// TLS returns the TLS of a listener of c; nil: it has none. It is not in use before Use.
-func (m *Manager) TLS(l config.Listener, c *config.Config) (*TLS, error) {
+// TLS returns the TLS of a listener of c; nil: it has none. It is not in use before Use. before is the TLS of the listener
+// whose socket it gets; nil: there is none.
+func (m *Manager) TLS(l config.Listener, c *config.Config, before *TLS) (*TLS, error) {
 	if l.TLS == nil {
 		return nil, nil
 	}
-	t := &TLS{user: fmt.Sprintf("listener %q", l.Name), protocols: []string{"h2", "http/1.1"}}
+	t := &TLS{user: fmt.Sprintf("listener %q", l.Name), protocols: []string{"h2", "http/1.1"}, policy: l.TLS.Policy()}
+	if before != nil {
+		t.revocations = before.revocations
+	} else {
+		t.revocations = new(atomic.Pointer[certificates.Revocations])
+	}
 	if !l.HTTP2 {
 		t.protocols = t.protocols[1:]
 	}
@@ -65,7 +75,7 @@ func (m *Manager) TLS(l config.Listener, c *config.Config) (*TLS, error) {
 		add(pair)
 	}
 	if l.TLS.ClientCA != "" {
-		ca, err := certificates.Follow(certificates.Files{CA: l.TLS.ClientCA}, changed)
+		ca, err := certificates.Follow(certificates.Files{CA: l.TLS.ClientCA, CRL: l.TLS.ClientCRL}, changed)
 		if err != nil {
 			return nil, fmt.Errorf("client_ca: %w", err)
 		}
@@ -76,6 +86,14 @@ func (m *Manager) TLS(l config.Listener, c *config.Config) (*TLS, error) {
 			t.clientAuth = tls.VerifyClientCertIfGiven
 		}
 	}
+	if l.TLS.TicketKeys != "" {
+		tickets, err := certificates.Follow(certificates.Files{TicketKeys: l.TLS.TicketKeys}, changed)
+		if err != nil {
+			return nil, fmt.Errorf("ticket_keys: %w", err)
+		}
+		t.uses = append(t.uses, certificates.Use{User: t.user, Source: tickets})
+		t.tickets = tickets
+	}
 	if l.TLS.ACME != nil {
 		var err error
 		if t.acme, err = m.authorities.acquire(l.TLS.ACME, c); err != nil {
@@ -84,9 +102,30 @@ func (m *Manager) TLS(l config.Listener, c *config.Config) (*TLS, error) {
 	}
 	t.Config = &tls.Config{GetConfigForClient: t.configFor}
 	m.tickets.Rotate(time.Now())
-	m.tickets.Use(t.Config)
+	t.useTicketKeys(&m.tickets)
 	t.update()
 	return t, nil
+}
+
+// useTicketKeys makes new connections use the keys of own and, first, of ticket_keys.
+func (t *TLS) useTicketKeys(own *certificates.TicketKeys) {
+	var ofFile [][32]byte
+	if t.tickets != nil {
+		ofFile = t.tickets.Contents().TicketKeys
+	}
+	own.Use(t.Config, ofFile)
+}
+
+// Revocations are the lists by which the clients of open connections are refused; nil: there are none.
+func (t *TLS) Revocations() *certificates.Revocations { return t.revocations.Load() }
+
+// publish makes open connections use the lists of revoked certificates as they were last read.
+func (t *TLS) publish() {
+	var lists *certificates.Revocations
+	if t.ca != nil {
+		lists = t.ca.Contents().Revocations
+	}
+	t.revocations.Store(lists)
 }
 
 // Suits reports whether t can be kept with the configuration c, in which its listener is
@@ -103,21 +142,26 @@ func (t *TLS) update() {
 	for _, p := range t.pairs {
 		now = append(now, p.Certificates()...)
 	}
-	var trusted *x509.CertPool
+	var clients *certificates.Contents
 	if t.ca != nil {
-		trusted = t.ca.Contents().Trusted
+		clients = t.ca.Contents()
 	}
-	if t.current.Load() != nil && slices.Equal(now, t.used) && trusted == t.usedTrusted {
+	if t.current.Load() != nil && slices.Equal(now, t.used) && clients == t.usedContents {
 		return
 	}
-	t.used, t.usedTrusted = now, trusted
+	t.used, t.usedContents = now, clients
 	c := &tls.Config{
-		MinVersion: certificates.MinVersion, CipherSuites: certificates.Suites,
 		NextProtos: t.protocols,
 		ClientAuth: t.clientAuth,
-		ClientCAs:  trusted,
-		// A resumed session would not be verified with changed trusted certificates.
+		// A resumed session would not be verified with changed trusted certificates or lists.
 		SessionTicketsDisabled: t.clientAuth != tls.NoClientCert,
+	}
+	t.policy.Restrict(c)
+	if clients != nil {
+		c.ClientCAs = clients.Trusted
+		if lists := clients.Revocations; lists != nil {
+			c.VerifyConnection = func(state tls.ConnectionState) error { return lists.Verify(state.VerifiedChains, time.Now()) }
+		}
 	}
 	for _, certificate := range now {
 		c.Certificates = append(c.Certificates, *certificate)

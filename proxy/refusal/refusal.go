@@ -68,6 +68,8 @@ var (
 	HTTPS            = New(308, "https_redirect", "the same URL is served over HTTPS")
 	ClientDenied     = New(403, "client_denied", "the route is not for this client's address")
 	NoCertificate    = New(403, "certificate_required", "the route is for clients with a certificate that the listener verifies")
+	OtherCertificate = New(403, "certificate_denied", "the route is not for clients with this certificate")
+	Revoked          = New(403, "certificate_revoked", "the client's certificate was revoked after the client has connected")
 	DotSegment       = New(400, "unsafe_path", "the path has a segment \"..\", and the host has a route that not every client may use: its service could read this path as one of that route")
 	Unauthorized     = New(401, "unauthorized", "the route requires a user and a password")
 	AuthBusy         = New(503, "auth_busy", "too many passwords are being verified")

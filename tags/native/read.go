@@ -92,7 +92,8 @@ var short = map[string]string{
 
 // lists are keys whose value is a list.
 var lists = []string{
-	"allow", "deny", "listeners", "methods", "when.client", "when.not.client",
+	"allow", "deny", "client_certificates", "listeners", "methods", "when.client", "when.not.client",
+	"when.client_certificates", "when.not.client_certificates",
 	"forward_auth.response_headers", "request_headers.remove", "response_headers.remove",
 }
 
