@@ -91,6 +91,8 @@ func New(o Options) (*Manager, error) {
 	// The check would write and delete a value before each order, which a crash leaves. An order begins with its lock, which
 	// is a write too.
 	settings := certmagic.Config{OnEvent: m.note, Logger: zap.NewNop(), DisableStorageCheck: true}
+	// It would ask any address, without a time-out: package stapling asks, where the listener wants it.
+	settings.OCSP.DisableStapling = true
 	if o.Consul == nil {
 		m.files = newFiles(o.Storage, false, o.Log)
 		m.state, settings.Storage = &m.files.storage, m.files
@@ -234,6 +236,18 @@ func Wildcard(name string) string {
 }
 
 func expired(c *tls.Certificate) bool { return !c.Leaf.NotAfter.After(time.Now()) }
+
+// Certificates returns the certificates in use for names.
+func (m *Manager) Certificates(names []string) (all []*tls.Certificate) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, name := range names {
+		if c := m.inUseLocked(strings.ToLower(name)); c != nil {
+			all = append(all, c)
+		}
+	}
+	return all
+}
 
 // ChallengeCertificate returns the answer to a challenge TLS-ALPN-01 for the name of a
 // handshake. Call it only for names of listeners: it may wait for the storage.

@@ -4,6 +4,8 @@ package listeners
 
 import (
 	"context"
+	"crypto/tls"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"sluice/certificates"
 	"sluice/certificates/acme"
 	"sluice/certificates/kv"
+	"sluice/certificates/stapling"
 	"sluice/consul"
 	"sluice/proxy/handover"
 )
@@ -23,7 +26,9 @@ type Options struct {
 	Wait   func() time.Duration      // of blocking queries
 	Copies string                    // the directory of copies of what Consul has; "": none
 	Others func() []certificates.Use // the uses of certificates by others than listeners
-	Log    zerolog.Logger
+	// MayConnect returns an error for an address of a responder of OCSP to which no connection is opened.
+	MayConnect func(netip.AddrPort) error
+	Log        zerolog.Logger
 }
 
 // Manager has the TLS of all listeners. Its methods may be called concurrently.
@@ -32,7 +37,9 @@ type Manager struct {
 	authorities *authorities
 	kv          *kv.Manager
 	tickets     certificates.TicketKeys
+	staples     *stapling.Manager
 
+	updating  sync.Mutex // held by update: the listeners that it read last count
 	obtaining sync.Mutex // held by Obtain: the names that it read last count
 
 	mu    sync.Mutex // guards the field below
@@ -44,6 +51,7 @@ func New(o Options) *Manager {
 	m := &Manager{options: o}
 	m.authorities = &authorities{consul: o.Consul, log: o.Log, managers: make(map[authority]*acme.Manager)}
 	m.kv = kv.New(kv.Options{Consul: o.Consul, Wait: o.Wait, Copies: o.Copies, Changed: m.update, Log: o.Log})
+	m.staples = stapling.New(stapling.Options{MayConnect: o.MayConnect, Changed: m.update, Log: o.Log})
 	return m
 }
 
@@ -80,6 +88,7 @@ func (m *Manager) Close() {
 	m.set(nil)
 	m.Retain()
 	m.authorities.removing.Wait()
+	m.staples.Close()
 }
 
 // Obtain has certificates by ACME obtained and renewed from now on: the listeners answer challenges.
@@ -116,6 +125,7 @@ func (m *Manager) Await(ctx context.Context, all []*TLS, timeout time.Duration) 
 			return
 		}
 	}
+	m.staples.Await(loading)
 }
 
 // Refresh makes new connections use the certificates as their sources have them now, also the ones of others.
@@ -129,7 +139,17 @@ func (m *Manager) Refresh() {
 
 // update makes new connections use the certificates that are known now.
 func (m *Manager) update() {
-	for _, t := range m.used() {
+	m.updating.Lock()
+	defer m.updating.Unlock()
+	used := m.used()
+	var stapled []*tls.Certificate
+	for _, t := range used {
+		if t.staples != nil {
+			stapled = append(stapled, t.certificates()...)
+		}
+	}
+	m.staples.Follow(stapled)
+	for _, t := range used {
 		t.update()
 		t.publish()
 	}
@@ -154,15 +174,22 @@ func (m *Manager) uses() []certificates.Use {
 
 // Statuses returns the state of all certificates, also the ones of others.
 func (m *Manager) Statuses() (all []certificates.Usage) {
-	for _, t := range m.used() {
+	used := m.used()
+	for _, t := range used {
 		if t.acme == nil {
 			continue
 		}
 		for _, status := range t.acme.Statuses(t.acme.names) {
-			all = append(all, certificates.Usage{UsedBy: t.user, Status: status})
+			all = append(all, certificates.Usage{UsedBy: t.user, Status: t.withStaple(status)})
 		}
 	}
-	return append(all, certificates.Statuses(m.uses())...)
+	for _, t := range used {
+		for _, usage := range certificates.Statuses(t.uses) {
+			usage.Status = t.withStaple(usage.Status)
+			all = append(all, usage)
+		}
+	}
+	return append(all, certificates.Statuses(m.options.Others())...)
 }
 
 // Pause ends the watches of Consul until Resume: a new process watches it.
@@ -176,6 +203,7 @@ func (m *Manager) Parts() []handover.Part {
 	return []handover.Part{
 		handover.NewPart("ticket_keys", m.tickets.All, m.tickets.Adopt),
 		handover.NewPart("certificates", m.kv.State, m.kv.Adopt),
+		handover.NewPart("staples", m.staples.State, m.staples.Adopt),
 		handover.NewPart("acme_certificates", m.authorities.pairs, m.authorities.adopt),
 	}
 }

@@ -1,7 +1,10 @@
 package listeners
 
 import (
+	"bytes"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -11,6 +14,7 @@ import (
 	"sluice/certificates"
 	"sluice/certificates/acme"
 	"sluice/certificates/kv"
+	"sluice/certificates/stapling"
 	"sluice/config"
 	"sluice/proxy/socket"
 )
@@ -27,6 +31,7 @@ type TLS struct {
 	ca      *certificates.Follower // of uses, the one of client_ca and client_crl; nil: none
 	tickets *certificates.Follower // of uses, the one of ticket_keys; nil: none
 	acme    *acmeUse               // nil: none
+	staples *stapling.Manager      // nil: certificates have no staples
 
 	policy     certificates.Policy
 	clientAuth tls.ClientAuthType
@@ -38,6 +43,7 @@ type TLS struct {
 	mu sync.Mutex
 	// mu guards the fields below.
 	used         []*tls.Certificate // in current
+	usedStaples  [][]byte           // of used
 	usedContents *certificates.Contents
 }
 
@@ -85,6 +91,9 @@ func (m *Manager) TLS(l config.Listener, c *config.Config, before *TLS) (*TLS, e
 		if l.TLS.ClientAuth == "optional" {
 			t.clientAuth = tls.VerifyClientCertIfGiven
 		}
+	}
+	if l.TLS.OCSPStapling {
+		t.staples = m.staples
 	}
 	if l.TLS.TicketKeys != "" {
 		tickets, err := certificates.Follow(certificates.Files{TicketKeys: l.TLS.TicketKeys}, changed)
@@ -138,18 +147,19 @@ func (t *TLS) Suits(c *config.Config) bool {
 func (t *TLS) update() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var now []*tls.Certificate
-	for _, p := range t.pairs {
-		now = append(now, p.Certificates()...)
+	now := t.ofSources()
+	staples := make([][]byte, len(now))
+	for i, c := range now {
+		staples[i] = t.stapleOf(c.Leaf)
 	}
 	var clients *certificates.Contents
 	if t.ca != nil {
 		clients = t.ca.Contents()
 	}
-	if t.current.Load() != nil && slices.Equal(now, t.used) && clients == t.usedContents {
+	if t.current.Load() != nil && slices.Equal(now, t.used) && slices.EqualFunc(staples, t.usedStaples, bytes.Equal) && clients == t.usedContents {
 		return
 	}
-	t.used, t.usedContents = now, clients
+	t.used, t.usedStaples, t.usedContents = now, staples, clients
 	c := &tls.Config{
 		NextProtos: t.protocols,
 		ClientAuth: t.clientAuth,
@@ -163,8 +173,9 @@ func (t *TLS) update() {
 			c.VerifyConnection = func(state tls.ConnectionState) error { return lists.Verify(state.VerifiedChains, time.Now()) }
 		}
 	}
-	for _, certificate := range now {
+	for i, certificate := range now {
 		c.Certificates = append(c.Certificates, *certificate)
+		c.Certificates[i].OCSPStaple = staples[i]
 	}
 	if t.acme != nil {
 		c.GetCertificate = t.obtained
@@ -199,5 +210,52 @@ func (t *TLS) obtained(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if err != nil && len(t.current.Load().Certificates) > 0 {
 		return nil, nil
 	}
+	if err == nil {
+		if staple := t.stapleOf(certificate.Leaf); staple != nil {
+			stapled := *certificate
+			stapled.OCSPStaple = staple
+			return &stapled, nil
+		}
+	}
 	return certificate, err
+}
+
+// ofSources returns the certificates in use, except those by ACME.
+func (t *TLS) ofSources() (all []*tls.Certificate) {
+	for _, p := range t.pairs {
+		all = append(all, p.Certificates()...)
+	}
+	return all
+}
+
+// certificates returns all certificates in use.
+func (t *TLS) certificates() []*tls.Certificate {
+	all := t.ofSources()
+	if t.acme != nil {
+		all = append(all, t.acme.Certificates(t.acme.names)...)
+	}
+	return all
+}
+
+// stapleOf returns the staple of a certificate; nil: none.
+func (t *TLS) stapleOf(leaf *x509.Certificate) []byte {
+	if t.staples == nil || len(leaf.OCSPServer) == 0 {
+		return nil
+	}
+	return t.staples.Staple(leaf)
+}
+
+// withStaple returns the status of a certificate with its staple.
+func (t *TLS) withStaple(s certificates.Status) certificates.Status {
+	if s.Leaf == nil {
+		return s
+	}
+	required := stapling.Required(s.Leaf)
+	if t.staples != nil && len(s.Leaf.OCSPServer) > 0 {
+		until, err := t.staples.Status(s.Leaf)
+		s.Staple = &certificates.Staple{Until: until, Required: required, Fault: err}
+	} else if required {
+		s.Staple = &certificates.Staple{Required: true, Fault: errors.New("ocsp_stapling is off, or the certificate names no responder")}
+	}
+	return s
 }
