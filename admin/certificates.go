@@ -24,9 +24,9 @@ type Certificate struct {
 
 // Staple is the answer of the authority of a certificate (OCSP).
 type Staple struct {
-	Until    time.Time `json:"until"`    // null: there is none
-	Required bool      `json:"required"` // clients may refuse the certificate without
-	Error    string    `json:"error,omitempty"`
+	Until    *time.Time `json:"until"`    // null: there is none
+	Required bool       `json:"required"` // clients may refuse the certificate without
+	Error    string     `json:"error,omitempty"` // why the responder was asked in vain
 }
 
 func (h programHandler) certificates(*http.Request) (any, error) {
@@ -41,7 +41,7 @@ func (h programHandler) certificates(*http.Request) (any, error) {
 			d.Error = c.Fault.Error()
 		}
 		if c.Staple != nil {
-			d.Staple = &Staple{Until: moment(c.Staple.Until), Required: c.Staple.Required}
+			d.Staple = &Staple{Until: optionalMoment(c.Staple.Until), Required: c.Staple.Required}
 			if c.Staple.Fault != nil {
 				d.Staple.Error = c.Staple.Fault.Error()
 			}

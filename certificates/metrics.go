@@ -11,7 +11,7 @@ import (
 var descriptions metrics.Descriptions
 
 var (
-	expiry    = descriptions.New("certificate_expiry_timestamp_seconds", "When a certificate expires, as Unix time: the first of its chain, or the last of trusted ones.", "used_by", "file")
+	expiry    = descriptions.New("certificate_expiry_timestamp_seconds", "When a certificate expires, as Unix time: the first of its chain, or the last of trusted ones, or the first of lists of revoked ones.", "used_by", "file")
 	staple    = descriptions.New("certificate_staple_expiry_timestamp_seconds", "When the staple (OCSP) of a certificate expires, as Unix time; 0: it has none.", "used_by", "file")
 	fileError = descriptions.New("certificate_file_error", "1 if the present file cannot be used, so that an earlier version is in use; else 0.", "used_by", "file")
 )

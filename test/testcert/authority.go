@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ocsp"
+
 	"sluice/test/verify"
 )
 
@@ -32,7 +34,7 @@ func NewAuthority(t testing.TB, domain string) *Authority {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root of " + domain},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, URIs: []*url.URL{{Scheme: "spiffe", Host: domain}},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, URIs: []*url.URL{{Scheme: "spiffe", Host: domain}},
 	}
 	a.certificate, a.Root = a.sign(t, template, template, a.key)
 	return a
@@ -54,6 +56,35 @@ func (a *Authority) Leaf(t testing.TB, path string, change ...func(*x509.Certifi
 	_, cert = a.sign(t, template, a.certificate, private)
 	der := verify.Result(x509.MarshalECPrivateKey(private)).Must(t)
 	return cert, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
+}
+
+// Chain returns a certificate as of Leaf followed by the root, and its key, in PEM format, and both parsed.
+func (a *Authority) Chain(t testing.TB, path string, change ...func(*x509.Certificate)) (chain, key []byte, pair tls.Certificate) {
+	t.Helper()
+	cert, key := a.Leaf(t, path, change...)
+	chain = append(cert, a.Root...)
+	return chain, key, verify.Result(tls.X509KeyPair(chain, key)).Must(t)
+}
+
+// CRL returns the list of the certificates with these serial numbers as revoked, in PEM format. Each change is made to the
+// template.
+func (a *Authority) CRL(t testing.TB, from, until time.Time, revoked []int64, change ...func(*x509.RevocationList)) []byte {
+	t.Helper()
+	template := &x509.RevocationList{Number: big.NewInt(from.UnixNano()), ThisUpdate: from, NextUpdate: until}
+	for _, serial := range revoked {
+		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: big.NewInt(serial), RevocationTime: from})
+	}
+	for _, f := range change {
+		f(template)
+	}
+	der := verify.Result(x509.CreateRevocationList(rand.Reader, template, a.certificate, a.key)).Must(t)
+	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
+}
+
+// OCSP returns the authority's answer about a certificate, a template of golang.org/x/crypto/ocsp.
+func (a *Authority) OCSP(t testing.TB, template ocsp.Response) []byte {
+	t.Helper()
+	return verify.Result(ocsp.CreateResponse(a.certificate, a.certificate, template, a.key)).Must(t)
 }
 
 // Member returns the TLS of a server of the mesh with a certificate as of Leaf, which asks its clients for one.

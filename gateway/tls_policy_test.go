@@ -1,0 +1,304 @@
+package gateway
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+
+	"sluice/admin"
+	"sluice/test/long"
+	"sluice/test/testcert"
+	"sluice/test/verify"
+)
+
+// writeFile writes a file of dir, and returns its path.
+func writeFile(t *testing.T, dir, name string, text []byte) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	verify.NoError(t, os.WriteFile(path, text, 0o600))
+	return path
+}
+
+// writeLeaf writes a certificate of a, with its chain, and its key.
+func writeLeaf(t *testing.T, a *testcert.Authority, dir, name string, change ...func(*x509.Certificate)) testcert.Files {
+	t.Helper()
+	chain, key, _ := a.Chain(t, "/"+name, change...)
+	return testcert.Files{Cert: writeFile(t, dir, name+".pem", chain), Key: writeFile(t, dir, name+".key", key)}
+}
+
+// A client whose certificate is revoked gets no new connection, and on an open one 403, by HTTP/1.1 and by HTTP/2, also if a
+// reload has changed the listener meanwhile. A list that has expired ends no open connection.
+func TestRevokedClients(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	site, a := testcert.Write(t, dir, "a.example"), testcert.NewAuthority(t, "ca.example")
+	client := writeLeaf(t, a, dir, "web", func(c *x509.Certificate) { c.SerialNumber = big.NewInt(7) })
+	now := time.Now()
+	list := func(until time.Time, revoked ...int64) string {
+		return writeFile(t, dir, "crl.pem", a.CRL(t, now.Add(-2*time.Hour), until, revoked))
+	}
+	text := func(more string) string {
+		return "listeners:\n" + secureListener("web", site, fmt.Sprintf(", client_ca: %q, client_crl: %q%s", writeFile(t, dir, "ca.pem", a.Root), filepath.Join(dir, "crl.pem"), more)) +
+			static("star", origin(t, "star"))
+	}
+	list(now.Add(time.Hour))
+	r := start(t, text(""))
+	var transports [2]*http.Transport
+	for i := range transports {
+		transports[i] = r.show(client.Cert, client.Key)
+		transports[i].DisableKeepAlives, transports[i].ForceAttemptHTTP2 = false, i == 1
+		defer transports[i].CloseIdleConnections()
+	}
+	expect := func(what string, want int, reason string) {
+		t.Helper()
+		for i, transport := range transports {
+			r.client.Transport = transport
+			got := r.do(r.request("GET", r.secureURL("web"), nil))
+			verify.That(t, got.StatusCode == want && got.Header.Get("X-Sluice-Reason") == reason && got.ProtoMajor == i+1, "%s: got %d %q by HTTP/%d", what, got.StatusCode, got.Header.Get("X-Sluice-Reason"), got.ProtoMajor)
+		}
+	}
+	fresh := func(what string, want int) {
+		t.Helper()
+		r.show(client.Cert, client.Key)
+		status, body := r.getSecure("web")
+		verify.That(t, status == want, "%s: got %d %s", what, status, body)
+	}
+	expect("good", 200, "")
+	list(now.Add(-time.Hour))
+	r.Gateway.certificates.Refresh()
+	expect("the list has expired", 200, "")
+	fresh("the list has expired", 0)
+	all := fetch[[]admin.Certificate](r, "/api/certificates")
+	verify.That(t, slices.ContainsFunc(all, func(c admin.Certificate) bool { return c.Kind == "revoked" && c.State == "expired" }), "/api/certificates: %+v", all)
+	r.replace(text(", min_version: 1.3"))
+	list(now.Add(time.Hour), 7)
+	r.Gateway.certificates.Refresh()
+	expect("revoked after a reload", 403, "certificate_revoked")
+	fresh("revoked", 0)
+	writeFile(t, dir, "crl.pem", []byte("text"))
+	r.Gateway.certificates.Refresh()
+	expect("a bad list changes nothing", 403, "certificate_revoked")
+	list(now.Add(time.Hour))
+	r.Gateway.certificates.Refresh()
+	expect("revoked no more", 200, "")
+	fresh("revoked no more", 200)
+}
+
+// Routes are for clients whose certificate has a name, or chosen by it. sluice route explains it.
+func TestNamesOfCertificates(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	site, a := testcert.Write(t, dir, "a.example"), testcert.NewAuthority(t, "ca.example")
+	named := func(name string) testcert.Files {
+		return writeLeaf(t, a, dir, name, func(c *x509.Certificate) {
+			c.Subject, c.DNSNames = pkix.Name{CommonName: name}, []string{strings.ToUpper(name) + ".example"}
+		})
+	}
+	web, api := named("web"), named("api")
+	two := writeLeaf(t, a, dir, "two", func(c *x509.Certificate) {
+		id := asn1.ObjectIdentifier{2, 5, 4, 3}
+		c.Subject = pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{{Type: id, Value: "web"}, {Type: id, Value: "web"}}}
+	})
+	r := start(t, "listeners:\n"+secureListener("web", site, fmt.Sprintf(", client_ca: %q, client_auth: optional", writeFile(t, dir, "ca.pem", a.Root)))+fmt.Sprintf(`
+client: { trusted_proxies: [127.0.0.0/8] }
+services: { star: { peers: [%q] }, other: { peers: [%q] } }
+routes:
+  - { service: star }
+  - { path: /cn, service: star, client_certificates: ["cn=web", "cn=none"] }
+  - { path: /dns, service: star, client_certificates: ["dns=web.Example"] }
+  - { path: /uri, service: star, client_certificates: ["uri=spiffe://ca.example/web"] }
+  - { path: /any, service: star, client_certificates: [any] }
+  - { path: /chosen, service: star }
+  - { path: /chosen, service: other, when: { client_certificates: ["cn=web"] } }
+  - { path: /not, service: other, when: { not: { client_certificates: [any] } } }
+`, origin(t, "star"), origin(t, "other")))
+	for _, test := range []struct {
+		client testcert.Files
+		paths  string // path, status, reason or body
+	}{
+		{testcert.Files{}, "/cn 403 certificate_required, /any 403 certificate_required, /chosen 200 star, /not 200 other"},
+		{web, "/cn 200 star, /dns 200 star, /uri 200 star, /any 200 star, /chosen 200 other, /not 200 star"},
+		{api, "/cn 403 certificate_denied, /dns 403 certificate_denied, /uri 403 certificate_denied, /any 200 star, /chosen 200 star"},
+		{two, "/cn 403 certificate_denied, /chosen 200 star"},
+	} {
+		for line := range strings.SplitSeq(test.paths, ", ") {
+			var path, want string
+			var status int
+			fmt.Sscan(line, &path, &status, &want)
+			r.show(test.client.Cert, test.client.Key)
+			got := r.do(r.request("GET", r.secureURL("web")+path, nil, "X-Forwarded-Client-Cert", `Hash=1;Subject="CN=web"`))
+			verify.That(t, got.StatusCode == status && cmp.Or(got.Header.Get("X-Sluice-Reason"), got.body) == want, "%s%s: got %d %q %q, want %d %s", test.client.Cert, path, got.StatusCode, got.Header.Get("X-Sluice-Reason"), got.body, status, want)
+		}
+	}
+	for names, want := range map[string]string{"": "star", "cn=web": "other", "cn=api dns=web.example": "star"} {
+		query := url.Values{"url": {"https://a.example/chosen"}, "certificate": strings.Fields(names)}
+		answer := fetch[admin.RouteAnswer](r, "/api/route?"+query.Encode())
+		verify.That(t, answer.Route != nil && answer.Route.Service == want && answer.Candidates[0].Conditions[0] == "client certificate is cn=web" &&
+			(want == "other") == (answer.Candidates[0].Failing == ""), "%q: got %+v", names, answer)
+	}
+}
+
+// Replicas with the same file of keys resume each other's sessions. A changed file counts without a reload.
+func TestReplicasShareTicketKeys(t *testing.T) {
+	t.Parallel()
+	dir, peer := t.TempDir(), origin(t, "star")
+	site := testcert.Write(t, dir, "a.example")
+	const one, two = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=\n"
+	keys := writeFile(t, dir, "tickets", []byte(one))
+	text := "listeners:\n" + secureListener("web", site, fmt.Sprintf(", ticket_keys: %q", keys)) + static("star", peer)
+	replicas := []*running{start(t, text), start(t, text)}
+	config := &tls.Config{InsecureSkipVerify: true, ServerName: "a.example", ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	for _, r := range replicas {
+		r.show("", "").TLSClientConfig = config
+	}
+	resumes := func(at int) bool {
+		t.Helper()
+		r := replicas[at]
+		return r.do(r.request("GET", r.secureURL("web"), nil)).TLS.DidResume
+	}
+	verify.That(t, !resumes(0), "the first connection resumes a session")
+	verify.That(t, resumes(1), "the other replica does not resume the session")
+	writeFile(t, dir, "tickets", []byte(two+one))
+	replicas[0].Gateway.certificates.Refresh()
+	verify.That(t, resumes(0), "the session is lost with a new key")
+	verify.That(t, !resumes(1), "a replica opens a ticket without the key")
+	writeFile(t, dir, "tickets", []byte(two))
+	replicas[0].Gateway.certificates.Refresh()
+	verify.That(t, !resumes(0), "a session outlives its key")
+}
+
+// A certificate has a staple, which a new process has at once. Where there must be one, and is none, sluice says so. The
+// responder is no address to which a registry may not lead.
+func TestStaples(t *testing.T) {
+	t.Parallel()
+	dir, a, peer := t.TempDir(), testcert.NewAuthority(t, "ca.example"), origin(t, "star")
+	var asked atomic.Int64
+	responder := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		asked.Add(1)
+		w.Write(a.OCSP(t, ocsp.Response{Status: ocsp.Good, SerialNumber: big.NewInt(2), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour)}))
+	}))
+	defer responder.Close()
+	site := writeLeaf(t, a, dir, "site", func(c *x509.Certificate) {
+		c.DNSNames, c.OCSPServer = []string{"a.example"}, []string{responder.URL}
+		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}, Value: []byte{0x30, 3, 2, 1, 5}}}
+	})
+	text := func(more, discovery string) string {
+		return "discovery: { " + discovery + " }\nlisteners:\n" + secureListener("web", site, more) + static("star", peer)
+	}
+	staple := func(r *running) []byte {
+		t.Helper()
+		conn := verify.Result(tls.Dial("tcp", r.Address("web").String(), &tls.Config{InsecureSkipVerify: true})).Must(t)
+		defer conn.Close()
+		return conn.OCSPResponse()
+	}
+	state := func(r *running) admin.Certificate { return fetch[[]admin.Certificate](r, "/api/certificates")[0] }
+
+	r := start(t, text(", ocsp_stapling: true", "allow_local: true"))
+	r.await("a staple", func() bool { return len(staple(r)) > 0 })
+	got := state(r)
+	verify.That(t, got.Staple != nil && got.Staple.Until.After(time.Now()) && got.Staple.Required && got.Staple.Error == "", "/api/certificates: %+v", got.Staple)
+	before := asked.Load()
+	next := r.upgrade(text(", ocsp_stapling: true", "allow_local: true"), nil)
+	verify.That(t, bytes.Equal(staple(next), staple(r)) && asked.Load() == before, "a new process begins without the staple")
+
+	off := start(t, text("", "allow_local: true"))
+	closed := start(t, text(", ocsp_stapling: true", ""))
+	closed.await("the refusal", func() bool { return state(closed).Staple.Error != "" })
+	for r, want := range map[*running]string{off: "ocsp_stapling is off", closed: "loopback address"} {
+		verify.That(t, len(staple(r)) == 0 && strings.Contains(state(r).Staple.Error, want), "got %+v, want %q", state(r).Staple, want)
+		_, ready := r.readyz()
+		verify.That(t, len(ready.Certificates) == 1 && strings.Contains(ready.Certificates[0], "must have a staple"), "/readyz: %+v", ready)
+	}
+}
+
+// sslscan finds what the profiles of Mozilla allow, and nothing else.
+func TestScanner(t *testing.T) {
+	t.Parallel()
+	long.Test(t)
+	if _, err := exec.LookPath("sslscan"); err != nil {
+		if os.Getenv("SLUICE_REQUIRE_SSLSCAN") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("there is no sslscan (Debian's package sslscan)")
+	}
+	dir := t.TempDir()
+	site := testcert.Write(t, dir, "a.example")
+	r := start(t, "listeners:\n"+secureListener("modern", site, ", profile: modern")+secureListener("intermediate", site, ", profile: intermediate")+
+		secureListener("default", site, "")+secureListener("own", site, ", ciphers: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256], curves: [P-256]")+static("star", origin(t, "star")))
+	const (
+		suites13 = "TLS_AES_128_GCM_SHA256 TLS_AES_256_GCM_SHA384 TLS_CHACHA20_POLY1305_SHA256"
+		suites12 = " ECDHE-ECDSA-AES128-GCM-SHA256 ECDHE-ECDSA-AES256-GCM-SHA384 ECDHE-ECDSA-CHACHA20-POLY1305"
+		mozilla  = "secp256r1 secp384r1 x25519"
+	)
+	for _, test := range []struct{ listener, versions, suites, groups string }{
+		{"modern", "1.3", suites13, mozilla},
+		{"intermediate", "1.2 1.3", suites13 + suites12, mozilla},
+		{"default", "1.2 1.3", suites13 + suites12, mozilla + " secp521r1"},
+		{"own", "1.2 1.3", suites13 + " ECDHE-ECDSA-AES128-GCM-SHA256", "secp256r1"},
+	} {
+		var out struct {
+			Test struct {
+				Protocols []struct {
+					Version string `xml:"version,attr"`
+					Enabled string `xml:"enabled,attr"`
+				} `xml:"protocol"`
+				Ciphers []struct {
+					Name string `xml:"cipher,attr"`
+				} `xml:"cipher"`
+				Groups []struct {
+					Name string `xml:"name,attr"`
+				} `xml:"group"`
+				Compression struct {
+					Supported string `xml:"supported,attr"`
+				} `xml:"compression"`
+				Renegotiation struct {
+					Supported string `xml:"supported,attr"`
+				} `xml:"renegotiation"`
+			} `xml:"ssltest"`
+		}
+		text := verify.Result(exec.CommandContext(t.Context(), "sslscan", "--xml=-", "--no-heartbleed", r.Address(test.listener).String()).Output()).Must(t)
+		decoder := xml.NewDecoder(bytes.NewReader(text))
+		decoder.CharsetReader = func(_ string, r io.Reader) (io.Reader, error) { return r, nil }
+		verify.NoError(t, decoder.Decode(&out))
+		sorted := func(all []string) string { slices.Sort(all); return strings.Join(slices.Compact(all), " ") }
+		var versions, suites, groups []string
+		for _, p := range out.Test.Protocols {
+			if p.Enabled == "1" {
+				versions = append(versions, p.Version)
+			}
+		}
+		for _, c := range out.Test.Ciphers {
+			suites = append(suites, c.Name)
+		}
+		for _, g := range out.Test.Groups {
+			groups = append(groups, g.Name)
+		}
+		verify.Equal(t, sorted(versions), sorted(strings.Fields(test.versions)), "%s: versions", test.listener)
+		verify.Equal(t, sorted(suites), sorted(strings.Fields(test.suites)), "%s: cipher suites", test.listener)
+		verify.Equal(t, sorted(groups), sorted(strings.Fields(test.groups)), "%s: groups", test.listener)
+		verify.That(t, out.Test.Compression.Supported == "0" && out.Test.Renegotiation.Supported == "0", "%s: %+v", test.listener, out.Test)
+		if t.Failed() {
+			t.Logf("%s", text)
+		}
+	}
+}
