@@ -24,8 +24,8 @@ type Certificate struct {
 
 // Staple is the answer of the authority of a certificate (OCSP).
 type Staple struct {
-	Until    *time.Time `json:"until"`    // null: there is none
-	Required bool       `json:"required"` // clients may refuse the certificate without
+	Until    *time.Time `json:"until"`           // null: there is none
+	Required bool       `json:"required"`        // clients may refuse the certificate without
 	Error    string     `json:"error,omitempty"` // why the responder was asked in vain
 }
 
