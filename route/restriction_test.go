@@ -57,7 +57,7 @@ func TestEvades(t *testing.T) {
 			verify.That(t, !table.Evades([]byte(host), path), "%s: %s is guarded", test.name, host)
 		}
 	}
-	for _, a := range []Actions{{Access: NewAccess(nil, nil)}, {BasicAuth: new(BasicAuth)}, {ForwardAuth: new(ForwardAuth)}, {ClientCertificate: true}} {
+	for _, a := range []Actions{{Access: NewAccess(nil, nil)}, {BasicAuth: new(BasicAuth)}, {ForwardAuth: new(ForwardAuth)}, {ClientCertificate: true}, {CertificateNames: []CertificateName{{Kind: CertificateAny}}}} {
 		verify.That(t, a.Restricts(), "%+v does not restrict", a)
 	}
 }
