@@ -47,6 +47,11 @@ func (a *Answer) Allows() bool { return a.Status < 300 }
 // returns an error for an address to which no connection is opened; nil: every address is allowed.
 // It may be called concurrently.
 func NewForward(to *url.URL, timeout time.Duration, mayConnect func(netip.AddrPort) error) *Forward {
+	return &Forward{to, timeout, clientOf(mayConnect), places.New(maxConnections, maxPerBlock)}
+}
+
+// clientOf returns a client that follows no redirects and connects to no address for which mayConnect returns an error.
+func clientOf(mayConnect func(netip.AddrPort) error) *http.Client {
 	dialer := net.Dialer{}
 	if mayConnect != nil {
 		dialer.Control = func(_, text string, _ syscall.RawConn) error { // after the resolution of the name
@@ -57,7 +62,7 @@ func NewForward(to *url.URL, timeout time.Duration, mayConnect func(netip.AddrPo
 			return mayConnect(address)
 		}
 	}
-	return &Forward{to, timeout, &http.Client{
+	return &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			DialContext:            dialer.DialContext,
@@ -67,7 +72,7 @@ func NewForward(to *url.URL, timeout time.Duration, mayConnect func(netip.AddrPo
 			IdleConnTimeout:        idleTimeout,
 			MaxResponseHeaderBytes: maxAnswerHead,
 		},
-	}, places.New(maxConnections, maxPerBlock)}
+	}
 }
 
 // Timeout bounds the time of Ask.
