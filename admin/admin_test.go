@@ -29,6 +29,7 @@ import (
 	"sluice/operator"
 	"sluice/release"
 	"sluice/route"
+	"sluice/route/auth"
 	"sluice/tags/claim"
 	"sluice/test/balancertest"
 	"sluice/test/configtest"
@@ -178,6 +179,7 @@ func complete(o Options) Options {
 			Tags:   func() claim.Result { return claim.Result{} },
 			Chains: func() []Chain { return nil }, Intentions: func() []mesh.IntentionState { return nil }, DeniedBy: func(string) string { return "" },
 			Effective: func() *config.Config { return nil },
+			Keys:      func() []auth.KeySetStatus { return nil },
 		},
 		Fleet: Fleet{
 			Registration: func() registration.Status { return registration.Status{} },

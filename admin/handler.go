@@ -85,6 +85,7 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 	look("/api/routes", answer(routes.routes))
 	look("/api/tags", answer(routes.tags))
 	look("/api/mesh", answer(routes.mesh))
+	look("/api/keys", answer(routes.keys))
 
 	configuration := configHandler{o}
 	look("/api/config", configuration.config)

@@ -39,6 +39,7 @@ import (
 	"sluice/proxy/socket"
 	"sluice/release"
 	"sluice/route"
+	"sluice/route/auth"
 	"sluice/route/compression"
 	"sluice/tags/claim"
 	"sluice/test/verify"
@@ -137,6 +138,9 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		}),
 		accesslog.Metrics(func() uint64 { return 11 }),
 		tracing.Metrics(func() tracing.Counts { return tracing.Counts{Exported: 12, Dropped: 13, Failed: 14} }),
+		auth.Metrics(func() []auth.KeySetStatus {
+			return []auth.KeySetStatus{{Source: "https://issuer/keys", Keys: make([]auth.KeyStatus, 2), Read: time.Now(), Failures: 86}}
+		}),
 		compression.Metrics(func() compression.Stats {
 			return compression.Stats{InUseBytes: 84, Skipped: 85, Encodings: []compression.EncodingStats{{Encoding: compression.Brotli, Responses: 81, BytesIn: 82, BytesOut: 83}}}
 		}),
@@ -205,6 +209,8 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_compression_output_bytes_total{encoding="br"} 83`,
 		`sluice_compression_memory_bytes 84`,
 		`sluice_compression_skipped_total 85`,
+		`sluice_token_keys{source="https://issuer/keys"} 2`,
+		`sluice_token_keys_failures_total{source="https://issuer/keys"} 86`,
 		`sluice_certificate_expiry_timestamp_seconds{file="/a.pem",used_by="listener \"web\""} 2e+09`,
 		`sluice_certificate_expiry_timestamp_seconds{file="/b.pem",used_by="consul"} 1e+09`,
 		`sluice_certificate_file_error{file="/a.pem",used_by="listener \"web\""} 0`,

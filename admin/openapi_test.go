@@ -69,6 +69,7 @@ var goTypes = map[string]any{
 	"GET /api/route":                                RouteAnswer{},
 	"GET /api/tags":                                 []TagProblem{},
 	"GET /api/mesh":                                 Mesh{},
+	"GET /api/keys":                                 []KeySet{},
 	"GET /api/shares":                               []release.State{},
 	"POST /api/shares/{service}":                    []release.State{},
 	"POST /api/shares/{service}/pause":              []release.State{},

@@ -23,6 +23,7 @@ import (
 	"sluice/operator"
 	"sluice/release"
 	"sluice/route"
+	"sluice/route/auth"
 	"sluice/tags/claim"
 )
 
@@ -110,6 +111,8 @@ type Routes struct {
 	Tags func() claim.Result
 	// Chains returns the discovery chains of the services in Consul's mesh, sorted by service.
 	Chains func() []Chain
+	// Keys returns the state of the keys of issuers of tokens, sorted by source.
+	Keys func() []auth.KeySetStatus
 	// Intentions returns what Consul's intentions say about connections to services in the mesh, sorted by service.
 	Intentions func() []mesh.IntentionState
 	// DeniedBy returns why the mesh denies connections to a service; "": it does not, or that is not known.

@@ -3,13 +3,16 @@ package config
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"sluice/balancer"
 	"sluice/route"
+	"sluice/route/auth"
 	"sluice/route/compression"
 )
 
@@ -34,14 +37,15 @@ type Actions struct {
 	// ClientCertificates are names, of which a client's certificate must have one; empty: any.
 	ClientCertificates []CertificateName `key:"client_certificates" format:"certificate"`
 	BasicAuth          *BasicAuth        `key:"basic_auth"`
+	JWT                *JWT              `key:"jwt"`
 	ForwardAuth        *ForwardAuth      `key:"forward_auth"`
 	Compress           *Compress         `key:"compress"`
 
 	built *route.Actions `key:"-"` // see Built
 }
 
-// Built returns what the actions do, nil for nothing. A limiter, users and a client of an
-// authentication server, which outlive a configuration, are missing. The caller must not change it.
+// Built returns what the actions do, nil for nothing. A limiter, users, keys of an issuer and a client
+// of an authentication server, which outlive a configuration, are missing. The caller must not change it.
 func (a *Actions) Built() *route.Actions { return a.built }
 
 // criticalities are the values of [Actions].Criticality.
@@ -79,6 +83,26 @@ type ForwardAuth struct {
 	ByDocument bool `key:"-"`
 }
 
+// JWT requires a token of a user, with a signature by a key of its issuer. Either JWKSFile or JWKSURL is set.
+type JWT struct {
+	JWKSFile   string              `key:"jwks_file" format:"file"`
+	JWKSURL    URL                 `key:"jwks_url" format:"http_url"`
+	Issuer     string              `key:"issuer" format:"text" required:"yes"`
+	Audiences  []string            `key:"audiences" format:"text"` // empty only with Require
+	Algorithms []string            `key:"algorithms" oneof:"RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA"`
+	Leeway     time.Duration       `key:"leeway" default:"1m" min:"0s" max:"10m"`
+	From       TokenPlace          `key:"from" default:"bearer" format:"token_place"`
+	Remove     bool                `key:"remove" default:"false"`    // peers do not get the token
+	Require    map[string][]string `key:"require" format:"quotable"` // claims, each with values of which it must have one
+	Headers    map[string]string   `key:"headers" format:"token"`    // claims by the names of fields that peers get
+
+	// ByDocument says that a document of a registry names the URL, and not the file.
+	ByDocument bool `key:"-"`
+}
+
+// defaultAlgorithms are the [JWT.Algorithms] without a list.
+var defaultAlgorithms = []string{"RS256", "ES256"}
+
 // BasicAuth requires a password.
 type BasicAuth struct {
 	UsersFile string `key:"users_file" format:"file" required:"yes"` // in the format of htpasswd
@@ -100,10 +124,16 @@ func (l *RateLimit) OfFleet() bool { return l.Scope == "fleet" }
 // keyOfRoute is the key of a limit that all requests of the route have together.
 const keyOfRoute = "route"
 
+// claimKey begins the key of a limit for each value of a claim.
+const claimKey = "claim "
+
 // parseRateKey parses a [RateLimit.Key].
 func parseRateKey(s string) (key route.HashKey, err error) {
 	if s == keyOfRoute {
 		return key, nil
+	}
+	if name, ok := strings.CutPrefix(s, claimKey); ok && isQuotable(name) {
+		return route.HashKey{Source: route.HashClaim, Name: name}, nil
 	}
 	if key, err = route.ParseHashKey(s); err == nil && key.Source != route.HashClientAddress && key.Source != route.HashHeader {
 		err = errors.New("not a key of a rate limit")
@@ -204,16 +234,36 @@ func (a *Actions) build(d *decoder, match, key string) {
 			d.refuse(join(key, "rate_limit.burst"), strconv.Itoa(l.Burst), "want a burst that the rate allows again within a year")
 		}
 		built.RateLimit = &route.RateLimit{PerRoute: l.Key.Text == keyOfRoute, Key: l.Key.Value}
+		if l.Key.Value.Source == route.HashClaim {
+			name := auth.NameClaim(l.Key.Value.Name)
+			built.RateLimit.Claim = &name
+			if a.JWT == nil {
+				d.refuse(join(key, "rate_limit.key"), l.Key.Text, "want a route with jwt, which checks the token")
+			}
+		}
 	}
 	if a.BasicAuth != nil {
 		built.BasicAuth = &route.BasicAuth{Realm: a.BasicAuth.Realm}
 	}
+	if a.JWT != nil {
+		built.JWT = a.JWT.build(d, join(key, "jwt"))
+		built.Authorized = built.JWT.Written
+		if a.BasicAuth != nil {
+			d.refuse(join(key, "jwt"), "", "want one of basic_auth and jwt: each says who the user is")
+		}
+	}
 	if a.ForwardAuth != nil {
-		built.ForwardAuth = new(route.ForwardAuth)
-		built.ForwardAuth.Copied, err = route.NewHeaderEdits(nil, nil, a.ForwardAuth.ResponseHeaders)
+		copied, err := route.NewHeaderEdits(nil, nil, a.ForwardAuth.ResponseHeaders)
 		if wrong, ok := errors.AsType[*route.FieldError](err); ok {
 			d.refuse(join(key, "forward_auth.response_headers"), wrong.Name, wrong.Err.Error())
 		}
+		for _, name := range copied.Dropped {
+			if slices.Contains(built.Authorized.Dropped, name) {
+				d.refuse(join(key, "forward_auth.response_headers"), name, "jwt writes or removes this header already")
+			}
+		}
+		built.ForwardAuth = &route.ForwardAuth{Copied: copied.Dropped}
+		built.Authorized = built.Authorized.Then(copied)
 	}
 	if c := a.Compress; c != nil {
 		if len(c.Encodings) == 0 {
@@ -235,6 +285,50 @@ func (a *Actions) build(d *decoder, match, key string) {
 	if !reflect.DeepEqual(*built, route.Actions{}) {
 		a.built = built
 	}
+}
+
+func (j *JWT) build(d *decoder, key string) *route.JWT {
+	if len(j.Algorithms) == 0 {
+		j.Algorithms = defaultAlgorithms
+	}
+	rules := &auth.Tokens{Issuer: j.Issuer, Audiences: j.Audiences, Leeway: j.Leeway}
+	for _, algorithm := range j.Algorithms {
+		rules.Algorithms = append(rules.Algorithms, auth.Algorithm(algorithm))
+	}
+	built := &route.JWT{Tokens: rules, Place: j.From.Value}
+	switch {
+	case (j.JWKSFile == "") == (j.JWKSURL.Text == ""):
+		d.refuse(key, "", "want one of jwks_file and jwks_url, which have the keys of the issuer")
+	case len(j.Audiences)+len(j.Require) == 0:
+		d.refuse(key, "", "want audiences, or a claim in require that no token for another service has")
+	}
+	for _, name := range slices.Sorted(maps.Keys(j.Require)) {
+		rules.Require = append(rules.Require, auth.Requirement{Claim: auth.NameClaim(name), Texts: j.Require[name]})
+		if len(j.Require[name]) == 0 {
+			d.refuse(join(key, "require."+name), "", "want a list of values, such as [admin]")
+		}
+	}
+	var removed []string
+	if j.Remove {
+		if place := j.From.Value; place.Cookie != "" {
+			d.refuse(join(key, "remove"), "true", "peers get the cookie with the others: want false, or another place in from")
+		} else {
+			removed = append(removed, cmp.Or(place.Header, "authorization"))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(j.Headers)) {
+		removed = append(removed, name)
+		built.Headers = append(built.Headers, route.ClaimHeader{Name: name, Claim: auth.NameClaim(j.Headers[name])})
+		if j.Headers[name] == "" {
+			d.refuse(join(key, "headers."+name), "", "want the name of a claim")
+		}
+	}
+	var err error
+	built.Written, err = route.NewHeaderEdits(nil, nil, removed)
+	if wrong, ok := errors.AsType[*route.FieldError](err); ok {
+		d.refuse(join(key, "headers."+wrong.Name), "", wrong.Err.Error())
+	}
+	return built
 }
 
 func (r *Redirect) build(d *decoder, key string) (built *route.Redirect) {

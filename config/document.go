@@ -59,6 +59,9 @@ func decodeDocument(doc writtenDocument, consul *Consul) *fragment {
 		if a := r.ForwardAuth; a != nil {
 			a.ByDocument = doc.by == ByDocument
 		}
+		if j := r.JWT; j != nil {
+			j.ByDocument = doc.by == ByDocument
+		}
 		r.check(f.decoder, routeAt{index: i}.key())
 	}
 	// The tree is ten times as large as the text, and only errors need it again.

@@ -40,6 +40,9 @@ var isPath = regexp.MustCompile(`^/[!-~]*$`).MatchString
 
 var isName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`).MatchString
 
+// isQuotable reports whether a text can be between quotes in a field.
+var isQuotable = regexp.MustCompile(`^[ !#-\[\]-~]+$`).MatchString
+
 // formats are the rules for the tag "format".
 var formats = map[string]format{
 	"name": plain("a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit", isName),
@@ -116,8 +119,9 @@ var formats = map[string]format{
 	"split":            plain("the name of a group with its share from 0% to 100%, or key, or fallback", isName),
 	"services":         plain("the name of a service with its share from 0% to 100%, or key", isName),
 	"text":             plain("a text on one line", func(string) bool { return true }),
-	"quotable":         plain(`printable ASCII without '"' and '\'`, regexp.MustCompile(`^[ !#-\[\]-~]+$`).MatchString),
-	"rate_key":         typed(`client_address, "header NAME" or route`, parseRateKey),
+	"quotable":         plain(`printable ASCII without '"' and '\'`, isQuotable),
+	"rate_key":         typed(`client_address, "header NAME", "claim NAME" or route`, parseRateKey),
+	"token_place":      typed(`bearer, "header NAME" or "cookie NAME"`, route.ParseTokenPlace),
 	"cookie":           plain("the name of a cookie: letters, digits, '.', '_' and '-'", regexp.MustCompile(`^[A-Za-z0-9._-]+$`).MatchString),
 	"cookie_attribute": plain("printable ASCII without ';', ',' or spaces", regexp.MustCompile(`^[!-+\--:<-~]+$`).MatchString),
 	"log_format":       telling(typed(`json, combined, or a template such as '$client "$method $target" $status'`, accesslog.ParseFormat)),

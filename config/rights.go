@@ -124,6 +124,9 @@ var rights = []right{
 	{"routes[].retry", "body", 0, nil},
 	{"routes[].rate_limit", "rate per burst key scope", byRoutes, nil},
 	{"routes[].basic_auth", "users_file realm", 0, nil},
+	{"routes[].jwt", "jwks_url issuer audiences algorithms leeway from remove require", ByDocument, nil},
+	{"routes[].jwt", "headers", ByDocument, noIdentity},
+	{"routes[].jwt", "jwks_file", 0, nil},
 	{"routes[].forward_auth", "url response_headers timeout", byRoutes, nil},
 	{"routes[].compress", "encodings types min_length level", byRoutes, nil},
 }

@@ -30,23 +30,24 @@ type Typed[T ~string, V any] struct {
 
 // The types of keys whose text is parsed.
 type (
-	Header    = Typed[Secret, [2]string] // name and value of a field; Secret because of credentials
-	Meta      = Typed[string, [2]string] // key and value
-	Network   = Typed[string, netip.Prefix]
-	Address   = Typed[string, Endpoint]
-	URL       = Typed[Location, *url.URL]
-	HashKey   = Typed[string, route.HashKey]
-	Escaped   = Typed[Secret, []byte]
-	Statuses  = Typed[string, statuses.Set]
-	Regexp    = Typed[string, *regexp.Regexp]
-	FileMode  = Typed[string, fs.FileMode]
-	Rule      = Typed[string, *traefik.Template]
-	Encoding  = Typed[string, compression.Encoding]
-	Peer      = Typed[string, discovery.Instance]
-	LogLevel  = Typed[string, zerolog.Level]
-	LogFormat = Typed[string, accesslog.Format]
-	MediaType = Typed[string, compression.Types]
-	Level     = Typed[string, compression.Level]
+	Header     = Typed[Secret, [2]string] // name and value of a field; Secret because of credentials
+	Meta       = Typed[string, [2]string] // key and value
+	Network    = Typed[string, netip.Prefix]
+	Address    = Typed[string, Endpoint]
+	URL        = Typed[Location, *url.URL]
+	HashKey    = Typed[string, route.HashKey]
+	TokenPlace = Typed[string, route.TokenPlace]
+	Escaped    = Typed[Secret, []byte]
+	Statuses   = Typed[string, statuses.Set]
+	Regexp     = Typed[string, *regexp.Regexp]
+	FileMode   = Typed[string, fs.FileMode]
+	Rule       = Typed[string, *traefik.Template]
+	Encoding   = Typed[string, compression.Encoding]
+	Peer       = Typed[string, discovery.Instance]
+	LogLevel   = Typed[string, zerolog.Level]
+	LogFormat  = Typed[string, accesslog.Format]
+	MediaType  = Typed[string, compression.Types]
+	Level      = Typed[string, compression.Level]
 
 	TLSVersion = Typed[string, uint16]
 	TLSSuite   = Typed[string, uint16]

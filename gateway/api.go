@@ -25,6 +25,7 @@ import (
 	"sluice/proxy/accesslog"
 	"sluice/release"
 	"sluice/route"
+	"sluice/route/auth"
 	"sluice/route/compression"
 	"sluice/tags/claim"
 )
@@ -46,6 +47,7 @@ func (g *Gateway) newAPI() http.Handler {
 				return g.tags.Present(g.history.Current().Config, g.effective.Load())
 			},
 			Chains: func() []admin.Chain { return g.chains.statuses(g.config()) }, Intentions: g.mesh.intentions.All,
+			Keys:     func() []auth.KeySetStatus { return g.routes.Load().KeySets() },
 			DeniedBy: func(service string) string { return g.mesh.deniedBy(g.config(), service) },
 		},
 		Fleet:     admin.Fleet{Registration: g.replica.status, Replica: g.replica.describe, Replicas: g.replica.survey, Limits: g.limits},
@@ -84,6 +86,7 @@ func (g *Gateway) metrics() *prometheus.Registry {
 		mesh.IdentityMetrics(g.mesh.identity.Status),
 		mesh.IntentionMetrics(g.mesh.intentions.All),
 		route.Metrics(g.table),
+		auth.Metrics(func() []auth.KeySetStatus { return g.routes.Load().KeySets() }),
 		proxy.Metrics(g.proxy.Stats),
 		compression.Metrics(g.proxy.Compression),
 		accesslog.Metrics(func() uint64 { return g.requestLog.lines.Load().Dropped() }),

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"reflect"
 	"time"
@@ -129,7 +130,7 @@ func (g *Gateway) prepare(p *plan) (err error) {
 	for _, s := range p.services {
 		targets[s.name] = routes.Service(s.name, s.pool, s.next)
 	}
-	if p.routes, err = routes.Build(p.config, targets, g.machine, g.limits.Fleet, g.routes.Load()); err != nil {
+	if p.routes, err = routes.Build(p.config, targets, g.machine, g.limits.Fleet, cmp.Or(g.routes.Load(), g.inherited)); err != nil {
 		return err
 	}
 	return g.listeners.permit(p.listeners, g.started.Admin.Socket) // last
@@ -158,10 +159,12 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		g.mesh.await(ctx, g.waits.warm) // instances in the mesh get requests at once
 	}
 	g.services.watch(p.services, false)
+	p.routes.Start()
 	if serves {
 		g.services.awaitFirst(ctx, p.routed(), g.waits.warm)
 		g.services.awaitSources(ctx, moved(p.services), g.waits.warm)
 		g.services.awaitStatic(ctx, g.waits.warm)
+		p.routes.AwaitKeys(ctx, g.waits.warm)
 		g.certificates.Await(ctx, tlsOf(p.listeners), g.waits.warm)
 	}
 	g.services.join(p.services)

@@ -36,6 +36,7 @@ import (
 	"sluice/proxy/socket"
 	"sluice/release"
 	"sluice/route"
+	"sluice/route/auth"
 	"sluice/tags/catalog"
 )
 
@@ -94,6 +95,7 @@ type Gateway struct {
 	// incomplete says that not all of effective is in use. Only apply uses it.
 	incomplete bool
 	routes     atomic.Pointer[routes.Routes] // of effective
+	inherited  *routes.Routes                // what the first routes begin with; nil: nothing
 	proxy      *proxy.Server
 
 	finder  *catalog.Finder
@@ -355,6 +357,7 @@ func (g *Gateway) warmUp(ctx context.Context) {
 		g.services.awaitFirst(ctx, g.services.all(), left())
 		g.services.awaitKnown(ctx, g.waits.warm)
 		g.tags.Await(ctx, left())
+		g.routes.Load().AwaitKeys(ctx, left())
 		g.certificates.Await(ctx, nil, left())
 	}
 	if g.options.Serving == nil || g.upgrade.decided.Swap(true) {
@@ -441,7 +444,7 @@ func (g *Gateway) table() *route.Table {
 	return nil
 }
 
-// followCertificates reads the files of certificates and users periodically from the time when clients may be served
+// followCertificates reads the files of certificates, users and keys periodically from the time when clients may be served
 // until ctx ends, and warns of certificates that are not valid or expire soon.
 func (g *Gateway) followCertificates(ctx context.Context) {
 	select {
@@ -452,7 +455,7 @@ func (g *Gateway) followCertificates(ctx context.Context) {
 	warnings, faults := make(certificates.Warnings), make(map[string]string)
 	every(ctx, g.waits.certificates, func() {
 		g.certificates.Refresh()
-		g.routes.Load().ReadUsers(faults, g.log)
+		g.routes.Load().ReadFiles(faults, g.log)
 		warnings.Log(g.certificates.Statuses(), time.Now(), g.log)
 	})
 }
@@ -507,6 +510,9 @@ func (g *Gateway) parts(abandoned int) []handover.Part {
 		handover.NewPart("chains", g.chains.watch.State, g.chains.watch.Begin),
 		handover.NewPart("services", g.services.discovery.Save, g.services.discovery.Inherit),
 		handover.NewPart("registered_as", g.replica.registrar.Owner, g.replica.registrar.Inherit),
+		handover.NewPart("token_keys", func() map[string]auth.SavedKeys { return g.routes.Load().SavedKeys() }, func(saved map[string]auth.SavedKeys) {
+			g.inherited = routes.Inherit(saved)
+		}),
 		handover.NewPart("short", func() int { return abandoned + g.registries.consul.Reduction() }, g.registries.consul.Reduce),
 	}, g.certificates.Parts()...)
 }

@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -35,20 +37,24 @@ func (x *sentRequest) askServer(f *route.ForwardAuth, b []byte) *refusal.Refusal
 	case !answer.Allows():
 		return x.denial(answer)
 	}
-	x.authorized = x.authorized[:0]
-	for _, name := range f.Copied.Dropped {
+	for _, name := range f.Copied {
 		for _, value := range answer.Header.Values(name) {
-			x.authorized = append(append(x.authorized, name...), ": "...)
-			start := len(x.authorized)
-			x.authorized = append(x.authorized, value...)
-			http1.Clean(x.authorized[start:])
-			x.authorized = append(x.authorized, "\r\n"...)
+			x.appendAuthorized(name, value)
 		}
 	}
 	if len(x.authorized) > maxEditedHead {
 		return refusal.AuthUnavailable
 	}
 	return nil
+}
+
+// appendAuthorized appends a field line that peers get in place of what the client has sent.
+func (x *routedRequest) appendAuthorized(name, value string) {
+	x.authorized = append(append(x.authorized, name...), ": "...)
+	start := len(x.authorized)
+	x.authorized = append(x.authorized, value...)
+	http1.Clean(x.authorized[start:])
+	x.authorized = append(x.authorized, "\r\n"...)
 }
 
 // scanAnswer fails for an answer that would be malformed as the response of a peer, so that
@@ -92,7 +98,15 @@ func (x *routedRequest) authHeader(b []byte) http.Header {
 		if f.Nominated || f.Name != http1.NameOther && x.dropsRequestField(f, &seen) {
 			continue
 		}
+		if start, end := f.Line(); x.actions.JWT != nil && drops(&x.actions.JWT.Written, b[start:end]) {
+			continue
+		}
 		header.Add(string(f.FieldName(b)), string(f.Value(b)))
+	}
+	for line, rest := []byte(nil), x.authorized; len(rest) > 0; { // from the token
+		line, rest = http1.CutLine(rest)
+		name, value, _ := bytes.Cut(line, []byte(": "))
+		header.Add(string(name), string(bytes.TrimRight(value, "\r\n")))
 	}
 	if !x.head.Has(http1.NameUserAgent) {
 		header["User-Agent"] = nil // else net/http adds one
@@ -186,4 +200,37 @@ func credentials(head *http1.RequestHead, b []byte) (name, password string, ok b
 		return "", "", false
 	}
 	return strings.Cut(string(text), ":")
+}
+
+// checkToken checks the token of the request, whose head is b. If it allows the request, user becomes its subject, peers
+// get fields from its claims, and the refusal is nil.
+func (x *sentRequest) checkToken(rules *route.JWT, b []byte) *refusal.Refusal {
+	text, number := x.findToken(&rules.Place, b)
+	switch {
+	case number > 1:
+		return ofFault(&auth.Fault{Why: "the request has several"}) // the peer could use another one
+	case len(text) == 0:
+		return refusal.TokenMissing
+	}
+	token, err := rules.Check(text, x.startTime, x.client.block(), func() (context.Context, context.CancelFunc) {
+		x.GiveBack()
+		return x.Waiting(auth.MaxKeyWait)
+	})
+	if fault := (*auth.Fault)(nil); errors.As(err, &fault) {
+		if fault.Kind == auth.KeysUnknown {
+			return x.endOfWait(refusal.KeysUnavailable)
+		}
+		return ofFault(fault)
+	}
+	x.user = token.Subject()
+	for i := range rules.Headers {
+		h := &rules.Headers[i]
+		if value := token.Line(h.Claim); value != "" {
+			x.appendAuthorized(h.Name, value)
+		}
+	}
+	if limit := x.actions.RateLimit; limit != nil && limit.Claim != nil {
+		return refuseOver(limit.Take([]byte(token.Line(*limit.Claim)), x.startTime))
+	}
+	return nil
 }

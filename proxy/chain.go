@@ -57,24 +57,20 @@ func (s sentFields) Field(name string, from int) (value []byte, next int) {
 	return s.actions.RequestHeaders.Field(authorizedFields(s), s.routedRequest, name, from)
 }
 
-// authorizedFields is a request with the fields that peers get of the client and of the authentication server.
+// authorizedFields is a request with the fields that peers get of the client, of its token and of the authentication server.
 type authorizedFields struct{ *routedRequest }
 
-// firstOfServer is above every index of a field of a client: positions in a head have 16 bits.
-const firstOfServer = 1 << 16
+// firstAuthorized is above every index of a field of a client: positions in a head have 16 bits.
+const firstAuthorized = 1 << 16
 
 func (a authorizedFields) Field(name string, from int) (value []byte, next int) {
-	auth := a.actions.ForwardAuth
-	if auth == nil {
-		return a.request.Field(name, from)
-	}
-	if from < firstOfServer && !slices.Contains(auth.Copied.Dropped, name) {
+	if from < firstAuthorized && !slices.Contains(a.actions.Authorized.Dropped, name) {
 		if value, next = a.request.Field(name, from); next >= 0 {
 			return value, next
 		}
 	}
 	var line []byte
-	for i, rest := firstOfServer, a.authorized; len(rest) > 0; i++ {
+	for i, rest := firstAuthorized, a.authorized; len(rest) > 0; i++ {
 		if line, rest = http1.CutLine(rest); i >= from && http1.HasName(line, name) {
 			return bytes.Trim(line[len(name)+1:], " \t\r\n"), i + 1
 		}

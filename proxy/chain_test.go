@@ -44,7 +44,8 @@ func TestChainSeesWhatTheRouteSends(t *testing.T) {
 		Path:            pathEdits(t, route.PathOptions{Strip: "/shop"}),
 		RequestHeaders:  headerEdits(t, map[string]string{"X-Env": "prod-$method"}, map[string]string{"X-Own": "1"}, "X-Internal"),
 		ResponseHeaders: headerEdits(t, map[string]string{"X-Edited": "route"}, nil, "X-Peer"),
-		ForwardAuth:     &route.ForwardAuth{Forward: forward, Copied: headerEdits(t, nil, nil, "X-Role")},
+		ForwardAuth:     &route.ForwardAuth{Forward: forward, Copied: []string{"x-role"}},
+		Authorized:      headerEdits(t, nil, nil, "X-Role"),
 	}
 	inner := &route.Actions{
 		RequestHeaders:  headerEdits(t, map[string]string{"X-Branch": "$path"}, nil, "X-Own"),

@@ -135,7 +135,7 @@ func (x *routedRequest) dropsOfTrailer(line []byte, to reserved.Direction) bool 
 	case to == reserved.ToClients:
 		return drops(&a.ResponseHeaders, line)
 	}
-	return drops(&a.RequestHeaders, line) || a.ForwardAuth != nil && drops(&a.ForwardAuth.Copied, line)
+	return drops(&a.RequestHeaders, line) || drops(&a.Authorized, line)
 }
 
 // filterTrailer returns a trailer section without reserved fields. It does not change section,

@@ -57,7 +57,7 @@ func TestForwardAuth(t *testing.T) {
 	actions := func(url string, timeout time.Duration) *route.Actions {
 		f := auth.NewForward(verify.URL(t, url), timeout, nil)
 		t.Cleanup(f.Close)
-		return &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f, Copied: headerEdits(t, nil, nil, "X-User", "X-Group")}}
+		return &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f, Copied: []string{"x-user", "x-group"}}, Authorized: headerEdits(t, nil, nil, "X-User", "X-Group")}
 	}
 	p.setRoutes(
 		route.Route{Path: "/", Service: p.service, Actions: actions(server.URL, patience)},

@@ -280,7 +280,7 @@ func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
 	t.Cleanup(f.Close)
 	p.setRoutes(
 		route.Route{Path: "/", Service: p.service},
-		route.Route{Path: "/auth", Service: p.service, Actions: &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f, Copied: headerEdits(t, nil, nil)}}},
+		route.Route{Path: "/auth", Service: p.service, Actions: &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f}}},
 	)
 	secure := serverTLS(t)
 	p.serveTLS(&tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {

@@ -192,7 +192,8 @@ func FuzzAuthenticationAnswer(f *testing.F) {
 	forward := auth.NewForward(verify.URL(f, "http://"+l.hostile.auth.address), patience, nil)
 	f.Cleanup(forward.Close)
 	l.p.setRoutes(route.Route{Path: "/", Service: l.p.service, Actions: &route.Actions{
-		ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: route.HeaderEdits{Dropped: []string{"x-user", "x-group", "x_user"}}},
+		ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: []string{"x-user", "x-group", "x_user"}},
+		Authorized:  route.HeaderEdits{Dropped: []string{"x-user", "x-group", "x_user"}},
 	}})
 	f.Fuzz(func(t *testing.T, text []byte, parts uint8) {
 		defer l.leftovers.enter(t, l.p)()

@@ -302,7 +302,8 @@ func (h *hostileRoutes) set(input hostileInput) {
 		h.peer.play([]byte(input.peer), 1)
 	case input.actions == nil:
 		h.auth.play([]byte(input.authServer), 1)
-		actions.ForwardAuth = &route.ForwardAuth{Forward: auth.NewForward(&url.URL{Scheme: "http", Host: h.auth.address}, patience, nil), Copied: route.HeaderEdits{Dropped: []string{"x-user"}}}
+		actions.ForwardAuth = &route.ForwardAuth{Forward: auth.NewForward(&url.URL{Scheme: "http", Host: h.auth.address}, patience, nil), Copied: []string{"x-user"}}
+		actions.Authorized.Dropped = []string{"x-user"}
 	}
 	h.p.setRoutes(route.Route{Path: "/", Service: service, Actions: actions}, route.Route{Path: "/other", Service: h.p.service})
 }

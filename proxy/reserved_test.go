@@ -263,7 +263,8 @@ func testReservedNames(t *testing.T, random *rand.Rand, http2Peers, keep, id boo
 	f := auth.NewForward(verify.URL(t, "http://"+startServer(t, recorder.handler("auth", theirs))+"/"), patience, nil)
 	t.Cleanup(f.Close)
 	actions := &route.Actions{
-		ForwardAuth:    &route.ForwardAuth{Forward: f, Copied: headerEdits(t, nil, nil, "X-Group")},
+		ForwardAuth:    &route.ForwardAuth{Forward: f, Copied: []string{"x-group"}},
+		Authorized:     headerEdits(t, nil, nil, "X-Group"),
 		RequestHeaders: headerEdits(t, map[string]string{"X-User": "right"}, nil, "X-Gone"),
 	}
 	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, actions, newTransport, startServer(t, recorder.handler("mirror", theirs)))

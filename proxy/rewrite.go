@@ -233,16 +233,14 @@ func (x *sentRequest) appendEditedRequest(out, text []byte, peer *balancer.Peer)
 		switch {
 		case host != "" && http1.HasName(line, "host"):
 		case drops(&a.RequestHeaders, line):
-		case a.ForwardAuth != nil && drops(&a.ForwardAuth.Copied, line):
+		case drops(&a.Authorized, line):
 		default:
 			out = append(out, line...)
 		}
 	}
-	if a.ForwardAuth != nil {
-		for rest := x.authorized; len(rest) > 0; {
-			if line, rest = http1.CutLine(rest); !drops(&a.RequestHeaders, line) {
-				out = append(out, line...)
-			}
+	for rest := x.authorized; len(rest) > 0; {
+		if line, rest = http1.CutLine(rest); !drops(&a.RequestHeaders, line) {
+			out = append(out, line...)
 		}
 	}
 	return x.appendAdded(out, &a.RequestHeaders)

@@ -18,7 +18,7 @@ type routedRequest struct {
 	service    *route.Service
 	actions    *route.Actions // of way; nil: none
 	target     []byte         // after the edits of the path; empty: as the client sent it
-	authorized []byte         // field lines of the authentication server
+	authorized []byte         // field lines from the claims of the token and of the authentication server
 	user       string         // who sent the request, if the route authenticates
 	query      balancer.Query
 	newClient  uint64 // the id that the client gets in route.SplitCookieName; 0: none
@@ -30,7 +30,7 @@ type routedRequest struct {
 func (x *routedRequest) begin() {
 	x.request.begin()
 	x.matched, x.way, x.service, x.actions = nil, nil, nil, nil
-	x.target, x.stripped, x.user = x.target[:0], false, ""
+	x.target, x.authorized, x.stripped, x.user = x.target[:0], x.authorized[:0], false, ""
 	x.query, x.newClient = balancer.Query{}, 0
 }
 

@@ -71,6 +71,7 @@ var phases = [...]func(*httpExchange) *refusal.Refusal{
 	(*httpExchange).editTarget,
 	(*httpExchange).limitBody,
 	(*httpExchange).requirePassword,
+	(*httpExchange).requireToken,
 	(*httpExchange).askAuthServer,
 	(*httpExchange).followChain,
 	(*httpExchange).choosePeers,
@@ -148,10 +149,14 @@ func (x *httpExchange) restrictClients() *refusal.Refusal {
 
 // limitRate refuses requests over the rate limit of the route.
 func (x *httpExchange) limitRate() *refusal.Refusal {
-	if x.actions == nil || x.actions.RateLimit == nil {
+	if x.actions == nil || x.actions.RateLimit == nil || x.actions.RateLimit.Claim != nil { // see requireToken
 		return nil
 	}
-	wait := x.takeToken(x.bytes())
+	return refuseOver(x.takeToken(x.bytes()))
+}
+
+// refuseOver returns the refusal of a request for which a rate limit has nothing left for a while.
+func refuseOver(wait time.Duration) *refusal.Refusal {
 	if wait <= 0 {
 		return nil
 	}
@@ -205,6 +210,14 @@ func (x *httpExchange) requirePassword() *refusal.Refusal {
 		return r
 	}
 	return r.With("WWW-Authenticate", `Basic realm="`+users.Realm+`", charset="UTF-8"`)
+}
+
+// requireToken refuses requests without a token that the route allows, and those over a rate limit by a claim of it.
+func (x *httpExchange) requireToken() *refusal.Refusal {
+	if x.actions == nil || x.actions.JWT == nil {
+		return nil
+	}
+	return x.checkToken(x.actions.JWT, x.bytes())
 }
 
 // askAuthServer asks the authentication server of the route.

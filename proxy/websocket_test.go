@@ -98,7 +98,7 @@ func TestActionsOfWebSockets(t *testing.T) {
 	})
 	forward := auth.NewForward(verify.URL(t, "http://"+server), patience, nil)
 	t.Cleanup(forward.Close)
-	forwardAuth := route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: headerEdits(t, nil, nil, "X-User")}}
+	forwardAuth := route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: []string{"x-user"}}, Authorized: headerEdits(t, nil, nil, "X-User")}
 	peer := startWebSocketOrigin(t)
 	p := startProxy(t, Options{}, peer)
 	fronts := p.webSocketFronts()

@@ -3,6 +3,7 @@ package route
 import (
 	"net/netip"
 
+	"sluice/route/auth"
 	"sluice/route/ratelimit"
 )
 
@@ -43,4 +44,6 @@ type RateLimit struct {
 	// Key is what else has buckets of its own: each client address, IPv6 addresses by
 	// their /64, or each value of a header field. Requests without the field share one.
 	Key HashKey
+	// Claim, if not nil, is the claim of the token that has buckets in place of Key.
+	Claim *auth.ClaimName
 }

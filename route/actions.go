@@ -1,6 +1,8 @@
 package route
 
 import (
+	"errors"
+
 	"sluice/balancer"
 	"sluice/route/auth"
 	"sluice/route/compression"
@@ -21,8 +23,12 @@ type Actions struct {
 	RateLimit *RateLimit
 	// BasicAuth, if not nil, requires a password.
 	BasicAuth *BasicAuth
+	// JWT, if not nil, requires a token.
+	JWT *JWT
 	// ForwardAuth, if not nil, asks a server about each request.
 	ForwardAuth *ForwardAuth
+	// Authorized drops the fields of the client in whose place peers get what JWT and ForwardAuth say.
+	Authorized HeaderEdits
 	// Redirect, if not nil, answers the requests. A request whose URL is already the
 	// target goes to the service.
 	Redirect *Redirect
@@ -67,9 +73,47 @@ type BasicAuth struct {
 	Realm string
 }
 
+// JWT requires that a request has a token of a user (RFC 7519).
+type JWT struct {
+	*auth.Tokens
+	Place   TokenPlace
+	Written HeaderEdits // drops the fields of the client with the names of Headers, and the token if peers do not get it
+	Headers []ClaimHeader
+}
+
+// ClaimHeader is a field that peers get with the texts of a claim; without one they get none.
+type ClaimHeader struct {
+	Name  string
+	Claim auth.ClaimName
+}
+
+// TokenPlace is where a token is in a request. The zero value is Authorization, with the scheme Bearer.
+type TokenPlace struct {
+	Header string // name in lower case
+	Cookie string
+}
+
+// ParseTokenPlace parses "bearer", "header NAME" or "cookie NAME".
+func ParseTokenPlace(text string) (p TokenPlace, err error) {
+	if text == "bearer" {
+		return p, nil
+	}
+	key, err := ParseHashKey(text)
+	switch {
+	case err != nil:
+	case key.Source == HashHeader:
+		p.Header = key.Name
+	case key.Source == HashCookie:
+		p.Cookie = key.Name
+	default:
+		err = errors.New("not a place of a token")
+	}
+	return p, err
+}
+
 // ForwardAuth asks a server whether a request is allowed.
 type ForwardAuth struct {
 	*auth.Forward
-	// Copied drops the fields of the client that peers get from the server's answer.
-	Copied HeaderEdits
+	// Copied are the names, in lower case, of the fields of its answer that peers get.
+	Copied []string
 }

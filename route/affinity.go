@@ -44,9 +44,11 @@ const (
 	HashCookie
 	// HashQuery is the value of a query parameter as sent.
 	HashQuery
+	// HashClaim is a claim of the request's token, for rate limits only.
+	HashClaim
 )
 
-var hashSourceNames = [...]string{"client_address", "path", "header", "cookie", "query"}
+var hashSourceNames = [...]string{"client_address", "path", "header", "cookie", "query", "claim"}
 
 // ParseHashKey reads a key of the configuration: "client_address", "path", "header
 // NAME", "cookie NAME" or "query NAME".
@@ -58,6 +60,8 @@ func ParseHashKey(s string) (HashKey, error) {
 			continue
 		}
 		switch {
+		case k.Source == HashClaim:
+			continue
 		case named && !isToken(name) && k.Source != HashQuery, named && strings.ContainsAny(name, " &=#") || named && name == "":
 			return HashKey{}, fmt.Errorf("%q is not a valid %s name", name, source)
 		case k.Source == HashHeader:

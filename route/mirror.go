@@ -43,7 +43,7 @@ func MirrorActions(a *Actions, service string) *Actions {
 	var copied Actions
 	if a != nil {
 		copied = Actions{
-			ForwardAuth: a.ForwardAuth, Path: a.Path, Host: a.Host, HostOfPeer: a.HostOfPeer,
+			Authorized: a.Authorized, Path: a.Path, Host: a.Host, HostOfPeer: a.HostOfPeer,
 			RequestHeaders: HeaderEdits{slices.Clone(a.RequestHeaders.Dropped), slices.Clone(a.RequestHeaders.Added)},
 		}
 	}

@@ -11,7 +11,7 @@ type restrictions struct {
 
 // Restricts reports whether a says that not every client may use the route.
 func (a *Actions) Restricts() bool {
-	return a != nil && (a.Access != nil || a.BasicAuth != nil || a.ForwardAuth != nil || a.ClientCertificate || len(a.CertificateNames) > 0)
+	return a != nil && (a.Access != nil || a.BasicAuth != nil || a.JWT != nil || a.ForwardAuth != nil || a.ClientCertificate || len(a.CertificateNames) > 0)
 }
 
 // restricts reports whether the route, or a target of it, is not for every client.

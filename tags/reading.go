@@ -173,7 +173,7 @@ func (k Keys) String() string {
 
 // Restricts reports whether the keys of a route say who may use it.
 func (k Keys) Restricts() bool {
-	for _, key := range []string{"allow", "deny", "client_certificate", "client_certificates", "basic_auth", "forward_auth"} {
+	for _, key := range []string{"allow", "deny", "client_certificate", "client_certificates", "basic_auth", "jwt", "forward_auth"} {
 		if k[key] != nil {
 			return true
 		}

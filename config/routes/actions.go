@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -70,13 +71,7 @@ type forwardID struct {
 func (f forwards) of(a *config.ForwardAuth, before forwards, machine *locality.Machine, allowLocal bool) *auth.Forward {
 	id := forwardID{a.URL.Text, a.Timeout, a.ByDocument, a.ByDocument && allowLocal}
 	return keep(f, before, id, func() *auth.Forward {
-		var mayConnect func(netip.AddrPort) error
-		if id.byDocument {
-			mayConnect = func(to netip.AddrPort) error {
-				return machine.MayConnect(to, locality.Origin{Trusted: id.allowLocal})
-			}
-		}
-		return auth.NewForward(a.URL.Value, a.Timeout, mayConnect)
+		return auth.NewForward(a.URL.Value, a.Timeout, mayConnect(machine, id.byDocument, id.allowLocal))
 	})
 }
 
@@ -86,6 +81,59 @@ func (f forwards) closeWithout(next forwards) {
 		if next[id] == nil {
 			client.Close()
 		}
+	}
+}
+
+// keySets are the keys of issuers, by where they are.
+type keySets map[keySetID]*auth.KeySet
+
+type keySetID struct {
+	file string
+	url  config.Location // without a file
+	// byDocument and allowLocal are as in forwardID.
+	byDocument, allowLocal bool
+}
+
+// of returns the keys of the issuer of j, which it takes from before or opens: a file in use may be missing now.
+func (k keySets) of(j *config.JWT, before *Routes, machine *locality.Machine, allowLocal bool) (set *auth.KeySet, err error) {
+	id := keySetID{j.JWKSFile, j.JWKSURL.Text, j.ByDocument, j.ByDocument && allowLocal}
+	set = keep(k, before.keySets, id, func() (opened *auth.KeySet) {
+		if id.file != "" {
+			opened, err = auth.OpenKeys(id.file)
+			return opened
+		}
+		return auth.NewKeys(j.JWKSURL.Value, mayConnect(machine, id.byDocument, id.allowLocal), before.inherited[id.name()])
+	})
+	if err != nil {
+		delete(k, id)
+	}
+	return set, err
+}
+
+// name returns what other processes know the keys by.
+func (id keySetID) name() string {
+	if id.byDocument {
+		return fmt.Sprintf("%s of a document, local: %t", id.url, id.allowLocal)
+	}
+	return string(id.url)
+}
+
+// closeWithout closes the sets that are not in next.
+func (k keySets) closeWithout(next keySets) {
+	for id, set := range k {
+		if next[id] == nil {
+			set.Close()
+		}
+	}
+}
+
+// mayConnect returns where a URL may lead; nil: the operator wrote it, so anywhere.
+func mayConnect(machine *locality.Machine, byDocument, allowLocal bool) func(netip.AddrPort) error {
+	if !byDocument {
+		return nil
+	}
+	return func(to netip.AddrPort) error {
+		return machine.MayConnect(to, locality.Origin{Trusted: allowLocal})
 	}
 }
 
@@ -102,6 +150,15 @@ func (b *builder) actionsOf(r *config.Route) (*route.Actions, error) {
 			return nil, err
 		}
 		a.BasicAuth = &route.BasicAuth{Users: users, Realm: built.BasicAuth.Realm}
+	}
+	if r.JWT != nil {
+		set, err := b.keySets.of(r.JWT, b.before, b.machine, b.config.Discovery.AllowLocal)
+		if err != nil {
+			return nil, err
+		}
+		rules, token := *built.JWT.Tokens, *built.JWT
+		rules.Keys, token.Tokens = set, &rules
+		a.JWT = &token
 	}
 	if r.ForwardAuth != nil {
 		client := b.forwards.of(r.ForwardAuth, b.before.forwards, b.machine, b.config.Discovery.AllowLocal)

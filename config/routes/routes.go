@@ -2,7 +2,11 @@
 package routes
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -10,11 +14,12 @@ import (
 	"sluice/discovery/locality"
 	"sluice/proxy"
 	"sluice/route"
+	"sluice/route/auth"
 	"sluice/route/ratelimit"
 )
 
 // Routes are the routes of a configuration, with what goes on in the next one: the tokens of rate limits, the counters
-// of mirrors, the users in files, and the clients of authentication servers.
+// of mirrors, the users in files, the keys of issuers of tokens, and the clients of authentication servers.
 type Routes struct {
 	Table   *route.Table
 	Streams []*proxy.Streams // of each listener; nil for one with another protocol than tcp
@@ -24,7 +29,12 @@ type Routes struct {
 	mirrors     mirrors
 	forwards    forwards
 	users       userFiles
+	keySets     keySets
+	inherited   map[string]auth.SavedKeys // of another process, by keySetID.name
 }
+
+// Inherit returns what the first routes of a process begin with: the keys of issuers that another one has saved.
+func Inherit(saved map[string]auth.SavedKeys) *Routes { return &Routes{inherited: saved} }
 
 // builder builds Routes.
 type builder struct {
@@ -44,7 +54,7 @@ func Build(c *config.Config, services map[string]*route.Service, machine *locali
 		before = new(Routes)
 	}
 	b := &builder{
-		Routes: &Routes{limiters: make(limiters), mirrors: make(mirrors), forwards: make(forwards), users: make(userFiles)},
+		Routes: &Routes{limiters: make(limiters), mirrors: make(mirrors), forwards: make(forwards), users: make(userFiles), keySets: make(keySets)},
 		config: c, services: services, chains: make(map[string]*chain), machine: machine, fleet: fleet, before: before,
 	}
 	var err error
@@ -97,10 +107,71 @@ func (r *Routes) Close(next *Routes) {
 		next = new(Routes)
 	}
 	r.forwards.closeWithout(next.forwards)
+	r.keySets.closeWithout(next.keySets)
 }
 
-// ReadUsers reads the files of users again. faults has what was logged, by path.
-func (r *Routes) ReadUsers(faults map[string]string, log zerolog.Logger) {
+// Start begins to read the keys of issuers.
+func (r *Routes) Start() {
+	for _, set := range r.keySets {
+		set.Start()
+	}
+}
+
+// AwaitKeys waits until the keys of issuers have been asked for once, at most for a time.
+func (r *Routes) AwaitKeys(ctx context.Context, most time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for _, set := range r.keySets {
+		set.Await(ctx)
+	}
+}
+
+// SavedKeys returns the keys of issuers for another process.
+func (r *Routes) SavedKeys() map[string]auth.SavedKeys {
+	saved := make(map[string]auth.SavedKeys)
+	if r == nil {
+		return saved
+	}
+	for id, set := range r.keySets {
+		if id.file != "" {
+			continue
+		}
+		if keys, ok := set.Saved(); ok {
+			saved[id.name()] = keys
+		}
+	}
+	return saved
+}
+
+// KeySets returns the state of the keys of issuers, sorted by source.
+func (r *Routes) KeySets() (all []auth.KeySetStatus) {
+	if r == nil {
+		return nil
+	}
+	for _, set := range r.keySets {
+		all = append(all, set.Status())
+	}
+	slices.SortStableFunc(all, func(a, b auth.KeySetStatus) int { return cmp.Compare(a.Source, b.Source) })
+	return all
+}
+
+// ReadFiles reads the files of users and keys again, and logs what has become of the keys at URLs. faults has what was logged,
+// by path or URL.
+func (r *Routes) ReadFiles(faults map[string]string, log zerolog.Logger) {
+	for _, set := range r.keySets {
+		changed, _ := set.Refresh()
+		status := set.Status()
+		switch err := status.Err; {
+		case err != nil && faults[status.Source] != err.Error():
+			faults[status.Source] = err.Error()
+			log.Warn().Str("source", status.Source).Int("keys", len(status.Keys)).Err(err).Msg("the keys of an issuer of tokens cannot be read: the previous ones stay in use")
+		case err == nil && faults[status.Source] != "":
+			delete(faults, status.Source)
+			log.Info().Str("source", status.Source).Int("keys", len(status.Keys)).Msg("the keys of an issuer of tokens can be read again")
+		case changed:
+			log.Info().Str("source", status.Source).Int("keys", len(status.Keys)).Msg("the file of keys has changed")
+		}
+	}
 	for path, users := range r.users {
 		changed, err := users.Refresh()
 		if err == nil {

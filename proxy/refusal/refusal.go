@@ -72,6 +72,8 @@ var (
 	Revoked          = New(403, "certificate_revoked", "the client's certificate was revoked after the client has connected")
 	DotSegment       = New(400, "unsafe_path", "the path has a segment \"..\", and the host has a route that not every client may use: its service could read this path as one of that route")
 	Unauthorized     = New(401, "unauthorized", "the route requires a user and a password")
+	TokenMissing     = New(401, "token_missing", "the route requires a token").With("WWW-Authenticate", `Bearer realm="restricted"`)
+	KeysUnavailable  = New(503, "keys_unavailable", "the keys of the tokens' issuer could not be read")
 	AuthBusy         = New(503, "auth_busy", "too many passwords are being verified")
 	AuthUnavailable  = New(503, "auth_unavailable", "the authentication server of the route has not answered")
 	RateLimited      = New(429, "rate_limited", "the request exceeds the route's rate limit")

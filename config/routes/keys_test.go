@@ -1,0 +1,48 @@
+package routes
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/route/auth"
+	"sluice/test/configtest"
+	"sluice/test/verify"
+)
+
+const someKeys = `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`
+
+// The keys of issuers go on in the next routes with the same URL. A URL of a document leads only where a registry may lead.
+func TestKeysOfIssuers(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, someKeys) }))
+	defer server.Close()
+	c := configtest.Must(t, `services: { star: { peers: ["127.0.0.1:1"] } }
+routes:
+  - { path: /a, service: star, jwt: { jwks_url: "`+server.URL+`", issuer: a, audiences: [x] } }
+  - { path: /b, service: star, jwt: { jwks_url: "`+server.URL+`", issuer: b, audiences: [x] } }
+  - { path: /c, service: star, jwt: { jwks_url: "`+server.URL+`", issuer: c, audiences: [x] } }
+`)
+	c.Routes[2].JWT.ByDocument = true
+	r := verify.Result(build(t, c)).Must(t)
+	tokens := func(path string) *auth.Tokens { return find(t, r, path).Actions.JWT.Tokens }
+	verify.That(t, tokens("/a").Keys == tokens("/b").Keys && tokens("/a").Keys != tokens("/c").Keys, "keys are shared otherwise")
+	verify.That(t, tokens("/a").Issuer == "a" && tokens("/b").Issuer == "b", "issuers %q, %q", tokens("/a").Issuer, tokens("/b").Issuer)
+	r.Start()
+	r.AwaitKeys(t.Context(), time.Minute)
+	verify.Equal(t, len(tokens("/a").Keys.Status().Keys), 1, "keys at the URL of the file")
+	status := tokens("/c").Keys.Status()
+	verify.That(t, len(status.Keys) == 0 && status.Err != nil && strings.Contains(status.Err.Error(), "discovery.allow_local"), "keys at the URL of a document: %+v", status)
+	verify.Equal(t, len(r.KeySets()), 2, "sets of keys")
+
+	saved := r.SavedKeys()
+	verify.Equal(t, len(saved), 1, "saved sets")
+	server.Close()
+	next := make(keySets)
+	for i, want := range []int{1, 1, 0} {
+		set := verify.Result(next.of(c.Routes[i].JWT, Inherit(saved), nil, false)).Must(t)
+		verify.Equal(t, len(set.Status().Keys), want, "keys of route %d in the next process", i)
+	}
+}

@@ -1,0 +1,70 @@
+package proxy
+
+import (
+	"bytes"
+
+	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
+	"sluice/route"
+	"sluice/route/auth"
+)
+
+// ofFault returns the refusal of a request whose token has a fault (RFC 6750, section 3).
+func ofFault(f *auth.Fault) *refusal.Refusal {
+	const challenge = `Bearer realm="restricted", error="`
+	switch f.Kind {
+	case auth.TokenDenied:
+		r := refusal.New(403, "token_denied", "the token does not allow this: "+f.Why)
+		return r.With("WWW-Authenticate", challenge+`insufficient_scope", error_description="`+f.Why+`"`)
+	case auth.TokenExpired:
+		r := refusal.New(401, "token_expired", "the token has expired")
+		return r.With("WWW-Authenticate", challenge+`invalid_token", error_description="`+f.Why+`"`)
+	}
+	r := refusal.New(401, "token_invalid", "the token cannot be used: "+f.Why)
+	return r.With("WWW-Authenticate", challenge+`invalid_token", error_description="`+f.Why+`"`)
+}
+
+// findToken returns the token of the request whose head is b, and how many there are. Peers may read a name with a mark as
+// one with a hyphen, so it counts as that.
+func (x *request) findToken(place *route.TokenPlace, b []byte) (token []byte, number int) {
+	name := place.Header
+	switch {
+	case place.Cookie != "":
+		return x.findCookie(place.Cookie, b)
+	case name == "":
+		name = "authorization"
+	}
+	fields := x.head.Fields()
+	for i := range fields {
+		if !http1.Alike(fields[i].FieldName(b), name) {
+			continue
+		}
+		number++
+		value := fields[i].Value(b)
+		scheme, credentials, ok := bytes.Cut(value, []byte(" "))
+		switch {
+		case ok && http1.EqualFold(scheme, "bearer"):
+			token = bytes.Trim(credentials, " ")
+		case place.Header != "":
+			token = value
+		}
+	}
+	return token, number
+}
+
+// findCookie returns the cookie with that name, and how many there are.
+func (x *request) findCookie(name string, b []byte) (value []byte, number int) {
+	fields := x.head.Fields()
+	for i := range fields {
+		if fields[i].Name != http1.NameCookie {
+			continue
+		}
+		for pair := range bytes.SplitSeq(fields[i].Value(b), semicolon) {
+			if key, v, ok := bytes.Cut(pair, []byte("=")); ok && string(bytes.Trim(key, " \t")) == name {
+				value = bytes.Trim(v, " \t\"")
+				number++
+			}
+		}
+	}
+	return value, number
+}

@@ -1,0 +1,243 @@
+package proxy
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"sluice/route"
+	"sluice/route/auth"
+	"sluice/route/ratelimit"
+	"sluice/test/verify"
+)
+
+// A tokenIssuer signs tokens, and has a server for its keys.
+type tokenIssuer struct {
+	t      testing.TB
+	signer jose.Signer
+	keys   *auth.KeySet
+}
+
+func startTokenIssuer(t testing.TB) *tokenIssuer {
+	t.Helper()
+	key := verify.Result(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)).Must(t)
+	signer := verify.Result(jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: "a"}}, nil)).Must(t)
+	set := verify.Result(json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "a"}}})).Must(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(set) }))
+	t.Cleanup(server.Close)
+	keys := auth.NewKeys(verify.URL(t, server.URL), nil, auth.SavedKeys{})
+	keys.Start()
+	t.Cleanup(keys.Close)
+	keys.Await(t.Context())
+	return &tokenIssuer{t, signer, keys}
+}
+
+// token returns a token with these claims beside the usual ones.
+func (i *tokenIssuer) token(claims map[string]any) string {
+	i.t.Helper()
+	all := map[string]any{"iss": "issuer", "aud": "shop", "sub": "ada", "exp": time.Now().Add(time.Hour).Unix(), "role": "admin"}
+	for name, value := range claims {
+		all[name] = value
+	}
+	return verify.Result(jwt.Signed(i.signer).Claims(all).Serialize()).Must(i.t)
+}
+
+// requires returns actions that require a token of i, at a place, and the role admin.
+func (i *tokenIssuer) requires(place string, remove ...string) *route.Actions {
+	i.t.Helper()
+	j := &route.JWT{
+		Tokens: &auth.Tokens{
+			Keys: i.keys, Issuer: "issuer", Audiences: []string{"shop"}, Algorithms: []jose.SignatureAlgorithm{jose.ES256}, Leeway: time.Minute,
+			Require: []auth.Requirement{{Claim: auth.NameClaim("role"), Texts: []string{"admin"}}},
+		},
+		Place:   verify.Result(route.ParseTokenPlace(place)).Must(i.t),
+		Written: headerEdits(i.t, nil, nil, append(remove, "X-User", "X-Groups", "X-Forwarded-Groups")...),
+		Headers: []route.ClaimHeader{{Name: "X-User", Claim: auth.NameClaim("sub")}, {Name: "X-Groups", Claim: auth.NameClaim("groups")}, {Name: "X-Forwarded-Groups", Claim: auth.NameClaim("groups")}},
+	}
+	return &route.Actions{JWT: j, Authorized: j.Written, RequestHeaders: headerEdits(i.t, map[string]string{"X-Subject": "$user"}, nil)}
+}
+
+// A token is found at its place, says who the user is, and cannot be forged, over each protocol of clients.
+func TestTokensOfUsers(t *testing.T) {
+	t.Parallel()
+	i := startTokenIssuer(t)
+	p := startProxyTo(t, false, Options{}, echoRequest)
+	p.setRoutes(
+		route.Route{Path: "/", Service: p.service, Actions: i.requires("bearer")},
+		route.Route{Path: "/removed", Service: p.service, Actions: i.requires("bearer", "Authorization")},
+		route.Route{Path: "/header", Service: p.service, Actions: i.requires("header X-Token", "X-Token")},
+		route.Route{Path: "/cookie", Service: p.service, Actions: i.requires("cookie session")},
+	)
+	good := i.token(map[string]any{"groups": []string{"a", "b,c", "d"}})
+	forged := []string{"X-User: eve", "x-user: eve", "X_User: eve", "X-Groups: eve", "X-Forwarded-Groups: eve", "X.User: eve"}
+	for _, front := range p.fronts() {
+		for _, test := range []struct {
+			name, path string
+			fields     []string
+			status     int
+			reason     string
+			want       string // in WWW-Authenticate, or in what the peer got
+			not        string // what the peer must not get
+		}{
+			{"a token", "/", []string{"Authorization: Bearer " + good}, 200, "", "X-User: ada\n", "eve"},
+			{"another case, blanks", "/", []string{"authorization: bEARER   " + good}, 200, "", "Authorization: ", "eve"},
+			{"groups", "/", []string{"Authorization: Bearer " + good}, 200, "", "X-Groups: a,d\n", "eve"},
+			{"groups by a reserved name", "/", []string{"Authorization: Bearer " + good}, 200, "", "X-Forwarded-Groups: a,d\n", "eve"},
+			{"the subject as a variable", "/", []string{"Authorization: Bearer " + good}, 200, "", "X-Subject: ada\n", "eve"},
+			{"without groups", "/", []string{"Authorization: Bearer " + i.token(nil)}, 200, "", "X-User: ada\n", "Groups"},
+			{"removed", "/removed", []string{"Authorization: Bearer " + good}, 200, "", "X-User: ada\n", "Authorization"},
+			{"in a header", "/header", []string{"X-Token: " + good}, 200, "", "X-User: ada\n", "X-Token"},
+			{"in a header, as a bearer", "/header", []string{"X-Token: Bearer " + good, "Authorization: Basic eA=="}, 200, "", "Authorization: Basic eA==\n", "X-Token"},
+			{"in a cookie", "/cookie", []string{"Cookie: a=b; session=" + good}, 200, "", "X-User: ada\n", "eve"},
+			{"a subject with line ends", "/", []string{"Authorization: Bearer " + i.token(map[string]any{"sub": "a\r\nX-Admin: 1"})}, 200, "", "X-User: a", "\nX-Admin"},
+
+			{"none", "/", nil, 401, "token_missing", `Bearer realm="restricted"`, ""},
+			{"another scheme", "/", []string{"Authorization: Basic eA=="}, 401, "token_missing", "Bearer realm", ""},
+			{"empty", "/", []string{"Authorization: Bearer"}, 401, "token_missing", "Bearer realm", ""},
+			{"at another place", "/cookie", []string{"Authorization: Bearer " + good}, 401, "token_missing", "Bearer realm", ""},
+			{"in a query", "/?access_token=" + good, nil, 401, "token_missing", "Bearer realm", ""},
+			{"two", "/", []string{"Authorization: Bearer " + good, "Authorization: Bearer " + good}, 401, "token_invalid", `error="invalid_token"`, ""},
+			{"two cookies", "/cookie", []string{"Cookie: session=" + good + "; session=x"}, 401, "token_invalid", `error="invalid_token"`, ""},
+			{"two spellings", "/header", []string{"X-Token: " + good, "X_Token: x"}, 401, "token_invalid", `error="invalid_token"`, ""},
+			{"nonsense", "/", []string{"Authorization: Bearer x.y.z"}, 401, "token_invalid", `error="invalid_token"`, ""},
+			{"another issuer", "/", []string{"Authorization: Bearer " + i.token(map[string]any{"iss": "x"})}, 401, "token_invalid", `error_description="it is of another issuer"`, ""},
+			{"expired", "/", []string{"Authorization: Bearer " + i.token(map[string]any{"exp": 1})}, 401, "token_expired", `error="invalid_token"`, ""},
+			{"another role", "/", []string{"Authorization: Bearer " + i.token(map[string]any{"role": "x"})}, 403, "token_denied", `error="insufficient_scope"`, ""},
+			{"a path that evades", "/x/..%2fadmin", []string{"Authorization: Bearer " + good}, 400, "unsafe_path", "", ""},
+		} {
+			for _, method := range []string{"GET", "POST"} {
+				response, body := front.ask(t, method, test.path, strings.Repeat("x", 1000), append(test.fields, forged...)...)
+				what := fmt.Sprintf("%s: %s, %s", front.name, test.name, method)
+				verify.That(t, response.StatusCode == test.status && response.Header.Get("X-Sluice-Reason") == test.reason,
+					"%s: got %d %q, want %d %q: %s", what, response.StatusCode, response.Header.Get("X-Sluice-Reason"), test.status, test.reason, body)
+				got := response.Header.Get("WWW-Authenticate")
+				if test.status == 200 {
+					got = body
+					verify.That(t, test.not == "" || !strings.Contains(body, test.not), "%s: the peer got %q in\n%s", what, test.not, body)
+				}
+				verify.That(t, strings.Contains(got, test.want), "%s: no %q in %q", what, test.want, got)
+			}
+		}
+	}
+	p.expectNothingCounted()
+}
+
+// Without keys no request passes, and the client may ask again.
+func TestTokensWithoutKeys(t *testing.T) {
+	t.Parallel()
+	i := startTokenIssuer(t)
+	p := startProxyTo(t, false, Options{}, echoRequest)
+	token := i.token(nil)
+	i.keys = auth.NewKeys(verify.URL(t, "http://"+nowhere[0]), nil, auth.SavedKeys{})
+	p.setActions(i.requires("bearer"))
+	for _, front := range p.fronts() {
+		response, _ := front.ask(t, "GET", "/", "", "Authorization: Bearer "+token)
+		verify.That(t, response.StatusCode == 503 && response.Header.Get("X-Sluice-Reason") == "keys_unavailable" && response.Header.Get("Retry-After") == "1", "%s: got %d %v", front.name, response.StatusCode, response.Header)
+	}
+}
+
+// Clients of gRPC get statuses that mean the same.
+func TestTokensOfGRPC(t *testing.T) {
+	t.Parallel()
+	i := startTokenIssuer(t)
+	p, client := startGRPC(t, startGRPCOrigin(t).address)
+	p.setActions(i.requires("bearer"))
+	for token, want := range map[string]codes.Code{
+		i.token(nil): codes.OK, "x": codes.Unauthenticated, "": codes.Unauthenticated, i.token(map[string]any{"exp": 1}): codes.Unauthenticated,
+		i.token(map[string]any{"role": "x"}): codes.PermissionDenied,
+	} {
+		ctx := patientContext(t)
+		if token != "" {
+			ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
+		}
+		_, err := client.UnaryCall(ctx, unary(1, 1))
+		verify.Equal(t, status.Code(err), want, "%.10s: %v", token, err)
+	}
+}
+
+// A WebSocket needs a token as any request does.
+func TestTokensOfWebSockets(t *testing.T) {
+	t.Parallel()
+	i := startTokenIssuer(t)
+	p := startProxy(t, Options{}, startWebSocketOrigin(t))
+	p.setActions(i.requires("bearer"))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for _, front := range p.webSocketFronts() {
+		c, response, _ := front.open(ctx, "/")
+		verify.That(t, c == nil && response.StatusCode == 401, "%s: without a token: %v", front.name, response)
+		c, response, first := front.open(ctx, "/", "Authorization: Bearer "+i.token(nil), "X-User: eve")
+		verify.Require(t, c != nil, "%s: %v", front.name, response)
+		verify.That(t, strings.Contains(first, "X-User: ada") && !strings.Contains(first, "eve"), "%s: the peer got\n%s", front.name, first)
+		verify.NoError(t, c.Close(websocket.StatusNormalClosure, ""))
+	}
+}
+
+// A retry, a copy for a mirror and an authentication server get what the token says, and not the token if it is removed.
+func TestTokensWithRetriesMirrorsAndAuthServers(t *testing.T) {
+	t.Parallel()
+	i := startTokenIssuer(t)
+	asked := make(chan string, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- fmt.Sprint(r.Header["X-User"], r.Header["Authorization"])
+		w.Header().Set("X-Level", "3")
+	}))
+	defer server.Close()
+	forward := auth.NewForward(verify.URL(t, server.URL), patience, nil)
+	t.Cleanup(forward.Close)
+	copied := make(chan string, 1)
+	seen := func(r *http.Request) string {
+		io.Copy(io.Discard, r.Body)
+		return fmt.Sprint(r.Header["X-User"], r.Header["X-Level"], r.Header["Authorization"])
+	}
+	p := startProxy(t, Options{}, nowhere[0], startServer(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, seen(r)) }))
+	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 20 << 10}})
+	actions := i.requires("bearer", "Authorization")
+	actions.ForwardAuth = &route.ForwardAuth{Forward: forward, Copied: []string{"x-level"}}
+	actions.Authorized = actions.Authorized.Then(headerEdits(t, nil, nil, "X-Level"))
+	mt := startMirror(t, p, route.Mirror{BodyBytes: 1 << 20}, actions, p.NewTransport(someTransport), startServer(t, func(_ http.ResponseWriter, r *http.Request) { copied <- seen(r) }))
+	for n, front := range p.fronts() {
+		for range 2 { // one of them is tried at a peer that is not there
+			response, body := front.ask(t, "POST", "/", "body", "Authorization: Bearer "+i.token(nil), "X-User: eve", "X-Level: 9", "X_User: eve")
+			verify.That(t, response.StatusCode == 200 && body == "[ada] [3] []", "%s: got %d %s", front.name, response.StatusCode, body)
+			verify.Equal(t, <-asked, "[ada] []", "%s: the authentication server was asked with", front.name)
+			verify.Equal(t, <-copied, "[ada] [3] []", "%s: the copy", front.name)
+		}
+		mt.ended(2*n + 2)
+	}
+}
+
+// A rate limit by a claim counts for each user, after the token is checked.
+func TestRateLimitByClaim(t *testing.T) {
+	t.Parallel()
+	i := startTokenIssuer(t)
+	p := startProxyTo(t, false, Options{}, echoRequest)
+	actions, name := i.requires("bearer"), auth.NameClaim("sub")
+	actions.RateLimit = &route.RateLimit{Limiter: ratelimit.New(1, 24*time.Hour, 2), Claim: &name, Key: route.HashKey{Source: route.HashClaim, Name: "sub"}}
+	p.setActions(actions)
+	front := p.fronts()[0]
+	for _, user := range []string{"ada", "bob"} {
+		token := "Authorization: Bearer " + i.token(map[string]any{"sub": user})
+		for _, want := range []int{200, 200, 429, 429} {
+			front.ask(t, "GET", "/", "", "Authorization: Bearer "+token+"x") // counts for nobody
+			response, _ := front.ask(t, "GET", "/", "", token)
+			verify.Equal(t, response.StatusCode, want, "%s", user)
+		}
+	}
+}
