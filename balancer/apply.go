@@ -51,6 +51,9 @@ func (p *Pool) applyLocked(set []discovery.Instance) discovery.Changes {
 		p.updateLocked(u)
 	}
 	p.publishLocked()
+	if p.options.CutRemoved && !p.closed {
+		p.cutLeavingLocked(changes.Removed)
+	}
 	return changes
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"sluice/discovery"
 	"sluice/observe/panics"
 )
 
@@ -62,6 +63,21 @@ func (p *Pool) cut(peer *Peer, departure uint16, timeout time.Duration) {
 	p.retireLocked(peer, EventCut, fmt.Sprintf("%d in flight after %s", peer.Inflight(), timeout))
 	p.publishDrainingLocked()
 	p.flushLocked()
+}
+
+// cutLeavingLocked ends the drain of peers that have left the set, at its begin. No snapshot has them any more.
+func (p *Pool) cutLeavingLocked(removed []discovery.Instance) {
+	cut := false
+	for _, i := range removed {
+		if peer := p.draining[i.Key()]; peer != nil {
+			p.retireLocked(peer, EventCut, fmt.Sprintf("%d in flight", peer.Inflight()))
+			cut = true
+		}
+	}
+	if cut {
+		p.publishDrainingLocked()
+		p.flushLocked()
+	}
 }
 
 func (p *Pool) retireLocked(peer *Peer, kind EventKind, detail string) {

@@ -17,6 +17,10 @@ type Options struct {
 	// DrainTimeout bounds the requests in flight of a peer that left the set; then
 	// they are cut.
 	DrainTimeout time.Duration
+	// OneLeader says that the set has the leader of the service, or nobody.
+	OneLeader bool
+	// CutRemoved cuts the requests in flight of a peer at once when it leaves the set. Those of a closed pool go on.
+	CutRemoved bool
 	// Limits bound what the pool takes on. Default: no limits.
 	Limits Limits
 	// RetryBudget bounds the retries.
@@ -96,7 +100,7 @@ type Options struct {
 //
 // The pool closes the transport of a drained peer when no token of the peer is out, and
 // hands out none afterwards. The exception is a peer that is cut at
-// Options.DrainTimeout: its attempts fail. One that has not sent anything must then
+// Options.DrainTimeout, or because of Options.CutRemoved: its attempts fail. One that has not sent anything must then
 // fail as [OutcomeLocal], so that the request is tried on another peer.
 type Transport interface {
 	// Drain closes idle connections now and the others when their request ends.

@@ -217,6 +217,7 @@ func (s *ConsulService) check(d *decoder, key, name string, consul *Consul) {
 	if s.Cached && s.Consistency == "consistent" {
 		d.refuse(join(key, "cached"), "true", "not allowed with consistency: consistent")
 	}
+	s.Leader.check(d, join(key, "leader"))
 	s.Probation = cmp.Or(s.Probation, &consul.Probation)
 }
 

@@ -283,6 +283,7 @@ type ConsulService struct {
 	Tags        []string `key:"tags"`   // an instance must have all of them
 	Filter      string   `key:"filter"` // expression in Consul's filter language
 	PassingOnly bool     `key:"passing_only" default:"false"`
+	Leader      *Leader  `key:"leader"`                // nil: all instances are used
 	Address     string   `key:"address" format:"name"` // tag of the addresses to use; empty: the usual ones
 
 	Datacenters []string `key:"datacenters"` // in order of preference; empty: consul.datacenter

@@ -69,8 +69,10 @@ var rights = []right{
 
 	{"services.NAME.consul", "service prepared_query poll tags filter passing_only address datacenters min_healthy spill nearest", ByDocument, nil},
 	{"services.NAME.consul", "namespace partition peer consistency cached connect probation", ByDocument, nil},
-	{"services.NAME.etcd", "*", 0, nil},      // password_file, tls.key; an endpoint gets what these contain
-	{"services.NAME.consul_kv", "*", 0, nil}, // sluice's token reads keys that the writer of a document may not read
+	{"services.NAME.consul.leader", "tag passing on_demotion", ByDocument, nil},
+	{"services.NAME.consul.leader", "key", 0, nil}, // as consul_kv
+	{"services.NAME.etcd", "*", 0, nil},            // password_file, tls.key; an endpoint gets what these contain
+	{"services.NAME.consul_kv", "*", 0, nil},       // sluice's token reads keys that the writer of a document may not read
 	{"services.NAME.dns", "name type port server servers probation", ByDocument, nil},
 	{"services.NAME", "file", 0, nil},
 	{"services.NAME", "peers", ByDocument, noSocket},

@@ -106,6 +106,10 @@ type Instance struct {
 	// [Guard].
 	Probation time.Time `json:"probation,omitzero"`
 
+	// Follower says that the service has one leader, and that the instance is not the one: it gets nothing. Package
+	// leader sets it.
+	Follower bool `json:"follower,omitempty"`
+
 	// Failed says how an instance on probation has failed since; empty: it has not. A source
 	// does not know it: it is in states that have passed a boundary, such as a restart.
 	Failed string `json:"failed,omitempty"`
@@ -143,13 +147,22 @@ func (i Instance) Serving() bool {
 // Usable reports whether requests may be sent to i: it is in service or on probation.
 func (i Instance) Usable() bool { return i.Serving() || !i.Probation.IsZero() }
 
+// WithoutFollowers returns set without the instances that have Follower.
+func WithoutFollowers(set []Instance) []Instance {
+	follows := func(i Instance) bool { return i.Follower }
+	if !slices.ContainsFunc(set, follows) {
+		return set
+	}
+	return slices.DeleteFunc(slices.Clone(set), follows)
+}
+
 // Equal reports whether i and o agree in every field but Registered: a registration that was
 // written again and says the same is no change. A nil slice or map equals an empty one.
 func (i Instance) Equal(o Instance) bool {
 	return i.Service == o.Service && i.ID == o.ID && i.Node == o.Node &&
 		i.Address == o.Address && i.Port == o.Port && i.AddressTag == o.AddressTag && i.Socket == o.Socket && i.NodeAddress == o.NodeAddress &&
 		i.Weight == o.Weight && i.Status == o.Status && i.Priority == o.Priority && i.Detail == o.Detail &&
-		i.Datacenter == o.Datacenter && i.Target == o.Target && i.ServerName == o.ServerName && i.Identity == o.Identity && i.Peer == o.Peer && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) && i.Failed == o.Failed &&
+		i.Datacenter == o.Datacenter && i.Target == o.Target && i.ServerName == o.ServerName && i.Identity == o.Identity && i.Peer == o.Peer && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) && i.Failed == o.Failed && i.Follower == o.Follower &&
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
 }
 

@@ -386,8 +386,8 @@ func equalSets(a, b []Instance) bool {
 	return slices.EqualFunc(a, b, Instance.Equal)
 }
 
-// takesAway reports whether latest lacks an instance of applied or takes one out of
-// service. A change of the reason counts, too: a pool may use critical instances that
+// takesAway reports whether latest lacks an instance of applied, takes one out of
+// service, or has one no longer as the leader. A change of the reason counts, too: a pool may use critical instances that
 // pass its own checks, but must not use one in maintenance mode. Both sets are
 // normalised.
 func takesAway(applied, latest []Instance) bool {
@@ -398,7 +398,7 @@ func takesAway(applied, latest []Instance) bool {
 		if len(latest) == 0 || compareKeys(latest[0], old) != 0 {
 			return true
 		}
-		if !latest[0].Serving() && (old.Serving() || old.Status != latest[0].Status) {
+		if latest[0].Follower && !old.Follower || !latest[0].Serving() && (old.Serving() || old.Status != latest[0].Status) {
 			return true
 		}
 	}

@@ -47,6 +47,11 @@ type Memory struct {
 	// ones are the set.
 	Filtered bool `json:"filtered,omitempty"`
 
+	// Leader is whom the registry has named as the leader of the service, and LeaderLost when it has lost that; zero:
+	// it has not. Package leader has the rules.
+	Leader     string    `json:"leader,omitempty"`
+	LeaderLost time.Time `json:"leader_lost,omitzero"`
+
 	Guard GuardMemory `json:"guard,omitzero"`
 }
 

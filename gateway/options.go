@@ -23,6 +23,7 @@ import (
 	dnssource "sluice/discovery/dns"
 	etcdsource "sluice/discovery/etcd"
 	"sluice/discovery/etcd/client"
+	"sluice/discovery/leader"
 	"sluice/healthcheck"
 	"sluice/observe/tracing"
 	"sluice/proxy"
@@ -139,6 +140,15 @@ func ServiceOptions(s config.ConsulService, c config.Consul) consulsource.Servic
 	return o
 }
 
+// leaderOptions returns how Consul names the leader of a service; nil: it has none.
+func leaderOptions(s config.ConsulService, c config.Consul) *leader.Options {
+	l := s.Leader
+	if l == nil {
+		return nil
+	}
+	return &leader.Options{Tag: l.Tag, Passing: l.Passing, Key: l.Key, Wait: c.Wait, Keep: *s.Probation}
+}
+
 // targetsOf returns the targets of a discovery chain.
 func targetsOf(targets []config.Target) []consulsource.Target {
 	var list []consulsource.Target
@@ -172,6 +182,8 @@ func poolOptions(s config.Service) balancer.Options {
 	return balancer.Options{
 		Policy:           balancer.Policy(s.Balance.Policy),
 		DrainTimeout:     s.Drain.Timeout,
+		OneLeader:        s.Leader() != nil,
+		CutRemoved:       s.Leader().CutsDemoted(),
 		HashBound:        hashBound(s.Balance.Hash),
 		Tiers:            tiersOf(s.Balance.Tiers),
 		Overprovisioning: float64(s.Balance.Overprovisioning),

@@ -21,6 +21,7 @@ import (
 	"sluice/discovery/etcd/client"
 	filesource "sluice/discovery/file"
 	kvsource "sluice/discovery/kv"
+	"sluice/discovery/leader"
 	"sluice/observe/events"
 )
 
@@ -55,6 +56,7 @@ func newRegistries(config func() *config.Config, feed *events.Feed, log zerolog.
 // only one watch.
 type sourceSpec struct {
 	consul *consulsource.ServiceOptions
+	leader *leader.Options // of consul; nil: all instances are used
 	etcd   *etcdsource.Options
 	dns    *dnssource.Options
 	kv     *kvsource.Options
@@ -66,7 +68,7 @@ func specOf(s config.Service, c config.Consul) sourceSpec {
 	switch {
 	case s.Consul != nil:
 		o := ServiceOptions(*s.Consul, c)
-		return sourceSpec{consul: &o}
+		return sourceSpec{consul: &o, leader: leaderOptions(*s.Consul, c)}
 	case s.Etcd != nil:
 		o := etcdOptions(*s.Etcd)
 		return sourceSpec{etcd: &o}
@@ -88,6 +90,9 @@ func (r *registries) newSource(name string, spec sourceSpec) (discovery.Source, 
 		o := *spec.consul
 		if o.Targets != nil {
 			o.Of = name
+		}
+		if spec.leader != nil {
+			return leader.NewSource(r.consulSets.Source(o), *spec.leader, r.consul, r.log), nil
 		}
 		return r.consulSets.Source(o), nil
 	case spec.etcd != nil:

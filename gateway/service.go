@@ -51,9 +51,9 @@ func (s *service) security(inMesh bool) certificates.Security {
 	return nil
 }
 
-// apply passes a full set of instances to the pool.
+// apply passes a full set of instances to the pool, of a service with a leader only this one.
 func (s *service) apply(set []discovery.Instance) {
-	s.pool.Apply(set)
+	s.pool.Apply(discovery.WithoutFollowers(set))
 	s.firstOnce.Do(func() { s.checker.AfterFirstChecks(func() { close(s.first) }) })
 }
 

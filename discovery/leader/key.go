@@ -1,0 +1,118 @@
+package leader
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"sluice/consul"
+	"sluice/discovery"
+)
+
+// reading is an answer about the key.
+type reading struct {
+	index uint64
+	named string // "": nobody
+}
+
+// follow follows the key until ctx ends.
+func (r *run) follow(ctx context.Context) {
+	var now reading
+	_ = r.client.Follow(ctx, consul.FollowOptions{
+		Query: consul.OneKey(r.options.Key),
+		Begin: func(context.Context) (time.Duration, error) { return r.within(time.Now()), nil },
+		Read: func(a consul.Answer, body []byte) (err error) {
+			now, err = r.read(ctx, a, body)
+			return err
+		},
+		Ended: func(err error) {
+			if err != nil {
+				r.fail(err)
+				return
+			}
+			r.accept(now, time.Now())
+		},
+	})
+}
+
+// read reads an answer, and confirms one that ends a leader.
+func (r *run) read(ctx context.Context, a consul.Answer, body []byte) (reading, error) {
+	now, err := r.decode(a, body)
+	if err != nil || !r.ends(now) {
+		return now, err
+	}
+	if a, body, err = r.client.Confirm(ctx, consul.OneKey(r.options.Key)); err == nil {
+		now, err = r.decode(a, body)
+	}
+	if err != nil {
+		return now, fmt.Errorf("confirm the answer: %w", err)
+	}
+	return now, nil
+}
+
+// decode returns whom the key names. A key that was locked and is held by no session names nobody: who held it has
+// lost it, and its value is the former one.
+func (r *run) decode(a consul.Answer, body []byte) (reading, error) {
+	keys, err := consul.DecodeKeys(a, body)
+	if err != nil {
+		return reading{}, fmt.Errorf("key %s: %w", r.options.Key, err)
+	}
+	now := reading{index: a.Index}
+	if len(keys) > 0 && (keys[0].LockIndex == 0 || keys[0].Session != "") {
+		now.named = strings.TrimSpace(string(keys[0].Value))
+	}
+	return now, nil
+}
+
+func (r *run) ends(now reading) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.known && r.memory.Leader != "" && now.named != r.memory.Leader
+}
+
+// within returns how long the next query may block.
+func (r *run) within(now time.Time) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.memory.LeaderLost.IsZero() {
+		return r.options.Wait
+	}
+	return min(r.options.Wait, max(r.memory.LeaderLost.Add(r.options.Keep).Sub(now), 10*time.Millisecond))
+}
+
+// fail reports that the key cannot be read. The leader does not change.
+func (r *run) fail(err error) {
+	if consul.Refused(err) {
+		err = discovery.RefusedError{Err: err}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fault = err
+	r.report(discovery.Report{Err: err, Memory: r.memoriesLocked()})
+}
+
+// accept takes an answer, and reports a change.
+func (r *run) accept(now reading, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := &r.memory
+	same := r.known && r.fault == nil
+	was := m.Leader
+	switch {
+	case now.named != "":
+		m.Leader, m.LeaderLost = now.named, time.Time{}
+	case m.Leader == "":
+	case m.LeaderLost.IsZero() && now.index < m.Index: // Consul has lost its state
+		m.LeaderLost = at
+	case m.LeaderLost.IsZero() || at.Sub(m.LeaderLost) >= r.options.Keep:
+		m.Leader, m.LeaderLost = "", time.Time{}
+	}
+	m.Part, m.Index = memoryPart, max(now.index, 1)
+	r.known, r.fault = true, nil
+	if same && m.Leader == was {
+		r.report(discovery.Report{Memory: r.memoriesLocked()})
+		return
+	}
+	r.reportLocked()
+}

@@ -1,0 +1,129 @@
+package leader
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/discovery"
+	"sluice/observe/panics"
+)
+
+// NewSource returns a source that reports the instances of another one in Consul, with the mark
+// [discovery.Instance.Follower]. client reads the key. It may run as often as the other one.
+func NewSource(of discovery.Source, o Options, client *consul.Client, log zerolog.Logger) discovery.Source {
+	return &source{of: of, options: o, client: client, log: log}
+}
+
+type source struct {
+	of      discovery.Source
+	options Options
+	client  *consul.Client
+	log     zerolog.Logger
+}
+
+// String describes the other source and the claim.
+func (s *source) String() string { return fmt.Sprintf("%v, leader by %s", s.of, &s.options) }
+
+// NamesServices implements discovery.ServiceNamer, as all sources of Consul do.
+func (s *source) NamesServices() {}
+
+// memoryPart is the name of the memory of the key. Names of data centres and targets have no space.
+const memoryPart = "leader key"
+
+// Run implements discovery.Source.
+func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
+	r := &run{source: s, report: report, memory: before.PartOf(memoryPart)}
+	r.known = s.options.Key == "" || r.memory.Index > 0
+	before.Set = unmarked(before.Set)
+	before.Memory = slices.DeleteFunc(slices.Clone(before.Memory), func(m discovery.Memory) bool { return m.Part == memoryPart })
+	r.last.Memory = before.Memory
+	if s.options.Key == "" {
+		return s.of.Run(ctx, before, r.take)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var following sync.WaitGroup
+	defer following.Wait()
+	defer cancel()
+	following.Go(func() {
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { r.follow(ctx) })
+	})
+	return s.of.Run(ctx, before, r.take)
+}
+
+// run is one run of a source.
+type run struct {
+	*source
+	report func(discovery.Report)
+
+	mu sync.Mutex
+	// mu guards the fields below, and is held while report is called, so that the last report is the latest one.
+	last   discovery.Report // of the other source, the last one with a set
+	failed error            // what the other source has reported since
+	known  bool             // memory.Leader is what the key names
+	memory discovery.Memory
+	fault  error  // why the key cannot be read; nil: it can
+	rivals string // that were logged
+}
+
+// take takes a report of the other source.
+func (r *run) take(from discovery.Report) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed = from.Err
+	if from.Memory == nil {
+		from.Memory = r.last.Memory
+	}
+	if !from.Known {
+		r.last.Memory = from.Memory
+		r.report(discovery.Report{Err: from.Err, Memory: r.memoriesLocked()})
+		return
+	}
+	r.last = from
+	r.reportLocked()
+	r.last.Reset = false
+}
+
+// memoriesLocked returns the memory of both.
+func (r *run) memoriesLocked() []discovery.Memory {
+	if r.options.Key == "" || !r.known {
+		return r.last.Memory
+	}
+	return append(slices.Clip(r.last.Memory), r.memory)
+}
+
+// reportLocked reports the last set with its leader; without it, if the key was never read.
+func (r *run) reportLocked() {
+	report := discovery.Report{Err: cmp.Or(r.failed, r.fault), Memory: r.memoriesLocked()}
+	if r.last.Known && r.known {
+		marked, rivals := r.options.mark(discovery.Normalize(r.last.Set), r.memory.Leader)
+		r.noteRivals(rivals)
+		report.Set, report.Known, report.Endpoint, report.Index, report.Reset = marked, true, r.last.Endpoint, r.last.Index, r.last.Reset
+		report.Invalid = slices.Clone(r.last.Invalid)
+		for _, i := range rivals {
+			report.Invalid = append(report.Invalid, discovery.Invalid{Key: i.ID, Reason: "it claims to lead, as others do: none leads"})
+		}
+	}
+	r.report(report)
+}
+
+// noteRivals logs that several instances claim to lead.
+func (r *run) noteRivals(rivals []discovery.Instance) {
+	var ids []string
+	for _, i := range rivals {
+		ids = append(ids, i.ID)
+	}
+	text := strings.Join(ids, ", ")
+	if text != "" && text != r.rivals {
+		r.log.Warn().Str("service", rivals[0].Service).Str("leader_by", r.options.String()).Strs("instances", ids).
+			Msg("several instances claim to lead: none does")
+	}
+	r.rivals = text
+}
