@@ -104,13 +104,14 @@ type terms struct {
 	byGroup     bool  // and for each group
 	witnessed   bool
 	marked      bool // either of the two; see Pool.mark
+	oneLeader   bool // Options.OneLeader
 	budget      budgetTerms
 	adaptive    *adaptive // nil if Limits.Adaptive is off
 }
 
 func newTerms(o *Options) terms {
 	t := terms{Limits: o.Limits, counted: o.Limits.Requests > 0 || o.Policy == PolicyHash, byGroup: o.Policy == PolicyHash && len(o.Groups) > 0, budget: newBudgetTerms(o.RetryBudget)}
-	t.witnessed = o.NewWitness != nil
+	t.witnessed, t.oneLeader = o.NewWitness != nil, o.OneLeader
 	t.marked = t.byGroup || t.witnessed
 	for _, limit := range []*int{&t.Requests, &t.PeerRequests, &t.PeerConnections, &t.Pending, &t.Retries} {
 		if *limit == 0 {

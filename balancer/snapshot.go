@@ -93,6 +93,9 @@ func (s *Snapshot) Rivals() (sets [][]*Peer) {
 	return sets
 }
 
+// OneLeader reports whether All has at most the leader of the service.
+func (s *Snapshot) OneLeader() bool { return s.terms.oneLeader }
+
 // part returns a group, or the whole pool for a group that it does not have.
 func (s *Snapshot) part(id GroupID) *Part {
 	if int(id) < len(s.byID) && s.byID[id] != nil {

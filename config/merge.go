@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sluice/route"
+	"sluice/tags"
 )
 
 // Fragment contains the services and routes that one origin adds to a configuration. They
@@ -114,6 +115,10 @@ func (c *Config) addStreams(f Fragment) (conflicts Errors) {
 			why = fmt.Sprintf("the service %q has no group %q", r.Service, missingGroup(&r, c.Services))
 		case service.NoStreams() != "":
 			why = fmt.Sprintf("the service %q has %s, which needs requests", r.Service, service.NoStreams())
+		case r.Protocol == tags.ProtocolEndedTLS && c.Listeners[at].TLS == nil:
+			why = "the listener has no tls: want it in the file, or tls.passthrough"
+		case r.Protocol == tags.ProtocolTCP && c.Listeners[at].TLS != nil:
+			why = "the listener has tls, so its clients must use it"
 		case taken[r.StreamKey(name)]:
 			why = "the listener has a service for the same connections"
 		}

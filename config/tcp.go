@@ -28,6 +28,8 @@ type ProxyProtocol struct {
 type ServerName struct {
 	Host    string `key:"host" required:"yes"` // as in route.Route
 	Service string `key:"service" required:"yes"`
+	// Passthrough forwards TLS as it is, at a listener that ends the TLS of the others.
+	Passthrough bool `key:"passthrough" default:"false"`
 }
 
 // onlyTCP reports whether no listener serves requests.
@@ -46,8 +48,8 @@ func (l *Listener) checkProtocol(d *decoder, key string, c *Config) {
 			d.refuse(key+".service", l.Service, "only with protocol: tcp; with http, routes lead to services")
 		}
 	case ProtocolTCP:
-		if l.TLS != nil {
-			d.refuse(key+".tls", "", "not with protocol: tcp, which forwards TLS to the service as it is")
+		if l.TLS != nil && l.TLS.HSTS != nil {
+			d.refuse(key+".tls.hsts", "", "not with protocol: tcp, which has no responses")
 		}
 		if d.hasKey(key + ".http2") {
 			d.refuse(key+".http2", "", "not with protocol: tcp, which forwards every protocol as it is")
@@ -62,6 +64,9 @@ func (l *Listener) checkProtocol(d *decoder, key string, c *Config) {
 		first := make(map[string]string, len(l.SNI))
 		for i, entry := range l.SNI {
 			at := fmt.Sprintf("%s.sni[%d]", key, i)
+			if entry.Passthrough && l.TLS == nil {
+				d.refuse(at+".passthrough", "true", "only with tls of the listener: without it, all TLS is forwarded as it is")
+			}
 			if !d.failed(at) {
 				if checked := (&Route{Host: entry.Host, Path: "/"}).match(d, at); checked != nil {
 					d.refuseDuplicate(first, checked.Key, at, entry.Host+"/")
@@ -114,7 +119,11 @@ func (l Listener) StreamRoutes() (routes []Route) {
 		add(tags.ProtocolTCP, "", l.Service)
 	}
 	for _, entry := range l.SNI {
-		add(tags.ProtocolTLS, entry.Host, entry.Service)
+		protocol := tags.ProtocolTLS
+		if l.TLS != nil && !entry.Passthrough {
+			protocol = tags.ProtocolEndedTLS
+		}
+		add(protocol, entry.Host, entry.Service)
 	}
 	return append(routes, l.Streams...)
 }
@@ -122,12 +131,11 @@ func (l Listener) StreamRoutes() (routes []Route) {
 // StreamKey returns a text that is equal for valid routes of connections that match the same
 // ones at a listener.
 func (r Route) StreamKey(listener string) string {
-	key := r.Protocol + " " + listener
 	if r.Protocol == tags.ProtocolTCP {
-		return key
+		return r.Protocol + " " + listener
 	}
 	r.Listeners = nil
-	return key + " " + r.Key()
+	return tags.ProtocolTLS + " " + listener + " " + r.Key()
 }
 
 // NoStreams returns why no route of connections can lead to s; empty: one can.
@@ -135,8 +143,6 @@ func (s *Service) NoStreams() string {
 	switch {
 	case s.Upstream.UsesHTTP2():
 		return "upstream.protocol " + s.Upstream.Protocol
-	case s.Upstream.TLS != nil:
-		return "upstream.tls"
 	case s.Balance.Policy == policySticky:
 		return "balance.policy " + policySticky
 	case s.Balance.Policy == policyHash && !slices.Contains(s.Balance.Hash.Keys, byClientAddress):
@@ -179,9 +185,6 @@ const defaultStreamPolicy = "least_conn"
 func (s *Service) checkStreams(d *decoder, name string) {
 	if s.Upstream.UsesHTTP2() {
 		d.refuse(join("services", name)+".upstream.protocol", s.Upstream.Protocol, "not for a service of a listener with protocol: tcp, which forwards bytes as they are")
-	}
-	if s.Upstream.TLS != nil {
-		d.refuse(join("services", name)+".upstream.tls", "", "not for a service of a listener with protocol: tcp, which forwards TLS to the peers as it is")
 	}
 	key := join("services", name) + ".balance"
 	if !d.hasKey(key + ".policy") {

@@ -66,6 +66,7 @@ type Manager struct {
 	debounce Debounce
 	running  bool
 	paused   bool
+	resumed  func(service string) bool // while paused, the services whose sources run nevertheless; nil: none
 	watches  map[string]*watch
 	former   map[string]WatchState // of the process before, by service
 	starting []*watch              // whose sources do not run yet
@@ -232,11 +233,13 @@ func (m *Manager) Statuses() []WatchStatus {
 func (m *Manager) startSources(ctx context.Context) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.paused {
-		return
-	}
+	var waiting []*watch
 	for _, w := range m.starting {
-		if w.retired {
+		switch {
+		case w.retired:
+			continue
+		case m.paused && (m.resumed == nil || !m.resumed(w.status.Service)):
+			waiting = append(waiting, w)
 			continue
 		}
 		ctx, cancel := context.WithCancel(ctx)
@@ -262,7 +265,7 @@ func (m *Manager) startSources(ctx context.Context) {
 			})
 		})
 	}
-	m.starting = nil
+	m.starting = waiting
 }
 
 // watchAgain is the pause before a source runs again that has panicked.

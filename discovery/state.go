@@ -95,7 +95,7 @@ func (m *Manager) Pause() {
 func (m *Manager) cancelAll() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.paused = true
+	m.paused, m.resumed = true, nil
 	for _, w := range m.watches {
 		if w.cancel != nil {
 			w.cancel()
@@ -105,13 +105,23 @@ func (m *Manager) cancelAll() {
 	}
 }
 
+// ResumeSome starts the sources of some services again after Pause.
+func (m *Manager) ResumeSome(resumed func(service string) bool) {
+	m.pausing.Lock()
+	defer m.pausing.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.resumed = resumed
+	m.poke()
+}
+
 // Resume starts the sources again after Pause.
 func (m *Manager) Resume() {
 	m.pausing.Lock()
 	defer m.pausing.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.paused = false
+	m.paused, m.resumed = false, nil
 	m.poke()
 }
 

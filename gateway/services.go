@@ -140,6 +140,15 @@ func (s *services) withFailures(name string, set []discovery.Instance) []discove
 	return set
 }
 
+// followLeaders watches the services with a leader, while all else is paused because another process watches Consul: a
+// connection to an instance that no longer leads must end here too.
+func (s *services) followLeaders() {
+	s.discovery.ResumeSome(func(name string) bool {
+		configured := s.registries.config().Services[name]
+		return configured.Leader() != nil
+	})
+}
+
 // all returns the services in use, sorted by name.
 func (s *services) all() []*service {
 	s.mu.RLock()

@@ -24,6 +24,7 @@ type upgrade struct {
 	consul   *consul.Client
 	parts    func(abandoned int) []handover.Part // see Gateway.parts
 	watching []pausable                          // what watches Consul
+	follow   func()                              // watches the leaders again, whose demotion ends connections of this process
 	save     func()                              // saves the sets
 	own      func(bool)                          // begins or ends the ownership of this process
 	log      zerolog.Logger
@@ -101,6 +102,7 @@ func (u *upgrade) replaceBy(replace func(give func(io.Writer) error) error, paus
 				resume()
 			})
 		})
+		defer u.follow()
 		return handover.Save(w, u.parts(abandoned))
 	})
 	if err != nil {
@@ -113,6 +115,7 @@ func (u *upgrade) replaceBy(replace func(give func(io.Writer) error) error, paus
 	once.Do(func() {})
 	u.own(false) // replace may not have called give
 	u.pause()
+	u.follow()
 }
 
 // pause ends the watches and closes their connections: the agent might not accept

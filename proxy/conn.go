@@ -112,11 +112,14 @@ func (c *clientConn) handshake() (err error) {
 }
 
 // block returns the address block whose share of the places the connection uses.
-func (c *client) block() places.Block {
-	if contains(c.options.TrustedProxies, c.remote) {
+func (c *client) block() places.Block { return c.server.block(c.remote) }
+
+// block returns the address block of a client: a trusted proxy has many.
+func (s *Server) block(client netip.Addr) places.Block {
+	if contains(s.options.Load().TrustedProxies, client) {
 		return places.Many
 	}
-	return places.BlockOf(c.remote)
+	return places.BlockOf(client)
 }
 
 // Resume implements idleConn: it serves a connection that was idle.

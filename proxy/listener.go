@@ -72,7 +72,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, name string) error {
 // ListenerOptions are the settings of a listener.
 type ListenerOptions struct {
 	Name string // for logs
-	// TLS must not offer protocols except h2 and http/1.1. nil: without TLS.
+	// TLS must not offer protocols except h2 and http/1.1, and none with Streams. nil: without TLS.
 	TLS *tls.Config
 	// Revocations, if not nil, returns the lists of revoked certificates now, for the clients of open connections; nil:
 	// there are none.

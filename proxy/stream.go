@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"syscall"
@@ -23,7 +24,7 @@ import (
 )
 
 // Streams says to which service the connections of a listener with protocol tcp go. Of its
-// routes, only the service, the split, which must not need a client's key, and
+// routes, only the service, the split, which must not need a client's key, EndsTLS and
 // Actions.Access count. It does not change; a reload makes another one.
 type Streams struct {
 	// Names has the routes by the server name in the ClientHello of TLS. nil: nothing
@@ -100,7 +101,7 @@ func (s *stream) chooseService() *refusal.Refusal {
 	streams := s.listener.streams()
 	matched := streams.Other
 	if streams.Names == nil {
-		return s.setRoute(matched)
+		return s.startRoute(matched)
 	}
 	name, err := s.lookAtHello()
 	switch {
@@ -120,7 +121,36 @@ func (s *stream) chooseService() *refusal.Refusal {
 	case matched == nil:
 		return refusal.NoTLS
 	}
-	return s.setRoute(matched)
+	return s.startRoute(matched)
+}
+
+// startRoute sets the service of a route, and ends the client's TLS if the route says so.
+func (s *stream) startRoute(matched *route.Route) *refusal.Refusal {
+	if r := s.setRoute(matched); r != nil || !matched.EndsTLS {
+		return r
+	}
+	s.Arm(s.server.sweeper, s.server.options.Load().Timeouts.Head)
+	err := s.handshake()
+	if s.Disarm(); err != nil {
+		s.server.log.Debug().Err(err).Str("listener", s.listener.name).Str("client", s.address).Msg("TLS handshake failed")
+		return refusal.ClientTLS
+	}
+	return nil
+}
+
+// handshake performs the TLS handshake. It fails if its only purpose is the answer to a challenge of ACME.
+func (s *stream) handshake() (err error) {
+	client := s.ends.Client.Addr()
+	s.socket.TLS, err = s.server.handshakes.Accept(s.socket, &s.SweepEntry, s.server.block(client), s.listener.tls)
+	if err != nil {
+		return err
+	}
+	state := s.socket.TLS.ConnectionState()
+	if p := state.NegotiatedProtocol; p != "" {
+		return fmt.Errorf("the client has chosen the protocol %q", p)
+	}
+	s.name = state.ServerName
+	return nil
 }
 
 // setRoute sets the service of a route, and its group. It returns a refusal if the route is not for
@@ -284,6 +314,8 @@ func (s *stream) account() {
 		reason = refusal.Intention.Reason
 	case reason != "" && (s.server.cutting.Load() || s.listener.cut.Load()):
 		reason = refusal.Cut.Reason
+	case reason == refusal.Cut.Reason && s.service.Pool.Snapshot().OneLeader():
+		reason = refusal.Demoted.Reason
 	}
 	if s.refusal != nil {
 		status, reason = s.refusal.Status, s.refusal.Reason
@@ -302,7 +334,7 @@ func (s *stream) account() {
 	var entry accesslog.Entry
 	entry.Time, entry.Duration, entry.Waited, entry.Connect = s.startTime, duration, duration, s.connectTime
 	entry.Client, entry.Host, entry.Proto = []byte(s.address), []byte(s.name), accesslog.ProtoTCP
-	entry.Status, entry.Reason, entry.Attempts, entry.Failed = status, reason, s.tries, reason == refusal.Cut.Reason
+	entry.Status, entry.Reason, entry.Attempts, entry.Failed = status, reason, s.tries, reason == refusal.Cut.Reason || reason == refusal.Demoted.Reason
 	entry.BytesIn, entry.BytesOut = s.bytesIn, s.bytesOut
 	if s.connected {
 		entry.Waited = s.connectedAfter

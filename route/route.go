@@ -32,6 +32,8 @@ type Route struct {
 	// one only in the fields from Priority on. NewTable does not compile it again.
 	Checked *Checked
 
+	// EndsTLS says of connections for TCP that their TLS ends here; else it goes on to the peers as it is.
+	EndsTLS bool
 	// Service may be nil if Actions redirect every request, and with Weighted.
 	Service *Service
 	// Weighted, if not nil, chooses what else counts instead of the following fields.

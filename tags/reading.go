@@ -40,7 +40,7 @@ type Route struct {
 	// Tags are the tags that make the route, sorted, each once. Another instance asks for
 	// the same route if it has the same ones.
 	Tags []string
-	// Protocol is ProtocolTLS or ProtocolTCP for a route of connections, whose Keys are
+	// Protocol is one of those below for a route of connections, whose Keys are
 	// host, host_regexp, listeners, allow and deny; empty: of requests.
 	Protocol string
 	// Keys are the keys of a route in the configuration file, except service, group,
@@ -62,10 +62,12 @@ type Route struct {
 	Meta bool
 }
 
-// Protocols of routes of connections, which go to the instances as they are.
+// Protocols of routes of connections.
 const (
 	// ProtocolTLS is for TLS clients, by the server name that they ask for.
 	ProtocolTLS = "tls"
+	// ProtocolEndedTLS is the same, but TLS ends at the listener.
+	ProtocolEndedTLS = "tls_ended"
 	// ProtocolTCP is for all connections for which no server name decides.
 	ProtocolTCP = "tcp"
 )

@@ -59,7 +59,10 @@ func (m *Manager) TLS(l config.Listener, c *config.Config, before *TLS) (*TLS, e
 	} else {
 		t.revocations = new(atomic.Pointer[certificates.Revocations])
 	}
-	if !l.HTTP2 {
+	switch {
+	case l.Protocol == config.ProtocolTCP:
+		t.protocols = nil // what is inside is not known
+	case !l.HTTP2:
 		t.protocols = t.protocols[1:]
 	}
 	changed := certificates.LogChanges(t.user, m.options.Log)

@@ -18,16 +18,16 @@ func (b *builder) streams() ([]*proxy.Streams, error) {
 		}
 		all[i] = new(proxy.Streams)
 		if l.Service != "" {
-			all[i].Other = &route.Route{Service: b.services[l.Service]}
+			all[i].Other = &route.Route{Service: b.services[l.Service], EndsTLS: l.TLS != nil}
 		}
 		var names []route.Route
 		for _, entry := range l.SNI {
-			names = append(names, route.Route{Host: entry.Host, Path: "/", Service: b.services[entry.Service]})
+			names = append(names, route.Route{Host: entry.Host, Path: "/", Service: b.services[entry.Service], EndsTLS: l.TLS != nil && !entry.Passthrough})
 		}
 		for _, r := range l.Streams {
 			r.Listeners = nil // the listener has a table of its own
 			target := r.Target()
-			target.Service = b.services[r.Service]
+			target.Service, target.EndsTLS = b.services[r.Service], r.Protocol == tags.ProtocolEndedTLS
 			target.Split = splitOf(&r, config.Service{}, target.Service)
 			var err error
 			if target.Actions, err = b.actionsOf(&r); err != nil {

@@ -82,6 +82,7 @@ var (
 	NoRoute          = New(404, "no_route", "no route leads from this host and path to a service")
 	NoPeers          = New(503, "no_peers", "the service has no instances")
 	NotKnown         = New(503, "no_peers", "nothing is known about the service's instances yet: what lists them has not answered since sluice has started")
+	NoLeader         = New(503, "no_leader", "Consul names no leader of the service, or several instances claim to be the one")
 	NoEligible       = New(503, "no_eligible_peer", "every instance of the service is unhealthy or draining")
 	NoGroup          = New(503, "group_empty", "the request's group has no healthy instance, and neither has its fallback")
 	Saturated        = New(503, "too_many_requests", "the service has reached its limit of requests in flight")
@@ -105,6 +106,8 @@ var (
 	TooManyAddresses = New(400, "too_many_addresses", fmt.Sprintf("X-Forwarded-For has more than %d addresses", MaxAddresses))
 
 	// Of connections that are forwarded without knowledge of their protocol.
+	Demoted      = New(503, "demoted", "the service's instance is no longer the leader")
+	ClientTLS    = New(400, "tls_handshake_failed", "there was no TLS handshake with the client")
 	NoServerName = New(404, "no_server_name", "no service has the server name of the client")
 	NoTLS        = New(400, "no_client_hello", "the client does not begin with a ClientHello of TLS")
 	HelloTimeout = New(408, "client_hello_timeout", "the ClientHello did not arrive in time")
@@ -137,6 +140,9 @@ func OfPick(err error, pool *balancer.Pool, inGroup bool) *Refusal {
 	}
 	switch err {
 	case balancer.ErrNoPeers:
+		if pool.Snapshot().OneLeader() {
+			return NoLeader
+		}
 		return NoPeers
 	case balancer.ErrSaturated:
 		return Saturated

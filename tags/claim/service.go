@@ -243,7 +243,7 @@ func (r *resolver) route(m *member, a asked) {
 		problem(KindRefused, fmt.Sprintf("the claim of the service allows priorities up to %d: this one counts", priority), true)
 		a.decoded.Priority = priority
 	}
-	a.text = fmt.Sprintf("%s %d %t %t", d.text, a.decoded.Priority, a.route.Ranked, a.route.Closed)
+	a.text = fmt.Sprintf("%s %d %t %t %s", d.text, a.decoded.Priority, a.route.Ranked, a.route.Closed, a.route.Protocol)
 	if a.route.Protocol == "" {
 		r.addRoute(m, a)
 		return

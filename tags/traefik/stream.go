@@ -32,10 +32,10 @@ func (r *reader) streamRouter(router *part) {
 		r.complainRule(*rule, err)
 		return
 	}
-	secure := r.passthrough(router, e)
+	protocol := r.streamProtocol(router, e)
 	var matches []tags.Keys
 	for _, t := range terms {
-		keys, err := streamKeys(t, secure)
+		keys, err := streamKeys(t, protocol != tags.ProtocolTCP)
 		if err != nil {
 			if !e.refused { // else it is about a rule that is never used
 				r.complainRule(*rule, err)
@@ -59,10 +59,7 @@ func (r *reader) streamRouter(router *part) {
 	priority, set := priorityOf(router, *rule, e)
 	for _, keys := range matches {
 		route := tags.Route{
-			Tags: tags.SortedTags(e.tags...), Keys: keys, Protocol: tags.ProtocolTCP, Priority: priority, Ranked: true,
-		}
-		if secure {
-			route.Protocol = tags.ProtocolTLS
+			Tags: tags.SortedTags(e.tags...), Keys: keys, Protocol: protocol, Priority: priority, Ranked: true,
 		}
 		if len(keys) == 0 && !set {
 			route.Priority = -1 // HostSNI(`*`) comes after all others, as in Traefik
@@ -77,28 +74,37 @@ func (r *reader) streamRouter(router *part) {
 	}
 }
 
-// passthrough reports whether a router is for TLS, which goes to the instances as it is. It
-// refuses a router that wants to end it.
-func (r *reader) passthrough(router *part, e *effects) (secure bool) {
-	through := router.find("tls", "passthrough")
-	if through != nil {
+// streamProtocol returns whether a router is for TLS, which goes to the instances as it is or ends at the listener,
+// or for connections without it.
+func (r *reader) streamProtocol(router *part, e *effects) (protocol string) {
+	secure, through := false, false
+	if l := router.find("tls", "passthrough"); l != nil {
 		var err error
-		if secure, err = strconv.ParseBool(through.value); err != nil {
-			e.refuse(*through, "want true or false")
-			return false
+		if through, err = strconv.ParseBool(l.value); err != nil {
+			e.refuse(*l, "want true or false")
+			return tags.ProtocolTCP
 		}
 	}
 	for _, l := range router.labels {
 		switch {
 		case l.path[0] != "tls" || len(l.path) == 1 && l.value == "false":
-		case !secure && through == nil || !secure && len(l.path) == 1:
-			e.refuse(l, "sluice does not end TLS of connections for TCP: want tls.passthrough=true, and the certificate at the instances")
-			return false
-		case secure && len(l.path) > 1 && l.path[1] != "passthrough":
+			continue
+		case through && len(l.path) > 1 && l.path[1] != "passthrough":
 			e.ignore(l, "with tls.passthrough the instances have the certificates: ignored")
+		case !through && len(l.path) > 1 && l.path[1] == "options" && l.value != "default":
+			e.close(l, "the options may ask clients for certificates, and the listener has the settings of TLS: want a listener in the file with them, and the router without tls.options")
+		case !through && len(l.path) > 1 && l.path[1] != "passthrough":
+			e.ignore(l, "the listener has the certificates: ignored")
 		}
+		secure = true
 	}
-	return secure
+	switch {
+	case through:
+		return tags.ProtocolTLS
+	case secure:
+		return tags.ProtocolEndedTLS
+	}
+	return tags.ProtocolTCP
 }
 
 // streamKeys returns the conditions of t as keys of a route.
@@ -148,8 +154,10 @@ func (r *reader) streamServiceOption(key string, l label, settings tags.Keys, e 
 	case "server.port":
 		r.port(l, e)
 	case "server.tls":
-		if l.value != "false" {
-			e.refuse(l, "sluice does not begin TLS for connections for TCP: want tls.passthrough=true of the router, or instances without TLS")
+		if on, err := strconv.ParseBool(l.value); err != nil {
+			e.refuse(l, "want true or false")
+		} else if on {
+			settings.Set(tags.Keys{}, "upstream", "tls")
 		}
 	case "proxyprotocol", "proxyprotocol.version":
 		version := l.value
