@@ -151,6 +151,9 @@ func (s *Service) check(d *decoder, name string, consul *Consul) {
 	s.checkHealth(d, key+".health")
 	if t := s.Upstream.TLS; t != nil {
 		needPair(d, key+".upstream.tls", t.Cert, t.Key)
+		if s.ProxyProtocol != "" {
+			d.refuse(key+".proxy_protocol", s.ProxyProtocol, "not with upstream.tls: peers expect the header before the handshake")
+		}
 	}
 	connect := s.Consul != nil && s.Consul.Connect
 	if connect && s.Upstream.Protocol == ProtocolH2C {

@@ -69,7 +69,7 @@ listeners:
   - { name: db, address: ":81", protocol: tcp, service: star }
   - { name: tls, address: ":82", protocol: tcp, sni: [{ host: A.example., service: star }] }
   - { name: empty, address: ":83", protocol: tcp }
-services: { star: { peers: ["127.0.0.1:80"] }, secure: { peers: ["127.0.0.1:81"], upstream: { tls: {} } } }
+services: { star: { peers: ["127.0.0.1:80"] }, secure: { peers: ["127.0.0.1:81"], balance: { policy: sticky } } }
 catalog: { tags: [traefik], listeners: [web, tls, empty] }
 `
 	c, before := mustParse(t, text), mustParse(t, text)
@@ -90,6 +90,7 @@ catalog: { tags: [traefik], listeners: [web, tls, empty] }
 		stream("tcp", "", "tls", "secure"),
 		{Protocol: "tcp", Path: "/", Listeners: []string{"tls"}, Service: "star", Group: "canary"},
 		stream("tcp", "", "tls", "found"),
+		stream("tls_ended", "c.example", "empty", "star"),
 	}})
 	diffLines(t, conflicts, []string{
 		"two: streams[0]: ignored: the listener has a service for the same connections",
@@ -97,9 +98,10 @@ catalog: { tags: [traefik], listeners: [web, tls, empty] }
 		"two: streams[3]: ignored: the listener has a service for the same connections",
 		`two: streams[4]: ignored: there is no service "mars"`,
 		`two: streams[5]: ignored: there is no listener "web" with protocol: tcp`,
-		`two: streams[6]: ignored: the service "secure" has upstream.tls, which needs requests`,
+		`two: streams[6]: ignored: the service "secure" has balance.policy sticky, which needs requests`,
 		`two: streams[7]: ignored: the service "star" has no group "canary"`,
-		`two: streams[8]: ignored: the service "found" has upstream.tls, which needs requests`,
+		`two: streams[8]: ignored: the service "found" has balance.policy sticky, which needs requests`,
+		"two: streams[9]: ignored: the listener has no tls: want it in the file, or tls.passthrough",
 	})
 	var got []string
 	for _, l := range merged.Listeners {
@@ -115,12 +117,42 @@ catalog: { tags: [traefik], listeners: [web, tls, empty] }
 	verify.That(t, reflect.DeepEqual(names, []string{"web"}) && all, "the listeners for routes of tags are %q, all: %t", names, all)
 }
 
+// Where TLS ends at a listener, it ends for all but those that pass through, and a name has one service.
+func TestMergeStreamsWithTLS(t *testing.T) {
+	c := mustParse(t, `
+listeners:
+  - name: tls
+    address: ":82"
+    protocol: tcp
+    tls: { acme: { names: [a.example], storage: /tmp } }
+    sni: [{ host: a.example, service: star }, { host: b.example, service: star, passthrough: true }]
+services: { star: { peers: ["127.0.0.1:80"] } }
+catalog: { tags: [traefik] }
+`)
+	stream := func(protocol, host string) Route {
+		return Route{Protocol: protocol, Host: host, Path: "/", Listeners: []string{"tls"}, Service: "star"}
+	}
+	merged, conflicts := Merge(c, Fragment{Origin: "tags", Streams: []Route{
+		stream("tls", "a.example"), stream("tls_ended", "b.example"), stream("tcp", ""), stream("tls", "c.example"), stream("tls_ended", "d.example"),
+	}})
+	diffLines(t, conflicts, []string{
+		"tags: streams[0]: ignored: the listener has a service for the same connections",
+		"tags: streams[1]: ignored: the listener has a service for the same connections",
+		"tags: streams[2]: ignored: the listener has tls, so its clients must use it",
+	})
+	var got []string
+	for _, r := range merged.Listeners[0].StreamRoutes() {
+		got = append(got, r.Protocol+" "+r.Host)
+	}
+	verify.DeepEqual(t, got, []string{"tls_ended a.example", "tls b.example", "tls c.example", "tls_ended d.example"}, "the streams")
+}
+
 // A service of the file says itself why it gets no connections.
 func TestNoStreams(t *testing.T) {
 	for settings, want := range map[string]string{
 		"":                            "",
 		"upstream: { protocol: h2c }": "upstream.protocol h2c",
-		"upstream: { tls: {} }":       "upstream.tls",
+		"upstream: { tls: {} }":       "",
 		"balance: { policy: sticky }": "balance.policy sticky",
 		"balance: { policy: hash }":   "",
 		"balance: { policy: hash, hash: { keys: [header X-User] } }": "balance.hash.keys without client_address",

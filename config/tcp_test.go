@@ -47,17 +47,17 @@ func TestTCPRefusals(t *testing.T) {
 			`sluice.yaml:3: listeners[1].service: value "dp": no such service, did you mean "db"? (known: db, star)`}},
 		{"service for HTTP", "listeners:\n- { address: ':80', service: db }\n" + services + routes, []string{
 			`sluice.yaml:2: listeners[0].service: value "db": only with protocol: tcp; with http, routes lead to services`}},
-		{"TLS", web + "- { address: ':1', protocol: tcp, service: db, tls: {} }\n" + services + routes, []string{
+		{"TLS", web + "- { address: ':1', protocol: tcp, service: db, tls: { hsts: {} } }\n" + services + routes, []string{
 			`sluice.yaml:3: listeners[1].tls.certificates: empty: want at least one, such as { cert: site.pem, key: site.key }`,
-			`sluice.yaml:3: listeners[1].tls: not with protocol: tcp, which forwards TLS to the service as it is`}},
+			`sluice.yaml:3: listeners[1].tls.hsts: not with protocol: tcp, which has no responses`}},
+		{"TLS that passes through", web + "- { address: ':1', protocol: tcp, sni: [{ host: a, service: db, passthrough: true }] }\n" + services + routes, []string{
+			`sluice.yaml:3: listeners[1].sni[0].passthrough: value "true": only with tls of the listener: without it, all TLS is forwarded as it is`}},
 		{"routes without HTTP", "listeners:\n" + db + services + routes, []string{
 			`sluice.yaml:4: routes: without effect: no listener has protocol: http`}},
 		{"sticky", web + db + "services:\n  star: { peers: ['127.0.0.1:1'] }\n  db: { peers: ['127.0.0.1:2'], balance: { policy: sticky } }\n" + routes, []string{
 			`sluice.yaml:6: services.db.balance.policy: value "sticky": not for a service of a listener with protocol: tcp, which has no cookies: want ewma, hash, least_conn, random or round_robin`}},
 		{"HTTP/2", web + db + "services:\n  star: { peers: ['127.0.0.1:1'] }\n  db: { peers: ['127.0.0.1:2'], upstream: { protocol: h2c } }\n" + routes, []string{
 			`sluice.yaml:6: services.db.upstream.protocol: value "h2c": not for a service of a listener with protocol: tcp, which forwards bytes as they are`}},
-		{"TLS to the peers, by server name", web + "- { address: ':1', protocol: tcp, sni: [{ host: a.example, service: db }] }\nservices:\n  star: { peers: ['127.0.0.1:1'] }\n  db: { peers: ['127.0.0.1:2'], upstream: { tls: {} } }\n" + routes, []string{
-			`sluice.yaml:6: services.db.upstream.tls: not for a service of a listener with protocol: tcp, which forwards TLS to the peers as it is`}},
 		{"h2c with TLS", web + "services:\n  star: { peers: ['127.0.0.1:1'], upstream: { protocol: h2c, tls: {} } }\n" + routes, []string{
 			`sluice.yaml:4: services.star.upstream.protocol: value "h2c": not with upstream.tls: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS`}},
 		{"h2 without TLS", web + "services:\n  star: { peers: ['127.0.0.1:1'], upstream: { protocol: h2 } }\n" + routes, []string{
@@ -92,7 +92,7 @@ routes: [{ service: star }]
 		web + "services: { star: { consul: {}, proxy_protocol: v3 } }\n" + routes:                                          `sluice.yaml:3: services.star.proxy_protocol: value "v3": want one of v1, v2 (did you mean v1?)`,
 		web + "services: { star: { consul: {}, proxy_protocol: v1 } }\n" + routes:                                          `sluice.yaml:3: services.star.proxy_protocol: value "v1": only for a service of a listener with protocol: tcp that no route leads to: requests of different clients share connections`,
 		// The header would have to come before the handshake.
-		"listeners:\n- { address: ':1', protocol: tcp, service: star }\nservices:\n  star:\n    consul: {}\n    proxy_protocol: v1\n    upstream: { tls: {} }\n": `sluice.yaml:7: services.star.upstream.tls: not for a service of a listener with protocol: tcp, which forwards TLS to the peers as it is`,
+		"listeners:\n- { address: ':1', protocol: tcp, service: star }\nservices:\n  star:\n    consul: {}\n    proxy_protocol: v1\n    upstream: { tls: {} }\n": `sluice.yaml:6: services.star.proxy_protocol: value "v1": not with upstream.tls: peers expect the header before the handshake`,
 		web + "- { address: ':1', protocol: tcp, service: star }\nservices: { star: { consul: {}, proxy_protocol: v1 } }\n" + routes:                             `sluice.yaml:4: services.star.proxy_protocol: value "v1": only for a service of a listener with protocol: tcp that no route leads to: requests of different clients share connections`,
 	} {
 		_, err := Parse("sluice.yaml", []byte(text))

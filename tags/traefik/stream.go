@@ -118,7 +118,7 @@ func streamKeys(t term, secure bool) (tags.Keys, error) {
 		case m.not:
 			return nil, &ruleError{m.column, "sluice does not choose connections by what their server name is not: want " + m.name + " without !"}
 		case !secure && m.values[0] != "*":
-			return nil, &ruleError{m.column, "clients without TLS ask for no server name: want HostSNI(`*`), or tls.passthrough=true"}
+			return nil, &ruleError{m.column, "clients without TLS ask for no server name: want HostSNI(`*`), or tls=true"}
 		}
 	}
 	if len(t) > 1 {
@@ -138,6 +138,9 @@ func (r *reader) streamService(router *part, e *effects) {
 	}
 	if r.reading.Service.Get("balance", "policy") == "sticky" {
 		e.refuse(router.labels[0], "the service is sticky by cookie for its routers for HTTP, which connections for TCP do not have")
+	}
+	if settings["proxy_protocol"] != nil && settings.Get("upstream", "tls") != nil {
+		e.refuse(router.labels[0], "proxyprotocol and server.tls: the instances would expect the header before the handshake: want one of them")
 	}
 	if e.refused || !r.reading.Set(settings, last) {
 		e.refused = true
@@ -175,6 +178,8 @@ func (r *reader) streamServiceOption(key string, l label, settings tags.Keys, e 
 		}
 	case "server.weight":
 		e.ignore(l, "an instance has its weights from Consul: ignored")
+	case "serverstransport":
+		e.ignore(l, "want upstream.tls of the service in the file for certificates, and timeouts.connect: ignored")
 	case "terminationdelay":
 		e.ignore(l, "sluice waits for both sides, up to timeouts.tunnel: ignored")
 	default:

@@ -1,0 +1,438 @@
+package gateway
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/test/discoverytest"
+	"sluice/test/long"
+	"sluice/test/testcert"
+	"sluice/test/verify"
+)
+
+// A database says its name to each client, and sends back what it gets.
+type database struct {
+	name    string
+	port    int
+	open    atomic.Int64
+	retired atomic.Bool // nothing may come any more
+	late    atomic.Int64
+}
+
+func newDatabase(t *testing.T, name string, secure *tls.Config) *database {
+	t.Helper()
+	d := &database{name: name}
+	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
+	d.port = l.Addr().(*net.TCPAddr).Port
+	listen(t, l, func(conn net.Conn) {
+		d.open.Add(1)
+		defer d.open.Add(-1)
+		if secure != nil {
+			conn = tls.Server(conn, secure)
+		}
+		if _, err := fmt.Fprintln(conn, name); err != nil {
+			return // it was never used
+		}
+		for in := bufio.NewReader(conn); ; {
+			line, err := in.ReadString('\n')
+			if len(line) > 0 && d.retired.Load() {
+				d.late.Add(1)
+			}
+			if err != nil {
+				return
+			}
+			if _, err := io.WriteString(conn, line); err != nil {
+				return
+			}
+		}
+	})
+	return d
+}
+
+// keyOfLeader is a Consul with a key, in front of a fake one with the rest.
+type keyOfLeader struct {
+	*discoverytest.Consul
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	index   uint64
+	pair    *api.KVPair // nil: there is none
+	broken  bool
+	changed chan struct{}
+}
+
+const leaderKey = "service/db/leader"
+
+func (k *keyOfLeader) change(f func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f()
+	close(k.changed)
+	k.changed = make(chan struct{})
+}
+
+// look returns the answer, or what tells of another one.
+func (k *keyOfLeader) look(after uint64) (index uint64, body string, broken bool, changed chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.broken:
+		return 0, "", true, nil
+	case after == k.index:
+		return 0, "", false, k.changed
+	case k.pair == nil:
+		return k.index, "", false, nil
+	}
+	return k.index, fmt.Sprintf(`[{"Key":%q,"Value":"%s","LockIndex":%d,"Session":%q}]`, leaderKey, k.pair.Value, k.pair.LockIndex, k.pair.Session), false, nil
+}
+
+func (k *keyOfLeader) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !strings.HasPrefix(r.URL.Path, "/v1/kv/") {
+		k.Consul.ServeHTTP(w, r)
+		return
+	}
+	after, _ := strconv.ParseUint(r.URL.Query().Get("index"), 10, 64)
+	wait, _ := time.ParseDuration(r.URL.Query().Get("wait"))
+	over := time.After(wait)
+	for {
+		index, body, broken, changed := k.look(after)
+		if broken {
+			panic(http.ErrAbortHandler)
+		}
+		if changed == nil {
+			w.Header().Set("X-Consul-Index", strconv.FormatUint(index, 10))
+			w.Header().Set("X-Consul-KnownLeader", "true")
+			if body == "" {
+				w.WriteHeader(http.StatusNotFound)
+			}
+			_, _ = io.WriteString(w, body)
+			return
+		}
+		select {
+		case <-changed:
+		case <-over:
+			after = 0
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// A session is a connection of a client that sends a line again and again.
+type session struct {
+	conn net.Conn
+	at   string // the database; "": the connection was refused
+	end  chan struct{}
+}
+
+// leaderModel is what clients must see, whatever happens to Consul and sluice.
+type leaderModel struct {
+	t         *testing.T
+	random    *rand.Rand
+	registry  *keyOfLeader
+	by        string // tag, key or passing
+	cut       bool   // else drain
+	secure    bool   // clients use TLS
+	text      string
+	databases []*database
+	a, b      *running // replicas
+	olds      []*running
+	sessions  map[*running][]*session
+
+	claims   map[string]bool
+	critical string // the id of one that is
+	leader   string // "": none
+}
+
+// publish says what is so to Consul.
+func (m *leaderModel) publish() {
+	var entries []*api.ServiceEntry
+	for _, d := range m.databases {
+		e := discoverytest.Instance("db", "db/"+d.name, d.port)
+		status := api.HealthPassing
+		switch {
+		case m.by == "tag" && m.claims[d.name]:
+			e.Service.Tags = []string{"primary"}
+		case m.by == "passing" && !m.claims[d.name], m.critical == d.name:
+			status = api.HealthCritical
+		}
+		entries = append(entries, discoverytest.Health(e, status, "by the test"))
+	}
+	m.registry.Consul.Set("db", entries...)
+	m.registry.change(func() {
+		m.registry.index++
+		m.registry.pair = nil
+		for name := range m.claims {
+			m.registry.pair = &api.KVPair{Value: []byte(base64.StdEncoding.EncodeToString([]byte(name))), LockIndex: 1, Session: "s"}
+		}
+		if m.by != "key" {
+			m.registry.pair = nil
+		}
+	})
+}
+
+// name changes who claims to lead. Consul may be away.
+func (m *leaderModel) name(names ...string) {
+	m.claims = make(map[string]bool)
+	for _, name := range names {
+		m.claims[name] = true
+	}
+	m.leader = ""
+	if len(names) == 1 {
+		m.leader = names[0]
+	}
+	for _, d := range m.databases {
+		if d.name == m.leader {
+			d.retired.Store(false)
+		}
+	}
+	m.publish()
+}
+
+func (m *leaderModel) any() string { return m.databases[m.random.IntN(len(m.databases))].name }
+
+// step does something at random.
+func (m *leaderModel) step() (what string) {
+	if m.critical != "" {
+		m.critical = ""
+		m.publish()
+	}
+	switch m.random.IntN(10) {
+	case 0, 1, 2:
+		m.name(m.any())
+		return "a leader"
+	case 3:
+		m.name()
+		return "no leader"
+	case 4:
+		if m.by == "key" {
+			return ""
+		}
+		m.name("a", "b")
+		return "two leaders"
+	case 5: // Consul is away, and another one leads then
+		m.fail(true)
+		m.check("an outage")
+		next := m.any()
+		m.fail(false)
+		m.name(next)
+		return "the end of an outage, and the leader " + next
+	case 6: // Consul forgets all, and gets the registrations again
+		if m.leader == "" {
+			return ""
+		}
+		m.registry.change(func() { m.registry.index, m.registry.pair = 1, nil })
+		m.registry.Consul.Lose(1, "db")
+		m.check("a loss")
+		m.name(m.leader)
+		return "a loss and its end"
+	case 7:
+		if m.by == "passing" || m.leader == "" {
+			return ""
+		}
+		m.critical = m.leader
+		m.publish()
+		return "the leader fails"
+	case 8:
+		m.a.write(m.text + fmt.Sprintf("log: { level: %s }\n", []string{"info", "debug"}[m.random.IntN(2)]))
+		m.a.Reload()
+		return "a reload"
+	}
+	next := m.any()
+	old := m.a
+	m.a = old.upgrade(m.text, afterHandover(m.t, func() { m.name(next) }))
+	m.olds = append(m.olds, old)
+	m.check("an upgrade and the leader " + next)
+	for _, s := range m.sessions[old] {
+		s.conn.Close()
+	}
+	delete(m.sessions, old)
+	old.end()
+	m.olds = nil
+	return ""
+}
+
+// fail lets all queries fail, or none.
+func (m *leaderModel) fail(fails bool) {
+	if m.registry.change(func() { m.registry.broken = fails }); fails {
+		m.registry.Consul.Break(discoverytest.Fault{Drop: true})
+	} else {
+		m.registry.Consul.Heal()
+	}
+}
+
+// connect opens a session, and returns it when the database has said its name.
+func (m *leaderModel) connect(r *running) *session {
+	conn, err := net.Dial("tcp", r.Address("db").String())
+	verify.NoError(m.t, err)
+	m.t.Cleanup(func() { conn.Close() })
+	if m.secure {
+		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
+	}
+	conn.SetDeadline(time.Now().Add(2 * patience))
+	s := &session{conn: conn, end: make(chan struct{})}
+	in := bufio.NewReader(conn)
+	line, _ := in.ReadString('\n')
+	if s.at = strings.TrimSpace(line); s.at == "" {
+		conn.Close()
+		return s
+	}
+	go func() {
+		defer close(s.end)
+		pace := time.NewTicker(20 * time.Millisecond)
+		defer pace.Stop()
+		for ; ; <-pace.C {
+			conn.SetDeadline(time.Now().Add(2 * patience))
+			if _, err := io.WriteString(conn, "x\n"); err != nil {
+				return
+			}
+			if _, err := in.ReadString('\n'); err != nil {
+				return
+			}
+		}
+	}()
+	return s
+}
+
+// check waits until sluice does what the model says: new sessions go to the leader, and those to a former one end,
+// unless they may finish. From then on nothing comes to a former leader.
+func (m *leaderModel) check(what string) {
+	m.t.Helper()
+	want := m.leader
+	if m.critical == want {
+		want = ""
+	}
+	for n, r := range slices.Concat([]*running{m.a, m.b}, m.olds) {
+		m.a.await(fmt.Sprintf("after %s: new sessions of %d go to %q", what, n, want), func() bool {
+			s := m.connect(r)
+			if s.at == "" {
+				return want == ""
+			}
+			m.sessions[r] = append(m.sessions[r], s)
+			return s.at == want
+		})
+		kept := m.sessions[r][:0]
+		for _, s := range m.sessions[r] {
+			switch {
+			case s.at != m.leader && m.cut:
+				m.await(s.end, "after %s: a session of %d to %s ends", what, n, s.at)
+				continue
+			case closed(s.end):
+				m.t.Fatalf("after %s: a session of %d to %s has ended, the leader is %s", what, n, s.at, m.leader)
+				continue
+			}
+			kept = append(kept, s)
+		}
+		m.sessions[r] = kept
+	}
+	for _, d := range m.databases {
+		if d.name == m.leader || !m.cut {
+			continue
+		}
+		m.a.await(fmt.Sprintf("after %s: %s has no connection", what, d.name), func() bool { return d.open.Load() == 0 })
+		d.retired.Store(true)
+	}
+}
+
+func (m *leaderModel) await(end chan struct{}, format string, args ...any) {
+	m.t.Helper()
+	select {
+	case <-end:
+	case <-time.After(4 * patience):
+		m.t.Fatalf(format, args...)
+	}
+}
+
+// TestLeaderRandomly: whatever happens to Consul, the leader and sluice, sessions are at the leader or nowhere.
+func TestLeaderRandomly(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	if text := os.Getenv("SLUICE_LEADER_SEED"); text != "" {
+		seed = verify.Result(strconv.ParseUint(text, 10, 64)).Must(t)
+	}
+	t.Logf("SLUICE_LEADER_SEED=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for _, by := range []string{"tag", "key", "passing"} {
+		testLeaderRandomly(t, by, rand.New(rand.NewPCG(random.Uint64(), 0)), long.Count(t, 8, 80))
+	}
+}
+
+func testLeaderRandomly(t *testing.T, by string, random *rand.Rand, steps int) {
+	directory := t.TempDir()
+	certificate, key := filepath.Join(directory, "db.pem"), filepath.Join(directory, "db.key")
+	pem, keyPEM := testcert.PEM("db.example.com")
+	verify.NoError(t, os.WriteFile(certificate, pem, 0o600))
+	verify.NoError(t, os.WriteFile(key, keyPEM, 0o600))
+	m := &leaderModel{
+		t: t, random: random, by: by, cut: random.IntN(3) > 0, secure: random.IntN(2) == 0,
+		registry: &keyOfLeader{Consul: discoverytest.New(), index: 10, changed: make(chan struct{})},
+		sessions: make(map[*running][]*session),
+	}
+	server := httptest.NewServer(m.registry)
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	var toPeers *tls.Config
+	listener, service := "", ""
+	if m.secure {
+		listener = fmt.Sprintf(", tls: { certificates: [{ cert: %q, key: %q }] }", certificate, key)
+		if random.IntN(2) == 0 {
+			listener += ", sni: [{ host: other.example.com, service: other }]"
+		}
+	}
+	if random.IntN(2) == 0 {
+		toPeers = &tls.Config{Certificates: []tls.Certificate{verify.Result(tls.X509KeyPair(pem, keyPEM)).Must(t)}}
+		service = fmt.Sprintf(", upstream: { tls: { ca: %q, server_name: db.example.com } }", certificate)
+	}
+	leader := map[string]string{"tag": "tag: primary", "key": "key: " + leaderKey, "passing": "passing: true"}[by]
+	demotion := map[bool]string{true: "cut", false: "drain"}[m.cut]
+	m.text = fmt.Sprintf(`consul: { addresses: [%q] }
+listeners: [{ name: db, address: "127.0.0.1:0", protocol: tcp, service: db%s }]
+services:
+  db: { consul: { leader: { %s, on_demotion: %s } }, drain: { timeout: 1h }%s }
+  other: { peers: ["127.0.0.1:1"] }
+shutdown: { idle: 0s, grace: 0s }
+`, server.URL, listener, leader, demotion, service)
+	for _, name := range []string{"a", "b", "c"} {
+		m.databases = append(m.databases, newDatabase(t, name, toPeers))
+	}
+	t.Logf("%s", m.text)
+	m.name("a")
+	m.a, m.b = start(t, m.text), start(t, m.text)
+	m.check("the start")
+	for range steps {
+		if what := m.step(); what != "" {
+			t.Log(what)
+			m.check(what)
+		}
+	}
+	for _, d := range m.databases {
+		verify.That(t, d.late.Load() == 0, "%s got %d lines after it was demoted", d.name, d.late.Load())
+	}
+	for _, list := range m.sessions {
+		for _, s := range list {
+			s.conn.Close()
+		}
+	}
+	m.a.end()
+	m.b.end()
+}
