@@ -40,10 +40,9 @@ shutdown: { idle: 0s, grace: 0s }
 	var last *session
 	r.await("the leader a", func() bool { last = m.connect(r); return last.at == "a" })
 	for range 5 {
-		name(next)
-		named := time.Now()
+		demoted := name(next)
 		m.await(last.end, "the session to %s has not ended", old.name)
-		cuts = append(cuts, time.Since(named))
+		cuts = append(cuts, last.ended.Sub(demoted))
 		r.await("the leader "+next.name, func() bool { last = m.connect(r); return last.at == next.name })
 		r.await("no connection to "+old.name, func() bool { return old.open.Load() == 0 })
 		old, next = next, old
@@ -53,8 +52,9 @@ shutdown: { idle: 0s, grace: 0s }
 	t.Logf("sessions ended %v after Consul had accepted the change, median %v", cuts, cuts[len(cuts)/2])
 }
 
-// consulLeader registers databases in Consul, and returns a function that makes one of them the leader.
-func consulLeader(t *testing.T, client *api.Client, service, by string, all ...*database) func(*database) {
+// consulLeader registers databases in Consul, and returns a function that makes one of them the leader, and
+// says when Consul had accepted that the former one is not.
+func consulLeader(t *testing.T, client *api.Client, service, by string, all ...*database) func(*database) time.Time {
 	register := func(d *database, tag, status string) {
 		r := &api.AgentServiceRegistration{
 			ID: service + "/" + d.name, Name: service, Address: "127.0.0.1", Port: d.port,
@@ -73,18 +73,19 @@ func consulLeader(t *testing.T, client *api.Client, service, by string, all ...*
 		register(d, "replica", status)
 	}
 	locked := ""
-	return func(leader *database) {
+	return func(leader *database) (demoted time.Time) {
 		if by == "key" { // as Patroni: the lock of a session that is destroyed is deleted
 			if locked != "" {
 				verify.Result(client.Session().Destroy(locked, nil)).Must(t)
 			}
+			demoted = time.Now()
 			var err error
 			locked, _, err = client.Session().Create(&api.SessionEntry{Behavior: api.SessionBehaviorDelete, LockDelay: time.Millisecond}, nil)
 			verify.NoError(t, err)
 			consultest.Await(t, "the lock", func() bool {
 				return verify.Result(acquire(client, "service/"+service+"/leader", leader.name, locked)).Must(t)
 			})
-			return
+			return demoted
 		}
 		for _, d := range all { // the former one first
 			switch {
@@ -94,11 +95,13 @@ func consulLeader(t *testing.T, client *api.Client, service, by string, all ...*
 				verify.NoError(t, client.Agent().UpdateTTL(service+d.name, "replica", api.HealthCritical))
 			}
 		}
+		demoted = time.Now()
 		if by == "tag" {
 			register(leader, "primary", api.HealthPassing)
 		} else {
 			verify.NoError(t, client.Agent().UpdateTTL(service+leader.name, "primary", api.HealthPassing))
 		}
+		return demoted
 	}
 }
 

@@ -180,7 +180,12 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 			conn.Close()
 		}
 	})
-	start, cuts := t.sweeper.Now(), t.cutsSoFar()
+	start := t.sweeper.Now()
+	cuts, closed := t.cutsSoFar()
+	if closed { // since the peer was picked: it may be that nothing must come to it any more
+		s.remove()
+		return nil, net.ErrClosed
+	}
 	conn, err = socket.Dial(ctx, t.sweeper, t.address, timeout, t.peer.Control)
 	t.peer.NoteRefusal(err)
 	if err != nil {
@@ -375,10 +380,10 @@ func (t *Transport) Cut() {
 	}
 }
 
-func (t *Transport) cutsSoFar() int {
+func (t *Transport) cutsSoFar() (cuts int, closed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.cuts
+	return t.cuts, t.closed
 }
 
 // all returns the open connections. To close one takes until step returns, which may wait for mu.

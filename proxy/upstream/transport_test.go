@@ -104,7 +104,7 @@ func TestExcusedConnections(t *testing.T) {
 func TestCutEndsConnectionsThatAreBeingOpened(t *testing.T) {
 	t.Parallel()
 	transport := startTransport(t, Options{}, hanging)
-	before := transport.cutsSoFar()
+	before, _ := transport.cutsSoFar()
 	idle, busy := transport.opened(t), transport.opened(t)
 	transport.release(idle)
 	transport.Cut()
