@@ -19,7 +19,7 @@ func TestLeader(t *testing.T) {
 		"{}":                            "sluice.yaml:5: services.db.consul.leader: " + want,
 		"{ on_demotion: cut }":          "sluice.yaml:5: services.db.consul.leader: " + want,
 		"{ tag: a, key: b }":            "sluice.yaml:5: services.db.consul.leader: " + want,
-		"{ tag: a, on_demotion: drop }": `sluice.yaml:5: services.db.consul.leader.on_demotion: value "drop": want one of cut, drain (did you mean drain?)`,
+		"{ tag: a, on_demotion: drop }": `sluice.yaml:5: services.db.consul.leader.on_demotion: value "drop": want one of cut, drain`,
 	} {
 		_, err := Parse("sluice.yaml", []byte(service(text)))
 		diffLines(t, err, []string{wrong})

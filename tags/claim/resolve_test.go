@@ -316,7 +316,7 @@ catalog:
   insecure: true
   forward_auth: ["http://auth/"]
   claims: [{ service: a, hosts: [h] }]
-services: { x: { peers: ["127.0.0.1:1"], groups: { g: { tags: [g] } } }, y: { peers: ["127.0.0.1:1"], upstream: { tls: {} } }, z: { peers: ["127.0.0.1:1"] } }
+services: { x: { peers: ["127.0.0.1:1"], groups: { g: { tags: [g] } } }, y: { peers: ["127.0.0.1:1"], balance: { policy: sticky } }, z: { peers: ["127.0.0.1:1"] } }
 routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 `)
 	key := func(r config.Route) string {
@@ -328,7 +328,7 @@ routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 		ForwardAuth: []config.Location{"http://auth/"}, Listeners: []string{"internal"}, Share: true,
 		StreamListeners: []string{"db"}, ReservedNames: map[string]bool{"git.example.com": true},
 		Defined: map[string]bool{"x": true, "y": true, "z": true}, Divided: map[string]bool{"x": true, "y": false, "z": false},
-		Requests: map[string]string{"y": "upstream.tls"}, Named: map[string]bool{"x": true, "y": true, "z": true},
+		Requests: map[string]string{"y": "balance.policy sticky"}, Named: map[string]bool{"x": true, "y": true, "z": true},
 		Taken: map[string]string{
 			key(c.Routes[0]): "sluice.yaml:10", key(c.Routes[1]): "sluice.yaml:10",
 			c.Listeners[2].StreamKeys()[0]: "the listener db", c.Listeners[3].StreamKeys()[0]: "the listener tls",

@@ -96,10 +96,10 @@ func TestStreams(t *testing.T) {
 			problems: []string{"a conflict: the operator has a route for the same requests: the listener db"},
 		},
 		{
-			name: "a service that needs requests", rules: change(func(r *Rules) { r.Requests = map[string]string{"a": "upstream.tls"} }),
+			name: "a service that needs requests", rules: change(func(r *Rules) { r.Requests = map[string]string{"a": "upstream.protocol h2c"} }),
 			services: one(append(stream("HostSNI(`h`)"), "urlprefix-h/")),
 			routes:   []string{"a h/"},
-			problems: []string{"a refused: the service has upstream.tls in the file, which connections for TCP cannot have"},
+			problems: []string{"a refused: the service has upstream.protocol h2c in the file, which connections for TCP cannot have"},
 		},
 		{
 			name: "two services: the holder, at each listener", rules: allRules(), holders: map[string]string{key(tags.ProtocolTLS, "tls", "h"): "b"},

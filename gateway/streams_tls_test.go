@@ -1,0 +1,89 @@
+package gateway
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/test/discoverytest"
+	"sluice/test/testcert"
+	"sluice/test/verify"
+)
+
+// TestTLSOfStreams ends the TLS of clients, begins it to peers, and lets it through, by server names of the file and of tags.
+func TestTLSOfStreams(t *testing.T) {
+	t.Parallel()
+	directory := t.TempDir()
+	certificate, key := filepath.Join(directory, "here.pem"), filepath.Join(directory, "here.key")
+	pem, keyPEM := testcert.PEM("*.example.com")
+	verify.NoError(t, os.WriteFile(certificate, pem, 0o600))
+	verify.NoError(t, os.WriteFile(key, keyPEM, 0o600))
+	here := x509.NewCertPool()
+	here.AppendCertsFromPEM(pem)
+	passed, there := secureGreeter(t, "passed")
+	encrypted, _ := secureGreeter(t, "encrypted")
+	consul := discoverytest.Start(t)
+	consul.Set("tagged", withTags(t, "tagged", "tagged-1", greeter(t, "tagged"),
+		"traefik.enable=true", "traefik.tcp.routers.t.rule=HostSNI(`tag.example.com`)", "traefik.tcp.routers.t.tls=true"))
+	r := start(t, fmt.Sprintf(`consul: { addresses: [%q] }
+catalog: { tags: [traefik], claims: [{ service: tagged, hosts: [tag.example.com] }] }
+listeners:
+- { name: plain, address: "127.0.0.1:0", protocol: tcp }
+- name: db
+  address: "127.0.0.1:0"
+  protocol: tcp
+  tls: { certificates: [{ cert: %q, key: %q }] }
+  service: other
+  sni:
+  - { host: ended.example.com, service: ended }
+  - { host: again.example.com, service: again }
+  - { host: wrong.example.com, service: wrong }
+  - { host: passed.example.com, service: passed, passthrough: true }
+services:
+  other: { peers: [%q] }
+  ended: { peers: [%q] }
+  again: { peers: [%q], upstream: { tls: { insecure: true, server_name: inner.example.com } } }
+  wrong: { peers: [%[7]q], upstream: { tls: { ca: %[2]q, server_name: inner.example.com } } }
+  passed: { peers: [%[8]q] }
+`, consul.URL(), certificate, key, greeter(t, "other"), greeter(t, "ended"), encrypted, encrypted, passed))
+	says := func(host string, roots *x509.CertPool) string {
+		conn := tls.Client(r.connect("db"), &tls.Config{ServerName: host, RootCAs: roots})
+		defer conn.Close()
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil && line == "" {
+			return "error"
+		}
+		return strings.TrimSpace(line)
+	}
+	for host, want := range map[string]string{
+		"ended.example.com": "ended", "unknown.example.com": "other", "again.example.com": "encrypted inner.example.com",
+		"wrong.example.com": "error", // its certificate is of somebody else
+	} {
+		verify.Equal(t, says(host, here), want, "%s", host)
+	}
+	verify.Equal(t, says("passed.example.com", there), "passed passed.example.com", "through")
+	verify.Equal(t, says("passed.example.com", here), "error", "through, with the certificate of the listener")
+	r.await("the route of a tag", func() bool { return says("tag.example.com", here) == "tagged" })
+	verify.Equal(t, r.connect("plain").line(), "", "the route of a tag at a listener without TLS")
+
+	// Who does not begin with TLS gets nothing, whatever the service says first.
+	plain := r.connect("db")
+	fmt.Fprint(plain, "SELECT 1;\n")
+	verify.That(t, !strings.Contains(plain.line(), "other"), "a client without TLS has a session")
+
+	// The end of the bytes is an end for both sides.
+	conn := tls.Client(r.connect("db"), &tls.Config{ServerName: "ended.example.com", RootCAs: here})
+	conn.SetDeadline(time.Now().Add(patience))
+	_, err := io.WriteString(conn, strings.Repeat("row\n", 5_000))
+	verify.NoError(t, err)
+	verify.NoError(t, conn.CloseWrite())
+	got, err := io.ReadAll(conn)
+	verify.That(t, err == nil && string(got) == "ended\n"+strings.Repeat("row\n", 5_000), "got %d bytes: %v", len(got), err)
+}
