@@ -112,11 +112,11 @@ func (c *clientConn) handshake() (err error) {
 }
 
 // block returns the address block whose share of the places the connection uses.
-func (c *client) block() places.Block { return c.server.block(c.remote) }
+func (c *client) block() places.Block { return blockOf(c.remote, c.options.TrustedProxies) }
 
-// block returns the address block of a client: a trusted proxy has many.
-func (s *Server) block(client netip.Addr) places.Block {
-	if contains(s.options.Load().TrustedProxies, client) {
+// blockOf returns the address block of a client: a trusted proxy has many.
+func blockOf(client netip.Addr, trusted []netip.Prefix) places.Block {
+	if contains(trusted, client) {
 		return places.Many
 	}
 	return places.BlockOf(client)

@@ -140,8 +140,8 @@ func (s *stream) startRoute(matched *route.Route) *refusal.Refusal {
 
 // handshake performs the TLS handshake. It fails if its only purpose is the answer to a challenge of ACME.
 func (s *stream) handshake() (err error) {
-	client := s.ends.Client.Addr()
-	s.socket.TLS, err = s.server.handshakes.Accept(s.socket, &s.SweepEntry, s.server.block(client), s.listener.tls)
+	block := blockOf(s.ends.Client.Addr(), s.server.options.Load().TrustedProxies)
+	s.socket.TLS, err = s.server.handshakes.Accept(s.socket, &s.SweepEntry, block, s.listener.tls)
 	if err != nil {
 		return err
 	}
