@@ -70,6 +70,8 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 	order("/api/peers/{service}/{id}/enable", answer(orders.enable))
 	order("/api/peers/{service}/{id}/weight", answer(orders.setWeight))
 	order("/api/peers/{service}/{id}/weight/release", answer(orders.releaseWeight))
+	order("/api/services/{service}/maintenance/on", answer(orders.maintain))
+	order("/api/services/{service}/maintenance/off", answer(orders.endMaintenance))
 	order("/api/nodes/{node}/drain", answer(orders.drainNode))
 	order("/api/nodes/{node}/enable", answer(orders.enableNode))
 

@@ -54,6 +54,8 @@ var goTypes = map[string]any{
 	"POST /api/peers/{service}/{id}/enable":         Operated{},
 	"POST /api/peers/{service}/{id}/weight":         Operated{},
 	"POST /api/peers/{service}/{id}/weight/release": Operated{},
+	"POST /api/services/{service}/maintenance/on":   OperatedService{},
+	"POST /api/services/{service}/maintenance/off":  OperatedService{},
 	"POST /api/nodes/{node}/drain":                  OperatedNode{},
 	"POST /api/nodes/{node}/enable":                 OperatedNode{},
 	"GET /api/orders":                               Orders{},

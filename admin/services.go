@@ -35,7 +35,8 @@ type Service struct {
 	Ejections        uint64            `json:"ejections"`
 	EjectionsRefused uint64            `json:"ejections_refused"` // because too many peers were ejected
 
-	StandingDrains []operator.Order `json:"standing_drains"` // of absent instances
+	StandingDrains []operator.Order `json:"standing_drains"`       // of absent instances
+	Maintenance    *operator.Order  `json:"maintenance,omitempty"` // absent: requests are forwarded
 }
 
 // Overload is what the adaptive limit of a service does.
@@ -138,11 +139,12 @@ func (h serviceHandler) services(*http.Request) (any, error) {
 	for _, w := range h.Watches() {
 		watches[w.Service] = describeWatch(w)
 	}
-	services, all := []Service{}, h.Orders.Set().All()
+	services, set := []Service{}, h.Orders.Set()
+	all := set.All()
 	health := h.Health()
 	for _, counters := range reading.Of(h.Pools()) {
 		s := describeService(counters)
-		s.Watch = watches[s.Service]
+		s.Watch, s.Maintenance = watches[s.Service], set.OfService(s.Service)
 		for _, o := range all {
 			if o.Kind == operator.Drain && counters.Named(o.Service) && !counters.Has(o.Peer()) {
 				s.StandingDrains = append(s.StandingDrains, o)

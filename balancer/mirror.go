@@ -2,7 +2,7 @@ package balancer
 
 // PickMirror is [Pool.Pick] for a copy of a request, whose answer nobody waits for. It
 // picks from q.Group only, among the peers that are below the limits; a service at
-// Limits.Requests gets no copy, nor does a tier without room for CriticalitySheddable.
+// Limits.Requests or in maintenance gets no copy, nor does a tier without room for CriticalitySheddable.
 //
 // A copy takes nothing from requests: it counts in none of the Limits, neither for nor
 // against the retry budget, takes no turn of round robin, and does not count as an attempt
@@ -12,6 +12,9 @@ func (p *Pool) PickMirror(q Query) (Token, error) {
 	q.random = p.random
 	now := nanotime()
 	s := p.snapshot.Load()
+	if p.maintenance.Load() != nil {
+		return Token{}, ErrNoEligible
+	}
 	if s.terms.counted && p.inflight.Load() >= int64(s.terms.Requests) {
 		return Token{}, ErrSaturated
 	}

@@ -1,6 +1,12 @@
 package balancer
 
-import "sluice/discovery"
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"sluice/discovery"
+)
 
 // Orders are an operator's orders about one instance.
 type Orders struct {
@@ -56,3 +62,22 @@ func (c *condition) usualWeight() int {
 	}
 	return min(max(c.usual, 1), maxWeight)
 }
+
+// Maintenance is an operator's order that a service gets no new requests. It does not change.
+type Maintenance struct {
+	Why    string         // for people; may be empty
+	Until  time.Time      // zero: unknown
+	Except []netip.Prefix // of clients whose requests go on
+}
+
+// Excepts reports whether the order does not concern a client, whose address is not mapped.
+func (m *Maintenance) Excepts(client netip.Addr) bool {
+	return slices.ContainsFunc(m.Except, func(p netip.Prefix) bool { return p.Contains(client) })
+}
+
+// SetMaintenance sets the order for who sends requests to the pool; nil: there is none. The pool itself heeds it for
+// copies only.
+func (p *Pool) SetMaintenance(m *Maintenance) { p.maintenance.Store(m) }
+
+// Maintenance returns the order of SetMaintenance.
+func (p *Pool) Maintenance() *Maintenance { return p.maintenance.Load() }

@@ -20,7 +20,9 @@ type Pool struct {
 	onFailure atomic.Pointer[func(*Peer, Outcome, Streak)]
 	random    source
 	queue     queue // of requests waiting for a connection
-	_         [128 - 16 - 8 - 8 - 8 - 8 - 24]byte
+
+	maintenance atomic.Pointer[Maintenance]
+	_           [128 - 16 - 8 - 8 - 8 - 8 - 24 - 8]byte
 
 	// cursor is the position of round robin, on a cache line of its own. It starts at
 	// random, so that replicas do not use the peers in step.

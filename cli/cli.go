@@ -91,7 +91,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newConfig(), newPeers(), newTop(), newRoute(), newReplicas(), newEvents(), newShares(), newRegister(), newDrain(), newEnable(), newWeight(), newOrders(), newReady(), newLog(), newDoctor(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newConfig(), newPeers(), newTop(), newRoute(), newReplicas(), newEvents(), newShares(), newRegister(), newDrain(), newEnable(), newWeight(), newMaintenance(), newOrders(), newReady(), newLog(), newDoctor(), newVersion())
 	return root
 }
 

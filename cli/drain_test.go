@@ -53,6 +53,22 @@ func TestDrainAndEnableCommands(t *testing.T) {
 	do(exitOK, "star/star-1 (10.0.0.1:1) is not registered; it may get requests when it returns\n", "enable", "star-1", "--service", "star")
 }
 
+func TestMaintenanceCommands(t *testing.T) {
+	address, pools := servePools(t, []discovery.Instance{instanceOf("star", "star-1", "a", 1)})
+	do := commandsTo(t, address)
+	do(exitOK, "star is in maintenance: new disk\n", "maintenance", "on", "--service", "star", "--why", "new disk", "--except", "10.0.0.0/8, ::1")
+	m := pools[0].Maintenance()
+	verify.Require(t, m != nil && m.Why == "new disk" && len(m.Except) == 2, "the pool has %+v", m)
+	_, stdout, _ := execute(t, "orders", "--admin", address)
+	verify.That(t, regexp.MustCompile(`\nmaintenance +the service star except for 10.0.0.0/8, ::1 +- .* new disk\n`).MatchString(stdout), "orders:\n%s", stdout)
+	do(exitFailed, "sluice: admin API at "+address+": no service \"moon\"\n", "maintenance", "on", "--service", "moon")
+	do(exitFailed, "sluice: admin API at "+address+": except: want up to 32 addresses and networks, with commas between them\n", "maintenance", "on", "--service", "star", "--except", "home")
+	do(exitOK, "star is in use\n", "maintenance", "off", "--service", "star")
+	verify.That(t, pools[0].Maintenance() == nil, "the pool is still in maintenance")
+	do(exitOK, "star is in use\n", "maintenance", "off", "--service", "star")
+	do(exitUsage, "sluice: --service SERVICE is missing\nRun \"sluice maintenance on --help\" for help.\n", "maintenance", "on")
+}
+
 func TestDrainWaitsForRequestsInFlight(t *testing.T) {
 	address, pools := servePools(t, []discovery.Instance{instanceOf("star", "star-1", "a", 1)})
 	token := verify.Result(pools[0].Pick(nil)).Must(t)

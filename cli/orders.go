@@ -16,9 +16,9 @@ import (
 func newOrders() *cobra.Command {
 	return show(&cobra.Command{
 		Use:   "orders",
-		Short: "Show the drains and weights that operators have ordered",
-		Long: "Show the drains and weights that operators have ordered in a running sluice, also\n" +
-			"those about peers that are not registered now.",
+		Short: "Show the drains, weights and maintenances that operators have ordered",
+		Long: "Show the drains, weights and maintenances that operators have ordered in a running\n" +
+			"sluice, also those about peers that are not registered now.",
 	}, "/api/orders", writeOrders)
 }
 
@@ -35,6 +35,9 @@ func writeOrders(out io.Writer, s operator.Status, now time.Time) error {
 			}
 			if !o.OfNode() {
 				about = o.Subject()
+			}
+			if o.Except != "" {
+				about += " except for " + o.Except
 			}
 			if !o.Until.IsZero() {
 				ends = terminal.Age(o.Until.Sub(now))

@@ -19,21 +19,24 @@ import (
 // Actions are the keys of a route for what happens to its requests and their responses,
 // besides that a service answers them.
 type Actions struct {
-	StripPrefix       string         `key:"strip_prefix"` // as in route.PathOptions
-	AddPrefix         string         `key:"add_prefix"`   // likewise
-	Rewrite           *Rewrite       `key:"rewrite"`
-	Redirect          *Redirect      `key:"redirect"`    // such a route may have no service
-	HostHeader        string         `key:"host_header"` // "peer", an authority, or empty: the client's
-	RequestHeaders    *HeaderEdits   `key:"request_headers"`
-	ResponseHeaders   *HeaderEdits   `key:"response_headers"`
-	Timeouts          *RouteTimeouts `key:"timeouts"`
-	Retry             *RouteRetry    `key:"retry"`
-	BodyLimit         *Size          `key:"body_limit" min:"1" max:"1024GiB"` // nil: client.limits.body
-	RateLimit         *RateLimit     `key:"rate_limit"`
-	Criticality       string         `key:"criticality" oneof:"critical|normal|sheddable"` // empty: normal
-	Allow             []Network      `key:"allow" format:"network"`                        // of clients; empty: all
-	Deny              []Network      `key:"deny" format:"network"`                         // has precedence over Allow
-	ClientCertificate string         `key:"client_certificate" oneof:"required"`           // that the listener has verified; empty: none is needed
+	StripPrefix       string           `key:"strip_prefix"` // as in route.PathOptions
+	AddPrefix         string           `key:"add_prefix"`   // likewise
+	Rewrite           *Rewrite         `key:"rewrite"`
+	Redirect          *Redirect        `key:"redirect"`        // such a route may have no service
+	DirectResponse    *DirectResponse  `key:"direct_response"` // likewise
+	ErrorPages        []RouteErrorPage `key:"error_pages"`
+	CORS              *CORS            `key:"cors"`
+	HostHeader        string           `key:"host_header"` // "peer", an authority, or empty: the client's
+	RequestHeaders    *HeaderEdits     `key:"request_headers"`
+	ResponseHeaders   *HeaderEdits     `key:"response_headers"`
+	Timeouts          *RouteTimeouts   `key:"timeouts"`
+	Retry             *RouteRetry      `key:"retry"`
+	BodyLimit         *Size            `key:"body_limit" min:"1" max:"1024GiB"` // nil: client.limits.body
+	RateLimit         *RateLimit       `key:"rate_limit"`
+	Criticality       string           `key:"criticality" oneof:"critical|normal|sheddable"` // empty: normal
+	Allow             []Network        `key:"allow" format:"network"`                        // of clients; empty: all
+	Deny              []Network        `key:"deny" format:"network"`                         // has precedence over Allow
+	ClientCertificate string           `key:"client_certificate" oneof:"required"`           // that the listener has verified; empty: none is needed
 	// ClientCertificates are names, of which a client's certificate must have one; empty: any.
 	ClientCertificates []CertificateName `key:"client_certificates" format:"certificate"`
 	BasicAuth          *BasicAuth        `key:"basic_auth"`
@@ -44,8 +47,8 @@ type Actions struct {
 	built *route.Actions `key:"-"` // see Built
 }
 
-// Built returns what the actions do, nil for nothing. A limiter, users, keys of an issuer and a client
-// of an authentication server, which outlive a configuration, are missing. The caller must not change it.
+// Built returns what the actions do, nil for nothing. A limiter, users, keys of an issuer, a client of an authentication server and
+// what files have, which outlive a configuration, are missing. The caller must not change it.
 func (a *Actions) Built() *route.Actions { return a.built }
 
 // criticalities are the values of [Actions].Criticality.
@@ -160,8 +163,10 @@ type Redirect struct {
 	GetCode *int   `key:"get_code" min:"301" max:"308"` // status for GET; nil: Code
 }
 
-// needsService reports whether not every request is redirected.
-func (a *Actions) needsService() bool { return a.Redirect == nil || a.Redirect.Regexp.Text != "" }
+// needsService reports whether not every request is redirected or answered.
+func (a *Actions) needsService() bool {
+	return a.DirectResponse == nil && (a.Redirect == nil || a.Redirect.Regexp.Text != "")
+}
 
 // HeaderEdits edit the fields of a message, as in route.NewHeaderEdits. A value may be a
 // credential.
@@ -282,6 +287,14 @@ func (a *Actions) build(d *decoder, match, key string) {
 	built.Criticality = criticalities[a.Criticality]
 	built.RequestHeaders = a.RequestHeaders.build(d, join(key, "request_headers"))
 	built.ResponseHeaders = a.ResponseHeaders.build(d, join(key, "response_headers"))
+	if a.CORS != nil {
+		built.CORS = a.CORS.build(d, join(key, "cors"))
+		built.ResponseHeaders.Dropped = append(built.ResponseHeaders.Dropped, route.CORSFields...)
+	}
+	if a.DirectResponse != nil {
+		built.DirectResponse = a.DirectResponse.build(d, join(key, "direct_response"))
+	}
+	built.ErrorPages = buildErrorPages(d, join(key, "error_pages"), a.ErrorPages)
 	if !reflect.DeepEqual(*built, route.Actions{}) {
 		a.built = built
 	}

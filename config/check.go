@@ -39,6 +39,7 @@ func (w *whole) complete() {
 	w.awaitServices()
 	w.nameServices()
 	c.checkListeners(w.decoder)
+	c.Client.build(w.decoder)
 	if c.Catalog != nil {
 		c.Catalog.checkListeners(w.decoder, c.Listeners)
 	}
@@ -245,9 +246,10 @@ func (r *Route) check(d *decoder, key string) {
 	}
 	r.checked = r.match(d, key)
 	r.build(d, r.Match, key)
+	r.checkCORS(d, key)
 	r.checkServices(d, key)
 	if !r.hasService() && r.needsService() {
-		d.refuse(key+".service", "", "required, except with redirect: "+(&rules{}).want(reflect.TypeFor[string]()))
+		d.refuse(key+".service", "", "required, except with redirect or direct_response: "+(&rules{}).want(reflect.TypeFor[string]()))
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sluice/route"
 )
 
 // Config is a complete configuration: all defaults are set, all values are checked.
@@ -114,6 +116,8 @@ type Client struct {
 	Timeouts    ClientTimeouts    `key:"timeouts"`
 	Limits      ClientLimits      `key:"limits"`
 	Connections ClientConnections `key:"connections"`
+	// ErrorPages are the default pages of sluice's own answers, also to requests without a route.
+	ErrorPages []ErrorPage `key:"error_pages"`
 	// TrustedProxies are the networks whose X-Forwarded-*, X-Real-IP, Forwarded and
 	// X-Request-Id fields sluice uses. It removes these fields from all other requests.
 	TrustedProxies     []Network `key:"trusted_proxies" format:"proxy"`
@@ -122,6 +126,8 @@ type Client struct {
 	KeepForGoneClients bool      `key:"keep_for_gone_clients" default:"false"` // continue an exchange after its client has closed the connection
 	KeepUnderscores    bool      `key:"keep_underscores" default:"false"`      // forward fields with an underscore in the name; else remove them
 	KeepDotSegments    bool      `key:"keep_dot_segments" default:"false"`     // forward paths with ".." to hosts with a route that restricts its clients
+
+	errorPages route.ErrorPages `key:"-"` // see BuiltErrorPages
 }
 
 // ClientTimeouts limit how long sluice waits for a client.

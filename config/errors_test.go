@@ -194,7 +194,7 @@ func TestRefusals(t *testing.T) {
 		{"route twice", "services: { star: { consul: {} } }\nroutes:\n- { host: a.b, service: star }\n- { host: A.b., path: /, service: star }", []string{
 			`sluice.yaml:4: routes[1]: value "A.b./": the same as routes[0] at sluice.yaml:3`}},
 		{"route without service", "services: { star: { consul: {} } }\nroutes: [{ path: / }]", []string{
-			`sluice.yaml:2: routes[0].service: required, except with redirect: a text on one line`}},
+			`sluice.yaml:2: routes[0].service: required, except with redirect or direct_response: a text on one line`}},
 		{"actions", "services: { star: { consul: {} } }\nroutes:\n- service: star\n  strip_prefix: api\n- path: /b\n  service: star\n  add_prefix: /a/../b\n- path: /c\n  redirect: { to: \"//$host\" }\n- path: /d\n  redirect: { to: /x, code: 304 }\n- path: /e\n  service: star\n  host_header: a b\n  rewrite: { regexp: ^/(.*)$, to: /$2 }\n  request_headers:\n    set: { X-A: a }\n- path: /f\n  service: star\n  response_headers: { remove: [content-length] }", []string{
 			`sluice.yaml:4: routes[0].strip_prefix: value "api": must start with a slash`,
 			`sluice.yaml:7: routes[1].add_prefix: value "/a/../b": has an empty segment or a dot segment`,

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"mime"
 	"net"
 	"net/netip"
 	"net/url"
@@ -62,6 +63,7 @@ var formats = map[string]format{
 	"authority":    plain("HOST or HOST:PORT, an IPv6 address in brackets", isAuthority),
 	"method":       plain("a method in upper case, such as GET", regexp.MustCompile(`^[A-Z][A-Z0-9_-]*$`).MatchString),
 	"token":        plain("a name without spaces, such as X-Canary", regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$").MatchString),
+	"content_type": plain("a media type such as text/html; charset=utf-8", isContentType),
 	"media_type":   typed("a media type such as text/html, or a pattern such as text/*, application/*+json or */*", known(compression.ParseType)),
 	"encoding":     typed("", known(compression.ParseEncoding)),
 	"level":        typed("", known(compression.ParseLevel)),
@@ -126,6 +128,12 @@ var formats = map[string]format{
 	"cookie_attribute": plain("printable ASCII without ';', ',' or spaces", regexp.MustCompile(`^[!-+\--:<-~]+$`).MatchString),
 	"log_format":       telling(typed(`json, combined, or a template such as '$client "$method $target" $status'`, accesslog.ParseFormat)),
 	"access_log":       plain(`"stdout", "stderr", "off" or the path of a file`, func(s string) bool { return !strings.HasSuffix(s, "/") }),
+}
+
+// isContentType reports whether s is allowed as the Content-Type of an answer.
+func isContentType(s string) bool {
+	mediaType, _, err := mime.ParseMediaType(s)
+	return err == nil && strings.Count(mediaType, "/") == 1 && !strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c > '~' })
 }
 
 // isAuthority reports whether s is allowed as the Host of a request.

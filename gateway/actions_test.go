@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"sluice/operator"
 	"sluice/test/verify"
 )
 
@@ -139,6 +141,42 @@ func TestUsersOfRoutes(t *testing.T) {
 	write("ann:secret")
 	r.awaitLog("file of users cannot be used")
 	verify.Equal(t, statusFor("bob"), 200, "status after a fault")
+}
+
+// A changed page is shown without a reload, and a missing one stays; an order of maintenance outlives a reload.
+func TestAnswersOfRoutes(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "503.html")
+	replaceFile(t, file, "one")
+	peer := origin(t, "a")
+	text := func(path string) string {
+		return preamble + "client: { error_pages: [{ status: 4xx, file: " + file + " }] }\nservices: { a: { peers: ['" + peer + "'] } }\n" +
+			"routes: [{ service: a, path: " + path + ", error_pages: [{ status: '503', file: " + file + " }] }, { path: /fixed, direct_response: { status: 418, file: " + file + " } }]\n"
+	}
+	r := start(t, text("/x"), func(g *Gateway) { g.waits.certificates = 10 * time.Millisecond })
+	answer := func(path string) string {
+		got := r.do(r.request("GET", r.url("web")+path, nil))
+		return fmt.Sprintf("%d %s %s", got.StatusCode, got.Header.Get("X-Sluice-Reason"), got.body)
+	}
+	verify.Equal(t, answer("/none"), "404 no_route one", "without a route")
+	verify.Equal(t, answer("/fixed"), "418 direct_response one", "a fixed answer")
+	verify.NoError(t, r.orders.Give(operator.Order{Kind: operator.Maintenance, Service: "a"}))
+	verify.Equal(t, answer("/x"), "503 maintenance one", "in maintenance")
+	replaceFile(t, file, "two")
+	for path, want := range map[string]string{"/none": "404 no_route two", "/fixed": "418 direct_response two", "/x": "503 maintenance two"} {
+		r.await("the new page is shown at "+path, func() bool { return answer(path) == want })
+	}
+	verify.Succeeds(t, os.Remove(file))
+	r.awaitLog("the file of a page cannot be used")
+	verify.Equal(t, answer("/x"), "503 maintenance two", "after a fault")
+	r.write(text("/y"))
+	r.awaitLog("configuration refused")
+	verify.Equal(t, answer("/x"), "503 maintenance two", "after a refused configuration")
+	replaceFile(t, file, "three")
+	r.replace(text("/y"))
+	verify.Equal(t, answer("/y"), "503 maintenance three", "after a reload")
+	verify.Result(r.orders.End("services/a/maintenance", "")).Must(t)
+	verify.That(t, strings.HasPrefix(answer("/y"), "200 "), "after the maintenance: %s", answer("/y"))
 }
 
 // A configuration that names a missing file is used as soon as the file is there.

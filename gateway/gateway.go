@@ -16,7 +16,6 @@ import (
 
 	"sluice/admin/fleet"
 	"sluice/admin/series"
-	"sluice/balancer"
 	"sluice/certificates"
 	listenertls "sluice/certificates/listeners"
 	"sluice/config"
@@ -24,7 +23,6 @@ import (
 	"sluice/config/live"
 	"sluice/config/routes"
 	"sluice/consul/mesh"
-	"sluice/discovery"
 	"sluice/discovery/locality"
 	"sluice/observe/events"
 	"sluice/observe/logs"
@@ -185,7 +183,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.chains = newChains(mesh.ChainOptions{Consul: g.registries.consul, Wait: g.registries.wait, Changed: g.documents.Reapply, Log: g.log}, g.events)
 	g.services = &services{
 		registries: g.registries, mesh: g.mesh.identity, intentions: g.mesh.intentions, proxy: g.proxy, machine: g.machine, tags: g.tags, log: g.log,
-		orders: func(i discovery.Instance) balancer.Orders { return g.orders.Set().For(i) },
+		orders: func() operator.Set { return g.orders.Set() },
 	}
 	if err := g.services.open(c, &g.owner, g.events); err != nil {
 		return nil, err
@@ -445,7 +443,7 @@ func (g *Gateway) table() *route.Table {
 	return nil
 }
 
-// followCertificates reads the files of certificates, users and keys periodically from the time when clients may be served
+// followCertificates reads the files of certificates, users, keys and pages periodically from the time when clients may be served
 // until ctx ends, and warns of certificates that are not valid or expire soon.
 func (g *Gateway) followCertificates(ctx context.Context) {
 	select {

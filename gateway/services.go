@@ -39,7 +39,7 @@ type services struct {
 	proxy      *proxy.Server // makes the transports to peers
 	machine    *locality.Machine
 	tags       *catalog.Reader
-	orders     func(discovery.Instance) balancer.Orders // the orders that stand
+	orders     func() operator.Set // the orders that stand
 	log        zerolog.Logger
 
 	discovery *discovery.Manager
@@ -210,8 +210,14 @@ func (s *services) certificates() (uses []certificates.Use) {
 // applyOrders makes all pools obey the orders that stand.
 func (s *services) applyOrders() {
 	for _, service := range s.all() {
-		service.pool.SetOrders(s.orders)
+		s.obey(service.pool)
 	}
+}
+
+// obey makes a pool obey the orders that stand.
+func (s *services) obey(pool *balancer.Pool) {
+	pool.SetMaintenance(s.orders().Maintenance(pool.Name()))
+	pool.SetOrders(func(i discovery.Instance) balancer.Orders { return s.orders().For(i) })
 }
 
 // mayConnect returns a function that checks whether an address of an instance of the service

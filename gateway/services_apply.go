@@ -113,7 +113,7 @@ func (s *services) newService(name string, p *servicePlan) (*service, error) {
 	if created.pool, err = balancer.NewPool(name, o); err != nil {
 		return nil, err
 	}
-	created.pool.SetOrders(s.orders)
+	s.obey(created.pool)
 	return created, nil
 }
 
@@ -136,7 +136,7 @@ func (s *services) apply(plans []*servicePlan) error {
 				p.gate = s.tags.Gate(p.name, p.service.apply)
 			}
 			s.add(p.service)
-			p.pool.SetOrders(s.orders) // orders may have changed since
+			s.obey(p.pool) // orders may have changed since
 			p.checker.Start(p.pool, p.health)
 		case p.changed:
 			if err := p.pool.Reconfigure(s.poolOptions(p.next, p.service, p.health)); err != nil {

@@ -1,5 +1,5 @@
-// Package operator keeps what operators have ordered: drains of peers, and weights in place of the
-// registry's. An order lasts until it is ended or expires. Whether what it is about exists does not
+// Package operator keeps what operators have ordered: drains of peers, weights in place of the
+// registry's, and maintenances of services. An order lasts until it is ended or expires. Whether what it is about exists does not
 // matter.
 //
 //	peers := operator.New(operator.Options{Path: "/var/lib/sluice/orders.json", Changed: apply})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 	"unicode"
@@ -19,16 +20,20 @@ type Kind string
 const (
 	Drain  Kind = "drain"  // no new requests
 	Weight Kind = "weight" // a weight in place of the registry's
+
+	Maintenance Kind = "maintenance" // of a service: no new requests
 )
 
 // MaxText bounds each text for people, in bytes.
 const MaxText = 200
 
-// Order is an order about a peer, or with an empty ID the drain of a node. It is immutable.
+// Order is an order about a peer, or with an empty ID the drain of a node or the maintenance of a service. It is
+// immutable.
 type Order struct {
 	Kind Kind `json:"order"`
 
-	// Service, ID, Address and Machine identify a peer: see discovery.Key.
+	// Service, ID, Address and Machine identify a peer: see discovery.Key. For a Maintenance, Service is the name of the
+	// service in sluice.
 
 	Service string `json:"service,omitempty"`
 	ID      string `json:"id,omitempty"`
@@ -42,6 +47,8 @@ type Order struct {
 	Datacenter string `json:"datacenter,omitempty"`
 
 	Weight int `json:"weight,omitempty"` // of Weight: from 1 to discovery.MaxWeight
+	// Except are addresses and networks of clients that a Maintenance does not concern, with commas between them.
+	Except string `json:"except,omitempty"`
 
 	Why     string    `json:"why,omitempty"`
 	By      string    `json:"by,omitempty"`      // who gave it, as the operator's client says
@@ -61,11 +68,17 @@ func (o Order) Peer() discovery.Key {
 }
 
 // OfNode reports whether o is about a node.
-func (o Order) OfNode() bool { return o.ID == "" }
+func (o Order) OfNode() bool { return o.ID == "" && !o.OfService() }
+
+// OfService reports whether o is about a service.
+func (o Order) OfService() bool { return o.Kind == Maintenance }
 
 // Key returns what identifies o: a later order with the same key replaces it.
 func (o Order) Key() string {
-	if o.OfNode() {
+	switch {
+	case o.OfService():
+		return serviceKey(o.Service)
+	case o.OfNode():
 		return nodeKey(o.Node, o.Datacenter)
 	}
 	return peerKey(o.Peer(), o.Kind)
@@ -76,6 +89,8 @@ func nodeKey(node, datacenter string) string { return join("nodes", node, datace
 func peerKey(k discovery.Key, kind Kind) string {
 	return join("peers", k.Service, k.ID, k.Address, k.Machine, string(kind))
 }
+
+func serviceKey(service string) string { return join("services", service, string(Maintenance)) }
 
 // join returns a key of Consul with the parts that are not empty.
 func join(parts ...string) string {
@@ -106,6 +121,9 @@ func escape(part string) string {
 
 // Subject returns what o is about, for people.
 func (o Order) Subject() string {
+	if o.OfService() {
+		return "the service " + o.Service
+	}
 	if o.OfNode() {
 		if o.Datacenter != "" {
 			return fmt.Sprintf("the node %s of %s", o.Node, o.Datacenter)
@@ -117,8 +135,11 @@ func (o Order) Subject() string {
 
 // String returns o in words: "drain of star/star-1 (10.0.0.1:80)".
 func (o Order) String() string {
-	if o.Kind == Weight {
+	switch o.Kind {
+	case Weight:
 		return fmt.Sprintf("weight %d of %s", o.Weight, o.Subject())
+	case Maintenance:
+		return "maintenance of " + o.Subject()
 	}
 	return "drain of " + o.Subject()
 }
@@ -153,15 +174,21 @@ func (o Order) Check() error {
 		}
 	}
 	switch {
-	case o.Kind != Drain && o.Kind != Weight:
-		return fmt.Errorf("order %q: want drain or weight", o.Kind)
+	case o.Kind != Drain && o.Kind != Weight && o.Kind != Maintenance:
+		return fmt.Errorf("order %q: want drain, weight or maintenance", o.Kind)
+	case o.OfService() && (o.Service == "" || o.ID+o.Address+o.Machine+o.Node+o.Datacenter != ""):
+		return errors.New("a maintenance is about a service: want its name, and no peer or node")
+	case o.Except != "" && !o.OfService():
+		return errors.New("only a maintenance has exceptions")
+	case !o.exceptsNetworks():
+		return fmt.Errorf("except: want up to %d addresses and networks, with commas between them", maxExcept)
 	case o.OfNode() && (o.Service != "" || o.Address != "" || o.Machine != ""):
 		return errors.New("it has no id: want the id of a peer, or only a node")
 	case o.OfNode() && o.Node == "":
 		return errors.New("it names neither a peer nor a node")
 	case o.OfNode() && o.Kind != Drain:
 		return errors.New("a node has no weight")
-	case !o.OfNode() && (o.Service == "" || o.Address == ""):
+	case !o.OfNode() && !o.OfService() && (o.Service == "" || o.Address == ""):
 		return errors.New("it lacks the service or the address of the peer")
 	case o.Kind == Weight && (o.Weight < 1 || o.Weight > discovery.MaxWeight):
 		return fmt.Errorf("weight %d: want a number from 1 to %d", o.Weight, discovery.MaxWeight)
@@ -169,6 +196,33 @@ func (o Order) Check() error {
 		return errors.New("it lacks the time since when it stands")
 	}
 	return nil
+}
+
+// maxExcept bounds the networks of an Order.
+const maxExcept = 32
+
+func (o Order) exceptsNetworks() bool {
+	networks, ok := o.except()
+	return ok && len(networks) <= maxExcept
+}
+
+// except returns the networks of Except.
+func (o Order) except() (networks []netip.Prefix, ok bool) {
+	if o.Except == "" {
+		return nil, true
+	}
+	for text := range strings.SplitSeq(o.Except, ",") {
+		text = strings.TrimSpace(text)
+		network, err := netip.ParsePrefix(text)
+		if address, isAddress := netip.ParseAddr(text); isAddress == nil && address.Zone() == "" {
+			network, err = netip.PrefixFrom(address, address.BitLen()), nil
+		}
+		if err != nil || network.Addr().Is4In6() {
+			return nil, false
+		}
+		networks = append(networks, network)
+	}
+	return networks, true
 }
 
 // IsText reports whether a text of an operator may be kept and shown.

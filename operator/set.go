@@ -48,6 +48,19 @@ func (s Set) OfNode(i discovery.Instance) *Order {
 	return s.get(nodeKey(i.Node, i.Datacenter))
 }
 
+// Maintenance returns what the pool of a service tells who sends requests to it; nil: the service is in use.
+func (s Set) Maintenance(service string) *balancer.Maintenance {
+	o := s.OfService(service)
+	if o == nil {
+		return nil
+	}
+	except, _ := o.except() // Check has parsed it
+	return &balancer.Maintenance{Why: o.Why, Until: o.Until, Except: except}
+}
+
+// OfService returns the maintenance of a service; nil: there is none.
+func (s Set) OfService(service string) *Order { return s.get(serviceKey(service)) }
+
 // Digest returns a hash of the orders.
 func (s Set) Digest() string {
 	text, _ := json.Marshal(s.All()) // cannot fail

@@ -60,7 +60,7 @@ type Stats struct {
 // Stats returns the stats of the store.
 func (p *Peers) Stats() Stats {
 	_, err := p.keys.Errors()
-	stats := Stats{InForce: map[Kind]int{Drain: 0, Weight: 0}, Shared: p.Shares(), WriteFailed: err != nil}
+	stats := Stats{InForce: map[Kind]int{Drain: 0, Weight: 0, Maintenance: 0}, Shared: p.Shares(), WriteFailed: err != nil}
 	for _, o := range p.All() {
 		stats.InForce[o.Kind]++
 	}

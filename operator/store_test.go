@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -102,7 +103,9 @@ func TestKeysAreDifferentAndWhole(t *testing.T) {
 func TestRefusedOrders(t *testing.T) {
 	s := New(Options{})
 	for want, o := range map[string]Order{
-		"want drain or weight": {Kind: "stop", Node: "n"}, "neither a peer nor a node": {Kind: Drain},
+		"want drain, weight or maintenance": {Kind: "stop", Node: "n"}, "want its name": {Kind: Maintenance, Node: "n"},
+		"no peer or node": {Kind: Maintenance, Service: "star", ID: "a"}, "has exceptions": {Kind: Drain, Node: "n", Except: "::1"},
+		"except: want": {Kind: Maintenance, Service: "star", Except: "10.0.0.0/8, home"}, "neither a peer nor a node": {Kind: Drain},
 		"no weight": {Kind: Weight, Node: "n", Weight: 1}, "lacks the service": {Kind: Drain, ID: "a"},
 		"want a number from 1": weightOf(star(1), 0), "to 65535": weightOf(star(1), 65536),
 		"why: want": {Kind: Drain, Node: "n", Why: "a\x1b[2J"}, "by: want": {Kind: Drain, Node: "n", By: strings.Repeat("x", MaxText+1)},
@@ -359,4 +362,33 @@ func TestANewProcessWritesThatOrdersHaveEnded(t *testing.T) {
 	again := open()
 	verify.NoError(t, again.Open())
 	expectStanding(t, again, "")
+}
+
+func TestMaintenanceOfAService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "orders.json")
+		a := New(Options{Path: path, Log: zerolog.Nop()})
+		o := Order{Kind: Maintenance, Service: "star", Why: "new disks", Except: "10.0.0.0/8, 192.0.2.1", Until: time.Now().Add(time.Hour)}
+		verify.NoError(t, a.Give(o))
+		verify.NoError(t, a.Give(drainOf(star(1))))
+		b := New(Options{Path: path, Log: zerolog.Nop()})
+		verify.NoError(t, b.Open()) // a has crashed
+		a.Pause()
+		defer b.Pause()
+		expectStanding(t, b, "drain of star/star-1 (10.0.0.1:81); maintenance of the service star")
+		m := b.Set().Maintenance("star")
+		verify.Require(t, m != nil && m.Why == "new disks", "the maintenance is %+v", m)
+		for client, want := range map[string]bool{"10.1.2.3": true, "192.0.2.1": true, "192.0.2.2": false, "::1": false} {
+			verify.Equal(t, m.Excepts(netip.MustParseAddr(client)), want, "it excepts %s", client)
+		}
+		verify.That(t, b.Set().Maintenance("moon") == nil, "another service is in maintenance")
+		key := b.Set().OfService("star").Key()
+		verify.Equal(t, key, "services/star/maintenance", "the key")
+		text := verify.Result(json.Marshal(b.Set().OfService("star"))).Must(t)
+		parsed, err := parse(key, text)
+		verify.That(t, err == nil && parsed.Same(*b.Set().OfService("star")), "the value of the key is %+v: %v", parsed, err)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		expectStanding(t, b, "drain of star/star-1 (10.0.0.1:81)")
+	})
 }

@@ -151,6 +151,9 @@ func (x *routedRequest) denial(answer *auth.Answer) *refusal.Refusal {
 // dropsOfDenial reports whether clients do not get a field of an answer.
 func (x *routedRequest) dropsOfDenial(name string) bool {
 	n := http1.NameOf([]byte(name))
+	if x.actions.CORS != nil && isOfCORS([]byte(name)) {
+		return true
+	}
 	return n == http1.NameContentLength || n == http1.NameTrailer || n == http1.NameProxyAuthenticate ||
 		x.reserved().Drop(n, []byte(name), reserved.ToClients)
 }

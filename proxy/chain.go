@@ -41,7 +41,7 @@ func (x *httpExchange) followChain() *refusal.Refusal {
 	if x.actions == nil && len(x.target) > 0 {
 		x.actions = noActions // what writes the head edits it only with actions
 	}
-	return nil
+	return x.keepForMaintenance()
 }
 
 var noActions = new(route.Actions)

@@ -98,8 +98,9 @@ type downstream interface {
 	// appendHead appends a response head in wire format, and selects the framing of
 	// the body. text is the head from the peer; the exchange's response has its spans.
 	appendHead(out, text []byte) []byte
-	// writeAnswer sends a complete response that sluice generated, as HTTP/1.1 text.
-	writeAnswer(text []byte) error
+	// writeAnswer sends a complete response that sluice generated, as HTTP/1.1 text: the head with a body, or else with the
+	// body beside it.
+	writeAnswer(text, body []byte) error
 	// waited reports whether a part of the response had to wait for the client.
 	waited() bool
 	// cut marks the response as incomplete.

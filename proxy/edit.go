@@ -22,6 +22,9 @@ func (x *answeredRequest) writeResponseHead(text []byte) error {
 		defer socket.RequestBuffers.Put(memory)
 		line, fields := http1.CutLine(text)
 		text = x.appendEditedFields(append(memory.Bytes[:0], line...), fields, &a.ResponseHeaders)
+		if a.CORS != nil {
+			text = append(appendCORS(text[:len(text)-len("\r\n")], &x.request, a.CORS), "\r\n"...)
+		}
 		if !x.rescan(text) {
 			return http1.ErrResponseTooLong
 		}

@@ -130,9 +130,13 @@ func (c *clientConn) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 }
 
 // writeAnswer implements downstream.
-func (c *clientConn) writeAnswer(text []byte) error {
+func (c *clientConn) writeAnswer(text, body []byte) error {
 	c.exchange.keep = c.keepsOpen()
-	return c.send(text)
+	if err := c.send(text); err != nil || len(body) == 0 {
+		return err
+	}
+	c.exchange.GiveBack() // the client may be slow
+	return c.send(body)
 }
 
 // waited implements downstream.

@@ -133,14 +133,16 @@ func (s *http2Stream) dropsField(f *http1.Field, text []byte) bool {
 }
 
 // writeAnswer implements downstream.
-func (s *http2Stream) writeAnswer(text []byte) error {
+func (s *http2Stream) writeAnswer(text, body []byte) error {
 	x := s.exchange
 	x.response.Reset(http1.UsualFields)
 	n, err := x.response.Scan(text)
 	if err != nil {
 		return fmt.Errorf("an answer of sluice: %w", err)
 	}
-	body := text[n:]
+	if len(body) == 0 {
+		body = text[n:]
+	}
 	out := http2.EndFieldBlock(s.appendFields(text[len(text):], text, true), 0, s.ID, len(body) == 0)
 	return s.send(out, body, nil, true)
 }

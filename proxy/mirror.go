@@ -197,7 +197,7 @@ func (f *mirrorDownstream) begin()                                        {}
 func (f *mirrorDownstream) keepsOpen() bool                               { return true }
 func (f *mirrorDownstream) closeAfterAnswer()                             {}
 func (f *mirrorDownstream) appendHead(out, _ []byte) []byte               { return out }
-func (f *mirrorDownstream) writeAnswer([]byte) error                      { return nil }
+func (f *mirrorDownstream) writeAnswer(_, _ []byte) error                 { return nil }
 func (f *mirrorDownstream) waited() bool                                  { return false }
 func (f *mirrorDownstream) cut()                                          {}
 func (f *mirrorDownstream) tunnel(*socket.Tunnel) socket.TunnelEnd        { return socket.TunnelEnd{} } // a copy asks for no upgrade

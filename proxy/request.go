@@ -13,6 +13,7 @@ import (
 	"sluice/observe/tracing"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
+	"sluice/proxy/refusal"
 	"sluice/proxy/reserved"
 	"sluice/proxy/socket"
 	"sluice/route"
@@ -235,6 +236,11 @@ func (x *request) Listener() string { return x.client.listener.name }
 
 // Certificate implements route.Request.
 func (x *request) Certificate() *route.Certificate { return x.standing.certificate }
+
+// wantsJSON reports whether the client asks for JSON.
+func (x *request) wantsJSON() bool {
+	return x.headLength > 0 && refusal.WantsJSON(x.head.Find(x.bytes(), http1.NameAccept))
+}
 
 // sentOnce returns the value of the field with that name, or nil if there are several.
 func (x *request) sentOnce(name http1.Name) (value []byte) {

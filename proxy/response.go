@@ -191,16 +191,21 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 	if err := u.StartBody(&x.Buffers, &x.response, text, x.response.Bodiless(x.head.Method == http1.MethodHead)); err != nil {
 		return x.receiveFailed(u, err)
 	}
-	err := x.writeResponseHead(text) // before the body overwrites it
-	if err != nil {
-		return x.receiveFailed(u, err)
+	var err error
+	complete := true // the peer's answer was read
+	if page := pageForPeer(x); page != nil {
+		complete, err = answerWith(page, x, u, text)
+	} else {
+		if err = x.writeResponseHead(text); err != nil { // before the body overwrites it
+			return x.receiveFailed(u, err)
+		}
+		err = x.relay(u)
 	}
-	err = x.relay(u)
 	if err != nil && !x.answered {
 		x.bytesOut = 0
 		return x.receiveFailed(u, err)
 	}
-	x.finish(u, err == nil && (!x.streaming || x.upload.complete()))
+	x.finish(u, err == nil && complete && (!x.streaming || x.upload.complete()))
 	if err == nil {
 		if x.standing.grpc {
 			return x.grpcOutcome(outcome)
@@ -241,6 +246,45 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 }
 
 var errClientWrite = errors.New("write to client")
+
+// shortPage is the length of a body that is copied, to be sent together with its head. A longer one is sent from the
+// memory that all answers with it share.
+const shortPage = 4 << 10
+
+// answer sends r, which sluice answers itself: with the page for its status, unless it has a body of its own, and with what
+// CORS says. The error is one of the client's connection.
+func (x *answeredRequest) answer(r *refusal.Refusal) error {
+	c := x.client
+	keep := c.downstream.keepsOpen() && r.Status != 413 && r.Status != 408
+	x.Borrow()
+	var body []byte
+	if x.standing.grpc {
+		x.status, x.grpcCode = 200, r.GRPCCode()
+		x.Out = refusal.AppendGRPC(x.Out[:0], r, x.appendRequestIDLine(nil))
+	} else {
+		json := x.wantsJSON()
+		if page := x.errorPage(r.Status, json); page != nil {
+			r = r.Showing(page.ContentType, page.Bytes())
+		}
+		r = withCORS(r, &x.routedRequest)
+		var fields [][2]string
+		if hsts := c.listener.strictTransportSecurity; hsts != "" {
+			fields = append(fields, [2]string{"Strict-Transport-Security", hsts})
+		}
+		if len(x.requestID) > 0 {
+			fields = append(fields, [2]string{"X-Request-Id", string(x.requestID)})
+		}
+		x.Out, body = refusal.Append(x.Out[:0], r, keep, json, x.head.Method == http1.MethodHead, fields...)
+		if x.bytesOut = int64(len(body)); len(body) <= shortPage {
+			x.Out, body = append(x.Out, body...), nil
+		}
+	}
+	err := c.downstream.writeAnswer(x.Out, body)
+	if err != nil || !keep {
+		c.downstream.closeAfterAnswer()
+	}
+	return err
+}
 
 // toClient sends x.out, which may contain the head, and p to the client.
 func (x *answeredRequest) toClient(p transfer.Piece) error {

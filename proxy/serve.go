@@ -67,12 +67,14 @@ var phases = [...]func(*httpExchange) *refusal.Refusal{
 	(*httpExchange).chooseRoute,
 	(*httpExchange).endLoops,
 	(*httpExchange).restrictClients,
+	(*httpExchange).keepForMaintenance,
 	(*httpExchange).limitRate,
 	(*httpExchange).editTarget,
 	(*httpExchange).limitBody,
 	(*httpExchange).requirePassword,
 	(*httpExchange).requireToken,
 	(*httpExchange).askAuthServer,
+	(*httpExchange).answerDirectly,
 	(*httpExchange).followChain,
 	(*httpExchange).choosePeers,
 	(*httpExchange).shed,
@@ -130,7 +132,8 @@ func (x *httpExchange) chooseRoute() *refusal.Refusal {
 // endLoops ends requests that have come through sluice too often, or are for sluice.
 func (x *httpExchange) endLoops() *refusal.Refusal { return x.notForwarded(x.bytes()) }
 
-// restrictClients refuses clients that the route is not for, and those whose certificate is revoked.
+// restrictClients refuses clients that the route is not for, and those whose certificate is revoked. It answers preflights, which come without the
+// certificate and the credentials of who may use it.
 func (x *httpExchange) restrictClients() *refusal.Refusal {
 	a, s := x.actions, &x.standing
 	switch {
@@ -139,12 +142,22 @@ func (x *httpExchange) restrictClients() *refusal.Refusal {
 	case a == nil:
 	case a.Access != nil && !a.Access.Allows(s.client):
 		return refusal.ClientDenied
+	case a.CORS != nil && isPreflight(&x.request):
+		return answerPreflight(&x.request, a.CORS)
 	case a.ClientCertificate && s.certificate == nil:
 		return refusal.NoCertificate
 	case len(a.CertificateNames) > 0 && !s.certificate.HasOneOf(a.CertificateNames):
 		return refusal.OtherCertificate
 	}
 	return nil
+}
+
+// keepForMaintenance refuses requests to a service that operators work on.
+func (x *httpExchange) keepForMaintenance() *refusal.Refusal {
+	if x.service == nil || x.service.Pool.Maintenance() == nil {
+		return nil
+	}
+	return refusal.OfMaintenance(x.service.Pool.Maintenance(), x.standing.client)
 }
 
 // limitRate refuses requests over the rate limit of the route.
@@ -228,6 +241,14 @@ func (x *httpExchange) askAuthServer() *refusal.Refusal {
 	return x.askServer(x.actions.ForwardAuth, x.bytes())
 }
 
+// answerDirectly answers the requests of a route that does.
+func (x *httpExchange) answerDirectly() *refusal.Refusal {
+	if x.actions == nil || x.actions.DirectResponse == nil {
+		return nil
+	}
+	return x.directResponse(x.actions.DirectResponse)
+}
+
 // choosePeers chooses which peers are picked from: a group, and who has an affinity to the client.
 func (x *httpExchange) choosePeers() *refusal.Refusal {
 	if s := x.way.Split; s != nil {
@@ -307,29 +328,7 @@ func (x *httpExchange) refuse(r *refusal.Refusal) bool {
 		return false
 	}
 	x.refused = r.Reason
-	c := x.client
-	keep := c.downstream.keepsOpen() && r.Status != 413 && r.Status != 408
-	x.Borrow()
-	if x.standing.grpc {
-		x.status, x.grpcCode = 200, r.GRPCCode()
-		x.Out = refusal.AppendGRPC(x.Out[:0], r, x.appendRequestIDLine(nil))
-	} else {
-		var fields [][2]string
-		if hsts := c.listener.strictTransportSecurity; hsts != "" {
-			fields = append(fields, [2]string{"Strict-Transport-Security", hsts})
-		}
-		if len(x.requestID) > 0 {
-			fields = append(fields, [2]string{"X-Request-Id", string(x.requestID)})
-		}
-		json := x.headLength > 0 && refusal.WantsJSON(x.head.Find(x.bytes(), http1.NameAccept))
-		var bodyBytes int
-		x.Out, bodyBytes = refusal.Append(x.Out[:0], r, keep, json, x.head.Method == http1.MethodHead, fields...)
-		x.bytesOut = int64(bodyBytes)
-	}
-	err := c.downstream.writeAnswer(x.Out)
-	if err != nil || !keep {
-		c.downstream.closeAfterAnswer()
-	}
+	err := x.answer(r)
 	x.account()
 	return err == nil
 }

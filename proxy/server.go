@@ -285,7 +285,8 @@ func (s *Server) noteDrainedLocked() {
 // refuseConn answers a connection over the limits without waiting, and closes it. It
 // first reads what has arrived, so that closing does not reset the connection.
 func (s *Server) refuseConn(conn socket.Conn) {
-	answer, _ := refusal.Append(nil, refusal.TooManyConnections, false, false, false)
+	answer, body := refusal.Append(nil, refusal.TooManyConnections, false, false, false)
+	answer = append(answer, body...)
 	var b socket.Buffers
 	b.Borrow()
 	defer b.GiveBack()

@@ -163,10 +163,11 @@ func (s *stream) setRoute(matched *route.Route) *refusal.Refusal {
 	if matched.Actions != nil {
 		s.query.Criticality = matched.Actions.Criticality
 	}
-	if a := matched.Actions; a != nil && a.Access != nil && !a.Access.Allows(s.ends.Client.Addr().Unmap().WithZone("")) {
+	client := s.ends.Client.Addr().Unmap().WithZone("")
+	if a := matched.Actions; a != nil && a.Access != nil && !a.Access.Allows(client) {
 		return refusal.ClientDenied
 	}
-	return nil
+	return refusal.OfMaintenance(s.service.Pool.Maintenance(), client)
 }
 
 // sendAlert tells the client that no service has its server name. It takes the

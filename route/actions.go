@@ -29,6 +29,12 @@ type Actions struct {
 	ForwardAuth *ForwardAuth
 	// Authorized drops the fields of the client in whose place peers get what JWT and ForwardAuth say.
 	Authorized HeaderEdits
+	// CORS, if not nil, lets pages of other origins use the route. Then ResponseHeaders drops CORSFields.
+	CORS *CORS
+	// DirectResponse, if not nil, answers the requests.
+	DirectResponse *DirectResponse
+	// ErrorPages are the bodies of answers of sluice's own with an error, and of peers where they say so.
+	ErrorPages ErrorPages
 	// Redirect, if not nil, answers the requests. A request whose URL is already the
 	// target goes to the service.
 	Redirect *Redirect

@@ -34,7 +34,7 @@ type Route struct {
 
 	// EndsTLS says of connections for TCP that their TLS ends here; else it goes on to the peers as it is.
 	EndsTLS bool
-	// Service may be nil if Actions redirect every request, and with Weighted.
+	// Service may be nil if Actions answer every request, and with Weighted.
 	Service *Service
 	// Weighted, if not nil, chooses what else counts instead of the following fields.
 	Weighted *Weighted

@@ -7,6 +7,10 @@ import (
 
 // Table is an immutable set of routes. It is safe for concurrent use.
 type Table struct {
+	// ErrorPages are for answers of sluice's own whose route has no page, or that have no route. They do not change
+	// after the table is in use.
+	ErrorPages ErrorPages
+
 	anyHost   *root            // routes without a host, nil if there are none
 	exact     map[string]*root // by host in lower case, nil if there are none
 	wildcards map[string]*root // by suffix with its leading dot: ".example.com"
@@ -37,7 +41,7 @@ func NewTable(routes []Route) (*Table, error) {
 	for i, r := range routes {
 		r.measure()
 		e, key, wrong := entryOf(r)
-		if r.Service == nil && r.Weighted == nil && (r.Actions == nil || r.Actions.Redirect == nil) {
+		if r.Service == nil && r.Weighted == nil && (r.Actions == nil || r.Actions.Redirect == nil && r.Actions.DirectResponse == nil) {
 			wrong = append(wrong, &Error{Field: "service", Reason: "is missing"})
 		}
 		for _, err := range wrong {

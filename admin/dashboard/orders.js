@@ -2,11 +2,12 @@
 
 let standing = { orders: [], invalid: [], shared: false, may_order: false }; // the latest answer of api/orders
 
-const isOfNode = o => !o.id;
+const isOfService = o => o.order === "maintenance";
+const isOfNode = o => !o.id && !isOfService(o);
 const nodeText = o => "node " + o.node + (o.datacenter ? " (" + o.datacenter + ")" : "");
 const orderColumns = [
-  ["about", o => isOfNode(o) ? nodeText(o) : o.id + " of " + o.service, () => "long"],
-  ["order", o => o.order === "weight" ? "weight " + number(o.weight) : isOfNode(o) ? "drain of all its peers" : "drain"],
+  ["about", o => isOfService(o) ? o.service + (o.except ? " except for " + o.except : "") : isOfNode(o) ? nodeText(o) : o.id + " of " + o.service, () => "long"],
+  ["order", o => isOfService(o) ? "maintenance: requests get 503" : o.order === "weight" ? "weight " + number(o.weight) : isOfNode(o) ? "drain of all its peers" : "drain"],
   ["for", o => age(o.since), () => "number"],
   ["ends in", o => o.until ? left(o.until) : "never by itself"],
   ["by", o => o.by ?? "", () => "long"],
@@ -24,7 +25,7 @@ class OrderView extends RowView {
   update(o) {
     this.order = o;
     super.update(o);
-    label(this.button, "End the " + (o.order === "weight" ? "weight" : "drain") + " of " + (isOfNode(o) ? nodeText(o) : o.id));
+    label(this.button, "End the " + o.order + " of " + (isOfService(o) ? o.service : isOfNode(o) ? nodeText(o) : o.id));
   }
 }
 
@@ -51,6 +52,7 @@ function renderOrders() {
 
 // An order is a path and what chooses among peers or nodes of the same name.
 const ofPeer = (p, what) => ["api/peers/" + encodeURIComponent(p.service) + "/" + encodeURIComponent(p.id) + "/" + what, { node: p.node, address: p.address }];
+const ofService = (o, what) => ["api/services/" + encodeURIComponent(o.service) + "/maintenance/" + what, {}];
 const ofNode = (o, what) => ["api/nodes/" + encodeURIComponent(o.node) + "/" + what, { datacenter: o.datacenter }];
 
 // send sends an order, and returns why it was refused, if it was.
@@ -73,7 +75,8 @@ async function sendAtOnce(order, what) {
 const enable = p => sendAtOnce(ofPeer(p, "enable"), p.id + " was not enabled");
 
 function endOrder(o) {
-  if (isOfNode(o)) askForOrder("enable", o);
+  if (isOfService(o)) sendAtOnce(ofService(o, "off"), "the maintenance of " + o.service + " was not ended");
+  else if (isOfNode(o)) askForOrder("enable", o);
   else if (o.order === "weight") sendAtOnce(ofPeer(o, "weight/release"), "the weight of " + o.id + " was not ended");
   else enable(o);
 }

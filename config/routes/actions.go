@@ -9,6 +9,7 @@ import (
 	"sluice/discovery/locality"
 	"sluice/route"
 	"sluice/route/auth"
+	"sluice/route/pages"
 	"sluice/route/ratelimit"
 )
 
@@ -54,6 +55,40 @@ func (f userFiles) of(path string, before userFiles) (users *auth.Users, err err
 		return opened
 	})
 	return users, err
+}
+
+// pageFiles are the files of answers of sluice's own in use, by path.
+type pageFiles map[string]*pages.Body
+
+// of returns the body in a file, which it takes from before or reads: a file in use may be missing now.
+func (f pageFiles) of(path string, before pageFiles) (body *pages.Body, err error) {
+	body = keep(f, before, path, func() (opened *pages.Body) {
+		opened, err = pages.Open(path)
+		return opened
+	})
+	return body, err
+}
+
+// withFile returns a page with the body that a file has.
+func (b *builder) withFile(page *route.Page, path string) (*route.Page, error) {
+	body, err := b.pages.of(path, b.before.pages)
+	if err != nil {
+		return nil, err
+	}
+	with := *page
+	with.Body = body
+	return &with, nil
+}
+
+// withFiles returns pages with the bodies that files have.
+func (b *builder) withFiles(all route.ErrorPages, path func(i int) string) (with route.ErrorPages, err error) {
+	for i, page := range all {
+		if page.Page, err = b.withFile(page.Page, path(i)); err != nil {
+			return nil, err
+		}
+		with = append(with, page)
+	}
+	return with, nil
 }
 
 // forwards are the clients of authentication servers, by their settings.
@@ -163,6 +198,17 @@ func (b *builder) actionsOf(r *config.Route) (*route.Actions, error) {
 	if r.ForwardAuth != nil {
 		client := b.forwards.of(r.ForwardAuth, b.before.forwards, b.machine, b.config.Discovery.AllowLocal)
 		a.ForwardAuth = &route.ForwardAuth{Forward: client, Copied: built.ForwardAuth.Copied}
+	}
+	if d := r.DirectResponse; d != nil && d.File != "" {
+		page, err := b.withFile(built.DirectResponse.Page, d.File)
+		if err != nil {
+			return nil, err
+		}
+		a.DirectResponse = &route.DirectResponse{Status: d.Status, Page: page, Fields: built.DirectResponse.Fields}
+	}
+	var err error
+	if a.ErrorPages, err = b.withFiles(built.ErrorPages, func(i int) string { return r.ErrorPages[i].File }); err != nil {
+		return nil, err
 	}
 	if r.RateLimit != nil {
 		limit := *built.RateLimit

@@ -31,6 +31,7 @@ type Routes struct {
 	users       userFiles
 	keySets     keySets
 	inherited   map[string]auth.SavedKeys // of another process, by keySetID.name
+	pages       pageFiles
 }
 
 // Inherit returns what the first routes of a process begin with: the keys of issuers that another one has saved.
@@ -54,7 +55,7 @@ func Build(c *config.Config, services map[string]*route.Service, machine *locali
 		before = new(Routes)
 	}
 	b := &builder{
-		Routes: &Routes{limiters: make(limiters), mirrors: make(mirrors), forwards: make(forwards), users: make(userFiles), keySets: make(keySets)},
+		Routes: &Routes{limiters: make(limiters), mirrors: make(mirrors), forwards: make(forwards), users: make(userFiles), keySets: make(keySets), pages: make(pageFiles)},
 		config: c, services: services, chains: make(map[string]*chain), machine: machine, fleet: fleet, before: before,
 	}
 	var err error
@@ -83,7 +84,13 @@ func (b *builder) table() (*route.Table, error) {
 			return nil, fmt.Errorf("route %d: %w", i+1, err)
 		}
 	}
-	return route.NewTable(routes)
+	table, err := route.NewTable(routes)
+	if err != nil {
+		return nil, err
+	}
+	client := &b.config.Client
+	table.ErrorPages, err = b.withFiles(client.BuiltErrorPages(), func(i int) string { return client.ErrorPages[i].File })
+	return table, err
 }
 
 // routeOf returns r, which leads to at most one service, for the route table.
@@ -155,7 +162,7 @@ func (r *Routes) KeySets() (all []auth.KeySetStatus) {
 	return all
 }
 
-// ReadFiles reads the files of users and keys again, and logs what has become of the keys at URLs. faults has what was logged,
+// ReadFiles reads the files of users, keys and pages again, and logs what has become of the keys at URLs. faults has what was logged,
 // by path or URL.
 func (r *Routes) ReadFiles(faults map[string]string, log zerolog.Logger) {
 	for _, set := range r.keySets {
@@ -173,16 +180,24 @@ func (r *Routes) ReadFiles(faults map[string]string, log zerolog.Logger) {
 		}
 	}
 	for path, users := range r.users {
-		changed, err := users.Refresh()
-		if err == nil {
-			delete(faults, path)
-		}
-		switch {
-		case err != nil && faults[path] != err.Error():
-			faults[path] = err.Error()
-			log.Warn().Str("file", path).Err(err).Msg("the file of users cannot be used: the previous users stay in use")
-		case changed:
-			log.Info().Str("file", path).Msg("the file of users has changed")
-		}
+		readAgain(path, users, faults, log, "the file of users cannot be used: the previous users stay in use", "the file of users has changed")
+	}
+	for path, page := range r.pages {
+		readAgain(path, page, faults, log, "the file of a page cannot be used: the previous page stays in use", "the file of a page has changed")
+	}
+}
+
+// readAgain reads a file again, and logs a new fault or a change.
+func readAgain(path string, file interface{ Refresh() (bool, error) }, faults map[string]string, log zerolog.Logger, fault, change string) {
+	changed, err := file.Refresh()
+	if err == nil {
+		delete(faults, path)
+	}
+	switch {
+	case err != nil && faults[path] != err.Error():
+		faults[path] = err.Error()
+		log.Warn().Str("file", path).Err(err).Msg(fault)
+	case changed:
+		log.Info().Str("file", path).Msg(change)
 	}
 }

@@ -5,8 +5,10 @@ package refusal
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -32,8 +34,11 @@ type Refusal struct {
 	Reason string // the X-Sluice-Reason field
 	Text   string // for the user
 
-	fields [][2]string // of this answer
-	body   []byte      // in place of Text; nil: none
+	fields      [][2]string // of this answer
+	body        []byte
+	contentType string // of body; "": there is none
+	shows       bool   // body is in place of Text
+	others      bool   // likewise, and fields and body are another server's, with nothing of sluice's own
 }
 
 // New returns a refusal of a status, with a reason of docs/reasons.md.
@@ -48,9 +53,21 @@ func (r *Refusal) With(name, value string) *Refusal {
 	return &with
 }
 
-// Passing returns r with the header fields and the body of another server, in place of sluice's.
+// Passing returns r with the header fields and the body of another server, which must not change, in place of sluice's.
 func (r *Refusal) Passing(fields [][2]string, body []byte) *Refusal {
-	return &Refusal{r.Status, r.Reason, r.Text, fields, append([]byte{}, body...)}
+	passing := *r
+	passing.fields, passing.body, passing.others = fields, body, true
+	return &passing
+}
+
+// Showing returns r with a body, which must not change, in place of sluice's words. Without a type it is empty.
+func (r *Refusal) Showing(contentType string, body []byte) *Refusal {
+	if r.others || r.shows {
+		return r
+	}
+	showing := *r
+	showing.contentType, showing.body, showing.shows = contentType, body, true
+	return &showing
 }
 
 var (
@@ -71,6 +88,8 @@ var (
 	OtherCertificate = New(403, "certificate_denied", "the route is not for clients with this certificate")
 	Revoked          = New(403, "certificate_revoked", "the client's certificate was revoked after the client has connected")
 	DotSegment       = New(400, "unsafe_path", "the path has a segment \"..\", and the host has a route that not every client may use: its service could read this path as one of that route")
+	Preflight        = New(204, "cors_preflight", "the route allows pages of this origin")
+	OriginDenied     = New(403, "origin_denied", "the route is not for pages of this origin")
 	Unauthorized     = New(401, "unauthorized", "the route requires a user and a password")
 	TokenMissing     = New(401, "token_missing", "the route requires a token").With("WWW-Authenticate", `Bearer realm="restricted"`)
 	KeysUnavailable  = New(503, "keys_unavailable", "the keys of the tokens' issuer could not be read")
@@ -129,6 +148,25 @@ func Of(err *http1.Error) *Refusal {
 	return New(err.Status, err.Reason, err.Error())
 }
 
+// maintenancePause is the Retry-After of a maintenance without an end.
+const maintenancePause = time.Minute
+
+// OfMaintenance returns the refusal of a client whose service is in maintenance; nil: it is not, or not for this client.
+func OfMaintenance(m *balancer.Maintenance, client netip.Addr) *Refusal {
+	if m == nil || m.Excepts(client) {
+		return nil
+	}
+	pause := maintenancePause
+	r := New(503, "maintenance", "the service is in maintenance")
+	if m.Why != "" {
+		r.Text += ": " + m.Why
+	}
+	if !m.Until.IsZero() {
+		pause = max(time.Until(m.Until), time.Second)
+	}
+	return r.With("Retry-After", strconv.FormatInt(int64((pause+time.Second-1)/time.Second), 10))
+}
+
 // OfPick returns the refusal for an error of the first pick from a pool. inGroup: it was to
 // pick from a group.
 func OfPick(err error, pool *balancer.Pool, inGroup bool) *Refusal {
@@ -158,49 +196,60 @@ func OfPick(err error, pool *balancer.Pool, inGroup bool) *Refusal {
 	return NoEligible
 }
 
-// Append appends the response for r and returns the length of its body. json
-// selects the format; bodiless: the request is a HEAD request. fields are more header
-// fields.
-func Append(out []byte, r *Refusal, keep, json, bodiless bool, fields ...[2]string) ([]byte, int) {
-	var head fasthttp.ResponseHeader
-	head.SetNoDefaultContentType(true)
-	head.DisableNormalizing()
-	head.SetStatusCode(r.Status)
-	head.Set("X-Sluice-Reason", r.Reason)
+// Append appends the head of the response for r, and returns the body that follows it. json selects the format;
+// bodiless: the request is a HEAD request. fields are more header fields.
+func Append(out []byte, r *Refusal, keep, json, bodiless bool, fields ...[2]string) (head, body []byte) {
+	var h fasthttp.ResponseHeader
+	h.SetNoDefaultContentType(true)
+	h.DisableNormalizing()
+	h.SetStatusCode(r.Status)
+	h.Set("X-Sluice-Reason", r.Reason)
 	for _, f := range r.fields {
-		head.Add(f[0], f[1])
+		h.Add(f[0], f[1])
 	}
 	for _, f := range fields {
-		head.Set(f[0], f[1])
+		h.Set(f[0], f[1])
 	}
 	if !keep {
-		head.Set("Connection", "close")
+		h.Set("Connection", "close")
 	}
-	body := r.body
-	if body == nil {
-		body = r.appendBody(&head, json)
+	body = r.body
+	if !r.others {
+		r.addFields(&h)
+		if !r.shows {
+			body = r.appendText(&h, json)
+		} else if r.contentType != "" {
+			h.SetContentType(r.contentType)
+		}
 	}
-	head.SetContentLength(len(body))
-	out = head.AppendBytes(out)
-	if bodiless {
-		return out, 0
+	h.SetContentLength(len(body))
+	if out = h.AppendBytes(out); bodiless || r.Status == 204 || r.Status == 304 {
+		return out, nil
 	}
-	return append(out, body...), len(body)
+	return out, body
 }
 
-// appendBody returns the body in sluice's own words, and sets its fields.
-func (r *Refusal) appendBody(head *fasthttp.ResponseHeader, json bool) (body []byte) {
-	head.Set("Cache-Control", "no-store")
-	head.Set("Date", string(fasthttp.AppendHTTPDate(nil, time.Now())))
+// addFields adds the fields of all answers of sluice's own, which r may have others of.
+func (r *Refusal) addFields(h *fasthttp.ResponseHeader) {
+	usual := [][2]string{{"Cache-Control", "no-store"}}
 	if r.Status == 503 {
-		head.Set("Retry-After", "1")
+		usual = append(usual, [2]string{"Retry-After", "1"})
 	}
+	for _, f := range usual {
+		if !slices.ContainsFunc(r.fields, func(own [2]string) bool { return strings.EqualFold(own[0], f[0]) }) {
+			h.Set(f[0], f[1])
+		}
+	}
+}
+
+// appendText returns the body in sluice's own words, and sets its type.
+func (r *Refusal) appendText(h *fasthttp.ResponseHeader, json bool) (body []byte) {
 	switch {
 	case r.Reason == ChallengeReason:
-		head.SetContentType("application/octet-stream")
+		h.SetContentType("application/octet-stream")
 		body = append(body, r.Text...)
 	case json:
-		head.SetContentType("application/json")
+		h.SetContentType("application/json")
 		body = append(body, `{"status":`...)
 		body = strconv.AppendInt(body, int64(r.Status), 10)
 		body = append(body, `,"reason":`...)
@@ -209,7 +258,7 @@ func (r *Refusal) appendBody(head *fasthttp.ResponseHeader, json bool) (body []b
 		body = strconv.AppendQuote(body, r.Text)
 		body = append(body, "}\n"...)
 	default:
-		head.SetContentType("text/plain; charset=utf-8")
+		h.SetContentType("text/plain; charset=utf-8")
 		body = strconv.AppendInt(body, int64(r.Status), 10)
 		body = append(body, ' ')
 		body = append(body, fasthttp.StatusMessage(r.Status)...)

@@ -95,12 +95,14 @@ var lists = []string{
 	"allow", "deny", "client_certificates", "listeners", "methods", "when.client", "when.not.client",
 	"when.client_certificates", "when.not.client_certificates",
 	"forward_auth.response_headers", "request_headers.remove", "response_headers.remove",
+	"cors.allow_origins", "cors.allow_methods", "cors.allow_headers", "cors.expose_headers",
 }
 
 // named are keys above names that may have dots.
 var named = []string{
 	"when.header", "when.query", "when.cookie", "when.not.header", "when.not.query", "when.not.cookie",
 	"request_headers.set", "request_headers.add", "response_headers.set", "response_headers.add",
+	"direct_response.headers",
 }
 
 func (r *reader) route(value string) {

@@ -35,6 +35,9 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 	{`sluice.route=h add=/v1 host_header=peer retry.attempts=3 body_limit=1MiB`, `{"add_prefix":"/v1","body_limit":"1MiB","host":"h","host_header":"peer","path":"/","retry":{"attempts":"3"}}`, ``, ``},
 	{`sluice.route=h rewrite.regexp=^/a/(.*)$ rewrite.to=/b/$1`, `{"host":"h","path":"/","rewrite":{"regexp":"^/a/(.*)$","to":"/b/$1"}}`, ``, ``},
 	{`sluice.route=h allow=10.0.0.0/8 rate_limit.rate=10`, `{"allow":["10.0.0.0/8"],"host":"h","path":"/","rate_limit":{"rate":"10"}}`, ``, ``},
+	{`sluice.route=h direct_response.status=410 direct_response.body="gone for good" direct_response.headers.X-A.B=1`, `{"direct_response":{"body":"gone for good","headers":{"X-A.B":"1"},"status":"410"},"host":"h","path":"/"}`, ``, ``},
+	{`sluice.route=h direct_response.file=/etc/passwd`, `{"direct_response":{"file":"/etc/passwd"},"host":"h","path":"/"}`, ``, ``}, // refused where it is decoded
+	{`sluice.route=h cors.allow_origins=https://a.example,https://b.example cors.allow_credentials=true cors.max_age=1h`, `{"cors":{"allow_credentials":"true","allow_origins":["https://a.example","https://b.example"],"max_age":"1h"},"host":"h","path":"/"}`, ``, ``},
 	{`sluice.route=h strip`, ``, ``, `16: want KEY=VALUE`},
 	{`sluice.route=h =x`, ``, ``, `16: want KEY=VALUE`},
 	{`sluice.route=h priority=high`, ``, ``, `16: want a whole number`},

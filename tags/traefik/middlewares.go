@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sluice/route"
 	"sluice/route/compression"
 	"sluice/tags"
 )
@@ -35,7 +36,7 @@ var middlewares = map[string]func(e *effects, kind label, options *part){
 
 	"circuitbreaker": ignored("sluice ejects failing peers, always: ignored"),
 	"contenttype":    ignored("sluice never guesses a content type: ignored"),
-	"errors":         ignored("sluice has no pages for errors: ignored"),
+	"errors":         ignored("sluice shows pages from files, and asks no service for them: ignored; want error_pages of a route in the file"),
 	"grpcweb":        ignored("sluice does not translate gRPC-Web: ignored"),
 	"inflightreq":    ignored("requests at a time are limited per service: ignored; want limits.requests of the service in the file"),
 
@@ -425,6 +426,7 @@ var textHeaders = map[string]string{
 }
 
 func (e *effects) headers(_ label, options *part) {
+	e.cors(options)
 	for _, l := range options.labels {
 		if len(l.path) == 0 {
 			continue
@@ -441,6 +443,7 @@ func (e *effects) headers(_ label, options *part) {
 			}
 		case text != "":
 			e.header("response_headers", text, l.value)
+		case strings.HasPrefix(l.path[0], "accesscontrol") || l.path[0] == "addvaryheader": // see cors
 		case l.path[0] == "allowedhosts":
 			e.close(l, "sluice decides by the rule which hosts a router has: want Host in the rule")
 		case strings.HasPrefix(l.path[0], "sts") || l.path[0] == "forcestsheader":
@@ -449,6 +452,55 @@ func (e *effects) headers(_ label, options *part) {
 			e.ignore(l, "sluice has no such key: ignored")
 		}
 	}
+}
+
+// corsLists are options of the middleware headers that are lists of CORS.
+var corsLists = map[string]string{
+	"accesscontrolallowheaders":    "allow_headers",
+	"accesscontrolallowmethods":    "allow_methods",
+	"accesscontrolalloworiginlist": "allow_origins",
+	"accesscontrolexposeheaders":   "expose_headers",
+}
+
+// cors lets pages of other origins use the route, if the options say of which. Without maxage, clients forget the answer to
+// a preflight after 5 s.
+func (e *effects) cors(options *part) {
+	keys := tags.Keys{"max_age": "5s"}
+	var origins []string
+	for _, l := range options.labels {
+		if len(l.path) == 0 {
+			continue
+		}
+		switch name := l.path[0]; {
+		case name == "accesscontrolalloworiginlist":
+			origins = append(origins, list(l.value)...)
+		case corsLists[name] != "":
+			keys[corsLists[name]] = list(l.value)
+		case name == "accesscontrolalloworiginlistregex": // Traefik finds it anywhere in the origin
+			for _, pattern := range list(l.value) {
+				origins = append(origins, "~(?:.*(?:"+pattern+").*)")
+			}
+		case name == "accesscontrolallowcredentials":
+			keys["allow_credentials"] = l.value
+		case name == "accesscontrolmaxage":
+			keys["max_age"] = l.value + "s"
+		case strings.HasPrefix(name, "accesscontrol"):
+			e.ignore(l, "sluice has no such key: ignored")
+		}
+	}
+	if len(origins) == 0 {
+		return
+	}
+	keys["allow_origins"] = origins
+	if slices.Contains(origins, "*") {
+		delete(keys, "allow_credentials") // browsers do not let pages of anybody act for a user either
+	}
+	exposed, _ := keys["expose_headers"].([]string)
+	if _, err := route.NewCORS(route.CORSOptions{AllowOrigins: origins, ExposeHeaders: exposed, Credentials: keys["allow_credentials"] == "true"}); err != nil {
+		e.ignore(options.labels[0], "CORS: "+err.Error()+": ignored")
+		return
+	}
+	e.keys["cors"] = keys
 }
 
 // header sets a field, or removes it if value is empty.

@@ -252,6 +252,9 @@ func writeReferenced(t *testing.T, dir string) {
 	write(t, dir, "internal.pem", string(cert))
 	write(t, dir, "clients.pem", string(cert))
 	write(t, dir, "east.pem", string(cert))
+	for _, page := range []string{"closed.html", "soon.html", "error.html", "error.json"} {
+		write(t, dir, page, "a page")
+	}
 	write(t, dir, "acme-1.key", base64.StdEncoding.EncodeToString(make([]byte, 32)))
 	verify.NoError(t, os.Mkdir(filepath.Join(dir, "routes.d"), 0o755))
 }

@@ -12,6 +12,7 @@ func Obey(pools func() []*balancer.Pool) *operator.Peers {
 	var store *operator.Peers
 	apply := func() {
 		for _, p := range pools() {
+			p.SetMaintenance(store.Set().Maintenance(p.Name()))
 			p.SetOrders(func(i discovery.Instance) balancer.Orders { return store.Set().For(i) })
 		}
 	}

@@ -1,0 +1,51 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sluice/route/pages"
+	"sluice/test/verify"
+)
+
+func TestRefusedAnswers(t *testing.T) {
+	dir := t.TempDir()
+	large, empty, page := filepath.Join(dir, "large"), filepath.Join(dir, "empty"), filepath.Join(dir, "page")
+	for path, text := range map[string]string{large: strings.Repeat("x", pages.MaxBytes+1), empty: "", page: "page"} {
+		verify.Succeeds(t, os.WriteFile(path, []byte(text), 0o600))
+	}
+	for _, test := range []struct{ route, want string }{
+		{"direct_response: { file: " + dir + "/none }", "sluice.yaml:3: routes[0].direct_response.file: value \"" + dir + "/none\": cannot be used: "},
+		{"direct_response: { file: " + large + " }", "larger than 1048576 bytes: want a file of up to 1048576 bytes"},
+		{"direct_response: { file: " + page + ", body: x }", "routes[0].direct_response.file: value \"" + page + "\": not with body: want one of them"},
+		{"direct_response: { status: 204, body: x }", `routes[0].direct_response.status: value "204": not with a body`},
+		{"direct_response: { status: 100 }", `routes[0].direct_response.status: value "100": want a whole number from 200 to 599`},
+		{"direct_response: { headers: { Content-Type: x } }", "routes[0].direct_response.headers.Content-Type: want content_type instead"},
+		{"direct_response: { headers: { Content-Length: '1' } }", "routes[0].direct_response.headers.Content-Length: cannot be edited: it frames the body"},
+		{"direct_response: { body: x, content_type: html }", "want a media type such as text/html"},
+		{"service: star, error_pages: [{ status: '503', file: " + empty + " }]", "sluice.yaml:3: routes[0].error_pages[0].file: value \"" + empty + "\": cannot be used: " + empty + " is empty"},
+		{"service: star, error_pages: [{ status: '200-500', file: " + page + " }]", `routes[0].error_pages[0].status: value "200-500": want statuses of errors, from 400 to 599`},
+		{"service: star, cors: { allow_origins: ['*'], allow_credentials: true }", `sluice.yaml:3: routes[0].cors.allow_origins: value "*": not with allow_credentials`},
+		{"service: star, cors: { allow_origins: ['https://a.example/'] }", `routes[0].cors.allow_origins: value "https://a.example/": want SCHEME://HOST`},
+		{"service: star, methods: [GET], cors: { allow_origins: ['*'] }", `sluice.yaml:3: routes[0].methods: value "GET": want OPTIONS too`},
+		{"service: star, response_headers: { set: { Access-Control-Max-Age: '1' } }, cors: { allow_origins: ['*'] }", "routes[0].response_headers.set.Access-Control-Max-Age: cannot be edited: cors writes it"},
+	} {
+		_, err := Parse("sluice.yaml", []byte("services: { star: { consul: {} } }\nroutes:\n- { "+test.route+" }"))
+		verify.That(t, err != nil && strings.Contains(err.Error(), test.want), "%s: %v, want %s", test.route, err, test.want)
+	}
+	_, err := Parse("sluice.yaml", []byte("client:\n  error_pages: [{ status: 5xx, file: "+dir+"/none }]\nroutes: [{ direct_response: {} }]"))
+	verify.That(t, err != nil && strings.Contains(err.Error(), "sluice.yaml:2: client.error_pages[0].file"), "%v", err)
+}
+
+func TestOnlyTheFileNamesPages(t *testing.T) {
+	for _, key := range []string{"direct_response.file", "error_pages[].file"} {
+		section := allRights().at("routes")
+		for name := range strings.SplitSeq(strings.ReplaceAll(key, "[]", ""), ".") {
+			section = section.at(name)
+		}
+		verify.Equal(t, section.setters, ByFile, "who may set routes[].%s", key)
+	}
+	verify.Equal(t, allRights().at("client").at("error_pages").setters, ByFile, "who may set client.error_pages")
+}

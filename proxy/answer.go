@@ -1,0 +1,133 @@
+package proxy
+
+import (
+	"sluice/proxy/http1"
+	"sluice/proxy/refusal"
+	"sluice/proxy/reserved"
+	"sluice/proxy/socket"
+	"sluice/proxy/upstream"
+	"sluice/route"
+)
+
+// errorPage returns the page for an answer of sluice's own with a status: the route's, else the one for all routes; nil:
+// there is none.
+func (x *routedRequest) errorPage(status int, json bool) *route.Page {
+	if status < 400 {
+		return nil
+	}
+	if x.actions != nil {
+		if page := x.actions.ErrorPages.Of(status, false, json); page != nil {
+			return page
+		}
+	}
+	return x.client.listener.table().ErrorPages.Of(status, false, json)
+}
+
+// directResponse returns the answer of the route to all of its requests.
+func (x *routedRequest) directResponse(d *route.DirectResponse) *refusal.Refusal {
+	r := refusal.New(d.Status, "direct_response", "the route answers itself")
+	total := 0
+	for i := range d.Fields {
+		value := d.Fields[i].Value.Append(nil, x)
+		http1.Clean(value)
+		if total += len(value); total > socket.RequestBufferBytes {
+			return refusal.Of(http1.ErrTargetTooLong)
+		}
+		r = r.With(d.Fields[i].Name, string(value))
+	}
+	switch {
+	case d.Page != nil:
+		return r.Showing(d.Page.ContentType, d.Page.Bytes())
+	case d.Status < 400:
+		return r.Showing("", nil)
+	}
+	return r
+}
+
+// pageForPeer returns the page that the client gets in place of the body of the peer's answer; nil: none.
+func pageForPeer(x *answeredRequest) *route.Page {
+	if x.actions == nil || x.actions.ErrorPages == nil || x.response.Status < 400 || x.standing.grpc {
+		return nil
+	}
+	if len(x.response.Fields())+len(x.actions.ResponseHeaders.Added) > maxPeerFields {
+		return nil
+	}
+	return x.actions.ErrorPages.Of(x.response.Status, true, x.wantsJSON())
+}
+
+// maxPeerFields is the number of fields of a peer's answer that a page can be shown with.
+const maxPeerFields = 80
+
+// answerWith answers with a page in place of the body of the peer's answer, whose head is text. The status and the fields
+// that say nothing of the body stay. complete: all of the peer's answer was read.
+func answerWith(page *route.Page, x *answeredRequest, u upstream.Conn, text []byte) (complete bool, err error) {
+	r := refusal.New(x.response.Status, "error_page", "")
+	kept := [][2]string{{"Content-Type", page.ContentType}}
+	fields := x.response.Fields()
+	for i := range fields {
+		f := &fields[i]
+		name := f.FieldName(text)
+		if f.Nominated || x.reserved().Drop(f.Name, name, reserved.ToClients) || ofBody(f.Name, name) || x.dropsOfAnswer(name) {
+			continue
+		}
+		kept = append(kept, [2]string{string(name), string(f.Value(text))})
+	}
+	added, total := x.actions.ResponseHeaders.Added, len(text)
+	for i := range added {
+		value := added[i].Value.Append(nil, x)
+		http1.Clean(value)
+		if total += len(value); total > maxEditedHead {
+			return false, http1.ErrResponseTooLong
+		}
+		kept = append(kept, [2]string{added[i].Name, string(value)})
+	}
+	complete = dropAnswer(x, u)
+	x.refused, x.begun, x.answered = r.Reason, true, true
+	if x.answer(r.Passing(kept, page.Bytes())) != nil {
+		return false, errClientWrite
+	}
+	return complete, nil
+}
+
+// ofBody reports whether a field of a response is about its body.
+func ofBody(n http1.Name, name []byte) bool {
+	switch n {
+	case http1.NameContentLength, http1.NameContentType, http1.NameTrailer:
+		return true
+	}
+	for _, other := range [...]string{"content-", "etag", "last-modified", "accept-ranges", "digest", "repr-digest"} {
+		if len(name) >= len(other) && http1.EqualFold(name[:len(other)], other) && (len(name) == len(other) || other == "content-") {
+			return true
+		}
+	}
+	return false
+}
+
+// dropsOfAnswer reports whether the route removes a field of its peers' answers.
+func (x *routedRequest) dropsOfAnswer(name []byte) bool {
+	for _, dropped := range x.actions.ResponseHeaders.Dropped {
+		if http1.Alike(name, dropped) {
+			return true
+		}
+	}
+	return false
+}
+
+// maxDropped is the length of a body that is read for nothing but the connection.
+const maxDropped = 64 << 10
+
+// dropAnswer reads the rest of a short answer that has arrived, so that its connection can be used again, and reports
+// whether it did.
+func dropAnswer(x *answeredRequest, u upstream.Conn) bool {
+	for left := int64(maxDropped); left > 0; {
+		p, err := u.ReadBody(&x.Buffers, true)
+		if err != nil || p.Last {
+			return err == nil
+		}
+		left -= p.Length
+		if pauses, err := u.BodyPauses(&x.Buffers, maxFlushDelay); err != nil || pauses {
+			return false
+		}
+	}
+	return false
+}

@@ -1,0 +1,329 @@
+package proxy
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/balancer"
+	"sluice/healthcheck/statuses"
+	"sluice/route"
+	"sluice/route/auth"
+	"sluice/route/compression"
+	"sluice/route/pages"
+	"sluice/test/verify"
+)
+
+func pageOf(t testing.TB, set, body string, peers bool) route.ErrorPage {
+	t.Helper()
+	return route.ErrorPage{
+		Page: &route.Page{Body: pages.Text(body), ContentType: "text/html; charset=utf-8"}, Statuses: verify.Result(statuses.Parse(set)).Must(t), Peers: peers,
+	}
+}
+
+func jsonPage(t testing.TB, set, body string) route.ErrorPage {
+	page := pageOf(t, set, body, false)
+	page.ContentType, page.JSON = "application/json", true
+	return page
+}
+
+// corsActions let pages of an origin use a route.
+func corsActions(t testing.TB, o route.CORSOptions, a route.Actions) *route.Actions {
+	t.Helper()
+	a.CORS = verify.Result(route.NewCORS(o)).Must(t)
+	a.ResponseHeaders.Dropped = append(slices.Clone(a.ResponseHeaders.Dropped), route.CORSFields...)
+	return &a
+}
+
+// answered checks an answer of sluice's own by each protocol of clients.
+func (p *testProxy) answered(method, target string, status int, reason, body string, fields ...string) {
+	p.t.Helper()
+	for _, front := range p.fronts() {
+		r, text := front.ask(p.t, method, target, "", fields...)
+		verify.That(p.t, r.StatusCode == status && r.Header.Get("X-Sluice-Reason") == reason && text == body, "%s: %s %s: %d, %q, %q, want %d, %q, %q",
+			front.name, method, target, r.StatusCode, r.Header.Get("X-Sluice-Reason"), text, status, reason, body)
+	}
+}
+
+func TestDirectResponse(t *testing.T) {
+	p := startProxyTo(t, false, Options{}, echoRequest)
+	edits := headerEdits(t, map[string]string{"Location": "https://$host$path", "Retry-After": "7"}, nil)
+	long := strings.Repeat("0123456789", 30<<10)
+	p.setRoutes(
+		route.Route{Path: "/text", Actions: &route.Actions{DirectResponse: &route.DirectResponse{Status: 200, Page: pageOf(t, "200", "User-agent: *\n", false).Page}}},
+		route.Route{Path: "/long", Actions: &route.Actions{DirectResponse: &route.DirectResponse{Status: 203, Page: pageOf(t, "200", long, false).Page}}},
+		route.Route{Path: "/none", Actions: &route.Actions{DirectResponse: &route.DirectResponse{Status: 204}}},
+		route.Route{Path: "/found", Actions: &route.Actions{DirectResponse: &route.DirectResponse{Status: 302, Fields: edits.Added}}},
+		route.Route{Path: "/gone", Actions: &route.Actions{DirectResponse: &route.DirectResponse{Status: 410}}},
+		route.Route{Path: "/page", Actions: &route.Actions{
+			DirectResponse: &route.DirectResponse{Status: 503, Fields: edits.Added}, ErrorPages: route.ErrorPages{pageOf(t, "503", "<p>soon", false)}}},
+		route.Route{Path: "/closed", Actions: &route.Actions{
+			DirectResponse: &route.DirectResponse{Status: 200}, Access: access("", "127.0.0.0/8")}},
+	)
+	p.answered("GET", "/text", 200, "direct_response", "User-agent: *\n")
+	p.answered("POST", "/text", 200, "direct_response", "User-agent: *\n")
+	p.answered("HEAD", "/text", 200, "direct_response", "")
+	p.answered("GET", "/long", 203, "direct_response", long)
+	p.answered("GET", "/none", 204, "direct_response", "")
+	p.answered("GET", "/found", 302, "direct_response", "")
+	p.answered("GET", "/gone", 410, "direct_response", "410 Gone: the route answers itself\n")
+	p.answered("GET", "/page", 503, "direct_response", "<p>soon")
+	p.answered("GET", "/closed", 403, "client_denied", "403 Forbidden: the route is not for this client's address\n")
+	for _, front := range p.fronts() {
+		r, _ := front.ask(t, "HEAD", "/text", "", "Range: bytes=0-1")
+		verify.Equal(t, r.Header.Get("Content-Length"), "14", "%s: Content-Length of HEAD", front.name)
+		verify.Equal(t, r.Header.Get("Content-Type"), "text/html; charset=utf-8", "%s: Content-Type", front.name)
+		verify.That(t, r.Header.Get("Date") != "" && r.Header.Get("Cache-Control") == "no-store", "%s: %v", front.name, r.Header)
+		r, _ = front.ask(t, "GET", "/found", "")
+		verify.Equal(t, r.Header.Get("Location"), "https://shop.example/found", "%s: Location", front.name)
+		r, _ = front.ask(t, "GET", "/page", "")
+		verify.Slices(t, r.Header.Values("Retry-After"), []string{"7"}, "%s: Retry-After", front.name)
+	}
+	p.expectNothingCounted()
+}
+
+// A page for peers' answers replaces the body and what describes it, and nothing else; the connection to the peer is used
+// again.
+func TestErrorPagesOfPeers(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		p := startProxyTo(t, http2, Options{}, func(w http.ResponseWriter, r *http.Request) {
+			status := verify.Result(strconv.Atoi(r.URL.Query().Get("status"))).Must(t)
+			size := verify.Result(strconv.Atoi(r.URL.Query().Get("size"))).Must(t)
+			for name, value := range map[string]string{
+				"Content-Encoding": "br", "ETag": `"1"`, "Last-Modified": "Mon, 02 Jan 2006 15:04:05 GMT", "Content-Language": "de", "Accept-Ranges": "bytes",
+				"Set-Cookie": "a=b", "WWW-Authenticate": "Basic", "X-Peer": "1", "X-Sluice-Reason": "forged",
+			} {
+				w.Header().Set(name, value)
+			}
+			w.WriteHeader(status)
+			w.Write(bytes.Repeat([]byte("x"), size))
+		})
+		p.setActions(&route.Actions{
+			ErrorPages:      route.ErrorPages{pageOf(t, "404", "not there", true), pageOf(t, "5xx", "broken", true), pageOf(t, "401", "own", false)},
+			ResponseHeaders: headerEdits(t, map[string]string{"X-New": "new"}, nil, "X-Peer"),
+		})
+		for _, front := range p.fronts() {
+			for _, size := range []int{0, 10, 10 << 10, 1 << 20} {
+				target := fmt.Sprintf("/?size=%d&status=", size)
+				for status, want := range map[int]string{404: "not there", 500: "broken", 503: "broken", 401: strings.Repeat("x", size), 200: strings.Repeat("x", size)} {
+					for _, method := range []string{"GET", "HEAD", "POST"} {
+						r, body := front.ask(t, method, target+strconv.Itoa(status), "")
+						replaced := want == "broken" || want == "not there"
+						if method == "HEAD" {
+							verify.Equal(t, body, "", "HEAD")
+						} else {
+							verify.That(t, body == want, "%s: %s, %d, %d bytes: %d bytes, want %d", front.name, method, status, size, len(body), len(want))
+						}
+						verify.Equal(t, r.StatusCode, status, "%s: the status", front.name)
+						verify.Equal(t, r.Header.Get("X-Sluice-Reason"), map[bool]string{true: "error_page"}[replaced], "%s: the reason of %d", front.name, status)
+						verify.That(t, r.Header.Get("Set-Cookie") == "a=b" && r.Header.Get("X-New") == "new" && r.Header.Get("X-Peer") == "", "%s: %v", front.name, r.Header)
+						for _, name := range []string{"Content-Encoding", "ETag", "Last-Modified", "Content-Language", "Accept-Ranges"} {
+							verify.Equal(t, r.Header.Get(name) == "", replaced, "%s: %s of %d", front.name, name, status)
+						}
+					}
+				}
+			}
+			r, body := front.ask(t, "GET", "/?size=3&status=500", "", "Accept: application/json")
+			verify.That(t, r.StatusCode == 500 && body == "xxx", "%s: who asks for JSON gets %d %q", front.name, r.StatusCode, body)
+		}
+		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+	}
+}
+
+func TestErrorPagesOfSluice(t *testing.T) {
+	p := startProxyTo(t, false, Options{}, echoRequest)
+	p.setRoutes(
+		route.Route{Path: "/x", Actions: &route.Actions{Access: access("", "127.0.0.0/8"), DirectResponse: &route.DirectResponse{Status: 200},
+			ErrorPages: route.ErrorPages{pageOf(t, "403", "closed", false)}}},
+		route.Route{Path: "/y", Actions: &route.Actions{Access: access("", "127.0.0.0/8"), DirectResponse: &route.DirectResponse{Status: 200}}},
+	)
+	p.tables.Load().ErrorPages = route.ErrorPages{pageOf(t, "4xx", "none", false), jsonPage(t, "404", `{"none":true}`)}
+	p.answered("GET", "/x", 403, "client_denied", "closed")
+	p.answered("GET", "/y", 403, "client_denied", "none")
+	p.answered("GET", "/z", 404, "no_route", "none")
+	p.answered("HEAD", "/z", 404, "no_route", "")
+	p.answered("GET", "/z", 404, "no_route", `{"none":true}`, "Accept: application/json")
+	p.answered("GET", "/x", 403, "client_denied", `{"status":403,"reason":"client_denied","message":"the route is not for this client's address"}`+"\n", "Accept: application/json")
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\nBad Line\r\n\r\n")
+	text := string(verify.Result(io.ReadAll(conn)).Must(t))
+	verify.That(t, strings.HasPrefix(text, "HTTP/1.1 400") && strings.HasSuffix(text, "\r\n\r\nnone"), "a malformed request gets %q", text)
+}
+
+func TestMaintenance(t *testing.T) {
+	arrived, release := make(chan struct{}), make(chan struct{})
+	p := startProxyTo(t, false, Options{}, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(arrived)
+			<-release
+		}
+	})
+	ended := make(chan int)
+	go func() {
+		r, err := http.Get("http://" + p.address + "/slow")
+		if err != nil {
+			ended <- 0
+			return
+		}
+		r.Body.Close()
+		ended <- r.StatusCode
+	}()
+	<-arrived
+	file := filepath.Join(t.TempDir(), "users")
+	verify.Succeeds(t, os.WriteFile(file, []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600))
+	p.setActions(&route.Actions{
+		BasicAuth:  &route.BasicAuth{Users: verify.Result(auth.OpenUsers(file)).Must(t), Realm: "shop"}, // maintenance comes before
+		ErrorPages: route.ErrorPages{pageOf(t, "503", "back soon", false)},
+	})
+	p.pool.SetMaintenance(&balancer.Maintenance{Why: "new disks", Until: time.Now().Add(time.Hour)})
+	p.answered("GET", "/", 503, "maintenance", "back soon")
+	for _, front := range p.fronts() {
+		r, _ := front.ask(t, "GET", "/", "")
+		seconds := verify.Result(strconv.Atoi(r.Header.Get("Retry-After"))).Must(t)
+		verify.That(t, seconds > 3600-int(patience.Seconds()) && seconds <= 3600, "%s: Retry-After: %d", front.name, seconds)
+		_, body := front.ask(t, "GET", "/", "", "Accept: application/json")
+		verify.That(t, strings.Contains(body, "the service is in maintenance: new disks"), "%s: %s", front.name, body)
+	}
+	p.setActions(nil)
+	p.pool.SetMaintenance(&balancer.Maintenance{})
+	p.answered("GET", "/", 503, "maintenance", "503 Service Unavailable: the service is in maintenance\n")
+	p.pool.SetMaintenance(&balancer.Maintenance{Except: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	p.answered("GET", "/", 200, "", "")
+	p.pool.SetMaintenance(&balancer.Maintenance{Except: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
+	p.answered("GET", "/", 503, "maintenance", "503 Service Unavailable: the service is in maintenance\n")
+	close(release)
+	verify.Equal(t, <-ended, 200, "the status of the request that was in flight")
+	p.pool.SetMaintenance(nil)
+	p.answered("GET", "/", 200, "", "")
+	p.expectNothingCounted()
+}
+
+// randomOrigins are origins of requests; the first is allowed.
+var randomOrigins = []string{"https://app.example", "https://evil.example", "null", ""}
+
+// Whatever a route does and its peer answers: one value of each field of CORS, the page of the status, and no answer of a
+// peer that a page replaces.
+func TestAnswersAtRandom(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	maybe := func(percent int) bool { return random.IntN(100) < percent }
+	file := filepath.Join(t.TempDir(), "users")
+	verify.Succeeds(t, os.WriteFile(file, []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600))
+	users := verify.Result(auth.OpenUsers(file)).Must(t)
+	plain, _ := compression.ParseType("text/plain")
+	for _, http2 := range []bool{false, true} {
+		p := startProxyTo(t, http2, Options{}, func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			for _, name := range strings.Fields(r.URL.Query().Get("fields")) {
+				w.Header().Add(name, cmp.Or(map[string]string{"Vary": "Accept, origin"}[name], "*"))
+			}
+			w.Header().Set("Content-Type", "text/plain")
+			w.WriteHeader(verify.Result(strconv.Atoi(r.URL.Query().Get("status"))).Must(t))
+			io.WriteString(w, strings.Repeat("peer", verify.Result(strconv.Atoi(r.URL.Query().Get("size"))).Must(t)))
+		})
+		fronts := p.fronts()
+		for range 150 {
+			var a route.Actions
+			var maintenance *balancer.Maintenance
+			cors, credentials := maybe(70), maybe(50)
+			if maybe(30) {
+				a.BasicAuth = &route.BasicAuth{Users: users, Realm: "r"}
+			}
+			if maybe(20) {
+				maintenance = &balancer.Maintenance{Why: "why"}
+			}
+			if maybe(20) {
+				a.DirectResponse = &route.DirectResponse{Status: 200, Page: pageOf(t, "200", "direct", false).Page}
+			}
+			a.ClientCertificate = maybe(10)
+			if maybe(60) {
+				a.ErrorPages = route.ErrorPages{pageOf(t, "4xx,5xx", "page", maybe(50))}
+			}
+			if maybe(30) {
+				a.Compress = &compression.Settings{Encodings: []compression.Encoding{compression.Gzip}, Types: plain, MinBytes: 1}
+			}
+			actions := &a
+			if cors {
+				actions = corsActions(t, route.CORSOptions{AllowOrigins: []string{randomOrigins[0]}, AllowMethods: []string{"*"}, Credentials: credentials}, a)
+			}
+			p.setActions(actions)
+			p.pool.SetMaintenance(maintenance)
+
+			method := []string{"GET", "HEAD", "POST", "OPTIONS", "PUT"}[random.IntN(5)]
+			origin := randomOrigins[random.IntN(len(randomOrigins))]
+			status := []int{200, 404, 500, 503}[random.IntN(4)]
+			size := []int{0, 1, 5000, 50000}[random.IntN(4)]
+			var peerFields []string
+			for _, name := range []string{"Access-Control-Allow-Origin", "access-control-allow-credentials", "Access-Control-Max-Age", "Vary"} {
+				if maybe(50) {
+					peerFields = append(peerFields, name)
+				}
+			}
+			var fields []string
+			preflight := method == "OPTIONS" && origin != "" && maybe(70)
+			if origin != "" {
+				fields = append(fields, "Origin: "+origin)
+			}
+			if preflight {
+				fields = append(fields, "Access-Control-Request-Method: PUT")
+			}
+			password := maybe(50)
+			if password {
+				fields = append(fields, "Authorization: Basic YW5uOnNlY3JldA==")
+			}
+
+			// What the client must get, by the order of the phases.
+			want, reason, body := status, "", strings.Repeat("peer", size)
+			page := func() string { return map[bool]string{true: "page"}[a.ErrorPages != nil] }
+			refused := func(s int, r string) { want, reason, body = s, r, page() }
+			switch {
+			case cors && preflight && origin == randomOrigins[0]:
+				want, reason, body = 204, "cors_preflight", ""
+			case cors && preflight:
+				refused(403, "origin_denied")
+			case a.ClientCertificate:
+				refused(403, "certificate_required")
+			case maintenance != nil:
+				refused(503, "maintenance")
+			case a.BasicAuth != nil && !password:
+				refused(401, "unauthorized")
+			case a.DirectResponse != nil:
+				want, reason, body = 200, "direct_response", "direct"
+			case status >= 400 && a.ErrorPages != nil && a.ErrorPages[0].Peers:
+				reason, body = "error_page", "page"
+			}
+			target := fmt.Sprintf("/?status=%d&size=%d&fields=%s", status, size, strings.Join(peerFields, "+"))
+			for _, front := range fronts {
+				r, got := front.ask(t, method, target, map[bool]string{true: "body"}[method == "POST"], fields...)
+				what := fmt.Sprintf("seed %d: %s: %s %s %q, cors %v, maintenance %v, %+v", seed, front.name, method, target, fields, cors, maintenance != nil, a)
+				verify.That(t, r.StatusCode == want && r.Header.Get("X-Sluice-Reason") == reason, "%s:\n%d %q, want %d %q", what, r.StatusCode, r.Header.Get("X-Sluice-Reason"), want, reason)
+				if method != "HEAD" && (body != "" || reason == "") {
+					verify.That(t, got == body, "%s:\nthe body has %d bytes, want %d", what, len(got), len(body))
+				}
+				if !cors {
+					continue
+				}
+				allowed, trusted := "", ""
+				if origin == randomOrigins[0] {
+					allowed, trusted = origin, map[bool]string{true: "true"}[credentials]
+				}
+				verify.Equal(t, strings.Join(r.Header.Values("Access-Control-Allow-Origin"), "|"), allowed, "%s: the origin", what)
+				verify.Equal(t, strings.Join(r.Header.Values("Access-Control-Allow-Credentials"), "|"), trusted, "%s: credentials", what)
+				verify.That(t, strings.Contains(strings.ToLower(strings.Join(r.Header.Values("Vary"), ",")), "origin"), "%s: Vary: %q", what, r.Header.Values("Vary"))
+				verify.Equal(t, cmp.Or(r.Header.Get("Access-Control-Max-Age"), "none"), map[bool]string{true: "0", false: "none"}[reason == "cors_preflight"], "%s: max age", what)
+			}
+		}
+		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+	}
+}

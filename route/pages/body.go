@@ -1,0 +1,79 @@
+// Package pages has the bodies of answers that sluice gives by itself: texts, and files, which are read again.
+package pages
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+)
+
+// MaxBytes is the size of the largest file.
+const MaxBytes = 1 << 20
+
+// Body is the body of an answer. It is safe for concurrent use.
+type Body struct {
+	path string // "": a text that stays
+	text atomic.Pointer[[]byte]
+}
+
+// Text returns a body that stays as it is.
+func Text(s string) *Body {
+	b := new(Body)
+	text := []byte(s)
+	b.text.Store(&text)
+	return b
+}
+
+// Open reads a file.
+func Open(path string) (*Body, error) {
+	b := &Body{path: path}
+	if _, err := b.Refresh(); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Bytes returns the body, which the caller must not change.
+func (b *Body) Bytes() []byte { return *b.text.Load() }
+
+// Refresh reads the file again, and reports whether it has changed. After an error the body stays as it is.
+func (b *Body) Refresh() (changed bool, err error) {
+	if b.path == "" {
+		return false, nil
+	}
+	text, err := read(b.path)
+	if err != nil {
+		return false, err
+	}
+	if before := b.text.Load(); before != nil && bytes.Equal(*before, text) {
+		return false, nil
+	}
+	b.text.Store(&text)
+	return true, nil
+}
+
+func read(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() { // to open a pipe would wait
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(text) > MaxBytes:
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, MaxBytes)
+	case len(text) == 0:
+		return nil, errors.New(path + " is empty") // perhaps it is being written
+	}
+	return text, nil
+}
