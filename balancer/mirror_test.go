@@ -9,6 +9,17 @@ import (
 	"sluice/test/verify"
 )
 
+// During the maintenance of a service, it gets no copies.
+func TestNoCopiesDuringMaintenance(t *testing.T) {
+	p := newTestPool(t, Options{})
+	p.Apply(instances(1))
+	p.SetMaintenance(new(Maintenance))
+	_, err := p.PickMirror(Query{})
+	verify.Equal(t, err, ErrNoEligible, "the error of a pick for a copy")
+	p.SetMaintenance(nil)
+	mustPickMirror(t, p, Query{}).Done(Outcome{})
+}
+
 // mustPickMirror picks a peer for a copy.
 func mustPickMirror(t *testing.T, p *Pool, q Query) Token {
 	t.Helper()

@@ -264,6 +264,22 @@ func TestStreamsPerAddress(t *testing.T) {
 	verify.That(t, len(got) == 0 && p.Stats().Refused == 1, "beyond the limit: got %q, %d refused", got, p.Stats().Refused)
 }
 
+// During the maintenance of its service, open connections go on, and new ones are closed.
+func TestStreamsDuringMaintenance(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, greeting)
+	p := startStreams(t, Options{}, origin.address())
+	conn := p.greeted()
+	p.pool.SetMaintenance(&balancer.Maintenance{})
+	got, _ := io.ReadAll(p.stream())
+	verify.That(t, len(got) == 0 && origin.connections() == 1, "during the maintenance: got %q, %d connections", got, origin.connections())
+	io.WriteString(conn, "quit\n")
+	conn.CloseWrite()
+	expectRest(t, conn, "quit\n")
+	p.pool.SetMaintenance(nil)
+	p.quit()
+}
+
 // With the policy hash a client stays with its peer.
 func TestStreamsByClientAddress(t *testing.T) {
 	t.Parallel()
