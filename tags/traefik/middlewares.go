@@ -488,7 +488,10 @@ func (e *effects) cors(options *part) {
 			e.ignore(l, "sluice has no such key: ignored")
 		}
 	}
-	if len(origins) == 0 {
+	if i := slices.IndexFunc(options.labels, func(l label) bool { return len(l.path) > 0 && strings.HasPrefix(l.path[0], "accesscontrol") }); len(origins) == 0 {
+		if i >= 0 {
+			e.ignore(options.labels[i], "no origin is allowed: ignored; want accesscontrolalloworiginlist")
+		}
 		return
 	}
 	keys["allow_origins"] = origins
