@@ -60,7 +60,7 @@ func TestManagersWithDNS(t *testing.T) {
 	use := func(dns config.ACMEDNS, others ...config.Listener) *TLS {
 		l := secure(dns)
 		c := &config.Config{Listeners: append(others, l)}
-		tls := verify.Result(m.TLS(l, c)).Must(t)
+		tls := verify.Result(m.TLS(l, c, nil)).Must(t)
 		verify.That(t, tls.Suits(&config.Config{Listeners: []config.Listener{l}}), "a listener for HTTP matters")
 		return tls
 	}

@@ -36,11 +36,12 @@ type sent struct {
 	fields              map[string]string // names in lower case
 }
 
-func (r *sent) Method() []byte     { return []byte(r.method) }
-func (r *sent) Query() []byte      { return []byte(r.query) }
-func (r *sent) Scheme() string     { return "http" }
-func (r *sent) Client() netip.Addr { return netip.Addr{} }
-func (r *sent) Listener() string   { return "web" }
+func (r *sent) Method() []byte                  { return []byte(r.method) }
+func (r *sent) Query() []byte                   { return []byte(r.query) }
+func (r *sent) Scheme() string                  { return "http" }
+func (r *sent) Client() netip.Addr              { return netip.Addr{} }
+func (r *sent) Listener() string                { return "web" }
+func (r *sent) Certificate() *route.Certificate { return nil }
 func (r *sent) Field(name string, from int) ([]byte, int) {
 	value, ok := r.fields[name]
 	if !ok || from > 0 {
