@@ -39,7 +39,7 @@ func TestWrongTokensOfRoutes(t *testing.T) {
 		{"jwt: { " + good + ", from: query token }", `routes[0].jwt.from: value "query token": want bearer, "header NAME" or "cookie NAME"`},
 		{"jwt: { " + good + ", from: cookie a, remove: true }", `routes[0].jwt.remove: value "true": peers get the cookie with the others`},
 		{"jwt: { " + good + ", require: { role: [] } }", "routes[0].jwt.require.role: want a list of values"},
-		{"jwt: { " + good + ", headers: { Host: sub } }", "routes[0].jwt.headers.Host: is edited by host_header"},
+		{"jwt: { " + good + ", headers: { Host: sub } }", "routes[0].jwt.headers.Host: cannot be edited: it is edited by host_header"},
 		{"jwt: { " + good + ", headers: { X-User: '' } }", "routes[0].jwt.headers.X-User: "},
 		{"jwt: { " + good + " }, basic_auth: { users_file: /users }", "routes[0].jwt: want one of basic_auth and jwt"},
 		{"jwt: { " + good + ", headers: { X-User: sub } }, forward_auth: { url: 'http://h/', response_headers: [x-user] }", `routes[0].forward_auth.response_headers: value "x-user": jwt writes or removes this header already`},

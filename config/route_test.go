@@ -73,7 +73,7 @@ func TestRouteErrors(t *testing.T) {
 		{"conditions", "- path: /\n  when:\n    header: { Host: a, X-A: '~(' }\n    scheme: ftp\n    client: [a]\n    nott: {}\n  service: star", []string{
 			`sluice.yaml:7: routes[0].when.scheme: value "ftp": want one of http, https`,
 			`sluice.yaml:8: routes[0].when.client[0]: value "a": want a network such as 10.0.0.0/8 or fd00::/8, or a single IP address`,
-			`sluice.yaml:9: routes[0].when.nott: unknown key, did you mean "not"? (allowed here: header, query, cookie, scheme, client, not, any)`}},
+			`sluice.yaml:9: routes[0].when.nott: unknown key, did you mean "not"? (allowed here: header, query, cookie, scheme, client, client_certificates, not, any)`}},
 		{"fields", "- path: /\n  when:\n    not:\n      header: { Host: a }\n    any:\n      - header: { X-A: '~(' }\n  service: star", []string{
 			`sluice.yaml:7: routes[0].when.not.header.Host: use the host of the route`,
 			"sluice.yaml:9: routes[0].when.any[0].header.X-A: value \"~(\": is not a regular expression in Go's syntax (RE2): missing closing ): `(`"}},

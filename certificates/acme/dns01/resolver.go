@@ -12,6 +12,8 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/miekg/dns"
+
+	"sluice/observe/panics"
 )
 
 const (
@@ -69,7 +71,10 @@ func exchange(ctx context.Context, network, server string, message *dns.Msg) (*d
 		return nil, err
 	}
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer context.AfterFunc(ctx, func() {
+		defer panics.Contain(panics.Task, nil)
+		conn.Close()
+	})()
 	answer, _, err := client.ExchangeWithConnContext(ctx, message, conn)
 	return answer, err
 }

@@ -70,13 +70,9 @@ func keyOf(c acme.Challenge) [2]string {
 func (s *Solver) Present(ctx context.Context, c acme.Challenge) error {
 	key := keyOf(c)
 	r := &record{value: key[1]}
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	if !s.add(key, r) {
 		return fmt.Errorf("dns-01: the order of %s is over", key[0])
 	}
-	s.present[key] = r
-	s.mu.Unlock()
 	if err := s.place(ctx, r, key[0]); err != nil {
 		return fmt.Errorf("dns-01: where to make the record %s: %w", key[0], err)
 	}
@@ -93,6 +89,16 @@ func (s *Solver) Present(ctx context.Context, c acme.Challenge) error {
 		return fmt.Errorf("dns-01: the record %s cannot be made: %w", r.name, err)
 	}
 	return nil
+}
+
+// add notes that there will be a record. It reports false if s is closed.
+func (s *Solver) add(key [2]string, r *record) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.present[key] = r
+	}
+	return !s.closed
 }
 
 // place finds where the record for a name belongs.
@@ -124,8 +130,9 @@ func (s *Solver) call(ctx context.Context, f func(context.Context, records) erro
 
 // Wait waits until all name servers have the record, for at most Propagation.
 func (s *Solver) Wait(ctx context.Context, c acme.Challenge) error {
+	key := keyOf(c)
 	s.mu.Lock()
-	r := s.present[keyOf(c)]
+	r := s.present[key]
 	s.mu.Unlock()
 	if r == nil {
 		return nil // the order has failed
