@@ -36,8 +36,8 @@ func Statuses(uses []Use) (all []Usage) {
 	return all
 }
 
-// nouns are what has a state, for people.
-var nouns = map[Kind]string{KindCertificate: "a certificate", KindTrusted: "a certificate", KindRevocations: "a list of revoked certificates"}
+// haveState are what has a state, for people.
+var haveState = map[Kind]string{KindCertificate: "a certificate is", KindTrusted: "a certificate is", KindRevocations: "a list of revoked certificates is"}
 
 // Warnings are about certificates that are not valid or expire soon: the times of the last ones.
 type Warnings map[string]time.Time
@@ -61,6 +61,6 @@ func (w Warnings) Log(all []Usage, now time.Time, log zerolog.Logger) {
 			event = log.Error()
 		}
 		event.Str("used_by", c.UsedBy).Str("file", c.File).Strs("names", c.Names).
-			Time("valid_from", c.Begin).Time("expires", c.Expires).Msgf("%s is %s", nouns[c.Kind], state)
+			Time("valid_from", c.Begin).Time("expires", c.Expires).Msgf("%s %s", haveState[c.Kind], state)
 	}
 }

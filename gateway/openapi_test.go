@@ -137,6 +137,11 @@ routes:
 	node := r.peer("star-2").Node
 	ask("POST /api/nodes/{node}/drain", "/api/nodes/"+node+"/drain?datacenter=dc1&why=disks", 200)
 	ask("POST /api/peers/{service}/{id}/enable", "/api/peers/star/star-2/enable", 409)
+	ask("POST /api/services/{service}/maintenance/on", "/api/services/star/maintenance/on?why=move&for=1h&except=10.0.0.0/8&by=root@vm", 200)
+	ask("POST /api/services/{service}/maintenance/on", "/api/services/nope/maintenance/on", 404)
+	ask("POST /api/services/{service}/maintenance/on", "/api/services/star/maintenance/on?except=x", 400)
+	ask("GET /api/orders", "/api/orders", 200)
+	ask("POST /api/services/{service}/maintenance/off", "/api/services/star/maintenance/off?by=root@vm", 200)
 	ask("POST /api/ready/off", "/api/ready/off?why=tests&by=root@vm", 200)
 	ask("POST /api/log/{level}", "/api/log/debug?by=root@vm", 200)
 	ask("POST /api/log/{level}", "/api/log/loud", 400)

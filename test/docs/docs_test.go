@@ -250,7 +250,12 @@ func writeReferenced(t *testing.T, dir string) {
 	write(t, dir, "site.pem", string(cert)+string(key)) // as HAProxy wants it
 	write(t, dir, "site.key", string(key))
 	write(t, dir, "internal.pem", string(cert))
-	write(t, dir, "clients.pem", string(cert))
+	clients := testcert.NewAuthority(t, "clients.example")
+	write(t, dir, "clients.pem", string(clients.Root))
+	write(t, dir, "clients.crl", string(clients.CRL(t, time.Now(), time.Now().Add(time.Hour), nil)))
+	write(t, dir, "tickets.keys", base64.StdEncoding.EncodeToString(make([]byte, 32)))
+	write(t, dir, "cloudflare.token", "TOKEN")
+	verify.NoError(t, os.Chmod(write(t, dir, "dns-hook", "#!/bin/sh\n"), 0o700))
 	write(t, dir, "east.pem", string(cert))
 	for _, page := range []string{"closed.html", "soon.html", "error.html", "error.json"} {
 		write(t, dir, page, "a page")

@@ -162,8 +162,8 @@ var balancerFaults = []mutation{
 	{
 		name:  "removed-peer-stays-in-the-snapshot",
 		file:  "balancer/apply.go",
-		old:   "\tp.publishLocked()\n\treturn changes\n",
-		new:   "\tif len(changes.Removed) == 0 || p.closed {\n\t\tp.publishLocked()\n\t}\n\treturn changes\n",
+		old:   "\tp.publishLocked()\n\tif p.options.CutRemoved",
+		new:   "\tif len(changes.Removed) == 0 || p.closed {\n\t\tp.publishLocked()\n\t}\n\tif p.options.CutRemoved",
 		test:  "./test/simulation TestSeeds",
 		proof: "removed",
 	},

@@ -201,8 +201,8 @@ var proxyFaults = []mutation{
 	{
 		name: "chain-believes-a-client-about-authentication",
 		file: "proxy/chain.go",
-		old:  `from < firstOfServer && !slices.Contains(auth.Copied.Dropped, name)`,
-		new:  `from < firstOfServer && !slices.Contains(auth.Copied.Dropped, name+"-")`,
+		old:  `from < firstAuthorized && !slices.Contains(a.actions.Authorized.Dropped, name)`,
+		new:  `from < firstAuthorized && !slices.Contains(a.actions.Authorized.Dropped, name+"-")`,
 		test: "./proxy TestChainSeesWhatTheRouteSends",
 	},
 	{
