@@ -170,10 +170,10 @@ func (m *leaderModel) publish() {
 	for _, d := range m.databases {
 		e := discoverytest.Instance("db", "db/"+d.name, d.port)
 		status := api.HealthPassing
-		switch {
-		case m.by == "tag" && m.claims[d.name]:
+		if m.by == "tag" && m.claims[d.name] {
 			e.Service.Tags = []string{"primary"}
-		case m.by == "passing" && !m.claims[d.name], m.critical == d.name:
+		}
+		if m.by == "passing" && !m.claims[d.name] || m.critical == d.name {
 			status = api.HealthCritical
 		}
 		entries = append(entries, discoverytest.Health(e, status, "by the test"))
@@ -216,6 +216,7 @@ func (m *leaderModel) step() (what string) {
 	if m.critical != "" {
 		m.critical = ""
 		m.publish()
+		m.check("the leader works again") // else Consul may lose it before sluice knows
 	}
 	switch m.random.IntN(10) {
 	case 0, 1, 2:
