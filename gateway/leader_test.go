@@ -162,6 +162,7 @@ type leaderModel struct {
 	claims   map[string]bool
 	critical string // the id of one that is
 	leader   string // "": none
+	lost     string // the leader when Consul has lost the key; "": all replicas have seen another one since
 }
 
 // publish says what is so to Consul.
@@ -223,6 +224,9 @@ func (m *leaderModel) step() (what string) {
 		m.name(m.any())
 		return "a leader"
 	case 3:
+		if m.lost != "" { // who has not seen the key since keeps the leader
+			return ""
+		}
 		m.name()
 		return "no leader"
 	case 4:
@@ -245,6 +249,9 @@ func (m *leaderModel) step() (what string) {
 		m.registry.change(func() { m.registry.index, m.registry.pair = 1, nil })
 		m.registry.Consul.Lose(1, "db")
 		m.check("a loss")
+		if m.by == "key" {
+			m.lost = m.leader
+		}
 		m.name(m.leader)
 		return "a loss and its end"
 	case 7:
@@ -346,6 +353,9 @@ func (m *leaderModel) check(what string) {
 			kept = append(kept, s)
 		}
 		m.sessions[r] = kept
+	}
+	if m.leader != m.lost {
+		m.lost = ""
 	}
 	for _, d := range m.databases {
 		if d.name == m.leader || !m.cut {

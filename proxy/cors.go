@@ -73,7 +73,8 @@ func appendCORS(out []byte, x *request, c *route.CORS) []byte {
 
 // variesByOrigin reports whether a Vary line of a head has the origin.
 func variesByOrigin(head []byte) bool {
-	for line, rest := http1.CutLine(head); len(rest) > 0; {
+	var line []byte
+	for _, rest := http1.CutLine(head); len(rest) > 0; {
 		if line, rest = http1.CutLine(rest); !http1.HasName(line, "vary") {
 			continue
 		}
