@@ -19,10 +19,13 @@ const (
 	reclaimConnections = 1000
 	// reclaimWork is the CPU time within an interval below which the process is quiet.
 	reclaimWork = reclaimInterval / 10
+	// reclaimQuiet is how many intervals the process must be quiet after a burst: one that comes again within half a minute
+	// finds its memory. To map it again takes a burst a third longer.
+	reclaimQuiet = 15
 )
 
-// Reclaim calls collect after the start and after each burst of connections, once the process is quiet,
-// because a collection delays requests. It returns when stop is closed. opened
+// Reclaim calls collect after the start, once the process is quiet, because a collection delays requests, and after each
+// burst of connections, once it has been quiet for half a minute. It returns when stop is closed. opened
 // returns the number of connections so far, worked the CPU time so far. A steady
 // rate of connections is not a burst.
 func Reclaim(stop <-chan struct{}, opened func() uint32, worked func() time.Duration, collect func()) {
@@ -30,7 +33,7 @@ func Reclaim(stop <-chan struct{}, opened func() uint32, worked func() time.Dura
 	defer ticker.Stop()
 	last, lastWorked := opened(), worked()
 	burst := uint32(0) // recent connections; the weight halves with each interval
-	pending := true    // the start or a burst is over and its memory is not yet freed
+	quiet := 1         // intervals without work until the memory of the start or of a burst is freed; 0: it is
 	for {
 		select {
 		case <-stop:
@@ -39,14 +42,15 @@ func Reclaim(stop <-chan struct{}, opened func() uint32, worked func() time.Dura
 		}
 		now, nowWorked := opened(), worked()
 		if burst >= reclaimConnections && now-last < burst/10 {
-			burst, pending = 0, true
+			burst, quiet = 0, reclaimQuiet
 		} else {
 			burst = burst/2 + now - last
 		}
-		if pending && nowWorked-lastWorked < reclaimWork {
-			collect()
-			pending = false
-			now, nowWorked = opened(), worked()
+		if quiet > 0 && nowWorked-lastWorked < reclaimWork {
+			if quiet--; quiet == 0 {
+				collect()
+				now, nowWorked = opened(), worked()
+			}
 		}
 		last, lastWorked = now, nowWorked
 	}
