@@ -25,9 +25,9 @@ func (i idle) perConnection() float64 {
 	return float64(i.During-i.Before) / 1024 / float64(i.Connections)
 }
 
-// settle is how long connections stay idle, and a proxy without connections, before memory is read, so that
-// proxies have released their buffers.
-const settle = 10 * time.Second
+// settle is how long a proxy has no connections before memory is read, and settleIdle how long connections are idle,
+// so that proxies have released their buffers.
+const settle, settleIdle = 10 * time.Second, 40 * time.Second
 
 // runIdle measures one contender after the other, once each.
 func (b *bench) runIdle(ctx context.Context, w workload) (result, error) {
@@ -57,7 +57,7 @@ func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, 
 	if err := b.load.warmUp(ctx, warm, p.settings.Listen); err != nil {
 		return idle{}, err
 	}
-	before, err := readSettled(ctx, p.process.PID())
+	before, err := readSettled(ctx, p.process.PID(), settle)
 	if err != nil {
 		return idle{}, err
 	}
@@ -70,12 +70,12 @@ func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, 
 	if err != nil {
 		return idle{}, err
 	}
-	during, err := readSettled(ctx, p.process.PID())
+	during, err := readSettled(ctx, p.process.PID(), settleIdle)
 	return idle{Connections: len(conns), Before: before, During: during}, err
 }
 
-// readSettled returns the resident bytes of a process after settle.
-func readSettled(ctx context.Context, pid int) (int64, error) {
+// readSettled returns the resident bytes of a process after a time.
+func readSettled(ctx context.Context, pid int, settle time.Duration) (int64, error) {
 	timer := time.NewTimer(settle)
 	defer timer.Stop()
 	select {

@@ -121,7 +121,28 @@ func (b *bench) runLoad(ctx context.Context, w workload) (result, error) {
 		all = append(all, p)
 		r.Series = append(r.Series, series{Proxy: c.name})
 	}
+	if w.half && len(all) > 0 {
+		var err error
+		if w.pause, err = b.pauseForHalf(ctx, w, all[0]); err != nil {
+			return r, err
+		}
+		fmt.Fprintf(b.progress, "%-10s each connection pauses %v on average\n", w.name, w.pause)
+	}
 	return r, b.rounds(ctx, w, &r, all, func(p *running) (round, error) { return b.measure(ctx, w, p) })
+}
+
+// pauseForHalf returns the pause with which the connections of w send half of the requests that p can answer, in whole
+// milliseconds.
+func (b *bench) pauseForHalf(ctx context.Context, w workload, p *running) (time.Duration, error) {
+	if err := b.load.warmUp(ctx, w, p.settings.Listen); err != nil {
+		return 0, err
+	}
+	most, err := b.load.run(ctx, w, p.settings.Listen, b.time)
+	if err != nil {
+		return 0, err
+	}
+	pause := time.Duration(float64(w.conns) / (most.perSecond() / 2) * float64(time.Second))
+	return max(pause.Round(time.Millisecond), time.Millisecond), nil
 }
 
 // rounds measures all in turn, a different one first each time, and adds what

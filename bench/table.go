@@ -21,7 +21,7 @@ type column struct {
 var tables = []table{
 	{
 		title:   "CPU per request, and how many times as much as another proxy needs",
-		work:    func(w workload) bool { return w.kind == kindLoad && w.pause == 0 },
+		work:    func(w workload) bool { return w.kind == kindLoad && !w.half },
 		leftOut: func(proxy string) bool { return slices.Contains(baselines, proxy) },
 		columns: []column{
 			{"µs", "%.1f", middle(cpuMicros)},

@@ -25,6 +25,7 @@ type workload struct {
 	path   string        // at the origin
 	body   int           // bytes of each request's body
 	close  bool          // each request has Connection: close
+	half   bool          // connections pause: see runLoad
 	pause  time.Duration // mean pause between two requests of a connection
 	kind   kind
 	load   loadKind
@@ -92,8 +93,8 @@ func (w workload) skips(c contender) bool {
 var workloads = []workload{
 	{name: "small", about: "64 keep-alive connections, 110-byte responses", conns: 64, path: "/small", relay: true},
 	{name: "small1000", about: "1,000 keep-alive connections, 110-byte responses", conns: 1000, path: "/small", longer: 3},
-	{name: "half", about: "64 connections that pause 2 ms on average: about half of what a core can do", conns: 64, path: "/small", pause: 2 * time.Millisecond, longer: 3},
-	{name: "half1000", about: "1,000 connections that pause 30 ms on average: about half of what a core can do", conns: 1000, path: "/small", pause: 30 * time.Millisecond, longer: 3},
+	{name: "half", about: "64 connections that pause: half of the requests that a core can do with the first proxy", conns: 64, path: "/small", half: true, longer: 3},
+	{name: "half1000", about: "1,000 connections that pause: half of the requests that a core can do with the first proxy", conns: 1000, path: "/small", half: true, longer: 3},
 	{name: "post1k", about: "64 connections, POST of 1 kB, 110-byte responses", conns: 64, method: "POST", path: "/small", body: kB},
 	{name: "get100k", about: "64 connections, responses of 100 kB", conns: 64, path: "/100k"},
 	{name: "get10m", about: "16 connections, responses of 10 MB", conns: 16, path: "/10m"},
