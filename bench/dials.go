@@ -29,7 +29,8 @@ func runDials(ctx context.Context, w workload, address string, d time.Duration) 
 	start := time.Now()
 	for range w.conns {
 		wg.Go(func() {
-			for ctx.Err() == nil {
+			// A dial fails at once from the end of ctx's time on, which may be before ctx itself has ended.
+			for ctx.Err() == nil && time.Since(start) < d {
 				begin := time.Now()
 				err := dialOnce(ctx, config, address, w.path)
 				mu.Lock()
@@ -38,7 +39,7 @@ func runDials(ctx context.Context, w workload, address string, d time.Duration) 
 					r.Requests++
 					r.Bytes += smallBytes
 					all = append(all, time.Since(begin))
-				case ctx.Err() == nil:
+				case ctx.Err() == nil && time.Since(start) < d:
 					r.Failed++
 					reason = err
 				}
