@@ -6,27 +6,29 @@ import (
 	"encoding/base64"
 	"net/http"
 	"strings"
+	"sync"
 )
 
-var (
-	//go:embed dashboard
-	dashboardFiles embed.FS
+//go:embed dashboard
+var dashboardFiles embed.FS
 
-	dashboardStyle  = dashboardText("style.css")
-	dashboardScript = dashboardText("elements.js", "address.js", "peers.js", "series.js", "charts.js", "consul.js", "services.js", "list.js",
+// dashboardPage is made when somebody asks for it: a start takes 15 ms less, and 1 MB. It contains styles and scripts, so that a
+// browser never combines two versions. Its policy allows its own parts and the admin API.
+var dashboardPage = sync.OnceValue(func() (page struct {
+	text   []byte
+	policy string
+}) {
+	style := dashboardText("style.css")
+	script := dashboardText("elements.js", "address.js", "peers.js", "series.js", "charts.js", "consul.js", "services.js", "list.js",
 		"routes.js", "revisions.js", "rounds.js", "replicas.js", "orders.js", "happened.js", "start.js")
-
-	// dashboardPage contains styles and scripts, so that a browser never combines
-	// two versions.
-	dashboardPage = []byte(strings.NewReplacer(
-		"<style></style>", "<style>"+dashboardStyle+"</style>",
-		"<script></script>", "<script>"+dashboardScript+"</script>",
+	page.text = []byte(strings.NewReplacer(
+		"<style></style>", "<style>"+style+"</style>",
+		"<script></script>", "<script>"+script+"</script>",
 	).Replace(dashboardText("page.html")))
-
-	// dashboardPolicy allows the page's own parts and the admin API.
-	dashboardPolicy = "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
-		"script-src " + hashOf(dashboardScript) + "; style-src " + hashOf(dashboardStyle)
-)
+	page.policy = "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
+		"script-src " + hashOf(script) + "; style-src " + hashOf(style)
+	return page
+})
 
 // dashboardText concatenates files of the page.
 func dashboardText(names ...string) string {
@@ -50,10 +52,10 @@ func hashOf(text string) string {
 
 // dashboard answers /. The page holds no data: it reads the API.
 func dashboard(w http.ResponseWriter, r *http.Request) {
-	header := w.Header()
+	header, page := w.Header(), dashboardPage()
 	header.Set("Content-Type", "text/html; charset=utf-8")
 	header.Set("Cache-Control", "no-cache")
 	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Content-Security-Policy", dashboardPolicy)
-	w.Write(dashboardPage)
+	header.Set("Content-Security-Policy", page.policy)
+	w.Write(page.text)
 }

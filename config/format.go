@@ -39,7 +39,14 @@ func telling(f format) format {
 
 var isPath = regexp.MustCompile(`^/[!-~]*$`).MatchString
 
-var isName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`).MatchString
+var isName = upTo(128, `^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+// upTo returns whether a text has at most that many bytes and matches pattern. A pattern that counts, such as "{0,127}", is
+// compiled to as many copies.
+func upTo(most int, pattern string) func(string) bool {
+	re := regexp.MustCompile(pattern)
+	return func(s string) bool { return len(s) <= most && re.MatchString(s) }
+}
 
 // isQuotable reports whether a text can be between quotes in a field.
 var isQuotable = regexp.MustCompile(`^[ !#-\[\]-~]+$`).MatchString
@@ -86,7 +93,7 @@ var formats = map[string]format{
 		meta, ok := parseMeta(s)
 		return meta, ok && !strings.Contains(s, "`") // it is quoted in a filter of Consul
 	})),
-	"consul_service": plain("a name of up to 63 letters, digits or '-', as in DNS", consulServiceName.MatchString),
+	"consul_service": plain("a name of up to 63 letters, digits or '-', as in DNS", isConsulService),
 	"consul_meta":    typed(`"KEY=VALUE", the key of letters, digits, '_' and '-', not beginning with "consul-" or "sluice-", the value of up to 512 bytes`, parseConsulMeta),
 	"host":           plain("a host name or an IP address, without a port", discovery.IsHost),
 	"certificate_name": plain("a host name, or with acme.dns a wildcard such as *.example.com", func(s string) bool {
@@ -94,7 +101,7 @@ var formats = map[string]format{
 	}),
 	"target": plain("HOST:PORT, an IPv6 address in brackets, the port from 1 to 65535", isTarget),
 	"kv_prefix": plain("a prefix of keys such as certs/web, of up to 128 letters, digits, '.', '_', '-' or '/', without a slash at its start and end",
-		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9._-])?$`).MatchString),
+		upTo(128, `^[A-Za-z0-9._-]([A-Za-z0-9._/-]*[A-Za-z0-9._-])?$`)),
 	"etcd":        plain("http://HOST:PORT or https://HOST:PORT", isEtcdURL),
 	"etcd_prefix": plain("the start of keys, such as /nodes/, of up to 512 bytes", func(s string) bool { return len(s) <= 512 }),
 	"etcd_key":    plain("a key, of up to 512 bytes, that does not end with a slash", func(s string) bool { return len(s) <= 512 && !strings.HasSuffix(s, "/") }),
@@ -102,9 +109,9 @@ var formats = map[string]format{
 	"dns_server":  plain("HOST:PORT, or HOST for port 53, an IPv6 address in brackets", isDNSServer),
 	"consul_key":  plain("a key, of up to 512 bytes, without a slash at its start and end", isConsulKey),
 	"kv_key": plain("a key such as sluice/edge.yaml, of up to 128 letters, digits, '.', '_', '-' or '/'",
-		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9._-])?$`).MatchString),
+		upTo(128, `^[A-Za-z0-9._-]([A-Za-z0-9._/-]*[A-Za-z0-9._-])?$`)),
 	"kv_tree": plain("a prefix of keys such as sluice/, of up to 128 letters, digits, '.', '_', '-' or '/'",
-		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,125}[A-Za-z0-9._-])?/?$`).MatchString),
+		upTo(128, `^[A-Za-z0-9._-]([A-Za-z0-9._/-]*[A-Za-z0-9._-])?/?$`)),
 	"files":    plain("the path of a file, or of files of one directory with * for any letters, such as routes.d/*.yaml", isFiles),
 	"http_url": typed("http://HOST:PORT/PATH or https://HOST:PORT/PATH", parseURL),
 	"pattern":  plain("a name, or a pattern with * for any letters, ? for one, and [a-z] for one of several", isPattern),

@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -83,16 +82,17 @@ func (r *ConsulRegister) check(d *decoder) {
 const maxConsulMeta = 48
 
 var (
-	consulServiceName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
-	consulMetaEntry   = regexp.MustCompile(`^([A-Za-z0-9_-]{1,128})=(.{0,512})$`)
+	isConsulService = upTo(63, `^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$`)
+	isConsulMetaKey = upTo(128, `^[A-Za-z0-9_-]+$`)
 )
 
 // parseConsulMeta parses KEY=VALUE, if it is allowed in the meta of a service in Consul and the
 // key is not reserved for Consul or sluice.
 func parseConsulMeta(s string) (meta [2]string, err error) {
-	m := consulMetaEntry.FindStringSubmatch(s)
-	if m == nil || len(m[2]) > 512 || strings.HasPrefix(m[1], "consul-") || strings.HasPrefix(m[1], "sluice-") {
+	key, value, _ := strings.Cut(s, "=")
+	if len(key) == len(s) || !isConsulMetaKey(key) || len(value) > 512 || strings.Contains(value, "\n") ||
+		strings.HasPrefix(key, "consul-") || strings.HasPrefix(key, "sluice-") {
 		return meta, errors.New("not an entry of a service's meta")
 	}
-	return [2]string(m[1:]), nil
+	return [2]string{key, value}, nil
 }

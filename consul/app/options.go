@@ -88,12 +88,18 @@ const (
 	mostWeight           = 65535
 	mostMeta             = 48
 	longestMetaValue     = 512
+	longestName          = 128 // also of a key of the meta
 )
 
 var (
-	name    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
-	metaKey = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+	name    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	metaKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 )
+
+// fits reports whether a text matches and is not too long. Patterns that count are large.
+func fits(re *regexp.Regexp, text string) bool {
+	return len(text) <= longestName && re.MatchString(text)
+}
 
 const wantName = "want up to 128 letters, digits, '.', '_' or '-', of which the first is a letter or a digit"
 
@@ -123,8 +129,8 @@ func (o Options) check() error {
 			wrong = append(wrong, fmt.Errorf(format, args...))
 		}
 	}
-	refuse(!name.MatchString(o.Name), "name %q: %s", o.Name, wantName)
-	refuse(o.ID != "" && !name.MatchString(o.ID), "id %q: %s", o.ID, wantName)
+	refuse(!fits(name, o.Name), "name %q: %s", o.Name, wantName)
+	refuse(o.ID != "" && !fits(name, o.ID), "id %q: %s", o.ID, wantName)
 	refuse(o.Port < 1 || o.Port > 65535, "port %d: want a number from 1 to 65535", o.Port)
 	refuse(o.Address != "" && !discovery.IsHost(o.Address), "address %q: want a host name or an IP address, without a port", o.Address)
 	refuse(o.Weight < 1 || o.Weight > mostWeight, "weight %d: want a number from 1 to %d", o.Weight, mostWeight)
@@ -137,7 +143,7 @@ func (o Options) check() error {
 	}
 	refuse(len(o.Meta) > mostMeta, "meta: %d entries: want at most %d", len(o.Meta), mostMeta)
 	for _, key := range slices.Sorted(maps.Keys(o.Meta)) {
-		refuse(!metaKey.MatchString(key) || strings.HasPrefix(key, "consul-") || strings.HasPrefix(key, "sluice-"),
+		refuse(!fits(metaKey, key) || strings.HasPrefix(key, "consul-") || strings.HasPrefix(key, "sluice-"),
 			`meta %q: want a key of up to 128 letters, digits, '_' and '-', which does not begin with "consul-" or "sluice-"`, key)
 		refuse(len(o.Meta[key]) > longestMetaValue, "meta %q: a value of %d bytes: want at most %d", key, len(o.Meta[key]), longestMetaValue)
 	}

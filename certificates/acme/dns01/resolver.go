@@ -80,7 +80,9 @@ func exchange(ctx context.Context, network, server string, message *dns.Msg) (*d
 }
 
 // isName reports whether a name, which comes from DNS, may be passed on: to a program, in a file of a zone.
-var isName = regexp.MustCompile(`^[a-z0-9_][a-z0-9._-]{0,252}$`).MatchString
+func isName(name string) bool { return len(name) <= 253 && namePattern.MatchString(name) }
+
+var namePattern = regexp.MustCompile(`^[a-z0-9_][a-z0-9._-]*$`)
 
 // target returns the name to which the CNAME records of a name lead: its owner may have delegated it.
 func (r resolver) target(ctx context.Context, name string) (string, error) {
