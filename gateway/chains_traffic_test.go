@@ -1,13 +1,14 @@
 package gateway
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -21,19 +22,24 @@ import (
 	"sluice/test/verify"
 )
 
-// startVersions runs the services web, with an instance of each of two versions, and api, in a mesh, and sluice before web.
+// startVersions runs the services web, with an instance of each of two versions, and api, in a mesh with ACLs, and sluice
+// before web, with the token of docs/mesh.md.
 func startVersions(t *testing.T) (*meshtest.Mesh, *running) {
 	t.Helper()
-	m := meshtest.Start(t, consultest.Options{})
+	m := meshtest.Start(t, consultest.Options{ACLs: true})
 	for _, s := range []meshtest.Service{
 		{Name: "web", ID: "web-1", Meta: map[string]string{"version": "1"}}, {Name: "web", ID: "web-2", Meta: map[string]string{"version": "2"}},
 		{Name: "api", ID: "api-1"},
 	} {
 		m.Native(t, s)
 	}
-	m.SetProtocol(t, "web", "http")
-	m.SetProtocol(t, "api", "http")
-	r := start(t, preamble+"consul: { addresses: ["+m.URL()+"] }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n")
+	for _, service := range []string{"web", "api"} {
+		m.SetProtocol(t, service, "http")
+		m.Intend(t, service, meshtest.Allow("sluice"))
+	}
+	_, token, err := m.NewToken("sluice", verify.Result(consultest.DocumentedPolicy("../docs/mesh.md", "## ACLs")).Must(t))
+	verify.NoError(t, err)
+	r := start(t, preamble+"consul: { addresses: ["+m.URL()+"], token: "+token.SecretID+" }\nservices: { web: { consul: { connect: true }, timeouts: { connect: 10s } } }\nroutes: [{ service: web }]\n")
 	return m, r
 }
 
@@ -149,6 +155,24 @@ func TestEntriesMoveTraffic(t *testing.T) {
 	}
 	moves("a splitter", split(100, 0), func() bool { return goesTo("/", "web-1")() && r.ask("/").Get("X-Side") == "one" })
 	moves("a splitter with other weights", split(0, 100), func() bool { return goesTo("/", "web-2")() && r.ask("/").Get("X-Side") == "" })
+	moves("a splitter with two sides", split(90, 10), func() bool {
+		return strings.Contains(r.metrics(), `sluice_chain_share{branch="service-splitter web",service="web",target="web@v2"} 0.1`)
+	})
+	// The clients are always the same ones, so their number on a side is, too.
+	clients, second := rand.New(rand.NewPCG(1, 2)), 0
+	const number, share = 2000, 0.1
+	for range number {
+		cookie := "sluice_client=" + strconv.FormatUint(clients.Uint64(), 36)
+		first := r.ask("/", "Cookie", cookie).instance()
+		verify.Require(t, r.ask("/", "Cookie", cookie).instance() == first, "%s is on two sides", cookie)
+		if first == "web-2" {
+			second++
+		}
+	}
+	deviation := math.Sqrt(number * share * (1 - share))
+	verify.That(t, math.Abs(float64(second)-number*share) <= 2*deviation, "%d of %d clients are on the side of %v: want at most two standard deviations (%.1f each) from %v",
+		second, number, share, deviation, number*share)
+	moves("a splitter with other weights again", split(0, 100), goesTo("/", "web-2"))
 	moves("a router", func() {
 		m.Write(t, &api.ServiceRouterConfigEntry{Kind: api.ServiceRouter, Name: "web", Routes: []api.ServiceRoute{{
 			Match: &api.ServiceRouteMatch{HTTP: &api.ServiceRouteHTTPMatch{PathPrefix: "/api", Header: []api.ServiceRouteHTTPMatchHeader{{Name: "X-Try", Suffix: "yes"}}}},
@@ -237,11 +261,8 @@ func TestChainsThatChangeUnderLoad(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 2))
 
 	compiled := func() *mesh.Compiled {
-		answer, err := http.Get(m.URL() + "/v1/discovery-chain/web")
-		verify.Require(t, err == nil, "%v", err)
-		defer answer.Body.Close()
 		var decoded struct{ Chain *mesh.Compiled }
-		err = json.NewDecoder(answer.Body).Decode(&decoded)
+		_, err := m.Client().Raw().Query("/v1/discovery-chain/web", &decoded, nil)
 		verify.Require(t, err == nil && decoded.Chain != nil, "%v", err)
 		return decoded.Chain
 	}

@@ -40,7 +40,7 @@ func TestChangeOfChainMovesRequests(t *testing.T) {
 	_, token, err := mesh.NewToken("sluice", verify.Result(consultest.DocumentedPolicy("../../docs/mesh.md", "## ACLs")).Must(t))
 	verify.NoError(t, err)
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
-	text := fmt.Sprintf("consul: { addresses: [%q], token: %s }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n", mesh.URL(), token.SecretID)
+	text := fmt.Sprintf("consul: { addresses: [%q], token: %s }\nservices: { web: { consul: { connect: true }, timeouts: { connect: 10s } } }\nroutes: [{ service: web }]\n", mesh.URL(), token.SecretID)
 	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	s := sluicetest.Run(t, "--config", file)
 	l := &load{url: s.URL(), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}}

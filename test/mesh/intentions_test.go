@@ -26,10 +26,10 @@ listeners:
 - { name: web, address: "127.0.0.1:0" }
 - { name: db, address: "127.0.0.1:0", protocol: tcp, service: db }
 services:
-  web: { consul: { connect: true }, health: { active: { path: /, interval: 100ms, unhealthy_threshold: 1 } } }
-  steady: { consul: { connect: true } }
-  api: { consul: { connect: true } }
-  db: { consul: { connect: true } }
+  web: { consul: { connect: true }, timeouts: { connect: 10s }, health: { active: { path: /, interval: 100ms, unhealthy_threshold: 1 } } }
+  steady: { consul: { connect: true }, timeouts: { connect: 10s } }
+  api: { consul: { connect: true }, timeouts: { connect: 10s } }
+  db: { consul: { connect: true }, timeouts: { connect: 10s } }
 routes:
 - { path: /web, service: web }
 - { path: /steady, service: steady }

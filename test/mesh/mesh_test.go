@@ -21,11 +21,12 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// A machine that stands still for seconds fails no handshake.
 const configuration = `consul: { addresses: [URL], token: TOKEN }
 services:
-  web: { consul: { connect: true } }
-  greeter: { consul: { connect: true }, upstream: { protocol: h2 } }
-  steady: { consul: { connect: true } }
+  web: { consul: { connect: true }, timeouts: { connect: 10s } }
+  greeter: { consul: { connect: true }, upstream: { protocol: h2 }, timeouts: { connect: 10s } }
+  steady: { consul: { connect: true }, timeouts: { connect: 10s } }
 routes:
 - { path: /web, service: web }
 - { path: /steady, service: steady }
