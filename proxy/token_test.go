@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,8 @@ type tokenIssuer struct {
 	t      testing.TB
 	signer jose.Signer
 	keys   *auth.KeySet
+	url    string
+	away   atomic.Bool
 }
 
 func startTokenIssuer(t testing.TB) *tokenIssuer {
@@ -39,13 +42,26 @@ func startTokenIssuer(t testing.TB) *tokenIssuer {
 	key := verify.Result(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)).Must(t)
 	signer := verify.Result(jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: "a"}}, nil)).Must(t)
 	set := verify.Result(json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "a"}}})).Must(t)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(set) }))
+	i := &tokenIssuer{t: t, signer: signer}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if i.away.Load() {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		w.Write(set)
+	}))
 	t.Cleanup(server.Close)
-	keys := auth.NewKeys(verify.URL(t, server.URL), nil, auth.SavedKeys{})
-	keys.Start()
-	t.Cleanup(keys.Close)
-	keys.Await(t.Context())
-	return &tokenIssuer{t, signer, keys}
+	i.url = server.URL
+	i.follow(auth.SavedKeys{})
+	i.keys.Await(t.Context())
+	return i
+}
+
+// follow has routes use another set of its keys from now on, as another process does: it begins with the saved ones.
+func (i *tokenIssuer) follow(saved auth.SavedKeys) {
+	i.keys = auth.NewKeys(verify.URL(i.t, i.url), nil, saved)
+	i.keys.Start()
+	i.t.Cleanup(i.keys.Close)
 }
 
 // token returns a token with these claims beside the usual ones.
@@ -136,6 +152,28 @@ func TestTokensOfUsers(t *testing.T) {
 		}
 	}
 	p.expectNothingCounted()
+}
+
+// The names of fields for claims, and of the token's place, may have marks themselves: a client's field with a hyphen in their
+// place is the same one for some servers.
+func TestTokensInFieldsWithMarks(t *testing.T) {
+	t.Parallel()
+	i := startTokenIssuer(t)
+	p := startProxyTo(t, false, Options{KeepUnderscores: true}, echoRequest)
+	actions := i.requires("header X_Token")
+	actions.JWT.Written = headerEdits(t, nil, nil, []string{"X_User"}...)
+	actions.JWT.Headers = []route.ClaimHeader{{Name: "X_User", Claim: auth.NameClaim("sub")}}
+	actions.Authorized = actions.JWT.Written
+	p.setActions(actions)
+	token := i.token(nil)
+	for _, front := range p.fronts() {
+		for _, forged := range []string{"X-User: eve", "x-user: eve", "X_User: eve", "X.User: eve"} {
+			response, body := front.ask(t, "GET", "/", "", "X_Token: "+token, forged)
+			verify.That(t, response.StatusCode == 200 && strings.Contains(body, "X_user: ada\n") && !strings.Contains(body, "eve"), "%s: %s: got %d\n%s", front.name, forged, response.StatusCode, body)
+		}
+		response, _ := front.ask(t, "GET", "/", "", "X_Token: "+token, "X-Token: x")
+		verify.Equal(t, response.Header.Get("X-Sluice-Reason"), "token_invalid", "%s: a token in each spelling", front.name)
+	}
 }
 
 // Without keys no request passes, and the client may ask again.

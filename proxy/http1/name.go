@@ -200,18 +200,21 @@ func NameLike(name []byte) Name {
 }
 
 // Alike reports whether a field name is lower, which has no upper-case letter, ignoring ASCII
-// case, for servers that read each mark as a hyphen.
+// case, for servers that read each mark as a hyphen, whichever of the two has it.
 func Alike(name []byte, lower string) bool {
 	if len(name) != len(lower) {
 		return false
 	}
 	for i, c := range name {
-		if c != lower[i] && (c < 'A' || c > 'Z' || c|0x20 != lower[i]) && (lower[i] != '-' || chars[c]&charMark == 0) {
+		if c != lower[i] && (c < 'A' || c > 'Z' || c|0x20 != lower[i]) && !(isHyphen(c) && isHyphen(lower[i])) {
 			return false
 		}
 	}
 	return true
 }
+
+// isHyphen reports whether some servers read c as a hyphen.
+func isHyphen(c byte) bool { return c == '-' || chars[c]&charMark != 0 }
 
 // EqualFold reports whether b equals lower, which has no upper-case letter, ignoring
 // ASCII case.
