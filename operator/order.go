@@ -198,10 +198,16 @@ func (o Order) Check() error {
 	return nil
 }
 
-// maxExcept bounds the networks of an Order.
-const maxExcept = 32
+// maxExcept bounds the networks of an Order, and maxExceptBytes their text: the longest ones, each with a comma and a blank.
+const (
+	maxExcept      = 32
+	maxExceptBytes = maxExcept * len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128, ")
+)
 
 func (o Order) exceptsNetworks() bool {
+	if len(o.Except) > maxExceptBytes {
+		return false
+	}
 	networks, ok := o.except()
 	return ok && len(networks) <= maxExcept
 }
@@ -212,7 +218,7 @@ func (o Order) except() (networks []netip.Prefix, ok bool) {
 		return nil, true
 	}
 	for text := range strings.SplitSeq(o.Except, ",") {
-		text = strings.TrimSpace(text)
+		text = strings.Trim(text, " ")
 		network, err := netip.ParsePrefix(text)
 		if address, isAddress := netip.ParseAddr(text); isAddress == nil && address.Zone() == "" {
 			network, err = netip.PrefixFrom(address, address.BitLen()), nil
