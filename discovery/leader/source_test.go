@@ -1,0 +1,207 @@
+package leader
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/discovery"
+	"sluice/test/discoverytest"
+	"sluice/test/verify"
+)
+
+// fixed is a source of a set that does not change.
+type fixed []discovery.Instance
+
+func (f fixed) Run(ctx context.Context, _ discovery.WatchState, report func(discovery.Report)) error {
+	report(discovery.Report{Set: f, Known: true, Index: 7})
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// An answer about the key.
+type answer struct {
+	index    uint64
+	named    string // "": there is no key
+	released bool   // nobody holds its lock
+	status   int    // 0: a good one
+	hidden   bool   // ACLs hide the key
+}
+
+// leaderKeeper is a Consul with the key.
+type leaderKeeper struct {
+	mu sync.Mutex
+	// mu guards the fields below.
+	usual     answer  // of the server that the agent asks
+	confirmed *answer // of the leader of the servers; nil: the same
+	changed   chan struct{}
+	asked     int // queries to the leader
+}
+
+func (k *leaderKeeper) say(usual answer, confirmed *answer) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.usual, k.confirmed, k.asked = usual, confirmed, 0
+	close(k.changed)
+	k.changed = make(chan struct{})
+}
+
+func (k *leaderKeeper) look(consistent bool) (answer, chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !consistent {
+		return k.usual, k.changed
+	}
+	if k.asked++; k.confirmed != nil {
+		return *k.confirmed, k.changed
+	}
+	return k.usual, k.changed
+}
+
+func (k *leaderKeeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !strings.HasPrefix(r.URL.Path, "/v1/kv/") {
+		io.WriteString(w, `"10.0.0.1:8300"`)
+		return
+	}
+	query := r.URL.Query()
+	after, _ := strconv.ParseUint(query.Get("index"), 10, 64)
+	wait, _ := time.ParseDuration(query.Get("wait"))
+	over := time.NewTimer(wait)
+	defer over.Stop()
+	now, changed := k.look(query.Has("consistent"))
+	for after == now.index && now.status == 0 {
+		select {
+		case <-changed:
+		case <-over.C:
+			after = 0
+		case <-r.Context().Done():
+			return
+		}
+		now, changed = k.look(query.Has("consistent"))
+	}
+	w.Header().Set("X-Consul-Index", strconv.FormatUint(now.index, 10))
+	w.Header().Set("X-Consul-KnownLeader", "true")
+	w.Header().Set("X-Consul-Results-Filtered-By-ACLs", strconv.FormatBool(now.hidden))
+	session := map[bool]string{false: "held"}[now.released]
+	switch {
+	case now.status != 0:
+		w.WriteHeader(now.status)
+	case now.named == "":
+		w.WriteHeader(http.StatusNotFound)
+	default:
+		fmt.Fprintf(w, `[{"Key":"lead","Value":%q,"LockIndex":3,"Session":%q}]`, base64.StdEncoding.EncodeToString([]byte(now.named)), session)
+	}
+}
+
+// What ends a leader by a key: that the key names another one, or nobody, as the leader of Consul's servers confirms. Not a
+// server that lags, an error, ACLs, or a Consul that has lost its state.
+func TestKeyOfLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &leaderKeeper{changed: make(chan struct{})}
+		pipe := discoverytest.ServePipe(k)
+		defer pipe.Close()
+		client := verify.Result(consul.New(consul.Options{Addresses: []string{"http://agent"}, Log: zerolog.Nop(), Dial: pipe.DialContext})).Must(t)
+		defer client.Close()
+		const keep = 10 * time.Minute
+		source := NewSource(fixed(instances("a b")), Options{Key: "lead", Wait: 5 * time.Minute, Keep: keep}, client, zerolog.Nop())
+
+		var mu sync.Mutex
+		var last discovery.Report // with a set
+		var memory []discovery.Memory
+		run := func(before discovery.WatchState) (end func()) {
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() {
+				_ = source.Run(ctx, before, func(r discovery.Report) {
+					mu.Lock()
+					defer mu.Unlock()
+					if r.Known {
+						last = r
+					}
+					memory = r.Memory
+				})
+			})
+			return func() {
+				cancel()
+				running.Wait()
+			}
+		}
+		leads := func(what, want string) {
+			t.Helper()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			verify.Equal(t, ids(discovery.WithoutFollowers(last.Set)), want, "leader after %s", what)
+		}
+
+		k.say(answer{status: 500}, nil)
+		end := run(discovery.WatchState{})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		verify.That(t, !last.Known, "nothing is known of the key, and the set is reported: %+v", last)
+		for _, step := range []struct {
+			what      string
+			usual     answer
+			confirmed *answer
+			want      string
+		}{
+			{"the first answer", answer{index: 20, named: "a"}, nil, "a"},
+			{"a server that does not have the key", answer{index: 21}, &answer{index: 20, named: "a"}, "a"},
+			{"another name that is not confirmed", answer{index: 22, named: "b"}, &answer{index: 20, named: "a"}, "a"},
+			{"an error", answer{status: 500}, nil, "a"},
+			{"a refusal", answer{status: 403}, nil, "a"},
+			{"ACLs that hide the key", answer{index: 23, hidden: true}, nil, "a"},
+			{"another name", answer{index: 30, named: "b"}, nil, "b"},
+			{"a server that lags", answer{index: 20, named: "a"}, &answer{index: 30, named: "b"}, "b"},
+			{"the same again", answer{index: 30, named: "b"}, nil, "b"},
+			{"a lock that nobody holds", answer{index: 31, named: "b", released: true}, nil, ""},
+			{"a new lock", answer{index: 32, named: "b"}, nil, "b"},
+			{"a name of nobody", answer{index: 33, named: "c"}, nil, ""},
+			{"a name again", answer{index: 34, named: "a"}, nil, "a"},
+			{"the deletion of the key", answer{index: 35}, nil, ""},
+			{"another key", answer{index: 36, named: "b"}, nil, "b"},
+			{"a Consul that has lost its state", answer{index: 1}, nil, "b"},
+			{"and gets a name", answer{index: 5, named: "a"}, nil, "a"},
+			{"and loses it again", answer{index: 2}, nil, "a"},
+		} {
+			k.say(step.usual, step.confirmed)
+			time.Sleep(20 * time.Second)
+			leads(step.what, step.want)
+			if step.confirmed != nil {
+				verify.That(t, k.asked > 0, "after %s: the leader of the servers was not asked", step.what)
+			}
+		}
+
+		// A new process knows what this one knew, and since when.
+		time.Sleep(keep / 2)
+		end()
+		before := discovery.WatchState{Memory: memory}
+		last = discovery.Report{}
+		end = run(before)
+		time.Sleep(time.Second)
+		leads("a start with what was known", "a")
+		time.Sleep(keep/2 - time.Minute)
+		leads("most of the time that a lost leader stays", "a")
+		time.Sleep(time.Minute)
+		leads("all of that time", "")
+		end()
+		pipe.Close()
+		k.say(answer{index: 9, named: "b"}, nil)
+		before.Memory = memory
+		end = run(before)
+		time.Sleep(time.Minute)
+		leads("a start without Consul", "")
+		end()
+	})
+}
