@@ -143,6 +143,11 @@ func TestHostileResponders(t *testing.T) {
 		body := a.OCSP(t, r)
 		return func(w http.ResponseWriter, _ *http.Request) { w.Write(body) }
 	}
+	by := func(a *testcert.Authority, change func(*x509.Certificate)) http.HandlerFunc {
+		body := a.OCSPBy(t, good, change)
+		return func(w http.ResponseWriter, _ *http.Request) { w.Write(body) }
+	}
+	delegate := func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} }
 	m := manager(nil)
 	defer m.Close()
 	for what, test := range map[string]struct {
@@ -159,6 +164,10 @@ func TestHostileResponders(t *testing.T) {
 		"unknown":        {with(func(r *ocsp.Response) { r.Status = ocsp.Unknown }), "does not know it"},
 		"expired":        {with(func(r *ocsp.Response) { r.NextUpdate = time.Now().Add(-time.Second) }), "has expired"},
 		"of the future":  {with(func(r *ocsp.Response) { r.ThisUpdate = time.Now().Add(time.Hour) }), "not valid before"},
+		"a delegate":     {by(a, delegate), ""},
+		"a site":         {by(a, func(*x509.Certificate) {}), "may not answer for the authority"}, // any customer of the authority
+		"one of another": {by(other, delegate), "verif"},
+		"a late one":     {by(a, func(c *x509.Certificate) { delegate(c); c.NotAfter = time.Now().Add(-time.Minute) }), "is not valid now"},
 		"without an end": {with(func(r *ocsp.Response) { r.NextUpdate = time.Time{} }), "until when"},
 	} {
 		answer = test.answer

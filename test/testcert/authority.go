@@ -87,6 +87,15 @@ func (a *Authority) OCSP(t testing.TB, template ocsp.Response) []byte {
 	return verify.Result(ocsp.CreateResponse(a.certificate, a.certificate, template, a.key)).Must(t)
 }
 
+// OCSPBy is OCSP by a responder that a has certified. Each change is made to the template of the responder's certificate.
+func (a *Authority) OCSPBy(t testing.TB, template ocsp.Response, change ...func(*x509.Certificate)) []byte {
+	t.Helper()
+	cert, key := a.Leaf(t, "/responder", change...)
+	pair := verify.Result(tls.X509KeyPair(cert, key)).Must(t)
+	template.Certificate = pair.Leaf
+	return verify.Result(ocsp.CreateResponse(a.certificate, pair.Leaf, template, pair.PrivateKey.(*ecdsa.PrivateKey))).Must(t)
+}
+
 // Member returns the TLS of a server of the mesh with a certificate as of Leaf, which asks its clients for one.
 func (a *Authority) Member(t testing.TB, path string, change ...func(*x509.Certificate)) *tls.Config {
 	t.Helper()
