@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ func TestLeaderInConsul(t *testing.T) {
 
 func testLeaderInConsul(t *testing.T, agent *consultest.Agent, by, leader string) {
 	service := "by-" + by
-	a, b := newDatabase(t, "a", nil), newDatabase(t, "b", nil)
+	a, b := newDatabase(t, "a", nil, netip.Addr{}), newDatabase(t, "b", nil, netip.Addr{})
 	name := consulLeader(t, agent.Client(), service, by, a, b)
 	name(a)
 	r := start(t, fmt.Sprintf(`consul: { addresses: [%q] }

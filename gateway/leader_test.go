@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +26,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/proxy/proxyprotocol"
 	"sluice/test/discoverytest"
 	"sluice/test/long"
 	"sluice/test/testcert"
@@ -37,9 +40,34 @@ type database struct {
 	open    atomic.Int64
 	retired atomic.Bool // nothing may come any more
 	late    atomic.Int64
+	unknown atomic.Int64 // connections with a PROXY header of somebody else
 }
 
-func newDatabase(t *testing.T, name string, secure *tls.Config) *database {
+// clientOfProxy is who the test's proxy says that it has connected for.
+var clientOfProxy = proxyprotocol.Addresses{Client: netip.MustParseAddrPort("192.0.2.7:4711"), Server: netip.MustParseAddrPort("192.0.2.1:5432")}
+
+// readHeader reads the PROXY header at the start of a connection, and reports whether it is about a client.
+func readHeader(in *bufio.Reader, client netip.Addr) (known bool, err error) {
+	for n := 1; ; n++ {
+		start, err := in.Peek(n)
+		if err != nil {
+			return false, err
+		}
+		length, err := proxyprotocol.Length(start)
+		if err != nil || length == 0 {
+			if err != nil {
+				return false, err
+			}
+			continue
+		}
+		of, _, err := proxyprotocol.Parse(start[:length])
+		_, _ = in.Discard(length)
+		return of.Client.Addr() == client, err
+	}
+}
+
+// newDatabase returns a database. With a client, each connection must begin with a PROXY header about it.
+func newDatabase(t *testing.T, name string, secure *tls.Config, client netip.Addr) *database {
 	t.Helper()
 	d := &database{name: name}
 	l := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
@@ -53,7 +81,17 @@ func newDatabase(t *testing.T, name string, secure *tls.Config) *database {
 		if _, err := fmt.Fprintln(conn, name); err != nil {
 			return // it was never used
 		}
-		for in := bufio.NewReader(conn); ; {
+		in := bufio.NewReader(conn)
+		if client.IsValid() {
+			switch known, err := readHeader(in, client); {
+			case err == io.EOF || errors.Is(err, syscall.ECONNRESET): // it was never used
+				return
+			case err != nil || !known:
+				d.unknown.Add(1)
+				return
+			}
+		}
+		for {
 			line, err := in.ReadString('\n')
 			if len(line) > 0 && d.retired.Load() {
 				d.late.Add(1)
@@ -155,6 +193,8 @@ type leaderModel struct {
 	by        string // tag, key or passing
 	cut       bool   // else drain
 	secure    bool   // clients use TLS
+	limited   bool   // the service has few places, so that each session that has ended must have given back its own
+	proxied   byte   // clients come through a proxy that sends a PROXY header of this version, before TLS; 0: they do not
 	text      string
 	databases []*database
 	a, b      *running // replicas
@@ -162,9 +202,10 @@ type leaderModel struct {
 	sessions  map[*running][]*session
 
 	claims   map[string]bool
-	critical string // the id of one that is
-	leader   string // "": none
-	lost     string // the leader when Consul has lost the key; "": all replicas have seen another one since
+	critical string          // the id of one that is
+	drained  map[string]bool // by an operator
+	leader   string          // "": none
+	lost     string          // the leader when Consul has lost the key; "": all replicas have seen another one since
 }
 
 // publish says what is so to Consul.
@@ -221,7 +262,7 @@ func (m *leaderModel) step() (what string) {
 		m.publish()
 		m.check("the leader works again") // else Consul may lose it before sluice knows
 	}
-	switch m.random.IntN(10) {
+	switch m.random.IntN(12) {
 	case 0, 1, 2:
 		m.name(m.any())
 		return "a leader"
@@ -267,6 +308,23 @@ func (m *leaderModel) step() (what string) {
 		m.a.write(m.text + fmt.Sprintf("log: { level: %s }\n", []string{"info", "debug"}[m.random.IntN(2)]))
 		m.a.Reload()
 		return "a reload"
+	case 9:
+		if m.leader == "" || m.drained[m.leader] {
+			return ""
+		}
+		m.drained[m.leader] = true
+		for _, r := range []*running{m.a, m.b} {
+			r.drain("db", url.PathEscape("db/"+m.leader))
+		}
+		return "the drain of " + m.leader + " by an operator"
+	case 10:
+		for _, r := range []*running{m.a, m.b} {
+			for _, o := range r.orders.Set().All() {
+				verify.Result(r.orders.End(o.Key(), "")).Must(m.t)
+			}
+		}
+		clear(m.drained)
+		return "the end of all drains"
 	}
 	next := m.any()
 	old := m.a
@@ -299,6 +357,9 @@ func (m *leaderModel) connect(r *running) *session {
 	}
 	verify.NoError(m.t, err)
 	m.t.Cleanup(func() { conn.Close() })
+	if m.proxied != 0 {
+		_, _ = conn.Write(proxyprotocol.Header(m.proxied, clientOfProxy))
+	}
 	if m.secure {
 		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
 	}
@@ -333,7 +394,7 @@ func (m *leaderModel) connect(r *running) *session {
 func (m *leaderModel) check(what string) {
 	m.t.Helper()
 	want := m.leader
-	if m.critical == want {
+	if m.critical == want || m.drained[want] {
 		want = ""
 	}
 	for n, r := range slices.Concat([]*running{m.a, m.b}, m.olds) {
@@ -353,6 +414,10 @@ func (m *leaderModel) check(what string) {
 				continue
 			case closed(s.end):
 				m.t.Fatalf("after %s: a session of %d to %s has ended, the leader is %s", what, n, s.at, m.leader)
+				continue
+			}
+			if m.limited && len(kept) > 0 {
+				s.conn.Close()
 				continue
 			}
 			kept = append(kept, s)
@@ -403,6 +468,7 @@ func testLeaderRandomly(t *testing.T, by string, random *rand.Rand, steps int) {
 	m := &leaderModel{
 		t: t, random: random, by: by, cut: random.IntN(3) > 0, secure: random.IntN(2) == 0,
 		registry: &keyOfLeader{Consul: discoverytest.New(), index: 10, changed: make(chan struct{})},
+		limited:  random.IntN(2) == 0, proxied: []byte{0, 0, 1, 2}[random.IntN(4)], drained: make(map[string]bool),
 		sessions: make(map[*running][]*session),
 	}
 	server := httptest.NewServer(m.registry)
@@ -411,6 +477,7 @@ func testLeaderRandomly(t *testing.T, by string, random *rand.Rand, steps int) {
 		server.Close()
 	})
 	var toPeers *tls.Config
+	var client netip.Addr // of whom databases are told
 	listener, service := "", ""
 	if m.secure {
 		listener = fmt.Sprintf(", tls: { certificates: [{ cert: %q, key: %q }] }", certificate, key)
@@ -418,9 +485,21 @@ func testLeaderRandomly(t *testing.T, by string, random *rand.Rand, steps int) {
 			listener += ", sni: [{ host: other.example.com, service: other }]"
 		}
 	}
-	if random.IntN(2) == 0 {
+	if m.proxied != 0 {
+		listener += ", proxy_protocol: { from: [127.0.0.0/8] }"
+	}
+	if m.limited {
+		service = ", limits: { requests_per_peer: 4 }"
+	}
+	switch random.IntN(4) {
+	case 0:
+		if client = netip.MustParseAddr("127.0.0.1"); m.proxied != 0 {
+			client = clientOfProxy.Client.Addr()
+		}
+		service += fmt.Sprintf(", proxy_protocol: v%d", 1+random.IntN(2))
+	case 1, 2:
 		toPeers = &tls.Config{Certificates: []tls.Certificate{verify.Result(tls.X509KeyPair(pem, keyPEM)).Must(t)}}
-		service = fmt.Sprintf(", upstream: { tls: { ca: %q, server_name: db.example.com } }", certificate)
+		service += fmt.Sprintf(", upstream: { tls: { ca: %q, server_name: db.example.com } }", certificate)
 	}
 	leader := map[string]string{"tag": "tag: primary", "key": "key: " + leaderKey, "passing": "passing: true"}[by]
 	demotion := map[bool]string{true: "cut", false: "drain"}[m.cut]
@@ -432,7 +511,7 @@ services:
 shutdown: { idle: 0s, grace: 0s }
 `, server.URL, listener, leader, demotion, service)
 	for _, name := range []string{"a", "b", "c"} {
-		m.databases = append(m.databases, newDatabase(t, name, toPeers))
+		m.databases = append(m.databases, newDatabase(t, name, toPeers, client))
 	}
 	t.Logf("%s", m.text)
 	m.name("a")
@@ -446,6 +525,7 @@ shutdown: { idle: 0s, grace: 0s }
 	}
 	for _, d := range m.databases {
 		verify.That(t, d.late.Load() == 0, "%s got %d lines after it was demoted", d.name, d.late.Load())
+		verify.That(t, d.unknown.Load() == 0, "%s got %d connections without the client's address", d.name, d.unknown.Load())
 	}
 	for _, list := range m.sessions {
 		for _, s := range list {
