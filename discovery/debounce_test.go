@@ -58,6 +58,26 @@ func TestDebounce(t *testing.T) {
 	}
 }
 
+// Of a service with one leader, a demotion does not wait, as a removal does not.
+func TestDemotionDoesNotWait(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		led := func(leader string, ids ...string) []Instance {
+			set := instances(ids...)
+			for n := range set {
+				set[n].Follower = set[n].ID != leader
+			}
+			return set
+		}
+		w := b.start("star")
+		w.set(led("a", "a", "b"))
+		b.expect(0, call{0, "star", "a b"})
+		w.set(led("a", "a", "b", "c")) // waits for others
+		b.expect(20 * ms)
+		w.set(led("b", "a", "b", "c"))
+		b.expect(21*ms, call{20 * ms, "star", "a b c"})
+	})
+}
+
 func TestServicesDoNotDelayEachOther(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		star, moon := b.start("star"), b.start("moon")

@@ -247,6 +247,10 @@ func TestAnswersAtRandom(t *testing.T) {
 				a.DirectResponse = &route.DirectResponse{Status: 200, Page: pageOf(t, "200", "direct", false).Page}
 			}
 			a.ClientCertificate = maybe(10)
+			denied := maybe(10)
+			if denied {
+				a.Access = access("", "127.0.0.0/8")
+			}
 			if maybe(60) {
 				a.ErrorPages = route.ErrorPages{pageOf(t, "4xx,5xx", "page", maybe(50))}
 			}
@@ -288,6 +292,8 @@ func TestAnswersAtRandom(t *testing.T) {
 			page := func() string { return map[bool]string{true: "page"}[a.ErrorPages != nil] }
 			refused := func(s int, r string) { want, reason, body = s, r, page() }
 			switch {
+			case denied:
+				refused(403, "client_denied")
 			case cors && preflight && origin == randomOrigins[0]:
 				want, reason, body = 204, "cors_preflight", ""
 			case cors && preflight:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,6 +90,32 @@ func TestChainSeesWhatTheRouteSends(t *testing.T) {
 				verify.That(t, strings.Contains(text, "X-Own: 1") && !strings.Contains(text, "X-Internal"), "%s: edits of the route: %s", front.name, text)
 			}
 		}
+	}
+}
+
+// The maintenance of a service holds for the branches and the targets that lead to it, and for all if it is that of the route.
+func TestMaintenanceInAChain(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{})
+	web, branch, target := p.echoing(t, "web"), p.echoing(t, "branch"), p.echoing(t, "target")
+	router := chained(t, []route.Branch{{Route: route.Route{Path: "/branch"}}, {Route: route.Route{Path: "/target"}}},
+		route.Route{Service: branch}, route.Route{Weighted: &route.Weighted{Targets: []route.Target{{Share: 1, Route: &route.Route{Service: target}}}}})
+	p.setRoutes(
+		route.Route{Path: "/", Service: web, Router: router},
+		route.Route{Path: "/shared", Weighted: &route.Weighted{Targets: []route.Target{{Share: 1, Route: &route.Route{Service: target}}}}},
+	)
+	fronts := p.fronts()
+	for _, test := range []struct {
+		of      *route.Service
+		refused string // paths
+	}{{branch, "/branch"}, {target, "/target /shared"}, {web, "/ /branch /target"}} {
+		test.of.Pool.SetMaintenance(&balancer.Maintenance{})
+		for _, path := range []string{"/", "/branch", "/target", "/shared"} {
+			response, text := fronts[0].ask(t, "GET", path, "")
+			want := map[bool]string{true: "maintenance"}[slices.Contains(strings.Fields(test.refused), path)]
+			verify.Equal(t, response.Header.Get("X-Sluice-Reason"), want, "maintenance of %s: %s: %s", test.of.Name, path, text)
+		}
+		test.of.Pool.SetMaintenance(nil)
 	}
 }
 

@@ -248,4 +248,25 @@ var balancerFaults = []mutation{
 		new:  "func (s *stream) Answered() bool { return false }",
 		test: "./proxy TestOverloadMeetsTheRest",
 	},
+	{
+		name: "copies-go-on-in-maintenance",
+		file: "balancer/mirror.go",
+		old:  "if p.maintenance.Load() != nil {",
+		new:  "if p.maintenance.Load() != nil && q.Group != 0 {",
+		test: "./balancer TestNoCopiesDuringMaintenance",
+	},
+	{
+		name: "maintenance-excepts-everybody",
+		file: "balancer/orders.go",
+		old:  "{ return p.Contains(client) }",
+		new:  "{ return p.IsValid() }",
+		test: "./proxy TestMaintenance",
+	},
+	{
+		name: "demoted-sessions-go-on",
+		file: "balancer/apply.go",
+		old:  "if p.options.CutRemoved && !p.closed {",
+		new:  "if p.options.CutRemoved && p.closed {",
+		test: "./gateway TestLeaderRandomly",
+	},
 }
