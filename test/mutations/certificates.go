@@ -114,13 +114,6 @@ var certificatesFaults = []mutation{
 		test: "./certificates/acme/dns01 TestHookGetsNoMoreThanItNeeds",
 	},
 	{
-		name: "program-for-records-leaves-its-children",
-		file: "certificates/acme/dns01/hook.go",
-		old:  "syscall.Kill(-command.Process.Pid,",
-		new:  "syscall.Kill(command.Process.Pid,",
-		test: "./certificates/acme/dns01 TestHookHangs",
-	},
-	{
 		name: "one-name-server-has-the-record",
 		file: "certificates/acme/dns01/resolver.go",
 		old:  "\t\t\tanswered = true\n\t\t\tbreak",
