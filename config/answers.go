@@ -3,6 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"mime"
 	"slices"
 	"strconv"
@@ -149,16 +151,18 @@ func (r *Route) checkCORS(d *decoder, key string) {
 	if len(r.Methods) > 0 && !slices.Contains(r.Methods, "OPTIONS") && d.by&(ByTag|ByRegistration) == 0 {
 		d.refuse(join(key, "methods"), strings.Join(r.Methods, ", "), "want OPTIONS too: with cors, the route answers preflights, which have this method")
 	}
-	if e := r.ResponseHeaders; e != nil {
-		for _, list := range []struct {
-			key   string
-			names map[string]Secret
-		}{{"set", e.Set}, {"add", e.Add}} {
-			for name := range list.names {
-				if slices.Contains(route.CORSFields, strings.ToLower(name)) {
-					d.refuse(join(key, "response_headers."+list.key+"."+name), "", "cannot be edited: cors writes it")
-				}
+	check := func(list string, names iter.Seq[string]) {
+		for name := range names {
+			if slices.Contains(route.CORSFields, strings.ToLower(name)) {
+				d.refuse(join(key, list+"."+name), "", "cannot be edited: cors writes it")
 			}
 		}
+	}
+	if e := r.ResponseHeaders; e != nil {
+		check("response_headers.set", maps.Keys(e.Set))
+		check("response_headers.add", maps.Keys(e.Add))
+	}
+	if a := r.DirectResponse; a != nil {
+		check("direct_response.headers", maps.Keys(a.Headers))
 	}
 }

@@ -31,6 +31,7 @@ func TestRefusedAnswers(t *testing.T) {
 		{"service: star, cors: { allow_origins: ['https://a.example/'] }", `routes[0].cors.allow_origins: value "https://a.example/": want SCHEME://HOST`},
 		{"service: star, methods: [GET], cors: { allow_origins: ['*'] }", `sluice.yaml:3: routes[0].methods: value "GET": want OPTIONS too`},
 		{"service: star, response_headers: { set: { Access-Control-Max-Age: '1' } }, cors: { allow_origins: ['*'] }", "routes[0].response_headers.set.Access-Control-Max-Age: cannot be edited: cors writes it"},
+		{"direct_response: { headers: { Access-Control-Allow-Origin: '*' } }, cors: { allow_origins: ['https://a.example'] }", "routes[0].direct_response.headers.Access-Control-Allow-Origin: cannot be edited: cors writes it"},
 	} {
 		_, err := Parse("sluice.yaml", []byte("services: { star: { consul: {} } }\nroutes:\n- { "+test.route+" }"))
 		verify.That(t, err != nil && strings.Contains(err.Error(), test.want), "%s: %v, want %s", test.route, err, test.want)
