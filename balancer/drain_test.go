@@ -40,6 +40,27 @@ func TestDrainWithOpenStreamIsCut(t *testing.T) {
 	})
 }
 
+// With CutRemoved, a peer that leaves is cut at once, and is another one if it returns. A pool that is closed drains.
+func TestRemovedPeerIsCut(t *testing.T) {
+	var got events
+	p := newTestPool(t, Options{CutRemoved: true, NewTransport: newTestTransport, Notify: got.notify})
+	p.Apply(instances(2))
+	kept, cut := mustPick(t, p, nil), Token{}
+	for cut = mustPick(t, p, nil); cut.Peer == kept.Peer; cut = mustPick(t, p, nil) {
+	}
+	got.take()
+	p.Apply(instances(2)[1:])
+	if kept.Peer.ID == instances(1)[0].Key() {
+		kept, cut = cut, kept
+	}
+	verify.That(t, transportOf(cut.Peer).closes.Load() == 1 && transportOf(kept.Peer).closes.Load() == 0, "the transport of the peer that has left is closed %d times, the other one %d", transportOf(cut.Peer).closes.Load(), transportOf(kept.Peer).closes.Load())
+	verify.Equal(t, len(p.Snapshot().Draining), 0, "draining")
+	p.Apply(instances(2))
+	verify.That(t, peerOf(t, p, instances(1)[0]) != cut.Peer, "a peer whose transport is closed was taken back")
+	p.Close()
+	verify.Equal(t, transportOf(kept.Peer).closes.Load(), 0, "closed with the pool, with requests in flight")
+}
+
 // What the options have said while a peer drained counts for it when it returns.
 func TestAPeerThatReturnsHasTheOptionsOfNow(t *testing.T) {
 	p := newTestPool(t, Options{Groups: byTag("a")})

@@ -267,6 +267,6 @@ var balancerFaults = []mutation{
 		file: "balancer/apply.go",
 		old:  "if p.options.CutRemoved && !p.closed {",
 		new:  "if p.options.CutRemoved && p.closed {",
-		test: "./gateway TestLeaderRandomly",
+		test: "./balancer TestRemovedPeerIsCut",
 	},
 }
