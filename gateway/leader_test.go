@@ -289,8 +289,10 @@ func (m *leaderModel) step() (what string) {
 		if m.leader == "" {
 			return ""
 		}
+		m.fail(true) // a server that starts anew ends all queries
 		m.registry.change(func() { m.registry.index, m.registry.pair = 1, nil })
 		m.registry.Consul.Lose(1, "db")
+		m.fail(false)
 		m.check("a loss")
 		if m.by == "key" {
 			m.lost = m.leader

@@ -187,7 +187,7 @@ func TestReplicasShareTicketKeys(t *testing.T) {
 	verify.That(t, !resumes(0), "a session outlives its key")
 }
 
-// A certificate has a staple, which a new process has at once. Where there must be one, and is none, sluice says so. The
+// Each certificate has a staple of its own, which a new process has at once. Where there must be one, and is none, sluice says so. The
 // responder is no address to which a registry may not lead.
 func TestStaples(t *testing.T) {
 	t.Parallel()
@@ -195,12 +195,16 @@ func TestStaples(t *testing.T) {
 	var asked atomic.Int64
 	responder := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		asked.Add(1)
-		w.Write(a.OCSP(t, ocsp.Response{Status: ocsp.Good, SerialNumber: big.NewInt(2), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour)}))
+		question := verify.Result(ocsp.ParseRequest(verify.Result(io.ReadAll(q.Body)).Must(t))).Must(t)
+		w.Write(a.OCSP(t, ocsp.Response{Status: ocsp.Good, SerialNumber: question.SerialNumber, ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour)}))
 	}))
 	defer responder.Close()
 	site := writeLeaf(t, a, dir, "site", func(c *x509.Certificate) {
-		c.DNSNames, c.OCSPServer = []string{"a.example"}, []string{responder.URL}
+		c.DNSNames, c.OCSPServer, c.SerialNumber = []string{"a.example"}, []string{responder.URL}, big.NewInt(7)
 		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}, Value: []byte{0x30, 3, 2, 1, 5}}}
+	})
+	second := writeLeaf(t, a, dir, "second", func(c *x509.Certificate) {
+		c.DNSNames, c.OCSPServer, c.SerialNumber = []string{"b.example"}, []string{responder.URL}, big.NewInt(8)
 	})
 	text := func(more, discovery string) string {
 		return "discovery: { " + discovery + " }\nlisteners:\n" + secureListener("web", site, more) + static("star", peer)
@@ -211,6 +215,20 @@ func TestStaples(t *testing.T) {
 		defer conn.Close()
 		return conn.OCSPResponse()
 	}
+	// stapled reports whether a client that names a host gets its certificate, with an answer about it.
+	stapled := func(r *running, host string, serial int64) bool {
+		t.Helper()
+		conn := verify.Result(tls.Dial("tcp", r.Address("web").String(), &tls.Config{InsecureSkipVerify: true, ServerName: host})).Must(t)
+		defer conn.Close()
+		leaf, answer := conn.ConnectionState().PeerCertificates[0], conn.OCSPResponse()
+		verify.That(t, leaf.SerialNumber.Int64() == serial, "%s: the certificate with the number %d", host, leaf.SerialNumber)
+		if len(answer) == 0 {
+			return false
+		}
+		about := verify.Result(ocsp.ParseResponse(answer, nil)).Must(t)
+		verify.Equal(t, about.SerialNumber.Int64(), serial, "%s: the staple is about", host)
+		return true
+	}
 	state := func(r *running) admin.Certificate { return fetch[[]admin.Certificate](r, "/api/certificates")[0] }
 
 	r := start(t, text(", ocsp_stapling: true", "allow_local: true"))
@@ -220,6 +238,9 @@ func TestStaples(t *testing.T) {
 	before := asked.Load()
 	next := r.upgrade(text(", ocsp_stapling: true", "allow_local: true"), nil)
 	verify.That(t, bytes.Equal(staple(next), staple(r)) && asked.Load() == before, "a new process begins without the staple")
+
+	both := start(t, strings.Replace(text(", ocsp_stapling: true", "allow_local: true"), "certificates: [", fmt.Sprintf("certificates: [{ cert: %q, key: %q }, ", second.Cert, second.Key), 1))
+	both.await("a staple of each certificate", func() bool { return stapled(both, "b.example", 8) && stapled(both, "a.example", 7) })
 
 	off := start(t, text("", "allow_local: true"))
 	closed := start(t, text(", ocsp_stapling: true", ""))
