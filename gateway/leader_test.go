@@ -190,11 +190,12 @@ type leaderModel struct {
 	t         *testing.T
 	random    *rand.Rand
 	registry  *keyOfLeader
-	by        string // tag, key or passing
-	cut       bool   // else drain
-	secure    bool   // clients use TLS
-	limited   bool   // the service has few places, so that each session that has ended must have given back its own
-	proxied   byte   // clients come through a proxy that sends a PROXY header of this version, before TLS; 0: they do not
+	server    *httptest.Server // of registry
+	by        string           // tag, key or passing
+	cut       bool             // else drain
+	secure    bool             // clients use TLS
+	limited   bool             // the service has few places, so that each session that has ended must have given back its own
+	proxied   byte             // clients come through a proxy that sends a PROXY header of this version, before TLS; 0: they do not
 	text      string
 	databases []*database
 	a, b      *running // replicas
@@ -289,10 +290,9 @@ func (m *leaderModel) step() (what string) {
 		if m.leader == "" {
 			return ""
 		}
-		m.fail(true) // a server that starts anew ends all queries
 		m.registry.change(func() { m.registry.index, m.registry.pair = 1, nil })
 		m.registry.Consul.Lose(1, "db")
-		m.fail(false)
+		m.server.CloseClientConnections() // a server that starts anew ends all queries, which else wait for an index of before
 		m.check("a loss")
 		if m.by == "key" {
 			m.lost = m.leader
@@ -473,10 +473,10 @@ func testLeaderRandomly(t *testing.T, by string, random *rand.Rand, steps int) {
 		limited:  random.IntN(2) == 0, proxied: []byte{0, 0, 1, 2}[random.IntN(4)], drained: make(map[string]bool),
 		sessions: make(map[*running][]*session),
 	}
-	server := httptest.NewServer(m.registry)
+	m.server = httptest.NewServer(m.registry)
 	t.Cleanup(func() {
-		server.CloseClientConnections()
-		server.Close()
+		m.server.CloseClientConnections()
+		m.server.Close()
 	})
 	var toPeers *tls.Config
 	var client netip.Addr // of whom databases are told
@@ -511,7 +511,7 @@ services:
   db: { consul: { leader: { %s, on_demotion: %s } }, drain: { timeout: 1h }%s }
   other: { peers: ["127.0.0.1:1"] }
 shutdown: { idle: 0s, grace: 0s }
-`, server.URL, listener, leader, demotion, service)
+`, m.server.URL, listener, leader, demotion, service)
 	for _, name := range []string{"a", "b", "c"} {
 		m.databases = append(m.databases, newDatabase(t, name, toPeers, client))
 	}
