@@ -10,28 +10,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/signal"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
-	"sluice/test/consultest"
 	"sluice/test/sluicetest"
 )
 
-func main() {
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
-	if err := run(ctx, os.Stdout); err != nil && ctx.Err() == nil {
-		fmt.Fprintln(os.Stderr, "\ncanary:", err)
-		os.Exit(1)
-	}
-}
+func main() { sluicetest.Example("canary", show) }
 
 const (
 	perSecond = 250
@@ -40,6 +26,7 @@ const (
 
 // configuration is sluice's, with Consul's address and the share of the canary.
 const configuration = `consul: { addresses: [%q] }
+listeners: [{ name: web, address: "127.0.0.1:0" }]
 services:
   star:
     consul: {}
@@ -51,18 +38,14 @@ routes: [{ service: star }]
 
 // rollout is what runs.
 type rollout struct {
-	out       io.Writer
-	directory string
-	consul    *consultest.Agent
-	sluice    *sluicetest.Sluice
+	*sluicetest.Stage
 	load      *sluicetest.Load
 	instances []*instance
 }
 
-// run shows the release and removes everything.
-func run(ctx context.Context, out io.Writer) (err error) {
-	r := &rollout{out: out}
-	defer func() { err = errors.Join(err, r.clear()) }()
+// show shows the release.
+func show(ctx context.Context, on *sluicetest.Stage) error {
+	r := &rollout{Stage: on}
 	if err := r.start(ctx); err != nil {
 		return err
 	}
@@ -81,7 +64,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 			return fmt.Errorf("%s: %w", step.title, err)
 		}
 		now := r.load.Count().Since(before)
-		r.line("%-58s %4d requests, %d by version 2, %d failed", step.title, now.Requests, byVersion2(now), now.Failed)
+		r.Line("%-58s %4d requests, %d by version 2, %d failed", step.title, now.Requests, byVersion2(now), now.Failed)
 		if now.Failed > 0 {
 			return fmt.Errorf("%s: requests failed:\n%s", step.title, strings.Join(now.Failures, "\n"))
 		}
@@ -89,45 +72,30 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	return r.fail(ctx)
 }
 
-func (r *rollout) line(format string, args ...any) { fmt.Fprintf(r.out, format+"\n", args...) }
-
-func (r *rollout) start(ctx context.Context) (err error) {
-	if r.directory, err = os.MkdirTemp("", "sluice-canary-"); err != nil {
+func (r *rollout) start(ctx context.Context) error {
+	r.Line("Building sluice, and starting Consul, two instances of version 1 and sluice.")
+	if err := r.StartConsul(ctx); err != nil {
 		return err
 	}
-	r.line("Building sluice, and starting Consul, two instances of version 1 and sluice.")
-	built := make(chan error, 1)
-	go func() { built <- sluicetest.Build(ctx, r.directory, "sluice") }()
-	r.consul, err = consultest.StartAgent(ctx, consultest.Options{Node: "canary", Progress: r.out})
-	if err == nil {
-		err = r.register("v1", 2)
-	}
-	if err = errors.Join(err, <-built); err != nil {
+	if err := r.register("v1", 2); err != nil {
 		return err
 	}
-	if err := r.configure("0%"); err != nil {
+	if err := r.Serve(ctx, r.configuration("0%")); err != nil {
 		return err
 	}
-	r.sluice, err = sluicetest.Start(ctx, sluicetest.Options{
-		Program: filepath.Join(r.directory, "sluice"), Args: []string{"--config", r.file()},
-		Log: filepath.Join(r.directory, "sluice.log"), Listen: sluicetest.Any, Admin: sluicetest.Any,
-	})
-	if err != nil {
+	if err := r.AwaitUp(ctx, 2); err != nil {
 		return err
 	}
-	if err := r.sluice.AwaitUp(ctx, 2); err != nil {
-		return err
-	}
-	r.line("%d requests a second go through %s all the while.\n", perSecond, r.sluice.URL())
-	r.load = sluicetest.StartLoad(r.sluice.URL(), perSecond)
+	r.Line("%d requests a second go through %s all the while.\n", perSecond, r.URL())
+	r.load = r.StartLoad("", perSecond)
 	return nil
 }
 
 // register starts instances of a version.
 func (r *rollout) register(version string, count int) error {
 	for range count {
-		i, err := startInstance(r.consul.Client(), version, len(r.instances)+1)
-		if err != nil {
+		i := &instance{id: fmt.Sprintf("%s-star-%d", version, len(r.instances)+1), version: version}
+		if err := r.StartApp("star", i.id, []string{version}, i); err != nil {
 			return err
 		}
 		r.instances = append(r.instances, i)
@@ -139,11 +107,11 @@ func (r *rollout) registerCanary(ctx context.Context) error {
 	if err := r.register("v2", 2); err != nil {
 		return err
 	}
-	if err := r.sluice.AwaitUp(ctx, 4); err != nil {
+	if err := r.AwaitUp(ctx, 4); err != nil {
 		return err
 	}
 	before := r.load.Count()
-	return r.sluice.Await(ctx, sluicetest.Patience, "more requests", func(context.Context) (bool, error) {
+	return r.Await(ctx, sluicetest.Patience, "more requests", func(context.Context) (bool, error) {
 		now := r.load.Count().Since(before)
 		if n := byVersion2(now); n > 0 {
 			return false, fmt.Errorf("%d requests reached version 2", n)
@@ -155,17 +123,17 @@ func (r *rollout) registerCanary(ctx context.Context) error {
 // shift gives the canary a share, and waits until requests are divided so.
 func (r *rollout) shift(share string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		if err := r.configure(share); err != nil {
+		if err := r.Configure(r.configuration(share)); err != nil {
 			return err
 		}
-		if err := r.sluice.Await(ctx, sluicetest.Patience, "the share to be in use", func(ctx context.Context) (bool, error) {
+		if err := r.Await(ctx, sluicetest.Patience, "the share to be in use", func(ctx context.Context) (bool, error) {
 			split, err := r.split(ctx)
 			return fmt.Sprintf("%g%%", 100*split.Share) == share, err
 		}); err != nil {
 			return err
 		}
 		begin := r.load.Count()
-		return r.sluice.Await(ctx, sluicetest.Patience, "more requests", func(context.Context) (bool, error) {
+		return r.Await(ctx, sluicetest.Patience, "more requests", func(context.Context) (bool, error) {
 			now := r.load.Count().Since(begin)
 			return now.Requests >= enough && byVersion2(now) > 0, nil
 		})
@@ -178,7 +146,7 @@ func (r *rollout) fail(ctx context.Context) error {
 	for _, i := range r.instances {
 		i.broken.Store(i.version == "v2")
 	}
-	if err := r.sluice.Await(ctx, sluicetest.Patience, "the judge to set the share to 0", func(ctx context.Context) (bool, error) {
+	if err := r.Await(ctx, sluicetest.Patience, "the judge to set the share to 0", func(ctx context.Context) (bool, error) {
 		split, err := r.split(ctx)
 		return err == nil && split.Share == 0, err
 	}); err != nil {
@@ -190,7 +158,7 @@ func (r *rollout) fail(ctx context.Context) error {
 		return err
 	}
 	after := r.load.Count()
-	if err := r.sluice.Await(ctx, sluicetest.Patience, "requests without version 2", func(context.Context) (bool, error) {
+	if err := r.Await(ctx, sluicetest.Patience, "requests without version 2", func(context.Context) (bool, error) {
 		now := r.load.Count().Since(after)
 		if now.Failed > 0 || byVersion2(now) > 0 { // they were on the way
 			after = r.load.Count()
@@ -202,39 +170,11 @@ func (r *rollout) fail(ctx context.Context) error {
 	}
 	r.load.Stop()
 	now := r.load.Count().Since(before)
-	r.line("%-58s %4d requests, %d failed", "version 2 fails: after "+took.Round(10*time.Millisecond).String()+" its share is 0 %", now.Requests, now.Failed)
-	r.line("The judge: %s.", split.Judge.Verdict)
+	r.Line("%-58s %4d requests, %d failed", "version 2 fails: after "+took.Round(10*time.Millisecond).String()+" its share is 0 %", now.Requests, now.Failed)
+	r.Line("The judge: %s.", split.Judge.Verdict)
 	return nil
 }
 
-func (r *rollout) file() string { return filepath.Join(r.directory, "sluice.yaml") }
-
-// configure replaces the configuration, which sluice then reads.
-func (r *rollout) configure(share string) error {
-	text := fmt.Sprintf(configuration, r.consul.URL(), share)
-	if err := os.WriteFile(r.file()+"~", []byte(text), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(r.file()+"~", r.file())
-}
-
-// clear ends everything and removes the files.
-func (r *rollout) clear() error {
-	var errs []error
-	if r.load != nil {
-		r.load.Stop()
-	}
-	if r.sluice != nil {
-		errs = append(errs, r.sluice.Stop())
-	}
-	for _, i := range r.instances {
-		errs = append(errs, i.stop())
-	}
-	if r.consul != nil {
-		errs = append(errs, r.consul.Close())
-	}
-	if r.directory != "" {
-		errs = append(errs, os.RemoveAll(r.directory))
-	}
-	return errors.Join(errs...)
+func (r *rollout) configuration(share string) string {
+	return fmt.Sprintf(configuration, r.Consul.URL(), share)
 }

@@ -107,7 +107,8 @@ func (w *writing) write(ctx context.Context, address string) {
 	}
 }
 
-func (w *writing) stop() {
+func (w *writing) stop() error {
 	w.cancel()
 	w.running.Wait()
+	return nil
 }

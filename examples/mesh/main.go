@@ -13,29 +13,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
-	"os/signal"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/test/consultest"
 	"sluice/test/sluicetest"
 )
 
-func main() {
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
-	if err := run(ctx, os.Stdout); err != nil && ctx.Err() == nil {
-		fmt.Fprintln(os.Stderr, "\nmesh:", err)
-		os.Exit(1)
-	}
-}
+func main() { sluicetest.Example("mesh", show) }
 
 const (
 	perSecond = 100
@@ -48,6 +35,7 @@ var services = []string{"web", "shop", "native"}
 // configuration is sluice's, with Consul's address. Nothing in it is about splitters, intentions or
 // certificates: these come from Consul.
 const configuration = `consul: { addresses: [%q] }
+listeners: [{ name: web, address: "127.0.0.1:0" }]
 services:
   web: { consul: { connect: true } }
   shop: { consul: { connect: true } }
@@ -60,19 +48,14 @@ routes:
 
 // stage is what runs.
 type stage struct {
-	out       io.Writer
-	directory string
-	consul    *consultest.Agent
-	sluice    *sluicetest.Sluice
-	apps      []*app
-	loads     map[string]*sluicetest.Load // by service
-	denied    string                      // the service whose requests fail, as connections to it are denied
+	*sluicetest.Stage
+	loads  map[string]*sluicetest.Load // by service
+	denied string                      // the service whose requests fail, as connections to it are denied
 }
 
-// run shows the mesh, and removes everything.
-func run(ctx context.Context, out io.Writer) (err error) {
-	s := &stage{out: out, loads: make(map[string]*sluicetest.Load)}
-	defer func() { err = errors.Join(err, s.clear()) }()
+// show shows the mesh.
+func show(ctx context.Context, on *sluicetest.Stage) error {
+	s := &stage{Stage: on, loads: make(map[string]*sluicetest.Load)}
 	if err := s.start(ctx); err != nil {
 		return err
 	}
@@ -99,60 +82,38 @@ func run(ctx context.Context, out io.Writer) (err error) {
 				return fmt.Errorf("%s: %d requests to %s failed:\n%s", step.title, c.Failed, service, strings.Join(c.Failures, "\n"))
 			}
 		}
-		s.line("%-56s %5d requests; %s", step.title, requests, seen)
+		s.Line("%-56s %5d requests; %s", step.title, requests, seen)
 	}
 	return nil
 }
 
-func (s *stage) line(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
-
-func (s *stage) start(ctx context.Context) (err error) {
-	if s.directory, err = os.MkdirTemp("", "sluice-mesh-"); err != nil {
+func (s *stage) start(ctx context.Context) error {
+	s.Line("Building sluice, and starting Consul, the services, their sidecars and sluice.")
+	if err := s.StartConsul(ctx); err != nil {
 		return err
 	}
-	s.line("Building sluice, and starting Consul, the services, their sidecars and sluice.")
-	built := make(chan error, 1)
-	go func() { built <- sluicetest.Build(ctx, s.directory, "sluice") }()
-	s.consul, err = consultest.StartAgent(ctx, consultest.Options{Node: "mesh", Progress: s.out})
-	if err == nil {
-		err = s.startApps(ctx)
-	}
-	if err = errors.Join(err, <-built); err != nil {
-		return err
-	}
-	file := filepath.Join(s.directory, "sluice.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, configuration, s.consul.URL()), 0o600); err != nil {
-		return err
-	}
-	s.sluice, err = sluicetest.Start(ctx, sluicetest.Options{
-		Program: filepath.Join(s.directory, "sluice"), Args: []string{"--config", file},
-		Log: filepath.Join(s.directory, "sluice.log"), Listen: sluicetest.Any, Admin: sluicetest.Any,
-	})
-	if err != nil {
-		return err
-	}
-	if err := s.sluice.AwaitUp(ctx, len(s.apps)); err != nil {
-		return err
-	}
-	s.line("%d requests a second go to each of %s through %s all the while.\n", perSecond, strings.Join(services, ", "), s.sluice.URL())
-	for _, name := range services {
-		s.loads[name] = sluicetest.StartLoad(s.sluice.URL()+"/"+name, perSecond)
-	}
-	return nil
-}
-
-// startApps registers the services and starts what serves them: two versions of web, shop and native.
-func (s *stage) startApps(ctx context.Context) error {
-	for _, a := range []*app{
-		{service: "web", version: "v1"}, {service: "web", version: "v2"}, {service: "shop", version: "v1"},
-		{service: "native", version: "v1", native: true},
-	} {
-		s.apps = append(s.apps, a)
-		if err := a.start(ctx, s.consul); err != nil {
+	for _, a := range apps {
+		if err := s.startApp(ctx, a); err != nil {
 			return fmt.Errorf("%s: %w", a.id(), err)
 		}
 	}
+	if err := s.Serve(ctx, fmt.Sprintf(configuration, s.Consul.URL())); err != nil {
+		return err
+	}
+	if err := s.AwaitUp(ctx, len(apps)); err != nil {
+		return err
+	}
+	s.Line("%d requests a second go to each of %s through %s all the while.\n", perSecond, strings.Join(services, ", "), s.URL())
+	for _, name := range services {
+		s.loads[name] = s.StartLoad("/"+name, perSecond)
+	}
 	return nil
+}
+
+// apps are two versions of web, shop and native.
+var apps = []app{
+	{service: "web", version: "v1"}, {service: "web", version: "v2"}, {service: "shop", version: "v1"},
+	{service: "native", version: "v1", native: true},
 }
 
 // count returns the counters of the loads.
@@ -185,7 +146,7 @@ func (s *stage) split(percent float32) func(context.Context) (string, error) {
 			}
 		}
 		before, now := s.loads["web"].Count(), sluicetest.Count{}
-		err := s.sluice.Await(ctx, sluicetest.Patience, "more requests", func(context.Context) (bool, error) {
+		err := s.Await(ctx, sluicetest.Patience, "more requests", func(context.Context) (bool, error) {
 			now = s.loads["web"].Count().Since(before)
 			return now.Requests >= enough && now.ByApp["web-v2"] > 0, nil
 		})
@@ -195,11 +156,11 @@ func (s *stage) split(percent float32) func(context.Context) (string, error) {
 
 // awaitTargets waits until version 2 of web is a target of its own.
 func (s *stage) awaitTargets(ctx context.Context) error {
-	return s.sluice.Await(ctx, sluicetest.Patience, "the splitter to be in use", func(ctx context.Context) (bool, error) {
+	return s.Await(ctx, sluicetest.Patience, "the splitter to be in use", func(ctx context.Context) (bool, error) {
 		var services []struct {
 			Service string `json:"service"`
 		}
-		err := s.sluice.Get(ctx, "/api/services", &services)
+		err := s.Get(ctx, "/api/services", &services)
 		for _, one := range services {
 			if strings.HasPrefix(one.Service, "web@") {
 				return true, err
@@ -217,7 +178,7 @@ func (s *stage) deny(ctx context.Context) (string, error) {
 	}
 	s.denied = "shop"
 	var told string
-	err := s.sluice.Await(ctx, sluicetest.Patience, "requests to be denied", func(ctx context.Context) (denied bool, err error) {
+	err := s.Await(ctx, sluicetest.Patience, "requests to be denied", func(ctx context.Context) (denied bool, err error) {
 		denied, told, err = s.askShop(ctx)
 		return denied, err
 	})
@@ -233,7 +194,7 @@ func (s *stage) allow(ctx context.Context) (string, error) {
 	}
 	before := s.loads["shop"].Count()
 	took := time.Duration(0)
-	err := s.sluice.Await(ctx, sluicetest.Patience, "requests to be answered", func(ctx context.Context) (bool, error) {
+	err := s.Await(ctx, sluicetest.Patience, "requests to be answered", func(ctx context.Context) (bool, error) {
 		now := s.loads["shop"].Count().Since(before)
 		if now.Failed > 0 { // they were on the way, or the agent does not know yet
 			before, took = s.loads["shop"].Count(), time.Since(begin)
@@ -253,12 +214,12 @@ func (s *stage) allow(ctx context.Context) (string, error) {
 func (s *stage) refreshAgent(ctx context.Context) error {
 	match := &api.IntentionMatch{By: api.IntentionMatchDestination, Names: []string{"default/default/shop"}}
 	cached := (&api.QueryOptions{UseCache: true}).WithContext(ctx)
-	_, known, err := s.consul.Client().Connect().IntentionMatch(match, cached)
+	_, known, err := s.Consul.Client().Connect().IntentionMatch(match, cached)
 	if err != nil {
 		return err
 	}
 	cached.WaitIndex, cached.WaitTime = known.LastIndex, 100*time.Millisecond
-	_, _, err = s.consul.Client().Connect().IntentionMatch(match, cached)
+	_, _, err = s.Consul.Client().Connect().IntentionMatch(match, cached)
 	return err
 }
 
@@ -271,18 +232,11 @@ func (s *stage) intend(action api.IntentionAction) error {
 
 // askShop sends a request to shop, and reports whether it was denied by an intention, and what clients are told.
 func (s *stage) askShop(ctx context.Context) (denied bool, told string, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.sluice.URL()+"/shop", nil)
+	answer, err := sluicetest.Ask(ctx, http.DefaultClient, http.MethodGet, s.URL()+"/shop")
 	if err != nil {
 		return false, "", err
 	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return false, "", err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	denied = response.StatusCode == http.StatusForbidden && response.Header.Get("X-Sluice-Reason") == "intention"
-	return denied, strings.TrimSpace(string(body)), err
+	return answer.String() == "403 intention", answer.Text, nil
 }
 
 // rotate gives Consul a new root, and waits until sluice has a certificate of it. Agents replace theirs within half a
@@ -295,7 +249,7 @@ func (s *stage) rotate(ctx context.Context) (string, error) {
 			Expires time.Time `json:"expires"`
 			Trusted bool      `json:"trusted"`
 		}
-		err := s.sluice.Get(ctx, "/api/certificates", &all)
+		err := s.Get(ctx, "/api/certificates", &all)
 		for _, c := range all {
 			if !c.Trusted && strings.Contains(c.UsedBy, "mesh") {
 				return c.Expires.String(), err
@@ -310,30 +264,9 @@ func (s *stage) rotate(ctx context.Context) (string, error) {
 	if err := s.newRoot(); err != nil {
 		return "", err
 	}
-	err = s.sluice.Await(ctx, sluicetest.Patience, "another certificate", func(ctx context.Context) (bool, error) {
+	err = s.Await(ctx, sluicetest.Patience, "another certificate", func(ctx context.Context) (bool, error) {
 		now, err := leaf(ctx)
 		return now != before, err
 	})
 	return fmt.Sprintf("after %s, 0 failed", time.Since(begin).Round(time.Second)), err
-}
-
-// clear ends everything and removes the files.
-func (s *stage) clear() error {
-	var errs []error
-	for _, load := range s.loads {
-		load.Stop()
-	}
-	if s.sluice != nil {
-		errs = append(errs, s.sluice.Stop())
-	}
-	for _, a := range s.apps {
-		errs = append(errs, a.stop())
-	}
-	if s.consul != nil {
-		errs = append(errs, s.consul.Close())
-	}
-	if s.directory != "" {
-		errs = append(errs, os.RemoveAll(s.directory))
-	}
-	return errors.Join(errs...)
 }

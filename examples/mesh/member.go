@@ -41,12 +41,10 @@ func join(ctx context.Context, consul *api.Client, service string) (*member, err
 		select {
 		case err := <-first:
 			if err != nil {
-				m.leave()
-				return nil, err
+				return nil, errors.Join(err, m.leave())
 			}
 		case <-ctx.Done():
-			m.leave()
-			return nil, ctx.Err()
+			return nil, errors.Join(ctx.Err(), m.leave())
 		}
 	}
 	return m, nil
@@ -138,9 +136,10 @@ func (m *member) admit(s tls.ConnectionState) error {
 }
 
 // leave ends what join began.
-func (m *member) leave() {
+func (m *member) leave() error {
 	m.end()
 	m.running.Wait()
+	return nil
 }
 
 // newRoot gives Consul's certificate authority another key, and so another root.
@@ -153,7 +152,7 @@ func (s *stage) newRoot() error {
 	if err != nil {
 		return err
 	}
-	authority := s.consul.Client().Connect()
+	authority := s.Consul.Client().Connect()
 	config, _, err := authority.CAGetConfig(nil)
 	if err != nil {
 		return err
@@ -167,7 +166,7 @@ func (s *stage) newRoot() error {
 // write writes config entries, in their order.
 func (s *stage) write(entries ...api.ConfigEntry) error {
 	for _, entry := range entries {
-		if _, _, err := s.consul.Client().ConfigEntries().Set(entry, nil); err != nil {
+		if _, _, err := s.Consul.Client().ConfigEntries().Set(entry, nil); err != nil {
 			return fmt.Errorf("write the %s %s: %w", entry.GetKind(), entry.GetName(), err)
 		}
 	}

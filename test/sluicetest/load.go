@@ -2,8 +2,8 @@ package sluicetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"strings"
@@ -32,6 +32,7 @@ type Count struct {
 	Requests int
 	Unsent   int                  // not sent, because the requests of one second were in flight
 	Failed   int                  // without a response, or with another status than 200
+	Refused  map[string]int       // of Failed, the answers by the reason that sluice gives
 	ByApp    map[string]int       // responses by name of the application
 	LastSent map[string]time.Time // when the last answered request was sent
 	Failures []string             // the first ones
@@ -39,14 +40,21 @@ type Count struct {
 
 // Since returns the difference of c and before.
 func (c Count) Since(before Count) Count {
-	d := Count{Requests: c.Requests - before.Requests, Unsent: c.Unsent - before.Unsent, Failed: c.Failed - before.Failed, ByApp: map[string]int{}, LastSent: c.LastSent}
-	for app, n := range c.ByApp {
-		if n > before.ByApp[app] {
-			d.ByApp[app] = n - before.ByApp[app]
-		}
-	}
+	d := Count{Requests: c.Requests - before.Requests, Unsent: c.Unsent - before.Unsent, Failed: c.Failed - before.Failed, LastSent: c.LastSent}
+	d.Refused, d.ByApp = more(c.Refused, before.Refused), more(c.ByApp, before.ByApp)
 	d.Failures = c.Failures[min(len(before.Failures), len(c.Failures)):]
 	return d
+}
+
+// more returns by how much the numbers of a are above those of b.
+func more(a, b map[string]int) map[string]int {
+	difference := make(map[string]int)
+	for key, n := range a {
+		if n > b[key] {
+			difference[key] = n - b[key]
+		}
+	}
+	return difference
 }
 
 // StartLoad sends perSecond requests per second to url until Stop, also if earlier ones have not
@@ -62,7 +70,7 @@ func StartLoad(url string, perSecond int) *Load {
 			Timeout:   patience,
 		},
 		places: make(chan struct{}, perSecond),
-		count:  Count{ByApp: map[string]int{}, LastSent: map[string]time.Time{}},
+		count:  Count{Refused: map[string]int{}, ByApp: map[string]int{}, LastSent: map[string]time.Time{}},
 	}
 	l.wg.Go(func() {
 		tick := time.NewTicker(time.Second / time.Duration(perSecond))
@@ -100,6 +108,9 @@ func (l *Load) one() {
 		return
 	}
 	l.count.Failed++
+	if refused := (*refusedError)(nil); errors.As(err, &refused) {
+		l.count.Refused[refused.Header.Get("X-Sluice-Reason")]++
+	}
 	if len(l.count.Failures) < 10 {
 		l.count.Failures = append(l.count.Failures, fmt.Sprintf("%s %v", time.Now().Format("15:04:05.000"), err))
 	}
@@ -112,31 +123,31 @@ func (l *Load) noteUnsent() {
 }
 
 func (l *Load) ask() (app string, err error) {
-	response, err := l.client.Get(l.url)
+	answer, err := Ask(context.Background(), l.client, http.MethodGet, l.url)
 	if err != nil {
 		return "", err
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return "", err
+	if answer.StatusCode != http.StatusOK {
+		return "", &refusedError{answer}
 	}
-	if response.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s (%s): %s", response.Status, response.Header.Get("X-Sluice-Reason"), strings.TrimSpace(string(body)))
-	}
-	words := strings.Fields(string(body))
+	words := strings.Fields(answer.Text)
 	if len(words) < 3 {
-		return "", fmt.Errorf("unexpected answer %q", body)
+		return "", fmt.Errorf("unexpected answer %q", answer.Text)
 	}
 	return strings.TrimSuffix(words[2], ","), nil
 }
+
+// refusedError is an answer with another status than 200.
+type refusedError struct{ Answer }
+
+func (e *refusedError) Error() string { return fmt.Sprintf("%v: %s", e.Answer, e.Text) }
 
 // Count returns the present counters.
 func (l *Load) Count() Count {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.count
-	c.ByApp, c.LastSent = maps.Clone(c.ByApp), maps.Clone(c.LastSent)
+	c.Refused, c.ByApp, c.LastSent = maps.Clone(c.Refused), maps.Clone(c.ByApp), maps.Clone(c.LastSent)
 	return c
 }
 

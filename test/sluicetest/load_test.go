@@ -44,7 +44,7 @@ func TestLoadCountsAnswersByApp(t *testing.T) {
 	sent := end.LastSent["star-0"]
 	verify.That(t, !sent.IsZero() && !sent.After(begin), "the last answered request was sent at %v", sent)
 	since := end.Since(good)
-	if since.Failed != end.Failed || len(since.Failures) == 0 || !strings.Contains(since.Failures[0], "no_peers") {
+	if since.Failed != end.Failed || since.Refused["no_peers"] != end.Failed || len(since.Failures) == 0 || !strings.Contains(since.Failures[0], "no_peers") {
 		t.Errorf("since the good part: %+v, want the failures with their reason", since)
 	}
 }

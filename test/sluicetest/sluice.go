@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -173,26 +172,16 @@ func (s *Sluice) Watch(ctx context.Context, service string) (Watch, error) {
 
 // Get decodes a response of the admin API into v, unless v is nil.
 func (s *Sluice) Get(ctx context.Context, path string, v any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.AdminURL()+path, nil)
-	if err != nil {
-		return err
-	}
-	response, err := s.client.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
+	answer, err := Ask(ctx, s.client, http.MethodGet, s.AdminURL()+path)
+	switch {
+	case err != nil:
 		return fmt.Errorf("GET %s: %w", path, err)
-	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s: %s", path, response.Status, bytes.TrimSpace(body))
-	}
-	if v == nil {
+	case answer.StatusCode != http.StatusOK:
+		return fmt.Errorf("GET %s: %s: %s", path, answer.Status, answer.Text)
+	case v == nil:
 		return nil
 	}
-	if err := json.Unmarshal(body, v); err != nil {
+	if err := json.Unmarshal([]byte(answer.Text), v); err != nil {
 		return fmt.Errorf("GET %s: %w", path, err)
 	}
 	return nil
