@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"sluice/test/acmetest"
 	"sluice/test/consultest"
 	"sluice/test/dnstest"
 	"sluice/test/long"
@@ -22,7 +23,7 @@ import (
 
 // byDNS is an ACME server, and the name server that it asks, whose records sluice makes.
 type byDNS struct {
-	*pebble
+	*acmetest.Server
 	zones *dnstest.Zones
 	key   string // the file of the key for changes
 	hook  string // a program that makes records
@@ -34,8 +35,7 @@ const hookFails = "fails"
 func startByDNS(t *testing.T) *byDNS {
 	t.Helper()
 	zones := dnstest.StartZones(t, "example", "challenges.test")
-	b := &byDNS{&pebble{plain: consultest.ReservePort(t), secure: consultest.ReservePort(t), dns: zones.Address}, zones, "", ""}
-	b.start(t)
+	b := &byDNS{acmetest.Start(t, acmetest.Options{DNS: zones.Address}), zones, "", ""}
 	dir := t.TempDir()
 	b.key, b.hook = filepath.Join(dir, "key"), filepath.Join(dir, "hook")
 	verify.NoError(t, os.WriteFile(b.key, []byte(dnstest.UpdateKey), 0o600))
@@ -65,8 +65,8 @@ func (b *byDNS) text(names, settings, provider, peer string) string {
 listeners:
   - name: websecure
     address: "127.0.0.1:0"
-    tls: { acme: { names: [%s], directory: "https://127.0.0.1:%d/dir", ca: %q, %s, dns: %s } }
-`, names, b.directory, b.ca, settings, provider) + static("star", peer)
+    tls: { acme: { names: [%s], directory: %q, ca: %q, %s, dns: %s } }
+`, names, b.Directory, b.CA, settings, provider) + static("star", peer)
 }
 
 func storageIn(dir string) string { return fmt.Sprintf("storage: %q", dir) }
@@ -105,7 +105,7 @@ func TestACMEByDNS(t *testing.T) {
 			r.end()
 			r = start(t, text)
 			verify.Equal(t, r.obtained("www."+host), wildcard, "another certificate after a restart")
-			verify.Equal(t, b.issued(), 2, "certificates were issued")
+			verify.Equal(t, b.Issued(), 2, "certificates were issued")
 		})
 	}
 }
@@ -116,8 +116,7 @@ func TestRenewalByDNS(t *testing.T) {
 	b := startByDNS(t)
 	dir := t.TempDir()
 	files := &certmagic.FileStorage{Path: dir}
-	directory := fmt.Sprintf("https://127.0.0.1:%d/dir", b.directory)
-	storeCertificate(t, directory, "*.renewal.example", func(key string, value []byte) error {
+	storeCertificate(t, b.Directory, "*.renewal.example", func(key string, value []byte) error {
 		return files.Store(context.Background(), key, value)
 	}, testcert.Lasting(-time.Hour, 10*time.Minute))
 	b.zones.Hide(3)
@@ -129,7 +128,7 @@ func TestRenewalByDNS(t *testing.T) {
 	})
 	_, asked := b.zones.Counts()
 	verify.That(t, asked > 3, "the authority was asked to look before the name server had the record")
-	verify.Equal(t, b.issued(), 1, "certificates were issued")
+	verify.Equal(t, b.Issued(), 1, "certificates were issued")
 	verify.Slices(t, b.zones.Left(), nil, "records that are left")
 }
 
@@ -169,7 +168,7 @@ func TestUpgradeDuringAnOrderByDNS(t *testing.T) {
 	})
 	b.zones.Hide(0)
 	next.obtained("www.upgrade.example")
-	verify.Equal(t, b.issued(), 1, "certificates were issued")
+	verify.Equal(t, b.Issued(), 1, "certificates were issued")
 	verify.Slices(t, b.zones.Left(), nil, "records that are left")
 }
 
@@ -186,7 +185,7 @@ func TestReplicasOrderOnceByDNS(t *testing.T) {
 	r := start(t, text)
 	first := awaitObtained(t, "a certificate", "www.replicas.example", port)
 	verify.Equal(t, r.obtained("www.replicas.example"), first, "the certificate of the other replica")
-	verify.Equal(t, b.issued(), 1, "certificates were issued")
+	verify.Equal(t, b.Issued(), 1, "certificates were issued")
 	verify.Slices(t, b.zones.Left(), nil, "records that are left")
 }
 
@@ -201,8 +200,7 @@ func TestOrdersByDNSAtRandom(t *testing.T) {
 	b := startByDNS(t)
 	agent, own := shared.Agent(t)
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
-	directory := fmt.Sprintf("https://127.0.0.1:%d/dir", b.directory)
-	storeCertificate(t, directory, "old.example", func(key string, value []byte) error {
+	storeCertificate(t, b.Directory, "old.example", func(key string, value []byte) error {
 		put(t, agent, own+"/"+key, string(value))
 		return nil
 	})

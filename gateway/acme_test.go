@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"sluice/admin"
+	"sluice/test/acmetest"
 	"sluice/test/consultest"
 	"sluice/test/long"
 	"sluice/test/sluicetest"
@@ -35,20 +36,20 @@ func TestACME(t *testing.T) {
 			t.Parallel()
 			host := challenge + ".example" // certmagic does one job for a name at a time
 			plain, secure := consultest.ReservePort(t), consultest.ReservePort(t)
-			p := pebble{plain: plain, secure: secure}
+			o := acmetest.Options{HTTPPort: plain, TLSPort: secure}
 			listener := fmt.Sprintf("  - { name: web, address: \"127.0.0.1:%d\", redirect_https: {} }\n", plain)
 			if challenge == "http-01" {
-				p.secure = consultest.ReservePort(t) // TLS-ALPN-01 fails there
+				o.TLSPort = consultest.ReservePort(t) // TLS-ALPN-01 fails there
 			} else {
 				listener = ""
 			}
-			p.start(t)
+			p := acmetest.Start(t, o)
 			sluice := fmt.Sprintf(`
 listeners:
 %s  - name: websecure
     address: "127.0.0.1:%d"
-    tls: { acme: { names: [%s], directory: "https://127.0.0.1:%d/dir", storage: %q, ca: %q } }
-`, listener, secure, host, p.directory, filepath.Join(t.TempDir(), "acme"), p.ca) +
+    tls: { acme: { names: [%s], directory: %q, storage: %q, ca: %q } }
+`, listener, secure, host, p.Directory, filepath.Join(t.TempDir(), "acme"), p.CA) +
 				static("star", origin(t, "star"))
 			obtained := func(r *running) (serial string) {
 				t.Helper()
@@ -59,11 +60,11 @@ listeners:
 			first := obtained(r)
 			all := fetch[[]admin.Certificate](r, "/api/certificates")
 			verify.That(t, len(all) == 1 && all[0].State == "valid", "/api/certificates: %+v", all)
-			orders := strings.Count(p.log.String(), "POST /order-plz")
+			orders := strings.Count(p.Log.String(), "POST /order-plz")
 			r.end()
 			r = start(t, sluice)
 			verify.Equal(t, obtained(r), first, "another certificate after a restart")
-			verify.Equal(t, strings.Count(p.log.String(), "POST /order-plz"), orders, "orders after a restart")
+			verify.Equal(t, strings.Count(p.Log.String(), "POST /order-plz"), orders, "orders after a restart")
 		})
 	}
 }
@@ -173,7 +174,7 @@ listeners:
 // Consul. Tests that run at the same time need different names: in a process, certmagic does
 // one job for a name at a time. settings are those of consul. plain and secure are the ports
 // of its listeners; without plain it uses TLS-ALPN-01 only.
-func (p *pebble) replicaOf(name, settings string, plain, secure int, peer string) string {
+func replicaOf(p *acmetest.Server, name, settings string, plain, secure int, peer string) string {
 	listeners := ""
 	if plain > 0 {
 		listeners = fmt.Sprintf("  - { name: web, address: \"127.0.0.1:%d\", redirect_https: {} }\n", plain)
@@ -185,8 +186,8 @@ consul: { %s }
 listeners:
 %s  - name: websecure
     address: "127.0.0.1:%d"
-    tls: { acme: { names: [%s], directory: "https://127.0.0.1:%d/dir", consul_kv: sluice-acme, ca: %q } }
-`, settings, listeners, secure, name, p.directory, p.ca) + static("star", peer)
+    tls: { acme: { names: [%s], directory: %q, consul_kv: sluice-acme, ca: %q } }
+`, settings, listeners, secure, name, p.Directory, p.CA) + static("star", peer)
 }
 
 // awaitObtained waits until the certificate is served on a port, and returns its serial
@@ -221,9 +222,6 @@ func startProcess(t *testing.T, text string) {
 	})
 }
 
-// issued returns how many certificates the server has issued.
-func (p *pebble) issued() int { return strings.Count(p.log.String(), "Issued certificate serial") }
-
 // Two replicas that start at the same time have one certificate, which one of them has
 // ordered. A third one that comes later orders nothing. All values are encrypted.
 func TestReplicasOrderOnce(t *testing.T) {
@@ -233,23 +231,22 @@ func TestReplicasOrderOnce(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
 	port := func() int { return consultest.ReservePort(t) }
 	peer := origin(t, "star")
-	p := &pebble{plain: port(), secure: port()}
-	p.start(t)
+	p := acmetest.Start(t, acmetest.Options{})
 	settings := fmt.Sprintf("addresses: [%q]", agent.URL())
 	two, three := port(), port()
 	key := filepath.Join(t.TempDir(), "acme.key")
 	verify.NoError(t, os.WriteFile(key, []byte("YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="), 0o600))
 	replica := func(port int) string {
-		text := p.replicaOf(name, settings, 0, port, peer)
+		text := replicaOf(p, name, settings, 0, port, peer)
 		return strings.Replace(text, "consul_kv: sluice-acme", fmt.Sprintf("consul_kv: sluice-acme, encryption_keys: [%q]", key), 1)
 	}
-	startProcess(t, replica(p.secure)) // gets all challenges
+	startProcess(t, replica(p.TLSPort)) // gets all challenges
 	start(t, replica(two))
-	first := awaitObtained(t, "a certificate", name, p.secure)
+	first := awaitObtained(t, "a certificate", name, p.TLSPort)
 	verify.Equal(t, awaitObtained(t, "the same certificate", name, two), first, "the certificate of the other replica")
 	start(t, replica(three))
 	verify.Equal(t, awaitObtained(t, "the certificate of the others", name, three), first, "a later replica has the certificate")
-	verify.Equal(t, p.issued(), 1, "certificates were issued")
+	verify.Equal(t, p.Issued(), 1, "certificates were issued")
 	pairs, _, err := agent.Client().KV().List("sluice-acme/", nil)
 	verify.NoError(t, err)
 	for _, pair := range pairs {
@@ -280,18 +277,17 @@ func TestHTTPChallengeAtAnotherReplica(t *testing.T) {
 	replaceFile(t, file, mayRead.SecretID)
 	port := func() int { return consultest.ReservePort(t) }
 	peer := origin(t, "star")
-	p := &pebble{plain: port(), secure: port()} // TLS-ALPN-01 fails
-	p.start(t)
+	p := acmetest.Start(t, acmetest.Options{}) // nothing listens on its port for TLS: TLS-ALPN-01 fails
 	ordering, answering := port(), port()
-	answers := start(t, p.replicaOf(name, fmt.Sprintf("addresses: [%q], token_file: %q", agent.URL(), file), p.plain, answering, peer))
+	answers := start(t, replicaOf(p, name, fmt.Sprintf("addresses: [%q], token_file: %q", agent.URL(), file), p.HTTPPort, answering, peer))
 	answers.await("it finds that it may not order", func() bool {
 		c := answers.certificates()["acme:"+name]
 		return c.State == "missing" && strings.Contains(c.Error, "403")
 	})
-	startProcess(t, p.replicaOf(name, fmt.Sprintf("addresses: [%q], token: %q", agent.URL(), may.SecretID), port(), ordering, peer))
+	startProcess(t, replicaOf(p, name, fmt.Sprintf("addresses: [%q], token: %q", agent.URL(), may.SecretID), port(), ordering, peer))
 	first := awaitObtained(t, "a certificate by the answer of the other replica", name, ordering)
 	verify.Equal(t, answers.served("websecure", name), "", "the replica without permission has the certificate")
 	replaceFile(t, file, may.SecretID)
 	verify.Equal(t, awaitObtained(t, "the certificate of the other replica", name, answering), first, "the certificate")
-	verify.Equal(t, p.issued(), 1, "certificates were issued")
+	verify.Equal(t, p.Issued(), 1, "certificates were issued")
 }

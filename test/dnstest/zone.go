@@ -1,6 +1,7 @@
 package dnstest
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -28,7 +29,9 @@ type Zones struct {
 	Address   string // "127.0.0.1:port"
 	Directory string
 
-	names []string // "example."
+	names   []string // "example."
+	serving []*dns.Server
+	ended   sync.WaitGroup
 
 	mu sync.Mutex
 	// mu guards the fields below.
@@ -45,41 +48,55 @@ type Zones struct {
 // StartZones serves zones until t ends.
 func StartZones(t testing.TB, names ...string) *Zones {
 	t.Helper()
-	z := &Zones{Directory: t.TempDir(), texts: make(map[string][]string), aliases: make(map[string]string)}
-	for _, name := range names {
-		z.names = append(z.names, dns.Fqdn(name))
+	z, err := ServeZones(t.TempDir(), names...)
+	if err != nil {
+		t.Fatal(err)
 	}
-	stream, packets := listenBoth(t)
-	z.Address = stream.Addr().String()
-	for _, server := range []*dns.Server{{Listener: stream}, {PacketConn: packets}} {
-		server.Handler, server.TsigSecret = dns.HandlerFunc(z.serve), map[string]string{keyName: keySecret}
-		server.MsgAcceptFunc = func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept }
-		ended := make(chan struct{})
-		started := make(chan struct{})
-		server.NotifyStartedFunc = func() { close(started) }
-		go func() {
-			defer close(ended)
-			_ = server.ActivateAndServe() // it ends with Shutdown
-		}()
-		<-started
-		t.Cleanup(func() {
-			_ = server.Shutdown()
-			<-ended
-		})
-	}
+	t.Cleanup(func() { z.Close() })
 	return z
 }
 
+// ServeZones serves zones, with their files in a directory, until Close.
+func ServeZones(directory string, names ...string) (*Zones, error) {
+	z := &Zones{Directory: directory, texts: make(map[string][]string), aliases: make(map[string]string)}
+	for _, name := range names {
+		z.names = append(z.names, dns.Fqdn(name))
+	}
+	stream, packets, err := listenBoth()
+	if err != nil {
+		return nil, err
+	}
+	z.Address = stream.Addr().String()
+	z.serving = []*dns.Server{{Listener: stream}, {PacketConn: packets}}
+	for _, server := range z.serving {
+		server.Handler, server.TsigSecret = dns.HandlerFunc(z.serve), map[string]string{keyName: keySecret}
+		server.MsgAcceptFunc = func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept }
+		started := make(chan struct{})
+		server.NotifyStartedFunc = func() { close(started) }
+		z.ended.Go(func() { _ = server.ActivateAndServe() }) // it ends with Shutdown
+		<-started
+	}
+	return z, nil
+}
+
+// Close ends the server.
+func (z *Zones) Close() (err error) {
+	for _, server := range z.serving {
+		err = errors.Join(err, server.Shutdown())
+	}
+	z.ended.Wait()
+	return err
+}
+
 // listenBoth returns sockets with one port for both protocols.
-func listenBoth(t testing.TB) (net.Listener, net.PacketConn) {
-	t.Helper()
+func listenBoth() (net.Listener, net.PacketConn, error) {
 	for {
 		l, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
-			t.Fatal(err)
+			return nil, nil, err
 		}
 		if p, err := net.ListenPacket("udp4", l.Addr().String()); err == nil {
-			return l, p
+			return l, p, nil
 		}
 		l.Close() // the port is taken
 	}
