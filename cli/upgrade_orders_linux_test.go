@@ -52,12 +52,14 @@ func TestReplaceWithOrders(t *testing.T) {
 					Name: "star", ID: fmt.Sprint("star-", i), Address: at.Addr().String(), Port: int(at.Port()),
 				}))
 			}
+			moon := httptest.NewServer(http.NotFoundHandler())
+			t.Cleanup(moon.Close)
 			dir := t.TempDir()
 			inAdmin, inConsul := test.keys(dir)
 			s := newServing(t, "", "")
 			s.adminKeys = inAdmin
-			s.configure(fmt.Sprintf("consul: { addresses: [%q], wait: 1s%s }\ndiscovery: { snapshot: %q }\nservices: { star: { consul: {}, balance: { policy: round_robin } } }\nroutes: [{ service: star }]\n",
-				agent.URL(), inConsul, filepath.Join(dir, "snapshot")))
+			s.configure(fmt.Sprintf("consul: { addresses: [%q], wait: 1s%s }\ndiscovery: { snapshot: %q }\nservices: { star: { consul: {}, balance: { policy: round_robin } }, moon: { peers: [%q] } }\nroutes: [{ service: star }, { path: /moon, service: moon }]\n",
+				agent.URL(), inConsul, filepath.Join(dir, "snapshot"), moon.Listener.Addr()))
 			s.serve()
 			peer := func(i int) admin.Peer {
 				for _, p := range get[[]admin.Peer](s, "/api/peers") {
@@ -67,18 +69,24 @@ func TestReplaceWithOrders(t *testing.T) {
 				}
 				return admin.Peer{}
 			}
-			awaitThat(t, "all peers", func() bool { return len(get[[]admin.Peer](s, "/api/peers")) == len(requests) })
-			l := startLoad(t, 4, func(int) (*http.Request, string) {
-				r, err := http.NewRequest(http.MethodGet, "http://"+s.address+"/", nil)
-				if err != nil {
-					panic(err)
+			awaitThat(t, "all peers", func() bool { return len(get[[]admin.Peer](s, "/api/peers")) == len(requests)+1 })
+			ask := func(path, want string) func(int) (*http.Request, string) {
+				return func(int) (*http.Request, string) {
+					r, err := http.NewRequest(http.MethodGet, "http://"+s.address+path, nil)
+					if err != nil {
+						panic(err)
+					}
+					return r, want
 				}
-				return r, "ok"
-			})
+			}
+			l := startLoad(t, 4, ask("/", "ok"))
 			l.more(50)
 
 			s.post("/api/peers/star/star-0/drain?why=new+disk")
 			s.post("/api/peers/star/star-1/weight?weight=7&for=1h&why=bigger")
+			s.post("/api/services/moon/maintenance/on?why=new+disk")
+			const works = "503 Service Unavailable: the service is in maintenance: new disk\n"
+			told := startLoad(t, 2, ask("/moon", works))
 			awaitThat(t, "Consul has the orders", func() bool { return get[admin.Orders](s, "/api/orders").Pending == 0 }) // an answer waits for 2 s
 			ordered := get[admin.Orders](s, "/api/orders")
 			l.more(50) // whose peers were chosen after the drain
@@ -87,7 +95,7 @@ func TestReplaceWithOrders(t *testing.T) {
 			inForce := func(when string) {
 				t.Helper()
 				got := get[admin.Orders](s, "/api/orders")
-				verify.That(t, len(got.Orders) == 2 && reflect.DeepEqual(got.Orders, ordered.Orders), "%s the orders are %+v\nwant %+v", when, got.Orders, ordered.Orders)
+				verify.That(t, len(got.Orders) == 3 && reflect.DeepEqual(got.Orders, ordered.Orders), "%s the orders are %+v\nwant %+v", when, got.Orders, ordered.Orders)
 				p := peer(0)
 				verify.That(t, p.State == "draining" && reflect.DeepEqual(p.Reasons, []string{"drain: new disk"}), "%s the drained peer is %+v", when, p)
 				p = peer(1)
@@ -100,12 +108,15 @@ func TestReplaceWithOrders(t *testing.T) {
 			l.more(50)
 			s.replace()
 			l.more(50)
+			told.more(20)
 			inForce("after an upgrade")
 			verify.NoError(t, agent.Pause())
 			s.replace()
 			l.more(50)
+			told.more(20)
 			inForce("after an upgrade while Consul hangs")
 			l.stop()
+			told.stop()
 
 			verify.NoError(t, agent.Resume())
 			if test.away {
@@ -115,6 +126,8 @@ func TestReplaceWithOrders(t *testing.T) {
 			for range 50 {
 				status, body := s.get("http://" + s.address + "/")
 				verify.Require(t, status == http.StatusOK, "after a restart: %d %s", status, body)
+				status, body = s.get("http://" + s.address + "/moon")
+				verify.Require(t, status == http.StatusServiceUnavailable && body == works, "in maintenance, after a restart: %d %s", status, body)
 			}
 			inForce("after a restart")
 
@@ -122,11 +135,14 @@ func TestReplaceWithOrders(t *testing.T) {
 			s.replace()
 			awaitThat(t, "the end of an order from before the upgrade", func() bool {
 				p := peer(2)
-				return p.State == "up" && len(p.Orders) == 0 && len(get[admin.Orders](s, "/api/orders").Orders) == 2
+				return p.State == "up" && len(p.Orders) == 0 && len(get[admin.Orders](s, "/api/orders").Orders) == 3
 			})
 			s.post("/api/peers/star/star-0/enable")
+			s.post("/api/services/moon/maintenance/off")
 			s.replace()
 			awaitThat(t, "an order that has ended does not come back", func() bool { return peer(0).State == "up" })
+			status, body := s.get("http://" + s.address + "/moon")
+			verify.That(t, status == http.StatusNotFound, "after the maintenance: %d %s", status, body)
 			s.end()
 		})
 	}

@@ -23,12 +23,13 @@ type stateModel struct {
 	t         *testing.T
 	random    *rand.Rand
 	agent     *consultest.Agent
-	own       string     // what the keys in Consul begin with
-	a, b      *canaryRun // only a is restarted, upgraded and rolled back
-	text      string     // of a
-	bodies    []string   // addresses of origins; the model has their indexes
-	peersFile string     // of the service star
-	peers     []string   // of the service star, whose ids are their addresses
+	relay     *consultest.Relay // between a and Consul
+	own       string            // what the keys in Consul begin with
+	a, b      *canaryRun        // only a is restarted, upgraded and rolled back
+	text      string            // of a
+	bodies    []string          // addresses of origins; the model has their indexes
+	peersFile string            // of the service star
+	peers     []string          // of the service star, whose ids are their addresses
 
 	keys    map[string]int            // documents in Consul, with the origins of their routes
 	said    map[string]int            // keys, and what Consul has lost
@@ -36,6 +37,7 @@ type stateModel struct {
 	pinned  bool                      // served is not said
 	was     map[uint64]map[string]int // served, by revision of a
 	drained map[string]bool           // peers
+	works   string                    // why star is in maintenance; "": it is in use
 	share   float64                   // 0.5: that of the configuration
 	off     bool                      // a is not ready by order
 }
@@ -47,13 +49,13 @@ func (m *stateModel) changed() {
 	m.served, m.pinned = maps.Clone(m.said), false
 }
 
-// order gives a random order about a share or a drain to a replica.
+// order gives a random order about a share, a drain or the maintenance of star to a replica.
 func (m *stateModel) order(r *canaryRun) (what string) {
 	command := func(path string) string {
 		verify.Equal(m.t, r.command(path), http.StatusOK, "POST %s", path)
 		return path
 	}
-	switch peers := m.peers; m.random.IntN(4) {
+	switch peers := m.peers; m.random.IntN(6) {
 	case 0:
 		peer := peers[m.random.IntN(len(peers))]
 		m.drained[peer] = true
@@ -70,15 +72,43 @@ func (m *stateModel) order(r *canaryRun) (what string) {
 			return command("/api/shares/star/release")
 		}
 		fallthrough
-	default:
+	case 3:
 		m.share = float64(1+m.random.IntN(40)) / 100
 		return command(fmt.Sprintf("/api/shares/star?share=%v", m.share))
+	case 4:
+		if m.works != "" {
+			m.works = ""
+			return command("/api/services/star/maintenance/off")
+		}
+		fallthrough
+	default:
+		m.works = fmt.Sprintf("disk-%d", 10+m.random.IntN(90))
+		return command("/api/services/star/maintenance/on?why=" + m.works)
 	}
+}
+
+// tells reports whether a client of a replica is told of the maintenance of star and why, or of none.
+func (m *stateModel) tells(r *running) bool {
+	got := r.do(r.request(http.MethodGet, r.url("web")+"/star", nil))
+	told := got.StatusCode == http.StatusServiceUnavailable && got.Header.Get("X-Sluice-Reason") == "maintenance"
+	return told == (m.works != "") && (!told || strings.Contains(got.body, m.works))
+}
+
+// upgrade replaces a. The old process tells clients of a maintenance, and the new one from its first request on. meanwhile is
+// called after the old one has given its state.
+func (m *stateModel) upgrade(meanwhile func()) {
+	old, works := m.a, m.works
+	m.a = &canaryRun{running: old.upgrade(m.text, afterHandover(m.t, func() {
+		verify.That(m.t, m.tells(old.running), "the old process: want the maintenance %q", works)
+		meanwhile()
+	}))}
+	verify.That(m.t, m.works != works || m.tells(m.a.running), "the new process: want the maintenance %q", works)
+	old.end()
 }
 
 // step does something at random.
 func (m *stateModel) step() (what string) {
-	switch m.random.IntN(11) {
+	switch m.random.IntN(12) {
 	case 0, 1:
 		name, body := fmt.Sprint("d", m.random.IntN(4)), m.random.IntN(len(m.bodies))
 		before, had := m.said[name]
@@ -108,16 +138,15 @@ func (m *stateModel) step() (what string) {
 		m.a.end()
 		m.a = &canaryRun{running: start(m.t, m.text)}
 		m.off = false
+		verify.That(m.t, m.tells(m.a.running), "after a restart: want the maintenance %q", m.works)
 		return "restart"
 	case 5:
-		old := m.a
 		what = "upgrade"
-		m.a = &canaryRun{running: old.upgrade(m.text, afterHandover(m.t, func() {
+		m.upgrade(func() {
 			if m.random.IntN(2) == 0 {
 				what += ", meanwhile at the other replica " + m.order(m.b)
 			}
-		}))}
-		old.end()
+		})
 		return what
 	case 6:
 		number := slices.Sorted(maps.Keys(m.was))[m.random.IntN(len(m.was))]
@@ -138,6 +167,16 @@ func (m *stateModel) step() (what string) {
 		next := m.a.succeed(strings.Replace(m.text, m.peersFile, m.peersFile+".missing", 1), nil, time.Second)
 		what = "failed upgrade, meanwhile at the other replica " + m.order(m.b)
 		next.fails()
+		return what
+	case 10: // Consul does not answer a, which obeys at once
+		m.relay.Cut()
+		defer m.relay.Heal()
+		what = "without Consul " + m.order(m.a)
+		verify.That(m.t, m.tells(m.a.running), "%s: want the maintenance %q", what, m.works)
+		if m.random.IntN(2) == 0 {
+			what += ", then an upgrade"
+			m.upgrade(func() {})
+		}
 		return what
 	default:
 		r := []*canaryRun{m.a, m.b}[m.random.IntN(2)]
@@ -172,14 +211,17 @@ func (m *stateModel) check(what string) {
 			said := sources[1].Source.LastSaid()
 			return len(said.Lost) == len(m.said)-len(m.keys) && len(said.Documents) == len(m.said)
 		})
-		r.await(fmt.Sprintf("after %s: %s drains %v", what, name, m.drained), func() bool {
-			status := r.orders.Status()
+		r.await(fmt.Sprintf("after %s: %s drains %v, maintenance %q", what, name, m.drained, m.works), func() bool {
+			status, want := r.orders.Status(), len(m.drained)
+			if m.works != "" {
+				want++
+			}
 			for _, o := range status.Orders {
-				if !m.drained[o.ID] {
+				if o.OfService() && o.Why != m.works || !o.OfService() && !m.drained[o.ID] {
 					return false
 				}
 			}
-			return len(status.Orders) == len(m.drained) && status.Pending == 0
+			return len(status.Orders) == want && status.Pending == 0 && m.tells(r.running)
 		})
 		r.await(fmt.Sprintf("after %s: %s has the share %v", what, name, m.share), func() bool {
 			s := r.split()
@@ -241,14 +283,14 @@ func TestStateAtRandom(t *testing.T) {
 	t.Logf("seed %d", seed)
 	s := newSharers(t)
 	m := &stateModel{
-		t: t, random: rand.New(rand.NewPCG(seed, 0)), agent: s.agent, own: s.own, share: 0.5, peersFile: s.peers,
+		t: t, random: rand.New(rand.NewPCG(seed, 0)), agent: s.agent, relay: consultest.StartRelay(t, s.agent.HTTPAddress()), own: s.own, share: 0.5, peersFile: s.peers,
 		bodies: []string{origin(t, "0"), origin(t, "1")},
 		keys:   make(map[string]int), said: make(map[string]int), served: make(map[string]int),
 		was: make(map[uint64]map[string]int), drained: make(map[string]bool),
 	}
 	text := strings.Replace(s.text(s.agent.URL(), "50%", "act: report"), "routes: [{ service: star }]", "routes: [{ path: /star, service: star }]", 1)
 	text = strings.Replace(text, "shares: ", "orders: "+s.own+"/orders, wait: 1s, shares: ", 1) + "dynamic: [{ consul_kv: { prefix: " + s.own + "/documents/ } }]\n"
-	m.text = fmt.Sprintf("config: { history: %q }\n", filepath.Join(t.TempDir(), "history")) + text
+	m.text = fmt.Sprintf("config: { history: %q }\n", filepath.Join(t.TempDir(), "history")) + strings.Replace(text, s.agent.URL(), m.relay.URL(), 1)
 	put(t, s.agent, s.own+"/documents/d0.yaml", serving("d0", m.bodies[0]))
 	m.keys["d0"], m.said["d0"], m.served["d0"] = 0, 0, 0
 	m.a, m.b = &canaryRun{running: start(t, m.text)}, &canaryRun{running: start(t, text)}
