@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -157,6 +158,21 @@ func (k KV) Replace(ctx context.Context, pair *api.KVPair) (replaced bool, err e
 		return err
 	})
 	return replaced, err
+}
+
+// CreateBeside writes a key if there is none and if beside still has its ModifyIndex, both at one moment. It reports whether
+// beside has it: then the key is there, from now or from before.
+func (k KV) CreateBeside(ctx context.Context, pair, beside *api.KVPair) (there bool, err error) {
+	steps := api.TxnOps{
+		{KV: &api.KVTxnOp{Verb: api.KVCheckIndex, Key: beside.Key, Index: beside.ModifyIndex}},
+		{KV: &api.KVTxnOp{Verb: api.KVCAS, Key: pair.Key, Value: pair.Value}},
+	}
+	err = k.c.write(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) error {
+		done, answer, _, err := c.Txn().Txn(steps, (&api.QueryOptions{Token: w.Token}).WithContext(w.Context()))
+		there = done || err == nil && len(answer.Errors) > 0 && !slices.ContainsFunc(answer.Errors, func(e *api.TxnError) bool { return e.OpIndex == 0 })
+		return err
+	})
+	return there, err
 }
 
 // DeleteIf deletes a key if it has not changed since it had pair's

@@ -3,11 +3,15 @@ package sharedkeys
 import (
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -89,6 +93,7 @@ func TestKeys(t *testing.T) {
 	for name, test := range map[string]func(t *testing.T, agent *consultest.Agent){
 		"replicas write at once": replicasWriteAtOnce, "proposals": proposals, "changes without Consul": changesWithoutConsul,
 		"a deletion with a shorter prefix": deletionWithAShorterPrefix, "keys without the mark": keysWithoutTheMark,
+		"a loss while it is restored": lossWhileItIsRestored,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -253,6 +258,8 @@ func TestConsulLosesAnAcceptedChange(t *testing.T) {
 		w.Header().Set("X-Consul-Index", "7")
 		w.Header().Set("X-Consul-KnownLeader", "true")
 		switch {
+		case r.URL.Path == "/v1/txn": // of the mark
+			fmt.Fprint(w, "{}")
 		case r.Method == http.MethodPut:
 			if had = key; writes == 0 {
 				had = "" // it has begun anew
@@ -282,6 +289,42 @@ func TestConsulLosesAnAcceptedChange(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	verify.Equal(t, had, "b", "Consul has")
+}
+
+// lossWhileItIsRestored: Consul loses its state again just before the mark is written, and the next answer is from after that.
+// The values are written again.
+func lossWhileItIsRestored(t *testing.T, agent *consultest.Agent) {
+	lose := func() { verify.Result(agent.Client().KV().DeleteTree(prefix(t)+"/", nil)).Must(t) }
+	proxy := httputil.NewSingleHostReverseProxy(verify.URL(t, agent.URL()))
+	var armed, losing atomic.Bool
+	proxy.ModifyResponse = func(r *http.Response) error {
+		if losing.Load() && r.Request.URL.Query().Has("recurse") {
+			return errLost
+		}
+		return nil
+	}
+	proxy.ErrorLog = log.New(io.Discard, "", 0)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		marks := r.Method == http.MethodPut && (r.URL.Path == "/v1/txn" || strings.HasSuffix(r.URL.Path, "/"+markKey))
+		if marks && armed.CompareAndSwap(true, false) {
+			losing.Store(true)
+			defer losing.Store(false)
+			lose()
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	k := startReplica(t, server.URL)
+	k.Put("a", "1", nil)
+	k.Put("b", "1", nil)
+	awaitCounting(t, k, "a=1", "b=1")
+	armed.Store(true)
+	lose()
+	consultest.Await(t, "Consul has the values and the mark", func() bool {
+		now := indexes(t, agent)
+		return !armed.Load() && now["a"] > 0 && now["b"] > 0 && now[markKey] > now["a"]
+	})
+	awaitCounting(t, k, "a=1", "b=1")
 }
 
 // deletionWithAShorterPrefix does not wake the query, and leaves the index at the last deletion of a key: the answer at

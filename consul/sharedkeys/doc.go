@@ -28,8 +28,9 @@
 // tells the two apart. It is there since the first value, and no replica deletes it. If an answer
 // lacks it, and an earlier one had it, nothing was deleted: all values stay in use. Each replica
 // writes the values that it knows and Consul lacks, and replaces none that is there. Then
-// it writes the mark, so no replica sees the mark without the values. A value that was ended while
-// Consul lost its state may come back.
+// it writes the mark, in one transaction with a look whether one of them is still as it was: if not,
+// Consul has lost its state again. So no replica sees the mark without the values. A value that was
+// ended while Consul lost its state may come back.
 //
 // The index of Consul says nothing about this. It falls when Consul begins anew, when it is restored
 // from a snapshot, and also some 15 minutes after a key was deleted, when Consul forgets the deletion.

@@ -63,12 +63,45 @@ func (k *Keys[V]) writeAll(ctx context.Context) error {
 		values = values || c.value != nil
 	}
 	lacksMark := values && !k.marked
+	var witness *api.KVPair // while Consul has it with this index, it has lost nothing since the last answer
+	for key, n := range k.known {
+		if n.index > 0 {
+			witness = &api.KVPair{Key: k.name(key), ModifyIndex: n.index}
+		}
+	}
 	k.mu.Unlock()
 	failure := k.carryOutAll(ctx, restoring)
 	if lacksMark && failure == nil {
-		_, failure = k.options.Consul.KV().Replace(ctx, &api.KVPair{Key: k.name(markKey)}) // or another replica has
+		failure = k.writeMark(ctx, cmp.Or(witness, k.oneOf(restoring)))
 	}
 	return cmp.Or(k.carryOutAll(ctx, others), failure)
+}
+
+// writeMark writes the mark, unless another replica has. If Consul has the witness no more, it has lost its state again: the mark
+// would say that all was deleted. Without a witness there was nothing to lose.
+func (k *Keys[V]) writeMark(ctx context.Context, witness *api.KVPair) error {
+	mark := &api.KVPair{Key: k.name(markKey)}
+	if witness == nil {
+		_, err := k.options.Consul.KV().Replace(ctx, mark)
+		return err
+	}
+	there, err := k.options.Consul.KV().CreateBeside(ctx, mark, witness)
+	if err == nil && !there {
+		err = errLost
+	}
+	return err
+}
+
+// oneOf returns a key that Consul has since one of the changes was accepted; nil: there is none.
+func (k *Keys[V]) oneOf(changes map[string]*change[V]) (has *api.KVPair) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for key, c := range changes {
+		if c.accepted && c.value != nil {
+			has = &api.KVPair{Key: k.name(key), ModifyIndex: c.seen}
+		}
+	}
+	return has
 }
 
 // carryOutAll carries out changes, and returns the last error.
