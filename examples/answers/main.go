@@ -18,9 +18,10 @@ import (
 	"time"
 
 	"sluice/test/sluicetest"
+	"sluice/test/stage"
 )
 
-func main() { sluicetest.Example("answers", show) }
+func main() { stage.Run("answers", show) }
 
 const (
 	perSecond = 100
@@ -32,7 +33,7 @@ var files embed.FS
 
 // tour is what runs.
 type tour struct {
-	*sluicetest.Stage
+	*stage.Stage
 	asked atomic.Int64 // requests that the app has got
 	load  *sluicetest.Load
 }
@@ -44,7 +45,7 @@ func (t *tour) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 }
 
 // show shows the answers.
-func show(ctx context.Context, on *sluicetest.Stage) error {
+func show(ctx context.Context, on *stage.Stage) error {
 	t := &tour{Stage: on}
 	if err := t.start(ctx); err != nil {
 		return err

@@ -15,9 +15,10 @@ import (
 	"time"
 
 	"sluice/test/sluicetest"
+	"sluice/test/stage"
 )
 
-func main() { sluicetest.Example("canary", show) }
+func main() { stage.Run("canary", show) }
 
 const (
 	perSecond = 250
@@ -38,13 +39,13 @@ routes: [{ service: star }]
 
 // rollout is what runs.
 type rollout struct {
-	*sluicetest.Stage
+	*stage.Stage
 	load      *sluicetest.Load
 	instances []*instance
 }
 
 // show shows the release.
-func show(ctx context.Context, on *sluicetest.Stage) error {
+func show(ctx context.Context, on *stage.Stage) error {
 	r := &rollout{Stage: on}
 	if err := r.start(ctx); err != nil {
 		return err

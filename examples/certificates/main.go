@@ -23,9 +23,10 @@ import (
 	"sluice/test/acmetest"
 	"sluice/test/dnstest"
 	"sluice/test/sluicetest"
+	"sluice/test/stage"
 )
 
-func main() { sluicetest.Example("certificates", show) }
+func main() { stage.Run("certificates", show) }
 
 // host is a name that the wildcard is for.
 const host = "www.shop.example"
@@ -38,7 +39,7 @@ var configuration string
 
 // tour is what runs.
 type tour struct {
-	*sluicetest.Stage
+	*stage.Stage
 	acme    *acmetest.Server
 	zones   *dnstest.Zones
 	clients authority
@@ -46,7 +47,7 @@ type tour struct {
 }
 
 // show shows what clients see.
-func show(ctx context.Context, on *sluicetest.Stage) error {
+func show(ctx context.Context, on *stage.Stage) error {
 	t := &tour{Stage: on}
 	if err := t.start(ctx); err != nil {
 		return err

@@ -17,9 +17,10 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/sluicetest"
+	"sluice/test/stage"
 )
 
-func main() { sluicetest.Example("database", show) }
+func main() { stage.Run("database", show) }
 
 const (
 	leaders = 10
@@ -35,17 +36,17 @@ services:
     wait_for_peer: 30s
 `
 
-// stage is what runs.
-type stage struct {
-	*sluicetest.Stage
+// tour is what runs.
+type tour struct {
+	*stage.Stage
 	members []*member
 	session string // of Consul, that holds the key
 	writing *writing
 }
 
 // show shows the leaders.
-func show(ctx context.Context, on *sluicetest.Stage) error {
-	s := &stage{Stage: on}
+func show(ctx context.Context, on *stage.Stage) error {
+	s := &tour{Stage: on}
 	if err := s.start(ctx); err != nil {
 		return err
 	}
@@ -68,7 +69,7 @@ func show(ctx context.Context, on *sluicetest.Stage) error {
 	return nil
 }
 
-func (s *stage) start(ctx context.Context) error {
+func (s *tour) start(ctx context.Context) error {
 	s.Line("Building sluice, and starting Consul, two members and sluice.")
 	if err := s.StartConsul(ctx); err != nil {
 		return err
@@ -99,7 +100,7 @@ func (s *stage) start(ctx context.Context) error {
 
 // change makes next the leader in place of old, and returns how long after the loss of the key the last session to old
 // has ended. old then counts what comes too late.
-func (s *stage) change(ctx context.Context, old, next *member) (cut time.Duration, err error) {
+func (s *tour) change(ctx context.Context, old, next *member) (cut time.Duration, err error) {
 	next.demoted.Store(false)
 	lost, err := s.name(ctx, next)
 	if err != nil {
@@ -113,7 +114,7 @@ func (s *stage) change(ctx context.Context, old, next *member) (cut time.Duratio
 }
 
 // awaitSessions waits until all writers have written to a member.
-func (s *stage) awaitSessions(ctx context.Context, m *member) error {
+func (s *tour) awaitSessions(ctx context.Context, m *member) error {
 	before := s.writing.rows.Load()
 	return s.await(ctx, "sessions to "+m.name, func() bool {
 		return m.open.Load() == writers && s.writing.rows.Load() > before+10*writers
@@ -121,7 +122,7 @@ func (s *stage) awaitSessions(ctx context.Context, m *member) error {
 }
 
 // name makes a member hold the key, as Patroni does, and returns when the former one had lost it.
-func (s *stage) name(ctx context.Context, m *member) (lost time.Time, err error) {
+func (s *tour) name(ctx context.Context, m *member) (lost time.Time, err error) {
 	client := s.Consul.Client()
 	if s.session != "" {
 		if _, err := client.Session().Destroy(s.session, nil); err != nil {
@@ -141,6 +142,6 @@ func (s *stage) name(ctx context.Context, m *member) (lost time.Time, err error)
 }
 
 // await waits until a condition holds.
-func (s *stage) await(ctx context.Context, what string, holds func() bool) error {
+func (s *tour) await(ctx context.Context, what string, holds func() bool) error {
 	return s.Await(ctx, sluicetest.Patience, what, func(context.Context) (bool, error) { return holds(), nil })
 }

@@ -19,9 +19,10 @@ import (
 
 	"sluice/test/etcdtest"
 	"sluice/test/sluicetest"
+	"sluice/test/stage"
 )
 
-func main() { sluicetest.Example("etcd", show) }
+func main() { stage.Run("etcd", show) }
 
 const (
 	key  = "/test/node"
@@ -33,13 +34,13 @@ var configuration string
 
 // tour is what runs.
 type tour struct {
-	*sluicetest.Stage
+	*stage.Stage
 	ctl  string // the path of etcdctl
 	etcd *etcdtest.Cluster
 }
 
 // show writes and deletes the key, and shows what a request gets.
-func show(ctx context.Context, on *sluicetest.Stage) error {
+func show(ctx context.Context, on *stage.Stage) error {
 	t := &tour{Stage: on}
 	value, err := t.start(ctx)
 	if err != nil {

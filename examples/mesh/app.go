@@ -23,7 +23,7 @@ type app struct {
 func (a *app) id() string { return a.service + "-" + a.version }
 
 // startApp serves an app on a free port, registers it, and starts its sidecar.
-func (s *stage) startApp(ctx context.Context, a app) error {
+func (s *tour) startApp(ctx context.Context, a app) error {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "Hello from %s\n", a.id())
 	}))

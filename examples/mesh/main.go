@@ -20,9 +20,10 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/sluicetest"
+	"sluice/test/stage"
 )
 
-func main() { sluicetest.Example("mesh", show) }
+func main() { stage.Run("mesh", show) }
 
 const (
 	perSecond = 100
@@ -46,16 +47,16 @@ routes:
 - { path: /native, service: native }
 `
 
-// stage is what runs.
-type stage struct {
-	*sluicetest.Stage
+// tour is what runs.
+type tour struct {
+	*stage.Stage
 	loads  map[string]*sluicetest.Load // by service
 	denied string                      // the service whose requests fail, as connections to it are denied
 }
 
 // show shows the mesh.
-func show(ctx context.Context, on *sluicetest.Stage) error {
-	s := &stage{Stage: on, loads: make(map[string]*sluicetest.Load)}
+func show(ctx context.Context, on *stage.Stage) error {
+	s := &tour{Stage: on, loads: make(map[string]*sluicetest.Load)}
 	if err := s.start(ctx); err != nil {
 		return err
 	}
@@ -87,7 +88,7 @@ func show(ctx context.Context, on *sluicetest.Stage) error {
 	return nil
 }
 
-func (s *stage) start(ctx context.Context) error {
+func (s *tour) start(ctx context.Context) error {
 	s.Line("Building sluice, and starting Consul, the services, their sidecars and sluice.")
 	if err := s.StartConsul(ctx); err != nil {
 		return err
@@ -117,7 +118,7 @@ var apps = []app{
 }
 
 // count returns the counters of the loads.
-func (s *stage) count() map[string]sluicetest.Count {
+func (s *tour) count() map[string]sluicetest.Count {
 	all := make(map[string]sluicetest.Count, len(s.loads))
 	for name, load := range s.loads {
 		all[name] = load.Count()
@@ -127,7 +128,7 @@ func (s *stage) count() map[string]sluicetest.Count {
 
 // split gives version 2 of web a share in percent, by a resolver with subsets and a splitter; 0: both are as they are
 // registered.
-func (s *stage) split(percent float32) func(context.Context) (string, error) {
+func (s *tour) split(percent float32) func(context.Context) (string, error) {
 	return func(ctx context.Context) (string, error) {
 		if percent > 0 {
 			if err := s.write(
@@ -155,7 +156,7 @@ func (s *stage) split(percent float32) func(context.Context) (string, error) {
 }
 
 // awaitTargets waits until version 2 of web is a target of its own.
-func (s *stage) awaitTargets(ctx context.Context) error {
+func (s *tour) awaitTargets(ctx context.Context) error {
 	return s.Await(ctx, sluicetest.Patience, "the splitter to be in use", func(ctx context.Context) (bool, error) {
 		var services []struct {
 			Service string `json:"service"`
@@ -171,7 +172,7 @@ func (s *stage) awaitTargets(ctx context.Context) error {
 }
 
 // deny denies the connections to shop, and waits until clients are told.
-func (s *stage) deny(ctx context.Context) (string, error) {
+func (s *tour) deny(ctx context.Context) (string, error) {
 	begin := time.Now()
 	if err := s.intend(api.IntentionActionDeny); err != nil {
 		return "", err
@@ -187,7 +188,7 @@ func (s *stage) deny(ctx context.Context) (string, error) {
 
 // allow allows the connections to shop, and waits until all requests are answered again. Consul's agent would go on to
 // answer the sidecar with the denial: it is made to ask its servers.
-func (s *stage) allow(ctx context.Context) (string, error) {
+func (s *tour) allow(ctx context.Context) (string, error) {
 	begin := time.Now()
 	if err := s.intend(api.IntentionActionAllow); err != nil {
 		return "", err
@@ -211,7 +212,7 @@ func (s *stage) allow(ctx context.Context) (string, error) {
 
 // refreshAgent makes Consul's agent ask its servers for the intentions of shop: its cache, from which it answers sidecars,
 // no longer does so by itself after a change (hashicorp/consul issue 23368; see docs/mesh.md).
-func (s *stage) refreshAgent(ctx context.Context) error {
+func (s *tour) refreshAgent(ctx context.Context) error {
 	match := &api.IntentionMatch{By: api.IntentionMatchDestination, Names: []string{"default/default/shop"}}
 	cached := (&api.QueryOptions{UseCache: true}).WithContext(ctx)
 	_, known, err := s.Consul.Client().Connect().IntentionMatch(match, cached)
@@ -224,14 +225,14 @@ func (s *stage) refreshAgent(ctx context.Context) error {
 }
 
 // intend writes the only intention of shop.
-func (s *stage) intend(action api.IntentionAction) error {
+func (s *tour) intend(action api.IntentionAction) error {
 	return s.write(&api.ServiceIntentionsConfigEntry{Kind: api.ServiceIntentions, Name: "shop", Sources: []*api.SourceIntention{
 		{Name: "sluice", Action: action},
 	}})
 }
 
 // askShop sends a request to shop, and reports whether it was denied by an intention, and what clients are told.
-func (s *stage) askShop(ctx context.Context) (denied bool, told string, err error) {
+func (s *tour) askShop(ctx context.Context) (denied bool, told string, err error) {
 	answer, err := sluicetest.Ask(ctx, http.DefaultClient, http.MethodGet, s.URL()+"/shop")
 	if err != nil {
 		return false, "", err
@@ -241,7 +242,7 @@ func (s *stage) askShop(ctx context.Context) (denied bool, told string, err erro
 
 // rotate gives Consul a new root, and waits until sluice has a certificate of it. Agents replace theirs within half a
 // minute, to spread the load.
-func (s *stage) rotate(ctx context.Context) (string, error) {
+func (s *tour) rotate(ctx context.Context) (string, error) {
 	begin, before := time.Now(), ""
 	leaf := func(ctx context.Context) (string, error) {
 		var all []struct {

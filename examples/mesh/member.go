@@ -143,7 +143,7 @@ func (m *member) leave() error {
 }
 
 // newRoot gives Consul's certificate authority another key, and so another root.
-func (s *stage) newRoot() error {
+func (s *tour) newRoot() error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -164,7 +164,7 @@ func (s *stage) newRoot() error {
 }
 
 // write writes config entries, in their order.
-func (s *stage) write(entries ...api.ConfigEntry) error {
+func (s *tour) write(entries ...api.ConfigEntry) error {
 	for _, entry := range entries {
 		if _, _, err := s.Consul.Client().ConfigEntries().Set(entry, nil); err != nil {
 			return fmt.Errorf("write the %s %s: %w", entry.GetKind(), entry.GetName(), err)

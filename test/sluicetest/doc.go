@@ -1,3 +1,3 @@
 // Package sluicetest runs the program of sluice for examples and tests, with a client of its
-// admin API, a load generator, and the stage of examples.
+// admin API and a load generator.
 package sluicetest

@@ -1,4 +1,5 @@
-package sluicetest
+// Package stage is what the examples that end by themselves run on.
+package stage
 
 import (
 	"context"
@@ -20,37 +21,39 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/sluicetest"
 )
 
 // Stage is what an example runs: sluice, a real Consul, and what else it starts, with their files in one directory.
 type Stage struct {
-	*Sluice                     // set by Serve
-	Consul    *consultest.Agent // set by StartConsul
-	Directory string
-	Out       io.Writer // for people
+	*sluicetest.Sluice                   // set by Serve
+	Consul             *consultest.Agent // set by StartConsul
+	Directory          string
+	Out                io.Writer // for people
 
 	name  string
 	build func() error   // builds sluice once
 	ends  []func() error // of what was started, in this order
 }
 
-// Example is the main function of an example: show tells what it shows on a stage. When it returns, or on a signal,
-// everything ends and is removed. After an error the status of the process is 1.
-func Example(name string, show func(context.Context, *Stage) error) {
+// Run is the main function of an example: it calls show, and when that returns, or on a signal, everything ends and is removed.
+// After an error the status of the process is 1.
+func Run(name string, show func(context.Context, *Stage) error) {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	if err := onStage(ctx, name, show); err != nil && ctx.Err() == nil {
+	if err := run(ctx, name, show); err != nil && ctx.Err() == nil {
 		fmt.Fprintf(os.Stderr, "\n%s: %v\n", name, err)
 		os.Exit(1)
 	}
 }
 
-func onStage(ctx context.Context, name string, show func(context.Context, *Stage) error) (err error) {
+func run(ctx context.Context, name string, show func(context.Context, *Stage) error) (err error) {
 	s := &Stage{name: name, Out: os.Stdout}
 	if s.Directory, err = os.MkdirTemp("", "sluice-"+name+"-"); err != nil {
 		return err
 	}
-	s.build = sync.OnceValue(func() error { return Build(ctx, s.Directory, "sluice") })
+	building, cancel := context.WithCancel(ctx)
+	s.build = sync.OnceValue(func() error { return sluicetest.Build(building, s.Directory, "sluice") })
 	built := make(chan struct{})
 	go func() { // while other programs start
 		defer close(built)
@@ -60,6 +63,7 @@ func onStage(ctx context.Context, name string, show func(context.Context, *Stage
 		for _, end := range slices.Backward(s.ends) {
 			err = errors.Join(err, end())
 		}
+		cancel()
 		<-built
 		err = errors.Join(err, os.RemoveAll(s.Directory))
 	}()
@@ -130,8 +134,8 @@ func (s *Stage) Serve(ctx context.Context, configuration string) (err error) {
 	if err := errors.Join(s.build(), s.Configure(configuration)); err != nil {
 		return err
 	}
-	s.Sluice, err = Start(ctx, Options{
-		Program: s.File("sluice"), Args: []string{"--config", s.File("sluice.yaml")}, Log: s.File("sluice.log"), Admin: Any,
+	s.Sluice, err = sluicetest.Start(ctx, sluicetest.Options{
+		Program: s.File("sluice"), Args: []string{"--config", s.File("sluice.yaml")}, Log: s.File("sluice.log"), Admin: sluicetest.Any,
 	})
 	if err == nil {
 		s.End(s.Sluice.Stop)
@@ -139,9 +143,9 @@ func (s *Stage) Serve(ctx context.Context, configuration string) (err error) {
 	return err
 }
 
-// StartLoad sends requests to a path as [StartLoad] does.
-func (s *Stage) StartLoad(path string, perSecond int) *Load {
-	load := StartLoad(s.URL()+path, perSecond)
+// StartLoad sends requests to a path as [sluicetest.StartLoad] does.
+func (s *Stage) StartLoad(path string, perSecond int) *sluicetest.Load {
+	load := sluicetest.StartLoad(s.URL()+path, perSecond)
 	s.End(func() error { load.Stop(); return nil })
 	return load
 }
