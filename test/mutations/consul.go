@@ -114,6 +114,13 @@ var consulFaults = []mutation{
 		test: "./consul/sharedkeys TestConsulBeginsAnew|TestANewConsulGetsTheMarkLast",
 	},
 	{
+		name: "mark-is-written-over-a-second-loss",
+		file: "consul/sharedkeys/write.go",
+		old:  "\tif witness == nil {\n",
+		new:  "\tif witness == nil || k.Shared() {\n",
+		test: "./consul/sharedkeys TestKeys/a_loss_while_it_is_restored",
+	},
+	{
 		name: "mesh-leaf-is-used-without-its-root",
 		file: "consul/mesh/identity.go",
 		old:  "err := fits(m.leaf, m.roots, now)\n",
