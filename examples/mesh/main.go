@@ -34,13 +34,14 @@ const (
 var services = []string{"web", "shop", "native"}
 
 // configuration is sluice's, with Consul's address. Nothing in it is about splitters, intentions or
-// certificates: these come from Consul.
+// certificates: these come from Consul. A handshake takes as long as Consul's answer about the intentions, on a busy machine
+// more than a second.
 const configuration = `consul: { addresses: [%q] }
 listeners: [{ name: web, address: "127.0.0.1:0" }]
 services:
-  web: { consul: { connect: true } }
-  shop: { consul: { connect: true } }
-  native: { consul: { connect: true } }
+  web: { consul: { connect: true }, timeouts: { connect: 10s } }
+  shop: { consul: { connect: true }, timeouts: { connect: 10s } }
+  native: { consul: { connect: true }, timeouts: { connect: 10s } }
 routes:
 - { path: /web, service: web }
 - { path: /shop, service: shop }
