@@ -45,7 +45,8 @@
 //
 // # Settings
 //
-// The directory conf has the exact files. sluice runs with its defaults. The others have what their documentation offers for the
+// The directory conf has the exact files. sluice runs with its defaults, and has a route for each of the scenario's, because it compares
+// latencies by route, which the others do not. They have what their documentation offers for the
 // same: keep-alive on both sides, one more attempt on another peer, a peer that fails five times is left out for some
 // seconds. nginx and HAProxy also send a request to another peer that one has answered with 503; the others have nothing
 // for that. nginx has one worker and HAProxy one thread, so that each sees all requests. All wait 1 s for a connection and 30 s for

@@ -36,8 +36,9 @@ type settings struct {
 	Listen   string // "host:port" for clients
 	Admin    string // "host:port"
 	Peers    []string
-	Policy   string // in the program's own words; "" is its default
-	Reloaded bool   // another configuration with the same peers
+	Routes   []string // the paths of the scenario's routes, without their slashes, if there are several
+	Policy   string   // in the program's own words; "" is its default
+	Reloaded bool     // another configuration with the same peers
 }
 
 // Port is the port of Listen.
@@ -208,7 +209,7 @@ type replica struct {
 }
 
 // startReplica starts a proxy in front of the peers, and waits until it answers. dir is removed by close.
-func startReplica(ctx context.Context, of program, policy string, peers []string) (_ *replica, err error) {
+func startReplica(ctx context.Context, of program, policy string, peers, routes []string) (_ *replica, err error) {
 	addresses, err := machine.FreeAddresses(2)
 	if err != nil {
 		return nil, err
@@ -218,7 +219,7 @@ func startReplica(ctx context.Context, of program, policy string, peers []string
 		return nil, err
 	}
 	r := &replica{program: of, output: subprocess.NewTail(8 << 10), settings: settings{
-		Dir: dir, Root: os.Geteuid() == 0, Listen: addresses[0], Admin: addresses[1], Peers: peers, Policy: policy,
+		Dir: dir, Root: os.Geteuid() == 0, Listen: addresses[0], Admin: addresses[1], Peers: peers, Routes: routes, Policy: policy,
 	}}
 	defer func() {
 		if err != nil {
