@@ -27,10 +27,11 @@ func runDials(ctx context.Context, w workload, address string, d time.Duration) 
 		wg     sync.WaitGroup
 	)
 	start := time.Now()
+	// A dial fails at once from the end of ctx's time on, which may be before ctx itself has ended.
+	over := func() bool { return ctx.Err() != nil || time.Since(start) >= d }
 	for range w.conns {
 		wg.Go(func() {
-			// A dial fails at once from the end of ctx's time on, which may be before ctx itself has ended.
-			for ctx.Err() == nil && time.Since(start) < d {
+			for !over() {
 				begin := time.Now()
 				err := dialOnce(ctx, config, address, w.path)
 				mu.Lock()
@@ -39,7 +40,7 @@ func runDials(ctx context.Context, w workload, address string, d time.Duration) 
 					r.Requests++
 					r.Bytes += smallBytes
 					all = append(all, time.Since(begin))
-				case ctx.Err() == nil && time.Since(start) < d:
+				case !over():
 					r.Failed++
 					reason = err
 				}

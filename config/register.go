@@ -89,8 +89,8 @@ var (
 // parseConsulMeta parses KEY=VALUE, if it is allowed in the meta of a service in Consul and the
 // key is not reserved for Consul or sluice.
 func parseConsulMeta(s string) (meta [2]string, err error) {
-	key, value, _ := strings.Cut(s, "=")
-	if len(key) == len(s) || !isConsulMetaKey(key) || len(value) > 512 || strings.Contains(value, "\n") ||
+	key, value, ok := strings.Cut(s, "=")
+	if !ok || !isConsulMetaKey(key) || len(value) > 512 || strings.Contains(value, "\n") ||
 		strings.HasPrefix(key, "consul-") || strings.HasPrefix(key, "sluice-") {
 		return meta, errors.New("not an entry of a service's meta")
 	}
