@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 
 	"sluice/test/verify"
@@ -114,8 +115,11 @@ func portsOf(first int) ports {
 	}
 }
 
-// free returns an error if a port is in use.
+// free returns an error if a port is in use. No process starts meanwhile: it would have the
+// port, as a copy of this process, until it becomes its program.
 func free(port int) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	tcp, err := net.Listen("tcp4", loopback(port))
 	if err != nil {
 		return err
