@@ -236,8 +236,13 @@ func (p *testProxy) turn(consul *consulOfTest, denies bool, peers ...*meshPeer) 
 		consul.say(peers[0].Service, false)
 		return
 	}
+	p.cut(peers[0].Service)
+}
+
+// cut ends the connections to the peers of a service, and those that are being made.
+func (p *testProxy) cut(service string) {
 	for _, peer := range p.pool.Snapshot().All {
-		if peer.Instance().Service == peers[0].Service {
+		if peer.Instance().Service == service {
 			peer.Transport.(upstream.Connector).Cut()
 		}
 	}
@@ -524,9 +529,10 @@ func TestIntentionsTurnUnderLoad(t *testing.T) {
 	consul := newConsulOfTest()
 	modes := []denyMode{byAlert, inHandshake, byClose}
 	type service struct {
-		proxy *testProxy
-		peers []*meshPeer
-		http2 bool
+		proxy  *testProxy
+		peers  []*meshPeer
+		http2  bool
+		asking sync.RWMutex // held by a request
 		// turns is odd during a turn, and then again even; its second bit is what holds.
 		turns atomic.Int64
 		done  [2]atomic.Int64 // answers while it was allowed, and denied
@@ -558,6 +564,7 @@ func TestIntentionsTurnUnderLoad(t *testing.T) {
 						return
 					default:
 					}
+					s.asking.RLock()
 					before := s.turns.Load()
 					var got int
 					if s.http2 && random.IntN(3) == 0 {
@@ -570,6 +577,7 @@ func TestIntentionsTurnUnderLoad(t *testing.T) {
 						got, _, _ = s.proxy.ask(requests[random.IntN(len(requests))])
 					}
 					after := s.turns.Load()
+					s.asking.RUnlock()
 					switch {
 					case got != 200 && got != 403:
 						t.Errorf("web%d: status %d", n, got)
@@ -588,6 +596,12 @@ func TestIntentionsTurnUnderLoad(t *testing.T) {
 		s := services[random.IntN(len(services))]
 		held := s.turns.Add(1) >> 1 & 1 // what held until now
 		s.proxy.turn(consul, held == 0, s.peers...)
+		if held != 0 { // a peer may have denied a connection, and sluice not know yet
+			s.asking.Lock()
+			s.proxy.cut(s.peers[0].Service)
+			eventually(t, "no connection is left", func() bool { return s.proxy.peerConnections() == 0 })
+			s.asking.Unlock()
+		}
 		before := s.done[1-held].Load()
 		s.turns.Add(1)
 		eventually(t, "answers after the turn", func() bool { return s.done[1-held].Load() > before+2 || t.Failed() })

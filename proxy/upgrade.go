@@ -152,6 +152,9 @@ func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
 	early := x.in[x.start+x.headLength : x.end]
 	x.bodyLength = len(early)
 	if x.toClient(transfer.Piece{Text: late}) != nil {
+		if x.interrupted = refusal.ClientGone.Reason; x.client.isCut() {
+			x.interrupted = refusal.Cut.Reason
+		}
 		return outcome
 	}
 	x.bytesOut, x.counted = int64(len(late)), true
