@@ -145,7 +145,7 @@ func (c *http2Conn) reserve(agreed agreement) bool {
 	return true
 }
 
-// checkLocked checks an idle connection.
+// checkLocked notes if the peer has ended the connection, and the reading goroutine does not know yet.
 func (c *http2Conn) checkLocked(fd uintptr) { c.goAway = socket.Ended(fd, c.wire.TLS != nil) }
 
 // releasedLocked ends the reservation of a stream.

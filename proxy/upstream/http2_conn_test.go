@@ -146,6 +146,28 @@ func TestStaleHTTP2Connection(t *testing.T) {
 	eventually(t, "its end is noticed", func() bool { return !use() })
 }
 
+// A request with a streamed body is not begun on a connection that the peer has reset under other streams: the body's
+// start would be lost.
+func TestStreamedRequestOnAResetHTTP2Connection(t *testing.T) {
+	t.Parallel()
+	c, peer := unreadHTTP2Conn(t)
+	defer c.Remove()
+	defer openStream(t, c).Finish(false)
+	awaitWritten(t, c)
+	c.Mu.Lock()
+	c.Flushing = true // so that no write tells of the reset
+	c.Mu.Unlock()
+	verify.NoError(t, peer.(*net.TCPConn).SetLinger(0))
+	verify.NoError(t, peer.Close())
+	eventually(t, "the request is not begun", func() bool {
+		verify.Require(t, c.reserve(agreement{}), "no stream is free")
+		u := newHTTP2Stream(c, Requirements{Client: new(Client)})
+		defer u.Finish(false)
+		err := u.open(&socket.Buffers{Out: []byte("POST / HTTP/1.1\r\nHost: a\r\n\r\n")}, nil, nil, false)
+		return err == errUnprocessed
+	})
+}
+
 // unreadHTTP2Conn returns a connection that is ready, and the peer's end of it. Nothing reads it.
 func unreadHTTP2Conn(t *testing.T) (c *http2Conn, peer net.Conn) {
 	t.Helper()

@@ -75,6 +75,9 @@ func (u *http2Stream) open(b *socket.Buffers, body, trailer []byte, whole bool) 
 	c := u.conn
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
+	if !whole && c.Last > 0 && !c.goAway { // the body's start would be lost with the connection
+		c.wire.Raw.Control(c.onCheck)
+	}
 	if c.Err != nil || c.goAway || c.isExhausted() {
 		return errUnprocessed
 	}
