@@ -171,7 +171,7 @@ func TestFleetLimitsFollowTheConfiguration(t *testing.T) {
 	a.await("both know that all is admitted", func() bool {
 		ask()
 		for _, r := range []*running{a, b} {
-			if l := state(r).Limits; len(l) != 1 || len(l[0].Heaviest) != 1 || l[0].Heaviest[0].Debt < 9 {
+			if l := state(r).Limits; len(l) != 1 || len(l[0].Heaviest) != 1 || l[0].Heaviest[0].Debt < 8 { // 9 may be taken, and some of them have come back
 				return false
 			}
 		}

@@ -45,6 +45,12 @@ func (r *running) connect(listener string) *tcpClient {
 	return &tcpClient{conn, bufio.NewScanner(conn)}
 }
 
+// say sends a line.
+func (c *tcpClient) say(text string) {
+	c.SetDeadline(time.Now().Add(patience))
+	fmt.Fprintln(c, text)
+}
+
 // line returns the next line; "": there is none.
 func (c *tcpClient) line() string {
 	c.SetDeadline(time.Now().Add(patience))
@@ -75,7 +81,7 @@ func TestTCPListenersChange(t *testing.T) {
 	r.replace(text("{ "+db+", protocol: tcp, service: b }", other, b))
 	verify.Equal(t, r.connect("db").line(), "b", "with another service")
 	verify.Equal(t, r.Address("db").String(), address, "then")
-	fmt.Fprintln(first, "still here")
+	first.say("still here")
 	verify.Equal(t, first.line(), "still here", "the first connection")
 	// It changes its protocol, and back.
 	r.replace(text("{ "+db+" }", b) + "routes: [{ service: b }]\n")
@@ -89,7 +95,7 @@ func TestTCPListenersChange(t *testing.T) {
 	removed := r.Address("db")
 	r.replace(text("{ name: other, address: '127.0.0.2:0', protocol: tcp, service: b }", b))
 	r.awaitRefused(removed)
-	fmt.Fprintln(last, "still here")
+	last.say("still here")
 	verify.Equal(t, last.line(), "still here", "a connection of a listener that was removed")
 	verify.Equal(t, r.connect("other").line(), "b", "a new listener")
 }
@@ -239,7 +245,7 @@ services: { fixed: { peers: [%q] } }
 	other := router("db", "rule=HostSNI(`new.example.com`)", "entrypoints=tls", "tls.passthrough=true")
 	consul.Set("db", withTags(t, "db", "db-1", db, other...), withTags(t, "db", "db-2", git, other...))
 	says("tls", "db.example.com", gitRoots, "git db.example.com")
-	fmt.Fprintln(smtp, "still here")
+	smtp.say("still here")
 	verify.Equal(t, smtp.line(), "still here", "the connection from before says")
 }
 

@@ -18,10 +18,9 @@ type leftovers struct {
 
 	mu sync.Mutex
 	// mu guards the fields below.
-	cases       int
-	goroutines  int // after the first case
-	buffers     countedBuffers
-	collections uint32 // of garbage, at the last check
+	cases      int
+	goroutines int // after the first case
+	buffers    *countedBuffers
 }
 
 // casesBetweenChecks is few enough for all their garbage, which is collected at a check.
@@ -58,14 +57,9 @@ func (l *leftovers) check(t *testing.T, p *testProxy) {
 	start := p.sweeper.Now()
 	eventually(t, "the sweeper goes on", func() bool { return p.sweeper.Now() > start })
 	eventually(t, "no goroutine is left", func() bool { return ownGoroutines() <= l.goroutines })
-	var m runtime.MemStats
-	if runtime.ReadMemStats(&m); m.NumGC == l.collections { // otherwise pools have forgotten some
-		l.buffers.check(t)
-	}
-	l.buffers.forget()
+	l.buffers.check(t)
 	runtime.GC()
-	runtime.ReadMemStats(&m)
-	l.collections = m.NumGC
+	l.buffers.forget()
 }
 
 // ownGoroutines returns how many goroutines are in this package, or were started by it, other

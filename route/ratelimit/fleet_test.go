@@ -255,6 +255,23 @@ func TestFleetChanges(t *testing.T) {
 	}
 }
 
+// Replicas that lose sight of each other again and again, all at a time, admit no more for that: what is taken stays taken.
+func TestFleetThatFlaps(t *testing.T) {
+	for n := 2; n <= 5; n++ {
+		s := simulate(t, 10, time.Hour, 10, n)
+		demand := func(int, int) float64 { return 3 }
+		at, _ := s.run(10*time.Second, 1, demand)
+		verify.That(t, sum(at) >= 9, "%d replicas: %d admitted at first", n, sum(at))
+		later := 0
+		for i := range 20 {
+			s.sees = func(from, to int) bool { return i%2 == 1 || i%4 == 2 && from%2 == to%2 }
+			got, _ := s.run(3*time.Second, 1, demand)
+			later += sum(got)
+		}
+		verify.That(t, later <= 1, "%d replicas: %d admitted later", n, later)
+	}
+}
+
 // A replica that few requests for a key reach admits some, whatever the others tell.
 func TestLeastShare(t *testing.T) {
 	for _, rate := range []int{10, 6000} {

@@ -141,24 +141,35 @@ func (l *Limiter) Apply(now time.Time, own []Count, others []Report) {
 	}
 }
 
-// take makes the fleet's buckets those of another part of the limit: with the same tokens taken, of fewer or more.
+// take makes the fleet's buckets those of another part of the limit.
 func (l *Limiter) take(part float64, at time.Duration) {
-	by := l.shared.part / part
-	if l.shared.part = part; by != 1 {
-		for i := range l.shared.shards {
-			l.shared.shards[i].scale(at, by)
-		}
+	before := l.shared.part
+	if l.shared.part = part; part == before {
+		return
+	}
+	for i := range l.shared.shards {
+		l.shared.shards[i].take(before, part, at)
 	}
 }
 
-func (s *sharedShard) scale(at time.Duration, by float64) {
+func (s *sharedShard) take(before, part float64, at time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for hash, b := range s.buckets {
-		if b.all > at {
-			b.all = at + time.Duration(float64(b.all-at)*by)
-			s.buckets[hash] = b
-		}
+		b.take(before, part, at)
+		s.buckets[hash] = b
+	}
+}
+
+// take divides what was taken between this part and the rest, if the part becomes smaller, and adds that of the rest, if it
+// becomes larger. So what is taken stays taken, however often replicas lose sight of each other.
+func (b *bucket) take(before, part float64, at time.Duration) {
+	all, rest := float64(b.all-at), float64(max(b.rest-at, 0))
+	switch {
+	case part < before:
+		b.rest = at + time.Duration(((before-part)*max(all, 0)+(1-before)*rest)/(1-part))
+	case all > 0 || rest > 0:
+		b.all = at + time.Duration((before*max(all, 0)+(part-before)*rest)/part)
 	}
 }
 
