@@ -202,6 +202,7 @@ type leaderModel struct {
 	olds      []*running
 	sessions  map[*running][]*session
 
+	index    uint64 // of Consul at its start, lower after each loss
 	claims   map[string]bool
 	critical string          // the id of one that is
 	drained  map[string]bool // by an operator
@@ -290,8 +291,9 @@ func (m *leaderModel) step() (what string) {
 		if m.leader == "" {
 			return ""
 		}
-		m.registry.change(func() { m.registry.index, m.registry.pair = 1, nil })
-		m.registry.Consul.Lose(1, "db")
+		m.index -= 1000 // it is never again as it was for somebody
+		m.registry.change(func() { m.registry.index, m.registry.pair = m.index, nil })
+		m.registry.Consul.Lose(m.index, "db")
 		m.server.CloseClientConnections() // a server that starts anew ends all queries, which else wait for an index of before
 		m.check("a loss")
 		if m.by == "key" {
@@ -391,6 +393,14 @@ func (m *leaderModel) connect(r *running) *session {
 	return s
 }
 
+// leader returns the database that leads, as far as r knows; "": none.
+func (r *running) leader() string {
+	for _, p := range r.services.pool("db").Snapshot().All {
+		return strings.TrimPrefix(p.Instance().ID, "db/")
+	}
+	return ""
+}
+
 // check waits until sluice does what the model says: new sessions go to the leader, and those to a former one end,
 // unless they may finish. From then on nothing comes to a former leader.
 func (m *leaderModel) check(what string) {
@@ -400,6 +410,9 @@ func (m *leaderModel) check(what string) {
 		want = ""
 	}
 	for n, r := range slices.Concat([]*running{m.a, m.b}, m.olds) {
+		if m.drained[m.leader] || m.leader == "" { // else new sessions show whether it has heard of it
+			m.a.await(fmt.Sprintf("after %s: %d knows that %q leads", what, n, m.leader), func() bool { return r.leader() == m.leader })
+		}
 		m.a.await(fmt.Sprintf("after %s: new sessions of %d go to %q", what, n, want), func() bool {
 			s := m.connect(r)
 			if s.at == "" {
@@ -469,10 +482,11 @@ func testLeaderRandomly(t *testing.T, by string, random *rand.Rand, steps int) {
 	verify.NoError(t, os.WriteFile(key, keyPEM, 0o600))
 	m := &leaderModel{
 		t: t, random: random, by: by, cut: random.IntN(3) > 0, secure: random.IntN(2) == 0,
-		registry: &keyOfLeader{Consul: discoverytest.New(), index: 10, changed: make(chan struct{})},
+		registry: &keyOfLeader{Consul: discoverytest.New(), index: 100_000, changed: make(chan struct{})},
 		limited:  random.IntN(2) == 0, proxied: []byte{0, 0, 1, 2}[random.IntN(4)], drained: make(map[string]bool),
-		sessions: make(map[*running][]*session),
+		sessions: make(map[*running][]*session), index: 100_000,
 	}
+	m.registry.Consul.Lose(m.index, "db")
 	m.server = httptest.NewServer(m.registry)
 	t.Cleanup(func() {
 		m.server.CloseClientConnections()
