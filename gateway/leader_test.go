@@ -119,7 +119,10 @@ type keyOfLeader struct {
 	changed chan struct{}
 }
 
-const leaderKey = "service/db/leader"
+const (
+	leaderKey  = "service/db/leader"
+	firstIndex = 100_000
+)
 
 func (k *keyOfLeader) change(f func()) {
 	k.mu.Lock()
@@ -202,7 +205,7 @@ type leaderModel struct {
 	olds      []*running
 	sessions  map[*running][]*session
 
-	index    uint64 // of Consul at its start, lower after each loss
+	index    uint64 // with which Consul began: firstIndex, and a lower one after each loss
 	claims   map[string]bool
 	critical string          // the id of one that is
 	drained  map[string]bool // by an operator
@@ -291,7 +294,7 @@ func (m *leaderModel) step() (what string) {
 		if m.leader == "" {
 			return ""
 		}
-		m.index -= 1000 // it is never again as it was for somebody
+		m.index -= 1000 // so that no replica waits for a change of the index that comes again
 		m.registry.change(func() { m.registry.index, m.registry.pair = m.index, nil })
 		m.registry.Consul.Lose(m.index, "db")
 		m.server.CloseClientConnections() // a server that starts anew ends all queries, which else wait for an index of before
@@ -482,9 +485,9 @@ func testLeaderRandomly(t *testing.T, by string, random *rand.Rand, steps int) {
 	verify.NoError(t, os.WriteFile(key, keyPEM, 0o600))
 	m := &leaderModel{
 		t: t, random: random, by: by, cut: random.IntN(3) > 0, secure: random.IntN(2) == 0,
-		registry: &keyOfLeader{Consul: discoverytest.New(), index: 100_000, changed: make(chan struct{})},
+		registry: &keyOfLeader{Consul: discoverytest.New(), index: firstIndex, changed: make(chan struct{})},
 		limited:  random.IntN(2) == 0, proxied: []byte{0, 0, 1, 2}[random.IntN(4)], drained: make(map[string]bool),
-		sessions: make(map[*running][]*session), index: 100_000,
+		sessions: make(map[*running][]*session), index: firstIndex,
 	}
 	m.registry.Consul.Lose(m.index, "db")
 	m.server = httptest.NewServer(m.registry)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -246,4 +247,27 @@ func TestTunnelOfStalledReader(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A tunnel whose client has left before the 101 is logged with the reason.
+func TestTunnelOfAGoneClient(t *testing.T) {
+	t.Parallel()
+	arrived, left := make(chan struct{}), make(chan struct{})
+	leave := sync.OnceFunc(func() { close(left) })
+	origin := startOrigin(t, afterRequest(func(c *originConn) bool {
+		close(arrived)
+		<-left
+		io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n")
+		io.ReadAll(c.Conn)
+		return false
+	}))
+	t.Cleanup(leave) // the peer ends whatever happens
+	p := startLogged(t, Options{KeepForGoneClients: true}, origin.address())
+	conn := p.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n")
+	<-arrived
+	socket.ResetOnClose(conn.(socket.Conn))
+	conn.Close()
+	leave()
+	lines := p.lines()
+	verify.That(t, len(lines) == 1 && lines[0].Status == 101 && lines[0].Reason == "client_gone", "lines %+v", lines)
 }

@@ -75,7 +75,7 @@ func (u *http2Stream) open(b *socket.Buffers, body, trailer []byte, whole bool) 
 	c := u.conn
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
-	if !whole && c.Last > 0 && !c.goAway { // the body's start would be lost with the connection
+	if !whole && c.lent > 1 && !c.goAway { // the body's start would be lost with the connection; reserve has checked an idle one
 		c.wire.Raw.Control(c.onCheck)
 	}
 	if c.Err != nil || c.goAway || c.isExhausted() {

@@ -96,7 +96,7 @@ type tally struct {
 // others are the reports of the replicas that are seen.
 func (l *Limiter) Apply(now time.Time, own []Count, others []Report) {
 	fleet, at := l.shared.fleet.Standing(), now.Sub(l.epoch)
-	l.take(fleet.Part(), at)
+	l.resize(fleet.Part(), at)
 	keys := make(map[uint64]*tally, len(own))
 	of := func(hash uint64) *tally {
 		t := keys[hash]
@@ -141,29 +141,29 @@ func (l *Limiter) Apply(now time.Time, own []Count, others []Report) {
 	}
 }
 
-// take makes the fleet's buckets those of another part of the limit.
-func (l *Limiter) take(part float64, at time.Duration) {
+// resize makes the fleet's buckets those of another part of the limit.
+func (l *Limiter) resize(part float64, at time.Duration) {
 	before := l.shared.part
 	if l.shared.part = part; part == before {
 		return
 	}
 	for i := range l.shared.shards {
-		l.shared.shards[i].take(before, part, at)
+		l.shared.shards[i].resize(before, part, at)
 	}
 }
 
-func (s *sharedShard) take(before, part float64, at time.Duration) {
+func (s *sharedShard) resize(before, part float64, at time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for hash, b := range s.buckets {
-		b.take(before, part, at)
+		b.resize(before, part, at)
 		s.buckets[hash] = b
 	}
 }
 
-// take divides what was taken between this part and the rest, if the part becomes smaller, and adds that of the rest, if it
+// resize divides what was taken between this part and the rest if the part becomes smaller, and adds that of the rest if it
 // becomes larger. So what is taken stays taken, however often replicas lose sight of each other.
-func (b *bucket) take(before, part float64, at time.Duration) {
+func (b *bucket) resize(before, part float64, at time.Duration) {
 	all, rest := float64(b.all-at), float64(max(b.rest-at, 0))
 	switch {
 	case part < before:

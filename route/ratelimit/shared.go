@@ -27,7 +27,7 @@ type sharedShard struct {
 type bucket struct {
 	own   time.Duration // when the bucket of its share will be full
 	all   time.Duration // likewise the fleet's; in the past, it could have had more tokens
-	rest  time.Duration // likewise that of the part of the limit that replicas have that are not seen, as far as it is known
+	rest  time.Duration // likewise the bucket of the replicas that are not seen, as far as it is known
 	last  time.Duration // when it gave a token
 	cost  float32       // of a token in own, in intervals: 1 / share; 0: the key is not exchanged
 	asked float32       // tokens that were asked for lately, also those that there were not
