@@ -13,7 +13,7 @@ const (
 	averaging  = 2 * time.Second
 	leastShare = 0.01
 	mostShare  = 0.2
-	maxSample  = 4
+	maxSample  = 2.5
 	// The decay time of an estimate is minDecay after a single sample, which may be
 	// a pause or a lost packet, and grows to maxDecay, Finagle's default, while
 	// samples agree.

@@ -28,12 +28,12 @@ func TestASampleMovesTheMean(t *testing.T) {
 		e.observe(sample, begin+int64(after))
 		verify.That(t, near(float64(e.average()), float64(want)), "%v after %v: %v, want %v", sample, after, e.average(), want)
 	}
-	f(15*ms, 10*ms, 5100*time.Microsecond)  // by the smallest share
-	f(15*ms, time.Minute, 7*ms)             // by the largest
-	f(time.Minute, time.Minute, 8*ms)       // as four times the mean
-	f(0, 200*ms, 4524187*time.Nanosecond)   // by 1 - exp(-0.1)
-	f(time.Minute, step-1, 5*ms)            // too soon
-	f(time.Minute, -time.Millisecond, 5*ms) // late
+	f(10*ms, 10*ms, 5050*time.Microsecond)             // by the smallest share
+	f(10*ms, time.Minute, 6*ms)                        // by the largest
+	f(time.Minute, time.Minute, 6500*time.Microsecond) // as 2.5 times the mean
+	f(0, 200*ms, 4524187*time.Nanosecond)              // by 1 - exp(-0.1)
+	f(time.Minute, step-1, 5*ms)                       // too soon
+	f(time.Minute, -time.Millisecond, 5*ms)            // late
 }
 
 // The mean follows a change within seconds, with any number of samples in between. Most samples of a busy peer are within

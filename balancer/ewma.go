@@ -9,15 +9,19 @@ const (
 	// choices is how many random peers are compared: a peer that answers wrongly and at once gets little more than half of
 	// the requests of ten peers, and not all.
 	choices = 6
+	// concurrency is the load of a peer without requests in flight. A peer works at some requests at the same time, so
+	// that the first ones delay each other little: with 1, an idle slow peer is preferred to a fast one that has room.
+	// With more, slow requests, which only the number in flight shows, collect at one peer.
+	concurrency = 2.5
 	// maxFaster and maxSlower bound the ratio between the latency of a peer and the usual one. No peer counts as much
 	// faster than the others, so that errors of estimates draw no crowd. A slow one gets requests when the others have
-	// this many in flight each, so that one slow answer does not idle it.
-	maxFaster = 0.55
+	// this many times the load, so that one slow answer does not idle it.
+	maxFaster = 0.6
 	maxSlower = 32
 )
 
 // ewma takes the best of six random peers, drawn by weight, by latency × load. Latency is a moving average (see estimate),
-// load is 1 plus the requests in flight relative to the weight.
+// load is concurrency plus the requests in flight relative to the weight.
 //
 // A request of a light peer is a larger load than one of a heavy peer. If a pick counted only those in flight, idle light
 // peers would get too much; with the one to pick for, too little. So it counts half of this one: (requests + ½) / weight is
@@ -44,17 +48,19 @@ func (e *ewma) pick(q Query, now int64, _ *atomic.Uint64) *Peer {
 	usual := usualOf(drawn[:n])
 	best, lowest := drawn[0].peer, drawn[0].latency(usual, now)
 	idle := drawn[0].load() == 0
-	if !idle {
+	if idle {
+		lowest *= concurrency
+	} else {
 		lowest *= drawn[0].halfway()
 	}
 	for i := range drawn[1:n] {
 		d := &drawn[i+1]
 		load := d.halfway()
 		if idle {
-			// The first stays the choice unless another one is better even with a request more: at low load shares
-			// follow the weights, and all are tried. It is an average request: with one by weight, shares would
+			// The first stays the choice unless another one is better even with twice the load: at low load shares
+			// follow the weights, and all are tried. It counts no half request by weight: shares would
 			// follow twice, and swing with reported load.
-			load = 2 + d.load()
+			load = 2*concurrency + d.load()
 		}
 		if usual*maxFaster*load >= lowest {
 			continue // whatever its latency is
@@ -72,8 +78,8 @@ type drawing struct {
 	estimate float64
 }
 
-// halfway returns the load with half of a further request; for an average weight, 1 plus the requests in flight.
-func (d *drawing) halfway() float64 { return (1+d.burden)/2 + d.load() }
+// halfway returns the load with half of a further request; for an average weight, concurrency plus the requests in flight.
+func (d *drawing) halfway() float64 { return concurrency - 1 + (1+d.burden)/2 + d.load() }
 
 // draw draws candidates that are not in q.Tried, in proportion to their weights: different ones if all weights are equal.
 // Of a small pool it takes all.
@@ -141,19 +147,17 @@ func usualOf(drawn []drawing) float64 {
 
 // latency returns the latency that a pick compares; only ratios have a meaning.
 func (d *drawing) latency(usual float64, now int64) float64 {
-	fastest := usual * maxFaster
-	switch {
-	case d.estimate == 0:
+	if d.estimate == 0 {
 		return max(usual, 1)
-	case d.estimate <= fastest:
-		return fastest
 	}
+	latency := min(d.estimate, usual*maxSlower)
 	e := &d.peer.latency
-	slower := min(d.estimate, usual*maxSlower) - fastest
-	if age := now - e.stamp.Load(); age >= int64(fresh) {
-		slower *= math.Exp(-float64(age) / e.decay())
+	if slower := latency - usual; slower > 0 {
+		if age := now - e.stamp.Load(); age >= int64(fresh) {
+			latency = usual + slower*math.Exp(-float64(age)/e.decay())
+		}
 	}
-	return fastest + slower
+	return max(latency, usual*maxFaster)
 }
 
 // fresh is the age below which a sample is not discounted.

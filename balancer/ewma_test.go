@@ -24,9 +24,10 @@ func TestLatencyThatAPickCompares(t *testing.T) {
 	f("as the others", usual, 0, usual)
 	f("slower", 50*ms, 0, 50*ms)
 	f("far slower", time.Minute, 0, maxSlower*usual)
-	f("far faster", ms, 0, 11*ms)
-	f("slower a while ago", 50*ms, minDecay, 11*ms+14347*time.Microsecond)
-	f("slower long ago", 50*ms, time.Minute, 11*ms)
+	f("far faster", ms, 0, 12*ms)
+	f("slower a while ago", 50*ms, minDecay, 20*ms+11036*time.Microsecond)
+	f("slower long ago", 50*ms, time.Minute, usual)
+	f("faster long ago", 15*ms, time.Minute, 15*ms)
 }
 
 func TestUsualLatencyIsTheLowerMedianOfTheKnown(t *testing.T) {
