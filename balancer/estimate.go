@@ -49,13 +49,6 @@ func (e *estimate) average() time.Duration {
 // decay returns the decay time in nanoseconds.
 func (e *estimate) decay() float64 { return float64(int64(minDecay) + e.agreed.Load()) }
 
-// at returns the estimate and its age at the time now, both in nanoseconds. The age is
-// negative if the sample is later than now.
-func (e *estimate) at(now int64) (value float64, age int64) {
-	value = math.Float64frombits(e.value.Load())
-	return value, now - e.stamp.Load() // read after value: an old value with a new stamp does no harm
-}
-
 // observe adds a latency measured at the time end. Samples may come late and out of order; late ones do not count.
 func (e *estimate) observe(latency time.Duration, end int64) {
 	sample, value := float64(latency), math.Float64frombits(e.value.Load())

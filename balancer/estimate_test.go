@@ -82,18 +82,6 @@ func TestAnEstimateIsTrustedAsLongAsSamplesConfirmedIt(t *testing.T) {
 	}
 }
 
-func TestAnEstimateGrowsOld(t *testing.T) {
-	var e estimate
-	value, _ := e.at(begin)
-	verify.That(t, value == 0, "no sample: %v, want 0", value)
-	e.observe(5*ms, begin)
-	for _, passed := range []time.Duration{0, minDecay, -1} {
-		if value, age := e.at(begin + int64(passed)); value != float64(5*ms) || age != int64(passed) {
-			t.Errorf("after %v: %v, age %v, want 5ms", passed, value, time.Duration(age))
-		}
-	}
-}
-
 func TestALateFailureCountsWithItsAge(t *testing.T) {
 	var e estimate
 	e.observe(5*ms, begin)
@@ -103,8 +91,7 @@ func TestALateFailureCountsWithItsAge(t *testing.T) {
 	if got := float64(e.average()); !near(got, float64(10*time.Second)/math.E) {
 		t.Errorf("%v, want 10s/e", e.average())
 	}
-	_, age := e.at(begin)
-	verify.That(t, age == 0, "a late failure made the estimate older: %v", age)
+	verify.Equal(t, e.stamp.Load(), begin, "time of the last sample after a late failure")
 }
 
 func TestAFailureCountsInFull(t *testing.T) {
@@ -120,7 +107,7 @@ func TestAFailureCountsInFull(t *testing.T) {
 		if want == before {
 			return
 		}
-		_, age := p.latency.at(begin + int64(ms))
+		age := begin + int64(ms) - p.latency.stamp.Load()
 		verify.That(t, want <= 0 || age == 0, "%v, then %v: age %v, want 0", before, o.Class, age)
 	}
 	for _, c := range []OutcomeClass{OutcomeConnectFailure, OutcomeReset, OutcomeTimeout} {
@@ -150,7 +137,7 @@ func TestFailuresKeepTheEstimateFresh(t *testing.T) {
 		for range 100 {
 			end += int64(time.Second)
 			p.measure(o, end)
-			_, age := p.latency.at(end)
+			age := end - p.latency.stamp.Load()
 			verify.Require(t, age == 0, "%v: age %v, want 0", o.Class, age)
 		}
 		got := p.Latency()

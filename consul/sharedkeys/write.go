@@ -66,7 +66,7 @@ func (k *Keys[V]) writeAll(ctx context.Context) error {
 	var witness *api.KVPair // while Consul has it with this index, it has lost nothing since the last answer
 	for key, n := range k.known {
 		if n.index > 0 {
-			witness = &api.KVPair{Key: key, ModifyIndex: n.index}
+			witness = &api.KVPair{Key: k.name(key), ModifyIndex: n.index}
 		}
 	}
 	k.mu.Unlock()
@@ -78,14 +78,13 @@ func (k *Keys[V]) writeAll(ctx context.Context) error {
 }
 
 // writeMark writes the mark, unless another replica has. If Consul has the witness no more, it has lost its state again: the mark
-// would say that all was deleted. Without a witness, whose key has no prefix, there was nothing to lose.
+// would say that all was deleted. Without a witness, there was nothing to lose.
 func (k *Keys[V]) writeMark(ctx context.Context, witness *api.KVPair) error {
 	mark := &api.KVPair{Key: k.name(markKey)}
 	if witness == nil {
 		_, err := k.options.Consul.KV().Replace(ctx, mark)
 		return err
 	}
-	witness.Key = k.name(witness.Key)
 	there, err := k.options.Consul.KV().CreateBeside(ctx, mark, witness)
 	if err == nil && !there {
 		err = errLost
@@ -99,7 +98,7 @@ func (k *Keys[V]) oneOf(changes map[string]*change[V]) (has *api.KVPair) {
 	defer k.mu.Unlock()
 	for key, c := range changes {
 		if c.accepted && c.value != nil {
-			has = &api.KVPair{Key: key, ModifyIndex: c.seen}
+			has = &api.KVPair{Key: k.name(key), ModifyIndex: c.seen}
 		}
 	}
 	return has
