@@ -66,10 +66,13 @@ func (k *Keys[V]) writeAll(ctx context.Context) error {
 	var witness *api.KVPair // while Consul has it with this index, it has lost nothing since the last answer
 	for key, n := range k.known {
 		if n.index > 0 {
-			witness = &api.KVPair{Key: k.name(key), ModifyIndex: n.index}
+			witness = &api.KVPair{Key: key, ModifyIndex: n.index}
 		}
 	}
 	k.mu.Unlock()
+	if witness != nil {
+		witness.Key = k.name(witness.Key)
+	}
 	failure := k.carryOutAll(ctx, restoring)
 	if lacksMark && failure == nil {
 		failure = k.writeMark(ctx, cmp.Or(witness, k.oneOf(restoring)))
