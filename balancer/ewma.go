@@ -58,7 +58,7 @@ func (e *ewma) pick(q Query, now int64, _ *atomic.Uint64) *Peer {
 		load := d.halfway()
 		if idle {
 			// The first stays the choice unless another one is better even with twice the load: at low load shares
-			// follow the weights, and all are tried. It counts no half request by weight: shares would
+			// follow the weights, and all are tried. With half a request by weight, shares would
 			// follow twice, and swing with reported load.
 			load = 2*concurrency + d.load()
 		}
@@ -79,7 +79,7 @@ type drawing struct {
 }
 
 // halfway returns the load with half of a further request; for an average weight, concurrency plus the requests in flight.
-func (d *drawing) halfway() float64 { return concurrency - 1 + (1+d.burden)/2 + d.load() }
+func (d *drawing) halfway() float64 { return concurrency + (d.burden-1)/2 + d.load() }
 
 // draw draws candidates that are not in q.Tried, in proportion to their weights: different ones if all weights are equal.
 // Of a small pool it takes all.
