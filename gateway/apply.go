@@ -151,7 +151,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		g.listeners.permitAgain(g.listeners.admin, c.Admin.Socket)
 	}
 	g.requestLog.apply(p, g.proxy)
-	g.mesh.join(c)
+	g.mesh.join(c, g.services.destinations())
 	g.services.recheckAddresses()
 	g.services.discovery.SetDebounce(discovery.Debounce(c.Discovery.Debounce))
 	serves := g.routes.Load() != nil // there may be requests

@@ -1,11 +1,13 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -14,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/hashicorp/consul/api"
 
 	"sluice/consul/mesh"
@@ -392,4 +395,39 @@ func changedEntry(r *rand.Rand) api.ConfigEntry {
 		e.Routes[0].Destination = &api.ServiceRouteDestination{ServiceSubset: "v2"}
 	}
 	return e
+}
+
+// A service that a chain has dropped has draining peers: their connections end when an intention begins to deny the
+// service, and those to the service that stands in for it do not.
+func TestConnectionsToADroppedServiceEndWithADenial(t *testing.T) {
+	t.Parallel()
+	m, r := startVersions(t)
+	text := string(verify.Result(os.ReadFile(r.file)).Must(t))
+	r.replace(strings.Replace(text, "timeouts:", "drain: { timeout: 1h }, timeouts:", 1))
+	open := func() *websocket.Conn {
+		c, _, err := websocket.Dial(t.Context(), strings.Replace(r.url("web"), "http", "ws", 1), nil)
+		verify.NoError(t, err)
+		t.Cleanup(func() { c.CloseNow() })
+		return c
+	}
+	echoes := func(c *websocket.Conn) bool {
+		ctx, end := context.WithTimeout(t.Context(), consultest.Patience)
+		defer end()
+		if c.Write(ctx, websocket.MessageText, []byte("hello")) != nil {
+			return false
+		}
+		_, _, err := c.Read(ctx)
+		return err == nil
+	}
+	dropped := open()
+	verify.That(t, echoes(dropped), "the WebSocket does not echo")
+	m.Write(t, &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web", Redirect: &api.ServiceResolverRedirect{Service: "api"}})
+	r.await("api stands in for web", func() bool { return r.ask("/").instance() == "api-1" })
+	m.SetProtocol(t, "other", "http") // what else is written changes nothing
+	stays := open()
+	verify.That(t, echoes(dropped) && echoes(stays), "a WebSocket does not echo")
+
+	m.Intend(t, "web", meshtest.Deny("sluice"))
+	r.await("the connection to web ends", func() bool { return !echoes(dropped) })
+	verify.That(t, echoes(stays), "the connection to api has ended")
 }

@@ -24,6 +24,17 @@ func destinationsOf(c *config.Config) (all []mesh.Destination) {
 	return all
 }
 
+// destinations returns the services in the mesh of which there are peers, draining ones too: their connections end when
+// an intention begins to deny them, also after the configuration or a chain has dropped the service.
+func (s *services) destinations() (all []mesh.Destination) {
+	for _, peer := range s.peers() {
+		if d, ok := mesh.DestinationOf(peer.Instance()); ok {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
 func destinationOf(t config.Target) mesh.Destination {
 	return mesh.Destination{Partition: t.Partition, Namespace: t.Namespace, Service: t.Service}
 }
@@ -43,14 +54,18 @@ func (s *services) isDenied(i discovery.Instance) bool { return s.intentions.Den
 
 // cut ends the connections to the instances of a service in the mesh, in all pools.
 func (s *services) cut(d mesh.Destination) {
-	for _, pool := range s.pools() {
-		snapshot := pool.Snapshot()
-		for _, peers := range [...][]*balancer.Peer{snapshot.All, snapshot.Draining} {
-			for _, peer := range peers {
-				if of, ok := mesh.DestinationOf(peer.Instance()); ok && of == d {
-					peer.Transport.(upstream.Connector).Cut()
-				}
-			}
+	for _, peer := range s.peers() {
+		if of, ok := mesh.DestinationOf(peer.Instance()); ok && of == d {
+			peer.Transport.(upstream.Connector).Cut()
 		}
 	}
+}
+
+// peers returns the peers of all pools, with the draining ones.
+func (s *services) peers() (all []*balancer.Peer) {
+	for _, pool := range s.pools() {
+		snapshot := pool.Snapshot()
+		all = append(append(all, snapshot.All...), snapshot.Draining...)
+	}
+	return all
 }

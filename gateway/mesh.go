@@ -40,8 +40,9 @@ func needsMesh(c *config.Config) bool {
 	return slices.ContainsFunc(slices.Collect(maps.Values(c.Services)), isInMesh)
 }
 
-// join has the certificate of sluice followed, and the intentions about it, if c needs them.
-func (m *membership) join(c *config.Config) {
+// join has the certificate of sluice followed, and the intentions about it, if c needs them. present are the services
+// of which there are peers already.
+func (m *membership) join(c *config.Config, present []mesh.Destination) {
 	if !needsMesh(c) {
 		return
 	}
@@ -53,7 +54,7 @@ func (m *membership) join(c *config.Config) {
 		m.log.Warn().Err(err).Msg("mesh: no connection to instances of these peered clusters is made")
 	}
 	m.identity.Configure(c.Consul.MeshName())
-	m.intentions.Follow(c.Consul.MeshName(), destinationsOf(c))
+	m.intentions.Follow(c.Consul.MeshName(), append(destinationsOf(c), present...))
 }
 
 // leave ends that, if c does not need it.
