@@ -28,7 +28,7 @@ func (p *Pool) Await(ctx context.Context, q *Query) (Token, error) {
 // AwaitConnection is [Pool.Pick] for a request that would rather wait than fail
 // while every connection is in use (Limits.PeerConnections). Requests get the
 // connections that become free in the order in which they came, and before those
-// that do not wait; each group has its own order. It returns with [ErrConnectionsSaturated] when ctx ends, and
+// that do not wait; each group has its own order, and another one for its retries. It returns with [ErrConnectionsSaturated] when ctx ends, and
 // at once with any other error. Limits.Pending bounds the waiting requests, as in Await.
 func (p *Pool) AwaitConnection(ctx context.Context, q *Query) (Token, error) {
 	defer p.pending.Add(-1)
@@ -41,11 +41,12 @@ func (p *Pool) AwaitConnection(ctx context.Context, q *Query) (Token, error) {
 		query.first = true
 	}
 	ready := make(chan struct{}, 1)
-	p.queue.join(query.Group, ready)
-	defer p.queue.leave(query.Group, ready)
+	line := query.line()
+	p.queue.join(line, ready)
+	defer p.queue.leave(line, ready)
 	for {
 		changed := p.Changed()
-		if p.queue.isFirst(query.Group, ready) {
+		if p.queue.isFirst(line, ready) {
 			if t, err := p.Pick(&query); err != ErrConnectionsSaturated {
 				return t, err
 			}

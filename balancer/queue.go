@@ -7,60 +7,70 @@ import (
 )
 
 // A queue is the requests that wait for a connection: a line for each group, and one
-// for the whole pool, in the order in which they came. A request is known by a channel
-// with room for one value, and gets one when it should try to pick. The zero value is
+// for the whole pool, in the order in which they came. Retries have lines of their own, as they
+// may wait for other peers than those that have a connection free. A request is known by a
+// channel with room for one value, and gets one when it should try to pick. The zero value is
 // empty.
 type queue struct {
 	length atomic.Int64 // of all lines
 	mu     sync.Mutex
 	// mu guards the field below.
-	lines map[GroupID]line // that are not empty
+	lines map[lineID]line // that are not empty
 }
+
+type lineID struct {
+	group GroupID
+	retry bool
+}
+
+// line returns where a request waits.
+func (q *Query) line() lineID { return lineID{q.Group, q.Tried.Len() > 0} }
 
 type line []chan<- struct{}
 
 // join puts a request at the end of a line. A connection that becomes free after join
 // wakes the first of each line.
-func (q *queue) join(group GroupID, w chan<- struct{}) {
+func (q *queue) join(id lineID, w chan<- struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.lines == nil {
-		q.lines = make(map[GroupID]line)
+		q.lines = make(map[lineID]line)
 	}
-	q.lines[group] = append(q.lines[group], w)
+	q.lines[id] = append(q.lines[id], w)
 	q.length.Add(1)
 }
 
 // leave takes a request out. The one that is the first then tries to pick, since
 // several connections may have become free.
-func (q *queue) leave(group GroupID, w chan<- struct{}) {
+func (q *queue) leave(id lineID, w chan<- struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.length.Add(-1)
-	l := q.lines[group]
+	l := q.lines[id]
 	i := slices.Index(l, w)
 	if l = slices.Delete(l, i, i+1); len(l) == 0 {
-		delete(q.lines, group)
+		delete(q.lines, id)
 		return
 	}
-	q.lines[group] = l
+	q.lines[id] = l
 	if i == 0 {
 		l.wake()
 	}
 }
 
 // isFirst reports whether no request of the line came before this one.
-func (q *queue) isFirst(group GroupID, w chan<- struct{}) bool {
+func (q *queue) isFirst(id lineID, w chan<- struct{}) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.lines[group][0] == w
+	return q.lines[id][0] == w
 }
 
-// waitsFor reports whether a request of the line waits.
-func (q *queue) waitsFor(group GroupID) bool {
+// goFirst reports whether requests wait before which one that does not wait must not go: those of its line and, for a
+// retry, those of its group.
+func (q *queue) goFirst(id lineID) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.lines[group]) > 0
+	return len(q.lines[id]) > 0 || len(q.lines[lineID{group: id.group}]) > 0
 }
 
 // released is called when a connection may have become free.

@@ -141,3 +141,68 @@ func TestRequestsThatWaitForAConnectionAreLimited(t *testing.T) {
 		verify.Equal(t, p.Refusals(), [NumLimits]uint64{LimitPending: 1}, "refusals")
 	})
 }
+
+// A retry that waits for the peer that it has not tried does not hold up requests for which the other one has a connection.
+func TestRetriesWaitInALineOfTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, held := onePlace(t, 2)
+		retry := new(Query)
+		retry.Tried.Add(held[0].Peer)
+		held[0].Done(Outcome{Class: OutcomeReset})
+		await := func(q *Query) <-chan Token {
+			got := make(chan Token)
+			go func() {
+				token, err := p.AwaitConnection(t.Context(), q)
+				verify.That(t, err == nil, "AwaitConnection: %v", err)
+				got <- token
+			}()
+			synctest.Wait()
+			return got
+		}
+		retried := await(retry)
+		waited := (<-await(nil))
+		verify.Equal(t, waited.Peer, held[0].Peer, "the peer of one that may wait")
+		waited.Done(Outcome{})
+		picked := mustPick(t, p, nil)
+		verify.Equal(t, picked.Peer, held[0].Peer, "the peer of one that does not wait")
+
+		expectPick(t, p, retry, ErrConnectionsSaturated)
+		behind := await(nil)
+		expectPick(t, p, retry, ErrConnectionsSaturated)
+		held[1].Done(Outcome{})
+		for range 2 {
+			select {
+			case token := <-retried:
+				verify.Equal(t, token.Peer, held[1].Peer, "the peer of the retry")
+				token.Done(Outcome{})
+			case token := <-behind:
+				token.Done(Outcome{})
+			}
+		}
+		picked.Done(Outcome{})
+		verify.That(t, p.queue.length.Load() == 0 && len(p.queue.lines) == 0, "still wait: %v", p.queue.lines)
+	})
+}
+
+// A retry that does not wait does not go before requests that do.
+func TestNoRetryGoesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, held := onePlace(t, 2)
+		retry := new(Query)
+		retry.Tried.Add(held[0].Peer)
+		ctx, cancel := context.WithCancel(t.Context())
+		waited := make(chan struct{})
+		go func() {
+			defer close(waited)
+			_, err := p.AwaitConnection(ctx, nil)
+			verify.That(t, err == ErrConnectionsSaturated, "AwaitConnection: %v", err)
+		}()
+		synctest.Wait()
+		// A release would wake the one that waits.
+		held[1].Peer.load.Add(-1)
+		expectPick(t, p, retry, ErrConnectionsSaturated)
+		held[1].Peer.load.Add(1)
+		cancel()
+		<-waited
+	})
+}
