@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"math"
+	"slices"
 	"sync/atomic"
 )
 
@@ -33,10 +34,17 @@ type adaptive struct {
 	floor atomic.Int64 // the lowest limit
 	tiers [maxLimiters]limiter
 	shed  [NumCriticalities]atomic.Uint64 // requests that no tier had room for
+	of    [maxLimiters]tierID             // which tier has a limiter, or had it last; Pool.mu guards it
 }
 
 // maxLimiters is how many tiers have a limit of their own. All further ones share the last.
 const maxLimiters = 8
+
+// tierID identifies a tier. Its place among the tiers does not: those of priorities come and go.
+type tierID struct {
+	tier     int // from 1; 0: none
+	priority int
+}
 
 // A limiter bounds the attempts that wait for an answer. One whose answer has begun does not count, however
 // long that is: neither a stream nor a client that reads slowly is work that others wait for. No method takes a lock or
@@ -168,16 +176,49 @@ func (p *Pool) shed(c Criticality) error {
 }
 
 // assignTiersLocked tells the peers of a snapshot which limiters they have: tiers are those of the whole pool, in each
-// group.
+// group. A tier has the limiter that it had before, whatever tiers have come or gone.
 func (p *Pool) assignTiersLocked(s *Snapshot) {
-	if s.terms.adaptive == nil {
+	a := s.terms.adaptive
+	if a == nil {
 		return
 	}
-	for i, tier := range byTier(s.All, nil, p.options.Tiers) {
-		for _, peer := range tier.all {
-			peer.tier.Store(int32(min(i, maxLimiters-1)))
+	tiers := byTier(s.All, nil, p.options.Tiers)
+	ids, present := make([]tierID, len(tiers)), make(map[tierID]bool, len(tiers))
+	for i, tier := range tiers {
+		if len(tier.all) > 0 {
+			instance := tier.all[0].condition.Load().instance
+			ids[i] = tierID{1 + tierOf(&instance, p.options.Tiers), instance.Priority}
+			present[ids[i]] = true
 		}
 	}
+	s.limiters = make([]*limiter, len(tiers))
+	for i, tier := range tiers {
+		if len(tier.all) == 0 {
+			continue
+		}
+		n := a.limiterOf(ids[i], present)
+		s.limiters[i] = &a.tiers[n]
+		for _, peer := range tier.all {
+			peer.tier.Store(int32(n))
+		}
+	}
+}
+
+// limiterOf returns the number of the limiter of a tier: the one that it had, or else one that no tier has had, or that
+// of a tier that is not present any more.
+func (a *adaptive) limiterOf(id tierID, present map[tierID]bool) int {
+	n := slices.Index(a.of[:], id)
+	if n < 0 {
+		n = slices.Index(a.of[:], tierID{})
+	}
+	if n < 0 {
+		n = slices.IndexFunc(a.of[:], func(other tierID) bool { return !present[other] })
+	}
+	if n < 0 {
+		return maxLimiters - 1
+	}
+	a.of[n] = id
+	return n
 }
 
 // fullTiers are the tiers in which a request has found no room, a bit each.
@@ -208,9 +249,12 @@ func (p *Pool) Overload() *Overload {
 	}
 	o := new(Overload)
 	for i := range min(len(s.Tiers), maxLimiters) {
-		load := TierLoad{Waiting: int(a.tiers[i].waiting.Load())}
-		if limit := a.tiers[i].limit.Load(); limit < unlimited {
-			load.Limit = int(limit)
+		var load TierLoad
+		if i < len(s.limiters) && s.limiters[i] != nil {
+			load.Waiting = int(s.limiters[i].waiting.Load())
+			if limit := s.limiters[i].limit.Load(); limit < unlimited {
+				load.Limit = int(limit)
+			}
 		}
 		o.Tiers = append(o.Tiers, load)
 	}

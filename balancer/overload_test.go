@@ -514,3 +514,60 @@ func TestFallbackOfAGroupWithoutRoom(t *testing.T) {
 	verify.Result(p.PickMirror(copied)).Must(t).Done(Outcome{})
 	verify.Equal(t, full.waiting.Load(), 1, "attempts that wait")
 }
+
+// A tier keeps its limit when another one goes or comes, as data centres do: what is late for one is calm for another.
+func TestTiersKeepTheirLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{Limits: Limits{Adaptive: true}})
+		near, far := instances(10)[:5], instances(10)[5:]
+		for i := range far {
+			far[i].Priority = 1
+		}
+		both := slices.Concat(near, far)
+		send := func(d time.Duration) {
+			t.Helper()
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+				token, err := p.Pick(nil)
+				if err != nil {
+					t.Fatalf("Pick: %v", err)
+				}
+				latency := 3 * time.Millisecond
+				if token.Peer.Instance().Priority == 1 {
+					latency = 60 * time.Millisecond
+				}
+				time.AfterFunc(latency, func() { token.Done(Outcome{Class: OutcomeOK, Latency: latency}) })
+			}
+		}
+		for range 2 {
+			p.Apply(both)
+			send(20 * time.Second)
+			p.Apply(far)
+			send(3 * time.Second)
+			verify.That(t, p.Overload().Tiers[0].Waiting > 0, "nothing waits in the tier that is left")
+		}
+		pass(time.Second)
+		p.Apply(both)
+		verify.Slices(t, p.Overload().Tiers, []TierLoad{{}, {}}, "tiers in the end")
+	})
+}
+
+// Tiers that come and go have a limiter each while there are enough, and the last one is shared beyond.
+func TestLimitersOfManyTiers(t *testing.T) {
+	p := newTestPool(t, Options{Limits: Limits{Adaptive: true}})
+	numbers := func(priorities ...int) (have []int) {
+		set := instances(len(priorities))
+		for i := range set {
+			set[i].Priority = priorities[i]
+		}
+		p.Apply(set)
+		for _, peer := range p.Snapshot().All {
+			have = append(have, int(peer.tier.Load()))
+		}
+		return have
+	}
+	verify.Slices(t, numbers(1, 1, 2, 3), []int{0, 0, 1, 2}, "three")
+	verify.Slices(t, numbers(3, 2), []int{2, 1}, "without the first")
+	verify.Slices(t, numbers(0, 1, 3), []int{3, 0, 2}, "with one before all")
+	verify.Slices(t, numbers(0, 1, 2, 3, 4, 5, 6, 7, 8, 9), []int{3, 0, 1, 2, 4, 5, 6, 7, 7, 7}, "too many")
+	verify.Slices(t, numbers(8, 9), []int{0, 1}, "in place of those that are gone")
+}

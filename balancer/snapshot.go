@@ -24,8 +24,9 @@ type Snapshot struct {
 	// as All.
 	Draining []*Peer
 
-	byID       []*Part // Groups by GroupID; nil for others
-	used       []*Peer // eligible in the whole pool or in a group, sorted
+	byID       []*Part    // Groups by GroupID; nil for others
+	used       []*Peer    // eligible in the whole pool or in a group, sorted
+	limiters   []*limiter // of Tiers; nil for one without peers
 	tables     maglevs
 	terms      terms
 	superseded chan struct{} // closed when the next snapshot is stored
