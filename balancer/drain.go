@@ -11,7 +11,7 @@ import (
 func (p *Pool) leaveLocked(peer *Peer) {
 	delete(p.peers, peer.ID)
 	p.draining[peer.ID] = peer
-	p.changeLocked(peer, func(c *condition) { c.leaving, c.factors = true, [NumFactors]adjustment{} })
+	p.changeLocked(peer, func(c *condition) { c.leaving, c.factors[FactorLoad] = true, adjustment{} })
 	peer.forgetLoad()
 	peer.departures++
 	departure, timeout := peer.departures, p.options.DrainTimeout

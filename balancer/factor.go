@@ -45,8 +45,9 @@ func (a adjustment) factor() float64 {
 	return a.by
 }
 
-// SetFactors sets a factor of some peers, which the caller owns, with one new snapshot. It ignores peers that are not in
-// the set, and factors that are not a number. A factor lasts until it is set again or its peer leaves.
+// SetFactors sets a factor of some peers, which the caller owns, with one new snapshot. It ignores peers that have
+// drained, and factors that are not a number. A factor lasts until it is set again, also if its peer leaves and returns
+// before it has drained.
 func (p *Pool) SetFactors(f Factor, adjustments ...Adjustment) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -56,7 +57,7 @@ func (p *Pool) SetFactors(f Factor, adjustments ...Adjustment) {
 func (p *Pool) setFactorsLocked(f Factor, adjustments []Adjustment) {
 	differs := false
 	for _, a := range adjustments {
-		if p.peers[a.Peer.ID] != a.Peer || math.IsNaN(a.By) {
+		if p.peers[a.Peer.ID] != a.Peer && p.draining[a.Peer.ID] != a.Peer || math.IsNaN(a.By) {
 			continue
 		}
 		next := adjustment{min(max(a.By, minFactor), maxFactor), a.Why}

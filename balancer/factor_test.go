@@ -47,7 +47,8 @@ func TestFactorsAreBounded(t *testing.T) {
 	}
 }
 
-// A factor ends with the stay of its peer, and a factor for a peer that has left is ignored.
+// The health of a peer that leaves and returns before it has drained is known, also if it was found meanwhile. What it
+// reported is not: it may be another process.
 func TestFactorsOfPeersThatLeave(t *testing.T) {
 	p := newTestPool(t, Options{})
 	defer p.Close()
@@ -55,6 +56,7 @@ func TestFactorsOfPeersThatLeave(t *testing.T) {
 	p.Apply(set)
 	peer := p.Snapshot().All[1]
 	p.SetFactors(FactorHealth, Adjustment{Peer: peer, By: .5})
+	p.SetFactors(FactorLoad, Adjustment{Peer: peer, By: 2})
 	var query Query
 	query.Tried.Add(p.Snapshot().All[0])
 	token, err := p.Pick(&query) // so that the peer drains for a while
@@ -64,5 +66,11 @@ func TestFactorsOfPeersThatLeave(t *testing.T) {
 	p.Apply(set)
 	token.Done(Outcome{})
 	by, _ := peer.Factor(FactorHealth)
-	verify.Equal(t, by, 1., "factor after the return")
+	verify.Equal(t, by, .25, "health after the return")
+	by, _ = peer.Factor(FactorLoad)
+	verify.Equal(t, by, 1., "load after the return")
+	p.Apply(set[:1])
+	p.SetFactors(FactorHealth, Adjustment{Peer: peer, By: .5})
+	by, _ = peer.Factor(FactorHealth)
+	verify.Equal(t, by, .25, "health after it has drained")
 }

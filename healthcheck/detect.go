@@ -55,7 +55,8 @@ func (c *Checker) restartDetectorLocked() {
 	passive := c.passive.Load()
 	if passive == nil || !passive.detects() {
 		c.stopDetectorLocked()
-		for _, p := range c.pool.Snapshot().All {
+		s := c.pool.Snapshot()
+		for _, p := range slices.Concat(s.All, s.Draining) { // draining peers may return
 			if h := c.histories[p]; h != nil && h.steps > 0 {
 				c.adjustLocked(balancer.Adjustment{Peer: p, By: 1})
 			}

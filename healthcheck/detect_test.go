@@ -181,6 +181,43 @@ func TestReloadsOfComparisons(t *testing.T) {
 	})
 }
 
+// A peer that leaves, and returns before its last request has ended, has the weight that it had, as it stays ejected: neither
+// does the loss end by that, nor does a good interval take weight.
+func TestLossOfWeightOutlivesADrain(t *testing.T) {
+	bubble(t, comparing(), func(t *testing.T, f *fixture) {
+		f.Apply(instances(3))
+		synctest.Wait()
+		for range 3 {
+			f.interval(3, 100, failing(2, 3))
+		}
+		verify.Slices(t, f.factors(3), []float64{1, 1, 0.125}, "factors")
+		bad := f.peer(2)
+		var held balancer.Token
+		for held.Peer != bad {
+			token := verify.Result(f.Pick(nil)).Must(t)
+			if token.Peer != bad {
+				token.Done(fine)
+			}
+			held = token
+		}
+		leaveAndReturn := func(meanwhile func()) {
+			f.Apply(instances(2))
+			synctest.Wait()
+			meanwhile()
+			f.Apply(instances(3))
+			synctest.Wait()
+			verify.Equal(t, f.peer(2), bad, "the peer that has returned")
+		}
+		leaveAndReturn(func() {})
+		verify.Slices(t, f.factors(3), []float64{1, 1, 0.125}, "factors after the return")
+		f.interval(3, 100, failing(2, 0))
+		verify.Slices(t, f.factors(3), []float64{1, 1, 0.25}, "factors after a good interval")
+		leaveAndReturn(func() { f.reconfigure(passiveSettings()); synctest.Wait() })
+		verify.Slices(t, f.factors(3), []float64{1, 1, 1}, "factors without the comparison")
+		held.Done(fine)
+	})
+}
+
 // Where loss of weight meets ejection, drains, weights, checks, slow start, panic, probation, sets and reloads: the weight changes by one
 // step at most in an interval, what a peer says fits its state, and all is well again once nothing fails.
 func TestGradedLossMeetsEverything(t *testing.T) {
