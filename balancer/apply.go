@@ -42,7 +42,9 @@ func (p *Pool) applyLocked(set []discovery.Instance) discovery.Changes {
 	}
 	p.set = set
 	for _, i := range changes.Removed {
-		p.leaveLocked(p.peers[i.Key()])
+		peer := p.peers[i.Key()]
+		p.leaveLocked(peer)
+		p.limitDrainLocked(peer)
 	}
 	for _, i := range changes.Added {
 		p.joinLocked(i)
@@ -51,7 +53,7 @@ func (p *Pool) applyLocked(set []discovery.Instance) discovery.Changes {
 		p.updateLocked(u)
 	}
 	p.publishLocked()
-	if p.options.CutRemoved && !p.closed {
+	if p.options.CutRemoved {
 		p.cutLeavingLocked(changes.Removed)
 	}
 	return changes
@@ -222,6 +224,10 @@ func describe(u discovery.Update) string {
 // A peer is resumed before a snapshot contains it, and quiesced after. So when Pick
 // cannot acquire a peer, a newer snapshot exists.
 func (p *Pool) publishLocked() {
+	if p.retired != nil { // its snapshot stays until it is closed
+		p.flushLocked()
+		return
+	}
 	warming := p.endWarmingLocked()
 	prev := p.snapshot.Load()
 	next := build(prev, &p.options, p.currentGroupsLocked(), &p.inflight, sorted(p.peers), sorted(p.draining), time.Now())

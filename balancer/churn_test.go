@@ -223,3 +223,45 @@ func TestNoChangeIsMissed(t *testing.T) {
 		p.Close()
 	}
 }
+
+// Requests, sets, orders and verdicts go on while a pool is retired and closes: no request is on a closed transport, and all
+// peers end.
+func TestChurnOfRetiredPools(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	for round := range uint64(30) {
+		var made []*strictTransport
+		var peers []*Peer
+		o := Options{DrainTimeout: 2 * time.Minute, NewTransport: func(peer *Peer) Transport {
+			made, peers = append(made, &strictTransport{t: t}), append(peers, peer)
+			return made[len(made)-1]
+		}}
+		p := newTestPool(t, o)
+		p.Apply(instances(5))
+		stop := make(chan struct{})
+		var running sync.WaitGroup
+		running.Go(func() { churn(p, o, instances(5), rand.New(rand.NewPCG(seed, round)), stop) })
+		for range 3 {
+			running.Go(func() {
+				for {
+					if token, err := p.Pick(nil); err == nil {
+						token.Peer.Transport.(*strictTransport).use()
+						token.Done(Outcome{Class: OutcomeOK, Latency: time.Millisecond})
+					}
+					select {
+					case <-stop:
+						return
+					default:
+					}
+				}
+			})
+		}
+		p.Retire(time.Millisecond)
+		<-p.Drained()
+		close(stop)
+		running.Wait()
+		for i, peer := range peers {
+			verify.That(t, peer.Inflight() == 0 && made[i].closed.Load(), "%v: %d in flight, closed %t", peer, peer.Inflight(), made[i].closed.Load())
+		}
+	}
+}

@@ -45,5 +45,6 @@
 //
 // A peer that leaves the set is out of the next snapshot. Its requests in flight go on;
 // its transport is closed when the last one is done, or after Options.DrainTimeout. A
-// peer that returns earlier keeps its state.
+// peer that returns earlier keeps its state. A pool that is out of use is retired first: all of
+// its peers drain, and requests that were for it, and have no peer yet, still get one.
 package balancer

@@ -8,18 +8,23 @@ import (
 	"sluice/observe/panics"
 )
 
+// leaveLocked takes a peer out of the set. It drains; see limitDrainLocked.
 func (p *Pool) leaveLocked(peer *Peer) {
 	delete(p.peers, peer.ID)
 	p.draining[peer.ID] = peer
 	p.changeLocked(peer, func(c *condition) { c.leaving, c.factors[FactorLoad] = true, adjustment{} })
 	peer.forgetLoad()
+	p.noteLocked(peer, EventRemoved, "")
+}
+
+// limitDrainLocked cuts the requests of a peer that leaves after Options.DrainTimeout.
+func (p *Pool) limitDrainLocked(peer *Peer) {
 	peer.departures++
 	departure, timeout := peer.departures, p.options.DrainTimeout
 	peer.cutTimer = time.AfterFunc(timeout, func() {
 		defer panics.Contain(panics.Task, nil)
 		p.cut(peer, departure, timeout)
 	})
-	p.noteLocked(peer, EventRemoved, "")
 }
 
 // onIdle is called when a quiesced peer may have no request in flight any more.
@@ -99,7 +104,7 @@ func (p *Pool) publishDrainingLocked() {
 }
 
 func (p *Pool) signalDrainedLocked() {
-	if !p.closed || len(p.draining) > 0 {
+	if !p.closed || p.retired != nil || len(p.draining) > 0 {
 		return
 	}
 	select {

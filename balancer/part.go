@@ -151,10 +151,10 @@ func (part *Part) acquireOther(q Query, limit int, now int64, cursor *atomic.Uin
 // refusal returns the error of a pick that found no peer.
 func (part *Part) refusal() error {
 	switch {
-	case len(part.All) == 0:
-		return ErrNoPeers
-	case len(part.Eligible) == 0:
+	case len(part.Eligible) > 0: // a retired pool has no others
+		return ErrAllTried
+	case len(part.All) > 0:
 		return ErrNoEligible
 	}
-	return ErrAllTried
+	return ErrNoPeers
 }

@@ -64,6 +64,7 @@ type Pool struct {
 	failing  []*Peer // began to fail since the last flush
 	events   []Event // not sent yet
 	closed   bool
+	retired  *retirement   // a closed pool that still gives its peers; nil otherwise
 	drained  chan struct{} // closed when the pool is closed and nothing drains
 	witness  Witness       // nil: none has been asked for
 
@@ -259,24 +260,3 @@ func (p *Pool) setOptionsLocked(o Options) {
 		p.onFailure.Store(&o.OnFailure)
 	}
 }
-
-// Close removes every peer, for good. Requests in flight go on until they are done or
-// Options.DrainTimeout ends; see Drained.
-func (p *Pool) Close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return
-	}
-	p.closed = true
-	if p.witness != nil {
-		p.witness.Changing()
-		defer p.witness.Applied(nil, nanotime())
-	}
-	p.applyLocked(nil)
-	p.signalDrainedLocked()
-}
-
-// Drained returns a channel that is closed when the pool and all its transports are
-// closed.
-func (p *Pool) Drained() <-chan struct{} { return p.drained }

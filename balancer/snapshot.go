@@ -20,8 +20,8 @@ type Snapshot struct {
 	// Panic: too few of All are healthy, so Eligible includes peers that active
 	// checks or ejection would exclude; see Options.PanicThreshold.
 	Panic bool
-	// Draining are the peers that left the set and have requests in flight, sorted
-	// as All.
+	// Draining are the peers that left the set and have requests in flight, and those of a
+	// pool that has been retired; sorted as All.
 	Draining []*Peer
 
 	byID       []*Part    // Groups by GroupID; nil for others
@@ -115,4 +115,11 @@ func (s *Snapshot) withDraining(draining []*Peer) *Snapshot {
 	next.Draining = draining
 	next.superseded = make(chan struct{})
 	return &next
+}
+
+// retired returns the snapshot that follows s when all peers drain, and are still picked.
+func (s *Snapshot) retired(draining []*Peer) *Snapshot {
+	next := s.withDraining(draining)
+	next.All = nil
+	return next
 }

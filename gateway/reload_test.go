@@ -21,7 +21,7 @@ import (
 func TestReloadPreservesPeersAndTheirState(t *testing.T) {
 	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
-	r := start(t, static("a", a, "b", b))
+	r := start(t, static("a", a, "b", b), func(g *Gateway) { g.waits.late = time.Millisecond })
 	r.get("/")
 	pool := r.services.get("a").pool
 	peer := pool.Snapshot().All[0]
@@ -69,7 +69,7 @@ func TestRemovedServiceFinishesItsRequests(t *testing.T) {
 	t.Parallel()
 	slow, arrived, finish := slowOrigin(t)
 	a := origin(t, "a")
-	r := start(t, static("a", a, "slow", slow))
+	r := start(t, static("a", a, "slow", slow), func(g *Gateway) { g.waits.late = time.Millisecond })
 	var body string
 	var request sync.WaitGroup
 	request.Go(func() { _, body = r.get("/slow") })
@@ -85,35 +85,72 @@ func TestRemovedServiceFinishesItsRequests(t *testing.T) {
 	r.await("the pool is removed", func() bool { return len(r.services.pools()) == 1 })
 }
 
-// A route changes to a service whose first set arrives late: no request goes to a service
-// without peers.
+// A request that a reload overtakes before it has a peer goes to the service that it was for.
+func TestRemovedServiceServesLateRequests(t *testing.T) {
+	t.Parallel()
+	asked, allow := make(chan struct{}), make(chan struct{})
+	server := serveOrigin(t, func(http.ResponseWriter, *http.Request) {
+		close(asked)
+		<-allow
+	})
+	text := static("a", origin(t, "a"))
+	with := strings.Replace(text, "service: a }", "service: a, forward_auth: { url: 'http://"+server+"/' } }", 1)
+	r := start(t, with, func(g *Gateway) { g.waits.late = patience })
+	var status int
+	var body string
+	var request sync.WaitGroup
+	request.Go(func() { status, body = r.get("/") })
+	<-asked
+	r.replace(static("b", origin(t, "b")))
+	r.gets("/", "b")
+	verify.Equal(t, len(r.services.pools()), 2, "pools")
+	for _, p := range r.peers() {
+		verify.Equal(t, p.State, map[string]string{"a": "draining", "b": "up"}[p.Service], "state of the peer of %s", p.Service)
+	}
+	close(allow)
+	request.Wait()
+	verify.That(t, status == http.StatusOK && body == "a", "%d %q", status, body)
+}
+
+// While the first set of what a reload changes to is not there yet, requests go where they went before, whether that is
+// still configured or not: no request goes to a service without peers.
 func TestNewServiceIsRoutedWhenItHasPeers(t *testing.T) {
 	t.Parallel()
-	consul := discoverytest.New()
-	a, b := origin(t, "a"), origin(t, "b")
-	consul.Set("b", discoverytest.Instance("b", "b-1", port(t, b)))
-	address, asked, answer := gatedConsul(t, consul)
-	head := "consul: { addresses: [" + address + "] }\nservices:\n  a: { peers: [" + a + "] }\n"
-	r := start(t, preamble+head+"routes: [{ service: a }]")
-	r.write(preamble + head + "  b: { consul: {} }\nroutes: [{ service: b }]")
-	<-asked
-	for range 20 {
-		r.gets("/", "a")
-	}
+	for what, next := range map[string]string{
+		"another service":           "  a: { peers: [A] }\n  b: { consul: {} }\nroutes: [{ service: b }]",
+		"in place of a service":     "  b: { consul: {} }\nroutes: [{ service: b }]",
+		"other peers of a service":  "  a: { consul: { service: b } }\nroutes: [{ service: a }]",
+		"both, and the route stays": "  a: { consul: { service: b } }\n  b: { consul: {} }\nroutes: [{ service: a }]",
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			consul := discoverytest.New()
+			a, b := origin(t, "a"), origin(t, "b")
+			consul.Set("b", discoverytest.Instance("b", "b-1", port(t, b)))
+			address, asked, answer := gatedConsul(t, consul)
+			head := preamble + "consul: { addresses: [" + address + "] }\nservices:\n"
+			r := start(t, head+"  a: { peers: ["+a+"] }\nroutes: [{ service: a }]")
+			r.write(head + strings.ReplaceAll(next, "A", a))
+			<-asked
+			for range 20 {
+				r.gets("/", "a")
+			}
 
-	var stop atomic.Bool
-	var asking sync.WaitGroup
-	asking.Go(func() {
-		for !stop.Load() {
-			status, body := r.get("/")
-			verify.That(t, status == 200, "got %d %q", status, body)
-		}
-	})
-	answer()
-	r.awaitRevision(2)
-	stop.Store(true)
-	asking.Wait()
-	r.gets("/", "b")
+			var stop atomic.Bool
+			var asking sync.WaitGroup
+			asking.Go(func() {
+				for !stop.Load() {
+					status, body := r.get("/")
+					verify.That(t, status == 200, "got %d %q", status, body)
+				}
+			})
+			answer()
+			r.awaitRevision(2)
+			r.await("requests go to b", func() bool { _, body := r.get("/"); return body == "b" })
+			stop.Store(true)
+			asking.Wait()
+		})
+	}
 }
 
 func TestKeysThatNeedARestartDoNotChange(t *testing.T) {

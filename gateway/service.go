@@ -23,6 +23,9 @@ type service struct {
 	firstOnce sync.Once
 	gone      chan struct{} // closed when the service is no longer configured
 
+	names atomic.Bool // the operator names the addresses of the instances of the service
+	named atomic.Bool // likewise for those that are in the pool: a reload may have changed the source, and they stay until it has a set
+
 	certificates atomic.Pointer[[]certificates.Use]    // of connections to the peers
 	upstreamTLS  atomic.Pointer[certificates.Security] // of requests to instances outside of the mesh; nil: without TLS
 	mesh         certificates.Security                 // of requests to those in it
@@ -53,6 +56,7 @@ func (s *service) security(inMesh bool) certificates.Security {
 
 // apply passes a full set of instances to the pool, of a service with a leader only this one.
 func (s *service) apply(set []discovery.Instance) {
+	s.named.Store(s.names.Load())
 	s.pool.Apply(discovery.WithoutFollowers(set))
 	s.firstOnce.Do(func() { s.checker.AfterFirstChecks(func() { close(s.first) }) })
 }

@@ -76,12 +76,12 @@ func (s *services) open(c *config.Config, owner *operator.Ownership, feed *event
 	return nil
 }
 
-// close ends the checks, and closes the pools in use.
+// close ends the checks, and closes the pools.
 func (s *services) close() {
 	s.health.Close()
 	s.journal.Close()
-	for _, service := range s.all() {
-		service.pool.Close()
+	for _, pool := range s.pools() {
+		pool.Close()
 	}
 }
 
@@ -221,13 +221,11 @@ func (s *services) obey(pool *balancer.Pool) {
 }
 
 // mayConnect returns a function that checks whether an address of an instance of the service
-// may be connected to.
-func (s *services) mayConnect(service string) func(discovery.Instance, netip.AddrPort) error {
+// may be connected to, also of one that the configuration has no more.
+func (s *services) mayConnect(of *service) func(discovery.Instance, netip.AddrPort) error {
 	return func(i discovery.Instance, to netip.AddrPort) error {
-		c := s.registries.config()
-		configured := c.Services[service]
 		return s.machine.MayConnect(to, locality.Origin{
-			Trusted:     c.Discovery.AllowLocal || configured.NamesAddresses(),
+			Trusted:     s.registries.config().Discovery.AllowLocal || of.named.Load(),
 			Node:        i.Node,
 			NodeAddress: i.NodeAddress,
 		})

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -108,7 +109,7 @@ func (p *servicePlan) readCertificates(name string, mesh certificates.Security, 
 func (s *services) newService(name string, p *servicePlan) (*service, error) {
 	created := newService(name, s.mesh, s.health.NewChecker())
 	o := s.poolOptions(p.next, created, p.health)
-	o.MayConnect, o.MayUseSocket = s.mayConnect(name), s.machine.MayUseSocket
+	o.MayConnect, o.MayUseSocket = s.mayConnect(created), s.machine.MayUseSocket
 	var err error
 	if created.pool, err = balancer.NewPool(name, o); err != nil {
 		return nil, err
@@ -144,6 +145,10 @@ func (s *services) apply(plans []*servicePlan) error {
 			}
 			p.checker.Configure(p.health)
 		}
+		if p.source == nil { // else with its first set
+			p.names.Store(p.next.NamesAddresses())
+			p.named.Store(p.names.Load())
+		}
 		p.service.config, p.service.spec = p.next, p.spec
 		if p.changed {
 			p.certificates.Store(&p.uses)
@@ -170,6 +175,7 @@ func (s *services) watch(plans []*servicePlan, late bool) {
 	for _, p := range plans {
 		if p.source != nil && p.late() == late {
 			sources[p.name] = p.source
+			p.names.Store(p.next.NamesAddresses())
 		}
 	}
 	s.discovery.WatchAll(sources)
@@ -189,8 +195,13 @@ func moved(plans []*servicePlan) (names []string) {
 	return names
 }
 
-// retain ends the services that plans lack: their pools drain.
-func (s *services) retain(plans []*servicePlan) {
+// lateTimeout is how long a service that a reload has removed still gets the requests that were matched to it before: until
+// the body has arrived, or who is asked about a request has answered. Then its pool closes.
+const lateTimeout = 10 * time.Second
+
+// retain ends the services that plans lack: their pools drain. late is lateTimeout. A leader may change, which nobody learns
+// any more, so that it gets nothing.
+func (s *services) retain(plans []*servicePlan, late time.Duration) {
 	for _, service := range s.all() {
 		if slices.ContainsFunc(plans, func(p *servicePlan) bool { return p.service == service }) {
 			continue
@@ -198,7 +209,11 @@ func (s *services) retain(plans []*servicePlan) {
 		s.discovery.Unwatch(service.name)
 		s.tags.Forget(service.name)
 		service.checker.Stop()
-		service.pool.Close()
+		if service.config.Leader() != nil {
+			service.pool.Close()
+		} else {
+			service.pool.Retire(late)
+		}
 		s.retire(service)
 	}
 }

@@ -315,3 +315,26 @@ func TestPickDuringAChange(t *testing.T) {
 		verify.That(t, picks > 20, "%d picks", picks)
 	})
 }
+
+// A retired pool keeps all rules: its peers have left only when it closes.
+func TestRetiredPoolKeepsTheRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines []string
+		all := proof.New(func(e balancer.Event) { lines = append(lines, e.Detail) })
+		p := verify.Result(balancer.NewPool("star", balancertest.Complete(balancer.Options{NewWitness: all.Witness, DrainTimeout: time.Second}))).Must(t)
+		p.Apply(instances())
+		held := verify.Result(p.Pick(nil)).Must(t)
+		p.Retire(5 * time.Second)
+		for range 4 {
+			time.Sleep(time.Second)
+			verify.Result(p.Pick(nil)).Must(t).Done(ok)
+		}
+		time.Sleep(time.Minute) // it is cut
+		_, err := p.Pick(nil)
+		verify.Equal(t, err, balancer.ErrNoPeers, "the error of a pick")
+		held.Done(ok)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		verify.That(t, lines == nil, "violations: %q", lines)
+	})
+}

@@ -78,7 +78,9 @@ func (s *Service) add(pool *balancer.Pool) {
 	view := pool.View()
 	snapshot := view.Snapshot
 	s.present = append(s.present, snapshot.All...)
-	s.Eligible += len(snapshot.Eligible)
+	if len(snapshot.All) > 0 {
+		s.Eligible += len(snapshot.Eligible)
+	}
 	s.Panic = s.Panic || snapshot.Panic
 	if len(snapshot.All) > 0 || s.Tiers == nil { // a draining pool has no tiers
 		s.Tiers, s.Policy, s.Retries, s.Overload = snapshot.Tiers, snapshot.Policy, pool.RetriesLeft(), pool.Overload()

@@ -163,7 +163,7 @@ var balancerFaults = []mutation{
 		name:  "removed-peer-stays-in-the-snapshot",
 		file:  "balancer/apply.go",
 		old:   "\tp.publishLocked()\n\tif p.options.CutRemoved",
-		new:   "\tif len(changes.Removed) == 0 || p.closed {\n\t\tp.publishLocked()\n\t}\n\tif p.options.CutRemoved",
+		new:   "\tif len(changes.Removed) == 0 {\n\t\tp.publishLocked()\n\t}\n\tif p.options.CutRemoved",
 		test:  "./test/simulation TestSeeds",
 		proof: "removed",
 	},
@@ -265,7 +265,7 @@ var balancerFaults = []mutation{
 	{
 		name: "demoted-sessions-go-on",
 		file: "balancer/apply.go",
-		old:  "if p.options.CutRemoved && !p.closed {",
+		old:  "if p.options.CutRemoved {",
 		new:  "if p.options.CutRemoved && p.closed {",
 		test: "./balancer TestRemovedPeerIsCut",
 	},
