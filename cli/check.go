@@ -11,7 +11,7 @@ import (
 )
 
 func newCheck() *cobra.Command {
-	in := config.Input{Getenv: os.Getenv}
+	in := config.Input{Getenv: os.Getenv, OpenFiles: true}
 	command := &cobra.Command{
 		Use:   "check --config FILE",
 		Short: "Check a configuration file",

@@ -142,6 +142,32 @@ func TestCheck(t *testing.T) {
 sluice: errors in the configuration: 2
 `, bad)
 	verify.That(t, status == exitFailed && stdout == "" && stderr == want, "status %d\n%s%s want\n%s", status, stdout, stderr, want)
+
+	// Files that run opens after it has read the configuration.
+	named := writeFile(t, "files.yaml", `consul: { tls: { ca_path: /nonexistent/cas } }
+services:
+  a:
+    peers: ['127.0.0.1:1']
+    upstream: { tls: { ca: /nonexistent/ca } }
+    health: { active: { tls: { cert: /nonexistent/c, key: /nonexistent/k } } }
+  b: { etcd: { endpoints: ['https://127.0.0.1:1'], prefix: /b/, tls: { ca: /nonexistent/ca } } }
+routes:
+  - { path: /a, service: a, basic_auth: { users_file: /nonexistent/users } }
+  - { path: /b, service: b, jwt: { jwks_file: /nonexistent/keys, issuer: i, audiences: [a] } }
+`)
+	status, stdout, stderr = execute(t, "check", "--config", named)
+	for _, want := range []string{
+		`:1: consul.tls.ca_path: value "/nonexistent/cas": cannot be used: trusted certificates: `,
+		`:5: services.a.upstream.tls.ca: value "/nonexistent/ca": cannot be used: trusted certificates: `,
+		`:6: services.a.health.active.tls.cert: value "/nonexistent/c": cannot be read: `,
+		`:6: services.a.health.active.tls.key: value "/nonexistent/k": cannot be read: `,
+		`:7: services.b.etcd.tls.ca: value "/nonexistent/ca": cannot be used: trusted certificates: `,
+		`:9: routes[0].basic_auth.users_file: value "/nonexistent/users": cannot be used: users: `,
+		`:10: routes[1].jwt.jwks_file: value "/nonexistent/keys": cannot be used: keys: `,
+	} {
+		verify.That(t, strings.Contains(stderr, named+want), "no %s in\n%s", want, stderr)
+	}
+	verify.That(t, status == exitFailed && stdout == "" && strings.HasSuffix(stderr, "errors in the configuration: 7\n"), "status %d\n%s%s", status, stdout, stderr)
 }
 
 func TestVersion(t *testing.T) {

@@ -2,10 +2,14 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"sluice/certificates"
+	"sluice/route/auth"
 )
 
 // ReadFiles reads the files that match a pattern: see Dynamic.File. A path without wildcards
@@ -26,6 +30,67 @@ func ReadFiles(pattern string) (Source, error) {
 	}
 	s.Revision = s.Hash()
 	return s, nil
+}
+
+// openFiles checks that the files of users, of keys and for TLS to others can be used. Only the configuration file names them.
+func (c *Config) openFiles(d *decoder) {
+	openTLS(d, "consul.tls", certificates.Files{CA: c.Consul.TLS.CA, CADirectory: c.Consul.TLS.CAPath, Cert: c.Consul.TLS.Cert, Key: c.Consul.TLS.Key})
+	for i := range c.Dynamic {
+		if e := c.Dynamic[i].Etcd; e != nil {
+			e.openFiles(d, item("dynamic", i)+".etcd")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
+		s, key := c.Services[name], join("services", name)
+		if s.Etcd != nil {
+			s.Etcd.openFiles(d, key+".etcd")
+		}
+		if t := s.Upstream.TLS; t != nil {
+			openTLS(d, key+".upstream.tls", certificates.Files{CA: t.CA, Cert: t.Cert, Key: t.Key})
+		}
+		if a := s.Health.Active; a != nil && a.TLS != nil {
+			openTLS(d, key+".health.active.tls", certificates.Files{CA: a.TLS.CA, Cert: a.TLS.Cert, Key: a.TLS.Key})
+		}
+	}
+	for i := range c.Routes {
+		r, key := &c.Routes[i], item("routes", i)
+		if r.BasicAuth != nil && r.BasicAuth.UsersFile != "" {
+			_, err := auth.OpenUsers(r.BasicAuth.UsersFile)
+			d.refuseFile(key+".basic_auth.users_file", r.BasicAuth.UsersFile, err)
+		}
+		if r.JWT != nil && r.JWT.JWKSFile != "" {
+			_, err := auth.OpenKeys(r.JWT.JWKSFile)
+			d.refuseFile(key+".jwt.jwks_file", r.JWT.JWKSFile, err)
+		}
+	}
+}
+
+func (e *EtcdCluster) openFiles(d *decoder, key string) {
+	if t := e.TLS; t != nil {
+		openTLS(d, key+".tls", certificates.Files{CA: t.CA, Cert: t.Cert, Key: t.Key})
+	}
+}
+
+// openTLS checks that the files of the section at a key can be used. That they may be together is checked before.
+func openTLS(d *decoder, at string, f certificates.Files) {
+	if f.Cert != "" && f.Key != "" {
+		checkCertificate(d, at, f.Cert, f.Key)
+	}
+	key, path := "ca", f.CA
+	if f.CA == "" {
+		key, path = "ca_path", f.CADirectory
+	}
+	if path != "" {
+		_, err := certificates.Read(certificates.Files{CA: f.CA, CADirectory: f.CADirectory})
+		d.refuseFile(join(at, key), path, err)
+	}
+}
+
+// refuseFile records that the file of a key cannot be used, if err is not nil.
+func (d *decoder) refuseFile(key, path string, err error) {
+	if err != nil {
+		d.refuse(key, path, "cannot be used: "+err.Error())
+	}
 }
 
 // matching returns the paths that match a pattern, sorted. Like a shell it omits hidden

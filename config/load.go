@@ -29,6 +29,9 @@ type Input struct {
 	Admin   string // --admin
 	Consul  string // --consul
 
+	// OpenFiles says that Build also reads the files of users, of keys and for TLS to others, which a start opens later.
+	OpenFiles bool
+
 	// Decoded keeps documents between calls of Build, which is then faster. nil: none.
 	Decoded *Decoded
 
@@ -131,6 +134,9 @@ func (in Input) Build(sources []Source) (*Built, error) {
 	c.Consul.check(d, in.tls())
 	w.addFragments(sources[1:], in.Decoded)
 	w.complete()
+	if in.OpenFiles {
+		c.openFiles(d)
+	}
 	if errs := w.errors(); len(errs) > 0 {
 		return nil, errs
 	}
