@@ -170,6 +170,9 @@ func (s *Service) check(d *decoder, name string, consul *Consul) {
 	s.checkGroups(d, key)
 	first := make(map[string]string, len(s.Peers))
 	for i, peer := range s.Peers {
+		if peer.Text == "" {
+			continue // not an address, which is an error already
+		}
 		address := peer.Value.ID
 		if peer.Value.Socket == "" {
 			address = strings.ToLower(address)

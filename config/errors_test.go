@@ -187,6 +187,9 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:3: services.star.consul.passing_only: value "yes": want true or false`}},
 		{"peer without port", "services:\n  star:\n    peers: ['127.0.0.1']" + route, []string{
 			`sluice.yaml:3: services.star.peers[0]: value "127.0.0.1": ` + peer}},
+		{"several wrong peers", "services:\n  star:\n    peers: ['127.0.0.1', ':1']" + route, []string{
+			`sluice.yaml:3: services.star.peers[0]: value "127.0.0.1": ` + peer,
+			`sluice.yaml:3: services.star.peers[1]: value ":1": ` + peer}},
 		{"peer weight", "services:\n  star:\n    peers: ['a:1 weight=65536']" + route, []string{
 			`sluice.yaml:3: services.star.peers[0]: value "a:1 weight=65536": ` + peer}},
 		{"peer twice", "services:\n  star:\n    peers:\n    - a:1\n    - A:1 weight=2" + route, []string{
