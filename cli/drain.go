@@ -239,7 +239,7 @@ func (o *order) find(ctx context.Context) (admin.Peer, error) {
 	case len(peers) == 1:
 		return peers[0], nil
 	case len(peers) > 1:
-		message := fmt.Sprintf("several peers match %q: use an address", o.peer)
+		message := fmt.Sprintf("several peers match %q: name one by SERVICE/ID, or by its address with --service", o.peer)
 		for _, p := range peers {
 			message += fmt.Sprintf("\n  %s/%s  %s  %s", printable(p.Service), printable(p.ID), printable(p.Node), p.Address)
 		}
