@@ -54,7 +54,9 @@ func report(w io.Writer, err error) {
 		return
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		fmt.Fprintln(w, "sluice: "+line)
+		if line != "" { // cobra's suggestions have empty ones
+			fmt.Fprintln(w, "sluice: "+line)
+		}
 	}
 }
 

@@ -30,6 +30,10 @@ func newRun() *cobra.Command {
 			"with a new one from the current binary, without losing a request.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if (in.File == "") == (in.Service == "") {
+				_, err := in.Read()
+				return &usageError{err}
+			}
 			return serve(cmd.Context(), in, pidFile, cmd.ErrOrStderr())
 		},
 	}
