@@ -54,7 +54,8 @@ func TestRouteExplainsEveryCandidate(t *testing.T) {
 		{Host: "a.example", Path: "/other", Service: service("other")},
 		{Host: "b.example", Path: "/", Service: service("b"), Listeners: []string{"internal"}},
 	})).Must(t)
-	h := handlerOf(Options{Routes: Routes{Table: func() *route.Table { return table }}})
+	c := &config.Config{Listeners: []config.Listener{{Name: "web", Protocol: config.ProtocolHTTP}, {Name: "internal", Protocol: config.ProtocolHTTP}, {Name: "db", Protocol: config.ProtocolTCP}}}
+	h := handlerOf(Options{Routes: Routes{Table: func() *route.Table { return table }, Effective: func() *config.Config { return c }}})
 	for _, test := range []struct{ query, want string }{
 		{"url=http://A.example:80/x/../api/", "secure condition method is PUT; canary condition header x-canary is \"1\"; api chosen; rest later; 1 path, 1 host, /api"},
 		{"url=http://a.example/api&header=x-CANARY:+1&client=10.0.0.1", "secure condition method is PUT; canary chosen; api later; rest later; 1 path, 1 host, /api"},
@@ -75,6 +76,13 @@ func TestRouteExplainsEveryCandidate(t *testing.T) {
 	for _, query := range []string{"", "url=/api", "url=ftp://a/", "url=http://a/&header=x", "url=http://a/&client=a"} {
 		status, body := get(t, h, "/api/route?"+query)
 		verify.That(t, status == 400 && strings.Contains(body, "want "), "%s: got %d %s", query, status, body)
+	}
+	for name, want := range map[string]string{
+		"intern": `listener \"intern\": no such listener, did you mean \"internal\"? (known: web, internal)`,
+		"db":     `listener \"db\": has protocol: tcp, which has no routes`,
+	} {
+		status, body := get(t, h, "/api/route?url=http://b.example/&listener="+name)
+		verify.That(t, status == 400 && strings.Contains(body, want), "%s: got %d %s", name, status, body)
 	}
 }
 

@@ -48,6 +48,11 @@ func (h routeHandler) route(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, refuse(http.StatusBadRequest, "%w", err)
 	}
+	if c := h.Effective(); c != nil && request.listener != "" {
+		if want := c.WantListener(request.listener); want != "" {
+			return nil, refuse(http.StatusBadRequest, "listener %q: %s", request.listener, want)
+		}
+	}
 	x := h.Table().Explain([]byte(request.url.Host), []byte(request.url.EscapedPath()), request)
 	readings := h.readingsByName()
 	answer := RouteAnswer{Host: x.Host, Path: x.Path, Candidates: []Candidate{}}

@@ -295,7 +295,7 @@ func (r *Route) match(d *decoder, key string) *route.Checked {
 // checkListeners checks that the listeners of a route exist and serve requests.
 func (r *Route) checkListeners(d *decoder, key string, c *Config) {
 	for i, name := range r.Listeners {
-		if want := c.wantListener(name); want != "" && !d.failed("listeners") {
+		if want := c.WantListener(name); want != "" && !d.failed("listeners") {
 			d.refuse(fmt.Sprintf("%s.listeners[%d]", key, i), name, want)
 		}
 	}
@@ -314,8 +314,8 @@ func (c *Catalog) checkListeners(d *decoder, listeners []Listener) {
 	}
 }
 
-// wantListener returns why routes cannot have a listener, or "".
-func (c *Config) wantListener(name string) string {
+// WantListener returns why routes cannot have a listener, or "".
+func (c *Config) WantListener(name string) string {
 	var known []string
 	for _, l := range c.Listeners {
 		switch {

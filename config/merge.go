@@ -136,7 +136,7 @@ func (c *Config) addStreams(f Fragment) (conflicts Errors) {
 // missingListener returns the first listener of r that is missing, and why.
 func (c *Config) missingListener(r *Route) (name, want string) {
 	for _, name := range r.Listeners {
-		if want := c.wantListener(name); want != "" {
+		if want := c.WantListener(name); want != "" {
 			return name, want
 		}
 	}
