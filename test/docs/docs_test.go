@@ -258,7 +258,7 @@ func writeReferenced(t *testing.T, dir string) {
 	verify.NoError(t, os.Chmod(write(t, dir, "dns-hook", "#!/bin/sh\n"), 0o700))
 	write(t, dir, "east.pem", string(cert))
 	write(t, dir, "users", "ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")
-	for _, page := range []string{"closed.html", "soon.html", "error.html", "error.json"} {
+	for _, page := range []string{"robots.txt", "closed.html", "soon.html", "error.html", "error.json"} {
 		write(t, dir, page, "a page")
 	}
 	write(t, dir, "acme-1.key", base64.StdEncoding.EncodeToString(make([]byte, 32)))
