@@ -234,7 +234,8 @@ func (w *whole) needRoutes() {
 	if c.Catalog != nil || len(c.Dynamic) > 0 {
 		return
 	}
-	if len(c.Services) == 0 && !w.failed("services") {
+	needed := len(c.Routes) == 0 || slices.ContainsFunc(c.Routes, func(r Route) bool { return r.hasService() || r.needsService() })
+	if len(c.Services) == 0 && needed && !w.failed("services") {
 		w.refuse("services", "", `empty: want at least one, such as "star: { consul: { service: star } }"`)
 	}
 	if len(c.Routes) == 0 && !w.failed("routes") && !c.onlyTCP() {
