@@ -89,9 +89,12 @@ func writeRoute(out io.Writer, answer admin.RouteAnswer, _ time.Time) error {
 		case split != nil:
 			group = ", one of its groups by chance"
 		}
-		if weighted != nil && service == "" {
+		switch {
+		case r.Service == "" && r.Weighted == nil: // a redirect or a fixed answer
+			fmt.Fprintf(out, "an answer of sluice's own, %s\n", by)
+		case weighted != nil && service == "":
 			fmt.Fprintf(out, "one of its services by chance, %s\n", by)
-		} else {
+		default:
 			fmt.Fprintf(out, "service %s%s, %s\n", printable(service), group, by)
 		}
 		if answer.Denied != "" {

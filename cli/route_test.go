@@ -46,6 +46,9 @@ routes that do not match: 4 for other hosts, 1 for other paths
 		_, stdout, _ := execute(t, "route", "http://a.example/", "--admin", address)
 		verify.Contains(t, "\n"+stdout, "\n"+want, "the answer")
 	}
+	answer.Route.Service = ""
+	shows("an answer of sluice's own, by the route at sluice.yaml:12\n")
+	answer.Route.Service = "star"
 	answer.Denied = "the intention * → star (precedence 8)"
 	shows("service star, by the route at sluice.yaml:12\ndenied by the intention * → star (precedence 8)\n")
 	answer.Denied = ""
