@@ -25,6 +25,9 @@ func (x *routedRequest) errorPage(status int, json bool) *route.Page {
 
 // directResponse returns the answer of the route to all of its requests.
 func (x *routedRequest) directResponse(d *route.DirectResponse) *refusal.Refusal {
+	if x.wouldOpen(d.Status) {
+		return refusal.New(refusal.Declined.Status, refusal.Declined.Reason, "the route answers itself, as if no WebSocket was asked for")
+	}
 	r := refusal.New(d.Status, "direct_response", "the route answers itself")
 	total := 0
 	for i := range d.Fields {

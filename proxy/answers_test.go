@@ -93,6 +93,27 @@ func TestDirectResponse(t *testing.T) {
 	p.expectNothingCounted()
 }
 
+// A fixed answer with success would open a WebSocket of HTTP/2, whose bytes the body would be.
+func TestDirectResponseOpensNoWebSocket(t *testing.T) {
+	t.Parallel()
+	p := startProxyTo(t, false, Options{}, echoRequest)
+	for status, want := range map[int]struct{ status, reason string }{
+		200: {"502", "upgrade_declined"}, 204: {"502", "upgrade_declined"}, 302: {"302", "direct_response"}, 410: {"410", "direct_response"},
+	} {
+		d := &route.DirectResponse{Status: status}
+		if status != 204 {
+			d.Page = pageOf(t, "200", "direct", false).Page
+		}
+		p.setActions(&route.Actions{DirectResponse: d})
+		c := p.dialFrames()
+		c.request(1, http2WebSocket, false)
+		r := c.response(1)
+		verify.That(t, r.status == want.status && r.header["x-sluice-reason"] == want.reason && r.ended, "%d: got %+v, want %+v", status, r, want)
+		text := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n")
+		verify.That(t, strings.HasPrefix(text, fmt.Sprintf("HTTP/1.1 %d ", status)), "%d: by HTTP/1.1: %q", status, text)
+	}
+}
+
 // A page for peers' answers replaces the body and what describes it, and nothing else; the connection to the peer is used
 // again.
 func TestErrorPagesOfPeers(t *testing.T) {

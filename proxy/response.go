@@ -176,7 +176,7 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 		}
 		return x.receiveFailed(u, http1.ErrResponse)
 	}
-	if x.upgrade && x.client.isHTTP2 && x.response.Status < 300 {
+	if x.wouldOpen(x.response.Status) {
 		return x.receiveFailed(u, errDeclined)
 	}
 	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.latency(x.startTime.Add(x.upstreamTime))}

@@ -97,6 +97,9 @@ const (
 // status that says so in HTTP/2 (RFC 8441, section 5).
 var errDeclined = errors.New("the peer answers a request for WebSocket with success, and does not switch")
 
+// wouldOpen reports whether the client would take an answer with a status for an open WebSocket.
+func (x *request) wouldOpen(status int) bool { return x.upgrade && x.client.isHTTP2 && status < 300 }
+
 // offerWebSocket prepares the request for WebSocket of a client with HTTP/2.
 func (x *request) offerWebSocket() error {
 	if !http1.EqualFold(x.head.Find(x.in[x.start:x.end], http1.NameUpgrade), webSocket) {
