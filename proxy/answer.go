@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"bytes"
+
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
 	"sluice/proxy/reserved"
@@ -83,6 +85,11 @@ func answerWith(page *route.Page, x *answeredRequest, u upstream.Conn, text []by
 			return false, http1.ErrResponseTooLong
 		}
 		kept = append(kept, [2]string{added[i].Name, string(value)})
+	}
+	for line, rest := []byte(nil), x.appendCookies(nil); len(rest) > 0; {
+		line, rest = http1.CutLine(rest)
+		name, value, _ := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte(": "))
+		kept = append(kept, [2]string{string(name), string(value)})
 	}
 	complete = dropAnswer(x, u)
 	x.refused, x.begun, x.answered = r.Reason, true, true

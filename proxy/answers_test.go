@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/discovery"
 	"sluice/healthcheck/statuses"
 	"sluice/route"
 	"sluice/route/auth"
@@ -160,6 +161,39 @@ func TestErrorPagesOfPeers(t *testing.T) {
 		}
 		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 	}
+}
+
+// A client whose first answer has a page for its body is known from then on as after any other answer.
+func TestErrorPagesOfPeersKeepCookies(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{}, startOrigin(t, answering("HTTP/1.1 404 No\r\nSet-Cookie: session=1\r\nContent-Length: 1\r\n\r\nx")).address())
+	p.setAffinity(balancer.PolicySticky, &route.Affinity{Cookie: "peer", CookieAttributes: "; Path=/"})
+	p.reconfigure(balancer.Options{Policy: balancer.PolicySticky, Groups: []balancer.GroupSelector{{Name: "canary", Match: func(*discovery.Instance) bool { return true }}}})
+	split := &route.Split{Shares: []route.Share{{Group: p.pool.Group("canary"), Size: 1}}, Rest: p.pool.Group("rest"), Seed: "star"}
+	for _, peers := range []bool{false, true} {
+		p.setRoutes(route.Route{Path: "/", Service: p.service, Split: split, Actions: &route.Actions{ErrorPages: route.ErrorPages{pageOf(t, "404", "page", peers)}}})
+		for _, front := range p.fronts() {
+			r, body := front.ask(t, "GET", "/", "")
+			var names []string
+			for _, c := range r.Cookies() {
+				names = append(names, c.Name)
+			}
+			slices.Sort(names)
+			verify.Equal(t, body, map[bool]string{true: "page", false: "x"}[peers], "%s: the body", front.name)
+			verify.Slices(t, names, []string{"peer", "session", "sluice_client"}, "%s: the cookies, page %t", front.name, peers)
+			if r, _ = front.ask(t, "GET", "/", "", "Cookie: "+strings.Join(cookiesOf(r), "; ")); peers {
+				verify.Slices(t, r.Header.Values("Set-Cookie"), []string{"session=1"}, "%s: the cookies of a client that has them", front.name)
+			}
+		}
+	}
+}
+
+// cookiesOf returns the cookies that a response sets, as a request has them.
+func cookiesOf(r *http.Response) (all []string) {
+	for _, c := range r.Cookies() {
+		all = append(all, c.Name+"="+c.Value)
+	}
+	return all
 }
 
 func TestErrorPagesOfSluice(t *testing.T) {

@@ -270,15 +270,8 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	}
 	out = append(out, b[runStart:runEnd]...)
 
-	if x.service.Affinity != nil && !head.Interim() {
-		out = x.appendStickyCookie(out, x.token.Peer)
-	}
-	if x.newClient != 0 && !head.Interim() {
-		out = append(out, "Set-Cookie: "...)
-		out = append(x.appendSplitCookie(out), "\r\n"...)
-	}
 	if !head.Interim() {
-		out = x.appendRequestIDLine(out)
+		out = x.appendRequestIDLine(x.appendCookies(out))
 	}
 	if hsts := c.listener.strictTransportSecurity; hsts != "" && !head.Interim() {
 		out = append(out, "Strict-Transport-Security: "...)

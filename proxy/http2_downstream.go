@@ -70,7 +70,6 @@ const flagsOfFrame = 4
 
 var (
 	hstsName      = []byte("strict-transport-security")
-	setCookieName = []byte("set-cookie")
 	requestIDName = []byte("x-request-id")
 )
 
@@ -79,15 +78,12 @@ func (s *http2Stream) appendHead(out, text []byte) []byte {
 	x := s.exchange
 	start := len(out)
 	out = s.appendFields(out, text, false)
-	if x.service.Affinity != nil && !x.response.Interim() {
-		var memory [512]byte
-		if line := x.appendStickyCookie(memory[:0], x.token.Peer); len(line) > 0 {
+	if (x.service.Affinity != nil || x.newClient != 0) && !x.response.Interim() {
+		var memory [640]byte
+		for line, rest := []byte(nil), x.appendCookies(memory[:0]); len(rest) > 0; {
+			line, rest = http1.CutLine(rest)
 			out = http2.AppendFieldLine(out, line)
 		}
-	}
-	if x.newClient != 0 && !x.response.Interim() {
-		var memory [128]byte
-		out = http2.AppendField(out, setCookieName, x.appendSplitCookie(memory[:0]))
 	}
 	return http2.EndFieldBlock(out, start, s.ID, false)
 }

@@ -264,5 +264,17 @@ func (x *sentRequest) endOfWait(r *refusal.Refusal) *refusal.Refusal {
 	return r
 }
 
+// appendCookies appends the Set-Cookie lines of a final response of a peer: with the id of the peer, if the
+// client is to come back to it, and with the new id of the client.
+func (x *sentRequest) appendCookies(out []byte) []byte {
+	if x.service.Affinity != nil {
+		out = x.appendStickyCookie(out, x.token.Peer)
+	}
+	if x.newClient != 0 {
+		out = append(x.appendSplitCookie(append(out, "Set-Cookie: "...)), "\r\n"...)
+	}
+	return out
+}
+
 // bodyRead reports whether the whole request was read.
 func (x *sentRequest) bodyRead() bool { return !x.streaming || x.upload.read.Load() }
