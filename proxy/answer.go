@@ -46,28 +46,38 @@ func (x *routedRequest) directResponse(d *route.DirectResponse) *refusal.Refusal
 	case d.Status < 400:
 		return r.Showing("", nil)
 	}
-	return r
+	return r.With("Vary", "Accept") // for caches, if the route lets them keep it: see answer
 }
 
-// pageForPeer returns the page that the client gets in place of the body of the peer's answer; nil: none.
-func pageForPeer(x *answeredRequest) *route.Page {
+// pageForPeer returns the page that the client gets in place of the body of the peer's answer; nil: none. varies: that
+// depends on whether the client asks for JSON.
+func pageForPeer(x *answeredRequest) (page *route.Page, varies bool) {
 	if x.actions == nil || x.actions.ErrorPages == nil || x.response.Status < 400 || x.standing.grpc {
-		return nil
+		return nil, false
 	}
 	if len(x.response.Fields())+len(x.actions.ResponseHeaders.Added) > maxPeerFields {
-		return nil
+		return nil, false
 	}
-	return x.actions.ErrorPages.Of(x.response.Status, true, x.wantsJSON())
+	page = x.actions.ErrorPages.Of(x.response.Status, true, false)
+	forJSON := x.actions.ErrorPages.Of(x.response.Status, true, true)
+	varies = page != forJSON
+	if x.wantsJSON() {
+		return forJSON, varies
+	}
+	return page, varies
 }
 
 // maxPeerFields is the number of fields of a peer's answer that a page can be shown with.
 const maxPeerFields = 80
 
 // answerWith answers with a page in place of the body of the peer's answer, whose head is text. The status and the fields
-// that say nothing of the body stay. complete: all of the peer's answer was read.
-func answerWith(page *route.Page, x *answeredRequest, u upstream.Conn, text []byte) (complete bool, err error) {
+// that say nothing of the body stay. varies is as of pageForPeer. complete: all of the peer's answer was read.
+func answerWith(page *route.Page, varies bool, x *answeredRequest, u upstream.Conn, text []byte) (complete bool, err error) {
 	r := refusal.New(x.response.Status, "error_page", "")
 	kept := [][2]string{{"Content-Type", page.ContentType}}
+	if varies {
+		kept = append(kept, [2]string{"Vary", "Accept"})
+	}
 	fields := x.response.Fields()
 	for i := range fields {
 		f := &fields[i]

@@ -188,6 +188,49 @@ func TestErrorPagesOfPeersKeepCookies(t *testing.T) {
 	}
 }
 
+// What depends on whether the client accepts JSON says so to caches, which may keep it.
+func TestErrorPagesVary(t *testing.T) {
+	t.Parallel()
+	for _, http2 := range []bool{false, true} {
+		p := startProxyTo(t, http2, Options{}, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "public, max-age=60")
+			for _, vary := range r.URL.Query()["vary"] {
+				w.Header().Add("Vary", vary)
+			}
+			w.WriteHeader(verify.Result(strconv.Atoi(r.URL.Query().Get("status"))).Must(t))
+			io.WriteString(w, "peer")
+		})
+		json := jsonPage(t, "410", `{"gone":true}`)
+		json.Peers = true
+		kept := headerEdits(t, map[string]string{"Cache-Control": "public, max-age=60"}, nil)
+		p.setRoutes(
+			route.Route{Path: "/", Service: p.service, Actions: &route.Actions{ErrorPages: route.ErrorPages{json, pageOf(t, "404", "page", true), pageOf(t, "401", "own", false)}}},
+			route.Route{Path: "/direct", Actions: &route.Actions{DirectResponse: &route.DirectResponse{Status: 404, Fields: kept.Added}, ErrorPages: route.ErrorPages{pageOf(t, "404", "page", false)}}},
+		)
+		for _, test := range []struct {
+			target, accept, body string
+			vary                 []string
+		}{
+			{"/?status=404", "text/html", "page", []string{"Accept"}},
+			{"/?status=404", "application/json", "peer", []string{"Accept"}},
+			{"/?status=404&vary=accept", "application/json", "peer", []string{"accept"}},
+			{"/?status=404&vary=Accept-Language", "application/json", "peer", []string{"Accept-Language", "Accept"}},
+			{"/?status=410", "text/html", `{"gone":true}`, nil}, // for all
+			{"/?status=410", "application/json", `{"gone":true}`, nil},
+			{"/?status=401", "application/json", "peer", nil},
+			{"/?status=200", "application/json", "peer", nil},
+			{"/direct", "text/html", "page", []string{"Accept"}},
+			{"/direct", "application/json", `{"status":404,"reason":"direct_response","message":"the route answers itself"}` + "\n", []string{"Accept"}},
+		} {
+			for _, front := range p.fronts() {
+				r, body := front.ask(t, "GET", test.target, "", "Accept: "+test.accept)
+				verify.That(t, body == test.body && slices.Equal(r.Header.Values("Vary"), test.vary), "%s: %s for %s: %q, Vary %q, want %q, %q",
+					front.name, test.target, test.accept, body, r.Header.Values("Vary"), test.body, test.vary)
+			}
+		}
+	}
+}
+
 // cookiesOf returns the cookies that a response sets, as a request has them.
 func cookiesOf(r *http.Response) (all []string) {
 	for _, c := range r.Cookies() {

@@ -65,20 +65,20 @@ func appendCORS(out []byte, x *request, c *route.CORS) []byte {
 	for _, f := range c.Fields(originOf(x)) {
 		out = append(append(append(append(out, f[0]...), ": "...), f[1]...), "\r\n"...)
 	}
-	if c.Varies() && !variesByOrigin(out) {
+	if c.Varies() && !variesBy(out, "origin") {
 		out = append(out, "Vary: Origin\r\n"...)
 	}
 	return out
 }
 
-// variesByOrigin reports whether a Vary line of a head has the origin.
-func variesByOrigin(head []byte) bool {
+// variesBy reports whether a Vary line of a head has a name, in lower case.
+func variesBy(head []byte, name string) bool {
 	var line []byte
 	for _, rest := http1.CutLine(head); len(rest) > 0; {
 		if line, rest = http1.CutLine(rest); !http1.HasName(line, "vary") {
 			continue
 		}
-		if list := line[len("vary:") : len(line)-len("\r\n")]; hasElement(list, "origin") || hasElement(list, "*") {
+		if list := line[len("vary:") : len(line)-len("\r\n")]; hasElement(list, name) || hasElement(list, "*") {
 			return true
 		}
 	}

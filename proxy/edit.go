@@ -17,13 +17,18 @@ const maxEditedHead = 60 << 10
 // whether the response is compressed.
 func (x *answeredRequest) writeResponseHead(text []byte) error {
 	a := x.actions
-	if a != nil && !a.ResponseHeaders.Empty() {
+	_, varies := pageForPeer(x) // other clients get a page
+	varies = varies && len(x.response.Fields()) < x.response.MaxFields()
+	if a != nil && (varies || !a.ResponseHeaders.Empty()) {
 		memory := socket.RequestBuffers.Get().(*socket.Buffer)
 		defer socket.RequestBuffers.Put(memory)
 		line, fields := http1.CutLine(text)
 		text = x.appendEditedFields(append(memory.Bytes[:0], line...), fields, &a.ResponseHeaders)
 		if a.CORS != nil {
 			text = append(appendCORS(text[:len(text)-len("\r\n")], &x.request, a.CORS), "\r\n"...)
+		}
+		if varies && !variesBy(text, "accept") {
+			text = append(text[:len(text)-len("\r\n")], "Vary: Accept\r\n\r\n"...)
 		}
 		if !x.rescan(text) {
 			return http1.ErrResponseTooLong

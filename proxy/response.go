@@ -193,8 +193,8 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 	}
 	var err error
 	complete := true // the peer's answer was read
-	if page := pageForPeer(x); page != nil {
-		complete, err = answerWith(page, x, u, text)
+	if page, varies := pageForPeer(x); page != nil {
+		complete, err = answerWith(page, varies, x, u, text)
 	} else {
 		if err = x.writeResponseHead(text); err != nil { // before the body overwrites it
 			return x.receiveFailed(u, err)
