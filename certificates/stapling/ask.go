@@ -89,6 +89,9 @@ func check(answer []byte, leaf, issuer *x509.Certificate, now time.Time) (*ocsp.
 	case !now.Before(r.NextUpdate):
 		return nil, fmt.Errorf("the answer has expired at %s", r.NextUpdate.UTC().Format(time.RFC3339))
 	}
+	if by := r.Certificate; by != nil && by.NotAfter.Before(r.NextUpdate) {
+		r.NextUpdate = by.NotAfter // clients do not accept it for longer
+	}
 	return r, nil
 }
 

@@ -125,6 +125,38 @@ func TestLifeOfAStaple(t *testing.T) {
 	})
 }
 
+// Clients refuse a staple whose signer's certificate has expired, also one that would be valid for longer.
+func TestAStapleEndsWithItsSigner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := testcert.NewAuthority(t, "a.example")
+		_, _, pair := a.Chain(t, "/web", named("http://responder.example/ocsp"))
+		var away atomic.Bool
+		m := manager(responder(func(*http.Request) (*http.Response, error) {
+			if away.Load() {
+				return nil, errors.New("away")
+			}
+			return answerWith(a.OCSPBy(t, ocsp.Response{Status: ocsp.Good, SerialNumber: pair.Leaf.SerialNumber, ThisUpdate: time.Now(), NextUpdate: time.Now().Add(4 * day)},
+				func(c *x509.Certificate) {
+					c.ExtKeyUsage, c.NotAfter = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}, time.Now().Add(day)
+				}))
+		}))
+		defer m.Close()
+		m.Follow([]*tls.Certificate{&pair})
+		m.Await(t.Context())
+		first := m.Staple(pair.Leaf)
+		verify.That(t, first != nil, "there is no staple")
+		time.Sleep(day - time.Minute)
+		synctest.Wait()
+		second := m.Staple(pair.Leaf)
+		verify.That(t, second != nil && !bytes.Equal(first, second), "the staple is not new in the middle of its signer's time")
+		away.Store(true)
+		time.Sleep(day)
+		synctest.Wait()
+		until, _ := m.Status(pair.Leaf)
+		verify.That(t, m.Staple(pair.Leaf) == nil && until.IsZero(), "a staple outlives its signer, until %v", until)
+	})
+}
+
 // What a responder sends is not believed without the authority's signature, and takes bounded time and memory. It leads
 // nowhere else.
 func TestHostileResponders(t *testing.T) {
