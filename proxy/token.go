@@ -52,19 +52,48 @@ func (x *request) findToken(place *route.TokenPlace, b []byte) (token []byte, nu
 	return token, number
 }
 
-// findCookie returns the cookie with that name, and how many there are.
+// findCookie returns the cookie with that name, and how many there are. For some servers a cookie ends with other characters
+// than a semicolon, so each place where one with the name may begin counts.
 func (x *request) findCookie(name string, b []byte) (value []byte, number int) {
 	fields := x.head.Fields()
 	for i := range fields {
 		if fields[i].Name != http1.NameCookie {
 			continue
 		}
-		for pair := range bytes.SplitSeq(fields[i].Value(b), semicolon) {
+		text := fields[i].Value(b)
+		for start := range text {
+			if (start == 0 || !isCookieOctet(text[start-1])) && beginsCookie(text[start:], name) {
+				number++
+			}
+		}
+		for pair := range bytes.SplitSeq(text, semicolon) {
 			if key, v, ok := bytes.Cut(pair, []byte("=")); ok && string(bytes.Trim(key, " \t")) == name {
 				value = bytes.Trim(v, " \t\"")
-				number++
 			}
 		}
 	}
 	return value, number
+}
+
+// isCookieOctet reports whether c may be in the value of a cookie (RFC 6265, section 4.1.1): no server ends it there.
+func isCookieOctet(c byte) bool {
+	return c > ' ' && c < 0x7f && c != '"' && c != ',' && c != ';' && c != '\\'
+}
+
+// beginsCookie reports whether text begins with a name of a cookie, in any spelling that some server reads as that: PHP takes
+// dots, blanks and brackets for underscores.
+func beginsCookie(text []byte, name string) bool {
+	if len(text) <= len(name) {
+		return false
+	}
+	for i := range len(name) {
+		if c := text[i]; c != name[i] && !(name[i] == '_' && (c == '.' || c == ' ' || c == '[')) {
+			return false
+		}
+	}
+	rest := text[len(name):]
+	for len(rest) > 0 && rest[0] != ';' && !isCookieOctet(rest[0]) {
+		rest = rest[1:]
+	}
+	return len(rest) > 0 && rest[0] == '='
 }

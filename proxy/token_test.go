@@ -154,6 +154,39 @@ func TestTokensOfUsers(t *testing.T) {
 	p.expectNothingCounted()
 }
 
+// A cookie that a server may read as the one of the token counts as a second token, wherever it ends for that server. Names and
+// values of others may be in each other.
+func TestTokensInCookiesOfOtherServers(t *testing.T) {
+	t.Parallel()
+	i := startTokenIssuer(t)
+	p := startProxyTo(t, false, Options{}, echoRequest)
+	p.setActions(i.requires("cookie my_session"))
+	token := i.token(nil)
+	for _, front := range p.fronts() {
+		for fields, want := range map[string]string{
+			"my_session=@": "", "a=b; my_session=@; c=d": "", "my_session=\"@\"": "", "a=b;my_session = @": "",
+			"my_session2=x; xmy_session=x; my_session=@; mysession=x; my-session=x": "",
+			"next=/a?my_session=x; my_session=@; b=my_session; c=my_session=x":      "",
+
+			"": "token_missing", "a=my_session": "token_missing", "my_session": "token_missing",
+
+			"a=1, my_session=x; my_session=@":      "token_invalid", // Tomcat
+			"a=1,my_session=x; my_session=@":       "token_invalid",
+			"my_session=@; a=1 my_session=x":       "token_invalid", // Python
+			"a=\"1\"my_session=x; my_session=@":    "token_invalid",
+			"my_session=@; \xa0my_session=x":       "token_invalid", // who trims more than blanks
+			"my_session\xa0=x; my_session=@":       "token_invalid",
+			"my.session=x; my_session=@":           "token_invalid", // PHP
+			"my[session=x; my_session=@":           "token_invalid",
+			"a=b; my session=x; my_session=@; c=d": "token_invalid",
+		} {
+			r, body := front.ask(t, "GET", "/", "", "Cookie: "+strings.ReplaceAll(fields, "@", token))
+			verify.Equal(t, r.Header.Get("X-Sluice-Reason"), want, "%s: %s", front.name, fields)
+			verify.Equal(t, strings.Contains(body, "X-User: ada"), want == "", "%s: %s: the peer got %s", front.name, fields, body)
+		}
+	}
+}
+
 // The names of fields for claims, and of the token's place, may have marks themselves: a client's field with a hyphen in their
 // place is the same one for some servers.
 func TestTokensInFieldsWithMarks(t *testing.T) {
