@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"time"
 
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
@@ -139,13 +140,17 @@ const maxDropped = 64 << 10
 // dropAnswer reads the rest of a short answer that has arrived, so that its connection can be used again, and reports
 // whether it did.
 func dropAnswer(x *answeredRequest, u upstream.Conn) bool {
-	for left := int64(maxDropped); left > 0; {
+	for left, end := int64(maxDropped), time.Now().Add(maxFlushDelay); left > 0; {
 		p, err := u.ReadBody(&x.Buffers, true)
 		if err != nil || p.Last {
 			return err == nil
 		}
 		left -= p.Length
-		if pauses, err := u.BodyPauses(&x.Buffers, maxFlushDelay); err != nil || pauses {
+		patience := time.Until(end) // for all pieces: the client waits for its page
+		if patience <= 0 {
+			return false
+		}
+		if pauses, err := u.BodyPauses(&x.Buffers, patience); err != nil || pauses {
 			return false
 		}
 	}

@@ -14,11 +14,15 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/healthcheck/statuses"
+	"sluice/proxy/socket"
+	"sluice/proxy/transfer"
+	"sluice/proxy/upstream"
 	"sluice/route"
 	"sluice/route/auth"
 	"sluice/route/compression"
@@ -161,6 +165,28 @@ func TestErrorPagesOfPeers(t *testing.T) {
 		}
 		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 	}
+}
+
+// A trickling is a peer's answer of which a byte comes at a time, after pauses that are shorter than the patience with one.
+type trickling struct{ upstream.Conn }
+
+func (trickling) ReadBody(*socket.Buffers, bool) (transfer.Piece, error) {
+	return transfer.Piece{Text: []byte("x"), Length: 1}, nil
+}
+
+func (trickling) BodyPauses(_ *socket.Buffers, patience time.Duration) (bool, error) {
+	pause := maxFlushDelay - time.Millisecond
+	time.Sleep(min(pause, patience))
+	return patience < pause, nil
+}
+
+// A page does not wait for a peer whose own body comes bit by bit.
+func TestErrorPagesOfSlowPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		verify.That(t, !dropAnswer(new(answeredRequest), trickling{}), "the answer is complete")
+		verify.That(t, time.Since(start) <= maxFlushDelay, "the client waits %v for its page", time.Since(start))
+	})
 }
 
 // A client whose first answer has a page for its body is known from then on as after any other answer.
