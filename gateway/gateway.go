@@ -348,6 +348,7 @@ func (g *Gateway) warmUp(ctx context.Context) {
 		}
 		// The old process has the routes of the tags, so it serves until they are here too.
 		g.tags.Await(ctx, max(g.waits.start, g.waits.takeover-time.Since(begin)))
+		g.routes.Load().AwaitKeys(ctx, g.waits.start) // of issuers that the old process does not have
 		g.certificates.Await(ctx, nil, g.waits.start)
 	} else {
 		g.readiness.awaitSources(ctx, g.waits.start)

@@ -122,3 +122,29 @@ func TestTokensAcrossReloadsAndUpgrades(t *testing.T) {
 	i.rotate()
 	verify.Equal(t, next.asks("/", i.token("bob")), "503 keys_unavailable", "a new key that nobody can ask for")
 }
+
+// A process that replaces another one has the keys of an issuer that only its configuration names, as after a reload.
+func TestTokensOfANewIssuerInANewProcess(t *testing.T) {
+	t.Parallel()
+	i := startIssuer(t)
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "user ", r.Header.Get("X-User")) }))
+	defer app.Close()
+	text := fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [", strings.TrimPrefix(app.URL, "http://"))
+	old := start(t, text+"{ service: star }]")
+	old.awaitStatus("/", http.StatusOK)
+
+	late := make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-late:
+		case <-time.After(time.Second / 2): // after a process that does not wait has taken over
+		}
+		i.Config.Handler.ServeHTTP(w, r)
+	}))
+	defer slow.Close()
+	route := strings.ReplaceAll(i.route("/"), i.URL, slow.URL)
+	next := old.succeedAfter(text+route+"]", nil, func(g *Gateway) { g.waits.start, g.waits.takeover = patience, patience })
+	verify.NoError(t, <-next.outcome)
+	verify.Equal(t, next.asks("/", i.token("ada")), "user ada", "the first request in the new process")
+	close(late)
+}
