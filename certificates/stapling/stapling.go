@@ -133,7 +133,9 @@ func (m *Manager) start(c *tls.Certificate) *staple {
 		first()
 		return s
 	}
-	if answer := m.adopted[fingerprint(c.Leaf)]; answer != nil {
+	key := fingerprint(c.Leaf)
+	if answer := m.adopted[key]; answer != nil {
+		delete(m.adopted, key) // later ones are newer
 		if response, err := check(answer, s.leaf, s.issuer, time.Now()); err == nil {
 			s.answer, s.until = answer, response.NextUpdate
 			next = refreshAt(response)

@@ -125,6 +125,31 @@ func TestLifeOfAStaple(t *testing.T) {
 	})
 }
 
+// What an old process had counts once: a certificate that was revoked since has no staple, also if it was not in use for a while.
+func TestAnAdoptedStapleIsUsedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := testcert.NewAuthority(t, "a.example")
+		_, _, pair := a.Chain(t, "/web", named("http://responder.example/ocsp"))
+		answer := func(status int) []byte {
+			return a.OCSP(t, ocsp.Response{Status: status, SerialNumber: pair.Leaf.SerialNumber, ThisUpdate: time.Now(), NextUpdate: time.Now().Add(8 * day), RevokedAt: time.Now()})
+		}
+		m := manager(responder(func(*http.Request) (*http.Response, error) { return answerWith(answer(ocsp.Revoked)) }))
+		defer m.Close()
+		m.Adopt(map[string][]byte{fingerprint(pair.Leaf): answer(ocsp.Good)})
+		all := []*tls.Certificate{&pair}
+		m.Follow(all)
+		verify.That(t, m.Staple(pair.Leaf) != nil, "the staple is not adopted")
+		time.Sleep(4*day + time.Minute) // it is asked for again
+		synctest.Wait()
+		verify.That(t, m.Staple(pair.Leaf) == nil, "a revoked certificate has a staple")
+		m.Follow(nil)
+		m.Follow(all)
+		m.Await(t.Context())
+		_, err := m.Status(pair.Leaf)
+		verify.That(t, m.Staple(pair.Leaf) == nil && errors.Is(err, errRevoked), "a revoked certificate has a staple again: %v", err)
+	})
+}
+
 // Clients refuse a staple whose signer's certificate has expired, also one that would be valid for longer.
 func TestAStapleEndsWithItsSigner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
