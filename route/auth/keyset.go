@@ -299,11 +299,12 @@ func (s *KeySet) with(id string, algorithm jose.SignatureAlgorithm, client place
 func (s *KeySet) newer(client places.Block, waiting func() (context.Context, context.CancelFunc)) error {
 	ctx, end := waiting()
 	defer end()
+	ended := s.require() // before the wait for a place, in which that query may end
 	if err := s.waiting.Take(client, func() (context.Context, context.CancelFunc) { return ctx, func() {} }); err != nil {
 		return err
 	}
 	defer s.waiting.Give(client)
-	return s.await(ctx, s.require())
+	return s.await(ctx, ended)
 }
 
 // require asks for a query, and returns how many will have ended with it.

@@ -178,6 +178,29 @@ func TestOutageOfTheIssuer(t *testing.T) {
 
 func ptr(s string) *string { return &s }
 
+// Of more requests with a new key than have a place, all go on when the keys were read: the others do not wait for one more query.
+func TestRotationForManyRequestsOfOneClient(t *testing.T) {
+	testKeys()
+	synctest.Test(t, func(t *testing.T) {
+		i, r := follow(t, SavedKeys{})
+		i.publishes("rsa")
+		r.Keys.Start()
+		defer r.Keys.Close()
+		r.Keys.Await(t.Context())
+		i.publishes("rsa", "ec")
+		start := time.Now()
+		var requests sync.WaitGroup
+		for range 10 * maxPerBlock {
+			requests.Go(func() {
+				_, err := r.Check(tokenBy(t, "ec"), noon, places.BlockOf(netip.MustParseAddr("10.0.0.1")), waits)
+				verify.Equal(t, kindOf(err), "good", "with a new key")
+			})
+		}
+		requests.Wait()
+		verify.That(t, time.Since(start) <= queryFloor && i.queries() == 2, "they have waited %s, for %d queries", time.Since(start), i.queries())
+	})
+}
+
 // One client with tokens of unknown keys leaves places for others, and a request waits no longer than its client.
 func TestWaitsForKeys(t *testing.T) {
 	testKeys()
