@@ -19,7 +19,7 @@ import (
 )
 
 // chains are the discovery chains of the services that are reached through Consul's mesh, and what they make of the
-// configuration. Only the goroutine that applies configurations calls follow, complete and applied; the other methods
+// configuration. Only the goroutine that applies configurations calls begin, follow, complete and applied; the other methods
 // may be called concurrently.
 type chains struct {
 	watch  *mesh.Chains
@@ -69,6 +69,33 @@ func idOf(s *config.ConsulService) mesh.ChainID {
 // lacksChain reports whether a service in the mesh cannot have peers, as its chain is not known.
 func lacksChain(s config.Service) bool {
 	return isInMesh(s) && len(s.Consul.Targets) == 0
+}
+
+// formerChain is a chain in use in place of one that cannot be used.
+type formerChain struct {
+	ID       mesh.ChainID   `json:"id"`
+	Compiled *mesh.Compiled `json:"compiled"`
+}
+
+// former returns the chains in use in place of those that cannot be used, by service, for a new process.
+func (c *chains) former() map[string]formerChain {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	former := make(map[string]formerChain)
+	for name, s := range c.inUse {
+		if s.wrong != nil && s.used != nil {
+			former[name] = formerChain{s.id, s.used}
+		}
+	}
+	return former
+}
+
+// begin lets the first complete begin with what the old process used in place of chains that cannot be used.
+func (c *chains) begin(former map[string]formerChain) {
+	c.translated = make(map[string]*serviceChain, len(former))
+	for name, f := range former {
+		c.translated[name] = &serviceChain{id: f.ID, used: f.Compiled}
+	}
 }
 
 // follow also follows the chains of the services of c, and waits until they are known, at most for timeout.

@@ -155,3 +155,43 @@ func TestUnusableChains(t *testing.T) {
 	verify.That(t, two.wrong != nil && two.used == good && two.result.Service.Retry.Attempts == connect.Retry.Attempts, "%+v", two)
 	verify.That(t, translate("web", mesh.ChainID{Service: "api"}, connect, bad, two).used == nil, "the chain of another service is used")
 }
+
+// A new process has the chain of before in place of one that cannot be used, as the old process had.
+func TestUnusableChainAcrossAnUpgrade(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	nativeInstance(t, agent, "web", "1", 1)
+	nativeInstance(t, agent, "web", "2", 2)
+	writeEntries(t, agent, splitChain("web", 90)...)
+	text := preamble + "consul: { addresses: [" + agent.URL() + "] }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]\n"
+	r := start(t, text)
+	const pools = "web=[web-1 web-2] web@v1=[web-1] web@v2=[web-2]"
+	r.awaitPooled("web", pools)
+	entries := r.chain().Entries
+
+	subsets, many := make(map[string]api.ServiceResolverSubset), &api.ServiceRouterConfigEntry{Kind: api.ServiceRouter, Name: "web"}
+	for i := range 300 { // more than a chain may have
+		subset := fmt.Sprintf("v%d", i+1)
+		subsets[subset] = api.ServiceResolverSubset{Filter: fmt.Sprintf(`Service.Meta.version == "%d"`, i+1)}
+		many.Routes = append(many.Routes, api.ServiceRoute{
+			Match:       &api.ServiceRouteMatch{HTTP: &api.ServiceRouteHTTPMatch{PathPrefix: "/" + subset}},
+			Destination: &api.ServiceRouteDestination{ServiceSubset: subset},
+		})
+	}
+	writeEntries(t, agent, &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web", Subsets: subsets}, many)
+	refused := func(r *running) bool { return strings.Contains(r.chain().Refused, "256") }
+	consultest.Await(t, "the chain is refused", func() bool { return refused(r) })
+	r.awaitPooled("web", pools)
+
+	for range 2 {
+		r = r.upgrade(text, nil)
+		verify.That(t, refused(r), "chain %+v", r.chain())
+		verify.Slices(t, r.chain().Entries, entries, "entries in a new process")
+		verify.Equal(t, r.pooled("web"), pools, "the pools of a new process")
+	}
+	_, err := agent.Client().ConfigEntries().Delete(api.ServiceRouter, "web", nil)
+	verify.NoError(t, err)
+	writeEntries(t, agent, splitChain("web", 90)...)
+	consultest.Await(t, "the chain is in use", func() bool { return r.chain().Refused == "" })
+	r.awaitPooled("web", pools)
+}

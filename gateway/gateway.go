@@ -509,6 +509,7 @@ func (g *Gateway) parts(abandoned int) []handover.Part {
 		handover.NewPart("mesh_identity", g.mesh.identity.State, g.mesh.identity.Begin),
 		handover.NewPart("intentions", g.mesh.intentions.All, g.mesh.intentions.Begin),
 		handover.NewPart("chains", g.chains.watch.State, g.chains.watch.Begin),
+		handover.NewPart("former_chains", g.chains.former, g.chains.begin),
 		handover.NewPart("services", g.services.discovery.Save, g.services.discovery.Inherit),
 		handover.NewPart("registered_as", g.replica.registrar.Owner, g.replica.registrar.Inherit),
 		handover.NewPart("token_keys", func() map[string]auth.SavedKeys { return g.routes.Load().SavedKeys() }, func(saved map[string]auth.SavedKeys) {
