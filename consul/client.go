@@ -287,6 +287,9 @@ func (c *Client) Reduced() bool { return c.gate.reduced() }
 // maximum, with so many of another client. It grows again as after an answer 429.
 func (c *Client) Reduce(connections int) { c.gate.reduce(connections) }
 
+// Yield leaves the connections to the agents to another client at this address: from now on, this one has few.
+func (c *Client) Yield() { c.gate.yield() }
+
 // defaultAddress returns the default address of config. It replaces the name localhost,
 // which may be ::1, where a stock agent does not listen.
 func defaultAddress(config *api.Config) string {

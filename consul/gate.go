@@ -14,7 +14,7 @@ const (
 	queriesPerConnection = 100
 
 	// minConnections is the maximum number of queries that do not block while an agent does
-	// not answer. It is enough for an overview and another query.
+	// not answer, and of all after yield. It is enough for an overview and another query.
 	minConnections = 8
 
 	// fewest is the lowest limit after answers 429. With one query more than the last place, a
@@ -311,6 +311,14 @@ func (g *gate) use(multiplexed *atomic.Bool) {
 func (g *gate) adapt() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.adaptLocked()
+}
+
+// yield lowers the limit for good.
+func (g *gate) yield() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.connections = min(g.connections, minConnections)
 	g.adaptLocked()
 }
 

@@ -237,3 +237,21 @@ func TestQueriesGiveWayAfterA429(t *testing.T) {
 		verify.Equal(t, wait, lastWait, "the next query blocks for")
 	})
 }
+
+// A gate that has yielded admits few queries, whatever the agent, and more loops than that share queries.
+func TestGateYields(t *testing.T) {
+	g := newGate(126)
+	for range minConnections {
+		defer g.join()()
+	}
+	g.yield()
+	oversubscribed, _ := g.oversubscription()
+	limit, _ := g.size()
+	verify.That(t, !oversubscribed && limit == minConnections, "oversubscribed %t, limit %d", oversubscribed, limit)
+	defer g.join()()
+	oversubscribed, _ = g.oversubscription()
+	verify.That(t, oversubscribed, "not oversubscribed")
+	g.use(new(atomic.Bool))
+	limit, _ = g.size()
+	verify.Equal(t, limit, minConnections, "the limit with another agent")
+}

@@ -397,21 +397,14 @@ func changedEntry(r *rand.Rand) api.ConfigEntry {
 	return e
 }
 
-// A service that a chain has dropped has draining peers: their connections end when an intention begins to deny the
-// service, and those to the service that stands in for it do not.
-func TestConnectionsToADroppedServiceEndWithADenial(t *testing.T) {
-	t.Parallel()
-	m, r := startVersions(t)
-	text := string(verify.Result(os.ReadFile(r.file)).Must(t))
-	r.replace(strings.Replace(text, "timeouts:", "drain: { timeout: 1h }, timeouts:", 1))
-	open := func() *websocket.Conn {
-		c, _, err := websocket.Dial(t.Context(), strings.Replace(r.url("web"), "http", "ws", 1), nil)
-		verify.NoError(t, err)
-		t.Cleanup(func() { c.CloseNow() })
-		return c
-	}
-	echoes := func(c *websocket.Conn) bool {
-		ctx, end := context.WithTimeout(t.Context(), consultest.Patience)
+// echo opens a WebSocket to the service web, until the test ends, and returns a function that reports whether it still echoes.
+func (r *running) echo() (echoes func() bool) {
+	r.t.Helper()
+	c, _, err := websocket.Dial(r.t.Context(), strings.Replace(r.url("web"), "http", "ws", 1), nil)
+	verify.NoError(r.t, err)
+	r.t.Cleanup(func() { c.CloseNow() })
+	echoes = func() bool {
+		ctx, end := context.WithTimeout(r.t.Context(), consultest.Patience)
 		defer end()
 		if c.Write(ctx, websocket.MessageText, []byte("hello")) != nil {
 			return false
@@ -419,15 +412,38 @@ func TestConnectionsToADroppedServiceEndWithADenial(t *testing.T) {
 		_, _, err := c.Read(ctx)
 		return err == nil
 	}
-	dropped := open()
-	verify.That(t, echoes(dropped), "the WebSocket does not echo")
+	verify.Require(r.t, echoes(), "the WebSocket does not echo")
+	return echoes
+}
+
+// A service that a chain has dropped has draining peers: their connections end when an intention begins to deny the
+// service, and those to the service that stands in for it do not.
+func TestConnectionsToADroppedServiceEndWithADenial(t *testing.T) {
+	t.Parallel()
+	m, r := startVersions(t)
+	text := string(verify.Result(os.ReadFile(r.file)).Must(t))
+	r.replace(strings.Replace(text, "timeouts:", "drain: { timeout: 1h }, timeouts:", 1))
+	dropped := r.echo()
 	m.Write(t, &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "web", Redirect: &api.ServiceResolverRedirect{Service: "api"}})
 	r.await("api stands in for web", func() bool { return r.ask("/").instance() == "api-1" })
 	m.SetProtocol(t, "other", "http") // what else is written changes nothing
-	stays := open()
-	verify.That(t, echoes(dropped) && echoes(stays), "a WebSocket does not echo")
+	stays := r.echo()
+	verify.That(t, dropped(), "the WebSocket does not echo")
 
 	m.Intend(t, "web", meshtest.Deny("sluice"))
-	r.await("the connection to web ends", func() bool { return !echoes(dropped) })
-	verify.That(t, echoes(stays), "the connection to api has ended")
+	r.await("the connection to web ends", func() bool { return !dropped() })
+	verify.That(t, stays(), "the connection to api has ended")
+}
+
+// Connections that an old process finishes after an upgrade end too when an intention begins to deny them.
+func TestConnectionsOfAReplacedProcessEndWithADenial(t *testing.T) {
+	t.Parallel()
+	m, r := startVersions(t)
+	echoes := r.echo()
+	next := r.upgrade(string(verify.Result(os.ReadFile(r.file)).Must(t)), nil)
+	later := next.echo()
+	verify.That(t, echoes(), "the WebSocket has ended with the upgrade")
+	m.Intend(t, "web", meshtest.Deny("sluice"))
+	next.await("the connection of the new process ends", func() bool { return !later() })
+	r.await("the connection of the old process ends", func() bool { return !echoes() })
 }

@@ -25,6 +25,7 @@ type upgrade struct {
 	parts    func(abandoned int) []handover.Part // see Gateway.parts
 	watching []pausable                          // what watches Consul
 	follow   func()                              // watches the leaders again, whose demotion ends connections of this process
+	denials  pausable                            // the intentions in the mesh, which end connections too
 	save     func()                              // saves the sets
 	own      func(bool)                          // begins or ends the ownership of this process
 	log      zerolog.Logger
@@ -115,7 +116,9 @@ func (u *upgrade) replaceBy(replace func(give func(io.Writer) error) error, paus
 	once.Do(func() {})
 	u.own(false) // replace may not have called give
 	u.pause()
+	u.consul.Yield()
 	u.follow()
+	u.denials.Resume() // not before: there may be many
 }
 
 // pause ends the watches and closes their connections: the agent might not accept
