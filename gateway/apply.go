@@ -178,7 +178,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	g.listeners.apply(p.listeners, c)
 	g.certificates.Retain()
 	g.services.retain(p.services, g.waits.late)
-	g.mesh.leave(c)
+	g.mesh.leave(c, g.services.destinations())
 	return nil
 }
 

@@ -447,3 +447,22 @@ func TestConnectionsOfAReplacedProcessEndWithADenial(t *testing.T) {
 	next.await("the connection of the new process ends", func() bool { return !later() })
 	r.await("the connection of the old process ends", func() bool { return !echoes() })
 }
+
+// So do those to a service that was the last one in the mesh, after a reload that has moved it out of the mesh, and sluice
+// with it.
+func TestConnectionsToTheMeshEndWithADenialAfterItIsLeft(t *testing.T) {
+	t.Parallel()
+	m, r := startVersions(t)
+	text := strings.Replace(string(verify.Result(os.ReadFile(r.file)).Must(t)), "timeouts:", "drain: { timeout: 1h }, timeouts:", 1)
+	text = strings.Replace(text, "consul: { addresses", "consul: { connect: { service: sluice }, register: { service: other }, addresses", 1)
+	r.replace(text)
+	echoes := r.echo()
+	plain := strings.TrimPrefix(origin(t, "plain"), "http://")
+	text = strings.Replace(text, "consul: { connect: true }", "peers: ["+plain+"]", 1)
+	r.replace(strings.Replace(text, "connect: { service: sluice }, ", "", 1)) // the name of before counts
+	r.gets("/", "plain")
+	r.replace(text)
+	verify.That(t, echoes(), "the WebSocket has ended with the reload")
+	m.Intend(t, "web", meshtest.Deny("sluice"))
+	r.await("the connection ends", func() bool { return !echoes() })
+}

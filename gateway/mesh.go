@@ -17,6 +17,7 @@ import (
 type membership struct {
 	identity   *mesh.Identity
 	intentions *mesh.Intentions // about connections of sluice
+	name       string           // of sluice in the mesh; of the last join
 	log        zerolog.Logger
 }
 
@@ -53,15 +54,16 @@ func (m *membership) join(c *config.Config, present []mesh.Destination) {
 	if err := m.identity.Trust(roots); err != nil {
 		m.log.Warn().Err(err).Msg("mesh: no connection to instances of these peered clusters is made")
 	}
-	m.identity.Configure(c.Consul.MeshName())
-	m.intentions.Follow(c.Consul.MeshName(), append(destinationsOf(c), present...))
+	m.name = c.Consul.MeshName()
+	m.identity.Configure(m.name)
+	m.intentions.Follow(m.name, append(destinationsOf(c), present...))
 }
 
-// leave ends that, if c does not need it.
-func (m *membership) leave(c *config.Config) {
+// leave ends that, if c does not need it, but for the intentions about the services of which there are still peers: present.
+func (m *membership) leave(c *config.Config, present []mesh.Destination) {
 	if !needsMesh(c) {
 		m.identity.Configure("")
-		m.intentions.Follow("", nil)
+		m.intentions.Follow(m.name, present)
 	}
 }
 
