@@ -78,6 +78,7 @@ type followedService struct {
 	changed chan struct{}     // closed with the next change of Verdict
 	vain    time.Time         // when a wait was in vain; zero: none was
 	former  *discovery.Denial // until Since; nil: there was none
+	renamed bool              // the open connections may have another name of sluice
 	stop    func()            // ends the watch, and waits for it; nil: it does not run
 }
 
@@ -112,12 +113,13 @@ func (all *Intentions) follow(source string, destinations []Destination) (stops 
 			}
 		}
 	}
+	renamed := all.source.Service != "" && all.source != from
 	all.source = from
 	for d := range wanted {
 		if all.byName[d] != nil {
 			continue
 		}
-		f := &followedService{owner: all, changed: make(chan struct{})}
+		f := &followedService{owner: all, changed: make(chan struct{}), renamed: renamed}
 		f.IntentionState = IntentionState{Destination: d, Source: from.String(), Verdict: Unknown}
 		if old, ok := all.adopted[d]; ok && old.Source == f.Source {
 			f.IntentionState = old
@@ -268,7 +270,8 @@ func (f *followedService) askDefault(ctx context.Context, source Destination) (V
 }
 
 // take records what Consul says, and reports whether open connections are to end. A Consul that has lost its state,
-// whose index has gone backwards, ends none: an intention that is gone with it was not deleted.
+// whose index has gone backwards, ends none: an intention that is gone with it was not deleted. Nor does what holds for
+// another name than the connections have, when sluice takes it.
 func (f *followedService) take(v Verdict, why string, index uint64) (end bool) {
 	f.owner.mu.Lock()
 	defer f.owner.mu.Unlock()
@@ -285,7 +288,7 @@ func (f *followedService) take(v Verdict, why string, index uint64) (end bool) {
 	if before != Unknown || v == Denied {
 		f.noteTurnLocked()
 	}
-	return v == Denied && !lost
+	return v == Denied && !lost && !(before == Unknown && f.renamed)
 }
 
 // wakeLocked ends the waits for a change.

@@ -235,6 +235,30 @@ func TestEndsOfConnections(t *testing.T) {
 	}
 }
 
+// A denial of another name that sluice takes ends nothing: the open connections have the former name. What is said of the other
+// name afterwards counts as ever.
+func TestAnotherNameEndsNoConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newIntentions(nil)
+		f.Pause()
+		ends := func(name, action string, index uint64) int64 {
+			f.Follow(name, []Destination{{Service: "web"}})
+			var running sync.WaitGroup
+			body := `{"web": [{"SourceNS": "default", "SourceName": "` + name + `", "Action": "` + action + `"}]}`
+			verify.NoError(t, f.byName[Destination{Service: "web"}].read(t.Context(), &running, index, []byte(body)))
+			ends := f.ends.Swap(0)
+			running.Wait()
+			f.ends.Store(0)
+			return ends
+		}
+		verify.Equal(t, ends("sluice", "allow", 1), 0, "allowed")
+		verify.Equal(t, ends("edge", "deny", 2), 0, "another name is denied")
+		verify.That(t, f.Denial(instanceOf("web")) != nil, "the other name is not denied")
+		verify.Equal(t, ends("edge", "allow", 3), 0, "allowed")
+		verify.Equal(t, ends("edge", "deny", 4), 1, "denied")
+	})
+}
+
 // Who waits for a denial gets it when Consul says so. A wait in vain ends, and makes the next ones short.
 func TestAwaitDenial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
