@@ -515,6 +515,7 @@ func (g *Gateway) parts(abandoned int) []handover.Part {
 		handover.NewPart("token_keys", func() map[string]auth.SavedKeys { return g.routes.Load().SavedKeys() }, func(saved map[string]auth.SavedKeys) {
 			g.inherited = routes.Inherit(saved)
 		}),
+		handover.NewPart("fleet_limits", g.limits.State, g.limits.Begin),
 		handover.NewPart("short", func() int { return abandoned + g.registries.consul.Reduction() }, g.registries.consul.Reduce),
 	}, g.certificates.Parts()...)
 }

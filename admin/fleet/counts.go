@@ -34,9 +34,9 @@ type Counts struct {
 	Limits map[string]string `json:"limits"`
 }
 
-// seed returns the seed of the hashes.
-func (c *Counts) seed() (s ratelimit.Seed, err error) {
-	if n, err := hex.Decode(s[:], []byte(c.Seed[:min(len(c.Seed), 2*len(s))])); err != nil || n != len(s) || len(c.Seed) != 2*len(s) {
+// parseSeed reads a seed in hexadecimal.
+func parseSeed(text string) (s ratelimit.Seed, err error) {
+	if n, err := hex.Decode(s[:], []byte(text[:min(len(text), 2*len(s))])); err != nil || n != len(s) || len(text) != 2*len(s) {
 		return s, errors.New("not an answer of sluice: it has no seed")
 	}
 	return s, nil

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -149,19 +150,23 @@ func (l *Limits) list(ctx context.Context) {
 		l.fail("consul.register is not configured")
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
-	defer cancel()
-	self := survey.Self()
-	members, err := survey.members(ctx, self)
 	token, tokenErr := survey.Token()
 	verified, tlsErr := survey.TLS()
-	if err := cmp.Or(err, tokenErr, tlsErr); err != nil {
+	if err := cmp.Or(tokenErr, tlsErr); err != nil {
+		l.fail(err.Error())
+		return
+	}
+	self := survey.Self()
+	l.prepare(self, verified, token)
+	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
+	defer cancel()
+	members, err := survey.members(ctx, self)
+	if err != nil {
 		l.fail(err.Error())
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.use(newClient(&http.Transport{TLSClientConfig: verified, IdleConnTimeout: 2 * listEvery, MaxResponseHeaderBytes: 16 << 10}, countsTimeout), token)
 	var others []*other
 	for _, m := range members {
 		if m.Self || m.Duplicate || m.replica == "" {
@@ -180,6 +185,18 @@ func (l *Limits) list(ctx context.Context) {
 		others = append(others, o)
 	}
 	l.others, l.known, l.problem = append(others, l.unlisted(others)...), true, ""
+}
+
+// prepare says how the others are asked from now on, also those of the state of an old process, before Consul answers.
+func (l *Limits) prepare(self Replica, verified *tls.Config, token string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.use(newClient(&http.Transport{TLSClientConfig: verified, IdleConnTimeout: 2 * listEvery, MaxResponseHeaderBytes: 16 << 10}, countsTimeout), token)
+	for _, o := range l.others {
+		if o.obstacle == notAsked {
+			o.obstacle = o.Member.obstacle(self.Host, verified != nil)
+		}
+	}
 }
 
 // unlisted returns those of the others that are not listed any more, but still answer: Consul may have lost its state, and who stops
@@ -278,7 +295,7 @@ func (l *Limits) askable() (others []*other, client *http.Client, token string) 
 
 // answer notes the answer of o, or why there is none.
 func (l *Limits) answer(o *other, c Counts, err error) {
-	seed, seedErr := c.seed()
+	seed, seedErr := parseSeed(c.Seed)
 	if err == nil && c.Replica != o.replica {
 		err = errors.New("another replica answers at this address")
 	}
@@ -302,6 +319,8 @@ func (l *Limits) answer(o *other, c Counts, err error) {
 	}
 }
 
+const notAsked = "not asked yet"
+
 // missing returns why o is not seen; "": it is.
 func (o *other) missing(now time.Time, seed ratelimit.Seed) string {
 	switch {
@@ -310,7 +329,7 @@ func (o *other) missing(now time.Time, seed ratelimit.Seed) string {
 	case o.err != nil && (o.answered.IsZero() || errors.Is(o.err, errRefused) || now.Sub(o.answered) > seenFor):
 		return o.err.Error()
 	case o.answered.IsZero():
-		return "not asked yet"
+		return notAsked
 	case o.seed != seed:
 		return "its hashes of keys have another seed: one of both adopts the other's"
 	}

@@ -219,6 +219,41 @@ func TestLimitsAfterLossInConsul(t *testing.T) {
 	verify.Equal(t, len(a.others), 0, "other replicas")
 }
 
+// A new process begins with the replicas and the seed of the old one, and asks them before Consul answers.
+func TestLimitsOfAnOldProcess(t *testing.T) {
+	a, inA := newLimited(t, "a")
+	b, inB := newLimited(t, "b")
+	verify.That(t, a.State() == nil, "a state without knowledge of the others")
+	a.listed = []discovery.Instance{inA, inB}
+	b.adopt(a)
+	a.list(t.Context())
+	a.round(t.Context())
+	text := verify.Result(json.Marshal(a.State())).Must(t)
+	var state *LimitsState
+	verify.NoError(t, json.Unmarshal(text, &state))
+
+	next, _ := newLimited(t, "a")
+	next.Begin(state)
+	verify.Equal(t, next.Fleet.Standing(), a.Fleet.Standing(), "what the new process knows")
+	taken := next.takes("key")
+	verify.That(t, taken >= 50 && taken < 60, "the new process has %d of 100 tokens", taken)
+	next.round(t.Context())
+	verify.Equal(t, next.Fleet.Standing().Replicas, 2, "replicas")
+	next.err = errors.New("refused")
+	next.list(t.Context())
+	next.round(t.Context())
+	report := next.Report()
+	verify.That(t, report.Seen == 2 && !report.Fallback && report.Consul == "refused", "got %+v", report)
+	verify.DeepEqual(t, next.State(), a.State(), "the state of the new process")
+
+	for _, bad := range []*LimitsState{nil, {}, {Seed: state.Seed, Replicas: 1, Seen: 2}, {Seed: "0", Replicas: 1, Seen: 1}} {
+		other, _ := newLimited(t, "a")
+		before := other.Fleet.Standing()
+		other.Begin(bad)
+		verify.Equal(t, other.Fleet.Standing(), before, "after a state that is none")
+	}
+}
+
 // adopt gives r the seed of another one, and a round with it.
 func (r *limited) adopt(other *limited) {
 	r.Fleet.Set(other.Fleet.Standing())
