@@ -301,3 +301,27 @@ func TestServicesOfTheCatalogInTheMesh(t *testing.T) {
 		verify.Equal(t, p.Identity, "/ns/default/dc/dc1/svc/"+p.Service, "the identity of a peer")
 	}
 }
+
+// A listener for TCP connects to a service whose chain says HTTP/2: it forwards bytes as they are.
+func TestStreamsOfAServiceWithHTTP2InTheMesh(t *testing.T) {
+	t.Parallel()
+	m := meshtest.Start(t, consultest.Options{ACLs: true})
+	m.Sidecar(t, meshtest.Service{Name: "db", ID: "db-1", Port: meshtest.ServeTCP(t, "db-1").Port})
+	m.Intend(t, "db", meshtest.Allow("sluice"))
+	m.AwaitPassing(t, "db", 1)
+	text := fmt.Sprintf(`
+listeners: [{ name: db, address: "127.0.0.1:0", protocol: tcp, service: db }]
+consul: { addresses: [%q], token: %s }
+services: { db: { consul: { connect: true }, timeouts: { connect: 10s } } }
+`, m.URL(), m.Token())
+	r := start(t, text)
+	first := r.connect("db")
+	verify.Equal(t, first.line(), "db-1", "a connection")
+	m.SetProtocol(t, "db", "grpc")
+	r.await("the protocol is known", func() bool { return r.chain().Protocol == "grpc" })
+	verify.Equal(t, r.connect("db").line(), "db-1", "a connection after the change")
+	first.say("hello")
+	verify.Equal(t, first.line(), "hello", "the connection of before")
+	r = r.upgrade(text, nil)
+	verify.Equal(t, r.connect("db").line(), "db-1", "a connection to a new peer")
+}

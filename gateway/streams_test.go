@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sluice/admin"
+	"sluice/proxy/upstream"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 	"sluice/test/testcert"
@@ -98,6 +99,22 @@ func TestTCPListenersChange(t *testing.T) {
 	last.say("still here")
 	verify.Equal(t, last.line(), "still here", "a connection of a listener that was removed")
 	verify.Equal(t, r.connect("other").line(), "b", "a new listener")
+}
+
+// A listener for TCP connects also to peers that had HTTP/2 before the reload that has added it.
+func TestStreamsToPeersThatHadHTTP2(t *testing.T) {
+	t.Parallel()
+	a := greeter(t, "a")
+	r := start(t, preamble+fmt.Sprintf("services: { a: { peers: [%q], upstream: { protocol: h2c } } }\nroutes: [{ service: a }]\n", a))
+	r.awaitReady()
+	r.replace(fmt.Sprintf("listeners: [{ name: db, address: '127.0.0.1:0', protocol: tcp, service: a }]\nservices: { a: { peers: [%q] } }\n", a))
+	c := r.connect("db")
+	verify.Equal(t, c.line(), "a", "the first line")
+	peer := r.services.pool("a").Snapshot().All[0]
+	_, busy := peer.Transport.(upstream.Connector).Connections()
+	verify.Equal(t, busy, 1, "connections")
+	peer.Transport.(upstream.Connector).Cut()
+	verify.Equal(t, c.line(), "", "a line after the cut")
 }
 
 // listen accepts connections for serve until the test ends.

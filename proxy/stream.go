@@ -226,7 +226,7 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 	s.tried.begin(t.Peer, t.Picked().Sub(s.startTime))
 	dialStart := time.Now()
 	ctx, end := s.Waiting(s.service.Timeouts.Connect + socket.SweepInterval)
-	u, err := t.Peer.Transport.(*upstream.Transport).DialStream(ctx, t.Picked(), s.service.Timeouts.Connect, s.shard)
+	u, err := t.Peer.Transport.(upstream.Connector).DialStream(ctx, t.Picked(), s.service.Timeouts.Connect, s.shard)
 	if end(); err != nil {
 		var o balancer.Outcome
 		if d := denial(t, err, s.Waiting); d != nil {

@@ -31,6 +31,7 @@ type http2Transport struct {
 	sweeper    *socket.Sweeper
 	connectors *Connectors
 	tls        peerTLS
+	plain      *Transport     // of connections for streams
 	readers    sync.WaitGroup // of connections
 
 	mu sync.Mutex
@@ -52,7 +53,7 @@ func (all *Connectors) HTTP2(o Options) func(*balancer.Peer) balancer.Transport 
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &http2Transport{
 			denials: denials{p, o.Intentions}, options: o, sweeper: all.sweeper, connectors: all, streams: streamsOf(http2Streams, o), dialed: make(chan struct{}),
-			tls: peerTLS{peer: p, log: all.log},
+			tls: peerTLS{peer: p, log: all.log}, plain: all.newTransport(p, o),
 		}
 		all.add(t)
 		return t
@@ -93,6 +94,12 @@ func (t *http2Transport) Connect(ctx context.Context, r Requirements, stale Conn
 		u.replaces = previous.replaces + 1
 	}
 	return u, connectTime, nil
+}
+
+// DialStream implements [Connector]. A discovery chain may say HTTP/2 of a service of a listener for TCP, and a reload may
+// make one of a service whose peers had HTTP/2.
+func (t *http2Transport) DialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*HTTP1Conn, error) {
+	return t.plain.DialStream(ctx, picked, timeout, shard)
 }
 
 // open returns a connection with a stream for the caller, which it or another request has
@@ -316,7 +323,8 @@ func (t *http2Transport) Connections() (idle, busy int) {
 		}
 		c.Mu.Unlock()
 	}
-	return idle, busy
+	_, streams := t.plain.Connections()
+	return idle, busy + streams
 }
 
 // Drain closes the connections when their last stream ends. It does not affect
@@ -355,6 +363,7 @@ func (t *http2Transport) suspectedSince(picked time.Time) bool {
 // the peer had closed them. It may be called again.
 func (t *http2Transport) Close() {
 	t.connectors.remove(t)
+	t.plain.Close()
 	t.mu.Lock()
 	t.shut = true
 	t.mu.Unlock()
@@ -364,6 +373,7 @@ func (t *http2Transport) Close() {
 
 // Cut implements [Connector].
 func (t *http2Transport) Cut() {
+	t.plain.Cut()
 	t.mu.Lock()
 	t.cuts++
 	t.mu.Unlock()

@@ -69,18 +69,24 @@ type Transport struct {
 // [balancer.Options].
 func (all *Connectors) HTTP1(o Options) func(*balancer.Peer) balancer.Transport {
 	return func(p *balancer.Peer) balancer.Transport {
-		t := &Transport{
-			denials: denials{p, o.Intentions}, address: p.Address(), options: o, sweeper: all.sweeper, connectors: all,
-			tls:  peerTLS{peer: p, log: all.log},
-			open: make(map[*HTTP1Conn]struct{}),
-		}
-		t.pool = fasthttp.HostClient{
-			Addr: t.address, MaxConns: math.MaxInt, ConnPoolStrategy: fasthttp.LIFO,
-			Dial: func(string) (net.Conn, error) { return &slot{transport: t}, nil },
-		}
+		t := all.newTransport(p, o)
 		all.add(t)
 		return t
 	}
+}
+
+// newTransport returns a transport whose idle connections nobody closes yet.
+func (all *Connectors) newTransport(p *balancer.Peer, o Options) *Transport {
+	t := &Transport{
+		denials: denials{p, o.Intentions}, address: p.Address(), options: o, sweeper: all.sweeper, connectors: all,
+		tls:  peerTLS{peer: p, log: all.log},
+		open: make(map[*HTTP1Conn]struct{}),
+	}
+	t.pool = fasthttp.HostClient{
+		Addr: t.address, MaxConns: math.MaxInt, ConnPoolStrategy: fasthttp.LIFO,
+		Dial: func(string) (net.Conn, error) { return &slot{transport: t}, nil },
+	}
+	return t
 }
 
 // A slot is a connection for the HostClient of a Transport. The Transport opens and
@@ -209,7 +215,7 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 	return u, nil
 }
 
-// DialStream opens a connection for a stream. It is not in the pool, and its user must call Finish(false).
+// DialStream implements [Connector].
 func (t *Transport) DialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*HTTP1Conn, error) {
 	return t.dial(ctx, &slot{transport: t, remove: func() {}}, picked, timeout, shard, t.tls.agreement(&t.options), "")
 }

@@ -24,6 +24,9 @@ type Connector interface {
 	// new one, which took connectTime. stale, if not nil, is an upstream whose
 	// ClosedIdle returned true; Connect finishes it, and uses a new connection.
 	Connect(ctx context.Context, r Requirements, stale Conn) (u Conn, connectTime time.Duration, err error)
+	// DialStream opens a connection for a stream, whatever the protocol. It is not in the pool, and its user must call
+	// Finish(false).
+	DialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*HTTP1Conn, error)
 	// CloseIdle closes the connections whose idle timeout has passed. now is coarse
 	// time.
 	CloseIdle(now int64)
