@@ -250,8 +250,8 @@ var proxyFaults = []mutation{
 	{
 		name: "answer-for-one-origin-is-cached-for-all",
 		file: "proxy/cors.go",
-		old:  "c.Varies() && !variesByOrigin(out)",
-		new:  "c.Varies() && variesByOrigin(out)",
+		old:  "c.Varies() && !variesBy(out, \"origin\")",
+		new:  "c.Varies() && variesBy(out, \"origin\")",
 		test: "./proxy TestAnswersAtRandom",
 	},
 	{
