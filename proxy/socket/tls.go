@@ -147,9 +147,16 @@ type tlsSocket struct {
 
 	mu sync.Mutex
 	// mu guards the field below. The reading goroutine writes too: the response to a
-	// key update of the client.
+	// key update of the other side.
 	records []byte // to send
 }
+
+// maxRecordsBytes bounds tlsSocket.records: what Seal adds, and as much before it. Nothing else sends the responses to key
+// updates, and there may be nothing to send for as long as a body arrives.
+const maxRecordsBytes = 2 * (64 << 10)
+
+// errNotSent means that the other side asks for more and more key updates, while nothing is sent to it.
+var errNotSent = errors.New("TLS: too many records that are not sent yet")
 
 // errNothingYet is temporary: crypto/tls does not store it.
 var errNothingYet net.Error = nothingYet{}
@@ -195,6 +202,9 @@ func (s *tlsSocket) Write(b []byte) (int, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.records)+len(b) > maxRecordsBytes {
+		return 0, errNotSent
+	}
 	s.records = append(s.records, b...)
 	return len(b), nil
 }
