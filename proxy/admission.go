@@ -30,21 +30,46 @@ func (a *admission) configure(limits Limits, trusted []netip.Prefix) {
 // admit reports whether a connection from address, which is zero for a unix socket, is accepted. If
 // so, the caller must call leave when the connection ends. proxy: it is not the address of a client.
 func (a *admission) admit(address netip.Addr, proxy bool) bool {
-	block := places.BlockOf(address)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.admitLocked(address, proxy)
+}
+
+// move reports whether the connection of a proxy that was admitted is accepted as one of its client. If not, it is the proxy's
+// as before.
+func (a *admission) move(proxy, client netip.Addr) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.leaveLocked(proxy)
+	if a.admitLocked(client, false) {
+		return true
+	}
+	a.enterLocked(places.BlockOf(proxy))
+	return false
+}
+
+func (a *admission) admitLocked(address netip.Addr, proxy bool) bool {
+	block := places.BlockOf(address)
 	if a.open >= a.limit || !proxy && block != places.Many && a.perBlock[block] >= a.perAddressLimit && !contains(a.trusted, address) {
 		return false
 	}
-	a.open++
-	a.perBlock[block]++
+	a.enterLocked(block)
 	return true
 }
 
+func (a *admission) enterLocked(block places.Block) {
+	a.open++
+	a.perBlock[block]++
+}
+
 func (a *admission) leave(address netip.Addr) {
-	block := places.BlockOf(address)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.leaveLocked(address)
+}
+
+func (a *admission) leaveLocked(address netip.Addr) {
+	block := places.BlockOf(address)
 	a.open--
 	if a.perBlock[block]--; a.perBlock[block] == 0 {
 		delete(a.perBlock, block)

@@ -240,11 +240,10 @@ func (a *arrival) read() (of proxyprotocol.Addresses, err error) {
 		return of, err
 	case !known:
 		return a.from, nil
-	case !s.admission.admit(of.Client.Addr(), false):
+	case !s.admission.move(proxy, of.Client.Addr()):
 		s.refused.Add(1)
 		return of, fmt.Errorf("too many connections of %s", of.Client.Addr())
 	}
-	s.admission.leave(proxy)
 	a.admitted = of.Client.Addr()
 	return of, nil
 }

@@ -106,6 +106,26 @@ func TestMissingProxyHeader(t *testing.T) {
 	p.expect(closingRequest, "200", "\r\n127.0.0.1")
 }
 
+// A connection of a proxy counts once, so the last place is one for a client too.
+func TestConnectionsBehindAProxy(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{Limits: Limits{Connections: 2, ConnectionsPerAddress: 1}}, startOrigin(t, tellAddress).address())
+	p.serveProxies(ListenerOptions{})
+	open := func(client string) string {
+		conn := p.stream()
+		io.WriteString(conn, "PROXY TCP4 "+client+" 198.51.100.1 4711 443\r\n"+getRequest)
+		b := make([]byte, 12)
+		n, _ := io.ReadFull(conn, b)
+		return string(b[:n])
+	}
+	verify.Equal(t, open("203.0.113.1"), "HTTP/1.1 200", "the first client")
+	verify.Equal(t, open("203.0.113.1"), "", "the first client again")
+	verify.Equal(t, open("127.0.0.1"), "HTTP/1.1 200", "the proxy's own address as the second client")
+	third := open("203.0.113.3") // a reset may overtake the answer
+	verify.That(t, third != "HTTP/1.1 200", "the third client: %q", third)
+	verify.Equal(t, p.Stats().Refused, 2, "refused")
+}
+
 // The limit of connections is that of the clients, not of the proxy.
 func TestConnectionsPerAddressBehindAProxy(t *testing.T) {
 	t.Parallel()
