@@ -159,7 +159,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		g.mesh.await(ctx, g.waits.warm) // instances in the mesh get requests at once
 	}
 	g.services.watch(p.services, false)
-	p.routes.Start()
+	p.routes.Start(g.cut)
 	if serves {
 		g.services.awaitFirst(ctx, p.routed(), g.waits.warm)
 		g.services.awaitSources(ctx, moved(p.services), g.waits.warm)
@@ -171,7 +171,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	former := g.routes.Swap(p.routes)
 	g.proxy.SetTable(p.routes.Table)
 	g.services.watch(p.services, true)
-	former.Close(p.routes)
+	former.Close(p.routes, g.waits.late)
 	for i, l := range p.listeners {
 		l.streams.Store(p.routes.Streams[i])
 	}

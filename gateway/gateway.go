@@ -327,7 +327,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	})
 	serving.Wait()
 	g.listeners.serving.Wait()
-	g.routes.Load().Close(nil)
+	g.routes.Load().Close(nil, 0)
 	g.log.Info().Msg("stopped")
 	return err
 }

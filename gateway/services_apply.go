@@ -196,7 +196,8 @@ func moved(plans []*servicePlan) (names []string) {
 }
 
 // lateTimeout is how long a service that a reload has removed still gets the requests that were matched to it before: until
-// the body has arrived, or who is asked about a request has answered. Then its pool closes.
+// the body has arrived, or who is asked about a request has answered. Then its pool closes. As long, the keys of issuers are
+// read for such requests.
 const lateTimeout = 10 * time.Second
 
 // retain ends the services that plans lack: their pools drain. late is lateTimeout. A leader may change, which nobody learns

@@ -21,11 +21,15 @@ import (
 	"sluice/test/verify"
 )
 
+// held is a query whose answer an issuer holds back.
+type held struct{ asked, answer chan struct{} }
+
 // An issuer of tokens, which may be away.
 type issuer struct {
 	*httptest.Server
 	t    *testing.T
 	away atomic.Bool
+	held atomic.Pointer[held] // nil: it answers at once
 
 	mu   sync.Mutex
 	keys []jose.JSONWebKey // guarded by mu; the last one signs
@@ -35,7 +39,14 @@ func startIssuer(t *testing.T) *issuer {
 	t.Helper()
 	i := &issuer{t: t}
 	i.rotate()
-	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h := i.held.Swap(nil); h != nil {
+			close(h.asked)
+			select {
+			case <-h.answer:
+			case <-r.Context().Done():
+			}
+		}
 		if i.away.Load() {
 			w.WriteHeader(http.StatusBadGateway)
 			return
@@ -147,4 +158,28 @@ func TestTokensOfANewIssuerInANewProcess(t *testing.T) {
 	verify.NoError(t, <-next.outcome)
 	verify.Equal(t, next.asks("/", i.token("ada")), "user ada", "the first request in the new process")
 	close(late)
+}
+
+// A request that waits for a new key of an issuer gets it, although a reload has removed that issuer meanwhile.
+func TestTokensOfARemovedIssuer(t *testing.T) {
+	t.Parallel()
+	i := startIssuer(t)
+	star := origin(t, "star")
+	text := func(route string) string {
+		return fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [%s]", star, route)
+	}
+	r := start(t, text(i.route("/")), func(g *Gateway) { g.waits.late = patience })
+	verify.Equal(t, r.asks("/", i.token("ada")), "star", "with the first key")
+	h := &held{make(chan struct{}), make(chan struct{})}
+	i.held.Store(h)
+	i.rotate()
+	var answer string
+	var request sync.WaitGroup
+	request.Go(func() { answer = r.asks("/", i.token("ada")) })
+	<-h.asked
+	r.replace(text("{ service: star }"))
+	verify.Equal(t, r.asks("/", ""), "star", "by the next route")
+	close(h.answer)
+	request.Wait()
+	verify.Equal(t, answer, "star", "with the next key")
 }

@@ -60,7 +60,7 @@ func startTokenIssuer(t testing.TB) *tokenIssuer {
 // follow has routes use another set of its keys from now on, as another process does: it begins with the saved ones.
 func (i *tokenIssuer) follow(saved auth.SavedKeys) {
 	i.keys = auth.NewKeys(verify.URL(i.t, i.url), nil, saved)
-	i.keys.Start()
+	i.keys.Start(i.t.Context())
 	i.t.Cleanup(i.keys.Close)
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"sluice/config"
 	"sluice/discovery/locality"
+	"sluice/observe/panics"
 	"sluice/route"
 	"sluice/route/auth"
 	"sluice/route/pages"
@@ -153,11 +154,18 @@ func (id keySetID) name() string {
 	return string(id.url)
 }
 
-// closeWithout closes the sets that are not in next.
-func (k keySets) closeWithout(next keySets) {
+// closeWithout closes the sets that are not in next after the time late.
+func (k keySets) closeWithout(next keySets, late time.Duration) {
 	for id, set := range k {
-		if next[id] == nil {
+		switch {
+		case next[id] != nil:
+		case late == 0:
 			set.Close()
+		default:
+			time.AfterFunc(late, func() {
+				defer panics.Contain(panics.Task, nil)
+				set.Close()
+			})
 		}
 	}
 }

@@ -52,7 +52,7 @@ func build(t *testing.T, c *config.Config) (*Routes, error) {
 		services[name] = Service(name, pool, s)
 	}
 	r, err := Build(c, services, locality.New(), nil, nil)
-	t.Cleanup(func() { r.Close(nil) })
+	t.Cleanup(func() { r.Close(nil, 0) })
 	return r, err
 }
 

@@ -30,7 +30,7 @@ routes:
 	tokens := func(path string) *auth.Tokens { return find(t, r, path).Actions.JWT.Tokens }
 	verify.That(t, tokens("/a").Keys == tokens("/b").Keys && tokens("/a").Keys != tokens("/c").Keys, "keys are shared otherwise")
 	verify.That(t, tokens("/a").Issuer == "a" && tokens("/b").Issuer == "b", "issuers %q, %q", tokens("/a").Issuer, tokens("/b").Issuer)
-	r.Start()
+	r.Start(t.Context())
 	r.AwaitKeys(t.Context(), time.Minute)
 	verify.Equal(t, len(tokens("/a").Keys.Status().Keys), 1, "keys at the URL of the file")
 	status := tokens("/c").Keys.Status()

@@ -105,8 +105,9 @@ func (b *builder) routeOf(r *config.Route, actions *route.Actions) (t route.Rout
 	return t, err
 }
 
-// Close closes what next has not, which is in use now; nil: everything.
-func (r *Routes) Close(next *Routes) {
+// Close closes what next has not, which is in use now; nil: everything. Requests that were matched before may wait for keys:
+// these close after the time late.
+func (r *Routes) Close(next *Routes, late time.Duration) {
 	if r == nil {
 		return
 	}
@@ -114,13 +115,13 @@ func (r *Routes) Close(next *Routes) {
 		next = new(Routes)
 	}
 	r.forwards.closeWithout(next.forwards)
-	r.keySets.closeWithout(next.keySets)
+	r.keySets.closeWithout(next.keySets, late)
 }
 
-// Start begins to read the keys of issuers.
-func (r *Routes) Start() {
+// Start begins to read the keys of issuers, until Close or the end of ctx.
+func (r *Routes) Start(ctx context.Context) {
 	for _, set := range r.keySets {
-		set.Start()
+		set.Start(ctx)
 	}
 }
 

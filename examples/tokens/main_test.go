@@ -30,7 +30,7 @@ func TestTokensOfTheIssuer(t *testing.T) {
 	}
 	rules := *c.Routes[0].Built().JWT.Tokens
 	rules.Keys = auth.NewKeys(verify.URL(t, server.URL+"/jwks.json"), nil, auth.SavedKeys{})
-	rules.Keys.Start()
+	rules.Keys.Start(t.Context())
 	defer rules.Keys.Close()
 	rules.Keys.Await(t.Context())
 	check := func(token string) error {

@@ -97,12 +97,13 @@ func newKeySet(source string) *KeySet {
 	}
 }
 
-// Start begins to read the keys of a URL, unless it has. It must not be called concurrently with itself and Close.
-func (s *KeySet) Start() {
+// Start begins to read the keys of a URL, unless it has, until Close or the end of ctx. It must not be called concurrently
+// with itself and Close.
+func (s *KeySet) Start(ctx context.Context) {
 	if s.client == nil || s.end != nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { panics.Repeat(ctx.Done(), panics.Task, time.Second, func() { s.follow(ctx) }) })
 	s.end = func() {

@@ -103,7 +103,7 @@ func TestRotation(t *testing.T) {
 		i.publishes("rsa")
 		_, err := r.Check(tokenBy(t, "rsa"), noon, places.Many, never)
 		verify.Equal(t, kindOf(err), "unknown", "before the keys are known")
-		r.Keys.Start()
+		r.Keys.Start(t.Context())
 		defer r.Keys.Close()
 		r.Keys.Await(t.Context())
 		_, err = r.Check(tokenBy(t, "rsa"), noon, places.Many, never)
@@ -143,7 +143,7 @@ func TestOutageOfTheIssuer(t *testing.T) {
 	testKeys()
 	synctest.Test(t, func(t *testing.T) {
 		i, r := follow(t, SavedKeys{})
-		r.Keys.Start()
+		r.Keys.Start(t.Context())
 		defer r.Keys.Close()
 		r.Keys.Await(t.Context())
 		_, err := r.Check(tokenBy(t, "rsa"), noon, places.Many, never)
@@ -207,7 +207,7 @@ func TestWaitsForKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i, r := follow(t, SavedKeys{})
 		i.publishes("rsa")
-		r.Keys.Start()
+		r.Keys.Start(t.Context())
 		defer r.Keys.Close()
 		r.Keys.Await(t.Context())
 		i.publishes("rsa", "ec")
@@ -244,7 +244,7 @@ func TestRandomRotations(t *testing.T) {
 			i, r := follow(t, SavedKeys{})
 			published := []string{"rsa"}
 			i.publishes(published...)
-			r.Keys.Start()
+			r.Keys.Start(t.Context())
 			defer r.Keys.Close()
 			r.Keys.Await(t.Context())
 			away, changed := false, time.Now()
@@ -338,7 +338,7 @@ func TestAddressesOfKeys(t *testing.T) {
 		want string
 	}{{"/", nil, ""}, {"/redirect", nil, "status 302"}, {"/", errors.New("not allowed"), "not allowed"}} {
 		s := NewKeys(verify.URL(t, server.URL+test.path), func(netip.AddrPort) error { return test.deny }, SavedKeys{})
-		s.Start()
+		s.Start(t.Context())
 		s.Await(t.Context())
 		status := s.Status()
 		s.Close()
