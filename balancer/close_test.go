@@ -85,3 +85,19 @@ func TestRetiredPoolWithoutPeersHasDrainedWhenItCloses(t *testing.T) {
 		verify.That(t, drained(p), "not drained")
 	})
 }
+
+// The last request on a peer that gets no others any more, because it is down, may end while the pool is retired.
+func TestRetiredPoolLetsAPeerGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{DrainTimeout: time.Minute, NewTransport: newTestTransport})
+		p.Apply(instances(2))
+		last := mustPick(t, p, nil)
+		p.SetReasons(ReasonEjected, Verdict{Peer: last.Peer, Down: true})
+		p.Retire(time.Second)
+		last.Done(Outcome{})
+		verify.That(t, transportOf(last.Peer).closes.Load() == 1 && !drained(p), "the peer that is down has not drained")
+		verify.That(t, mustPick(t, p, nil).Peer != last.Peer, "the peer that is down is picked")
+		pass(time.Minute + time.Second)
+		verify.That(t, drained(p), "not drained")
+	})
+}

@@ -87,7 +87,9 @@ func (p *Pool) cutLeavingLocked(removed []discovery.Instance) {
 
 func (p *Pool) retireLocked(peer *Peer, kind EventKind, detail string) {
 	delete(p.draining, peer.ID)
-	peer.cutTimer.Stop()
+	if peer.cutTimer != nil { // else the pool has been retired, and limits no drain yet
+		peer.cutTimer.Stop()
+	}
 	if peer.Transport != nil {
 		peer.Transport.Close()
 	}
