@@ -64,7 +64,7 @@ const maxGroups = math.MaxUint16
 // Group is a part of the peers of a pool. It is a view: peers, their health, connections
 // and counters, and all limits, belong to the pool. Its own are the counters of its
 // attempts, its turns of round robin, and the order of the requests that wait for one
-// of its connections. They survive changes of the options, until two in a row lack the group.
+// of its connections. They survive changes of the groups, until two in a row lack the group.
 //
 // Its methods are safe for concurrent use.
 type Group struct {
@@ -143,7 +143,7 @@ func (g *Group) count(o Outcome, start int64) {
 }
 
 // Group returns the group with that name. It is the same one before, while and after the options
-// have it, until two changes of them in a row lack it. Before and after, its peers are the peers of
+// have it, until two changes of their groups in a row lack it. Before and after, its peers are the peers of
 // the whole pool: a request that was routed just before a change does not fail.
 func (p *Pool) Group(name string) *Group {
 	p.mu.Lock()

@@ -3,6 +3,7 @@ package balancer
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -216,7 +217,9 @@ func (p *Pool) Reconfigure(o Options) error {
 	o.MayConnect, o.MayUseSocket = p.mayConnect, p.mayUseSocket
 	before := p.options.Groups
 	p.setOptionsLocked(o)
-	p.forgetGroupsLocked(before)
+	if !slices.EqualFunc(before, o.Groups, func(a, b GroupSelector) bool { return a.Name == b.Name }) {
+		p.forgetGroupsLocked(before) // else the next routes may have groups already that come with another change
+	}
 	for _, peer := range sorted(p.peers) {
 		peer.name(p.stickyKey())
 		p.adaptLocked(peer)

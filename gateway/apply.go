@@ -168,6 +168,9 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		g.certificates.Await(ctx, tlsOf(p.listeners), g.waits.warm)
 	}
 	g.services.join(p.services)
+	if err := g.services.regroup(p.services); err != nil {
+		return err
+	}
 	former := g.routes.Swap(p.routes)
 	g.proxy.SetTable(p.routes.Table)
 	g.services.watch(p.services, true)

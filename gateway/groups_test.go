@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/hashicorp/consul/api"
@@ -108,6 +109,46 @@ routes:
 		canary := fetch[[]admin.Service](r, "/api/services")[0].Groups[0]
 		verify.That(t, canary.Group == "canary" && canary.Attempts == 10, "copies count for the group: %+v", canary)
 		r.gets("/mirrored", "old")
+	}
+}
+
+// While the first set of a service that a reload adds is not there yet, the former routes lead to the groups that they had, and
+// no further.
+func TestFormerRoutesKeepTheirGroups(t *testing.T) {
+	t.Parallel()
+	for what, next := range map[string]string{
+		"renamed": "{ star: { consul: {}, groups: { next: { tags: [v2] } } }, NEW }\nroutes: [{ path: /new, service: star, group: next }, { path: /added, service: added }]",
+		"gone":    "{ star: { consul: {} }, NEW }\nroutes: [{ path: /new, service: added }]",
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			consul := discoverytest.Start(t)
+			versions(t, consul, []string{origin(t, "old"), origin(t, "new")}, "v1 v2")
+			checked, allow := make(chan struct{}), make(chan struct{})
+			check := sync.OnceFunc(func() { close(checked) })
+			added := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/health" {
+					check()
+					<-allow
+				}
+				io.WriteString(w, "new")
+			})
+			head := fmt.Sprintf("%s\nconsul: { addresses: [%q] }\nservices: ", preamble, consul.URL())
+			r := start(t, head+"{ star: { consul: {}, groups: { canary: { tags: [v2] } } } }\nroutes: [{ path: /new, service: star, group: canary }]")
+			open := sync.OnceFunc(func() { close(allow) })
+			t.Cleanup(open)
+			r.gets("/new", "new")
+			r.write(head + strings.ReplaceAll(next, "NEW", "added: { peers: ['"+added+"'], health: { active: { path: /health, interval: 1h, timeout: 5m, must_pass_first: true } } }"))
+			<-checked
+			for range 10 {
+				r.gets("/new", "new", "by the former route")
+			}
+			open()
+			r.awaitRevision(2)
+			for range 10 {
+				r.gets("/new", "new", "by the next route")
+			}
+		})
 	}
 }
 

@@ -24,6 +24,7 @@ type servicePlan struct {
 	next    config.Service
 	spec    sourceSpec
 	source  discovery.Source // nil: unchanged
+	regroup bool             // the groups of the pool change with the routes
 
 	// If it is new or changed.
 
@@ -128,7 +129,7 @@ func (s *services) poolOptions(c config.Service, of *service, health healthcheck
 	return of.checker.Adapt(o, health)
 }
 
-// apply changes the services in use to plans, without their sources. Services that plans lack stay until retain.
+// apply changes the services in use to plans, without their sources, and groups that regroup changes. Services that plans lack stay until retain.
 func (s *services) apply(plans []*servicePlan) error {
 	for _, p := range plans {
 		switch {
@@ -140,7 +141,12 @@ func (s *services) apply(plans []*servicePlan) error {
 			s.obey(p.pool) // orders may have changed since
 			p.checker.Start(p.pool, p.health)
 		case p.changed:
-			if err := p.pool.Reconfigure(s.poolOptions(p.next, p.service, p.health)); err != nil {
+			o := s.poolOptions(p.next, p.service, p.health)
+			// Other instances that come before the routes change need not be in the former groups.
+			if p.regroup = (p.source == nil || p.late()) && !reflect.DeepEqual(p.config.Groups, p.next.Groups); p.regroup {
+				o.Groups = groupsOf(p.config.Groups)
+			}
+			if err := p.pool.Reconfigure(o); err != nil {
 				return err // impossible with a checked configuration
 			}
 			p.checker.Configure(p.health)
@@ -149,12 +155,24 @@ func (s *services) apply(plans []*servicePlan) error {
 			p.names.Store(p.next.NamesAddresses())
 			p.named.Store(p.names.Load())
 		}
-		p.service.config, p.service.spec = p.next, p.spec
 		if p.changed {
 			p.certificates.Store(&p.uses)
 			if p.created || !isInMesh(p.next) { // else join does it
 				p.upstreamTLS.Store(&p.upstream)
 			}
+		}
+	}
+	return nil
+}
+
+// regroup gives the pools the groups of plans, for the routes that change now: the former ones have led to the former groups.
+func (s *services) regroup(plans []*servicePlan) error {
+	for _, p := range plans {
+		if !p.regroup {
+			continue
+		}
+		if err := p.pool.Reconfigure(s.poolOptions(p.next, p.service, p.health)); err != nil {
+			return err // impossible with a checked configuration
 		}
 	}
 	return nil
@@ -201,8 +219,11 @@ func moved(plans []*servicePlan) (names []string) {
 const lateTimeout = 10 * time.Second
 
 // retain ends the services that plans lack: their pools drain. late is lateTimeout. A leader may change, which nobody learns
-// any more, so that it gets nothing.
+// any more, so that it gets nothing. All of plans is in use then.
 func (s *services) retain(plans []*servicePlan, late time.Duration) {
+	for _, p := range plans {
+		p.service.config, p.service.spec = p.next, p.spec
+	}
 	for _, service := range s.all() {
 		if slices.ContainsFunc(plans, func(p *servicePlan) bool { return p.service == service }) {
 			continue
