@@ -33,6 +33,10 @@ type ManagerOptions struct {
 	// manager's methods, except Run.
 	Sink func(service string, set []Instance)
 
+	// Reported is called when Sink has got the first set that a source of a service reports, which may be the set that Sink
+	// got last: then it is not called again. It must not call the manager. May be nil.
+	Reported func(service string)
+
 	// Fallback returns the saved state of a service, with Restored, for a service
 	// without a set: its source gets it, and it is in use when the first query fails,
 	// or after a second. source is as in WatchStatus. It is called at most once for
@@ -54,6 +58,7 @@ const fallbackAfter = time.Second
 // safe for concurrent use.
 type Manager struct {
 	sink     func(service string, set []Instance)
+	reported func(service string) // may be nil
 	fallback func(service, source string) (WatchState, bool)
 	complete func(service string, set []Instance) []Instance // may be nil
 	log      zerolog.Logger
@@ -77,6 +82,7 @@ type Manager struct {
 func NewManager(o ManagerOptions) *Manager {
 	return &Manager{
 		sink:     o.Sink,
+		reported: o.Reported,
 		fallback: o.Fallback,
 		complete: o.Complete,
 		log:      o.Log,

@@ -152,6 +152,9 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 // closeSettledLocked closes settled if Sink has got a set that the source has reported.
 func (w *watch) closeSettledLocked() {
 	if w.settled != nil && w.reported && !w.manager.queue.has(w) {
+		if w.manager.reported != nil {
+			w.manager.reported(w.status.Service)
+		}
 		close(w.settled)
 		w.settled = nil
 	}

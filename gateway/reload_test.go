@@ -153,6 +153,61 @@ func TestNewServiceIsRoutedWhenItHasPeers(t *testing.T) {
 	}
 }
 
+// A service that gets other peers, with another TLS to them, reaches the former ones as before until the first set of its new
+// source.
+func TestFormerPeersAreReachedAsBefore(t *testing.T) {
+	t.Parallel()
+	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "secure") }))
+	t.Cleanup(secure.Close)
+	plain, withTLS := origin(t, "plain"), secure.Listener.Addr().String()
+	const tls = ", upstream: { tls: { insecure: true } }"
+	for _, c := range []struct{ former, formerTLS, next, nextTLS, formerBody, nextBody string }{
+		{withTLS, tls, plain, "", "secure", "plain"},
+		{plain, "", withTLS, tls, "plain", "secure"},
+	} {
+		t.Run(c.formerBody, func(t *testing.T) {
+			t.Parallel()
+			consul := discoverytest.New()
+			consul.Set("b", discoverytest.Instance("b", "b-1", port(t, c.next)))
+			address, asked, answer := gatedConsul(t, consul)
+			text := func(service string) string {
+				return preamble + "consul: { addresses: [" + address + "] }\nservices:\n  a: { " + service + " }\nroutes: [{ service: a }]"
+			}
+			r := start(t, text("peers: ["+c.former+"]"+c.formerTLS))
+			r.gets("/", c.formerBody)
+			next := text("consul: { service: b }" + c.nextTLS)
+			r.write(next)
+			<-asked
+			r.awaitRevision(2)
+			r.gets("/", c.formerBody, "before the first set")
+			r.replace(strings.Replace(next, "routes: [", "routes: [{ path: /other, service: a }, ", 1))
+			r.gets("/other", c.formerBody, "after another reload")
+			r.replace(strings.Replace(next, "a: {", "a: { wait_for_peer: 1ms,", 1))
+			r.gets("/", c.formerBody, "after a change of the service")
+			answer()
+			r.answers("/", c.nextBody)
+		})
+	}
+}
+
+// Another source of a service may report the same instances as the former one: they are reached in its way from then on.
+func TestSameInstancesOfAnotherSource(t *testing.T) {
+	t.Parallel()
+	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "secure") }))
+	t.Cleanup(secure.Close)
+	consul := discoverytest.Start(t)
+	versions(t, consul, []string{secure.Listener.Addr().String()}, "v1")
+	text := func(service string) string {
+		return preamble + "consul: { addresses: ['" + consul.URL() + "'] }\nservices:\n  star: { " + service + " }\nroutes: [{ service: star }]"
+	}
+	r := start(t, text("consul: {}"))
+	r.refuses("/", http.StatusBadRequest, "without TLS")
+	r.replace(text("consul: { tags: [v1] }, upstream: { tls: { insecure: true } }"))
+	r.answers("/", "secure")
+	r.replace(text("consul: {}"))
+	r.awaitStatus("/", http.StatusBadRequest)
+}
+
 func TestKeysThatNeedARestartDoNotChange(t *testing.T) {
 	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")

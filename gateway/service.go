@@ -23,12 +23,15 @@ type service struct {
 	firstOnce sync.Once
 	gone      chan struct{} // closed when the service is no longer configured
 
-	names atomic.Bool // the operator names the addresses of the instances of the service
-	named atomic.Bool // likewise for those that are in the pool: a reload may have changed the source, and they stay until it has a set
+	certificates atomic.Pointer[[]certificates.Use] // of connections to the peers
+	mesh         certificates.Security              // of requests to instances in the mesh
 
-	certificates atomic.Pointer[[]certificates.Use]    // of connections to the peers
-	upstreamTLS  atomic.Pointer[certificates.Security] // of requests to instances outside of the mesh; nil: without TLS
-	mesh         certificates.Security                 // of requests to those in it
+	// The instances in the pool are reached as inPool says, and those of the source as reaches says: a reload may have changed
+	// the source, and the pool keeps the former ones until there is a set of it.
+
+	inPool  atomic.Pointer[reach] // stored with mu held
+	mu      sync.Mutex
+	reaches *reach // guarded by mu
 
 	// What was last applied, for the goroutine that applies configurations.
 
@@ -36,8 +39,15 @@ type service struct {
 	spec   sourceSpec
 }
 
+// reach is how the instances of a source are reached. It is not changed.
+type reach struct {
+	named bool                  // the operator names their addresses
+	tls   certificates.Security // of requests to those outside of the mesh; nil: without TLS
+}
+
 func newService(name string, mesh certificates.Security, checker *healthcheck.Checker) *service {
-	s := &service{name: name, mesh: mesh, checker: checker, first: make(chan struct{}), gone: make(chan struct{})}
+	s := &service{name: name, mesh: mesh, checker: checker, first: make(chan struct{}), gone: make(chan struct{}), reaches: new(reach)}
+	s.inPool.Store(s.reaches)
 	s.certificates.Store(new([]certificates.Use))
 	return s
 }
@@ -48,15 +58,49 @@ func (s *service) security(inMesh bool) certificates.Security {
 	if inMesh {
 		return s.mesh
 	}
-	if secure := s.upstreamTLS.Load(); secure != nil {
-		return *secure
+	return s.inPool.Load().tls
+}
+
+// known returns how the instances of the source are reached.
+func (s *service) known() reach {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return *s.reaches
+}
+
+// reach sets how the instances of the source are reached: of another one than before those that it reports from now on.
+func (s *service) reach(r reach, another bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !another && s.inPool.Load() == s.reaches {
+		s.inPool.Store(&r)
 	}
-	return nil
+	s.reaches = &r
+}
+
+// join makes instances outside of the mesh be reached as those in it.
+func (s *service) join() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	source := &reach{s.reaches.named, s.mesh}
+	if now := s.inPool.Load(); now == s.reaches {
+		s.inPool.Store(source)
+	} else {
+		s.inPool.Store(&reach{now.named, s.mesh})
+	}
+	s.reaches = source
+}
+
+// reachAll makes all instances be reached as those of the source are: there are no others.
+func (s *service) reachAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inPool.Store(s.reaches)
 }
 
 // apply passes a full set of instances to the pool, of a service with a leader only this one.
 func (s *service) apply(set []discovery.Instance) {
-	s.named.Store(s.names.Load())
+	s.reachAll()
 	s.pool.Apply(discovery.WithoutFollowers(set))
 	s.firstOnce.Do(func() { s.checker.AfterFirstChecks(func() { close(s.first) }) })
 }

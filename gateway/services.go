@@ -68,6 +68,7 @@ func (s *services) open(c *config.Config, owner *operator.Ownership, feed *event
 	s.discovery = discovery.NewManager(discovery.ManagerOptions{
 		Debounce: discovery.Debounce(c.Discovery.Debounce),
 		Sink:     s.deliver,
+		Reported: s.noteReport,
 		Fallback: s.snapshot.Get,
 		Complete: s.withFailures,
 		Log:      s.log,
@@ -96,6 +97,13 @@ func (s *services) deliver(name string, set []discovery.Instance) {
 		service.gate.Pass(set)
 	}
 	s.snapshot.Changed()
+}
+
+// noteReport notes that the pool of a service has what its source reports, which may be what the pool had before.
+func (s *services) noteReport(name string) {
+	if service := s.get(name); service != nil {
+		service.reachAll()
+	}
 }
 
 // notePeer passes an event of a pool on. The pool's mutex is held.
@@ -225,7 +233,7 @@ func (s *services) obey(pool *balancer.Pool) {
 func (s *services) mayConnect(of *service) func(discovery.Instance, netip.AddrPort) error {
 	return func(i discovery.Instance, to netip.AddrPort) error {
 		return s.machine.MayConnect(to, locality.Origin{
-			Trusted:     s.registries.config().Discovery.AllowLocal || of.named.Load(),
+			Trusted:     s.registries.config().Discovery.AllowLocal || of.inPool.Load().named,
 			Node:        i.Node,
 			NodeAddress: i.NodeAddress,
 		})

@@ -98,7 +98,7 @@ func (p *servicePlan) readCertificates(name string, mesh certificates.Security, 
 		return nil
 	}
 	if !p.created && reflect.DeepEqual(p.config.Upstream.TLS, files) {
-		p.upstream = p.security(false) // its connections can be reused
+		p.upstream = p.known().tls // its connections can be reused
 	} else if p.upstream, err = read(user, certificates.Files{CA: files.CA, Cert: files.Cert, Key: files.Key}, files.ServerName, files.Insecure); err != nil {
 		return fmt.Errorf("upstream.tls: %w", err)
 	}
@@ -151,14 +151,10 @@ func (s *services) apply(plans []*servicePlan) error {
 			}
 			p.checker.Configure(p.health)
 		}
-		if p.source == nil { // else with its first set
-			p.names.Store(p.next.NamesAddresses())
-			p.named.Store(p.names.Load())
-		}
 		if p.changed {
 			p.certificates.Store(&p.uses)
-			if p.created || !isInMesh(p.next) { // else join does it
-				p.upstreamTLS.Store(&p.upstream)
+			if p.source == nil { // else watch does it
+				p.reach(p.reached(), false)
 			}
 		}
 	}
@@ -182,7 +178,7 @@ func (s *services) regroup(plans []*servicePlan) error {
 func (s *services) join(plans []*servicePlan) {
 	for _, p := range plans {
 		if isInMesh(p.next) {
-			p.upstreamTLS.Store(&p.mesh)
+			p.join()
 		}
 	}
 }
@@ -193,10 +189,20 @@ func (s *services) watch(plans []*servicePlan, late bool) {
 	for _, p := range plans {
 		if p.source != nil && p.late() == late {
 			sources[p.name] = p.source
-			p.names.Store(p.next.NamesAddresses())
+			if p.changed {
+				p.reach(p.reached(), true)
+			}
 		}
 	}
 	s.discovery.WatchAll(sources)
+}
+
+// reached returns how the instances of p are reached.
+func (p *servicePlan) reached() reach {
+	if isInMesh(p.next) && !p.created { // join does it
+		return reach{p.next.NamesAddresses(), p.known().tls}
+	}
+	return reach{p.next.NamesAddresses(), p.upstream}
 }
 
 // late reports whether p gets other instances only after the routes have changed: it has a discovery chain, so in the former
