@@ -166,7 +166,8 @@ func TestReplicasShareTicketKeys(t *testing.T) {
 	const one, two = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=\n"
 	keys := writeFile(t, dir, "tickets", []byte(one))
 	text := "listeners:\n" + secureListener("web", site, fmt.Sprintf(", ticket_keys: %q", keys)) + static("star", peer)
-	replicas := []*running{start(t, text), start(t, text)}
+	unasked := func(g *Gateway) { g.waits.certificates = time.Hour } // else they read the file by themselves, too
+	replicas := []*running{start(t, text, unasked), start(t, text, unasked)}
 	config := &tls.Config{InsecureSkipVerify: true, ServerName: "a.example", ClientSessionCache: tls.NewLRUClientSessionCache(1)}
 	for _, r := range replicas {
 		r.show("", "").TLSClientConfig = config

@@ -184,7 +184,7 @@ func TestRotationForManyRequestsOfOneClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i, r := follow(t, SavedKeys{})
 		i.publishes("rsa")
-		r.Keys.Start()
+		r.Keys.Start(t.Context())
 		defer r.Keys.Close()
 		r.Keys.Await(t.Context())
 		i.publishes("rsa", "ec")
