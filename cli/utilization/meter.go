@@ -19,8 +19,9 @@ import (
 const (
 	// period is the least time that a value is the average of.
 	period = time.Second
-	// least is the least CPU utilization: 0 would mean that none is known.
-	least = 0.001
+	// least and most bound the CPU utilization: 0 would mean that none is known, and a limit of next to nothing leads to
+	// values that nobody believes.
+	least, most = 0.001, 1000
 )
 
 // Meter measures a process. Its methods may be called concurrently.
@@ -98,7 +99,7 @@ func (m *Meter) measure(now time.Time, cpus float64) float64 {
 		return 0
 	}
 	if used >= m.used { // else processes have gone that nobody has waited for: only their time is missing
-		m.utilization = max(float64(used-m.used)/float64(elapsed)/cpus, least)
+		m.utilization = min(max(float64(used-m.used)/float64(elapsed)/cpus, least), most)
 	}
 	m.at, m.used = now, used
 	return m.utilization

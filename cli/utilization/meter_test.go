@@ -1,6 +1,7 @@
 package utilization
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -134,7 +135,7 @@ func TestParse(t *testing.T) {
 	}
 	for text, want := range map[string]time.Duration{
 		"usage_usec 5\nuser_usec 7": 5 * time.Microsecond, "user_usec 7\nusage_usec 5\n": 5 * time.Microsecond,
-		"": -1, "usage_usec": -1, "usage_usec \n": -1, "usage_usec -5": -1, "usage_usec 1 2": -1, "usage_usec 99999999999999999999": -1, "xusage_usec 5": -1,
+		"": -1, "usage_usec": -1, "usage_usec \n": -1, "usage_usec -5": -1, "usage_usec 1 2": -1, "usage_usec 90000000999999999": -1, "xusage_usec 5": -1,
 	} {
 		used, ok := cgroupTime(text)
 		verify.That(t, ok == (want >= 0) && (!ok || used == want), "time of %q: %v, %v", text, used, ok)
@@ -181,6 +182,17 @@ func TestReportOfAnyBytes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A limit of next to nothing leads to no report that nobody believes.
+func TestReportIsBounded(t *testing.T) {
+	files, at := service(), time.Now()
+	m := verify.Result(New(files, 7, at)).Must(t)
+	for _, file := range files {
+		file.Data = bytes.ReplaceAll(file.Data, []byte("usage_usec "), []byte("usage_usec 90000000"))
+	}
+	report := m.Report(at.Add(2 * time.Second))
+	verify.That(t, load.Utilization([]byte(report)) == most, "report %q", report)
 }
 
 // The address for the load answers checks as the app does.
