@@ -159,8 +159,8 @@ type Redirect struct {
 	// a service.
 	Regexp  Regexp `key:"regexp" format:"regexp"`
 	To      string `key:"to" required:"yes"` // as in route.NewRedirect
-	Code    int    `key:"code" default:"308" min:"301" max:"308"`
-	GetCode *int   `key:"get_code" min:"301" max:"308"` // status for GET; nil: Code
+	Code    int    `key:"code" default:"308" oneof:"301|302|303|307|308"`
+	GetCode *int   `key:"get_code" oneof:"301|302|303|307|308"` // status for GET; nil: Code
 }
 
 // needsService reports whether not every request is redirected or answered.
@@ -345,20 +345,14 @@ func (j *JWT) build(d *decoder, key string) *route.JWT {
 }
 
 func (r *Redirect) build(d *decoder, key string) (built *route.Redirect) {
-	const want = "want 301, 302, 303, 307 or 308"
 	codes := route.RedirectCodes{Code: r.Code}
 	if r.GetCode != nil {
 		codes.Get = *r.GetCode
 	}
 	var err error
-	switch {
-	case !route.IsRedirect(r.Code):
-		d.refuse(join(key, "code"), strconv.Itoa(r.Code), want)
-	case r.GetCode != nil && !route.IsRedirect(*r.GetCode):
-		d.refuse(join(key, "get_code"), strconv.Itoa(*r.GetCode), want)
-	case r.Regexp.Text != "":
+	if r.Regexp.Text != "" {
 		built, err = route.NewRegexpRedirect(r.Regexp.Value, r.To, codes)
-	default:
+	} else {
 		built, err = route.NewRedirect(r.To, codes)
 	}
 	if err != nil {

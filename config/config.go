@@ -17,7 +17,7 @@ import (
 //	key      name in the file
 //	default  value if the key is absent, written as in the file
 //	min max  limits of a number, duration, size or ratio, inclusive
-//	oneof    the allowed words, separated by "|"
+//	oneof    the allowed words or whole numbers, separated by "|"
 //	format   the rule for a text, in format.go
 //
 // A field with the key "-" is not in the file. The keys of an embedded struct are keys of

@@ -190,7 +190,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, key *keyPath, r *rules) 
 		want += ", which the environment does not give"
 	}
 	text := masked(n.Value, v.Type())
-	if word := suggest(text, r.oneof); word != "" {
+	if word := suggest(text, r.oneof); word != "" && v.Kind() != reflect.Int { // similar digits are another number
 		want += fmt.Sprintf(" (did you mean %s?)", word)
 	}
 	p := d.placeOf(n)

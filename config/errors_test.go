@@ -202,10 +202,14 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:4: routes[0].strip_prefix: value "api": must start with a slash`,
 			`sluice.yaml:7: routes[1].add_prefix: value "/a/../b": has an empty segment or a dot segment`,
 			`sluice.yaml:9: routes[2].redirect.to: value "//$host": must start with http://, https://, $scheme:// or one slash`,
-			`sluice.yaml:11: routes[3].redirect.code: value "304": want 301, 302, 303, 307 or 308`,
+			`sluice.yaml:11: routes[3].redirect.code: value "304": want one of 301, 302, 303, 307, 308`,
 			`sluice.yaml:14: routes[4].host_header: value "a b": want "peer", or HOST or HOST:PORT, an IPv6 address in brackets`,
 			`sluice.yaml:15: routes[4].rewrite.to: value "/$2": $2: there is no such group in the regular expression`,
 			`sluice.yaml:20: routes[5].response_headers.remove: value "content-length": cannot be edited: it frames the body`}},
+		{"statuses of redirects", "routes:\n- { path: /a, redirect: { to: /x, code: 200 } }\n- { path: /b, redirect: { to: /x, get_code: 305 } }\n- { path: /c, redirect: { to: /x, get_code: found } }", []string{
+			`sluice.yaml:2: routes[0].redirect.code: value "200": want one of 301, 302, 303, 307, 308`,
+			`sluice.yaml:3: routes[1].redirect.get_code: value "305": want one of 301, 302, 303, 307, 308`,
+			`sluice.yaml:4: routes[2].redirect.get_code: value "found": want one of 301, 302, 303, 307, 308`}},
 		{"compression", "services: { star: { consul: {} } }\nroutes:\n- service: star\n  compress: { encodings: [gzip, deflate], types: [text/html, text], min_length: -1, level: max }", []string{
 			`sluice.yaml:4: routes[0].compress.encodings[1]: value "deflate": want one of zstd, br, gzip`,
 			`sluice.yaml:4: routes[0].compress.types[1]: value "text": want a media type such as text/html, or a pattern such as text/*, application/*+json or */*`,

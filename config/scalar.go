@@ -104,14 +104,14 @@ func (r rules) want(t reflect.Type) string {
 		return "a number" + limits + ", or a percentage"
 	case t == sizeType:
 		return "a number of bytes or a size such as 64KiB or 10MiB," + limits
+	case len(r.oneof) > 0:
+		return "one of " + strings.Join(r.oneof, ", ")
 	case t.Kind() == reflect.Int:
 		return "a whole number" + limits
 	case t.Kind() == reflect.Float64:
 		return "a number" + limits
 	case t.Kind() == reflect.Bool:
 		return "true or false"
-	case len(r.oneof) > 0:
-		return "one of " + strings.Join(r.oneof, ", ")
 	case r.format != "":
 		return formats[r.format].want
 	}
@@ -129,6 +129,9 @@ func (r rules) parse(text string, t reflect.Type) (reflect.Value, bool) {
 	}
 	if t.Kind() == reflect.String {
 		return v, r.allow(text)
+	}
+	if len(r.oneof) > 0 {
+		return v, slices.Contains(r.oneof, formatScalar(v))
 	}
 	if r.min == "" {
 		return v, true

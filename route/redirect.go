@@ -24,8 +24,8 @@ type RedirectCodes struct {
 	Get  int // for GET; 0: Code
 }
 
-// IsRedirect reports whether a status is one of a [Redirect].
-func IsRedirect(code int) bool { return slices.Contains([]int{301, 302, 303, 307, 308}, code) }
+// isRedirect reports whether a status is one of a [Redirect].
+func isRedirect(code int) bool { return slices.Contains([]int{301, 302, 303, 307, 308}, code) }
 
 // maxLocation is the length of a URL that a redirect with a regular expression may make.
 const maxLocation = 16 << 10
@@ -60,7 +60,7 @@ func NewRegexpRedirect(re *regexp.Regexp, to string, codes RedirectCodes) (*Redi
 
 func redirectTo(to string, codes RedirectCodes, groups int) (Template, error) {
 	for _, code := range []int{codes.Code, cmp.Or(codes.Get, codes.Code)} {
-		if !IsRedirect(code) {
+		if !isRedirect(code) {
 			return Template{}, fmt.Errorf("%d is not the status of a redirect", code)
 		}
 	}
