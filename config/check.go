@@ -257,14 +257,17 @@ func (r *Route) check(d *decoder, key string) {
 	}
 }
 
-// checkReferences checks what a route of a document refers to: listeners, and the services and their
-// groups.
+// checkReferences checks what a route of a document refers to: listeners, the services and their
+// groups, and the replicas.
 func (r *Route) checkReferences(d *decoder, at routeAt, c *Config) {
 	if len(r.Listeners) > 0 {
 		r.checkListeners(d, at.key(), c)
 	}
 	if r.Mirror != nil {
 		r.checkMirror(d, join(at.key(), "mirror"), c)
+	}
+	if l := r.RateLimit; l != nil && l.OfFleet() && c.Consul.Register == nil && !d.failed("consul.register") {
+		d.refuse(at.key()+".rate_limit.scope", l.Scope, "needs consul.register, which says who is a replica: want that section, or replica")
 	}
 	for _, share := range r.Services.Shares() {
 		c.needService(d, join(at.key(), "services."+share.Group), share.Group)

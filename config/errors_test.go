@@ -218,6 +218,10 @@ func TestRefusals(t *testing.T) {
 		{"values of actions", "services: { star: { consul: {} } }\nroutes: [{ service: star, body_limit: 0, request_headers: { set: { X Y: a } } }]", []string{
 			`sluice.yaml:2: routes[0].request_headers.set.X Y: value "X Y": want a name without spaces, such as X-Canary`,
 			`sluice.yaml:2: routes[0].body_limit: value "0": want a number of bytes or a size such as 64KiB or 10MiB, from 1 to 1024GiB`}},
+		{"a limit of a fleet that is not registered", "consul: {}\nservices: { star: { consul: {} } }\nroutes:\n- { service: star, rate_limit: { rate: 1 } }\n- path: /b\n  service: star\n  rate_limit:\n    rate: 1\n    scope: fleet", []string{
+			`sluice.yaml:9: routes[1].rate_limit.scope: value "fleet": needs consul.register, which says who is a replica: want that section, or replica`}},
+		{"a limit of a fleet that is registered badly", "consul:\n  register: yes\nservices: { star: { consul: {} } }\nroutes: [{ service: star, rate_limit: { rate: 1, scope: fleet } }]", []string{
+			`sluice.yaml:2: consul.register: want a mapping of keys to values, not a single value`}},
 		{"edits", "services: { star: { consul: {} } }\nroutes:\n- service: star\n  request_headers:\n    set: { Host: a }\n  response_headers:\n    add: { X-A: $nothing }", []string{
 			`sluice.yaml:5: routes[0].request_headers.set.Host: cannot be edited: it is edited by host_header`,
 			`sluice.yaml:7: routes[0].response_headers.add.X-A: $nothing is not a variable: want one of $authority, $client_address, $host, $method, $path, $query, $request_id, $scheme, $user, or $$ for a dollar sign`}},
