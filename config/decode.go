@@ -2,11 +2,14 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"sluice/tags"
 )
 
 // decoder turns a YAML tree into a Config. It continues after an error, so that it finds
@@ -322,6 +325,9 @@ func (d *decoder) unknown(pairs []pair, o *object, at *keyPath) {
 	allowed := known
 	if rights := d.rightsAt(at); rights != nil {
 		allowed = rights.settable(d.by)
+	}
+	if o.absent.Type() == routeType && (d.by == ByTag || d.by == ByRegistration) {
+		allowed = append(allowed, slices.Sorted(maps.Keys(tags.ShortKeys))...)
 	}
 	for _, p := range pairs {
 		if slices.Contains(known, p.name) {

@@ -27,6 +27,9 @@ func TestDecodeRoute(t *testing.T) {
 		want string
 	}{
 		{tags.Keys{"colour": "red"}, "colour: unknown key"},
+		{tags.Keys{"strp": "/x"}, `strp: unknown key, did you mean "strip"? (allowed here: host, `},
+		{tags.Keys{"strp": "/x"}, `, compress, add, code, listener, method, strip, timeout)`},
+		{tags.Keys{"when": tags.Keys{"meth": "GET"}}, `when.meth: unknown key (allowed here: header, query, cookie, scheme, client, client_certificates, not, any)`},
 		{tags.Keys{"strip_prefix": "api"}, `strip_prefix: value "api": must start with a slash`},
 		{tags.Keys{"match": "glob"}, "match: value"},
 		{tags.Keys{"when": tags.Keys{"colour": "red"}}, "when.colour: unknown key"},
@@ -42,6 +45,12 @@ func TestDecodeRoute(t *testing.T) {
 			t.Errorf("%s: %+v, the error is %v, want %q", test.keys, r, err, test.want)
 		}
 	}
+}
+
+// Only sluice's own tags have the short keys.
+func TestShortKeysAreNoKeysOfDocuments(t *testing.T) {
+	_, err := DecodeRoute(tags.Keys{"strp": "/x"}, ByDocument)
+	verify.That(t, err != nil && strings.HasSuffix(err.Error(), ", compress)"), "the error is %v", err)
 }
 
 func TestDecodeService(t *testing.T) {

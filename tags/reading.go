@@ -17,6 +17,16 @@ import (
 // of Keys, or Keys.
 type Keys map[string]any
 
+// ShortKeys are spellings of keys of a route in sluice's own tags.
+var ShortKeys = map[string]string{
+	"strip":    "strip_prefix",
+	"add":      "add_prefix",
+	"timeout":  "timeouts.response_header",
+	"listener": "listeners",
+	"method":   "methods",
+	"code":     "redirect.code",
+}
+
 // Instance is an instance as the dialects see it. They do not change it.
 type Instance struct {
 	Service string // its name in the registry

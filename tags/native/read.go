@@ -80,16 +80,6 @@ func (r *reader) complain(at int, want string) {
 	r.reading.Complain(tags.Complaint{Tag: r.tag, Column: r.at + at + 1, Want: want})
 }
 
-// short are spellings of keys of a route in tags.
-var short = map[string]string{
-	"strip":    "strip_prefix",
-	"add":      "add_prefix",
-	"timeout":  "timeouts.response_header",
-	"listener": "listeners",
-	"method":   "methods",
-	"code":     "redirect.code",
-}
-
 // lists are keys whose value is a list.
 var lists = []string{
 	"allow", "deny", "client_certificates", "listeners", "methods", "when.client", "when.not.client",
@@ -122,7 +112,7 @@ func (r *reader) route(value string) {
 	}
 	for _, w := range words[1:] {
 		key, value, ok := strings.Cut(w.text, "=")
-		if long := short[key]; long != "" {
+		if long := tags.ShortKeys[key]; long != "" {
 			key = long
 		}
 		path := split(key)
