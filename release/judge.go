@@ -193,7 +193,7 @@ func (j *Judge) States() []State {
 	return states
 }
 
-// Order carries out an operator's order. The error is one of the errors beside Order, or operator.ErrTakeover.
+// Order carries out an operator's order. The error is or wraps one of the errors beside Order, or operator.ErrTakeover.
 func (j *Judge) Order(o Order) error {
 	s := j.options.Config().Services[o.Service]
 	all := s.Split.Shares()
@@ -202,7 +202,7 @@ func (j *Judge) Order(o Order) error {
 	case len(all) != 1:
 		return ErrNoSplit
 	case o.Group != "" && o.Group != all[0].Group:
-		return ErrNoGroup
+		return fmt.Errorf("%w: %s", ErrNoGroup, all[0].Group)
 	case o.Verb == Release:
 		if !overridden {
 			return ErrNoOverride

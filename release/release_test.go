@@ -1,6 +1,7 @@
 package release
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -170,7 +171,8 @@ func TestOperatorOverrulesTheJudge(t *testing.T) {
 		s.order(Order{Verb: Release}, nil)
 		s.order(Order{Verb: Release}, ErrNoOverride)
 		s.order(Order{Verb: Resume}, ErrNotPaused)
-		s.order(Order{Verb: Set, Group: "moon"}, ErrNoGroup)
+		err := s.judge.Order(Order{Service: "star", Verb: Set, Group: "moon"})
+		verify.That(t, errors.Is(err, ErrNoGroup) && err.Error() == "the split has another group: canary", "another group: %v", err)
 		verify.Equal(t, s.judge.Order(Order{Service: "moon", Verb: Set}), ErrNoSplit, "another service")
 	})
 }
