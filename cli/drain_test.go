@@ -66,7 +66,7 @@ func TestMaintenanceCommands(t *testing.T) {
 	_, stdout, _ := execute(t, "orders", "--admin", address)
 	verify.That(t, regexp.MustCompile(`\nmaintenance +the service star except for 10.0.0.0/8, ::1 +- .* new disk\n`).MatchString(stdout), "orders:\n%s", stdout)
 	do(exitFailed, "sluice: admin API at "+address+": no service \"moon\"\n", "maintenance", "on", "--service", "moon")
-	do(exitFailed, "sluice: admin API at "+address+": except: want up to 32 addresses and networks, with commas between them\n", "maintenance", "on", "--service", "star", "--except", "home")
+	do(exitFailed, "sluice: admin API at "+address+": except \"home\": want up to 32 addresses and networks, with commas between them\n", "maintenance", "on", "--service", "star", "--except", "home")
 	do(exitOK, "star is in use\n", "maintenance", "off", "--service", "star")
 	verify.That(t, pools[0].Maintenance() == nil, "the pool is still in maintenance")
 	do(exitOK, "star is in use\n", "maintenance", "off", "--service", "star")

@@ -180,8 +180,8 @@ func (o Order) Check() error {
 		return errors.New("a maintenance is about a service: want its name, and no peer or node")
 	case o.Except != "" && !o.OfService():
 		return errors.New("only a maintenance has exceptions")
-	case !o.exceptsNetworks():
-		return fmt.Errorf("except: want up to %d addresses and networks, with commas between them", maxExcept)
+	case len(o.Except) > maxExceptBytes:
+		return fmt.Errorf("except: %d bytes: %s", len(o.Except), wantExcept)
 	case o.OfNode() && (o.Service != "" || o.Address != "" || o.Machine != ""):
 		return errors.New("it has no id: want the id of a peer, or only a node")
 	case o.OfNode() && o.Node == "":
@@ -195,7 +195,8 @@ func (o Order) Check() error {
 	case o.Since.IsZero():
 		return errors.New("it lacks the time since when it stands")
 	}
-	return nil
+	_, err := o.except()
+	return err
 }
 
 // maxExcept bounds the networks of an Order, and maxExceptBytes their text: the longest ones, each with a comma and a blank.
@@ -204,18 +205,12 @@ const (
 	maxExceptBytes = maxExcept * len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128, ")
 )
 
-func (o Order) exceptsNetworks() bool {
-	if len(o.Except) > maxExceptBytes {
-		return false
-	}
-	networks, ok := o.except()
-	return ok && len(networks) <= maxExcept
-}
+var wantExcept = fmt.Sprintf("want up to %d addresses and networks, with commas between them", maxExcept)
 
-// except returns the networks of Except.
-func (o Order) except() (networks []netip.Prefix, ok bool) {
+// except returns the networks of Except, or what is wrong with it.
+func (o Order) except() (networks []netip.Prefix, err error) {
 	if o.Except == "" {
-		return nil, true
+		return nil, nil
 	}
 	for text := range strings.SplitSeq(o.Except, ",") {
 		text = strings.Trim(text, " ")
@@ -224,11 +219,14 @@ func (o Order) except() (networks []netip.Prefix, ok bool) {
 			network, err = netip.PrefixFrom(address, address.BitLen()), nil
 		}
 		if err != nil || network.Addr().Is4In6() {
-			return nil, false
+			return nil, fmt.Errorf("except %.100q: %s", text, wantExcept)
 		}
 		networks = append(networks, network)
 	}
-	return networks, true
+	if len(networks) > maxExcept {
+		return nil, fmt.Errorf("except: %d networks: %s", len(networks), wantExcept)
+	}
+	return networks, nil
 }
 
 // IsText reports whether a text of an operator may be kept and shown.

@@ -105,9 +105,10 @@ func TestRefusedOrders(t *testing.T) {
 	for want, o := range map[string]Order{
 		"want drain, weight or maintenance": {Kind: "stop", Node: "n"}, "want its name": {Kind: Maintenance, Node: "n"},
 		"no peer or node": {Kind: Maintenance, Service: "star", ID: "a"}, "has exceptions": {Kind: Drain, Node: "n", Except: "::1"},
-		"except: want": {Kind: Maintenance, Service: "star", Except: "10.0.0.0/8, home"}, "neither a peer nor a node": {Kind: Drain},
-		"want up to 32 addresses": {Kind: Maintenance, Service: "star", Except: "::1" + strings.Repeat(" ", maxExceptBytes)}, "commas between them": {Kind: Maintenance, Service: "star", Except: "::1\n"},
-		"no weight": {Kind: Weight, Node: "n", Weight: 1}, "lacks the service": {Kind: Drain, ID: "a"},
+		`except "home": want`: {Kind: Maintenance, Service: "star", Except: "10.0.0.0/8, home"}, "neither a peer nor a node": {Kind: Drain},
+		"want up to 32 addresses": {Kind: Maintenance, Service: "star", Except: "::1" + strings.Repeat(" ", maxExceptBytes)}, `"::1\n": want`: {Kind: Maintenance, Service: "star", Except: "::1\n"},
+		"33 networks: want up to 32": {Kind: Maintenance, Service: "star", Except: "::1" + strings.Repeat(",::1", maxExcept)},
+		"no weight":                  {Kind: Weight, Node: "n", Weight: 1}, "lacks the service": {Kind: Drain, ID: "a"},
 		"want a number from 1": weightOf(star(1), 0), "to 65535": weightOf(star(1), 65536),
 		"why: want": {Kind: Drain, Node: "n", Why: "a\x1b[2J"}, "by: want": {Kind: Drain, Node: "n", By: strings.Repeat("x", MaxText+1)},
 		"expire at once": {Kind: Drain, Node: "n", Until: time.Now()}, "has no id": {Kind: Drain, Service: "a", Node: "n"},
