@@ -51,7 +51,7 @@ func newEvents() *cobra.Command {
 			"Ctrl-C, across restarts and replacements of sluice.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if q.limit < 0 {
+			if cmd.Flags().Changed("limit") && q.limit < 1 {
 				return &usageError{fmt.Errorf("--limit %d: want at least 1", q.limit)}
 			}
 			ctx, stop := untilSignal(cmd)

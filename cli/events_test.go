@@ -97,5 +97,6 @@ func TestFollowFailsAtOnce(t *testing.T) {
 	})
 	prints(t, exitFailed, `kind "x"`, "events", "--follow", "--admin", refusing)
 	prints(t, exitUsage, "", "events", "star")
-	prints(t, exitUsage, "", "events", "--limit", "-1")
+	prints(t, exitUsage, "--limit -1: want at least 1", "events", "--limit", "-1")
+	prints(t, exitUsage, "--limit 0: want at least 1", "events", "--limit", "0") // as in the API
 }
