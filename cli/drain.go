@@ -172,7 +172,7 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 		_, err = fmt.Fprintf(out, "%s/%s (%s) is not registered; it may get requests when it returns\n",
 			printable(done.Service), printable(done.ID), done.Address)
 	} else {
-		err = writeState(out, *done.Peer)
+		err = o.writeState(out, *done.Peer)
 	}
 	return errors.Join(err, writePending(out, done.Acceptance))
 }
@@ -191,7 +191,7 @@ func (o *order) carryOutForNode(ctx context.Context, out io.Writer) error {
 		}
 	}
 	for _, p := range done.Peers {
-		if err := writeState(out, p); err != nil {
+		if err := o.writeState(out, p); err != nil {
 			return err
 		}
 	}
@@ -209,9 +209,13 @@ func writePending(out io.Writer, a admin.Acceptance) (err error) {
 	return err
 }
 
-// writeState writes the state of a peer.
-func writeState(out io.Writer, p admin.Peer) error {
-	line := fmt.Sprintf("%s/%s (%s) is %s, %d in flight", printable(p.Service), printable(p.ID), p.Address, p.State, p.Inflight)
+// writeState writes the state of a peer, with its weight after an order about that.
+func (o *order) writeState(out io.Writer, p admin.Peer) error {
+	state := p.State
+	if o.path == "weight" || o.path == "weight/release" {
+		state += fmt.Sprintf(", weight %d", p.Weight)
+	}
+	line := fmt.Sprintf("%s/%s (%s) is %s, %d in flight", printable(p.Service), printable(p.ID), p.Address, state, p.Inflight)
 	if len(p.Reasons) > 0 {
 		line += ": " + printableWhy(strings.Join(p.Reasons, ", "))
 	}
