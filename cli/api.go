@@ -104,7 +104,10 @@ func (a api) send(request *http.Request) (*http.Response, error) {
 		if strings.Contains(string(body), "HTTP request to an HTTPS server") { // Go's answer
 			failure.Error = "it uses TLS: --admin https://" + request.URL.Host
 		}
-		return nil, refusal{response.StatusCode, fmt.Errorf("admin API at %s: %s", a.address, cmp.Or(failure.Error, response.Status))}
+		if failure.Error == "" {
+			failure.Error = response.Status + ": not an answer of the admin API (--admin sets its address)"
+		}
+		return nil, refusal{response.StatusCode, fmt.Errorf("admin API at %s: %s", a.address, failure.Error)}
 	}
 	return response, nil
 }
@@ -119,6 +122,8 @@ func (a api) explain(err error) error {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("no sluice answers at %s: is it running? (--admin sets the address)", a.address)
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return fmt.Errorf("admin API at %s: it does not use TLS: --admin %s", a.address, strings.TrimSuffix(strings.TrimPrefix(a.address, "https://"), "/"))
 	case errors.As(err, &untrusted):
 		return fmt.Errorf("admin API at %s: %w (--ca-file has the certificates to trust)", a.address, err)
 	}

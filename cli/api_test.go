@@ -62,6 +62,19 @@ func TestCommandsThroughAUnixSocket(t *testing.T) {
 	prints(t, exitFailed, "sluice: no sluice answers at unix:"+path+": is it running? (--admin sets the address)\n", "peers", "--admin", "unix:"+path)
 }
 
+// A command that asks another port than the admin API's says so.
+func TestCommandsToAnotherServer(t *testing.T) {
+	t.Parallel()
+	clients := serveHandler(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Sluice-Reason", "no_route")
+		http.Error(w, "no route matches the request", http.StatusNotFound)
+	})
+	const want = "404 Not Found: not an answer of the admin API (--admin sets its address)\n"
+	prints(t, exitFailed, "sluice: admin API at "+clients+": "+want, "peers", "--admin", clients)
+	prints(t, exitFailed, "admin API at https://"+clients+": it does not use TLS: --admin "+clients+"\n", "peers", "--admin", "https://"+clients)
+	prints(t, exitFailed, ": it does not use TLS: --admin "+clients+"\n", "peers", "--admin", "https://"+clients+"/")
+}
+
 func TestCommandsByHTTPS(t *testing.T) {
 	server := httptest.NewUnstartedServer(emptyAPI())
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
