@@ -15,6 +15,7 @@ import (
 
 	"sluice/admin"
 	"sluice/cli/terminal"
+	"sluice/discovery"
 )
 
 func newPeers() *cobra.Command {
@@ -26,7 +27,7 @@ func newPeers() *cobra.Command {
 		Long: "Show the peers of a running sluice, or of some services: state, reasons, requests\n" +
 			"in flight and in total, failures, latency; with balance.reported_load also the load that\n" +
 			"they report, and the factor of their weight. Below them are the services of whose\n" +
-			"instances nothing is known yet, since when, and why.",
+			"instances nothing is known yet, and those whose peers are stale, since when, and why.",
 		ValidArgsFunction: completeServices(&a, 0),
 		RunE: func(cmd *cobra.Command, services []string) error {
 			q := peersOf(&a, services...)
@@ -40,7 +41,7 @@ func newPeers() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return writePeers(out, peers, pending(all, services), time.Now())
+				return writePeers(out, peers, unconfirmed(all, services), time.Now())
 			})
 		},
 	}
@@ -59,25 +60,30 @@ func servicesOf(a *api) query[[]admin.Service] {
 	return query[[]admin.Service]{api: a, path: "/api/services"}
 }
 
-// pending returns the services of all of whose instances nothing is known yet; of names only, if
+// unconfirmed returns the services of all whose watches are pending or stale; of names only, if
 // there are any.
-func pending(all []admin.Service, names []string) []admin.Service {
+func unconfirmed(all []admin.Service, names []string) []admin.Service {
 	return slices.DeleteFunc(all, func(s admin.Service) bool {
-		return !s.Watch.Pending() || len(names) > 0 && !slices.Contains(names, s.Service)
+		return !s.Watch.Pending() && !isStale(s) || len(names) > 0 && !slices.Contains(names, s.Service)
 	})
 }
 
-// writePeers writes the table of peers, and why there are none of the services whose watches
-// are pending.
-func writePeers(out io.Writer, peers []admin.Peer, pending []admin.Service, now time.Time) error {
+func isStale(s admin.Service) bool {
+	return s.Watch != nil && s.Watch.State == discovery.WatchStale.String()
+}
+
+// writePeers writes the table of peers, why there are none of the services whose watches
+// are pending, and which ones are stale.
+func writePeers(out io.Writer, peers []admin.Peer, unconfirmed []admin.Service, now time.Time) error {
 	var unknown strings.Builder
-	for _, s := range pending {
-		if !slices.ContainsFunc(peers, func(p admin.Peer) bool { return p.Service == s.Service }) {
+	for _, s := range unconfirmed {
+		if s.Watch.Pending() && !slices.ContainsFunc(peers, func(p admin.Peer) bool { return p.Service == s.Service }) {
 			fmt.Fprintln(&unknown, terminal.NothingKnown(s.Service, s.Watch.Source, now.Sub(s.Watch.Since), s.Watch.LastError))
 		}
 	}
+	stale := staleLine(unconfirmed, now)
 	if len(peers) == 0 {
-		_, err := io.WriteString(out, cmp.Or(unknown.String(), "no peers\n"))
+		_, err := io.WriteString(out, cmp.Or(unknown.String(), "no peers\n")+stale)
 		return err
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -90,8 +96,40 @@ func writePeers(out io.Writer, peers []admin.Peer, pending []admin.Service, now 
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err := io.WriteString(out, unknown.String())
+	_, err := io.WriteString(out, unknown.String()+stale)
 	return err
+}
+
+// maxStale is the number of stale services that a line names.
+const maxStale = 5
+
+// staleLine names the services whose watches are stale, with the time and the reason of the one that is so for the longest; "" if
+// there are none.
+func staleLine(services []admin.Service, now time.Time) string {
+	var names []string
+	var first *admin.Watch
+	for _, s := range services {
+		if !isStale(s) {
+			continue
+		}
+		names = append(names, printable(s.Service))
+		if first == nil || s.Watch.Since.Before(first.Since) {
+			first = s.Watch
+		}
+	}
+	if first == nil {
+		return ""
+	}
+	verb := "is"
+	if len(names) > 1 {
+		verb = "are"
+	}
+	list := strings.Join(names[:min(len(names), maxStale)], ", ")
+	if more := len(names) - maxStale; more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
+	}
+	return fmt.Sprintf("%s %s stale for %s: %s: %s\n", list, verb, terminal.Age(now.Sub(first.Since)),
+		printable(first.Source), printableWhy(cmp.Or(first.LastError, "no answer yet")))
 }
 
 // why returns the reasons of the state of a peer, and what the load that it reports does to its weight.

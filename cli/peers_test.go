@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"regexp"
 	"slices"
@@ -95,24 +96,41 @@ func TestPeersOfServicesOfWhichNothingIsKnown(t *testing.T) {
 	})
 
 	moon := regexp.MustCompile(`(?m)^moon: nothing is known about its instances for 5m\d+s: consul service "moon": connection refused\?\[2J$`)
+	stale := regexp.MustCompile(`(?m)^known is stale for 5m\d+s: consul: x$`)
 	fresh := regexp.MustCompile(`(?m)^new: nothing is known about its instances for 5m\d+s: dns new: no answer yet$`)
 	for _, c := range []struct {
-		services               []string
-		moon, fresh, table, no bool
+		services                      []string
+		moon, fresh, stale, table, no bool
 	}{
-		{nil, true, true, true, false},
-		{[]string{"moon"}, true, false, false, false},
-		{[]string{"moon", "known"}, true, false, false, false},
-		{[]string{"quick"}, false, false, true, false},
-		{[]string{"known"}, false, false, false, true},
-		{[]string{"static"}, false, false, false, true},
+		{nil, true, true, true, true, false},
+		{[]string{"moon"}, true, false, false, false, false},
+		{[]string{"moon", "known"}, true, false, true, false, false},
+		{[]string{"quick"}, false, false, false, true, false},
+		{[]string{"known"}, false, false, true, false, true},
+		{[]string{"static"}, false, false, false, false, true},
 	} {
 		status, stdout, stderr := execute(t, append([]string{"peers", "--admin", address}, c.services...)...)
-		if status != exitOK || moon.MatchString(stdout) != c.moon || fresh.MatchString(stdout) != c.fresh ||
-			strings.Contains(stdout, "\nquick") != c.table || (stdout == "no peers\n") != c.no {
+		if status != exitOK || moon.MatchString(stdout) != c.moon || fresh.MatchString(stdout) != c.fresh || stale.MatchString(stdout) != c.stale ||
+			strings.Contains(stdout, "\nquick") != c.table || strings.HasPrefix(stdout, "no peers\n") != c.no {
 			t.Errorf("%q: status %d\n%s%s", c.services, status, stdout, stderr)
 		}
 	}
+}
+
+// A line names some of the stale services, and the reason of the one that is so for the longest.
+func TestManyStaleServices(t *testing.T) {
+	now := time.Date(2024, 2, 3, 4, 5, 6, 0, time.UTC)
+	var services []admin.Service
+	for i := range 7 {
+		services = append(services, admin.Service{Service: fmt.Sprintf("s%d", i), Watch: &admin.Watch{
+			Source: fmt.Sprintf("consul service \"s%d\"", i), State: "stale", Since: now.Add(-time.Duration(60+i%5) * time.Second),
+		}})
+	}
+	services[4].Watch.LastError = "connection refused\x1b[2J"
+	var out bytes.Buffer
+	verify.NoError(t, writePeers(&out, nil, services, now))
+	verify.Equal(t, out.String(), "no peers\ns0, s1, s2, s3, s4 and 2 more are stale for 1m4s: consul service \"s4\": connection refused?[2J\n", "output")
+	verify.Equal(t, staleLine(services[:1], now), "s0 is stale for 1m0s: consul service \"s0\": no answer yet\n", "line")
 }
 
 func TestPeersWithoutSluice(t *testing.T) {
