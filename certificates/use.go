@@ -60,7 +60,10 @@ func (w Warnings) Log(all []Usage, now time.Time, log zerolog.Logger) {
 		if state == Expired {
 			event = log.Error()
 		}
-		event.Str("used_by", c.UsedBy).Str("file", c.File).Strs("names", c.Names).
-			Time("valid_from", c.Begin).Time("expires", c.Expires).Msgf("%s %s", haveState[c.Kind], state)
+		event.Str("used_by", c.UsedBy).Str("file", c.File).Strs("names", c.Names)
+		if state != Missing {
+			event.Time("valid_from", c.Begin).Time("expires", c.Expires)
+		}
+		event.Msgf("%s %s", haveState[c.Kind], state)
 	}
 }

@@ -12,6 +12,18 @@ import (
 )
 
 // A warning about a certificate comes once a day.
+// missing is a certificate that was not obtained yet.
+type missing struct{ Source }
+
+func (missing) Statuses() []Status { return []Status{{File: "acme", Names: []string{"a.example"}}} }
+
+// A certificate that is missing has no times.
+func TestWarningOfAMissingCertificate(t *testing.T) {
+	var log strings.Builder
+	make(Warnings).Log(Statuses([]Use{{"a listener", missing{}}}), time.Now(), zerolog.New(&log))
+	verify.Equal(t, log.String(), `{"level":"warn","used_by":"a listener","file":"acme","names":["a.example"],"message":"a certificate is missing"}`+"\n", "log")
+}
+
 func TestWarnings(t *testing.T) {
 	files := testcert.Write(t, t.TempDir(), "a.example", testcert.Lasting(-time.Hour, 30*24*time.Hour))
 	follower := verify.Result(Follow(Files{Cert: files.Cert, Key: files.Key}, nil)).Must(t)
