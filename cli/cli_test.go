@@ -171,6 +171,20 @@ routes:
 	verify.That(t, status == exitFailed && stdout == "" && strings.HasSuffix(stderr, "errors in the configuration: 7\n"), "status %d\n%s%s", status, stdout, stderr)
 }
 
+// A pipeline has no tokens, and neither the files that sluice writes nor those with instances.
+func TestCheckOpensNoTokens(t *testing.T) {
+	t.Parallel()
+	path := writeFile(t, "sluice.yaml", `
+access_log: { path: /nonexistent/access.log }
+admin: { token_file: /nonexistent/a, read_token_file: /nonexistent/b, orders: /nonexistent/orders, shares: /nonexistent/shares }
+discovery: { snapshot: /nonexistent/snapshot }
+consul: { token_file: /nonexistent/c, register: { replica_token_file: /nonexistent/d } }
+services: { star: { file: /nonexistent/star } }
+routes: [{ service: star }]
+`)
+	prints(t, exitOK, path+" is right: listeners 1, services 1, routes 1\n", "check", "--config", path)
+}
+
 func TestVersion(t *testing.T) {
 	status, stdout, _ := execute(t, "version")
 	verify.That(t, status == exitOK && strings.HasPrefix(stdout, "sluice ") && strings.Count(stdout, "\n") == 1, "status %d: %s", status, stdout)
