@@ -8,6 +8,7 @@ import (
 // ServiceState is what a process hands over of a service to the one that replaces it.
 type ServiceState struct {
 	Watch *WatchState `json:"watch,omitempty"` // nil: the peers are in the configuration
+	Peers []Key       `json:"peers,omitempty"` // those in the configuration
 }
 
 // States returns the states of the watches of registries, by service, complete: a new process, the snapshot and a
@@ -39,7 +40,14 @@ func (m *Manager) states() map[string]WatchState {
 func (m *Manager) Save() map[string]ServiceState {
 	all := make(map[string]ServiceState)
 	for service, state := range m.States() {
-		all[service] = ServiceState{&state}
+		all[service] = ServiceState{Watch: &state}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for service, w := range m.watches {
+		if s, static := w.source.(*Static); static && len(s.set) > 0 {
+			all[service] = ServiceState{Peers: s.keys()}
+		}
 	}
 	return all
 }
@@ -48,8 +56,11 @@ func (m *Manager) Save() map[string]ServiceState {
 func (m *Manager) Inherit(services map[string]ServiceState) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.former = make(map[string]WatchState)
+	m.former, m.formerPeers = make(map[string]WatchState), make(map[Key]bool)
 	for service, s := range services {
+		for _, key := range s.Peers {
+			m.formerPeers[key] = true
+		}
 		if s.Watch != nil {
 			m.former[service] = *s.Watch
 		}
@@ -62,6 +73,24 @@ func (m *Manager) Former(service string) (state WatchState, ok bool) {
 	defer m.mu.Unlock()
 	state, ok = m.former[service]
 	return state, ok
+}
+
+// KeptPeers returns the instances of [Static] sources that are watched now and that the process before had too.
+func (m *Manager) KeptPeers() (kept []Instance) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, w := range m.watches {
+		s, static := w.source.(*Static)
+		if !static {
+			continue
+		}
+		for _, i := range s.set {
+			if m.formerPeers[i.Key()] {
+				kept = append(kept, i)
+			}
+		}
+	}
+	return kept
 }
 
 // WatchAll is Watch for the new sources of services. A service without a set continues with what is known about

@@ -74,8 +74,10 @@ type Manager struct {
 	resumed  func(service string) bool // while paused, the services whose sources run nevertheless; nil: none
 	watches  map[string]*watch
 	former   map[string]WatchState // of the process before, by service
-	starting []*watch              // whose sources do not run yet
-	queue    queue
+	// formerPeers are the instances of its Static sources.
+	formerPeers map[Key]bool
+	starting    []*watch // whose sources do not run yet
+	queue       queue
 }
 
 // NewManager returns a manager. Run starts its sources.

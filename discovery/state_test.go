@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"encoding/json"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -44,6 +45,30 @@ func TestAdoptedSetIsUsedAtOnce(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A process knows which static peers the process before had, and which of them it has itself.
+func TestStaticPeersAreHanded(t *testing.T) {
+	peers := func(addresses ...string) *Static {
+		var set []Instance
+		for _, address := range addresses {
+			set = append(set, verify.Result(ParsePeer(address)).Must(t))
+		}
+		return NewStatic("star", set)
+	}
+	old, next := NewManager(ManagerOptions{}), NewManager(ManagerOptions{})
+	old.Watch("star", peers("a:1", "b:1", "unix:/run/c"))
+	written := verify.Result(json.Marshal(old.Save())).Must(t)
+	var handed map[string]ServiceState
+	verify.NoError(t, json.Unmarshal(written, &handed))
+	next.Inherit(handed)
+	next.WatchAll(map[string]Source{"star": peers("b:1", "unix:/run/c", "d:1"), "moon": NewStatic("moon", []Instance{{ID: "a:1", Address: "a", Port: 1}})})
+	var kept []string
+	for _, i := range next.KeptPeers() {
+		kept = append(kept, i.Service+" "+i.ID)
+	}
+	verify.Slices(t, kept, []string{"star b:1", "star unix:/run/c"}, "kept")
+	verify.Equal(t, len(next.States()["star"].Set), 0, "states")
 }
 
 // A reload has replaced the source, which has not reported yet.

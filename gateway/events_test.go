@@ -117,6 +117,22 @@ func TestNewProcessContinuesTheFeed(t *testing.T) {
 	verify.That(t, slices.Equal(all[:4], told(old.events)[:4]), "got %s", strings.Join(all, "\n"))
 }
 
+// Peers of the configuration that the old process had do not join either; a new one does.
+func TestStaticPeersJoinOnce(t *testing.T) {
+	t.Parallel()
+	a, b := origin(t, "a"), origin(t, "b")
+	old := start(t, static("a", a))
+	old.await("the old process is ready", func() bool { return len(told(old.events)) == 4 })
+	next := old.upgrade(static("a", a, "b", b), nil)
+	times := func(line string) (n int) {
+		return strings.Count("\n"+strings.Join(told(next.events), "\n")+"\n", "\ninfo "+line+"\n")
+	}
+	next.await("the new process is ready, and has b", func() bool {
+		return times("sluice.ready: sluice is ready") == 2 && times("peer.joined: "+b+" joined") > 0
+	})
+	verify.That(t, times("peer.joined: "+a+" joined") == 1 && times("peer.joined: "+b+" joined") == 1, "the feed is\n%s", strings.Join(told(next.events), "\n"))
+}
+
 // A contained panic is in the log with its stack, and in the feed.
 func TestPanicsAreReported(t *testing.T) {
 	t.Parallel()

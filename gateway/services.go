@@ -114,8 +114,8 @@ func (s *services) notePeer(e balancer.Event) {
 	}
 }
 
-// noteInherited notes the sets that come from the old process, and returns how many there are. The pools do not
-// have them yet.
+// noteInherited notes the sets that come from the old process, and returns how many there are, and the peers of the
+// configuration that it had too. The pools do not have them yet.
 func (s *services) noteInherited() (sets int) {
 	for _, state := range s.discovery.States() {
 		if state.Known {
@@ -123,6 +123,7 @@ func (s *services) noteInherited() (sets int) {
 			s.journal.Inherit(state.Set)
 		}
 	}
+	s.journal.Inherit(s.discovery.KeptPeers())
 	return sets
 }
 
