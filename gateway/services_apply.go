@@ -135,7 +135,7 @@ func (s *services) apply(plans []*servicePlan) error {
 		switch {
 		case p.created:
 			if !chain.IsDerived(p.name) { // else its instances have the tags of another service
-				p.gate = s.tags.Gate(p.name, p.service.apply)
+				p.gate = s.tags.Gate(p.name, p.next, p.service.apply)
 			}
 			s.add(p.service)
 			s.obey(p.pool) // orders may have changed since

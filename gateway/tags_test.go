@@ -131,6 +131,35 @@ func TestDialectsChange(t *testing.T) {
 	}
 }
 
+// A service whose tags ask for routes gets its instances from elsewhere, and from Consul again. Its routes of tags go and come,
+// and its others lead to the instances that it has.
+func TestSourceOfATaggedServiceChanges(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	consul.Set("star", withTags(t, "star", "star-1", origin(t, "star"), "urlprefix-h/tag"))
+	consul.Set("moon", withTags(t, "moon", "moon-1", origin(t, "moon"), "urlprefix-h/moon"))
+	consul.Set("plain", withTags(t, "plain", "plain-1", origin(t, "plain")))
+	text := func(source string) string {
+		return fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio], select: { name: none } }\nservices: { star: { %s } }\nroutes: [{ path: /file, service: star }]\n", consul.URL(), source)
+	}
+	star, peers := "consul: {}", fmt.Sprintf("peers: [%q]", origin(t, "peer"))
+	r := start(t, text(star))
+	for _, to := range []struct{ source, peer, path string }{
+		{star, "star", "h/tag"}, {peers, "peer", ""}, {star, "star", "h/tag"}, {"consul: { service: plain }", "plain", ""},
+		{peers, "peer", ""}, {"consul: { service: moon }", "moon", "h/moon"},
+	} {
+		r.write(text(to.source))
+		r.answers("h/file", to.peer)
+		for _, path := range []string{"h/tag", "h/moon"} {
+			if path == to.path {
+				r.answers(path, to.peer)
+			} else {
+				r.awaitStatus(path, http.StatusNotFound)
+			}
+		}
+	}
+}
+
 // TestTagsOfARelease replaces the instances of a service by ones with other tags, and back. A
 // route that all of them have must never fail, also if each version wants another path, and one that only some have
 // must go to these, and to nobody else.

@@ -164,7 +164,11 @@ func with(set, kept []discovery.Instance) []discovery.Instance {
 func (g *Gate) markRouted(profile string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.profile != profile || !g.waits {
+	if !g.waits {
+		return
+	}
+	if g.profile != profile {
+		g.changed() // Pass may have had the set before the reader that has found this profile
 		return
 	}
 	g.waitLocked(false)

@@ -30,7 +30,7 @@ func newGated(t *testing.T) *gated {
 	g := &gated{t: t, c: c}
 	g.reader = NewReader(func() { g.asked.Add(1) })
 	g.reader.Start(c)
-	g.Gate = g.reader.Gate("star", func(set []discovery.Instance) { g.pool = set })
+	g.Gate = g.reader.Gate("star", c.Services["star"], func(set []discovery.Instance) { g.pool = set })
 	return g
 }
 
@@ -149,8 +149,8 @@ func TestGateOfAnotherReader(t *testing.T) {
 	g.pass("a /x")
 	g.apply()
 	passed := 0
-	g.reader.Gate("moon", func([]discovery.Instance) { passed++ })
 	c := configtest.Must(t, "catalog: { tags: [fabio, sluice] }\nservices: { star: { consul: {} }, moon: { consul: {} } }")
+	g.reader.Gate("moon", c.Services["moon"], func([]discovery.Instance) { passed++ })
 	asked := g.reader.Ask(c, config.Fragment{})
 	verify.Equal(t, fmt.Sprint(len(asked.Routes.Routes)), "1", "routes")
 	g.reader.Applied(asked)
@@ -167,9 +167,9 @@ func TestGateOfAnotherReader(t *testing.T) {
 // A configuration that reads other dialects asks for what its own reader reads. While it is not in use, it leaves no trace.
 func TestOtherDialects(t *testing.T) {
 	g := newGated(t)
-	moon := g.reader.Gate("moon", func([]discovery.Instance) {})
 	const services = "services: { star: { consul: {} }, moon: { consul: {} } }"
 	one, both := configtest.Must(t, "catalog: { tags: [fabio] }\n"+services), configtest.Must(t, "catalog: { tags: [fabio, sluice] }\n"+services)
+	moon := g.reader.Gate("moon", one.Services["moon"], func([]discovery.Instance) {})
 	instance := func(tags ...string) []discovery.Instance {
 		return []discovery.Instance{{ID: "a", Address: "192.0.2.1", Port: 80, Weight: 1, Tags: tags}}
 	}
@@ -186,6 +186,43 @@ func TestOtherDialects(t *testing.T) {
 	asks(one, 1)
 	g.reader.Applied(asks(both, 3))
 	verify.That(t, !moon.seen().waits, "an instance waits for routes that are in use")
+}
+
+// The tags of instances from elsewhere than Consul's catalog are not read: nothing waits for their routes, neither from the
+// beginning nor after the service had instances of the catalog.
+func TestGateOfOtherInstances(t *testing.T) {
+	g := newGated(t)
+	const catalog = "catalog: { tags: [fabio], default_rule: '{service}.example.com' }\nservices: "
+	others := configtest.Must(t, catalog+`{ star: { peers: ["192.0.2.1:80"] }, moon: { peers: ["192.0.2.1:80"] } }`)
+	quiet := func(when string) {
+		t.Helper()
+		verify.That(t, !g.seen().waits, "%s: it waits for routes", when)
+	}
+	g.pass("a /x")
+	g.apply()
+	g.Pass([]discovery.Instance{{ID: "b", Address: "192.0.2.1", Port: 80, Weight: 1, Tags: []string{"urlprefix-h/y"}}})
+	g.has("a set before the configuration is in use", "a /x")
+	g.c = others
+	g.apply()
+	g.has("the configuration is in use", "b /y")
+	quiet("instead of instances of the catalog")
+	g.pass("c /z")
+	g.has("other tags", "c /z")
+	quiet("other tags")
+	passed := 0
+	moon := g.reader.Gate("moon", others.Services["moon"], func([]discovery.Instance) { passed++ })
+	moon.Pass([]discovery.Instance{{ID: "d", Address: "192.0.2.1", Port: 80, Weight: 1}})
+	verify.That(t, passed == 1 && !moon.seen().waits, "passed %d times, waits: %v", passed, moon.seen().waits)
+
+	g.c = configtest.Must(t, catalog+"{ star: { consul: {} } }")
+	asked := g.reader.Ask(g.c, config.Fragment{})
+	before := g.asked.Load()
+	g.pass("e /x") // before the reader that the tags are for
+	g.reader.Applied(asked)
+	verify.That(t, g.asked.Load() > before, "nobody asks for the routes of instances of the catalog again")
+	g.apply()
+	g.has("instances of the catalog again", "e /x")
+	quiet("instances of the catalog again")
 }
 
 // A gate that is forgotten makes nobody wait, whatever its watch still passes.

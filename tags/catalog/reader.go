@@ -39,6 +39,7 @@ type Reader struct {
 // taggedService is a service whose instances may have tags of the dialects.
 type taggedService struct {
 	gate    *Gate
+	reader  claim.Reader      // of the gate: see readerOf
 	read    map[string]reread // by id and address
 	asked   *claim.Service    // what was asked for at the version; nil: not known
 	version uint64
@@ -58,13 +59,23 @@ func NewReader(changed func()) *Reader {
 	return &Reader{changed: changed, services: make(map[string]*taggedService)}
 }
 
-// Gate returns a new gate of a service. apply passes sets to its pool; it must not call the gate or the reader.
-func (r *Reader) Gate(name string, apply func([]discovery.Instance)) *Gate {
+// Gate returns a new gate of a service, with its configuration. apply passes sets to its pool; it must not call the gate or the
+// reader.
+func (r *Reader) Gate(name string, configured config.Service, apply func([]discovery.Instance)) *Gate {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	gate := &Gate{apply: apply, changed: r.changed, waiting: &r.waiting, reader: r.reader}
-	r.services[name] = &taggedService{gate: gate}
+	reader := readerOf(r.reader, configured)
+	gate := &Gate{apply: apply, changed: r.changed, waiting: &r.waiting, reader: reader}
+	r.services[name] = &taggedService{gate: gate, reader: reader}
 	return gate
+}
+
+// readerOf returns the reader for a service: nobody reads the tags of instances from elsewhere than Consul's catalog.
+func readerOf(reader claim.Reader, configured config.Service) claim.Reader {
+	if configured.Consul == nil {
+		return claim.Reader{}
+	}
+	return reader
 }
 
 // Forget removes the gate of a service.
@@ -81,19 +92,22 @@ func (r *Reader) Forget(name string) {
 func (r *Reader) Start(c *config.Config) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.useLocked(claim.NewReader(c))
+	r.useLocked(claim.NewReader(c), c)
 }
 
-// useLocked sets the reader of the configuration in use. The services wait for routes that it reads.
-func (r *Reader) useLocked(reader claim.Reader) {
-	changed := !reader.Same(r.reader)
+// useLocked sets the reader of c, the configuration in use. The services wait for routes that it reads.
+func (r *Reader) useLocked(reader claim.Reader, c *config.Config) {
 	r.reader = reader
-	if !changed {
-		return
-	}
-	for _, s := range r.services {
-		s.read, s.asked = nil, nil
-		s.gate.read(reader)
+	for name, s := range r.services {
+		own := reader // of a service that was found
+		if configured, ok := c.Services[name]; ok {
+			own = readerOf(reader, configured)
+		}
+		if own.Same(s.reader) {
+			continue
+		}
+		s.reader, s.read, s.asked = own, nil, nil
+		s.gate.read(own)
 	}
 }
 
@@ -198,12 +212,17 @@ func (r *Reader) snapshot(all map[string]config.Service, reader claim.Reader) (s
 	views := make(map[string]seen)
 	for name, s := range r.services {
 		s.gate.passSettled()
-		if configured, ok := all[name]; ok && configured.Consul != nil {
-			view := s.gate.seen()
-			if !reader.Same(r.reader) {
-				view.profile = profileOf(reader, view.set)
-			}
-			views[name], profiles[name] = view, view.profile
+		configured, ok := all[name]
+		if !ok {
+			continue
+		}
+		view := s.gate.seen()
+		if own := readerOf(reader, configured); !own.Same(s.reader) {
+			view.profile = profileOf(own, view.set)
+		}
+		profiles[name] = view.profile
+		if configured.Consul != nil {
+			views[name] = view
 		}
 	}
 	services = r.askingLocked(all, reader, views)
@@ -216,14 +235,13 @@ func (r *Reader) snapshot(all map[string]config.Service, reader claim.Reader) (s
 // askingLocked returns the services of views with what their tags ask for by a reader. What the one in use has
 // read is kept.
 func (r *Reader) askingLocked(all map[string]config.Service, reader claim.Reader, views map[string]seen) (services []claim.Service) {
-	inUse := reader.Same(r.reader)
 	for name, view := range views {
 		if view.profile == "" && len(view.kept) == 0 {
 			continue
 		}
 		s, inConsul := r.services[name], cmp.Or(all[name].Consul.Service, name)
 		switch {
-		case !inUse:
+		case !reader.Same(s.reader):
 			service, _ := view.asks(name, inConsul, reader, nil)
 			services = append(services, service)
 		case s.asked != nil && s.version == view.version && s.asked.InConsul == inConsul:
@@ -269,7 +287,7 @@ func (v *seen) asks(name, inConsul string, reader claim.Reader, before map[strin
 func (r *Reader) Applied(asked Asked) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.useLocked(asked.reader)
+	r.useLocked(asked.reader, asked.Config)
 	r.inUse = r.latest
 	for name, profile := range asked.profiles {
 		if s := r.services[name]; s != nil {

@@ -30,13 +30,15 @@ func BenchmarkTags(b *testing.B) {
 	}
 	found := make([]string, services)
 	pool := func([]discovery.Instance) {}
-	gates := make([]*Gate, services)
 	for s := range services {
 		found[s] = fmt.Sprintf("s%d", s)
-		gates[s] = all.Gate(found[s], pool)
-		gates[s].Pass(set(s, 0))
 	}
 	fragment, _ := c.Found(found, "")
+	gates := make([]*Gate, services)
+	for s := range services {
+		gates[s] = all.Gate(found[s], fragment.Services[found[s]], pool)
+		gates[s].Pass(set(s, 0))
+	}
 	apply := func(b *testing.B) {
 		asked := all.Ask(c, fragment)
 		merged, conflicts := config.Merge(c, fragment, asked.Routes)
