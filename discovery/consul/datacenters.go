@@ -48,7 +48,7 @@ type branch struct {
 
 	place           int // in branches
 	set             []discovery.Instance
-	serving         int // in set; -1: no set yet
+	serving         int // in set; -1: no set yet, in this run or in use before
 	usable          int // in set
 	endpoint        string
 	index           uint64
@@ -73,6 +73,20 @@ func (c *choice) partOf(p part) discovery.WatchState {
 	}
 	own.Known = len(own.Set) > 0 // another part may be in use
 	return own
+}
+
+// inherit makes the instances that were in use before the run those of the data centre, as after any other answer: it is not
+// left because its first query fails. What a snapshot has is not known to be in use, nor is any part with spill.
+func (b *branch) inherit() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	own := b.partOf(b.part)
+	if b.spill || !own.Known || !own.Restored.IsZero() {
+		return
+	}
+	b.memory = own.Memory[0]
+	b.memory.Part = b.name
+	b.noteSetLocked(discovery.Report{Set: own.Set, Endpoint: own.Endpoint, Index: b.memory.Index})
 }
 
 // run watches the part until ctx ends. After a panic it fails until it runs again.
@@ -315,10 +329,10 @@ func (c *choice) bestLocked(now time.Time) (place int, wait time.Duration) {
 	best, most := -1, -1
 	inUse := c.used >= 0 && c.branches[c.used].sufficesLocked(now)
 	for n, b := range c.branches {
+		if !b.asked && c.used < 0 {
+			return -1, 0 // its first query is in flight
+		}
 		if b.serving < 0 {
-			if !b.asked && c.used < 0 {
-				return -1, 0 // its first query is in flight
-			}
 			continue
 		}
 		silent, until := b.unreachableLocked(now)

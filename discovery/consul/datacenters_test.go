@@ -296,6 +296,44 @@ func TestDatacenterUnreachableFromTheStartIsSkipped(t *testing.T) {
 	})
 }
 
+// A reload, or an upgrade that fails, begins with the data centre that is in use: it is left as at any other time.
+func TestDatacenterInUseIsNotLeftByABoundary(t *testing.T) {
+	t.Parallel()
+	three := twoDatacenters
+	three.Service, three.MinHealthy = "star", 1
+	for what, boundary := range map[string]func(b *bubble){
+		"another source": func(b *bubble) { b.manager.Watch("star", b.client.Source(three)) },
+		"a pause": func(b *bubble) {
+			b.manager.Pause()
+			b.manager.Resume()
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
+				b.expect(sec, "0s: a b")
+				b.cut("dc1")
+				boundary(b)
+				b.expect(50 * sec)
+				if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "No path to datacenter") {
+					t.Errorf("status %+v", s)
+				}
+				b.Heal()
+				b.expect(2 * time.Minute)
+				b.cut("dc1", "dc2")
+				boundary(b)
+				b.expect(4 * time.Minute)
+				b.cut("dc1")
+				b.expectOne(5*time.Minute, 5*time.Minute+15*sec, "x y")
+				b.cut("dc1", "dc2")
+				boundary(b) // in dc2, and the other one recovers
+				b.expect(6 * time.Minute)
+				b.cut("dc2")
+				b.expectOne(6*time.Minute, 6*time.Minute+datacenterStableTime+15*sec, "a b")
+			})
+		})
+	}
+}
+
 // TestRealDatacenters has two data centres of one WAN.
 func TestRealDatacenters(t *testing.T) {
 	t.Parallel()

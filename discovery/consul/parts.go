@@ -84,6 +84,7 @@ func (d *parts) Run(ctx context.Context, before discovery.WatchState, report fun
 	defer cancel()
 	for n, p := range d.list {
 		b := &branch{choice: c, part: p, listed: n, place: n, serving: -1}
+		b.inherit()
 		c.branches = append(c.branches, b)
 		running.Go(func() {
 			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { b.run(ctx, p.source(d.Sources)) })
