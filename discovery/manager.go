@@ -225,6 +225,16 @@ func (m *Manager) SetDebounce(d Debounce) {
 	}
 }
 
+// From returns the name of the source of the last set of a service that Sink got: in Sink, of the one that it gets.
+func (m *Manager) From(service string) (source string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w := m.watches[service]; w != nil {
+		source = w.from
+	}
+	return source
+}
+
 // Statuses returns the status of every watch, sorted by service.
 func (m *Manager) Statuses() []WatchStatus {
 	m.mu.Lock()
@@ -318,7 +328,7 @@ func (m *Manager) nextDue(timer *time.Timer) (*watch, []Instance) {
 	if !takesAway(w.applied, set) || takesAway(set, w.applied) {
 		w.batched = now
 	}
-	w.applied = set
+	w.applied, w.from = set, w.origin
 	w.status.Changes++
 	w.status.LastChange = now
 	return w, set
@@ -356,7 +366,7 @@ func (m *Manager) scheduleLocked(w *watch) {
 // inheritLocked copies the state of old to w.
 func (m *Manager) inheritLocked(w, old *watch) {
 	w.known, w.origin, w.latest, w.memory, w.applied = old.known, old.origin, old.latest, old.memory, old.applied
-	w.changed, w.waiting, w.due, w.batched = old.changed, old.waiting, old.due, old.batched
+	w.from, w.changed, w.waiting, w.due, w.batched = old.from, old.changed, old.waiting, old.due, old.batched
 	w.status.Changes, w.status.LastChange = old.status.Changes, old.status.LastChange
 	w.status.Instances, w.status.LastSuccess = old.status.Instances, old.status.LastSuccess
 	w.status.Probation, w.status.Restored = old.status.Probation, old.status.Restored
@@ -415,6 +425,9 @@ func takesAway(applied, latest []Instance) bool {
 	}
 	return false
 }
+
+// NameOf returns the name of a source in states, statuses and logs.
+func NameOf(s Source) string { return name{s}.String() }
 
 // name formats the name of a source.
 type name struct{ source Source }

@@ -75,6 +75,33 @@ func TestReplacedSourceKeepsTheSet(t *testing.T) {
 	})
 }
 
+// A set that waits when its source is replaced is of that source.
+func TestSetsAreFromTheirSource(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		from := make(map[string]string) // by set
+		sink := b.sink
+		b.sink = func(service string, set []Instance) {
+			from[describe(set)] = b.From(service)
+			sink(service, set)
+		}
+		first, second := newScripted(), newScripted()
+		b.Watch("star", first)
+		old := <-first.reports
+		old.set(instances("a"))
+		b.expect(0, call{0, "star", "a"})
+		old.set(instances("a", "b"))
+		b.Watch("star", struct {
+			Source
+			fmt.Stringer
+		}{second, time.Hour})
+		w := <-second.reports
+		b.expect(time.Second, call{100 * ms, "star", "a b"})
+		w.set(instances("c"))
+		b.expect(time.Second, call{time.Second, "star", "c"})
+		verify.That(t, from["a"] == NameOf(first) && from["a b"] == NameOf(first) && from["c"] == "1h0m0s", "the sources are %v", from)
+	})
+}
+
 func TestUnwatchStopsTheSource(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		s := newScripted()

@@ -86,6 +86,7 @@ type watch struct {
 	latest  []Instance // normalised
 	memory  []Memory   // of the source of latest
 	applied []Instance // the last set that Sink got; valid if status.Changes > 0
+	from    string     // the name of the source of applied
 
 	changed time.Time // when latest last changed
 	waiting time.Time // since when latest differs from applied

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -206,6 +207,53 @@ func TestSameInstancesOfAnotherSource(t *testing.T) {
 	r.answers("/", "secure")
 	r.replace(text("consul: {}"))
 	r.awaitStatus("/", http.StatusBadRequest)
+}
+
+// Until the new source of a service has a set, its former peers are what they were: named by the operator or not, whatever else
+// a reload changes, and further ones.
+func TestFormerPeersStayNamed(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.New()
+	// Each request opens a connection.
+	a := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Connection", "close")
+		fmt.Fprint(w, "a")
+	})
+	elsewhere := discoverytest.Instance("elsewhere", "elsewhere-1", port(t, a))
+	elsewhere.Node.Address, elsewhere.Service.Tags = "192.0.2.1", []string{"urlprefix-h/tag"} // its loopback address is another machine's
+	consul.Set("elsewhere", elsewhere)
+	consul.Set("b", discoverytest.Instance("b", "b-1", port(t, origin(t, "b"))))
+	answer := make(chan struct{})
+	address := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/b") {
+			<-answer
+		}
+		consul.ServeHTTP(w, r)
+	})
+	t.Cleanup(func() { close(answer) })
+	file := filepath.Join(t.TempDir(), "peers")
+	text := func(catalog, named, unnamed, route string) string {
+		return preamble + "consul: { addresses: [" + address + "] }\n" + catalog + "services:\n  named: { " + named + " }\n  unnamed: { " + unnamed + " }\n" +
+			"routes: [{ service: named }, { path: /unnamed, service: unnamed }" + route + "]\n"
+	}
+	const catalog, toConsul = "catalog: { tags: [fabio], select: { name: none } }\n", "consul: { service: b }"
+	r := start(t, text("", "peers: ["+a+"]", "consul: { service: elsewhere }", ""))
+	check := func(when string) {
+		t.Helper()
+		for range 10 {
+			r.gets("/", "a", when)
+			r.refuses("/unnamed", http.StatusServiceUnavailable, when)
+		}
+	}
+	check("before")
+	r.replace(text(catalog, toConsul, "file: "+file, ""))
+	check("with other sources")
+	r.replace(text(catalog, toConsul, "file: "+file, ", { host: other, service: named }"))
+	check("with other routes")
+	r.replace(text("", toConsul, "file: "+file, ""))
+	check("without tags")
+	verify.NoError(t, os.WriteFile(file, []byte(a), 0o600))
+	r.answers("/unnamed", "a")
 }
 
 func TestKeysThatNeedARestartDoNotChange(t *testing.T) {

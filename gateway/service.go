@@ -29,9 +29,11 @@ type service struct {
 	// The instances in the pool are reached as inPool says, and those of the source as reaches says: a reload may have changed
 	// the source, and the pool keeps the former ones until there is a set of it.
 
-	inPool  atomic.Pointer[reach] // stored with mu held
-	mu      sync.Mutex
-	reaches *reach // guarded by mu
+	inPool atomic.Pointer[reach] // stored with mu held
+	mu     sync.Mutex
+	// mu guards the fields below.
+	reaches *reach
+	current bool // the last set of the watch is of the source
 
 	// What was last applied, for the goroutine that applies configurations.
 
@@ -41,8 +43,9 @@ type service struct {
 
 // reach is how the instances of a source are reached. It is not changed.
 type reach struct {
-	named bool                  // the operator names their addresses
-	tls   certificates.Security // of requests to those outside of the mesh; nil: without TLS
+	source string                // its name
+	named  bool                  // the operator names their addresses
+	tls    certificates.Security // of requests to those outside of the mesh; nil: without TLS
 }
 
 func newService(name string, mesh certificates.Security, checker *healthcheck.Checker) *service {
@@ -72,7 +75,10 @@ func (s *service) known() reach {
 func (s *service) reach(r reach, another bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !another && s.inPool.Load() == s.reaches {
+	switch {
+	case another:
+		s.current = false
+	case s.inPool.Load() == s.reaches:
 		s.inPool.Store(&r)
 	}
 	s.reaches = &r
@@ -82,25 +88,45 @@ func (s *service) reach(r reach, another bool) {
 func (s *service) join() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	source := &reach{s.reaches.named, s.mesh}
+	source := &reach{s.reaches.source, s.reaches.named, s.mesh}
 	if now := s.inPool.Load(); now == s.reaches {
 		s.inPool.Store(source)
 	} else {
-		s.inPool.Store(&reach{now.named, s.mesh})
+		s.inPool.Store(&reach{now.source, now.named, s.mesh})
 	}
 	s.reaches = source
 }
 
-// reachAll makes all instances be reached as those of the source are: there are no others.
-func (s *service) reachAll() {
+// take notes that the last set of the watch is from a source with that name.
+func (s *service) take(source string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.current = source == s.reaches.source
+}
+
+// settle notes that the pool has what the source reports.
+func (s *service) settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current = true
 	s.inPool.Store(s.reaches)
 }
 
-// apply passes a full set of instances to the pool, of a service with a leader only this one.
-func (s *service) apply(set []discovery.Instance) {
-	s.reachAll()
+// reachLatest makes all instances be reached as those of the source are, if the last set of the watch is of that.
+func (s *service) reachLatest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current {
+		s.inPool.Store(s.reaches)
+	}
+}
+
+// apply passes a full set of instances to the pool, of a service with a leader only this one. whole says that it is the last set
+// of the watch.
+func (s *service) apply(set []discovery.Instance, whole bool) {
+	if whole {
+		s.reachLatest()
+	}
 	s.pool.Apply(discovery.WithoutFollowers(set))
 	s.firstOnce.Do(func() { s.checker.AfterFirstChecks(func() { close(s.first) }) })
 }

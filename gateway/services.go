@@ -89,12 +89,13 @@ func (s *services) close() {
 // deliver passes the set of a service to its pool. The discovery manager makes one call at a
 // time.
 func (s *services) deliver(name string, set []discovery.Instance) {
-	switch service := s.get(name); {
-	case service == nil:
-	case service.gate == nil:
-		service.apply(set)
-	default:
-		service.gate.Pass(set)
+	if service := s.get(name); service != nil {
+		service.take(s.discovery.From(name))
+		if service.gate == nil {
+			service.apply(set, true)
+		} else {
+			service.gate.Pass(set)
+		}
 	}
 	s.snapshot.Changed()
 }
@@ -102,7 +103,7 @@ func (s *services) deliver(name string, set []discovery.Instance) {
 // noteReport notes that the pool of a service has what its source reports, which may be what the pool had before.
 func (s *services) noteReport(name string) {
 	if service := s.get(name); service != nil {
-		service.reachAll()
+		service.settle()
 	}
 }
 

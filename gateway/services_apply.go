@@ -154,7 +154,7 @@ func (s *services) apply(plans []*servicePlan) error {
 		if p.changed {
 			p.certificates.Store(&p.uses)
 			if p.source == nil { // else watch does it
-				p.reach(p.reached(), false)
+				p.reach(p.reached(p.known().source), false)
 			}
 		}
 	}
@@ -190,19 +190,19 @@ func (s *services) watch(plans []*servicePlan, late bool) {
 		if p.source != nil && p.late() == late {
 			sources[p.name] = p.source
 			if p.changed {
-				p.reach(p.reached(), true)
+				p.reach(p.reached(discovery.NameOf(p.source)), true)
 			}
 		}
 	}
 	s.discovery.WatchAll(sources)
 }
 
-// reached returns how the instances of p are reached.
-func (p *servicePlan) reached() reach {
+// reached returns how the instances of p are reached, of a source with that name.
+func (p *servicePlan) reached(source string) reach {
 	if isInMesh(p.next) && !p.created { // join does it
-		return reach{p.next.NamesAddresses(), p.known().tls}
+		return reach{source, p.next.NamesAddresses(), p.known().tls}
 	}
-	return reach{p.next.NamesAddresses(), p.upstream}
+	return reach{source, p.next.NamesAddresses(), p.upstream}
 }
 
 // late reports whether p gets other instances only after the routes have changed: it has a discovery chain, so in the former

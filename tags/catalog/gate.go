@@ -21,8 +21,8 @@ import (
 //
 // No method waits for the reading of tags. They may be called concurrently.
 type Gate struct {
-	apply   func([]discovery.Instance) // of the pool
-	changed func()                     // requests that the configuration is applied again
+	apply   func(set []discovery.Instance, whole bool) // of the pool; whole: it is the latest set
+	changed func()                                     // requests that the configuration is applied again
 	waiting *waiting
 
 	mu sync.Mutex // guards the fields below, and is held while sets are passed to the pool
@@ -100,11 +100,12 @@ func (g *Gate) passLocked() {
 		g.kept = nil
 		g.version++
 	}
-	if g.waits && len(g.used) > 0 {
+	whole := !g.waits || len(g.used) == 0
+	if !whole {
 		set = g.usableLocked()
 	}
 	g.passed = set
-	g.apply(set)
+	g.apply(set, whole)
 }
 
 // usableLocked returns the latest set without instances with tags for which there are no routes yet:
@@ -209,7 +210,7 @@ func (g *Gate) passSettled() {
 	}
 	g.kept, g.passed = nil, g.set
 	g.version++
-	g.apply(g.set)
+	g.apply(g.set, true)
 }
 
 // release passes the instances that wait, because their routes cannot be used for now.

@@ -30,7 +30,7 @@ func newGated(t *testing.T) *gated {
 	g := &gated{t: t, c: c}
 	g.reader = NewReader(func() { g.asked.Add(1) })
 	g.reader.Start(c)
-	g.Gate = g.reader.Gate("star", c.Services["star"], func(set []discovery.Instance) { g.pool = set })
+	g.Gate = g.reader.Gate("star", c.Services["star"], func(set []discovery.Instance, _ bool) { g.pool = set })
 	return g
 }
 
@@ -150,7 +150,7 @@ func TestGateOfAnotherReader(t *testing.T) {
 	g.apply()
 	passed := 0
 	c := configtest.Must(t, "catalog: { tags: [fabio, sluice] }\nservices: { star: { consul: {} }, moon: { consul: {} } }")
-	g.reader.Gate("moon", c.Services["moon"], func([]discovery.Instance) { passed++ })
+	g.reader.Gate("moon", c.Services["moon"], func([]discovery.Instance, bool) { passed++ })
 	asked := g.reader.Ask(c, config.Fragment{})
 	verify.Equal(t, fmt.Sprint(len(asked.Routes.Routes)), "1", "routes")
 	g.reader.Applied(asked)
@@ -169,7 +169,7 @@ func TestOtherDialects(t *testing.T) {
 	g := newGated(t)
 	const services = "services: { star: { consul: {} }, moon: { consul: {} } }"
 	one, both := configtest.Must(t, "catalog: { tags: [fabio] }\n"+services), configtest.Must(t, "catalog: { tags: [fabio, sluice] }\n"+services)
-	moon := g.reader.Gate("moon", one.Services["moon"], func([]discovery.Instance) {})
+	moon := g.reader.Gate("moon", one.Services["moon"], func([]discovery.Instance, bool) {})
 	instance := func(tags ...string) []discovery.Instance {
 		return []discovery.Instance{{ID: "a", Address: "192.0.2.1", Port: 80, Weight: 1, Tags: tags}}
 	}
@@ -210,7 +210,7 @@ func TestGateOfOtherInstances(t *testing.T) {
 	g.has("other tags", "c /z")
 	quiet("other tags")
 	passed := 0
-	moon := g.reader.Gate("moon", others.Services["moon"], func([]discovery.Instance) { passed++ })
+	moon := g.reader.Gate("moon", others.Services["moon"], func([]discovery.Instance, bool) { passed++ })
 	moon.Pass([]discovery.Instance{{ID: "d", Address: "192.0.2.1", Port: 80, Weight: 1}})
 	verify.That(t, passed == 1 && !moon.seen().waits, "passed %d times, waits: %v", passed, moon.seen().waits)
 

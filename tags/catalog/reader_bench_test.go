@@ -29,7 +29,7 @@ func BenchmarkTags(b *testing.B) {
 		return list
 	}
 	found := make([]string, services)
-	pool := func([]discovery.Instance) {}
+	pool := func([]discovery.Instance, bool) {}
 	for s := range services {
 		found[s] = fmt.Sprintf("s%d", s)
 	}

@@ -16,7 +16,7 @@ func TestPresentTags(t *testing.T) {
 	c := configtest.Must(t, "catalog: { tags: [fabio] }\nservices: { star: { consul: {} } }")
 	all := NewReader(func() {})
 	all.Start(c)
-	star := all.Gate("star", c.Services["star"], func([]discovery.Instance) {})
+	star := all.Gate("star", c.Services["star"], func([]discovery.Instance, bool) {})
 	instance := func(id, tag string) discovery.Instance {
 		return discovery.Instance{Service: "star", ID: id, Address: "192.0.2.1", Port: 80, Weight: 1, Tags: []string{tag}}
 	}
@@ -61,7 +61,7 @@ func TestHoldersOfRoutes(t *testing.T) {
 		}
 		for _, service := range []string{"star", "moon", "sun"} {
 			instance := discovery.Instance{Service: service, ID: service, Address: "192.0.2.1", Port: 80, Weight: 1, Tags: []string{"urlprefix-h/x"}}
-			all.Gate(service, c.Services[service], func([]discovery.Instance) {}).Pass([]discovery.Instance{instance})
+			all.Gate(service, c.Services[service], func([]discovery.Instance, bool) {}).Pass([]discovery.Instance{instance})
 			all.Applied(all.Ask(c, config.Fragment{}))
 			if service == test.serveAfter {
 				all.Serve()
