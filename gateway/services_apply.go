@@ -146,10 +146,9 @@ func (s *services) apply(plans []*servicePlan) error {
 			if p.regroup = (p.source == nil || p.late()) && !reflect.DeepEqual(p.config.Groups, p.next.Groups); p.regroup {
 				o.Groups = groupsOf(p.config.Groups)
 			}
-			if err := p.pool.Reconfigure(o); err != nil {
+			if err := p.checker.Reconfigure(o, p.health); err != nil {
 				return err // impossible with a checked configuration
 			}
-			p.checker.Configure(p.health)
 		}
 		if p.changed {
 			p.certificates.Store(&p.uses)

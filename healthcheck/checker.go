@@ -20,12 +20,9 @@ import (
 //	…
 //	c.Start(pool, settings)
 //
-// For new settings the pool is first, so that no peer waits for a check that never
-// runs:
+// For new settings it changes both:
 //
-//	err := pool.Reconfigure(c.Adapt(options, settings))
-//	…
-//	c.Configure(settings)
+//	err := c.Reconfigure(c.Adapt(options, settings), settings)
 type Checker struct {
 	monitor  *Monitor
 	pool     *balancer.Pool // nil before Start
@@ -71,44 +68,56 @@ func (m *Monitor) NewChecker() *Checker {
 // the monitor be closed.
 func (c *Checker) Start(pool *balancer.Pool, s Settings) {
 	ctx, cancel := context.WithCancel(c.monitor.ctx)
-	c.mu.Lock()
-	c.pool = pool
-	c.cancel = cancel
-	c.targets = make(map[*balancer.Peer]*target)
-	c.records = make(map[*balancer.Peer]*record)
-	c.mu.Unlock()
-	c.Configure(s)
+	c.start(pool, cancel, s)
 	c.monitor.following.Go(func() {
 		defer close(c.followed)
 		panics.Repeat(ctx.Done(), panics.Probe, time.Second, func() { c.follow(ctx) })
 	})
 }
 
-// Configure changes the settings. The state of peers stays; results of running checks
+func (c *Checker) start(pool *balancer.Pool, cancel context.CancelFunc, s Settings) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pool = pool
+	c.cancel = cancel
+	c.targets = make(map[*balancer.Peer]*target)
+	c.records = make(map[*balancer.Peer]*record)
+	c.changeLocked(s)
+}
+
+// Reconfigure changes the options of the pool and the settings. The state of peers stays; results of running checks
 // do not count if the probe changed. Without active checks or outlier detection their
-// reasons are cleared.
-func (c *Checker) Configure(s Settings) {
-	old, ok := c.change(s)
-	if !ok {
-		return
+// reasons are cleared. After an error nothing has changed.
+func (c *Checker) Reconfigure(o balancer.Options, s Settings) error {
+	old, err := c.change(o, s)
+	if err != nil {
+		return err
 	}
 	c.poke()
 	if old != nil && (s.Active == nil || old.Probe != s.Active.Probe) {
 		old.Probe.Close()
 	}
+	return nil
 }
 
-// change changes the settings, unless c is stopped, and returns the active checks of before.
-func (c *Checker) change(s Settings) (old *Active, ok bool) {
+// change changes options and settings, and returns the active checks of before; nil if c is stopped. Nobody compares the
+// peers with the settings meanwhile: a peer that awaits its first check by the options would not await it by the settings of before.
+func (c *Checker) change(o balancer.Options, s Settings) (old *Active, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.stopped {
-		return nil, false
+	if err := c.pool.Reconfigure(o); err != nil || c.stopped {
+		return nil, err
 	}
 	old = c.active
+	c.changeLocked(s)
+	return old, nil
+}
+
+func (c *Checker) changeLocked(s Settings) {
+	old := c.active
 	c.active = s.Active
-	if old == nil || s.Active == nil || old.Port != s.Active.Port {
-		c.dropTargetsLocked()
+	if old == nil || s.Active == nil || old.Port != s.Active.Port || s.Active.OverridesRegistry && !old.OverridesRegistry {
+		c.dropTargetsLocked() // for new ones, of which the first check decides
 	}
 	c.fullUntil.Store(0)
 	c.passive.Store(nil)
@@ -121,7 +130,6 @@ func (c *Checker) change(s Settings) (old *Active, ok bool) {
 	for _, p := range c.known { // in a repeatable order
 		c.monitor.scheduler.schedule(&c.targets[p].task, time.Duration(c.monitor.random()*float64(s.Active.interval(true, c.monitor.random()))))
 	}
-	return old, true
 }
 
 // AfterFirstChecks calls f once, when every present peer of the pool has been checked

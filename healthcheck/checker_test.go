@@ -1,6 +1,7 @@
 package healthcheck
 
 import (
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/discovery"
 	"sluice/observe/panics"
 	"sluice/test/verify"
 )
@@ -159,6 +161,59 @@ func TestReconfigurationPreservesHealth(t *testing.T) {
 	})
 }
 
+// A critical peer that nobody has checked gets no request because a reload lets checks decide, however busy the reload is.
+func TestReloadThatOverridesTheRegistry(t *testing.T) {
+	probe := newScript()
+	bubble(t, Settings{}, func(t *testing.T, f *fixture) {
+		f.options.SlowStart = balancer.SlowStart{Window: time.Hour, Aggression: 1, MinWeight: 0.1}
+		f.reconfigure(Settings{})
+		f.Apply(instances(1))
+		pass(2 * time.Hour)
+		set := instances(3)
+		set[2].Status, set[2].Weight = discovery.StatusCritical, 0
+		f.Apply(set)
+		f.options.SlowStart = balancer.SlowStart{}
+		f.options.Notify = func(balancer.Event) { // peer 1 is warm: the pool has its next snapshot
+			for range 10000 {
+				runtime.Gosched()
+			}
+		}
+		probe.set(instance(2), true)
+		s := activeSettings(probe)
+		s.Active.OverridesRegistry = true
+		f.reconfigure(s)
+		synctest.Wait()
+		verify.Equal(t, f.eligible(), 2, "eligible after the reload")
+		pass(s.Active.Interval)
+		verify.Slices(t, f.peer(2).Reasons(), []string{"active: script: status 500"}, "reasons after two failed checks")
+		probe.set(instance(2), false)
+		pass(s.Active.Interval)
+		verify.Equal(t, f.eligible(), 3, "eligible after a check has passed")
+	})
+}
+
+// The same where checks ran before: one failed check of a peer for which UnhealthyThreshold is larger is no passed one.
+func TestReloadThatLetsRunningChecksOverrideTheRegistry(t *testing.T) {
+	checked(t, func(t *testing.T, f *fixture, probe *script) {
+		critical := instances(1)
+		critical[0].Status, critical[0].Weight = discovery.StatusCritical, 0
+		f.Apply(critical)
+		synctest.Wait()
+		probe.set(instance(0), true)
+		s := activeSettings(probe)
+		s.Active.OverridesRegistry = true
+		f.reconfigure(s)
+		for range 40 {
+			pass(s.Active.FailingInterval / 2)
+			verify.Equal(t, f.eligible(), 0, "eligible, although no check has passed since the reload")
+		}
+		verify.Slices(t, f.peer(0).Reasons(), []string{"active: script: status 500"}, "reasons")
+		probe.set(instance(0), false)
+		pass(s.Active.Interval)
+		verify.Equal(t, f.eligible(), 1, "eligible after a check has passed")
+	})
+}
+
 // Many verdicts at once cause few snapshots.
 func TestManyVerdictsAreAppliedTogether(t *testing.T) {
 	const peers = 2000
@@ -195,7 +250,7 @@ func TestCloseEndsChecks(t *testing.T) {
 		waited := time.Since(start)
 		verify.That(t, waited == 0 && probe.running == 0, "Close returned after %v, with %d running checks", waited, probe.running)
 		f.close()
-		f.checker.Configure(Settings{}) // after Close, without effect
+		f.reconfigure(Settings{}) // after Close, without effect
 		verify.Equal(t, strings.Join(f.events(), "; "), "", "events")
 	})
 }

@@ -238,8 +238,7 @@ func (f *fixture) close() {
 func (f *fixture) reconfigure(s Settings) {
 	f.t.Helper()
 	s = s.clone()
-	verify.NoError(f.t, f.Pool.Reconfigure(f.checker.Adapt(f.options, s)))
-	f.checker.Configure(s)
+	verify.NoError(f.t, f.checker.Reconfigure(f.checker.Adapt(f.options, s), s))
 }
 
 // peer returns the peer of instance number n.

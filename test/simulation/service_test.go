@@ -240,10 +240,9 @@ func (s *service) reload() {
 	s.w.logf("%s: reload, %s", s.name, s.describe())
 	options := s.checker.Adapt(s.options, s.settings)
 	s.w.mu.Unlock()
-	if err := s.pool.Reconfigure(options); err != nil {
+	if err := s.checker.Reconfigure(options, s.settings); err != nil {
 		panic(err)
 	}
-	s.checker.Configure(s.settings)
 }
 
 // retire removes a service.
