@@ -53,7 +53,6 @@ func (c *Checker) dropTargetsLocked() {
 func (c *Checker) dropTargetLocked(t *target) {
 	t.gone = true
 	delete(c.targets, t.peer)
-	delete(c.awaited, t.peer)
 	if runs := c.monitor.scheduler.remove(&t.task); !runs && c.active != nil {
 		c.active.Probe.Forget(t.address)
 	}

@@ -271,6 +271,24 @@ func TestAfterFirstChecks(t *testing.T) {
 	})
 }
 
+// A reload may change where peers are checked.
+func TestAfterFirstChecksAtAnotherPort(t *testing.T) {
+	slow := func(a *Active, probe *script) { a.MustPassFirst, probe.takes = true, 500*time.Millisecond }
+	checkedAs(t, Options{}, slow, func(t *testing.T, f *fixture, probe *script) {
+		f.Apply(instances(2))
+		called := false
+		f.checker.AfterFirstChecks(func() { called = true })
+		synctest.Wait() // the first checks run
+		s := activeSettings(probe)
+		s.Active.MustPassFirst, s.Active.Port = true, 9000
+		f.reconfigure(s)
+		synctest.Wait()
+		verify.That(t, !called, "called although no check has ended")
+		pass(s.Active.Interval)
+		verify.That(t, called && f.eligible() == 2, "called: %v, with %d eligible, want 2", called, f.eligible())
+	})
+}
+
 // A peer may leave before the checker has seen it.
 func TestAfterFirstChecksOfAPeerThatLeavesAtOnce(t *testing.T) {
 	checked(t, func(t *testing.T, f *fixture, _ *script) {
