@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"cmp"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -107,6 +108,19 @@ func (s *Snapshot) part(id GroupID) *Part {
 
 // Usable returns the number of peers that may get the requests of a group; 0 is the whole pool.
 func (p *Pool) Usable(group GroupID) int { return len(p.snapshot.Load().part(group).Eligible) }
+
+// Another reports whether a peer that is neither than nor in q.Tried may get the request.
+func (p *Pool) Another(q *Query, than *Peer) bool {
+	s := p.snapshot.Load()
+	for _, group := range [...]GroupID{q.Group, cmp.Or(q.Fallback, q.Group)} {
+		for _, peer := range s.part(group).Eligible {
+			if peer != than && !q.Tried.Has(peer) {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // withDraining returns the snapshot that follows s if only draining peers changed.
 func (s *Snapshot) withDraining(draining []*Peer) *Snapshot {

@@ -129,6 +129,21 @@ func TestPerTryTimeoutAfterConnectFailure(t *testing.T) {
 	}
 }
 
+// The only peer has the whole time: there is none that could answer instead.
+func TestNoPerTryTimeoutWithoutAnotherPeer(t *testing.T) {
+	t.Parallel()
+	held := startHeldOrigin(t)
+	p := startProxy(t, Options{}, held.address())
+	p.setService(route.Service{
+		Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 3, PerTryTimeout: time.Minute},
+	})
+	conn := p.send(heldRequest)
+	<-held.arrived
+	p.skip(2 * time.Minute)
+	held.proceed <- struct{}{}
+	expectResponse(t, conn, 200)
+}
+
 // All attempts together take no longer than the response header timeout.
 func TestResponseHeaderTimeoutBoundsAllTries(t *testing.T) {
 	t.Parallel()

@@ -167,13 +167,14 @@ func (x *sentRequest) sendOn(u upstream.Conn) (sent bool, err error) {
 }
 
 // tryTimeout returns the timeout of the response head, which is positive. The per-try
-// timeout applies only if another try may follow.
+// timeout applies only if another try may follow, with another peer.
 func (x *sentRequest) tryTimeout() time.Duration {
 	left := x.service.Timeouts.ResponseHeader
 	if x.tries > 0 {
 		left = max(left-time.Since(x.firstPicked), socket.SweepInterval)
 	}
-	if retry := &x.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.counted+1 < retry.Attempts && x.tries+1 < attempt.MaxTries {
+	if retry := &x.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.counted+1 < retry.Attempts && x.tries+1 < attempt.MaxTries &&
+		x.service.Pool.Another(&x.query, x.token.Peer) {
 		left = min(left, retry.PerTryTimeout)
 	}
 	return x.withinDeadline(left)
