@@ -1,0 +1,438 @@
+//lint:file-ignore SA1019 net/http refuses the field :protocol.
+
+package gateway
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha1"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	xhttp2 "golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/interop/grpc_testing"
+
+	"sluice/test/testcert"
+	"sluice/test/verify"
+)
+
+// How peers of TestCombinations answer.
+const (
+	withLength  = "length"
+	inChunks    = "chunks"
+	withTrailer = "trailer"
+	early       = "early" // before the body of the request is read
+	withHints   = "hints" // after a 103
+	empty       = "empty" // 204
+	inDrops     = "drops" // slowly
+	zipped      = "zipped"
+)
+
+// A combinedAsk is what a client asks for, which a peer learns from the query.
+type combinedAsk struct {
+	path, how string
+	status    int
+	length    int // of the answer
+	key       int // of both bodies
+}
+
+func (a combinedAsk) query() string {
+	return url.Values{"how": {a.how}, "status": {strconv.Itoa(a.status)}, "length": {strconv.Itoa(a.length)}, "key": {strconv.Itoa(a.key)}}.Encode()
+}
+
+func combinedAskOf(r *http.Request) (a combinedAsk) {
+	q := r.URL.Query()
+	number := func(name string) int { n, _ := strconv.Atoi(q.Get(name)); return n }
+	return combinedAsk{r.URL.Path, q.Get("how"), number("status"), number("length"), number("key")}
+}
+
+// combinedText is what bodies are made of.
+var combinedText = func() string {
+	var b strings.Builder
+	for n := 0; b.Len() < 1<<20; n++ {
+		fmt.Fprintf(&b, "%x/", n*n)
+	}
+	return b.String()
+}()
+
+func combinedBody(key, length int) string { return combinedText[key : key+length] }
+
+// combinedSum is how a peer and a client compare bodies.
+func combinedSum(body []byte) string { return fmt.Sprint(len(body), " ", crc32.ChecksumIEEE(body)) }
+
+// combinedCalls answers calls of gRPC.
+type combinedCalls struct {
+	grpc_testing.UnimplementedTestServiceServer
+}
+
+func (combinedCalls) UnaryCall(_ context.Context, r *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
+	return &grpc_testing.SimpleResponse{Payload: &grpc_testing.Payload{Body: make([]byte, r.ResponseSize)}}, nil
+}
+
+func (combinedCalls) FullDuplexCall(s grpc_testing.TestService_FullDuplexCallServer) error {
+	for {
+		r, err := s.Recv()
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+		for _, p := range r.ResponseParameters {
+			if err := s.Send(&grpc_testing.StreamingOutputCallResponse{Payload: &grpc_testing.Payload{Body: make([]byte, p.Size)}}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// combinedPeer returns a handler that answers as requests ask, and says what it got of them.
+func combinedPeer() http.Handler {
+	calls := grpc.NewServer()
+	grpc_testing.RegisterTestServiceServer(calls, combinedCalls{})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/health":
+		case strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
+			calls.ServeHTTP(w, r)
+		case r.Header.Get("Upgrade") != "":
+			combinedSocket(w, r)
+		default:
+			combinedAnswer(w, r)
+		}
+	})
+}
+
+func combinedAnswer(w http.ResponseWriter, r *http.Request) {
+	a, h := combinedAskOf(r), w.Header()
+	h.Set("Content-Type", "text/plain")
+	h.Set("Endpoint-Load-Metrics", "TEXT cpu_utilization=0.3")
+	h.Set("X-Path", r.URL.Path)
+	h.Set("X-Method", r.Method)
+	h.Set("X-Removed", "by some routes")
+	for _, name := range []string{"X-Real-IP", "X-Extra", "X-User"} {
+		h.Set("Got-"+name, r.Header.Get(name))
+	}
+	if a.how != early {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		h.Set("Got-Body", combinedSum(body))
+		h.Set("Got-Trailer", r.Trailer.Get("X-Up"))
+	}
+	body := []byte(combinedBody(a.key, a.length))
+	switch a.how {
+	case empty:
+		w.WriteHeader(http.StatusNoContent)
+		return
+	case withHints:
+		h.Set("Link", "</style.css>; rel=preload")
+		w.WriteHeader(http.StatusEarlyHints)
+	case withTrailer:
+		h.Set("Trailer", "X-Sum")
+		defer h.Set("X-Sum", combinedSum(body))
+	case zipped:
+		var b bytes.Buffer
+		to := gzip.NewWriter(&b)
+		to.Write(body)
+		to.Close()
+		body = b.Bytes()
+		h.Set("Content-Encoding", "gzip")
+	}
+	if a.how == withLength || a.how == zipped || a.how == early {
+		h.Set("Content-Length", strconv.Itoa(len(body)))
+	}
+	w.WriteHeader(a.status)
+	if a.how == withTrailer || a.how == inChunks {
+		http.NewResponseController(w).Flush() // so that there is no Content-Length
+	}
+	pieces := 1
+	if a.how == inDrops {
+		pieces = 8
+	}
+	for i := range pieces {
+		w.Write(body[len(body)*i/pieces : len(body)*(i+1)/pieces])
+		if a.how == inChunks || a.how == inDrops {
+			http.NewResponseController(w).Flush()
+		}
+		if a.how == inDrops {
+			<-time.After(2 * time.Millisecond)
+		}
+	}
+}
+
+// combinedSocket switches to a WebSocket whose bytes come back.
+func combinedSocket(w http.ResponseWriter, r *http.Request) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Path: %s\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+		r.URL.Path, webSocketAccept(r.Header.Get("Sec-WebSocket-Key")))
+	io.Copy(conn, buffered)
+}
+
+func webSocketAccept(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// combinedServers are the peers of TestCombinations, and the files of its configurations.
+type combinedServers struct {
+	plain, secure, streams, secureStreams []string // addresses
+	auth                                  string
+	issuer                                *issuer
+	tokens, users, page, ca               string // files
+	dir                                   string
+	site                                  testcert.Files
+	trusted                               *tls.Config // of clients
+}
+
+func startCombinedServers(t *testing.T) *combinedServers {
+	t.Helper()
+	dir := t.TempDir()
+	s := &combinedServers{dir: dir, site: testcert.Write(t, dir, "*.example.com"), issuer: startIssuer(t)}
+	s.ca = s.site.Cert
+	pair := verify.Result(tls.LoadX509KeyPair(s.site.Cert, s.site.Key)).Must(t)
+	s.trusted = &tls.Config{InsecureSkipVerify: true, ServerName: "a.example.com"}
+	serve := func(secure bool, handler http.Handler) string {
+		server := httptest.NewUnstartedServer(handler)
+		server.Config.Protocols = new(http.Protocols)
+		server.Config.Protocols.SetHTTP1(true)
+		server.Config.Protocols.SetUnencryptedHTTP2(!secure)
+		if server.EnableHTTP2 = secure; secure {
+			server.Config.Protocols.SetHTTP2(true)
+			server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+			server.StartTLS()
+		} else {
+			server.Start()
+		}
+		t.Cleanup(server.Close)
+		return server.Listener.Addr().String()
+	}
+	echo := func(conn net.Conn) { fmt.Fprintln(conn, "hello"); io.Copy(conn, conn) }
+	for range 3 {
+		s.plain = append(s.plain, serve(false, combinedPeer()))
+		s.secure = append(s.secure, serve(true, combinedPeer()))
+		s.streams = append(s.streams, listen(t, verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t), echo))
+		s.secureStreams = append(s.secureStreams, listen(t, verify.Result(tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})).Must(t), func(conn net.Conn) {
+			echo(conn)
+			conn.(*tls.Conn).CloseWrite()
+		}))
+	}
+	s.auth = serve(false, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Pass") != "yes" {
+			w.WriteHeader(http.StatusForbidden)
+			io.WriteString(w, "not allowed")
+			return
+		}
+		w.Header().Set("X-User", "asked")
+	}))
+	keys := httptest.NewRecorder()
+	s.issuer.Config.Handler.ServeHTTP(keys, nil)
+	s.tokens = writeFile(t, dir, "keys.json", keys.Body.Bytes())
+	sum := sha1.Sum([]byte("secret"))
+	s.users = writeFile(t, dir, "users", []byte("ada:{SHA}"+base64.StdEncoding.EncodeToString(sum[:])+"\n"))
+	s.page = writeFile(t, dir, "page.html", []byte("a page"))
+	return s
+}
+
+// A generation is a gateway of TestCombinations, which an upgrade ends, and its clients.
+type generation struct {
+	*running
+	starting sync.RWMutex // read-locked by requests that have not reached the gateway
+	clients  []*http.Client
+	sockets  []*xhttp2.Transport // for WebSocket over HTTP/2, by listener
+	calls    []*grpc.ClientConn
+}
+
+// The listeners for HTTP of TestCombinations. Clients have both protocols at each.
+var combinedListeners = []string{"web", "secure", "proxied"}
+
+// dial connects to a listener, with TLS for protocols where it has it.
+func (g *generation) dial(ctx context.Context, listener string, protocols ...string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", g.Address(listener).String())
+	if err != nil {
+		return nil, err
+	}
+	switch listener {
+	case "proxied":
+		conn = &proxyConn{Conn: conn, header: []byte("PROXY TCP4 127.0.0.9 127.0.0.1 4711 80\r\n")}
+	case "secure":
+		config := clientConfig(protocols...)
+		secure := tls.Client(conn, config)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		return secure, nil
+	}
+	return conn, nil
+}
+
+func clientConfig(protocols ...string) *tls.Config {
+	return &tls.Config{InsecureSkipVerify: true, ServerName: "a.example.com", NextProtos: protocols}
+}
+
+func newGeneration(t *testing.T, r *running) *generation {
+	t.Helper()
+	g := &generation{running: r}
+	for _, listener := range combinedListeners {
+		for _, http2 := range []bool{false, true} {
+			protocols := new(http.Protocols)
+			protocols.SetHTTP1(!http2)
+			protocols.SetHTTP2(http2)
+			protocols.SetUnencryptedHTTP2(http2)
+			transport := &http.Transport{
+				Protocols: protocols, DisableCompression: true, ExpectContinueTimeout: 10 * patience, MaxIdleConnsPerHost: 10,
+				TLSClientConfig: clientConfig(),
+				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					if listener == "secure" {
+						return new(net.Dialer).DialContext(ctx, "tcp", g.Address(listener).String())
+					}
+					return g.dial(ctx, listener)
+				},
+			}
+			g.clients = append(g.clients, &http.Client{
+				Transport: transport, Timeout: 10 * patience,
+				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			})
+		}
+		g.sockets = append(g.sockets, &xhttp2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
+			return g.dial(ctx, listener, "h2")
+		}})
+		security := insecure.NewCredentials()
+		if listener == "secure" {
+			security = credentials.NewTLS(clientConfig())
+		}
+		calls := verify.Result(grpc.NewClient("passthrough:///a.example.com", grpc.WithTransportCredentials(security),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+				if listener == "secure" {
+					return new(net.Dialer).DialContext(ctx, "tcp", g.Address(listener).String())
+				}
+				return g.dial(ctx, listener)
+			}))).Must(t)
+		g.calls = append(g.calls, calls)
+	}
+	t.Cleanup(g.closeClients)
+	return g
+}
+
+// closeClients closes the connections that no request uses.
+func (g *generation) closeClients() {
+	for _, c := range g.clients {
+		c.CloseIdleConnections()
+	}
+	for _, s := range g.sockets {
+		s.CloseIdleConnections()
+	}
+}
+
+// tunnel opens a WebSocket by HTTP/1.1 or HTTP/2, and returns it with the path that its peer got.
+func (g *generation) tunnel(ctx context.Context, listener int, http2 bool, target string) (io.ReadWriteCloser, string, error) {
+	if http2 {
+		body, up := io.Pipe()
+		r, err := http.NewRequestWithContext(ctx, http.MethodConnect, "https://a.example.com"+target, body)
+		if err != nil {
+			return nil, "", err
+		}
+		r.Header.Set(":protocol", "websocket")
+		r.Header.Set("Sec-WebSocket-Version", "13")
+		response, err := g.sockets[listener].RoundTrip(r)
+		if err != nil {
+			return nil, "", err
+		}
+		if response.StatusCode != http.StatusOK {
+			response.Body.Close()
+			return nil, "", fmt.Errorf("WebSocket over HTTP/2: %s, %s", response.Status, response.Header.Get("X-Sluice-Reason"))
+		}
+		return struct {
+			io.Reader
+			io.WriteCloser
+		}{response.Body, up}, response.Header.Get("X-Path"), nil
+	}
+	conn, err := g.dial(ctx, combinedListeners[listener], "http/1.1")
+	if err != nil {
+		return nil, "", err
+	}
+	conn.SetDeadline(time.Now().Add(10 * patience))
+	const key = "dGhlIHNhbXBsZSBub25jZQ=="
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n", target, key)
+	in := bufio.NewReader(conn)
+	response, err := http.ReadResponse(in, nil)
+	if err == nil && (response.StatusCode != http.StatusSwitchingProtocols || response.Header.Get("Sec-WebSocket-Accept") != webSocketAccept(key)) {
+		err = fmt.Errorf("WebSocket: %s, %s", response.Status, response.Header.Get("X-Sluice-Reason"))
+	}
+	if err != nil {
+		conn.Close()
+		return nil, "", err
+	}
+	return struct {
+		io.Reader
+		io.WriteCloser
+	}{in, conn}, response.Header.Get("X-Path"), nil
+}
+
+// echoes sends a text in pieces, and reads it back.
+func echoes(conn io.ReadWriter, text string, pieces int) error {
+	sent := make(chan error, 1)
+	go func() {
+		for i := range pieces {
+			if _, err := io.WriteString(conn, text[len(text)*i/pieces:len(text)*(i+1)/pieces]); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	got := make([]byte, len(text))
+	n, err := io.ReadFull(conn, got)
+	if err != nil || string(got) != text {
+		return fmt.Errorf("%d of %d bytes came back, equal %t: %w", n, len(text), string(got) == text, errors.Join(err, errors.New("echo")))
+	}
+	return <-sent
+}
+
+// unzipped returns a body as it was before its encoding.
+func unzipped(response *http.Response, body []byte) ([]byte, error) {
+	if response.Header.Get("Content-Encoding") != "gzip" || len(body) == 0 {
+		return body, nil
+	}
+	from, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(from)
+}
+
+// instances writes the instances of a service to a file, with tags.
+func (s *combinedServers) instances(t *testing.T, name string, addresses []string) string {
+	var list []settings
+	for n, a := range addresses {
+		list = append(list, settings{"host": "127.0.0.1", "port": port(t, a), "tags": []string{fmt.Sprint("v", 1+n%2)}, "weight": 1 + n})
+	}
+	path := filepath.Join(s.dir, name+".json")
+	replaceFile(t, path, asYAML(list))
+	return path
+}

@@ -1,0 +1,436 @@
+package gateway
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/interop/grpc_testing"
+
+	"sluice/test/verify"
+)
+
+// TestCombinations serves requests of all kinds by configurations that features are in at random, while others replace them, and
+// while other processes do. What clients get stays, nothing is left in the end, and no rule of the balancer is broken.
+// SLUICE_COMBINATIONS is how many seeds run, and SLUICE_COMBINATIONS_SEED the first; see .ci/run combinations.
+func TestCombinations(t *testing.T) {
+	t.Parallel()
+	seeds, err := strconv.Atoi(os.Getenv("SLUICE_COMBINATIONS"))
+	if err != nil {
+		t.Skip("SLUICE_COMBINATIONS=20 runs so many seeds, as .ci/run combinations does")
+	}
+	first := rand.Uint64N(1_000_000_000)
+	if n, err := strconv.ParseUint(os.Getenv("SLUICE_COMBINATIONS_SEED"), 10, 64); err == nil {
+		first = n
+	}
+	servers := startCombinedServers(t)
+	for n := range uint64(seeds) {
+		seed := first + n
+		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { testCombinations(t, servers, seed) }) {
+			t.Fatalf("SLUICE_COMBINATIONS=1 SLUICE_COMBINATIONS_SEED=%d", seed)
+		}
+	}
+}
+
+// A combinedRun is the run of a seed.
+type combinedRun struct {
+	*combinations
+	seed    uint64
+	current atomic.Pointer[generation]
+	failed  atomic.Bool
+}
+
+func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
+	c := &combinedRun{seed: seed, combinations: &combinations{t: t, random: rand.New(rand.NewPCG(seed, 0)), servers: servers}}
+	c.newRoutes()
+	texts := []string{c.valid()}
+	r := start(t, texts[0])
+	r.awaitReady()
+	all := []*generation{newGeneration(t, r)}
+	c.current.Store(all[0])
+
+	const clients, requests, changes = 6, 24, 5
+	var work sync.WaitGroup
+	done := make(chan struct{}, clients*requests)
+	for client := range uint64(clients) {
+		work.Go(func() {
+			random := rand.New(rand.NewPCG(seed, 1+client))
+			for range requests {
+				if what, err := c.request(random); err != nil && !c.failed.Swap(true) {
+					t.Errorf("seed %d: %s: %v", seed, what, err)
+				}
+				done <- struct{}{}
+			}
+		})
+	}
+	var ends sync.WaitGroup
+	for n := range clients * requests {
+		<-done
+		if (n+1)%(clients*requests/(changes+1)) != 0 || c.failed.Load() {
+			continue
+		}
+		text := c.valid()
+		texts = append(texts, text)
+		if !c.one(4) {
+			c.current.Load().replace(text)
+			continue
+		}
+		old := c.current.Load()
+		next := newGeneration(t, old.upgrade(text, nil))
+		all = append(all, next)
+		c.current.Store(next)
+		old.starting.Lock() // what has begun to use it has come to it
+		old.closeClients()
+		ends.Go(old.end)
+	}
+	work.Wait()
+	last := c.current.Load()
+	last.closeClients()
+	for _, g := range all {
+		for _, conn := range g.calls {
+			conn.Close()
+		}
+	}
+	ends.Wait()
+	if !t.Failed() {
+		last.await("nothing is in flight", func() bool { return combinedLeft(last.metrics()) == "" })
+		last.await("no client is left", func() bool { return strings.Contains(last.metrics(), "\nsluice_client_connections 0\n") })
+		verify.That(t, !slices.ContainsFunc(strings.Split(last.metrics(), "\n"), func(line string) bool {
+			return strings.HasPrefix(line, "sluice_violations_total{") && !strings.HasSuffix(line, " 0")
+		}), "violations:\n%s", last.metrics())
+	}
+	for _, g := range all {
+		for _, text := range []string{"sluice has panicked", "a rule of the balancer was not kept", "panic:"} {
+			verify.That(t, !strings.Contains(g.log.String(), text), "the log has %q", text)
+		}
+	}
+	if t.Failed() {
+		for n, text := range texts {
+			t.Logf("configuration %d:\n%s", n, text)
+		}
+	}
+}
+
+// combinedLeft returns the lines of metrics that count what is in flight.
+func combinedLeft(metrics string) (left string) {
+	for line := range strings.Lines(metrics) {
+		name, _, _ := strings.Cut(line, "{")
+		if slices.Contains([]string{"sluice_requests_in_flight", "sluice_peer_requests_in_flight", "sluice_requests_pending", "sluice_mirror_requests_in_flight", "sluice_tier_requests_waiting"}, name) && !strings.HasSuffix(line, " 0\n") {
+			left += line
+		}
+	}
+	return left
+}
+
+// begin returns the gateway for a request, and a function for when the request has come to it.
+func (c *combinedRun) begin() (g *generation, arrived func()) {
+	for {
+		g = c.current.Load()
+		if !g.starting.TryRLock() {
+			continue
+		}
+		return g, sync.OnceFunc(g.starting.RUnlock)
+	}
+}
+
+// request sends something at random, and says what is wrong with the answer.
+func (c *combinedRun) request(random *rand.Rand) (what string, err error) {
+	g, arrived := c.begin()
+	defer arrived()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
+	defer cancel()
+	listener, http2 := random.IntN(len(combinedListeners)), random.IntN(2) == 0
+	what = fmt.Sprint(combinedListeners[listener], " HTTP/2 ", http2)
+	switch random.IntN(12) {
+	case 0:
+		return what + " WebSocket", c.webSocket(ctx, g, arrived, listener, http2, random)
+	case 1:
+		return what + " gRPC", c.call(ctx, g, arrived, listener, random)
+	case 2:
+		return c.stream(ctx, g, arrived, random)
+	case 3:
+		return "pipelined", c.pipelined(ctx, g, random)
+	}
+	route := c.routes[random.IntN(len(c.routes)-2)]
+	return c.exchange(ctx, g, arrived, route, listener, http2, random)
+}
+
+func (c *combinedRun) webSocket(ctx context.Context, g *generation, arrived func(), listener int, http2 bool, random *rand.Rand) error {
+	path := fmt.Sprint("/ws/", random.IntN(100))
+	conn, got, err := g.tunnel(ctx, listener, http2, path)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	arrived()
+	if got != path {
+		return fmt.Errorf("the peer got the path %q", got)
+	}
+	for range 3 {
+		if err := echoes(conn, combinedBody(random.IntN(1000), random.IntN(100_000)), 1+random.IntN(4)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *combinedRun) call(ctx context.Context, g *generation, arrived func(), listener int, random *rand.Rand) error {
+	service := grpc_testing.NewTestServiceClient(g.calls[listener])
+	size := int32(random.IntN(50_000))
+	payload := &grpc_testing.Payload{Body: make([]byte, random.IntN(50_000))}
+	if random.IntN(2) == 0 {
+		reply, err := service.UnaryCall(ctx, &grpc_testing.SimpleRequest{ResponseSize: size, Payload: payload})
+		if err == nil && len(reply.GetPayload().GetBody()) != int(size) {
+			err = fmt.Errorf("%d bytes instead of %d", len(reply.GetPayload().GetBody()), size)
+		}
+		return err
+	}
+	stream, err := service.FullDuplexCall(ctx)
+	for n := 0; err == nil && n < 4; n++ {
+		if err = stream.Send(&grpc_testing.StreamingOutputCallRequest{Payload: payload, ResponseParameters: []*grpc_testing.ResponseParameters{{Size: size}}}); err != nil {
+			break
+		}
+		reply, failed := stream.Recv()
+		if err = failed; err == nil && len(reply.GetPayload().GetBody()) != int(size) {
+			err = fmt.Errorf("message %d: %d bytes instead of %d", n, len(reply.GetPayload().GetBody()), size)
+		}
+		arrived()
+	}
+	if err != nil {
+		return err
+	}
+	if err = stream.CloseSend(); err == nil {
+		if _, err = stream.Recv(); err == io.EOF {
+			return nil
+		}
+	}
+	return fmt.Errorf("the end: %w", cmp.Or(err, io.ErrUnexpectedEOF))
+}
+
+// stream talks to a peer behind a listener for TCP.
+func (c *combinedRun) stream(ctx context.Context, g *generation, arrived func(), random *rand.Rand) (what string, err error) {
+	name := []string{"", "ended", "again", "passed"}[random.IntN(4)]
+	what = "TCP " + name
+	listener := "names"
+	if name == "" {
+		listener = "db"
+	}
+	conn, err := g.dial(ctx, listener)
+	if err != nil {
+		return what, err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * patience))
+	if name != "" {
+		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: name + ".example.com"})
+	}
+	in := bufio.NewReader(conn)
+	if line, err := in.ReadString('\n'); line != "hello\n" {
+		return what, fmt.Errorf("the first line is %q: %w", line, err)
+	}
+	arrived()
+	text := combinedBody(random.IntN(1000), random.IntN(200_000))
+	if err := echoes(struct {
+		io.Reader
+		io.Writer
+	}{in, conn}, text, 1+random.IntN(5)); err != nil {
+		return what, err
+	}
+	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		return what, err
+	}
+	rest, err := io.ReadAll(in)
+	if len(rest) > 0 || err != nil {
+		return what, fmt.Errorf("after the end: %q, %w", rest, err)
+	}
+	return what, nil
+}
+
+// pipelined sends several requests of a connection at once.
+func (c *combinedRun) pipelined(ctx context.Context, g *generation, random *rand.Rand) error {
+	conn, err := g.dial(ctx, "web")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * patience))
+	var asks []combinedAsk
+	var routes []*combinedRoute
+	var out strings.Builder
+	for n := range 4 {
+		r := c.routes[random.IntN(len(c.routes)-2)]
+		a := combinedAsk{path: fmt.Sprint("/", n), how: []string{withLength, inChunks}[n%2], status: 200, length: random.IntN(9000), key: random.IntN(1000)}
+		asks, routes = append(asks, a), append(routes, r)
+		fmt.Fprintf(&out, "GET %s%s?%s HTTP/1.1\r\nHost: a.example.com\r\n", r.keys["path"], a.path, a.query())
+		for name, value := range r.header {
+			fmt.Fprintf(&out, "%s: %s\r\n", name, value)
+		}
+		out.WriteString("\r\n")
+	}
+	go io.WriteString(conn, out.String())
+	in := bufio.NewReader(conn)
+	for n, a := range asks {
+		response, err := http.ReadResponse(in, nil)
+		if err != nil {
+			return fmt.Errorf("answer %d: %w", n, err)
+		}
+		if err := c.check(response, routes[n], a, http.MethodGet, "web", ""); err != nil {
+			return fmt.Errorf("answer %d: %w", n, err)
+		}
+		if response.Close {
+			return nil
+		}
+	}
+	return nil
+}
+
+// exchange sends a request by a route.
+func (c *combinedRun) exchange(ctx context.Context, g *generation, arrived func(), route *combinedRoute, listener int, http2 bool, random *rand.Rand) (what string, err error) {
+	one := func(of ...int) int { return of[random.IntN(len(of))] }
+	hows := []string{withLength, inChunks, withTrailer, early, withHints, empty, inDrops, zipped}
+	a := combinedAsk{path: fmt.Sprint("/p/", random.IntN(50)), how: hows[random.IntN(len(hows))], status: one(200, 200, 201, 404, 418, 500),
+		length: one(0, 1, 900, 5_000, 20_000, 300_000), key: random.IntN(1000)}
+	method := []string{http.MethodGet, http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPost, http.MethodPut, http.MethodDelete}[random.IntN(7)]
+	scheme := "http"
+	if combinedListeners[listener] == "secure" {
+		scheme = "https"
+	}
+	request, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("%s://a.example.com%s%s?%s", scheme, route.keys["path"], a.path, a.query()), nil)
+	if err != nil {
+		return what, err
+	}
+	body, trailer := "", ""
+	if method == http.MethodPost || method == http.MethodPut {
+		body = combinedBody(random.IntN(1000), one(0, 10, 5_000, 30_000, 30_000, 300_000))
+		request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
+		request.Body, _ = request.GetBody()
+		if request.ContentLength = int64(len(body)); random.IntN(2) == 0 {
+			request.ContentLength = -1
+			if random.IntN(3) == 0 {
+				trailer = "of the request"
+				request.Trailer = http.Header{"X-Up": {trailer}}
+			}
+		}
+		if body != "" && random.IntN(3) == 0 {
+			request.Header.Set("Expect", "100-continue")
+		}
+	}
+	for name, value := range route.header {
+		request.Header.Set(name, value)
+	}
+	without := route.without != 0 && random.IntN(4) == 0
+	if without {
+		request.Header.Del("Authorization")
+		request.Header.Del("X-Pass")
+	}
+	if random.IntN(2) == 0 {
+		request.Header.Set("Te", "trailers")
+	}
+	if random.IntN(2) == 0 {
+		request.Header.Set("Accept-Encoding", "gzip")
+	}
+	request.Header.Set("X-Client", strconv.Itoa(random.IntN(5)))
+	what = fmt.Sprintf("%s, HTTP/2 %t, %s %s, body %d of %d, header %v, route %s", combinedListeners[listener], http2, method, request.URL, len(body), request.ContentLength, request.Header, asYAML(route.keys))
+	client := g.clients[listener*2]
+	if http2 {
+		client = g.clients[listener*2+1]
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return what, err
+	}
+	arrived()
+	if denied := route.denied && combinedListeners[listener] == "proxied"; denied || without {
+		status := route.without
+		if denied {
+			status = http.StatusForbidden
+		}
+		defer response.Body.Close()
+		if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != status {
+			return what, fmt.Errorf("got %s instead of %d, header %v: %w", response.Status, status, response.Header, err)
+		}
+		return what, nil
+	}
+	if err := c.check(response, route, a, method, combinedListeners[listener], combinedSum([]byte(body))); err != nil {
+		return what, err
+	}
+	if response.Request.Header.Get("Te") != "" && a.how == withTrailer && method != http.MethodHead && route.status == 0 && !(route.page && a.status == 404) {
+		if got, want := response.Trailer.Get("X-Sum"), combinedSum([]byte(combinedBody(a.key, a.length))); got != want {
+			return what, fmt.Errorf("trailer %q instead of %q, header %v", got, want, response.Header)
+		}
+	}
+	if got := response.Header.Get("Got-Trailer"); got != trailer && a.how != early && route.status == 0 {
+		return what, fmt.Errorf("the peer got the trailer %q instead of %q", got, trailer)
+	}
+	return what, nil
+}
+
+// check reads an answer, and compares it with what must come. sum is of the body of the request.
+func (c *combinedRun) check(response *http.Response, route *combinedRoute, a combinedAsk, method, listener, sum string) error {
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	got := response.Header
+	if err != nil {
+		return fmt.Errorf("the body ends after %d bytes, header %v: %w", len(body), got, err)
+	}
+	status, want, fields := a.status, combinedBody(a.key, a.length), maps.Clone(route.fields)
+	switch {
+	case route.status != 0:
+		status, want = route.status, route.body
+	default:
+		fields["X-Path"], fields["X-Method"], fields["Got-X-Real-Ip"] = route.got+a.path, method, "127.0.0.1"
+		if listener == "proxied" {
+			fields["Got-X-Real-Ip"] = "127.0.0.9"
+		}
+		if sum != "" && a.how != early {
+			fields["Got-Body"] = sum
+		}
+		if fields["Got-X-Extra"] == "?" {
+			fields["Got-X-Extra"] = method + " http"
+			if listener == "secure" {
+				fields["Got-X-Extra"] += "s"
+			}
+		}
+		if a.how == empty {
+			status, want = http.StatusNoContent, ""
+		}
+		if route.page && status == http.StatusNotFound {
+			want = "a page"
+		}
+		if route.removed == (got.Get("X-Removed") != "") {
+			return fmt.Errorf("X-Removed is %q", got.Get("X-Removed"))
+		}
+	}
+	if method == http.MethodHead {
+		want = ""
+	} else if status == http.StatusTemporaryRedirect {
+		want = string(body)
+	}
+	if response.StatusCode != status {
+		return fmt.Errorf("got %s instead of %d, header %v, body %.200q", response.Status, status, got, body)
+	}
+	for name, value := range fields {
+		if got.Get(name) != value {
+			return fmt.Errorf("%s is %q instead of %q, header %v", name, got.Get(name), value, got)
+		}
+	}
+	if body, err = unzipped(response, body); err != nil || !bytes.Equal(body, []byte(want)) {
+		return fmt.Errorf("got a body of %d bytes instead of %d, %.50q instead of %.50q, header %v: %w", len(body), len(want), body, want, got, err)
+	}
+	return nil
+}
