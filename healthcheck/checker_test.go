@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -276,16 +277,16 @@ func TestAfterFirstChecksAtAnotherPort(t *testing.T) {
 	slow := func(a *Active, probe *script) { a.MustPassFirst, probe.takes = true, 500*time.Millisecond }
 	checkedAs(t, Options{}, slow, func(t *testing.T, f *fixture, probe *script) {
 		f.Apply(instances(2))
-		called := false
-		f.checker.AfterFirstChecks(func() { called = true })
+		var called atomic.Bool
+		f.checker.AfterFirstChecks(func() { called.Store(true) })
 		synctest.Wait() // the first checks run
 		s := activeSettings(probe)
 		s.Active.MustPassFirst, s.Active.Port = true, 9000
 		f.reconfigure(s)
 		synctest.Wait()
-		verify.That(t, !called, "called although no check has ended")
+		verify.That(t, !called.Load(), "called although no check has ended")
 		pass(s.Active.Interval)
-		verify.That(t, called && f.eligible() == 2, "called: %v, with %d eligible, want 2", called, f.eligible())
+		verify.That(t, called.Load() && f.eligible() == 2, "called: %v, with %d eligible, want 2", called.Load(), f.eligible())
 	})
 }
 
