@@ -126,26 +126,30 @@ type run struct {
 }
 
 // pick picks a peer, for whichever try. If there is none, or all connections are in use, it
-// waits for one, each once for a request and as long as the service allows. err is why
-// there is none.
+// waits for one, each once for a try, and for all tries together as long as the service allows.
+// err is why there is none.
 func (r *run) pick(x Exchange) (t balancer.Token, err error) {
 	pool := r.service.Pool
 	r.query.Tries = uint8(r.tries)
 	for t, err = pool.Pick(r.query); err != nil; {
-		var timeout time.Duration
-		await := pool.Await
+		var none time.Duration
+		left, await := &none, pool.Await
 		switch err {
 		case balancer.ErrNoPeers, balancer.ErrNoEligible:
-			timeout, r.forPeer = r.forPeer, 0
+			left = &r.forPeer
 		case balancer.ErrConnectionsSaturated:
-			timeout, r.forConnection = r.forConnection, 0
-			await = pool.AwaitConnection
+			left, await = &r.forConnection, pool.AwaitConnection
 		}
+		timeout := *left
 		if timeout <= 0 {
 			return t, err
 		}
+		*left = 0
+		start := time.Now()
 		ctx, end := x.Waiting(timeout)
-		t, err = await(ctx, r.query)
+		if t, err = await(ctx, r.query); err == nil {
+			*left = timeout - time.Since(start)
+		}
 		end()
 	}
 	return t, nil

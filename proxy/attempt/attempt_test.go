@@ -267,6 +267,38 @@ func TestRunWaits(t *testing.T) {
 	}
 }
 
+// A request that has waited for its first connection, which could not be made, waits for what is left of the time for the next one.
+func TestRetryWaitsForWhatIsLeft(t *testing.T) {
+	for _, test := range []struct {
+		free  time.Duration // when the second peer is
+		after time.Duration
+		err   error
+	}{{1500 * time.Millisecond, 1500 * time.Millisecond, nil}, {time.Minute, 2 * time.Second, balancer.ErrConnectionsSaturated}} {
+		synctest.Test(t, func(t *testing.T) {
+			p := pool(t, 2)
+			verify.NoError(t, p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})))
+			for _, free := range []time.Duration{500 * time.Millisecond, test.free} {
+				held := verify.Result(p.Pick(new(balancer.Query))).Must(t)
+				timer := time.AfterFunc(free, func() { held.Done(ok) })
+				defer func() {
+					if timer.Stop() {
+						held.Done(ok)
+					}
+				}()
+			}
+			service := &route.Service{Pool: p, ConnectionWait: 2 * time.Second, Retry: route.Retry{Attempts: 3}}
+			x, start := script{tries: []Result{Ended(refused), Ended(ok)}}, time.Now()
+			_, _, err := Run(service, new(balancer.Query), &x)
+			calls := "wait 2s try wait 1.5s"
+			if test.err == nil {
+				calls += " try"
+			}
+			verify.Equal(t, strings.Join(x.calls, " "), calls, "calls")
+			verify.That(t, err == test.err && time.Since(start) == test.after, "%v after %v, want %v after %v", err, time.Since(start), test.err, test.after)
+		})
+	}
+}
+
 // A request whose only peer is suspected moves to one that comes later: Await gets a channel
 // that tells of it, also if it came before Await.
 func TestSuspectedPeerIsLeftForALaterOne(t *testing.T) {
