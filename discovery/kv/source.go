@@ -89,6 +89,9 @@ func (w *watch) begin(context.Context) (time.Duration, error) {
 		w.Guard.Failed(now)
 	}
 	w.asking = true
+	if w.fault != nil { // the end of a probation changes nothing before the value can be used
+		return w.options.Wait, nil
+	}
 	return w.Guard.Within(now, w.options.Wait), nil
 }
 
