@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/rs/zerolog"
 
@@ -151,6 +152,9 @@ func (w *watch) parse(key string, text []byte) (discovery.Instance, error) {
 	id := w.id(key)
 	if id == "" {
 		return discovery.Instance{}, errors.New("the key has no name after the prefix")
+	}
+	if !utf8.ValidString(id) { // the state for a new process, the API and the metrics have it as a text
+		return discovery.Instance{}, errors.New("the key is not UTF-8")
 	}
 	return discovery.ParseValue(w.service, id, text)
 }

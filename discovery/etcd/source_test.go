@@ -105,20 +105,23 @@ func testBadValues(t *testing.T, c *etcdtest.Cluster, client *clientv3.Client) {
 	w := watchService(t, at(c, "/bad/"), &log)
 	w.Await("a=127.0.0.1:81", "")
 	put(t, client, "/bad/a", "{host:127.0.0.1 port:81}") // as a shell without quotes makes it
+	put(t, client, "/bad/\xff", "127.0.0.1:82")          // a state for a new process has ids as texts
 	put(t, client, "/bad/c", "127.0.0.1:83")
 	w.Await("a=127.0.0.1:81 c=127.0.0.1:83", "")
-	w.AwaitStatus("two invalid values", func(s discovery.WatchStatus) bool { return len(s.Invalid) == 2 })
+	w.AwaitStatus("three invalid entries", func(s discovery.WatchStatus) bool { return len(s.Invalid) == 3 })
 	s := w.Status()
 	a := s.Invalid[0]
 	verify.That(t, a.Key == "/bad/a" && a.InUse && strings.Contains(a.Reason, "JSON"), "%+v", a)
 	b := s.Invalid[1]
 	verify.That(t, b.Key == "/bad/b" && !b.InUse && strings.Contains(b.Reason, "HOST:PORT"), "%+v", b)
+	verify.That(t, strings.Contains(s.Invalid[2].Reason, "UTF-8"), "%+v", s.Invalid[2])
 	verify.Equal(t, s.State, discovery.WatchFresh, "the watch")
 	put(t, client, "/bad/a", "127.0.0.1:91")
 	del(t, client, "/bad/b")
+	del(t, client, "/bad/\xff")
 	w.Await("a=127.0.0.1:91 c=127.0.0.1:83", "")
 	w.AwaitStatus("no invalid value", func(s discovery.WatchStatus) bool { return len(s.Invalid) == 0 })
-	verify.Equal(t, strings.Count(log.String(), "a value cannot be used"), 2, "lines in the log about 2 values")
+	verify.Equal(t, strings.Count(log.String(), "a value cannot be used"), 3, "lines in the log about 3 values")
 }
 
 // The last instance is used until it fails, and leaves when another one comes.
