@@ -47,12 +47,13 @@ func (a *Answer) Allows() bool { return a.Status < 300 }
 // returns an error for an address to which no connection is opened; nil: every address is allowed.
 // It may be called concurrently.
 func NewForward(to *url.URL, timeout time.Duration, mayConnect func(netip.AddrPort) error) *Forward {
-	return &Forward{to, timeout, clientOf(mayConnect), places.New(maxConnections, maxPerBlock)}
+	return &Forward{to, timeout, clientOf(mayConnect, timeout), places.New(maxConnections, maxPerBlock)}
 }
 
-// clientOf returns a client that follows no redirects and connects to no address for which mayConnect returns an error.
-func clientOf(mayConnect func(netip.AddrPort) error) *http.Client {
-	dialer := net.Dialer{}
+// clientOf returns a client that follows no redirects and connects to no address for which mayConnect returns an error. timeout bounds
+// how long a connection takes to open: net/http opens it also when the question has ended, and counts it as one of maxConnections.
+func clientOf(mayConnect func(netip.AddrPort) error, timeout time.Duration) *http.Client {
+	dialer := net.Dialer{Timeout: timeout}
 	if mayConnect != nil {
 		dialer.Control = func(_, text string, _ syscall.RawConn) error { // after the resolution of the name
 			address, err := netip.ParseAddrPort(text)
@@ -66,6 +67,7 @@ func clientOf(mayConnect func(netip.AddrPort) error) *http.Client {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			DialContext:            dialer.DialContext,
+			TLSHandshakeTimeout:    timeout,
 			DisableCompression:     true,
 			MaxConnsPerHost:        maxConnections,
 			MaxIdleConnsPerHost:    maxIdle,

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"sluice/route/places"
 	"sluice/test/verify"
@@ -67,4 +68,49 @@ func TestQuestionsOfOneClientHaveTheirShare(t *testing.T) {
 	a, err := f.Ask(t.Context(), other, http.Header{})
 	verify.That(t, err == nil && a.Allows(), "beside them: %v, %v", a, err)
 	verify.Equal(t, len(asked), 0, "the client has questions more than its share")
+}
+
+// A server that accepts connections and does not answer handshakes takes the connections of later questions only as long as a
+// question may take.
+func TestQuestionsAfterHandshakesWithoutAnAnswer(t *testing.T) {
+	var mute atomic.Bool
+	mute.Store(true)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.Listener = &muteListener{Listener: server.Listener, mute: &mute}
+	server.StartTLS()
+	defer server.Close()
+	const timeout = time.Second
+	f := NewForward(verify.URL(t, server.URL), timeout, nil)
+	defer f.Close()
+	f.client.Transport.(*http.Transport).TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig
+	ask := func(timeout time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		defer cancel()
+		_, err := f.Ask(ctx, places.Many, http.Header{})
+		return err
+	}
+	var asking sync.WaitGroup
+	for range maxConnections {
+		asking.Go(func() { verify.That(t, ask(timeout) != nil, "an answer without a handshake") })
+	}
+	asking.Wait()
+	mute.Store(false)
+	verify.NoError(t, ask(10*timeout)) // the server works again
+}
+
+// A muteListener keeps connections from the server while it is mute.
+type muteListener struct {
+	net.Listener
+	mute *atomic.Bool
+	kept []net.Conn
+}
+
+func (l *muteListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil || !l.mute.Load() {
+			return c, err
+		}
+		l.kept = append(l.kept, c)
+	}
 }

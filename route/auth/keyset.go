@@ -82,7 +82,7 @@ func OpenKeys(path string) (*KeySet, error) {
 // [NewForward].
 func NewKeys(at *url.URL, mayConnect func(netip.AddrPort) error, saved SavedKeys) *KeySet {
 	s := newKeySet(at.String())
-	s.client = clientOf(mayConnect)
+	s.client = clientOf(mayConnect, queryTimeout)
 	if k, err := parseKeys(saved.Text); err == nil {
 		s.current.Store(k)
 		s.status.Read = saved.Read
