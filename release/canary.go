@@ -19,7 +19,6 @@ import (
 type canaryRelease struct {
 	pool     *balancer.Pool
 	settings judge.Settings
-	keyless  bool // each request is a client of its own
 	canary   cohort
 	rest     cohort
 	warmUp   time.Duration // how long latencies with a new instance of the canary do not count
@@ -42,28 +41,24 @@ type cohort struct {
 
 // newCanaryRelease returns the canary release of a service with a pool, which has not started.
 func newCanaryRelease(pool *balancer.Pool, c config.Service, warmUp time.Duration) *canaryRelease {
-	r := &canaryRelease{pool: pool, settings: settingsOf(c.Judge), keyless: isKeyless(c.Split), warmUp: warmUp}
+	r := &canaryRelease{pool: pool, settings: settingsOf(c), warmUp: warmUp}
 	r.canary.group, r.rest.group = pool.Group(c.Split.Shares()[0].Group), pool.Group(balancer.RestGroup)
 	r.setLimits(0)
 	return r
 }
 
-func settingsOf(j *config.Judge) judge.Settings {
-	s := judge.Settings{Step: j.Step, MaxWait: j.MaxWait, Slower: float64(j.Slower)}
+func settingsOf(c config.Service) judge.Settings {
+	j := c.Judge
+	s := judge.Settings{Step: j.Step, MaxWait: j.MaxWait, Slower: float64(j.Slower), PerRequest: c.Split.Key().Source == route.SplitNone}
 	for _, step := range j.Steps {
 		s.Steps = append(s.Steps, float64(step))
 	}
 	return s
 }
 
-// isKeyless reports whether a split divides requests at random.
-func isKeyless(s config.Split) bool {
-	return s.Key().Source == route.SplitNone
-}
-
 // fits reports whether r goes on with a pool and a configuration of the service, whatever the share is.
 func (r *canaryRelease) fits(pool *balancer.Pool, c config.Service) bool {
-	return r.pool == pool && r.canary.group.Name() == c.Split.Shares()[0].Group && r.keyless == isKeyless(c.Split) && r.settings.Equal(settingsOf(c.Judge))
+	return r.pool == pool && r.canary.group.Name() == c.Split.Shares()[0].Group && r.settings.Equal(settingsOf(c))
 }
 
 // start begins to count attempts.
@@ -89,9 +84,6 @@ func (r *canaryRelease) done(a *cohort, client uint64, o balancer.Outcome) {
 		if int64(o.Latency) <= a.limit.Load() {
 			return
 		}
-	}
-	if r.keyless {
-		client = 0
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -30,6 +30,7 @@ type split struct {
 	judge   *Judge
 	events  *events.Feed
 	clients uint32
+	key     string // of the split
 
 	configured, inUse *config.Config
 }
@@ -37,7 +38,7 @@ type split struct {
 // newSplit returns one whose canary has 50 % in the configuration.
 func newSplit(t *testing.T, settings string, o Options) *split {
 	t.Helper()
-	s := &split{t: t, events: events.New()}
+	s := &split{t: t, events: events.New(), key: "header X-User"}
 	o.Events, o.Log = s.events, zerolog.Nop()
 	o.Settled, o.Changed = func() bool { return true }, func() {}
 	if o.Replica == nil {
@@ -73,10 +74,10 @@ services:
   star:
     peers: ["127.0.0.1:1"]
     groups: { canary: { tags: [v2] } }
-    split: { canary: %s, key: header X-User }
+    split: { canary: %s, key: %s }
     judge: { %s }
 routes: [{ service: star }]
-`, share, settings))
+`, share, s.key, settings))
 	s.apply()
 }
 
@@ -126,6 +127,21 @@ func (s *split) attempts(n int, group string, status int, latency time.Duration)
 
 // failing are failures of the canary that are enough for a verdict.
 func (s *split) failing() { s.attempts(60, "canary", http.StatusInternalServerError, time.Millisecond) }
+
+// A request without a key that fails at several peers was assigned once, so it is evidence once.
+func TestRetriesOfARequestCountOnce(t *testing.T) {
+	s := newSplit(t, "step: 10m", Options{})
+	s.key = "none"
+	s.configure("50%", "step: 10m")
+	s.look(0)
+	var evidence []float64
+	for range 3 {
+		s.attempts(1, "canary", http.StatusInternalServerError, time.Millisecond)
+		s.clients-- // the next attempt is of the same request
+		evidence = append(evidence, s.state().Judge.Evidence)
+	}
+	verify.That(t, evidence[0] > 1 && evidence[1] == evidence[0] && evidence[2] == evidence[0], "the evidence of a request after each failed attempt: %v", evidence)
+}
 
 // A canary that fails loses its share, and the feed has why. The release is over then, also if nobody has
 // looked while the canary had no share.

@@ -42,21 +42,28 @@ const maxClients = 100_000
 
 // A sample counts each client once, by the first time when something befalls it.
 type sample struct {
-	evidence Evidence
-	counted  map[uint64]struct{} // at most maxClients; later ones do not count
-	clients  [2]int              // on the baseline, on the canary
+	evidence   Evidence
+	perRequest bool                // see [Settings.PerRequest]
+	counted    map[uint64]struct{} // at most maxClients; later ones do not count, or take the place of all
+	clients    [2]int              // on the baseline, on the canary
 }
 
-func newSample() sample { return sample{counted: make(map[uint64]struct{})} }
+func newSample(s Settings) sample {
+	return sample{perRequest: s.PerRequest, counted: make(map[uint64]struct{})}
+}
 
-// add adds what befell a client; 0: it is unknown, and counts each time.
+// add adds what befell a client.
 func (s *sample) add(client uint64, canary bool, share float64) {
-	if client != 0 {
-		if _, again := s.counted[client]; again || len(s.counted) == maxClients {
+	if _, again := s.counted[client]; again {
+		return
+	}
+	if len(s.counted) == maxClients {
+		if !s.perRequest {
 			return
 		}
-		s.counted[client] = struct{}{}
+		clear(s.counted) // nearly all of these requests have ended
 	}
+	s.counted[client] = struct{}{}
 	if canary {
 		s.clients[1]++
 	} else {

@@ -37,6 +37,8 @@ type Settings struct {
 	// Slower is how much slower than the baseline the canary may be: with 0.5 it may take
 	// half as long again. 0: its latency is not judged.
 	Slower float64
+	// PerRequest says that each request is a client of its own, so that all that befalls a client befalls it within a short time.
+	PerRequest bool
 }
 
 // Limits returns the latencies above which a request to the canary and to the baseline is slow, if
@@ -56,7 +58,7 @@ func (s Settings) tolerated(latency time.Duration) time.Duration {
 
 // Equal reports whether both settings are the same.
 func (s Settings) Equal(o Settings) bool {
-	return slices.Equal(s.Steps, o.Steps) && s.Step == o.Step && s.MaxWait == o.MaxWait && s.Slower == o.Slower
+	return slices.Equal(s.Steps, o.Steps) && s.Step == o.Step && s.MaxWait == o.MaxWait && s.Slower == o.Slower && s.PerRequest == o.PerRequest
 }
 
 // Counts are attempts and failures of an arm.
@@ -121,11 +123,11 @@ type Release struct {
 
 // NewRelease returns the test of a release whose first observation is first.
 func NewRelease(s Settings, first Observation) *Release {
-	return &Release{settings: s, failures: newSample(), slow: newSample(), begin: first, step: first, shares: 1}
+	return &Release{settings: s, failures: newSample(s), slow: newSample(s), begin: first, step: first, shares: 1}
 }
 
 // Failed adds a failure of an attempt that a split of that share assigned. client is a hash of the
-// key by which clients are assigned; 0: there is none, and each failure counts.
+// key by which clients are assigned.
 func (r *Release) Failed(client uint64, canary bool, share float64) {
 	r.failures.add(client, canary, share)
 }
@@ -149,7 +151,7 @@ func (r *Release) RepeatRollback() { r.concluded = false }
 func (r *Release) Decide(o Observation) Decision {
 	if o.Share != r.step.Share {
 		r.step, r.said = o, false
-		r.slow = newSample()
+		r.slow = newSample(r.settings)
 		r.shares++
 	}
 	if r.concluded {

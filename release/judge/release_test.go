@@ -266,17 +266,6 @@ func TestVerdictsAreReturnedOnce(t *testing.T) {
 	}
 }
 
-// Without keys of clients each failure counts.
-func TestFailuresWithoutAKey(t *testing.T) {
-	d := look(t, settings, func(r *Release, o *Observation) {
-		for range 6 {
-			r.Failed(0, true, o.Share)
-			o.Canary.Failures++
-		}
-	})
-	verify.Equal(t, d.Verdict, Rollback, "got %+v", d)
-}
-
 // A client that fails again is no more evidence, on either side.
 func TestAClientCountsOnce(t *testing.T) {
 	for _, canary := range []bool{true, false} {
@@ -300,6 +289,11 @@ func TestBounds(t *testing.T) {
 	if len(r.failures.counted) != maxClients || r.Evidence() != 1 {
 		t.Errorf("%d clients, evidence %v", len(r.failures.counted), r.Evidence())
 	}
+	r = NewRelease(Settings{PerRequest: true}, Observation{})
+	for client := range uint64(3*maxClients + 1) {
+		r.Failed(client+1, client >= 3*maxClients, 0.5)
+	}
+	verify.That(t, len(r.failures.counted) <= maxClients && r.failures.clients == [2]int{3 * maxClients, 1}, "of requests: %d remembered, %v counted", len(r.failures.counted), r.failures.clients)
 	var e Evidence
 	for range 100_000 {
 		e.Add(true, 0.001)

@@ -39,8 +39,8 @@ var releaseFaults = []mutation{
 	{
 		name: "client-of-the-baseline-counts-each-time",
 		file: "release/judge/evidence.go",
-		old:  "if _, again := s.counted[client]; again || len",
-		new:  "if _, again := s.counted[client]; again && canary || !again && len",
+		old:  "if _, again := s.counted[client]; again {",
+		new:  "if _, again := s.counted[client]; again && canary {",
 		test: "./release/judge TestAClientCountsOnce",
 	},
 }
