@@ -435,6 +435,25 @@ func TestForwardAuth(t *testing.T) {
 	}
 }
 
+// A limit of all replicas that a tag asks for counts at each replica if nothing says who they are, and that is told.
+func TestLimitsOfAllReplicas(t *testing.T) {
+	for _, test := range []struct {
+		scope          string
+		replicas, told bool
+	}{{"fleet", false, true}, {"fleet", true, false}, {"replica", false, false}} {
+		rules, c := allRules(), new(config.Config)
+		if test.replicas {
+			c.Consul.Register = new(config.ConsulRegister)
+		}
+		rules.Replicas = NewRules(c).Replicas
+		r := Resolve([]Service{service("a", instance("a", "1", 1, "sluice.route=h/ rate_limit.rate=1 rate_limit.scope="+test.scope))}, rules, nil)
+		told := slices.ContainsFunc(r.Problems, func(p Problem) bool {
+			return p.Kind == KindRefused && p.Harmless && strings.Contains(p.Reason, "consul.register")
+		})
+		verify.That(t, len(r.Routes) == 1 && told == test.told, "%+v: the routes are %q, the problems %+v", test, lines(r), r.Problems)
+	}
+}
+
 // Conditions of Traefik's rules that no key of a route can say are in the route, and two routes
 // that only they tell apart are two.
 func TestNegations(t *testing.T) {

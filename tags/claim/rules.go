@@ -31,6 +31,8 @@ type Rules struct {
 	Insecure bool
 	// ForwardAuth are the URLs of authentication servers that tags may name.
 	ForwardAuth []config.Location
+	// Replicas says that it is known who is a replica, as rate limits of all replicas need.
+	Replicas bool
 	// Share says that services may share a route that fabio's tags ask for.
 	Share bool
 	// Listeners are the listeners whose requests the routes may match.
@@ -57,7 +59,7 @@ func NewRules(c *config.Config) Rules {
 	rules := Rules{
 		Reserved: make(map[string]bool), ReservedNames: make(map[string]bool),
 		Defined: make(map[string]bool), Divided: make(map[string]bool), Requests: make(map[string]string),
-		Named: make(map[string]bool),
+		Named: make(map[string]bool), Replicas: c.Consul.Register != nil,
 	}
 	for name, service := range c.Services {
 		rules.Defined[name], rules.Named[name] = true, true

@@ -239,6 +239,9 @@ func (r *resolver) route(m *member, a asked) {
 			return
 		}
 	}
+	if l := a.decoded.RateLimit; l != nil && l.OfFleet() && !r.rules.Replicas {
+		problem(KindRefused, "rate_limit.scope: fleet needs consul.register in the file, which says who is a replica: each replica keeps the limit by itself", true)
+	}
 	if a.decoded.Priority = a.route.Priority; !a.route.Ranked && a.decoded.Priority > priority {
 		problem(KindRefused, fmt.Sprintf("the claim of the service allows priorities up to %d: this one counts", priority), true)
 		a.decoded.Priority = priority
