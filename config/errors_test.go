@@ -85,7 +85,7 @@ func TestRefusals(t *testing.T) {
 		{"tag", "log: { level: !!binary aW5mbw== }" + tail, []string{`sluice.yaml:1: log.level: tag !!binary: want one of debug, info, warn, error`}},
 		{"control character", `consul: { datacenter: "a\nb" }` + tail, []string{`sluice.yaml:1: consul.datacenter: value "a\nb": want a text on one line`}},
 		{"merge of nothing", "log: { <<: 1 }" + tail, []string{`sluice.yaml:1: log.<<: want an alias of a mapping, such as *defaults`}},
-		{"merge of itself", "log: &a { <<: *a }" + tail, []string{`sluice.yaml:1: log.<<: a merged mapping may contain only plain keys`}},
+		{"merge of itself", "log: &a { <<: *a }" + tail, []string{`sluice.yaml:1: value "*a": an alias within what it stands for`}},
 		{"ratio too large", "access_log: { sample: 101% }" + tail, []string{`sluice.yaml:1: access_log.sample: value "101%": want a number from 0 to 1, or a percentage`}},
 		{"log format", "access_log: { format: xml }" + tail, []string{`sluice.yaml:1: access_log.format: value "xml": want json, combined, or a template such as '$client "$method $target" $status'`}},
 		{"log template", "access_log: { format: '$client $remote_user' }" + tail, []string{`sluice.yaml:1: access_log.format: value "$client $remote_user": $remote_user is not a variable: want one of $attempts, $bytes_in, $bytes_out, $client, $connect_ms, $duration_ms, $group, $grpc_status, $host, $method, $peer, $proto, $proxy, $reason, $referer, $request_id, $service, $status, $target, $time, $time_combined, $tls_cipher, $tls_server_name, $tls_version, $trace_id, $tries, $upstream_ms, $upstream_status, $user, $user_agent, $http_NAME for a header of the request, or $$ for a dollar sign`}},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"reflect"
 	"regexp"
@@ -173,7 +174,38 @@ func (d *decoder) document(data []byte) *yaml.Node {
 	if root.Kind != yaml.MappingNode {
 		d.fail(d.placeOf(root), "", "", "want a mapping of keys to values, not a "+kindOf(root))
 	}
+	d.limitAliases(root)
 	return root
+}
+
+// maxAliased limits the values that aliases add to a document: of a few lines they could make more than any memory has.
+const maxAliased = 500_000
+
+// limitAliases records an error if the aliases below root add too many values, or one is within what it stands for.
+func (d *decoder) limitAliases(root *yaml.Node) {
+	written := 0
+	named := make(map[*yaml.Node]int) // the values of nodes that aliases may stand for; 0: not counted yet
+	var values func(n *yaml.Node) int // with those of aliases
+	values = func(n *yaml.Node) int {
+		if n.Kind == yaml.AliasNode {
+			if named[n.Alias] == 0 {
+				d.fail(d.placeOf(n), "", "*"+n.Value, "an alias within what it stands for")
+			}
+			return named[n.Alias]
+		}
+		written++
+		all := 1
+		for _, below := range n.Content {
+			all = min(all+values(below), math.MaxInt32)
+		}
+		if n.Anchor != "" {
+			named[n] = all
+		}
+		return all
+	}
+	if added := values(root) - written; added > maxAliased {
+		d.fail(place{origin: d.file}, "", "", fmt.Sprintf("aliases add too many values: want at most %d", maxAliased))
+	}
 }
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)

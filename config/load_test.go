@@ -1,10 +1,12 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"net/url"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -190,6 +192,45 @@ routes: [{ service: a }]
 	b := c.Services["b"]
 	verify.That(t, b.Peers[0].Text == "127.0.0.1:2" && b.Retry.Attempts == 3 && b.Timeouts.Connect == 5*time.Second, "merged service: %+v", b)
 	verify.Equal(t, c.Services["c"].Timeouts.Connect, 5*time.Second, "aliased timeouts: connect")
+}
+
+// A short document cannot make a large configuration, whoever writes it.
+func TestAliasesAreLimited(t *testing.T) {
+	text := func(services int) string {
+		var b strings.Builder
+		b.WriteString("services:\n  all: &all { consul: { tags: &tags [" + strings.Repeat("t,", 999) + "t] } }\n")
+		for i := range services {
+			fmt.Fprintf(&b, "  s%d: *all\n", i)
+		}
+		return b.String()
+	}
+	for name, test := range map[string]struct {
+		text string
+		want []string
+	}{
+		"few":            {text(490), nil},
+		"many":           {text(510), []string{"file.yaml: aliases add too many values: want at most 500000"}},
+		"many of many":   {"a: &a [x, x, x, x]\nb: &b [*a, *a, *a, *a]\n" + nestedAliases(40), []string{"file.yaml: aliases add too many values: want at most 500000"}},
+		"merged as many": {"services:\n  a: &a { consul: {}, timeouts: {} }\n  b: { <<: [" + strings.Repeat("*a,", 100_001) + "] }\n", []string{"file.yaml: aliases add too many values: want at most 500000"}},
+	} {
+		f := decodeDocument(writtenDocument{Document{Name: "file.yaml", Text: test.text}, ByDocument}, new(Consul))
+		if err := f.errs; len(test.want) > 0 {
+			verify.Require(t, len(err) > 0, "%s: accepted", name)
+			diffLines(t, err, test.want)
+		} else {
+			verify.That(t, len(err) == 0 && len(f.parts.Services) == 491, "%s: %v, %d services", name, err, len(f.parts.Services))
+		}
+	}
+}
+
+// nestedAliases returns lists of which each has the one before twice.
+func nestedAliases(depth int) string {
+	var b strings.Builder
+	b.WriteString("l0: &l0 [x, x]\n")
+	for i := range depth {
+		fmt.Fprintf(&b, "l%d: &l%d [*l%d, *l%d]\n", i+1, i+1, i, i)
+	}
+	return b.String()
 }
 
 func TestPoliciesAreThoseOfTheBalancer(t *testing.T) {

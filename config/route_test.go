@@ -88,6 +88,8 @@ func TestRouteErrors(t *testing.T) {
 			"- { path: /a, service: star }\n- { path: /%61/, service: star, priority: 1, methods: [HEAD, GET], when: { header: { x-a: '1', X-B: 2 } } }", []string{
 			`sluice.yaml:6: routes[2]: value "/%61/": the same as routes[0] at sluice.yaml:4`}},
 		{"alias of itself", "- { when: &x { not: *x }, service: star }", []string{
+			`sluice.yaml:4: value "*x": an alias within what it stands for`}},
+		{"deep conditions", "- { when: " + strings.Repeat("{ not: ", 8) + "{}" + strings.Repeat(" }", 8) + ", service: star }", []string{
 			`sluice.yaml:4: routes[0].when.not.not.not.not.not.not.not.not: nested too deeply: want at most 8 levels of not and any`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
