@@ -117,56 +117,41 @@ var (
 // whether it has a stream. Unknown types pass.
 func (h *FrameHeader) Check() *Error {
 	switch h.Type {
-	case FrameData, FrameHeaders, FrameContinuation:
+	case FrameData, FrameHeaders, FrameContinuation, FramePriority, FrameResetStream:
 		if h.StreamID == 0 {
 			return errNoStream
 		}
-	case FramePriority:
-		if h.StreamID == 0 {
-			return errNoStream
-		}
-		if h.Length != 5 {
-			return errFrameSize
-		}
-	case FrameResetStream:
-		if h.StreamID == 0 {
-			return errNoStream
-		}
-		if h.Length != 4 {
-			return errFrameSize
-		}
-	case FrameSettings:
+	case FrameSettings, FramePing, FrameGoAway:
 		if h.StreamID != 0 {
 			return errOnStream
-		}
-		if h.Length%settingBytes != 0 || h.Has(FlagAck) && h.Length != 0 {
-			return errFrameSize
-		}
-		if h.Length > maxSettings*settingBytes {
-			return errTooManySettings
-		}
-	case FramePing:
-		if h.StreamID != 0 {
-			return errOnStream
-		}
-		if h.Length != 8 {
-			return errFrameSize
-		}
-	case FrameGoAway:
-		if h.StreamID != 0 {
-			return errOnStream
-		}
-		if h.Length < 8 {
-			return errFrameSize
-		}
-	case FrameWindowUpdate:
-		if h.Length != 4 {
-			return errFrameSize
 		}
 	case FramePushPromise:
 		return errPush
 	}
+	if !h.hasValidLength() {
+		return errFrameSize
+	}
+	if h.Type == FrameSettings && h.Length > maxSettings*settingBytes {
+		return errTooManySettings
+	}
 	return nil
+}
+
+// hasValidLength reports whether the frame has a length that its type allows.
+func (h *FrameHeader) hasValidLength() bool {
+	switch h.Type {
+	case FramePriority:
+		return h.Length == 5
+	case FrameResetStream, FrameWindowUpdate:
+		return h.Length == 4
+	case FrameSettings:
+		return h.Length == 0 || h.Length%settingBytes == 0 && !h.Has(FlagAck)
+	case FramePing:
+		return h.Length == 8
+	case FrameGoAway:
+		return h.Length >= 8
+	}
+	return true
 }
 
 // Unpad returns the payload of a DATA or HEADERS frame without its padding. For HEADERS
