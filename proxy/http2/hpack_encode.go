@@ -1,6 +1,10 @@
 package http2
 
-import "strconv"
+import (
+	"strconv"
+
+	"sluice/proxy/http1"
+)
 
 // The encoder uses the names and the status codes of the static table, and no Huffman
 // code and no dynamic table. So it has no state, and does not depend on the settings of
@@ -21,29 +25,15 @@ type staticName struct {
 	index int
 }
 
+// statusIndexes has the static indexes of the :status fields by their status; 0: there is none.
+var statusIndexes = [...]byte{200: 8, 204: 9, 206: 10, 304: 11, 400: 12, 404: 13, 500: 14}
+
 // AppendStatus appends the :status field.
 func AppendStatus(out []byte, status int) []byte {
-	const status200, status204, status206, status304, status400, status404, status500 = 8, 9, 10, 11, 12, 13, 14
-	index := 0
-	switch status {
-	case 200:
-		index = status200
-	case 204:
-		index = status204
-	case 206:
-		index = status206
-	case 304:
-		index = status304
-	case 400:
-		index = status400
-	case 404:
-		index = status404
-	case 500:
-		index = status500
-	default:
-		return strconv.AppendInt(append(out, status200, 3), int64(status), 10)
+	if status < len(statusIndexes) && statusIndexes[status] != 0 {
+		return append(out, 0x80|statusIndexes[status])
 	}
-	return append(out, 0x80|byte(index))
+	return strconv.AppendInt(append(out, statusIndexes[200], 3), int64(status), 10)
 }
 
 // AppendField appends a field, with its name in lower case. An intermediary must not
@@ -52,7 +42,7 @@ func AppendField(out, name, value []byte) []byte {
 	first, index := byte(0), 0
 	if len(name) < len(responseNames) {
 		for _, s := range responseNames[len(name)] {
-			if equalFold(name, s.name) {
+			if http1.EqualFold(name, s.name) {
 				index = s.index
 				break
 			}
@@ -92,17 +82,6 @@ func appendInteger(out []byte, first byte, prefix uint8, value int) []byte {
 		out = append(out, byte(value)|0x80)
 	}
 	return append(out, byte(value))
-}
-
-// equalFold reports whether b equals lowered, which has no upper-case letter, ignoring
-// ASCII case.
-func equalFold(b []byte, lowered string) bool {
-	for i, c := range b {
-		if lower(c) != lowered[i] {
-			return false
-		}
-	}
-	return len(b) == len(lowered)
 }
 
 func lower(c byte) byte {
