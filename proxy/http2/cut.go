@@ -7,16 +7,15 @@ type Cut struct {
 	EndStream bool   // nothing follows Payload
 }
 
-// CutData cuts the next DATA frame from body: at most MaxFrameBytes, and as much as both
-// flow-control windows allow. A window is negative after the receiver has lowered
+// Spend cuts the next DATA frame from body: at most MaxFrameBytes, and as much as both
+// flow-control windows allow, from which it takes that. A window is negative after the receiver has lowered
 // SETTINGS_INITIAL_WINDOW_SIZE by more than was left of it (RFC 9113, section 6.9.2); then it
 // allows nothing. ends: the stream ends with body. That needs no window.
-func CutData(body []byte, ends bool, stream, connection Window) Cut {
-	allowed := max(0, min(stream, connection, MaxFrameBytes))
-	if Window(len(body)) <= allowed {
-		return Cut{Payload: body, EndStream: ends}
-	}
-	return Cut{Payload: body[:allowed], Rest: body[allowed:]}
+func Spend(body []byte, ends bool, stream, connection *Window) Cut {
+	n := min(Window(len(body)), max(0, min(*stream, *connection, MaxFrameBytes)))
+	*stream -= n
+	*connection -= n
+	return Cut{Payload: body[:n], Rest: body[n:], EndStream: ends && int(n) == len(body)}
 }
 
 // IsBlocked reports whether the windows allow nothing of a body that is not empty.

@@ -1,7 +1,7 @@
 package http2
 
 // A Window is how many bytes of bodies the other side accepts, on a stream or on a connection. It
-// may be negative: see CutData.
+// may be negative: see Spend.
 type Window int64
 
 var errWindow = &Error{FlowControlError, "window exceeds 2³¹-1"}
@@ -21,13 +21,4 @@ func (w *Window) SetInitial(value uint32) (change Window) {
 	change = Window(value) - *w
 	*w = Window(value)
 	return change
-}
-
-// Spend cuts the next DATA frame from body, as CutData does, and takes it from both windows.
-func Spend(body []byte, ends bool, stream, connection *Window) Cut {
-	cut := CutData(body, ends, *stream, *connection)
-	n := Window(len(cut.Payload))
-	*stream -= n
-	*connection -= n
-	return cut
 }

@@ -53,13 +53,13 @@ var proxyFaults = []mutation{
 	{
 		name: "negative-window-allows-data",
 		file: "proxy/http2/cut.go",
-		old:  "max(0, min(stream, connection, MaxFrameBytes))",
-		new:  "max(1, min(stream, connection, MaxFrameBytes))",
+		old:  "max(0, min(*stream, *connection, MaxFrameBytes))",
+		new:  "max(1, min(*stream, *connection, MaxFrameBytes))",
 		test: "./proxy/http2 TestCut",
 	},
 	{
 		name: "window-of-the-connection-is-not-spent",
-		file: "proxy/http2/window.go",
+		file: "proxy/http2/cut.go",
 		old:  "*connection -= n",
 		new:  "*connection -= 0 * n",
 		test: "./proxy/http2 TestOutput|TestCutsAreTheBody",
