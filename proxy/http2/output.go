@@ -66,9 +66,6 @@ func (s *Sender) IsSending() bool { return s.sending }
 // IsQueued reports whether s waits for its turn, for room, or for the window of the connection.
 func (s *Sender) IsQueued() bool { return s.queued }
 
-// Left returns how many bytes of the body have not been moved.
-func (s *Sender) Left() int { return len(s.body) }
-
 // Halt lets s move nothing more: its stream has failed.
 func (o *Output) Halt(s *Sender) {
 	s.halted = true
