@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"time"
 
 	"sluice/proxy/http1"
@@ -97,10 +96,8 @@ func answerWith(page *route.Page, varies bool, x *answeredRequest, u upstream.Co
 		}
 		kept = append(kept, [2]string{added[i].Name, string(value)})
 	}
-	for line, rest := []byte(nil), x.appendCookies(nil); len(rest) > 0; {
-		line, rest = http1.CutLine(rest)
-		name, value, _ := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte(": "))
-		kept = append(kept, [2]string{string(name), string(value)})
+	for line := range http1.Lines(x.appendCookies(nil)) {
+		kept = append(kept, [2]string{string(http1.LineName(line)), string(http1.LineValue(line))})
 	}
 	complete = dropAnswer(x, u)
 	x.refused, x.begun, x.answered = r.Reason, true, true

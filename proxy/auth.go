@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -103,10 +102,8 @@ func (x *routedRequest) authHeader(b []byte) http.Header {
 		}
 		header.Add(string(f.FieldName(b)), string(f.Value(b)))
 	}
-	for line, rest := []byte(nil), x.authorized; len(rest) > 0; { // from the token
-		line, rest = http1.CutLine(rest)
-		name, value, _ := bytes.Cut(line, []byte(": "))
-		header.Add(string(name), string(bytes.TrimRight(value, "\r\n")))
+	for line := range http1.Lines(x.authorized) { // from the token
+		header.Add(string(http1.LineName(line)), string(http1.LineValue(line)))
 	}
 	if !x.head.Has(http1.NameUserAgent) {
 		header["User-Agent"] = nil // else net/http adds one

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"slices"
 
 	"sluice/proxy/http1"
@@ -69,11 +68,12 @@ func (a authorizedFields) Field(name string, from int) (value []byte, next int) 
 			return value, next
 		}
 	}
-	var line []byte
-	for i, rest := firstAuthorized, a.authorized; len(rest) > 0; i++ {
-		if line, rest = http1.CutLine(rest); i >= from && http1.HasName(line, name) {
-			return bytes.Trim(line[len(name)+1:], " \t\r\n"), i + 1
+	i := firstAuthorized
+	for line := range http1.Lines(a.authorized) {
+		if i >= from && http1.HasName(line, name) {
+			return http1.LineValue(line), i + 1
 		}
+		i++
 	}
 	return nil, -1
 }

@@ -170,10 +170,9 @@ func cutETag(line []byte) (name, tag []byte, strong bool) {
 func (x *answeredRequest) appendCompressedHead(out, text []byte, c *compressible, encoding compression.Encoding) []byte {
 	changed := encoding != compression.Identity
 	weakens := changed || x.response.Status == 304
-	line, rest := http1.CutLine(text)
-	out = append(out, line...)
-	for len(rest) > len("\r\n") {
-		line, rest = http1.CutLine(rest)
+	statusLine, fields := http1.CutLine(text)
+	out = append(out, statusLine...)
+	for line := range http1.Lines(fields) {
 		switch {
 		case changed && isOfUncompressed(line):
 		case weakens && http1.HasName(line, "etag"):

@@ -73,12 +73,11 @@ func appendCORS(out []byte, x *request, c *route.CORS) []byte {
 
 // variesBy reports whether a Vary line of a head has a name, in lower case.
 func variesBy(head []byte, name string) bool {
-	var line []byte
-	for _, rest := http1.CutLine(head); len(rest) > 0; {
-		if line, rest = http1.CutLine(rest); !http1.HasName(line, "vary") {
+	for line := range http1.Lines(head) {
+		if !http1.HasName(line, "vary") {
 			continue
 		}
-		if list := line[len("vary:") : len(line)-len("\r\n")]; hasElement(list, name) || hasElement(list, "*") {
+		if list := http1.LineValue(line); hasElement(list, name) || hasElement(list, "*") {
 			return true
 		}
 	}

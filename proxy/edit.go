@@ -59,9 +59,8 @@ func (x *answeredRequest) rescan(edited []byte) bool {
 
 // appendEditedFields appends field lines, which end with an empty line, after the edits e.
 func (x *routedRequest) appendEditedFields(out, fields []byte, e *route.HeaderEdits) []byte {
-	for len(fields) > len("\r\n") {
-		var line []byte
-		if line, fields = http1.CutLine(fields); !drops(e, line) {
+	for line := range http1.Lines(fields) {
+		if !drops(e, line) {
 			out = append(out, line...)
 		}
 	}

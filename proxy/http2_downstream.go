@@ -80,8 +80,7 @@ func (s *http2Stream) appendHead(out, text []byte) []byte {
 	out = s.appendFields(out, text, false)
 	if (x.service.Affinity != nil || x.newClient != 0) && !x.response.Interim() {
 		var memory [640]byte
-		for line, rest := []byte(nil), x.appendCookies(memory[:0]); len(rest) > 0; {
-			line, rest = http1.CutLine(rest)
+		for line := range http1.Lines(x.appendCookies(memory[:0])) {
 			out = http2.AppendFieldLine(out, line)
 		}
 	}

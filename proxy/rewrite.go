@@ -228,8 +228,7 @@ func (x *sentRequest) appendEditedRequest(out, text []byte, peer *balancer.Peer)
 			out = out[:start]
 		}
 	}
-	for rest := fields; len(rest) > len("\r\n"); {
-		line, rest = http1.CutLine(rest)
+	for line := range http1.Lines(fields) {
 		switch {
 		case host != "" && http1.HasName(line, "host"):
 		case drops(&a.RequestHeaders, line):
@@ -238,8 +237,8 @@ func (x *sentRequest) appendEditedRequest(out, text []byte, peer *balancer.Peer)
 			out = append(out, line...)
 		}
 	}
-	for rest := x.authorized; len(rest) > 0; {
-		if line, rest = http1.CutLine(rest); !drops(&a.RequestHeaders, line) {
+	for line := range http1.Lines(x.authorized) {
+		if !drops(&a.RequestHeaders, line) {
 			out = append(out, line...)
 		}
 	}

@@ -289,7 +289,7 @@ func refusedByNetHTTP(err error) bool {
 
 func compareTrailers(t *testing.T, got http.Header, section string) {
 	want := http.Header{}
-	for line := range TrailerLines([]byte(section)) {
+	for line := range Lines([]byte(section)) {
 		name, value, _ := strings.Cut(string(line), ":")
 		want.Add(name, strings.Trim(value, " \t\r\n"))
 	}

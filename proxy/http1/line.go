@@ -1,11 +1,27 @@
 package http1
 
-import "bytes"
+import (
+	"bytes"
+	"iter"
+)
 
 // CutLine returns the first line of text with its CRLF, and what follows.
 func CutLine(text []byte) (line, rest []byte) {
 	n := bytes.IndexByte(text, '\n') + 1
 	return text[:n], text[n:]
+}
+
+// Lines yields the field lines at the start of text, each with its CRLF, up to an empty line.
+func Lines(text []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for {
+			line, rest := CutLine(text)
+			if len(line) <= len("\r\n") || !yield(line) {
+				return
+			}
+			text = rest
+		}
+	}
 }
 
 // HasName reports whether a field line has that name in lower case.
@@ -27,4 +43,10 @@ func Clean(value []byte) {
 func LineName(line []byte) []byte {
 	name, _, _ := bytes.Cut(line, []byte{':'})
 	return name
+}
+
+// LineValue returns the value in a field line, without surrounding white space.
+func LineValue(line []byte) []byte {
+	_, value, _ := bytes.Cut(line, []byte{':'})
+	return bytes.Trim(value, " \t\r\n")
 }

@@ -1,33 +1,11 @@
 package http1
 
-import (
-	"bytes"
-	"iter"
-)
-
-// TrailerLines yields the field lines of a trailer section that a [ChunkScanner] has
-// accepted, each with its CRLF.
-func TrailerLines(section []byte) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		for {
-			i := bytes.IndexByte(section, '\n')
-			if i <= 1 { // the empty line
-				return
-			}
-			if !yield(section[:i+1]) {
-				return
-			}
-			section = section[i+1:]
-		}
-	}
-}
-
 // TrailerField returns the value of the first field with that name, in lower case, in a trailer
 // section or in a head, or nil.
 func TrailerField(section []byte, name string) []byte {
-	for line := range TrailerLines(section) {
-		if of, value, _ := bytes.Cut(line, []byte(":")); EqualFold(of, name) {
-			return bytes.Trim(value, " \t\r\n")
+	for line := range Lines(section) {
+		if HasName(line, name) {
+			return LineValue(line)
 		}
 	}
 	return nil
@@ -64,13 +42,13 @@ func ForbiddenInTrailer(name []byte) bool {
 func FilterTrailer(section []byte, drop func(line []byte) bool) []byte {
 	var kept []byte
 	dropped := false
-	for line := range TrailerLines(section) {
+	for line := range Lines(section) {
 		dropped = dropped || drop(line)
 	}
 	if !dropped {
 		return section
 	}
-	for line := range TrailerLines(section) {
+	for line := range Lines(section) {
 		if !drop(line) {
 			kept = append(kept, line...)
 		}

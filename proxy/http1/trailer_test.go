@@ -7,7 +7,7 @@ import (
 	"sluice/test/verify"
 )
 
-func TestTrailerLines(t *testing.T) {
+func TestLines(t *testing.T) {
 	for _, section := range [][]string{
 		{},
 		{"A: b\r\n"},
@@ -15,11 +15,11 @@ func TestTrailerLines(t *testing.T) {
 		{"a:\r\n"},
 	} {
 		var got []string
-		for line := range TrailerLines([]byte(strings.Join(section, "") + "\r\n")) {
+		for line := range Lines([]byte(strings.Join(section, "") + "\r\n")) {
 			got = append(got, string(line))
 		}
 		verify.Slices(t, got, section, "got")
-		for range TrailerLines([]byte(strings.Join(section, "") + "\r\n")) {
+		for range Lines([]byte(strings.Join(section, "") + "\r\n")) {
 			break // is allowed
 		}
 	}

@@ -1,12 +1,6 @@
 package http2
 
-import (
-	"bytes"
-
-	"sluice/proxy/http1"
-)
-
-var colon = []byte(":")
+import "sluice/proxy/http1"
 
 // AppendTrailer appends the frames of a trailer section, and nothing for an empty one: then
 // DATA ends the stream.
@@ -16,7 +10,7 @@ func AppendTrailer(out, section []byte, id uint32) []byte {
 	}
 	start := len(out)
 	out = append(out, make([]byte, FrameHeaderBytes)...)
-	for line := range http1.TrailerLines(section) {
+	for line := range http1.Lines(section) {
 		out = AppendFieldLine(out, line)
 	}
 	if len(out) == start+FrameHeaderBytes {
@@ -27,6 +21,5 @@ func AppendTrailer(out, section []byte, id uint32) []byte {
 
 // AppendFieldLine appends a field line of HTTP/1.1 as a field of HTTP/2.
 func AppendFieldLine(out, line []byte) []byte {
-	name, value, _ := bytes.Cut(line, colon)
-	return AppendField(out, name, bytes.Trim(value, " \t\r\n"))
+	return AppendField(out, http1.LineName(line), http1.LineValue(line))
 }

@@ -120,7 +120,7 @@ func appendChunk(b, data []byte) []byte {
 
 // appendTrailer appends the lines of a trailer section.
 func appendTrailer(out, section []byte) []byte {
-	for line := range http1.TrailerLines(section) {
+	for line := range http1.Lines(section) {
 		out = append(out, line...)
 	}
 	return out

@@ -103,7 +103,7 @@ func (u *http2Stream) open(b *socket.Buffers, body, trailer []byte, whole bool) 
 	return nil
 }
 
-var space, colon = []byte(" "), []byte(":")
+var space = []byte(" ")
 
 // appendFields appends room for the header of a frame and the field block of the
 // request, whose head the exchange wrote as text, and returns the size of its field list. It may
@@ -113,13 +113,11 @@ func (u *http2Stream) appendFields(out, text []byte) (_ []byte, size int) {
 	line, fields := http1.CutLine(text)
 	method, line, _ := bytes.Cut(line, space)
 	target, _, _ := bytes.Cut(line, space)
-	scheme, host := u.conn.scheme(), hostOf(fields)
+	scheme, host := u.conn.scheme(), http1.TrailerField(fields, "host")
 	out = http2.AppendRequestStart(append(out, room[:]...), method, scheme, host, target)
 	size = http2.ListBytes(len(":method:scheme:authority:path")+len(method)+len(scheme)+len(host)+len(target), 4)
-	for len(fields) > len("\r\n") {
-		line, fields = http1.CutLine(fields)
-		name, _, _ := bytes.Cut(line, colon)
-		switch http1.NameOf(name) {
+	for line := range http1.Lines(fields) {
+		switch http1.NameOf(http1.LineName(line)) {
 		case http1.NameHost, http1.NameConnection, http1.NameTransferEncoding, http1.NameUpgrade, http1.NameKeepAlive, http1.NameProxyConnection:
 			continue
 		}
@@ -127,17 +125,6 @@ func (u *http2Stream) appendFields(out, text []byte) (_ []byte, size int) {
 		size += http2.ListBytes(len(line)-len(": \r\n"), 1)
 	}
 	return out, size
-}
-
-// hostOf returns the value of the Host line among lines.
-func hostOf(lines []byte) []byte {
-	for len(lines) > len("\r\n") {
-		var line []byte
-		if line, lines = http1.CutLine(lines); http1.HasName(line, "host") {
-			return bytes.Trim(line[len("host:"):], " \t\r\n")
-		}
-	}
-	return nil
 }
 
 // TakesCoded implements [transfer.Sink].
