@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -11,21 +12,20 @@ import (
 // file, so that they are decoded and checked like the file. Flags have precedence over
 // the environment, and the environment over the file.
 func (in Input) override(d *decoder, root *yaml.Node) {
+	type keys = map[string]any
 	t := tree{d, root}
 	if in.Getenv != nil {
 		in.environment(t)
 	}
 	if in.Consul != "" {
-		t.set(t.list("--consul", in.Consul), "consul", "addresses")
+		t.set("--consul", []string{in.Consul}, "consul", "addresses")
 	}
 	if in.Admin != "" {
-		t.set(t.text("--admin", in.Admin), "admin", "address")
+		t.set("--admin", in.Admin, "admin", "address")
 	}
 	if in.Service != "" {
-		text := func(s string) *yaml.Node { return t.text("--service", s) }
-		source := t.mapping("--service", text("service"), text(in.Service))
-		t.set(t.mapping("--service", text("consul"), source), "services", in.Service)
-		t.set(t.sequence("--service", t.mapping("--service", text("service"), text(in.Service))), "routes")
+		t.set("--service", keys{"consul": keys{"service": in.Service}}, "services", in.Service)
+		t.set("--service", []keys{{"service": in.Service}}, "routes")
 	}
 	if in.Listen == "" {
 		return
@@ -35,9 +35,7 @@ func (in Input) override(d *decoder, root *yaml.Node) {
 			"not allowed: the file sets listeners at "+d.placeOf(listeners).origin)
 		return
 	}
-	text := func(s string) *yaml.Node { return t.text("--listen", s) }
-	listener := t.mapping("--listen", text("name"), text(defaultListener), text("address"), text(in.Listen))
-	t.set(t.sequence("--listen", listener), "listeners")
+	t.set("--listen", []keys{{"name": defaultListener, "address": in.Listen}}, "listeners")
 }
 
 // environmentKeys are the variables of Consul's own tools, and the keys that they set.
@@ -62,23 +60,23 @@ func (in Input) environment(t tree) {
 	)
 	for _, key := range environmentKeys {
 		if v := in.Getenv(key.name); v != "" {
-			t.set(t.text(key.name, v), key.path...)
+			t.set(key.name, v, key.path...)
 		}
 	}
 	if v := in.Getenv(address); v != "" {
-		t.set(t.list(address, v), "consul", "addresses")
+		t.set(address, []string{v}, "consul", "addresses")
 	}
 	if on, err := strconv.ParseBool(in.Getenv(verify)); err == nil {
-		t.set(t.text(verify, strconv.FormatBool(!on)), "consul", "tls", "skip_verify")
+		t.set(verify, !on, "consul", "tls", "skip_verify")
 	}
 	// Each of them replaces both keys of the file. CONSUL_HTTP_TOKEN_FILE has
 	// precedence, as in Consul's own tools.
 	if v := in.Getenv(tokenFile); v != "" {
 		t.unset("consul", "token")
-		t.set(t.text(tokenFile, v), "consul", "token_file")
+		t.set(tokenFile, v, "consul", "token_file")
 	} else if v := in.Getenv(token); v != "" {
 		t.unset("consul", "token_file")
-		t.set(t.text(token, v), "consul", "token")
+		t.set(token, v, "consul", "token")
 	}
 }
 
@@ -97,28 +95,22 @@ type tree struct {
 	root *yaml.Node
 }
 
-// text returns a node for a value from origin.
-func (t tree) text(origin, value string) *yaml.Node {
-	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value}
-	t.d.origins[n] = origin
+// node returns a node for a value from origin.
+func (t tree) node(origin string, value any) *yaml.Node {
+	n := new(yaml.Node)
+	if err := n.Encode(value); err != nil {
+		panic(fmt.Sprintf("BUG: config: %v", err))
+	}
+	t.isFrom(origin, n)
 	return n
 }
 
-func (t tree) sequence(origin string, items ...*yaml.Node) *yaml.Node {
-	n := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Content: items}
+// isFrom notes the origin of n and of all below it.
+func (t tree) isFrom(origin string, n *yaml.Node) {
 	t.d.origins[n] = origin
-	return n
-}
-
-func (t tree) list(origin, value string) *yaml.Node {
-	return t.sequence(origin, t.text(origin, value))
-}
-
-// mapping returns a mapping node. content alternates names and values.
-func (t tree) mapping(origin string, content ...*yaml.Node) *yaml.Node {
-	n := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Content: content}
-	t.d.origins[n] = origin
-	return n
+	for _, child := range n.Content {
+		t.isFrom(origin, child)
+	}
 }
 
 // get returns the value of a top-level key, or nil.
@@ -129,14 +121,14 @@ func (t tree) get(name string) *yaml.Node {
 	return nil
 }
 
-// set sets the value at the path of keys. It does nothing if the path contains a value
+// set sets the value from origin at the path of keys. It does nothing if the path contains a value
 // that is not a mapping, which the decoder refuses.
-func (t tree) set(value *yaml.Node, path ...string) {
+func (t tree) set(origin string, value any, path ...string) {
 	n := t.root
 	for _, name := range path[:len(path)-1] {
 		i := index(n, name)
 		if i < 0 {
-			child := t.mapping(t.d.origins[value])
+			child := t.node(origin, struct{}{})
 			t.put(n, name, child)
 			n = child
 			continue
@@ -145,7 +137,7 @@ func (t tree) set(value *yaml.Node, path ...string) {
 			return
 		}
 	}
-	t.put(n, path[len(path)-1], value)
+	t.put(n, path[len(path)-1], t.node(origin, value))
 }
 
 // put sets one entry of the mapping n.
@@ -153,7 +145,7 @@ func (t tree) put(n *yaml.Node, name string, value *yaml.Node) {
 	if n.Kind != yaml.MappingNode {
 		return
 	}
-	key := t.text(t.d.origins[value], name)
+	key := t.node(t.d.origins[value], name)
 	if i := index(n, name); i >= 0 {
 		n.Content[i], n.Content[i+1] = key, value
 		return
