@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"time"
@@ -25,54 +26,31 @@ type limiterID struct {
 
 // of returns the limiter of a route, which it takes from before or creates.
 func (l limiters) of(r *config.Route, before limiters, fleet *ratelimit.Fleet) *ratelimit.Limiter {
-	return keep(l, before, limiterID{r.Key(), *r.RateLimit}, func() *ratelimit.Limiter {
+	limiter, _ := keep(l, before, limiterID{r.Key(), *r.RateLimit}, func(limiterID) (*ratelimit.Limiter, error) {
 		if r.RateLimit.OfFleet() {
-			return ratelimit.NewShared(r.RateLimit.Rate, r.RateLimit.Per, r.RateLimit.Burst, fleet)
+			return ratelimit.NewShared(r.RateLimit.Rate, r.RateLimit.Per, r.RateLimit.Burst, fleet), nil
 		}
-		return ratelimit.New(r.RateLimit.Rate, r.RateLimit.Per, r.RateLimit.Burst)
+		return ratelimit.New(r.RateLimit.Rate, r.RateLimit.Per, r.RateLimit.Burst), nil
 	})
+	return limiter
 }
 
 // keep returns what next has for id. If it has nothing, it gets what before has, or what
-// create returns.
-func keep[ID comparable, T any](next, before map[ID]*T, id ID, create func() *T) *T {
-	if next[id] == nil {
-		next[id] = before[id]
+// create returns: a file in use may be missing now.
+func keep[ID comparable, T any](next, before map[ID]*T, id ID, create func(ID) (*T, error)) (kept *T, err error) {
+	kept = cmp.Or(next[id], before[id])
+	if kept == nil {
+		kept, err = create(id)
 	}
-	if next[id] == nil {
-		next[id] = create()
+	if err == nil {
+		next[id] = kept
 	}
-	return next[id]
-}
-
-// userFiles are the files of users in use, by path.
-type userFiles map[string]*auth.Users
-
-// of returns the users of a file, which it takes from before or reads: a file in use may
-// be missing now.
-func (f userFiles) of(path string, before userFiles) (users *auth.Users, err error) {
-	users = keep(f, before, path, func() (opened *auth.Users) {
-		opened, err = auth.OpenUsers(path)
-		return opened
-	})
-	return users, err
-}
-
-// pageFiles are the files of answers of sluice's own in use, by path.
-type pageFiles map[string]*pages.Body
-
-// of returns the body in a file, which it takes from before or reads: a file in use may be missing now.
-func (f pageFiles) of(path string, before pageFiles) (body *pages.Body, err error) {
-	body = keep(f, before, path, func() (opened *pages.Body) {
-		opened, err = pages.Open(path)
-		return opened
-	})
-	return body, err
+	return kept, err
 }
 
 // withFile returns a page with the body that a file has.
 func (b *builder) withFile(page *route.Page, path string) (*route.Page, error) {
-	body, err := b.pages.of(path, b.before.pages)
+	body, err := keep(b.pages, b.before.pages, path, pages.Open)
 	if err != nil {
 		return nil, err
 	}
@@ -106,9 +84,10 @@ type forwardID struct {
 // of returns the client with the settings of a, which it takes from before or creates.
 func (f forwards) of(a *config.ForwardAuth, before forwards, machine *locality.Machine, allowLocal bool) *auth.Forward {
 	id := forwardID{a.URL.Text, a.Timeout, a.ByDocument, a.ByDocument && allowLocal}
-	return keep(f, before, id, func() *auth.Forward {
-		return auth.NewForward(a.URL.Value, a.Timeout, mayConnect(machine, id.byDocument, id.allowLocal))
+	client, _ := keep(f, before, id, func(forwardID) (*auth.Forward, error) {
+		return auth.NewForward(a.URL.Value, a.Timeout, mayConnect(machine, id.byDocument, id.allowLocal)), nil
 	})
+	return client
 }
 
 // closeWithout closes the clients that are not in next.
@@ -130,20 +109,15 @@ type keySetID struct {
 	byDocument, allowLocal bool
 }
 
-// of returns the keys of the issuer of j, which it takes from before or opens: a file in use may be missing now.
-func (k keySets) of(j *config.JWT, before *Routes, machine *locality.Machine, allowLocal bool) (set *auth.KeySet, err error) {
+// of returns the keys of the issuer of j, which it takes from before or opens.
+func (k keySets) of(j *config.JWT, before *Routes, machine *locality.Machine, allowLocal bool) (*auth.KeySet, error) {
 	id := keySetID{j.JWKSFile, j.JWKSURL.Text, j.ByDocument, j.ByDocument && allowLocal}
-	set = keep(k, before.keySets, id, func() (opened *auth.KeySet) {
+	return keep(k, before.keySets, id, func(keySetID) (*auth.KeySet, error) {
 		if id.file != "" {
-			opened, err = auth.OpenKeys(id.file)
-			return opened
+			return auth.OpenKeys(id.file)
 		}
-		return auth.NewKeys(j.JWKSURL.Value, mayConnect(machine, id.byDocument, id.allowLocal), before.inherited[id.name()])
+		return auth.NewKeys(j.JWKSURL.Value, mayConnect(machine, id.byDocument, id.allowLocal), before.inherited[id.name()]), nil
 	})
-	if err != nil {
-		delete(k, id)
-	}
-	return set, err
 }
 
 // name returns what other processes know the keys by.
@@ -188,7 +162,7 @@ func (b *builder) actionsOf(r *config.Route) (*route.Actions, error) {
 	}
 	a := *built
 	if r.BasicAuth != nil {
-		users, err := b.users.of(r.BasicAuth.UsersFile, b.before.users)
+		users, err := keep(b.users, b.before.users, r.BasicAuth.UsersFile, auth.OpenUsers)
 		if err != nil {
 			return nil, err
 		}

@@ -15,7 +15,8 @@ type mirrorID struct{ from, to, group string }
 
 // of returns the counters for id, which it takes from before or creates.
 func (m mirrors) of(id mirrorID, before mirrors) *route.Copies {
-	return keep(m, before, id, func() *route.Copies { return route.NewCopies(id.from, id.to, id.group) })
+	copies, _ := keep(m, before, id, func(mirrorID) (*route.Copies, error) { return route.NewCopies(id.from, id.to, id.group), nil })
+	return copies
 }
 
 // mirrorOf returns the mirror of a route with these actions; nil: it has none.

@@ -15,6 +15,7 @@ import (
 	"sluice/proxy"
 	"sluice/route"
 	"sluice/route/auth"
+	"sluice/route/pages"
 	"sluice/route/ratelimit"
 )
 
@@ -28,10 +29,10 @@ type Routes struct {
 	fleetLimits []FleetLimit
 	mirrors     mirrors
 	forwards    forwards
-	users       userFiles
+	users       map[string]*auth.Users // of files in use, by path
 	keySets     keySets
 	inherited   map[string]auth.SavedKeys // of another process, by keySetID.name
-	pages       pageFiles
+	pages       map[string]*pages.Body    // likewise
 }
 
 // Inherit returns what the first routes of a process begin with: the keys of issuers that another one has saved.
@@ -55,7 +56,10 @@ func Build(c *config.Config, services map[string]*route.Service, machine *locali
 		before = new(Routes)
 	}
 	b := &builder{
-		Routes: &Routes{limiters: make(limiters), mirrors: make(mirrors), forwards: make(forwards), users: make(userFiles), keySets: make(keySets), pages: make(pageFiles)},
+		Routes: &Routes{
+			limiters: make(limiters), mirrors: make(mirrors), forwards: make(forwards), users: make(map[string]*auth.Users),
+			keySets: make(keySets), pages: make(map[string]*pages.Body),
+		},
 		config: c, services: services, chains: make(map[string]*chain), machine: machine, fleet: fleet, before: before,
 	}
 	var err error
