@@ -167,6 +167,7 @@ func TestUnusableChainAcrossAnUpgrade(t *testing.T) {
 	r := start(t, text)
 	const pools = "web=[web-1 web-2] web@v1=[web-1] web@v2=[web-2]"
 	r.awaitPooled("web", pools)
+	consultest.Await(t, "the chain is in use", func() bool { return len(r.chain().Entries) > 0 })
 	entries := r.chain().Entries
 
 	subsets, many := make(map[string]api.ServiceResolverSubset), &api.ServiceRouterConfigEntry{Kind: api.ServiceRouter, Name: "web"}
