@@ -191,15 +191,7 @@ func (c *Client) KeepProbing() (done func()) {
 	defer c.mu.Unlock()
 	c.running++
 	if c.running == 1 {
-		ctx, cancel := context.WithCancel(context.Background())
-		var probing sync.WaitGroup
-		probing.Go(func() {
-			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { c.agents.watch(ctx) })
-		})
-		c.stop = func() {
-			cancel()
-			probing.Wait()
-		}
+		c.stop = panics.Start(context.Background(), panics.Watch, c.agents.watch)
 	}
 	return func() {
 		c.mu.Lock()

@@ -3,9 +3,9 @@
 package journal
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -23,8 +23,7 @@ type Journal struct {
 	log   zerolog.Logger
 	queue chan *balancer.Event // for the log; pointers, as room for 4096 values is 3 MB
 	lost  atomic.Uint64        // events that were dropped because the channel was full
-	stop  chan struct{}        // closed to end run
-	done  chan struct{}        // closed when run has ended
+	stop  func()               // ends run, and waits for that
 
 	mu        sync.Mutex             // guards the field below
 	inherited map[discovery.Key]bool // instances whose peers the old process had
@@ -39,15 +38,10 @@ func New(feed *events.Feed, log zerolog.Logger) *Journal {
 		feed:  feed,
 		log:   log,
 		queue: make(chan *balancer.Event, queueSize),
-		stop:  make(chan struct{}),
-		done:  make(chan struct{}),
 
 		inherited: make(map[discovery.Key]bool),
 	}
-	go func() {
-		defer close(j.done)
-		panics.Repeat(j.stop, panics.Task, time.Second, j.run)
-	}()
+	j.stop = panics.Start(context.Background(), panics.Task, j.run)
 	return j
 }
 
@@ -83,17 +77,14 @@ func (j *Journal) hadBefore(id discovery.Key) bool {
 }
 
 // Close writes the queued events, and ends the journal. It must be called once.
-func (j *Journal) Close() {
-	close(j.stop)
-	<-j.done
-}
+func (j *Journal) Close() { j.stop() }
 
-func (j *Journal) run() {
+func (j *Journal) run(ctx context.Context) {
 	for {
 		select {
 		case e := <-j.queue:
 			j.write(*e)
-		case <-j.stop:
+		case <-ctx.Done():
 			for {
 				select {
 				case e := <-j.queue:

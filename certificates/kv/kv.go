@@ -93,22 +93,14 @@ func (m *Manager) Follow(prefix string) *Prefix {
 
 // start begins the watch. The caller holds the mu of the Manager.
 func (p *Prefix) start() {
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
-		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
-			_ = p.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
-				Query: consul.KeysBelow(p.prefix + "/"),
-				Read:  p.read,
-				Ended: p.ended,
-				Begin: func(context.Context) (time.Duration, error) { return p.owner.options.Wait(), nil },
-			})
+	p.stop = panics.Start(context.Background(), panics.Watch, func(ctx context.Context) {
+		_ = p.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
+			Query: consul.KeysBelow(p.prefix + "/"),
+			Read:  p.read,
+			Ended: p.ended,
+			Begin: func(context.Context) (time.Duration, error) { return p.owner.options.Wait(), nil },
 		})
 	})
-	p.stop = func() {
-		cancel()
-		running.Wait()
-	}
 }
 
 // read takes an answer of Consul.

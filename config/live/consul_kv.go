@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -51,31 +50,26 @@ type answer struct {
 // Run implements Source.
 func (k *ConsulKV) Run(ctx context.Context, report func(Report)) error {
 	answers, before := make(chan answer, 1), k.Before
-	var following sync.WaitGroup
-	defer following.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	following.Go(func() {
-		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
-			_ = k.Client.Follow(ctx, consul.FollowOptions{ // ends with ctx
-				Query: k.query(),
-				Read: func(a consul.Answer, body []byte) error {
-					answer, err := k.decode(a, body)
-					if err == nil {
-						answer.forgot, before = mayHaveForgotten(before, answer), answer.said
-						replaceLatest(answers, answer)
-					}
-					return err
-				},
-				Ended: func(err error) {
-					if err != nil {
-						replaceLatest(answers, answer{err: err})
-					}
-				},
-				Begin: func(context.Context) (time.Duration, error) { return k.Wait(), nil },
-			})
+	stop := panics.Start(ctx, panics.Watch, func(ctx context.Context) {
+		_ = k.Client.Follow(ctx, consul.FollowOptions{ // ends with ctx
+			Query: k.query(),
+			Read: func(a consul.Answer, body []byte) error {
+				answer, err := k.decode(a, body)
+				if err == nil {
+					answer.forgot, before = mayHaveForgotten(before, answer), answer.said
+					replaceLatest(answers, answer)
+				}
+				return err
+			},
+			Ended: func(err error) {
+				if err != nil {
+					replaceLatest(answers, answer{err: err})
+				}
+			},
+			Begin: func(context.Context) (time.Duration, error) { return k.Wait(), nil },
 		})
 	})
+	defer stop()
 
 	settled := time.NewTimer(0)
 	settled.Stop()

@@ -104,17 +104,9 @@ func (d *documents) change(ctx context.Context, list []config.Dynamic, used []co
 // startLocked starts to follow f. The caller holds d.mu.
 func (d *documents) startLocked(ctx context.Context, f *followed) {
 	source := d.newSource(f.spec, f.memory.State)
-	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() {
-		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
-			_ = source.Run(ctx, func(r Report) { d.report(f, r) }) // ends with ctx
-		})
+	f.stop = panics.Start(ctx, panics.Watch, func(ctx context.Context) {
+		_ = source.Run(ctx, func(r Report) { d.report(f, r) }) // ends with ctx
 	})
-	f.stop = func() {
-		cancel()
-		running.Wait()
-	}
 }
 
 // report takes a report of f.

@@ -91,12 +91,9 @@ func (r *Registration) Run(ctx context.Context) error {
 	if err := r.start(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
-	var reaching sync.WaitGroup
-	reaching.Go(func() {
-		panics.Repeat(ctx.Done(), panics.Task, time.Second, func() { r.reach(ctx) })
-	})
+	stop := panics.Start(ctx, panics.Task, r.reach)
 	r.registrar.Run(ctx)
-	reaching.Wait()
+	stop()
 	if r.registrar.Listed() {
 		r.leave()
 		r.drain()

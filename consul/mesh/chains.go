@@ -122,7 +122,6 @@ func (c *Chains) follow(ids []ChainID) (stops []func()) {
 // start begins the watch. The caller holds mu.
 func (f *followedChain) start() {
 	f.owner.entries.begin()
-	ctx, cancel := context.WithCancel(context.Background())
 	query := consul.Query{
 		Path:  "discovery-chain/" + url.PathEscape(f.Service),
 		Needs: fmt.Sprintf("service:read: service %q { policy = \"read\" }", f.Service),
@@ -132,37 +131,30 @@ func (f *followedChain) start() {
 	if f.ChainID == (ChainID{Service: f.Service}) { // else other entries count
 		await = f.owner.entries.await()
 	}
-	var running sync.WaitGroup
-	running.Go(func() {
-		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
-			_ = f.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
-				Query: query, Await: await,
-				Read: func(a consul.Answer, body []byte) error {
-					compiled, err := decodeChain(body, f.Service)
-					if err == nil && f.take(compiled, a.Index, time.Now()) {
-						f.owner.options.Changed()
-					}
-					return err
-				},
-				Ended: func(err error) {
-					if f.ended(err) {
-						f.owner.options.Changed()
-					}
-				},
-				Begin: func(context.Context) (time.Duration, error) {
-					wait, expired := f.begin(time.Now())
-					if expired {
-						f.owner.options.Changed()
-					}
-					return wait, nil
-				},
-			})
+	f.stop = panics.Start(context.Background(), panics.Watch, func(ctx context.Context) {
+		_ = f.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
+			Query: query, Await: await,
+			Read: func(a consul.Answer, body []byte) error {
+				compiled, err := decodeChain(body, f.Service)
+				if err == nil && f.take(compiled, a.Index, time.Now()) {
+					f.owner.options.Changed()
+				}
+				return err
+			},
+			Ended: func(err error) {
+				if f.ended(err) {
+					f.owner.options.Changed()
+				}
+			},
+			Begin: func(context.Context) (time.Duration, error) {
+				wait, expired := f.begin(time.Now())
+				if expired {
+					f.owner.options.Changed()
+				}
+				return wait, nil
+			},
 		})
 	})
-	f.stop = func() {
-		cancel()
-		running.Wait()
-	}
 }
 
 // begin returns how long the next query may block: at most until the chain is no longer kept. It ends the keeping,

@@ -34,17 +34,8 @@ func newEntries(client *consul.Client, wait func() time.Duration, kinds []string
 
 // begin lets it run from now on.
 func (e *entries) begin() {
-	if e.stop != nil {
-		return
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
-		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { e.run(ctx) })
-	})
-	e.stop = func() {
-		cancel()
-		running.Wait()
+	if e.stop == nil {
+		e.stop = panics.Start(context.Background(), panics.Watch, e.run)
 	}
 }
 

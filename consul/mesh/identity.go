@@ -132,42 +132,35 @@ func (i *Identity) Resume() {
 // start begins the queries. The caller holds following.
 func (i *Identity) start() {
 	service := i.Service()
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	follow := func(q consul.Query, read func([]byte) error, failed *error) {
+	follow := func(q consul.Query, read func([]byte) error, failed *error) func(context.Context) {
 		again := false // the last query had no index
-		running.Go(func() {
-			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
-				_ = i.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
-					Query: q,
-					Read:  func(_ consul.Answer, body []byte) error { return read(body) },
-					Ended: func(err error) { i.ended(failed, err) },
-					Begin: func(context.Context) (wait time.Duration, _ error) {
-						wait, again = i.wait(again)
-						return wait, nil
-					},
-				})
+		return func(ctx context.Context) {
+			_ = i.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
+				Query: q,
+				Read:  func(_ consul.Answer, body []byte) error { return read(body) },
+				Ended: func(err error) { i.ended(failed, err) },
+				Begin: func(context.Context) (wait time.Duration, _ error) {
+					wait, again = i.wait(again)
+					return wait, nil
+				},
 			})
-		})
+		}
 	}
-	follow(leafQuery(service), func(body []byte) error {
+	leaf := follow(leafQuery(service), func(body []byte) error {
 		l, err := readLeaf(body, service)
 		if err == nil {
 			i.take(func() { i.leaf = l })
 		}
 		return err
 	}, &i.leafError)
-	follow(rootsQuery, func(body []byte) error {
+	roots := follow(rootsQuery, func(body []byte) error {
 		r, err := readRoots(body)
 		if err == nil {
 			i.take(func() { i.roots = r })
 		}
 		return err
 	}, &i.rootsError)
-	i.stop = func() {
-		cancel()
-		running.Wait()
-	}
+	i.stop = panics.Start(context.Background(), panics.Watch, leaf, roots)
 }
 
 // leafQuery returns the query of the leaf of a service. readLeaf reads its answer.

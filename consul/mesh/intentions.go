@@ -154,21 +154,18 @@ func (f *followedService) startLocked() {
 	if f.owner.isOwn(f.Destination) { // else other entries count
 		await = f.owner.entries.await()
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
-		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
-			_ = f.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
-				Query: f.match(), Await: await,
-				Begin: func(context.Context) (time.Duration, error) { return f.owner.options.Wait(), nil },
-				Read:  func(a consul.Answer, body []byte) error { return f.read(ctx, &running, a.Index, body) },
-				Ended: f.ended,
-			})
+	var ending sync.WaitGroup
+	stop := panics.Start(context.Background(), panics.Watch, func(ctx context.Context) {
+		_ = f.owner.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
+			Query: f.match(), Await: await,
+			Begin: func(context.Context) (time.Duration, error) { return f.owner.options.Wait(), nil },
+			Read:  func(a consul.Answer, body []byte) error { return f.read(ctx, &ending, a.Index, body) },
+			Ended: f.ended,
 		})
 	})
 	f.stop = func() {
-		cancel()
-		running.Wait()
+		stop()
+		ending.Wait()
 	}
 }
 
@@ -199,7 +196,7 @@ func (f *followedService) match() consul.Query {
 }
 
 // read takes an answer to match, for a watch that runs until ctx ends.
-func (f *followedService) read(ctx context.Context, running *sync.WaitGroup, index uint64, body []byte) error {
+func (f *followedService) read(ctx context.Context, ending *sync.WaitGroup, index uint64, body []byte) error {
 	all, err := decodeMatch(body)
 	if err != nil {
 		return err
@@ -215,21 +212,19 @@ func (f *followedService) read(ctx context.Context, running *sync.WaitGroup, ind
 		why = "the default: no intention is about it"
 	}
 	if f.take(verdict, why, index) {
-		f.end(ctx, running)
+		f.end(ctx, ending)
 	}
 	return nil
 }
 
 // end has the open connections ended, and a moment later those that a sidecar, which has learnt of it later than sluice,
 // has accepted meanwhile.
-func (f *followedService) end(ctx context.Context, running *sync.WaitGroup) {
+func (f *followedService) end(ctx context.Context, ending *sync.WaitGroup) {
 	f.owner.options.Denied(f.Destination)
-	running.Go(func() {
+	ending.Go(func() {
 		defer panics.Contain(panics.Watch, nil)
-		later := time.NewTimer(denialLag)
-		defer later.Stop()
 		select {
-		case <-later.C:
+		case <-time.After(denialLag):
 			if f.denies() {
 				f.owner.options.Denied(f.Destination)
 			}

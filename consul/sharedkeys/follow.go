@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -24,23 +23,11 @@ func (k *Keys[V]) Resume() {
 	if !k.Shared() || k.stop != nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
-		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { k.follow(ctx) })
-	})
-	running.Go(func() {
-		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { k.write(ctx) })
-	})
+	tasks := []func(context.Context){k.follow, k.write}
 	if k.options.Beside != nil {
-		running.Go(func() {
-			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { k.options.Beside(ctx) })
-		})
+		tasks = append(tasks, k.options.Beside)
 	}
-	k.stop = func() {
-		cancel()
-		running.Wait()
-	}
+	k.stop = panics.Start(context.Background(), panics.Watch, tasks...)
 }
 
 // Pause ends what Resume began, and forgets proposals.

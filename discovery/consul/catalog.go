@@ -176,17 +176,12 @@ func (w *Catalog) Run(ctx context.Context, changed func([]CatalogService)) error
 	q := consul.Query{Path: "catalog/services", Needs: catalogNeeds}
 	q.Datacenter = w.selection.Datacenter
 	q.Filter = w.selection.filter()
-	var running sync.WaitGroup
-	defer running.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	running.Go(func() {
-		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
-			// ends with ctx
-			_ = w.sources.client.Follow(ctx, consul.FollowOptions{Query: q, Wait: w.selection.Wait, Ended: w.note,
-				Read: func(a consul.Answer, body []byte) error { return w.take(ctx, q, a, body) }})
-		})
+	stop := panics.Start(ctx, panics.Watch, func(ctx context.Context) {
+		// ends with ctx
+		_ = w.sources.client.Follow(ctx, consul.FollowOptions{Query: q, Wait: w.selection.Wait, Ended: w.note,
+			Read: func(a consul.Answer, body []byte) error { return w.take(ctx, q, a, body) }})
 	})
+	defer stop()
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()

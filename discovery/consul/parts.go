@@ -2,7 +2,6 @@ package consul
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"sluice/discovery"
@@ -78,22 +77,17 @@ func (d *parts) Run(ctx context.Context, before discovery.WatchState, report fun
 		ordered:    !d.options.Nearest,
 		begin:      time.Now(),
 	}
-	var running sync.WaitGroup
-	defer running.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	var tasks []func(context.Context)
 	for n, p := range d.list {
 		b := &branch{choice: c, part: p, listed: n, place: n, serving: -1}
 		b.inherit()
 		c.branches = append(c.branches, b)
-		running.Go(func() {
-			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { b.run(ctx, p.source(d.Sources)) })
-		})
+		tasks = append(tasks, func(ctx context.Context) { b.run(ctx, p.source(d.Sources)) })
 	}
 	if d.options.Nearest {
-		running.Go(func() {
-			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { d.nearness.follow(ctx, c.reorder) })
-		})
+		tasks = append(tasks, func(ctx context.Context) { d.nearness.follow(ctx, c.reorder) })
 	}
+	stop := panics.Start(ctx, panics.Watch, tasks...)
+	defer stop()
 	return c.run(ctx)
 }

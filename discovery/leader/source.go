@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -48,13 +47,8 @@ func (s *source) Run(ctx context.Context, before discovery.WatchState, report fu
 	if s.options.Key == "" {
 		return s.of.Run(ctx, before, r.take)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	var following sync.WaitGroup
-	defer following.Wait()
-	defer cancel()
-	following.Go(func() {
-		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { r.follow(ctx) })
-	})
+	stop := panics.Start(ctx, panics.Watch, r.follow)
+	defer stop()
 	return s.of.Run(ctx, before, r.take)
 }
 

@@ -5,6 +5,7 @@
 package panics
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -115,13 +116,25 @@ func Contain(at Place, fail func()) {
 // done is closed.
 func Repeat(done <-chan struct{}, at Place, pause time.Duration, run func()) {
 	for panicked(at, run) {
-		timer := time.NewTimer(pause)
 		select {
-		case <-timer.C:
+		case <-time.After(pause):
 		case <-done:
-			timer.Stop()
 			return
 		}
+	}
+}
+
+// Start begins each task in a goroutine, and again a second after it has panicked. stop ends the context of the tasks, and waits
+// until they have returned.
+func Start(ctx context.Context, at Place, tasks ...func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	for _, task := range tasks {
+		running.Go(func() { Repeat(ctx.Done(), at, time.Second, func() { task(ctx) }) })
+	}
+	return func() {
+		cancel()
+		running.Wait()
 	}
 }
 

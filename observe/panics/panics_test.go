@@ -1,6 +1,7 @@
 package panics
 
 import (
+	"context"
 	"strings"
 	"sync"
 	"testing"
@@ -108,6 +109,33 @@ func TestRepeat(t *testing.T) {
 		})
 		if runs != 4 || time.Since(start) != 2*time.Minute {
 			t.Errorf("after done: %d runs in %v", runs, time.Since(start))
+		}
+	})
+}
+
+// Each task begins again after a panic; stop ends their context, and returns after them.
+func TestStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		survive(t)
+		observed(t)
+		runs, ended := 0, 0
+		stop := Start(t.Context(), Watch, func(ctx context.Context) {
+			if runs++; runs < 3 {
+				fails()
+			}
+		}, func(ctx context.Context) {
+			<-ctx.Done()
+			time.Sleep(time.Second)
+			ended++
+		})
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if runs != 3 || ended != 0 {
+			t.Errorf("%d runs and %d ends, want 3 and none", runs, ended)
+		}
+		stop()
+		if runs != 3 || ended != 1 {
+			t.Errorf("%d runs and %d ends after the stop, want 3 and one", runs, ended)
 		}
 	})
 }

@@ -103,13 +103,7 @@ func (s *KeySet) Start(ctx context.Context) {
 	if s.client == nil || s.end != nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() { panics.Repeat(ctx.Done(), panics.Task, time.Second, func() { s.follow(ctx) }) })
-	s.end = func() {
-		cancel()
-		running.Wait()
-	}
+	s.end = panics.Start(ctx, panics.Task, s.follow)
 }
 
 // Close ends what Start has begun. The keys stay.

@@ -112,19 +112,11 @@ func (f *Finder) Follow(ctx context.Context, c *config.Config) {
 // run watches the catalog until ctx ends, or stop is called, which waits for the end.
 func (f *Finder) run(ctx context.Context, selection consulsource.Selection) (stop func()) {
 	watch := f.begin(selection)
-	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() {
-		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
-			if err := watch.Run(ctx, f.found); ctx.Err() == nil {
-				f.log.Error().Err(err).Msg("catalog: the watch has ended, new services are not found")
-			}
-		})
+	return panics.Start(ctx, panics.Watch, func(ctx context.Context) {
+		if err := watch.Run(ctx, f.found); ctx.Err() == nil {
+			f.log.Error().Err(err).Msg("catalog: the watch has ended, new services are not found")
+		}
 	})
-	return func() {
-		cancel()
-		running.Wait()
-	}
 }
 
 // end ends the watch, if it runs. The caller holds following.
