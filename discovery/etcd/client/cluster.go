@@ -172,8 +172,8 @@ func (c *Cluster) closeStore() {
 	}
 }
 
-// connected returns the connection. It connects if there is none, and again if the password has
-// changed.
+// connected returns the connection. It connects if there is none, and again if there is another password that
+// is valid: others use the connection too.
 func (c *Cluster) connected(ctx context.Context) (store, error) {
 	select {
 	case c.turn <- struct{}{}:
@@ -182,19 +182,24 @@ func (c *Cluster) connected(ctx context.Context) (store, error) {
 		return nil, context.Cause(ctx)
 	}
 	password, err := c.readPassword()
-	if err != nil {
-		return nil, err
+	if err == nil && (c.store == nil || password != c.password) {
+		err = c.connectWith(ctx, password)
 	}
-	if c.store != nil && password == c.password {
+	if c.store != nil { // after an error, the password that it has logged in with may be valid still
 		return c.store, nil
 	}
-	c.closeStore()
-	if c.store, err = c.connect(ctx, password); err != nil {
-		c.store = nil
-		return nil, err
+	return nil, err
+}
+
+// connectWith replaces the connection, if the password is valid. The caller has the turn.
+func (c *Cluster) connectWith(ctx context.Context, password string) error {
+	opened, err := c.connect(ctx, password)
+	if err != nil {
+		return err
 	}
-	c.password = password
-	return c.store, nil
+	c.closeStore()
+	c.store, c.password = opened, password
+	return nil
 }
 
 func (c *Cluster) readPassword() (string, error) {

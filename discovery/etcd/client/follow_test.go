@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -437,5 +438,44 @@ func TestOneConnectionForAllFollowers(t *testing.T) {
 		cancel()
 		running.Wait()
 		verify.That(t, f.closed == 1 && c.store == nil && !c.followed(), "closed %d times", f.closed)
+	})
+}
+
+// A password file that is empty for a moment, or has a password before etcd has it, ends no connection: the services
+// that are followed go on, and so does one that a reload adds.
+func TestPasswordThatIsNotValidYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		c := &Cluster{turn: make(chan struct{}, 1), options: Options{PasswordFile: filepath.Join(t.TempDir(), "password")}}
+		valid := "first"
+		c.connect = func(_ context.Context, password string) (store, error) {
+			if password != valid {
+				return nil, errors.New("authentication failed")
+			}
+			return f, nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		follow := func() {
+			running.Go(func() {
+				_ = c.Follow(ctx, FollowOptions{
+					Range: Range{Prefix: "/p/"}, Read: func(View) time.Duration { return 0 },
+					Failed: func(err error) { t.Error(err) },
+				})
+			})
+			synctest.Wait()
+		}
+		write(t, c.options.PasswordFile, "first")
+		follow()
+		write(t, c.options.PasswordFile, "")
+		follow()
+		write(t, c.options.PasswordFile, "second")
+		follow()
+		verify.That(t, f.opened == 3 && f.closed == 0, "%d watches, closed %d times", f.opened, f.closed)
+		valid = "second"
+		follow()
+		verify.That(t, f.opened == 4 && f.closed == 1, "%d watches, closed %d times", f.opened, f.closed)
+		cancel()
+		running.Wait()
 	})
 }
