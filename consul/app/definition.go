@@ -99,17 +99,6 @@ func (o Options) probe() healthcheck.Probe {
 	return nil
 }
 
-// checkedAddress returns where probes find the application. agents are the URLs of Consul.
-func (o Options) checkedAddress(agents []string) string {
-	host := o.Address
-	for _, url := range agents {
-		if host == "" && !registration.IsLocal(url) {
-			host = registration.Outbound(url) // the address that is registered
-		}
-	}
-	return net.JoinHostPort(cmp.Or(host, "127.0.0.1"), strconv.Itoa(o.Port))
-}
-
 // onlyHere returns an agent on another machine if the address is for this machine only.
 func (o Options) onlyHere(agents []string) string {
 	if !registration.IsLoopback(strings.TrimSuffix(o.Address, ".")) {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/consul"
 	"sluice/test/verify"
 )
 
@@ -53,5 +54,17 @@ func TestIDs(t *testing.T) {
 	} {
 		o.Name, o.Port = "star", 80
 		verify.Equal(t, o.settings("web1").ID, want, "result")
+	}
+}
+
+// An application that listens on one address only is not sick because a name cannot be resolved.
+func TestCheckedAddressWhileTheAgentsNameIsUnknown(t *testing.T) {
+	r := verify.Result(New(Options{Name: "star", Port: 80, Consul: consul.Options{Addresses: []string{"http://consul.example:8500"}}})).Must(t)
+	for _, local := range []string{"10.0.0.7", "", "10.0.0.8", ""} {
+		r.registrar.Outbound = func(string) string { return local }
+		if local != "" {
+			verify.Equal(t, r.CheckedAddress(), local+":80", "the address")
+		}
+		verify.That(t, r.CheckedAddress() != "127.0.0.1:80", "the address is another one after a failed look-up")
 	}
 }

@@ -1,10 +1,14 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"os"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/consul"
@@ -38,6 +42,7 @@ type Registration struct {
 	client    *consul.Client
 	registrar *registration.Registrar
 	probe     healthcheck.Probe // nil: none
+	host      atomic.Value      // of the last CheckedAddress: a failed look-up does not change it
 	cut       func()            // closes isCut
 	isCut     chan struct{}
 }
@@ -72,7 +77,19 @@ func (r *Registration) ID() string {
 }
 
 // CheckedAddress returns the "host:port" where Run expects the application.
-func (r *Registration) CheckedAddress() string { return r.options.checkedAddress(r.client.URLs()) }
+func (r *Registration) CheckedAddress() string {
+	host := r.options.Address
+	for _, url := range r.client.URLs() {
+		if host == "" && !registration.IsLocal(url) {
+			host = r.registrar.Outbound(url) // the address that is registered
+		}
+	}
+	last, _ := r.host.Load().(string)
+	if host = cmp.Or(host, last, "127.0.0.1"); host != last {
+		r.host.Store(host)
+	}
+	return net.JoinHostPort(host, strconv.Itoa(r.options.Port))
+}
 
 // Registered returns a channel that is closed when Consul has the registration for the first
 // time.
