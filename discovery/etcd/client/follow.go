@@ -50,6 +50,12 @@ func (r Range) has(key []byte) bool {
 	return strings.HasPrefix(string(key), r.Prefix)
 }
 
+// maxKeys limits the keys of a range: each of the millions that an answer may have takes, as an instance, a hundred
+// times as much memory.
+const maxKeys = 100_000
+
+var errTooManyKeys = fmt.Errorf("there are more than %d keys", maxKeys)
+
 // errNotAsked is in errors about an answer with a key that is not in the range, or without any.
 var errNotAsked = errors.New("the answer has a key that was not asked for")
 
@@ -172,7 +178,7 @@ func (f *follower) get(ctx context.Context, s store, timeout time.Duration, opti
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	t := new(trace)
-	key, all := f.options.Range.operation(options...)
+	key, all := f.options.Range.operation(append(options, clientv3.WithLimit(maxKeys+1))...)
 	response, err := s.Get(context.WithValue(ctx, traceKey{}, t), key, all...)
 	switch {
 	case err == nil:
@@ -183,6 +189,9 @@ func (f *follower) get(ctx context.Context, s store, timeout time.Duration, opti
 	}
 	if response.Header == nil {
 		return answer{}, errors.New("the answer has no header")
+	}
+	if len(response.Kvs) > maxKeys {
+		return answer{}, errTooManyKeys
 	}
 	a := answer{header: response.Header, count: response.Count, entries: make(map[string]Entry, len(response.Kvs))}
 	if t.member.Addr != nil {
@@ -346,7 +355,7 @@ func (w *watch) takeAll(r clientv3.WatchResponse, ok bool, more clientv3.WatchCh
 			break
 		}
 	}
-	if w.view.Revision > before {
+	if w.view.Revision > before && err != errTooManyKeys {
 		w.failures, w.different = 0, 0
 		w.next = w.options.Read(w.view)
 	}
@@ -381,6 +390,9 @@ func (w *watch) take(r clientv3.WatchResponse, ok bool) error {
 		} else {
 			w.view.Entries[string(e.Kv.Key)] = Entry{Value: e.Kv.Value, Created: e.Kv.CreateRevision, Modified: e.Kv.ModRevision}
 		}
+	}
+	if len(w.view.Entries) > maxKeys {
+		return errTooManyKeys
 	}
 	w.view.Revision = latest
 	w.seen = max(w.seen, latest, r.Header.GetRevision())

@@ -479,3 +479,26 @@ func TestPasswordThatIsNotValidYet(t *testing.T) {
 		running.Wait()
 	})
 }
+
+// More keys than a range may have are an error, and the last view stays.
+func TestTooManyKeys(t *testing.T) {
+	f := newFake()
+	for n := range maxKeys {
+		f.entries[fmt.Sprintf("/p/%d", n)] = Entry{Modified: 1}
+	}
+	follow := &follower{cluster: &Cluster{}, id: f.id, options: FollowOptions{
+		Range: Range{Prefix: "/p/"}, Read: func(View) time.Duration { t.Error("there is another view"); return 0 },
+	}}
+	list, err := follow.get(t.Context(), f, answerTimeout)
+	verify.NoError(t, err)
+	follow.view = View{Entries: list.entries, Revision: list.header.Revision}
+	w := &watch{follower: follow}
+
+	events := make(chan clientv3.WatchResponse, 2)
+	f.watches = []*fakeWatch{{t.Context(), events}}
+	f.put("/p/0", "1")
+	f.put("/p/one too many", "1")
+	verify.Equal(t, w.takeAll(<-events, true, events), errTooManyKeys, "the error of the watch")
+	_, err = follow.get(t.Context(), f, answerTimeout)
+	verify.Equal(t, err, errTooManyKeys, "the error of the list")
+}
