@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"strings"
 	"time"
 
@@ -120,8 +119,7 @@ type watch struct {
 
 	doubts   int                   // answers in a row that there are no instances
 	failures int                   // in a row
-	known    []discovery.Instance  // of the last accepted answer
-	unseen   map[discovery.Key]int // in answers in a row
+	unseen   map[discovery.Key]int // of the known instances: in answers in a row
 }
 
 // newWatch returns a watch that continues with the set of before.
@@ -131,7 +129,6 @@ func (s *source) newWatch(before discovery.WatchState, report func(discovery.Rep
 		// Consul's DNS leaves out critical instances.
 		Watcher: discovery.NewWatcher(discovery.Guard{Probation: s.options.Probation, PassingOnly: true}, before, report),
 		timing:  s.timing,
-		known:   slices.DeleteFunc(slices.Clone(before.Set), func(i discovery.Instance) bool { return !i.Probation.IsZero() }),
 	}
 	w.remember(before.Set)
 	for _, address := range s.options.Servers {
@@ -192,32 +189,16 @@ func (w *watch) confirm(ctx context.Context, first found) (found, error) {
 	if err != nil || again.absent != "" {
 		return first, err
 	}
-	listed := make(map[discovery.Key]bool, len(again.set))
-	for _, i := range again.set {
-		listed[i.Key()] = true
-	}
-	for _, i := range first.set {
-		if !listed[i.Key()] {
-			again.set = append(again.set, i)
-		}
-	}
-	again.set = discovery.Normalize(again.set)
+	again.set = discovery.Normalize(append(again.set, first.set...))
 	return again, nil
 }
 
 // complete adds the known instances to a set that may be cut, unless they are absent for the
 // maxUnseen-th time.
 func (w *watch) complete(set []discovery.Instance) []discovery.Instance {
-	listed := make(map[discovery.Key]bool, len(set))
-	for _, i := range set {
-		listed[i.Key()] = true
-	}
 	unseen := make(map[discovery.Key]int)
-	for _, i := range w.known {
+	for _, i := range w.Guard.Absent(set) {
 		key := i.Key()
-		if listed[key] {
-			continue
-		}
 		if unseen[key] = w.unseen[key] + 1; unseen[key] < maxUnseen {
 			set = append(set, i)
 		}
@@ -228,7 +209,7 @@ func (w *watch) complete(set []discovery.Instance) []discovery.Instance {
 
 // accept reports an answer.
 func (w *watch) accept(f found) time.Duration {
-	w.doubts, w.failures, w.known = 0, 0, f.set
+	w.doubts, w.failures = 0, 0
 	w.Accept(discovery.Report{Set: f.set, Endpoint: f.from.address, Err: f.missing}, discovery.Memory{})
 	longest := maxInterval
 	if f.absent != "" {
