@@ -231,17 +231,11 @@ func (s *Store) wrote(err error) (failed bool) {
 	return failed
 }
 
-// collect returns what to write, if that is good: see collectLocked.
+// collect updates the entries with the states of watches, and returns what to write, if that is good: a registry has
+// reported a set, or a restored one has changed.
 func (s *Store) collect(states map[string]discovery.WatchState) (good bool, entries map[string]entry, damaged bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	good = s.collectLocked(states)
-	return good, maps.Clone(s.entries), s.damaged
-}
-
-// collectLocked updates entries with the states of watches, and reports whether there is something
-// to write: a registry has reported a set, or a restored one has changed.
-func (s *Store) collectLocked(states map[string]discovery.WatchState) (good bool) {
 	for service := range s.watched {
 		if _, watched := states[service]; !watched {
 			delete(s.entries, service)
@@ -270,7 +264,7 @@ func (s *Store) collectLocked(states map[string]discovery.WatchState) (good bool
 			delete(s.entries, service)
 		}
 	}
-	return good
+	return good, maps.Clone(s.entries), s.damaged
 }
 
 // write replaces the file. A damaged one is renamed.
