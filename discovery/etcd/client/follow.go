@@ -70,7 +70,6 @@ func (r Range) operation(options ...clientv3.OpOption) (string, []clientv3.OpOpt
 // Entry is a key with its value.
 type Entry struct {
 	Value    []byte
-	Created  int64 // the revision that created the key
 	Modified int64 // the revision that last changed it
 }
 
@@ -201,7 +200,7 @@ func (f *follower) get(ctx context.Context, s store, timeout time.Duration, opti
 		if !f.options.Range.has(kv.GetKey()) {
 			return answer{}, fmt.Errorf("%w: %.200q", errNotAsked, kv.GetKey())
 		}
-		a.entries[string(kv.Key)] = Entry{Value: kv.Value, Created: kv.CreateRevision, Modified: kv.ModRevision}
+		a.entries[string(kv.Key)] = Entry{Value: kv.Value, Modified: kv.ModRevision}
 	}
 	return a, nil
 }
@@ -388,7 +387,7 @@ func (w *watch) take(r clientv3.WatchResponse, ok bool) error {
 		if e.Type == clientv3.EventTypeDelete {
 			delete(w.view.Entries, string(e.Kv.Key))
 		} else {
-			w.view.Entries[string(e.Kv.Key)] = Entry{Value: e.Kv.Value, Created: e.Kv.CreateRevision, Modified: e.Kv.ModRevision}
+			w.view.Entries[string(e.Kv.Key)] = Entry{Value: e.Kv.Value, Modified: e.Kv.ModRevision}
 		}
 	}
 	if len(w.view.Entries) > maxKeys {

@@ -70,7 +70,7 @@ func (f *fake) Get(ctx context.Context, key string, options ...clientv3.OpOption
 	if !op.IsCountOnly() {
 		for _, key := range slices.Sorted(maps.Keys(f.entries)) {
 			e := f.entries[key]
-			r.Kvs = append(r.Kvs, &mvccpb.KeyValue{Key: []byte(key), Value: e.Value, CreateRevision: e.Created, ModRevision: e.Modified})
+			r.Kvs = append(r.Kvs, &mvccpb.KeyValue{Key: []byte(key), Value: e.Value, ModRevision: e.Modified})
 		}
 		if late := f.late; late != nil {
 			f.mu.Unlock()
@@ -127,7 +127,7 @@ func (f *fake) put(key, value string) {
 		e.Type = clientv3.EventTypeDelete
 		delete(f.entries, key)
 	} else {
-		f.entries[key] = Entry{Value: []byte(value), Created: f.revision, Modified: f.revision}
+		f.entries[key] = Entry{Value: []byte(value), Modified: f.revision}
 	}
 	if !f.deaf {
 		f.sendLocked(clientv3.WatchResponse{Header: &etcdserverpb.ResponseHeader{ClusterId: f.id, Revision: f.revision}, Events: []*clientv3.Event{e}})
