@@ -185,6 +185,7 @@ func (r *registering) run(ctx context.Context, command []string, in io.Reader, o
 	// none changes the exit status, which is the app's.
 	signals := make(chan os.Signal, 32)
 	notify(signals)
+	outliveReaders()
 	program, err := startChild(command, r.environment(), in, out, errors)
 	if err != nil {
 		signal.Stop(signals)

@@ -245,6 +245,19 @@ func TestRegisterPassesTheStatusOn(t *testing.T) {
 	}
 }
 
+// The exit status is the app's also if nobody reads the log any more.
+func TestRegisterWithoutAReaderOfItsLog(t *testing.T) {
+	t.Parallel()
+	command := sluiceCommand("register", "--name", "star", "--port", "1", "--ttl", "--consul", noConsul, "--", "sh", "-c", "exit 7")
+	reads, writes, err := os.Pipe()
+	verify.NoError(t, err)
+	verify.NoError(t, reads.Close())
+	defer writes.Close()
+	command.Stderr = writes
+	_ = command.Run() // ProcessState says more
+	verify.Equal(t, command.ProcessState.String(), "exit status 7", "the end")
+}
+
 func TestRegisterPassesTheInputOn(t *testing.T) {
 	t.Parallel()
 	command := sluiceCommand("register", "--name", "star", "--port", "1", "--ttl", "--consul", noConsul, "--log", "off", "cat", "-u")

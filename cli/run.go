@@ -51,6 +51,7 @@ func newRun() *cobra.Command {
 func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) error {
 	received := newSignals() // first, so that no early one is lost
 	defer received.end()
+	outliveReaders()
 
 	manager, err := systemd.New()
 	if err != nil {
@@ -79,6 +80,11 @@ func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) 
 	handling.Wait()
 	return err
 }
+
+// outliveReaders keeps this process alive when who reads its standard output or standard error has ended: what it writes there is
+// lost from then on. Go ends a process for such a write unless it has asked for SIGPIPE, also if its parent ignores the
+// signal, as systemd does. The programs that it starts get SIGPIPE as ever.
+func outliveReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 // signals are the ones that a process has received. One that waits stands for more of its kind, and takes no place of
 // another kind.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -29,4 +30,27 @@ func TestStopAfterManyReloadsDuringTheStart(t *testing.T) {
 	stuck := time.AfterFunc(patience, func() { _ = s.command.Process.Kill() })
 	defer stuck.Stop()
 	verify.NoError(t, s.command.Wait())
+}
+
+// Who reads the access log at standard output and the log at standard error may end, such as a program behind a pipe. sluice
+// serves on.
+func TestServesWithoutAReaderOfItsOutput(t *testing.T) {
+	t.Parallel()
+	s := newServing(t, "", "")
+	s.accessLog = "stdout"
+	s.configure(static("http://127.0.0.1:1"))
+	reads, writes, err := os.Pipe()
+	verify.NoError(t, err)
+	s.command.Stdout, s.command.Stderr = writes, writes
+	verify.NoError(t, s.command.Start())
+	t.Cleanup(func() { _ = s.command.Process.Kill() })
+	verify.NoError(t, writes.Close()) // the process has a copy
+	s.pid = awaitPID(t, s.pidFile, 0)
+	verify.NoError(t, reads.Close())
+	s.get("http://" + s.address)
+	awaitThat(t, "the line of the request is lost, which is counted", func() bool {
+		_, metrics := s.get("http://" + s.admin + "/metrics")
+		return strings.Contains(metrics, "\nsluice_access_log_dropped_lines_total 1\n")
+	})
+	s.end() // which is logged
 }
