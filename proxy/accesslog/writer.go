@@ -2,10 +2,12 @@ package accesslog
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -125,10 +127,13 @@ func openOutput(path string) (*output, error) {
 	return o, nil
 }
 
-// reopen opens the file, which is no stream.
+// reopen opens the file, which is no stream. A named pipe that nobody reads is an error: else this would wait for a reader.
 func (o *output) reopen() error {
-	f, err := os.OpenFile(o.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
-	if err != nil {
+	f, err := os.OpenFile(o.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|syscall.O_NONBLOCK, 0o640)
+	switch {
+	case errors.Is(err, syscall.ENXIO):
+		return fmt.Errorf("access log: %w: nobody reads this pipe", err)
+	case err != nil:
 		return fmt.Errorf("access log: %w", err)
 	}
 	if o.file != nil {
