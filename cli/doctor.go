@@ -16,10 +16,12 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
+	"sluice/admin"
 	"sluice/balancer"
 	"sluice/cli/terminal"
 	"sluice/config"
 	"sluice/consul"
+	"sluice/discovery"
 	"sluice/doctor"
 	"sluice/gateway"
 	"sluice/observe/logs"
@@ -216,15 +218,23 @@ func (e *examination) askPeers(ctx context.Context) error {
 	}
 	e.options.PeersKnown = true
 	for _, p := range peers {
-		peer := doctor.Peer{Node: p.Node, ID: p.ID, Address: p.Address, Critical: p.Status == "critical", Since: p.Since}
-		for _, reason := range p.Reasons {
-			if why, ok := strings.CutPrefix(reason, balancer.ReasonAddress.String()+": "); ok {
-				peer.Refused = why
-			}
-		}
-		e.options.Peers = append(e.options.Peers, peer)
+		e.options.Peers = append(e.options.Peers, examined(p))
 	}
 	return nil
+}
+
+// examined returns what the doctor must know of a peer. How long it is critical is known only if nothing else takes it out of
+// service: an operator's drain or a failing active check may have done that long before.
+func examined(p admin.Peer) doctor.Peer {
+	peer := doctor.Peer{Node: p.Node, ID: p.ID, Address: p.Address, Since: p.Since}
+	peer.Critical = p.State == balancer.StateUnhealthy.String()
+	for _, reason := range p.Reasons {
+		if why, ok := strings.CutPrefix(reason, balancer.ReasonAddress.String()+": "); ok {
+			peer.Refused = why
+		}
+		peer.Critical = peer.Critical && strings.HasPrefix(reason, balancer.ReasonRegistry.String()+": "+discovery.StatusCritical.String())
+	}
+	return peer
 }
 
 // fixAll deregisters the duplicates of a report. done: none failed.

@@ -158,16 +158,19 @@ func testDoctorAsksAboutContainers(t *testing.T, agent *consultest.Agent) {
 
 func testDoctorGetsTimes(t *testing.T, agent *consultest.Agent) {
 	registerStar(t, agent, "star-1", 9001, consulapi.HealthCritical)
-	sluice := adminAPI(t, "s3cret", []admin.Peer{{
-		Service: "front", ID: "star-1", Node: "a", Address: "192.0.2.77:9001", Status: "critical", Since: time.Now().Add(-125 * time.Minute),
-		Reasons: []string{"consul: critical", "address: 192.0.2.77:9001 is sluice's own"},
-	}})
-	token := writeFile(t, "token", "s3cret\n")
-	args := []string{"doctor", "--consul", agent.URL(), "--admin", sluice, "--token-file", token}
-	prints(t, exitOK, "WARNING critical-long\n  star star-1 on node a, 192.0.2.77:9001\n    critical for at least 2h05m: ", args...)
-	prints(t, exitOK, "WARNING refused-address\n  star star-1 on node a, 192.0.2.77:9001\n    sluice opens no connection to it: 192.0.2.77:9001 is sluice's own\n", args...)
-	status, stdout, stderr := execute(t, append(args, "--critical-for", "3h")...)
+	peer := admin.Peer{
+		Service: "front", ID: "star-1", Node: "a", Address: "192.0.2.77:9001", Status: "critical", State: "unhealthy", Since: time.Now().Add(-125 * time.Minute),
+		Reasons: []string{"consul: critical"},
+	}
+	refused := peer
+	refused.Reasons = []string{"consul: critical", "address: 192.0.2.77:9001 is sluice's own"}
+	args := []string{"doctor", "--consul", agent.URL(), "--token-file", writeFile(t, "token", "s3cret\n"), "--admin"}
+	sluice := adminAPI(t, "s3cret", []admin.Peer{peer})
+	prints(t, exitOK, "WARNING critical-long\n  star star-1 on node a, 192.0.2.77:9001\n    critical for at least 2h05m: ", append(args, sluice)...)
+	status, stdout, stderr := execute(t, append(args, sluice, "--critical-for", "3h")...)
 	verify.That(t, status == exitOK && !strings.Contains(stdout, "critical"), "status %d\n%s%s", status, stdout, stderr)
+	prints(t, exitOK, "WARNING refused-address\n  star star-1 on node a, 192.0.2.77:9001\n    sluice opens no connection to it: 192.0.2.77:9001 is sluice's own\n",
+		append(args, adminAPI(t, "s3cret", []admin.Peer{refused}))...)
 	prints(t, exitUnseen, "no sluice answers", "doctor", "--consul", agent.URL(), "--admin", nowhere)
 }
 
@@ -196,4 +199,24 @@ routes: [{ service: fixed }, { path: /moon, service: moon }]
 	moon, star := got["moon"], got["star"]
 	verify.That(t, len(got) == 2 && moon.Routed && moon.Source.Service == "moon" && moon.Source.Tags[0] == "public" && !star.Routed && star.Source.Tags[0] == "v1", "%+v", got)
 	verify.That(t, e.options.Datacenter == "dc7" && e.options.Consul.MaxWatches == 77 && e.address == "127.0.0.1:8081", "%+v, admin %s", e.options, e.address)
+}
+
+// The state of a peer may have begun long before its instance became critical.
+func TestCriticalSinceIsKnownOfThePeersThatNothingElseTakesOut(t *testing.T) {
+	since := time.Now().Add(-3 * time.Hour)
+	for _, c := range []struct {
+		state   string
+		reasons []string
+		want    bool
+	}{
+		{"unhealthy", []string{"consul: critical: check: HTTP 500"}, true},
+		{"unhealthy", []string{"consul: critical", "active: HTTP 500"}, false},
+		{"unhealthy", []string{"consul: maintenance: disk"}, false},
+		{"draining", []string{"consul: critical", "drain: memory"}, false},
+		{"draining", []string{"consul: critical", "removed from the set"}, false},
+		{"up", []string{}, false}, // its active check overrides Consul
+	} {
+		got := examined(admin.Peer{Status: "critical", State: c.state, Reasons: c.reasons, Since: since})
+		verify.That(t, got.Critical == c.want && got.Since.Equal(since), "%s, %q: got %+v", c.state, c.reasons, got)
+	}
 }
