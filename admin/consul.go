@@ -128,18 +128,21 @@ func (h serviceHandler) compare(ctx context.Context, service string) (Comparison
 		KnownLeader:   answer.KnownLeader,
 		LastContactMS: float64(answer.LastContact) / float64(time.Millisecond),
 	}
-	var peers []balancer.PeerView
+	var present, leaving []balancer.PeerView
 	for _, pool := range h.Pools() {
 		if pool.Name() == service {
-			peers = append(peers, pool.View().Peers...)
+			view := pool.View()
+			n := len(view.Snapshot.All)
+			present, leaving = append(present, view.Peers[:n]...), append(leaving, view.Peers[n:]...)
 		}
 	}
-	c.Instances = compareInstances(answer.Instances, peers)
+	c.Instances = compareInstances(answer.Instances, append(present, leaving...))
 	c.Same = !slices.ContainsFunc(c.Instances, func(i ComparedInstance) bool { return i.Difference != "" })
 	return c, nil
 }
 
-// compareInstances joins instances and peers by identity, sorted.
+// compareInstances joins instances and peers by identity, sorted. Of several peers with one identity, the first counts: others
+// are of a pool of the service that was removed and still drains.
 func compareInstances(instances []discovery.Instance, peers []balancer.PeerView) []ComparedInstance {
 	all := make(map[discovery.Key]*ComparedInstance)
 	at := func(i discovery.Instance) *ComparedInstance {
@@ -154,7 +157,9 @@ func compareInstances(instances []discovery.Instance, peers []balancer.PeerView)
 		at(i).Consul = &r
 	}
 	for _, p := range peers {
-		at(p.Instance()).Pool = &Pooled{describeInstance(p.Instance()), p.State().String(), list(p.Reasons())}
+		if c := at(p.Instance()); c.Pool == nil {
+			c.Pool = &Pooled{describeInstance(p.Instance()), p.State().String(), list(p.Reasons())}
+		}
 	}
 
 	compared := make([]ComparedInstance, 0, len(all))

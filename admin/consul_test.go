@@ -75,6 +75,23 @@ func TestConsulMarksDifferences(t *testing.T) {
 	verify.That(t, got.Same, "equal sets: got %+v", got)
 }
 
+// The pool of a service that was removed and added again counts, not the one that still drains.
+func TestConsulComparesThePoolInUse(t *testing.T) {
+	star := instance("star", "a", "10.0.0.1")
+	removed, inUse := newPool(t, "web", star), newPool(t, "web", star)
+	token := verify.Result(removed.Pick(nil)).Must(t)
+	defer token.Done(balancer.Outcome{})
+	removed.Close()
+	consul := func(context.Context, string) (ConsulAnswer, error) {
+		return ConsulAnswer{Instances: []discovery.Instance{star}}, nil
+	}
+	for _, pools := range [][]*balancer.Pool{{removed, inUse}, {inUse, removed}} {
+		h := handlerOf(Options{Services: Services{Pools: poolsOf(pools...), Consul: consul}})
+		got := getJSON[Comparison](t, h, "/consul/web")
+		verify.That(t, got.Same && len(got.Instances) == 1 && got.Instances[0].Pool.State == "up", "got %+v, %+v", got, got.Instances[0].Pool)
+	}
+}
+
 func TestConsulUnreachable(t *testing.T) {
 	h := handlerOf(Options{
 		Services: Services{
