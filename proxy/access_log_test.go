@@ -45,6 +45,7 @@ type logLine struct {
 	UpstreamStatus int      `json:"upstream_status"`
 	DurationMS     float64  `json:"duration_ms"`
 	Peer           string   `json:"peer"`
+	Group          string   `json:"group"`
 	Attempts       int      `json:"attempts"`
 	Tries          []logTry `json:"tries"`
 	UpstreamMS     float64  `json:"upstream_ms"`

@@ -51,9 +51,7 @@ func (x *httpExchange) account() {
 	if x.head.HTTP10 {
 		entry.Proto = "HTTP/1.0"
 	}
-	if s := c.session; s != nil {
-		entry.TLSVersion, entry.TLSCipher, entry.TLSServerName = s.version, s.cipher, s.serverName
-	}
+	c.session.describe(&entry)
 	if x.headLength > 0 {
 		entry.Method, entry.Target, entry.Host = x.head.MethodName(b), x.head.Target(b), x.head.Authority(b)
 		entry.UserAgent = x.head.Find(b, http1.NameUserAgent)

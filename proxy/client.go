@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"sluice/proxy/accesslog"
 	"sluice/proxy/socket"
 	"sluice/proxy/transfer"
 	"sluice/proxy/upstream"
@@ -41,6 +42,13 @@ type tlsSession struct {
 func newTLSSession(state tls.ConnectionState) *tlsSession {
 	version, _ := strings.CutPrefix(tls.VersionName(state.Version), "TLS ")
 	return &tlsSession{version: "TLSv" + version, cipher: tls.CipherSuiteName(state.CipherSuite), serverName: state.ServerName}
+}
+
+// describe sets the fields of e that s has. s may be nil: there is no TLS.
+func (s *tlsSession) describe(e *accesslog.Entry) {
+	if s != nil {
+		e.TLSVersion, e.TLSCipher, e.TLSServerName = s.version, s.cipher, s.serverName
+	}
 }
 
 // protocol returns the version of HTTP, as in access logs. For HTTP/1.0 requests it is

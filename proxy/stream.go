@@ -50,6 +50,7 @@ type stream struct {
 	ends              proxyprotocol.Addresses
 	address           string         // of the client, as text
 	name              string         // of the server, from the ClientHello; "": none
+	session           *tlsSession    // of TLS that ends here; nil: there is none
 	service           *route.Service // nil: none
 	query             balancer.Query
 	token             balancer.Token // of the last try
@@ -149,7 +150,7 @@ func (s *stream) handshake() (err error) {
 	if p := state.NegotiatedProtocol; p != "" {
 		return fmt.Errorf("the client has chosen the protocol %q", p)
 	}
-	s.name = state.ServerName
+	s.name, s.session = state.ServerName, newTLSSession(state)
 	return nil
 }
 
@@ -337,6 +338,7 @@ func (s *stream) account() {
 	entry.Client, entry.Host, entry.Proto = []byte(s.address), []byte(s.name), accesslog.ProtoTCP
 	entry.Status, entry.Reason, entry.Attempts, entry.Failed = status, reason, s.tries, reason == refusal.Cut.Reason || reason == refusal.Demoted.Reason
 	entry.BytesIn, entry.BytesOut = s.bytesIn, s.bytesOut
+	s.session.describe(&entry)
 	if s.connected {
 		entry.Waited = s.connectedAfter
 	}
@@ -345,6 +347,9 @@ func (s *stream) account() {
 	}
 	if s.token.Peer != nil {
 		entry.Peer = s.token.Peer.Address()
+		if g := s.token.Peer.Group(); g != nil {
+			entry.Group = g.Name()
+		}
 	}
 	if s.tried.count > 1 {
 		entry.Tries = s.tried.appendTries(nil, duration)

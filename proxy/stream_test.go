@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/discovery"
 	"sluice/route"
 	"sluice/test/verify"
 )
@@ -96,6 +98,24 @@ func TestStream(t *testing.T) {
 	for _, want := range []string{`"client":"127.0.0.1","proto":"TCP","status":200,"bytes_in":5,"bytes_out":15,"duration_ms":`, `"service":"star","peer":"` + origin.address() + `","attempts":1,"connect_ms":`} {
 		verify.That(t, err == nil && strings.Contains(string(line), want), "%s, %v: want %s", line, err, want)
 	}
+}
+
+// The line of a connection has the group of its peer, and the TLS that ends here.
+func TestStreamLineHasGroupAndTLS(t *testing.T) {
+	t.Parallel()
+	p := startLogged(t, Options{}, startOrigin(t, greeting).address())
+	p.reconfigure(balancer.Options{Groups: []balancer.GroupSelector{{Name: "canary", Match: func(*discovery.Instance) bool { return true }}}})
+	p.address = p.serveWith(ListenerOptions{Name: "db", TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}}, Streams: func() *Streams {
+		return &Streams{Other: &route.Route{Service: p.service, EndsTLS: true}}
+	}})
+	conn := tls.Client(p.stream(), &tls.Config{ServerName: "db.example.com", InsecureSkipVerify: true})
+	io.WriteString(conn, "quit\n")
+	verify.NoError(t, conn.CloseWrite())
+	expectRest(t, conn, "220 ready\nquit\n")
+	lines := p.lines()
+	verify.Require(t, len(lines) == 1, "got %+v", lines)
+	l := lines[0]
+	verify.That(t, l.Group == "canary" && l.TLSVersion == "TLSv1.3" && strings.HasPrefix(l.TLSCipher, "TLS_") && l.TLSServerName == "db.example.com", "got %+v", l)
 }
 
 // Connections that cannot be opened count, and another peer gets the client.
