@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sluice/test/verify"
 )
 
@@ -53,4 +55,24 @@ func TestServesWithoutAReaderOfItsOutput(t *testing.T) {
 		return strings.Contains(metrics, "\nsluice_access_log_dropped_lines_total 1\n")
 	})
 	s.end() // which is logged
+}
+
+// Who reads the log may stop without an end. sluice serves, and ends.
+func TestServesWithABlockedLog(t *testing.T) {
+	t.Parallel()
+	s := newServing(t, "", static("http://127.0.0.1:1"))
+	reads, writes, err := os.Pipe()
+	verify.NoError(t, err)
+	defer reads.Close()
+	room := verify.Result(unix.FcntlInt(writes.Fd(), unix.F_GETPIPE_SZ, 0)).Must(t)
+	verify.Result(writes.Write(make([]byte, room))).Must(t)
+	s.command.Stderr = writes
+	verify.NoError(t, s.command.Start())
+	t.Cleanup(func() { _ = s.command.Process.Kill() })
+	verify.NoError(t, writes.Close())
+	s.pid = awaitPID(t, s.pidFile, 0)
+	s.get("http://" + s.address)
+	stuck := time.AfterFunc(patience, func() { _ = s.command.Process.Kill() })
+	defer stuck.Stop()
+	s.end()
 }

@@ -2,16 +2,19 @@
 package logs
 
 import (
+	"bytes"
 	"io"
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
+	"time"
 	"unicode"
 
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
+
+	"sluice/observe/panics"
 )
 
 // Writer writes log lines, one at a time. Its level and format can change at any time. Its methods may
@@ -22,21 +25,50 @@ type Writer struct {
 	out    *serial
 }
 
-// serial writes one line at a time.
+// blockedAfter is how long the output may take for a line before nobody waits for it any more.
+const blockedAfter = time.Second
+
+// serial writes one line at a time. Lines are lost while the output is blocked, such as a pipe whose reader has stopped: what sluice
+// does must not wait for people who read of it.
 type serial struct {
-	mu sync.Mutex // guards writes to w
-	w  io.Writer
+	w     io.Writer
+	turn  chan struct{} // full while a line is written
+	began atomic.Int64  // when that was, by the wall clock
+	lost  atomic.Uint64 // lines
 }
 
 func (s *serial) Write(line []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.w.Write(line)
+	select {
+	case s.turn <- struct{}{}:
+	default:
+		select {
+		case s.turn <- struct{}{}:
+		case <-time.After(blockedAfter - time.Since(time.Unix(0, s.began.Load()))):
+			s.lost.Add(1)
+			return len(line), nil
+		}
+	}
+	s.began.Store(time.Now().UnixNano())
+	text, written := bytes.Clone(line), make(chan error, 1) // the logger uses line again
+	go func() {
+		defer panics.Contain(panics.Task, nil)
+		defer func() { <-s.turn }()
+		_, err := s.w.Write(text)
+		written <- err
+	}()
+	blocked := time.NewTimer(blockedAfter)
+	defer blocked.Stop()
+	select {
+	case err := <-written:
+		return len(line), err
+	case <-blocked.C:
+		return len(line), nil
+	}
 }
 
 // New returns a writer to out: see [Writer.Set].
 func New(out io.Writer, level zerolog.Level, console bool) *Writer {
-	w := &Writer{out: &serial{w: out}}
+	w := &Writer{out: &serial{w: out, turn: make(chan struct{}, 1)}}
 	w.Set(level, console)
 	return w
 }
@@ -76,6 +108,10 @@ func (w *Writer) Write(line []byte) (int, error) { return (*w.format.Load()).Wri
 func (w *Writer) WriteLevel(level zerolog.Level, line []byte) (int, error) {
 	if level < w.Level() {
 		return len(line), nil
+	}
+	if lost := w.out.lost.Swap(0); lost > 0 {
+		log := w.Logger()
+		log.Warn().Uint64("lines", lost).Msg("the log was blocked: lines are lost")
 	}
 	return w.Write(line)
 }

@@ -3,6 +3,8 @@ package logs
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -28,4 +30,35 @@ func TestLogFollowsItsSettings(t *testing.T) {
 	for _, text := range []string{"one", "four", "\x1b["} {
 		verify.That(t, !strings.Contains(got, text), "%q is in\n%s", text, got)
 	}
+}
+
+// stoppable is an output that takes lines when it is told to.
+type stoppable struct {
+	subprocess.Output
+	goOn chan struct{}
+}
+
+func (s *stoppable) Write(line []byte) (int, error) {
+	<-s.goOn
+	return s.Output.Write(line)
+}
+
+func TestBlockedOutputHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := stoppable{goOn: make(chan struct{})}
+		log := New(&out, zerolog.InfoLevel, false).Logger()
+		begin := time.Now()
+		for _, text := range []string{"one", "two", "three"} {
+			log.Info().Msg(text)
+		}
+		verify.Equal(t, time.Since(begin), blockedAfter, "the wait")
+		close(out.goOn)
+		synctest.Wait()
+		log.Info().Msg("four")
+		got := out.String()
+		for _, text := range []string{`"message":"one"`, `"lines":2,`, `"message":"four"`} {
+			verify.Contains(t, got, text, "the log")
+		}
+		verify.That(t, !strings.Contains(got, "two") && !strings.Contains(got, "three"), "lost lines are in\n%s", got)
+	})
 }
