@@ -19,8 +19,8 @@ import (
 	"sluice/route/places"
 )
 
-// When the keys of an issuer are read from its URL. A token with an unknown key asks for them at once, but there is one query
-// at a time, and queryFloor between two.
+// When the keys of an issuer are read from its URL. A token with an unknown key or a wrong signature asks for them at once, but
+// there is one query at a time, and queryFloor between two.
 const (
 	readEvery    = 5 * time.Minute
 	retryEvery   = 10 * time.Second // after a failure

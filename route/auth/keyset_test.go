@@ -2,6 +2,9 @@ package auth
 
 import (
 	"context"
+	"crypto/ed25519"
+	cryptorand "crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -135,6 +138,41 @@ func TestRotation(t *testing.T) {
 		time.Sleep(readEvery + 2*time.Second)
 		_, err = r.Check(tokenBy(t, "rsa"), noon, places.Many, waits)
 		verify.Equal(t, kindOf(err), "invalid", "with a withdrawn key, remembered before")
+	})
+}
+
+// An issuer may have another key with the same name, as after a restart: the first token that is signed with it is refused, and makes
+// the keys be read.
+func TestAnotherKeyWithTheSameName(t *testing.T) {
+	_, key, _ := ed25519.GenerateKey(cryptorand.Reader)
+	set := fmt.Sprintf(`{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"ed","x":"%s"}]}`, base64.RawURLEncoding.EncodeToString(key.Public().(ed25519.PublicKey)))
+	byNew := []byte(signed(t, jose.EdDSA, key, `{"alg":"EdDSA","kid":"ed"}`, goodClaims))
+	synctest.Test(t, func(t *testing.T) {
+		i, r := follow(t, SavedKeys{})
+		i.publishes("ed")
+		r.Keys.Start(t.Context())
+		defer r.Keys.Close()
+		r.Keys.Await(t.Context())
+		check := func(token []byte, want, when string) {
+			t.Helper()
+			_, err := r.Check(token, noon, places.Many, never)
+			verify.Equal(t, kindOf(err), want, "%s", when)
+		}
+		check(tokenBy(t, "ed"), "good", "before the restart")
+		time.Sleep(2 * queryFloor)
+		i.set.Store(&set)
+		check(byNew, "invalid", "the first one after it")
+		synctest.Wait()
+		check(byNew, "good", "the second one")
+		check(tokenBy(t, "ed"), "invalid", "with the key before")
+
+		// Who has neither key gets no more queries than one in a while.
+		queries := i.queries()
+		for range 100 {
+			check(tokenBy(t, "ed"), "invalid", "again")
+			time.Sleep(queryFloor / 20)
+		}
+		verify.That(t, i.queries()-queries <= 5, "%d queries in 25 s", i.queries()-queries)
 	})
 }
 

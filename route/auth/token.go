@@ -207,6 +207,7 @@ func (r *Tokens) verify(text []byte, h hash, client places.Block, waiting func()
 		}
 	}
 	if payload == nil {
+		r.Keys.require() // the issuer may have another key with that name by now
 		return nil, &Fault{TokenInvalid, "its signature is wrong"}
 	}
 	t := &Token{hash: h, algorithm: algorithm}
