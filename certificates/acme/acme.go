@@ -50,6 +50,8 @@ type Options struct {
 	// DNS, if not nil, proves all names by DNS-01, and no other challenge is used. Without it there are no wildcards.
 	DNS *dns01.Options
 	Log zerolog.Logger
+
+	checkEvery time.Duration // between two looks for what must be renewed; 0: certmagic's. Tests set it
 }
 
 // A Manager has the certificates of some names from a directory and a storage. It is safe
@@ -85,8 +87,9 @@ func New(o Options) (*Manager, error) {
 		return nil, fmt.Errorf("acme: %w", err)
 	}
 	m.cache = certmagic.NewCache(certmagic.CacheOptions{
-		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return m.config, nil },
-		Logger:           zap.NewNop(), // see note
+		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return m.config, nil },
+		RenewCheckInterval: o.checkEvery,
+		Logger:             zap.NewNop(), // see note
 	})
 	// The check would write and delete a value before each order, which a crash leaves. An order begins with its lock, which
 	// is a write too.
@@ -124,10 +127,13 @@ func New(o Options) (*Manager, error) {
 		if m.solver != nil {
 			m.solver.Close()
 		}
-		m.state.end() // else a renewal would wait for the storage, and cache.Stop for the renewal
+		m.state.end() // else a renewal would wait for the storage
 		m.socket.Close()
 		m.running.Wait()
-		m.cache.Stop()
+		go func() {
+			defer panics.Contain(panics.Task, nil)
+			m.cache.Stop() // it waits for what certmagic asks the authority, for minutes if that does not answer
+		}()
 		if m.consul != nil {
 			m.consul.close()
 		}
@@ -200,8 +206,8 @@ func (m *Manager) Manage(names []string) error {
 	return nil
 }
 
-// Close ends orders and renewals. No file is created when it has returned. Certificate may
-// still be called. Close may be called again.
+// Close ends orders and renewals. It does not wait for the authority. No file is created when it has returned. Certificate
+// may still be called. Close may be called again.
 func (m *Manager) Close() { m.close() }
 
 // AwaitRecords waits, after Close, until the records of challenges are removed from DNS, or that has taken too long.

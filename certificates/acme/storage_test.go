@@ -212,6 +212,40 @@ func TestOrdersOutliveARefusal(t *testing.T) {
 	verify.Equal(t, refused.Load(), 3, "writes")
 }
 
+// The end of a manager does not wait for an authority that does not answer, whatever certmagic asks it: a reload or a stop
+// would take minutes for each certificate.
+func TestEndDespiteAHangingAuthority(t *testing.T) {
+	asked, release := make(chan string, 1), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case asked <- r.URL.Path:
+		default:
+		}
+		<-release
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer server.Close()
+	defer close(release)
+	m := verify.Result(New(Options{Directory: server.URL + "/dir", Storage: t.TempDir(), Log: zerolog.Nop(), checkEvery: 10 * time.Millisecond})).Must(t)
+	cert, key := testcert.PEM("a.example")
+	storePair(t, m.files, m.issuer.IssuerKey(), cert, key)
+	window := fmt.Sprintf(`{"suggestedWindow":{"start":%q,"end":%q}}`, time.Now().Add(time.Hour).Format(time.RFC3339), time.Now().Add(2*time.Hour).Format(time.RFC3339))
+	verify.NoError(t, m.files.Store(t.Context(), certmagic.StorageKeys.SiteMeta(m.issuer.IssuerKey(), "a.example"),
+		[]byte(`{"sans":["a.example"],"issuer_data":{"renewal_info":`+window+`}}`)))
+	verify.Result(m.config.CacheManagedCertificate(t.Context(), "a.example")).Must(t)
+	<-asked // when to renew it
+	closed := make(chan struct{})
+	go func() {
+		m.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the manager waits for the authority")
+	}
+}
+
 // A storage that does not answer is not asked for every certificate: the time in which certmagic looks for the ones to renew
 // does not grow with their number. Once it answers, all are read.
 func TestHangingReadsAreFew(t *testing.T) {
