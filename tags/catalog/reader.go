@@ -11,6 +11,7 @@ import (
 
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/tags"
 	"sluice/tags/claim"
 )
 
@@ -140,10 +141,14 @@ func (r *Reader) Ask(c *config.Config, found config.Fragment) Asked {
 		if !ok {
 			continue // an operator's
 		}
-		service, err := config.DecodeService(service, result.Settings[name], c)
-		if err != nil {
-			result.Problems = append(result.Problems, claim.Problem{Ask: claim.Ask{Service: name}, Kind: claim.KindBad, Reason: "the settings cannot be used: " + err.Error()})
-			continue
+		settings := result.Settings[name]
+		for _, key := range slices.Sorted(maps.Keys(settings)) {
+			with, err := config.DecodeService(service, tags.Keys{key: settings[key]}, c)
+			if err != nil {
+				result.Problems = append(result.Problems, claim.Problem{Ask: claim.Ask{Service: name}, Kind: claim.KindBad, Reason: "the setting " + key + " cannot be used: " + err.Error()})
+				continue
+			}
+			service = with
 		}
 		found.Services[name] = service
 	}

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"sluice/config"
@@ -70,4 +71,25 @@ func TestHoldersOfRoutes(t *testing.T) {
 		holders := all.InUse().Holders
 		verify.That(t, len(holders) == 1 && holders[key] == test.want, "%+v: the holders are %v", test, holders)
 	}
+}
+
+// A setting that cannot be used takes no other one away, such as TLS to the instances.
+func TestSettingsThatCannotBeUsed(t *testing.T) {
+	c := configtest.Must(t, "catalog: { tags: [traefik] }")
+	found, _ := c.Found([]string{"star"}, "")
+	all := NewReader(func() {})
+	all.Start(c)
+	all.Gate("star", found.Services["star"], func([]discovery.Instance, bool) {}).Pass([]discovery.Instance{{
+		Service: "star", ID: "star-1", Address: "192.0.2.1", Port: 443, Weight: 1, Tags: []string{
+			"traefik.enable=true", "traefik.http.routers.star.rule=Host(`star.example.com`)", "traefik.http.services.star.loadbalancer.server.scheme=https",
+			"traefik.http.services.star.loadbalancer.healthcheck.path=/health", "traefik.http.services.star.loadbalancer.healthcheck.interval=often",
+		},
+	}})
+	asked := all.Ask(c, found)
+	star := asked.Found.Services["star"]
+	verify.That(t, star.Upstream.TLS != nil && star.Health.Active == nil, "upstream.tls %+v, health.active %+v", star.Upstream.TLS, star.Health.Active)
+	all.Applied(asked)
+	problems := all.InUse().Problems
+	verify.That(t, len(problems) == 1 && strings.Contains(problems[0].Reason, "the setting health cannot be used"), "problems: %+v", problems)
+	verify.Equal(t, len(asked.Routes.Routes), 1, "routes")
 }
