@@ -93,8 +93,9 @@ type Complaint struct {
 
 // Limits on what one instance may ask for.
 const (
-	MaxTag    = 4096 // bytes of a tag
-	MaxRoutes = 256  // routes of an instance
+	MaxTag        = 4096 // bytes of a tag
+	MaxRoutes     = 256  // routes of an instance
+	maxComplaints = 1000 // about an instance: a middleware with many wrong keys may be one of many routers
 )
 
 // Control returns the index of the first control character of a tag (a byte below 0x20, or
@@ -228,8 +229,12 @@ func (r *Reading) Set(service Keys, tag string) bool {
 	return len(conflicts) == 0
 }
 
-// Complain adds a complaint.
-func (r *Reading) Complain(c Complaint) { r.Complaints = append(r.Complaints, c) }
+// Complain adds a complaint, unless there are too many.
+func (r *Reading) Complain(c Complaint) {
+	if len(r.Complaints) < maxComplaints {
+		r.Complaints = append(r.Complaints, c)
+	}
+}
 
 // Limit drops the routes beyond MaxRoutes, with a complaint.
 func (r *Reading) Limit() {
@@ -237,7 +242,7 @@ func (r *Reading) Limit() {
 		return
 	}
 	r.Complain(Complaint{Tag: strings.Join(r.Routes[MaxRoutes].Tags, " "),
-		Want: fmt.Sprintf("the tags make %d routes: want at most %d, the rest is ignored", len(r.Routes), MaxRoutes)})
+		Want: fmt.Sprintf("the tags make too many routes: want at most %d, the rest is ignored", MaxRoutes)})
 	r.Routes = r.Routes[:MaxRoutes]
 }
 

@@ -230,7 +230,7 @@ func TestSeveralTags(t *testing.T) {
 		},
 		{"a newline at the end", Options{}, []string{"urlprefix-/x\n"}, 0, []string{"control character"}},
 		{"a tag that is too long", Options{}, []string{"urlprefix-/" + strings.Repeat("x", tags.MaxTag)}, 0, []string{"too long"}},
-		{"too many tags", Options{}, many(tags.MaxRoutes + 1), tags.MaxRoutes, []string{"257 routes"}},
+		{"too many tags", Options{}, many(tags.MaxRoutes + 1), tags.MaxRoutes, []string{"too many routes"}},
 		{"a bad tag among others", Options{}, []string{"urlprefix-/x weight=abc", `urlprefix-/y a="b`, "urlprefix-/z"}, 3, []string{"not a number", "no option"}},
 	} {
 		r := Read(tags.Instance{Service: "svc", Port: 80, Tags: test.tags}, test.options)

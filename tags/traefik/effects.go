@@ -15,6 +15,7 @@ type effects struct {
 	keys   tags.Keys
 	strip  []string // prefixes, of which the first that fits is stripped
 	step   step     // the last change of the path
+	uses   int      // of middlewares
 
 	secure   bool      // only requests over TLS
 	toScheme tags.Keys // redirect of requests with another scheme
@@ -91,6 +92,9 @@ func (e *effects) routes(match tags.Keys, rule label) []tags.Keys {
 	redirected := keys.Clone()
 	redirected.Set(other, "when", "scheme")
 	redirected["redirect"] = e.toScheme
+	if e.secure {
+		return []tags.Keys{redirected}
+	}
 	keys.Set(e.scheme, "when", "scheme")
 	return []tags.Keys{redirected, keys}
 }

@@ -13,8 +13,10 @@ import (
 	"sluice/tags"
 )
 
-// maxChain is the depth of chains of middlewares.
-const maxChain = 8
+const (
+	maxChain = 8  // the depth of chains of middlewares
+	maxUses  = 64 // the middlewares of a router, each time that a chain names one: chains of chains could name billions
+)
 
 // middlewares translate a middleware of the kind, each with its options below the kind.
 var middlewares = map[string]func(e *effects, kind label, options *part){
@@ -66,6 +68,12 @@ func needs(apply func(e *effects, l label, options *part), keys ...string) func(
 
 // middleware adds the effects of the middleware with a name. from has the name.
 func (e *effects) middleware(from label, name string, depth int) {
+	if e.uses++; e.uses > maxUses {
+		if e.uses == maxUses+1 {
+			e.close(from, fmt.Sprintf("the router uses too many middlewares: want at most %d", maxUses))
+		}
+		return
+	}
 	name, at, elsewhere := strings.Cut(strings.ToLower(name), "@")
 	m := e.of.middlewares[name]
 	if elsewhere && at != "consulcatalog" || m == nil {

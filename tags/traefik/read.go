@@ -108,6 +108,9 @@ func (r *reader) router(router *part) {
 	priority, _ := priorityOf(router, rule, e)
 	sorted := tags.SortedTags(e.tags...)
 	for _, term := range terms {
+		if len(r.reading.Routes) > tags.MaxRoutes {
+			return // each may have all fields of a middleware
+		}
 		match, more, never, err := keysOf(term)
 		if err != nil {
 			r.complainRule(rule, err)

@@ -122,6 +122,27 @@ func TestExposed(t *testing.T) {
 	}
 }
 
+// Tags of a few kilobytes cannot make the reading of tags long, or what it returns large.
+func TestTagsAreLimited(t *testing.T) {
+	list := []string{"traefik.enable=true", "traefik.http.routers.chains.rule=Host(`chains`)", "traefik.http.routers.chains.middlewares=m0"}
+	for i := range 8 { // chains that name 30^8 middlewares
+		list = append(list, fmt.Sprintf("traefik.http.middlewares.m%d.chain.middlewares=%s", i, strings.Repeat(fmt.Sprintf("m%d,", i+1), 30)))
+	}
+	list = append(list, "traefik.http.middlewares.m8.compress=true")
+	r := Read(tags.Instance{Service: "svc", Tags: list}, Options{})
+	verify.That(t, len(r.Routes) == 1 && r.Routes[0].Closed, "routes: %+v", r.Routes)
+	verify.That(t, len(r.Complaints) == 1 && strings.Contains(r.Complaints[0].Want, "too many middlewares"), "complaints: %+v", r.Complaints)
+
+	list = []string{"traefik.enable=true"}
+	for i := range 50 {
+		list = append(list, fmt.Sprintf("traefik.http.routers.r%d.middlewares=m", i),
+			fmt.Sprintf("traefik.http.routers.r%d.rule=%s", i, strings.Repeat("Host(`a`)||", 63)+"Host(`b`)"),
+			fmt.Sprintf("traefik.http.middlewares.m.headers.unknown%d=x", i), fmt.Sprintf("traefik.http.middlewares.m.headers.customrequestheaders.x%d=x", i))
+	}
+	r = Read(tags.Instance{Service: "svc", Tags: list}, Options{})
+	verify.That(t, len(r.Routes) == tags.MaxRoutes && len(r.Complaints) <= 1000, "%d routes, %d complaints", len(r.Routes), len(r.Complaints))
+}
+
 // FuzzRead checks that tags make printable routes of their own tags, that a router that is
 // not touched stays, and that a restriction never vanishes.
 func FuzzRead(f *testing.F) {
