@@ -177,7 +177,7 @@ func (o *origins) add(text string) error {
 		if len(pattern) > maxRegexp {
 			return fmt.Errorf("the regular expression has %d characters, the limit is %d", len(pattern), maxRegexp)
 		}
-		if _, err := regexp.Compile(pattern); err != nil { // also one that would end the group below
+		if _, err := CompileRegexp(pattern); err != nil { // also one that would end the group below
 			return fmt.Errorf("want a regular expression in Go's syntax after ~: %w", err)
 		}
 		re, err := regexp.Compile(`\A(?:` + pattern + `)\z`)

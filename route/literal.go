@@ -19,12 +19,53 @@ func compileRegexp(s string) (*regexp.Regexp, error) {
 	if len(s) > maxRegexp {
 		return nil, fmt.Errorf("has %d characters, the limit is %d", len(s), maxRegexp)
 	}
-	re, err := regexp.Compile(s)
+	re, err := CompileRegexp(s)
+	if errors.Is(err, errLargeRegexp) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("is not a regular expression in Go's syntax (RE2): %s",
 			strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 	}
 	return re, nil
+}
+
+// maxInstructions is the most that a regular expression may be compiled to. A repetition such as x{1000} makes a thousand of a
+// few characters, which takes memory for each expression, and seconds for all that a service may have in tags.
+const maxInstructions = 10_000
+
+var errLargeRegexp = fmt.Errorf("repeats too much: want counted repetitions, such as {1,63}, that make at most %d parts in all", maxInstructions)
+
+// CompileRegexp is regexp.Compile for expressions of others: repetitions do not make them large.
+func CompileRegexp(s string) (*regexp.Regexp, error) {
+	if strings.Contains(s, "{") {
+		parsed, err := syntax.Parse(s, syntax.Perl)
+		if err != nil {
+			return nil, err
+		}
+		if instructions(parsed) > maxInstructions {
+			return nil, errLargeRegexp
+		}
+	}
+	return regexp.Compile(s)
+}
+
+// instructions returns about how many an expression is compiled to.
+func instructions(re *syntax.Regexp) int {
+	n := 1
+	switch re.Op {
+	case syntax.OpLiteral:
+		n = len(re.Rune)
+	case syntax.OpConcat, syntax.OpRepeat:
+		n = 0
+	}
+	for _, sub := range re.Sub {
+		n += instructions(sub)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max, 1)
+	}
+	return n
 }
 
 // literalEnds returns texts that everything begins and ends with that s matches: the

@@ -189,3 +189,21 @@ func TestErrorSaysWhichRouteAndField(t *testing.T) {
 	want := Error{Index: 1, Field: "path", Value: "x", Reason: "must start with a slash"}
 	verify.Equal(t, *e, want, "*e")
 }
+
+// Of a few characters, a repetition makes thousands: each of the expressions that may be in the tags of a service would take
+// megabytes, and seconds.
+func TestRegexpsAreLimited(t *testing.T) {
+	for expression, ok := range map[string]bool{
+		`^/[a-z0-9]{1,63}(\.[a-z0-9]{1,63}){0,10}$`:                  true,
+		strings.Repeat(`x{1000}`, 9):                                 true,
+		strings.Repeat(`x{1000}`, 11):                                false,
+		`((xyz){10,100}a){9}`:                                        true,
+		`((xyz){10,100}a?){10}` + strings.Repeat(`(x{2,}){500}`, 10): false,
+		`x{`: true,
+	} {
+		_, err := Check(Route{Path: expression, PathMatch: PathRegexp})
+		verify.That(t, (err == nil) == ok && (ok || strings.Contains(err.Error(), "repeats too much")), "%.40s: %v", expression, err)
+		_, err = NewCORS(CORSOptions{AllowOrigins: []string{"~" + expression}})
+		verify.That(t, (err == nil) == ok, "the origin ~%.40s: %v", expression, err)
+	}
+}

@@ -121,7 +121,7 @@ func valueOf(m *mesh.ValueMatch) (value route.Value, err error) {
 
 // wholeText returns an expression that matches the texts that expression matches as a whole, as Envoy compares.
 func wholeText(expression string) (string, error) {
-	if _, err := regexp.Compile(expression); err != nil {
+	if _, err := route.CompileRegexp(expression); err != nil {
 		return "", fmt.Errorf("%q is not a regular expression that Go accepts: %s", quotable(expression), quotable(err.Error()))
 	}
 	return "^(?:" + expression + ")$", nil

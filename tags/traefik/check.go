@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strings"
 
+	"sluice/route"
 	"sluice/tags"
 )
 
@@ -65,7 +66,7 @@ func (m matcher) checkRegexp(pattern string) error {
 	if hasPlaceholder(pattern) {
 		return refuse("placeholders are of version 2: want `^" + version3(pattern) + "$`")
 	}
-	if _, err := regexp.Compile(pattern); err != nil {
+	if _, err := route.CompileRegexp(pattern); err != nil {
 		return refuse("want a regular expression in Go's syntax: " + err.Error())
 	}
 	return nil

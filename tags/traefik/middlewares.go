@@ -160,7 +160,7 @@ func redirectKeys(options *part) tags.Keys {
 
 // redirectRegexp makes a redirect of what the pattern matches first.
 func (e *effects) redirectRegexp(l label, options *part) {
-	re, err := regexp.Compile(l.value)
+	re, err := route.CompileRegexp(l.value)
 	if err != nil {
 		e.refuse(l, "want a regular expression in Go's syntax: "+err.Error())
 		return
@@ -248,7 +248,7 @@ func (e *effects) stripPrefixRegexp(l label, _ *part) {
 		}
 		patterns = append(patterns, strings.TrimPrefix(pattern, "^"))
 	}
-	re, err := regexp.Compile("^(?:" + strings.Join(patterns, "|") + ")/?(.*)$")
+	re, err := route.CompileRegexp("^(?:" + strings.Join(patterns, "|") + ")/?(.*)$")
 	if err != nil {
 		e.refuse(l, "want regular expressions in Go's syntax: "+err.Error())
 		return
@@ -277,7 +277,7 @@ func (e *effects) replacePathRegexp(l label, options *part) {
 	if !e.change(l, stepRewrite) {
 		return
 	}
-	re, err := regexp.Compile(l.value)
+	re, err := route.CompileRegexp(l.value)
 	if err != nil {
 		e.refuse(l, "want a regular expression in Go's syntax: "+err.Error())
 		return
