@@ -29,6 +29,9 @@ type combinations struct {
 	random  *rand.Rand
 	servers *combinedServers
 	routes  []*combinedRoute
+	// impatient: services may have retry.per_try_timeout, and keep their peers: whether another peer can answer in place of one
+	// that takes long is decided when the request is sent.
+	impatient bool
 }
 
 // A combinedRoute is what stays of a route, and what clients get by it.
@@ -57,6 +60,7 @@ func pick[T any](c *combinations, of ...T) T { return of[c.random.IntN(len(of))]
 
 // newRoutes chooses what stays in all configurations of a seed.
 func (c *combinations) newRoutes() {
+	c.impatient = c.one(3)
 	for n := range 5 {
 		path := fmt.Sprint("/r", n)
 		r := &combinedRoute{service: pick(c, web...), got: path, keys: settings{"path": path}, fields: map[string]string{}, header: map[string]string{}}
@@ -118,7 +122,7 @@ func (c *combinations) retry(dead bool) settings {
 	if !dead && c.one(3) {
 		keys["attempts"] = pick(c, 1, 2)
 	}
-	if !dead && c.one(3) { // the dead peer may be the one that is left
+	if c.impatient && c.one(2) {
 		keys["per_try_timeout"] = pick(c, "5ms", "50ms", "1s")
 	}
 	if c.one(3) {
@@ -147,10 +151,12 @@ func (c *combinations) service(name string) settings {
 		upstream["protocol"] = "h2c"
 		keys["upstream"] = upstream
 	}
-	addresses = addresses[:pick(c, 1, 2, 3, 3)]
+	if !c.impatient {
+		addresses = addresses[:pick(c, 1, 2, 3, 3)]
+	}
 	balance := settings{"proof": !c.one(4), "policy": pick(c, "ewma", "hash", "least_conn", "random", "round_robin", "sticky")}
 	limits, health := settings{}, settings{}
-	dead := len(addresses) == 3 && c.one(3)
+	dead := !c.impatient && len(addresses) == 3 && c.one(3)
 	switch {
 	case len(addresses) == 3 && !dead && c.one(3):
 		keys["file"] = c.servers.instances(c.t, name, addresses)
@@ -171,7 +177,7 @@ func (c *combinations) service(name string) settings {
 	} else if c.one(3) {
 		balance["reported_load"] = true
 	}
-	if !dead && balance["policy"] != "hash" && balance["policy"] != "sticky" && c.one(4) {
+	if !dead && !c.impatient && balance["policy"] != "hash" && balance["policy"] != "sticky" && c.one(4) {
 		balance["subset"] = settings{"size": pick(c, 1, 2), "replica": 0, "replicas": pick(c, 1, 3)}
 	}
 	if c.one(3) {
@@ -196,8 +202,12 @@ func (c *combinations) service(name string) settings {
 		}
 		health["active"] = active
 	}
+	passive := settings{}
 	if c.one(3) {
-		health["passive"] = settings{"success_rate": settings{}, "latency": settings{}, "interval": "100ms"}
+		passive = settings{"success_rate": settings{}, "latency": settings{}, "interval": "100ms"}
+	}
+	if health["passive"] = passive; c.impatient {
+		passive["consecutive_failures"] = 0
 	}
 	if c.one(3) {
 		health["slow_start"] = "2s"
