@@ -47,6 +47,7 @@ type combinedRoute struct {
 	fields   map[string]string // of all answers of peers, or of sluice's own
 	page     bool              // in place of a 404 of a peer
 	removed  bool              // the field X-Removed
+	limited  bool              // to bodies of 20 KiB
 	streamed bool              // for WebSocket, or gRPC
 }
 
@@ -101,6 +102,9 @@ func (c *combinations) newRoutes() {
 		if c.one(4) {
 			r.keys["error_pages"], r.page = []settings{{"status": "404", "file": c.servers.page, "peers": true}}, true
 		}
+		if c.one(5) {
+			r.keys["body_limit"], r.limited = "20KiB", true
+		}
 		switch c.random.IntN(12) {
 		case 0:
 			r.keys["redirect"], r.status = settings{"to": "https://b.example.com/x?y", "code": 307}, http.StatusTemporaryRedirect
@@ -108,6 +112,10 @@ func (c *combinations) newRoutes() {
 		case 1:
 			r.keys["direct_response"], r.status, r.body = settings{"status": 203, "body": "fixed"}, http.StatusNonAuthoritativeInfo, "fixed"
 			r.fields = map[string]string{"X-Sluice-Reason": "direct_response"}
+		}
+		if r.status != 0 {
+			r.limited = false
+			delete(r.keys, "body_limit")
 		}
 		c.routes = append(c.routes, r)
 	}
@@ -254,7 +262,7 @@ func (c *combinations) route(r *combinedRoute) settings {
 	if c.one(3) {
 		keys["mirror"] = settings{"service": pick(c, web...), "share": pick(c, "50%", "100%"), "body": pick(c, "0", "64KiB", "1MiB"), "in_flight": pick(c, 1, 100)}
 	}
-	if c.one(3) {
+	if !r.limited && c.one(3) {
 		keys["body_limit"] = "10MiB"
 	}
 	if c.one(3) {
@@ -272,6 +280,7 @@ func (c *combinations) text() string {
 		{"name": "secure", "address": at, "tls": tls},
 		{"name": "proxied", "address": at, "proxy_protocol": settings{"from": []string{"127.0.0.0/8"}}},
 		{"name": "db", "address": at, "protocol": "tcp", "service": "streams"},
+		{"name": "told", "address": at, "protocol": "tcp", "service": "told", "proxy_protocol": settings{"from": []string{"127.0.0.0/8"}}},
 		{"name": "names", "address": at, "protocol": "tcp", "tls": tls, "sni": []settings{
 			{"host": "ended.example.com", "service": "streams"},
 			{"host": "again.example.com", "service": "again"},
@@ -281,10 +290,13 @@ func (c *combinations) text() string {
 	for _, name := range web {
 		services[name] = c.service(name)
 	}
-	for name, addresses := range map[string][]string{"streams": c.servers.streams, "again": c.servers.secureStreams, "passed": c.servers.secureStreams} {
+	for name, addresses := range map[string][]string{"streams": c.servers.streams, "told": c.servers.toldStreams, "again": c.servers.secureStreams, "passed": c.servers.secureStreams} {
 		service := settings{"peers": addresses[:pick(c, 1, 2, 3)], "timeouts": settings{"connect": "5m"}, "drain": settings{"timeout": "10m"}, "balance": settings{"proof": true, "policy": pick(c, "least_conn", "ewma", "round_robin", "random")}}
 		if name == "again" {
 			service["upstream"] = settings{"tls": settings{"ca": c.servers.ca, "server_name": "a.example.com"}}
+		}
+		if name == "told" {
+			service["proxy_protocol"] = pick(c, "v1", "v2")
 		}
 		if c.one(3) {
 			service["limits"] = settings{"connections_per_peer": pick(c, 2, 3), "connection_wait": "1m"}

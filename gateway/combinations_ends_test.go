@@ -14,9 +14,11 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strconv"
@@ -200,13 +202,14 @@ func webSocketAccept(key string) string {
 
 // combinedServers are the peers of TestCombinations, and the files of its configurations.
 type combinedServers struct {
-	plain, secure, streams, secureStreams []string // addresses
-	auth                                  string
-	issuer                                *issuer
-	tokens, users, page, ca               string // files
-	dir                                   string
-	site                                  testcert.Files
-	trusted                               *tls.Config // of clients
+	plain, secure                       []string // addresses
+	streams, secureStreams, toldStreams []string
+	auth                                string
+	issuer                              *issuer
+	tokens, users, page, ca             string // files
+	dir                                 string
+	site                                testcert.Files
+	trusted                             *tls.Config // of clients
 }
 
 func startCombinedServers(t *testing.T) *combinedServers {
@@ -218,6 +221,7 @@ func startCombinedServers(t *testing.T) *combinedServers {
 	s.trusted = &tls.Config{InsecureSkipVerify: true, ServerName: "a.example.com"}
 	serve := func(secure bool, handler http.Handler) string {
 		server := httptest.NewUnstartedServer(handler)
+		server.Config.ErrorLog = log.New(io.Discard, "", 0) // connections end at any time
 		server.Config.Protocols = new(http.Protocols)
 		server.Config.Protocols.SetHTTP1(true)
 		server.Config.Protocols.SetUnencryptedHTTP2(!secure)
@@ -232,7 +236,15 @@ func startCombinedServers(t *testing.T) *combinedServers {
 		return server.Listener.Addr().String()
 	}
 	echo := func(conn net.Conn) { fmt.Fprintln(conn, "hello"); io.Copy(conn, conn) }
+	told := func(conn net.Conn) {
+		in := bufio.NewReader(conn)
+		if known, err := readHeader(in, netip.MustParseAddr("127.0.0.9")); err == nil && known {
+			fmt.Fprintln(conn, "hello")
+			io.Copy(conn, in)
+		}
+	}
 	for range 3 {
+		s.toldStreams = append(s.toldStreams, listen(t, verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t), told))
 		s.plain = append(s.plain, serve(false, combinedPeer()))
 		s.secure = append(s.secure, serve(true, combinedPeer()))
 		s.streams = append(s.streams, listen(t, verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t), echo))
@@ -270,6 +282,8 @@ type generation struct {
 // The listeners for HTTP of TestCombinations. Clients have both protocols at each.
 var combinedListeners = []string{"web", "secure", "proxied"}
 
+const combinedHeader = "PROXY TCP4 127.0.0.9 127.0.0.1 4711 80\r\n"
+
 // dial connects to a listener, with TLS for protocols where it has it.
 func (g *generation) dial(ctx context.Context, listener string, protocols ...string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", g.Address(listener).String())
@@ -278,7 +292,9 @@ func (g *generation) dial(ctx context.Context, listener string, protocols ...str
 	}
 	switch listener {
 	case "proxied":
-		conn = &proxyConn{Conn: conn, header: []byte("PROXY TCP4 127.0.0.9 127.0.0.1 4711 80\r\n")}
+		conn = &proxyConn{Conn: conn, header: []byte(combinedHeader)}
+	case "told": // the peer speaks first
+		io.WriteString(conn, combinedHeader)
 	case "secure":
 		config := clientConfig(protocols...)
 		secure := tls.Client(conn, config)
@@ -337,6 +353,21 @@ func newGeneration(t *testing.T, r *running) *generation {
 	}
 	t.Cleanup(g.closeClients)
 	return g
+}
+
+// client returns the client for a listener.
+func (g *generation) client(listener int, http2 bool) *http.Client {
+	if http2 {
+		return g.clients[listener*2+1]
+	}
+	return g.clients[listener*2]
+}
+
+func schemeOf(listener int) string {
+	if combinedListeners[listener] == "secure" {
+		return "https"
+	}
+	return "http"
 }
 
 // closeClients closes the connections that no request uses.

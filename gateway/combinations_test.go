@@ -167,6 +167,12 @@ func (c *combinedRun) request(random *rand.Rand) (what string, err error) {
 		return "pipelined", c.pipelined(ctx, g, random)
 	}
 	route := c.routes[random.IntN(len(c.routes)-2)]
+	switch {
+	case random.IntN(10) == 0:
+		return what + " who leaves", c.leave(ctx, g, route, listener, http2, random)
+	case route.keys["cors"] != nil && random.IntN(5) == 0:
+		return what + " preflight", c.preflight(ctx, g, route, listener, http2)
+	}
 	return c.exchange(ctx, g, arrived, route, listener, http2, random)
 }
 
@@ -224,11 +230,11 @@ func (c *combinedRun) call(ctx context.Context, g *generation, arrived func(), l
 
 // stream talks to a peer behind a listener for TCP.
 func (c *combinedRun) stream(ctx context.Context, g *generation, arrived func(), random *rand.Rand) (what string, err error) {
-	name := []string{"", "ended", "again", "passed"}[random.IntN(4)]
+	name := []string{"db", "told", "ended", "again", "passed"}[random.IntN(5)]
 	what = "TCP " + name
-	listener := "names"
-	if name == "" {
-		listener = "db"
+	listener := name
+	if name != "db" && name != "told" {
+		listener = "names"
 	}
 	conn, err := g.dial(ctx, listener)
 	if err != nil {
@@ -236,7 +242,7 @@ func (c *combinedRun) stream(ctx context.Context, g *generation, arrived func(),
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(10 * patience))
-	if name != "" {
+	if listener == "names" {
 		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: name + ".example.com"})
 	}
 	in := bufio.NewReader(conn)
@@ -306,11 +312,7 @@ func (c *combinedRun) exchange(ctx context.Context, g *generation, arrived func(
 	a := combinedAsk{path: fmt.Sprint("/p/", random.IntN(50)), how: hows[random.IntN(len(hows))], status: one(200, 200, 201, 404, 418, 500),
 		length: one(0, 1, 900, 5_000, 20_000, 300_000), key: random.IntN(1000)}
 	method := []string{http.MethodGet, http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPost, http.MethodPut, http.MethodDelete}[random.IntN(7)]
-	scheme := "http"
-	if combinedListeners[listener] == "secure" {
-		scheme = "https"
-	}
-	request, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("%s://a.example.com%s%s?%s", scheme, route.keys["path"], a.path, a.query()), nil)
+	request, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("%s://a.example.com%s%s?%s", schemeOf(listener), route.keys["path"], a.path, a.query()), nil)
 	if err != nil {
 		return what, err
 	}
@@ -346,19 +348,19 @@ func (c *combinedRun) exchange(ctx context.Context, g *generation, arrived func(
 	}
 	request.Header.Set("X-Client", strconv.Itoa(random.IntN(5)))
 	what = fmt.Sprintf("%s, HTTP/2 %t, %s %s, body %d of %d, header %v, route %s", combinedListeners[listener], http2, method, request.URL, len(body), request.ContentLength, request.Header, asYAML(route.keys))
-	client := g.clients[listener*2]
-	if http2 {
-		client = g.clients[listener*2+1]
-	}
-	response, err := client.Do(request)
+	response, err := g.client(listener, http2).Do(request)
 	if err != nil {
 		return what, err
 	}
 	arrived()
-	if denied := route.denied && combinedListeners[listener] == "proxied"; denied || without {
+	limited := route.limited && route.status == 0 && len(body) > 20<<10 && (a.how != early || response.StatusCode == http.StatusRequestEntityTooLarge)
+	if denied := route.denied && combinedListeners[listener] == "proxied"; denied || without || limited {
 		status := route.without
-		if denied {
+		switch {
+		case denied:
 			status = http.StatusForbidden
+		case limited && (!without || request.ContentLength > 0):
+			status = http.StatusRequestEntityTooLarge
 		}
 		defer response.Body.Close()
 		if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != status {
@@ -378,6 +380,62 @@ func (c *combinedRun) exchange(ctx context.Context, g *generation, arrived func(
 		return what, fmt.Errorf("the peer got the trailer %q instead of %q", got, trailer)
 	}
 	return what, nil
+}
+
+// leave sends a request, and does not wait for the end of the answer.
+func (c *combinedRun) leave(ctx context.Context, g *generation, route *combinedRoute, listener int, http2 bool, random *rand.Rand) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a := combinedAsk{how: inDrops, status: http.StatusOK, length: 300_000}
+	method, body := http.MethodGet, io.Reader(nil)
+	if random.IntN(2) == 0 {
+		method, body = http.MethodPost, io.MultiReader(strings.NewReader(combinedBody(0, random.IntN(100_000))), leaving(cancel))
+	}
+	request, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("%s://a.example.com%s/left?%s", schemeOf(listener), route.keys["path"], a.query()), body)
+	if err != nil {
+		return err
+	}
+	for name, value := range route.header {
+		request.Header.Set(name, value)
+	}
+	response, err := g.client(listener, http2).Do(request)
+	if err != nil {
+		return nil
+	}
+	defer response.Body.Close()
+	_, _ = io.CopyN(io.Discard, response.Body, int64(random.IntN(200_000)))
+	if response.StatusCode >= 500 {
+		return fmt.Errorf("got %s, header %v", response.Status, response.Header)
+	}
+	return nil
+}
+
+// leaving is a body whose client leaves in place of its end.
+type leaving context.CancelFunc
+
+func (l leaving) Read([]byte) (int, error) { l(); return 0, context.Canceled }
+
+// preflight asks whether a page of another origin may use a route.
+func (c *combinedRun) preflight(ctx context.Context, g *generation, route *combinedRoute, listener int, http2 bool) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodOptions, fmt.Sprintf("%s://a.example.com%s", schemeOf(listener), route.keys["path"]), nil)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Origin", "https://a.example.com")
+	request.Header.Set("Access-Control-Request-Method", "GET")
+	response, err := g.client(listener, http2).Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	status := http.StatusNoContent
+	if route.denied && combinedListeners[listener] == "proxied" {
+		status = http.StatusForbidden
+	}
+	if response.StatusCode != status || response.Header.Get("Access-Control-Allow-Origin") == "" {
+		return fmt.Errorf("got %s instead of %d, header %v", response.Status, status, response.Header)
+	}
+	return nil
 }
 
 // check reads an answer, and compares it with what must come. sum is of the body of the request.
@@ -412,9 +470,6 @@ func (c *combinedRun) check(response *http.Response, route *combinedRoute, a com
 		if route.page && status == http.StatusNotFound {
 			want = "a page"
 		}
-		if route.removed == (got.Get("X-Removed") != "") {
-			return fmt.Errorf("X-Removed is %q", got.Get("X-Removed"))
-		}
 	}
 	if method == http.MethodHead {
 		want = ""
@@ -423,6 +478,9 @@ func (c *combinedRun) check(response *http.Response, route *combinedRoute, a com
 	}
 	if response.StatusCode != status {
 		return fmt.Errorf("got %s instead of %d, header %v, body %.200q", response.Status, status, got, body)
+	}
+	if route.status == 0 && route.removed == (got.Get("X-Removed") != "") {
+		return fmt.Errorf("X-Removed is %q", got.Get("X-Removed"))
 	}
 	for name, value := range fields {
 		if got.Get(name) != value {
