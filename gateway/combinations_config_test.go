@@ -29,9 +29,11 @@ type combinations struct {
 	random  *rand.Rand
 	servers *combinedServers
 	routes  []*combinedRoute
-	// impatient: services may have retry.per_try_timeout, and keep their peers: whether another peer can answer in place of one
-	// that takes long is decided when the request is sent.
-	impatient bool
+	// In a seed one of these may be, since a reload gives a pool its peers and its settings one after the other, and routes theirs
+	// before or after. impatient: services have retry.per_try_timeout, and keep their peers, because whether another peer can answer
+	// in place of a slow one is decided when the request is sent. dying: services have a peer that refuses connections, and retries
+	// that find another one.
+	impatient, dying bool
 }
 
 // A combinedRoute is what stays of a route, and what clients get by it.
@@ -62,6 +64,7 @@ func pick[T any](c *combinations, of ...T) T { return of[c.random.IntN(len(of))]
 // newRoutes chooses what stays in all configurations of a seed.
 func (c *combinations) newRoutes() {
 	c.impatient = c.one(3)
+	c.dying = !c.impatient && c.one(2)
 	for n := range 5 {
 		path := fmt.Sprint("/r", n)
 		r := &combinedRoute{service: pick(c, web...), got: path, keys: settings{"path": path}, fields: map[string]string{}, header: map[string]string{}}
@@ -125,9 +128,9 @@ func (c *combinations) newRoutes() {
 }
 
 // retry returns settings of retries of a service or a route, by which no request fails that another peer can answer.
-func (c *combinations) retry(dead bool) settings {
+func (c *combinations) retry() settings {
 	keys := settings{"budget": 10, "min_per_second": 1_000_000, "attempts": pick(c, 3, 4, 5)}
-	if !dead && c.one(3) {
+	if !c.dying && c.one(3) {
 		keys["attempts"] = pick(c, 1, 2)
 	}
 	if c.impatient && c.one(2) {
@@ -164,7 +167,7 @@ func (c *combinations) service(name string) settings {
 	}
 	balance := settings{"proof": !c.one(4), "policy": pick(c, "ewma", "hash", "least_conn", "random", "round_robin", "sticky")}
 	limits, health := settings{}, settings{}
-	dead := !c.impatient && len(addresses) == 3 && c.one(3)
+	dead := c.dying && len(addresses) == 3 && c.one(2)
 	switch {
 	case len(addresses) == 3 && !dead && c.one(3):
 		keys["file"] = c.servers.instances(c.t, name, addresses)
@@ -185,7 +188,7 @@ func (c *combinations) service(name string) settings {
 	} else if c.one(3) {
 		balance["reported_load"] = true
 	}
-	if !dead && !c.impatient && balance["policy"] != "hash" && balance["policy"] != "sticky" && c.one(4) {
+	if !c.dying && !c.impatient && balance["policy"] != "hash" && balance["policy"] != "sticky" && c.one(4) {
 		balance["subset"] = settings{"size": pick(c, 1, 2), "replica": 0, "replicas": pick(c, 1, 3)}
 	}
 	if c.one(3) {
@@ -223,7 +226,7 @@ func (c *combinations) service(name string) settings {
 	if c.one(3) {
 		keys["keepalive"] = settings{"idle": pick(c, "100ms", "4s"), "max": pick(c, 1, 512), "max_requests": pick(c, 0, 3, 10)}
 	}
-	keys["balance"], keys["limits"], keys["health"], keys["retry"] = balance, limits, health, c.retry(dead)
+	keys["balance"], keys["limits"], keys["health"], keys["retry"] = balance, limits, health, c.retry()
 	return keys
 }
 

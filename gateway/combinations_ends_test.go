@@ -388,6 +388,10 @@ func (g *generation) tunnel(ctx context.Context, listener int, http2 bool, targe
 		if err != nil {
 			return nil, "", err
 		}
+		r.GetBody = func() (io.ReadCloser, error) { // for a request that no server has got, because its connection was ending
+			body, up = io.Pipe()
+			return body, nil
+		}
 		r.Header.Set(":protocol", "websocket")
 		r.Header.Set("Sec-WebSocket-Version", "13")
 		response, err := g.sockets[listener].RoundTrip(r)
