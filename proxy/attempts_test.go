@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -142,6 +143,40 @@ func TestNoPerTryTimeoutWithoutAnotherPeer(t *testing.T) {
 	p.skip(2 * time.Minute)
 	held.proceed <- struct{}{}
 	expectResponse(t, conn, 200)
+}
+
+// A peer whose interim response has reached the client has the whole time: the request cannot be sent again.
+func TestNoPerTryTimeoutAfterAnInterimResponse(t *testing.T) {
+	t.Parallel()
+	for name, hedge := range map[string]*route.Hedge{"first peer": nil, "first peer or hedge": {After: time.Nanosecond}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var asked sync.WaitGroup
+			if asked.Add(1); hedge != nil {
+				asked.Add(1)
+			}
+			proceed := make(chan struct{})
+			hinting := func(c *originConn) bool {
+				if _, ok := c.request(); !ok {
+					return false
+				}
+				asked.Done()
+				asked.Wait()
+				c.write("HTTP/1.1 103 Early Hints\r\n\r\n")
+				<-proceed
+				return c.write(okResponse)
+			}
+			p := startProxy(t, Options{}, startOrigin(t, hinting).address(), startOrigin(t, hinting).address(), startOrigin(t, hinting).address())
+			p.setService(route.Service{
+				Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 3, PerTryTimeout: time.Minute, Hedge: hedge},
+			})
+			conn := p.send(heldRequest)
+			expectNext(t, conn, "HTTP/1.1 103 Early Hints\r\n\r\n")
+			p.skip(2 * time.Minute)
+			close(proceed)
+			expectResponse(t, conn, 200)
+		})
+	}
 }
 
 // All attempts together take no longer than the response header timeout.

@@ -97,6 +97,9 @@ func (x *answeredRequest) receive(u upstream.Conn) balancer.Outcome {
 			x.finish(u, false)
 			return balancer.Outcome{Class: balancer.OutcomeClientGone}
 		}
+		if x.begun && !x.streaming && x.service.Retry.PerTryTimeout > 0 {
+			u.WaitAtMost(x.withinDeadline(x.headTimeout())) // no other peer may answer instead any more
+		}
 	}
 }
 

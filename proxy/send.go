@@ -169,15 +169,21 @@ func (x *sentRequest) sendOn(u upstream.Conn) (sent bool, err error) {
 // tryTimeout returns the timeout of the response head, which is positive. The per-try
 // timeout applies only if another try may follow, with another peer.
 func (x *sentRequest) tryTimeout() time.Duration {
-	left := x.service.Timeouts.ResponseHeader
-	if x.tries > 0 {
-		left = max(left-time.Since(x.firstPicked), socket.SweepInterval)
-	}
+	left := x.headTimeout()
 	if retry := &x.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.counted+1 < retry.Attempts && x.tries+1 < attempt.MaxTries &&
 		x.service.Pool.Another(&x.query, x.token.Peer) {
 		left = min(left, retry.PerTryTimeout)
 	}
 	return x.withinDeadline(left)
+}
+
+// headTimeout returns what is left of the time for the response head, which is positive.
+func (x *sentRequest) headTimeout() time.Duration {
+	left := x.service.Timeouts.ResponseHeader
+	if x.tries > 0 {
+		left = max(left-time.Since(x.firstPicked), socket.SweepInterval)
+	}
+	return left
 }
 
 // sendFailed classifies an error before the first byte of a response. again: the
