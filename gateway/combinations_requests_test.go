@@ -1,0 +1,349 @@
+package gateway
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/interop/grpc_testing"
+)
+
+func (c *combinedRun) webSocket(ctx context.Context, g *generation, arrived func(), listener int, http2 bool, random *rand.Rand) error {
+	path := fmt.Sprint("/ws/", random.IntN(100))
+	conn, got, err := g.tunnel(ctx, listener, http2, path)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	arrived()
+	if got != path {
+		return fmt.Errorf("the peer got the path %q", got)
+	}
+	for range 3 {
+		if err := echoes(conn, combinedBody(random.IntN(1000), random.IntN(100_000)), 1+random.IntN(4)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *combinedRun) call(ctx context.Context, g *generation, arrived func(), listener int, random *rand.Rand) error {
+	service := grpc_testing.NewTestServiceClient(g.calls[listener])
+	size := int32(random.IntN(50_000))
+	payload := &grpc_testing.Payload{Body: make([]byte, random.IntN(50_000))}
+	if random.IntN(2) == 0 {
+		reply, err := service.UnaryCall(ctx, &grpc_testing.SimpleRequest{ResponseSize: size, Payload: payload})
+		if err == nil && len(reply.GetPayload().GetBody()) != int(size) {
+			err = fmt.Errorf("%d bytes instead of %d", len(reply.GetPayload().GetBody()), size)
+		}
+		return err
+	}
+	stream, err := service.FullDuplexCall(ctx)
+	for n := 0; err == nil && n < 4; n++ {
+		if err = stream.Send(&grpc_testing.StreamingOutputCallRequest{Payload: payload, ResponseParameters: []*grpc_testing.ResponseParameters{{Size: size}}}); err != nil {
+			break
+		}
+		reply, failed := stream.Recv()
+		if err = failed; err == nil && len(reply.GetPayload().GetBody()) != int(size) {
+			err = fmt.Errorf("message %d: %d bytes instead of %d", n, len(reply.GetPayload().GetBody()), size)
+		}
+		arrived()
+	}
+	if err != nil {
+		return err
+	}
+	if err = stream.CloseSend(); err == nil {
+		if _, err = stream.Recv(); err == io.EOF {
+			return nil
+		}
+	}
+	return fmt.Errorf("the end: %w", cmp.Or(err, io.ErrUnexpectedEOF))
+}
+
+// stream talks to a peer behind a listener for TCP.
+func (c *combinedRun) stream(ctx context.Context, g *generation, arrived func(), random *rand.Rand) (what string, err error) {
+	name := []string{"db", "told", "ended", "again", "passed"}[random.IntN(5)]
+	what = "TCP " + name
+	listener := name
+	if name != "db" && name != "told" {
+		listener = "names"
+	}
+	conn, err := g.dial(ctx, listener)
+	if err != nil {
+		return what, err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * patience))
+	if listener == "names" {
+		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: name + ".example.com"})
+	}
+	in := bufio.NewReader(conn)
+	if line, err := in.ReadString('\n'); line != "hello\n" {
+		return what, fmt.Errorf("the first line is %q: %w", line, err)
+	}
+	arrived()
+	text := combinedBody(random.IntN(1000), random.IntN(200_000))
+	if err := echoes(struct {
+		io.Reader
+		io.Writer
+	}{in, conn}, text, 1+random.IntN(5)); err != nil {
+		return what, err
+	}
+	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		return what, err
+	}
+	rest, err := io.ReadAll(in)
+	if len(rest) > 0 || err != nil {
+		return what, fmt.Errorf("after the end: %q, %w", rest, err)
+	}
+	return what, nil
+}
+
+// pipelined sends several requests of a connection at once.
+func (c *combinedRun) pipelined(ctx context.Context, g *generation, random *rand.Rand) error {
+	conn, err := g.dial(ctx, "web")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * patience))
+	var asks []combinedAsk
+	var routes []*combinedRoute
+	var out strings.Builder
+	for n := range 4 {
+		r := c.routes[random.IntN(len(c.routes)-2)]
+		a := combinedAsk{path: fmt.Sprint("/", n), how: []string{withLength, inChunks}[n%2], status: 200, length: random.IntN(9000), key: random.IntN(1000)}
+		asks, routes = append(asks, a), append(routes, r)
+		fmt.Fprintf(&out, "GET %s%s?%s HTTP/1.1\r\nHost: a.example.com\r\n", r.keys["path"], a.path, a.query())
+		for name, value := range r.header {
+			fmt.Fprintf(&out, "%s: %s\r\n", name, value)
+		}
+		out.WriteString("\r\n")
+	}
+	go io.WriteString(conn, out.String())
+	in := bufio.NewReader(conn)
+	for n, a := range asks {
+		response, err := http.ReadResponse(in, nil)
+		if err != nil {
+			return fmt.Errorf("answer %d: %w", n, err)
+		}
+		if err := c.check(response, routes[n], a, http.MethodGet, "web", ""); err != nil {
+			return fmt.Errorf("answer %d: %w", n, err)
+		}
+		if response.Close {
+			return nil
+		}
+	}
+	return nil
+}
+
+// exchange sends a request by a route.
+func (c *combinedRun) exchange(ctx context.Context, g *generation, arrived func(), route *combinedRoute, listener int, http2 bool, random *rand.Rand) (what string, err error) {
+	one := func(of ...int) int { return of[random.IntN(len(of))] }
+	hows := []string{withLength, inChunks, withTrailer, early, withHints, empty, inDrops, zipped}
+	a := combinedAsk{path: fmt.Sprint("/p/", random.IntN(50)), how: hows[random.IntN(len(hows))], status: one(200, 200, 201, 404, 418, 500),
+		length: one(0, 1, 900, 5_000, 20_000, 300_000), key: random.IntN(1000)}
+	method := []string{http.MethodGet, http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPost, http.MethodPut, http.MethodDelete}[random.IntN(7)]
+	request, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("%s://a.example.com%s%s?%s", schemeOf(listener), route.keys["path"], a.path, a.query()), nil)
+	if err != nil {
+		return what, err
+	}
+	body, trailer := "", ""
+	if method == http.MethodPost || method == http.MethodPut {
+		body = combinedBody(random.IntN(1000), one(0, 10, 5_000, 30_000, 30_000, 300_000))
+		request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
+		request.Body, _ = request.GetBody()
+		if request.ContentLength = int64(len(body)); random.IntN(2) == 0 {
+			request.ContentLength = -1
+			if random.IntN(3) == 0 {
+				trailer = "of the request"
+				request.Trailer = http.Header{"X-Up": {trailer}}
+			}
+		}
+		if body != "" && random.IntN(3) == 0 {
+			request.Header.Set("Expect", "100-continue")
+		}
+	}
+	for name, value := range route.header {
+		request.Header.Set(name, value)
+	}
+	without := route.without != 0 && random.IntN(4) == 0
+	if without {
+		request.Header.Del("Authorization")
+		request.Header.Del("X-Pass")
+	}
+	if random.IntN(2) == 0 {
+		request.Header.Set("Te", "trailers")
+	}
+	if random.IntN(2) == 0 {
+		request.Header.Set("Accept-Encoding", "gzip")
+	}
+	request.Header.Set("X-Client", strconv.Itoa(random.IntN(5)))
+	what = fmt.Sprintf("%s, HTTP/2 %t, %s %s, body %d of %d, header %v, route %s", combinedListeners[listener], http2, method, request.URL, len(body), request.ContentLength, request.Header, asYAML(route.keys))
+	response, err := g.client(listener, http2).Do(request)
+	if err != nil {
+		return what, err
+	}
+	arrived()
+	limited := route.limited && route.status == 0 && len(body) > 20<<10 && (a.how != early || response.StatusCode == http.StatusRequestEntityTooLarge)
+	if denied := route.denied && combinedListeners[listener] == "proxied"; denied || without || limited {
+		status := route.without
+		switch {
+		case denied:
+			status = http.StatusForbidden
+		case limited && (!without || request.ContentLength > 0):
+			status = http.StatusRequestEntityTooLarge
+		}
+		defer response.Body.Close()
+		if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != status {
+			return what, fmt.Errorf("got %s instead of %d, header %v: %w", response.Status, status, response.Header, err)
+		}
+		return what, nil
+	}
+	if err := c.check(response, route, a, method, combinedListeners[listener], combinedSum([]byte(body))); err != nil {
+		return what, err
+	}
+	if response.Request.Header.Get("Te") != "" && a.how == withTrailer && method != http.MethodHead && route.status == 0 && !(route.page && a.status == 404) {
+		if got, want := response.Trailer.Get("X-Sum"), combinedSum([]byte(combinedBody(a.key, a.length))); got != want {
+			return what, fmt.Errorf("trailer %q instead of %q, header %v", got, want, response.Header)
+		}
+	}
+	if got := response.Header.Get("Got-Trailer"); got != trailer && a.how != early && route.status == 0 {
+		return what, fmt.Errorf("the peer got the trailer %q instead of %q", got, trailer)
+	}
+	return what, nil
+}
+
+// leave sends a request, and does not wait for the end of the answer.
+func (c *combinedRun) leave(ctx context.Context, g *generation, route *combinedRoute, listener int, http2 bool, random *rand.Rand) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a := combinedAsk{how: inDrops, status: http.StatusOK, length: 300_000}
+	method, body := http.MethodGet, io.Reader(nil)
+	if random.IntN(2) == 0 {
+		method, body = http.MethodPost, io.MultiReader(strings.NewReader(combinedBody(0, random.IntN(100_000))), leaving(cancel))
+	}
+	request, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("%s://a.example.com%s/left?%s", schemeOf(listener), route.keys["path"], a.query()), body)
+	if err != nil {
+		return err
+	}
+	for name, value := range route.header {
+		request.Header.Set(name, value)
+	}
+	response, err := g.client(listener, http2).Do(request)
+	if err != nil {
+		return nil
+	}
+	defer response.Body.Close()
+	_, _ = io.CopyN(io.Discard, response.Body, int64(random.IntN(200_000)))
+	if response.StatusCode >= 500 {
+		return fmt.Errorf("got %s, header %v", response.Status, response.Header)
+	}
+	return nil
+}
+
+// leaving is a body whose client leaves in place of its end.
+type leaving context.CancelFunc
+
+func (l leaving) Read([]byte) (int, error) { l(); return 0, context.Canceled }
+
+// preflight asks whether a page of another origin may use a route.
+func (c *combinedRun) preflight(ctx context.Context, g *generation, route *combinedRoute, listener int, http2 bool) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodOptions, fmt.Sprintf("%s://a.example.com%s", schemeOf(listener), route.keys["path"]), nil)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Origin", "https://a.example.com")
+	request.Header.Set("Access-Control-Request-Method", "GET")
+	response, err := g.client(listener, http2).Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	status := http.StatusNoContent
+	if route.denied && combinedListeners[listener] == "proxied" {
+		status = http.StatusForbidden
+	}
+	if response.StatusCode != status || response.Header.Get("Access-Control-Allow-Origin") == "" {
+		return fmt.Errorf("got %s instead of %d, header %v", response.Status, status, response.Header)
+	}
+	return nil
+}
+
+// check reads an answer, and compares it with what must come. sum is of the body of the request.
+func (c *combinedRun) check(response *http.Response, route *combinedRoute, a combinedAsk, method, listener, sum string) error {
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	got := response.Header
+	if err != nil {
+		return fmt.Errorf("the body ends after %d bytes, header %v: %w", len(body), got, err)
+	}
+	status, want, fields := a.status, combinedBody(a.key, a.length), maps.Clone(route.fields)
+	switch {
+	case route.status != 0:
+		status, want = route.status, route.body
+	default:
+		fields["X-Path"], fields["X-Method"], fields["Got-X-Real-Ip"] = route.got+a.path, method, "127.0.0.1"
+		if listener == "proxied" {
+			fields["Got-X-Real-Ip"] = "127.0.0.9"
+		}
+		if sum != "" && a.how != early {
+			fields["Got-Body"] = sum
+		}
+		if fields["Got-X-Extra"] == "?" {
+			fields["Got-X-Extra"] = method + " http"
+			if listener == "secure" {
+				fields["Got-X-Extra"] += "s"
+			}
+		}
+		if a.how == empty {
+			status, want = http.StatusNoContent, ""
+		}
+		if route.page && status == http.StatusNotFound {
+			want = "a page"
+		}
+	}
+	if method == http.MethodHead {
+		want = ""
+	} else if status == http.StatusTemporaryRedirect {
+		want = string(body)
+	}
+	if response.StatusCode != status {
+		return fmt.Errorf("got %s instead of %d, header %v, body %.200q", response.Status, status, got, body)
+	}
+	if route.status == 0 && route.removed == (got.Get("X-Removed") != "") {
+		return fmt.Errorf("X-Removed is %q", got.Get("X-Removed"))
+	}
+	for name, value := range fields {
+		if got.Get(name) != value {
+			return fmt.Errorf("%s is %q instead of %q, header %v", name, got.Get(name), value, got)
+		}
+	}
+	if body, err = unzipped(response, body); err != nil || !bytes.Equal(body, []byte(want)) {
+		return fmt.Errorf("got a body of %d bytes instead of %d, %.50q instead of %.50q, header %v: %w", len(body), len(want), body, want, got, err)
+	}
+	return nil
+}
+
+// unzipped returns a body as it was before its encoding.
+func unzipped(response *http.Response, body []byte) ([]byte, error) {
+	if response.Header.Get("Content-Encoding") != "gzip" || len(body) == 0 {
+		return body, nil
+	}
+	from, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(from)
+}
