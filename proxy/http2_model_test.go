@@ -83,7 +83,7 @@ func countBuffers(t testing.TB) *countedBuffers {
 	percent := debug.SetGCPercent(-1)
 	t.Cleanup(func() { debug.SetGCPercent(percent) })
 	all := map[string]*countedPool{
-		"frame": {pool: frameBuffers}, "body segment": {pool: socket.BodySegments}, "first segment": {pool: socket.FirstSegments}, "request": {pool: socket.RequestBuffers},
+		"frame": {pool: frameBuffers}, "request": {pool: socket.RequestBuffers},
 		"body": {pool: socket.BodyBuffers}, "small body": {pool: socket.SmallBodies}, "seal": {pool: socket.SealBuffers}, "scratch": {pool: &socket.Scratches},
 		"exchange": {pool: &streamExchanges},
 	}

@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"os"
-	"sync"
 
 	"sluice/proxy/refusal"
 	"sluice/proxy/socket"
@@ -53,9 +52,9 @@ func (x *keptBody) keep(c *client, text []byte, length int64) bool {
 		if !c.server.keptBodies.Take(c.block(), int64(size-had), c.options.Limits.KeptBodyBytes) {
 			return false
 		}
-		larger := newBodyBuffer(size)
+		larger := socket.NewBuffer(size)
 		copy(larger.Bytes, x.body)
-		putBodyBuffer(x.bodyBuffer)
+		x.bodyBuffer.Free()
 		x.bodyBuffer = larger
 	}
 	x.body = x.bodyBuffer.Bytes[:kept+copy(x.bodyBuffer.Bytes[kept:], text)]
@@ -74,7 +73,7 @@ func (x *keptBody) keptBytes() int {
 func (x *keptBody) dropBody(c *client) {
 	b := x.bodyBuffer
 	x.leaveBody(c)
-	putBodyBuffer(b)
+	b.Free()
 }
 
 // leaveBody is dropBody after a panic: it leaves the memory to the garbage collector.
@@ -98,34 +97,4 @@ func bodyBufferSize(need int, length int64) int {
 		size = int(min(int64(size), length))
 	}
 	return size
-}
-
-// bodyPool returns the pool of buffers of exactly that size, or nil.
-func bodyPool(size int) *sync.Pool {
-	switch size {
-	case socket.SmallBodyBytes:
-		return socket.SmallBodies
-	case socket.RequestBufferBytes:
-		return socket.RequestBuffers
-	case socket.RelayBufferBytes:
-		return socket.BodyBuffers
-	}
-	return nil
-}
-
-func newBodyBuffer(size int) *socket.Buffer {
-	if pool := bodyPool(size); pool != nil {
-		return pool.Get().(*socket.Buffer)
-	}
-	return &socket.Buffer{Bytes: make([]byte, size)}
-}
-
-// putBodyBuffer returns b, which may be nil, to its pool, if it has one.
-func putBodyBuffer(b *socket.Buffer) {
-	if b == nil {
-		return
-	}
-	if pool := bodyPool(len(b.Bytes)); pool != nil {
-		pool.Put(b)
-	}
 }

@@ -122,7 +122,7 @@ func TestHTTP2BodyTakesMemoryAsItComes(t *testing.T) {
 		return
 	}
 	var taken atomic.Int64 // bytes
-	countBytes(&taken, socket.RequestBuffers, socket.SmallBodies, socket.BodyBuffers, socket.FirstSegments, socket.BodySegments)
+	countBytes(&taken, socket.RequestBuffers, socket.SmallBodies, socket.BodyBuffers)
 	p := startProxy(t, Options{Timeouts: Timeouts{Body: time.Hour}}, startReader(t))
 	p.setService(route.Service{Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}})
 	c := p.dialFrames()

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"net/netip"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -84,7 +83,7 @@ func (x *request) bytes() []byte { return x.in[x.start:x.end] }
 
 // growTo moves the request to a buffer of at least that many bytes, up to socket.RelayBufferBytes.
 func (x *request) growTo(bytes int) {
-	larger := poolOfRequests(bytes).Get().(*socket.Buffer)
+	larger := socket.NewBuffer(max(bytes, socket.RequestBufferBytes))
 	copy(larger.Bytes, x.in[:x.end])
 	x.dropLarge()
 	x.large, x.in = larger, larger.Bytes
@@ -92,17 +91,9 @@ func (x *request) growTo(bytes int) {
 
 func (x *request) dropLarge() {
 	if x.large != nil {
-		poolOfRequests(len(x.large.Bytes)).Put(x.large)
+		x.large.Free()
 		x.large, x.in = nil, x.small[:]
 	}
-}
-
-// poolOfRequests returns the pool of buffers for requests of that many bytes.
-func poolOfRequests(bytes int) *sync.Pool {
-	if bytes > socket.RequestBufferBytes {
-		return socket.BodyBuffers
-	}
-	return socket.RequestBuffers
 }
 
 // space returns the free part of the buffer, which is never empty.

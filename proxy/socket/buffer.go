@@ -22,10 +22,41 @@ func BufferPool(size int) *sync.Pool {
 }
 
 var (
-	RequestBuffers = BufferPool(RequestBufferBytes) // for requests over SmallRequestBytes
 	SmallBodies    = BufferPool(SmallBodyBytes)     // for bodies of which little has arrived
+	RequestBuffers = BufferPool(RequestBufferBytes) // for requests over SmallRequestBytes, and for bodies
 	BodyBuffers    = BufferPool(RelayBufferBytes)   // for whole bodies, so that they can be replayed, and for longer heads
 )
+
+// poolOf returns the pool above with the smallest buffers for that many bytes; nil: there is none.
+func poolOf(bytes int) *sync.Pool {
+	switch {
+	case bytes <= SmallBodyBytes:
+		return SmallBodies
+	case bytes <= RequestBufferBytes:
+		return RequestBuffers
+	case bytes <= RelayBufferBytes:
+		return BodyBuffers
+	}
+	return nil
+}
+
+// NewBuffer returns the smallest buffer of a pool for that many bytes, or one of its own. The caller frees it.
+func NewBuffer(bytes int) *Buffer {
+	if pool := poolOf(bytes); pool != nil {
+		return pool.Get().(*Buffer)
+	}
+	return &Buffer{make([]byte, bytes)}
+}
+
+// Free gives a buffer of NewBuffer, which may be nil, back.
+func (b *Buffer) Free() {
+	if b == nil {
+		return
+	}
+	if pool := poolOf(len(b.Bytes)); pool != nil {
+		pool.Put(b)
+	}
+}
 
 // A scratch has the memory of buffers. It contains no pointer, so that the garbage
 // collector does not scan it.

@@ -1,30 +1,17 @@
 package socket
 
-// A ByteQueue has bytes in buffers of a pool.
+// A ByteQueue has bytes in buffers of pools.
 type ByteQueue struct {
 	segments   []*Buffer
 	start, end int // of the bytes in the first segment and in the last one
 }
 
-// Pools of segments, for the first bytes in a queue and for more.
-var (
-	FirstSegments = BufferPool(SmallBodyBytes)
-	BodySegments  = BufferPool(16 << 10)
-)
-
+// newSegment returns a segment for that many bytes: small for the first ones in a queue.
 func newSegment(bytes int, first bool) *Buffer {
 	if first && bytes <= SmallBodyBytes {
-		return FirstSegments.Get().(*Buffer)
+		return NewBuffer(SmallBodyBytes)
 	}
-	return BodySegments.Get().(*Buffer)
-}
-
-func putSegment(b *Buffer) {
-	if len(b.Bytes) == SmallBodyBytes {
-		FirstSegments.Put(b)
-	} else {
-		BodySegments.Put(b)
-	}
+	return NewBuffer(RequestBufferBytes)
 }
 
 func (q *ByteQueue) Empty() bool { return len(q.segments) == 0 }
@@ -53,7 +40,7 @@ func (q *ByteQueue) Take(b []byte) (n int) {
 		moved := copy(b[n:], first.Bytes[q.start:end])
 		n += moved
 		if q.start += moved; q.start == end {
-			putSegment(first)
+			first.Free()
 			q.segments = append(q.segments[:0], q.segments[1:]...)
 			q.start = 0
 		}
@@ -76,7 +63,7 @@ func (q *ByteQueue) Length() (n int) {
 func (q *ByteQueue) Drop() int {
 	n := q.Length()
 	for _, segment := range q.segments {
-		putSegment(segment)
+		segment.Free()
 	}
 	q.segments, q.start, q.end = q.segments[:0], 0, 0
 	return n
