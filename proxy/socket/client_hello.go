@@ -5,9 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
-	"io"
 	"net"
-	"time"
 )
 
 // The first message of a TLS client, with the name of the server that it wants
@@ -80,7 +78,7 @@ func missingOfClientHello(b []byte) (missing int, err error) {
 // ServerName returns the name in a whole ClientHello; "": it has none.
 func ServerName(hello []byte) (name string, err error) {
 	parsed := errors.New("parsed")
-	err = tls.Server(helloConn{bytes.NewReader(hello)}, &tls.Config{
+	err = tls.Server(helloConn{hello: bytes.NewReader(hello)}, &tls.Config{
 		GetConfigForClient: func(info *tls.ClientHelloInfo) (*tls.Config, error) {
 			name = info.ServerName
 			return nil, parsed // ends the handshake
@@ -92,14 +90,11 @@ func ServerName(hello []byte) (name string, err error) {
 	return "", err
 }
 
-// helloConn is a connection from which a ClientHello is read.
-type helloConn struct{ hello *bytes.Reader }
+// helloConn is a connection from which a ClientHello is read. Until crypto/tls has it, it only reads and writes.
+type helloConn struct {
+	net.Conn // nil
+	hello    *bytes.Reader
+}
 
-func (c helloConn) Read(b []byte) (int, error)     { return c.hello.Read(b) }
-func (helloConn) Write(b []byte) (int, error)      { return io.Discard.Write(b) }
-func (helloConn) Close() error                     { return nil }
-func (helloConn) LocalAddr() net.Addr              { return nil }
-func (helloConn) RemoteAddr() net.Addr             { return nil }
-func (helloConn) SetDeadline(time.Time) error      { return nil }
-func (helloConn) SetReadDeadline(time.Time) error  { return nil }
-func (helloConn) SetWriteDeadline(time.Time) error { return nil }
+func (c helloConn) Read(b []byte) (int, error) { return c.hello.Read(b) }
+func (helloConn) Write(b []byte) (int, error)  { return len(b), nil }
