@@ -102,16 +102,11 @@ func (h *handshake) awaitLongHello() (err error) {
 			}
 		}
 	}
-	for {
-		waitErr := h.raw.Read(onReadable)
-		switch {
-		case waitErr == nil:
-			h.hello = h.long.Bytes[:n]
-			return err
-		case !errors.Is(waitErr, os.ErrDeadlineExceeded) || h.entry.Expired(h.all.sweeper):
-			return waitErr
-		}
+	if waitErr := h.entry.read(h.all.sweeper, h.raw, onReadable); waitErr != nil {
+		return waitErr
 	}
+	h.hello = h.long.Bytes[:n]
+	return err
 }
 
 // dropHello gives the memory of a long ClientHello back.
@@ -132,10 +127,7 @@ func (h *handshake) read(b []byte) (int, error) {
 		return n, nil
 	}
 	h.bytes, h.n, h.err = b, 0, nil
-	err := h.raw.Read(h.onReadable)
-	for errors.Is(err, os.ErrDeadlineExceeded) && !h.entry.Expired(h.all.sweeper) {
-		err = h.raw.Read(h.onReadable)
-	}
+	err := h.entry.read(h.all.sweeper, h.raw, h.onReadable)
 	h.bytes = nil
 	switch {
 	case err != nil:

@@ -3,7 +3,6 @@ package socket
 import (
 	"errors"
 	"io"
-	"os"
 	"syscall"
 )
 
@@ -43,15 +42,10 @@ func AwaitPrelude(e *SweepEntry, raw syscall.RawConn, s *Sweeper, most int, comp
 		}
 		return err != nil
 	}
-	for {
-		waitErr := raw.Read(onReadable)
-		switch {
-		case waitErr == nil:
-			return err
-		case !errors.Is(waitErr, os.ErrDeadlineExceeded) || e.Expired(s):
-			return waitErr
-		}
+	if waitErr := e.read(s, raw, onReadable); waitErr != nil {
+		return waitErr
 	}
+	return err
 }
 
 // Discard removes n bytes, which have arrived, from a socket.

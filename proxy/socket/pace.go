@@ -1,7 +1,6 @@
 package socket
 
 import (
-	"errors"
 	"os"
 	"syscall"
 	"time"
@@ -62,18 +61,13 @@ func (w *Writer) Write(to Side, b []byte) (n int, err error) {
 		w.onRoom = w.send
 	}
 	w.to, w.b, w.moved, w.err = to, b, true, nil
-	for {
-		err = to.Raw.Write(w.onRoom)
-		if err == nil {
-			err = w.err
-		} else if errors.Is(err, os.ErrDeadlineExceeded) && to.Entry.resumeWrite() {
-			continue
-		}
-		to.Entry.WriteDeadline.Store(0)
-		n = len(b) - len(w.b)
-		w.to, w.b = Side{}, nil
-		return n, err
+	if err = to.Entry.write(to.Raw, w.onRoom); err == nil {
+		err = w.err
 	}
+	to.Entry.WriteDeadline.Store(0)
+	n = len(b) - len(w.b)
+	w.to, w.b = Side{}, nil
+	return n, err
 }
 
 // WriteSealed is write, encrypted with secure; nil: without TLS. If nothing was written,

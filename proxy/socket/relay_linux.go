@@ -1,10 +1,6 @@
 package socket
 
-import (
-	"errors"
-	"os"
-	"syscall"
-)
+import "syscall"
 
 // A relaySplicer moves the bytes of a relay within the kernel. It has a pipe only
 // while it moves bytes.
@@ -65,16 +61,11 @@ func (s *relaySplicer) fill(fd uintptr) bool {
 func (s *relaySplicer) empty() error {
 	to := s.relay.to
 	defer to.Entry.WriteDeadline.Store(0)
-	for {
-		s.write = nil
-		err := to.Raw.Write(s.onSink)
-		if err == nil {
-			return s.write
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !to.Entry.resumeWrite() {
-			return err
-		}
+	s.write = nil
+	if err := to.Entry.write(to.Raw, s.onSink); err != nil {
+		return err
 	}
+	return s.write
 }
 
 func (s *relaySplicer) drain(fd uintptr) bool {

@@ -1,7 +1,6 @@
 package socket
 
 import (
-	"errors"
 	"os"
 	"runtime"
 	"sync"
@@ -103,30 +102,20 @@ func (s *splicer) read(source *Side) error {
 	source.Entry.Arm(source.Sweeper, source.Timeout)
 	defer source.Entry.Disarm()
 	s.err = nil
-	for {
-		err := source.Raw.Read(s.onSource)
-		if err == nil {
-			return s.err
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) || source.Entry.Expired(source.Sweeper) {
-			return err
-		}
+	if err := source.Entry.read(source.Sweeper, source.Raw, s.onSource); err != nil {
+		return err
 	}
+	return s.err
 }
 
 // write empties the pipe.
 func (s *splicer) write() error {
 	defer s.sink.Entry.WriteDeadline.Store(0)
 	s.err, s.moved = nil, true
-	for {
-		err := s.sink.Raw.Write(s.onSink)
-		if err == nil {
-			return s.err
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !s.sink.Entry.resumeWrite() {
-			return err
-		}
+	if err := s.sink.Entry.write(s.sink.Raw, s.onSink); err != nil {
+		return err
 	}
+	return s.err
 }
 
 func (s *splicer) fill(fd uintptr) bool {

@@ -1,8 +1,11 @@
 package socket
 
 import (
+	"errors"
 	"net"
+	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"sluice/observe/panics"
@@ -189,6 +192,24 @@ func (e *SweepEntry) Expired(s *Sweeper) bool {
 func (e *SweepEntry) ResumeRead() bool {
 	e.Conn.SetReadDeadline(time.Time{})
 	return !e.Interrupted.Load() // a concurrent interrupt may have set that deadline
+}
+
+// read is the Read of raw, the connection of e, that goes on after a spurious wake.
+func (e *SweepEntry) read(s *Sweeper, raw syscall.RawConn, readable func(fd uintptr) bool) error {
+	for {
+		if err := raw.Read(readable); !errors.Is(err, os.ErrDeadlineExceeded) || e.Expired(s) {
+			return err
+		}
+	}
+}
+
+// write is the Write of raw, the connection of e, that goes on after each wake: writable finds out whether its time is over.
+func (e *SweepEntry) write(raw syscall.RawConn, writable func(fd uintptr) bool) error {
+	for {
+		if err := raw.Write(writable); !errors.Is(err, os.ErrDeadlineExceeded) || !e.resumeWrite() {
+			return err
+		}
+	}
 }
 
 // WriteExpired is expired for writing.
