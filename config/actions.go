@@ -218,9 +218,7 @@ func (a *Actions) build(d *decoder, match, key string) {
 		path.Rewrite, path.To = a.Rewrite.Regexp.Value, a.Rewrite.To
 	}
 	built.Path, err = route.NewPathEdits(path)
-	if wrong, ok := errors.AsType[*route.PathError](err); ok {
-		d.refuse(join(key, wrong.Key), wrong.Value, wrong.Err.Error())
-	}
+	d.refuseOption(key, err)
 	if a.Redirect != nil {
 		built.Redirect = a.Redirect.build(d, join(key, "redirect"))
 	}
@@ -259,8 +257,8 @@ func (a *Actions) build(d *decoder, match, key string) {
 	}
 	if a.ForwardAuth != nil {
 		copied, err := route.NewHeaderEdits(nil, nil, a.ForwardAuth.ResponseHeaders)
-		if wrong, ok := errors.AsType[*route.FieldError](err); ok {
-			d.refuse(join(key, "forward_auth.response_headers"), wrong.Name, wrong.Err.Error())
+		if wrong, ok := errors.AsType[*route.OptionError](err); ok {
+			d.refuse(join(key, "forward_auth.response_headers"), wrong.Value, wrong.Err.Error())
 		}
 		for _, name := range copied.Dropped {
 			if slices.Contains(built.Authorized.Dropped, name) {
@@ -338,8 +336,8 @@ func (j *JWT) build(d *decoder, key string) *route.JWT {
 	}
 	var err error
 	built.Written, err = route.NewHeaderEdits(nil, nil, removed)
-	if wrong, ok := errors.AsType[*route.FieldError](err); ok {
-		d.refuse(join(key, "headers."+wrong.Name), "", wrong.Err.Error())
+	if wrong, ok := errors.AsType[*route.OptionError](err); ok {
+		d.refuse(join(key, "headers."+wrong.Value), "", wrong.Err.Error())
 	}
 	return built
 }
@@ -366,10 +364,10 @@ func (e *HeaderEdits) build(d *decoder, key string) (built route.HeaderEdits) {
 		return built
 	}
 	built, err := route.NewHeaderEdits(texts(e.Set), texts(e.Add), e.Remove)
-	if wrong, ok := errors.AsType[*route.FieldError](err); ok {
-		at, value := join(key, wrong.List), wrong.Name
-		if wrong.List != "remove" {
-			at, value = join(at, wrong.Name), "" // it may be a credential
+	if wrong, ok := errors.AsType[*route.OptionError](err); ok {
+		at, value := join(key, wrong.Key), wrong.Value
+		if wrong.Key != "remove" {
+			at, value = join(at, wrong.Value), "" // it may be a credential
 		}
 		d.refuse(at, value, wrong.Err.Error())
 	}

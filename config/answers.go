@@ -82,8 +82,8 @@ func (r *DirectResponse) build(d *decoder, key string) *route.DirectResponse {
 	}
 	checkPage(d, join(key, "file"), r.File)
 	edits, err := route.NewHeaderEdits(r.Headers, nil, nil)
-	if wrong, ok := errors.AsType[*route.FieldError](err); ok {
-		d.refuse(join(key, "headers."+wrong.Name), "", wrong.Err.Error())
+	if wrong, ok := errors.AsType[*route.OptionError](err); ok {
+		d.refuse(join(key, "headers."+wrong.Value), "", wrong.Err.Error())
 	}
 	for name := range r.Headers {
 		switch strings.ToLower(name) {
@@ -137,9 +137,7 @@ func (c *CORS) build(d *decoder, key string) *route.CORS {
 		AllowOrigins: c.AllowOrigins, AllowMethods: c.AllowMethods, AllowHeaders: c.AllowHeaders, ExposeHeaders: c.ExposeHeaders,
 		Credentials: c.AllowCredentials, MaxAge: c.MaxAge,
 	})
-	if wrong, ok := errors.AsType[*route.CORSError](err); ok {
-		d.refuse(join(key, wrong.Key), wrong.Value, wrong.Err.Error())
-	}
+	d.refuseOption(key, err)
 	return built
 }
 

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -65,9 +64,7 @@ func (b *Branch) Check() error {
 	case b.PrefixRewrite != "":
 		var err error
 		b.path, err = route.NewPathEdits(options)
-		if wrong, ok := errors.AsType[*route.PathError](err); ok {
-			d.refuse("prefix_rewrite", wrong.Value, wrong.Err.Error())
-		}
+		d.refuseOption("", err)
 	}
 	sum := 0.
 	for i := range r.Parts {

@@ -2,12 +2,15 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
+
+	"sluice/route"
 )
 
 // keyPath is the path of a key while it is decoded. Only errors need its text.
@@ -60,6 +63,13 @@ func (d *decoder) fail(p place, key, value, want string) {
 		value = quote(d.textOf(key, value))
 	}
 	d.errs = append(d.errs, &Error{Origin: p.origin, Key: key, Value: value, Want: want, line: p.line})
+}
+
+// refuseOption records an error of package route about an option in the section at key, if there is one.
+func (d *decoder) refuseOption(key string, err error) {
+	if wrong, ok := errors.AsType[*route.OptionError](err); ok {
+		d.refuse(join(key, wrong.Key), wrong.Value, wrong.Err.Error())
+	}
 }
 
 // placeOf returns the place of n, or of the whole file if n is nil.

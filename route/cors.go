@@ -33,18 +33,6 @@ type CORSOptions struct {
 	MaxAge        time.Duration // how long a client may remember the answer to a preflight
 }
 
-// CORSError is an invalid part of CORSOptions.
-type CORSError struct {
-	Key   string // in the configuration
-	Value string
-	Err   error
-}
-
-func (e *CORSError) Error() string { return fmt.Sprintf("%s %q: %v", e.Key, e.Value, e.Err) }
-
-// Unwrap returns e.Err.
-func (e *CORSError) Unwrap() error { return e.Err }
-
 // CORSFields are the fields of responses that are CORS's alone, in lower case.
 var CORSFields = []string{
 	"access-control-allow-credentials", "access-control-allow-headers", "access-control-allow-methods",
@@ -55,7 +43,7 @@ var CORSFields = []string{
 // anyone stands for every origin, method or header.
 const anyone = "*"
 
-// NewCORS checks o. A *CORSError says what is invalid.
+// NewCORS checks o. An *OptionError says what is invalid.
 func NewCORS(o CORSOptions) (*CORS, error) {
 	c := &CORS{
 		methods: joined(o.AllowMethods), headers: joined(o.AllowHeaders), exposed: joined(o.ExposeHeaders),
@@ -63,7 +51,7 @@ func NewCORS(o CORSOptions) (*CORS, error) {
 	}
 	for _, origin := range o.AllowOrigins {
 		if err := c.origins.add(origin); err != nil {
-			return nil, &CORSError{"allow_origins", origin, err}
+			return nil, &OptionError{"allow_origins", origin, err}
 		}
 	}
 	if !o.Credentials {
@@ -73,11 +61,11 @@ func NewCORS(o CORSOptions) (*CORS, error) {
 		var one origins
 		_ = one.add(origin) // as before
 		if slices.ContainsFunc(anybody, one.allow) {
-			return nil, &CORSError{"allow_origins", origin, errors.New("not with allow_credentials: pages of anybody could act for the user")}
+			return nil, &OptionError{"allow_origins", origin, errors.New("not with allow_credentials: pages of anybody could act for the user")}
 		}
 	}
 	if c.exposed == anyone {
-		return nil, &CORSError{"expose_headers", anyone, errors.New("not with allow_credentials: clients read it as the name of a header then")}
+		return nil, &OptionError{"expose_headers", anyone, errors.New("not with allow_credentials: clients read it as the name of a header then")}
 	}
 	return c, nil
 }

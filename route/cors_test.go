@@ -86,7 +86,7 @@ func TestInvalidCORS(t *testing.T) {
 		{CORSOptions{AllowOrigins: []string{"https://a.example"}, ExposeHeaders: []string{"*"}, Credentials: true}, "expose_headers"},
 	} {
 		_, err := NewCORS(test.o)
-		wrong, ok := errors.AsType[*CORSError](err)
+		wrong, ok := errors.AsType[*OptionError](err)
 		verify.That(t, ok && wrong.Key == test.key, "%+v: %v, want an error of %s", test.o, err, test.key)
 	}
 }

@@ -49,8 +49,8 @@ func TestHeaderEditsThatAreNotAllowed(t *testing.T) {
 			"add":    second(NewHeaderEdits(nil, one, nil)),
 			"remove": second(NewHeaderEdits(nil, nil, []string{name})),
 		} {
-			wrong := new(FieldError)
-			verify.That(t, errors.As(err, &wrong) && wrong.List == list && wrong.Name == name, "%s %q: %v", list, name, err)
+			wrong := new(OptionError)
+			verify.That(t, errors.As(err, &wrong) && wrong.Key == list && wrong.Value == name, "%s %q: %v", list, name, err)
 		}
 	}
 	for _, test := range []struct{ set, remove []string }{
@@ -78,7 +78,7 @@ func TestPathEditsThatAreNotAllowed(t *testing.T) {
 		{Rewrite: regexp.MustCompile("x")}, {Rewrite: regexp.MustCompile("x"), To: "y"}, {Rewrite: regexp.MustCompile("(x)"), To: "y$1"}, {Rewrite: regexp.MustCompile("x"), To: "/$1"}, {Rewrite: regexp.MustCompile("x"), To: "/$host"},
 		{Rewrite: regexp.MustCompile("x"), To: "/a b"}, {Rewrite: regexp.MustCompile("x"), To: "/#"}, {Rewrite: regexp.MustCompile("x"), To: "/\x00"},
 	} {
-		wrong := new(PathError)
+		wrong := new(OptionError)
 		_, err := NewPathEdits(o)
 		verify.That(t, errors.As(err, &wrong), "%+v: %v", o, err)
 	}

@@ -25,6 +25,18 @@ func (e Error) at(index int) error {
 	return &e
 }
 
+// OptionError is an invalid option of an action.
+type OptionError struct {
+	Key   string // in the configuration: "strip_prefix", …
+	Value string
+	Err   error
+}
+
+func (e *OptionError) Error() string { return fmt.Sprintf("%s %q: %v", e.Key, e.Value, e.Err) }
+
+// Unwrap returns e.Err.
+func (e *OptionError) Unwrap() error { return e.Err }
+
 func duplicateError(first int, r *Route) Error {
 	host := "any host"
 	switch {

@@ -2,7 +2,6 @@ package route
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -24,18 +23,18 @@ type FieldLine struct {
 }
 
 // NewHeaderEdits returns edits that replace all lines with the names in set, add the fields of
-// add, and remove the lines with the names in remove. The values are templates. A *FieldError
-// says which name or value is invalid.
+// add, and remove the lines with the names in remove. The values are templates. An *OptionError
+// says which edit is invalid: its Key is "set", "add" or "remove", and its Value the name of the field.
 func NewHeaderEdits(set, add map[string]string, remove []string) (HeaderEdits, error) {
 	var e HeaderEdits
 	removed := make(map[string]bool, len(remove)+len(set))
 	drop := func(list, name string) error {
 		lower := strings.ToLower(name)
 		if why := fixedField(lower); why != nil {
-			return &FieldError{list, name, why}
+			return &OptionError{list, name, why}
 		}
 		if removed[lower] {
-			return &FieldError{list, name, errors.New("is set or removed twice")}
+			return &OptionError{list, name, errors.New("is set or removed twice")}
 		}
 		removed[lower] = true
 		e.Dropped = append(e.Dropped, lower)
@@ -56,7 +55,7 @@ func NewHeaderEdits(set, add map[string]string, remove []string) (HeaderEdits, e
 	}
 	for _, name := range slices.Sorted(maps.Keys(add)) {
 		if why := fixedField(strings.ToLower(name)); why != nil {
-			return HeaderEdits{}, &FieldError{"add", name, why}
+			return HeaderEdits{}, &OptionError{"add", name, why}
 		}
 		if err := e.append("add", name, add[name]); err != nil {
 			return HeaderEdits{}, err
@@ -68,7 +67,7 @@ func NewHeaderEdits(set, add map[string]string, remove []string) (HeaderEdits, e
 func (e *HeaderEdits) append(list, name, value string) error {
 	t, err := ParseTemplate(strings.Trim(value, " \t"), NoGroups)
 	if err != nil {
-		return &FieldError{list, name, err}
+		return &OptionError{list, name, err}
 	}
 	e.Added = append(e.Added, FieldLine{name, t})
 	return nil
@@ -112,18 +111,6 @@ func (e *HeaderEdits) Field(of Fields, values Values, name string, from int) (va
 	}
 	return nil, -1
 }
-
-// FieldError is an edit that is not allowed.
-type FieldError struct {
-	List string // "set", "add" or "remove"
-	Name string // of the field
-	Err  error
-}
-
-func (e *FieldError) Error() string { return fmt.Sprintf("%s: %q: %v", e.List, e.Name, e.Err) }
-
-// Unwrap returns e.Err.
-func (e *FieldError) Unwrap() error { return e.Err }
 
 // fixedFields are the names of fields that no edit may touch, in lower case, with the
 // reasons. A name that ends with a hyphen is a prefix.

@@ -40,20 +40,20 @@ type PathOptions struct {
 	To      string
 }
 
-// NewPathEdits checks o. A *PathError says what is invalid.
+// NewPathEdits checks o. An *OptionError says what is invalid.
 func NewPathEdits(o PathOptions) (PathEdits, error) {
 	e := PathEdits{
 		strip: strings.TrimSuffix(o.Strip, "/"), stripsString: o.StripString, ignoresCase: o.IgnoreCase,
 		add: strings.TrimSuffix(o.Add, "/"), replacement: o.Replacement, rewrite: o.Rewrite,
 	}
 	if err := checkPrefix(o.Strip); err != nil {
-		return PathEdits{}, &PathError{"strip_prefix", o.Strip, err}
+		return PathEdits{}, &OptionError{"strip_prefix", o.Strip, err}
 	}
 	if err := checkPrefix(o.Add); err != nil {
-		return PathEdits{}, &PathError{"add_prefix", o.Add, err}
+		return PathEdits{}, &OptionError{"add_prefix", o.Add, err}
 	}
 	if err := checkPrefix(o.Replacement); err != nil {
-		return PathEdits{}, &PathError{"prefix_rewrite", o.Replacement, err}
+		return PathEdits{}, &OptionError{"prefix_rewrite", o.Replacement, err}
 	}
 	if o.Rewrite == nil {
 		return e, nil
@@ -63,22 +63,10 @@ func NewPathEdits(o PathOptions) (PathEdits, error) {
 		err = checkRewritten(&e.to)
 	}
 	if err != nil {
-		return PathEdits{}, &PathError{"rewrite.to", o.To, err}
+		return PathEdits{}, &OptionError{"rewrite.to", o.To, err}
 	}
 	return e, nil
 }
-
-// PathError is an invalid part of PathOptions.
-type PathError struct {
-	Key   string // as in the configuration: "strip_prefix", …
-	Value string
-	Err   error
-}
-
-func (e *PathError) Error() string { return fmt.Sprintf("%s %q: %v", e.Key, e.Value, e.Err) }
-
-// Unwrap returns e.Err.
-func (e *PathError) Unwrap() error { return e.Err }
 
 // checkPrefix accepts a path without an octet that has another spelling.
 func checkPrefix(s string) error {
