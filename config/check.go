@@ -187,16 +187,11 @@ func (s *ConsulService) check(d *decoder, key, name string, consul *Consul) {
 	if s.PreparedQuery == "" {
 		s.Service = cmp.Or(s.Service, name)
 	} else {
-		for _, other := range []struct {
-			key string
-			set bool
-		}{
+		for _, other := range setKeys([]given{
 			{"service", s.Service != ""}, {"tags", len(s.Tags) > 0}, {"filter", s.Filter != ""}, {"peer", s.Peer != ""},
 			{"namespace", s.Namespace != ""}, {"partition", s.Partition != ""}, {"datacenters", len(s.Datacenters) > 1},
-		} {
-			if other.set {
-				d.refuse(join(key, other.key), "", "not allowed with prepared_query, which defines this itself")
-			}
+		}) {
+			d.refuse(join(key, other), "", "not allowed with prepared_query, which defines this itself")
 		}
 	}
 	filter, wrong := healthFilter(s.Filter)

@@ -86,13 +86,7 @@ func (c *Config) checkDynamic(d *decoder) {
 		if d.failed(key) {
 			continue
 		}
-		set := 0
-		for _, is := range []bool{y.File != "", y.ConsulKV != nil, y.Etcd != nil} {
-			if is {
-				set++
-			}
-		}
-		if set != 1 {
+		if set := setKeys([]given{{"file", y.File != ""}, {"consul_kv", y.ConsulKV != nil}, {"etcd", y.Etcd != nil}}); len(set) != 1 {
 			d.refuse(key, "", "want exactly one of file, consul_kv and etcd")
 			continue
 		}

@@ -57,16 +57,11 @@ func (s *Service) checkConnect(d *decoder, key string) {
 	if s.Consul == nil || !s.Consul.Connect {
 		return
 	}
-	for _, other := range []struct {
-		key string
-		set bool
-	}{
+	for _, other := range setKeys([]given{
 		{"prepared_query", s.Consul.PreparedQuery != ""}, {"address", s.Consul.Address != ""}, {"spill", s.Consul.Spill},
 		{"nearest", s.Consul.Nearest}, {"datacenters", len(s.Consul.Datacenters) > 1},
-	} {
-		if other.set {
-			d.refuse(join(key, "consul."+other.key), "", "not with connect: the discovery chain of the service says where its instances are")
-		}
+	}) {
+		d.refuse(join(key, "consul."+other), "", "not with connect: the discovery chain of the service says where its instances are")
 	}
 	if peer := s.Consul.Peer; peer != "" { // its discovery chain is in the other cluster, whose gateways carry it out
 		s.Consul.Targets = []Target{{Service: s.Consul.Service, Peer: peer}}

@@ -65,6 +65,22 @@ func (d *decoder) fail(p place, key, value, want string) {
 	d.errs = append(d.errs, &Error{Origin: p.origin, Key: key, Value: value, Want: want, line: p.line})
 }
 
+// given is a key, and whether it is set.
+type given struct {
+	key string
+	set bool
+}
+
+// setKeys returns those of the keys that are set.
+func setKeys(keys []given) (set []string) {
+	for _, k := range keys {
+		if k.set {
+			set = append(set, k.key)
+		}
+	}
+	return set
+}
+
 // refuseOption records an error of package route about an option in the section at key, if there is one.
 func (d *decoder) refuseOption(key string, err error) {
 	if wrong, ok := errors.AsType[*route.OptionError](err); ok {

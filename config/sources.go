@@ -29,18 +29,10 @@ type KVService struct {
 
 // checkSource checks that a service has one source of instances, and completes it.
 func (s *Service) checkSource(d *decoder, key, name string, consul *Consul) {
-	var set []string
-	for _, source := range []struct {
-		key string
-		set bool
-	}{
+	set := setKeys([]given{
 		{"consul", s.Consul != nil}, {"etcd", s.Etcd != nil}, {"dns", s.DNS != nil}, {"consul_kv", s.ConsulKV != nil},
 		{"file", s.File != ""}, {"peers", len(s.Peers) > 0},
-	} {
-		if source.set {
-			set = append(set, source.key)
-		}
-	}
+	})
 	switch {
 	case len(set) > 1:
 		d.fail(d.place(join(key, set[len(set)-1])), key, "", "has several sources, "+strings.Join(set, " and ")+": want one")
@@ -128,13 +120,7 @@ func (l *Leader) check(d *decoder, key string) {
 	if l == nil || d.failed(key) {
 		return
 	}
-	set := 0
-	for _, is := range []bool{l.Tag != "", l.Passing, l.Key != ""} {
-		if is {
-			set++
-		}
-	}
-	if set != 1 {
+	if set := setKeys([]given{{"tag", l.Tag != ""}, {"passing", l.Passing}, {"key", l.Key != ""}}); len(set) != 1 {
 		d.refuse(key, "", "want one of tag, passing: true and key, which says how Consul names the leader")
 	}
 }
