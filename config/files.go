@@ -81,9 +81,14 @@ func openTLS(d *decoder, at string, f certificates.Files) {
 		key, path = "ca_path", f.CADirectory
 	}
 	if path != "" {
-		_, err := certificates.Read(certificates.Files{CA: f.CA, CADirectory: f.CADirectory})
-		d.refuseFile(join(at, key), path, err)
+		d.needReadable(join(at, key), path, certificates.Files{CA: f.CA, CADirectory: f.CADirectory})
 	}
+}
+
+// needReadable checks that files can be loaded, of which the one of a key may be wrong.
+func (d *decoder) needReadable(key, path string, files certificates.Files) {
+	_, err := certificates.Read(files)
+	d.refuseFile(key, path, err)
 }
 
 // refuseFile records that the file of a key cannot be used, if err is not nil.

@@ -103,9 +103,7 @@ func (a *ACMEDNS) check(d *decoder, key string) {
 	if d.failed(key) {
 		return
 	}
-	if err := a.Maker().Check(); err != nil {
-		d.refuse(join(key, needs), cmp.Or(a.TokenFile, a.KeyFile, strings.Join(a.Command, " ")), "cannot be used: "+err.Error())
-	}
+	d.refuseFile(join(key, needs), cmp.Or(a.TokenFile, a.KeyFile, strings.Join(a.Command, " ")), a.Maker().Check())
 	if a.Server != "" {
 		a.Server = withPort(a.Server)
 	}
@@ -183,14 +181,10 @@ func (t *ListenerTLS) check(d *decoder, key string, http2 bool) {
 	case t.ClientCA == "":
 		d.refuse(join(key, "client_crl"), t.ClientCRL, "only with client_ca, which signs the list")
 	case !d.failed(join(key, "client_ca")):
-		if _, err := certificates.Read(certificates.Files{CA: t.ClientCA, CRL: t.ClientCRL}); err != nil {
-			d.refuse(join(key, "client_crl"), t.ClientCRL, "cannot be used: "+err.Error())
-		}
+		d.needReadable(join(key, "client_crl"), t.ClientCRL, certificates.Files{CA: t.ClientCA, CRL: t.ClientCRL})
 	}
 	if t.TicketKeys != "" {
-		if _, err := certificates.Read(certificates.Files{TicketKeys: t.TicketKeys}); err != nil {
-			d.refuse(join(key, "ticket_keys"), t.TicketKeys, "cannot be used: "+err.Error())
-		}
+		d.needReadable(join(key, "ticket_keys"), t.TicketKeys, certificates.Files{TicketKeys: t.TicketKeys})
 		if t.ClientCA != "" {
 			d.refuse(join(key, "ticket_keys"), t.TicketKeys, "not together with client_ca: such a listener resumes no session, so that each client is verified")
 		}
@@ -218,9 +212,8 @@ func (t *ListenerTLS) check(d *decoder, key string, http2 bool) {
 			d.refuse(join(key, "acme.encryption_keys"), a.EncryptionKeys[0], "only with consul_kv: a directory is not encrypted")
 		}
 		for i, file := range a.EncryptionKeys {
-			if _, err := certificates.ReadCipher([]string{file}); err != nil {
-				d.refuse(fmt.Sprintf("%s[%d]", join(key, "acme.encryption_keys"), i), file, "cannot be used: "+err.Error())
-			}
+			_, err := certificates.ReadCipher([]string{file})
+			d.refuseFile(item(join(key, "acme.encryption_keys"), i), file, err)
 		}
 		checkCA(d, join(key, "acme.ca"), a.CA)
 	}
@@ -256,11 +249,8 @@ func (t *ListenerTLS) check(d *decoder, key string, http2 bool) {
 
 // checkCA checks that a file of trusted certificates can be loaded. An empty path is none.
 func checkCA(d *decoder, key, file string) {
-	if file == "" {
-		return
-	}
-	if _, err := certificates.Read(certificates.Files{CA: file}); err != nil {
-		d.refuse(key, file, "cannot be used: "+err.Error())
+	if file != "" {
+		d.needReadable(key, file, certificates.Files{CA: file})
 	}
 }
 
