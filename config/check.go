@@ -331,9 +331,5 @@ func (c *Config) WantListener(name string) string {
 
 // noListener is the error for a name that no known listener has.
 func noListener(name string, known []string) string {
-	want := "no such listener"
-	if word := suggest(name, known); word != "" {
-		want += fmt.Sprintf(", did you mean %q?", word)
-	}
-	return want + " (known: " + strings.Join(known, ", ") + ")"
+	return "no such listener" + didYouMean(name, known) + " (known: " + strings.Join(known, ", ") + ")"
 }

@@ -342,10 +342,7 @@ func (d *decoder) unknown(pairs []pair, o *object, at *keyPath) {
 		if d.part && key == "" && slices.Contains(topKeys, p.name) {
 			want = "only in the configuration file"
 		}
-		if word := suggest(p.name, allowed); word != "" {
-			want += fmt.Sprintf(", did you mean %q?", word)
-		}
-		d.fail(d.placeOf(p.key), join(key, p.name), "", want+" (allowed here: "+strings.Join(allowed, ", ")+")")
+		d.fail(d.placeOf(p.key), join(key, p.name), "", want+didYouMean(p.name, allowed)+" (allowed here: "+strings.Join(allowed, ", ")+")")
 	}
 }
 

@@ -92,6 +92,15 @@ func suggest(s string, known []string) string {
 	return best
 }
 
+// didYouMean asks for the known word that is most similar to s; "": none is similar.
+func didYouMean(s string, known []string) string {
+	word := suggest(s, known)
+	if word == "" {
+		return ""
+	}
+	return fmt.Sprintf(", did you mean %q?", word)
+}
+
 // maxCompared is the length up to which words are compared: longer than any key.
 const maxCompared = 64
 
@@ -155,9 +164,7 @@ func (n *serviceNames) want(service string) string {
 	}
 	want = "no such service"
 	if len(n.wants) < maxSuggested {
-		if word := suggest(service, n.names); word != "" {
-			want += fmt.Sprintf(", did you mean %q?", word)
-		}
+		want += didYouMean(service, n.names)
 	}
 	want += n.known
 	n.wants[service] = want
