@@ -19,18 +19,10 @@ func Diagnose(f *Facts, t Thresholds) []Finding {
 	f = &resolved
 	f.tags = f.resolveTags()
 	findings := append(f.agentFindings(), f.tokenFindings()...)
-	rules := []func() []Finding{
-		f.useFindings,
-		f.duplicateFindings,
-		f.meshFindings,
-		f.tags.findings,
-		func() []Finding { return f.instanceFindings(t) },
-	}
-	if f.Blind != "" {
-		rules = nil
-	}
-	for _, rule := range rules {
-		findings = append(findings, rule()...)
+	if f.Blind == "" {
+		findings = append(findings, slices.Concat(
+			f.useFindings(), f.duplicateFindings(), f.meshFindings(), f.tags.findings(), f.instanceFindings(t),
+		)...)
 	}
 	slices.SortStableFunc(findings, compare)
 	return findings
@@ -104,9 +96,7 @@ func (f *Facts) useFindings() []Finding {
 	for _, u := range f.Uses {
 		u.Routed = u.Routed || f.tags.routed[u.Service]
 		used[u.Service] = used[u.Service] || u.Routed && u.Name != ""
-		if finding, wrong := u.finding(f); wrong {
-			findings = append(findings, finding)
-		}
+		findings = append(findings, u.findings(f)...)
 		if !u.Routed {
 			findings = append(findings, Finding{
 				Severity: SeverityNotice, Code: CodeUnrouted, Service: cmp.Or(u.Service, u.Name),
@@ -136,8 +126,8 @@ func (f *Facts) useFindings() []Finding {
 	return findings
 }
 
-// finding reports a service whose selection has no serving instance.
-func (u Use) finding(f *Facts) (Finding, bool) {
+// findings report a service whose selection has no serving instance.
+func (u Use) findings(f *Facts) []Finding {
 	finding := Finding{Severity: SeverityError, Service: cmp.Or(u.Service, u.Name)}
 	if !u.Routed {
 		finding.Severity = SeverityWarning
@@ -178,9 +168,9 @@ func (u Use) finding(f *Facts) (Finding, bool) {
 		finding.Why = why
 		finding.Do = "Look at the output of the checks: in the findings about its instances, or in sluice peers."
 	default:
-		return Finding{}, false
+		return nil
 	}
-	return finding, true
+	return []Finding{finding}
 }
 
 func plural(n int, what string) string {

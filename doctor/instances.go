@@ -25,35 +25,22 @@ func (f *Facts) instanceFindings(t Thresholds) []Finding {
 	}
 	var findings []Finding
 	for _, i := range f.Instances {
-		for _, rule := range []func(Instance) (Finding, bool){
-			func(i Instance) (Finding, bool) {
-				return f.addressFinding(i, refused[Peer{ID: i.ID, Address: i.contact()}])
-			},
-			taggedAddressFinding,
-			f.unreachableFinding,
-			f.sidecarFinding,
-			f.nodeFinding,
-			checkFinding,
-			func(i Instance) (Finding, bool) {
-				at, known := since[Peer{Node: i.Node, ID: i.ID, Address: i.contact()}]
-				return f.criticalFinding(i, t, at, known)
-			},
-		} {
-			if finding, wrong := rule(i); wrong {
-				finding.Service, finding.ID, finding.Node, finding.Address = i.Service, i.ID, i.Node, i.address()
-				findings = append(findings, finding)
-			}
+		at, known := since[Peer{Node: i.Node, ID: i.ID, Address: i.contact()}]
+		for _, finding := range slices.Concat(
+			f.addressFindings(i, refused[Peer{ID: i.ID, Address: i.contact()}]), taggedAddressFindings(i), f.unreachableFindings(i),
+			f.sidecarFindings(i), f.nodeFindings(i), checkFindings(i), f.criticalFindings(i, t, at, known),
+		) {
+			findings = append(findings, finding.about(i))
 		}
 	}
 	return findings
 }
 
-// addressFinding is about an unusable address. refused is why a running sluice opens no
+// addressFindings are about an unusable address. refused is why a running sluice opens no
 // connection to it; "": it does, or is not known.
-func (f *Facts) addressFinding(i Instance, refused string) (Finding, bool) {
+func (f *Facts) addressFindings(i Instance, refused string) []Finding {
 	const register = "Register the address and port at which other machines reach the application."
-	switch {
-	case i.Unusable != "" && !i.Sidecar:
+	if i.Unusable != "" && !i.Sidecar {
 		finding := Finding{
 			Severity: SeverityError, Code: CodeNoPort,
 			Seen: i.Unusable,
@@ -64,7 +51,7 @@ func (f *Facts) addressFinding(i Instance, refused string) (Finding, bool) {
 			finding.Severity = SeverityNotice
 			finding.Do = "Nothing, if it should get no requests. Else: r" + register[1:]
 		}
-		return finding, true
+		return []Finding{finding}
 	}
 	ip, _ := netip.ParseAddr(i.Address) // the zero Addr for a host name
 	ip = ip.Unmap()
@@ -74,31 +61,34 @@ func (f *Facts) addressFinding(i Instance, refused string) (Finding, bool) {
 	}
 	switch {
 	case ip.IsLoopback() && f.elsewhere(i.Node):
-		return Finding{
+		return []Finding{{
 			Severity: severity, Code: CodeLoopback,
 			Seen: i.Address + " is registered, on another machine",
 			Why:  "A request to a loopback address would reach a process on sluice's machine. So sluice sends none, unless discovery.allow_local is set.",
 			Do:   register + " An instance without an address has its node's address.",
-		}, true
+		}}
 	case refused != "":
-		return Finding{
+		return []Finding{{
 			Severity: severity, Code: CodeRefused,
 			Seen: "sluice opens no connection to it: " + refused,
 			Why:  "It gets no request. sluice refuses its own listeners, because requests could loop or reach its admin API, and loopback addresses of unknown machines.",
 			Do:   register + " If the registration is unknown, find its origin.",
-		}, true
+		}}
 	}
-	return Finding{}, false
+	return nil
 }
 
-// taggedAddressFinding is about a tagged address that is missing.
-func taggedAddressFinding(i Instance) (Finding, bool) {
-	return Finding{
+// taggedAddressFindings are about a tagged address that is missing.
+func taggedAddressFindings(i Instance) []Finding {
+	if i.LacksTag == "" || i.Sidecar || i.Unusable != "" {
+		return nil
+	}
+	return []Finding{{
 		Severity: SeverityWarning, Code: CodeNoTaggedAddress,
 		Seen: fmt.Sprintf("it has no address with the tag %q", i.LacksTag),
 		Why:  "The configuration asks for this address. sluice connects to " + i.contact() + ", which it may not reach.",
 		Do:   "Register the service with TaggedAddresses. If it has no address of its own, the tagged addresses of its node count.",
-	}, i.LacksTag != "" && !i.Sidecar && i.Unusable == ""
+	}}
 }
 
 // routed reports whether a service has a route, or there is no configuration.
@@ -115,69 +105,69 @@ func (f *Facts) elsewhere(node string) bool {
 	return err != nil || !ip.Unmap().IsLoopback()
 }
 
-// unreachableFinding is about a failed connection attempt.
-func (f *Facts) unreachableFinding(i Instance) (Finding, bool) {
+// unreachableFindings are about a failed connection attempt.
+func (f *Facts) unreachableFindings(i Instance) []Finding {
 	why, silent := f.Silent[i.contact()]
 	if !silent || !i.Serving() {
-		return Finding{}, false
+		return nil
 	}
-	return Finding{
+	return []Finding{{
 		Severity: SeverityError, Code: CodeUnreachable,
 		Seen: "no connection from here, although Consul says " + i.Status.String() + ": " + why,
 		Why:  "Its check runs on its own machine, requests come from this one. Attempts on it fail.",
 		Do:   "Check the address and firewalls. An application in a container may register an address that only the container's machine reaches.",
-	}, true
+	}}
 }
 
-// nodeFinding is about an instance on a dead or external node.
-func (f *Facts) nodeFinding(i Instance) (Finding, bool) {
+// nodeFindings are about an instance on a dead or external node.
+func (f *Facts) nodeFindings(i Instance) []Finding {
 	node := f.Nodes[i.Node]
 	switch {
 	case node.Liveness == NodeDead:
-		return Finding{
+		return []Finding{{
 			Severity: SeverityWarning, Code: CodeDeadNode,
 			Seen:    "the agent of its node is dead" + quoted(node.Detail),
 			Why:     "It is not checked and gets no request. Consul keeps a dead node for 72 hours.",
 			Do:      "Start the agent. If the machine is gone for good, remove its node from the cluster.",
 			Command: "consul force-leave " + shellWord(i.Node),
-		}, true
+		}}
 	case node.Liveness == NodeWithoutAgent && !node.Watched:
-		return Finding{
+		return []Finding{{
 			Severity: SeverityWarning, Code: CodeNoAgent,
 			Seen:    "its node has no agent and no check",
 			Why:     "It was written into the catalog directly, or is a leftover. It always passes, also when the process is dead.",
 			Do:      "If something maintains it (Terraform, a script), let consul-esm check it. If not, remove it from the catalog.",
 			Command: catalogDeregister(i),
-		}, true
+		}}
 	case node.Liveness == NodeWithoutAgent:
-		return Finding{
+		return []Finding{{
 			Severity: SeverityNotice, Code: CodeNoAgent,
 			Seen: "its node has no agent, but a check" + quoted(node.Detail),
 			Why:  "It is as up to date as the program that writes it into the catalog.",
 			Do:   "Nothing, if that is intended.",
-		}, true
+		}}
 	}
-	return Finding{}, false
+	return nil
 }
 
-// checkFinding is about an instance without a check.
-func checkFinding(i Instance) (Finding, bool) {
+// checkFindings are about an instance without a check.
+func checkFindings(i Instance) []Finding {
 	if i.Checks > 0 || i.Sidecar {
-		return Finding{}, false
+		return nil
 	}
-	return Finding{
+	return []Finding{{
 		Severity: SeverityWarning, Code: CodeNoCheck,
 		Seen: "it was registered without a check",
 		Why:  "It passes as long as its node's agent lives, and gets requests even when the process is dead.",
 		Do:   "Register it with a check and deregister_critical_service_after, or use health.active in sluice's configuration.",
-	}, true
+	}}
 }
 
-// criticalFinding is about an instance with failing checks. since is when a running
+// criticalFindings are about an instance with failing checks. since is when a running
 // sluice took it out of service, if known.
-func (f *Facts) criticalFinding(i Instance, t Thresholds, since time.Time, known bool) (Finding, bool) {
+func (f *Facts) criticalFindings(i Instance, t Thresholds, since time.Time, known bool) []Finding {
 	if i.Status != discovery.StatusCritical || i.Critical == "" || f.Nodes[i.Node].Liveness == NodeDead {
-		return Finding{}, false
+		return nil
 	}
 	finding := Finding{
 		Severity: SeverityWarning, Code: CodeCriticalLong,
@@ -192,10 +182,10 @@ func (f *Facts) criticalFinding(i Instance, t Thresholds, since time.Time, known
 	if known {
 		age := f.Time.Sub(since)
 		if age < t.CriticalFor {
-			return Finding{}, false
+			return nil
 		}
 		finding.Seen = fmt.Sprintf("critical for at least %s: %s%s", duration(age), i.Critical, untouched)
-		return finding, true
+		return []Finding{finding}
 	}
 	finding.Severity, finding.Code = SeverityNotice, CodeCritical
 	finding.Seen = "critical: " + i.Critical + untouched
@@ -205,7 +195,7 @@ func (f *Facts) criticalFinding(i Instance, t Thresholds, since time.Time, known
 	} else {
 		finding.Why += "no running sluice answered (--admin)."
 	}
-	return finding, true
+	return []Finding{finding}
 }
 
 func duration(d time.Duration) string {

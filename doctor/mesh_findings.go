@@ -24,26 +24,20 @@ func (f *Facts) meshFindings() (findings []Finding) {
 	}
 	findings = append(m.rootFindings(f.Time), m.identityFindings(f.Time)...)
 	for _, s := range m.Services {
-		add := func(finding Finding, wrong bool, service string) {
-			if finding.Service = service; finding.Severity == SeverityError && !s.Routed {
-				finding.Severity = SeverityWarning
-			}
-			if wrong {
+		add := func(service string, about []Finding) {
+			for _, finding := range about {
+				if finding.Service = service; finding.Severity == SeverityError && !s.Routed {
+					finding.Severity = SeverityWarning
+				}
 				findings = append(findings, finding)
 			}
 		}
-		finding, wrong := s.refusedFinding()
-		add(finding, wrong, s.Service)
-		finding, wrong = s.protocolFinding()
-		add(finding, wrong, s.Service)
-		for _, finding := range s.chainFindings(f.Config) {
-			add(finding, true, s.Service)
-		}
+		add(s.Service, s.refusedFindings())
+		add(s.Service, s.protocolFindings())
+		add(s.Service, s.chainFindings(f.Config))
 		for _, to := range s.Destinations {
-			finding, wrong = s.missingFinding(to)
-			add(finding, wrong, to.Service)
-			finding, wrong = s.deniedFinding(m, to)
-			add(finding, wrong, to.Service)
+			add(to.Service, s.missingFindings(to))
+			add(to.Service, s.deniedFindings(m, to))
 		}
 	}
 	return findings
@@ -140,14 +134,17 @@ func hasFold(s, prefix, suffix string) bool {
 	return strings.HasPrefix(s, strings.ToLower(prefix)) && strings.HasSuffix(s, strings.ToLower(suffix))
 }
 
-// refusedFinding reports that it is not known how the service is reached.
-func (s MeshService) refusedFinding() (Finding, bool) {
+// refusedFindings report that it is not known how the service is reached.
+func (s MeshService) refusedFindings() []Finding {
 	refused, forbidden, services := s.Refused, s.Forbidden, []string{s.Service}
 	for _, to := range s.Destinations {
 		if to.Refused != "" {
 			refused, forbidden = cmp.Or(refused, to.Service+": "+to.Refused), forbidden || to.Forbidden
 			services = append(services, to.Service)
 		}
+	}
+	if refused == "" {
+		return nil
 	}
 	finding := Finding{
 		Severity: SeverityError, Code: CodeMeshRefused,
@@ -158,7 +155,7 @@ func (s MeshService) refusedFinding() (Finding, bool) {
 	if forbidden {
 		finding.Do, finding.Policy = "Give the token this policy.", meshPolicy(services...)
 	}
-	return finding, refused != ""
+	return []Finding{finding}
 }
 
 // meshPolicy is what reading services in the mesh needs.
@@ -171,8 +168,8 @@ func meshPolicy(services ...string) string {
 	return rules + "node_prefix    \"\" { policy = \"read\" }\n"
 }
 
-// missingFinding reports that no instance of a destination can be reached through the mesh.
-func (s MeshService) missingFinding(to Destination) (Finding, bool) {
+// missingFindings report that no instance of a destination can be reached through the mesh.
+func (s MeshService) missingFindings(to Destination) []Finding {
 	finding := Finding{
 		Severity: SeverityError, Code: CodeMeshMissing,
 		Why: "sluice answers 503 for this service, or keeps the peers that it had.",
@@ -184,7 +181,7 @@ func (s MeshService) missingFinding(to Destination) (Finding, bool) {
 	}
 	switch {
 	case to.Refused != "" || to.Serving > 0:
-		return Finding{}, false
+		return nil
 	case to.Hidden:
 		finding.Seen = "ACLs hide instances of it in the mesh, and none is visible that is in service"
 		finding.Do, finding.Policy = "Give the token this policy: the sidecars have names of their own, which begin with the name of the service.", meshPolicy(to.Service)
@@ -195,11 +192,11 @@ func (s MeshService) missingFinding(to Destination) (Finding, bool) {
 		finding.Seen = fmt.Sprintf("Consul has %s of it, and none in the mesh: none has a sidecar or is native", plural(to.Apps, "instance"))
 		finding.Do += fmt.Sprintf(" Or take services.%s.consul.connect out of the configuration.", s.Name)
 	case to.Service == s.Service && to.Datacenter == "": // it is missing altogether: see Use.finding
-		return Finding{}, false
+		return nil
 	default:
 		finding.Seen = "Consul has no instance of it in the mesh" + inDatacenter(to.Datacenter)
 	}
-	return finding, true
+	return []Finding{finding}
 }
 
 func inDatacenter(name string) string {
@@ -209,19 +206,22 @@ func inDatacenter(name string) string {
 	return ", in the data centre " + name
 }
 
-// deniedFinding reports that sluice gets no connection to a destination.
-func (s MeshService) deniedFinding(m *Mesh, to Destination) (Finding, bool) {
-	return Finding{
+// deniedFindings report that sluice gets no connection to a destination.
+func (s MeshService) deniedFindings(m *Mesh, to Destination) []Finding {
+	if to.Denied == "" {
+		return nil
+	}
+	return []Finding{{
 		Severity: SeverityError, Code: CodeMeshDenied,
 		Seen: fmt.Sprintf("%s may not connect: %s", m.Name, to.Denied),
 		Why:  "The destination ends every connection of sluice, or refuses its requests: none gets through.",
 		Do: fmt.Sprintf("If clients of sluice may use it, add the source %s with the action allow to its service-intentions. One for a name has precedence over one for all.",
 			m.Name),
-	}, to.Denied != ""
+	}}
 }
 
-// protocolFinding reports that what sluice speaks contradicts the protocol in service-defaults.
-func (s MeshService) protocolFinding() (Finding, bool) {
+// protocolFindings report that what sluice speaks contradicts the protocol in service-defaults.
+func (s MeshService) protocolFindings() []Finding {
 	finding := Finding{Severity: SeverityWarning, Code: CodeMeshProtocol}
 	const defaults = "service-defaults have the protocol "
 	byRequest := s.Protocol != "" && s.Protocol != "tcp"
@@ -240,9 +240,9 @@ func (s MeshService) protocolFinding() (Finding, bool) {
 		finding.Why = "Its sidecars forward requests of HTTP/2 by HTTP/1.1: calls of gRPC fail, and trailers are lost."
 		finding.Do = "Set the protocol http2 or grpc in service-defaults, or take upstream.protocol out of the configuration."
 	default:
-		return Finding{}, false
+		return nil
 	}
-	return finding, true
+	return []Finding{finding}
 }
 
 // chainFindings report what sluice does not carry out of a discovery chain.
@@ -275,15 +275,15 @@ func (s MeshService) chainFindings(c *config.Config) (findings []Finding) {
 	return findings
 }
 
-// sidecarFinding is about a sidecar whose service is not registered.
-func (f *Facts) sidecarFinding(i Instance) (Finding, bool) {
+// sidecarFindings are about a sidecar whose service is not registered.
+func (f *Facts) sidecarFindings(i Instance) []Finding {
 	if i.Proxied == "" || len(f.Filtered) > 0 || len(f.Only) > 0 && !slices.Contains(f.Only, i.Proxied) {
-		return Finding{}, false
+		return nil
 	}
 	if slices.ContainsFunc(f.Instances, func(of Instance) bool {
 		return of.Service == i.Proxied && (i.ProxiedID == "" || of.ID == i.ProxiedID && of.Node == i.Node)
 	}) {
-		return Finding{}, false
+		return nil
 	}
 	finding := Finding{
 		Severity: SeverityWarning, Code: CodeMeshSidecar,
@@ -295,5 +295,5 @@ func (f *Facts) sidecarFinding(i Instance) (Finding, bool) {
 		finding.Severity = SeverityError
 		finding.Why += " Its checks pass, so requests reach it."
 	}
-	return finding, true
+	return []Finding{finding}
 }
