@@ -2,38 +2,25 @@ package doctor
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"time"
 )
 
 // Severity is the effect of a finding on traffic.
-type Severity uint8
+type Severity string
 
 const (
 	// SeverityError: requests fail or reach the wrong process, or the findings are
 	// unreliable.
-	SeverityError Severity = iota
+	SeverityError Severity = "error"
 	// SeverityWarning: requests will fail in a foreseeable case.
-	SeverityWarning
+	SeverityWarning Severity = "warning"
 	// SeverityNotice: for information; often intended.
-	SeverityNotice
+	SeverityNotice Severity = "notice"
 )
 
-var severities = []string{"error", "warning", "notice"}
-
-func (s Severity) String() string { return severities[s] }
-
-func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-func (s *Severity) UnmarshalText(text []byte) error {
-	n := slices.Index(severities, string(text))
-	if n < 0 {
-		return fmt.Errorf("severity %q: want one of %q", text, severities)
-	}
-	*s = Severity(n)
-	return nil
-}
+// severities are in the order of a report.
+var severities = []Severity{SeverityError, SeverityWarning, SeverityNotice}
 
 // Code identifies a kind of finding. Codes do not change between versions.
 type Code string
@@ -133,7 +120,7 @@ type Fix struct {
 // compare orders findings, the worst first.
 func compare(a, b Finding) int {
 	return cmp.Or(
-		cmp.Compare(a.Severity, b.Severity),
+		cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity)),
 		cmp.Compare(slices.Index(codes, a.Code), slices.Index(codes, b.Code)),
 		cmp.Compare(a.Service, b.Service),
 		cmp.Compare(a.ID, b.ID),

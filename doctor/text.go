@@ -61,7 +61,7 @@ func (f Finding) alike(o Finding) bool {
 
 func writeKind(b *strings.Builder, findings []Finding) {
 	first := findings[0]
-	fmt.Fprintf(b, "\n%s %s\n", strings.ToUpper(first.Severity.String()), first.Code)
+	fmt.Fprintf(b, "\n%s %s\n", strings.ToUpper(string(first.Severity)), first.Code)
 	for _, f := range findings[:min(len(findings), textItems)] {
 		indent := "  "
 		if subject := f.subject(); subject != "" {

@@ -64,18 +64,6 @@ func TestReportWithoutFindings(t *testing.T) {
 	verify.That(t, err == nil && strings.Contains(string(encoded), `"findings":[]`), "%s, %v", encoded, err)
 }
 
-func TestSeverityAsText(t *testing.T) {
-	for s := SeverityError; s <= SeverityNotice; s++ {
-		text, _ := s.MarshalText()
-		var back Severity
-		err := back.UnmarshalText(text)
-		verify.That(t, err == nil && back == s, "%s: %v, %v", text, back, err)
-	}
-	var s Severity
-	err := s.UnmarshalText([]byte("fatal"))
-	verify.That(t, err != nil, "no error for the severity fatal")
-}
-
 func TestShellWord(t *testing.T) {
 	for _, word := range []string{"star-1", "", "a b", "it's", "$(reboot)", "`x`", `"\`, "a\nb", "-x", "ä"} {
 		out, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+shellWord(word)).Output()
