@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"sluice/cli/terminal"
 )
 
 const (
@@ -21,13 +23,13 @@ const (
 func (r *Report) WriteText(w io.Writer) error {
 	var b strings.Builder
 	a := r.Agent
-	fmt.Fprintf(&b, "Consul %s at %s", clean(cmp.Or(a.Version, "(version not told)")), clean(a.URL))
+	fmt.Fprintf(&b, "Consul %s at %s", terminal.PrintableLong(cmp.Or(a.Version, "(version not told)")), terminal.PrintableLong(a.URL))
 	if a.Node != "" {
-		fmt.Fprintf(&b, ", node %s of %s", clean(a.Node), clean(a.Datacenter))
+		fmt.Fprintf(&b, ", node %s of %s", terminal.PrintableLong(a.Node), terminal.PrintableLong(a.Datacenter))
 	}
-	fmt.Fprintf(&b, ", leader %s", clean(cmp.Or(a.Leader, "unknown")))
+	fmt.Fprintf(&b, ", leader %s", terminal.PrintableLong(cmp.Or(a.Leader, "unknown")))
 	if a.Token != "" {
-		fmt.Fprintf(&b, ", token %q", clean(a.Token))
+		fmt.Fprintf(&b, ", token %q", terminal.PrintableLong(a.Token))
 	}
 	l := r.Looked
 	queries := fmt.Sprintf("%d queries", l.Queries) // never one
@@ -65,12 +67,12 @@ func writeKind(b *strings.Builder, findings []Finding) {
 	for _, f := range findings[:min(len(findings), textItems)] {
 		indent := "  "
 		if subject := f.subject(); subject != "" {
-			fmt.Fprintf(b, "  %s\n", clean(subject))
+			fmt.Fprintf(b, "  %s\n", terminal.PrintableLong(subject))
 			indent = "    "
 		}
 		wrap(b, indent, indent, f.Seen)
 		if f.Command != "" {
-			fmt.Fprintf(b, "%s$ %s\n", indent, clean(f.Command))
+			fmt.Fprintf(b, "%s$ %s\n", indent, terminal.PrintableLong(f.Command))
 		}
 	}
 	if more := len(findings) - textItems; more > 0 {
@@ -80,7 +82,7 @@ func writeKind(b *strings.Builder, findings []Finding) {
 	wrap(b, "  Do:  ", "       ", first.Do)
 	label := "  ACL: "
 	for line := range strings.Lines(first.Policy) {
-		b.WriteString(label + clean(strings.TrimSuffix(line, "\n")) + "\n")
+		b.WriteString(label + terminal.PrintableLong(strings.TrimSuffix(line, "\n")) + "\n")
 		label = "       "
 	}
 }
@@ -100,7 +102,7 @@ func (f Finding) subject() string {
 func wrap(b *strings.Builder, first, others, text string) {
 	line, width := first, utf8.RuneCountInString(first)
 	begin := true
-	for word := range strings.FieldsSeq(clean(text)) {
+	for word := range strings.FieldsSeq(terminal.PrintableLong(text)) {
 		n := utf8.RuneCountInString(word)
 		switch {
 		case begin:
@@ -116,14 +118,4 @@ func wrap(b *strings.Builder, first, others, text string) {
 		width += n
 	}
 	b.WriteString(line + "\n")
-}
-
-// clean replaces control characters, which could control the terminal.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
 }
