@@ -84,8 +84,7 @@ func (c *child) endGroup(patience time.Duration) {
 	group := c.command.Process.Pid
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.NewTimer(patience)
-	defer limit.Stop()
+	limit := time.After(patience)
 	for s := syscall.SIGTERM; ; {
 		for { // as the first process of a container, this one adopts them
 			if pid, err := syscall.Wait4(-group, nil, syscall.WNOHANG, nil); pid <= 0 || err != nil {
@@ -101,7 +100,7 @@ func (c *child) endGroup(patience time.Duration) {
 		s = 0 // only asks
 		select {
 		case <-tick.C:
-		case <-limit.C:
+		case <-limit:
 			s = syscall.SIGKILL
 		}
 	}

@@ -121,8 +121,7 @@ func (c *connections) free(conn *generationConn, abandoned bool) {
 // awaitRoom waits, at most for roomTimeout, while a further connection were too many with the ones that the
 // agent has not closed yet. It counts it.
 func (c *connections) awaitRoom(ctx context.Context) error {
-	timer := time.NewTimer(roomTimeout)
-	defer timer.Stop()
+	timeout := time.After(roomTimeout)
 	for late := false; ; {
 		freed := c.take(late)
 		if freed == nil {
@@ -130,7 +129,7 @@ func (c *connections) awaitRoom(ctx context.Context) error {
 		}
 		select {
 		case <-freed:
-		case <-timer.C:
+		case <-timeout:
 			late = true
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -153,8 +152,7 @@ func (c *connections) take(late bool) (freed <-chan struct{}) {
 // awaitClosed waits until the agent has closed all connections that are closed here, or until deadline.
 // It returns how many it has not closed, or not in time.
 func (c *connections) awaitClosed(deadline time.Time) int {
-	timer := time.NewTimer(time.Until(deadline))
-	defer timer.Stop()
+	timeout := time.After(time.Until(deadline))
 	for {
 		closing, abandoned, freed := c.left()
 		if closing == 0 {
@@ -162,7 +160,7 @@ func (c *connections) awaitClosed(deadline time.Time) int {
 		}
 		select {
 		case <-freed:
-		case <-timer.C:
+		case <-timeout:
 			return abandoned + closing
 		}
 	}

@@ -188,10 +188,8 @@ func (l *Loop) retryDelay(err error) time.Duration {
 
 // pause waits for d after an error, or until changed is closed.
 func (l *Loop) pause(ctx context.Context, d time.Duration, changed <-chan struct{}) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 		return nil
 	case <-changed:
 		l.retries = 0
@@ -203,10 +201,8 @@ func (l *Loop) pause(ctx context.Context, d time.Duration, changed <-chan struct
 
 // Sleep waits for d. It returns the error of ctx if this ends before.
 func Sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -392,12 +392,10 @@ func (g *Gateway) shutdown(leave func(context.Context), stop func()) {
 	g.events.Add(events.Event{Kind: events.KindStopping, Text: "sluice stops: it finishes its requests"})
 	leave(g.cut)
 	if settings.Delay > 0 && !g.upgrade.replaced {
-		delay := time.NewTimer(settings.Delay)
 		select {
-		case <-delay.C:
+		case <-time.After(settings.Delay):
 		case <-g.cut.Done():
 		}
-		delay.Stop()
 	}
 	g.certificates.EndChallenges() // challenges cannot be answered any more
 	grace, cancel := context.WithTimeout(g.cut, settings.Grace)

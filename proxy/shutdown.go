@@ -107,11 +107,9 @@ func (s *Server) cutAfter(l net.Listener, grace time.Duration) bool {
 	}
 	s.background.Go(func() {
 		defer panics.Contain(panics.Task, nil)
-		timer := time.NewTimer(grace)
-		defer timer.Stop()
 		select {
 		case <-s.stop:
-		case <-timer.C:
+		case <-time.After(grace):
 			s.eachArrival(l, func(a *arrival) { a.conn.Close() })
 			s.eachConnection(l, func(c *clientConn) {
 				c.listener.cut.Store(true)

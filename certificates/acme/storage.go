@@ -73,14 +73,12 @@ func (s *storage) do(ctx context.Context, a access, operation func(context.Conte
 		if err == nil || ctx.Value(patience{}) == nil || s.final(err) {
 			return err
 		}
-		timer := time.NewTimer(pause/2 + rand.N(pause))
 		select {
-		case <-timer.C:
+		case <-time.After(pause/2 + rand.N(pause)):
 		case <-changed:
 		case <-ctx.Done():
 		case <-s.ending.Done():
 		}
-		timer.Stop()
 		if s.ending.Err() != nil {
 			return err
 		}

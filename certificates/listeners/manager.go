@@ -113,15 +113,14 @@ func (m *Manager) Await(ctx context.Context, all []*TLS, timeout time.Duration) 
 	if all == nil {
 		all = m.used()
 	}
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
+	over := time.After(timeout)
 	loading, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for _, u := range acmeUses(all) {
 		u.Load(loading, u.names)
 	}
 	for _, p := range prefixes(all) {
-		if !p.Await(ctx, timer.C) {
+		if !p.Await(ctx, over) {
 			return
 		}
 	}

@@ -152,11 +152,9 @@ func (m *Manager) start(c *tls.Certificate) *staple {
 func (m *Manager) follow(ctx context.Context, s *staple, next time.Time, first func()) {
 	retry := firstRetry
 	for {
-		timer := time.NewTimer(time.Until(next))
 		select {
-		case <-timer.C:
+		case <-time.After(time.Until(next)):
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		}
 		answer, response, err := m.ask(ctx, s.leaf, s.issuer)

@@ -199,10 +199,8 @@ func (r *Registration) drain() {
 	if r.options.Drain > 0 {
 		r.options.Log.Info().Str("id", r.ID()).Stringer("drain", r.options.Drain).Msg("the app finishes its requests before it stops")
 	}
-	timer := time.NewTimer(r.options.Drain)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(r.options.Drain):
 	case <-r.isCut:
 	}
 }

@@ -287,12 +287,10 @@ func (i *Identity) use(used, m *Material) {
 
 // Await waits until there is a certificate, at most for timeout or until ctx ends, and reports whether there is.
 func (i *Identity) Await(ctx context.Context, timeout time.Duration) bool {
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
 	select {
 	case <-i.whenUsable():
 		return true
-	case <-timer.C:
+	case <-time.After(timeout):
 	case <-ctx.Done():
 	}
 	return i.Current() != nil

@@ -294,11 +294,9 @@ func (k *Keys[V]) AwaitFirst(ctx context.Context, timeout time.Duration) {
 	if !k.Shared() {
 		return
 	}
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
 	select {
 	case <-k.first:
-	case <-timer.C:
+	case <-time.After(timeout):
 		k.log.Warn().Stringer("waited", timeout).Msg(k.options.Name + ": what Consul has is not known until it answers")
 	case <-ctx.Done():
 	}

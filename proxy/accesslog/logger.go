@@ -166,8 +166,7 @@ func (l *Logger) Reopen() error {
 	if !l.Enabled() || l.writer.out.path == "" {
 		return nil
 	}
-	timeout := time.NewTimer(closeTimeout)
-	defer timeout.Stop()
+	timeout := time.After(closeTimeout)
 	reply := make(chan error, 1)
 	for request := l.writer.reopen; ; request = nil {
 		select {
@@ -176,7 +175,7 @@ func (l *Logger) Reopen() error {
 			return err
 		case <-l.writer.done:
 			return errors.New("access log: closed")
-		case <-timeout.C:
+		case <-timeout:
 			return errors.New("access log: reopen: the output is blocked")
 		}
 	}
@@ -202,12 +201,10 @@ func (l *Logger) Close() error {
 	}
 	l.supply.close()
 	l.writer.stop()
-	timeout := time.NewTimer(closeTimeout)
-	defer timeout.Stop()
 	select {
 	case <-l.writer.done:
 		return l.writer.closeErr
-	case <-timeout.C:
+	case <-time.After(closeTimeout):
 		return errors.New("access log: close: the output is blocked")
 	}
 }

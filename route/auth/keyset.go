@@ -124,19 +124,18 @@ func (s *KeySet) follow(ctx context.Context) {
 		s.mu.Lock()
 		s.status.NextRead = time.Now().Add(interval)
 		s.mu.Unlock()
-		floor, next := time.NewTimer(queryFloor), time.NewTimer(interval)
+		floor, next := time.After(queryFloor), time.After(interval)
 		select {
-		case <-floor.C:
+		case <-floor:
 		case <-ctx.Done():
 			return
 		}
 		select {
-		case <-next.C:
+		case <-next:
 		case <-s.demand:
 		case <-ctx.Done():
 			return
 		}
-		next.Stop()
 	}
 }
 

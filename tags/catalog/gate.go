@@ -281,11 +281,9 @@ func (w *waiting) await(ctx context.Context, timeout time.Duration) {
 	if quiet == nil {
 		return
 	}
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
 	select {
 	case <-quiet:
-	case <-timer.C:
+	case <-time.After(timeout):
 	case <-ctx.Done():
 	}
 }

@@ -158,12 +158,10 @@ func (s *Solver) Wait(ctx context.Context, c acme.Challenge) error {
 			last = err
 		}
 		looking = limited
-		timer := time.NewTimer(pause)
 		select {
-		case <-timer.C:
+		case <-time.After(pause):
 		case <-limited.Done():
 		}
-		timer.Stop()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -224,17 +222,14 @@ func (s *Solver) Close() {
 // Await waits, after Close, until the records are removed, or that has taken too long.
 func (s *Solver) Await() {
 	defer s.cancel()
-	timer := time.NewTimer(removeTimeout)
-	defer timer.Stop()
 	select {
 	case <-s.empty:
 		return
-	case <-timer.C:
+	case <-time.After(removeTimeout):
 	}
 	s.cancel() // ends programs
-	timer.Reset(2 * outputWait)
 	select {
 	case <-s.empty:
-	case <-timer.C:
+	case <-time.After(2 * outputWait):
 	}
 }

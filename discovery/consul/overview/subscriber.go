@@ -140,8 +140,7 @@ func (o *Overviews) Subscribers() (all, direct int) {
 // PollInterval, as long as the agent is healthy.
 func (s *Subscriber) Wait(ctx context.Context, first bool, due time.Duration) error {
 	v := s.overview
-	timer := time.NewTimer(due)
-	defer timer.Stop()
+	isDue := time.After(due)
 	var poll <-chan time.Time // while the overview is incomplete
 	for {
 		complete, stateChanged, err := v.state()
@@ -167,7 +166,7 @@ func (s *Subscriber) Wait(ctx context.Context, first bool, due time.Duration) er
 				return nil
 			}
 		case <-stateChanged:
-		case <-timer.C:
+		case <-isDue:
 			if complete {
 				return nil
 			}

@@ -453,10 +453,8 @@ func (w *watch) takeAnswer(a answer) error {
 
 // sleep waits for d. It returns the error of ctx if this ends before.
 func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
