@@ -2,6 +2,7 @@ package judge
 
 import (
 	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -39,37 +40,7 @@ func (r *Recent) Quantile(q float64) time.Duration {
 	for i := range latencies {
 		latencies[i] = r.latencies[i].Load()
 	}
+	slices.Sort(latencies)
 	rank := int(math.Ceil(q*float64(n))) - 1
-	return time.Duration(ranked(latencies, min(max(rank, 0), len(latencies)-1)))
-}
-
-// ranked returns the value at index rank of the sorted values, and changes their order. It is
-// Hoare's selection, which takes a fraction of the time of sorting.
-func ranked(values []int64, rank int) int64 {
-	for len(values) > 1 {
-		pivot := values[len(values)/2]
-		low, high := 0, len(values)-1
-		for low <= high { // until no value before low is greater than the pivot, and none after high is less
-			for values[low] < pivot {
-				low++
-			}
-			for values[high] > pivot {
-				high--
-			}
-			if low <= high {
-				values[low], values[high] = values[high], values[low]
-				low++
-				high--
-			}
-		}
-		switch {
-		case rank <= high:
-			values = values[:high+1]
-		case rank >= low:
-			values, rank = values[low:], rank-low
-		default:
-			return pivot
-		}
-	}
-	return values[0]
+	return time.Duration(latencies[min(max(rank, 0), len(latencies)-1)])
 }

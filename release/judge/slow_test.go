@@ -257,18 +257,3 @@ func TestRecent(t *testing.T) {
 		t.Error("latencies after Reset")
 	}
 }
-
-// Each rank has the value that sorting gives it, also among equal values.
-func TestRanked(t *testing.T) {
-	random := rand.New(rand.NewPCG(3, 4))
-	for n := range 300 {
-		values := make([]int64, 1+random.IntN(40))
-		for i := range values {
-			values[i] = random.Int64N(1 + int64(n))
-		}
-		sorted := slices.Sorted(slices.Values(values))
-		for rank, want := range sorted {
-			verify.Equal(t, ranked(slices.Clone(values), rank), want, "rank %d of %v", rank, values)
-		}
-	}
-}
