@@ -15,9 +15,9 @@ type ServiceState struct {
 // service with a new name get the same.
 func (m *Manager) States() map[string]WatchState {
 	states := m.states()
-	if m.complete != nil {
+	if m.options.Complete != nil {
 		for service, state := range states {
-			state.Set = m.complete(service, state.Set)
+			state.Set = m.options.Complete(service, state.Set)
 			states[service] = state
 		}
 	}

@@ -57,15 +57,10 @@ const fallbackAfter = time.Second
 // Manager runs the sources of many services and passes their sets to one Sink. It is
 // safe for concurrent use.
 type Manager struct {
-	sink     func(service string, set []Instance)
-	reported func(service string) // may be nil
-	fallback func(service, source string) (WatchState, bool)
-	complete func(service string, set []Instance) []Instance // may be nil
-	log      zerolog.Logger
-	events   *events.Feed
-	wake     chan struct{} // capacity 1: the queue or starting has changed
-	sources  sync.WaitGroup
-	pausing  sync.Mutex // one Pause or Resume at a time
+	options ManagerOptions
+	wake    chan struct{} // capacity 1: the queue or starting has changed
+	sources sync.WaitGroup
+	pausing sync.Mutex // one Pause or Resume at a time
 
 	mu       sync.Mutex // guards the fields below, and the fields of every watch
 	debounce Debounce
@@ -83,12 +78,7 @@ type Manager struct {
 // NewManager returns a manager. Run starts its sources.
 func NewManager(o ManagerOptions) *Manager {
 	return &Manager{
-		sink:     o.Sink,
-		reported: o.Reported,
-		fallback: o.Fallback,
-		complete: o.Complete,
-		log:      o.Log,
-		events:   o.Events,
+		options:  o,
 		wake:     make(chan struct{}, 1),
 		debounce: o.Debounce,
 		watches:  make(map[string]*watch),
@@ -158,51 +148,47 @@ func (m *Manager) Unwatch(service string) {
 }
 
 // AwaitStatic waits until Sink has got the set of every [Static] source that is watched
-// now, or ctx ends. Without Run, and while m is paused, it returns at once. Sink must not
+// now, at most for timeout or until ctx ends. Without Run, and while m is paused, it returns at once. Sink must not
 // call it.
-func (m *Manager) AwaitStatic(ctx context.Context) {
-	m.mu.Lock()
-	var pending []chan struct{}
-	if m.running && !m.paused {
-		for _, w := range m.watches {
-			if w.static && w.settled != nil {
-				pending = append(pending, w.settled)
-			}
-		}
-	}
-	m.mu.Unlock()
-	awaitAll(ctx, pending)
+func (m *Manager) AwaitStatic(ctx context.Context, timeout time.Duration) {
+	m.await(ctx, timeout, func(w *watch) bool { return w.static })
 }
 
-// AwaitSources waits until Sink has got the first set that the source of each of these services reports, or ctx ends.
-// Without Run, and while m is paused, it returns at once. Sink must not call it.
-func (m *Manager) AwaitSources(ctx context.Context, services []string) {
-	awaitAll(ctx, m.unsettled(services))
-}
-
-func (m *Manager) unsettled(services []string) (pending []chan struct{}) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.running || m.paused {
-		return nil
-	}
+// AwaitSources waits until Sink has got the first set that the source of each of these services reports, at most for timeout
+// or until ctx ends. Without Run, and while m is paused, it returns at once. Sink must not call it.
+func (m *Manager) AwaitSources(ctx context.Context, services []string, timeout time.Duration) {
+	awaited := make(map[string]bool, len(services))
 	for _, service := range services {
-		if w := m.watches[service]; w != nil && w.settled != nil {
-			pending = append(pending, w.settled)
-		}
+		awaited[service] = true
 	}
-	return pending
+	m.await(ctx, timeout, func(w *watch) bool { return awaited[w.status.Service] })
 }
 
-// awaitAll waits until all of pending are closed, or ctx ends.
-func awaitAll(ctx context.Context, pending []chan struct{}) {
-	for _, settled := range pending {
+// await waits until Sink has got the first set of the source of each watch that awaited accepts.
+func (m *Manager) await(ctx context.Context, timeout time.Duration, awaited func(*watch) bool) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for _, settled := range m.unsettled(awaited) {
 		select {
 		case <-settled:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+func (m *Manager) unsettled(awaited func(*watch) bool) (pending []chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.running || m.paused {
+		return nil
+	}
+	for _, w := range m.watches {
+		if w.settled != nil && awaited(w) {
+			pending = append(pending, w.settled)
+		}
+	}
+	return pending
 }
 
 // Restore gives each watch without a set the set of Fallback now: the caller cannot wait for its source.
@@ -265,7 +251,7 @@ func (m *Manager) startSources(ctx context.Context) {
 		m.sources.Go(func() {
 			defer panics.Contain(panics.Watch, nil)
 			defer cancel()
-			if m.fallback != nil {
+			if m.options.Fallback != nil {
 				late := time.AfterFunc(fallbackAfter, func() {
 					defer panics.Contain(panics.Watch, nil)
 					w.restore()
@@ -306,7 +292,7 @@ func (m *Manager) handOver(ctx context.Context, timer *time.Timer) {
 func (m *Manager) handOverOne(w *watch, set []Instance) {
 	defer m.closeSettled(w)
 	defer panics.Contain(panics.Watch, nil)
-	m.sink(w.status.Service, set)
+	m.options.Sink(w.status.Service, set)
 }
 
 // nextDue takes the watch from the queue whose set is due, and notes that Sink gets the set. If none is

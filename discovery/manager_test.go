@@ -79,8 +79,8 @@ func TestReplacedSourceKeepsTheSet(t *testing.T) {
 func TestSetsAreFromTheirSource(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		from := make(map[string]string) // by set
-		sink := b.sink
-		b.sink = func(service string, set []Instance) {
+		sink := b.options.Sink
+		b.options.Sink = func(service string, set []Instance) {
 			from[describe(set)] = b.From(service)
 			sink(service, set)
 		}
@@ -223,8 +223,8 @@ func TestSinkThatPanics(t *testing.T) {
 	panics.Fatal.Store(false)
 	defer panics.Fatal.Store(true)
 	inBubble(t, func(t *testing.T, b *bubble) {
-		sink := b.sink
-		b.sink = func(service string, set []Instance) {
+		sink := b.options.Sink
+		b.options.Sink = func(service string, set []Instance) {
 			if describe(set) == "fault" {
 				panic("a fault")
 			}

@@ -153,8 +153,8 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 // closeSettledLocked closes settled if Sink has got a set that the source has reported.
 func (w *watch) closeSettledLocked() {
 	if w.settled != nil && w.reported && !w.manager.queue.has(w) {
-		if w.manager.reported != nil {
-			w.manager.reported(w.status.Service)
+		if w.manager.options.Reported != nil {
+			w.manager.options.Reported(w.status.Service)
 		}
 		close(w.settled)
 		w.settled = nil
@@ -164,7 +164,7 @@ func (w *watch) closeSettledLocked() {
 // log logs the changes by r. failing says that the query before r failed; before and
 // after are the status before and after r.
 func (w *watch) log(r Report, failing bool, before, after WatchStatus) {
-	log := &w.manager.log
+	log := &w.manager.options.Log
 	switch {
 	case r.Err != nil:
 		event := log.Debug()
@@ -200,7 +200,7 @@ func (w *watch) emitFailure(err error) {
 
 // emit adds an event of the service to the feed.
 func (w *watch) emit(kind events.Kind, level events.Level, format string, values ...any) {
-	w.manager.events.Add(events.Event{Kind: kind, Level: level, Service: w.status.Service, Text: fmt.Sprintf(format, values...)})
+	w.manager.options.Events.Add(events.Event{Kind: kind, Level: level, Service: w.status.Service, Text: fmt.Sprintf(format, values...)})
 }
 
 // named adds the service and its source to a log line.
@@ -254,7 +254,7 @@ func (w *watch) setLatestLocked(set []Instance) {
 func (w *watch) restore() {
 	if s, ok := w.adoptSaved(); ok {
 		set, asOf := s.Set, s.Restored
-		w.named(w.manager.log.Warn()).
+		w.named(w.manager.options.Log.Warn()).
 			Int("instances", len(set)).Time("as_of", asOf).Msg("the saved set is in use until the source reports one")
 		w.emit(events.KindSaved, events.Warning, "The saved set of %s, with %d instances, is in use until %s reports one",
 			asOf.UTC().Format(time.RFC3339), len(set), name{w.source})
@@ -274,7 +274,7 @@ func (w *watch) adoptSaved() (s WatchState, ok bool) {
 
 // savedLocked returns the state of the manager's fallback; without a set, if it has none.
 func (w *watch) savedLocked() WatchState {
-	if fallback := w.manager.fallback; fallback != nil && !w.restored {
+	if fallback := w.manager.options.Fallback; fallback != nil && !w.restored {
 		w.restored = true
 		w.saved, _ = fallback(w.status.Service, w.status.Source)
 		w.saved = renamed(w.saved, w.status.Service, w.source)

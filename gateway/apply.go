@@ -162,8 +162,8 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	p.routes.Start(g.cut)
 	if serves {
 		g.services.awaitFirst(ctx, p.routed(), g.waits.warm)
-		g.services.awaitSources(ctx, moved(p.services), g.waits.warm)
-		g.services.awaitStatic(ctx, g.waits.warm)
+		g.services.discovery.AwaitSources(ctx, moved(p.services), g.waits.warm)
+		g.services.discovery.AwaitStatic(ctx, g.waits.warm)
 		p.routes.AwaitKeys(ctx, g.waits.warm)
 		g.certificates.Await(ctx, tlsOf(p.listeners), g.waits.warm)
 	}

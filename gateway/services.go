@@ -259,20 +259,6 @@ func (s *services) watches() map[string]discovery.WatchStatus {
 	return watches
 }
 
-// awaitSources waits until the pools of services have what their sources report, at most for timeout.
-func (s *services) awaitSources(ctx context.Context, services []string, timeout time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	s.discovery.AwaitSources(ctx, services)
-}
-
-// awaitStatic waits until the pools have the peers of the configuration, at most for timeout.
-func (s *services) awaitStatic(ctx context.Context, timeout time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	s.discovery.AwaitStatic(ctx)
-}
-
 // awaitKnown waits until the pools have each set that is known without a registry, the set of the
 // configuration or of the snapshot, so that no client comes before them however slow the machine is.
 func (s *services) awaitKnown(ctx context.Context, timeout time.Duration) {
@@ -283,7 +269,7 @@ func (s *services) awaitKnown(ctx context.Context, timeout time.Duration) {
 		return !watched || watch.State == discovery.WatchPending
 	})
 	s.awaitFirst(ctx, known, timeout)
-	s.awaitStatic(ctx, timeout)
+	s.discovery.AwaitStatic(ctx, timeout)
 }
 
 // awaitFirst waits until the pools of the services have their first set, at most for timeout.
