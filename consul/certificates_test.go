@@ -107,8 +107,8 @@ func (s *secured) client() *Client {
 	client, err := New(Options{
 		Addresses: []string{s.server.URL},
 		TLS: TLSOptions{
-			CAFile:   filepath.Join(s.dir, "ca.pem"),
-			CertFile: filepath.Join(s.dir, "client.pem"), KeyFile: filepath.Join(s.dir, "client-key.pem"),
+			CA:   filepath.Join(s.dir, "ca.pem"),
+			Cert: filepath.Join(s.dir, "client.pem"), Key: filepath.Join(s.dir, "client-key.pem"),
 		},
 		Log: zerolog.New(&s.log),
 	})

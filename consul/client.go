@@ -71,12 +71,12 @@ type Options struct {
 // TLSOptions are the certificates for an https address. The files are read for each
 // connection, so they may be replaced at any time.
 type TLSOptions struct {
-	CAFile             string // trusted certificates, PEM
-	CAPath             string // a directory of such files
-	CertFile           string // client certificate, PEM
-	KeyFile            string // its key
-	ServerName         string // expected name of the server; default: the address
-	InsecureSkipVerify bool   // accept any certificate
+	CA         string // trusted certificates, PEM
+	CAPath     string // a directory of such files
+	Cert       string // client certificate, PEM
+	Key        string // its key
+	ServerName string // expected name of the server; default: the address
+	SkipVerify bool   // accept any certificate
 }
 
 // Client queries Consul. It is safe for concurrent use.
@@ -293,11 +293,11 @@ func defaultAddress(config *api.Config) string {
 
 // withDefaults returns o with env in place of its empty fields.
 func (o TLSOptions) withDefaults(env api.TLSConfig) api.TLSConfig {
-	env.CAFile = cmp.Or(o.CAFile, env.CAFile)
+	env.CAFile = cmp.Or(o.CA, env.CAFile)
 	env.CAPath = cmp.Or(o.CAPath, env.CAPath)
-	env.CertFile = cmp.Or(o.CertFile, env.CertFile)
-	env.KeyFile = cmp.Or(o.KeyFile, env.KeyFile)
+	env.CertFile = cmp.Or(o.Cert, env.CertFile)
+	env.KeyFile = cmp.Or(o.Key, env.KeyFile)
 	env.Address = cmp.Or(o.ServerName, env.Address)
-	env.InsecureSkipVerify = o.InsecureSkipVerify || env.InsecureSkipVerify
+	env.InsecureSkipVerify = o.SkipVerify || env.InsecureSkipVerify
 	return env
 }

@@ -65,8 +65,8 @@ func TestNewRejectsInvalidOptions(t *testing.T) {
 		"scheme":     {Addresses: []string{"ftp://10.0.0.1"}},
 		"socket":     {Addresses: []string{"unix://"}},
 		"token file": {TokenFile: missing},
-		"CA":         {TLS: TLSOptions{CAFile: missing}},
-		"key":        {TLS: TLSOptions{CertFile: missing, KeyFile: missing}},
+		"CA":         {TLS: TLSOptions{CA: missing}},
+		"key":        {TLS: TLSOptions{Cert: missing, Key: missing}},
 		"watches":    {MaxWatches: -1},
 	} {
 		_, err := New(o)
@@ -137,11 +137,11 @@ func TestClientOverTLS(t *testing.T) {
 		ok   bool
 	}{
 		{"an unknown CA", TLSOptions{}, false},
-		{"the CA", TLSOptions{CAFile: ca}, true},
+		{"the CA", TLSOptions{CA: ca}, true},
 		{"a directory of CAs", TLSOptions{CAPath: filepath.Dir(ca)}, true},
-		{"another name", TLSOptions{CAFile: ca, ServerName: "consul.example.org"}, false},
-		{"the name", TLSOptions{CAFile: ca, ServerName: "example.com"}, true},
-		{"no verification", TLSOptions{InsecureSkipVerify: true}, true},
+		{"another name", TLSOptions{CA: ca, ServerName: "consul.example.org"}, false},
+		{"the name", TLSOptions{CA: ca, ServerName: "example.com"}, true},
+		{"no verification", TLSOptions{SkipVerify: true}, true},
 	} {
 		n, err := countInstances(t, Options{Addresses: []string{server.URL}, TLS: tt.tls})
 		verify.That(t, (err == nil) == tt.ok && (!tt.ok || n == 1), "%s: %d instances, %v", tt.name, n, err)

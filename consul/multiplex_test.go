@@ -48,7 +48,7 @@ func startMultiplexing(t *testing.T, streams, services int, handle func(http.Han
 	t.Cleanup(m.server.CloseClientConnections)
 	var err error
 	m.client, err = consul.New(consul.Options{
-		Addresses: []string{m.server.URL}, TLS: consul.TLSOptions{InsecureSkipVerify: true}, Log: zerolog.Nop(),
+		Addresses: []string{m.server.URL}, TLS: consul.TLSOptions{SkipVerify: true}, Log: zerolog.Nop(),
 	})
 	verify.NoError(t, err)
 	manager := discovery.NewManager(discovery.ManagerOptions{
@@ -119,7 +119,7 @@ func TestLimitAfterAFailover(t *testing.T) {
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	client, err := consul.New(consul.Options{
-		Addresses: []string{server.URL, other.URL()}, TLS: consul.TLSOptions{InsecureSkipVerify: true},
+		Addresses: []string{server.URL, other.URL()}, TLS: consul.TLSOptions{SkipVerify: true},
 		ProbeInterval: 10 * time.Millisecond, Log: zerolog.Nop(),
 	})
 	verify.NoError(t, err)

@@ -36,7 +36,7 @@ import (
 
 func proxyOptions(c config.Client, accessLog *accesslog.Logger, tracer *tracing.Tracer) proxy.Options {
 	connections := cmp.Or(c.Limits.Connections, proxy.HalfOfDescriptors())
-	o := proxy.Options{
+	return proxy.Options{
 		AccessLog: accessLog, Tracer: tracer,
 		Timeouts: proxy.Timeouts(c.Timeouts),
 		Limits: proxy.Limits{
@@ -57,7 +57,6 @@ func proxyOptions(c config.Client, accessLog *accesslog.Logger, tracer *tracing.
 		KeepUnderscores:    c.KeepUnderscores,
 		KeepDotSegments:    c.KeepDotSegments,
 	}
-	return o
 }
 
 // strictTransportSecurity returns the value of the field of RFC 6797, section 6.1.
@@ -91,19 +90,12 @@ func newTransport(server *proxy.Server, s config.Service, secure func(inMesh boo
 // ClientOptions returns the options of the client of Consul.
 func ClientOptions(c config.Consul, log zerolog.Logger) consul.Options {
 	return consul.Options{
-		Addresses: c.Addresses,
-		Token:     string(c.Token),
-		TokenFile: c.TokenFile,
-		Namespace: c.Namespace,
-		Partition: c.Partition,
-		TLS: consul.TLSOptions{
-			CAFile:             c.TLS.CA,
-			CAPath:             c.TLS.CAPath,
-			CertFile:           c.TLS.Cert,
-			KeyFile:            c.TLS.Key,
-			ServerName:         c.TLS.ServerName,
-			InsecureSkipVerify: c.TLS.SkipVerify,
-		},
+		Addresses:  c.Addresses,
+		Token:      string(c.Token),
+		TokenFile:  c.TokenFile,
+		Namespace:  c.Namespace,
+		Partition:  c.Partition,
+		TLS:        consul.TLSOptions(c.TLS),
 		MaxWatches: c.MaxWatches,
 		Log:        log,
 	}

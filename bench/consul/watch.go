@@ -53,7 +53,7 @@ func watch(args []string) error {
 	log := zerolog.New(os.Stderr).Level(zerolog.WarnLevel)
 	client, err := consul.New(consul.Options{
 		Addresses: []string{*address},
-		TLS:       consul.TLSOptions{CAFile: *ca},
+		TLS:       consul.TLSOptions{CA: *ca},
 		Log:       log,
 	})
 	if err != nil {

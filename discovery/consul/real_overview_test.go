@@ -43,7 +43,7 @@ func watchRealOverview(t *testing.T, o consultest.Options, connections, services
 	var err error
 	c.client, err = newClient(consul.Options{
 		Addresses: []string{c.url(o)}, MaxWatches: connections, Log: zerolog.New(zerolog.NewTestWriter(t)),
-		TLS: consul.TLSOptions{CAFile: caOf(o)},
+		TLS: consul.TLSOptions{CA: caOf(o)},
 	})
 	must(t, err)
 	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(service string, set []discovery.Instance) {

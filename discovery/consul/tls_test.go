@@ -27,21 +27,21 @@ func TestRealTLS(t *testing.T) {
 
 	cas := filepath.Join(t.TempDir(), "ca.pem")
 	must(t, os.Link(ca.File, cas))
-	good := consul.TLSOptions{CAFile: ca.File, CertFile: client, KeyFile: clientKey, ServerName: "server.dc1.consul"}
+	good := consul.TLSOptions{CA: ca.File, Cert: client, Key: clientKey, ServerName: "server.dc1.consul"}
 	for _, tt := range []struct {
 		name   string
 		change func(*consul.TLSOptions)
 		err    string // part of it; "": no error
 	}{
 		{"everything", func(*consul.TLSOptions) {}, ""},
-		{"a directory of CAs", func(o *consul.TLSOptions) { o.CAFile, o.CAPath = "", filepath.Dir(cas) }, ""},
-		{"no verification", func(o *consul.TLSOptions) { o.CAFile, o.ServerName, o.InsecureSkipVerify = "", "", true }, ""},
-		{"an unknown CA", func(o *consul.TLSOptions) { o.CAFile = other.File }, "unknown authority"},
+		{"a directory of CAs", func(o *consul.TLSOptions) { o.CA, o.CAPath = "", filepath.Dir(cas) }, ""},
+		{"no verification", func(o *consul.TLSOptions) { o.CA, o.ServerName, o.SkipVerify = "", "", true }, ""},
+		{"an unknown CA", func(o *consul.TLSOptions) { o.CA = other.File }, "unknown authority"},
 		{"the address as the name", func(o *consul.TLSOptions) { o.ServerName = "" }, "127.0.0.1"},
 		{"another name", func(o *consul.TLSOptions) { o.ServerName = "server.dc2.consul" }, "server.dc2.consul"},
 		// The server rejects it after the handshake, with different texts.
-		{"no client certificate", func(o *consul.TLSOptions) { o.CertFile, o.KeyFile = "", "" }, "consul"},
-		{"another CA's client certificate", func(o *consul.TLSOptions) { o.CertFile, o.KeyFile = stranger, strangerKey }, "consul"},
+		{"no client certificate", func(o *consul.TLSOptions) { o.Cert, o.Key = "", "" }, "consul"},
+		{"another CA's client certificate", func(o *consul.TLSOptions) { o.Cert, o.Key = stranger, strangerKey }, "consul"},
 	} {
 		o := good
 		tt.change(&o)
