@@ -18,16 +18,15 @@ import (
 // answer costs 20 to 40 µs.
 const maxFilterIDs = 4
 
-// confirmed returns answer, or the leader's answer if answer removes instances, or in
-// the mode "consistent", which the streaming backend ignores. forgot says that the
-// index went backwards.
+// confirmed returns answer, or the leader's answer if answer removes instances, if a server that may lag gave an older
+// one, or in the mode "consistent", which the streaming backend ignores. forgot says that the index went backwards.
 func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answer, error) {
 	absent, loses := w.Guard.Absent(answer.Instances), w.Guard.Loses(time.Now(), answer.Instances, forgot)
 	consistent := w.options.Consistency == ConsistencyConsistent
 	switch {
 	case consistent && !answer.Streaming:
 		return answer, w.deselect(ctx, answer, loses)
-	case consistent || loses:
+	case consistent || loses || forgot && w.options.Consistency == ConsistencyStale:
 	case len(absent) == 0:
 		return answer, nil
 	default:

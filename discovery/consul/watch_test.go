@@ -16,6 +16,7 @@ import (
 
 	"sluice/consul"
 	"sluice/discovery"
+	"sluice/observe/events"
 	"sluice/test/discoverytest"
 	"sluice/test/verify"
 )
@@ -70,6 +71,22 @@ func TestOlderStaleAnswerIsRepeated(t *testing.T) {
 		verify.That(t, s.Probation == 0 && s.Errors == 0, "status %+v", s)
 		b.set("a") // nor is what is gone by now lost with Consul's state
 		b.expectOne(60*sec, 62*sec, "a")
+	})
+}
+
+// A lagging server that has all instances brings no old status back, and no loss of Consul's state.
+func TestOlderStaleAnswerOfTheSameInstances(t *testing.T) {
+	watchInBubble(t, ServiceOptions{Consistency: ConsistencyStale}, having("a b:critical"), func(t *testing.T, b *bubble) {
+		b.SetIndex(100)
+		b.expect(sec, "0s: a b:critical")
+		b.Break(discoverytest.Fault{Body: b.body("a b"), Index: "90", Only: func(r discoverytest.Request) bool { return r.Stale }})
+		b.expect(60 * sec)
+		b.Heal()
+		b.set("a b")
+		b.expectOne(60*sec, 62*sec, "a b")
+		for _, e := range b.events.All() {
+			verify.That(t, e.Kind != events.KindReset, "event %+v", e)
+		}
 	})
 }
 
