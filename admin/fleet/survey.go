@@ -83,10 +83,18 @@ func listedMember(i discovery.Instance, self Replica) Member {
 	}
 	m.Self = m.replica == self.Replica
 	if t, err := time.Parse(time.RFC3339, i.Meta[registration.MetaStarted]); err == nil {
-		m.Started = &t
+		m.Started = encodable(t)
 	}
 	m.Admin = adminAddress(i.Meta[registration.MetaAdmin], i.Address)
 	return m
+}
+
+// encodable returns t, or nil if it makes the report unreadable: a time of +24:00 can be parsed and not encoded again.
+func encodable(t time.Time) *time.Time {
+	if _, err := t.MarshalText(); err != nil {
+		return nil
+	}
+	return &t
 }
 
 // adminAddress returns the address of the admin API that a replica has registered, for a service
@@ -219,7 +227,7 @@ func (m *Member) obstacle(host string, verified bool) string {
 // setAnswer copies a replica's answer into m.
 func (m *Member) setAnswer(r Replica) {
 	m.Host, m.Version, m.ConfigHash, m.Ready = r.Host, r.Version, r.ConfigHash, r.Ready
-	m.Started = &r.Started
+	m.Started = encodable(r.Started)
 	m.Pending = append([]string{}, r.Pending...)
 	m.Services, m.Instances, m.Parts = r.Services, r.Instances, r.Parts
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -237,5 +238,23 @@ func TestSurveyWithTLS(t *testing.T) {
 			m := find(t, r, "b")
 			verify.That(t, (m.Error == "") == (c.want == "") && strings.Contains(m.Error, c.want) && asked.Load() == c.asked, "asked %d times, %+v", asked.Load(), m)
 		})
+	}
+}
+
+// What a replica registers or answers does not make the report unreadable.
+func TestReportOfAStrangeStartIsEncoded(t *testing.T) {
+	for text, known := range map[string]bool{"2026-01-02T03:04:05Z": true, "2026-01-02T03:04:05+24:00": false, "yesterday": false} {
+		registered := listed("b", "web2", "")
+		registered.Meta[registration.MetaStarted] = text
+		answering := listed("c", "web1", replicaAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"replica":"c","parts":{},"started":%q}`, text)
+		}))
+		answering.Meta[registration.MetaStarted] = text
+		report := survey("", registered, answering).Take(t.Context())
+		_, err := json.Marshal(report)
+		verify.That(t, err == nil && len(report.Replicas) == 3, "%q: %v", text, err)
+		for _, m := range report.Replicas[1:] {
+			verify.That(t, (m.Started != nil) == known, "%q: got %+v", text, m)
+		}
 	}
 }
