@@ -195,6 +195,9 @@ func (o Order) Check() error {
 	case o.Since.IsZero():
 		return errors.New("it lacks the time since when it stands")
 	}
+	if _, err := json.Marshal(o); err != nil { // such as a time of +24:00, with which nothing else could be written
+		return err
+	}
 	_, err := o.except()
 	return err
 }

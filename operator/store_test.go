@@ -394,3 +394,17 @@ func TestMaintenanceOfAService(t *testing.T) {
 		expectStanding(t, b, "drain of star/star-1 (10.0.0.1:81)")
 	})
 }
+
+// A time of +24:00 can be read, and not be written again: an answer or a state with it could not be written at all.
+func TestOrdersWithTimesThatCannotBeWritten(t *testing.T) {
+	order := func(since, until string) []byte {
+		return fmt.Appendf(nil, `{"order":"drain","node":"n","since":%q,"until":%q}`, since, until)
+	}
+	const usual, strange = "2026-01-02T03:04:05Z", "2026-01-02T03:04:05+24:00"
+	_, err := parse(nodeKey("n", ""), order(usual, usual))
+	verify.NoError(t, err)
+	for _, text := range [][]byte{order(strange, usual), order(usual, strange)} {
+		o, err := parse(nodeKey("n", ""), text)
+		verify.That(t, err != nil && strings.Contains(err.Error(), "timezone"), "%s: %+v, %v", text, o, err)
+	}
+}

@@ -51,7 +51,8 @@ func (s Share) Check() error {
 	case !(s.Share >= 0 && s.Share <= 1):
 		return fmt.Errorf("share %v: want a number from 0 to 1", s.Share)
 	}
-	return nil
+	_, err := json.Marshal(s) // a time of +24:00 can be read, and nothing else be written with it
+	return err
 }
 
 // parse returns the share in the value of a key. One without a service is about the service in its key.

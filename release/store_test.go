@@ -68,7 +68,7 @@ func TestRetractedShares(t *testing.T) {
 func TestParsedShares(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"group":"canary","share":0.2}`: "", `{"service":"star","share":1}`: "", `{"service":"moon","share":1}`: "belongs to the key shares/moon",
-		`{"share":2}`: "want a number from 0 to 1", `true`: "not a share",
+		`{"share":2}`: "want a number from 0 to 1", `true`: "not a share", `{"share":1,"since":"2026-01-02T03:04:05+24:00"}`: "timezone",
 	} {
 		s, err := parse("shares/star", []byte(text))
 		verify.That(t, (want != "" || err == nil && s.Service == "star") && (want == "" || err != nil && strings.Contains(err.Error(), want)), "%s: %+v, %v", text, s, err)
