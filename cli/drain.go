@@ -27,10 +27,29 @@ type order struct {
 	peer    string     // its id, its address, or "service/id"
 	node    string     // in place of a peer; "": a peer
 	service string     // of the peer; "": any
-	query   url.Values // of the terms
-	why     string
-	lasts   time.Duration // 0: until it is ended
-	wait    time.Duration // for its requests in flight; 0: none
+	query   url.Values // of the order
+	terms
+	wait time.Duration // for its requests in flight; 0: none
+}
+
+// terms are why an order is given, and for how long.
+type terms struct {
+	why   string
+	lasts time.Duration // 0: until it is ended
+}
+
+func (t *terms) addFlags(c *cobra.Command, why string) {
+	c.Flags().StringVar(&t.why, "why", "", why)
+	c.Flags().DurationVar(&t.lasts, "for", 0, "end it by itself after this `time`, such as 30m")
+}
+
+// addTo adds t, and who gives the order, to its query.
+func (t *terms) addTo(query url.Values) {
+	if t.lasts != 0 {
+		query.Set("for", t.lasts.String())
+	}
+	query.Set("by", userAtHost())
+	query.Set("why", t.why)
 }
 
 func newDrain() *cobra.Command {
@@ -46,7 +65,7 @@ func newDrain() *cobra.Command {
 			"with admin.orders or consul.orders. With consul.orders it reaches all replicas.\n" +
 			"\"sluice orders\" shows all drains.",
 	})
-	o.addTerms(command)
+	o.terms.addFlags(command, "`reason` to show with the peer")
 	o.addNode(command)
 	command.Flags().DurationVar(&o.wait, "wait", 0, "wait up to this `time` until no request is in flight, else fail")
 	return command
@@ -88,7 +107,7 @@ func newWeight() *cobra.Command {
 		o.query.Set("weight", args[1])
 		return nil
 	}
-	o.addTerms(command)
+	o.terms.addFlags(command, "`reason` to show with the peer")
 	return command
 }
 
@@ -108,11 +127,7 @@ func (o *order) command(c *cobra.Command) *cobra.Command {
 		if len(args) > 0 {
 			o.peer = args[0]
 		}
-		if o.lasts != 0 {
-			o.query.Set("for", o.lasts.String())
-		}
-		o.query.Set("by", userAtHost())
-		o.query.Set("why", o.why)
+		o.terms.addTo(o.query)
 		ctx, stop := untilSignal(cmd)
 		defer stop()
 		if o.node != "" {
@@ -120,14 +135,9 @@ func (o *order) command(c *cobra.Command) *cobra.Command {
 		}
 		return o.carryOut(ctx, cmd.OutOrStdout())
 	}
-	o.addFlags(c)
+	o.api.addFlags(c)
 	c.Flags().StringVar(&o.service, "service", "", "`service` of the peer, if several have such a peer")
 	return c
-}
-
-func (o *order) addTerms(c *cobra.Command) {
-	c.Flags().StringVar(&o.why, "why", "", "`reason` to show with the peer")
-	c.Flags().DurationVar(&o.lasts, "for", 0, "end it by itself after this `time`, such as 30m")
 }
 
 func (o *order) addNode(c *cobra.Command) {

@@ -17,12 +17,11 @@ import (
 // maintenance is an order about a service.
 type maintenance struct {
 	api
-	on      bool
+	state   string // on or off
 	service string
 	query   url.Values
-	why     string
-	except  string
-	lasts   time.Duration // 0: until it is ended
+	terms
+	except string
 }
 
 func newMaintenance() *cobra.Command {
@@ -34,7 +33,7 @@ func newMaintenance() *cobra.Command {
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	on := maintenance{on: true}
+	on, off := maintenance{state: "on"}, maintenance{state: "off"}
 	begin := on.command(&cobra.Command{
 		Use:   "on --service SERVICE",
 		Short: "Begin the maintenance of a service",
@@ -42,10 +41,9 @@ func newMaintenance() *cobra.Command {
 			"and with the error page of their route. It lasts until \"sluice maintenance off\" or\n" +
 			"for the time of --for, as a drain does: see \"sluice drain --help\".",
 	})
-	begin.Flags().StringVar(&on.why, "why", "", "`reason` to show to clients and operators")
-	begin.Flags().DurationVar(&on.lasts, "for", 0, "end it by itself after this `time`, such as 30m")
+	on.terms.addFlags(begin, "`reason` to show to clients and operators")
 	begin.Flags().StringVar(&on.except, "except", "", "addresses or networks of `clients` whose requests go on, with commas between them")
-	command.AddCommand(begin, new(maintenance).command(&cobra.Command{
+	command.AddCommand(begin, off.command(&cobra.Command{
 		Use:   "off --service SERVICE",
 		Short: "End the maintenance of a service",
 		Long:  "End the maintenance of a service: requests go to its peers again.",
@@ -61,28 +59,21 @@ func (o *maintenance) command(c *cobra.Command) *cobra.Command {
 		if o.service == "" {
 			return &usageError{errors.New("--service SERVICE is missing")}
 		}
-		if o.lasts != 0 {
-			o.query.Set("for", o.lasts.String())
-		}
 		if o.except != "" {
 			o.query.Set("except", o.except)
 		}
-		o.query.Set("by", userAtHost())
-		o.query.Set("why", o.why)
+		o.terms.addTo(o.query)
 		ctx, stop := untilSignal(cmd)
 		defer stop()
 		return o.carryOut(ctx, cmd.OutOrStdout())
 	}
-	o.addFlags(c)
+	o.api.addFlags(c)
 	c.Flags().StringVar(&o.service, "service", "", "`service` that is worked on")
 	return c
 }
 
 func (o *maintenance) carryOut(ctx context.Context, out io.Writer) error {
-	path := "/api/services/" + url.PathEscape(o.service) + "/maintenance/off"
-	if o.on {
-		path = "/api/services/" + url.PathEscape(o.service) + "/maintenance/on"
-	}
+	path := "/api/services/" + url.PathEscape(o.service) + "/maintenance/" + o.state
 	var done admin.OperatedService
 	if err := o.askJSON(ctx, http.MethodPost, path, o.query, &done); err != nil {
 		return err
