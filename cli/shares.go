@@ -28,7 +28,21 @@ func newShares() *cobra.Command {
 			"group fails more often than the rest, and that it is slower: 1 is none, 1000 is\n" +
 			"enough for a rollback.",
 	}, "/api/shares", writeShares)
-	command.AddCommand(newSharesSet(), newSharesPause(), newSharesResume(), newSharesClear())
+	command.AddCommand(newSharesSet(), newSharesVerb(release.Pause, &cobra.Command{
+		Use:   "pause SERVICE",
+		Short: "Pause the judge of a service: the share stays as it is",
+		Long: "Pause the judge of a service: it says what it finds, and the share stays as it is\n" +
+			"until \"sluice shares resume\".",
+	}), newSharesVerb(release.Resume, &cobra.Command{
+		Use:   "resume SERVICE",
+		Short: "Let the judge of a service go on",
+		Long:  "Let the judge of a service go on with the present share. It acts on what it has found.",
+	}), newSharesVerb(release.Release, &cobra.Command{
+		Use:   "clear SERVICE",
+		Short: "Return to the share of the configuration",
+		Long: "Return to the share of the configuration, whoever has set another one: an operator\n" +
+			"or the judge. If the share was 0, a new release begins.",
+	}))
 	return command
 }
 
@@ -97,43 +111,16 @@ func newSharesSet() *cobra.Command {
 	return o.complete(command)
 }
 
-func newSharesPause() *cobra.Command {
-	o := sharesOrder{path: "/pause", query: url.Values{}}
-	return o.complete(&cobra.Command{
-		Use:   "pause SERVICE",
-		Short: "Pause the judge of a service: the share stays as it is",
-		Long: "Pause the judge of a service: it says what it finds, and the share stays as it is\n" +
-			"until \"sluice shares resume\".",
-		Args: oneService,
-	})
-}
-
-func newSharesResume() *cobra.Command {
-	o := sharesOrder{path: "/resume", query: url.Values{}}
-	return o.complete(&cobra.Command{
-		Use:   "resume SERVICE",
-		Short: "Let the judge of a service go on",
-		Long:  "Let the judge of a service go on with the present share. It acts on what it has found.",
-		Args:  oneService,
-	})
-}
-
-func newSharesClear() *cobra.Command {
-	o := sharesOrder{path: "/release", query: url.Values{}}
-	return o.complete(&cobra.Command{
-		Use:   "clear SERVICE",
-		Short: "Return to the share of the configuration",
-		Long: "Return to the share of the configuration, whoever has set another one: an operator\n" +
-			"or the judge. If the share was 0, a new release begins.",
-		Args: oneService,
-	})
-}
-
-func oneService(_ *cobra.Command, args []string) error {
-	if len(args) != 1 {
-		return &usageError{errors.New("name one service")}
+// newSharesVerb returns the command of a verb about a service.
+func newSharesVerb(verb release.Verb, c *cobra.Command) *cobra.Command {
+	o := sharesOrder{path: "/" + string(verb), query: url.Values{}}
+	c.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return &usageError{errors.New("name one service")}
+		}
+		return nil
 	}
-	return nil
+	return o.complete(c)
 }
 
 // complete completes c, which carries out o.
