@@ -101,9 +101,7 @@ func (p *Peers) emit(before, after map[string]Order, by string) {
 }
 
 func (p *Peers) emitOne(o Order, kind events.Kind, text, by string) {
-	if by != "" {
-		text += " (by " + by + ")"
-	}
+	text += byWhom(by)
 	p.options.Events.Add(events.Event{Kind: kind, Service: o.Service, Peer: o.ID, Address: o.Address, Node: o.Node, Text: text})
 	p.log.Info().Str("service", o.Service).Str("peer", o.ID).Str("node", o.Node).Str("replica", o.Replica).Msg(text)
 }

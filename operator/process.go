@@ -1,7 +1,6 @@
 package operator
 
 import (
-	"cmp"
 	"sync"
 	"time"
 
@@ -80,27 +79,28 @@ func (p *Process) change(f func(*ProcessState)) {
 // TurnReady makes this process not ready, or ends that. The error is ErrTakeover.
 func (p *Process) TurnReady(off bool, why, by string) error {
 	return p.owner.Order(func() error {
-		p.turnReady(off, why, by)
+		text, kind := "An operator has made sluice ready again", events.KindReady
+		var order *NotReady
+		if off {
+			text, kind = "An operator has made sluice not ready, and requests are still served"+events.Because(why), events.KindNotReady
+			order = &NotReady{Why: why, Since: storedTime(time.Now())}
+		} else if p.State().NotReady == nil {
+			return nil
+		}
+		p.change(func(s *ProcessState) { s.NotReady = order })
+		text += byWhom(by)
+		p.log.Info().Msg(text)
+		p.events.Add(events.Event{Kind: kind, Text: text})
 		return nil
 	})
 }
 
-func (p *Process) turnReady(off bool, why, by string) {
-	was := p.State().NotReady != nil
-	text, kind := "An operator has made sluice ready again", events.KindReady
-	var order *NotReady
-	if off {
-		text, kind = "An operator has made sluice not ready, and requests are still served"+events.Because(why), events.KindNotReady
-		order = &NotReady{Why: why, Since: storedTime(time.Now())}
-	} else if !was {
-		return
+// byWhom says who has given an order, if that is known.
+func byWhom(by string) string {
+	if by == "" {
+		return ""
 	}
-	p.change(func(s *ProcessState) { s.NotReady = order })
-	if by != "" {
-		text += " (by " + by + ")"
-	}
-	p.log.Info().Msg(text)
-	p.events.Add(events.Event{Kind: kind, Text: text})
+	return " (by " + by + ")"
 }
 
 // LogLevel returns the level of the log.
@@ -118,30 +118,22 @@ func (p *Process) LogLevel() LogLevel {
 // SetLogLevel replaces the level of the configuration; "": no longer. The error is ErrTakeover.
 func (p *Process) SetLogLevel(level, by string) error {
 	return p.owner.Order(func() error {
-		p.setLogLevel(level, by)
+		configured := p.LogLevel().Configured
+		text := "The level of the log is " + configured + ", the level of the configuration"
+		var order *logLevel
+		if level != "" {
+			text = "The level of the log is " + level
+			order = &logLevel{Level: level, Replaces: configured, By: by, Since: storedTime(time.Now())}
+		}
+		p.change(func(s *ProcessState) {
+			s.LogLevel = order
+			p.useLocked()
+		})
+		text += byWhom(by)
+		p.log.WithLevel(zerolog.NoLevel).Msg(text) // whatever the level is
+		p.events.Add(events.Event{Kind: events.KindLogLevel, Text: text})
 		return nil
 	})
-}
-
-func (p *Process) setLogLevel(level, by string) {
-	configured := p.LogLevel().Configured
-	var order *logLevel
-	if level != "" {
-		order = &logLevel{Level: level, Replaces: configured, By: by, Since: storedTime(time.Now())}
-	}
-	text := "The level of the log is " + cmp.Or(level, configured)
-	if level == "" {
-		text += ", the level of the configuration"
-	}
-	if by != "" {
-		text += " (by " + by + ")"
-	}
-	p.change(func(s *ProcessState) {
-		s.LogLevel = order
-		p.useLocked()
-	})
-	p.log.WithLevel(zerolog.NoLevel).Msg(text) // whatever the level is
-	p.events.Add(events.Event{Kind: events.KindLogLevel, Text: text})
 }
 
 // Configure applies the level and the format of the log, as logs.Writer.Set does. Who changes the level in the configuration has the last word: it ends
