@@ -67,11 +67,9 @@ func sortedChanges(changes []Change) []Change {
 	return changes
 }
 
-func diff(a, b *Config) (changes []Change) {
-	d := differ{add: func(c Change) { changes = append(changes, c) }}
-	d.compare("", encode(reflect.ValueOf(*a), false), encode(reflect.ValueOf(*b), false),
-		encode(reflect.ValueOf(*a), true), encode(reflect.ValueOf(*b), true))
-	return sortedChanges(changes)
+func diff(a, b *Config) []Change {
+	return sortedChanges(compare("", encode(reflect.ValueOf(*a), false), encode(reflect.ValueOf(*b), false),
+		encode(reflect.ValueOf(*a), true), encode(reflect.ValueOf(*b), true)))
 }
 
 // withoutEqual returns copies of a and b without the services and routes that are equal: there
@@ -127,16 +125,14 @@ func without(routes []Route, marked []bool) (others []Route) {
 	return others
 }
 
-// differ compares trees. Each tree comes twice: as it is, and with secrets masked, with the
+// compare compares trees. Each tree comes twice: as it is, and with secrets masked, with the
 // same entries.
-type differ struct{ add func(Change) }
-
-func (d differ) compare(key string, a, b, maskedA, maskedB *yaml.Node) {
+func compare(key string, a, b, maskedA, maskedB *yaml.Node) (changes []Change) {
 	if a == nil || b == nil || a.Kind != b.Kind || a.Kind == yaml.ScalarNode || a.Kind == yaml.SequenceNode && !(keyed(a) && keyed(b)) {
-		if !sameTree(a, b) {
-			d.add(Change{key, flow(maskedA), flow(maskedB)})
+		if sameTree(a, b) {
+			return nil
 		}
-		return
+		return []Change{{key, flow(maskedA), flow(maskedB)}}
 	}
 	before, after := entriesOf(a, maskedA), entriesOf(b, maskedB)
 	names := slices.AppendSeq(slices.Collect(maps.Keys(before)), maps.Keys(after))
@@ -147,8 +143,9 @@ func (d differ) compare(key string, a, b, maskedA, maskedB *yaml.Node) {
 			entryKey = key + "[" + name + "]"
 		}
 		x, y := before[name], after[name]
-		d.compare(entryKey, x.node, y.node, x.masked, y.masked)
+		changes = append(changes, compare(entryKey, x.node, y.node, x.masked, y.masked)...)
 	}
+	return changes
 }
 
 // entry is a value in a tree, as it is and masked.
