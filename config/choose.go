@@ -43,24 +43,10 @@ func ChooseDocuments(want, base []Source, try func([]Source) error) (refused map
 func Wanted(latest, used []Source) []Source {
 	want := make([]Source, 0, max(len(latest), len(used)))
 	for _, l := range latest {
-		u, known := find(used, l.Name)
-		if !known || u.Pin == nil {
-			want = append(want, l)
-			continue
+		if u, known := find(used, l.Name); known && u.staysPinned(l) {
+			l = u.pinned(u.Pin.Number, l)
 		}
-		says := l.Hash()
-		switch u.Pin.Against {
-		case says:
-			want = append(want, u.pinned(u.Pin.Number, l))
-		case "":
-			if says == u.Hash() {
-				want = append(want, l)
-				continue
-			}
-			want = append(want, u.pinned(u.Pin.Number, l))
-		default:
-			want = append(want, l)
-		}
+		want = append(want, l)
 	}
 	for _, u := range used {
 		if _, says := find(latest, u.Name); !says {
@@ -68,6 +54,15 @@ func Wanted(latest, used []Source) []Source {
 		}
 	}
 	return want
+}
+
+// staysPinned reports whether s, which is in use, has a pin that does not end with what the source says.
+func (s Source) staysPinned(says Source) bool {
+	if s.Pin == nil {
+		return false
+	}
+	hash := says.Hash()
+	return s.Pin.Against == hash || s.Pin.Against == "" && hash != s.Hash()
 }
 
 // equal reports whether two sources of the same name have the same documents and pins.
