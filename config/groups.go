@@ -226,13 +226,10 @@ func missingTarget(r *Route, services map[string]Service) string {
 	if _, ok := services[r.Service]; !ok && (r.Service != "" || !r.hasService() && r.needsService()) {
 		return fmt.Sprintf("there is no service %q", r.Service)
 	}
-	if group := missingGroup(r, services); group != "" {
-		return fmt.Sprintf("the service %q has no group %q", r.Service, group)
-	}
-	return ""
+	return missingGroup(r, services)
 }
 
-// missingGroup returns the first group of a route that its service does not have, or "".
+// missingGroup says which group of a route its service does not have, the first one, or "".
 func missingGroup(r *Route, services map[string]Service) string {
 	if !r.divides() {
 		return ""
@@ -244,8 +241,12 @@ func missingGroup(r *Route, services map[string]Service) string {
 	}
 	for _, name := range names {
 		if !s.hasGroup(name) {
-			return name
+			return noGroup(r.Service, name)
 		}
 	}
 	return ""
+}
+
+func noGroup(service, group string) string {
+	return fmt.Sprintf("the service %q has no group %q", service, group)
 }

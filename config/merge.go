@@ -112,7 +112,7 @@ func (c *Config) addStreams(f Fragment) (conflicts Errors) {
 		case !found:
 			why = fmt.Sprintf("there is no service %q", r.Service)
 		case missingGroup(&r, c.Services) != "":
-			why = fmt.Sprintf("the service %q has no group %q", r.Service, missingGroup(&r, c.Services))
+			why = missingGroup(&r, c.Services)
 		case service.NoStreams() != "":
 			why = fmt.Sprintf("the service %q has %s, which needs requests", r.Service, service.NoStreams())
 		case r.Protocol == tags.ProtocolEndedTLS && c.Listeners[at].TLS == nil:

@@ -145,5 +145,5 @@ func missingMirror(r *Route, services map[string]Service) string {
 	if s.hasGroup(r.Mirror.Group) {
 		return ""
 	}
-	return fmt.Sprintf("the service %q has no group %q", r.mirrorTo(), r.Mirror.Group)
+	return noGroup(r.mirrorTo(), r.Mirror.Group)
 }
