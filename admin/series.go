@@ -56,10 +56,7 @@ func (h serviceHandler) series(w http.ResponseWriter, r *http.Request) {
 		names = services
 	}
 	s := h.Series.Read(after, names...)
-	answer := SeriesAnswer{Times: []time.Time{}, Services: []ServiceSeries{}}
-	for _, limit := range s.Limits {
-		answer.Times = append(answer.Times, moment(limit))
-	}
+	answer := SeriesAnswer{Times: list(s.Limits), Services: []ServiceSeries{}}
 	for i, name := range names {
 		answer.Services = append(answer.Services, describeSeries(name, len(s.Limits)-1, s.Services[i]))
 	}
