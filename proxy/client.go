@@ -51,6 +51,8 @@ func (s *tlsSession) describe(e *accesslog.Entry) {
 	}
 }
 
+func (c *client) at() *listener { return c.listener }
+
 // protocol returns the version of HTTP, as in access logs. For HTTP/1.0 requests it is
 // HTTP/1.1.
 func (c *client) protocol() string {
@@ -69,7 +71,7 @@ func (c *client) takeOptions() {
 
 // scheme returns http or https.
 func (c *client) scheme() string {
-	if c.listener.tls != nil {
+	if c.listener.TLS != nil {
 		return "https"
 	}
 	return "http"

@@ -68,17 +68,17 @@ func newClientConn(s *Server, l *listener, conn socket.Conn, remote netip.Addr, 
 	}
 	c.takeOptions()
 	c.downstream, c.Presence, c.Owner = c, c, c
-	c.mayPreface = l.http2 && l.tls == nil
+	c.mayPreface = l.HTTP2 && l.TLS == nil
 	return c, nil
 }
 
 // serve serves a new connection.
 func (c *clientConn) serve() {
 	defer panics.Contain(panics.Connection, c.fail)
-	if c.listener.tls != nil {
+	if c.listener.TLS != nil {
 		c.Arm(c.server.sweeper, c.options.Timeouts.Head)
 		if err := c.handshake(); err != nil {
-			c.server.log.Debug().Err(err).Str("listener", c.listener.name).Str("client", c.address).Msg("TLS handshake failed")
+			c.server.log.Debug().Err(err).Str("listener", c.listener.Name).Str("client", c.address).Msg("TLS handshake failed")
 			c.cutOff = true
 			c.end()
 			return
@@ -98,7 +98,7 @@ func (c *clientConn) serve() {
 // protocol that is not HTTP: the answer to a challenge of ACME is the handshake, and nothing
 // may follow it (RFC 8737, section 3).
 func (c *clientConn) handshake() (err error) {
-	c.TLS, err = c.server.handshakes.Accept(c.Wire, &c.SweepEntry, c.block(), c.listener.tls)
+	c.TLS, err = c.server.handshakes.Accept(c.Wire, &c.SweepEntry, c.block(), c.listener.TLS)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (c *clientConn) handshake() (err error) {
 		return fmt.Errorf("the client has chosen the protocol %q", p)
 	}
 	c.session = newTLSSession(state)
-	c.certificate, err = newClientCertificate(state, c.listener.revocations)
+	c.certificate, err = newClientCertificate(state, c.listener.Revocations)
 	return err
 }
 
@@ -202,7 +202,9 @@ func (c *clientConn) close() {
 	c.closed = true
 	c.Remove()
 	c.Conn.Close()
-	c.server.connClosed(c)
+	c.server.admission.leave(c.remote)
+	c.server.connCount.Add(-1)
+	closed(c.server, c.server.conns, c)
 }
 
 // readable is called when the client may have sent bytes. It serves every request

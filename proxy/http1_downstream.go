@@ -273,7 +273,7 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	if !head.Interim() {
 		out = x.appendRequestIDLine(x.appendCookies(out))
 	}
-	if hsts := c.listener.strictTransportSecurity; hsts != "" && !head.Interim() {
+	if hsts := c.listener.StrictTransportSecurity; hsts != "" && !head.Interim() {
 		out = append(out, "Strict-Transport-Security: "...)
 		out = append(out, hsts...)
 		out = append(out, "\r\n"...)

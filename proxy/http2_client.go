@@ -261,7 +261,7 @@ func (h *http2ClientConn) close() bool {
 	h.announceEnd()
 	c := h.conn
 	if h.failure != nil {
-		c.server.log.Debug().Err(h.failure).Str("listener", c.listener.name).Str("client", c.address).Msg("HTTP/2 connection closed")
+		c.server.log.Debug().Err(h.failure).Str("listener", c.listener.Name).Str("client", c.address).Msg("HTTP/2 connection closed")
 	}
 	c.Disarm()
 	h.Work.Wait()

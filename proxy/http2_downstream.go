@@ -105,7 +105,7 @@ func (s *http2Stream) appendFields(out, text []byte, own bool) []byte {
 		}
 		out = http2.AppendField(out, f.FieldName(text), f.Value(text))
 	}
-	if hsts := s.listener.strictTransportSecurity; hsts != "" && !head.Interim() {
+	if hsts := s.listener.StrictTransportSecurity; hsts != "" && !head.Interim() {
 		var memory [128]byte
 		out = http2.AppendField(out, hstsName, append(memory[:0], hsts...))
 	}

@@ -62,7 +62,7 @@ func (x *request) decide() {
 	c, s := x.client, &x.standing
 	s.trusted = c.proxied
 	s.grpc = x.asksForGRPC()
-	s.secure = c.listener.tls != nil
+	s.secure = c.listener.TLS != nil
 	s.certificate, s.revoked = nil, false
 	if c.certificate != nil {
 		s.certificate, s.revoked = c.certificate.Certificate, c.certificate.isRevoked()

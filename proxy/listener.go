@@ -21,18 +21,8 @@ import (
 // listener is a listener that is being served.
 type listener struct {
 	net.Listener
-	server  *Server
-	name    string
-	proxies []netip.Prefix  // see ListenerOptions
-	tls     *tls.Config     // nil: no TLS
-	streams func() *Streams // nil: HTTP
-
-	revocations func() *certificates.Revocations // see ListenerOptions
-
-	strictTransportSecurity string
-	http2                   bool // without TLS, clients may use HTTP/2
-	httpsPort               int  // of redirects to HTTPS; 0: none
-	challenge               func(host, path string) (body []byte, ok bool)
+	ListenerOptions
+	server *Server
 
 	idleUntil atomic.Int64 // coarse time when idle connections end; 0: the listener does not drain
 	cut       atomic.Bool  // the time for its requests is over
@@ -97,11 +87,8 @@ type ListenerOptions struct {
 
 // ServeWith is Serve with more options.
 func (s *Server) ServeWith(ctx context.Context, l net.Listener, o ListenerOptions) error {
-	name := o.Name
-	at := &listener{
-		Listener: l, server: s, name: name, proxies: unmapped(o.Proxies), tls: o.TLS, http2: o.HTTP2, streams: o.Streams, revocations: o.Revocations,
-		strictTransportSecurity: o.StrictTransportSecurity, httpsPort: o.HTTPSPort, challenge: o.Challenge,
-	}
+	o.Proxies = unmapped(o.Proxies)
+	at := &listener{Listener: l, ListenerOptions: o, server: s}
 	socket.DeferAccept(l, o.Streams == nil)
 	s.mu.Lock()
 	if s.draining.Load() {
@@ -111,7 +98,7 @@ func (s *Server) ServeWith(ctx context.Context, l net.Listener, o ListenerOption
 	}
 	s.listeners[at] = struct{}{}
 	s.mu.Unlock()
-	defer s.listenerClosed(at)
+	defer closed(s, s.listeners, at)
 	left := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer panics.Contain(panics.Task, nil)
@@ -138,10 +125,10 @@ func (s *Server) ServeWith(ctx context.Context, l net.Listener, o ListenerOption
 			return ctx.Err()
 		}
 		if errors.Is(err, net.ErrClosed) {
-			return fmt.Errorf("listener %q: %w", name, err)
+			return fmt.Errorf("listener %q: %w", o.Name, err)
 		}
 		if pause == 0 {
-			s.log.Warn().Err(err).Str("listener", name).Msg("accept failed; retrying")
+			s.log.Warn().Err(err).Str("listener", o.Name).Msg("accept failed; retrying")
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		select {
@@ -162,6 +149,8 @@ type arrival struct {
 	admitted netip.Addr
 	taken    bool // the connection is served, or closed
 }
+
+func (a *arrival) at() *listener { return a.listener }
 
 // awaitProxyHeader serves a connection of a proxy that was admitted.
 func (s *Server) awaitProxyHeader(at *listener, conn socket.Conn, from proxyprotocol.Addresses) error {
@@ -196,7 +185,7 @@ func (a *arrival) boundLocked(until int64) {
 // serve reads the header and begins to serve the client.
 func (a *arrival) serve() {
 	s := a.server
-	defer s.arrivalEnded(a)
+	defer closed(s, s.arrivals, a)
 	defer panics.Contain(panics.Connection, a.close)
 	of, err := a.read()
 	a.Remove()
@@ -205,7 +194,7 @@ func (a *arrival) serve() {
 			a.taken = true
 		}
 	} else {
-		s.log.Debug().Err(err).Str("listener", a.listener.name).Stringer("proxy", a.from.Client.Addr()).Msg("no PROXY header was received")
+		s.log.Debug().Err(err).Str("listener", a.listener.Name).Stringer("proxy", a.from.Client.Addr()).Msg("no PROXY header was received")
 	}
 	a.close()
 }
@@ -246,11 +235,4 @@ func (a *arrival) read() (of proxyprotocol.Addresses, err error) {
 	}
 	a.admitted = of.Client.Addr()
 	return of, nil
-}
-
-func (s *Server) arrivalEnded(a *arrival) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.arrivals, a)
-	s.noteDrainedLocked()
 }

@@ -223,7 +223,7 @@ func (x *request) Scheme() string {
 // Client implements route.Request.
 func (x *request) Client() netip.Addr { return x.standing.client }
 
-func (x *request) Listener() string { return x.client.listener.name }
+func (x *request) Listener() string { return x.client.listener.Name }
 
 // Certificate implements route.Request.
 func (x *request) Certificate() *route.Certificate { return x.standing.certificate }
@@ -360,7 +360,7 @@ func (x *request) maxForwards() int {
 func (x *request) reserved() reserved.Rules {
 	return reserved.Rules{
 		Trusted: x.standing.trusted, RequestID: len(x.requestID) > 0, Span: !x.span.ID.IsZero(), Deadline: !x.deadline.IsZero(),
-		ListenerSets:    x.client.listener.strictTransportSecurity != "",
+		ListenerSets:    x.client.listener.StrictTransportSecurity != "",
 		DropUnderscores: !x.standing.grpc && !x.client.options.KeepUnderscores,
 	}
 }

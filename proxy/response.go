@@ -271,7 +271,7 @@ func (x *answeredRequest) answer(r *refusal.Refusal) error {
 		}
 		r = withCORS(r, &x.routedRequest)
 		var fields [][2]string
-		if hsts := c.listener.strictTransportSecurity; hsts != "" {
+		if hsts := c.listener.StrictTransportSecurity; hsts != "" {
 			fields = append(fields, [2]string{"Strict-Transport-Security", hsts})
 		}
 		if len(x.requestID) > 0 {

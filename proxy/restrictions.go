@@ -18,7 +18,7 @@ const challengePrefix = "/.well-known/acme-challenge/"
 // challenge returns the response to a present ACME challenge (RFC 8555, section 8.3);
 // nil: the request, with the head b, is none.
 func (x *routedRequest) challenge(b []byte) *refusal.Refusal {
-	answer := x.client.listener.challenge
+	answer := x.client.listener.Challenge
 	if answer == nil || x.head.Method != http1.MethodGet || x.upgrade || !bytes.HasPrefix(x.head.Path(b), []byte(challengePrefix)) {
 		return nil
 	}
@@ -38,7 +38,7 @@ func (x *routedRequest) redirectToHTTPS() *refusal.Refusal {
 		return refusal.NoHost
 	}
 	location := append([]byte("https://"), host...)
-	if port := x.client.listener.httpsPort; port != 443 {
+	if port := x.client.listener.HTTPSPort; port != 443 {
 		location = append(location, ':')
 		location = strconv.AppendInt(location, int64(port), 10)
 	}

@@ -100,7 +100,7 @@ func (x *httpExchange) answerChallenge() *refusal.Refusal { return x.challenge(x
 
 // requireHTTPS redirects to HTTPS, at a listener that does.
 func (x *httpExchange) requireHTTPS() *refusal.Refusal {
-	if x.client.listener.httpsPort == 0 || x.standing.secure {
+	if x.client.listener.HTTPSPort == 0 || x.standing.secure {
 		return nil
 	}
 	return x.redirectToHTTPS()

@@ -213,10 +213,10 @@ func (s *Server) start(at *listener, conn net.Conn) {
 	defer panics.Contain(panics.Connection, func() { conn.Close() })
 	of := proxyprotocol.Addresses{Client: proxyprotocol.AddressOf(conn.RemoteAddr()), Server: proxyprotocol.AddressOf(conn.LocalAddr())}
 	remote := of.Client.Addr()
-	fromProxy := contains(at.proxies, remote)
+	fromProxy := contains(at.Proxies, remote)
 	if !s.admission.admit(remote, fromProxy) {
 		s.refused.Add(1)
-		if at.tls != nil || at.streams != nil {
+		if at.TLS != nil || at.Streams != nil {
 			conn.Close() // a response requires a handshake, or another protocol
 		} else {
 			s.refuseConn(socket)
@@ -236,7 +236,7 @@ func (s *Server) start(at *listener, conn net.Conn) {
 // begin serves a connection of a client that was admitted, in its own goroutine. It
 // fails if the connection or the server is closed.
 func (s *Server) begin(at *listener, conn socket.Conn, of proxyprotocol.Addresses) error {
-	if at.streams != nil {
+	if at.Streams != nil {
 		return s.startStream(at, conn, of)
 	}
 	c, err := newClientConn(s, at, conn, of.Client.Addr(), s.shards.Add(1))
@@ -255,19 +255,11 @@ func (s *Server) begin(at *listener, conn socket.Conn, of proxyprotocol.Addresse
 	return nil
 }
 
-func (s *Server) connClosed(c *clientConn) {
-	s.admission.leave(c.remote)
-	s.connCount.Add(-1)
+// closed removes one of the open listeners or connections of one kind.
+func closed[C comparable](s *Server, open map[C]struct{}, c C) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.conns, c)
-	s.noteDrainedLocked()
-}
-
-func (s *Server) listenerClosed(l *listener) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.listeners, l)
+	delete(open, c)
 	s.noteDrainedLocked()
 }
 

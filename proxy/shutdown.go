@@ -84,11 +84,11 @@ func (s *Server) Drain(l net.Listener, idleGrace, grace time.Duration) {
 	}
 	until := s.sweeper.Now() + int64(idleGrace)
 	// First: one whose header has come becomes a connection meanwhile.
-	s.eachArrival(l, func(a *arrival) {
+	eachAcceptedOn(s, s.arrivals, l, func(a *arrival) {
 		a.listener.idleUntil.Store(until)
 		a.boundLocked(until)
 	})
-	s.eachConnection(l, func(c *clientConn) {
+	eachAcceptedOn(s, s.conns, l, func(c *clientConn) {
 		c.listener.idleUntil.Store(until)
 		c.wakeIfIdle()
 		if s.idleConns.Take(c) {
@@ -110,48 +110,30 @@ func (s *Server) cutAfter(l net.Listener, grace time.Duration) bool {
 		select {
 		case <-s.stop:
 		case <-time.After(grace):
-			s.eachArrival(l, func(a *arrival) { a.conn.Close() })
-			s.eachConnection(l, func(c *clientConn) {
+			eachAcceptedOn(s, s.arrivals, l, func(a *arrival) { a.conn.Close() })
+			eachAcceptedOn(s, s.conns, l, func(c *clientConn) {
 				c.listener.cut.Store(true)
 				c.Interrupt()
 			})
-			s.abortStreams(l)
+			eachAcceptedOn(s, s.streams, l, func(c *stream) {
+				c.listener.cut.Store(true)
+				c.abort()
+			})
 		}
 	})
 	return true
 }
 
-// eachConnection calls do for the connections that were accepted on l.
-func (s *Server) eachConnection(l net.Listener, do func(*clientConn)) {
+// eachAcceptedOn calls do for those of the open connections of one kind that were accepted on l.
+func eachAcceptedOn[C interface {
+	comparable
+	at() *listener
+}](s *Server, open map[C]struct{}, l net.Listener, do func(C)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c := range s.conns {
-		if c.listener.Listener == l {
+	for c := range open {
+		if c.at().Listener == l {
 			do(c)
-		}
-	}
-}
-
-// eachArrival calls do for the connections that were accepted on l and have not sent their
-// PROXY header.
-func (s *Server) eachArrival(l net.Listener, do func(*arrival)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for a := range s.arrivals {
-		if a.listener.Listener == l {
-			do(a)
-		}
-	}
-}
-
-// abortStreams resets the streams that were accepted on l.
-func (s *Server) abortStreams(l net.Listener) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.streams {
-		if c.listener.Listener == l {
-			c.listener.cut.Store(true)
-			c.abort()
 		}
 	}
 }

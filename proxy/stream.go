@@ -80,6 +80,8 @@ func newStream(s *Server, l *listener, conn socket.Conn, of proxyprotocol.Addres
 	}, nil
 }
 
+func (s *stream) at() *listener { return s.listener }
+
 // serve forwards the connection until it ends.
 func (s *stream) serve() {
 	defer s.close()
@@ -99,7 +101,7 @@ func (s *stream) fail() {
 
 // chooseService sets the service, or returns why the client gets none.
 func (s *stream) chooseService() *refusal.Refusal {
-	streams := s.listener.streams()
+	streams := s.listener.Streams()
 	matched := streams.Other
 	if streams.Names == nil {
 		return s.startRoute(matched)
@@ -133,7 +135,7 @@ func (s *stream) startRoute(matched *route.Route) *refusal.Refusal {
 	s.Arm(s.server.sweeper, s.server.options.Load().Timeouts.Head)
 	err := s.handshake()
 	if s.Disarm(); err != nil {
-		s.server.log.Debug().Err(err).Str("listener", s.listener.name).Str("client", s.address).Msg("TLS handshake failed")
+		s.server.log.Debug().Err(err).Str("listener", s.listener.Name).Str("client", s.address).Msg("TLS handshake failed")
 		return refusal.ClientTLS
 	}
 	return nil
@@ -142,7 +144,7 @@ func (s *stream) startRoute(matched *route.Route) *refusal.Refusal {
 // handshake performs the TLS handshake. It fails if its only purpose is the answer to a challenge of ACME.
 func (s *stream) handshake() (err error) {
 	block := blockOf(s.ends.Client.Addr(), s.server.options.Load().TrustedProxies)
-	s.socket.TLS, err = s.server.handshakes.Accept(s.socket, &s.SweepEntry, block, s.listener.tls)
+	s.socket.TLS, err = s.server.handshakes.Accept(s.socket, &s.SweepEntry, block, s.listener.TLS)
 	if err != nil {
 		return err
 	}
@@ -297,7 +299,9 @@ func (s *stream) isGone() bool {
 func (s *stream) close() {
 	s.Remove()
 	s.Conn.Close()
-	s.server.streamClosed(s)
+	s.server.admission.leave(s.ends.Client.Addr())
+	s.server.connCount.Add(-1)
+	closed(s.server, s.server.streams, s)
 }
 
 // abort resets the connection. It is safe for concurrent use.
@@ -393,13 +397,4 @@ func (s *Server) startStream(at *listener, conn socket.Conn, of proxyprotocol.Ad
 	s.sweeper.Add(&stream.SweepEntry, conn, stream.shard)
 	go stream.serve()
 	return nil
-}
-
-func (s *Server) streamClosed(closed *stream) {
-	s.admission.leave(closed.ends.Client.Addr())
-	s.connCount.Add(-1)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.streams, closed)
-	s.noteDrainedLocked()
 }
