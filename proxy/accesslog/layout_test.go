@@ -79,7 +79,7 @@ func TestSlowEntriesAreLogged(t *testing.T) {
 		{time.Second, "1000.000\n1001.000\n"},
 	} {
 		f := new(fakeFile)
-		l := start(Options{Format: formatOf("$duration_ms"), Slow: test.slow, MaxBuffered: 1 << 20}, &output{file: f})
+		l := start(Options{Format: formatOf("$duration_ms"), Slow: test.slow}, &output{file: f})
 		for _, waited := range []time.Duration{0, time.Second - 1, time.Second, 1001 * time.Millisecond} {
 			l.Log(0, &Entry{Duration: waited, Waited: waited})
 		}

@@ -30,10 +30,6 @@ type Options struct {
 	// Slow: entries with at least this Waited are always logged. 0: they are not.
 	Slow time.Duration
 
-	// MaxBuffered bounds the bytes that wait to be written before lines are dropped,
-	// rounded up to buffers of 64 KiB, at least one per shard. Default (0): 8 MiB.
-	MaxBuffered int
-
 	// Notify, if not nil, is called with the error when writing begins to fail, and
 	// with nil when it works again. It must not call the Logger.
 	Notify func(err error)
@@ -54,8 +50,9 @@ type Logger struct {
 }
 
 const (
-	defaultMaxBuffered = 8 << 20
-	flushInterval      = time.Second
+	// maxBuffers bounds the buffers that wait to be written before lines are dropped, unless there are more shards.
+	maxBuffers    = 128
+	flushInterval = time.Second
 
 	// closeTimeout bounds Close and Reopen when the output blocks, such as a pipe
 	// without a reader.
@@ -66,12 +63,6 @@ const (
 func New(o Options) (*Logger, error) {
 	if !(o.Sample >= 0 && o.Sample <= 1) {
 		return nil, fmt.Errorf("access log: sample %v: must be from 0 to 1", o.Sample)
-	}
-	if o.MaxBuffered < 0 {
-		return nil, fmt.Errorf("access log: max buffered %d: must not be negative", o.MaxBuffered)
-	}
-	if o.MaxBuffered == 0 {
-		o.MaxBuffered = defaultMaxBuffered
 	}
 	if o.Path == "" || o.Path == "off" {
 		return &Logger{}, nil
@@ -97,7 +88,7 @@ func start(o Options, out *output) *Logger {
 	for i := range l.shards {
 		l.shards[i].clocks = newClocks()
 	}
-	l.supply = newSupply(max((o.MaxBuffered+bufferSize-1)/bufferSize, len(l.shards)))
+	l.supply = newSupply(max(maxBuffers, len(l.shards)))
 	l.writer = newWriter(l, out, o.Notify)
 	go func() {
 		defer close(l.writer.done)

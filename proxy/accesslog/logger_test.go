@@ -59,7 +59,7 @@ func (f *fakeFile) lines() []string {
 }
 
 // combinedOptions make lines that are easy to compare.
-var combinedOptions = Options{Format: formatOf("combined"), Sample: 1, MaxBuffered: 1}
+var combinedOptions = Options{Format: formatOf("combined"), Sample: 1}
 
 func numbered(n int) *Entry { return &Entry{Client: []byte("c"), Status: n} }
 
@@ -245,7 +245,7 @@ func TestSampleKeepsErrors(t *testing.T) {
 	}{{0, 0, 0}, {0.25, 2000, 3000}, {0.999999, 9900, 10000}, {1, 10000, 10000}} {
 		t.Run(fmt.Sprint(test.sample), func(t *testing.T) {
 			var f fakeFile
-			l := start(Options{Format: formatOf("combined"), Sample: test.sample, MaxBuffered: 8 << 20}, &output{file: &f})
+			l := start(Options{Format: formatOf("combined"), Sample: test.sample}, &output{file: &f})
 			for i := range 10_000 {
 				l.Log(uint32(i), numbered(499))
 			}
@@ -269,7 +269,6 @@ func TestNewRejectsInvalidOptions(t *testing.T) {
 	}{
 		{Options{Path: "stdout", Sample: 1.5}, `access log: sample 1.5: must be from 0 to 1`},
 		{Options{Path: "stdout", Sample: -0.1}, `access log: sample -0.1: must be from 0 to 1`},
-		{Options{Path: "off", MaxBuffered: -1}, `access log: max buffered -1: must not be negative`},
 		{Options{Path: "/dev/null/x"}, `access log: open /dev/null/x: not a directory`},
 	} {
 		l, err := New(test.o)
