@@ -10,46 +10,33 @@ import (
 const version = 1
 
 // Part is a part of the state that a process hands over to the one that replaces it: see [NewPart].
-type Part interface {
-	// key is its name in the state. The next version of sluice must know it.
-	key() string
-	// value returns what is handed over.
-	value() any
+type Part struct {
+	name string // in the state. The next version of sluice must know it
+	save func() any
 	// decode decodes a value, the zero one if text is nil, and returns what restores it.
-	decode(text json.RawMessage) (restore func(), err error)
-}
-
-type part[T any] struct {
-	name    string
-	save    func() T
-	restore func(T)
+	decode func(text json.RawMessage) (restore func(), err error)
 }
 
 // NewPart returns the part with a name, whose value save returns in the old process. restore gets it in the new
 // one, or a zero value if there is none.
 func NewPart[T any](name string, save func() T, restore func(T)) Part {
-	return part[T]{name, save, restore}
-}
-
-func (p part[T]) key() string { return p.name }
-
-func (p part[T]) value() any { return p.save() }
-
-func (p part[T]) decode(text json.RawMessage) (func(), error) {
-	var v T
-	if text != nil {
-		if err := json.Unmarshal(text, &v); err != nil {
-			return nil, fmt.Errorf("%s: %w", p.name, err)
+	decode := func(text json.RawMessage) (func(), error) {
+		var v T
+		if text != nil {
+			if err := json.Unmarshal(text, &v); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
 		}
+		return func() { restore(v) }, nil
 	}
-	return func() { p.restore(v) }, nil
+	return Part{name, func() any { return save() }, decode}
 }
 
 // Save writes the state of all parts, some of which is secret.
 func Save(w io.Writer, parts []Part) error {
 	state := map[string]any{"version": version}
 	for _, p := range parts {
-		state[p.key()] = p.value()
+		state[p.name] = p.save()
 	}
 	return json.NewEncoder(w).Encode(state)
 }
@@ -88,7 +75,7 @@ func read(r io.Reader, parts []Part) ([]func(), error) {
 func decode(state map[string]json.RawMessage, parts []Part) ([]func(), error) {
 	var restore []func()
 	for _, p := range parts {
-		f, err := p.decode(state[p.key()])
+		f, err := p.decode(state[p.name])
 		if err != nil {
 			return nil, err
 		}
