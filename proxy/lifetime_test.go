@@ -45,7 +45,7 @@ func TestMaxRequestsOfAConnection(t *testing.T) {
 			verify.That(t, closes == (n == 2) && (status == 200) == (path == "/"), "request %d: status %d, the connection ends: %v", n+1, status, closes)
 		}
 		expectRest(t, reader, "")
-		verify.Equal(t, p.EndedConnections(), (EndedConnections{MaxRequests: uint64(i) + 1}), "p.EndedConnections()")
+		verify.Equal(t, p.Stats().Ended, (EndedConnections{MaxRequests: uint64(i) + 1}), "p.Stats().Ended")
 	}
 }
 
@@ -77,7 +77,7 @@ func TestMaxAgeOfAConnection(t *testing.T) {
 	verify.That(t, !answer(age), "a connection that was young when the request arrived ends with its response")
 	verify.That(t, answer(0), "an old connection stays open")
 	expectRest(t, reader, "")
-	verify.Equal(t, p.EndedConnections(), (EndedConnections{MaxAge: 1}), "p.EndedConnections()")
+	verify.Equal(t, p.Stats().Ended, (EndedConnections{MaxAge: 1}), "p.Stats().Ended")
 }
 
 // HTTP/2 clients are told before the connection ends; what they have sent is served.
@@ -91,7 +91,7 @@ func TestMaxRequestsOfAnHTTP2Connection(t *testing.T) {
 	c.request(3, http2Get, true)
 	c.request(5, http2Get, true) // before the client knows
 	verify.NoError(t, c.servedLast(3, 5))
-	verify.Equal(t, p.EndedConnections(), (EndedConnections{MaxRequests: 1}), "p.EndedConnections()")
+	verify.Equal(t, p.Stats().Ended, (EndedConnections{MaxRequests: 1}), "p.Stats().Ended")
 }
 
 // Clients that keep their connections lose no request, and none is served twice.
@@ -114,7 +114,7 @@ func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 		"HTTP/2": {http2Client(t), func() io.Reader { return strings.NewReader("x") }},
 	} {
 		const clients, requests = 20, 50
-		before := p.EndedConnections().MaxRequests
+		before := p.Stats().Ended.MaxRequests
 		served.Store(0)
 		var wg sync.WaitGroup
 		for range clients {
@@ -134,7 +134,7 @@ func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 		wg.Wait()
 		test.client.CloseIdleConnections()
 		verify.Equal(t, served.Load(), clients*requests, "%s: requests were served", name)
-		verify.That(t, p.EndedConnections().MaxRequests != before, "%s: no connection has reached its limit", name)
+		verify.That(t, p.Stats().Ended.MaxRequests != before, "%s: no connection has reached its limit", name)
 	}
 }
 

@@ -41,10 +41,17 @@ type Stats struct {
 
 // Stats returns the counters since the start.
 func (s *Server) Stats() Stats {
+	h := &s.http2
 	return Stats{
-		Unrouted: s.requests.Snapshot(), Handshakes: s.handshakes.Stats(), HTTP2: s.HTTP2(),
+		Unrouted: s.requests.Snapshot(), Handshakes: s.handshakes.Stats(),
+		HTTP2: HTTP2Stats{
+			ResetsReceived: h.resetsReceived.Load(), ResetsSent: h.resetsSent.Load(),
+			RefusedStreams: h.refusedStreams.Load(), RefusedConnections: h.refusedConnections.Load(),
+			GoAways: h.goAways.Load(), Errors: h.errors.Load(),
+		},
 		Connections: s.Connections(), ConnectionLimit: s.options.Load().Limits.Connections,
-		Ended: s.EndedConnections(), Refused: s.refused.Load(),
+		Ended:   EndedConnections{MaxRequests: s.ended.maxRequests.Load(), MaxAge: s.ended.maxAge.Load()},
+		Refused: s.refused.Load(),
 	}
 }
 
@@ -91,16 +98,6 @@ type http2Counters struct {
 	goAways, errors                    atomic.Uint64
 }
 
-// HTTP2 returns what ended HTTP/2 streams and connections of clients early so far.
-func (s *Server) HTTP2() HTTP2Stats {
-	c := &s.http2
-	return HTTP2Stats{
-		ResetsReceived: c.resetsReceived.Load(), ResetsSent: c.resetsSent.Load(),
-		RefusedStreams: c.refusedStreams.Load(), RefusedConnections: c.refusedConnections.Load(),
-		GoAways: c.goAways.Load(), Errors: c.errors.Load(),
-	}
-}
-
 // EndedConnections counts the connections of clients that ConnectionLimits have ended.
 type EndedConnections struct{ MaxRequests, MaxAge uint64 }
 
@@ -114,9 +111,4 @@ func (c *endedCounters) count(reached socket.ReachedLimit) {
 	case socket.LimitAge:
 		c.maxAge.Add(1)
 	}
-}
-
-// EndedConnections returns the connections that ConnectionLimits have ended so far.
-func (s *Server) EndedConnections() EndedConnections {
-	return EndedConnections{MaxRequests: s.ended.maxRequests.Load(), MaxAge: s.ended.maxAge.Load()}
 }
