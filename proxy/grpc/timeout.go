@@ -5,6 +5,10 @@ import (
 	"time"
 )
 
+var units = map[byte]time.Duration{
+	'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
+}
+
 // ParseTimeout returns the value of a grpc-timeout field, at most what 8 digits of seconds
 // express. ok: it is well-formed.
 func ParseTimeout(value []byte) (timeout time.Duration, ok bool) {
@@ -13,31 +17,12 @@ func ParseTimeout(value []byte) (timeout time.Duration, ok bool) {
 	if n < 1 || n > maxDigits {
 		return 0, false
 	}
-	var unit time.Duration
-	switch value[n] {
-	case 'H':
-		unit = time.Hour
-	case 'M':
-		unit = time.Minute
-	case 'S':
-		unit = time.Second
-	case 'm':
-		unit = time.Millisecond
-	case 'u':
-		unit = time.Microsecond
-	case 'n':
-		unit = time.Nanosecond
-	default:
+	unit, known := units[value[n]]
+	count, err := strconv.ParseUint(string(value[:n]), 10, 32) // no sign
+	if !known || err != nil {
 		return 0, false
 	}
-	count := int64(0)
-	for _, c := range value[:n] {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		count = count*10 + int64(c-'0')
-	}
-	if count > int64(longest/unit) {
+	if count > uint64(longest/unit) {
 		return longest, true
 	}
 	return time.Duration(count) * unit, true
