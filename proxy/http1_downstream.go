@@ -149,18 +149,7 @@ func (c *clientConn) send(b []byte) error {
 	}
 	records := socket.SealBuffers.Get().(*socket.Buffer)
 	defer socket.SealBuffers.Put(records)
-	for len(b) > 0 {
-		n := min(len(b), socket.SealBytes)
-		sealed, err := c.TLS.Seal(b[:n], records)
-		if err == nil {
-			err = c.sendRaw(sealed)
-		}
-		if err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
+	return c.TLS.SealEach(b, records, c.sendRaw)
 }
 
 // sendRaw sends b unencoded.

@@ -78,17 +78,13 @@ func (w *Writer) WriteSealed(to Side, secure *TLSConn, b []byte) (n int, err err
 	}
 	records := SealBuffers.Get().(*Buffer)
 	defer SealBuffers.Put(records)
-	for n < len(b) && err == nil {
-		var sealed []byte
-		part := b[n:min(n+SealBytes, len(b))]
-		if sealed, err = secure.Seal(part, records); err != nil {
-			return n, err
+	err = secure.SealEach(b, records, func(sealed []byte) error {
+		written, err := w.Write(to, sealed)
+		if written > 0 {
+			n = min(n+SealBytes, len(b))
 		}
-		var written int
-		if written, err = w.Write(to, sealed); written > 0 {
-			n += len(part)
-		}
-	}
+		return err
+	})
 	return n, err
 }
 

@@ -106,6 +106,22 @@ func (t *TLSConn) Seal(b []byte, buffer *Buffer) ([]byte, error) {
 	return t.socket.collect(nil), err
 }
 
+// SealEach encrypts b in parts, and calls send with the records of each, which are in buffer.
+func (t *TLSConn) SealEach(b []byte, buffer *Buffer, send func(records []byte) error) error {
+	for len(b) > 0 {
+		n := min(len(b), SealBytes)
+		records, err := t.Seal(b[:n], buffer)
+		if err == nil {
+			err = send(records)
+		}
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
 // write implements wire.write.
 func (t *TLSConn) write(b []byte) (int, error) {
 	if len(t.unsent) == 0 {

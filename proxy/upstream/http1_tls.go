@@ -61,18 +61,7 @@ func (u *HTTP1Conn) writeSealed(records *socket.Buffer, b []byte) error {
 		return u.write(b)
 	}
 	defer socket.SealBuffers.Put(records)
-	for len(b) > 0 {
-		n := min(len(b), socket.SealBytes)
-		sealed, err := u.tls.Seal(b[:n], records)
-		if err == nil {
-			err = u.write(sealed)
-		}
-		if err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
+	return u.tls.SealEach(b, records, u.write)
 }
 
 // WriteFirst sends the first bytes of a stream: the socket buffer is empty. An error shows in what follows.
