@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"sluice/proxy/socket"
@@ -20,9 +19,7 @@ type HTTP1Conn struct {
 	socket.SweepEntry
 	transport *Transport
 	slot      *slot
-	conn      socket.Conn
-	raw       syscall.RawConn
-	tls       *socket.TLSConn // nil: no TLS
+	wire      socket.Wire
 	agreed    agreement
 	onSocket  func(fd uintptr) bool // step as a value: creating it allocates
 	quickAck  func(fd uintptr)      // socket.AcknowledgeNow
@@ -72,20 +69,18 @@ func newHTTP1Conn(t *Transport, conn socket.Conn) (*HTTP1Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &HTTP1Conn{transport: t, conn: conn, raw: raw, quickAck: socket.AcknowledgeNow, idleTimeout: t.options.IdleTimeout}
+	u := &HTTP1Conn{transport: t, wire: socket.Wire{Conn: conn, Raw: raw}, quickAck: socket.AcknowledgeNow, idleTimeout: t.options.IdleTimeout}
 	u.onSocket = u.step
 	u.Probes, u.Owner = true, u
 	return u, nil
 }
 
-func (u *HTTP1Conn) Wire() socket.Wire { return socket.Wire{Conn: u.conn, Raw: u.raw, TLS: u.tls} }
-
 func (u *HTTP1Conn) close() {
 	u.Remove()
-	if u.tls != nil && u.complete {
-		u.tls.CloseNotify()
+	if u.wire.TLS != nil && u.complete {
+		u.wire.TLS.CloseNotify()
 	}
-	u.conn.Close()
+	u.wire.Conn.Close()
 	if u.remainder != nil {
 		<-u.remainder
 	}
@@ -114,7 +109,7 @@ func (u *HTTP1Conn) ClosedIdle(err error) (maybe, likely bool) {
 
 // Finish implements [Conn].
 func (u *HTTP1Conn) Finish(complete bool) {
-	u.complete = complete && u.response.Ended() && u.start == u.end && (u.persistent || u.tls != nil) && u.allSent()
+	u.complete = complete && u.response.Ended() && u.start == u.end && (u.persistent || u.wire.TLS != nil) && u.allSent()
 	if u.complete && u.persistent {
 		u.transport.release(u)
 	} else {
@@ -130,18 +125,18 @@ func (u *HTTP1Conn) Tunnel(b *socket.Buffers) (socket.TunnelEnd, []byte) {
 }
 
 func (u *HTTP1Conn) TunnelEnd() socket.TunnelEnd {
-	return socket.TunnelEnd{Wire: u.Wire(), Entry: &u.SweepEntry}
+	return socket.TunnelEnd{Wire: u.wire, Entry: &u.SweepEntry}
 }
 
 // quiet reports whether an idle connection is reusable: see the function quiet.
 func (u *HTTP1Conn) quiet() bool {
 	reusable := false
-	err := u.raw.Control(func(fd uintptr) { reusable = u.quietNow(fd) })
+	err := u.wire.Raw.Control(func(fd uintptr) { reusable = u.quietNow(fd) })
 	return err == nil && reusable
 }
 
 // wake ends a wait for the peer, which then calls endOfWait.
-func (u *HTTP1Conn) wake() { u.conn.SetReadDeadline(socket.ALongTimeAgo) }
+func (u *HTTP1Conn) wake() { u.wire.Conn.SetReadDeadline(socket.ALongTimeAgo) }
 
 // wokenInError reports whether err ended a wait whose deadline has not passed.
 func (u *HTTP1Conn) wokenInError(err error) bool {

@@ -58,9 +58,9 @@ func TestCloseWhileARequestIsWoken(t *testing.T) {
 	u := transport.opened(t)
 	defer transport.discard(u)
 	closed := make(chan struct{})
-	u.raw = hookedConn{u.raw, sync.OnceFunc(func() {
+	u.wire.Raw = hookedConn{u.wire.Raw, sync.OnceFunc(func() {
 		go func() { transport.Close(); close(closed) }()
-		eventually(t, "the connection is being closed", func() bool { return u.conn.SetDeadline(time.Time{}) != nil })
+		eventually(t, "the connection is being closed", func() bool { return u.wire.Conn.SetDeadline(time.Time{}) != nil })
 	})}
 	u.Arm(transport.sweeper, patience)
 	transport.Suspect() // before the request is sent
@@ -116,9 +116,9 @@ func TestAnswerAtAccept(t *testing.T) {
 	defer transport.discard(u)
 	<-answered
 	eventually(t, "the answer has arrived", func() bool { return !u.quiet() })
-	u.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-	u.raw.Read(func(uintptr) bool { return false }) // hears of it, and leaves it
-	u.conn.SetReadDeadline(time.Time{})
+	u.wire.Conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	u.wire.Raw.Read(func(uintptr) bool { return false }) // hears of it, and leaves it
+	u.wire.Conn.SetReadDeadline(time.Time{})
 	u.Arm(transport.sweeper, time.Second)
 	b := socket.Buffers{Out: []byte(request)}
 	_, err := u.Send(&b, nil, nil, Until{})
@@ -133,7 +133,7 @@ func TestAnswerBeforeAWriteThatFails(t *testing.T) {
 	u := transport.opened(t)
 	eventually(t, "the answer has arrived", func() bool { return !u.quiet() })
 	eventually(t, "the peer has reset the connection", func() bool {
-		_, err := u.conn.Write([]byte("x"))
+		_, err := u.wire.Conn.Write([]byte("x"))
 		return err != nil
 	})
 	u.WaitAtMost(patience)

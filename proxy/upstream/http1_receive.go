@@ -38,7 +38,7 @@ func (u *HTTP1Conn) Await(b *socket.Buffers, w Until) error {
 // waits.
 func (u *HTTP1Conn) fill(b *socket.Buffers, most int) error {
 	for {
-		n, err := u.reader.Read(u.Wire(), b, 0, most)
+		n, err := u.reader.Read(u.wire, b, 0, most)
 		u.start, u.end = 0, n
 		switch {
 		case n > 0:
@@ -176,8 +176,8 @@ func (u *HTTP1Conn) BodyPauses(b *socket.Buffers, patience time.Duration) (bool,
 	if u.start < u.end {
 		return false, nil
 	}
-	u.conn.SetReadDeadline(time.Now().Add(patience))
-	n, err := u.reader.Read(u.Wire(), b, 0, u.mostOfBody())
+	u.wire.Conn.SetReadDeadline(time.Now().Add(patience))
+	n, err := u.reader.Read(u.wire, b, 0, u.mostOfBody())
 	u.start, u.end = 0, n
 	switch {
 	case err != nil && u.wokenInError(err):
@@ -186,14 +186,14 @@ func (u *HTTP1Conn) BodyPauses(b *socket.Buffers, patience time.Duration) (bool,
 		return false, err
 	}
 	if !u.ResumeRead() {
-		u.conn.SetDeadline(socket.ALongTimeAgo)
+		u.wire.Conn.SetDeadline(socket.ALongTimeAgo)
 	}
 	return false, nil
 }
 
 // SourceSocket implements [transfer.Source].
 func (u *HTTP1Conn) SourceSocket() (socket.Side, *transfer.Reader) {
-	if u.tls != nil {
+	if u.wire.TLS != nil {
 		return socket.Side{}, nil
 	}
 	return u.sinkSide(), &u.response
@@ -240,19 +240,19 @@ func (u *HTTP1Conn) awaitBodyStart(b *socket.Buffers) error {
 // separately may delay the body until the head is acknowledged (Nagle's algorithm),
 // and the kernel delays that for up to 40 ms.
 func (u *HTTP1Conn) acknowledge() {
-	u.raw.Control(u.quickAck)
+	u.wire.Raw.Control(u.quickAck)
 }
 
 // readBy is read that fails with ErrPatience at the time end.
 func (u *HTTP1Conn) readBy(end time.Time, b []byte) (int, error) {
-	u.conn.SetReadDeadline(end)
+	u.wire.Conn.SetReadDeadline(end)
 	n, err := u.readConn(b)
 	if err != nil && u.wokenInError(err) {
 		return n, ErrPatience
 	}
-	u.conn.SetReadDeadline(time.Time{})
+	u.wire.Conn.SetReadDeadline(time.Time{})
 	if u.Interrupted.Load() { // a concurrent interrupt may have set that deadline
-		u.conn.SetDeadline(socket.ALongTimeAgo)
+		u.wire.Conn.SetDeadline(socket.ALongTimeAgo)
 	}
 	return n, err
 }

@@ -22,7 +22,7 @@ func (u *HTTP1Conn) Send(b *socket.Buffers, body, _ []byte, w Until) (sent bool,
 		b.Out, body = append(b.Out, body...), nil
 	}
 	u.request, u.body, u.buffers, u.sent = b.Out, body, b, false
-	if u.tls != nil {
+	if u.wire.TLS != nil {
 		if err := u.sealRequest(); err != nil {
 			return false, err
 		}
@@ -37,11 +37,11 @@ func (u *HTTP1Conn) Send(b *socket.Buffers, body, _ []byte, w Until) (sent bool,
 		}
 	}()
 	if w.Patience > 0 {
-		u.conn.SetReadDeadline(time.Now().Add(w.Patience))
-		defer u.conn.SetReadDeadline(time.Time{})
+		u.wire.Conn.SetReadDeadline(time.Now().Add(w.Patience))
+		defer u.wire.Conn.SetReadDeadline(time.Time{})
 	}
 	for {
-		err = u.raw.Read(u.onSocket)
+		err = u.wire.Raw.Read(u.onSocket)
 		switch {
 		case err != nil && u.wokenInError(err):
 			if waiting := u.sent && len(u.request) == 0; !waiting {
@@ -90,9 +90,8 @@ func (u *HTTP1Conn) allSent() bool {
 // receiveLast reads what the peer sent before it closed the connection fd, which may
 // be a response, or say why: then err is that. It is called after a write failed with err.
 func (u *HTTP1Conn) receiveLast(fd uintptr, b *socket.Buffers, err error) (int, error) {
-	w := u.Wire()
-	w.Wake()
-	n, last := w.Receive(fd, b.From[:socket.ResponseBufferBytes])
+	u.wire.Wake()
+	n, last := u.wire.Receive(fd, b.From[:socket.ResponseBufferBytes])
 	if rejects(last) {
 		err = last
 	}
@@ -147,9 +146,8 @@ func (u *HTTP1Conn) step(fd uintptr) bool {
 		}
 	}
 	u.buffers.Borrow()
-	w := u.Wire()
-	w.Wake()
-	n, err := w.Receive(fd, u.buffers.From[:socket.ResponseBufferBytes])
+	u.wire.Wake()
+	n, err := u.wire.Receive(fd, u.buffers.From[:socket.ResponseBufferBytes])
 	switch {
 	case err == io.EOF:
 		u.err = socket.ErrClosedEarly
@@ -170,9 +168,9 @@ func (u *HTTP1Conn) SendHead(b *socket.Buffers, chunked bool) (answered, sent bo
 	if u.used && !u.quiet() {
 		return false, false, errStale
 	}
-	n, err := u.writer.WriteSealed(u.sinkSide(), u.tls, b.Out)
+	n, err := u.writer.WriteSealed(u.sinkSide(), u.wire.TLS, b.Out)
 	if err != nil && (n > 0 || !u.used) {
-		u.raw.Control(func(fd uintptr) { u.end, err = u.receiveLast(fd, b, err) })
+		u.wire.Raw.Control(func(fd uintptr) { u.end, err = u.receiveLast(fd, b, err) })
 		if u.end > 0 {
 			return true, true, nil
 		}
@@ -192,19 +190,19 @@ func (u *HTTP1Conn) WriteBody(b *socket.Buffers, p transfer.Piece) error {
 }
 
 func (u *HTTP1Conn) sendPiece(b []byte) error {
-	_, err := u.writer.WriteSealed(u.sinkSide(), u.tls, b)
+	_, err := u.writer.WriteSealed(u.sinkSide(), u.wire.TLS, b)
 	return err
 }
 
 // sinkSide returns the connection for writing a streamed body. Its timeout does not
 // run while the response waits for the client.
 func (u *HTTP1Conn) sinkSide() socket.Side {
-	return socket.Side{Raw: u.raw, Entry: &u.SweepEntry, Sweeper: u.transport.sweeper, Timeout: u.pause, BlockedBy: u.blockedBy}
+	return socket.Side{Raw: u.wire.Raw, Entry: &u.SweepEntry, Sweeper: u.transport.sweeper, Timeout: u.pause, BlockedBy: u.blockedBy}
 }
 
 // SinkSocket implements [transfer.Sink].
 func (u *HTTP1Conn) SinkSocket() (socket.Side, *socket.Pace) {
-	if u.tls != nil {
+	if u.wire.TLS != nil {
 		return socket.Side{}, nil
 	}
 	return u.sinkSide(), &u.writer.Pace
@@ -215,7 +213,7 @@ func (u *HTTP1Conn) write(b []byte) error {
 	u.ArmWrite(u.Deadline.Load())
 	defer u.WriteDeadline.Store(0)
 	for {
-		n, err := u.conn.Write(b)
+		n, err := u.wire.Conn.Write(b)
 		b = b[n:]
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || u.WriteExpired(u.transport.sweeper) {
 			return err

@@ -12,26 +12,25 @@ import (
 // quietNow is the function quiet. With TLS, a peer may have sent records without data,
 // such as session tickets.
 func (u *HTTP1Conn) quietNow(fd uintptr) bool {
-	if u.tls == nil {
+	if u.wire.TLS == nil {
 		return socket.Quiet(fd)
 	}
 	var b [1]byte
-	w := u.Wire()
-	w.Wake()
-	_, err := w.Receive(fd, b[:])
+	u.wire.Wake()
+	_, err := u.wire.Receive(fd, b[:])
 	return err == socket.ErrWouldBlock
 }
 
 // sealRequest encrypts request, the head and a small body.
 func (u *HTTP1Conn) sealRequest() (err error) {
 	u.records = socket.SealBuffers.Get().(*socket.Buffer)
-	u.request, err = u.tls.Seal(u.request, u.records)
+	u.request, err = u.wire.TLS.Seal(u.request, u.records)
 	return err
 }
 
 // nextPart makes the next part of body the request, after the part before was sent.
 func (u *HTTP1Conn) nextPart() (err error) {
-	if u.tls == nil {
+	if u.wire.TLS == nil {
 		u.request, u.body = u.body, nil
 		return nil
 	}
@@ -41,7 +40,7 @@ func (u *HTTP1Conn) nextPart() (err error) {
 		u.dropRecords()
 		return nil
 	}
-	u.request, err = u.tls.Seal(u.body[:n], u.records)
+	u.request, err = u.wire.TLS.Seal(u.body[:n], u.records)
 	u.body = u.body[n:]
 	return err
 }
@@ -57,17 +56,17 @@ func (u *HTTP1Conn) dropRecords() {
 // WriteSealed writes all of b, encrypted if the connection uses TLS, with records as
 // the memory, which it gives back.
 func (u *HTTP1Conn) writeSealed(records *socket.Buffer, b []byte) error {
-	if u.tls == nil {
+	if u.wire.TLS == nil {
 		return u.write(b)
 	}
 	defer socket.SealBuffers.Put(records)
-	return u.tls.SealEach(b, records, u.write)
+	return u.wire.TLS.SealEach(b, records, u.write)
 }
 
 // WriteFirst sends the first bytes of a stream: the socket buffer is empty. An error shows in what follows.
 func (u *HTTP1Conn) WriteFirst(b []byte) {
-	if u.tls == nil {
-		_, _ = u.conn.Write(b)
+	if u.wire.TLS == nil {
+		_, _ = u.wire.Conn.Write(b)
 		return
 	}
 	_ = u.writeSealed(socket.SealBuffers.Get().(*socket.Buffer), b)
@@ -75,13 +74,12 @@ func (u *HTTP1Conn) WriteFirst(b []byte) {
 
 // readConn waits for bytes and reads them into b.
 func (u *HTTP1Conn) readConn(b []byte) (n int, err error) {
-	if u.tls == nil {
-		return u.conn.Read(b)
+	if u.wire.TLS == nil {
+		return u.wire.Conn.Read(b)
 	}
-	w := u.Wire()
-	waitErr := u.raw.Read(func(fd uintptr) bool {
-		w.Wake()
-		n, err = w.Receive(fd, b)
+	waitErr := u.wire.Raw.Read(func(fd uintptr) bool {
+		u.wire.Wake()
+		n, err = u.wire.Receive(fd, b)
 		return err != socket.ErrWouldBlock
 	})
 	if waitErr != nil {

@@ -202,7 +202,7 @@ func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout
 	if err == nil && agreed.secure != nil {
 		u.agreed = agreed
 		left := timeout - time.Duration(t.sweeper.Now()-start)
-		u.tls, err = t.tls.handshake(ctx, conn, agreed, protocol, time.Now().Add(left))
+		u.wire.TLS, err = t.tls.handshake(ctx, conn, agreed, protocol, time.Now().Add(left))
 	}
 	if err == nil {
 		err = t.add(u, s, picked, shard, cuts)
@@ -232,7 +232,7 @@ func (t *Transport) add(u *HTTP1Conn, s *slot, picked time.Time, shard uint32, c
 	t.lendLocked(u, picked)
 	u.lifetime = socket.NewLifetime(t.sweeper, shard)
 	u.lifetime.Begin(t.sweeper, &t.options.Connections)
-	t.sweeper.Add(&u.SweepEntry, u.conn, shard)
+	t.sweeper.Add(&u.SweepEntry, u.wire.Conn, shard)
 	return nil
 }
 
@@ -381,8 +381,8 @@ func (t *Transport) Cut() {
 	t.mu.Unlock()
 	t.Drain()
 	for _, u := range t.all() { // Drain has closed the idle ones
-		socket.ResetOnClose(u.conn) // the peer must not take the end for the end of the bytes
-		u.conn.Close()              // its exchange discards it
+		socket.ResetOnClose(u.wire.Conn) // the peer must not take the end for the end of the bytes
+		u.wire.Conn.Close()              // its exchange discards it
 	}
 }
 

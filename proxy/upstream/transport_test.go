@@ -109,7 +109,7 @@ func TestCutEndsConnectionsThatAreBeingOpened(t *testing.T) {
 	transport.release(idle)
 	transport.Cut()
 	transport.expect(t, 0, 1, 1)
-	_, err := busy.conn.Write([]byte("x"))
+	_, err := busy.wire.Conn.Write([]byte("x"))
 	verify.That(t, errors.Is(err, net.ErrClosed), "the busy connection: %v", err)
 	verify.Equal(t, transport.add(busy, busy.slot, time.Now(), 0, before), net.ErrClosed, "a connection of before")
 	transport.discard(busy)
