@@ -123,15 +123,6 @@ func (m *Manager) Alive() {
 	m.send(daemon.SdNotifyWatchdog)
 }
 
-// TakeSocket returns systemd's socket for a listener, or nil if there is none. It has the
-// listener's name and, with the network "unix", its path; with "tcp", the port of the address,
-// HOST:PORT, unless that is 0.
-func (m *Manager) TakeSocket(name, network, address string) (net.Listener, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.take(name, network, address)
-}
-
 // PutBack makes a socket of TakeSocket that was not used free for another listener. It reports false if l is none.
 func (m *Manager) PutBack(l net.Listener) bool {
 	m.mu.Lock()

@@ -45,8 +45,12 @@ func newSocket(name string, file *os.File) (socket, error) {
 	return socket{name, l}, nil
 }
 
-// take is TakeSocket. The caller holds mu.
-func (m *Manager) take(name, network, address string) (net.Listener, error) {
+// TakeSocket returns systemd's socket for a listener, or nil if there is none. It has the
+// listener's name and, with the network "unix", its path; with "tcp", the port of the address,
+// HOST:PORT, unless that is 0.
+func (m *Manager) TakeSocket(name, network, address string) (net.Listener, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	var others []string
 	for i, s := range m.sockets {
 		if s.name != name {
