@@ -186,7 +186,7 @@ func (x *answeredRequest) appendCompressedHead(out, text []byte, c *compressible
 		}
 	}
 	if changed {
-		out = append(append(append(out, "Content-Encoding: "...), encoding.String()...), "\r\n"...)
+		out = http1.AppendLine(out, "Content-Encoding: ", encoding.String())
 	}
 	if !c.varies {
 		out = append(out, "Vary: Accept-Encoding\r\n"...)

@@ -263,9 +263,7 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 		out = x.appendRequestIDLine(x.appendCookies(out))
 	}
 	if hsts := c.listener.StrictTransportSecurity; hsts != "" && !head.Interim() {
-		out = append(out, "Strict-Transport-Security: "...)
-		out = append(out, hsts...)
-		out = append(out, "\r\n"...)
+		out = http1.AppendLine(out, "Strict-Transport-Security: ", hsts)
 	}
 	switch {
 	case head.Interim():

@@ -219,7 +219,7 @@ func (x *request) appendRequestIDLine(out []byte) []byte {
 	if len(x.requestID) == 0 {
 		return out
 	}
-	return append(append(append(out, "X-Request-Id: "...), x.requestID...), "\r\n"...)
+	return http1.AppendLine(out, "X-Request-Id: ", x.requestID)
 }
 
 // beginTrace sets the span of the request. Without Options.Tracer it has none, but the

@@ -49,14 +49,11 @@ func (x *sentRequest) appendRequestHead(out []byte, peer *balancer.Peer) []byte 
 	out = append(out, " HTTP/1.1\r\n"...)
 
 	authority := head.Authority(b)
-	if head.AbsoluteForm() || len(authority) == 0 {
-		out = append(out, "Host: "...)
-		if len(authority) > 0 {
-			out = append(out, authority...)
-		} else {
-			out = append(out, peer.Authority()...)
-		}
-		out = append(out, "\r\n"...)
+	switch {
+	case len(authority) == 0:
+		out = http1.AppendLine(out, "Host: ", peer.Authority())
+	case head.AbsoluteForm():
+		out = http1.AppendLine(out, "Host: ", authority)
 	}
 
 	fields := head.Fields()
@@ -79,17 +76,13 @@ func (x *sentRequest) appendRequestHead(out []byte, peer *balancer.Peer) []byte 
 
 	switch {
 	case head.Chunked && !x.streaming:
-		out = append(out, "Content-Length: "...)
-		out = strconv.AppendInt(out, int64(len(x.body)), 10)
-		out = append(out, "\r\n"...)
+		out = appendNumber(out, "Content-Length: ", len(x.body))
 	case head.Chunked:
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
 	}
 	if head.Method == http1.MethodOptions {
 		if left := x.maxForwards(); left > 0 {
-			out = append(out, "Max-Forwards: "...)
-			out = strconv.AppendInt(out, int64(left-1), 10)
-			out = append(out, "\r\n"...)
+			out = appendNumber(out, "Max-Forwards: ", left-1)
 		}
 	}
 	if !x.deadline.IsZero() {
@@ -105,11 +98,14 @@ func (x *sentRequest) appendRequestHead(out []byte, peer *balancer.Peer) []byte 
 	out = x.appendForwarded(out, b, seen)
 	out = x.appendTraceparent(out, peer)
 	if x.tries > 0 {
-		out = append(out, "X-Sluice-Attempts: "...)
-		out = strconv.AppendInt(out, int64(x.tries+1), 10)
-		out = append(out, "\r\n"...)
+		out = appendNumber(out, "X-Sluice-Attempts: ", x.tries+1)
 	}
 	return append(out, "\r\n"...)
+}
+
+// appendNumber is http1.AppendLine for a number.
+func appendNumber(out []byte, name string, value int) []byte {
+	return append(strconv.AppendInt(append(out, name...), int64(value), 10), "\r\n"...)
 }
 
 // dropsRequestField reports whether f is not forwarded: it is reserved, or is written anew
@@ -219,11 +215,11 @@ func (x *sentRequest) appendEditedRequest(out, text []byte, peer *balancer.Peer)
 		host = peer.Authority()
 	}
 	if host != "" {
-		out = append(append(append(out, "Host: "...), host...), "\r\n"...)
+		out = http1.AppendLine(out, "Host: ", host)
 	}
 	if x.stripped {
 		start := len(out)
-		out = append(append(append(out, "X-Forwarded-Prefix: "...), a.Path.Stripped()...), "\r\n"...)
+		out = http1.AppendLine(out, "X-Forwarded-Prefix: ", a.Path.Stripped())
 		if drops(&a.RequestHeaders, out[start:]) {
 			out = out[:start]
 		}

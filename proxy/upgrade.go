@@ -50,7 +50,7 @@ func (x *request) appendUpgrade(out, b []byte) []byte {
 	}
 	out = append(out, "\r\nConnection: Upgrade\r\n"...)
 	if x.client.isHTTP2 {
-		out = append(append(append(out, "Sec-WebSocket-Key: "...), x.webSocketKey[:]...), "\r\n"...)
+		out = http1.AppendLine(out, "Sec-WebSocket-Key: ", x.webSocketKey[:])
 	}
 	return out
 }

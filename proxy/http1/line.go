@@ -24,6 +24,11 @@ func Lines(text []byte) iter.Seq[[]byte] {
 	}
 }
 
+// AppendLine appends a field line. name ends with a colon and a space.
+func AppendLine[Value []byte | string](out []byte, name string, value Value) []byte {
+	return append(append(append(out, name...), value...), "\r\n"...)
+}
+
 // HasName reports whether a field line has that name in lower case.
 func HasName(line []byte, name string) bool {
 	return len(line) > len(name) && line[len(name)] == ':' && EqualFold(line[:len(name)], name)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"strconv"
+
+	"sluice/proxy/http1"
 )
 
 // ErrMalformed means that a message is malformed (RFC 9113, section 8.1.1): an error of
@@ -96,10 +98,10 @@ func (f *Fields) AppendRequest(out []byte, ended bool) ([]byte, Framing, error) 
 	out = append(out, head.path...)
 	out = append(out, " HTTP/1.1\r\n"...)
 	if head.hasAuthority {
-		out = appendLine(out, "host: ", head.authority)
+		out = http1.AppendLine(out, "host: ", head.authority)
 	}
 	if head.host != nil && !(head.hasAuthority && bytes.Equal(head.host, head.authority)) {
-		out = appendLine(out, "host: ", head.host)
+		out = http1.AppendLine(out, "host: ", head.host)
 	}
 	for i := range f.list {
 		if field := &f.list[i]; field.name == nameOther || field.name == nameTE {
@@ -114,19 +116,15 @@ func (f *Fields) AppendRequest(out []byte, ended bool) ([]byte, Framing, error) 
 	}
 	switch {
 	case framing == FramingTunnel:
-		out = appendLine(append(out, "connection: upgrade\r\n"...), "upgrade: ", head.protocol)
+		out = http1.AppendLine(append(out, "connection: upgrade\r\n"...), "upgrade: ", head.protocol)
 	case head.length != nil:
-		out = appendLine(out, "content-length: ", head.length)
+		out = http1.AppendLine(out, "content-length: ", head.length)
 	case framing == FramingChunked:
 		out = append(out, "transfer-encoding: chunked\r\n"...)
 	case expectsBody(head.method):
 		out = append(out, "content-length: 0\r\n"...)
 	}
 	return append(out, "\r\n"...), framing, nil
-}
-
-func appendLine(out []byte, name string, value []byte) []byte {
-	return append(append(append(out, name...), value...), "\r\n"...)
 }
 
 // appendField appends a field as a line.
