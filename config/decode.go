@@ -21,6 +21,9 @@ type decoder struct {
 	// mappings are the mappings of the tree that errors were about.
 	mappings map[*yaml.Node]map[string]pair
 	errs     Errors
+	// failures are the keys of errs, and all above them. The first indexed of errs are in it: see failed.
+	failures map[string]bool
+	indexed  int
 	old      Errors // keys that are accepted under another name
 	part     bool   // the tree is a document of a source, not the configuration file
 

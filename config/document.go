@@ -81,6 +81,7 @@ func (d *decoder) tree(doc Document) *yaml.Node {
 func (f *fragment) in(level int) *fragment {
 	copied, d := *f, *f.decoder
 	d.errs, d.root = slices.Clone(d.errs), sync.OnceValue(d.root)
+	d.failures, d.indexed = nil, 0
 	copied.decoder, copied.level = &d, level
 	return &copied
 }

@@ -3,7 +3,6 @@ package config
 import (
 	"cmp"
 	"errors"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -124,10 +123,19 @@ func (d *decoder) refuseDuplicate(seen map[string]string, identity, key, value s
 
 // failed reports whether an error is recorded for key or for a key below it.
 func (d *decoder) failed(key string) bool {
-	return slices.ContainsFunc(d.errs, func(e *Error) bool {
-		rest, under := strings.CutPrefix(e.Key, key)
-		return under && (rest == "" || rest[0] == '.' || rest[0] == '[')
-	})
+	if d.failures == nil {
+		d.failures = make(map[string]bool)
+	}
+	for _, e := range d.errs[d.indexed:] {
+		d.failures[e.Key] = true
+		for end := range len(e.Key) {
+			if e.Key[end] == '.' || e.Key[end] == '[' {
+				d.failures[e.Key[:end]] = true
+			}
+		}
+	}
+	d.indexed = len(d.errs)
+	return d.failures[key]
 }
 
 // find returns the node at the path key, or the node of the nearest key above it, or nil if there is
