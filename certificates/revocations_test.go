@@ -130,3 +130,14 @@ func pool(all []*x509.Certificate) *x509.CertPool {
 	}
 	return p
 }
+
+// A key that a wrong clock has made, far ahead, is not used until then.
+func TestTicketKeysOfAWrongClock(t *testing.T) {
+	now := time.Now()
+	for age, want := range map[time.Duration]int{0: 1, TicketKeyEvery - time.Second: 1, TicketKeyEvery: 2, -time.Hour: 1, -365 * 24 * time.Hour: 2} {
+		var keys TicketKeys
+		keys.Adopt([]TicketKey{{Made: now.Add(-age)}})
+		keys.Rotate(now)
+		verify.Equal(t, len(keys.All()), want, "keys after the age %v", age)
+	}
+}

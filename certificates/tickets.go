@@ -53,11 +53,11 @@ func (t *TicketKeys) All() []TicketKey {
 	return t.keys
 }
 
-// Rotate makes a new key if the newest one is old.
+// Rotate makes a new key if the newest one is old, or of a time far ahead: the clock was wrong.
 func (t *TicketKeys) Rotate(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.keys) > 0 && now.Sub(t.keys[0].Made) < TicketKeyEvery {
+	if len(t.keys) > 0 && now.Sub(t.keys[0].Made).Abs() < TicketKeyEvery {
 		return
 	}
 	next := TicketKey{Made: now}
