@@ -26,7 +26,8 @@ type asked struct {
 // member is an instance with the routes that it may have.
 type member struct {
 	Instance
-	settings string // text of its settings
+	keys     tags.Keys // its settings
+	settings string    // text of the ones that count
 	routes   map[string]asked
 	tags     []string // of all dialects
 }
@@ -177,8 +178,8 @@ func (r *resolver) chooseVariant(variants map[string]*variant) (*want, *variant)
 
 // member returns an instance with the routes that it may have.
 func (r *resolver) member(i Instance) member {
-	m := member{Instance: i, routes: make(map[string]asked)}
 	settings := make(tags.Keys)
+	m := member{Instance: i, keys: settings, routes: make(map[string]asked)}
 	for _, reading := range i.Readings {
 		if reading.Dialect == config.DialectDefault && r.rules.Named[r.service.Name] {
 			continue
@@ -353,7 +354,6 @@ func (r *resolver) resolveSettings(members []member) {
 		return
 	}
 	chosen := first.settings
-	settled := false
 	for i := range members {
 		m := &members[i]
 		switch {
@@ -362,17 +362,8 @@ func (r *resolver) resolveSettings(members []member) {
 			r.dropRoutes(m, KindDifferent, "an older instance of the service asks for other settings, which the service has only once: they count until no instance in service asks for them")
 		case !r.rules.Insecure && strings.Contains(chosen, `"insecure":"true"`):
 			r.dropRoutes(m, KindRefused, "TLS without verification needs catalog.insecure: true in the file, or the service there with upstream.tls")
-		case !settled:
-			settled = true
-			settings := make(tags.Keys)
-			for _, reading := range m.Readings {
-				for key, value := range reading.Service {
-					if _, known := settings[key]; !known {
-						settings[key] = value
-					}
-				}
-			}
-			r.settings = settings.Clone()
+		case r.settings == nil:
+			r.settings = m.keys.Clone()
 		}
 	}
 }
