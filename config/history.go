@@ -97,12 +97,11 @@ type History struct {
 	owned     bool         // this process writes file
 }
 
-// Applied sets the number and the time of r, adds it, and returns it. standing are the
-// refusals of sources that still offer what was refused.
-func (h *History) Applied(r Revision, standing ...Refusal) Revision {
+// Applied sets the number and the time of r, adds it, and returns it.
+func (h *History) Applied(r Revision) Revision {
 	h.change(func() bool {
 		h.reloads.Applied++
-		h.standLocked(standing)
+		h.reloads.Last = nil
 		r = h.addLocked(r)
 		return true
 	})
@@ -191,9 +190,9 @@ func (h *History) joinLocked() {
 
 // Unchanged records a load of other documents, or of another state of their sources, that gave the
 // configuration in use.
-func (h *History) Unchanged(sources []Source, standing ...Refusal) {
+func (h *History) Unchanged(sources []Source) {
 	h.change(func() bool {
-		h.standLocked(standing)
+		h.reloads.Last = nil
 		last := len(h.revisions) - 1
 		if last < 0 {
 			return false
@@ -204,18 +203,11 @@ func (h *History) Unchanged(sources []Source, standing ...Refusal) {
 	})
 }
 
-// RecordStanding records the refusals of sources that still offer what was refused.
-func (h *History) RecordStanding(standing ...Refusal) {
+// RecordStanding records the latest refusal of a source that still offers what was refused; nil: there is none.
+func (h *History) RecordStanding(latest *Refusal) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.standLocked(standing)
-}
-
-func (h *History) standLocked(standing []Refusal) {
-	h.reloads.Last = nil
-	if n := len(standing); n > 0 {
-		h.reloads.Last = &standing[n-1]
-	}
+	h.reloads.Last = latest
 }
 
 // Resume says that the latest revision, of an earlier process, is in use again, with the

@@ -23,11 +23,14 @@ func (r *refusals) all() map[string]config.Refusal {
 	return maps.Clone(r.bySource)
 }
 
-// standing returns all, the latest last.
-func (r *refusals) standing() []config.Refusal {
-	list := slices.Collect(maps.Values(r.all()))
-	slices.SortFunc(list, func(a, b config.Refusal) int { return a.Time.Compare(b.Time) })
-	return list
+// latest returns the latest one; nil: there is none.
+func (r *refusals) latest() (latest *config.Refusal) {
+	for _, one := range r.all() {
+		if latest == nil || one.Time.After(latest.Time) {
+			latest = &one
+		}
+	}
+	return latest
 }
 
 // set replaces the refusals by refusals for these errors, and returns the sources with another

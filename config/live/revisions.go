@@ -24,7 +24,7 @@ func (m *Manager) refuse(errs map[string]error, reload bool) {
 		m.options.Events.Add(events.Event{Kind: events.KindRejected, Level: events.Warning, Revision: m.history.Current().Number,
 			Text: fmt.Sprintf("The configuration was refused, revision %d stays in use: %s", m.history.Current().Number, strings.ReplaceAll(errs[source].Error(), "\n", "; "))})
 	}
-	m.history.RecordStanding(m.refusals.standing()...)
+	m.history.RecordStanding(m.refusals.latest())
 }
 
 // warn logs keys under another name, and what sources with precedence hide, once.
