@@ -37,7 +37,7 @@ func groupName(tags []string) string {
 // has reports whether an entry of the meta makes a route.
 func (i Instance) has(key, value string) bool {
 	found, ok := i.Meta[key]
-	return ok && found == value && strings.HasPrefix(key, native.MetaRoute)
+	return ok && found == value && native.AsksForRoute(key)
 }
 
 // groupsOf divides instances by the tags that make their routes. Those without any are the last

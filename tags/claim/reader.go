@@ -68,7 +68,7 @@ func (r Reader) tags(i *discovery.Instance) (list []string) {
 	}
 	if r.own {
 		for key, value := range i.Meta {
-			if strings.HasPrefix(key, native.MetaRoute) {
+			if native.AsksForRoute(key) {
 				list = append(list, key+"="+value)
 			}
 		}

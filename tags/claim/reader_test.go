@@ -59,3 +59,18 @@ func TestTagsOfSidecars(t *testing.T) {
 		verify.That(t, routes == 0 || reader.Profile(&i) != "", "%+v: no profile", tt)
 	}
 }
+
+// An entry of the meta whose name only begins as that of a route asks for nothing: the default rule is for the instance.
+func TestMetaThatAsksForNothing(t *testing.T) {
+	reader := NewReader(configtest.Must(t, "catalog: { tags: [sluice], default_rule: '{service}.apps.example.com' }"))
+	for key, asks := range map[string]bool{"sluice_route": true, "sluice_route_2": true, "sluice_routes": false, "sluice": false} {
+		i := discovery.Instance{Service: "star", ID: "star-1", Port: 80, Meta: map[string]string{key: "star.example.com"}}
+		readings := reader.Read("star", &i)
+		verify.Require(t, len(readings) == 1 && len(readings[0].Routes) == 1, "%s: %+v", key, readings)
+		want := "star.apps.example.com"
+		if asks {
+			want = "star.example.com"
+		}
+		verify.Equal(t, readings[0].Routes[0].Keys["host"], any(want), "%s: the host", key)
+	}
+}

@@ -27,6 +27,9 @@ const (
 // Prefix is the prefix of the tags.
 const Prefix = "sluice."
 
+// AsksForRoute reports whether an entry of the meta with a key asks for a route.
+func AsksForRoute(key string) bool { return key == MetaRoute || strings.HasPrefix(key, MetaRoute+"_") }
+
 // Read returns what sluice's own tags of i ask for.
 func Read(i tags.Instance) tags.Reading {
 	var reading tags.Reading
@@ -36,7 +39,7 @@ func Read(i tags.Instance) tags.Reading {
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(i.Meta)) {
-		if key == MetaRoute || strings.HasPrefix(key, MetaRoute+"_") {
+		if AsksForRoute(key) {
 			read(&reading, key+"="+i.Meta[key], Route+"="+i.Meta[key])
 		}
 	}
