@@ -92,13 +92,19 @@ func NewLimits(o LimitsOptions) *Limits {
 	var process [8]byte
 	rand.Read(process[:])
 	seed := newSeed(time.Now())
+	copy(seed[:], joining)
 	return &Limits{
 		LimitsOptions: o, Fleet: ratelimit.NewFleet(seed), process: hex.EncodeToString(process[:]), rounds: []counted{{ended: time.Now(), seed: seed}},
 	}
 }
 
-// newSeed returns a random seed. The one of an earlier time is smaller: the replicas adopt the smallest, so that one that joins
-// adopts that of the others, and does not make all buckets full.
+// joining begins the seed of a process that does not know yet whether others have one. Nobody adopts it: so one that joins adopts that of
+// the others, whatever its clock says, and does not make all buckets full.
+const joining = "\xff\xff\xff\xff\xff\xff"
+
+func isJoining(s ratelimit.Seed) bool { return string(s[:len(joining)]) == joining }
+
+// newSeed returns a random seed. The one of an earlier time is smaller. Where replicas have several, they adopt the smallest.
 func newSeed(now time.Time) (s ratelimit.Seed) {
 	binary.BigEndian.PutUint64(s[:], uint64(now.UnixMilli())<<16)
 	rand.Read(s[6:])
@@ -330,7 +336,7 @@ func (o *other) missing(now time.Time, seed ratelimit.Seed) string {
 		return o.err.Error()
 	case o.answered.IsZero():
 		return notAsked
-	case o.seed != seed:
+	case o.seed != seed && !(isJoining(o.seed) && len(o.limits) == 0): // one without limits asks nobody, and joins when it has some
 		return "its hashes of keys have another seed: one of both adopts the other's"
 	}
 	return ""
@@ -381,14 +387,19 @@ func (l *Limits) seed(now time.Time) ratelimit.Seed {
 	if now.Sub(l.adopted) < adoptEvery {
 		return seed
 	}
-	smallest := seed
+	smallest, asked := seed, l.known
 	for _, o := range l.others {
-		if o.missing(now, o.seed) == "" && bytes.Compare(o.seed[:], smallest[:]) < 0 {
+		missing := o.missing(now, o.seed)
+		asked = asked && missing != notAsked
+		if missing == "" && !isJoining(o.seed) && bytes.Compare(o.seed[:], smallest[:]) < 0 {
 			smallest = o.seed
 		}
 	}
-	if smallest != seed {
+	switch {
+	case smallest != seed:
 		l.adopted = now
+	case isJoining(seed) && asked: // nobody has one
+		return newSeed(now)
 	}
 	return smallest
 }

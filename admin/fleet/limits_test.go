@@ -55,6 +55,8 @@ func newLimited(t *testing.T, name string) (r *limited, instance discovery.Insta
 		},
 		Log: zerolog.Nop(),
 	})
+	r.rounds[0].seed = newSeed(time.Now()) // as one that has joined
+	r.Fleet.Set(ratelimit.Standing{Seed: r.rounds[0].seed, Replicas: 1, Seen: 1})
 	r.limit = routes.FleetLimit{ID: "l", Limiter: ratelimit.NewShared(100, time.Second, 100, r.Fleet)}
 	t.Cleanup(r.forget)
 	address := replicaAPI(t, func(w http.ResponseWriter, q *http.Request) {
@@ -142,7 +144,7 @@ func TestMissingReplicas(t *testing.T) {
 		{name: "another replica", handler: answer(`{"replica":"x","seed":"00000000000000000000000000000000"}`), replicas: 2, why: "another replica answers"},
 		{name: "no seed", handler: answer(`{"replica":"b"}`), replicas: 2, why: "it has no seed"},
 		{name: "a long seed", handler: answer(`{"replica":"b","seed":"` + strings.Repeat("0", 34) + `"}`), replicas: 2, why: "it has no seed"},
-		{name: "another seed", handler: answer(`{"replica":"b","seed":"` + strings.Repeat("f", 32) + `"}`), replicas: 2, why: "another seed"},
+		{name: "another seed", handler: answer(`{"replica":"b","seed":"` + strings.Repeat("e", 32) + `"}`), replicas: 2, why: "another seed"},
 		{name: "too long", handler: answer(`{"replica":"b","process":"` + strings.Repeat("x", 2*maxCountsBytes)), replicas: 2, why: "not an answer of sluice"},
 		{name: "slow", handler: func(_ http.ResponseWriter, q *http.Request) {
 			select {
@@ -327,4 +329,52 @@ func TestSeeds(t *testing.T) {
 	verify.Equal(t, a.Fleet.Standing().Seed, old, "seed right after another one")
 	a.conclude(now.Add(adoptEvery), true)
 	verify.Equal(t, a.Fleet.Standing().Seed, older, "seed")
+}
+
+// A process that starts adopts the seed of those that are there, and they do not adopt its own, whatever the clocks say.
+func TestSeedOfAProcessThatJoins(t *testing.T) {
+	now := time.Now()
+	start := func() *Limits {
+		return NewLimits(LimitsOptions{Limits: func() []routes.FleetLimit { return nil }, Log: zerolog.Nop()})
+	}
+	seedOf := func(l *Limits) ratelimit.Seed { return l.Fleet.Standing().Seed }
+	a, b := start(), start()
+	first := seedOf(a)
+	a.conclude(now, true)
+	verify.Equal(t, seedOf(a), first, "the seed before the replicas are known")
+	a.known, a.others = true, []*other{{Member: Member{Name: "b"}}}
+	a.conclude(now, true)
+	verify.Equal(t, seedOf(a), first, "the seed before the other one was asked")
+	a.others = nil
+	a.conclude(now, true)
+	there := seedOf(a)
+	verify.That(t, there != first, "the seed of a replica that is the only one is that of one that joins")
+	a.conclude(now, true)
+	verify.Equal(t, seedOf(a), there, "its seed later")
+
+	for _, ahead := range []time.Duration{-time.Hour, 0, time.Hour} { // the clock of the fleet
+		there, b, c := newSeed(now.Add(ahead)), start(), start()
+		joining := seedOf(b)
+		b.known, b.others = true, []*other{{Member: Member{Name: "a"}, answered: now, seed: there}, {Member: Member{Name: "c"}, answered: now, seed: seedOf(c)}}
+		b.conclude(now, true)
+		verify.Equal(t, seedOf(b), there, "the seed of the process that joins; the fleet's clock is ahead by %s", ahead)
+		c.Fleet.Set(ratelimit.Standing{Seed: there, Replicas: 1, Seen: 1})
+		c.known, c.others = true, []*other{{Member: Member{Name: "b"}, answered: now, seed: joining}}
+		c.conclude(now, true)
+		verify.Equal(t, seedOf(c), there, "the seed of the fleet when it joins; the fleet's clock is ahead by %s", ahead)
+	}
+
+	// One that has no limits asks nobody, so it has no other seed. With limits, its hashes are not those of the others.
+	idle := &other{Member: Member{Name: "d"}, answered: now, seed: seedOf(start())}
+	verify.Equal(t, idle.missing(now, there), "", "why a replica without limits is not seen")
+	idle.limits = map[string][]ratelimit.Count{"l": nil}
+	verify.That(t, idle.missing(now, there) != "", "a replica with limits and another seed is seen")
+
+	// Of several that start at the same time, all have the seed of one in the end.
+	b.known, b.others = true, []*other{{Member: Member{Name: "c"}, answered: now, seed: seedOf(start())}}
+	b.conclude(now, true)
+	c := start()
+	c.known, c.others = true, []*other{{Member: Member{Name: "b"}, answered: now, seed: seedOf(b)}}
+	c.conclude(now, true)
+	verify.Equal(t, seedOf(c), seedOf(b), "the seed of another one that starts")
 }
