@@ -32,11 +32,20 @@ import (
 
 // meshLoad sends requests of all kinds to services of the mesh until stop. Each must be answered.
 type meshLoad struct {
-	r       *running
 	ctx     context.Context
 	end     context.CancelFunc
 	running sync.WaitGroup
 	done    map[string]*atomic.Int64 // by kind
+
+	process atomic.Pointer[running] // gets the requests; connections that are open stay
+	moving  sync.RWMutex            // a request holds it for reading
+}
+
+// move sends the requests from now on to r.
+func (l *meshLoad) move(r *running) {
+	l.moving.Lock()
+	defer l.moving.Unlock()
+	l.process.Store(r)
 }
 
 // repeat does one of a kind again and again, and reports the first that fails.
@@ -45,10 +54,8 @@ func (l *meshLoad) repeat(kind string, one func(ctx context.Context) error) {
 	l.done[kind] = n
 	l.running.Go(func() {
 		for pace := time.Tick(10 * time.Millisecond); l.ctx.Err() == nil; <-pace {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			err := one(ctx)
-			if cancel(); err != nil {
-				l.r.t.Errorf("%s %d: %v", kind, n.Load(), err)
+			if err := l.once(one); err != nil {
+				l.process.Load().t.Errorf("%s %d: %v", kind, n.Load(), err)
 				return
 			}
 			n.Add(1)
@@ -56,12 +63,20 @@ func (l *meshLoad) repeat(kind string, one func(ctx context.Context) error) {
 	})
 }
 
+func (l *meshLoad) once(one func(ctx context.Context) error) error {
+	l.moving.RLock()
+	defer l.moving.RUnlock()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return one(ctx)
+}
+
 // http repeats a request over persistent connections, or over new ones. ok says which answers are right.
 func (l *meshLoad) http(kind, method, path, body string, fresh bool, ok func(text string) bool) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: fresh}}
-	l.r.t.Cleanup(client.CloseIdleConnections)
+	l.process.Load().t.Cleanup(client.CloseIdleConnections)
 	l.repeat(kind, func(ctx context.Context) error {
-		request, err := http.NewRequestWithContext(ctx, method, l.r.url("web")+path, strings.NewReader(body))
+		request, err := http.NewRequestWithContext(ctx, method, l.process.Load().url("web")+path, strings.NewReader(body))
 		if err != nil {
 			return err
 		}
@@ -90,13 +105,16 @@ func (l *meshLoad) start(t *testing.T) {
 	l.http("GET by h2", http.MethodGet, "/multiplexed", "", false, either)
 	l.http("PUT by h2", http.MethodPut, "/multiplexed", "a body", false, func(text string) bool { return text == "a body" })
 
-	calls := verify.Result(grpc.NewClient(l.r.Address("web").String(), grpc.WithTransportCredentials(insecure.NewCredentials()))).Must(t)
+	calls := verify.Result(grpc.NewClient("passthrough:///web", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(
+		func(ctx context.Context, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", l.process.Load().Address("web").String())
+		}))).Must(t)
 	t.Cleanup(func() { calls.Close() })
 	l.repeat("gRPC", func(ctx context.Context) error {
 		_, err := grpc_health_v1.NewHealthClient(calls).Check(ctx, new(grpc_health_v1.HealthCheckRequest))
 		return err
 	})
-	socket, _, err := websocket.Dial(t.Context(), strings.Replace(l.r.url("web"), "http", "ws", 1)+"/socket", nil)
+	socket, _, err := websocket.Dial(t.Context(), strings.Replace(l.process.Load().url("web"), "http", "ws", 1)+"/socket", nil)
 	verify.NoError(t, err)
 	t.Cleanup(func() { socket.CloseNow() })
 	l.repeat("WebSocket", func(ctx context.Context) error {
@@ -109,7 +127,7 @@ func (l *meshLoad) start(t *testing.T) {
 		}
 		return err
 	})
-	long := l.r.connect("bytes")
+	long := l.process.Load().connect("bytes")
 	name := long.line()
 	l.repeat("a long stream", func(context.Context) error {
 		long.say("hello")
@@ -119,7 +137,7 @@ func (l *meshLoad) start(t *testing.T) {
 		return nil
 	})
 	l.repeat("streams", func(ctx context.Context) error {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", l.r.Address("bytes").String())
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", l.process.Load().Address("bytes").String())
 		if err != nil {
 			return err
 		}
@@ -139,8 +157,8 @@ func (l *meshLoad) stop() {
 	l.running.Wait()
 	for _, kind := range slices.Sorted(maps.Keys(l.done)) {
 		n := l.done[kind].Load()
-		l.r.t.Logf("%s: %d", kind, n)
-		verify.That(l.r.t, n > 0, "%s: none was answered", kind)
+		l.process.Load().t.Logf("%s: %d", kind, n)
+		verify.That(l.process.Load().t, n > 0, "%s: none was answered", kind)
 	}
 }
 
@@ -166,6 +184,7 @@ func TestPeersOfTheMesh(t *testing.T) {
 	const checked = `interval: 100ms, failing_interval: 100ms, timeout: 2s, unhealthy_threshold: 1`
 	text := fmt.Sprintf(`
 listeners: [{ name: web, address: "127.0.0.1:0" }, { name: bytes, address: "127.0.0.1:0", protocol: tcp, service: tcp }]
+shutdown: { grace: 1h }
 consul: { addresses: [%q], token: %s }
 services:
   web: { consul: { connect: true }, retry: { attempts: 3 }, timeouts: { connect: 10s }, health: { active: { %[3]s }, passive: { consecutive_failures: 2, ejection: 100ms } } }
@@ -203,7 +222,8 @@ routes:
 		await(web, s.ID+"-sidecar-proxy", true)
 	}
 	ctx, end := context.WithCancel(context.Background())
-	load := &meshLoad{r: r, ctx: ctx, end: end, done: make(map[string]*atomic.Int64)}
+	load := &meshLoad{ctx: ctx, end: end, done: make(map[string]*atomic.Int64)}
+	load.move(r)
 	load.start(t)
 	defer load.stop()
 
@@ -241,7 +261,10 @@ routes:
 		},
 		"another process takes over": func(*meshtest.Sidecar, string) {
 			before := r.mesh.identity.Certificates()[0]
+			old := r
 			r = r.upgrade(text, nil)
+			load.move(r)
+			old.stop() // what lasts long stays: the grace is long
 			r.await("the new process has the certificate of the old one, or one that the agent has issued since", func() bool {
 				after := r.mesh.identity.Certificates()[0].Leaf
 				if before.Leaf.Equal(after) {
