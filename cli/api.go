@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/certificates"
+	"sluice/cli/terminal"
 )
 
 const (
@@ -107,7 +108,11 @@ func (a api) send(request *http.Request) (*http.Response, error) {
 		if failure.Error == "" {
 			failure.Error = response.Status + ": not an answer of the admin API (--admin sets its address)"
 		}
-		return nil, refusal{response.StatusCode, fmt.Errorf("admin API at %s: %s", a.address, failure.Error)}
+		lines := strings.Split(failure.Error, "\n") // of a configuration, say
+		for i := range lines {
+			lines[i] = terminal.PrintableLong(lines[i]) // it may name what a registry has
+		}
+		return nil, refusal{response.StatusCode, fmt.Errorf("admin API at %s: %s", a.address, strings.Join(lines, "\n"))}
 	}
 	return response, nil
 }

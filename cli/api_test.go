@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -99,4 +100,15 @@ func TestCommandsByHTTPS(t *testing.T) {
 	} {
 		prints(t, c.status, c.want, c.args...)
 	}
+}
+
+// An error of the API may name a node of the registry, with what controls a terminal.
+func TestErrorsOfTheAPIDoNotControlTheTerminal(t *testing.T) {
+	address := serveHandler(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusConflict)
+		fmt.Fprint(w, `{"error":"choose one (n\u001b[2J 10.0.0.1:80)\nor none"}`)
+	})
+	status, _, stderr := execute(t, "peers", "--admin", address)
+	verify.Equal(t, status, exitFailed, "the status")
+	verify.Equal(t, stderr, "sluice: admin API at "+address+": choose one (n?[2J 10.0.0.1:80)\nsluice: or none\n", "the error")
 }
