@@ -40,9 +40,7 @@ func (c *clientConn) fail() {
 
 // fail ends the exchange. It reports whether the client got a complete answer.
 func (x *httpExchange) fail() (answered bool) {
-	contained(panics.Exchange, x.releaseHeld)
-	contained(panics.Exchange, x.upload.wait)
-	contained(panics.Exchange, func() { x.leaveBody(x.client) })
+	x.releaseAll(panics.Exchange)
 	contained(panics.Exchange, func() {
 		switch {
 		case !x.serving:
@@ -55,6 +53,13 @@ func (x *httpExchange) fail() (answered bool) {
 		}
 	})
 	return answered
+}
+
+// releaseAll gives back what the exchange holds, as far as it can.
+func (x *httpExchange) releaseAll(at panics.Place) {
+	contained(at, x.releaseHeld)
+	contained(at, x.upload.wait)
+	contained(at, func() { x.leaveBody(x.client) })
 }
 
 // fail lets the exchange fail whose body cannot be sent.
@@ -80,9 +85,7 @@ func (s *http2Stream) fail() {
 	if x := s.exchange; x != nil && !h.Mu.Torn() {
 		x.fail()
 	} else if x != nil {
-		contained(panics.Stream, x.releaseHeld)
-		contained(panics.Stream, x.upload.wait)
-		contained(panics.Stream, func() { x.leaveBody(x.client) })
+		x.releaseAll(panics.Stream)
 	}
 	if h.Mu.Torn() {
 		contained(panics.Stream, h.OnPanic)

@@ -18,11 +18,13 @@ import (
 
 // asksForUpgrade reports whether the request asks for a protocol except HTTP.
 func (x *request) asksForUpgrade() bool {
-	if !x.head.Upgrade || x.head.HTTP10 {
-		return false
-	}
-	for protocol := range x.head.Elements(x.in[x.start:x.end], http1.NameUpgrade) {
-		if !isHTTP(protocol) {
+	return x.head.Upgrade && !x.head.HTTP10 && x.asksFor(func([]byte) bool { return true })
+}
+
+// asksFor reports whether the request asks for a protocol, except HTTP, that is wanted.
+func (x *request) asksFor(wanted func(protocol []byte) bool) bool {
+	for protocol := range x.head.Elements(x.bytes(), http1.NameUpgrade) {
+		if !isHTTP(protocol) && wanted(protocol) {
 			return true
 		}
 	}
@@ -63,26 +65,13 @@ func (x *answeredRequest) switches(b []byte) bool {
 	}
 	agreed := false
 	for protocol := range x.response.Elements(b, http1.NameUpgrade) {
-		if agreed = x.askedFor(protocol); !agreed {
+		if agreed = x.asksFor(func(asked []byte) bool { return bytes.EqualFold(asked, protocol) }); !agreed {
 			break
 		}
 	}
 	// A peer that confirms the key that sluice sent has understood the request, and does not repeat
 	// an earlier response.
 	return agreed && (!x.client.isHTTP2 || string(x.response.FindOther(b, webSocketAccept)) == x.webSocketKey.accept())
-}
-
-// askedFor reports whether the forwarded request asks for the protocol.
-func (x *request) askedFor(protocol []byte) bool {
-	if isHTTP(protocol) {
-		return false
-	}
-	for asked := range x.head.Elements(x.in[x.start:x.end], http1.NameUpgrade) {
-		if bytes.EqualFold(asked, protocol) {
-			return true
-		}
-	}
-	return false
 }
 
 // Clients with HTTP/2 ask for WebSocket by an extended CONNECT (RFC 8441), whose text is
@@ -111,15 +100,7 @@ func (x *request) offerWebSocket() error {
 
 // asksForWebSocket reports whether the request asks for WebSocket.
 func (x *request) asksForWebSocket() bool {
-	if !x.upgrade {
-		return false
-	}
-	for protocol := range x.head.Elements(x.in[x.start:x.end], http1.NameUpgrade) {
-		if http1.EqualFold(protocol, webSocket) {
-			return true
-		}
-	}
-	return false
+	return x.upgrade && x.asksFor(func(protocol []byte) bool { return http1.EqualFold(protocol, webSocket) })
 }
 
 // A webSocketKey is the value of Sec-WebSocket-Key: 16 random bytes (RFC 6455, section
