@@ -133,15 +133,11 @@ func (h *http2ClientConn) OnPong(data []byte) {
 	}
 }
 
-// OnWritten implements [http2.Role].
+// OnWritten implements [http2.Role]: all streams end after the connection has failed.
 func (h *http2ClientConn) OnWritten(err error) {
-	if err != nil {
-		h.breakLocked(err)
+	if err == nil {
+		return
 	}
-}
-
-// breakLocked ends all streams after the connection has failed.
-func (h *http2ClientConn) breakLocked(err error) {
 	h.Err, h.Output.Frames = err, nil
 	for _, s := range h.Streams {
 		s.StopLocked(socket.ErrClosedEarly)

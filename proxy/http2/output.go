@@ -79,7 +79,11 @@ func (o *Output) Drop(s *Sender) {
 }
 
 // SetInitial sets the window of new streams. The user calls Enlarge for the others, with change.
-func (o *Output) SetInitial(value uint32) (change Window) { return o.initial.SetInitial(value) }
+func (o *Output) SetInitial(value uint32) (change Window) {
+	change = Window(value) - o.initial
+	o.initial = Window(value)
+	return change
+}
 
 // Enlarge changes the window of a stream; see [Window.Enlarge].
 func (o *Output) Enlarge(s *Sender, change Window) *Error {

@@ -15,10 +15,3 @@ func (w *Window) Enlarge(change Window) *Error {
 	}
 	return nil
 }
-
-// SetInitial sets w, the window of new streams, and returns the change of the existing ones.
-func (w *Window) SetInitial(value uint32) (change Window) {
-	change = Window(value) - *w
-	*w = Window(value)
-	return change
-}

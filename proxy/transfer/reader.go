@@ -94,7 +94,9 @@ func Send(out []byte, p Piece, chunked, trailers bool, send func([]byte) error) 
 	}
 	if chunked && p.Last {
 		if trailers {
-			text = appendTrailer(text, p.Trailer)
+			for line := range http1.Lines(p.Trailer) {
+				text = append(text, line...)
+			}
 		}
 		text = append(text, "\r\n"...)
 	}
@@ -116,12 +118,4 @@ func appendChunk(b, data []byte) []byte {
 	}
 	b = append(append(b, "\r\n"...), data...)
 	return append(b, "\r\n"...)
-}
-
-// appendTrailer appends the lines of a trailer section.
-func appendTrailer(out, section []byte) []byte {
-	for line := range http1.Lines(section) {
-		out = append(out, line...)
-	}
-	return out
 }
