@@ -7,8 +7,9 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"sluice/balancer"
 	"sluice/balancer/reading"
@@ -100,19 +101,18 @@ func (h serviceHandler) consulAll(r *http.Request) (any, error) {
 	names = slices.Compact(names)
 
 	answers := make([]*Comparison, len(names)) // nil: not in Consul
-	turns := make(chan struct{}, consulQueries)
-	var asking sync.WaitGroup
+	var asking errgroup.Group
+	asking.SetLimit(consulQueries)
 	for i, name := range names {
-		turns <- struct{}{}
-		asking.Go(func() {
+		asking.Go(func() error {
 			defer panics.Contain(panics.Task, nil)
-			defer func() { <-turns }()
 			if c, err := h.compare(ctx, name); !errors.Is(err, ErrNotInConsul) {
 				answers[i] = &c
 			}
+			return nil
 		})
 	}
-	asking.Wait()
+	_ = asking.Wait()
 	return slices.DeleteFunc(answers, func(c *Comparison) bool { return c == nil }), nil
 }
 

@@ -4,7 +4,8 @@ import (
 	"reflect"
 	"runtime"
 	"sync"
-	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"sluice/observe/panics"
 )
@@ -49,28 +50,19 @@ func (d *Decoded) fragments(documents []writtenDocument, consul *Consul) []*frag
 
 // decodeAll decodes the documents that are nil in list, on all processors.
 func decodeAll(documents []writtenDocument, list []*fragment, consul *Consul) {
-	next := make(chan int)
-	var running sync.WaitGroup
-	var failed atomic.Bool // a panic of a helper is one of the caller
-	for range min(runtime.GOMAXPROCS(0), len(documents)) {
-		running.Go(func() {
-			defer panics.Contain(panics.Task, nil)
-			for i := range next {
-				func() {
-					defer panics.Contain(panics.Task, func() { failed.Store(true) })
-					list[i] = decodeDocument(documents[i], consul)
-				}()
-			}
+	var decoding errgroup.Group
+	decoding.SetLimit(runtime.GOMAXPROCS(0))
+	for i, doc := range documents {
+		if list[i] != nil {
+			continue
+		}
+		decoding.Go(func() (err error) {
+			defer panics.Contain(panics.Task, func() { err = panics.Err })
+			list[i] = decodeDocument(doc, consul)
+			return nil
 		})
 	}
-	for i := range documents {
-		if list[i] == nil {
-			next <- i
-		}
-	}
-	close(next)
-	running.Wait()
-	if failed.Load() {
-		panic(panics.Err)
+	if err := decoding.Wait(); err != nil {
+		panic(err) // of a helper, it is one of the caller
 	}
 }

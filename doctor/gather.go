@@ -10,10 +10,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
+	"golang.org/x/sync/errgroup"
 
 	"sluice/consul"
 	"sluice/observe/panics"
@@ -260,21 +260,13 @@ func (g *gathering) takeUncertain(listed uint64) []string {
 
 // each calls do for 0 to count-1, atOnce at a time, until one fails.
 func each(ctx context.Context, atOnce, count int, do func(ctx context.Context, n int) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var next atomic.Int64
-	var working sync.WaitGroup
-	for range min(atOnce, count) {
-		working.Go(func() {
-			defer panics.Contain(panics.Watch, func() { cancel(panics.Err) })
-			for n := int(next.Add(1)) - 1; n < count && ctx.Err() == nil; n = int(next.Add(1)) - 1 {
-				if err := do(ctx, n); err != nil {
-					cancel(err)
-					return
-				}
-			}
+	working, going := errgroup.WithContext(ctx)
+	working.SetLimit(atOnce)
+	for n := 0; n < count && going.Err() == nil; n++ {
+		working.Go(func() (err error) {
+			defer panics.Contain(panics.Watch, func() { err = panics.Err })
+			return do(going, n)
 		})
 	}
-	working.Wait()
-	return context.Cause(ctx)
+	return cmp.Or(working.Wait(), context.Cause(ctx))
 }

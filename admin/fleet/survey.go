@@ -12,9 +12,10 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"sluice/consul/registration"
 	"sluice/discovery"
@@ -156,8 +157,8 @@ func name(members []Member) {
 
 // query fills in the replicas' own answers.
 func (s Survey) query(ctx context.Context, members []Member, self Replica) {
-	turns := make(chan struct{}, maxQueries)
-	var queries sync.WaitGroup
+	var queries errgroup.Group
+	queries.SetLimit(maxQueries)
 	token, tokenErr := s.Token()
 	verified, tlsErr := s.TLS()
 	client := newClient(&http.Transport{DisableKeepAlives: true, TLSClientConfig: verified}, askTimeout)
@@ -175,23 +176,22 @@ func (s Survey) query(ctx context.Context, members []Member, self Replica) {
 		case tlsErr != nil:
 			m.Error = tlsErr.Error()
 		default:
-			turns <- struct{}{}
-			queries.Go(func() {
+			queries.Go(func() error {
 				defer panics.Contain(panics.Task, nil)
-				defer func() { <-turns }()
 				answer, err := queryReplica(ctx, client, m.Admin, token)
 				if err == nil && answer.Replica != m.replica {
 					err = errors.New("another replica answers at this address")
 				}
 				if err != nil {
 					m.Error = fmt.Sprintf("admin API at %s: %v", m.Admin, err)
-					return
+				} else {
+					m.setAnswer(answer)
 				}
-				m.setAnswer(answer)
+				return nil
 			})
 		}
 	}
-	queries.Wait()
+	_ = queries.Wait()
 }
 
 // newClient returns a client for admin APIs. Its transport must have no HTTP proxy.
