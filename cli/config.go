@@ -55,12 +55,7 @@ func newConfigDiff() *cobra.Command {
 		Use:   "diff A B",
 		Short: "Show the differences between two applied configurations",
 		Long:  "Show the differences between two applied configurations, which have the numbers A\nand B, key by key. Secrets are masked.",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 2 {
-				return &usageError{errors.New("name two revisions by their numbers")}
-			}
-			return numbersIn(args)
-		},
+		Args:  revisions(2, "name two revisions by their numbers"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return look(cmd, v, query[[]config.Change]{api: &a, path: "/api/config/diff/" + args[0] + "/" + args[1], write: writeChanges})
 		},
@@ -70,14 +65,19 @@ func newConfigDiff() *cobra.Command {
 	return command
 }
 
-// numbersIn returns an error if one of the arguments is no number of a revision.
-func numbersIn(args []string) error {
-	for _, arg := range args {
-		if _, err := strconv.ParseUint(arg, 10, 64); err != nil {
-			return &usageError{fmt.Errorf("%q: want the number of a revision", arg)}
+// revisions accepts so many arguments that are numbers of revisions. want is the error for fewer or more.
+func revisions(number int, want string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != number {
+			return &usageError{errors.New(want)}
 		}
+		for _, arg := range args {
+			if _, err := strconv.ParseUint(arg, 10, 64); err != nil {
+				return &usageError{fmt.Errorf("%q: want the number of a revision", arg)}
+			}
+		}
+		return nil
 	}
-	return nil
 }
 
 func writeChanges(out io.Writer, changes []config.Change, _ time.Time) error {
@@ -103,12 +103,7 @@ func newConfigRollback() *cobra.Command {
 		Long: "Use the documents of an earlier configuration again, as a new one. A source that says\n" +
 			"something else now is pinned to them until it changes, also after a restart. It\n" +
 			"affects this replica only.",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return &usageError{errors.New("name one revision by its number")}
-			}
-			return numbersIn(args)
-		},
+		Args: revisions(1, "name one revision by its number"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return r.carryOut(cmd.Context(), args[0], cmd.OutOrStdout())
 		},
