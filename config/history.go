@@ -169,7 +169,8 @@ func (h *History) SetOwned(owned bool) {
 
 // joinLocked puts what this process has applied after what the file has.
 func (h *History) joinLocked() {
-	written, highest := h.file.readShared()
+	written, highest := h.file.read()
+	h.file.replace = true     // another process may have written it
 	n := len(h.revisions) - 1 // the latest is in use here, whatever others have applied
 	for n > 0 && h.revisions[n-1].Number > h.saved {
 		n--

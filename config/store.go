@@ -67,13 +67,6 @@ func (f *historyFile) read() (revisions []Revision, highest uint64) {
 	return revisions, highest
 }
 
-// readShared is read of a file that another process may have written. The next save replaces it.
-func (f *historyFile) readShared() (revisions []Revision, highest uint64) {
-	revisions, highest = f.read()
-	f.replace = true
-	return revisions, highest
-}
-
 // decodeHistory returns the revisions of a file, and the highest number in it, which it also returns with an error, as
 // far as the file shows it. A revision replaces
 // the ones before it that do not have a lower number: it is a later text of the same one, or an earlier
