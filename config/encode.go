@@ -18,9 +18,7 @@ import (
 // MarshalJSON returns c with the keys and values of the file, with all defaults. Secrets
 // are masked.
 func (c Config) MarshalJSON() ([]byte, error) {
-	var b bytes.Buffer
-	writeJSON(&b, encode(reflect.ValueOf(c), true))
-	return b.Bytes(), nil
+	return asJSON(encode(reflect.ValueOf(c), true)), nil
 }
 
 // ActionsJSON returns actions with the keys of the file; nil: there are none. Secrets are
@@ -30,9 +28,7 @@ func ActionsJSON(a Actions) json.RawMessage {
 	if len(n.Content) == 0 {
 		return nil
 	}
-	var b bytes.Buffer
-	writeJSON(&b, n)
-	return b.Bytes()
+	return asJSON(n)
 }
 
 var configType = reflect.TypeFor[Config]()
@@ -116,7 +112,13 @@ func textNode(s string) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
 }
 
-// writeJSON writes n with its keys in order.
+// asJSON returns n with its keys in order.
+func asJSON(n *yaml.Node) []byte {
+	var b bytes.Buffer
+	writeJSON(&b, n)
+	return b.Bytes()
+}
+
 func writeJSON(b *bytes.Buffer, n *yaml.Node) {
 	if n.Kind == yaml.ScalarNode {
 		text := []byte(n.Value) // a number, true or false: the same in JSON
