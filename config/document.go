@@ -295,11 +295,11 @@ func (w *whole) ownerOf(service string) *decoder {
 	return w.decoder
 }
 
-// errors returns the errors of all fragments, the file's first.
-func (w *whole) errors() Errors {
-	all := w.errs.sorted()
+// of returns the errors of all fragments, or another list of theirs, the file's first.
+func (w *whole) of(list func(*decoder) Errors) Errors {
+	all := list(w.decoder).sorted()
 	for _, f := range w.fragments {
-		all = append(all, f.errs.sorted()...)
+		all = append(all, list(f.decoder).sorted()...)
 	}
 	return all
 }
@@ -333,13 +333,4 @@ func (w *whole) addFragments(sources []Source, decoded *Decoded) {
 			w.fragments, fragments = append(w.fragments, fragments[0].in(s.level)), fragments[1:]
 		}
 	}
-}
-
-// renamedKeys returns the keys under another name in all fragments.
-func (w *whole) renamedKeys() Errors {
-	all := w.decoder.old.sorted()
-	for _, f := range w.fragments {
-		all = append(all, f.decoder.old.sorted()...)
-	}
-	return all
 }

@@ -138,11 +138,11 @@ func (in Input) Build(sources []Source) (*Built, error) {
 	if in.OpenFiles {
 		c.openFiles(d)
 	}
-	if errs := w.errors(); len(errs) > 0 {
+	if errs := w.of(func(d *decoder) Errors { return d.errs }); len(errs) > 0 {
 		return nil, errs
 	}
 	built := &Built{Config: c, Shadowed: w.shadowed, Missing: w.missing}
-	for _, key := range w.renamedKeys() {
+	for _, key := range w.of(func(d *decoder) Errors { return d.old }) {
 		built.Warnings = append(built.Warnings, key.Error())
 	}
 	return built, nil
