@@ -1,7 +1,6 @@
 package live
 
 import (
-	"slices"
 	"time"
 
 	"sluice/config"
@@ -108,8 +107,8 @@ func (m *Manager) Begin(given bool) (before *config.Config) {
 		m.emitApplied(applied)
 	}
 	m.refuse(f.refused, false)
-	if slices.ContainsFunc(f.sources, func(s config.Source) bool { return s.Pin != nil }) {
-		m.options.Log.Warn().Strs("sources", pinnedNames(f.sources)).Msg("a rollback holds: the documents of these sources are from an earlier revision")
+	if pinned := pinnedNames(f.sources); len(pinned) > 0 {
+		m.options.Log.Warn().Strs("sources", pinned).Msg("a rollback holds: the documents of these sources are from an earlier revision")
 	}
 	return before
 }

@@ -2,7 +2,6 @@ package live
 
 import (
 	"context"
-	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -272,7 +271,6 @@ func (m *Manager) applyLatest(ctx context.Context, reload bool) {
 		m.options.Log.Info().Str("source", m.input.Source()).Msg("configuration unchanged")
 	}
 	if m.fileErr != nil {
-		errs = maps.Clone(errs)
 		if errs == nil {
 			errs = make(map[string]error)
 		}
