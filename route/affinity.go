@@ -3,6 +3,8 @@ package route
 import (
 	"fmt"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // Affinity configures which requests go to the same peer.
@@ -82,12 +84,4 @@ func (k HashKey) String() string {
 }
 
 // isToken reports whether s is a token (RFC 9110, section 5.6.2).
-func isToken(s string) bool {
-	const others = "!#$%&'*+-.^_`|~"
-	for _, c := range []byte(s) {
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte(others, c) < 0 {
-			return false
-		}
-	}
-	return s != ""
-}
+var isToken = httpguts.ValidHeaderFieldName

@@ -3,6 +3,8 @@ package compression
 import (
 	"bytes"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // Settings are which responses are compressed, and how. They do not change, and are safe for
@@ -46,11 +48,7 @@ func ParseType(pattern string) (t Types, ok bool) {
 }
 
 // isToken reports whether s is a token (RFC 9110, section 5.6.2).
-func isToken(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
-		return c <= ' ' || c >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c)
-	})
-}
+var isToken = httpguts.ValidHeaderFieldName
 
 // Match reports whether a Content-Type is one of the types.
 func (t Types) Match(contentType []byte) bool {
