@@ -1,6 +1,7 @@
 package tracing
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"math/rand/v2"
 )
@@ -82,22 +83,15 @@ func AppendTraceparent(out []byte, trace TraceID, span SpanID, sampled bool) []b
 // once for each thread, so an id takes no system call.
 func NewSpanID() (id SpanID) {
 	for id.IsZero() {
-		putRandom(id[:])
+		binary.LittleEndian.PutUint64(id[:], rand.Uint64())
 	}
 	return id
 }
 
 func newTraceID() (id TraceID) {
 	for id.IsZero() {
-		putRandom(id[:8])
-		putRandom(id[8:])
+		binary.LittleEndian.PutUint64(id[:8], rand.Uint64())
+		binary.LittleEndian.PutUint64(id[8:], rand.Uint64())
 	}
 	return id
-}
-
-func putRandom(eight []byte) {
-	for i, n := 0, rand.Uint64(); i < 8; i++ {
-		eight[i] = byte(n)
-		n >>= 8
-	}
 }

@@ -1,6 +1,7 @@
 package tracing
 
 import (
+	"cmp"
 	"math"
 	"strconv"
 	"strings"
@@ -86,15 +87,7 @@ func (r *Request) serverSpan() *tracepb.Span {
 		s.ParentSpanId = r.Parent[:]
 	}
 	if r.Failed {
-		fault := r.Reason
-		switch {
-		case fault != "":
-		case r.GRPCStatus != "":
-			fault = r.GRPCStatus
-		default:
-			fault = strconv.Itoa(r.Status)
-		}
-		a.text(semconv.ErrorTypeKey, fault)
+		a.text(semconv.ErrorTypeKey, cmp.Or(r.Reason, r.GRPCStatus, strconv.Itoa(r.Status)))
 		s.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR}
 	}
 	s.Attributes = a
@@ -134,11 +127,8 @@ func (r *Request) attemptSpan(i int) *tracepb.Span {
 	}
 	s := &tracepb.Span{
 		TraceId: r.Trace[:], SpanId: t.ID[:], ParentSpanId: r.ID[:], TraceState: r.TraceState, Flags: flags(false),
-		Name: method, Kind: tracepb.Span_SPAN_KIND_CLIENT,
+		Name: nameOf(method, ""), Kind: tracepb.Span_SPAN_KIND_CLIENT,
 		StartTimeUnixNano: nanoseconds(r.Start.Add(t.Start)), EndTimeUnixNano: nanoseconds(r.Start.Add(t.Start + t.Duration)),
-	}
-	if method == otherMethod {
-		s.Name = "HTTP"
 	}
 	switch {
 	case t.Status >= 400:
@@ -166,7 +156,7 @@ func methodName(method string) string {
 	return otherMethod
 }
 
-// nameOf returns the name of a server's span.
+// nameOf returns the name of a span; route is "" for a client's.
 func nameOf(method, route string) string {
 	if method == otherMethod {
 		method = "HTTP"
