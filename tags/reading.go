@@ -1,7 +1,6 @@
 package tags
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -261,7 +260,5 @@ func Network(s string) (string, bool) {
 
 // SortedTags returns tags sorted, each once, in a new slice.
 func SortedTags(tags ...string) []string {
-	tags = slices.Clone(tags)
-	slices.SortFunc(tags, cmp.Compare[string])
-	return slices.Compact(tags)
+	return slices.Compact(slices.Sorted(slices.Values(tags)))
 }

@@ -65,9 +65,6 @@ func OpenUsers(path string) (*Users, error) {
 	return u, nil
 }
 
-// Path returns the path of the file.
-func (u *Users) Path() string { return u.path }
-
 // Refresh reads the file again, and reports whether it has changed. After an error the
 // users stay as they are.
 func (u *Users) Refresh() (changed bool, err error) {
