@@ -113,8 +113,9 @@ type downstream interface {
 	writeAnswer(text, body []byte) error
 	// waited reports whether a part of the response had to wait for the client.
 	waited() bool
-	// cut marks the response as incomplete.
-	cut()
+	// cut marks the response as incomplete, unless its head says that it ends after the bytes of the body that have been
+	// sent; -1: not all that was to be sent has been.
+	cut(sent int64)
 
 	// tunnel returns the end of t for the bytes after a protocol switch.
 	tunnel(t *socket.Tunnel) socket.TunnelEnd

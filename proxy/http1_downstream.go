@@ -166,9 +166,13 @@ func (c *clientConn) sendRaw(b []byte) error {
 }
 
 // cut implements downstream. If the end of the connection marks the end of the response,
-// the connection must be reset.
-func (c *clientConn) cut() {
-	c.exchange.keep, c.cutOff = false, true
+// the connection must be reset. A client that has a whole response may be sending its next request.
+func (c *clientConn) cut(sent int64) {
+	x := c.exchange
+	if x.framing == framingLength && sent == x.response.ContentLength || x.framing == framingNone && sent == 0 {
+		return
+	}
+	x.keep, c.cutOff = false, true
 	c.reset = c.delimits.Load()
 }
 

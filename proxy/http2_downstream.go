@@ -146,7 +146,7 @@ func (s *http2Stream) writeAnswer(text, body []byte) error {
 func (s *http2Stream) waited() bool { return s.Delayed }
 
 // cut implements downstream. The end of the stream resets it, since the response has no end.
-func (s *http2Stream) cut() {}
+func (s *http2Stream) cut(int64) {}
 
 // IsGone implements downstream.
 func (s *http2Stream) IsGone() bool {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/tls"
 	"fmt"
@@ -297,6 +298,37 @@ func TestResponseOfAnotherLength(t *testing.T) {
 				t.Errorf("%s, want %s: %q", got, test.want, text)
 			}
 			verify.That(t, strings.Count(text, "HTTP/1.1 200") <= 1, "several responses: %q", text)
+		})
+	}
+}
+
+// A client that has a whole response uses its connection again, also if the peer resets the stream in place of ending it.
+func TestResetAfterAWholeResponse(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ method, length, body string }{{"GET", "2", "ok"}, {"GET", "0", ""}, {"HEAD", "2", ""}} {
+		t.Run(test.method+" "+test.length, func(t *testing.T) {
+			received := make(chan struct{})
+			isReceived := sync.OnceFunc(func() { close(received) })
+			p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {
+				p.headers(stream, false, ":status", "200", "content-length", test.length)
+				first := stream == 1
+				if test.body != "" || !first {
+					p.WriteData(stream, !first, []byte(test.body))
+				}
+				if first {
+					<-received
+					p.WriteRSTStream(stream, xhttp2.ErrCodeInternal)
+				}
+			}))
+			c := p.dial()
+			in := bufio.NewReader(c)
+			for range 2 {
+				fmt.Fprintf(c, "%s / HTTP/1.1\r\nHost: a\r\n\r\n", test.method)
+				response := verify.Result(http.ReadResponse(in, &http.Request{Method: test.method})).Must(t)
+				body := verify.Result(io.ReadAll(response.Body)).Must(t)
+				verify.Equal(t, fmt.Sprint(response.StatusCode, " ", string(body)), "200 "+test.body, "the response")
+				isReceived()
+			}
 		})
 	}
 }

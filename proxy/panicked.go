@@ -48,7 +48,7 @@ func (x *httpExchange) fail() (answered bool) {
 			answered = x.refuse(refusal.Internal)
 		default:
 			x.interrupted = refusal.Internal.Reason
-			x.client.downstream.cut()
+			x.client.downstream.cut(-1)
 			x.account()
 		}
 	})

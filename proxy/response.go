@@ -216,7 +216,11 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 		return outcome
 	}
 	x.grpcCode = grpc.Unset
-	x.client.downstream.cut()
+	if errors.Is(err, errClientWrite) {
+		x.client.downstream.cut(-1)
+	} else {
+		x.client.downstream.cut(x.bytesOut)
+	}
 	cut := x.client.isCut()
 	if cut {
 		x.interrupted = refusal.Cut.Reason

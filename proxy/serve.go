@@ -83,7 +83,7 @@ var phases = [...]func(*httpExchange) *refusal.Refusal{
 	(*httpExchange).forward,
 }
 
-// serve serves the request, and reports whether the client got a complete response.
+// serve serves the request, and reports whether its client is there: it may be that the response is cut.
 func (x *httpExchange) serve() bool {
 	x.begin()
 	for _, phase := range phases {
@@ -92,7 +92,7 @@ func (x *httpExchange) serve() bool {
 		}
 	}
 	x.account()
-	return x.interrupted == ""
+	return true
 }
 
 // answerChallenge answers an ACME challenge for a certificate of the listener.

@@ -155,7 +155,7 @@ func (x *answeredRequest) receiveTunnel(u upstream.Conn) balancer.Outcome {
 		case brokenByPeer(cut) && denial(x.token, cut, x.Waiting) != nil:
 			x.interrupted = refusal.Intention.Reason
 		}
-		x.client.downstream.cut()
+		x.client.downstream.cut(-1)
 	}
 	return outcome
 }
