@@ -136,6 +136,31 @@ func TestHTTP2SlowFrames(t *testing.T) {
 	})
 }
 
+// A frame of which a part arrives on a connection that was idle has as much time as any other.
+func TestHTTP2SlowFrameAfterIdleness(t *testing.T) {
+	t.Parallel()
+	for name, part := range map[string]string{
+		"half a frame":         "\x00\x00\x08\x06\x00\x00\x00\x00\x00123",
+		"block without an end": "\x00\x00\x01\x01\x00\x00\x00\x00\x03\x82",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Minute, Idle: time.Hour}}, answersOK(t))
+			c := p.dialFrames()
+			c.expectAlive(1)
+			eventually(t, "the connection is idle", func() bool { return p.onlyHTTP2Client().idleNow() })
+			io.WriteString(c.conn, part)
+			eventually(t, "the part has arrived", func() bool {
+				h := p.onlyHTTP2Client()
+				h.Mu.Lock()
+				defer h.Mu.Unlock()
+				return h.partial
+			})
+			p.skip(time.Minute)
+			c.expectEnd(xhttp2.ErrCodeNo)
+		})
+	}
+}
+
 // The preface is read in any pieces, but only as the first bytes of a connection.
 func TestHTTP2PrefaceInPieces(t *testing.T) {
 	t.Parallel()

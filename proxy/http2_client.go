@@ -239,15 +239,14 @@ func (h *http2ClientConn) endGoAwayIfDue() {
 func (h *http2ClientConn) armLocked() {
 	c := h.conn
 	sweeper, timeouts := c.server.sweeper, &c.options.Timeouts
+	h.idle = false // also while a part of a frame waits for its rest
 	switch {
 	case h.partial: // it runs from the first byte
 	case h.goAway == goAwayAnnounced:
 		c.Arm(sweeper, max(time.Duration(h.goAwayUntil-sweeper.Now()), socket.SweepInterval))
 	case h.isBusyLocked():
-		h.idle = false
 		c.Disarm()
 	default:
-		h.idle = false
 		c.Arm(sweeper, min(idleSetDelay, timeouts.Idle))
 	}
 }
