@@ -206,11 +206,15 @@ func (c *clientConn) tunnel(*socket.Tunnel) socket.TunnelEnd {
 // IsGone implements downstream. A client that has closed only its sending side counts as
 // gone, as in nginx: the two cases cannot be distinguished.
 func (c *clientConn) IsGone() bool {
-	if c.listener.cut.Load() {
-		return true
+	gone := c.listener.cut.Load()
+	if !gone {
+		err := c.Raw.Control(func(fd uintptr) { gone = socket.Ended(fd, c.TLS != nil) })
+		gone = gone && err == nil
 	}
-	gone := false
-	return c.Raw.Control(func(fd uintptr) { gone = socket.Ended(fd, c.TLS != nil) }) == nil && gone
+	if gone {
+		c.Gone.Store(true)
+	}
+	return gone
 }
 
 // chooseFraming sets the framing of the body, and keep.

@@ -157,6 +157,7 @@ func (s *http2Stream) IsGone() bool {
 	if !c.IsGone() {
 		return false
 	}
+	s.Gone.Store(true)
 	s.conn.wakeReader() // its end may have arrived together with the last frames
 	return true
 }

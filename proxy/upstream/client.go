@@ -17,13 +17,13 @@ type Client struct {
 	socket.SweepEntry             // the deadlines of waits for the client
 	Presence          Presence    // that asks whether the client is there
 	Shard             uint32      // for counters and logs
-	Gone              atomic.Bool // a probe found that the client has closed its connection
+	Gone              atomic.Bool // the client has closed its connection, as far as Presence has found out
 }
 
 // A Presence knows a client's connection.
 type Presence interface {
-	// IsGone reports whether the client has closed its connection. It is safe for
-	// concurrent use.
+	// IsGone reports whether the client has closed its connection, and sets Client.Gone then. Nobody else does: what
+	// asks may be late, and the Client be that of another request by then. It is safe for concurrent use.
 	IsGone() bool
 }
 
@@ -51,7 +51,6 @@ func (p *probe) sweep(u *socket.SweepEntry, client *Client, now int64) int64 {
 		p.next = now + int64(probeInterval)
 		// A changed deadline means that the connection serves another exchange.
 		if client.Presence.IsGone() && u.Deadline.CompareAndSwap(deadline, 1) {
-			client.Gone.Store(true)
 			u.WriteDeadline.CompareAndSwap(deadline, 1) // where it still sends the request
 			u.Conn.SetDeadline(socket.ALongTimeAgo)
 		}
@@ -72,12 +71,7 @@ func (r Requirements) WhileThere(ctx context.Context) (_ context.Context, end co
 	if r.KeepForGone {
 		return ctx, cancel
 	}
-	return CancelWhenGone(ctx, cancel, func() bool {
-		if client.Presence.IsGone() {
-			client.Gone.Store(true)
-		}
-		return client.Gone.Load()
-	})
+	return CancelWhenGone(ctx, cancel, func() bool { return client.Presence.IsGone() || client.Gone.Load() })
 }
 
 // CancelWhenGone calls cancel, which ends ctx, when isGone returns true, if the wait takes

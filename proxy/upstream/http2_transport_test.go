@@ -233,6 +233,31 @@ func TestStuckTransportDelaysNoTimeout(t *testing.T) {
 	verify.That(t, errors.Is(err, os.ErrDeadlineExceeded), "got %v", err)
 }
 
+// A probe is late where the sweeper has to wait after it has asked: the request that it was for has ended, and its stream
+// serves another one.
+func TestLateProbeIsNotForTheNextRequest(t *testing.T) {
+	t.Parallel()
+	sweeper := socket.NewSweeper()
+	ours, _ := connected(t)
+	var u socket.SweepEntry
+	sweeper.Add(&u, ours, 0)
+	defer u.Remove()
+	client := new(Client)
+	client.Presence = leaving{client}
+	client.Gone.Store(true) // the client has reset the stream
+	var p probe
+	u.Arm(sweeper, time.Hour)
+	next := p.sweep(&u, client, sweeper.Now())
+	p.sweep(&u, client, next)
+	verify.That(t, u.Deadline.Load() == 1, "the wait for the peer goes on")
+	verify.That(t, !client.Gone.Load(), "the next request of the stream counts as left")
+}
+
+// leaving is a client whose stream serves another request as soon as it was asked.
+type leaving struct{ client *Client }
+
+func (l leaving) IsGone() bool { return l.client.Gone.Swap(false) }
+
 // A presence is a client that stays, and is called when it is asked.
 type presence func()
 
