@@ -179,6 +179,28 @@ func TestNoPerTryTimeoutAfterAnInterimResponse(t *testing.T) {
 	}
 }
 
+// It has that time also to take the rest of the request.
+func TestNoPerTryTimeoutOfABodyAfterAnInterimResponse(t *testing.T) {
+	t.Parallel()
+	const length = 16 << 20 // more than the buffers of the sockets
+	proceed := make(chan struct{})
+	hinting := withHead(func(c *originConn, r *http.Request) bool {
+		c.write("HTTP/1.1 103 Early Hints\r\n\r\n")
+		<-proceed
+		n, _ := io.Copy(io.Discard, r.Body)
+		return n == length && c.write(okResponse)
+	})
+	p := startProxy(t, Options{}, startOrigin(t, hinting).address(), startOrigin(t, hinting).address())
+	p.setService(route.Service{
+		Timeouts: route.Timeouts{ResponseHeader: 24 * time.Hour}, Retry: route.Retry{Attempts: 3, PerTryTimeout: time.Minute, BodyBytes: length},
+	})
+	conn := p.send(fmt.Sprintf("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", length, strings.Repeat("x", length)))
+	expectNext(t, conn, "HTTP/1.1 103 Early Hints\r\n\r\n")
+	p.skip(2 * time.Minute)
+	close(proceed)
+	expectResponse(t, conn, 200)
+}
+
 // All attempts together take no longer than the response header timeout.
 func TestResponseHeaderTimeoutBoundsAllTries(t *testing.T) {
 	t.Parallel()

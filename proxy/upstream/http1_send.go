@@ -208,14 +208,22 @@ func (u *HTTP1Conn) SinkSocket() (socket.Side, *socket.Pace) {
 	return u.sinkSide(), &u.writer.Pace
 }
 
-// write writes all of b, unencoded, until the read deadline, which the round trip has set.
+// write writes all of b, unencoded, until the read deadline, which the round trip has set, and may set later meanwhile.
 func (u *HTTP1Conn) write(b []byte) error {
-	u.ArmWrite(u.Deadline.Load())
+	end := u.Deadline.Load()
+	u.ArmWrite(end)
 	defer u.WriteDeadline.Store(0)
 	for {
 		n, err := u.wire.Conn.Write(b)
 		b = b[n:]
-		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || u.WriteExpired(u.transport.sweeper) {
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if later := u.Deadline.Load(); later > end {
+			end = later
+			u.ArmWrite(end)
+		}
+		if u.WriteExpired(u.transport.sweeper) {
 			return err
 		}
 	}
