@@ -340,8 +340,10 @@ func permit(l net.Listener, s *config.Socket) error {
 	if err != nil {
 		return fmt.Errorf("unix socket %s: %w", path, err)
 	}
-	if err := os.Lchown(path, uid, gid); err != nil {
-		return fmt.Errorf("owner of the unix socket: %w", err)
+	if uid >= 0 || gid >= 0 { // else a process that may change no owner needs not
+		if err := os.Lchown(path, uid, gid); err != nil {
+			return fmt.Errorf("owner of the unix socket: %w", err)
+		}
 	}
 	if err := os.Chmod(path, mode); err != nil {
 		return fmt.Errorf("permissions of the unix socket: %w", err)
