@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -133,6 +134,17 @@ func (p *Pool) WithFailures(set []discovery.Instance) []discovery.Instance {
 	return set
 }
 
+// FailedChecks returns why active checks of peers in the set fail, of those that get no requests therefore.
+func (p *Pool) FailedChecks() map[discovery.Key]string {
+	failed := make(map[discovery.Key]string)
+	for _, peer := range p.Snapshot().All {
+		if c := peer.condition.Load(); c.failsChecks() {
+			failed[peer.ID] = c.why[bits.TrailingZeros32(uint32(ReasonActive))]
+		}
+	}
+	return failed
+}
+
 // joinLocked adds a peer to the set, or takes back one that still drains.
 func (p *Pool) joinLocked(i discovery.Instance) {
 	id := i.Key()
@@ -159,11 +171,18 @@ func (p *Pool) joinLocked(i discovery.Instance) {
 		c.setInstance(i, &p.options)
 		if p.options.MustPassFirst || p.options.ActiveOverridesRegistry {
 			c.awaitCheck()
+		} else if p.options.FailedBefore != nil {
+			why := p.options.FailedBefore(i)
+			c.setReason(ReasonActive, why != "", why)
 		}
 	})
 	peer.measureLatencies(p.options.MeasureLatencies)
 	if p.witness != nil {
-		peer.record = p.witness.Joined(peer, false, 0, false)
+		against := Reason(0)
+		if peer.condition.Load().failsChecks() {
+			against = ReasonActive
+		}
+		peer.record = p.witness.Joined(peer, false, against, false)
 	}
 	if p.options.NewTransport != nil {
 		peer.Transport = p.options.NewTransport(peer)

@@ -36,9 +36,12 @@ func (c *condition) eligible() bool { return c.reasons == 0 && !c.leaving }
 
 // failing reports whether the registry's checks or active checks fail.
 func (c *condition) failing() bool {
-	return c.reasons&ReasonActive != 0 && !c.unchecked ||
+	return c.failsChecks() ||
 		c.reasons&ReasonRegistry != 0 && c.instance.Status == discovery.StatusCritical
 }
+
+// failsChecks reports whether active checks fail.
+func (c *condition) failsChecks() bool { return c.reasons&ReasonActive != 0 && !c.unchecked }
 
 // usableInPanic reports whether only our own verdicts exclude the peer, and it has been
 // in use.

@@ -83,6 +83,10 @@ type Options struct {
 	// MustPassFirst gives new peers [ReasonActive], so that they get no request
 	// before an active check has passed.
 	MustPassFirst bool
+	// FailedBefore returns why active checks of an instance have failed, if that is known before the first check of its peer: then
+	// the peer has [ReasonActive], and gets requests in panic only. "": it is not known. It must not block or call the pool. May
+	// be nil.
+	FailedBefore func(discovery.Instance) (why string)
 	// NewWitness returns the witness of a pool, called once, with the pool's mutex held. Default: nil, none.
 	NewWitness func(*Pool) Witness
 	// Random returns uniform random numbers and is safe for concurrent use. Default:

@@ -17,7 +17,8 @@ type Witness interface {
 	// Ordered is Pool.SetOrders.
 	Ordered(of func(discovery.Instance) Orders)
 	// Joined returns what sees the attempts on a peer. It comes before a snapshot has the peer. If the peer was in the pool
-	// before the pool had a witness, these are the reasons against it, and whether a first check has yet to pass.
+	// before the pool had a witness, these are the reasons against it, and whether a first check has yet to pass; else against may
+	// have ReasonActive, see Options.FailedBefore.
 	Joined(p *Peer, before bool, against Reason, unchecked bool) Record
 	// Retired: the transport of a peer is closed. cut: because its drain took too long.
 	Retired(p *Peer, cut bool)

@@ -182,7 +182,9 @@ func New(o Options) (_ *Gateway, err error) {
 	g.finder = catalog.NewFinder(g.registries.consulSets.Catalog, g.documents.Reapply, g.log)
 	g.mesh = newMembership(g.registries, func(d mesh.Destination) { g.services.cut(d) }, g.events, g.log)
 	g.chains = newChains(mesh.ChainOptions{Consul: g.registries.consul, Wait: g.registries.wait, Changed: g.documents.Reapply, Log: g.log}, g.events)
+	warm := make(chan struct{})
 	g.services = &services{
+		warm:       warm,
 		registries: g.registries, mesh: g.mesh.identity, intentions: g.mesh.intentions, proxy: g.proxy, machine: g.machine, tags: g.tags, log: g.log,
 		orders: func() operator.Set { return g.orders.Set() },
 	}
@@ -210,7 +212,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.shares, g.judge = g.newRelease(c)
 	g.orders = g.newOrders(c)
 	g.upgrade = &upgrade{
-		consul: g.registries.consul, parts: g.parts, save: g.services.snapshot.Save, own: g.own, log: g.log, warm: make(chan struct{}),
+		consul: g.registries.consul, parts: g.parts, save: g.services.snapshot.Save, own: g.own, log: g.log, warm: warm,
 		follow: g.services.followLeaders, denials: g.mesh.intentions,
 		watching: []pausable{g.services.discovery, g.finder, g.mesh.identity, g.mesh.intentions, g.chains.watch, g.certificates, g.shares, g.orders, g.documents},
 	}
@@ -509,6 +511,7 @@ func (g *Gateway) parts(abandoned int) []handover.Part {
 		handover.NewPart("chains", g.chains.watch.State, g.chains.watch.Begin),
 		handover.NewPart("former_chains", g.chains.former, g.chains.begin),
 		handover.NewPart("services", g.services.discovery.Save, g.services.discovery.Inherit),
+		handover.NewPart("failed_checks", g.services.failedChecks, g.services.inheritFailed),
 		handover.NewPart("registered_as", g.replica.registrar.Owner, g.replica.registrar.Inherit),
 		handover.NewPart("token_keys", func() map[string]auth.SavedKeys { return g.routes.Load().SavedKeys() }, func(saved map[string]auth.SavedKeys) {
 			g.inherited = routes.Inherit(saved)

@@ -40,7 +40,10 @@ type services struct {
 	machine    *locality.Machine
 	tags       *catalog.Reader
 	orders     func() operator.Set // the orders that stand
+	warm       <-chan struct{}     // closed when clients may be served
 	log        zerolog.Logger
+
+	failed map[string][]failedPeer // those whose checks fail in the old process, by service; set before there are services
 
 	discovery *discovery.Manager
 	snapshot  *saved.Store
@@ -126,6 +129,37 @@ func (s *services) noteInherited() (sets int) {
 	}
 	s.journal.Inherit(s.discovery.KeptPeers())
 	return sets
+}
+
+// failedPeer is a peer whose active checks fail.
+type failedPeer struct {
+	Key discovery.Key `json:"key"`
+	Why string        `json:"why"`
+}
+
+// failedChecks returns the peers whose active checks fail, by service, for a new process: until its own first checks have ended, which
+// may take long if a peer hangs, it does not use them either.
+func (s *services) failedChecks() map[string][]failedPeer {
+	all := make(map[string][]failedPeer)
+	for _, service := range s.all() {
+		for key, why := range service.pool.FailedChecks() {
+			all[service.name] = append(all[service.name], failedPeer{key, why})
+		}
+	}
+	return all
+}
+
+func (s *services) inheritFailed(failed map[string][]failedPeer) { s.failed = failed }
+
+// failedBefore returns Options.FailedBefore of the pool of a service. A peer that joins later was not in the old process.
+func (s *services) failedBefore(service string) func(discovery.Instance) string {
+	return func(i discovery.Instance) string {
+		failed := s.failed[service]
+		if n := slices.IndexFunc(failed, func(p failedPeer) bool { return p.Key == i.Key() }); n >= 0 && !closed(s.warm) {
+			return failed[n].Why
+		}
+		return ""
+	}
 }
 
 func (s *services) get(name string) *service {

@@ -123,6 +123,9 @@ func (s *services) newService(name string, p *servicePlan) (*service, error) {
 func (s *services) poolOptions(c config.Service, of *service, health healthcheck.Settings) balancer.Options {
 	o := poolOptions(c)
 	o.NewTransport, o.Notify = newTransport(s.proxy, c, of.security, s.intentions), s.notePeer
+	if health.Active != nil {
+		o.FailedBefore = s.failedBefore(of.name)
+	}
 	if c.Balance.Proof {
 		o.NewWitness = s.proof.Witness
 	}

@@ -1,0 +1,41 @@
+package gateway
+
+import (
+	"net/http"
+	"sync/atomic"
+	"testing"
+
+	"sluice/test/verify"
+)
+
+// A peer whose checks fail gets no request from a new process either, although that cannot know yet that they still do: the
+// peer hangs. Its first check that passes puts it to use.
+func TestNewProcessDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
+	t.Parallel()
+	var hangs atomic.Bool
+	recovers := make(chan struct{})
+	good := newCheckedOrigin(t, "good")
+	bad := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path != "/health":
+			t.Errorf("the peer gets a request for %s", r.URL)
+		case hangs.Load():
+			<-recovers
+		default:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	text := checkedService("{ active: { path: /health, interval: 20ms, failing_interval: 10ms, timeout: 5m, unhealthy_threshold: 1 } }", good.address, bad)
+	old := start(t, text)
+	old.await("the failing peer is unhealthy", func() bool { return old.peers()[bad].State == "unhealthy" })
+	hangs.Store(true)
+	next := old.upgrade(text, nil)
+	for range 10 {
+		next.gets("/", "good")
+	}
+	got := next.peers()[bad]
+	verify.That(t, got.State == "unhealthy" && len(got.Reasons) == 1 && got.Reasons[0] == "active: http GET /health: status 503, want 200-299",
+		"the peer %+v", got)
+	close(recovers)
+	next.await("the peer is up", func() bool { return next.peers()[bad].State == "up" })
+}
