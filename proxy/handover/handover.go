@@ -61,12 +61,15 @@ func New(pidFile string, manager *systemd.Manager, listen func(network, address 
 }
 
 // Listen returns the inherited listener for the address, or a new one. name is the name of the
-// listener in the configuration.
+// listener in the configuration. It fails while Replace starts a process.
 func (h *Handover) Listen(name, network, address string) (net.Listener, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.stopped.Err() != nil { // nobody would serve or close it
 		return nil, errors.New("sluice stops: it opens no more sockets")
+	}
+	if h.starting { // which does not inherit it, so its own Listen would fail
+		return nil, errors.New("a new process is starting, which opens it: this one does if that one fails")
 	}
 	if h.upgrader == nil {
 		if err := h.takeOver(); err != nil {

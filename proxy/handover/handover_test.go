@@ -83,6 +83,12 @@ func TestHandover(t *testing.T) {
 	other := verify.Result(h.Listen("spare", "tcp", "127.0.0.1:0")).Must(t)
 	verify.That(t, other.Addr().String() != opened.Addr().String() && listens(other), "the socket that was released is used again")
 
+	// A process that is starting would not inherit a new socket, and could not bind its address.
+	h.update(func() { h.starting = true })
+	_, err = h.Listen("late", "tcp", "127.0.0.1:0")
+	verify.That(t, err != nil && strings.Contains(err.Error(), "a new process is starting"), "listen while a process starts: %v", err)
+	h.update(func() { h.starting = false })
+
 	// The socket is kept for a later process until Stop.
 	address := l.Addr().String()
 	h.Stop()
