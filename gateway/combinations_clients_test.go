@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
 	"sync"
 	"testing"
 	"time"
@@ -83,8 +84,9 @@ func newGeneration(t *testing.T, r *running) *generation {
 					return g.dial(ctx, listener)
 				},
 			}
+			cookies, _ := cookiejar.New(nil)
 			g.clients = append(g.clients, &http.Client{
-				Transport: transport, Timeout: 10 * patience,
+				Jar: cookies, Transport: transport, Timeout: 10 * patience,
 				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			})
 		}

@@ -32,8 +32,8 @@ type combinations struct {
 	// In a seed one of these may be, since a reload gives a pool its peers and its settings one after the other, and routes theirs
 	// before or after. impatient: services have retry.per_try_timeout, and keep their peers, because whether another peer can answer
 	// in place of a slow one is decided when the request is sent. dying: services have a peer that refuses connections, and retries
-	// that find another one.
-	impatient, dying bool
+	// that find another one. crashing: peers crash for requests that another one answers, which all services have.
+	impatient, dying, crashing bool
 }
 
 // A combinedRoute is what stays of a route, and what clients get by it.
@@ -47,7 +47,8 @@ type combinedRoute struct {
 	status   int               // of an answer of sluice's own, with fields and body; 0: a peer answers
 	body     string
 	fields   map[string]string // of all answers of peers, or of sluice's own
-	page     bool              // in place of a 404 of a peer
+	page     bool              // in place of a 404 of a peer, and of errors of sluice's own
+	rated    bool              // some requests get 429
 	removed  bool              // the field X-Removed
 	limited  bool              // to bodies of 20 KiB
 	streamed bool              // for WebSocket, or gRPC
@@ -63,8 +64,14 @@ func pick[T any](c *combinations, of ...T) T { return of[c.random.IntN(len(of))]
 
 // newRoutes chooses what stays in all configurations of a seed.
 func (c *combinations) newRoutes() {
-	c.impatient = c.one(3)
-	c.dying = !c.impatient && c.one(2)
+	switch c.random.IntN(4) {
+	case 0:
+		c.impatient = true
+	case 1:
+		c.dying = true
+	case 2:
+		c.crashing = true
+	}
 	for n := range 5 {
 		path := fmt.Sprint("/r", n)
 		r := &combinedRoute{service: pick(c, web...), got: path, keys: settings{"path": path}, fields: map[string]string{}, header: map[string]string{}}
@@ -103,7 +110,10 @@ func (c *combinations) newRoutes() {
 			r.keys["allow"] = []string{"127.0.0.0/8"}
 		}
 		if c.one(4) {
-			r.keys["error_pages"], r.page = []settings{{"status": "404", "file": c.servers.page, "peers": true}}, true
+			r.keys["error_pages"], r.page = []settings{{"status": "404", "file": c.servers.page, "peers": true}, {"status": "400-599", "file": c.servers.page}}, true
+		}
+		if c.one(8) {
+			r.keys["rate_limit"], r.rated = settings{"rate": 20, "burst": 3, "key": pick(c, "client_address", "header X-Client", "route")}, true
 		}
 		if c.one(5) {
 			r.keys["body_limit"], r.limited = "20KiB", true
@@ -130,7 +140,7 @@ func (c *combinations) newRoutes() {
 // retry returns settings of retries of a service or a route, by which no request fails that another peer can answer.
 func (c *combinations) retry() settings {
 	keys := settings{"budget": 10, "min_per_second": 1_000_000, "attempts": pick(c, 3, 4, 5)}
-	if !c.dying && c.one(3) {
+	if !c.dying && !c.crashing && c.one(3) {
 		keys["attempts"] = pick(c, 1, 2)
 	}
 	if c.impatient && c.one(2) {
@@ -162,7 +172,7 @@ func (c *combinations) service(name string) settings {
 		upstream["protocol"] = "h2c"
 		keys["upstream"] = upstream
 	}
-	if !c.impatient {
+	if !c.impatient && !c.crashing {
 		addresses = addresses[:pick(c, 1, 2, 3, 3)]
 	}
 	balance := settings{"proof": !c.one(4), "policy": pick(c, "ewma", "hash", "least_conn", "random", "round_robin", "sticky")}
@@ -171,6 +181,10 @@ func (c *combinations) service(name string) settings {
 	switch {
 	case len(addresses) == 3 && !dead && c.one(3):
 		keys["file"] = c.servers.instances(c.t, name, addresses)
+		if c.one(3) {
+			balance["tiers"] = []settings{{"tags": []string{pick(c, "v1", "v2", "none")}}}
+			break
+		}
 		keys["groups"] = settings{"canary": settings{"tags": []string{"v2"}}}
 		keys["split"] = settings{"canary": pick(c, "0%", "50%", "100%"), "key": pick(c, "cookie", "none", "client_address", "header X-Client"), "fallback": "rest"}
 	default:
@@ -184,11 +198,11 @@ func (c *combinations) service(name string) settings {
 		keys["peers"] = peers
 	}
 	if balance["policy"] == "hash" {
-		balance["hash"] = settings{"keys": []string{pick(c, "path", "client_address", "query key", "header X-Client")}, "bound": pick(c, 0.0, 1.25)}
+		balance["hash"] = settings{"keys": []string{pick(c, "path", "client_address", "query key", "header X-Client", "cookie mine")}, "bound": pick(c, 0.0, 1.25)}
 	} else if c.one(3) {
 		balance["reported_load"] = true
 	}
-	if !c.dying && !c.impatient && balance["policy"] != "hash" && balance["policy"] != "sticky" && c.one(4) {
+	if !c.dying && !c.impatient && !c.crashing && balance["policy"] != "hash" && balance["policy"] != "sticky" && c.one(4) {
 		balance["subset"] = settings{"size": pick(c, 1, 2), "replica": 0, "replicas": pick(c, 1, 3)}
 	}
 	if c.one(3) {
@@ -217,7 +231,7 @@ func (c *combinations) service(name string) settings {
 	if c.one(3) {
 		passive = settings{"success_rate": settings{}, "latency": settings{}, "interval": "100ms"}
 	}
-	if health["passive"] = passive; c.impatient {
+	if health["passive"] = passive; c.impatient || c.crashing {
 		passive["consecutive_failures"] = 0
 	}
 	if c.one(3) {
@@ -244,7 +258,7 @@ func (c *combinations) route(r *combinedRoute) settings {
 			keys["services"] = settings{r.service: "50%", other: "50%", "key": pick(c, "cookie", "none", "header X-Client")}
 		}
 	}
-	if c.one(3) {
+	if !r.rated && c.one(3) {
 		keys["rate_limit"] = settings{"rate": 1_000_000, "key": pick(c, "client_address", "header X-Client", "route")}
 	}
 	if c.one(3) {
@@ -254,7 +268,7 @@ func (c *combinations) route(r *combinedRoute) settings {
 		return keys
 	}
 	if c.one(3) {
-		keys["compress"] = settings{"encodings": []string{"gzip"}, "min_length": pick(c, "0", "1KiB"), "level": pick(c, "fast", "default")}
+		keys["compress"] = settings{"encodings": pick(c, []string{"gzip"}, []string{"zstd", "gzip"}, []string{"zstd", "br", "gzip"}), "min_length": pick(c, "0", "1KiB"), "level": pick(c, "fast", "default")}
 	}
 	if c.one(3) {
 		keys["timeouts"] = settings{"response_header": "9m", "idle": "9m"}
@@ -304,17 +318,24 @@ func (c *combinations) text() string {
 		if c.one(3) {
 			service["limits"] = settings{"connections_per_peer": pick(c, 2, 3), "connection_wait": "1m"}
 		}
+		if c.one(3) {
+			service["health"] = settings{"active": settings{"type": "tcp", "interval": "50ms", "timeout": "5m"}}
+		}
 		services[name] = service
 	}
 	routes := []settings{}
 	for _, r := range c.routes {
 		routes = append(routes, c.route(r))
 	}
-	client := settings{"request_id": c.one(2), "forwarded": c.one(2), "limits": settings{"kept_bodies": pick(c, "1MiB", "256MiB"), "compression": pick(c, "1MiB", "256MiB")},
+	tracing := settings{"sample": pick(c, "1%", "100%")}
+	if c.one(4) {
+		tracing["otlp"] = "http://127.0.0.1:1"
+	}
+	client := settings{"request_id": c.one(2), "keep_for_gone_clients": c.one(2), "forwarded": c.one(2), "limits": settings{"kept_bodies": pick(c, "1MiB", "256MiB"), "compression": pick(c, "1MiB", "256MiB")},
 		"timeouts": settings{"head": "5m", "body": "10m", "write": "10m", "idle": "10m"}, "connections": settings{"max_requests": pick(c, 0, 0, 5, 50)}}
 	log := settings{"path": c.servers.dir + "/access.log", "format": pick(c, "json", "combined")}
-	return fmt.Sprintf("listeners: %s\nadmin: { address: \"127.0.0.1:0\" }\naccess_log: %s\nclient: %s\nshutdown: { idle: 100ms, grace: 10m }\nservices: %s\nroutes: %s\n",
-		asYAML(listeners), asYAML(log), asYAML(client), asYAML(services), asYAML(routes))
+	return fmt.Sprintf("listeners: %s\nadmin: { address: \"127.0.0.1:0\" }\naccess_log: %s\ntracing: %s\nclient: %s\nshutdown: { idle: 100ms, grace: 10m }\nservices: %s\nroutes: %s\n",
+		asYAML(listeners), asYAML(log), asYAML(tracing), asYAML(client), asYAML(services), asYAML(routes))
 }
 
 // valid is text, which is checked.
@@ -323,4 +344,15 @@ func (c *combinations) valid() string {
 	_, err := configtest.Build(text)
 	verify.Require(c.t, err == nil, "the configuration is not valid: %v\n%s", err, text)
 	return text
+}
+
+// order returns the path of an order about a peer of a service, which may not be in use; "" for none. It concerns only the last of three,
+// so that the others can answer.
+func (c *combinations) order() string {
+	if c.impatient || c.crashing || c.one(2) {
+		return ""
+	}
+	addresses := map[string][]string{"one": c.servers.plain, "tls": c.servers.secure, "streams": c.servers.streams, "told": c.servers.toldStreams}
+	service := pick(c, "one", "tls", "streams", "told")
+	return "/api/peers/" + service + "/" + addresses[service][2] + pick(c, "/drain", "/enable", "/weight?weight=5", "/weight/release")
 }

@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,6 +41,9 @@ const (
 	empty       = "empty" // 204
 	inDrops     = "drops" // slowly
 	zipped      = "zipped"
+	cut         = "cut"     // its end does not come
+	crash       = "crash"   // none, its connection ends
+	stumble     = "stumble" // crash, and withLength when it is asked again
 )
 
 // A combinedAsk is what a client asks for, which a peer learns from the query.
@@ -48,16 +52,17 @@ type combinedAsk struct {
 	status    int
 	length    int // of the answer
 	key       int // of both bodies
+	id        int // of this request among those with stumble
 }
 
 func (a combinedAsk) query() string {
-	return url.Values{"how": {a.how}, "status": {strconv.Itoa(a.status)}, "length": {strconv.Itoa(a.length)}, "key": {strconv.Itoa(a.key)}}.Encode()
+	return url.Values{"how": {a.how}, "status": {strconv.Itoa(a.status)}, "length": {strconv.Itoa(a.length)}, "key": {strconv.Itoa(a.key)}, "id": {strconv.Itoa(a.id)}}.Encode()
 }
 
 func combinedAskOf(r *http.Request) (a combinedAsk) {
 	q := r.URL.Query()
 	number := func(name string) int { n, _ := strconv.Atoi(q.Get(name)); return n }
-	return combinedAsk{r.URL.Path, q.Get("how"), number("status"), number("length"), number("key")}
+	return combinedAsk{r.URL.Path, q.Get("how"), number("status"), number("length"), number("key"), number("id")}
 }
 
 // combinedText is what bodies are made of.
@@ -100,8 +105,9 @@ func (combinedCalls) FullDuplexCall(s grpc_testing.TestService_FullDuplexCallSer
 	}
 }
 
-// combinedPeer returns a handler that answers as requests ask, and says what it got of them.
-func combinedPeer() http.Handler {
+// combinedPeer returns a handler that answers as requests ask, and says what it got of them. stumbled has the ids of the requests that
+// a peer has crashed for.
+func combinedPeer(stumbled *sync.Map) http.Handler {
 	calls := grpc.NewServer()
 	grpc_testing.RegisterTestServiceServer(calls, combinedCalls{})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -112,13 +118,26 @@ func combinedPeer() http.Handler {
 		case r.Header.Get("Upgrade") != "":
 			combinedSocket(w, r)
 		default:
-			combinedAnswer(w, r)
+			a := combinedAskOf(r)
+			if a.how == stumble {
+				if _, again := stumbled.LoadOrStore(a.id, true); again {
+					a.how = withLength
+				}
+			}
+			if a.how == crash || a.how == stumble {
+				if conn, _, err := http.NewResponseController(w).Hijack(); err == nil { // before HTTP/2
+					conn.Close() // a handler that panics would wait for the body first
+					return
+				}
+				panic(http.ErrAbortHandler)
+			}
+			combinedAnswer(w, r, a)
 		}
 	})
 }
 
-func combinedAnswer(w http.ResponseWriter, r *http.Request) {
-	a, h := combinedAskOf(r), w.Header()
+func combinedAnswer(w http.ResponseWriter, r *http.Request, a combinedAsk) {
+	h := w.Header()
 	h.Set("Content-Type", "text/plain")
 	h.Set("Endpoint-Load-Metrics", "TEXT cpu_utilization=0.3")
 	h.Set("X-Path", r.URL.Path)
@@ -126,6 +145,10 @@ func combinedAnswer(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Removed", "by some routes")
 	for _, name := range []string{"X-Real-IP", "X-Extra", "X-User"} {
 		h.Set("Got-"+name, r.Header.Get(name))
+	}
+	h.Set("Set-Cookie", "own=1")
+	if mine, err := r.Cookie("mine"); err == nil {
+		h.Set("Got-Mine", mine.Value)
 	}
 	if a.how != early {
 		body, err := io.ReadAll(r.Body)
@@ -154,12 +177,17 @@ func combinedAnswer(w http.ResponseWriter, r *http.Request) {
 		body = b.Bytes()
 		h.Set("Content-Encoding", "gzip")
 	}
-	if a.how == withLength || a.how == zipped || a.how == early {
+	if a.how == withLength || a.how == zipped || a.how == early || a.how == cut && a.key%2 == 0 {
 		h.Set("Content-Length", strconv.Itoa(len(body)))
 	}
 	w.WriteHeader(a.status)
 	if a.how == withTrailer || a.how == inChunks {
 		http.NewResponseController(w).Flush() // so that there is no Content-Length
+	}
+	if a.how == cut {
+		w.Write(body[:len(body)/2])
+		http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
 	}
 	pieces := 1
 	if a.how == inDrops {
@@ -236,10 +264,11 @@ func startCombinedServers(t *testing.T) *combinedServers {
 			io.Copy(conn, in)
 		}
 	}
+	peer := combinedPeer(new(sync.Map))
 	for range 3 {
 		s.toldStreams = append(s.toldStreams, listen(t, verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t), told))
-		s.plain = append(s.plain, serve(false, combinedPeer()))
-		s.secure = append(s.secure, serve(true, combinedPeer()))
+		s.plain = append(s.plain, serve(false, peer))
+		s.secure = append(s.secure, serve(true, peer))
 		s.streams = append(s.streams, listen(t, verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t), echo))
 		s.secureStreams = append(s.secureStreams, listen(t, verify.Result(tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})).Must(t), func(conn net.Conn) {
 			echo(conn)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -72,6 +73,11 @@ func testCombinations(t *testing.T, servers *combinedServers, seed uint64) {
 		<-done
 		if (n+1)%(clients*requests/(changes+1)) != 0 || c.failed.Load() {
 			continue
+		}
+		if order := c.order(); order != "" {
+			if status := c.current.Load().command(order); status != http.StatusOK && status != http.StatusNotFound {
+				t.Errorf("seed %d: %s: status %d", seed, order, status)
+			}
 		}
 		text := c.valid()
 		texts = append(texts, text)

@@ -1,0 +1,113 @@
+package gateway
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// rated reports whether the rate limit of its route has refused a request.
+func rated(response *http.Response, route *combinedRoute) bool {
+	return route.rated && response.StatusCode == http.StatusTooManyRequests && response.Header.Get("Retry-After") != ""
+}
+
+// refused reads an answer of sluice's own, and compares it with what must come.
+func (c *combinedRun) refused(response *http.Response, route *combinedRoute, method string, status int) error {
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	page := string(body) == "a page"
+	switch {
+	case err != nil || response.StatusCode != status || response.Header.Get("X-Sluice-Reason") == "":
+	case method == http.MethodHead || page == route.page:
+		return nil
+	case string(body) == "not allowed" && route.keys["forward_auth"] != nil && status == route.without: // by the server that was asked
+		return nil
+	}
+	return fmt.Errorf("got %s instead of %d, header %v, body %.50q: %w", response.Status, status, response.Header, body, err)
+}
+
+// check reads an answer, and compares it with what must come. sum is of the body of the request.
+func (c *combinedRun) check(response *http.Response, route *combinedRoute, a combinedAsk, method, listener, sum string) error {
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	got := response.Header
+	if err != nil {
+		return fmt.Errorf("the body ends after %d bytes, header %v: %w", len(body), got, err)
+	}
+	status, want, fields := a.status, combinedBody(a.key, a.length), maps.Clone(route.fields)
+	switch {
+	case route.status != 0:
+		status, want = route.status, route.body
+	default:
+		fields["X-Path"], fields["X-Method"], fields["Got-X-Real-Ip"] = route.got+a.path, method, "127.0.0.1"
+		if listener == "proxied" {
+			fields["Got-X-Real-Ip"] = "127.0.0.9"
+		}
+		if sum != "" && a.how != early {
+			fields["Got-Body"] = sum
+		}
+		if fields["Got-X-Extra"] == "?" {
+			fields["Got-X-Extra"] = method + " http"
+			if listener == "secure" {
+				fields["Got-X-Extra"] += "s"
+			}
+		}
+		if a.how == empty {
+			status, want = http.StatusNoContent, ""
+		}
+		if route.page && status == http.StatusNotFound {
+			want = "a page"
+		}
+	}
+	if method == http.MethodHead {
+		want = ""
+	} else if status == http.StatusTemporaryRedirect {
+		want = string(body)
+	}
+	if response.StatusCode != status {
+		return fmt.Errorf("got %s instead of %d, header %v, body %.200q", response.Status, status, got, body)
+	}
+	if route.status == 0 && route.removed == (got.Get("X-Removed") != "") {
+		return fmt.Errorf("X-Removed is %q", got.Get("X-Removed"))
+	}
+	if route.status == 0 && !slices.Contains(got.Values("Set-Cookie"), "own=1") {
+		return fmt.Errorf("the cookie of the peer is lost, header %v", got)
+	}
+	for name, value := range fields {
+		if got.Get(name) != value {
+			return fmt.Errorf("%s is %q instead of %q, header %v", name, got.Get(name), value, got)
+		}
+	}
+	if body, err = unzipped(response, body); err != nil || !bytes.Equal(body, []byte(want)) {
+		return fmt.Errorf("got a body of %d bytes instead of %d, %.50q instead of %.50q, header %v: %w", len(body), len(want), body, want, got, err)
+	}
+	return nil
+}
+
+// unzipped returns a body as it was before its encoding.
+func unzipped(response *http.Response, body []byte) ([]byte, error) {
+	switch encoding := response.Header.Get("Content-Encoding"); {
+	case encoding == "" || len(body) == 0:
+		return body, nil
+	case encoding == "zstd":
+		from, err := zstd.NewReader(bytes.NewReader(body), zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			return nil, err
+		}
+		defer from.Close()
+		return io.ReadAll(from)
+	case encoding != "gzip":
+		return nil, fmt.Errorf("an encoding that the client does not know: %s", encoding)
+	}
+	from, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(from)
+}
