@@ -42,6 +42,7 @@ type Handover struct {
 	stop     context.CancelFunc
 
 	replacing sync.Mutex // locked by Replace
+	deciding  sync.Mutex // locked while it is decided whether the new process serves
 
 	mu       sync.Mutex          // guards the fields below
 	upgrader *tableflip.Upgrader // nil before the first Listen
@@ -281,7 +282,7 @@ const predecessorTimeout = time.Minute
 var ErrReplacing = errors.New("replace the process: a new process is already starting")
 
 // Replace starts the program with its path, arguments and environment, and returns when
-// the new process serves; then Replaced is closed. On an error this process continues.
+// the new process serves, and Replaced is closed. On an error this process continues.
 // If an older process still finishes its requests, Replace waits for it up to
 // predecessorTimeout.
 //
@@ -318,12 +319,22 @@ func (h *Handover) Replace(give func(io.Writer) error) error {
 	if err != nil {
 		return fmt.Errorf("replace the process: %w", err)
 	}
-	err = upgrader.Upgrade()
+	err = h.upgrade(upgrader)
 	if gave := giving.end(); err != nil {
 		return errors.Join(fmt.Errorf("replace the process: %w", err), gave)
 	}
-	close(h.replaced)
 	return nil
+}
+
+// upgrade starts the new process, and waits until it serves.
+func (h *Handover) upgrade(upgrader *tableflip.Upgrader) error {
+	h.deciding.Lock()
+	defer h.deciding.Unlock()
+	err := upgrader.Upgrade()
+	if err == nil {
+		close(h.replaced)
+	}
+	return err
 }
 
 // giving waits for the request of a new process.
@@ -375,11 +386,13 @@ func (g *giving) end() error {
 func (h *Handover) Replaced() <-chan struct{} { return h.replaced }
 
 // Stop closes the sockets held for a new process: connections are refused once the
-// listeners are closed too. Replace and Listen fail after it.
+// listeners are closed too. Replace and Listen fail after it, and Replaced stays as it is.
 func (h *Handover) Stop() {
 	h.stop()
 	if upgrader := h.begun(); upgrader != nil {
 		upgrader.Stop()
 		<-upgrader.Exit() // its sockets are closed
+		h.deciding.Lock() // a new process may serve since a moment ago
+		defer h.deciding.Unlock()
 	}
 }

@@ -102,3 +102,49 @@ func TestHandover(t *testing.T) {
 	_, err = h.Listen("late", "tcp", "127.0.0.1:0")
 	verify.That(t, err != nil && strings.Contains(err.Error(), "sluice stops"), "listen after Stop: %v", err)
 }
+
+// Who has stopped knows whether a new process serves: here one that does not wait for the end of the state. The test has processes
+// of its own.
+func TestStopKnowsTheNewProcess(t *testing.T) {
+	const own = "SLUICE_TEST_HANDOVER_STOP"
+	if os.Getenv(own) == "" {
+		test := exec.Command(os.Args[0], "-test.run=^TestStopKnowsTheNewProcess$", "-test.count=1")
+		test.Env = append(os.Environ(), own+"=1")
+		output, err := test.CombinedOutput()
+		verify.Require(t, err == nil, "%v\n%s", err, output)
+		return
+	}
+	h := New("", verify.Result(systemd.New()).Must(t), net.Listen)
+	verify.Result(h.Listen("web", "tcp", "127.0.0.1:0")).Must(t)
+	given, replacing, err := h.Inherit()
+	verify.NoError(t, err)
+	verify.NoError(t, h.Serving())
+	if replacing {
+		given.Close()
+		verify.NoError(t, h.begun().WaitForParent(t.Context()))
+		return
+	}
+	proceed, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			err := h.Replace(func(io.Writer) error { <-proceed; return nil })
+			if err == nil || !strings.Contains(err.Error(), "not ready") { // tableflip may learn of Serving later
+				ended <- err
+				return
+			}
+		}
+	}()
+	select {
+	case <-h.begun().Exit(): // the new process serves
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	h.Stop()
+	select {
+	case <-h.Replaced():
+	default:
+		t.Error("nobody knows of the new process")
+	}
+	close(proceed)
+	verify.NoError(t, <-ended)
+}
