@@ -261,3 +261,11 @@ func TestWrongSocketsOfSystemd(t *testing.T) {
 		verify.Contains(t, failsToStart(t, command), c.want, "the output")
 	}
 }
+
+// systemd starts sluice again however often it has failed: without a limit of its own, systemd's own ends that after 5 starts in 10 s.
+func TestUnitHasNoStartLimit(t *testing.T) {
+	t.Parallel()
+	unit := string(verify.Result(os.ReadFile("../packaging/sluice.service")).Must(t))
+	general, service, ok := strings.Cut(unit, "[Service]\n")
+	verify.That(t, ok && strings.Contains(service, "\nRestart=always\n") && strings.Contains(general, "\nStartLimitIntervalSec=0\n"), "the unit\n%s", unit)
+}
