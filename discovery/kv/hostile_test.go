@@ -18,37 +18,48 @@ import (
 	"sluice/test/verify"
 )
 
-// hostileKey is a Consul with one key.
-type hostileKey struct {
+// oneKey is a Consul with one key, whose queries block as Consul's do.
+type oneKey struct {
 	mu sync.Mutex
 	// mu guards the fields below.
 	index   uint64
-	words   string
+	value   *string          // nil: there is no key
 	say     http.HandlerFunc // nil: it behaves
 	changed chan struct{}
+	asked   int // queries of the key since the last change
 }
 
-func (k *hostileKey) set(words string, say http.HandlerFunc) {
+func newOneKey() *oneKey { return &oneKey{index: 10, changed: make(chan struct{})} }
+
+func (k *oneKey) set(value *string, say http.HandlerFunc) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.index, k.words, k.say = k.index+1, words, say
+	k.index, k.value, k.say, k.asked = k.index+1, value, say, 0
 	close(k.changed)
 	k.changed = make(chan struct{})
 }
 
-func (k *hostileKey) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (k *oneKey) queries() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.asked
+}
+
+func (k *oneKey) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !strings.HasPrefix(r.URL.Path, "/v1/kv/") {
 		_, _ = w.Write([]byte(`"10.0.0.1:8300"`)) // the leader
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.asked++
+	wait, _ := time.ParseDuration(r.URL.Query().Get("wait"))
 	if seen, _ := strconv.ParseUint(r.URL.Query().Get("index"), 10, 64); seen == k.index && k.say == nil {
 		changed := k.changed
 		k.mu.Unlock()
 		select {
 		case <-changed:
-		case <-time.After(20 * time.Second):
+		case <-time.After(wait):
 		case <-r.Context().Done():
 		}
 		k.mu.Lock()
@@ -59,13 +70,22 @@ func (k *hostileKey) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		say(w, r)
 		return
 	}
-	var lines strings.Builder
-	for _, word := range strings.Fields(k.words) {
-		fmt.Fprintf(&lines, "10.0.0.1:%d\n", hostile.Port(word))
-	}
 	w.Header().Set("X-Consul-Index", strconv.FormatUint(k.index, 10))
 	w.Header().Set("X-Consul-KnownLeader", "true")
-	_, _ = fmt.Fprintf(w, `[{"Key":"star","Value":%q}]`, base64.StdEncoding.EncodeToString([]byte(lines.String())))
+	if k.value == nil {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	_, _ = fmt.Fprintf(w, `[{"Key":"star","Value":%q}]`, base64.StdEncoding.EncodeToString([]byte(*k.value)))
+}
+
+// instances returns the value with the instances that words stand for.
+func instances(words string) *string {
+	var lines strings.Builder
+	for _, word := range strings.Fields(words) {
+		fmt.Fprintf(&lines, "10.0.0.1:%d\n", hostile.Port(word))
+	}
+	return new(lines.String())
 }
 
 // Whatever is in a key, or poses as Consul, the last good set stays in use, and the state tells why.
@@ -88,14 +108,14 @@ func TestHostileValues(t *testing.T) {
 		cases = append(cases, hostile.Case[http.HandlerFunc]{Name: "the key " + key, Answer: hostile.AsConsul(body), Reason: "was not asked for"})
 	}
 	hostile.Test(t, func(log zerolog.Logger) hostile.Registry[http.HandlerFunc] {
-		key := &hostileKey{index: 10, changed: make(chan struct{})}
+		key := newOneKey()
 		pipe := discoverytest.ServePipe(key)
 		client, err := consul.New(consul.Options{Addresses: []string{"http://agent"}, Token: "secret", Log: log, Dial: pipe.DialContext})
 		verify.NoError(t, err)
 		return hostile.Registry[http.HandlerFunc]{
 			Source: NewSources(client, log).Source("star", Options{Key: "star", Wait: 30 * time.Second}),
-			Good:   func(words string) { key.set(words, nil) },
-			Say:    func(say http.HandlerFunc) { key.set("", say) },
+			Good:   func(words string) { key.set(instances(words), nil) },
+			Say:    func(say http.HandlerFunc) { key.set(nil, say) },
 			Close:  func() { client.Close(); pipe.Close() },
 		}
 	}, cases)
