@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -84,6 +85,23 @@ func TestRemovedServiceFinishesItsRequests(t *testing.T) {
 	request.Wait()
 	verify.Equal(t, body, "slow", "the request in flight")
 	r.await("the pool is removed", func() bool { return len(r.services.pools()) == 1 })
+}
+
+// The pools of a service that was removed twice: the latest is first, so that its counters are the service's.
+func TestPoolsOfAServiceRemovedTwice(t *testing.T) {
+	t.Parallel()
+	a, b := static("a", origin(t, "a")), static("b", origin(t, "b"))
+	r := start(t, a, func(g *Gateway) { g.waits.late = patience })
+	first := r.services.get("a").pool
+	removed := func() { t.Helper(); r.await("a is removed", func() bool { return r.services.get("a") == nil }) }
+	r.replace(b)
+	removed()
+	r.replace(a)
+	again := r.services.get("a").pool
+	r.replace(b)
+	removed()
+	pools := r.services.pools()
+	verify.That(t, slices.Index(pools, again) < slices.Index(pools, first) && slices.Contains(pools, again), "the latest is not first")
 }
 
 // A request that a reload overtakes before it has a peer goes to the service that it was for.

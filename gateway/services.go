@@ -53,7 +53,7 @@ type services struct {
 
 	mu      sync.RWMutex // guards the fields below
 	byName  map[string]*service
-	retired []*balancer.Pool
+	retired []*balancer.Pool // the latest first
 }
 
 // open begins with what c, the first configuration, has for all services. It must be called once, before all else.
@@ -213,10 +213,10 @@ func (s *services) retire(gone *service) {
 	defer s.mu.Unlock()
 	delete(s.byName, gone.name)
 	close(gone.gone)
-	s.retired = append(s.drainingLocked(), gone.pool)
+	s.retired = append([]*balancer.Pool{gone.pool}, s.drainingLocked()...)
 }
 
-// pools returns the pools in use, sorted by name, and then the draining ones.
+// pools returns the pools in use, sorted by name, and then the draining ones, the latest first.
 func (s *services) pools() []*balancer.Pool {
 	all := s.all()
 	s.mu.RLock()

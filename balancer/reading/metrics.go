@@ -43,8 +43,8 @@ var (
 	peerFactor   = descriptions.New("peer_load_factor", "Factor of a peer's weight that follows the reported load.", "service", "node", "id", "address")
 )
 
-// Metrics returns the collector of the services that pools has. The series of a service are the
-// sums over its pools, since a duplicate series invalidates the whole scrape.
+// Metrics returns the collector of the services that pools has, as [Of]. A series is there once, since a duplicate
+// invalidates the whole scrape.
 func Metrics(pools func() []*balancer.Pool) prometheus.Collector {
 	return descriptions.Collector(func(s metrics.Series) {
 		for _, service := range Of(pools()) {

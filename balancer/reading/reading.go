@@ -1,5 +1,6 @@
-// Package reading sums the counters of services: a service has several pools while one that was
-// removed and added again drains.
+// Package reading reads the pools of services: a service has several while one that was removed and added
+// again drains. A counter is the one of the newest pool that has it, so that it does not fall when an older one has drained: Prometheus
+// takes a fall for a new beginning, and counts all of the newest once more. What is there now is the sum.
 package reading
 
 import (
@@ -11,7 +12,7 @@ import (
 	"sluice/observe/metrics"
 )
 
-// Service is the counters of one service at one time, over all pools with its name.
+// Service is what the pools with a name have counted, and what is in them, at one time.
 type Service struct {
 	Name     string
 	Policy   balancer.Policy
@@ -55,13 +56,13 @@ func Sorted(pools []*balancer.Pool) []*balancer.Pool {
 	return pools
 }
 
-// Of returns the counters of each service, sorted by name.
+// Of returns what each service has, sorted by name. Of pools with the same name, a newer one must come first.
 func Of(pools []*balancer.Pool) []*Service {
 	var all []*Service
 	for _, pool := range Sorted(pools) {
 		last := len(all) - 1
 		if last < 0 || all[last].Name != pool.Name() {
-			all = append(all, &Service{Name: pool.Name()})
+			all = append(all, &Service{Name: pool.Name(), Requests: pool.Requests().Snapshot(), Refusals: pool.Refusals()})
 			last++
 		}
 		all[last].add(pool)
@@ -70,10 +71,6 @@ func Of(pools []*balancer.Pool) []*Service {
 }
 
 func (s *Service) add(pool *balancer.Pool) {
-	addRequests(&s.Requests, pool.Requests().Snapshot())
-	for limit, n := range pool.Refusals() {
-		s.Refusals[limit] += n
-	}
 	s.Pending += pool.Pending()
 	view := pool.View()
 	snapshot := view.Snapshot
@@ -88,7 +85,8 @@ func (s *Service) add(pool *balancer.Pool) {
 	for _, part := range snapshot.Groups {
 		s.addGroup(part)
 	}
-	known := make(map[labels]int, len(s.Peers))
+	newer := len(s.Peers) // those before are of newer pools
+	known := make(map[labels]int, newer)
 	for i, p := range s.Peers {
 		known[p.labels] = i
 	}
@@ -101,6 +99,9 @@ func (s *Service) add(pool *balancer.Pool) {
 			s.Peers = append(s.Peers, p)
 		}
 		s.Peers[i].Inflight += p.Peer.Inflight()
+		if i < newer {
+			continue
+		}
 		for class, n := range p.Peer.Outcomes() {
 			s.Peers[i].Outcomes[class] += n
 		}
@@ -111,13 +112,11 @@ func (s *Service) addGroup(part *balancer.Part) {
 	i := slices.IndexFunc(s.Groups, func(g Group) bool { return g.Name == part.Group.Name() })
 	if i < 0 {
 		i = len(s.Groups)
-		s.Groups = append(s.Groups, Group{Name: part.Group.Name()})
+		s.Groups = append(s.Groups, Group{Name: part.Group.Name(), Attempts: part.Group.Attempts().Snapshot(), Fallbacks: part.Group.Fallbacks()})
 	}
 	g := &s.Groups[i]
 	g.Peers += len(part.All)
 	g.Eligible += len(part.Eligible)
-	addRequests(&g.Attempts, part.Group.Attempts().Snapshot())
-	g.Fallbacks += part.Group.Fallbacks()
 }
 
 // Has reports whether an instance is in the set.
@@ -151,19 +150,4 @@ func (s *Service) States() map[balancer.State]int {
 // States are the states of peers in the order in which they are shown.
 var States = []balancer.State{
 	balancer.StateUp, balancer.StateWarming, balancer.StateEjected, balancer.StateUnhealthy, balancer.StateDraining,
-}
-
-func addRequests(sum *metrics.RequestsSnapshot, s metrics.RequestsSnapshot) {
-	for class := range s.Ended {
-		for bucket, n := range s.Ended[class] {
-			sum.Ended[class][bucket] += n
-		}
-	}
-	sum.Latency += s.Latency
-	sum.BytesIn += s.BytesIn
-	sum.BytesOut += s.BytesOut
-	sum.Retries += s.Retries
-	for code, n := range s.GRPC {
-		sum.GRPC[code] += n
-	}
 }

@@ -130,14 +130,14 @@ func stateOf(s admin.Service, now time.Time) (string, health) {
 
 // peerRows returns the rows of the peers of now. Rates are since before.
 func peerRows(now, before Reading) []row {
-	key := func(p admin.Peer) string { return strings.Join([]string{p.Service, p.Node, p.ID, p.Address}, "\n") }
 	last := make(map[string]admin.Peer, len(before.Peers))
-	for _, p := range before.Peers {
-		last[key(p)] = p
+	for i, key := range peerKeys(before.Peers) {
+		last[key] = before.Peers[i]
 	}
 	rows := make([]row, 0, len(now.Peers))
-	for _, p := range now.Peers {
-		old, known := last[key(p)]
+	for i, key := range peerKeys(now.Peers) {
+		p := now.Peers[i]
+		old, known := last[key]
 		seconds := now.At.Sub(before.At).Seconds()
 		requests, failed := rate(p.Requests, old.Requests, known, seconds), rate(p.Failures, old.Failures, known, seconds)
 		mark := well
@@ -153,13 +153,25 @@ func peerRows(now, before Reading) []row {
 		}
 		why := strings.Join(p.Reasons, ", ")
 		rows = append(rows, row{
-			key: key(p), health: mark, search: strings.ToLower(strings.Join([]string{p.ID, p.Address, p.Node, p.State, why, strings.Join(p.Tags, " ")}, "\n")),
+			key: key, health: mark, search: strings.ToLower(strings.Join([]string{p.ID, p.Address, p.Node, p.State, why, strings.Join(p.Tags, " ")}, "\n")),
 			cells: []string{marks[mark], terminal.Printable(p.ID, 60), p.Address, p.State, terminal.Age(now.At.Sub(p.Since)), fmt.Sprint(p.Weight),
 				perSecond(requests), perSecond(failed), terminal.Milliseconds(p.LatencyMS), fmt.Sprint(p.Inflight), terminal.Printable(why, 200)},
 			order: [numOrders]float64{byTrouble: float64(mark), byRate: requests, byErrors: failed, byP99: p.LatencyMS},
 		})
 	}
 	return rows
+}
+
+// peerKeys returns a key for each peer. A peer of a service that was removed and added again is there twice: the one that drains
+// comes later, with the second key.
+func peerKeys(peers []admin.Peer) []string {
+	keys, seen := make([]string, 0, len(peers)), make(map[string]int, len(peers))
+	for _, p := range peers {
+		key := strings.Join([]string{p.Service, p.Node, p.ID, p.Address}, "\n")
+		seen[key]++
+		keys = append(keys, fmt.Sprint(key, "\n", seen[key]))
+	}
+	return keys
 }
 
 // rate returns how fast a counter grows. A counter that is new or has started again has

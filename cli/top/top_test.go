@@ -172,6 +172,30 @@ func TestServicesAndPeers(t *testing.T) {
 	verify.Equal(t, s.selected(), "star", "after esc is selected")
 }
 
+// A peer of a service that was removed and added again is there twice until it has drained: each has its own rate, and its own row.
+func TestPeerOfTwoPools(t *testing.T) {
+	n := uint64(0)
+	s := newScreen(t, 140, 24, func(context.Context, string) (Reading, error) {
+		n++
+		r := reading(int(n))
+		r.Peers = []admin.Peer{
+			{Service: "star", ID: "a", Address: "10.0.0.1:80", State: "up", Used: true, Since: start, Weight: 1, Requests: 20 * n},
+			{Service: "star", ID: "a", Address: "10.0.0.1:80", State: "draining", Since: start, Weight: 1, Requests: 1000 + 3*n},
+		}
+		return r, nil
+	})
+	s.take()
+	s.press("down", "enter")
+	s.send(s.order())
+	s.take()
+	s.want(
+		"-  a     10.0.0.1:80  draining  3s        1    3.0       -        -         0",
+		"   a     10.0.0.1:80  up        3s        1     20       -        -         0",
+	)
+	s.press("down")
+	verify.Equal(t, s.rows()[s.place(s.rows())].cells[3], "up", "down selects")
+}
+
 // An answer to the reading of a service that is no longer shown changes nothing.
 func TestLateAnswerIsDropped(t *testing.T) {
 	s := newScreen(t, 100, 24, steady())
