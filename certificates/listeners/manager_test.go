@@ -1,13 +1,19 @@
 package listeners
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"sluice/certificates"
 	"sluice/certificates/acme"
 	"sluice/config"
 	"sluice/consul"
@@ -104,4 +110,48 @@ func TestObtainIsForTheLatestListeners(t *testing.T) {
 		after.acme.Adopt(pairs)
 		verify.Require(t, len(after.acme.Pairs()) == 1, "round %d: the new name is not managed", round)
 	}
+}
+
+// Of the certificates for a name, the first that is valid now is served, as time passes too; without one, the first. The default is the
+// first of the list, whether it is valid or not.
+func TestCertificateOfAName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New(Options{Others: func() []certificates.Use { return nil }})
+		defer m.Close()
+		l := config.Listener{Name: "websecure", TLS: new(config.ListenerTLS)}
+		for serial, c := range []struct {
+			host       string
+			begin, end time.Duration
+		}{
+			{"a.example", -2 * time.Hour, -time.Hour},
+			{"a.example", 2 * time.Hour, 10 * time.Hour},
+			{"a.example", -time.Hour, 3 * time.Hour},
+			{"a.example", -time.Hour, 20 * time.Hour},
+			{"b.example", -2 * time.Hour, -time.Hour},
+			{"b.example", -2 * time.Hour, -time.Hour},
+		} {
+			files := testcert.Write(t, t.TempDir(), c.host, testcert.Lasting(c.begin, c.end), func(x *x509.Certificate) { x.SerialNumber = big.NewInt(int64(serial)) })
+			l.TLS.Certificates = append(l.TLS.Certificates, config.Certificate{Cert: files.Cert, Key: files.Key})
+		}
+		listener := verify.Result(m.TLS(l, &config.Config{Listeners: []config.Listener{l}}, nil)).Must(t)
+		check := func(host string, want int64) {
+			t.Helper()
+			near, far := net.Pipe()
+			defer near.Close()
+			go tls.Server(far, listener.Config).Handshake()
+			client := tls.Client(near, &tls.Config{ServerName: host, InsecureSkipVerify: true})
+			verify.NoError(t, client.Handshake())
+			verify.Equal(t, client.ConnectionState().PeerCertificates[0].SerialNumber.Int64(), want, "certificate for %q", host)
+		}
+		check("a.example", 2)
+		check("b.example", 4)
+		check("c.example", 0)
+		check("", 0)
+		time.Sleep(2*time.Hour + time.Minute)
+		check("a.example", 1)
+		time.Sleep(8 * time.Hour)
+		check("a.example", 3)
+		time.Sleep(10 * time.Hour)
+		check("a.example", 0)
+	})
 }

@@ -180,10 +180,38 @@ func (t *TLS) update() {
 		c.Certificates = append(c.Certificates, *certificate)
 		c.Certificates[i].OCSPStaple = staples[i]
 	}
-	if t.acme != nil {
-		c.GetCertificate = t.obtained
+	c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if t.acme != nil {
+			if certificate, err := t.obtained(hello); certificate != nil || err != nil {
+				return certificate, err
+			}
+		}
+		return choose(c.Certificates, hello, time.Now()), nil
 	}
 	t.current.Store(c)
+}
+
+// choose returns the certificate for a client: the first for the name that it requests that is valid now, else the first for the name, else the first.
+// nil: there is none. crypto/tls, which does not look at the clock, calls it only with a name; the default is its choice.
+func choose(all []tls.Certificate, hello *tls.ClientHelloInfo, now time.Time) (chosen *tls.Certificate) {
+	if len(all) == 1 {
+		return &all[0] // as crypto/tls
+	}
+	for i := range all {
+		c := &all[i]
+		valid := !now.Before(c.Leaf.NotBefore) && !now.After(c.Leaf.NotAfter)
+		if (!valid && chosen != nil) || hello.SupportsCertificate(c) != nil {
+			continue
+		}
+		if valid {
+			return c
+		}
+		chosen = c
+	}
+	if chosen == nil && len(all) > 0 {
+		return &all[0]
+	}
+	return chosen
 }
 
 // configFor returns the configuration of a connection. A challenge of ACME has its own: the
@@ -204,7 +232,7 @@ func (t *TLS) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 }
 
 // obtained returns the certificate from ACME for the requested name; nil: one of the
-// files is used.
+// files is chosen.
 func (t *TLS) obtained(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if !t.acme.covers(hello.ServerName) {
 		return nil, nil
