@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -162,4 +163,12 @@ func TestStatuses(t *testing.T) {
 		pair, cas := all[0].State(at), all[1].State(at)
 		verify.That(t, pair == test.pair && cas == test.CAs, "after %d days: %s and %s, want %s and %s", test.days, pair, cas, test.pair, test.CAs)
 	}
+}
+
+// To open a named pipe would wait for a writer.
+func TestPipeInPlaceOfACertificate(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	verify.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	_, err := Read(Files{Cert: pipe, Key: pipe})
+	verify.That(t, err != nil && strings.Contains(err.Error(), "not a regular file"), "%v", err)
 }

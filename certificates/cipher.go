@@ -8,7 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+
+	"sluice/config/regular"
 )
 
 // A Cipher encrypts values of a key-value store with AES-256-GCM. The name of a value is
@@ -54,7 +55,7 @@ func ReadCipher(files []string) (*Cipher, error) {
 }
 
 func readKey(file string) ([]byte, error) {
-	f, err := os.Open(file)
+	f, err := regular.Open(file)
 	if err != nil {
 		return nil, errors.Unwrap(err) // without the path
 	}

@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"sluice/config/regular"
 )
 
 // maxFileBytes is the maximum size of a file.
@@ -89,7 +91,7 @@ func readFile(name string) (string, error) { return readUpTo(name, maxFileBytes)
 
 // readUpTo returns the content of a file, which may have that many bytes.
 func readUpTo(name string, most int64) (string, error) {
-	file, err := os.Open(name)
+	file, err := regular.Open(name)
 	if err != nil {
 		return "", err
 	}

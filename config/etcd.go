@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"os"
 	"path"
 	"reflect"
 	"strings"
@@ -10,6 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"sluice/config/regular"
 	"sluice/discovery"
 )
 
@@ -110,7 +110,7 @@ func (e *EtcdCluster) check(d *decoder, key string) {
 		d.refuse(join(key, "user"), e.User, "give both user and password_file, or neither")
 	}
 	if file := e.PasswordFile; file != "" {
-		if _, err := os.ReadFile(file); err != nil {
+		if _, err := regular.ReadFile(file); err != nil {
 			d.refuse(join(key, "password_file"), file, "cannot be read: "+err.Error())
 		}
 	}

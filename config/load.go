@@ -16,6 +16,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"sluice/config/regular"
 )
 
 // maxFileBytes limits the size of a configuration file. It is far above the size of a real
@@ -88,7 +90,12 @@ func (in Input) Read() (string, error) {
 	case in.File == "":
 		return "", nil
 	}
-	data, err := readFile(in.File, maxFileBytes)
+	f, err := os.Open(in.File) // it may be a pipe, such as /dev/stdin
+	if err != nil {
+		return "", fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := readAll(f, maxFileBytes)
 	if err != nil {
 		return "", fmt.Errorf("read configuration: %w", err)
 	}
@@ -222,16 +229,21 @@ func (d *decoder) syntax(err error) {
 	d.fail(p, "", "", "not valid YAML: "+strings.TrimSpace(yamlLine.ReplaceAllString(text, "")))
 }
 
-// readFile reads a file of at most maxBytes.
+// readFile reads a regular file of at most maxBytes.
 func readFile(path string, maxBytes int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	return readAll(f, maxBytes)
+}
+
+// readAll reads all of an open file, at most maxBytes.
+func readAll(f *os.File, maxBytes int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
 	if err == nil && int64(len(data)) > maxBytes {
-		err = fmt.Errorf("%s: larger than %s", path, formatSize(maxBytes))
+		err = fmt.Errorf("%s: larger than %s", f.Name(), formatSize(maxBytes))
 	}
 	return data, err
 }

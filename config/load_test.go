@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -250,4 +253,15 @@ func routesWithoutOrigins(routes []Route) []Route {
 		routes[i].Origin, routes[i].checked = "", nil
 	}
 	return routes
+}
+
+// Only the configuration file itself may be a pipe, such as /dev/stdin: to open another one would wait for a writer.
+func TestPipes(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe.yaml")
+	verify.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	_, err := ReadFiles(pipe)
+	verify.That(t, err != nil && strings.Contains(err.Error(), "not a regular file"), "a file of dynamic: %v", err)
+	go func() { verify.NoError(t, os.WriteFile(pipe, []byte("text"), 0o600)) }()
+	text, err := Input{File: pipe}.Read()
+	verify.That(t, err == nil && text == "text", "the configuration file: %q, %v", text, err)
 }

@@ -3,9 +3,10 @@ package consul
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
+
+	"sluice/config/regular"
 )
 
 // token is the ACL token of a client: fixed, or the current content of a file. It is
@@ -57,7 +58,7 @@ func (t *token) problem() error {
 }
 
 func readToken(file string) (string, error) {
-	data, err := os.ReadFile(file)
+	data, err := regular.ReadFile(file)
 	if err != nil {
 		return "", err
 	}

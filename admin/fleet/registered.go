@@ -4,11 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"os"
 	"strings"
 
 	"sluice/certificates"
 	"sluice/config"
+	"sluice/config/regular"
 	"sluice/consul"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
@@ -28,7 +28,7 @@ func Registered(self func() Replica, client *consul.Client, service string, c *c
 		if c == nil || c.ReplicaTokenFile == "" {
 			return "", nil
 		}
-		data, err := os.ReadFile(c.ReplicaTokenFile)
+		data, err := regular.ReadFile(c.ReplicaTokenFile)
 		if err != nil {
 			return "", fmt.Errorf("consul.register.replica_token_file: %w", err)
 		}

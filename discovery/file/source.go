@@ -11,9 +11,9 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
+	"sluice/config/regular"
 	"sluice/discovery"
 )
 
@@ -101,7 +101,7 @@ func (w *watch) read(ctx context.Context) ([]discovery.Instance, error) {
 
 // readFile returns the text of a file of up to maxBytes.
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}

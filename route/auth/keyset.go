@@ -8,13 +8,13 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
+	"sluice/config/regular"
 	"sluice/observe/panics"
 	"sluice/route/places"
 )
@@ -226,7 +226,7 @@ func (s *KeySet) Refresh() (changed bool, err error) {
 		s.noteLocked(err)
 		s.mu.Unlock()
 	}()
-	f, err := os.Open(s.source)
+	f, err := regular.Open(s.source)
 	if err != nil {
 		return false, fmt.Errorf("keys: %w", err)
 	}

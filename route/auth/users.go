@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/tg123/go-htpasswd"
 
+	"sluice/config/regular"
 	"sluice/route/places"
 )
 
@@ -68,7 +68,7 @@ func OpenUsers(path string) (*Users, error) {
 // Refresh reads the file again, and reports whether it has changed. After an error the
 // users stay as they are.
 func (u *Users) Refresh() (changed bool, err error) {
-	f, err := os.Open(u.path)
+	f, err := regular.Open(u.path)
 	if err != nil {
 		return false, fmt.Errorf("users: %w", err)
 	}

@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync/atomic"
+
+	"sluice/config/regular"
 )
 
 // MaxBytes is the size of the largest file.
@@ -56,12 +57,7 @@ func (b *Body) Refresh() (changed bool, err error) {
 }
 
 func read(path string) ([]byte, error) {
-	if info, err := os.Stat(path); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() { // to open a pipe would wait
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -15,6 +14,8 @@ import (
 	"github.com/libdns/hetzner/v2"
 	"github.com/libdns/libdns"
 	"github.com/libdns/rfc2136"
+
+	"sluice/config/regular"
 )
 
 // The names of providers.
@@ -86,7 +87,7 @@ const maxSecretBytes = 16 << 10
 
 // readSecret returns the text of a file, without the blanks around it.
 func readSecret(name string) (string, error) {
-	file, err := os.Open(name)
+	file, err := regular.Open(name)
 	if err != nil {
 		return "", err
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"sluice/certificates"
+	"sluice/config/regular"
 )
 
 // Options are how to connect to a cluster.
@@ -206,7 +206,7 @@ func (c *Cluster) readPassword() (string, error) {
 	if c.options.PasswordFile == "" {
 		return "", nil
 	}
-	data, err := os.ReadFile(c.options.PasswordFile)
+	data, err := regular.ReadFile(c.options.PasswordFile)
 	if err != nil {
 		return "", fmt.Errorf("password file: %w", err)
 	}
