@@ -275,7 +275,7 @@ func (c *Client) Reduction() int { return c.gate.reduction() }
 // canceled queries that the agent continues.
 func (c *Client) Reduced() bool { return c.gate.reduced() }
 
-// Reduce lowers the limit of Capacity as far as the agent would count more than half as many connections again as the
+// Reduce lowers the limit of Capacity as far as the agent would count more than three eighths more connections than the
 // maximum, with so many of another client. It grows again as after an answer 429.
 func (c *Client) Reduce(connections int) { c.gate.reduce(connections) }
 

@@ -333,8 +333,9 @@ func (g *gate) adaptLocked() {
 	}
 }
 
-// total returns how many connections an agent may count: of queries in flight, and of continued ones.
-func (g *gate) total() int { return g.connections + g.connections/2 }
+// total returns how many connections an agent may count: of queries in flight, and of continued ones. The agent's others are for
+// probes, for the superfluous ones of net/http on a busy machine, and for other clients.
+func (g *gate) total() int { return g.connections + g.connections*3/8 }
 
 func (g *gate) resizeLocked(accepted int) {
 	limit := accepted

@@ -196,12 +196,12 @@ func TestContinuedQueriesLowerTheLimit(t *testing.T) {
 		for n := range 90 {
 			g.noteContinued(g.multiplexed, time.Now().Add(time.Duration(n+1)*time.Second))
 		}
-		verify.Equal(t, limit(), 60, "limit")
+		verify.Equal(t, limit(), 47, "limit")
 		oversubscribed, _ := g.oversubscription()
 		verify.That(t, !oversubscribed, "continued queries decide who follows an overview")
 		time.Sleep(20 * time.Second)
 		enter(t, g, 1)
-		verify.Equal(t, limit(), 80, "limit when 20 have ended")
+		verify.Equal(t, limit(), 67, "limit when 20 have ended")
 		other := new(atomic.Bool)
 		g.noteContinued(other, time.Now().Add(time.Hour))
 		g.use(other)

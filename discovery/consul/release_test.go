@@ -58,7 +58,7 @@ func TestReleaseCountsConnectionsThatTheAgentLeavesOpen(t *testing.T) {
 		next, err := newClient(consul.Options{})
 		must(t, err)
 		most := next.Stats().Limit
-		total := most + most/2
+		total := most + most*3/8
 		for _, step := range []struct{ counted, limit, reduction int }{{abandoned, most, 0}, {total - 40, 40, total - 40}, {total, overview.Needed, total - overview.Needed}} {
 			next.Reduce(step.counted)
 			if limit, reduction := next.Stats().Limit, next.Reduction(); limit != step.limit || reduction != step.reduction {
