@@ -194,8 +194,10 @@ func (s Survey) query(ctx context.Context, members []Member, self Replica) {
 	_ = queries.Wait()
 }
 
-// newClient returns a client for admin APIs. Its transport must have no HTTP proxy.
+// newClient returns a client for admin APIs. Its transport must have no HTTP proxy. timeout bounds a question, and also a TLS
+// handshake: net/http goes on with a handshake when its question has ended.
 func newClient(transport *http.Transport, timeout time.Duration) *http.Client {
+	transport.TLSHandshakeTimeout = timeout
 	return &http.Client{
 		Transport: transport,
 		Timeout:   timeout,

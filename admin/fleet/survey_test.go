@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -239,6 +241,20 @@ func TestSurveyWithTLS(t *testing.T) {
 			verify.That(t, (m.Error == "") == (c.want == "") && strings.Contains(m.Error, c.want) && asked.Load() == c.asked, "asked %d times, %+v", asked.Load(), m)
 		})
 	}
+}
+
+// An address that accepts connections and answers no handshake keeps none of them after the end of the question.
+func TestNoConnectionOutlivesItsHandshake(t *testing.T) {
+	t.Parallel()
+	listener := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
+	defer listener.Close()
+	_, err := queryReplica(t.Context(), newClient(&http.Transport{DisableKeepAlives: true}, time.Second), https+listener.Addr().String(), "")
+	verify.That(t, err != nil, "an answer without a handshake")
+	c := verify.Result(listener.Accept()).Must(t)
+	defer c.Close()
+	verify.NoError(t, c.SetReadDeadline(time.Now().Add(consultest.Patience)))
+	_, err = io.Copy(io.Discard, c) // until the client closes it
+	verify.NoError(t, err)
 }
 
 // What a replica registers or answers does not make the report unreadable.
