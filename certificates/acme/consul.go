@@ -220,10 +220,11 @@ func (s *consulStorage) Delete(ctx context.Context, key string) error {
 
 // Exists implements certmagic.Storage.
 func (s *consulStorage) Exists(ctx context.Context, key string) bool {
-	_, err := s.Stat(ctx, key)
-	if err == nil && isCertificate(key) {
-		_, err = s.Load(ctx, key)
+	if isCertificate(key) || isJSON(key) {
+		_, err := s.Load(ctx, key)
+		return err == nil
 	}
+	_, err := s.Stat(ctx, key)
 	return err == nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,7 +38,7 @@ type storage struct {
 	mu sync.Mutex
 	// mu guards the fields below.
 	errs    [2]error        // of the last read and the last change; nil: it succeeded
-	misfits map[string]bool // keys of certificates that do not fit their private keys
+	misfits map[string]bool // keys of certificates that do not fit their private keys, and of values that are no JSON
 	hung    time.Time       // when a read of once last failed after a long time; zero: an operation has succeeded since
 }
 
@@ -136,7 +137,11 @@ func (s *storage) fault() error {
 // isCertificate reports whether a key is one of a certificate. The private key beside it ends with .key.
 func isCertificate(key string) bool { return strings.HasSuffix(key, ".crt") }
 
-// whole returns what load returns for a key. A certificate that does not fit its private key is not there: a crash
+// isJSON reports whether the value of a key is JSON: of an account, beside a certificate, or of a challenge.
+func isJSON(key string) bool { return strings.HasSuffix(key, ".json") }
+
+// whole returns what load returns for a key. A value that is cut, where it must be JSON, is not there: certmagic would give up the
+// name, or each order by the account, and write neither anew. A certificate that does not fit its private key is not there: a crash
 // between the writes of the two leaves it, and so do two replicas that write because one has lost its lock. certmagic
 // would neither use nor replace it. It orders what is not there, but looks again when it has the lock of the writes,
 // so a pair that is just being written costs no order. The same holds for one whose private key has been replaced
@@ -145,6 +150,13 @@ func (s *storage) whole(ctx context.Context, key string, load func(context.Conte
 	value, err := load(ctx, key)
 	if err != nil {
 		return nil, err
+	}
+	if isJSON(key) {
+		var damage error
+		if !json.Valid(value) {
+			damage = errors.New("it is no valid JSON")
+		}
+		return s.fitting(key, value, damage, "acme: a value is damaged: it is not used, and an order writes it anew")
 	}
 	lastRead, patient := ctx.Value(patience{}).(*sync.Map)
 	if !isCertificate(key) {
@@ -164,6 +176,11 @@ func (s *storage) whole(ctx context.Context, key string, load func(context.Conte
 		}
 	}
 	_, misfit := tls.X509KeyPair(value, private)
+	return s.fitting(key, value, misfit, "acme: a certificate does not fit its private key: it is not used, and ordered anew")
+}
+
+// fitting returns the value of a key, or with a misfit that it is not there. It logs the message when that begins.
+func (s *storage) fitting(key string, value []byte, misfit error, message string) ([]byte, error) {
 	s.mu.Lock()
 	before := s.misfits[key]
 	s.misfits[key] = misfit != nil
@@ -172,7 +189,7 @@ func (s *storage) whole(ctx context.Context, key string, load func(context.Conte
 		return value, nil
 	}
 	if !before {
-		s.log.Warn().Err(misfit).Str("storage", s.place).Str("key", key).Msg("acme: a certificate does not fit its private key: it is not used, and ordered anew")
+		s.log.Warn().Err(misfit).Str("storage", s.place).Str("key", key).Msg(message)
 	}
 	return nil, fmt.Errorf("%s: %w: %w", key, fs.ErrNotExist, misfit)
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/test/consultest"
+	"sluice/test/subprocess"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
@@ -109,6 +110,43 @@ func TestOrdersDespiteTheDirectory(t *testing.T) {
 			verify.NoError(t, os.Remove(dir))
 		}
 		consultest.Await(t, name+": there is an order", func() bool { return len(asked) > 0 })
+	}
+}
+
+// Of JSON that is damaged, of a certificate or of the account, the log has the key, and there is an order, in both storages.
+func TestOrdersDespiteDamagedJSON(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	client := newClient(t, agent.URL(), "")
+	for name, value := range map[string]string{"empty": "", "cut": `{"sans":["a.ex`} {
+		for _, of := range []string{"certificate", "account"} {
+			for _, place := range []string{"files", "consul"} {
+				directory, asked := newAuthority(t)
+				log := new(subprocess.Output)
+				o := Options{Directory: directory, Email: "me@a.example", Storage: t.TempDir(), Log: zerolog.New(log)}
+				if place == "consul" {
+					o.Consul, o.Prefix, o.Storage = client, "sluice-acme-"+name+"-"+of, ""
+				}
+				m := verify.Result(New(o)).Must(t)
+				defer m.Close()
+				issuer, storage := m.issuer.IssuerKey(), m.config.Storage
+				cert, private := testcert.PEM("a.example")
+				damaged := certmagic.StorageKeys.SiteMeta(issuer, "a.example")
+				if of == "certificate" {
+					storePair(t, storage, issuer, cert, private)
+				} else {
+					account := "acme/" + certmagic.StorageKeys.Safe(issuer) + "/users/me@a.example/me"
+					verify.NoError(t, storage.Store(t.Context(), account+".key", private))
+					damaged = account + ".json"
+				}
+				verify.NoError(t, storage.Store(t.Context(), damaged, []byte(value)))
+				verify.NoError(t, m.Manage([]string{"a.example"}))
+				what := fmt.Sprintf("%s JSON of the %s in %s: ", name, of, place)
+				consultest.Await(t, what+"there is an order", func() bool { return len(asked) > 0 })
+				verify.That(t, !storage.Exists(t.Context(), damaged), "%sit exists", what)
+				verify.Equal(t, strings.Count(log.String(), `"key":"`+damaged+`"`), 1, "%s%s", what, log.String())
+			}
+		}
 	}
 }
 
