@@ -60,6 +60,13 @@ func DecodeService(s Service, keys tags.Keys, c *Config) (Service, error) {
 	return s, d.errs.short()
 }
 
+// CheckTagUpstream checks the setting upstream that tags ask for, for a service that is found in the
+// catalog. c.Catalog must not be nil.
+func (c *Config) CheckTagUpstream(upstream tags.Keys) error {
+	_, err := DecodeService(c.foundService(""), tags.Keys{"upstream": upstream}, c)
+	return err
+}
+
 // decodeKeys decodes keys with these rights into the struct that to points to.
 func decodeKeys(keys tags.Keys, by Setter, rights *rightsOf, to any) (*decoder, error) {
 	d := newDecoder("")

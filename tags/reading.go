@@ -38,10 +38,12 @@ type Instance struct {
 type Reading struct {
 	// Tags are the tags of the dialect, sorted, also wrong ones; for a key of the
 	// meta "KEY=VALUE".
-	Tags       []string
-	Routes     []Route
-	Service    Keys // settings of the service, below services.NAME; nil: none
-	Complaints []Complaint
+	Tags    []string
+	Routes  []Route
+	Service Keys // settings of the service, below services.NAME; nil: none
+	// UpstreamUnread says that a tag says how the instance is to be asked, and cannot be read.
+	UpstreamUnread bool
+	Complaints     []Complaint
 }
 
 // Route is a route that tags ask for.

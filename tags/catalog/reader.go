@@ -142,7 +142,7 @@ func (r *Reader) Ask(c *config.Config, found config.Fragment) Asked {
 			continue // an operator's
 		}
 		settings := result.Settings[name]
-		for _, key := range slices.Sorted(maps.Keys(settings)) {
+		for _, key := range slices.Backward(slices.Sorted(maps.Keys(settings))) { // upstream first: no other one takes it away
 			with, err := config.DecodeService(service, tags.Keys{key: settings[key]}, c)
 			if err != nil {
 				result.Problems = append(result.Problems, claim.Problem{Ask: claim.Ask{Service: name}, Kind: claim.KindBad, Reason: "the setting " + key + " cannot be used: " + err.Error()})

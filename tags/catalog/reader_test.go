@@ -93,3 +93,63 @@ func TestSettingsThatCannotBeUsed(t *testing.T) {
 	verify.That(t, len(problems) == 1 && strings.Contains(problems[0].Reason, "the setting health cannot be used"), "problems: %+v", problems)
 	verify.Equal(t, len(asked.Routes.Routes), 1, "routes")
 }
+
+// Without its upstream, an instance would be asked in another protocol, or without TLS. Its routes are not
+// used; those that restrict deny every request, so that no broader one answers.
+func TestUpstreamThatCannotBeUsed(t *testing.T) {
+	for _, test := range []struct {
+		catalog string
+		tags    []string
+		routes  string // PATH DENY;
+		reason  string // of the first problem; empty: none
+	}{
+		{"", []string{"sluice.upstream=protocol=h2 tls=true", "sluice.route=h/x"}, "/x [];", ""},
+		{"", []string{"sluice.upstream=protocol=h3 tls=true", "sluice.route=h/x"}, "", `cannot be asked as its tags say: upstream.protocol: value "h3"`},
+		{"", []string{"sluice.upstream=protocol=h2", "sluice.route=h/x"}, "", "only with upstream.tls"},
+		{"", []string{"sluice.upstream=tls=true tls.insecure=maybe", "sluice.route=h/x"}, "", "upstream.tls.insecure"},
+		{"", []string{"sluice.upstream=protocol=h3", "sluice.route=h/x", "sluice.route=h/y allow=10.0.0.0/8"}, "/y [0.0.0.0/0 ::/0];", "cannot be asked"},
+		{"", []string{"sluice.upstream=protocol=h3", "sluice.route=h/x auth", "sluice.route=h/y allow"}, "/y [0.0.0.0/0 ::/0];", "KEY=VALUE"},
+		{"", []string{"sluice.upstream=tls=true tls.ca=/etc/ca.pem", "sluice.route=h/x"}, "", "unknown key"},
+		{"", []string{"sluice.upstream=tls=true tls.ca=/etc/ca.pem", "urlprefix-h/x"}, "", "unknown key"},
+		{"", []string{"sluice.upstream=tls=true\n", "sluice.route=h/x"}, "", "control character"},
+		{"", []string{"urlprefix-h/x proto=grpcs grpcservername=star\xff"}, "", "cannot be asked"},
+		{", connect: true", []string{"urlprefix-h/x proto=https"}, "/x [];", "the setting upstream cannot be used"},
+	} {
+		c := configtest.Must(t, "catalog: { tags: [sluice, fabio]"+test.catalog+" }")
+		found, _ := c.Found([]string{"star"}, "")
+		all := NewReader(func() {})
+		all.Start(c)
+		all.Gate("star", found.Services["star"], func([]discovery.Instance, bool) {}).Pass([]discovery.Instance{
+			{Service: "star", ID: "star-1", Address: "192.0.2.1", Port: 443, Weight: 1, Tags: test.tags},
+		})
+		asked := all.Ask(c, found)
+		routes := ""
+		for _, r := range asked.Routes.Routes {
+			routes += fmt.Sprintf("%s %s;", r.Path, r.Deny)
+		}
+		verify.Equal(t, routes, test.routes, "%q: the routes", test.tags)
+		all.Applied(asked)
+		problems := all.InUse().Problems
+		if test.reason == "" {
+			verify.Equal(t, len(problems), 0, "%q: problems", test.tags)
+			continue
+		}
+		verify.That(t, len(problems) > 0 && strings.Contains(problems[0].Reason, test.reason), "%q: problems %+v", test.tags, problems)
+	}
+}
+
+// TLS to the instances stays, also if another dialect asks for what does not go with it.
+func TestUpstreamBeforeOtherSettings(t *testing.T) {
+	c := configtest.Must(t, "listeners: [{ name: web, address: ':8080' }, { name: db, address: ':5432', protocol: tcp, sni: [] }]\ncatalog: { tags: [fabio, traefik] }")
+	found, _ := c.Found([]string{"star"}, "")
+	all := NewReader(func() {})
+	all.Start(c)
+	all.Gate("star", found.Services["star"], func([]discovery.Instance, bool) {}).Pass([]discovery.Instance{{
+		Service: "star", ID: "star-1", Address: "192.0.2.1", Port: 443, Weight: 1, Tags: []string{
+			"urlprefix-h/x proto=https", "traefik.enable=true",
+			"traefik.tcp.routers.star.rule=HostSNI(`*`)", "traefik.tcp.services.star.loadbalancer.proxyprotocol.version=1",
+		},
+	}})
+	star := all.Ask(c, found).Found.Services["star"]
+	verify.That(t, star.Upstream.TLS != nil && star.ProxyProtocol == "", "upstream.tls %+v, proxy_protocol %q", star.Upstream.TLS, star.ProxyProtocol)
+}

@@ -334,7 +334,10 @@ routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 			c.Listeners[2].StreamKeys()[0]: "the listener db", c.Listeners[3].StreamKeys()[0]: "the listener tls",
 		},
 	}
-	verify.DeepEqual(t, NewRules(c), want, "the rules")
+	rules := NewRules(c)
+	verify.That(t, rules.Upstream != nil, "the rules do not check the upstream of tags")
+	rules.Upstream = nil // functions are never equal
+	verify.DeepEqual(t, rules, want, "the rules")
 }
 
 // A route whose restriction is not understood exists, and denies every request.
@@ -568,5 +571,24 @@ func TestGroups(t *testing.T) {
 			verify.That(t, slices.Equal(groups[name].Tags, list), "an instance with %q is in the group of %q", list, groups[name].Tags)
 			break
 		}
+	}
+}
+
+// An instance whose upstream cannot be used has no routes, and decides nothing for the others.
+func TestUpstreamOfOneInstance(t *testing.T) {
+	rules := NewRules(configtest.Must(t, "catalog: { tags: [sluice] }"))
+	good := func(age uint64) Instance {
+		return instance("a", "good", age, "sluice.route=h/", "sluice.upstream=protocol=h2 tls=true")
+	}
+	for _, upstream := range []string{"sluice.upstream=protocol=h2 tls=yes", "sluice.upstream=protocol=h3 tls=true"} {
+		for _, age := range []uint64{1, 3} {
+			r := Resolve([]Service{service("a", good(2), instance("a", "bad", age, "sluice.route=h/", upstream))}, rules, nil)
+			verify.Slices(t, lines(r), []string{`a h/ ["sluice.route=h/" "sluice.upstream=protocol=h2 tls=true"]`}, "%s: the routes", upstream)
+			verify.Equal(t, r.Settings["a"].String(), `{"upstream":{"protocol":"h2","tls":{}}}`, "%s: the settings", upstream)
+		}
+		rules := rules
+		rules.Defined = map[string]bool{"a": true}
+		r := Resolve([]Service{service("a", instance("a", "bad", 1, "sluice.route=h/", upstream))}, rules, nil)
+		verify.Slices(t, lines(r), []string{"a h/"}, "%s: the routes of a service of the file", upstream)
 	}
 }

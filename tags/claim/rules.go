@@ -10,6 +10,7 @@ import (
 
 	"sluice/config"
 	"sluice/route"
+	"sluice/tags"
 )
 
 // AnyHost is an entry of [config.Claim.Hosts] for all hosts, also for routes without one.
@@ -29,6 +30,9 @@ type Rules struct {
 	Taken map[string]string
 	// Insecure says that tags may ask for TLS without verification.
 	Insecure bool
+	// Upstream checks the setting upstream of tags; nil: an instance is asked without it too, as in
+	// the mesh, which has its own TLS.
+	Upstream func(tags.Keys) error
 	// ForwardAuth are the URLs of authentication servers that tags may name.
 	ForwardAuth []config.Location
 	// Replicas says that it is known who is a replica, as rate limits of all replicas need.
@@ -87,6 +91,9 @@ func NewRules(c *config.Config) Rules {
 	if c.Catalog != nil {
 		rules.Claims, rules.Insecure, rules.ForwardAuth = c.Catalog.Claims, c.Catalog.Insecure, c.Catalog.ForwardAuth
 		rules.Share = c.Catalog.Fabio.Share
+		if !c.Catalog.Connect {
+			rules.Upstream = c.CheckTagUpstream
+		}
 		rules.Listeners, rules.AllListeners = c.TagListeners(config.ProtocolHTTP)
 		rules.StreamListeners, _ = c.TagListeners(config.ProtocolTCP)
 	}

@@ -28,6 +28,7 @@ type member struct {
 	Instance
 	keys     tags.Keys // its settings
 	settings string    // text of the ones that count
+	unasked  string    // why it cannot be asked as its tags say; empty: it can
 	routes   map[string]asked
 	tags     []string // of all dialects
 }
@@ -180,6 +181,7 @@ func (r *resolver) chooseVariant(variants map[string]*variant) (*want, *variant)
 func (r *resolver) member(i Instance) member {
 	settings := make(tags.Keys)
 	m := member{Instance: i, keys: settings, routes: make(map[string]asked)}
+	var read []Reading
 	for _, reading := range i.Readings {
 		if reading.Dialect == config.DialectDefault && r.rules.Named[r.service.Name] {
 			continue
@@ -195,21 +197,59 @@ func (r *resolver) member(i Instance) member {
 			}
 			settings[key] = value
 		}
+		read = append(read, reading)
+	}
+	if m.settings = "{}"; !r.rules.Defined[r.service.Name] {
+		if len(settings) > 0 {
+			m.settings = settings.String()
+		}
+		m.unasked = r.unasked(settings, read)
+	}
+	for _, reading := range read {
 		for _, route := range reading.Routes {
 			r.route(&m, asked{dialect: reading.Dialect, route: route})
 		}
 	}
-	if m.settings = "{}"; len(settings) > 0 && !r.rules.Defined[r.service.Name] {
-		m.settings = settings.String()
-	}
 	m.tags = tags.SortedTags(m.tags...)
 	return m
+}
+
+// unasked returns why an instance with these settings cannot be asked as its tags say; empty: it
+// can. Then settings has no upstream any more: requests in another protocol, or without TLS, would be wrong.
+func (r *resolver) unasked(settings tags.Keys, readings []Reading) string {
+	if r.rules.Upstream == nil {
+		return ""
+	}
+	const reason = "the instance cannot be asked as its tags say: "
+	if slices.ContainsFunc(readings, func(read Reading) bool { return read.UpstreamUnread }) {
+		delete(settings, "upstream")
+		return reason + "its tag sluice.upstream cannot be read"
+	}
+	upstream, ok := settings["upstream"].(tags.Keys)
+	if !ok {
+		return ""
+	}
+	text := written{"upstream " + upstream.String(), config.ByTag}
+	checked, known := r.decoded[text]
+	if !known {
+		if err := r.rules.Upstream(upstream); err != nil {
+			checked.wrong = reason + err.Error()
+		}
+		r.decoded[text] = checked
+	}
+	if checked.wrong != "" {
+		delete(settings, "upstream")
+	}
+	return checked.wrong
 }
 
 // route adds a route to an instance, if the service may have it.
 func (r *resolver) route(m *member, a asked) {
 	problem := func(kind Kind, reason string, harmless bool) { r.add(kind, a, reason, harmless, m.named()) }
 	d := r.decoded.of(a.route)
+	if d.wrong == "" && !a.route.Closed {
+		d.wrong = m.unasked
+	}
 	if d.wrong != "" && !a.route.Closed && a.route.Keys.Restricts() {
 		problem(KindBad, d.wrong+"; the route denies every request", false)
 		a.route = a.route.Deny()

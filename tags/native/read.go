@@ -51,11 +51,12 @@ func Read(i tags.Instance) tags.Reading {
 // read reads a tag, or the entry of the meta that text is another spelling of.
 func read(reading *tags.Reading, tag, text string) {
 	reading.Tags = append(reading.Tags, tag)
+	name, value, _ := strings.Cut(text, "=")
 	if c := tags.Check(tag); c != nil {
 		reading.Complain(*c)
+		reading.UpstreamUnread = reading.UpstreamUnread || name == Upstream
 		return
 	}
-	name, value, _ := strings.Cut(text, "=")
 	r := &reader{reading: reading, tag: tag, meta: tag != text}
 	r.at = len(tag) - len(value)
 	switch name {
@@ -184,9 +185,11 @@ func (r *reader) upstream(value string) {
 			r.complain(w.at, "unknown key: want protocol, tls=true, tls.server_name or tls.insecure")
 		}
 	}
-	if !r.failed {
-		r.reading.Set(tags.Keys{"upstream": upstream}, r.tag)
+	if r.failed {
+		r.reading.UpstreamUnread = true
+		return
 	}
+	r.reading.Set(tags.Keys{"upstream": upstream}, r.tag)
 }
 
 // word is a part of a value between blanks.
