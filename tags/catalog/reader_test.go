@@ -104,6 +104,7 @@ func TestUpstreamThatCannotBeUsed(t *testing.T) {
 		reason  string // of the first problem; empty: none
 	}{
 		{"", []string{"sluice.upstream=protocol=h2 tls=true", "sluice.route=h/x"}, "/x [];", ""},
+		{"", []string{"sluice.upstream=tls=false", "sluice.route=h/x"}, "/x [];", ""},
 		{"", []string{"sluice.upstream=protocol=h3 tls=true", "sluice.route=h/x"}, "", `cannot be asked as its tags say: upstream.protocol: value "h3"`},
 		{"", []string{"sluice.upstream=protocol=h2", "sluice.route=h/x"}, "", "only with upstream.tls"},
 		{"", []string{"sluice.upstream=tls=true tls.insecure=maybe", "sluice.route=h/x"}, "", "upstream.tls.insecure"},

@@ -169,7 +169,7 @@ func split(key string) []string {
 }
 
 func (r *reader) upstream(value string) {
-	upstream := make(tags.Keys)
+	upstream, plain := make(tags.Keys), false
 	for _, w := range r.words(value) {
 		key, value, ok := strings.Cut(w.text, "=")
 		switch {
@@ -179,17 +179,24 @@ func (r *reader) upstream(value string) {
 			if upstream["tls"] == nil {
 				upstream["tls"] = make(tags.Keys)
 			}
+		case key == "tls" && value == "false": // as without the key
+			plain = true
 		case key == "protocol" || key == "tls.server_name" || key == "tls.insecure":
 			upstream.Set(value, split(key)...)
 		default:
-			r.complain(w.at, "unknown key: want protocol, tls=true, tls.server_name or tls.insecure")
+			r.complain(w.at, "unknown key: want protocol, tls=true, tls=false, tls.server_name or tls.insecure")
 		}
+	}
+	if plain && upstream["tls"] != nil {
+		r.complain(0, "tls=false contradicts another key: want it without tls=true, tls.server_name and tls.insecure")
 	}
 	if r.failed {
 		r.reading.UpstreamUnread = true
 		return
 	}
-	r.reading.Set(tags.Keys{"upstream": upstream}, r.tag)
+	if len(upstream) > 0 {
+		r.reading.Set(tags.Keys{"upstream": upstream}, r.tag)
+	}
 }
 
 // word is a part of a value between blanks.
