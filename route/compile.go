@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -12,10 +13,32 @@ import (
 const maxConditions = 8
 
 // compiler translates conditions to programs, and collects errors.
-type compiler struct{ errs []*Error }
+type compiler struct {
+	errs  []*Error
+	parts int // of the regular expressions of the route
+}
 
 func (c *compiler) refuse(field, value, reason string) {
 	c.errs = append(c.errs, &Error{Field: field, Value: value, Reason: reason})
+}
+
+// regexp compiles an expression of field; nil: it is refused. A request may have to try all those of a route, so they have
+// together as many parts as one may have.
+func (c *compiler) regexp(field, value, expression string) *regexp.Regexp {
+	re, err := compileRegexp(expression)
+	if err != nil {
+		c.refuse(field, value, err.Error())
+		return nil
+	}
+	c.count(field, value, expression)
+	return re
+}
+
+// count adds the parts of an expression, and refuses it if the route has too many.
+func (c *compiler) count(field, value, expression string) {
+	if c.parts += partsOf(expression); c.parts > maxParts {
+		c.refuse(field, value, fmt.Sprintf("the regular expressions of the route have %d parts together, the limit is %d", c.parts, maxParts))
+	}
 }
 
 // conditions returns the tests of a. key is the path of the key in a configuration.
@@ -58,6 +81,8 @@ func (c *compiler) conditions(a *Conditions, key string, depth int) (p program) 
 			pattern, err := parsePattern(path.Match, path.Text)
 			if err != nil {
 				c.refuse("path", path.Text, err.Error())
+			} else if path.Match == PathRegexp {
+				c.count("path", path.Text, path.Text)
 			}
 			t.paths = append(t.paths, pattern)
 		}
@@ -103,10 +128,7 @@ func (c *compiler) values(kind testKind, values []Value, key string) (p program)
 			t.value.Name = strings.ToLower(v.Name)
 		}
 		if v.Kind == ValueMatches {
-			var err error
-			if t.regexp, err = compileRegexp(v.Text); err != nil {
-				c.refuse(field, v.String(), err.Error())
-			}
+			t.regexp = c.regexp(field, v.String(), v.Text)
 		}
 		p = append(p, t)
 	}
@@ -139,12 +161,9 @@ func (c *compiler) hosts(names, expressions []string) test {
 		t.hosts = append(t.hosts, hostTest{pattern: pattern})
 	}
 	for _, expression := range expressions {
-		re, err := compileRegexp(expression)
-		if err != nil {
-			c.refuse("host_regexp", expression, err.Error())
-			continue
+		if re := c.regexp("host_regexp", expression, expression); re != nil {
+			t.hosts = append(t.hosts, hostTest{regexp: re})
 		}
-		t.hosts = append(t.hosts, hostTest{regexp: re})
 	}
 	return t
 }
@@ -169,6 +188,8 @@ func compile(r Route) (*entry, []*Error) {
 	case "", PathPrefix, PathExact, PathStringPrefix, PathRegexp:
 		if e.path, err = parsePattern(r.PathMatch, r.Path); err != nil {
 			c.refuse("path", r.Path, err.Error())
+		} else if r.PathMatch == PathRegexp {
+			c.count("path", r.Path, r.Path)
 		}
 	default:
 		c.refuse("match", string(r.PathMatch), fmt.Sprintf("want %s, %s, %s or %s", PathPrefix, PathExact, PathStringPrefix, PathRegexp))

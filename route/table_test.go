@@ -2,6 +2,7 @@ package route
 
 import (
 	"errors"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"testing"
@@ -190,20 +191,57 @@ func TestErrorSaysWhichRouteAndField(t *testing.T) {
 	verify.Equal(t, *e, want, "*e")
 }
 
-// Of a few characters, a repetition makes thousands: each of the expressions that may be in the tags of a service would take
-// megabytes, and seconds.
+// Whoever may register a service may have regular expressions in its tags: of a few characters, a repetition makes thousands
+// of parts, and an expression takes memory for each, and time for each with each octet of a path.
 func TestRegexpsAreLimited(t *testing.T) {
-	for expression, ok := range map[string]bool{
-		`^/[a-z0-9]{1,63}(\.[a-z0-9]{1,63}){0,10}$`:                  true,
-		strings.Repeat(`x{1000}`, 9):                                 true,
-		strings.Repeat(`x{1000}`, 11):                                false,
-		`((xyz){10,100}a){9}`:                                        true,
-		`((xyz){10,100}a?){10}` + strings.Repeat(`(x{2,}){500}`, 10): false,
-		`x{`: true,
+	for expression, want := range map[string]string{
+		`^/[a-z0-9]{1,63}(\.[a-z0-9]{1,63}){0,10}$`: "",
+		strings.Repeat("x{1000}", 2):                "",
+		strings.Repeat("x{1000}", 3):                "has 3000 parts, the limit is 2000",
+		`(x?){700}`:                                 "has 2800 parts, the limit is 2000",
+		`x{0,1000}y`:                                "has 2001 parts, the limit is 2000",
+		`((xyz){10,100}a?){10}`:                     "has 5940 parts, the limit is 2000",
+		strings.Repeat(".?", 1001):                  "has 2002 parts, the limit is 2000",
+		strings.Repeat("x", 1990):                   "",
+		`x{`:                                        "",
+		strings.Repeat("(a)", 32):                   "",
+		strings.Repeat("(a)", 33):                   "has 33 groups, the limit is 32",
+		strings.Repeat("(?:a)", 33):                 "",
 	} {
-		_, err := Check(Route{Path: expression, PathMatch: PathRegexp})
-		verify.That(t, (err == nil) == ok && (ok || strings.Contains(err.Error(), "repeats too much")), "%.40s: %v", expression, err)
-		_, err = NewCORS(CORSOptions{AllowOrigins: []string{"~" + expression}})
-		verify.That(t, (err == nil) == ok, "the origin ~%.40s: %v", expression, err)
+		for place, route := range map[string]Route{
+			"path":      {Path: expression, PathMatch: PathRegexp},
+			"host":      {HostRegexp: expression, Path: "/"},
+			"condition": {Path: "/", Conditions: Conditions{Headers: []Value{{Name: "x", Kind: ValueMatches, Text: expression}}}},
+		} {
+			_, err := Check(route)
+			verify.That(t, (err == nil) == (want == "") && (err == nil || strings.Contains(err.Error(), want)), "%s %.40s: %v, want %q", place, expression, err, want)
+		}
+		_, err := NewCORS(CORSOptions{AllowOrigins: []string{"~" + expression}})
+		verify.That(t, (err == nil) == (want == ""), "the origin ~%.40s: %v", expression, err)
+	}
+}
+
+// A request may have to try all expressions of a route.
+func TestRegexpsOfARouteAreLimitedTogether(t *testing.T) {
+	large := Path{Text: `^/a/x{1000}`, Match: PathRegexp}
+	r := Route{Path: "/a", Conditions: Conditions{Any: []Conditions{{Paths: []Path{large}}, {Paths: []Path{{Text: "/b", Match: PathPrefix}}}}}}
+	_, err := Check(r)
+	verify.NoError(t, err)
+	r.Conditions.Any[1].Not = &Conditions{Paths: []Path{large}}
+	_, err = Check(r)
+	verify.That(t, err != nil && strings.Contains(err.Error(), "have 2008 parts together, the limit is 2000"), "two: %v", err)
+}
+
+// An expression is compiled to no more than its parts.
+func TestPartsAreInstructions(t *testing.T) {
+	for _, s := range []string{
+		"", "a", "()", "(a|b|cd)*x+y?", "a|", "(|a)*", "(?:)*", `\b^$\pL(?i:k)`, "x{3}", "x{0}", "x{0,}", "x{2,}", "(ab?){0,7}", "(a*){3,5}", "(a{0,30}){0,30}", "(a?){2,}", "[a-z]{1,63}(\\.[a-z]{1,63}){1,4}", "((((a))))", "(a*)*(b+)*", "(?:a{2,3}|b){4,}",
+	} {
+		re, err := syntax.Parse(s, syntax.Perl)
+		verify.NoError(t, err)
+		program, err := syntax.Compile(re.Simplify())
+		verify.NoError(t, err)
+		const around = 2 // the first and the last instruction of every program
+		verify.That(t, parts(re)+around >= len(program.Inst), "%s has %d parts, and is compiled to %d instructions", s, parts(re), len(program.Inst))
 	}
 }
