@@ -10,11 +10,13 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/tg123/go-htpasswd"
+	"golang.org/x/crypto/bcrypt"
 
 	"sluice/config/regular"
 	"sluice/route/places"
@@ -27,6 +29,10 @@ const (
 	// maxPasswordBytes is the length of the longest password that Apache's htpasswd takes. The
 	// time of a hash of crypt grows with the length of the password.
 	maxPasswordBytes = 255
+	// maxCost and maxRounds bound the time of a hash, one to three seconds: whoever tries passwords
+	// takes it each time. A cost of bcrypt that is larger by one takes twice as long.
+	maxCost              = 14
+	minRounds, maxRounds = 1000, 1_000_000 // of crypt
 )
 
 // turns bounds the computations of slow hashes: half of the processors are for requests.
@@ -104,7 +110,7 @@ func parseUsers(text []byte) (*users, error) {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		name, _, ok := strings.Cut(line, ":")
+		name, hash, ok := strings.Cut(line, ":")
 		if !ok || name == "" || strings.ContainsFunc(name, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 			return nil, fmt.Errorf("line %d: want NAME:HASH", number)
 		}
@@ -112,6 +118,9 @@ func parseUsers(text []byte) (*users, error) {
 		bad := false
 		if _, err := htpasswd.NewFromReader(strings.NewReader(line+"\n"), hashes, func(error) { bad = true }); err != nil || bad {
 			return nil, fmt.Errorf("line %d: want a password hashed by bcrypt, MD5 (apr1), SHA-1, SSHA, or crypt with SHA-256 or SHA-512", number)
+		}
+		if err := checkHash(hash); err != nil {
+			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
 		u.first = name
 		lines.WriteString(line + "\n")
@@ -123,6 +132,33 @@ func parseUsers(text []byte) (*users, error) {
 	u.file, err = htpasswd.NewFromReader(strings.NewReader(lines.String()),
 		[]htpasswd.PasswdParser{htpasswd.AcceptMd5, htpasswd.AcceptSha, htpasswd.AcceptBcrypt, htpasswd.AcceptSsha, htpasswd.AcceptCryptSha}, nil)
 	return u, err
+}
+
+// checkHash fails for a hash by bcrypt or crypt that takes too long, or that no password has.
+func checkHash(hash string) error {
+	scheme, rest, _ := strings.Cut(strings.TrimPrefix(hash, "$"), "$")
+	switch scheme {
+	case "2a", "2b", "2x", "2y":
+		cost, err := bcrypt.Cost([]byte(hash))
+		if err != nil {
+			return fmt.Errorf("want a hash of bcrypt: %w", err)
+		}
+		if cost > maxCost {
+			return fmt.Errorf("the hash of bcrypt has the cost %d: want at most %d, as by htpasswd -B -C %d", cost, maxCost, maxCost)
+		}
+	case "5", "6":
+		parts := strings.Split(rest, "$")
+		if text, has := strings.CutPrefix(parts[0], "rounds="); has {
+			if rounds, err := strconv.Atoi(text); err != nil || rounds < minRounds || rounds > maxRounds {
+				return fmt.Errorf("the hash of crypt has rounds=%s: want from %d to %d", text, minRounds, maxRounds)
+			}
+			parts = parts[1:]
+		}
+		if len(parts) != 2 {
+			return errors.New("want a hash of crypt: $6$SALT$HASH, or with $5$, and rounds=NUMBER$ before the salt if it has them")
+		}
+	}
+	return nil
 }
 
 // ErrBusy means that a password was not verified in time, because too many others are.

@@ -19,6 +19,8 @@ bcrypt:$2a$04$6N21KD3VTzF.JZ18AyPfTuYIryLDwNADkL2QPAJWvBqw3AWRCSFPK
 sha:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=
 
 apr1:$apr1$salt1234$G61s9lpZAELkzUFCbj/53/
+sha256:$5$abcdefgh$gruCpC7VkOTspMQTTSAR8mtlO9Upms.fwqE5y16JVM.
+sha512:$6$rounds=1234$abcdefgh$JYy1Bl2SyLJWf33X/ypLFfV0PTI7kUcSv1KagEAuF6T.jEole3EQfDDZRy9BRYEi9Zd6aYdRKWdcJwCEXNseD1
 `
 
 func never() (context.Context, context.CancelFunc) { panic("no wait is expected") }
@@ -32,7 +34,7 @@ func TestUsers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users")
 	write(t, path, someUsers)
 	u := verify.Result(OpenUsers(path)).Must(t)
-	for _, name := range []string{"bcrypt", "sha", "apr1", "nobody", "", "# users"} {
+	for _, name := range []string{"bcrypt", "sha", "apr1", "sha256", "sha512", "nobody", "", "# users"} {
 		for range 2 {
 			for password, right := range map[string]bool{"secret": true, "Secret": false, "": false} {
 				want := right && strings.Contains(someUsers, "\n"+name+":") && name != ""
@@ -57,6 +59,33 @@ func TestUsers(t *testing.T) {
 	}
 	_, err = OpenUsers(path + ".missing")
 	verify.That(t, errors.Is(err, os.ErrNotExist), "a missing file: %v", err)
+}
+
+// A hash that takes minutes is an error in the file: whoever tries a password would take a processor for as long. So is one
+// that no password has.
+func TestHashesAreBounded(t *testing.T) {
+	const salted = "6N21KD3VTzF.JZ18AyPfTuYIryLDwNADkL2QPAJWvBqw3AWRCSFPK"
+	for hash, want := range map[string]string{
+		"$2y$14$" + salted:              "",
+		"$2y$15$" + salted:              "line 2: the hash of bcrypt has the cost 15: want at most 14",
+		"$2a$31$" + salted:              "line 2: the hash of bcrypt has the cost 31: want at most 14",
+		"$2b$10$" + salted[:20]:         "line 2: want a hash of bcrypt: ",
+		"$2b$1x$" + salted:              "line 2: want a hash of bcrypt: ",
+		"$6$salt$hash":                  "",
+		"$5$salt$hash":                  "",
+		"$6$rounds=1000000$salt$hash":   "",
+		"$6$rounds=1000001$salt$hash":   "line 2: the hash of crypt has rounds=1000001: want from 1000 to 1000000",
+		"$5$rounds=999999999$salt$hash": "line 2: the hash of crypt has rounds=999999999: want from 1000 to 1000000",
+		"$6$rounds=999$salt$hash":       "line 2: the hash of crypt has rounds=999: want from 1000 to 1000000",
+		"$6$rounds=many$salt$hash":      "line 2: the hash of crypt has rounds=many: want from 1000 to 1000000",
+		"$6$rounds=5000$salt":           "line 2: want a hash of crypt: ",
+		"$6$salt$hash$more":             "line 2: want a hash of crypt: ",
+	} {
+		path := filepath.Join(t.TempDir(), "users")
+		write(t, path, "# users\nslow:"+hash+"\n")
+		_, err := OpenUsers(path)
+		verify.That(t, (err == nil) == (want == "") && (err == nil || strings.Contains(err.Error(), path+": "+want)), "%s: %v, want %q", hash, err, want)
+	}
 }
 
 // Who is verified needs no turn. Others wait as long as they may. Nothing is computed for a password that
