@@ -1,8 +1,7 @@
 package proxy
 
 import (
-	"time"
-
+	"sluice/proxy/http2"
 	"sluice/proxy/socket"
 )
 
@@ -19,9 +18,10 @@ func (s *http2Stream) tunnel(t *socket.Tunnel) socket.TunnelEnd {
 func (s *http2Stream) SendTunnel(b []byte, ends bool) error { return s.send(nil, b, nil, ends) }
 
 // AwaitTunnel implements tunnelStream.
-func (s *http2Stream) AwaitTunnel(pause time.Duration) error {
+func (s *http2Stream) AwaitTunnel() error {
 	var none socket.Buffers
-	return s.awaitBody(&none, pause)
+	defer s.Disarm()
+	return s.Wait(&none, s.bodyArrived, http2.Wakes{})
 }
 
 // TakeTunnel implements tunnelStream.

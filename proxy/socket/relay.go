@@ -104,11 +104,10 @@ func (r *relay) runFromStream() {
 // awaitStream waits until the stream from has bytes or has ended.
 func (r *relay) awaitStream() error {
 	for {
-		left := r.tunnel.Left(r.tunnel.Sweeper.Now())
-		if left <= 0 {
-			return ErrIdle
+		if err := r.arm(r.from.Entry.ArmRead); err != nil {
+			return err
 		}
-		err := r.from.Stream.AwaitTunnel(left)
+		err := r.from.Stream.AwaitTunnel()
 		if err != os.ErrDeadlineExceeded || r.from.Entry.Interrupted.Load() {
 			return err
 		}

@@ -45,9 +45,9 @@ type tunnelStream interface {
 	// SendTunnel sends b, and then the end of this direction if ends. It returns when the other
 	// side has allowed to send all of b.
 	SendTunnel(b []byte, ends bool) error
-	// AwaitTunnel waits until bytes or their end have arrived, or returns
-	// os.ErrDeadlineExceeded after pause.
-	AwaitTunnel(pause time.Duration) error
+	// AwaitTunnel waits until bytes or their end have arrived, or returns os.ErrDeadlineExceeded
+	// when the read deadline of the Entry has passed, which may change meanwhile. It removes that.
+	AwaitTunnel() error
 	// TakeTunnel moves bytes that have arrived to b. last: no more will arrive.
 	TakeTunnel(b []byte) (n int, last bool)
 }
