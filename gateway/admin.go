@@ -19,6 +19,7 @@ import (
 	"sluice/config"
 	"sluice/config/regular"
 	"sluice/observe/events"
+	"sluice/route/places"
 )
 
 // adminUser is the admin API as a user of certificates.
@@ -34,12 +35,14 @@ type adminServer struct {
 	config      config.Admin           // the first one
 	certificate *certificates.Follower // nil: without TLS
 	tokens      atomic.Pointer[adminTokens]
+	places      *places.Places // of connections
 	log         zerolog.Logger
 }
 
 // newAdminServer returns a server without a handler, which ends the streams of feed.
 func newAdminServer(c config.Admin, feed *events.Feed, log zerolog.Logger) (_ *adminServer, err error) {
-	a := &adminServer{config: c, log: log, http: http.Server{
+	all := adminConnections()
+	a := &adminServer{config: c, log: log, places: places.New(all, (all+1)/2), http: http.Server{
 		ReadHeaderTimeout: 10 * time.Second,
 		WriteTimeout:      adminWriteTimeout,
 		IdleTimeout:       2 * time.Minute,
@@ -67,6 +70,7 @@ func (a *adminServer) certificates() []certificates.Use {
 // serve serves l until close.
 func (a *adminServer) serve(l net.Listener) error {
 	address := endpoint(l.Addr())
+	l = &adminListener{Listener: l, places: a.places, log: a.log}
 	if a.certificate != nil {
 		l = tls.NewListener(l, &tls.Config{
 			MinVersion: certificates.MinVersion, CipherSuites: certificates.Suites,

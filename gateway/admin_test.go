@@ -22,6 +22,7 @@ import (
 	"sluice/admin"
 	"sluice/config"
 	"sluice/observe/events"
+	"sluice/route/places"
 	"sluice/test/testcert"
 	"sluice/test/verify"
 )
@@ -179,6 +180,52 @@ func TestAdminCutsClientsThatHang(t *testing.T) {
 			})
 		})
 	}
+}
+
+// clientConn is a connection of a client with that address.
+type clientConn struct {
+	net.Conn
+	address net.TCPAddr
+}
+
+func (c *clientConn) RemoteAddr() net.Addr { return &c.address }
+
+// Connections to the admin API, also those that send nothing, leave descriptors to the requests of clients, and those of one
+// address leave room for others.
+func TestAdminConnectionsAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := verify.Result(newAdminServer(config.Admin{}, events.New(), zerolog.Nop())).Must(t)
+		a.places = places.New(4, 2)
+		l := make(pipes)
+		var serving sync.WaitGroup
+		serving.Go(func() { _ = a.serve(l) })
+		connect := func(address string, open bool) (client net.Conn) {
+			t.Helper()
+			client, server := net.Pipe()
+			l <- &clientConn{server, net.TCPAddr{IP: net.ParseIP(address)}}
+			synctest.Wait()
+			client.SetReadDeadline(time.Now().Add(time.Millisecond)) // fails if the server has closed it
+			_, err := client.Read(make([]byte, 1))
+			verify.That(t, errors.Is(err, os.ErrDeadlineExceeded) == open, "a connection from %s: %v", address, err)
+			return client
+		}
+		first := connect("::ffff:10.0.0.1", true)
+		connect("10.0.0.1", true)
+		connect("10.0.0.1", false)
+		connect("fd00::1", true)
+		connect("fd00::2", true) // of the same /64
+		connect("fd00:1::1", false)
+		first.Close()
+		synctest.Wait()
+		connect("fd00::3", false)
+		connect("10.0.0.2", true)
+		connect("10.0.0.1", false)
+		time.Sleep(a.http.ReadHeaderTimeout) // of those that sent nothing
+		synctest.Wait()
+		connect("fd00::3", true)
+		a.close(t.Context())
+		serving.Wait()
+	})
 }
 
 // A part whose collector is not registered would have no metrics.
