@@ -113,8 +113,10 @@ type downstream interface {
 	writeAnswer(text, body []byte) error
 	// waited reports whether a part of the response had to wait for the client.
 	waited() bool
-	// cut marks the response as incomplete, unless its head says that it ends after the bytes of the body that have been
-	// sent; -1: not all that was to be sent has been.
+	// isWhole reports whether the response ends, as its head says, after the bytes of the body that have been sent, and
+	// nothing can follow them.
+	isWhole(sent int64) bool
+	// cut marks the response as incomplete, unless it isWhole; -1: not all that was to be sent has been.
 	cut(sent int64)
 
 	// tunnel returns the end of t for the bytes after a protocol switch.

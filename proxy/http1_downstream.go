@@ -165,14 +165,19 @@ func (c *clientConn) sendRaw(b []byte) error {
 	return err
 }
 
+// isWhole implements downstream.
+func (c *clientConn) isWhole(sent int64) bool {
+	x := c.exchange
+	return x.framing == framingLength && sent == x.response.ContentLength || x.framing == framingNone && sent == 0
+}
+
 // cut implements downstream. If the end of the connection marks the end of the response,
 // the connection must be reset. A client that has a whole response may be sending its next request.
 func (c *clientConn) cut(sent int64) {
-	x := c.exchange
-	if x.framing == framingLength && sent == x.response.ContentLength || x.framing == framingNone && sent == 0 {
+	if c.isWhole(sent) {
 		return
 	}
-	x.keep, c.cutOff = false, true
+	c.exchange.keep, c.cutOff = false, true
 	c.reset = c.delimits.Load()
 }
 

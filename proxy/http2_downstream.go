@@ -145,6 +145,9 @@ func (s *http2Stream) writeAnswer(text, body []byte) error {
 // waited implements downstream.
 func (s *http2Stream) waited() bool { return s.Delayed }
 
+// isWhole implements downstream. A trailer section may follow.
+func (s *http2Stream) isWhole(int64) bool { return false }
+
 // cut implements downstream. The end of the stream resets it, since the response has no end.
 func (s *http2Stream) cut(int64) {}
 

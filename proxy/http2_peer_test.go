@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -329,6 +330,45 @@ func TestResetAfterAWholeResponse(t *testing.T) {
 				verify.Equal(t, fmt.Sprint(response.StatusCode, " ", string(body)), "200 "+test.body, "the response")
 				isReceived()
 			}
+		})
+	}
+}
+
+// A client that has a whole response has its next one soon, also if the peer does not end the stream.
+func TestNoEndAfterAWholeResponse(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ method, length, body string }{{"GET", "2", "ok"}, {"GET", "0", ""}, {"HEAD", "2", ""}} {
+		t.Run(test.method+" "+test.length, func(t *testing.T) {
+			t.Parallel()
+			canceled := make(chan uint32, 3)
+			p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
+				answer: func(p *framePeer, stream uint32) {
+					p.headers(stream, false, ":status", "200", "content-length", test.length)
+					if test.body != "" {
+						p.WriteData(stream, false, []byte(test.body))
+					}
+				},
+				frame: func(_ *framePeer, frame xhttp2.Frame) {
+					if f, ok := frame.(*xhttp2.RSTStreamFrame); ok && f.ErrCode == xhttp2.ErrCodeCancel {
+						canceled <- f.StreamID
+					}
+				},
+			}))
+			p.setService(route.Service{Timeouts: route.Timeouts{Idle: time.Hour}, Retry: route.Retry{Attempts: 1}})
+			c := p.dial()
+			in := bufio.NewReader(c)
+			for i := range 3 {
+				fmt.Fprintf(c, "%s / HTTP/1.1\r\nHost: a\r\n\r\n", test.method)
+				response := verify.Result(http.ReadResponse(in, &http.Request{Method: test.method})).Must(t)
+				body := verify.Result(io.ReadAll(response.Body)).Must(t)
+				verify.Equal(t, fmt.Sprint(response.StatusCode, " ", string(body)), "200 "+test.body, "the response")
+				eventually(t, "the wait for the end is over", func() bool {
+					p.skip(endPause)
+					return len(canceled) > 0
+				})
+				verify.Equal(t, <-canceled, uint32(2*i+1), "the stream that is reset")
+			}
+			p.expectNothingCounted()
 		})
 	}
 }

@@ -199,6 +199,7 @@ func (f *mirrorDownstream) closeAfterAnswer()                             {}
 func (f *mirrorDownstream) appendHead(out, _ []byte) []byte               { return out }
 func (f *mirrorDownstream) writeAnswer(_, _ []byte) error                 { return nil }
 func (f *mirrorDownstream) waited() bool                                  { return false }
+func (f *mirrorDownstream) isWhole(int64) bool                            { return false }
 func (f *mirrorDownstream) cut(int64)                                     {}
 func (f *mirrorDownstream) tunnel(*socket.Tunnel) socket.TunnelEnd        { return socket.TunnelEnd{} } // a copy asks for no upgrade
 func (f *mirrorDownstream) IsGone() bool                                  { return false }

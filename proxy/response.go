@@ -311,7 +311,10 @@ func (x *answeredRequest) relay(u upstream.Conn) error {
 	to := x.client.downstream
 	for {
 		p, err := u.ReadBody(&x.Buffers, to.TakesCoded())
-		if err != nil {
+		switch {
+		case x.answered && errors.Is(err, os.ErrDeadlineExceeded) && to.isWhole(x.bytesOut):
+			return nil // the stream is reset
+		case err != nil:
 			return err
 		}
 		x.bytesOut += p.Length
@@ -341,9 +344,17 @@ func (x *answeredRequest) relay(u upstream.Conn) error {
 // until the peer has the whole request, because it may wait for the client.
 func (x *answeredRequest) awaitBody(u upstream.Conn) {
 	if !x.streaming || x.upload.answering() {
-		u.WaitAtMost(x.bodyPause())
+		pause := x.bodyPause()
+		if x.client.downstream.isWhole(x.bytesOut) {
+			pause = min(pause, endPause)
+		}
+		u.WaitAtMost(pause)
 	}
 }
+
+// endPause is how long a peer with HTTP/2 that has sent all of the Content-Length may take to end the stream: a client with
+// HTTP/1.1 has the whole response, and waits for nothing but its next one.
+const endPause = 5 * time.Second
 
 // releaseHeld gives back what is counted.
 func (x *answeredRequest) releaseHeld() {
