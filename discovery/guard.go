@@ -143,6 +143,15 @@ func (g *Guard) Absent(set []Instance) []Instance {
 	return absent
 }
 
+// Adds reports whether set has an instance that is not known.
+func (g *Guard) Adds(set []Instance) bool {
+	known := mapped(g.known)
+	return slices.ContainsFunc(set, func(i Instance) bool {
+		_, ok := known[i.Key()]
+		return !ok
+	})
+}
+
 // Differs reports whether set is another one than the known instances.
 func (g *Guard) Differs(set []Instance) bool {
 	return !slices.EqualFunc(g.known, set, Instance.Equal)

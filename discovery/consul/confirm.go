@@ -28,6 +28,7 @@ func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answ
 		return answer, w.deselect(ctx, answer, loses)
 	case consistent || loses || forgot && w.options.Consistency == ConsistencyStale:
 	case len(absent) == 0:
+		w.unhide(ctx, answer)
 		return answer, nil
 	default:
 		if gone, err := w.confirmGone(ctx, absent); gone || err != nil {
@@ -43,6 +44,17 @@ func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answ
 	}
 	w.loop.Advance(answer.Index)
 	return answer, w.deselect(ctx, answer, w.Guard.Loses(time.Now(), answer.Instances, forgot))
+}
+
+// unhide asks the leader whether ACLs still hide instances, if a view, which does not tell, has new ones. Otherwise
+// those would be removed at once when ACLs hide them again. If the leader does not answer, nothing changes.
+func (w *watch) unhide(ctx context.Context, answer Answer) {
+	if !w.filtered || !answer.Streaming || !w.Guard.Adds(answer.Instances) {
+		return
+	}
+	if all, err := w.queryLeader(ctx, &w.options); err == nil && w.client.Doubt(all.Answer) == nil {
+		w.filtered = all.FilteredByACL
+	}
 }
 
 // deselect removes from the guard's known instances the ones that Consul still has, but

@@ -65,6 +65,42 @@ func TestInstanceHiddenByACLsIsNotGone(t *testing.T) {
 	})
 }
 
+// The agent answers from its view, which tells nothing of ACLs, when they no longer hide b and c.
+func TestInstanceThatACLsHideAgainIsNotGone(t *testing.T) {
+	hidden := discoverytest.Fault{Filtered: true}
+	for _, tt := range []struct {
+		name  string
+		shown discoverytest.Fault // while b and c are in the view
+		end   string
+		state discovery.Freshness
+	}{
+		{"the leader tells that they hide none", discoverytest.Fault{}, "a b:critical c", discovery.WatchStale},
+		{"the leader tells that they hide others", hidden, "a", discovery.WatchFresh},
+		{"the leader fails", discoverytest.Fault{Status: 500, Only: func(r discoverytest.Request) bool { return r.Consistent }},
+			"a", discovery.WatchFresh},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			start := func(b *bubble) { b.set("a"); b.Break(hidden) }
+			watchInBubble(t, ServiceOptions{}, start, func(t *testing.T, b *bubble) {
+				b.expect(20*sec, "0s: a")
+				n := len(b.Requests())
+				for step, words := range []string{"a b c", "a b:critical c"} {
+					b.Break(tt.shown)
+					b.set(words)
+					b.at(time.Duration(40+20*step) * sec)
+					verify.Equal(t, formatSet(b.latest()), words, "the pool")
+				}
+				verify.Equal(t, len(b.confirmations(n)), 1, "the queries of the leader, for two new instances and a new status, are")
+				b.Break(hidden)
+				b.set("a")
+				b.at(80 * sec)
+				verify.Equal(t, formatSet(b.latest()), tt.end, "at the end the pool")
+				verify.Equal(t, b.status().State, tt.state, "the watch is")
+			})
+		})
+	}
+}
+
 func TestAllInstancesAreQueriedIfTheFilterIsRefused(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
 		b.expect(20*sec, "0s: a b c")
