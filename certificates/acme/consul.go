@@ -220,7 +220,7 @@ func (s *consulStorage) Delete(ctx context.Context, key string) error {
 
 // Exists implements certmagic.Storage.
 func (s *consulStorage) Exists(ctx context.Context, key string) bool {
-	if isCertificate(key) || isJSON(key) {
+	if isCertificate(key) || isDecoded(key) {
 		_, err := s.Load(ctx, key)
 		return err == nil
 	}

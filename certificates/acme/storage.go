@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
 	"github.com/rs/zerolog"
 )
 
@@ -38,7 +40,7 @@ type storage struct {
 	mu sync.Mutex
 	// mu guards the fields below.
 	errs    [2]error        // of the last read and the last change; nil: it succeeded
-	misfits map[string]bool // keys of certificates that do not fit their private keys, and of values that are no JSON
+	misfits map[string]bool // keys of certificates that do not fit their private keys, and of damaged values
 	hung    time.Time       // when a read of once last failed after a long time; zero: an operation has succeeded since
 }
 
@@ -137,10 +139,33 @@ func (s *storage) fault() error {
 // isCertificate reports whether a key is one of a certificate. The private key beside it ends with .key.
 func isCertificate(key string) bool { return strings.HasSuffix(key, ".crt") }
 
-// isJSON reports whether the value of a key is JSON: of an account, beside a certificate, or of a challenge.
-func isJSON(key string) bool { return strings.HasSuffix(key, ".json") }
+// isDecoded reports whether certmagic decodes the value of a key by itself: JSON of an account, beside a certificate, or of a
+// challenge, or the private key of an account.
+func isDecoded(key string) bool {
+	return strings.HasSuffix(key, ".json") || strings.HasPrefix(key, "acme/") && strings.HasSuffix(key, ".key")
+}
 
-// whole returns what load returns for a key. A value that is cut, where it must be JSON, is not there: certmagic would give up the
+// damage returns why the value of a key of isDecoded cannot be decoded; nil: it can be.
+func damage(key string, value []byte) error {
+	var content any
+	switch {
+	case !strings.HasSuffix(key, ".json"):
+		_, err := certmagic.PEMDecodePrivateKey(value)
+		return err
+	case strings.HasPrefix(key, "certificates/"):
+		content = new(certmagic.CertificateResource)
+	case strings.Contains(key, "/users/"):
+		content = new(acme.Account)
+	default:
+		content = new(acme.Challenge)
+	}
+	if err := json.Unmarshal(value, content); err != nil {
+		return fmt.Errorf("it is no valid JSON of its kind: %w", err)
+	}
+	return nil
+}
+
+// whole returns what load returns for a key. A value that certmagic could not decode is not there: certmagic would give up the
 // name, or each order by the account, and write neither anew. A certificate that does not fit its private key is not there: a crash
 // between the writes of the two leaves it, and so do two replicas that write because one has lost its lock. certmagic
 // would neither use nor replace it. It orders what is not there, but looks again when it has the lock of the writes,
@@ -151,12 +176,8 @@ func (s *storage) whole(ctx context.Context, key string, load func(context.Conte
 	if err != nil {
 		return nil, err
 	}
-	if isJSON(key) {
-		var damage error
-		if !json.Valid(value) {
-			damage = errors.New("it is no valid JSON")
-		}
-		return s.fitting(key, value, damage, "acme: a value is damaged: it is not used, and an order writes it anew")
+	if isDecoded(key) {
+		return s.fitting(key, value, damage(key, value), "acme: a value is damaged: it is not used, and an order writes it anew")
 	}
 	lastRead, patient := ctx.Value(patience{}).(*sync.Map)
 	if !isCertificate(key) {

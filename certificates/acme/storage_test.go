@@ -113,13 +113,14 @@ func TestOrdersDespiteTheDirectory(t *testing.T) {
 	}
 }
 
-// Of JSON that is damaged, of a certificate or of the account, the log has the key, and there is an order, in both storages.
-func TestOrdersDespiteDamagedJSON(t *testing.T) {
+// Of a damaged value, JSON of a certificate or of the account, or the private key of the account, the log has the key, and there is
+// an order, in both storages.
+func TestOrdersDespiteDamagedValues(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	client := newClient(t, agent.URL(), "")
-	for name, value := range map[string]string{"empty": "", "cut": `{"sans":["a.ex`} {
-		for _, of := range []string{"certificate", "account"} {
+	for name, value := range map[string]string{"empty": "", "cut": `{"sans":["a.ex`, "list": "[]", "typeless": `{"sans":1,"contact":1}`} {
+		for _, of := range []string{"certificate", "account", "key"} {
 			for _, place := range []string{"files", "consul"} {
 				directory, asked := newAuthority(t)
 				log := new(subprocess.Output)
@@ -131,17 +132,21 @@ func TestOrdersDespiteDamagedJSON(t *testing.T) {
 				defer m.Close()
 				issuer, storage := m.issuer.IssuerKey(), m.config.Storage
 				cert, private := testcert.PEM("a.example")
-				damaged := certmagic.StorageKeys.SiteMeta(issuer, "a.example")
-				if of == "certificate" {
+				account := "acme/" + certmagic.StorageKeys.Safe(issuer) + "/users/me@a.example/me"
+				damaged := account + ".json"
+				switch of {
+				case "certificate":
 					storePair(t, storage, issuer, cert, private)
-				} else {
-					account := "acme/" + certmagic.StorageKeys.Safe(issuer) + "/users/me@a.example/me"
+					damaged = certmagic.StorageKeys.SiteMeta(issuer, "a.example")
+				case "account":
 					verify.NoError(t, storage.Store(t.Context(), account+".key", private))
-					damaged = account + ".json"
+				default:
+					verify.NoError(t, storage.Store(t.Context(), account+".json", []byte(`{"status":"valid"}`)))
+					damaged = account + ".key"
 				}
 				verify.NoError(t, storage.Store(t.Context(), damaged, []byte(value)))
 				verify.NoError(t, m.Manage([]string{"a.example"}))
-				what := fmt.Sprintf("%s JSON of the %s in %s: ", name, of, place)
+				what := fmt.Sprintf("%s, %s in %s: ", name, of, place)
 				consultest.Await(t, what+"there is an order", func() bool { return len(asked) > 0 })
 				verify.That(t, !storage.Exists(t.Context(), damaged), "%sit exists", what)
 				verify.Equal(t, strings.Count(log.String(), `"key":"`+damaged+`"`), 1, "%s%s", what, log.String())
