@@ -74,7 +74,8 @@ type staple struct {
 
 // New returns a Manager without certificates. The caller must call Close.
 func New(o Options) *Manager {
-	dialer := net.Dialer{Control: func(_, text string, _ syscall.RawConn) error { // after the resolution of the name
+	// net/http goes on with a dial when its question has ended.
+	dialer := net.Dialer{Timeout: askTimeout, Control: func(_, text string, _ syscall.RawConn) error { // after the resolution of the name
 		address, err := netip.ParseAddrPort(text)
 		if err != nil {
 			return err

@@ -9,8 +9,10 @@ import (
 	"errors"
 	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -49,6 +51,27 @@ func named(url string) func(*x509.Certificate) {
 		c.OCSPServer, c.NotAfter = []string{url}, time.Now().Add(100*day)
 		c.ExtraExtensions = []pkix.Extension{{Id: featuresID, Value: []byte{0x30, 3, 2, 1, 5}}}
 	}
+}
+
+// A responder that answers nothing, as behind a firewall, keeps no dial for the minutes of the kernel after the end of its question.
+func TestNoDialOutlivesItsQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		listener := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
+		defer listener.Close()
+		a := testcert.NewAuthority(t, "a.example")
+		_, _, pair := a.Chain(t, "/web", named("http://"+listener.Addr().String()))
+		dialed := make(chan error, 1)
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+			ConnectStart: func(string, string) { time.Sleep(askTimeout + time.Second) },
+			ConnectDone:  func(_, _ string, err error) { dialed <- err },
+		})
+		m := manager(nil)
+		defer m.Close()
+		issuer := verify.Result(x509.ParseCertificate(pair.Certificate[1])).Must(t)
+		_, _, err := m.ask(ctx, pair.Leaf, issuer)
+		verify.That(t, err != nil, "an answer without a connection")
+		verify.That(t, <-dialed != nil, "the dial goes on")
+	})
 }
 
 // A staple is asked for again in the middle of its time, stays while the responder is away, ends with its time, and at once
