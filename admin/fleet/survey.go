@@ -194,10 +194,11 @@ func (s Survey) query(ctx context.Context, members []Member, self Replica) {
 	_ = queries.Wait()
 }
 
-// newClient returns a client for admin APIs. Its transport must have no HTTP proxy. timeout bounds a question, and also a TLS
-// handshake: net/http goes on with a handshake when its question has ended.
+// newClient returns a client for admin APIs. Its transport must have no HTTP proxy. timeout bounds a question, and also a dial
+// and a TLS handshake: net/http goes on with them when their question has ended.
 func newClient(transport *http.Transport, timeout time.Duration) *http.Client {
-	transport.TLSHandshakeTimeout = timeout
+	transport.DialContext, transport.TLSHandshakeTimeout = (&net.Dialer{Timeout: timeout}).DialContext, timeout
+	transport.ForceAttemptHTTP2 = transport.TLSClientConfig == nil // as without a DialContext
 	return &http.Client{
 		Transport: transport,
 		Timeout:   timeout,

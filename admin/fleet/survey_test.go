@@ -12,10 +12,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -255,6 +257,22 @@ func TestNoConnectionOutlivesItsHandshake(t *testing.T) {
 	verify.NoError(t, c.SetReadDeadline(time.Now().Add(consultest.Patience)))
 	_, err = io.Copy(io.Discard, c) // until the client closes it
 	verify.NoError(t, err)
+}
+
+// An address that answers nothing, as behind a firewall, keeps no dial for the minutes of the kernel after the end of its question.
+func TestNoDialOutlivesItsQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		listener := verify.Result(net.Listen("tcp", "127.0.0.1:0")).Must(t)
+		defer listener.Close()
+		dialed := make(chan error, 1)
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+			ConnectStart: func(string, string) { time.Sleep(askTimeout + time.Second) },
+			ConnectDone:  func(_, _ string, err error) { dialed <- err },
+		})
+		_, err := queryReplica(ctx, newClient(&http.Transport{DisableKeepAlives: true}, askTimeout), listener.Addr().String(), "")
+		verify.That(t, err != nil, "an answer without a connection")
+		verify.That(t, <-dialed != nil, "the dial goes on")
+	})
 }
 
 // What a replica registers or answers does not make the report unreadable.
