@@ -1,6 +1,9 @@
 package discovery
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // RefusedError is an error that concerns the query or the permissions of one service,
 // not the health of the registry. A retry helps only after a change of configuration.
@@ -20,8 +23,11 @@ type Report struct {
 	Endpoint string // the origin of Set, such as the agent that answered; may be empty
 	Index    uint64 // of the answer; 0 if the registry has none
 
+	// Restored is as in WatchStatus, if Set is the one of before, which the registry has not confirmed; else zero.
+	Restored time.Time
+
 	// Err says that a query failed or that its answer is not trusted. Together with a
-	// Set it concerns a part of the service that Set lacks.
+	// Set it concerns a part of the service that Set lacks, or all of it with Restored.
 	Err error
 
 	// Memory is what the source knows beside Set; nil: nothing new.

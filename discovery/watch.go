@@ -131,12 +131,12 @@ func (w *watch) note(r Report, set []Instance) (failing bool, before, after Watc
 // noteLocked updates the state with r. set is r.Set, normalised.
 func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 	if r.Known {
-		w.status.Restored, w.status.Endpoint = time.Time{}, r.Endpoint
+		w.status.Restored, w.status.Endpoint = r.Restored, r.Endpoint
 		w.origin = w.status.Source
 		w.memory = nil
 		w.status.Invalid = r.Invalid
 		w.setLatestLocked(set)
-		w.reported = true
+		w.reported = w.reported || r.Restored.IsZero()
 		w.closeSettledLocked()
 	}
 	if r.Memory != nil && w.origin == w.status.Source {

@@ -114,5 +114,6 @@ func (r *run) accept(now reading, at time.Time) {
 		r.report(discovery.Report{Memory: r.memoriesLocked()})
 		return
 	}
+	r.resumeLocked()
 	r.reportLocked()
 }

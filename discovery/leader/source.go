@@ -41,9 +41,10 @@ const memoryPart = "leader key"
 func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
 	r := &run{source: s, report: report, memory: before.PartOf(memoryPart)}
 	r.known = s.options.Key == "" || r.memory.Index > 0
+	r.marked = r.memory.Leader
 	before.Set = unmarked(before.Set)
 	before.Memory = slices.DeleteFunc(slices.Clone(before.Memory), func(m discovery.Memory) bool { return m.Part == memoryPart })
-	r.last.Memory = before.Memory
+	r.last.Memory, r.before = before.Memory, before
 	if s.options.Key == "" {
 		return s.of.Run(ctx, before, r.take)
 	}
@@ -56,6 +57,8 @@ func (s *source) Run(ctx context.Context, before discovery.WatchState, report fu
 type run struct {
 	*source
 	report func(discovery.Report)
+	before discovery.WatchState // of the other source
+	marked string               // whom the key named then
 
 	mu sync.Mutex
 	// mu guards the fields below, and is held while report is called, so that the last report is the latest one.
@@ -78,11 +81,27 @@ func (r *run) take(from discovery.Report) {
 	if !from.Known {
 		r.last.Memory = from.Memory
 		r.report(discovery.Report{Err: from.Err, Memory: r.memoriesLocked()})
+		if r.resumeLocked() {
+			r.reportLocked()
+		}
 		return
 	}
 	r.last = from
 	r.reportLocked()
 	r.last.Reset = false
+}
+
+// resumeLocked makes the set that was in use before the run the last set, if the other source fails before its first one, and the
+// key names another leader than it did: the former one must not go on.
+func (r *run) resumeLocked() bool {
+	if r.last.Known || r.failed == nil || !r.before.Known || r.memory.Leader == r.marked {
+		return false
+	}
+	r.last = discovery.Report{
+		Set: r.before.Set, Known: true, Endpoint: r.before.Endpoint, Index: r.before.PartOf("").Index, Restored: r.before.Restored,
+		Memory: r.last.Memory,
+	}
+	return true
 }
 
 // memoriesLocked returns the memory of both.
@@ -100,6 +119,7 @@ func (r *run) reportLocked() {
 		marked, rivals := r.options.mark(discovery.Normalize(r.last.Set), r.memory.Leader)
 		r.noteRivals(rivals)
 		report.Set, report.Known, report.Endpoint, report.Index, report.Reset = marked, true, r.last.Endpoint, r.last.Index, r.last.Reset
+		report.Restored = r.last.Restored
 		report.Invalid = slices.Clone(r.last.Invalid)
 		for _, i := range rivals {
 			report.Invalid = append(report.Invalid, discovery.Invalid{Key: i.ID, Reason: "it claims to lead, as others do: none leads"})

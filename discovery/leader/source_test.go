@@ -3,6 +3,7 @@ package leader
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -204,4 +205,69 @@ func TestKeyOfLeader(t *testing.T) {
 		leads("a start without Consul", "")
 		end()
 	})
+}
+
+// failing is a source that fails, before or after the key is read.
+type failing struct{ after time.Duration }
+
+func (f failing) String() string { return "failing" }
+
+func (f failing) Run(ctx context.Context, _ discovery.WatchState, report func(discovery.Report)) error {
+	for wait := f.after; ; wait = time.Minute {
+		select {
+		case <-time.After(wait):
+			report(discovery.Report{Err: errors.New("denied")})
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// After a restart the instances cannot be read, and the key can: the instances that were saved stay, but not who led them.
+func TestKeyOfLeaderOfSavedInstances(t *testing.T) {
+	for _, after := range []time.Duration{0, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			k := &leaderKeeper{changed: make(chan struct{})}
+			k.say(answer{index: 30, named: "b"}, nil)
+			pipe := discoverytest.ServePipe(k)
+			defer pipe.Close()
+			client := verify.Result(consul.New(consul.Options{Addresses: []string{"http://agent"}, Log: zerolog.Nop(), Dial: pipe.DialContext})).Must(t)
+			defer client.Close()
+			o := Options{Key: "lead", Wait: 5 * time.Minute, Keep: 10 * time.Minute}
+			source := NewSource(failing{after}, o, client, zerolog.Nop())
+
+			saved, _ := o.mark(instances("a b"), "a")
+			asOf := time.Now().Add(-time.Hour)
+			var mu sync.Mutex
+			var leader string
+			manager := discovery.NewManager(discovery.ManagerOptions{
+				Log: zerolog.Nop(),
+				Sink: func(_ string, set []discovery.Instance) {
+					mu.Lock()
+					defer mu.Unlock()
+					leader = ids(discovery.WithoutFollowers(set))
+				},
+				Fallback: func(_, name string) (discovery.WatchState, bool) {
+					return discovery.WatchState{Source: name, Known: true, Set: saved, Restored: asOf,
+						Memory: []discovery.Memory{{Index: 7}, {Part: memoryPart, Index: 20, Leader: "a"}}}, true
+				},
+			})
+			manager.Watch("star", source)
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { manager.Run(ctx) })
+			for n, step := range []struct{ named, want string }{{"b", "b"}, {"c", ""}, {"a", "a"}} {
+				k.say(answer{index: 30 + uint64(n), named: step.named}, nil)
+				time.Sleep(20 * time.Second)
+				synctest.Wait()
+				mu.Lock()
+				verify.Equal(t, leader, step.want, "the leader, with an error after %v, while the key names %s, is", after, step.named)
+				mu.Unlock()
+				s := manager.Statuses()[0]
+				verify.That(t, s.State == discovery.WatchStale && s.Restored.Equal(asOf) && s.Instances == 2, "status %+v", s)
+			}
+			cancel()
+			running.Wait()
+		})
+	}
 }
