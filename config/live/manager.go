@@ -2,7 +2,6 @@ package live
 
 import (
 	"context"
-	"reflect"
 	"slices"
 	"time"
 
@@ -193,37 +192,33 @@ func (m *Manager) WatchFile(ctx context.Context) {
 func (m *Manager) reloadNow(ctx context.Context) {
 	defer m.options.Reload()()
 	m.notes = "" // who asks for a reload sees the warnings again
-	if m.readFile() {
-		m.follow(ctx)
-		if silent := m.documents.await(ctx, m.answers); len(silent) > 0 {
-			m.options.Log.Warn().Strs("sources", silent).Stringer("waited", m.answers).Msg("dynamic sources have not answered yet")
-		}
+	if m.Paused() {
+		return // no source would answer
+	}
+	m.readFile()
+	m.follow(ctx)
+	// Always: a reload during a pause may have read the file, and not have waited for the sources that are new in it.
+	if silent := m.documents.await(ctx, m.answers); len(silent) > 0 {
+		m.options.Log.Warn().Strs("sources", silent).Stringer("waited", m.answers).Msg("dynamic sources have not answered yet")
 	}
 	m.documents.reread()
 	m.applyLatest(ctx, true)
 }
 
-// readFile reads the configuration file, and reports whether it names other sources
-// than before.
-func (m *Manager) readFile() (others bool) {
+// readFile reads the configuration file.
+func (m *Manager) readFile() {
 	text, err := m.input.Read()
 	if m.fileErr = err; err != nil {
-		return false
+		return
 	}
 	file := m.input.FileSource(text)
 	if file.Revision == m.file.Revision {
-		return false
+		return
 	}
 	m.file = file
-	built, err := m.input.Build([]config.Source{file})
-	if err != nil {
-		return false
+	if built, err := m.input.Build([]config.Source{file}); err == nil {
+		m.alone, m.offered = built, built.Config.Dynamic
 	}
-	if m.alone = built; reflect.DeepEqual(built.Config.Dynamic, m.offered) {
-		return false
-	}
-	m.offered = built.Config.Dynamic
-	return true
 }
 
 // follow follows the sources that the file names, and the sources in use. Once all of them have reported, and

@@ -29,7 +29,8 @@ type managed struct {
 	*Manager
 	t      *testing.T
 	source reported
-	wait   func() // ends Run
+	other  reported // a source of another name
+	wait   func()   // ends Run
 
 	refuses atomic.Bool  // the configuration with the route /bad cannot be applied
 	applied atomic.Int64 // calls of Apply and Again
@@ -119,11 +120,16 @@ func manageFile(t *testing.T, dir, history, path string) *managed {
 	text := fmt.Sprintf("config: { history: %q }\ndynamic: [{ consul_kv: { prefix: sluice/ } }]\nservices: { s: { peers: ['127.0.0.1:1'] } }\nroutes: [{ path: %s, service: s }]", history, path)
 	verify.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	documents := verify.Result(Load(config.Input{File: file})).Must(t)
-	m := &managed{Manager: documents, t: t, source: make(reported)}
+	m := &managed{Manager: documents, t: t, source: make(reported), other: make(reported)}
 	m.merges.Store(true)
 	m.Connect(Options{
-		NewSource: func(config.Dynamic, config.Source) Source { return m.source },
-		Apply:     m.apply,
+		NewSource: func(y config.Dynamic, _ config.Source) Source {
+			if y.Name() == treeName {
+				return m.source
+			}
+			return m.other
+		},
+		Apply: m.apply,
 		Again: func(ctx context.Context, c *config.Config) bool {
 			_, err := m.apply(ctx, c)
 			return err == nil && m.merges.Load()
@@ -356,6 +362,42 @@ func TestPause(t *testing.T) {
 		synctest.Wait()
 		m.serves("afterwards", "/changed", "/a")
 	})
+}
+
+// A file that was changed while another process followed the sources comes into use with what its new source says, not before:
+// its routes may have moved there.
+func TestANewSourceInAPause(t *testing.T) {
+	dir := t.TempDir()
+	moved := func(m *managed) {
+		text := verify.Result(m.input.Read()).Must(t)
+		text = strings.Replace(text, "prefix: sluice/", "prefix: other/", 1)
+		verify.NoError(t, os.WriteFile(m.input.File, []byte(strings.Replace(text, "path: /file, ", "path: /changed, ", 1)), 0o600))
+		m.Reload()
+	}
+	for name, pause := range map[string]func(*managed){
+		"before the reload": func(m *managed) { m.Pause(); moved(m) },
+		"during the reload": func(m *managed) { moved(m); synctest.Wait(); m.Pause() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := manage(t, dir)
+				defer m.wait()
+				m.say("/a")
+				pause(m)
+				time.Sleep(2 * time.Second) // longer than a reload waits
+				synctest.Wait()
+				m.serves("in the pause", "/file", "/a")
+				m.Resume()
+				synctest.Wait()
+				m.serves("until the new source has answered", "/file", "/a")
+				m.other <- Report{Said: config.Source{Name: "consul_kv:other/", Kind: config.KindConsulKV, Revision: "1", Documents: []config.Document{
+					{Name: "consul_kv:other/a.yaml", Text: "routes: [{ path: /other, service: s }]"},
+				}}}
+				synctest.Wait()
+				m.serves("with the new source", "/changed", "/other")
+			})
+		})
+	}
 }
 
 // A rollback depends only on what it restores: not on a source that was never used, whose refusal stands.
