@@ -26,7 +26,7 @@ type chains struct {
 	events *events.Feed
 	log    zerolog.Logger
 
-	translated map[string]*serviceChain // by service, of the last complete
+	translated map[string]*serviceChain // by service, of the last complete; what it was made of may be refused
 
 	mu    sync.Mutex               // guards inUse
 	inUse map[string]*serviceChain // of the configuration in use
@@ -96,6 +96,7 @@ func (c *chains) begin(former map[string]formerChain) {
 	for name, f := range former {
 		c.translated[name] = &serviceChain{id: f.ID, used: f.Compiled}
 	}
+	c.use()
 }
 
 // follow also follows the chains of the services of c, and waits until they are known, at most for timeout.
@@ -128,7 +129,7 @@ func (c *chains) complete(merged *config.Config) *config.Config {
 		if compiled == nil {
 			continue
 		}
-		s := translate(name, id, merged.Services[name], compiled, c.translated[name])
+		s := translate(name, id, merged.Services[name], compiled, c.inUse[name]) // only this goroutine changes it
 		translated[name] = s
 		if s.used != nil {
 			completed.Services[name] = s.result.Service

@@ -8,9 +8,12 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
 
 	"sluice/admin"
+	"sluice/config"
 	"sluice/consul/mesh"
+	"sluice/observe/events"
 	"sluice/test/configtest"
 	"sluice/test/consultest"
 	"sluice/test/verify"
@@ -154,6 +157,38 @@ func TestUnusableChains(t *testing.T) {
 	two := translate("web", id, connect, bad, one)
 	verify.That(t, two.wrong != nil && two.used == good && two.result.Service.Retry.Attempts == connect.Retry.Attempts, "%+v", two)
 	verify.That(t, translate("web", mesh.ChainID{Service: "api"}, connect, bad, two).used == nil, "the chain of another service is used")
+}
+
+// A configuration that lacks the service, or has another chain for it, and is refused, ends no chain that is used in place of one
+// that cannot be used.
+func TestUnusableChainAndARefusedConfiguration(t *testing.T) {
+	t.Parallel()
+	parse := func(keys string) *config.Config {
+		return configtest.Must(t, "services: { api: { peers: ['127.0.0.1:1'] }"+keys+" }\nroutes: [{ service: api }]\n")
+	}
+	id := mesh.ChainID{Service: "web"}
+	good := &mesh.Compiled{ServiceName: "web", StartNode: "web", Nodes: map[string]mesh.Node{"web": {Type: mesh.NodeResolver, Resolver: &mesh.Resolver{Target: "web"}}},
+		Targets: map[string]mesh.Target{"web": {Service: "web", SNI: "web.sni"}}}
+	bad := &mesh.Compiled{ServiceName: "web", StartNode: "gone"}
+	c := newChains(mesh.ChainOptions{Log: zerolog.Nop()}, events.New())
+	c.watch.Pause()
+	c.watch.Begin([]mesh.ChainState{{ID: id, Compiled: bad}})
+	c.begin(map[string]formerChain{"web": {id, good}})
+	inUse := parse(", web: { consul: { connect: true } }")
+	targets := func(when string) {
+		t.Helper()
+		c.follow(t.Context(), inUse, 0)
+		completed := c.complete(inUse)
+		verify.Equal(t, len(completed.Services["web"].Consul.Targets), 1, "%s: targets of the service", when)
+		c.applied(completed)
+	}
+	targets("with the chain of the old process")
+	for _, refused := range []string{"", ", web: { consul: { connect: true, datacenters: [other] } }"} {
+		other := parse(refused)
+		c.follow(t.Context(), other, 0)
+		c.complete(other)
+		targets("after a refused configuration")
+	}
 }
 
 // A new process has the chain of before in place of one that cannot be used, as the old process had.
