@@ -26,11 +26,13 @@ const (
 type judges struct {
 	shares *Shares
 	needed atomic.Bool // this replica judges a service
+	lost   atomic.Bool // the key of its lock has disappeared
 
 	mu sync.Mutex // guards the fields below
 
 	locks  int  // of replicas that judge
 	oldest bool // this one's mark is the oldest
+	own    bool // it is there
 }
 
 // state returns how many replicas judge, at least 1, and whether the lock of this one is the oldest.
@@ -54,7 +56,8 @@ func (j *judges) lockKey() string {
 func (j *judges) selectShares(pairs []api.KVPair) (shares []api.KVPair) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.locks, j.oldest = 0, false
+	before := j.own
+	j.locks, j.oldest, j.own = 0, false, false
 	oldest := uint64(math.MaxUint64)
 	for _, pair := range pairs {
 		switch name := pair.Key[len(j.shares.options.Prefix)+1:]; {
@@ -62,10 +65,14 @@ func (j *judges) selectShares(pairs []api.KVPair) (shares []api.KVPair) {
 			shares = append(shares, pair)
 		case strings.HasPrefix(name, "judges/") && pair.Session != "":
 			j.locks++
+			j.own = j.own || pair.Key == j.lockKey()
 			if pair.CreateIndex < oldest {
 				oldest, j.oldest = pair.CreateIndex, pair.Key == j.lockKey()
 			}
 		}
+	}
+	if before && !j.own {
+		j.lost.Store(true)
 	}
 	return shares
 }
@@ -75,6 +82,7 @@ func (j *judges) holdWhileJudging(ctx context.Context) {
 	client, failing := j.shares.options.Consul, false
 	for {
 		if j.needed.Load() {
+			j.lost.Store(false)
 			lock, err := client.Lock(ctx, j.lockKey())
 			if err == nil {
 				j.keepLock(ctx, lock)
@@ -89,14 +97,16 @@ func (j *judges) holdWhileJudging(ctx context.Context) {
 	}
 }
 
-// keepLock keeps a lock while it is held and needed.
+// keepLock keeps a lock while it is held and needed, and its key is there: who deletes all keys ends no session.
 func (j *judges) keepLock(ctx context.Context, lock *consul.Lock) {
 	needed := time.NewTicker(attendInterval)
 	defer needed.Stop()
 	for j.needed.Load() {
 		select {
 		case <-needed.C:
-			continue
+			if !j.lost.Load() {
+				continue
+			}
 		case <-lock.Held.Done():
 		case <-ctx.Done():
 		}

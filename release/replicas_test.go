@@ -2,9 +2,11 @@ package release
 
 import (
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
 
 	"sluice/consul"
@@ -80,4 +82,28 @@ func TestOneReplicaMovesSharesOn(t *testing.T) {
 		b.shares.mu.Unlock()
 		return s.Share == 1 && s.Override.By == ByJudge
 	})
+}
+
+// A deletion of all keys, also of the locks of the replicas, whose sessions go on, ends no release.
+func TestSharesGrowAfterTheLocksAreDeleted(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	a, _ := newReplica(t, "a", agent.URL(), "")
+	b, _ := newReplica(t, "b", agent.URL(), "")
+	var deleted uint64 // the index of the deletion
+	for _, when := range []string{"at first", "after the deletion"} {
+		consultest.Await(t, when+": two locks", func() bool {
+			locks, _, err := agent.Client().KV().List("edge/canary/judges/", nil)
+			return err == nil && len(locks) == 2 && !slices.ContainsFunc(locks, func(p *api.KVPair) bool { return p.CreateIndex <= deleted })
+		})
+		for _, s := range []*split{a, b} {
+			s.await(when+": two judges", func(s State) bool { return s.Shared.Judges == 2 })
+		}
+		consultest.Await(t, when+": one of them leads", func() bool { return a.state().Shared.Leads != b.state().Shared.Leads })
+		_, err := agent.Client().KV().DeleteTree("edge/canary/", nil)
+		verify.NoError(t, err)
+		_, meta, err := agent.Client().KV().List("edge/canary/", nil)
+		verify.NoError(t, err)
+		deleted = meta.LastIndex
+	}
 }
