@@ -268,17 +268,31 @@ func (g *Guard) depart(now time.Time, missing []Instance) {
 }
 
 // advance adds the time since the last answer to the time on probation, unless a query
-// failed since.
+// failed since. Times of another process may be later than now, as the clock may have been set back.
 func (g *Guard) advance(now time.Time) {
 	if !g.asOf.IsZero() {
 		for key, p := range g.probation {
-			p.spent += now.Sub(g.asOf)
+			p.spent += max(0, now.Sub(g.asOf))
 			g.probation[key] = p
 		}
 	}
 	g.asOf = now
+	g.settled = earlier(g.settled, now.Add(settleTime))
+	for n := range g.departed {
+		g.departed[n].At = earlier(g.departed[n].At, now)
+	}
+	for n := range g.arrived {
+		g.arrived[n] = earlier(g.arrived[n], now)
+	}
 	g.departed = slices.DeleteFunc(g.departed, func(d Departure) bool { return now.Sub(d.At) > settleTime })
 	g.arrived = slices.DeleteFunc(g.arrived, func(at time.Time) bool { return now.Sub(at) > settleTime })
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // lose puts missing on probation. If brief, probation ends at settled; otherwise the

@@ -340,3 +340,26 @@ func TestInheritKeepsProbation(t *testing.T) {
 		t.Errorf("got %q after the time on probation", formatSet(got))
 	}
 }
+
+// A process continues what another one has noted by a clock that was set back since.
+func TestInheritAfterTheClockWasSetBack(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	later := now.Add(2 * time.Hour)
+	known := parseSet("a b c")
+	known[0].Probation = later
+	g := &Guard{Probation: time.Minute}
+	g.Inherit(known, GuardMemory{AsOf: later, Settled: later, Departed: []Departure{{parseSet("d")[0], later}}})
+	for _, step := range []struct {
+		after     time.Duration
+		set, want string
+		why       string
+	}{
+		{0, "b c", "a? b c", "at first"},
+		{30 * time.Second, "b c", "a? b c", "within the time on probation"},
+		{40 * time.Second, "b", "a? b", "long after the last failure"},
+		{time.Minute, "b", "b", "after the time on probation"},
+		{2 * time.Minute, "", "b?", "long after the others have departed"},
+	} {
+		verify.Equal(t, formatSet(g.Accept(now.Add(step.after), parseSet(step.set), false)), step.want, "%s", step.why)
+	}
+}
