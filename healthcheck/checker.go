@@ -2,6 +2,7 @@ package healthcheck
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,7 +31,7 @@ type Checker struct {
 	followed chan struct{}  // closed when follow has returned
 
 	passive   atomic.Pointer[Passive] // nil: no outlier detection
-	fullUntil atomic.Int64            // no ejection before this time, Unix nanoseconds
+	fullUntil atomic.Int64            // no ejection before this time, by balancer.Now: the clock may be set back
 
 	checks [2]atomic.Uint64 // failed, passed
 	tasks  group            // of targets, in the scheduler
@@ -119,7 +120,7 @@ func (c *Checker) changeLocked(s Settings) {
 	if old == nil || s.Active == nil || old.Port != s.Active.Port || s.Active.OverridesRegistry && !old.OverridesRegistry {
 		c.dropTargetsLocked() // for new ones, of which the first check decides
 	}
-	c.fullUntil.Store(0)
+	c.fullUntil.Store(math.MinInt64)
 	c.passive.Store(nil)
 	if s.Passive.enabled() {
 		c.passive.Store(&s.Passive)

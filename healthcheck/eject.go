@@ -2,6 +2,7 @@ package healthcheck
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -35,7 +36,7 @@ func (c *Checker) failed(p *balancer.Peer, o balancer.Outcome, s balancer.Streak
 		return
 	}
 	cause, length, ok := passive.exceeded(s)
-	if !ok || p.Has(balancer.ReasonEjected) || time.Now().UnixNano() < c.fullUntil.Load() {
+	if !ok || p.Has(balancer.ReasonEjected) || balancer.Now() < c.fullUntil.Load() {
 		return
 	}
 	what := o.Class.String()
@@ -60,7 +61,7 @@ func (c *Checker) ejectLocked(p *balancer.Peer, cause Cause, why string) {
 	}
 	if !onProbation(p) && !c.roomLocked(passive, c.ejectedLocked) {
 		c.stats.Refused++
-		c.fullUntil.Store(time.Now().Add(fullFor).UnixNano())
+		c.fullUntil.Store(balancer.Now() + int64(fullFor))
 		return
 	}
 	r := c.records[p]
@@ -118,7 +119,7 @@ func (c *Checker) readmitLocked(r *record) {
 	r.ejected = false
 	r.returned = time.Now()
 	r.timer.Stop()
-	c.fullUntil.Store(0)
+	c.fullUntil.Store(math.MinInt64)
 	var trial balancer.Streak
 	if passive := c.passive.Load(); passive != nil {
 		trial = passive.streakAfterEjection()

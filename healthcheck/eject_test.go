@@ -195,6 +195,16 @@ func TestMaxEjected(t *testing.T) {
 	}
 }
 
+// A refused ejection counts for a second of the monotonic clock: the other one may be set back by hours.
+func TestARefusedEjectionAndTheClock(t *testing.T) {
+	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
+		f.Apply(instances(1))
+		f.fail(0, 5, refused)
+		verify.Equal(t, f.checker.Stats().Refused, 1, "refused ejections")
+		verify.Equal(t, f.checker.fullUntil.Load(), balancer.Now()+int64(fullFor), "its end")
+	})
+}
+
 // max_ejected is a share of the peers that may get requests.
 func TestMaxEjectedIsAShareOfUsablePeers(t *testing.T) {
 	bubble(t, passiveSettings(), func(t *testing.T, f *fixture) {
