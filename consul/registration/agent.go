@@ -227,3 +227,16 @@ func (r *Registrar) clear(ctx context.Context, p *agentState, inUse string) {
 		r.Log.Warn().Err(err).Str("agent", p.url).Msg("cannot deregister from an agent that is not in use; will retry")
 	}
 }
+
+// leaveInherited deregisters what the process before has registered at an agent that has not been looked at yet.
+func (r *Registrar) leaveInherited(ctx context.Context, p *agentState) {
+	found, err := r.ours(ctx, p.url)
+	if err == nil {
+		err = r.drop(ctx, p.url, found, "stop")
+	}
+	if err != nil {
+		r.Log.Warn().Err(err).Str("agent", p.url).Msg("cannot deregister what the process before has registered")
+		return
+	}
+	p.again = false
+}

@@ -10,9 +10,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
 
 	"sluice/consul"
 	"sluice/test/verify"
@@ -220,6 +222,26 @@ func TestInheritedRegistrationIsRemoved(t *testing.T) {
 			calls := f.take("")
 			verify.That(t, len(calls) <= 2, "calls %q", calls)
 			verify.Equal(t, r.Owner(), someSelf.Self().Owner.Value, "owner")
+		})
+	}
+}
+
+// A process that stops before it has registered deregisters what the process before has registered: nothing answers there any
+// more.
+func TestInheritedRegistrationIsRemovedByAStop(t *testing.T) {
+	for _, owner := range []string{someSelf.Self().Owner.Value, "web1/127.0.0.1:9081"} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake("a", "b")
+			f.agents["a"].services[someID] = &api.AgentServiceRegistration{ID: someID, Name: "sluice", Meta: map[string]string{MetaReplica: owner}}
+			f.agents["b"].services["other"] = &api.AgentServiceRegistration{ID: "other", Name: "sluice", Meta: map[string]string{MetaReplica: "web2/127.0.0.1:8081"}}
+			r := New(Options{Consul: f, Self: someSelf.Self(), Ready: f.ready, Log: zerolog.Nop(), Outbound: func(string) string { return "10.0.0.7" }})
+			r.Inherit(owner)
+			r.Set(withCheck(CheckTTL))
+			r.Leave(t.Context()) // it was not ready before
+			verify.That(t, f.has("a") == "" && f.has("b") == "other", "the agents have %q and %q", f.has("a"), f.has("b"))
+			f.take("")
+			r.Leave(t.Context())
+			verify.Equal(t, len(f.take("")), 0, "calls of a further stop")
 		})
 	}
 }

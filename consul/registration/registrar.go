@@ -353,16 +353,20 @@ func (r *Registrar) Listed() bool {
 	return slices.ContainsFunc(r.agents, func(p *agentState) bool { return p.made != nil })
 }
 
-// Leave deregisters the service from all agents concurrently, until ctx ends. Call it
-// after Run has returned, and again if it is still listed.
+// Leave deregisters the service from all agents concurrently, until ctx ends, also what the process before has
+// registered and Run has not seen yet. Call it after Run has returned, and again if it is still listed.
 func (r *Registrar) Leave(ctx context.Context) {
 	var leaving sync.WaitGroup
 	for _, p := range r.agents {
-		if p.made == nil {
+		if p.made == nil && !p.again {
 			continue
 		}
 		leaving.Go(func() {
 			defer panics.Contain(panics.Watch, nil)
+			if p.made == nil {
+				r.leaveInherited(ctx, p)
+				return
+			}
 			event := r.Log.Info()
 			err := r.leave(ctx, p)
 			if err != nil {
