@@ -36,7 +36,9 @@ func (m *Manager) states() map[string]WatchState {
 	return states
 }
 
-// Save returns States for a new process.
+// Save returns States for a new process. Where the source of a service has not reported since a reload has replaced
+// another one, whose set is still in use, the state has that set without being known: the new process cannot use it, but is
+// not to serve without peers in its place.
 func (m *Manager) Save() map[string]ServiceState {
 	all := make(map[string]ServiceState)
 	for service, state := range m.States() {
@@ -47,6 +49,8 @@ func (m *Manager) Save() map[string]ServiceState {
 	for service, w := range m.watches {
 		if s, static := w.source.(*Static); static && len(s.set) > 0 {
 			all[service] = ServiceState{Peers: s.keys()}
+		} else if state := all[service].Watch; state != nil && !state.Known {
+			state.Set = w.latest
 		}
 	}
 	return all
@@ -67,7 +71,7 @@ func (m *Manager) Inherit(services map[string]ServiceState) {
 	}
 }
 
-// Former returns what the process before had of a service.
+// Former returns what the process before had of a service. If it is not known, its Set is of another source: see Save.
 func (m *Manager) Former(service string) (state WatchState, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

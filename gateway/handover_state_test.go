@@ -247,6 +247,37 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 	}
 }
 
+// A reload has replaced the source of a service by one that does not answer, so the old process serves with the former peers. A new
+// one would have none.
+func TestNewProcessThatLacksPeersOfAFormerSourceDoesNotTakeOver(t *testing.T) {
+	t.Parallel()
+	for _, former := range []string{"{ consul: {} }", "{ peers: [%q] }"} {
+		consul, at := startStar(t, "a")
+		text := func(service string) string {
+			if strings.Contains(service, "%") {
+				service = fmt.Sprintf(service, at[0])
+			}
+			return fmt.Sprintf("consul: { addresses: [%q] }\nservices: { star: %s }\nroutes: [{ service: star }]", consul.URL(), service)
+		}
+		old := start(t, text(former))
+		old.awaitStatus("/", 200)
+		consul.Break(discoverytest.Fault{Drop: true, Only: func(r discoverytest.Request) bool { return r.Filter != "" }})
+		now := text(`{ consul: { filter: 'Service.ID != "other"' } }`)
+		old.write(now)
+		old.await("the reload", func() bool { return old.history.Current().Number == 2 })
+		old.gets("/", "a")
+		old.succeed(now, nil, 50*time.Millisecond).fails()
+		old.gets("/", "a")
+
+		next := old.succeed(now, nil, patience)
+		next.awaitLog("state of the old process adopted")
+		old.gets("/", "a")
+		consul.Heal()
+		verify.NoError(t, <-next.outcome)
+		next.gets("/", "a")
+	}
+}
+
 // edited returns the state that is given, with another text in place of one that it must have.
 func edited(given io.ReadCloser, was, is string) io.ReadCloser {
 	text, err := io.ReadAll(given)

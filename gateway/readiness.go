@@ -133,10 +133,10 @@ func (r *readiness) progress(waited time.Duration) progress {
 	return p
 }
 
-// unknownBefore reports whether the old process had no set of the watch either.
+// unknownBefore reports whether the old process had no set of the watch either, nor one of another source in its place.
 func (r *readiness) unknownBefore(watch discovery.WatchStatus) bool {
 	old, ok := r.services.discovery.Former(watch.Service)
-	return ok && !old.Known && old.Source == watch.Source
+	return ok && !old.Known && len(old.Set) == 0 && old.Source == watch.Source
 }
 
 // catalogMissing returns why the services of the catalog are not in use.
