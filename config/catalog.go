@@ -98,20 +98,21 @@ func isPattern(s string) bool {
 
 // Found returns a fragment with the services of these names, each with the defaults and with the
 // instances that match filter, an expression in Consul's language. It omits sluice
-// itself, and services that c already has, by name or by their name in Consul. It adds
-// the services that routes of c refer to and c does not have. skipped lists the names
-// that sluice does not allow. c.Catalog must not be nil.
+// itself, and services that c already has, by name or by their name in Consul, whose case does
+// not count: Consul answers with the same instances. It adds the services that routes of c refer
+// to and c does not have. skipped lists the names that sluice does not allow. c.Catalog must not
+// be nil.
 func (c *Config) Found(names []string, filter string) (f Fragment, skipped []string) {
 	f = Fragment{Origin: "Consul's catalog", Services: make(map[string]Service)}
-	taken := make(map[string]bool, len(c.Services))
+	taken := make(map[string]bool, len(c.Services)) // in lower case
 	for name, s := range c.Services {
-		taken[name] = true
+		taken[strings.ToLower(name)] = true
 		if s.Consul != nil {
-			taken[s.Consul.Service] = true
+			taken[strings.ToLower(s.Consul.Service)] = true
 		}
 	}
 	if c.Consul.Register != nil {
-		taken[c.Consul.Register.Service] = true
+		taken[strings.ToLower(c.Consul.Register.Service)] = true
 	}
 	template := c.foundService(filter)
 	add := func(name string) {
@@ -121,17 +122,18 @@ func (c *Config) Found(names []string, filter string) (f Fragment, skipped []str
 		s.Consul.Service = name
 		f.Services[name] = s
 	}
-	for _, name := range names {
-		switch {
-		case taken[name]:
-		case !formats["name"].ok(name):
-			skipped = append(skipped, name)
-		default:
+	for name := range RoutedServices(c.Routes) {
+		if _, ok := c.Services[name]; !ok && name != "" {
+			taken[strings.ToLower(name)] = true
 			add(name)
 		}
 	}
-	for name := range RoutedServices(c.Routes) {
-		if _, ok := c.Services[name]; !ok && name != "" {
+	for _, name := range names {
+		switch {
+		case taken[strings.ToLower(name)]:
+		case !formats["name"].ok(name):
+			skipped = append(skipped, name)
+		default:
 			add(name)
 		}
 	}

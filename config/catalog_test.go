@@ -40,6 +40,24 @@ routes: [{ service: sun }]
 	verify.That(t, reflect.DeepEqual(got, want), "found:\n%+v %+v\nwant:\n%+v %+v", got, got.Consul, want, want.Consul)
 }
 
+// For Consul, Web and web are one service. Under another spelling, the service of an operator would be found a second time,
+// with the route of the default rule and without the operator's settings.
+func TestFoundOmitsOtherSpellingsOfServicesOfOperators(t *testing.T) {
+	c := mustParse(t, `
+consul: { register: { service: edge } }
+catalog: { default_rule: "{service}.apps" }
+services:
+  moon: { consul: {} }
+  front: { consul: { service: star } }
+routes:
+  - { host: a, service: moon }
+  - { host: b, service: front }
+  - { host: c, service: Later }
+`)
+	found, _ := c.Found([]string{"Moon", "STAR", "Front", "Edge", "later", "sun"}, "")
+	verify.Slices(t, slices.Sorted(maps.Keys(found.Services)), []string{"Later", "sun"}, "services")
+}
+
 func TestCatalogWithoutServicesAndRoutes(t *testing.T) {
 	c := mustParse(t, "catalog: {}")
 	found, _ := c.Found(nil, "")

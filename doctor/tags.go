@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"fmt"
+	"strings"
 
 	"sluice/config"
 	"sluice/tags/catalog"
@@ -42,18 +43,18 @@ func (f *Facts) resolveTags() tagged {
 		})
 		asks[name] = asks[name] || reader.Profile(&i.Instance) != ""
 	}
-	configured := map[string]bool{f.Own: true} // by the name in Consul
+	configured := map[string]bool{strings.ToLower(f.Own): true} // by the name in Consul, whose case does not count
 	for _, u := range f.Uses {
 		if u.Name == "" {
 			continue
 		}
-		configured[u.Service], configured[u.Name] = true, true
+		configured[strings.ToLower(u.Service)], configured[strings.ToLower(u.Name)] = true, true
 		for _, i := range u.Instances {
 			add(u.Name, cmp.Or(u.Service, u.Name), i)
 		}
 	}
 	for _, i := range f.Instances {
-		if !configured[i.Service] && selected.Selects(&i.Instance) {
+		if !configured[strings.ToLower(i.Service)] && selected.Selects(&i.Instance) {
 			add(i.Service, i.Service, i)
 		}
 	}

@@ -18,6 +18,15 @@ func asking(service string, n int, tags ...string) Instance {
 	return i
 }
 
+// For Consul, Moon and moon are one service, which the operator names.
+func TestDefaultRuleIsNotForAnotherSpellingOfAServiceOfTheFile(t *testing.T) {
+	facts := healthy()
+	facts.Configured, facts.Instances = true, []Instance{asking("Moon", 1)}
+	facts.Config = configtest.Must(t, "catalog: { default_rule: '{service}.apps' }\nservices: { moon: { consul: {} } }\nroutes: [{ host: h, service: moon }]")
+	facts.Uses = []Use{{Name: "moon", Service: "moon", Instances: facts.Instances}}
+	verify.Equal(t, len(facts.resolveTags().result.Routes), 0, "routes of the default rule")
+}
+
 // What the default rule asks for is no tag that somebody could correct or remove.
 func TestFindingsOfTheDefaultRuleNameNoTag(t *testing.T) {
 	const catalog = "catalog: { default_rule: '{service}.apps' }\n"
