@@ -172,7 +172,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		return err
 	}
 	former := g.routes.Swap(p.routes)
-	g.proxy.SetTable(p.routes.Table)
+	g.proxy.SetTable(p.routes.Table, namesOf(p.listeners))
 	g.services.watch(p.services, true)
 	former.Close(p.routes, g.waits.late)
 	for i, l := range p.listeners {

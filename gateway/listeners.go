@@ -66,6 +66,15 @@ func tlsOf(all []*listener) []*listenertls.TLS {
 	return list
 }
 
+// namesOf returns the names of listeners by their sockets, which may have had other ones.
+func namesOf(all []*listener) map[net.Listener]string {
+	names := make(map[net.Listener]string, len(all))
+	for _, l := range all {
+		names[l.Listener] = l.config.Name
+	}
+	return names
+}
+
 // all returns the listeners for clients, in the configuration's order.
 func (ls *listeners) all() []*listener {
 	ls.mu.Lock()

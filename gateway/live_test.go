@@ -120,6 +120,41 @@ func TestListenersChangeUnderLoad(t *testing.T) {
 	verify.That(t, got != nil && got != address, "a listener with another name and no port has the address %v of the first", got)
 }
 
+// Routes for a listener get the requests of all connections to its address, also of those that were open when it got its name, and never
+// those of connections to another address.
+func TestRoutesForARenamedListener(t *testing.T) {
+	t.Parallel()
+	a := origin(t, "a")
+	listener := func(host int, name string) string {
+		return fmt.Sprintf("{ name: %s, address: '127.0.0.%d:%d' }", name, host, consultest.ReservePort(t))
+	}
+	of := func(name string, listeners ...string) string {
+		return strings.Replace(listening(a, listeners...), "[{ service: a }]", "[{ service: a, listeners: ["+name+"] }]", 1)
+	}
+	first := listener(1, "web")
+	named := func(name string) string { return strings.Replace(first, "web", name, 1) }
+	r := start(t, of("web", first))
+	open := r.url("web")
+	stop := r.load("web")
+	for n := range 20 {
+		name := fmt.Sprintf("web%d", n)
+		r.replace(of(name, named(name)))
+	}
+	verify.That(t, stop() != 0, "no request at the renamed listener")
+
+	r.replace(of("web", first))
+	client := &http.Client{Timeout: patience, Transport: new(http.Transport)}
+	defer client.CloseIdleConnections()
+	get := func(url string) int {
+		status, _ := read(client.Get(url))
+		return status
+	}
+	verify.Equal(t, get(open), http.StatusOK, "an open connection")
+	r.replace(of("web", named("public"), listener(2, "web")))
+	verify.Equal(t, get(r.url("web")), http.StatusOK, "a connection to the listener that has the name now")
+	verify.Equal(t, get(open), http.StatusNotFound, "an open connection to the listener that had it")
+}
+
 func TestRequestFinishesOnARemovedListener(t *testing.T) {
 	t.Parallel()
 	slow, arrived, finish := slowOrigin(t)

@@ -94,7 +94,7 @@ func (p *testProxy) setActions(a *route.Actions) {
 func (p *testProxy) setRoutes(routes ...route.Route) {
 	p.t.Helper()
 	table := verify.Result(route.NewTable(routes)).Must(p.t)
-	p.SetTable(table)
+	p.SetTable(table, nil)
 }
 
 func headerEdits(t testing.TB, set, add map[string]string, remove ...string) route.HeaderEdits {

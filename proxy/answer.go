@@ -22,7 +22,7 @@ func (x *routedRequest) errorPage(status int, json bool) *route.Page {
 			return page
 		}
 	}
-	return x.client.listener.table().ErrorPages.Of(status, false, json)
+	return x.client.listener.routing().ErrorPages.Of(status, false, json)
 }
 
 // directResponse returns the answer of the route to all of its requests.

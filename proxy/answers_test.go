@@ -272,7 +272,7 @@ func TestErrorPagesOfSluice(t *testing.T) {
 			ErrorPages: route.ErrorPages{pageOf(t, "403", "closed", false)}}},
 		route.Route{Path: "/y", Actions: &route.Actions{Access: access("", "127.0.0.0/8"), DirectResponse: &route.DirectResponse{Status: 200}}},
 	)
-	p.tables.Load().ErrorPages = route.ErrorPages{pageOf(t, "4xx", "none", false), jsonPage(t, "404", `{"none":true}`)}
+	p.routing.Load().ErrorPages = route.ErrorPages{pageOf(t, "4xx", "none", false), jsonPage(t, "404", `{"none":true}`)}
 	p.answered("GET", "/x", 403, "client_denied", "closed")
 	p.answered("GET", "/y", 403, "client_denied", "none")
 	p.answered("GET", "/z", 404, "no_route", "none")

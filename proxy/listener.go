@@ -15,7 +15,6 @@ import (
 	"sluice/observe/panics"
 	"sluice/proxy/proxyprotocol"
 	"sluice/proxy/socket"
-	"sluice/route"
 )
 
 // listener is a listener that is being served.
@@ -47,7 +46,15 @@ func (l *listener) setDeadline(t time.Time) error {
 	return errors.ErrUnsupported
 }
 
-func (l *listener) table() *route.Table { return l.server.tables.Load() }
+func (l *listener) routing() *routing { return l.server.routing.Load() }
+
+// nameIn returns the name that l has for the routes.
+func (l *listener) nameIn(r *routing) string {
+	if name, ok := r.names[l.Listener]; ok {
+		return name
+	}
+	return l.Name
+}
 
 // ErrServerClosed is what Serve returns after Shutdown.
 var ErrServerClosed = errors.New("server closed")

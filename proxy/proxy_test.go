@@ -212,7 +212,7 @@ func (p *testProxy) setService(s route.Service) {
 	s.Name, s.Pool, s.HTTP2 = "star", p.pool, p.http2
 	p.service = &s
 	table := verify.Result(route.NewTable([]route.Route{{Path: "/", Service: p.service}})).Must(p.t)
-	p.SetTable(table)
+	p.SetTable(table, nil)
 }
 
 // reconfigure gives the pool other options; without NewTransport the usual one.

@@ -26,7 +26,8 @@ import (
 //
 // In each, what is large and has no pointers comes last: the garbage collector does not scan it.
 type request struct {
-	client *client
+	client  *client
+	routing *routing // by which it has its route; nil: none yet
 
 	// in[start:end] begins with the head. It does not move while the request is served.
 	in         []byte         // small, or the bytes of large
@@ -223,7 +224,7 @@ func (x *request) Scheme() string {
 // Client implements route.Request.
 func (x *request) Client() netip.Addr { return x.standing.client }
 
-func (x *request) Listener() string { return x.client.listener.Name }
+func (x *request) Listener() string { return x.client.listener.nameIn(x.routing) }
 
 // Certificate implements route.Request.
 func (x *request) Certificate() *route.Certificate { return x.standing.certificate }

@@ -46,7 +46,7 @@ func (x *httpExchange) begin() {
 func (x *httpExchange) close() {
 	x.dropBody(x.client)
 	x.client, x.matched, x.way, x.service, x.actions, x.token = nil, nil, nil, nil, nil, balancer.Token{}
-	x.requestID, x.held, x.contenders = nil, nil, nil
+	x.routing, x.requestID, x.held, x.contenders = nil, nil, nil, nil
 	x.tried.clear()
 	x.dropLarge()
 	x.GiveBack()
@@ -109,7 +109,8 @@ func (x *httpExchange) requireHTTPS() *refusal.Refusal {
 // chooseRoute finds the route, its service and its actions, and with the service the deadline of
 // a gRPC call. A path that a service could read as one of a restricted route has none.
 func (x *httpExchange) chooseRoute() *refusal.Refusal {
-	b, table := x.bytes(), x.client.listener.table()
+	b, table := x.bytes(), x.client.listener.routing()
+	x.routing = table
 	host, path := x.head.Authority(b), x.head.Path(b)
 	matched := table.Match(host, path, &x.request)
 	if matched == nil {

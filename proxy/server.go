@@ -100,7 +100,7 @@ type Server struct {
 	sweeper    *socket.Sweeper
 	connectors *upstream.Connectors
 	idleConns  *socket.IdleSet[*clientConn]
-	tables     atomic.Pointer[route.Table]
+	routing    atomic.Pointer[routing]
 	requests   *metrics.Requests // see Unrouted
 	draining   atomic.Bool
 	idleUntil  atomic.Int64 // for all listeners, as listener.idleUntil
@@ -159,7 +159,7 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.handshakes = socket.NewHandshakes(s.ctx, s.sweeper)
-	s.tables.Store(empty)
+	s.SetTable(empty, nil)
 	s.repeat(s.idleConns.Run)
 	s.repeat(func() { s.sweeper.Run(s.stop) })
 	s.repeat(func() { s.connectors.Run(s.stop) })
@@ -194,8 +194,17 @@ func (s *Server) Configure(o Options) {
 	s.options.Store(&o)
 }
 
-// SetTable sets the route table of new requests.
-func (s *Server) SetTable(t *route.Table) { s.tables.Store(t) }
+// A routing is a route table, and the names that it has for listeners. It does not change.
+type routing struct {
+	*route.Table
+	names map[net.Listener]string
+}
+
+// SetTable sets the route table of new requests, and the names that listeners have for it, also for connections that they
+// have accepted under another name. One that names does not have keeps its own.
+func (s *Server) SetTable(t *route.Table, names map[net.Listener]string) {
+	s.routing.Store(&routing{t, names})
+}
 
 // Connections returns the number of open client connections.
 func (s *Server) Connections() int { return int(s.connCount.Load()) }

@@ -32,7 +32,7 @@ func startStreams(t testing.TB, o Options, addresses ...string) *testProxy {
 
 // target sends connections to the service that setService has set.
 func (p *testProxy) target() *Streams {
-	return &Streams{Other: p.tables.Load().Match([]byte("a"), []byte("/"), nil)}
+	return &Streams{Other: p.routing.Load().Match([]byte("a"), []byte("/"), nil)}
 }
 
 // stream connects without TLS.

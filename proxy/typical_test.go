@@ -19,7 +19,7 @@ func TestLatencyByComparisonWithTheRoute(t *testing.T) {
 				time.Sleep(200 * time.Millisecond)
 			}
 		}))
-		p.SetTable(verify.Result(route.NewTable([]route.Route{{Path: "/", Service: p.service}, {Path: "/slow", Service: p.service}})).Must(t))
+		p.SetTable(verify.Result(route.NewTable([]route.Route{{Path: "/", Service: p.service}, {Path: "/slow", Service: p.service}})).Must(t), nil)
 		send := func(method, path string) {
 			t.Helper()
 			request := verify.Result(http.NewRequest(method, "http://"+p.address+path, nil)).Must(t)
