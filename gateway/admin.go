@@ -99,9 +99,13 @@ func (a *adminServer) has(c config.Admin) bool {
 	return c.Address == a.config.Address && (c.TLS == nil) == (a.config.TLS == nil)
 }
 
-// open reads the tokens of c; nil: the tokens in use stay.
+// open reads the tokens of c; nil: the tokens in use stay. Before there are some, and c is for another address, they are those of
+// the address that is served.
 func (a *adminServer) open(c config.Admin) (*adminTokens, error) {
 	now := a.tokens.Load()
+	if now == nil && !a.has(c) {
+		c = a.config
+	}
 	if now == nil || a.has(c) && (now.operateFile != c.TokenFile || now.lookFile != c.ReadTokenFile) {
 		return readTokens(c.TokenFile, c.ReadTokenFile)
 	}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -173,4 +174,23 @@ func TestNewProcessAfterARollBackOfListeners(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The tokens of the admin API protect the address that is served: a new process does not serve that of its file with the tokens of a
+// rollback to another address, which may have none.
+func TestNewProcessAfterARollBackOfTheAdminAPI(t *testing.T) {
+	t.Parallel()
+	dir, a, token := t.TempDir(), origin(t, "a"), writeToken(t, "token", "s3cret")
+	text := func(n int, admin string) string {
+		return fmt.Sprintf("config: { history: %s/history%d }\nadmin: { %s }\n", dir, n, admin) + listening(a, "{ name: web, address: '127.0.0.1:0' }")
+	}
+	old := start(t, text(1, "address: '127.0.0.1:0'"))
+	old.replace(text(2, "address: '127.0.0.2:0', token_file: "+token))
+	status, _ := old.rollBack(1, old.applied().Hash)
+	verify.Require(t, status == http.StatusOK, "the rollback: %d", status)
+	next := old.upgrade("", nil)
+	host, _, _ := net.SplitHostPort(next.Address("admin").String())
+	verify.Equal(t, host, "127.0.0.2", "the host of the admin API")
+	verify.Equal(t, next.statusOf(http.MethodGet, next.url("admin")+"/metrics", ""), http.StatusUnauthorized, "without a token")
+	verify.Equal(t, next.statusOf(http.MethodGet, next.url("admin")+"/metrics", "s3cret"), http.StatusOK, "with the token")
 }
