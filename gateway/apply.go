@@ -150,7 +150,6 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	if before != nil && !reflect.DeepEqual(before.Admin.Socket, c.Admin.Socket) && g.admin.has(c.Admin) {
 		g.listeners.permitAgain(g.listeners.admin, c.Admin.Socket)
 	}
-	g.requestLog.apply(p, g.proxy)
 	g.mesh.join(c, g.services.destinations())
 	g.services.recheckAddresses()
 	g.services.discovery.SetDebounce(discovery.Debounce(c.Discovery.Debounce))
@@ -173,6 +172,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	}
 	former := g.routes.Swap(p.routes)
 	g.proxy.SetTable(p.routes.Table, namesOf(p.listeners))
+	g.requestLog.apply(p, g.proxy) // at once: whom to believe, and whom the routes let in, belong together
 	g.services.watch(p.services, true)
 	former.Close(p.routes, g.waits.late)
 	for i, l := range p.listeners {

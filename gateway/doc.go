@@ -10,7 +10,7 @@
 //  1. create everything that can fail: listeners, the access log, pools, sources, the route
 //     table. After an error nothing has changed;
 //  2. watch the new services, and wait a limited time for their first peers;
-//  3. swap the route table: from now on requests use the new routes;
+//  3. swap the route table and the settings for clients: from now on requests use the new ones;
 //  4. serve new listeners, and drain removed ones;
 //  5. end the watches of removed services, and drain their pools.
 //

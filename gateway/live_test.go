@@ -253,6 +253,32 @@ func TestLimitsOfClientsChange(t *testing.T) {
 	verify.That(t, !errors.Is(err, os.ErrDeadlineExceeded), "an idle connection: %v", err) // a reset, if the request came too late
 }
 
+// Whom sluice believes changes with the routes, which say whom they let in: not while a reload waits for what new routes need.
+func TestTrustedProxiesChangeWithTheRoutes(t *testing.T) {
+	t.Parallel()
+	a, i := origin(t, "a"), startIssuer(t)
+	text := func(proxies, allowed, more string) string {
+		return fmt.Sprintf("client: { trusted_proxies: [%s] }\nservices: { star: { peers: [%q] } }\nroutes: [{ service: star, allow: [%s] }%s]\n", proxies, a, allowed, more)
+	}
+	r := start(t, text("", "127.0.0.0/8", ""))
+	status := func(client string) int {
+		status, _ := r.send(http.MethodGet, r.url("web")+"/", "X-Forwarded-For", client)
+		return status
+	}
+	verify.Equal(t, status("192.0.2.1"), http.StatusOK, "before")
+	h := &held{asked: make(chan struct{}), answer: make(chan struct{})}
+	i.held.Store(h)
+	number := r.history.Current().Number
+	r.write(text("127.0.0.1", "192.0.2.1", ", "+i.route("/jwt")))
+	r.Reload()
+	<-h.asked
+	verify.Equal(t, status("192.0.2.1"), http.StatusOK, "while the reload waits for keys")
+	close(h.answer)
+	r.awaitRevision(number + 1)
+	verify.Equal(t, status("192.0.2.1"), http.StatusOK, "afterwards")
+	verify.Equal(t, status("192.0.2.2"), http.StatusForbidden, "afterwards, another client")
+}
+
 // awaitRefused waits until nobody accepts connections at the address. A program that another test starts has a copy of
 // each socket until it runs.
 func (r *running) awaitRefused(address net.Addr) {
