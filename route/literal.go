@@ -20,7 +20,7 @@ func compileRegexp(s string) (*regexp.Regexp, error) {
 		return nil, fmt.Errorf("has %d characters, the limit is %d", len(s), maxRegexp)
 	}
 	re, err := CompileRegexp(s)
-	if large := (*largeRegexp)(nil); errors.As(err, &large) {
+	if _, large := errors.AsType[*largeRegexp](err); large {
 		return nil, err
 	}
 	if err != nil {
