@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
+	"os"
 	"time"
 
 	"sluice/proxy/http1"
@@ -138,6 +140,7 @@ func (x *answeredRequest) chooseEncoding(s *compression.Settings) compression.En
 	if x.encoder = x.client.server.encoders.Acquire(encoding, s.Level, x.client.options.Limits.CompressionBytes); x.encoder == nil {
 		return compression.Identity
 	}
+	x.toCompress = x.response.ContentLength
 	return encoding
 }
 
@@ -204,15 +207,32 @@ func isOfUncompressed(line []byte) bool {
 	return false
 }
 
-// relayCompressed is relay with x.encoder.
+// relayCompressed is relay with x.encoder. A response whose Content-Length is there is whole, also if the peer does not
+// end it.
 func (x *answeredRequest) relayCompressed(u upstream.Conn) error {
 	e := x.encoder
 	defer x.dropEncoder()
+	err := x.relayTo(e, u)
+	if err == nil || errors.Is(err, errClientWrite) || x.toCompress != 0 || !x.answered {
+		return err
+	}
+	e.End()
+	if sent := x.sendEncoded(e.Take(), transfer.Piece{Last: true}); sent != nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return sent
+	}
+	return err
+}
+
+// relayTo relays the response by way of e until its end or an error.
+func (x *answeredRequest) relayTo(e *compression.Encoder, u upstream.Conn) error {
 	var kept time.Time // when the encoder got the first bytes that may not have left it; zero: all have
 	for {
 		p, err := u.ReadBody(&x.Buffers, false)
 		if err != nil {
 			return err
+		}
+		if x.toCompress > 0 {
+			x.toCompress -= p.Length
 		}
 		if len(p.Text) > 0 && kept.IsZero() {
 			kept = time.Now()
@@ -233,7 +253,7 @@ func (x *answeredRequest) relayCompressed(u upstream.Conn) error {
 		if err := x.sendEncoded(e.Take(), transfer.Piece{}); err != nil {
 			return err
 		}
-		x.awaitBody(u)
+		x.awaitBody(u, x.toCompress == 0)
 		if kept.IsZero() {
 			continue
 		}
@@ -249,7 +269,7 @@ func (x *answeredRequest) relayCompressed(u upstream.Conn) error {
 		if err := x.sendEncoded(e.Take(), transfer.Piece{}); err != nil {
 			return err
 		}
-		x.awaitBody(u)
+		x.awaitBody(u, x.toCompress == 0)
 	}
 }
 

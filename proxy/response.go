@@ -24,6 +24,7 @@ type answeredRequest struct {
 	refused     string               // the reason of the refusal that was sent
 	interrupted string               // why the response is incomplete
 	flushDelay  time.Duration        // see maxFlushDelay
+	toCompress  int64                // bytes that the encoder has yet to get; -1: unknown
 	status      int
 	bytesOut    int64     // of the response's body
 	grpcCode    grpc.Code // of the response to a gRPC call; else grpc.Unset
@@ -336,16 +337,16 @@ func (x *answeredRequest) relay(u upstream.Conn) error {
 				return err
 			}
 		}
-		x.awaitBody(u)
+		x.awaitBody(u, to.isWhole(x.bytesOut))
 	}
 }
 
-// awaitBody sets the timeout for the next piece of the response's body. None runs
+// awaitBody sets the timeout for the next piece of the response's body, or for its end if all of it isWhole. None runs
 // until the peer has the whole request, because it may wait for the client.
-func (x *answeredRequest) awaitBody(u upstream.Conn) {
+func (x *answeredRequest) awaitBody(u upstream.Conn, isWhole bool) {
 	if !x.streaming || x.upload.answering() {
 		pause := x.bodyPause()
-		if x.client.downstream.isWhole(x.bytesOut) {
+		if isWhole {
 			pause = min(pause, endPause)
 		}
 		u.WaitAtMost(pause)
@@ -353,7 +354,7 @@ func (x *answeredRequest) awaitBody(u upstream.Conn) {
 }
 
 // endPause is how long a peer with HTTP/2 that has sent all of the Content-Length may take to end the stream: a client with
-// HTTP/1.1 has the whole response, and waits for nothing but its next one.
+// HTTP/1.1 has the whole response, and waits for nothing but its next one, or for the end of what is compressed.
 const endPause = 5 * time.Second
 
 // releaseHeld gives back what is counted.
