@@ -157,6 +157,33 @@ func TestDenialThatComesLater(t *testing.T) {
 	})
 }
 
+// While a hedge asks why its peer has rejected it, the answer of the first peer is taken at once, and the hedge is nobody's fault.
+func TestHedgeThatMayBeDenied(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []denyMode{byAlert, inHandshake} {
+		for _, http2 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, HTTP2 %v", mode, http2), func(t *testing.T) {
+				t.Parallel()
+				consul, p := newConsulOfTest(), startProxy(t, Options{})
+				first, second := startMeshPeer(t, "web", mode, false), startMeshPeer(t, "web", mode, false)
+				second.Priority = 1
+				second.denies.Store(true)
+				p.useMesh(consul, http2, first, second)
+				hedged(p, 1)
+				eventually(t, "an answer ends a wait for Consul", func() bool { // if the machine stands still, the wait ends by itself
+					before := consul.waits.Load()
+					conn := p.send("GET /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+					eventually(t, "the hedge waits for Consul", func() bool { return consul.waits.Load() == before+1 })
+					first.answer <- struct{}{}
+					expectResponse(t, conn, 200)
+					return consul.left.Load() > 0
+				})
+				eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+			})
+		}
+	}
+}
+
 // When the intentions begin to deny a service, its connections end with what is on them, and those to another
 // service in the same pool stay.
 func TestTurnToDenyEndsConnections(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/discovery"
 	"sluice/observe/panics"
 	"sluice/proxy/attempt"
 	"sluice/proxy/http1"
@@ -62,7 +63,8 @@ type contender struct {
 	up          upstream.Conn // nil: there is no connection
 	sent        bool          // the request was sent on up
 	connectTime time.Duration
-	err         error // of the wait
+	err         error             // of the wait
+	denial      *discovery.Denial // why the mesh has ended it; nil: it has not
 }
 
 func newContender(x *sentRequest, t balancer.Token) *contender {
@@ -118,9 +120,9 @@ func (x *sentRequest) Await(changed <-chan struct{}) (balancer.Token, attempt.Re
 	case c.err == errPanicked:
 		o.Class, x.lastRefusal = balancer.OutcomeLocal, refusal.Internal
 	case c.up == nil && c.headErr == nil:
-		o = x.connectFailed(c.err)
+		o = x.connectFailed(c.err, c)
 	default:
-		o, _ = x.sendFailed(c.up, c.err)
+		o, _ = x.sendFailed(c.up, c.err, c)
 	}
 	c.end()
 	x.endTry(c.token, o)
@@ -180,12 +182,28 @@ func (c *contender) leaveList() {
 	x.contenders = slices.DeleteFunc(x.contenders, func(other *contender) bool { return other == c })
 }
 
-// run sends the request, if it was not sent, and waits for a response.
+// run sends the request, if it was not sent, and waits for a response. It also asks why there is none: that may take a
+// moment, in which another contender may answer.
 func (c *contender) run() {
 	defer func() { c.woke <- struct{}{} }()
 	defer panics.Contain(panics.Exchange, func() { c.err = errPanicked })
-	if c.err = c.wait(); c.err != nil {
-		c.GiveBack()
+	if c.err = c.wait(); c.err == nil {
+		return
+	}
+	if c.GiveBack(); c.err != upstream.ErrSuspected {
+		c.denial = denial(c.token, c.err, c.whileWanted)
+	}
+}
+
+// whileWanted is [sentRequest.Waiting] for the wait of a contender, and its context also ends when the contender is left.
+func (c *contender) whileWanted(timeout time.Duration) (context.Context, context.CancelFunc) {
+	x := c.x
+	ctx, cancel := context.WithTimeout(c.ctx, timeout)
+	r := upstream.Requirements{Client: &x.client.Client, Deadline: x.deadline, KeepForGone: x.client.options.KeepForGoneClients}
+	ctx, end := r.WhileThere(ctx)
+	return ctx, func() {
+		end()
+		cancel()
 	}
 }
 

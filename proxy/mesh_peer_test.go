@@ -26,6 +26,7 @@ type consulOfTest struct {
 	ended   map[string]time.Time
 	changed chan struct{}
 	waits   atomic.Int64 // calls of AwaitDenial
+	left    atomic.Int64 // of them, those that nobody has waited for any more
 }
 
 func newConsulOfTest() *consulOfTest {
@@ -68,6 +69,9 @@ func (c *consulOfTest) AwaitDenial(ctx context.Context, i discovery.Instance) *d
 		case <-ctx.Done():
 		}
 	}
+	if ctx.Err() == context.Canceled {
+		c.left.Add(1)
+	}
 	return nil
 }
 
@@ -80,13 +84,14 @@ const (
 	byClose     denyMode = "a close behind the handshake"  // as Envoy with network RBAC
 )
 
-// A meshPeer is an instance of a service in the mesh. It serves /, /wait, which is never answered, and /long, whose
+// A meshPeer is an instance of a service in the mesh. It serves /, /wait, which is answered when answer has a value, and /long, whose
 // body does not end, by HTTP/1.1, HTTP/2 and gRPC, and echoes after an upgrade.
 type meshPeer struct {
 	discovery.Instance
 	denies   atomic.Bool
 	accepted atomic.Int64
 	begun    atomic.Int64 // requests for /wait and /long, and upgrades
+	answer   chan struct{}
 }
 
 // startMeshPeer starts an instance of a service. With stream it echoes connections.
@@ -94,7 +99,7 @@ func startMeshPeer(t *testing.T, service string, mode denyMode, stream bool) *me
 	t.Helper()
 	l := listen(t)
 	at := l.Addr().(*net.TCPAddr)
-	p := &meshPeer{Instance: discovery.Instance{
+	p := &meshPeer{answer: make(chan struct{}), Instance: discovery.Instance{
 		Service: service, ID: l.Addr().String(), Address: at.IP.String(), Port: at.Port, Weight: 1, Identity: "/ns/default/dc/dc1/svc/" + service,
 	}}
 	config := &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"h2", "http/1.1"}}
@@ -188,7 +193,10 @@ func (p *meshPeer) serve(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(c, b)
 	case r.URL.Path == "/wait":
 		p.begun.Add(1)
-		<-r.Context().Done()
+		select {
+		case <-p.answer:
+		case <-r.Context().Done():
+		}
 	case r.URL.Path == "/long":
 		io.WriteString(w, "begun")
 		w.(http.Flusher).Flush()

@@ -126,7 +126,7 @@ func (x *answeredRequest) receiveFailed(u upstream.Conn, err error) balancer.Out
 		}
 		return balancer.Outcome{Class: balancer.OutcomeReset, Latency: x.latency(time.Now())}
 	}
-	if o, denied := x.denied(err); denied {
+	if o, denied := x.denied(err, nil); denied {
 		return o
 	}
 	x.lastRefusal = refusal.Reset

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/discovery"
 	"sluice/observe/tracing"
 	"sluice/proxy/attempt"
 	"sluice/proxy/http1"
@@ -83,7 +84,7 @@ func (x *sentRequest) send(peer upstream.Connector) (u upstream.Conn, result att
 		var err error
 		x.held = nil // connect takes it
 		if u, x.connectTime, err = peer.Connect(x.client.server.ctx, r, u); err != nil {
-			return nil, attempt.Ended(x.connectFailed(err))
+			return nil, attempt.Ended(x.connectFailed(err, nil))
 		}
 		x.held = u
 		sent, err := x.sendOn(u)
@@ -98,7 +99,7 @@ func (x *sentRequest) send(peer upstream.Connector) (u upstream.Conn, result att
 			x.unanswered(u)
 			return nil, attempt.Result{Kind: attempt.Suspected}
 		}
-		if o, again := x.sendFailed(u, err); !again {
+		if o, again := x.sendFailed(u, err, nil); !again {
 			x.finish(u, false)
 			return nil, attempt.Ended(o)
 		}
@@ -120,8 +121,8 @@ func (x *sentRequest) requirements(picked time.Time) upstream.Requirements {
 	}
 }
 
-// connectFailed classifies an error of opening a connection.
-func (x *sentRequest) connectFailed(err error) (o balancer.Outcome) {
+// connectFailed classifies an error of opening a connection. c is the contender whose error it is; nil: it is of no contender.
+func (x *sentRequest) connectFailed(err error, c *contender) (o balancer.Outcome) {
 	switch {
 	case err == upstream.ErrNoWebSocket:
 		x.lastRefusal = refusal.NoWebSocket
@@ -132,7 +133,7 @@ func (x *sentRequest) connectFailed(err error) (o balancer.Outcome) {
 		x.lastRefusal = refusal.Deadline
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	}
-	if o, denied := x.denied(err); denied {
+	if o, denied := x.denied(err, c); denied {
 		return o
 	}
 	o, x.lastRefusal = dialFailure(err)
@@ -140,9 +141,14 @@ func (x *sentRequest) connectFailed(err error) (o balancer.Outcome) {
 }
 
 // denied reports whether the mesh has ended the connection to the last peer with err, before an answer. Then it sets the
-// refusal.
-func (x *sentRequest) denied(err error) (o balancer.Outcome, denied bool) {
-	d := denial(x.token, err, x.Waiting)
+// refusal. A contender knows that already; c is as of connectFailed.
+func (x *sentRequest) denied(err error, c *contender) (o balancer.Outcome, denied bool) {
+	var d *discovery.Denial
+	if c != nil {
+		d = c.denial
+	} else {
+		d = denial(x.token, err, x.Waiting)
+	}
 	if d == nil {
 		return o, false
 	}
@@ -187,8 +193,8 @@ func (x *sentRequest) headTimeout() time.Duration {
 }
 
 // sendFailed classifies an error before the first byte of a response. again: the
-// request may be sent on a new connection to the same peer.
-func (x *sentRequest) sendFailed(u upstream.Conn, err error) (o balancer.Outcome, again bool) {
+// request may be sent on a new connection to the same peer. c is as of connectFailed.
+func (x *sentRequest) sendFailed(u upstream.Conn, err error, c *contender) (o balancer.Outcome, again bool) {
 	if o, ended := x.endedOtherwise(err); ended {
 		return o, false
 	}
@@ -196,7 +202,7 @@ func (x *sentRequest) sendFailed(u upstream.Conn, err error) (o balancer.Outcome
 		x.lastRefusal = refusal.Of(http1.ErrHeadTooLong)
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}, false
 	}
-	if o, denied := x.denied(err); denied {
+	if o, denied := x.denied(err, c); denied {
 		return o, false
 	}
 	x.lastRefusal = refusal.Reset
