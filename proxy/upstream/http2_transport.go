@@ -37,22 +37,29 @@ type http2Transport struct {
 	mu sync.Mutex
 	// mu guards the fields below. A connection's mutex may be taken while it is held.
 	conns     []*http2Conn
-	streams   int           // of a connection, as of the last one; see connect
-	waiting   int           // requests that wait for a dial of another one
-	dials     int           // in progress
-	dialed    chan struct{} // closed when a dial ends
-	dialErr   error         // of the last dial
-	suspected time.Time     // of the last call of Suspect
-	cuts      int           // number of calls of Cut
+	streams   int       // of a connection, as of the last one; see connect
+	waiting   int       // requests that wait for a dial of another one
+	dials     int       // in progress
+	dialed    *dialEnd  // of the dial in progress that ends first
+	suspected time.Time // of the last call of Suspect
+	cuts      int       // number of calls of Cut
 	shut      bool
 }
+
+// A dialEnd is the end of a dial, for those who wait for it.
+type dialEnd struct {
+	ended chan struct{} // closed
+	err   error         // valid when ended is closed
+}
+
+func newDialEnd() *dialEnd { return &dialEnd{ended: make(chan struct{})} }
 
 // HTTP2 returns the transport factory of a pool whose peers use HTTP/2, for
 // [balancer.Options]: without TLS by prior knowledge, and with TLS by ALPN.
 func (all *Connectors) HTTP2(o Options) func(*balancer.Peer) balancer.Transport {
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &http2Transport{
-			denials: denials{p, o.Intentions}, options: o, sweeper: all.sweeper, connectors: all, streams: streamsOf(http2Streams, o), dialed: make(chan struct{}),
+			denials: denials{p, o.Intentions}, options: o, sweeper: all.sweeper, connectors: all, streams: streamsOf(http2Streams, o), dialed: newDialEnd(),
 			tls: peerTLS{peer: p, log: all.log}, plain: all.newTransport(p, o),
 		}
 		all.add(t)
@@ -166,10 +173,10 @@ func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64) er
 	t.mu.Unlock()
 	err := error(nil)
 	select {
-	case <-dialed:
-		t.mu.Lock()
-		if t.waiting--; t.dialErr != nil {
-			return SharedError{t.dialErr}
+	case <-dialed.ended:
+		t.mu.Lock() // meanwhile another dial may have ended
+		if t.waiting--; dialed.err != nil {
+			return SharedError{dialed.err}
 		}
 		return nil
 	case <-timer.C:
@@ -196,12 +203,19 @@ func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, agreed 
 		c = nil // other requests were faster
 	}
 	t.dials--
-	if t.dialErr = err; ctx.Err() != nil {
-		t.dialErr = nil // of this request only
+	if ctx.Err() != nil {
+		t.endDialLocked(nil) // the error is of this request only
+	} else {
+		t.endDialLocked(err)
 	}
-	close(t.dialed)
-	t.dialed = make(chan struct{})
 	return c, err
+}
+
+// endDialLocked wakes those who wait for a dial, which has ended with err.
+func (t *http2Transport) endDialLocked(err error) {
+	t.dialed.err = err
+	close(t.dialed.ended)
+	t.dialed = newDialEnd()
 }
 
 // dial opens a connection and waits for its first SETTINGS, so that nothing is sent to a

@@ -331,6 +331,29 @@ func TestFailedDialIsReportedOnce(t *testing.T) {
 	verify.Equal(t, reported, 1, "requests that report the failure")
 }
 
+// Who waits for a connection gets the error of the dial that ended first, not the one of another that has failed since: the connection is there.
+func TestWaitEndsWithTheFirstDial(t *testing.T) {
+	t.Parallel()
+	transport := startHTTP2(t, hanging)
+	ended := make(chan error, 1)
+	go func() {
+		transport.mu.Lock()
+		defer transport.mu.Unlock()
+		ended <- transport.awaitDialLocked(t.Context(), transport.sweeper.Now()+int64(patience))
+	}()
+	eventually(t, "it waits", func() bool {
+		transport.mu.Lock()
+		defer transport.mu.Unlock()
+		if transport.waiting == 0 {
+			return false
+		}
+		transport.endDialLocked(nil)
+		transport.endDialLocked(errNoStreams)
+		return true
+	})
+	verify.NoError(t, <-ended)
+}
+
 // The log says why a peer that accepts no streams gets no request.
 func TestNoStreamsAreLogged(t *testing.T) {
 	t.Parallel()
