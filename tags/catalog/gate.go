@@ -28,6 +28,7 @@ type Gate struct {
 	mu sync.Mutex // guards the fields below, and is held while sets are passed to the pool
 
 	reader  claim.Reader         // of the configuration in use
+	leads   bool                 // the service has one leader, by that configuration
 	known   bool                 // there is a set
 	set     []discovery.Instance // the latest
 	passed  []discovery.Instance // what the pool has
@@ -75,6 +76,13 @@ func (g *Gate) Pass(set []discovery.Instance) {
 	g.passLocked()
 }
 
+// lead sets whether the service has one leader.
+func (g *Gate) lead(leads bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.leads = leads
+}
+
 // read sets the reader of the configuration in use. The instances wait for routes that it reads.
 func (g *Gate) read(reader claim.Reader) {
 	g.mu.Lock()
@@ -111,7 +119,7 @@ func (g *Gate) passLocked() {
 // usableLocked returns the latest set without instances with tags for which there are no routes yet:
 // of these, the ones that the pool has stay as they were. If none of the instances with the same
 // tags is usable any more, the pool's stay: without them, their routes would have no
-// peers.
+// peers. Not of a service with a leader, whose former one must get nothing.
 func (g *Gate) usableLocked() []discovery.Instance {
 	before := make(map[discovery.Key]*discovery.Instance, len(g.passed))
 	for i := range g.passed {
@@ -137,7 +145,7 @@ func (g *Gate) usableLocked() []discovery.Instance {
 	}
 	for i := range g.passed {
 		old := &g.passed[i]
-		if !old.Usable() || served[g.reader.Profile(old)] {
+		if g.leads || !old.Usable() || served[g.reader.Profile(old)] {
 			continue
 		}
 		g.kept = append(g.kept, *old)

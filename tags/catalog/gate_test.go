@@ -119,6 +119,33 @@ func TestGateKeepsTheLastOfItsRoutes(t *testing.T) {
 	})
 }
 
+// Of a service with a leader nothing is kept: who led before must get nothing, whatever routes the tags ask for.
+func TestGateKeepsNoFormerLeader(t *testing.T) {
+	c := configtest.Must(t, "catalog: { tags: [fabio] }\nservices: { star: { consul: { leader: { tag: primary } } } }")
+	instance := func(id, path string, follower bool) discovery.Instance {
+		return discovery.Instance{ID: id, Service: "star", Address: "192.0.2.1", Port: 80, Weight: 1, Tags: []string{"urlprefix-h" + path}, Follower: follower}
+	}
+	for what, set := range map[string][]discovery.Instance{
+		"it follows now":  {instance("a", "/replica", true), instance("b", "/replica", true)},
+		"it has left":     {instance("b", "/other", false)},
+		"another one led": {instance("a", "/replica", true), instance("b", "/other", false)},
+	} {
+		t.Run(what, func(t *testing.T) {
+			var pool []discovery.Instance
+			reader := NewReader(func() {})
+			reader.Start(c)
+			g := reader.Gate("star", c.Services["star"], func(set []discovery.Instance, _ bool) { pool = discovery.WithoutFollowers(set) })
+			g.Pass([]discovery.Instance{instance("a", "/primary", false), instance("b", "/replica", true)})
+			reader.Applied(reader.Ask(c, config.Fragment{}))
+			verify.Require(t, len(pool) == 1 && pool[0].ID == "a", "at the begin the pool has %+v", pool)
+			g.Pass(set)
+			for _, i := range pool {
+				verify.That(t, i.ID != "a", "the pool has the former leader: %+v", pool)
+			}
+		})
+	}
+}
+
 // A set passes while tags are being read, whatever is in it: the gate does not wait for the reader.
 func TestReaderDelaysNoSet(t *testing.T) {
 	g := newGated(t)

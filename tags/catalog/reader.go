@@ -66,7 +66,7 @@ func (r *Reader) Gate(name string, configured config.Service, apply func(set []d
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	reader := readerOf(r.reader, configured)
-	gate := &Gate{apply: apply, changed: r.changed, waiting: &r.waiting, reader: reader}
+	gate := &Gate{apply: apply, changed: r.changed, waiting: &r.waiting, reader: reader, leads: configured.Leader() != nil}
 	r.services[name] = &taggedService{gate: gate, reader: reader}
 	return gate
 }
@@ -103,6 +103,7 @@ func (r *Reader) useLocked(reader claim.Reader, c *config.Config) {
 		own := reader // of a service that was found
 		if configured, ok := c.Services[name]; ok {
 			own = readerOf(reader, configured)
+			s.gate.lead(configured.Leader() != nil)
 		}
 		if own.Same(s.reader) {
 			continue
