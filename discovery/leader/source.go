@@ -3,10 +3,12 @@ package leader
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -48,8 +50,10 @@ func (s *source) Run(ctx context.Context, before discovery.WatchState, report fu
 	if s.options.Key == "" {
 		return s.of.Run(ctx, before, r.take)
 	}
-	stop := panics.Start(ctx, panics.Watch, r.follow)
-	defer stop()
+	for _, task := range []func(context.Context){r.follow, r.awaitInstances} {
+		stop := panics.Start(ctx, panics.Watch, task)
+		defer stop()
+	}
 	return s.of.Run(ctx, before, r.take)
 }
 
@@ -68,6 +72,31 @@ type run struct {
 	memory discovery.Memory
 	fault  error  // why the key cannot be read; nil: it can
 	rivals string // that were logged
+}
+
+// patience is how long the other source may take to report before it counts as one that fails, if the key names another
+// leader: as long as a [discovery.Manager] waits for a source before it uses a saved set.
+const patience = time.Second
+
+var errSilent = errors.New("the instances are not known yet")
+
+// awaitInstances makes a source that does not answer at first, such as an agent that hangs, count as one that fails.
+func (r *run) awaitInstances(ctx context.Context) {
+	select {
+	case <-time.After(patience):
+	case <-ctx.Done():
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.last.Known || r.failed != nil {
+		return
+	}
+	r.failed = errSilent
+	if r.resumeLocked() {
+		r.report(discovery.Report{Err: r.failed, Memory: r.memoriesLocked()}) // a saved set is in use from now on
+		r.reportLocked()
+	}
 }
 
 // take takes a report of the other source.
@@ -91,7 +120,7 @@ func (r *run) take(from discovery.Report) {
 	r.last.Reset = false
 }
 
-// resumeLocked makes the set that was in use before the run the last set, if the other source fails before its first one, and the
+// resumeLocked makes the set that was in use before the run the last set, if the other source fails, or is silent, before its first one, and the
 // key names another leader than it did: the former one must not go on.
 func (r *run) resumeLocked() bool {
 	if r.last.Known || r.failed == nil || !r.before.Known || r.memory.Leader == r.marked {
