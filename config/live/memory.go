@@ -29,12 +29,15 @@ func (m *Memory) Take(r Report, now time.Time) (next time.Time) {
 	until := make(map[string]time.Time)
 	for _, l := range m.State.Lost {
 		until[l.Document] = l.Until
+		if longest := stayUntil(now); l.Until.After(longest) { // the clock was put back
+			until[l.Document] = longest
+		}
 	}
 	said.Documents, said.Lost = slices.Clone(said.Documents), nil
 	for _, d := range missing {
 		end, already := until[d.Name]
 		if !already && mayBeLost {
-			end = now.Add(discovery.Stay).UTC().Truncate(time.Second)
+			end = stayUntil(now)
 		}
 		if m.Empties || !now.Before(end) {
 			continue
@@ -48,6 +51,9 @@ func (m *Memory) Take(r Report, now time.Time) (next time.Time) {
 	m.State = said
 	return next
 }
+
+// stayUntil returns until when what disappears now counts.
+func stayUntil(now time.Time) time.Time { return now.Add(discovery.Stay).UTC().Truncate(time.Second) }
 
 // Expire removes what does not count any more, and returns when some more does not; zero: never.
 func (m *Memory) Expire(now time.Time) (next time.Time) {

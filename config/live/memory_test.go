@@ -67,6 +67,11 @@ func TestMemory(t *testing.T) {
 			{9 * time.Minute, Report{Said: said(3, "c")}, "b2 c3 d2"},
 			{time.Minute, Report{Said: said(3, "c")}, "c3"},
 		}},
+		"the clock is put back": {steps: []step{
+			{0, Report{Said: said(1, "a", "b")}, "a1 b1"},
+			{0, Report{Said: said(1)}, "a1 b1"},
+			{-24 * time.Hour, Report{Said: said(1)}, "a1 b1"},
+		}},
 		"allow_empty": {empties: true, steps: []step{
 			{0, Report{Said: said(1, "a", "b")}, "a1 b1"},
 			{0, Report{Said: said(1, "b"), Forgot: true}, "b1"},

@@ -166,6 +166,9 @@ func (f *followedChain) begin(now time.Time) (wait time.Duration, expired bool) 
 	switch {
 	case f.lost == nil:
 	case now.Before(f.KeptUntil):
+		if longest := now.Add(discovery.Stay); f.KeptUntil.After(longest) { // the clock was put back
+			f.KeptUntil = longest
+		}
 		wait = min(wait, max(f.KeptUntil.Sub(now), time.Second))
 	default:
 		f.log().Warn().Msg("the discovery chain that Consul has lost is no longer in use")

@@ -202,6 +202,9 @@ func TestHowLongForgottenChainsStay(t *testing.T) {
 
 	f = begin()
 	f.take(plain, 9, now)
+	earlier := now.Add(-24 * time.Hour) // the clock was put back
+	f.begin(earlier)
+	verify.That(t, f.KeptUntil.Equal(earlier.Add(discovery.Stay)), "kept until %v, and it is %v", f.KeptUntil, earlier)
 	next := &Compiled{StartNode: "d"}
 	verify.That(t, f.take(next, 12, now) && f.Compiled == next && f.KeptUntil.IsZero(), "a written chain is not used")
 }

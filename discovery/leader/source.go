@@ -42,6 +42,9 @@ const memoryPart = "leader key"
 // Run implements discovery.Source.
 func (s *source) Run(ctx context.Context, before discovery.WatchState, report func(discovery.Report)) error {
 	r := &run{source: s, report: report, memory: before.PartOf(memoryPart)}
+	if now := time.Now(); r.memory.LeaderLost.After(now) { // the clock was put back: it would stay as much longer
+		r.memory.LeaderLost = now
+	}
 	r.known = s.options.Key == "" || r.memory.Index > 0
 	r.marked = r.memory.Leader
 	before.Set = unmarked(before.Set)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -183,6 +184,17 @@ func TestKeyOfLeader(t *testing.T) {
 				verify.That(t, k.asked > 0, "after %s: the leader of the servers was not asked", step.what)
 			}
 		}
+
+		// The clock was put back since the leader was lost.
+		end()
+		ahead := discovery.WatchState{Memory: slices.Clone(memory)}
+		for n := range ahead.Memory {
+			ahead.Memory[n].LeaderLost = time.Now().Add(30 * 24 * time.Hour)
+		}
+		last = discovery.Report{}
+		end = run(ahead)
+		time.Sleep(time.Second)
+		leads("a start with a loss that is still to come", "a")
 
 		// A new process knows what this one knew, and since when.
 		time.Sleep(keep / 2)
