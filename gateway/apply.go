@@ -150,7 +150,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	if before != nil && !reflect.DeepEqual(before.Admin.Socket, c.Admin.Socket) && g.admin.has(c.Admin) {
 		g.listeners.permitAgain(g.listeners.admin, c.Admin.Socket)
 	}
-	g.mesh.join(c, g.services.destinations())
+	g.mesh.join(c)
 	g.services.recheckAddresses()
 	g.services.discovery.SetDebounce(discovery.Debounce(c.Discovery.Debounce))
 	serves := g.routes.Load() != nil // there may be requests
@@ -181,7 +181,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	g.listeners.apply(p.listeners, c)
 	g.certificates.Retain()
 	g.services.retain(p.services, g.waits.late)
-	g.mesh.leave(c, g.services.destinations())
+	g.mesh.leave(c)
 	return nil
 }
 

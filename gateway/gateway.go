@@ -180,7 +180,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.documents.Connect(g.documentOptions())
 	g.tags = catalog.NewReader(g.documents.Reapply)
 	g.finder = catalog.NewFinder(g.registries.consulSets.Catalog, g.documents.Reapply, g.log)
-	g.mesh = newMembership(g.registries, func(d mesh.Destination) { g.services.cut(d) }, g.events, g.log)
+	g.mesh = newMembership(g.registries, func() []mesh.Destination { return g.services.destinations() }, func(d mesh.Destination) { g.services.cut(d) }, g.events, g.log)
 	g.chains = newChains(mesh.ChainOptions{Consul: g.registries.consul, Wait: g.registries.wait, Changed: g.documents.Reapply, Log: g.log}, g.events)
 	warm := make(chan struct{})
 	g.services = &services{
@@ -298,6 +298,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		always(g.documents.WatchFile)
 	}
 	always(func(ctx context.Context) { every(ctx, recheckInterval, g.services.recheckAddresses) })
+	always(func(ctx context.Context) { every(ctx, recheckInterval, g.mesh.leaveAtLast) })
 	g.shares.Resume()
 	g.orders.Resume()
 	always(g.judge.Run)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -16,20 +17,26 @@ import (
 // membership is the place of this process in Consul's service mesh, while a service is reached through it.
 type membership struct {
 	identity   *mesh.Identity
-	intentions *mesh.Intentions // about connections of sluice
-	name       string           // of sluice in the mesh; of the last join
+	intentions *mesh.Intentions          // about connections of sluice
+	present    func() []mesh.Destination // the services of which there are peers in the mesh
 	log        zerolog.Logger
+
+	mu sync.Mutex
+	// mu guards the fields below, and is held while they are put to use.
+	name    string // of sluice in the mesh; of the last join
+	leaving bool   // the configuration does not need the mesh, and there may still be peers in it
 }
 
-// newMembership returns a membership that is not used yet. denied is called when connections to a service are to end.
-func newMembership(r *registries, denied func(mesh.Destination), feed *events.Feed, log zerolog.Logger) *membership {
+// newMembership returns a membership that is not used yet. present returns the services of which there are peers in the mesh, and
+// denied is called when connections to a service are to end.
+func newMembership(r *registries, present func() []mesh.Destination, denied func(mesh.Destination), feed *events.Feed, log zerolog.Logger) *membership {
 	c := r.config().Consul
 	return &membership{
 		identity: mesh.NewIdentity(mesh.IdentityOptions{Consul: r.consul, Wait: r.wait, Events: feed, Log: log}),
 		intentions: mesh.NewIntentions(mesh.IntentionOptions{
 			Consul: r.consul, Namespace: c.Namespace, Partition: c.Partition, Wait: r.wait, Denied: denied, Events: feed, Log: log,
 		}),
-		log: log,
+		present: present, log: log,
 	}
 }
 
@@ -41,9 +48,8 @@ func needsMesh(c *config.Config) bool {
 	return slices.ContainsFunc(slices.Collect(maps.Values(c.Services)), isInMesh)
 }
 
-// join has the certificate of sluice followed, and the intentions about it, if c needs them. present are the services
-// of which there are peers already.
-func (m *membership) join(c *config.Config, present []mesh.Destination) {
+// join has the certificate of sluice followed, and the intentions about it, if c needs them.
+func (m *membership) join(c *config.Config) {
 	if !needsMesh(c) {
 		return
 	}
@@ -54,16 +60,40 @@ func (m *membership) join(c *config.Config, present []mesh.Destination) {
 	if err := m.identity.Trust(roots); err != nil {
 		m.log.Warn().Err(err).Msg("mesh: no connection to instances of these peered clusters is made")
 	}
-	m.name = c.Consul.MeshName()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.name, m.leaving = c.Consul.MeshName(), false
 	m.identity.Configure(m.name)
-	m.intentions.Follow(m.name, append(destinationsOf(c), present...))
+	m.intentions.Follow(m.name, append(destinationsOf(c), m.present()...))
 }
 
-// leave ends that, if c does not need it, but for the intentions about the services of which there are still peers: present.
-func (m *membership) leave(c *config.Config, present []mesh.Destination) {
+// leave ends that, if c does not need it, but for the intentions about the services of which there are still peers, and the
+// certificate for them: the former instances of a service get requests until its new source has a set, and those of a removed
+// one the requests that were matched before.
+func (m *membership) leave(c *config.Config) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if !needsMesh(c) {
+		m.leaving = true
+		m.leaveLocked()
+	}
+}
+
+// leaveAtLast ends what leave has left, as far as there are no peers any more.
+func (m *membership) leaveAtLast() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.leaving {
+		m.leaveLocked()
+	}
+}
+
+func (m *membership) leaveLocked() {
+	present := m.present()
+	m.intentions.Follow(m.name, present)
+	if len(present) == 0 {
+		m.leaving = false
 		m.identity.Configure("")
-		m.intentions.Follow(m.name, present)
 	}
 }
 

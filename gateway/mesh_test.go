@@ -6,6 +6,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rs/zerolog"
+
+	"sluice/config"
+	"sluice/consul/mesh"
+	"sluice/test/configtest"
 	"sluice/test/consultest"
 	"sluice/test/meshtest"
 	"sluice/test/verify"
@@ -79,4 +84,31 @@ routes: [{ path: /web, service: web }, { path: /api, service: api }, { service: 
 	next.await("no certificate is left", func() bool { return next.mesh.identity.Current() == nil })
 	_, listed := next.certificates()["mesh:edge"]
 	verify.That(t, !listed, "the certificate is still listed")
+}
+
+// A reload that needs the mesh no longer leaves the certificate of sluice to the peers in the mesh that are still there: the
+// former instances of a service whose new source has no set yet, and those of a removed one for late requests.
+func TestTheMeshIsLeftWithItsLastPeer(t *testing.T) {
+	t.Parallel()
+	in := configtest.Must(t, "consul: { addresses: ['127.0.0.1:1'] }\nservices: { web: { consul: { connect: true } } }\nroutes: [{ service: web }]")
+	out := configtest.Must(t, "consul: { addresses: ['127.0.0.1:1'] }\nservices: { web: { consul: {} } }\nroutes: [{ service: web }]")
+	r := verify.Result(newRegistries(func() *config.Config { return in }, nil, zerolog.Nop())).Must(t)
+	present := []mesh.Destination{{Service: "web"}}
+	m := newMembership(r, func() []mesh.Destination { return present }, func(mesh.Destination) {}, nil, zerolog.Nop())
+	t.Cleanup(func() {
+		m.identity.Pause()
+		m.intentions.Pause()
+		r.consul.Close()
+	})
+	m.join(in)
+	m.leave(out)
+	verify.Equal(t, m.identity.Service(), "sluice", "the name in the mesh while there is a peer in it")
+	m.leaveAtLast()
+	verify.Equal(t, m.identity.Service(), "sluice", "the name in the mesh later")
+	present = nil
+	m.leaveAtLast()
+	verify.Equal(t, m.identity.Service(), "", "the name in the mesh after the last peer")
+	m.join(in)
+	m.leaveAtLast()
+	verify.Equal(t, m.identity.Service(), "sluice", "the name in the mesh after it was joined again")
 }
