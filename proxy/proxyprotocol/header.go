@@ -68,11 +68,15 @@ type Addresses struct {
 }
 
 // Parse returns the addresses in a complete PROXY header. ok is false if it
-// has none: the proxy speaks for itself, as for a health check, or does not know them.
+// has none: the proxy speaks for itself, as for a health check, or does not know them. A client that has
+// connected to the proxy by a unix socket has the zero value.
 func Parse(header []byte) (a Addresses, ok bool, err error) {
 	h, err := proxyproto.Read(bufio.NewReader(bytes.NewReader(header)))
 	if err != nil {
 		return a, false, err
+	}
+	if _, unix := h.SourceAddr.(*net.UnixAddr); unix && !h.Command.IsLocal() {
+		return a, true, nil // and not the proxy's own address, which may be trusted or let in
 	}
 	client, _ := h.SourceAddr.(*net.TCPAddr)
 	server, _ := h.DestinationAddr.(*net.TCPAddr)

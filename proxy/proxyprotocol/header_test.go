@@ -61,7 +61,7 @@ func FuzzHeader(f *testing.F) {
 		}
 		verify.Require(t, n <= len(b) && n <= MaxBytes, "length %d of %d bytes", n, len(b))
 		a, ok, err := Parse(b[:n])
-		verify.Require(t, err != nil || !ok || a.Client.IsValid() && a.Server.IsValid(), "no addresses: %+v", a)
+		verify.Require(t, err != nil || !ok || a.Client.IsValid() == a.Server.IsValid(), "no addresses: %+v", a)
 		rest := bytes.NewReader(b)
 		reader := bufio.NewReader(rest)
 		if _, err := proxyproto.Read(reader); err == nil {
@@ -80,5 +80,20 @@ func TestMixedAddresses(t *testing.T) {
 			_, known, err := Parse(header)
 			verify.That(t, known == a.Client.IsValid() && err == nil, "version %d: %q: known %v, %v", version, header, known, err)
 		}
+	}
+}
+
+// A client at a unix socket of the proxy is not the proxy.
+func TestClientAtAUnixSocket(t *testing.T) {
+	ends := string(make([]byte, 216))
+	for _, test := range []struct {
+		command string
+		known   bool
+	}{{"\x21", true}, {"\x20", false}} {
+		header := []byte(v2Start + test.command + "\x31\x00\xd8/tmp/socket" + ends[len("/tmp/socket"):])
+		n, err := Length(header)
+		verify.That(t, n == len(header) && err == nil, "length %d, %v", n, err)
+		a, known, err := Parse(header)
+		verify.That(t, err == nil && known == test.known && a == Addresses{}, "command %q: %+v, known %v, %v", test.command, a, known, err)
 	}
 }
