@@ -43,7 +43,7 @@ func (s *serial) Write(line []byte) (int, error) {
 	default:
 		select {
 		case s.turn <- struct{}{}:
-		case <-time.After(blockedAfter - time.Since(time.Unix(0, s.began.Load()))):
+		case <-time.After(min(blockedAfter-time.Since(time.Unix(0, s.began.Load())), blockedAfter)): // also if the clock was set back
 			s.lost.Add(1)
 			return len(line), nil
 		}

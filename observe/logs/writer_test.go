@@ -62,3 +62,19 @@ func TestBlockedOutputHoldsNobodyUp(t *testing.T) {
 		verify.That(t, !strings.Contains(got, "two") && !strings.Contains(got, "three"), "lost lines are in\n%s", got)
 	})
 }
+
+// A clock that is set back makes nobody wait longer for an output that is blocked.
+func TestBlockedOutputWithAClockThatIsSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := stoppable{goOn: make(chan struct{})}
+		w := New(&out, zerolog.InfoLevel, false)
+		log := w.Logger()
+		log.Info().Msg("one")
+		w.out.began.Store(time.Now().Add(time.Hour).UnixNano())
+		begin := time.Now()
+		log.Info().Msg("two")
+		verify.Equal(t, time.Since(begin), blockedAfter, "the wait")
+		close(out.goOn)
+		synctest.Wait()
+	})
+}
