@@ -3,6 +3,7 @@ package operator
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,6 +72,7 @@ type Store[V Value[V]] struct {
 	written []byte      // the text of the file
 	timer   *time.Timer // runs until an order may expire
 	paused  bool        // another process has the orders
+	closed  bool        // see Close
 }
 
 // NewStore returns a store without orders.
@@ -102,16 +104,29 @@ func (s *Store[V]) Resume() {
 	s.Refresh()
 }
 
-// Pause refuses orders, since another process has them, and ends what Resume began.
+// Pause refuses orders, since another process has them, and ends what Resume began. Orders still expire: until the other
+// process serves, requests are served here.
 func (s *Store[V]) Pause() {
 	s.setPaused(true)
 	s.keys.Pause()
+}
+
+// Close is Pause for good: nothing expires any more.
+func (s *Store[V]) Close() {
+	s.close()
+	s.Pause()
 }
 
 func (s *Store[V]) setPaused(paused bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.paused = paused
+}
+
+func (s *Store[V]) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
 	if s.timer != nil {
 		s.timer.Stop()
 	}
@@ -220,12 +235,16 @@ func (s *Store[V]) refreshLocked() {
 // takeEffectLocked computes the orders that stand, writes the file if this process owns, and tells what
 // is different. by says who has ended orders.
 func (s *Store[V]) takeEffectLocked(by string, owns bool) {
-	if s.paused {
-		return
-	}
 	now := time.Now()
-	s.expire(now)
-	before, after := s.All(), s.effective(now)
+	before, after := s.All(), map[string]V(nil)
+	if s.paused { // what has changed beside is the other process's
+		owns = false
+		after = maps.Clone(before)
+		maps.DeleteFunc(after, func(_ string, order V) bool { return expired(order, now) })
+	} else {
+		s.expire(now)
+		after = s.effective(now)
+	}
 	s.standing.Store(&after)
 	s.scheduleLocked(now)
 	if owns {
@@ -292,7 +311,7 @@ func (s *Store[V]) scheduleLocked(now time.Time) {
 		s.timer.Stop()
 		s.timer = nil
 	}
-	if !next.IsZero() {
+	if !next.IsZero() && !s.closed {
 		s.timer = time.AfterFunc(min(max(next.Sub(now), time.Millisecond), recheck), func() {
 			defer panics.Contain(panics.Task, nil)
 			s.Refresh()

@@ -165,6 +165,50 @@ func TestOrdersExpire(t *testing.T) {
 	})
 }
 
+// While a new process starts, which has the orders, this one still serves: an order expires here at its time. If the new process
+// fails, that is not told twice.
+func TestOrdersExpireWhileAnotherProcessHasThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		feed, changes, path := events.New(), 0, newFile(t)
+		s := New(Options{Path: path, Events: feed, Log: zerolog.Nop(), Changed: func() { changes++ }})
+		defer s.Close()
+		short := drainOf(star(1))
+		short.Until = time.Now().Add(time.Second)
+		verify.NoError(t, s.Give(short))
+		verify.NoError(t, s.Give(drainOf(star(2))))
+		written := verify.Result(os.ReadFile(path)).Must(t)
+		s.Pause()
+		s.Refresh()
+		expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		expectStanding(t, s, "drain of star/star-2 (10.0.0.1:82)")
+		verify.Equal(t, string(verify.Result(os.ReadFile(path)).Must(t)), string(written), "the file of the other process")
+		s.Resume()
+		expectStanding(t, s, "drain of star/star-2 (10.0.0.1:82)")
+		verify.Equal(t, changes, 3, "changes")
+		kept, _ := feed.Read(events.Filter{Kinds: []string{string(events.KindOrderExpired)}}, events.ID{})
+		verify.Equal(t, len(kept), 1, "events")
+		verify.Equal(t, len(handedOver(t, s).Orders), 1, "orders for the next process")
+	})
+}
+
+// A store that is closed changes nothing any more.
+func TestNothingExpiresAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		changes := 0
+		s := New(Options{Log: zerolog.Nop(), Changed: func() { changes++ }})
+		short := drainOf(star(1))
+		short.Until = time.Now().Add(time.Second)
+		verify.NoError(t, s.Give(short))
+		s.Close()
+		s.Refresh()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		verify.Equal(t, changes, 1, "changes")
+	})
+}
+
 // An order that expires before Consul has it does not bring back the one that it has replaced.
 func TestAnOrderThatConsulLacksExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
