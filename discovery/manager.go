@@ -67,6 +67,7 @@ type Manager struct {
 	running  bool
 	paused   bool
 	resumed  func(service string) bool // while paused, the services whose sources run nevertheless; nil: none
+	again    chan struct{}             // while paused: closed by Resume
 	watches  map[string]*watch
 	former   map[string]WatchState // of the process before, by service
 	// formerPeers are the instances of its Static sources.
@@ -162,6 +163,24 @@ func (m *Manager) AwaitSources(ctx context.Context, services []string, timeout t
 		awaited[service] = true
 	}
 	m.await(ctx, timeout, func(w *watch) bool { return awaited[w.status.Service] })
+}
+
+// AwaitResume waits until m is not paused any more, at most for timeout or until ctx ends, and reports whether it was and is not.
+func (m *Manager) AwaitResume(ctx context.Context, timeout time.Duration) bool {
+	m.mu.Lock()
+	again := m.again
+	m.mu.Unlock()
+	if again == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	select {
+	case <-again:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // await waits until Sink has got the first set of the source of each watch that awaited accepts.

@@ -96,6 +96,9 @@ func (m *Manager) cancelAll() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.paused, m.resumed = true, nil
+	if m.again == nil {
+		m.again = make(chan struct{})
+	}
 	for _, w := range m.watches {
 		if w.cancel != nil {
 			w.cancel()
@@ -122,6 +125,10 @@ func (m *Manager) Resume() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.paused, m.resumed = false, nil
+	if m.again != nil {
+		close(m.again)
+		m.again = nil
+	}
 	m.poke()
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"reflect"
+	"slices"
 	"time"
 
 	"sluice/config"
@@ -161,6 +162,9 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	p.routes.Start(g.cut)
 	if serves {
 		g.services.awaitFirst(ctx, p.routed(), g.waits.warm)
+		if p.lacksPeers() && g.services.discovery.AwaitResume(ctx, g.waits.paused) { // the new process, for which nothing is watched, does not serve
+			g.services.awaitFirst(ctx, p.routed(), g.waits.warm)
+		}
 		g.services.discovery.AwaitSources(ctx, moved(p.services), g.waits.warm)
 		g.services.discovery.AwaitStatic(ctx, g.waits.warm)
 		p.routes.AwaitKeys(ctx, g.waits.warm)
@@ -194,4 +198,9 @@ func (p *plan) routed() (list []*service) {
 		}
 	}
 	return list
+}
+
+// lacksPeers reports whether a new service that routes or listeners use has no set yet.
+func (p *plan) lacksPeers() bool {
+	return slices.ContainsFunc(p.routed(), func(s *service) bool { return !closed(s.first) })
 }

@@ -45,6 +45,31 @@ func TestReloadPreservesPeersAndTheirState(t *testing.T) {
 	r.await("the other service is removed", func() bool { return len(r.services.pools()) == 1 })
 }
 
+// While a new process starts, this one watches nothing. A reload that began before waits with its routes for the peers of a new
+// service until it watches again, and no request is lost.
+func TestReloadDuringAPauseWaitsForPeers(t *testing.T) {
+	t.Parallel()
+	a, b := origin(t, "a"), origin(t, "b")
+	r := start(t, static("a", a), func(g *Gateway) { g.waits.warm, g.waits.paused = time.Millisecond, patience })
+	serves := func(want string) func() bool {
+		return func() bool {
+			_, body := r.get("/")
+			return body == want
+		}
+	}
+	r.await("the first service", serves("a"))
+	r.services.discovery.Pause()
+	r.write("services: { b: { peers: [" + b + "] } }\nroutes: [{ service: b }]")
+	r.Reload()
+	r.await("the time for the first peers is over", func() bool { return strings.Contains(r.log.String(), `"service":"b","waited":`) })
+	for range 50 {
+		r.gets("/", "a", "in the pause")
+	}
+	r.waits.warm = patience // nobody reads it before Resume
+	r.services.discovery.Resume()
+	r.await("the other service", serves("b"))
+}
+
 func TestBadReloadChangesNothing(t *testing.T) {
 	t.Parallel()
 	a := origin(t, "a")
