@@ -202,6 +202,7 @@ func compile(r Route) (*entry, []*Error) {
 	if len(c.errs) > 0 {
 		return nil, c.errs
 	}
+	e.parts = c.parts
 	e.route.Host, e.route.Path, e.route.PathMatch = e.host.String(), e.path.text, e.path.match
 	if r.HostRegexp != "" {
 		e.route.Host = ""

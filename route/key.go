@@ -17,6 +17,8 @@ type Checked struct {
 	// Unindexed, if not empty, is the host whose requests must try the regular
 	// expression of this route, or "*" for all hosts; see MaxUnindexed.
 	Unindexed string
+	// Parts is what the regular expressions of the route cost a request that must try them.
+	Parts int
 
 	entry *entry // in no table
 }
@@ -34,7 +36,7 @@ func Check(r Route) (*Checked, error) {
 	if len(errs) > 0 {
 		return nil, joinErrors(errs)
 	}
-	return &Checked{Key: e.key(), Unindexed: e.unindexed(), entry: e}, nil
+	return &Checked{Key: e.key(), Unindexed: e.unindexed(), Parts: e.parts, entry: e}, nil
 }
 
 // entryOf returns a route for one table, and its Checked.Key.

@@ -17,6 +17,7 @@ type entry struct {
 	hostTest   *test   // of HostRegexp; else nil
 	conditions program // of the route
 	tests      program // conditions, and what the trees of hosts and paths do not decide
+	parts      int     // of its regular expressions
 	rank       int32   // place in the order of the table; the smallest matching one wins
 	root       *root
 	scope      *scope

@@ -21,6 +21,7 @@ type asked struct {
 	decoded config.Route
 	key     string // of what it matches
 	text    string // of all of it
+	parts   int    // of its regular expressions
 }
 
 // member is an instance with the routes that it may have.
@@ -60,6 +61,7 @@ type decoding struct {
 	text  string // of the keys
 	route config.Route
 	key   string
+	parts int // of the regular expressions
 	wrong string
 }
 
@@ -87,6 +89,7 @@ func (r *resolver) resolve() []*want {
 	}
 	slices.SortFunc(members, func(a, b member) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Node, b.Node)) })
 	r.resolveSettings(members)
+	r.limitParts(members)
 	variants := make(map[string]map[string]*variant) // by key and text
 	for i := range members {
 		for key, a := range members[i].routes {
@@ -264,7 +267,7 @@ func (r *resolver) route(m *member, a asked) {
 		a.route = a.route.Deny()
 		d = r.decoded.of(a.route)
 	}
-	a.decoded, a.key = d.route, d.key
+	a.decoded, a.key, a.parts = d.route, d.key, d.parts
 	a.decoded.Service, a.decoded.Dialect, a.decoded.Protocol = r.service.Name, a.dialect, a.route.Protocol
 	priority, refused := r.rules.allow(r.service.InConsul, a.decoded)
 	if refused != "" {
@@ -331,7 +334,7 @@ func (l decodings) of(asked tags.Route) decoding {
 		}
 		d.wrong = strings.Join(list, "; ")
 	} else {
-		d.route, d.key = decoded, checked.Key
+		d.route, d.key, d.parts = decoded, checked.Key, checked.Parts
 	}
 	l[written{text, by}] = d
 	return d

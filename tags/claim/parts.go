@@ -1,0 +1,46 @@
+package claim
+
+import (
+	"fmt"
+	"slices"
+)
+
+// maxParts limits the parts of all regular expressions of the routes of a service. A request for its host may have to try all of
+// them: without a limit, each tag of an instance takes time of a processor. It is five times what one route may have.
+const maxParts = 10_000
+
+// limitParts takes their routes from instances with which the regular expressions of the service have too many parts. It
+// counts those of the oldest instances first, so a new one takes nothing from them.
+func (r *resolver) limitParts(members []member) {
+	byAge := make([]*member, 0, len(members))
+	for i := range members {
+		byAge = append(byAge, &members[i])
+	}
+	slices.SortStableFunc(byAge, func(a, b *member) int {
+		switch {
+		case a.Before(b.Age):
+			return -1
+		case b.Before(a.Age):
+			return 1
+		}
+		return 0
+	})
+	counted, total := make(map[string]bool), 0
+	for _, m := range byAge {
+		own := 0
+		for key, a := range m.routes {
+			if !counted[key] {
+				own += a.parts
+			}
+		}
+		if own > 0 && total+own > maxParts {
+			r.dropRoutes(m, KindRefused, fmt.Sprintf("the regular expressions of the routes of the service have %d parts together, the limit is %d: "+
+				"a request may have to try all of them", total+own, maxParts))
+			continue
+		}
+		total += own
+		for key := range m.routes {
+			counted[key] = true
+		}
+	}
+}
