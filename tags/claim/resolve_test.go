@@ -52,6 +52,9 @@ func lines(r Result) (list []string) {
 		if len(route.Listeners) > 0 {
 			line += fmt.Sprintf(" at %s", route.Listeners)
 		}
+		if route.Allow != nil || route.Deny != nil {
+			line += " restricted"
+		}
 		if route.Members != "" {
 			line += fmt.Sprintf(" %q", r.Groups[route.Service][route.Members].Tags)
 		}
@@ -200,6 +203,15 @@ func TestResolve(t *testing.T) {
 			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/ strip=/x", "sluice.route=h/"))},
 			routes:   []string{"a h/"},
 			problems: []string{"a: another tag of the instance"},
+		},
+		{
+			name: "one route in two dialects, one of them with a list of clients", rules: allRules(),
+			services: []Service{
+				service("a", instance("a", "1", 1, "sluice.route=h/", "urlprefix-h/ allow=ip:10.0.0.0/8")),
+				service("b", instance("b", "1", 1, "sluice.route=g/", "sluice.route=g/ allow=10.0.0.0/8", "sluice.route=g/ deny=10.0.0.1")),
+			},
+			routes:   []string{"a h/ restricted", "b g/ restricted"},
+			problems: []string{"a: another tag of the instance", "b: another tag of the instance", "b: another tag of the instance"},
 		},
 		{
 			name: "a release: the old options", rules: allRules(),

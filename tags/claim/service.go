@@ -24,6 +24,9 @@ type asked struct {
 	parts   int    // of its regular expressions
 }
 
+// restricts reports whether the route says who may use it.
+func (a *asked) restricts() bool { return a.route.Closed || a.route.Keys.Restricts() }
+
 // member is an instance with the routes that it may have.
 type member struct {
 	Instance
@@ -302,9 +305,13 @@ func (r *resolver) route(m *member, a asked) {
 	}
 }
 
-// addRoute adds a route to an instance, if no other tag of it has one for the same requests.
+// addRoute adds a route to an instance, if no other tag of it has one for the same requests. One that says who may use it
+// counts before one that does not.
 func (r *resolver) addRoute(m *member, a asked) {
 	if known, twice := m.routes[a.key]; twice {
+		if a.restricts() && !known.restricts() {
+			m.routes[a.key], a, known = a, known, a
+		}
 		if known.text != a.text || known.route.Weight != a.route.Weight {
 			r.add(KindBad, a, "another tag of the instance is a route for the same requests: "+tags.Shorten(tagOf(known.route)), false, m.named())
 		}
