@@ -41,7 +41,7 @@ type Reading struct {
 	Tags    []string
 	Routes  []Route
 	Service Keys // settings of the service, below services.NAME; nil: none
-	// UpstreamUnread: a tag about the way to ask the instance cannot be read.
+	// UpstreamUnread: a tag about the way to ask the instance cannot be read, or contradicts another one.
 	UpstreamUnread bool
 	Complaints     []Complaint
 }

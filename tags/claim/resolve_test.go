@@ -592,15 +592,19 @@ func TestUpstreamOfOneInstance(t *testing.T) {
 	good := func(age uint64) Instance {
 		return instance("a", "good", age, "sluice.route=h/", "sluice.upstream=protocol=h2 tls=true")
 	}
-	for _, upstream := range []string{"sluice.upstream=protocol=h2 tls=yes", "sluice.upstream=protocol=h3 tls=true"} {
+	for _, upstream := range [][]string{
+		{"sluice.upstream=protocol=h2 tls=yes"}, {"sluice.upstream=protocol=h3 tls=true"},
+		{"sluice.upstream=protocol=h2", "sluice.upstream=tls=true"}, {"sluice.upstream=tls=true", "sluice.upstream=tls=true tls.server_name=x"},
+	} {
+		bad := append(upstream, "sluice.route=h/")
 		for _, age := range []uint64{1, 3} {
-			r := Resolve([]Service{service("a", good(2), instance("a", "bad", age, "sluice.route=h/", upstream))}, rules, nil)
-			verify.Slices(t, lines(r), []string{`a h/ ["sluice.route=h/" "sluice.upstream=protocol=h2 tls=true"]`}, "%s: the routes", upstream)
-			verify.Equal(t, r.Settings["a"].String(), `{"upstream":{"protocol":"h2","tls":{}}}`, "%s: the settings", upstream)
+			r := Resolve([]Service{service("a", good(2), instance("a", "bad", age, bad...))}, rules, nil)
+			verify.Slices(t, lines(r), []string{`a h/ ["sluice.route=h/" "sluice.upstream=protocol=h2 tls=true"]`}, "%q: the routes", upstream)
+			verify.Equal(t, r.Settings["a"].String(), `{"upstream":{"protocol":"h2","tls":{}}}`, "%q: the settings", upstream)
 		}
 		rules := rules
 		rules.Defined = map[string]bool{"a": true}
-		r := Resolve([]Service{service("a", instance("a", "bad", 1, "sluice.route=h/", upstream))}, rules, nil)
-		verify.Slices(t, lines(r), []string{"a h/"}, "%s: the routes of a service of the file", upstream)
+		r := Resolve([]Service{service("a", instance("a", "bad", 1, bad...))}, rules, nil)
+		verify.Slices(t, lines(r), []string{"a h/"}, "%q: the routes of a service of the file", upstream)
 	}
 }

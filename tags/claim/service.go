@@ -229,7 +229,7 @@ func (r *resolver) unasked(settings tags.Keys, readings []Reading) string {
 	const reason = "the instance cannot be asked as its tags say: "
 	if slices.ContainsFunc(readings, func(read Reading) bool { return read.UpstreamUnread }) {
 		delete(settings, "upstream")
-		return reason + "its tag sluice.upstream cannot be read"
+		return reason + "its tag sluice.upstream cannot be read, or contradicts another one"
 	}
 	upstream, ok := settings["upstream"].(tags.Keys)
 	if !ok {

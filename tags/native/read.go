@@ -194,8 +194,8 @@ func (r *reader) upstream(value string) {
 		r.reading.UpstreamUnread = true
 		return
 	}
-	if len(upstream) > 0 {
-		r.reading.Set(tags.Keys{"upstream": upstream}, r.tag)
+	if len(upstream) > 0 && !r.reading.Set(tags.Keys{"upstream": upstream}, r.tag) {
+		r.reading.UpstreamUnread = true // which of the two is right, nobody knows
 	}
 }
 
