@@ -128,6 +128,24 @@ func (s *split) attempts(n int, group string, status int, latency time.Duration)
 // failing are failures of the canary that are enough for a verdict.
 func (s *split) failing() { s.attempts(60, "canary", http.StatusInternalServerError, time.Millisecond) }
 
+// A pool forgets a group that two configurations in a row lack. If all that happens between two looks, the judge counts the
+// attempts on the new group.
+func TestJudgeOfAGroupThatComesBackBetweenTwoLooks(t *testing.T) {
+	s := newSplit(t, "step: 10m, act: rollback", Options{})
+	s.look(0)
+	with := balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{{Name: "canary", Selector: balancer.Selector{Tags: []string{"v2"}}}}})
+	for _, name := range []string{"a", "b"} {
+		without := with
+		without.Groups = []balancer.GroupSelector{{Name: name}}
+		verify.NoError(t, s.pool.Reconfigure(without))
+	}
+	verify.NoError(t, s.pool.Reconfigure(with))
+	s.look(0)
+	s.attempts(200, "rest", http.StatusOK, time.Millisecond)
+	s.failing()
+	verify.Equal(t, s.look(0).Share, 0.0, "the share of a failing canary")
+}
+
 // A request without a key that fails at several peers was assigned once, so it is evidence once.
 func TestRetriesOfARequestCountOnce(t *testing.T) {
 	s := newSplit(t, "step: 10m", Options{})
