@@ -237,11 +237,19 @@ func (r *Reading) Complain(c Complaint) {
 	}
 }
 
-// Limit drops the routes beyond MaxRoutes, with a complaint.
+// Limit drops the routes beyond MaxRoutes, with a complaint. Those that say who may use them stay before others: without
+// them, a broader one could answer.
 func (r *Reading) Limit() {
 	if len(r.Routes) <= MaxRoutes {
 		return
 	}
+	open := func(route Route) int {
+		if route.Closed || route.Keys.Restricts() {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(r.Routes, func(a, b Route) int { return open(a) - open(b) })
 	r.Complain(Complaint{Tag: strings.Join(r.Routes[MaxRoutes].Tags, " "),
 		Want: fmt.Sprintf("the tags make too many routes: want at most %d, the rest is ignored", MaxRoutes)})
 	r.Routes = r.Routes[:MaxRoutes]

@@ -36,6 +36,18 @@ func TestDeny(t *testing.T) {
 	verify.That(t, !r.Closed && r.Keys["strip_prefix"] != nil, "the route itself has become %+v", r)
 }
 
+// A route beyond the limit that says who may use it is not lost: a broader one could answer its requests.
+func TestLimitKeepsRestrictions(t *testing.T) {
+	var r Reading
+	for range MaxRoutes {
+		r.Routes = append(r.Routes, Route{Tags: []string{"open"}, Keys: Keys{"path": "/"}})
+	}
+	r.Routes = append(r.Routes, Route{Tags: []string{"restricted"}, Keys: Keys{"path": "/x", "allow": []string{"10.0.0.0/8"}}})
+	r.Limit()
+	verify.That(t, len(r.Routes) == MaxRoutes && slices.ContainsFunc(r.Routes, func(r Route) bool { return r.Tags[0] == "restricted" }), "%d routes, without the restricted one", len(r.Routes))
+	verify.Equal(t, r.Complaints[0].Tag, "open", "the complaint is about the tag")
+}
+
 func TestReadingSet(t *testing.T) {
 	var r Reading
 	for _, step := range []struct {

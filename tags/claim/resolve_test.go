@@ -52,6 +52,9 @@ func lines(r Result) (list []string) {
 		if len(route.Listeners) > 0 {
 			line += fmt.Sprintf(" at %s", route.Listeners)
 		}
+		if len(route.Deny) == 2 {
+			line += " denies"
+		}
 		if route.Allow != nil || route.Deny != nil {
 			line += " restricted"
 		}
@@ -253,6 +256,15 @@ func TestResolve(t *testing.T) {
 			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/ proto=https"), instance("a", "3", 2, "urlprefix-h/", "urlprefix-g/"), instance("a", "4", 3, "urlprefix-h/", "urlprefix-g/"))},
 			routes:   []string{`a h/ ["urlprefix-h/ proto=https"]`},
 			problems: []string{"a: other settings", "a: other settings"},
+		},
+		{
+			name: "another protocol, and a list of clients", rules: allRules(),
+			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/ proto=https", "urlprefix-h/x proto=https allow=ip:10.0.0.0/8"),
+				instance("a", "3", 2, "urlprefix-h/", "urlprefix-h/x allow=ip:10.0.0.0/8", "urlprefix-h/y allow=ip:10.0.0.0/8"))},
+			routes: []string{`a h/ ["urlprefix-h/ proto=https" "urlprefix-h/x proto=https allow=ip:10.0.0.0/8"]`,
+				`a h/x restricted ["urlprefix-h/ proto=https" "urlprefix-h/x proto=https allow=ip:10.0.0.0/8"]`,
+				`a h/y denies restricted ["urlprefix-h/" "urlprefix-h/x allow=ip:10.0.0.0/8" "urlprefix-h/y allow=ip:10.0.0.0/8"]`},
+			problems: []string{"a: denies every request", "a: denies every request", "a: other settings", "a: an older instance"},
 		},
 		{
 			name: "insecure", rules: allRules(),

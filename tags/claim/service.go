@@ -409,12 +409,31 @@ func (r *resolver) resolveSettings(members []member) {
 		switch {
 		case len(m.routes) == 0:
 		case m.settings != chosen:
-			r.dropRoutes(m, KindDifferent, "an older instance of the service asks for other settings, which the service has only once: they count until no instance in service asks for them")
+			r.closeRoutes(m, KindDifferent, "an older instance of the service asks for other settings, which the service has only once: they count until no instance in service asks for them")
 		case !r.rules.Insecure && strings.Contains(chosen, `"insecure":"true"`):
-			r.dropRoutes(m, KindRefused, "TLS without verification needs catalog.insecure: true in the file, or the service there with upstream.tls")
+			r.closeRoutes(m, KindRefused, "TLS without verification needs catalog.insecure: true in the file, or the service there with upstream.tls")
 		case r.settings == nil:
 			r.settings = m.keys.Clone()
 		}
+	}
+}
+
+// closeRoutes takes its routes from an instance, but for those that say who may use them: they deny every request, as a
+// broader route of others might answer.
+func (r *resolver) closeRoutes(m *member, kind Kind, reason string) {
+	for _, key := range slices.Sorted(maps.Keys(m.routes)) {
+		a := m.routes[key]
+		if !a.restricts() {
+			r.add(kind, a, reason, false, m.named())
+			delete(m.routes, key)
+			continue
+		}
+		r.add(kind, a, reason+"; the route denies every request", false, m.named())
+		a.route = a.route.Deny()
+		closed := r.decoded.of(a.route)
+		a.decoded.Actions = closed.route.Actions
+		a.text = fmt.Sprintf("%s closed", closed.text)
+		m.routes[key] = a
 	}
 }
 
