@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -38,4 +39,32 @@ func TestNewProcessDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
 		"the peer %+v", got)
 	close(recovers)
 	next.await("the peer is up", func() bool { return next.peers()[bad].State == "up" })
+}
+
+// The same is true of a service that a reload gives another name.
+func TestRenamedServiceDoesNotUseAPeerWhoseChecksFail(t *testing.T) {
+	t.Parallel()
+	var hangs atomic.Bool
+	recovers := make(chan struct{})
+	good := newCheckedOrigin(t, "good")
+	bad := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path != "/health":
+			t.Errorf("the peer gets a request for %s", r.URL)
+		case hangs.Load():
+			<-recovers
+		default:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	text := checkedService("{ active: { path: /health, interval: 20ms, failing_interval: 10ms, timeout: 5m, unhealthy_threshold: 1 } }", good.address, bad)
+	r := start(t, text)
+	r.await("the failing peer is unhealthy", func() bool { return r.peers()[bad].State == "unhealthy" })
+	hangs.Store(true)
+	r.replace(strings.NewReplacer("{ a: {", "{ renamed: {", "service: a }", "service: renamed }").Replace(text))
+	for range 10 {
+		r.gets("/", "good")
+	}
+	close(recovers)
+	r.await("the peer is up", func() bool { return r.peers()[bad].State == "up" })
 }

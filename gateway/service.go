@@ -23,6 +23,8 @@ type service struct {
 	firstOnce sync.Once
 	gone      chan struct{} // closed when the service is no longer configured
 
+	failed []failedPeer // peers whose active checks fail in a service that this one replaces
+
 	certificates atomic.Pointer[[]certificates.Use] // of connections to the peers
 	mesh         certificates.Security              // of requests to instances in the mesh
 

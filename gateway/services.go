@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -151,14 +152,40 @@ func (s *services) failedChecks() map[string][]failedPeer {
 
 func (s *services) inheritFailed(failed map[string][]failedPeer) { s.failed = failed }
 
-// failedBefore returns Options.FailedBefore of the pool of a service. A peer that joins later was not in the old process.
-func (s *services) failedBefore(service string) func(discovery.Instance) string {
-	return func(i discovery.Instance) string {
-		failed := s.failed[service]
-		if n := slices.IndexFunc(failed, func(p failedPeer) bool { return p.Key == i.Key() }); n >= 0 && !closed(s.warm) {
-			return failed[n].Why
+// failedOfFormer returns the peers whose active checks fail, of a service in use with this source that c lacks: c has another name for it.
+func (s *services) failedOfFormer(c *config.Config, source sourceSpec) (failed []failedPeer) {
+	for _, service := range s.all() {
+		if _, stays := c.Services[service.name]; stays || !reflect.DeepEqual(service.spec, source) {
+			continue
 		}
-		return ""
+		for key, why := range service.pool.FailedChecks() {
+			failed = append(failed, failedPeer{key, why})
+		}
+	}
+	return failed
+}
+
+// failedBefore returns Options.FailedBefore of the pool of a service. A peer that joins later was not in the old process, or in
+// the service that had another name.
+func (s *services) failedBefore(of *service) func(discovery.Instance) string {
+	return func(i discovery.Instance) string {
+		failed, key := s.failed[of.name], i.Key()
+		switch {
+		case closed(s.warm) && closed(of.first):
+			return ""
+		case closed(s.warm):
+			failed = of.failed
+		}
+		n := slices.IndexFunc(failed, func(p failedPeer) bool {
+			if closed(s.warm) {
+				p.Key.Service = key.Service // of some sources it is the service's name
+			}
+			return p.Key == key
+		})
+		if n < 0 {
+			return ""
+		}
+		return failed[n].Why
 	}
 }
 

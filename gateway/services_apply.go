@@ -53,7 +53,7 @@ func (s *services) prepare(c *config.Config) (plans []*servicePlan, err error) {
 			p.switched = !p.created && isInMesh(p.config) != isInMesh(p.next)
 		}
 		if p.created {
-			if p.service, err = s.newService(name, p); err != nil {
+			if p.service, err = s.newService(name, p, s.failedOfFormer(c, p.spec)); err != nil {
 				return nil, err
 			}
 		}
@@ -106,9 +106,11 @@ func (p *servicePlan) readCertificates(name string, mesh certificates.Security, 
 	return nil
 }
 
-// newService returns a service with an empty pool, which is not in use yet.
-func (s *services) newService(name string, p *servicePlan) (*service, error) {
+// newService returns a service with an empty pool, which is not in use yet. failed are peers whose active checks fail in one that it
+// replaces.
+func (s *services) newService(name string, p *servicePlan, failed []failedPeer) (*service, error) {
 	created := newService(name, s.mesh, s.health.NewChecker())
+	created.failed = failed
 	o := s.poolOptions(p.next, created, p.health)
 	o.MayConnect, o.MayUseSocket = s.mayConnect(created), s.machine.MayUseSocket
 	var err error
@@ -124,7 +126,7 @@ func (s *services) poolOptions(c config.Service, of *service, health healthcheck
 	o := poolOptions(c)
 	o.NewTransport, o.Notify = newTransport(s.proxy, c, of.security, s.intentions), s.notePeer
 	if health.Active != nil {
-		o.FailedBefore = s.failedBefore(of.name)
+		o.FailedBefore = s.failedBefore(of)
 	}
 	if c.Balance.Proof {
 		o.NewWitness = s.proof.Witness
