@@ -2,12 +2,12 @@ package balancer
 
 import (
 	"math"
+	"slices"
 	"sync/atomic"
 )
 
 const (
-	// choices is how many random peers are compared: a peer that answers wrongly and at once gets little more than half of
-	// the requests of ten peers, and not all.
+	// choices is how many random peers are compared.
 	choices = 6
 	// concurrency is the load of a peer without requests in flight. A peer works at some requests at the same time, so
 	// that the first ones delay each other little: with 1, an idle slow peer is preferred to a fast one that has room.
@@ -18,6 +18,9 @@ const (
 	// this many times the load, so that one slow answer does not idle it.
 	maxFaster = 0.6
 	maxSlower = 32
+	// A peer that alone answers implausible times as fast as the next one of all choices does other work than they do, for
+	// example answers wrongly. Of fewer peers, two slow ones would make the third implausible.
+	implausible = 16
 )
 
 // ewma takes the best of six random peers, drawn by weight, by latency × load. Latency is a moving average (see estimate),
@@ -30,6 +33,10 @@ const (
 // The usual latency is the median of those. A peer without samples has it. A slower one approaches it as its last
 // sample ages: within seconds after a single slow answer, within half a minute if it was slow for long. So new peers are
 // not flooded, and slow ones are tried again with one request at a time.
+//
+// A peer that answers wrongly and at once has a low latency and nothing in flight, and would get most of the requests. So a
+// single one that is implausibly fast gets what its weight gives: it counts as usual when it is drawn first, and else not at
+// all. If several are as fast, the others are slow.
 type ewma struct {
 	candidates []candidate
 	lottery    lottery
@@ -45,7 +52,13 @@ func (e *ewma) pick(q Query, now int64, _ *atomic.Uint64) *Peer {
 	if n == 0 {
 		return nil
 	}
-	usual := usualOf(drawn[:n])
+	usual, alone := judge(drawn[:n])
+	if alone == 0 {
+		drawn[0].estimate = usual
+	} else if alone > 0 {
+		n--
+		drawn[alone] = drawn[n]
+	}
 	best, lowest := drawn[0].peer, drawn[0].latency(usual, now)
 	idle := drawn[0].load() == 0
 	if idle {
@@ -126,8 +139,9 @@ func (e *ewma) draw(q *Query, drawn *[choices]drawing) (n int) {
 	return n
 }
 
-// usualOf returns the median of the known estimates, the lower one of two; 0 if there is none.
-func usualOf(drawn []drawing) float64 {
+// judge returns the median of the known estimates, the lower one of two, and 0 if there is none. It also returns the index of
+// a single one that is implausibly fast, or -1.
+func judge(drawn []drawing) (usual float64, alone int) {
 	var sorted [choices]float64
 	n := 0
 	for i := range drawn {
@@ -142,7 +156,11 @@ func usualOf(drawn []drawing) float64 {
 		sorted[at] = v
 		n++
 	}
-	return sorted[max(n-1, 0)/2]
+	usual = sorted[max(n-1, 0)/2]
+	if n < choices || sorted[0]*implausible >= sorted[1] {
+		return usual, -1
+	}
+	return usual, slices.IndexFunc(drawn, func(d drawing) bool { return d.estimate == sorted[0] })
 }
 
 // latency returns the latency that a pick compares; only ratios have a meaning.

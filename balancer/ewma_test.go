@@ -37,13 +37,68 @@ func TestUsualLatencyIsTheLowerMedianOfTheKnown(t *testing.T) {
 		for _, e := range estimates {
 			drawn = append(drawn, drawing{estimate: e})
 		}
-		verify.Equal(t, usualOf(drawn), want, "%v", estimates)
+		usual, _ := judge(drawn)
+		verify.Equal(t, usual, want, "%v", estimates)
 	}
 	f(0, 0, 0)
 	f(5, 0, 5)
 	f(5, 9, 5)
 	f(7, 9, 5, 7, 0)
 	f(3, 6, 5, 4, 3, 2, 1)
+}
+
+// Only one far below many others does other work than they do. Of several, of few, or beside one that is nearly as fast,
+// each is as fast as it answers.
+func TestWhichPeerIsImplausiblyFast(t *testing.T) {
+	f := func(want int, estimates ...float64) {
+		t.Helper()
+		var drawn []drawing
+		for _, e := range estimates {
+			drawn = append(drawn, drawing{estimate: e})
+		}
+		_, alone := judge(drawn)
+		verify.Equal(t, alone, want, "%v", estimates)
+	}
+	f(0, 1, 20, 19, 21, 22, 18)
+	f(3, 18, 20, 19, 1, 21, 22)
+	f(-1, 1, 1, 20, 19, 21, 22)
+	f(-1, 1, 20, 16, 21, 22, 18)
+	f(-1, 1, 20, 0, 21, 22, 18) // one without samples
+	f(-1, 1, 20, 20)
+}
+
+// An implausibly fast peer gets what its weight gives, and less when it keeps its requests.
+func TestAnImplausiblyFastPeerGetsItsShare(t *testing.T) {
+	for _, n := range []int{10, 30} {
+		p := newTestPool(t, Options{})
+		p.Apply(instances(n))
+		all := p.Snapshot().All
+		candidates := make([]candidate, n)
+		for i, peer := range all {
+			candidates[i] = candidate{peer: peer, weight: 1, burden: 1}
+			peer.latency.observe(40*ms, begin)
+			peer.load.Store(2)
+		}
+		odd := all[3]
+		odd.latency = estimate{}
+		odd.latency.observe(ms, begin)
+		e := newEWMA(&pickerInput{candidates: candidates})
+		random := generator(t)
+		share := func(load int64) float64 {
+			odd.load.Store(load)
+			const picks = 20_000
+			got := 0
+			for range picks {
+				if e.pick(Query{random: random.Uint64}, begin, nil) == odd {
+					got++
+				}
+			}
+			return float64(got) / picks * float64(n)
+		}
+		idle, busy := share(0), share(20)
+		verify.That(t, math.Abs(idle-1) < .15, "%d peers: %.2f of its share", n, idle)
+		verify.Equal(t, busy, 0, "%d peers, 20 requests in flight: part of its share", n)
+	}
 }
 
 // Six peers of any larger number are different ones, each as likely as any other, and none was tried.

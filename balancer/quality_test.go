@@ -385,7 +385,6 @@ func TestQuality(t *testing.T) {
 		own, counting := q.scores[0], score{p99: math.Inf(1), p999: math.Inf(1)} // the best of those that count requests
 		for _, i := range nginxAndHAProxy[1:] {
 			counting.p99, counting.p999 = min(counting.p99, q.scores[i].p99), min(counting.p999, q.scores[i].p999)
-			counting.failed = max(counting.failed, q.scores[i].failed)
 		}
 		switch q.scenario.Name {
 		case "one slow", "one slow, 5 replicas", "cold":
@@ -394,7 +393,7 @@ func TestQuality(t *testing.T) {
 		case "unavailable":
 			verify.That(t, own.failed < .002, "%s: %.2f %% fail", name, own.failed*100)
 		case "wrong":
-			verify.That(t, own.failed <= counting.failed*1.01, "%s: %.2f %% fail, want at most %.2f %%", name, own.failed*100, counting.failed*100)
+			verify.That(t, own.failed <= .11, "%s: %.2f %% fail, want about its share of 10 %%", name, own.failed*100)
 			continue
 		case "pauses": // nobody knows that a peer has stopped; the table has how it ends
 			continue
