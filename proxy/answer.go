@@ -25,8 +25,12 @@ func (x *routedRequest) errorPage(status int, json bool) *route.Page {
 	return x.client.listener.routing().ErrorPages.Of(status, false, json)
 }
 
-// directResponse returns the answer of the route to all of its requests.
-func (x *routedRequest) directResponse(d *route.DirectResponse) *refusal.Refusal {
+// answerDirectly answers the requests of a route that does.
+func (x *routedRequest) answerDirectly() *refusal.Refusal {
+	if x.actions == nil || x.actions.DirectResponse == nil {
+		return nil
+	}
+	d := x.actions.DirectResponse
 	if x.wouldOpen(d.Status) {
 		return refusal.New(refusal.Declined.Status, refusal.Declined.Reason, "the route answers itself, as if no WebSocket was asked for")
 	}

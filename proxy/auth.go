@@ -13,19 +13,21 @@ import (
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
 	"sluice/proxy/reserved"
-	"sluice/route"
 	"sluice/route/auth"
 )
 
 // maxAuthFields is the maximum number of fields in an answer of an authentication server.
 const maxAuthFields = 80
 
-// askServer asks the authentication server of the route whether the request, whose head is
-// b, is allowed. If so, the refusal is nil.
-func (x *sentRequest) askServer(f *route.ForwardAuth, b []byte) *refusal.Refusal {
+// askAuthServer asks the authentication server of the route whether the request is allowed.
+func (x *sentRequest) askAuthServer() *refusal.Refusal {
+	if x.actions == nil || x.actions.ForwardAuth == nil {
+		return nil
+	}
+	f := x.actions.ForwardAuth
 	x.GiveBack()
 	ctx, end := x.Waiting(f.Timeout())
-	answer, err := f.Ask(ctx, x.client.block(), x.authHeader(b))
+	answer, err := f.Ask(ctx, x.client.block(), x.authHeader(x.bytes()))
 	end()
 	if err == nil {
 		err = scanAnswer(answer)
@@ -158,20 +160,23 @@ func (x *routedRequest) dropsOfDenial(name string) bool {
 // verifyTimeout bounds the wait for the verification of a password to begin.
 const verifyTimeout = 5 * time.Second
 
-// checkPassword checks the password of the request, whose head is b. If it is right, user
-// becomes the user's name, and the refusal is nil.
-func (x *sentRequest) checkPassword(users *route.BasicAuth, b []byte) *refusal.Refusal {
-	name, password, ok := credentials(&x.head, b)
-	if !ok {
-		return refusal.Unauthorized
+// requirePassword refuses requests without a password of a user of the route. user becomes the user's name.
+func (x *sentRequest) requirePassword() *refusal.Refusal {
+	if x.actions == nil || x.actions.BasicAuth == nil {
+		return nil
 	}
-	x.GiveBack()
-	ok, err := users.Verify(x.client.block(), name, password, func() (context.Context, context.CancelFunc) { return x.Waiting(verifyTimeout) })
-	switch {
-	case err != nil:
-		return x.endOfWait(refusal.AuthBusy)
-	case !ok:
-		return refusal.Unauthorized
+	users := x.actions.BasicAuth
+	name, password, ok := credentials(&x.head, x.bytes())
+	if ok {
+		x.GiveBack()
+		var err error
+		ok, err = users.Verify(x.client.block(), name, password, func() (context.Context, context.CancelFunc) { return x.Waiting(verifyTimeout) })
+		if err != nil {
+			return x.endOfWait(refusal.AuthBusy)
+		}
+	}
+	if !ok {
+		return refusal.Unauthorized.With("WWW-Authenticate", `Basic realm="`+users.Realm+`", charset="UTF-8"`)
 	}
 	x.user = name
 	return nil
@@ -202,10 +207,14 @@ func credentials(head *http1.RequestHead, b []byte) (name, password string, ok b
 	return strings.Cut(string(text), ":")
 }
 
-// checkToken checks the token of the request, whose head is b. If it allows the request, user becomes its subject, peers
-// get fields from its claims, and the refusal is nil.
-func (x *sentRequest) checkToken(rules *route.JWT, b []byte) *refusal.Refusal {
-	text, number := x.findToken(&rules.Place, b)
+// requireToken refuses requests without a token that the route allows, and those over a rate limit by a claim of it. user
+// becomes the token's subject, and peers get fields from its claims.
+func (x *sentRequest) requireToken() *refusal.Refusal {
+	if x.actions == nil || x.actions.JWT == nil {
+		return nil
+	}
+	rules := x.actions.JWT
+	text, number := x.findToken(&rules.Place, x.bytes())
 	switch {
 	case number > 1:
 		return ofFault(&auth.Fault{Why: "the request has several"}) // the peer could use another one

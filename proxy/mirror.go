@@ -38,11 +38,12 @@ var copies = sync.Pool{New: func() any {
 	return m
 }}
 
-// copyTo copies the request, whose head is b, to the mirror of its route if it is selected.
-// A body that the client still sends is copied as it is forwarded: see upload.
-func (x *httpExchange) copyTo(to *route.Mirror, b []byte) {
-	if !to.Copies.Select(to.Share) {
-		return
+// mirror copies the request to the mirror of the route if it is selected. A body that the client still sends is copied as
+// it is forwarded: see upload.
+func (x *httpExchange) mirror() *refusal.Refusal {
+	to := x.way.Mirror
+	if to == nil || !to.Copies.Select(to.Share) {
+		return nil
 	}
 	length := x.head.ContentLength
 	if !x.streaming {
@@ -59,16 +60,17 @@ func (x *httpExchange) copyTo(to *route.Mirror, b []byte) {
 		uploader := x.client.block()
 		if x.streaming && !to.Copies.Incomplete.Take(uploader, 1, to.InFlight) {
 			to.Copies.Drop(route.DroppedInFlight)
-			return
+			return nil
 		}
-		m := x.copyHead(to, b)
+		m := x.copyHead(to, x.bytes())
 		if x.streaming {
 			m.incomplete, m.uploader, x.upload.copy = true, uploader, m
-			return
+			return nil
 		}
 		m.body = append(m.body, x.body...)
 		m.start()
 	}
+	return nil
 }
 
 // copyHead returns a copy of the request without its body.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"strconv"
-	"time"
 
 	"sluice/proxy/http1"
 	"sluice/proxy/refusal"
@@ -15,10 +14,9 @@ import (
 
 const challengePrefix = "/.well-known/acme-challenge/"
 
-// challenge returns the response to a present ACME challenge (RFC 8555, section 8.3);
-// nil: the request, with the head b, is none.
-func (x *routedRequest) challenge(b []byte) *refusal.Refusal {
-	answer := x.client.listener.Challenge
+// answerChallenge answers a present ACME challenge for a certificate of the listener (RFC 8555, section 8.3).
+func (x *routedRequest) answerChallenge() *refusal.Refusal {
+	answer, b := x.client.listener.Challenge, x.bytes()
 	if answer == nil || x.head.Method != http1.MethodGet || x.upgrade || !bytes.HasPrefix(x.head.Path(b), []byte(challengePrefix)) {
 		return nil
 	}
@@ -29,16 +27,19 @@ func (x *routedRequest) challenge(b []byte) *refusal.Refusal {
 	return refusal.New(200, refusal.ChallengeReason, string(body))
 }
 
-// redirectToHTTPS returns the redirect to the same URL on the HTTPS port of the listener. The
+// requireHTTPS redirects to the same URL on the HTTPS port of the listener, if it has one. The
 // client must not change the method.
-func (x *routedRequest) redirectToHTTPS() *refusal.Refusal {
-	b := x.bytes()
+func (x *routedRequest) requireHTTPS() *refusal.Refusal {
+	b, port := x.bytes(), x.client.listener.HTTPSPort
+	if port == 0 || x.standing.secure {
+		return nil
+	}
 	host := withoutPort(x.head.Authority(b))
 	if len(host) == 0 {
 		return refusal.NoHost
 	}
 	location := append([]byte("https://"), host...)
-	if port := x.client.listener.HTTPSPort; port != 443 {
+	if port != 443 {
 		location = append(location, ':')
 		location = strconv.AppendInt(location, int64(port), 10)
 	}
@@ -63,10 +64,9 @@ func withoutPort(authority []byte) []byte {
 	return authority
 }
 
-// notForwarded returns the refusal of a request that must not be forwarded, or nil.
-// b is the head.
-func (x *routedRequest) notForwarded(b []byte) *refusal.Refusal {
-	switch {
+// endLoops ends requests that have come through sluice too often, or are for sluice.
+func (x *routedRequest) endLoops() *refusal.Refusal {
+	switch b := x.bytes(); {
 	case x.head.Method == http1.MethodOptions && x.maxForwards() == 0:
 		return refusal.MaxForwards
 	case x.head.Has(http1.NameVia) && x.hops(b) >= refusal.MaxHops:
@@ -77,8 +77,11 @@ func (x *routedRequest) notForwarded(b []byte) *refusal.Refusal {
 	return nil
 }
 
-// takeToken takes a token of the route's rate limit, or returns when there will be one.
-func (x *routedRequest) takeToken(b []byte) (wait time.Duration) {
+// limitRate refuses requests over the rate limit of the route.
+func (x *routedRequest) limitRate() *refusal.Refusal {
+	if x.actions == nil || x.actions.RateLimit == nil || x.actions.RateLimit.Claim != nil { // see requireToken
+		return nil
+	}
 	limit := x.actions.RateLimit
 	var memory [16]byte
 	key := memory[:0]
@@ -87,9 +90,9 @@ func (x *routedRequest) takeToken(b []byte) (wait time.Duration) {
 	case limit.Key.Source == route.HashClientAddress:
 		key = appendClientNetwork(key, x.standing.client)
 	default:
-		key = x.hashKey(&limit.Key, b)
+		key = x.hashKey(&limit.Key, x.bytes())
 	}
-	return limit.Take(key, x.startTime)
+	return refuseOver(limit.Take(key, x.startTime))
 }
 
 // appendClientNetwork appends what identifies a client: an IPv4 address, or the first half

@@ -95,17 +95,6 @@ func (x *httpExchange) serve() bool {
 	return true
 }
 
-// answerChallenge answers an ACME challenge for a certificate of the listener.
-func (x *httpExchange) answerChallenge() *refusal.Refusal { return x.challenge(x.bytes()) }
-
-// requireHTTPS redirects to HTTPS, at a listener that does.
-func (x *httpExchange) requireHTTPS() *refusal.Refusal {
-	if x.client.listener.HTTPSPort == 0 || x.standing.secure {
-		return nil
-	}
-	return x.redirectToHTTPS()
-}
-
 // chooseRoute finds the route, its service and its actions, and with the service the deadline of
 // a gRPC call. A path that a service could read as one of a restricted route has none.
 func (x *httpExchange) chooseRoute() *refusal.Refusal {
@@ -129,9 +118,6 @@ func (x *httpExchange) chooseRoute() *refusal.Refusal {
 	}
 	return nil
 }
-
-// endLoops ends requests that have come through sluice too often, or are for sluice.
-func (x *httpExchange) endLoops() *refusal.Refusal { return x.notForwarded(x.bytes()) }
 
 // restrictClients refuses clients that the route is not for, and those whose certificate is revoked. It answers preflights, which come without the
 // certificate and the credentials of who may use it.
@@ -159,14 +145,6 @@ func (x *httpExchange) keepForMaintenance() *refusal.Refusal {
 		return nil
 	}
 	return refusal.OfMaintenance(x.service.Pool.Maintenance(), x.standing.client)
-}
-
-// limitRate refuses requests over the rate limit of the route.
-func (x *httpExchange) limitRate() *refusal.Refusal {
-	if x.actions == nil || x.actions.RateLimit == nil || x.actions.RateLimit.Claim != nil { // see requireToken
-		return nil
-	}
-	return refuseOver(x.takeToken(x.bytes()))
 }
 
 // refuseOver returns the refusal of a request for which a rate limit has nothing left for a while.
@@ -213,43 +191,6 @@ func (x *httpExchange) limitBody() *refusal.Refusal {
 	return nil
 }
 
-// requirePassword refuses requests without a password of a user of the route.
-func (x *httpExchange) requirePassword() *refusal.Refusal {
-	if x.actions == nil || x.actions.BasicAuth == nil {
-		return nil
-	}
-	users := x.actions.BasicAuth
-	r := x.checkPassword(users, x.bytes())
-	if r != refusal.Unauthorized {
-		return r
-	}
-	return r.With("WWW-Authenticate", `Basic realm="`+users.Realm+`", charset="UTF-8"`)
-}
-
-// requireToken refuses requests without a token that the route allows, and those over a rate limit by a claim of it.
-func (x *httpExchange) requireToken() *refusal.Refusal {
-	if x.actions == nil || x.actions.JWT == nil {
-		return nil
-	}
-	return x.checkToken(x.actions.JWT, x.bytes())
-}
-
-// askAuthServer asks the authentication server of the route.
-func (x *httpExchange) askAuthServer() *refusal.Refusal {
-	if x.actions == nil || x.actions.ForwardAuth == nil {
-		return nil
-	}
-	return x.askServer(x.actions.ForwardAuth, x.bytes())
-}
-
-// answerDirectly answers the requests of a route that does.
-func (x *httpExchange) answerDirectly() *refusal.Refusal {
-	if x.actions == nil || x.actions.DirectResponse == nil {
-		return nil
-	}
-	return x.directResponse(x.actions.DirectResponse)
-}
-
 // choosePeers chooses which peers are picked from: a group, and who has an affinity to the client.
 func (x *httpExchange) choosePeers() *refusal.Refusal {
 	if s := x.way.Split; s != nil {
@@ -279,14 +220,6 @@ func (x *httpExchange) keepBody() *refusal.Refusal {
 	}
 	if len(x.bodyTrailer) > 0 {
 		x.bodyTrailer = x.filterTrailer(x.bodyTrailer, reserved.ToPeers)
-	}
-	return nil
-}
-
-// mirror copies the request to the mirror of the route.
-func (x *httpExchange) mirror() *refusal.Refusal {
-	if to := x.way.Mirror; to != nil {
-		x.copyTo(to, x.bytes())
 	}
 	return nil
 }
