@@ -250,9 +250,8 @@ func (x *answeredRequest) record(duration time.Duration) {
 func traceState(head *http1.RequestHead, b []byte) string {
 	const name = "tracestate"
 	var state []byte
-	fields := head.Fields()
-	for i := range fields {
-		if f := &fields[i]; http1.EqualFold(f.FieldName(b), name) {
+	for _, f := range head.Fields() {
+		if http1.EqualFold(f.FieldName(b), name) {
 			if len(state) > 0 {
 				state = append(state, ',')
 			}

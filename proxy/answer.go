@@ -82,9 +82,7 @@ func answerWith(page *route.Page, varies bool, x *answeredRequest, u upstream.Co
 	if varies {
 		kept = append(kept, [2]string{"Vary", "Accept"})
 	}
-	fields := x.response.Fields()
-	for i := range fields {
-		f := &fields[i]
+	for _, f := range x.response.Fields() {
 		name := f.FieldName(text)
 		if f.Nominated || x.reserved().Drop(f.Name, name, reserved.ToClients) || ofBody(f.Name, name) || x.dropsOfAnswer(name) {
 			continue

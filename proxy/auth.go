@@ -89,9 +89,7 @@ func scanAnswer(answer *auth.Answer) error {
 func (x *routedRequest) authHeader(b []byte) http.Header {
 	header := make(http.Header)
 	var seen forwardedFields
-	fields := x.head.Fields()
-	for i := range fields {
-		f := &fields[i]
+	for _, f := range x.head.Fields() {
 		switch f.Name {
 		case http1.NameHost, http1.NameContentLength, http1.NameExpect, http1.NameTrailer, http1.NameMaxForwards, http1.NameGRPCTimeout:
 			continue
@@ -186,15 +184,14 @@ func (x *sentRequest) requirePassword() *refusal.Refusal {
 // with two of them has none: the peer could use the other one.
 func credentials(head *http1.RequestHead, b []byte) (name, password string, ok bool) {
 	var value []byte
-	fields := head.Fields()
-	for i := range fields {
-		if !http1.EqualFold(fields[i].FieldName(b), "authorization") {
+	for _, f := range head.Fields() {
+		if !http1.EqualFold(f.FieldName(b), "authorization") {
 			continue
 		}
 		if value != nil {
 			return "", "", false
 		}
-		value = fields[i].Value(b)
+		value = f.Value(b)
 	}
 	scheme, encoded, _ := strings.Cut(string(value), " ")
 	if !strings.EqualFold(scheme, "Basic") {

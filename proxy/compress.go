@@ -35,9 +35,7 @@ type compressible struct {
 
 // compressibleOf returns what the head text means for compression.
 func compressibleOf(head *http1.ResponseHead, text []byte) (c compressible) {
-	fields := head.Fields()
-	for i := range fields {
-		f := &fields[i]
+	for _, f := range head.Fields() {
 		name, value := f.FieldName(text), f.Value(text)
 		switch {
 		case f.Name == http1.NameContentType:

@@ -255,10 +255,8 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	}
 	out = append(out, "\r\n"...)
 
-	fields := head.Fields()
 	runStart, runEnd := 0, 0
-	for i := range fields {
-		f := &fields[i]
+	for _, f := range head.Fields() {
 		start, end := f.Line()
 		if reserved.Names[f.Name] != reserved.Free && x.dropsResponseField(f, b) || f.Nominated {
 			out = append(out, b[runStart:runEnd]...)
@@ -298,7 +296,7 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 }
 
 // dropsResponseField reports whether f of the head b is not forwarded.
-func (x *http1Exchange) dropsResponseField(f *http1.Field, b []byte) bool {
+func (x *http1Exchange) dropsResponseField(f http1.Field, b []byte) bool {
 	switch f.Name {
 	case http1.NameUpgrade:
 		return x.response.Status != 101 && x.response.Status != 426

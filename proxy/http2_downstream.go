@@ -97,9 +97,7 @@ func (s *http2Stream) appendFields(out, text []byte, own bool) []byte {
 		status = 200 // RFC 8441, section 5
 	}
 	out = http2.AppendStatus(append(out, room[:]...), status)
-	fields := head.Fields()
-	for i := range fields {
-		f := &fields[i]
+	for _, f := range head.Fields() {
 		if reserved.Names[f.Name] != reserved.Free && s.dropsField(f, text) && !(own && f.Name == http1.NameXSluice) || f.Nominated || head.Status == 101 && http1.EqualFold(f.FieldName(text), webSocketAccept) {
 			continue
 		}
@@ -116,7 +114,7 @@ func (s *http2Stream) appendFields(out, text []byte, own bool) []byte {
 }
 
 // dropsField reports whether f of the head text is not forwarded (RFC 9113, section 8.2.2).
-func (s *http2Stream) dropsField(f *http1.Field, text []byte) bool {
+func (s *http2Stream) dropsField(f http1.Field, text []byte) bool {
 	x := s.exchange
 	switch f.Name {
 	case http1.NameTrailer:

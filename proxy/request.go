@@ -190,15 +190,14 @@ func (x *request) Method() []byte { return x.head.MethodName(x.bytes()) }
 func (x *request) Field(name string, from int) (value []byte, next int) {
 	b, fields := x.bytes(), x.head.Fields()
 	for i := from; i < len(fields); i++ {
-		f := &fields[i]
-		if http1.EqualFold(f.FieldName(b), name) && !x.ignores(f) {
+		if f := fields[i]; http1.EqualFold(f.FieldName(b), name) && !x.ignores(f) {
 			return f.Value(b), i + 1
 		}
 	}
 	return nil, -1
 }
 
-func (x *request) ignores(f *http1.Field) bool {
+func (x *request) ignores(f http1.Field) bool {
 	switch reserved.Names[f.Name] {
 	case reserved.OfProxies, reserved.OfSluice, reserved.LikeAnother:
 		return x.reserved().Drop(f.Name, f.FieldName(x.bytes()), reserved.ToPeers)
@@ -236,15 +235,14 @@ func (x *request) wantsJSON() bool {
 
 // sentOnce returns the value of the field with that name, or nil if there are several.
 func (x *request) sentOnce(name http1.Name) (value []byte) {
-	fields := x.head.Fields()
-	for i := range fields {
-		if fields[i].Name != name {
+	for _, f := range x.head.Fields() {
+		if f.Name != name {
 			continue
 		}
 		if value != nil {
 			return nil
 		}
-		value = fields[i].Value(x.in[x.start:x.end])
+		value = f.Value(x.bytes())
 	}
 	return value
 }
@@ -291,12 +289,11 @@ func (x *request) hashKey(k *route.HashKey, b []byte) []byte {
 // cookie returns the value of the first cookie with that name, or nil (RFC 6265,
 // section 4.2.1).
 func (x *request) cookie(name string, b []byte) []byte {
-	fields := x.head.Fields()
-	for i := range fields {
-		if fields[i].Name != http1.NameCookie {
+	for _, f := range x.head.Fields() {
+		if f.Name != http1.NameCookie {
 			continue
 		}
-		for pair := range bytes.SplitSeq(fields[i].Value(b), semicolon) {
+		for pair := range bytes.SplitSeq(f.Value(b), semicolon) {
 			pair = bytes.TrimLeft(pair, " \t")
 			if len(pair) > len(name) && pair[len(name)] == '=' && string(pair[:len(name)]) == name {
 				return bytes.TrimRight(pair[len(name)+1:], " \t")

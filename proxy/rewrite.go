@@ -56,11 +56,9 @@ func (x *sentRequest) appendRequestHead(out []byte, peer *balancer.Peer) []byte 
 		out = http1.AppendLine(out, "Host: ", authority)
 	}
 
-	fields := head.Fields()
 	var seen forwardedFields
 	runStart, runEnd := 0, 0
-	for i := range fields {
-		f := &fields[i]
+	for _, f := range head.Fields() {
 		start, end := f.Line()
 		if f.Name != http1.NameOther && x.dropsRequestField(f, &seen) || f.Nominated {
 			out = append(out, b[runStart:runEnd]...)
@@ -110,7 +108,7 @@ func appendNumber(out []byte, name string, value int) []byte {
 
 // dropsRequestField reports whether f is not forwarded: it is reserved, or is written anew
 // in this head. It records in seen the fields that are forwarded.
-func (x *request) dropsRequestField(f *http1.Field, seen *forwardedFields) bool {
+func (x *request) dropsRequestField(f http1.Field, seen *forwardedFields) bool {
 	switch f.Name {
 	case http1.NameXForwardedFor, http1.NameXRealIP:
 		return true

@@ -34,13 +34,12 @@ func (x *request) findToken(place *route.TokenPlace, b []byte) (token []byte, nu
 	case name == "":
 		name = "authorization"
 	}
-	fields := x.head.Fields()
-	for i := range fields {
-		if !http1.Alike(fields[i].FieldName(b), name) {
+	for _, f := range x.head.Fields() {
+		if !http1.Alike(f.FieldName(b), name) {
 			continue
 		}
 		number++
-		value := fields[i].Value(b)
+		value := f.Value(b)
 		scheme, credentials, ok := bytes.Cut(value, []byte(" "))
 		switch {
 		case ok && http1.EqualFold(scheme, "bearer"):
@@ -55,12 +54,11 @@ func (x *request) findToken(place *route.TokenPlace, b []byte) (token []byte, nu
 // findCookie returns the cookie with that name, and how many there are. For some servers a cookie ends with other characters
 // than a semicolon, so each place where one with the name may begin counts.
 func (x *request) findCookie(name string, b []byte) (value []byte, number int) {
-	fields := x.head.Fields()
-	for i := range fields {
-		if fields[i].Name != http1.NameCookie {
+	for _, f := range x.head.Fields() {
+		if f.Name != http1.NameCookie {
 			continue
 		}
-		text := fields[i].Value(b)
+		text := f.Value(b)
 		for start := range text {
 			if (start == 0 || !isCookieOctet(text[start-1])) && beginsCookie(text[start:], name) {
 				number++

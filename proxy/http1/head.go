@@ -74,15 +74,15 @@ func (h *Head) Fields() []Field {
 func (h *Head) MaxFields() int { return h.maxFields }
 
 // FieldName returns the name of f as sent. b is the scanned buffer.
-func (f *Field) FieldName(b []byte) []byte { return b[f.start:f.nameEnd] }
+func (f Field) FieldName(b []byte) []byte { return b[f.start:f.nameEnd] }
 
 // Value returns the value of f without surrounding white space.
-func (f *Field) Value(b []byte) []byte {
+func (f Field) Value(b []byte) []byte {
 	start, end := f.valueSpan(b)
 	return b[start:end]
 }
 
-func (f *Field) valueSpan(b []byte) (start, end int) {
+func (f Field) valueSpan(b []byte) (start, end int) {
 	start, end = int(f.nameEnd)+1, int(f.end)-2
 	for start < end && isSpace(b[start]) {
 		start++
@@ -94,7 +94,7 @@ func (f *Field) valueSpan(b []byte) (start, end int) {
 }
 
 // Line returns the start and the end of f, including its CRLF.
-func (f *Field) Line() (start, end int) { return int(f.start), int(f.end) }
+func (f Field) Line() (start, end int) { return int(f.start), int(f.end) }
 
 // Has reports whether there is a field with that name.
 func (h *Head) Has(name Name) bool { return h.names&(1<<name) != 0 }
@@ -104,9 +104,9 @@ func (h *Head) Find(b []byte, name Name) []byte {
 	if !h.Has(name) {
 		return nil
 	}
-	for i, fields := 0, h.Fields(); i < len(fields); i++ {
-		if fields[i].Name == name {
-			return fields[i].Value(b)
+	for _, f := range h.Fields() {
+		if f.Name == name {
+			return f.Value(b)
 		}
 	}
 	return nil
@@ -135,8 +135,8 @@ func (h *Head) Elements(b []byte, name Name) func(yield func([]byte) bool) {
 // FindOther returns the value of the first field whose name in lower case is lower, or
 // nil.
 func (h *Head) FindOther(b []byte, lower string) []byte {
-	for i, fields := 0, h.Fields(); i < len(fields); i++ {
-		if f := &fields[i]; EqualFold(f.FieldName(b), lower) {
+	for _, f := range h.Fields() {
+		if EqualFold(f.FieldName(b), lower) {
 			return f.Value(b)
 		}
 	}
