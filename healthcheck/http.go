@@ -131,7 +131,7 @@ func (h *HTTP) exchange(ctx context.Context, t Target, connection *http.ClientCo
 	}
 	err = h.answer(response)
 	if t.ReportLoad != nil {
-		reportLoad(t, response.Header)
+		t.ReportLoad(load.OfFields([]byte(response.Header.Get(load.BinaryField)), []byte(response.Header.Get(load.Field))))
 	}
 	response.Body.Close()
 	if h.o.Reuse && !response.Close && ctx.Err() == nil && connection.Err() == nil {
@@ -140,15 +140,6 @@ func (h *HTTP) exchange(ctx context.Context, t Target, connection *http.ClientCo
 		connection.Close()
 	}
 	return err
-}
-
-// reportLoad passes on the load that an answer reports.
-func reportLoad(t Target, head http.Header) {
-	if value := head.Get(load.BinaryField); value != "" {
-		t.ReportLoad(load.BinaryUtilization([]byte(value)))
-	} else if value := head.Get(load.Field); value != "" {
-		t.ReportLoad(load.Utilization([]byte(value)))
-	}
 }
 
 func (h *HTTP) request(ctx context.Context, address string) (*http.Request, error) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/balancer/load"
 	"sluice/proxy/attempt"
 	"sluice/proxy/grpc"
 	"sluice/proxy/http1"
@@ -151,23 +152,19 @@ func (x *answeredRequest) passInterim(head []byte) error {
 	return x.client.downstream.WriteBody(&x.Buffers, transfer.Piece{})
 }
 
-// noteAnswer tells the token that the peer does not work on the request any more, or only sends.
-func (x *answeredRequest) noteAnswer() {
-	o := balancer.Outcome{Class: balancer.OutcomeOK, Latency: x.latency(x.startTime.Add(x.upstreamTime))}
-	if x.response.Status >= 500 {
-		o.Class = balancer.OutcomeServerError
-	}
-	x.token.Answered(o)
-	x.headed = true
-}
-
 // receiveFinal forwards a final response with the head text. It finishes u.
 func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Outcome {
 	x.upstreamTime, x.upstreamStatus = time.Since(x.startTime), x.response.Status
 	if x.service.ReportedLoad {
-		noteLoad(x.token.Peer, &x.response, text)
+		binary, report := x.response.Find(text, http1.NameEndpointLoadMetricsBin), x.response.Find(text, http1.NameEndpointLoadMetrics)
+		x.token.Peer.ReportLoad(load.OfFields(binary, report))
 	}
-	x.noteAnswer()
+	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.latency(x.startTime.Add(x.upstreamTime))}
+	if x.response.Status >= 500 {
+		outcome.Class = balancer.OutcomeServerError
+	}
+	x.token.Answered(outcome) // the peer does not work on the request any more, or only sends
+	x.headed = true
 	if x.response.Status == 101 {
 		switch {
 		case x.switches(text):
@@ -182,10 +179,6 @@ func (x *answeredRequest) receiveFinal(u upstream.Conn, text []byte) balancer.Ou
 	}
 	if x.wouldOpen(x.response.Status) {
 		return x.receiveFailed(u, errDeclined)
-	}
-	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.latency(x.startTime.Add(x.upstreamTime))}
-	if x.response.Status >= 500 {
-		outcome.Class = balancer.OutcomeServerError
 	}
 	outcome.Typical = x.typical(outcome)
 	x.status = x.response.Status
@@ -323,7 +316,8 @@ func (x *answeredRequest) relay(u upstream.Conn) error {
 			x.grpcCode = grpc.CodeOfTrailer(p.Trailer)
 		}
 		if p.Last && x.service.ReportedLoad {
-			noteLoadOfTrailer(x.token.Peer, p.Trailer)
+			// as servers of gRPC report it (gRFC A51)
+			x.token.Peer.ReportLoad(load.OfFields(http1.TrailerField(p.Trailer, load.BinaryField), http1.TrailerField(p.Trailer, load.Field)))
 		}
 		p.Trailer = x.filterTrailer(p.Trailer, reserved.ToClients)
 		if err := x.toClient(p); err != nil || p.Last {

@@ -23,6 +23,14 @@ const (
 	maxUtilization = 1e6
 )
 
+// OfFields returns the utilization in the values of [BinaryField] and [Field]; an empty one says nothing.
+func OfFields(binary, report []byte) float64 {
+	if len(binary) > 0 {
+		return BinaryUtilization(binary)
+	}
+	return Utilization(report)
+}
+
 // Utilization returns the utilization in a value of [Field]: application_utilization, or else cpu_utilization, as Envoy and gRPC
 // do. A value has a prefix that says its format: TEXT, JSON or BIN. 0 is not known: there is none, it is no number above 0 and
 // within reason, or the value is malformed.
