@@ -1,6 +1,9 @@
 package balancer
 
-import "errors"
+import (
+	"errors"
+	"slices"
+)
 
 // Errors of [Pool.Pick].
 var (
@@ -55,12 +58,7 @@ func (s *TriedSet) Add(p *Peer) {
 
 // Has reports whether p is in the set.
 func (s *TriedSet) Has(p *Peer) bool {
-	for _, tried := range s.peers[:s.Len()] {
-		if tried == p {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.peers[:s.Len()], p)
 }
 
 // Peers returns the peers in the set.

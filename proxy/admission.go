@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -92,12 +93,9 @@ func unmapped(prefixes []netip.Prefix) []netip.Prefix {
 // contains reports whether address, which is not IPv4-mapped, is in one of the
 // networks. The zero prefix has the zero address: the clients of unix sockets.
 func contains(prefixes []netip.Prefix, address netip.Addr) bool {
-	for _, prefix := range prefixes {
-		if prefix.Contains(address) || !prefix.IsValid() && !address.IsValid() {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool {
+		return p.Contains(address) || !p.IsValid() && !address.IsValid()
+	})
 }
 
 // HalfOfDescriptors returns a limit for client connections: half of the file

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"time"
 
 	"sluice/proxy/http1"
@@ -125,12 +126,7 @@ func ofBody(n http1.Name, name []byte) bool {
 
 // dropsOfAnswer reports whether the route removes a field of its peers' answers.
 func (x *routedRequest) dropsOfAnswer(name []byte) bool {
-	for _, dropped := range x.actions.ResponseHeaders.Dropped {
-		if http1.Alike(name, dropped) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(x.actions.ResponseHeaders.Dropped, func(dropped string) bool { return http1.Alike(name, dropped) })
 }
 
 // maxDropped is the length of a body that is read for nothing but the connection.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"slices"
 	"time"
 
 	"sluice/proxy/http1"
@@ -175,7 +176,7 @@ func (x *answeredRequest) appendCompressedHead(out, text []byte, c *compressible
 	out = append(out, statusLine...)
 	for line := range http1.Lines(fields) {
 		switch {
-		case changed && isOfUncompressed(line):
+		case changed && slices.ContainsFunc(uncompressedFields, func(name string) bool { return http1.HasName(line, name) }):
 		case weakens && http1.HasName(line, "etag"):
 			if name, tag, strong := cutETag(line); strong {
 				out = append(append(append(append(out, name...), " W/"...), tag...), "\r\n"...)
@@ -195,15 +196,8 @@ func (x *answeredRequest) appendCompressedHead(out, text []byte, c *compressible
 	return append(out, "\r\n"...)
 }
 
-// isOfUncompressed reports whether a field line is wrong after the content was compressed.
-func isOfUncompressed(line []byte) bool {
-	for _, name := range [...]string{"content-length", "accept-ranges", "content-md5", "digest", "content-digest", "repr-digest"} {
-		if http1.HasName(line, name) {
-			return true
-		}
-	}
-	return false
-}
+// uncompressedFields are the names of fields that are wrong after the content was compressed.
+var uncompressedFields = []string{"content-length", "accept-ranges", "content-md5", "digest", "content-digest", "repr-digest"}
 
 // relayCompressed is relay with x.encoder. A response whose Content-Length is there is whole, also if the peer does not
 // end it.

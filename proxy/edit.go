@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"slices"
 
 	"sluice/proxy/http1"
 	"sluice/proxy/reserved"
@@ -156,10 +157,7 @@ func (x *routedRequest) filterTrailer(section []byte, to reserved.Direction) []b
 
 // drops reports whether e removes a field line. A name with marks counts as that with hyphens.
 func drops(e *route.HeaderEdits, line []byte) bool {
-	for _, name := range e.Dropped {
-		if len(line) > len(name) && line[len(name)] == ':' && http1.Alike(line[:len(name)], name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(e.Dropped, func(name string) bool {
+		return len(line) > len(name) && line[len(name)] == ':' && http1.Alike(line[:len(name)], name)
+	})
 }

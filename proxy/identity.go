@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 	"unsafe"
@@ -181,15 +182,7 @@ func (x *request) chooseRequestID() {
 // isRequestID reports whether an id is taken over: its characters are from UUIDs, from
 // base64 and of paths.
 func isRequestID(id []byte) bool {
-	if len(id) == 0 || len(id) > maxRequestIDBytes {
-		return false
-	}
-	for _, c := range id {
-		if !requestIDCharacters[c] {
-			return false
-		}
-	}
-	return true
+	return len(id) > 0 && len(id) <= maxRequestIDBytes && !slices.ContainsFunc(id, func(c byte) bool { return !requestIDCharacters[c] })
 }
 
 var requestIDCharacters = func() (table [256]bool) {

@@ -1,6 +1,9 @@
 package http1
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // Method is a request method that matters to an intermediary; any other is MethodOther.
 type Method uint8
@@ -269,10 +272,8 @@ func validHost(host []byte) bool {
 		if i < 0 || bytes.Count(host[1:i], []byte{':'}) < 2 {
 			return false
 		}
-		for _, c := range host[1:i] {
-			if !isDigit(c) && !(c|0x20 >= 'a' && c|0x20 <= 'f') && c != ':' && c != '.' {
-				return false
-			}
+		if slices.ContainsFunc(host[1:i], func(c byte) bool { return !isDigit(c) && !(c|0x20 >= 'a' && c|0x20 <= 'f') && c != ':' && c != '.' }) {
+			return false
 		}
 		if port = host[i+1:]; len(port) == 0 {
 			return true
@@ -290,10 +291,5 @@ func validHost(host []byte) bool {
 	if i == 0 && host[0] == ':' {
 		return false
 	}
-	for _, c := range port[i+1:] {
-		if !isDigit(c) {
-			return false
-		}
-	}
-	return len(port[i+1:]) <= 5
+	return len(port[i+1:]) <= 5 && !slices.ContainsFunc(port[i+1:], func(c byte) bool { return !isDigit(c) })
 }

@@ -1,5 +1,7 @@
 package http1
 
+import "slices"
+
 // TrailerField returns the value of the first field with that name, in lower case, in a trailer
 // section or in a head, or nil.
 func TrailerField(section []byte, name string) []byte {
@@ -29,12 +31,7 @@ func ForbiddenInTrailer(name []byte) bool {
 	default:
 		return true
 	}
-	for _, forbidden := range forbiddenTrailers {
-		if Alike(name, forbidden) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(forbiddenTrailers, func(forbidden string) bool { return Alike(name, forbidden) })
 }
 
 // FilterTrailer returns a trailer section without the lines that drop selects. It does not change

@@ -3,6 +3,7 @@ package http2
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strconv"
 
 	"sluice/proxy/http1"
@@ -220,12 +221,7 @@ func (f *Fields) request() (head requestHead, err error) {
 }
 
 func isLength(value []byte) bool {
-	for _, c := range value {
-		if c < '0' || c > '9' {
-			return false
-		}
-	}
-	return len(value) > 0 && len(value) <= 18
+	return len(value) > 0 && len(value) <= 18 && !slices.ContainsFunc(value, func(c byte) bool { return c < '0' || c > '9' })
 }
 
 // validPath reports whether path is in origin form or the asterisk (RFC 9113, section

@@ -12,8 +12,8 @@ var balancerFaults = []mutation{
 	{
 		name:  "retry-picks-a-tried-peer",
 		file:  "balancer/query.go",
-		old:   "if tried == p {",
-		new:   "if tried == p && p == nil {",
+		old:   "return slices.Contains(s.peers[:s.Len()], p)",
+		new:   "return slices.Contains(s.peers[:s.Len()], p) && p == nil",
 		test:  "./balancer TestTriedPeersAreNotPickedAgain",
 		proof: "tried",
 	},
