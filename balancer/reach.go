@@ -17,21 +17,15 @@ func (e refusalError) Unwrap() error { return e.error }
 // Control is the net.Dialer.ControlContext of every connection to the peer: it fails if
 // Options.MayConnect refuses the resolved address.
 func (p *Peer) Control(_ context.Context, network, address string, _ syscall.RawConn) error {
-	if network == discovery.NetworkUnix {
-		if p.pool.mayUseSocket == nil {
-			return nil
+	var err error
+	switch {
+	case network == discovery.NetworkUnix && p.pool.mayUseSocket != nil:
+		err = p.pool.mayUseSocket(address)
+	case network != discovery.NetworkUnix && p.pool.mayConnect != nil:
+		var to netip.AddrPort
+		if to, err = netip.ParseAddrPort(address); err == nil {
+			err = p.pool.mayConnect(p.Instance(), to)
 		}
-		if err := p.pool.mayUseSocket(address); err != nil {
-			return refusalError{err}
-		}
-		return nil
-	}
-	if p.pool.mayConnect == nil {
-		return nil
-	}
-	to, err := netip.ParseAddrPort(address)
-	if err == nil {
-		err = p.pool.mayConnect(p.Instance(), to)
 	}
 	if err != nil {
 		return refusalError{err}
@@ -81,20 +75,17 @@ func (p *Pool) RecheckAddresses() {
 // checkAddress sets ReasonAddress by Options.MayConnect. A host name is checked when it
 // is resolved.
 func (c *condition) checkAddress(o *Options) {
-	if path := c.instance.Socket; path != "" && o.MayUseSocket != nil {
-		c.refused = ""
-		if err := o.MayUseSocket(path); err != nil {
-			c.refused = err.Error()
-		}
-		c.setReason(ReasonAddress, c.refused != "", c.refused)
-		return
-	}
 	ip, err := netip.ParseAddr(c.instance.Address)
-	if err != nil || o.MayConnect == nil {
+	switch path := c.instance.Socket; {
+	case path != "" && o.MayUseSocket != nil:
+		err = o.MayUseSocket(path)
+	case err != nil || o.MayConnect == nil:
 		return
+	default:
+		err = o.MayConnect(c.instance, netip.AddrPortFrom(ip, uint16(c.instance.Port)))
 	}
 	c.refused = ""
-	if err := o.MayConnect(c.instance, netip.AddrPortFrom(ip, uint16(c.instance.Port))); err != nil {
+	if err != nil {
 		c.refused = err.Error()
 	}
 	c.setReason(ReasonAddress, c.refused != "", c.refused)
