@@ -86,9 +86,9 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 		return 0 // a result of the previous configuration
 	}
 	if err == nil {
-		c.checks[1].Add(1)
+		c.stats.ChecksPassed++
 	} else {
-		c.checks[0].Add(1)
+		c.stats.ChecksFailed++
 	}
 	passed := err == nil || active.saysNothing(err, instance)
 	t.take(passed, onProbation(t.peer), active)
@@ -97,7 +97,7 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	}
 	c.concludeLocked(t)
 	if delete(c.awaited, t.peer); c.first != nil && len(c.awaited) == 0 {
-		c.poke()
+		poke(c.wake)
 	}
 	next := active.interval(t.passing(), spread)
 	if first && t.passing() {

@@ -33,8 +33,7 @@ type Checker struct {
 	passive   atomic.Pointer[Passive] // nil: no outlier detection
 	fullUntil atomic.Int64            // no ejection before this time, by balancer.Now: the clock may be set back
 
-	checks [2]atomic.Uint64 // failed, passed
-	tasks  group            // of targets, in the scheduler
+	tasks group // of targets, in the scheduler
 
 	mu       sync.Mutex // guards the fields below
 	cancel   context.CancelFunc
@@ -46,7 +45,7 @@ type Checker struct {
 	first    func()                     // called when awaited is empty; nil: not set
 	records  map[*balancer.Peer]*record // peers that are or were ejected
 	verdicts []verdict                  // queued for the pool
-	stats    Stats                      // without the checks
+	stats    Stats
 
 	detector    *time.Timer                 // nil without detection at intervals
 	every       time.Duration               // its interval
@@ -94,7 +93,7 @@ func (c *Checker) Reconfigure(o balancer.Options, s Settings) error {
 	if err != nil {
 		return err
 	}
-	c.poke()
+	poke(c.wake)
 	if old != nil && (s.Active == nil || old.Probe != s.Active.Probe) {
 		old.Probe.Close()
 	}
@@ -233,14 +232,7 @@ func (c *Checker) sync() {
 // queueLocked queues a verdict for apply.
 func (c *Checker) queueLocked(r balancer.Reason, p *balancer.Peer, down bool, why string) {
 	c.verdicts = append(c.verdicts, verdict{balancer.Verdict{Peer: p, Down: down, Why: why}, r})
-	c.poke()
-}
-
-func (c *Checker) poke() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	poke(c.wake)
 }
 
 // apply passes queued verdicts to the pool in order, those with the same reason
@@ -279,7 +271,5 @@ type Stats struct {
 func (c *Checker) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.stats
-	s.ChecksFailed, s.ChecksPassed = c.checks[0].Load(), c.checks[1].Load()
-	return s
+	return c.stats
 }

@@ -103,7 +103,7 @@ func (s *scheduler) schedule(t *task, delay time.Duration) {
 		heap.Fix(&s.waiting, t.position)
 	}
 	if t.position == 0 {
-		s.poke()
+		poke(s.wake)
 	}
 }
 
@@ -139,7 +139,7 @@ func (s *scheduler) leaveLocked(t *task) {
 	t.member = false
 	if t.group.members--; t.group.members == 0 {
 		s.groups--
-		s.poke() // the last group may use all workers
+		poke(s.wake) // the last group may use all workers
 	}
 }
 
@@ -175,9 +175,10 @@ func (s *scheduler) load() (running, overdue int) {
 // freeLocked returns the number of workers that could run another task.
 func (s *scheduler) freeLocked() int { return s.limit - s.workers + s.idle }
 
-func (s *scheduler) poke() {
+// poke wakes who waits for wake, which has the capacity 1.
+func poke(wake chan<- struct{}) {
 	select {
-	case s.wake <- struct{}{}:
+	case wake <- struct{}{}:
 	default:
 	}
 }
@@ -297,7 +298,7 @@ func (s *scheduler) next(ran *task, delay time.Duration) *task {
 	}
 	ran.cancelled = false
 	if ran.position == 0 || s.freeLocked() == 0 || len(s.blocked) > 0 {
-		s.poke() // dispatch may not know the next time, or the group may have another worker
+		poke(s.wake) // dispatch may not know the next time, or the group may have another worker
 	}
 	s.idle++
 	if s.ctx.Err() != nil {
