@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	consulsource "sluice/discovery/consul"
 )
 
 // Catalog is the body of /api/catalog.
@@ -29,17 +31,15 @@ func (h serviceHandler) catalog(*http.Request) (any, error) {
 	if !ok {
 		return nil, refuse(http.StatusNotFound, "the configuration has no catalog")
 	}
-	c := Catalog{
+	return Catalog{
 		State:       s.State.String(),
 		Since:       moment(s.Since),
 		Index:       s.Index,
 		LastSuccess: optionalMoment(s.LastSuccess),
 		LastChange:  optionalMoment(s.LastChange),
 		LastError:   s.LastError,
-		Services:    []FoundService{},
-	}
-	for _, service := range s.Services {
-		c.Services = append(c.Services, FoundService{service.Name, list(service.Tags), slices.Contains(s.Probation, service.Name)})
-	}
-	return c, nil
+		Services: each(s.Services, func(found consulsource.CatalogService) FoundService {
+			return FoundService{found.Name, list(found.Tags), slices.Contains(s.Probation, found.Name)}
+		}),
+	}, nil
 }

@@ -72,11 +72,7 @@ type Refusal struct {
 }
 
 func describeRevision(r config.Revision) Revision {
-	d := Revision{r.Number, moment(r.Time), r.Source, r.Hash, r.Reason, []SourceInUse{}, list(r.Pending), list(r.Diff), r.OnlyShares}
-	for _, s := range r.Sources {
-		d.Sources = append(d.Sources, describeSource(s))
-	}
-	return d
+	return Revision{r.Number, moment(r.Time), r.Source, r.Hash, r.Reason, each(r.Sources, describeSource), list(r.Pending), list(r.Diff), r.OnlyShares}
 }
 
 func describeSource(s config.Source) SourceInUse {
@@ -102,15 +98,12 @@ func describeStatus(s live.Status) Source {
 }
 
 // linesOf returns the texts of an error and of the others that it joins.
-func linesOf(err error) (lines []string) {
+func linesOf(err error) []string {
 	var several config.Errors
 	if !errors.As(err, &several) {
 		return []string{err.Error()}
 	}
-	for _, err := range several {
-		lines = append(lines, err.Error())
-	}
-	return lines
+	return each(several, (*config.Error).Error)
 }
 
 func describeReloads(r config.Reloads) Reloads {
@@ -127,25 +120,17 @@ type configHandler struct{ Options }
 
 func (h configHandler) config(w http.ResponseWriter, _ *http.Request) {
 	current := h.History().Current()
-	states := []Source{}
-	for _, s := range h.Statuses() {
-		states = append(states, describeStatus(s))
-	}
 	w.Header().Set("ETag", `"`+current.Hash+`"`)
 	writeJSON(w, http.StatusOK, AppliedConfig{
 		Revision: describeRevision(current),
 		Config:   current.Config,
 		Reloads:  describeReloads(h.History().Reloads()),
-		States:   states,
+		States:   each(h.Statuses(), describeStatus),
 	})
 }
 
 func (h configHandler) history(*http.Request) (any, error) {
-	revisions := []Revision{}
-	for _, rev := range h.History().Revisions() {
-		revisions = append(revisions, describeRevision(rev))
-	}
-	return revisions, nil
+	return each(h.History().Revisions(), describeRevision), nil
 }
 
 func (h configHandler) numbered(r *http.Request) (any, error) {

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sluice/balancer"
-	"sluice/balancer/reading"
 	"sluice/discovery"
 	"sluice/observe/panics"
 )
@@ -94,11 +93,7 @@ func (h serviceHandler) consulOne(w http.ResponseWriter, r *http.Request) {
 func (h serviceHandler) consulAll(r *http.Request) (any, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), consulTimeout)
 	defer cancel()
-	var names []string
-	for _, p := range reading.Sorted(h.Pools()) {
-		names = append(names, p.Name())
-	}
-	names = slices.Compact(names)
+	names := h.serviceNames()
 
 	answers := make([]*Comparison, len(names)) // nil: not in Consul
 	var asking errgroup.Group

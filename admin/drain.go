@@ -52,24 +52,31 @@ type orderHandler struct{ Options }
 
 // drain answers POST /api/peers/{service}/{id}/drain. ?why= and ?by= are shown with the peer, ?for=
 // limits the drain.
-func (h orderHandler) drain(r *http.Request) (any, error) {
-	return h.give(r, operator.Order{Kind: operator.Drain})
+func (h orderHandler) drain(r *http.Request, o operator.Order) (any, error) {
+	o.Kind = operator.Drain
+	return h.give(r, o)
 }
 
 // setWeight answers POST /api/peers/{service}/{id}/weight?weight=, with the parameters of drain.
-func (h orderHandler) setWeight(r *http.Request) (any, error) {
+func (h orderHandler) setWeight(r *http.Request, o operator.Order) (any, error) {
 	weight, err := strconv.Atoi(r.URL.Query().Get("weight"))
 	if err != nil || weight < 1 || weight > discovery.MaxWeight {
 		return nil, refuse(http.StatusBadRequest, "weight: want a number from 1 to %d, such as ?weight=5; a drain takes a peer out", discovery.MaxWeight)
 	}
-	return h.give(r, operator.Order{Kind: operator.Weight, Weight: weight})
+	o.Kind, o.Weight = operator.Weight, weight
+	return h.give(r, o)
 }
 
-// enable answers POST /api/peers/{service}/{id}/enable.
-func (h orderHandler) enable(r *http.Request) (any, error) { return h.end(r, operator.Drain) }
-
-// releaseWeight answers POST /api/peers/{service}/{id}/weight/release.
-func (h orderHandler) releaseWeight(r *http.Request) (any, error) { return h.end(r, operator.Weight) }
+// ordered answers with what f makes of an order with the terms of the request.
+func ordered(f func(r *http.Request, o operator.Order) (any, error)) http.HandlerFunc {
+	return answer(func(r *http.Request) (any, error) {
+		o, err := terms(r)
+		if err != nil {
+			return nil, err
+		}
+		return f(r, o)
+	})
+}
 
 // terms returns what the parameters of r say of any order.
 func terms(r *http.Request) (o operator.Order, err error) {
@@ -98,46 +105,41 @@ func checkTexts(r *http.Request, names ...string) error {
 	return nil
 }
 
-// give gives an order of a kind, perhaps with a weight, about the peer that the path names.
-func (h orderHandler) give(r *http.Request, kind operator.Order) (any, error) {
-	o, err := terms(r)
-	if err != nil {
-		return nil, err
-	}
+// give gives the order o about the peer that the path names.
+func (h orderHandler) give(r *http.Request, o operator.Order) (any, error) {
 	found, err := h.find(r, "")
 	if err != nil {
 		return nil, err
 	}
 	about := operator.About(found.Key, found.node)
-	about.Kind, about.Weight, about.Why, about.By, about.Until = kind.Kind, kind.Weight, o.Why, o.By, o.Until
+	about.Kind, about.Weight, about.Why, about.By, about.Until = o.Kind, o.Weight, o.Why, o.By, o.Until
 	if err := h.Orders.Give(about); err != nil {
 		return nil, err
 	}
 	return h.operated(r, found, about.Key()), nil
 }
 
-// end ends the order of a kind about the peer that the path names.
-func (h orderHandler) end(r *http.Request, kind operator.Kind) (any, error) {
-	by, err := terms(r)
-	if err != nil {
-		return nil, err
-	}
-	found, err := h.find(r, kind)
-	if err != nil {
-		return nil, err
-	}
-	o := operator.About(found.Key, found.node)
-	o.Kind = kind
-	ended, err := h.Orders.End(o.Key(), by.By)
-	if err != nil {
-		return nil, err
-	}
-	if kind == operator.Drain && !ended && found.instance != nil {
-		if drain := h.Orders.Set().OfNode(*found.instance); drain != nil {
-			return nil, refuse(http.StatusConflict, "its node is drained: %s (POST /api/nodes/%s/enable ends it)", drain.Reason(), drain.Node)
+// end answers POST /api/peers/{service}/{id}/enable and …/weight/release, which end the order of a kind about the peer that
+// the path names.
+func (h orderHandler) end(kind operator.Kind) func(*http.Request, operator.Order) (any, error) {
+	return func(r *http.Request, by operator.Order) (any, error) {
+		found, err := h.find(r, kind)
+		if err != nil {
+			return nil, err
 		}
+		o := operator.About(found.Key, found.node)
+		o.Kind = kind
+		ended, err := h.Orders.End(o.Key(), by.By)
+		if err != nil {
+			return nil, err
+		}
+		if kind == operator.Drain && !ended && found.instance != nil {
+			if drain := h.Orders.Set().OfNode(*found.instance); drain != nil {
+				return nil, refuse(http.StatusConflict, "its node is drained: %s (POST /api/nodes/%s/enable ends it)", drain.Reason(), drain.Node)
+			}
+		}
+		return h.operated(r, found, o.Key()), nil
 	}
-	return h.operated(r, found, o.Key()), nil
 }
 
 // found is a peer that an order is about.
@@ -192,11 +194,7 @@ func (h orderHandler) find(r *http.Request, ended operator.Kind) (one found, err
 }
 
 func choices(all []found) string {
-	var list []string
-	for _, f := range all {
-		list = append(list, strings.TrimSpace(f.node+" "+f.Address))
-	}
-	return strings.Join(list, ", ")
+	return strings.Join(each(all, func(f found) string { return strings.TrimSpace(f.node + " " + f.Address) }), ", ")
 }
 
 func (h orderHandler) operated(r *http.Request, f found, key string) Operated {
@@ -233,8 +231,8 @@ func (h orderHandler) peersThat(f func(balancer.PeerView) bool) []Peer {
 
 // drainNode answers POST /api/nodes/{node}/drain, with the parameters of drain. ?datacenter= chooses
 // among nodes with the same name.
-func (h orderHandler) drainNode(r *http.Request) (any, error) {
-	o, err := h.orderOfNode(r, false)
+func (h orderHandler) drainNode(r *http.Request, o operator.Order) (any, error) {
+	o, err := h.orderOfNode(r, o, false)
 	if err != nil {
 		return nil, err
 	}
@@ -245,8 +243,8 @@ func (h orderHandler) drainNode(r *http.Request) (any, error) {
 }
 
 // enableNode answers POST /api/nodes/{node}/enable.
-func (h orderHandler) enableNode(r *http.Request) (any, error) {
-	o, err := h.orderOfNode(r, true)
+func (h orderHandler) enableNode(r *http.Request, o operator.Order) (any, error) {
+	o, err := h.orderOfNode(r, o, true)
 	if err != nil {
 		return nil, err
 	}
@@ -258,11 +256,7 @@ func (h orderHandler) enableNode(r *http.Request) (any, error) {
 
 // orderOfNode returns the drain of the node that the path names. ended: it is to be ended, so a data
 // centre counts in which it stands.
-func (h orderHandler) orderOfNode(r *http.Request, ended bool) (operator.Order, error) {
-	o, err := terms(r)
-	if err != nil {
-		return o, err
-	}
+func (h orderHandler) orderOfNode(r *http.Request, o operator.Order, ended bool) (operator.Order, error) {
 	o.Kind, o.Node = operator.Drain, r.PathValue("node")
 	datacenters := map[string]bool{}
 	if ended {

@@ -75,7 +75,7 @@ func newEventsQuery(r *http.Request) (q eventsQuery, err error) {
 	values := r.URL.Query()
 	q.filter = events.Filter{Services: values["service"], Kinds: values["kind"]}
 	if slices.ContainsFunc(q.filter.Kinds, func(kind string) bool { return kind == "" }) || q.filter.UnknownKind() != "" {
-		return q, fmt.Errorf("kind %q: want one of %s, or the part before the dot", q.filter.UnknownKind(), kindNames())
+		return q, fmt.Errorf("kind %q: want one of %s, or the part before the dot", q.filter.UnknownKind(), strings.Join(each(events.Kinds(), func(k events.Kind) string { return string(k) }), ", "))
 	}
 	if id := cmp.Or(r.Header.Get("Last-Event-ID"), values.Get("after")); id != "" {
 		if q.after, err = events.ParseID(id); err != nil {
@@ -98,15 +98,6 @@ func newEventsQuery(r *http.Request) (q eventsQuery, err error) {
 		return q, fmt.Errorf("format %q: want json or sse", format)
 	}
 	return q, nil
-}
-
-// kindNames returns the kinds of events, separated by commas.
-func kindNames() string {
-	var names []string
-	for _, kind := range events.Kinds() {
-		names = append(names, string(kind))
-	}
-	return strings.Join(names, ", ")
 }
 
 // streamEvents sends the kept events and the events of reader, until the client leaves, is too slow,

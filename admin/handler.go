@@ -51,9 +51,9 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 	look("/api/log", answer(program.logLevel))
 	look("/api/certificates", answer(program.certificates))
 	look("/api/openapi.json", answer(program.openAPI))
-	order("/api/ready/off", answer(program.turnReady(true)))
-	order("/api/ready/on", answer(program.turnReady(false)))
-	order("/api/log/{level}", answer(program.setLogLevel))
+	order("/api/ready/off", ordered(program.turnReady(true)))
+	order("/api/ready/on", ordered(program.turnReady(false)))
+	order("/api/log/{level}", ordered(program.setLogLevel))
 
 	services := serviceHandler{o}
 	look("/api", answer(services.peers))
@@ -66,14 +66,14 @@ func endpoints(o Options) map[string]http.HandlerFunc {
 
 	orders := orderHandler{o}
 	look("/api/orders", answer(orders.orders))
-	order("/api/peers/{service}/{id}/drain", answer(orders.drain))
-	order("/api/peers/{service}/{id}/enable", answer(orders.enable))
-	order("/api/peers/{service}/{id}/weight", answer(orders.setWeight))
-	order("/api/peers/{service}/{id}/weight/release", answer(orders.releaseWeight))
-	order("/api/services/{service}/maintenance/on", answer(orders.maintain))
-	order("/api/services/{service}/maintenance/off", answer(orders.endMaintenance))
-	order("/api/nodes/{node}/drain", answer(orders.drainNode))
-	order("/api/nodes/{node}/enable", answer(orders.enableNode))
+	order("/api/peers/{service}/{id}/drain", ordered(orders.drain))
+	order("/api/peers/{service}/{id}/enable", ordered(orders.end(operator.Drain)))
+	order("/api/peers/{service}/{id}/weight", ordered(orders.setWeight))
+	order("/api/peers/{service}/{id}/weight/release", ordered(orders.end(operator.Weight)))
+	order("/api/services/{service}/maintenance/on", ordered(orders.maintain))
+	order("/api/services/{service}/maintenance/off", ordered(orders.endMaintenance))
+	order("/api/nodes/{node}/drain", ordered(orders.drainNode))
+	order("/api/nodes/{node}/enable", ordered(orders.enableNode))
 
 	shares := shareHandler{o}
 	look("/api/shares", answer(shares.shares))

@@ -17,11 +17,7 @@ type OperatedService struct {
 
 // maintain answers POST /api/services/{service}/maintenance/on, with the parameters of drain. ?except= has addresses and
 // networks of clients whose requests are still forwarded.
-func (h orderHandler) maintain(r *http.Request) (any, error) {
-	o, err := terms(r)
-	if err != nil {
-		return nil, err
-	}
+func (h orderHandler) maintain(r *http.Request, o operator.Order) (any, error) {
 	o.Kind, o.Service, o.Except = operator.Maintenance, r.PathValue("service"), r.URL.Query().Get("except")
 	if !h.knowsService(o.Service) {
 		return nil, refuse(http.StatusNotFound, "no service %q", o.Service)
@@ -33,11 +29,7 @@ func (h orderHandler) maintain(r *http.Request) (any, error) {
 }
 
 // endMaintenance answers POST /api/services/{service}/maintenance/off.
-func (h orderHandler) endMaintenance(r *http.Request) (any, error) {
-	o, err := terms(r)
-	if err != nil {
-		return nil, err
-	}
+func (h orderHandler) endMaintenance(r *http.Request, o operator.Order) (any, error) {
 	o.Kind, o.Service = operator.Maintenance, r.PathValue("service")
 	ended, err := h.Orders.End(o.Key(), o.By)
 	switch {

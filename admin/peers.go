@@ -121,6 +121,15 @@ func list[T any](s []T) []T {
 	return s
 }
 
+// each returns what f makes of each of s, never nil: JSON has no null for it.
+func each[S, T any](s []S, f func(S) T) []T {
+	all := make([]T, 0, len(s))
+	for _, one := range s {
+		all = append(all, f(one))
+	}
+	return all
+}
+
 func millis(d time.Duration) float64 {
 	return float64(d.Microseconds()) / 1000
 }

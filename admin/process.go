@@ -4,17 +4,14 @@ import (
 	"net/http"
 
 	"sluice/config"
+	"sluice/operator"
 )
 
 // logLevel answers GET /api/log.
 func (h programHandler) logLevel(*http.Request) (any, error) { return h.LogLevel(), nil }
 
 // setLogLevel answers POST /api/log/{level}; the level "release" returns to the configuration's.
-func (h programHandler) setLogLevel(r *http.Request) (any, error) {
-	o, err := terms(r)
-	if err != nil {
-		return nil, err
-	}
+func (h programHandler) setLogLevel(r *http.Request, o operator.Order) (any, error) {
 	level := r.PathValue("level")
 	switch {
 	case level == "release":
@@ -32,12 +29,8 @@ func (h programHandler) setLogLevel(r *http.Request) (any, error) {
 func (h programHandler) ready(*http.Request) (any, error) { return h.describeReadiness(), nil }
 
 // turnReady answers POST /api/ready/off, after which sluice is not ready and serves, and /api/ready/on.
-func (h programHandler) turnReady(off bool) func(*http.Request) (any, error) {
-	return func(r *http.Request) (any, error) {
-		o, err := terms(r)
-		if err != nil {
-			return nil, err
-		}
+func (h programHandler) turnReady(off bool) func(*http.Request, operator.Order) (any, error) {
+	return func(r *http.Request, o operator.Order) (any, error) {
 		if err := h.TurnReady(off, o.Why, o.By); err != nil {
 			return nil, err
 		}

@@ -211,9 +211,7 @@ func (o *origins) explain(d *Route, key string) {
 	}
 	ask := describeAsk(route.By)
 	d.AskedBy = &ask
-	for _, lost := range route.Over {
-		d.WonAgainst = append(d.WonAgainst, describeAsk(lost))
-	}
+	d.WonAgainst = each(route.Over, describeAsk)
 	for _, claim := range route.Claims() {
 		if claim.Service != route.By.Service {
 			d.SharedWith = append(d.SharedWith, describeAsk(claim.Ask))

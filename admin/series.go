@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"sluice/admin/series"
-	"sluice/balancer/reading"
 )
 
 // SeriesAnswer is the body of /api/series: what services did in the last 15 minutes.
@@ -41,11 +40,7 @@ func (h serviceHandler) series(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	names := []string{}
-	for _, pool := range reading.Sorted(h.Pools()) {
-		names = append(names, pool.Name())
-	}
-	names = slices.Compact(names)
+	names := h.serviceNames()
 	if services := query["service"]; len(services) > 0 {
 		for _, name := range services {
 			if !slices.Contains(names, name) {

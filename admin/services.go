@@ -2,6 +2,7 @@ package admin
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"sluice/balancer"
@@ -133,6 +134,11 @@ func optionalMoment(t time.Time) *time.Time {
 
 // serviceHandler answers about services and their peers.
 type serviceHandler struct{ Options }
+
+// serviceNames returns the names of the services that have pools, in order.
+func (h serviceHandler) serviceNames() []string {
+	return slices.Compact(each(reading.Sorted(h.Pools()), (*balancer.Pool).Name))
+}
 
 func (h serviceHandler) services(*http.Request) (any, error) {
 	watches := make(map[string]*Watch)

@@ -36,9 +36,5 @@ func describeProblem(p claim.Problem) TagProblem {
 }
 
 func (h routeHandler) tags(*http.Request) (any, error) {
-	problems := []TagProblem{}
-	for _, p := range h.Tags().Problems {
-		problems = append(problems, describeProblem(p))
-	}
-	return problems, nil
+	return each(h.Tags().Problems, describeProblem), nil
 }
