@@ -268,30 +268,21 @@ func (o *order) find(ctx context.Context) (admin.Peer, error) {
 }
 
 // await waits until no request is in flight on the peers that f selects, and returns these.
-func (o *order) await(ctx context.Context, what string, f func(*admin.Peer) bool) ([]admin.Peer, error) {
+func (o *order) await(ctx context.Context, what string, f func(*admin.Peer) bool) (peers []admin.Peer, err error) {
 	deadline := time.Now().Add(o.wait)
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		peers, err := peersOf(&o.api).get(ctx)
-		if err != nil {
-			return nil, err
+	err = repeat(ctx, 100*time.Millisecond, func() (bool, error) {
+		if peers, err = peersOf(&o.api).get(ctx); err != nil {
+			return false, err
 		}
 		peers = slices.DeleteFunc(peers, func(p admin.Peer) bool { return !f(&p) })
 		inflight := 0
 		for _, p := range peers {
 			inflight += p.Inflight
 		}
-		if inflight == 0 {
-			return peers, nil
+		if inflight > 0 && time.Now().After(deadline) {
+			return false, fmt.Errorf("%s still has %d in flight after %s", what, inflight, o.wait)
 		}
-		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("%s still has %d in flight after %s", what, inflight, o.wait)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-tick.C:
-		}
-	}
+		return inflight == 0, nil
+	})
+	return peers, err
 }

@@ -50,26 +50,20 @@ func newReplicas() *cobra.Command {
 // awaitAgreement polls until all replicas agree.
 func awaitAgreement(ctx context.Context, out io.Writer, q query[admin.Replicas], limit time.Duration) error {
 	deadline := time.Now().Add(limit)
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	return repeat(ctx, 500*time.Millisecond, func() (bool, error) {
 		v, err := q.get(ctx)
 		if err != nil {
-			return err
+			return false, err
 		}
 		converged := v.Converged != nil && *v.Converged
-		if converged || time.Now().After(deadline) {
-			if err := writeReplicas(out, v, time.Now()); err != nil || converged {
-				return err
-			}
-			return fmt.Errorf("the replicas do not agree after %s", limit)
+		if !converged && !time.Now().After(deadline) {
+			return false, nil
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
+		if err = writeReplicas(out, v, time.Now()); err == nil && !converged {
+			err = fmt.Errorf("the replicas do not agree after %s", limit)
 		}
-	}
+		return true, err
+	})
 }
 
 func writeReplicas(out io.Writer, v admin.Replicas, now time.Time) error {

@@ -96,22 +96,34 @@ func untilSignal(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 // redraw writes a table every second until ctx ends. Errors are shown and do not end
 // it.
 func redraw(ctx context.Context, out io.Writer, show func(io.Writer) error) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
+	err := repeat(ctx, time.Second, func() (bool, error) {
 		var screen strings.Builder
 		screen.WriteString("\x1b[H\x1b[2J") // cursor home, clear
 		if err := show(&screen); ctx.Err() != nil {
-			return nil
+			return true, nil
 		} else if err != nil {
 			fmt.Fprintf(&screen, "%v\n", err)
 		}
-		if _, err := io.WriteString(out, screen.String()); err != nil {
+		_, err := io.WriteString(out, screen.String())
+		return false, err
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// repeat calls f at once and after each interval until it is done or fails, or ctx ends.
+func repeat(ctx context.Context, interval time.Duration, f func() (done bool, err error)) error {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		if done, err := f(); done || err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return ctx.Err()
 		case <-tick.C:
 		}
 	}
