@@ -12,23 +12,18 @@ import (
 // Receive reads into b, which is not empty, without waiting. It returns (0, nil) at
 // the end of the stream.
 func Receive(fd uintptr, b []byte) (int, error) {
-	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd,
-			uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), syscall.MSG_DONTWAIT, 0, 0)
-		if errno == 0 {
-			return int(n), nil
-		}
-		if errno != syscall.EINTR {
-			return 0, socketError(errno)
-		}
-	}
+	return move(syscall.SYS_RECVFROM, fd, b, syscall.MSG_DONTWAIT)
 }
 
 // Send writes the part of b that fits the socket buffer.
 func Send(fd uintptr, b []byte) (int, error) {
+	return move(syscall.SYS_SENDTO, fd, b, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL)
+}
+
+// move makes the system call again if a signal has interrupted it.
+func move(call, fd uintptr, b []byte, flags uintptr) (int, error) {
 	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd,
-			uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
+		n, _, errno := syscall.RawSyscall6(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
 		if errno == 0 {
 			return int(n), nil
 		}
@@ -96,16 +91,7 @@ func peek(fd uintptr) (n uintptr, errno syscall.Errno) {
 
 // look is receive without consuming the bytes.
 func look(fd uintptr, b []byte) (int, error) {
-	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd,
-			uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), syscall.MSG_DONTWAIT|syscall.MSG_PEEK, 0, 0)
-		if errno == 0 {
-			return int(n), nil
-		}
-		if errno != syscall.EINTR {
-			return 0, socketError(errno)
-		}
-	}
+	return move(syscall.SYS_RECVFROM, fd, b, syscall.MSG_DONTWAIT|syscall.MSG_PEEK)
 }
 
 // AcknowledgeNow sends delayed acknowledgements (tcp(7), TCP_QUICKACK).

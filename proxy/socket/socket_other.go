@@ -10,27 +10,11 @@ import (
 // See socket_linux.go for the specification.
 
 func Receive(FD uintptr, b []byte) (int, error) {
-	for {
-		n, err := syscall.Read(int(FD), b)
-		if err == nil {
-			return n, nil
-		}
-		if err != syscall.EINTR {
-			return 0, socketError(err.(syscall.Errno))
-		}
-	}
+	return move(func() (int, error) { return syscall.Read(int(FD), b) })
 }
 
 func Send(FD uintptr, b []byte) (int, error) {
-	for {
-		n, err := syscall.Write(int(FD), b)
-		if err == nil {
-			return n, nil
-		}
-		if err != syscall.EINTR {
-			return 0, socketError(err.(syscall.Errno))
-		}
-	}
+	return move(func() (int, error) { return syscall.Write(int(FD), b) })
 }
 
 func Quiet(FD uintptr) bool {
@@ -46,8 +30,16 @@ func Ended(FD uintptr, TLS bool) bool {
 }
 
 func look(FD uintptr, b []byte) (int, error) {
+	return move(func() (n int, err error) {
+		n, _, err = syscall.Recvfrom(int(FD), b, syscall.MSG_PEEK)
+		return n, err
+	})
+}
+
+// move makes the system call again if a signal has interrupted it.
+func move(call func() (int, error)) (int, error) {
 	for {
-		n, _, err := syscall.Recvfrom(int(FD), b, syscall.MSG_PEEK)
+		n, err := call()
 		if err == nil {
 			return n, nil
 		}
