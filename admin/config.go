@@ -99,11 +99,10 @@ func describeStatus(s live.Status) Source {
 
 // linesOf returns the texts of an error and of the others that it joins.
 func linesOf(err error) []string {
-	var several config.Errors
-	if !errors.As(err, &several) {
-		return []string{err.Error()}
+	if several, ok := errors.AsType[config.Errors](err); ok {
+		return each(several, (*config.Error).Error)
 	}
-	return each(several, (*config.Error).Error)
+	return []string{err.Error()}
 }
 
 func describeReloads(r config.Reloads) Reloads {

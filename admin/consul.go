@@ -148,8 +148,7 @@ func compareInstances(instances []discovery.Instance, peers []balancer.PeerView)
 		return all[k]
 	}
 	for _, i := range instances {
-		r := describeInstance(i)
-		at(i).Consul = &r
+		at(i).Consul = new(describeInstance(i))
 	}
 	for _, p := range peers {
 		if c := at(p.Instance()); c.Pool == nil {

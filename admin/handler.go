@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/pprof"
+	"slices"
+	"strings"
 	"time"
 
 	"sluice/observe/panics"
@@ -38,10 +40,12 @@ func New(o Options) http.Handler {
 // endpoints returns the handlers by path. openapi.yaml describes each of them.
 func endpoints(o Options) map[string]http.HandlerFunc {
 	all := make(map[string]http.HandlerFunc)
-	open := func(path string, f http.HandlerFunc) { all[path] = readOnly(f) }
+	open := func(path string, f http.HandlerFunc) { all[path] = only(f, http.MethodGet, http.MethodHead) }
 	look := func(path string, f http.HandlerFunc) { open(path, authorized(o.Tokens, scopeLook, f)) }
 	profile := func(path string, f http.HandlerFunc) { open(path, authorized(o.Tokens, scopeOperate, f)) }
-	order := func(path string, f http.HandlerFunc) { all[path] = postOnly(authorized(o.Tokens, scopeOperate, f)) }
+	order := func(path string, f http.HandlerFunc) {
+		all[path] = only(sameOrigin(authorized(o.Tokens, scopeOperate, f)), http.MethodPost)
+	}
 
 	program := programHandler{o}
 	open("/healthz", healthz)
@@ -148,11 +152,11 @@ func writeFailure(w http.ResponseWriter, err error) {
 	writeError(w, status, err.Error())
 }
 
-// readOnly rejects all methods except GET and HEAD.
-func readOnly(next http.HandlerFunc) http.HandlerFunc {
+// only lets requests with one of the methods pass.
+func only(next http.HandlerFunc, methods ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
+		if !slices.Contains(methods, r.Method) {
+			w.Header().Set("Allow", strings.Join(methods, ", "))
 			writeError(w, http.StatusMethodNotAllowed, "method "+r.Method+" is not allowed here")
 			return
 		}
@@ -160,16 +164,10 @@ func readOnly(next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// postOnly accepts only POST requests, and none that a browser sends for a page of another
-// origin.
-func postOnly(next http.HandlerFunc) http.HandlerFunc {
+// sameOrigin refuses requests that pages of other origins send.
+func sameOrigin(next http.HandlerFunc) http.HandlerFunc {
 	origins := http.NewCrossOriginProtection()
 	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost {
-			w.Header().Set("Allow", http.MethodPost)
-			writeError(w, http.StatusMethodNotAllowed, "method "+r.Method+" is not allowed here")
-			return
-		}
 		if err := origins.Check(r); err != nil {
 			writeError(w, http.StatusForbidden, err.Error())
 			return

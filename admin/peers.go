@@ -62,7 +62,7 @@ func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
 		Target:     i.Target,
 		Weight:     v.Weight(),
 		Orders:     ordered,
-		Group:      groupName(p.Group()),
+		Group:      p.Group().Name(),
 		Tags:       list(i.Tags),
 		Meta:       i.Meta,
 		Status:     i.Status.String(),
@@ -78,14 +78,6 @@ func describePeer(service string, v balancer.PeerView, set operator.Set) Peer {
 		Since:      moment(v.Since()),
 		Probation:  optionalMoment(i.Probation),
 	}
-}
-
-// groupName returns the name of g, or "" for nil.
-func groupName(g *balancer.Group) string {
-	if g == nil {
-		return ""
-	}
-	return g.Name()
 }
 
 // peers answers /api/peers. ?service=, ?state= and ?node= select, and may be repeated.

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -95,10 +96,7 @@ type imagined struct {
 }
 
 func newImagined(query url.Values) (*imagined, error) {
-	r := &imagined{method: query.Get("method"), listener: query.Get("listener")}
-	if r.method == "" {
-		r.method = http.MethodGet
-	}
+	r := &imagined{method: cmp.Or(query.Get("method"), http.MethodGet), listener: query.Get("listener")}
 	var err error
 	if r.url, err = url.Parse(query.Get("url")); err != nil || r.url.Scheme != "http" && r.url.Scheme != "https" || r.url.Host == "" {
 		return nil, fmt.Errorf("url %q: want http://HOST/PATH or https://HOST/PATH", query.Get("url"))

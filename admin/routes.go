@@ -63,7 +63,7 @@ func describeSplit(s *route.Split, service *reading.Service) *Split {
 	if s == nil {
 		return nil
 	}
-	split := &Split{Key: s.Key.String(), Fallback: groupName(s.Fallback)}
+	split := &Split{Key: s.Key.String(), Fallback: s.Fallback.Name()}
 	rest := 1.
 	for _, share := range append(slices.Clone(s.Shares), route.Share{Group: s.Rest}) {
 		size := share.Size
@@ -209,8 +209,7 @@ func (o *origins) explain(d *Route, key string) {
 	if route == nil || route.Service != d.Service {
 		return
 	}
-	ask := describeAsk(route.By)
-	d.AskedBy = &ask
+	d.AskedBy = new(describeAsk(route.By))
 	d.WonAgainst = each(route.Over, describeAsk)
 	for _, claim := range route.Claims() {
 		if claim.Service != route.By.Service {
@@ -234,8 +233,7 @@ func (o *origins) unused() (routes []Route) {
 		if p.Wanted != nil {
 			d = describeConfigured(*p.Wanted)
 		}
-		ask := describeAsk(p.Ask)
-		d.Service, d.AskedBy, d.Unused, d.Problems = p.Service, &ask, true, []TagProblem{describeProblem(p)}
+		d.Service, d.AskedBy, d.Unused, d.Problems = p.Service, new(describeAsk(p.Ask)), true, []TagProblem{describeProblem(p)}
 		routes = append(routes, d)
 	}
 	return routes

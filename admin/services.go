@@ -128,8 +128,7 @@ func optionalMoment(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
-	t = moment(t)
-	return &t
+	return new(moment(t))
 }
 
 // serviceHandler answers about services and their peers.

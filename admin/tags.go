@@ -29,8 +29,7 @@ func describeAsk(a claim.Ask) TagAsk { return TagAsk{a.Service, list(a.IDs()), a
 func describeProblem(p claim.Problem) TagProblem {
 	d := TagProblem{TagAsk: describeAsk(p.Ask), Kind: string(p.Kind), Column: p.Column, Reason: p.Reason, Harmless: p.Harmless}
 	if p.Winner != nil {
-		winner := describeAsk(*p.Winner)
-		d.LostTo = &winner
+		d.LostTo = new(describeAsk(*p.Winner))
 	}
 	return d
 }

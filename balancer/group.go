@@ -85,7 +85,12 @@ type Group struct {
 // ID returns the group's number for [Query.Group].
 func (g *Group) ID() GroupID { return g.id }
 
-func (g *Group) Name() string { return g.name }
+func (g *Group) Name() string {
+	if g == nil {
+		return ""
+	}
+	return g.name
+}
 
 // Attempts returns the counters of the attempts on peers that were in the group, by
 // whichever route they came, without copies; see [Pool.PickMirror]. An attempt without an answer counts as status 502, or 504

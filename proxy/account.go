@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"strings"
 	"time"
 
@@ -66,9 +67,7 @@ func (x *httpExchange) account() {
 	}
 	if x.token.Peer != nil {
 		entry.Peer = x.token.Peer.Address()
-		if g := x.token.Peer.Group(); g != nil {
-			entry.Group = g.Name()
-		}
+		entry.Group = x.token.Peer.Group().Name()
 	}
 	if x.tried.count > 1 {
 		x.logTries(log, &entry, duration)
@@ -173,10 +172,7 @@ func (t *tried) end(o balancer.Outcome, exchangeStart time.Time) {
 
 // took returns how long the try took, in an exchange that took total.
 func (t *tried) took(total time.Duration) time.Duration {
-	if t.duration == 0 {
-		return total - t.start
-	}
-	return t.duration
+	return cmp.Or(t.duration, total-t.start)
 }
 
 // outcomeLabels are the names of outcomes in metrics and logs.

@@ -351,9 +351,7 @@ func (s *stream) account() {
 	}
 	if s.token.Peer != nil {
 		entry.Peer = s.token.Peer.Address()
-		if g := s.token.Peer.Group(); g != nil {
-			entry.Group = g.Name()
-		}
+		entry.Group = s.token.Peer.Group().Name()
 	}
 	if s.tried.count > 1 {
 		entry.Tries = s.tried.appendTries(nil, duration)
@@ -374,8 +372,7 @@ func dialFailure(err error) (balancer.Outcome, *refusal.Refusal) {
 	}
 	var shared upstream.SharedError
 	o := balancer.Outcome{Class: balancer.OutcomeConnectFailure, Details: balancer.Details{Shared: errors.As(err, &shared)}}
-	var handshake upstream.HandshakeError
-	if errors.As(err, &handshake) {
+	if _, ok := errors.AsType[upstream.HandshakeError](err); ok {
 		return o, refusal.PeerTLS
 	}
 	return o, refusal.Connect

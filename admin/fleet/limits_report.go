@@ -99,8 +99,7 @@ func moment(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
-	t = t.UTC().Truncate(time.Millisecond)
-	return &t
+	return new(t.UTC().Truncate(time.Millisecond))
 }
 
 var descriptions metrics.Descriptions
