@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"cmp"
 	"math"
 	"time"
 )
@@ -39,10 +40,7 @@ type adjustment struct {
 }
 
 func (a adjustment) factor() float64 {
-	if a.by == 0 {
-		return 1
-	}
-	return a.by
+	return cmp.Or(a.by, 1)
 }
 
 // SetFactors sets a factor of some peers, which the caller owns, with one new snapshot. It ignores peers that have

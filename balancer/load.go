@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"cmp"
 	"math"
 	"time"
 
@@ -80,13 +81,9 @@ func (p *Pool) steer() (again bool) {
 	}
 	now := nanotime()
 	snapshot := p.snapshot.Load()
-	parts := snapshot.Groups
-	if parts == nil {
-		parts = []*Part{&snapshot.Part}
-	}
 	compared := make(map[*Peer]bool, len(snapshot.All))
 	var changed []Adjustment
-	for _, part := range parts {
+	for _, part := range snapshot.parts() {
 		for _, tier := range part.inTiers {
 			steered := make([]*load.Peer, len(tier))
 			for i, peer := range tier {
@@ -126,18 +123,14 @@ func (p *Pool) steer() (again bool) {
 // steerable returns the peer as load.Steer sees it.
 func (p *Peer) steerable(now int64) *load.Peer {
 	s, c := &p.steering, p.condition.Load()
-	if s.exact == 0 {
-		s.exact = 1
-	}
+	s.exact = cmp.Or(s.exact, 1)
 	l := &load.Peer{Weight: float64(c.weight()), Factor: s.exact, Held: c.orders.Weight != 0 || !c.warmFrom.IsZero() || c.factors[FactorHealth].factor() < 1}
 	report := p.reported.Load()
 	utilization, age := unpackLoad(report, now)
 	if report == 0 || age >= loadExpiry {
 		return l
 	}
-	if s.since == 0 {
-		s.since = now
-	}
+	s.since = cmp.Or(s.since, now)
 	l.Reported = report != s.taken
 	s.taken = report
 	if now-s.since >= int64(loadBlackout) && age < loadFresh {

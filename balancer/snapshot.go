@@ -83,11 +83,7 @@ func (s *Snapshot) Rivals() (sets [][]*Peer) {
 	if s.Panic {
 		return nil
 	}
-	parts := s.Groups
-	if parts == nil {
-		parts = []*Part{&s.Part}
-	}
-	for _, part := range parts {
+	for _, part := range s.parts() {
 		for _, peers := range part.inTiers {
 			sets = append(sets, slices.DeleteFunc(slices.Clone(peers), func(p *Peer) bool { return !p.condition.Load().warmFrom.IsZero() }))
 		}
@@ -97,6 +93,14 @@ func (s *Snapshot) Rivals() (sets [][]*Peer) {
 
 // OneLeader reports whether All has at most the leader of the service.
 func (s *Snapshot) OneLeader() bool { return s.terms.oneLeader }
+
+// parts returns the groups, or the whole without groups.
+func (s *Snapshot) parts() []*Part {
+	if s.Groups == nil {
+		return []*Part{&s.Part}
+	}
+	return s.Groups
+}
 
 // part returns a group, or the whole pool for a group that it does not have.
 func (s *Snapshot) part(id GroupID) *Part {

@@ -119,8 +119,7 @@ func (a api) send(request *http.Request) (*http.Response, error) {
 
 // explain describes the usual errors of a request.
 func (a api) explain(err error) error {
-	var cause *url.Error
-	if errors.As(err, &cause) {
+	if cause, ok := errors.AsType[*url.Error](err); ok {
 		err = cause.Err // without the URL
 	}
 	var untrusted *tls.CertificateVerificationError

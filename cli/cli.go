@@ -48,8 +48,7 @@ func Run(args []string, stdout, stderr io.Writer) int {
 // report writes err for people. Errors of a configuration begin with FILE:LINE, as
 // editors expect.
 func report(w io.Writer, err error) {
-	var mistakes config.Errors
-	if errors.As(err, &mistakes) {
+	if mistakes, ok := errors.AsType[config.Errors](err); ok {
 		fmt.Fprintf(w, "%v\nsluice: errors in the configuration: %d\n", err, len(mistakes))
 		return
 	}

@@ -172,9 +172,7 @@ func (e *examination) configure() error {
 	}
 	c := catalog.BeforeFound(revision.Config)
 	e.options.Consul = gateway.ClientOptions(c.Consul, zerolog.Nop())
-	if e.options.Datacenter == "" {
-		e.options.Datacenter = c.Consul.Datacenter
-	}
+	e.options.Datacenter = cmp.Or(e.options.Datacenter, c.Consul.Datacenter)
 	routed := config.RoutedServices(c.Routes)
 	e.options.Configured, e.options.Config = true, revision.Config
 	e.options.MeshName = c.Consul.MeshName()
@@ -200,9 +198,7 @@ func (e *examination) configure() error {
 		if c.Admin.TLS != nil {
 			e.address = "https://" + e.address
 		}
-		if e.tokenFile == "" {
-			e.tokenFile = c.Admin.TokenFile
-		}
+		e.tokenFile = cmp.Or(e.tokenFile, c.Admin.TokenFile)
 	}
 	return nil
 }

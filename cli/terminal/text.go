@@ -2,6 +2,7 @@
 package terminal
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -42,10 +43,7 @@ func Age(d time.Duration) string {
 // NothingKnown says why there are no peers yet: source has not told of the instances of
 // service since its watch began, some time ago, because of err; "": no query has failed.
 func NothingKnown(service, source string, ago time.Duration, err string) string {
-	if err == "" {
-		err = "no answer yet"
-	}
-	return Printable(fmt.Sprintf("%s: nothing is known about its instances for %s: %s: %s", Printable(service, 100), Age(ago), source, err), 500)
+	return Printable(fmt.Sprintf("%s: nothing is known about its instances for %s: %s: %s", Printable(service, 100), Age(ago), source, cmp.Or(err, "no answer yet")), 500)
 }
 
 // Milliseconds formats a latency; "-" for none.

@@ -23,8 +23,7 @@ func Dial(ctx context.Context, s *Sweeper, address string, timeout time.Duration
 			return conn.(Conn), nil
 		}
 		dialer.Timeout = timeout - time.Duration(s.Now()-start)
-		var failure net.Error
-		if !errors.As(err, &failure) || !failure.Timeout() || ctx.Err() != nil || dialer.Timeout < 2*SweepInterval {
+		if failure, ok := errors.AsType[net.Error](err); !ok || !failure.Timeout() || ctx.Err() != nil || dialer.Timeout < 2*SweepInterval {
 			return nil, err
 		}
 	}

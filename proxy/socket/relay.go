@@ -127,10 +127,8 @@ func (r *relay) readable(fd uintptr) bool {
 		switch {
 		case err == ErrWouldBlock:
 			r.giveBack()
-			if r.err = r.arm(r.from.Entry.ArmRead); r.err != nil {
-				return true
-			}
-			return false
+			r.err = r.arm(r.from.Entry.ArmRead)
+			return r.err != nil
 		case err != nil:
 			r.err = err
 			return true

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"time"
 
 	"sluice/observe/panics"
@@ -212,9 +213,7 @@ func (c *http2Conn) abandon(err error) {
 // been written end with errUnprocessed: another peer can have them, also with methods that
 // are not idempotent. Those whose requests are being written are left to flush.
 func (c *http2Conn) failLocked(err error) {
-	if c.Err == nil {
-		c.Err = err
-	}
+	c.Err = cmp.Or(c.Err, err)
 	if !c.ready {
 		c.ready = true
 		close(c.settled)

@@ -79,8 +79,7 @@ func (c *http2Conn) sendGoAwayLocked(err error) {
 		return
 	}
 	code := http2.NoError
-	var failure *http2.Error
-	if errors.As(err, &failure) {
+	if failure, ok := errors.AsType[*http2.Error](err); ok {
 		code = failure.Code
 	}
 	frame := http2.AppendGoAway(nil, 0, code)

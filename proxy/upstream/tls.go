@@ -124,8 +124,7 @@ const alertNoProtocol = "no application protocol"
 
 // note logs why no connection could be used, the same error once a minute.
 func (p *peerTLS) note(err error) {
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		err = errors.New("TLS handshake: it did not end within timeouts.connect")
 	}
 	text, now := err.Error(), time.Now()
