@@ -108,26 +108,19 @@ func (n CertificateName) compare(o CertificateName) int {
 
 // HasOneOf reports whether c has one of names. No certificate, nil, has none.
 func (c *Certificate) HasOneOf(names []CertificateName) bool {
-	if c == nil {
-		return false
+	return c != nil && slices.ContainsFunc(names, c.has)
+}
+
+func (c *Certificate) has(n CertificateName) bool {
+	switch n.Kind {
+	case CertificateAny:
+		return true
+	case CertificateCommonName:
+		return c.CommonName == n.Text
+	case CertificateDNS:
+		return slices.Contains(c.DNSNames, n.Text)
+	case CertificateURI:
+		return slices.Contains(c.URIs, n.Text)
 	}
-	for i := range names {
-		n, has := &names[i], false
-		switch n.Kind {
-		case CertificateAny:
-			has = true
-		case CertificateCommonName:
-			has = c.CommonName == n.Text
-		case CertificateDNS:
-			has = slices.Contains(c.DNSNames, n.Text)
-		case CertificateURI:
-			has = slices.Contains(c.URIs, n.Text)
-		case CertificateSHA256:
-			has = c.SHA256 == n.Text
-		}
-		if has {
-			return true
-		}
-	}
-	return false
+	return n.Kind == CertificateSHA256 && c.SHA256 == n.Text
 }

@@ -97,8 +97,7 @@ func (c *compiler) conditions(a *Conditions, key string, depth int) (p program) 
 	if len(a.Any) > 0 {
 		t := test{kind: testAny}
 		for i := range a.Any {
-			one := c.conditions(&a.Any[i], fmt.Sprintf("%s.any[%d]", key, i), depth+1)
-			t.any = append(t.any, one)
+			t.any = append(t.any, c.conditions(&a.Any[i], fmt.Sprintf("%s.any[%d]", key, i), depth+1))
 		}
 		p = append(p, t)
 	}
@@ -144,9 +143,7 @@ func (c *compiler) clients(prefixes []netip.Prefix, key string) test {
 		}
 		t.prefixes = append(t.prefixes, p.Masked())
 	}
-	slices.SortFunc(t.prefixes, func(a, b netip.Prefix) int {
-		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
-	})
+	slices.SortFunc(t.prefixes, netip.Prefix.Compare)
 	t.networks = newNetworks(t.prefixes)
 	return t
 }

@@ -203,20 +203,9 @@ func (o *origins) allow(origin string) bool {
 	if origin == "" || len(origin) > maxOrigin {
 		return false
 	}
-	if o.all || o.exact[origin] {
-		return true
-	}
-	for _, w := range o.wildcards {
-		if w.matches(origin) {
-			return true
-		}
-	}
-	for _, re := range o.regexps {
-		if re.MatchString(origin) {
-			return true
-		}
-	}
-	return false
+	return o.all || o.exact[origin] ||
+		slices.ContainsFunc(o.wildcards, func(w wildcardOrigin) bool { return w.matches(origin) }) ||
+		slices.ContainsFunc(o.regexps, func(re *regexp.Regexp) bool { return re.MatchString(origin) })
 }
 
 func (w wildcardOrigin) matches(origin string) bool {

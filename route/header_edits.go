@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -46,10 +47,7 @@ func NewHeaderEdits(set, add map[string]string, remove []string) (HeaderEdits, e
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(set)) {
-		if err := drop("set", name); err != nil {
-			return HeaderEdits{}, err
-		}
-		if err := e.append("set", name, set[name]); err != nil {
+		if err := cmp.Or(drop("set", name), e.append("set", name, set[name])); err != nil {
 			return HeaderEdits{}, err
 		}
 	}

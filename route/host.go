@@ -146,10 +146,7 @@ func foldHost(dst, host []byte) []byte {
 		return nil
 	}
 	for _, c := range host {
-		if c >= 'A' && c <= 'Z' {
-			c |= 0x20
-		}
-		dst = append(dst, c)
+		dst = append(dst, lowerOctet(c))
 	}
 	return dst
 }

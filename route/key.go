@@ -84,12 +84,8 @@ func (p program) keys() []string {
 			anyOf = append(anyOf, fmt.Sprintf("%q", one.keys()))
 		}
 		slices.Sort(anyOf)
-		var hosts []string
-		for _, h := range t.hosts {
-			hosts = append(hosts, h.String())
-		}
 		all = append(all, fmt.Sprintf("%d %t %q %q %d %q %q %q %q %q", t.kind, t.negate, t.words,
-			t.value.Name, t.value.Kind, t.value.Text, hosts, paths, t.prefixes, anyOf))
+			t.value.Name, t.value.Kind, t.value.Text, texts(t.hosts), paths, t.prefixes, anyOf))
 	}
 	slices.Sort(all)
 	return all

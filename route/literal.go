@@ -20,14 +20,11 @@ func compileRegexp(s string) (*regexp.Regexp, error) {
 		return nil, fmt.Errorf("has %d characters, the limit is %d", len(s), maxRegexp)
 	}
 	re, err := CompileRegexp(s)
-	if _, large := errors.AsType[*largeRegexp](err); large {
-		return nil, err
-	}
-	if err != nil {
-		return nil, fmt.Errorf("is not a regular expression in Go's syntax (RE2): %s",
+	if _, wrong := errors.AsType[*syntax.Error](err); wrong { // else it takes too long to match
+		err = fmt.Errorf("is not a regular expression in Go's syntax (RE2): %s",
 			strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 	}
-	return re, nil
+	return re, err
 }
 
 // Limits on regular expressions. The time to match one is its parts times the length of the text: of a path of 8 KiB, one of
@@ -37,23 +34,18 @@ const (
 	maxGroups = 32
 )
 
-// largeRegexp is the error for an expression that takes too long to match.
-type largeRegexp struct{ reason string }
-
-func (e *largeRegexp) Error() string { return e.reason }
-
 // CompileRegexp is regexp.Compile for expressions of others: each takes little memory, and a bounded time to match.
 func CompileRegexp(s string) (*regexp.Regexp, error) {
 	if n := partsOf(s); n > maxParts {
-		return nil, &largeRegexp{fmt.Sprintf("has %d parts, the limit is %d: each character, class and operator is one, "+
-			"as often as counted repetitions, such as {1,63}, repeat it", n, maxParts)}
+		return nil, fmt.Errorf("has %d parts, the limit is %d: each character, class and operator is one, "+
+			"as often as counted repetitions, such as {1,63}, repeat it", n, maxParts)
 	}
 	re, err := regexp.Compile(s)
 	if err != nil {
 		return nil, err
 	}
 	if n := re.NumSubexp(); n > maxGroups {
-		return nil, &largeRegexp{fmt.Sprintf("has %d groups, the limit is %d: want (?:…) for those that nothing refers to", n, maxGroups)}
+		return nil, fmt.Errorf("has %d groups, the limit is %d: want (?:…) for those that nothing refers to", n, maxGroups)
 	}
 	return re, nil
 }

@@ -54,20 +54,7 @@ func (m *matching) normalPath() []byte {
 // decoded returns a part of a query decoded. It is valid until the next call.
 func (m *matching) decoded(raw []byte) []byte {
 	s := m.borrow()
-	s.value = s.value[:0]
-	for i := 0; i < len(raw); i++ {
-		c := raw[i]
-		switch c {
-		case '+':
-			c = ' '
-		case '%':
-			if d, ok := unhex(raw[i+1:]); ok {
-				c = d
-				i += 2
-			}
-		}
-		s.value = append(s.value, c)
-	}
+	s.value = appendDecoded(s.value[:0], raw, ' ')
 	return s.value
 }
 

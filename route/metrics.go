@@ -33,17 +33,9 @@ func Metrics(read func() *Table) prometheus.Collector {
 
 // collectMirrors sends the series of the copies of all routes.
 func collectMirrors(s metrics.Series, table *Table) {
-	var all []*Mirror
-	for _, r := range table.Routes() {
-		all = append(all, r.Mirror)
-	}
-	for _, r := range table.Weighted() {
-		for _, t := range r.Weighted.Targets {
-			all = append(all, t.Route.Mirror)
-		}
-	}
 	var seen []*Copies
-	for _, m := range all {
+	for _, r := range table.ends() {
+		m := r.Mirror
 		if m == nil || slices.Contains(seen, m.Copies) {
 			continue
 		}
@@ -65,7 +57,11 @@ func collectMirrors(s metrics.Series, table *Table) {
 // collectShares sends the series of the routes with several services.
 func collectShares(s metrics.Series, table *Table) {
 	seen := make(map[[2]string]bool)
-	for _, r := range table.Weighted() {
+	for _, e := range table.entries {
+		r := &e.route
+		if r.Weighted == nil {
+			continue
+		}
 		of := [2]string{r.Host, r.Path}
 		if r.HostRegexp != "" {
 			of[0] = "~" + r.HostRegexp
@@ -84,9 +80,9 @@ func collectShares(s metrics.Series, table *Table) {
 // collectChains sends the series of the discovery chains with splitters.
 func collectChains(s metrics.Series, table *Table) {
 	seen := make(map[*Chain]bool)
-	collect := func(r *Route) {
+	for _, r := range table.ends() {
 		if r.Router == nil || seen[r.Router.Chain] {
-			return
+			continue
 		}
 		seen[r.Router.Chain] = true
 		named := make(map[string]bool)
@@ -105,12 +101,17 @@ func collectChains(s metrics.Series, table *Table) {
 			}
 		}
 	}
-	for _, e := range table.entries {
-		collect(&e.route)
+}
+
+// ends returns the routes and the targets of the ones with several services: what requests get.
+func (t *Table) ends() (all []*Route) {
+	for _, e := range t.entries {
+		all = append(all, &e.route)
 		if w := e.route.Weighted; w != nil {
 			for i := range w.Targets {
-				collect(w.Targets[i].Route)
+				all = append(all, w.Targets[i].Route)
 			}
 		}
 	}
+	return all
 }

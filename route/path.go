@@ -206,6 +206,24 @@ func unhex[T string | []byte](s T) (c byte, ok bool) {
 	return hi<<4 | lo&0xf, hi|lo < 0x10
 }
 
+// appendDecoded appends raw with its percent-encoded octets decoded to dst. What plus signs stand for is up to the caller.
+func appendDecoded(dst, raw []byte, plus byte) []byte {
+	for i := 0; i < len(raw); i++ {
+		c := raw[i]
+		switch c {
+		case '+':
+			c = plus
+		case '%':
+			if d, ok := unhex(raw[i+1:]); ok {
+				c = d
+				i += 2
+			}
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
 // hexDigit maps hexadecimal digits to values, all else to 0xff.
 var hexDigit = func() (t [256]byte) {
 	for i := range t {

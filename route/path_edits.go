@@ -46,14 +46,10 @@ func NewPathEdits(o PathOptions) (PathEdits, error) {
 		strip: strings.TrimSuffix(o.Strip, "/"), stripsString: o.StripString, ignoresCase: o.IgnoreCase,
 		add: strings.TrimSuffix(o.Add, "/"), replacement: o.Replacement, rewrite: o.Rewrite,
 	}
-	if err := checkPrefix(o.Strip); err != nil {
-		return PathEdits{}, &OptionError{"strip_prefix", o.Strip, err}
-	}
-	if err := checkPrefix(o.Add); err != nil {
-		return PathEdits{}, &OptionError{"add_prefix", o.Add, err}
-	}
-	if err := checkPrefix(o.Replacement); err != nil {
-		return PathEdits{}, &OptionError{"prefix_rewrite", o.Replacement, err}
+	for _, prefix := range [][2]string{{"strip_prefix", o.Strip}, {"add_prefix", o.Add}, {"prefix_rewrite", o.Replacement}} {
+		if err := checkPrefix(prefix[1]); err != nil {
+			return PathEdits{}, &OptionError{prefix[0], prefix[1], err}
+		}
 	}
 	if o.Rewrite == nil {
 		return e, nil

@@ -66,7 +66,7 @@ func (h *hostTest) matches(name []byte) bool {
 	return h.pattern.kind == hostAny || string(name) == h.pattern.name
 }
 
-func (h *hostTest) String() string {
+func (h hostTest) String() string {
 	if h.regexp != nil {
 		return "~" + h.regexp.String()
 	}
@@ -98,12 +98,7 @@ func (t *test) holds(m *matching) bool {
 		}
 		return false
 	case testAny:
-		for _, p := range t.any {
-			if p.failing(m) == nil {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(t.any, func(p program) bool { return p.failing(m) == nil })
 	}
 	r := m.request
 	if r == nil {
@@ -114,11 +109,7 @@ func (t *test) holds(m *matching) bool {
 		return slices.Contains(t.words, r.Listener())
 	case testMethod:
 		method := r.Method()
-		for _, word := range t.words {
-			if string(method) == word {
-				return true
-			}
-		}
+		return slices.ContainsFunc(t.words, func(word string) bool { return string(method) == word })
 	case testScheme:
 		return r.Scheme() == t.words[0]
 	case testCertificate:
@@ -216,7 +207,7 @@ func equalDecoded(raw []byte, text string) bool {
 }
 
 // String describes the test for people, as a request must be: "method is GET or HEAD".
-func (t *test) String() string {
+func (t test) String() string {
 	is := " is "
 	if t.negate {
 		is = " is not "
@@ -234,7 +225,6 @@ func (t *test) String() string {
 		}
 		return s + is + strconv.Quote(t.value.Text)
 	}
-	var words []string
 	switch t.kind {
 	case testListener:
 		return "listener" + is + oneOf(t.words)
@@ -243,10 +233,7 @@ func (t *test) String() string {
 	case testScheme:
 		return "scheme" + is + oneOf(t.words)
 	case testCertificate:
-		for _, n := range t.certificates {
-			words = append(words, n.String())
-		}
-		return "client certificate" + is + oneOf(words)
+		return "client certificate" + is + oneOf(texts(t.certificates))
 	case testHeader:
 		return named("header")
 	case testCookie:
@@ -254,43 +241,32 @@ func (t *test) String() string {
 	case testQuery:
 		return named("query parameter")
 	case testClient:
-		for _, p := range t.prefixes {
-			words = append(words, p.String())
-		}
-		return "client" + is + "in " + oneOf(words)
+		return "client" + is + "in " + oneOf(texts(t.prefixes))
 	case testHost:
-		for _, h := range t.hosts {
-			words = append(words, h.String())
-		}
-		return "host" + is + oneOf(words)
+		return "host" + is + oneOf(texts(t.hosts))
 	case testPath:
-		for _, p := range t.paths {
-			words = append(words, p.String())
-		}
-		return "path" + is + oneOf(words)
+		return "path" + is + oneOf(texts(t.paths))
 	}
-	for _, p := range t.any {
-		words = append(words, p.String())
-	}
+	programs := strings.Join(texts(t.any), "; ")
 	if t.negate {
-		return "none of: " + strings.Join(words, "; ")
+		return "none of: " + programs
 	}
-	return "one of: " + strings.Join(words, "; ")
+	return "one of: " + programs
 }
 
-// texts describes each test for people.
-func (p program) texts() (all []string) {
-	for i := range p {
-		all = append(all, p[i].String())
+// texts describes each of a list for people.
+func texts[T fmt.Stringer](list []T) (all []string) {
+	for _, one := range list {
+		all = append(all, one.String())
 	}
 	return all
 }
 
 // String describes all tests for people.
-func (p program) String() string { return strings.Join(p.texts(), " and ") }
+func (p program) String() string { return strings.Join(texts(p), " and ") }
 
 // String describes p for people.
-func (p *pathPattern) String() string {
+func (p pathPattern) String() string {
 	switch p.match {
 	case PathExact:
 		return p.text

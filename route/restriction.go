@@ -1,6 +1,9 @@
 package route
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // restrictions are the hosts of the routes that not every client may use.
 type restrictions struct {
@@ -16,14 +19,8 @@ func (a *Actions) Restricts() bool {
 
 // restricts reports whether the route, or a target of it, is not for every client.
 func (r *Route) restricts() bool {
-	if r.Weighted != nil {
-		for i := range r.Weighted.Targets {
-			if r.Weighted.Targets[i].Route.Actions.Restricts() {
-				return true
-			}
-		}
-	}
-	return r.Actions.Restricts()
+	return r.Actions.Restricts() ||
+		r.Weighted != nil && slices.ContainsFunc(r.Weighted.Targets, func(t Target) bool { return t.Route.Actions.Restricts() })
 }
 
 // add adds the host of e, whose conditions may narrow it: that makes no host safe.
@@ -39,12 +36,9 @@ func (s *restrictions) add(e *entry) {
 		}
 		s.exact[e.host.name] = struct{}{}
 	default:
-		for i := range s.other {
-			if s.other[i].pattern == e.host {
-				return
-			}
+		if host := (hostTest{pattern: e.host}); !slices.Contains(s.other, host) {
+			s.other = append(s.other, host)
 		}
-		s.other = append(s.other, hostTest{pattern: e.host})
 	}
 }
 
@@ -58,12 +52,7 @@ func (s *restrictions) restricts(host []byte) bool {
 	if _, ok := s.exact[string(name)]; ok {
 		return true
 	}
-	for i := range s.other {
-		if s.other[i].matches(name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.other, func(h hostTest) bool { return h.matches(name) })
 }
 
 // Evades reports whether a path, as sent, has a segment ".." in any spelling, on a host with a
@@ -91,23 +80,7 @@ func climbs(path []byte) bool {
 		if bytes.IndexByte(path, '%') < 0 {
 			return false
 		}
-		path = decodedOnce(path)
+		path = appendDecoded(make([]byte, 0, len(path)), path, '+')
 	}
 	return false
-}
-
-// decodedOnce returns path with its percent-encoded octets decoded.
-func decodedOnce(path []byte) []byte {
-	decoded := make([]byte, 0, len(path))
-	for i := 0; i < len(path); i++ {
-		c := path[i]
-		if c == '%' {
-			if d, ok := unhex(path[i+1:]); ok {
-				c = d
-				i += 2
-			}
-		}
-		decoded = append(decoded, c)
-	}
-	return decoded
 }

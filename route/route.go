@@ -123,5 +123,5 @@ func (r *Route) Requirements() []string {
 	if len(errs) > 0 {
 		return nil
 	}
-	return e.conditions.texts()
+	return texts(e.conditions)
 }

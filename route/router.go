@@ -95,4 +95,4 @@ func (r *Route) usablePeers() (n int) {
 }
 
 // Requirements describes the conditions for people, without the path, as of a [Route].
-func (b *Branch) Requirements() []string { return b.tests.texts() }
+func (b *Branch) Requirements() []string { return texts(b.tests) }

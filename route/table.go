@@ -3,6 +3,7 @@ package route
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Table is an immutable set of routes. It is safe for concurrent use.
@@ -103,17 +104,7 @@ func (t *Table) add(e *entry) {
 
 // readsHost reports whether a test reads the host.
 func (p program) readsHost() bool {
-	for i := range p {
-		if p[i].kind == testHost {
-			return true
-		}
-		for _, one := range p[i].any {
-			if one.readsHost() {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(p, func(t test) bool { return t.kind == testHost || slices.ContainsFunc(t.any, program.readsHost) })
 }
 
 // root returns the tree of a host, and creates it if necessary.
@@ -185,17 +176,6 @@ func (t *Table) Routes() []Route {
 	routes := make([]Route, len(t.entries))
 	for i, e := range t.entries {
 		routes[i] = e.route
-	}
-	return routes
-}
-
-// Weighted returns the routes with several services, in order of precedence. The caller must
-// not change them.
-func (t *Table) Weighted() (routes []*Route) {
-	for _, e := range t.entries {
-		if e.route.Weighted != nil {
-			routes = append(routes, &e.route)
-		}
 	}
 	return routes
 }

@@ -2,6 +2,7 @@ package route
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"sluice/route/template"
@@ -101,13 +102,8 @@ func lookUpVariable(name string, groups int) (v Variable, group int, err error) 
 		return v, 0, nil
 	}
 	if name != "" && strings.Trim(name, "0123456789") == "" {
-		if len(name) <= 2 {
-			for _, c := range name {
-				group = 10*group + int(c-'0')
-			}
-			if group <= groups {
-				return variableGroup, group, nil
-			}
+		if group, err := strconv.Atoi(name); err == nil && len(name) <= 2 && group <= groups {
+			return variableGroup, group, nil
 		}
 		return 0, 0, fmt.Errorf("$%s: there is no such group in the regular expression", name)
 	}

@@ -31,13 +31,8 @@ const (
 	maxRememberedBytes = 4096
 )
 
-// Algorithms are the signatures that a route may allow. There is none by which a public key could count as a secret (HMAC),
-// and not the absence of a signature.
-var Algorithms = []jose.SignatureAlgorithm{
-	jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
-}
-
-// Algorithm returns the algorithm with a name of [Algorithms].
+// Algorithm returns the signature with a name. A route allows none by which a public key could count as a secret (HMAC), and
+// not the absence of a signature.
 func Algorithm(name string) jose.SignatureAlgorithm { return jose.SignatureAlgorithm(name) }
 
 // keys are the public keys of an issuer (RFC 7517). Only what is remembered of them changes.

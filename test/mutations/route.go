@@ -128,10 +128,10 @@ var routeFaults = []mutation{
 		test: "./route TestMatchHost",
 	},
 	{
-		name: "last-address-of-a-network-is-outside",
+		name: "first-address-of-a-network-is-outside",
 		file: "route/networks.go",
-		old:  "n[i].last.Compare(a) >= 0 })",
-		new:  "n[i].last.Compare(a) > 0 })",
+		old:  "n[i].Addr().Compare(a) > 0 })",
+		new:  "n[i].Addr().Compare(a) >= 0 })",
 		test: "./route TestNetworks",
 	},
 	{
