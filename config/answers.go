@@ -133,10 +133,7 @@ func (c *CORS) build(d *decoder, key string) *route.CORS {
 	if len(c.AllowMethods) == 0 {
 		c.AllowMethods = safeMethods
 	}
-	built, err := route.NewCORS(route.CORSOptions{
-		AllowOrigins: c.AllowOrigins, AllowMethods: c.AllowMethods, AllowHeaders: c.AllowHeaders, ExposeHeaders: c.ExposeHeaders,
-		Credentials: c.AllowCredentials, MaxAge: c.MaxAge,
-	})
+	built, err := route.NewCORS(route.CORSOptions(*c))
 	d.refuseOption(key, err)
 	return built
 }

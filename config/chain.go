@@ -38,14 +38,9 @@ type Branch struct {
 	// Origin says where the branch comes from, for people: "service-router web, route 2".
 	Origin string
 
-	path route.PathEdits // see Rewrite
+	// Rewrite are the edits of the path, which Check sets.
+	Rewrite route.PathEdits
 }
-
-// Rewrite returns the edits of the path. The caller must not change them.
-func (b *Branch) Rewrite() *route.PathEdits { return &b.path }
-
-// Target returns what requests must be, for a router.
-func (b *Branch) Target() route.Route { return b.Route.Target() }
 
 // Check completes b. Its error says, on one line, what cannot be used; then b must not be used.
 func (b *Branch) Check() error {
@@ -63,7 +58,7 @@ func (b *Branch) Check() error {
 		d.refuse("path", r.Path, "a regular expression says itself whether case matters: want (?i)")
 	case b.PrefixRewrite != "":
 		var err error
-		b.path, err = route.NewPathEdits(options)
+		b.Rewrite, err = route.NewPathEdits(options)
 		d.refuseOption("", err)
 	}
 	sum := 0.

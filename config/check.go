@@ -283,8 +283,7 @@ func (r *Route) match(d *decoder, key string) *route.Checked {
 		return checked
 	}
 	for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
-		var wrong *route.Error
-		if errors.As(err, &wrong) {
+		if wrong, ok := errors.AsType[*route.Error](err); ok {
 			d.refuse(join(key, wrong.Field), wrong.Value, wrong.Reason)
 		}
 	}

@@ -86,31 +86,15 @@ func (f *fragment) in(level int) *fragment {
 	return &copied
 }
 
-// A shortForm is a key in a tree whose value is no document. It returns the document that
-// the value stands for.
-type shortForm struct {
-	folder string // the key is folder/NAME
-	want   string // what the value is, for errors
-	expand func(name *yaml.Node, lines []*yaml.Node) *yaml.Node
-}
-
-var shortForms = []shortForm{
-	{"services", "the addresses of peers, one on each line", func(name *yaml.Node, lines []*yaml.Node) *yaml.Node {
-		return mappingNode("services", mappingOf(name, mappingNode("peers", listNode(lines))))
-	}},
-}
+// shortForm begins the keys in a tree whose values are no documents, but the addresses of the peers of a service, whose
+// name follows.
+const shortForm = "services/"
 
 // expand returns the document that a short form stands for.
 func (d *decoder) expand(doc Document) *yaml.Node {
-	folder, name, _ := strings.Cut(doc.Short, "/")
-	i := slices.IndexFunc(shortForms, func(s shortForm) bool { return s.folder == folder })
-	if i < 0 || name == "" || strings.Contains(name, "/") {
-		var allowed []string
-		for _, s := range shortForms {
-			allowed = append(allowed, s.folder+"/NAME")
-		}
-		d.fail(place{origin: atLine(doc.Name, 1), line: 1}, "", "",
-			"want a key that ends in .yaml, .yml or .json, or "+strings.Join(allowed, " or "))
+	name, ok := strings.CutPrefix(doc.Short, shortForm)
+	if !ok || name == "" || strings.Contains(name, "/") {
+		d.fail(place{origin: atLine(doc.Name, 1), line: 1}, "", "", "want a key that ends in .yaml, .yml or .json, or "+shortForm+"NAME")
 		return nil
 	}
 	var lines []*yaml.Node
@@ -124,22 +108,16 @@ func (d *decoder) expand(doc Document) *yaml.Node {
 		}
 	}
 	if len(lines) == 0 {
-		d.fail(place{origin: atLine(doc.Name, 1), line: 1}, "", "", "empty: want "+shortForms[i].want)
+		d.fail(place{origin: atLine(doc.Name, 1), line: 1}, "", "", "empty: want the addresses of peers, one on each line")
 		return nil
 	}
-	key := textNode(name)
-	key.Line = 1
-	return shortForms[i].expand(key, lines)
+	return mappingNode("services", mappingNode(name, mappingNode("peers", listNode(lines))))
 }
 
 // mappingNode returns a mapping with one entry.
 func mappingNode(name string, value *yaml.Node) *yaml.Node {
 	key := textNode(name)
 	key.Line = 1
-	return mappingOf(key, value)
-}
-
-func mappingOf(key, value *yaml.Node) *yaml.Node {
 	return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1, Content: []*yaml.Node{key, value}}
 }
 
@@ -272,8 +250,7 @@ func (w *whole) awaitServices() {
 		if c.Services == nil {
 			c.Services = make(map[string]Service)
 		}
-		var s Service
-		setDefault(reflect.ValueOf(&s).Elem(), nil)
+		s := DefaultService()
 		s.check(newDecoder(""), name, &c.Consul) // that it has no source is meant
 		c.Services[name], awaited[name] = s, true
 	}

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -157,8 +156,7 @@ func TreeDocument(kind, key, rest, text string) Document {
 // IsInstance reports whether the key below a tree of documents in etcd is an instance: it is
 // neither a document nor a short form. rest is the part of its key after the prefix.
 func IsInstance(rest string) bool {
-	folder, _, below := strings.Cut(rest, "/")
-	return !isDocumentName(rest) && !(below && slices.ContainsFunc(shortForms, func(s shortForm) bool { return s.folder == folder }))
+	return !isDocumentName(rest) && !strings.HasPrefix(rest, shortForm)
 }
 
 // isDocumentName reports whether the value of a key in a tree is a document.

@@ -78,7 +78,7 @@ func (e *DynamicEtcd) check(d *decoder, key string) {
 // that watches them, and a route for all requests.
 func (e *DynamicEtcd) Instances() Document {
 	service := EtcdService{EtcdCluster: e.EtcdCluster, Prefix: e.Prefix, Probation: defaultEtcdProbation}
-	root := mappingNode("services", mappingOf(textNode(e.Service), mappingNode(KindEtcd, encode(reflect.ValueOf(service), false))))
+	root := mappingNode("services", mappingNode(e.Service, mappingNode(KindEtcd, encode(reflect.ValueOf(service), false))))
 	root.Content = append(root.Content, textNode("routes"), listNode([]*yaml.Node{mappingNode("service", textNode(e.Service))}))
 	text, err := yaml.Marshal(root)
 	if err != nil {

@@ -63,7 +63,6 @@ func (in Input) Load() (*Built, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := 0
 	for _, y := range built.Config.Dynamic {
 		if y.Kind() == KindFile {
 			s, err := ReadFiles(y.File)
@@ -71,10 +70,9 @@ func (in Input) Load() (*Built, error) {
 				return nil, fmt.Errorf("read configuration: %w", err)
 			}
 			sources = append(sources, s)
-			files++
 		}
 	}
-	if files == 0 {
+	if len(sources) == 1 {
 		return built, nil
 	}
 	return in.Build(sources)

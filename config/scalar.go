@@ -187,9 +187,12 @@ func parseScalar(text string, t reflect.Type) (v reflect.Value, number float64, 
 		d, err := time.ParseDuration(text)
 		v.SetInt(int64(d))
 		return v, float64(d), err == nil
-	case t == ratioType:
-		digits, percent := strings.CutSuffix(text, "%")
-		f, err := strconv.ParseFloat(digits, 64)
+	case t.Kind() == reflect.Float64:
+		percent := false
+		if t == ratioType {
+			text, percent = strings.CutSuffix(text, "%")
+		}
+		f, err := strconv.ParseFloat(text, 64)
 		if percent {
 			f /= 100
 		}
@@ -199,10 +202,6 @@ func parseScalar(text string, t reflect.Type) (v reflect.Value, number float64, 
 		n, ok := parseSize(text)
 		v.SetInt(n)
 		return v, float64(n), ok
-	case t.Kind() == reflect.Float64:
-		f, err := strconv.ParseFloat(text, 64)
-		v.SetFloat(f)
-		return v, f, err == nil && !math.IsNaN(f)
 	case t.Kind() == reflect.Int:
 		n, err := strconv.Atoi(text)
 		v.SetInt(int64(n))

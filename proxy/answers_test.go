@@ -383,7 +383,7 @@ func TestAnswersAtRandom(t *testing.T) {
 			}
 			actions := &a
 			if cors {
-				actions = corsActions(t, route.CORSOptions{AllowOrigins: []string{randomOrigins[0]}, AllowMethods: []string{"*"}, Credentials: credentials}, a)
+				actions = corsActions(t, route.CORSOptions{AllowOrigins: []string{randomOrigins[0]}, AllowMethods: []string{"*"}, AllowCredentials: credentials}, a)
 			}
 			p.setActions(actions)
 			p.pool.SetMaintenance(maintenance)

@@ -25,12 +25,12 @@ type CORS struct {
 type CORSOptions struct {
 	// AllowOrigins are origins ("https://app.example.com"), also with a star for one or more labels at the start of the
 	// host ("https://*.example.com"), "~" and a regular expression for a whole origin, "null", or "*" for any.
-	AllowOrigins  []string
-	AllowMethods  []string // or "*"
-	AllowHeaders  []string // likewise
-	ExposeHeaders []string // likewise, without credentials
-	Credentials   bool
-	MaxAge        time.Duration // how long a client may remember the answer to a preflight
+	AllowOrigins     []string
+	AllowMethods     []string // or "*"
+	AllowHeaders     []string // likewise
+	ExposeHeaders    []string // likewise, without credentials
+	AllowCredentials bool
+	MaxAge           time.Duration // how long a client may remember the answer to a preflight
 }
 
 // CORSFields are the fields of responses that are CORS's alone, in lower case.
@@ -47,14 +47,14 @@ const anyone = "*"
 func NewCORS(o CORSOptions) (*CORS, error) {
 	c := &CORS{
 		methods: joined(o.AllowMethods), headers: joined(o.AllowHeaders), exposed: joined(o.ExposeHeaders),
-		credentials: o.Credentials, maxAge: strconv.FormatInt(int64(o.MaxAge/time.Second), 10),
+		credentials: o.AllowCredentials, maxAge: strconv.FormatInt(int64(o.MaxAge/time.Second), 10),
 	}
 	for _, origin := range o.AllowOrigins {
 		if err := c.origins.add(origin); err != nil {
 			return nil, &OptionError{"allow_origins", origin, err}
 		}
 	}
-	if !o.Credentials {
+	if !o.AllowCredentials {
 		return c, nil
 	}
 	for _, origin := range o.AllowOrigins {

@@ -78,12 +78,12 @@ func TestInvalidCORS(t *testing.T) {
 		{CORSOptions{AllowOrigins: []string{"https://a*.example.com"}}, "allow_origins"},
 		{CORSOptions{AllowOrigins: []string{"~("}}, "allow_origins"},
 		{CORSOptions{AllowOrigins: []string{"~a)|(b"}}, "allow_origins"}, // it would end the group around it
-		{CORSOptions{AllowOrigins: []string{"*"}, Credentials: true}, "allow_origins"},
-		{CORSOptions{AllowOrigins: []string{"https://a.example", "null"}, Credentials: true}, "allow_origins"},
-		{CORSOptions{AllowOrigins: []string{"~.*"}, Credentials: true}, "allow_origins"},
-		{CORSOptions{AllowOrigins: []string{"~https?://.+"}, Credentials: true}, "allow_origins"},
-		{CORSOptions{AllowOrigins: []string{"~https://.+"}, Credentials: true}, "allow_origins"},
-		{CORSOptions{AllowOrigins: []string{"https://a.example"}, ExposeHeaders: []string{"*"}, Credentials: true}, "expose_headers"},
+		{CORSOptions{AllowOrigins: []string{"*"}, AllowCredentials: true}, "allow_origins"},
+		{CORSOptions{AllowOrigins: []string{"https://a.example", "null"}, AllowCredentials: true}, "allow_origins"},
+		{CORSOptions{AllowOrigins: []string{"~.*"}, AllowCredentials: true}, "allow_origins"},
+		{CORSOptions{AllowOrigins: []string{"~https?://.+"}, AllowCredentials: true}, "allow_origins"},
+		{CORSOptions{AllowOrigins: []string{"~https://.+"}, AllowCredentials: true}, "allow_origins"},
+		{CORSOptions{AllowOrigins: []string{"https://a.example"}, ExposeHeaders: []string{"*"}, AllowCredentials: true}, "expose_headers"},
 	} {
 		_, err := NewCORS(test.o)
 		wrong, ok := errors.AsType[*OptionError](err)
@@ -102,7 +102,7 @@ func text(fields [][2]string) string {
 func TestCORSFields(t *testing.T) {
 	one := CORSOptions{AllowOrigins: []string{"https://a.example"}, AllowMethods: []string{"GET", "PUT"}, AllowHeaders: []string{"X-A", "X-B"}, ExposeHeaders: []string{"X-C"}, MaxAge: time.Minute}
 	trusted := one
-	trusted.Credentials = true
+	trusted.AllowCredentials = true
 	open := CORSOptions{AllowOrigins: []string{"*"}, AllowMethods: []string{"*"}, AllowHeaders: []string{"*"}, ExposeHeaders: []string{"*"}}
 	for _, test := range []struct {
 		o                               CORSOptions
@@ -128,7 +128,7 @@ func FuzzOrigin(f *testing.F) {
 	for _, origin := range []string{"https://a.example.com", "https://a.b.example.com", "https://x/.example.com", "https://u@a.example.com", "null", "https://..example.com", "https://a\x00.example.com"} {
 		f.Add(origin)
 	}
-	c := corsOf(f, CORSOptions{AllowOrigins: []string{"https://*.example.com", "https://exact.example"}, Credentials: true})
+	c := corsOf(f, CORSOptions{AllowOrigins: []string{"https://*.example.com", "https://exact.example"}, AllowCredentials: true})
 	valid := regexp.MustCompile(`^https://[a-z0-9._-]+$`)
 	f.Fuzz(func(t *testing.T, origin string) {
 		fields := c.Fields(origin)

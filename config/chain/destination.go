@@ -69,7 +69,7 @@ func (t *translation) retry(origin string, d *mesh.RouteDestination) *config.Rou
 	}
 	for i, condition := range d.RetryOn {
 		if !slices.Contains(retried, condition) && !slices.Contains(d.RetryOn[:i], condition) {
-			t.problem(origin, "retry_on %q is not carried out: an answer of a peer is passed on with any status", quotable(condition))
+			t.problem(origin, "retry_on %q is not carried out: an answer of a peer is passed on with any status", tags.Shorten(condition))
 		}
 	}
 	if len(d.RetryOnStatusCodes) > 0 {
@@ -110,9 +110,9 @@ func (t *translation) headerEdits(origin, key string, from *mesh.HeaderModifiers
 			value, err := headerValue(values[name])
 			switch {
 			case err != nil:
-				t.problem(origin, "%s.%s.%s: %v", key, kind, quotable(name), err)
+				t.problem(origin, "%s.%s.%s: %v", key, kind, tags.Shorten(name), err)
 			case done[lower] && kind == "set":
-				t.problem(origin, "%s.set.%s: given twice", key, quotable(name))
+				t.problem(origin, "%s.set.%s: given twice", key, tags.Shorten(name))
 			case done[lower]: // it is replaced
 			case accept(kind, name, map[string]any{name: value}):
 				in[name] = config.Secret(value)
@@ -139,7 +139,7 @@ func headerValue(value string) (string, error) {
 	parts := strings.Split(value, "%%")
 	for _, part := range parts {
 		if strings.Contains(part, "%") {
-			return "", fmt.Errorf("%q is not carried out: sluice has no variables of Envoy", quotable(value))
+			return "", fmt.Errorf("%q is not carried out: sluice has no variables of Envoy", tags.Shorten(value))
 		}
 	}
 	return strings.ReplaceAll(strings.Join(parts, "%"), "$", "$$"), nil

@@ -9,6 +9,7 @@ import (
 	"sluice/config"
 	"sluice/consul/mesh"
 	"sluice/route"
+	"sluice/tags"
 )
 
 // match sets what the requests of a branch must be, as Envoy reads it, and checks it. An error says what cannot be
@@ -53,7 +54,7 @@ func matchHTTP(b *config.Branch, m *mesh.HTTPMatch) error {
 	for _, h := range m.Header {
 		value, err := valueOf(&h)
 		if err != nil {
-			return fmt.Errorf("header %q: %w", quotable(h.Name), err)
+			return fmt.Errorf("header %q: %w", tags.Shorten(h.Name), err)
 		}
 		value.Name = strings.ToLower(value.Name)
 		if !h.Invert {
@@ -71,13 +72,13 @@ func matchHTTP(b *config.Branch, m *mesh.HTTPMatch) error {
 			err = errors.New("a condition that parameters of the query do not have")
 		}
 		if err != nil {
-			return fmt.Errorf("query_param %q: %w", quotable(q.Name), err)
+			return fmt.Errorf("query_param %q: %w", tags.Shorten(q.Name), err)
 		}
 		all.Queries = append(all.Queries, value)
 	}
 	for _, method := range m.Methods {
 		if !isMethod(method) {
-			return fmt.Errorf("method %q", quotable(method))
+			return fmt.Errorf("method %q", tags.Shorten(method))
 		}
 	}
 	b.Route.Methods = m.Methods
@@ -122,7 +123,7 @@ func valueOf(m *mesh.ValueMatch) (value route.Value, err error) {
 // wholeText returns an expression that matches the texts that expression matches as a whole, as Envoy compares.
 func wholeText(expression string) (string, error) {
 	if _, err := route.CompileRegexp(expression); err != nil {
-		return "", fmt.Errorf("%q is not a regular expression that Go accepts: %s", quotable(expression), quotable(err.Error()))
+		return "", fmt.Errorf("%q is not a regular expression that Go accepts: %s", tags.Shorten(expression), tags.Shorten(err.Error()))
 	}
 	return "^(?:" + expression + ")$", nil
 }

@@ -175,7 +175,7 @@ func translated(t *testing.T, res Result, r *sent) outcome {
 		return o
 	}
 	for _, b := range res.Service.Chain.Branches {
-		target, path := b.Target(), r.path
+		target, path := b.Route.Target(), r.path
 		if b.IgnoreCase {
 			target.Path, target.Checked, path = strings.ToLower(target.Path), nil, strings.ToLower(path)
 		}

@@ -8,6 +8,7 @@ import (
 	"sluice/config"
 	"sluice/consul/mesh"
 	"sluice/route"
+	"sluice/tags"
 )
 
 // defaultConnectTimeout is what Consul compiles for a resolver without connect_timeout.
@@ -24,10 +25,10 @@ func (t *translation) settings(entry string, s *config.Service, n mesh.Node) {
 		s.Timeouts.ResponseHeader = *within(r.RequestTimeout, time.Millisecond, maxWait)
 	}
 	if f := r.Failover; f != nil && f.Policy != nil && !slices.Contains([]string{"", "default", "sequential"}, f.Policy.Mode) {
-		t.problem(entry, "the failover policy %q is not carried out: the targets stand in in their order", quotable(f.Policy.Mode))
+		t.problem(entry, "the failover policy %q is not carried out: the targets stand in in their order", tags.Shorten(f.Policy.Mode))
 	}
 	if p := t.Targets[r.Target].PrioritizeByLocality; p != nil && p.Mode != "" && p.Mode != "none" {
-		t.problem(entry, "prioritize_by_locality %q is not carried out", quotable(p.Mode))
+		t.problem(entry, "prioritize_by_locality %q is not carried out", tags.Shorten(p.Mode))
 	}
 	if n.LoadBalancer != nil {
 		t.balance(entry, &s.Balance, usual.Balance, n.LoadBalancer)
@@ -61,7 +62,7 @@ func (t *translation) balance(entry string, b *config.Balance, usual config.Bala
 	case "ring_hash", "maglev":
 		t.hash(entry, b, from)
 	default:
-		t.problem(entry, "the load-balancer policy %q is not carried out", quotable(from.Policy))
+		t.problem(entry, "the load-balancer policy %q is not carried out", tags.Shorten(from.Policy))
 	}
 }
 
@@ -90,7 +91,7 @@ func (t *translation) hash(entry string, b *config.Balance, from *mesh.LoadBalan
 		}
 		key, err := route.ParseHashKey(text)
 		if err != nil || key.Source == route.HashPath {
-			t.problem(entry, "hash_policies[%d] is not carried out: field %q, field_value %q", i, quotable(p.Field), quotable(p.FieldValue))
+			t.problem(entry, "hash_policies[%d] is not carried out: field %q, field_value %q", i, tags.Shorten(p.Field), tags.Shorten(p.FieldValue))
 			continue
 		}
 		typed := config.HashKey{Text: key.String(), Value: key}

@@ -10,6 +10,7 @@ import (
 
 	"sluice/config"
 	"sluice/consul/mesh"
+	"sluice/tags"
 )
 
 // Limits of what one chain becomes.
@@ -81,16 +82,7 @@ func (t *translation) problem(entry, format string, arguments ...any) {
 
 // errNode is the error of a chain without a node that is needed. Consul compiles no such chain.
 func errNode(name, want string) error {
-	return fmt.Errorf("the chain has no %s %q", want, quotable(name))
-}
-
-// quotable bounds a text of others for a message.
-func quotable(text string) string {
-	const most = 200
-	if len(text) > most {
-		text = strings.ToValidUTF8(text[:most], "") + "…"
-	}
-	return text
+	return fmt.Errorf("the chain has no %s %q", want, tags.Shorten(name))
 }
 
 func (t *translation) translate() error {
@@ -118,7 +110,7 @@ func (t *translation) translate() error {
 		t.result.Service.Chain = &config.Chain{Branches: branches}
 	}
 	for _, extension := range t.EnvoyExtensions {
-		t.problem(entry(kindDefaults, t.ServiceName), "the extension of Envoy %q is not carried out", quotable(extension.Name))
+		t.problem(entry(kindDefaults, t.ServiceName), "the extension of Envoy %q is not carried out", tags.Shorten(extension.Name))
 	}
 	return nil
 }
@@ -344,7 +336,7 @@ func (t *translation) target(from mesh.Target) config.Target {
 	switch to.Gateway {
 	case "", "none", "local", "remote":
 	default:
-		t.problem(entry(kindDefaults, from.Service), "mesh_gateway.mode %q is not carried out", quotable(to.Gateway))
+		t.problem(entry(kindDefaults, from.Service), "mesh_gateway.mode %q is not carried out", tags.Shorten(to.Gateway))
 		to.Gateway = ""
 	}
 	return to
@@ -367,7 +359,7 @@ const (
 )
 
 // entry names a config entry.
-func entry(kind, name string) string { return kind + " " + quotable(name) }
+func entry(kind, name string) string { return kind + " " + tags.Shorten(name) }
 
 // entryOf names the config entry of a router or a splitter, whose node has the name SERVICE.NAMESPACE.PARTITION.
 func (t *translation) entryOf(n mesh.Node) string {

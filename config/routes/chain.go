@@ -55,7 +55,7 @@ func (b *builder) compileChain(configured *config.Chain) (*route.Chain, error) {
 				return nil, fmt.Errorf("%s: there is no service %q", from.Origin, name)
 			}
 		}
-		branches[i] = route.Branch{Route: from.Target(), IgnoreCase: from.IgnoreCase, Rewrite: *from.Rewrite()}
+		branches[i] = route.Branch{Route: from.Route.Target(), IgnoreCase: from.IgnoreCase, Rewrite: from.Rewrite}
 		branches[i].Route.Origin = from.Origin
 	}
 	return route.NewChain(branches)

@@ -75,7 +75,7 @@ func (e *effects) middleware(from label, name string, depth int) {
 		return
 	}
 	name, at, elsewhere := strings.Cut(strings.ToLower(name), "@")
-	m := e.of.middlewares[name]
+	m := e.of["middlewares"][name]
 	if elsewhere && at != "consulcatalog" || m == nil {
 		e.close(from, "no middleware "+strconv.Quote(name)+" in the tags of the instance, which are the only ones that it can use")
 		return
@@ -507,7 +507,7 @@ func (e *effects) cors(options *part) {
 		delete(keys, "allow_credentials") // browsers do not let pages of anybody act for a user either
 	}
 	exposed, _ := keys["expose_headers"].([]string)
-	if _, err := route.NewCORS(route.CORSOptions{AllowOrigins: origins, ExposeHeaders: exposed, Credentials: keys["allow_credentials"] == "true"}); err != nil {
+	if _, err := route.NewCORS(route.CORSOptions{AllowOrigins: origins, ExposeHeaders: exposed, AllowCredentials: keys["allow_credentials"] == "true"}); err != nil {
 		e.ignore(options.labels[0], "CORS: "+err.Error()+": ignored")
 		return
 	}
