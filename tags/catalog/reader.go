@@ -167,7 +167,7 @@ func (r *Reader) Ask(c *config.Config, found config.Fragment) Asked {
 }
 
 // divide adds groups to services.
-func (a *Asked) divide(divided map[string]map[string]claim.Group) {
+func (a *Asked) divide(divided map[string]map[string]config.Group) {
 	if len(divided) == 0 {
 		return
 	}
@@ -187,21 +187,19 @@ func (a *Asked) divide(divided map[string]map[string]claim.Group) {
 		if service.Groups == nil {
 			service.Groups = make(map[string]config.Group, len(groups))
 		}
-		for group, selector := range groups {
-			service.Groups[group] = config.Group{Tags: selector.Tags, Meta: selector.Meta}
-		}
+		maps.Copy(service.Groups, groups)
 		of[name] = service
 	}
 }
 
 // groupsFor returns the groups of r, and the groups of the result in use: its routes need them until
 // they are replaced.
-func groupsFor(r, inUse claim.Result) map[string]map[string]claim.Group {
-	all := make(map[string]map[string]claim.Group)
-	for _, groups := range []map[string]map[string]claim.Group{r.Groups, inUse.Groups} {
+func groupsFor(r, inUse claim.Result) map[string]map[string]config.Group {
+	all := make(map[string]map[string]config.Group)
+	for _, groups := range []map[string]map[string]config.Group{r.Groups, inUse.Groups} {
 		for service, of := range groups {
 			if all[service] == nil {
-				all[service] = make(map[string]claim.Group)
+				all[service] = make(map[string]config.Group)
 			}
 			maps.Copy(all[service], of)
 		}

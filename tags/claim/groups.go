@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"strings"
 
+	"sluice/config"
 	"sluice/tags/native"
 )
 
@@ -43,13 +44,13 @@ func (i Instance) has(key, value string) bool {
 // groupsOf divides instances by the tags that make their routes. Those without any are the last
 // group, which selects all that the others leave, if the default rule makes routes for them; else
 // they belong to no group. It reports false for too many groups.
-func groupsOf(members []member) (map[string]Group, bool) {
-	groups := make(map[string]Group)
+func groupsOf(members []member) (map[string]config.Group, bool) {
+	groups := make(map[string]config.Group)
 	for _, m := range members {
 		if len(m.tags) == 0 && len(m.routes) == 0 {
 			continue
 		}
-		var g Group
+		var g config.Group
 		for _, tag := range m.tags {
 			key, value, isMeta := strings.Cut(tag, "=")
 			if isMeta && m.has(key, value) {

@@ -37,14 +37,11 @@ func (l *problems) add(p Problem) {
 // list returns the problems, in the order in which they were added first.
 func (l *problems) list() []Problem {
 	for i := range l.all {
-		sortNamed(&l.all[i].Instances)
+		list := &l.all[i].Instances
+		slices.SortFunc(*list, func(a, b Named) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Node, b.Node)) })
+		*list = slices.Compact(*list)
 	}
 	return l.all
-}
-
-func sortNamed(list *[]Named) {
-	slices.SortFunc(*list, func(a, b Named) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Node, b.Node)) })
-	*list = slices.Compact(*list)
 }
 
 // askOf returns what instances of a service ask for with a route.

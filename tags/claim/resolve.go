@@ -25,7 +25,7 @@ type resolved struct {
 	wants    []*want
 	problems []Problem
 	settings tags.Keys
-	groups   map[string]Group
+	groups   map[string]config.Group
 }
 
 // is reports whether r is the result of s.
@@ -49,7 +49,7 @@ func (m *Resolver) Resolve(services []Service, rules *Rules, holders map[string]
 	before := m.services
 	m.services = make(map[string]resolved, len(services))
 	result := Result{
-		Settings: make(map[string]tags.Keys), Groups: make(map[string]map[string]Group), Holders: make(map[string]string),
+		Settings: make(map[string]tags.Keys), Groups: make(map[string]map[string]config.Group), Holders: make(map[string]string),
 	}
 	services = slices.SortedFunc(slices.Values(services), func(a, b Service) int { return cmp.Compare(a.Name, b.Name) })
 	wanted := make(map[string][]*want)
@@ -57,7 +57,7 @@ func (m *Resolver) Resolve(services []Service, rules *Rules, holders map[string]
 	for _, s := range services {
 		one, known := before[s.Name]
 		if !known || !one.is(s) {
-			r := newResolver(s, rules, decoded)
+			r := &resolver{service: s, rules: rules, decoded: decoded, problems: newProblems()}
 			one = resolved{service: s, wants: r.resolve(), settings: r.settings, groups: r.groups}
 			one.problems = r.problems.list()
 		}

@@ -56,7 +56,7 @@ type Result struct {
 	// Settings are the settings of services, below services.NAME.
 	Settings map[string]tags.Keys
 	// Groups divide the instances of a service by their tags, if a route needs it.
-	Groups map[string]map[string]Group
+	Groups map[string]map[string]config.Group
 	// Holders are the services of the routes, with spaces between them, by what they match.
 	Holders  map[string]string
 	Problems []Problem
@@ -112,12 +112,6 @@ func (a Ask) IDs() []string {
 		ids[i] = named.ID
 	}
 	return slices.Compact(ids)
-}
-
-// Group selects instances.
-type Group struct {
-	Tags []string          // all of them
-	Meta map[string]string // all of these keys with these values
 }
 
 // Kind says why a tag is not used as it is.

@@ -1,6 +1,7 @@
 package claim
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -142,16 +143,9 @@ func (u *Rules) allow(service string, r config.Route) (priority int, refused str
 		return 0, "the service has no claim to this: want an entry of catalog.claims for the host and the path"
 	case r.HostRegexp != "" || wide:
 		return 0, "a route without an exact host could take requests of other services: want an entry of catalog.claims, such as { service: " +
-			service + ", hosts: ['" + orAny(host) + "'] }"
+			service + ", hosts: ['" + cmp.Or(host, AnyHost) + "'] }"
 	}
 	return 0, ""
-}
-
-func orAny(host string) string {
-	if host == "" {
-		return AnyHost
-	}
-	return host
 }
 
 // covers reports whether a claim covers a host, and whether it names it or a wildcard above it.

@@ -44,12 +44,8 @@ type resolver struct {
 	decoded  decodings
 	problems *problems
 
-	settings tags.Keys        // below services.NAME; nil: none
-	groups   map[string]Group // nil: none
-}
-
-func newResolver(s Service, rules *Rules, decoded decodings) *resolver {
-	return &resolver{service: s, rules: rules, decoded: decoded, problems: newProblems()}
+	settings tags.Keys               // below services.NAME; nil: none
+	groups   map[string]config.Group // nil: none
 }
 
 // decodings are checked routes, by the text of their keys and who wrote it.

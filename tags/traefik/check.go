@@ -78,9 +78,8 @@ func version3(pattern string) string {
 	at := 0
 	for _, found := range placeholder.FindAllStringSubmatchIndex(pattern, -1) {
 		b.WriteString(regexp.QuoteMeta(pattern[at:found[0]]))
-		if expression := ""; found[6] >= 0 {
-			expression = pattern[found[6]:found[7]]
-			b.WriteString("(?:" + expression + ")")
+		if found[6] >= 0 {
+			b.WriteString("(?:" + pattern[found[6]:found[7]] + ")")
 		} else {
 			b.WriteString("[^/]+")
 		}

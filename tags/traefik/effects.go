@@ -1,6 +1,7 @@
 package traefik
 
 import (
+	"maps"
 	"strings"
 
 	"sluice/tags"
@@ -9,7 +10,7 @@ import (
 // effects collects what a router's middlewares and service do to its routes.
 type effects struct {
 	reader *reader
-	of     *section                                               // of the router
+	of     section                                                // of the router
 	kinds  map[string]func(e *effects, kind label, options *part) // of its middlewares
 	tags   []string                                               // that have a part in the routes
 	keys   tags.Keys
@@ -69,9 +70,7 @@ func (e *effects) change(l label, s step) bool {
 // routes returns the keys of the routes of an alternative with these conditions.
 func (e *effects) routes(match tags.Keys, rule label) []tags.Keys {
 	keys := match
-	for key, value := range e.keys.Clone() {
-		keys[key] = value
-	}
+	maps.Copy(keys, e.keys.Clone())
 	if len(e.strip) > 0 && !e.stripFitting(keys, rule) {
 		if !e.restricts() {
 			return nil

@@ -85,29 +85,16 @@ func (p *part) find(path ...string) *label {
 	return nil
 }
 
-// section has the routers, middlewares and services for one protocol, by name.
-type section struct{ routers, middlewares, services map[string]*part }
+// section has the parts for one protocol, by kind and name.
+type section map[string]map[string]*part
 
-func newSection() *section {
-	return &section{make(map[string]*part), make(map[string]*part), make(map[string]*part)}
-}
-
-// kind returns the parts of a kind, or nil for an unknown one.
-func (s *section) kind(name string) map[string]*part {
-	switch name {
-	case "routers":
-		return s.routers
-	case "middlewares":
-		return s.middlewares
-	case "services":
-		return s.services
-	}
-	return nil
+func newSection() section {
+	return section{"routers": make(map[string]*part), "middlewares": make(map[string]*part), "services": make(map[string]*part)}
 }
 
 // parts are what the tags of an instance define.
 type parts struct {
-	http, tcp *section
+	http, tcp section
 
 	streams bool   // there are tags for TCP or UDP
 	enable  *label // nil: there is no such tag
@@ -138,7 +125,7 @@ func partsOf(list []label, reading *tags.Reading) parts {
 			p.streams, of = true, p.tcp
 			fallthrough
 		case "http":
-			if len(l.path) < 4 || of.kind(l.path[1]) == nil || l.path[2] == "" {
+			if len(l.path) < 4 || of[l.path[1]] == nil || l.path[2] == "" {
 				reading.Complain(tags.Complaint{Tag: l.tag, Want: fmt.Sprintf("unknown key: want %[1]s.routers, %[1]s.middlewares or %[1]s.services, each with .NAME.OPTION", protocol)})
 				continue
 			}
@@ -146,7 +133,7 @@ func partsOf(list []label, reading *tags.Reading) parts {
 			reading.Complain(tags.Complaint{Tag: l.tag, Want: fmt.Sprintf("unknown key %q: want http, tcp or enable", protocol)})
 			continue
 		}
-		named, name := of.kind(l.path[1]), l.path[2]
+		named, name := of[l.path[1]], l.path[2]
 		if named[name] == nil {
 			named[name] = new(part)
 		}

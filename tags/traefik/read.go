@@ -61,14 +61,14 @@ func Read(i tags.Instance, o Options) tags.Reading {
 		return tags.Reading{Tags: r.reading.Tags, Complaints: r.reading.Complaints}
 	}
 	r.parts = p
-	if len(p.http.routers) == 0 && (!p.streams || len(p.http.services)+len(p.http.middlewares) > 0) {
-		p.http.routers[strings.ToLower(i.Service)] = new(part)
+	if len(p.http["routers"]) == 0 && (!p.streams || len(p.http["services"])+len(p.http["middlewares"]) > 0) {
+		p.http["routers"][strings.ToLower(i.Service)] = new(part)
 	}
-	for _, name := range slices.Sorted(maps.Keys(p.http.routers)) {
-		r.router(p.http.routers[name])
+	for _, name := range slices.Sorted(maps.Keys(p.http["routers"])) {
+		r.router(p.http["routers"][name])
 	}
-	for _, name := range slices.Sorted(maps.Keys(p.tcp.routers)) {
-		r.streamRouter(p.tcp.routers[name])
+	for _, name := range slices.Sorted(maps.Keys(p.tcp["routers"])) {
+		r.streamRouter(p.tcp["routers"][name])
 	}
 	r.reading.Limit()
 	return r.reading

@@ -42,7 +42,7 @@ func (r *reader) settings(router *part, e *effects, option func(key string, l la
 // serviceOf returns the service of a router; nil: it has no options. It returns false if the
 // router may not have the service.
 func (r *reader) serviceOf(router *part, e *effects) (s *part, ok bool) {
-	services := e.of.services
+	services := e.of["services"]
 	switch l := router.find("service"); {
 	case l != nil:
 		name := strings.ToLower(l.value)
@@ -174,15 +174,12 @@ func sticky(s *part, settings tags.Keys, e *effects) {
 		switch l.path[3] {
 		case "name":
 			cookie["cookie"] = l.value
-		case "path", "domain", "samesite", "secure":
-			key := map[string]string{"samesite": "same_site"}[l.path[3]]
-			if key == "" {
-				key = l.path[3]
-			}
-			cookie[key] = strings.ToLower(l.value)
-			if key == "path" {
-				cookie[key] = l.value
-			}
+		case "path":
+			cookie["path"] = l.value
+		case "domain", "secure":
+			cookie[l.path[3]] = strings.ToLower(l.value)
+		case "samesite":
+			cookie["same_site"] = strings.ToLower(l.value)
 		case "maxage":
 			cookie["max_age"] = duration(l.value)
 		case "httponly": // always

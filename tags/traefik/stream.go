@@ -1,6 +1,7 @@
 package traefik
 
 import (
+	"maps"
 	"strconv"
 	"strings"
 
@@ -64,9 +65,7 @@ func (r *reader) streamRouter(router *part) {
 		if len(keys) == 0 && !set {
 			route.Priority = -1 // HostSNI(`*`) comes after all others, as in Traefik
 		}
-		for key, value := range e.keys.Clone() {
-			keys[key] = value
-		}
+		maps.Copy(keys, e.keys.Clone())
 		if e.closed {
 			route = route.Deny()
 		}
@@ -171,7 +170,7 @@ func (r *reader) streamServiceOption(key string, l label, settings tags.Keys, e 
 		case key == "proxyprotocol" && version == "false":
 		case version != "1" && version != "2":
 			e.refuse(l, "want 1 or 2")
-		case len(r.parts.http.routers) > 0:
+		case len(r.parts.http["routers"]) > 0:
 			e.refuse(l, "the instance has routers for HTTP too, whose requests share connections: want a service of its own in Consul for TCP")
 		default:
 			settings["proxy_protocol"] = "v" + version
